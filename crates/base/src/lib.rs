@@ -1,0 +1,25 @@
+//! The words of the domain: digests, ids, byte ranges, limits, error codes, time and chance.
+//!
+//! Every other crate uses this one and it uses none of them. It does no I/O except to ask the
+//! system for the time and for random bytes, both behind traits so that tests and the simulator
+//! own them.
+
+mod aligned;
+mod cancel;
+mod clock;
+mod code;
+mod digest;
+mod entropy;
+mod ids;
+mod limits;
+mod ranges;
+
+pub use aligned::AlignedBuf;
+pub use cancel::Cancel;
+pub use clock::{Clock, SystemClock};
+pub use code::{CATALOG, Code, Coded, Kind, codes};
+pub use digest::{Digest, ParseHexError};
+pub use entropy::{Entropy, EntropyExt, SystemEntropy};
+pub use ids::{KeyId, PackId, ParseIdError, PointId, SlotId, VaultId, WriterId};
+pub use limits::{BLOCK_SIZE, BLOCK_SIZE_U64, FANOUT, LEAF_SPAN, MAX_DISK_SIZE, SECTOR_SIZE};
+pub use ranges::{ByteRange, RangeError, RangeSet};

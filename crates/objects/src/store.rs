@@ -1,0 +1,228 @@
+//! The one trait that every store implements, and its vocabulary.
+
+use std::{fmt, ops::ControlFlow};
+
+use jiff::Timestamp;
+use strongroom_base::{ByteRange, Code, Coded, codes};
+
+/// The name of an object: segments of `A-Z a-z 0-9 . _ -` joined by `/`; no segment is empty or
+/// starts with a dot; at most 512 bytes.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(String);
+
+/// Why a text is not a [`Key`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not an object name")]
+pub struct KeyError(pub String);
+
+impl Key {
+    /// Checks a name.
+    pub fn new(name: impl Into<String>) -> Result<Self, KeyError> {
+        let name = name.into();
+        let good_char = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        let good_segment =
+            |s: &str| !s.is_empty() && !s.starts_with('.') && s.chars().all(good_char);
+        if name.len() <= 512 && name.split('/').all(good_segment) {
+            Ok(Self(name))
+        } else {
+            Err(KeyError(name.chars().take(80).collect()))
+        }
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The part after the last slash.
+    pub fn file_name(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a create-only put did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// The object is new, complete and durable.
+    Created,
+    /// There already was an object of this name; it was left as it is.
+    Exists,
+}
+
+/// What a listing says of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name.
+    pub key: Key,
+    /// Its bytes.
+    pub size: u64,
+    /// When it was written, by the store's clock. Never decides whether data is safe to delete.
+    pub modified: Timestamp,
+}
+
+/// What [`ObjectStore::heal`] found and did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heal {
+    /// All copies were good.
+    Healthy,
+    /// At least one copy was missing or bad and has been replaced by a good one.
+    Repaired,
+    /// No copy is good.
+    Lost,
+}
+
+/// Why an operation on a store failed.
+///
+/// Passing faults have been retried before one of these comes out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// No such object.
+    #[error("object {key} does not exist in {store}")]
+    Missing {
+        /// The object.
+        key: Key,
+        /// Where.
+        store: String,
+    },
+    /// The object is shorter or longer than what was asked for.
+    #[error("object {key} in {store} has {have} bytes where {need} are needed")]
+    Length {
+        /// The object.
+        key: Key,
+        /// Where.
+        store: String,
+        /// Bytes there.
+        have: u64,
+        /// Bytes needed (or the most that are allowed).
+        need: u64,
+    },
+    /// No room left.
+    #[error("{store} is full while writing {key}")]
+    Full {
+        /// The object.
+        key: Key,
+        /// Where.
+        store: String,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Not writable.
+    #[error("{store} is read-only; {key} cannot be written")]
+    ReadOnly {
+        /// The object.
+        key: Key,
+        /// Where.
+        store: String,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// No right to do this.
+    #[error("access to {what} in {store} is denied")]
+    Denied {
+        /// The object or prefix.
+        what: String,
+        /// Where.
+        store: String,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// It does not answer or keeps failing.
+    #[error("{store} cannot {action} {what}")]
+    Unavailable {
+        /// Where.
+        store: String,
+        /// The verb: read, write, list, delete.
+        action: &'static str,
+        /// The object or prefix.
+        what: String,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The URL or the settings of the store make no sense.
+    #[error("{url:?} is not a usable store: {reason}")]
+    Url {
+        /// The URL, without secrets.
+        url: String,
+        /// Why.
+        reason: String,
+    },
+    /// The store does something no store should.
+    #[error("{store} answered strangely: {reason}")]
+    Protocol {
+        /// Where.
+        store: String,
+        /// What it did.
+        reason: String,
+    },
+}
+
+impl Coded for StoreError {
+    fn code(&self) -> &'static Code {
+        match self {
+            Self::Missing { .. } => &codes::STORE_MISSING,
+            Self::Length { .. } => &codes::STORE_CORRUPT,
+            Self::Full { .. } => &codes::STORE_FULL,
+            Self::ReadOnly { .. } => &codes::STORE_READ_ONLY,
+            Self::Denied { .. } => &codes::STORE_DENIED,
+            Self::Unavailable { .. } => &codes::STORE_UNAVAILABLE,
+            Self::Url { .. } => &codes::URL_INVALID,
+            Self::Protocol { .. } => &codes::STORE_PROTOCOL,
+        }
+    }
+}
+
+/// A store of immutable objects.
+///
+/// All methods may be called from many threads at once. A put is durable when it returns. Lists
+/// see every object whose put had returned before the list began (all supported stores give
+/// that today); they make no promise about what changes meanwhile.
+pub trait ObjectStore: Send + Sync {
+    /// Writes a new object, all of it or nothing; never replaces one.
+    ///
+    /// Of several puts of one key at once, exactly one may return [`Put::Created`]. A retry
+    /// after a lost answer that finds an object with these very bytes counts as created.
+    fn put_new(&self, key: &Key, body: &[u8]) -> Result<Put, StoreError>;
+
+    /// Reads a whole object of at most `max_len` bytes; a longer one is a
+    /// [`StoreError::Length`] and is not read.
+    fn get(&self, key: &Key, max_len: u64) -> Result<Vec<u8>, StoreError>;
+
+    /// Reads exactly the bytes of `range`; an object that ends earlier is a
+    /// [`StoreError::Length`].
+    fn get_range(&self, key: &Key, range: ByteRange) -> Result<Vec<u8>, StoreError>;
+
+    /// Visits every object whose key starts with `prefix`, in no promised order, until `visit`
+    /// breaks. `prefix` is empty or whole segments ending in `/`. Temporary and foreign files
+    /// (names that are no [`Key`]) are not shown.
+    fn list(
+        &self,
+        prefix: &str,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), StoreError>;
+
+    /// Removes an object. Removing what is not there succeeds.
+    fn delete(&self, key: &Key) -> Result<(), StoreError>;
+
+    /// Looks at every copy of an object with `check`, and replaces missing and bad copies by a
+    /// good one. Stores with a single copy only look.
+    fn heal(&self, key: &Key, check: &dyn Fn(&[u8]) -> bool) -> Result<Heal, StoreError>;
+
+    /// The store's name for people and messages; free of secrets.
+    fn name(&self) -> String;
+
+    /// Whether small reads are cheap (a local disk, not a network).
+    fn is_local(&self) -> bool;
+}
