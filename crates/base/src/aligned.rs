@@ -18,7 +18,7 @@ impl AlignedBuf {
 
     /// An empty buffer for up to `capacity` bytes.
     pub fn with_capacity(capacity: usize) -> Self {
-        let mut bytes = Vec::with_capacity(capacity.saturating_add(Self::ALIGNMENT));
+        let mut bytes: Vec<u8> = Vec::with_capacity(capacity.saturating_add(Self::ALIGNMENT));
         let start = bytes.as_ptr().align_offset(Self::ALIGNMENT).min(Self::ALIGNMENT);
         bytes.resize(start, 0);
         Self { bytes, start, capacity }
