@@ -1,0 +1,137 @@
+//! `strongroom.json`: what must be known of a vault before it can be opened.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use strongroom_base::{BLOCK_SIZE_U64, FANOUT, VaultId};
+
+use crate::FormatError;
+
+/// Whether the store honours create-only puts, as the probe found when the vault was created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Conditional {
+    /// Of several writers exactly one creates an object: many may write at once.
+    Honoured,
+    /// The store overwrites or races: only one writer at a time is allowed.
+    Ignored,
+}
+
+/// The plain description of a vault; holds nothing secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VaultConfig {
+    /// Always `strongroom vault`.
+    pub kind: String,
+    /// Version of the repository format.
+    pub format: u16,
+    /// The vault.
+    pub vault_id: VaultId,
+    /// When it was created.
+    pub created: Timestamp,
+    /// Bytes in a block; 65536 in version 1.
+    pub block_size: u64,
+    /// Children of a tree node; 256 in version 1.
+    pub fan_out: usize,
+    /// What the store was found to honour.
+    pub create_only_puts: Conditional,
+    /// URLs of all mirrors including the first, if the vault is mirrored over folders.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mirrors: Vec<String>,
+}
+
+impl VaultConfig {
+    /// Name of the object.
+    pub const KEY: &'static str = "strongroom.json";
+    /// Format version that this program reads and writes.
+    pub const FORMAT: u16 = 1;
+    /// Most bytes of the object.
+    pub const MAX_LEN: u64 = 64 * 1024;
+    const KIND: &'static str = "strongroom vault";
+
+    /// The description of a new vault.
+    pub fn new(
+        vault_id: VaultId,
+        created: Timestamp,
+        create_only_puts: Conditional,
+        mirrors: Vec<String>,
+    ) -> Self {
+        Self {
+            kind: Self::KIND.to_owned(),
+            format: Self::FORMAT,
+            vault_id,
+            created,
+            block_size: BLOCK_SIZE_U64,
+            fan_out: FANOUT,
+            create_only_puts,
+            mirrors,
+        }
+    }
+
+    /// The object's bytes.
+    pub fn encode(&self) -> Result<Vec<u8>, FormatError> {
+        let mut bytes = serde_json::to_vec_pretty(self).map_err(|error| text(&error))?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+
+    /// Reads and checks the object.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        #[derive(Deserialize)]
+        struct Version {
+            kind: String,
+            format: u16,
+        }
+        let version: Version = serde_json::from_slice(bytes).map_err(|error| text(&error))?;
+        if version.kind != Self::KIND {
+            return Err(FormatError::Magic { what: Self::KEY });
+        }
+        if version.format != Self::FORMAT {
+            return Err(FormatError::Version {
+                what: "vault",
+                found: version.format,
+                known: Self::FORMAT,
+            });
+        }
+        let config: Self = serde_json::from_slice(bytes).map_err(|error| text(&error))?;
+        if config.block_size != BLOCK_SIZE_U64 || config.fan_out != FANOUT {
+            return Err(FormatError::Text {
+                what: Self::KEY,
+                reason: "block size and fan-out are not those of version 1".to_owned(),
+            });
+        }
+        Ok(config)
+    }
+}
+
+fn text(error: &serde_json::Error) -> FormatError {
+    FormatError::Text { what: VaultConfig::KEY, reason: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn golden_text() {
+        let config = VaultConfig::new(
+            VaultId::from_bytes([1; 16]),
+            Timestamp::UNIX_EPOCH,
+            Conditional::Honoured,
+            Vec::new(),
+        );
+        let bytes = config.encode().expect("encodes");
+        crate::golden::assert_golden("strongroom-v1.json", &bytes);
+        assert_eq!(VaultConfig::decode(&bytes), Ok(config));
+    }
+
+    #[test]
+    fn other_versions_and_texts_are_refused() {
+        let newer = br#"{"kind":"strongroom vault","format":2,"news":true}"#;
+        assert_eq!(
+            VaultConfig::decode(newer),
+            Err(FormatError::Version { what: "vault", found: 2, known: 1 })
+        );
+        assert!(VaultConfig::decode(b"{}").is_err());
+        assert!(VaultConfig::decode(b"\xff").is_err());
+    }
+}
