@@ -1,1 +1,20 @@
-//! See the crate description.
+//! How it happens: backup, restore and the queries on recovery points.
+//!
+//! The engine joins disks and vaults and knows neither hypervisors nor people: it prints nothing,
+//! reads no environment and takes everything it needs as arguments. Long work reports through
+//! [`Progress`] and stops at [`strongroom_base::Cancel`].
+//!
+//! ```text
+//!  disk ─▶ plan (what to read) ─▶ readers ─▶ workers (zero? same? known? delta, zstd) ─▶ vault
+//!  vault ─▶ walk (what to write) ─▶ fetchers ─▶ workers (open, decode, check) ─▶ disk
+//! ```
+
+mod progress;
+mod report;
+mod request;
+
+pub use progress::{Progress, Snapshot};
+pub use report::{
+    BackupReport, DiffReport, DiskBackupReport, DiskDiffReport, DiskRestoreReport, RestoreReport,
+};
+pub use request::{BackupDisk, BackupRequest, Deltas, PointSelector, RestoreDisk, RestoreRequest};

@@ -1,0 +1,68 @@
+//! How far long work has come: numbers that somebody else shows.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
+/// Counters that long work advances and that a face polls. Clones share the counters.
+#[derive(Clone, Debug, Default)]
+pub struct Progress(Arc<Counters>);
+
+#[derive(Debug, Default)]
+struct Counters {
+    total_bytes: AtomicU64,
+    done_bytes: AtomicU64,
+    stored_bytes: AtomicU64,
+    stage: Mutex<&'static str>,
+}
+
+/// The counters at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Bytes to go through in all, as far as known; may grow.
+    pub total_bytes: u64,
+    /// Bytes gone through.
+    pub done_bytes: u64,
+    /// Bytes written to the vault or the target so far.
+    pub stored_bytes: u64,
+    /// What is being done: `reading`, `publishing`, ...
+    pub stage: &'static str,
+}
+
+impl Progress {
+    /// Counters at zero.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// More bytes are known to be to do.
+    pub fn add_total(&self, bytes: u64) {
+        self.0.total_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// So many more bytes are done.
+    pub fn advance(&self, bytes: u64) {
+        self.0.done_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// So many more bytes were written.
+    pub fn add_stored(&self, bytes: u64) {
+        self.0.stored_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// What is being done now.
+    pub fn set_stage(&self, stage: &'static str) {
+        *self.0.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+    }
+
+    /// The counters now.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            total_bytes: self.0.total_bytes.load(Ordering::Relaxed),
+            done_bytes: self.0.done_bytes.load(Ordering::Relaxed),
+            stored_bytes: self.0.stored_bytes.load(Ordering::Relaxed),
+            stage: *self.0.stage.lock().unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! What can be asked of the engine.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use jiff::Timestamp;
+use strongroom_base::{PointId, RangeSet};
+use strongroom_disk::{DiskSource, DiskTarget};
+use strongroom_format::Consistency;
+
+/// Whether changed blocks may be stored as deltas against their previous version.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Deltas {
+    /// Where the previous version can be had cheaply: from local stores.
+    #[default]
+    Auto,
+    /// From any store.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// One disk to back up.
+pub struct BackupDisk {
+    /// Its name within the item.
+    pub name: String,
+    /// Where it is, for the recovery point; without secrets.
+    pub location: String,
+    /// The disk.
+    pub source: Arc<dyn DiskSource>,
+    /// What changed since the parent point, if the caller knows; everything else is taken from
+    /// the parent. Without it, and without a dirty bitmap of the source, everything is read.
+    pub changed: Option<RangeSet>,
+}
+
+/// A backup of one item.
+pub struct BackupRequest {
+    /// The item's name.
+    pub item: String,
+    /// Its disks.
+    pub disks: Vec<BackupDisk>,
+    /// Labels for the point.
+    pub tags: BTreeMap<String, String>,
+    /// The moment whose data this is; the start of the backup if not given.
+    pub time: Option<Timestamp>,
+    /// What the caller has proved.
+    pub consistency: Consistency,
+    /// How it was proved.
+    pub evidence: Vec<String>,
+    /// The point that the changed ranges refer to; the newest point if not given.
+    pub parent: Option<PointId>,
+    /// Name of this host, for the point.
+    pub host: String,
+    /// Record unreadable parts as zeros instead of failing.
+    pub skip_bad_blocks: bool,
+    /// Deltas.
+    pub deltas: Deltas,
+    /// Threads for hashing and compressing; at least 1.
+    pub threads: usize,
+    /// Bytes a second to read from the sources at most.
+    pub limit_rate: Option<u64>,
+}
+
+/// Which recovery point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PointSelector {
+    /// The newest.
+    Latest,
+    /// This one.
+    Id(PointId),
+    /// The newest at or before a moment.
+    At(Timestamp),
+}
+
+/// One disk to restore.
+pub struct RestoreDisk {
+    /// Its name within the recovery point.
+    pub name: String,
+    /// Where it goes, for the report.
+    pub location: String,
+    /// The target, at least as large as the disk.
+    pub target: Arc<dyn DiskTarget>,
+}
+
+/// A restore of disks of one recovery point.
+pub struct RestoreRequest {
+    /// The item's name.
+    pub item: String,
+    /// The recovery point.
+    pub point: PointId,
+    /// Disks and targets.
+    pub disks: Vec<RestoreDisk>,
+    /// Compare with what the target holds and write only what differs.
+    pub in_place: bool,
+    /// Threads for decompressing; at least 1.
+    pub threads: usize,
+    /// Bytes a second to write to the targets at most.
+    pub limit_rate: Option<u64>,
+}
