@@ -4,7 +4,21 @@
 //! here ([`ObjectStore`]). This crate knows nothing of packs, keys or disks. Networks are
 //! asynchronous inside it and blocking outside it, so that everything above is plain
 //! sequential code; callers get concurrency from threads.
+//!
+//! ```text
+//!  open(url) ─▶ Folder | Remote (S3, Azure Blob, GCS)        Memory   for tests
+//!                  └─▶ Mirror of several                     Faulty   for tests
+//!                  └─▶ Limited in bytes per second           conformance, probe
+//! ```
 
+#[doc(hidden)]
+pub mod conformance;
+mod folder;
+mod memory;
+mod open;
 mod store;
 
-pub use store::{Entry, Heal, Key, KeyError, ObjectStore, Put, StoreError};
+pub use folder::Folder;
+pub use memory::Memory;
+pub use open::{Options, open};
+pub use store::{Entry, Heal, Key, KeyError, MAX_OBJECT_LEN, ObjectStore, Put, StoreError};

@@ -61,6 +61,9 @@ pub enum Put {
     Exists,
 }
 
+/// The most bytes an object may have: several times the largest pack.
+pub const MAX_OBJECT_LEN: u64 = 256 * 1024 * 1024;
+
 /// What a listing says of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -186,14 +189,19 @@ impl Coded for StoreError {
 
 /// A store of immutable objects.
 ///
-/// All methods may be called from many threads at once. A put is durable when it returns. Lists
-/// see every object whose put had returned before the list began (all supported stores give
-/// that today); they make no promise about what changes meanwhile.
+/// All methods may be called from many threads at once. A put or delete is durable when it
+/// returns. Lists see every object whose put had returned before the list began (all supported
+/// stores give that today); they make no promise about what changes meanwhile.
+///
+/// After an error of a put or delete nobody knows whether it was done: it may be visible now,
+/// later, or never, but never in part.
 pub trait ObjectStore: Send + Sync {
-    /// Writes a new object, all of it or nothing; never replaces one.
+    /// Writes a new object of at most [`MAX_OBJECT_LEN`] bytes, all of it or nothing; never
+    /// replaces one.
     ///
     /// Of several puts of one key at once, exactly one may return [`Put::Created`]. A retry
-    /// after a lost answer that finds an object with these very bytes counts as created.
+    /// after a lost answer that finds an object with these very bytes counts as created. An
+    /// object that is answered with [`Put::Exists`] is as durable as a created one.
     fn put_new(&self, key: &Key, body: &[u8]) -> Result<Put, StoreError>;
 
     /// Reads a whole object of at most `max_len` bytes; a longer one is a
@@ -216,13 +224,54 @@ pub trait ObjectStore: Send + Sync {
     /// Removes an object. Removing what is not there succeeds.
     fn delete(&self, key: &Key) -> Result<(), StoreError>;
 
+    /// Writes an object in place of whatever is there, at once. Only for putting a good copy in
+    /// place of a rotten one; everything else is written once with [`ObjectStore::put_new`].
+    fn replace(&self, key: &Key, body: &[u8]) -> Result<(), StoreError>;
+
     /// Looks at every copy of an object with `check`, and replaces missing and bad copies by a
     /// good one. Stores with a single copy only look.
-    fn heal(&self, key: &Key, check: &dyn Fn(&[u8]) -> bool) -> Result<Heal, StoreError>;
+    fn heal(&self, key: &Key, check: &dyn Fn(&[u8]) -> bool) -> Result<Heal, StoreError> {
+        match self.get(key, MAX_OBJECT_LEN) {
+            Ok(body) if check(&body) => Ok(Heal::Healthy),
+            Ok(_) | Err(StoreError::Missing { .. } | StoreError::Length { .. }) => Ok(Heal::Lost),
+            Err(error) => Err(error),
+        }
+    }
 
     /// The store's name for people and messages; free of secrets.
     fn name(&self) -> String;
 
     /// Whether small reads are cheap (a local disk, not a network).
     fn is_local(&self) -> bool;
+
+    /// The names of copies that have failed in this run and are no longer written. While there
+    /// are any, nothing may be deleted and no other writer's work may be declared dead: see
+    /// [`Mirror`](crate::Mirror).
+    fn degraded(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// Checks what every [`ObjectStore::list`] asks of its `prefix`.
+pub(crate) fn check_prefix(prefix: &str, store: &str) -> Result<(), StoreError> {
+    let good = prefix.is_empty() || prefix.strip_suffix('/').is_some_and(|p| Key::new(p).is_ok());
+    if good {
+        return Ok(());
+    }
+    let reason = format!("a list of {prefix:?} was asked for, which is not a prefix of keys");
+    Err(StoreError::Protocol { store: store.to_owned(), reason })
+}
+
+/// Refuses bodies that no reader would accept.
+pub(crate) fn check_len(key: &Key, body: &[u8], store: &str) -> Result<(), StoreError> {
+    let have = u64::try_from(body.len()).unwrap_or(u64::MAX);
+    if have <= MAX_OBJECT_LEN {
+        return Ok(());
+    }
+    Err(StoreError::Length {
+        key: key.clone(),
+        store: store.to_owned(),
+        have,
+        need: MAX_OBJECT_LEN,
+    })
 }
