@@ -1,8 +1,25 @@
 //! Disks outside Strongroom: raw files, block devices, NBD exports, qcow2, VHD, VHDX and VMDK.
 //!
-//! A disk to read is a [`DiskSource`], a disk to write is a [`DiskTarget`]. This crate knows
+//! A disk to read is a [`DiskSource`], a disk to write is a [`DiskTarget`]. [`open_source`] and
+//! [`open_target`] make them from a [`DiskSpec`], which is what a user wrote. This crate knows
 //! nothing of packs, vaults or jobs.
+//!
+//! ```text
+//!  DiskSpec ─┬─ file, device, raw ───────────────────────────▶ raw ─┐
+//!            ├─ nbd URL ─────────────────────────────────▶ nbd ─────┼─▶ DiskSource, DiskTarget
+//!            └─ qcow2, VHD, VHDX, VMDK ─▶ image: check, serve ─▶ nbd┘
+//! ```
 
+mod locate;
+mod nbd;
+mod num;
+mod open;
+mod raw;
+mod spec;
 mod traits;
 
+pub use nbd::{NbdServer, NbdTls, NbdUrl};
+pub use open::{OpenOptions, TargetOptions, open_source, open_target};
+pub use raw::Existing;
+pub use spec::{DiskSpec, ImageFormat};
 pub use traits::{DiskError, DiskSource, DiskTarget, Extent, ExtentKind};

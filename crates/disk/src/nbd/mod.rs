@@ -1,0 +1,5 @@
+//! Exports of NBD servers.
+
+mod url;
+
+pub use url::{NbdServer, NbdTls, NbdUrl};

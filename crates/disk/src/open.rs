@@ -1,0 +1,180 @@
+//! From what a user wrote to a disk that can be read or written.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use strongroom_base::ByteRange;
+
+use crate::{
+    DiskError, DiskSource, DiskSpec, DiskTarget, Existing, ExtentKind, ImageFormat,
+    raw::{Access, RawFile, RawSource, RawTarget},
+};
+
+/// How a source is opened.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    /// Folders in which an image may find its backing, data and extent files. Any other such file
+    /// is refused.
+    pub allow_backing: Vec<PathBuf>,
+    /// Open a file even if a running machine may write to it.
+    pub even_if_in_use: bool,
+    /// How long a server may send nothing while it owes an answer.
+    pub timeout: Duration,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self { allow_backing: Vec::new(), even_if_in_use: false, timeout: Duration::from_secs(30) }
+    }
+}
+
+/// How a target is opened.
+#[derive(Clone, Debug, Default)]
+pub struct TargetOptions {
+    /// The format of a file whose spec does not say it; otherwise its extension decides, and
+    /// otherwise it is raw.
+    pub format: Option<ImageFormat>,
+    /// What is done with a target that holds something.
+    pub existing: Existing,
+    /// As for a source: folders, if an existing image is kept, and the timeout.
+    pub open: OpenOptions,
+}
+
+/// Opens a disk to read.
+///
+/// A file's format is what its spec says, else what its extension says, else raw; a block device
+/// is raw. A file without a telling extension that begins (or, for a fixed VHD, ends) as an image
+/// does is refused until its format is said: read as an image, whoever could write to a raw disk
+/// could make us read other files by writing a header to it; read as raw, a renamed image would be
+/// backed up as a disk that no machine can start from.
+pub fn open_source(
+    spec: &DiskSpec,
+    options: &OpenOptions,
+) -> Result<Box<dyn DiskSource>, DiskError> {
+    let name = spec.to_string();
+    match spec {
+        DiskSpec::File { path, format } => {
+            let format = match format {
+                Some(format) => *format,
+                None => guess_format(path, &name)?,
+            };
+            match format {
+                ImageFormat::Raw => {
+                    Ok(Box::new(RawSource::open(path, &name, options.even_if_in_use)?))
+                }
+                _ => Err(not_yet(&name)),
+            }
+        }
+        DiskSpec::Nbd(_) => Err(not_yet(&name)),
+    }
+}
+
+/// Opens or makes a disk of `size` bytes to write.
+///
+/// A file that does not exist is made. What exists and holds something is refused or kept as
+/// `options` say; a block device or an export "holds something" if its first or last MiB or any of
+/// 64 samples between is not zero. A kept file gets the size asked for.
+pub fn open_target(
+    spec: &DiskSpec,
+    size: u64,
+    options: &TargetOptions,
+) -> Result<Box<dyn DiskTarget>, DiskError> {
+    let name = spec.to_string();
+    match spec {
+        DiskSpec::File { path, format } => {
+            let from_extension = || ImageFormat::from_extension(path);
+            let format = format.or(options.format).or_else(from_extension);
+            match format.unwrap_or(ImageFormat::Raw) {
+                ImageFormat::Raw => {
+                    let target = RawTarget::open(path, &name, size, options.existing)?;
+                    if target.is_device() && options.existing == Existing::Refuse {
+                        refuse_content(&target, &name)?;
+                    }
+                    Ok(Box::new(target))
+                }
+                ImageFormat::Qcow2 => Err(not_yet(&name)),
+                format => Err(DiskError::Spec {
+                    disk: name,
+                    reason: format!("a target is raw or qcow2, not {format}"),
+                }),
+            }
+        }
+        DiskSpec::Nbd(_) => Err(not_yet(&name)),
+    }
+}
+
+fn not_yet(name: &str) -> DiskError {
+    DiskError::Spec { disk: name.to_owned(), reason: "this kind is not served yet".to_owned() }
+}
+
+/// The format of a file whose spec does not say it.
+fn guess_format(path: &Path, name: &str) -> Result<ImageFormat, DiskError> {
+    let file = RawFile::open(path, name, Access::Read)?;
+    if file.is_device() {
+        return Ok(ImageFormat::Raw);
+    }
+    if let Some(format) = ImageFormat::from_extension(path) {
+        return Ok(format);
+    }
+    let (mut head, mut footer) = ([0; 64], [0; 64]);
+    file.read(0, &mut head)?;
+    file.read(file.len().saturating_sub(512), &mut footer)?;
+    match looks_like(&head, &footer) {
+        None => Ok(ImageFormat::Raw),
+        Some(format) => Err(DiskError::Spec {
+            disk: name.to_owned(),
+            reason: format!(
+                "it looks like {format}, its name does not: say {format}:PATH, or raw:PATH if it \
+                 is the disk itself"
+            ),
+        }),
+    }
+}
+
+/// The image format that a file begins with, or that its last sector, `footer`, tells.
+fn looks_like(head: &[u8], footer: &[u8]) -> Option<ImageFormat> {
+    let magic: [(&[u8], ImageFormat); 6] = [
+        (b"QFI\xfb", ImageFormat::Qcow2),
+        (b"conectix", ImageFormat::Vhd),
+        (b"vhdxfile", ImageFormat::Vhdx),
+        (b"KDMV", ImageFormat::Vmdk),
+        (b"COWD", ImageFormat::Vmdk),
+        (b"# Disk DescriptorFile", ImageFormat::Vmdk),
+    ];
+    let is_fixed_vhd = footer.starts_with(b"conectix").then_some(ImageFormat::Vhd);
+    let found = magic.iter().find(|(magic, _)| head.starts_with(magic));
+    found.map(|(_, format)| *format).or(is_fixed_vhd)
+}
+
+/// Refuses a target that seems to hold something.
+fn refuse_content(target: &dyn DiskTarget, name: &str) -> Result<(), DiskError> {
+    const EDGE: u64 = 1 << 20;
+    const SAMPLES: u64 = 64;
+    const SAMPLE: u64 = 4096;
+    let size = target.size();
+    let step = crate::num::round_down(size / SAMPLES, SAMPLE);
+    let samples = (1..SAMPLES).map(|i| (i.saturating_mul(step), SAMPLE));
+    let edges = [(0, EDGE), (size.saturating_sub(EDGE), EDGE)];
+    for (offset, len) in edges.into_iter().chain(samples) {
+        let range = ByteRange::between(offset, offset.saturating_add(len).min(size));
+        if has_content(target, range)? {
+            return Err(DiskError::NotEmpty { disk: name.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+fn has_content(target: &dyn DiskTarget, range: ByteRange) -> Result<bool, DiskError> {
+    let known_zero = target
+        .extents(range)?
+        .first()
+        .is_some_and(|extent| extent.kind == ExtentKind::Zero && extent.range.end() >= range.end());
+    if known_zero {
+        return Ok(false);
+    }
+    let mut buf = strongroom_base::AlignedBuf::zeroed(crate::num::to_usize(range.len()));
+    target.read_at(range.offset(), &mut buf)?;
+    Ok(buf.iter().any(|byte| *byte != 0))
+}

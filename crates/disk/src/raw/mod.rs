@@ -1,0 +1,13 @@
+//! Raw files and block devices, read and written past the host's page cache.
+//!
+//! [`file::RawFile`] moves bytes; [`RawSource`] and [`RawTarget`] make a disk of it.
+
+mod file;
+mod locks;
+mod source;
+mod target;
+
+pub(crate) use file::{Access, RawFile};
+pub(crate) use source::RawSource;
+pub use target::Existing;
+pub(crate) use target::RawTarget;
