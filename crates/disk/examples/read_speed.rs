@@ -70,7 +70,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let millis = read.saturating_sub(mapped).as_millis().max(1);
     let speed = u128::from(bytes) / 1000 / millis;
     println!("{spec} ({}): {} bytes, {extents} extents", source.format(), source.size());
-    println!("opened in {:?}, extents in {:?}", opened - start, mapped - opened);
+    println!("opened in {:?}, extents in {:?}", opened.abs_diff(start), mapped.abs_diff(opened));
     println!("{threads} threads read {bytes} bytes in {millis} ms: {speed} MB/s");
     Ok(())
 }
