@@ -13,12 +13,20 @@
 
 #[doc(hidden)]
 pub mod conformance;
+mod faulty;
 mod folder;
+mod limited;
 mod memory;
+mod mirror;
 mod open;
+mod probe;
 mod store;
 
+pub use faulty::{Faults, Faulty, Operations};
 pub use folder::Folder;
+pub use limited::{Limited, Rate};
 pub use memory::Memory;
+pub use mirror::Mirror;
 pub use open::{Options, open};
+pub use probe::{Capabilities, ConditionalPut, probe};
 pub use store::{Entry, Heal, Key, KeyError, MAX_OBJECT_LEN, ObjectStore, Put, StoreError};

@@ -252,6 +252,52 @@ pub trait ObjectStore: Send + Sync {
     }
 }
 
+impl<S: ObjectStore + ?Sized> ObjectStore for std::sync::Arc<S> {
+    fn put_new(&self, key: &Key, body: &[u8]) -> Result<Put, StoreError> {
+        (**self).put_new(key, body)
+    }
+
+    fn get(&self, key: &Key, max_len: u64) -> Result<Vec<u8>, StoreError> {
+        (**self).get(key, max_len)
+    }
+
+    fn get_range(&self, key: &Key, range: ByteRange) -> Result<Vec<u8>, StoreError> {
+        (**self).get_range(key, range)
+    }
+
+    fn list(
+        &self,
+        prefix: &str,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        (**self).list(prefix, visit)
+    }
+
+    fn delete(&self, key: &Key) -> Result<(), StoreError> {
+        (**self).delete(key)
+    }
+
+    fn replace(&self, key: &Key, body: &[u8]) -> Result<(), StoreError> {
+        (**self).replace(key, body)
+    }
+
+    fn heal(&self, key: &Key, check: &dyn Fn(&[u8]) -> bool) -> Result<Heal, StoreError> {
+        (**self).heal(key, check)
+    }
+
+    fn name(&self) -> String {
+        (**self).name()
+    }
+
+    fn is_local(&self) -> bool {
+        (**self).is_local()
+    }
+
+    fn degraded(&self) -> Vec<String> {
+        (**self).degraded()
+    }
+}
+
 /// Checks what every [`ObjectStore::list`] asks of its `prefix`.
 pub(crate) fn check_prefix(prefix: &str, store: &str) -> Result<(), StoreError> {
     let good = prefix.is_empty() || prefix.strip_suffix('/').is_some_and(|p| Key::new(p).is_ok());

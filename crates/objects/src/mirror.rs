@@ -1,0 +1,444 @@
+//! Several copies of every object in separate fault domains.
+//!
+//! ```text
+//!  put_new:  look at all ─▶ first healthy copy decides ─▶ the others, in parallel ─▶ acknowledged
+//!  get:      first copy ─(missing, short, failing)─▶ next copy ─▶ missing copies rebuilt
+//!  delete:   last copy first, first copy last; refused while a copy is absent
+//! ```
+//!
+//! Rules, and why:
+//!
+//! - *A copy that fails a write is degraded* for the life of this value: it is no longer written
+//!   and read last. One good copy is enough to go on writing. What a degraded copy has missed is
+//!   rebuilt when it is read or healed in a later run.
+//! - *The first healthy copy arbitrates* creation. All copies are looked at before, so that an
+//!   object which only the second copy has (the first was replaced, or was away) still counts.
+//! - *A zero-length object wins* over another of its key when two writers, each seeing another
+//!   copy as healthy, have both created one: the vault uses such objects to forbid a
+//!   publication, and what is forbidden may already lack data. `heal` follows the same rule, if
+//!   the caller's check accepts the zero-length object.
+//! - *Nothing is deleted while a copy is degraded or absent.* The object would come back from
+//!   that copy later. For the same reason a vault must not declare other writers dead then:
+//!   [`ObjectStore::degraded`] tells it.
+//! - *Deletes go from the last copy to the first.* Readers ask the first copy first; so no reader
+//!   finds it missing there, present elsewhere, and puts it back.
+//! - Objects in memory: a list costs about 20 bytes for each object, a heal one object.
+
+use std::{
+    collections::HashSet,
+    fmt,
+    ops::ControlFlow,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use strongroom_base::ByteRange;
+
+use crate::store::{
+    Entry, Heal, Key, MAX_OBJECT_LEN, ObjectStore, Put, StoreError, check_len, check_prefix,
+};
+
+/// Two or more stores that hold the same objects. See the module's head for the rules.
+pub struct Mirror {
+    copies: Vec<Replica>,
+    absent: Vec<String>,
+    rebuilding: Mutex<HashSet<Key>>,
+}
+
+struct Replica {
+    store: Arc<dyn ObjectStore>,
+    degraded: AtomicBool,
+}
+
+impl Replica {
+    fn is_healthy(&self) -> bool {
+        !self.degraded.load(Ordering::Acquire)
+    }
+
+    fn degrade(&self, error: &StoreError) {
+        if !self.degraded.swap(true, Ordering::AcqRel) {
+            let copy = self.store.name();
+            tracing::warn!(copy, error = %error, cause = ?error, "a copy is degraded and no longer written");
+        }
+    }
+}
+
+impl fmt::Debug for Mirror {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.copies.iter().map(|copy| copy.store.name()).collect();
+        f.debug_struct("Mirror")
+            .field("copies", &names)
+            .field("absent", &self.absent)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a look at one copy of an object found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    Nothing,
+    ZeroLength,
+    Something,
+    Unknown,
+}
+
+/// What became of one of the later copies of a put.
+enum Later {
+    Written,
+    SameAlready,
+    ZeroLengthAlready,
+    OtherAlready,
+    Failed,
+}
+
+impl Mirror {
+    /// Mirrors over `copies`, the first of which is read first. `absent` names copies that
+    /// belong to the set but could not be opened.
+    pub fn new(copies: Vec<Arc<dyn ObjectStore>>, absent: Vec<String>) -> Self {
+        let replica = |store| Replica { store, degraded: AtomicBool::new(false) };
+        Self {
+            copies: copies.into_iter().map(replica).collect(),
+            absent,
+            rebuilding: Mutex::default(),
+        }
+    }
+
+    /// Counts copies that lack `marker`, which another copy has, as absent, and says which: an
+    /// empty folder is more often the mount point of a disk that is not mounted than a new copy.
+    /// A copy that fails to answer is left in, to be degraded by its first write.
+    pub fn set_aside_without(&mut self, marker: &Key) -> Vec<String> {
+        let looks: Vec<Look> = self.copies.iter().map(|copy| copy.look(marker)).collect();
+        if !looks.iter().any(|look| matches!(look, Look::ZeroLength | Look::Something)) {
+            return Vec::new();
+        }
+        let mut looks = looks.into_iter();
+        let mut aside = Vec::new();
+        self.copies.retain(|copy| {
+            let stays = looks.next() != Some(Look::Nothing);
+            if !stays {
+                aside.push(copy.store.name());
+            }
+            stays
+        });
+        self.absent.extend(aside.iter().cloned());
+        aside
+    }
+
+    fn healthy(&self) -> impl Iterator<Item = &Replica> {
+        self.copies.iter().filter(|copy| copy.is_healthy())
+    }
+
+    /// The order of reading: degraded copies may hang, so they come last.
+    fn reading_order(&self) -> Vec<&Replica> {
+        let mut order: Vec<_> = self.copies.iter().collect();
+        order.sort_by_key(|copy| !copy.is_healthy());
+        order
+    }
+
+    fn none_left(&self, action: &'static str, what: &str) -> StoreError {
+        let source = "none of its copies can be written".into();
+        StoreError::Unavailable { store: self.name(), action, what: what.to_owned(), source }
+    }
+
+    fn rebuilding(&self) -> MutexGuard<'_, HashSet<Key>> {
+        self.rebuilding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Creates the object on the first copy that can, which decides whether it is new.
+    fn arbitrate(&self, key: &Key, body: &[u8]) -> Result<(Put, &Replica), StoreError> {
+        let mut first_error = None;
+        for copy in self.healthy() {
+            match copy.store.put_new(key, body) {
+                Ok(put) => return Ok((put, copy)),
+                Err(error) => {
+                    copy.degrade(&error);
+                    first_error.get_or_insert(error);
+                }
+            }
+        }
+        Err(first_error.unwrap_or_else(|| self.none_left("write", key.as_str())))
+    }
+
+    /// Some copy already has the object: completes the others where that is safe without
+    /// knowing what a good object looks like.
+    fn complete(key: &Key, body: &[u8], looks: &[(&Replica, Look)]) {
+        let missing =
+            || looks.iter().filter(|(_, look)| *look == Look::Nothing).map(|(copy, _)| copy);
+        if missing().next().is_none() {
+            return;
+        }
+        let zero_length = looks.iter().any(|(_, look)| *look == Look::ZeroLength);
+        let same =
+            || looks.iter().any(|(copy, look)| *look == Look::Something && copy.holds(key, body));
+        let fill = if zero_length {
+            b"".as_slice()
+        } else if same() {
+            body
+        } else {
+            return;
+        };
+        for copy in missing() {
+            if let Err(error) = copy.store.put_new(key, fill) {
+                copy.degrade(&error);
+            }
+        }
+    }
+
+    /// Reads with `read` from one copy after the other, and rebuilds those that lack the object.
+    fn read(
+        &self,
+        key: &Key,
+        read: impl Fn(&dyn ObjectStore) -> Result<Vec<u8>, StoreError>,
+    ) -> Result<Vec<u8>, StoreError> {
+        let mut lacking = Vec::new();
+        let mut failure = None;
+        for copy in self.reading_order() {
+            match read(&*copy.store) {
+                Ok(bytes) => {
+                    self.rebuild(key, copy, &lacking);
+                    return Ok(bytes);
+                }
+                Err(StoreError::Missing { .. }) => lacking.push(copy),
+                Err(error) => {
+                    let away = matches!(error, StoreError::Unavailable { .. });
+                    if away && !copy.store.is_local() {
+                        // Else every read would wait for its time-outs again.
+                        copy.degrade(&error);
+                    }
+                    // That a copy could not be asked says more than that another has nothing.
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        Err(failure.unwrap_or_else(|| StoreError::Missing { key: key.clone(), store: self.name() }))
+    }
+
+    /// Copies an object to copies that lack it. A failure only means that it stays so.
+    fn rebuild(&self, key: &Key, from: &Replica, lacking: &[&Replica]) {
+        if lacking.is_empty() || !self.rebuilding().insert(key.clone()) {
+            return;
+        }
+        let body = from.store.get(key, MAX_OBJECT_LEN);
+        for copy in lacking.iter().filter(|copy| copy.is_healthy()) {
+            let store = copy.store.name();
+            match body.as_ref().map(|body| copy.store.put_new(key, body)) {
+                Ok(Ok(_)) => tracing::info!(%key, store, "a missing copy was rebuilt"),
+                Ok(Err(error)) => copy.degrade(&error),
+                Err(error) => tracing::warn!(%key, store, %error, "a missing copy was not rebuilt"),
+            }
+        }
+        self.rebuilding().remove(key);
+    }
+}
+
+impl Replica {
+    fn look(&self, key: &Key) -> Look {
+        match self.store.get(key, 0) {
+            Ok(_) => Look::ZeroLength,
+            Err(StoreError::Missing { .. }) => Look::Nothing,
+            Err(StoreError::Length { .. }) => Look::Something,
+            Err(_) => Look::Unknown,
+        }
+    }
+
+    fn holds(&self, key: &Key, body: &[u8]) -> bool {
+        let len = u64::try_from(body.len()).unwrap_or(u64::MAX);
+        self.store.get(key, len).is_ok_and(|have| have == body)
+    }
+
+    /// Writes one of the later copies of an object that the arbiter has created.
+    fn follow(&self, key: &Key, body: &[u8]) -> Later {
+        match self.store.put_new(key, body) {
+            Ok(Put::Created) => Later::Written,
+            Ok(Put::Exists) if self.holds(key, body) => Later::SameAlready,
+            Ok(Put::Exists) if body.is_empty() => match self.store.replace(key, body) {
+                Ok(()) => Later::Written,
+                Err(error) => {
+                    self.degrade(&error);
+                    Later::Failed
+                }
+            },
+            Ok(Put::Exists) if self.look(key) == Look::ZeroLength => Later::ZeroLengthAlready,
+            Ok(Put::Exists) => Later::OtherAlready,
+            Err(error) => {
+                self.degrade(&error);
+                Later::Failed
+            }
+        }
+    }
+}
+
+impl ObjectStore for Mirror {
+    fn put_new(&self, key: &Key, body: &[u8]) -> Result<Put, StoreError> {
+        check_len(key, body, &self.name())?;
+        let looks: Vec<_> = self.healthy().map(|copy| (copy, copy.look(key))).collect();
+        if looks.iter().any(|(_, look)| matches!(look, Look::ZeroLength | Look::Something)) {
+            Self::complete(key, body, &looks);
+            return Ok(Put::Exists);
+        }
+        let (put, arbiter) = self.arbitrate(key, body)?;
+        if put == Put::Exists {
+            return Ok(Put::Exists);
+        }
+        let rest: Vec<_> = self.healthy().filter(|copy| !std::ptr::eq(*copy, arbiter)).collect();
+        let later: Vec<Later> = std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                rest.iter().map(|copy| scope.spawn(|| copy.follow(key, body))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap_or(Later::Failed)).collect()
+        });
+        if later.iter().any(|one| matches!(one, Later::ZeroLengthAlready)) {
+            let written = rest.iter().zip(&later).filter(|(_, one)| matches!(one, Later::Written));
+            for copy in std::iter::once(arbiter).chain(written.map(|(copy, _)| *copy)) {
+                copy.store.replace(key, b"").inspect_err(|error| copy.degrade(error))?;
+            }
+            return Ok(Put::Exists);
+        }
+        if later.iter().any(|one| matches!(one, Later::OtherAlready)) {
+            tracing::warn!(%key, "two copies of one object differ");
+            return Ok(Put::Exists);
+        }
+        Ok(Put::Created)
+    }
+
+    fn get(&self, key: &Key, max_len: u64) -> Result<Vec<u8>, StoreError> {
+        self.read(key, |store| store.get(key, max_len))
+    }
+
+    fn get_range(&self, key: &Key, range: ByteRange) -> Result<Vec<u8>, StoreError> {
+        self.read(key, |store| store.get_range(key, range))
+    }
+
+    fn list(
+        &self,
+        prefix: &str,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        check_prefix(prefix, &self.name())?;
+        let mut seen: HashSet<u128> = HashSet::new();
+        let mut failure = None;
+        let mut answered = false;
+        let mut broken = false;
+        for copy in self.reading_order() {
+            let listed = copy.store.list(prefix, &mut |entry| {
+                let is_new = seen.insert(fingerprint(&entry.key));
+                let flow = if is_new { visit(entry) } else { ControlFlow::Continue(()) };
+                broken |= flow.is_break();
+                flow
+            });
+            match listed {
+                Ok(()) => answered = true,
+                Err(error) => {
+                    copy.degrade(&error);
+                    failure.get_or_insert(error);
+                }
+            }
+            if broken {
+                return Ok(());
+            }
+        }
+        match failure {
+            Some(error) if !answered => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn delete(&self, key: &Key) -> Result<(), StoreError> {
+        let away = self.degraded();
+        if !away.is_empty() {
+            let source = format!("it would come back from the copy in {}", away.join(", ")).into();
+            let (store, what) = (self.name(), key.as_str().to_owned());
+            return Err(StoreError::Unavailable { store, action: "delete", what, source });
+        }
+        for copy in self.copies.iter().rev() {
+            copy.store.delete(key).inspect_err(|error| copy.degrade(error))?;
+        }
+        Ok(())
+    }
+
+    fn replace(&self, key: &Key, body: &[u8]) -> Result<(), StoreError> {
+        let mut failure = None;
+        let mut written = false;
+        for copy in self.healthy() {
+            match copy.store.replace(key, body) {
+                Ok(()) => written = true,
+                Err(error) => {
+                    copy.degrade(&error);
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        if written {
+            return Ok(());
+        }
+        Err(failure.unwrap_or_else(|| self.none_left("write", key.as_str())))
+    }
+
+    fn heal(&self, key: &Key, check: &dyn Fn(&[u8]) -> bool) -> Result<Heal, StoreError> {
+        let zero_length_is_good = check(b"");
+        let mut chosen: Option<Vec<u8>> = None;
+        let mut failure = None;
+        let mut bad = Vec::new();
+        let mut missing = Vec::new();
+        let mut good = Vec::new();
+        for copy in &self.copies {
+            match copy.store.get(key, MAX_OBJECT_LEN) {
+                Ok(body) if check(&body) => {
+                    let same = chosen.as_ref().is_none_or(|first| *first == body);
+                    let wins = zero_length_is_good && body.is_empty() && !same;
+                    if wins {
+                        bad.append(&mut good);
+                    }
+                    if wins || same { &mut good } else { &mut bad }.push(copy);
+                    if wins || chosen.is_none() {
+                        chosen = Some(body);
+                    }
+                }
+                Ok(_) | Err(StoreError::Length { .. }) => bad.push(copy),
+                Err(StoreError::Missing { .. }) => missing.push(copy),
+                Err(error) => {
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        let Some(body) = chosen else {
+            // A copy that could not be read may be the good one.
+            return failure.map_or(Ok(Heal::Lost), Err);
+        };
+        let mut repaired = false;
+        for copy in missing.iter().filter(|copy| copy.is_healthy()) {
+            copy.store.put_new(key, &body).inspect_err(|error| copy.degrade(error))?;
+            repaired = true;
+        }
+        for copy in bad.iter().filter(|copy| copy.is_healthy()) {
+            copy.store.replace(key, &body).inspect_err(|error| copy.degrade(error))?;
+            repaired = true;
+        }
+        Ok(if repaired { Heal::Repaired } else { Heal::Healthy })
+    }
+
+    fn name(&self) -> String {
+        let names: Vec<_> = self.copies.iter().map(|copy| copy.store.name()).collect();
+        names.join(" + ")
+    }
+
+    fn is_local(&self) -> bool {
+        self.copies.iter().all(|copy| copy.store.is_local())
+    }
+
+    fn degraded(&self) -> Vec<String> {
+        let failed = self.copies.iter().filter(|copy| !copy.is_healthy());
+        failed.map(|copy| copy.store.name()).chain(self.absent.iter().cloned()).collect()
+    }
+}
+
+/// Stands for a key in the memory of a list; two keys never share one in practice.
+fn fingerprint(key: &Key) -> u128 {
+    let mut bytes = [0; 16];
+    blake3::Hasher::new().update(key.as_str().as_bytes()).finalize_xof().fill(&mut bytes);
+    u128::from_le_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests;
