@@ -22,7 +22,7 @@ pub trait Visitor<E> {
 /// cost of their distinct nodes.
 pub fn visit<R: NodeReader>(
     image: Image,
-    reader: &R,
+    reader: R,
     visitor: &mut impl Visitor<R::Error>,
 ) -> Result<(), Error<R::Error>> {
     visit_new(None, image, reader, visitor)
@@ -34,7 +34,7 @@ pub fn visit<R: NodeReader>(
 pub fn visit_new<R: NodeReader>(
     old: Option<Image>,
     new: Image,
-    reader: &R,
+    reader: R,
     visitor: &mut impl Visitor<R::Error>,
 ) -> Result<(), Error<R::Error>> {
     let level = old.map_or(new.depth(), |old| old.depth().max(new.depth()));
@@ -45,7 +45,7 @@ pub fn visit_new<R: NodeReader>(
 struct Visit<'a, R, V> {
     old: Option<Image>,
     new: Image,
-    reader: &'a R,
+    reader: R,
     visitor: &'a mut V,
 }
 
@@ -67,8 +67,8 @@ impl<R: NodeReader, V: Visitor<R::Error>> Visit<'_, R, V> {
             }
             Side::AboveRoot => {}
         }
-        let old = old.open(self.old.as_ref(), self.reader, place)?;
-        let new = new.open(Some(&self.new), self.reader, place)?;
+        let old = old.open(self.old.as_ref(), &self.reader, place)?;
+        let new = new.open(Some(&self.new), &self.reader, place)?;
         let mut next = 0;
         while let Some(slot) = new.next_present(next) {
             next = usize::from(slot) + 1;
