@@ -384,9 +384,9 @@ mod tests {
     fn counts_zeros_duplicates_and_what_it_stores_the_same_however_it_reads() {
         let image = tempfile::tempfile().unwrap();
         image.set_len(64 << 20).unwrap();
-        image.write_all_at(&[0; 65_536], 0).unwrap();
+        image.write_all_at(&vec![0; 65_536], 0).unwrap();
         for index in 0..10_u8 {
-            let block = [index / 2 + 1; 65_536];
+            let block = vec![index / 2 + 1; 65_536];
             image.write_all_at(&block, (u64::from(index) + 1) << 20).unwrap();
         }
         for readers in [0, 3] {
