@@ -2,18 +2,18 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{BufRead, BufReader},
-    os::unix::fs::OpenOptionsExt,
+    io::{BufRead, BufReader, Read},
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::Path,
 };
 
 use rustix::{
-    fs::{OFlags, SeekFrom},
+    fs::{FallocateFlags, OFlags, SeekFrom},
     io::Errno,
 };
-use strongroom_base::BLOCK_SIZE_U64;
+use strongroom_base::{BLOCK_SIZE, BLOCK_SIZE_U64};
 
-use crate::{Failure, Outcome};
+use crate::{Failure, Outcome, pipeline::is_zero};
 
 /// A run of bytes of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +109,32 @@ pub fn read_ranges(path: &Path) -> Outcome<Vec<Extent>> {
         }
     }
     Ok(extents)
+}
+
+/// Takes `disk` along the patch `prefix`, `forward` or `back`. Blocks of zeros become holes, so that a disk
+/// that went to and fro has no more allocated than before.
+pub fn apply(disk: &Path, prefix: &Path, direction: &str) -> Outcome<()> {
+    let at = Failure::at(disk);
+    let file = OpenOptions::new().write(true).open(disk).map_err(&at)?;
+    let path = prefix.with_extension(direction);
+    let mut bytes = BufReader::new(File::open(&path).map_err(Failure::at(&path))?);
+    let mut buffer = Vec::new();
+    let ranges = read_ranges(&prefix.with_extension("ranges"))?;
+    for piece in pieces(&ranges, 16 << 20) {
+        buffer.resize(usize::try_from(piece.len)?, 0);
+        bytes.read_exact(&mut buffer).map_err(Failure::at(&path))?;
+        file.write_all_at(&buffer, piece.offset).map_err(&at)?;
+        let mut offset = piece.offset;
+        for block in buffer.chunks(BLOCK_SIZE) {
+            let len = u64::try_from(block.len())?;
+            if is_zero(block) {
+                let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                rustix::fs::fallocate(&file, hole, offset, len)?;
+            }
+            offset += len;
+        }
+    }
+    file.sync_all().map_err(&at)
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@
 
 use std::{
     env,
-    fs::{self, File, OpenOptions},
-    io::{BufReader, BufWriter, Read, Write},
+    fs::{self, File},
+    io::{BufWriter, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -21,7 +21,7 @@ use strongroom_base::BLOCK_SIZE;
 use strongroom_bench::{
     Failure, Outcome,
     failure::finish,
-    image::{Extent, extents, open, pieces, read_ranges},
+    image::{Extent, apply, extents, open, pieces},
 };
 
 const PIECE: u64 = 16 << 20;
@@ -35,8 +35,10 @@ fn main() -> ExitCode {
             ["compare", old, new, "--disk", name, "--to", prefix] => {
                 compare(Path::new(old), Path::new(new), name, prefix)
             }
-            ["apply", disk, prefix, "forward"] => apply(Path::new(disk), prefix, "forward"),
-            ["apply", disk, prefix, "back"] => apply(Path::new(disk), prefix, "back"),
+            ["apply", disk, prefix, "forward"] => {
+                apply(Path::new(disk), Path::new(prefix), "forward")
+            }
+            ["apply", disk, prefix, "back"] => apply(Path::new(disk), Path::new(prefix), "back"),
             _ => Err(Failure::new(
                 "usage: patch compare OLD NEW --disk NAME --to PREFIX | patch apply DISK PREFIX forward|back",
             )),
@@ -107,17 +109,4 @@ fn either(mut one: Vec<Extent>, other: Vec<Extent>) -> Vec<Extent> {
         }
     }
     joined
-}
-
-fn apply(disk_path: &Path, prefix: &str, direction: &str) -> Outcome<()> {
-    let disk = OpenOptions::new().write(true).open(disk_path).map_err(Failure::at(disk_path))?;
-    let path = part(prefix, direction);
-    let mut bytes = BufReader::new(File::open(&path).map_err(Failure::at(&path))?);
-    let mut buffer = Vec::new();
-    for piece in pieces(&read_ranges(&part(prefix, "ranges"))?, PIECE) {
-        buffer.resize(usize::try_from(piece.len)?, 0);
-        bytes.read_exact(&mut buffer).map_err(Failure::at(&path))?;
-        disk.write_all_at(&buffer, piece.offset)?;
-    }
-    Ok(disk.sync_all()?)
 }

@@ -1,8 +1,8 @@
 //! Where measuring happens: the disk and its days, the folder a tool works in, the page cache.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{Read, Write},
+    fs::{self, OpenOptions},
+    io::Write,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process::Command,
@@ -10,7 +10,7 @@ use std::{
 
 use strongroom_bench::{
     Failure, Outcome,
-    image::{extents, open, pieces, read_ranges},
+    image::{self, extents, open, pieces},
 };
 
 /// One disk image that is taken from day to day by patches.
@@ -70,17 +70,7 @@ impl Disk {
 
     fn apply(&self, day: usize, direction: &str) -> Outcome<()> {
         let prefix = self.days.get(day).ok_or_else(|| Failure::new("the disk has no such day"))?;
-        let (ranges, bytes) = (prefix.with_extension("ranges"), prefix.with_extension(direction));
-        let disk =
-            OpenOptions::new().write(true).open(&self.path).map_err(Failure::at(&self.path))?;
-        let mut bytes = File::open(&bytes).map_err(Failure::at(&bytes))?;
-        let mut buffer = Vec::new();
-        for piece in pieces(&read_ranges(&ranges)?, 16 << 20) {
-            buffer.resize(usize::try_from(piece.len)?, 0);
-            bytes.read_exact(&mut buffer)?;
-            disk.write_all_at(&buffer, piece.offset)?;
-        }
-        Ok(disk.sync_all()?)
+        image::apply(&self.path, prefix, direction)
     }
 
     /// The changed ranges of the day that starts at `day`.

@@ -422,6 +422,6 @@ mod tests {
     fn tables_line_up() {
         let text = table(&["a", "long head"], &[vec!["wide cell".into(), "b".into()]]);
         let widths: Vec<usize> = text.lines().map(str::len).collect();
-        assert_eq!(widths, [24, 24, 24]);
+        assert_eq!(widths, [25, 25, 25]);
     }
 }
