@@ -1,0 +1,427 @@
+//! The tables: what every tool took, and each target with the ratio reached.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::record::{Cache, Records, number};
+
+const US: &str = "strongroom";
+const CEILING: &str = "bare pipeline";
+
+/// A row of the table of targets.
+#[derive(Debug, Serialize)]
+pub(crate) struct Target {
+    work: String,
+    /// What the value must reach, in words.
+    wanted: String,
+    value: Option<f64>,
+    met: Option<bool>,
+}
+
+#[derive(Clone, Copy)]
+enum Bound {
+    AtMost(f64),
+    AtLeast(f64),
+    /// For information.
+    None,
+}
+
+fn target(work: impl Into<String>, words: &str, value: Option<f64>, bound: Bound) -> Target {
+    let met = value.and_then(|value| match bound {
+        Bound::AtMost(limit) => Some(value <= limit),
+        Bound::AtLeast(limit) => Some(value >= limit),
+        Bound::None => None,
+    });
+    Target { work: work.into(), wanted: words.to_owned(), value, met }
+}
+
+fn ratio(one: Option<f64>, other: Option<f64>) -> Option<f64> {
+    Some(one? / other.filter(|other| *other > 0.0)?)
+}
+
+fn limit(limits: &Value, primitive: &str) -> Option<f64> {
+    let rates = limits.get(primitive)?.as_object()?;
+    rates.values().filter_map(Value::as_f64).reduce(f64::max)
+}
+
+/// Every target and what was reached.
+pub(crate) fn targets(records: &Records, limits: &Value) -> Vec<Target> {
+    let warm = |tool: &str, work: &str| records.seconds(tool, work, Cache::Warm);
+    let cold = |tool: &str, work: &str| records.seconds(tool, work, Cache::Cold);
+    let against = |work: &str, ours: &str, peer: &str, theirs: &str, words: &str, bound: Bound| {
+        target(
+            format!("{work}, time against {peer}"),
+            words,
+            ratio(warm(US, ours), warm(peer, theirs)),
+            bound,
+        )
+    };
+    let fifth = || Bound::AtMost(0.2);
+    let (day2, day3) = ("day2, ranges known", "day3, ranges known");
+    let mut rows = vec![
+        against("full backup", "full", "restic", "full", "at most 1/5", fifth()),
+        against("full backup", "full", "borg zstd,1", "full", "at most 1/5", fifth()),
+        target(
+            "full backup, speed against the bare pipeline, warm",
+            "at least 0.75",
+            ratio(warm(CEILING, "full"), warm(US, "full")),
+            Bound::AtLeast(0.75),
+        ),
+        target(
+            "full backup, speed against the bare pipeline, cold",
+            "at least 0.75",
+            ratio(cold(CEILING, "full"), cold(US, "full")),
+            Bound::AtLeast(0.75),
+        ),
+        against(
+            "quiet day, ranges known",
+            day3,
+            "restic",
+            "day3",
+            "at most 1/30",
+            Bound::AtMost(1.0 / 30.0),
+        ),
+        against(
+            "working day, ranges known",
+            day2,
+            "restic",
+            "day2",
+            "(a fifth of the data changed)",
+            Bound::None,
+        ),
+        target(
+            "quiet day, ranges known, speed against the bare pipeline",
+            "(for information)",
+            ratio(warm(CEILING, day3), warm(US, day3)),
+            Bound::None,
+        ),
+        target(
+            "quiet day, ranges known, twice the disk: time against the single disk",
+            "no more (1.1 for noise)",
+            ratio(warm(US, "day3, ranges known, double disk"), warm(US, day3)),
+            Bound::AtMost(1.1),
+        ),
+    ];
+    for (name, day) in [("working day", "day2"), ("quiet day", "day3")] {
+        let work = format!("{name}, ranges unknown");
+        rows.push(against(&work, day, "restic", day, "at most 1/8", Bound::AtMost(0.125)));
+    }
+    rows.extend(stored(records));
+    rows.push(against(
+        "restore",
+        "restore",
+        "restic",
+        "restore",
+        "at most 1/4",
+        Bound::AtMost(0.25),
+    ));
+    rows.push(target(
+        "restore of compressible data, against sequential writing",
+        "at least 0.70",
+        ratio(restored_rate(records), limit(limits, "write_direct")),
+        Bound::AtLeast(0.7),
+    ));
+    rows.push(target(
+        "peak memory, MiB",
+        "under 400",
+        records.peak_rss(US, None).map(|bytes| bytes / 1_048_576.0),
+        Bound::AtMost(400.0),
+    ));
+    rows.extend(big_vault(records));
+    rows
+}
+
+fn stored(records: &Records) -> Vec<Target> {
+    let added = |work: &str, ours: &str, peer: &str, theirs: &str, words: &str, bound: Bound| {
+        target(
+            format!("{work}, bytes against {peer}"),
+            words,
+            ratio(records.added(US, ours), records.added(peer, theirs)),
+            bound,
+        )
+    };
+    let eighth = || Bound::AtMost(0.125);
+    vec![
+        added("database day", "database day", "restic", "database day", "at most 1/8", eighth()),
+        added(
+            "database day",
+            "database day",
+            "borg zstd,1",
+            "database day",
+            "at most 1/8",
+            eighth(),
+        ),
+        added(
+            "working day",
+            "day2, ranges known",
+            "restic",
+            "day2",
+            "at most 0.55",
+            Bound::AtMost(0.55),
+        ),
+        added(
+            "quiet day",
+            "day3, ranges known",
+            "restic",
+            "day3",
+            "(for information)",
+            Bound::None,
+        ),
+        added("first backup", "full", "restic", "full", "at most 1.05", Bound::AtMost(1.05)),
+    ]
+}
+
+/// MB a second of the restore of compressible data.
+fn restored_rate(records: &Records) -> Option<f64> {
+    let work = "restore, compressible";
+    let record = records.0.iter().find(|record| record.work == "full, compressible")?;
+    let size = record.said.pointer("/disks/0/size_bytes").and_then(Value::as_u64);
+    let size = size.or_else(|| compressible_size(records))?;
+    Some(number(size) / 1e6 / records.seconds(US, work, Cache::Warm)?)
+}
+
+/// Kept in the records by the run, since no tool's output is relied on for it.
+fn compressible_size(records: &Records) -> Option<u64> {
+    records.0.iter().find(|record| record.tool == "sizes")?.said.get("compressible")?.as_u64()
+}
+
+fn big_vault(records: &Records) -> Vec<Target> {
+    let said =
+        records.0.iter().find(|record| record.work == "big vault").map(|record| &record.said);
+    let value = |name: &str| said.and_then(|said| said.get(name)).and_then(Value::as_f64);
+    let ram = ratio(value("index_ram_bytes"), value("stored_bytes")).map(|ratio| ratio * 1e6);
+    let open = "a vault of 1 TB and 1,000 points";
+    vec![
+        target("index memory, MB for each TB stored", "under 100", ram, Bound::AtMost(100.0)),
+        target(
+            format!("opening {open}, warm index, s"),
+            "under 1",
+            value("open_warm_seconds"),
+            Bound::AtMost(1.0),
+        ),
+        target(
+            format!("opening {open} from pack trailers, s"),
+            "under 30",
+            value("open_rebuild_seconds"),
+            Bound::AtMost(30.0),
+        ),
+        target(
+            format!("reclaim of {open}, s"),
+            "minutes (under 600)",
+            value("reclaim_seconds"),
+            Bound::AtMost(600.0),
+        ),
+    ]
+}
+
+/// All tables, as Markdown that also reads well on a terminal.
+pub(crate) fn render(
+    records: &Records,
+    limits: &Value,
+    machine: &Value,
+    targets: &[Target],
+) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    _ = writeln!(text, "{}\n", describe(machine));
+    text.push_str("Targets (ratios of medians; page cache warm unless said otherwise):\n\n");
+    let rows = targets.iter().map(|row| {
+        let value = row.value.map_or_else(|| "not measured".to_owned(), significant);
+        let verdict = match (row.value, row.met) {
+            (None, _) | (_, None) => "-",
+            (_, Some(true)) => "met",
+            (_, Some(false)) => "MISSED",
+        };
+        vec![row.work.clone(), row.wanted.clone(), value, verdict.to_owned()]
+    });
+    text.push_str(&table(&["work", "target", "reached", ""], &rows.collect::<Vec<_>>()));
+    text.push_str("\nSeconds of wall time (of processor time), median; the number of runs if more than one:\n\n");
+    text.push_str(&times(records));
+    text.push_str("\nMB (10^6 bytes) added to the repository:\n\n");
+    text.push_str(&sizes(records));
+    text.push_str("\nPeak resident memory, MiB, of all runs of a tool:\n\n");
+    let memory = tools(records).into_iter().map(|tool| {
+        let peak = records.peak_rss(&tool, None).unwrap_or_default() / 1_048_576.0;
+        vec![tool, format!("{peak:.0}")]
+    });
+    text.push_str(&table(&["tool", "MiB"], &memory.collect::<Vec<_>>()));
+    text.push_str("\nThis machine's limits on that disk's data, MB/s:\n\n");
+    text.push_str(&limit_table(limits));
+    text
+}
+
+fn describe(machine: &Value) -> String {
+    let word = |name: &str| match machine.get(name) {
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+        None => "?".to_owned(),
+    };
+    format!(
+        "Measured {} with strongroom {} on {} x {}, {} GiB of memory, Linux {}, {}; disk of {} GiB with {} MB \
+         of data. {}",
+        word("date"),
+        word("strongroom"),
+        word("cores"),
+        word("processor"),
+        word("memory_gib"),
+        word("kernel"),
+        word("peers"),
+        word("disk_gib"),
+        word("data_mb"),
+        word("note"),
+    )
+}
+
+fn tools(records: &Records) -> Vec<String> {
+    let mut tools: Vec<String> = Vec::new();
+    for record in records.0.iter().filter(|record| record.tool != "sizes") {
+        if !tools.contains(&record.tool) {
+            tools.push(record.tool.clone());
+        }
+    }
+    tools
+}
+
+fn times(records: &Records) -> String {
+    let tools = tools(records);
+    let mut head = vec!["work", "cache"];
+    head.extend(tools.iter().map(String::as_str));
+    let kinds = records.kinds().into_iter().filter(|(work, _)| work != "sizes");
+    let rows = kinds.map(|(work, cache)| {
+        let mut row = vec![work.clone(), cache.word().to_owned()];
+        row.extend(tools.iter().map(|tool| {
+            let (Some(seconds), Some(cpu)) =
+                (records.seconds(tool, &work, cache), records.cpu_seconds(tool, &work, cache))
+            else {
+                return String::new();
+            };
+            let runs = match records.runs(tool, &work, cache) {
+                1 => String::new(),
+                runs => format!(", {runs} runs"),
+            };
+            format!("{seconds:.2} ({cpu:.1}){runs}")
+        }));
+        row
+    });
+    table(&head, &rows.collect::<Vec<_>>())
+}
+
+fn sizes(records: &Records) -> String {
+    let tools: Vec<String> = tools(records).into_iter().filter(|tool| tool != CEILING).collect();
+    let mut head = vec!["work"];
+    head.extend(tools.iter().map(String::as_str));
+    let mut works: Vec<String> = Vec::new();
+    for record in records.0.iter().filter(|record| record.added_bytes.is_some()) {
+        if !works.contains(&record.work) {
+            works.push(record.work.clone());
+        }
+    }
+    let rows = works.into_iter().map(|work| {
+        let mut row = vec![work.clone()];
+        row.extend(tools.iter().map(|tool| {
+            records.added(tool, &work).map_or(String::new(), |bytes| format!("{:.1}", bytes / 1e6))
+        }));
+        row
+    });
+    table(&head, &rows.collect::<Vec<_>>())
+}
+
+fn limit_table(limits: &Value) -> String {
+    let mut rows = Vec::new();
+    for (primitive, rates) in limits.as_object().into_iter().flatten() {
+        let rates = rates.as_object().into_iter().flatten();
+        let rates = rates.map(|(name, rate)| format!("{} {rate}", name.replace('_', " ")));
+        rows.push(vec![primitive.replace('_', " "), rates.collect::<Vec<_>>().join("; ")]);
+    }
+    table(&["primitive", "MB/s"], &rows)
+}
+
+/// Three significant digits, as far as a reader needs them.
+fn significant(value: f64) -> String {
+    match value.abs() {
+        100.0.. => format!("{value:.0}"),
+        10.0.. => format!("{value:.1}"),
+        1.0.. => format!("{value:.2}"),
+        0.1.. => format!("{value:.3}"),
+        _ => format!("{value:.4}"),
+    }
+}
+
+/// A Markdown table whose columns line up.
+fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let head: Vec<String> = head.iter().map(|&word| word.to_owned()).collect();
+    let width = |column: usize| {
+        let cells = rows.iter().chain([&head]).filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let line = |row: &[String]| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!(" {cell:width$} |"));
+        format!("|{}\n", cells.collect::<String>())
+    };
+    let mut text = line(&head);
+    text.push('|');
+    for width in &widths {
+        text.push_str(&"-".repeat(width + 2));
+        text.push('|');
+    }
+    text.push('\n');
+    for row in rows {
+        text.push_str(&line(row));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{render, significant, table, targets};
+    use crate::record::{Cache, Record, Records};
+
+    fn record(tool: &str, work: &str, seconds: f64, added_bytes: Option<u64>) -> Record {
+        Record {
+            tool: tool.to_owned(),
+            work: work.to_owned(),
+            cache: Cache::Warm,
+            seconds,
+            cpu_seconds: seconds,
+            peak_rss_bytes: 100 << 20,
+            added_bytes,
+            said: Value::Null,
+        }
+    }
+
+    #[test]
+    fn judges_targets_by_ratio_and_leaves_open_what_was_not_measured() {
+        let records = Records(vec![
+            record("restic", "full", 100.0, Some(1000)),
+            record("strongroom", "full", 15.0, Some(1049)),
+            record("bare pipeline", "full", 10.0, None),
+        ]);
+        let rows = targets(&records, &json!({}));
+        let verdict = |start: &str| {
+            let row = rows.iter().find(|row| row.work.starts_with(start)).unwrap();
+            (row.value.map(significant), row.met)
+        };
+        assert_eq!(verdict("full backup, time against restic"), (Some("0.150".into()), Some(true)));
+        assert_eq!(verdict("full backup, time against borg"), (None, None));
+        assert_eq!(
+            verdict("full backup, speed against the bare pipeline, warm"),
+            (Some("0.667".into()), Some(false))
+        );
+        assert_eq!(verdict("first backup, bytes"), (Some("1.05".into()), Some(true)));
+        assert_eq!(verdict("peak memory"), (Some("100".into()), Some(true)));
+        let text = render(&records, &json!({}), &json!({}), &rows);
+        assert!(text.contains("MISSED") && text.contains("not measured"), "{text}");
+    }
+
+    #[test]
+    fn tables_line_up() {
+        let text = table(&["a", "long head"], &[vec!["wide cell".into(), "b".into()]]);
+        let widths: Vec<usize> = text.lines().map(str::len).collect();
+        assert_eq!(widths, [25, 25, 25]);
+    }
+}

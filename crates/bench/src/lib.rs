@@ -1,0 +1,20 @@
+//! Measures Strongroom, its peers and the machine, and makes the data they are measured on.
+//!
+//! Nothing here is part of the product and the product uses none of it. The programs:
+//!
+//! | program | what it does |
+//! |---|---|
+//! | `generate` | a table as Postgres stores it and its churn, logs, noise: the same bytes for the same seed |
+//! | `patch` | how two disks differ, as changed ranges and as a patch in both directions |
+//! | `limits` | what this machine can do: read, write, hash, compress, encrypt |
+//! | `bare_pipeline` | the least a backup must do, without index, manifest or format: the ceiling |
+//! | `compare` | runs Strongroom and its peers on the same disks and prints the table |
+
+pub mod failure;
+pub mod heap;
+pub mod image;
+pub mod pipeline;
+pub mod rng;
+pub mod text;
+
+pub use failure::{Failure, Outcome};
