@@ -18,6 +18,9 @@ mod raw;
 mod spec;
 mod traits;
 
+#[doc(hidden)]
+pub mod fuzz;
+
 pub use nbd::{NbdServer, NbdTls, NbdUrl};
 pub use open::{OpenOptions, TargetOptions, open_source, open_target};
 pub use raw::Existing;

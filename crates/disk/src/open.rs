@@ -9,6 +9,7 @@ use strongroom_base::ByteRange;
 
 use crate::{
     DiskError, DiskSource, DiskSpec, DiskTarget, Existing, ExtentKind, ImageFormat,
+    nbd::{NbdDisk, NbdOptions},
     raw::{Access, RawFile, RawSource, RawTarget},
 };
 
@@ -67,8 +68,16 @@ pub fn open_source(
                 _ => Err(not_yet(&name)),
             }
         }
-        DiskSpec::Nbd(_) => Err(not_yet(&name)),
+        DiskSpec::Nbd(url) => {
+            let disk = NbdDisk::open(url, nbd_options(name, options, false))?;
+            Ok(Box::new(disk))
+        }
     }
+}
+
+fn nbd_options(name: String, options: &OpenOptions, write: bool) -> NbdOptions {
+    let (format, timeout) = ("nbd".to_owned(), options.timeout);
+    NbdOptions { name, format, write, blank: false, timeout }
 }
 
 /// Opens or makes a disk of `size` bytes to write.
@@ -101,7 +110,16 @@ pub fn open_target(
                 }),
             }
         }
-        DiskSpec::Nbd(_) => Err(not_yet(&name)),
+        DiskSpec::Nbd(url) => {
+            let disk = NbdDisk::open(url, nbd_options(name.clone(), &options.open, true))?;
+            if disk.len() < size {
+                return Err(DiskError::TooSmall { disk: name, have: disk.len(), need: size });
+            }
+            if options.existing == Existing::Refuse {
+                refuse_content(&disk, &name)?;
+            }
+            Ok(Box::new(disk))
+        }
     }
 }
 

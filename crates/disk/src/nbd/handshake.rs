@@ -1,0 +1,265 @@
+//! From a fresh connection to an export: encryption, contexts, size, abilities.
+
+use std::io::{BufReader, Read, Write};
+
+use strongroom_base::MAX_DISK_SIZE;
+
+use super::proto::{
+    self, Fields, OPTION_REPLY_LEN, OptionReply, Reason, answer, info, option, printable,
+    transmission,
+};
+use crate::num::to_usize;
+
+/// The most bytes of an answer to an option.
+const MAX_ANSWER: u32 = 64 << 10;
+
+/// The most answers to one option.
+const MAX_ANSWERS: usize = 64;
+
+/// The most bytes of one read or write if the server does not say: the protocol's number.
+const DEFAULT_MAX_LEN: u32 = 32 << 20;
+
+/// The context of holes and zeros.
+const ALLOCATION: &str = "base:allocation";
+
+/// What is known of an export.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Export {
+    /// Bytes.
+    pub(super) size: u64,
+    /// See [`transmission`].
+    pub(super) flags: u16,
+    /// Every offset and length is a multiple of it: a power of two up to 64 KiB.
+    pub(super) unit: u32,
+    /// The most bytes of one read or write.
+    pub(super) max_len: u32,
+    /// Whether reads are answered in chunks.
+    pub(super) structured: bool,
+    /// The number of the context of holes and zeros, if there is one.
+    pub(super) allocation: Option<u32>,
+    /// The number of the dirty bitmap's context, if it was asked for.
+    pub(super) bitmap: Option<u32>,
+}
+
+impl Export {
+    /// Whether it has this ability.
+    pub(super) const fn can(&self, ability: u16) -> bool {
+        self.flags & ability != 0
+    }
+}
+
+/// Receives exactly `N` bytes.
+pub(super) fn receive<const N: usize>(stream: &mut impl Read) -> Result<[u8; N], Reason> {
+    let mut bytes = [0; N];
+    stream.read_exact(&mut bytes).map_err(|error| transport(&error))?;
+    Ok(bytes)
+}
+
+/// Why a connection does not go on.
+pub(super) fn transport(error: &std::io::Error) -> Reason {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => "it does not answer".to_owned(),
+        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
+            "it has closed the connection".to_owned()
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// Sends and receives options.
+pub(super) struct Handshake<S: Read + Write> {
+    stream: BufReader<S>,
+}
+
+/// An answer to an option: its kind and what it says.
+type Answer = (u32, Vec<u8>);
+
+impl<S: Read + Write> Handshake<S> {
+    /// Hears the server's greeting and answers it.
+    pub(super) fn start(stream: S) -> Result<Self, Reason> {
+        let mut this = Self { stream: BufReader::with_capacity(4096, stream) };
+        if u64::from_be_bytes(receive(&mut this.stream)?) != proto::HELLO {
+            return Err("it is not an NBD server".to_owned());
+        }
+        let style = u64::from_be_bytes(receive(&mut this.stream)?);
+        let flags = u16::from_be_bytes(receive(&mut this.stream)?);
+        if style != proto::OPTION_MAGIC || flags & proto::FIXED_NEWSTYLE == 0 {
+            return Err("it speaks only an old form of the protocol".to_owned());
+        }
+        let agreed = u32::from(flags & (proto::FIXED_NEWSTYLE | proto::NO_ZEROES));
+        this.send(&agreed.to_be_bytes())?;
+        Ok(this)
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> Result<(), Reason> {
+        let stream = self.stream.get_mut();
+        stream.write_all(bytes).and_then(|()| stream.flush()).map_err(|error| transport(&error))
+    }
+
+    /// Sends an option and collects its answers up to the final one, which is the last in the
+    /// list.
+    fn ask(&mut self, number: u32, data: &[u8]) -> Result<(Vec<Answer>, u32), Reason> {
+        self.send(&proto::option_bytes(number, data))?;
+        let mut answers = Vec::new();
+        while answers.len() < MAX_ANSWERS {
+            let head = receive::<OPTION_REPLY_LEN>(&mut self.stream)?;
+            let OptionReply { kind, len } = OptionReply::parse(&head, number)?;
+            if len > MAX_ANSWER {
+                return Err("an answer in the handshake is too long".to_owned());
+            }
+            let mut data = vec![0; to_usize(len.into())];
+            self.stream.read_exact(&mut data).map_err(|error| transport(&error))?;
+            answers.push((kind, data));
+            if kind == answer::ACK || kind & answer::ERROR_BIT != 0 {
+                return Ok((answers, kind));
+            }
+        }
+        Err("it never ends its answer in the handshake".to_owned())
+    }
+
+    /// Agrees on encryption; the bytes that follow on the returned stream are the session's.
+    pub(super) fn into_tls(mut self) -> Result<S, Reason> {
+        match self.ask(option::START_TLS, &[])? {
+            (_, answer::ACK) => {}
+            (answers, _) => return Err(refusal("it does not encrypt", &answers)),
+        }
+        // Anything sent before the encryption could be somebody else's.
+        if self.stream.buffer().is_empty() {
+            Ok(self.stream.into_inner())
+        } else {
+            Err("it sends in the clear after agreeing to encrypt".to_owned())
+        }
+    }
+
+    /// Goes on inside a session that is encrypted by now.
+    pub(super) fn resume(stream: S) -> Self {
+        Self { stream: BufReader::with_capacity(4096, stream) }
+    }
+
+    /// Chooses the export and its contexts.
+    pub(super) fn finish(
+        mut self,
+        name: &str,
+        bitmap: Option<&str>,
+    ) -> Result<(BufReader<S>, Export), Reason> {
+        let mut export = Export { unit: 1, max_len: DEFAULT_MAX_LEN, ..Export::default() };
+        let (answers, last) = self.ask(option::STRUCTURED_REPLY, &[])?;
+        if last == answer::TLS_REQUIRED {
+            return Err(refusal("it wants encryption: use nbds:// or nbds+unix://", &answers));
+        }
+        export.structured = last == answer::ACK;
+        if export.structured {
+            self.choose_contexts(name, bitmap, &mut export)?;
+        }
+        if let (Some(bitmap), None) = (bitmap, export.bitmap) {
+            return Err(format!("it has no dirty bitmap {bitmap:?} for this export"));
+        }
+        self.go(name, &mut export)?;
+        Ok((self.stream, export))
+    }
+
+    fn choose_contexts(
+        &mut self,
+        name: &str,
+        bitmap: Option<&str>,
+        export: &mut Export,
+    ) -> Result<(), Reason> {
+        let bitmap = bitmap.map(|bitmap| format!("qemu:dirty-bitmap:{bitmap}"));
+        let mut data = Vec::new();
+        proto::push_string(&mut data, name);
+        let count = if bitmap.is_some() { 2_u32 } else { 1 };
+        data.extend_from_slice(&count.to_be_bytes());
+        proto::push_string(&mut data, ALLOCATION);
+        if let Some(bitmap) = &bitmap {
+            proto::push_string(&mut data, bitmap);
+        }
+        let (answers, last) = self.ask(option::SET_META_CONTEXT, &data)?;
+        if last != answer::ACK {
+            return Ok(());
+        }
+        for (kind, data) in answers {
+            if kind != answer::META_CONTEXT {
+                continue;
+            }
+            let mut fields = Fields(&data);
+            let id = fields.u32().ok_or("a context of a wrong form")?;
+            let context = fields.rest();
+            if context == ALLOCATION.as_bytes() {
+                export.allocation = Some(id);
+            } else if bitmap.as_ref().is_some_and(|bitmap| context == bitmap.as_bytes()) {
+                export.bitmap = Some(id);
+            }
+        }
+        Ok(())
+    }
+
+    fn go(&mut self, name: &str, export: &mut Export) -> Result<(), Reason> {
+        let mut data = Vec::new();
+        proto::push_string(&mut data, name);
+        for number in [1, info::BLOCK_SIZE] {
+            data.extend_from_slice(&number.to_be_bytes());
+        }
+        let (answers, last) = self.ask(option::GO, &data)?;
+        if last != answer::ACK {
+            let what = match last {
+                answer::UNKNOWN => "it has no such export",
+                answer::POLICY => "it does not allow this",
+                _ => "it refuses the export",
+            };
+            self.send(&proto::option_bytes(option::ABORT, &[])).ok();
+            return Err(refusal(what, &answers));
+        }
+        let mut has_size = false;
+        for (kind, data) in answers {
+            if kind != answer::INFO {
+                continue;
+            }
+            let mut fields = Fields(&data);
+            match fields.u16() {
+                Some(info::EXPORT) => {
+                    let (size, flags) =
+                        fields.u64().zip(fields.u16()).ok_or("a size of a wrong form")?;
+                    (export.size, export.flags, has_size) = (size, flags, true);
+                }
+                Some(info::BLOCK_SIZE) => {
+                    let unit = fields.u32().ok_or("block sizes of a wrong form")?;
+                    let most = fields.u32().and(fields.u32());
+                    export.unit = unit;
+                    export.max_len = most.ok_or("block sizes of a wrong form")?;
+                }
+                _ => {}
+            }
+        }
+        if !has_size {
+            return Err("it does not say the export's size".to_owned());
+        }
+        check(export)
+    }
+}
+
+/// Refuses what a server cannot mean.
+fn check(export: &Export) -> Result<(), Reason> {
+    if export.size > MAX_DISK_SIZE {
+        return Err(format!("it claims a size of {} bytes", export.size));
+    }
+    let unit_is_sane = export.unit.is_power_of_two() && export.unit <= 64 << 10;
+    let most_is_sane = export.max_len >= export.unit.max(4096);
+    if !unit_is_sane || !most_is_sane {
+        return Err(format!("it claims blocks of {} to {} bytes", export.unit, export.max_len));
+    }
+    Ok(())
+}
+
+/// A refusal with the server's own words, if it gave any.
+fn refusal(what: &str, answers: &[Answer]) -> Reason {
+    match answers.last().map(|(_, said)| printable(said)) {
+        Some(said) if !said.is_empty() => format!("{what} ({said})"),
+        _ => what.to_owned(),
+    }
+}
+
+/// Whether the export can be used over several connections at once.
+pub(super) const fn is_shared(export: &Export) -> bool {
+    export.can(transmission::CAN_MULTI_CONN)
+}
