@@ -1,1 +1,30 @@
-//! See the crate description.
+//! A vault: recovery points, and everything needed to read them, in an object store.
+//!
+//! ```text
+//!  keys ──▶ vault ──▶ write ──▶ packs, index objects, recovery points
+//!                 ╲─▶ read  ◀── index (a local cache)
+//!                  ╲▶ reclaim, verify, rebuild-index
+//! ```
+//!
+//! This crate knows object stores and the format, and neither disks nor jobs. Its methods block;
+//! concurrency comes from the caller's threads. Everything can be done with the store and the key
+//! alone: what is kept locally is a cache.
+
+mod cache;
+mod condemned;
+mod error;
+mod index;
+pub mod keys;
+mod layout;
+mod points;
+mod read;
+mod vault;
+mod write;
+mod writers;
+
+pub use error::VaultError;
+pub use index::{Index, Location};
+pub use read::Reader;
+pub use vault::{Vault, VaultOptions};
+pub use write::Writer;
+pub use writers::{Life, STALE_AFTER, Seen, WriterNote};

@@ -1,0 +1,170 @@
+//! Why work on a vault failed.
+
+use std::{io, path::PathBuf};
+
+use strongroom_base::{Code, Coded, Digest, PackId, PointId, codes};
+use strongroom_format::FormatError;
+use strongroom_objects::StoreError;
+
+use crate::keys::KeyError;
+
+/// Why work on a vault failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VaultError {
+    /// There is no vault here.
+    #[error("{store} holds no vault")]
+    NotFound {
+        /// Where.
+        store: String,
+    },
+    /// There is something here already.
+    #[error("{store} is not empty: it holds {what}")]
+    Exists {
+        /// Where.
+        store: String,
+        /// What was found.
+        what: String,
+    },
+    /// The store cannot arbitrate between writers.
+    #[error("{store} does not honour create-only puts")]
+    Unsafe {
+        /// Where.
+        store: String,
+    },
+    /// Another writer in a vault that allows one only.
+    #[error("another writer is active in {store}: {who}")]
+    Busy {
+        /// Where.
+        store: String,
+        /// Who.
+        who: String,
+    },
+    /// The object store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An object is damaged.
+    #[error("object {object} is damaged")]
+    Object {
+        /// The object.
+        object: String,
+        /// How.
+        source: FormatError,
+    },
+    /// Something to be written does not fit the format.
+    #[error("cannot write {what}")]
+    Format {
+        /// What.
+        what: &'static str,
+        /// Why.
+        source: FormatError,
+    },
+    /// The keys failed.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A pack is sealed under a master key that this key ring does not have.
+    #[error("object {object} is sealed under an unknown master key {key}")]
+    UnknownKey {
+        /// The object.
+        object: String,
+        /// The key's id.
+        key: String,
+    },
+    /// A block or node is in no pack, or in damaged ones only.
+    #[error("content {digest} is lost: {reason}")]
+    Lost {
+        /// Its address.
+        digest: Digest,
+        /// Where it was looked for.
+        reason: String,
+    },
+    /// A pack does not have the bytes that its name says.
+    #[error("pack {pack} is damaged")]
+    Pack {
+        /// The pack.
+        pack: PackId,
+    },
+    /// A local file failed.
+    #[error("local file {}", path.display())]
+    Local {
+        /// The file or folder.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// No point of this item.
+    #[error("the vault has no recovery points of item {item:?}")]
+    ItemNotFound {
+        /// The item's name.
+        item: String,
+    },
+    /// The name cannot be an item's or a disk's.
+    #[error("{name:?} cannot be a name")]
+    Name {
+        /// What was given.
+        name: String,
+    },
+    /// No such point.
+    #[error("item {item} has no recovery point {point}")]
+    PointNotFound {
+        /// The item.
+        item: String,
+        /// The point.
+        point: PointId,
+    },
+    /// It may not be deleted yet.
+    #[error("recovery point {point} is locked until {until}")]
+    Locked {
+        /// The point.
+        point: PointId,
+        /// When the lock ends.
+        until: jiff::Timestamp,
+    },
+    /// A reclaim stopped waiting for this writer.
+    #[error("writing recovery point {point} took a pause so long that it was given up")]
+    Expired {
+        /// The point that will not be.
+        point: PointId,
+    },
+    /// Another reclaim interfered.
+    #[error("another reclaim worked on the vault at the same time")]
+    ConcurrentReclaim,
+    /// Stopped on request.
+    #[error("stopped on request")]
+    Interrupted,
+    /// Other threads of this work failed first; their error is the one that counts.
+    #[error("given up because another part of the work failed")]
+    Aborted,
+    /// Something happened that must not.
+    #[error("{0}")]
+    Bug(&'static str),
+}
+
+impl Coded for VaultError {
+    fn code(&self) -> &'static Code {
+        match self {
+            Self::NotFound { .. } => &codes::VAULT_NOT_FOUND,
+            Self::Exists { .. } => &codes::VAULT_EXISTS,
+            Self::Unsafe { .. } => &codes::VAULT_STORE_UNSAFE,
+            Self::Busy { .. } => &codes::VAULT_BUSY,
+            Self::Store(error) => error.code(),
+            Self::Object { source, .. } | Self::Format { source, .. } => source.code(),
+            Self::Key(error) => error.code(),
+            Self::UnknownKey { .. } | Self::Lost { .. } | Self::Pack { .. } => {
+                &codes::STORE_CORRUPT
+            }
+            Self::Local { .. } => &codes::LOCAL_IO,
+            Self::ItemNotFound { .. } => &codes::ITEM_NOT_FOUND,
+            Self::Name { .. } => &codes::ITEM_NAME,
+            Self::PointNotFound { .. } => &codes::POINT_NOT_FOUND,
+            Self::Locked { .. } => &codes::POINT_LOCKED,
+            Self::Expired { .. } => &codes::BACKUP_EXPIRED,
+            Self::ConcurrentReclaim => &codes::RECLAIM_CONCURRENT,
+            Self::Interrupted => &codes::INTERRUPTED,
+            Self::Aborted | Self::Bug(_) => &codes::BUG,
+        }
+    }
+}
+
+/// The usual result.
+pub(crate) type Result<T, E = VaultError> = std::result::Result<T, E>;

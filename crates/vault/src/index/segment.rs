@@ -1,0 +1,448 @@
+//! A segment: one immutable local file of the index cache, sorted by digest.
+//!
+//! ```text
+//!  header      64 bytes: magic, version, counts
+//!  sources     16 bytes each: index objects whose packs are in here
+//!  packs       93 bytes each
+//!  filter      8 bytes a word
+//!  fences      8 bytes each: the first bytes of the first digest of every page
+//!  deltas      64 bytes each: digest, base; sorted
+//!  checksum    32 bytes: BLAKE3 of everything above
+//!  records     48 bytes each: digest, pack, place; sorted; 85 a page
+//! ```
+//!
+//! Only sources, packs, filter and fences are in memory: about 13 bits a record. A record is
+//! found with one read of a page. A damaged file is thrown away and made again from the vault.
+
+use std::{
+    fs::File,
+    io::{self, BufWriter, Read as _, Write as _},
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+};
+
+use strongroom_base::{Digest, KeyId, PackId};
+use strongroom_format::pack::{Contents, Header, PackKind, RecordKind};
+use ulid::Ulid;
+use zerocopy::{
+    FromBytes, FromZeros as _, Immutable, IntoBytes, KnownLayout, Unaligned,
+    little_endian::{U32, U64},
+};
+
+use super::filter::Filter;
+
+/// Where a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Location {
+    /// The pack.
+    pub pack: PackId,
+    /// The pack's bytes.
+    pub pack_size: u64,
+    /// The pack's header, from which its key is derived.
+    pub header: Header,
+    /// The record as the pack's trailer lists it.
+    pub entry: strongroom_format::pack::Entry,
+}
+
+/// A pack in the index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PackRow {
+    pub(crate) id: PackId,
+    pub(crate) header: Header,
+    pub(crate) size: u64,
+    /// Which of the segment's sources it came from.
+    pub(crate) source: usize,
+}
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawHeader {
+    magic: [u8; 8],
+    sources: U32,
+    packs: U32,
+    words: U32,
+    fences: U32,
+    deltas: U32,
+    reserved: U32,
+    records: U64,
+    unused: [u8; 24],
+}
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawPack {
+    id: [u8; 32],
+    kind: u8,
+    key_id: [u8; 16],
+    salt: [u8; 32],
+    size: U64,
+    source: U32,
+}
+
+/// One record: sorted by digest, then by pack.
+#[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct RawRecord {
+    digest: [u8; 32],
+    /// Row of the segment's pack table.
+    pack: U32,
+    offset: U32,
+    /// From the low end: sealed length 18 bits, plain length 17, kind 3, ordinal 18.
+    place: U64,
+}
+
+const MAGIC: [u8; 8] = *b"SRINDEX1";
+const HEADER_LEN: usize = size_of::<RawHeader>();
+const RECORD_LEN: usize = size_of::<RawRecord>();
+const RECORDS_A_PAGE: usize = 85;
+const _: () = assert!(HEADER_LEN == 64 && RECORD_LEN == 48 && size_of::<RawPack>() == 93);
+
+impl RawRecord {
+    pub(crate) fn digest(&self) -> Digest {
+        Digest::new(self.digest)
+    }
+
+    pub(crate) fn row(&self) -> usize {
+        usize::try_from(self.pack.get()).unwrap_or(usize::MAX)
+    }
+
+    fn new(entry: &strongroom_format::pack::Entry, row: u32) -> Self {
+        let kind = match entry.kind {
+            RecordKind::BlockStored => 1,
+            RecordKind::BlockZstd => 2,
+            RecordKind::BlockDelta => 3,
+            RecordKind::Node => 4,
+            RecordKind::Bundle => 5,
+        };
+        let place = u64::from(entry.stored_len)
+            | (u64::from(entry.plain_len) << 18)
+            | (kind << 35)
+            | (u64::from(entry.ordinal) << 38);
+        Self {
+            digest: *entry.digest.as_bytes(),
+            pack: row.into(),
+            offset: entry.offset.into(),
+            place: place.into(),
+        }
+    }
+
+    pub(crate) fn with_row(mut self, row: u32) -> Self {
+        self.pack = row.into();
+        self
+    }
+
+    /// What the record says, if it makes sense.
+    pub(crate) fn entry(&self) -> Option<strongroom_format::pack::Entry> {
+        let place = self.place.get();
+        let bits = |shift: u32, width: u32| {
+            let mask = (1_u64 << width).saturating_sub(1);
+            u32::try_from((place >> shift) & mask).unwrap_or(0)
+        };
+        Some(strongroom_format::pack::Entry {
+            digest: self.digest(),
+            kind: RecordKind::from_number(u8::try_from(bits(35, 3)).ok()?)?,
+            ordinal: bits(38, 18),
+            offset: self.offset.get(),
+            stored_len: bits(0, 18),
+            plain_len: bits(18, 17),
+        })
+    }
+}
+
+/// An open segment.
+pub(crate) struct Segment {
+    pub(crate) path: PathBuf,
+    file: File,
+    pub(crate) sources: Vec<Ulid>,
+    pub(crate) packs: Vec<PackRow>,
+    filter: Filter,
+    fences: Vec<u64>,
+    pub(crate) deltas: Vec<(Digest, Digest)>,
+    records: u64,
+    records_start: u64,
+}
+
+impl Segment {
+    /// How many records.
+    pub(crate) fn len(&self) -> u64 {
+        self.records
+    }
+
+    /// Opens and checks a file; anything wrong is an error and the file is of no use.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let bad = || io::Error::new(io::ErrorKind::InvalidData, "damaged index cache");
+        let mut file = File::open(path)?;
+        let size = file.metadata()?.len();
+        let mut header = RawHeader::new_zeroed();
+        file.read_exact(header.as_mut_bytes())?;
+        let count = |value: U32| usize::try_from(value.get()).unwrap_or(usize::MAX);
+        let front = [
+            count(header.sources).saturating_mul(16),
+            count(header.packs).saturating_mul(size_of::<RawPack>()),
+            count(header.words).saturating_mul(8),
+            count(header.fences).saturating_mul(8),
+            count(header.deltas).saturating_mul(64),
+            32,
+        ];
+        let front_len = front.iter().fold(0_usize, |sum, len| sum.saturating_add(*len));
+        let records_start =
+            u64::try_from(front_len.saturating_add(HEADER_LEN)).map_err(|_| bad())?;
+        let records_len = header.records.get().saturating_mul(48);
+        if header.magic != MAGIC || records_start.saturating_add(records_len) != size {
+            return Err(bad());
+        }
+        let mut bytes = vec![0; front_len];
+        file.read_exact(&mut bytes)?;
+        let (body, checksum) = bytes.split_last_chunk::<32>().ok_or_else(bad)?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(header.as_bytes()).update(body);
+        if hasher.finalize().as_bytes() != checksum {
+            return Err(bad());
+        }
+        let [sources, packs, words, fences, deltas, _] = front;
+        let (sources, rest) = body.split_at_checked(sources).ok_or_else(bad)?;
+        let (packs, rest) = rest.split_at_checked(packs).ok_or_else(bad)?;
+        let (words, rest) = rest.split_at_checked(words).ok_or_else(bad)?;
+        let (fences, rest) = rest.split_at_checked(fences).ok_or_else(bad)?;
+        let (deltas, _) = rest.split_at_checked(deltas).ok_or_else(bad)?;
+        let numbers = |bytes: &[u8]| -> Vec<u64> {
+            bytes.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect()
+        };
+        let packs = <[RawPack]>::ref_from_bytes(packs).map_err(|_| bad())?;
+        Ok(Self {
+            path: path.to_owned(),
+            sources: sources.as_chunks().0.iter().map(|b| Ulid::from_bytes(*b)).collect(),
+            packs: packs.iter().map(pack_row).collect::<Option<_>>().ok_or_else(bad)?,
+            filter: Filter::from_words(numbers(words)).ok_or_else(bad)?,
+            fences: numbers(fences),
+            deltas: deltas
+                .as_chunks::<64>()
+                .0
+                .iter()
+                .filter_map(|pair| {
+                    let (digest, base) = pair.split_first_chunk::<32>()?;
+                    Some((Digest::new(*digest), Digest::new(base.try_into().ok()?)))
+                })
+                .collect(),
+            records: header.records.get(),
+            records_start,
+            file,
+        })
+    }
+
+    /// Writes a segment of sorted records and opens it. `path` appears only when complete.
+    pub(crate) fn write(
+        path: &Path,
+        sources: &[Ulid],
+        packs: &[PackRow],
+        deltas: &[(Digest, Digest)],
+        count: u64,
+        records: &mut dyn FnMut() -> io::Result<Option<RawRecord>>,
+    ) -> io::Result<Self> {
+        let invalid = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
+        // The records come as a stream, the filter over them lies in front of them: write them
+        // first, at their place, then the front.
+        let room = usize::try_from(count).map_err(|_| invalid("too many records"))?;
+        let mut filter = Filter::with_capacity(room);
+        let pages = room.div_ceil(RECORDS_A_PAGE);
+        let small = |len: usize| u32::try_from(len).map_err(|_| invalid("too many"));
+        let header = RawHeader {
+            magic: MAGIC,
+            sources: small(sources.len())?.into(),
+            packs: small(packs.len())?.into(),
+            words: small(filter.words().len())?.into(),
+            fences: small(pages)?.into(),
+            deltas: small(deltas.len())?.into(),
+            reserved: 0.into(),
+            records: count.into(),
+            unused: [0; 24],
+        };
+        let front_len = sources
+            .len()
+            .saturating_mul(16)
+            .saturating_add(packs.len().saturating_mul(size_of::<RawPack>()))
+            .saturating_add(filter.words().len().saturating_mul(8))
+            .saturating_add(pages.saturating_mul(8))
+            .saturating_add(deltas.len().saturating_mul(64))
+            .saturating_add(32);
+        let temporary = path.with_extension("new");
+        let file = File::create(&temporary)?;
+        let start = u64::try_from(front_len.saturating_add(HEADER_LEN)).unwrap_or(u64::MAX);
+        let mut writer = BufWriter::with_capacity(1 << 20, &file);
+        io::Seek::seek(&mut writer, io::SeekFrom::Start(start))?;
+        let mut fences = Vec::with_capacity(pages);
+        let mut seen = 0_usize;
+        while let Some(record) = records()? {
+            if seen.is_multiple_of(RECORDS_A_PAGE) {
+                fences.push(record.digest().prefix());
+            }
+            filter.insert(&record.digest());
+            writer.write_all(record.as_bytes())?;
+            seen = seen.saturating_add(1);
+        }
+        writer.flush()?;
+        drop(writer);
+        if seen != room {
+            return Err(invalid("the number of records is wrong"));
+        }
+        let mut front = Vec::with_capacity(front_len);
+        sources.iter().for_each(|source| front.extend_from_slice(&source.to_bytes()));
+        packs.iter().for_each(|row| front.extend_from_slice(raw_pack(row).as_bytes()));
+        filter.words().iter().for_each(|word| front.extend_from_slice(&word.to_le_bytes()));
+        fences.iter().for_each(|fence| front.extend_from_slice(&fence.to_le_bytes()));
+        for (digest, base) in deltas {
+            front.extend_from_slice(digest.as_bytes());
+            front.extend_from_slice(base.as_bytes());
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(header.as_bytes()).update(&front);
+        front.extend_from_slice(hasher.finalize().as_bytes());
+        file.write_all_at(header.as_bytes(), 0)?;
+        file.write_all_at(&front, u64::try_from(HEADER_LEN).unwrap_or(0))?;
+        std::fs::rename(&temporary, path)?;
+        Self::open(path)
+    }
+
+    /// All records of a digest, usually none or one, each with its number in the segment.
+    pub(crate) fn find(
+        &self,
+        digest: &Digest,
+        found: &mut Vec<(u64, RawRecord)>,
+    ) -> io::Result<()> {
+        if !self.filter.may_contain(digest) {
+            return Ok(());
+        }
+        // The first page that can hold it is the last whose fence is below: records of an equal
+        // prefix may start on the page before.
+        let prefix = digest.prefix();
+        let mut page = self.fences.partition_point(|fence| *fence < prefix).saturating_sub(1);
+        let mut buffer = [0; RECORDS_A_PAGE * RECORD_LEN];
+        while self.fences.get(page).is_some_and(|fence| *fence <= prefix) {
+            let records = self.read_page(page, &mut buffer)?;
+            let start = records.partition_point(|record| record.digest() < *digest);
+            let first = page.saturating_mul(RECORDS_A_PAGE).saturating_add(start);
+            let mut end = start;
+            for (number, record) in (first..).zip(records.get(start..).unwrap_or_default()) {
+                if record.digest() != *digest {
+                    break;
+                }
+                found.push((u64::try_from(number).unwrap_or(u64::MAX), *record));
+                end = end.saturating_add(1);
+            }
+            if end < records.len() {
+                break;
+            }
+            page = page.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    fn read_page<'a>(&self, page: usize, buffer: &'a mut [u8]) -> io::Result<&'a [RawRecord]> {
+        let first = u64::try_from(page.saturating_mul(RECORDS_A_PAGE)).unwrap_or(u64::MAX);
+        let count = self.records.saturating_sub(first).min(85);
+        let len = usize::try_from(count).unwrap_or(0).saturating_mul(RECORD_LEN);
+        let bytes = buffer.get_mut(..len).unwrap_or_default();
+        let offset = self.records_start.saturating_add(first.saturating_mul(48));
+        self.file.read_exact_at(bytes, offset)?;
+        <[RawRecord]>::ref_from_bytes(bytes)
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "damaged index cache"))
+    }
+
+    /// All records in order of digest, with large reads.
+    pub(crate) fn scan(&self) -> Scan<'_> {
+        Scan { segment: self, next: 0, buffer: Vec::new(), at: 0 }
+    }
+}
+
+/// A sequential reader of a segment's records.
+pub(crate) struct Scan<'a> {
+    segment: &'a Segment,
+    next: u64,
+    buffer: Vec<RawRecord>,
+    at: usize,
+}
+
+impl Scan<'_> {
+    /// The next record.
+    pub(crate) fn next(&mut self) -> io::Result<Option<RawRecord>> {
+        const BATCH: u64 = 4096;
+        if self.at == self.buffer.len() {
+            let count = self.segment.records.saturating_sub(self.next).min(BATCH);
+            if count == 0 {
+                return Ok(None);
+            }
+            self.buffer = vec![RawRecord::new_zeroed(); usize::try_from(count).unwrap_or(0)];
+            let offset = self.segment.records_start.saturating_add(self.next.saturating_mul(48));
+            self.segment.file.read_exact_at(self.buffer.as_mut_bytes(), offset)?;
+            self.next = self.next.saturating_add(count);
+            self.at = 0;
+        }
+        let record = self.buffer.get(self.at).copied();
+        self.at = self.at.saturating_add(1);
+        Ok(record)
+    }
+}
+
+fn pack_row(raw: &RawPack) -> Option<PackRow> {
+    Some(PackRow {
+        id: PackId::new(raw.id),
+        header: Header {
+            kind: match raw.kind {
+                1 => PackKind::Data,
+                2 => PackKind::Node,
+                _ => return None,
+            },
+            key_id: KeyId::from_bytes(raw.key_id),
+            salt: raw.salt,
+        },
+        size: raw.size.get(),
+        source: usize::try_from(raw.source.get()).ok()?,
+    })
+}
+
+fn raw_pack(row: &PackRow) -> RawPack {
+    RawPack {
+        id: *row.id.as_bytes(),
+        kind: match row.header.kind {
+            PackKind::Data => 1,
+            PackKind::Node => 2,
+        },
+        key_id: row.header.key_id.to_bytes(),
+        salt: row.header.salt,
+        size: row.size.into(),
+        source: u32::try_from(row.source).unwrap_or(u32::MAX).into(),
+    }
+}
+
+/// Makes the parts of a segment from packs, each with the number of its source.
+pub(crate) struct Draft {
+    pub(crate) packs: Vec<PackRow>,
+    pub(crate) records: Vec<RawRecord>,
+    pub(crate) deltas: Vec<(Digest, Digest)>,
+}
+
+impl Draft {
+    pub(crate) fn new() -> Self {
+        Self { packs: Vec::new(), records: Vec::new(), deltas: Vec::new() }
+    }
+
+    pub(crate) fn add(&mut self, contents: &Contents, source: usize) {
+        let row = u32::try_from(self.packs.len()).unwrap_or(u32::MAX);
+        self.packs.push(PackRow {
+            id: contents.id,
+            header: contents.header,
+            size: contents.size,
+            source,
+        });
+        self.records.extend(contents.entries.iter().map(|entry| RawRecord::new(entry, row)));
+        self.deltas.extend(contents.deltas().map(|(entry, base)| (entry.digest, base)));
+    }
+
+    pub(crate) fn write(mut self, path: &Path, sources: &[Ulid]) -> io::Result<Segment> {
+        self.records.sort_unstable_by_key(|record| (record.digest, record.row()));
+        self.deltas.sort_unstable();
+        let count = u64::try_from(self.records.len()).unwrap_or(u64::MAX);
+        let mut records = self.records.into_iter();
+        Segment::write(path, sources, &self.packs, &self.deltas, count, &mut || Ok(records.next()))
+    }
+}

@@ -1,0 +1,138 @@
+//! The index against a plain map.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use strongroom_base::KeyId;
+use strongroom_format::pack::{PackKind, RecordKind};
+
+use super::*;
+
+fn digest(n: u32) -> Digest {
+    // Few distinct prefixes, so that runs of equal prefixes cross pages.
+    let mut bytes = *blake3::hash(&n.to_le_bytes()).as_bytes();
+    bytes[..8].copy_from_slice(&u64::from(n % 3).to_be_bytes());
+    Digest::new(bytes)
+}
+
+fn contents(pack: u8, digests: impl Iterator<Item = u32>) -> Contents {
+    let mut offset = 64;
+    let entries = digests
+        .zip(0..)
+        .map(|(n, ordinal)| {
+            let entry = Entry {
+                digest: digest(n),
+                kind: if n.is_multiple_of(5) {
+                    RecordKind::BlockDelta
+                } else {
+                    RecordKind::BlockZstd
+                },
+                ordinal,
+                offset,
+                stored_len: 100 + n % 50,
+                plain_len: 65536,
+            };
+            offset += entry.stored_len;
+            entry
+        })
+        .collect::<Vec<_>>();
+    let bases = entries
+        .iter()
+        .filter(|entry| entry.kind == RecordKind::BlockDelta)
+        .map(|_| digest(999_999))
+        .collect();
+    Contents {
+        id: PackId::new([pack; 32]),
+        header: Header {
+            kind: PackKind::Data,
+            key_id: KeyId::from_bytes([1; 16]),
+            salt: [pack; 32],
+        },
+        size: u64::from(offset),
+        entries,
+        bases,
+    }
+}
+
+fn source(n: u8) -> Ulid {
+    Ulid::from_bytes([n; 16])
+}
+
+#[test]
+fn claims_are_given_once_and_landed_blocks_are_found() {
+    let dir = tempfile::tempdir().expect("temp");
+    let index = Index::open(dir.path()).expect("opens");
+    assert!(index.claim(&digest(1)).expect("reads"));
+    assert!(!index.claim(&digest(1)).expect("reads"));
+    assert!(index.find(&digest(1)).expect("reads").is_empty(), "not durable yet");
+    let pack = contents(1, 1..200);
+    index.landed(&pack);
+    assert_eq!(index.find(&digest(7)).expect("reads")[0].entry, pack.entries[6]);
+    index.add(&[(source(1), std::slice::from_ref(&pack))]).expect("writes");
+    assert_eq!(index.find(&digest(7)).expect("reads")[0].entry, pack.entries[6]);
+    assert!(!index.claim(&digest(7)).expect("reads"));
+    index.set_condemned([pack.id].into());
+    assert!(index.claim(&digest(7)).expect("reads"), "a condemned pack is not relied upon");
+}
+
+#[test]
+fn packs_of_vanished_objects_are_forgotten() {
+    let dir = tempfile::tempdir().expect("temp");
+    let index = Index::open(dir.path()).expect("opens");
+    index
+        .add(&[(source(1), &[contents(1, 1..50)]), (source(2), &[contents(2, 50..90)])])
+        .expect("writes");
+    index.set_present(&[source(2)].into()).expect("removes");
+    assert!(index.find(&digest(3)).expect("reads").is_empty());
+    assert_eq!(index.find(&digest(60)).expect("reads").len(), 1);
+    index.set_present(&HashSet::new()).expect("removes");
+    assert!(index.is_empty());
+    assert_eq!(fs::read_dir(dir.path()).expect("reads").count(), 0);
+}
+
+#[test]
+fn damaged_files_are_dropped() {
+    let dir = tempfile::tempdir().expect("temp");
+    Index::open(dir.path())
+        .expect("opens")
+        .add(&[(source(1), &[contents(1, 1..50)])])
+        .expect("writes");
+    let path = fs::read_dir(dir.path()).expect("reads").next().expect("one").expect("entry").path();
+    let mut bytes = fs::read(&path).expect("reads");
+    bytes[100] ^= 1;
+    fs::write(&path, bytes).expect("writes");
+    assert!(Index::open(dir.path()).expect("opens").is_empty());
+    assert!(!path.exists());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn finds_exactly_what_was_added(packs in prop::collection::vec((0_u32..400, 1_u32..300), 1..30), gone in any::<u32>()) {
+        let dir = tempfile::tempdir().expect("temp");
+        let index = Index::open(dir.path()).expect("opens");
+        let mut model: BTreeMap<u32, Vec<PackId>> = BTreeMap::new();
+        let mut present = HashSet::new();
+        for (number, (first, len)) in (1_u8..).zip(&packs) {
+            let contents = contents(number, *first..first + len);
+            index.add(&[(source(number), std::slice::from_ref(&contents))]).expect("writes");
+            if gone & (1 << number.min(31)) == 0 {
+                present.insert(source(number));
+                (*first..first + len).for_each(|n| model.entry(n).or_default().push(contents.id));
+            }
+        }
+        index.set_present(&present).expect("removes");
+        let reopened = Index::open(dir.path()).expect("opens");
+        reopened.set_present(&present).expect("removes");
+        for index in [&index, &reopened] {
+            prop_assert!(index.loaded().len() < 3 * MERGE_AT);
+            for n in 0..720 {
+                let mut found: Vec<_> = index.find(&digest(n)).expect("reads").iter().map(|p| p.pack).collect();
+                found.sort();
+                let mut wanted = model.get(&n).cloned().unwrap_or_default();
+                wanted.sort();
+                prop_assert_eq!(found, wanted);
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! The names of a vault's objects. Nothing else builds or takes apart such a name.
+//!
+//! ```text
+//!  strongroom.json               packs/data/<2 hex>/<64 hex>     points/<item>/<point id>
+//!  keys/...                      packs/node/<2 hex>/<64 hex>     deleted/<item>/<point id>
+//!  writers/<writer id>/<note>    index/<ulid>                    condemned/<ulid>
+//! ```
+
+use std::{fmt, str::FromStr};
+
+use strongroom_base::{PackId, PointId, WriterId};
+use strongroom_format::pack::PackKind;
+use strongroom_objects::Key;
+use ulid::Ulid;
+
+pub(crate) const PACKS: &str = "packs/";
+pub(crate) const INDEX: &str = "index/";
+pub(crate) const POINTS: &str = "points/";
+pub(crate) const DELETED: &str = "deleted/";
+pub(crate) const WRITERS: &str = "writers/";
+pub(crate) const CONDEMNED: &str = "condemned/";
+
+/// The folder name of an item: a keyed hash, so that the store does not learn the name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ItemKey(pub(crate) [u8; 16]);
+
+impl fmt::Display for ItemKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for ItemKey {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let bytes = (text.len() == 32).then(|| u128::from_str_radix(text, 16).ok()).flatten();
+        let item = Self(bytes.ok_or(())?.to_be_bytes());
+        if item.to_string() == text { Ok(item) } else { Err(()) }
+    }
+}
+
+/// The names here consist of fixed words, digits and letters: always good.
+#[allow(clippy::expect_used, reason = "ids and fixed words make a good name")]
+fn key(name: String) -> Key {
+    Key::new(name).expect("a name of fixed words and ids")
+}
+
+pub(crate) fn config() -> Key {
+    key(strongroom_format::VaultConfig::KEY.to_owned())
+}
+
+const fn pack_folder(kind: PackKind) -> &'static str {
+    match kind {
+        PackKind::Data => "data",
+        PackKind::Node => "node",
+    }
+}
+
+pub(crate) fn pack(kind: PackKind, id: &PackId) -> Key {
+    let name = id.to_string();
+    let folder = name.get(..2).unwrap_or_default();
+    key(format!("{PACKS}{}/{folder}/{name}", pack_folder(kind)))
+}
+
+pub(crate) fn parse_pack(key: &Key) -> Option<(PackKind, PackId)> {
+    let id = key.file_name().parse().ok()?;
+    [PackKind::Data, PackKind::Node]
+        .into_iter()
+        .find(|kind| pack(*kind, &id) == *key)
+        .map(|k| (k, id))
+}
+
+pub(crate) fn index(id: Ulid) -> Key {
+    key(format!("{INDEX}{id}"))
+}
+
+pub(crate) fn condemned(id: Ulid) -> Key {
+    key(format!("{CONDEMNED}{id}"))
+}
+
+/// The id of an index object or a condemnation.
+pub(crate) fn parse_ulid(key: &Key) -> Option<Ulid> {
+    Ulid::from_string(key.file_name()).ok().filter(|id| id.to_string() == key.file_name())
+}
+
+pub(crate) fn point(item: ItemKey, id: PointId) -> Key {
+    key(format!("{POINTS}{item}/{id}"))
+}
+
+pub(crate) fn deleted(item: ItemKey, id: PointId) -> Key {
+    key(format!("{DELETED}{item}/{id}"))
+}
+
+/// The item and the point of a name under `points/` or `deleted/`.
+pub(crate) fn parse_point(key: &Key) -> Option<(ItemKey, PointId)> {
+    let mut parts = key.as_str().split('/').skip(1);
+    let (item, point) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    parts.next().is_none().then_some((item, point))
+}
+
+pub(crate) fn writer_folder(id: WriterId) -> String {
+    format!("{WRITERS}{id}/")
+}
+
+pub(crate) fn writer_started(id: WriterId) -> Key {
+    key(format!("{WRITERS}{id}/started"))
+}
+
+pub(crate) fn writer_beat(id: WriterId, number: u64) -> Key {
+    key(format!("{WRITERS}{id}/beat-{number}"))
+}
+
+pub(crate) fn parse_writer(key: &Key) -> Option<WriterId> {
+    key.as_str().split('/').nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip() {
+        let pack_id = PackId::new([0xab; 32]);
+        let name = pack(PackKind::Node, &pack_id);
+        assert!(name.as_str().starts_with("packs/node/ab/abab"));
+        assert_eq!(parse_pack(&name), Some((PackKind::Node, pack_id)));
+        let (item, id) = (ItemKey([1; 16]), PointId::from_bytes([2; 16]));
+        assert_eq!(parse_point(&point(item, id)), Some((item, id)));
+        assert_eq!(parse_point(&deleted(item, id)), Some((item, id)));
+        let writer = WriterId::from_bytes([3; 16]);
+        assert_eq!(parse_writer(&writer_beat(writer, 7)), Some(writer));
+        assert_eq!(parse_ulid(&index(Ulid::from_bytes([4; 16]))), Some(Ulid::from_bytes([4; 16])));
+        for foreign in
+            ["packs/data/ab/xyz", "packs/data/00/abab", "points/x/y", "writers/x/started"]
+        {
+            let foreign = Key::new(foreign).expect("a key");
+            assert!(parse_pack(&foreign).is_none());
+            assert!(parse_point(&foreign).is_none());
+            assert!(parse_writer(&foreign).is_none());
+        }
+    }
+}

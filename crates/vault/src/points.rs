@@ -1,0 +1,183 @@
+//! Recovery points: listing, reading, deleting.
+//!
+//! A point is visible while its manifest exists and no deletion note does. Deleting writes the
+//! note; reclaim removes both later, with what only this point needed. A manifest of zero bytes
+//! is a void: it keeps an expired writer from publishing under that name, for ever.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use serde::{Deserialize, Serialize};
+use strongroom_base::PointId;
+use strongroom_format::{Manifest, sealed::SealedKind};
+use strongroom_objects::StoreError;
+
+use crate::{
+    Vault, VaultError,
+    error::Result,
+    layout::{self, ItemKey},
+};
+
+/// What a deletion note says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct DeletionNote {
+    /// When the deletion was asked for.
+    pub(crate) time: jiff::Timestamp,
+    /// From which host.
+    pub(crate) host: String,
+}
+
+/// The names of all points.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PointNames {
+    /// Visible points, by item, oldest first.
+    pub(crate) visible: BTreeMap<ItemKey, Vec<PointId>>,
+    /// Points with a deletion note; their manifests may be gone already.
+    pub(crate) deleted: Vec<(ItemKey, PointId)>,
+}
+
+impl Vault {
+    /// Lists the names under `points/` and `deleted/`, of one item or of all.
+    pub(crate) fn point_names(&self, item: Option<ItemKey>) -> Result<PointNames> {
+        let prefix = |base: &str| match item {
+            Some(item) => format!("{base}{item}/"),
+            None => base.to_owned(),
+        };
+        let mut names = PointNames::default();
+        // Points first: one that is deleted in between is then hidden, not shown.
+        let points = self.list(&prefix(layout::POINTS))?;
+        for entry in self.list(&prefix(layout::DELETED))? {
+            names.deleted.extend(layout::parse_point(&entry.key));
+        }
+        let hidden: HashSet<_> = names.deleted.iter().copied().collect();
+        for entry in points.iter().filter(|entry| entry.size > 0) {
+            if let Some((item, point)) = layout::parse_point(&entry.key)
+                && !hidden.contains(&(item, point))
+            {
+                names.visible.entry(item).or_default().push(point);
+            }
+        }
+        Ok(names)
+    }
+
+    /// The manifests of all visible points of an item, or of all items; by item name, then oldest
+    /// first.
+    pub fn points(&self, item: Option<&str>) -> Result<Vec<Manifest>> {
+        let key = item.map(|item| self.item_key(item)).transpose()?;
+        let names = self.point_names(key)?;
+        let wanted: Vec<_> = names
+            .visible
+            .into_iter()
+            .flat_map(|(item, points)| points.into_iter().map(move |point| (item, point)))
+            .collect();
+        let mut manifests = self.read_manifests(&wanted)?;
+        manifests.sort_by(|a, b| (&a.item, a.time, a.id).cmp(&(&b.item, b.time, b.id)));
+        match item {
+            Some(item) if manifests.is_empty() => {
+                Err(VaultError::ItemNotFound { item: item.to_owned() })
+            }
+            _ => Ok(manifests),
+        }
+    }
+
+    /// Reads manifests, several at once where each costs a round trip. Points that vanish
+    /// meanwhile are left out.
+    fn read_manifests(&self, wanted: &[(ItemKey, PointId)]) -> Result<Vec<Manifest>> {
+        let threads = if self.store.is_local() { 1 } else { 16 };
+        let next = AtomicUsize::new(0);
+        let results = Mutex::new(Vec::with_capacity(wanted.len()));
+        std::thread::scope(|scope| {
+            let work = || {
+                while let Some((item, point)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let manifest = self.manifest(*item, *point);
+                    let failed = manifest.is_err();
+                    results.lock().unwrap_or_else(PoisonError::into_inner).push(manifest);
+                    if failed {
+                        next.store(wanted.len(), Ordering::Relaxed);
+                    }
+                }
+            };
+            for _ in 1..threads.min(wanted.len()) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+        results.into_iter().filter_map(Result::transpose).collect()
+    }
+
+    /// Reads one manifest; none if there is no such point.
+    pub(crate) fn manifest(&self, item: ItemKey, point: PointId) -> Result<Option<Manifest>> {
+        let name = layout::point(item, point);
+        let plain = match self.read_sealed(SealedKind::Manifest, &name) {
+            Ok(plain) => plain,
+            Err(VaultError::Store(StoreError::Missing { .. })) => return Ok(None),
+            Err(VaultError::Object { .. }) if self.is_void(&name)? => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let manifest = Manifest::decode(&plain)
+            .map_err(|source| VaultError::Object { object: name.to_string(), source })?;
+        if manifest.id == point && self.item_key(&manifest.item)? == item {
+            Ok(Some(manifest))
+        } else {
+            Err(VaultError::Bug("a manifest under another point's name"))
+        }
+    }
+
+    fn is_void(&self, name: &strongroom_objects::Key) -> Result<bool> {
+        match self.store.get(name, 0) {
+            Ok(_) => Ok(true),
+            Err(StoreError::Length { .. } | StoreError::Missing { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// One visible point of an item.
+    pub fn point(&self, item: &str, point: PointId) -> Result<Manifest> {
+        let key = self.item_key(item)?;
+        let missing = || VaultError::PointNotFound { item: item.to_owned(), point };
+        let names = self.point_names(Some(key))?;
+        if !names.visible.get(&key).is_some_and(|points| points.contains(&point)) {
+            return Err(missing());
+        }
+        self.manifest(key, point)?.ok_or_else(missing)
+    }
+
+    /// The newest visible point of an item, if there is one.
+    pub fn latest(&self, item: &str) -> Result<Option<Manifest>> {
+        let key = self.item_key(item)?;
+        let mut names = self.point_names(Some(key))?;
+        let points = names.visible.remove(&key).unwrap_or_default();
+        // Ids sort by their creation; a clock that jumped back is put right by the times inside,
+        // as far as they are near the newest.
+        let mut newest: Option<Manifest> = None;
+        for point in points.into_iter().rev().take(8) {
+            if let Some(manifest) = self.manifest(key, point)?
+                && newest.as_ref().is_none_or(|newest| manifest.time > newest.time)
+            {
+                newest = Some(manifest);
+            }
+        }
+        Ok(newest)
+    }
+
+    /// Deletes a point: it is no longer visible, and reclaim may remove it.
+    pub fn delete_point(&self, item: &str, point: PointId, host: &str) -> Result<()> {
+        let manifest = self.point(item, point)?;
+        let now = self.options.clock.now();
+        if let Some(until) = manifest.locked_until.filter(|until| *until > now) {
+            return Err(VaultError::Locked { point, until });
+        }
+        let note = DeletionNote { time: now, host: host.to_owned() };
+        let plain =
+            serde_json::to_vec(&note).map_err(|_| VaultError::Bug("a note without text"))?;
+        let name = layout::deleted(self.item_key(item)?, point);
+        self.put_sealed(SealedKind::Deleted, &name, &plain)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,305 @@
+//! Reading records: from a digest to checked plain bytes.
+//!
+//! Every record is authenticated by its cipher and checked against its digest. What turns out
+//! damaged or missing is repaired from a mirror on the spot where there is one, then looked for in
+//! other packs; only then is it lost.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use strongroom_base::{BLOCK_SIZE, ByteRange, Digest, PackId};
+use strongroom_format::{
+    codec::Decoder,
+    pack::{self, Entry, PackKind, RecordKind},
+};
+use strongroom_image::{Node, NodeReader};
+use strongroom_objects::Heal;
+
+use crate::{Location, Vault, VaultError, cache::Recently, error::Result, layout};
+
+/// Stretches of packs that were read around single records: neighbours are asked for next.
+pub(crate) struct Windows {
+    recent: Mutex<Recently<WindowId, Arc<Vec<u8>>>>,
+    len: u64,
+}
+
+/// A pack and the number of the window in it.
+type WindowId = (PackId, u64);
+
+impl Windows {
+    pub(crate) fn new(local: bool) -> Self {
+        let (len, count) = if local { (128 * 1024, 256) } else { (1024 * 1024, 64) };
+        Self { recent: Mutex::new(Recently::new(count)), len }
+    }
+}
+
+/// Working memory of a thread that reads blocks.
+pub struct Reader<'v> {
+    vault: &'v Vault,
+    decoder: Decoder,
+    base: Vec<u8>,
+}
+
+impl Vault {
+    /// A reader for the calling thread.
+    pub fn reader(&self) -> Reader<'_> {
+        Reader { vault: self, decoder: Decoder::new(), base: Vec::new() }
+    }
+
+    /// The sealed bytes of one record.
+    fn sealed_record(&self, place: &Location) -> Result<Vec<u8>> {
+        let key = layout::pack(place.header.kind, &place.pack);
+        let (start, len) = (u64::from(place.entry.offset), u64::from(place.entry.stored_len));
+        if place.header.kind == PackKind::Data {
+            return Ok(self
+                .store
+                .get_range(&key, ByteRange::between(start, start.saturating_add(len)))?);
+        }
+        // Nodes lie next to each other in the order in which they are read again.
+        let mut bytes = Vec::new();
+        let end = start.saturating_add(len);
+        let window_len = self.windows.len;
+        let mut at = start;
+        while at < end {
+            let number = at.checked_div(window_len).unwrap_or(0);
+            let first = number.saturating_mul(window_len);
+            let window = self.window(place, &key, number, first)?;
+            let from = usize::try_from(at.saturating_sub(first)).unwrap_or(usize::MAX);
+            let to =
+                usize::try_from(end.saturating_sub(first)).unwrap_or(usize::MAX).min(window.len());
+            let part = window.get(from..to).filter(|part| !part.is_empty());
+            let part = part.ok_or(VaultError::Pack { pack: place.pack })?;
+            bytes.extend_from_slice(part);
+            at = first.saturating_add(window_len);
+        }
+        Ok(bytes)
+    }
+
+    fn window(
+        &self,
+        place: &Location,
+        key: &strongroom_objects::Key,
+        number: u64,
+        first: u64,
+    ) -> Result<Arc<Vec<u8>>> {
+        let cache = || self.windows.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(window) = cache().get(&(place.pack, number)) {
+            return Ok(window);
+        }
+        let last = first.saturating_add(self.windows.len).min(place.pack_size);
+        let range = ByteRange::between(first, last);
+        let window = Arc::new(self.store.get_range(key, range)?);
+        cache().put((place.pack, number), Arc::clone(&window));
+        Ok(window)
+    }
+
+    /// Opens one record; `look` sees its payload.
+    fn with_record<T>(
+        &self,
+        place: &Location,
+        look: impl FnOnce(&Entry, pack::Payload<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let object = layout::pack(place.header.kind, &place.pack);
+        let key = self.pack_key(&place.header, &object)?;
+        let mut sealed = self.sealed_record(place)?;
+        let payload = place
+            .entry
+            .open(&key, &mut sealed)
+            .map_err(|source| VaultError::Object { object: object.to_string(), source })?;
+        look(&place.entry, payload)
+    }
+
+    /// Tries a digest's places one after the other, each once more after healing its pack.
+    fn try_places<T>(
+        &self,
+        digest: &Digest,
+        mut read: impl FnMut(&Location) -> Result<T>,
+    ) -> Result<T> {
+        let mut last = None;
+        for round in 0..2 {
+            for place in self.index.find(digest).map_err(|e| self.local_error(e))? {
+                match read(&place) {
+                    Ok(value) => return Ok(value),
+                    Err(error) if is_damage(&error) => {
+                        tracing::warn!(pack = %place.pack, %error, "reading a record failed");
+                        last = Some(error);
+                        if self.heal_pack(place.header.kind, &place.pack)? == Heal::Lost {
+                            continue;
+                        }
+                        match read(&place) {
+                            Err(error) if is_damage(&error) => last = Some(error),
+                            other => return other,
+                        }
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            // Reclaim may have moved it since the index was read.
+            if round == 0 {
+                self.sync()?;
+            }
+        }
+        match last {
+            Some(error) => Err(error),
+            None => Err(VaultError::Lost {
+                digest: *digest,
+                reason: "no pack of the index holds it".to_owned(),
+            }),
+        }
+    }
+
+    /// Has the store check all copies of a pack and replace bad ones.
+    pub(crate) fn heal_pack(&self, kind: PackKind, id: &PackId) -> Result<Heal> {
+        let key = layout::pack(kind, id);
+        let healed = self.store.heal(&key, &|bytes| pack::pack_id(bytes) == *id)?;
+        self.windows.recent.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        Ok(healed)
+    }
+
+    /// Reads a tree node.
+    pub fn node(&self, digest: Digest) -> Result<Arc<Node>> {
+        let cache = || self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(node) = cache().get(&digest) {
+            return Ok(node);
+        }
+        let node = self.try_places(&digest, |place| {
+            self.with_record(place, |entry, payload| {
+                let damaged = || VaultError::Pack { pack: place.pack };
+                if entry.kind != RecordKind::Node || self.hasher().node(payload.bytes) != digest {
+                    return Err(damaged());
+                }
+                Node::decode(payload.bytes).map_err(|_| damaged())
+            })
+        })?;
+        let node = Arc::new(node);
+        cache().put(digest, Arc::clone(&node));
+        Ok(node)
+    }
+}
+
+/// Whether another copy may be better.
+pub(crate) fn is_damage(error: &VaultError) -> bool {
+    use strongroom_objects::StoreError;
+    matches!(
+        error,
+        VaultError::Object { .. }
+            | VaultError::Pack { .. }
+            | VaultError::Lost { .. }
+            | VaultError::UnknownKey { .. }
+            | VaultError::Store(StoreError::Missing { .. } | StoreError::Length { .. })
+    )
+}
+
+impl NodeReader for Vault {
+    type Error = VaultError;
+
+    fn read_node(&self, digest: Digest) -> Result<Arc<Node>> {
+        self.node(digest)
+    }
+}
+
+impl Reader<'_> {
+    /// Reads a block into `plain`, which must be [`BLOCK_SIZE`] long. A hole is all zeros.
+    pub fn block(&mut self, digest: &Digest, plain: &mut [u8]) -> Result<()> {
+        if digest.is_hole() {
+            plain.fill(0);
+            return Ok(());
+        }
+        let vault = self.vault;
+        vault.try_places(digest, |place| self.block_at(place, digest, plain))
+    }
+
+    /// Reads a block from one place.
+    fn block_at(&mut self, place: &Location, digest: &Digest, plain: &mut [u8]) -> Result<()> {
+        let vault = self.vault;
+        let object = layout::pack(place.header.kind, &place.pack);
+        let key = vault.pack_key(&place.header, &object)?;
+        let mut sealed = vault.sealed_record(place)?;
+        self.open_block(&place.entry, &place.pack, &key, &mut sealed, digest, plain)
+    }
+
+    /// Opens the sealed bytes of a block that were fetched in bulk, in place. For a delta the base
+    /// is fetched as well.
+    pub fn open_fetched(
+        &mut self,
+        place: &Location,
+        sealed: &mut [u8],
+        plain: &mut [u8],
+    ) -> Result<()> {
+        let object = layout::pack(place.header.kind, &place.pack);
+        let key = self.vault.pack_key(&place.header, &object)?;
+        self.open_block(&place.entry, &place.pack, &key, sealed, &place.entry.digest, plain)
+    }
+
+    fn open_block(
+        &mut self,
+        entry: &Entry,
+        pack: &PackId,
+        key: &strongroom_format::SealKey,
+        sealed: &mut [u8],
+        digest: &Digest,
+        plain: &mut [u8],
+    ) -> Result<()> {
+        let damaged = || VaultError::Pack { pack: *pack };
+        let object = || layout::pack(PackKind::Data, pack).to_string();
+        let is_block = entry.kind.pack_kind() == PackKind::Data;
+        if !is_block || usize::try_from(entry.plain_len) != Ok(plain.len()) {
+            return Err(damaged());
+        }
+        let payload = entry
+            .open(key, sealed)
+            .map_err(|source| VaultError::Object { object: object(), source })?;
+        let base = match payload.base {
+            Some(base) => {
+                let mut bytes = std::mem::take(&mut self.base);
+                let read = self.full_block(&base, &mut bytes);
+                self.base = bytes;
+                read?;
+                Some(self.base.as_slice())
+            }
+            None => None,
+        };
+        self.decoder
+            .decode(entry.kind.encoding(), payload.bytes, base, plain)
+            .map_err(|source| VaultError::Object { object: object(), source })?;
+        if self.vault.hasher().block(plain) == *digest { Ok(()) } else { Err(damaged()) }
+    }
+
+    /// Reads a block that is not a delta: the base of one.
+    pub fn full_block(&mut self, digest: &Digest, plain: &mut Vec<u8>) -> Result<()> {
+        plain.resize(BLOCK_SIZE, 0);
+        let vault = self.vault;
+        vault.try_places(digest, |place| {
+            if place.entry.kind == RecordKind::BlockDelta {
+                return Err(VaultError::Pack { pack: place.pack });
+            }
+            self.block_at(place, digest, plain)
+        })
+    }
+
+    /// The base that a new version of `previous` can be a delta against, read into `plain`:
+    /// `previous` itself if it is stored in full, else the block that it is a delta against. None
+    /// if it cannot be relied upon.
+    pub fn delta_base(&mut self, previous: &Digest, plain: &mut Vec<u8>) -> Result<Option<Digest>> {
+        let vault = self.vault;
+        let find = |digest: &Digest| {
+            vault.index.find_reliable(digest).map_err(|error| vault.local_error(error))
+        };
+        let Some(place) = find(previous)? else { return Ok(None) };
+        if place.entry.kind != RecordKind::BlockDelta {
+            plain.resize(BLOCK_SIZE, 0);
+            self.block_at(&place, previous, plain)?;
+            return Ok(Some(*previous));
+        }
+        let base = vault
+            .with_record(&place, |_, payload| Ok(payload.base))?
+            .ok_or(VaultError::Pack { pack: place.pack })?;
+        match find(&base)? {
+            Some(place) if place.entry.kind != RecordKind::BlockDelta => {
+                plain.resize(BLOCK_SIZE, 0);
+                self.block_at(&place, &base, plain)?;
+                Ok(Some(base))
+            }
+            _ => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! An open vault: its store, keys and index, and how its objects are sealed and opened.
+
+use std::{
+    collections::HashSet,
+    ops::ControlFlow,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
+
+use strongroom_base::{
+    Clock, Entropy, EntropyExt as _, KeyId, SystemClock, SystemEntropy, VaultId,
+};
+use strongroom_format::{
+    Conditional, FormatError, IndexObject, SealKey, VaultConfig, check_name,
+    pack::Header,
+    sealed::{self, SealedHeader, SealedKind},
+};
+use strongroom_image::Hasher;
+use strongroom_objects::{Key, ObjectStore, Put, StoreError};
+use ulid::Ulid;
+
+use crate::{
+    VaultError,
+    cache::Recently,
+    error::Result,
+    index::Index,
+    keys::{KeyRing, KeySource},
+    layout::{self, ItemKey},
+    read::Windows,
+};
+
+/// What opening a vault needs besides the store and the key.
+#[derive(Clone)]
+pub struct VaultOptions {
+    /// Folder of the index cache; each vault has its own below it. None: a temporary one.
+    pub cache_dir: Option<PathBuf>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Chance.
+    pub entropy: Arc<dyn Entropy>,
+    /// Threads that put packs; 0 puts them in the calling thread (for the simulator).
+    pub uploaders: usize,
+    /// Bytes after which a data pack is closed.
+    pub pack_size: usize,
+    /// Whether a thread says regularly that a writer is alive.
+    pub beats: bool,
+}
+
+impl Default for VaultOptions {
+    fn default() -> Self {
+        Self {
+            cache_dir: None,
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(SystemEntropy),
+            uploaders: 2,
+            pack_size: 32 * 1024 * 1024,
+            beats: true,
+        }
+    }
+}
+
+/// An open vault. Cheap to share; all methods may be called from many threads.
+pub struct Vault {
+    pub(crate) store: Arc<dyn ObjectStore>,
+    pub(crate) config: VaultConfig,
+    pub(crate) options: VaultOptions,
+    pub(crate) index: Index,
+    keys: RwLock<KeyRing>,
+    hasher: Hasher,
+    name_key: [u8; 32],
+    seal_keys: Mutex<Recently<[u8; 32], Arc<SealKey>>>,
+    pub(crate) nodes: Mutex<Recently<strongroom_base::Digest, Arc<strongroom_image::Node>>>,
+    pub(crate) windows: Windows,
+    /// Lives as long as the vault if the cache folder is a temporary one.
+    _temporary: Option<tempfile::TempDir>,
+}
+
+impl Vault {
+    /// Makes a new vault in an empty store, which must have been probed, and opens it.
+    pub fn create(
+        store: Arc<dyn ObjectStore>,
+        key: &KeySource,
+        label: &str,
+        create_only_puts: Conditional,
+        mirrors: Vec<String>,
+        options: VaultOptions,
+    ) -> Result<Self> {
+        let mut found = None;
+        store.list("", &mut |entry| {
+            found = Some(entry.key);
+            ControlFlow::Break(())
+        })?;
+        if let Some(found) = found {
+            let what =
+                if found == layout::config() { "a vault".to_owned() } else { found.to_string() };
+            return Err(VaultError::Exists { store: store.name(), what });
+        }
+        let vault_id = VaultId::generate(&*options.clock, &*options.entropy);
+        let config = VaultConfig::new(vault_id, options.clock.now(), create_only_puts, mirrors);
+        let bytes =
+            config.encode().map_err(|source| VaultError::Format { what: "the vault", source })?;
+        let ring =
+            KeyRing::create(&*store, vault_id, key, label, &*options.clock, &*options.entropy)?;
+        // Last, so that what has a description is complete.
+        match store.put_new(&layout::config(), &bytes)? {
+            Put::Created => Self::assemble(store, config, ring, options),
+            Put::Exists => {
+                Err(VaultError::Exists { store: store.name(), what: "a vault".to_owned() })
+            }
+        }
+    }
+
+    /// Reads the plain description of a vault; needs no key.
+    pub fn describe(store: &dyn ObjectStore) -> Result<VaultConfig> {
+        let key = layout::config();
+        match store.get(&key, VaultConfig::MAX_LEN) {
+            Ok(bytes) => VaultConfig::decode(&bytes)
+                .map_err(|source| VaultError::Object { object: key.to_string(), source }),
+            Err(StoreError::Missing { .. }) => Err(VaultError::NotFound { store: store.name() }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Opens a vault: checks the key and brings the index cache up to date.
+    pub fn open(
+        store: Arc<dyn ObjectStore>,
+        key: &KeySource,
+        options: VaultOptions,
+    ) -> Result<Self> {
+        let config = Self::describe(&*store)?;
+        let ring = KeyRing::open(&*store, config.vault_id, key)?;
+        let vault = Self::assemble(store, config, ring, options)?;
+        vault.sync()?;
+        Ok(vault)
+    }
+
+    fn assemble(
+        store: Arc<dyn ObjectStore>,
+        config: VaultConfig,
+        ring: KeyRing,
+        options: VaultOptions,
+    ) -> Result<Self> {
+        let mut temporary = None;
+        let dir = if let Some(dir) = &options.cache_dir {
+            dir.join(config.vault_id.to_string())
+        } else {
+            let dir = tempfile::tempdir()
+                .map_err(|source| VaultError::Local { path: std::env::temp_dir(), source })?;
+            temporary.insert(dir).path().to_owned()
+        };
+        let index =
+            Index::open(&dir).map_err(|source| VaultError::Local { path: dir.clone(), source })?;
+        let oldest = ring.oldest();
+        let hasher = Hasher::new(
+            *oldest.derive("block digest", b"").as_bytes(),
+            *oldest.derive("node digest", b"").as_bytes(),
+        );
+        let name_key = *oldest.derive("item name", b"").as_bytes();
+        Ok(Self {
+            windows: Windows::new(store.is_local()),
+            store,
+            config,
+            options,
+            index,
+            keys: RwLock::new(ring),
+            hasher,
+            name_key,
+            seal_keys: Mutex::new(Recently::new(4096)),
+            nodes: Mutex::new(Recently::new(4096)),
+            _temporary: temporary,
+        })
+    }
+
+    /// The vault's description.
+    pub fn config(&self) -> &VaultConfig {
+        &self.config
+    }
+
+    /// The vault's store.
+    pub fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.store
+    }
+
+    /// The vault's index.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// The vault's clock.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.options.clock
+    }
+
+    /// Computes the vault's digests.
+    pub fn hasher(&self) -> &Hasher {
+        &self.hasher
+    }
+
+    /// The keys, for managing slots.
+    pub fn keys(&self) -> &RwLock<KeyRing> {
+        &self.keys
+    }
+
+    /// The folder of an item.
+    pub(crate) fn item_key(&self, item: &str) -> Result<ItemKey> {
+        if !check_name(item) {
+            return Err(VaultError::Name { name: item.chars().take(80).collect() });
+        }
+        let hash = blake3::keyed_hash(&self.name_key, item.as_bytes());
+        Ok(ItemKey(*hash.as_bytes().first_chunk().ok_or(VaultError::Bug("a short hash"))?))
+    }
+
+    /// A key for one object; `object` names it in errors.
+    fn derive(&self, key_id: KeyId, salt: &[u8; 32], label: &str, object: &str) -> Result<SealKey> {
+        let read = || self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        if read().get(key_id).is_none() {
+            // Somebody may have rotated the master key meanwhile.
+            self.keys.write().unwrap_or_else(PoisonError::into_inner).refresh(&*self.store)?;
+        }
+        match read().get(key_id) {
+            Some(master) => Ok(SealKey::new(master.derive(label, salt).as_bytes())),
+            None => {
+                Err(VaultError::UnknownKey { object: object.to_owned(), key: key_id.to_string() })
+            }
+        }
+    }
+
+    /// The key of a pack.
+    pub(crate) fn pack_key(&self, header: &Header, object: &Key) -> Result<Arc<SealKey>> {
+        let cached = |vault: &Self| {
+            vault.seal_keys.lock().unwrap_or_else(PoisonError::into_inner).get(&header.salt)
+        };
+        if let Some(key) = cached(self) {
+            return Ok(key);
+        }
+        let key = Arc::new(self.derive(header.key_id, &header.salt, "pack", object.as_str())?);
+        self.seal_keys
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .put(header.salt, Arc::clone(&key));
+        Ok(key)
+    }
+
+    /// The key of a pack that is about to be written.
+    pub(crate) fn new_pack_key(&self, header: &Header) -> Result<SealKey> {
+        self.derive(header.key_id, &header.salt, "pack", "a new pack")
+    }
+
+    /// The current master key's id and a fresh salt.
+    pub(crate) fn fresh(&self) -> (KeyId, [u8; 32]) {
+        let (key_id, _) = self.keys.read().unwrap_or_else(PoisonError::into_inner).current();
+        (key_id, self.options.entropy.array())
+    }
+
+    /// Seals a metadata object.
+    pub(crate) fn seal(&self, kind: SealedKind, name: &Key, plain: &[u8]) -> Result<Vec<u8>> {
+        let (key_id, salt) = self.fresh();
+        let key = self.derive(key_id, &salt, "object", name.as_str())?;
+        sealed::seal(kind, name.as_str(), SealedHeader { key_id, salt }, &key, plain)
+            .map_err(|source| VaultError::Format { what: "a sealed object", source })
+    }
+
+    /// Opens a metadata object.
+    pub(crate) fn unseal(&self, kind: SealedKind, name: &Key, object: Vec<u8>) -> Result<Vec<u8>> {
+        let damaged = |source| VaultError::Object { object: name.to_string(), source };
+        let header = SealedHeader::parse(&object, kind).map_err(damaged)?;
+        let key = self.derive(header.key_id, &header.salt, "object", name.as_str())?;
+        sealed::open(kind, name.as_str(), &key, object).map_err(damaged)
+    }
+
+    /// Reads and opens a metadata object; a damaged copy is replaced by a good one where there
+    /// is one.
+    pub(crate) fn read_sealed(&self, kind: SealedKind, name: &Key) -> Result<Vec<u8>> {
+        let read = || self.unseal(kind, name, self.store.get(name, sealed::MAX_SEALED)?);
+        match read() {
+            Err(VaultError::Object { .. } | VaultError::UnknownKey { .. }) => {
+                let good = |bytes: &[u8]| self.unseal(kind, name, bytes.to_vec()).is_ok();
+                self.store.heal(name, &good)?;
+                read()
+            }
+            other => other,
+        }
+    }
+
+    /// Seals and puts a new metadata object.
+    pub(crate) fn put_sealed(&self, kind: SealedKind, name: &Key, plain: &[u8]) -> Result<Put> {
+        Ok(self.store.put_new(name, &self.seal(kind, name, plain)?)?)
+    }
+
+    /// All keys under a prefix.
+    pub(crate) fn list(&self, prefix: &str) -> Result<Vec<strongroom_objects::Entry>> {
+        let mut entries = Vec::new();
+        self.store.list(prefix, &mut |entry| {
+            entries.push(entry);
+            ControlFlow::Continue(())
+        })?;
+        entries.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(entries)
+    }
+
+    /// Brings the index cache up to date with the vault's index objects.
+    pub fn sync(&self) -> Result<()> {
+        let listed = self.list(layout::INDEX)?;
+        let present: HashSet<Ulid> =
+            listed.iter().filter_map(|entry| layout::parse_ulid(&entry.key)).collect();
+        let local = |source| VaultError::Local { path: self.cache_path(), source };
+        self.index.set_present(&present).map_err(local)?;
+        let known = self.index.sources();
+        let mut batch = Vec::new();
+        let mut records = 0_usize;
+        for id in listed.iter().filter_map(|entry| layout::parse_ulid(&entry.key)) {
+            if known.contains(&id) {
+                continue;
+            }
+            let object = match self.read_index_object(id) {
+                Ok(object) => object,
+                // Reclaim replaces index objects; its replacement is, or will be, in the list.
+                Err(VaultError::Store(StoreError::Missing { .. })) => continue,
+                // A damaged index object costs time, not data: its packs are found by
+                // rebuild-index, and until then their blocks are stored again.
+                Err(error @ VaultError::Object { .. }) => {
+                    tracing::warn!(%error, "index object skipped; run `vault rebuild-index`");
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            records = records.saturating_add(object.digests().count());
+            batch.push((id, object.packs));
+            if records >= IndexObject::TARGET_RECORDS {
+                self.add_batch(&mut batch)?;
+                records = 0;
+            }
+        }
+        self.add_batch(&mut batch)
+    }
+
+    fn add_batch(
+        &self,
+        batch: &mut Vec<(Ulid, Vec<strongroom_format::pack::Contents>)>,
+    ) -> Result<()> {
+        let objects: Vec<_> = batch.iter().map(|(id, packs)| (*id, packs.as_slice())).collect();
+        self.index
+            .add(&objects)
+            .map_err(|source| VaultError::Local { path: self.cache_path(), source })?;
+        batch.clear();
+        Ok(())
+    }
+
+    /// Reads one index object.
+    pub(crate) fn read_index_object(&self, id: Ulid) -> Result<IndexObject> {
+        let name = layout::index(id);
+        let plain = self.read_sealed(SealedKind::Index, &name)?;
+        IndexObject::decode(&plain)
+            .map_err(|source: FormatError| VaultError::Object { object: name.to_string(), source })
+    }
+
+    /// A new id for an index object or a condemnation.
+    pub(crate) fn new_ulid(&self) -> Ulid {
+        let millis = u64::try_from(self.options.clock.now().as_millisecond()).unwrap_or(0);
+        Ulid::from_parts(millis, u128::from_be_bytes(self.options.entropy.array()))
+    }
+
+    pub(crate) fn cache_path(&self) -> PathBuf {
+        self.options.cache_dir.clone().unwrap_or_else(std::env::temp_dir)
+    }
+
+    pub(crate) fn local_error(&self, source: std::io::Error) -> VaultError {
+        VaultError::Local { path: self.cache_path(), source }
+    }
+}

@@ -1,0 +1,492 @@
+//! Writing: blocks and nodes in, packs and at last one recovery point out.
+//!
+//! ```text
+//!  begin ─▶ announce ─▶ read condemnations ─▶ bring the index up to date ─▶ adopt leftovers
+//!  store_block, store_node ─▶ open packs ─full─▶ uploaders ─durable─▶ index
+//!  publish ─▶ close packs ─▶ index object ─▶ manifest (create-only: the one step) ─▶ take leave
+//! ```
+//!
+//! The order of the first line is what makes reclaim safe beside writers; see
+//! `docs/decisions/0004-reclaim.md`. Dropping a writer that was not published keeps what landed,
+//! for the next run to reuse.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use strongroom_base::{Digest, PointId, WriterId};
+use strongroom_format::{
+    Conditional, IndexObject, Manifest,
+    pack::{Contents, FinishedPack, Header, PackBuilder, PackKind, RecordKind},
+    sealed::SealedKind,
+};
+use strongroom_objects::Put;
+
+use crate::{
+    Vault, VaultError,
+    error::Result,
+    layout::{self, ItemKey},
+    writers::{Life, WriterNote},
+};
+
+/// Bytes after which a node pack is closed: small, as a run writes few nodes.
+const NODE_PACK: usize = 8 * 1024 * 1024;
+/// How often a writer shows that it lives.
+const BEAT_EVERY: Duration = Duration::from_mins(1);
+
+/// Somebody who writes to a vault.
+pub struct Writer {
+    shared: Arc<Shared>,
+    target: Option<(ItemKey, PointId)>,
+    data: Mutex<Option<PackBuilder>>,
+    nodes: Mutex<Option<PackBuilder>>,
+    uploads: Option<Sender<FinishedPack>>,
+    threads: Vec<JoinHandle<()>>,
+    finished: bool,
+}
+
+/// What the writer's threads share.
+struct Shared {
+    vault: Arc<Vault>,
+    id: WriterId,
+    target: Option<(ItemKey, PointId)>,
+    stored: AtomicU64,
+    /// Contents of durable packs that are in no index object yet.
+    landed: Mutex<Vec<Contents>>,
+    failure: Mutex<Option<VaultError>>,
+    failed: std::sync::atomic::AtomicBool,
+    beats: AtomicU64,
+    stop: (Mutex<bool>, Condvar),
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Writer {
+    /// Announces a writer that will publish one recovery point of `item`.
+    pub fn begin(vault: &Arc<Vault>, item: &str, host: &str) -> Result<Self> {
+        let item = vault.item_key(item)?;
+        let point = PointId::generate(&*vault.options.clock, &*vault.options.entropy);
+        Self::announce(vault, host, "backup", Some((item, point)))
+    }
+
+    /// Announces a writer that only copies packs.
+    pub(crate) fn begin_copy(vault: &Arc<Vault>, host: &str) -> Result<Self> {
+        Self::announce(vault, host, "reclaim", None)
+    }
+
+    fn announce(
+        vault: &Arc<Vault>,
+        host: &str,
+        purpose: &str,
+        target: Option<(ItemKey, PointId)>,
+    ) -> Result<Self> {
+        let id = WriterId::generate(&*vault.options.clock, &*vault.options.entropy);
+        let note = WriterNote::new(id, host, vault.options.clock.now(), purpose, target);
+        let plain =
+            serde_json::to_vec(&note).map_err(|_| VaultError::Bug("a note without text"))?;
+        vault.put_sealed(SealedKind::Writer, &layout::writer_started(id), &plain)?;
+        let shared = Arc::new(Shared {
+            vault: Arc::clone(vault),
+            id,
+            target,
+            stored: AtomicU64::new(0),
+            landed: Mutex::default(),
+            failure: Mutex::default(),
+            failed: false.into(),
+            beats: AtomicU64::new(0),
+            stop: (Mutex::new(false), Condvar::new()),
+        });
+        let mut writer = Self {
+            shared,
+            target,
+            data: Mutex::default(),
+            nodes: Mutex::default(),
+            uploads: None,
+            threads: Vec::new(),
+            finished: false,
+        };
+        writer.prepare(purpose == "backup")?;
+        writer.start_threads();
+        Ok(writer)
+    }
+
+    fn prepare(&self, adopt: bool) -> Result<()> {
+        let vault = &self.shared.vault;
+        vault.index.set_condemned(vault.condemned_packs()?);
+        vault.sync()?;
+        let others = vault.writers()?;
+        let others = others.into_iter().filter(|writer| writer.id != self.shared.id);
+        let (active, gone): (Vec<_>, Vec<_>) = others.partition(|w| w.life == Life::Active);
+        if vault.config.create_only_puts == Conditional::Ignored
+            && let Some(other) = active.first()
+        {
+            let who = other.note.as_ref().map_or("unknown".to_owned(), |note| {
+                format!("{} on {} since {}", note.purpose, note.host, note.started)
+            });
+            return Err(VaultError::Busy { store: vault.store.name(), who });
+        }
+        if adopt && !gone.is_empty() {
+            let adopted = vault.adopt_leftovers()?;
+            tracing::info!(packs = adopted, "found packs of an interrupted run");
+            for writer in gone {
+                vault.expire(&writer)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn start_threads(&mut self) {
+        let options = &self.shared.vault.options;
+        if options.uploaders > 0 {
+            let (sender, receiver) = bounded::<FinishedPack>(1);
+            for _ in 0..options.uploaders {
+                let (shared, receiver): (_, Receiver<_>) =
+                    (Arc::clone(&self.shared), receiver.clone());
+                self.threads.push(std::thread::spawn(move || {
+                    for pack in receiver {
+                        if let Err(error) = shared.upload(pack) {
+                            shared.fail(error);
+                        }
+                    }
+                }));
+            }
+            self.uploads = Some(sender);
+        }
+        if options.beats {
+            let shared = Arc::clone(&self.shared);
+            self.threads.push(std::thread::spawn(move || shared.beat_until_stopped()));
+        }
+    }
+
+    /// The point that will be published.
+    pub fn point(&self) -> Option<PointId> {
+        self.target.map(|(_, point)| point)
+    }
+
+    /// Sealed bytes made durable so far.
+    pub fn stored_bytes(&self) -> u64 {
+        self.shared.stored.load(Ordering::Relaxed)
+    }
+
+    /// Stores a block that [`crate::Index::claim`] gave to the caller. Returns its sealed bytes.
+    pub fn store_block(
+        &self,
+        kind: RecordKind,
+        digest: Digest,
+        plain_len: usize,
+        base: Option<Digest>,
+        payload: &[u8],
+    ) -> Result<u32> {
+        self.append(PackKind::Data, kind, digest, plain_len, base, payload)
+    }
+
+    /// Stores a tree node unless the vault has it.
+    pub fn store_node(&self, digest: Digest, encoded: &[u8]) -> Result<()> {
+        let vault = &self.shared.vault;
+        if vault.index.claim(&digest).map_err(|error| vault.local_error(error))? {
+            self.append(PackKind::Node, RecordKind::Node, digest, encoded.len(), None, encoded)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn append(
+        &self,
+        pack_kind: PackKind,
+        kind: RecordKind,
+        digest: Digest,
+        plain_len: usize,
+        base: Option<Digest>,
+        payload: &[u8],
+    ) -> Result<u32> {
+        self.check()?;
+        let format = |source| VaultError::Format { what: "a record", source };
+        let slot = match pack_kind {
+            PackKind::Data => &self.data,
+            PackKind::Node => &self.nodes,
+        };
+        let mut full = None;
+        let entry = {
+            let mut open = lock(slot);
+            if open.as_ref().is_some_and(|builder| !builder.fits(payload.len())) {
+                full = open.take();
+            }
+            let builder = match &mut *open {
+                Some(builder) => builder,
+                None => open.insert(self.new_pack(pack_kind)?),
+            };
+            builder.append(kind, digest, plain_len, base, payload).map_err(format)?
+        };
+        if let Some(full) = full {
+            self.close(full)?;
+        }
+        Ok(entry.stored_len)
+    }
+
+    fn new_pack(&self, kind: PackKind) -> Result<PackBuilder> {
+        let vault = &self.shared.vault;
+        let (key_id, salt) = vault.fresh();
+        let header = Header { kind, key_id, salt };
+        let capacity = match kind {
+            PackKind::Data => vault.options.pack_size,
+            PackKind::Node => NODE_PACK.min(vault.options.pack_size),
+        };
+        let key = vault.new_pack_key(&header)?;
+        PackBuilder::new(header, key, capacity)
+            .map_err(|source| VaultError::Format { what: "a pack", source })
+    }
+
+    /// Names a full pack and hands it to the uploaders. Blocks while they are busy: that bounds
+    /// the memory of a run.
+    fn close(&self, builder: PackBuilder) -> Result<()> {
+        let pack =
+            builder.finish().map_err(|source| VaultError::Format { what: "a pack", source })?;
+        match &self.uploads {
+            Some(uploads) => uploads.send(pack).map_err(|_| VaultError::Aborted),
+            None => self.shared.upload(pack),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.shared.failed.load(Ordering::Relaxed) { Err(self.failure()) } else { Ok(()) }
+    }
+
+    fn failure(&self) -> VaultError {
+        lock(&self.shared.failure).take().unwrap_or(VaultError::Aborted)
+    }
+
+    /// Closes the open packs and waits until everything is durable and indexed.
+    pub fn finish_packs(&mut self) -> Result<()> {
+        for slot in [&self.data, &self.nodes] {
+            let open = lock(slot).take();
+            if let Some(builder) = open.filter(|builder| !builder.is_empty()) {
+                self.close(builder)?;
+            }
+        }
+        self.stop_threads();
+        self.check()?;
+        self.shared.flush_index()
+    }
+
+    fn stop_threads(&mut self) {
+        self.uploads = None;
+        *lock(&self.shared.stop.0) = true;
+        self.shared.stop.1.notify_all();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                self.shared.fail(VaultError::Bug("a thread of the writer panicked"));
+            }
+        }
+    }
+
+    /// Makes the recovery point visible: the one step after which it exists. Everything the
+    /// manifest needs must have been stored; [`Self::finish_packs`] is called first.
+    pub fn publish(mut self, manifest: &Manifest) -> Result<()> {
+        self.finish_packs()?;
+        let (item, point) =
+            self.target.ok_or(VaultError::Bug("a writer without a point cannot publish"))?;
+        let plain = manifest
+            .encode()
+            .map_err(|source| VaultError::Format { what: "the manifest", source })?;
+        let vault = Arc::clone(&self.shared.vault);
+        let put = vault.put_sealed(SealedKind::Manifest, &layout::point(item, point), &plain)?;
+        self.finished = true;
+        vault.remove_writer(self.shared.id)?;
+        match put {
+            Put::Created => Ok(()),
+            Put::Exists => Err(VaultError::Expired { point }),
+        }
+    }
+
+    /// Ends a writer that publishes nothing.
+    pub(crate) fn end(mut self) -> Result<()> {
+        self.finish_packs()?;
+        self.finished = true;
+        self.shared.vault.remove_writer(self.shared.id)
+    }
+}
+
+impl Drop for Writer {
+    /// Keeps what landed for the next run, as far as the store still answers.
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        self.stop_threads();
+        let kept = self.shared.flush_index();
+        let left = self.shared.vault.remove_writer(self.shared.id);
+        if let Err(error) = kept.and(left) {
+            tracing::warn!(%error, "leftovers of a failed run stay for the next one");
+        }
+    }
+}
+
+impl Shared {
+    fn fail(&self, error: VaultError) {
+        let mut failure = lock(&self.failure);
+        if !self.failed.swap(true, Ordering::Relaxed) {
+            *failure = Some(error);
+        }
+    }
+
+    fn upload(&self, pack: FinishedPack) -> Result<()> {
+        if self.failed.load(Ordering::Relaxed) {
+            return Ok(()); // the run has failed: drop what is queued
+        }
+        let FinishedPack { bytes, contents } = pack;
+        let key = layout::pack(contents.header.kind, &contents.id);
+        self.vault.store.put_new(&key, &bytes)?;
+        self.stored.fetch_add(contents.size, Ordering::Relaxed);
+        self.vault.index.landed(&contents);
+        let records = {
+            let mut landed = lock(&self.landed);
+            landed.push(contents);
+            landed.iter().map(|contents| contents.entries.len()).sum::<usize>()
+        };
+        if records >= IndexObject::TARGET_RECORDS { self.flush_index() } else { Ok(()) }
+    }
+
+    /// Writes an index object for the packs that have none.
+    fn flush_index(&self) -> Result<()> {
+        let packs = std::mem::take(&mut *lock(&self.landed));
+        if packs.is_empty() {
+            return Ok(());
+        }
+        let stored = self.vault.put_index(packs)?;
+        self.stored.fetch_add(stored, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn beat_until_stopped(&self) {
+        let mut stopped = lock(&self.stop.0);
+        loop {
+            let (guard, timeout) = self
+                .stop
+                .1
+                .wait_timeout(stopped, BEAT_EVERY)
+                .unwrap_or_else(PoisonError::into_inner);
+            stopped = guard;
+            if *stopped {
+                return;
+            }
+            if timeout.timed_out() {
+                drop(stopped);
+                if let Err(error) = self.beat() {
+                    // One missed beat is no harm; a store that is gone shows at the next put.
+                    tracing::warn!(%error, "could not renew the writer's beat");
+                }
+                stopped = lock(&self.stop.0);
+            }
+        }
+    }
+
+    /// Shows that the writer lives, and learns whether it has been expired.
+    fn beat(&self) -> Result<()> {
+        let number = self.beats.fetch_add(1, Ordering::Relaxed);
+        self.vault.store.put_new(&layout::writer_beat(self.id, number), b"")?;
+        if let Some(last) = number.checked_sub(1) {
+            self.vault.store.delete(&layout::writer_beat(self.id, last))?;
+        }
+        if let Some((item, point)) = self.target
+            && matches!(self.vault.store.get(&layout::point(item, point), 0), Ok(void) if void.is_empty())
+        {
+            self.fail(VaultError::Expired { point });
+        }
+        Ok(())
+    }
+}
+
+impl Vault {
+    /// Seals and puts an index object for packs, and adds them to the local index. Returns its
+    /// bytes.
+    pub(crate) fn put_index(&self, packs: Vec<Contents>) -> Result<u64> {
+        let object = IndexObject { packs };
+        let id = self.new_ulid();
+        let plain =
+            object.encode().map_err(|source| VaultError::Format { what: "the index", source })?;
+        let name = layout::index(id);
+        let sealed = self.seal(SealedKind::Index, &name, &plain)?;
+        self.store.put_new(&name, &sealed)?;
+        self.index.add(&[(id, &object.packs)]).map_err(|error| self.local_error(error))?;
+        Ok(u64::try_from(sealed.len()).unwrap_or(u64::MAX))
+    }
+
+    /// The contents of a pack, from its own trailer.
+    pub(crate) fn read_contents(
+        &self,
+        kind: PackKind,
+        id: strongroom_base::PackId,
+        size: u64,
+    ) -> Result<Contents> {
+        use strongroom_base::ByteRange;
+        use strongroom_format::pack::{FOOTER_LEN, Footer, HEADER_LEN};
+        let key = layout::pack(kind, &id);
+        let damaged = |source| VaultError::Object { object: key.to_string(), source };
+        let footer_len = u64::try_from(FOOTER_LEN).unwrap_or(0);
+        let header_len = u64::try_from(HEADER_LEN).unwrap_or(0);
+        let header = self.store.get_range(&key, ByteRange::between(0, header_len))?;
+        let header = Header::parse(&header).map_err(damaged)?;
+        // One read gets the footer and, nearly always, the whole trailer.
+        let tail_start = size.saturating_sub(256 * 1024).max(header_len);
+        let mut tail = self.store.get_range(&key, ByteRange::between(tail_start, size))?;
+        let footer = Footer::parse(&tail, size).map_err(damaged)?;
+        if footer.trailer_offset < tail_start {
+            let range = ByteRange::between(footer.trailer_offset, size);
+            tail = self.store.get_range(&key, range)?;
+        }
+        let trailer_start = tail
+            .len()
+            .saturating_sub(footer.trailer_len)
+            .saturating_sub(usize::try_from(footer_len).unwrap_or(0));
+        let trailer_end = trailer_start.saturating_add(footer.trailer_len);
+        let seal_key = self.pack_key(&header, &key)?;
+        let trailer = tail.get_mut(trailer_start..trailer_end).unwrap_or_default();
+        let (entries, bases) = footer.open_trailer(&seal_key, trailer).map_err(damaged)?;
+        if header.kind != kind {
+            return Err(VaultError::Pack { pack: id });
+        }
+        Ok(Contents { id, header, size, entries, bases })
+    }
+
+    /// Finds packs that no index object lists and writes index objects for them. Returns how
+    /// many. Packs that cannot be read are left for `verify` to report.
+    pub(crate) fn adopt_leftovers(&self) -> Result<usize> {
+        let known: HashSet<_> = self.index.packs().into_keys().collect();
+        let mut adopted = 0_usize;
+        let mut batch = Vec::new();
+        let mut records = 0_usize;
+        for entry in self.list(layout::PACKS)? {
+            let Some((kind, id)) = layout::parse_pack(&entry.key) else { continue };
+            if known.contains(&id) {
+                continue;
+            }
+            match self.read_contents(kind, id, entry.size) {
+                Ok(contents) => {
+                    records = records.saturating_add(contents.entries.len());
+                    adopted = adopted.saturating_add(1);
+                    batch.push(contents);
+                }
+                Err(error) if crate::read::is_damage(&error) => {
+                    tracing::warn!(pack = %id, %error, "leftover pack cannot be read");
+                }
+                Err(error) => return Err(error),
+            }
+            if records >= IndexObject::TARGET_RECORDS {
+                self.put_index(std::mem::take(&mut batch))?;
+                records = 0;
+            }
+        }
+        if !batch.is_empty() {
+            self.put_index(batch)?;
+        }
+        Ok(adopted)
+    }
+}

@@ -1,0 +1,203 @@
+//! Who is writing to the vault now, and whether they still are.
+//!
+//! A writer announces itself with `writers/<id>/started`, shows that it lives with
+//! `writers/<id>/beat-<n>`, and removes both when it is done. Its note names the recovery point it
+//! will publish, so that anybody can *expire* a writer that has gone silent: a zero-length object
+//! under the point's name, made with the same create-only put as the point itself. Whoever comes
+//! first decides. Expiring is always safe for data: the writer finds the name taken and gives up.
+//! Clocks only decide how soon it is tried.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use strongroom_base::{PointId, WriterId};
+use strongroom_format::{FormatError, sealed::SealedKind};
+use strongroom_objects::{Put, StoreError};
+
+use crate::{
+    Vault, VaultError,
+    error::Result,
+    layout::{self, ItemKey},
+};
+
+/// What a writer says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriterNote {
+    /// The writer.
+    pub id: WriterId,
+    /// The host it runs on.
+    pub host: String,
+    /// This boot of the host; with pid and start it tells whether the process still exists.
+    pub boot: String,
+    /// Its process.
+    pub pid: u32,
+    /// When the process started, in clock ticks since boot.
+    pub pid_start: u64,
+    /// When it started to write, by its own clock.
+    pub started: Timestamp,
+    /// What it does: `backup` or `reclaim`.
+    pub purpose: String,
+    /// Folder of the item it writes a point of; none for a reclaim.
+    item: Option<String>,
+    /// The point it will publish; none for a reclaim.
+    pub point: Option<PointId>,
+}
+
+/// Whether a writer still writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// Its process is known to be gone.
+    Dead,
+    /// Nothing was heard of it for longer than [`STALE_AFTER`].
+    Silent,
+    /// It may be alive.
+    Active,
+}
+
+/// A writer as the vault shows it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The writer.
+    pub id: WriterId,
+    /// Its note, unless it cannot be read.
+    pub note: Option<WriterNote>,
+    /// Its newest object, by the store's clock.
+    pub last_heard: Timestamp,
+    /// Whether it still writes.
+    pub life: Life,
+}
+
+/// Silence after which a writer counts as gone.
+pub const STALE_AFTER: SignedDuration = SignedDuration::from_mins(15);
+
+impl WriterNote {
+    pub(crate) fn new(
+        id: WriterId,
+        host: &str,
+        started: Timestamp,
+        purpose: &str,
+        target: Option<(ItemKey, PointId)>,
+    ) -> Self {
+        let process = Process::current();
+        Self {
+            id,
+            host: host.to_owned(),
+            boot: process.boot,
+            pid: process.pid,
+            pid_start: process.start,
+            started,
+            purpose: purpose.to_owned(),
+            item: target.map(|(item, _)| item.to_string()),
+            point: target.map(|(_, point)| point),
+        }
+    }
+
+    fn target(&self) -> Option<(ItemKey, PointId)> {
+        Some((self.item.as_ref()?.parse().ok()?, self.point?))
+    }
+
+    /// Whether the process that wrote the note certainly does not exist any more.
+    fn is_dead(&self, here: &Process) -> bool {
+        !here.boot.is_empty()
+            && self.boot == here.boot
+            && Process::start_of(self.pid) != Some(self.pid_start)
+    }
+}
+
+/// A process of this host.
+struct Process {
+    boot: String,
+    pid: u32,
+    start: u64,
+}
+
+impl Process {
+    fn current() -> Self {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        // In a container, process ids are of its own namespace: a process of another namespace
+        // with the same boot must not be taken for dead.
+        let namespace = std::fs::read_link("/proc/self/ns/pid")
+            .map(|link| link.display().to_string())
+            .unwrap_or_default();
+        let pid = std::process::id();
+        Self {
+            boot: format!("{} {namespace}", boot.trim()),
+            pid,
+            start: Self::start_of(pid).unwrap_or(0),
+        }
+    }
+
+    /// When a process started: field 22 of its stat, after the name in parentheses.
+    fn start_of(pid: u32) -> Option<u64> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    }
+}
+
+impl Vault {
+    /// Everybody who has announced itself and not yet taken leave.
+    pub fn writers(&self) -> Result<Vec<Seen>> {
+        let here = Process::current();
+        let now = self.options.clock.now();
+        let mut seen: Vec<Seen> = Vec::new();
+        for entry in self.list(layout::WRITERS)? {
+            let Some(id) = layout::parse_writer(&entry.key) else { continue };
+            match seen.last_mut().filter(|last| last.id == id) {
+                Some(last) => last.last_heard = last.last_heard.max(entry.modified),
+                None => seen.push(Seen {
+                    id,
+                    note: None,
+                    last_heard: entry.modified,
+                    life: Life::Active,
+                }),
+            }
+        }
+        for writer in &mut seen {
+            writer.note = self.writer_note(writer.id)?;
+            let silence = now.duration_since(writer.last_heard);
+            writer.life = match &writer.note {
+                Some(note) if note.is_dead(&here) => Life::Dead,
+                // A clock that jumps makes silence negative or huge: at worst a backup is expired
+                // and has to be repeated.
+                _ if silence > STALE_AFTER => Life::Silent,
+                _ => Life::Active,
+            };
+        }
+        Ok(seen)
+    }
+
+    fn writer_note(&self, id: WriterId) -> Result<Option<WriterNote>> {
+        let key = layout::writer_started(id);
+        match self.read_sealed(SealedKind::Writer, &key) {
+            Ok(plain) => serde_json::from_slice(&plain).map(Some).map_err(|error| {
+                let source = FormatError::Text { what: "writer's note", reason: error.to_string() };
+                VaultError::Object { object: key.to_string(), source }
+            }),
+            Err(VaultError::Store(StoreError::Missing { .. })) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes sure that a writer will never publish, and removes its objects. False if it has
+    /// published already.
+    pub(crate) fn expire(&self, writer: &Seen) -> Result<bool> {
+        let mut expired = true;
+        if writer.life != Life::Dead
+            && let Some((item, point)) = writer.note.as_ref().and_then(WriterNote::target)
+        {
+            expired = self.store.put_new(&layout::point(item, point), b"")? == Put::Created;
+        }
+        self.remove_writer(writer.id)?;
+        Ok(expired)
+    }
+
+    /// Removes a writer's objects; its note last, so that the beats never stand alone.
+    pub(crate) fn remove_writer(&self, id: WriterId) -> Result<()> {
+        let started = layout::writer_started(id);
+        for entry in self.list(&layout::writer_folder(id))? {
+            if entry.key != started {
+                self.store.delete(&entry.key)?;
+            }
+        }
+        Ok(self.store.delete(&started)?)
+    }
+}
