@@ -100,6 +100,7 @@ catalog! {
     CONFIG_INVALID = "config.invalid", Invalid, "The configuration file cannot be read or has an unknown or wrong entry.", "Correct the named line, or name another file with --config.";
     URL_INVALID = "url.invalid", Invalid, "A vault or disk URL is not of a form that Strongroom knows.", "Give a path, or a URL of a kind listed in the command's --help.";
 
+    VAULT_NOT_GIVEN = "vault.not_given", Invalid, "No vault was given.", "Give --vault, or set STRONGROOM_VAULT or `vault` in the configuration file.";
     VAULT_NOT_FOUND = "vault.not_found", NotFound, "There is no vault at this place.", "Check the URL; `strongroom vault create` makes a new vault.";
     VAULT_EXISTS = "vault.exists", Conflict, "There already is a vault, or something else, at this place.", "Use the existing vault or choose an empty place.";
     VAULT_FORMAT = "vault.format", Invalid, "The vault is of a format version that this program does not know.", "Use the version of Strongroom that wrote it, or a newer one.";

@@ -1,2 +1,117 @@
-//! See the crate description.
-fn main() {}
+//! `strongroom`, the program: commands in, words out.
+//!
+//! This crate reads the command line, the environment and the configuration file, calls the
+//! engine and the vault, and formats what they say for people or as JSON. It decides nothing
+//! about data. Only here is anything printed.
+
+#![allow(
+    clippy::doc_markdown,
+    rustdoc::bare_urls,
+    rustdoc::invalid_html_tags,
+    reason = "comments of commands and options are their help text, which is no Markdown"
+)]
+
+use std::{
+    ffi::OsString,
+    panic::{AssertUnwindSafe, catch_unwind},
+    process::ExitCode,
+};
+
+use clap::{Parser as _, error::ErrorKind};
+use strongroom_base::{Cancel, Kind};
+use tracing_subscriber::EnvFilter;
+
+mod args;
+mod cli;
+mod commands;
+mod config;
+mod context;
+mod error;
+mod human;
+mod out;
+mod progress;
+#[cfg(test)]
+mod reference_tests;
+mod signals;
+mod values;
+
+use cli::Cli;
+use context::Context;
+use error::Failure;
+use out::{Format, Out};
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    catch_unwind(AssertUnwindSafe(|| run(&arguments))).unwrap_or_else(|_| {
+        // The panic's message has been printed already.
+        out::tell("Hint: Please report this, with the message above.\nCode: bug\n");
+        ExitCode::from(Kind::Bug.exit_code())
+    })
+}
+
+fn run(arguments: &[OsString]) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error, arguments),
+    };
+    log(cli.global.verbose);
+    let cancel = Cancel::new();
+    let context = match Context::new(&cli.global, cancel.clone()) {
+        Ok(context) => context,
+        Err(failure) => return fail(Context::early_out(cli.global.output), &failure),
+    };
+    signals::watch(cancel);
+    match cli.command.run(&context) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => fail(context.out, &failure),
+    }
+}
+
+fn fail(out: Out, failure: &Failure) -> ExitCode {
+    out.failure(failure);
+    ExitCode::from(failure.code().kind.exit_code())
+}
+
+/// Shows help, the version, or what is wrong with the command line.
+fn usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // Failing to print help has no better report.
+            error.print().ok();
+            return ExitCode::SUCCESS;
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            error.print().ok();
+            return ExitCode::from(Kind::Invalid.exit_code());
+        }
+        _ => {}
+    }
+    // The options are not parsed, so whether JSON was asked for must be seen by eye.
+    let asks = |pair: &[OsString]| matches!(pair, [a, b] if a == "--output" && b == "json");
+    if arguments.iter().any(|argument| argument == "--output=json")
+        || arguments.windows(2).any(asks)
+    {
+        let text = error.render().to_string();
+        let message = text.strip_prefix("error: ").unwrap_or(&text);
+        let message = message.split("\n\nFor more information").next().unwrap_or(message).trim();
+        return fail(Context::early_out(Some(Format::Json)), &Failure::usage(message));
+    }
+    error.print().ok();
+    ExitCode::from(Kind::Invalid.exit_code())
+}
+
+/// Sends log lines to standard error: warnings, or more if asked for.
+fn log(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "strongroom=info,info",
+        _ => "debug",
+    };
+    let filter = EnvFilter::try_from_env("STRONGROOM_LOG").unwrap_or_else(|_| level.into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(verbose > 1)
+        .without_time()
+        .init();
+}

@@ -1,0 +1,86 @@
+//! Options that several commands share.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args};
+
+use crate::{out::Format, values};
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct GlobalArgs {
+    /// How to print the result
+    #[arg(long, global = true, value_enum, value_name = "FORMAT")]
+    pub(crate) output: Option<Format>,
+
+    /// Configuration file [env: STRONGROOM_CONFIG] [default: ~/.config/strongroom/config.toml, or
+    /// /etc/strongroom/config.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Print results and errors only
+    #[arg(long, short, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+
+    /// Print more of what happens; twice for even more
+    #[arg(long, short, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// Which vault.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Vault")]
+pub(crate) struct VaultArgs {
+    /// Vault: a path, file://, s3://BUCKET/PREFIX, az://CONTAINER/PREFIX or gs://BUCKET/PREFIX
+    /// [env: STRONGROOM_VAULT]
+    #[arg(long, value_name = "URL")]
+    pub(crate) vault: Option<String>,
+}
+
+/// Which key opens the vault.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Vault")]
+#[group(id = "key", multiple = false)]
+pub(crate) struct KeyArgs {
+    /// Open the vault with this key file [env: STRONGROOM_KEY_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+
+    /// Open the vault with the passphrase in this file [env: STRONGROOM_PASSPHRASE_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+
+    /// Open the vault with this key of a PKCS#11 token; its PIN comes from `pin-source`
+    /// [env: STRONGROOM_PKCS11]
+    #[arg(long, value_name = "URI")]
+    pub(crate) pkcs11: Option<String>,
+}
+
+/// Which vault and what opens it.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Vault")]
+pub(crate) struct OpenArgs {
+    #[command(flatten)]
+    pub(crate) vault: VaultArgs,
+
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
+
+    /// Folder for the local cache of the vault's index [default: ~/.cache/strongroom]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache_dir: Option<PathBuf>,
+}
+
+/// How hard to work.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Resources")]
+pub(crate) struct WorkArgs {
+    /// Read or write at most this many bytes a second: 100M, 1G
+    #[arg(long, value_name = "RATE", value_parser = values::rate)]
+    pub(crate) limit_rate: Option<u64>,
+
+    /// Threads for hashing and compressing [default: one for each processor]
+    #[arg(long, value_name = "N", value_parser = values::threads)]
+    pub(crate) threads: Option<usize>,
+}

@@ -1,0 +1,112 @@
+//! The command tree.
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    args::GlobalArgs,
+    commands::{
+        backup::BackupArgs,
+        recoverypoint::RecoverypointCommand,
+        reference::{CompletionsArgs, ErrorsArgs, ManArgs},
+        restore::RestoreCommand,
+        vault::VaultCommand,
+    },
+    context::Context,
+    error::Failure,
+};
+
+/// Backs up the disks of virtual machines into an encrypted vault, and restores them
+///
+/// A vault is a folder or a place in an object store (S3, Azure Blob, GCS). It holds recovery
+/// points: the disks of an item (a machine, or any set of disks) at one moment. The first backup
+/// of an item reads everything; every later one stores only what changed. Everything in a vault
+/// is encrypted with a key that only you have. The vault and the key are all that a restore
+/// needs.
+///
+/// Results go to standard output, everything else to standard error.
+#[derive(Debug, Parser)]
+#[command(
+    name = "strongroom",
+    bin_name = "strongroom",
+    version,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  strongroom vault key generate ~/strongroom.key
+  strongroom vault create --vault /backup/vault --key-file ~/strongroom.key
+  export STRONGROOM_VAULT=/backup/vault STRONGROOM_KEY_FILE=~/strongroom.key
+  strongroom backup --item web01 --disk system=/var/lib/libvirt/images/web01.qcow2
+  strongroom recoverypoint list --item web01
+  strongroom restore disks --item web01 --recovery-point latest --to /restore",
+    after_long_help = "\
+Examples:
+  strongroom vault key generate ~/strongroom.key
+  strongroom vault create --vault /backup/vault --key-file ~/strongroom.key
+  export STRONGROOM_VAULT=/backup/vault STRONGROOM_KEY_FILE=~/strongroom.key
+  strongroom backup --item web01 --disk system=/var/lib/libvirt/images/web01.qcow2
+  strongroom recoverypoint list --item web01
+  strongroom restore disks --item web01 --recovery-point latest --to /restore
+
+Exit codes:
+  0    done
+  2    the request or the configuration is wrong
+  3    what was named does not exist
+  4    something else holds, or already is, what was asked for
+  5    a store, disk or tool does not answer or has no room; try again
+  6    stored data is damaged
+  7    done, but something was lost on the way and is listed
+  8    the key or the rights do not suffice
+  70   a defect of Strongroom
+  130  stopped on request
+
+Configuration file (TOML; every key is optional):
+  vault = \"/backup/vault\"          # like --vault
+  key_file = \"~/strongroom.key\"    # or passphrase_file, or pkcs11
+  cache_dir = \"/var/cache/strongroom\"
+  limit_rate = \"100M\"
+  threads = 2
+  output = \"table\"
+The command line counts before the environment, the environment before the file."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Create, inspect and maintain vaults and their keys
+    #[command(subcommand)]
+    Vault(VaultCommand),
+    Backup(BackupArgs),
+    /// List, show, compare and delete recovery points
+    #[command(subcommand)]
+    Recoverypoint(RecoverypointCommand),
+    /// Bring disks back from recovery points
+    #[command(subcommand)]
+    Restore(RestoreCommand),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
+    Errors(ErrorsArgs),
+}
+
+impl Command {
+    /// Does it.
+    pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        match self {
+            Self::Vault(command) => command.run(context),
+            Self::Backup(args) => args.run(context),
+            Self::Recoverypoint(command) => command.run(context),
+            Self::Restore(command) => command.run(context),
+            Self::Completions(args) => args.run(),
+            Self::Man(args) => args.run(context),
+            Self::Errors(args) => args.run(context),
+        }
+    }
+}

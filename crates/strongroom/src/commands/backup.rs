@@ -1,0 +1,158 @@
+//! `backup`: a new recovery point of an item.
+
+use std::{fmt::Write as _, path::PathBuf};
+
+use clap::{Args, ValueEnum};
+use strongroom_base::PointId;
+use strongroom_engine::{BackupReport, Deltas};
+
+use crate::{
+    args::{OpenArgs, WorkArgs},
+    context::Context,
+    error::Failure,
+    human,
+    out::Show,
+    values::{self, NamedDisk},
+};
+
+use super::vault::{not_yet, open};
+
+/// Back up the disks of an item: a new recovery point
+///
+/// The first backup of an item reads everything. Later ones store only what the vault does not
+/// have: what changed is found from --changed-ranges, from the dirty bitmap of an NBD source, or
+/// by reading the whole disk and comparing digests. Free space is skipped where the source says
+/// where it is. All disks are read at once.
+///
+/// A disk is a path of a raw file or block device, of a qcow2, vhd, vhdx or vmdk image, or an
+/// NBD URL: nbd://HOST/EXPORT, nbds://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH. A format that
+/// the file's name does not tell is written before the path: raw:PATH, qcow2:PATH.
+///
+/// An interrupted backup leaves nothing behind but blocks that the next one finds and reuses.
+/// Source disks must not change meanwhile: take a snapshot, or stop what uses them.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom backup --item web01 --disk system=/var/lib/libvirt/images/web01.qcow2
+  strongroom backup --item db --disk system=/dev/vg0/db-snap --disk data=/dev/vg0/data-snap \\
+      --tag reason=before-upgrade
+  strongroom backup --item web01 --disk system=web01.img --changed-ranges today.txt
+  strongroom backup --item db --disk 'data=nbd+unix:///sda?socket=/run/db.sock'")]
+pub(crate) struct BackupArgs {
+    #[command(flatten)]
+    open: OpenArgs,
+
+    /// The item: the machine, or the name of this set of disks
+    #[arg(long, value_name = "NAME", value_parser = values::name)]
+    item: String,
+
+    /// A disk: the name it has within the item, and where it is; may be repeated
+    #[arg(long = "disk", value_name = "NAME=DISK", required = true)]
+    disks: Vec<NamedDisk>,
+
+    /// File that says what changed since the parent point: lines of `DISK OFFSET LENGTH` in bytes
+    ///
+    /// Everything else is taken from the parent point, unread. A disk that the file does not
+    /// mention has not changed. `-` reads standard input.
+    #[arg(long, value_name = "FILE")]
+    changed_ranges: Option<PathBuf>,
+
+    /// The point that the changed ranges refer to [default: the item's newest]
+    #[arg(long, value_name = "ID", value_parser = values::point_id)]
+    parent: Option<PointId>,
+
+    /// A label for the recovery point; may be repeated
+    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = values::tag)]
+    tags: Vec<(String, String)>,
+
+    /// Record parts of a disk that cannot be read as zeros, and list them on the point, instead of
+    /// failing; ends with exit code 7 if there were any
+    #[arg(long)]
+    skip_bad_blocks: bool,
+
+    /// Folder whose files images may refer to as backing or data files; may be repeated
+    #[arg(long, value_name = "DIR")]
+    allow_backing: Vec<PathBuf>,
+
+    /// Whether to store changed blocks as differences to their previous version
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
+    deltas: DeltasChoice,
+
+    #[command(flatten)]
+    work: WorkArgs,
+}
+
+/// `--deltas`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DeltasChoice {
+    /// Where the previous version can be read cheaply: from a local vault
+    Auto,
+    /// From any vault: saves space, costs reading
+    Always,
+    /// Never
+    Never,
+}
+
+impl From<DeltasChoice> for Deltas {
+    fn from(choice: DeltasChoice) -> Self {
+        match choice {
+            DeltasChoice::Auto => Self::Auto,
+            DeltasChoice::Always => Self::Always,
+            DeltasChoice::Never => Self::Never,
+        }
+    }
+}
+
+impl BackupArgs {
+    pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        open(context, &self.open)?;
+        let deltas = Deltas::from(self.deltas);
+        tracing::debug!(?deltas, ?self.parent, ?self.tags, self.skip_bad_blocks, ?self.disks,
+            ?self.allow_backing, ?self.changed_ranges, self.item);
+        tracing::debug!(
+            limit = ?context.limit_rate(&self.work),
+            threads = context.threads(&self.work)
+        );
+        Err(not_yet("backup"))
+    }
+}
+
+impl Show for BackupReport {
+    fn show(&self) -> String {
+        let rows = self.disks.iter().map(|disk| {
+            [
+                disk.name.clone(),
+                human::bytes(disk.size_bytes),
+                human::bytes(disk.allocated_bytes),
+                human::bytes(disk.read_bytes),
+                human::bytes(disk.changed_bytes),
+                human::bytes(disk.deduplicated_bytes),
+                human::bytes(disk.stored_bytes),
+                human::seconds(disk.seconds),
+            ]
+        });
+        let head = ["DISK", "SIZE", "ALLOCATED", "READ", "CHANGED", "DUPLICATE", "STORED", "TIME"];
+        let mut text = format!(
+            "Recovery point {id} of {item}, {time}\n{table}",
+            id = self.recovery_point,
+            item = self.item,
+            time = human::time(self.time),
+            table = human::table(head, &[1, 2, 3, 4, 5, 6, 7], rows),
+        );
+        for disk in &self.disks {
+            for skipped in &disk.skipped {
+                writeln!(
+                    text,
+                    "Not readable, recorded as zeros: {} bytes at {} of {}",
+                    skipped.length, skipped.offset, disk.name
+                )
+                .ok();
+            }
+        }
+        text + &format!(
+            "{} added to the vault in {}\n",
+            human::bytes(self.stored_bytes),
+            human::seconds(self.seconds)
+        )
+    }
+}

@@ -1,0 +1,9 @@
+//! The commands, one file a group. Each command's doc comment is its help, its manual page and its
+//! entry in docs/cli.md.
+
+pub(crate) mod backup;
+pub(crate) mod recoverypoint;
+pub(crate) mod reference;
+pub(crate) mod restore;
+pub(crate) mod vault;
+pub(crate) mod vault_key;

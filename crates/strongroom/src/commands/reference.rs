@@ -1,0 +1,173 @@
+//! `completions`, `man`, `errors`: what the program says about itself.
+
+use std::{fmt::Write as _, fs, path::PathBuf};
+
+use clap::{Args, CommandFactory as _};
+use clap_complete::Shell;
+use serde::Serialize;
+use strongroom_base::CATALOG;
+
+use crate::{
+    cli::Cli,
+    context::Context,
+    error::{FaceError, Failure},
+    human,
+    out::{self, Show},
+};
+
+/// Print a completion script for a shell
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom completions bash > /etc/bash_completion.d/strongroom
+  strongroom completions zsh > ~/.zfunc/_strongroom
+  strongroom completions fish > ~/.config/fish/completions/strongroom.fish")]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    shell: Shell,
+}
+
+impl CompletionsArgs {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "strongroom", &mut script);
+        out::print(&String::from_utf8_lossy(&script))
+    }
+}
+
+/// Print the manual page, or write the pages of all commands to a folder
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom man | man -l -
+  strongroom man /usr/local/share/man/man1")]
+pub(crate) struct ManArgs {
+    /// Folder to write one page a command to; it is made if it does not exist
+    #[arg(value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+impl ManArgs {
+    pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        let mut command = Cli::command().disable_help_subcommand(true);
+        let Some(dir) = self.dir else {
+            return out::print(&String::from_utf8_lossy(&page(command)?));
+        };
+        let failed = |path: PathBuf, action, source| FaceError::Local { path, action, source };
+        fs::create_dir_all(&dir).map_err(|source| failed(dir.clone(), "make", source))?;
+        command.build();
+        let mut pages = Vec::new();
+        pages_of(&command, "", &mut pages)?;
+        let number = pages.len();
+        for (name, page) in pages {
+            let file = dir.join(name + ".1");
+            fs::write(&file, page).map_err(|source| failed(file, "write", source))?;
+        }
+        context.out.say(&format!("{number} pages written to {}", dir.display()));
+        Ok(())
+    }
+}
+
+/// The pages of a command and of all below it, by name.
+fn pages_of(
+    command: &clap::Command,
+    prefix: &str,
+    pages: &mut Vec<(String, Vec<u8>)>,
+) -> Result<(), Failure> {
+    let name = format!("{prefix}{}", command.get_name());
+    for below in command.get_subcommands().filter(|command| !command.is_hide_set()) {
+        pages_of(below, &format!("{name}-"), pages)?;
+    }
+    pages.push((name.clone(), page(command.clone().display_name(name))?));
+    Ok(())
+}
+
+fn page(command: clap::Command) -> Result<Vec<u8>, Failure> {
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command).render(&mut page).map_err(FaceError::Output)?;
+    Ok(page)
+}
+
+/// List all error codes: what each means and what to do
+///
+/// Every error that Strongroom reports has one of these codes. A code never changes its meaning.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom errors
+  strongroom errors --output json")]
+pub(crate) struct ErrorsArgs {
+    /// Print them as the Markdown page docs/errors.md
+    #[arg(long, conflicts_with = "output")]
+    markdown: bool,
+}
+
+/// The catalog; see `docs/json.md`.
+#[derive(Serialize)]
+struct Catalog {
+    errors: Vec<CatalogEntry>,
+}
+
+#[derive(Serialize)]
+struct CatalogEntry {
+    code: &'static str,
+    kind: &'static str,
+    exit_code: u8,
+    meaning: &'static str,
+    hint: &'static str,
+}
+
+impl Show for Catalog {
+    fn show(&self) -> String {
+        let mut text = String::new();
+        for entry in &self.errors {
+            let CatalogEntry { code, kind, exit_code, meaning, hint } = entry;
+            write!(text, "{code} ({kind}, exit code {exit_code})\n  {meaning}\n  {hint}\n").ok();
+        }
+        text
+    }
+}
+
+impl ErrorsArgs {
+    pub(crate) fn run(&self, context: &Context) -> Result<(), Failure> {
+        if self.markdown {
+            return out::print(&errors_markdown());
+        }
+        let entry = |code: &&'static strongroom_base::Code| CatalogEntry {
+            code: code.name,
+            kind: code.kind.name(),
+            exit_code: code.kind.exit_code(),
+            meaning: code.meaning,
+            hint: code.hint,
+        };
+        context.out.result(&Catalog { errors: CATALOG.iter().map(entry).collect() })
+    }
+}
+
+/// The page docs/errors.md.
+pub(crate) fn errors_markdown() -> String {
+    let mut text = "\
+# Errors
+
+Every error that Strongroom reports has a code. Codes are stable: scripts may rely on them, a code
+never changes its meaning and is never used again for another. The kind says what the caller can
+do about it and decides the exit code. An error is printed on standard error, as words or, with
+`--output json`, as an object (see [json.md](json.md#errors)).
+
+This page is made by `strongroom errors --markdown`; a test keeps it current.
+
+"
+    .to_owned();
+    for code in CATALOG {
+        let (name, kind, exit) = (code.name, code.kind.name(), code.kind.exit_code());
+        write!(
+            text,
+            "## {name}\n\nKind `{kind}`, exit code {exit}. {meaning}\n\n{hint}\n\n",
+            meaning = code.meaning,
+            hint = code.hint,
+        )
+        .ok();
+    }
+    human::one_final_newline(&text)
+}

@@ -1,0 +1,123 @@
+//! `restore`: disks back from a recovery point.
+
+use clap::{Args, Subcommand, ValueEnum};
+use strongroom_engine::RestoreReport;
+
+use crate::{
+    args::{OpenArgs, WorkArgs},
+    context::Context,
+    error::Failure,
+    human,
+    out::Show,
+    values::{self, RestoreTo},
+};
+
+use super::{
+    recoverypoint::PointArgs,
+    vault::{not_yet, open},
+};
+
+/// `restore ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RestoreCommand {
+    Disks(DisksArgs),
+}
+
+impl RestoreCommand {
+    pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        match self {
+            Self::Disks(args) => args.run(context),
+        }
+    }
+}
+
+/// Restore disks of a recovery point to files, block devices or NBD exports
+///
+/// --to DIR writes every disk to DIR/NAME.raw or DIR/NAME.qcow2. --to NAME=TARGET writes one disk
+/// to a file, a block device or an NBD URL, and may be repeated. A target that holds something is
+/// refused, unless --in-place says that only what differs shall be overwritten. A file has the
+/// ending .partial until it is complete; an interrupted restore goes on when the same command is
+/// given again.
+///
+/// Every block is checked against its digest before it is written.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom restore disks --item web01 --recovery-point latest --to /restore
+  strongroom restore disks --item web01 --recovery-point \"2026-11-22 18:00\" --to /restore \\
+      --disks system --format qcow2
+  strongroom restore disks --item db --recovery-point 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB \\
+      --to data=/dev/vg0/data --in-place")]
+pub(crate) struct DisksArgs {
+    #[command(flatten)]
+    open: OpenArgs,
+
+    #[command(flatten)]
+    point: PointArgs,
+
+    /// Where to: a folder for all disks, or NAME=TARGET for one of them; the latter may be
+    /// repeated
+    #[arg(long, value_name = "DIR|NAME=TARGET", required = true)]
+    to: Vec<RestoreTo>,
+
+    /// Restore these disks only
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', value_parser = values::name)]
+    disks: Vec<String>,
+
+    /// Format of the files in a folder, and of targets whose name does not tell
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    format: Option<FormatChoice>,
+
+    /// Overwrite existing targets where they differ from the recovery point, and say how much
+    #[arg(long)]
+    in_place: bool,
+
+    #[command(flatten)]
+    work: WorkArgs,
+}
+
+/// `--format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum FormatChoice {
+    /// The disk's bytes, sparse
+    Raw,
+    /// QEMU's image format
+    Qcow2,
+}
+
+impl DisksArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        open(context, &self.open)?;
+        tracing::debug!(self.point.item, ?self.point.recovery_point, ?self.to, ?self.disks,
+            self.in_place, ?self.format);
+        tracing::debug!(
+            limit = ?context.limit_rate(&self.work),
+            threads = context.threads(&self.work)
+        );
+        Err(not_yet("restore disks"))
+    }
+}
+
+impl Show for RestoreReport {
+    fn show(&self) -> String {
+        let rows = self.disks.iter().map(|disk| {
+            [
+                disk.name.clone(),
+                human::bytes(disk.size_bytes),
+                human::bytes(disk.data_bytes),
+                human::bytes(disk.written_bytes),
+                disk.written_blocks.to_string(),
+                human::seconds(disk.seconds),
+                human::rate(disk.data_bytes, disk.seconds),
+                disk.location.clone(),
+            ]
+        });
+        let head = ["DISK", "SIZE", "DATA", "WRITTEN", "BLOCKS", "TIME", "RATE", "TARGET"];
+        format!(
+            "Restored {item} as of recovery point {id}\n{table}",
+            item = self.item,
+            id = self.recovery_point,
+            table = human::table(head, &[1, 2, 3, 4, 5, 6], rows),
+        )
+    }
+}

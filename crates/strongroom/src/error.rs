@@ -1,0 +1,192 @@
+//! Failures: how they are shown and which exit code they give.
+//!
+//! Library errors name their place in the catalog; this is the one place that turns any of them
+//! into words, JSON and an exit code.
+
+use std::{fmt::Write as _, io, path::PathBuf};
+
+use console::style;
+use serde::Serialize;
+use strongroom_base::{Code, Coded, codes};
+
+use crate::human::printable;
+
+/// What went wrong on this side of the libraries.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FaceError {
+    /// The command line contradicts itself or lacks something.
+    #[error("{0}")]
+    Usage(String),
+    /// The configuration file is wrong.
+    #[error("{}: {reason}", file.display())]
+    Config {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong, and where.
+        reason: String,
+    },
+    /// No vault was named.
+    #[error("no vault was given")]
+    NoVault,
+    /// No key was named.
+    #[error("no key was given")]
+    NoKey,
+    /// A local file cannot be read or written.
+    #[error("cannot {action} {}", path.display())]
+    Local {
+        /// The file.
+        path: PathBuf,
+        /// The verb.
+        action: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The result cannot be written to standard output.
+    #[error("the result cannot be written")]
+    Output(#[source] io::Error),
+    /// A backup left parts out.
+    #[error("{0} could not be read and were recorded as zeros")]
+    Skipped(String),
+    /// Something that cannot happen.
+    #[error("{0}")]
+    Bug(String),
+}
+
+impl Coded for FaceError {
+    fn code(&self) -> &'static Code {
+        match self {
+            Self::Usage(_) => &codes::USAGE_INVALID,
+            Self::Config { .. } => &codes::CONFIG_INVALID,
+            Self::NoVault => &codes::VAULT_NOT_GIVEN,
+            Self::NoKey => &codes::KEY_MISSING,
+            Self::Local { .. } | Self::Output(_) => &codes::LOCAL_IO,
+            Self::Skipped(_) => &codes::BACKUP_SKIPPED,
+            Self::Bug(_) => &codes::BUG,
+        }
+    }
+}
+
+/// A command that failed: any error of the catalog, perhaps with a better hint than the
+/// catalog's.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    error: Box<dyn Coded + Send + Sync>,
+    hint: Option<String>,
+}
+
+impl<E: Coded + Send + Sync + 'static> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self { error: Box::new(error), hint: None }
+    }
+}
+
+/// A failure as JSON; see `docs/json.md`.
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    code: &'a str,
+    kind: &'a str,
+    message: String,
+    causes: Vec<String>,
+    hint: &'a str,
+}
+
+impl Failure {
+    /// A usage error.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        FaceError::Usage(message.into()).into()
+    }
+
+    /// Says what to do better than the catalog can.
+    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Its place in the catalog.
+    pub(crate) fn code(&self) -> &'static Code {
+        self.error.code()
+    }
+
+    fn hint(&self) -> &str {
+        self.hint.as_deref().unwrap_or(self.code().hint)
+    }
+
+    /// The errors below the first one, outermost first, without repetitions.
+    fn causes(&self) -> Vec<String> {
+        let mut last = self.error.to_string();
+        let mut causes = Vec::new();
+        let mut next = self.error.source();
+        while let Some(cause) = next {
+            let text = cause.to_string();
+            // Some libraries print their source as part of themselves, some print nothing else.
+            if !last.ends_with(&text) {
+                causes.push(text.clone());
+                last = text;
+            }
+            next = cause.source();
+        }
+        causes
+    }
+
+    /// As words for people, in several lines.
+    pub(crate) fn to_text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |label: &str, words: &str| {
+            // Further lines (a parser that points at its place) keep their columns.
+            let words = printable(words);
+            writeln!(text, "{label} {words}").ok();
+        };
+        let label = |label| style(label).for_stderr().bold();
+        line(&label("Error:").red().to_string(), &self.error.to_string());
+        for cause in self.causes() {
+            line(&label("Caused by:").to_string(), &cause);
+        }
+        line(&label("Hint:").cyan().to_string(), self.hint());
+        line(&label("Code:").to_string(), self.code().name);
+        text
+    }
+
+    /// As one JSON object.
+    pub(crate) fn to_json(&self) -> String {
+        let error = ErrorBody {
+            code: self.code().name,
+            kind: self.code().kind.name(),
+            message: self.error.to_string(),
+            causes: self.causes(),
+            hint: self.hint(),
+        };
+        let text = serde_json::to_string_pretty(&serde_json::json!({ "error": error }));
+        text.unwrap_or_else(|error| {
+            format!("{{\"error\":{{\"message\":{:?}}}}}", error.to_string())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure() -> Failure {
+        let source = io::Error::other("no such luck\x1b[2J");
+        FaceError::Local { path: "/x".into(), action: "read", source }.into()
+    }
+
+    #[test]
+    fn words() {
+        assert_eq!(
+            console::strip_ansi_codes(&failure().to_text()),
+            "Error: cannot read /x\nCaused by: no such luck?[2J\nHint: Check the named path, its \
+             permissions and its free space.\nCode: local.io\n"
+        );
+        let hinted = failure().with_hint("Pray.").to_text();
+        assert!(hinted.contains("Pray."));
+    }
+
+    #[test]
+    fn json() {
+        let json: serde_json::Value = serde_json::from_str(&failure().to_json()).expect("json");
+        assert_eq!(json["error"]["code"], "local.io");
+        assert_eq!(json["error"]["kind"], "unavailable");
+        assert_eq!(json["error"]["causes"].as_array().map(Vec::len), Some(1));
+    }
+}

@@ -1,0 +1,165 @@
+//! Numbers, times and tables for people.
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use jiff::{Timestamp, tz::TimeZone};
+
+/// Bytes in IEC units: `0 B`, `512 B`, `1.5 MiB`, `12.3 GiB`, `1024 TiB`.
+pub(crate) fn bytes(bytes: u64) -> String {
+    const UNITS: [(u32, &str); 4] = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    for (shift, unit) in UNITS {
+        let one = 1_u64 << shift;
+        if bytes >= one {
+            let whole = bytes >> shift;
+            // Tenths, rounded down: a size is never shown larger than it is.
+            let tenth = u128::from(bytes & (one - 1)).wrapping_mul(10) >> shift;
+            return if whole >= 1000 || tenth == 0 {
+                format!("{whole} {unit}")
+            } else {
+                format!("{whole}.{tenth} {unit}")
+            };
+        }
+    }
+    format!("{bytes} B")
+}
+
+/// A duration: `0.3 s`, `12.0 s`, `3 min 20 s`, `2 h 05 min`.
+pub(crate) fn seconds(seconds: f64) -> String {
+    let whole = whole(seconds);
+    match whole {
+        0..60 => format!("{seconds:.1} s"),
+        60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
+        _ => format!("{} h {:02} min", whole / 3600, whole / 60 % 60),
+    }
+}
+
+/// Bytes a second over a duration; empty if that says nothing.
+pub(crate) fn rate(amount: u64, seconds: f64) -> String {
+    if seconds < 0.01 {
+        return String::new();
+    }
+    format!("{}/s", bytes(per_second(amount, seconds)))
+}
+
+#[allow(
+    clippy::as_conversions,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "figures for people; casts of floats saturate"
+)]
+fn per_second(amount: u64, seconds: f64) -> u64 {
+    (amount as f64 / seconds) as u64
+}
+
+#[allow(
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "figures for people; casts of floats saturate"
+)]
+fn whole(seconds: f64) -> u64 {
+    seconds as u64
+}
+
+/// A moment in the system's time zone, to the second, with its offset.
+pub(crate) fn time(moment: Timestamp) -> String {
+    time_in(moment, &TimeZone::system())
+}
+
+fn time_in(moment: Timestamp, zone: &TimeZone) -> String {
+    moment.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S %:z").to_string()
+}
+
+/// `1 disk`, `2 disks`.
+pub(crate) fn count(number: u64, one: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {one}{plural}")
+}
+
+/// Text from outside made safe for a terminal: control characters are shown as `?`.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect()
+}
+
+/// Text that ends in exactly one line break.
+pub(crate) fn one_final_newline(text: &str) -> String {
+    text.trim_end().to_owned() + "\n"
+}
+
+/// A plain table: a heading line, two spaces between columns. Columns named in `right` hold
+/// numbers and are aligned to the right.
+pub(crate) fn table<const N: usize>(
+    head: [&str; N],
+    right: &[usize],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(head);
+    for row in rows {
+        table.add_row(row.map(|cell| printable(&cell)));
+    }
+    for (index, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 2));
+        if right.contains(&index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+}
+
+/// Lines of `label: value`, the values in one column.
+pub(crate) fn facts(facts: &[(&str, String)]) -> String {
+    let width = facts.iter().map(|(label, _)| label.len()).max().unwrap_or(0);
+    let line = |(label, value): &(&str, String)| {
+        let line = format!("{label:width$}  {}", printable(value));
+        line.trim_end().to_owned() + "\n"
+    };
+    facts.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (amount, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1 KiB"),
+            (1536, "1.5 KiB"),
+            ((1 << 20) - 1, "1023 KiB"),
+            (1_610_612_736, "1.5 GiB"),
+            (256 << 40, "256 TiB"),
+            (u64::MAX, "16777215 TiB"),
+        ] {
+            assert_eq!(bytes(amount), text);
+        }
+    }
+
+    #[test]
+    fn durations_and_rates() {
+        assert_eq!(seconds(0.26), "0.3 s");
+        assert_eq!(seconds(200.0), "3 min 20 s");
+        assert_eq!(seconds(7500.0), "2 h 05 min");
+        assert_eq!(rate(200 << 20, 2.0), "100 MiB/s");
+        assert_eq!(rate(200, 0.0), "");
+    }
+
+    #[test]
+    fn times() {
+        let zone = TimeZone::get("Asia/Tokyo").expect("known");
+        assert_eq!(time_in(Timestamp::UNIX_EPOCH, &zone), "1970-01-01 09:00:00 +09:00");
+    }
+
+    #[test]
+    fn tables_have_no_trailing_space_and_hide_control_characters() {
+        let rows =
+            [["a".to_owned(), "1 B".to_owned()], ["bb\x1b[2J".to_owned(), "22 B".to_owned()]];
+        let text = table(["NAME", "SIZE"], &[1], rows);
+        assert_eq!(text, "NAME    SIZE\na        1 B\nbb?[2J  22 B\n");
+        assert_eq!(facts(&[("A", "1".to_owned()), ("Long", String::new())]), "A     1\nLong\n");
+    }
+}

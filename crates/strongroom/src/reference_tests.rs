@@ -1,0 +1,108 @@
+//! Pages that are made from the program stay what the program says.
+//!
+//! `STRONGROOM_BLESS=1 cargo test -p strongroom` writes them anew.
+
+use std::{fmt::Write as _, fs, path::Path};
+
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::{cli::Cli, commands::reference::errors_markdown, human::one_final_newline};
+
+/// The page docs/cli.md.
+fn cli_markdown() -> String {
+    let mut text = "\
+# Commands
+
+The long help of every command, as `strongroom COMMAND --help` prints it. This page is made from the
+program; a test keeps it current. What the commands print with `--output json` is in
+[json.md](json.md), what their errors mean in [errors.md](errors.md).
+
+"
+    .to_owned();
+    let mut command = Cli::command().disable_help_subcommand(true).term_width(98);
+    command.build();
+    section(&command, "", &mut text);
+    one_final_newline(&text)
+}
+
+fn section(command: &clap::Command, prefix: &str, text: &mut String) {
+    let name = format!("{prefix}{}", command.get_name());
+    let help = command.clone().bin_name(&name).render_long_help().to_string();
+    let help: String = help.lines().map(|line| line.trim_end().to_owned() + "\n").collect();
+    write!(text, "## {name}\n\n```text\n{}\n```\n\n", help.trim_end()).expect("writes");
+    for below in command.get_subcommands().filter(|command| !command.is_hide_set()) {
+        section(below, &format!("{name} "), text);
+    }
+}
+
+fn assert_current(page: &str, text: &str) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(page);
+    if std::env::var_os("STRONGROOM_BLESS").is_some() {
+        fs::write(&file, text).expect("writes");
+    }
+    let found = fs::read_to_string(&file).unwrap_or_default();
+    assert!(
+        found == text,
+        "docs/{page} is not what the program says; see `git diff` after \
+         STRONGROOM_BLESS=1 cargo test -p strongroom reference"
+    );
+}
+
+#[test]
+fn cli_page_is_current() {
+    assert_current("cli.md", &cli_markdown());
+}
+
+#[test]
+fn errors_page_is_current() {
+    assert_current("errors.md", &errors_markdown());
+}
+
+#[test]
+fn command_tree_is_sound() {
+    Cli::command().debug_assert();
+}
+
+/// The commands that a help text shows below `Examples:`, as arguments.
+fn examples(help: &str) -> Vec<Vec<String>> {
+    let examples = help.split("Examples:\n").nth(1).unwrap_or_default();
+    let examples = examples.split("\n\n").next().unwrap_or_default().replace("\\\n", " ");
+    let commands = examples.lines().filter(|line| line.trim().starts_with("strongroom "));
+    commands.map(|line| words(line.split(['|', '>']).next().unwrap_or_default())).collect()
+}
+
+/// Splits as a shell would, as far as the examples go.
+fn words(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut quote = None;
+    for c in line.trim().chars() {
+        match (c, quote) {
+            ('"' | '\'', None) => quote = Some(c),
+            (c, Some(open)) if c == open => quote = None,
+            (' ', None) => words.push(String::new()),
+            _ => words.last_mut().expect("one").push(c),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+#[test]
+fn every_command_has_examples_of_itself_that_parse() {
+    fn check(command: &clap::Command, path: &str) {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let examples = examples(&help);
+        for example in &examples {
+            if let Err(error) = Cli::try_parse_from(example) {
+                panic!("{example:?}: {error}");
+            }
+        }
+        let mut below = command.get_subcommands().peekable();
+        if below.peek().is_none() {
+            let own = |example: &Vec<String>| example.join(" ").starts_with(path);
+            assert!(examples.iter().any(own), "{path} has no example of itself");
+        }
+        below.for_each(|below| check(below, &format!("{path} {}", below.get_name())));
+    }
+    check(&Cli::command().disable_help_subcommand(true), "strongroom");
+}

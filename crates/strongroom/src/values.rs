@@ -1,0 +1,246 @@
+//! What users write on the command line and in the configuration file, parsed: sizes, durations,
+//! percentages, names, moments. Every error says what would have been right.
+
+use std::{path::PathBuf, str::FromStr, time::Duration};
+
+use jiff::{
+    Timestamp,
+    civil::{Date, DateTime, Time},
+    tz::TimeZone,
+};
+use strongroom_base::PointId;
+use strongroom_disk::DiskSpec;
+use strongroom_engine::PointSelector;
+use strongroom_format::check_name;
+
+/// Parses a number of bytes: digits and an optional `K`, `M`, `G` or `T`, powers of 1024.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    let wrong = || {
+        format!(
+            "{text:?} is not a size: write bytes, or a whole number with K, M, G or T (64K, 1G)"
+        )
+    };
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit = text.get(digits.len()..).unwrap_or_default().to_ascii_uppercase();
+    let shift: u32 = match unit.as_str() {
+        "" => 0,
+        "K" | "KIB" => 10,
+        "M" | "MIB" => 20,
+        "G" | "GIB" => 30,
+        "T" | "TIB" => 40,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    number.checked_mul(1 << shift).ok_or_else(|| format!("{text:?} is too large"))
+}
+
+/// Parses a rate in bytes a second: a size of at least 1, optionally followed by `/s`.
+pub(crate) fn rate(text: &str) -> Result<u64, String> {
+    match size(text.strip_suffix("/s").unwrap_or(text))? {
+        0 => Err("a rate of 0 would never end; leave the option out for no limit".to_owned()),
+        rate => Ok(rate),
+    }
+}
+
+/// Parses a number of threads: 1 to 256.
+pub(crate) fn threads(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (1..=256).contains(number));
+    number.ok_or_else(|| format!("{text:?} is not a number of threads from 1 to 256"))
+}
+
+/// Parses a duration: a whole number with `s`, `m`, `h` or `d`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let wrong =
+        || format!("{text:?} is not a duration: write a whole number with s, m, h or d (90s, 2h)");
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let seconds: u64 = match text.get(digits.len()..).unwrap_or_default() {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        "" if digits == "0" => 1,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    let seconds = number.checked_mul(seconds).filter(|seconds| *seconds <= 3650 * 86_400);
+    seconds.map(Duration::from_secs).ok_or_else(|| format!("{text:?} is longer than ten years"))
+}
+
+/// Parses a percentage: a whole number from 1 to 100, with or without `%`.
+pub(crate) fn percent(text: &str) -> Result<u8, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).parse().ok();
+    number
+        .filter(|number| (1..=100).contains(number))
+        .ok_or_else(|| format!("{text:?} is not a whole percentage from 1 to 100"))
+}
+
+/// Parses the name of an item or disk.
+pub(crate) fn name(text: &str) -> Result<String, String> {
+    if check_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "{text:?} is not a name: use 1 to 200 letters, digits, '.', '_' and '-', starting \
+             with a letter or digit"
+        ))
+    }
+}
+
+/// Parses a tag, `KEY=VALUE`.
+pub(crate) fn tag(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("{text:?} is not a tag: write KEY=VALUE")),
+    }
+}
+
+/// A named disk and where it is: `NAME=DISK`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NamedDisk {
+    /// Its name within the item.
+    pub(crate) name: String,
+    /// Where it is.
+    pub(crate) disk: DiskSpec,
+}
+
+impl FromStr for NamedDisk {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (before, disk) = text.split_once('=').ok_or_else(|| {
+            format!("{text:?} does not name the disk: write NAME=DISK, such as system={text}")
+        })?;
+        let disk = disk.parse().map_err(|error: strongroom_disk::DiskError| error.to_string())?;
+        Ok(Self { name: name(before)?, disk })
+    }
+}
+
+/// Where a restore goes: a folder for all disks, or a place for one of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RestoreTo {
+    /// `DIR`: each disk becomes a file of its name in it.
+    Folder(PathBuf),
+    /// `NAME=TARGET`.
+    Disk(NamedDisk),
+}
+
+impl FromStr for RestoreTo {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((before, _)) if check_name(before) => text.parse().map(Self::Disk),
+            _ if text.is_empty() => Err("there is no folder or target".to_owned()),
+            _ if text.starts_with("nbd") && text.contains("://") => {
+                Err(format!("say which disk goes there: NAME={text}"))
+            }
+            _ => Ok(Self::Folder(PathBuf::from(text))),
+        }
+    }
+}
+
+/// Which recovery point: `latest`, an id, or a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Point(pub(crate) PointSelector);
+
+impl FromStr for Point {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.eq_ignore_ascii_case("latest") {
+            return Ok(Self(PointSelector::Latest));
+        }
+        if let Ok(id) = point_id(text) {
+            return Ok(Self(PointSelector::Id(id)));
+        }
+        let moment = moment(text, &TimeZone::system()).ok_or_else(|| {
+            format!(
+                "{text:?} is no recovery point: write latest, an id, or a time such as \
+                 2026-11-22T18:00:00Z, \"2026-11-22 18:00\" or 2026-11-22"
+            )
+        })?;
+        Ok(Self(PointSelector::At(moment)))
+    }
+}
+
+/// Parses a recovery point's id, in any case.
+pub(crate) fn point_id(text: &str) -> Result<PointId, String> {
+    text.to_ascii_uppercase()
+        .parse()
+        .map_err(|_| format!("{text:?} is not the id of a recovery point (26 letters and digits)"))
+}
+
+/// A moment: with a zone as it says, without one in `zone`; a date alone is the end of that day,
+/// because it selects the newest point of the day.
+fn moment(text: &str, zone: &TimeZone) -> Option<Timestamp> {
+    if let Ok(timestamp) = text.parse() {
+        return Some(timestamp);
+    }
+    let local = match text.parse::<Date>() {
+        Ok(date) if text.len() <= 10 => date.to_datetime(Time::MAX),
+        _ => text.parse::<DateTime>().ok()?,
+    };
+    local.to_zoned(zone.clone()).ok().map(|zoned| zoned.timestamp())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        let good = [("0", 0), ("512", 512), ("64K", 65_536), ("10m", 10 << 20), ("1G", 1 << 30)];
+        for (text, bytes) in good {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        assert_eq!(size("2TiB"), Ok(2 << 40));
+        for bad in ["", "K", "1.5G", "10MB", "-1", "1 G", "99999999999T", "1Gx", "é"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+        assert_eq!(rate("100M/s"), Ok(100 << 20));
+        assert!(rate("0").is_err());
+    }
+
+    #[test]
+    fn durations_percentages_threads() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("2h"), Ok(Duration::from_hours(2)));
+        assert_eq!(duration("0"), Ok(Duration::ZERO));
+        for bad in ["", "5", "h", "1w", "99999999999999d"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+        assert_eq!((percent("5"), percent("100%")), (Ok(5), Ok(100)));
+        assert!(percent("0").is_err() && percent("101").is_err() && percent("x").is_err());
+        assert!(threads("0").is_err() && threads("257").is_err());
+    }
+
+    #[test]
+    fn disks_and_targets() {
+        let disk: NamedDisk = "root=/a=b.img".parse().expect("parses");
+        assert_eq!((disk.name.as_str(), disk.disk.to_string().as_str()), ("root", "/a=b.img"));
+        assert!("/a.img".parse::<NamedDisk>().is_err());
+        assert!("a/b=/a.img".parse::<NamedDisk>().is_err());
+        assert_eq!("./a=b".parse(), Ok(RestoreTo::Folder("./a=b".into())));
+        assert!(matches!("a=b".parse(), Ok(RestoreTo::Disk(_))));
+        assert!("nbd://host/x".parse::<RestoreTo>().is_err());
+    }
+
+    #[test]
+    fn moments() {
+        let zone = TimeZone::get("Asia/Tokyo").expect("known");
+        let at = |text: &str| moment(text, &zone).map(|moment| moment.to_string());
+        assert_eq!(at("2026-11-22T18:00:00Z").as_deref(), Some("2026-11-22T18:00:00Z"));
+        assert_eq!(at("2026-11-22T18:00:00+09:00").as_deref(), Some("2026-11-22T09:00:00Z"));
+        assert_eq!(at("2026-11-22 18:00").as_deref(), Some("2026-11-22T09:00:00Z"));
+        assert_eq!(at("2026-11-22").as_deref(), Some("2026-11-22T14:59:59.999999999Z"));
+        assert_eq!(at("yesterday"), None);
+    }
+
+    #[test]
+    fn points() {
+        assert_eq!("latest".parse(), Ok(Point(PointSelector::Latest)));
+        let id = PointId::from_bytes([7; 16]);
+        assert_eq!(id.to_string().to_lowercase().parse(), Ok(Point(PointSelector::Id(id))));
+        assert!("newest".parse::<Point>().is_err());
+    }
+}
