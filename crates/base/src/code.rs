@@ -112,6 +112,8 @@ catalog! {
     KEY_UNREADABLE = "key.unreadable", Invalid, "The key file or passphrase file cannot be read or is not usable.", "Check the path, its permissions and its content.";
     KEY_SLOT_NOT_FOUND = "key.slot_not_found", NotFound, "There is no such key slot.", "`strongroom vault key list` shows the slots.";
     KEY_LAST_SLOT = "key.last_slot", Conflict, "This is the only key slot; without it nobody could open the vault again.", "Add another key first.";
+    KEY_LIMIT = "key.limit", Conflict, "The vault has as many key slots or master keys as it can have.", "Remove a key slot that is no longer needed first.";
+    KEY_URI = "key.uri", Invalid, "The PKCS#11 URI is malformed, or has an attribute that is unknown or refused.", "Write it like `pkcs11:token=NAME;object=NAME?module-path=/PATH/MODULE.so&pin-source=/PATH/PIN`.";
     KEY_HSM = "key.hsm", Unavailable, "The PKCS#11 module or token refused or failed.", "Check the module path, token, PIN source and object named in the URI.";
 
     STORE_UNAVAILABLE = "store.unavailable", Unavailable, "The object store does not answer, or keeps failing.", "Check the network and the store, then run the command again: what is stored already is kept.";
