@@ -17,8 +17,12 @@ mod error;
 mod index;
 mod manifest;
 pub mod pack;
+pub mod ring;
 mod seal;
 pub mod sealed;
+pub mod secret;
+pub mod slot;
+mod text;
 
 pub use config::{Conditional, VaultConfig};
 pub use error::FormatError;

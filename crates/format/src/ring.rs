@@ -182,3 +182,77 @@ pub fn fuzz_ring(bytes: &[u8]) {
         assert_eq!(ring.encode().ok().as_deref(), Some(bytes), "one spelling per object");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn head() -> RingHead {
+        let vault = VaultId::from_bytes([1; 16]);
+        let key = |n| KeyId::from_bytes([n; 16]);
+        let mut head = RingHead::first(vault, Timestamp::UNIX_EPOCH, key(1)).next(
+            [7; 32],
+            Timestamp::UNIX_EPOCH,
+            key(2),
+        );
+        head.older.push(OlderKey { key: key(1), sealed: [8; 48] });
+        let slot = SlotId::from_bytes([3; 16]);
+        let [digest, public_key, enc] = [[4; 32], [5; 32], [6; 32]];
+        head.slots.push(RingSlot { slot, digest, public_key, enc, sealed: [9; 48] });
+        head.removed.push(SlotId::from_bytes([4; 16]));
+        head
+    }
+
+    fn encode(change: impl FnOnce(&mut RingHead)) -> Result<Vec<u8>, FormatError> {
+        let mut head = head();
+        change(&mut head);
+        Ring::new(head, |_| vec![0; 32])?.encode()
+    }
+
+    #[test]
+    fn rings_round_trip_and_impossible_ones_are_refused() {
+        let bytes = encode(|_| ()).expect("encodes");
+        assert_eq!(Ring::decode(&bytes).expect("decodes").head, head());
+        for result in [
+            encode(|head| head.generation = 0),
+            encode(|head| head.generation = Ring::MAX_GENERATION + 1),
+            encode(|head| head.slots.clear()),
+            encode(|head| head.slots.push(head.slots[0].clone())),
+            encode(|head| head.removed.push(head.slots[0].slot)),
+            encode(|head| head.removed.push(head.removed[0])),
+            encode(|head| head.current = head.older[0].key),
+            encode(|head| head.slots = vec![head.slots[0].clone(); 33]),
+        ] {
+            assert!(matches!(result, Err(FormatError::Text { .. })), "{result:?}");
+        }
+    }
+
+    #[test]
+    fn the_largest_ring_fits() {
+        let id = |n: u16| {
+            let mut bytes = [0xff; 16];
+            bytes[..2].copy_from_slice(&n.to_be_bytes());
+            bytes[0] &= 0x7f;
+            bytes
+        };
+        let bytes = encode(|head| {
+            let older = |n| OlderKey { key: KeyId::from_bytes(id(n)), sealed: [0; 48] };
+            head.older = (0..2000).map(older).collect();
+            let slot = |n| RingSlot { slot: SlotId::from_bytes(id(n)), ..head.slots[0].clone() };
+            head.slots = (0..32).map(slot).collect();
+            head.removed = (32..96).map(|n| SlotId::from_bytes(id(n))).collect();
+        });
+        assert!(bytes.expect("fits").len() > 200_000);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(at: usize, byte: u8) {
+            let mut bytes = encode(|_| ()).expect("encodes");
+            let at = at % bytes.len();
+            bytes[at] = byte;
+            fuzz_ring(&bytes);
+        }
+    }
+}

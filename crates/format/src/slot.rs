@@ -248,3 +248,80 @@ pub fn fuzz_slot(bytes: &[u8]) {
         assert_eq!(slot.encode().ok().as_deref(), Some(bytes), "one spelling per object");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn slot(label: &str, kek: Kek) -> Slot {
+        let ids =
+            (VaultId::from_bytes([1; 16]), SlotId::from_bytes([2; 16]), KeyId::from_bytes([3; 16]));
+        let (head, head_text) =
+            Slot::head(ids, label, Timestamp::UNIX_EPOCH, [4; 32], kek).expect("head");
+        Slot { head, head_text, sealed: vec![5; 80] }
+    }
+
+    fn kek() -> Kek {
+        Kek::Passphrase { cost: Argon2Cost::DEFAULT, salt: [6; 32] }
+    }
+
+    #[test]
+    fn hostile_texts_are_refused() {
+        let good = String::from_utf8(slot("x", kek()).encode().expect("encodes")).expect("text");
+        assert!(Slot::decode(good.as_bytes()).is_ok());
+        for (from, to) in [
+            ("131072", "4294967295"),
+            ("131072", "1"),
+            ("\"passes\":3", "\"passes\":0"),
+            ("\"passes\":3", "\"passes\":3,\"lanes\":9"),
+            ("\"label\":\"x\"", "\"label\":\"x\",\"label\":\"y\""),
+            ("\"label\":\"x\"", "\"label\":\"\\u0007\""),
+            ("{\"head\"", "{ \"head\""),
+            ("\"seal\"", "\"more\":1,\"seal\""),
+            ("BQUFBQU=", "BQUFBQV="),
+            ("passphrase", "retina"),
+        ] {
+            let bad = good.replace(from, to);
+            assert_ne!(bad, good, "{from}");
+            assert!(matches!(Slot::decode(bad.as_bytes()), Err(FormatError::Text { .. })), "{bad}");
+        }
+        let newer = good.replace("\"format\":1", "\"format\":2,\"more\":true");
+        assert!(matches!(
+            Slot::decode(newer.as_bytes()),
+            Err(FormatError::Version { found: 2, .. })
+        ));
+        let other = good.replace("strongroom key slot", "strongroom key ring");
+        assert!(matches!(Slot::decode(other.as_bytes()), Err(FormatError::Magic { .. })));
+        let long = [good.as_bytes(), &vec![b' '; 20_000]].concat();
+        assert!(Slot::decode(&long).is_err());
+        assert!(Slot::decode("[".repeat(9000).as_bytes()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn slots_round_trip(label in "\\PC{0,60}", salt: [u8; 32], challenge: [u8; 32]) {
+            prop_assume!(label_is_valid(&label));
+            let challenge = [challenge; 2].concat().try_into().expect("64 bytes");
+            for kek in [
+                Kek::KeyFile { salt, fingerprint: [9; 16] },
+                Kek::Passphrase { cost: Argon2Cost::DEFAULT, salt },
+                Kek::Pkcs11 { token: label.clone(), object: label.clone(), challenge },
+            ] {
+                let slot = slot(&label, kek);
+                prop_assert_eq!(Slot::decode(&slot.encode().expect("encodes")), Ok(slot));
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..300), at: usize, byte: u8) {
+            fuzz_slot(&bytes);
+            let mut text = slot("x", kek()).encode().expect("encodes");
+            let at = at % text.len();
+            text[at] = byte;
+            fuzz_slot(&text);
+            crate::ring::fuzz_ring(&bytes);
+            crate::ring::fuzz_ring(&text);
+        }
+    }
+}

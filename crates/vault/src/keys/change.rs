@@ -132,8 +132,7 @@ impl KeyRing {
                 }
             };
             if repair {
-                store.delete(bad)?;
-                store.put_new(bad, &bytes)?;
+                store.replace(bad, &bytes)?;
             }
             check.repairable.push(bad.clone());
         }
@@ -171,8 +170,7 @@ impl KeyRing {
                 return Err(KeyError::Limit { what, limit: MAX_PASSPHRASE_SLOTS });
             }
         }
-        let (first_id, first_key) = self.oldest();
-        let first = (first_id, first_key.clone());
+        let first = (self.holder.first_key, self.oldest().clone());
         for _ in 0..MAX_TRIES {
             let made = NewSlot::make(
                 (self.holder.vault, &first),

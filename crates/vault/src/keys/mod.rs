@@ -290,8 +290,8 @@ impl KeyRing {
     }
 
     /// The first master key: the digest keys derive from it for the vault's life.
-    pub fn oldest(&self) -> (KeyId, &MasterKey) {
-        (self.holder.first_key, &self.holder.secret.first_key)
+    pub fn oldest(&self) -> &MasterKey {
+        &self.holder.secret.first_key
     }
 
     /// A master key by its id; after `None`, [`refresh`](Self::refresh) may find it.
