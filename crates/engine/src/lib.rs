@@ -9,12 +9,22 @@
 //!  vault ─▶ walk (what to write) ─▶ fetchers ─▶ workers (open, decode, check) ─▶ disk
 //! ```
 
+mod backup;
+mod error;
+mod failure;
+mod points;
 mod progress;
+mod rate;
 mod report;
 mod request;
+mod restore;
 
+pub use backup::backup;
+pub use error::EngineError;
+pub use points::{diff_points, select_point};
 pub use progress::{Progress, Snapshot};
 pub use report::{
     BackupReport, DiffReport, DiskBackupReport, DiskDiffReport, DiskRestoreReport, RestoreReport,
 };
 pub use request::{BackupDisk, BackupRequest, Deltas, PointSelector, RestoreDisk, RestoreRequest};
+pub use restore::restore;

@@ -12,8 +12,8 @@ pub struct DiskBackupReport {
     pub name: String,
     /// Its size.
     pub size_bytes: u64,
-    /// Bytes of it that the source says are allocated.
-    pub allocated_bytes: u64,
+    /// Bytes of it that the source says are allocated; none if only changed ranges were looked at.
+    pub allocated_bytes: Option<u64>,
     /// Bytes in blocks that differ from the parent point.
     pub changed_bytes: u64,
     /// Bytes read from the source.

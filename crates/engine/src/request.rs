@@ -79,6 +79,9 @@ pub struct RestoreDisk {
     pub location: String,
     /// The target, at least as large as the disk.
     pub target: Arc<dyn DiskTarget>,
+    /// Compare with what the target holds and write only what differs: in place, or to go on with
+    /// an interrupted restore.
+    pub compare: bool,
 }
 
 /// A restore of disks of one recovery point.
@@ -89,8 +92,6 @@ pub struct RestoreRequest {
     pub point: PointId,
     /// Disks and targets.
     pub disks: Vec<RestoreDisk>,
-    /// Compare with what the target holds and write only what differs.
-    pub in_place: bool,
     /// Threads for decompressing; at least 1.
     pub threads: usize,
     /// Bytes a second to write to the targets at most.

@@ -53,8 +53,9 @@ pub struct DiskRecord {
     pub size_bytes: u64,
     /// Root of the image; all zero for an empty disk.
     pub root: Digest,
-    /// Bytes of the source that were allocated.
-    pub allocated_bytes: u64,
+    /// Bytes of the source that were allocated, if all of it was looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allocated_bytes: Option<u64>,
     /// Bytes in blocks that differ from the parent point.
     pub changed_bytes: u64,
     /// Bytes read from the source.

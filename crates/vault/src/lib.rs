@@ -24,7 +24,7 @@ mod writers;
 
 pub use error::VaultError;
 pub use index::{Index, Location};
-pub use read::Reader;
+pub use read::{Reader, is_damage};
 pub use vault::{Vault, VaultOptions};
 pub use write::Writer;
 pub use writers::{Life, STALE_AFTER, Seen, WriterNote};

@@ -45,6 +45,16 @@ impl Vault {
         Reader { vault: self, decoder: Decoder::new(), base: Vec::new() }
     }
 
+    /// The places of a block, the best first.
+    pub fn places(&self, digest: &Digest) -> Result<Vec<Location>> {
+        self.index.find(digest).map_err(|error| self.local_error(error))
+    }
+
+    /// A stretch of a data pack, as it is.
+    pub fn fetch(&self, pack: &PackId, range: ByteRange) -> Result<Vec<u8>> {
+        Ok(self.store.get_range(&layout::pack(PackKind::Data, pack), range)?)
+    }
+
     /// The sealed bytes of one record.
     fn sealed_record(&self, place: &Location) -> Result<Vec<u8>> {
         let key = layout::pack(place.header.kind, &place.pack);
@@ -177,7 +187,7 @@ impl Vault {
 }
 
 /// Whether another copy may be better.
-pub(crate) fn is_damage(error: &VaultError) -> bool {
+pub fn is_damage(error: &VaultError) -> bool {
     use strongroom_objects::StoreError;
     matches!(
         error,

@@ -1,0 +1,152 @@
+//! What happens to one block: is it zero, unchanged, known, a small delta, or new?
+
+use std::sync::{PoisonError, atomic::Ordering};
+
+use strongroom_base::{BLOCK_SIZE, BLOCK_SIZE_U64, Digest};
+use strongroom_format::{
+    codec::{Encoder, Encoding},
+    pack::RecordKind,
+};
+use strongroom_vault::{Reader, Vault, VaultError, Writer};
+
+use super::{DiskWork, Filled};
+use crate::error::{EngineError, Result};
+
+/// A delta below this is taken without looking at what full compression would give.
+const SMALL_DELTA: usize = 8 * 1024;
+/// No delta is larger: beyond about half a block it is stored in full again.
+const MAX_DELTA: usize = BLOCK_SIZE / 2;
+/// Deltas that fail in a row before only every eighth block tries one: a rewritten file gains
+/// nothing, a changed database nearly always.
+const GIVE_UP_AFTER: u32 = 4;
+
+/// Hashes, compresses and stores blocks; one for each thread.
+pub(super) struct Worker<'a> {
+    vault: &'a Vault,
+    writer: &'a Writer,
+    encoder: Encoder,
+    reader: Reader<'a>,
+    base: Vec<u8>,
+    deltas: bool,
+    misses: u32,
+}
+
+impl<'a> Worker<'a> {
+    pub(super) fn new(vault: &'a Vault, writer: &'a Writer, deltas: bool) -> Self {
+        Self {
+            vault,
+            writer,
+            encoder: Encoder::new(),
+            reader: vault.reader(),
+            base: Vec::new(),
+            deltas,
+            misses: 0,
+        }
+    }
+
+    /// Works through the blocks of a unit and notes their digests in its leaf.
+    pub(super) fn unit(&mut self, filled: &mut Filled<'_>) -> Result<()> {
+        let work = &filled.job.work;
+        let leaf = &filled.unit.leaf;
+        let mut updates = Vec::with_capacity(super::UNIT_BLOCKS);
+        self.misses = 0;
+        let mut blocks = filled.buffer.as_chunks::<BLOCK_SIZE>().0.iter();
+        for run in &filled.unit.runs {
+            for (slot, block) in (run.slot..=255).zip(blocks.by_ref().take(run.blocks)) {
+                let old = leaf.parent.as_ref().map_or(Digest::HOLE, |node| node.get(slot));
+                let digest = self.vault.hasher().block(block);
+                if digest != old {
+                    work.count_changed();
+                    if !digest.is_hole() {
+                        self.changed(work, digest, old, block)?;
+                    }
+                    updates.push((slot, digest));
+                }
+                work.progress.advance(BLOCK_SIZE_U64);
+            }
+        }
+        let mut node = leaf.node.lock().unwrap_or_else(PoisonError::into_inner);
+        updates.into_iter().for_each(|(slot, digest)| node.set(slot, digest));
+        Ok(())
+    }
+
+    fn changed(
+        &mut self,
+        work: &DiskWork,
+        digest: Digest,
+        old: Digest,
+        block: &[u8; BLOCK_SIZE],
+    ) -> Result<()> {
+        let claimed = self
+            .vault
+            .index()
+            .claim(&digest)
+            .map_err(|source| VaultError::Local { path: "index cache".into(), source })?;
+        if !claimed {
+            work.deduplicated_blocks.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        }
+        let stored = match self.delta_base(&old)? {
+            Some(base) => self.store_best(work, digest, base, block)?,
+            None => self.store_full(digest, block)?,
+        };
+        let stored = u64::from(stored);
+        work.stored.fetch_add(stored, Ordering::Relaxed);
+        work.progress.add_stored(stored);
+        Ok(())
+    }
+
+    /// The full block that the new one can be a delta against, read into `self.base`.
+    fn delta_base(&mut self, old: &Digest) -> Result<Option<Digest>> {
+        let worth = self.misses < GIVE_UP_AFTER || self.misses.is_multiple_of(8);
+        if !self.deltas || old.is_hole() {
+            return Ok(None);
+        }
+        if !worth {
+            self.misses = self.misses.saturating_add(1);
+            return Ok(None);
+        }
+        match self.reader.delta_base(old, &mut self.base) {
+            Ok(base) => Ok(base),
+            // A damaged old version must not stop the new one from being stored in full.
+            Err(error) if matches!(error, VaultError::Store(_)) => Err(EngineError::Vault(error)),
+            Err(error) => {
+                tracing::warn!(%error, "no delta: the previous version of a block cannot be read");
+                Ok(None)
+            }
+        }
+    }
+
+    fn store_best(
+        &mut self,
+        work: &DiskWork,
+        digest: Digest,
+        base: Digest,
+        block: &[u8; BLOCK_SIZE],
+    ) -> Result<u32> {
+        let delta = self.encoder.delta(block, &self.base, MAX_DELTA).map(<[u8]>::to_vec);
+        let Some(delta) = delta else {
+            self.misses = self.misses.saturating_add(1);
+            return self.store_full(digest, block);
+        };
+        if delta.len() > SMALL_DELTA {
+            // A delta binds its base, so it must save a good part.
+            let (encoding, full) = self.encoder.full(block);
+            if full.len().saturating_mul(3) < delta.len().saturating_mul(4) {
+                self.misses = self.misses.saturating_add(1);
+                let kind = RecordKind::of_block(encoding);
+                return Ok(self.writer.store_block(kind, digest, BLOCK_SIZE, None, full)?);
+            }
+        }
+        self.misses = 0;
+        work.delta_blocks.fetch_add(1, Ordering::Relaxed);
+        let kind = RecordKind::of_block(Encoding::Delta);
+        Ok(self.writer.store_block(kind, digest, BLOCK_SIZE, Some(base), &delta)?)
+    }
+
+    fn store_full(&mut self, digest: Digest, block: &[u8; BLOCK_SIZE]) -> Result<u32> {
+        let (encoding, payload) = self.encoder.full(block);
+        let kind = RecordKind::of_block(encoding);
+        Ok(self.writer.store_block(kind, digest, BLOCK_SIZE, None, payload)?)
+    }
+}

@@ -1,0 +1,108 @@
+//! Why work of the engine failed.
+
+use strongroom_base::{ByteRange, Code, Coded, PointId, codes};
+use strongroom_disk::DiskError;
+use strongroom_image::SizeError;
+use strongroom_vault::VaultError;
+
+/// Why work of the engine failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The vault failed.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// A disk failed.
+    #[error("disk {name}")]
+    Disk {
+        /// The disk's name within the item.
+        name: String,
+        /// The cause.
+        source: DiskError,
+    },
+    /// A part of a source disk cannot be read.
+    #[error("disk {name}: {range} cannot be read")]
+    SourceRead {
+        /// The disk's name within the item.
+        name: String,
+        /// The part.
+        range: ByteRange,
+        /// The cause.
+        source: DiskError,
+    },
+    /// A tree of the vault is damaged.
+    #[error("the image of disk {name} is damaged")]
+    Image {
+        /// The disk's name within the item.
+        name: String,
+        /// The cause.
+        source: strongroom_image::Error<VaultError>,
+    },
+    /// The disk has an impossible size.
+    #[error("disk {name}")]
+    Size {
+        /// The disk's name within the item.
+        name: String,
+        /// The cause.
+        source: SizeError,
+    },
+    /// Disk names are wrong or not unique.
+    #[error("the disks of item {item} need different names of letters, digits, '.', '_' and '-'")]
+    Names {
+        /// The item.
+        item: String,
+    },
+    /// Changed ranges lie outside the disk.
+    #[error("disk {name} has {size} bytes; a changed range ends at {end}")]
+    Ranges {
+        /// The disk's name within the item.
+        name: String,
+        /// Its size.
+        size: u64,
+        /// Where the last range ends.
+        end: u64,
+    },
+    /// The point has no disk of this name.
+    #[error("recovery point {point} has no disk {name}")]
+    NoSuchDisk {
+        /// The point.
+        point: PointId,
+        /// The name asked for.
+        name: String,
+    },
+    /// No point as old as that.
+    #[error("item {item} has no recovery point at or before {time}")]
+    NoneBefore {
+        /// The item.
+        item: String,
+        /// The moment asked for.
+        time: jiff::Timestamp,
+    },
+    /// Stopped on request.
+    #[error("stopped on request")]
+    Interrupted,
+    /// Something happened that must not.
+    #[error("{0}")]
+    Bug(&'static str),
+}
+
+impl Coded for EngineError {
+    fn code(&self) -> &'static Code {
+        match self {
+            Self::Vault(error) => error.code(),
+            Self::Disk { source, .. } => source.code(),
+            Self::SourceRead { .. } => &codes::BACKUP_SOURCE_READ,
+            Self::Image { source, .. } => source.code(),
+            Self::Size { source, .. } => source.code(),
+            Self::Names { .. } => &codes::ITEM_NAME,
+            Self::Ranges { .. } => &codes::RANGES_INVALID,
+            Self::NoSuchDisk { .. } => &codes::POINT_DISK_NOT_FOUND,
+            Self::NoneBefore { .. } => &codes::POINT_NONE_BEFORE,
+            Self::Interrupted => &codes::INTERRUPTED,
+            Self::Bug(_) => &codes::BUG,
+        }
+    }
+}
+
+/// The usual result.
+pub(crate) type Result<T, E = EngineError> = std::result::Result<T, E>;

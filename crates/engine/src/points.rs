@@ -1,0 +1,95 @@
+//! Questions about recovery points: which one, and what differs between two.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use strongroom_base::{BLOCK_SIZE_U64, ByteRange};
+use strongroom_format::{DiskRecord, Manifest, SkippedRange};
+use strongroom_image::{Image, diff};
+use strongroom_vault::{Vault, VaultError};
+
+use crate::{
+    DiffReport, DiskDiffReport, PointSelector,
+    error::{EngineError, Result},
+};
+
+/// Ranges that a report lists at most.
+const MAX_RANGES: usize = 100_000;
+
+/// Finds the recovery point of an item that a user means.
+pub fn select_point(vault: &Vault, item: &str, selector: PointSelector) -> Result<Manifest> {
+    let none = || VaultError::ItemNotFound { item: item.to_owned() };
+    match selector {
+        PointSelector::Latest => Ok(vault.latest(item)?.ok_or_else(none)?),
+        PointSelector::Id(id) => Ok(vault.point(item, id)?),
+        PointSelector::At(time) => {
+            let points = vault.points(Some(item))?;
+            let at_or_before = points.into_iter().rev().find(|point| point.time <= time);
+            at_or_before.ok_or_else(|| EngineError::NoneBefore { item: item.to_owned(), time })
+        }
+    }
+}
+
+/// What differs between two points of an item, disk by disk, at a cost that follows the
+/// difference.
+pub fn diff_points(vault: &Arc<Vault>, from: &Manifest, to: &Manifest) -> Result<DiffReport> {
+    let names: BTreeSet<&str> =
+        from.disks.iter().chain(&to.disks).map(|disk| disk.name.as_str()).collect();
+    let find = |manifest: &Manifest, name: &str| {
+        manifest.disks.iter().find(|disk| disk.name == name).cloned()
+    };
+    let disks = names
+        .into_iter()
+        .map(|name| diff_disk(vault, name, find(from, name), find(to, name)))
+        .collect::<Result<_>>()?;
+    Ok(DiffReport { item: to.item.clone(), from: from.id, to: to.id, disks })
+}
+
+fn diff_disk(
+    vault: &Arc<Vault>,
+    name: &str,
+    old: Option<DiskRecord>,
+    new: Option<DiskRecord>,
+) -> Result<DiskDiffReport> {
+    let image = |record: &Option<DiskRecord>| {
+        let image = record.as_ref().map(|record| Image::new(record.size_bytes, record.root));
+        image.transpose().map_err(|source| EngineError::Size { name: name.to_owned(), source })
+    };
+    let mut report = DiskDiffReport {
+        name: name.to_owned(),
+        old_size_bytes: old.as_ref().map(|disk| disk.size_bytes),
+        new_size_bytes: new.as_ref().map(|disk| disk.size_bytes),
+        changed_bytes: 0,
+        cleared_bytes: 0,
+        changed: Vec::new(),
+        cleared: Vec::new(),
+    };
+    let Some(new) = image(&new)? else { return Ok(report) };
+    for block in diff(image(&old)?, new, &**vault, new.bytes()) {
+        let block = block.map_err(|source| match source {
+            strongroom_image::Error::Store(error) => EngineError::Vault(error),
+            source => EngineError::Image { name: name.to_owned(), source },
+        })?;
+        let start = block.block.saturating_mul(BLOCK_SIZE_U64);
+        let end = start.saturating_add(BLOCK_SIZE_U64).min(new.size());
+        let range = ByteRange::between(start, end);
+        if block.new.is_hole() {
+            report.cleared_bytes = report.cleared_bytes.saturating_add(range.len());
+            add(&mut report.cleared, range);
+        } else {
+            report.changed_bytes = report.changed_bytes.saturating_add(range.len());
+            add(&mut report.changed, range);
+        }
+    }
+    Ok(report)
+}
+
+/// Appends a range, joined to the last one where they touch.
+fn add(ranges: &mut Vec<SkippedRange>, range: ByteRange) {
+    if let Some(last) = ranges.last_mut()
+        && last.offset.saturating_add(last.length) == range.offset()
+    {
+        last.length = last.length.saturating_add(range.len());
+    } else if ranges.len() < MAX_RANGES {
+        ranges.push(SkippedRange { offset: range.offset(), length: range.len() });
+    }
+}

@@ -1,0 +1,327 @@
+//! Restore: one recovery point in, disks out.
+//!
+//! ```text
+//!  leaves ─▶ plan: a window of blocks, by pack ─spans─▶ fetchers ─▶ workers ─runs─▶ writers
+//!            (and, to compare, what the target holds)              open, check     large writes
+//! ```
+//!
+//! Packs are read in large spans in the order in which they lie, whatever the order of the blocks
+//! on the disk. Every block is checked against its digest before it is written.
+
+mod compare;
+mod plan;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use strongroom_base::{AlignedBuf, BLOCK_SIZE, BLOCK_SIZE_U64, ByteRange, Cancel};
+use strongroom_disk::{DiskError, DiskTarget};
+use strongroom_image::Image;
+use strongroom_vault::{Location, Reader, Vault, VaultError, is_damage};
+
+use self::plan::{Span, plan_disk};
+use crate::{
+    DiskRestoreReport, Progress, RestoreReport, RestoreRequest,
+    error::{EngineError, Result},
+    failure::Failure,
+    rate::Rate,
+};
+
+/// Reads of packs in flight.
+const FETCHERS: usize = 4;
+/// Writes to a target in flight.
+const WRITERS: usize = 4;
+/// Blocks written with one call: 2 MiB.
+const RUN_BLOCKS: usize = 32;
+
+/// One disk during its restore.
+struct Job<'a> {
+    name: &'a str,
+    location: &'a str,
+    target: &'a dyn DiskTarget,
+    image: Image,
+    compare: bool,
+    data_blocks: AtomicU64,
+    compared_blocks: AtomicU64,
+    written_blocks: AtomicU64,
+    written_bytes: AtomicU64,
+}
+
+impl Job<'_> {
+    fn disk_error(&self, source: DiskError) -> EngineError {
+        EngineError::Disk { name: self.name.to_owned(), source }
+    }
+
+    fn image_error(&self, source: strongroom_image::Error<VaultError>) -> EngineError {
+        match source {
+            strongroom_image::Error::Store(error) => EngineError::Vault(error),
+            source => EngineError::Image { name: self.name.to_owned(), source },
+        }
+    }
+
+    /// The bytes of so many blocks, as far as they lie within the disk.
+    fn range(&self, block: u64, blocks: u64) -> ByteRange {
+        let start = block.saturating_mul(BLOCK_SIZE_U64);
+        let end = start.saturating_add(blocks.saturating_mul(BLOCK_SIZE_U64));
+        ByteRange::between(start, end.min(self.image.size()))
+    }
+
+    /// Makes blocks zero on a target that is not known to be.
+    fn clear(&self, block: u64, blocks: u64) -> Result<()> {
+        let range = self.range(block, blocks);
+        self.target.write_zeroes(range).map_err(|source| self.disk_error(source))?;
+        self.written_blocks.fetch_add(blocks, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn report(&self, seconds: f64) -> DiskRestoreReport {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        DiskRestoreReport {
+            name: self.name.to_owned(),
+            location: self.location.to_owned(),
+            size_bytes: self.image.size(),
+            data_bytes: load(&self.data_blocks).saturating_mul(BLOCK_SIZE_U64),
+            compared_blocks: load(&self.compared_blocks),
+            written_blocks: load(&self.written_blocks),
+            written_bytes: load(&self.written_bytes),
+            seconds,
+        }
+    }
+}
+
+/// A span of a pack whose bytes are in memory.
+struct Fetched<'a> {
+    job: &'a Job<'a>,
+    span: Span,
+    /// None: the span could not be read in one piece; its blocks are tried one by one.
+    bytes: Option<Vec<u8>>,
+}
+
+/// Some neighbouring blocks, ready to be written.
+struct Run<'a> {
+    job: &'a Job<'a>,
+    block: u64,
+    data: AlignedBuf,
+}
+
+/// Restores disks of one recovery point.
+pub fn restore(
+    vault: &Arc<Vault>,
+    request: &RestoreRequest,
+    progress: &Progress,
+    cancel: &Cancel,
+) -> Result<RestoreReport> {
+    let clock = Arc::clone(vault.clock());
+    let started = clock.monotonic();
+    progress.set_stage("preparing");
+    let manifest = vault.point(&request.item, request.point)?;
+    let mut jobs = Vec::new();
+    for disk in &request.disks {
+        let record =
+            manifest.disks.iter().find(|record| record.name == disk.name).ok_or_else(|| {
+                EngineError::NoSuchDisk { point: request.point, name: disk.name.clone() }
+            })?;
+        let image = Image::new(record.size_bytes, record.root)
+            .map_err(|source| EngineError::Size { name: disk.name.clone(), source })?;
+        let job = Job {
+            name: &disk.name,
+            location: &disk.location,
+            target: &*disk.target,
+            image,
+            compare: disk.compare,
+            data_blocks: AtomicU64::new(0),
+            compared_blocks: AtomicU64::new(0),
+            written_blocks: AtomicU64::new(0),
+            written_bytes: AtomicU64::new(0),
+        };
+        if job.target.size() < image.size() {
+            let (have, need) = (job.target.size(), image.size());
+            let disk = disk.location.clone();
+            return Err(job.disk_error(DiskError::TooSmall { disk, have, need }));
+        }
+        progress.add_total(image.size());
+        jobs.push(job);
+    }
+    progress.set_stage("restoring");
+    run(vault, &jobs, request, progress, cancel)?;
+    progress.set_stage("flushing");
+    for job in &jobs {
+        job.target.flush().map_err(|source| job.disk_error(source))?;
+    }
+    let seconds = clock.monotonic().saturating_sub(started).as_secs_f64();
+    Ok(RestoreReport {
+        recovery_point: request.point,
+        item: request.item.clone(),
+        seconds,
+        disks: jobs.iter().map(|job| job.report(seconds)).collect(),
+    })
+}
+
+fn run(
+    vault: &Vault,
+    jobs: &[Job<'_>],
+    request: &RestoreRequest,
+    progress: &Progress,
+    cancel: &Cancel,
+) -> Result<()> {
+    let failure = Failure::new(cancel);
+    let clock = Arc::clone(vault.clock());
+    let rate = Rate::new(&*clock, request.limit_rate);
+    let threads = request.threads.clamp(1, 64);
+    let fetchers = if vault.store().is_local() { FETCHERS } else { FETCHERS.saturating_mul(4) };
+    let buffer_count = threads.saturating_add(WRITERS.saturating_mul(2));
+    let (give, take) = bounded::<AlignedBuf>(buffer_count);
+    for _ in 0..buffer_count {
+        let capacity = RUN_BLOCKS.saturating_mul(BLOCK_SIZE);
+        give.send(AlignedBuf::with_capacity(capacity)).map_err(|_| EngineError::Bug("no pool"))?;
+    }
+    let (spans, to_fetch) = bounded::<(&Job<'_>, Span)>(fetchers);
+    let (fetched, to_open) = bounded::<Fetched<'_>>(2);
+    let (runs, to_write) = bounded::<Run<'_>>(buffer_count);
+    std::thread::scope(|scope| {
+        let (failure, rate) = (&failure, &rate);
+        for job in jobs {
+            let spans = spans.clone();
+            scope.spawn(move || {
+                let send = |span| spans.send((job, span)).is_ok();
+                failure.keep(plan_disk(vault, job, threads, progress, failure, &send));
+            });
+        }
+        drop(spans);
+        for _ in 0..fetchers {
+            let (to_fetch, fetched) = (to_fetch.clone(), fetched.clone());
+            scope.spawn(move || {
+                for (job, span) in to_fetch {
+                    if failure.go_on() {
+                        failure.keep(fetch(vault, job, span, &fetched));
+                    }
+                }
+            });
+        }
+        drop((to_fetch, fetched));
+        for _ in 0..threads {
+            let (to_open, runs, take) = (to_open.clone(), runs.clone(), take.clone());
+            scope.spawn(move || {
+                let mut reader = vault.reader();
+                for fetched in to_open {
+                    if failure.go_on() {
+                        failure.keep(open(&mut reader, fetched, &take, &runs));
+                    }
+                }
+            });
+        }
+        drop((to_open, runs, take));
+        for _ in 0..WRITERS {
+            let (to_write, give) = (to_write.clone(), give.clone());
+            scope.spawn(move || {
+                for run in to_write {
+                    if failure.go_on() {
+                        failure.keep(write(&run, rate, progress));
+                    }
+                    give.send(run.data).ok();
+                }
+            });
+        }
+        drop((to_write, give));
+    });
+    failure.into_result()
+}
+
+fn fetch<'a>(
+    vault: &Vault,
+    job: &'a Job<'a>,
+    span: Span,
+    fetched: &Sender<Fetched<'a>>,
+) -> Result<()> {
+    let bytes = match vault.fetch(&span.pack, span.range) {
+        Ok(bytes) => Some(bytes),
+        Err(error) if is_damage(&error) => None,
+        Err(error) => return Err(error.into()),
+    };
+    // Nobody listens after a failure.
+    fetched.send(Fetched { job, span, bytes }).ok();
+    Ok(())
+}
+
+/// Opens the records of a span in the order of the blocks on the disk, and joins neighbours.
+fn open<'a>(
+    reader: &mut Reader<'_>,
+    fetched: Fetched<'a>,
+    buffers: &Receiver<AlignedBuf>,
+    runs: &Sender<Run<'a>>,
+) -> Result<()> {
+    let Fetched { job, span, mut bytes } = fetched;
+    let mut open: Option<Run<'a>> = None;
+    for (block, record) in span.targets() {
+        let next = open.as_ref().is_some_and(|run| {
+            let blocks = run.data.len().checked_div(BLOCK_SIZE).unwrap_or(0);
+            run.data.room() >= BLOCK_SIZE
+                && run.block.saturating_add(u64::try_from(blocks).unwrap_or(0)) == block
+        });
+        if !next {
+            let Ok(mut data) = buffers.recv() else { return Ok(()) };
+            data.clear();
+            if let Some(full) = open.replace(Run { job, block, data }) {
+                runs.send(full).ok();
+            }
+        }
+        let Some(run) = &mut open else { continue };
+        let start = run.data.len();
+        run.data.resize(start.saturating_add(BLOCK_SIZE));
+        let plain = run.data.get_mut(start..).unwrap_or_default();
+        open_block(reader, &span, record, bytes.as_deref_mut(), plain)?;
+    }
+    if let Some(run) = open {
+        runs.send(run).ok();
+    }
+    Ok(())
+}
+
+fn open_block(
+    reader: &mut Reader<'_>,
+    span: &Span,
+    place: &Location,
+    bytes: Option<&mut [u8]>,
+    plain: &mut [u8],
+) -> Result<()> {
+    let start = u64::from(place.entry.offset).saturating_sub(span.range.offset());
+    let start = usize::try_from(start).unwrap_or(usize::MAX);
+    let len = usize::try_from(place.entry.stored_len).unwrap_or(usize::MAX);
+    let sealed = bytes.and_then(|bytes| bytes.get(start..start.saturating_add(len)));
+    if let Some(sealed) = sealed {
+        // A block may have several places on the disk: its bytes are opened in a copy.
+        let mut sealed = sealed.to_vec();
+        match reader.open_fetched(place, &mut sealed, plain) {
+            Ok(()) => return Ok(()),
+            Err(error) if is_damage(&error) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    // From a mirror, or from another pack.
+    Ok(reader.block(&place.entry.digest, plain)?)
+}
+
+fn write(run: &Run<'_>, rate: &Rate<'_>, progress: &Progress) -> Result<()> {
+    let job = run.job;
+    let blocks = u64::try_from(run.data.len()).unwrap_or(0).checked_div(BLOCK_SIZE_U64);
+    let blocks = blocks.unwrap_or(0);
+    let range = job.range(run.block, blocks);
+    rate.pass(range.len());
+    let len = usize::try_from(range.len()).unwrap_or(usize::MAX);
+    let data = run.data.get(..len).unwrap_or(&run.data);
+    job.target.write_at(range.offset(), data).map_err(|source| job.disk_error(source))?;
+    job.written_blocks.fetch_add(blocks, Ordering::Relaxed);
+    job.written_bytes.fetch_add(range.len(), Ordering::Relaxed);
+    progress.add_stored(range.len());
+    progress.advance(range.len());
+    Ok(())
+}
+
+/// Blocks by digest: a block that occurs several times is fetched once a window.
+type Wanted = BTreeMap<strongroom_base::Digest, Vec<u64>>;

@@ -1,0 +1,197 @@
+//! Which parts of which packs a disk needs.
+
+use std::collections::HashMap;
+
+use strongroom_base::{BLOCK_SIZE_U64, ByteRange, Digest, LEAF_SPAN, PackId};
+use strongroom_image::{Cursor, Node};
+use strongroom_vault::{Location, Vault, VaultError};
+
+use super::{Job, Wanted, compare::Comparer};
+use crate::{Progress, error::Result, failure::Failure};
+
+/// Leaves that are planned together: 512 MiB of disk.
+const WINDOW_LEAVES: u64 = 32;
+/// Bytes of a pack that are fetched with one read at most.
+const SPAN_MAX: u64 = 4 * 1024 * 1024;
+/// Unneeded bytes that are read along rather than starting another read.
+const GAP_MAX: u64 = 64 * 1024;
+
+/// A stretch of a pack and the records that are wanted from it.
+pub(super) struct Span {
+    pub(super) pack: PackId,
+    pub(super) range: ByteRange,
+    records: Vec<(Location, Vec<u64>)>,
+}
+
+impl Span {
+    /// The blocks of the disk that the span fills, ascending.
+    pub(super) fn targets(&self) -> Vec<(u64, &Location)> {
+        let mut targets: Vec<_> = self
+            .records
+            .iter()
+            .flat_map(|(place, blocks)| blocks.iter().map(move |block| (*block, place)))
+            .collect();
+        targets.sort_unstable_by_key(|(block, _)| *block);
+        targets
+    }
+}
+
+/// Plans a disk and hands on its spans; `send` says false when nobody wants more.
+pub(super) fn plan_disk(
+    vault: &Vault,
+    job: &Job<'_>,
+    threads: usize,
+    progress: &Progress,
+    failure: &Failure<'_>,
+    send: &dyn Fn(Span) -> bool,
+) -> Result<()> {
+    let mut cursor = Cursor::new(job.image, vault);
+    let comparer = Comparer::new(vault, job, threads);
+    let blank = job.target.is_blank() && !job.compare;
+    let error = |source| job.image_error(source);
+    let mut first = 0;
+    while first < job.image.leaves() && failure.go_on() {
+        if blank {
+            // A blank target needs nothing where there are holes.
+            let next = cursor.next_leaf(first).map_err(error)?.map(|leaf| leaf.index);
+            let next = next.unwrap_or(job.image.leaves());
+            let skipped = job.range(blocks_of(first), blocks_of(next.saturating_sub(first)));
+            progress.advance(skipped.len());
+            first = next;
+        }
+        let window = first..first.saturating_add(WINDOW_LEAVES).min(job.image.leaves());
+        first = window.end;
+        let mut leaves = Vec::new();
+        let mut at = window.start;
+        while let Some(leaf) = cursor.next_leaf(at).map_err(error)? {
+            if leaf.index >= window.end {
+                break;
+            }
+            at = leaf.index.saturating_add(1);
+            leaves.push((leaf.index, leaf.node));
+        }
+        let blocks = window.end.saturating_sub(window.start);
+        let bytes = job.range(blocks_of(window.start), blocks_of(blocks)).len();
+        let mut wanted = Wanted::new();
+        if job.compare {
+            comparer.window(window, &leaves, &mut wanted)?;
+        } else {
+            let mut holes = Holes::new(job);
+            let mut nodes = leaves.iter().peekable();
+            for index in window {
+                let node = nodes.next_if(|(leaf, _)| *leaf == index).map(|(_, node)| &**node);
+                want_leaf(job, index, node, &mut wanted, (!blank).then_some(&mut holes))?;
+            }
+            holes.close()?;
+        }
+        let blocks: usize = wanted.values().map(Vec::len).sum();
+        let blocks = u64::try_from(blocks).unwrap_or(0);
+        progress.advance(bytes.saturating_sub(blocks.saturating_mul(BLOCK_SIZE_U64)));
+        for span in spans_of(vault, wanted)? {
+            if !send(span) {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+const fn blocks_of(leaves: u64) -> u64 {
+    leaves.saturating_mul(LEAF_SPAN / BLOCK_SIZE_U64)
+}
+
+fn want_leaf(
+    job: &Job<'_>,
+    index: u64,
+    node: Option<&Node>,
+    wanted: &mut Wanted,
+    mut holes: Option<&mut Holes<'_>>,
+) -> Result<()> {
+    let first = blocks_of(index);
+    for (block, slot) in (first..job.image.blocks()).zip(0_u8..=255) {
+        let digest = node.map_or(Digest::HOLE, |node| node.get(slot));
+        if digest.is_hole() {
+            if let Some(holes) = &mut holes {
+                holes.add(block)?;
+            }
+        } else {
+            job.data_blocks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            wanted.entry(digest).or_default().push(block);
+        }
+    }
+    Ok(())
+}
+
+/// Joins neighbouring blocks that must be made zero.
+pub(super) struct Holes<'a> {
+    job: &'a Job<'a>,
+    run: Option<(u64, u64)>,
+}
+
+impl<'a> Holes<'a> {
+    pub(super) fn new(job: &'a Job<'a>) -> Self {
+        Self { job, run: None }
+    }
+
+    pub(super) fn add(&mut self, block: u64) -> Result<()> {
+        if let Some((start, len)) = &mut self.run {
+            if start.saturating_add(*len) == block {
+                *len = len.saturating_add(1);
+                return Ok(());
+            }
+            self.close()?;
+        }
+        self.run = Some((block, 1));
+        Ok(())
+    }
+
+    pub(super) fn close(&mut self) -> Result<()> {
+        match self.run.take() {
+            Some((start, len)) => self.job.clear(start, len),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Finds where the blocks are and groups them by pack.
+fn spans_of(vault: &Vault, wanted: Wanted) -> Result<Vec<Span>> {
+    let mut packs: HashMap<PackId, Vec<(Location, Vec<u64>)>> = HashMap::new();
+    for (digest, blocks) in wanted {
+        let mut place = vault.places(&digest)?.into_iter().next();
+        if place.is_none() {
+            // Reclaim may have moved it since the index was read.
+            vault.sync()?;
+            place = vault.places(&digest)?.into_iter().next();
+        }
+        let reason = "no pack of the index holds it".to_owned();
+        let place = place.ok_or(VaultError::Lost { digest, reason })?;
+        packs.entry(place.pack).or_default().push((place, blocks));
+    }
+    let mut spans = Vec::new();
+    for (pack, mut records) in packs {
+        records.sort_unstable_by_key(|(place, _)| place.entry.offset);
+        let mut open: Option<Span> = None;
+        for (place, blocks) in records {
+            let start = u64::from(place.entry.offset);
+            let end = start.saturating_add(u64::from(place.entry.stored_len));
+            match &mut open {
+                Some(span)
+                    if start.saturating_sub(span.range.end()) <= GAP_MAX
+                        && end.saturating_sub(span.range.offset()) <= SPAN_MAX =>
+                {
+                    span.range = ByteRange::between(span.range.offset(), end);
+                    span.records.push((place, blocks));
+                }
+                _ => {
+                    let range = ByteRange::between(start, end);
+                    let span = Span { pack, range, records: vec![(place, blocks)] };
+                    spans.extend(open.replace(span));
+                }
+            }
+        }
+        spans.extend(open);
+    }
+    // Roughly in the order of the disk, so that writes are too.
+    spans.sort_by_cached_key(|span| span.targets().first().map(|(block, _)| *block));
+    Ok(spans)
+}
