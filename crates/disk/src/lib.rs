@@ -10,6 +10,8 @@
 //!            └─ qcow2, VHD, VHDX, VMDK ─▶ image: check, serve ─▶ nbd┘
 //! ```
 
+mod changed;
+mod image;
 mod locate;
 mod nbd;
 mod num;
@@ -21,6 +23,7 @@ mod traits;
 #[doc(hidden)]
 pub mod fuzz;
 
+pub use changed::ChangedRanges;
 pub use nbd::{NbdServer, NbdTls, NbdUrl};
 pub use open::{OpenOptions, TargetOptions, open_source, open_target};
 pub use raw::Existing;

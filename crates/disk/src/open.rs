@@ -9,6 +9,7 @@ use strongroom_base::ByteRange;
 
 use crate::{
     DiskError, DiskSource, DiskSpec, DiskTarget, Existing, ExtentKind, ImageFormat,
+    image::{ImageSource, open_qcow2},
     nbd::{NbdDisk, NbdOptions},
     raw::{Access, RawFile, RawSource, RawTarget},
 };
@@ -65,7 +66,7 @@ pub fn open_source(
                 ImageFormat::Raw => {
                     Ok(Box::new(RawSource::open(path, &name, options.even_if_in_use)?))
                 }
-                _ => Err(not_yet(&name)),
+                format => Ok(Box::new(ImageSource::open(path, &name, format, options)?)),
             }
         }
         DiskSpec::Nbd(url) => {
@@ -77,7 +78,7 @@ pub fn open_source(
 
 fn nbd_options(name: String, options: &OpenOptions, write: bool) -> NbdOptions {
     let (format, timeout) = ("nbd".to_owned(), options.timeout);
-    NbdOptions { name, format, write, blank: false, timeout }
+    NbdOptions { name, format, write, blank: false, timeout, patience: Duration::ZERO }
 }
 
 /// Opens or makes a disk of `size` bytes to write.
@@ -103,7 +104,7 @@ pub fn open_target(
                     }
                     Ok(Box::new(target))
                 }
-                ImageFormat::Qcow2 => Err(not_yet(&name)),
+                ImageFormat::Qcow2 => open_qcow2(path, &name, size, options),
                 format => Err(DiskError::Spec {
                     disk: name,
                     reason: format!("a target is raw or qcow2, not {format}"),
@@ -121,10 +122,6 @@ pub fn open_target(
             Ok(Box::new(disk))
         }
     }
-}
-
-fn not_yet(name: &str) -> DiskError {
-    DiskError::Spec { disk: name.to_owned(), reason: "this kind is not served yet".to_owned() }
 }
 
 /// The format of a file whose spec does not say it.

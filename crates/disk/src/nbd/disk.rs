@@ -8,7 +8,7 @@ use std::{
 };
 
 use rustls::ClientConfig;
-use strongroom_base::{ByteRange, RangeSet, SECTOR_SIZE};
+use strongroom_base::{ByteRange, Clock as _, RangeSet, SECTOR_SIZE, SystemClock};
 
 use super::{
     NbdUrl,
@@ -56,6 +56,8 @@ pub(crate) struct NbdOptions {
     pub(crate) blank: bool,
     /// How long the server may send nothing while it owes an answer.
     pub(crate) timeout: Duration,
+    /// How long a refused connection is tried again: the server may be about to listen.
+    pub(crate) patience: Duration,
 }
 
 /// An export of an NBD server.
@@ -94,7 +96,7 @@ impl NbdDisk {
     pub(crate) fn open(url: &NbdUrl, options: NbdOptions) -> Result<Self, DiskError> {
         let nbd = |reason| DiskError::Nbd { disk: options.name.clone(), reason };
         let tls = url.tls.as_ref().map(tls_config).transpose().map_err(nbd)?;
-        let (connection, export) = connect(url, tls.as_ref(), options.timeout)
+        let (connection, export) = connect(url, tls.as_ref(), &options)
             .map_err(|error| error.into_disk_error(&options.name))?;
         if options.write && export.can(transmission::READ_ONLY) {
             return Err(nbd("it is read-only".to_owned()));
@@ -143,7 +145,7 @@ impl NbdDisk {
             if pool.open < pool.most {
                 pool.open = pool.open.saturating_add(1);
                 drop(pool);
-                let opened = connect(&self.url, self.tls.as_ref(), self.options.timeout);
+                let opened = connect(&self.url, self.tls.as_ref(), &self.options);
                 pool = lock(&self.pool);
                 match opened {
                     Ok((connection, export)) if export == self.export => return Ok(connection),
@@ -547,9 +549,21 @@ impl From<Reason> for ConnectError {
 fn connect(
     url: &NbdUrl,
     config: Option<&Arc<ClientConfig>>,
-    timeout: Duration,
+    options: &NbdOptions,
 ) -> Result<(Connection<Stream>, Export), ConnectError> {
-    let stream = Stream::connect(&url.server, timeout).map_err(ConnectError::Socket)?;
+    let start = SystemClock.monotonic();
+    let stream = loop {
+        match Stream::connect(&url.server, options.timeout) {
+            Ok(stream) => break stream,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                if SystemClock.monotonic().saturating_sub(start) >= options.patience {
+                    return Err(ConnectError::Socket(error));
+                }
+                SystemClock.sleep(Duration::from_millis(2));
+            }
+            Err(error) => return Err(ConnectError::Socket(error)),
+        }
+    };
     let mut handshake = Handshake::start(stream)?;
     if let (Some(tls), Some(config)) = (&url.tls, config) {
         let clear = handshake.into_tls()?;

@@ -7,7 +7,7 @@ mod locks;
 mod source;
 mod target;
 
-pub(crate) use file::{Access, RawFile};
+pub(crate) use file::{Access, RawFile, open_error};
 pub(crate) use source::RawSource;
 pub use target::Existing;
 pub(crate) use target::RawTarget;

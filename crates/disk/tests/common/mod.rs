@@ -60,9 +60,10 @@ impl Drop for Server {
     }
 }
 
-/// Waits until `path` is there.
+/// Waits until somebody listens at the socket `path`.
 pub fn wait_for(path: &Path) {
-    wait_until(&format!("{} appears", path.display()), || path.exists());
+    let listens = || std::os::unix::net::UnixStream::connect(path).is_ok();
+    wait_until(&format!("somebody listens at {}", path.display()), listens);
 }
 
 /// Waits, at most ten seconds, until something is so.

@@ -1,0 +1,274 @@
+//! A child `qemu-nbd` that serves an image to us alone.
+//!
+//! It listens on a socket in a folder that only we can enter, ends with its last connection (so
+//! it ends if we die), may use little memory, and inherits nothing of our environment.
+
+use std::{
+    fs::{self, File, Permissions},
+    io::Read,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use serde_json::Value;
+use strongroom_base::{ByteRange, Clock as _, RangeSet, SECTOR_SIZE, SystemClock};
+use tempfile::TempDir;
+
+use super::chain;
+use crate::{
+    DiskError, DiskSource, Extent, ImageFormat, NbdUrl,
+    nbd::{NbdDisk, NbdOptions},
+    num::round_up,
+};
+
+/// The program.
+const QEMU_NBD: &str = "qemu-nbd";
+
+/// The most memory a child may map, bytes. QEMU uses a tenth of it for sane images.
+const MAX_MEMORY: u64 = 2 << 30;
+
+/// The most that is shown of what a child says.
+const MAX_SAID: u64 = 2000;
+
+/// How long a child may take to listen.
+const START: Duration = Duration::from_secs(20);
+
+/// How long a child may take to write what it holds when its last connection has ended.
+const END: Duration = Duration::from_mins(1);
+
+/// How often a child is looked at.
+const STEP: Duration = Duration::from_millis(2);
+
+/// How an image is served.
+pub(super) struct Service<'a> {
+    pub(super) path: &'a Path,
+    pub(super) name: &'a str,
+    pub(super) format: ImageFormat,
+    pub(super) allowed: &'a [PathBuf],
+    pub(super) even_if_in_use: bool,
+    pub(super) write: bool,
+    pub(super) blank: bool,
+    pub(super) timeout: Duration,
+}
+
+/// A served image. Its fields are dropped in this order: the connections, the child, its folder.
+#[derive(Debug)]
+pub(super) struct Served {
+    disk: NbdDisk,
+    _child: Running,
+    _folder: TempDir,
+}
+
+impl Served {
+    /// The disk.
+    pub(super) const fn disk(&self) -> &NbdDisk {
+        &self.disk
+    }
+
+    /// Checks the image and starts a child that serves it.
+    pub(super) fn start(service: &Service<'_>) -> Result<Self, DiskError> {
+        let Service { path, name, format, .. } = *service;
+        let chain = chain::inspect(path, name, format, service.allowed)?;
+        let tool =
+            |reason: String| DiskError::Tool { tool: QEMU_NBD, disk: name.to_owned(), reason };
+        let folder = tempfile::Builder::new()
+            .prefix("strongroom-")
+            .permissions(Permissions::from_mode(0o700))
+            .tempdir()
+            .map_err(|error| tool(format!("no folder for its socket: {error}")))?;
+        let socket = folder.path().join("nbd");
+        let said = folder.path().join("said");
+        let child =
+            spawn(service, &chain.node, &socket, &said).map_err(|error| match error.kind() {
+                std::io::ErrorKind::NotFound => tool("it is not installed".to_owned()),
+                _ => tool(error.to_string()),
+            })?;
+        let mut child = Running { child, patience: Duration::ZERO };
+        let options = NbdOptions {
+            name: name.to_owned(),
+            format: format.to_string(),
+            write: service.write,
+            blank: service.blank,
+            timeout: service.timeout,
+            // The socket is there some moments before it is listened to.
+            patience: Duration::from_secs(5),
+        };
+        let opened = match child.wait_for(&socket) {
+            Ok(()) => NbdDisk::open(&NbdUrl::unix(&socket, ""), options),
+            Err(reason) => Err(tool(reason)),
+        };
+        let disk = opened.map_err(|error| {
+            // A child that cannot open the image says why and ends; that tells more.
+            match child.last_words(&said) {
+                Some(said) if said.contains("\" lock") => {
+                    DiskError::Busy { disk: name.to_owned(), reason: said }
+                }
+                Some(said) => tool(said),
+                None => error,
+            }
+        })?;
+        if let Some(size) = chain.size
+            && round_up(size, SECTOR_SIZE) != round_up(disk.len(), SECTOR_SIZE)
+        {
+            return Err(DiskError::Format {
+                disk: name.to_owned(),
+                format: format.to_string(),
+                reason: format!("its header says {size} bytes, QEMU says {}", disk.len()),
+            });
+        }
+        if service.write {
+            child.patience = END;
+        }
+        Ok(Self { disk, _child: child, _folder: folder })
+    }
+}
+
+/// Whether the page cache can be passed by.
+fn supports_direct(path: &Path) -> bool {
+    use std::os::unix::fs::OpenOptionsExt;
+    let direct = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).unwrap_or(0);
+    fs::OpenOptions::new().read(true).custom_flags(direct).open(path).is_ok()
+}
+
+fn spawn(
+    service: &Service<'_>,
+    node: &Value,
+    socket: &Path,
+    said: &Path,
+) -> std::io::Result<Child> {
+    let mut node = node.clone();
+    if let Some(map) = node.as_object_mut().filter(|_| service.even_if_in_use) {
+        map.insert("force-share".to_owned(), Value::Bool(true));
+    }
+    let cache = if supports_direct(service.path) { "none" } else { "writeback" };
+    let mut command = Command::new(QEMU_NBD);
+    command
+        .env_clear()
+        .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+        .arg("--socket")
+        .arg(socket)
+        .args(["--shared=4", "--discard=unmap"])
+        .arg(format!("--cache={cache}"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(File::create(said)?);
+    if !service.write {
+        command.arg("--read-only");
+    }
+    let child = command.arg(format!("json:{node}")).spawn()?;
+    let limit = Rlimit { current: Some(MAX_MEMORY), maximum: Some(MAX_MEMORY) };
+    // A child that has ended already is found when it is waited for.
+    prlimit(Some(Pid::from_child(&child)), Resource::As, limit).ok();
+    Ok(child)
+}
+
+/// A child process that ends with this value.
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    /// How long it may take to end by itself before it is killed.
+    patience: Duration,
+}
+
+impl Running {
+    /// Waits until the child listens.
+    fn wait_for(&mut self, socket: &Path) -> Result<(), String> {
+        let start = SystemClock.monotonic();
+        while !socket.exists() {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return Err("it has ended".to_owned());
+            }
+            if SystemClock.monotonic().saturating_sub(start) > START {
+                return Err("it does not start".to_owned());
+            }
+            SystemClock.sleep(STEP);
+        }
+        Ok(())
+    }
+
+    /// Waits for the child to end by itself; whether it has.
+    fn ended_within(&mut self, patience: Duration) -> bool {
+        let start = SystemClock.monotonic();
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if SystemClock.monotonic().saturating_sub(start) > patience {
+                return false;
+            }
+            SystemClock.sleep(STEP);
+        }
+        true
+    }
+
+    /// What the child has said, if it has ended.
+    fn last_words(&mut self, said: &Path) -> Option<String> {
+        if !self.ended_within(Duration::from_secs(1)) {
+            return None;
+        }
+        let mut text = String::new();
+        File::open(said).ok()?.take(MAX_SAID).read_to_string(&mut text).ok()?;
+        let words = text.lines().map(|line| line.trim_start_matches("qemu-nbd: ").trim());
+        let words = words.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
+        Some(if words.is_empty() { "it has ended without a word".to_owned() } else { words })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // One that writes ends after its last connection, when it has written what it holds.
+        if !self.ended_within(self.patience) && !self.patience.is_zero() {
+            tracing::warn!("qemu-nbd does not end and is killed");
+        }
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// An image to read.
+#[derive(Debug)]
+pub(crate) struct ImageSource(Served);
+
+impl ImageSource {
+    /// Opens the image at `path`.
+    pub(crate) fn open(
+        path: &Path,
+        name: &str,
+        format: ImageFormat,
+        options: &crate::OpenOptions,
+    ) -> Result<Self, DiskError> {
+        let service = Service {
+            path,
+            name,
+            format,
+            allowed: &options.allow_backing,
+            even_if_in_use: options.even_if_in_use,
+            write: false,
+            blank: false,
+            timeout: options.timeout,
+        };
+        Served::start(&service).map(Self)
+    }
+}
+
+impl DiskSource for ImageSource {
+    fn size(&self) -> u64 {
+        DiskSource::size(self.0.disk())
+    }
+
+    fn extents(&self, range: ByteRange) -> Result<Vec<Extent>, DiskError> {
+        DiskSource::extents(self.0.disk(), range)
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DiskError> {
+        DiskSource::read_at(self.0.disk(), offset, buf)
+    }
+
+    fn changed(&self) -> Option<&RangeSet> {
+        self.0.disk().changed()
+    }
+
+    fn format(&self) -> &str {
+        self.0.disk().format()
+    }
+}

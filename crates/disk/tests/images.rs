@@ -1,0 +1,426 @@
+//! Image files through QEMU: honest ones are read, hostile ones are refused.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+
+use std::{fs, path::Path, process::Command};
+
+use common::{assert_same, data_len, folder, noise, open, raw_disk, read_all, run, text};
+use strongroom_base::{ByteRange, Clock as _, SystemClock};
+use strongroom_disk::{
+    DiskError, DiskSource, DiskTarget, Existing, OpenOptions, TargetOptions, open_source,
+    open_target,
+};
+
+const MIB: usize = 1 << 20;
+
+fn qemu_img(arguments: &[&str]) {
+    run("qemu-utils", "qemu-img", arguments);
+}
+
+fn open_in(spec: &str, allowed: &Path) -> Result<Box<dyn DiskSource>, DiskError> {
+    let allow_backing = vec![allowed.to_owned()];
+    open_source(&spec.parse()?, &OpenOptions { allow_backing, ..OpenOptions::default() })
+}
+
+#[test]
+fn every_format_reads_as_the_disk_it_was_made_from() {
+    let folder = folder();
+    let raw = folder.path().join("disk.raw");
+    let bytes =
+        raw_disk(&raw, 24 * MIB, &[(0, 70_000), (5 * MIB + 4096, 3 * MIB), (24 * MIB - 512, 512)]);
+    for (format, qemu, options) in [
+        ("qcow2", "qcow2", "compat=0.10"),
+        ("qcow2", "qcow2", "compat=1.1,cluster_size=4k"),
+        ("qcow2", "qcow2", "extended_l2=on,cluster_size=128k"),
+        ("vhd", "vpc", "subformat=dynamic,force_size=on"),
+        ("vhd", "vpc", "subformat=fixed,force_size=on"),
+        ("vhd", "vpc", "subformat=dynamic"),
+        ("vhdx", "vhdx", "subformat=dynamic"),
+        ("vhdx", "vhdx", "subformat=fixed"),
+        ("vmdk", "vmdk", "subformat=monolithicSparse"),
+        ("vmdk", "vmdk", "subformat=streamOptimized"),
+    ] {
+        let image = folder.path().join(format!("disk.{format}"));
+        qemu_img(&["convert", "-O", qemu, "-o", options, text(&raw), text(&image)]);
+        let source = open(text(&image)).unwrap_or_else(|error| panic!("{options}: {error}"));
+        assert_eq!(source.format(), format);
+        let mut expected = bytes.clone();
+        // Some disks are made a little larger by QEMU.
+        expected.resize(usize::try_from(source.size()).expect("small"), 0);
+        assert!(expected.len() - bytes.len() < MIB);
+        assert_same(&read_all(source.as_ref()), &expected);
+        // QEMU does not tell the holes of a VHDX, and a fixed VHD has none.
+        if format != "vhdx" && options != "subformat=fixed,force_size=on" {
+            assert!(data_len(source.as_ref()) < 12 << 20, "{options}: holes are not seen");
+        }
+    }
+}
+
+#[test]
+fn a_chain_is_read_if_it_is_allowed() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let mut bytes = raw_disk(&at("base.raw"), 8 * MIB, &[(0, 8 * MIB)]);
+    qemu_img(&[
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-b",
+        "base.raw",
+        "-F",
+        "raw",
+        text(&at("mid.qcow2")),
+    ]);
+    qemu_img(&[
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-b",
+        "mid.qcow2",
+        "-F",
+        "qcow2",
+        text(&at("top.qcow2")),
+    ]);
+    for (name, at_mib, value) in [("mid.qcow2", 1, 1), ("top.qcow2", 2, 2)] {
+        let write = format!("write -P {value} {at_mib}M 1M");
+        run("qemu-utils", "qemu-io", &["-c", &write, text(&at(name))]);
+        bytes[at_mib * MIB..(at_mib + 1) * MIB].fill(value);
+    }
+    let top = at("top.qcow2");
+    let refused = open(text(&top)).err().expect("refused");
+    assert!(
+        matches!(&refused, DiskError::Unsafe { reference, .. } if reference == "mid.qcow2"),
+        "{refused}"
+    );
+    let source = open_in(text(&top), folder.path()).expect("opens");
+    assert_same(&read_all(source.as_ref()), &bytes);
+    drop(source);
+
+    // Allowed, but its format is not said.
+    qemu_img(&["rebase", "-u", "-b", "", text(&top)]);
+    let mut image = fs::read(&top).expect("reads");
+    let name = b"base.raw";
+    image[8..16].copy_from_slice(&1024_u64.to_be_bytes());
+    image[16..20].copy_from_slice(&8_u32.to_be_bytes());
+    image[1024..1032].copy_from_slice(name);
+    fs::write(&top, &image).expect("writes");
+    let refused = open_in(text(&top), folder.path()).err().expect("refused");
+    assert!(matches!(refused, DiskError::Format { .. }), "{refused}");
+}
+
+#[test]
+fn data_files_and_extents_are_read_if_they_are_allowed() {
+    let folder = folder();
+    let raw = folder.path().join("disk");
+    let bytes = raw_disk(&raw, 8 * MIB, &[(MIB, 2 * MIB)]);
+    let image = folder.path().join("a.qcow2");
+    let data = folder.path().join("a.data");
+    let options = format!("data_file={},data_file_raw=on", text(&data));
+    qemu_img(&["convert", "-f", "raw", "-O", "qcow2", "-o", &options, text(&raw), text(&image)]);
+    let flat = folder.path().join("b.vmdk");
+    qemu_img(&[
+        "convert",
+        "-f",
+        "raw",
+        "-O",
+        "vmdk",
+        "-o",
+        "subformat=monolithicFlat",
+        text(&raw),
+        text(&flat),
+    ]);
+    let split = folder.path().join("c.vmdk");
+    qemu_img(&[
+        "convert",
+        "-f",
+        "raw",
+        "-O",
+        "vmdk",
+        "-o",
+        "subformat=twoGbMaxExtentSparse",
+        text(&raw),
+        text(&split),
+    ]);
+    for image in [image, flat, split] {
+        let refused = open(text(&image)).err().expect("refused");
+        assert!(matches!(refused, DiskError::Unsafe { .. }), "{refused}");
+        let source = open_in(text(&image), folder.path()).expect("opens");
+        assert_same(&read_all(source.as_ref()), &bytes);
+    }
+}
+
+/// Writes a header over the first bytes of an image.
+fn patch(image: &Path, changes: &[(usize, &[u8])]) {
+    let mut bytes = fs::read(image).expect("reads");
+    for (at, value) in changes {
+        bytes[*at..at + value.len()].copy_from_slice(value);
+    }
+    fs::write(image, bytes).expect("writes");
+}
+
+#[test]
+fn hostile_images_reach_nothing() {
+    let folder = folder();
+    let secret = folder.path().join("secret");
+    fs::write(&secret, vec![b'S'; MIB]).expect("writes");
+    let inside = folder.path().join("inside");
+    fs::create_dir(&inside).expect("a folder");
+    std::os::unix::fs::symlink(&secret, inside.join("link")).expect("links");
+    let image = inside.join("evil.qcow2");
+    let make = || qemu_img(&["create", "-q", "-f", "qcow2", text(&image), "1M"]);
+    let secret_name = text(&secret);
+    let json = format!("json:{{\"driver\":\"file\",\"filename\":\"{secret_name}\"}}");
+    for name in [
+        "/etc/passwd",
+        "../secret",
+        "link",
+        &json,
+        "nbd://127.0.0.1:1/",
+        "file:/etc/passwd",
+        "missing",
+    ] {
+        make();
+        let len = u32::try_from(name.len()).expect("fits").to_be_bytes();
+        patch(
+            &image,
+            &[
+                (8, &2048_u64.to_be_bytes()),
+                (16, &len),
+                (2048, name.as_bytes()),
+                // It even says the format.
+                (112, &[0xe2, 0x79, 0x2a, 0xca, 0, 0, 0, 3, b'r', b'a', b'w', 0, 0, 0, 0, 0]),
+            ],
+        );
+        let refused =
+            open_in(text(&image), &inside).err().unwrap_or_else(|| panic!("{name} was opened"));
+        assert!(
+            matches!(&refused, DiskError::Unsafe { reference, .. } if reference == name),
+            "{refused}"
+        );
+    }
+    // A data file.
+    make();
+    let data = [b"DATA".as_slice(), &[0, 0, 0, 11], b"/etc/passwd", &[0; 5]].concat();
+    patch(&image, &[(79, &[4]), (112, &data)]);
+    let refused = open_in(text(&image), &inside).err().expect("refused");
+    assert!(
+        matches!(&refused, DiskError::Unsafe { reference, .. } if reference == "/etc/passwd"),
+        "{refused}"
+    );
+    // VMDK descriptors.
+    let vmdk = inside.join("evil.vmdk");
+    for extent in ["/etc/passwd", "../secret", "link"] {
+        fs::write(&vmdk, format!("# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\ncreateType=\"monolithicFlat\"\nRW 2 FLAT \"{extent}\" 0\n")).expect("writes");
+        let refused = open_in(text(&vmdk), &inside).err().expect("refused");
+        assert!(matches!(refused, DiskError::Unsafe { .. }), "{refused}");
+    }
+}
+
+#[test]
+fn loops_and_towers_end() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let (first, second) = (at("a.qcow2"), at("b.qcow2"));
+    for (image, backing) in [(&first, "b.qcow2"), (&second, "a.qcow2")] {
+        qemu_img(&[
+            "create",
+            "-q",
+            "-u",
+            "-f",
+            "qcow2",
+            "-b",
+            backing,
+            "-F",
+            "qcow2",
+            text(image),
+            "1M",
+        ]);
+    }
+    for image in [&first, &second] {
+        let refused = open_in(text(image), folder.path()).err().expect("refused");
+        assert!(matches!(refused, DiskError::Format { .. }), "{refused}");
+    }
+    let own = at("own.qcow2");
+    qemu_img(&[
+        "create",
+        "-q",
+        "-u",
+        "-f",
+        "qcow2",
+        "-b",
+        "own.qcow2",
+        "-F",
+        "qcow2",
+        text(&own),
+        "1M",
+    ]);
+    assert!(matches!(open_in(text(&own), folder.path()), Err(DiskError::Format { .. })));
+    let own = at("own.vmdk");
+    fs::write(&own, "# Disk DescriptorFile\nRW 2 FLAT \"own.vmdk\" 0\n").expect("writes");
+    assert!(matches!(open_in(text(&own), folder.path()), Err(DiskError::Format { .. })));
+
+    for level in 0..80 {
+        let backing = format!("{}.qcow2", level - 1);
+        let image = at(&format!("{level}.qcow2"));
+        let mut arguments = vec!["create", "-q", "-u", "-f", "qcow2"];
+        if level > 0 {
+            arguments.extend(["-b", &backing, "-F", "qcow2"]);
+        }
+        arguments.extend([text(&image), "1M"]);
+        qemu_img(&arguments);
+    }
+    assert!(open_in(text(&at("30.qcow2")), folder.path()).is_ok());
+    assert!(matches!(open_in(text(&at("79.qcow2")), folder.path()), Err(DiskError::Format { .. })));
+}
+
+#[test]
+fn damaged_images_are_errors() {
+    let folder = folder();
+    let raw = folder.path().join("disk.raw");
+    raw_disk(&raw, 4 * MIB, &[(0, 4 * MIB)]);
+    for (format, qemu) in [("qcow2", "qcow2"), ("vhd", "vpc"), ("vhdx", "vhdx"), ("vmdk", "vmdk")] {
+        let image = folder.path().join(format!("disk.{format}"));
+        let convert = || qemu_img(&["convert", "-f", "raw", "-O", qemu, text(&raw), text(&image)]);
+        convert();
+        let whole = fs::read(&image).expect("reads");
+        for len in [0, 3, 100, 1000, 70_000, 150_000] {
+            fs::write(&image, &whole[..len]).expect("writes");
+            // What is cut off may be data that nobody has asked for yet.
+            if let Ok(source) = open(text(&image)) {
+                let mut buf = vec![0; MIB];
+                let read = (0..4).map(|i| source.read_at(i << 20, &mut buf));
+                assert!(
+                    read.into_iter().any(|read| read.is_err()) || format == "vmdk",
+                    "{format} {len}"
+                );
+            }
+        }
+        // Tables of noise.
+        for from in [512, 4096, 65_536, 131_072, 196_608] {
+            let mut bytes = whole.clone();
+            let noise = noise(u64::try_from(from).expect("fits"), 65_536);
+            bytes[from..from + 65_536].copy_from_slice(&noise);
+            fs::write(&image, &bytes).expect("writes");
+            if let Ok(source) = open(text(&image)) {
+                let mut buf = vec![0; 4 * MIB];
+                // Whatever it says, it says it without a panic and without a hang.
+                source.read_at(0, &mut buf).ok();
+            }
+        }
+    }
+    let empty = folder.path().join("empty.qcow2");
+    fs::write(&empty, b"").expect("writes");
+    assert!(matches!(open(text(&empty)), Err(DiskError::Format { .. })));
+    let missing = folder.path().join("missing.qcow2");
+    assert!(matches!(open(text(&missing)), Err(DiskError::NotFound { .. })));
+    // A raw disk that is called qcow2 is not one.
+    let misnamed = folder.path().join("raw.qcow2");
+    fs::copy(&raw, &misnamed).expect("copies");
+    assert!(matches!(open(text(&misnamed)), Err(DiskError::Format { .. })));
+}
+
+#[test]
+fn an_image_in_use_is_busy() {
+    let folder = folder();
+    let image = folder.path().join("disk.qcow2");
+    qemu_img(&["create", "-q", "-f", "qcow2", text(&image), "4M"]);
+    let socket = common::socket(&folder);
+    let arguments = ["-t", "-f", "qcow2", "-k", text(&socket), text(&image)];
+    let _server = common::Server::start("qemu-utils", "qemu-nbd", &arguments);
+    common::wait_until("it is busy", || matches!(open(text(&image)), Err(DiskError::Busy { .. })));
+    let options = OpenOptions { even_if_in_use: true, ..OpenOptions::default() };
+    let spec = text(&image).parse().expect("parses");
+    assert_eq!(open_source(&spec, &options).expect("opens").size(), 4 << 20);
+    let options = TargetOptions { existing: Existing::Keep, ..TargetOptions::default() };
+    assert!(matches!(open_target(&spec, 4 << 20, &options), Err(DiskError::Busy { .. })));
+}
+
+/// The children of this process that run qemu-nbd on `path`.
+fn children(path: &Path) -> Vec<String> {
+    let output = Command::new("pgrep").args(["-f", &format!("qemu-nbd.*{}", text(path))]).output();
+    let output = output.expect("install the package procps");
+    String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_child_is_limited_and_ends() {
+    let folder = folder();
+    let image = folder.path().join("disk.qcow2");
+    qemu_img(&["create", "-q", "-f", "qcow2", text(&image), "4M"]);
+    let source = open(text(&image)).expect("opens");
+    let running = children(&image);
+    assert_eq!(running.len(), 1);
+    let proc = Path::new("/proc").join(&running[0]);
+    let limits = fs::read_to_string(proc.join("limits")).expect("reads");
+    let limit =
+        limits.lines().find(|line| line.starts_with("Max address space")).expect("is there");
+    assert!(limit.contains("2147483648"), "{limit}");
+    let environment = fs::read(proc.join("environ")).expect("reads");
+    let environment = String::from_utf8_lossy(&environment).into_owned();
+    assert!(environment.split('\0').all(|entry| entry.is_empty() || entry.starts_with("PATH=")));
+    drop(source);
+    assert!(children(&image).is_empty());
+
+    // A child that is killed is an error, soon.
+    let source = open(text(&image)).expect("opens");
+    run("procps", "kill", &["-9", &children(&image)[0]]);
+    let start = SystemClock.monotonic();
+    assert!(matches!(source.read_at(0, &mut [0; 512]), Err(DiskError::Nbd { .. })));
+    assert!(SystemClock.monotonic().saturating_sub(start).as_secs() < 5);
+}
+
+fn target(image: &Path, size: usize, existing: Existing) -> Result<Box<dyn DiskTarget>, DiskError> {
+    let options = TargetOptions { existing, ..TargetOptions::default() };
+    open_target(&text(image).parse().expect("parses"), u64::try_from(size).expect("fits"), &options)
+}
+
+#[test]
+fn qcow2_targets() {
+    let folder = folder();
+    // A name that could be taken for a protocol.
+    let image = folder.path().join("odd:name,x=y.qcow2");
+    let size = 16 * MIB + 512;
+    let mut bytes = vec![0; size];
+    let disk = target(&image, size, Existing::Refuse).expect("opens");
+    assert!(disk.is_blank());
+    assert_eq!(disk.size(), u64::try_from(size).expect("fits"));
+    let part = noise(4, 3 * MIB);
+    for at in [0, 5 * MIB, size - part.len()] {
+        disk.write_at(u64::try_from(at).expect("fits"), &part).expect("writes");
+        bytes[at..at + part.len()].copy_from_slice(&part);
+    }
+    disk.write_zeroes(ByteRange::between(6 << 20, 7 << 20)).expect("writes");
+    bytes[6 * MIB..7 * MIB].fill(0);
+    disk.flush().expect("flushes");
+    drop(disk);
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &fs::metadata(&image).expect("is there").permissions(),
+    );
+    assert_eq!(mode & 0o777, 0o600);
+    qemu_img(&["check", "-q", text(&image)]);
+    assert_same(&read_all(open(text(&image)).expect("opens").as_ref()), &bytes);
+
+    assert!(matches!(target(&image, size, Existing::Refuse), Err(DiskError::NotEmpty { .. })));
+    assert!(matches!(target(&image, 2 * size, Existing::Keep), Err(DiskError::TooSmall { .. })));
+    let kept = target(&image, size, Existing::Keep).expect("opens");
+    assert!(!kept.is_blank());
+    kept.write_at(9 << 20, &part).expect("writes");
+    bytes[9 * MIB..12 * MIB].copy_from_slice(&part);
+    let mut back = vec![0; size];
+    kept.read_at(0, &mut back).expect("reads");
+    assert_same(&back, &bytes);
+    kept.flush().expect("flushes");
+    drop(kept);
+    assert_same(&read_all(open(text(&image)).expect("opens").as_ref()), &bytes);
+
+    let vhd = folder.path().join("x.vhd");
+    assert!(matches!(target(&vhd, size, Existing::Refuse), Err(DiskError::Spec { .. })));
+}
