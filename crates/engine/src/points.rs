@@ -31,12 +31,15 @@ pub fn select_point(vault: &Vault, item: &str, selector: PointSelector) -> Resul
 
 /// What differs between two points of an item, disk by disk, at a cost that follows the
 /// difference.
-pub fn diff_points(vault: &Arc<Vault>, from: &Manifest, to: &Manifest) -> Result<DiffReport> {
+pub fn diff_points<'a>(
+    vault: &Arc<Vault>,
+    from: &'a Manifest,
+    to: &'a Manifest,
+) -> Result<DiffReport> {
     let names: BTreeSet<&str> =
         from.disks.iter().chain(&to.disks).map(|disk| disk.name.as_str()).collect();
-    let find = |manifest: &Manifest, name: &str| {
-        manifest.disks.iter().find(|disk| disk.name == name).cloned()
-    };
+    let find =
+        |manifest: &'a Manifest, name: &str| manifest.disks.iter().find(|disk| disk.name == name);
     let disks = names
         .into_iter()
         .map(|name| diff_disk(vault, name, find(from, name), find(to, name)))
@@ -47,24 +50,24 @@ pub fn diff_points(vault: &Arc<Vault>, from: &Manifest, to: &Manifest) -> Result
 fn diff_disk(
     vault: &Arc<Vault>,
     name: &str,
-    old: Option<DiskRecord>,
-    new: Option<DiskRecord>,
+    old: Option<&DiskRecord>,
+    new: Option<&DiskRecord>,
 ) -> Result<DiskDiffReport> {
-    let image = |record: &Option<DiskRecord>| {
-        let image = record.as_ref().map(|record| Image::new(record.size_bytes, record.root));
+    let image = |record: Option<&DiskRecord>| {
+        let image = record.map(|record| Image::new(record.size_bytes, record.root));
         image.transpose().map_err(|source| EngineError::Size { name: name.to_owned(), source })
     };
     let mut report = DiskDiffReport {
         name: name.to_owned(),
-        old_size_bytes: old.as_ref().map(|disk| disk.size_bytes),
-        new_size_bytes: new.as_ref().map(|disk| disk.size_bytes),
+        old_size_bytes: old.map(|disk| disk.size_bytes),
+        new_size_bytes: new.map(|disk| disk.size_bytes),
         changed_bytes: 0,
         cleared_bytes: 0,
         changed: Vec::new(),
         cleared: Vec::new(),
     };
-    let Some(new) = image(&new)? else { return Ok(report) };
-    for block in diff(image(&old)?, new, &**vault, new.bytes()) {
+    let Some(new) = image(new)? else { return Ok(report) };
+    for block in diff(image(old)?, new, &**vault, new.bytes()) {
         let block = block.map_err(|source| match source {
             strongroom_image::Error::Store(error) => EngineError::Vault(error),
             source => EngineError::Image { name: name.to_owned(), source },

@@ -213,8 +213,12 @@ impl<'a> Planner<'a> {
         }
         let parent = self.parent_leaf(index)?;
         let mut node = parent.as_ref().map_or_else(Node::empty, |leaf| (*leaf.node).clone());
-        for (slot, fate) in (0_u8..=255).zip(&fates) {
-            if *fate == Fate::Zero && !node.get(slot).is_hole() {
+        // Of a disk that shrank, the parent's leaf has blocks beyond the end.
+        let blocks = span.len().div_ceil(BLOCK_SIZE_U64);
+        for ((slot, number), fate) in (0_u8..=255).zip(0_u64..).zip(&fates) {
+            if number >= blocks {
+                node.set(slot, Digest::HOLE);
+            } else if *fate == Fate::Zero && !node.get(slot).is_hole() {
                 node.set(slot, Digest::HOLE);
                 self.work.count_changed();
             }
