@@ -20,6 +20,7 @@ mod memory;
 mod mirror;
 mod open;
 mod probe;
+mod remote;
 mod store;
 
 pub use faulty::{Faults, Faulty, Operations};

@@ -1,11 +1,11 @@
 //! From a URL to a store.
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use percent_encoding::percent_decode_str;
 use strongroom_base::{Clock, Entropy, SystemClock, SystemEntropy};
 
-use crate::{Folder, Memory, ObjectStore, StoreError};
+use crate::{Folder, Memory, ObjectStore, StoreError, remote::Remote};
 
 /// How a store is opened.
 #[derive(Clone)]
@@ -16,21 +16,48 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     /// Where the names of temporary files come from.
     pub entropy: Arc<dyn Entropy>,
+    /// How long a request to a remote store may take, before the time that its bytes need.
+    pub request_timeout: Duration,
+    /// How often a request to a remote store is tried.
+    pub attempts: u32,
+    /// Settings of the clouds' clients, keys and tokens among them, by the names of their usual
+    /// environment variables: `AWS_...`, `AZURE_...`, `GOOGLE_...`.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { create: false, clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy) }
+        Self {
+            create: false,
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(SystemEntropy),
+            request_timeout: Duration::from_mins(1),
+            attempts: 8,
+            environment: cloud_environment(),
+        }
     }
 }
 
+/// The variables of the process that configure access to clouds.
+fn cloud_environment() -> Vec<(String, String)> {
+    let is_cloud = |name: &str| {
+        ["AWS_", "AZURE_", "GOOGLE_"].iter().any(|cloud| name.starts_with(cloud))
+            || name == "IDENTITY_ENDPOINT"
+    };
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    variables.filter(|(name, _)| is_cloud(name)).collect()
+}
+
+/// Shows no [`Options::environment`]: it holds secrets.
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options").field("create", &self.create).finish_non_exhaustive()
     }
 }
 
-/// Opens the store at `url`: a path, `file:///path`, or (in tests) `memory:`.
+/// Opens the store at `url`: a path, `file:///path`, `s3://bucket/prefix`,
+/// `az://container/prefix`, `gs://bucket/prefix`, or (in tests) `memory:`.
 pub fn open(url: &str, options: &Options) -> Result<Arc<dyn ObjectStore>, StoreError> {
     let bad = |reason: &str| StoreError::Url { url: url.to_owned(), reason: reason.to_owned() };
     if url == "memory:" {
@@ -52,6 +79,7 @@ pub fn open(url: &str, options: &Options) -> Result<Arc<dyn ObjectStore>, StoreE
                 percent_decode_str(path).decode_utf8().map_err(|_| bad("it is not UTF-8"))?;
             folder(Path::new(path.as_ref()), options)
         }
+        "s3" | "az" | "gs" => Ok(Arc::new(Remote::open(url, options)?)),
         _ => Err(bad("its kind is not known; known are a path, file://, s3://, az:// and gs://")),
     }
 }
@@ -63,4 +91,34 @@ fn folder(path: &Path, options: &Options) -> Result<Arc<dyn ObjectStore>, StoreE
     } else {
         Folder::open(path, entropy)?
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_and_paths_open_folders() {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let path = place.path().join("with space");
+        let text = path.to_str().expect("UTF-8");
+        let options = Options::default();
+        assert!(open(text, &options).is_err(), "there is none yet");
+        let made = open(text, &Options { create: true, ..Options::default() }).expect("a folder");
+        made.put_new(&crate::Key::new("a").expect("a key"), b"1").expect("a put");
+        for url in [text.to_owned(), format!("file://{}", text.replace(' ', "%20"))] {
+            let store = open(&url, &options).expect("the folder");
+            assert_eq!(store.get(&crate::Key::new("a").expect("a key"), 1).expect("it"), b"1");
+            assert!(store.is_local());
+        }
+        assert!(open("memory:", &options).expect("memory").is_local());
+        assert!(!open("s3://bucket/p?anonymous=true", &options).expect("no request").is_local());
+    }
+
+    #[test]
+    fn other_urls_are_refused() {
+        for url in ["", "ftp://host/path", "file://host/path", "s3://"] {
+            assert!(matches!(open(url, &Options::default()), Err(StoreError::Url { .. })), "{url}");
+        }
+    }
 }

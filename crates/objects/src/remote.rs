@@ -1,0 +1,377 @@
+//! Stores behind a network: S3 and what speaks like it, Azure Blob, Google Cloud Storage.
+//!
+//! Each call is one request, tried again on passing faults and given up after a time that grows
+//! with its size; a server that hangs is as good as one that is down. Requests run on a small
+//! runtime of this module's own, which the whole process shares; callers block, and so must not
+//! call from an asynchronous task.
+//!
+//! A create-only put whose answer was lost may find its own object when it is tried again. Only
+//! then are the bytes compared: two writers of equal bytes must not both hear that they created
+//! them.
+
+mod failure;
+mod settings;
+
+use std::{
+    fmt,
+    future::Future,
+    ops::ControlFlow,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use futures::StreamExt;
+use jiff::Timestamp;
+use object_store::{
+    GetOptions, GetRange, ObjectMeta, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path,
+};
+use strongroom_base::{ByteRange, Entropy, EntropyExt};
+use tokio::runtime::Runtime;
+
+use crate::{
+    Options,
+    store::{Entry, Key, ObjectStore, Put, StoreError, check_len, check_prefix},
+};
+use failure::Failure;
+use settings::Settings;
+
+/// A store behind a network. See the module's head.
+pub(crate) struct Remote {
+    client: Arc<dyn object_store::ObjectStore>,
+    settings: Settings,
+    entropy: Arc<dyn Entropy>,
+    timeout: Duration,
+    attempts: u32,
+}
+
+/// The slowest transfer that is not taken for a hanging one.
+const SLOWEST_BYTES_PER_SECOND: u64 = 256 * 1024;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// A request that hangs costs its whole time each time.
+const TIMEOUTS_MAX: u32 = 2;
+
+/// Objects that a list takes from the stream at once.
+const LIST_CHUNK: usize = 1000;
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote").field("name", &self.name()).finish_non_exhaustive()
+    }
+}
+
+impl Remote {
+    /// Opens the store at an `s3://`, `az://` or `gs://` URL. Asks nothing of the network yet.
+    pub(crate) fn open(url: &str, options: &Options) -> Result<Self, StoreError> {
+        let settings = Settings::parse(url)?;
+        runtime(&settings.name)?;
+        let client = settings.connect(&options.environment)?;
+        Ok(Self {
+            client,
+            settings,
+            entropy: Arc::clone(&options.entropy),
+            timeout: options.request_timeout,
+            attempts: options.attempts.max(1),
+        })
+    }
+
+    fn path(&self, key: &Key) -> Path {
+        Path::from(format!("{}{key}", self.settings.prefix))
+    }
+
+    fn key(&self, path: &Path) -> Option<Key> {
+        Key::new(path.as_ref().strip_prefix(&self.settings.prefix)?).ok()
+    }
+
+    fn failed(&self, action: &'static str, key: &Key, failure: Failure) -> StoreError {
+        failure.into_error(action, key.as_str(), Some(key), &self.name())
+    }
+
+    fn short(&self, key: &Key, have: u64, need: u64) -> StoreError {
+        StoreError::Length { key: key.clone(), store: self.name(), have, need }
+    }
+
+    /// Runs a request until it succeeds, fails for good, or has been tried often enough. `once`
+    /// hears how often it was tried before.
+    fn run<T, F: Future<Output = object_store::Result<T>>>(
+        &self,
+        bytes: u64,
+        once: impl Fn(u32) -> F,
+    ) -> Result<T, Failure> {
+        let transfer = Duration::from_secs(bytes / SLOWEST_BYTES_PER_SECOND);
+        let limit = self.timeout.saturating_add(transfer);
+        let work = async {
+            let mut timeouts = 0;
+            let mut attempt = 0;
+            loop {
+                let failure = match tokio::time::timeout(limit, once(attempt)).await {
+                    Ok(Ok(value)) => return Ok(value),
+                    Ok(Err(error)) => Failure::Refused(error),
+                    Err(_) => Failure::TimedOut(limit),
+                };
+                attempt = attempt.saturating_add(1);
+                timeouts += u32::from(matches!(failure, Failure::TimedOut(_)));
+                if attempt >= self.attempts || timeouts >= TIMEOUTS_MAX || !failure.is_passing() {
+                    return Err(failure);
+                }
+                tracing::debug!(store = self.settings.name, attempt, ?failure, "trying again");
+                self.pause(attempt).await;
+            }
+        };
+        runtime(&self.settings.name).map_err(Failure::Local)?.block_on(work)
+    }
+
+    /// Waits longer from one attempt to the next, and never all clients in step.
+    async fn pause(&self, attempt: u32) {
+        let doubled = FIRST_PAUSE.saturating_mul(1 << attempt.saturating_sub(1).min(10));
+        let pause = doubled.min(LONGEST_PAUSE);
+        let share = u32::from(u8::from_le_bytes(self.entropy.array()));
+        tokio::time::sleep(pause.saturating_mul(share.saturating_add(128)) / 256).await;
+    }
+
+    async fn put_once(&self, key: &Key, body: PutPayload, tried: u32) -> object_store::Result<Put> {
+        let path = self.path(key);
+        let mode = if self.settings.unconditional {
+            match self.client.head(&path).await {
+                Ok(_) => return self.whose(&path, &body, tried).await,
+                Err(object_store::Error::NotFound { .. }) => PutMode::Overwrite,
+                Err(error) => return Err(error),
+            }
+        } else {
+            PutMode::Create
+        };
+        let options = PutOptions { mode, ..PutOptions::default() };
+        match self.client.put_opts(&path, body.clone(), options).await {
+            Ok(_) => Ok(Put::Created),
+            Err(
+                object_store::Error::AlreadyExists { .. }
+                | object_store::Error::Precondition { .. },
+            ) => self.whose(&path, &body, tried).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The store says that the object exists. Is it the one that an earlier attempt put?
+    ///
+    /// Some servers also say so to each of two puts that disturb one another; then there is no
+    /// object, and the error makes the caller try again.
+    async fn whose(&self, path: &Path, body: &PutPayload, tried: u32) -> object_store::Result<Put> {
+        let meta = self.client.head(path).await.map_err(|error| match error {
+            object_store::Error::NotFound { .. } => {
+                let source = "two puts of one object disturbed one another".into();
+                object_store::Error::Generic { store: "object store", source }
+            }
+            other => other,
+        })?;
+        let len = u64::try_from(body.content_length()).unwrap_or(u64::MAX);
+        if tried == 0 || meta.size != len {
+            return Ok(Put::Exists);
+        }
+        let stored = self.client.get(path).await?.bytes().await?;
+        let ours = body.iter().flatten().eq(stored.iter());
+        Ok(if ours { Put::Created } else { Put::Exists })
+    }
+
+    /// Reads a range, or everything, if the object's size suits `fits`; else its size.
+    async fn get_once(
+        &self,
+        path: &Path,
+        range: Option<ByteRange>,
+        fits: impl Fn(u64) -> bool,
+    ) -> object_store::Result<Result<Vec<u8>, u64>> {
+        let bounded = range.map(|range| GetRange::Bounded(range.offset()..range.end()));
+        let options = GetOptions { range: bounded, ..GetOptions::default() };
+        let answer = self.client.get_opts(path, options).await?;
+        let size = answer.meta.size;
+        if !fits(size) {
+            return Ok(Err(size));
+        }
+        let want = range.map_or(size, |range| range.len());
+        let bytes = self.collect(answer, want).await?;
+        Ok(Ok(bytes))
+    }
+
+    async fn collect(
+        &self,
+        answer: object_store::GetResult,
+        want: u64,
+    ) -> object_store::Result<Vec<u8>> {
+        // `want` is no more than the store says it has, and never more than the caller allows.
+        let want = usize::try_from(want).unwrap_or(usize::MAX);
+        let mut bytes = Vec::with_capacity(want);
+        let mut stream = answer.into_stream();
+        while let Some(part) = stream.next().await {
+            bytes.extend_from_slice(&part?);
+            if bytes.len() > want {
+                break;
+            }
+        }
+        if bytes.len() == want {
+            return Ok(bytes);
+        }
+        let source = format!("{} bytes came where {want} were promised", bytes.len()).into();
+        Err(object_store::Error::Generic { store: "object store", source })
+    }
+
+    fn size(&self, key: &Key) -> Result<u64, StoreError> {
+        let path = self.path(key);
+        self.run(0, |_| self.client.head(&path))
+            .map(|meta| meta.size)
+            .map_err(|failure| self.failed("read", key, failure))
+    }
+
+    fn entry(&self, meta: &ObjectMeta) -> Option<Entry> {
+        let modified = Timestamp::from_millisecond(meta.last_modified.timestamp_millis());
+        Some(Entry {
+            key: self.key(&meta.location)?,
+            size: meta.size,
+            modified: modified.unwrap_or(Timestamp::UNIX_EPOCH),
+        })
+    }
+}
+
+impl ObjectStore for Remote {
+    fn put_new(&self, key: &Key, body: &[u8]) -> Result<Put, StoreError> {
+        check_len(key, body, &self.name())?;
+        let len = u64::try_from(body.len()).unwrap_or(u64::MAX);
+        let payload = PutPayload::from(bytes::Bytes::copy_from_slice(body));
+        self.run(len, |tried| self.put_once(key, payload.clone(), tried))
+            .map_err(|failure| self.failed("write", key, failure))
+    }
+
+    fn get(&self, key: &Key, max_len: u64) -> Result<Vec<u8>, StoreError> {
+        let path = self.path(key);
+        self.run(max_len.min(crate::MAX_OBJECT_LEN), |_| {
+            self.get_once(&path, None, |size| size <= max_len)
+        })
+        .map_err(|failure| self.failed("read", key, failure))?
+        .map_err(|size| self.short(key, size, max_len))
+    }
+
+    fn get_range(&self, key: &Key, range: ByteRange) -> Result<Vec<u8>, StoreError> {
+        let (path, need) = (self.path(key), range.end());
+        let checked_size = || match self.size(key)? {
+            size if size < need => Err(self.short(key, size, need)),
+            size => Ok(size),
+        };
+        if range.is_empty() {
+            return checked_size().map(|_| Vec::new());
+        }
+        let got = self.run(range.len(), |_| self.get_once(&path, Some(range), |size| size >= need));
+        match got {
+            Ok(Ok(bytes)) => Ok(bytes),
+            Ok(Err(size)) => Err(self.short(key, size, need)),
+            Err(failure) if failure.is_about_range() => {
+                checked_size()?;
+                Err(self.failed("read", key, failure))
+            }
+            Err(failure) => Err(self.failed("read", key, failure)),
+        }
+    }
+
+    fn list(
+        &self,
+        prefix: &str,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        check_prefix(prefix, &self.name())?;
+        let below = format!("{}{prefix}", self.settings.prefix);
+        let below = Path::from(below.trim_end_matches('/'));
+        let below = (!below.as_ref().is_empty()).then_some(&below);
+        let mut last: Option<Path> = None;
+        let runtime = runtime(&self.settings.name)?;
+        let mut failures = 0;
+        'again: loop {
+            // After a fault the list goes on behind the last object that was seen.
+            let stream = match &last {
+                None => self.client.list(below),
+                Some(last) => self.client.list_with_offset(below, last),
+            };
+            let mut chunks = stream.ready_chunks(LIST_CHUNK);
+            loop {
+                let next = async { tokio::time::timeout(self.timeout, chunks.next()).await };
+                let Ok(chunk) = runtime.block_on(next) else {
+                    let failure = Failure::TimedOut(self.timeout);
+                    failures += 1;
+                    if failures >= TIMEOUTS_MAX {
+                        return Err(failure.into_error("list", prefix, None, &self.name()));
+                    }
+                    continue 'again;
+                };
+                let Some(chunk) = chunk else { return Ok(()) };
+                for meta in chunk {
+                    let meta = match meta.map_err(Failure::Refused) {
+                        Ok(meta) => meta,
+                        Err(failure) => {
+                            failures += 1;
+                            if failures >= self.attempts || !failure.is_passing() {
+                                return Err(failure.into_error("list", prefix, None, &self.name()));
+                            }
+                            runtime.block_on(self.pause(failures));
+                            continue 'again;
+                        }
+                    };
+                    failures = 0;
+                    if let Some(entry) = self.entry(&meta)
+                        && visit(entry).is_break()
+                    {
+                        return Ok(());
+                    }
+                    last = Some(meta.location);
+                }
+            }
+        }
+    }
+
+    fn delete(&self, key: &Key) -> Result<(), StoreError> {
+        let path = self.path(key);
+        let deleted = self.run(0, |_| async {
+            match self.client.delete(&path).await {
+                Err(object_store::Error::NotFound { .. }) => Ok(()),
+                other => other,
+            }
+        });
+        deleted.map_err(|failure| self.failed("delete", key, failure))
+    }
+
+    fn replace(&self, key: &Key, body: &[u8]) -> Result<(), StoreError> {
+        check_len(key, body, &self.name())?;
+        let path = self.path(key);
+        let len = u64::try_from(body.len()).unwrap_or(u64::MAX);
+        let payload = PutPayload::from(bytes::Bytes::copy_from_slice(body));
+        self.run(len, |_| self.client.put(&path, payload.clone()))
+            .map(|_| ())
+            .map_err(|failure| self.failed("write", key, failure))
+    }
+
+    fn name(&self) -> String {
+        self.settings.name.clone()
+    }
+
+    fn is_local(&self) -> bool {
+        false
+    }
+}
+
+/// The runtime of all remote stores of the process.
+fn runtime(store: &str) -> Result<&'static Runtime, StoreError> {
+    static RUNTIME: OnceLock<std::io::Result<Runtime>> = OnceLock::new();
+    let made = RUNTIME.get_or_init(|| {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("object-store")
+            .enable_all()
+            .build()
+    });
+    made.as_ref().map_err(|error| StoreError::Unavailable {
+        store: store.to_owned(),
+        action: "reach",
+        what: "the network".to_owned(),
+        source: error.to_string().into(),
+    })
+}
+
+#[cfg(test)]
+mod tests;

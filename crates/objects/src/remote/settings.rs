@@ -1,0 +1,326 @@
+//! From the URL of a remote store, and the environment variables of its cloud, to a client.
+//!
+//! Secrets come from the environment only: URLs end up in shell histories, process lists and
+//! configuration files.
+
+use std::{sync::Arc, time::Duration};
+
+use object_store::{
+    ClientOptions, RetryConfig, StaticCredentialProvider,
+    aws::{AmazonS3Builder, AmazonS3ConfigKey},
+    azure::MicrosoftAzureBuilder,
+    gcp::{GcpCredential, GoogleCloudStorageBuilder},
+};
+use percent_encoding::percent_decode_str;
+
+use crate::store::{Key, StoreError};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cloud {
+    S3,
+    Azure,
+    Google,
+}
+
+/// What a URL says. Nothing in it is secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is one parameter of the URL")]
+pub(super) struct Settings {
+    pub(super) cloud: Cloud,
+    pub(super) bucket: String,
+    /// Empty, or segments that end in a slash.
+    pub(super) prefix: String,
+    /// The URL without its parameters.
+    pub(super) name: String,
+    pub(super) unconditional: bool,
+    endpoint: Option<String>,
+    region: Option<String>,
+    account: Option<String>,
+    virtual_hosted: bool,
+    anonymous: bool,
+    system_proxy: bool,
+}
+
+impl Settings {
+    pub(super) fn parse(url: &str) -> Result<Self, StoreError> {
+        let (place, query) = url.split_once('?').unwrap_or((url, ""));
+        // What follows the question mark may be a secret that does not belong there.
+        let bad = |reason: String| StoreError::Url { url: place.to_owned(), reason };
+        let (scheme, rest) = place.split_once("://").unwrap_or(("", place));
+        let cloud = match scheme {
+            "s3" => Cloud::S3,
+            "az" => Cloud::Azure,
+            "gs" => Cloud::Google,
+            _ => return Err(bad("it is not an s3://, az:// or gs:// URL".to_owned())),
+        };
+        if rest.contains('@') {
+            let reason = "credentials do not belong in a URL; use the environment".to_owned();
+            return Err(StoreError::Url { url: format!("{scheme}://..."), reason });
+        }
+        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        if bucket.is_empty() || bucket.contains('/') || Key::new(bucket).is_err() {
+            return Err(bad("it names no bucket or container".to_owned()));
+        }
+        let prefix = prefix.trim_end_matches('/');
+        if !prefix.is_empty() && Key::new(prefix).is_err() {
+            return Err(bad(format!("{prefix:?} is not usable as a prefix of object names")));
+        }
+        let mut settings = Self {
+            cloud,
+            bucket: bucket.to_owned(),
+            prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}/") },
+            name: place.trim_end_matches('/').to_owned(),
+            unconditional: false,
+            endpoint: None,
+            region: None,
+            account: None,
+            virtual_hosted: false,
+            anonymous: false,
+            system_proxy: false,
+        };
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let value = percent_decode_str(value).decode_utf8();
+            let value = value.map_err(|_| bad(format!("its parameter {name} is not UTF-8")))?;
+            settings.set(name, &value).map_err(bad)?;
+        }
+        Ok(settings)
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let choice = |yes: &str, no: &str| match value {
+            _ if value == yes => Ok(true),
+            _ if value == no => Ok(false),
+            _ => Err(format!("its parameter {name} is {yes} or {no}")),
+        };
+        match (self.cloud, name) {
+            (_, "endpoint") => {
+                let host = value.strip_prefix("http://").or_else(|| value.strip_prefix("https://"));
+                if host.is_none_or(|host| host.is_empty() || host.contains(['@', '?', '#'])) {
+                    return Err(
+                        "its endpoint is not an http:// or https:// URL of a host".to_owned()
+                    );
+                }
+                self.endpoint = Some(value.trim_end_matches('/').to_owned());
+            }
+            (_, "conditional-put") => self.unconditional = !choice("on", "off")?,
+            (_, "anonymous") => self.anonymous = choice("true", "false")?,
+            (_, "proxy") => self.system_proxy = choice("environment", "none")?,
+            (Cloud::S3, "region") => self.region = Some(value.to_owned()),
+            (Cloud::S3, "path-style") => self.virtual_hosted = !choice("true", "false")?,
+            (Cloud::Azure, "account") => self.account = Some(value.to_owned()),
+            _ => {
+                let name: String = name.chars().take(40).collect();
+                return Err(format!("its parameter {name:?} is not known"));
+            }
+        }
+        Ok(())
+    }
+
+    fn client_options(&self, environment: &Environment<'_>) -> ClientOptions {
+        let endpoint_is_http = self.endpoint.as_ref().is_some_and(|url| url.starts_with("http:"));
+        let options = ClientOptions::new()
+            .with_allow_http(endpoint_is_http || environment.allows_http())
+            .with_connect_timeout(CONNECT_TIMEOUT)
+            // Both would cut off a slow upload of a large object; the caller limits requests.
+            .with_timeout_disabled()
+            .with_read_timeout_disabled();
+        if self.system_proxy {
+            return options;
+        }
+        // A proxy that is used for no host: this keeps the one of the environment out.
+        options.with_proxy_url("http://127.0.0.1:9").with_proxy_excludes("*,0.0.0.0/0,::/0")
+    }
+
+    /// A client for the store. `environment` are the variables of all clouds.
+    pub(super) fn connect(
+        &self,
+        environment: &[(String, String)],
+    ) -> Result<Arc<dyn object_store::ObjectStore>, StoreError> {
+        let prefix = match self.cloud {
+            Cloud::S3 => "aws_",
+            Cloud::Azure => "azure_",
+            Cloud::Google => "google_",
+        };
+        let environment = Environment { variables: environment, prefix };
+        let built = match self.cloud {
+            Cloud::S3 => self.connect_s3(&environment),
+            Cloud::Azure => self.connect_azure(&environment),
+            Cloud::Google => self.connect_google(&environment),
+        };
+        built.map_err(|error| StoreError::Url { url: self.name.clone(), reason: error.to_string() })
+    }
+
+    fn connect_s3(&self, environment: &Environment<'_>) -> Built {
+        let mut builder = AmazonS3Builder::new();
+        for (name, value) in environment.settings() {
+            if let Ok(name) = name.parse() {
+                builder = builder.with_config(name, value);
+            }
+        }
+        builder = builder
+            .with_bucket_name(&self.bucket)
+            .with_retry(no_retries())
+            .with_client_options(self.client_options(environment))
+            .with_virtual_hosted_style_request(self.virtual_hosted)
+            .with_disable_bulk_delete(true);
+        if let Some(region) = &self.region {
+            builder = builder.with_region(region);
+        }
+        if self.anonymous {
+            builder = builder.with_skip_signature(true);
+        }
+        if let Some(endpoint) = &self.endpoint {
+            // The name of the bucket is part of the host in one style, of the path in the other.
+            let endpoint = match (self.virtual_hosted, endpoint.split_once("://")) {
+                (true, Some((scheme, host))) => format!("{scheme}://{}.{host}", self.bucket),
+                _ => endpoint.clone(),
+            };
+            builder = builder.with_config(AmazonS3ConfigKey::S3Endpoint, endpoint);
+        }
+        Ok(Arc::new(builder.build()?))
+    }
+
+    fn connect_azure(&self, environment: &Environment<'_>) -> Built {
+        let mut builder = MicrosoftAzureBuilder::new();
+        // The names that Azure's own command line uses; the others, if set, take precedence.
+        if let Some(account) = environment.get("azure_storage_account") {
+            builder = builder.with_account(account);
+        }
+        if let Some(key) = environment.get("azure_storage_key") {
+            builder = builder.with_access_key(key);
+        }
+        if let Some(endpoint) = environment.get("identity_endpoint") {
+            builder = builder.with_msi_endpoint(endpoint);
+        }
+        for (name, value) in environment.settings() {
+            if let Ok(name) = name.parse() {
+                builder = builder.with_config(name, value);
+            }
+        }
+        builder = builder
+            .with_container_name(&self.bucket)
+            .with_retry(no_retries())
+            .with_client_options(self.client_options(environment));
+        if let Some(account) = &self.account {
+            builder = builder.with_account(account);
+        }
+        if let Some(endpoint) = &self.endpoint {
+            builder = builder.with_endpoint(endpoint.clone());
+        }
+        if self.anonymous {
+            builder = builder.with_skip_signature(true);
+        }
+        Ok(Arc::new(builder.build()?))
+    }
+
+    fn connect_google(&self, environment: &Environment<'_>) -> Built {
+        let mut builder = GoogleCloudStorageBuilder::new();
+        for (name, value) in environment.settings() {
+            if let Ok(name) = name.parse() {
+                builder = builder.with_config(name, value);
+            }
+        }
+        builder = builder
+            .with_bucket_name(&self.bucket)
+            .with_retry(no_retries())
+            .with_client_options(self.client_options(environment));
+        if let Some(endpoint) = &self.endpoint {
+            builder = builder.with_base_url(endpoint);
+        }
+        if self.anonymous {
+            // The switch for unsigned requests is not heeded by puts.
+            let nobody = GcpCredential { bearer: String::new() };
+            builder = builder.with_credentials(Arc::new(StaticCredentialProvider::new(nobody)));
+        }
+        Ok(Arc::new(builder.build()?))
+    }
+}
+
+type Built = object_store::Result<Arc<dyn object_store::ObjectStore>>;
+
+/// The environment variables of one cloud.
+struct Environment<'a> {
+    variables: &'a [(String, String)],
+    prefix: &'static str,
+}
+
+impl Environment<'_> {
+    /// The variables of the cloud, their names in lower case.
+    fn settings(&self) -> impl Iterator<Item = (String, &str)> {
+        let lower = self.variables.iter().map(|(name, value)| (name.to_ascii_lowercase(), value));
+        lower
+            .filter(|(name, _)| name.starts_with(self.prefix))
+            .map(|(name, value)| (name, value.as_str()))
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        let mut named = self.variables.iter().filter(|(have, _)| have.eq_ignore_ascii_case(name));
+        named.next().map(|(_, value)| value.as_str())
+    }
+
+    fn allows_http(&self) -> bool {
+        self.get(&format!("{}allow_http", self.prefix)) == Some("true")
+    }
+}
+
+/// The caller tries again itself: it has to know when an answer was lost.
+fn no_retries() -> RetryConfig {
+    RetryConfig { max_retries: 0, ..RetryConfig::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(url: &str) -> String {
+        match Settings::parse(url).expect_err(url) {
+            StoreError::Url { url, reason } => format!("{url}: {reason}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn urls_say_where_and_how() {
+        let plain = Settings::parse("s3://bucket").expect("a URL");
+        assert_eq!((plain.bucket.as_str(), plain.prefix.as_str()), ("bucket", ""));
+        assert!(!plain.unconditional && plain.endpoint.is_none() && !plain.virtual_hosted);
+
+        let full = "s3://my-bucket/some/where/?endpoint=http%3A%2F%2F127.0.0.1:7480/&region=eu-1&path-style=false&conditional-put=off&anonymous=true";
+        let full = Settings::parse(full).expect("a URL");
+        assert_eq!(
+            (full.prefix.as_str(), full.name.as_str()),
+            ("some/where/", "s3://my-bucket/some/where")
+        );
+        assert_eq!(full.endpoint.as_deref(), Some("http://127.0.0.1:7480"));
+        assert_eq!(full.region.as_deref(), Some("eu-1"));
+        assert!(full.unconditional && full.virtual_hosted && full.anonymous);
+
+        let azure = Settings::parse("az://container/p?account=me").expect("a URL");
+        assert_eq!((azure.cloud, azure.account.as_deref()), (Cloud::Azure, Some("me")));
+        assert_eq!(Settings::parse("gs://b").expect("a URL").cloud, Cloud::Google);
+    }
+
+    #[test]
+    fn urls_that_make_no_sense_are_refused_without_repeating_secrets() {
+        for (url, reason) in [
+            ("s3://", "no bucket"),
+            ("s3:///prefix", "no bucket"),
+            ("s3://bucket/a//b", "not usable as a prefix"),
+            ("s3://bucket/../b", "not usable as a prefix"),
+            ("s3://bucket?account=x", "not known"),
+            ("az://c?region=x", "not known"),
+            ("s3://b?endpoint=ftp://x", "endpoint"),
+            ("s3://b?path-style=maybe", "true or false"),
+            ("s3://b?secret_access_key=SECRET", "\"secret_access_key\" is not known"),
+            ("s3://KEY:SECRET@bucket/p", "environment"),
+            ("s3://b?endpoint=http://KEY:SECRET@host", "endpoint"),
+        ] {
+            let said = refused(url);
+            assert!(said.contains(reason), "{url}: {said}");
+            assert!(!said.contains("SECRET"), "{said}");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! What the client does with a server that misbehaves, against a server that does so exactly.
+
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use strongroom_base::{Coded, codes};
+
+use super::*;
+
+/// What the server does with the next request.
+#[derive(Clone)]
+enum Act {
+    /// Answers with a status and a body.
+    Say(u16, &'static str),
+    /// Does the put, and closes the connection instead of answering.
+    DoAndHangUp,
+    /// Never answers.
+    Hang,
+    /// Promises more bytes than it sends.
+    Truncate,
+    /// Behaves.
+    Work,
+}
+
+/// A server of one bucket that follows a script, and then behaves.
+struct Server {
+    url: String,
+    requests: Arc<AtomicUsize>,
+    stored: Arc<Mutex<Option<Vec<u8>>>>,
+}
+
+impl Server {
+    fn start(script: Vec<Act>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let requests = Arc::new(AtomicUsize::new(0));
+        let stored = Arc::new(Mutex::new(None));
+        let server = Self {
+            url: format!("s3://bucket/p?endpoint=http://{address}"),
+            requests: Arc::clone(&requests),
+            stored: Arc::clone(&stored),
+        };
+        thread::spawn(move || {
+            let mut script = script.into_iter();
+            let mut hanging = Vec::new();
+            for stream in listener.incoming() {
+                let mut stream = stream.expect("a connection");
+                let Some((head, body)) = request(&mut stream) else { continue };
+                requests.fetch_add(1, Ordering::Relaxed);
+                let mut stored = stored.lock().expect("a lock");
+                match script.next().unwrap_or(Act::Work) {
+                    Act::Say(status, body) => answer(&mut stream, status, body.as_bytes(), 0),
+                    Act::Hang => hanging.push(stream),
+                    Act::Truncate => answer(&mut stream, 200, b"short", 100),
+                    Act::DoAndHangUp => *stored = Some(body),
+                    Act::Work => work(&mut stream, &head, body, &mut stored),
+                }
+            }
+        });
+        server
+    }
+
+    fn open(&self) -> Remote {
+        let options = Options {
+            attempts: 4,
+            request_timeout: Duration::from_millis(300),
+            environment: vec![
+                ("AWS_ACCESS_KEY_ID".to_owned(), "id".to_owned()),
+                ("AWS_SECRET_ACCESS_KEY".to_owned(), "SECRET".to_owned()),
+            ],
+            ..Options::default()
+        };
+        Remote::open(&self.url, &options).expect("a URL")
+    }
+
+    fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    fn store(&self, body: &[u8]) {
+        *self.stored.lock().expect("a lock") = Some(body.to_vec());
+    }
+}
+
+/// Reads one request: its head in lower case, and its body.
+fn request(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).ok()?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).ok()?.to_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.map_or(0, |length| length.parse().expect("a length"))];
+    stream.read_exact(&mut body).ok()?;
+    Some((head, body))
+}
+
+fn answer(stream: &mut TcpStream, status: u16, body: &[u8], more: usize) {
+    let head = format!(
+        "HTTP/1.1 {status} X\r\ncontent-length: {}\r\netag: \"1\"\r\nlast-modified: Sun, 22 Nov 2026 00:00:00 GMT\r\nconnection: close\r\n\r\n",
+        body.len() + more
+    );
+    stream.write_all(head.as_bytes()).ok();
+    stream.write_all(body).ok();
+}
+
+fn work(stream: &mut TcpStream, head: &str, body: Vec<u8>, stored: &mut Option<Vec<u8>>) {
+    match (head.split_whitespace().next(), stored.as_ref()) {
+        (Some("put"), Some(_)) => answer(stream, 412, b"", 0),
+        (Some("put"), None) => {
+            *stored = Some(body);
+            answer(stream, 200, b"", 0);
+        }
+        (Some("head"), Some(have)) => answer(stream, 200, b"", have.len()),
+        (Some("get"), Some(have)) => answer(stream, 200, &have.clone(), 0),
+        (Some("delete"), _) => {
+            *stored = None;
+            answer(stream, 204, b"", 0);
+        }
+        _ => answer(stream, 404, b"", 0),
+    }
+}
+
+fn key() -> Key {
+    Key::new("a").expect("a key")
+}
+
+#[test]
+fn passing_faults_are_tried_again() {
+    for act in [Act::Say(503, "SlowDown"), Act::Say(429, ""), Act::Say(500, ""), Act::Hang] {
+        let server = Server::start(vec![act.clone()]);
+        assert_eq!(server.open().put_new(&key(), b"body").expect("a put"), Put::Created);
+        assert_eq!(server.requests(), 2);
+        let server = Server::start(vec![act]);
+        server.store(b"body");
+        assert_eq!(server.open().get(&key(), 4).expect("a get"), b"body");
+    }
+    let server = Server::start(vec![Act::Truncate]);
+    server.store(b"body");
+    assert_eq!(server.open().get(&key(), 1000).expect("a get"), b"body");
+}
+
+#[test]
+fn a_put_whose_answer_was_lost_was_created() {
+    let server = Server::start(vec![Act::DoAndHangUp]);
+    assert_eq!(server.open().put_new(&key(), b"body").expect("a put"), Put::Created);
+}
+
+#[test]
+fn others_bytes_are_not_taken_for_ones_own() {
+    // Without a lost answer even the same bytes are another's.
+    let server = Server::start(vec![]);
+    server.store(b"body");
+    assert_eq!(server.open().put_new(&key(), b"body").expect("a put"), Put::Exists);
+    // After a fault, other bytes are another's.
+    let server = Server::start(vec![Act::Say(503, "")]);
+    server.store(b"else");
+    assert_eq!(server.open().put_new(&key(), b"body").expect("a put"), Put::Exists);
+}
+
+#[test]
+fn two_puts_that_disturbed_one_another_are_tried_again() {
+    let server = Server::start(vec![Act::Say(409, "ConditionalRequestConflict")]);
+    assert_eq!(server.open().put_new(&key(), b"body").expect("a put"), Put::Created);
+}
+
+#[test]
+fn a_store_that_keeps_failing_is_unavailable_in_bounded_time() {
+    let started = std::time::Instant::now();
+    for act in [Act::Say(503, "down for ever"), Act::Hang, Act::Truncate] {
+        let server = Server::start(vec![act; 20]);
+        server.store(b"body");
+        let error = server.open().get(&key(), 1000).expect_err("a fault");
+        assert_eq!(error.code(), &codes::STORE_UNAVAILABLE, "{error:?}");
+        assert!(server.requests() <= 4);
+    }
+    assert!(started.elapsed() < Duration::from_secs(20));
+}
+
+/// The status of an answer is only known from the library's message.
+#[test]
+fn each_status_means_what_it_should() {
+    for (status, body, code, requests) in [
+        (400, "no", &codes::STORE_UNAVAILABLE, 1),
+        (401, "no", &codes::STORE_DENIED, 1),
+        (403, "<Code>AccessDenied</Code>", &codes::STORE_DENIED, 1),
+        (403, "<Code>QuotaExceeded</Code>", &codes::STORE_FULL, 1),
+        (404, "<Code>NoSuchBucket</Code>", &codes::URL_INVALID, 1),
+        (501, "no conditional puts", &codes::STORE_PROTOCOL, 1),
+        (502, "no", &codes::STORE_UNAVAILABLE, 4),
+        (507, "no", &codes::STORE_FULL, 1),
+    ] {
+        let server = Server::start(vec![Act::Say(status, body); 20]);
+        let error = server.open().put_new(&key(), b"body").expect_err("a refusal");
+        assert_eq!(error.code(), code, "{status}: {error:?}");
+        assert_eq!(server.requests(), requests, "{status}");
+        let shown = format!("{error:?} {:?}", server.open());
+        assert!(!shown.contains("SECRET"), "{shown}");
+    }
+    let server = Server::start(vec![]);
+    let error = server.open().get(&key(), 9).expect_err("nothing there");
+    assert!(matches!(error, StoreError::Missing { .. }), "{error:?}");
+}
+
+#[test]
+fn no_server_is_unavailable_and_says_why() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    drop(listener);
+    let url = format!("s3://bucket?endpoint=http://{address}&anonymous=true");
+    let store = Remote::open(&url, &Options { attempts: 1, ..Options::default() }).expect("a URL");
+    let error = store.get(&key(), 1).expect_err("no server");
+    assert!(format!("{error:?}").contains("refused"), "{error:?}");
+}
+
+#[test]
+fn http_has_to_be_asked_for() {
+    let environment = vec![("AWS_ENDPOINT".to_owned(), "http://127.0.0.1:1".to_owned())];
+    let options = Options { attempts: 1, environment, ..Options::default() };
+    let store = Remote::open("s3://bucket?anonymous=true", &options).expect("a URL");
+    let error = store.get(&key(), 1).expect_err("no plain HTTP");
+    assert!(format!("{error:?}").contains("not allowed"), "{error:?}");
+}
