@@ -46,7 +46,7 @@ use strongroom_objects::{ObjectStore, Put};
 pub use change::KeyCheck;
 pub use error::KeyError;
 pub use source::{KeySource, MAX_SECRET_FILE, MIN_KEY_FILE, generate_key_file};
-pub use uri::{Pkcs11Uri, fuzz_pkcs11_uri};
+pub use uri::{PKCS11_HELP, Pkcs11Uri, fuzz_pkcs11_uri};
 
 use crypto::sha256;
 use objects::{Fault, Pair};

@@ -6,6 +6,20 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode
 
 use super::KeyError;
 
+/// How a user makes a key in a token and names it: help text for the command line.
+pub const PKCS11_HELP: &str = "\
+A key in an HSM or smart card is an AES-256 key that may encrypt. Make it once with the token's own
+tools, and keep a backup of the token (or add a second key to the vault): without it the vault does
+not open. With pkcs11-tool (package opensc):
+
+  pkcs11-tool --module /PATH/MODULE.so --token-label NAME --login \\
+      --keygen --key-type AES:32 --label strongroom --id 01 --sensitive
+
+Then put the PIN into a file that only you can read, and name module, token, key and PIN file:
+
+  --pkcs11 'pkcs11:token=NAME;object=strongroom?module-path=/PATH/MODULE.so&pin-source=/PATH/PIN'
+";
+
 /// Names an AES key in a token, the module that reaches the token, and the file with its PIN.
 ///
 /// `pkcs11:token=NAME;object=NAME?module-path=/PATH/MODULE.so&pin-source=/PATH/PIN`. The path
