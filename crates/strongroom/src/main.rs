@@ -28,12 +28,15 @@ mod config;
 mod context;
 mod error;
 mod human;
+mod open;
 mod out;
 mod progress;
+mod ranges_file;
 #[cfg(test)]
 mod reference_tests;
 mod signals;
 mod values;
+mod views;
 
 use cli::Cli;
 use context::Context;

@@ -4,12 +4,13 @@ use clap::{Args, Subcommand};
 
 use crate::{
     args::OpenArgs,
-    context::Context,
+    context::{self, Context},
     error::Failure,
+    open::open_vault,
     values::{self, Point},
+    views::{PointDeleted, PointList, PointShown, PointView},
 };
 
-use super::vault::{not_yet, open};
 
 /// `recoverypoint ...`.
 #[derive(Debug, Subcommand)]
@@ -64,9 +65,10 @@ pub(crate) struct ListArgs {
 
 impl ListArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        open(context, &self.open)?;
-        tracing::debug!(self.item);
-        Err(not_yet("recoverypoint list"))
+        let vault = open_vault(context, &self.open, None)?;
+        let points = vault.points(self.item.as_deref())?;
+        let recovery_points = points.into_iter().map(PointView::from).collect();
+        context.out.result(&PointList { recovery_points })
     }
 }
 
@@ -86,9 +88,9 @@ pub(crate) struct ShowArgs {
 
 impl ShowArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        open(context, &self.open)?;
-        tracing::debug!(self.point.item, ?self.point.recovery_point);
-        Err(not_yet("recoverypoint show"))
+        let vault = open_vault(context, &self.open, None)?;
+        let point = self.point.find(&vault)?;
+        context.out.result(&PointShown { recovery_point: point.into() })
     }
 }
 
@@ -149,8 +151,8 @@ pub(crate) struct DeleteArgs {
 
 impl DeleteArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        open(context, &self.open)?;
-        tracing::debug!(self.item, ?self.recovery_point);
-        Err(not_yet("recoverypoint delete"))
+        let vault = open_vault(context, &self.open, None)?;
+        vault.delete_point(&self.item, self.recovery_point, &context::host())?;
+        context.out.result(&PointDeleted { item: self.item, deleted: self.recovery_point })
     }
 }

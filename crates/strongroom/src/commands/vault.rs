@@ -1,13 +1,18 @@
 //! `vault`: making, showing, checking and cleaning vaults.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc, time::Duration};
 
 use clap::{Args, Subcommand};
+use strongroom_format::{Conditional, VaultConfig};
+use strongroom_objects::{Mirror, ObjectStore, Options, open, probe};
+use strongroom_vault::{Vault, VaultError, keys};
 
 use crate::{
     args::{KeyArgs, OpenArgs, VaultArgs, WorkArgs},
     context::Context,
     error::{FaceError, Failure},
+    open::{folder_url, open_vault, vault_options, key_source},
+    views::{ItemView, PointView, VaultShown, VaultView},
     values,
 };
 
@@ -65,7 +70,7 @@ pub(crate) struct CreateArgs {
 
     /// A further folder that holds a full copy, best on another disk; may be repeated
     #[arg(long, value_name = "DIR")]
-    mirror: Vec<PathBuf>,
+    mirror: Vec<String>,
 
     /// Accept a store that cannot arbitrate between writers; never write to it from two places
     #[arg(long)]
@@ -79,9 +84,43 @@ pub(crate) struct CreateArgs {
 impl CreateArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let url = context.vault_url(&self.vault)?;
-        let key = context.key(&self.key)?;
-        tracing::debug!(?url, ?key, ?self.mirror, self.single_writer, self.label);
-        Err(not_yet("vault create"))
+        let key = key_source(context.key(&self.key)?)?;
+        let options = Options { create: true, ..Options::default() };
+        let mut store = open(&url, &options)?;
+        let mut mirrors = Vec::new();
+        if !self.mirror.is_empty() {
+            let mut copies = vec![store];
+            mirrors.push(folder_url(&url)?);
+            for mirror in &self.mirror {
+                copies.push(open(mirror, &options)?);
+                mirrors.push(folder_url(mirror)?);
+            }
+            refuse_same(&mirrors)?;
+            store = Arc::new(Mirror::new(copies, Vec::new()));
+        }
+        // The probe writes: nothing may be touched where something else is.
+        refuse_occupied(&*store)?;
+        let puts = if probe(&*store, &context.entropy)?.allow_several_writers() {
+            Conditional::Honoured
+        } else if self.single_writer {
+            Conditional::Ignored
+        } else {
+            return Err(VaultError::Unsafe { store: store.name() }.into());
+        };
+        let vault = Vault::create(
+            Arc::clone(&store),
+            &key,
+            &self.label,
+            puts,
+            mirrors,
+            vault_options(context, None),
+        )?;
+        let slots = keys::list_slots(&*store, vault.config().vault_id)?;
+        context.out.say(
+            "Created a vault. Keep a copy of its key away from it: without the key nobody can \
+             read the recovery points.",
+        );
+        context.out.result(&VaultView::new(vault.config(), store.name(), slots))
     }
 }
 
@@ -97,8 +136,13 @@ pub(crate) struct ShowArgs {
 
 impl ShowArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        open(context, &self.open)?;
-        Err(not_yet("vault show"))
+        let vault = open_vault(context, &self.open, None)?;
+        let slots = keys::list_slots(&**vault.store(), vault.config().vault_id)?;
+        let points: Vec<_> = vault.points(None)?.into_iter().map(PointView::from).collect();
+        context.out.result(&VaultShown {
+            vault: VaultView::new(vault.config(), vault.store().name(), slots),
+            items: ItemView::of(&points),
+        })
     }
 }
 
@@ -115,7 +159,7 @@ pub(crate) struct UsageArgs {
 
 impl UsageArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        open(context, &self.open)?;
+        open_vault(context, &self.open, None)?;
         Err(not_yet("vault usage"))
     }
 }
@@ -199,7 +243,7 @@ pub(crate) struct ReclaimArgs {
 
 impl ReclaimArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        open(context, &self.open)?;
+        open_vault(context, &self.open, None)?;
         tracing::debug!(self.dry_run, ?self.wait);
         Err(not_yet("vault reclaim"))
     }
@@ -220,18 +264,31 @@ pub(crate) struct RebuildIndexArgs {
 
 impl RebuildIndexArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        open(context, &self.open)?;
+        open_vault(context, &self.open, None)?;
         Err(not_yet("vault rebuild-index"))
     }
 }
 
-/// Opens a vault.
-pub(crate) fn open(context: &Context, args: &OpenArgs) -> Result<(), Failure> {
-    let url = context.vault_url(&args.vault)?;
-    let key = context.key(&args.key)?;
-    let cache_dir = context.cache_dir(args.cache_dir.as_ref());
-    tracing::debug!(url, ?key, ?cache_dir);
-    Ok(())
+/// Refuses to make a vault where something is.
+fn refuse_occupied(store: &dyn ObjectStore) -> Result<(), Failure> {
+    let mut found = None;
+    store.list("", &mut |entry| {
+        found = Some(entry.key);
+        ControlFlow::Break(())
+    })?;
+    let Some(found) = found else { return Ok(()) };
+    let is_vault = found.as_str() == VaultConfig::KEY || Vault::describe(store).is_ok();
+    let what = if is_vault { "a vault".to_owned() } else { found.to_string() };
+    Err(VaultError::Exists { store: store.name(), what }.into())
+}
+
+/// Refuses mirrors that are one folder.
+fn refuse_same(mirrors: &[String]) -> Result<(), Failure> {
+    let mut seen = BTreeSet::new();
+    match mirrors.iter().find(|mirror| !seen.insert(*mirror)) {
+        Some(twice) => Err(Failure::usage(format!("{twice} was given twice"))),
+        None => Ok(()),
+    }
 }
 
 pub(crate) fn not_yet(what: &str) -> Failure {

@@ -1,17 +1,20 @@
 //! `vault key`: the slots that open a vault.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use clap::{Args, Subcommand};
 use strongroom_base::SlotId;
+use strongroom_objects::ObjectStore;
+use strongroom_vault::keys::{self, KeyRing};
 
 use crate::{
     args::{OpenArgs, VaultArgs},
     context::{Context, KeyChoice},
     error::Failure,
+    open::{OpenStore, key_source, open_store},
+    views::{KeyChanged, SlotList, SlotView},
 };
 
-use super::vault::{not_yet, open};
 
 /// `vault key ...`.
 #[derive(Debug, Subcommand)]
@@ -79,8 +82,9 @@ pub(crate) struct ListArgs {
 
 impl ListArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        context.vault_url(&self.vault)?;
-        Err(not_yet("vault key list"))
+        let OpenStore { store, config } = open_store(context, &self.vault)?;
+        let slots = keys::list_slots(&*store, config.vault_id)?;
+        context.out.result(&SlotList { key_slots: slots.into_iter().map(SlotView::from).collect() })
     }
 }
 
@@ -106,10 +110,11 @@ pub(crate) struct AddArgs {
 
 impl AddArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        let new = self.new.choice()?;
-        open(context, &self.open)?;
-        tracing::debug!(?new, self.label);
-        Err(not_yet("vault key add"))
+        let new = key_source(self.new.choice()?)?;
+        let (store, mut ring) = open_ring(context, &self.open)?;
+        let Context { clock, entropy, .. } = context;
+        let slot = ring.add_slot(&*store, &new, &self.label, clock, entropy)?;
+        context.out.result(&KeyChanged::Added { slot })
     }
 }
 
@@ -134,9 +139,9 @@ pub(crate) struct RemoveArgs {
 
 impl RemoveArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        open(context, &self.open)?;
-        tracing::debug!(%self.slot);
-        Err(not_yet("vault key remove"))
+        let (store, mut ring) = open_ring(context, &self.open)?;
+        ring.remove_slot(&*store, self.slot, &context.clock, &context.entropy)?;
+        context.out.result(&KeyChanged::Removed { slot: self.slot })
     }
 }
 
@@ -161,6 +166,10 @@ pub(crate) struct RotateArgs {
     #[arg(long, value_name = "ID", value_parser = slot_id, conflicts_with = "master")]
     slot: Option<SlotId>,
 
+    /// Words that tell the new key from others [default: those of the slot it replaces]
+    #[arg(long, value_name = "TEXT", conflicts_with = "master")]
+    label: Option<String>,
+
     /// Begin a new master key
     #[arg(long, conflicts_with = "new_key")]
     master: bool,
@@ -168,10 +177,25 @@ pub(crate) struct RotateArgs {
 
 impl RotateArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        let new = if self.master { None } else { Some(self.new.choice()?) };
-        open(context, &self.open)?;
-        tracing::debug!(?new, ?self.slot);
-        Err(not_yet("vault key rotate"))
+        let Context { clock, entropy, .. } = context;
+        if self.master {
+            let (store, mut ring) = open_ring(context, &self.open)?;
+            let key = ring.rotate_master(&*store, clock, entropy)?;
+            return context.out.result(&KeyChanged::NewMasterKey { key });
+        }
+        let new = key_source(self.new.choice()?)?;
+        let (store, mut ring) = open_ring(context, &self.open)?;
+        let old_slot = self.slot.unwrap_or(ring.slot());
+        let label = match self.label {
+            Some(label) => label,
+            None => keys::list_slots(&*store, ring.vault())?
+                .into_iter()
+                .find(|info| info.slot == old_slot)
+                .and_then(|info| Some(info.head?.label))
+                .unwrap_or_default(),
+        };
+        let slot = ring.rotate_slot(&*store, old_slot, &new, &label, clock, entropy)?;
+        context.out.result(&KeyChanged::Replaced { old_slot, slot })
     }
 }
 
@@ -190,10 +214,24 @@ pub(crate) struct GenerateArgs {
 
 impl GenerateArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        tracing::debug!(?self.file);
-        context.out.say("");
-        Err(not_yet("vault key generate"))
+        keys::generate_key_file(&self.file, &context.entropy)?;
+        context.out.say(
+            "Made a key file. Keep a copy of it away from the vault: without the key nobody can \
+             read the recovery points.",
+        );
+        context.out.result(&KeyChanged::Generated { file: self.file.display().to_string() })
     }
+}
+
+/// Opens the keys of a vault, and nothing else of it.
+fn open_ring(
+    context: &Context,
+    args: &OpenArgs,
+) -> Result<(Arc<dyn ObjectStore>, KeyRing), Failure> {
+    let key = key_source(context.key(&args.key)?)?;
+    let OpenStore { store, config } = open_store(context, &args.vault)?;
+    let ring = KeyRing::open(&*store, config.vault_id, &key)?;
+    Ok((store, ring))
 }
 
 /// Parses a slot's id, in any case.

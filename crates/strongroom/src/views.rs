@@ -1,0 +1,385 @@
+//! What commands print that no library reports: recovery points, vaults, key slots.
+//!
+//! Field names are a promise to scripts: docs/json.md lists them and a test holds them fast.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use strongroom_base::{PointId, SlotId, VaultId};
+use strongroom_format::{Conditional, Consistency, DiskRecord, Manifest, SkippedRange, VaultConfig};
+use strongroom_vault::keys::SlotInfo;
+
+use crate::{human, out::Show};
+
+/// A recovery point.
+#[derive(Debug, Serialize)]
+pub(crate) struct PointView {
+    pub(crate) id: PointId,
+    pub(crate) time: Timestamp,
+    pub(crate) item: String,
+    pub(crate) consistency: Consistency,
+    pub(crate) parent: Option<PointId>,
+    pub(crate) tags: BTreeMap<String, String>,
+    pub(crate) size_bytes: u64,
+    pub(crate) changed_bytes: u64,
+    pub(crate) stored_bytes: u64,
+    pub(crate) completed: Timestamp,
+    pub(crate) host: String,
+    pub(crate) software: String,
+    pub(crate) evidence: Vec<String>,
+    pub(crate) locked_until: Option<Timestamp>,
+    pub(crate) disks: Vec<DiskView>,
+}
+
+/// A disk of a recovery point.
+#[derive(Debug, Serialize)]
+pub(crate) struct DiskView {
+    pub(crate) name: String,
+    pub(crate) size_bytes: u64,
+    pub(crate) allocated_bytes: Option<u64>,
+    pub(crate) changed_bytes: u64,
+    pub(crate) read_bytes: u64,
+    pub(crate) deduplicated_bytes: u64,
+    pub(crate) stored_bytes: u64,
+    pub(crate) seconds: f64,
+    pub(crate) location: String,
+    pub(crate) format: String,
+    pub(crate) changes_from: String,
+    pub(crate) skipped: Vec<SkippedRange>,
+}
+
+impl From<DiskRecord> for DiskView {
+    fn from(disk: DiskRecord) -> Self {
+        Self {
+            name: disk.name,
+            size_bytes: disk.size_bytes,
+            allocated_bytes: disk.allocated_bytes,
+            changed_bytes: disk.changed_bytes,
+            read_bytes: disk.read_bytes,
+            deduplicated_bytes: disk.deduplicated_bytes,
+            stored_bytes: disk.stored_bytes,
+            seconds: disk.seconds,
+            location: disk.source.location,
+            format: disk.source.format,
+            changes_from: disk.source.changes_from,
+            skipped: disk.skipped,
+        }
+    }
+}
+
+impl From<Manifest> for PointView {
+    fn from(point: Manifest) -> Self {
+        let sum = |of: fn(&DiskRecord) -> u64| {
+            point.disks.iter().map(of).fold(0, u64::saturating_add)
+        };
+        Self {
+            id: point.id,
+            time: point.time,
+            consistency: point.consistency,
+            parent: point.parent,
+            size_bytes: sum(|disk| disk.size_bytes),
+            changed_bytes: sum(|disk| disk.changed_bytes),
+            stored_bytes: sum(|disk| disk.stored_bytes),
+            completed: point.completed,
+            locked_until: point.locked_until,
+            item: point.item,
+            tags: point.tags,
+            host: point.host,
+            software: point.software,
+            evidence: point.evidence,
+            disks: point.disks.into_iter().map(DiskView::from).collect(),
+        }
+    }
+}
+
+fn consistency(consistency: Consistency) -> &'static str {
+    match consistency {
+        Consistency::Application => "application",
+        Consistency::FileSystem => "file-system",
+        Consistency::Crash => "crash",
+    }
+}
+
+fn tags(tags: &BTreeMap<String, String>) -> String {
+    tags.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+}
+
+/// `recoverypoint list`.
+#[derive(Debug, Serialize)]
+pub(crate) struct PointList {
+    pub(crate) recovery_points: Vec<PointView>,
+}
+
+impl Show for PointList {
+    fn show(&self) -> String {
+        if self.recovery_points.is_empty() {
+            return "The vault has no recovery points yet.\n".to_owned();
+        }
+        let rows = self.recovery_points.iter().map(|point| {
+            let disks: Vec<_> = point.disks.iter().map(|disk| disk.name.as_str()).collect();
+            [
+                point.item.clone(),
+                human::time(point.time),
+                point.id.to_string(),
+                disks.join(","),
+                human::bytes(point.size_bytes),
+                human::bytes(point.changed_bytes),
+                human::bytes(point.stored_bytes),
+                tags(&point.tags),
+            ]
+        });
+        let head = ["ITEM", "TIME", "ID", "DISKS", "SIZE", "CHANGED", "STORED", "TAGS"];
+        human::table(head, &[4, 5, 6], rows)
+    }
+}
+
+/// `recoverypoint show`.
+#[derive(Debug, Serialize)]
+pub(crate) struct PointShown {
+    pub(crate) recovery_point: PointView,
+}
+
+impl Show for PointShown {
+    fn show(&self) -> String {
+        let point = &self.recovery_point;
+        let mut facts = vec![
+            ("Recovery point", point.id.to_string()),
+            ("Item", point.item.clone()),
+            ("Time", human::time(point.time)),
+            ("Completed", human::time(point.completed)),
+            ("Consistency", consistency(point.consistency).to_owned()),
+            ("Parent", point.parent.map_or("none".to_owned(), |id| id.to_string())),
+            ("Host", point.host.clone()),
+            ("Written by", point.software.clone()),
+        ];
+        if !point.tags.is_empty() {
+            facts.push(("Tags", tags(&point.tags)));
+        }
+        if let Some(until) = point.locked_until {
+            facts.push(("Locked until", human::time(until)));
+        }
+        facts.extend(point.evidence.iter().map(|step| ("Evidence", step.clone())));
+        let skipped = point.disks.iter().flat_map(|disk| {
+            disk.skipped.iter().map(|range| {
+                let SkippedRange { offset, length } = range;
+                ("Not readable", format!("{length} bytes at {offset} of disk {}", disk.name))
+            })
+        });
+        facts.extend(skipped);
+        let rows = point.disks.iter().map(|disk| {
+            [
+                disk.name.clone(),
+                human::bytes(disk.size_bytes),
+                human::bytes(disk.changed_bytes),
+                human::bytes(disk.stored_bytes),
+                disk.changes_from.clone(),
+                disk.format.clone(),
+                disk.location.clone(),
+            ]
+        });
+        let head = ["DISK", "SIZE", "CHANGED", "STORED", "COMPARED", "FORMAT", "SOURCE"];
+        format!("{}\n{}", human::facts(&facts), human::table(head, &[1, 2, 3], rows))
+    }
+}
+
+/// `recoverypoint delete`.
+#[derive(Debug, Serialize)]
+pub(crate) struct PointDeleted {
+    pub(crate) item: String,
+    pub(crate) deleted: PointId,
+}
+
+impl Show for PointDeleted {
+    fn show(&self) -> String {
+        format!("Deleted recovery point {} of {}\n", self.deleted, self.item)
+    }
+}
+
+/// A key slot.
+#[derive(Debug, Serialize)]
+pub(crate) struct SlotView {
+    pub(crate) id: SlotId,
+    /// `key_file`, `passphrase`, `pkcs11`; `damaged` if the slot cannot be read.
+    pub(crate) kind: &'static str,
+    pub(crate) label: Option<String>,
+    pub(crate) created: Option<Timestamp>,
+}
+
+impl From<SlotInfo> for SlotView {
+    fn from(info: SlotInfo) -> Self {
+        let head = info.head.as_ref();
+        Self {
+            id: info.slot,
+            kind: head.map_or("damaged", |head| head.kek.name()),
+            label: head.map(|head| head.label.clone()),
+            created: head.map(|head| head.created),
+        }
+    }
+}
+
+/// `vault key list`.
+#[derive(Debug, Serialize)]
+pub(crate) struct SlotList {
+    pub(crate) key_slots: Vec<SlotView>,
+}
+
+impl Show for SlotList {
+    fn show(&self) -> String {
+        let rows = self.key_slots.iter().map(|slot| {
+            [
+                slot.id.to_string(),
+                slot.kind.to_owned(),
+                slot.created.map(human::time).unwrap_or_default(),
+                slot.label.clone().unwrap_or_default(),
+            ]
+        });
+        human::table(["SLOT", "KIND", "CREATED", "LABEL"], &[], rows)
+    }
+}
+
+/// `vault key add|remove|rotate|generate`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum KeyChanged {
+    Added { slot: SlotId },
+    Removed { slot: SlotId },
+    Replaced { old_slot: SlotId, slot: SlotId },
+    NewMasterKey { key: strongroom_base::KeyId },
+    Generated { file: String },
+}
+
+impl Show for KeyChanged {
+    fn show(&self) -> String {
+        match self {
+            Self::Added { slot } => format!("Added key slot {slot}\n"),
+            Self::Removed { slot } => format!("Removed key slot {slot}\n"),
+            Self::Replaced { old_slot, slot } => {
+                format!("Replaced key slot {old_slot} by {slot}\n")
+            }
+            Self::NewMasterKey { key } => {
+                format!("New data is sealed under master key {key} from now on\n")
+            }
+            Self::Generated { file } => format!("{file}\n"),
+        }
+    }
+}
+
+/// `vault create`, and the first part of `vault show`.
+#[derive(Debug, Serialize)]
+pub(crate) struct VaultView {
+    pub(crate) vault_id: VaultId,
+    pub(crate) store: String,
+    pub(crate) created: Timestamp,
+    pub(crate) format: u16,
+    /// Whether several backups may write at once.
+    pub(crate) several_writers: bool,
+    pub(crate) mirrors: Vec<String>,
+    pub(crate) key_slots: Vec<SlotView>,
+}
+
+impl VaultView {
+    pub(crate) fn new(config: &VaultConfig, store: String, slots: Vec<SlotInfo>) -> Self {
+        Self {
+            vault_id: config.vault_id,
+            store,
+            created: config.created,
+            format: config.format,
+            several_writers: config.create_only_puts == Conditional::Honoured,
+            mirrors: config.mirrors.clone(),
+            key_slots: slots.into_iter().map(SlotView::from).collect(),
+        }
+    }
+}
+
+impl Show for VaultView {
+    fn show(&self) -> String {
+        let writers = if self.several_writers { "several at once" } else { "one at a time" };
+        let mut facts = vec![
+            ("Vault", self.vault_id.to_string()),
+            ("Store", self.store.clone()),
+            ("Created", human::time(self.created)),
+            ("Format", self.format.to_string()),
+            ("Writers", writers.to_owned()),
+        ];
+        facts.extend(self.mirrors.iter().map(|mirror| ("Mirror", mirror.clone())));
+        facts.extend(self.key_slots.iter().map(|slot| {
+            let label = slot.label.as_deref().unwrap_or_default();
+            ("Key slot", format!("{} {} {label}", slot.id, slot.kind))
+        }));
+        human::facts(&facts)
+    }
+}
+
+/// `vault show`.
+#[derive(Debug, Serialize)]
+pub(crate) struct VaultShown {
+    #[serde(flatten)]
+    pub(crate) vault: VaultView,
+    pub(crate) items: Vec<ItemView>,
+}
+
+/// An item of a vault.
+#[derive(Debug, Serialize)]
+pub(crate) struct ItemView {
+    pub(crate) item: String,
+    pub(crate) recovery_points: u64,
+    pub(crate) oldest: Timestamp,
+    pub(crate) newest: Timestamp,
+    /// Size of all disks of the newest point.
+    pub(crate) size_bytes: u64,
+    /// What all its points have added to the vault when they were made.
+    pub(crate) stored_bytes: u64,
+}
+
+impl ItemView {
+    /// The items of points that are sorted by item and time.
+    pub(crate) fn of(points: &[PointView]) -> Vec<Self> {
+        let mut items: Vec<Self> = Vec::new();
+        for point in points {
+            match items.last_mut().filter(|item| item.item == point.item) {
+                Some(item) => {
+                    item.recovery_points = item.recovery_points.saturating_add(1);
+                    item.newest = point.time;
+                    item.size_bytes = point.size_bytes;
+                    item.stored_bytes = item.stored_bytes.saturating_add(point.stored_bytes);
+                }
+                None => items.push(Self {
+                    item: point.item.clone(),
+                    recovery_points: 1,
+                    oldest: point.time,
+                    newest: point.time,
+                    size_bytes: point.size_bytes,
+                    stored_bytes: point.stored_bytes,
+                }),
+            }
+        }
+        items
+    }
+
+    /// A table of items.
+    pub(crate) fn table(items: &[Self]) -> String {
+        let rows = items.iter().map(|item| {
+            [
+                item.item.clone(),
+                item.recovery_points.to_string(),
+                human::time(item.oldest),
+                human::time(item.newest),
+                human::bytes(item.size_bytes),
+                human::bytes(item.stored_bytes),
+            ]
+        });
+        human::table(["ITEM", "POINTS", "OLDEST", "NEWEST", "SIZE", "STORED"], &[1, 4, 5], rows)
+    }
+}
+
+impl Show for VaultShown {
+    fn show(&self) -> String {
+        let items = if self.items.is_empty() {
+            "The vault has no recovery points yet.\n".to_owned()
+        } else {
+            ItemView::table(&self.items)
+        };
+        format!("{}\n{items}", self.vault.show())
+    }
+}
