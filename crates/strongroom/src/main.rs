@@ -35,6 +35,7 @@ mod ranges_file;
 #[cfg(test)]
 mod reference_tests;
 mod signals;
+mod targets;
 mod values;
 mod views;
 

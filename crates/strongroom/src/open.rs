@@ -85,7 +85,7 @@ pub(crate) fn key_source(key: KeyChoice) -> Result<KeySource, KeyError> {
     Ok(match key {
         KeyChoice::File(file) => KeySource::File(file),
         KeyChoice::Passphrase(file) => KeySource::Passphrase(file),
-        KeyChoice::Pkcs11(uri) => KeySource::Pkcs11(uri.parse()?),
+        KeyChoice::Pkcs11(uri) => KeySource::Pkcs11(Box::new(uri.parse()?)),
     })
 }
 

@@ -45,11 +45,8 @@ fn parse(
     let mut count = 0_usize;
     let mut line = String::new();
     for number in 1_u64.. {
-        let wrong = |reason: String| DiskError::Ranges {
-            file: file.to_owned(),
-            line: number,
-            reason,
-        };
+        let wrong =
+            |reason: String| DiskError::Ranges { file: file.to_owned(), line: number, reason };
         line.clear();
         let read = input.take(MAX_LINE).read_line(&mut line);
         match read.map_err(|error| wrong(error.to_string()))? {
@@ -85,7 +82,8 @@ fn range<'d>(line: &str, disks: &BTreeMap<&'d str, u64>) -> Result<(&'d str, Byt
         return Err("a line is `DISK OFFSET LENGTH`".to_owned());
     };
     let (name, size) = disks
-        .get_key_value(name)
+        .iter()
+        .find(|(known, _)| *known == name)
         .ok_or_else(|| format!("no disk of this backup has the name {name:?}"))?;
     let number = |text: &str| {
         let digits = text.bytes().all(|byte| byte.is_ascii_digit());
@@ -111,8 +109,9 @@ mod tests {
 
     #[test]
     fn ranges_of_several_disks() {
-        let sets = parsed("# since noon\na 0 10\n\nb 512 0\n".replace("b 512 0", "b 0 512").as_str())
-            .expect("parses");
+        let sets =
+            parsed("# since noon\na 0 10\n\nb 512 0\n".replace("b 512 0", "b 0 512").as_str())
+                .expect("parses");
         assert_eq!(sets["a"].total_len(), 10);
         assert_eq!(sets["b"].total_len(), 512);
         let sets = parsed("a 0 10\na 10 990").expect("parses");

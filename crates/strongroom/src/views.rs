@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Serialize;
 use strongroom_base::{PointId, SlotId, VaultId};
-use strongroom_format::{Conditional, Consistency, DiskRecord, Manifest, SkippedRange, VaultConfig};
+use strongroom_format::{
+    Conditional, Consistency, DiskRecord, Manifest, SkippedRange, VaultConfig,
+};
 use strongroom_vault::keys::SlotInfo;
 
 use crate::{human, out::Show};
@@ -70,9 +72,8 @@ impl From<DiskRecord> for DiskView {
 
 impl From<Manifest> for PointView {
     fn from(point: Manifest) -> Self {
-        let sum = |of: fn(&DiskRecord) -> u64| {
-            point.disks.iter().map(of).fold(0, u64::saturating_add)
-        };
+        let sum =
+            |of: fn(&DiskRecord) -> u64| point.disks.iter().map(of).fold(0, u64::saturating_add);
         Self {
             id: point.id,
             time: point.time,

@@ -1,21 +1,23 @@
 //! `backup`: a new recovery point of an item.
 
-use std::{fmt::Write as _, path::PathBuf};
+use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf, sync::Arc};
 
 use clap::{Args, ValueEnum};
 use strongroom_base::PointId;
-use strongroom_engine::{BackupReport, Deltas};
+use strongroom_disk::{DiskSpec, OpenOptions, open_source};
+use strongroom_engine::{BackupDisk, BackupReport, BackupRequest, Deltas};
+use strongroom_format::Consistency;
 
 use crate::{
     args::{OpenArgs, WorkArgs},
-    context::Context,
-    error::Failure,
+    context::{self, Context},
+    error::{FaceError, Failure},
     human,
+    open::open_vault,
     out::Show,
+    ranges_file,
     values::{self, NamedDisk},
 };
-
-use super::vault::{not_yet, open};
 
 /// Back up the disks of an item: a new recovery point
 ///
@@ -105,15 +107,70 @@ impl From<DeltasChoice> for Deltas {
 
 impl BackupArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
-        open(context, &self.open)?;
-        let deltas = Deltas::from(self.deltas);
-        tracing::debug!(?deltas, ?self.parent, ?self.tags, self.skip_bad_blocks, ?self.disks,
-            ?self.allow_backing, ?self.changed_ranges, self.item);
-        tracing::debug!(
-            limit = ?context.limit_rate(&self.work),
-            threads = context.threads(&self.work)
-        );
-        Err(not_yet("backup"))
+        let vault = open_vault(context, &self.open, None)?;
+        let request = self.request(context)?;
+        let report = context.watched(|progress| -> Result<_, Failure> {
+            Ok(strongroom_engine::backup(&vault, &request, progress, &context.cancel)?)
+        })?;
+        context.out.result(&report)?;
+        let skipped = report.disks.iter().flat_map(|disk| &disk.skipped);
+        let skipped = skipped.map(|range| range.length).fold(0, u64::saturating_add);
+        if skipped > 0 {
+            return Err(FaceError::Skipped(human::bytes(skipped)).into());
+        }
+        Ok(())
+    }
+
+    /// Opens the disks and reads the ranges file.
+    fn request(self, context: &Context) -> Result<BackupRequest, Failure> {
+        let mut disks: Vec<BackupDisk> = Vec::new();
+        let options = OpenOptions { allow_backing: self.allow_backing, ..OpenOptions::default() };
+        for NamedDisk { name, disk } in self.disks {
+            if disks.iter().any(|other| other.name == name) {
+                return Err(Failure::usage(format!("--disk names disk {name} twice")));
+            }
+            let source = Arc::from(open_source(&disk, &options)?);
+            disks.push(BackupDisk { name, location: location(&disk), source, changed: None });
+        }
+        if let Some(file) = &self.changed_ranges {
+            let sizes = disks.iter().map(|disk| (disk.name.as_str(), disk.source.size())).collect();
+            let mut changed = ranges_file::read(file, &sizes)?;
+            for disk in &mut disks {
+                disk.changed = changed.remove(&disk.name);
+            }
+        }
+        let mut tags = BTreeMap::new();
+        for (key, value) in self.tags {
+            if tags.contains_key(&key) {
+                return Err(Failure::usage(format!("--tag names {key} twice")));
+            }
+            tags.insert(key, value);
+        }
+        Ok(BackupRequest {
+            item: self.item,
+            disks,
+            tags,
+            time: None,
+            consistency: Consistency::Crash,
+            evidence: Vec::new(),
+            parent: self.parent,
+            host: context::host(),
+            skip_bad_blocks: self.skip_bad_blocks,
+            deltas: self.deltas.into(),
+            threads: context.threads(&self.work),
+            limit_rate: context.limit_rate(&self.work),
+        })
+    }
+}
+
+/// Where a disk is, for the record: it must still mean something to who reads it elsewhere.
+fn location(disk: &DiskSpec) -> String {
+    match disk {
+        DiskSpec::File { path, .. } => {
+            let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            absolute.display().to_string()
+        }
+        DiskSpec::Nbd(url) => url.to_string(),
     }
 }
 
@@ -123,7 +180,7 @@ impl Show for BackupReport {
             [
                 disk.name.clone(),
                 human::bytes(disk.size_bytes),
-                human::bytes(disk.allocated_bytes),
+                disk.allocated_bytes.map(human::bytes).unwrap_or_default(),
                 human::bytes(disk.read_bytes),
                 human::bytes(disk.changed_bytes),
                 human::bytes(disk.deduplicated_bytes),

@@ -1,16 +1,20 @@
 //! `recoverypoint`: what is in a vault.
 
 use clap::{Args, Subcommand};
+use strongroom_engine::{DiffReport, EngineError, diff_points, select_point};
+use strongroom_format::Manifest;
+use strongroom_vault::Vault;
 
 use crate::{
     args::OpenArgs,
     context::{self, Context},
     error::Failure,
+    human,
     open::open_vault,
+    out::Show,
     values::{self, Point},
     views::{PointDeleted, PointList, PointShown, PointView},
 };
-
 
 /// `recoverypoint ...`.
 #[derive(Debug, Subcommand)]
@@ -46,6 +50,29 @@ pub(crate) struct PointArgs {
     /// a date alone, which means the end of that day.
     #[arg(long, value_name = "latest|ID|TIME")]
     pub(crate) recovery_point: Point,
+}
+
+impl PointArgs {
+    /// Finds it.
+    pub(crate) fn find(&self, vault: &Vault) -> Result<Manifest, Failure> {
+        find(vault, &self.item, self.recovery_point)
+    }
+}
+
+/// Finds a point of an item; says which is the oldest if none is as old as that.
+fn find(vault: &Vault, item: &str, point: Point) -> Result<Manifest, Failure> {
+    select_point(vault, item, point.0).map_err(|error| {
+        let none_before = matches!(error, EngineError::NoneBefore { .. });
+        let failure = Failure::from(error);
+        match vault.points(Some(item)).map(|points| points.into_iter().next()) {
+            Ok(Some(oldest)) if none_before => failure.with_hint(format!(
+                "The oldest recovery point is {} of {}.",
+                oldest.id,
+                human::time(oldest.time)
+            )),
+            _ => failure,
+        }
+    })
 }
 
 /// List the recovery points of an item, or of all items, oldest first
@@ -122,9 +149,10 @@ pub(crate) struct DiffArgs {
 
 impl DiffArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        open(context, &self.open)?;
-        tracing::debug!(self.item, ?self.from, ?self.recovery_point);
-        Err(not_yet("recoverypoint diff"))
+        let vault = open_vault(context, &self.open, None)?;
+        let find = |point| find(&vault, &self.item, point);
+        let (from, to) = (find(self.from)?, find(self.recovery_point)?);
+        context.out.result(&diff_points(&vault, &from, &to)?)
     }
 }
 
@@ -154,5 +182,28 @@ impl DeleteArgs {
         let vault = open_vault(context, &self.open, None)?;
         vault.delete_point(&self.item, self.recovery_point, &context::host())?;
         context.out.result(&PointDeleted { item: self.item, deleted: self.recovery_point })
+    }
+}
+
+impl Show for DiffReport {
+    fn show(&self) -> String {
+        let size = |size: Option<u64>| size.map_or("none".to_owned(), human::bytes);
+        let rows = self.disks.iter().map(|disk| {
+            [
+                disk.name.clone(),
+                size(disk.old_size_bytes),
+                size(disk.new_size_bytes),
+                human::bytes(disk.changed_bytes),
+                human::bytes(disk.cleared_bytes),
+            ]
+        });
+        let head = ["DISK", "OLD SIZE", "NEW SIZE", "CHANGED", "CLEARED"];
+        format!(
+            "{item} from {from} to {to}\n{table}",
+            item = self.item,
+            from = self.from,
+            to = self.to,
+            table = human::table(head, &[1, 2, 3, 4], rows),
+        )
     }
 }

@@ -1,21 +1,21 @@
 //! `restore`: disks back from a recovery point.
 
 use clap::{Args, Subcommand, ValueEnum};
-use strongroom_engine::RestoreReport;
+use strongroom_disk::ImageFormat;
+use strongroom_engine::{RestoreReport, RestoreRequest};
 
 use crate::{
     args::{OpenArgs, WorkArgs},
     context::Context,
     error::Failure,
     human,
+    open::open_vault,
     out::Show,
+    targets::{self, Wanted},
     values::{self, RestoreTo},
 };
 
-use super::{
-    recoverypoint::PointArgs,
-    vault::{not_yet, open},
-};
+use super::recoverypoint::PointArgs;
 
 /// `restore ...`.
 #[derive(Debug, Subcommand)]
@@ -85,16 +85,45 @@ enum FormatChoice {
     Qcow2,
 }
 
+impl From<FormatChoice> for ImageFormat {
+    fn from(choice: FormatChoice) -> Self {
+        match choice {
+            FormatChoice::Raw => Self::Raw,
+            FormatChoice::Qcow2 => Self::Qcow2,
+        }
+    }
+}
+
 impl DisksArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        open(context, &self.open)?;
-        tracing::debug!(self.point.item, ?self.point.recovery_point, ?self.to, ?self.disks,
-            self.in_place, ?self.format);
-        tracing::debug!(
-            limit = ?context.limit_rate(&self.work),
-            threads = context.threads(&self.work)
-        );
-        Err(not_yet("restore disks"))
+        let vault = open_vault(context, &self.open, None)?;
+        let point = self.point.find(&vault)?;
+        let wanted = Wanted {
+            to: self.to,
+            disks: self.disks,
+            format: self.format.map(ImageFormat::from),
+            in_place: self.in_place,
+        };
+        let (disks, unfinished) = wanted.open(&point)?.split();
+        context.out.say(&format!(
+            "Restoring {} of {} as of {}",
+            human::count(u64::try_from(disks.len()).unwrap_or(u64::MAX), "disk"),
+            point.item,
+            human::time(point.time)
+        ));
+        let request = RestoreRequest {
+            item: point.item,
+            point: point.id,
+            disks,
+            threads: context.threads(&self.work),
+            limit_rate: context.limit_rate(&self.work),
+        };
+        let report = context.watched(|progress| -> Result<_, Failure> {
+            Ok(strongroom_engine::restore(&vault, &request, progress, &context.cancel)?)
+        })?;
+        drop(request);
+        targets::finish(&unfinished)?;
+        context.out.result(&report)
     }
 }
 

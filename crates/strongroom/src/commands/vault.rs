@@ -11,9 +11,9 @@ use crate::{
     args::{KeyArgs, OpenArgs, VaultArgs, WorkArgs},
     context::Context,
     error::{FaceError, Failure},
-    open::{folder_url, open_vault, vault_options, key_source},
-    views::{ItemView, PointView, VaultShown, VaultView},
+    open::{folder_url, key_source, open_vault, vault_options},
     values,
+    views::{ItemView, PointView, VaultShown, VaultView},
 };
 
 use super::vault_key::KeyCommand;

@@ -15,7 +15,6 @@ use crate::{
     views::{KeyChanged, SlotList, SlotView},
 };
 
-
 /// `vault key ...`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeyCommand {

@@ -1,0 +1,174 @@
+//! Where a restore writes: which disk goes where, and files that are not complete yet.
+//!
+//! A file that does not exist is written under its name with `.partial` appended, and gets its
+//! name when it is complete and durable. A `.partial` file that is found is gone on with: what it
+//! holds is compared with the recovery point, whatever wrote it, so the result is right in any
+//! case.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use strongroom_disk::{DiskSpec, DiskTarget, Existing, ImageFormat, TargetOptions, open_target};
+use strongroom_engine::{EngineError, RestoreDisk};
+use strongroom_format::Manifest;
+
+use crate::{
+    error::{FaceError, Failure},
+    values::RestoreTo,
+};
+
+/// What the user said about targets.
+pub(crate) struct Wanted {
+    /// `--to`.
+    pub(crate) to: Vec<RestoreTo>,
+    /// `--disks`; empty for all.
+    pub(crate) disks: Vec<String>,
+    /// `--format`.
+    pub(crate) format: Option<ImageFormat>,
+    /// `--in-place`.
+    pub(crate) in_place: bool,
+}
+
+/// Where one disk goes.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    name: String,
+    size: u64,
+    spec: DiskSpec,
+}
+
+/// Opened targets of a restore.
+pub(crate) struct Targets {
+    /// For the engine.
+    pub(crate) disks: Vec<RestoreDisk>,
+    /// Files that get their names when all is done: from, to.
+    unfinished: Vec<(PathBuf, PathBuf)>,
+}
+
+impl Wanted {
+    /// Decides which disk of a point goes where.
+    fn places(&self, point: &Manifest) -> Result<Vec<Place>, Failure> {
+        let mut folder = None;
+        let mut named = BTreeMap::new();
+        for to in &self.to {
+            match to {
+                RestoreTo::Folder(dir) if folder.is_none() => folder = Some(dir),
+                RestoreTo::Folder(dir) => {
+                    let dir = dir.display();
+                    return Err(Failure::usage(format!("--to names a second folder: {dir}")));
+                }
+                RestoreTo::Disk(disk) => {
+                    if named.insert(disk.name.as_str(), &disk.disk).is_some() {
+                        let name = &disk.name;
+                        return Err(Failure::usage(format!("--to names disk {name} twice")));
+                    }
+                }
+            }
+        }
+        let asked = self.disks.iter().map(String::as_str).chain(named.keys().copied());
+        for name in asked {
+            if !point.disks.iter().any(|disk| disk.name == name) {
+                let name = name.to_owned();
+                return Err(EngineError::NoSuchDisk { point: point.id, name }.into());
+            }
+        }
+        let mut places = Vec::new();
+        for disk in &point.disks {
+            let chosen = self.disks.is_empty() || self.disks.contains(&disk.name);
+            let spec = match (named.get(disk.name.as_str()), folder) {
+                (Some(spec), _) if chosen => (*spec).clone(),
+                (None, Some(folder)) if chosen => {
+                    let format = self.format.unwrap_or(ImageFormat::Raw);
+                    let path = folder.join(format!("{}.{format}", disk.name));
+                    DiskSpec::File { path, format: Some(format) }
+                }
+                (None, None) if chosen && !self.disks.is_empty() => {
+                    let name = &disk.name;
+                    return Err(Failure::usage(format!(
+                        "--to does not say where disk {name} goes"
+                    )));
+                }
+                _ => continue,
+            };
+            places.push(Place { name: disk.name.clone(), size: disk.size_bytes, spec });
+        }
+        if places.is_empty() {
+            return Err(Failure::usage("--disks leaves no disk to restore"));
+        }
+        Ok(places)
+    }
+
+    /// Opens the targets for the disks of a point.
+    pub(crate) fn open(&self, point: &Manifest) -> Result<Targets, Failure> {
+        let places = self.places(point)?;
+        let folders = self.to.iter().filter_map(|to| match to {
+            RestoreTo::Folder(dir) => Some(dir),
+            RestoreTo::Disk(_) => None,
+        });
+        for dir in folders {
+            fs::create_dir_all(dir).map_err(|source| local(dir, "make", source))?;
+        }
+        let mut targets = Targets { disks: Vec::new(), unfinished: Vec::new() };
+        for Place { name, size, spec } in places {
+            let location = spec.to_string();
+            let mut existing = if self.in_place { Existing::Keep } else { Existing::Refuse };
+            let mut opened = spec.clone();
+            if let DiskSpec::File { path, format } = &spec
+                && !path.try_exists().map_err(|source| local(path, "find", source))?
+            {
+                let partial = with_suffix(path, ".partial");
+                let format = format
+                    .or_else(|| ImageFormat::from_extension(path))
+                    .or(self.format)
+                    .unwrap_or(ImageFormat::Raw);
+                opened = DiskSpec::File { path: partial.clone(), format: Some(format) };
+                existing = Existing::Keep;
+                targets.unfinished.push((partial, path.clone()));
+            }
+            let options = TargetOptions { format: self.format, existing, ..Default::default() };
+            let target: Arc<dyn DiskTarget> = Arc::from(open_target(&opened, size, &options)?);
+            let compare = !target.is_blank();
+            targets.disks.push(RestoreDisk { name, location, target, compare });
+        }
+        Ok(targets)
+    }
+}
+
+/// Gives complete files their names. All targets must be closed.
+pub(crate) fn finish(unfinished: &[(PathBuf, PathBuf)]) -> Result<(), Failure> {
+    for (partial, path) in unfinished {
+        if path.try_exists().map_err(|source| local(path, "find", source))? {
+            let appeared = io::Error::from(io::ErrorKind::AlreadyExists);
+            return Err(local(path, "name", appeared).into());
+        }
+        fs::rename(partial, path).map_err(|source| local(path, "name", source))?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        // The new name must outlive a power failure.
+        let synced = File::open(folder).and_then(|folder| folder.sync_all());
+        synced.map_err(|source| local(folder, "sync", source))?;
+    }
+    Ok(())
+}
+
+impl Targets {
+    /// Takes apart: what the engine needs, and what must be finished afterwards.
+    pub(crate) fn split(self) -> (Vec<RestoreDisk>, Vec<(PathBuf, PathBuf)>) {
+        (self.disks, self.unfinished)
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn local(path: &Path, action: &'static str, source: io::Error) -> FaceError {
+    FaceError::Local { path: path.to_owned(), action, source }
+}
