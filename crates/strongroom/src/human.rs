@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use jiff::{Timestamp, tz::TimeZone};
 
-/// Bytes in IEC units: `0 B`, `512 B`, `1.5 MiB`, `12.3 GiB`, `1024 TiB`.
+/// Bytes in IEC units: `512 B`, `2 GiB` if it is exactly that, `12.0 GiB` if not.
 pub(crate) fn bytes(bytes: u64) -> String {
     const UNITS: [(u32, &str); 4] = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
     for (shift, unit) in UNITS {
@@ -12,7 +12,7 @@ pub(crate) fn bytes(bytes: u64) -> String {
             let whole = bytes >> shift;
             // Tenths, rounded down: a size is never shown larger than it is.
             let tenth = u128::from(bytes & (one - 1)).wrapping_mul(10) >> shift;
-            return if whole >= 1000 || tenth == 0 {
+            return if whole >= 1000 || bytes.trailing_zeros() >= shift {
                 format!("{whole} {unit}")
             } else {
                 format!("{whole}.{tenth} {unit}")
@@ -131,6 +131,7 @@ mod tests {
             (1024, "1 KiB"),
             (1536, "1.5 KiB"),
             ((1 << 20) - 1, "1023 KiB"),
+            ((19 << 20) + 1, "19.0 MiB"),
             (1_610_612_736, "1.5 GiB"),
             (256 << 40, "256 TiB"),
             (u64::MAX, "16777215 TiB"),

@@ -135,18 +135,29 @@ impl Show for RestoreReport {
                 human::bytes(disk.size_bytes),
                 human::bytes(disk.data_bytes),
                 human::bytes(disk.written_bytes),
+                disk.compared_blocks.to_string(),
                 disk.written_blocks.to_string(),
                 human::seconds(disk.seconds),
                 human::rate(disk.data_bytes, disk.seconds),
                 disk.location.clone(),
             ]
         });
-        let head = ["DISK", "SIZE", "DATA", "WRITTEN", "BLOCKS", "TIME", "RATE", "TARGET"];
+        let head = [
+            "DISK",
+            "SIZE",
+            "DATA",
+            "WRITTEN",
+            "BLOCKS COMPARED",
+            "BLOCKS WRITTEN",
+            "TIME",
+            "RATE",
+            "TARGET",
+        ];
         format!(
             "Restored {item} as of recovery point {id}\n{table}",
             item = self.item,
             id = self.recovery_point,
-            table = human::table(head, &[1, 2, 3, 4, 5, 6], rows),
+            table = human::table(head, &[1, 2, 3, 4, 5, 6, 7], rows),
         )
     }
 }
