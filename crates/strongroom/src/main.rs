@@ -31,7 +31,6 @@ mod human;
 mod open;
 mod out;
 mod progress;
-mod ranges_file;
 #[cfg(test)]
 mod reference_tests;
 mod signals;

@@ -1,10 +1,16 @@
 //! `backup`: a new recovery point of an item.
 
-use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use clap::{Args, ValueEnum};
 use strongroom_base::PointId;
-use strongroom_disk::{DiskSpec, OpenOptions, open_source};
+use strongroom_disk::{ChangedRanges, DiskSpec, OpenOptions, open_source};
 use strongroom_engine::{BackupDisk, BackupReport, BackupRequest, Deltas};
 use strongroom_format::Consistency;
 
@@ -15,7 +21,6 @@ use crate::{
     human,
     open::open_vault,
     out::Show,
-    ranges_file,
     values::{self, NamedDisk},
 };
 
@@ -54,8 +59,8 @@ pub(crate) struct BackupArgs {
 
     /// File that says what changed since the parent point: lines of `DISK OFFSET LENGTH` in bytes
     ///
-    /// Everything else is taken from the parent point, unread. A disk that the file does not
-    /// mention has not changed. `-` reads standard input.
+    /// Everything else of the disks that it names is taken from the parent point, unread; a disk
+    /// that it does not name is read whole. Lines of one disk ascend. `-` reads standard input.
     #[arg(long, value_name = "FILE")]
     changed_ranges: Option<PathBuf>,
 
@@ -133,11 +138,7 @@ impl BackupArgs {
             disks.push(BackupDisk { name, location: location(&disk), source, changed: None });
         }
         if let Some(file) = &self.changed_ranges {
-            let sizes = disks.iter().map(|disk| (disk.name.as_str(), disk.source.size())).collect();
-            let mut changed = ranges_file::read(file, &sizes)?;
-            for disk in &mut disks {
-                disk.changed = changed.remove(&disk.name);
-            }
+            read_ranges(file, &mut disks)?;
         }
         let mut tags = BTreeMap::new();
         for (key, value) in self.tags {
@@ -161,6 +162,24 @@ impl BackupArgs {
             limit_rate: context.limit_rate(&self.work),
         })
     }
+}
+
+/// Reads the ranges file (`-` is standard input). What it says of disks that are not backed up is
+/// more likely a slip of a name than meant.
+fn read_ranges(file: &Path, disks: &mut [BackupDisk]) -> Result<(), Failure> {
+    let ranges = if file == Path::new("-") {
+        ChangedRanges::read("standard input", io::stdin().lock())?
+    } else {
+        ChangedRanges::open(file)?
+    };
+    if let Some(name) = ranges.disks().find(|name| disks.iter().all(|disk| disk.name != *name)) {
+        let file = file.display();
+        return Err(Failure::usage(format!("{file} names disk {name}, which no --disk does")));
+    }
+    for disk in disks {
+        disk.changed = ranges.check(&disk.name, disk.source.size())?.cloned();
+    }
+    Ok(())
 }
 
 /// Where a disk is, for the record: it must still mean something to who reads it elsewhere.
