@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Gives fake-gcs-server the part of Google's XML interface that it lacks: plain puts.
+"""Gives fake-gcs-server the parts of Google's XML interface that it lacks.
 
-Everything else is passed on as it is. A put becomes an upload through the JSON interface, with its
+These are plain puts, and status 404 for lists of missing buckets; everything else is passed on as it
+is. A put becomes an upload through the JSON interface, with its
 precondition, so that it is still fake-gcs-server that decides which of several puts wins.
 
 usage: gcs-front.py PORT BACKEND_PORT
@@ -48,6 +49,8 @@ class Front(http.server.BaseHTTPRequestHandler):
             status, headers, body = self.put(body or b"", headers)
         else:
             status, headers, body = ask(self.command, self.path, body, headers)
+            if status == 500 and b"no bucket named" in body:
+                status = 404
         self.send_response(status)
         for name, value in headers:
             if name.lower() not in ("content-length", "transfer-encoding", "connection", "date"):
