@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Gives fake-gcs-server the parts of Google's XML interface that it lacks.
 
-These are plain puts, and status 404 for lists of missing buckets; everything else is passed on as it
-is. A put becomes an upload through the JSON interface, with its
-precondition, so that it is still fake-gcs-server that decides which of several puts wins.
+These are plain puts, and status 404 for lists of missing buckets; everything else is passed on as
+it is. A put becomes an upload through the JSON interface, with its precondition, so that it is still
+fake-gcs-server that decides which of several puts wins.
 
 usage: gcs-front.py PORT BACKEND_PORT
 """

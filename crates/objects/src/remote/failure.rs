@@ -68,6 +68,7 @@ impl Failure {
         match (&error, key) {
             // A write or a list misses no object.
             (object_store::Error::NotFound { .. }, _) if action != "read" => no_bucket(store),
+            _ if action == "list" && status(&error) == Some(404) => no_bucket(store),
             _ if mentions(&error, &["NoSuchBucket", "ContainerNotFound"]) => no_bucket(store),
             (_, Some(key)) if no_room => StoreError::Full { key: key.clone(), store, source },
             (object_store::Error::NotFound { .. }, Some(key)) => {
