@@ -1,6 +1,12 @@
 //! Folders on bad days: no room, read-only, and writers that are killed.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and says what it did not try"
+)]
 
 use std::{
     collections::BTreeSet,
@@ -86,11 +92,11 @@ fn a_full_disk_is_said_to_be_full_and_keeps_what_it_has() {
     };
     assert_eq!(error.code(), &codes::STORE_FULL, "{error:?}");
     assert_eq!(stored, 5);
-    let error = folder.put_new(&key("small"), &[1; 200_000]).expect_err("hardly any room");
+    let error = folder.put_new(&key("small"), &vec![1; 200_000]).expect_err("hardly any room");
     assert_eq!(error.code(), &codes::STORE_FULL, "{error:?}");
     assert_eq!(keys(&folder).len(), 5);
     // What failed has given its room back, and what was there is whole.
-    folder.put_new(&key("tiny"), &[1; 20_000]).expect("a little room");
+    folder.put_new(&key("tiny"), &vec![1; 20_000]).expect("a little room");
     for nth in 0..stored {
         let read = folder.get(&key(&format!("packs/{nth}")), 800_001).expect("a get");
         assert_eq!((read.len(), read[0], read[1]), (800_001, nth, 0));
@@ -113,7 +119,7 @@ fn a_read_only_disk_can_be_read() {
     assert_eq!(folder.put_new(&key("a/b"), b"body").expect("a put"), Put::Exists);
     for error in [
         folder.put_new(&key("a/c"), b"body").expect_err("read-only"),
-        folder.put_new(&key("new/c"), &[0; 300_000]).expect_err("read-only"),
+        folder.put_new(&key("new/c"), &vec![0; 300_000]).expect_err("read-only"),
         folder.replace(&key("a/b"), b"body").expect_err("read-only"),
         folder.delete(&key("a/b")).expect_err("read-only"),
     ] {

@@ -2,7 +2,12 @@
 //!
 //! `scripts/lab/install` puts the stores in place, `scripts/lab/stores` starts them.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and says what it did not try"
+)]
 
 use std::{
     ops::ControlFlow,
