@@ -5,158 +5,16 @@
     reason = "a test that fails says so by panicking"
 )]
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    os::unix::fs::FileExt as _,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+mod common;
 
+use std::{fs, os::unix::fs::FileExt as _};
+
+use common::{Place, make_disk, noise};
 use proptest::prelude::*;
-use strongroom_base::{ByteRange, Cancel, PointId, RangeSet, SystemEntropy};
-use strongroom_disk::{DiskSpec, Existing, OpenOptions, TargetOptions, open_source, open_target};
-use strongroom_engine::{
-    BackupDisk, BackupReport, BackupRequest, Deltas, Progress, RestoreDisk, RestoreReport,
-    RestoreRequest, backup, diff_points, restore,
-};
-use strongroom_format::{Conditional, Consistency};
-use strongroom_objects::{Folder, ObjectStore};
-use strongroom_vault::{
-    Vault, VaultOptions,
-    keys::{KeySource, generate_key_file},
-};
+use strongroom_base::{ByteRange, RangeSet};
+use strongroom_engine::diff_points;
 
 const BLOCK: u64 = 65536;
-
-struct Place {
-    dir: tempfile::TempDir,
-}
-
-impl Place {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().expect("temp");
-        generate_key_file(&dir.path().join("key"), &SystemEntropy).expect("key");
-        let place = Self { dir };
-        drop(place.create());
-        place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn key(&self) -> KeySource {
-        KeySource::File(self.path("key"))
-    }
-
-    fn options(&self) -> VaultOptions {
-        VaultOptions {
-            cache_dir: Some(self.path("cache")),
-            pack_size: 1 << 20,
-            ..VaultOptions::default()
-        }
-    }
-
-    fn create(&self) -> Vault {
-        let store = Folder::create(&self.path("vault"), Arc::new(SystemEntropy)).expect("folder");
-        Vault::create(
-            Arc::new(store),
-            &self.key(),
-            "test",
-            Conditional::Honoured,
-            vec![],
-            self.options(),
-        )
-        .expect("vault")
-    }
-
-    fn open(&self) -> Arc<Vault> {
-        let store: Arc<dyn ObjectStore> =
-            Arc::new(Folder::open(&self.path("vault"), Arc::new(SystemEntropy)).expect("folder"));
-        Arc::new(Vault::open(store, &self.key(), self.options()).expect("opens"))
-    }
-
-    fn backup(&self, vault: &Arc<Vault>, disks: &[(&str, Option<RangeSet>)]) -> BackupReport {
-        let disks = disks
-            .iter()
-            .map(|(name, changed)| {
-                let path = self.path(&format!("{name}.raw"));
-                let source = open_source(&DiskSpec::from_path(&path), &OpenOptions::default());
-                BackupDisk {
-                    name: (*name).to_owned(),
-                    location: path.display().to_string(),
-                    source: Arc::from(source.expect("source")),
-                    changed: changed.clone(),
-                }
-            })
-            .collect();
-        let request = BackupRequest {
-            item: "web01".to_owned(),
-            disks,
-            tags: BTreeMap::new(),
-            time: None,
-            consistency: Consistency::Crash,
-            evidence: vec![],
-            parent: None,
-            host: "here".to_owned(),
-            skip_bad_blocks: false,
-            deltas: Deltas::Auto,
-            threads: 2,
-            limit_rate: None,
-        };
-        backup(vault, &request, &Progress::new(), &Cancel::new()).expect("backup")
-    }
-
-    fn restore(
-        vault: &Arc<Vault>,
-        point: PointId,
-        disk: &str,
-        to: &Path,
-        keep: bool,
-    ) -> RestoreReport {
-        let record = vault.point("web01", point).expect("point");
-        let size = record.disks.iter().find(|d| d.name == disk).expect("disk").size_bytes;
-        let existing = if keep { Existing::Keep } else { Existing::Refuse };
-        let options = TargetOptions { existing, ..TargetOptions::default() };
-        let target = open_target(&DiskSpec::from_path(to), size, &options).expect("target");
-        let request = RestoreRequest {
-            item: "web01".to_owned(),
-            point,
-            disks: vec![RestoreDisk {
-                name: disk.to_owned(),
-                location: to.display().to_string(),
-                target: Arc::from(target),
-                compare: keep,
-            }],
-            threads: 2,
-            limit_rate: None,
-        };
-        restore(vault, &request, &Progress::new(), &Cancel::new()).expect("restore")
-    }
-}
-
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut bytes = vec![0; len];
-    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
-    bytes
-}
-
-/// A sparse file with noise, text and holes.
-fn make_disk(path: &Path, size: u64) {
-    let file = fs::File::create(path).expect("create");
-    file.set_len(size).expect("size");
-    for (n, at) in (0..size).step_by(3 << 20).enumerate() {
-        let seed = u64::try_from(n).expect("small");
-        let len = usize::try_from((size - at).min(700_000)).expect("small");
-        let data = if n % 2 == 0 {
-            noise(seed, len)
-        } else {
-            format!("line {n}\n").repeat(len).into_bytes()[..len].to_vec()
-        };
-        file.write_all_at(&data, at).expect("write");
-    }
-}
 
 #[test]
 fn full_incremental_known_ranges_restore_and_diff() {

@@ -87,6 +87,11 @@ impl Vault {
     ) -> Result<Self> {
         let mut found = None;
         store.list("", &mut |entry| {
+            // Keys lie under the id of their vault: those of a creation that broke off bother
+            // nobody.
+            if entry.key.as_str().starts_with("keys/") {
+                return ControlFlow::Continue(());
+            }
             found = Some(entry.key);
             ControlFlow::Break(())
         })?;
@@ -105,6 +110,7 @@ impl Vault {
         match store.put_new(&layout::config(), &bytes)? {
             Put::Created => Self::assemble(store, config, ring, options),
             Put::Exists => {
+                KeyRing::discard(&*store, vault_id)?;
                 Err(VaultError::Exists { store: store.name(), what: "a vault".to_owned() })
             }
         }

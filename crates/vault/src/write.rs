@@ -21,7 +21,7 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use strongroom_base::{Digest, PointId, WriterId};
+use strongroom_base::{Digest, PackId, PointId, WriterId};
 use strongroom_format::{
     Conditional, IndexObject, Manifest,
     pack::{Contents, FinishedPack, Header, PackBuilder, PackKind, RecordKind},
@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// Bytes after which a node pack is closed: small, as a run writes few nodes.
-const NODE_PACK: usize = 8 * 1024 * 1024;
+pub(crate) const NODE_PACK: usize = 8 * 1024 * 1024;
 /// How often a writer shows that it lives.
 const BEAT_EVERY: Duration = Duration::from_mins(1);
 
@@ -57,7 +57,10 @@ struct Shared {
     vault: Arc<Vault>,
     id: WriterId,
     target: Option<(ItemKey, PointId)>,
+    /// Bytes of durable packs.
     stored: AtomicU64,
+    /// Bytes of durable index objects.
+    indexed: AtomicU64,
     /// Contents of durable packs that are in no index object yet.
     landed: Mutex<Vec<Contents>>,
     failure: Mutex<Option<VaultError>>,
@@ -99,6 +102,7 @@ impl Writer {
             id,
             target,
             stored: AtomicU64::new(0),
+            indexed: AtomicU64::new(0),
             landed: Mutex::default(),
             failure: Mutex::default(),
             failed: false.into(),
@@ -121,7 +125,11 @@ impl Writer {
 
     fn prepare(&self, adopt: bool) -> Result<()> {
         let vault = &self.shared.vault;
-        vault.index.set_condemned(vault.condemned_packs()?);
+        // In this order: a pack that is condemned later waits for this writer; one whose
+        // condemnation was taken back before is gone from the list.
+        let condemned = vault.condemned_packs()?;
+        let existing = vault.list_packs()?.into_iter().map(|pack| pack.id).collect();
+        vault.index.set_reliable(existing, condemned);
         vault.sync()?;
         let others = vault.writers()?;
         let others = others.into_iter().filter(|writer| writer.id != self.shared.id);
@@ -174,7 +182,8 @@ impl Writer {
 
     /// Sealed bytes made durable so far.
     pub fn stored_bytes(&self) -> u64 {
-        self.shared.stored.load(Ordering::Relaxed)
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        load(&self.shared.stored).saturating_add(load(&self.shared.indexed))
     }
 
     /// Stores a block that [`crate::Index::claim`] gave to the caller. Returns its sealed bytes.
@@ -306,11 +315,12 @@ impl Writer {
         }
     }
 
-    /// Ends a writer that publishes nothing.
-    pub(crate) fn end(mut self) -> Result<()> {
+    /// Ends a writer that publishes nothing. Returns the bytes of its packs.
+    pub(crate) fn end(mut self) -> Result<u64> {
         self.finish_packs()?;
         self.finished = true;
-        self.shared.vault.remove_writer(self.shared.id)
+        self.shared.vault.remove_writer(self.shared.id)?;
+        Ok(self.shared.stored.load(Ordering::Relaxed))
     }
 }
 
@@ -361,7 +371,7 @@ impl Shared {
             return Ok(());
         }
         let stored = self.vault.put_index(packs)?;
-        self.stored.fetch_add(stored, Ordering::Relaxed);
+        self.indexed.fetch_add(stored, Ordering::Relaxed);
         Ok(())
     }
 
@@ -404,7 +414,27 @@ impl Shared {
     }
 }
 
+/// A pack as the store lists it.
+pub(crate) struct ListedPack {
+    pub(crate) kind: PackKind,
+    pub(crate) id: PackId,
+    pub(crate) size: u64,
+    pub(crate) modified: jiff::Timestamp,
+}
+
 impl Vault {
+    /// All packs that exist.
+    pub(crate) fn list_packs(&self) -> Result<Vec<ListedPack>> {
+        let entries = self.list(layout::PACKS)?;
+        Ok(entries
+            .into_iter()
+            .filter_map(|entry| {
+                let (kind, id) = layout::parse_pack(&entry.key)?;
+                Some(ListedPack { kind, id, size: entry.size, modified: entry.modified })
+            })
+            .collect())
+    }
+
     /// Seals and puts an index object for packs, and adds them to the local index. Returns its
     /// bytes.
     pub(crate) fn put_index(&self, packs: Vec<Contents>) -> Result<u64> {
@@ -420,12 +450,7 @@ impl Vault {
     }
 
     /// The contents of a pack, from its own trailer.
-    pub(crate) fn read_contents(
-        &self,
-        kind: PackKind,
-        id: strongroom_base::PackId,
-        size: u64,
-    ) -> Result<Contents> {
+    pub(crate) fn read_contents(&self, kind: PackKind, id: PackId, size: u64) -> Result<Contents> {
         use strongroom_base::ByteRange;
         use strongroom_format::pack::{FOOTER_LEN, Footer, HEADER_LEN};
         let key = layout::pack(kind, &id);
@@ -463,12 +488,11 @@ impl Vault {
         let mut adopted = 0_usize;
         let mut batch = Vec::new();
         let mut records = 0_usize;
-        for entry in self.list(layout::PACKS)? {
-            let Some((kind, id)) = layout::parse_pack(&entry.key) else { continue };
+        for ListedPack { kind, id, size, .. } in self.list_packs()? {
             if known.contains(&id) {
                 continue;
             }
-            match self.read_contents(kind, id, entry.size) {
+            match self.read_contents(kind, id, size) {
                 Ok(contents) => {
                     records = records.saturating_add(contents.entries.len());
                     adopted = adopted.saturating_add(1);

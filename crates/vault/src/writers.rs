@@ -60,6 +60,8 @@ pub struct Seen {
     pub id: WriterId,
     /// Its note, unless it cannot be read.
     pub note: Option<WriterNote>,
+    /// Its oldest object, by the store's clock.
+    pub first_heard: Timestamp,
     /// Its newest object, by the store's clock.
     pub last_heard: Timestamp,
     /// Whether it still writes.
@@ -142,10 +144,14 @@ impl Vault {
         for entry in self.list(layout::WRITERS)? {
             let Some(id) = layout::parse_writer(&entry.key) else { continue };
             match seen.last_mut().filter(|last| last.id == id) {
-                Some(last) => last.last_heard = last.last_heard.max(entry.modified),
+                Some(last) => {
+                    last.first_heard = last.first_heard.min(entry.modified);
+                    last.last_heard = last.last_heard.max(entry.modified);
+                }
                 None => seen.push(Seen {
                     id,
                     note: None,
+                    first_heard: entry.modified,
                     last_heard: entry.modified,
                     life: Life::Active,
                 }),

@@ -18,7 +18,7 @@ use std::{
     collections::{HashMap, HashSet},
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
 };
 
 use strongroom_base::{Digest, PackId};
@@ -26,8 +26,8 @@ use strongroom_format::pack::{Contents, Entry, Header};
 use ulid::Ulid;
 
 pub use segment::Location;
-pub(crate) use segment::Segment;
-use segment::{Draft, PackRow, RawRecord};
+use segment::{Counts, Draft, PackRow, RawDelta, Stream};
+pub(crate) use segment::{RawRecord, Segment};
 
 /// Segments of about one size that are merged into one.
 const MERGE_AT: usize = 8;
@@ -36,12 +36,26 @@ const MERGE_AT: usize = 8;
 pub struct Index {
     dir: PathBuf,
     segments: RwLock<Vec<Loaded>>,
-    condemned: RwLock<HashSet<PackId>>,
+    /// Packs that something new may rely on.
+    reliable: RwLock<Reliable>,
     recent: [Mutex<HashMap<Digest, Recent>>; SHARDS],
     recent_packs: Mutex<HashMap<PackId, Arc<PackInfo>>>,
 }
 
 const SHARDS: usize = 16;
+
+/// What a writer saw when it began, and what it has written since.
+#[derive(Default)]
+struct Reliable {
+    existing: HashSet<PackId>,
+    condemned: HashSet<PackId>,
+}
+
+impl Reliable {
+    fn contains(&self, pack: &PackId) -> bool {
+        self.existing.contains(pack) && !self.condemned.contains(pack)
+    }
+}
 
 /// A digest that this run has seen or written.
 enum Recent {
@@ -98,7 +112,7 @@ impl Index {
         let index = Self {
             dir: dir.to_owned(),
             segments: RwLock::new(Vec::new()),
-            condemned: RwLock::default(),
+            reliable: RwLock::default(),
             recent: std::array::from_fn(|_| Mutex::default()),
             recent_packs: Mutex::default(),
         };
@@ -214,7 +228,6 @@ impl Index {
     fn merge_group(&self, group: &[Loaded]) -> io::Result<Segment> {
         let mut sources: Vec<Ulid> = Vec::new();
         let mut packs: Vec<PackRow> = Vec::new();
-        let mut deltas = Vec::new();
         let mut rows: Vec<Vec<Option<u32>>> = Vec::new();
         for loaded in group {
             let first = sources.len();
@@ -229,25 +242,33 @@ impl Index {
                 })
                 .collect();
             rows.push(new_rows);
-            deltas.extend(&loaded.segment.deltas);
         }
-        deltas.sort_unstable();
-        deltas.dedup();
         // Two passes: count what is kept, then write it.
-        let mut count = 0_u64;
-        let mut counting = Merge::new(group, &rows)?;
+        let mut counts = Counts { records: 0, deltas: 0 };
+        let mut counting = merge_records(group, &rows)?;
         while counting.next()?.is_some() {
-            count = count.saturating_add(1);
+            counts.records = counts.records.saturating_add(1);
         }
-        let mut merge = Merge::new(group, &rows)?;
+        let mut counting = merge_deltas(group)?;
+        while counting.next()?.is_some() {
+            counts.deltas = counts.deltas.saturating_add(1);
+        }
+        let (mut records, mut deltas) = (merge_records(group, &rows)?, merge_deltas(group)?);
         let name = sources.iter().max().copied().unwrap_or_default();
         let path = self.dir.join(format!("{name}-{}.segment", group.len()));
-        Segment::write(&path, &sources, &packs, &deltas, count, &mut || merge.next())
+        let (mut records, mut deltas) = (|| records.next(), || deltas.next());
+        Segment::write(&path, &sources, &packs, counts, &mut records, &mut deltas)
     }
 
-    /// Packs that may be read but not be relied upon by anything new.
-    pub(crate) fn set_condemned(&self, packs: HashSet<PackId>) {
-        *self.condemned.write().unwrap_or_else(PoisonError::into_inner) = packs;
+    /// Says which packs something new may rely on: those that were seen in the store, after the
+    /// condemnations were read, and that are not condemned. Until this is called none is.
+    pub(crate) fn set_reliable(&self, existing: HashSet<PackId>, condemned: HashSet<PackId>) {
+        *self.reliable.write().unwrap_or_else(PoisonError::into_inner) =
+            Reliable { existing, condemned };
+    }
+
+    fn reliable(&self) -> RwLockReadGuard<'_, Reliable> {
+        self.reliable.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn shard(&self, digest: &Digest) -> MutexGuard<'_, HashMap<Digest, Recent>> {
@@ -263,10 +284,10 @@ impl Index {
         }
         let mut places = self.find_stored(digest)?;
         if places.len() > 1 {
-            let condemned = self.condemned.read().unwrap_or_else(PoisonError::into_inner);
+            let reliable = self.reliable();
             places.sort_by_key(|place| {
                 let delta = place.entry.kind == strongroom_format::pack::RecordKind::BlockDelta;
-                (condemned.contains(&place.pack), delta)
+                (reliable.condemned.contains(&place.pack), delta)
             });
         }
         Ok(places)
@@ -295,8 +316,8 @@ impl Index {
     /// A place that something new may rely on, if there is one.
     pub fn find_reliable(&self, digest: &Digest) -> io::Result<Option<Location>> {
         let places = self.find(digest)?;
-        let condemned = self.condemned.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(places.into_iter().find(|place| !condemned.contains(&place.pack)))
+        let reliable = self.reliable();
+        Ok(places.into_iter().find(|place| reliable.contains(&place.pack)))
     }
 
     /// Asks whether the caller must store this digest. True is given to one caller only; to the
@@ -315,6 +336,9 @@ impl Index {
 
     /// A pack has become durable.
     pub(crate) fn landed(&self, contents: &Contents) {
+        let mut reliable = self.reliable.write().unwrap_or_else(PoisonError::into_inner);
+        reliable.existing.insert(contents.id);
+        drop(reliable);
         let pack =
             Arc::new(PackInfo { id: contents.id, size: contents.size, header: contents.header });
         lock(&self.recent_packs).insert(contents.id, Arc::clone(&pack));
@@ -352,45 +376,53 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Several sorted scans as one.
-struct Merge<'a> {
-    scans: Vec<Source<'a>>,
+/// Several sorted streams as one.
+struct Merge<'a, T> {
+    streams: Vec<(Box<Stream<'a, T>>, Option<T>)>,
 }
 
-/// A scan, the new rows of its packs, and the record it stands at.
-type Source<'a> = (segment::Scan<'a>, &'a [Option<u32>], Option<RawRecord>);
-
-impl<'a> Merge<'a> {
-    fn new(group: &'a [Loaded], rows: &'a [Vec<Option<u32>>]) -> io::Result<Self> {
-        let mut scans = Vec::new();
-        for (loaded, rows) in group.iter().zip(rows) {
-            let mut scan = (loaded.segment.scan(), rows.as_slice(), None);
-            advance(&mut scan)?;
-            scans.push(scan);
-        }
-        Ok(Self { scans })
+impl<'a, T: Ord + Copy> Merge<'a, T> {
+    fn new(streams: Vec<Box<Stream<'a, T>>>) -> io::Result<Self> {
+        let streams = streams.into_iter().map(|mut stream| {
+            let first = stream()?;
+            Ok((stream, first))
+        });
+        Ok(Self { streams: streams.collect::<io::Result<_>>()? })
     }
 
-    fn next(&mut self) -> io::Result<Option<RawRecord>> {
-        let least = self
-            .scans
-            .iter_mut()
-            .filter(|scan| scan.2.is_some())
-            .min_by_key(|scan| scan.2.map(|record| (record.digest(), record.row())));
-        let Some(least) = least else { return Ok(None) };
-        let record = least.2;
-        advance(least)?;
-        Ok(record)
+    fn next(&mut self) -> io::Result<Option<T>> {
+        let waiting = self.streams.iter_mut().filter(|(_, next)| next.is_some());
+        let Some((stream, next)) = waiting.min_by_key(|(_, next)| *next) else { return Ok(None) };
+        Ok(std::mem::replace(next, stream()?))
     }
 }
 
-/// Steps to the next record whose pack is kept, under its new row.
-fn advance(scan: &mut Source<'_>) -> io::Result<()> {
-    scan.2 = loop {
-        let Some(record) = scan.0.next()? else { break None };
-        if let Some(Some(row)) = scan.1.get(record.row()) {
-            break Some(record.with_row(*row));
-        }
-    };
-    Ok(())
+/// The records of segments whose packs are kept, under their packs' new rows.
+fn merge_records<'a>(
+    group: &'a [Loaded],
+    rows: &'a [Vec<Option<u32>>],
+) -> io::Result<Merge<'a, RawRecord>> {
+    let streams = group.iter().zip(rows).map(|(loaded, rows)| {
+        let mut scan = loaded.segment.scan();
+        let stream: Box<Stream<'a, RawRecord>> = Box::new(move || {
+            while let Some(record) = scan.next()? {
+                if let Some(Some(row)) = rows.get(record.row()) {
+                    return Ok(Some(record.with_row(*row)));
+                }
+            }
+            Ok(None)
+        });
+        stream
+    });
+    Merge::new(streams.collect())
+}
+
+/// The deltas of segments. Those of forgotten packs stay, as nobody looks for them.
+fn merge_deltas(group: &[Loaded]) -> io::Result<Merge<'_, RawDelta>> {
+    let streams = group.iter().map(|loaded| {
+        let mut scan = loaded.segment.scan_deltas();
+        let stream: Box<Stream<'_, RawDelta>> = Box::new(move || scan.next());
+        stream
+    });
+    Merge::new(streams.collect())
 }

@@ -6,15 +6,16 @@
 //!  packs       93 bytes each
 //!  filter      8 bytes a word
 //!  fences      8 bytes each: the first bytes of the first digest of every page
-//!  deltas      64 bytes each: digest, base; sorted
 //!  checksum    32 bytes: BLAKE3 of everything above
 //!  records     48 bytes each: digest, pack, place; sorted; 85 a page
+//!  deltas      64 bytes each: digest, base; sorted
 //! ```
 //!
 //! Only sources, packs, filter and fences are in memory: about 13 bits a record. A record is
 //! found with one read of a page. A damaged file is thrown away and made again from the vault.
 
 use std::{
+    cmp::Ordering,
     fs::File,
     io::{self, BufWriter, Read as _, Write as _},
     os::unix::fs::FileExt as _,
@@ -62,8 +63,7 @@ struct RawHeader {
     packs: U32,
     words: U32,
     fences: U32,
-    deltas: U32,
-    reserved: U32,
+    deltas: U64,
     records: U64,
     unused: [u8; 24],
 }
@@ -77,6 +77,26 @@ struct RawPack {
     salt: [u8; 32],
     size: U64,
     source: U32,
+}
+
+/// A delta and its base.
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
+)]
+#[repr(C)]
+pub(crate) struct RawDelta {
+    digest: [u8; 32],
+    base: [u8; 32],
 }
 
 /// One record: sorted by digest, then by pack.
@@ -96,6 +116,18 @@ const HEADER_LEN: usize = size_of::<RawHeader>();
 const RECORD_LEN: usize = size_of::<RawRecord>();
 const RECORDS_A_PAGE: usize = 85;
 const _: () = assert!(HEADER_LEN == 64 && RECORD_LEN == 48 && size_of::<RawPack>() == 93);
+
+impl Ord for RawRecord {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.digest, self.row()).cmp(&(other.digest, other.row()))
+    }
+}
+
+impl PartialOrd for RawRecord {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl RawRecord {
     pub(crate) fn digest(&self) -> Digest {
@@ -157,7 +189,7 @@ pub(crate) struct Segment {
     pub(crate) packs: Vec<PackRow>,
     filter: Filter,
     fences: Vec<u64>,
-    pub(crate) deltas: Vec<(Digest, Digest)>,
+    deltas: u64,
     records: u64,
     records_start: u64,
 }
@@ -181,13 +213,13 @@ impl Segment {
             count(header.packs).saturating_mul(size_of::<RawPack>()),
             count(header.words).saturating_mul(8),
             count(header.fences).saturating_mul(8),
-            count(header.deltas).saturating_mul(64),
             32,
         ];
         let front_len = front.iter().fold(0_usize, |sum, len| sum.saturating_add(*len));
         let records_start =
             u64::try_from(front_len.saturating_add(HEADER_LEN)).map_err(|_| bad())?;
         let records_len = header.records.get().saturating_mul(48);
+        let records_len = records_len.saturating_add(header.deltas.get().saturating_mul(64));
         if header.magic != MAGIC || records_start.saturating_add(records_len) != size {
             return Err(bad());
         }
@@ -199,12 +231,11 @@ impl Segment {
         if hasher.finalize().as_bytes() != checksum {
             return Err(bad());
         }
-        let [sources, packs, words, fences, deltas, _] = front;
+        let [sources, packs, words, fences, _] = front;
         let (sources, rest) = body.split_at_checked(sources).ok_or_else(bad)?;
         let (packs, rest) = rest.split_at_checked(packs).ok_or_else(bad)?;
         let (words, rest) = rest.split_at_checked(words).ok_or_else(bad)?;
-        let (fences, rest) = rest.split_at_checked(fences).ok_or_else(bad)?;
-        let (deltas, _) = rest.split_at_checked(deltas).ok_or_else(bad)?;
+        let (fences, _) = rest.split_at_checked(fences).ok_or_else(bad)?;
         let numbers = |bytes: &[u8]| -> Vec<u64> {
             bytes.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect()
         };
@@ -215,15 +246,7 @@ impl Segment {
             packs: packs.iter().map(pack_row).collect::<Option<_>>().ok_or_else(bad)?,
             filter: Filter::from_words(numbers(words)).ok_or_else(bad)?,
             fences: numbers(fences),
-            deltas: deltas
-                .as_chunks::<64>()
-                .0
-                .iter()
-                .filter_map(|pair| {
-                    let (digest, base) = pair.split_first_chunk::<32>()?;
-                    Some((Digest::new(*digest), Digest::new(base.try_into().ok()?)))
-                })
-                .collect(),
+            deltas: header.deltas.get(),
             records: header.records.get(),
             records_start,
             file,
@@ -235,14 +258,14 @@ impl Segment {
         path: &Path,
         sources: &[Ulid],
         packs: &[PackRow],
-        deltas: &[(Digest, Digest)],
-        count: u64,
-        records: &mut dyn FnMut() -> io::Result<Option<RawRecord>>,
+        counts: Counts,
+        records: &mut Stream<'_, RawRecord>,
+        deltas: &mut Stream<'_, RawDelta>,
     ) -> io::Result<Self> {
         let invalid = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
         // The records come as a stream, the filter over them lies in front of them: write them
         // first, at their place, then the front.
-        let room = usize::try_from(count).map_err(|_| invalid("too many records"))?;
+        let room = usize::try_from(counts.records).map_err(|_| invalid("too many records"))?;
         let mut filter = Filter::with_capacity(room);
         let pages = room.div_ceil(RECORDS_A_PAGE);
         let small = |len: usize| u32::try_from(len).map_err(|_| invalid("too many"));
@@ -252,9 +275,8 @@ impl Segment {
             packs: small(packs.len())?.into(),
             words: small(filter.words().len())?.into(),
             fences: small(pages)?.into(),
-            deltas: small(deltas.len())?.into(),
-            reserved: 0.into(),
-            records: count.into(),
+            deltas: counts.deltas.into(),
+            records: counts.records.into(),
             unused: [0; 24],
         };
         let front_len = sources
@@ -263,7 +285,6 @@ impl Segment {
             .saturating_add(packs.len().saturating_mul(size_of::<RawPack>()))
             .saturating_add(filter.words().len().saturating_mul(8))
             .saturating_add(pages.saturating_mul(8))
-            .saturating_add(deltas.len().saturating_mul(64))
             .saturating_add(32);
         let temporary = path.with_extension("new");
         let file = File::create(&temporary)?;
@@ -280,9 +301,14 @@ impl Segment {
             writer.write_all(record.as_bytes())?;
             seen = seen.saturating_add(1);
         }
+        let mut delta_count = 0_u64;
+        while let Some(delta) = deltas()? {
+            writer.write_all(delta.as_bytes())?;
+            delta_count = delta_count.saturating_add(1);
+        }
         writer.flush()?;
         drop(writer);
-        if seen != room {
+        if seen != room || delta_count != counts.deltas {
             return Err(invalid("the number of records is wrong"));
         }
         let mut front = Vec::with_capacity(front_len);
@@ -290,10 +316,6 @@ impl Segment {
         packs.iter().for_each(|row| front.extend_from_slice(raw_pack(row).as_bytes()));
         filter.words().iter().for_each(|word| front.extend_from_slice(&word.to_le_bytes()));
         fences.iter().for_each(|fence| front.extend_from_slice(&fence.to_le_bytes()));
-        for (digest, base) in deltas {
-            front.extend_from_slice(digest.as_bytes());
-            front.extend_from_slice(base.as_bytes());
-        }
         let mut hasher = blake3::Hasher::new();
         hasher.update(header.as_bytes()).update(&front);
         front.extend_from_slice(hasher.finalize().as_bytes());
@@ -349,37 +371,96 @@ impl Segment {
     }
 
     /// All records in order of digest, with large reads.
-    pub(crate) fn scan(&self) -> Scan<'_> {
-        Scan { segment: self, next: 0, buffer: Vec::new(), at: 0 }
+    pub(crate) fn scan(&self) -> Scan<'_, RawRecord> {
+        Scan::new(&self.file, self.records_start, self.records)
+    }
+
+    /// All deltas in order of digest, with large reads.
+    pub(crate) fn scan_deltas(&self) -> Scan<'_, RawDelta> {
+        Scan::new(&self.file, self.deltas_start(), self.deltas)
+    }
+
+    fn deltas_start(&self) -> u64 {
+        self.records_start.saturating_add(self.records.saturating_mul(48))
+    }
+
+    /// The base of a delta. Digests are uniformly distributed, so that its place is guessed well
+    /// from the digest itself, and better from what was read there.
+    pub(crate) fn base_of(&self, digest: &Digest) -> io::Result<Option<Digest>> {
+        const WINDOW: u64 = 64;
+        let (mut low, mut high) = ((0, 0), (self.deltas, u64::MAX));
+        while low.0 < high.0 {
+            let share = |part: u64| u128::from(part);
+            let span = share(high.1.saturating_sub(low.1)).max(1);
+            let into = share(digest.prefix().saturating_sub(low.1));
+            let guess = into.saturating_mul(share(high.0.saturating_sub(low.0))).checked_div(span);
+            let guess = u64::try_from(guess.unwrap_or(0)).unwrap_or(0).saturating_add(low.0);
+            let start = guess.saturating_sub(WINDOW / 2).clamp(low.0, high.0.saturating_sub(1));
+            let count = WINDOW.min(high.0.saturating_sub(start));
+            let mut buffer = [RawDelta::new_zeroed(); 64];
+            let window = buffer.get_mut(..usize::try_from(count).unwrap_or(0)).unwrap_or_default();
+            let offset = self.deltas_start().saturating_add(start.saturating_mul(64));
+            self.file.read_exact_at(window.as_mut_bytes(), offset)?;
+            let at = window.partition_point(|delta| delta.digest < *digest.as_bytes());
+            match window.get(at) {
+                Some(delta) if delta.digest == *digest.as_bytes() => {
+                    return Ok(Some(Digest::new(delta.base)));
+                }
+                // Between two neighbours of the window, or before the first of all.
+                Some(_) if at > 0 || start == low.0 => return Ok(None),
+                Some(delta) => high = (start, Digest::new(delta.digest).prefix()),
+                None => {
+                    let last = window.last().map_or(0, |last| Digest::new(last.digest).prefix());
+                    low = (start.saturating_add(count), last);
+                }
+            }
+        }
+        Ok(None)
     }
 }
 
-/// A sequential reader of a segment's records.
-pub(crate) struct Scan<'a> {
-    segment: &'a Segment,
-    next: u64,
-    buffer: Vec<RawRecord>,
+/// How many of each a segment will have.
+#[derive(Clone, Copy)]
+pub(crate) struct Counts {
+    pub(crate) records: u64,
+    pub(crate) deltas: u64,
+}
+
+/// Something that yields a segment's content in order.
+pub(crate) type Stream<'a, T> = dyn FnMut() -> io::Result<Option<T>> + 'a;
+
+/// A sequential reader of a segment's records or deltas.
+pub(crate) struct Scan<'a, T> {
+    file: &'a File,
+    offset: u64,
+    left: u64,
+    buffer: Vec<T>,
     at: usize,
 }
 
-impl Scan<'_> {
-    /// The next record.
-    pub(crate) fn next(&mut self) -> io::Result<Option<RawRecord>> {
+impl<'a, T: FromBytes + IntoBytes + Copy> Scan<'a, T> {
+    fn new(file: &'a File, offset: u64, left: u64) -> Self {
+        Self { file, offset, left, buffer: Vec::new(), at: 0 }
+    }
+
+    /// The next one.
+    pub(crate) fn next(&mut self) -> io::Result<Option<T>> {
         const BATCH: u64 = 4096;
         if self.at == self.buffer.len() {
-            let count = self.segment.records.saturating_sub(self.next).min(BATCH);
+            let count = self.left.min(BATCH);
             if count == 0 {
                 return Ok(None);
             }
-            self.buffer = vec![RawRecord::new_zeroed(); usize::try_from(count).unwrap_or(0)];
-            let offset = self.segment.records_start.saturating_add(self.next.saturating_mul(48));
-            self.segment.file.read_exact_at(self.buffer.as_mut_bytes(), offset)?;
-            self.next = self.next.saturating_add(count);
+            self.buffer = vec![T::new_zeroed(); usize::try_from(count).unwrap_or(0)];
+            let bytes = self.buffer.as_mut_slice().as_mut_bytes();
+            self.file.read_exact_at(bytes, self.offset)?;
+            self.offset = self.offset.saturating_add(u64::try_from(bytes.len()).unwrap_or(0));
+            self.left = self.left.saturating_sub(count);
             self.at = 0;
         }
-        let record = self.buffer.get(self.at).copied();
+        let item = self.buffer.get(self.at).copied();
         self.at = self.at.saturating_add(1);
-        Ok(record)
+        Ok(item)
     }
 }
 
@@ -418,7 +499,7 @@ fn raw_pack(row: &PackRow) -> RawPack {
 pub(crate) struct Draft {
     pub(crate) packs: Vec<PackRow>,
     pub(crate) records: Vec<RawRecord>,
-    pub(crate) deltas: Vec<(Digest, Digest)>,
+    pub(crate) deltas: Vec<RawDelta>,
 }
 
 impl Draft {
@@ -435,14 +516,21 @@ impl Draft {
             source,
         });
         self.records.extend(contents.entries.iter().map(|entry| RawRecord::new(entry, row)));
-        self.deltas.extend(contents.deltas().map(|(entry, base)| (entry.digest, base)));
+        self.deltas.extend(contents.deltas().map(|(entry, base)| RawDelta {
+            digest: *entry.digest.as_bytes(),
+            base: *base.as_bytes(),
+        }));
     }
 
     pub(crate) fn write(mut self, path: &Path, sources: &[Ulid]) -> io::Result<Segment> {
-        self.records.sort_unstable_by_key(|record| (record.digest, record.row()));
+        self.records.sort_unstable();
         self.deltas.sort_unstable();
-        let count = u64::try_from(self.records.len()).unwrap_or(u64::MAX);
+        let count = |len: usize| u64::try_from(len).unwrap_or(u64::MAX);
+        let counts =
+            Counts { records: count(self.records.len()), deltas: count(self.deltas.len()) };
         let mut records = self.records.into_iter();
-        Segment::write(path, sources, &self.packs, &self.deltas, count, &mut || Ok(records.next()))
+        let mut deltas = self.deltas.into_iter();
+        let (mut records, mut deltas) = (|| Ok(records.next()), || Ok(deltas.next()));
+        Segment::write(path, sources, &self.packs, counts, &mut records, &mut deltas)
     }
 }

@@ -1,0 +1,333 @@
+//! Reclaim: frees what no recovery point needs, beside running backups.
+//!
+//! ```text
+//!  mark ─▶ choose ─▶ condemn ─▶ wait for writers ─▶ mark again ─▶ copy ─▶ check ─▶ delete
+//! ```
+//!
+//! The protocol and why it loses nothing: `docs/decisions/0004-reclaim.md`. In short:
+//! 1. A condemned pack is never relied upon by anything new, and a condemnation is taken back only
+//!    when its packs are gone. So a reclaim that pauses and wakes later deletes nothing needed.
+//! 2. Writers that may not have seen the condemnation are waited for, or expired.
+//! 3. Before a pack is deleted, everything in it that any point needs has a copy in a pack that
+//!    exists and that nobody has condemned.
+//!
+//! A crash between any two steps loses nothing; the next reclaim adopts the condemnations.
+
+mod mark;
+mod sweep;
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use serde::Serialize;
+use strongroom_base::{Cancel, PackId, PointId, WriterId};
+use strongroom_format::{pack::PackKind, sealed::SealedKind};
+use ulid::Ulid;
+
+use self::mark::Marks;
+use crate::{
+    Vault, VaultError,
+    condemned::Condemnation,
+    error::Result,
+    layout::{self, ItemKey},
+    write::ListedPack,
+    writers::Life,
+};
+
+/// How a reclaim is done.
+#[derive(Clone, Debug)]
+pub struct ReclaimOptions {
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// How long to wait for running backups before leaving the rest to the next reclaim.
+    pub wait: Duration,
+    /// How often to look whether they have finished.
+    pub poll: Duration,
+    /// Packs of which less than this share of the bytes is needed are compacted, in percent.
+    pub compact_below: u8,
+    /// Packs smaller than this share of a full pack are merged, in percent, where there are at
+    /// least eight of a kind.
+    pub merge_below: u8,
+    /// Threads for marking; at least 1.
+    pub threads: usize,
+    /// Name of this host, for others to see who is at work.
+    pub host: String,
+}
+
+impl Default for ReclaimOptions {
+    fn default() -> Self {
+        Self {
+            dry_run: false,
+            wait: Duration::from_hours(1),
+            poll: Duration::from_secs(2),
+            compact_below: 50,
+            merge_below: 25,
+            threads: 2,
+            host: String::new(),
+        }
+    }
+}
+
+/// What a reclaim did, or would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ReclaimReport {
+    /// Nothing was changed.
+    pub dry_run: bool,
+    /// Deleted points whose manifests were removed.
+    pub points_removed: u64,
+    /// Packs that exist.
+    pub packs: u64,
+    /// Bytes of them.
+    pub pack_bytes: u64,
+    /// Bytes in them that some recovery point needs.
+    pub live_bytes: u64,
+    /// Packs of which nothing was needed.
+    pub packs_dead: u64,
+    /// Packs whose needed part was copied into new packs.
+    pub packs_compacted: u64,
+    /// Packs removed.
+    pub packs_removed: u64,
+    /// Bytes of the removed packs.
+    pub removed_bytes: u64,
+    /// Bytes copied into new packs.
+    pub copied_bytes: u64,
+    /// Bytes freed in all: removed less copied.
+    pub freed_bytes: u64,
+    /// Tree nodes read.
+    pub nodes_read: u64,
+    /// Writers that had gone silent and were stopped from publishing.
+    pub writers_expired: u64,
+    /// Backups that were still running when the wait was over: what was condemned is removed by
+    /// the next reclaim.
+    pub waiting_for: Vec<String>,
+}
+
+/// What was fixed when the reclaim began.
+struct Start {
+    /// Deletion notes that this reclaim honours; later ones are for the next.
+    tombstones: HashSet<(ItemKey, PointId)>,
+    /// Condemnations of others that did not get to their end.
+    adopted: Vec<(Ulid, Condemnation)>,
+}
+
+/// What the vault holds at one moment.
+struct View {
+    packs: HashMap<PackId, ListedPack>,
+    points: BTreeMap<ItemKey, Vec<PointId>>,
+    sources: HashSet<Ulid>,
+}
+
+/// Frees what no recovery point needs.
+pub fn reclaim(
+    vault: &Arc<Vault>,
+    options: &ReclaimOptions,
+    cancel: &Cancel,
+) -> Result<ReclaimReport> {
+    let mut report = ReclaimReport { dry_run: options.dry_run, ..ReclaimReport::default() };
+    let start = Start {
+        tombstones: vault.point_names(None)?.deleted.into_iter().collect(),
+        adopted: vault.condemnations()?,
+    };
+    let mut condemned: HashSet<PackId> =
+        start.adopted.iter().flat_map(|(_, condemnation)| condemnation.packs()).collect();
+    let mut view = View::of(vault, &start)?;
+    if !options.dry_run && view.has_leftovers(vault) {
+        vault.adopt_leftovers()?;
+        view = View::of(vault, &start)?;
+    }
+    let mut marks = Marks::new(vault, &view.packs, &condemned);
+    marks.mark_points(&view.points, options.threads, cancel)?;
+    let victims = choose(vault, options, &view, &marks, &condemned, &mut report)?;
+    if options.dry_run {
+        return Ok(report);
+    }
+    let own = condemn(vault, &victims, &condemned)?;
+    condemned.extend(victims);
+    if condemned.is_empty() && start.tombstones.is_empty() {
+        return Ok(report);
+    }
+    report.waiting_for = wait_for_writers(vault, options, cancel, &mut report.writers_expired)?;
+    if !report.waiting_for.is_empty() {
+        return Ok(report);
+    }
+    // From here on nobody who has not seen the condemnation can publish.
+    let known: HashSet<Ulid> = start.adopted.iter().map(|(id, _)| *id).chain(own).collect();
+    sweep::check_alone(vault, &known)?;
+    let later = View::of(vault, &start)?;
+    if later.differs_from(&view) {
+        report.nodes_read = marks.nodes_read();
+        marks = Marks::new(vault, &later.packs, &condemned);
+        marks.mark_points(&later.points, options.threads, cancel)?;
+    } else {
+        marks.set_condemned(&condemned);
+    }
+    report.nodes_read = report.nodes_read.saturating_add(marks.nodes_read());
+    sweep::copy_live(vault, options, &marks, &later.packs, &condemned, cancel, &mut report)?;
+    sweep::check_alone(vault, &known)?;
+    sweep::check_packs(vault, &marks)?;
+    sweep::delete(vault, &later.packs, &condemned, &start.tombstones, &mut report)?;
+    for id in known {
+        vault.store.delete(&layout::condemned(id))?;
+    }
+    vault.sync()?;
+    report.freed_bytes = report.removed_bytes.saturating_sub(report.copied_bytes);
+    Ok(report)
+}
+
+impl View {
+    /// Lists packs, then index objects, then points: what a point needs is then in the index, and
+    /// what the index has that the packs have not came later and is no concern.
+    fn of(vault: &Vault, start: &Start) -> Result<Self> {
+        let packs = vault.list_packs()?.into_iter().map(|pack| (pack.id, pack)).collect();
+        let mut points: BTreeMap<ItemKey, Vec<PointId>> = BTreeMap::new();
+        for entry in vault.list(layout::POINTS)?.iter().filter(|entry| entry.size > 0) {
+            if let Some((item, point)) = layout::parse_point(&entry.key)
+                && !start.tombstones.contains(&(item, point))
+            {
+                points.entry(item).or_default().push(point);
+            }
+        }
+        vault.sync()?;
+        Ok(Self { packs, points, sources: vault.index.sources() })
+    }
+
+    fn differs_from(&self, other: &Self) -> bool {
+        self.points != other.points || self.sources != other.sources
+    }
+
+    /// Whether there are packs that no index object lists.
+    fn has_leftovers(&self, vault: &Vault) -> bool {
+        let indexed = vault.index.packs();
+        self.packs.keys().any(|pack| !indexed.contains_key(pack))
+    }
+}
+
+/// Chooses packs to remove: with nothing needed, with little needed, and small ones to merge.
+fn choose(
+    vault: &Vault,
+    options: &ReclaimOptions,
+    view: &View,
+    marks: &Marks<'_>,
+    condemned: &HashSet<PackId>,
+    report: &mut ReclaimReport,
+) -> Result<Vec<PackId>> {
+    let live = marks.live_by_pack()?;
+    // What a running backup has written looks dead until it publishes: left alone, to save the
+    // copying. (Were it chosen, it would be copied out after the wait.)
+    let writers = vault.writers()?;
+    let active = writers.iter().filter(|writer| writer.life == Life::Active);
+    let young = active.map(|writer| writer.first_heard).min();
+    let percent = |part: u64, of: u64| part.saturating_mul(100).checked_div(of).unwrap_or(100);
+    let full = |kind| match kind {
+        PackKind::Data => vault.options.pack_size,
+        PackKind::Node => crate::write::NODE_PACK.min(vault.options.pack_size),
+    };
+    let mut dead = Vec::new();
+    let mut sparse: Vec<(u64, &ListedPack)> = Vec::new();
+    let mut small: HashMap<PackKind, Vec<&ListedPack>> = HashMap::new();
+    for pack in view.packs.values() {
+        report.packs = report.packs.saturating_add(1);
+        report.pack_bytes = report.pack_bytes.saturating_add(pack.size);
+        let live_bytes = live.get(&pack.id).copied().unwrap_or(0);
+        report.live_bytes = report.live_bytes.saturating_add(live_bytes);
+        if condemned.contains(&pack.id) || young.is_some_and(|young| pack.modified >= young) {
+            continue;
+        }
+        let full = u64::try_from(full(pack.kind)).unwrap_or(u64::MAX);
+        if live_bytes == 0 {
+            dead.push(pack.id);
+        } else if percent(live_bytes, pack.size) < u64::from(options.compact_below) {
+            sparse.push((percent(live_bytes, pack.size), pack));
+        } else if percent(pack.size, full) < u64::from(options.merge_below) {
+            small.entry(pack.kind).or_default().push(pack);
+        }
+    }
+    for packs in small.into_values().filter(|packs| packs.len() >= 8) {
+        sparse.extend(packs.into_iter().map(|pack| (100, pack)));
+    }
+    sparse.sort_by_key(|(share, pack)| (*share, pack.id));
+    // Bounded work and memory: the next reclaim goes on.
+    let mut budget = 64_u64 << 30;
+    let mut chosen = Vec::new();
+    for (_, pack) in sparse {
+        let live_bytes = live.get(&pack.id).copied().unwrap_or(0);
+        match budget.checked_sub(live_bytes) {
+            Some(rest) => budget = rest,
+            None => break,
+        }
+        chosen.push(pack.id);
+    }
+    dead.sort_unstable();
+    report.packs_dead = u64::try_from(dead.len()).unwrap_or(u64::MAX);
+    report.packs_compacted = u64::try_from(chosen.len()).unwrap_or(u64::MAX);
+    let size = |pack: &PackId| view.packs.get(pack).map_or(0, |pack| pack.size);
+    if options.dry_run {
+        let removed = dead.iter().chain(&chosen).chain(condemned).map(size);
+        report.removed_bytes = removed.fold(0, u64::saturating_add);
+        let copied = chosen.iter().chain(condemned).filter_map(|pack| live.get(pack).copied());
+        report.copied_bytes = copied.fold(0, u64::saturating_add);
+        report.freed_bytes = report.removed_bytes.saturating_sub(report.copied_bytes);
+    }
+    dead.extend(chosen);
+    Ok(dead)
+}
+
+/// Puts the condemnation of the victims, if there are any.
+fn condemn(vault: &Vault, victims: &[PackId], condemned: &HashSet<PackId>) -> Result<Option<Ulid>> {
+    if victims.is_empty() && condemned.is_empty() {
+        return Ok(None);
+    }
+    let id = vault.new_ulid();
+    let all = victims.iter().chain(condemned).copied();
+    let plain = serde_json::to_vec(&Condemnation::new(all))
+        .map_err(|_| VaultError::Bug("a condemnation without text"))?;
+    vault.put_sealed(SealedKind::Condemned, &layout::condemned(id), &plain)?;
+    Ok(Some(id))
+}
+
+/// Waits until every writer that is there now has gone. Those that went silent are expired. Returns
+/// who was still at work when the time was over.
+fn wait_for_writers(
+    vault: &Vault,
+    options: &ReclaimOptions,
+    cancel: &Cancel,
+    expired: &mut u64,
+) -> Result<Vec<String>> {
+    let mut waiting: HashSet<WriterId> =
+        vault.writers()?.into_iter().map(|writer| writer.id).collect();
+    let deadline = vault.options.clock.monotonic().saturating_add(options.wait);
+    loop {
+        if waiting.is_empty() {
+            return Ok(Vec::new());
+        }
+        if cancel.is_cancelled() {
+            return Err(VaultError::Interrupted);
+        }
+        let mut present = HashSet::new();
+        let mut names = Vec::new();
+        for writer in vault.writers()? {
+            if !waiting.contains(&writer.id) {
+                continue;
+            }
+            if writer.life == Life::Active {
+                present.insert(writer.id);
+                names.push(writer.note.as_ref().map_or_else(
+                    || writer.id.to_string(),
+                    |note| format!("{} on {} since {}", note.purpose, note.host, note.started),
+                ));
+            } else if vault.expire(&writer)? {
+                *expired = expired.saturating_add(1);
+            }
+        }
+        waiting = present;
+        if !waiting.is_empty() {
+            if vault.options.clock.monotonic() >= deadline {
+                return Ok(names);
+            }
+            vault.options.clock.sleep(options.poll);
+        }
+    }
+}

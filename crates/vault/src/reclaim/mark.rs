@@ -1,0 +1,356 @@
+//! Marking: which records do the recovery points need?
+//!
+//! A mark is one bit for each record of each index segment. Every needed digest marks one of its
+//! records: one in a pack that exists and is not condemned, if there is one, and a full block
+//! rather than a delta. A marked delta marks its base. Points of one disk are walked one after the
+//! other, each only where it differs from the one before, so that the cost follows the distinct
+//! nodes.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use strongroom_base::{Cancel, Digest, PackId, PointId};
+use strongroom_format::{Manifest, pack::RecordKind};
+use strongroom_image::{Image, Node, NodeReader, Visitor, visit_new};
+
+use crate::{
+    Vault, VaultError,
+    error::Result,
+    index::{Loaded, RawRecord},
+    layout::ItemKey,
+    write::ListedPack,
+};
+
+/// Whether a record may serve.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Use {
+    /// Its pack is not there, or the index forgot it.
+    Gone,
+    /// Its pack is condemned: it must be copied.
+    Condemned,
+    /// It can stay.
+    Good,
+}
+
+struct Segment {
+    loaded: Loaded,
+    /// By pack row.
+    uses: Vec<Use>,
+    bits: Vec<AtomicU64>,
+}
+
+/// The marks over a fixed view of the index.
+pub(super) struct Marks<'v> {
+    vault: &'v Vault,
+    segments: Vec<Segment>,
+    nodes_read: AtomicU64,
+}
+
+/// A record that was found for a digest.
+struct Instance {
+    segment: usize,
+    number: u64,
+    record: RawRecord,
+    place: Use,
+}
+
+impl<'v> Marks<'v> {
+    pub(super) fn new(
+        vault: &'v Vault,
+        existing: &HashMap<PackId, ListedPack>,
+        condemned: &HashSet<PackId>,
+    ) -> Self {
+        let segments = vault.index.loaded().into_iter().map(|loaded| {
+            let rows = loaded.segment.packs.iter().zip(loaded.alive.iter());
+            let uses = rows.map(|(pack, alive)| match existing.contains_key(&pack.id) {
+                true if *alive && condemned.contains(&pack.id) => Use::Condemned,
+                true if *alive => Use::Good,
+                _ => Use::Gone,
+            });
+            let words = usize::try_from(loaded.segment.len().div_ceil(64)).unwrap_or(0);
+            let mut bits = Vec::new();
+            bits.resize_with(words, AtomicU64::default);
+            Segment { uses: uses.collect(), bits, loaded }
+        });
+        Self { vault, segments: segments.collect(), nodes_read: AtomicU64::new(0) }
+    }
+
+    /// More packs are condemned now; what is marked stays marked.
+    pub(super) fn set_condemned(&mut self, condemned: &HashSet<PackId>) {
+        for segment in &mut self.segments {
+            for (place, pack) in segment.uses.iter_mut().zip(&segment.loaded.segment.packs) {
+                if *place == Use::Good && condemned.contains(&pack.id) {
+                    *place = Use::Condemned;
+                }
+            }
+        }
+    }
+
+    pub(super) fn nodes_read(&self) -> u64 {
+        self.nodes_read.load(Ordering::Relaxed)
+    }
+
+    /// All records of a digest that may serve.
+    fn instances(&self, digest: &Digest) -> Result<Vec<Instance>> {
+        let mut found = Vec::new();
+        let mut instances = Vec::new();
+        for (number, segment) in self.segments.iter().enumerate() {
+            segment
+                .loaded
+                .segment
+                .find(digest, &mut found)
+                .map_err(|error| self.vault.local_error(error))?;
+            instances.extend(found.drain(..).filter_map(|(record_number, record)| {
+                let place = segment.uses.get(record.row()).copied()?;
+                (place != Use::Gone).then_some(Instance {
+                    segment: number,
+                    number: record_number,
+                    record,
+                    place,
+                })
+            }));
+        }
+        Ok(instances)
+    }
+
+    fn bit(&self, instance: &Instance) -> Option<(&AtomicU64, u64)> {
+        let word = usize::try_from(instance.number >> 6).ok()?;
+        let bits = &self.segments.get(instance.segment)?.bits;
+        Some((bits.get(word)?, 1 << (instance.number & 63)))
+    }
+
+    fn is_marked(&self, instance: &Instance) -> bool {
+        self.bit(instance).is_some_and(|(word, mask)| word.load(Ordering::Relaxed) & mask != 0)
+    }
+
+    /// Marks a digest; false if it was marked before.
+    fn mark(&self, digest: &Digest) -> Result<bool> {
+        self.mark_one(digest, false)
+    }
+
+    fn mark_one(&self, digest: &Digest, full: bool) -> Result<bool> {
+        let mut instances = self.instances(digest)?;
+        let is_delta = |instance: &Instance| {
+            instance.record.entry().is_some_and(|entry| entry.kind == RecordKind::BlockDelta)
+        };
+        if full {
+            instances.retain(|instance| !is_delta(instance));
+        }
+        if instances.iter().any(|instance| self.is_marked(instance)) {
+            return Ok(false);
+        }
+        let best = instances.iter().max_by_key(|i| (i.place, !is_delta(i), i.segment, i.number));
+        let best = best.ok_or_else(|| VaultError::Lost {
+            digest: *digest,
+            reason: "a recovery point needs it and no pack has it; nothing was reclaimed"
+                .to_owned(),
+        })?;
+        let Some((word, mask)) = self.bit(best) else {
+            return Err(VaultError::Bug("a record outside its segment"));
+        };
+        if word.fetch_or(mask, Ordering::Relaxed) & mask != 0 {
+            return Ok(false);
+        }
+        if is_delta(best) {
+            let segment = self.segments.get(best.segment).map(|s| &s.loaded.segment);
+            let base = segment.map(|segment| segment.base_of(digest)).transpose();
+            let base = base.map_err(|error| self.vault.local_error(error))?.flatten();
+            let base = base.ok_or(VaultError::Bug("a delta without a base in the index"))?;
+            self.mark_one(&base, true)?;
+        }
+        Ok(true)
+    }
+
+    /// Marks everything that the points need. Items are walked side by side.
+    pub(super) fn mark_points(
+        &self,
+        points: &BTreeMap<ItemKey, Vec<PointId>>,
+        threads: usize,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        let items: Vec<_> = points.iter().collect();
+        let next = AtomicUsize::new(0);
+        let failure: Mutex<Option<VaultError>> = Mutex::default();
+        let work = || {
+            while let Some((item, points)) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if let Err(error) = self.mark_item(**item, points, cancel) {
+                    next.store(items.len(), Ordering::Relaxed);
+                    *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..threads.min(items.len()) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+
+    fn mark_item(&self, item: ItemKey, points: &[PointId], cancel: &Cancel) -> Result<()> {
+        let mut before: HashMap<String, Image> = HashMap::new();
+        for point in points {
+            if cancel.is_cancelled() {
+                return Err(VaultError::Interrupted);
+            }
+            // Only a reclaim removes manifests: if it is gone now, another one is at work.
+            let manifest = self.vault.manifest(item, *point)?;
+            let manifest = manifest.ok_or(VaultError::ConcurrentReclaim)?;
+            self.mark_manifest(&manifest, &mut before)?;
+        }
+        Ok(())
+    }
+
+    fn mark_manifest(
+        &self,
+        manifest: &Manifest,
+        before: &mut HashMap<String, Image>,
+    ) -> Result<()> {
+        if let Some(bundle) = &manifest.bundle {
+            self.mark(bundle)?;
+        }
+        for disk in &manifest.disks {
+            let damaged = || VaultError::Bug("a manifest with an impossible disk");
+            let image = Image::new(disk.size_bytes, disk.root).map_err(|_| damaged())?;
+            let old = before.insert(disk.name.clone(), image);
+            visit_new(old, image, &Nodes(self), &mut Marker(self)).map_err(
+                |error| match error {
+                    strongroom_image::Error::Store(error) => error,
+                    _ => VaultError::Lost {
+                        digest: disk.root,
+                        reason: format!("the tree of disk {} is damaged", disk.name),
+                    },
+                },
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Needed bytes of every pack.
+    pub(super) fn live_by_pack(&self) -> Result<HashMap<PackId, u64>> {
+        let mut live = HashMap::new();
+        for segment in &self.segments {
+            let mut by_row = vec![0_u64; segment.uses.len()];
+            self.for_marked(segment, &mut |record| {
+                let bytes = record.entry().map_or(0, |entry| u64::from(entry.stored_len));
+                if let Some(sum) = by_row.get_mut(record.row()) {
+                    *sum = sum.saturating_add(bytes);
+                }
+            })?;
+            for (pack, bytes) in segment.loaded.segment.packs.iter().zip(by_row) {
+                let sum: &mut u64 = live.entry(pack.id).or_default();
+                *sum = sum.saturating_add(bytes);
+            }
+        }
+        Ok(live)
+    }
+
+    /// Packs that are not condemned and that something needed is in.
+    pub(super) fn relied_upon(&self) -> Result<HashSet<PackId>> {
+        let live = self.live_by_pack()?;
+        let good = self.segments.iter().flat_map(|segment| {
+            let rows = segment.loaded.segment.packs.iter().zip(&segment.uses);
+            rows.filter(|(_, place)| **place == Use::Good).map(|(pack, _)| pack.id)
+        });
+        Ok(good.filter(|pack| live.get(pack).is_some_and(|bytes| *bytes > 0)).collect())
+    }
+
+    /// Needed records that only condemned packs have, by pack.
+    pub(super) fn to_copy(&self) -> Result<HashMap<PackId, Vec<RawRecord>>> {
+        let mut wanted: Vec<(PackId, RawRecord)> = Vec::new();
+        for segment in &self.segments {
+            self.for_marked(segment, &mut |record| {
+                let row = record.row();
+                if segment.uses.get(row) == Some(&Use::Condemned)
+                    && let Some(pack) = segment.loaded.segment.packs.get(row)
+                {
+                    wanted.push((pack.id, *record));
+                }
+            })?;
+        }
+        let mut by_pack: HashMap<PackId, Vec<RawRecord>> = HashMap::new();
+        for (pack, record) in wanted {
+            if !self.has_good_copy(&record)? {
+                by_pack.entry(pack).or_default().push(record);
+            }
+        }
+        Ok(by_pack)
+    }
+
+    /// Whether another record can serve in the place of one in a condemned pack. It is marked then.
+    fn has_good_copy(&self, record: &RawRecord) -> Result<bool> {
+        let full_wanted = record.entry().is_some_and(|entry| entry.kind != RecordKind::BlockDelta);
+        for instance in self.instances(&record.digest())? {
+            let delta = instance.record.entry().is_some_and(|e| e.kind == RecordKind::BlockDelta);
+            // A full block may be some delta's base: only another full one can take its place.
+            if instance.place == Use::Good && !(delta && full_wanted) {
+                if let Some((word, mask)) = self.bit(&instance) {
+                    word.fetch_or(mask, Ordering::Relaxed);
+                }
+                if delta {
+                    // Its base is marked already, or was not needed so far.
+                    let segment = self.segments.get(instance.segment).map(|s| &s.loaded.segment);
+                    let base = segment.map(|s| s.base_of(&record.digest())).transpose();
+                    let base = base.map_err(|error| self.vault.local_error(error))?.flatten();
+                    let good = match base {
+                        Some(base) => self
+                            .instances(&base)?
+                            .iter()
+                            .any(|base| base.place == Use::Good && self.is_marked(base)),
+                        None => false,
+                    };
+                    if !good {
+                        continue;
+                    }
+                }
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn for_marked(&self, segment: &Segment, visit: &mut dyn FnMut(&RawRecord)) -> Result<()> {
+        let mut scan = segment.loaded.segment.scan();
+        let local = |error| self.vault.local_error(error);
+        let mut number = 0_u64;
+        while let Some(record) = scan.next().map_err(local)? {
+            let word = usize::try_from(number >> 6).ok().and_then(|word| segment.bits.get(word));
+            let word = word.map_or(0, |word| word.load(Ordering::Relaxed));
+            if word & (1 << (number & 63)) != 0 {
+                visit(&record);
+            }
+            number = number.saturating_add(1);
+        }
+        Ok(())
+    }
+}
+
+/// Reads nodes and counts them.
+struct Nodes<'a, 'v>(&'a Marks<'v>);
+
+impl NodeReader for Nodes<'_, '_> {
+    type Error = VaultError;
+
+    fn read_node(&self, digest: Digest) -> Result<Arc<Node>> {
+        self.0.nodes_read.fetch_add(1, Ordering::Relaxed);
+        self.0.vault.node(digest)
+    }
+}
+
+struct Marker<'a, 'v>(&'a Marks<'v>);
+
+impl Visitor<VaultError> for Marker<'_, '_> {
+    fn enter_node(&mut self, node: Digest) -> Result<bool> {
+        self.0.mark(&node)
+    }
+
+    fn block(&mut self, block: Digest) -> Result<()> {
+        self.0.mark(&block).map(|_| ())
+    }
+}
