@@ -15,8 +15,9 @@
 //! starts reading what was asked for into the page cache. That is why the first look is one page,
 //! why later ones are no longer than the run of hits before them, and why what a miss brought in
 //! is dropped again. A hit may also make the kernel read ahead, if whoever filled the cache read
-//! in order; `RWF_DONTCACHE` marks those pages to go once we have read them. A kernel or file
-//! system without it (before Linux 6.14) is not looked at: everything comes with `O_DIRECT`.
+//! in order; `RWF_DONTCACHE` marks those pages to go once we have read them (at most the device's
+//! read-ahead stays where a stretch that was read in order ends). Without that flag (before Linux
+//! 6.14, or on some file systems) there are no looks: everything comes with `O_DIRECT`.
 //!
 //! Where `O_DIRECT` is not supported, reads and writes go through the page cache and what they
 //! brought in is dropped behind them.
