@@ -6,18 +6,18 @@
 //!
 //! ```text
 //!  read ─▶ look at 4 KiB ─ hit ─▶ look at 8 KiB ─ hit ─▶ ... up to 256 KiB at a time
-//!                │ miss                 │ miss
+//!                │ miss                 │ miss: wait for the rest of these 8 KiB
 //!                ▼                      ▼
-//!        the rest with O_DIRECT, then forget the pages that the miss made the kernel fetch
+//!        the rest with O_DIRECT, then forget the one page that the first look brought in
 //! ```
 //!
 //! A look is a read with `RWF_NOWAIT` and `RWF_DONTCACHE`. The kernel answers a miss at once, but
 //! starts reading what was asked for into the page cache. That is why the first look is one page,
-//! why later ones are no longer than the run of hits before them, and why what a miss brought in
-//! is dropped again. A hit may also make the kernel read ahead, if whoever filled the cache read
-//! in order; `RWF_DONTCACHE` marks those pages to go once we have read them (at most the device's
-//! read-ahead stays where a stretch that was read in order ends). Without that flag (before Linux
-//! 6.14, or on some file systems) there are no looks: everything comes with `O_DIRECT`.
+//! and why later ones are no longer than the run of hits before them. Pages that a look brought in
+//! go once they have been read, by `RWF_DONTCACHE`; nothing else in the cache is touched. A hit may
+//! make the kernel read ahead, if whoever filled the cache read in order; so at most the device's
+//! read-ahead stays where such a stretch ends. Without the flag (before Linux 6.14, or on some
+//! file systems) there are no looks: everything comes with `O_DIRECT`.
 //!
 //! Where `O_DIRECT` is not supported, reads and writes go through the page cache and what they
 //! brought in is dropped behind them.
@@ -56,9 +56,11 @@ const LONGEST_LOOK: usize = 256 << 10;
 /// Extents in one answer.
 const MAX_EXTENTS: usize = 1024;
 
-/// A read that takes what is cached, does not wait for more, and leaves nothing behind.
-/// The second flag is `RWF_DONTCACHE`.
-const LOOK: ReadWriteFlags = ReadWriteFlags::NOWAIT.union(ReadWriteFlags::from_bits_retain(0x80));
+/// `RWF_DONTCACHE`: what a read brings into the page cache goes once it has been read.
+const UNCACHED: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
+
+/// A read that takes what is cached and does not wait for more.
+const LOOK: ReadWriteFlags = ReadWriteFlags::NOWAIT.union(UNCACHED);
 
 /// A file or block device, open twice: through the page cache and past it.
 #[derive(Debug)]
@@ -203,21 +205,24 @@ impl RawFile {
             let window = rest.get_mut(..window).unwrap_or_default();
             let asked = window.len();
             let got = rustix::io::preadv2(&self.cached, &mut [IoSliceMut::new(window)], at, LOOK);
+            let got = match got {
+                Err(Errno::AGAIN) => Ok(0),
+                other => other,
+            };
             match got {
-                Ok(got) => {
-                    done = done.saturating_add(got);
-                    if got < asked {
-                        let missed = ByteRange::between(
-                            at.saturating_add(to_u64(got)),
-                            at.saturating_add(to_u64(asked)),
-                        );
-                        return Ok((done, Some(missed)));
-                    }
+                Ok(got) if got == asked => {
+                    done = done.saturating_add(asked);
                     look = look.saturating_mul(2).min(LONGEST_LOOK);
                 }
-                Err(Errno::AGAIN) => {
+                Ok(got) if look == FIRST_LOOK => {
                     let missed = ByteRange::between(at, at.saturating_add(to_u64(asked)));
-                    return Ok((done, Some(missed)));
+                    return Ok((done.saturating_add(got), Some(missed)));
+                }
+                Ok(got) => {
+                    // The kernel is reading what was missing of this window already.
+                    let missing = window.get_mut(got..).unwrap_or_default();
+                    self.read_in_passing(at.saturating_add(to_u64(got)), missing)?;
+                    return Ok((done.saturating_add(asked), None));
                 }
                 Err(Errno::INTR) => {}
                 // No such looking on this file system or kernel.
@@ -228,6 +233,22 @@ impl RawFile {
             }
         }
         Ok((done, None))
+    }
+
+    /// Fills `buf` through the page cache; what was not in it does not stay.
+    fn read_in_passing(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let mut done = 0;
+        while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let at = offset.saturating_add(to_u64(done));
+            let into = &mut [IoSliceMut::new(rest)];
+            match rustix::io::preadv2(&self.cached, into, at, UNCACHED) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(got) => done = done.saturating_add(got),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Forgets clean pages of the page cache. A hint: that it may fail is all right.
