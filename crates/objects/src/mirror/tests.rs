@@ -281,3 +281,60 @@ fn an_unmounted_copy_is_not_taken_for_an_empty_one() {
     mirror.put_new(&key("a"), b"body").expect("a put");
     assert_eq!(held(&legs[1], "a"), None);
 }
+
+/// Whatever fails when, in one run after the other: what was acknowledged is there, and what was
+/// deleted does not come back.
+#[test]
+fn acknowledged_puts_and_deletes_survive_failing_copies() {
+    for seed in 0..300 {
+        let legs = [leg(), leg(), leg()];
+        let mut present = BTreeSet::new();
+        let mut unknown = BTreeSet::new();
+        let mut deleted = BTreeSet::new();
+        for run in 0..4_u64 {
+            // Each run is a process of its own; in each another copy has the most trouble.
+            let mirror = seen_afresh(&legs);
+            for (nth, leg) in (0..).zip(&legs) {
+                let fail_one_in = if (nth + run + seed) % 3 == 0 { 4 } else { 40 };
+                leg.set(Faults { seed: seed * 31 + nth, fail_one_in, ..Faults::default() });
+            }
+            for nth in 0..12 {
+                let name = format!("d/{run}-{nth}");
+                match mirror.put_new(&key(&name), name.as_bytes()) {
+                    Ok(Put::Created) => present.insert(name),
+                    Ok(Put::Exists) | Err(_) => unknown.insert(name),
+                };
+                let old = present.iter().nth(nth).cloned().unwrap_or_default();
+                if nth % 4 == 3 && !old.is_empty() {
+                    present.remove(&old);
+                    match mirror.delete(&key(&old)) {
+                        Ok(()) => deleted.insert(old),
+                        Err(_) => unknown.insert(old),
+                    };
+                }
+                if let Some(name) = present.iter().nth(nth / 2)
+                    && let Ok(body) = mirror.get(&key(name), 100)
+                {
+                    assert_eq!(body, name.as_bytes(), "seed {seed}");
+                }
+            }
+        }
+        for leg in &legs {
+            leg.set(Faults::default());
+        }
+        let mirror = seen_afresh(&legs);
+        let listed = keys(&mirror);
+        for name in &present {
+            assert!(listed.contains(name), "seed {seed}: {name} is not listed");
+            let body = mirror.get(&key(name), 100);
+            assert_eq!(body.ok().as_deref(), Some(name.as_bytes()), "seed {seed}: {name}");
+            let good = |body: &[u8]| body == name.as_bytes();
+            mirror.heal(&key(name), &good).expect("a heal");
+            assert!(legs.iter().all(|leg| held(leg, name).is_some_and(|body| good(&body))));
+        }
+        for name in &deleted {
+            assert!(!listed.contains(name), "seed {seed}: {name} came back");
+        }
+        assert!(!present.is_empty(), "seed {seed} did nothing");
+    }
+}
