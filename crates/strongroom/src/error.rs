@@ -82,6 +82,11 @@ impl<E: Coded + Send + Sync + 'static> From<E> for Failure {
 
 /// A failure as JSON; see `docs/json.md`.
 #[derive(Serialize)]
+struct Envelope<'a> {
+    error: ErrorBody<'a>,
+}
+
+#[derive(Serialize)]
 struct ErrorBody<'a> {
     code: &'a str,
     kind: &'a str,
@@ -155,7 +160,7 @@ impl Failure {
             causes: self.causes(),
             hint: self.hint(),
         };
-        let text = serde_json::to_string_pretty(&serde_json::json!({ "error": error }));
+        let text = serde_json::to_string_pretty(&Envelope { error });
         text.unwrap_or_else(|error| {
             format!("{{\"error\":{{\"message\":{:?}}}}}", error.to_string())
         })

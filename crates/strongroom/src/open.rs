@@ -5,7 +5,7 @@ use std::{fs, path::Path, sync::Arc};
 use strongroom_format::VaultConfig;
 use strongroom_objects::{Key, Limited, Mirror, ObjectStore, Options, Rate, StoreError, open};
 use strongroom_vault::{
-    Vault, VaultOptions,
+    Vault, VaultError, VaultOptions,
     keys::{KeyError, KeySource},
 };
 
@@ -26,6 +26,12 @@ pub(crate) struct OpenStore {
 /// Opens the store of an existing vault, without a key.
 pub(crate) fn open_store(context: &Context, args: &VaultArgs) -> Result<OpenStore, Failure> {
     let url = context.vault_url(args)?;
+    let path = folder_of(&url);
+    if path.is_some_and(|path| !path.exists()) {
+        return Err(Failure::from(VaultError::NotFound { store: url }).with_hint(
+            "The folder does not exist: check the path, and whether its disk is mounted.",
+        ));
+    }
     let store = open(&url, &Options::default())?;
     let config = Vault::describe(&*store)?;
     if config.mirrors.is_empty() {
@@ -89,9 +95,21 @@ pub(crate) fn key_source(key: KeyChoice) -> Result<KeySource, KeyError> {
     })
 }
 
+/// The folder that a vault's name means, if it means one.
+fn folder_of(url: &str) -> Option<&Path> {
+    match url.split_once("://") {
+        None => Some(Path::new(url)),
+        Some(("file", path)) => Some(Path::new(path)),
+        Some(_) => None,
+    }
+}
+
 /// The absolute path of a folder that is recorded in the vault as a mirror.
 pub(crate) fn folder_url(url: &str) -> Result<String, Failure> {
-    let path = Path::new(url.strip_prefix("file://").unwrap_or(url));
+    let path = folder_of(url).ok_or_else(|| StoreError::Url {
+        url: url.to_owned(),
+        reason: "mirrors are folders".to_owned(),
+    })?;
     let failed = |source| FaceError::Local { path: path.to_owned(), action: "find", source };
     let absolute = fs::canonicalize(path).map_err(failed)?;
     match absolute.into_os_string().into_string() {

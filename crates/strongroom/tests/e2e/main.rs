@@ -1,0 +1,16 @@
+//! The real program, run as a user runs it, on real disks in temporary folders.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that fails says so by panicking"
+)]
+
+mod bad_days;
+mod errors;
+mod harness;
+mod json;
+mod keys;
+mod layers;
+mod life;
