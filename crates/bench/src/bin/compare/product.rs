@@ -52,9 +52,8 @@ impl Product<'_> {
     }
 
     fn backup(&self, disk: &Path, ranges: Option<&Path>) -> Command {
-        let mut command =
-            self.command(&["backup", "--output", "json", "--item", "bench", "--disk"]);
-        command.arg(format!("root=raw:{}", disk.display()));
+        let mut command = self.command(&["backup", "--output", "json", "--item", "bench"]);
+        command.arg("--disk").arg(format!("root=raw:{}", disk.display()));
         if let Some(ranges) = ranges {
             command.arg("--changed-ranges").arg(ranges);
         }
