@@ -44,9 +44,9 @@ impl Product<'_> {
         self.bench.world.clear()?;
         let key = self.bench.scratch.join("key");
         if !key.exists() {
-            let mut bytes = [0; 32];
-            Rng::new(4).fill(&mut bytes);
-            fs::write(&key, bytes)?;
+            let mut random = Rng::new(4);
+            let words: Vec<String> = (0..4).map(|_| format!("{:016x}", random.bits())).collect();
+            fs::write(&key, words.concat())?;
         }
         self.bench.quietly(self.command(&["vault", "create"])).map(|_| ())
     }
