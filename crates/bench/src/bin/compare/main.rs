@@ -232,11 +232,17 @@ fn machine(options: &Options, disk: &Disk) -> Outcome<Value> {
         .parse()?;
     let data: u64 = extents(&open(&disk.path, false)?)?.iter().map(|extent| extent.len).sum();
     let strongroom = first_line(&options.strongroom.display().to_string(), "--version");
-    let note = match (options.keep, options.parts.len() < PARTS.len()) {
+    let busy = busy_percent()?;
+    let mut note = match (options.keep, options.parts.len() < PARTS.len()) {
         (true, _) => format!("Only {} measured anew.", options.parts.join(", ")),
         (false, true) => format!("Only {} measured.", options.parts.join(", ")),
         (false, false) => String::new(),
     };
+    if busy > 10 {
+        note = format!(
+            "{note} Other work took {busy} % of the processor at the start: read ratios, not seconds."
+        );
+    }
     Ok(json!({
         "date": first_line("date", "--iso-8601"),
         "strongroom": strongroom.rsplit(' ').next(),
@@ -252,8 +258,30 @@ fn machine(options: &Options, disk: &Disk) -> Outcome<Value> {
         ),
         "disk_gib": fs::metadata(&disk.path)?.len() >> 30,
         "data_mb": data / 1_000_000,
-        "note": note,
+        "busy_percent_at_start": busy,
+        "note": note.trim_start(),
     }))
+}
+
+/// How much of the processor others use, over three seconds.
+fn busy_percent() -> Outcome<u64> {
+    let counters = || -> Outcome<(u64, u64)> {
+        let text = fs::read_to_string("/proc/stat")?;
+        let ticks: Vec<u64> = text
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .filter_map(|word| word.parse().ok())
+            .collect();
+        // user nice system idle iowait ...
+        Ok((ticks.iter().skip(3).take(2).sum(), ticks.iter().sum()))
+    };
+    let (idle, all) = counters()?;
+    Command::new("sleep").arg("3").status()?;
+    let (idle_after, all_after) = counters()?;
+    let all = all_after.saturating_sub(all).max(1);
+    Ok(100 - (idle_after.saturating_sub(idle) * 100 / all).min(100))
 }
 
 const BEGIN: &str = "<!-- measured: begin (written by scripts/bench) -->";

@@ -44,17 +44,16 @@ impl Product<'_> {
         self.bench.world.clear()?;
         let key = self.bench.scratch.join("key");
         if !key.exists() {
-            let mut bytes = [0; 32];
-            Rng::new(4).fill(&mut bytes);
-            fs::write(&key, bytes)?;
+            let mut random = Rng::new(4);
+            let words: Vec<String> = (0..4).map(|_| format!("{:016x}", random.bits())).collect();
+            fs::write(&key, words.concat())?;
         }
         self.bench.quietly(self.command(&["vault", "create"])).map(|_| ())
     }
 
     fn backup(&self, disk: &Path, ranges: Option<&Path>) -> Command {
-        let mut command =
-            self.command(&["backup", "--output", "json", "--item", "bench", "--disk"]);
-        command.arg(format!("root=raw:{}", disk.display()));
+        let mut command = self.command(&["backup", "--output", "json", "--item", "bench"]);
+        command.arg("--disk").arg(format!("root=raw:{}", disk.display()));
         if let Some(ranges) = ranges {
             command.arg("--changed-ranges").arg(ranges);
         }

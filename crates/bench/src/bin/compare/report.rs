@@ -173,18 +173,12 @@ fn stored(records: &Records) -> Vec<Target> {
     ]
 }
 
-/// MB a second of the restore of compressible data.
+/// MB a second of the restore of compressible data. The disk's size was noted when it was made.
 fn restored_rate(records: &Records) -> Option<f64> {
-    let work = "restore, compressible";
-    let record = records.0.iter().find(|record| record.work == "full, compressible")?;
-    let size = record.said.pointer("/disks/0/size_bytes").and_then(Value::as_u64);
-    let size = size.or_else(|| compressible_size(records))?;
-    Some(number(size) / 1e6 / records.seconds(US, work, Cache::Warm)?)
-}
-
-/// Kept in the records by the run, since no tool's output is relied on for it.
-fn compressible_size(records: &Records) -> Option<u64> {
-    records.0.iter().find(|record| record.tool == "sizes")?.said.get("compressible")?.as_u64()
+    let noted = records.0.iter().find(|record| record.tool == "sizes")?;
+    let size = noted.said.get("compressible")?.as_u64()?;
+    let seconds = records.seconds(US, "restore, compressible", Cache::Warm)?;
+    Some(number(size) / 1e6 / seconds)
 }
 
 fn big_vault(records: &Records) -> Vec<Target> {
