@@ -47,6 +47,9 @@ pub(crate) enum FaceError {
     /// A backup left parts out.
     #[error("{0} could not be read and were recorded as zeros")]
     Skipped(String),
+    /// A reclaim could not wait for backups to end.
+    #[error("nothing was removed yet: backups are running ({0})")]
+    BackupsRunning(String),
     /// Something that cannot happen.
     #[error("{0}")]
     Bug(String),
@@ -61,6 +64,7 @@ impl Coded for FaceError {
             Self::NoKey => &codes::KEY_MISSING,
             Self::Local { .. } | Self::Output(_) => &codes::LOCAL_IO,
             Self::Skipped(_) => &codes::BACKUP_SKIPPED,
+            Self::BackupsRunning(_) => &codes::RECLAIM_WAITING,
             Self::Bug(_) => &codes::BUG,
         }
     }

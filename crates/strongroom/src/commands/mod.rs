@@ -6,4 +6,5 @@ pub(crate) mod recoverypoint;
 pub(crate) mod reference;
 pub(crate) mod restore;
 pub(crate) mod vault;
+pub(crate) mod vault_care;
 pub(crate) mod vault_key;

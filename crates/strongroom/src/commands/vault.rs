@@ -1,6 +1,6 @@
 //! `vault`: making, showing, checking and cleaning vaults.
 
-use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
 
 use clap::{Args, Subcommand};
 use strongroom_format::{Conditional, VaultConfig};
@@ -8,15 +8,17 @@ use strongroom_objects::{Mirror, ObjectStore, Options, open, probe};
 use strongroom_vault::{Vault, VaultError, keys};
 
 use crate::{
-    args::{KeyArgs, OpenArgs, VaultArgs, WorkArgs},
+    args::{KeyArgs, OpenArgs, VaultArgs},
     context::Context,
-    error::{FaceError, Failure},
+    error::Failure,
     open::{folder_url, key_source, open_vault, vault_options},
-    values,
     views::{ItemView, PointView, VaultShown, VaultView},
 };
 
-use super::vault_key::KeyCommand;
+use super::{
+    vault_care::{RebuildIndexArgs, ReclaimArgs, UsageArgs, VerifyArgs},
+    vault_key::KeyCommand,
+};
 
 /// `vault ...`.
 #[derive(Debug, Subcommand)]
@@ -146,129 +148,6 @@ impl ShowArgs {
     }
 }
 
-/// Show how much a vault holds: in all and for each item
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  strongroom vault usage
-  strongroom vault usage --output json")]
-pub(crate) struct UsageArgs {
-    #[command(flatten)]
-    open: OpenArgs,
-}
-
-impl UsageArgs {
-    fn run(self, context: &Context) -> Result<(), Failure> {
-        open_vault(context, &self.open, None)?;
-        Err(not_yet("vault usage"))
-    }
-}
-
-/// Check that what a vault holds is what was written
-///
-/// Without options everything that recovery points need is read, decrypted, decompressed and
-/// compared with its digest. --blind compares every object with its name only, which needs no
-/// key. --sample checks a random part. --repair replaces damaged and missing objects by good
-/// copies, where a mirror has one.
-///
-/// Ends with exit code 6 if anything is damaged; the recovery points that need it are listed.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  strongroom vault verify
-  strongroom vault verify --sample 5 --limit-rate 50M
-  strongroom vault verify --blind --vault /backup/vault
-  strongroom vault verify --repair")]
-pub(crate) struct VerifyArgs {
-    #[command(flatten)]
-    open: OpenArgs,
-
-    #[command(flatten)]
-    work: WorkArgs,
-
-    /// Compare objects with their names only; needs no key
-    #[arg(long)]
-    blind: bool,
-
-    /// Check a random part only: a whole percentage
-    #[arg(long, value_name = "PERCENT", value_parser = values::percent)]
-    sample: Option<u8>,
-
-    /// Replace damaged and missing objects by good copies of a mirror
-    #[arg(long)]
-    repair: bool,
-
-    /// Go on where an interrupted verify of this vault stopped
-    #[arg(long, conflicts_with = "sample")]
-    resume: bool,
-}
-
-impl VerifyArgs {
-    fn run(self, context: &Context) -> Result<(), Failure> {
-        let limit = context.limit_rate(&self.work);
-        let threads = context.threads(&self.work);
-        tracing::debug!(?limit, threads, self.blind, self.repair, self.resume, sample = ?self.sample);
-        Err(not_yet("vault verify"))
-    }
-}
-
-/// Free the space that no recovery point needs
-///
-/// Backups may run meanwhile. Objects that nothing needs are condemned first and deleted when
-/// every backup that could still use them has ended. Objects that are mostly unneeded, and small
-/// ones, are packed together.
-///
-/// Ends with exit code 7 if backups that started earlier are still running: run it again later,
-/// it goes on where it stopped.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  strongroom vault reclaim --dry-run
-  strongroom vault reclaim --wait 2h")]
-pub(crate) struct ReclaimArgs {
-    #[command(flatten)]
-    open: OpenArgs,
-
-    #[command(flatten)]
-    work: WorkArgs,
-
-    /// Say what would be freed, change nothing
-    #[arg(long)]
-    dry_run: bool,
-
-    /// Wait so long for running backups
-    #[arg(long, value_name = "DURATION", value_parser = values::duration, default_value = "0")]
-    wait: Duration,
-}
-
-impl ReclaimArgs {
-    fn run(self, context: &Context) -> Result<(), Failure> {
-        open_vault(context, &self.open, None)?;
-        tracing::debug!(self.dry_run, ?self.wait);
-        Err(not_yet("vault reclaim"))
-    }
-}
-
-/// Rebuild a vault's index from its packs
-///
-/// The index only saves time: it can always be made again from what the packs say about
-/// themselves. Needed after index objects were lost or damaged.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  strongroom vault rebuild-index")]
-pub(crate) struct RebuildIndexArgs {
-    #[command(flatten)]
-    open: OpenArgs,
-}
-
-impl RebuildIndexArgs {
-    fn run(self, context: &Context) -> Result<(), Failure> {
-        open_vault(context, &self.open, None)?;
-        Err(not_yet("vault rebuild-index"))
-    }
-}
-
 /// Refuses to make a vault where something is.
 fn refuse_occupied(store: &dyn ObjectStore) -> Result<(), Failure> {
     let mut found = None;
@@ -289,8 +168,4 @@ fn refuse_same(mirrors: &[String]) -> Result<(), Failure> {
         Some(twice) => Err(Failure::usage(format!("{twice} was given twice"))),
         None => Ok(()),
     }
-}
-
-pub(crate) fn not_yet(what: &str) -> Failure {
-    FaceError::Bug(format!("{what} is not there yet")).into()
 }

@@ -72,6 +72,7 @@ fn every_output_has_the_documented_fields() {
     assert_documented("restore disks", &lab.json(restore));
     let delete = format!("recoverypoint delete --item web01 --recovery-point {}", points[0]);
     assert_documented("recoverypoint delete", &lab.json(&delete));
+    assert_documented("vault reclaim", &lab.json("vault reclaim"));
 
     assert_documented("vault show", &lab.json("vault show"));
     assert_documented("vault key list", &lab.json("vault key list"));

@@ -171,6 +171,26 @@ fn a_deleted_point_is_gone_and_the_others_stay() {
 }
 
 #[test]
+fn reclaim_frees_what_deleted_points_needed() {
+    let lab = Lab::new();
+    lab.disk("d.img", 16, 12, 1);
+    lab.ok("backup --item web --disk system=d.img");
+    lab.disk("d.img", 16, 2, 2);
+    lab.ok("backup --item web --disk system=d.img");
+    let bytes = || lab.vault_files().iter().map(|(_, size)| size).sum::<u64>();
+    let before = bytes();
+    assert_eq!(lab.json("vault reclaim")["freed_bytes"], 0);
+    let point = lab.points("web").remove(0);
+    lab.ok(&format!("recoverypoint delete --item web --recovery-point {point}"));
+    let planned = lab.json("vault reclaim --dry-run");
+    assert_eq!((&planned["dry_run"], &planned["packs_removed"]), (&true.into(), &0.into()));
+    lab.ok("vault reclaim");
+    assert!(bytes() < before - (11 << 20), "{before} before, {} after", bytes());
+    lab.ok("restore disks --item web --recovery-point latest --to out");
+    lab.assert_same("d.img", "out/system.raw");
+}
+
+#[test]
 fn qcow2_in_and_out() {
     need("qemu-img", "qemu-utils");
     let lab = Lab::new();
