@@ -46,9 +46,6 @@ Examples:
   strongroom backup --item web01 --disk system=web01.img --changed-ranges today.txt
   strongroom backup --item db --disk 'data=nbd+unix:///sda?socket=/run/db.sock'")]
 pub(crate) struct BackupArgs {
-    #[command(flatten)]
-    open: OpenArgs,
-
     /// The item: the machine, or the name of this set of disks
     #[arg(long, value_name = "NAME", value_parser = values::name)]
     item: String,
@@ -84,6 +81,9 @@ pub(crate) struct BackupArgs {
     /// Whether to store changed blocks as differences to their previous version
     #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
     deltas: DeltasChoice,
+
+    #[command(flatten)]
+    open: OpenArgs,
 
     #[command(flatten)]
     work: WorkArgs,

@@ -82,12 +82,12 @@ Examples:
   strongroom recoverypoint list
   strongroom recoverypoint list --item web01 --output json")]
 pub(crate) struct ListArgs {
-    #[command(flatten)]
-    open: OpenArgs,
-
     /// The item [default: all]
     #[arg(long, value_name = "NAME", value_parser = values::name)]
     item: Option<String>,
+
+    #[command(flatten)]
+    open: OpenArgs,
 }
 
 impl ListArgs {
@@ -107,10 +107,10 @@ Examples:
   strongroom recoverypoint show --item web01 --recovery-point \"2026-11-22 18:00\"")]
 pub(crate) struct ShowArgs {
     #[command(flatten)]
-    open: OpenArgs,
+    point: PointArgs,
 
     #[command(flatten)]
-    point: PointArgs,
+    open: OpenArgs,
 }
 
 impl ShowArgs {
@@ -131,9 +131,6 @@ Examples:
   strongroom recoverypoint diff --item web01 --from 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB
   strongroom recoverypoint diff --item web01 --from 2026-11-01 --recovery-point 2026-11-08")]
 pub(crate) struct DiffArgs {
-    #[command(flatten)]
-    open: OpenArgs,
-
     /// The item
     #[arg(long, value_name = "NAME", value_parser = values::name)]
     item: String,
@@ -145,6 +142,9 @@ pub(crate) struct DiffArgs {
     /// The newer point
     #[arg(long, value_name = "latest|ID|TIME", default_value = "latest")]
     recovery_point: Point,
+
+    #[command(flatten)]
+    open: OpenArgs,
 }
 
 impl DiffArgs {
@@ -165,9 +165,6 @@ impl DiffArgs {
 Examples:
   strongroom recoverypoint delete --item web01 --recovery-point 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB")]
 pub(crate) struct DeleteArgs {
-    #[command(flatten)]
-    open: OpenArgs,
-
     /// The item
     #[arg(long, value_name = "NAME", value_parser = values::name)]
     item: String,
@@ -175,6 +172,9 @@ pub(crate) struct DeleteArgs {
     /// The recovery point's id
     #[arg(long, value_name = "ID", value_parser = values::point_id)]
     recovery_point: strongroom_base::PointId,
+
+    #[command(flatten)]
+    open: OpenArgs,
 }
 
 impl DeleteArgs {

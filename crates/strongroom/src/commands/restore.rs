@@ -50,9 +50,6 @@ Examples:
       --to data=/dev/vg0/data --in-place")]
 pub(crate) struct DisksArgs {
     #[command(flatten)]
-    open: OpenArgs,
-
-    #[command(flatten)]
     point: PointArgs,
 
     /// Where to: a folder for all disks, or NAME=TARGET for one of them; the latter may be
@@ -71,6 +68,9 @@ pub(crate) struct DisksArgs {
     /// Overwrite existing targets where they differ from the recovery point, and say how much
     #[arg(long)]
     in_place: bool,
+
+    #[command(flatten)]
+    open: OpenArgs,
 
     #[command(flatten)]
     work: WorkArgs,

@@ -64,12 +64,6 @@ Examples:
   strongroom vault create --vault /disk1/vault --mirror /disk2/vault --key-file ~/strongroom.key
   strongroom vault create --vault s3://backups/strongroom --passphrase-file /run/secrets/vault")]
 pub(crate) struct CreateArgs {
-    #[command(flatten)]
-    vault: VaultArgs,
-
-    #[command(flatten)]
-    key: KeyArgs,
-
     /// A further folder that holds a full copy, best on another disk; may be repeated
     #[arg(long, value_name = "DIR")]
     mirror: Vec<String>,
@@ -81,6 +75,12 @@ pub(crate) struct CreateArgs {
     /// Words that tell this key from others in `vault key list`
     #[arg(long, value_name = "TEXT", default_value = "first key")]
     label: String,
+
+    #[command(flatten)]
+    vault: VaultArgs,
+
+    #[command(flatten)]
+    key: KeyArgs,
 }
 
 impl CreateArgs {

@@ -49,12 +49,6 @@ Examples:
   strongroom vault verify --blind --vault /backup/vault
   strongroom vault verify --repair")]
 pub(crate) struct VerifyArgs {
-    #[command(flatten)]
-    open: OpenArgs,
-
-    #[command(flatten)]
-    work: WorkArgs,
-
     /// Compare objects with their names only; needs no key
     #[arg(long)]
     blind: bool,
@@ -70,6 +64,12 @@ pub(crate) struct VerifyArgs {
     /// Go on where an interrupted verify of this vault stopped
     #[arg(long, conflicts_with = "sample")]
     resume: bool,
+
+    #[command(flatten)]
+    open: OpenArgs,
+
+    #[command(flatten)]
+    work: WorkArgs,
 }
 
 impl VerifyArgs {
@@ -95,12 +95,6 @@ Examples:
   strongroom vault reclaim --dry-run
   strongroom vault reclaim --wait 2h")]
 pub(crate) struct ReclaimArgs {
-    #[command(flatten)]
-    open: OpenArgs,
-
-    #[command(flatten)]
-    work: WorkArgs,
-
     /// Say what would be freed, change nothing
     #[arg(long)]
     dry_run: bool,
@@ -108,6 +102,12 @@ pub(crate) struct ReclaimArgs {
     /// Wait at most so long for running backups; 0 to not wait
     #[arg(long, value_name = "DURATION", value_parser = values::duration, default_value = "1h")]
     wait: Duration,
+
+    #[command(flatten)]
+    open: OpenArgs,
+
+    #[command(flatten)]
+    work: WorkArgs,
 }
 
 impl ReclaimArgs {

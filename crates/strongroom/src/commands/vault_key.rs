@@ -96,15 +96,15 @@ Examples:
   strongroom vault key add --new-passphrase-file ~/recovery-words --label \"in the safe\"
   strongroom vault key add --new-pkcs11 'pkcs11:token=hsm;object=strongroom?pin-source=/run/pin'")]
 pub(crate) struct AddArgs {
-    #[command(flatten)]
-    open: OpenArgs,
+    /// Words that tell this key from others
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    label: String,
 
     #[command(flatten)]
     new: NewKeyArgs,
 
-    /// Words that tell this key from others
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    label: String,
+    #[command(flatten)]
+    open: OpenArgs,
 }
 
 impl AddArgs {
@@ -128,12 +128,12 @@ Examples:
   strongroom vault key list
   strongroom vault key remove --slot 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB")]
 pub(crate) struct RemoveArgs {
-    #[command(flatten)]
-    open: OpenArgs,
-
     /// The slot's id, as `vault key list` shows it
     #[arg(long, value_name = "ID", value_parser = slot_id)]
     slot: SlotId,
+
+    #[command(flatten)]
+    open: OpenArgs,
 }
 
 impl RemoveArgs {
@@ -155,12 +155,6 @@ Examples:
   strongroom vault key rotate --key-file old.key --new-key-file new.key
   strongroom vault key rotate --master")]
 pub(crate) struct RotateArgs {
-    #[command(flatten)]
-    open: OpenArgs,
-
-    #[command(flatten)]
-    new: NewKeyArgs,
-
     /// The slot to replace [default: the slot that the present key opens]
     #[arg(long, value_name = "ID", value_parser = slot_id, conflicts_with = "master")]
     slot: Option<SlotId>,
@@ -172,6 +166,12 @@ pub(crate) struct RotateArgs {
     /// Begin a new master key
     #[arg(long, conflicts_with = "new_key")]
     master: bool,
+
+    #[command(flatten)]
+    new: NewKeyArgs,
+
+    #[command(flatten)]
+    open: OpenArgs,
 }
 
 impl RotateArgs {
