@@ -431,6 +431,10 @@ impl ObjectStore for Mirror {
         let failed = self.copies.iter().filter(|copy| !copy.is_healthy());
         failed.map(|copy| copy.store.name()).chain(self.absent.iter().cloned()).collect()
     }
+
+    fn copies(&self) -> Vec<Arc<dyn ObjectStore>> {
+        self.copies.iter().map(|copy| Arc::clone(&copy.store)).collect()
+    }
 }
 
 /// Stands for a key in the memory of a list; two keys never share one in practice.

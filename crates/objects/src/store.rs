@@ -1,6 +1,6 @@
 //! The one trait that every store implements, and its vocabulary.
 
-use std::{fmt, ops::ControlFlow};
+use std::{fmt, ops::ControlFlow, sync::Arc};
 
 use jiff::Timestamp;
 use strongroom_base::{ByteRange, Code, Coded, codes};
@@ -250,9 +250,16 @@ pub trait ObjectStore: Send + Sync {
     fn degraded(&self) -> Vec<String> {
         Vec::new()
     }
+
+    /// The stores that hold one copy each, if this is a [`Mirror`](crate::Mirror); none if it is
+    /// a single store. For looking at every copy by itself: what is written to one of them is
+    /// missing in the others.
+    fn copies(&self) -> Vec<Arc<dyn ObjectStore>> {
+        Vec::new()
+    }
 }
 
-impl<S: ObjectStore + ?Sized> ObjectStore for std::sync::Arc<S> {
+impl<S: ObjectStore + ?Sized> ObjectStore for Arc<S> {
     fn put_new(&self, key: &Key, body: &[u8]) -> Result<Put, StoreError> {
         (**self).put_new(key, body)
     }
@@ -295,6 +302,10 @@ impl<S: ObjectStore + ?Sized> ObjectStore for std::sync::Arc<S> {
 
     fn degraded(&self) -> Vec<String> {
         (**self).degraded()
+    }
+
+    fn copies(&self) -> Vec<Arc<dyn ObjectStore>> {
+        (**self).copies()
     }
 }
 
