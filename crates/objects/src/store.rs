@@ -244,17 +244,17 @@ pub trait ObjectStore: Send + Sync {
     /// Whether small reads are cheap (a local disk, not a network).
     fn is_local(&self) -> bool;
 
-    /// The names of copies that have failed in this run and are no longer written. While there
-    /// are any, nothing may be deleted and no other writer's work may be declared dead: see
-    /// [`Mirror`](crate::Mirror).
-    fn degraded(&self) -> Vec<String> {
-        Vec::new()
-    }
-
     /// The stores that hold one copy each, if this is a [`Mirror`](crate::Mirror); none if it is
     /// a single store. For looking at every copy by itself: what is written to one of them is
     /// missing in the others.
     fn copies(&self) -> Vec<Arc<dyn ObjectStore>> {
+        Vec::new()
+    }
+
+    /// The names of copies that have failed in this run and are no longer written. While there
+    /// are any, nothing may be deleted and no other writer's work may be declared dead: see
+    /// [`Mirror`](crate::Mirror).
+    fn degraded(&self) -> Vec<String> {
         Vec::new()
     }
 }
@@ -300,12 +300,12 @@ impl<S: ObjectStore + ?Sized> ObjectStore for Arc<S> {
         (**self).is_local()
     }
 
-    fn degraded(&self) -> Vec<String> {
-        (**self).degraded()
-    }
-
     fn copies(&self) -> Vec<Arc<dyn ObjectStore>> {
         (**self).copies()
+    }
+
+    fn degraded(&self) -> Vec<String> {
+        (**self).degraded()
     }
 }
 

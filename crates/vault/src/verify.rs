@@ -11,7 +11,8 @@
 //! |------------|--------------|
 //! | `copies`   | looks at every copy of an object by itself, changes nothing |
 //! | `inspect`  | judges an object by its copies, reports it, has it repaired |
-//! | `metadata` | everything but packs |
+//! | `keys`     | the key objects |
+//! | `metadata` | everything else but packs |
 //! | `packs`    | packs and the records in them |
 //! | `reading`  | records by digest, without the repairs that ordinary reads make |
 //! | `points`   | walks the trees of all points and finds what damage means for them |
@@ -30,6 +31,7 @@
 mod copies;
 mod done;
 mod inspect;
+mod keys;
 mod metadata;
 mod packs;
 mod points;
@@ -140,6 +142,9 @@ impl Vault {
         let reading = reading::Reading::new(self, &inspector)?;
         let packs = packs::verify(&look, (&self.options, dir), Some((&reading, &known)))?;
         if !cancel.is_cancelled() {
+            if !known.sources.is_subset(&self.index.sources()) {
+                self.sync()?;
+            }
             points::verify(&look, &reading, &packs, known.points)?;
         }
         repairs.end()?;

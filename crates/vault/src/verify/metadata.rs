@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
 };
 
 use strongroom_base::{PackId, PointId};
@@ -31,6 +31,8 @@ use crate::{
 pub(super) struct Known {
     /// What index objects say of each pack.
     pub(super) indexed: HashMap<PackId, Indexed>,
+    /// The index objects that could be read.
+    pub(super) sources: HashSet<Ulid>,
     /// The manifests of visible points that could be read.
     pub(super) points: Vec<Manifest>,
 }
@@ -67,7 +69,7 @@ pub(super) fn read_index(vault: &Vault, look: &Look<'_>, id: Ulid) -> Result<Opt
 }
 
 /// All names below a prefix, from all copies.
-fn names(look: &Look<'_>, prefix: &str) -> Result<BTreeSet<Key>> {
+pub(super) fn names(look: &Look<'_>, prefix: &str) -> Result<BTreeSet<Key>> {
     let mut names = BTreeSet::new();
     look.inspector.copies.list(prefix, |_, entry| {
         names.insert(entry.key);
@@ -87,7 +89,7 @@ impl Look<'_> {
 
 /// Compares the copies of all metadata with each other.
 pub(super) fn blind(look: &Look<'_>) -> Result<()> {
-    description(look)?;
+    description(look, None)?;
     let prefixes = ["keys/", layout::INDEX, layout::POINTS, layout::DELETED, layout::CONDEMNED];
     let mut done = 0;
     for prefix in prefixes {
@@ -127,105 +129,30 @@ fn kind_of(key: &Key) -> ObjectKind {
     kind.map_or(ObjectKind::Other, |(_, kind)| *kind)
 }
 
-fn description(look: &Look<'_>) -> Result<()> {
-    look.inspector.object(
-        ObjectKind::Description,
-        &layout::config(),
-        VaultConfig::MAX_LEN,
-        &|bytes| VaultConfig::decode(bytes).map(drop).map_err(|error| error.to_string()),
-    )?;
+fn description(look: &Look<'_>, known: Option<&VaultConfig>) -> Result<()> {
+    let check = |bytes: &[u8]| {
+        let found = VaultConfig::decode(bytes).map_err(|error| error.to_string())?;
+        if known.is_none_or(|known| *known == found) {
+            Ok(())
+        } else {
+            Err("it is not what it was when the vault was opened".to_owned())
+        }
+    };
+    let (kind, max) = (ObjectKind::Description, VaultConfig::MAX_LEN);
+    look.inspector.object(kind, &layout::config(), max, &check)?;
     Ok(())
 }
 
 /// Opens every copy of all metadata.
 pub(super) fn full(vault: &Vault, look: &Look<'_>) -> Result<Known> {
-    let mut known = Known { indexed: HashMap::new(), points: Vec::new() };
-    description(look)?;
-    keys(vault, look)?;
+    let mut known = Known { indexed: HashMap::new(), sources: HashSet::new(), points: Vec::new() };
+    description(look, Some(vault.config()))?;
+    super::keys::verify(vault, look)?;
     let sealed = Sealed { vault, look };
     sealed.index_objects(&mut known)?;
     sealed.points(&mut known)?;
     sealed.notes()?;
     Ok(known)
-}
-
-/// Has the key ring check the key objects of every copy.
-fn keys(vault: &Vault, look: &Look<'_>) -> Result<()> {
-    let repair = look.inspector.wants_repair();
-    let mut bad: BTreeMap<Key, Vec<(usize, bool)>> = BTreeMap::new();
-    let copies = &look.inspector.copies;
-    for (number, store) in copies.stores().iter().enumerate() {
-        let mut ring = vault.keys().write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let check = ring.check(&**store, false)?;
-        let mut report = look.inspector.report();
-        report.metadata_objects =
-            report.metadata_objects.saturating_add(u64::try_from(check.objects).unwrap_or(0));
-        for key in check.repairable {
-            bad.entry(key).or_default().push((number, true));
-        }
-        for key in check.lost {
-            bad.entry(key).or_default().push((number, false));
-        }
-    }
-    if bad.is_empty() {
-        return Ok(());
-    }
-    if repair {
-        repair_keys(vault, look)?;
-    }
-    for (key, where_bad) in bad {
-        let mut left = false;
-        for (number, _) in &where_bad {
-            if let Some(store) = copies.stores().get(*number) {
-                let mut ring =
-                    vault.keys().write().unwrap_or_else(std::sync::PoisonError::into_inner);
-                let check = ring.check(&**store, false)?;
-                left |= check.repairable.contains(&key) || check.lost.contains(&key);
-            }
-        }
-        let unsound = where_bad.iter().map(|(number, twin)| UnsoundCopy {
-            copy: copies.names().get(*number).cloned().unwrap_or_default(),
-            state: CopyState::Damaged,
-            reason: if *twin {
-                "it is missing or damaged; its twin under the other name is good".to_owned()
-            } else {
-                "it and its twin are missing or damaged".to_owned()
-            },
-        });
-        let good = copies.stores().len().saturating_sub(where_bad.len());
-        look.inspector.damaged(DamagedObject {
-            object: key.to_string(),
-            kind: ObjectKind::Key,
-            copies: unsound.collect(),
-            good_copies: u64::try_from(good).unwrap_or(0),
-            repaired: !left,
-            readable_records: None,
-            lost_records: None,
-        });
-    }
-    Ok(())
-}
-
-/// Repairs key objects, first within each copy, then between them.
-fn repair_keys(vault: &Vault, look: &Look<'_>) -> Result<()> {
-    let mut ring = vault.keys().write().unwrap_or_else(std::sync::PoisonError::into_inner);
-    // The whole store, so that a copy that has failed a write is left alone like anywhere else.
-    for _ in look.inspector.copies.stores() {
-        let check = ring.check(&*vault.store, true)?;
-        if check.repairable.is_empty() {
-            break;
-        }
-    }
-    for store in look.inspector.copies.stores() {
-        let check = ring.check(&**store, false)?;
-        for key in check.repairable.into_iter().chain(check.lost) {
-            // What the store reads first is good by now, or nothing is.
-            if let Ok(good) = vault.store.get(&key, MAX_OBJECT_LEN) {
-                vault.store.replace(&key, &good)?;
-            }
-        }
-    }
-    Ok(())
 }
 
 struct Sealed<'a> {
@@ -263,6 +190,7 @@ impl Sealed<'_> {
             }
             let parse = |plain: &[u8]| IndexObject::decode(plain).map_err(|e| e.to_string());
             let object = self.open((ObjectKind::Index, SealedKind::Index), &key, parse)?;
+            known.sources.extend(object.is_some().then_some(id));
             for contents in object.into_iter().flat_map(|object| object.packs) {
                 let pack = contents.id;
                 let (fingerprint, _) = fingerprint(contents)?;

@@ -27,7 +27,7 @@ use super::{
     reading::Reading,
     report::{CopyState, DamagedObject, ObjectKind, UnsoundCopy},
 };
-use crate::{Vault, VaultError, VaultOptions, error::Result, layout, read::is_damage};
+use crate::{Location, Vault, VaultError, VaultOptions, error::Result, layout, read::is_damage};
 
 /// A pack as the copies list it.
 struct Listed {
@@ -129,6 +129,7 @@ pub(super) fn verify(
         done_bytes: AtomicU64::new(0),
         done: Mutex::new(done),
         unindexed: Mutex::default(),
+        baseless: Mutex::default(),
     };
     let result = work.run();
     let done = lock(&work.done).take();
@@ -156,6 +157,7 @@ struct Work<'a> {
     done: Mutex<Option<Done>>,
     /// Contents of packs that no index object lists, until there are many.
     unindexed: Mutex<Vec<Contents>>,
+    baseless: Mutex<Vec<Baseless>>,
 }
 
 /// A thread's memory.
@@ -172,7 +174,28 @@ struct Records {
     readable: u64,
     bad: HashSet<Digest>,
     lost: u64,
+    /// Deltas whose base was not found.
+    baseless: Vec<Entry>,
 }
+
+/// What a record is.
+enum Record {
+    Good,
+    Bad,
+    /// Its base was not found.
+    Baseless,
+}
+
+/// A delta whose base was not found in what the index said while packs were read.
+struct Baseless {
+    header: Header,
+    pack: PackId,
+    size: u64,
+    entry: Entry,
+}
+
+/// Deltas without base that are looked at once more; of more than these it is just said.
+const MAX_BASELESS: usize = 100_000;
 
 impl Work<'_> {
     fn run(&self) -> Result<()> {
@@ -195,7 +218,24 @@ impl Work<'_> {
             }
             result
         })?;
-        self.flush_unindexed(1)
+        self.flush_unindexed(1)?;
+        self.judge_baseless()
+    }
+
+    /// Looks once more for the bases that were not found, now that all packs are known. A delta
+    /// whose base is lost is lost as well, although its own pack is good.
+    fn judge_baseless(&self) -> Result<()> {
+        let Some((reading, _)) = self.full else { return Ok(()) };
+        let mut decoder = Decoder::new();
+        for Baseless { header, pack, size, entry } in std::mem::take(&mut *lock(&self.baseless)) {
+            let place = Location { pack, pack_size: size, header, entry };
+            if !reading.delta_is_good(&place, &mut decoder)? {
+                reading.add_bad_records(pack, [entry.digest].into_iter());
+                let mut report = self.look.inspector.report();
+                report.records_without_base = report.records_without_base.saturating_add(1);
+            }
+        }
+        Ok(())
     }
 
     fn work(&self) -> Result<()> {
@@ -329,8 +369,9 @@ impl Work<'_> {
             let looked_at = count(contents.entries.len());
             report.verified_records = report.verified_records.saturating_add(looked_at);
         }
-        let good = records.lost == 0;
-        if !good {
+        let good = records.lost == 0 && records.baseless.is_empty();
+        self.defer(reading, &contents, &records);
+        if records.lost > 0 {
             reading.add_bad_records(pack.id, records.bad.iter().copied());
             let what = "the pack is what was written, but records in it are not what they say";
             self.damaged(pack, what, Some(&records));
@@ -348,6 +389,21 @@ impl Work<'_> {
             Some(_) => {}
         }
         Ok(good)
+    }
+
+    /// Puts deltas without base off until all packs are known.
+    fn defer(&self, reading: &Reading<'_>, contents: &Contents, records: &Records) {
+        let mut baseless = lock(&self.baseless);
+        let (pack, header, size) = (contents.id, contents.header, contents.size);
+        for entry in records.baseless.iter().copied() {
+            if baseless.len() < MAX_BASELESS {
+                baseless.push(Baseless { header, pack, size, entry });
+            } else {
+                reading.add_bad_records(pack, [entry.digest].into_iter());
+                let mut report = self.look.inspector.report();
+                report.records_without_base = report.records_without_base.saturating_add(1);
+            }
+        }
     }
 
     /// Finds what can still be read of a pack of which no copy is good.
@@ -379,6 +435,7 @@ impl Work<'_> {
                     let records = check_records(reading, &contents, &mut bytes, tools)?;
                     object.readable_records = Some(records.readable);
                     object.lost_records = Some(records.lost);
+                    self.defer(reading, &contents, &records);
                     reading.add_bad_records(pack.id, records.bad.into_iter());
                 }
                 None => reading.add_bad_pack(pack.id),
@@ -435,21 +492,25 @@ fn check_records(
     bytes: &mut [u8],
     tools: &mut Tools,
 ) -> Result<Records> {
-    let mut records = Records { readable: 0, bad: HashSet::new(), lost: 0 };
+    let mut records = Records { readable: 0, bad: HashSet::new(), lost: 0, baseless: Vec::new() };
     let object = layout::pack(contents.header.kind, &contents.id);
     let key = reading.vault.pack_key(&contents.header, &object)?;
     for entry in &contents.entries {
         let start = usize::try_from(entry.offset).unwrap_or(usize::MAX);
         let end = start.saturating_add(usize::try_from(entry.stored_len).unwrap_or(usize::MAX));
-        let good = match bytes.get_mut(start..end) {
-            Some(sealed) => record_is_good(reading, entry, &key, sealed, tools)?,
-            None => false,
+        let record = match bytes.get_mut(start..end) {
+            Some(sealed) if entry.kind.pack_kind() == contents.header.kind => {
+                check_record(reading, entry, &key, sealed, tools)?
+            }
+            _ => Record::Bad,
         };
-        if good && entry.kind.pack_kind() == contents.header.kind {
-            records.readable = records.readable.saturating_add(1);
-        } else {
-            records.lost = records.lost.saturating_add(1);
-            records.bad.insert(entry.digest);
+        match record {
+            Record::Good => records.readable = records.readable.saturating_add(1),
+            Record::Baseless => records.baseless.push(*entry),
+            Record::Bad => {
+                records.lost = records.lost.saturating_add(1);
+                records.bad.insert(entry.digest);
+            }
         }
     }
     Ok(records)
@@ -482,18 +543,19 @@ fn open_contents(vault: &Vault, pack: &Listed, bytes: &mut [u8]) -> Result<Conte
 }
 
 /// Opens one record, in place, and compares it with its digest. Fails only if the store does.
-fn record_is_good(
+fn check_record(
     reading: &Reading<'_>,
     entry: &Entry,
     key: &strongroom_format::SealKey,
     sealed: &mut [u8],
     tools: &mut Tools,
-) -> Result<bool> {
+) -> Result<Record> {
     let hasher = reading.vault.hasher();
-    let Ok(payload) = entry.open(key, sealed) else { return Ok(false) };
+    let verdict = |good| if good { Record::Good } else { Record::Bad };
+    let Ok(payload) = entry.open(key, sealed) else { return Ok(Record::Bad) };
     if entry.kind == RecordKind::Node {
         let same = hasher.node(payload.bytes) == entry.digest;
-        return Ok(same && Node::decode(payload.bytes).is_ok());
+        return Ok(verdict(same && Node::decode(payload.bytes).is_ok()));
     }
     let Tools { decoder, plain, base, base_digest } = tools;
     let base = match payload.base {
@@ -501,7 +563,7 @@ fn record_is_good(
             if *base_digest != Some(digest) {
                 *base_digest = None;
                 if !reading.full_block(&digest, decoder, base)? {
-                    return Ok(false);
+                    return Ok(Record::Baseless);
                 }
                 *base_digest = Some(digest);
             }
@@ -512,5 +574,5 @@ fn record_is_good(
     // Limits were checked when the trailer was opened.
     plain.resize(usize::try_from(entry.plain_len).unwrap_or(0), 0);
     let decoded = decoder.decode(entry.kind.encoding(), payload.bytes, base, plain);
-    Ok(decoded.is_ok() && hasher.block(plain) == entry.digest)
+    Ok(verdict(decoded.is_ok() && hasher.block(plain) == entry.digest))
 }

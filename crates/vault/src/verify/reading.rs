@@ -258,4 +258,21 @@ impl<'a> Reading<'a> {
         }
         Ok(false)
     }
+
+    /// Whether a delta and its base are good.
+    pub(super) fn delta_is_good(&self, place: &Location, decoder: &mut Decoder) -> Result<bool> {
+        let Some(base) = self.base(place)? else { return Ok(false) };
+        let mut base_bytes = Vec::new();
+        if !self.full_block(&base, decoder, &mut base_bytes)? {
+            return Ok(false);
+        }
+        let mut plain = vec![0; BLOCK_SIZE];
+        let read = self.record(place, |entry, key, mut sealed| {
+            let payload = entry.open(key, &mut sealed).ok()?;
+            let encoding = entry.kind.encoding();
+            decoder.decode(encoding, payload.bytes, Some(&base_bytes), &mut plain).ok()?;
+            (self.vault.hasher().block(&plain) == place.entry.digest).then_some(())
+        })?;
+        Ok(read.is_some())
+    }
 }

@@ -40,6 +40,9 @@ pub struct VerifyReport {
     pub read_bytes: u64,
     /// Records that were opened and compared with their digests.
     pub verified_records: u64,
+    /// Records that are good but of no use, because they say how a block differs from one that is
+    /// lost.
+    pub records_without_base: u64,
     /// Packs that no readable index object lists: `vault rebuild-index` puts that right.
     pub unindexed_packs: u64,
     /// Recovery points whose content was followed to its end.
