@@ -254,7 +254,9 @@ impl Work<'_> {
             if self.look.cancel.is_cancelled() || self.failed.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            if !*chosen {
+            // A copy that lacks it is reason enough to read it.
+            let everywhere = pack.copies >= self.look.inspector.copies.stores().len();
+            if !*chosen && everywhere {
                 self.glance(pack)?;
                 continue;
             }
@@ -275,12 +277,8 @@ impl Work<'_> {
         }
     }
 
-    /// A pack that is not in the sample: whether all copies have it, and whether the index knows
-    /// it. A copy that lacks it is reason enough to read it.
+    /// A pack that is not read whole: whether the index knows it.
     fn glance(&self, pack: &Listed) -> Result<()> {
-        if pack.copies < self.look.inspector.copies.stores().len() {
-            self.named(pack)?;
-        }
         let Some((reading, known)) = self.full else { return Ok(()) };
         if !known.indexed.contains_key(&pack.id) {
             let key = layout::pack(pack.kind, &pack.id);

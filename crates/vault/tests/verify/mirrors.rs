@@ -61,6 +61,26 @@ fn a_sample_still_finds_what_is_missing_from_a_copy() {
 }
 
 #[test]
+fn a_sample_still_finds_what_no_copy_has_good() {
+    let (store, copies) = mirror();
+    let place = Place::new(store);
+    let packs = keys(&*copies[1], "packs/");
+    for pack in &packs {
+        copies[0].delete(pack).expect("deletes");
+        flip(&*copies[1], pack, 100);
+    }
+    let sample = VerifyOptions { sample: Some(0.001), repair: true, ..VerifyOptions::default() };
+    let report = place.verify(&sample);
+    assert_eq!((report.damaged.len(), report.repaired_objects), (packs.len(), 0));
+    assert!(report.damaged.iter().all(|damaged| damaged.copies.len() == 2));
+    assert_eq!(
+        dump(&*copies[1]).len(),
+        dump(&*copies[0]).len() + packs.len(),
+        "nothing is deleted"
+    );
+}
+
+#[test]
 fn blind_repair_needs_no_key() {
     let (store, copies) = mirror();
     let place = Place::new(store);
