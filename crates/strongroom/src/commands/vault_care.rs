@@ -343,6 +343,7 @@ impl Show for UsageReport {
             return text;
         }
         let rows = self.items.iter().map(|item| {
+            let either = |bytes: Option<u64>| bytes.map_or("?".to_owned(), human::bytes);
             [
                 item.item.clone(),
                 item.recovery_points.to_string(),
@@ -350,8 +351,8 @@ impl Show for UsageReport {
                 human::time(item.newest),
                 human::bytes(item.protected_bytes),
                 human::bytes(item.added_bytes),
-                item.unique_bytes.map(human::bytes).unwrap_or_default(),
-                item.shared_bytes.map(human::bytes).unwrap_or_default(),
+                either(item.unique_bytes),
+                either(item.shared_bytes),
             ]
         });
         let head = ["ITEM", "POINTS", "OLDEST", "NEWEST", "PROTECTED", "ADDED", "ALONE", "SHARED"];

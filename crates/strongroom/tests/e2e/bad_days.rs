@@ -232,13 +232,18 @@ fn a_mirror_heals_the_other_copy() {
     assert_eq!((&report["clean"], &report["repaired_objects"]), (&true.into(), &1.into()));
     lab.ok("vault verify");
 
-    damage(&lab, "copy");
+    damage(&lab, "vault");
     lab.ok("restore disks --item web --recovery-point latest --to out");
     lab.assert_same("d.img", "out/system.raw");
 
     // Either copy is the whole vault.
     fs::rename(lab.path("vault"), lab.path("gone")).unwrap();
-    lab.ok("vault verify --repair --vault copy --blind; true".trim_end_matches("; true"));
+    let run = lab.ok("restore disks --item web --recovery-point latest --to again --vault copy");
+    assert!(run.stderr.contains("Warning: a copy of the vault is away"), "{}", run.stderr);
+    lab.assert_same("d.img", "again/system.raw");
+    let run = lab.run("vault verify --vault copy");
+    assert_eq!(run.code, 6, "{}", run.stdout);
+    assert!(run.stdout.contains("Copy away"), "{}", run.stdout);
 }
 
 #[test]
