@@ -335,6 +335,10 @@ impl<S: ObjectStore> ObjectStore for Faulty<S> {
     fn degraded(&self) -> Vec<String> {
         self.inner.degraded()
     }
+
+    fn sweep(&self) -> Result<u64, StoreError> {
+        self.inner.sweep()
+    }
 }
 
 fn count_put(tally: &mut Operations, body: &[u8]) {

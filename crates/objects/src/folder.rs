@@ -247,6 +247,10 @@ impl ObjectStore for Folder {
         self.path.display().to_string()
     }
 
+    fn sweep(&self) -> Result<u64, StoreError> {
+        self.sweep_temporary()
+    }
+
     fn is_local(&self) -> bool {
         true
     }

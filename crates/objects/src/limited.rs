@@ -138,6 +138,10 @@ impl<S: ObjectStore> ObjectStore for Limited<S> {
     fn degraded(&self) -> Vec<String> {
         self.inner.degraded()
     }
+
+    fn sweep(&self) -> Result<u64, StoreError> {
+        self.inner.sweep()
+    }
 }
 
 #[cfg(test)]

@@ -435,6 +435,11 @@ impl ObjectStore for Mirror {
         let failed = self.copies.iter().filter(|copy| !copy.is_healthy());
         failed.map(|copy| copy.store.name()).chain(self.absent.iter().cloned()).collect()
     }
+
+    fn sweep(&self) -> Result<u64, StoreError> {
+        let healthy = self.copies.iter().filter(|copy| copy.is_healthy());
+        healthy.map(|copy| copy.store.sweep()).sum()
+    }
 }
 
 /// Stands for a key in the memory of a list; two keys never share one in practice.

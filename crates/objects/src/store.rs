@@ -257,6 +257,12 @@ pub trait ObjectStore: Send + Sync {
     fn degraded(&self) -> Vec<String> {
         Vec::new()
     }
+
+    /// Removes temporary files that puts which broke off left behind, and says how many. Stores
+    /// without such files have nothing to do.
+    fn sweep(&self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
 }
 
 impl<S: ObjectStore + ?Sized> ObjectStore for Arc<S> {
@@ -306,6 +312,10 @@ impl<S: ObjectStore + ?Sized> ObjectStore for Arc<S> {
 
     fn degraded(&self) -> Vec<String> {
         (**self).degraded()
+    }
+
+    fn sweep(&self) -> Result<u64, StoreError> {
+        (**self).sweep()
     }
 }
 

@@ -126,6 +126,12 @@ pub enum VaultError {
         /// The point that will not be.
         point: PointId,
     },
+    /// A mirror's copy is missing: what is deleted now would come back with it.
+    #[error("nothing is deleted while copies of the vault are missing: {}", copies.join(", "))]
+    Degraded {
+        /// The copies.
+        copies: Vec<String>,
+    },
     /// Another reclaim interfered.
     #[error("another reclaim worked on the vault at the same time")]
     ConcurrentReclaim,
@@ -159,6 +165,7 @@ impl Coded for VaultError {
             Self::PointNotFound { .. } => &codes::POINT_NOT_FOUND,
             Self::Locked { .. } => &codes::POINT_LOCKED,
             Self::Expired { .. } => &codes::BACKUP_EXPIRED,
+            Self::Degraded { .. } => &codes::STORE_DEGRADED,
             Self::ConcurrentReclaim => &codes::RECLAIM_CONCURRENT,
             Self::Interrupted => &codes::INTERRUPTED,
             Self::Aborted | Self::Bug(_) => &codes::BUG,

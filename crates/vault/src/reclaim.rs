@@ -126,6 +126,10 @@ pub fn reclaim(
     options: &ReclaimOptions,
     cancel: &Cancel,
 ) -> Result<ReclaimReport> {
+    let copies = vault.store.degraded();
+    if !options.dry_run && !copies.is_empty() {
+        return Err(VaultError::Degraded { copies });
+    }
     let mut report = ReclaimReport { dry_run: options.dry_run, ..ReclaimReport::default() };
     let start = Start {
         tombstones: vault.point_names(None)?.deleted.into_iter().collect(),
@@ -172,6 +176,7 @@ pub fn reclaim(
     for id in known {
         vault.store.delete(&layout::condemned(id))?;
     }
+    vault.store.sweep()?;
     vault.sync()?;
     report.freed_bytes = report.removed_bytes.saturating_sub(report.copied_bytes);
     Ok(report)

@@ -21,7 +21,7 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use strongroom_base::{Digest, PackId, PointId, WriterId};
+use strongroom_base::{AlignedBuf, Digest, PackId, PointId, WriterId};
 use strongroom_format::{
     Conditional, IndexObject, Manifest,
     pack::{Contents, FinishedPack, Header, PackBuilder, PackKind, RecordKind},
@@ -67,6 +67,8 @@ struct Shared {
     failed: std::sync::atomic::AtomicBool,
     beats: AtomicU64,
     stop: (Mutex<bool>, Condvar),
+    /// Memory of packs that are durable, for the next ones.
+    spare: Mutex<Vec<AlignedBuf>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -109,6 +111,7 @@ impl Writer {
             failed: false.into(),
             beats: AtomicU64::new(0),
             stop: (Mutex::new(false), Condvar::new()),
+            spare: Mutex::default(),
         });
         let mut writer = Self {
             shared,
@@ -143,7 +146,8 @@ impl Writer {
             });
             return Err(VaultError::Busy { store: vault.store.name(), who });
         }
-        if adopt && !gone.is_empty() {
+        // While a copy is missing nobody may be declared dead, and nothing can be deleted.
+        if adopt && !gone.is_empty() && vault.store.degraded().is_empty() {
             let adopted = vault.adopt_leftovers()?;
             tracing::info!(packs = adopted, "found packs of an interrupted run");
             for writer in gone {
@@ -250,7 +254,13 @@ impl Writer {
             PackKind::Node => NODE_PACK.min(vault.options.pack_size),
         };
         let key = vault.new_pack_key(&header)?;
-        PackBuilder::new(header, key, capacity)
+        let spare = {
+            let mut spare = lock(&self.shared.spare);
+            let at = spare.iter().position(|buf| buf.capacity() == capacity);
+            at.map(|at| spare.swap_remove(at))
+        };
+        let memory = spare.unwrap_or_else(|| AlignedBuf::with_capacity(capacity));
+        PackBuilder::within(header, key, memory)
             .map_err(|source| VaultError::Format { what: "a pack", source })
     }
 
@@ -309,7 +319,10 @@ impl Writer {
         let vault = Arc::clone(&self.shared.vault);
         let put = vault.put_sealed(SealedKind::Manifest, &layout::point(item, point), &plain)?;
         self.finished = true;
-        vault.remove_writer(self.shared.id)?;
+        // The point exists, or never will: a note that stays behind is swept up by others.
+        if let Err(error) = vault.remove_writer(self.shared.id) {
+            tracing::warn!(%error, "the writer's note stays for the next reclaim");
+        }
         match put {
             Put::Created => Ok(()),
             Put::Exists => Err(VaultError::Expired { point }),
@@ -355,6 +368,7 @@ impl Shared {
         let FinishedPack { bytes, contents } = pack;
         let key = layout::pack(contents.header.kind, &contents.id);
         self.vault.store.put_new(&key, &bytes)?;
+        lock(&self.spare).push(bytes);
         self.stored.fetch_add(contents.size, Ordering::Relaxed);
         self.vault.index.landed(&contents);
         let records = {

@@ -90,7 +90,8 @@ struct Job<'a> {
     changes_from: &'static str,
 }
 
-/// A unit whose bytes are in memory.
+/// A unit whose bytes are in memory: at the start of its buffer, which is longer. (Buffers keep
+/// their length, so that they are cleared once and not for every unit.)
 struct Filled<'a> {
     job: &'a Job<'a>,
     leaves: Sender<Arc<LeafWork>>,
@@ -290,7 +291,7 @@ fn run(
     let (give, take) = bounded::<AlignedBuf>(buffer_count);
     for _ in 0..buffer_count {
         let capacity = UNIT_BLOCKS.saturating_mul(strongroom_base::BLOCK_SIZE);
-        give.send(AlignedBuf::with_capacity(capacity)).map_err(|_| EngineError::Bug("no pool"))?;
+        give.send(AlignedBuf::zeroed(capacity)).map_err(|_| EngineError::Bug("no pool"))?;
     }
     let (units, filled) = bounded::<Filled<'_>>(buffer_count);
     let images: Mutex<BTreeMap<usize, Image>> = Mutex::default();
@@ -383,15 +384,17 @@ impl Reader<'_> {
     }
 
     fn fill(&self, unit: &Unit, buffer: &mut AlignedBuf, rate: &Rate<'_>) -> Result<()> {
-        buffer.clear();
         let leaf_start = unit.leaf.index.saturating_mul(LEAF_SPAN);
+        let mut from = 0_usize;
         for run in &unit.runs {
             let len = run.blocks.saturating_mul(strongroom_base::BLOCK_SIZE);
             let offset =
                 leaf_start.saturating_add(u64::from(run.slot).saturating_mul(BLOCK_SIZE_U64));
-            let from = buffer.len();
-            buffer.resize(from.saturating_add(len));
-            let part = buffer.get_mut(from..).unwrap_or_default();
+            let end = from.saturating_add(len);
+            let part = buffer
+                .get_mut(from..end)
+                .ok_or(EngineError::Bug("a unit larger than its buffer"))?;
+            from = end;
             let bytes = u64::try_from(len).unwrap_or(u64::MAX);
             rate.pass(bytes);
             self.read(offset, part)?;

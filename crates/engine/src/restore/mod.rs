@@ -103,11 +103,19 @@ struct Fetched<'a> {
     bytes: Option<Vec<u8>>,
 }
 
-/// Some neighbouring blocks, ready to be written.
+/// Some neighbouring blocks, ready to be written: at the start of their buffer.
 struct Run<'a> {
     job: &'a Job<'a>,
     block: u64,
+    blocks: usize,
     data: AlignedBuf,
+}
+
+impl Run<'_> {
+    /// The first block behind it.
+    fn end(&self) -> u64 {
+        self.block.saturating_add(u64::try_from(self.blocks).unwrap_or(u64::MAX))
+    }
 }
 
 /// Restores disks of one recovery point.
@@ -179,7 +187,7 @@ fn run(
     let (give, take) = bounded::<AlignedBuf>(buffer_count);
     for _ in 0..buffer_count {
         let capacity = RUN_BLOCKS.saturating_mul(BLOCK_SIZE);
-        give.send(AlignedBuf::with_capacity(capacity)).map_err(|_| EngineError::Bug("no pool"))?;
+        give.send(AlignedBuf::zeroed(capacity)).map_err(|_| EngineError::Bug("no pool"))?;
     }
     let (spans, to_fetch) = bounded::<(&Job<'_>, Span)>(fetchers);
     let (fetched, to_open) = bounded::<Fetched<'_>>(2);
@@ -258,24 +266,20 @@ fn open<'a>(
 ) -> Result<()> {
     let Fetched { job, span, mut bytes } = fetched;
     let mut open: Option<Run<'a>> = None;
-    for (block, record) in span.targets() {
-        let next = open.as_ref().is_some_and(|run| {
-            let blocks = run.data.len().checked_div(BLOCK_SIZE).unwrap_or(0);
-            run.data.room() >= BLOCK_SIZE
-                && run.block.saturating_add(u64::try_from(blocks).unwrap_or(0)) == block
-        });
+    for (block, record, shared) in span.targets() {
+        let next = open.as_ref().is_some_and(|run| run.blocks < RUN_BLOCKS && run.end() == block);
         if !next {
-            let Ok(mut data) = buffers.recv() else { return Ok(()) };
-            data.clear();
-            if let Some(full) = open.replace(Run { job, block, data }) {
+            let Ok(data) = buffers.recv() else { return Ok(()) };
+            if let Some(full) = open.replace(Run { job, block, blocks: 0, data }) {
                 runs.send(full).ok();
             }
         }
         let Some(run) = &mut open else { continue };
-        let start = run.data.len();
-        run.data.resize(start.saturating_add(BLOCK_SIZE));
-        let plain = run.data.get_mut(start..).unwrap_or_default();
-        open_block(reader, &span, record, bytes.as_deref_mut(), plain)?;
+        let start = run.blocks.saturating_mul(BLOCK_SIZE);
+        let plain = run.data.get_mut(start..start.saturating_add(BLOCK_SIZE));
+        let plain = plain.ok_or(EngineError::Bug("a run larger than its buffer"))?;
+        open_block(reader, &span, (record, shared), bytes.as_deref_mut(), plain)?;
+        run.blocks = run.blocks.saturating_add(1);
     }
     if let Some(run) = open {
         runs.send(run).ok();
@@ -286,18 +290,22 @@ fn open<'a>(
 fn open_block(
     reader: &mut Reader<'_>,
     span: &Span,
-    place: &Location,
+    (place, shared): (&Location, bool),
     bytes: Option<&mut [u8]>,
     plain: &mut [u8],
 ) -> Result<()> {
     let start = u64::from(place.entry.offset).saturating_sub(span.range.offset());
     let start = usize::try_from(start).unwrap_or(usize::MAX);
     let len = usize::try_from(place.entry.stored_len).unwrap_or(usize::MAX);
-    let sealed = bytes.and_then(|bytes| bytes.get(start..start.saturating_add(len)));
-    if let Some(sealed) = sealed {
-        // A block may have several places on the disk: its bytes are opened in a copy.
-        let mut sealed = sealed.to_vec();
-        match reader.open_fetched(place, &mut sealed, plain) {
+    if let Some(sealed) = bytes.and_then(|b| b.get_mut(start..start.saturating_add(len))) {
+        // In place; a block that has several places on the disk is opened in a copy, as it is
+        // opened once for each.
+        let opened = if shared {
+            reader.open_fetched(place, &mut sealed.to_vec(), plain)
+        } else {
+            reader.open_fetched(place, sealed, plain)
+        };
+        match opened {
             Ok(()) => return Ok(()),
             Err(error) if is_damage(&error) => {}
             Err(error) => return Err(error.into()),
@@ -309,12 +317,11 @@ fn open_block(
 
 fn write(run: &Run<'_>, rate: &Rate<'_>, progress: &Progress) -> Result<()> {
     let job = run.job;
-    let blocks = u64::try_from(run.data.len()).unwrap_or(0).checked_div(BLOCK_SIZE_U64);
-    let blocks = blocks.unwrap_or(0);
+    let blocks = u64::try_from(run.blocks).unwrap_or(0);
     let range = job.range(run.block, blocks);
     rate.pass(range.len());
     let len = usize::try_from(range.len()).unwrap_or(usize::MAX);
-    let data = run.data.get(..len).unwrap_or(&run.data);
+    let data = run.data.get(..len).ok_or(EngineError::Bug("a run larger than its buffer"))?;
     job.target.write_at(range.offset(), data).map_err(|source| job.disk_error(source))?;
     job.written_blocks.fetch_add(blocks, Ordering::Relaxed);
     job.written_bytes.fetch_add(range.len(), Ordering::Relaxed);

@@ -24,14 +24,16 @@ pub(super) struct Span {
 }
 
 impl Span {
-    /// The blocks of the disk that the span fills, ascending.
-    pub(super) fn targets(&self) -> Vec<(u64, &Location)> {
+    /// The blocks of the disk that the span fills, ascending; and whether a record fills several.
+    pub(super) fn targets(&self) -> Vec<(u64, &Location, bool)> {
         let mut targets: Vec<_> = self
             .records
             .iter()
-            .flat_map(|(place, blocks)| blocks.iter().map(move |block| (*block, place)))
+            .flat_map(|(place, blocks)| {
+                blocks.iter().map(move |block| (*block, place, blocks.len() > 1))
+            })
             .collect();
-        targets.sort_unstable_by_key(|(block, _)| *block);
+        targets.sort_unstable_by_key(|(block, ..)| *block);
         targets
     }
 }
@@ -192,6 +194,6 @@ fn spans_of(vault: &Vault, wanted: Wanted) -> Result<Vec<Span>> {
         spans.extend(open);
     }
     // Roughly in the order of the disk, so that writes are too.
-    spans.sort_by_cached_key(|span| span.targets().first().map(|(block, _)| *block));
+    spans.sort_by_cached_key(|span| span.targets().first().map(|(block, ..)| *block));
     Ok(spans)
 }

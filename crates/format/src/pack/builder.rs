@@ -23,7 +23,13 @@ impl PackBuilder {
     /// An empty pack of at most `capacity` bytes. The salt must never have been used before and
     /// the key must be derived from it.
     pub fn new(header: Header, key: SealKey, capacity: usize) -> Result<Self, FormatError> {
-        let mut buf = AlignedBuf::with_capacity(capacity.min(MAX_PACK));
+        Self::within(header, key, AlignedBuf::with_capacity(capacity.min(MAX_PACK)))
+    }
+
+    /// An empty pack in memory that is there already; its content is forgotten. Fresh memory costs
+    /// a page fault every 4 KiB, which is a good part of what writing a pack costs.
+    pub fn within(header: Header, key: SealKey, mut buf: AlignedBuf) -> Result<Self, FormatError> {
+        buf.clear();
         if buf.append(&header.encode()) {
             Ok(Self { header, key, buf, entries: Vec::new(), bases: Vec::new() })
         } else {
