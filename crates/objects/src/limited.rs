@@ -129,6 +129,12 @@ impl<S: ObjectStore> ObjectStore for Limited<S> {
         self.inner.is_local()
     }
 
+    fn copies(&self) -> Vec<Arc<dyn ObjectStore>> {
+        let limit =
+            |copy| -> Arc<dyn ObjectStore> { Arc::new(Limited::new(copy, self.rate.clone())) };
+        self.inner.copies().into_iter().map(limit).collect()
+    }
+
     fn degraded(&self) -> Vec<String> {
         self.inner.degraded()
     }

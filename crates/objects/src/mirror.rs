@@ -427,6 +427,10 @@ impl ObjectStore for Mirror {
         self.copies.iter().all(|copy| copy.store.is_local())
     }
 
+    fn copies(&self) -> Vec<Arc<dyn ObjectStore>> {
+        self.copies.iter().map(|copy| Arc::clone(&copy.store)).collect()
+    }
+
     fn degraded(&self) -> Vec<String> {
         let failed = self.copies.iter().filter(|copy| !copy.is_healthy());
         failed.map(|copy| copy.store.name()).chain(self.absent.iter().cloned()).collect()

@@ -1,6 +1,6 @@
 //! The one trait that every store implements, and its vocabulary.
 
-use std::{fmt, ops::ControlFlow};
+use std::{fmt, ops::ControlFlow, sync::Arc};
 
 use jiff::Timestamp;
 use strongroom_base::{ByteRange, Code, Coded, codes};
@@ -244,6 +244,13 @@ pub trait ObjectStore: Send + Sync {
     /// Whether small reads are cheap (a local disk, not a network).
     fn is_local(&self) -> bool;
 
+    /// The stores that hold one copy each, if this is a [`Mirror`](crate::Mirror); none if it is
+    /// a single store. For looking at every copy by itself: what is written to one of them is
+    /// missing in the others.
+    fn copies(&self) -> Vec<Arc<dyn ObjectStore>> {
+        Vec::new()
+    }
+
     /// The names of copies that have failed in this run and are no longer written. While there
     /// are any, nothing may be deleted and no other writer's work may be declared dead: see
     /// [`Mirror`](crate::Mirror).
@@ -258,7 +265,7 @@ pub trait ObjectStore: Send + Sync {
     }
 }
 
-impl<S: ObjectStore + ?Sized> ObjectStore for std::sync::Arc<S> {
+impl<S: ObjectStore + ?Sized> ObjectStore for Arc<S> {
     fn put_new(&self, key: &Key, body: &[u8]) -> Result<Put, StoreError> {
         (**self).put_new(key, body)
     }
@@ -297,6 +304,10 @@ impl<S: ObjectStore + ?Sized> ObjectStore for std::sync::Arc<S> {
 
     fn is_local(&self) -> bool {
         (**self).is_local()
+    }
+
+    fn copies(&self) -> Vec<Arc<dyn ObjectStore>> {
+        (**self).copies()
     }
 
     fn degraded(&self) -> Vec<String> {

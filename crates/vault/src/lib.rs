@@ -18,15 +18,24 @@ pub mod keys;
 mod layout;
 mod points;
 mod read;
+mod rebuild;
 mod reclaim;
+mod usage;
 mod vault;
+mod verify;
 mod write;
 mod writers;
 
 pub use error::VaultError;
 pub use index::{Index, Location};
 pub use read::{Reader, is_damage};
+pub use rebuild::{RebuildReport, UnreadablePack};
 pub use reclaim::{ReclaimOptions, ReclaimReport, reclaim};
+pub use usage::{ContentUsage, ItemUsage, UsageOptions, UsageReport};
 pub use vault::{Vault, VaultOptions};
+pub use verify::{
+    CopyState, DamagedDisk, DamagedObject, DamagedPoint, LostRange, ObjectKind, OnProgress,
+    UnsoundCopy, VerifyMode, VerifyOptions, VerifyProgress, VerifyReport, verify_blind,
+};
 pub use write::Writer;
 pub use writers::{Life, STALE_AFTER, Seen, WriterNote};

@@ -26,7 +26,7 @@ use crate::{
     index::Index,
     keys::{KeyRing, KeySource},
     layout::{self, ItemKey},
-    read::Windows,
+    read::{Windows, is_damage},
 };
 
 /// What opening a vault needs besides the store and the key.
@@ -324,7 +324,7 @@ impl Vault {
                 Err(VaultError::Store(StoreError::Missing { .. })) => continue,
                 // A damaged index object costs time, not data: its packs are found by
                 // rebuild-index, and until then their blocks are stored again.
-                Err(error @ VaultError::Object { .. }) => {
+                Err(error) if is_damage(&error) => {
                     tracing::warn!(%error, "index object skipped; run `vault rebuild-index`");
                     continue;
                 }

@@ -88,7 +88,8 @@ impl Writer {
         Self::announce(vault, host, "reclaim", None)
     }
 
-    fn announce(
+    /// Announces a writer; only one with a `target` publishes anything.
+    pub(crate) fn announce(
         vault: &Arc<Vault>,
         host: &str,
         purpose: &str,
@@ -473,8 +474,10 @@ impl Vault {
         let header_len = u64::try_from(HEADER_LEN).unwrap_or(0);
         let header = self.store.get_range(&key, ByteRange::between(0, header_len))?;
         let header = Header::parse(&header).map_err(damaged)?;
-        // One read gets the footer and, nearly always, the whole trailer.
-        let tail_start = size.saturating_sub(256 * 1024).max(header_len);
+        // One read gets the footer and, nearly always, the whole trailer; where reads are cheap,
+        // less is read in vain.
+        let guess = if self.store.is_local() { 64 * 1024 } else { 256 * 1024 };
+        let tail_start = size.saturating_sub(guess).max(header_len);
         let mut tail = self.store.get_range(&key, ByteRange::between(tail_start, size))?;
         let footer = Footer::parse(&tail, size).map_err(damaged)?;
         if footer.trailer_offset < tail_start {

@@ -34,7 +34,7 @@ pub struct WriterNote {
     pub pid_start: u64,
     /// When it started to write, by its own clock.
     pub started: Timestamp,
-    /// What it does: `backup` or `reclaim`.
+    /// What it does: `backup`, `reclaim` or `repair`.
     pub purpose: String,
     /// Folder of the item it writes a point of; none for a reclaim.
     item: Option<String>,

@@ -1,0 +1,336 @@
+//! Rebuilding the index: what the packs say of themselves, written down once more.
+//!
+//! ```text
+//!  list index objects (these are replaced) ─▶ list packs ─▶ read trailers, several at once
+//!     ─▶ index objects of about half a million records, sealed and put one after the other
+//!     ─▶ the old index objects are removed ─▶ the local cache holds the new ones
+//! ```
+//!
+//! Invariants:
+//! - New index objects are put before old ones are removed: at every moment readers find
+//!   everything. Index objects that appeared after the first list are never touched, as they may
+//!   speak of packs that appeared after the second.
+//! - Condemned packs are indexed like others: reading may need them. Naming a pack that reclaim
+//!   removes meanwhile does no harm, because writers rely only on packs that they have seen.
+//! - A pack whose own trailer cannot be read any more keeps what an old index object says of it:
+//!   its records may still be good.
+//! - Memory: about two index objects being made, whatever the size of the vault.
+
+use std::{
+    collections::{HashMap, HashSet},
+    ops::ControlFlow,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use serde::Serialize;
+use strongroom_base::{Cancel, PackId};
+use strongroom_format::{
+    IndexObject,
+    pack::{Contents, PackKind},
+    sealed::SealedKind,
+};
+use strongroom_objects::{Heal, MAX_OBJECT_LEN};
+use ulid::Ulid;
+
+use crate::{Vault, VaultError, error::Result, layout, read::is_damage};
+
+/// Packs named in a report; beyond that they are only counted.
+const MAX_NAMED: usize = 1000;
+
+/// What [`Vault::rebuild_index`] did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct RebuildReport {
+    /// Packs that are in the new index.
+    pub packs: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Index objects written.
+    pub index_objects_written: u64,
+    /// Their bytes.
+    pub index_bytes_written: u64,
+    /// Old index objects removed.
+    pub index_objects_removed: u64,
+    /// Old index objects that could not be removed, for example because a mirror is away. They do
+    /// no harm.
+    pub index_objects_kept: u64,
+    /// Packs whose trailer could not be read.
+    pub unreadable_packs: u64,
+    /// The first thousand of them.
+    pub unreadable: Vec<UnreadablePack>,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// A pack that does not say what is in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct UnreadablePack {
+    /// The name of its object.
+    pub object: String,
+    /// What is wrong.
+    pub reason: String,
+    /// Whether an old index object said what is in it, so that it is in the new index.
+    pub indexed: bool,
+}
+
+/// A pack to be read.
+type Listed = (PackKind, PackId, u64);
+
+struct Rebuild<'a> {
+    vault: &'a Vault,
+    packs: Vec<Listed>,
+    next: AtomicUsize,
+    done: AtomicU64,
+    failed: AtomicBool,
+    batch: Mutex<Batch>,
+    /// Held while an index object is sealed and put.
+    sealing: Mutex<()>,
+    /// Held while the local index is added to.
+    adding: Mutex<()>,
+    report: Mutex<RebuildReport>,
+    unreadable: Mutex<HashMap<PackId, (PackKind, String)>>,
+}
+
+/// Contents that wait for their index object.
+#[derive(Default)]
+struct Batch {
+    packs: Vec<Contents>,
+    records: usize,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn count(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
+}
+
+impl Vault {
+    /// Writes the index anew from the packs' own trailers, and replaces what index objects there
+    /// were. `progress` hears of packs done and packs in all, from several threads.
+    ///
+    /// Backups may run meanwhile. Packs that cannot be read are reported and are no failure.
+    /// Stopping it, or a crash, loses nothing: old index objects go last.
+    pub fn rebuild_index(
+        &self,
+        progress: &(dyn Fn(u64, u64) + Sync),
+        cancel: &Cancel,
+    ) -> Result<RebuildReport> {
+        let started = self.options.clock.monotonic();
+        let old: Vec<Ulid> =
+            self.list(layout::INDEX)?.iter().filter_map(|e| layout::parse_ulid(&e.key)).collect();
+        let packs = self.listed_packs()?;
+        // The cache is filled with the new objects as they are made.
+        self.index.set_present(&HashSet::new()).map_err(|error| self.local_error(error))?;
+        let rebuild = Rebuild {
+            vault: self,
+            packs,
+            next: AtomicUsize::new(0),
+            done: AtomicU64::new(0),
+            failed: AtomicBool::new(false),
+            batch: Mutex::default(),
+            sealing: Mutex::default(),
+            adding: Mutex::default(),
+            report: Mutex::default(),
+            unreadable: Mutex::default(),
+        };
+        let written = rebuild.run(&old, progress, cancel);
+        if let Err(error) = written {
+            // The old objects are all there still.
+            if let Err(error) = self.sync() {
+                tracing::warn!(%error, "the index cache is incomplete");
+            }
+            return Err(error);
+        }
+        let mut report = lock(&rebuild.report).clone();
+        for id in old {
+            match self.store.delete(&layout::index(id)) {
+                Ok(()) => {
+                    report.index_objects_removed = report.index_objects_removed.saturating_add(1);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "an old index object stays");
+                    report.index_objects_kept = report.index_objects_kept.saturating_add(1);
+                }
+            }
+        }
+        self.sync()?;
+        let took = self.options.clock.monotonic().saturating_sub(started);
+        report.seconds = took.as_secs_f64();
+        Ok(report)
+    }
+
+    fn listed_packs(&self) -> Result<Vec<Listed>> {
+        let mut packs = Vec::new();
+        self.store.list(layout::PACKS, &mut |entry| {
+            packs.extend(layout::parse_pack(&entry.key).map(|(kind, id)| (kind, id, entry.size)));
+            ControlFlow::Continue(())
+        })?;
+        packs.sort_unstable_by_key(|(kind, id, _)| (*kind, *id));
+        packs.dedup_by_key(|(_, id, _)| *id);
+        Ok(packs)
+    }
+}
+
+impl Rebuild<'_> {
+    fn run(
+        &self,
+        old: &[Ulid],
+        progress: &(dyn Fn(u64, u64) + Sync),
+        cancel: &Cancel,
+    ) -> Result<()> {
+        let threads = if self.vault.store.is_local() {
+            thread::available_parallelism().map_or(2, usize::from)
+        } else {
+            16
+        };
+        thread::scope(|scope| {
+            let work = || {
+                let done = self.read_trailers(progress, cancel);
+                if done.is_err() {
+                    self.failed.store(true, Ordering::Relaxed);
+                }
+                done
+            };
+            let others: Vec<_> =
+                (1..threads.min(self.packs.len())).map(|_| scope.spawn(work)).collect();
+            let mut result = work();
+            for other in others {
+                let other = other.join();
+                let other =
+                    other.unwrap_or(Err(VaultError::Bug("a thread of the rebuild panicked")));
+                // The error that made the others give up counts.
+                if matches!(result, Ok(()) | Err(VaultError::Aborted)) {
+                    result = other.and(result);
+                }
+            }
+            result
+        })?;
+        self.keep_what_was_known(old)?;
+        self.flush(1)
+    }
+
+    fn read_trailers(&self, progress: &(dyn Fn(u64, u64) + Sync), cancel: &Cancel) -> Result<()> {
+        while let Some((kind, id, size)) = self.packs.get(self.next.fetch_add(1, Ordering::Relaxed))
+        {
+            if cancel.is_cancelled() {
+                return Err(VaultError::Interrupted);
+            }
+            if self.failed.load(Ordering::Relaxed) {
+                return Err(VaultError::Aborted);
+            }
+            match self.contents(*kind, *id, *size) {
+                Ok(contents) => self.add(contents)?,
+                Err(error) if is_damage(&error) => {
+                    tracing::warn!(pack = %id, %error, "a pack's trailer cannot be read");
+                    lock(&self.unreadable).insert(*id, (*kind, error.to_string()));
+                }
+                Err(error) => return Err(error),
+            }
+            let done = self.done.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+            progress(done, count(self.packs.len()));
+        }
+        Ok(())
+    }
+
+    fn contents(&self, kind: PackKind, id: PackId, size: u64) -> Result<Contents> {
+        match self.vault.read_contents(kind, id, size) {
+            Err(error) if is_damage(&error) => {
+                if self.vault.heal_pack(kind, &id)? == Heal::Lost {
+                    return Err(error);
+                }
+                // The listed size may have been that of the damaged copy.
+                let healed = self.vault.store.get(&layout::pack(kind, &id), MAX_OBJECT_LEN)?;
+                self.vault.read_contents(kind, id, count(healed.len()))
+            }
+            other => other,
+        }
+    }
+
+    fn add(&self, contents: Contents) -> Result<()> {
+        {
+            let mut batch = lock(&self.batch);
+            batch.records = batch.records.saturating_add(contents.entries.len());
+            batch.packs.push(contents);
+            if batch.records < IndexObject::TARGET_RECORDS {
+                return Ok(());
+            }
+        }
+        self.flush(IndexObject::TARGET_RECORDS)
+    }
+
+    /// Writes an index object if there is enough for one. One is sealed while one is added to
+    /// the local index, and no more, which bounds the memory.
+    fn flush(&self, enough: usize) -> Result<()> {
+        let sealing = lock(&self.sealing);
+        let packs = {
+            let mut batch = lock(&self.batch);
+            if batch.records < enough {
+                return Ok(());
+            }
+            std::mem::take(&mut *batch).packs
+        };
+        let object = IndexObject { packs };
+        let plain =
+            object.encode().map_err(|source| VaultError::Format { what: "the index", source })?;
+        let id = self.vault.new_ulid();
+        let name = layout::index(id);
+        let sealed = self.vault.seal(SealedKind::Index, &name, &plain)?;
+        drop(plain);
+        self.vault.store.put_new(&name, &sealed)?;
+        {
+            let mut report = lock(&self.report);
+            let records = object.packs.iter().map(|pack| count(pack.entries.len())).sum::<u64>();
+            report.packs = report.packs.saturating_add(count(object.packs.len()));
+            report.records = report.records.saturating_add(records);
+            report.index_objects_written = report.index_objects_written.saturating_add(1);
+            report.index_bytes_written =
+                report.index_bytes_written.saturating_add(count(sealed.len()));
+        }
+        drop(sealed);
+        let adding = lock(&self.adding);
+        drop(sealing);
+        let added = self.vault.index.add(&[(id, &object.packs)]);
+        drop(adding);
+        added.map_err(|error| self.vault.local_error(error))
+    }
+
+    /// Takes over what old index objects say of packs that do not say it themselves any more.
+    fn keep_what_was_known(&self, old: &[Ulid]) -> Result<()> {
+        let mut missing = std::mem::take(&mut *lock(&self.unreadable));
+        let total = count(missing.len());
+        let mut named = Vec::new();
+        let mut name = |id: PackId, (kind, reason): (PackKind, String), indexed| {
+            if named.len() < MAX_NAMED {
+                let object = layout::pack(kind, &id).to_string();
+                named.push(UnreadablePack { object, reason, indexed });
+            }
+        };
+        for id in old {
+            if missing.is_empty() {
+                break;
+            }
+            let object = match self.vault.read_index_object(*id) {
+                Ok(object) => object,
+                Err(error) if is_damage(&error) => continue,
+                Err(error) => return Err(error),
+            };
+            for contents in object.packs {
+                if let Some(found) = missing.remove(&contents.id) {
+                    name(contents.id, found, true);
+                    self.add(contents)?;
+                }
+            }
+        }
+        missing.into_iter().for_each(|(id, found)| name(id, found, false));
+        named.sort_by(|a, b| a.object.cmp(&b.object));
+        let mut report = lock(&self.report);
+        report.unreadable_packs = total;
+        report.unreadable = named;
+        Ok(())
+    }
+}

@@ -1,0 +1,274 @@
+//! Judges an object by its copies, reports what is wrong, and has it repaired if that was asked
+//! for and is safe.
+
+use std::{
+    collections::HashSet,
+    ops::ControlFlow,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use strongroom_base::{ByteRange, Cancel};
+use strongroom_format::pack::PackKind;
+use strongroom_objects::{Heal, Key, ObjectStore};
+
+use super::{
+    Copies, VerifyMode, VerifyOptions, VerifyReport,
+    copies::Seen,
+    report::{CopyState, DamagedObject, MAX_NAMED, ObjectKind},
+};
+use crate::{Vault, VaultOptions, Writer, error::Result, layout};
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A check of an object's bytes; the error is what is wrong with them.
+pub(super) type CheckBytes<'a> = &'a dyn Fn(&[u8]) -> std::result::Result<(), String>;
+
+/// Looks at objects and collects the report.
+pub(super) struct Inspector<'a> {
+    pub(super) copies: Copies,
+    repairs: &'a Repairs<'a>,
+    report: Mutex<VerifyReport>,
+}
+
+impl<'a> Inspector<'a> {
+    pub(super) fn new(
+        store: &Arc<dyn ObjectStore>,
+        vault: &VaultOptions,
+        options: &VerifyOptions,
+        repairs: &'a Repairs<'a>,
+    ) -> Self {
+        let copies = Copies::new(store, options.limit_rate, &vault.clock);
+        let report = VerifyReport {
+            mode: match options.mode {
+                VerifyMode::Blind => "blind",
+                VerifyMode::Full => "full",
+            },
+            sample_percent: options.sample,
+            copies: copies.names().to_vec(),
+            absent_copies: store.degraded(),
+            ..VerifyReport::default()
+        };
+        Self { copies, repairs, report: Mutex::new(report) }
+    }
+
+    /// Whether repairs were asked for.
+    pub(super) fn wants_repair(&self) -> bool {
+        self.repairs.wanted
+    }
+
+    /// Whether some copy has an object of this name, good or not.
+    pub(super) fn is_there(&self, key: &Key) -> Result<bool> {
+        let byte = ByteRange::between(0, 1);
+        Ok(self.copies.find(key, byte, |_, byte| Some(byte))?.is_some())
+    }
+
+    /// The report so far, to be added to.
+    pub(super) fn report(&self) -> MutexGuard<'_, VerifyReport> {
+        lock(&self.report)
+    }
+
+    pub(super) fn into_report(self, took: Duration, cancel: &Cancel) -> VerifyReport {
+        let mut report = self.report.into_inner().unwrap_or_else(PoisonError::into_inner);
+        report.interrupted = cancel.is_cancelled();
+        report.clean = !report.interrupted
+            && report.absent_copies.is_empty()
+            && report.damaged_objects == report.repaired_objects
+            && report.damaged_recovery_points == 0;
+        report.damaged.sort_by(|a, b| (a.kind, &a.object).cmp(&(b.kind, &b.object)));
+        report.seconds = took.as_secs_f64();
+        report
+    }
+
+    /// Looks at all copies of an object other than a pack, reports and repairs. The bytes of a
+    /// good copy, if there is one.
+    pub(super) fn object(
+        &self,
+        kind: ObjectKind,
+        key: &Key,
+        max_len: u64,
+        check: CheckBytes<'_>,
+    ) -> Result<Option<Vec<u8>>> {
+        let seen = self.copies.look(key, max_len, check)?;
+        if seen.is_gone() {
+            // It was deleted since it was listed.
+            return Ok(None);
+        }
+        {
+            let mut report = self.report();
+            report.metadata_objects = report.metadata_objects.saturating_add(1);
+        }
+        self.judge(kind, key, &seen, check)?;
+        Ok(seen.good)
+    }
+
+    /// Reports and repairs what is wrong with the copies that were seen.
+    pub(super) fn judge(
+        &self,
+        kind: ObjectKind,
+        key: &Key,
+        seen: &Seen,
+        check: CheckBytes<'_>,
+    ) -> Result<()> {
+        if seen.unsound.is_empty() || self.is_being_deleted(key, seen)? {
+            return Ok(());
+        }
+        let repaired = seen.good.is_some() && self.repair(key, seen, check)?;
+        self.damaged(DamagedObject {
+            object: key.to_string(),
+            kind,
+            copies: seen.unsound.clone(),
+            good_copies: seen.good_copies,
+            repaired,
+            readable_records: None,
+            lost_records: None,
+        });
+        Ok(())
+    }
+
+    /// Whether copies are missing because reclaim deletes them one after the other.
+    fn is_being_deleted(&self, key: &Key, seen: &Seen) -> Result<bool> {
+        let only_missing = seen.unsound.iter().all(|copy| copy.state == CopyState::Missing);
+        if !only_missing || seen.good.as_ref().is_some_and(Vec::is_empty) {
+            return Ok(false);
+        }
+        if self.repairs.is_doomed(key)? {
+            return Ok(true);
+        }
+        Ok(!self.is_there(key)?)
+    }
+
+    /// Has the store put good copies in place of bad ones. Whether all copies are good now.
+    fn repair(&self, key: &Key, seen: &Seen, check: CheckBytes<'_>) -> Result<bool> {
+        // Which of two authentic copies is the right one is not for a machine to guess, and what
+        // cannot be read may be good.
+        let repairable = |state| matches!(state, CopyState::Missing | CopyState::Damaged);
+        if !seen.unsound.iter().all(|copy| repairable(copy.state)) || !self.repairs.allows(key)? {
+            return Ok(false);
+        }
+        match self.repairs.store().heal(key, &|bytes| check(bytes).is_ok()) {
+            Ok(Heal::Repaired) => {
+                tracing::info!(object = %key, "repaired");
+                Ok(true)
+            }
+            Ok(Heal::Healthy | Heal::Lost) => Ok(false),
+            Err(error) => {
+                tracing::warn!(object = %key, %error, "repair failed");
+                Ok(false)
+            }
+        }
+    }
+
+    /// Adds an object to the report.
+    pub(super) fn damaged(&self, object: DamagedObject) {
+        tracing::warn!(object = object.object, repaired = object.repaired, "damaged");
+        let mut report = self.report();
+        report.damaged_objects = report.damaged_objects.saturating_add(1);
+        if object.repaired {
+            report.repaired_objects = report.repaired_objects.saturating_add(1);
+        }
+        if report.damaged.len() < MAX_NAMED {
+            report.damaged.push(object);
+        }
+    }
+}
+
+/// Decides what may be repaired, so that nothing comes back that is being deleted.
+pub(super) struct Repairs<'a> {
+    wanted: bool,
+    how: How<'a>,
+}
+
+enum How<'a> {
+    /// With the key: announced as a writer from the first repair on.
+    Keyed { vault: &'a Arc<Vault>, host: &'a str, announced: Mutex<Option<Box<Announced>>> },
+    /// Without: nothing is repaired while there are condemnations.
+    Blind { store: &'a Arc<dyn ObjectStore> },
+}
+
+struct Announced {
+    writer: Writer,
+    /// What may be deleted at any moment.
+    doomed: HashSet<Key>,
+}
+
+impl<'a> Repairs<'a> {
+    pub(super) fn keyed(vault: &'a Arc<Vault>, options: &'a VerifyOptions) -> Self {
+        let how = How::Keyed { vault, host: &options.host, announced: Mutex::default() };
+        Self { wanted: options.repair, how }
+    }
+
+    pub(super) fn blind(store: &'a Arc<dyn ObjectStore>, options: &VerifyOptions) -> Self {
+        Self { wanted: options.repair, how: How::Blind { store } }
+    }
+
+    pub(super) fn store(&self) -> &Arc<dyn ObjectStore> {
+        match &self.how {
+            How::Keyed { vault, .. } => &vault.store,
+            How::Blind { store } => store,
+        }
+    }
+
+    /// Whether reclaim may be deleting it now.
+    fn is_doomed(&self, key: &Key) -> Result<bool> {
+        match &self.how {
+            How::Keyed { vault, .. } => Ok(doomed(vault)?.contains(key)),
+            How::Blind { .. } => Ok(false),
+        }
+    }
+
+    fn allows(&self, key: &Key) -> Result<bool> {
+        if !self.wanted {
+            return Ok(false);
+        }
+        match &self.how {
+            How::Blind { store } => {
+                let mut condemned = false;
+                store.list(layout::CONDEMNED, &mut |_| {
+                    condemned = true;
+                    ControlFlow::Break(())
+                })?;
+                Ok(!condemned)
+            }
+            How::Keyed { vault, host, announced } => {
+                let mut announced = lock(announced);
+                let state = match &mut *announced {
+                    Some(state) => state,
+                    None => announced.insert(Box::new(Announced::new(vault, host)?)),
+                };
+                Ok(!state.doomed.contains(key))
+            }
+        }
+    }
+
+    /// Takes leave if a repair had to announce itself.
+    pub(super) fn end(&self) -> Result<()> {
+        if let How::Keyed { announced, .. } = &self.how
+            && let Some(announced) = lock(announced).take()
+        {
+            announced.writer.end()?;
+        }
+        Ok(())
+    }
+}
+
+impl Announced {
+    fn new(vault: &Arc<Vault>, host: &str) -> Result<Self> {
+        let writer = Writer::announce(vault, host, "repair", None)?;
+        Ok(Self { writer, doomed: doomed(vault)? })
+    }
+}
+
+/// What reclaim may be deleting now, where its coming back would do harm: condemned packs, and
+/// manifests of deleted points.
+fn doomed(vault: &Vault) -> Result<HashSet<Key>> {
+    let mut doomed = HashSet::new();
+    for pack in vault.condemned_packs()? {
+        doomed.extend([PackKind::Data, PackKind::Node].map(|kind| layout::pack(kind, &pack)));
+    }
+    let deleted = vault.point_names(None)?.deleted;
+    doomed.extend(deleted.into_iter().map(|(item, point)| layout::point(item, point)));
+    Ok(doomed)
+}

@@ -1,0 +1,163 @@
+//! The key objects of every copy: the key ring knows what each must be.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::PoisonError,
+};
+
+use strongroom_objects::{Key, MAX_OBJECT_LEN, ObjectStore};
+
+use super::{
+    Look,
+    metadata::{names, words},
+    report::{CopyState, DamagedObject, ObjectKind, UnsoundCopy},
+};
+use crate::{Vault, error::Result, keys::KeyError};
+
+/// What the copies' key objects are.
+struct Judged {
+    /// Objects looked at.
+    objects: u64,
+    /// Which copies of an object are not good.
+    bad: BTreeMap<Key, Vec<usize>>,
+    /// A copy that has it good, by its number.
+    good: BTreeMap<Key, usize>,
+    /// Why no copy could be judged, if none could.
+    failure: Option<KeyError>,
+}
+
+/// Checks the key objects of all copies, and repairs them if that was asked for.
+pub(super) fn verify(vault: &Vault, look: &Look<'_>) -> Result<()> {
+    let before = judge(vault, look)?;
+    {
+        let mut report = look.inspector.report();
+        report.metadata_objects = report.metadata_objects.saturating_add(before.objects);
+    }
+    if let Some(failure) = &before.failure {
+        let prefix = format!("keys/{}/", vault.config().vault_id);
+        let all = 0..look.inspector.copies.stores().len();
+        look.inspector.damaged(damaged(look, prefix, all, &words(failure), false));
+        return Ok(());
+    }
+    if before.bad.is_empty() {
+        return Ok(());
+    }
+    let after = if look.inspector.wants_repair() { repair(vault, look)? } else { BTreeMap::new() };
+    for (key, copies) in before.bad {
+        let repaired = look.inspector.wants_repair() && !after.contains_key(&key);
+        let reason = "it is missing or not what the key ring says";
+        let numbers = copies.into_iter();
+        look.inspector.damaged(damaged(look, key.to_string(), numbers, reason, repaired));
+    }
+    Ok(())
+}
+
+fn damaged(
+    look: &Look<'_>,
+    object: String,
+    numbers: impl ExactSizeIterator<Item = usize>,
+    reason: &str,
+    repaired: bool,
+) -> DamagedObject {
+    let copies = &look.inspector.copies;
+    let good = copies.stores().len().saturating_sub(numbers.len());
+    let unsound = numbers.map(|number| UnsoundCopy {
+        copy: copies.names().get(number).cloned().unwrap_or_default(),
+        state: CopyState::Damaged,
+        reason: reason.to_owned(),
+    });
+    DamagedObject {
+        object,
+        kind: ObjectKind::Key,
+        copies: unsound.collect(),
+        good_copies: u64::try_from(good).unwrap_or(0),
+        repaired,
+        readable_records: None,
+        lost_records: None,
+    }
+}
+
+fn check(vault: &Vault, store: &dyn ObjectStore, repair: bool) -> Result<BTreeSet<Key>, KeyError> {
+    let mut ring = vault.keys().write().unwrap_or_else(PoisonError::into_inner);
+    let check = ring.check(store, repair)?;
+    let mut bad: BTreeSet<Key> = check.repairable.into_iter().collect();
+    for key in check.lost {
+        // Neither it nor its twin is good.
+        bad.extend(twin(&key));
+        bad.insert(key);
+    }
+    Ok(bad)
+}
+
+/// The name that the second of the two objects has.
+fn twin(main: &Key) -> Option<Key> {
+    let mut parts = main.as_str().splitn(3, '/');
+    let (keys, vault, rest) = (parts.next()?, parts.next()?, parts.next()?);
+    Key::new(format!("{keys}/{vault}/copies/{rest}")).ok()
+}
+
+/// Has the ring check each copy by itself; one that it cannot make sense of at all is compared
+/// with the others.
+fn judge(vault: &Vault, look: &Look<'_>) -> Result<Judged> {
+    let stores = look.inspector.copies.stores();
+    let mut names = names(look, &format!("keys/{}/", vault.config().vault_id))?;
+    let mut failure = None;
+    let mut checks = Vec::new();
+    for store in stores {
+        match check(vault, &**store, false) {
+            Ok(bad) => {
+                names.extend(bad.iter().cloned());
+                checks.push(Some(bad));
+            }
+            Err(error) => {
+                failure = Some(error);
+                checks.push(None);
+            }
+        }
+    }
+    let objects = u64::try_from(names.len().saturating_mul(stores.len())).unwrap_or(0);
+    let mut judged = Judged { objects, bad: BTreeMap::new(), good: BTreeMap::new(), failure: None };
+    if checks.iter().all(Option::is_none) {
+        judged.failure = failure;
+        return Ok(judged);
+    }
+    for key in names {
+        let knows =
+            |check: &Option<BTreeSet<Key>>| check.as_ref().is_some_and(|b| !b.contains(&key));
+        let good = checks.iter().position(knows);
+        let read = |number: usize| stores.get(number)?.get(&key, MAX_OBJECT_LEN).ok();
+        let wanted = good.and_then(read);
+        for (number, check) in checks.iter().enumerate() {
+            let is_bad = match check {
+                Some(bad) => bad.contains(&key),
+                None => wanted.is_none() || read(number) != wanted,
+            };
+            if is_bad {
+                judged.bad.entry(key.clone()).or_default().push(number);
+            }
+        }
+        judged.good.extend(good.map(|good| (key, good)));
+    }
+    Ok(judged)
+}
+
+/// Repairs key objects, first each from its twin in the same copy, then from other copies. What is
+/// still bad.
+fn repair(vault: &Vault, look: &Look<'_>) -> Result<BTreeMap<Key, Vec<usize>>> {
+    let stores = look.inspector.copies.stores();
+    for store in stores {
+        if let Err(error) = check(vault, &**store, true) {
+            tracing::warn!(%error, "the keys of a copy cannot be repaired from themselves");
+        }
+    }
+    let judged = judge(vault, look)?;
+    for key in judged.bad.keys() {
+        let good = judged.good.get(key).and_then(|number| stores.get(*number));
+        if let Some(Ok(good)) = good.map(|store| store.get(key, MAX_OBJECT_LEN))
+            && let Err(error) = vault.store.heal(key, &|bytes| bytes == good)
+        {
+            tracing::warn!(%key, %error, "repair failed");
+        }
+    }
+    Ok(judge(vault, look)?.bad)
+}

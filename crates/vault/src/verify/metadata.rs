@@ -1,0 +1,344 @@
+//! Everything in a vault but packs.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeSet, HashMap, HashSet},
+};
+
+use strongroom_base::{PackId, PointId};
+use strongroom_format::{
+    IndexObject, Manifest, VaultConfig,
+    pack::Contents,
+    sealed::{self, SealedKind},
+};
+use strongroom_objects::{Key, MAX_OBJECT_LEN};
+use ulid::Ulid;
+
+use super::{
+    Look, VerifyProgress,
+    report::{CopyState, DamagedObject, DamagedPoint, MAX_NAMED, ObjectKind, UnsoundCopy},
+};
+use crate::{
+    Vault, VaultError,
+    condemned::Condemnation,
+    error::Result,
+    layout::{self, ItemKey},
+    points::DeletionNote,
+    writers::WriterNote,
+};
+
+/// What the readable metadata says, for the checks that follow.
+pub(super) struct Known {
+    /// What index objects say of each pack.
+    pub(super) indexed: HashMap<PackId, Indexed>,
+    /// The index objects that could be read.
+    pub(super) sources: HashSet<Ulid>,
+    /// The manifests of visible points that could be read.
+    pub(super) points: Vec<Manifest>,
+}
+
+/// What an index object says of a pack.
+#[derive(Clone, Copy)]
+pub(super) struct Indexed {
+    /// Which one says so.
+    pub(super) source: Ulid,
+    /// Stands for all that it says.
+    pub(super) fingerprint: [u8; 16],
+}
+
+/// Stands for a pack's table of contents: equal for equal tables only.
+pub(super) fn fingerprint(contents: Contents) -> Result<([u8; 16], Contents)> {
+    let mut object = IndexObject { packs: vec![contents] };
+    let bytes =
+        object.encode().map_err(|source| VaultError::Format { what: "the index", source })?;
+    let mut short = [0; 16];
+    blake3::Hasher::new().update(&bytes).finalize_xof().fill(&mut short);
+    let contents = object.packs.pop().ok_or(VaultError::Bug("a table that vanished"))?;
+    Ok((short, contents))
+}
+
+/// Reads an index object again; none if no copy of it is good.
+pub(super) fn read_index(vault: &Vault, look: &Look<'_>, id: Ulid) -> Result<Option<IndexObject>> {
+    let key = layout::index(id);
+    let open = |bytes: &[u8]| {
+        let plain = vault.unseal(SealedKind::Index, &key, bytes.to_vec()).map_err(|e| words(&e))?;
+        IndexObject::decode(&plain).map_err(|e| e.to_string())
+    };
+    let seen = look.inspector.copies.look(&key, sealed::MAX_SEALED, &|b| open(b).map(drop))?;
+    Ok(seen.good.and_then(|bytes| open(&bytes).ok()))
+}
+
+/// All names below a prefix, from all copies.
+pub(super) fn names(look: &Look<'_>, prefix: &str) -> Result<BTreeSet<Key>> {
+    let mut names = BTreeSet::new();
+    look.inspector.copies.list(prefix, |_, entry| {
+        names.insert(entry.key);
+    })?;
+    Ok(names)
+}
+
+impl Look<'_> {
+    fn step(&self, done: &mut u64, total: u64) -> bool {
+        *done = done.saturating_add(1);
+        let (bytes_done, bytes_total) = (0, 0);
+        let stage = "metadata";
+        (self.progress)(VerifyProgress { stage, done: *done, total, bytes_done, bytes_total });
+        self.cancel.is_cancelled()
+    }
+}
+
+/// Compares the copies of all metadata with each other.
+pub(super) fn blind(look: &Look<'_>) -> Result<()> {
+    description(look, None)?;
+    let prefixes = ["keys/", layout::INDEX, layout::POINTS, layout::DELETED, layout::CONDEMNED];
+    let mut done = 0;
+    for prefix in prefixes {
+        let names = names(look, prefix)?;
+        let total = u64::try_from(names.len()).unwrap_or(0);
+        for key in names {
+            if look.step(&mut done, total) {
+                return Ok(());
+            }
+            let kind = kind_of(&key);
+            let sealed = kind != ObjectKind::Key;
+            // Without a key nobody can say more than that it begins like a sealed object.
+            look.inspector.object(kind, &key, MAX_OBJECT_LEN, &|bytes| {
+                let void = bytes.is_empty() && kind == ObjectKind::Manifest;
+                if !sealed || void || bytes.starts_with(b"SRSEAL\r\n") {
+                    Ok(())
+                } else {
+                    Err("it is no sealed object".to_owned())
+                }
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn kind_of(key: &Key) -> ObjectKind {
+    let key = key.as_str();
+    let kinds = [
+        ("keys/", ObjectKind::Key),
+        (layout::INDEX, ObjectKind::Index),
+        (layout::POINTS, ObjectKind::Manifest),
+        (layout::DELETED, ObjectKind::DeletionNote),
+        (layout::CONDEMNED, ObjectKind::Condemnation),
+        (layout::WRITERS, ObjectKind::WriterNote),
+    ];
+    let kind = kinds.iter().find(|(prefix, _)| key.starts_with(prefix));
+    kind.map_or(ObjectKind::Other, |(_, kind)| *kind)
+}
+
+fn description(look: &Look<'_>, known: Option<&VaultConfig>) -> Result<()> {
+    let check = |bytes: &[u8]| {
+        let found = VaultConfig::decode(bytes).map_err(|error| error.to_string())?;
+        if known.is_none_or(|known| *known == found) {
+            Ok(())
+        } else {
+            Err("it is not what it was when the vault was opened".to_owned())
+        }
+    };
+    let (kind, max) = (ObjectKind::Description, VaultConfig::MAX_LEN);
+    look.inspector.object(kind, &layout::config(), max, &check)?;
+    Ok(())
+}
+
+/// Opens every copy of all metadata.
+pub(super) fn full(vault: &Vault, look: &Look<'_>) -> Result<Known> {
+    let mut known = Known { indexed: HashMap::new(), sources: HashSet::new(), points: Vec::new() };
+    description(look, Some(vault.config()))?;
+    super::keys::verify(vault, look)?;
+    let sealed = Sealed { vault, look };
+    sealed.index_objects(&mut known)?;
+    sealed.points(&mut known)?;
+    sealed.notes()?;
+    Ok(known)
+}
+
+struct Sealed<'a> {
+    vault: &'a Vault,
+    look: &'a Look<'a>,
+}
+
+impl Sealed<'_> {
+    /// Checks one object with `parse`; what a good copy says.
+    fn open<T>(
+        &self,
+        kind: (ObjectKind, SealedKind),
+        key: &Key,
+        parse: impl Fn(&[u8]) -> std::result::Result<T, String>,
+    ) -> Result<Option<T>> {
+        let parsed = RefCell::new(None);
+        let check = |bytes: &[u8]| {
+            let plain = self.vault.unseal(kind.1, key, bytes.to_vec()).map_err(|e| words(&e))?;
+            let value = parse(&plain)?;
+            parsed.borrow_mut().get_or_insert(value);
+            Ok(())
+        };
+        self.look.inspector.object(kind.0, key, sealed::MAX_SEALED, &check)?;
+        Ok(parsed.into_inner())
+    }
+
+    fn index_objects(&self, known: &mut Known) -> Result<()> {
+        let names = names(self.look, layout::INDEX)?;
+        let total = u64::try_from(names.len()).unwrap_or(0);
+        let mut done = 0;
+        for key in names {
+            let Some(id) = layout::parse_ulid(&key) else { continue };
+            if self.look.step(&mut done, total) {
+                return Ok(());
+            }
+            let parse = |plain: &[u8]| IndexObject::decode(plain).map_err(|e| e.to_string());
+            let object = self.open((ObjectKind::Index, SealedKind::Index), &key, parse)?;
+            known.sources.extend(object.is_some().then_some(id));
+            for contents in object.into_iter().flat_map(|object| object.packs) {
+                let pack = contents.id;
+                let (fingerprint, _) = fingerprint(contents)?;
+                let said = Indexed { source: id, fingerprint };
+                let before = known.indexed.insert(pack, said);
+                if before.is_some_and(|before| before.fingerprint != fingerprint) {
+                    self.disagrees(&key, &pack.to_string());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn disagrees(&self, key: &Key, pack: &str) {
+        disagreement(
+            self.look,
+            key,
+            &format!("another index object says something else of pack {pack}"),
+        );
+    }
+
+    fn points(&self, known: &mut Known) -> Result<()> {
+        // Points first: one that is deleted in between is then hidden, not checked.
+        let names_of_points = names(self.look, layout::POINTS)?;
+        let deleted = names(self.look, layout::DELETED)?;
+        let mut hidden = BTreeSet::new();
+        for key in &deleted {
+            hidden.extend(layout::parse_point(key));
+            let parse = |plain: &[u8]| {
+                serde_json::from_slice::<DeletionNote>(plain).map_err(|e| e.to_string())
+            };
+            self.open((ObjectKind::DeletionNote, SealedKind::Deleted), key, parse)?;
+        }
+        let total = u64::try_from(names_of_points.len()).unwrap_or(0);
+        let mut done = 0;
+        for key in names_of_points {
+            let Some((item, point)) = layout::parse_point(&key) else { continue };
+            if self.look.step(&mut done, total) {
+                return Ok(());
+            }
+            let visible = !hidden.contains(&(item, point));
+            match self.manifest(&key, item, point)? {
+                Point::Good(manifest) if visible => known.points.push(*manifest),
+                Point::Lost if visible => self.lost_point(point),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn manifest(&self, key: &Key, item: ItemKey, point: PointId) -> Result<Point> {
+        let parsed: RefCell<Option<Manifest>> = RefCell::new(None);
+        let check = |bytes: &[u8]| {
+            if bytes.is_empty() {
+                return Ok(()); // a void
+            }
+            let plain = self
+                .vault
+                .unseal(SealedKind::Manifest, key, bytes.to_vec())
+                .map_err(|e| words(&e))?;
+            let manifest = Manifest::decode(&plain).map_err(|e| e.to_string())?;
+            if manifest.id != point || self.vault.item_key(&manifest.item).ok() != Some(item) {
+                return Err("it is the manifest of another point".to_owned());
+            }
+            parsed.borrow_mut().get_or_insert(manifest);
+            Ok(())
+        };
+        let good =
+            self.look.inspector.object(ObjectKind::Manifest, key, sealed::MAX_SEALED, &check)?;
+        Ok(match (parsed.into_inner(), good) {
+            (Some(manifest), _) => Point::Good(Box::new(manifest)),
+            (None, Some(_)) => Point::Void,
+            (None, None) => {
+                if self.look.inspector.is_there(key)? {
+                    Point::Lost
+                } else {
+                    Point::Void
+                }
+            }
+        })
+    }
+
+    fn lost_point(&self, point: PointId) {
+        let mut report = self.look.inspector.report();
+        report.damaged_recovery_points = report.damaged_recovery_points.saturating_add(1);
+        if report.damaged_points.len() < MAX_NAMED {
+            report.damaged_points.push(DamagedPoint {
+                item: None,
+                recovery_point: point,
+                time: None,
+                configuration_lost: false,
+                disks: Vec::new(),
+            });
+        }
+    }
+
+    fn notes(&self) -> Result<()> {
+        for key in names(self.look, layout::CONDEMNED)? {
+            let parse = |plain: &[u8]| {
+                serde_json::from_slice::<Condemnation>(plain).map_err(|e| e.to_string())
+            };
+            self.open((ObjectKind::Condemnation, SealedKind::Condemned), &key, parse)?;
+        }
+        for key in names(self.look, layout::WRITERS)? {
+            if key.file_name() != "started" {
+                continue;
+            }
+            let parse = |plain: &[u8]| {
+                serde_json::from_slice::<WriterNote>(plain).map_err(|e| e.to_string())
+            };
+            self.open((ObjectKind::WriterNote, SealedKind::Writer), &key, parse)?;
+        }
+        Ok(())
+    }
+}
+
+enum Point {
+    Good(Box<Manifest>),
+    Void,
+    Lost,
+}
+
+/// An index object that is authentic but says something else than it should.
+pub(super) fn disagreement(look: &Look<'_>, key: &Key, reason: &str) {
+    let copies = look.inspector.copies.names().iter().map(|copy| UnsoundCopy {
+        copy: copy.clone(),
+        state: CopyState::Conflicting,
+        reason: reason.to_owned(),
+    });
+    look.inspector.damaged(DamagedObject {
+        object: key.to_string(),
+        kind: ObjectKind::Index,
+        copies: copies.collect(),
+        good_copies: 0,
+        repaired: false,
+        readable_records: None,
+        lost_records: None,
+    });
+}
+
+/// An error with what is behind it.
+pub(super) fn words(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        words.push_str(": ");
+        words.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    words
+}

@@ -1,0 +1,14 @@
+//! Verify finds every damage and names it, repairs what a mirror has good, and says what damage
+//! means for recovery points. Rebuilding the index, and usage.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that fails says so by panicking"
+)]
+
+mod common;
+mod damage;
+mod mirrors;
+mod rebuild;
+mod runs;

@@ -1,0 +1,115 @@
+//! Damage to one copy of a mirrored vault, and its repair.
+
+use strongroom_objects::ObjectStore as _;
+use strongroom_vault::{CopyState, VerifyMode, VerifyOptions};
+
+use crate::common::{Place, dump, flip, keys, mirror, names};
+
+#[test]
+fn a_rotten_copy_is_found_and_repaired() {
+    let (store, copies) = mirror();
+    let place = Place::new(store);
+    let good = dump(&*copies[0]);
+    assert_eq!(good, dump(&*copies[1]));
+    for copy in [&copies[0], &copies[1]] {
+        for (at, key) in good.keys().enumerate() {
+            flip(&**copy, key, 30 + at);
+        }
+        let rotten = dump(&**copy);
+        let report = place.full();
+        assert!(!report.clean && report.damaged_recovery_points == 0, "{report:?}");
+        assert_eq!(report.damaged.len(), good.len(), "{:?}", names(&report));
+        assert!(dump(&**copy) == rotten, "nothing is repaired unasked");
+        let report = place.repair();
+        assert!(report.clean, "{report:?}");
+        assert_eq!(report.repaired_objects, report.damaged_objects);
+        assert!(dump(&**copy) == good, "all is as it was");
+        let report = place.full();
+        assert!(report.clean && report.damaged.is_empty(), "{report:?}");
+    }
+}
+
+#[test]
+fn a_lost_copy_is_found_and_rebuilt() {
+    let (store, copies) = mirror();
+    let place = Place::new(store);
+    let good = dump(&*copies[0]);
+    for copy in [&copies[0], &copies[1]] {
+        for key in good.keys() {
+            copy.delete(key).expect("deletes");
+        }
+        let report = place.full();
+        assert_eq!(report.damaged.len(), good.len(), "{:?}", names(&report));
+        assert!(dump(&**copy).is_empty(), "nothing is rebuilt unasked");
+        let report = place.repair();
+        assert!(report.clean, "{report:?}");
+        assert!(dump(&**copy) == good);
+        assert!(place.full().damaged.is_empty());
+    }
+}
+
+#[test]
+fn a_sample_still_finds_what_is_missing_from_a_copy() {
+    let (store, copies) = mirror();
+    let place = Place::new(store);
+    let packs = keys(&*copies[1], "packs/");
+    packs.iter().for_each(|pack| copies[1].delete(pack).expect("deletes"));
+    let sample = VerifyOptions { sample: Some(0.001), repair: true, ..VerifyOptions::default() };
+    let report = place.verify(&sample);
+    assert_eq!(report.damaged.len(), packs.len());
+    assert!(report.clean && place.full().damaged.is_empty());
+}
+
+#[test]
+fn a_sample_still_finds_what_no_copy_has_good() {
+    let (store, copies) = mirror();
+    let place = Place::new(store);
+    let packs = keys(&*copies[1], "packs/");
+    for pack in &packs {
+        copies[0].delete(pack).expect("deletes");
+        flip(&*copies[1], pack, 100);
+    }
+    let sample = VerifyOptions { sample: Some(0.001), repair: true, ..VerifyOptions::default() };
+    let report = place.verify(&sample);
+    assert_eq!((report.damaged.len(), report.repaired_objects), (packs.len(), 0));
+    assert!(report.damaged.iter().all(|damaged| damaged.copies.len() == 2));
+    assert_eq!(
+        dump(&*copies[1]).len(),
+        dump(&*copies[0]).len() + packs.len(),
+        "nothing is deleted"
+    );
+}
+
+#[test]
+fn blind_repair_needs_no_key() {
+    let (store, copies) = mirror();
+    let place = Place::new(store);
+    let packs = keys(&*copies[0], "packs/");
+    flip(&*copies[0], &packs[0], 1000);
+    copies[1].delete(&packs[1]).expect("deletes");
+    let options =
+        VerifyOptions { mode: VerifyMode::Blind, repair: true, ..VerifyOptions::default() };
+    let verify = || {
+        let cancel = strongroom_base::Cancel::new();
+        strongroom_vault::verify_blind(&place.store, &place.options(), &options, &|_| {}, &cancel)
+            .expect("verifies")
+    };
+    let report = verify();
+    assert_eq!((report.damaged_objects, report.repaired_objects), (2, 2), "{report:?}");
+    assert!(verify().damaged.is_empty());
+    assert!(place.full().clean);
+}
+
+#[test]
+fn a_void_against_a_manifest_is_left_to_people() {
+    let (store, copies) = mirror();
+    let place = Place::new(store);
+    let point = &keys(&*copies[0], "points/")[0];
+    copies[1].replace(point, b"").expect("voids");
+    let before = dump(&*copies[0]);
+    let report = place.repair();
+    assert_eq!(names(&report), [point.as_str()]);
+    assert_eq!(report.damaged[0].copies[0].state, CopyState::Conflicting);
+    assert!(!report.damaged[0].repaired && !report.clean);
+    assert!(dump(&*copies[0]) == before, "the manifest stays");
+}
