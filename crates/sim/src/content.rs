@@ -117,13 +117,15 @@ pub(crate) fn scribble(disk: &mut Disk, rng: &mut Rng) {
         let place = rng.pick(&PLACES).copied().unwrap_or(0);
         let letter = u8::try_from(rng.below(u64::from(LETTERS))).unwrap_or(0);
         // A write often changes a block a little, sometimes altogether, sometimes to zeros.
-        match (rng.below(8), disk.get(&place).copied()) {
-            (0, _) => drop(disk.remove(&place)),
-            (1..=4, Some(old)) => {
-                drop(disk.insert(place, old / MEMBERS * MEMBERS + letter % MEMBERS));
-            }
-            _ => drop(disk.insert(place, letter)),
-        }
+        let new = match (rng.below(8), disk.get(&place).copied()) {
+            (0, _) => None,
+            (1..=4, Some(old)) => Some(old / MEMBERS * MEMBERS + letter % MEMBERS),
+            _ => Some(letter),
+        };
+        match new {
+            Some(new) => disk.insert(place, new),
+            None => disk.remove(&place),
+        };
     }
 }
 

@@ -17,7 +17,7 @@ fn no_interleaving_loses_data() {
         return;
     }
     let seeds = number("STRONGROOM_SIM_SEEDS").unwrap_or(2_000);
-    let (first, total) = run_seeds(0..seeds, Sabotage::None, false);
+    let (first, total) = run_seeds(0..seeds, Sabotage::None, number("STRONGROOM_SIM_ALL").is_some());
     println!("{seeds} seeds, {} steps, {} points", total.steps, total.published);
     if let Some(outcome) = first {
         panic!("{outcome}");
@@ -27,7 +27,7 @@ fn no_interleaving_loses_data() {
 
 #[test]
 fn a_seed_is_an_interleaving() {
-    for seed in 0..40 {
+    for seed in 0..number("STRONGROOM_SIM_SEEDS").unwrap_or(40) {
         let (one, two) = (simulate(seed, Sabotage::None), simulate(seed, Sabotage::None));
         let differ = one.trace.iter().zip(&two.trace).find(|(one, two)| one != two);
         assert_eq!(differ, None, "seed {seed}");

@@ -12,18 +12,18 @@ use strongroom_sim::{Outcome, Sabotage, simulate};
 
 /// What many runs came to.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Total {
-    pub steps: u64,
-    pub published: u64,
+pub(crate) struct Total {
+    pub(crate) steps: u64,
+    pub(crate) published: u64,
 }
 
 /// A number from the environment.
-pub fn number(name: &str) -> Option<u64> {
+pub(crate) fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}: {text}")))
 }
 
 /// Runs seeds until one fails, or all; gives the failure of the lowest seed.
-pub fn run_seeds(seeds: Range<u64>, sabotage: Sabotage, all: bool) -> (Option<Outcome>, Total) {
+pub(crate) fn run_seeds(seeds: Range<u64>, sabotage: Sabotage, all: bool) -> (Option<Outcome>, Total) {
     let next = AtomicU64::new(seeds.start);
     let stop = AtomicBool::new(false);
     let result = Mutex::new((None::<Outcome>, Total::default()));
