@@ -260,9 +260,13 @@ impl Index {
         Segment::write(&path, &sources, &packs, counts, &mut records, &mut deltas)
     }
 
-    /// Says which packs something new may rely on: those that were seen in the store, after the
-    /// condemnations were read, and that are not condemned. Until this is called none is.
-    pub(crate) fn set_reliable(&self, existing: HashSet<PackId>, condemned: HashSet<PackId>) {
+    /// Begins the run of a writer: says which packs something new may rely on, namely those that
+    /// were seen in the store, after the condemnations were read, and that are not condemned. Until
+    /// this is called none is. What a former run claimed or wrote and did not get into an index
+    /// object is forgotten: it may never have landed.
+    pub(crate) fn begin_run(&self, existing: HashSet<PackId>, condemned: HashSet<PackId>) {
+        self.recent.iter().for_each(|shard| lock(shard).clear());
+        lock(&self.recent_packs).clear();
         *self.reliable.write().unwrap_or_else(PoisonError::into_inner) =
             Reliable { existing, condemned };
     }

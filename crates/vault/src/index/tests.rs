@@ -76,9 +76,9 @@ fn claims_are_given_once_and_landed_blocks_are_found() {
         let wanted = (n > 0 && n < 200 && n.is_multiple_of(5)).then(|| digest(999_999));
         assert_eq!(segment.base_of(&digest(n)).expect("reads"), wanted, "{n}");
     }
-    index.set_reliable(HashSet::new(), HashSet::new());
+    index.begin_run(HashSet::new(), HashSet::new());
     assert!(index.claim(&digest(8)).expect("reads"), "nor is a pack that is not in the store");
-    index.set_reliable([pack.id].into(), [pack.id].into());
+    index.begin_run([pack.id].into(), [pack.id].into());
     assert!(index.claim(&digest(7)).expect("reads"), "a condemned pack is not relied upon");
 }
 
