@@ -206,14 +206,19 @@ impl View {
         self.points != other.points || self.sources != other.sources
     }
 
-    /// Why something needed was not found: if packs have vanished since the view was taken,
-    /// another reclaim has moved it.
+    /// Why something needed was not found: another reclaim has moved it if packs have vanished
+    /// since the view was taken, or removed it if a point has been deleted meanwhile.
     fn explain(&self, vault: &Vault, error: VaultError) -> Result<()> {
-        let now: HashSet<PackId> = match is_damage(&error) {
-            true => vault.list_packs()?.into_iter().map(|pack| pack.id).collect(),
-            false => return Err(error),
-        };
-        let moved = self.packs.keys().any(|pack| !now.contains(pack));
+        if !is_damage(&error) {
+            return Err(error);
+        }
+        let packs: HashSet<PackId> = vault.list_packs()?.into_iter().map(|pack| pack.id).collect();
+        let visible = vault.point_names(None)?.visible;
+        let deleted = self.points.iter().any(|(item, points)| {
+            let left = visible.get(item);
+            !points.iter().all(|point| left.is_some_and(|left| left.contains(point)))
+        });
+        let moved = deleted || self.packs.keys().any(|pack| !packs.contains(pack));
         Err(if moved { VaultError::ConcurrentReclaim } else { error })
     }
 

@@ -15,7 +15,7 @@ use std::{
 };
 
 use strongroom_base::{Cancel, Digest, PackId, PointId};
-use strongroom_format::{Manifest, pack::RecordKind};
+use strongroom_format::{Manifest, pack::{Contents, RecordKind}};
 use strongroom_image::{Image, Node, NodeReader, Visitor, visit_new};
 
 use crate::{
@@ -232,19 +232,23 @@ impl<'v> Marks<'v> {
         Ok(())
     }
 
-    /// Needed bytes of every pack.
+    /// Needed bytes of every pack, with what the pack itself takes: of a pack that is needed
+    /// altogether these are all its bytes, so that it is never taken for a sparse one.
     pub(super) fn live_by_pack(&self) -> Result<HashMap<PackId, u64>> {
         let mut live = HashMap::new();
         for segment in &self.segments {
             let mut by_row = vec![0_u64; segment.uses.len()];
             self.for_marked(segment, &mut |record| {
-                let bytes = record.entry().map_or(0, |entry| u64::from(entry.stored_len));
+                let bytes = record.entry().map_or(0, |entry| Contents::share_of(&entry));
                 if let Some(sum) = by_row.get_mut(record.row()) {
                     *sum = sum.saturating_add(bytes);
                 }
             })?;
             for (pack, bytes) in segment.loaded.segment.packs.iter().zip(by_row) {
                 let sum: &mut u64 = live.entry(pack.id).or_default();
+                if *sum == 0 && bytes > 0 {
+                    *sum = Contents::FRAME;
+                }
                 *sum = sum.saturating_add(bytes);
             }
         }
