@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use strongroom_base::{Cancel, Digest, SystemClock};
+use strongroom_base::{Cancel, Digest};
 use strongroom_format::Conditional;
 use strongroom_objects::{Key, Memory, ObjectStore};
 use strongroom_vault::{
@@ -22,6 +22,7 @@ use strongroom_vault::{
 use crate::{
     Sabotage,
     actors::{Host, Run, Scene, reclaim_options},
+    clock::SimClock,
     content::Alphabet,
     rng::{Rng, SimEntropy},
     scheduler::{ActorId, Policy, Scheduler},
@@ -75,8 +76,11 @@ impl Template {
         generate_key_file(&path, &*entropy).map_err(text)?;
         let key = std::fs::read(&path).map_err(text)?;
         let store = Memory::default();
+        // The same in every process, or a seed would not be an interleaving.
+        let scheduler = Arc::new(Scheduler::new(Rng::new(0), Policy::Random(1), 1));
+        let clock = SimClock { scheduler, actor: None, wrong_by: Arc::default() };
         let options = VaultOptions {
-            clock: Arc::new(SystemClock),
+            clock: Arc::new(clock),
             entropy,
             uploaders: 0,
             beats: false,

@@ -28,7 +28,8 @@ pub(crate) fn run_seeds(seeds: Range<u64>, sabotage: Sabotage, all: bool) -> (Op
     let stop = AtomicBool::new(false);
     let result = Mutex::new((None::<Outcome>, Total::default()));
     std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+        // More than processors: the threads of a run mostly wait for each other.
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) * 2 {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
