@@ -56,6 +56,7 @@ struct Instance {
     segment: usize,
     number: u64,
     record: RawRecord,
+    pack: PackId,
     place: Use,
 }
 
@@ -107,10 +108,12 @@ impl<'v> Marks<'v> {
                 .map_err(|error| self.vault.local_error(error))?;
             instances.extend(found.drain(..).filter_map(|(record_number, record)| {
                 let place = segment.uses.get(record.row()).copied()?;
+                let pack = segment.loaded.segment.packs.get(record.row())?.id;
                 (place != Use::Gone).then_some(Instance {
                     segment: number,
                     number: record_number,
                     record,
+                    pack,
                     place,
                 })
             }));
@@ -144,7 +147,9 @@ impl<'v> Marks<'v> {
         if instances.iter().any(|instance| self.is_marked(instance)) {
             return Ok(false);
         }
-        let best = instances.iter().max_by_key(|i| (i.place, !is_delta(i), i.segment, i.number));
+        // Of equals the one in the pack of the highest name: the same one next time, whatever the
+        // index looks like then, so that the others' packs become free for good.
+        let best = instances.iter().max_by_key(|i| (i.place, !is_delta(i), i.pack));
         let best = best.ok_or_else(|| VaultError::Lost {
             digest: *digest,
             reason: "a recovery point needs it and no pack has it; nothing was reclaimed"
