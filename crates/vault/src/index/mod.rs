@@ -230,17 +230,21 @@ impl Index {
         let mut packs: Vec<PackRow> = Vec::new();
         let mut rows: Vec<Vec<Option<u32>>> = Vec::new();
         for loaded in group {
-            let first = sources.len();
-            sources.extend(&loaded.segment.sources);
-            let new_rows = loaded.segment.packs.iter().zip(loaded.alive.iter());
-            let new_rows = new_rows
-                .map(|(pack, alive)| {
-                    let row = u32::try_from(packs.len()).ok().filter(|_| *alive)?;
-                    let source = first.saturating_add(pack.source);
+            let mut new_rows = Vec::with_capacity(loaded.segment.packs.len());
+            for (pack, alive) in loaded.segment.packs.iter().zip(loaded.alive.iter()) {
+                // A source whose packs do not count is left out with them: the merged segment must
+                // not speak for what it does not have.
+                let id = loaded.segment.sources.get(pack.source).filter(|_| *alive);
+                let row = id.and_then(|_| u32::try_from(packs.len()).ok());
+                if let Some(id) = id {
+                    if sources.last() != Some(id) {
+                        sources.push(*id);
+                    }
+                    let source = sources.len().saturating_sub(1);
                     packs.push(PackRow { source, ..pack.clone() });
-                    Some(row)
-                })
-                .collect();
+                }
+                new_rows.push(row);
+            }
             rows.push(new_rows);
         }
         // Two passes: count what is kept, then write it.

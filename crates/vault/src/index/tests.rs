@@ -97,6 +97,28 @@ fn packs_of_vanished_objects_are_forgotten() {
     assert_eq!(fs::read_dir(dir.path()).expect("reads").count(), 0);
 }
 
+/// Two processes with one cache folder each wrote a segment of source 1; where one speaks for it,
+/// merging the other must not take the word from it.
+#[test]
+fn a_merged_segment_does_not_speak_for_what_it_left_out() {
+    let dir = tempfile::tempdir().expect("temp");
+    let (one, two) = (Index::open(dir.path()), Index::open(dir.path()));
+    one.expect("opens").add(&[(source(1), &[contents(1, 0..10)])]).expect("writes");
+    two.expect("opens")
+        .add(&[(source(1), &[contents(1, 0..10)]), (source(2), &[contents(2, 10..70)])])
+        .expect("writes");
+    let index = Index::open(dir.path()).expect("opens");
+    // First the large segments are merged, then the small ones.
+    for (n, records) in (3..10).map(|n| (n, 100)).chain((10..17).map(|n| (n, 20))) {
+        let first = u32::from(n) * 100;
+        let contents = contents(n, first..first + records);
+        index.add(&[(source(n), std::slice::from_ref(&contents))]).expect("writes");
+        assert_eq!(index.find(&digest(3)).expect("reads").len(), 1, "{n}");
+    }
+    assert!(index.loaded().len() < 4, "nothing was merged");
+    assert_eq!(Index::open(dir.path()).expect("opens").find(&digest(3)).expect("reads").len(), 1);
+}
+
 #[test]
 fn damaged_files_are_dropped() {
     let dir = tempfile::tempdir().expect("temp");
