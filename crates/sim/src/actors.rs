@@ -124,7 +124,11 @@ impl Run {
                 }
                 // A writer that was given up may find anything gone.
                 let name = format!("/{point}");
-                let void = scene.shared.names("points/").iter().any(|(key, len)| *len == 0 && key.ends_with(&name));
+                let void = scene
+                    .shared
+                    .names("points/")
+                    .iter()
+                    .any(|(key, len)| *len == 0 && key.ends_with(&name));
                 if !void {
                     self.judge(scene, "backup", Some(error));
                 }
@@ -196,8 +200,8 @@ impl Run {
             _ => VaultError::Bug("a tree that cannot be"),
         };
         let sink = |digest, encoded: &[u8]| writer.store_node(digest, encoded);
-        let mut builder = Builder::new(vault.hasher(), DISK_SIZE, parent, &*vault, sink)
-            .map_err(image_error)?;
+        let mut builder =
+            Builder::new(vault.hasher(), DISK_SIZE, parent, &*vault, sink).map_err(image_error)?;
         let mut cursor = parent.map(|parent| Cursor::new(parent, &*vault));
         let mut blocks = Blocks {
             vault: &vault,
@@ -366,7 +370,8 @@ impl Blocks<'_> {
             None
         };
         let of = |base| Some((base, alphabet.letter(&self.base)?));
-        let delta = base.and_then(of).and_then(|(base, old)| Some((base, alphabet.delta(letter, old)?)));
+        let delta =
+            base.and_then(of).and_then(|(base, old)| Some((base, alphabet.delta(letter, old)?)));
         let (base, (kind, payload)) = match delta {
             Some((base, delta)) => (Some(base), delta),
             None => (None, alphabet.full(letter)),

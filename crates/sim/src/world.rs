@@ -106,7 +106,9 @@ impl World {
                     self.fail(format!("{when}: deleted point {point} is back"));
                 }
                 Some(truth) if truth.published == Stage::Never => {
-                    self.fail(format!("{when}: point {point} exists, its backup was told it never would"));
+                    self.fail(format!(
+                        "{when}: point {point} exists, its backup was told it never would"
+                    ));
                 }
                 Some(truth) => {
                     if let Err(error) = self.restore(vault, manifest, &truth, &mut good) {

@@ -17,7 +17,8 @@ fn no_interleaving_loses_data() {
         return;
     }
     let seeds = number("STRONGROOM_SIM_SEEDS").unwrap_or(2_000);
-    let (first, total) = run_seeds(0..seeds, Sabotage::None, number("STRONGROOM_SIM_ALL").is_some());
+    let (first, total) =
+        run_seeds(0..seeds, Sabotage::None, number("STRONGROOM_SIM_ALL").is_some());
     println!("{seeds} seeds, {} steps, {} points", total.steps, total.published);
     if let Some(outcome) = first {
         panic!("{outcome}");

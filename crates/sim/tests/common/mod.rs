@@ -23,7 +23,11 @@ pub(crate) fn number(name: &str) -> Option<u64> {
 }
 
 /// Runs seeds until one fails, or all; gives the failure of the lowest seed.
-pub(crate) fn run_seeds(seeds: Range<u64>, sabotage: Sabotage, all: bool) -> (Option<Outcome>, Total) {
+pub(crate) fn run_seeds(
+    seeds: Range<u64>,
+    sabotage: Sabotage,
+    all: bool,
+) -> (Option<Outcome>, Total) {
     let next = AtomicU64::new(seeds.start);
     let stop = AtomicBool::new(false);
     let result = Mutex::new((None::<Outcome>, Total::default()));

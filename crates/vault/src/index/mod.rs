@@ -90,6 +90,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl Loaded {
+    /// The sources that this segment speaks for.
+    fn counting(&self) -> impl Iterator<Item = Ulid> {
+        let rows = self.segment.packs.iter().zip(self.alive.iter()).filter(|(_, alive)| **alive);
+        rows.filter_map(|(pack, _)| self.segment.sources.get(pack.source).copied())
+    }
+}
+
 impl Index {
     /// Opens the cache in `dir`, which is created if need be. Damaged files are removed.
     pub fn open(dir: &Path) -> io::Result<Self> {
@@ -121,9 +129,9 @@ impl Index {
         Ok(index)
     }
 
-    /// Index objects that the segments cover.
+    /// Index objects whose packs some segment has and speaks for.
     pub(crate) fn sources(&self) -> HashSet<Ulid> {
-        self.loaded().iter().flat_map(|loaded| loaded.segment.sources.clone()).collect()
+        self.loaded().iter().flat_map(Loaded::counting).collect()
     }
 
     /// The segments as they are now; they stay readable whatever happens to the index.
@@ -191,8 +199,7 @@ impl Index {
 
     fn push(&self, segment: Segment) {
         let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
-        let known: HashSet<Ulid> =
-            segments.iter().flat_map(|loaded| loaded.segment.sources.clone()).collect();
+        let known: HashSet<Ulid> = segments.iter().flat_map(Loaded::counting).collect();
         let alive = segment
             .packs
             .iter()

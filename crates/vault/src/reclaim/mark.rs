@@ -15,7 +15,10 @@ use std::{
 };
 
 use strongroom_base::{Cancel, Digest, PackId, PointId};
-use strongroom_format::{Manifest, pack::{Contents, RecordKind}};
+use strongroom_format::{
+    Manifest,
+    pack::{Contents, RecordKind},
+};
 use strongroom_image::{Image, Node, NodeReader, Visitor, visit_new};
 
 use crate::{
