@@ -38,8 +38,12 @@ pub(crate) const PLACES: [u64; 24] = [
 /// All letters with their representations.
 pub(crate) struct Alphabet {
     blocks: Vec<Vec<u8>>,
-    payloads: Mutex<HashMap<(Letter, Option<Letter>), Option<Payload>>>,
+    /// By letter and base; none: not worth it.
+    payloads: Mutex<HashMap<Which, Option<Payload>>>,
 }
+
+/// A letter, in full or as a delta against another.
+type Which = (Letter, Option<Letter>);
 
 /// How a block is stored.
 pub(crate) type Payload = (RecordKind, Vec<u8>);
@@ -95,11 +99,7 @@ impl Alphabet {
         })
     }
 
-    fn payload(
-        &self,
-        which: (Letter, Option<Letter>),
-        make: impl FnOnce() -> Option<Payload>,
-    ) -> Option<Payload> {
+    fn payload(&self, which: Which, make: impl FnOnce() -> Option<Payload>) -> Option<Payload> {
         let mut payloads = self.payloads.lock().unwrap_or_else(PoisonError::into_inner);
         payloads.entry(which).or_insert_with(make).clone()
     }

@@ -24,8 +24,6 @@ pub enum Sabotage {
     PutsOverwrite,
     /// Deleted packs vanish an hour late: after their condemnation.
     PacksVanishLate,
-    /// Deleted index objects vanish late: after their packs' condemnation.
-    IndexVanishesLate,
     /// Some packs are acknowledged and never written.
     PutsAreForgotten,
 }
@@ -36,9 +34,13 @@ impl Sabotage {
         match self {
             Self::WritersSeeNoCondemnations => role == Role::Writer && prefix == "condemned/",
             Self::ReclaimsSeeNoWriters => role == Role::Reclaim && prefix == "writers/",
-            Self::ReclaimsSeeNoCondemnations => role == Role::Reclaim && prefix == "condemned/",
             _ => false,
         }
+    }
+
+    /// Whether a listing shows only what the process has put itself.
+    pub(crate) fn hides_others(self, role: Role, prefix: &str) -> bool {
+        self == Self::ReclaimsSeeNoCondemnations && role == Role::Reclaim && prefix == "condemned/"
     }
 
     /// How old an object must be to be listed.
@@ -49,10 +51,6 @@ impl Sabotage {
 
     /// Whether an object vanishes only some time after its deletion.
     pub(crate) fn deletes_late(self, name: &str) -> bool {
-        match self {
-            Self::PacksVanishLate => name.starts_with("packs/"),
-            Self::IndexVanishesLate => name.starts_with("index/"),
-            _ => false,
-        }
+        self == Self::PacksVanishLate && name.starts_with("packs/")
     }
 }

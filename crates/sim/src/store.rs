@@ -92,11 +92,13 @@ pub(crate) struct Faults {
 struct Object {
     body: Arc<[u8]>,
     modified: Timestamp,
+    /// Who put it, if it was an actor.
+    by: Option<ActorId>,
 }
 
 #[derive(Clone)]
 enum Change {
-    Put(Key, Arc<[u8]>),
+    Put(Key, Arc<[u8]>, Option<ActorId>),
     Delete(Key),
 }
 
@@ -163,7 +165,7 @@ impl Shared {
 
     /// Puts an object from outside the run.
     pub(crate) fn plant(&self, key: &Key, body: &[u8]) {
-        let object = Object { body: body.into(), modified: true_time(&self.scheduler) };
+        let object = Object { body: body.into(), modified: true_time(&self.scheduler), by: None };
         lock(&self.objects).present.insert(key.clone(), object);
     }
 
@@ -187,11 +189,11 @@ impl Shared {
 }
 
 impl Objects {
-    fn put(&mut self, key: Key, body: Arc<[u8]>, modified: Timestamp) -> Put {
+    fn put(&mut self, key: Key, object: Object) -> Put {
         if self.present.contains_key(&key) {
             return Put::Exists;
         }
-        self.present.insert(key, Object { body, modified });
+        self.present.insert(key, object);
         Put::Created
     }
 
@@ -200,8 +202,8 @@ impl Objects {
         let due = self.later.partition_point(|(due, _)| *due <= until);
         for (_, change) in self.later.drain(..due).collect::<Vec<_>>() {
             match change {
-                Change::Put(key, body) => {
-                    self.put(key, body, modified);
+                Change::Put(key, body, by) => {
+                    self.put(key, Object { body, modified, by });
                 }
                 Change::Delete(key) => {
                     self.present.remove(&key);
@@ -410,12 +412,13 @@ impl ObjectStore for SimStore {
         if lost {
             return self.operate("forgets to put", name, None, |_, _| Ok(Put::Created));
         }
-        let change = Change::Put(key.clone(), Arc::clone(&body));
-        self.operate("put", name, Some(change), |objects, now| {
+        let by = self.process.actor;
+        let change = Change::Put(key.clone(), Arc::clone(&body), by);
+        self.operate("put", name, Some(change), |objects, modified| {
             if sabotage == Sabotage::PutsOverwrite && name.starts_with("points/") {
                 objects.present.remove(key);
             }
-            Ok(objects.put(key.clone(), body, now))
+            Ok(objects.put(key.clone(), Object { body, modified, by }))
         })
     }
 
@@ -450,6 +453,7 @@ impl ObjectStore for SimStore {
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         let hidden = self.shared.sabotage.hides(self.process.role, prefix);
+        let own = self.shared.sabotage.hides_others(self.process.role, prefix);
         let newest = self.shared.sabotage.newest_listed(self.process.role, prefix);
         let (page, order) = (self.shared.page, self.shared.order);
         let mut after: Option<Position> = None;
@@ -459,7 +463,9 @@ impl ObjectStore for SimStore {
                 let old = |entry: &Entry| newest.is_none_or(|age| entry.modified < now - age);
                 let full = entries.len() == page;
                 let last = entries.last().map(|entry| position(&entry.key, order));
-                entries.retain(|entry| !hidden && old(entry));
+                let by = |key| objects.present.get(key).and_then(|object| object.by);
+                let mine = |entry: &Entry| !own || by(&entry.key) == self.process.actor;
+                entries.retain(|entry| !hidden && old(entry) && mine(entry));
                 Ok((entries, last.filter(|_| full)))
             })?;
             let (entries, last) = entries;
@@ -490,7 +496,8 @@ impl ObjectStore for SimStore {
 
     fn replace(&self, key: &Key, body: &[u8]) -> Result<(), StoreError> {
         self.operate("replace", key.as_str(), None, |objects, modified| {
-            objects.present.insert(key.clone(), Object { body: body.into(), modified });
+            let by = self.process.actor;
+            objects.present.insert(key.clone(), Object { body: body.into(), modified, by });
             Ok(())
         })
     }
