@@ -463,7 +463,7 @@ impl ObjectStore for SimStore {
                 let old = |entry: &Entry| newest.is_none_or(|age| entry.modified < now - age);
                 let full = entries.len() == page;
                 let last = entries.last().map(|entry| position(&entry.key, order));
-                let by = |key| objects.present.get(key).and_then(|object| object.by);
+                let by = |key: &Key| objects.present.get(key).and_then(|object| object.by);
                 let mine = |entry: &Entry| !own || by(&entry.key) == self.process.actor;
                 entries.retain(|entry| !hidden && old(entry) && mine(entry));
                 Ok((entries, last.filter(|_| full)))

@@ -47,6 +47,9 @@ pub(crate) enum FaceError {
     /// A backup left parts out.
     #[error("{0} could not be read and were recorded as zeros")]
     Skipped(String),
+    /// A vault is not sound.
+    #[error("the vault is not sound: {0}")]
+    Damaged(String),
     /// A reclaim could not wait for backups to end.
     #[error("nothing was removed yet: backups are running ({0})")]
     BackupsRunning(String),
@@ -64,6 +67,7 @@ impl Coded for FaceError {
             Self::NoKey => &codes::KEY_MISSING,
             Self::Local { .. } | Self::Output(_) => &codes::LOCAL_IO,
             Self::Skipped(_) => &codes::BACKUP_SKIPPED,
+            Self::Damaged(_) => &codes::VERIFY_DAMAGED,
             Self::BackupsRunning(_) => &codes::RECLAIM_WAITING,
             Self::Bug(_) => &codes::BUG,
         }

@@ -66,12 +66,12 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     seconds.map(Duration::from_secs).ok_or_else(|| format!("{text:?} is longer than ten years"))
 }
 
-/// Parses a percentage: a whole number from 1 to 100, with or without `%`.
-pub(crate) fn percent(text: &str) -> Result<u8, String> {
-    let number = text.strip_suffix('%').unwrap_or(text).parse().ok();
+/// Parses a percentage: above 0, at most 100, with or without `%`.
+pub(crate) fn percent(text: &str) -> Result<f64, String> {
+    let number: Option<f64> = text.strip_suffix('%').unwrap_or(text).parse().ok();
     number
-        .filter(|number| (1..=100).contains(number))
-        .ok_or_else(|| format!("{text:?} is not a whole percentage from 1 to 100"))
+        .filter(|number| *number > 0.0 && *number <= 100.0)
+        .ok_or_else(|| format!("{text:?} is not a percentage above 0, at most 100"))
 }
 
 /// Parses the name of an item or disk.
@@ -209,7 +209,8 @@ mod tests {
         for bad in ["", "5", "h", "1w", "99999999999999d"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
-        assert_eq!((percent("5"), percent("100%")), (Ok(5), Ok(100)));
+        assert_eq!((percent("0.5"), percent("100%")), (Ok(0.5), Ok(100.0)));
+        assert!(percent("NaN").is_err() && percent("inf").is_err());
         assert!(percent("0").is_err() && percent("101").is_err() && percent("x").is_err());
         assert!(threads("0").is_err() && threads("257").is_err());
     }

@@ -269,7 +269,7 @@ impl Show for KeyChanged {
 /// `vault create`, and the first part of `vault show`.
 #[derive(Debug, Serialize)]
 pub(crate) struct VaultView {
-    pub(crate) vault_id: VaultId,
+    pub(crate) vault: VaultId,
     pub(crate) store: String,
     pub(crate) created: Timestamp,
     pub(crate) format: u16,
@@ -282,7 +282,7 @@ pub(crate) struct VaultView {
 impl VaultView {
     pub(crate) fn new(config: &VaultConfig, store: String, slots: Vec<SlotInfo>) -> Self {
         Self {
-            vault_id: config.vault_id,
+            vault: config.vault_id,
             store,
             created: config.created,
             format: config.format,
@@ -297,7 +297,7 @@ impl Show for VaultView {
     fn show(&self) -> String {
         let writers = if self.several_writers { "several at once" } else { "one at a time" };
         let mut facts = vec![
-            ("Vault", self.vault_id.to_string()),
+            ("Vault", self.vault.to_string()),
             ("Store", self.store.clone()),
             ("Created", human::time(self.created)),
             ("Format", self.format.to_string()),
@@ -328,9 +328,9 @@ pub(crate) struct ItemView {
     pub(crate) oldest: Timestamp,
     pub(crate) newest: Timestamp,
     /// Size of all disks of the newest point.
-    pub(crate) size_bytes: u64,
-    /// What all its points have added to the vault when they were made.
-    pub(crate) stored_bytes: u64,
+    pub(crate) protected_bytes: u64,
+    /// What the backups of all its points have added when they ran.
+    pub(crate) added_bytes: u64,
 }
 
 impl ItemView {
@@ -342,16 +342,16 @@ impl ItemView {
                 Some(item) => {
                     item.recovery_points = item.recovery_points.saturating_add(1);
                     item.newest = point.time;
-                    item.size_bytes = point.size_bytes;
-                    item.stored_bytes = item.stored_bytes.saturating_add(point.stored_bytes);
+                    item.protected_bytes = point.size_bytes;
+                    item.added_bytes = item.added_bytes.saturating_add(point.stored_bytes);
                 }
                 None => items.push(Self {
                     item: point.item.clone(),
                     recovery_points: 1,
                     oldest: point.time,
                     newest: point.time,
-                    size_bytes: point.size_bytes,
-                    stored_bytes: point.stored_bytes,
+                    protected_bytes: point.size_bytes,
+                    added_bytes: point.stored_bytes,
                 }),
             }
         }
@@ -366,11 +366,11 @@ impl ItemView {
                 item.recovery_points.to_string(),
                 human::time(item.oldest),
                 human::time(item.newest),
-                human::bytes(item.size_bytes),
-                human::bytes(item.stored_bytes),
+                human::bytes(item.protected_bytes),
+                human::bytes(item.added_bytes),
             ]
         });
-        human::table(["ITEM", "POINTS", "OLDEST", "NEWEST", "SIZE", "STORED"], &[1, 4, 5], rows)
+        human::table(["ITEM", "POINTS", "OLDEST", "NEWEST", "PROTECTED", "ADDED"], &[1, 4, 5], rows)
     }
 }
 

@@ -1,16 +1,23 @@
 //! `vault usage|verify|reclaim|rebuild-index`: looking after a vault.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use clap::Args;
-use strongroom_vault::{ReclaimOptions, ReclaimReport, reclaim};
+use strongroom_engine::Progress;
+use strongroom_vault::{
+    DamagedDisk, RebuildReport, ReclaimOptions, ReclaimReport, UsageOptions, UsageReport,
+    VaultError, VerifyMode, VerifyOptions, VerifyProgress, VerifyReport, reclaim, verify_blind,
+};
 
 use crate::{
     args::{OpenArgs, WorkArgs},
     context::{self, Context},
     error::{FaceError, Failure},
     human,
-    open::open_vault,
+    open::{OpenStore, open_store, open_vault, vault_options},
     out::Show,
     values,
 };
@@ -20,16 +27,22 @@ use crate::{
 #[command(after_help = "\
 Examples:
   strongroom vault usage
-  strongroom vault usage --output json")]
+  strongroom vault usage --content --output json")]
 pub(crate) struct UsageArgs {
+    /// Also find out what each item needs alone, what it shares, and what reclaim could free;
+    /// reads the trees of all recovery points
+    #[arg(long)]
+    content: bool,
+
     #[command(flatten)]
     open: OpenArgs,
 }
 
 impl UsageArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
-        open_vault(context, &self.open, None)?;
-        Err(not_yet("vault usage"))
+        let vault = open_vault(context, &self.open, None)?;
+        let options = UsageOptions { content: self.content };
+        context.out.result(&vault.usage(options, &context.cancel)?)
     }
 }
 
@@ -53,9 +66,9 @@ pub(crate) struct VerifyArgs {
     #[arg(long)]
     blind: bool,
 
-    /// Check a random part only: a whole percentage
+    /// Check a random part of the packs only
     #[arg(long, value_name = "PERCENT", value_parser = values::percent)]
-    sample: Option<u8>,
+    sample: Option<f64>,
 
     /// Replace damaged and missing objects by good copies of a mirror
     #[arg(long)]
@@ -74,10 +87,135 @@ pub(crate) struct VerifyArgs {
 
 impl VerifyArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
-        let limit = context.limit_rate(&self.work);
-        let threads = context.threads(&self.work);
-        tracing::debug!(?limit, threads, self.blind, self.repair, self.resume, sample = ?self.sample);
-        Err(not_yet("vault verify"))
+        let options = VerifyOptions {
+            mode: if self.blind { VerifyMode::Blind } else { VerifyMode::Full },
+            sample: self.sample,
+            repair: self.repair,
+            limit_rate: context.limit_rate(&self.work),
+            threads: context.threads(&self.work).min(64),
+            resume: self.resume,
+            host: context::host(),
+        };
+        let report = if self.blind {
+            let OpenStore { store, .. } = open_store(context, &self.open.vault)?;
+            let vault_options = vault_options(context, self.open.cache_dir.as_ref());
+            context.watched(|progress| {
+                let seen = Seen::new(progress);
+                let hears = |now| seen.verify(now);
+                verify_blind(&store, &vault_options, &options, &hears, &context.cancel)
+            })
+        } else {
+            let vault = open_vault(context, &self.open, None)?;
+            context.watched(|progress| {
+                let seen = Seen::new(progress);
+                vault.verify(&options, &|now| seen.verify(now), &context.cancel)
+            })
+        }?;
+        context.out.result(&report)?;
+        if report.interrupted {
+            return Err(VaultError::Interrupted.into());
+        }
+        if report.clean { Ok(()) } else { Err(FaceError::Damaged(damage(&report)).into()) }
+    }
+}
+
+/// What a verify found, in one line.
+fn damage(report: &VerifyReport) -> String {
+    let mut found = vec![format!(
+        "{} not as written, {} repaired",
+        human::count(report.damaged_objects, "object"),
+        report.repaired_objects
+    )];
+    if report.damaged_recovery_points > 0 {
+        let points = human::count(report.damaged_recovery_points, "recovery point");
+        found.push(format!("{points} not whole"));
+    }
+    if !report.absent_copies.is_empty() {
+        found.push(format!("away: {}", report.absent_copies.join(", ")));
+    }
+    found.join("; ")
+}
+
+/// Passes on what a vault says of its progress, from several threads, to who shows it.
+struct Seen<'p> {
+    progress: &'p Progress,
+    last: Mutex<(u64, u64)>,
+}
+
+impl<'p> Seen<'p> {
+    fn new(progress: &'p Progress) -> Self {
+        Self { progress, last: Mutex::default() }
+    }
+
+    fn verify(&self, now: VerifyProgress) {
+        self.progress.set_stage(now.stage);
+        self.bytes(now.bytes_done, now.bytes_total);
+    }
+
+    /// Takes absolute figures, which may come in any order.
+    fn bytes(&self, done: u64, total: u64) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        self.progress.advance(done.saturating_sub(last.0));
+        self.progress.add_total(total.saturating_sub(last.1));
+        *last = (done.max(last.0), total.max(last.1));
+    }
+}
+
+impl Show for VerifyReport {
+    fn show(&self) -> String {
+        let mut facts = vec![
+            ("Verdict", if self.clean { "sound" } else { "not sound" }.to_owned()),
+            ("Mode", self.mode.to_owned()),
+            ("Packs checked", format!("{} of {}", self.verified_packs, self.packs)),
+        ];
+        if self.resumed_packs > 0 {
+            facts.push(("Checked before", self.resumed_packs.to_string()));
+        }
+        facts.extend([
+            ("Records checked", self.verified_records.to_string()),
+            ("Other objects", self.metadata_objects.to_string()),
+            ("Recovery points", self.recovery_points.to_string()),
+            ("Read", human::bytes(self.read_bytes)),
+            ("Time", human::seconds(self.seconds)),
+        ]);
+        if self.unindexed_packs > 0 {
+            let text = format!("{}; run `strongroom vault rebuild-index`", self.unindexed_packs);
+            facts.push(("Not in the index", text));
+        }
+        facts.extend(self.absent_copies.iter().map(|copy| ("Copy away", copy.clone())));
+        let mut text = human::facts(&facts);
+        if !self.damaged.is_empty() {
+            let rows = self.damaged.iter().flat_map(|damaged| {
+                damaged.copies.iter().map(|copy| {
+                    let repaired = if damaged.repaired { "yes" } else { "no" };
+                    [
+                        damaged.object.clone(),
+                        copy.copy.clone(),
+                        copy.reason.clone(),
+                        repaired.to_owned(),
+                    ]
+                })
+            });
+            text.push('\n');
+            text += &human::table(["OBJECT", "COPY", "WHAT IS WRONG", "REPAIRED"], &[], rows);
+        }
+        if !self.damaged_points.is_empty() {
+            let rows = self.damaged_points.iter().flat_map(|point| {
+                let lost = |disk: Option<&DamagedDisk>| {
+                    [
+                        point.item.clone().unwrap_or_default(),
+                        point.recovery_point.to_string(),
+                        disk.map(|disk| disk.disk.clone()).unwrap_or_default(),
+                        disk.map(|disk| human::bytes(disk.lost_bytes)).unwrap_or_default(),
+                    ]
+                };
+                let disks: Vec<_> = point.disks.iter().map(|disk| lost(Some(disk))).collect();
+                if disks.is_empty() { vec![lost(None)] } else { disks }
+            });
+            text.push('\n');
+            text += &human::table(["ITEM", "RECOVERY POINT", "DISK", "LOST"], &[3], rows);
+        }
+        text
     }
 }
 
@@ -145,8 +283,81 @@ pub(crate) struct RebuildIndexArgs {
 
 impl RebuildIndexArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
-        open_vault(context, &self.open, None)?;
-        Err(not_yet("vault rebuild-index"))
+        let vault = open_vault(context, &self.open, None)?;
+        context.out.say("Reading what every pack says about itself");
+        let report = vault.rebuild_index(&|_, _| {}, &context.cancel)?;
+        context.out.result(&report)
+    }
+}
+
+impl Show for RebuildReport {
+    fn show(&self) -> String {
+        let mut text = human::facts(&[
+            ("Packs in the index", self.packs.to_string()),
+            ("Records", self.records.to_string()),
+            ("Index objects written", self.index_objects_written.to_string()),
+            ("Index objects removed", self.index_objects_removed.to_string()),
+            ("Packs not readable", self.unreadable_packs.to_string()),
+            ("Time", human::seconds(self.seconds)),
+        ]);
+        if !self.unreadable.is_empty() {
+            let rows =
+                self.unreadable.iter().map(|pack| [pack.object.clone(), pack.reason.clone()]);
+            text.push('\n');
+            text += &human::table(["PACK", "WHAT IS WRONG"], &[], rows);
+        }
+        text
+    }
+}
+
+impl Show for UsageReport {
+    fn show(&self) -> String {
+        let packs = |number: u64, bytes: u64| {
+            format!("{} in {}", human::bytes(bytes), human::count(number, "object"))
+        };
+        let mut facts = vec![
+            ("Vault", self.vault.to_string()),
+            ("Recovery points", self.recovery_points.to_string()),
+            ("Disks protected", human::bytes(self.protected_bytes)),
+            ("Held in all", human::bytes(self.total_bytes)),
+            ("  blocks", packs(self.data_packs, self.data_pack_bytes)),
+            ("  tree nodes", packs(self.node_packs, self.node_pack_bytes)),
+            ("  index", packs(self.index_objects, self.index_bytes)),
+            ("  other", packs(self.other_objects, self.other_bytes)),
+        ];
+        if self.condemned_packs > 0 {
+            facts.push(("About to go", packs(self.condemned_packs, self.condemned_bytes)));
+        }
+        if self.deleted_recovery_points > 0 {
+            facts.push(("Deleted points", self.deleted_recovery_points.to_string()));
+        }
+        if let Some(content) = self.content {
+            facts.extend([
+                ("Needed by one item", human::bytes(content.unique_bytes)),
+                ("Needed by several", human::bytes(content.shared_bytes)),
+                ("Reclaim could free", human::bytes(content.reclaimable_bytes)),
+            ]);
+        }
+        let mut text = human::facts(&facts);
+        if self.items.is_empty() {
+            return text;
+        }
+        let rows = self.items.iter().map(|item| {
+            let either = |bytes: Option<u64>| bytes.map_or("?".to_owned(), human::bytes);
+            [
+                item.item.clone(),
+                item.recovery_points.to_string(),
+                human::time(item.oldest),
+                human::time(item.newest),
+                human::bytes(item.protected_bytes),
+                human::bytes(item.added_bytes),
+                either(item.unique_bytes),
+                either(item.shared_bytes),
+            ]
+        });
+        let head = ["ITEM", "POINTS", "OLDEST", "NEWEST", "PROTECTED", "ADDED", "ALONE", "SHARED"];
+        text.push('\n');
+        text + &human::table(head, &[1, 4, 5, 6, 7], rows)
     }
 }
 
@@ -170,8 +381,4 @@ impl Show for ReclaimReport {
             ("Needed of that", human::bytes(self.live_bytes)),
         ])
     }
-}
-
-fn not_yet(what: &str) -> Failure {
-    FaceError::Bug(format!("{what} is not there yet")).into()
 }

@@ -175,17 +175,11 @@ fn a_target_that_is_too_small_is_refused() {
     server.wait().expect("gone");
 }
 
-#[test]
-fn a_damaged_vault_is_noticed() {
-    let lab = Lab::new();
-    lab.disk("d.img", 8, 4, 1);
-    lab.ok("backup --item web --disk system=d.img");
-    let files = lab.vault_files();
-    let (pack, size) = files
-        .iter()
-        .filter(|(path, _)| path.to_string_lossy().contains("packs/data"))
-        .max_by_key(|(_, size)| *size)
-        .expect("a pack");
+/// Flips a bit in the middle of the largest data pack of a vault.
+fn damage(lab: &Lab, vault: &str) {
+    let files = lab.files(vault);
+    let packs = files.iter().filter(|(path, _)| path.to_string_lossy().contains("packs/data"));
+    let (pack, size) = packs.max_by_key(|(_, size)| *size).expect("a pack");
     let mut bytes = fs::read(pack).unwrap();
     let middle = usize::try_from(*size).unwrap() / 2;
     bytes[middle] ^= 1;
@@ -194,7 +188,74 @@ fn a_damaged_vault_is_noticed() {
     permissions.set_readonly(false);
     fs::set_permissions(pack, permissions).unwrap();
     fs::write(pack, bytes).unwrap();
+}
+
+#[test]
+fn a_damaged_vault_is_noticed() {
+    let lab = Lab::new();
+    lab.disk("d.img", 8, 4, 1);
+    lab.ok("backup --item web --disk system=d.img");
+    lab.ok("vault verify");
+    lab.ok("vault verify --blind");
+    lab.ok("vault verify --sample 50");
+    damage(&lab, "vault");
     let restore = "restore disks --item web --recovery-point latest --to out";
     lab.fails(restore, 6, "store.corrupt");
     assert!(!lab.path("out/system.raw").exists());
+
+    let run = lab.run("vault verify --output json");
+    assert_eq!(run.code, 6, "{}", run.stderr);
+    assert!(run.stderr.contains("verify.damaged"), "{}", run.stderr);
+    let report: serde_json::Value = serde_json::from_str(&run.stdout).expect("JSON");
+    assert_eq!(report["clean"], false);
+    let point = &report["damaged_points"][0];
+    assert_eq!((&point["item"], &point["disks"][0]["disk"]), (&"web".into(), &"system".into()));
+    let words = lab.run("vault verify");
+    assert!(words.stdout.contains("not sound") && words.stdout.contains("packs/data"));
+    // Without a key as well; and nothing can repair the only copy.
+    let mut blind = lab.command("vault verify --blind");
+    let blind = Run::of(&blind.env_remove("STRONGROOM_KEY_FILE").output().unwrap());
+    assert_eq!(blind.code, 6, "{}", blind.stderr);
+    assert_eq!(lab.run("vault verify --repair").code, 6);
+}
+
+#[test]
+fn a_mirror_heals_the_other_copy() {
+    let lab = Lab::empty();
+    lab.ok("vault key generate key");
+    lab.ok("vault create --mirror copy");
+    lab.disk("d.img", 8, 4, 1);
+    lab.ok("backup --item web --disk system=d.img");
+    damage(&lab, "vault");
+    assert_eq!(lab.run("vault verify").code, 6);
+    let report = lab.json("vault verify --repair");
+    assert_eq!((&report["clean"], &report["repaired_objects"]), (&true.into(), &1.into()));
+    lab.ok("vault verify");
+
+    damage(&lab, "vault");
+    lab.ok("restore disks --item web --recovery-point latest --to out");
+    lab.assert_same("d.img", "out/system.raw");
+
+    // Either copy is the whole vault.
+    fs::rename(lab.path("vault"), lab.path("gone")).unwrap();
+    let run = lab.ok("restore disks --item web --recovery-point latest --to again --vault copy");
+    assert!(run.stderr.contains("Warning: a copy of the vault is away"), "{}", run.stderr);
+    lab.assert_same("d.img", "again/system.raw");
+    let run = lab.run("vault verify --vault copy");
+    assert_eq!(run.code, 6, "{}", run.stdout);
+    assert!(run.stdout.contains("Copy away"), "{}", run.stdout);
+}
+
+#[test]
+fn a_lost_index_is_rebuilt() {
+    let lab = Lab::new();
+    lab.disk("d.img", 8, 4, 1);
+    lab.ok("backup --item web --disk system=d.img");
+    fs::remove_dir_all(lab.path("vault/index")).unwrap();
+    fs::remove_dir_all(lab.path(".cache/strongroom")).unwrap();
+    let report = lab.json("vault rebuild-index");
+    assert!(report["packs"].as_u64().unwrap() >= 2, "{report:#}");
+    lab.ok("restore disks --item web --recovery-point latest --to out");
+    lab.assert_same("d.img", "out/system.raw");
+    lab.ok("vault verify");
 }

@@ -115,8 +115,13 @@ impl Lab {
 
     /// The names and sizes of all files of the vault.
     pub(crate) fn vault_files(&self) -> Vec<(PathBuf, u64)> {
+        self.files("vault")
+    }
+
+    /// The names and sizes of all files below a folder.
+    pub(crate) fn files(&self, folder: &str) -> Vec<(PathBuf, u64)> {
         let mut files = Vec::new();
-        walk(&self.path("vault"), &mut files);
+        walk(&self.path(folder), &mut files);
         files.sort();
         files
     }
