@@ -169,6 +169,7 @@ pub const HEADER_LEN: usize = size_of::<PackHeader>();
 pub const FOOTER_LEN: usize = size_of::<PackFooter>();
 const ENTRY_LEN: usize = size_of::<RawEntry>();
 const _: () = assert!(HEADER_LEN == 64 && FOOTER_LEN == 32 && ENTRY_LEN == 44);
+const _: () = assert!(SealKey::OVERHEAD == 16 && BASE_LEN == 32);
 
 /// What a pack's header says: enough to derive the pack's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,6 +226,15 @@ pub struct Contents {
 }
 
 impl Contents {
+    /// Bytes of a pack without records. With the share of each record they are its size.
+    pub const FRAME: u64 = 64 + 32 + 16;
+
+    /// Bytes of a pack that are there because of this record.
+    pub fn share_of(entry: &Entry) -> u64 {
+        let base = if entry.kind == RecordKind::BlockDelta { 32 } else { 0 };
+        u64::from(entry.stored_len).saturating_add(44).saturating_add(base)
+    }
+
     /// The delta records with their bases.
     pub fn deltas(&self) -> impl Iterator<Item = (&Entry, Digest)> {
         self.entries

@@ -1,1 +1,34 @@
-//! See the crate description.
+//! A deterministic simulator of the vault: the production code of writers, readers, deletions and
+//! reclaims on a simulated store, clock and chance. One seed is one interleaving.
+//!
+//! ```text
+//!  seed ─▶ run ─▶ actors (threads) ─▶ strongroom-vault ─▶ store ─▶ scheduler: who goes on?
+//!                    │                                      │      faults, pauses, clock jumps
+//!                    └────────▶ world (oracle) ◀────────────┘
+//! ```
+//!
+//! | module      | what it is |
+//! |-------------|------------|
+//! | `scheduler` | the baton: of all actors one runs; simulated time |
+//! | `store`     | objects, handles, faults, the trace |
+//! | `sabotage`  | broken stores, to see that the simulator would notice |
+//! | `clock`     | each host's wrong clock |
+//! | `content`   | model disks made of few different blocks |
+//! | `actors`    | backup, deletion, restore, reclaim |
+//! | `world`     | the oracle: what each recovery point must hold |
+//! | `run`       | one run: from a seed to an outcome |
+//!
+//! For tests only. How to use it when it finds something: `docs/simulation.md`.
+
+mod actors;
+mod clock;
+mod content;
+mod rng;
+mod run;
+mod sabotage;
+mod scheduler;
+mod store;
+mod world;
+
+pub use run::{Outcome, simulate};
+pub use sabotage::Sabotage;

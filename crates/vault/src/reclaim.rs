@@ -17,7 +17,7 @@ mod mark;
 mod sweep;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -33,6 +33,7 @@ use crate::{
     condemned::Condemnation,
     error::Result,
     layout::{self, ItemKey},
+    read::is_damage,
     write::ListedPack,
     writers::Life,
 };
@@ -143,7 +144,8 @@ pub fn reclaim(
         view = View::of(vault, &start)?;
     }
     let mut marks = Marks::new(vault, &view.packs, &condemned);
-    marks.mark_points(&view.points, options.threads, cancel)?;
+    let marked = marks.mark_points(&view.points, options.threads, cancel);
+    marked.or_else(|error| view.explain(vault, error))?;
     let victims = choose(vault, options, &view, &marks, &condemned, &mut report)?;
     if options.dry_run {
         return Ok(report);
@@ -158,13 +160,14 @@ pub fn reclaim(
         return Ok(report);
     }
     // From here on nobody who has not seen the condemnation can publish.
-    let known: HashSet<Ulid> = start.adopted.iter().map(|(id, _)| *id).chain(own).collect();
+    let known: BTreeSet<Ulid> = start.adopted.iter().map(|(id, _)| *id).chain(own).collect();
     sweep::check_alone(vault, &known)?;
     let later = View::of(vault, &start)?;
     if later.differs_from(&view) {
         report.nodes_read = marks.nodes_read();
         marks = Marks::new(vault, &later.packs, &condemned);
-        marks.mark_points(&later.points, options.threads, cancel)?;
+        let marked = marks.mark_points(&later.points, options.threads, cancel);
+        marked.or_else(|error| later.explain(vault, error))?;
     } else {
         marks.set_condemned(&condemned);
     }
@@ -183,10 +186,9 @@ pub fn reclaim(
 }
 
 impl View {
-    /// Lists packs, then index objects, then points: what a point needs is then in the index, and
-    /// what the index has that the packs have not came later and is no concern.
+    /// Lists points, then packs, then index objects: what a listed point needs was stored before
+    /// it, so both others show it, unless another reclaim moves it meanwhile.
     fn of(vault: &Vault, start: &Start) -> Result<Self> {
-        let packs = vault.list_packs()?.into_iter().map(|pack| (pack.id, pack)).collect();
         let mut points: BTreeMap<ItemKey, Vec<PointId>> = BTreeMap::new();
         for entry in vault.list(layout::POINTS)?.iter().filter(|entry| entry.size > 0) {
             if let Some((item, point)) = layout::parse_point(&entry.key)
@@ -195,12 +197,29 @@ impl View {
                 points.entry(item).or_default().push(point);
             }
         }
+        let packs = vault.list_packs()?.into_iter().map(|pack| (pack.id, pack)).collect();
         vault.sync()?;
         Ok(Self { packs, points, sources: vault.index.sources() })
     }
 
     fn differs_from(&self, other: &Self) -> bool {
         self.points != other.points || self.sources != other.sources
+    }
+
+    /// Why something needed was not found: another reclaim has moved it if packs have vanished
+    /// since the view was taken, or removed it if a point has been deleted meanwhile.
+    fn explain(&self, vault: &Vault, error: VaultError) -> Result<()> {
+        if !is_damage(&error) {
+            return Err(error);
+        }
+        let packs: HashSet<PackId> = vault.list_packs()?.into_iter().map(|pack| pack.id).collect();
+        let visible = vault.point_names(None)?.visible;
+        let deleted = self.points.iter().any(|(item, points)| {
+            let left = visible.get(item);
+            !points.iter().all(|point| left.is_some_and(|left| left.contains(point)))
+        });
+        let moved = deleted || self.packs.keys().any(|pack| !packs.contains(pack));
+        Err(if moved { VaultError::ConcurrentReclaim } else { error })
     }
 
     /// Whether there are packs that no index object lists.

@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     ops::ControlFlow,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock, atomic::AtomicBool},
 };
 
 use strongroom_base::{
@@ -71,6 +71,8 @@ pub struct Vault {
     seal_keys: Mutex<Recently<[u8; 32], Arc<SealKey>>>,
     pub(crate) nodes: Mutex<Recently<strongroom_base::Digest, Arc<strongroom_image::Node>>>,
     pub(crate) windows: Windows,
+    /// Whether there is a writer: the index knows the claims of one.
+    pub(crate) writing: AtomicBool,
     /// Lives as long as the vault if the cache folder is a temporary one.
     _temporary: Option<tempfile::TempDir>,
 }
@@ -173,6 +175,7 @@ impl Vault {
             name_key,
             seal_keys: Mutex::new(Recently::new(4096)),
             nodes: Mutex::new(Recently::new(4096)),
+            writing: AtomicBool::new(false),
             _temporary: temporary,
         })
     }

@@ -50,6 +50,26 @@ pub struct Writer {
     uploads: Option<Sender<FinishedPack>>,
     threads: Vec<JoinHandle<()>>,
     finished: bool,
+    _turn: Turn,
+}
+
+/// The right to write through an open vault, whose index knows the claims of one writer: what one
+/// has claimed and not yet stored must not count as known for another.
+struct Turn(Arc<Vault>);
+
+impl Turn {
+    fn take(vault: &Arc<Vault>) -> Result<Self> {
+        if vault.writing.swap(true, Ordering::AcqRel) {
+            return Err(VaultError::Bug("two writers at once need to open the vault twice"));
+        }
+        Ok(Self(Arc::clone(vault)))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.writing.store(false, Ordering::Release);
+    }
 }
 
 /// What the writer's threads share.
@@ -76,7 +96,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Writer {
-    /// Announces a writer that will publish one recovery point of `item`.
+    /// Announces a writer that will publish one recovery point of `item`. An open vault has at
+    /// most one writer at a time.
     pub fn begin(vault: &Arc<Vault>, item: &str, host: &str) -> Result<Self> {
         let item = vault.item_key(item)?;
         let point = PointId::generate(&*vault.options.clock, &*vault.options.entropy);
@@ -95,6 +116,7 @@ impl Writer {
         purpose: &str,
         target: Option<(ItemKey, PointId)>,
     ) -> Result<Self> {
+        let turn = Turn::take(vault)?;
         let id = WriterId::generate(&*vault.options.clock, &*vault.options.entropy);
         let note = WriterNote::new(id, host, vault.options.clock.now(), purpose, target);
         let plain =
@@ -121,6 +143,7 @@ impl Writer {
             uploads: None,
             threads: Vec::new(),
             finished: false,
+            _turn: turn,
         };
         writer.prepare(purpose == "backup")?;
         writer.start_threads();
@@ -133,7 +156,7 @@ impl Writer {
         // condemnation was taken back before is gone from the list.
         let condemned = vault.condemned_packs()?;
         let existing = vault.list_packs()?.into_iter().map(|pack| pack.id).collect();
-        vault.index.set_reliable(existing, condemned);
+        vault.index.begin_run(existing, condemned);
         vault.sync()?;
         let others = vault.writers()?;
         let others = others.into_iter().filter(|writer| writer.id != self.shared.id);

@@ -71,6 +71,8 @@ fn what_was_written_is_read() {
         [(1, Digest::new([1; 32]))]
     );
     assert_eq!(pack_id(&pack.bytes), pack.contents.id);
+    let shares: u64 = pack.contents.entries.iter().map(Contents::share_of).sum();
+    assert_eq!(Contents::FRAME + shares, pack.contents.size);
 }
 
 #[test]

@@ -90,6 +90,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl Loaded {
+    /// The sources that this segment speaks for.
+    fn counting(&self) -> impl Iterator<Item = Ulid> {
+        let rows = self.segment.packs.iter().zip(self.alive.iter()).filter(|(_, alive)| **alive);
+        rows.filter_map(|(pack, _)| self.segment.sources.get(pack.source).copied())
+    }
+}
+
 impl Index {
     /// Opens the cache in `dir`, which is created if need be. Damaged files are removed.
     pub fn open(dir: &Path) -> io::Result<Self> {
@@ -121,9 +129,9 @@ impl Index {
         Ok(index)
     }
 
-    /// Index objects that the segments cover.
+    /// Index objects whose packs some segment has and speaks for.
     pub(crate) fn sources(&self) -> HashSet<Ulid> {
-        self.loaded().iter().flat_map(|loaded| loaded.segment.sources.clone()).collect()
+        self.loaded().iter().flat_map(Loaded::counting).collect()
     }
 
     /// The segments as they are now; they stay readable whatever happens to the index.
@@ -191,8 +199,7 @@ impl Index {
 
     fn push(&self, segment: Segment) {
         let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
-        let known: HashSet<Ulid> =
-            segments.iter().flat_map(|loaded| loaded.segment.sources.clone()).collect();
+        let known: HashSet<Ulid> = segments.iter().flat_map(Loaded::counting).collect();
         let alive = segment
             .packs
             .iter()
@@ -230,17 +237,21 @@ impl Index {
         let mut packs: Vec<PackRow> = Vec::new();
         let mut rows: Vec<Vec<Option<u32>>> = Vec::new();
         for loaded in group {
-            let first = sources.len();
-            sources.extend(&loaded.segment.sources);
-            let new_rows = loaded.segment.packs.iter().zip(loaded.alive.iter());
-            let new_rows = new_rows
-                .map(|(pack, alive)| {
-                    let row = u32::try_from(packs.len()).ok().filter(|_| *alive)?;
-                    let source = first.saturating_add(pack.source);
+            let mut new_rows = Vec::with_capacity(loaded.segment.packs.len());
+            for (pack, alive) in loaded.segment.packs.iter().zip(loaded.alive.iter()) {
+                // A source whose packs do not count is left out with them: the merged segment must
+                // not speak for what it does not have.
+                let id = loaded.segment.sources.get(pack.source).filter(|_| *alive);
+                let row = id.and_then(|_| u32::try_from(packs.len()).ok());
+                if let Some(id) = id {
+                    if sources.last() != Some(id) {
+                        sources.push(*id);
+                    }
+                    let source = sources.len().saturating_sub(1);
                     packs.push(PackRow { source, ..pack.clone() });
-                    Some(row)
-                })
-                .collect();
+                }
+                new_rows.push(row);
+            }
             rows.push(new_rows);
         }
         // Two passes: count what is kept, then write it.
@@ -260,9 +271,13 @@ impl Index {
         Segment::write(&path, &sources, &packs, counts, &mut records, &mut deltas)
     }
 
-    /// Says which packs something new may rely on: those that were seen in the store, after the
-    /// condemnations were read, and that are not condemned. Until this is called none is.
-    pub(crate) fn set_reliable(&self, existing: HashSet<PackId>, condemned: HashSet<PackId>) {
+    /// Begins the run of a writer: says which packs something new may rely on, namely those that
+    /// were seen in the store, after the condemnations were read, and that are not condemned. Until
+    /// this is called none is. What a former run claimed or wrote and did not get into an index
+    /// object is forgotten: it may never have landed.
+    pub(crate) fn begin_run(&self, existing: HashSet<PackId>, condemned: HashSet<PackId>) {
+        self.recent.iter().for_each(|shard| lock(shard).clear());
+        lock(&self.recent_packs).clear();
         *self.reliable.write().unwrap_or_else(PoisonError::into_inner) =
             Reliable { existing, condemned };
     }

@@ -76,9 +76,9 @@ fn claims_are_given_once_and_landed_blocks_are_found() {
         let wanted = (n > 0 && n < 200 && n.is_multiple_of(5)).then(|| digest(999_999));
         assert_eq!(segment.base_of(&digest(n)).expect("reads"), wanted, "{n}");
     }
-    index.set_reliable(HashSet::new(), HashSet::new());
+    index.begin_run(HashSet::new(), HashSet::new());
     assert!(index.claim(&digest(8)).expect("reads"), "nor is a pack that is not in the store");
-    index.set_reliable([pack.id].into(), [pack.id].into());
+    index.begin_run([pack.id].into(), [pack.id].into());
     assert!(index.claim(&digest(7)).expect("reads"), "a condemned pack is not relied upon");
 }
 
@@ -95,6 +95,28 @@ fn packs_of_vanished_objects_are_forgotten() {
     index.set_present(&HashSet::new()).expect("removes");
     assert!(index.is_empty());
     assert_eq!(fs::read_dir(dir.path()).expect("reads").count(), 0);
+}
+
+/// Two processes with one cache folder each wrote a segment of source 1; where one speaks for it,
+/// merging the other must not take the word from it.
+#[test]
+fn a_merged_segment_does_not_speak_for_what_it_left_out() {
+    let dir = tempfile::tempdir().expect("temp");
+    let (one, two) = (Index::open(dir.path()), Index::open(dir.path()));
+    one.expect("opens").add(&[(source(1), &[contents(1, 0..10)])]).expect("writes");
+    two.expect("opens")
+        .add(&[(source(1), &[contents(1, 0..10)]), (source(2), &[contents(2, 10..70)])])
+        .expect("writes");
+    let index = Index::open(dir.path()).expect("opens");
+    // First the large segments are merged, then the small ones.
+    for (n, records) in (3..10).map(|n| (n, 100)).chain((10..17).map(|n| (n, 20))) {
+        let first = u32::from(n) * 100;
+        let contents = contents(n, first..first + records);
+        index.add(&[(source(n), std::slice::from_ref(&contents))]).expect("writes");
+        assert_eq!(index.find(&digest(3)).expect("reads").len(), 1, "{n}");
+    }
+    assert!(index.loaded().len() < 4, "nothing was merged");
+    assert_eq!(Index::open(dir.path()).expect("opens").find(&digest(3)).expect("reads").len(), 1);
 }
 
 #[test]

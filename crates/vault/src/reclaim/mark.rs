@@ -15,7 +15,10 @@ use std::{
 };
 
 use strongroom_base::{Cancel, Digest, PackId, PointId};
-use strongroom_format::{Manifest, pack::RecordKind};
+use strongroom_format::{
+    Manifest,
+    pack::{Contents, RecordKind},
+};
 use strongroom_image::{Image, Node, NodeReader, Visitor, visit_new};
 
 use crate::{
@@ -56,6 +59,7 @@ struct Instance {
     segment: usize,
     number: u64,
     record: RawRecord,
+    pack: PackId,
     place: Use,
 }
 
@@ -107,10 +111,12 @@ impl<'v> Marks<'v> {
                 .map_err(|error| self.vault.local_error(error))?;
             instances.extend(found.drain(..).filter_map(|(record_number, record)| {
                 let place = segment.uses.get(record.row()).copied()?;
+                let pack = segment.loaded.segment.packs.get(record.row())?.id;
                 (place != Use::Gone).then_some(Instance {
                     segment: number,
                     number: record_number,
                     record,
+                    pack,
                     place,
                 })
             }));
@@ -144,7 +150,9 @@ impl<'v> Marks<'v> {
         if instances.iter().any(|instance| self.is_marked(instance)) {
             return Ok(false);
         }
-        let best = instances.iter().max_by_key(|i| (i.place, !is_delta(i), i.segment, i.number));
+        // Of equals the one in the pack of the highest name: the same one next time, whatever the
+        // index looks like then, so that the others' packs become free for good.
+        let best = instances.iter().max_by_key(|i| (i.place, !is_delta(i), i.pack));
         let best = best.ok_or_else(|| VaultError::Lost {
             digest: *digest,
             reason: "a recovery point needs it and no pack has it; nothing was reclaimed"
@@ -232,19 +240,23 @@ impl<'v> Marks<'v> {
         Ok(())
     }
 
-    /// Needed bytes of every pack.
+    /// Needed bytes of every pack, with what the pack itself takes: of a pack that is needed
+    /// altogether these are all its bytes, so that it is never taken for a sparse one.
     pub(super) fn live_by_pack(&self) -> Result<HashMap<PackId, u64>> {
         let mut live = HashMap::new();
         for segment in &self.segments {
             let mut by_row = vec![0_u64; segment.uses.len()];
             self.for_marked(segment, &mut |record| {
-                let bytes = record.entry().map_or(0, |entry| u64::from(entry.stored_len));
+                let bytes = record.entry().map_or(0, |entry| Contents::share_of(&entry));
                 if let Some(sum) = by_row.get_mut(record.row()) {
                     *sum = sum.saturating_add(bytes);
                 }
             })?;
             for (pack, bytes) in segment.loaded.segment.packs.iter().zip(by_row) {
                 let sum: &mut u64 = live.entry(pack.id).or_default();
+                if *sum == 0 && bytes > 0 {
+                    *sum = Contents::FRAME;
+                }
                 *sum = sum.saturating_add(bytes);
             }
         }

@@ -1,7 +1,7 @@
 //! Sweeping: copying what is needed out of condemned packs, checking, deleting.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -28,9 +28,9 @@ const MANY_SMALL: usize = 32;
 
 /// Fails if a condemnation is in force that this reclaim does not know, or one that it knows is
 /// gone: another reclaim is at work, and the two may rely on what the other removes.
-pub(super) fn check_alone(vault: &Vault, known: &HashSet<Ulid>) -> Result<()> {
+pub(super) fn check_alone(vault: &Vault, known: &BTreeSet<Ulid>) -> Result<()> {
     let listed = vault.list(layout::CONDEMNED)?;
-    let now: HashSet<Ulid> =
+    let now: BTreeSet<Ulid> =
         listed.iter().filter_map(|entry| layout::parse_ulid(&entry.key)).collect();
     if now == *known { Ok(()) } else { Err(VaultError::ConcurrentReclaim) }
 }

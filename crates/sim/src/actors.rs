@@ -1,0 +1,382 @@
+//! What actors do: back up, delete, restore, reclaim, each with the vault's own code.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+};
+
+use strongroom_base::{BLOCK_SIZE, Cancel, Digest, PointId};
+use strongroom_format::{Consistency, DiskRecord, Manifest, SourceRecord};
+use strongroom_image::{Builder, Cursor, Image, Node};
+use strongroom_objects::StoreError;
+use strongroom_vault::{
+    Reader, ReclaimOptions, Vault, VaultError, VaultOptions, Writer, keys::KeySource, reclaim,
+};
+
+use crate::{
+    clock::{SimClock, WrongBy},
+    content::{Alphabet, DISK_SIZE, Disk, Letter, scribble},
+    rng::{Rng, SimEntropy},
+    scheduler::ActorId,
+    store::{Process, Role, Shared, SimStore},
+    world::{Stage, World, Wrong, chain},
+};
+
+/// The items that are backed up.
+pub(crate) const ITEMS: [&str; 3] = ["web", "mail", "data"];
+
+/// A machine: what its processes share.
+#[derive(Clone)]
+pub(crate) struct Host {
+    pub(crate) name: String,
+    pub(crate) cache: Option<PathBuf>,
+    pub(crate) wrong_by: WrongBy,
+}
+
+/// What all actors of a run share.
+pub(crate) struct Scene {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) world: Arc<World>,
+    pub(crate) key: KeySource,
+    pub(crate) pack_size: usize,
+}
+
+/// A process with an open vault.
+pub(crate) struct Run {
+    pub(crate) vault: Arc<Vault>,
+    pub(crate) process: Arc<Process>,
+    pub(crate) rng: Rng,
+    host: String,
+}
+
+impl Scene {
+    /// Starts a process and opens the vault in it.
+    pub(crate) fn open(
+        &self,
+        actor: Option<ActorId>,
+        host: &Host,
+        role: Role,
+        name: &str,
+        mut rng: Rng,
+    ) -> Result<Run, VaultError> {
+        let process = Arc::new(Process {
+            actor,
+            name: name.to_owned(),
+            role,
+            crashed: false.into(),
+            faulted: false.into(),
+            wrong_by: Arc::clone(&host.wrong_by),
+        });
+        let store = SimStore { shared: Arc::clone(&self.shared), process: Arc::clone(&process) };
+        let scheduler = Arc::clone(&self.shared.scheduler);
+        let clock = SimClock { scheduler, actor, wrong_by: Arc::clone(&host.wrong_by) };
+        let options = VaultOptions {
+            cache_dir: host.cache.clone(),
+            clock: Arc::new(clock),
+            entropy: Arc::new(SimEntropy::new(rng.next())),
+            uploaders: 0,
+            pack_size: self.pack_size,
+            beats: false,
+        };
+        let opened = Vault::open(Arc::new(store), &self.key, options);
+        match opened {
+            Ok(vault) => Ok(Run { vault: Arc::new(vault), process, rng, host: host.name.clone() }),
+            Err(error) => {
+                let faulted = process.faulted.load(Ordering::Relaxed);
+                if !faulted {
+                    self.world.fail(format!("{name}: opening the vault: {}", chain(&error)));
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Run {
+    /// Whether it may fail in any way.
+    pub(crate) fn faulted(&self) -> bool {
+        self.process.faulted.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn crashed(&self) -> bool {
+        self.process.crashed.load(Ordering::Relaxed)
+    }
+
+    /// Backs up an item whose disks have been written to since some visible point.
+    pub(crate) fn backup(&mut self, scene: &Scene) {
+        let item = self.rng.choose(ITEMS, "web");
+        let mut point = None;
+        let result = self.try_backup(&scene.world, item, &mut point);
+        let Some(point) = point else {
+            return self.judge(scene, "backup", result.err());
+        };
+        match result {
+            Ok(()) => {
+                scene.world.update(point, |truth| truth.published = Stage::Done);
+                scene.shared.note(&self.process.name, &format!("published {point}"));
+            }
+            Err(error) => {
+                let expired = matches!(error, VaultError::Expired { .. });
+                if expired {
+                    scene.world.update(point, |truth| truth.published = Stage::Never);
+                }
+                // A writer that was given up may find anything gone.
+                let name = format!("/{point}");
+                let void = scene
+                    .shared
+                    .names("points/")
+                    .iter()
+                    .any(|(key, len)| *len == 0 && key.ends_with(&name));
+                if !void {
+                    self.judge(scene, "backup", Some(error));
+                }
+            }
+        }
+    }
+
+    fn try_backup(
+        &mut self,
+        world: &World,
+        item: &'static str,
+        named: &mut Option<PointId>,
+    ) -> Result<(), VaultError> {
+        let vault = Arc::clone(&self.vault);
+        let mut writer = Writer::begin(&vault, item, &self.host)?;
+        let point = writer.point().ok_or(VaultError::Bug("a backup without a point"))?;
+        let parent = vault.latest(item)?;
+        let known = parent.as_ref().and_then(|parent| world.truth(parent.id));
+        let mut disks = known.map_or_else(Vec::new, |truth| truth.disks);
+        if disks.is_empty() {
+            disks = vec![("vda".to_owned(), Disk::new()), ("vdb".to_owned(), Disk::new())];
+        }
+        for (_, disk) in &mut disks {
+            scribble(disk, &mut self.rng);
+        }
+        // Known before it can be visible.
+        world.expect(point, item, disks.clone());
+        *named = Some(point);
+        let mut records = Vec::new();
+        for (name, disk) in &disks {
+            let old = parent.as_ref().and_then(|p| p.disks.iter().find(|old| old.name == *name));
+            let old = old.map(|old| Image::new(old.size_bytes, old.root)).transpose();
+            let old = old.map_err(|_| VaultError::Bug("a parent of an impossible size"))?;
+            let image = self.store_disk(world, &writer, old, disk)?;
+            records.push(disk_record(name, image));
+        }
+        writer.finish_packs()?;
+        let now = vault.clock().now();
+        let manifest = Manifest {
+            format: Manifest::FORMAT,
+            id: point,
+            item: item.to_owned(),
+            time: now,
+            completed: now,
+            consistency: Consistency::Crash,
+            evidence: Vec::new(),
+            host: self.host.clone(),
+            software: "simulator".to_owned(),
+            parent: parent.map(|parent| parent.id),
+            disks: records,
+            bundle: None,
+            locked_until: None,
+            tags: BTreeMap::new(),
+        };
+        writer.publish(&manifest)
+    }
+
+    /// What the engine does with a disk, in one thread.
+    fn store_disk(
+        &mut self,
+        world: &World,
+        writer: &Writer,
+        parent: Option<Image>,
+        disk: &Disk,
+    ) -> Result<Image, VaultError> {
+        let vault = Arc::clone(&self.vault);
+        let image_error = |error| match error {
+            strongroom_image::Error::Store(error) => error,
+            _ => VaultError::Bug("a tree that cannot be"),
+        };
+        let sink = |digest, encoded: &[u8]| writer.store_node(digest, encoded);
+        let mut builder =
+            Builder::new(vault.hasher(), DISK_SIZE, parent, &*vault, sink).map_err(image_error)?;
+        let mut cursor = parent.map(|parent| Cursor::new(parent, &*vault));
+        let mut blocks = Blocks {
+            vault: &vault,
+            writer,
+            reader: vault.reader(),
+            base: vec![0; BLOCK_SIZE],
+            deltas: !self.rng.once_in(4),
+        };
+        for index in 0..3_u64 {
+            let old = match &mut cursor {
+                Some(cursor) => cursor.leaf(index).map_err(image_error)?,
+                None => None,
+            };
+            let old = old.map_or_else(Node::empty, |leaf| (*leaf.node).clone());
+            let mut node = Node::empty();
+            for (place, letter) in disk.range(index << 8..(index + 1) << 8) {
+                let slot = u8::try_from(place & 255).unwrap_or(0);
+                let digest = world.digest(*letter);
+                if old.get(slot) != digest {
+                    blocks.store(digest, old.get(slot), *letter)?;
+                }
+                node.set(slot, digest);
+            }
+            if node != old {
+                builder.set_leaf(index, &node).map_err(image_error)?;
+            }
+        }
+        builder.finish().map_err(image_error)
+    }
+
+    /// Deletes some visible point.
+    pub(crate) fn delete(&mut self, scene: &Scene) {
+        let points = match self.vault.points(None) {
+            Ok(points) => points,
+            Err(error) => return self.judge(scene, "listing points", Some(error)),
+        };
+        let Some(victim) = self.rng.pick(&points) else { return };
+        scene.world.update(victim.id, |truth| {
+            if truth.deleted == Stage::No {
+                truth.deleted = Stage::Open;
+            }
+        });
+        match self.vault.delete_point(&victim.item, victim.id, &self.host) {
+            Ok(()) => {
+                scene.world.update(victim.id, |truth| truth.deleted = Stage::Done);
+                scene.shared.note(&self.process.name, &format!("deleted {}", victim.id));
+            }
+            // Somebody else was faster.
+            Err(VaultError::PointNotFound { .. })
+                if scene.world.truth(victim.id).is_some_and(|truth| truth.deleted != Stage::No) => {
+            }
+            Err(error) => self.judge(scene, "deletion", Some(error)),
+        }
+    }
+
+    /// Restores some visible point; it must succeed unless the point is deleted meanwhile.
+    pub(crate) fn restore(&mut self, scene: &Scene) {
+        let points = match self.vault.points(None) {
+            Ok(points) => points,
+            Err(error) => return self.judge(scene, "listing points", Some(error)),
+        };
+        let Some(point) = self.rng.pick(&points) else { return };
+        let Some(truth) = scene.world.truth(point.id) else {
+            return scene.world.fail(format!("{}: nobody made {}", self.process.name, point.id));
+        };
+        let result = scene.world.restore(&self.vault, point, &truth, &mut HashSet::new());
+        let now = scene.world.truth(point.id).map_or(Stage::No, |truth| truth.deleted);
+        match result {
+            Ok(()) => scene.shared.note(&self.process.name, &format!("restored {}", point.id)),
+            Err(Wrong::Vault(_)) if now != Stage::No => {}
+            Err(Wrong::Vault(error)) => self.judge(scene, "restore", Some(error)),
+            Err(Wrong::Content(what)) => {
+                scene.world.fail(format!("{}: restored {}: {what}", self.process.name, point.id));
+            }
+        }
+    }
+
+    /// Reclaims.
+    pub(crate) fn reclaim(&mut self, scene: &Scene, options: &ReclaimOptions) {
+        match reclaim(&self.vault, options, &Cancel::new()) {
+            Ok(report) => {
+                let line = format!(
+                    "reclaimed {} packs, waits for {}",
+                    report.packs_removed,
+                    report.waiting_for.len()
+                );
+                scene.shared.note(&self.process.name, &line);
+            }
+            Err(VaultError::ConcurrentReclaim) => {
+                scene.shared.note(&self.process.name, "gives way to another reclaim");
+            }
+            Err(error) => self.judge(scene, "reclaim", Some(error)),
+        }
+    }
+
+    /// Decides whether an error may be.
+    fn judge(&self, scene: &Scene, what: &str, error: Option<VaultError>) {
+        let Some(error) = error else { return };
+        scene.shared.note(&self.process.name, &format!("{what} failed: {}", chain(&error)));
+        let fault = matches!(
+            error,
+            VaultError::Store(StoreError::Unavailable { .. }) | VaultError::Aborted
+        );
+        if !(fault && self.faulted()) {
+            scene.world.fail(format!("{}: {what}: {}", self.process.name, chain(&error)));
+        }
+    }
+}
+
+/// How a reclaim is done in a run.
+pub(crate) fn reclaim_options(rng: &mut Rng, host: &str) -> ReclaimOptions {
+    ReclaimOptions {
+        dry_run: rng.once_in(20),
+        wait: std::time::Duration::from_secs(rng.choose([0, 60, 3_600, 36_000], 3_600)),
+        poll: std::time::Duration::from_secs(rng.choose([2, 60], 2)),
+        compact_below: rng.choose([0, 50, 50, 95], 50),
+        merge_below: rng.choose([0, 25, 90], 25),
+        threads: 1,
+        host: host.to_owned(),
+    }
+}
+
+fn disk_record(name: &str, image: Image) -> DiskRecord {
+    DiskRecord {
+        name: name.to_owned(),
+        size_bytes: image.size(),
+        root: image.root(),
+        allocated_bytes: None,
+        changed_bytes: 0,
+        read_bytes: 0,
+        deduplicated_bytes: 0,
+        stored_bytes: 0,
+        seconds: 0.0,
+        source: SourceRecord {
+            location: "model".to_owned(),
+            format: "raw".to_owned(),
+            changes_from: "ranges".to_owned(),
+            checkpoint: None,
+        },
+        skipped: Vec::new(),
+    }
+}
+
+/// What the engine does with a block.
+struct Blocks<'a> {
+    vault: &'a Vault,
+    writer: &'a Writer,
+    reader: Reader<'a>,
+    base: Vec<u8>,
+    deltas: bool,
+}
+
+impl Blocks<'_> {
+    fn store(&mut self, digest: Digest, old: Digest, letter: Letter) -> Result<(), VaultError> {
+        let local = |source| VaultError::Local { path: "index cache".into(), source };
+        if !self.vault.index().claim(&digest).map_err(local)? {
+            return Ok(());
+        }
+        let alphabet = Alphabet::get();
+        let base = if self.deltas && !old.is_hole() {
+            match self.reader.delta_base(&old, &mut self.base) {
+                Err(error @ VaultError::Store(_)) => return Err(error),
+                base => base.unwrap_or(None),
+            }
+        } else {
+            None
+        };
+        let of = |base| Some((base, alphabet.letter(&self.base)?));
+        let delta =
+            base.and_then(of).and_then(|(base, old)| Some((base, alphabet.delta(letter, old)?)));
+        let (base, (kind, payload)) = match delta {
+            Some((base, delta)) => (Some(base), delta),
+            None => (None, alphabet.full(letter)),
+        };
+        self.writer.store_block(kind, digest, BLOCK_SIZE, base, &payload)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,56 @@
+//! Stores that break a promise, or hide a step of the protocol from somebody: with each of them
+//! data is lost sooner or later, and the simulator must notice.
+
+use jiff::SignedDuration;
+
+use crate::store::Role;
+
+/// What is broken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sabotage {
+    /// Nothing.
+    #[default]
+    None,
+    /// Writers do not see condemnations: they rely on packs that are about to go.
+    WritersSeeNoCondemnations,
+    /// Reclaims do not see writers: they do not wait for anybody.
+    ReclaimsSeeNoWriters,
+    /// Reclaims do not see recovery points of the last hour.
+    ReclaimsSeeOldPoints,
+    /// Reclaims do not see each other's condemnations.
+    ReclaimsSeeNoCondemnations,
+    /// A create-only put of a recovery point replaces what is there: a writer that was expired
+    /// publishes all the same.
+    PutsOverwrite,
+    /// Deleted packs vanish an hour late: after their condemnation.
+    PacksVanishLate,
+    /// Some packs are acknowledged and never written.
+    PutsAreForgotten,
+}
+
+impl Sabotage {
+    /// Whether a listing shows nothing.
+    pub(crate) fn hides(self, role: Role, prefix: &str) -> bool {
+        match self {
+            Self::WritersSeeNoCondemnations => role == Role::Writer && prefix == "condemned/",
+            Self::ReclaimsSeeNoWriters => role == Role::Reclaim && prefix == "writers/",
+            _ => false,
+        }
+    }
+
+    /// Whether a listing shows only what the process has put itself.
+    pub(crate) fn hides_others(self, role: Role, prefix: &str) -> bool {
+        self == Self::ReclaimsSeeNoCondemnations && role == Role::Reclaim && prefix == "condemned/"
+    }
+
+    /// How old an object must be to be listed.
+    pub(crate) fn newest_listed(self, role: Role, prefix: &str) -> Option<SignedDuration> {
+        let old = self == Self::ReclaimsSeeOldPoints && role == Role::Reclaim;
+        (old && prefix == "points/").then(|| SignedDuration::from_hours(1))
+    }
+
+    /// Whether an object vanishes only some time after its deletion.
+    pub(crate) fn deletes_late(self, name: &str) -> bool {
+        self == Self::PacksVanishLate && name.starts_with("packs/")
+    }
+}
