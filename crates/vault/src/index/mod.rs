@@ -40,6 +40,9 @@ pub struct Index {
     reliable: RwLock<Reliable>,
     recent: [Mutex<HashMap<Digest, Recent>>; SHARDS],
     recent_packs: Mutex<HashMap<PackId, Arc<PackInfo>>>,
+    /// Held while segments are added, merged or forgotten, so that no thread undoes or repeats
+    /// what another does. Readers do not need it.
+    changing: Mutex<()>,
 }
 
 const SHARDS: usize = 16;
@@ -123,6 +126,7 @@ impl Index {
             reliable: RwLock::default(),
             recent: std::array::from_fn(|_| Mutex::default()),
             recent_packs: Mutex::default(),
+            changing: Mutex::default(),
         };
         let present = segments.iter().flat_map(|s| s.sources.iter().copied()).collect();
         index.install(segments, &present);
@@ -163,6 +167,7 @@ impl Index {
 
     /// Says which index objects exist in the vault; what came from others is forgotten.
     pub(crate) fn set_present(&self, present: &HashSet<Ulid>) -> io::Result<()> {
+        let _changing = lock(&self.changing);
         let mut kept = Vec::new();
         for Loaded { segment, .. } in self.loaded() {
             if segment.sources.iter().any(|source| present.contains(source)) {
@@ -177,6 +182,7 @@ impl Index {
 
     /// Adds the packs of index objects as one segment.
     pub(crate) fn add(&self, objects: &[(Ulid, &[Contents])]) -> io::Result<()> {
+        let _changing = lock(&self.changing);
         let mut draft = Draft::new();
         for (source, (_, packs)) in objects.iter().enumerate() {
             packs.iter().for_each(|contents| draft.add(contents, source));

@@ -286,7 +286,8 @@ impl Segment {
             .saturating_add(filter.words().len().saturating_mul(8))
             .saturating_add(pages.saturating_mul(8))
             .saturating_add(32);
-        let temporary = path.with_extension("new");
+        // Another process that shares the folder may make the same segment now.
+        let temporary = path.with_extension(format!("{}.new", std::process::id()));
         let file = File::create(&temporary)?;
         let start = u64::try_from(front_len.saturating_add(HEADER_LEN)).unwrap_or(u64::MAX);
         let mut writer = BufWriter::with_capacity(1 << 20, &file);

@@ -120,6 +120,29 @@ fn a_merged_segment_does_not_speak_for_what_it_left_out() {
 }
 
 #[test]
+fn threads_that_add_at_once_merge_every_segment_once() {
+    for _ in 0..10 {
+        let dir = tempfile::tempdir().expect("temp");
+        let index = Index::open(dir.path()).expect("opens");
+        std::thread::scope(|scope| {
+            for thread in 0..4_u8 {
+                let index = &index;
+                scope.spawn(move || {
+                    for nth in 0..16_u8 {
+                        let number = thread * 16 + nth + 1;
+                        let first = u32::from(number) * 50;
+                        let pack = contents(number, first..first + 50);
+                        index.add(&[(source(number), &[pack])]).expect("writes");
+                    }
+                });
+            }
+        });
+        assert_eq!(index.len(), 4 * 16 * 50);
+        assert!((50..3250).all(|n| index.find(&digest(n)).expect("reads").len() == 1));
+    }
+}
+
+#[test]
 fn damaged_files_are_dropped() {
     let dir = tempfile::tempdir().expect("temp");
     Index::open(dir.path())
