@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -47,6 +48,7 @@ impl Product<'_> {
             let mut random = Rng::new(4);
             let words: Vec<String> = (0..4).map(|_| format!("{:016x}", random.bits())).collect();
             fs::write(&key, words.concat())?;
+            fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
         }
         self.bench.quietly(self.command(&["vault", "create"])).map(|_| ())
     }
