@@ -17,12 +17,14 @@
 //! | `actors`    | backup, deletion, restore, reclaim |
 //! | `world`     | the oracle: what each recovery point must hold |
 //! | `run`       | one run: from a seed to an outcome |
+//! | `explore`   | many seeds |
 //!
 //! For tests only. How to use it when it finds something: `docs/simulation.md`.
 
 mod actors;
 mod clock;
 mod content;
+mod explore;
 mod rng;
 mod run;
 mod sabotage;
@@ -30,5 +32,6 @@ mod scheduler;
 mod store;
 mod world;
 
+pub use explore::{Explored, explore};
 pub use run::{Outcome, simulate};
 pub use sabotage::Sabotage;

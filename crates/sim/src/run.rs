@@ -42,7 +42,7 @@ pub struct Outcome {
     /// Steps of the interleaving.
     pub steps: u64,
     /// Recovery points that were published.
-    pub published: usize,
+    pub published: u64,
 }
 
 impl std::fmt::Display for Outcome {

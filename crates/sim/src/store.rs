@@ -284,7 +284,7 @@ impl SimStore {
     }
 
     /// Takes a step and learns the operation's fate.
-    fn step(&self, changes: bool) -> Fate {
+    fn step(&self, name: &str, changes: bool) -> Fate {
         let scheduler = &self.shared.scheduler;
         let Some(actor) = self.process.actor else { return Fate::Fine };
         let faults = *lock(&self.shared.faults);
@@ -307,8 +307,12 @@ impl SimStore {
             return Fate::Crash;
         }
         let mut faults = lock(&self.shared.faults);
+        // The few operations that decide something fail more often.
+        let decides = ["points/", "condemned/", "index/", "writers/"];
+        let decides = changes && decides.iter().any(|prefix| name.starts_with(prefix));
+        let one_in = if decides { faults.one_in.div_ceil(8) } else { faults.one_in };
         let fate = scheduler.random(|rng| {
-            if faults.left == 0 || !rng.once_in(faults.one_in) {
+            if faults.left == 0 || !rng.once_in(one_in) {
                 return Fate::Fine;
             }
             let later = Duration::from_secs(rng.choose([1, 60, 7_200], 1));
@@ -341,7 +345,7 @@ impl SimStore {
             return Err(self.unavailable(action, name, "the process has crashed"));
         }
         let watched = self.is_watched(name);
-        let fate = if watched { self.step(change.is_some()) } else { Fate::Fine };
+        let fate = if watched { self.step(name, change.is_some()) } else { Fate::Fine };
         let now = true_time(&self.shared.scheduler);
         let since = self.shared.scheduler.now();
         let mut objects = lock(&self.shared.objects);

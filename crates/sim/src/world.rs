@@ -86,8 +86,10 @@ impl World {
     }
 
     /// How many points were reported as published.
-    pub(crate) fn published(&self) -> usize {
-        lock(&self.points).values().filter(|truth| truth.published == Stage::Done).count()
+    pub(crate) fn published(&self) -> u64 {
+        let points = lock(&self.points);
+        let published = points.values().filter(|truth| truth.published == Stage::Done);
+        u64::try_from(published.count()).unwrap_or(u64::MAX)
     }
 
     /// Checks, while nothing else runs, that the vault shows the points that it must and no

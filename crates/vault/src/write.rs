@@ -340,8 +340,9 @@ impl Writer {
             .encode()
             .map_err(|source| VaultError::Format { what: "the manifest", source })?;
         let vault = Arc::clone(&self.shared.vault);
-        let put = vault.put_sealed(SealedKind::Manifest, &layout::point(item, point), &plain)?;
+        let put = vault.put_sealed(SealedKind::Manifest, &layout::point(item, point), &plain);
         self.finished = true;
+        let put = put.or_else(|error| self.decide(item, point, error))?;
         // The point exists, or never will: a note that stays behind is swept up by others.
         if let Err(error) = vault.remove_writer(self.shared.id) {
             tracing::warn!(%error, "the writer's note stays for the next reclaim");
@@ -349,6 +350,22 @@ impl Writer {
         match put {
             Put::Created => Ok(()),
             Put::Exists => Err(VaultError::Expired { point }),
+        }
+    }
+
+    /// After a put that failed, the manifest may be there, may still come, or never: a void decides.
+    /// Without a decision the writer's note stays, and whoever expires it decides.
+    fn decide(&self, item: ItemKey, point: PointId, error: VaultError) -> Result<Put> {
+        let vault = &self.shared.vault;
+        match vault.store.put_new(&layout::point(item, point), b"") {
+            Ok(Put::Created) => {
+                // What stays of the note is swept up by others.
+                vault.remove_writer(self.shared.id).ok();
+                Err(error)
+            }
+            Ok(Put::Exists) if vault.manifest(item, point)?.is_some() => Ok(Put::Created),
+            Ok(Put::Exists) => Ok(Put::Exists),
+            Err(_) => Err(error),
         }
     }
 

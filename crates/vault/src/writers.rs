@@ -184,12 +184,10 @@ impl Vault {
     }
 
     /// Makes sure that a writer will never publish, and removes its objects. False if it has
-    /// published already.
+    /// published already. A dead process needs it, too: what it sent last may still be on its way.
     pub(crate) fn expire(&self, writer: &Seen) -> Result<bool> {
         let mut expired = true;
-        if writer.life != Life::Dead
-            && let Some((item, point)) = writer.note.as_ref().and_then(WriterNote::target)
-        {
+        if let Some((item, point)) = writer.note.as_ref().and_then(WriterNote::target) {
             expired = self.store.put_new(&layout::point(item, point), b"")? == Put::Created;
         }
         self.remove_writer(writer.id)?;
