@@ -161,8 +161,7 @@ fn spans_of(vault: &Vault, wanted: Wanted) -> Result<Vec<Span>> {
     for (digest, blocks) in wanted {
         let mut place = vault.places(&digest)?.into_iter().next();
         if place.is_none() {
-            // Reclaim may have moved it since the index was read.
-            vault.sync()?;
+            vault.look_again()?;
             place = vault.places(&digest)?.into_iter().next();
         }
         let reason = "no pack of the index holds it".to_owned();
