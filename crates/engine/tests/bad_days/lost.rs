@@ -263,7 +263,7 @@ fn caches_may_vanish_rot_or_belong_to_another_vault() {
 
 #[test]
 fn a_reclaim_with_a_rotten_cache_deletes_nothing_that_is_needed() {
-    for nth in 0..30_usize {
+    for nth in 0..12_usize {
         let place = Place::new();
         let [(first, _), (second, new)] = two_points(&place);
         place.open().delete_point("web01", first, "here").expect("delete");

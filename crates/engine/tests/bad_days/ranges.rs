@@ -32,7 +32,7 @@ fn ranges_of_a_first_backup_and_of_a_resized_disk_miss_nothing() {
     let place = Place::new();
     let vault = place.open();
     let mut disk = Disk::with_noise(1, 300);
-    let mut backup = |disk: &Disk, changed: &[u64], from: &str| {
+    let backup = |disk: &Disk, changed: &[u64], from: &str| {
         let copy = Arc::new(disk.copy());
         let mut part = source("vda", &copy);
         part.changed = Some(ranges(changed));
