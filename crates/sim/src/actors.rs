@@ -204,7 +204,6 @@ impl Run {
             Builder::new(vault.hasher(), DISK_SIZE, parent, &*vault, sink).map_err(image_error)?;
         let mut cursor = parent.map(|parent| Cursor::new(parent, &*vault));
         let mut blocks = Blocks {
-            vault: &vault,
             writer,
             reader: vault.reader(),
             base: vec![0; BLOCK_SIZE],
@@ -347,7 +346,6 @@ fn disk_record(name: &str, image: Image) -> DiskRecord {
 
 /// What the engine does with a block.
 struct Blocks<'a> {
-    vault: &'a Vault,
     writer: &'a Writer,
     reader: Reader<'a>,
     base: Vec<u8>,
@@ -356,8 +354,7 @@ struct Blocks<'a> {
 
 impl Blocks<'_> {
     fn store(&mut self, digest: Digest, old: Digest, letter: Letter) -> Result<(), VaultError> {
-        let local = |source| VaultError::Local { path: "index cache".into(), source };
-        if !self.vault.index().claim(&digest).map_err(local)? {
+        if !self.writer.claim(&digest)? {
             return Ok(());
         }
         let alphabet = Alphabet::get();

@@ -23,6 +23,7 @@ mod reclaim;
 mod usage;
 mod vault;
 mod verify;
+mod whole;
 mod write;
 mod writers;
 

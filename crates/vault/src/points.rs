@@ -148,22 +148,34 @@ impl Vault {
         self.manifest(key, point)?.ok_or_else(missing)
     }
 
-    /// The newest visible point of an item, if there is one.
+    /// The newest visible point of an item, if there is one: the one whose backup began last.
     pub fn latest(&self, item: &str) -> Result<Option<Manifest>> {
         let key = self.item_key(item)?;
         let mut names = self.point_names(Some(key))?;
-        let points = names.visible.remove(&key).unwrap_or_default();
-        // Ids sort by their creation; a clock that jumped back is put right by the times inside,
-        // as far as they are near the newest.
-        let mut newest: Option<Manifest> = None;
-        for point in points.into_iter().rev().take(8) {
-            if let Some(manifest) = self.manifest(key, point)?
-                && newest.as_ref().is_none_or(|newest| manifest.time > newest.time)
-            {
-                newest = Some(manifest);
+        // Ids of an item ascend in the order in which its backups began, whatever the clocks.
+        for point in names.visible.remove(&key).unwrap_or_default().into_iter().rev() {
+            if let Some(manifest) = self.manifest(key, point)? {
+                return Ok(Some(manifest));
             }
         }
-        Ok(newest)
+        Ok(None)
+    }
+
+    /// A new id for a point of an item: of this moment, but after all points of the item, so that
+    /// a clock that was ahead or jumps back does not make an older point the newest.
+    pub(crate) fn new_point(&self, item: ItemKey) -> Result<PointId> {
+        let (clock, entropy) = (&*self.options.clock, &*self.options.entropy);
+        let fresh = PointId::generate(clock, entropy);
+        let names = self.list(&format!("{}{item}/", layout::POINTS))?;
+        let newest = names.iter().filter_map(|entry| layout::parse_point(&entry.key)).max();
+        let Some((_, newest)) = newest.filter(|(_, newest)| *newest >= fresh) else {
+            return Ok(fresh);
+        };
+        // The upper 48 bits are milliseconds.
+        let (newest, fresh) =
+            (u128::from_be_bytes(newest.to_bytes()), u128::from_be_bytes(fresh.to_bytes()));
+        let later = (newest >> 80).saturating_add(1).min(0xffff_ffff_ffff) << 80;
+        Ok(PointId::from_bytes((later | (fresh & ((1 << 80) - 1))).to_be_bytes()))
     }
 
     /// Deletes a point: it is no longer visible, and reclaim may remove it.

@@ -50,6 +50,11 @@ impl Vault {
         self.index.find(digest).map_err(|error| self.local_error(error))
     }
 
+    /// The bases that a digest's deltas may have.
+    pub(crate) fn bases_of(&self, digest: &Digest) -> Result<Vec<Digest>> {
+        self.index.bases_of(digest).map_err(|error| self.local_error(error))
+    }
+
     /// A stretch of a data pack, as it is.
     pub fn fetch(&self, pack: &PackId, range: ByteRange) -> Result<Vec<u8>> {
         Ok(self.store.get_range(&layout::pack(PackKind::Data, pack), range)?)
@@ -133,6 +138,7 @@ impl Vault {
                         tracing::warn!(pack = %place.pack, %error, "reading a record failed");
                         last = Some(error);
                         if self.heal_pack(place.header.kind, &place.pack)? == Heal::Lost {
+                            self.index.distrust(place.pack);
                             continue;
                         }
                         match read(&place) {
@@ -143,9 +149,8 @@ impl Vault {
                     Err(error) => return Err(error),
                 }
             }
-            // Reclaim may have moved it since the index was read.
             if round == 0 {
-                self.sync()?;
+                self.look_again()?;
             }
         }
         match last {
@@ -154,6 +159,16 @@ impl Vault {
                 digest: *digest,
                 reason: "no pack of the index holds it".to_owned(),
             }),
+        }
+    }
+
+    /// Brings the index up to date when something was not found: reclaim may have moved it since
+    /// the index was read, or the cache is damaged, which is looked into once.
+    pub fn look_again(&self) -> Result<()> {
+        if self.checked.swap(true, std::sync::atomic::Ordering::Relaxed) {
+            self.sync()
+        } else {
+            self.sync_checked()
         }
     }
 

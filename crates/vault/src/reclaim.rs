@@ -132,6 +132,8 @@ pub fn reclaim(
         return Err(VaultError::Degraded { copies });
     }
     let mut report = ReclaimReport { dry_run: options.dry_run, ..ReclaimReport::default() };
+    // The index decides what is deleted: it must be what the vault says, to the bit.
+    vault.sync_checked()?;
     let start = Start {
         tombstones: vault.point_names(None)?.deleted.into_iter().collect(),
         adopted: vault.condemnations()?,

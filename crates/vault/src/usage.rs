@@ -330,9 +330,10 @@ impl Content<'_> {
         }
         if kind == RecordKind::BlockDelta
             && let Some(segment) = self.loaded.get(segment).map(|l| Arc::clone(&l.segment))
-            && let Some(base) = segment.base_of(digest).map_err(|error| vault.local_error(error))?
         {
-            self.mark(&base)?;
+            for base in segment.bases_of(digest).map_err(|error| vault.local_error(error))? {
+                self.mark(&base)?;
+            }
         }
         Ok(true)
     }

@@ -71,8 +71,8 @@ pub struct Vault {
     seal_keys: Mutex<Recently<[u8; 32], Arc<SealKey>>>,
     pub(crate) nodes: Mutex<Recently<strongroom_base::Digest, Arc<strongroom_image::Node>>>,
     pub(crate) windows: Windows,
-    /// Whether there is a writer: the index knows the claims of one.
-    pub(crate) writing: AtomicBool,
+    /// Whether the index cache was checked as a whole since it was opened.
+    pub(crate) checked: AtomicBool,
     /// Lives as long as the vault if the cache folder is a temporary one.
     _temporary: Option<tempfile::TempDir>,
 }
@@ -175,7 +175,7 @@ impl Vault {
             name_key,
             seal_keys: Mutex::new(Recently::new(4096)),
             nodes: Mutex::new(Recently::new(4096)),
-            writing: AtomicBool::new(false),
+            checked: false.into(),
             _temporary: temporary,
         })
     }
@@ -341,6 +341,12 @@ impl Vault {
             }
         }
         self.add_batch(&mut batch)
+    }
+
+    /// Checks the whole index cache, makes anew what is damaged, and brings it up to date.
+    pub(crate) fn sync_checked(&self) -> Result<()> {
+        self.index.drop_damaged().map_err(|error| self.local_error(error))?;
+        self.sync()
     }
 
     fn add_batch(

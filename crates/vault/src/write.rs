@@ -38,6 +38,8 @@ use crate::{
 
 /// Bytes after which a node pack is closed: small, as a run writes few nodes.
 pub(crate) const NODE_PACK: usize = 8 * 1024 * 1024;
+/// Parts of the set of claims, so that threads seldom wait for each other.
+const SHARDS: usize = 16;
 /// How often a writer shows that it lives.
 const BEAT_EVERY: Duration = Duration::from_mins(1);
 
@@ -50,26 +52,6 @@ pub struct Writer {
     uploads: Option<Sender<FinishedPack>>,
     threads: Vec<JoinHandle<()>>,
     finished: bool,
-    _turn: Turn,
-}
-
-/// The right to write through an open vault, whose index knows the claims of one writer: what one
-/// has claimed and not yet stored must not count as known for another.
-struct Turn(Arc<Vault>);
-
-impl Turn {
-    fn take(vault: &Arc<Vault>) -> Result<Self> {
-        if vault.writing.swap(true, Ordering::AcqRel) {
-            return Err(VaultError::Bug("two writers at once need to open the vault twice"));
-        }
-        Ok(Self(Arc::clone(vault)))
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.0.writing.store(false, Ordering::Release);
-    }
 }
 
 /// What the writer's threads share.
@@ -83,6 +65,9 @@ struct Shared {
     indexed: AtomicU64,
     /// Contents of durable packs that are in no index object yet.
     landed: Mutex<Vec<Contents>>,
+    /// Digests that this writer stores and that no index object lists yet. Of this writer alone:
+    /// another one may fail before its packs are durable and listed.
+    claims: [Mutex<HashSet<Digest>>; SHARDS],
     failure: Mutex<Option<VaultError>>,
     failed: std::sync::atomic::AtomicBool,
     beats: AtomicU64,
@@ -96,11 +81,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Writer {
-    /// Announces a writer that will publish one recovery point of `item`. An open vault has at
-    /// most one writer at a time.
+    /// Announces a writer that will publish one recovery point of `item`.
     pub fn begin(vault: &Arc<Vault>, item: &str, host: &str) -> Result<Self> {
         let item = vault.item_key(item)?;
-        let point = PointId::generate(&*vault.options.clock, &*vault.options.entropy);
+        let point = vault.new_point(item)?;
         Self::announce(vault, host, "backup", Some((item, point)))
     }
 
@@ -116,7 +100,6 @@ impl Writer {
         purpose: &str,
         target: Option<(ItemKey, PointId)>,
     ) -> Result<Self> {
-        let turn = Turn::take(vault)?;
         let id = WriterId::generate(&*vault.options.clock, &*vault.options.entropy);
         let note = WriterNote::new(id, host, vault.options.clock.now(), purpose, target);
         let plain =
@@ -129,6 +112,7 @@ impl Writer {
             stored: AtomicU64::new(0),
             indexed: AtomicU64::new(0),
             landed: Mutex::default(),
+            claims: std::array::from_fn(|_| Mutex::default()),
             failure: Mutex::default(),
             failed: false.into(),
             beats: AtomicU64::new(0),
@@ -143,7 +127,6 @@ impl Writer {
             uploads: None,
             threads: Vec::new(),
             finished: false,
-            _turn: turn,
         };
         writer.prepare(purpose == "backup")?;
         writer.start_threads();
@@ -155,8 +138,8 @@ impl Writer {
         // In this order: a pack that is condemned later waits for this writer; one whose
         // condemnation was taken back before is gone from the list.
         let condemned = vault.condemned_packs()?;
-        let existing = vault.list_packs()?.into_iter().map(|pack| pack.id).collect();
-        vault.index.begin_run(existing, condemned);
+        let existing: HashSet<_> = vault.list_packs()?.into_iter().map(|pack| pack.id).collect();
+        vault.index.set_reliable(existing.clone(), condemned);
         vault.sync()?;
         let others = vault.writers()?;
         let others = others.into_iter().filter(|writer| writer.id != self.shared.id);
@@ -169,12 +152,18 @@ impl Writer {
             });
             return Err(VaultError::Busy { store: vault.store.name(), who });
         }
-        // While a copy is missing nobody may be declared dead, and nothing can be deleted.
-        if adopt && !gone.is_empty() && vault.store.degraded().is_empty() {
+        // Packs that no index object lists: of an interrupted run, or the index object is lost.
+        // While others write, they are more likely theirs.
+        let indexed = vault.index.packs();
+        let unlisted = existing.iter().any(|pack| !indexed.contains_key(pack));
+        if adopt && (!gone.is_empty() || unlisted && active.is_empty()) {
             let adopted = vault.adopt_leftovers()?;
             tracing::info!(packs = adopted, "found packs of an interrupted run");
-            for writer in gone {
-                vault.expire(&writer)?;
+            // While a copy is missing nobody may be declared dead, and nothing can be deleted.
+            if vault.store.degraded().is_empty() {
+                for writer in gone {
+                    vault.expire(&writer)?;
+                }
             }
         }
         Ok(())
@@ -214,7 +203,18 @@ impl Writer {
         load(&self.shared.stored).saturating_add(load(&self.shared.indexed))
     }
 
-    /// Stores a block that [`crate::Index::claim`] gave to the caller. Returns its sealed bytes.
+    /// Asks whether the caller must store this digest. True is given to one caller only; to the
+    /// others the digest counts as known, as it will be when this writer publishes.
+    pub fn claim(&self, digest: &Digest) -> Result<bool> {
+        if lock(self.shared.claims_of(digest)).contains(digest) {
+            return Ok(false);
+        }
+        let index = &self.shared.vault.index;
+        let known = index.find_reliable(digest).map_err(|e| self.shared.vault.local_error(e))?;
+        Ok(known.is_none() && lock(self.shared.claims_of(digest)).insert(*digest))
+    }
+
+    /// Stores a block that [`Self::claim`] gave to the caller. Returns its sealed bytes.
     pub fn store_block(
         &self,
         kind: RecordKind,
@@ -228,8 +228,7 @@ impl Writer {
 
     /// Stores a tree node unless the vault has it.
     pub fn store_node(&self, digest: Digest, encoded: &[u8]) -> Result<()> {
-        let vault = &self.shared.vault;
-        if vault.index.claim(&digest).map_err(|error| vault.local_error(error))? {
+        if self.claim(&digest)? {
             self.append(PackKind::Node, RecordKind::Node, digest, encoded.len(), None, encoded)?;
         }
         Ok(())
@@ -394,6 +393,11 @@ impl Drop for Writer {
 }
 
 impl Shared {
+    fn claims_of(&self, digest: &Digest) -> &Mutex<HashSet<Digest>> {
+        let number = usize::from(digest.as_bytes()[31] & 15);
+        self.claims.get(number).unwrap_or(&self.claims[0])
+    }
+
     fn fail(&self, error: VaultError) {
         let mut failure = lock(&self.failure);
         if !self.failed.swap(true, Ordering::Relaxed) {
@@ -410,7 +414,7 @@ impl Shared {
         self.vault.store.put_new(&key, &bytes)?;
         lock(&self.spare).push(bytes);
         self.stored.fetch_add(contents.size, Ordering::Relaxed);
-        self.vault.index.landed(&contents);
+        self.vault.index.landed(contents.id);
         let records = {
             let mut landed = lock(&self.landed);
             landed.push(contents);
@@ -425,24 +429,31 @@ impl Shared {
         if packs.is_empty() {
             return Ok(());
         }
+        let digests: Vec<Digest> =
+            packs.iter().flat_map(|pack| pack.entries.iter().map(|entry| entry.digest)).collect();
         let stored = self.vault.put_index(packs)?;
         self.indexed.fetch_add(stored, Ordering::Relaxed);
+        // The index has them now.
+        for digest in digests {
+            lock(self.claims_of(&digest)).remove(&digest);
+        }
         Ok(())
     }
 
     fn beat_until_stopped(&self) {
         let mut stopped = lock(&self.stop.0);
         loop {
+            // The stop may have come before this thread began to wait.
+            if *stopped {
+                return;
+            }
             let (guard, timeout) = self
                 .stop
                 .1
                 .wait_timeout(stopped, BEAT_EVERY)
                 .unwrap_or_else(PoisonError::into_inner);
             stopped = guard;
-            if *stopped {
-                return;
-            }
-            if timeout.timed_out() {
+            if timeout.timed_out() && !*stopped {
                 drop(stopped);
                 if let Err(error) = self.beat() {
                     // One missed beat is no harm; a store that is gone shows at the next put.

@@ -158,7 +158,16 @@ impl Vault {
             }
         }
         for writer in &mut seen {
-            writer.note = self.writer_note(writer.id)?;
+            writer.note = match self.writer_note(writer.id) {
+                Ok(note) => note,
+                Err(error @ (VaultError::Object { .. } | VaultError::UnknownKey { .. })) => {
+                    // Nobody knows which point to forbid it: it counts as active until its note
+                    // is repaired or removed. That holds up reclaim, but no backup.
+                    tracing::warn!(%error, "the note of a writer cannot be read");
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let silence = now.duration_since(writer.last_heard);
             writer.life = match &writer.note {
                 Some(note) if note.is_dead(&here) => Life::Dead,

@@ -7,7 +7,7 @@ use strongroom_format::{
     codec::{Encoder, Encoding},
     pack::RecordKind,
 };
-use strongroom_vault::{Reader, Vault, VaultError, Writer};
+use strongroom_vault::{Reader, Vault, Writer, is_damage};
 
 use super::{DiskWork, Filled};
 use crate::error::{EngineError, Result};
@@ -77,12 +77,7 @@ impl<'a> Worker<'a> {
         old: Digest,
         block: &[u8; BLOCK_SIZE],
     ) -> Result<()> {
-        let claimed = self
-            .vault
-            .index()
-            .claim(&digest)
-            .map_err(|source| VaultError::Local { path: "index cache".into(), source })?;
-        if !claimed {
+        if !self.writer.claim(&digest)? {
             work.deduplicated_blocks.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         }
@@ -109,7 +104,7 @@ impl<'a> Worker<'a> {
         match self.reader.delta_base(old, &mut self.base) {
             Ok(base) => Ok(base),
             // A damaged old version must not stop the new one from being stored in full.
-            Err(error) if matches!(error, VaultError::Store(_)) => Err(EngineError::Vault(error)),
+            Err(error) if !is_damage(&error) => Err(EngineError::Vault(error)),
             Err(error) => {
                 tracing::warn!(%error, "no delta: the previous version of a block cannot be read");
                 Ok(None)

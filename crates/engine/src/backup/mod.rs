@@ -106,6 +106,24 @@ pub fn backup(
     progress: &Progress,
     cancel: &Cancel,
 ) -> Result<BackupReport> {
+    match attempt(vault, request, progress, cancel, true) {
+        Err(error) if is_damage_of_vault(&error) => {
+            // By a new writer: of the failed one, not everything that it has claimed is stored.
+            tracing::warn!(%error, "{READ_ALL}");
+            attempt(vault, request, progress, cancel, false)
+        }
+        other => other,
+    }
+}
+
+/// Backs up, building upon the parent point or not.
+fn attempt(
+    vault: &Arc<Vault>,
+    request: &BackupRequest,
+    progress: &Progress,
+    cancel: &Cancel,
+    inherit: bool,
+) -> Result<BackupReport> {
     let clock = Arc::clone(vault.clock());
     let started = clock.monotonic();
     let time = request.time.unwrap_or_else(|| clock.now());
@@ -115,10 +133,7 @@ pub fn backup(
     }
     progress.set_stage("preparing");
     let mut writer = Writer::begin(vault, &request.item, &request.host)?;
-    let parent = match request.parent {
-        Some(point) => Some(vault.point(&request.item, point)?),
-        None => vault.latest(&request.item)?,
-    };
+    let parent = if inherit { find_parent(vault, request)? } else { None };
     let jobs = plan_jobs(request, parent.as_ref(), progress)?;
     progress.set_stage("reading");
     let images = run(vault, &writer, &jobs, request, cancel)?;
@@ -158,6 +173,38 @@ pub fn backup(
     })
 }
 
+const READ_ALL: &str =
+    "the parent point has lost content: everything is read, and what is lost is stored again";
+
+/// The point to build upon. None if there is none, or if content of it is gone: it would be missed
+/// by the new point as well.
+fn find_parent(vault: &Vault, request: &BackupRequest) -> Result<Option<Manifest>> {
+    let parent = match request.parent {
+        Some(point) => Some(vault.point(&request.item, point)?),
+        None => vault.latest(&request.item)?,
+    };
+    let Some(parent) = parent else { return Ok(None) };
+    let image = |disk: &DiskRecord| {
+        Image::new(disk.size_bytes, disk.root)
+            .map_err(|source| EngineError::Size { name: disk.name.clone(), source })
+    };
+    let images: Vec<_> = parent.disks.iter().map(image).collect::<Result<_>>()?;
+    if vault.holds(&images)? {
+        return Ok(Some(parent));
+    }
+    tracing::warn!(point = %parent.id, "{READ_ALL}");
+    Ok(None)
+}
+
+/// Whether a tree that the vault should have cannot be read, and no copy of it helped.
+fn is_damage_of_vault(error: &EngineError) -> bool {
+    match error {
+        EngineError::Vault(error) => strongroom_vault::is_damage(error),
+        EngineError::Image { .. } => true,
+        _ => false,
+    }
+}
+
 /// Decides for every disk what it is compared with and what says which parts changed.
 fn plan_jobs<'a>(
     request: &'a BackupRequest,
@@ -173,15 +220,27 @@ fn plan_jobs<'a>(
         Image::new(size, strongroom_base::Digest::HOLE).map_err(size_error)?;
         let image = old.map(|old| Image::new(old.size_bytes, old.root)).transpose();
         let image = image.map_err(size_error)?;
-        let (changed, changes_from) = match (image, &disk.changed, source.changed()) {
-            (Some(image), Some(ranges), _) => {
-                (Some(with_resize(ranges, image.size(), size)), "ranges")
-            }
-            (Some(image), None, Some(bitmap)) => {
-                (Some(with_resize(bitmap, image.size(), size)), "bitmap")
-            }
-            (None, _, _) | (Some(_), None, None) => (None, "all"),
-        };
+        // Whoever says what changed means "since the last backup", and means its own: what
+        // another host has backed up meanwhile it cannot know of.
+        let known = request.parent.is_some() || parent.is_some_and(|p| p.host == request.host);
+        if !known && parent.is_some() && (disk.changed.is_some() || source.changed().is_some()) {
+            tracing::warn!(disk = %disk.name, "the newest point is of another host: everything is compared");
+        }
+        let (changed, changes_from) =
+            match (image.filter(|_| known), &disk.changed, source.changed()) {
+                (Some(_), Some(ranges), _) => (Some(ranges), "ranges"),
+                (Some(_), None, Some(bitmap)) => (Some(bitmap), "bitmap"),
+                (None, _, _) | (Some(_), None, None) => (None, "all"),
+            };
+        let changed = changed.zip(old).map(|(changed, old)| {
+            // What the parent has only as zeros, since it could not be read, is read again.
+            let skipped = old.skipped.iter();
+            let skipped =
+                skipped.filter_map(|range| ByteRange::new(range.offset, range.length).ok());
+            let all =
+                changed.iter().chain(skipped.map(|r| r.intersect(ByteRange::between(0, size))));
+            with_resize(&RangeSet::from_unsorted(all.collect()), old.size_bytes, size)
+        });
         if let Some(end) = disk.changed.as_ref().map(RangeSet::end).filter(|end| *end > size) {
             return Err(EngineError::Ranges { name: disk.name.clone(), size, end });
         }
@@ -252,6 +311,14 @@ impl Job<'_> {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let mut skipped = work.skipped.lock().unwrap_or_else(PoisonError::into_inner).clone();
         skipped.sort_by_key(|range| range.offset);
+        skipped.dedup_by(|next, last| {
+            let touches = last.offset.saturating_add(last.length) >= next.offset;
+            if touches {
+                let end = next.offset.saturating_add(next.length);
+                last.length = last.length.max(end.saturating_sub(last.offset));
+            }
+            touches
+        });
         let done_after = *work.done_after.lock().unwrap_or_else(PoisonError::into_inner);
         DiskBackupReport {
             name: work.name.clone(),
@@ -368,12 +435,16 @@ impl Reader<'_> {
         while failure.go_on() {
             // The buffer first: units are then handed out in the order in which they are read.
             let Ok(mut buffer) = self.buffers.recv() else { break };
-            let unit = self.planner.lock().unwrap_or_else(PoisonError::into_inner).next()?;
-            let Some(unit) = unit else {
+            let unit = self.planner.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let unit = unit.and_then(|unit| match unit {
+                Some(unit) => self.fill(&unit, &mut buffer, rate).map(|()| Some(unit)),
+                None => Ok(None),
+            });
+            // The buffer goes back whatever happens: others may wait for it.
+            let Ok(Some(unit)) = unit else {
                 self.give.send(buffer).ok();
-                break;
+                return unit.map(|_| ());
             };
-            self.fill(&unit, &mut buffer, rate)?;
             let leaves = self.leaves.clone();
             let filled = Filled { job: self.job, leaves, unit, buffer };
             if self.units.send(filled).is_err() {

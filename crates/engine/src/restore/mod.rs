@@ -40,6 +40,9 @@ const WRITERS: usize = 4;
 /// Blocks written with one call: 2 MiB.
 const RUN_BLOCKS: usize = 32;
 
+/// Bytes of a hole that are made zero with one call at most.
+const CLEAR_AT_ONCE: u64 = 64 << 30;
+
 /// One disk during its restore.
 struct Job<'a> {
     name: &'a str,
@@ -76,6 +79,20 @@ impl Job<'_> {
     fn clear(&self, block: u64, blocks: u64) -> Result<()> {
         let range = self.range(block, blocks);
         self.target.write_zeroes(range).map_err(|source| self.disk_error(source))?;
+        self.written_blocks.fetch_add(blocks, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Makes a large hole zero, piece by piece: a target may need a while for each.
+    fn clear_range(&self, range: ByteRange) -> Result<()> {
+        let mut start = range.offset();
+        while start < range.end() {
+            let end = start.saturating_add(CLEAR_AT_ONCE).min(range.end());
+            let piece = ByteRange::between(start, end);
+            self.target.write_zeroes(piece).map_err(|source| self.disk_error(source))?;
+            start = end;
+        }
+        let blocks = range.len().div_ceil(BLOCK_SIZE_U64);
         self.written_blocks.fetch_add(blocks, Ordering::Relaxed);
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use strongroom_base::{BLOCK_SIZE_U64, ByteRange, Digest, LEAF_SPAN, PackId};
+use strongroom_disk::ExtentKind;
 use strongroom_image::{Cursor, Node};
 use strongroom_vault::{Location, Vault, VaultError};
 
@@ -53,13 +54,24 @@ pub(super) fn plan_disk(
     let error = |source| job.image_error(source);
     let mut first = 0;
     while first < job.image.leaves() && failure.go_on() {
-        if blank {
-            // A blank target needs nothing where there are holes.
-            let next = cursor.next_leaf(first).map_err(error)?.map(|leaf| leaf.index);
-            let next = next.unwrap_or(job.image.leaves());
-            let skipped = job.range(blocks_of(first), blocks_of(next.saturating_sub(first)));
-            progress.advance(skipped.len());
+        // Where the image has nothing, the target is not gone through leaf by leaf.
+        let next = cursor.next_leaf(first).map_err(error)?.map(|leaf| leaf.index);
+        let mut next = next.unwrap_or(job.image.leaves());
+        if job.compare {
+            next = next.min(next_data_of_target(job, first, next)?);
+        }
+        if next > first {
+            let gap = job.range(blocks_of(first), blocks_of(next.saturating_sub(first)));
+            if job.compare {
+                let blocks = job.image.block_range(gap);
+                let blocks = blocks.end.saturating_sub(blocks.start);
+                job.compared_blocks.fetch_add(blocks, std::sync::atomic::Ordering::Relaxed);
+            } else if !blank {
+                job.clear_range(gap)?;
+            }
+            progress.advance(gap.len());
             first = next;
+            continue;
         }
         let window = first..first.saturating_add(WINDOW_LEAVES).min(job.image.leaves());
         first = window.end;
@@ -96,6 +108,23 @@ pub(super) fn plan_disk(
         }
     }
     Ok(())
+}
+
+/// The first leaf from `first` on, and before `end`, in which the target may have data.
+fn next_data_of_target(job: &Job<'_>, first: u64, end: u64) -> Result<u64> {
+    let bytes = |leaf: u64| leaf.saturating_mul(LEAF_SPAN).min(job.image.size());
+    let mut rest = ByteRange::between(bytes(first), bytes(end));
+    while !rest.is_empty() {
+        let extents = job.target.extents(rest).map_err(|source| job.disk_error(source))?;
+        let data = extents.iter().find(|extent| extent.kind == ExtentKind::Data);
+        if let Some(data) = data {
+            let at = data.range.offset().max(rest.offset());
+            return Ok(at.checked_div(LEAF_SPAN).unwrap_or(0));
+        }
+        let done = extents.last().map_or(rest.end(), |extent| extent.range.end());
+        rest = ByteRange::between(done, rest.end());
+    }
+    Ok(end)
 }
 
 const fn blocks_of(leaves: u64) -> u64 {
@@ -161,8 +190,7 @@ fn spans_of(vault: &Vault, wanted: Wanted) -> Result<Vec<Span>> {
     for (digest, blocks) in wanted {
         let mut place = vault.places(&digest)?.into_iter().next();
         if place.is_none() {
-            // Reclaim may have moved it since the index was read.
-            vault.sync()?;
+            vault.look_again()?;
             place = vault.places(&digest)?.into_iter().next();
         }
         let reason = "no pack of the index holds it".to_owned();

@@ -22,17 +22,41 @@ use strongroom_vault::{
     keys::{KeySource, generate_key_file},
 };
 
+/// A temporary folder in memory where that exists: these tests would mostly wait for disks.
+pub fn temporary() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("temp")
+}
+
 pub struct Place {
     dir: tempfile::TempDir,
+    vault: PathBuf,
 }
 
 impl Place {
     pub fn new() -> Self {
-        let dir = tempfile::tempdir().expect("temp");
+        let dir = temporary();
+        let vault = dir.path().join("vault");
+        Self::with(dir, vault)
+    }
+
+    /// With the vault in a folder elsewhere.
+    pub fn with_vault_in(vault: PathBuf) -> Self {
+        Self::with(temporary(), vault)
+    }
+
+    fn with(dir: tempfile::TempDir, vault: PathBuf) -> Self {
         generate_key_file(&dir.path().join("key"), &SystemEntropy).expect("key");
-        let place = Self { dir };
+        let place = Self { dir, vault };
         drop(place.create());
         place
+    }
+
+    pub fn folder(&self) -> Folder {
+        Folder::open(&self.vault, Arc::new(SystemEntropy)).expect("folder")
+    }
+
+    pub fn vault_path(&self) -> &Path {
+        &self.vault
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -52,53 +76,38 @@ impl Place {
     }
 
     pub fn create(&self) -> Vault {
-        let store = Folder::create(&self.path("vault"), Arc::new(SystemEntropy)).expect("folder");
-        Vault::create(
-            Arc::new(store),
-            &self.key(),
-            "test",
-            Conditional::Honoured,
-            vec![],
-            self.options(),
-        )
-        .expect("vault")
+        let store = Folder::create(&self.vault, Arc::new(SystemEntropy)).expect("folder");
+        self.create_in(Arc::new(store))
+    }
+
+    pub fn create_in(&self, store: Arc<dyn ObjectStore>) -> Vault {
+        Vault::create(store, &self.key(), "test", Conditional::Honoured, vec![], self.options())
+            .expect("vault")
     }
 
     pub fn open(&self) -> Arc<Vault> {
-        let store: Arc<dyn ObjectStore> =
-            Arc::new(Folder::open(&self.path("vault"), Arc::new(SystemEntropy)).expect("folder"));
+        self.open_in(Arc::new(self.folder()))
+    }
+
+    pub fn open_in(&self, store: Arc<dyn ObjectStore>) -> Arc<Vault> {
         Arc::new(Vault::open(store, &self.key(), self.options()).expect("opens"))
     }
 
     pub fn backup(&self, vault: &Arc<Vault>, disks: &[(&str, Option<RangeSet>)]) -> BackupReport {
-        let disks = disks
-            .iter()
-            .map(|(name, changed)| {
-                let path = self.path(&format!("{name}.raw"));
-                let source = open_source(&DiskSpec::from_path(&path), &OpenOptions::default());
-                BackupDisk {
-                    name: (*name).to_owned(),
-                    location: path.display().to_string(),
-                    source: Arc::from(source.expect("source")),
-                    changed: changed.clone(),
-                }
-            })
-            .collect();
-        let request = BackupRequest {
-            item: "web01".to_owned(),
-            disks,
-            tags: BTreeMap::new(),
-            time: None,
-            consistency: Consistency::Crash,
-            evidence: vec![],
-            parent: None,
-            host: "here".to_owned(),
-            skip_bad_blocks: false,
-            deltas: Deltas::Auto,
-            threads: 2,
-            limit_rate: None,
-        };
-        backup(vault, &request, &Progress::new(), &Cancel::new()).expect("backup")
+        let disks = disks.iter().map(|(name, changed)| self.disk(name, changed.clone())).collect();
+        backup(vault, &request("web01", disks), &Progress::new(), &Cancel::new()).expect("backup")
+    }
+
+    /// The file `name`.raw as a disk.
+    pub fn disk(&self, name: &str, changed: Option<RangeSet>) -> BackupDisk {
+        let path = self.path(&format!("{name}.raw"));
+        let source = open_source(&DiskSpec::from_path(&path), &OpenOptions::default());
+        BackupDisk {
+            name: name.to_owned(),
+            location: path.display().to_string(),
+            source: Arc::from(source.expect("source")),
+            changed,
+        }
     }
 
     pub fn restore(
@@ -126,6 +135,23 @@ impl Place {
             limit_rate: None,
         };
         restore(vault, &request, &Progress::new(), &Cancel::new()).expect("restore")
+    }
+}
+
+pub fn request(item: &str, disks: Vec<BackupDisk>) -> BackupRequest {
+    BackupRequest {
+        item: item.to_owned(),
+        disks,
+        tags: BTreeMap::new(),
+        time: None,
+        consistency: Consistency::Crash,
+        evidence: vec![],
+        parent: None,
+        host: "here".to_owned(),
+        skip_bad_blocks: false,
+        deltas: Deltas::Auto,
+        threads: 2,
+        limit_rate: None,
     }
 }
 

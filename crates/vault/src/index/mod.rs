@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  index/<ulid> objects of the vault ──sync──▶ segments (sorted local files, few bits in memory)
-//!  packs written by this run ──landed──▶ recent (in memory) ──flush──▶ index object + segment
+//!  packs written by this run ──▶ index object ──▶ segment
 //! ```
 //!
 //! A record counts only while the index object that it came from exists in the vault; reclaim
@@ -22,7 +22,7 @@ use std::{
 };
 
 use strongroom_base::{Digest, PackId};
-use strongroom_format::pack::{Contents, Entry, Header};
+use strongroom_format::pack::{Contents, Header, RecordKind};
 use ulid::Ulid;
 
 pub use segment::Location;
@@ -38,46 +38,23 @@ pub struct Index {
     segments: RwLock<Vec<Loaded>>,
     /// Packs that something new may rely on.
     reliable: RwLock<Reliable>,
-    recent: [Mutex<HashMap<Digest, Recent>>; SHARDS],
-    recent_packs: Mutex<HashMap<PackId, Arc<PackInfo>>>,
     /// Held while segments are added, merged or forgotten, so that no thread undoes or repeats
     /// what another does. Readers do not need it.
     changing: Mutex<()>,
 }
-
-const SHARDS: usize = 16;
 
 /// What a writer saw when it began, and what it has written since.
 #[derive(Default)]
 struct Reliable {
     existing: HashSet<PackId>,
     condemned: HashSet<PackId>,
+    /// Packs that could not be read, as far as this process has tried.
+    lost: HashSet<PackId>,
 }
 
 impl Reliable {
     fn contains(&self, pack: &PackId) -> bool {
-        self.existing.contains(pack) && !self.condemned.contains(pack)
-    }
-}
-
-/// A digest that this run has seen or written.
-enum Recent {
-    /// Claimed by a worker; its pack is not durable yet.
-    Pending,
-    /// In a durable pack that no segment has yet.
-    Landed(Arc<PackInfo>, Entry),
-}
-
-/// A pack that no segment has yet.
-struct PackInfo {
-    id: PackId,
-    size: u64,
-    header: Header,
-}
-
-impl PackInfo {
-    fn location(&self, entry: Entry) -> Location {
-        Location { pack: self.id, pack_size: self.size, header: self.header, entry }
+        self.existing.contains(pack) && !self.condemned.contains(pack) && !self.lost.contains(pack)
     }
 }
 
@@ -124,8 +101,6 @@ impl Index {
             dir: dir.to_owned(),
             segments: RwLock::new(Vec::new()),
             reliable: RwLock::default(),
-            recent: std::array::from_fn(|_| Mutex::default()),
-            recent_packs: Mutex::default(),
             changing: Mutex::default(),
         };
         let present = segments.iter().flat_map(|s| s.sources.iter().copied()).collect();
@@ -180,6 +155,29 @@ impl Index {
         Ok(())
     }
 
+    /// Drops segments whose records are damaged; the next sync makes them again. Returns how many.
+    pub(crate) fn drop_damaged(&self) -> io::Result<usize> {
+        let _changing = lock(&self.changing);
+        self.drop_damaged_now()
+    }
+
+    /// As [`Self::drop_damaged`], for whoever is changing the segments already.
+    fn drop_damaged_now(&self) -> io::Result<usize> {
+        let mut damaged = HashSet::new();
+        for Loaded { segment, .. } in self.loaded() {
+            if !segment.is_sound()? {
+                tracing::warn!(path = %segment.path.display(), "damaged index cache file dropped");
+                remove(&segment.path)?;
+                damaged.insert(segment.path.clone());
+            }
+        }
+        if !damaged.is_empty() {
+            let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+            segments.retain(|loaded| !damaged.contains(&loaded.segment.path));
+        }
+        Ok(damaged.len())
+    }
+
     /// Adds the packs of index objects as one segment.
     pub(crate) fn add(&self, objects: &[(Ulid, &[Contents])]) -> io::Result<()> {
         let _changing = lock(&self.changing);
@@ -191,15 +189,6 @@ impl Index {
         let Some(name) = sources.iter().max() else { return Ok(()) };
         let segment = draft.write(&self.dir.join(format!("{name}.segment")), &sources)?;
         self.push(segment);
-        let landed: HashSet<PackId> =
-            objects.iter().flat_map(|(_, packs)| packs.iter().map(|pack| pack.id)).collect();
-        for shard in &self.recent {
-            lock(shard).retain(|_, recent| match recent {
-                Recent::Pending => true,
-                Recent::Landed(pack, _) => !landed.contains(&pack.id),
-            });
-        }
-        lock(&self.recent_packs).retain(|id, _| !landed.contains(id));
         self.merge()
     }
 
@@ -224,6 +213,9 @@ impl Index {
                 (group.len() >= MERGE_AT).then_some(group)
             });
             let Some(group) = group else { return Ok(()) };
+            if self.drop_damaged_now()? > 0 {
+                continue;
+            }
             let merged = self.merge_group(&group)?;
             let gone: HashSet<&Path> = group.iter().map(|l| l.segment.path.as_path()).collect();
             {
@@ -277,37 +269,25 @@ impl Index {
         Segment::write(&path, &sources, &packs, counts, &mut records, &mut deltas)
     }
 
-    /// Begins the run of a writer: says which packs something new may rely on, namely those that
-    /// were seen in the store, after the condemnations were read, and that are not condemned. Until
-    /// this is called none is. What a former run claimed or wrote and did not get into an index
-    /// object is forgotten: it may never have landed.
-    pub(crate) fn begin_run(&self, existing: HashSet<PackId>, condemned: HashSet<PackId>) {
-        self.recent.iter().for_each(|shard| lock(shard).clear());
-        lock(&self.recent_packs).clear();
-        *self.reliable.write().unwrap_or_else(PoisonError::into_inner) =
-            Reliable { existing, condemned };
+    /// Says which packs something new may rely on: those that were seen in the store, after the
+    /// condemnations were read, and that are not condemned. Until this is called none is.
+    pub(crate) fn set_reliable(&self, existing: HashSet<PackId>, condemned: HashSet<PackId>) {
+        let mut reliable = self.reliable.write().unwrap_or_else(PoisonError::into_inner);
+        reliable.existing = existing;
+        reliable.condemned = condemned;
     }
 
     fn reliable(&self) -> RwLockReadGuard<'_, Reliable> {
         self.reliable.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn shard(&self, digest: &Digest) -> MutexGuard<'_, HashMap<Digest, Recent>> {
-        let number = usize::from(digest.as_bytes()[31] & 15);
-        let shard = self.recent.get(number).unwrap_or(&self.recent[0]);
-        lock(shard)
-    }
-
     /// All places of a digest: those that may be relied upon first, full blocks before deltas.
     pub fn find(&self, digest: &Digest) -> io::Result<Vec<Location>> {
-        if let Some(Recent::Landed(pack, entry)) = self.shard(digest).get(digest) {
-            return Ok(vec![pack.location(*entry)]);
-        }
         let mut places = self.find_stored(digest)?;
         if places.len() > 1 {
             let reliable = self.reliable();
             places.sort_by_key(|place| {
-                let delta = place.entry.kind == strongroom_format::pack::RecordKind::BlockDelta;
+                let delta = place.entry.kind == RecordKind::BlockDelta;
                 (reliable.condemned.contains(&place.pack), delta)
             });
         }
@@ -334,39 +314,59 @@ impl Index {
         Ok(places)
     }
 
-    /// A place that something new may rely on, if there is one.
+    /// The bases that a digest's deltas may have.
+    pub(crate) fn bases_of(&self, digest: &Digest) -> io::Result<Vec<Digest>> {
+        let mut bases = Vec::new();
+        for Loaded { segment, .. } in self.loaded() {
+            bases.extend(segment.bases_of(digest)?);
+        }
+        Ok(bases)
+    }
+
+    /// A place that something new may rely on, if there is one. A delta may be relied upon if its
+    /// base may.
     pub fn find_reliable(&self, digest: &Digest) -> io::Result<Option<Location>> {
-        let places = self.find(digest)?;
-        let reliable = self.reliable();
-        Ok(places.into_iter().find(|place| reliable.contains(&place.pack)))
+        let mut places = self.find(digest)?;
+        {
+            let reliable = self.reliable();
+            places.retain(|place| reliable.contains(&place.pack));
+        }
+        match places.first() {
+            Some(place) if place.entry.kind == RecordKind::BlockDelta => {}
+            other => return Ok(other.copied()),
+        }
+        // Two deltas of one digest may have different bases: all must be there.
+        for base in self.bases_of(digest)? {
+            let bases = self.find(&base)?;
+            let reliable = self.reliable();
+            let good = |place: &Location| {
+                place.entry.kind != RecordKind::BlockDelta && reliable.contains(&place.pack)
+            };
+            if !bases.iter().any(good) {
+                return Ok(None);
+            }
+        }
+        Ok(places.first().copied())
     }
 
-    /// Asks whether the caller must store this digest. True is given to one caller only; to the
-    /// others the digest counts as known, as it will be when the pack has landed.
-    pub fn claim(&self, digest: &Digest) -> io::Result<bool> {
-        if self.shard(digest).contains_key(digest) || self.find_reliable(digest)?.is_some() {
-            return Ok(false);
-        }
-        let mut shard = self.shard(digest);
-        if shard.contains_key(digest) {
-            return Ok(false);
-        }
-        shard.insert(*digest, Recent::Pending);
-        Ok(true)
-    }
-
-    /// A pack has become durable.
-    pub(crate) fn landed(&self, contents: &Contents) {
+    /// A pack of a writer of this process has become durable.
+    pub(crate) fn landed(&self, pack: PackId) {
         let mut reliable = self.reliable.write().unwrap_or_else(PoisonError::into_inner);
-        reliable.existing.insert(contents.id);
-        drop(reliable);
-        let pack =
-            Arc::new(PackInfo { id: contents.id, size: contents.size, header: contents.header });
-        lock(&self.recent_packs).insert(contents.id, Arc::clone(&pack));
-        for entry in &contents.entries {
-            let recent = Recent::Landed(Arc::clone(&pack), *entry);
-            self.shard(&entry.digest).insert(entry.digest, recent);
-        }
+        reliable.existing.insert(pack);
+    }
+
+    /// A pack turned out to be missing or damaged beyond repair: from now on what it holds is
+    /// stored again.
+    pub(crate) fn distrust(&self, pack: PackId) {
+        let mut reliable = self.reliable.write().unwrap_or_else(PoisonError::into_inner);
+        reliable.lost.insert(pack);
+    }
+
+    /// Packs that count but were not seen in the store when the last writer began.
+    pub(crate) fn missing(&self) -> Vec<PackId> {
+        let packs = self.packs();
+        let reliable = self.reliable();
+        packs.into_keys().filter(|pack| !reliable.existing.contains(pack)).collect()
     }
 
     /// Packs that count, with their sizes.

@@ -6,13 +6,15 @@
 //!  packs       93 bytes each
 //!  filter      8 bytes a word
 //!  fences      8 bytes each: the first bytes of the first digest of every page
-//!  checksum    32 bytes: BLAKE3 of everything above
+//!  checksum    32 bytes: BLAKE3 of everything above, which has a checksum of what is below
 //!  records     48 bytes each: digest, pack, place; sorted; 85 a page
 //!  deltas      64 bytes each: digest, base; sorted
 //! ```
 //!
 //! Only sources, packs, filter and fences are in memory: about 13 bits a record. A record is
-//! found with one read of a page. A damaged file is thrown away and made again from the vault.
+//! found with one read of a page. A damaged file is thrown away and made again from the vault;
+//! what is in memory is checked when a file is opened, the rest by [`Segment::is_sound`]: before it
+//! decides what is deleted or goes into a new segment, and when something is not found.
 
 use std::{
     cmp::Ordering,
@@ -65,7 +67,8 @@ struct RawHeader {
     fences: U32,
     deltas: U64,
     records: U64,
-    unused: [u8; 24],
+    /// The first bytes of the BLAKE3 of records and deltas.
+    below: [u8; 24],
 }
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -111,7 +114,7 @@ pub(crate) struct RawRecord {
     place: U64,
 }
 
-const MAGIC: [u8; 8] = *b"SRINDEX1";
+const MAGIC: [u8; 8] = *b"SRINDEX2";
 const HEADER_LEN: usize = size_of::<RawHeader>();
 const RECORD_LEN: usize = size_of::<RawRecord>();
 const RECORDS_A_PAGE: usize = 85;
@@ -192,6 +195,8 @@ pub(crate) struct Segment {
     deltas: u64,
     records: u64,
     records_start: u64,
+    /// Checksum of records and deltas.
+    below: [u8; 24],
 }
 
 impl Segment {
@@ -249,6 +254,7 @@ impl Segment {
             deltas: header.deltas.get(),
             records: header.records.get(),
             records_start,
+            below: header.below,
             file,
         })
     }
@@ -269,7 +275,7 @@ impl Segment {
         let mut filter = Filter::with_capacity(room);
         let pages = room.div_ceil(RECORDS_A_PAGE);
         let small = |len: usize| u32::try_from(len).map_err(|_| invalid("too many"));
-        let header = RawHeader {
+        let mut header = RawHeader {
             magic: MAGIC,
             sources: small(sources.len())?.into(),
             packs: small(packs.len())?.into(),
@@ -277,7 +283,7 @@ impl Segment {
             fences: small(pages)?.into(),
             deltas: counts.deltas.into(),
             records: counts.records.into(),
-            unused: [0; 24],
+            below: [0; 24],
         };
         let front_len = sources
             .len()
@@ -292,6 +298,7 @@ impl Segment {
         let start = u64::try_from(front_len.saturating_add(HEADER_LEN)).unwrap_or(u64::MAX);
         let mut writer = BufWriter::with_capacity(1 << 20, &file);
         io::Seek::seek(&mut writer, io::SeekFrom::Start(start))?;
+        let mut below = blake3::Hasher::new();
         let mut fences = Vec::with_capacity(pages);
         let mut seen = 0_usize;
         while let Some(record) = records()? {
@@ -300,11 +307,13 @@ impl Segment {
             }
             filter.insert(&record.digest());
             writer.write_all(record.as_bytes())?;
+            below.update(record.as_bytes());
             seen = seen.saturating_add(1);
         }
         let mut delta_count = 0_u64;
         while let Some(delta) = deltas()? {
             writer.write_all(delta.as_bytes())?;
+            below.update(delta.as_bytes());
             delta_count = delta_count.saturating_add(1);
         }
         writer.flush()?;
@@ -312,6 +321,7 @@ impl Segment {
         if seen != room || delta_count != counts.deltas {
             return Err(invalid("the number of records is wrong"));
         }
+        below.finalize_xof().fill(&mut header.below);
         let mut front = Vec::with_capacity(front_len);
         sources.iter().for_each(|source| front.extend_from_slice(&source.to_bytes()));
         packs.iter().for_each(|row| front.extend_from_slice(raw_pack(row).as_bytes()));
@@ -324,6 +334,28 @@ impl Segment {
         file.write_all_at(&front, u64::try_from(HEADER_LEN).unwrap_or(0))?;
         std::fs::rename(&temporary, path)?;
         Self::open(path)
+    }
+
+    /// Whether records and deltas are what was written. Reads the whole file.
+    pub(crate) fn is_sound(&self) -> io::Result<bool> {
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; 1 << 20];
+        let mut at = self.records_start;
+        let end = self.deltas_start().saturating_add(self.deltas.saturating_mul(64));
+        while at < end {
+            let len = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX);
+            let len = len.min(buffer.len());
+            let part = buffer.get_mut(..len).unwrap_or_default();
+            match self.file.read_exact_at(part, at) {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+                other => other?,
+            }
+            hasher.update(part);
+            at = at.saturating_add(u64::try_from(len).unwrap_or(u64::MAX));
+        }
+        let mut below = [0; 24];
+        hasher.finalize_xof().fill(&mut below);
+        Ok(below == self.below)
     }
 
     /// All records of a digest, usually none or one, each with its number in the segment.
@@ -385,9 +417,9 @@ impl Segment {
         self.records_start.saturating_add(self.records.saturating_mul(48))
     }
 
-    /// The base of a delta. Digests are uniformly distributed, so that its place is guessed well
+    /// The bases that deltas of a digest have: nearly always one. Digests are uniformly distributed, so that its place is guessed well
     /// from the digest itself, and better from what was read there.
-    pub(crate) fn base_of(&self, digest: &Digest) -> io::Result<Option<Digest>> {
+    pub(crate) fn bases_of(&self, digest: &Digest) -> io::Result<Vec<Digest>> {
         const WINDOW: u64 = 64;
         let (mut low, mut high) = ((0, 0), (self.deltas, u64::MAX));
         while low.0 < high.0 {
@@ -405,10 +437,11 @@ impl Segment {
             let at = window.partition_point(|delta| delta.digest < *digest.as_bytes());
             match window.get(at) {
                 Some(delta) if delta.digest == *digest.as_bytes() => {
-                    return Ok(Some(Digest::new(delta.base)));
+                    return self
+                        .bases_from(start.saturating_add(u64::try_from(at).unwrap_or(0)), digest);
                 }
                 // Between two neighbours of the window, or before the first of all.
-                Some(_) if at > 0 || start == low.0 => return Ok(None),
+                Some(_) if at > 0 || start == low.0 => return Ok(Vec::new()),
                 Some(delta) => high = (start, Digest::new(delta.digest).prefix()),
                 None => {
                     let last = window.last().map_or(0, |last| Digest::new(last.digest).prefix());
@@ -416,7 +449,36 @@ impl Segment {
                 }
             }
         }
-        Ok(None)
+        Ok(Vec::new())
+    }
+
+    /// The bases of a digest whose deltas are at and around `at`.
+    fn bases_from(&self, at: u64, digest: &Digest) -> io::Result<Vec<Digest>> {
+        let mut bases = Vec::new();
+        let mut read = |at: u64| {
+            let mut delta = RawDelta::new_zeroed();
+            let offset = self.deltas_start().saturating_add(at.saturating_mul(64));
+            self.file.read_exact_at(delta.as_mut_bytes(), offset)?;
+            let same = delta.digest == *digest.as_bytes();
+            if same {
+                bases.push(Digest::new(delta.base));
+            }
+            io::Result::Ok(same)
+        };
+        let mut next = at;
+        while next < self.deltas && read(next)? {
+            next = next.saturating_add(1);
+        }
+        let mut before = at;
+        while let Some(last) = before.checked_sub(1).filter(|_| before > 0) {
+            if !read(last)? {
+                break;
+            }
+            before = last;
+        }
+        bases.sort_unstable();
+        bases.dedup();
+        Ok(bases)
     }
 }
 

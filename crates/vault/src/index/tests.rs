@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use strongroom_base::KeyId;
-use strongroom_format::pack::{PackKind, RecordKind};
+use strongroom_format::pack::{Entry, PackKind};
 
 use super::*;
 
@@ -59,27 +59,30 @@ fn source(n: u8) -> Ulid {
 }
 
 #[test]
-fn claims_are_given_once_and_landed_blocks_are_found() {
+fn what_may_be_relied_upon_is_found() {
     let dir = tempfile::tempdir().expect("temp");
     let index = Index::open(dir.path()).expect("opens");
-    assert!(index.claim(&digest(1)).expect("reads"));
-    assert!(!index.claim(&digest(1)).expect("reads"));
-    assert!(index.find(&digest(1)).expect("reads").is_empty(), "not durable yet");
     let pack = contents(1, 1..200);
-    index.landed(&pack);
-    assert_eq!(index.find(&digest(7)).expect("reads")[0].entry, pack.entries[6]);
     index.add(&[(source(1), std::slice::from_ref(&pack))]).expect("writes");
     assert_eq!(index.find(&digest(7)).expect("reads")[0].entry, pack.entries[6]);
-    assert!(!index.claim(&digest(7)).expect("reads"));
     let segment = index.loaded()[0].segment.clone();
     for n in 0_u32..210 {
         let wanted = (n > 0 && n < 200 && n.is_multiple_of(5)).then(|| digest(999_999));
-        assert_eq!(segment.base_of(&digest(n)).expect("reads"), wanted, "{n}");
+        let wanted: Vec<_> = wanted.into_iter().collect();
+        assert_eq!(segment.bases_of(&digest(n)).expect("reads"), wanted, "{n}");
     }
-    index.begin_run(HashSet::new(), HashSet::new());
-    assert!(index.claim(&digest(8)).expect("reads"), "nor is a pack that is not in the store");
-    index.begin_run([pack.id].into(), [pack.id].into());
-    assert!(index.claim(&digest(7)).expect("reads"), "a condemned pack is not relied upon");
+    let relied_upon = || index.find_reliable(&digest(7)).expect("reads").is_some();
+    assert!(!relied_upon(), "nobody has seen the pack in the store");
+    index.landed(pack.id);
+    assert!(relied_upon());
+    index.set_reliable(HashSet::new(), HashSet::new());
+    assert!(!relied_upon(), "nor is a pack that is not in the store");
+    index.set_reliable([pack.id].into(), [pack.id].into());
+    assert!(!relied_upon(), "a condemned pack is not relied upon");
+    index.set_reliable([pack.id].into(), HashSet::new());
+    assert!(relied_upon());
+    index.distrust(pack.id);
+    assert!(!relied_upon(), "nor is a pack that could not be read");
 }
 
 #[test]

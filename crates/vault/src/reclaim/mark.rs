@@ -165,13 +165,39 @@ impl<'v> Marks<'v> {
             return Ok(false);
         }
         if is_delta(best) {
-            let segment = self.segments.get(best.segment).map(|s| &s.loaded.segment);
-            let base = segment.map(|segment| segment.base_of(digest)).transpose();
-            let base = base.map_err(|error| self.vault.local_error(error))?.flatten();
-            let base = base.ok_or(VaultError::Bug("a delta without a base in the index"))?;
-            self.mark_one(&base, true)?;
+            self.mark_bases(digest)?;
         }
         Ok(true)
+    }
+
+    fn bases_of(&self, digest: &Digest) -> Result<Vec<Digest>> {
+        let mut bases = Vec::new();
+        for segment in &self.segments {
+            let found = segment.loaded.segment.bases_of(digest);
+            bases.extend(found.map_err(|error| self.vault.local_error(error))?);
+        }
+        Ok(bases)
+    }
+
+    /// Marks the bases of a delta. The index does not say which of a digest's deltas has which
+    /// base, where two writers have stored it against different ones: all that exist are kept.
+    fn mark_bases(&self, digest: &Digest) -> Result<()> {
+        let bases = self.bases_of(digest)?;
+        let mut lost = None;
+        let mut found = false;
+        for base in bases {
+            match self.mark_one(&base, true) {
+                Ok(_) => found = true,
+                // Of a delta that is gone as well.
+                Err(error @ VaultError::Lost { .. }) => lost = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        match lost {
+            Some(error) if !found => Err(error),
+            None if !found => Err(VaultError::Bug("a delta without a base in the index")),
+            _ => Ok(()),
+        }
     }
 
     /// Marks everything that the points need. Items are walked side by side.
@@ -307,16 +333,15 @@ impl<'v> Marks<'v> {
                 }
                 if delta {
                     // Its base is marked already, or was not needed so far.
-                    let segment = self.segments.get(instance.segment).map(|s| &s.loaded.segment);
-                    let base = segment.map(|s| s.base_of(&record.digest())).transpose();
-                    let base = base.map_err(|error| self.vault.local_error(error))?.flatten();
-                    let good = match base {
-                        Some(base) => self
-                            .instances(&base)?
-                            .iter()
-                            .any(|base| base.place == Use::Good && self.is_marked(base)),
-                        None => false,
-                    };
+                    let mut good = true;
+                    for base in self.bases_of(&record.digest())? {
+                        let instances = self.instances(&base)?;
+                        good &= instances.iter().any(|base| {
+                            let full = base.record.entry();
+                            let full = full.is_some_and(|e| e.kind != RecordKind::BlockDelta);
+                            full && base.place == Use::Good && self.is_marked(base)
+                        });
+                    }
                     if !good {
                         continue;
                     }

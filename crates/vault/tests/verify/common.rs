@@ -107,7 +107,7 @@ impl Place {
             let digest = vault.hasher().block(plain);
             let slot = u8::try_from(block % 256).expect("small");
             leaves.entry(block / 256).or_insert_with(Node::empty).set(slot, digest);
-            if !vault.index().claim(&digest).expect("asks") {
+            if !writer.claim(&digest).expect("asks") {
                 continue;
             }
             let seed = block / 20;

@@ -1,0 +1,78 @@
+//! Is everything there that an image needs? Asked before a new point inherits from an old one.
+//!
+//! What did not change since the parent point is not stored again, so a pack that somebody removed
+//! from the store would be missed by every later point as well, without a word. This costs nothing
+//! while all packs of the index exist; else one look into the index for each block.
+
+use std::collections::HashSet;
+
+use strongroom_base::{Digest, PackId};
+use strongroom_format::pack::RecordKind;
+use strongroom_image::{Image, Visitor, visit};
+
+use crate::{Vault, VaultError, error::Result, read::is_damage};
+
+impl Vault {
+    /// Whether every node and block of the images exists, as far as the index and the list of
+    /// packs tell; the content of packs is not read, but for the nodes. Asked after
+    /// [`crate::Writer::begin`], which looks what is there.
+    pub fn holds(&self, images: &[Image]) -> Result<bool> {
+        if self.index.missing().is_empty() {
+            return Ok(true);
+        }
+        // Or were they written after the writer had listed the packs?
+        let existing: HashSet<PackId> =
+            self.list_packs()?.into_iter().map(|pack| pack.id).collect();
+        let mut missing = self.index.missing();
+        missing.retain(|pack| !existing.contains(pack));
+        let Some(missing) = missing.first() else { return Ok(true) };
+        // A reclaim that broke off leaves such packs too; then nothing is lost.
+        tracing::warn!(pack = %missing, "a pack of the index is not in the store");
+        let mut check = Check { vault: self, existing, seen: HashSet::new() };
+        for image in images {
+            match visit(*image, self, &mut check) {
+                Ok(()) => {}
+                Err(strongroom_image::Error::Store(error)) if !is_damage(&error) => {
+                    return Err(error);
+                }
+                Err(_) => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+}
+
+struct Check<'v> {
+    vault: &'v Vault,
+    existing: HashSet<PackId>,
+    seen: HashSet<Digest>,
+}
+
+impl Check<'_> {
+    fn find(&self, digest: &Digest, full: bool) -> Result<()> {
+        let mut places = self.vault.places(digest)?;
+        places.retain(|place| self.existing.contains(&place.pack));
+        let is_delta = |kind: RecordKind| kind == RecordKind::BlockDelta;
+        if places.iter().any(|place| !is_delta(place.entry.kind)) {
+            return Ok(());
+        }
+        let bases =
+            if full || places.is_empty() { Vec::new() } else { self.vault.bases_of(digest)? };
+        if bases.is_empty() {
+            let reason = "the packs that held it are gone".to_owned();
+            return Err(VaultError::Lost { digest: *digest, reason });
+        }
+        bases.iter().try_for_each(|base| self.find(base, true))
+    }
+}
+
+impl Visitor<VaultError> for Check<'_> {
+    fn enter_node(&mut self, node: Digest) -> Result<bool> {
+        self.find(&node, true)?;
+        Ok(self.seen.insert(node))
+    }
+
+    fn block(&mut self, block: Digest) -> Result<()> {
+        self.find(&block, false)
+    }
+}
