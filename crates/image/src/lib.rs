@@ -17,7 +17,7 @@
 //! | `image` | [`Image`]: size and root, and all arithmetic of places in the tree |
 //! | `read`  | [`NodeReader`], [`Cursor`], [`leaves`], [`blocks`]: from an image down to its blocks |
 //! | `build` | [`Builder`]: a new image from a parent and changed leaves, in one ascending pass |
-//! | `diff`  | [`diff`]: the blocks in which two images differ |
+//! | `diff`  | [`diff()`]: the blocks in which two images differ |
 //! | `walk`  | [`visit`], [`visit_new`], [`missing`]: every digest, for marking and for copying |
 //!
 //! Invariants:
