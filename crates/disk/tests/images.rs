@@ -335,7 +335,10 @@ fn an_image_in_use_is_busy() {
     let socket = common::socket(&folder);
     let arguments = ["-t", "-f", "qcow2", "-k", text(&socket), text(&image)];
     let _server = common::Server::start("qemu-utils", "qemu-nbd", &arguments);
-    common::wait_until("it is busy", || matches!(open(text(&image)), Err(DiskError::Busy { .. })));
+    // First the server has the image, then we try: the other way round it would be refused.
+    let served = format!("nbd+unix:///?socket={}", text(&socket));
+    common::wait_until("it serves", || open(&served).is_ok());
+    assert!(matches!(open(text(&image)), Err(DiskError::Busy { .. })));
     let options = OpenOptions { even_if_in_use: true, ..OpenOptions::default() };
     let spec = text(&image).parse().expect("parses");
     assert_eq!(open_source(&spec, &options).expect("opens").size(), 4 << 20);
