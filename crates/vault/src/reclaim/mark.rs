@@ -140,34 +140,42 @@ impl<'v> Marks<'v> {
     }
 
     fn mark_one(&self, digest: &Digest, full: bool) -> Result<bool> {
-        let mut instances = self.instances(digest)?;
-        let is_delta = |instance: &Instance| {
-            instance.record.entry().is_some_and(|entry| entry.kind == RecordKind::BlockDelta)
-        };
-        if full {
-            instances.retain(|instance| !is_delta(instance));
+        let (deltas, fulls): (Vec<_>, Vec<_>) =
+            self.instances(digest)?.into_iter().partition(|instance| {
+                instance.record.entry().is_some_and(|e| e.kind == RecordKind::BlockDelta)
+            });
+        // A full record, wherever it is, rather than a delta: a delta may have lost its base while
+        // nobody needed it. Of equals the one in the pack of the highest name: the same one next
+        // time, whatever the index looks like then, so that the others' packs become free for good.
+        if let Some(best) = fulls.iter().max_by_key(|i| (i.place, i.pack)) {
+            if fulls.iter().any(|instance| self.is_marked(instance)) {
+                return Ok(false);
+            }
+            return self.set_mark(best);
         }
-        if instances.iter().any(|instance| self.is_marked(instance)) {
-            return Ok(false);
+        if full || deltas.is_empty() {
+            return Err(VaultError::Lost {
+                digest: *digest,
+                reason: "a recovery point needs it and no pack has it; nothing was reclaimed"
+                    .to_owned(),
+            });
         }
-        // Of equals the one in the pack of the highest name: the same one next time, whatever the
-        // index looks like then, so that the others' packs become free for good.
-        let best = instances.iter().max_by_key(|i| (i.place, !is_delta(i), i.pack));
-        let best = best.ok_or_else(|| VaultError::Lost {
-            digest: *digest,
-            reason: "a recovery point needs it and no pack has it; nothing was reclaimed"
-                .to_owned(),
-        })?;
-        let Some((word, mask)) = self.bit(best) else {
-            return Err(VaultError::Bug("a record outside its segment"));
-        };
-        if word.fetch_or(mask, Ordering::Relaxed) & mask != 0 {
-            return Ok(false);
+        // Which of several deltas still has its base is not known here: all stay.
+        let mut new = false;
+        for delta in &deltas {
+            new |= self.set_mark(delta)?;
         }
-        if is_delta(best) {
+        if new {
             self.mark_bases(digest)?;
         }
-        Ok(true)
+        Ok(new)
+    }
+
+    /// Sets an instance's mark; false if it was set.
+    fn set_mark(&self, instance: &Instance) -> Result<bool> {
+        let (word, mask) =
+            self.bit(instance).ok_or(VaultError::Bug("a record outside its segment"))?;
+        Ok(word.fetch_or(mask, Ordering::Relaxed) & mask == 0)
     }
 
     fn bases_of(&self, digest: &Digest) -> Result<Vec<Digest>> {
@@ -321,31 +329,13 @@ impl<'v> Marks<'v> {
         Ok(by_pack)
     }
 
-    /// Whether another record can serve in the place of one in a condemned pack. It is marked then.
+    /// Whether a full record outside the condemned packs can serve in the place of one in them. It
+    /// is marked then. A delta cannot: its base may be gone.
     fn has_good_copy(&self, record: &RawRecord) -> Result<bool> {
-        let full_wanted = record.entry().is_some_and(|entry| entry.kind != RecordKind::BlockDelta);
         for instance in self.instances(&record.digest())? {
             let delta = instance.record.entry().is_some_and(|e| e.kind == RecordKind::BlockDelta);
-            // A full block may be some delta's base: only another full one can take its place.
-            if instance.place == Use::Good && !(delta && full_wanted) {
-                if let Some((word, mask)) = self.bit(&instance) {
-                    word.fetch_or(mask, Ordering::Relaxed);
-                }
-                if delta {
-                    // Its base is marked already, or was not needed so far.
-                    let mut good = true;
-                    for base in self.bases_of(&record.digest())? {
-                        let instances = self.instances(&base)?;
-                        good &= instances.iter().any(|base| {
-                            let full = base.record.entry();
-                            let full = full.is_some_and(|e| e.kind != RecordKind::BlockDelta);
-                            full && base.place == Use::Good && self.is_marked(base)
-                        });
-                    }
-                    if !good {
-                        continue;
-                    }
-                }
+            if instance.place == Use::Good && !delta {
+                self.set_mark(&instance)?;
                 return Ok(true);
             }
         }

@@ -71,10 +71,10 @@ pub(super) fn copy_live(
         let listed = packs.get(&pack).ok_or(VaultError::ConcurrentReclaim)?;
         // In the order in which they lie, so that what was written together stays together.
         records.sort_unstable_by_key(|record| record.entry().map(|entry| entry.offset));
-        // One full copy and one delta of a digest may both be needed: the full one as a base.
+        // One full copy of a digest is enough; of deltas it is not known which has its base.
         records.retain(|record| {
             let kind = record.entry().map(|entry| entry.kind);
-            copied.insert((record.digest(), kind == Some(RecordKind::BlockDelta)))
+            kind == Some(RecordKind::BlockDelta) || copied.insert(record.digest())
         });
         copy_pack(vault, &writer, listed, &records)?;
     }
