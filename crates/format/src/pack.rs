@@ -362,6 +362,7 @@ impl Footer {
 
 /// The footer that a pack of this size and these counts must have.
 pub(crate) fn footer_of(size: u64, records: u32, bases: u32) -> Option<Footer> {
+    usize::try_from(size).ok().filter(|size| *size <= MAX_PACK)?;
     let count = usize::try_from(records).ok().filter(|count| *count <= MAX_RECORDS)?;
     let base_count = usize::try_from(bases).ok().filter(|bases| *bases <= count)?;
     let trailer_len = count
