@@ -26,5 +26,7 @@ pub use progress::{Progress, Snapshot};
 pub use report::{
     BackupReport, DiffReport, DiskBackupReport, DiskDiffReport, DiskRestoreReport, RestoreReport,
 };
-pub use request::{BackupDisk, BackupRequest, Deltas, PointSelector, RestoreDisk, RestoreRequest};
+pub use request::{
+    BackupDisk, BackupRequest, Deltas, Overwrite, PointSelector, RestoreDisk, RestoreRequest,
+};
 pub use restore::restore;

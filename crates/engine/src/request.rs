@@ -79,9 +79,20 @@ pub struct RestoreDisk {
     pub location: String,
     /// The target, at least as large as the disk.
     pub target: Arc<dyn DiskTarget>,
-    /// Compare with what the target holds and write only what differs: in place, or to go on with
-    /// an interrupted restore.
-    pub compare: bool,
+    /// What is written over what the target holds.
+    pub overwrite: Overwrite,
+}
+
+/// What a restore writes over what a target holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overwrite {
+    /// All of it, without looking.
+    All,
+    /// What differs: in place, or to go on with an interrupted restore.
+    Differences,
+    /// Nothing: the target must hold the recovery point already, as it does when a restore was
+    /// interrupted after its last step. If it differs, nothing is written to any target.
+    Nothing,
 }
 
 /// A restore of disks of one recovery point.

@@ -3,7 +3,8 @@
 //! A file that does not exist is written under its name with `.partial` appended, and gets its
 //! name when it is complete and durable. A `.partial` file that is found is gone on with: what it
 //! holds is compared with the recovery point, whatever wrote it, so the result is right in any
-//! case.
+//! case. A file that has its name already is never written unasked: it is either what is wanted, or
+//! the restore is refused.
 
 use std::{
     collections::BTreeMap,
@@ -13,8 +14,10 @@ use std::{
     sync::Arc,
 };
 
-use strongroom_disk::{DiskSpec, DiskTarget, Existing, ImageFormat, TargetOptions, open_target};
-use strongroom_engine::{EngineError, RestoreDisk};
+use strongroom_disk::{
+    DiskError, DiskSpec, DiskTarget, Existing, ImageFormat, TargetOptions, open_target,
+};
+use strongroom_engine::{EngineError, Overwrite, RestoreDisk};
 use strongroom_format::Manifest;
 
 use crate::{
@@ -122,20 +125,48 @@ impl Wanted {
                 && !path.try_exists().map_err(|source| local(path, "find", source))?
             {
                 let partial = with_suffix(path, ".partial");
-                let format = format
-                    .or_else(|| ImageFormat::from_extension(path))
-                    .or(self.format)
-                    .unwrap_or(ImageFormat::Raw);
-                opened = DiskSpec::File { path: partial.clone(), format: Some(format) };
+                let format = Some(self.format_of(path, *format));
+                opened = DiskSpec::File { path: partial.clone(), format };
                 existing = Existing::Keep;
                 targets.unfinished.push((partial, path.clone()));
             }
-            let options = TargetOptions { format: self.format, existing, ..Default::default() };
-            let target: Arc<dyn DiskTarget> = Arc::from(open_target(&opened, size, &options)?);
-            let compare = !target.is_blank();
-            targets.disks.push(RestoreDisk { name, location, target, compare });
+            let mut options = TargetOptions { format: self.format, existing, ..Default::default() };
+            let (target, overwrite) = match open_target(&opened, size, &options) {
+                Ok(target) if target.is_blank() => (target, Overwrite::All),
+                Ok(target) => (target, Overwrite::Differences),
+                Err(DiskError::NotEmpty { disk }) if self.may_be_complete(&opened, size) => {
+                    options.existing = Existing::Keep;
+                    let target = open_target(&opened, size, &options)?;
+                    if target.size() != size {
+                        return Err(DiskError::NotEmpty { disk }.into());
+                    }
+                    (target, Overwrite::Nothing)
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let target: Arc<dyn DiskTarget> = Arc::from(target);
+            targets.disks.push(RestoreDisk { name, location, target, overwrite });
         }
         Ok(targets)
+    }
+
+    /// The format of a file: as said with it, by its ending, as said for all.
+    fn format_of(&self, path: &Path, said: Option<ImageFormat>) -> ImageFormat {
+        let told = said.or_else(|| ImageFormat::from_extension(path));
+        told.or(self.format).unwrap_or(ImageFormat::Raw)
+    }
+
+    /// Whether an existing file may be what an earlier run of the same command has restored
+    /// completely: then it is compared. A raw file must have the right size, as opening it would
+    /// set it.
+    fn may_be_complete(&self, spec: &DiskSpec, size: u64) -> bool {
+        let DiskSpec::File { path, format } = spec else { return false };
+        let Ok(data) = path.metadata() else { return false };
+        let right_size = match self.format_of(path, *format) {
+            ImageFormat::Raw => data.len() == size,
+            _ => true,
+        };
+        data.is_file() && right_size
     }
 }
 

@@ -9,12 +9,15 @@ use std::{
 };
 
 use strongroom_base::{AlignedBuf, BLOCK_SIZE, ByteRange, Digest, LEAF_SPAN};
-use strongroom_disk::ExtentKind;
+use strongroom_disk::{DiskError, ExtentKind};
 use strongroom_image::Node;
 use strongroom_vault::Vault;
 
 use super::{Job, Wanted, plan::Holes};
-use crate::error::{EngineError, Result};
+use crate::{
+    Overwrite,
+    error::{EngineError, Result},
+};
 
 /// Compares a target with an image, leaf by leaf, with several threads.
 pub(super) struct Comparer<'a> {
@@ -127,6 +130,10 @@ impl<'a> Comparer<'a> {
                 job.data_blocks.fetch_add(1, Ordering::Relaxed);
             }
             if wanted != there {
+                if job.overwrite == Overwrite::Nothing {
+                    let disk = job.location.to_owned();
+                    return Err(job.disk_error(DiskError::NotEmpty { disk }));
+                }
                 differing.push((block, wanted));
             }
         }

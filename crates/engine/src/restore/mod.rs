@@ -27,7 +27,7 @@ use strongroom_vault::{Location, Reader, Vault, VaultError, is_damage};
 
 use self::plan::{Span, plan_disk};
 use crate::{
-    DiskRestoreReport, Progress, RestoreReport, RestoreRequest,
+    DiskRestoreReport, Overwrite, Progress, RestoreReport, RestoreRequest,
     error::{EngineError, Result},
     failure::Failure,
     rate::Rate,
@@ -49,7 +49,7 @@ struct Job<'a> {
     location: &'a str,
     target: &'a dyn DiskTarget,
     image: Image,
-    compare: bool,
+    overwrite: Overwrite,
     data_blocks: AtomicU64,
     compared_blocks: AtomicU64,
     written_blocks: AtomicU64,
@@ -66,6 +66,11 @@ impl Job<'_> {
             strongroom_image::Error::Store(error) => EngineError::Vault(error),
             source => EngineError::Image { name: self.name.to_owned(), source },
         }
+    }
+
+    /// Whether the target is read before it is written.
+    fn compares(&self) -> bool {
+        self.overwrite != Overwrite::All
     }
 
     /// The bytes of so many blocks, as far as they lie within the disk.
@@ -159,7 +164,7 @@ pub fn restore(
             location: &disk.location,
             target: &*disk.target,
             image,
-            compare: disk.compare,
+            overwrite: disk.overwrite,
             data_blocks: AtomicU64::new(0),
             compared_blocks: AtomicU64::new(0),
             written_blocks: AtomicU64::new(0),
@@ -173,8 +178,15 @@ pub fn restore(
         progress.add_total(image.size());
         jobs.push(job);
     }
+    // First what must be right already: if it is not, nothing has been written.
+    let (complete, others): (Vec<&Job<'_>>, Vec<_>) =
+        jobs.iter().partition(|job| job.overwrite == Overwrite::Nothing);
+    if !complete.is_empty() {
+        progress.set_stage("comparing");
+        run(vault, &complete, request, progress, cancel)?;
+    }
     progress.set_stage("restoring");
-    run(vault, &jobs, request, progress, cancel)?;
+    run(vault, &others, request, progress, cancel)?;
     progress.set_stage("flushing");
     for job in &jobs {
         job.target.flush().map_err(|source| job.disk_error(source))?;
@@ -190,7 +202,7 @@ pub fn restore(
 
 fn run(
     vault: &Vault,
-    jobs: &[Job<'_>],
+    jobs: &[&Job<'_>],
     request: &RestoreRequest,
     progress: &Progress,
     cancel: &Cancel,
@@ -211,7 +223,7 @@ fn run(
     let (runs, to_write) = bounded::<Run<'_>>(buffer_count);
     std::thread::scope(|scope| {
         let (failure, rate) = (&failure, &rate);
-        for job in jobs {
+        for job in jobs.iter().copied() {
             let spans = spans.clone();
             scope.spawn(move || {
                 let send = |span| spans.send((job, span)).is_ok();

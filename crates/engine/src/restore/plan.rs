@@ -50,19 +50,19 @@ pub(super) fn plan_disk(
 ) -> Result<()> {
     let mut cursor = Cursor::new(job.image, vault);
     let comparer = Comparer::new(vault, job, threads);
-    let blank = job.target.is_blank() && !job.compare;
+    let blank = job.target.is_blank() && !job.compares();
     let error = |source| job.image_error(source);
     let mut first = 0;
     while first < job.image.leaves() && failure.go_on() {
         // Where the image has nothing, the target is not gone through leaf by leaf.
         let next = cursor.next_leaf(first).map_err(error)?.map(|leaf| leaf.index);
         let mut next = next.unwrap_or(job.image.leaves());
-        if job.compare {
+        if job.compares() {
             next = next.min(next_data_of_target(job, first, next)?);
         }
         if next > first {
             let gap = job.range(blocks_of(first), blocks_of(next.saturating_sub(first)));
-            if job.compare {
+            if job.compares() {
                 let blocks = job.image.block_range(gap);
                 let blocks = blocks.end.saturating_sub(blocks.start);
                 job.compared_blocks.fetch_add(blocks, std::sync::atomic::Ordering::Relaxed);
@@ -87,7 +87,7 @@ pub(super) fn plan_disk(
         let blocks = window.end.saturating_sub(window.start);
         let bytes = job.range(blocks_of(window.start), blocks_of(blocks)).len();
         let mut wanted = Wanted::new();
-        if job.compare {
+        if job.compares() {
             comparer.window(window, &leaves, &mut wanted)?;
         } else {
             let mut holes = Holes::new(job);

@@ -17,8 +17,8 @@ use jiff::{SignedDuration, Timestamp};
 use strongroom_base::{ByteRange, Cancel, Clock, Coded, PointId, RangeSet, SystemClock};
 use strongroom_disk::{DiskError, DiskSource, DiskTarget, Extent, ExtentKind};
 use strongroom_engine::{
-    BackupDisk, BackupReport, BackupRequest, EngineError, Progress, RestoreDisk, RestoreReport,
-    RestoreRequest, backup, restore,
+    BackupDisk, BackupReport, BackupRequest, EngineError, Overwrite, Progress, RestoreDisk,
+    RestoreReport, RestoreRequest, backup, restore,
 };
 use strongroom_vault::Vault;
 
@@ -337,7 +337,7 @@ pub(crate) fn restore_to(
             name: "vda".to_owned(),
             location: "memory".to_owned(),
             target: Arc::clone(target) as _,
-            compare,
+            overwrite: if compare { Overwrite::Differences } else { Overwrite::All },
         }],
         threads: 2,
         limit_rate: None,

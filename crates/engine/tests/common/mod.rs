@@ -12,8 +12,8 @@ use std::{
 use strongroom_base::{Cancel, PointId, RangeSet, SystemEntropy};
 use strongroom_disk::{DiskSpec, Existing, OpenOptions, TargetOptions, open_source, open_target};
 use strongroom_engine::{
-    BackupDisk, BackupReport, BackupRequest, Deltas, Progress, RestoreDisk, RestoreReport,
-    RestoreRequest, backup, restore,
+    BackupDisk, BackupReport, BackupRequest, Deltas, Overwrite, Progress, RestoreDisk,
+    RestoreReport, RestoreRequest, backup, restore,
 };
 use strongroom_format::{Conditional, Consistency};
 use strongroom_objects::{Folder, ObjectStore};
@@ -129,7 +129,7 @@ impl Place {
                 name: disk.to_owned(),
                 location: to.display().to_string(),
                 target: Arc::from(target),
-                compare: keep,
+                overwrite: if keep { Overwrite::Differences } else { Overwrite::All },
             }],
             threads: 2,
             limit_rate: None,

@@ -34,8 +34,8 @@ impl RestoreCommand {
 /// Restore disks of a recovery point to files, block devices or NBD exports
 ///
 /// --to DIR writes every disk to DIR/NAME.raw or DIR/NAME.qcow2. --to NAME=TARGET writes one disk
-/// to a file, a block device or an NBD URL, and may be repeated. A target that holds something is
-/// refused, unless --in-place says that only what differs shall be overwritten. A file has the
+/// to a file, a block device or an NBD URL, and may be repeated. A target that holds something else
+/// is refused, unless --in-place says that only what differs shall be overwritten. A file has the
 /// ending .partial until it is complete; an interrupted restore goes on when the same command is
 /// given again.
 ///

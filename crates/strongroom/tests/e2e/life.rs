@@ -78,8 +78,19 @@ fn a_target_that_holds_something_is_refused_and_left_alone() {
     lab.fails(&format!("{to} system=other.img"), 4, "disk.not_empty");
     lab.assert_same("other.img", "before.img");
     lab.ok(&format!("{to} out"));
+    // The same again finds all of it there.
+    assert_eq!(lab.json(&format!("{to} out"))["disks"][0]["written_blocks"], 0);
+    lab.change("out/system.raw", 3 << 20, 10, 7);
+    lab.copy("out/system.raw", "changed.img");
     lab.fails(&format!("{to} out"), 4, "disk.not_empty");
+    // Nor is another disk begun.
+    lab.ok("backup --item two --disk a=d.img --disk system=d.img");
+    let two = "restore disks --item two --recovery-point latest --to";
+    lab.fails(&format!("{two} out"), 4, "disk.not_empty");
+    lab.assert_same("out/system.raw", "changed.img");
+    assert!(!lab.path("out/a.raw").exists());
     lab.ok(&format!("{to} out --in-place"));
+    lab.ok(&format!("{two} out"));
 }
 
 #[test]
