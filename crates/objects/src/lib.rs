@@ -29,5 +29,5 @@ pub use limited::{Limited, Rate};
 pub use memory::Memory;
 pub use mirror::Mirror;
 pub use open::{Options, open};
-pub use probe::{Capabilities, ConditionalPut, probe};
+pub use probe::{Capabilities, ConditionalPut, PROBES, probe};
 pub use store::{Entry, Heal, Key, KeyError, MAX_OBJECT_LEN, ObjectStore, Put, StoreError};

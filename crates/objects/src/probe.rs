@@ -54,11 +54,14 @@ impl Capabilities {
 const WRITERS: u8 = 16;
 const RACES: u32 = 4;
 
-/// Tries a store out below `probe/`, and removes what it wrote. An error means that the store
+/// Where stores are tried out. What lies here is left from a probe that broke off.
+pub const PROBES: &str = "probe/";
+
+/// Tries a store out below [`PROBES`], and removes what it wrote. An error means that the store
 /// cannot be used at all.
 pub fn probe(store: &dyn ObjectStore, entropy: &dyn Entropy) -> Result<Capabilities, StoreError> {
     let random = u64::from_le_bytes(entropy.array());
-    let prefix = format!("probe/{random:016x}/");
+    let prefix = format!("{PROBES}{random:016x}/");
     let result = try_out(store, &prefix);
     let cleaned = clean(store, &prefix);
     let capabilities = result?;

@@ -16,7 +16,7 @@ use strongroom_format::{
     sealed::{self, SealedHeader, SealedKind},
 };
 use strongroom_image::Hasher;
-use strongroom_objects::{Key, ObjectStore, Put, StoreError};
+use strongroom_objects::{Key, ObjectStore, PROBES, Put, StoreError};
 use ulid::Ulid;
 
 use crate::{
@@ -87,21 +87,7 @@ impl Vault {
         mirrors: Vec<String>,
         options: VaultOptions,
     ) -> Result<Self> {
-        let mut found = None;
-        store.list("", &mut |entry| {
-            // Keys lie under the id of their vault: those of a creation that broke off bother
-            // nobody.
-            if entry.key.as_str().starts_with("keys/") {
-                return ControlFlow::Continue(());
-            }
-            found = Some(entry.key);
-            ControlFlow::Break(())
-        })?;
-        if let Some(found) = found {
-            let what =
-                if found == layout::config() { "a vault".to_owned() } else { found.to_string() };
-            return Err(VaultError::Exists { store: store.name(), what });
-        }
+        Self::check_vacant(&*store)?;
         let vault_id = VaultId::generate(&*options.clock, &*options.entropy);
         let config = VaultConfig::new(vault_id, options.clock.now(), create_only_puts, mirrors);
         let bytes =
@@ -110,12 +96,33 @@ impl Vault {
             KeyRing::create(&*store, vault_id, key, label, &*options.clock, &*options.entropy)?;
         // Last, so that what has a description is complete.
         match store.put_new(&layout::config(), &bytes)? {
-            Put::Created => Self::assemble(store, config, ring, options),
+            Put::Created => {
+                remove_probes(&*store)?;
+                Self::assemble(store, config, ring, options)
+            }
             Put::Exists => {
                 KeyRing::discard(&*store, vault_id)?;
                 Err(VaultError::Exists { store: store.name(), what: "a vault".to_owned() })
             }
         }
+    }
+
+    /// Refuses a place where something is: a vault, or what no vault has written. What a creation
+    /// that broke off leaves is nothing: keys lie under the id of their vault, and each probe has
+    /// a folder of its own.
+    pub fn check_vacant(store: &dyn ObjectStore) -> Result<()> {
+        let mut found = None;
+        store.list("", &mut |entry| {
+            if ["keys/", PROBES].iter().any(|folder| entry.key.as_str().starts_with(folder)) {
+                return ControlFlow::Continue(());
+            }
+            found = Some(entry.key);
+            ControlFlow::Break(())
+        })?;
+        let Some(found) = found else { return Ok(()) };
+        let is_vault = found == layout::config() || Self::describe(store).is_ok();
+        let what = if is_vault { "a vault".to_owned() } else { found.to_string() };
+        Err(VaultError::Exists { store: store.name(), what })
     }
 
     /// Reads the plain description of a vault; needs no key.
@@ -382,4 +389,14 @@ impl Vault {
     pub(crate) fn local_error(&self, source: std::io::Error) -> VaultError {
         VaultError::Local { path: self.cache_path(), source }
     }
+}
+
+/// Removes what probes left that broke off.
+fn remove_probes(store: &dyn ObjectStore) -> Result<()> {
+    let mut left = Vec::new();
+    store.list(PROBES, &mut |entry| {
+        left.push(entry.key);
+        ControlFlow::Continue(())
+    })?;
+    Ok(left.iter().try_for_each(|key| store.delete(key))?)
 }

@@ -1,9 +1,9 @@
 //! `vault`: making, showing, checking and cleaning vaults.
 
-use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 use clap::{Args, Subcommand};
-use strongroom_format::{Conditional, VaultConfig};
+use strongroom_format::Conditional;
 use strongroom_objects::{Mirror, ObjectStore, Options, open, probe};
 use strongroom_vault::{Vault, VaultError, keys};
 
@@ -101,7 +101,7 @@ impl CreateArgs {
             store = Arc::new(Mirror::new(copies, Vec::new()));
         }
         // The probe writes: nothing may be touched where something else is.
-        refuse_occupied(&*store)?;
+        Vault::check_vacant(&*store)?;
         let puts = if probe(&*store, &context.entropy)?.allow_several_writers() {
             Conditional::Honoured
         } else if self.single_writer {
@@ -146,19 +146,6 @@ impl ShowArgs {
             items: ItemView::of(&points),
         })
     }
-}
-
-/// Refuses to make a vault where something is.
-fn refuse_occupied(store: &dyn ObjectStore) -> Result<(), Failure> {
-    let mut found = None;
-    store.list("", &mut |entry| {
-        found = Some(entry.key);
-        ControlFlow::Break(())
-    })?;
-    let Some(found) = found else { return Ok(()) };
-    let is_vault = found.as_str() == VaultConfig::KEY || Vault::describe(store).is_ok();
-    let what = if is_vault { "a vault".to_owned() } else { found.to_string() };
-    Err(VaultError::Exists { store: store.name(), what }.into())
 }
 
 /// Refuses mirrors that are one folder.
