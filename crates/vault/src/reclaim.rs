@@ -155,6 +155,8 @@ pub fn reclaim(
     let own = condemn(vault, &victims, &condemned)?;
     condemned.extend(victims);
     if condemned.is_empty() && start.tombstones.is_empty() {
+        report.writers_expired = expire_gone(vault)?;
+        vault.store.sweep()?;
         return Ok(report);
     }
     report.waiting_for = wait_for_writers(vault, options, cancel, &mut report.writers_expired)?;
@@ -316,6 +318,15 @@ fn condemn(vault: &Vault, victims: &[PackId], condemned: &HashSet<PackId>) -> Re
         .map_err(|_| VaultError::Bug("a condemnation without text"))?;
     vault.put_sealed(SealedKind::Condemned, &layout::condemned(id), &plain)?;
     Ok(Some(id))
+}
+
+/// Removes what writers left behind that are gone: there is nothing to wait for, so only for tidiness.
+fn expire_gone(vault: &Vault) -> Result<u64> {
+    let mut expired = 0_u64;
+    for writer in vault.writers()?.iter().filter(|writer| writer.life != Life::Active) {
+        expired = expired.saturating_add(u64::from(vault.expire(writer)?));
+    }
+    Ok(expired)
 }
 
 /// Waits until every writer that is there now has gone. Those that went silent are expired. Returns

@@ -12,5 +12,6 @@ mod errors;
 mod harness;
 mod json;
 mod keys;
+mod killed;
 mod layers;
 mod life;
