@@ -146,7 +146,7 @@ impl Place {
     }
 }
 
-fn manifest(point: PointId, item: &str, image: &Image, nth: usize) -> Manifest {
+pub(crate) fn manifest(point: PointId, item: &str, image: &Image, nth: usize) -> Manifest {
     let seconds = 1_700_000_000 + i64::try_from(nth).expect("few");
     let time = Timestamp::from_second(seconds).expect("a time");
     Manifest {

@@ -9,6 +9,7 @@
 
 mod common;
 mod damage;
+mod deltas;
 mod mirrors;
 mod rebuild;
 mod runs;
