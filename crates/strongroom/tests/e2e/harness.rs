@@ -14,6 +14,8 @@ use tempfile::TempDir;
 /// A test's folder.
 pub(crate) struct Lab {
     dir: TempDir,
+    /// Further environment variables of the program.
+    environment: Vec<(String, String)>,
 }
 
 /// A finished run.
@@ -35,7 +37,13 @@ impl Lab {
 
     /// A folder with nothing in it; the environment names a vault and a key that do not exist.
     pub(crate) fn empty() -> Self {
-        Self { dir: tempfile::tempdir().expect("a temporary folder") }
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        Self { dir, environment: Vec::new() }
+    }
+
+    /// Sets an environment variable for the program.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -54,6 +62,7 @@ impl Lab {
             .env("TZ", "UTC")
             .env("STRONGROOM_VAULT", "vault")
             .env("STRONGROOM_KEY_FILE", "key")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null());
         command
     }

@@ -15,3 +15,4 @@ mod keys;
 mod killed;
 mod layers;
 mod life;
+mod stores;
