@@ -70,6 +70,10 @@ impl Failure {
             (object_store::Error::NotFound { .. }, _) if action != "read" => no_bucket(store),
             _ if action == "list" && status(&error) == Some(404) => no_bucket(store),
             _ if mentions(&error, &["NoSuchBucket", "ContainerNotFound"]) => no_bucket(store),
+            // The words of Amazon and of its doubles.
+            _ if status(&error) == Some(400) && mentions(&error, &["Content-MD5"]) => {
+                no_checksum(store)
+            }
             (_, Some(key)) if no_room => StoreError::Full { key: key.clone(), store, source },
             (object_store::Error::NotFound { .. }, Some(key)) => {
                 StoreError::Missing { key: key.clone(), store }
@@ -93,6 +97,12 @@ impl Failure {
 
 fn no_bucket(store: String) -> StoreError {
     StoreError::Url { url: store, reason: "the bucket or container does not exist".to_owned() }
+}
+
+fn no_checksum(store: String) -> StoreError {
+    let reason = "its bucket has object lock and wants a checksum with every put: add \
+                  checksum=sha256 to the URL";
+    StoreError::Url { url: store, reason: reason.to_owned() }
 }
 
 /// All messages of an error and its causes.

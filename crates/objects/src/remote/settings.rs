@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use object_store::{
     ClientOptions, RetryConfig, StaticCredentialProvider,
-    aws::{AmazonS3Builder, AmazonS3ConfigKey},
+    aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum},
     azure::MicrosoftAzureBuilder,
     gcp::{GcpCredential, GoogleCloudStorageBuilder},
 };
@@ -39,6 +39,7 @@ pub(super) struct Settings {
     region: Option<String>,
     account: Option<String>,
     virtual_hosted: bool,
+    checksum: bool,
     anonymous: bool,
     system_proxy: bool,
 }
@@ -77,6 +78,7 @@ impl Settings {
             region: None,
             account: None,
             virtual_hosted: false,
+            checksum: false,
             anonymous: false,
             system_proxy: false,
         };
@@ -110,6 +112,7 @@ impl Settings {
             (_, "proxy") => self.system_proxy = choice("environment", "none")?,
             (Cloud::S3, "region") => self.region = Some(value.to_owned()),
             (Cloud::S3, "path-style") => self.virtual_hosted = !choice("true", "false")?,
+            (Cloud::S3, "checksum") => self.checksum = choice("sha256", "none")?,
             (Cloud::Azure, "account") => self.account = Some(value.to_owned()),
             _ => {
                 let name: String = name.chars().take(40).collect();
@@ -168,6 +171,9 @@ impl Settings {
             .with_disable_bulk_delete(true);
         if let Some(region) = &self.region {
             builder = builder.with_region(region);
+        }
+        if self.checksum {
+            builder = builder.with_checksum_algorithm(Checksum::SHA256);
         }
         if self.anonymous {
             builder = builder.with_skip_signature(true);

@@ -46,6 +46,12 @@ impl Lab {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
+    /// The last value that was set.
+    pub(crate) fn get(&self, name: &str) -> String {
+        let mut set = self.environment.iter().rev();
+        set.find(|(set, _)| set == name).expect("it was set").1.clone()
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
