@@ -14,7 +14,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use strongroom_base::PointId;
-use strongroom_format::{Manifest, sealed::SealedKind};
+use strongroom_format::{FormatError, Manifest, sealed::SealedKind};
 use strongroom_objects::StoreError;
 
 use crate::{
@@ -22,6 +22,9 @@ use crate::{
     error::Result,
     layout::{self, ItemKey},
 };
+
+#[cfg(test)]
+mod tests;
 
 /// What a deletion note says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -120,12 +123,15 @@ impl Vault {
             Err(VaultError::Object { .. }) if self.is_void(&name)? => return Ok(None),
             Err(error) => return Err(error),
         };
-        let manifest = Manifest::decode(&plain)
-            .map_err(|source| VaultError::Object { object: name.to_string(), source })?;
-        if manifest.id == point && self.item_key(&manifest.item)? == item {
+        let damaged = |source| VaultError::Object { object: name.to_string(), source };
+        let manifest = Manifest::decode(&plain).map_err(damaged)?;
+        if manifest.id == point && self.item_key(&manifest.item).ok() == Some(item) {
             Ok(Some(manifest))
         } else {
-            Err(VaultError::Bug("a manifest under another point's name"))
+            // Its seal is good, so some writer had the key and did this. Whoever it was: it is
+            // input, and nothing of it may be used.
+            let reason = "it is the manifest of another point".to_owned();
+            Err(damaged(FormatError::Text { what: "manifest", reason }))
         }
     }
 
