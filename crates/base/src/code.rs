@@ -129,6 +129,7 @@ catalog! {
     ITEM_NAME = "item.name", Invalid, "An item or disk name is empty, too long or has characters that are not allowed.", "Use 1 to 200 letters, digits, '.', '_' and '-', starting with a letter or digit.";
     POINT_NOT_FOUND = "point.not_found", NotFound, "The item has no such recovery point.", "`strongroom recoverypoint list` shows the item's recovery points.";
     POINT_NONE_BEFORE = "point.none_before", NotFound, "The item has no recovery point at or before the given time.", "`strongroom recoverypoint list` shows the oldest one.";
+    POINT_DAMAGED = "point.damaged", Corrupt, "The manifest of a recovery point is damaged, so nothing is known of the point.", "Run `strongroom vault verify --repair`, which takes a good copy from a mirror; `strongroom recoverypoint list` shows the points that can be read, name one of them by its id.";
     POINT_LOCKED = "point.locked", Conflict, "The recovery point may not be deleted yet.", "Wait until the lock on the recovery point ends.";
     POINT_DISK_NOT_FOUND = "point.disk_not_found", NotFound, "The recovery point has no disk of this name.", "`strongroom recoverypoint show` lists its disks.";
 

@@ -112,6 +112,14 @@ pub enum VaultError {
         /// The point.
         point: PointId,
     },
+    /// The manifest of a point cannot be read.
+    #[error("recovery point {point} cannot be read")]
+    PointDamaged {
+        /// The point.
+        point: PointId,
+        /// Its manifest, and how it is damaged.
+        source: Box<VaultError>,
+    },
     /// It may not be deleted yet.
     #[error("recovery point {point} is locked until {until}")]
     Locked {
@@ -163,6 +171,11 @@ impl Coded for VaultError {
             Self::ItemNotFound { .. } => &codes::ITEM_NOT_FOUND,
             Self::Name { .. } => &codes::ITEM_NAME,
             Self::PointNotFound { .. } => &codes::POINT_NOT_FOUND,
+            // One of a newer format is not damaged.
+            Self::PointDamaged { source, .. } if source.code() == &codes::VAULT_FORMAT => {
+                &codes::VAULT_FORMAT
+            }
+            Self::PointDamaged { .. } => &codes::POINT_DAMAGED,
             Self::Locked { .. } => &codes::POINT_LOCKED,
             Self::Expired { .. } => &codes::BACKUP_EXPIRED,
             Self::Degraded { .. } => &codes::STORE_DEGRADED,

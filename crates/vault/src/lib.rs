@@ -29,6 +29,7 @@ mod writers;
 
 pub use error::VaultError;
 pub use index::{Index, Location};
+pub use points::{DamagedManifest, PointList};
 pub use read::{Reader, is_damage};
 pub use rebuild::{RebuildReport, UnreadablePack};
 pub use reclaim::{ReclaimOptions, ReclaimReport, reclaim};

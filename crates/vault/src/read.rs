@@ -210,6 +210,7 @@ pub fn is_damage(error: &VaultError) -> bool {
             | VaultError::Pack { .. }
             | VaultError::Lost { .. }
             | VaultError::UnknownKey { .. }
+            | VaultError::PointDamaged { .. }
             | VaultError::Store(StoreError::Missing { .. } | StoreError::Length { .. })
     )
 }

@@ -12,7 +12,7 @@ use crate::{
     context::Context,
     error::Failure,
     open::{folder_url, key_source, open_vault, vault_options},
-    views::{ItemView, PointView, VaultShown, VaultView},
+    views::{ItemView, PointList, VaultShown, VaultView, all_readable},
 };
 
 use super::{
@@ -127,6 +127,8 @@ impl CreateArgs {
 }
 
 /// Show what a vault is: its format, its store, its keys and its items
+///
+/// Ends with exit code 6 if the manifest of a recovery point is damaged; such points are named.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -140,11 +142,14 @@ impl ShowArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let vault = open_vault(context, &self.open, None)?;
         let slots = keys::list_slots(&**vault.store(), vault.config().vault_id)?;
-        let points: Vec<_> = vault.points(None)?.into_iter().map(PointView::from).collect();
-        context.out.result(&VaultShown {
+        let PointList { recovery_points, damaged } = vault.list_points(None)?.into();
+        let shown = VaultShown {
             vault: VaultView::new(vault.config(), vault.store().name(), slots),
-            items: ItemView::of(&points),
-        })
+            items: ItemView::of(&recovery_points),
+            damaged,
+        };
+        context.out.result(&shown)?;
+        all_readable(&shown.damaged)
     }
 }
 

@@ -328,6 +328,10 @@ impl Show for UsageReport {
         if self.condemned_packs > 0 {
             facts.push(("About to go", packs(self.condemned_packs, self.condemned_bytes)));
         }
+        if self.damaged_recovery_points > 0 {
+            let text = format!("{}; run `strongroom vault verify`", self.damaged_recovery_points);
+            facts.push(("Damaged points", text));
+        }
         if self.deleted_recovery_points > 0 {
             facts.push(("Deleted points", self.deleted_recovery_points.to_string()));
         }

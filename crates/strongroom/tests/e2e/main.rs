@@ -8,6 +8,7 @@
 )]
 
 mod bad_days;
+mod damage;
 mod errors;
 mod harness;
 mod json;

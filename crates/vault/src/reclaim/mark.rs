@@ -26,6 +26,7 @@ use crate::{
     error::Result,
     index::{Loaded, RawRecord},
     layout::ItemKey,
+    read::is_damage,
     write::ListedPack,
 };
 
@@ -242,7 +243,13 @@ impl<'v> Marks<'v> {
                 return Err(VaultError::Interrupted);
             }
             // Only a reclaim removes manifests: if it is gone now, another one is at work.
-            let manifest = self.vault.manifest(item, *point)?;
+            let manifest = self.vault.manifest(item, *point).map_err(|error| {
+                if is_damage(&error) {
+                    VaultError::PointDamaged { point: *point, source: Box::new(error) }
+                } else {
+                    error
+                }
+            })?;
             let manifest = manifest.ok_or(VaultError::ConcurrentReclaim)?;
             self.mark_manifest(&manifest, &mut before)?;
         }

@@ -1,0 +1,150 @@
+//! Objects other than packs that are damaged: what is named, what still works, what heals.
+
+use std::{fs, path::Path};
+
+use serde_json::Value;
+
+use crate::harness::Lab;
+
+/// Overwrites a file of a vault, which is read-only, with a changed version of itself.
+fn alter(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(path).unwrap();
+    change(&mut bytes);
+    fs::remove_file(path).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+fn flip(path: &Path) {
+    alter(path, |bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+    });
+}
+
+/// The file of a point's manifest.
+fn manifest(lab: &Lab, vault: &str, point: &str) -> std::path::PathBuf {
+    let files = lab.files(&format!("{vault}/points"));
+    let found = files.into_iter().find(|(path, _)| path.ends_with(point));
+    found.expect("a manifest").0
+}
+
+/// A disk with three versions and a point of each, in a vault with a mirror if asked for.
+fn three_points(mirrored: bool) -> (Lab, Vec<String>) {
+    let lab = Lab::empty();
+    lab.ok("vault key generate key");
+    lab.ok(if mirrored { "vault create --mirror copy" } else { "vault create" });
+    lab.disk("d.img", 8, 4, 1);
+    for version in 0..3_u64 {
+        lab.change("d.img", version << 20, 1000, 10 + version);
+        lab.copy("d.img", &format!("v{version}.img"));
+        lab.ok("backup --item web --disk system=d.img");
+    }
+    lab.disk("o.img", 4, 1, 2);
+    lab.ok("backup --item other --disk data=o.img");
+    let points = lab.points("web");
+    (lab, points)
+}
+
+#[test]
+fn a_damaged_manifest_is_named_and_the_other_points_are_listed() {
+    let (lab, points) = three_points(false);
+    flip(&manifest(&lab, "vault", &points[1]));
+
+    for words in ["recoverypoint list --item web", "recoverypoint list"] {
+        let run = lab.run(&format!("{words} --output json"));
+        assert_eq!(run.code, 6, "{}", run.stderr);
+        assert!(run.stderr.contains("point.damaged"), "{}", run.stderr);
+        assert!(run.stderr.contains(&points[1]), "{}", run.stderr);
+        let list: Value = serde_json::from_str(&run.stdout).expect("JSON");
+        let ids = list["recovery_points"].as_array().unwrap().iter().map(|point| &point["id"]);
+        let ids: Vec<_> = ids.filter(|id| points.contains(&id.as_str().unwrap().into())).collect();
+        assert_eq!(ids, [points[0].as_str(), &points[2]]);
+        let damaged = &list["damaged"][0];
+        assert_eq!((&damaged["id"], &damaged["item"]), (&points[1].as_str().into(), &"web".into()));
+        assert!(damaged["object"].as_str().unwrap().starts_with("points/"), "{damaged}");
+    }
+    let words = lab.run("recoverypoint list");
+    assert!(
+        words.stdout.contains(&points[1]) && words.stdout.contains("other"),
+        "{}",
+        words.stdout
+    );
+    let shown = lab.run("vault show");
+    assert_eq!(shown.code, 6);
+    assert!(shown.stdout.contains("other") && shown.stderr.contains(&points[1]));
+    let usage = lab.json("vault usage");
+    assert_eq!(usage["damaged_recovery_points"], 1);
+    lab.fails("vault usage --content", 6, "point.damaged");
+
+    // The others are as good as ever; what is newest is known.
+    lab.ok("restore disks --item web --recovery-point latest --to out");
+    lab.assert_same("v2.img", "out/system.raw");
+    lab.ok(&format!("restore disks --item web --recovery-point {} --to first", points[0]));
+    lab.assert_same("v0.img", "first/system.raw");
+    let show = format!("recoverypoint show --item web --recovery-point {}", points[1]);
+    lab.fails(&show, 6, "point.damaged");
+    // Nothing is removed while it is not known what is needed.
+    lab.fails("vault reclaim", 6, "point.damaged");
+}
+
+#[test]
+fn an_older_point_is_not_taken_for_the_latest_one_that_is_damaged() {
+    let (lab, points) = three_points(false);
+    flip(&manifest(&lab, "vault", &points[2]));
+
+    let restore = "restore disks --item web --to out --recovery-point";
+    let now = "2999-01-01T00:00:00Z";
+    for which in ["latest", now] {
+        let error = lab.fails(&format!("{restore} {which}"), 6, "point.damaged");
+        assert!(error["message"].as_str().unwrap().contains(&points[2]), "{error:#}");
+        assert!(error["hint"].as_str().unwrap().contains(&points[1]), "{error:#}");
+    }
+    assert!(!lab.path("out").exists());
+    // Long before it: nobody can have meant it.
+    lab.fails(&format!("{restore} 2001-01-01"), 3, "point.none_before");
+    lab.ok(&format!("{restore} {}", points[1]));
+    lab.assert_same("v1.img", "out/system.raw");
+
+    // A backup goes on. That nothing has changed since a point which it cannot read is of no use.
+    fs::write(lab.path("ranges"), "").unwrap();
+    let run = lab.ok("backup --item web --disk system=d.img --changed-ranges ranges --output json");
+    let report: Value = serde_json::from_str(&run.stdout).expect("JSON");
+    assert!(run.stderr.contains(&points[2]), "{}", run.stderr);
+    assert_eq!(report["parent"], points[1].as_str());
+    assert_eq!(report["disks"][0]["changes_from"], "all");
+    lab.ok("restore disks --item web --recovery-point latest --to again");
+    lab.assert_same("v2.img", "again/system.raw");
+}
+
+#[test]
+fn a_vault_whose_manifests_are_all_damaged_takes_backups() {
+    let (lab, points) = three_points(false);
+    points.iter().for_each(|point| flip(&manifest(&lab, "vault", point)));
+    lab.fails("recoverypoint list --item web", 6, "point.damaged");
+    let report = lab.json("backup --item web --disk system=d.img");
+    assert_eq!(report["parent"], Value::Null);
+    lab.ok("restore disks --item web --recovery-point latest --to out");
+    lab.assert_same("v2.img", "out/system.raw");
+}
+
+#[test]
+fn a_damaged_manifest_heals_from_a_mirror() {
+    let (lab, points) = three_points(true);
+    let good = fs::read(manifest(&lab, "copy", &points[2])).unwrap();
+    flip(&manifest(&lab, "vault", &points[2]));
+    let run = lab.run("vault verify --output json");
+    assert_eq!(run.code, 6, "{}", run.stderr);
+    let report: Value = serde_json::from_str(&run.stdout).expect("JSON");
+    assert!(report["damaged"][0]["object"].as_str().unwrap().ends_with(&points[2]));
+    let report = lab.json("vault verify --repair");
+    assert_eq!(report["repaired_objects"], 1);
+    assert_eq!(fs::read(manifest(&lab, "vault", &points[2])).unwrap(), good);
+
+    // Without a good copy it is reported, and the point with it.
+    flip(&manifest(&lab, "vault", &points[2]));
+    flip(&manifest(&lab, "copy", &points[2]));
+    let run = lab.run("vault verify --repair --output json");
+    assert_eq!(run.code, 6, "{}", run.stderr);
+    let report: Value = serde_json::from_str(&run.stdout).expect("JSON");
+    assert_eq!(report["damaged_points"][0]["recovery_point"], points[2].as_str());
+}
