@@ -65,6 +65,9 @@ impl DamagedManifest {
     }
 }
 
+/// A point and its manifest, or why that cannot be read.
+type ReadPoint = (ItemKey, PointId, Result<Manifest>);
+
 /// The names of all points.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PointNames {
@@ -117,7 +120,7 @@ impl Vault {
         let mut points = Vec::with_capacity(wanted.len());
         let mut unreadable = Vec::new();
         let mut items: HashMap<ItemKey, String> = HashMap::new();
-        for ((item, point), manifest) in self.read_manifests(&wanted)? {
+        for (item, point, manifest) in self.read_manifests(&wanted)? {
             match manifest {
                 Ok(manifest) => {
                     items.entry(item).or_insert_with(|| manifest.item.clone());
@@ -147,10 +150,7 @@ impl Vault {
     /// Reads manifests, several at once where each costs a round trip. Points that vanish
     /// meanwhile are left out. Fails if the store does; that one is damaged is the answer for that
     /// one.
-    fn read_manifests(
-        &self,
-        wanted: &[(ItemKey, PointId)],
-    ) -> Result<Vec<((ItemKey, PointId), Result<Manifest>)>> {
+    fn read_manifests(&self, wanted: &[(ItemKey, PointId)]) -> Result<Vec<ReadPoint>> {
         let threads = if self.store.is_local() { 1 } else { 16 };
         let next = AtomicUsize::new(0);
         let results = Mutex::new(Vec::with_capacity(wanted.len()));
@@ -160,7 +160,7 @@ impl Vault {
                     let manifest = match self.manifest(*item, *point).transpose() {
                         None => continue,
                         Some(Err(error)) if !is_damage(&error) => Err(error),
-                        Some(read) => Ok(((*item, *point), read)),
+                        Some(read) => Ok((*item, *point, read)),
                     };
                     let failed = manifest.is_err();
                     results.lock().unwrap_or_else(PoisonError::into_inner).push(manifest);
