@@ -122,6 +122,7 @@ catalog! {
     STORE_READ_ONLY = "store.read_only", Unavailable, "The object store is read-only.", "Make it writable; reading commands work meanwhile.";
     STORE_MISSING = "store.missing", Corrupt, "An object that must exist is missing from the store.", "Run `strongroom vault verify --repair`; if a mirror has a copy it is restored from there.";
     STORE_CORRUPT = "store.corrupt", Corrupt, "An object's bytes are not what was written.", "Run `strongroom vault verify --repair`; if a mirror has a good copy it is restored from there.";
+    INDEX_INCOMPLETE = "index.incomplete", Corrupt, "Something needed is in none of the packs that the index lists, and the vault has packs that it does not list.", "Run `strongroom vault rebuild-index`, then the command again: the index is made anew from the packs.";
     STORE_DEGRADED = "store.degraded", Unavailable, "A copy of the mirrored vault is missing or has failed, so nothing may be deleted.", "Bring the copy back (mount its disk), run `strongroom vault verify --repair`, then try again.";
     STORE_PROTOCOL = "store.protocol", Unavailable, "The object store answered in a way that makes no sense.", "Check that the URL points to the service it should.";
 

@@ -78,6 +78,14 @@ pub enum VaultError {
         /// Where it was looked for.
         reason: String,
     },
+    /// A block or node is in no pack of the index, but there are packs that the index does not list.
+    #[error("content {digest} is not in the index, which lacks {packs} of the vault's packs")]
+    NotIndexed {
+        /// Its address.
+        digest: Digest,
+        /// How many packs the index lacks.
+        packs: usize,
+    },
     /// A pack does not have the bytes that its name says.
     #[error("pack {pack} is damaged")]
     Pack {
@@ -167,6 +175,7 @@ impl Coded for VaultError {
             Self::UnknownKey { .. } | Self::Lost { .. } | Self::Pack { .. } => {
                 &codes::STORE_CORRUPT
             }
+            Self::NotIndexed { .. } => &codes::INDEX_INCOMPLETE,
             Self::Local { .. } => &codes::LOCAL_IO,
             Self::ItemNotFound { .. } => &codes::ITEM_NOT_FOUND,
             Self::Name { .. } => &codes::ITEM_NAME,

@@ -72,7 +72,7 @@ fn find(vault: &Vault, item: &str, point: Point) -> Result<Manifest, Failure> {
         let Ok(points) = vault.list_points(Some(item)).map(|list| list.points) else {
             return failure;
         };
-        let before = damaged.and_then(|id| points.iter().filter(|point| point.id < id).last());
+        let before = damaged.and_then(|id| points.iter().rfind(|point| point.id < id));
         match (before.or(points.last()), points.first()) {
             (Some(other), _) if damaged.is_some() => failure.with_hint(format!(
                 "Run `strongroom vault verify --repair`, which takes a good copy from a mirror. \

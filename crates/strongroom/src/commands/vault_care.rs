@@ -8,8 +8,9 @@ use std::{
 use clap::Args;
 use strongroom_engine::Progress;
 use strongroom_vault::{
-    DamagedDisk, RebuildReport, ReclaimOptions, ReclaimReport, UsageOptions, UsageReport,
-    VaultError, VerifyMode, VerifyOptions, VerifyProgress, VerifyReport, reclaim, verify_blind,
+    DamagedDisk, ObjectKind, RebuildReport, ReclaimOptions, ReclaimReport, UsageOptions,
+    UsageReport, VaultError, VerifyMode, VerifyOptions, VerifyProgress, VerifyReport, reclaim,
+    verify_blind,
 };
 
 use crate::{
@@ -115,8 +116,29 @@ impl VerifyArgs {
         if report.interrupted {
             return Err(VaultError::Interrupted.into());
         }
-        if report.clean { Ok(()) } else { Err(FaceError::Damaged(damage(&report)).into()) }
+        if report.clean {
+            return Ok(());
+        }
+        let failure = Failure::from(FaceError::Damaged(damage(&report)));
+        Err(match hint(&report) {
+            Some(hint) => failure.with_hint(hint),
+            None => failure,
+        })
     }
+}
+
+/// What helps, where that is not a repair from a mirror.
+fn hint(report: &VerifyReport) -> Option<&'static str> {
+    let mut unrepaired = report.damaged.iter().filter(|object| !object.repaired);
+    let all_named = u64::try_from(report.damaged.len()) == Ok(report.damaged_objects);
+    let only_index = all_named
+        && unrepaired.all(|object| object.kind == ObjectKind::Index)
+        && report.damaged_recovery_points == 0
+        && report.absent_copies.is_empty();
+    only_index.then_some(
+        "Run `strongroom vault rebuild-index`: nothing else is damaged, and the index is made anew \
+         from the packs.",
+    )
 }
 
 /// What a verify found, in one line.
@@ -129,6 +151,9 @@ fn damage(report: &VerifyReport) -> String {
     if report.damaged_recovery_points > 0 {
         let points = human::count(report.damaged_recovery_points, "recovery point");
         found.push(format!("{points} not whole"));
+    }
+    if report.index_incomplete {
+        found.push("recovery points need objects that are not in the index".to_owned());
     }
     if !report.absent_copies.is_empty() {
         found.push(format!("away: {}", report.absent_copies.join(", ")));

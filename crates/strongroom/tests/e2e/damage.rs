@@ -148,3 +148,60 @@ fn a_damaged_manifest_heals_from_a_mirror() {
     let report: Value = serde_json::from_str(&run.stdout).expect("JSON");
     assert_eq!(report["damaged_points"][0]["recovery_point"], points[2].as_str());
 }
+
+/// Forgets everything that is kept locally.
+fn forget_cache(lab: &Lab) {
+    fs::remove_dir_all(lab.path(".cache/strongroom")).unwrap();
+}
+
+#[test]
+fn a_lost_or_damaged_index_says_how_to_make_it_again() {
+    type Harm = fn(&Path);
+    let ways: [(&str, Harm); 3] = [
+        ("gone", |path| fs::remove_file(path).unwrap()),
+        ("empty", |path| alter(path, Vec::clear)),
+        ("rotten", flip),
+    ];
+    for (way, harm) in ways {
+        let (lab, points) = three_points(false);
+        for (path, _) in lab.files("vault/index") {
+            harm(&path);
+        }
+        forget_cache(&lab);
+        let rebuild = |error: &Value| {
+            let hint = error["hint"].as_str().unwrap();
+            assert!(hint.contains("vault rebuild-index"), "{way}: {error:#}");
+            assert!(!hint.contains("--repair"), "{way}: {error:#}");
+        };
+        let restore = "restore disks --item web --recovery-point latest --to out";
+        rebuild(&lab.fails(restore, 6, "index.incomplete"));
+        let diff =
+            format!("recoverypoint diff --item web --from {} --recovery-point latest", points[0]);
+        rebuild(&lab.fails(&diff, 6, "index.incomplete"));
+        rebuild(&lab.fails("vault reclaim --dry-run", 6, "index.incomplete"));
+        // Verify finds the content, and says that nobody else does.
+        let run = lab.run("vault verify --output json");
+        assert_eq!(run.code, 6, "{way}: {}", run.stdout);
+        let report: Value = serde_json::from_str(&run.stdout).expect("JSON");
+        assert_eq!((&report["clean"], &report["index_incomplete"]), (&false.into(), &true.into()));
+        assert_eq!(report["damaged_recovery_points"], 0);
+        rebuild(&lab.fails("vault verify", 6, "verify.damaged"));
+
+        lab.ok("vault rebuild-index");
+        lab.ok(restore);
+        lab.assert_same("v2.img", "out/system.raw");
+        lab.ok("vault verify");
+    }
+}
+
+#[test]
+fn a_backup_makes_up_for_a_lost_index() {
+    let (lab, _) = three_points(false);
+    fs::remove_dir_all(lab.path("vault/index")).unwrap();
+    forget_cache(&lab);
+    let report = lab.json("backup --item web --disk system=d.img");
+    assert!(report["stored_bytes"].as_u64().unwrap() < 1 << 20, "{report:#}");
+    lab.ok("restore disks --item web --recovery-point latest --to out");
+    lab.assert_same("v2.img", "out/system.raw");
+    lab.ok("vault verify");
+}

@@ -155,11 +155,8 @@ impl<'v> Marks<'v> {
             return self.set_mark(best);
         }
         if full || deltas.is_empty() {
-            return Err(VaultError::Lost {
-                digest: *digest,
-                reason: "a recovery point needs it and no pack has it; nothing was reclaimed"
-                    .to_owned(),
-            });
+            let reason = "a recovery point needs it and no pack has it; nothing was reclaimed";
+            return Err(self.vault.lost(digest, reason));
         }
         // Which of several deltas still has its base is not known here: all stay.
         let mut new = false;
@@ -198,7 +195,9 @@ impl<'v> Marks<'v> {
             match self.mark_one(&base, true) {
                 Ok(_) => found = true,
                 // Of a delta that is gone as well.
-                Err(error @ VaultError::Lost { .. }) => lost = Some(error),
+                Err(error @ (VaultError::Lost { .. } | VaultError::NotIndexed { .. })) => {
+                    lost = Some(error);
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -76,7 +76,8 @@ impl<'a> Inspector<'a> {
         report.clean = !report.interrupted
             && report.absent_copies.is_empty()
             && report.damaged_objects == report.repaired_objects
-            && report.damaged_recovery_points == 0;
+            && report.damaged_recovery_points == 0
+            && !report.index_incomplete;
         report.damaged.sort_by(|a, b| (a.kind, &a.object).cmp(&(b.kind, &b.object)));
         report.seconds = took.as_secs_f64();
         report

@@ -45,6 +45,9 @@ pub struct VerifyReport {
     pub records_without_base: u64,
     /// Packs that no readable index object lists: `vault rebuild-index` puts that right.
     pub unindexed_packs: u64,
+    /// Whether recovery points need such packs: they cannot be restored before `vault
+    /// rebuild-index`.
+    pub index_incomplete: bool,
     /// Recovery points whose content was followed to its end.
     pub recovery_points: u64,
     /// Objects of which a copy is missing or not what was written.
