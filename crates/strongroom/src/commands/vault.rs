@@ -1,6 +1,6 @@
 //! `vault`: making, showing, checking and cleaning vaults.
 
-use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
+use std::{ops::ControlFlow, path::Path, sync::Arc};
 
 use clap::{Args, Subcommand};
 use strongroom_format::{Conditional, VaultConfig};
@@ -11,7 +11,7 @@ use crate::{
     args::{KeyArgs, OpenArgs, VaultArgs},
     context::Context,
     error::Failure,
-    open::{folder_url, key_source, open_vault, vault_options},
+    open::{folder_url, identity, key_source, open_vault, vault_options},
     views::{ItemView, PointList, VaultShown, VaultView, all_readable},
 };
 
@@ -166,10 +166,16 @@ fn refuse_occupied(store: &dyn ObjectStore) -> Result<(), Failure> {
     Err(VaultError::Exists { store: store.name(), what }.into())
 }
 
-/// Refuses mirrors that are one folder.
+/// Refuses mirrors that are one folder, whatever it is called.
 fn refuse_same(mirrors: &[String]) -> Result<(), Failure> {
-    let mut seen = BTreeSet::new();
-    match mirrors.iter().find(|mirror| !seen.insert(*mirror)) {
+    let mut seen = Vec::new();
+    let mut is_new = |mirror: &String| {
+        let identity = identity(Path::new(mirror));
+        let is_new = !seen.contains(&identity);
+        seen.push(identity);
+        is_new
+    };
+    match mirrors.iter().find(|mirror| !is_new(mirror)) {
         Some(twice) => Err(Failure::usage(format!("{twice} was given twice"))),
         None => Ok(()),
     }

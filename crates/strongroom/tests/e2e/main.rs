@@ -15,3 +15,4 @@ mod json;
 mod keys;
 mod layers;
 mod life;
+mod mirrors;

@@ -129,13 +129,17 @@ fn kind_of(key: &Key) -> ObjectKind {
     kind.map_or(ObjectKind::Other, |(_, kind)| *kind)
 }
 
-fn description(look: &Look<'_>, known: Option<&VaultConfig>) -> Result<()> {
+fn description(look: &Look<'_>, known: Option<&Vault>) -> Result<()> {
     let check = |bytes: &[u8]| {
         let found = VaultConfig::decode(bytes).map_err(|error| error.to_string())?;
-        if known.is_none_or(|known| *known == found) {
-            Ok(())
-        } else {
-            Err("it is not what it was when the vault was opened".to_owned())
+        match known {
+            Some(vault) if !vault.vouches_for(&found) => {
+                Err("it is not what the vault's key vouches for".to_owned())
+            }
+            Some(vault) if *vault.config() != found => {
+                Err("it is not what it was when the vault was opened".to_owned())
+            }
+            _ => Ok(()),
         }
     };
     let (kind, max) = (ObjectKind::Description, VaultConfig::MAX_LEN);
@@ -146,7 +150,7 @@ fn description(look: &Look<'_>, known: Option<&VaultConfig>) -> Result<()> {
 /// Opens every copy of all metadata.
 pub(super) fn full(vault: &Vault, look: &Look<'_>) -> Result<Known> {
     let mut known = Known { indexed: HashMap::new(), sources: HashSet::new(), points: Vec::new() };
-    description(look, Some(vault.config()))?;
+    description(look, Some(vault))?;
     super::keys::verify(vault, look)?;
     let sealed = Sealed { vault, look };
     sealed.index_objects(&mut known)?;
