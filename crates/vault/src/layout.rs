@@ -4,6 +4,7 @@
 //!  strongroom.json               packs/data/<2 hex>/<64 hex>     points/<item>/<point id>
 //!  keys/...                      packs/node/<2 hex>/<64 hex>     deleted/<item>/<point id>
 //!  writers/<writer id>/<note>    index/<ulid>                    condemned/<ulid>
+//!  damaged/<64 hex>
 //! ```
 
 use std::{fmt, str::FromStr};
@@ -19,6 +20,7 @@ pub(crate) const POINTS: &str = "points/";
 pub(crate) const DELETED: &str = "deleted/";
 pub(crate) const WRITERS: &str = "writers/";
 pub(crate) const CONDEMNED: &str = "condemned/";
+pub(crate) const DAMAGED: &str = "damaged/";
 
 /// The folder name of an item: a keyed hash, so that the store does not learn the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -79,6 +81,16 @@ pub(crate) fn condemned(id: Ulid) -> Key {
     key(format!("{CONDEMNED}{id}"))
 }
 
+/// The damage note of a pack.
+pub(crate) fn damaged(pack: &PackId) -> Key {
+    key(format!("{DAMAGED}{pack}"))
+}
+
+pub(crate) fn parse_damaged(key: &Key) -> Option<PackId> {
+    let id = key.file_name().parse().ok()?;
+    (damaged(&id) == *key).then_some(id)
+}
+
 /// The id of an index object or a condemnation.
 pub(crate) fn parse_ulid(key: &Key) -> Option<Ulid> {
     Ulid::from_string(key.file_name()).ok().filter(|id| id.to_string() == key.file_name())
@@ -128,6 +140,7 @@ mod tests {
         let (item, id) = (ItemKey([1; 16]), PointId::from_bytes([2; 16]));
         assert_eq!(parse_point(&point(item, id)), Some((item, id)));
         assert_eq!(parse_point(&deleted(item, id)), Some((item, id)));
+        assert_eq!(parse_damaged(&damaged(&pack_id)), Some(pack_id));
         let writer = WriterId::from_bytes([3; 16]);
         assert_eq!(parse_writer(&writer_beat(writer, 7)), Some(writer));
         assert_eq!(parse_ulid(&index(Ulid::from_bytes([4; 16]))), Some(Ulid::from_bytes([4; 16])));

@@ -12,6 +12,7 @@
 
 mod cache;
 mod condemned;
+mod damaged;
 mod error;
 mod index;
 pub mod keys;

@@ -112,6 +112,9 @@ struct Start {
     tombstones: HashSet<(ItemKey, PointId)>,
     /// Condemnations of others that did not get to their end.
     adopted: Vec<(Ulid, Condemnation)>,
+    /// Packs in which a verify has found damage. They are kept as long as something may need what
+    /// is still good in them, and never copied, as that would fail.
+    damaged: HashSet<PackId>,
 }
 
 /// What the vault holds at one moment.
@@ -137,6 +140,7 @@ pub fn reclaim(
     let start = Start {
         tombstones: vault.point_names(None)?.deleted.into_iter().collect(),
         adopted: vault.condemnations()?,
+        damaged: vault.damaged_packs()?,
     };
     let mut condemned: HashSet<PackId> =
         start.adopted.iter().flat_map(|(_, condemnation)| condemnation.packs()).collect();
@@ -145,10 +149,11 @@ pub fn reclaim(
         vault.adopt_leftovers()?;
         view = View::of(vault, &start)?;
     }
-    let mut marks = Marks::new(vault, &view.packs, &condemned);
+    let mut marks = Marks::new(vault, &view.packs, &condemned, &start.damaged);
     let marked = marks.mark_points(&view.points, options.threads, cancel);
     marked.or_else(|error| view.explain(vault, error))?;
-    let victims = choose(vault, options, &view, &marks, &condemned, &mut report)?;
+    let kept = (&condemned, &start.damaged);
+    let victims = choose(vault, options, &view, &marks, kept, &mut report)?;
     if options.dry_run {
         return Ok(report);
     }
@@ -167,7 +172,7 @@ pub fn reclaim(
     let later = View::of(vault, &start)?;
     if later.differs_from(&view) {
         report.nodes_read = marks.nodes_read();
-        marks = Marks::new(vault, &later.packs, &condemned);
+        marks = Marks::new(vault, &later.packs, &condemned, &start.damaged);
         let marked = marks.mark_points(&later.points, options.threads, cancel);
         marked.or_else(|error| later.explain(vault, error))?;
     } else {
@@ -180,6 +185,11 @@ pub fn reclaim(
     sweep::delete(vault, &later.packs, &condemned, &start.tombstones, &mut report)?;
     for id in known {
         vault.store.delete(&layout::condemned(id))?;
+    }
+    for pack in &start.damaged {
+        if condemned.contains(pack) || !later.packs.contains_key(pack) {
+            vault.remove_damage_note(pack)?;
+        }
     }
     vault.store.sweep()?;
     vault.sync()?;
@@ -241,7 +251,7 @@ fn choose(
     options: &ReclaimOptions,
     view: &View,
     marks: &Marks<'_>,
-    condemned: &HashSet<PackId>,
+    (condemned, damaged): (&HashSet<PackId>, &HashSet<PackId>),
     report: &mut ReclaimReport,
 ) -> Result<Vec<PackId>> {
     let live = marks.live_by_pack()?;
@@ -269,6 +279,8 @@ fn choose(
         let full = u64::try_from(full(pack.kind)).unwrap_or(u64::MAX);
         if live_bytes == 0 {
             dead.push(pack.id);
+        } else if damaged.contains(&pack.id) {
+            // Not all of what is needed of it can be copied.
         } else if percent(live_bytes, pack.size) < u64::from(options.compact_below) {
             sparse.push((percent(live_bytes, pack.size), pack));
         } else if percent(pack.size, full) < u64::from(options.merge_below) {

@@ -140,6 +140,7 @@ impl Writer {
         let condemned = vault.condemned_packs()?;
         let existing: HashSet<_> = vault.list_packs()?.into_iter().map(|pack| pack.id).collect();
         vault.index.set_reliable(existing.clone(), condemned);
+        vault.index.set_noted(vault.damaged_packs()?);
         vault.sync()?;
         let others = vault.writers()?;
         let others = others.into_iter().filter(|writer| writer.id != self.shared.id);

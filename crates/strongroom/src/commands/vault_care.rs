@@ -52,7 +52,9 @@ impl UsageArgs {
 /// Without options everything that recovery points need is read, decrypted, decompressed and
 /// compared with its digest. --blind compares every object with its name only, which needs no
 /// key. --sample checks a random part. --repair replaces damaged and missing objects by good
-/// copies, where a mirror has one.
+/// copies, where a mirror has one. Where none has, later backups no longer rely on the damaged
+/// object and store what is in it again: what the disks still have is then whole again in older
+/// recovery points, too, and `vault reclaim` removes the damaged object when nothing needs it.
 ///
 /// Ends with exit code 6 if anything is damaged; the recovery points that need it are listed.
 #[derive(Debug, Args)]
@@ -71,7 +73,7 @@ pub(crate) struct VerifyArgs {
     #[arg(long, value_name = "PERCENT", value_parser = values::percent)]
     sample: Option<f64>,
 
-    /// Replace damaged and missing objects by good copies of a mirror
+    /// Replace damaged and missing objects by good copies of a mirror; rely no longer on others
     #[arg(long)]
     repair: bool,
 
@@ -203,6 +205,9 @@ impl Show for VerifyReport {
             ("Read", human::bytes(self.read_bytes)),
             ("Time", human::seconds(self.seconds)),
         ]);
+        if self.distrusted_packs > 0 {
+            facts.push(("No longer relied on", self.distrusted_packs.to_string()));
+        }
         if self.unindexed_packs > 0 {
             let text = format!("{}; run `strongroom vault rebuild-index`", self.unindexed_packs);
             facts.push(("Not in the index", text));

@@ -205,3 +205,120 @@ fn a_backup_makes_up_for_a_lost_index() {
     lab.assert_same("v2.img", "out/system.raw");
     lab.ok("vault verify");
 }
+
+/// The largest pack of a kind.
+fn pack(lab: &Lab, vault: &str, kind: &str) -> std::path::PathBuf {
+    let packs = lab.files(&format!("{vault}/packs/{kind}"));
+    packs.into_iter().max_by_key(|(_, size)| *size).expect("a pack").0
+}
+
+/// How many notes of damaged packs there are.
+fn notes(lab: &Lab, vault: &str) -> usize {
+    let folder = format!("{vault}/damaged");
+    if lab.path(&folder).exists() { lab.files(&folder).len() } else { 0 }
+}
+
+/// Verifies; the vault is not sound.
+fn unsound(lab: &Lab, words: &str) -> Value {
+    let run = lab.run(&format!("vault verify {words} --output json"));
+    assert_eq!(run.code, 6, "{}{}", run.stdout, run.stderr);
+    serde_json::from_str(&run.stdout).expect("JSON")
+}
+
+#[test]
+fn what_is_rotten_and_cannot_be_repaired_is_stored_again() {
+    for (kind, ranges) in [("data", false), ("data", true), ("node", false)] {
+        let lab = Lab::new();
+        lab.disk("d.img", 8, 4, 1);
+        lab.ok("backup --item web --disk system=d.img");
+        let first = lab.points("web").remove(0);
+        let pack = pack(&lab, "vault", kind);
+        let lost = fs::metadata(&pack).unwrap().len();
+        flip(&pack);
+
+        // Looking changes nothing; repairing without a good copy says that it is not relied upon.
+        let before = lab.vault_files();
+        assert_eq!(unsound(&lab, "")["distrusted_packs"], 0);
+        assert_eq!(lab.vault_files(), before);
+        let report = unsound(&lab, "--repair");
+        assert_eq!(
+            (&report["distrusted_packs"], &report["damaged_recovery_points"]),
+            (&1.into(), &1.into())
+        );
+        assert_eq!(notes(&lab, "vault"), 1);
+        assert_eq!(unsound(&lab, "--repair")["distrusted_packs"], 1);
+
+        fs::write(lab.path("ranges"), "").unwrap();
+        let ranges = if ranges { "--changed-ranges ranges" } else { "" };
+        let report = lab.json(&format!("backup --item web --disk system=d.img {ranges}"));
+        assert_eq!(report["disks"][0]["changes_from"], "all");
+        let stored = report["stored_bytes"].as_u64().unwrap();
+        assert!(stored * 10 > lost * 9 && stored < lost + (1 << 20), "{stored} for {lost}");
+        // Once is enough.
+        let again = lab.json("backup --item web --disk system=d.img");
+        assert!(again["stored_bytes"].as_u64().unwrap() * 2 < lost.max(10_000), "{again:#}");
+        lab.ok(&format!("restore disks --item web --recovery-point {first} --to out"));
+        lab.assert_same("d.img", "out/system.raw");
+        let report = unsound(&lab, "");
+        assert_eq!(
+            (&report["damaged_objects"], &report["damaged_recovery_points"]),
+            (&1.into(), &0.into())
+        );
+
+        // Nothing needs it any more.
+        lab.ok("vault reclaim");
+        lab.ok("vault verify");
+        assert!(!pack.exists() && notes(&lab, "vault") == 0);
+        lab.ok(&format!("restore disks --item web --recovery-point {first} --to again"));
+        lab.assert_same("d.img", "again/system.raw");
+    }
+}
+
+#[test]
+fn what_only_a_rotten_pack_has_stays_and_reclaim_goes_on() {
+    let lab = Lab::new();
+    lab.disk("d.img", 8, 4, 1);
+    lab.ok("backup --item web --disk system=d.img");
+    let old = lab.points("web").remove(0);
+    let rotten = pack(&lab, "vault", "data");
+    flip(&rotten);
+    unsound(&lab, "--repair");
+    // Other content: nothing of the old point's blocks is stored again.
+    lab.disk("d.img", 8, 4, 2);
+    lab.ok("backup --item web --disk system=d.img");
+    lab.disk("o.img", 8, 4, 3);
+    lab.ok("backup --item other --disk system=o.img");
+    let other = lab.points("other").remove(0);
+    lab.ok(&format!("recoverypoint delete --item other --recovery-point {other}"));
+    let report = lab.json("vault reclaim");
+    assert!(report["packs_removed"].as_u64().unwrap() > 0, "{report:#}");
+    assert!(rotten.exists() && notes(&lab, "vault") == 1);
+    let report = unsound(&lab, "");
+    assert_eq!(report["damaged_points"][0]["recovery_point"], old.as_str());
+    // Without that point nothing is damaged any more.
+    lab.ok(&format!("recoverypoint delete --item web --recovery-point {old}"));
+    lab.ok("vault reclaim");
+    lab.ok("vault verify");
+    assert!(!rotten.exists() && notes(&lab, "vault") == 0);
+    lab.ok("restore disks --item web --recovery-point latest --to out");
+    lab.assert_same("d.img", "out/system.raw");
+}
+
+#[test]
+fn a_pack_that_is_good_again_is_relied_upon_again() {
+    let (lab, _) = three_points(true);
+    let place = pack(&lab, "vault", "data");
+    let copy = pack(&lab, "copy", "data");
+    let good = fs::read(&place).unwrap();
+    flip(&place);
+    flip(&copy);
+    assert_eq!(unsound(&lab, "--repair")["distrusted_packs"], 1);
+    // A good copy is found in some drawer.
+    alter(&copy, |bytes| *bytes = good);
+    let report = lab.json("vault verify --repair");
+    assert_eq!((&report["repaired_objects"], &report["distrusted_packs"]), (&1.into(), &0.into()));
+    assert!(notes(&lab, "vault") + notes(&lab, "copy") == 0);
+    let report = lab.json("backup --item web --disk system=d.img");
+    assert!(report["stored_bytes"].as_u64().unwrap() < 100_000, "{report:#}");
+    lab.ok("vault verify");
+}

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     Vault, VaultError,
     condemned::Condemnation,
+    damaged::DamageNote,
     error::Result,
     layout::{self, ItemKey},
     points::DeletionNote,
@@ -90,7 +91,14 @@ impl Look<'_> {
 /// Compares the copies of all metadata with each other.
 pub(super) fn blind(look: &Look<'_>) -> Result<()> {
     description(look, None)?;
-    let prefixes = ["keys/", layout::INDEX, layout::POINTS, layout::DELETED, layout::CONDEMNED];
+    let prefixes = [
+        "keys/",
+        layout::INDEX,
+        layout::POINTS,
+        layout::DELETED,
+        layout::CONDEMNED,
+        layout::DAMAGED,
+    ];
     let mut done = 0;
     for prefix in prefixes {
         let names = names(look, prefix)?;
@@ -124,6 +132,7 @@ fn kind_of(key: &Key) -> ObjectKind {
         (layout::DELETED, ObjectKind::DeletionNote),
         (layout::CONDEMNED, ObjectKind::Condemnation),
         (layout::WRITERS, ObjectKind::WriterNote),
+        (layout::DAMAGED, ObjectKind::DamageNote),
     ];
     let kind = kinds.iter().find(|(prefix, _)| key.starts_with(prefix));
     kind.map_or(ObjectKind::Other, |(_, kind)| *kind)
@@ -297,6 +306,12 @@ impl Sealed<'_> {
                 serde_json::from_slice::<Condemnation>(plain).map_err(|e| e.to_string())
             };
             self.open((ObjectKind::Condemnation, SealedKind::Condemned), &key, parse)?;
+        }
+        for key in names(self.look, layout::DAMAGED)? {
+            let parse = |plain: &[u8]| {
+                serde_json::from_slice::<DamageNote>(plain).map_err(|e| e.to_string())
+            };
+            self.open((ObjectKind::DamageNote, SealedKind::Damaged), &key, parse)?;
         }
         for key in names(self.look, layout::WRITERS)? {
             if key.file_name() != "started" {
