@@ -81,6 +81,11 @@ pub(crate) fn condemned(id: Ulid) -> Key {
     key(format!("{CONDEMNED}{id}"))
 }
 
+/// The same once more, so that one that rots does not stop everybody.
+pub(crate) fn condemned_copy(id: Ulid) -> Key {
+    key(format!("{CONDEMNED}copies/{id}"))
+}
+
 /// The damage note of a pack.
 pub(crate) fn damaged(pack: &PackId) -> Key {
     key(format!("{DAMAGED}{pack}"))
@@ -123,6 +128,23 @@ pub(crate) fn writer_beat(id: WriterId, number: u64) -> Key {
     key(format!("{WRITERS}{id}/beat-{number}"))
 }
 
+/// Says in its name what the writer will publish, if anything: a name does not rot.
+pub(crate) fn writer_target(id: WriterId, target: Option<(ItemKey, PointId)>) -> Key {
+    let target = target.map_or("none".to_owned(), |(item, point)| format!("{item}-{point}"));
+    key(format!("{WRITERS}{id}/for-{target}"))
+}
+
+/// What [`writer_target`] says; none if it is something else below a writer's name.
+#[allow(clippy::option_option, reason = "a writer that publishes nothing says so")]
+pub(crate) fn parse_writer_target(key: &Key) -> Option<Option<(ItemKey, PointId)>> {
+    let target = key.file_name().strip_prefix("for-")?;
+    if target == "none" {
+        return Some(None);
+    }
+    let (item, point) = target.split_once('-')?;
+    Some(Some((item.parse().ok()?, point.parse().ok()?)))
+}
+
 pub(crate) fn parse_writer(key: &Key) -> Option<WriterId> {
     key.as_str().split('/').nth(1)?.parse().ok()
 }
@@ -143,6 +165,14 @@ mod tests {
         assert_eq!(parse_damaged(&damaged(&pack_id)), Some(pack_id));
         let writer = WriterId::from_bytes([3; 16]);
         assert_eq!(parse_writer(&writer_beat(writer, 7)), Some(writer));
+        for target in [None, Some((item, id))] {
+            let name = writer_target(writer, target);
+            assert_eq!(parse_writer(&name), Some(writer));
+            assert_eq!(parse_writer_target(&name), Some(target));
+        }
+        assert_eq!(parse_writer_target(&writer_started(writer)), None);
+        let copy = condemned_copy(Ulid::from_bytes([4; 16]));
+        assert_eq!(parse_ulid(&copy), Some(Ulid::from_bytes([4; 16])));
         assert_eq!(parse_ulid(&index(Ulid::from_bytes([4; 16]))), Some(Ulid::from_bytes([4; 16])));
         for foreign in
             ["packs/data/ab/xyz", "packs/data/00/abab", "points/x/y", "writers/x/started"]

@@ -24,7 +24,7 @@ use std::{
 
 use serde::Serialize;
 use strongroom_base::{Cancel, PackId, PointId, WriterId};
-use strongroom_format::{pack::PackKind, sealed::SealedKind};
+use strongroom_format::pack::PackKind;
 use ulid::Ulid;
 
 use self::mark::Marks;
@@ -160,6 +160,10 @@ pub fn reclaim(
     let own = condemn(vault, &victims, &condemned)?;
     condemned.extend(victims);
     if condemned.is_empty() && start.tombstones.is_empty() {
+        // Nobody waits for those that name nothing.
+        for (id, _) in start.adopted.iter().filter(|(_, adopted)| adopted.packs.is_empty()) {
+            vault.remove_condemnation(*id)?;
+        }
         return Ok(report);
     }
     report.waiting_for = wait_for_writers(vault, options, cancel, &mut report.writers_expired)?;
@@ -184,7 +188,7 @@ pub fn reclaim(
     sweep::check_packs(vault, &marks)?;
     sweep::delete(vault, &later.packs, &condemned, &start.tombstones, &mut report)?;
     for id in known {
-        vault.store.delete(&layout::condemned(id))?;
+        vault.remove_condemnation(id)?;
     }
     for pack in &start.damaged {
         if condemned.contains(pack) || !later.packs.contains_key(pack) {
@@ -324,9 +328,7 @@ fn condemn(vault: &Vault, victims: &[PackId], condemned: &HashSet<PackId>) -> Re
     }
     let id = vault.new_ulid();
     let all = victims.iter().chain(condemned).copied();
-    let plain = serde_json::to_vec(&Condemnation::new(all))
-        .map_err(|_| VaultError::Bug("a condemnation without text"))?;
-    vault.put_sealed(SealedKind::Condemned, &layout::condemned(id), &plain)?;
+    vault.put_condemnation(id, &Condemnation::new(all))?;
     Ok(Some(id))
 }
 

@@ -147,7 +147,7 @@ impl Vault {
     }
 
     fn count_objects(&self, report: &mut UsageReport) -> Result<()> {
-        let condemned: HashSet<PackId> = self.condemned_packs()?;
+        let condemned: HashSet<PackId> = self.condemned_packs()?.packs;
         self.store.list("", &mut |entry| {
             let add = |number: &mut u64, bytes: &mut u64| {
                 *number = number.saturating_add(1);

@@ -289,7 +289,7 @@ impl ReclaimArgs {
             ..ReclaimOptions::default()
         };
         context.out.say("Looking for what no recovery point needs");
-        let report = reclaim(&vault, &options, &context.cancel)?;
+        let report = reclaim(&vault, &options, &context.cancel).map_err(reclaim_failed)?;
         context.out.result(&report)?;
         if report.waiting_for.is_empty() {
             return Ok(());
@@ -318,6 +318,24 @@ impl RebuildIndexArgs {
         let report = vault.rebuild_index(&|_, _| {}, &context.cancel)?;
         context.out.result(&report)
     }
+}
+
+/// Says what helps where a condemnation cannot be read and no copy of it can.
+fn reclaim_failed(error: VaultError) -> Failure {
+    let unreadable = matches!(
+        &error,
+        VaultError::Object { object, .. } | VaultError::UnknownKey { object, .. }
+            if object.starts_with("condemned/")
+    );
+    let failure = Failure::from(error);
+    if !unreadable {
+        return failure;
+    }
+    failure.with_hint(
+        "Run `strongroom vault verify --repair`, which takes a good copy from a mirror. Without one, \
+         be sure that no reclaim of this vault runs or is suspended anywhere, then delete the object \
+         and its copy below condemned/copies/.",
+    )
 }
 
 impl Show for RebuildReport {

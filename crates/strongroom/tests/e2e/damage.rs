@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use serde_json::Value;
 
-use crate::harness::Lab;
+use crate::{bad_days::wait_until, harness::Lab};
 
 /// Overwrites a file of a vault, which is read-only, with a changed version of itself.
 fn alter(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
@@ -320,5 +320,106 @@ fn a_pack_that_is_good_again_is_relied_upon_again() {
     assert!(notes(&lab, "vault") + notes(&lab, "copy") == 0);
     let report = lab.json("backup --item web --disk system=d.img");
     assert!(report["stored_bytes"].as_u64().unwrap() < 100_000, "{report:#}");
+    lab.ok("vault verify");
+}
+
+/// A backup that was killed while it wrote, beside a reclaim that therefore left its condemnation.
+fn condemned() -> Lab {
+    let lab = Lab::new();
+    lab.disk("d.img", 8, 4, 1);
+    lab.ok("backup --item web --disk system=d.img");
+    let old = lab.points("web").remove(0);
+    lab.disk("d.img", 8, 4, 2);
+    lab.ok("backup --item web --disk system=d.img");
+    lab.ok(&format!("recoverypoint delete --item web --recovery-point {old}"));
+    lab.disk("e.img", 64, 60, 3);
+    let mut child =
+        lab.command("backup --item slow --disk system=e.img --limit-rate 4M").spawn().unwrap();
+    let begun = || lab.path("vault/packs").exists() && !started(&lab).is_empty();
+    wait_until("the backup to begin", begun);
+    let run = lab.run("vault reclaim --wait 0");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(run.code, 7, "{}", run.stderr);
+    assert_eq!(lab.files("vault/condemned").len(), 2);
+    lab
+}
+
+/// The notes of writers.
+fn started(lab: &Lab) -> Vec<std::path::PathBuf> {
+    if !lab.path("vault/writers").exists() {
+        return Vec::new();
+    }
+    let files = lab.files("vault/writers").into_iter().map(|(path, _)| path);
+    files.filter(|path| path.ends_with("started")).collect()
+}
+
+#[test]
+fn a_rotten_condemnation_is_read_from_its_copy() {
+    for file in ["vault/condemned", "vault/condemned/copies"] {
+        let lab = condemned();
+        let rotten = lab.files(file).into_iter().map(|(path, _)| path);
+        let mut rotten = rotten.filter(|path| path.parent() == Some(&lab.path(file)));
+        let rotten = rotten.next().unwrap();
+        flip(&rotten);
+        lab.ok("backup --item web --disk system=d.img");
+        assert_eq!(unsound(&lab, "")["damaged_objects"], 1);
+        let report = lab.json("vault reclaim");
+        assert!(report["packs_removed"].as_u64().unwrap() > 0, "{report:#}");
+        lab.ok("vault verify");
+        lab.ok("restore disks --item web --recovery-point latest --to out");
+        lab.assert_same("d.img", "out/system.raw");
+    }
+}
+
+#[test]
+fn backups_go_on_where_nobody_knows_what_is_condemned() {
+    let lab = condemned();
+    for (path, _) in lab.files("vault/condemned") {
+        flip(&path);
+    }
+    // It relies on nothing that the vault has, but on its parent.
+    let run = lab.ok("backup --item web --disk system=d.img --output json");
+    assert!(run.stderr.contains("condemnation"), "{}", run.stderr);
+    let report: Value = serde_json::from_str(&run.stdout).expect("JSON");
+    assert!(report["stored_bytes"].as_u64().unwrap() < 1 << 20, "{report:#}");
+    let report = lab.json("backup --item fresh --disk system=d.img");
+    assert!(report["stored_bytes"].as_u64().unwrap() > 4 << 20, "{report:#}");
+    assert_eq!(unsound(&lab, "--repair")["damaged_recovery_points"], 0);
+    let error = lab.fails("vault reclaim", 6, "store.corrupt");
+    assert!(error["hint"].as_str().unwrap().contains("condemned/copies"), "{error:#}");
+    for item in ["web", "fresh"] {
+        lab.ok(&format!("restore disks --item {item} --recovery-point latest --to {item}"));
+        lab.assert_same("d.img", &format!("{item}/system.raw"));
+    }
+    // What a person may do who knows that no reclaim sleeps anywhere.
+    fs::remove_dir_all(lab.path("vault/condemned")).unwrap();
+    lab.ok("vault reclaim");
+    lab.ok("vault verify");
+}
+
+#[test]
+fn a_writer_whose_note_is_rotten_is_expired_all_the_same() {
+    let lab = condemned();
+    let notes = started(&lab);
+    flip(&notes[0]);
+    let folder = notes[0].parent().unwrap();
+    let target = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    let target = target.map(|name| name.into_string().unwrap());
+    let target = target.into_iter().find(|name| name.starts_with("for-")).unwrap();
+    // It may be alive: that it is silent is what counts, not that its note says which process it is.
+    assert_eq!(lab.run("vault reclaim --wait 0").code, 7);
+    let written = fs::metadata(&notes[0]).unwrap().modified().unwrap();
+    let hour_ago = written - std::time::Duration::from_hours(1);
+    for entry in fs::read_dir(folder).unwrap() {
+        fs::File::open(entry.unwrap().path()).unwrap().set_modified(hour_ago).unwrap();
+    }
+    let report = lab.json("vault reclaim");
+    assert_eq!(report["writers_expired"], 1);
+    assert!(report["packs_removed"].as_u64().unwrap() > 0, "{report:#}");
+    let (item, point) = target["for-".len()..].split_once('-').unwrap();
+    let void = lab.path("vault/points").join(item).join(point);
+    assert_eq!(fs::metadata(void).unwrap().len(), 0, "it can never publish");
+    assert!(started(&lab).is_empty());
     lab.ok("vault verify");
 }

@@ -29,10 +29,7 @@ const MANY_SMALL: usize = 32;
 /// Fails if a condemnation is in force that this reclaim does not know, or one that it knows is
 /// gone: another reclaim is at work, and the two may rely on what the other removes.
 pub(super) fn check_alone(vault: &Vault, known: &BTreeSet<Ulid>) -> Result<()> {
-    let listed = vault.list(layout::CONDEMNED)?;
-    let now: BTreeSet<Ulid> =
-        listed.iter().filter_map(|entry| layout::parse_ulid(&entry.key)).collect();
-    if now == *known { Ok(()) } else { Err(VaultError::ConcurrentReclaim) }
+    if vault.condemnation_ids()? == *known { Ok(()) } else { Err(VaultError::ConcurrentReclaim) }
 }
 
 /// Fails if a pack that is relied upon does not exist any more.

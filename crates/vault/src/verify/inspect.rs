@@ -192,7 +192,21 @@ enum How<'a> {
 struct Announced {
     writer: Writer,
     /// What may be deleted at any moment.
-    doomed: HashSet<Key>,
+    doomed: Doomed,
+}
+
+/// What reclaim may be deleting now, where its coming back would do harm: condemned packs, and
+/// manifests of deleted points.
+struct Doomed {
+    keys: HashSet<Key>,
+    /// A condemnation cannot be read: it may have named any pack.
+    all_packs: bool,
+}
+
+impl Doomed {
+    fn contains(&self, key: &Key) -> bool {
+        self.keys.contains(key) || self.all_packs && layout::parse_pack(key).is_some()
+    }
 }
 
 impl<'a> Repairs<'a> {
@@ -262,14 +276,13 @@ impl Announced {
     }
 }
 
-/// What reclaim may be deleting now, where its coming back would do harm: condemned packs, and
-/// manifests of deleted points.
-fn doomed(vault: &Vault) -> Result<HashSet<Key>> {
+fn doomed(vault: &Vault) -> Result<Doomed> {
     let mut doomed = HashSet::new();
-    for pack in vault.condemned_packs()? {
+    let condemned = vault.condemned_packs()?;
+    for pack in condemned.packs {
         doomed.extend([PackKind::Data, PackKind::Node].map(|kind| layout::pack(kind, &pack)));
     }
     let deleted = vault.point_names(None)?.deleted;
     doomed.extend(deleted.into_iter().map(|(item, point)| layout::point(item, point)));
-    Ok(doomed)
+    Ok(Doomed { keys: doomed, all_packs: !condemned.unreadable.is_empty() })
 }
