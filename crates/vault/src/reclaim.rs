@@ -106,6 +106,29 @@ pub struct ReclaimReport {
     pub waiting_for: Vec<String>,
 }
 
+/// How far a reclaim has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReclaimProgress {
+    /// `marking`, `waiting`, `copying` or `deleting`.
+    pub stage: &'static str,
+    /// What is counted: `recovery points`, `backups` or `packs`.
+    pub things: &'static str,
+    /// How many of them are done.
+    pub done: u64,
+    /// How many there are; 0 if that is not known.
+    pub total: u64,
+}
+
+impl ReclaimProgress {
+    fn new(stage: &'static str, things: &'static str, done: usize, total: usize) -> Self {
+        let count = |number| u64::try_from(number).unwrap_or(u64::MAX);
+        Self { stage, things, done: count(done), total: count(total) }
+    }
+}
+
+/// Hears of progress, from several threads.
+pub type OnReclaim<'a> = &'a (dyn Fn(ReclaimProgress) + Sync);
+
 /// What was fixed when the reclaim began.
 struct Start {
     /// Deletion notes that this reclaim honours; later ones are for the next.
@@ -130,6 +153,16 @@ pub fn reclaim(
     options: &ReclaimOptions,
     cancel: &Cancel,
 ) -> Result<ReclaimReport> {
+    reclaim_watched(vault, options, &|_| {}, cancel)
+}
+
+/// As [`reclaim`], and tells how far it has come.
+pub fn reclaim_watched(
+    vault: &Arc<Vault>,
+    options: &ReclaimOptions,
+    progress: OnReclaim<'_>,
+    cancel: &Cancel,
+) -> Result<ReclaimReport> {
     let copies = vault.store.degraded();
     if !options.dry_run && !copies.is_empty() {
         return Err(VaultError::Degraded { copies });
@@ -150,7 +183,7 @@ pub fn reclaim(
         view = View::of(vault, &start)?;
     }
     let mut marks = Marks::new(vault, &view.packs, &condemned, &start.damaged);
-    let marked = marks.mark_points(&view.points, options.threads, cancel);
+    let marked = marks.mark_points(&view.points, options.threads, progress, cancel);
     marked.or_else(|error| view.explain(vault, error))?;
     let kept = (&condemned, &start.damaged);
     let victims = choose(vault, options, &view, &marks, kept, &mut report)?;
@@ -166,6 +199,7 @@ pub fn reclaim(
         }
         return Ok(report);
     }
+    progress(ReclaimProgress::new("waiting", "backups", 0, 0));
     report.waiting_for = wait_for_writers(vault, options, cancel, &mut report.writers_expired)?;
     if !report.waiting_for.is_empty() {
         return Ok(report);
@@ -177,16 +211,17 @@ pub fn reclaim(
     if later.differs_from(&view) {
         report.nodes_read = marks.nodes_read();
         marks = Marks::new(vault, &later.packs, &condemned, &start.damaged);
-        let marked = marks.mark_points(&later.points, options.threads, cancel);
+        let marked = marks.mark_points(&later.points, options.threads, progress, cancel);
         marked.or_else(|error| later.explain(vault, error))?;
     } else {
         marks.set_condemned(&condemned);
     }
     report.nodes_read = report.nodes_read.saturating_add(marks.nodes_read());
-    sweep::copy_live(vault, options, &marks, &later.packs, &condemned, cancel, &mut report)?;
+    let watch = (progress, cancel);
+    sweep::copy_live(vault, options, &marks, &later.packs, &condemned, watch, &mut report)?;
     sweep::check_alone(vault, &known)?;
     sweep::check_packs(vault, &marks)?;
-    sweep::delete(vault, &later.packs, &condemned, &start.tombstones, &mut report)?;
+    sweep::delete(vault, &later.packs, &condemned, &start.tombstones, progress, &mut report)?;
     for id in known {
         vault.remove_condemnation(id)?;
     }

@@ -8,9 +8,9 @@ use std::{
 use clap::Args;
 use strongroom_engine::Progress;
 use strongroom_vault::{
-    DamagedDisk, ObjectKind, RebuildReport, ReclaimOptions, ReclaimReport, UsageOptions,
-    UsageReport, VaultError, VerifyMode, VerifyOptions, VerifyProgress, VerifyReport, reclaim,
-    verify_blind,
+    DamagedDisk, ObjectKind, RebuildReport, ReclaimOptions, ReclaimProgress, ReclaimReport,
+    UsageOptions, UsageReport, VaultError, VerifyMode, VerifyOptions, VerifyProgress, VerifyReport,
+    reclaim_watched, verify_blind,
 };
 
 use crate::{
@@ -289,7 +289,13 @@ impl ReclaimArgs {
             ..ReclaimOptions::default()
         };
         context.out.say("Looking for what no recovery point needs");
-        let report = reclaim(&vault, &options, &context.cancel).map_err(reclaim_failed)?;
+        let report = context.watched(|progress| {
+            let hears = |now: ReclaimProgress| {
+                progress.count(now.stage, now.things, now.done, now.total);
+            };
+            reclaim_watched(&vault, &options, &hears, &context.cancel)
+        });
+        let report = report.map_err(reclaim_failed)?;
         context.out.result(&report)?;
         if report.waiting_for.is_empty() {
             return Ok(());
@@ -315,7 +321,10 @@ impl RebuildIndexArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         let vault = open_vault(context, &self.open, None)?;
         context.out.say("Reading what every pack says about itself");
-        let report = vault.rebuild_index(&|_, _| {}, &context.cancel)?;
+        let report = context.watched(|progress| {
+            let hears = |done, total| progress.count("reading", "packs", done, total);
+            vault.rebuild_index(&hears, &context.cancel)
+        })?;
         context.out.result(&report)
     }
 }

@@ -21,6 +21,7 @@ use strongroom_format::{
 };
 use strongroom_image::{Image, Node, NodeReader, Visitor, visit_new};
 
+use super::{OnReclaim, ReclaimProgress};
 use crate::{
     Vault, VaultError,
     error::Result,
@@ -229,14 +230,21 @@ impl<'v> Marks<'v> {
         &self,
         points: &BTreeMap<ItemKey, Vec<PointId>>,
         threads: usize,
+        progress: OnReclaim<'_>,
         cancel: &Cancel,
     ) -> Result<()> {
         let items: Vec<_> = points.iter().collect();
+        let total = points.values().map(Vec::len).sum();
+        let marked = AtomicUsize::new(0);
+        let point_is_marked = || {
+            let done = marked.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+            progress(ReclaimProgress::new("marking", "recovery points", done, total));
+        };
         let next = AtomicUsize::new(0);
         let failure: Mutex<Option<VaultError>> = Mutex::default();
         let work = || {
             while let Some((item, points)) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if let Err(error) = self.mark_item(**item, points, cancel) {
+                if let Err(error) = self.mark_item(**item, points, &point_is_marked, cancel) {
                     next.store(items.len(), Ordering::Relaxed);
                     *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                 }
@@ -251,7 +259,13 @@ impl<'v> Marks<'v> {
         failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 
-    fn mark_item(&self, item: ItemKey, points: &[PointId], cancel: &Cancel) -> Result<()> {
+    fn mark_item(
+        &self,
+        item: ItemKey,
+        points: &[PointId],
+        is_marked: &dyn Fn(),
+        cancel: &Cancel,
+    ) -> Result<()> {
         let mut before: HashMap<String, Image> = HashMap::new();
         for point in points {
             if cancel.is_cancelled() {
@@ -267,6 +281,7 @@ impl<'v> Marks<'v> {
             })?;
             let manifest = manifest.ok_or(VaultError::ConcurrentReclaim)?;
             self.mark_manifest(&manifest, &mut before)?;
+            is_marked();
         }
         Ok(())
     }
