@@ -207,6 +207,11 @@ class Vault:
         need((config["block_size"], config["fan_out"]) == (BLOCK, 256), "block size or fan-out")
         self.keys = Keys(self.folder, config["vault_id"], secret)
         first = self.keys.first[1]
+        words = [config["create_only_puts"], *config.get("mirrors", [])]
+        text = b"".join(word.encode() + b"\0" for word in words)
+        seal = mac(derive(first, "vault description", ulid(config["vault_id"])), text).hex()
+        if config.get("seal") != seal:
+            print("warning: strongroom.json has been altered; nothing is needed of what it says", file=sys.stderr)
         self.block_key, self.node_key = derive(first, "block digest"), derive(first, "node digest")
         self.name_key = derive(first, "item name")
         self.places = {}

@@ -122,6 +122,7 @@ catalog! {
     STORE_READ_ONLY = "store.read_only", Unavailable, "The object store is read-only.", "Make it writable; reading commands work meanwhile.";
     STORE_MISSING = "store.missing", Corrupt, "An object that must exist is missing from the store.", "Run `strongroom vault verify --repair`; if a mirror has a copy it is restored from there.";
     STORE_CORRUPT = "store.corrupt", Corrupt, "An object's bytes are not what was written.", "Run `strongroom vault verify --repair`; if a mirror has a good copy it is restored from there.";
+    INDEX_INCOMPLETE = "index.incomplete", Corrupt, "Something needed is in none of the packs that the index lists, and the vault has packs that it does not list.", "Run `strongroom vault rebuild-index`, then the command again: the index is made anew from the packs.";
     STORE_DEGRADED = "store.degraded", Unavailable, "A copy of the mirrored vault is missing or has failed, so nothing may be deleted.", "Bring the copy back (mount its disk), run `strongroom vault verify --repair`, then try again.";
     STORE_PROTOCOL = "store.protocol", Unavailable, "The object store answered in a way that makes no sense.", "Check that the URL points to the service it should.";
 
@@ -129,6 +130,7 @@ catalog! {
     ITEM_NAME = "item.name", Invalid, "An item or disk name is empty, too long or has characters that are not allowed.", "Use 1 to 200 letters, digits, '.', '_' and '-', starting with a letter or digit.";
     POINT_NOT_FOUND = "point.not_found", NotFound, "The item has no such recovery point.", "`strongroom recoverypoint list` shows the item's recovery points.";
     POINT_NONE_BEFORE = "point.none_before", NotFound, "The item has no recovery point at or before the given time.", "`strongroom recoverypoint list` shows the oldest one.";
+    POINT_DAMAGED = "point.damaged", Corrupt, "The manifest of a recovery point is damaged, so nothing is known of the point.", "Run `strongroom vault verify --repair`, which takes a good copy from a mirror; `strongroom recoverypoint list` shows the points that can be read, name one of them by its id.";
     POINT_LOCKED = "point.locked", Conflict, "The recovery point may not be deleted yet.", "Wait until the lock on the recovery point ends.";
     POINT_DISK_NOT_FOUND = "point.disk_not_found", NotFound, "The recovery point has no disk of this name.", "`strongroom recoverypoint show` lists its disks.";
 

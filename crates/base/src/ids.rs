@@ -32,6 +32,11 @@ macro_rules! ulid_id {
                 Self(Ulid::from_parts(millis, u128::from_be_bytes(entropy.array())))
             }
 
+            /// When it was made, in milliseconds since 1970, by the clock of whoever made it.
+            pub fn millis(self) -> u64 {
+                self.0.timestamp_ms()
+            }
+
             /// The id's 16 bytes.
             pub fn to_bytes(self) -> [u8; 16] {
                 self.0.to_bytes()

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use strongroom_base::{BLOCK_SIZE_U64, ByteRange};
 use strongroom_format::{DiskRecord, Manifest, SkippedRange};
 use strongroom_image::{Image, diff};
-use strongroom_vault::{Vault, VaultError};
+use strongroom_vault::{DamagedManifest, PointList, Vault, VaultError};
 
 use crate::{
     DiffReport, DiskDiffReport, PointSelector,
@@ -22,11 +22,32 @@ pub fn select_point(vault: &Vault, item: &str, selector: PointSelector) -> Resul
         PointSelector::Latest => Ok(vault.latest(item)?.ok_or_else(none)?),
         PointSelector::Id(id) => Ok(vault.point(item, id)?),
         PointSelector::At(time) => {
-            let points = vault.points(Some(item))?;
-            let at_or_before = points.into_iter().rev().find(|point| point.time <= time);
-            at_or_before.ok_or_else(|| EngineError::NoneBefore { item: item.to_owned(), time })
+            let PointList { points, damaged } = vault.list_points(Some(item))?;
+            let found = points.into_iter().rev().find(|point| point.time <= time);
+            if let Some(damaged) =
+                damaged.into_iter().find(|d| may_be_meant(d, found.as_ref(), time))
+            {
+                return Err(damaged.into_error().into());
+            }
+            found.ok_or_else(|| EngineError::NoneBefore { item: item.to_owned(), time })
         }
     }
+}
+
+/// Whether a point that cannot be read may be the newest one at or before a time, rather than the
+/// one that was found. Its id says when it was made, unless a clock was ahead: then ids go on from
+/// the highest, and the id of the point before it is later than that point's own time.
+fn may_be_meant(
+    damaged: &DamagedManifest,
+    found: Option<&Manifest>,
+    time: jiff::Timestamp,
+) -> bool {
+    // The id is made a moment after the time is taken.
+    const SLACK: u64 = 1000;
+    let limit = u64::try_from(time.as_millisecond()).unwrap_or(0).saturating_add(SLACK);
+    let newer = found.is_none_or(|found| damaged.point > found.id);
+    let clock_was_ahead = found.is_some_and(|found| found.id.millis() > limit);
+    newer && (damaged.point.millis() <= limit || clock_was_ahead)
 }
 
 /// What differs between two points of an item, disk by disk, at a cost that follows the

@@ -15,6 +15,7 @@ struct Counters {
     done_bytes: AtomicU64,
     stored_bytes: AtomicU64,
     stage: Mutex<&'static str>,
+    things: Mutex<&'static str>,
 }
 
 /// The counters at one moment.
@@ -28,6 +29,8 @@ pub struct Snapshot {
     pub stored_bytes: u64,
     /// What is being done: `reading`, `publishing`, ...
     pub stage: &'static str,
+    /// What is counted instead of bytes: `packs`, ...; empty if it is bytes.
+    pub things: &'static str,
 }
 
 impl Progress {
@@ -51,6 +54,14 @@ impl Progress {
         self.0.stored_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Begins a stage of which not bytes are counted but `things`: so many are done, of so many.
+    pub fn count(&self, stage: &'static str, things: &'static str, done: u64, total: u64) {
+        self.set_stage(stage);
+        *self.0.things.lock().unwrap_or_else(PoisonError::into_inner) = things;
+        self.0.done_bytes.store(done, Ordering::Relaxed);
+        self.0.total_bytes.store(total, Ordering::Relaxed);
+    }
+
     /// What is being done now.
     pub fn set_stage(&self, stage: &'static str) {
         *self.0.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
@@ -63,6 +74,7 @@ impl Progress {
             done_bytes: self.0.done_bytes.load(Ordering::Relaxed),
             stored_bytes: self.0.stored_bytes.load(Ordering::Relaxed),
             stage: *self.0.stage.lock().unwrap_or_else(PoisonError::into_inner),
+            things: *self.0.things.lock().unwrap_or_else(PoisonError::into_inner),
         }
     }
 }

@@ -7,15 +7,34 @@
 
 mod common;
 
-use std::{fs, os::unix::fs::FileExt as _, sync::Arc};
+use std::{
+    fs,
+    os::unix::fs::FileExt as _,
+    sync::{Arc, Mutex},
+};
 
 use common::{Place, make_disk, noise};
 use strongroom_base::Cancel;
-use strongroom_vault::{ReclaimOptions, ReclaimReport, Vault, reclaim};
+use strongroom_vault::{
+    ReclaimOptions, ReclaimProgress, ReclaimReport, Vault, reclaim, reclaim_watched,
+};
 
 fn run(vault: &Arc<Vault>, dry_run: bool) -> ReclaimReport {
     let options = ReclaimOptions { dry_run, host: "here".to_owned(), ..ReclaimOptions::default() };
     reclaim(vault, &options, &Cancel::new()).expect("reclaim")
+}
+
+/// Reclaims, and says which stages it told of. What it counted never exceeded the whole.
+fn watched(vault: &Arc<Vault>) -> (ReclaimReport, Vec<&'static str>) {
+    let told: Mutex<Vec<ReclaimProgress>> = Mutex::default();
+    let options = ReclaimOptions { host: "here".to_owned(), ..ReclaimOptions::default() };
+    let hears = |now| told.lock().expect("told").push(now);
+    let report = reclaim_watched(vault, &options, &hears, &Cancel::new()).expect("reclaim");
+    let told = told.into_inner().expect("told");
+    assert!(told.iter().all(|now| now.done <= now.total), "{told:?}");
+    let mut stages: Vec<_> = told.iter().map(|now| now.stage).collect();
+    stages.dedup();
+    (report, stages)
 }
 
 #[test]
@@ -43,7 +62,8 @@ fn deleted_points_give_their_space_back_and_the_others_stay() {
     }
     let planned = run(&vault, true);
     assert!(planned.freed_bytes > 0);
-    let report = run(&vault, false);
+    let (report, stages) = watched(&vault);
+    assert_eq!(stages, ["marking", "waiting", "copying", "deleting"]);
     assert_eq!(report.points_removed, 4);
     assert!(report.freed_bytes > 6_000_000, "{report:?}");
     let again = run(&vault, false);

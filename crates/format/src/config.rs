@@ -37,6 +37,10 @@ pub struct VaultConfig {
     /// URLs of all mirrors including the first, if the vault is mirrored over folders.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mirrors: Vec<String>,
+    /// That somebody with a key of the vault wrote this, in hexadecimal. Without it nothing here is
+    /// to be acted upon beyond reading.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seal: Option<String>,
 }
 
 impl VaultConfig {
@@ -64,7 +68,19 @@ impl VaultConfig {
             fan_out: FANOUT,
             create_only_puts,
             mirrors,
+            seal: None,
         }
+    }
+
+    /// What the seal covers: all that the program acts upon and that is not the same in every vault
+    /// of this version. (The vault's id goes into the key of the seal.)
+    pub fn sealed_text(&self) -> Vec<u8> {
+        let puts = match self.create_only_puts {
+            Conditional::Honoured => "honoured",
+            Conditional::Ignored => "ignored",
+        };
+        let words = std::iter::once(puts).chain(self.mirrors.iter().map(String::as_str));
+        words.flat_map(|word| word.bytes().chain([0])).collect()
     }
 
     /// The object's bytes.
@@ -97,6 +113,13 @@ impl VaultConfig {
             return Err(FormatError::Text {
                 what: Self::KEY,
                 reason: "block size and fan-out are not those of version 1".to_owned(),
+            });
+        }
+        // It separates them in what the seal covers.
+        if config.mirrors.iter().any(|mirror| mirror.contains('\0')) {
+            return Err(FormatError::Text {
+                what: Self::KEY,
+                reason: "the path of a mirror has a zero byte".to_owned(),
             });
         }
         Ok(config)
@@ -132,6 +155,16 @@ mod tests {
             Err(FormatError::Version { what: "vault", found: 2, known: 1 })
         );
         assert!(VaultConfig::decode(b"{}").is_err());
+        let mut config = VaultConfig::new(
+            VaultId::from_bytes([1; 16]),
+            Timestamp::UNIX_EPOCH,
+            Conditional::Ignored,
+            vec!["/a".to_owned(), "/b".to_owned()],
+        );
+        assert_eq!(config.sealed_text(), b"ignored\0/a\0/b\0");
+        config.mirrors = vec!["/a\0/b".to_owned()];
+        let bytes = config.encode().expect("encodes");
+        assert!(VaultConfig::decode(&bytes).is_err());
         assert!(VaultConfig::decode(b"\xff").is_err());
     }
 }

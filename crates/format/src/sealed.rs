@@ -35,6 +35,8 @@ pub enum SealedKind {
     Deleted,
     /// 6: the description of an item.
     Item,
+    /// 7: a pack that cannot be read.
+    Damaged,
 }
 
 impl SealedKind {
@@ -46,6 +48,7 @@ impl SealedKind {
             Self::Condemned => 4,
             Self::Deleted => 5,
             Self::Item => 6,
+            Self::Damaged => 7,
         }
     }
 
@@ -57,6 +60,7 @@ impl SealedKind {
             Self::Condemned => "condemnation",
             Self::Deleted => "deletion note",
             Self::Item => "item description",
+            Self::Damaged => "damage note",
         }
     }
 }

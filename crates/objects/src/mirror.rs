@@ -105,27 +105,6 @@ impl Mirror {
         }
     }
 
-    /// Counts copies that lack `marker`, which another copy has, as absent, and says which: an
-    /// empty folder is more often the mount point of a disk that is not mounted than a new copy.
-    /// A copy that fails to answer is left in, to be degraded by its first write.
-    pub fn set_aside_without(&mut self, marker: &Key) -> Vec<String> {
-        let looks: Vec<Look> = self.copies.iter().map(|copy| copy.look(marker)).collect();
-        if !looks.iter().any(|look| matches!(look, Look::ZeroLength | Look::Something)) {
-            return Vec::new();
-        }
-        let mut looks = looks.into_iter();
-        let mut aside = Vec::new();
-        self.copies.retain(|copy| {
-            let stays = looks.next() != Some(Look::Nothing);
-            if !stays {
-                aside.push(copy.store.name());
-            }
-            stays
-        });
-        self.absent.extend(aside.iter().cloned());
-        aside
-    }
-
     fn healthy(&self) -> impl Iterator<Item = &Replica> {
         self.copies.iter().filter(|copy| copy.is_healthy())
     }

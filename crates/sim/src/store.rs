@@ -86,6 +86,8 @@ pub(crate) struct Faults {
     pub(crate) pause_one_in: u64,
     /// Once in how many operations a host's clock jumps.
     pub(crate) jump_one_in: u64,
+    /// Once in how many times a writer's note, or one of a condemnation's two objects, rots.
+    pub(crate) rot_one_in: u64,
 }
 
 #[derive(Clone)]
@@ -381,6 +383,34 @@ impl SimStore {
         }
     }
 
+    /// Spoils what has just been put, now and then: a writer's note, or of the two objects of a
+    /// condemnation one.
+    fn rot(&self, objects: &mut Objects, name: &str) {
+        let one_in = lock(&self.shared.faults).rot_one_in;
+        let twin = name.strip_prefix("condemned/copies/");
+        if twin.is_none() && !name.ends_with("/started") {
+            return;
+        }
+        let scheduler = &self.shared.scheduler;
+        let (rots, first) = scheduler.random(|rng| (rng.once_in(one_in), rng.once_in(2)));
+        if !rots {
+            return;
+        }
+        let spoilt = match twin.filter(|_| first) {
+            Some(id) => format!("condemned/{id}"),
+            None => name.to_owned(),
+        };
+        let key = Key::new(&spoilt).ok();
+        if let Some(object) = key.and_then(|key| objects.present.get_mut(&key)) {
+            let mut body = object.body.to_vec();
+            if let Some(last) = body.last_mut() {
+                *last ^= 1;
+            }
+            object.body = body.into();
+            self.shared.note(&self.process.name, &format!("{} rots", short(&spoilt)));
+        }
+    }
+
     /// Lets the watcher look after a pack has gone, now and then.
     fn look(&self, key: &Key) {
         if self.process.actor.is_some()
@@ -422,7 +452,11 @@ impl ObjectStore for SimStore {
             if sabotage == Sabotage::PutsOverwrite && name.starts_with("points/") {
                 objects.present.remove(key);
             }
-            Ok(objects.put(key.clone(), Object { body, modified, by }))
+            let put = objects.put(key.clone(), Object { body, modified, by });
+            if put == Put::Created && by.is_some() {
+                self.rot(objects, name);
+            }
+            Ok(put)
         })
     }
 

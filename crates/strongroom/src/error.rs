@@ -50,6 +50,12 @@ pub(crate) enum FaceError {
     /// A vault is not sound.
     #[error("the vault is not sound: {0}")]
     Damaged(String),
+    /// Recovery points that are left out of a result.
+    #[error("{} cannot be read: {}", crate::human::count(objects.len().try_into().unwrap_or(u64::MAX), "recovery point"), objects.join(", "))]
+    PointsDamaged {
+        /// Their manifests.
+        objects: Vec<String>,
+    },
     /// A reclaim could not wait for backups to end.
     #[error("nothing was removed yet: backups are running ({0})")]
     BackupsRunning(String),
@@ -68,6 +74,7 @@ impl Coded for FaceError {
             Self::Local { .. } | Self::Output(_) => &codes::LOCAL_IO,
             Self::Skipped(_) => &codes::BACKUP_SKIPPED,
             Self::Damaged(_) => &codes::VERIFY_DAMAGED,
+            Self::PointsDamaged { .. } => &codes::POINT_DAMAGED,
             Self::BackupsRunning(_) => &codes::RECLAIM_WAITING,
             Self::Bug(_) => &codes::BUG,
         }

@@ -71,6 +71,13 @@ fn lines(progress: &Progress, clock: &dyn Clock, wait: &dyn Fn(Duration) -> bool
 fn line(now: &Snapshot, seconds: f64) -> String {
     let percent = u128::from(now.done_bytes).saturating_mul(100);
     let percent = percent.checked_div(u128::from(now.total_bytes)).unwrap_or(0).min(100);
+    if !now.things.is_empty() {
+        let Snapshot { stage, done_bytes, total_bytes, things, .. } = now;
+        return match total_bytes {
+            0 => (*stage).to_owned(),
+            _ => format!("{stage} {percent} %, {done_bytes} of {total_bytes} {things}"),
+        };
+    }
     let stored = match now.stored_bytes {
         0 => String::new(),
         stored => format!(", {} written", human::bytes(stored)),
@@ -88,15 +95,25 @@ fn bar(progress: &Progress, wait: &dyn Fn(Duration) -> bool) {
     let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(10));
     let template = "{msg:12} [{bar:24}] {percent:>3} %  {bytes} of {total_bytes}  \
                     {bytes_per_sec}  {eta} left{prefix}";
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style.progress_chars("=> "));
-    }
+    let counting = "{msg:12} [{bar:24}] {percent:>3} %  {pos} of {len} {prefix}";
+    let style = |template| {
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+    };
+    style(template);
+    let mut things = "";
     while wait(FRAME) {
         let now = progress.snapshot();
+        if now.things != things {
+            things = now.things;
+            style(if things.is_empty() { template } else { counting });
+            bar.set_prefix(things);
+        }
         bar.set_length(now.total_bytes);
         bar.set_position(now.done_bytes);
         bar.set_message(now.stage);
-        if now.stored_bytes > 0 {
+        if now.stored_bytes > 0 && things.is_empty() {
             bar.set_prefix(format!("  {} written", human::bytes(now.stored_bytes)));
         }
         bar.tick();
@@ -115,10 +132,17 @@ mod tests {
             done_bytes: 5 << 30,
             stored_bytes: 1 << 20,
             stage: "reading",
+            things: "",
         };
         let text = line(&now, 10.0);
         assert_eq!(text, "reading 50 %, 5 GiB of 10 GiB, 512 MiB/s, 1 MiB written");
         assert_eq!(line(&Snapshot::default(), 0.0), "working 0 %, 0 B of 0 B, ");
+        let progress = Progress::new();
+        progress.count("marking", "recovery points", 3, 12);
+        let text = line(&progress.snapshot(), 10.0);
+        assert_eq!(text, "marking 25 %, 3 of 12 recovery points");
+        progress.count("waiting", "backups", 0, 0);
+        assert_eq!(line(&progress.snapshot(), 10.0), "waiting");
     }
 
     #[test]

@@ -10,9 +10,13 @@ use strongroom_base::{PointId, SlotId, VaultId};
 use strongroom_format::{
     Conditional, Consistency, DiskRecord, Manifest, SkippedRange, VaultConfig,
 };
-use strongroom_vault::keys::SlotInfo;
+use strongroom_vault::{DamagedManifest, keys::SlotInfo};
 
-use crate::{human, out::Show};
+use crate::{
+    error::{FaceError, Failure},
+    human,
+    out::Show,
+};
 
 /// A recovery point.
 #[derive(Debug, Serialize)]
@@ -106,15 +110,65 @@ fn tags(tags: &BTreeMap<String, String>) -> String {
     tags.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
 }
 
+/// A recovery point whose manifest is damaged.
+#[derive(Debug, Serialize)]
+pub(crate) struct DamagedPointView {
+    pub(crate) id: PointId,
+    pub(crate) item: Option<String>,
+    pub(crate) object: String,
+    pub(crate) reason: String,
+}
+
+impl From<DamagedManifest> for DamagedPointView {
+    fn from(damaged: DamagedManifest) -> Self {
+        let mut reason = damaged.error.to_string();
+        if let Some(cause) = std::error::Error::source(&damaged.error) {
+            reason = cause.to_string();
+        }
+        Self { id: damaged.point, item: damaged.item, object: damaged.object, reason }
+    }
+}
+
+fn damaged_table(damaged: &[DamagedPointView]) -> String {
+    if damaged.is_empty() {
+        return String::new();
+    }
+    let rows = damaged.iter().map(|point| {
+        let item = point.item.clone().unwrap_or_else(|| "?".to_owned());
+        [item, point.id.to_string(), point.object.clone(), point.reason.clone()]
+    });
+    "\n".to_owned() + &human::table(["ITEM", "DAMAGED", "OBJECT", "WHAT IS WRONG"], &[], rows)
+}
+
+/// That points are left out of a result because they are damaged, if any are: to be returned when
+/// the result is printed.
+pub(crate) fn all_readable(damaged: &[DamagedPointView]) -> Result<(), Failure> {
+    if damaged.is_empty() {
+        return Ok(());
+    }
+    let objects = damaged.iter().map(|point| point.object.clone()).collect();
+    Err(FaceError::PointsDamaged { objects }.into())
+}
+
 /// `recoverypoint list`.
 #[derive(Debug, Serialize)]
 pub(crate) struct PointList {
     pub(crate) recovery_points: Vec<PointView>,
+    pub(crate) damaged: Vec<DamagedPointView>,
+}
+
+impl From<strongroom_vault::PointList> for PointList {
+    fn from(list: strongroom_vault::PointList) -> Self {
+        Self {
+            recovery_points: list.points.into_iter().map(PointView::from).collect(),
+            damaged: list.damaged.into_iter().map(DamagedPointView::from).collect(),
+        }
+    }
 }
 
 impl Show for PointList {
     fn show(&self) -> String {
-        if self.recovery_points.is_empty() {
+        if self.recovery_points.is_empty() && self.damaged.is_empty() {
             return "The vault has no recovery points yet.\n".to_owned();
         }
         let rows = self.recovery_points.iter().map(|point| {
@@ -131,7 +185,7 @@ impl Show for PointList {
             ]
         });
         let head = ["ITEM", "TIME", "ID", "DISKS", "SIZE", "CHANGED", "STORED", "TAGS"];
-        human::table(head, &[4, 5, 6], rows)
+        human::table(head, &[4, 5, 6], rows) + &damaged_table(&self.damaged)
     }
 }
 
@@ -318,6 +372,7 @@ pub(crate) struct VaultShown {
     #[serde(flatten)]
     pub(crate) vault: VaultView,
     pub(crate) items: Vec<ItemView>,
+    pub(crate) damaged: Vec<DamagedPointView>,
 }
 
 /// An item of a vault.
@@ -381,6 +436,6 @@ impl Show for VaultShown {
         } else {
             ItemView::table(&self.items)
         };
-        format!("{}\n{items}", self.vault.show())
+        format!("{}\n{items}{}", self.vault.show(), damaged_table(&self.damaged))
     }
 }

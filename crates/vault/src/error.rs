@@ -78,6 +78,14 @@ pub enum VaultError {
         /// Where it was looked for.
         reason: String,
     },
+    /// A block or node is in no pack of the index, but there are packs that the index does not list.
+    #[error("content {digest} is not in the index, which lacks {packs} of the vault's packs")]
+    NotIndexed {
+        /// Its address.
+        digest: Digest,
+        /// How many packs the index lacks.
+        packs: usize,
+    },
     /// A pack does not have the bytes that its name says.
     #[error("pack {pack} is damaged")]
     Pack {
@@ -111,6 +119,14 @@ pub enum VaultError {
         item: String,
         /// The point.
         point: PointId,
+    },
+    /// The manifest of a point cannot be read.
+    #[error("recovery point {point} cannot be read")]
+    PointDamaged {
+        /// The point.
+        point: PointId,
+        /// Its manifest, and how it is damaged.
+        source: Box<VaultError>,
     },
     /// It may not be deleted yet.
     #[error("recovery point {point} is locked until {until}")]
@@ -159,10 +175,16 @@ impl Coded for VaultError {
             Self::UnknownKey { .. } | Self::Lost { .. } | Self::Pack { .. } => {
                 &codes::STORE_CORRUPT
             }
+            Self::NotIndexed { .. } => &codes::INDEX_INCOMPLETE,
             Self::Local { .. } => &codes::LOCAL_IO,
             Self::ItemNotFound { .. } => &codes::ITEM_NOT_FOUND,
             Self::Name { .. } => &codes::ITEM_NAME,
             Self::PointNotFound { .. } => &codes::POINT_NOT_FOUND,
+            // One of a newer format is not damaged.
+            Self::PointDamaged { source, .. } if source.code() == &codes::VAULT_FORMAT => {
+                &codes::VAULT_FORMAT
+            }
+            Self::PointDamaged { .. } => &codes::POINT_DAMAGED,
             Self::Locked { .. } => &codes::POINT_LOCKED,
             Self::Expired { .. } => &codes::BACKUP_EXPIRED,
             Self::Degraded { .. } => &codes::STORE_DEGRADED,

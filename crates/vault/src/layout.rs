@@ -4,6 +4,7 @@
 //!  strongroom.json               packs/data/<2 hex>/<64 hex>     points/<item>/<point id>
 //!  keys/...                      packs/node/<2 hex>/<64 hex>     deleted/<item>/<point id>
 //!  writers/<writer id>/<note>    index/<ulid>                    condemned/<ulid>
+//!  damaged/<64 hex>
 //! ```
 
 use std::{fmt, str::FromStr};
@@ -19,6 +20,7 @@ pub(crate) const POINTS: &str = "points/";
 pub(crate) const DELETED: &str = "deleted/";
 pub(crate) const WRITERS: &str = "writers/";
 pub(crate) const CONDEMNED: &str = "condemned/";
+pub(crate) const DAMAGED: &str = "damaged/";
 
 /// The folder name of an item: a keyed hash, so that the store does not learn the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -79,6 +81,21 @@ pub(crate) fn condemned(id: Ulid) -> Key {
     key(format!("{CONDEMNED}{id}"))
 }
 
+/// The same once more, so that one that rots does not stop everybody.
+pub(crate) fn condemned_copy(id: Ulid) -> Key {
+    key(format!("{CONDEMNED}copies/{id}"))
+}
+
+/// The damage note of a pack.
+pub(crate) fn damaged(pack: &PackId) -> Key {
+    key(format!("{DAMAGED}{pack}"))
+}
+
+pub(crate) fn parse_damaged(key: &Key) -> Option<PackId> {
+    let id = key.file_name().parse().ok()?;
+    (damaged(&id) == *key).then_some(id)
+}
+
 /// The id of an index object or a condemnation.
 pub(crate) fn parse_ulid(key: &Key) -> Option<Ulid> {
     Ulid::from_string(key.file_name()).ok().filter(|id| id.to_string() == key.file_name())
@@ -111,6 +128,23 @@ pub(crate) fn writer_beat(id: WriterId, number: u64) -> Key {
     key(format!("{WRITERS}{id}/beat-{number}"))
 }
 
+/// Says in its name what the writer will publish, if anything: a name does not rot.
+pub(crate) fn writer_target(id: WriterId, target: Option<(ItemKey, PointId)>) -> Key {
+    let target = target.map_or("none".to_owned(), |(item, point)| format!("{item}-{point}"));
+    key(format!("{WRITERS}{id}/for-{target}"))
+}
+
+/// What [`writer_target`] says; none if it is something else below a writer's name.
+#[allow(clippy::option_option, reason = "a writer that publishes nothing says so")]
+pub(crate) fn parse_writer_target(key: &Key) -> Option<Option<(ItemKey, PointId)>> {
+    let target = key.file_name().strip_prefix("for-")?;
+    if target == "none" {
+        return Some(None);
+    }
+    let (item, point) = target.split_once('-')?;
+    Some(Some((item.parse().ok()?, point.parse().ok()?)))
+}
+
 pub(crate) fn parse_writer(key: &Key) -> Option<WriterId> {
     key.as_str().split('/').nth(1)?.parse().ok()
 }
@@ -128,8 +162,17 @@ mod tests {
         let (item, id) = (ItemKey([1; 16]), PointId::from_bytes([2; 16]));
         assert_eq!(parse_point(&point(item, id)), Some((item, id)));
         assert_eq!(parse_point(&deleted(item, id)), Some((item, id)));
+        assert_eq!(parse_damaged(&damaged(&pack_id)), Some(pack_id));
         let writer = WriterId::from_bytes([3; 16]);
         assert_eq!(parse_writer(&writer_beat(writer, 7)), Some(writer));
+        for target in [None, Some((item, id))] {
+            let name = writer_target(writer, target);
+            assert_eq!(parse_writer(&name), Some(writer));
+            assert_eq!(parse_writer_target(&name), Some(target));
+        }
+        assert_eq!(parse_writer_target(&writer_started(writer)), None);
+        let copy = condemned_copy(Ulid::from_bytes([4; 16]));
+        assert_eq!(parse_ulid(&copy), Some(Ulid::from_bytes([4; 16])));
         assert_eq!(parse_ulid(&index(Ulid::from_bytes([4; 16]))), Some(Ulid::from_bytes([4; 16])));
         for foreign in
             ["packs/data/ab/xyz", "packs/data/00/abab", "points/x/y", "writers/x/started"]

@@ -12,6 +12,7 @@
 
 mod cache;
 mod condemned;
+mod damaged;
 mod error;
 mod index;
 pub mod keys;
@@ -29,9 +30,12 @@ mod writers;
 
 pub use error::VaultError;
 pub use index::{Index, Location};
+pub use points::{DamagedManifest, PointList};
 pub use read::{Reader, is_damage};
 pub use rebuild::{RebuildReport, UnreadablePack};
-pub use reclaim::{ReclaimOptions, ReclaimReport, reclaim};
+pub use reclaim::{
+    OnReclaim, ReclaimOptions, ReclaimProgress, ReclaimReport, reclaim, reclaim_watched,
+};
 pub use usage::{ContentUsage, ItemUsage, UsageOptions, UsageReport};
 pub use vault::{Vault, VaultOptions};
 pub use verify::{

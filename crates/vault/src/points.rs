@@ -5,7 +5,7 @@
 //! is a void: it keeps an expired writer from publishing under that name, for ever.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -14,14 +14,18 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use strongroom_base::PointId;
-use strongroom_format::{Manifest, sealed::SealedKind};
+use strongroom_format::{FormatError, Manifest, sealed::SealedKind};
 use strongroom_objects::StoreError;
 
 use crate::{
     Vault, VaultError,
     error::Result,
     layout::{self, ItemKey},
+    read::is_damage,
 };
+
+#[cfg(test)]
+mod tests;
 
 /// What a deletion note says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -31,6 +35,38 @@ pub(crate) struct DeletionNote {
     /// From which host.
     pub(crate) host: String,
 }
+
+/// Points as far as they can be read.
+#[derive(Debug, Default)]
+pub struct PointList {
+    /// By item name, then oldest first.
+    pub points: Vec<Manifest>,
+    /// Points that exist and of which nothing can be read, in the order of their ids.
+    pub damaged: Vec<DamagedManifest>,
+}
+
+/// A point of which nothing can be read, because its manifest is damaged.
+#[derive(Debug)]
+pub struct DamagedManifest {
+    /// The point.
+    pub point: PointId,
+    /// Its item; none if nothing else of the item can be read.
+    pub item: Option<String>,
+    /// The name of its manifest.
+    pub object: String,
+    /// How it is damaged.
+    pub error: VaultError,
+}
+
+impl DamagedManifest {
+    /// As the error of who needs this point.
+    pub fn into_error(self) -> VaultError {
+        VaultError::PointDamaged { point: self.point, source: Box::new(self.error) }
+    }
+}
+
+/// A point and its manifest, or why that cannot be read.
+type ReadPoint = (ItemKey, PointId, Result<Manifest>);
 
 /// The names of all points.
 #[derive(Clone, Debug, Default)]
@@ -66,8 +102,14 @@ impl Vault {
     }
 
     /// The manifests of all visible points of an item, or of all items; by item name, then oldest
-    /// first.
+    /// first. Fails if one of them cannot be read: for whoever must not miss any.
     pub fn points(&self, item: Option<&str>) -> Result<Vec<Manifest>> {
+        let PointList { points, damaged } = self.list_points(item)?;
+        damaged.into_iter().next().map_or(Ok(points), |damaged| Err(damaged.into_error()))
+    }
+
+    /// The visible points of an item, or of all items. One that is damaged does not hide the others.
+    pub fn list_points(&self, item: Option<&str>) -> Result<PointList> {
         let key = item.map(|item| self.item_key(item)).transpose()?;
         let names = self.point_names(key)?;
         let wanted: Vec<_> = names
@@ -75,26 +117,51 @@ impl Vault {
             .into_iter()
             .flat_map(|(item, points)| points.into_iter().map(move |point| (item, point)))
             .collect();
-        let mut manifests = self.read_manifests(&wanted)?;
-        manifests.sort_by(|a, b| (&a.item, a.time, a.id).cmp(&(&b.item, b.time, b.id)));
+        let mut points = Vec::with_capacity(wanted.len());
+        let mut unreadable = Vec::new();
+        let mut items: HashMap<ItemKey, String> = HashMap::new();
+        for (item, point, manifest) in self.read_manifests(&wanted)? {
+            match manifest {
+                Ok(manifest) => {
+                    items.entry(item).or_insert_with(|| manifest.item.clone());
+                    points.push(manifest);
+                }
+                Err(error) => unreadable.push((item, point, error)),
+            }
+        }
+        points.sort_by(|a, b| (&a.item, a.time, a.id).cmp(&(&b.item, b.time, b.id)));
+        unreadable.sort_by_key(|(_, point, _)| *point);
+        items.extend(key.zip(item.map(str::to_owned)));
+        let damaged = unreadable.into_iter().map(|(folder, point, error)| DamagedManifest {
+            point,
+            item: items.get(&folder).cloned(),
+            object: layout::point(folder, point).to_string(),
+            error,
+        });
+        let list = PointList { points, damaged: damaged.collect() };
         match item {
-            Some(item) if manifests.is_empty() => {
+            Some(item) if list.points.is_empty() && list.damaged.is_empty() => {
                 Err(VaultError::ItemNotFound { item: item.to_owned() })
             }
-            _ => Ok(manifests),
+            _ => Ok(list),
         }
     }
 
     /// Reads manifests, several at once where each costs a round trip. Points that vanish
-    /// meanwhile are left out.
-    fn read_manifests(&self, wanted: &[(ItemKey, PointId)]) -> Result<Vec<Manifest>> {
+    /// meanwhile are left out. Fails if the store does; that one is damaged is the answer for that
+    /// one.
+    fn read_manifests(&self, wanted: &[(ItemKey, PointId)]) -> Result<Vec<ReadPoint>> {
         let threads = if self.store.is_local() { 1 } else { 16 };
         let next = AtomicUsize::new(0);
         let results = Mutex::new(Vec::with_capacity(wanted.len()));
         std::thread::scope(|scope| {
             let work = || {
                 while let Some((item, point)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let manifest = self.manifest(*item, *point);
+                    let manifest = match self.manifest(*item, *point).transpose() {
+                        None => continue,
+                        Some(Err(error)) if !is_damage(&error) => Err(error),
+                        Some(read) => Ok((*item, *point, read)),
+                    };
                     let failed = manifest.is_err();
                     results.lock().unwrap_or_else(PoisonError::into_inner).push(manifest);
                     if failed {
@@ -108,7 +175,7 @@ impl Vault {
             work();
         });
         let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-        results.into_iter().filter_map(Result::transpose).collect()
+        results.into_iter().collect()
     }
 
     /// Reads one manifest; none if there is no such point.
@@ -120,12 +187,15 @@ impl Vault {
             Err(VaultError::Object { .. }) if self.is_void(&name)? => return Ok(None),
             Err(error) => return Err(error),
         };
-        let manifest = Manifest::decode(&plain)
-            .map_err(|source| VaultError::Object { object: name.to_string(), source })?;
-        if manifest.id == point && self.item_key(&manifest.item)? == item {
+        let damaged = |source| VaultError::Object { object: name.to_string(), source };
+        let manifest = Manifest::decode(&plain).map_err(damaged)?;
+        if manifest.id == point && self.item_key(&manifest.item).ok() == Some(item) {
             Ok(Some(manifest))
         } else {
-            Err(VaultError::Bug("a manifest under another point's name"))
+            // Its seal is good, so some writer had the key and did this. Whoever it was: it is
+            // input, and nothing of it may be used.
+            let reason = "it is the manifest of another point".to_owned();
+            Err(damaged(FormatError::Text { what: "manifest", reason }))
         }
     }
 
@@ -145,20 +215,41 @@ impl Vault {
         if !names.visible.get(&key).is_some_and(|points| points.contains(&point)) {
             return Err(missing());
         }
-        self.manifest(key, point)?.ok_or_else(missing)
+        match self.manifest(key, point) {
+            Err(error) if is_damage(&error) => {
+                Err(VaultError::PointDamaged { point, source: Box::new(error) })
+            }
+            read => read?.ok_or_else(missing),
+        }
     }
 
-    /// The newest visible point of an item, if there is one: the one whose backup began last.
+    /// The newest visible point of an item, if there is one: the one whose backup began last. Fails
+    /// if that one cannot be read: whoever asks for the newest is not to get another unawares.
     pub fn latest(&self, item: &str) -> Result<Option<Manifest>> {
+        let (newest, damaged) = self.newest_readable(item)?;
+        damaged.into_iter().next().map_or(Ok(newest), |damaged| Err(damaged.into_error()))
+    }
+
+    /// The newest visible point of an item that can be read, if there is one, and those newer ones
+    /// that cannot, newest first.
+    pub fn newest_readable(&self, item: &str) -> Result<(Option<Manifest>, Vec<DamagedManifest>)> {
         let key = self.item_key(item)?;
         let mut names = self.point_names(Some(key))?;
+        let mut damaged = Vec::new();
         // Ids of an item ascend in the order in which its backups began, whatever the clocks.
         for point in names.visible.remove(&key).unwrap_or_default().into_iter().rev() {
-            if let Some(manifest) = self.manifest(key, point)? {
-                return Ok(Some(manifest));
+            match self.manifest(key, point) {
+                Ok(Some(manifest)) => return Ok((Some(manifest), damaged)),
+                Ok(None) => {}
+                Err(error) if is_damage(&error) => {
+                    let object = layout::point(key, point).to_string();
+                    let item = Some(item.to_owned());
+                    damaged.push(DamagedManifest { point, item, object, error });
+                }
+                Err(error) => return Err(error),
             }
         }
-        Ok(None)
+        Ok((None, damaged))
     }
 
     /// A new id for a point of an item: of this moment, but after all points of the item, so that

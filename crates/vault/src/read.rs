@@ -155,10 +155,20 @@ impl Vault {
         }
         match last {
             Some(error) => Err(error),
-            None => Err(VaultError::Lost {
-                digest: *digest,
-                reason: "no pack of the index holds it".to_owned(),
-            }),
+            None => Err(self.lost(digest, "no pack of the index holds it")),
+        }
+    }
+
+    /// The error for what no pack of the index holds: it is lost, unless there are packs that the
+    /// index does not know.
+    pub fn lost(&self, digest: &Digest, reason: &str) -> VaultError {
+        let indexed = self.index.packs();
+        let unlisted = self
+            .list_packs()
+            .map_or(0, |packs| packs.iter().filter(|pack| !indexed.contains_key(&pack.id)).count());
+        match unlisted {
+            0 => VaultError::Lost { digest: *digest, reason: reason.to_owned() },
+            packs => VaultError::NotIndexed { digest: *digest, packs },
         }
     }
 
@@ -209,7 +219,9 @@ pub fn is_damage(error: &VaultError) -> bool {
         VaultError::Object { .. }
             | VaultError::Pack { .. }
             | VaultError::Lost { .. }
+            | VaultError::NotIndexed { .. }
             | VaultError::UnknownKey { .. }
+            | VaultError::PointDamaged { .. }
             | VaultError::Store(StoreError::Missing { .. } | StoreError::Length { .. })
     )
 }

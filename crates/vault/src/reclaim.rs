@@ -24,7 +24,7 @@ use std::{
 
 use serde::Serialize;
 use strongroom_base::{Cancel, PackId, PointId, WriterId};
-use strongroom_format::{pack::PackKind, sealed::SealedKind};
+use strongroom_format::pack::PackKind;
 use ulid::Ulid;
 
 use self::mark::Marks;
@@ -106,12 +106,38 @@ pub struct ReclaimReport {
     pub waiting_for: Vec<String>,
 }
 
+/// How far a reclaim has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReclaimProgress {
+    /// `marking`, `waiting`, `copying` or `deleting`.
+    pub stage: &'static str,
+    /// What is counted: `recovery points`, `backups` or `packs`.
+    pub things: &'static str,
+    /// How many of them are done.
+    pub done: u64,
+    /// How many there are; 0 if that is not known.
+    pub total: u64,
+}
+
+impl ReclaimProgress {
+    fn new(stage: &'static str, things: &'static str, done: usize, total: usize) -> Self {
+        let count = |number| u64::try_from(number).unwrap_or(u64::MAX);
+        Self { stage, things, done: count(done), total: count(total) }
+    }
+}
+
+/// Hears of progress, from several threads.
+pub type OnReclaim<'a> = &'a (dyn Fn(ReclaimProgress) + Sync);
+
 /// What was fixed when the reclaim began.
 struct Start {
     /// Deletion notes that this reclaim honours; later ones are for the next.
     tombstones: HashSet<(ItemKey, PointId)>,
     /// Condemnations of others that did not get to their end.
     adopted: Vec<(Ulid, Condemnation)>,
+    /// Packs in which a verify has found damage. They are kept as long as something may need what
+    /// is still good in them, and never copied, as that would fail.
+    damaged: HashSet<PackId>,
 }
 
 /// What the vault holds at one moment.
@@ -127,6 +153,16 @@ pub fn reclaim(
     options: &ReclaimOptions,
     cancel: &Cancel,
 ) -> Result<ReclaimReport> {
+    reclaim_watched(vault, options, &|_| {}, cancel)
+}
+
+/// As [`reclaim`], and tells how far it has come.
+pub fn reclaim_watched(
+    vault: &Arc<Vault>,
+    options: &ReclaimOptions,
+    progress: OnReclaim<'_>,
+    cancel: &Cancel,
+) -> Result<ReclaimReport> {
     let copies = vault.store.degraded();
     if !options.dry_run && !copies.is_empty() {
         return Err(VaultError::Degraded { copies });
@@ -137,6 +173,7 @@ pub fn reclaim(
     let start = Start {
         tombstones: vault.point_names(None)?.deleted.into_iter().collect(),
         adopted: vault.condemnations()?,
+        damaged: vault.damaged_packs()?,
     };
     let mut condemned: HashSet<PackId> =
         start.adopted.iter().flat_map(|(_, condemnation)| condemnation.packs()).collect();
@@ -145,20 +182,26 @@ pub fn reclaim(
         vault.adopt_leftovers()?;
         view = View::of(vault, &start)?;
     }
-    let mut marks = Marks::new(vault, &view.packs, &condemned);
-    let marked = marks.mark_points(&view.points, options.threads, cancel);
+    let mut marks = Marks::new(vault, &view.packs, &condemned, &start.damaged);
+    let marked = marks.mark_points(&view.points, options.threads, progress, cancel);
     marked.or_else(|error| view.explain(vault, error))?;
-    let victims = choose(vault, options, &view, &marks, &condemned, &mut report)?;
+    let kept = (&condemned, &start.damaged);
+    let victims = choose(vault, options, &view, &marks, kept, &mut report)?;
     if options.dry_run {
         return Ok(report);
     }
     let own = condemn(vault, &victims, &condemned)?;
     condemned.extend(victims);
     if condemned.is_empty() && start.tombstones.is_empty() {
+        // Nobody waits for those that name nothing.
+        for (id, _) in start.adopted.iter().filter(|(_, adopted)| adopted.packs.is_empty()) {
+            vault.remove_condemnation(*id)?;
+        }
         report.writers_expired = expire_gone(vault)?;
         vault.store.sweep()?;
         return Ok(report);
     }
+    progress(ReclaimProgress::new("waiting", "backups", 0, 0));
     report.waiting_for = wait_for_writers(vault, options, cancel, &mut report.writers_expired)?;
     if !report.waiting_for.is_empty() {
         return Ok(report);
@@ -169,19 +212,25 @@ pub fn reclaim(
     let later = View::of(vault, &start)?;
     if later.differs_from(&view) {
         report.nodes_read = marks.nodes_read();
-        marks = Marks::new(vault, &later.packs, &condemned);
-        let marked = marks.mark_points(&later.points, options.threads, cancel);
+        marks = Marks::new(vault, &later.packs, &condemned, &start.damaged);
+        let marked = marks.mark_points(&later.points, options.threads, progress, cancel);
         marked.or_else(|error| later.explain(vault, error))?;
     } else {
         marks.set_condemned(&condemned);
     }
     report.nodes_read = report.nodes_read.saturating_add(marks.nodes_read());
-    sweep::copy_live(vault, options, &marks, &later.packs, &condemned, cancel, &mut report)?;
+    let watch = (progress, cancel);
+    sweep::copy_live(vault, options, &marks, &later.packs, &condemned, watch, &mut report)?;
     sweep::check_alone(vault, &known)?;
     sweep::check_packs(vault, &marks)?;
-    sweep::delete(vault, &later.packs, &condemned, &start.tombstones, &mut report)?;
+    sweep::delete(vault, &later.packs, &condemned, &start.tombstones, progress, &mut report)?;
     for id in known {
-        vault.store.delete(&layout::condemned(id))?;
+        vault.remove_condemnation(id)?;
+    }
+    for pack in &start.damaged {
+        if condemned.contains(pack) || !later.packs.contains_key(pack) {
+            vault.remove_damage_note(pack)?;
+        }
     }
     vault.store.sweep()?;
     vault.sync()?;
@@ -243,7 +292,7 @@ fn choose(
     options: &ReclaimOptions,
     view: &View,
     marks: &Marks<'_>,
-    condemned: &HashSet<PackId>,
+    (condemned, damaged): (&HashSet<PackId>, &HashSet<PackId>),
     report: &mut ReclaimReport,
 ) -> Result<Vec<PackId>> {
     let live = marks.live_by_pack()?;
@@ -271,6 +320,8 @@ fn choose(
         let full = u64::try_from(full(pack.kind)).unwrap_or(u64::MAX);
         if live_bytes == 0 {
             dead.push(pack.id);
+        } else if damaged.contains(&pack.id) {
+            // Not all of what is needed of it can be copied.
         } else if percent(live_bytes, pack.size) < u64::from(options.compact_below) {
             sparse.push((percent(live_bytes, pack.size), pack));
         } else if percent(pack.size, full) < u64::from(options.merge_below) {
@@ -314,9 +365,7 @@ fn condemn(vault: &Vault, victims: &[PackId], condemned: &HashSet<PackId>) -> Re
     }
     let id = vault.new_ulid();
     let all = victims.iter().chain(condemned).copied();
-    let plain = serde_json::to_vec(&Condemnation::new(all))
-        .map_err(|_| VaultError::Bug("a condemnation without text"))?;
-    vault.put_sealed(SealedKind::Condemned, &layout::condemned(id), &plain)?;
+    vault.put_condemnation(id, &Condemnation::new(all))?;
     Ok(Some(id))
 }
 

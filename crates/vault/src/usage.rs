@@ -16,7 +16,7 @@ use strongroom_format::{
 };
 use strongroom_image::{Image, Visitor, visit_new};
 
-use crate::{Vault, VaultError, error::Result, index::Loaded, layout};
+use crate::{Vault, VaultError, error::Result, index::Loaded, layout, points::PointList};
 
 /// What [`Vault::usage`] shall find out.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,6 +33,8 @@ pub struct UsageReport {
     pub vault: VaultId,
     /// Visible recovery points.
     pub recovery_points: u64,
+    /// Visible recovery points whose manifests are damaged; all other figures leave them out.
+    pub damaged_recovery_points: u64,
     /// Deleted recovery points that reclaim has not removed yet.
     pub deleted_recovery_points: u64,
     /// Sizes of all disks of the newest point of every item: what the vault protects.
@@ -107,6 +109,7 @@ impl UsageReport {
         Self {
             vault,
             recovery_points: 0,
+            damaged_recovery_points: 0,
             deleted_recovery_points: 0,
             protected_bytes: 0,
             data_packs: 0,
@@ -136,13 +139,15 @@ impl Vault {
             return Err(VaultError::Interrupted);
         }
         if options.content {
+            // What is needed is only known where all points can be read.
+            self.points(None)?;
             self.count_content(&mut report, cancel)?;
         }
         Ok(report)
     }
 
     fn count_objects(&self, report: &mut UsageReport) -> Result<()> {
-        let condemned: HashSet<PackId> = self.condemned_packs()?;
+        let condemned: HashSet<PackId> = self.condemned_packs()?.packs;
         self.store.list("", &mut |entry| {
             let add = |number: &mut u64, bytes: &mut u64| {
                 *number = number.saturating_add(1);
@@ -174,7 +179,9 @@ impl Vault {
         let deleted = self.point_names(None)?.deleted.len();
         report.deleted_recovery_points = u64::try_from(deleted).unwrap_or(u64::MAX);
         let mut items: BTreeMap<String, ItemUsage> = BTreeMap::new();
-        for point in self.points(None)? {
+        let PointList { points, damaged } = self.list_points(None)?;
+        report.damaged_recovery_points = u64::try_from(damaged.len()).unwrap_or(u64::MAX);
+        for point in points {
             // Points come oldest first: the last one says what is protected.
             let sum = |of: fn(&strongroom_format::DiskRecord) -> u64| {
                 point.disks.iter().fold(0_u64, |sum, disk| sum.saturating_add(of(disk)))

@@ -89,11 +89,12 @@ impl Vault {
     ) -> Result<Self> {
         Self::check_vacant(&*store)?;
         let vault_id = VaultId::generate(&*options.clock, &*options.entropy);
-        let config = VaultConfig::new(vault_id, options.clock.now(), create_only_puts, mirrors);
-        let bytes =
-            config.encode().map_err(|source| VaultError::Format { what: "the vault", source })?;
+        let mut config = VaultConfig::new(vault_id, options.clock.now(), create_only_puts, mirrors);
         let ring =
             KeyRing::create(&*store, vault_id, key, label, &*options.clock, &*options.entropy)?;
+        config.seal = Some(ring.seal_of(&config));
+        let bytes =
+            config.encode().map_err(|source| VaultError::Format { what: "the vault", source })?;
         // Last, so that what has a description is complete.
         match store.put_new(&layout::config(), &bytes)? {
             Put::Created => {
@@ -144,9 +145,34 @@ impl Vault {
     ) -> Result<Self> {
         let config = Self::describe(&*store)?;
         let ring = KeyRing::open(&*store, config.vault_id, key)?;
+        Self::open_with(store, config, ring, options)
+    }
+
+    /// Opens a vault whose description was read and whose keys were opened before: brings the index
+    /// cache up to date.
+    pub fn open_with(
+        store: Arc<dyn ObjectStore>,
+        mut config: VaultConfig,
+        ring: KeyRing,
+        options: VaultOptions,
+    ) -> Result<Self> {
+        if !ring.vouches_for(&config) {
+            tracing::warn!("{}", Self::UNSEALED);
+            // Who says that several may write at once may want them to overwrite each other.
+            config.create_only_puts = Conditional::Ignored;
+        }
         let vault = Self::assemble(store, config, ring, options)?;
         vault.sync()?;
         Ok(vault)
+    }
+
+    /// What is said of a description without a good seal.
+    pub const UNSEALED: &'static str = "strongroom.json is not what the vault's key vouches for: \
+        somebody has altered it; see docs/recovery.md";
+
+    /// Whether the vault's key vouches for a description of it.
+    pub fn vouches_for(&self, config: &VaultConfig) -> bool {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).vouches_for(config)
     }
 
     fn assemble(

@@ -19,8 +19,10 @@
 //! | `done`     | remembers verified packs, to go on after an interruption |
 //!
 //! Invariants:
-//! - Nothing is written unless repair was asked for, and nothing is ever deleted.
-//! - A repair puts a good copy in place of a bad or missing one, nothing else. Reclaim deletes
+//! - Nothing is written unless repair was asked for, and nothing is ever deleted but notes of damage
+//!   that is mended.
+//! - A repair puts a good copy in place of a bad or missing one, and notes which packs have damage
+//!   that no copy mends, so that backups store anew what they hold. Reclaim deletes
 //!   copies one after the other; so that no repair brings back what is being deleted, verify
 //!   announces itself as a writer before its first repair and leaves alone what was condemned or
 //!   deleted before that.
@@ -72,7 +74,7 @@ pub struct VerifyOptions {
     /// Read only about this percentage of the packs, chosen by chance; above 0, at most 100. All
     /// else is checked as without it.
     pub sample: Option<f64>,
-    /// Replace bad and missing copies by good ones.
+    /// Replace bad and missing copies by good ones, and note which packs cannot be repaired.
     pub repair: bool,
     /// Most bytes per second to read.
     pub limit_rate: Option<u64>,

@@ -2,7 +2,8 @@
 //!
 //! What did not change since the parent point is not stored again, so a pack that somebody removed
 //! from the store would be missed by every later point as well, without a word. This costs nothing
-//! while all packs of the index exist; else one look into the index for each block.
+//! while all packs of the index exist and no verify has found damage in one; else one look into the
+//! index for each block.
 
 use std::collections::HashSet;
 
@@ -17,7 +18,8 @@ impl Vault {
     /// packs tell; the content of packs is not read, but for the nodes. Asked after
     /// [`crate::Writer::begin`], which looks what is there.
     pub fn holds(&self, images: &[Image]) -> Result<bool> {
-        if self.index.missing().is_empty() {
+        let damaged = self.index.distrusted();
+        if self.index.missing().is_empty() && damaged.is_empty() {
             return Ok(true);
         }
         // Or were they written after the writer had listed the packs?
@@ -25,9 +27,15 @@ impl Vault {
             self.list_packs()?.into_iter().map(|pack| pack.id).collect();
         let mut missing = self.index.missing();
         missing.retain(|pack| !existing.contains(pack));
-        let Some(missing) = missing.first() else { return Ok(true) };
-        // A reclaim that broke off leaves such packs too; then nothing is lost.
-        tracing::warn!(pack = %missing, "a pack of the index is not in the store");
+        if let Some(missing) = missing.first() {
+            // A reclaim that broke off leaves such packs too; then nothing is lost.
+            tracing::warn!(pack = %missing, "a pack of the index is not in the store");
+        } else if let Some(damaged) = damaged.iter().next() {
+            tracing::warn!(pack = %damaged, "a verify has found damage in a pack");
+        } else {
+            return Ok(true);
+        }
+        let existing = existing.difference(&damaged).copied().collect();
         let mut check = Check { vault: self, existing, seen: HashSet::new() };
         for image in images {
             match visit(*image, self, &mut check) {

@@ -104,6 +104,8 @@ impl Writer {
         let note = WriterNote::new(id, host, vault.options.clock.now(), purpose, target);
         let plain =
             serde_json::to_vec(&note).map_err(|_| VaultError::Bug("a note without text"))?;
+        // First, so that there is no note without it.
+        vault.store.put_new(&layout::writer_target(id, target), b"")?;
         vault.put_sealed(SealedKind::Writer, &layout::writer_started(id), &plain)?;
         let shared = Arc::new(Shared {
             vault: Arc::clone(vault),
@@ -139,7 +141,16 @@ impl Writer {
         // condemnation was taken back before is gone from the list.
         let condemned = vault.condemned_packs()?;
         let existing: HashSet<_> = vault.list_packs()?.into_iter().map(|pack| pack.id).collect();
+        let condemned = match condemned.unreadable.first() {
+            None => condemned.packs,
+            Some(error) => {
+                tracing::warn!(%error, "a condemnation cannot be read: what the vault has already \
+                    is stored again, unless the parent point has it");
+                existing.clone()
+            }
+        };
         vault.index.set_reliable(existing.clone(), condemned);
+        vault.index.set_noted(vault.damaged_packs()?);
         vault.sync()?;
         let others = vault.writers()?;
         let others = others.into_iter().filter(|writer| writer.id != self.shared.id);

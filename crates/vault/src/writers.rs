@@ -1,11 +1,14 @@
 //! Who is writing to the vault now, and whether they still are.
 //!
-//! A writer announces itself with `writers/<id>/started`, shows that it lives with
+//! A writer announces itself with `writers/<id>/started` (and an empty object whose name says what it
+//! will publish, as a name does not rot), shows that it lives with
 //! `writers/<id>/beat-<n>`, and removes both when it is done. Its note names the recovery point it
 //! will publish, so that anybody can *expire* a writer that has gone silent: a zero-length object
 //! under the point's name, made with the same create-only put as the point itself. Whoever comes
 //! first decides. Expiring is always safe for data: the writer finds the name taken and gives up.
 //! Clocks only decide how soon it is tried.
+
+use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -17,6 +20,7 @@ use crate::{
     Vault, VaultError,
     error::Result,
     layout::{self, ItemKey},
+    read::is_damage,
 };
 
 /// What a writer says of itself.
@@ -66,6 +70,8 @@ pub struct Seen {
     pub last_heard: Timestamp,
     /// Whether it still writes.
     pub life: Life,
+    /// What it will publish, as names of its objects say; empty if none says anything.
+    targets: Vec<Option<(ItemKey, PointId)>>,
 }
 
 /// Silence after which a writer counts as gone.
@@ -143,10 +149,12 @@ impl Vault {
         let mut seen: Vec<Seen> = Vec::new();
         for entry in self.list(layout::WRITERS)? {
             let Some(id) = layout::parse_writer(&entry.key) else { continue };
+            let target = layout::parse_writer_target(&entry.key);
             match seen.last_mut().filter(|last| last.id == id) {
                 Some(last) => {
                     last.first_heard = last.first_heard.min(entry.modified);
                     last.last_heard = last.last_heard.max(entry.modified);
+                    last.targets.extend(target);
                 }
                 None => seen.push(Seen {
                     id,
@@ -154,17 +162,21 @@ impl Vault {
                     first_heard: entry.modified,
                     last_heard: entry.modified,
                     life: Life::Active,
+                    targets: target.into_iter().collect(),
                 }),
             }
         }
         for writer in &mut seen {
             writer.note = match self.writer_note(writer.id) {
                 Ok(note) => note,
-                Err(error @ (VaultError::Object { .. } | VaultError::UnknownKey { .. })) => {
-                    // Nobody knows which point to forbid it: it counts as active until its note
-                    // is repaired or removed. That holds up reclaim, but no backup.
+                Err(error) if is_damage(&error) => {
                     tracing::warn!(%error, "the note of a writer cannot be read");
-                    continue;
+                    if writer.targets.is_empty() {
+                        // Nobody knows which point to forbid it: it counts as active until its
+                        // note is repaired or removed. That holds up reclaim, but no backup.
+                        continue;
+                    }
+                    None
                 }
                 Err(error) => return Err(error),
             };
@@ -196,21 +208,27 @@ impl Vault {
     /// published already. A dead process needs it, too: what it sent last may still be on its way.
     pub(crate) fn expire(&self, writer: &Seen) -> Result<bool> {
         let mut expired = true;
-        if let Some((item, point)) = writer.note.as_ref().and_then(WriterNote::target) {
-            expired = self.store.put_new(&layout::point(item, point), b"")? == Put::Created;
+        let noted = writer.note.as_ref().and_then(WriterNote::target);
+        let named = writer.targets.iter().copied().flatten();
+        for (item, point) in noted.into_iter().chain(named).collect::<BTreeSet<_>>() {
+            expired &= self.store.put_new(&layout::point(item, point), b"")? == Put::Created;
         }
         self.remove_writer(writer.id)?;
         Ok(expired)
     }
 
-    /// Removes a writer's objects; its note last, so that the beats never stand alone.
+    /// Removes a writer's objects: beats, which never stand alone, then its note, and last what says
+    /// in its name what the note says, should it be rotten.
     pub(crate) fn remove_writer(&self, id: WriterId) -> Result<()> {
         let started = layout::writer_started(id);
-        for entry in self.list(&layout::writer_folder(id))? {
-            if entry.key != started {
-                self.store.delete(&entry.key)?;
-            }
-        }
-        Ok(self.store.delete(&started)?)
+        let listed = self.list(&layout::writer_folder(id))?;
+        let (targets, mut names): (Vec<_>, Vec<_>) = listed
+            .into_iter()
+            .map(|entry| entry.key)
+            .partition(|key| layout::parse_writer_target(key).is_some());
+        names.retain(|name| *name != started);
+        names.push(started);
+        names.extend(targets);
+        names.iter().try_for_each(|name| Ok(self.store.delete(name)?))
     }
 }

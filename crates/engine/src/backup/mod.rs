@@ -135,6 +135,7 @@ fn attempt(
     let mut writer = Writer::begin(vault, &request.item, &request.host)?;
     let parent = if inherit { find_parent(vault, request)? } else { None };
     let jobs = plan_jobs(request, parent.as_ref(), progress)?;
+    let parent = parent.map(|parent| parent.manifest);
     progress.set_stage("reading");
     let images = run(vault, &writer, &jobs, request, cancel)?;
     progress.set_stage("publishing");
@@ -176,13 +177,27 @@ fn attempt(
 const READ_ALL: &str =
     "the parent point has lost content: everything is read, and what is lost is stored again";
 
+/// The point that a backup builds upon.
+struct Parent {
+    manifest: Manifest,
+    /// Whether it is the one that the caller means who says what has changed since the last point.
+    is_last: bool,
+}
+
 /// The point to build upon. None if there is none, or if content of it is gone: it would be missed
 /// by the new point as well.
-fn find_parent(vault: &Vault, request: &BackupRequest) -> Result<Option<Manifest>> {
-    let parent = match request.parent {
-        Some(point) => Some(vault.point(&request.item, point)?),
-        None => vault.latest(&request.item)?,
+fn find_parent(vault: &Vault, request: &BackupRequest) -> Result<Option<Parent>> {
+    let (parent, damaged) = match request.parent {
+        Some(point) => (Some(vault.point(&request.item, point)?), Vec::new()),
+        None => vault.newest_readable(&request.item)?,
     };
+    let is_last = damaged.is_empty();
+    for damaged in damaged {
+        tracing::warn!(
+            object = damaged.object,
+            "the newest recovery point is damaged: everything is read and compared with an older one"
+        );
+    }
     let Some(parent) = parent else { return Ok(None) };
     let image = |disk: &DiskRecord| {
         Image::new(disk.size_bytes, disk.root)
@@ -190,7 +205,7 @@ fn find_parent(vault: &Vault, request: &BackupRequest) -> Result<Option<Manifest
     };
     let images: Vec<_> = parent.disks.iter().map(image).collect::<Result<_>>()?;
     if vault.holds(&images)? {
-        return Ok(Some(parent));
+        return Ok(Some(Parent { manifest: parent, is_last }));
     }
     tracing::warn!(point = %parent.id, "{READ_ALL}");
     Ok(None)
@@ -208,9 +223,11 @@ fn is_damage_of_vault(error: &EngineError) -> bool {
 /// Decides for every disk what it is compared with and what says which parts changed.
 fn plan_jobs<'a>(
     request: &'a BackupRequest,
-    parent: Option<&Manifest>,
+    parent: Option<&Parent>,
     progress: &Progress,
 ) -> Result<Vec<Job<'a>>> {
+    let is_last = parent.is_none_or(|parent| parent.is_last);
+    let parent = parent.map(|parent| &parent.manifest);
     let mut jobs = Vec::new();
     for disk in &request.disks {
         let source = &*disk.source;
@@ -222,8 +239,14 @@ fn plan_jobs<'a>(
         let image = image.map_err(size_error)?;
         // Whoever says what changed means "since the last backup", and means its own: what
         // another host has backed up meanwhile it cannot know of.
-        let known = request.parent.is_some() || parent.is_some_and(|p| p.host == request.host);
-        if !known && parent.is_some() && (disk.changed.is_some() || source.changed().is_some()) {
+        // The same goes for an older point, where the last one cannot be read.
+        let own = request.parent.is_some() || parent.is_some_and(|p| p.host == request.host);
+        let known = own && is_last;
+        if !known
+            && is_last
+            && parent.is_some()
+            && (disk.changed.is_some() || source.changed().is_some())
+        {
             tracing::warn!(disk = %disk.name, "the newest point is of another host: everything is compared");
         }
         let (changed, changes_from) =

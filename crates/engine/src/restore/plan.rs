@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use strongroom_base::{BLOCK_SIZE_U64, ByteRange, Digest, LEAF_SPAN, PackId};
 use strongroom_disk::ExtentKind;
 use strongroom_image::{Cursor, Node};
-use strongroom_vault::{Location, Vault, VaultError};
+use strongroom_vault::{Location, Vault};
 
 use super::{Job, Wanted, compare::Comparer};
 use crate::{Progress, error::Result, failure::Failure};
@@ -193,8 +193,7 @@ fn spans_of(vault: &Vault, wanted: Wanted) -> Result<Vec<Span>> {
             vault.look_again()?;
             place = vault.places(&digest)?.into_iter().next();
         }
-        let reason = "no pack of the index holds it".to_owned();
-        let place = place.ok_or(VaultError::Lost { digest, reason })?;
+        let place = place.ok_or_else(|| vault.lost(&digest, "no pack of the index holds it"))?;
         packs.entry(place.pack).or_default().push((place, blocks));
     }
     let mut spans = Vec::new();

@@ -270,18 +270,6 @@ fn lists_are_the_union_and_survive_a_copy() {
     mirror.list("", &mut |_| ControlFlow::Continue(())).expect_err("no copy answers");
 }
 
-#[test]
-fn an_unmounted_copy_is_not_taken_for_an_empty_one() {
-    let (mut mirror, legs) = mirror::<2>();
-    let marker = key("strongroom.json");
-    assert!(mirror.set_aside_without(&marker).is_empty(), "a new set has no marker yet");
-    legs[0].inner().put_new(&marker, b"{}").expect("it");
-    assert_eq!(mirror.set_aside_without(&marker).len(), 1);
-    assert_eq!(mirror.degraded().len(), 1);
-    mirror.put_new(&key("a"), b"body").expect("a put");
-    assert_eq!(held(&legs[1], "a"), None);
-}
-
 /// Whatever fails when, in one run after the other: what was acknowledged is there, and what was
 /// deleted does not come back.
 #[test]

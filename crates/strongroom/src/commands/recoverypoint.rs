@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use strongroom_engine::{DiffReport, EngineError, diff_points, select_point};
 use strongroom_format::Manifest;
-use strongroom_vault::Vault;
+use strongroom_vault::{Vault, VaultError};
 
 use crate::{
     args::OpenArgs,
@@ -13,7 +13,7 @@ use crate::{
     open::open_vault,
     out::Show,
     values::{self, Point},
-    views::{PointDeleted, PointList, PointShown, PointView},
+    views::{PointDeleted, PointList, PointShown, all_readable},
 };
 
 /// `recoverypoint ...`.
@@ -59,13 +59,28 @@ impl PointArgs {
     }
 }
 
-/// Finds a point of an item; says which is the oldest if none is as old as that.
+/// Finds a point of an item. If none is as old as that, says which is the oldest; if it is damaged,
+/// which is the newest that is not.
 fn find(vault: &Vault, item: &str, point: Point) -> Result<Manifest, Failure> {
     select_point(vault, item, point.0).map_err(|error| {
         let none_before = matches!(error, EngineError::NoneBefore { .. });
+        let damaged = match &error {
+            EngineError::Vault(VaultError::PointDamaged { point, .. }) => Some(*point),
+            _ => None,
+        };
         let failure = Failure::from(error);
-        match vault.points(Some(item)).map(|points| points.into_iter().next()) {
-            Ok(Some(oldest)) if none_before => failure.with_hint(format!(
+        let Ok(points) = vault.list_points(Some(item)).map(|list| list.points) else {
+            return failure;
+        };
+        let before = damaged.and_then(|id| points.iter().rfind(|point| point.id < id));
+        match (before.or(points.last()), points.first()) {
+            (Some(other), _) if damaged.is_some() => failure.with_hint(format!(
+                "Run `strongroom vault verify --repair`, which takes a good copy from a mirror. \
+                 Another point is restored when it is named: {} of {}.",
+                other.id,
+                human::time(other.time)
+            )),
+            (_, Some(oldest)) if none_before => failure.with_hint(format!(
                 "The oldest recovery point is {} of {}.",
                 oldest.id,
                 human::time(oldest.time)
@@ -76,6 +91,9 @@ fn find(vault: &Vault, item: &str, point: Point) -> Result<Manifest, Failure> {
 }
 
 /// List the recovery points of an item, or of all items, oldest first
+///
+/// Ends with exit code 6 if the manifest of a point is damaged; such points are named after the
+/// others.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -93,9 +111,9 @@ pub(crate) struct ListArgs {
 impl ListArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let vault = open_vault(context, &self.open, None)?;
-        let points = vault.points(self.item.as_deref())?;
-        let recovery_points = points.into_iter().map(PointView::from).collect();
-        context.out.result(&PointList { recovery_points })
+        let list = PointList::from(vault.list_points(self.item.as_deref())?);
+        context.out.result(&list)?;
+        all_readable(&list.damaged)
     }
 }
 

@@ -1,6 +1,6 @@
 //! `vault`: making, showing, checking and cleaning vaults.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use clap::{Args, Subcommand};
 use strongroom_format::Conditional;
@@ -11,8 +11,8 @@ use crate::{
     args::{KeyArgs, OpenArgs, VaultArgs},
     context::Context,
     error::Failure,
-    open::{folder_url, key_source, open_vault, vault_options},
-    views::{ItemView, PointView, VaultShown, VaultView},
+    open::{folder_url, identity, key_source, open_vault, vault_options},
+    views::{ItemView, PointList, VaultShown, VaultView, all_readable},
 };
 
 use super::{
@@ -127,6 +127,8 @@ impl CreateArgs {
 }
 
 /// Show what a vault is: its format, its store, its keys and its items
+///
+/// Ends with exit code 6 if the manifest of a recovery point is damaged; such points are named.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -140,18 +142,27 @@ impl ShowArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let vault = open_vault(context, &self.open, None)?;
         let slots = keys::list_slots(&**vault.store(), vault.config().vault_id)?;
-        let points: Vec<_> = vault.points(None)?.into_iter().map(PointView::from).collect();
-        context.out.result(&VaultShown {
+        let PointList { recovery_points, damaged } = vault.list_points(None)?.into();
+        let shown = VaultShown {
             vault: VaultView::new(vault.config(), vault.store().name(), slots),
-            items: ItemView::of(&points),
-        })
+            items: ItemView::of(&recovery_points),
+            damaged,
+        };
+        context.out.result(&shown)?;
+        all_readable(&shown.damaged)
     }
 }
 
-/// Refuses mirrors that are one folder.
+/// Refuses mirrors that are one folder, whatever it is called.
 fn refuse_same(mirrors: &[String]) -> Result<(), Failure> {
-    let mut seen = BTreeSet::new();
-    match mirrors.iter().find(|mirror| !seen.insert(*mirror)) {
+    let mut seen = Vec::new();
+    let mut is_new = |mirror: &String| {
+        let identity = identity(Path::new(mirror));
+        let is_new = !seen.contains(&identity);
+        seen.push(identity);
+        is_new
+    };
+    match mirrors.iter().find(|mirror| !is_new(mirror)) {
         Some(twice) => Err(Failure::usage(format!("{twice} was given twice"))),
         None => Ok(()),
     }

@@ -8,8 +8,9 @@ use std::{
 use clap::Args;
 use strongroom_engine::Progress;
 use strongroom_vault::{
-    DamagedDisk, RebuildReport, ReclaimOptions, ReclaimReport, UsageOptions, UsageReport,
-    VaultError, VerifyMode, VerifyOptions, VerifyProgress, VerifyReport, reclaim, verify_blind,
+    DamagedDisk, ObjectKind, RebuildReport, ReclaimOptions, ReclaimProgress, ReclaimReport,
+    UsageOptions, UsageReport, VaultError, VerifyMode, VerifyOptions, VerifyProgress, VerifyReport,
+    reclaim_watched, verify_blind,
 };
 
 use crate::{
@@ -51,7 +52,9 @@ impl UsageArgs {
 /// Without options everything that recovery points need is read, decrypted, decompressed and
 /// compared with its digest. --blind compares every object with its name only, which needs no
 /// key. --sample checks a random part. --repair replaces damaged and missing objects by good
-/// copies, where a mirror has one.
+/// copies, where a mirror has one. Where none has, later backups no longer rely on the damaged
+/// object and store what is in it again: what the disks still have is then whole again in older
+/// recovery points, too, and `vault reclaim` removes the damaged object when nothing needs it.
 ///
 /// Ends with exit code 6 if anything is damaged; the recovery points that need it are listed.
 #[derive(Debug, Args)]
@@ -70,7 +73,7 @@ pub(crate) struct VerifyArgs {
     #[arg(long, value_name = "PERCENT", value_parser = values::percent)]
     sample: Option<f64>,
 
-    /// Replace damaged and missing objects by good copies of a mirror
+    /// Replace damaged and missing objects by good copies of a mirror; rely no longer on others
     #[arg(long)]
     repair: bool,
 
@@ -115,8 +118,29 @@ impl VerifyArgs {
         if report.interrupted {
             return Err(VaultError::Interrupted.into());
         }
-        if report.clean { Ok(()) } else { Err(FaceError::Damaged(damage(&report)).into()) }
+        if report.clean {
+            return Ok(());
+        }
+        let failure = Failure::from(FaceError::Damaged(damage(&report)));
+        Err(match hint(&report) {
+            Some(hint) => failure.with_hint(hint),
+            None => failure,
+        })
     }
+}
+
+/// What helps, where that is not a repair from a mirror.
+fn hint(report: &VerifyReport) -> Option<&'static str> {
+    let mut unrepaired = report.damaged.iter().filter(|object| !object.repaired);
+    let all_named = u64::try_from(report.damaged.len()) == Ok(report.damaged_objects);
+    let only_index = all_named
+        && unrepaired.all(|object| object.kind == ObjectKind::Index)
+        && report.damaged_recovery_points == 0
+        && report.absent_copies.is_empty();
+    only_index.then_some(
+        "Run `strongroom vault rebuild-index`: nothing else is damaged, and the index is made anew \
+         from the packs.",
+    )
 }
 
 /// What a verify found, in one line.
@@ -129,6 +153,9 @@ fn damage(report: &VerifyReport) -> String {
     if report.damaged_recovery_points > 0 {
         let points = human::count(report.damaged_recovery_points, "recovery point");
         found.push(format!("{points} not whole"));
+    }
+    if report.index_incomplete {
+        found.push("recovery points need objects that are not in the index".to_owned());
     }
     if !report.absent_copies.is_empty() {
         found.push(format!("away: {}", report.absent_copies.join(", ")));
@@ -178,6 +205,9 @@ impl Show for VerifyReport {
             ("Read", human::bytes(self.read_bytes)),
             ("Time", human::seconds(self.seconds)),
         ]);
+        if self.distrusted_packs > 0 {
+            facts.push(("No longer relied on", self.distrusted_packs.to_string()));
+        }
         if self.unindexed_packs > 0 {
             let text = format!("{}; run `strongroom vault rebuild-index`", self.unindexed_packs);
             facts.push(("Not in the index", text));
@@ -259,7 +289,13 @@ impl ReclaimArgs {
             ..ReclaimOptions::default()
         };
         context.out.say("Looking for what no recovery point needs");
-        let report = reclaim(&vault, &options, &context.cancel)?;
+        let report = context.watched(|progress| {
+            let hears = |now: ReclaimProgress| {
+                progress.count(now.stage, now.things, now.done, now.total);
+            };
+            reclaim_watched(&vault, &options, &hears, &context.cancel)
+        });
+        let report = report.map_err(reclaim_failed)?;
         context.out.result(&report)?;
         if report.waiting_for.is_empty() {
             return Ok(());
@@ -285,9 +321,30 @@ impl RebuildIndexArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         let vault = open_vault(context, &self.open, None)?;
         context.out.say("Reading what every pack says about itself");
-        let report = vault.rebuild_index(&|_, _| {}, &context.cancel)?;
+        let report = context.watched(|progress| {
+            let hears = |done, total| progress.count("reading", "packs", done, total);
+            vault.rebuild_index(&hears, &context.cancel)
+        })?;
         context.out.result(&report)
     }
+}
+
+/// Says what helps where a condemnation cannot be read and no copy of it can.
+fn reclaim_failed(error: VaultError) -> Failure {
+    let unreadable = matches!(
+        &error,
+        VaultError::Object { object, .. } | VaultError::UnknownKey { object, .. }
+            if object.starts_with("condemned/")
+    );
+    let failure = Failure::from(error);
+    if !unreadable {
+        return failure;
+    }
+    failure.with_hint(
+        "Run `strongroom vault verify --repair`, which takes a good copy from a mirror. Without one, \
+         be sure that no reclaim of this vault runs or is suspended anywhere, then delete the object \
+         and its copy below condemned/copies/.",
+    )
 }
 
 impl Show for RebuildReport {
@@ -327,6 +384,10 @@ impl Show for UsageReport {
         ];
         if self.condemned_packs > 0 {
             facts.push(("About to go", packs(self.condemned_packs, self.condemned_bytes)));
+        }
+        if self.damaged_recovery_points > 0 {
+            let text = format!("{}; run `strongroom vault verify`", self.damaged_recovery_points);
+            facts.push(("Damaged points", text));
         }
         if self.deleted_recovery_points > 0 {
             facts.push(("Deleted points", self.deleted_recovery_points.to_string()));

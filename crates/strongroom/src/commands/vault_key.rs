@@ -11,7 +11,7 @@ use crate::{
     args::{OpenArgs, VaultArgs},
     context::{Context, KeyChoice},
     error::Failure,
-    open::{OpenStore, key_source, open_store},
+    open::{OpenKeys, OpenStore, key_source, open_keys, open_store},
     views::{KeyChanged, SlotList, SlotView},
 };
 
@@ -227,9 +227,7 @@ fn open_ring(
     context: &Context,
     args: &OpenArgs,
 ) -> Result<(Arc<dyn ObjectStore>, KeyRing), Failure> {
-    let key = key_source(context.key(&args.key)?)?;
-    let OpenStore { store, config } = open_store(context, &args.vault)?;
-    let ring = KeyRing::open(&*store, config.vault_id, &key)?;
+    let OpenKeys { store, ring, .. } = open_keys(context, args)?;
     Ok((store, ring))
 }
 

@@ -11,7 +11,7 @@ use strongroom_base::{Clock as _, SystemClock};
 use crate::harness::{Lab, Run, need};
 
 /// Waits until something is so; fails after a minute.
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = SystemClock.monotonic();
     while !is_so() {
         let waited = SystemClock.monotonic().saturating_sub(start);

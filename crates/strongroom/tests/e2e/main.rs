@@ -8,6 +8,7 @@
 )]
 
 mod bad_days;
+mod damage;
 mod errors;
 mod harness;
 mod json;
@@ -15,4 +16,5 @@ mod keys;
 mod killed;
 mod layers;
 mod life;
+mod mirrors;
 mod stores;

@@ -50,11 +50,17 @@ struct Reliable {
     condemned: HashSet<PackId>,
     /// Packs that could not be read, as far as this process has tried.
     lost: HashSet<PackId>,
+    /// Packs that have a damage note.
+    noted: HashSet<PackId>,
 }
 
 impl Reliable {
     fn contains(&self, pack: &PackId) -> bool {
-        self.existing.contains(pack) && !self.condemned.contains(pack) && !self.lost.contains(pack)
+        self.existing.contains(pack) && !self.condemned.contains(pack) && !self.is_damaged(pack)
+    }
+
+    fn is_damaged(&self, pack: &PackId) -> bool {
+        self.lost.contains(pack) || self.noted.contains(pack)
     }
 }
 
@@ -277,6 +283,12 @@ impl Index {
         reliable.condemned = condemned;
     }
 
+    /// Says in which packs somebody has found damage, beside those that this process has found.
+    pub(crate) fn set_noted(&self, damaged: HashSet<PackId>) {
+        let mut reliable = self.reliable.write().unwrap_or_else(PoisonError::into_inner);
+        reliable.noted = damaged;
+    }
+
     fn reliable(&self) -> RwLockReadGuard<'_, Reliable> {
         self.reliable.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -288,7 +300,7 @@ impl Index {
             let reliable = self.reliable();
             places.sort_by_key(|place| {
                 let delta = place.entry.kind == RecordKind::BlockDelta;
-                (reliable.condemned.contains(&place.pack), delta)
+                (reliable.is_damaged(&place.pack), reliable.condemned.contains(&place.pack), delta)
             });
         }
         Ok(places)
@@ -367,6 +379,13 @@ impl Index {
         let packs = self.packs();
         let reliable = self.reliable();
         packs.into_keys().filter(|pack| !reliable.existing.contains(pack)).collect()
+    }
+
+    /// Packs that count but are known to be damaged.
+    pub(crate) fn distrusted(&self) -> HashSet<PackId> {
+        let packs = self.packs();
+        let reliable = self.reliable();
+        packs.into_keys().filter(|pack| reliable.is_damaged(pack)).collect()
     }
 
     /// Packs that count, with their sizes.

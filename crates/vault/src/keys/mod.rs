@@ -37,6 +37,7 @@ mod tests;
 use jiff::Timestamp;
 use strongroom_base::{Clock, Entropy, KeyId, SlotId, VaultId};
 use strongroom_format::{
+    VaultConfig,
     ring::{Ring, RingHead, RingSlot},
     secret::{MasterKey, SecretKey},
     slot::{Argon2Cost, Slot, SlotHead, SlotSecret, label_is_valid},
@@ -302,6 +303,23 @@ impl KeyRing {
     /// The ids of all master keys, oldest first.
     pub fn ids(&self) -> impl Iterator<Item = KeyId> + '_ {
         self.state.keys.iter().map(|(id, _)| *id)
+    }
+
+    /// What says that somebody with a key of the vault wrote a description of it.
+    pub fn seal_of(&self, config: &VaultConfig) -> String {
+        let seal = crypto::hmac_sha256(&self.seal_key().as_bytes()[..], &[&config.sealed_text()]);
+        blake3::Hash::from_bytes(*seal.as_bytes()).to_hex().to_string()
+    }
+
+    /// Whether somebody with a key of the vault wrote a description of it. (No secret is compared:
+    /// who can make a description be tried has the store anyway.)
+    pub fn vouches_for(&self, config: &VaultConfig) -> bool {
+        config.vault_id == self.holder.vault
+            && config.seal.as_ref().is_some_and(|seal| *seal == self.seal_of(config))
+    }
+
+    fn seal_key(&self) -> SecretKey {
+        self.oldest().derive("vault description", &self.holder.vault.to_bytes())
     }
 
     /// How many changes of keys there have been, counting the creation.

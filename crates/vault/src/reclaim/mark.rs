@@ -21,11 +21,13 @@ use strongroom_format::{
 };
 use strongroom_image::{Image, Node, NodeReader, Visitor, visit_new};
 
+use super::{OnReclaim, ReclaimProgress};
 use crate::{
     Vault, VaultError,
     error::Result,
     index::{Loaded, RawRecord},
     layout::ItemKey,
+    read::is_damage,
     write::ListedPack,
 };
 
@@ -34,6 +36,8 @@ use crate::{
 enum Use {
     /// Its pack is not there, or the index forgot it.
     Gone,
+    /// Somebody has found damage in its pack: it may be good or not.
+    Doubtful,
     /// Its pack is condemned: it must be copied.
     Condemned,
     /// It can stay.
@@ -68,11 +72,13 @@ impl<'v> Marks<'v> {
         vault: &'v Vault,
         existing: &HashMap<PackId, ListedPack>,
         condemned: &HashSet<PackId>,
+        damaged: &HashSet<PackId>,
     ) -> Self {
         let segments = vault.index.loaded().into_iter().map(|loaded| {
             let rows = loaded.segment.packs.iter().zip(loaded.alive.iter());
             let uses = rows.map(|(pack, alive)| match existing.contains_key(&pack.id) {
                 true if *alive && condemned.contains(&pack.id) => Use::Condemned,
+                true if *alive && damaged.contains(&pack.id) => Use::Doubtful,
                 true if *alive => Use::Good,
                 _ => Use::Gone,
             });
@@ -88,7 +94,7 @@ impl<'v> Marks<'v> {
     pub(super) fn set_condemned(&mut self, condemned: &HashSet<PackId>) {
         for segment in &mut self.segments {
             for (place, pack) in segment.uses.iter_mut().zip(&segment.loaded.segment.packs) {
-                if *place == Use::Good && condemned.contains(&pack.id) {
+                if *place != Use::Gone && condemned.contains(&pack.id) {
                     *place = Use::Condemned;
                 }
             }
@@ -147,26 +153,35 @@ impl<'v> Marks<'v> {
         // A full record, wherever it is, rather than a delta: a delta may have lost its base while
         // nobody needed it. Of equals the one in the pack of the highest name: the same one next
         // time, whatever the index looks like then, so that the others' packs become free for good.
-        if let Some(best) = fulls.iter().max_by_key(|i| (i.place, i.pack)) {
+        let best = fulls.iter().max_by_key(|i| (i.place, i.pack));
+        if let Some(best) = best.filter(|best| best.place > Use::Doubtful) {
             if fulls.iter().any(|instance| self.is_marked(instance)) {
                 return Ok(false);
             }
             return self.set_mark(best);
         }
-        if full || deltas.is_empty() {
-            return Err(VaultError::Lost {
-                digest: *digest,
-                reason: "a recovery point needs it and no pack has it; nothing was reclaimed"
-                    .to_owned(),
-            });
+        if fulls.is_empty() && (full || deltas.is_empty()) {
+            let reason = "a recovery point needs it and no pack has it; nothing was reclaimed";
+            return Err(self.vault.lost(digest, reason));
         }
-        // Which of several deltas still has its base is not known here: all stay.
+        // Which of several deltas still has its base is not known here, nor which of several full
+        // records in damaged packs is good: all stay.
         let mut new = false;
+        for record in &fulls {
+            new |= self.set_mark(record)?;
+        }
+        if full {
+            return Ok(new);
+        }
         for delta in &deltas {
             new |= self.set_mark(delta)?;
         }
-        if new {
-            self.mark_bases(digest)?;
+        if new && !deltas.is_empty() {
+            match self.mark_bases(digest) {
+                // Then it is one of the full records that counts.
+                Err(error) if is_damage(&error) && !fulls.is_empty() => {}
+                other => other?,
+            }
         }
         Ok(new)
     }
@@ -197,7 +212,9 @@ impl<'v> Marks<'v> {
             match self.mark_one(&base, true) {
                 Ok(_) => found = true,
                 // Of a delta that is gone as well.
-                Err(error @ VaultError::Lost { .. }) => lost = Some(error),
+                Err(error @ (VaultError::Lost { .. } | VaultError::NotIndexed { .. })) => {
+                    lost = Some(error);
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -213,14 +230,21 @@ impl<'v> Marks<'v> {
         &self,
         points: &BTreeMap<ItemKey, Vec<PointId>>,
         threads: usize,
+        progress: OnReclaim<'_>,
         cancel: &Cancel,
     ) -> Result<()> {
         let items: Vec<_> = points.iter().collect();
+        let total = points.values().map(Vec::len).sum();
+        let marked = AtomicUsize::new(0);
+        let point_is_marked = || {
+            let done = marked.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+            progress(ReclaimProgress::new("marking", "recovery points", done, total));
+        };
         let next = AtomicUsize::new(0);
         let failure: Mutex<Option<VaultError>> = Mutex::default();
         let work = || {
             while let Some((item, points)) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if let Err(error) = self.mark_item(**item, points, cancel) {
+                if let Err(error) = self.mark_item(**item, points, &point_is_marked, cancel) {
                     next.store(items.len(), Ordering::Relaxed);
                     *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                 }
@@ -235,16 +259,29 @@ impl<'v> Marks<'v> {
         failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 
-    fn mark_item(&self, item: ItemKey, points: &[PointId], cancel: &Cancel) -> Result<()> {
+    fn mark_item(
+        &self,
+        item: ItemKey,
+        points: &[PointId],
+        is_marked: &dyn Fn(),
+        cancel: &Cancel,
+    ) -> Result<()> {
         let mut before: HashMap<String, Image> = HashMap::new();
         for point in points {
             if cancel.is_cancelled() {
                 return Err(VaultError::Interrupted);
             }
             // Only a reclaim removes manifests: if it is gone now, another one is at work.
-            let manifest = self.vault.manifest(item, *point)?;
+            let manifest = self.vault.manifest(item, *point).map_err(|error| {
+                if is_damage(&error) {
+                    VaultError::PointDamaged { point: *point, source: Box::new(error) }
+                } else {
+                    error
+                }
+            })?;
             let manifest = manifest.ok_or(VaultError::ConcurrentReclaim)?;
             self.mark_manifest(&manifest, &mut before)?;
+            is_marked();
         }
         Ok(())
     }
@@ -302,7 +339,8 @@ impl<'v> Marks<'v> {
         let live = self.live_by_pack()?;
         let good = self.segments.iter().flat_map(|segment| {
             let rows = segment.loaded.segment.packs.iter().zip(&segment.uses);
-            rows.filter(|(_, place)| **place == Use::Good).map(|(pack, _)| pack.id)
+            let stays = |place: Use| matches!(place, Use::Good | Use::Doubtful);
+            rows.filter(move |(_, place)| stays(**place)).map(|(pack, _)| pack.id)
         });
         Ok(good.filter(|pack| live.get(pack).is_some_and(|bytes| *bytes > 0)).collect())
     }

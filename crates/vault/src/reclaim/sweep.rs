@@ -13,7 +13,7 @@ use strongroom_format::{
 use strongroom_objects::{Heal, StoreError};
 use ulid::Ulid;
 
-use super::{ReclaimOptions, ReclaimReport, mark::Marks};
+use super::{OnReclaim, ReclaimOptions, ReclaimProgress, ReclaimReport, mark::Marks};
 use crate::{
     Vault, VaultError, Writer,
     error::Result,
@@ -29,10 +29,7 @@ const MANY_SMALL: usize = 32;
 /// Fails if a condemnation is in force that this reclaim does not know, or one that it knows is
 /// gone: another reclaim is at work, and the two may rely on what the other removes.
 pub(super) fn check_alone(vault: &Vault, known: &BTreeSet<Ulid>) -> Result<()> {
-    let listed = vault.list(layout::CONDEMNED)?;
-    let now: BTreeSet<Ulid> =
-        listed.iter().filter_map(|entry| layout::parse_ulid(&entry.key)).collect();
-    if now == *known { Ok(()) } else { Err(VaultError::ConcurrentReclaim) }
+    if vault.condemnation_ids()? == *known { Ok(()) } else { Err(VaultError::ConcurrentReclaim) }
 }
 
 /// Fails if a pack that is relied upon does not exist any more.
@@ -53,7 +50,7 @@ pub(super) fn copy_live(
     marks: &Marks<'_>,
     packs: &HashMap<PackId, ListedPack>,
     condemned: &HashSet<PackId>,
-    cancel: &Cancel,
+    (progress, cancel): (OnReclaim<'_>, &Cancel),
     report: &mut ReclaimReport,
 ) -> Result<()> {
     let mut wanted: Vec<_> = marks.to_copy()?.into_iter().collect();
@@ -64,7 +61,9 @@ pub(super) fn copy_live(
     debug_assert!(wanted.iter().all(|(pack, _)| condemned.contains(pack)));
     let writer = Writer::begin_copy(vault, &options.host)?;
     let mut copied = HashSet::new();
-    for (pack, mut records) in wanted {
+    let total = wanted.len();
+    for (done, (pack, mut records)) in wanted.into_iter().enumerate() {
+        progress(ReclaimProgress::new("copying", "packs", done, total));
         if cancel.is_cancelled() {
             return Err(VaultError::Interrupted);
         }
@@ -125,11 +124,14 @@ pub(super) fn delete(
     packs: &HashMap<PackId, ListedPack>,
     condemned: &HashSet<PackId>,
     tombstones: &HashSet<(ItemKey, PointId)>,
+    progress: OnReclaim<'_>,
     report: &mut ReclaimReport,
 ) -> Result<()> {
     let mut doomed: Vec<_> = packs.values().filter(|pack| condemned.contains(&pack.id)).collect();
     doomed.sort_by_key(|pack| pack.id);
-    for pack in doomed {
+    let total = doomed.len();
+    for (done, pack) in doomed.into_iter().enumerate() {
+        progress(ReclaimProgress::new("deleting", "packs", done, total));
         vault.store.delete(&layout::pack(pack.kind, &pack.id))?;
         report.packs_removed = report.packs_removed.saturating_add(1);
         report.removed_bytes = report.removed_bytes.saturating_add(pack.size);

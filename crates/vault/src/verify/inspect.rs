@@ -76,7 +76,8 @@ impl<'a> Inspector<'a> {
         report.clean = !report.interrupted
             && report.absent_copies.is_empty()
             && report.damaged_objects == report.repaired_objects
-            && report.damaged_recovery_points == 0;
+            && report.damaged_recovery_points == 0
+            && !report.index_incomplete;
         report.damaged.sort_by(|a, b| (a.kind, &a.object).cmp(&(b.kind, &b.object)));
         report.seconds = took.as_secs_f64();
         report
@@ -191,7 +192,21 @@ enum How<'a> {
 struct Announced {
     writer: Writer,
     /// What may be deleted at any moment.
-    doomed: HashSet<Key>,
+    doomed: Doomed,
+}
+
+/// What reclaim may be deleting now, where its coming back would do harm: condemned packs, and
+/// manifests of deleted points.
+struct Doomed {
+    keys: HashSet<Key>,
+    /// A condemnation cannot be read: it may have named any pack.
+    all_packs: bool,
+}
+
+impl Doomed {
+    fn contains(&self, key: &Key) -> bool {
+        self.keys.contains(key) || self.all_packs && layout::parse_pack(key).is_some()
+    }
 }
 
 impl<'a> Repairs<'a> {
@@ -261,14 +276,13 @@ impl Announced {
     }
 }
 
-/// What reclaim may be deleting now, where its coming back would do harm: condemned packs, and
-/// manifests of deleted points.
-fn doomed(vault: &Vault) -> Result<HashSet<Key>> {
+fn doomed(vault: &Vault) -> Result<Doomed> {
     let mut doomed = HashSet::new();
-    for pack in vault.condemned_packs()? {
+    let condemned = vault.condemned_packs()?;
+    for pack in condemned.packs {
         doomed.extend([PackKind::Data, PackKind::Node].map(|kind| layout::pack(kind, &pack)));
     }
     let deleted = vault.point_names(None)?.deleted;
     doomed.extend(deleted.into_iter().map(|(item, point)| layout::point(item, point)));
-    Ok(doomed)
+    Ok(Doomed { keys: doomed, all_packs: !condemned.unreadable.is_empty() })
 }

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     Vault, VaultError,
     condemned::Condemnation,
+    damaged::DamageNote,
     error::Result,
     layout::{self, ItemKey},
     points::DeletionNote,
@@ -90,7 +91,14 @@ impl Look<'_> {
 /// Compares the copies of all metadata with each other.
 pub(super) fn blind(look: &Look<'_>) -> Result<()> {
     description(look, None)?;
-    let prefixes = ["keys/", layout::INDEX, layout::POINTS, layout::DELETED, layout::CONDEMNED];
+    let prefixes = [
+        "keys/",
+        layout::INDEX,
+        layout::POINTS,
+        layout::DELETED,
+        layout::CONDEMNED,
+        layout::DAMAGED,
+    ];
     let mut done = 0;
     for prefix in prefixes {
         let names = names(look, prefix)?;
@@ -124,18 +132,23 @@ fn kind_of(key: &Key) -> ObjectKind {
         (layout::DELETED, ObjectKind::DeletionNote),
         (layout::CONDEMNED, ObjectKind::Condemnation),
         (layout::WRITERS, ObjectKind::WriterNote),
+        (layout::DAMAGED, ObjectKind::DamageNote),
     ];
     let kind = kinds.iter().find(|(prefix, _)| key.starts_with(prefix));
     kind.map_or(ObjectKind::Other, |(_, kind)| *kind)
 }
 
-fn description(look: &Look<'_>, known: Option<&VaultConfig>) -> Result<()> {
+fn description(look: &Look<'_>, known: Option<&Vault>) -> Result<()> {
     let check = |bytes: &[u8]| {
         let found = VaultConfig::decode(bytes).map_err(|error| error.to_string())?;
-        if known.is_none_or(|known| *known == found) {
-            Ok(())
-        } else {
-            Err("it is not what it was when the vault was opened".to_owned())
+        match known {
+            Some(vault) if !vault.vouches_for(&found) => {
+                Err("it is not what the vault's key vouches for".to_owned())
+            }
+            Some(vault) if *vault.config() != found => {
+                Err("it is not what it was when the vault was opened".to_owned())
+            }
+            _ => Ok(()),
         }
     };
     let (kind, max) = (ObjectKind::Description, VaultConfig::MAX_LEN);
@@ -146,7 +159,7 @@ fn description(look: &Look<'_>, known: Option<&VaultConfig>) -> Result<()> {
 /// Opens every copy of all metadata.
 pub(super) fn full(vault: &Vault, look: &Look<'_>) -> Result<Known> {
     let mut known = Known { indexed: HashMap::new(), sources: HashSet::new(), points: Vec::new() };
-    description(look, Some(vault.config()))?;
+    description(look, Some(vault))?;
     super::keys::verify(vault, look)?;
     let sealed = Sealed { vault, look };
     sealed.index_objects(&mut known)?;
@@ -293,6 +306,12 @@ impl Sealed<'_> {
                 serde_json::from_slice::<Condemnation>(plain).map_err(|e| e.to_string())
             };
             self.open((ObjectKind::Condemnation, SealedKind::Condemned), &key, parse)?;
+        }
+        for key in names(self.look, layout::DAMAGED)? {
+            let parse = |plain: &[u8]| {
+                serde_json::from_slice::<DamageNote>(plain).map_err(|e| e.to_string())
+            };
+            self.open((ObjectKind::DamageNote, SealedKind::Damaged), &key, parse)?;
         }
         for key in names(self.look, layout::WRITERS)? {
             if key.file_name() != "started" {

@@ -130,6 +130,8 @@ pub(super) fn verify(
         done: Mutex::new(done),
         unindexed: Mutex::default(),
         baseless: Mutex::default(),
+        damaged: Mutex::default(),
+        good: Mutex::default(),
     };
     let result = work.run();
     let done = lock(&work.done).take();
@@ -139,7 +141,38 @@ pub(super) fn verify(
         None => {}
     }
     result?;
+    if let Some((reading, _)) = full
+        && look.options.repair
+    {
+        let damaged = std::mem::take(&mut *lock(&work.damaged));
+        let good = std::mem::take(&mut *lock(&work.good));
+        write_notes(reading.vault, look, &damaged, &good)?;
+    }
     Ok(Verified { sampled })
+}
+
+/// Notes which packs are not to be relied upon, and withdraws the notes of those that are good. That
+/// it fails changes nothing about what was found.
+fn write_notes(
+    vault: &Vault,
+    look: &Look<'_>,
+    damaged: &HashSet<PackId>,
+    good: &HashSet<PackId>,
+) -> Result<()> {
+    let mut noted = 0_u64;
+    for pack in damaged {
+        match vault.put_damage_note(*pack, &look.options.host) {
+            Ok(()) => noted = noted.saturating_add(1),
+            Err(error) => tracing::warn!(%pack, %error, "that it is damaged could not be noted"),
+        }
+    }
+    look.inspector.report().distrusted_packs = noted;
+    for pack in vault.damaged_packs()?.intersection(good) {
+        if let Err(error) = vault.remove_damage_note(pack) {
+            tracing::warn!(%pack, %error, "that it is good again could not be noted");
+        }
+    }
+    Ok(())
 }
 
 struct Work<'a> {
@@ -158,6 +191,10 @@ struct Work<'a> {
     /// Contents of packs that no index object lists, until there are many.
     unindexed: Mutex<Vec<Contents>>,
     baseless: Mutex<Vec<Baseless>>,
+    /// Packs with damage that no copy mends.
+    damaged: Mutex<HashSet<PackId>>,
+    /// Packs that are what was written, all their records included.
+    good: Mutex<HashSet<PackId>>,
 }
 
 /// A thread's memory.
@@ -354,6 +391,7 @@ impl Work<'_> {
             Ok(contents) => contents,
             Err(error) if is_damage(&error) => {
                 reading.add_bad_pack(pack.id);
+                lock(&self.damaged).insert(pack.id);
                 self.damaged(pack, &words(&error), None);
                 return Ok(false);
             }
@@ -369,8 +407,12 @@ impl Work<'_> {
         }
         let good = records.lost == 0 && records.baseless.is_empty();
         self.defer(reading, &contents, &records);
+        if records.lost == 0 {
+            lock(&self.good).insert(pack.id);
+        }
         if records.lost > 0 {
             reading.add_bad_records(pack.id, records.bad.iter().copied());
+            lock(&self.damaged).insert(pack.id);
             let what = "the pack is what was written, but records in it are not what they say";
             self.damaged(pack, what, Some(&records));
         }
@@ -422,6 +464,7 @@ impl Work<'_> {
             lost_records: None,
         };
         if let Some((reading, known)) = self.full {
+            lock(&self.damaged).insert(pack.id);
             // The index knows what should be there even if the pack itself does not any more.
             let contents = match known.indexed.get(&pack.id) {
                 Some(said) => read_index(reading.vault, self.look, said.source)?

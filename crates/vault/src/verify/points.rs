@@ -231,6 +231,7 @@ impl<'a> Walk<'a> {
             report.recovery_points = count;
             report.lost_blocks = self.lost_blocks;
             report.lost_nodes = self.lost_nodes;
+            report.index_incomplete = self.reading.needs_unindexed();
         }
         for (point, verdict) in points.iter().zip(verdicts).filter(|(_, v)| v.is_damaged()) {
             let named = {

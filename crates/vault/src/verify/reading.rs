@@ -3,7 +3,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, RwLock},
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use strongroom_base::{BLOCK_SIZE, ByteRange, Digest, PackId};
@@ -30,6 +33,7 @@ pub(super) struct Reading<'a> {
     inspector: &'a Inspector<'a>,
     /// Places in packs that the vault's index does not know.
     extra: Index,
+    needs_unindexed: AtomicBool,
     /// Records that are not what they should be, as far as is known.
     bad: RwLock<Bad>,
     windows: Mutex<Recently<WindowId, Arc<Vec<u8>>>>,
@@ -58,6 +62,7 @@ impl<'a> Reading<'a> {
             vault,
             inspector,
             extra,
+            needs_unindexed: AtomicBool::new(false),
             bad: RwLock::default(),
             windows: Mutex::new(Recently::new(128)),
             nodes: Mutex::new(Recently::new(4096)),
@@ -100,6 +105,23 @@ impl<'a> Reading<'a> {
         added.map_err(|error| self.vault.local_error(error))
     }
 
+    /// Whether something that points need was found only in packs that are in no index object.
+    pub(super) fn needs_unindexed(&self) -> bool {
+        self.needs_unindexed.load(Ordering::Relaxed)
+    }
+
+    /// All places of something that a point needs.
+    fn needed(&self, digest: &Digest) -> Result<Vec<Location>> {
+        let places = self.places(digest)?;
+        if !self.extra.is_empty() && !places.is_empty() {
+            let known = self.vault.index.find(digest).map_err(|e| self.vault.local_error(e))?;
+            if known.is_empty() {
+                self.needs_unindexed.store(true, Ordering::Relaxed);
+            }
+        }
+        Ok(places)
+    }
+
     /// All places that an index knows, full records first.
     fn places(&self, digest: &Digest) -> Result<Vec<Location>> {
         let find = |index: &Index| index.find(digest).map_err(|e| self.vault.local_error(e));
@@ -114,7 +136,7 @@ impl<'a> Reading<'a> {
     /// Whether a good record has this digest, as far as packs were verified; of others it counts
     /// that they exist. What is only there as a delta needs its base as well.
     pub(super) fn is_there(&self, digest: &Digest, verified: bool) -> Result<bool> {
-        for place in self.places(digest)? {
+        for place in self.needed(digest)? {
             let good = {
                 let bad = self.bad.read().unwrap_or_else(std::sync::PoisonError::into_inner);
                 bad.present.contains(&place.pack)
@@ -216,7 +238,7 @@ impl<'a> Reading<'a> {
         if let Some(node) = lock(&self.nodes).get(&digest) {
             return Ok(Some(node));
         }
-        for place in self.places(&digest)? {
+        for place in self.needed(&digest)? {
             let node = self.record(&place, |entry, key, mut sealed| {
                 let payload = entry.open(key, &mut sealed).ok()?;
                 let same = entry.kind == RecordKind::Node

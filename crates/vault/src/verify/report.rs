@@ -45,6 +45,12 @@ pub struct VerifyReport {
     pub records_without_base: u64,
     /// Packs that no readable index object lists: `vault rebuild-index` puts that right.
     pub unindexed_packs: u64,
+    /// Whether recovery points need such packs: they cannot be restored before `vault
+    /// rebuild-index`.
+    pub index_incomplete: bool,
+    /// Packs that later backups do not rely on, as damage in them could not be repaired: what they
+    /// hold is stored again when a backup meets it. Only a repair says so.
+    pub distrusted_packs: u64,
     /// Recovery points whose content was followed to its end.
     pub recovery_points: u64,
     /// Objects of which a copy is missing or not what was written.
@@ -83,6 +89,8 @@ pub enum ObjectKind {
     Condemnation,
     /// A note of a writer.
     WriterNote,
+    /// A note that a pack cannot be read.
+    DamageNote,
     /// A pack of blocks.
     DataPack,
     /// A pack of tree nodes.

@@ -1,0 +1,68 @@
+use std::{collections::BTreeMap, sync::Arc};
+
+use jiff::Timestamp;
+use strongroom_base::{Coded as _, PointId, SystemEntropy};
+use strongroom_format::{Conditional, Consistency, Manifest, sealed::SealedKind};
+use strongroom_objects::Memory;
+
+use crate::{
+    Vault, VaultOptions,
+    keys::{KeySource, generate_key_file},
+    layout,
+};
+
+fn vault(dir: &std::path::Path) -> Vault {
+    let key = dir.join("key");
+    generate_key_file(&key, &SystemEntropy).expect("a key");
+    Vault::create(
+        Arc::new(Memory::default()),
+        &KeySource::File(key),
+        "test",
+        Conditional::Honoured,
+        Vec::new(),
+        VaultOptions::default(),
+    )
+    .expect("a vault")
+}
+
+fn manifest(item: &str, id: PointId) -> Manifest {
+    let time = Timestamp::UNIX_EPOCH;
+    Manifest {
+        format: Manifest::FORMAT,
+        id,
+        item: item.to_owned(),
+        time,
+        completed: time,
+        consistency: Consistency::Crash,
+        evidence: Vec::new(),
+        host: "here".to_owned(),
+        software: "test".to_owned(),
+        parent: None,
+        disks: Vec::new(),
+        bundle: None,
+        locked_until: None,
+        tags: BTreeMap::new(),
+    }
+}
+
+/// Puts what a manifest says under the name of a point that may be another.
+fn put(vault: &Vault, (item, id): (&str, PointId), says: &Manifest) {
+    let name = layout::point(vault.item_key(item).expect("a name"), id);
+    let plain = says.encode().expect("encodes");
+    vault.put_sealed(SealedKind::Manifest, &name, &plain).expect("put");
+}
+
+#[test]
+fn a_manifest_under_another_points_name_is_damage_and_no_bug() {
+    let dir = tempfile::tempdir().expect("temp");
+    let vault = vault(dir.path());
+    let [one, two] = [[1; 16], [2; 16]].map(PointId::from_bytes);
+    put(&vault, ("web", one), &manifest("web", two));
+    put(&vault, ("db", two), &manifest("web", two));
+    for (item, point) in [("web", one), ("db", two)] {
+        let key = vault.item_key(item).expect("a name");
+        let error = vault.manifest(key, point).expect_err("another point's");
+        assert_eq!(error.code().name, "store.corrupt", "{error}");
+        assert!(error.to_string().contains(&point.to_string()), "{error}");
+    }
+}
