@@ -129,11 +129,7 @@ impl PackBuilder {
 }
 
 /// What stands behind the last record of a pack: the sealed trailer, and the footer.
-pub fn closing(
-    key: &SealKey,
-    entries: &[Entry],
-    bases: &[Digest],
-) -> Result<Vec<u8>, FormatError> {
+pub fn closing(key: &SealKey, entries: &[Entry], bases: &[Digest]) -> Result<Vec<u8>, FormatError> {
     let too_large = || FormatError::TooLarge { what: "pack" };
     let records = u32::try_from(entries.len()).map_err(|_| too_large())?;
     let base_count = u32::try_from(bases.len()).map_err(|_| too_large())?;

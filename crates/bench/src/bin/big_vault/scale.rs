@@ -47,7 +47,7 @@ impl Scale {
     ) -> Outcome<Self> {
         let blocks = disk_bytes.div_ceil(BLOCK_SIZE_U64);
         let changed = blocks.saturating_mul(churn).div_ceil(100);
-        if points < 2 || delete + 2 > points || churn > 50 || disk_bytes % 512 != 0 {
+        if points < 2 || delete + 2 > points || churn > 50 || !disk_bytes.is_multiple_of(512) {
             return Err(Failure::new(
                 "needs two points that are not deleted, at most 50 % churn, whole sectors",
             ));
