@@ -5,6 +5,10 @@
 //! rather than a delta. A marked delta marks its base. Points of one disk are walked one after the
 //! other, each only where it differs from the one before, so that the cost follows the distinct
 //! nodes.
+//!
+//! Nodes are looked up one by one, because what is below one that is marked is not visited again.
+//! Blocks, hundreds of times as many, are collected and looked up in order: then a page of the index
+//! is read once for all digests on it, and not once for each.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -19,8 +23,9 @@ use strongroom_format::{
     Manifest,
     pack::{Contents, RecordKind},
 };
-use strongroom_image::{Image, Node, NodeReader, Visitor, visit_new};
+use strongroom_image::{Image, Node, NodeReader, visit_new};
 
+use super::blocks::Blocks;
 use crate::{
     Vault, VaultError,
     error::Result,
@@ -61,6 +66,28 @@ struct Instance {
     record: RawRecord,
     pack: PackId,
     place: Use,
+}
+
+impl Segment {
+    /// What was found in this segment, the one of this number, and may serve.
+    fn instances<'a>(
+        &'a self,
+        segment: usize,
+        found: &'a mut Vec<(u64, RawRecord)>,
+    ) -> impl Iterator<Item = Instance> + 'a {
+        found.drain(..).filter_map(move |(number, record)| {
+            let place = self.uses.get(record.row()).copied()?;
+            let pack = self.loaded.segment.packs.get(record.row())?.id;
+            let instance = Instance { segment, number, record, pack, place };
+            (place != Use::Gone).then_some(instance)
+        })
+    }
+}
+
+impl Instance {
+    fn is_delta(&self) -> bool {
+        self.record.entry().is_some_and(|entry| entry.kind == RecordKind::BlockDelta)
+    }
 }
 
 impl<'v> Marks<'v> {
@@ -104,22 +131,9 @@ impl<'v> Marks<'v> {
         let mut found = Vec::new();
         let mut instances = Vec::new();
         for (number, segment) in self.segments.iter().enumerate() {
-            segment
-                .loaded
-                .segment
-                .find(digest, &mut found)
-                .map_err(|error| self.vault.local_error(error))?;
-            instances.extend(found.drain(..).filter_map(|(record_number, record)| {
-                let place = segment.uses.get(record.row()).copied()?;
-                let pack = segment.loaded.segment.packs.get(record.row())?.id;
-                (place != Use::Gone).then_some(Instance {
-                    segment: number,
-                    number: record_number,
-                    record,
-                    pack,
-                    place,
-                })
-            }));
+            let looked = segment.loaded.segment.find(digest, &mut found);
+            looked.map_err(|error| self.vault.local_error(error))?;
+            instances.extend(segment.instances(number, &mut found));
         }
         Ok(instances)
     }
@@ -135,25 +149,27 @@ impl<'v> Marks<'v> {
     }
 
     /// Marks a digest; false if it was marked before.
-    fn mark(&self, digest: &Digest) -> Result<bool> {
+    pub(super) fn mark(&self, digest: &Digest) -> Result<bool> {
         self.mark_one(digest, false)
     }
 
     fn mark_one(&self, digest: &Digest, full: bool) -> Result<bool> {
-        let (deltas, fulls): (Vec<_>, Vec<_>) =
-            self.instances(digest)?.into_iter().partition(|instance| {
-                instance.record.entry().is_some_and(|e| e.kind == RecordKind::BlockDelta)
-            });
+        self.mark_among(digest, &self.instances(digest)?, full)
+    }
+
+    /// Marks one of the records of a digest, a full one if `full`.
+    fn mark_among(&self, digest: &Digest, instances: &[Instance], full: bool) -> Result<bool> {
         // A full record, wherever it is, rather than a delta: a delta may have lost its base while
         // nobody needed it. Of equals the one in the pack of the highest name: the same one next
         // time, whatever the index looks like then, so that the others' packs become free for good.
-        if let Some(best) = fulls.iter().max_by_key(|i| (i.place, i.pack)) {
-            if fulls.iter().any(|instance| self.is_marked(instance)) {
+        let fulls = || instances.iter().filter(|instance| !instance.is_delta());
+        if let Some(best) = fulls().max_by_key(|i| (i.place, i.pack)) {
+            if fulls().any(|instance| self.is_marked(instance)) {
                 return Ok(false);
             }
             return self.set_mark(best);
         }
-        if full || deltas.is_empty() {
+        if full || instances.is_empty() {
             return Err(VaultError::Lost {
                 digest: *digest,
                 reason: "a recovery point needs it and no pack has it; nothing was reclaimed"
@@ -162,13 +178,39 @@ impl<'v> Marks<'v> {
         }
         // Which of several deltas still has its base is not known here: all stay.
         let mut new = false;
-        for delta in &deltas {
+        for delta in instances {
             new |= self.set_mark(delta)?;
         }
         if new {
             self.mark_bases(digest)?;
         }
         Ok(new)
+    }
+
+    /// Marks blocks, whose order is changed.
+    pub(super) fn mark_blocks(&self, blocks: &mut [Digest]) -> Result<()> {
+        // The first bytes decide nearly always, and are compared faster.
+        blocks.sort_unstable_by(|a, b| a.prefix().cmp(&b.prefix()).then_with(|| a.cmp(b)));
+        let local = |error| self.vault.local_error(error);
+        let mut readers: Vec<_> =
+            self.segments.iter().map(|segment| segment.loaded.segment.ascending()).collect();
+        let (mut found, mut instances) = (Vec::new(), Vec::new());
+        let mut last = None;
+        for block in blocks.iter() {
+            if last.replace(block) == Some(block) {
+                continue;
+            }
+            instances.clear();
+            for ((number, segment), reader) in self.segments.iter().enumerate().zip(&mut readers) {
+                reader.find(block, &mut found).map_err(local)?;
+                if found.is_empty() {
+                    continue;
+                }
+                instances.extend(segment.instances(number, &mut found));
+            }
+            self.mark_among(block, &instances, false)?;
+        }
+        Ok(())
     }
 
     /// Sets an instance's mark; false if it was set.
@@ -208,7 +250,8 @@ impl<'v> Marks<'v> {
         }
     }
 
-    /// Marks everything that the points need. Items are walked side by side.
+    /// Marks everything that the points need. Items are walked side by side; what is over of the
+    /// threads helps to look up their blocks.
     pub(super) fn mark_points(
         &self,
         points: &BTreeMap<ItemKey, Vec<PointId>>,
@@ -218,16 +261,22 @@ impl<'v> Marks<'v> {
         let items: Vec<_> = points.iter().collect();
         let next = AtomicUsize::new(0);
         let failure: Mutex<Option<VaultError>> = Mutex::default();
+        let walkers = threads.min(items.len()).max(1);
         let work = || {
-            while let Some((item, points)) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if let Err(error) = self.mark_item(**item, points, cancel) {
-                    next.store(items.len(), Ordering::Relaxed);
-                    *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            let mut blocks = Blocks::new(self, walkers, threads);
+            let walked = (|| {
+                while let Some((item, points)) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    self.mark_item(**item, points, &mut blocks, cancel)?;
                 }
+                blocks.mark_all()
+            })();
+            if let Err(error) = walked {
+                next.store(items.len(), Ordering::Relaxed);
+                *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
             }
         };
         std::thread::scope(|scope| {
-            for _ in 1..threads.min(items.len()) {
+            for _ in 1..walkers {
                 scope.spawn(work);
             }
             work();
@@ -235,7 +284,13 @@ impl<'v> Marks<'v> {
         failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 
-    fn mark_item(&self, item: ItemKey, points: &[PointId], cancel: &Cancel) -> Result<()> {
+    fn mark_item(
+        &self,
+        item: ItemKey,
+        points: &[PointId],
+        blocks: &mut Blocks<'_, 'v>,
+        cancel: &Cancel,
+    ) -> Result<()> {
         let mut before: HashMap<String, Image> = HashMap::new();
         for point in points {
             if cancel.is_cancelled() {
@@ -244,7 +299,7 @@ impl<'v> Marks<'v> {
             // Only a reclaim removes manifests: if it is gone now, another one is at work.
             let manifest = self.vault.manifest(item, *point)?;
             let manifest = manifest.ok_or(VaultError::ConcurrentReclaim)?;
-            self.mark_manifest(&manifest, &mut before)?;
+            self.mark_manifest(&manifest, &mut before, blocks)?;
         }
         Ok(())
     }
@@ -253,6 +308,7 @@ impl<'v> Marks<'v> {
         &self,
         manifest: &Manifest,
         before: &mut HashMap<String, Image>,
+        blocks: &mut Blocks<'_, 'v>,
     ) -> Result<()> {
         if let Some(bundle) = &manifest.bundle {
             self.mark(bundle)?;
@@ -261,15 +317,13 @@ impl<'v> Marks<'v> {
             let damaged = || VaultError::Bug("a manifest with an impossible disk");
             let image = Image::new(disk.size_bytes, disk.root).map_err(|_| damaged())?;
             let old = before.insert(disk.name.clone(), image);
-            visit_new(old, image, &Nodes(self), &mut Marker(self)).map_err(
-                |error| match error {
-                    strongroom_image::Error::Store(error) => error,
-                    _ => VaultError::Lost {
-                        digest: disk.root,
-                        reason: format!("the tree of disk {} is damaged", disk.name),
-                    },
+            visit_new(old, image, &Nodes(self), &mut *blocks).map_err(|error| match error {
+                strongroom_image::Error::Store(error) => error,
+                _ => VaultError::Lost {
+                    digest: disk.root,
+                    reason: format!("the tree of disk {} is damaged", disk.name),
                 },
-            )?;
+            })?;
         }
         Ok(())
     }
@@ -333,8 +387,7 @@ impl<'v> Marks<'v> {
     /// is marked then. A delta cannot: its base may be gone.
     fn has_good_copy(&self, record: &RawRecord) -> Result<bool> {
         for instance in self.instances(&record.digest())? {
-            let delta = instance.record.entry().is_some_and(|e| e.kind == RecordKind::BlockDelta);
-            if instance.place == Use::Good && !delta {
+            if instance.place == Use::Good && !instance.is_delta() {
                 self.set_mark(&instance)?;
                 return Ok(true);
             }
@@ -367,17 +420,5 @@ impl NodeReader for Nodes<'_, '_> {
     fn read_node(&self, digest: Digest) -> Result<Arc<Node>> {
         self.0.nodes_read.fetch_add(1, Ordering::Relaxed);
         self.0.vault.node(digest)
-    }
-}
-
-struct Marker<'a, 'v>(&'a Marks<'v>);
-
-impl Visitor<VaultError> for Marker<'_, '_> {
-    fn enter_node(&mut self, node: Digest) -> Result<bool> {
-        self.0.mark(&node)
-    }
-
-    fn block(&mut self, block: Digest) -> Result<()> {
-        self.0.mark(&block).map(|_| ())
     }
 }
