@@ -30,6 +30,7 @@ impl Digest {
 
     /// The first eight bytes as a number. Digests are uniformly distributed, so this serves as a
     /// ready-made hash for filters, sharding and interpolation.
+    #[inline]
     pub fn prefix(&self) -> u64 {
         self.0.first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
     }

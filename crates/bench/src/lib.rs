@@ -8,6 +8,7 @@
 //! | `patch` | how two disks differ, as changed ranges and as a patch in both directions |
 //! | `limits` | what this machine can do: read, write, hash, compress, encrypt |
 //! | `bare_pipeline` | the least a backup must do, without index, manifest or format: the ceiling |
+//! | `big_vault` | a vault of 1 TB and 1,000 points without its data: opening, index, reclaim |
 //! | `compare` | runs Strongroom and its peers on the same disks and prints the table |
 
 pub mod failure;

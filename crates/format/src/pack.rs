@@ -24,7 +24,7 @@ mod builder;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use builder::PackBuilder;
+pub use builder::{PackBuilder, closing};
 
 /// No pack is larger.
 pub const MAX_PACK: usize = 64 * 1024 * 1024;
@@ -279,7 +279,8 @@ impl Header {
         Ok(Self { kind, key_id: KeyId::from_bytes(raw.key_id), salt: raw.salt })
     }
 
-    fn encode(&self) -> [u8; HEADER_LEN] {
+    /// The first bytes of a pack.
+    pub fn encode(&self) -> [u8; HEADER_LEN] {
         zerocopy::transmute!(PackHeader {
             magic: HEADER_MAGIC,
             version: VERSION.into(),

@@ -148,7 +148,10 @@ pub fn seal(
         salt: header.salt,
     };
     let mut compressed = Vec::with_capacity(zstd_safe::compress_bound(plain.len()));
-    let smaller = zstd_safe::compress(&mut compressed, plain, 3).is_ok_and(|len| len < plain.len());
+    // An index is mostly digests, which nothing makes smaller: the fast level finds the rest as well.
+    let level = if kind == SealedKind::Index { 1 } else { 3 };
+    let smaller =
+        zstd_safe::compress(&mut compressed, plain, level).is_ok_and(|len| len < plain.len());
     let (encoding, encoded) = if smaller { (1, compressed.as_slice()) } else { (0, plain) };
     let mut object =
         Vec::with_capacity(encoded.len().saturating_add(HEADER_LEN).saturating_add(32));

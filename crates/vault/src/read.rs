@@ -211,6 +211,14 @@ impl Vault {
     }
 }
 
+impl Vault {
+    /// Gives back the memory of the nodes that were read.
+    pub(crate) fn forget_nodes(&self) {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.windows.recent.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
 /// Whether another copy may be better.
 pub fn is_damage(error: &VaultError) -> bool {
     use strongroom_objects::StoreError;

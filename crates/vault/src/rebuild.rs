@@ -14,7 +14,9 @@
 //!   removes meanwhile does no harm, because writers rely only on packs that they have seen.
 //! - A pack whose own trailer cannot be read any more keeps what an old index object says of it:
 //!   its records may still be good.
-//! - Memory: about two index objects being made, whatever the size of the vault.
+//! - Memory: three index objects in the making, whatever the size of the vault: one that waits for
+//!   more packs, one that is sealed, one that is added to the local index. One thread does each, as the
+//!   allocator keeps for each thread what that has needed.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -26,6 +28,7 @@ use std::{
     thread,
 };
 
+use crossbeam_channel::{Sender, bounded};
 use serde::Serialize;
 use strongroom_base::{Cancel, PackId};
 use strongroom_format::{
@@ -86,10 +89,6 @@ struct Rebuild<'a> {
     done: AtomicU64,
     failed: AtomicBool,
     batch: Mutex<Batch>,
-    /// Held while an index object is sealed and put.
-    sealing: Mutex<()>,
-    /// Held while the local index is added to.
-    adding: Mutex<()>,
     report: Mutex<RebuildReport>,
     unreadable: Mutex<HashMap<PackId, (PackKind, String)>>,
 }
@@ -133,8 +132,6 @@ impl Vault {
             done: AtomicU64::new(0),
             failed: AtomicBool::new(false),
             batch: Mutex::default(),
-            sealing: Mutex::default(),
-            adding: Mutex::default(),
             report: Mutex::default(),
             unreadable: Mutex::default(),
         };
@@ -183,38 +180,59 @@ impl Rebuild<'_> {
         progress: &(dyn Fn(u64, u64) + Sync),
         cancel: &Cancel,
     ) -> Result<()> {
-        let threads = if self.vault.store.is_local() {
-            thread::available_parallelism().map_or(2, usize::from)
-        } else {
-            16
-        };
+        // They mostly wait for small reads: of a disk, too, which answers several at once.
+        let cores = thread::available_parallelism().map_or(2, usize::from);
+        let readers = if self.vault.store.is_local() { cores.max(8) } else { 16 };
+        let (sender, receiver) = bounded(0);
         thread::scope(|scope| {
-            let work = || {
-                let done = self.read_trailers(progress, cancel);
+            let run = |work: &dyn Fn() -> Result<()>| {
+                let done = work();
                 if done.is_err() {
                     self.failed.store(true, Ordering::Relaxed);
                 }
                 done
             };
-            let others: Vec<_> =
-                (1..threads.min(self.packs.len())).map(|_| scope.spawn(work)).collect();
-            let mut result = work();
-            for other in others {
-                let other = other.join();
-                let other =
-                    other.unwrap_or(Err(VaultError::Bug("a thread of the rebuild panicked")));
+            let mut threads = Vec::new();
+            for _ in 0..readers.min(self.packs.len()) {
+                let sender = sender.clone();
+                threads.push(
+                    scope.spawn(move || run(&|| self.read_trailers(&sender, progress, cancel))),
+                );
+            }
+            let (seal, sealed) = bounded(0);
+            threads.push(scope.spawn(move || {
+                run(&|| {
+                    receiver.iter().try_for_each(|packs| {
+                        seal.send(self.seal(packs)?).map_err(|_| VaultError::Aborted)
+                    })
+                })
+            }));
+            threads.push(
+                scope.spawn(move || run(&|| sealed.iter().try_for_each(|done| self.index(&done)))),
+            );
+            drop(sender);
+            let mut result = Ok(());
+            for thread in threads {
+                let done = thread.join();
+                let done = done.unwrap_or(Err(VaultError::Bug("a thread of the rebuild panicked")));
                 // The error that made the others give up counts.
                 if matches!(result, Ok(()) | Err(VaultError::Aborted)) {
-                    result = other.and(result);
+                    result = done.and(result);
                 }
             }
             result
         })?;
         self.keep_what_was_known(old)?;
-        self.flush(1)
+        let rest = std::mem::take(&mut *lock(&self.batch)).packs;
+        if rest.is_empty() { Ok(()) } else { self.index(&self.seal(rest)?) }
     }
 
-    fn read_trailers(&self, progress: &(dyn Fn(u64, u64) + Sync), cancel: &Cancel) -> Result<()> {
+    fn read_trailers(
+        &self,
+        full: &Sender<Vec<Contents>>,
+        progress: &(dyn Fn(u64, u64) + Sync),
+        cancel: &Cancel,
+    ) -> Result<()> {
         while let Some((kind, id, size)) = self.packs.get(self.next.fetch_add(1, Ordering::Relaxed))
         {
             if cancel.is_cancelled() {
@@ -224,7 +242,9 @@ impl Rebuild<'_> {
                 return Err(VaultError::Aborted);
             }
             match self.contents(*kind, *id, *size) {
-                Ok(contents) => self.add(contents)?,
+                Ok(contents) => {
+                    self.add(contents, |packs| full.send(packs).map_err(|_| VaultError::Aborted))?;
+                }
                 Err(error) if is_damage(&error) => {
                     tracing::warn!(pack = %id, %error, "a pack's trailer cannot be read");
                     lock(&self.unreadable).insert(*id, (*kind, error.to_string()));
@@ -251,29 +271,24 @@ impl Rebuild<'_> {
         }
     }
 
-    fn add(&self, contents: Contents) -> Result<()> {
-        {
-            let mut batch = lock(&self.batch);
-            batch.records = batch.records.saturating_add(contents.entries.len());
-            batch.packs.push(contents);
-            if batch.records < IndexObject::TARGET_RECORDS {
-                return Ok(());
-            }
+    /// Adds to what waits for an index object, and hands it on when it is enough for one. Nobody else
+    /// adds meanwhile, which bounds the memory.
+    fn add(
+        &self,
+        contents: Contents,
+        hand_on: impl FnOnce(Vec<Contents>) -> Result<()>,
+    ) -> Result<()> {
+        let mut batch = lock(&self.batch);
+        batch.records = batch.records.saturating_add(contents.entries.len());
+        batch.packs.push(contents);
+        if batch.records < IndexObject::TARGET_RECORDS {
+            return Ok(());
         }
-        self.flush(IndexObject::TARGET_RECORDS)
+        hand_on(std::mem::take(&mut *batch).packs)
     }
 
-    /// Writes an index object if there is enough for one. One is sealed while one is added to
-    /// the local index, and no more, which bounds the memory.
-    fn flush(&self, enough: usize) -> Result<()> {
-        let sealing = lock(&self.sealing);
-        let packs = {
-            let mut batch = lock(&self.batch);
-            if batch.records < enough {
-                return Ok(());
-            }
-            std::mem::take(&mut *batch).packs
-        };
+    /// Makes an index object durable.
+    fn seal(&self, packs: Vec<Contents>) -> Result<(Ulid, IndexObject)> {
         let object = IndexObject { packs };
         let plain =
             object.encode().map_err(|source| VaultError::Format { what: "the index", source })?;
@@ -291,11 +306,12 @@ impl Rebuild<'_> {
             report.index_bytes_written =
                 report.index_bytes_written.saturating_add(count(sealed.len()));
         }
-        drop(sealed);
-        let adding = lock(&self.adding);
-        drop(sealing);
-        let added = self.vault.index.add(&[(id, &object.packs)]);
-        drop(adding);
+        Ok((id, object))
+    }
+
+    /// Adds an index object to the local index.
+    fn index(&self, (id, object): &(Ulid, IndexObject)) -> Result<()> {
+        let added = self.vault.index.add(&[(*id, &object.packs)]);
         added.map_err(|error| self.vault.local_error(error))
     }
 
@@ -322,7 +338,7 @@ impl Rebuild<'_> {
             for contents in object.packs {
                 if let Some(found) = missing.remove(&contents.id) {
                     name(contents.id, found, true);
-                    self.add(contents)?;
+                    self.add(contents, |packs| self.index(&self.seal(packs)?))?;
                 }
             }
         }

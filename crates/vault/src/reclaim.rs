@@ -13,6 +13,7 @@
 //!
 //! A crash between any two steps loses nothing; the next reclaim adopts the condemnations.
 
+mod blocks;
 mod mark;
 mod sweep;
 
@@ -223,6 +224,9 @@ pub fn reclaim_watched(
     sweep::copy_live(vault, options, &marks, &later.packs, &condemned, watch, &mut report)?;
     sweep::check_alone(vault, &known)?;
     sweep::check_packs(vault, &marks)?;
+    // They hold on to the index as it was; and nodes are not read any more.
+    drop(marks);
+    vault.forget_nodes();
     sweep::delete(vault, &later.packs, &condemned, &start.tombstones, progress, &mut report)?;
     for id in known {
         vault.remove_condemnation(id)?;

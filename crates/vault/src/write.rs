@@ -521,9 +521,12 @@ impl Vault {
             object.encode().map_err(|source| VaultError::Format { what: "the index", source })?;
         let name = layout::index(id);
         let sealed = self.seal(SealedKind::Index, &name, &plain)?;
+        drop(plain);
         self.store.put_new(&name, &sealed)?;
+        let bytes = u64::try_from(sealed.len()).unwrap_or(u64::MAX);
+        drop(sealed);
         self.index.add(&[(id, &object.packs)]).map_err(|error| self.local_error(error))?;
-        Ok(u64::try_from(sealed.len()).unwrap_or(u64::MAX))
+        Ok(bytes)
     }
 
     /// The contents of a pack, from its own trailer.

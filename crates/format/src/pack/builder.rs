@@ -113,32 +113,8 @@ impl PackBuilder {
     /// Writes trailer and footer and names the pack.
     pub fn finish(mut self) -> Result<FinishedPack, FormatError> {
         let too_large = || FormatError::TooLarge { what: "pack" };
-        let trailer_offset = self.buf.len();
-        let records = u32::try_from(self.entries.len()).map_err(|_| too_large())?;
-        let bases = u32::try_from(self.bases.len()).map_err(|_| too_large())?;
-        let mut table = Vec::with_capacity(self.closing_len(0, 0));
-        encode_table(&self.entries, &self.bases, &mut table);
-        let mut fits = self.buf.append(&table);
-        let tag = self
-            .buf
-            .get_mut(trailer_offset..)
-            .and_then(|trailer| {
-                self.key.seal(TRAILER_ORDINAL, &trailer_aad(records, bases), trailer)
-            })
-            .ok_or_else(too_large)?;
-        fits &= self.buf.append(&tag);
-        let trailer_len = self.buf.len().saturating_sub(trailer_offset);
-        let footer = PackFooter {
-            trailer_offset: u64::try_from(trailer_offset).map_err(|_| too_large())?.into(),
-            trailer_len: u32::try_from(trailer_len).map_err(|_| too_large())?.into(),
-            records: records.into(),
-            bases: bases.into(),
-            reserved: 0.into(),
-            version: VERSION.into(),
-            magic: FOOTER_MAGIC,
-        };
-        fits &= self.buf.append(footer.as_bytes());
-        if !fits || trailer_offset < HEADER_LEN {
+        let closing = closing(&self.key, &self.entries, &self.bases)?;
+        if !self.buf.append(&closing) {
             return Err(too_large());
         }
         let contents = Contents {
@@ -150,4 +126,31 @@ impl PackBuilder {
         };
         Ok(FinishedPack { bytes: self.buf, contents })
     }
+}
+
+/// What stands behind the last record of a pack: the sealed trailer, and the footer.
+pub fn closing(key: &SealKey, entries: &[Entry], bases: &[Digest]) -> Result<Vec<u8>, FormatError> {
+    let too_large = || FormatError::TooLarge { what: "pack" };
+    let records = u32::try_from(entries.len()).map_err(|_| too_large())?;
+    let base_count = u32::try_from(bases.len()).map_err(|_| too_large())?;
+    let trailer_offset = match entries.last() {
+        Some(last) => u64::from(last.offset).saturating_add(u64::from(last.stored_len)),
+        None => u64::try_from(HEADER_LEN).map_err(|_| too_large())?,
+    };
+    let mut bytes = Vec::new();
+    encode_table(entries, bases, &mut bytes);
+    let aad = trailer_aad(records, base_count);
+    let tag = key.seal(TRAILER_ORDINAL, &aad, &mut bytes).ok_or_else(too_large)?;
+    bytes.extend_from_slice(&tag);
+    let footer = PackFooter {
+        trailer_offset: trailer_offset.into(),
+        trailer_len: u32::try_from(bytes.len()).map_err(|_| too_large())?.into(),
+        records: records.into(),
+        bases: base_count.into(),
+        reserved: 0.into(),
+        version: VERSION.into(),
+        magic: FOOTER_MAGIC,
+    };
+    bytes.extend_from_slice(footer.as_bytes());
+    Ok(bytes)
 }

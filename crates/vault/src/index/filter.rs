@@ -33,7 +33,11 @@ impl Filter {
 
     /// The line, and the bits within it, of a digest.
     fn place(&self, digest: &Digest) -> (usize, u64) {
-        let [_, bits, line, ..] = split(digest);
+        // The line by the first bytes: segments are written and marked in the order of their digests, so
+        // that the filter is gone through from one end to the other.
+        let line = digest.prefix();
+        let (_, rest) = digest.as_bytes().split_at(8);
+        let bits = rest.first_chunk().map_or(0, |bits| u64::from_le_bytes(*bits));
         let lines = self.words.len().checked_div(WORDS_A_LINE).unwrap_or(1);
         let lines = u128::try_from(lines).unwrap_or(1);
         let line = (u128::from(line).saturating_mul(lines)) >> 64;
@@ -67,15 +71,6 @@ impl Filter {
             Self::probes(bits).all(|(word, mask)| line.get(word).is_some_and(|w| w & mask != 0))
         })
     }
-}
-
-/// The digest as four numbers.
-fn split(digest: &Digest) -> [u64; 4] {
-    let mut parts = [0; 4];
-    for (part, bytes) in parts.iter_mut().zip(digest.as_bytes().as_chunks::<8>().0) {
-        *part = u64::from_le_bytes(*bytes);
-    }
-    parts
 }
 
 #[cfg(test)]

@@ -149,6 +149,19 @@ impl Index {
     /// Says which index objects exist in the vault; what came from others is forgotten.
     pub(crate) fn set_present(&self, present: &HashSet<Ulid>) -> io::Result<()> {
         let _changing = lock(&self.changing);
+        self.set_present_now(present)
+    }
+
+    /// Forgets what came from index objects that are gone now.
+    pub(crate) fn forget(&self, gone: &[Ulid]) -> io::Result<()> {
+        let _changing = lock(&self.changing);
+        let mut present = self.sources();
+        present.retain(|id| !gone.contains(id));
+        self.set_present_now(&present)
+    }
+
+    /// As [`Self::set_present`], for whoever is changing the segments already.
+    fn set_present_now(&self, present: &HashSet<Ulid>) -> io::Result<()> {
         let mut kept = Vec::new();
         for Loaded { segment, .. } in self.loaded() {
             if segment.sources.iter().any(|source| present.contains(source)) {
@@ -258,15 +271,10 @@ impl Index {
             }
             rows.push(new_rows);
         }
-        // Two passes: count what is kept, then write it.
         let mut counts = Counts { records: 0, deltas: 0 };
-        let mut counting = merge_records(group, &rows)?;
-        while counting.next()?.is_some() {
-            counts.records = counts.records.saturating_add(1);
-        }
-        let mut counting = merge_deltas(group)?;
-        while counting.next()?.is_some() {
-            counts.deltas = counts.deltas.saturating_add(1);
+        for (loaded, rows) in group.iter().zip(&rows) {
+            counts.records = counts.records.saturating_add(count_kept(&loaded.segment, rows)?);
+            counts.deltas = counts.deltas.saturating_add(loaded.segment.deltas());
         }
         let (mut records, mut deltas) = (merge_records(group, &rows)?, merge_deltas(group)?);
         let name = sources.iter().max().copied().unwrap_or_default();
@@ -455,6 +463,19 @@ fn merge_records<'a>(
         stream
     });
     Merge::new(streams.collect())
+}
+
+/// How many records are of packs that are kept.
+fn count_kept(segment: &Segment, rows: &[Option<u32>]) -> io::Result<u64> {
+    if rows.iter().all(Option::is_some) {
+        return Ok(segment.len());
+    }
+    let mut kept = 0_u64;
+    let mut scan = segment.scan();
+    while let Some(record) = scan.next()? {
+        kept = kept.saturating_add(u64::from(matches!(rows.get(record.row()), Some(Some(_)))));
+    }
+    Ok(kept)
 }
 
 /// The deltas of segments. Those of forgotten packs stay, as nobody looks for them.

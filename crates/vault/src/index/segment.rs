@@ -16,10 +16,12 @@
 //! what is in memory is checked when a file is opened, the rest by [`Segment::is_sound`]: before it
 //! decides what is deleted or goes into a new segment, and when something is not found.
 
+mod ascending;
+
 use std::{
     cmp::Ordering,
     fs::File,
-    io::{self, BufWriter, Read as _, Write as _},
+    io::{self, Read as _},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
@@ -32,6 +34,7 @@ use zerocopy::{
     little_endian::{U32, U64},
 };
 
+use self::ascending::Ascending;
 use super::filter::Filter;
 
 /// Where a record is.
@@ -114,15 +117,18 @@ pub(crate) struct RawRecord {
     place: U64,
 }
 
-const MAGIC: [u8; 8] = *b"SRINDEX2";
+const MAGIC: [u8; 8] = *b"SRINDEX3";
 const HEADER_LEN: usize = size_of::<RawHeader>();
 const RECORD_LEN: usize = size_of::<RawRecord>();
 const RECORDS_A_PAGE: usize = 85;
+const PAGE_LEN: usize = RECORDS_A_PAGE * RECORD_LEN;
 const _: () = assert!(HEADER_LEN == 64 && RECORD_LEN == 48 && size_of::<RawPack>() == 93);
 
 impl Ord for RawRecord {
     fn cmp(&self, other: &Self) -> Ordering {
-        (self.digest, self.row()).cmp(&(other.digest, other.row()))
+        // The first bytes decide nearly always, and are compared faster.
+        let prefixes = self.digest().prefix().cmp(&other.digest().prefix());
+        prefixes.then_with(|| (self.digest, self.row()).cmp(&(other.digest, other.row())))
     }
 }
 
@@ -296,9 +302,7 @@ impl Segment {
         let temporary = path.with_extension(format!("{}.new", std::process::id()));
         let file = File::create(&temporary)?;
         let start = u64::try_from(front_len.saturating_add(HEADER_LEN)).unwrap_or(u64::MAX);
-        let mut writer = BufWriter::with_capacity(1 << 20, &file);
-        io::Seek::seek(&mut writer, io::SeekFrom::Start(start))?;
-        let mut below = blake3::Hasher::new();
+        let mut below = Below::new(&file, start);
         let mut fences = Vec::with_capacity(pages);
         let mut seen = 0_usize;
         while let Some(record) = records()? {
@@ -306,22 +310,18 @@ impl Segment {
                 fences.push(record.digest().prefix());
             }
             filter.insert(&record.digest());
-            writer.write_all(record.as_bytes())?;
-            below.update(record.as_bytes());
+            below.write(record.as_bytes())?;
             seen = seen.saturating_add(1);
         }
         let mut delta_count = 0_u64;
         while let Some(delta) = deltas()? {
-            writer.write_all(delta.as_bytes())?;
-            below.update(delta.as_bytes());
+            below.write(delta.as_bytes())?;
             delta_count = delta_count.saturating_add(1);
         }
-        writer.flush()?;
-        drop(writer);
+        header.below = below.finish()?;
         if seen != room || delta_count != counts.deltas {
             return Err(invalid("the number of records is wrong"));
         }
-        below.finalize_xof().fill(&mut header.below);
         let mut front = Vec::with_capacity(front_len);
         sources.iter().for_each(|source| front.extend_from_slice(&source.to_bytes()));
         packs.iter().for_each(|row| front.extend_from_slice(raw_pack(row).as_bytes()));
@@ -371,7 +371,7 @@ impl Segment {
         // prefix may start on the page before.
         let prefix = digest.prefix();
         let mut page = self.fences.partition_point(|fence| *fence < prefix).saturating_sub(1);
-        let mut buffer = [0; RECORDS_A_PAGE * RECORD_LEN];
+        let mut buffer = [0; PAGE_LEN];
         while self.fences.get(page).is_some_and(|fence| *fence <= prefix) {
             let records = self.read_page(page, &mut buffer)?;
             let start = records.partition_point(|record| record.digest() < *digest);
@@ -399,8 +399,12 @@ impl Segment {
         let bytes = buffer.get_mut(..len).unwrap_or_default();
         let offset = self.records_start.saturating_add(first.saturating_mul(48));
         self.file.read_exact_at(bytes, offset)?;
-        <[RawRecord]>::ref_from_bytes(bytes)
-            .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "damaged index cache"))
+        as_records(bytes)
+    }
+
+    /// Looks up many digests in ascending order.
+    pub(crate) fn ascending(&self) -> Ascending<'_> {
+        Ascending::new(self)
     }
 
     /// All records in order of digest, with large reads.
@@ -415,6 +419,11 @@ impl Segment {
 
     fn deltas_start(&self) -> u64 {
         self.records_start.saturating_add(self.records.saturating_mul(48))
+    }
+
+    /// How many deltas.
+    pub(crate) fn deltas(&self) -> u64 {
+        self.deltas
     }
 
     /// The bases that deltas of a digest have: nearly always one. Digests are uniformly distributed, so that its place is guessed well
@@ -482,6 +491,46 @@ impl Segment {
     }
 }
 
+/// Writes records and deltas, and hashes them, in large pieces: one by one takes several times as long.
+struct Below<'a> {
+    file: &'a File,
+    at: u64,
+    hasher: blake3::Hasher,
+    piece: Vec<u8>,
+}
+
+impl<'a> Below<'a> {
+    const PIECE: usize = 1 << 20;
+
+    fn new(file: &'a File, at: u64) -> Self {
+        Self { file, at, hasher: blake3::Hasher::new(), piece: Vec::with_capacity(Self::PIECE) }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.piece.len().saturating_add(bytes.len()) > Self::PIECE {
+            self.flush()?;
+        }
+        self.piece.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.hasher.update(&self.piece);
+        self.file.write_all_at(&self.piece, self.at)?;
+        self.at = self.at.saturating_add(u64::try_from(self.piece.len()).unwrap_or(u64::MAX));
+        self.piece.clear();
+        Ok(())
+    }
+
+    /// The checksum of everything.
+    fn finish(mut self) -> io::Result<[u8; 24]> {
+        self.flush()?;
+        let mut checksum = [0; 24];
+        self.hasher.finalize_xof().fill(&mut checksum);
+        Ok(checksum)
+    }
+}
+
 /// How many of each a segment will have.
 #[derive(Clone, Copy)]
 pub(crate) struct Counts {
@@ -525,6 +574,11 @@ impl<'a, T: FromBytes + IntoBytes + Copy> Scan<'a, T> {
         self.at = self.at.saturating_add(1);
         Ok(item)
     }
+}
+
+fn as_records(bytes: &[u8]) -> io::Result<&[RawRecord]> {
+    <[RawRecord]>::ref_from_bytes(bytes)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "damaged index cache"))
 }
 
 fn pack_row(raw: &RawPack) -> Option<PackRow> {

@@ -92,6 +92,12 @@ fn packs_of_vanished_objects_are_forgotten() {
     index
         .add(&[(source(1), &[contents(1, 1..50)]), (source(2), &[contents(2, 50..90)])])
         .expect("writes");
+    index.add(&[(source(3), &[contents(3, 100..150)])]).expect("writes");
+    index.forget(&[source(1), source(3)]).expect("removes");
+    assert!(index.find(&digest(3)).expect("reads").is_empty());
+    assert!(index.find(&digest(120)).expect("reads").is_empty());
+    assert_eq!(fs::read_dir(dir.path()).expect("reads").count(), 1);
+    assert_eq!(index.find(&digest(60)).expect("reads").len(), 1);
     index.set_present(&[source(2)].into()).expect("removes");
     assert!(index.find(&digest(3)).expect("reads").is_empty());
     assert_eq!(index.find(&digest(60)).expect("reads").len(), 1);
@@ -187,6 +193,20 @@ proptest! {
                 let mut wanted = model.get(&n).cloned().unwrap_or_default();
                 wanted.sort();
                 prop_assert_eq!(found, wanted);
+            }
+        }
+        // Many at once, in order, some left out.
+        for step in [1, 3, 50] {
+            let mut digests: Vec<_> = (gone % step..720).step_by(usize::try_from(step).expect("small")).map(digest).collect();
+            digests.sort();
+            for Loaded { segment, .. } in index.loaded() {
+                let mut ascending = segment.ascending();
+                for digest in &digests {
+                    let (mut alone, mut at_once) = (Vec::new(), Vec::new());
+                    segment.find(digest, &mut alone).expect("reads");
+                    ascending.find(digest, &mut at_once).expect("reads");
+                    prop_assert!(alone == at_once);
+                }
             }
         }
     }

@@ -181,8 +181,9 @@ fn replace_index_objects(vault: &Vault, condemned: &HashSet<PackId>) -> Result<(
             }
         }
         replaced.push(id);
+        // Not later: the next one may be as large as index objects get, and would come on top.
         let count: usize = batch.iter().map(|contents| contents.entries.len()).sum();
-        if count >= IndexObject::TARGET_RECORDS {
+        if count >= IndexObject::TARGET_RECORDS / 2 {
             finish_batch(vault, &mut batch, &mut replaced)?;
         }
     }
@@ -194,8 +195,11 @@ fn finish_batch(vault: &Vault, batch: &mut Vec<Contents>, replaced: &mut Vec<Uli
     if !batch.is_empty() {
         vault.put_index(std::mem::take(batch))?;
     }
-    for id in replaced.drain(..) {
-        vault.store.delete(&layout::index(id))?;
+    for id in &*replaced {
+        vault.store.delete(&layout::index(*id))?;
     }
+    // Now, and not when all are replaced: the local index would take twice its size meanwhile.
+    vault.index.forget(replaced).map_err(|error| vault.local_error(error))?;
+    replaced.clear();
     Ok(())
 }
