@@ -133,7 +133,7 @@ impl Lab {
         self.files("vault")
     }
 
-    /// The names and sizes of all files below a folder.
+    /// The names and sizes of all files below a folder; none if it does not exist.
     pub(crate) fn files(&self, folder: &str) -> Vec<(PathBuf, u64)> {
         let mut files = Vec::new();
         walk(&self.path(folder), &mut files);
@@ -161,6 +161,9 @@ impl Run {
 }
 
 fn walk(folder: &Path, files: &mut Vec<(PathBuf, u64)>) {
+    if !folder.exists() {
+        return;
+    }
     for entry in fs::read_dir(folder).expect("readable") {
         let entry = entry.expect("readable");
         let meta = entry.metadata().expect("readable");
