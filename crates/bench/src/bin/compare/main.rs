@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! compare --images DIR --scratch DIR --strongroom PROGRAM --json FILE
-//!         [--docs FILE] [--runs 3] [--peer-runs 1] [--parts a,b,...] [--keep]
+//!         [--docs FILE] [--readme FILE] [--runs 3] [--peer-runs 1] [--parts a,b,...] [--keep] [--render]
 //! ```
 //!
 //! Parts: limits, product, double, database, compressible, big-vault, restic, borg, borg-default, qemu-img.
 //! `--keep` keeps the figures of the other parts from an earlier run's JSON and says so in the table.
+//! `--render` measures nothing and prints the tables of an earlier run's JSON.
 //! Needs root: it empties the page cache.
 
 mod measure;
@@ -57,10 +58,12 @@ struct Options {
     strongroom: PathBuf,
     json: PathBuf,
     docs: Option<PathBuf>,
+    readme: Option<PathBuf>,
     runs: usize,
     peer_runs: usize,
     parts: Vec<String>,
     keep: bool,
+    render: bool,
 }
 
 fn main() -> ExitCode {
@@ -69,12 +72,20 @@ fn main() -> ExitCode {
 
 fn options(mut arguments: impl Iterator<Item = String>) -> Outcome<Options> {
     let (mut images, mut scratch, mut strongroom, mut json) = (None, None, None, None);
-    let (mut docs, mut runs, mut peer_runs, mut keep) = (None, 3, 1, false);
+    let (mut docs, mut readme, mut runs, mut peer_runs) = (None, None, 3, 1);
+    let (mut keep, mut render) = (false, false);
     let mut parts: Vec<String> = PARTS.iter().map(|&part| part.to_owned()).collect();
     while let Some(argument) = arguments.next() {
-        if argument == "--keep" {
-            keep = true;
-            continue;
+        match argument.as_str() {
+            "--keep" => {
+                keep = true;
+                continue;
+            }
+            "--render" => {
+                render = true;
+                continue;
+            }
+            _ => {}
         }
         let value =
             arguments.next().ok_or_else(|| Failure::new(format!("{argument} needs a value")))?;
@@ -84,6 +95,7 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Outcome<Options> {
             "--strongroom" => strongroom = Some(value.into()),
             "--json" => json = Some(value.into()),
             "--docs" => docs = Some(value.into()),
+            "--readme" => readme = Some(value.into()),
             "--runs" => runs = value.parse()?,
             "--peer-runs" => peer_runs = value.parse()?,
             "--parts" => parts = value.split(',').map(str::to_owned).collect(),
@@ -99,7 +111,19 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Outcome<Options> {
     else {
         return Err(Failure::new("needs --images, --scratch, --strongroom and --json"));
     };
-    Ok(Options { images, scratch, strongroom, json, docs, runs, peer_runs, parts, keep })
+    Ok(Options {
+        images,
+        scratch,
+        strongroom,
+        json,
+        docs,
+        readme,
+        runs,
+        peer_runs,
+        parts,
+        keep,
+        render,
+    })
 }
 
 /// What the JSON file holds.
@@ -113,6 +137,9 @@ struct Results {
 }
 
 fn run(options: &Options) -> Outcome<()> {
+    if options.render {
+        return show(options, &serde_json::from_slice(&fs::read(&options.json)?)?);
+    }
     fs::create_dir_all(&options.scratch)?;
     let own = env::current_exe()?.parent().map(Path::to_owned).unwrap_or_default();
     let programs = Programs { strongroom: options.strongroom.clone(), own };
@@ -150,11 +177,19 @@ fn run(options: &Options) -> Outcome<()> {
         });
         fs::write(&options.json, serde_json::to_string_pretty(&results)?)?;
     }
-    let targets = report::targets(&records, &limits);
-    let text = report::render(&records, &limits, &machine, &targets);
+    show(options, &Results { machine, limits, records, targets: Value::Null })
+}
+
+/// Prints the tables, and puts them where they were asked for.
+fn show(options: &Options, results: &Results) -> Outcome<()> {
+    let Results { machine, limits, records, .. } = results;
+    let text = report::render(records, limits, machine, &report::targets(records, limits));
     write!(stdout(), "{text}")?;
     if let Some(docs) = &options.docs {
         replace_measured(docs, &text)?;
+    }
+    if let Some(readme) = &options.readme {
+        replace_measured(readme, &report::summary(records, machine))?;
     }
     Ok(())
 }
@@ -232,6 +267,7 @@ fn machine(options: &Options, disk: &Disk) -> Outcome<Value> {
         .parse()?;
     let data: u64 = extents(&open(&disk.path, false)?)?.iter().map(|extent| extent.len).sum();
     let strongroom = first_line(&options.strongroom.display().to_string(), "--version");
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let busy = busy_percent()?;
     let mut note = match (options.keep, options.parts.len() < PARTS.len()) {
         (true, _) => format!("Only {} measured anew.", options.parts.join(", ")),
@@ -249,7 +285,7 @@ fn machine(options: &Options, disk: &Disk) -> Outcome<Value> {
         "processor": processor,
         "cores": std::thread::available_parallelism()?.get(),
         "memory_gib": (memory + (1 << 19)) >> 20,
-        "kernel": fs::read_to_string("/proc/sys/kernel/osrelease")?.trim(),
+        "kernel": kernel.split('-').next(),
         "peers": format!(
             "{}, {}, {}",
             words(&first_line("restic", "version"), 2),

@@ -13,7 +13,7 @@ use serde_json::Value;
 use strongroom_bench::{Failure, Outcome};
 
 use crate::{
-    place::{World, drop_caches, read_into_cache},
+    place::{World, drop_caches, read_into_cache, wait_for_disk},
     record::{Cache, Record, Records},
 };
 
@@ -77,6 +77,8 @@ impl Bench {
 
         let started = Instant::now();
         let printed = self.quietly(timed)?;
+        // What may still be lost is not done, whoever wrote it.
+        wait_for_disk(&self.scratch)?;
         let seconds = started.elapsed().as_secs_f64();
 
         let after = if task.stores { Some(self.world.repository_bytes()?) } else { None };

@@ -246,6 +246,42 @@ pub(crate) fn render(
     text
 }
 
+/// What a reader wants to know first, in one table.
+pub(crate) fn summary(records: &Records, machine: &Value) -> String {
+    const PEERS: [&str; 2] = ["restic", "borg zstd,1"];
+    let seconds = |work: &str, ours: &str, theirs: &str| {
+        let of = |tool: &str, work: &str| records.seconds(tool, work, Cache::Warm);
+        let peers = PEERS.map(|peer| of(peer, theirs));
+        compared(format!("{work}, seconds"), of(US, ours), peers)
+    };
+    let bytes = |work: &str, ours: &str, theirs: &str| {
+        let of = |tool: &str, work: &str| records.added(tool, work).map(|bytes| bytes / 1e6);
+        let peers = PEERS.map(|peer| of(peer, theirs));
+        compared(format!("{work}, MB stored"), of(US, ours), peers)
+    };
+    let rows = [
+        seconds("first backup", "full", "full"),
+        seconds("a quiet day, changes known", "day3, ranges known", "day3"),
+        seconds("a quiet day, changes unknown", "day3", "day3"),
+        seconds("restore", "restore", "restore"),
+        bytes("first backup", "full", "full"),
+        bytes("a working day", "day2, ranges known", "day2"),
+        bytes("a database's day", "database day", "database day"),
+    ];
+    format!("{}\n\n{}", describe(machine), table(&["", US, PEERS[0], PEERS[1]], &rows))
+}
+
+/// A row of the summary: our figure, and the peers' with how many times ours that is.
+fn compared(work: String, ours: Option<f64>, peers: [Option<f64>; 2]) -> Vec<String> {
+    let cell = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), significant);
+    let mut row = vec![work, cell(ours)];
+    row.extend(peers.map(|peer| match ratio(peer, ours) {
+        Some(times) => format!("{} ({}x)", cell(peer), significant(times)),
+        None => cell(peer),
+    }));
+    row
+}
+
 fn describe(machine: &Value) -> String {
     let word = |name: &str| match machine.get(name) {
         Some(Value::String(text)) => text.clone(),
