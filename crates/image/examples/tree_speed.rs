@@ -1,5 +1,5 @@
 //! How fast one thread tests blocks for zero and computes digests:
-//! `cargo run --release -p strongroom-image --example speed`.
+//! `cargo run --release -p strongroom-image --example tree_speed`.
 
 #![allow(clippy::print_stdout, reason = "its purpose")]
 
