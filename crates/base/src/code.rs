@@ -151,6 +151,25 @@ catalog! {
     DISK_NBD = "disk.nbd", Unavailable, "The NBD server refused, failed or broke the protocol.", "Check the URL, the export's name and the server's log.";
     DISK_TOOL = "disk.tool", Unavailable, "A program that this disk format needs is missing or failed.", "Install qemu-utils (qemu-nbd, qemu-img).";
 
+    HOST_UNAVAILABLE = "host.unavailable", Unavailable, "libvirt does not answer.", "Check that libvirtd (or virtqemud) runs on the host and that --connect names it.";
+    HOST_DENIED = "host.denied", Denied, "libvirt refuses the connection or the operation to this user.", "Run as root or as a member of the group libvirt, or name your own machines with --connect qemu:///session.";
+    HOST_PROTOCOL = "host.protocol", Unavailable, "libvirt answered in a way that makes no sense.", "Check that --connect names libvirt's socket; please report the message with libvirt's version.";
+    HOST_LACKS = "host.lacks", Conflict, "The host lacks something that the machine needs.", "Choose another host, or what replaces it: the message names it.";
+
+    VM_NOT_FOUND = "vm.not_found", NotFound, "The host has no machine of this name.", "`strongroom vm list` shows the machines.";
+    VM_EXISTS = "vm.exists", Conflict, "The host already has a machine of this name or identity.", "Choose another --name, restore with --new-identity, or use --replace.";
+    VM_STATE = "vm.state", Conflict, "The machine is not in a state in which this can be done.", "See the message; `strongroom vm list` shows the state.";
+    VM_BUSY = "vm.busy", Conflict, "Another operation on the machine is in the way: a backup, snapshot, migration or block job.", "Wait until it has finished (`virsh domjobinfo`), then run the command again; it is never ended on its behalf.";
+    VM_OPERATION = "vm.operation", Unavailable, "libvirt or QEMU failed to do what was asked.", "See the message and libvirt's log of the machine.";
+    VM_UNSUPPORTED = "vm.unsupported", Invalid, "The machine has something that cannot be backed up or restored like this.", "`strongroom vm check` says what and what to do about it.";
+    VM_AGENT = "vm.agent", Unavailable, "The guest agent is not there, does not answer, or refused.", "Install and start qemu-guest-agent in the guest and give the machine its channel; or accept --consistency crash.";
+    VM_CONSISTENCY = "vm.consistency", Unavailable, "The consistency that was required could not be had.", "See the message for the step that failed; without --require the backup goes on with less and says so on the point.";
+    VM_NOT_THAWED = "vm.not_thawed", Unavailable, "The guest's file systems may still be frozen.", "Run `virsh domfsthaw` for the machine until `virsh qemu-agent-command` with guest-fsfreeze-status says thawed.";
+    VM_SCRIPT = "vm.script", Unavailable, "A pre or post script in the guest failed and the backup may not go on without it.", "See the message; set continueBackupOnFailure in the guest's configuration to go on nevertheless.";
+    VM_SCRATCH = "vm.scratch", Unavailable, "The space for what the guest overwrites during the backup ran out, so the backup was ended before it could harm the guest.", "Give more with --scratch-limit, or another folder with --scratch-dir; or back up when less is written.";
+    VM_CHANGED = "vm.changed", Conflict, "The machine changed during the backup (it was started, stopped, migrated or its disks were changed), and trying again did not help.", "Run the backup again.";
+    VM_OTHER_MANAGER = "vm.other_manager", Conflict, "Another manager owns the machine.", "Use that manager's own backup, or allow it with --allow-managed.";
+
     RECLAIM_CONCURRENT = "reclaim.concurrent", Conflict, "Another reclaim worked on the vault at the same time; nothing was deleted by this one.", "Run it again when the other one has finished.";
     RECLAIM_WAITING = "reclaim.waiting", Incomplete, "Backups that started earlier are still running, so the condemned packs were kept for now.", "Run `strongroom vault reclaim` again when they have finished; it picks up where it stopped.";
     VERIFY_DAMAGED = "verify.damaged", Corrupt, "The vault has damaged or missing objects; they are listed.", "Run `strongroom vault verify --repair`; recovery points that need lost blocks are named.";

@@ -1,0 +1,213 @@
+//! What can go wrong between us and a hypervisor.
+
+use std::io;
+
+use strongroom_base::{Code, Coded, codes};
+
+/// A result of this crate.
+pub(crate) type Result<T> = std::result::Result<T, HypervisorError>;
+
+/// Why something asked of a hypervisor was not done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HypervisorError {
+    /// A connection URI that is not understood.
+    #[error("{uri:?} is not a libvirt URI: {reason}")]
+    Uri {
+        /// What was given.
+        uri: String,
+        /// Why.
+        reason: String,
+    },
+    /// The daemon cannot be reached.
+    #[error("cannot connect to {uri}")]
+    Connect {
+        /// Which libvirt.
+        uri: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The daemon wants to know who we are, in a way that we do not speak.
+    #[error("{uri} refuses the connection: {reason}")]
+    Refused {
+        /// Which libvirt.
+        uri: String,
+        /// Why.
+        reason: String,
+    },
+    /// The connection broke during a call.
+    #[error("the connection to libvirt broke while {action}")]
+    Lost {
+        /// What was being done.
+        action: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
+    /// No answer in time.
+    #[error("libvirt did not answer within {seconds} s while {action}")]
+    Timeout {
+        /// What was being done.
+        action: &'static str,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// An answer that makes no sense.
+    #[error("libvirt's answer while {action} makes no sense: {reason}")]
+    Protocol {
+        /// What was being done.
+        action: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// libvirt refused or failed.
+    #[error("libvirt: {message} (while {action})")]
+    Libvirt {
+        /// What was being done.
+        action: &'static str,
+        /// libvirt's error number (`virErrorNumber`).
+        number: i32,
+        /// libvirt's words.
+        message: String,
+    },
+    /// There is no machine of this name.
+    #[error("{uri} has no machine {name:?}")]
+    NoDomain {
+        /// Which libvirt.
+        uri: String,
+        /// Name or UUID.
+        name: String,
+    },
+    /// A machine's or host's description cannot be used.
+    #[error("the description of {what} cannot be used: {reason}")]
+    Xml {
+        /// Of what.
+        what: String,
+        /// Why.
+        reason: String,
+    },
+    /// The guest's agent did not do what it was asked.
+    #[error("the guest agent refused {command}: {reason}")]
+    Agent {
+        /// The agent's command.
+        command: String,
+        /// What it or libvirt said.
+        reason: String,
+    },
+}
+
+/// libvirt's error numbers (`virErrorNumber`, virterror.h) that are told apart.
+pub(crate) mod number {
+    pub(crate) const OPERATION_DENIED: i32 = 29;
+    pub(crate) const NO_DOMAIN: i32 = 42;
+    pub(crate) const AUTH_FAILED: i32 = 45;
+    pub(crate) const OPERATION_INVALID: i32 = 55;
+    pub(crate) const NO_SECRET: i32 = 66;
+    pub(crate) const CONFIG_UNSUPPORTED: i32 = 67;
+    pub(crate) const OPERATION_TIMEOUT: i32 = 68;
+    pub(crate) const AUTH_CANCELLED: i32 = 79;
+    pub(crate) const OPERATION_UNSUPPORTED: i32 = 84;
+    pub(crate) const AGENT_UNRESPONSIVE: i32 = 86;
+    pub(crate) const ACCESS_DENIED: i32 = 88;
+    pub(crate) const AUTH_UNAVAILABLE: i32 = 94;
+    pub(crate) const AGENT_UNSYNCED: i32 = 97;
+    pub(crate) const NO_DOMAIN_CHECKPOINT: i32 = 103;
+    pub(crate) const NO_DOMAIN_BACKUP: i32 = 104;
+    pub(crate) const CHECKPOINT_INCONSISTENT: i32 = 109;
+    pub(crate) const AGENT_COMMAND_TIMEOUT: i32 = 112;
+    pub(crate) const AGENT_COMMAND_FAILED: i32 = 113;
+}
+
+impl HypervisorError {
+    /// libvirt's error number, if libvirt refused.
+    pub const fn number(&self) -> Option<i32> {
+        match self {
+            Self::Libvirt { number, .. } => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// Whether the machine, checkpoint, job or secret does not exist.
+    pub const fn is_missing(&self) -> bool {
+        matches!(self, Self::NoDomain { .. })
+            || matches!(
+                self.number(),
+                Some(
+                    number::NO_DOMAIN
+                        | number::NO_DOMAIN_CHECKPOINT
+                        | number::NO_DOMAIN_BACKUP
+                        | number::NO_SECRET
+                )
+            )
+    }
+
+    /// Whether libvirt itself is not there (any more): what was asked for may work when it is back.
+    pub const fn is_connection(&self) -> bool {
+        matches!(self, Self::Connect { .. } | Self::Lost { .. } | Self::Timeout { .. })
+    }
+
+    /// Whether a checkpoint's bitmap is missing, broken or was left inconsistent by a crash.
+    pub fn is_bad_checkpoint(&self) -> bool {
+        match self {
+            Self::Libvirt { number: number::CHECKPOINT_INCONSISTENT, .. } => true,
+            // libvirt 9 says it only in words, of several kinds.
+            Self::Libvirt { message, .. } => {
+                message.contains("missing or broken bitmap")
+                    || message.contains("inconsistent bitmap")
+                    || (message.contains("checkpoint") && message.contains("not found"))
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether another operation on the machine is in the way.
+    pub fn is_busy(&self) -> bool {
+        match self {
+            Self::Libvirt { number: number::OPERATION_TIMEOUT, .. } => true,
+            Self::Libvirt { message, .. } => {
+                message.contains("state change lock")
+                    || message.contains("another job")
+                    || message.contains("backup job already active")
+                    || message.contains("already in active block job")
+                    || message.contains("block copy")
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Coded for HypervisorError {
+    fn code(&self) -> &'static Code {
+        match self {
+            Self::Uri { .. } => &codes::URL_INVALID,
+            Self::Connect { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                &codes::HOST_DENIED
+            }
+            Self::Connect { .. } | Self::Lost { .. } | Self::Timeout { .. } => {
+                &codes::HOST_UNAVAILABLE
+            }
+            Self::Refused { .. } => &codes::HOST_DENIED,
+            Self::Protocol { .. } => &codes::HOST_PROTOCOL,
+            Self::NoDomain { .. } => &codes::VM_NOT_FOUND,
+            Self::Xml { .. } => &codes::VM_UNSUPPORTED,
+            Self::Agent { .. } => &codes::VM_AGENT,
+            Self::Libvirt { number, .. } => match *number {
+                number::NO_DOMAIN => &codes::VM_NOT_FOUND,
+                number::OPERATION_DENIED
+                | number::AUTH_FAILED
+                | number::AUTH_CANCELLED
+                | number::AUTH_UNAVAILABLE
+                | number::ACCESS_DENIED => &codes::HOST_DENIED,
+                number::AGENT_UNRESPONSIVE
+                | number::AGENT_UNSYNCED
+                | number::AGENT_COMMAND_TIMEOUT
+                | number::AGENT_COMMAND_FAILED => &codes::VM_AGENT,
+                number::CONFIG_UNSUPPORTED | number::OPERATION_UNSUPPORTED => {
+                    &codes::VM_UNSUPPORTED
+                }
+                number::OPERATION_INVALID => &codes::VM_STATE,
+                _ if self.is_busy() => &codes::VM_BUSY,
+                _ => &codes::VM_OPERATION,
+            },
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! One connection: calls one after the other, each with a deadline.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    time::Duration,
+};
+
+use strongroom_base::{Clock as _, SystemClock};
+
+use super::{
+    message::{self, Incoming, MAX_MESSAGE, RemoteError},
+    procedure::Procedure,
+    transport::Transport,
+    xdr::{Decoder, Malformed},
+};
+
+/// Why a call has no result.
+#[derive(Debug)]
+pub(crate) enum CallError {
+    /// libvirt refused it or failed.
+    Remote(RemoteError),
+    /// No answer in time. Whether the call was or will be carried out is not known.
+    Timeout,
+    /// The connection is gone.
+    Lost(io::Error),
+    /// The answer makes no sense.
+    Malformed,
+}
+
+impl From<Malformed> for CallError {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
+}
+
+/// A connection to a daemon.
+#[derive(Debug)]
+pub(crate) struct Client {
+    transport: Transport,
+    serial: u32,
+    /// After a timeout or a failure nobody knows where in the stream of answers we are.
+    broken: bool,
+}
+
+impl Client {
+    pub(crate) const fn new(transport: Transport) -> Self {
+        Self { transport, serial: 0, broken: false }
+    }
+
+    /// Whether the connection is of no more use.
+    pub(crate) const fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Calls a procedure and reads its results.
+    pub(crate) fn call<T>(
+        &mut self,
+        procedure: Procedure,
+        arguments: &[u8],
+        timeout: Duration,
+        read: impl FnOnce(&mut Decoder<'_>) -> Result<T, Malformed>,
+    ) -> Result<T, CallError> {
+        if self.broken {
+            return Err(CallError::Lost(io::ErrorKind::NotConnected.into()));
+        }
+        let result = self.attempt(procedure, arguments, timeout, read);
+        self.broken = !matches!(result, Ok(_) | Err(CallError::Remote(_)));
+        result
+    }
+
+    fn attempt<T>(
+        &mut self,
+        procedure: Procedure,
+        arguments: &[u8],
+        timeout: Duration,
+        read: impl FnOnce(&mut Decoder<'_>) -> Result<T, Malformed>,
+    ) -> Result<T, CallError> {
+        self.serial = self.serial.wrapping_add(1);
+        let deadline = SystemClock.monotonic().saturating_add(timeout);
+        self.transport.set_timeout(timeout).map_err(CallError::Lost)?;
+        let frame = message::call(procedure, self.serial, arguments);
+        self.transport.stream().write_all(&frame).map_err(lost)?;
+        loop {
+            let answer = self.receive(deadline)?;
+            match message::parse(&answer)? {
+                Incoming::Done { serial, results } if serial == self.serial => {
+                    return Ok(read(&mut Decoder::new(results))?);
+                }
+                Incoming::Failed { serial, error } if serial == self.serial => {
+                    return Err(CallError::Remote(error));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn receive(&mut self, deadline: Duration) -> Result<Vec<u8>, CallError> {
+        let mut len = [0; 4];
+        self.fill(&mut len, deadline)?;
+        let len = usize::try_from(u32::from_be_bytes(len)).map_err(|_| CallError::Malformed)?;
+        let len = len.checked_sub(4).filter(|len| *len <= MAX_MESSAGE);
+        let mut answer = vec![0; len.ok_or(CallError::Malformed)?];
+        self.fill(&mut answer, deadline)?;
+        Ok(answer)
+    }
+
+    fn fill(&mut self, mut buffer: &mut [u8], deadline: Duration) -> Result<(), CallError> {
+        while !buffer.is_empty() {
+            let left = deadline.saturating_sub(SystemClock.monotonic());
+            if left.is_zero() {
+                return Err(CallError::Timeout);
+            }
+            self.transport.set_timeout(left).map_err(CallError::Lost)?;
+            match self.transport.stream().read(buffer) {
+                Ok(0) => return Err(CallError::Lost(io::ErrorKind::UnexpectedEof.into())),
+                Ok(count) => buffer = buffer.get_mut(count..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(lost(error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn lost(error: io::Error) -> CallError {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => CallError::Timeout,
+        _ => CallError::Lost(error),
+    }
+}
