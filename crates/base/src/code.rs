@@ -134,6 +134,8 @@ catalog! {
     POINT_LOCKED = "point.locked", Conflict, "The recovery point may not be deleted yet.", "Wait until the lock on the recovery point ends.";
     POINT_DISK_NOT_FOUND = "point.disk_not_found", NotFound, "The recovery point has no disk of this name.", "`strongroom recoverypoint show` lists its disks.";
 
+    POINT_NO_MACHINE = "point.no_machine", Invalid, "The recovery point is not of a machine, or its configuration cannot be used.", "Restore its disks with `strongroom restore disks`.";
+
     BACKUP_EXPIRED = "backup.expired", Conflict, "The backup paused for so long that a reclaim stopped waiting for it.", "Run the backup again: what it has stored is reused where it still exists.";
     BACKUP_SOURCE_READ = "backup.source_read", Unavailable, "The source disk has a part that cannot be read.", "Repair or replace the disk; --skip-bad-blocks backs up the rest and records what was skipped.";
     BACKUP_SKIPPED = "backup.skipped", Incomplete, "The backup is complete but for parts of the source that could not be read; they are listed on the recovery point.", "Repair or replace the source disk soon.";

@@ -1,0 +1,320 @@
+//! Bringing a guest into a consistent state around one instant, and proving it.
+//!
+//! ```text
+//!  pre script ─▶ freeze ─▶ the instant (QEMU's transaction) ─▶ thaw ─▶ checked ─▶ post script
+//!      application ▲            file system ▲                                crash: nothing of it
+//! ```
+//!
+//! The label of a point is what was proved here. Each step that fails takes the label down by one
+//! kind, or fails the backup where that kind is required.
+
+mod scripts;
+
+use std::time::Duration;
+
+use strongroom_base::{Clock as _, SystemClock};
+use strongroom_format::Consistency;
+use strongroom_hypervisor::{
+    Connection, Domain, HypervisorError, State,
+    agent::{self, FreezeStatus, GuestAgent, QUICK},
+};
+
+pub(crate) use self::scripts::run_script;
+use self::scripts::{Script, Scripts};
+use crate::{
+    MachineError,
+    error::Result,
+    guard::{Guard, thaw_surely},
+};
+
+/// How long a backup itself tries to thaw before it fails; its guard goes on.
+const THAW: Duration = Duration::from_mins(1);
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// The best kind that is tried.
+    pub consistency: Consistency,
+    /// Whether less is a failure.
+    pub required: bool,
+    /// How long freezing may take: hooks in the guest flush databases meanwhile.
+    pub freeze_timeout: Duration,
+    /// How long the guest may stay frozen after that.
+    pub frozen_at_most: Duration,
+}
+
+impl Default for Wish {
+    fn default() -> Self {
+        Self {
+            consistency: Consistency::Application,
+            required: false,
+            freeze_timeout: Duration::from_secs(30),
+            frozen_at_most: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What was proved.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Proof {
+    /// The kind.
+    pub(crate) consistency: Consistency,
+    /// Each step and its answer.
+    pub(crate) evidence: Vec<String>,
+    /// From the freeze command to the answer to the thaw command.
+    pub(crate) frozen: Option<Duration>,
+}
+
+/// The kind in the words of people.
+pub(crate) const fn name(consistency: Consistency) -> &'static str {
+    match consistency {
+        Consistency::Application => "application-consistent",
+        Consistency::FileSystem => "file-system-consistent",
+        Consistency::Crash => "crash-consistent",
+    }
+}
+
+/// A machine around its instant.
+pub(crate) struct Instant<'a> {
+    pub(crate) connection: &'a Connection,
+    pub(crate) domain: &'a Domain,
+    pub(crate) state: State,
+    pub(crate) guard: &'a mut Guard,
+    pub(crate) wish: Wish,
+    proof: Proof,
+}
+
+impl<'a> Instant<'a> {
+    pub(crate) const fn new(
+        connection: &'a Connection,
+        domain: &'a Domain,
+        state: State,
+        guard: &'a mut Guard,
+        wish: Wish,
+    ) -> Self {
+        let proof = Proof { consistency: wish.consistency, evidence: Vec::new(), frozen: None };
+        Self { connection, domain, state, guard, wish, proof }
+    }
+
+    /// Runs `at` in as consistent a state as can be had, and says which that was. Whatever happens,
+    /// the guest is thawed and the post script was run when this returns.
+    pub(crate) fn run<T>(mut self, at: impl FnOnce() -> Result<T>) -> Result<(T, Proof)> {
+        self.prepare()?;
+        let scripts = self.pre_script()?;
+        let freezes = self.proof.consistency != Consistency::Crash
+            && scripts.as_ref().is_none_or(|scripts| scripts.freeze);
+        let value = if freezes { self.frozen(at) } else { at() };
+        let post = scripts.map_or(Ok(()), |scripts| self.post_script(&scripts));
+        let value = value?;
+        post?;
+        Ok((value, self.proof))
+    }
+
+    fn note(&mut self, words: String) {
+        tracing::info!(machine = %self.domain.name, "{words}");
+        self.proof.evidence.push(words);
+    }
+
+    /// Takes the label down, or fails where that is not allowed.
+    fn fall_to(&mut self, kind: Consistency, reason: String) -> Result<()> {
+        self.note(reason.clone());
+        if self.wish.required && self.wish.consistency != kind {
+            return Err(MachineError::Consistency {
+                machine: self.domain.name.clone(),
+                wanted: name(self.wish.consistency),
+                reason,
+            });
+        }
+        self.proof.consistency = kind;
+        Ok(())
+    }
+
+    /// Finds out whether the guest can be asked at all.
+    fn prepare(&mut self) -> Result<()> {
+        if self.wish.consistency == Consistency::Crash {
+            self.note("no consistency was asked for: the guest was not disturbed".to_owned());
+            return Ok(());
+        }
+        if self.state != State::Running {
+            let state = self.state.name();
+            return self.fall_to(Consistency::Crash, format!("the machine was {state}"));
+        }
+        let guest = GuestAgent::new(self.connection, self.domain);
+        let started = SystemClock.monotonic();
+        match agent::info(&guest) {
+            Err(error) => {
+                return self.fall_to(Consistency::Crash, format!("the agent did not answer: {error}"));
+            }
+            Ok(info) => {
+                let took = since(started);
+                self.note(format!("agent {} answered in {took}", info.version));
+                if !info.commands.iter().any(|command| command == "guest-fsfreeze-freeze") {
+                    let reason = "the agent may not freeze file systems".to_owned();
+                    return self.fall_to(Consistency::Crash, reason);
+                }
+            }
+        }
+        match agent::freeze_status(&guest) {
+            Ok(FreezeStatus::Thawed) => Ok(()),
+            Ok(FreezeStatus::Frozen) => Err(MachineError::Busy {
+                machine: self.domain.name.clone(),
+                reason: "its file systems are frozen by somebody else (virsh domfsthaw thaws them)"
+                    .to_owned(),
+            }),
+            Err(error) => self
+                .fall_to(Consistency::Crash, format!("the agent did not say its state: {error}")),
+        }
+    }
+
+    /// Runs the pre script, where an application-consistent state is wanted and the guest has
+    /// scripts. What it returns is owed the post script.
+    fn pre_script(&mut self) -> Result<Option<Scripts>> {
+        if self.proof.consistency != Consistency::Application {
+            return Ok(None);
+        }
+        let guest = GuestAgent::new(self.connection, self.domain);
+        // On Windows, freezing is a snapshot by VSS, whose writers prepare the applications.
+        if agent::os_id(&guest).is_ok_and(|id| id == "mswindows") {
+            self.note("Windows: VSS writers prepare the applications when file systems freeze".to_owned());
+            return Ok(None);
+        }
+        let scripts = match scripts::load(&guest) {
+            Ok(Some(scripts)) => scripts,
+            Ok(None) => {
+                let reason = "the guest has no pre and post scripts".to_owned();
+                self.fall_to(Consistency::FileSystem, reason)?;
+                return Ok(None);
+            }
+            Err(failure) => {
+                self.fall_to(Consistency::FileSystem, failure.to_string())?;
+                return Ok(None);
+            }
+        };
+        self.guard.owes_script(&scripts.post.path, &scripts.post.parameters, scripts.post.timeout)?;
+        let started = SystemClock.monotonic();
+        match scripts::run(&guest, &scripts.pre) {
+            Ok(tries) => {
+                self.note(done(&scripts.pre, tries, started));
+                Ok(Some(scripts))
+            }
+            Err(failure) if scripts.continue_on_failure => {
+                match self.fall_to(Consistency::FileSystem, failure.to_string()) {
+                    Ok(()) => Ok(Some(scripts)),
+                    Err(error) => self.post_script(&scripts).and(Err(error)),
+                }
+            }
+            Err(failure) => {
+                // The post script puts right what the pre script began.
+                self.post_script(&scripts).ok();
+                Err(self.script_error("pre", failure.to_string()))
+            }
+        }
+    }
+
+    fn post_script(&mut self, scripts: &Scripts) -> Result<()> {
+        let guest = GuestAgent::new(self.connection, self.domain);
+        let started = SystemClock.monotonic();
+        let result = scripts::run(&guest, &scripts.post);
+        self.guard.script_done()?;
+        match result {
+            Ok(tries) => {
+                self.note(done(&scripts.post, tries, started));
+                Ok(())
+            }
+            Err(failure) if scripts.continue_on_failure => {
+                let less = match self.proof.consistency {
+                    Consistency::Application => Consistency::FileSystem,
+                    other => other,
+                };
+                self.fall_to(less, failure.to_string())
+            }
+            Err(failure) => Err(self.script_error("post", failure.to_string())),
+        }
+    }
+
+    fn script_error(&self, script: &'static str, reason: String) -> MachineError {
+        MachineError::Script { machine: self.domain.name.clone(), script, reason }
+    }
+
+    /// Runs `at` while the guest's file systems are frozen.
+    fn frozen<T>(&mut self, at: impl FnOnce() -> Result<T>) -> Result<T> {
+        let guest = GuestAgent::new(self.connection, self.domain);
+        let wish = self.wish;
+        self.guard.freeze(wish.freeze_timeout.saturating_add(wish.frozen_at_most))?;
+        let started = SystemClock.monotonic();
+        let count = match agent::freeze(&guest, wish.freeze_timeout) {
+            Ok(count) => count,
+            Err(error) => {
+                // It may freeze later nevertheless.
+                self.thaw()?;
+                self.guard.thawed()?;
+                self.fall_to(Consistency::Crash, format!("freezing failed: {error}"))?;
+                return at();
+            }
+        };
+        let frozen = SystemClock.monotonic();
+        let value = at();
+        let instant = SystemClock.monotonic();
+        let thawed = agent::thaw(&guest, QUICK);
+        let end = SystemClock.monotonic();
+        self.thaw()?;
+        let late = self.guard.thawed()?;
+        // Only now there is time for words.
+        let span = |from: Duration, to: Duration| seconds(to.saturating_sub(from));
+        self.proof.frozen = Some(end.saturating_sub(started));
+        self.note(format!("froze {count} file systems in {}", span(started, frozen)));
+        self.note(format!("QEMU's transaction took {}", span(frozen, instant)));
+        let value = value?;
+        match thawed {
+            _ if late => {
+                let reason = "the guest was thawed before the transaction had ended".to_owned();
+                self.fall_to(Consistency::Crash, reason)?;
+            }
+            Ok(count) => self.note(format!(
+                "thawed {count} file systems in {}; the agent says they are thawed",
+                span(instant, end)
+            )),
+            // After the instant, so what was frozen then was frozen; it is thawed by now.
+            Err(error) if self.is_windows_timeout(&error) => {
+                self.fall_to(Consistency::Crash, format!("VSS gave up: {error}"))?;
+            }
+            Err(error) => self.note(format!("thawed at the second try; the first: {error}")),
+        }
+        self.note(format!("frozen for {} in all", span(started, end)));
+        if count == 0 {
+            let reason = "the guest has no file system that can be frozen".to_owned();
+            self.fall_to(Consistency::Crash, reason)?;
+        }
+        Ok(value)
+    }
+
+    /// VSS ends a freeze by itself after 10 s, and then thawing is an error.
+    fn is_windows_timeout(&self, error: &HypervisorError) -> bool {
+        let guest = GuestAgent::new(self.connection, self.domain);
+        !error.is_connection() && agent::os_id(&guest).is_ok_and(|id| id == "mswindows")
+    }
+
+    fn thaw(&self) -> Result<()> {
+        let open = || self.connection.again();
+        let mut connection = None;
+        thaw_surely(&mut connection, &open, self.domain.uuid, THAW).map_err(|error| {
+            MachineError::NotThawed {
+                machine: self.domain.name.clone(),
+                reason: error.to_string(),
+            }
+        })
+    }
+}
+
+fn done(script: &Script, tries: u32, started: Duration) -> String {
+    let again = if tries > 1 { format!(" at try {tries}") } else { String::new() };
+    format!("{} script {} succeeded{again} in {}", script.kind, script.path, since(started))
+}
+
+fn since(started: Duration) -> String {
+    seconds(SystemClock.monotonic().saturating_sub(started))
+}
+
+fn seconds(span: Duration) -> String {
+    format!("{:.3} s", span.as_secs_f64())
+}

@@ -1,0 +1,174 @@
+//! What can go wrong with a machine.
+
+use std::io;
+
+use strongroom_base::{Code, Coded, codes};
+use strongroom_disk::DiskError;
+use strongroom_engine::EngineError;
+use strongroom_hypervisor::HypervisorError;
+use strongroom_vault::VaultError;
+
+/// A result of this crate.
+pub(crate) type Result<T> = std::result::Result<T, MachineError>;
+
+/// Why a machine was not backed up or restored.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MachineError {
+    /// libvirt.
+    #[error(transparent)]
+    Hypervisor(#[from] HypervisorError),
+    /// A disk.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The vault.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// Another operation is in the way.
+    #[error("{machine} is busy: {reason}")]
+    Busy {
+        /// The machine.
+        machine: String,
+        /// With what.
+        reason: String,
+    },
+    /// The machine is not in a state for this.
+    #[error("{machine} is {state}: {reason}")]
+    State {
+        /// The machine.
+        machine: String,
+        /// What it is doing.
+        state: &'static str,
+        /// Why that is in the way.
+        reason: String,
+    },
+    /// The machine, or a part of it, cannot be backed up or restored like this.
+    #[error("{machine}: {reason}")]
+    Unsupported {
+        /// The machine.
+        machine: String,
+        /// Why.
+        reason: String,
+    },
+    /// Somebody else's machine.
+    #[error("{machine} is managed by {manager}")]
+    Managed {
+        /// The machine.
+        machine: String,
+        /// Whose.
+        manager: String,
+    },
+    /// The consistency that was required could not be had.
+    #[error("{machine} could not be brought into the required state ({wanted}): {reason}")]
+    Consistency {
+        /// The machine.
+        machine: String,
+        /// What was required.
+        wanted: &'static str,
+        /// What failed.
+        reason: String,
+    },
+    /// The guest may be frozen.
+    #[error("{machine}: its file systems could not be thawed: {reason}")]
+    NotThawed {
+        /// The machine.
+        machine: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A script that may not fail has failed.
+    #[error("{machine}: the {script} script failed: {reason}")]
+    Script {
+        /// The machine.
+        machine: String,
+        /// `pre` or `post`.
+        script: &'static str,
+        /// How.
+        reason: String,
+    },
+    /// No room for what the guest overwrites.
+    #[error("{machine}: scratch space in {folder}: {reason}")]
+    Scratch {
+        /// The machine.
+        machine: String,
+        /// Where.
+        folder: String,
+        /// What ran out.
+        reason: String,
+    },
+    /// It changed while it was backed up.
+    #[error("{machine} changed during the backup: {reason}")]
+    Changed {
+        /// The machine.
+        machine: String,
+        /// How.
+        reason: String,
+    },
+    /// The host lacks what the machine needs.
+    #[error("{host} cannot run {machine}: {reason}")]
+    HostLacks {
+        /// The host.
+        host: String,
+        /// The machine.
+        machine: String,
+        /// What is missing, all of it.
+        reason: String,
+    },
+    /// There is a machine of that name or identity already.
+    #[error("{host} already has a machine {name}")]
+    Exists {
+        /// The host.
+        host: String,
+        /// Name or UUID.
+        name: String,
+    },
+    /// A recovery point is not of a machine, or its configuration cannot be read.
+    #[error("recovery point {point}: {reason}")]
+    Configuration {
+        /// The point.
+        point: String,
+        /// Why.
+        reason: String,
+    },
+    /// A local file or process of ours failed.
+    #[error("cannot {action} {path}")]
+    Local {
+        /// The verb.
+        action: &'static str,
+        /// The path or program.
+        path: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// Stopped on request.
+    #[error("stopped on request")]
+    Interrupted,
+}
+
+impl Coded for MachineError {
+    fn code(&self) -> &'static Code {
+        match self {
+            Self::Hypervisor(error) => error.code(),
+            Self::Disk(error) => error.code(),
+            Self::Engine(error) => error.code(),
+            Self::Vault(error) => error.code(),
+            Self::Busy { .. } => &codes::VM_BUSY,
+            Self::State { .. } => &codes::VM_STATE,
+            Self::Unsupported { .. } => &codes::VM_UNSUPPORTED,
+            Self::Managed { .. } => &codes::VM_OTHER_MANAGER,
+            Self::Consistency { .. } => &codes::VM_CONSISTENCY,
+            Self::NotThawed { .. } => &codes::VM_NOT_THAWED,
+            Self::Script { .. } => &codes::VM_SCRIPT,
+            Self::Scratch { .. } => &codes::VM_SCRATCH,
+            Self::Changed { .. } => &codes::VM_CHANGED,
+            Self::HostLacks { .. } => &codes::HOST_LACKS,
+            Self::Exists { .. } => &codes::VM_EXISTS,
+            Self::Configuration { .. } => &codes::POINT_NO_MACHINE,
+            Self::Local { .. } => &codes::LOCAL_IO,
+            Self::Interrupted => &codes::INTERRUPTED,
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The guard: a process of its own that leaves the guest unharmed if the backup dies.
+//!
+//! Before a backup touches a machine it starts a guard and tells it each step before taking it.
+//! When the backup's process ends without saying that all is done (killed, crashed, out of memory)
+//! the guard thaws the guest, runs the post script, ends the backup job, deletes the checkpoint that
+//! belongs to no point and removes the files. While the guest is frozen it also watches the clock,
+//! and thaws when the time is over, whatever the backup does.
+//!
+//! ```text
+//!  backup ── watch, script, freeze, thawed, job, committed, done ──▶ guard ──▶ libvirt (its own
+//!         ◀───────────────── answers: late or not ──────────────────          connection)
+//! ```
+//!
+//! If the guard is killed as well, the next backup of the machine does its work first
+//! ([`crate::leftovers`]).
+
+mod serve;
+mod thaw;
+
+use std::{
+    io::{self, BufRead as _, BufReader, Write as _},
+    os::{
+        fd::OwnedFd,
+        unix::{net::UnixStream, process::CommandExt as _},
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use strongroom_hypervisor::{Connection, Uuid};
+
+pub use self::serve::serve;
+pub(crate) use self::thaw::thaw_surely;
+use crate::error::{MachineError, Result};
+
+/// How long the guard may take to answer; it does little before it does.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// What the guard is told.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Order {
+    /// Which machine. Always the first.
+    Watch { uri: String, runtime_dir: Option<PathBuf>, cache_dir: Option<PathBuf>, is_root: bool, machine: String, lock: PathBuf },
+    /// If we die, run this in the guest.
+    Script { path: String, arguments: Vec<String>, timeout_ms: u64 },
+    /// The script was run.
+    ScriptDone,
+    /// The guest will be frozen, for so long at most.
+    Freeze { deadline_ms: u64 },
+    /// The guest is thawed: it was checked.
+    Thawed,
+    /// A backup job will be started that serves at this socket, with this checkpoint; these are its
+    /// files.
+    Job { socket: PathBuf, checkpoint: Option<String>, files: Vec<PathBuf> },
+    /// The point is published: its checkpoint stays, these go.
+    Committed { superseded: Vec<String> },
+    /// All is clean.
+    Done,
+}
+
+/// What the guard answers to every order.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Answer {
+    /// Whether it had to thaw because the time was over.
+    late: bool,
+}
+
+/// A running guard.
+pub(crate) struct Guard {
+    process: Child,
+    orders: UnixStream,
+    answers: BufReader<UnixStream>,
+}
+
+/// How a guard is started: our own program with words that make it one.
+#[derive(Clone, Debug)]
+pub struct GuardCommand {
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+}
+
+impl Guard {
+    /// Starts a guard for a machine; `lock` is the file that says that one is at work.
+    pub(crate) fn start(
+        command: &GuardCommand,
+        connection: &Connection,
+        machine: Uuid,
+        lock: &Path,
+    ) -> Result<Self> {
+        let failed = |source| local_error(&command.program, source);
+        let (ours, theirs) = UnixStream::pair().map_err(failed)?;
+        ours.set_read_timeout(Some(ANSWER)).map_err(failed)?;
+        let output: OwnedFd = theirs.try_clone().map_err(failed)?.into();
+        let process = Command::new(&command.program)
+            .args(&command.arguments)
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::from(output))
+            // What it says goes nowhere that could block or end it.
+            .stderr(Stdio::null())
+            // Ctrl-C at a terminal goes to all of a group: not to the guard.
+            .process_group(0)
+            .spawn()
+            .map_err(failed)?;
+        let answers = BufReader::new(ours.try_clone().map_err(failed)?);
+        let mut guard = Self { process, orders: ours, answers };
+        let settings = connection.settings();
+        guard.tell(&Order::Watch {
+            uri: connection.uri().to_string(),
+            runtime_dir: settings.runtime_dir.clone(),
+            cache_dir: settings.cache_dir.clone(),
+            is_root: settings.is_root,
+            machine: machine.to_string(),
+            lock: lock.to_owned(),
+        })?;
+        Ok(guard)
+    }
+
+    /// If we die, this script runs in the guest.
+    pub(crate) fn owes_script(&mut self, path: &str, arguments: &[String], timeout: Duration) -> Result<()> {
+        self.tell(&Order::Script { path: path.to_owned(), arguments: arguments.to_vec(), timeout_ms: millis(timeout) })
+            .map(drop)
+    }
+
+    /// The script was run.
+    pub(crate) fn script_done(&mut self) -> Result<()> {
+        self.tell(&Order::ScriptDone).map(drop)
+    }
+
+    /// The guest will be frozen; the guard thaws it after `longest`.
+    pub(crate) fn freeze(&mut self, longest: Duration) -> Result<()> {
+        self.tell(&Order::Freeze { deadline_ms: millis(longest) }).map(drop)
+    }
+
+    /// The guest is thawed. True if the guard had to do it because the time was over.
+    pub(crate) fn thawed(&mut self) -> Result<bool> {
+        Ok(self.tell(&Order::Thawed)?.late)
+    }
+
+    /// A job will be started.
+    pub(crate) fn job(&mut self, socket: &Path, checkpoint: Option<&str>, files: &[PathBuf]) -> Result<()> {
+        let checkpoint = checkpoint.map(ToOwned::to_owned);
+        self.tell(&Order::Job { socket: socket.to_owned(), checkpoint, files: files.to_vec() }).map(drop)
+    }
+
+    /// The point is published; these checkpoints are of no more use.
+    pub(crate) fn committed(&mut self, superseded: &[String]) -> Result<()> {
+        self.tell(&Order::Committed { superseded: superseded.to_vec() }).map(drop)
+    }
+
+    /// All is clean: the guard ends.
+    pub(crate) fn done(mut self) -> Result<()> {
+        self.tell(&Order::Done)?;
+        self.process.wait().map_err(|source| local_error(Path::new("guard"), source))?;
+        Ok(())
+    }
+
+    fn tell(&mut self, order: &Order) -> Result<Answer> {
+        self.exchange(order).map_err(|source| local_error(Path::new("guard"), source))
+    }
+
+    fn exchange(&mut self, order: &Order) -> io::Result<Answer> {
+        let mut line = serde_json::to_vec(order)?;
+        line.push(b'\n');
+        self.orders.write_all(&line)?;
+        let mut answer = String::new();
+        if self.answers.read_line(&mut answer)? == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the guard has ended"));
+        }
+        Ok(serde_json::from_str(&answer)?)
+    }
+}
+
+fn local_error(program: &Path, source: io::Error) -> MachineError {
+    MachineError::Local { action: "work with the guard", path: program.display().to_string(), source }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

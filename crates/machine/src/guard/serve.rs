@@ -1,0 +1,253 @@
+//! The guard's own side.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufRead as _, BufReader, Write as _},
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    time::Duration,
+};
+
+use rustix::fs::{FlockOperation, flock};
+use strongroom_base::{Clock as _, SystemClock};
+use strongroom_hypervisor::{
+    Connection, ConnectUri, Domain, HypervisorError, Settings, Uuid,
+    agent::GuestAgent,
+};
+
+use super::{Answer, Order, millis, thaw_surely};
+
+/// How long the guard tries to thaw and to clean up. A libvirt that is being upgraded comes back in
+/// this time; a guest whose agent is dead does not come back by trying longer.
+const PATIENCE: Duration = Duration::from_hours(1);
+
+/// What the guard knows.
+struct Watch {
+    uri: ConnectUri,
+    settings: Settings,
+    machine: Uuid,
+    /// A connection that was open before anything was frozen.
+    connection: Option<Connection>,
+    /// When the guest has to be thawed.
+    deadline: Option<Duration>,
+    /// Whether it was thawed because the time was over.
+    late: bool,
+    script: Option<(String, Vec<String>, Duration)>,
+    job: Option<(PathBuf, Vec<PathBuf>)>,
+    /// Checkpoints that belong to no point, should we die now.
+    orphans: Vec<String>,
+    /// Held while the guard is at work.
+    _lock: File,
+}
+
+/// Does a guard's work: reads orders from `stream` and answers them, until it is told that all is
+/// done or until whoever gives orders has died; then it cleans up.
+pub fn serve(stream: UnixStream) -> io::Result<()> {
+    let mut orders = BufReader::new(stream.try_clone()?);
+    let mut watch: Option<Watch> = None;
+    loop {
+        let left = watch.as_ref().and_then(Watch::time_left);
+        stream.set_read_timeout(left)?;
+        let mut line = String::new();
+        match orders.read_line(&mut line) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) if is_timeout(&error) => {
+                // A line comes in one piece: orders are short and written at once.
+                if let Some(watch) = &mut watch {
+                    watch.time_is_over();
+                }
+                continue;
+            }
+            Err(_) => break,
+        }
+        let order: Order = serde_json::from_str(&line)?;
+        if matches!(order, Order::Done) {
+            watch = None;
+            answer(&stream, false)?;
+            break;
+        }
+        let late = match (&mut watch, order) {
+            (None, Order::Watch { uri, runtime_dir, cache_dir, is_root, machine, lock }) => {
+                let settings = Settings { runtime_dir, cache_dir, is_root };
+                watch = Some(Watch::begin(&uri, settings, &machine, &lock)?);
+                false
+            }
+            (Some(watch), order) => watch.note(order),
+            (None, _) => return Err(io::Error::other("the first order names no machine")),
+        };
+        // If nobody reads it any more, the next read says so.
+        answer(&stream, late).ok();
+    }
+    if let Some(mut watch) = watch {
+        watch.clean_up();
+    }
+    Ok(())
+}
+
+fn answer(mut stream: &UnixStream, late: bool) -> io::Result<()> {
+    let mut line = serde_json::to_vec(&Answer { late })?;
+    line.push(b'\n');
+    stream.write_all(&line)
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+impl Watch {
+    fn begin(uri: &str, settings: Settings, machine: &str, lock: &PathBuf) -> io::Result<Self> {
+        let lock = File::options().create(true).write(true).truncate(false).open(lock)?;
+        flock(&lock, FlockOperation::LockShared)?;
+        let uri: ConnectUri = uri.parse().map_err(io::Error::other)?;
+        let machine = machine.parse().map_err(io::Error::other)?;
+        let connection = Connection::open(&uri, &settings).map_err(io::Error::other)?;
+        Ok(Self {
+            uri,
+            settings,
+            machine,
+            connection: Some(connection),
+            deadline: None,
+            late: false,
+            script: None,
+            job: None,
+            orphans: Vec::new(),
+            _lock: lock,
+        })
+    }
+
+    fn time_left(&self) -> Option<Duration> {
+        let left = self.deadline?.saturating_sub(SystemClock.monotonic());
+        Some(left.max(Duration::from_millis(1)))
+    }
+
+    fn note(&mut self, order: Order) -> bool {
+        match order {
+            Order::Script { path, arguments, timeout_ms } => {
+                self.script = Some((path, arguments, Duration::from_millis(timeout_ms)));
+            }
+            Order::ScriptDone => self.script = None,
+            Order::Freeze { deadline_ms } => {
+                let longest = Duration::from_millis(deadline_ms);
+                self.deadline = Some(SystemClock.monotonic().saturating_add(longest));
+                self.late = false;
+            }
+            Order::Thawed => {
+                self.deadline = None;
+                return std::mem::take(&mut self.late);
+            }
+            Order::Job { socket, checkpoint, files } => {
+                self.job = Some((socket, files));
+                self.orphans = checkpoint.into_iter().collect();
+            }
+            Order::Committed { superseded } => self.orphans = superseded,
+            Order::Watch { .. } | Order::Done => {}
+        }
+        false
+    }
+
+    /// Thaws, because the backup has not done so in time.
+    fn time_is_over(&mut self) {
+        if self.deadline.take().is_some() {
+            self.late = true;
+            // The backup may thaw at the same time: both only stop when the guest says it is so.
+            self.thaw();
+        }
+    }
+
+    fn thaw(&mut self) {
+        let (uri, settings) = (self.uri.clone(), self.settings.clone());
+        let open = move || Connection::open(&uri, &settings);
+        if let Err(error) = thaw_surely(&mut self.connection, &open, self.machine, PATIENCE) {
+            tracing::error!(%error, machine = %self.machine, "the guest stays frozen");
+        }
+    }
+
+    /// Leaves the machine as it was before the backup.
+    fn clean_up(&mut self) {
+        if self.deadline.take().is_some() {
+            self.thaw();
+        }
+        let started = SystemClock.monotonic();
+        let mut pause = Duration::from_millis(100);
+        while let Err(error) = self.try_clean_up() {
+            tracing::warn!(%error, machine = %self.machine, "cleaning up is tried again");
+            if self.connection.as_ref().is_some_and(Connection::is_broken) {
+                self.connection = None;
+            }
+            let took = SystemClock.monotonic().saturating_sub(started);
+            if millis(took) > millis(PATIENCE) {
+                break;
+            }
+            SystemClock.sleep(pause);
+            pause = pause.saturating_mul(2).min(Duration::from_secs(5));
+        }
+    }
+
+    /// Each step, once done, is not done again.
+    fn try_clean_up(&mut self) -> Result<(), HypervisorError> {
+        if self.connection.is_none() {
+            self.connection = Some(Connection::open(&self.uri, &self.settings)?);
+        }
+        let Some(connection) = &self.connection else { return Ok(()) };
+        if let Some(domain) = connection.domain_by_uuid(self.machine)? {
+            let is_active = connection.state(&domain)?.is_active();
+            if let Some((path, arguments, timeout)) = self.script.take()
+                && is_active
+            {
+                let guest = GuestAgent::new(connection, &domain);
+                crate::consistency::run_script(&guest, &path, &arguments, timeout).map_err(
+                    |error| {
+                        tracing::warn!(%error, "the post script failed");
+                        error
+                    },
+                ).ok();
+            }
+            if let Some((socket, _)) = &self.job {
+                end_job_at(connection, &domain, &socket.display().to_string())?;
+            }
+            if is_active {
+                delete_checkpoints(connection, &domain, &self.orphans)?;
+            }
+            self.orphans.clear();
+        }
+        if let Some((_, files)) = self.job.take() {
+            for file in files {
+                // Most are gone with the job.
+                fs::remove_dir_all(&file).or_else(|_| fs::remove_file(&file)).ok();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Ends the job that serves at `socket`, and no other.
+pub(crate) fn end_job_at(
+    connection: &Connection,
+    domain: &Domain,
+    socket: &str,
+) -> Result<(), HypervisorError> {
+    match connection.backup_xml(domain)? {
+        Some(xml) if xml.contains(socket) => connection.end_job(domain),
+        _ => Ok(()),
+    }
+}
+
+/// Deletes those of `names` that there are.
+pub(crate) fn delete_checkpoints(
+    connection: &Connection,
+    domain: &Domain,
+    names: &[String],
+) -> Result<(), HypervisorError> {
+    let known = connection.checkpoints(domain)?;
+    for name in names.iter().filter(|name| known.contains(name)) {
+        match connection.delete_checkpoint(domain, name, false) {
+            Err(error) if error.is_bad_checkpoint() => {
+                connection.delete_checkpoint(domain, name, true)?;
+            }
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
