@@ -3,6 +3,8 @@
 
     format-reader.py VAULT KEY                              lists the recovery points
     format-reader.py VAULT KEY POINT DISK FILE [--no-index] restores a disk to a raw file
+    format-reader.py VAULT KEY POINT --configuration FILE [--no-index]
+                                                            writes the machine's configuration, an archive
 
 KEY is a key file, or `passphrase:FILE`. With --no-index everything is found from the packs themselves.
 This program is the proof that the specification suffices, and a way out that depends on no build of
@@ -319,6 +321,14 @@ class Vault:
         for i, child in enumerate(present):
             yield from self.blocks(node[32 + 32 * i : 64 + 32 * i], level - 1, first * 256 + child)
 
+    def restore_configuration(self, manifest, path):
+        need("configuration" in manifest, "the recovery point has no configuration")
+        length = manifest["configuration"]["length"]
+        need(0 < length <= 64 << 20, "the length of a configuration")
+        self.restore({"size_bytes": -(-length // 512) * 512, "root": manifest["configuration"]["root"]}, path)
+        with open(path, "r+b") as file:
+            file.truncate(length)
+
     def restore(self, disk, path):
         size, depth = disk["size_bytes"], 1
         need(0 < size <= 1 << 48 and size % 512 == 0, "the size of a disk")
@@ -363,6 +373,9 @@ def main(arguments):
         if len(arguments) == 2:
             disks = " ".join(f"{disk['name']}:{disk['size_bytes']}" for disk in manifest["disks"])
             print(manifest["id"], manifest["time"], manifest["item"], disks)
+        elif manifest["id"] == arguments[2] and arguments[3] == "--configuration":
+            vault.restore_configuration(manifest, arguments[4])
+            return
         elif manifest["id"] == arguments[2]:
             vault.restore(next(disk for disk in manifest["disks"] if disk["name"] == arguments[3]), arguments[4])
             return

@@ -139,6 +139,7 @@ catalog! {
     BACKUP_EXPIRED = "backup.expired", Conflict, "The backup paused for so long that a reclaim stopped waiting for it.", "Run the backup again: what it has stored is reused where it still exists.";
     BACKUP_SOURCE_READ = "backup.source_read", Unavailable, "The source disk has a part that cannot be read.", "Repair or replace the disk; --skip-bad-blocks backs up the rest and records what was skipped.";
     BACKUP_SKIPPED = "backup.skipped", Incomplete, "The backup is complete but for parts of the source that could not be read; they are listed on the recovery point.", "Repair or replace the source disk soon.";
+    BACKUP_CONFIGURATION_SIZE = "backup.configuration_size", Invalid, "The machine's configuration is larger than what a recovery point keeps of it.", "Look for what makes it so large, such as a firmware image among its variables.";
     RANGES_INVALID = "ranges.invalid", Invalid, "The changed-ranges file is malformed, overlaps itself or exceeds the disk.", "Each line is `disk offset length` in bytes, ascending and within the disk.";
 
     DISK_NOT_FOUND = "disk.not_found", NotFound, "The disk, file or export does not exist.", "Check the path or URL.";

@@ -38,6 +38,17 @@ pub enum EngineError {
         /// The cause.
         source: strongroom_image::Error<VaultError>,
     },
+    /// The tree of a configuration is damaged.
+    #[error("the configuration is damaged")]
+    Configuration(#[source] strongroom_image::Error<VaultError>),
+    /// The configuration is too large.
+    #[error("the configuration has {length} bytes; at most {limit} are kept")]
+    ConfigurationSize {
+        /// Its bytes.
+        length: u64,
+        /// The most.
+        limit: u64,
+    },
     /// The disk has an impossible size.
     #[error("disk {name}")]
     Size {
@@ -92,7 +103,8 @@ impl Coded for EngineError {
             Self::Vault(error) => error.code(),
             Self::Disk { source, .. } => source.code(),
             Self::SourceRead { .. } => &codes::BACKUP_SOURCE_READ,
-            Self::Image { source, .. } => source.code(),
+            Self::Image { source, .. } | Self::Configuration(source) => source.code(),
+            Self::ConfigurationSize { .. } => &codes::BACKUP_CONFIGURATION_SIZE,
             Self::Size { source, .. } => source.code(),
             Self::Names { .. } => &codes::ITEM_NAME,
             Self::Ranges { .. } => &codes::RANGES_INVALID,

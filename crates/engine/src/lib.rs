@@ -10,6 +10,7 @@
 //! ```
 
 mod backup;
+mod configuration;
 mod error;
 mod failure;
 mod points;
@@ -19,7 +20,8 @@ mod report;
 mod request;
 mod restore;
 
-pub use backup::backup;
+pub use backup::{backup, backup_with};
+pub use configuration::read_configuration;
 pub use error::EngineError;
 pub use points::{diff_points, select_point};
 pub use progress::{Progress, Snapshot};
@@ -27,6 +29,7 @@ pub use report::{
     BackupReport, DiffReport, DiskBackupReport, DiskDiffReport, DiskRestoreReport, RestoreReport,
 };
 pub use request::{
-    BackupDisk, BackupRequest, Deltas, Overwrite, PointSelector, RestoreDisk, RestoreRequest,
+    BackupDisk, BackupRequest, Deltas, DiskEnding, Ending, Overwrite, PointSelector, RestoreDisk,
+    RestoreRequest,
 };
 pub use restore::restore;

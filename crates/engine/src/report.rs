@@ -28,6 +28,10 @@ pub struct DiskBackupReport {
     pub changes_from: String,
     /// Parts that could not be read and were recorded as zeros.
     pub skipped: Vec<SkippedRange>,
+    /// The checkpoint that the point records.
+    pub checkpoint: Option<String>,
+    /// What people should know of this disk's backup.
+    pub notes: Vec<String>,
     /// Seconds it took.
     pub seconds: f64,
 }
@@ -45,6 +49,8 @@ pub struct BackupReport {
     pub parent: Option<PointId>,
     /// Bytes added to the vault in all: data, tree nodes and index, sealed.
     pub stored_bytes: u64,
+    /// Bytes of the machine's configuration, if it was backed up.
+    pub configuration_bytes: Option<u64>,
     /// Seconds in all.
     pub seconds: f64,
     /// Its disks.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 use strongroom_base::{PointId, RangeSet};
 use strongroom_disk::{DiskSource, DiskTarget};
-use strongroom_format::Consistency;
+use strongroom_format::{Consistency, ExcludedDisk};
 
 /// Whether changed blocks may be stored as deltas against their previous version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +30,29 @@ pub struct BackupDisk {
     /// What changed since the parent point, if the caller knows; everything else is taken from
     /// the parent. Without it, and without a dirty bitmap of the source, everything is read.
     pub changed: Option<RangeSet>,
+    /// The checkpoint that this state is, for the recovery point: the next backup may ask what has
+    /// changed since.
+    pub checkpoint: Option<String>,
+    /// What people should know of this disk's backup, for the recovery point.
+    pub notes: Vec<String>,
+}
+
+impl BackupDisk {
+    /// A disk of which nothing more is known.
+    pub fn new(
+        name: impl Into<String>,
+        location: impl Into<String>,
+        source: Arc<dyn DiskSource>,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            location: location.into(),
+            source,
+            changed: None,
+            checkpoint: None,
+            notes: Vec::new(),
+        }
+    }
 }
 
 /// A backup of one item.
@@ -38,6 +61,8 @@ pub struct BackupRequest {
     pub item: String,
     /// Its disks.
     pub disks: Vec<BackupDisk>,
+    /// Disks of the item that are left out.
+    pub excluded: Vec<ExcludedDisk>,
     /// Labels for the point.
     pub tags: BTreeMap<String, String>,
     /// The moment whose data this is; the start of the backup if not given.
@@ -58,6 +83,52 @@ pub struct BackupRequest {
     pub threads: usize,
     /// Bytes a second to read from the sources at most.
     pub limit_rate: Option<u64>,
+}
+
+impl BackupRequest {
+    /// A backup of these disks as they are after a power cut, by one thread.
+    pub fn new(item: impl Into<String>, host: impl Into<String>, disks: Vec<BackupDisk>) -> Self {
+        Self {
+            item: item.into(),
+            disks,
+            excluded: Vec::new(),
+            tags: BTreeMap::new(),
+            time: None,
+            consistency: Consistency::Crash,
+            evidence: Vec::new(),
+            parent: None,
+            host: host.into(),
+            skip_bad_blocks: false,
+            deltas: Deltas::Auto,
+            threads: 1,
+            limit_rate: None,
+        }
+    }
+}
+
+/// What a caller knows only when all disks have been read; see [`backup_with`](crate::backup_with).
+/// It adds to what the request says.
+#[derive(Clone, Debug, Default)]
+pub struct Ending {
+    /// What was proved, if not what the request says.
+    pub consistency: Option<Consistency>,
+    /// How, after what the request says.
+    pub evidence: Vec<String>,
+    /// More labels; they replace those of the same name.
+    pub tags: BTreeMap<String, String>,
+    /// By the names of disks of the request.
+    pub disks: BTreeMap<String, DiskEnding>,
+    /// The machine's configuration, an archive of at most 64 MiB; an empty one is none.
+    pub configuration: Option<Vec<u8>>,
+}
+
+/// What a caller knows of a disk only when all have been read.
+#[derive(Clone, Debug, Default)]
+pub struct DiskEnding {
+    /// The checkpoint that its state is, if not what the request says.
+    pub checkpoint: Option<String>,
+    /// What people should know, after what the request says.
+    pub notes: Vec<String>,
 }
 
 /// Which recovery point.

@@ -28,7 +28,8 @@ pub use config::{Conditional, VaultConfig};
 pub use error::FormatError;
 pub use index::IndexObject;
 pub use manifest::{
-    Consistency, DiskRecord, Manifest, SkippedRange, SourceRecord, check_name, names_are_valid,
+    ConfigurationRecord, Consistency, DiskRecord, ExcludedDisk, Manifest, SkippedRange,
+    SourceRecord, check_name, names_are_valid,
 };
 pub use seal::SealKey;
 

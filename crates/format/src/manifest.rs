@@ -1,4 +1,4 @@
-//! The manifest: one recovery point, all its disks, and how it came about.
+//! The manifest: one recovery point, all its disks, the machine's configuration, and how it came about.
 
 use std::collections::BTreeMap;
 
@@ -71,6 +71,46 @@ pub struct DiskRecord {
     /// Parts that could not be read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<SkippedRange>,
+    /// Blocks that had changed although what says which ranges changed had left them out.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unexpected_blocks: u64,
+    /// What was noticed, for people: why everything was compared, what was not as it should be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// A disk that the item has and the point does not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExcludedDisk {
+    /// The disk's name within the item.
+    pub name: String,
+    /// Why it was left out, for people.
+    pub reason: String,
+}
+
+/// A machine's configuration: an archive, kept as the image of a disk would be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigurationRecord {
+    /// Bytes of the archive.
+    pub length: u64,
+    /// Root of its image, which is the archive and zeros up to a whole sector; all zero for an
+    /// archive of zeros.
+    pub root: Digest,
+}
+
+impl ConfigurationRecord {
+    /// Most bytes of an archive.
+    pub const MAX_LEN: u64 = 64 * 1024 * 1024;
+
+    /// The size of the image that holds it: its length in whole sectors.
+    pub const fn image_size(&self) -> u64 {
+        self.length.div_ceil(SECTOR_SIZE).saturating_mul(SECTOR_SIZE)
+    }
+
+    /// Whether an archive can have this length.
+    pub const fn length_is_valid(length: u64) -> bool {
+        length > 0 && length <= Self::MAX_LEN
+    }
 }
 
 /// One recovery point.
@@ -100,15 +140,23 @@ pub struct Manifest {
     pub parent: Option<PointId>,
     /// Its disks, by name.
     pub disks: Vec<DiskRecord>,
-    /// The machine's configuration, a bundle record.
+    /// Disks that were left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub excluded: Vec<ExcludedDisk>,
+    /// The machine's configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bundle: Option<Digest>,
+    pub configuration: Option<ConfigurationRecord>,
     /// It may not be deleted before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locked_until: Option<Timestamp>,
     /// Free labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Checks the name of an item or a disk: 1 to 200 letters, digits, `.`, `_` and `-`, starting
@@ -131,6 +179,12 @@ impl Manifest {
     pub const FORMAT: u16 = 1;
     /// Most bytes of its text.
     pub const MAX_LEN: usize = 16 * 1024 * 1024;
+
+    /// The names of the disks that it has and of those that were left out.
+    fn all_names(&self) -> impl Iterator<Item = &str> {
+        let excluded = self.excluded.iter().map(|disk| disk.name.as_str());
+        self.disks.iter().map(|disk| disk.name.as_str()).chain(excluded)
+    }
 
     /// Its text.
     pub fn encode(&self) -> Result<Vec<u8>, FormatError> {
@@ -164,9 +218,11 @@ impl Manifest {
         let size_ok = |size: u64| {
             size > 0 && size <= MAX_DISK_SIZE && size.checked_rem(SECTOR_SIZE) == Some(0)
         };
+        let configuration = manifest.configuration.as_ref();
         if !check_name(&manifest.item)
-            || !names_are_valid(manifest.disks.iter().map(|disk| disk.name.as_str()))
+            || !names_are_valid(manifest.all_names())
             || !manifest.disks.iter().all(|disk| size_ok(disk.size_bytes))
+            || !configuration.is_none_or(|c| ConfigurationRecord::length_is_valid(c.length))
         {
             return Err(text("it has an impossible name or size".to_owned()));
         }
@@ -191,6 +247,29 @@ mod tests {
         assert_eq!(manifest.consistency, Consistency::Crash);
         let again = Manifest::decode(&manifest.encode().expect("encodes")).expect("decodes");
         assert_eq!(again, manifest);
+    }
+
+    #[test]
+    fn golden_text_of_a_machine_decodes() {
+        let golden = include_bytes!("../tests/golden/manifest-v1-machine.json");
+        let manifest = Manifest::decode(golden).expect("decodes");
+        let configuration = manifest.configuration.expect("a configuration");
+        assert_eq!((configuration.length, configuration.image_size()), (573_441, 573_952));
+        assert_eq!(manifest.disks[0].source.checkpoint.as_deref(), Some("strongroom-7"));
+        assert_eq!((manifest.disks[0].notes.len(), manifest.disks[0].unexpected_blocks), (1, 2));
+        assert_eq!(manifest.excluded[0].name, "vdb");
+        let again = Manifest::decode(&manifest.encode().expect("encodes")).expect("decodes");
+        assert_eq!(again, manifest);
+        let golden = String::from_utf8_lossy(golden);
+        for (from, to) in [
+            ("573441", "0"),
+            ("573441", "67108865"),
+            ("573441", "18446744073709551615"),
+            ("\"vdb\"", "\"vda\""),
+            ("\"vdb\"", "\"../x\""),
+        ] {
+            assert!(Manifest::decode(golden.replace(from, to).as_bytes()).is_err(), "{to}");
+        }
     }
 
     #[test]

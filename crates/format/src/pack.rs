@@ -40,11 +40,11 @@ pub const BASE_LEN: usize = 32;
 pub enum PackKind {
     /// Blocks.
     Data,
-    /// Tree nodes and small bundles.
+    /// Tree nodes.
     Node,
 }
 
-/// What a record is. The number is part of the format.
+/// What a record is. The number is part of the format. (5 was never used and stays free.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordKind {
     /// 1: a block as it is.
@@ -55,8 +55,6 @@ pub enum RecordKind {
     BlockDelta,
     /// 4: a tree node.
     Node,
-    /// 5: a bundle (a machine's configuration), zstd.
-    Bundle,
 }
 
 impl RecordKind {
@@ -66,7 +64,6 @@ impl RecordKind {
             Self::BlockZstd => 2,
             Self::BlockDelta => 3,
             Self::Node => 4,
-            Self::Bundle => 5,
         }
     }
 
@@ -77,7 +74,6 @@ impl RecordKind {
             2 => Self::BlockZstd,
             3 => Self::BlockDelta,
             4 => Self::Node,
-            5 => Self::Bundle,
             _ => return None,
         })
     }
@@ -86,7 +82,7 @@ impl RecordKind {
     pub const fn encoding(self) -> Encoding {
         match self {
             Self::BlockStored | Self::Node => Encoding::Stored,
-            Self::BlockZstd | Self::Bundle => Encoding::Zstd,
+            Self::BlockZstd => Encoding::Zstd,
             Self::BlockDelta => Encoding::Delta,
         }
     }
@@ -104,7 +100,7 @@ impl RecordKind {
     pub const fn pack_kind(self) -> PackKind {
         match self {
             Self::BlockStored | Self::BlockZstd | Self::BlockDelta => PackKind::Data,
-            Self::Node | Self::Bundle => PackKind::Node,
+            Self::Node => PackKind::Node,
         }
     }
 }

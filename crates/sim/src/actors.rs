@@ -179,7 +179,8 @@ impl Run {
             software: "simulator".to_owned(),
             parent: parent.map(|parent| parent.id),
             disks: records,
-            bundle: None,
+            excluded: Vec::new(),
+            configuration: None,
             locked_until: None,
             tags: BTreeMap::new(),
         };
@@ -341,6 +342,8 @@ fn disk_record(name: &str, image: Image) -> DiskRecord {
             checkpoint: None,
         },
         skipped: Vec::new(),
+        unexpected_blocks: 0,
+        notes: Vec::new(),
     }
 }
 

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use strongroom_base::{PointId, SlotId, VaultId};
 use strongroom_format::{
-    Conditional, Consistency, DiskRecord, Manifest, SkippedRange, VaultConfig,
+    Conditional, Consistency, DiskRecord, ExcludedDisk, Manifest, SkippedRange, VaultConfig,
 };
 use strongroom_vault::{DamagedManifest, keys::SlotInfo};
 
@@ -35,6 +35,9 @@ pub(crate) struct PointView {
     pub(crate) software: String,
     pub(crate) evidence: Vec<String>,
     pub(crate) locked_until: Option<Timestamp>,
+    /// Bytes of the machine's configuration.
+    pub(crate) configuration_bytes: Option<u64>,
+    pub(crate) excluded: Vec<ExcludedDisk>,
     pub(crate) disks: Vec<DiskView>,
 }
 
@@ -52,7 +55,10 @@ pub(crate) struct DiskView {
     pub(crate) location: String,
     pub(crate) format: String,
     pub(crate) changes_from: String,
+    pub(crate) checkpoint: Option<String>,
     pub(crate) skipped: Vec<SkippedRange>,
+    pub(crate) unexpected_blocks: u64,
+    pub(crate) notes: Vec<String>,
 }
 
 impl From<DiskRecord> for DiskView {
@@ -69,7 +75,10 @@ impl From<DiskRecord> for DiskView {
             location: disk.source.location,
             format: disk.source.format,
             changes_from: disk.source.changes_from,
+            checkpoint: disk.source.checkpoint,
             skipped: disk.skipped,
+            unexpected_blocks: disk.unexpected_blocks,
+            notes: disk.notes,
         }
     }
 }
@@ -93,6 +102,8 @@ impl From<Manifest> for PointView {
             host: point.host,
             software: point.software,
             evidence: point.evidence,
+            configuration_bytes: point.configuration.map(|configuration| configuration.length),
+            excluded: point.excluded,
             disks: point.disks.into_iter().map(DiskView::from).collect(),
         }
     }
@@ -222,6 +233,16 @@ impl Show for PointShown {
             })
         });
         facts.extend(skipped);
+        if let Some(bytes) = point.configuration_bytes {
+            facts.push(("Configuration", human::bytes(bytes)));
+        }
+        let excluded = point.excluded.iter();
+        facts.extend(excluded.map(|disk| ("Left out", format!("{}: {}", disk.name, disk.reason))));
+        for disk in &point.disks {
+            let of_disk = |text: &String| format!("disk {}: {text}", disk.name);
+            facts.extend(disk.checkpoint.iter().map(|name| ("Checkpoint", of_disk(name))));
+            facts.extend(disk.notes.iter().map(|note| ("Note", of_disk(note))));
+        }
         let rows = point.disks.iter().map(|disk| {
             [
                 disk.name.clone(),

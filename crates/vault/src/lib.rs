@@ -14,6 +14,7 @@ mod cache;
 mod condemned;
 mod damaged;
 mod error;
+mod images;
 mod index;
 pub mod keys;
 mod layout;

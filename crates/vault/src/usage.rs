@@ -16,7 +16,14 @@ use strongroom_format::{
 };
 use strongroom_image::{Image, Visitor, visit_new};
 
-use crate::{Vault, VaultError, error::Result, index::Loaded, layout, points::PointList};
+use crate::{
+    Vault, VaultError,
+    error::Result,
+    images::{images, title},
+    index::Loaded,
+    layout,
+    points::PointList,
+};
 
 /// What [`Vault::usage`] shall find out.
 #[derive(Clone, Copy, Debug, Default)]
@@ -283,21 +290,16 @@ impl Content<'_> {
         // Per disk, each point against the one before it: what they share is passed over.
         let mut last: BTreeMap<&str, Image> = BTreeMap::new();
         for point in points {
-            for disk in &point.disks {
-                let image = Image::new(disk.size_bytes, disk.root)
-                    .map_err(|_| VaultError::Bug("a manifest with an impossible size"))?;
-                let old = last.insert(&disk.name, image);
+            for (name, image) in images(point)? {
+                let old = last.insert(name, image);
                 let vault = self.vault;
                 visit_new(old, image, vault, &mut *self).map_err(|error| match error {
                     strongroom_image::Error::Store(error) => error,
                     _ => VaultError::Lost {
-                        digest: disk.root,
-                        reason: "its tree does not fit the disk".to_owned(),
+                        digest: image.root(),
+                        reason: format!("the tree of {} is damaged", title(name)),
                     },
                 })?;
-            }
-            if let Some(bundle) = &point.bundle {
-                self.mark(bundle)?;
             }
         }
         Ok(())

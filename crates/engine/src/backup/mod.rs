@@ -23,7 +23,10 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use strongroom_base::{AlignedBuf, BLOCK_SIZE_U64, ByteRange, Cancel, LEAF_SPAN, RangeSet};
+use jiff::Timestamp;
+use strongroom_base::{
+    AlignedBuf, BLOCK_SIZE_U64, ByteRange, Cancel, LEAF_SPAN, PointId, RangeSet,
+};
 use strongroom_disk::{DiskError, DiskSource};
 use strongroom_format::{DiskRecord, Manifest, SkippedRange, SourceRecord, names_are_valid};
 use strongroom_image::{Builder, Image, Node};
@@ -34,7 +37,8 @@ use self::{
     plan::{LeafWork, Planner, UNIT_BLOCKS, Unit},
 };
 use crate::{
-    BackupReport, BackupRequest, Deltas, DiskBackupReport, Progress,
+    BackupDisk, BackupReport, BackupRequest, Deltas, DiskBackupReport, Ending, Progress,
+    configuration,
     error::{EngineError, Result},
     failure::Failure,
     rate::Rate,
@@ -83,8 +87,8 @@ impl DiskWork {
 /// A disk with what its backup starts from.
 struct Job<'a> {
     work: DiskWork,
+    disk: &'a BackupDisk,
     source: &'a dyn DiskSource,
-    location: &'a str,
     parent: Option<Image>,
     changed: Option<RangeSet>,
     changes_from: &'static str,
@@ -106,72 +110,127 @@ pub fn backup(
     progress: &Progress,
     cancel: &Cancel,
 ) -> Result<BackupReport> {
-    match attempt(vault, request, progress, cancel, true) {
-        Err(error) if is_damage_of_vault(&error) => {
-            // By a new writer: of the failed one, not everything that it has claimed is stored.
-            tracing::warn!(%error, "{READ_ALL}");
-            attempt(vault, request, progress, cancel, false)
-        }
-        other => other,
-    }
+    backup_with(vault, request, progress, cancel, |_| Ok(Ending::default()))
 }
 
-/// Backs up, building upon the parent point or not.
-fn attempt(
+/// Backs up the disks of one item, asks `finish` for what the caller knows only now, and publishes
+/// a recovery point.
+///
+/// `finish` is called once, as soon as the last byte of all disks has been read: the sources are not
+/// used any more, and nothing is published yet. If it fails, its error is returned and there is no
+/// recovery point; what was stored stays for the next backup to reuse.
+pub fn backup_with<E: From<EngineError>>(
     vault: &Arc<Vault>,
     request: &BackupRequest,
     progress: &Progress,
     cancel: &Cancel,
-    inherit: bool,
-) -> Result<BackupReport> {
-    let clock = Arc::clone(vault.clock());
-    let started = clock.monotonic();
-    let time = request.time.unwrap_or_else(|| clock.now());
-    let names = request.disks.iter().map(|disk| disk.name.as_str());
-    if request.disks.is_empty() || !names_are_valid(names) {
-        return Err(EngineError::Names { item: request.item.clone() });
-    }
-    progress.set_stage("preparing");
-    let mut writer = Writer::begin(vault, &request.item, &request.host)?;
-    let parent = if inherit { find_parent(vault, request)? } else { None };
-    let jobs = plan_jobs(request, parent.as_ref(), progress)?;
-    let parent = parent.map(|parent| parent.manifest);
-    progress.set_stage("reading");
-    let images = run(vault, &writer, &jobs, request, cancel)?;
+    finish: impl FnOnce(&[DiskBackupReport]) -> Result<Ending, E>,
+) -> Result<BackupReport, E> {
+    let session = match Session::read(vault, request, progress, cancel, true) {
+        Err(error) if is_damage_of_vault(&error) => {
+            // By a new writer: of the failed one, not everything that it has claimed is stored.
+            tracing::warn!(%error, "{READ_ALL}");
+            Session::read(vault, request, progress, cancel, false)
+        }
+        other => other,
+    }?;
+    progress.set_stage("finishing");
+    let ending = finish(&session.reports)?;
     progress.set_stage("publishing");
-    writer.finish_packs()?;
-    let stored_bytes = writer.stored_bytes();
-    let point = writer.point().ok_or(EngineError::Bug("a backup without a point"))?;
-    let reports: Vec<_> = jobs.iter().map(|job| job.report(started)).collect();
-    let manifest = Manifest {
-        format: Manifest::FORMAT,
-        id: point,
-        item: request.item.clone(),
-        time,
-        completed: clock.now(),
-        consistency: request.consistency,
-        evidence: request.evidence.clone(),
-        host: request.host.clone(),
-        software: concat!("strongroom ", env!("CARGO_PKG_VERSION")).to_owned(),
-        parent: parent.as_ref().map(|parent| parent.id),
-        disks: jobs.iter().zip(&images).zip(&reports).map(record).collect(),
-        bundle: None,
-        locked_until: None,
-        tags: request.tags.clone(),
-    };
-    if cancel.is_cancelled() {
-        return Err(EngineError::Interrupted);
+    Ok(session.publish(ending, cancel)?)
+}
+
+/// A backup whose disks have all been read. Dropping it leaves no recovery point.
+struct Session<'a> {
+    vault: &'a Arc<Vault>,
+    request: &'a BackupRequest,
+    /// Goes on showing that it lives, however long the caller takes.
+    writer: Writer,
+    started: Duration,
+    time: Timestamp,
+    parent: Option<PointId>,
+    images: Vec<Image>,
+    reports: Vec<DiskBackupReport>,
+}
+
+impl<'a> Session<'a> {
+    /// Reads the disks, building upon the parent point or not.
+    fn read(
+        vault: &'a Arc<Vault>,
+        request: &'a BackupRequest,
+        progress: &Progress,
+        cancel: &Cancel,
+        inherit: bool,
+    ) -> Result<Self> {
+        let started = vault.clock().monotonic();
+        let time = request.time.unwrap_or_else(|| vault.clock().now());
+        let excluded = request.excluded.iter().map(|disk| disk.name.as_str());
+        let names = request.disks.iter().map(|disk| disk.name.as_str()).chain(excluded);
+        if request.disks.is_empty() || !names_are_valid(names) {
+            return Err(EngineError::Names { item: request.item.clone() });
+        }
+        progress.set_stage("preparing");
+        let writer = Writer::begin(vault, &request.item, &request.host)?;
+        let parent = if inherit { find_parent(vault, request)? } else { None };
+        let jobs = plan_jobs(request, parent.as_ref(), progress)?;
+        progress.set_stage("reading");
+        let images = run(vault, &writer, &jobs, request, cancel)?;
+        let reports = jobs.iter().map(|job| job.report(started)).collect();
+        let parent = parent.map(|parent| parent.manifest.id);
+        Ok(Self { vault, request, writer, started, time, parent, images, reports })
     }
-    writer.publish(&manifest)?;
-    Ok(BackupReport {
-        recovery_point: point,
-        item: request.item.clone(),
-        time,
-        parent: manifest.parent,
-        stored_bytes,
-        seconds: clock.monotonic().saturating_sub(started).as_secs_f64(),
-        disks: reports,
-    })
+
+    fn publish(mut self, mut ending: Ending, cancel: &Cancel) -> Result<BackupReport> {
+        let request = self.request;
+        for report in &mut self.reports {
+            let last = ending.disks.remove(&report.name).unwrap_or_default();
+            report.checkpoint = last.checkpoint.or(report.checkpoint.take());
+            report.notes.extend(last.notes);
+        }
+        if !ending.disks.is_empty() {
+            return Err(EngineError::Bug("the end of a disk that was not backed up"));
+        }
+        let archive = ending.configuration.unwrap_or_default();
+        let configuration = configuration::store(self.vault, &self.writer, &archive)?;
+        self.writer.finish_packs()?;
+        let stored_bytes = self.writer.stored_bytes();
+        let point = self.writer.point().ok_or(EngineError::Bug("a backup without a point"))?;
+        let mut tags = request.tags.clone();
+        tags.extend(ending.tags);
+        let disks = request.disks.iter().zip(&self.images).zip(&self.reports);
+        let manifest = Manifest {
+            format: Manifest::FORMAT,
+            id: point,
+            item: request.item.clone(),
+            time: self.time,
+            completed: self.vault.clock().now(),
+            consistency: ending.consistency.unwrap_or(request.consistency),
+            evidence: request.evidence.iter().cloned().chain(ending.evidence).collect(),
+            host: request.host.clone(),
+            software: concat!("strongroom ", env!("CARGO_PKG_VERSION")).to_owned(),
+            parent: self.parent,
+            disks: disks.map(record).collect(),
+            excluded: request.excluded.clone(),
+            configuration,
+            locked_until: None,
+            tags,
+        };
+        if cancel.is_cancelled() {
+            return Err(EngineError::Interrupted);
+        }
+        self.writer.publish(&manifest)?;
+        let now = self.vault.clock().monotonic();
+        Ok(BackupReport {
+            recovery_point: point,
+            item: manifest.item,
+            time: self.time,
+            parent: self.parent,
+            stored_bytes,
+            configuration_bytes: configuration.map(|record| record.length),
+            seconds: now.saturating_sub(self.started).as_secs_f64(),
+            disks: self.reports,
+        })
+    }
 }
 
 const READ_ALL: &str =
@@ -285,8 +344,8 @@ fn plan_jobs<'a>(
                 skipped: Mutex::default(),
                 done_after: Mutex::default(),
             },
+            disk,
             source,
-            location: &disk.location,
             parent: image,
             changed,
             changes_from,
@@ -307,9 +366,9 @@ fn with_resize(changed: &RangeSet, old_size: u64, new_size: u64) -> RangeSet {
     RangeSet::from_unsorted(changed.iter().chain([resized]).collect())
 }
 
-fn record(((job, image), report): ((&Job<'_>, &Image), &DiskBackupReport)) -> DiskRecord {
+fn record(((disk, image), report): ((&BackupDisk, &Image), &DiskBackupReport)) -> DiskRecord {
     DiskRecord {
-        name: job.work.name.clone(),
+        name: disk.name.clone(),
         size_bytes: image.size(),
         root: image.root(),
         allocated_bytes: report.allocated_bytes,
@@ -319,12 +378,14 @@ fn record(((job, image), report): ((&Job<'_>, &Image), &DiskBackupReport)) -> Di
         stored_bytes: report.stored_bytes,
         seconds: report.seconds,
         source: SourceRecord {
-            location: job.location.to_owned(),
-            format: job.source.format().to_owned(),
-            changes_from: job.changes_from.to_owned(),
-            checkpoint: None,
+            location: disk.location.clone(),
+            format: disk.source.format().to_owned(),
+            changes_from: report.changes_from.clone(),
+            checkpoint: report.checkpoint.clone(),
         },
         skipped: report.skipped.clone(),
+        unexpected_blocks: 0,
+        notes: report.notes.clone(),
     }
 }
 
@@ -354,6 +415,8 @@ impl Job<'_> {
             delta_blocks: load(&work.delta_blocks),
             changes_from: self.changes_from.to_owned(),
             skipped,
+            checkpoint: self.disk.checkpoint.clone(),
+            notes: self.disk.notes.clone(),
             seconds: done_after.saturating_sub(started).as_secs_f64(),
         }
     }

@@ -16,6 +16,7 @@ mod common;
 mod clocks;
 mod clouds;
 mod disks;
+mod endings;
 mod lost;
 mod mirrors;
 mod ranges;

@@ -301,7 +301,7 @@ impl DiskTarget for Target {
 
 pub(crate) fn source(name: &str, source: &Arc<Disk>) -> BackupDisk {
     let source: Arc<dyn DiskSource> = Arc::clone(source) as _;
-    BackupDisk { name: name.to_owned(), location: "memory".to_owned(), source, changed: None }
+    BackupDisk::new(name, "memory", source)
 }
 
 /// The ranges of whole blocks.

@@ -2,7 +2,6 @@
 #![allow(dead_code, missing_docs, unreachable_pub, reason = "each test uses its part of it")]
 
 use std::{
-    collections::BTreeMap,
     fs,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
@@ -12,10 +11,10 @@ use std::{
 use strongroom_base::{Cancel, PointId, RangeSet, SystemEntropy};
 use strongroom_disk::{DiskSpec, Existing, OpenOptions, TargetOptions, open_source, open_target};
 use strongroom_engine::{
-    BackupDisk, BackupReport, BackupRequest, Deltas, Overwrite, Progress, RestoreDisk,
-    RestoreReport, RestoreRequest, backup, restore,
+    BackupDisk, BackupReport, BackupRequest, Overwrite, Progress, RestoreDisk, RestoreReport,
+    RestoreRequest, backup, restore,
 };
-use strongroom_format::{Conditional, Consistency};
+use strongroom_format::Conditional;
 use strongroom_objects::{Folder, ObjectStore};
 use strongroom_vault::{
     Vault, VaultOptions,
@@ -102,12 +101,8 @@ impl Place {
     pub fn disk(&self, name: &str, changed: Option<RangeSet>) -> BackupDisk {
         let path = self.path(&format!("{name}.raw"));
         let source = open_source(&DiskSpec::from_path(&path), &OpenOptions::default());
-        BackupDisk {
-            name: name.to_owned(),
-            location: path.display().to_string(),
-            source: Arc::from(source.expect("source")),
-            changed,
-        }
+        let source = Arc::from(source.expect("source"));
+        BackupDisk { changed, ..BackupDisk::new(name, path.display().to_string(), source) }
     }
 
     pub fn restore(
@@ -139,20 +134,7 @@ impl Place {
 }
 
 pub fn request(item: &str, disks: Vec<BackupDisk>) -> BackupRequest {
-    BackupRequest {
-        item: item.to_owned(),
-        disks,
-        tags: BTreeMap::new(),
-        time: None,
-        consistency: Consistency::Crash,
-        evidence: vec![],
-        parent: None,
-        host: "here".to_owned(),
-        skip_bad_blocks: false,
-        deltas: Deltas::Auto,
-        threads: 2,
-        limit_rate: None,
-    }
+    BackupRequest { threads: 2, ..BackupRequest::new(item, "here", disks) }
 }
 
 pub fn noise(seed: u64, len: usize) -> Vec<u8> {

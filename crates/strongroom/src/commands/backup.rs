@@ -12,7 +12,6 @@ use clap::{Args, ValueEnum};
 use strongroom_base::PointId;
 use strongroom_disk::{ChangedRanges, DiskSpec, OpenOptions, open_source};
 use strongroom_engine::{BackupDisk, BackupReport, BackupRequest, Deltas};
-use strongroom_format::Consistency;
 
 use crate::{
     args::{OpenArgs, WorkArgs},
@@ -135,7 +134,7 @@ impl BackupArgs {
                 return Err(Failure::usage(format!("--disk names disk {name} twice")));
             }
             let source = Arc::from(open_source(&disk, &options)?);
-            disks.push(BackupDisk { name, location: location(&disk), source, changed: None });
+            disks.push(BackupDisk::new(name, location(&disk), source));
         }
         if let Some(file) = &self.changed_ranges {
             read_ranges(file, &mut disks)?;
@@ -148,18 +147,13 @@ impl BackupArgs {
             tags.insert(key, value);
         }
         Ok(BackupRequest {
-            item: self.item,
-            disks,
             tags,
-            time: None,
-            consistency: Consistency::Crash,
-            evidence: Vec::new(),
             parent: self.parent,
-            host: context::host(),
             skip_bad_blocks: self.skip_bad_blocks,
             deltas: self.deltas.into(),
             threads: context.threads(&self.work),
             limit_rate: context.limit_rate(&self.work),
+            ..BackupRequest::new(self.item, context::host(), disks)
         })
     }
 }
@@ -216,6 +210,9 @@ impl Show for BackupReport {
             table = human::table(head, &[1, 2, 3, 4, 5, 6, 7], rows),
         );
         for disk in &self.disks {
+            for note in &disk.notes {
+                writeln!(text, "Disk {}: {note}", disk.name).ok();
+            }
             for skipped in &disk.skipped {
                 writeln!(
                     text,

@@ -231,16 +231,16 @@ impl Show for VerifyReport {
         }
         if !self.damaged_points.is_empty() {
             let rows = self.damaged_points.iter().flat_map(|point| {
-                let lost = |disk: Option<&DamagedDisk>| {
-                    [
-                        point.item.clone().unwrap_or_default(),
-                        point.recovery_point.to_string(),
-                        disk.map(|disk| disk.disk.clone()).unwrap_or_default(),
-                        disk.map(|disk| human::bytes(disk.lost_bytes)).unwrap_or_default(),
-                    ]
+                let row = |what: &str, lost: String| {
+                    let item = point.item.clone().unwrap_or_default();
+                    [item, point.recovery_point.to_string(), what.to_owned(), lost]
                 };
-                let disks: Vec<_> = point.disks.iter().map(|disk| lost(Some(disk))).collect();
-                if disks.is_empty() { vec![lost(None)] } else { disks }
+                let lost = |disk: &DamagedDisk| row(&disk.disk, human::bytes(disk.lost_bytes));
+                let mut rows: Vec<_> = point.disks.iter().map(lost).collect();
+                if point.configuration_lost {
+                    rows.push(row("its configuration", String::new()));
+                }
+                if rows.is_empty() { vec![row("", String::new())] } else { rows }
             });
             text.push('\n');
             text += &human::table(["ITEM", "RECOVERY POINT", "DISK", "LOST"], &[3], rows);

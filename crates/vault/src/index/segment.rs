@@ -153,7 +153,6 @@ impl RawRecord {
             RecordKind::BlockZstd => 2,
             RecordKind::BlockDelta => 3,
             RecordKind::Node => 4,
-            RecordKind::Bundle => 5,
         };
         let place = u64::from(entry.stored_len)
             | (u64::from(entry.plain_len) << 18)

@@ -39,7 +39,8 @@ fn manifest(item: &str, id: PointId) -> Manifest {
         software: "test".to_owned(),
         parent: None,
         disks: Vec::new(),
-        bundle: None,
+        excluded: Vec::new(),
+        configuration: None,
         locked_until: None,
         tags: BTreeMap::new(),
     }

@@ -29,6 +29,7 @@ use super::{OnReclaim, ReclaimProgress, blocks::Blocks};
 use crate::{
     Vault, VaultError,
     error::Result,
+    images::{images, title},
     index::{Loaded, RawRecord},
     layout::ItemKey,
     read::is_damage,
@@ -343,18 +344,13 @@ impl<'v> Marks<'v> {
         before: &mut HashMap<String, Image>,
         blocks: &mut Blocks<'_, 'v>,
     ) -> Result<()> {
-        if let Some(bundle) = &manifest.bundle {
-            self.mark(bundle)?;
-        }
-        for disk in &manifest.disks {
-            let damaged = || VaultError::Bug("a manifest with an impossible disk");
-            let image = Image::new(disk.size_bytes, disk.root).map_err(|_| damaged())?;
-            let old = before.insert(disk.name.clone(), image);
+        for (name, image) in images(manifest)? {
+            let old = before.insert(name.to_owned(), image);
             visit_new(old, image, &Nodes(self), &mut *blocks).map_err(|error| match error {
                 strongroom_image::Error::Store(error) => error,
                 _ => VaultError::Lost {
-                    digest: disk.root,
-                    reason: format!("the tree of disk {} is damaged", disk.name),
+                    digest: image.root(),
+                    reason: format!("the tree of {} is damaged", title(name)),
                 },
             })?;
         }

@@ -1,4 +1,4 @@
-//! What every visible point needs, from its disks' roots down to the blocks.
+//! What every visible point needs, from the roots of its images down to the blocks.
 //!
 //! Two steps. The first goes over distinct nodes, each point against the one before it, and marks
 //! what is lost and every node above it. Only if something is, the second goes down the marked
@@ -19,7 +19,13 @@ use super::{
         ObjectKind, UnsoundCopy,
     },
 };
-use crate::{VaultError, cache::Recently, error::Result, layout};
+use crate::{
+    VaultError,
+    cache::Recently,
+    error::Result,
+    images::{CONFIGURATION, images},
+    layout,
+};
 
 /// Nodes whose verdict is kept: shared subtrees of several disks are walked once.
 const SEEN: usize = 400_000;
@@ -137,17 +143,18 @@ impl<'a> Walk<'a> {
         let total = u64::try_from(points.len()).unwrap_or(0);
         for (point, done) in points.iter().zip(1..) {
             let mut verdict = Verdict::default();
-            for disk in &point.disks {
-                let new = image(disk)?;
-                let old = last.insert((&point.item, &disk.name), new);
+            for (name, new) in images(point)? {
+                let old = last.insert((&point.item, name), new);
                 // Trees of different depth have few places in common.
                 let old = old.filter(|old| old.depth() == new.depth());
                 let old = old.map_or(Digest::HOLE, |old| old.root());
                 let top = Place { level: new.depth(), first: 0 };
-                verdict.disks.push(self.at(top, (old, new.root()), new.blocks())?);
-            }
-            if let Some(bundle) = &point.bundle {
-                verdict.configuration_lost = self.block(*bundle)?;
+                let lost = self.at(top, (old, new.root()), new.blocks())?;
+                if name == CONFIGURATION {
+                    verdict.configuration_lost = lost;
+                } else {
+                    verdict.disks.push(lost);
+                }
             }
             verdicts.push(verdict);
             let (bytes_done, bytes_total) = (0, 0);

@@ -177,8 +177,11 @@ pub(crate) fn manifest(point: PointId, item: &str, image: &Image, nth: usize) ->
                 checkpoint: None,
             },
             skipped: vec![],
+            unexpected_blocks: 0,
+            notes: vec![],
         }],
-        bundle: None,
+        excluded: Vec::new(),
+        configuration: None,
         locked_until: None,
         tags: BTreeMap::new(),
     }

@@ -221,8 +221,11 @@ fn manifest(id: PointId, scale: &Scale, image: &Image, point: u64) -> Outcome<Ma
                 checkpoint: None,
             },
             skipped: vec![],
+            unexpected_blocks: 0,
+            notes: vec![],
         }],
-        bundle: None,
+        excluded: Vec::new(),
+        configuration: None,
         locked_until: None,
         tags: std::collections::BTreeMap::new(),
     })

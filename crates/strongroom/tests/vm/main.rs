@@ -1,0 +1,21 @@
+//! Real machines: libvirt and QEMU in emulation, with a guest whose data can be checked after any
+//! restore.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a test that fails says so by panicking"
+)]
+
+mod bed;
+#[allow(dead_code, reason = "the bed offers more than is used now")]
+mod check;
+#[allow(dead_code, reason = "the bed offers more than is used now")]
+mod guest;
+#[allow(dead_code, reason = "the bed offers more than is used now")]
+mod harness;
+#[path = "../e2e/harness.rs"]
+#[allow(dead_code, reason = "the other tests use the rest")]
+mod lab;
