@@ -512,20 +512,19 @@ fn connect(uri: &ConnectUri, settings: &Settings) -> Result<Client> {
 /// Connects to a daemon of this host: the one for everything, or QEMU's own, where each driver has
 /// its daemon.
 fn local(scope: Scope, settings: &Settings) -> io::Result<Transport> {
-    // Root has no daemon of its own: libvirt's tools take the host's.
-    let scope = if settings.is_root { Scope::System } else { scope };
-    let folder = match (scope, &settings.runtime_dir, &settings.cache_dir) {
-        (Scope::System, ..) => PathBuf::from("/run/libvirt"),
-        (Scope::Session, Some(runtime), _) => runtime.join("libvirt"),
-        (Scope::Session, None, Some(cache)) => cache.join("libvirt"),
-        (Scope::Session, None, None) => {
-            return Err(io::Error::other("XDG_RUNTIME_DIR is not set"));
-        }
+    let system = Path::new("/run/libvirt");
+    let session = settings.runtime_dir.as_ref().or(settings.cache_dir.as_ref());
+    let session = match (scope, session) {
+        (Scope::System, _) => return first(system),
+        (Scope::Session, Some(folder)) => folder.join("libvirt"),
+        (Scope::Session, None) => return Err(io::Error::other("XDG_RUNTIME_DIR is not set")),
     };
-    match first(&folder) {
-        Err(error) if scope == Scope::Session && is_absent(&error) => {
+    match first(&session) {
+        // To root, libvirt starts no daemon but the host's.
+        Err(error) if is_absent(&error) && settings.is_root => first(system),
+        Err(error) if is_absent(&error) => {
             start_daemon();
-            first(&folder)
+            first(&session)
         }
         other => other,
     }

@@ -1,0 +1,198 @@
+//! The backup job of a running machine.
+//!
+//! One transaction of QEMU holds the content of all disks at one instant and begins the new
+//! checkpoint's bitmaps. QEMU then serves that content over NBD until the job is ended; what the
+//! guest overwrites meanwhile is copied to scratch files first.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    os::unix::fs::{PermissionsExt as _, chown},
+    path::{Path, PathBuf},
+};
+
+use strongroom_disk::{DiskSource, DiskSpec, NbdUrl, OpenOptions, open_source};
+
+use crate::{MachineError, error::Result};
+
+/// The name under which QEMU exports what has changed.
+const CHANGED: &str = "changed";
+
+/// One disk of a running machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LiveDisk {
+    /// Its name in the machine.
+    pub(crate) target: String,
+    /// Whether it is backed up.
+    pub(crate) chosen: bool,
+    /// Whether it can have a bitmap.
+    pub(crate) tracks: bool,
+    /// The checkpoint since which its changes are asked for.
+    pub(crate) since: Option<String>,
+}
+
+/// The files of a backup job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct JobFiles {
+    /// Folder of the socket.
+    pub(crate) run: PathBuf,
+    /// Folder of the scratch files.
+    pub(crate) scratch: PathBuf,
+}
+
+impl JobFiles {
+    /// Makes the folders; QEMU must be able to write to them.
+    pub(crate) fn create(run: &Path, scratch: &Path, id: &str, qemu: Option<(u32, u32)>) -> Result<Self> {
+        let files = Self {
+            run: run.join(format!("job-{id}")),
+            scratch: scratch.join(format!(".strongroom-scratch-{id}")),
+        };
+        for folder in [&files.run, &files.scratch] {
+            let failed = |source| MachineError::Local {
+                action: "make the folder",
+                path: folder.display().to_string(),
+                source,
+            };
+            fs::create_dir_all(folder).map_err(failed)?;
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+            if let Some((user, group)) = qemu {
+                chown(folder, Some(user), Some(group)).map_err(failed)?;
+            }
+        }
+        Ok(files)
+    }
+
+    /// QEMU's socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.run.join("nbd")
+    }
+
+    /// Both folders.
+    pub(crate) fn folders(&self) -> Vec<PathBuf> {
+        vec![self.run.clone(), self.scratch.clone()]
+    }
+
+    /// Removes the folders.
+    pub(crate) fn remove(&self) {
+        for folder in [&self.run, &self.scratch] {
+            if let Err(error) = fs::remove_dir_all(folder) {
+                tracing::debug!(%error, folder = %folder.display(), "not removed");
+            }
+        }
+    }
+
+    /// The job's description for libvirt (formatbackup).
+    pub(crate) fn backup_xml(&self, disks: &[LiveDisk]) -> String {
+        let mut list = String::new();
+        for disk in disks {
+            let target = escape(&disk.target);
+            if !disk.chosen {
+                write!(list, "<disk name='{target}' backup='no'/>").ok();
+                continue;
+            }
+            let mode = match &disk.since {
+                Some(since) => format!(
+                    " backupmode='incremental' incremental='{}' exportbitmap='{CHANGED}'",
+                    escape(since)
+                ),
+                None => " backupmode='full'".to_owned(),
+            };
+            let scratch = self.scratch.join(&disk.target);
+            let scratch = escape(&scratch.display().to_string());
+            write!(
+                list,
+                "<disk name='{target}' backup='yes' type='file'{mode} exportname='{target}'>\
+                 <driver type='qcow2'/><scratch file='{scratch}'/></disk>"
+            )
+            .ok();
+        }
+        let socket = escape(&self.socket().display().to_string());
+        format!(
+            "<domainbackup mode='pull'><server transport='unix' socket='{socket}'/>\
+             <disks>{list}</disks></domainbackup>"
+        )
+    }
+
+    /// Opens what QEMU serves of a disk.
+    pub(crate) fn open(&self, disk: &LiveDisk) -> Result<Box<dyn DiskSource>> {
+        let mut url = NbdUrl::unix(self.socket(), &disk.target);
+        url.dirty_bitmap = disk.since.as_ref().map(|_| CHANGED.to_owned());
+        Ok(open_source(&DiskSpec::Nbd(url), &OpenOptions::default())?)
+    }
+}
+
+/// A checkpoint's description for libvirt (formatcheckpoint); none if no disk can have a bitmap.
+pub(crate) fn checkpoint_xml(name: &str, description: &str, disks: &[LiveDisk]) -> Option<String> {
+    if !disks.iter().any(|disk| disk.chosen && disk.tracks) {
+        return None;
+    }
+    let mut list = String::new();
+    for disk in disks {
+        let kind = if disk.chosen && disk.tracks { "bitmap" } else { "no" };
+        write!(list, "<disk name='{}' checkpoint='{kind}'/>", escape(&disk.target)).ok();
+    }
+    Some(format!(
+        "<domaincheckpoint><name>{}</name><description>{}</description>\
+         <disks>{list}</disks></domaincheckpoint>",
+        escape(name),
+        escape(description)
+    ))
+}
+
+/// Text as it stands in XML.
+pub(crate) fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '\'' => escaped.push_str("&apos;"),
+            '"' => escaped.push_str("&quot;"),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk(target: &str, chosen: bool, tracks: bool, since: Option<&str>) -> LiveDisk {
+        LiveDisk { target: target.to_owned(), chosen, tracks, since: since.map(ToOwned::to_owned) }
+    }
+
+    #[test]
+    fn descriptions_say_something_of_every_disk() {
+        let files = JobFiles { run: "/run/a&b".into(), scratch: "/s".into() };
+        let disks = [
+            disk("vda", true, true, Some("c0")),
+            disk("vdb", true, false, None),
+            disk("sda", false, false, None),
+        ];
+        let xml = files.backup_xml(&disks);
+        let document = roxmltree::Document::parse(&xml).expect("XML");
+        let server = document.descendants().find(|node| node.has_tag_name("server"));
+        assert_eq!(server.and_then(|node| node.attribute("socket")), Some("/run/a&b/nbd"));
+        let rows: Vec<_> = document
+            .descendants()
+            .filter(|node| node.has_tag_name("disk"))
+            .map(|node| ["name", "backup", "backupmode", "incremental"].map(|a| node.attribute(a)))
+            .collect();
+        assert_eq!(
+            rows,
+            [
+                [Some("vda"), Some("yes"), Some("incremental"), Some("c0")],
+                [Some("vdb"), Some("yes"), Some("full"), None],
+                [Some("sda"), Some("no"), None, None],
+            ]
+        );
+        let checkpoint = checkpoint_xml("c1", "<x>", &disks).expect("one");
+        let document = roxmltree::Document::parse(&checkpoint).expect("XML");
+        let kinds: Vec<_> =
+            document.descendants().filter_map(|node| node.attribute("checkpoint")).collect();
+        assert_eq!(kinds, ["bitmap", "no", "no"]);
+        assert_eq!(checkpoint_xml("c1", "", &disks[1..]), None);
+    }
+}
