@@ -8,13 +8,19 @@
 //! This crate joins the hypervisor's machines and the engine's recovery points. It decides how a
 //! machine is protected and got back; when that happens is for others to say.
 
+mod backup;
 mod configuration;
 mod consistency;
 mod error;
 pub mod guard;
 mod live;
 mod lock;
+mod report;
+mod request;
 
+pub use backup::backup;
 pub use configuration::{Configuration, DiskIdentity, MachineRecord, SavedSecret};
 pub use consistency::Wish;
 pub use error::MachineError;
+pub use report::MachineBackupReport;
+pub use request::{MachineBackup, Places};

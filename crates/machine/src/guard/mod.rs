@@ -31,6 +31,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use strongroom_hypervisor::{Connection, Uuid};
 
+pub(crate) use self::serve::end_job_at;
 pub use self::serve::serve;
 pub(crate) use self::thaw::thaw_surely;
 use crate::error::{MachineError, Result};

@@ -1,0 +1,254 @@
+//! Backing up a machine, running or not.
+
+mod base;
+mod collect;
+mod running;
+mod stopped;
+mod watch;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use strongroom_base::Cancel;
+use strongroom_engine::{BackupDisk, BackupReport, BackupRequest, Progress};
+use strongroom_format::{Consistency, ExcludedDisk};
+use strongroom_hypervisor::{Connection, Domain, JobKind, LeftOut, Machine, Selection, State};
+use strongroom_vault::Vault;
+
+use self::{base::Base, collect::Descriptions};
+use crate::{
+    MachineBackup, MachineBackupReport, MachineError,
+    consistency::Proof,
+    error::Result,
+    lock::Lock,
+};
+
+/// How often a backup begins again when the machine starts or stops meanwhile.
+const ATTEMPTS: u32 = 4;
+
+/// Backs up a machine and publishes a recovery point.
+pub fn backup(
+    vault: &Arc<Vault>,
+    connection: &Connection,
+    request: &MachineBackup,
+    progress: &Progress,
+    cancel: &Cancel,
+) -> Result<MachineBackupReport> {
+    let domain = connection.domain(&request.machine)?;
+    let lock = Lock::take(&request.places.run, domain.uuid, &domain.name)?;
+    let mut notes = Vec::new();
+    let mut attempt = 1;
+    loop {
+        // Each attempt sees the machine as it is then.
+        let Some(domain) = connection.domain_by_uuid(domain.uuid)? else {
+            return Err(MachineError::Changed {
+                machine: domain.name,
+                reason: "it is gone from this host".to_owned(),
+            });
+        };
+        let work = Work::begin(vault, connection, request, &lock, domain, progress, cancel)?;
+        match work.run(notes.clone()) {
+            Err(MachineError::Changed { reason, .. }) if attempt < ATTEMPTS => {
+                tracing::warn!(%reason, "the backup begins again");
+                notes.push(format!("begun again, because {reason} during the backup"));
+                attempt += 1;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// One attempt: a machine as it is now, and what is wanted of it.
+struct Work<'a> {
+    vault: &'a Arc<Vault>,
+    connection: &'a Connection,
+    request: &'a MachineBackup,
+    lock: &'a Lock,
+    domain: Domain,
+    state: State,
+    machine: Machine,
+    descriptions: Descriptions,
+    item: String,
+    progress: &'a Progress,
+    cancel: &'a Cancel,
+}
+
+impl<'a> Work<'a> {
+    fn begin(
+        vault: &'a Arc<Vault>,
+        connection: &'a Connection,
+        request: &'a MachineBackup,
+        lock: &'a Lock,
+        domain: Domain,
+        progress: &'a Progress,
+        cancel: &'a Cancel,
+    ) -> Result<Self> {
+        if cancel.is_cancelled() {
+            return Err(MachineError::Interrupted);
+        }
+        progress.set_stage("preparing");
+        let state = connection.state(&domain)?;
+        let descriptions = Descriptions::read(connection, &domain)?;
+        let machine = Machine::parse(&descriptions.present)?;
+        if let Some(manager) = machine.manager
+            && !request.allow_managed
+        {
+            return Err(MachineError::Managed {
+                machine: machine.name,
+                manager: manager.to_string(),
+            });
+        }
+        let item = request.item.clone().unwrap_or_else(|| item_name(&machine.name));
+        Ok(Self {
+            vault,
+            connection,
+            request,
+            lock,
+            domain,
+            state,
+            machine,
+            descriptions,
+            item,
+            progress,
+            cancel,
+        })
+    }
+
+    fn run(self, notes: Vec<String>) -> Result<MachineBackupReport> {
+        match self.state {
+            State::Off => stopped::run(self, notes),
+            State::Running | State::Paused | State::Suspended | State::Crashed => {
+                self.check_not_busy()?;
+                running::run(self, notes)
+            }
+            State::ShuttingDown | State::Unknown => Err(MachineError::State {
+                machine: self.domain.name,
+                state: self.state.name(),
+                reason: "wait until it is off or running".to_owned(),
+            }),
+        }
+    }
+
+    /// Refuses what would wait for, or disturb, somebody else's operation.
+    fn check_not_busy(&self) -> Result<()> {
+        let busy = |reason: &str| {
+            Err(MachineError::Busy { machine: self.domain.name.clone(), reason: reason.to_owned() })
+        };
+        if self.connection.backup_xml(&self.domain)?.is_some() {
+            return busy("another program's backup job runs (virsh backup-dumpxml shows it)");
+        }
+        match self.connection.job(&self.domain)?.kind {
+            JobKind::None => {}
+            JobKind::Backup => return busy("another program's backup job runs"),
+            JobKind::Migration => return busy("it is being migrated"),
+            JobKind::Other => return busy("a snapshot, dump or save runs"),
+        }
+        for disk in &self.machine.disks {
+            let job = self.connection.block_job(&self.domain, &disk.target).ok().flatten();
+            if disk.mirror.is_some() || job.is_some() {
+                return busy(&format!("a block job copies its disk {}", disk.target));
+            }
+        }
+        Ok(())
+    }
+
+    fn selection(&self) -> Result<Selection<'_>> {
+        Ok(self.request.disks.select(&self.machine)?)
+    }
+
+    /// The last committed point, or why there is none to build on.
+    fn base(&self) -> Result<std::result::Result<Base, String>> {
+        base::find(self.vault, &self.item, self.domain.uuid)
+    }
+
+    /// The engine's request.
+    fn engine_request(
+        &self,
+        disks: Vec<BackupDisk>,
+        selection: &Selection<'_>,
+        base: Option<&Base>,
+        proof: &Proof,
+    ) -> BackupRequest {
+        let excluded = selection.left_out.iter().map(|(disk, why)| ExcludedDisk {
+            name: disk.target.clone(),
+            reason: match why {
+                LeftOut::NotChosen => "not chosen".to_owned(),
+                LeftOut::Skipped(reason) => reason.to_string(),
+            },
+        });
+        let request = self.request;
+        BackupRequest {
+            excluded: excluded.collect(),
+            tags: request.tags.clone(),
+            consistency: proof.consistency,
+            evidence: proof.evidence.clone(),
+            parent: base.map(|base| base.point),
+            skip_bad_blocks: request.skip_bad_blocks,
+            deltas: request.deltas,
+            threads: request.threads,
+            limit_rate: request.limit_rate,
+            ..BackupRequest::new(&self.item, &request.host, disks)
+        }
+    }
+
+    /// Another connection, if ours has broken: libvirt may have been restarted.
+    fn fresh_connection(&self) -> Result<Option<Connection>> {
+        Ok(self.connection.is_broken().then(|| self.connection.again()).transpose()?)
+    }
+
+    /// Lets the machine go on if QEMU has paused it because scratch space ran out.
+    fn let_go_on(&self, connection: &Connection, domain: &Domain) -> Result<()> {
+        if self.state == State::Running && connection.state(domain)? == State::Paused {
+            connection.resume(domain)?;
+        }
+        Ok(())
+    }
+
+    fn report(
+        &self,
+        point: BackupReport,
+        proof: Proof,
+        notes: Vec<String>,
+    ) -> MachineBackupReport {
+        MachineBackupReport {
+            machine: self.machine.name.clone(),
+            uuid: self.domain.uuid.to_string(),
+            state: self.state.name(),
+            consistency: proof.consistency,
+            evidence: proof.evidence,
+            frozen_seconds: proof.frozen.map(|frozen| frozen.as_secs_f64()),
+            transaction_seconds: None,
+            scratch_bytes: 0,
+            checkpoint: None,
+            notes,
+            point,
+        }
+    }
+}
+
+/// A machine's name as the name of an item, which is stricter.
+fn item_name(machine: &str) -> String {
+    let good = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '_' };
+    let name: String = machine.chars().map(good).take(200).collect();
+    if name.starts_with(|c: char| c.is_ascii_alphanumeric()) { name } else { format!("vm{name}") }
+}
+
+/// Crash-consistent for a reason.
+fn crash(reason: &str) -> Proof {
+    Proof { consistency: Consistency::Crash, evidence: vec![reason.to_owned()], frozen: None }
+}
+
+/// Notes of each disk, by target.
+type DiskNotes = BTreeMap<String, Vec<String>>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_items() {
+        assert_eq!(item_name("web-01"), "web-01");
+        assert_eq!(item_name("Web Server (old)"), "Web_Server__old_");
+        assert_eq!(item_name("-x"), "vm-x");
+        assert!(strongroom_format::names_are_valid([item_name(&"é".repeat(300)).as_str()].into_iter()));
+    }
+}

@@ -1,0 +1,412 @@
+//! A running machine: QEMU's backup job, read over NBD.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use strongroom_base::{Clock as _, SystemClock};
+use strongroom_disk::DiskSource;
+use strongroom_engine::{BackupDisk, DiskEnding, Ending, backup_with};
+use strongroom_hypervisor::{Disk, HypervisorError, Selection, Source};
+
+use super::{
+    DiskNotes, Work,
+    base::{self, Base},
+    collect::{self, Instantaneous},
+    watch::{Scratch, Watch, check},
+};
+use crate::{
+    MachineBackupReport, MachineError,
+    configuration::DiskIdentity,
+    consistency::{Instant, Proof},
+    error::Result,
+    guard::{Guard, end_job_at},
+    live::{JobFiles, LiveDisk, checkpoint_xml},
+};
+
+/// What came of the moment.
+struct Begun {
+    taken: Instantaneous,
+    transaction: Duration,
+    time: jiff::Timestamp,
+}
+
+/// A backup of a running machine, from its plan to its point.
+struct Run<'a> {
+    work: &'a Work<'a>,
+    selection: &'a Selection<'a>,
+    prefix: String,
+    base: Option<Base>,
+    disks: Vec<LiveDisk>,
+    notes: Vec<String>,
+    disk_notes: DiskNotes,
+}
+
+pub(super) fn run(work: Work<'_>, mut notes: Vec<String>) -> Result<MachineBackupReport> {
+    let selection = work.selection()?;
+    let prefix = base::prefix(work.vault);
+    let base = match work.base()? {
+        Ok(base) => Some(base),
+        Err(reason) => {
+            notes.push(format!("everything is read and compared: {reason}"));
+            None
+        }
+    };
+    let since =
+        base::reconcile(work.connection, &work.domain, &prefix, base.as_ref(), &mut notes)?;
+    let mut run = Run {
+        work: &work,
+        selection: &selection,
+        prefix,
+        base,
+        disks: Vec::new(),
+        notes,
+        disk_notes: DiskNotes::new(),
+    };
+    run.plan(since);
+    loop {
+        match run.attempt() {
+            // Bitmaps that cannot be trusted are dropped, and everything is compared instead.
+            Err(MachineError::Hypervisor(error))
+                if error.is_bad_checkpoint() && run.disks.iter().any(|disk| disk.since.is_some()) =>
+            {
+                run.give_up_bitmaps(&error)?;
+            }
+            other => return other,
+        }
+    }
+}
+
+impl Run<'_> {
+    /// Decides for each disk whether QEMU is asked what has changed.
+    fn plan(&mut self, since: std::result::Result<String, String>) {
+        let is_local = self.work.connection.uri().is_local();
+        for disk in &self.work.machine.disks {
+            let chosen = self.selection.chosen.iter().any(|other| other.target == disk.target);
+            let tracks = chosen && disk.can_hold_bitmaps() && !disk.transient;
+            let mut planned =
+                LiveDisk { target: disk.target.clone(), chosen, tracks, since: None };
+            if chosen {
+                match self.since(disk, tracks, is_local, &since) {
+                    Ok(since) => planned.since = Some(since),
+                    // The first backup needs no reason.
+                    Err(_) if self.base.is_none() => {}
+                    Err(reason) => {
+                        let words = format!("all of it was read and compared: {reason}");
+                        self.disk_notes.entry(disk.target.clone()).or_default().push(words);
+                    }
+                }
+            }
+            self.disks.push(planned);
+        }
+    }
+
+    fn since(
+        &self,
+        disk: &Disk,
+        tracks: bool,
+        is_local: bool,
+        since: &std::result::Result<String, String>,
+    ) -> std::result::Result<String, String> {
+        if !tracks {
+            let format = disk.driver.format.as_deref().unwrap_or("raw");
+            return Err(format!("a {format} disk holds no bitmap of changes"));
+        }
+        let base = self.base.as_ref().ok_or("there is no point to build on")?;
+        let now = collect::identity(disk, None, is_local);
+        base.same_disk(&now)?;
+        since.clone()
+    }
+
+    fn chosen(&self) -> impl Iterator<Item = &LiveDisk> {
+        self.disks.iter().filter(|disk| disk.chosen)
+    }
+
+    /// Deletes our checkpoints, whose bitmaps are of no use, and asks for no changes any more.
+    fn give_up_bitmaps(&mut self, error: &HypervisorError) -> Result<()> {
+        let (connection, domain) = (self.work.connection, &self.work.domain);
+        let known = connection.checkpoints(domain)?;
+        for name in known.iter().filter(|name| name.starts_with(&self.prefix)) {
+            if let Err(error) = base::delete(connection, domain, name) {
+                self.notes.push(format!("checkpoint {name} cannot be deleted: {error}"));
+            }
+        }
+        for disk in &mut self.disks {
+            if disk.since.take().is_none() {
+                continue;
+            }
+            let words = format!(
+                "all of it was read and compared: its bitmap of changes is missing or was left \
+                 inconsistent, as by a crash of QEMU or of the host ({error})"
+            );
+            self.disk_notes.entry(disk.target.clone()).or_default().push(words);
+        }
+        Ok(())
+    }
+
+    /// Makes the job's folders, starts the guard, and does the work between.
+    fn attempt(&mut self) -> Result<MachineBackupReport> {
+        let work = self.work;
+        let scratch = self.scratch_folder();
+        let limit = work.request.scratch_limit;
+        let space = Scratch::plan(&scratch, limit, &work.domain.name)?;
+        let id = ulid::Ulid::from_parts(
+            u64::try_from(SystemClock.now().as_millisecond()).unwrap_or(0),
+            u128::from(std::process::id()) << 64 | SystemClock.monotonic().as_nanos(),
+        );
+        let id = id.to_string().to_ascii_lowercase();
+        let name = format!("{}{id}", self.prefix);
+        let mut guard = Guard::start(
+            &work.request.guard,
+            work.connection,
+            work.domain.uuid,
+            work.lock.guard_file(),
+        )?;
+        let qemu = qemu_user(work);
+        let files = JobFiles::create(&work.request.places.run, &scratch, &id, qemu)?;
+        let description = format!("Strongroom, item {}", work.item);
+        let checkpoint = checkpoint_xml(&name, &description, &self.disks);
+        let checkpoint = checkpoint.map(|xml| (name, xml));
+        let name = checkpoint.as_ref().map(|(name, _)| name.as_str());
+        guard.job(&files.socket(), name, &files.folders())?;
+        let result = self.protect(&mut guard, &files, checkpoint.as_ref(), space);
+        match result {
+            Ok(report) => {
+                self.finish(guard, &files);
+                Ok(report)
+            }
+            Err(error) => {
+                self.abandon(guard, &files, name, &error);
+                Err(error)
+            }
+        }
+    }
+
+    /// The instant, the reading, the point.
+    fn protect(
+        &self,
+        guard: &mut Guard,
+        files: &JobFiles,
+        checkpoint: Option<&(String, String)>,
+        space: Scratch,
+    ) -> Result<MachineBackupReport> {
+        let work = self.work;
+        work.progress.set_stage("freezing");
+        let (begun, proof) = self.begin(guard, files, checkpoint)?;
+        let watch = Watch::new(&work.domain, work.state, Some(space), work.cancel);
+        let result = watch.over(work.connection, || {
+            let (sources, identities) = self.open(files)?;
+            let base = self.base.as_ref();
+            let mut request = work.engine_request(sources, self.selection, base, &proof);
+            request.time = Some(begun.time);
+            let (taken, proof) = (begun.taken, proof.clone());
+            let finish = |reports: &[strongroom_engine::DiskBackupReport]| {
+                self.conclude(&watch, files, checkpoint, taken, identities, reports)
+            };
+            let (vault, progress) = (work.vault, work.progress);
+            let point = backup_with(vault, &request, progress, &watch.engine, finish)?;
+            Ok((point, proof))
+        });
+        let (point, proof) = result.map_err(|error| self.explain(error, &watch))?;
+        let name = checkpoint.map(|(name, _)| name.clone());
+        let superseded = self.base.as_ref().and_then(Base::checkpoint).map(ToOwned::to_owned);
+        let superseded: Vec<String> = superseded.filter(|_| name.is_some()).into_iter().collect();
+        if let Err(error) = guard.committed(&superseded) {
+            tracing::warn!(%error, "the guard does not know that the point is published");
+        }
+        Ok(MachineBackupReport {
+            transaction_seconds: Some(begun.transaction.as_secs_f64()),
+            scratch_bytes: watch.scratch_used(),
+            checkpoint: name,
+            ..work.report(point, proof, self.notes.clone())
+        })
+    }
+
+    /// QEMU's transaction, in as consistent a state as can be had.
+    fn begin(
+        &self,
+        guard: &mut Guard,
+        files: &JobFiles,
+        checkpoint: Option<&(String, String)>,
+    ) -> Result<(Begun, Proof)> {
+        let work = self.work;
+        let backup = files.backup_xml(&self.disks);
+        let is_local = work.connection.uri().is_local();
+        let at = || {
+            let started = SystemClock.monotonic();
+            let time = work.vault.clock().now();
+            let checkpoint = checkpoint.map(|(_, xml)| xml.as_str());
+            work.connection.begin_backup(&work.domain, &backup, checkpoint)?;
+            let transaction = SystemClock.monotonic().saturating_sub(started);
+            let taken = Instantaneous::take(&work.machine, &work.request.places, is_local);
+            Ok(Begun { taken, transaction, time })
+        };
+        let wish = work.request.wish;
+        Instant::new(work.connection, &work.domain, work.state, guard, wish).run(at)
+    }
+
+    /// Opens what QEMU serves.
+    fn open(&self, files: &JobFiles) -> Result<(Vec<BackupDisk>, Vec<DiskIdentity>)> {
+        let is_local = self.work.connection.uri().is_local();
+        let (mut sources, mut identities) = (Vec::new(), Vec::new());
+        for disk in self.chosen() {
+            let Some(described) = self.work.machine.disk(&disk.target) else { continue };
+            let source: Arc<dyn DiskSource> = Arc::from(files.open(disk)?);
+            let mut identity = collect::identity(described, Some(source.size()), is_local);
+            let before = self.base.as_ref().and_then(|base| base.configuration.disk(&disk.target));
+            identity.runs_since_full = match (before, &disk.since) {
+                (Some(before), Some(_)) => before.runs_since_full.saturating_add(1),
+                _ => 0,
+            };
+            let mut backup = BackupDisk::new(&disk.target, described.source.to_string(), source);
+            backup.notes = self.disk_notes.get(&disk.target).cloned().unwrap_or_default();
+            sources.push(backup);
+            identities.push(identity);
+        }
+        Ok((sources, identities))
+    }
+
+    /// Runs when everything has been read: makes sure that it was of this machine all the time,
+    /// ends the job, and collects what belongs to the point.
+    fn conclude(
+        &self,
+        watch: &Watch<'_>,
+        files: &JobFiles,
+        checkpoint: Option<&(String, String)>,
+        taken: Instantaneous,
+        identities: Vec<DiskIdentity>,
+        _reports: &[strongroom_engine::DiskBackupReport],
+    ) -> Result<Ending> {
+        let work = self.work;
+        if let Some(error) = watch.verdict() {
+            return Err(error);
+        }
+        let connection = work.fresh_connection()?;
+        let connection = connection.as_ref().unwrap_or(work.connection);
+        check(connection, &work.domain, work.state)?;
+        let checkpoint = match checkpoint {
+            Some((name, _)) => {
+                Some((name.clone(), connection.checkpoint_xml(&work.domain, name)?))
+            }
+            None => None,
+        };
+        end_job_at(connection, &work.domain, &files.socket().display().to_string())?;
+        let name = checkpoint.as_ref().map(|(name, _)| name.clone());
+        let configuration = collect::configuration(
+            connection,
+            &work.domain,
+            &work.machine,
+            work.state,
+            work.descriptions.clone(),
+            taken,
+            checkpoint,
+            identities,
+        )?;
+        let archive = configuration.to_archive().map_err(|source| MachineError::Local {
+            action: "make the archive of",
+            path: work.domain.name.clone(),
+            source,
+        })?;
+        let tracked = self.chosen().filter(|disk| disk.tracks);
+        let ending = DiskEnding { checkpoint: name, notes: Vec::new() };
+        let disks = tracked.map(|disk| (disk.target.clone(), ending.clone())).collect();
+        Ok(Ending { disks, configuration: Some(archive), ..Ending::default() })
+    }
+
+    /// A failure of reading may only be the sign of something else.
+    fn explain(&self, error: MachineError, watch: &Watch<'_>) -> MachineError {
+        if let Some(verdict) = watch.verdict() {
+            return verdict;
+        }
+        let work = self.work;
+        let connection = work.fresh_connection().ok().flatten();
+        let connection = connection.as_ref().unwrap_or(work.connection);
+        match check(connection, &work.domain, work.state) {
+            Err(changed @ MachineError::Changed { .. }) => changed,
+            _ => error,
+        }
+    }
+
+    /// The point is published: what only its making needed goes.
+    fn finish(&self, guard: Guard, files: &JobFiles) {
+        let work = self.work;
+        let done = || -> Result<()> {
+            let connection = work.fresh_connection()?;
+            let connection = connection.as_ref().unwrap_or(work.connection);
+            if let Some(old) = self.base.as_ref().and_then(Base::checkpoint)
+                && self.disks.iter().any(|disk| disk.chosen && disk.tracks)
+            {
+                base::delete(connection, &work.domain, old)?;
+            }
+            files.remove();
+            guard.done()
+        };
+        if let Err(error) = done() {
+            tracing::warn!(%error, "cleaning up is left to the guard");
+        }
+    }
+
+    /// There is no point: the machine is left as it was.
+    fn abandon(
+        &self,
+        guard: Guard,
+        files: &JobFiles,
+        checkpoint: Option<&str>,
+        why: &MachineError,
+    ) {
+        let work = self.work;
+        let done = || -> Result<()> {
+            let connection = work.fresh_connection()?;
+            let connection = connection.as_ref().unwrap_or(work.connection);
+            let Some(domain) = connection.domain_by_uuid(work.domain.uuid)? else { return Ok(()) };
+            end_job_at(connection, &domain, &files.socket().display().to_string())?;
+            if connection.state(&domain)?.is_active() {
+                if let Some(name) = checkpoint
+                    && connection.checkpoints(&domain)?.iter().any(|known| known == name)
+                {
+                    // What its bitmap recorded goes back to the base's.
+                    base::delete(connection, &domain, name)?;
+                }
+                if matches!(why, MachineError::Scratch { .. }) {
+                    work.let_go_on(connection, &domain)?;
+                }
+            }
+            files.remove();
+            guard.done()
+        };
+        if let Err(error) = done() {
+            tracing::warn!(%error, "cleaning up is left to the guard");
+        }
+    }
+
+    /// Where scratch files go: on storage as fast as the disks'.
+    fn scratch_folder(&self) -> PathBuf {
+        let work = self.work;
+        if let Some(folder) = &work.request.scratch_dir {
+            return folder.clone();
+        }
+        let files = self.selection.chosen.iter().filter_map(|disk| match &disk.source {
+            Source::File { path } => Path::new(path).parent(),
+            _ => None,
+        });
+        files.map(Path::to_owned).next().unwrap_or_else(|| PathBuf::from("/var/tmp"))
+    }
+}
+
+/// The user and group as which a host's QEMU runs, if that is another than we are.
+fn qemu_user(work: &Work<'_>) -> Option<(u32, u32)> {
+    if work.connection.uri().scope != strongroom_hypervisor::Scope::System {
+        return None;
+    }
+    let xml = work.connection.capabilities_xml().ok()?;
+    let document = roxmltree::Document::parse(&xml).ok()?;
+    let model = document.descendants().find(|node| {
+        node.has_tag_name("secmodel")
+            && node.children().any(|child| child.has_tag_name("model") && child.text() == Some("dac"))
+    })?;
+    let label = model.children().find(|child| child.has_tag_name("baselabel"))?.text()?;
+    let mut numbers = label.split(':').map(|part| part.trim_start_matches('+').parse::<u32>().ok());
+    Some((numbers.next()??, numbers.next()??))
+}

@@ -1,0 +1,54 @@
+//! What can be asked for.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use strongroom_engine::Deltas;
+use strongroom_hypervisor::DiskChoice;
+
+use crate::{Wish, guard::GuardCommand};
+
+/// Where things are on this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// For locks and sockets: `/run/strongroom`, or below a user's `XDG_RUNTIME_DIR`.
+    pub run: PathBuf,
+    /// Where libvirt keeps the state of emulated TPMs.
+    pub swtpm: PathBuf,
+}
+
+/// A backup of a machine.
+#[derive(Clone, Debug)]
+pub struct MachineBackup {
+    /// Its name or UUID.
+    pub machine: String,
+    /// The item whose point it becomes; the machine's name if not given.
+    pub item: Option<String>,
+    /// Which disks.
+    pub disks: DiskChoice,
+    /// Which consistency.
+    pub wish: Wish,
+    /// Whether a machine is touched that another manager owns.
+    pub allow_managed: bool,
+    /// All of a disk is read and compared at least once in so many backups; 0: only where needed.
+    pub full_compare_every: u32,
+    /// Folder for what the guest overwrites meanwhile; if not given, beside the first disk's image.
+    pub scratch_dir: Option<PathBuf>,
+    /// The most bytes for that; if not given, what is free there but for a reserve.
+    pub scratch_limit: Option<u64>,
+    /// Labels for the point.
+    pub tags: BTreeMap<String, String>,
+    /// Name of this host, for the point.
+    pub host: String,
+    /// Record unreadable parts as zeros instead of failing.
+    pub skip_bad_blocks: bool,
+    /// Deltas.
+    pub deltas: Deltas,
+    /// Threads for hashing and compressing.
+    pub threads: usize,
+    /// Bytes a second to read from the machine's disks at most.
+    pub limit_rate: Option<u64>,
+    /// Where things are.
+    pub places: Places,
+    /// How a guard is started.
+    pub guard: GuardCommand,
+}
