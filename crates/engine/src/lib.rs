@@ -29,7 +29,7 @@ pub use report::{
     BackupReport, DiffReport, DiskBackupReport, DiskDiffReport, DiskRestoreReport, RestoreReport,
 };
 pub use request::{
-    BackupDisk, BackupRequest, Deltas, DiskEnding, Ending, Overwrite, PointSelector, RestoreDisk,
-    RestoreRequest,
+    BackupDisk, BackupRequest, CleanCheck, Deltas, DiskEnding, Ending, Overwrite, PointSelector,
+    RestoreDisk, RestoreRequest,
 };
 pub use restore::restore;

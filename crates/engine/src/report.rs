@@ -30,6 +30,10 @@ pub struct DiskBackupReport {
     pub skipped: Vec<SkippedRange>,
     /// The checkpoint that the point records.
     pub checkpoint: Option<String>,
+    /// Blocks that were said not to have changed and were compared with the parent point.
+    pub checked_blocks: u64,
+    /// Blocks that had changed although they were said not to have.
+    pub unexpected_blocks: u64,
     /// What people should know of this disk's backup.
     pub notes: Vec<String>,
     /// Seconds it took.

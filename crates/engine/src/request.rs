@@ -19,6 +19,30 @@ pub enum Deltas {
     Never,
 }
 
+/// How far it is believed that a disk is unchanged where it is said to be: by
+/// [`BackupDisk::changed`], or by a dirty bitmap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CleanCheck {
+    /// As it is said.
+    #[default]
+    Trust,
+    /// One in so many blocks that are said to be unchanged, at random, but at least 64 and at most
+    /// 4096, is compared with the parent point before anything else. If one differs, the disk is
+    /// read and compared as a whole. Blocks that are zeros, then and now, are hardly looked at.
+    Sample {
+        /// One in so many.
+        one_in: u64,
+    },
+    /// Not at all: the disk is read and compared as a whole. What is said to have changed only serves
+    /// to count what was left out.
+    All,
+}
+
+impl CleanCheck {
+    /// A sample of the usual size.
+    pub const SAMPLE: Self = Self::Sample { one_in: 1000 };
+}
+
 /// One disk to back up.
 pub struct BackupDisk {
     /// Its name within the item.
@@ -30,6 +54,8 @@ pub struct BackupDisk {
     /// What changed since the parent point, if the caller knows; everything else is taken from
     /// the parent. Without it, and without a dirty bitmap of the source, everything is read.
     pub changed: Option<RangeSet>,
+    /// Whether the rest is believed to be unchanged.
+    pub clean: CleanCheck,
     /// The checkpoint that this state is, for the recovery point: the next backup may ask what has
     /// changed since.
     pub checkpoint: Option<String>,
@@ -49,6 +75,7 @@ impl BackupDisk {
             location: location.into(),
             source,
             changed: None,
+            clean: CleanCheck::Trust,
             checkpoint: None,
             notes: Vec::new(),
         }

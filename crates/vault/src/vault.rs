@@ -233,6 +233,11 @@ impl Vault {
         &self.options.clock
     }
 
+    /// The vault's source of chance.
+    pub fn entropy(&self) -> &Arc<dyn Entropy> {
+        &self.options.entropy
+    }
+
     /// Computes the vault's digests.
     pub fn hasher(&self) -> &Hasher {
         &self.hasher

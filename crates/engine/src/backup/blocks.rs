@@ -9,7 +9,7 @@ use strongroom_format::{
 };
 use strongroom_vault::{Reader, Vault, Writer, is_damage};
 
-use super::{DiskWork, Filled};
+use super::{Filled, job::DiskWork};
 use crate::error::{EngineError, Result};
 
 /// A delta below this is taken without looking at what full compression would give.
@@ -56,7 +56,8 @@ impl<'a> Worker<'a> {
                 let old = leaf.parent.as_ref().map_or(Digest::HOLE, |node| node.get(slot));
                 let digest = self.vault.hasher().block(block);
                 if digest != old {
-                    work.count_changed();
+                    let first = leaf.index.saturating_mul(256);
+                    work.count_changed(first.saturating_add(u64::from(slot)));
                     if !digest.is_hole() {
                         self.changed(work, digest, old, block)?;
                     }

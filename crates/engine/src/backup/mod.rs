@@ -11,30 +11,29 @@
 //! Memory is bounded by the number of buffers and open packs, whatever the size of the disks.
 
 mod blocks;
+mod clean;
+mod job;
 mod plan;
+mod reader;
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use jiff::Timestamp;
-use strongroom_base::{
-    AlignedBuf, BLOCK_SIZE_U64, ByteRange, Cancel, LEAF_SPAN, PointId, RangeSet,
-};
-use strongroom_disk::{DiskError, DiskSource};
-use strongroom_format::{DiskRecord, Manifest, SkippedRange, SourceRecord, names_are_valid};
+use strongroom_base::{AlignedBuf, Cancel, PointId};
+use strongroom_format::{DiskRecord, Manifest, SourceRecord, names_are_valid};
 use strongroom_image::{Builder, Image, Node};
-use strongroom_vault::{Vault, VaultError, Writer};
+use strongroom_vault::{Vault, Writer};
 
 use self::{
     blocks::Worker,
+    job::{Job, plan_jobs},
     plan::{LeafWork, Planner, UNIT_BLOCKS, Unit},
+    reader::Reader,
 };
 use crate::{
     BackupDisk, BackupReport, BackupRequest, Deltas, DiskBackupReport, Ending, Progress,
@@ -46,53 +45,6 @@ use crate::{
 
 /// Readers of one disk: enough reads in flight to keep a disk busy that is not in the page cache.
 const READERS: usize = 8;
-
-/// One disk during its backup: what it is and what has been counted.
-struct DiskWork {
-    name: String,
-    progress: Progress,
-    allocated: Option<AtomicU64>,
-    changed_blocks: AtomicU64,
-    read: AtomicU64,
-    deduplicated_blocks: AtomicU64,
-    stored: AtomicU64,
-    delta_blocks: AtomicU64,
-    skipped: Mutex<Vec<SkippedRange>>,
-    done_after: Mutex<Duration>,
-}
-
-impl DiskWork {
-    fn count_allocated(&self, bytes: u64) {
-        if let Some(allocated) = &self.allocated {
-            allocated.fetch_add(bytes, Ordering::Relaxed);
-        }
-    }
-
-    fn count_changed(&self) {
-        self.changed_blocks.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn disk_error(&self, source: DiskError) -> EngineError {
-        EngineError::Disk { name: self.name.clone(), source }
-    }
-
-    fn image_error(&self, source: strongroom_image::Error<VaultError>) -> EngineError {
-        match source {
-            strongroom_image::Error::Store(error) => EngineError::Vault(error),
-            source => EngineError::Image { name: self.name.clone(), source },
-        }
-    }
-}
-
-/// A disk with what its backup starts from.
-struct Job<'a> {
-    work: DiskWork,
-    disk: &'a BackupDisk,
-    source: &'a dyn DiskSource,
-    parent: Option<Image>,
-    changed: Option<RangeSet>,
-    changes_from: &'static str,
-}
 
 /// A unit whose bytes are in memory: at the start of its buffer, which is longer. (Buffers keep
 /// their length, so that they are cleared once and not for every unit.)
@@ -172,7 +124,9 @@ impl<'a> Session<'a> {
         progress.set_stage("preparing");
         let writer = Writer::begin(vault, &request.item, &request.host)?;
         let parent = if inherit { find_parent(vault, request)? } else { None };
-        let jobs = plan_jobs(request, parent.as_ref(), progress)?;
+        let mut jobs = plan_jobs(request, parent.as_ref(), progress)?;
+        progress.set_stage("checking");
+        clean::check(vault, &mut jobs, request, cancel)?;
         progress.set_stage("reading");
         let images = run(vault, &writer, &jobs, request, cancel)?;
         let reports = jobs.iter().map(|job| job.report(started)).collect();
@@ -279,93 +233,6 @@ fn is_damage_of_vault(error: &EngineError) -> bool {
     }
 }
 
-/// Decides for every disk what it is compared with and what says which parts changed.
-fn plan_jobs<'a>(
-    request: &'a BackupRequest,
-    parent: Option<&Parent>,
-    progress: &Progress,
-) -> Result<Vec<Job<'a>>> {
-    let is_last = parent.is_none_or(|parent| parent.is_last);
-    let parent = parent.map(|parent| &parent.manifest);
-    let mut jobs = Vec::new();
-    for disk in &request.disks {
-        let source = &*disk.source;
-        let size = source.size();
-        let old = parent.and_then(|parent| parent.disks.iter().find(|old| old.name == disk.name));
-        let size_error = |source| EngineError::Size { name: disk.name.clone(), source };
-        Image::new(size, strongroom_base::Digest::HOLE).map_err(size_error)?;
-        let image = old.map(|old| Image::new(old.size_bytes, old.root)).transpose();
-        let image = image.map_err(size_error)?;
-        // Whoever says what changed means "since the last backup", and means its own: what
-        // another host has backed up meanwhile it cannot know of.
-        // The same goes for an older point, where the last one cannot be read.
-        let own = request.parent.is_some() || parent.is_some_and(|p| p.host == request.host);
-        let known = own && is_last;
-        if !known
-            && is_last
-            && parent.is_some()
-            && (disk.changed.is_some() || source.changed().is_some())
-        {
-            tracing::warn!(disk = %disk.name, "the newest point is of another host: everything is compared");
-        }
-        let (changed, changes_from) =
-            match (image.filter(|_| known), &disk.changed, source.changed()) {
-                (Some(_), Some(ranges), _) => (Some(ranges), "ranges"),
-                (Some(_), None, Some(bitmap)) => (Some(bitmap), "bitmap"),
-                (None, _, _) | (Some(_), None, None) => (None, "all"),
-            };
-        let changed = changed.zip(old).map(|(changed, old)| {
-            // What the parent has only as zeros, since it could not be read, is read again.
-            let skipped = old.skipped.iter();
-            let skipped =
-                skipped.filter_map(|range| ByteRange::new(range.offset, range.length).ok());
-            let all =
-                changed.iter().chain(skipped.map(|r| r.intersect(ByteRange::between(0, size))));
-            with_resize(&RangeSet::from_unsorted(all.collect()), old.size_bytes, size)
-        });
-        if let Some(end) = disk.changed.as_ref().map(RangeSet::end).filter(|end| *end > size) {
-            return Err(EngineError::Ranges { name: disk.name.clone(), size, end });
-        }
-        progress.add_total(
-            changed
-                .as_ref()
-                .map_or(size, |ranges| ranges.align_outwards(BLOCK_SIZE_U64).total_len()),
-        );
-        jobs.push(Job {
-            work: DiskWork {
-                name: disk.name.clone(),
-                progress: progress.clone(),
-                allocated: changed.is_none().then(AtomicU64::default),
-                changed_blocks: AtomicU64::new(0),
-                read: AtomicU64::new(0),
-                deduplicated_blocks: AtomicU64::new(0),
-                stored: AtomicU64::new(0),
-                delta_blocks: AtomicU64::new(0),
-                skipped: Mutex::default(),
-                done_after: Mutex::default(),
-            },
-            disk,
-            source,
-            parent: image,
-            changed,
-            changes_from,
-        });
-    }
-    Ok(jobs)
-}
-
-/// The changed ranges, and where the disk was resized also its old last block and what is new:
-/// of these the parent knows nothing.
-fn with_resize(changed: &RangeSet, old_size: u64, new_size: u64) -> RangeSet {
-    if old_size == new_size {
-        return changed.clone();
-    }
-    let smaller = old_size.min(new_size);
-    let from = smaller.saturating_sub(smaller.checked_rem(BLOCK_SIZE_U64).unwrap_or(0));
-    let resized = ByteRange::between(from, new_size);
-    RangeSet::from_unsorted(changed.iter().chain([resized]).collect())
-}
-
 fn record(((disk, image), report): ((&BackupDisk, &Image), &DiskBackupReport)) -> DiskRecord {
     DiskRecord {
         name: disk.name.clone(),
@@ -384,41 +251,8 @@ fn record(((disk, image), report): ((&BackupDisk, &Image), &DiskBackupReport)) -
             checkpoint: report.checkpoint.clone(),
         },
         skipped: report.skipped.clone(),
-        unexpected_blocks: 0,
+        unexpected_blocks: report.unexpected_blocks,
         notes: report.notes.clone(),
-    }
-}
-
-impl Job<'_> {
-    fn report(&self, started: Duration) -> DiskBackupReport {
-        let work = &self.work;
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let mut skipped = work.skipped.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        skipped.sort_by_key(|range| range.offset);
-        skipped.dedup_by(|next, last| {
-            let touches = last.offset.saturating_add(last.length) >= next.offset;
-            if touches {
-                let end = next.offset.saturating_add(next.length);
-                last.length = last.length.max(end.saturating_sub(last.offset));
-            }
-            touches
-        });
-        let done_after = *work.done_after.lock().unwrap_or_else(PoisonError::into_inner);
-        DiskBackupReport {
-            name: work.name.clone(),
-            size_bytes: self.source.size(),
-            allocated_bytes: work.allocated.as_ref().map(load),
-            changed_bytes: load(&work.changed_blocks).saturating_mul(BLOCK_SIZE_U64),
-            read_bytes: load(&work.read),
-            deduplicated_bytes: load(&work.deduplicated_blocks).saturating_mul(BLOCK_SIZE_U64),
-            stored_bytes: load(&work.stored),
-            delta_blocks: load(&work.delta_blocks),
-            changes_from: self.changes_from.to_owned(),
-            skipped,
-            checkpoint: self.disk.checkpoint.clone(),
-            notes: self.disk.notes.clone(),
-            seconds: done_after.saturating_sub(started).as_secs_f64(),
-        }
     }
 }
 
@@ -503,102 +337,6 @@ fn finish_unit(unit: Filled<'_>, give: &Sender<AlignedBuf>) {
         leaves.send(unit.leaf).ok();
     }
     give.send(buffer).ok();
-}
-
-/// Reads units of one disk into buffers.
-struct Reader<'a> {
-    job: &'a Job<'a>,
-    planner: Arc<Mutex<Planner<'a>>>,
-    buffers: Receiver<AlignedBuf>,
-    give: Sender<AlignedBuf>,
-    units: Sender<Filled<'a>>,
-    leaves: Sender<Arc<LeafWork>>,
-    skip_bad_blocks: bool,
-}
-
-impl Reader<'_> {
-    fn run(&self, failure: &Failure<'_>, rate: &Rate<'_>) -> Result<()> {
-        while failure.go_on() {
-            // The buffer first: units are then handed out in the order in which they are read.
-            let Ok(mut buffer) = self.buffers.recv() else { break };
-            let unit = self.planner.lock().unwrap_or_else(PoisonError::into_inner).next();
-            let unit = unit.and_then(|unit| match unit {
-                Some(unit) => self.fill(&unit, &mut buffer, rate).map(|()| Some(unit)),
-                None => Ok(None),
-            });
-            // The buffer goes back whatever happens: others may wait for it.
-            let Ok(Some(unit)) = unit else {
-                self.give.send(buffer).ok();
-                return unit.map(|_| ());
-            };
-            let leaves = self.leaves.clone();
-            let filled = Filled { job: self.job, leaves, unit, buffer };
-            if self.units.send(filled).is_err() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn fill(&self, unit: &Unit, buffer: &mut AlignedBuf, rate: &Rate<'_>) -> Result<()> {
-        let leaf_start = unit.leaf.index.saturating_mul(LEAF_SPAN);
-        let mut from = 0_usize;
-        for run in &unit.runs {
-            let len = run.blocks.saturating_mul(strongroom_base::BLOCK_SIZE);
-            let offset =
-                leaf_start.saturating_add(u64::from(run.slot).saturating_mul(BLOCK_SIZE_U64));
-            let end = from.saturating_add(len);
-            let part = buffer
-                .get_mut(from..end)
-                .ok_or(EngineError::Bug("a unit larger than its buffer"))?;
-            from = end;
-            let bytes = u64::try_from(len).unwrap_or(u64::MAX);
-            rate.pass(bytes);
-            self.read(offset, part)?;
-            let bytes = bytes.min(self.job.source.size().saturating_sub(offset));
-            self.job.work.read.fetch_add(bytes, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-
-    /// Reads; parts that cannot be read are an error, or zeros and a record of it.
-    fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let work = &self.job.work;
-        let mut at = 0_usize;
-        while let Some(rest) = buffer.get_mut(at..).filter(|rest| !rest.is_empty()) {
-            let start = offset.saturating_add(u64::try_from(at).unwrap_or(u64::MAX));
-            let end = start.saturating_add(u64::try_from(rest.len()).unwrap_or(u64::MAX));
-            match self.job.source.read_at(start, rest) {
-                Ok(()) => return Ok(()),
-                Err(DiskError::Read { range, source, disk }) => {
-                    let bad = range.intersect(ByteRange::between(start, end));
-                    if !self.skip_bad_blocks || bad.is_empty() {
-                        let name = work.name.clone();
-                        let source = DiskError::Read { range, source, disk };
-                        return Err(EngineError::SourceRead { name, range, source });
-                    }
-                    let index = |offset: u64| {
-                        usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX)
-                    };
-                    // What lies before the bad part is read again: not every source promises to
-                    // have filled it.
-                    if let Some(good) =
-                        rest.get_mut(..index(bad.offset())).filter(|g| !g.is_empty())
-                    {
-                        self.job.source.read_at(start, good).map_err(|e| work.disk_error(e))?;
-                    }
-                    if let Some(zeros) = rest.get_mut(index(bad.offset())..index(bad.end())) {
-                        zeros.fill(0);
-                    }
-                    let skipped = SkippedRange { offset: bad.offset(), length: bad.len() };
-                    work.skipped.lock().unwrap_or_else(PoisonError::into_inner).push(skipped);
-                    at = at.saturating_add(index(bad.end()));
-                }
-                Err(error) => return Err(work.disk_error(error)),
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Puts finished leaves, which come nearly in order, into the tree.

@@ -18,7 +18,7 @@ use strongroom_disk::{DiskSource, Extent, ExtentKind};
 use strongroom_image::{Cursor, Image, Leaf, Node};
 use strongroom_vault::Vault;
 
-use super::DiskWork;
+use super::job::DiskWork;
 use crate::error::{EngineError, Result};
 
 /// Blocks that are read together: 2 MiB.
@@ -66,7 +66,7 @@ pub(super) struct Planner<'a> {
     work: &'a DiskWork,
     source: &'a dyn DiskSource,
     parent: Option<Cursor<&'a Vault>>,
-    /// Blocks that may have changed; none: all.
+    /// What may have changed, in whole blocks; none: all.
     changed: Option<RangeSet>,
     /// Extents of the source that were fetched and not passed yet.
     extents: VecDeque<Extent>,
@@ -89,7 +89,7 @@ impl<'a> Planner<'a> {
             work,
             source,
             parent: parent.map(|image| Cursor::new(image, vault)),
-            changed: changed.map(|set| set.align_outwards(BLOCK_SIZE_U64)),
+            changed: changed.cloned(),
             extents: VecDeque::new(),
             fetched_to: 0,
             next_leaf: 0,
@@ -220,7 +220,7 @@ impl<'a> Planner<'a> {
                 node.set(slot, Digest::HOLE);
             } else if *fate == Fate::Zero && !node.get(slot).is_hole() {
                 node.set(slot, Digest::HOLE);
-                self.work.count_changed();
+                self.work.count_changed(index.saturating_mul(256).saturating_add(number));
             }
         }
         let units = units_of(&fates);
@@ -292,12 +292,12 @@ impl<'a> Planner<'a> {
     }
 }
 
-fn leaf_of(offset: u64) -> u64 {
+pub(super) fn leaf_of(offset: u64) -> u64 {
     offset.checked_div(LEAF_SPAN).unwrap_or(0)
 }
 
-/// Sets the fate of every block of the leaf at `span` that `range` touches.
-fn mark(fates: &mut [Fate; 256], span: ByteRange, range: ByteRange, fate: Fate) {
+/// Marks every block of the leaf at `span` that `range` touches.
+pub(super) fn mark<T: Copy>(blocks: &mut [T; 256], span: ByteRange, range: ByteRange, value: T) {
     let range = range.intersect(span);
     if range.is_empty() {
         return;
@@ -307,7 +307,7 @@ fn mark(fates: &mut [Fate; 256], span: ByteRange, range: ByteRange, fate: Fate) 
         usize::try_from(blocks.unwrap_or(0)).unwrap_or(usize::MAX)
     };
     let (first, last) = (slot(range.offset()), slot(range.end().saturating_sub(1)));
-    fates.iter_mut().take(last.saturating_add(1)).skip(first).for_each(|old| *old = fate);
+    blocks.iter_mut().take(last.saturating_add(1)).skip(first).for_each(|old| *old = value);
 }
 
 /// Groups the blocks to read into runs, and runs into units. There is at least one unit.

@@ -13,6 +13,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod clean;
 mod clocks;
 mod clouds;
 mod disks;

@@ -34,6 +34,8 @@ pub(crate) struct Disk {
     pub(crate) bad: Vec<ByteRange>,
     pub(crate) reads: AtomicU64,
     pub(crate) questions: AtomicU64,
+    /// What it says has changed.
+    pub(crate) bitmap: Option<RangeSet>,
     /// Called before every read.
     pub(crate) on_read: Option<Box<dyn Fn() + Send + Sync>>,
 }
@@ -44,6 +46,7 @@ impl Disk {
             size,
             blocks: BTreeMap::new(),
             bad: vec![],
+            bitmap: None,
             reads: AtomicU64::new(0),
             questions: AtomicU64::new(0),
             on_read: None,
@@ -154,7 +157,7 @@ impl DiskSource for Disk {
     }
 
     fn changed(&self) -> Option<&RangeSet> {
-        None
+        self.bitmap.as_ref()
     }
 
     fn format(&self) -> &'static str {

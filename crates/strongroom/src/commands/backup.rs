@@ -11,7 +11,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use strongroom_base::PointId;
 use strongroom_disk::{ChangedRanges, DiskSpec, OpenOptions, open_source};
-use strongroom_engine::{BackupDisk, BackupReport, BackupRequest, Deltas};
+use strongroom_engine::{BackupDisk, BackupReport, BackupRequest, CleanCheck, Deltas};
 
 use crate::{
     args::{OpenArgs, WorkArgs},
@@ -60,6 +60,13 @@ pub(crate) struct BackupArgs {
     #[arg(long, value_name = "FILE")]
     changed_ranges: Option<PathBuf>,
 
+    /// Whether to believe that a disk is unchanged where --changed-ranges or a dirty bitmap says so
+    ///
+    /// What is found to have changed nevertheless is in the recovery point, is counted, and is noted
+    /// on the point.
+    #[arg(long, value_enum, value_name = "HOW", default_value = "sample")]
+    check_clean: CheckCleanChoice,
+
     /// The point that the changed ranges refer to [default: the item's newest]
     #[arg(long, value_name = "ID", value_parser = values::point_id)]
     parent: Option<PointId>,
@@ -86,6 +93,28 @@ pub(crate) struct BackupArgs {
 
     #[command(flatten)]
     work: WorkArgs,
+}
+
+/// `--check-clean`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum CheckCleanChoice {
+    /// Compare a few random blocks (one in 1000, 64 to 4096 of them) first; if one has changed, read
+    /// and compare the whole disk
+    Sample,
+    /// Believe nothing: read and compare the whole disk
+    All,
+    /// Believe it
+    None,
+}
+
+impl From<CheckCleanChoice> for CleanCheck {
+    fn from(choice: CheckCleanChoice) -> Self {
+        match choice {
+            CheckCleanChoice::Sample => Self::SAMPLE,
+            CheckCleanChoice::All => Self::All,
+            CheckCleanChoice::None => Self::Trust,
+        }
+    }
 }
 
 /// `--deltas`.
@@ -134,7 +163,8 @@ impl BackupArgs {
                 return Err(Failure::usage(format!("--disk names disk {name} twice")));
             }
             let source = Arc::from(open_source(&disk, &options)?);
-            disks.push(BackupDisk::new(name, location(&disk), source));
+            let clean = self.check_clean.into();
+            disks.push(BackupDisk { clean, ..BackupDisk::new(name, location(&disk), source) });
         }
         if let Some(file) = &self.changed_ranges {
             read_ranges(file, &mut disks)?;

@@ -26,7 +26,9 @@ fn first_backup_then_increments_then_both_restored() {
     assert_eq!(second["parent"], first["recovery_point"]);
     assert_eq!(second["disks"][0]["changed_bytes"], 2 * 65536);
     assert_eq!(second["disks"][0]["changes_from"], "ranges");
-    assert!(second["disks"][0]["read_bytes"].as_u64().unwrap() <= 2 * 65536);
+    let checked = second["disks"][0]["checked_blocks"].as_u64().unwrap();
+    assert!((1..=64).contains(&checked) && second["disks"][0]["unexpected_blocks"] == 0);
+    assert!(second["disks"][0]["read_bytes"].as_u64().unwrap() <= (2 + checked) * 65536);
     assert!(second["stored_bytes"].as_u64().unwrap() < 200_000);
 
     // Nothing has changed, and nobody says so: everything is read, nothing stored.
@@ -219,6 +221,29 @@ fn qcow2_in_and_out() {
     assert!(!lab.path("out/system.qcow2.partial").exists());
     lab.ok("restore disks --item web --recovery-point latest --to system=x.qcow2");
     qemu_img("compare -F qcow2 d.img x.qcow2");
+    lab.ok("restore disks --item web --recovery-point latest --to out");
+    lab.assert_same("d.img", "out/system.raw");
+}
+
+#[test]
+fn what_a_ranges_file_leaves_out_is_found_noted_and_backed_up() {
+    let lab = Lab::new();
+    lab.disk("d.img", 64, 40, 1);
+    lab.ok("backup --item web --disk system=d.img");
+    fs::write(lab.path("none"), "system 0 512\n").unwrap();
+    let with = "backup --item web --disk system=d.img --changed-ranges none --check-clean";
+    // One block is found for sure by reading everything.
+    lab.change("d.img", 5 << 20, 100, 2);
+    let one = lab.json(&format!("{with} all"));
+    assert_eq!(one["disks"][0]["unexpected_blocks"], 1);
+    assert_eq!(one["disks"][0]["changes_from"], "all");
+    // Many are found by a sample.
+    lab.change("d.img", 0, 30 << 20, 3);
+    assert_eq!(lab.json(&format!("{with} none"))["disks"][0]["checked_blocks"], 0);
+    let many = lab.json(&format!("{with} sample"));
+    assert!(many["disks"][0]["unexpected_blocks"].as_u64().unwrap() > 400, "{many}");
+    let show = lab.ok("recoverypoint show --item web --recovery-point latest");
+    assert!(show.stdout.contains("disk system: a sample showed that the changed ranges left out"));
     lab.ok("restore disks --item web --recovery-point latest --to out");
     lab.assert_same("d.img", "out/system.raw");
 }
