@@ -1,7 +1,10 @@
 //! The test bed itself: without it being right, no other test of machines says anything. Backups here
 //! are made by virsh and others' tools, not by the program.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     check::{Taken, assert_same_disk, check},
@@ -133,8 +136,10 @@ fn machines_outlive_the_daemon() {
 #[test]
 fn xfs_and_a_restored_machine() {
     let host = Host::new();
-    let guest = Guest::named("web").disk(Disk::qcow2(320).xfs()).disk(Disk::raw(48)).create(&host);
+    let guest = Guest::named("web").disk(Disk::qcow2(320).xfs()).disk(Disk::raw(48));
+    let guest = guest.disk(Disk::raw(16)).disk(Disk::qcow2(16)).create(&host);
     guest.boot();
+    assert_eq!(guest.sh("grep -c ' /data/[a-d] ' /proc/mounts"), "4");
     assert_eq!(guest.sh("grep -c ' /data/a xfs ' /proc/mounts"), "1");
     guest.wait_records(3);
     guest.virsh("domfsfreeze", &[]);
@@ -150,14 +155,18 @@ fn xfs_and_a_restored_machine() {
     let (a, b) = restored.last_records();
     assert!(a >= 3 && (a == b || a == b + 1), "{a} {b}");
     restored
-        .sh("for d in a b; do sha256sum </data/$d/payload | grep -f /data/$d/payload.sha256; done");
+        .sh("for d in a b c d; do sha256sum </data/$d/payload | grep -qf /data/$d/payload.sha256 || exit 1; done");
 }
 
 #[test]
 fn uefi_and_a_tpm() {
     let host = Host::new();
-    let guest = Guest::named("web").disk(Disk::qcow2(48)).uefi().tpm().create(&host);
+    let guest = Guest::named("web").disk(Disk::qcow2(48)).uefi().tpm().vga().create(&host);
     guest.boot();
+    let picture = host.lab.path("picture");
+    guest.virsh("screenshot", &[picture.to_str().unwrap()]);
+    let picture = fs::read(picture).unwrap();
+    assert!(picture.starts_with(b"\x89PNG") || picture.starts_with(b"P6"));
     assert_eq!(guest.sh("cat /sys/class/tpm/tpm0/tpm_version_major"), "2");
     assert_ne!(guest.sh("ls /sys/firmware/efi/efivars | wc -l"), "0");
     guest.shutdown();

@@ -232,6 +232,7 @@ fn build_guest() {
 /// Waits so many seconds at most until something is so.
 pub(crate) fn within(seconds: u64, mut is_so: impl FnMut() -> bool) -> bool {
     let end = SystemClock.monotonic() + Duration::from_secs(seconds);
+    let mut pause = Duration::from_millis(10);
     loop {
         if is_so() {
             return true;
@@ -239,7 +240,9 @@ pub(crate) fn within(seconds: u64, mut is_so: impl FnMut() -> bool) -> bool {
         if SystemClock.monotonic() > end {
             return false;
         }
-        SystemClock.sleep(Duration::from_millis(50));
+        // Asking often takes from the machine that is waited for.
+        SystemClock.sleep(pause);
+        pause = (pause * 3 / 2).min(Duration::from_millis(200));
     }
 }
 
