@@ -6,6 +6,7 @@ use crate::{
     args::GlobalArgs,
     commands::{
         backup::BackupArgs,
+        guard::GuardArgs,
         recoverypoint::RecoverypointCommand,
         reference::{CompletionsArgs, ErrorsArgs, ManArgs},
         restore::RestoreCommand,
@@ -94,6 +95,8 @@ pub(crate) enum Command {
     Completions(CompletionsArgs),
     Man(ManArgs),
     Errors(ErrorsArgs),
+    #[command(hide = true)]
+    VmGuard(GuardArgs),
 }
 
 impl Command {
@@ -107,6 +110,7 @@ impl Command {
             Self::Completions(args) => args.run(),
             Self::Man(args) => args.run(context),
             Self::Errors(args) => args.run(context),
+            Self::VmGuard(args) => args.run(context),
         }
     }
 }

@@ -27,6 +27,7 @@ mod commands;
 mod config;
 mod context;
 mod error;
+mod hosts;
 mod human;
 mod open;
 mod out;

@@ -109,7 +109,7 @@ impl From<Manifest> for PointView {
     }
 }
 
-fn consistency(consistency: Consistency) -> &'static str {
+pub(crate) fn consistency(consistency: Consistency) -> &'static str {
     match consistency {
         Consistency::Application => "application",
         Consistency::FileSystem => "file-system",

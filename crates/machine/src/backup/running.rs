@@ -8,7 +8,9 @@ use std::{
 
 use strongroom_base::{Clock as _, SystemClock};
 use strongroom_disk::DiskSource;
-use strongroom_engine::{BackupDisk, DiskEnding, Ending, backup_with};
+use strongroom_engine::{
+    BackupDisk, CleanCheck, DiskBackupReport, DiskEnding, Ending, backup_with,
+};
 use strongroom_hypervisor::{Disk, HypervisorError, Selection, Source};
 
 use super::{
@@ -202,7 +204,7 @@ impl Run<'_> {
             let mut request = work.engine_request(sources, self.selection, base, &proof);
             request.time = Some(begun.time);
             let (taken, proof) = (begun.taken, proof.clone());
-            let finish = |reports: &[strongroom_engine::DiskBackupReport]| {
+            let finish = |reports: &[DiskBackupReport]| {
                 self.conclude(&watch, files, checkpoint, taken, identities, reports)
             };
             let (vault, progress) = (work.vault, work.progress);
@@ -256,11 +258,14 @@ impl Run<'_> {
             let source: Arc<dyn DiskSource> = Arc::from(files.open(disk)?);
             let mut identity = collect::identity(described, Some(source.size()), is_local);
             let before = self.base.as_ref().and_then(|base| base.configuration.disk(&disk.target));
-            identity.runs_since_full = match (before, &disk.since) {
-                (Some(before), Some(_)) => before.runs_since_full.saturating_add(1),
-                _ => 0,
-            };
+            let runs = before.map_or(0, |before| before.runs_since_full.saturating_add(1));
+            let every = self.work.request.full_compare_every;
             let mut backup = BackupDisk::new(&disk.target, described.source.to_string(), source);
+            (identity.runs_since_full, backup.clean) = match &disk.since {
+                Some(_) if every > 0 && runs >= every => (0, CleanCheck::All),
+                Some(_) => (runs, CleanCheck::SAMPLE),
+                None => (0, CleanCheck::Trust),
+            };
             backup.notes = self.disk_notes.get(&disk.target).cloned().unwrap_or_default();
             sources.push(backup);
             identities.push(identity);
@@ -276,12 +281,18 @@ impl Run<'_> {
         files: &JobFiles,
         checkpoint: Option<&(String, String)>,
         taken: Instantaneous,
-        identities: Vec<DiskIdentity>,
-        _reports: &[strongroom_engine::DiskBackupReport],
+        mut identities: Vec<DiskIdentity>,
+        reports: &[DiskBackupReport],
     ) -> Result<Ending> {
         let work = self.work;
         if let Some(error) = watch.verdict() {
             return Err(error);
+        }
+        for (identity, report) in identities.iter_mut().zip(reports) {
+            if report.unexpected_blocks > 0 {
+                // All of it was read.
+                identity.runs_since_full = 0;
+            }
         }
         let connection = work.fresh_connection()?;
         let connection = connection.as_ref().unwrap_or(work.connection);

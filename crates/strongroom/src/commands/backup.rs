@@ -13,6 +13,7 @@ use strongroom_base::PointId;
 use strongroom_disk::{ChangedRanges, DiskSpec, OpenOptions, open_source};
 use strongroom_engine::{BackupDisk, BackupReport, BackupRequest, CleanCheck, Deltas};
 
+use super::backup_vm::{Common, VmArgs};
 use crate::{
     args::{OpenArgs, WorkArgs},
     context::{self, Context},
@@ -23,7 +24,12 @@ use crate::{
     values::{self, NamedDisk},
 };
 
-/// Back up the disks of an item: a new recovery point
+/// Back up a machine, or the disks of an item: a new recovery point
+///
+/// With --vm, a machine of libvirt is backed up while it runs (or off): all its disks at one
+/// instant, in as consistent a state as can be proved, with all that is needed to rebuild it. QEMU
+/// tells what has changed since the last recovery point. With --disk, disks that do not change
+/// meanwhile are backed up: of stopped machines, or snapshots.
 ///
 /// The first backup of an item reads everything. Later ones store only what the vault does not
 /// have: what changed is found from --changed-ranges, from the dirty bitmap of an NBD source, or
@@ -35,22 +41,24 @@ use crate::{
 /// the file's name does not tell is written before the path: raw:PATH, qcow2:PATH.
 ///
 /// An interrupted backup leaves nothing behind but blocks that the next one finds and reuses.
-/// Source disks must not change meanwhile: take a snapshot, or stop what uses them.
+/// Disks given with --disk must not change meanwhile: take a snapshot, or stop what uses them.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  strongroom backup --vm web01
+  strongroom backup --vm db01 --consistency application --require --exclude-disks vdc
   strongroom backup --item web01 --disk system=/var/lib/libvirt/images/web01.qcow2
   strongroom backup --item db --disk system=/dev/vg0/db-snap --disk data=/dev/vg0/data-snap \\
       --tag reason=before-upgrade
   strongroom backup --item web01 --disk system=web01.img --changed-ranges today.txt
   strongroom backup --item db --disk 'data=nbd+unix:///sda?socket=/run/db.sock'")]
 pub(crate) struct BackupArgs {
-    /// The item: the machine, or the name of this set of disks
-    #[arg(long, value_name = "NAME", value_parser = values::name)]
-    item: String,
+    /// The item: the name of this set of disks; of a machine, its own name if not given
+    #[arg(long, value_name = "NAME", value_parser = values::name, required_unless_present = "vm")]
+    item: Option<String>,
 
     /// A disk: the name it has within the item, and where it is; may be repeated
-    #[arg(long = "disk", value_name = "NAME=DISK", required = true)]
+    #[arg(long = "disk", value_name = "NAME=DISK", required_unless_present = "vm")]
     disks: Vec<NamedDisk>,
 
     /// File that says what changed since the parent point: lines of `DISK OFFSET LENGTH` in bytes
@@ -87,6 +95,9 @@ pub(crate) struct BackupArgs {
     /// Whether to store changed blocks as differences to their previous version
     #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
     deltas: DeltasChoice,
+
+    #[command(flatten)]
+    vm: VmArgs,
 
     #[command(flatten)]
     open: OpenArgs,
@@ -140,6 +151,9 @@ impl From<DeltasChoice> for Deltas {
 
 impl BackupArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        if self.vm.vm.is_some() {
+            return self.run_vm(context);
+        }
         let vault = open_vault(context, &self.open, None)?;
         let request = self.request(context)?;
         let report = context.watched(|progress| -> Result<_, Failure> {
@@ -152,6 +166,19 @@ impl BackupArgs {
             return Err(FaceError::Skipped(human::bytes(skipped)).into());
         }
         Ok(())
+    }
+
+    /// Backs up a machine.
+    fn run_vm(self, context: &Context) -> Result<(), Failure> {
+        let common = Common {
+            item: self.item,
+            tags: tags(self.tags)?,
+            skip_bad_blocks: self.skip_bad_blocks,
+            deltas: self.deltas.into(),
+            threads: context.threads(&self.work),
+            limit_rate: context.limit_rate(&self.work),
+        };
+        self.vm.run(context, &self.open, common)
     }
 
     /// Opens the disks and reads the ranges file.
@@ -169,23 +196,27 @@ impl BackupArgs {
         if let Some(file) = &self.changed_ranges {
             read_ranges(file, &mut disks)?;
         }
-        let mut tags = BTreeMap::new();
-        for (key, value) in self.tags {
-            if tags.contains_key(&key) {
-                return Err(Failure::usage(format!("--tag names {key} twice")));
-            }
-            tags.insert(key, value);
-        }
         Ok(BackupRequest {
-            tags,
+            tags: tags(self.tags)?,
             parent: self.parent,
             skip_bad_blocks: self.skip_bad_blocks,
             deltas: self.deltas.into(),
             threads: context.threads(&self.work),
             limit_rate: context.limit_rate(&self.work),
-            ..BackupRequest::new(self.item, context::host(), disks)
+            ..BackupRequest::new(self.item.unwrap_or_default(), context::host(), disks)
         })
     }
+}
+
+fn tags(given: Vec<(String, String)>) -> Result<BTreeMap<String, String>, Failure> {
+    let mut tags = BTreeMap::new();
+    for (key, value) in given {
+        if tags.contains_key(&key) {
+            return Err(Failure::usage(format!("--tag names {key} twice")));
+        }
+        tags.insert(key, value);
+    }
+    Ok(tags)
 }
 
 /// Reads the ranges file (`-` is standard input). What it says of disks that are not backed up is

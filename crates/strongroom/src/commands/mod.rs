@@ -2,6 +2,8 @@
 //! entry in docs/cli.md.
 
 pub(crate) mod backup;
+mod backup_vm;
+pub(crate) mod guard;
 pub(crate) mod recoverypoint;
 pub(crate) mod reference;
 pub(crate) mod restore;

@@ -9,6 +9,7 @@
     reason = "a test that fails says so by panicking"
 )]
 
+mod backup;
 mod bed;
 #[allow(dead_code, reason = "the bed offers more than is used now")]
 mod check;

@@ -1,0 +1,169 @@
+//! `backup --vm`: a machine.
+
+use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf, time::Duration};
+
+use clap::{Args, ValueEnum};
+use strongroom_engine::Deltas;
+use strongroom_format::Consistency;
+use strongroom_hypervisor::DiskChoice;
+use strongroom_machine::{MachineBackup, MachineBackupReport, Wish};
+
+use crate::{
+    args::OpenArgs,
+    context::{self, Context},
+    error::{FaceError, Failure},
+    hosts::{self, ConnectArgs},
+    human,
+    open::open_vault,
+    out::Show,
+    values,
+};
+
+/// Options that only `backup --vm` has.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Machine")]
+pub(crate) struct VmArgs {
+    /// The machine: its name or UUID
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["disks", "changed_ranges", "parent", "allow_backing"])]
+    pub(crate) vm: Option<String>,
+
+    #[command(flatten)]
+    connect: ConnectArgs,
+
+    /// Back up only these disks: targets (vda), serial numbers or paths
+    #[arg(long, value_name = "DISK,...", value_delimiter = ',', requires = "vm", group = "choice")]
+    include_disks: Vec<String>,
+
+    /// Back up all disks but these
+    #[arg(long, value_name = "DISK,...", value_delimiter = ',', requires = "vm", group = "choice")]
+    exclude_disks: Vec<String>,
+
+    /// Back up only the disk that the machine starts from
+    #[arg(long, requires = "vm", group = "choice")]
+    os_disk_only: bool,
+
+    /// The best consistency to try for; what was proved is on the recovery point
+    #[arg(long, value_enum, value_name = "KIND", default_value = "application", requires = "vm")]
+    consistency: ConsistencyChoice,
+
+    /// Fail if less than that is had, instead of going on with less
+    #[arg(long, requires = "vm")]
+    require: bool,
+
+    /// How long freezing the guest's file systems may take, with all its hooks
+    #[arg(long, value_name = "TIME", value_parser = values::duration, default_value = "30s", requires = "vm")]
+    freeze_timeout: Duration,
+
+    /// Read and compare all of each disk at least once in so many backups (0: only where needed)
+    #[arg(long, value_name = "N", default_value_t = 30, requires = "vm")]
+    full_compare_every: u32,
+
+    /// Folder for what the guest overwrites during the backup, on storage as fast as its disks
+    /// [default: beside the first disk's image]
+    #[arg(long, value_name = "DIR", requires = "vm")]
+    scratch_dir: Option<PathBuf>,
+
+    /// The most space for that; the backup is ended before the guest is harmed [default: what is
+    /// free, but for a reserve]
+    #[arg(long, value_name = "SIZE", value_parser = values::size, requires = "vm")]
+    scratch_limit: Option<u64>,
+
+    /// Back up the machine although another manager (OpenStack, oVirt, ...) owns it
+    #[arg(long, requires = "vm")]
+    allow_managed: bool,
+}
+
+/// `--consistency`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ConsistencyChoice {
+    /// Applications are prepared: by the guest's pre and post scripts, on Windows by VSS
+    Application,
+    /// File systems are frozen by the guest agent
+    Filesystem,
+    /// As after a power cut
+    Crash,
+}
+
+/// What `backup` takes for machines and for disks alike.
+pub(crate) struct Common {
+    pub(crate) item: Option<String>,
+    pub(crate) tags: BTreeMap<String, String>,
+    pub(crate) skip_bad_blocks: bool,
+    pub(crate) deltas: Deltas,
+    pub(crate) threads: usize,
+    pub(crate) limit_rate: Option<u64>,
+}
+
+impl VmArgs {
+    pub(crate) fn run(
+        self,
+        context: &Context,
+        open: &OpenArgs,
+        common: Common,
+    ) -> Result<(), Failure> {
+        let connection = self.connect.open()?;
+        let vault = open_vault(context, open, None)?;
+        let places = hosts::places(connection.uri().scope);
+        let request = MachineBackup {
+            disks: self.choice(),
+            wish: Wish {
+                consistency: match self.consistency {
+                    ConsistencyChoice::Application => Consistency::Application,
+                    ConsistencyChoice::Filesystem => Consistency::FileSystem,
+                    ConsistencyChoice::Crash => Consistency::Crash,
+                },
+                required: self.require,
+                freeze_timeout: self.freeze_timeout,
+                ..Wish::default()
+            },
+            machine: self.vm.unwrap_or_default(),
+            item: common.item,
+            allow_managed: self.allow_managed,
+            full_compare_every: self.full_compare_every,
+            scratch_dir: self.scratch_dir,
+            scratch_limit: self.scratch_limit,
+            tags: common.tags,
+            host: context::host(),
+            skip_bad_blocks: common.skip_bad_blocks,
+            deltas: common.deltas,
+            threads: common.threads,
+            limit_rate: common.limit_rate,
+            places,
+            guard: hosts::guard()?,
+        };
+        let report = context.watched(|progress| {
+            strongroom_machine::backup(&vault, &connection, &request, progress, &context.cancel)
+        })?;
+        context.out.result(&report)?;
+        let skipped = report.point.disks.iter().flat_map(|disk| &disk.skipped);
+        let skipped = skipped.map(|range| range.length).fold(0, u64::saturating_add);
+        if skipped > 0 {
+            return Err(FaceError::Skipped(human::bytes(skipped)).into());
+        }
+        Ok(())
+    }
+
+    fn choice(&self) -> DiskChoice {
+        if self.os_disk_only {
+            DiskChoice::OsOnly
+        } else if !self.include_disks.is_empty() {
+            DiskChoice::Include(self.include_disks.clone())
+        } else if !self.exclude_disks.is_empty() {
+            DiskChoice::Exclude(self.exclude_disks.clone())
+        } else {
+            DiskChoice::All
+        }
+    }
+}
+
+impl Show for MachineBackupReport {
+    fn show(&self) -> String {
+        let mut text = self.point.show();
+        let kind = crate::views::consistency(self.consistency);
+        writeln!(text, "{kind}: {}", self.evidence.join("; ")).ok();
+        for note in &self.notes {
+            writeln!(text, "Note: {note}").ok();
+        }
+        text
+    }
+}

@@ -1,0 +1,88 @@
+//! Which libvirt, and where its and our files are on this host.
+
+use std::{env, path::PathBuf};
+
+use clap::Args;
+use strongroom_hypervisor::{ConnectUri, Connection, Scope, Settings};
+use strongroom_machine::{Places, guard::GuardCommand};
+
+use crate::error::{FaceError, Failure};
+
+/// Which libvirt.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Machine")]
+pub(crate) struct ConnectArgs {
+    /// libvirt that has the machine: qemu:///system, qemu:///session,
+    /// qemu+unix:///system?socket=PATH, qemu+ssh://[USER@]HOST/system [env: STRONGROOM_CONNECT,
+    /// LIBVIRT_DEFAULT_URI] [default: qemu:///system for root and members of the group libvirt,
+    /// else qemu:///session]
+    #[arg(long, value_name = "URI")]
+    pub(crate) connect: Option<ConnectUri>,
+}
+
+impl ConnectArgs {
+    /// Connects.
+    pub(crate) fn open(&self) -> Result<Connection, Failure> {
+        Ok(Connection::open(&self.uri()?, &settings())?)
+    }
+
+    fn uri(&self) -> Result<ConnectUri, Failure> {
+        if let Some(uri) = &self.connect {
+            return Ok(uri.clone());
+        }
+        let variables = ["STRONGROOM_CONNECT", "LIBVIRT_DEFAULT_URI"];
+        let given = variables.iter().find_map(|name| env::var(name).ok().filter(|v| !v.is_empty()));
+        if let Some(uri) = given {
+            return Ok(uri.parse()?);
+        }
+        let system = Connection::is_reachable(&ConnectUri::SYSTEM);
+        let scope = if is_root() || system { Scope::System } else { Scope::Session };
+        Ok(ConnectUri { scope, ..ConnectUri::SYSTEM })
+    }
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn folder(variable: &str) -> Option<PathBuf> {
+    env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+fn home(below: &str) -> Option<PathBuf> {
+    folder("HOME").map(|home| home.join(below))
+}
+
+/// What a connection needs to know of our surroundings.
+fn settings() -> Settings {
+    Settings {
+        runtime_dir: folder("XDG_RUNTIME_DIR"),
+        cache_dir: folder("XDG_CACHE_HOME").or_else(|| home(".cache")),
+        is_root: is_root(),
+    }
+}
+
+/// Where things are on this host, for machines of `scope`.
+pub(crate) fn places(scope: Scope) -> Places {
+    let config = folder("XDG_CONFIG_HOME").or_else(|| home(".config")).unwrap_or_default();
+    match scope {
+        Scope::System => Places {
+            run: PathBuf::from("/run/strongroom"),
+            swtpm: PathBuf::from("/var/lib/libvirt/swtpm"),
+        },
+        Scope::Session => Places {
+            run: folder("XDG_RUNTIME_DIR").unwrap_or_else(env::temp_dir).join("strongroom"),
+            swtpm: config.join("libvirt/qemu/swtpm"),
+        },
+    }
+}
+
+/// How a guard is started: by our own program.
+pub(crate) fn guard() -> Result<GuardCommand, Failure> {
+    let program = env::current_exe().map_err(|source| FaceError::Local {
+        path: "/proc/self/exe".into(),
+        action: "find",
+        source,
+    })?;
+    Ok(GuardCommand { program, arguments: vec!["vm-guard".to_owned()] })
+}

@@ -1,0 +1,81 @@
+//! Machines that run, backed up again and again, and what comes back.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::{
+    check::{Taken, assert_same_disk, check},
+    guest::{Disk, Guest},
+    harness::Host,
+};
+
+/// Restores the disks of a recovery point of `item` and returns their raw images.
+fn restore(host: &Host, item: &str, point: &str) -> Vec<PathBuf> {
+    let folder = host.lab.path(&format!("restored-{point}"));
+    let to = folder.display().to_string();
+    host.json(&["restore", "disks", "--item", item, "--recovery-point", point, "--to", &to]);
+    let mut images: Vec<_> =
+        std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    images.sort();
+    images
+}
+
+fn paths(images: &[PathBuf]) -> Vec<&Path> {
+    images.iter().map(PathBuf::as_path).collect()
+}
+
+fn point(report: &Value) -> &str {
+    report["recovery_point"].as_str().unwrap()
+}
+
+/// Nothing of a backup is left: no job, no freeze, no files, and of checkpoints only this one.
+fn assert_unharmed(host: &Host, guest: &Guest<'_>, checkpoint: Option<&str>) {
+    assert_ne!(host.try_virsh(&["backup-dumpxml", &guest.name]).code, 0, "a job is left");
+    assert_eq!(guest.freeze_status(), "thawed");
+    let checkpoints = guest.virsh("checkpoint-list", &["--name"]);
+    assert_eq!(checkpoints, checkpoint.unwrap_or_default());
+    let run = host.lab.path("r/strongroom");
+    for entry in std::fs::read_dir(run).unwrap() {
+        let name = entry.unwrap().file_name().to_string_lossy().into_owned();
+        assert!(!name.starts_with("job-"), "{name} is left");
+    }
+    let scratch = std::fs::read_dir(host.lab.path("")).unwrap();
+    for entry in scratch {
+        let name = entry.unwrap().file_name().to_string_lossy().into_owned();
+        assert!(!name.contains("scratch"), "{name} is left");
+    }
+}
+
+#[test]
+fn again_and_again_while_it_writes() {
+    let host = Host::new();
+    let guest = Guest::named("web").disk(Disk::qcow2(64)).disk(Disk::qcow2(48)).create(&host);
+    guest.boot();
+    guest.wait_records(5);
+    let mut last = 0;
+    for round in 0..4 {
+        let report = host.json(&["backup", "--vm", "web"]);
+        assert_eq!(report["consistency"], "file_system", "{report:#}");
+        let from = if round == 0 { "all" } else { "bitmap" };
+        for disk in report["disks"].as_array().unwrap() {
+            assert_eq!(disk["changes_from"], from, "{report:#}");
+            assert_eq!(disk["unexpected_blocks"], 0, "{report:#}");
+        }
+        assert_unharmed(&host, &guest, report["checkpoint"].as_str());
+        let images = restore(&host, "web", point(&report));
+        let cut = check(&paths(&images), Taken::Frozen).unwrap();
+        assert!(cut.records.0 > last, "{cut:?}");
+        last = cut.records.0;
+        guest.wait_records(3);
+    }
+    // With the machine off, the last point of it must be what its images are.
+    let report = host.json(&["backup", "--vm", "web"]);
+    println!("{report:#}");
+    guest.suspend();
+    let report = host.json(&["backup", "--vm", "web"]);
+    assert_eq!(report["consistency"], "crash", "{report:#}");
+    let images = restore(&host, "web", point(&report));
+    assert_same_disk(&images[0], guest.disk_path("vda"));
+    assert_same_disk(&images[1], guest.disk_path("vdb"));
+}
