@@ -398,8 +398,8 @@ impl<'h> Guest<'h> {
         found.next().expect("a disk of this machine").1
     }
 
-    /// The last records on disks A and B, as the guest sees them; 0 is none. Works when frozen, too,
-    /// but the agent runs nothing then.
+    /// The last records on disks A and B, as the guest sees them; 0 is none. Not while it is frozen: its
+    /// agent runs nothing then.
     pub(crate) fn last_records(&self) -> (u64, u64) {
         let said = self.sh("workload last /data/a 2>/dev/null; workload last /data/b 2>/dev/null");
         let mut numbers = said.lines().map(|line| line.parse().expect("a number"));
