@@ -352,9 +352,20 @@ impl<'h> Guest<'h> {
 
     /// Has the guest shut itself down, and waits until it is off.
     pub(crate) fn shutdown(&self) {
-        self.virsh("shutdown", &["--mode", "agent"]);
+        // An error if the guest is faster than libvirt.
+        self.host.try_virsh(&["shutdown", &self.name, "--mode", "agent"]);
         let off = within(60, || self.state() == "shut off");
         assert!(off, "{} does not shut down; console:\n{}", self.name, self.console());
+    }
+
+    /// Has the guest restart itself, and waits until its agent answers again.
+    pub(crate) fn reboot(&self) {
+        let starts = || self.console().matches("agent started").count();
+        let before = starts();
+        self.host.try_virsh(&["reboot", &self.name, "--mode", "agent"]);
+        let up = within(self.patience, || starts() > before);
+        assert!(up, "{} does not restart; console:\n{}", self.name, self.console());
+        self.wait_agent();
     }
 
     /// Switches it off.
@@ -387,8 +398,8 @@ impl<'h> Guest<'h> {
         found.next().expect("a disk of this machine").1
     }
 
-    /// The last records on disks A and B, as the guest sees them; 0 is none. Works when frozen, too,
-    /// but the agent runs nothing then.
+    /// The last records on disks A and B, as the guest sees them; 0 is none. Not while it is frozen: its
+    /// agent runs nothing then.
     pub(crate) fn last_records(&self) -> (u64, u64) {
         let said = self.sh("workload last /data/a 2>/dev/null; workload last /data/b 2>/dev/null");
         let mut numbers = said.lines().map(|line| line.parse().expect("a number"));

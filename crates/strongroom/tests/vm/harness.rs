@@ -5,14 +5,19 @@ use std::{
     os::unix::{fs::symlink, net::UnixStream, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
-    sync::{Mutex, Once},
+    sync::{
+        Arc, Mutex, Once,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
     time::Duration,
 };
 
+use rustix::process::{self, WaitId, WaitIdOptions, WaitOptions};
 use serde_json::Value;
 use strongroom_base::{Clock as _, SystemClock};
 
-pub(crate) use crate::lab::{Lab, Run, need};
+pub(crate) use crate::lab::{Lab, Run};
 
 /// A host with a session daemon of libvirt, whose every file is in the test's folder. Nothing is left
 /// when it is dropped, nor when the test is killed.
@@ -25,6 +30,13 @@ pub(crate) struct Host {
     pub(crate) lab: Lab,
     libvirtd: Mutex<Option<Child>>,
     reaper: Option<(Child, ChildStdin)>,
+    undertaker: Option<Undertaker>,
+}
+
+/// Takes note of the end of the processes that libvirt has started, until it is dropped.
+struct Undertaker {
+    work: Option<JoinHandle<()>>,
+    ended: Arc<AtomicBool>,
 }
 
 impl Host {
@@ -37,14 +49,17 @@ impl Host {
             ("qemu-img", "qemu-utils"),
             ("unshare", "util-linux"),
         ] {
-            need(program, package);
+            let found = path().split(':').any(|dir| Path::new(dir).join(program).exists());
+            assert!(found, "{program} is missing: scripts/install-tools, or apt install {package}");
         }
         build_guest();
         let mut lab = Lab::new();
         let environment = environment(&lab);
         for (name, value) in &environment {
             lab.set(name, value);
-            fs::create_dir_all(value).expect("a folder");
+            if value.starts_with('/') {
+                fs::create_dir_all(value).expect("a folder");
+            }
         }
         let config = lab.path("c/libvirt");
         fs::create_dir_all(&config).expect("a folder");
@@ -64,7 +79,13 @@ impl Host {
             .spawn()
             .expect("scripts/lab/reap starts");
         let pipe = reaper.stdin.take().expect("a pipe");
-        let host = Self { lab, libvirtd: Mutex::new(None), reaper: Some((reaper, pipe)) };
+        let undertaker = Undertaker::new();
+        let host = Self {
+            lab,
+            libvirtd: Mutex::new(None),
+            reaper: Some((reaper, pipe)),
+            undertaker: Some(undertaker),
+        };
         host.start_libvirtd();
         host
     }
@@ -179,6 +200,54 @@ impl Host {
     }
 }
 
+impl Undertaker {
+    /// QEMU has no parent, so the first process of the system has to note its end. In a container that
+    /// one may take seconds, and for so long libvirt believes that it runs. So it falls to us.
+    fn new() -> Self {
+        process::set_child_subreaper(Some(process::getpid())).expect("Linux");
+        let ended = Arc::new(AtomicBool::new(false));
+        let end = Arc::clone(&ended);
+        let work = std::thread::spawn(move || {
+            while !end.load(Ordering::Relaxed) {
+                let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+                if matches!(process::waitid(WaitId::All, look), Ok(Some(_))) {
+                    for id in ended_orphans() {
+                        process::waitpid(Some(id), WaitOptions::NOHANG).ok();
+                    }
+                }
+                SystemClock.sleep(Duration::from_millis(40));
+            }
+        });
+        Self { work: Some(work), ended }
+    }
+}
+
+/// The processes that ended and that were left to us, by the names that libvirt's have: whoever has
+/// started one of the others waits for it.
+fn ended_orphans() -> Vec<process::Pid> {
+    let parent = process::getpid().as_raw_nonzero().to_string();
+    let of = |file: fs::DirEntry| {
+        // ID (NAME) STATE PARENT ...
+        let stat = fs::read_to_string(file.path().join("stat")).ok()?;
+        let (id, rest) = stat.split_once(" (")?;
+        let (name, rest) = rest.rsplit_once(") ")?;
+        let mut rest = rest.split(' ');
+        let ours = rest.next() == Some("Z") && rest.next() == Some(&parent);
+        let libvirts = name.starts_with("qemu-system") || name.starts_with("swtpm");
+        if ours && libvirts { process::Pid::from_raw(id.parse().ok()?) } else { None }
+    };
+    fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(of).collect()
+}
+
+impl Drop for Undertaker {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        if let Some(work) = self.work.take() {
+            work.join().ok();
+        }
+    }
+}
+
 impl Drop for Host {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -201,6 +270,7 @@ impl Drop for Host {
             drop(pipe);
             reaper.wait().ok();
         }
+        drop(self.undertaker.take());
         if let Ok(Some(daemon)) = self.libvirtd.get_mut().map(Option::as_mut) {
             daemon.wait().ok();
         }
@@ -216,7 +286,11 @@ fn environment(lab: &Lab) -> Vec<(&'static str, String)> {
         ("XDG_CACHE_HOME", ".cache"),
         ("XDG_DATA_HOME", "d"),
     ];
-    folders.map(|(name, folder)| (name, lab.path(folder).display().to_string())).to_vec()
+    let mut environment =
+        folders.map(|(name, folder)| (name, lab.path(folder).display().to_string())).to_vec();
+    // Who finds no daemon must not start one.
+    environment.push(("LIBVIRT_AUTOSTART", "0".to_owned()));
+    environment
 }
 
 /// Makes the guest, or finds that it is there.
