@@ -290,6 +290,7 @@ fn environment(lab: &Lab) -> Vec<(&'static str, String)> {
         folders.map(|(name, folder)| (name, lab.path(folder).display().to_string())).to_vec();
     // Who finds no daemon must not start one.
     environment.push(("LIBVIRT_AUTOSTART", "0".to_owned()));
+    environment.push(("STRONGROOM_CONNECT", "qemu:///session".to_owned()));
     environment
 }
 
