@@ -160,6 +160,7 @@ catalog! {
     HOST_LACKS = "host.lacks", Conflict, "The host lacks something that the machine needs.", "Choose another host, or what replaces it: the message names it.";
 
     VM_NOT_FOUND = "vm.not_found", NotFound, "The host has no machine of this name.", "`strongroom vm list` shows the machines.";
+    VM_DISK_NOT_FOUND = "vm.disk_not_found", NotFound, "The machine has no disk of this name.", "Name disks by target (vda), serial number or source; the message lists what there is.";
     VM_EXISTS = "vm.exists", Conflict, "The host already has a machine of this name or identity.", "Choose another --name, restore with --new-identity, or use --replace.";
     VM_STATE = "vm.state", Conflict, "The machine is not in a state in which this can be done.", "See the message; `strongroom vm list` shows the state.";
     VM_BUSY = "vm.busy", Conflict, "Another operation on the machine is in the way: a backup, snapshot, migration or block job.", "Wait until it has finished (`virsh domjobinfo`), then run the command again; it is never ended on its behalf.";

@@ -85,6 +85,32 @@ pub enum HypervisorError {
         /// Why.
         reason: String,
     },
+    /// A machine has no disk of this name.
+    #[error("machine {machine:?} has no disk {disk:?}; it has {has}")]
+    NoDisk {
+        /// The machine.
+        machine: String,
+        /// What was asked for.
+        disk: String,
+        /// What there is.
+        has: String,
+    },
+    /// A disk was chosen that cannot be backed up.
+    #[error("disk {disk:?} of machine {machine:?} cannot be backed up: it is {reason}")]
+    DiskNotProtected {
+        /// The machine.
+        machine: String,
+        /// The disk.
+        disk: String,
+        /// Why.
+        reason: String,
+    },
+    /// Nothing is left to be backed up.
+    #[error("machine {machine:?} has no disk that is to be backed up")]
+    NoDisks {
+        /// The machine.
+        machine: String,
+    },
     /// The guest's agent did not do what it was asked.
     #[error("the guest agent refused {command}: {reason}")]
     Agent {
@@ -188,7 +214,10 @@ impl Coded for HypervisorError {
             Self::Refused { .. } => &codes::HOST_DENIED,
             Self::Protocol { .. } => &codes::HOST_PROTOCOL,
             Self::NoDomain { .. } => &codes::VM_NOT_FOUND,
-            Self::Xml { .. } => &codes::VM_UNSUPPORTED,
+            Self::NoDisk { .. } => &codes::VM_DISK_NOT_FOUND,
+            Self::Xml { .. } | Self::DiskNotProtected { .. } | Self::NoDisks { .. } => {
+                &codes::VM_UNSUPPORTED
+            }
             Self::Agent { .. } => &codes::VM_AGENT,
             Self::Libvirt { number, .. } => match *number {
                 number::NO_DOMAIN => &codes::VM_NOT_FOUND,

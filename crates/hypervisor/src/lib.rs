@@ -15,12 +15,22 @@ pub mod agent;
 mod backup;
 mod connection;
 mod error;
+mod machine;
 mod rpc;
+mod select;
 mod storage;
 mod uri;
+mod xml;
 
 pub use backup::{BlockJob, BlockSizes, Job, JobKind};
 pub use connection::{Connection, CpuComparison, Domain, Form, NotAUuid, Settings, State, Uuid};
 pub use error::HypervisorError;
+pub use machine::{
+    AgentChannel, BackupKind, Cpu, Device, DirectBoot, Disk, DiskNote, Driver, Encryption,
+    Filesystem, Firmware, GuestFamily, HostDevice, Interface, InterfaceKind, Layer, Loader,
+    Machine, Manager, Mirror, NetworkHost, NetworkSource, Nvram, SecretRef, SkipReason, Source,
+    Tpm, TpmBackend,
+};
+pub use select::{DiskChoice, LeftOut, Selection};
 pub use storage::{Named, Secret, SecretUse};
 pub use uri::{ConnectUri, Route, Scope};
