@@ -152,6 +152,7 @@ catalog! {
     DISK_TOO_SMALL = "disk.too_small", Conflict, "The restore target is smaller than the disk.", "Choose a target of at least the disk's size.";
     DISK_NOT_EMPTY = "disk.not_empty", Conflict, "The restore target already holds data.", "Choose another target, or use --in-place to overwrite only what differs.";
     DISK_NBD = "disk.nbd", Unavailable, "The NBD server refused, failed or broke the protocol.", "Check the URL, the export's name and the server's log.";
+    DISK_BITMAP = "disk.bitmap", Unavailable, "The disk has no dirty bitmap of this name, or the bitmap cannot be relied upon.", "Back the disk up without it: everything is read and compared.";
     DISK_TOOL = "disk.tool", Unavailable, "A program that this disk format needs is missing or failed.", "Install qemu-utils (qemu-nbd, qemu-img).";
 
     HOST_UNAVAILABLE = "host.unavailable", Unavailable, "libvirt does not answer.", "Check that libvirtd (or virtqemud) runs on the host and that --connect names it.";

@@ -8,7 +8,7 @@ use std::{
 use strongroom_base::ByteRange;
 
 use crate::{
-    DiskError, DiskSource, DiskSpec, DiskTarget, Existing, ExtentKind, ImageFormat,
+    DiskError, DiskSource, DiskSpec, DiskTarget, Existing, ExtentKind, ImageFormat, NbdUrl,
     image::{ImageSource, open_qcow2},
     nbd::{NbdDisk, NbdOptions},
     raw::{Access, RawFile, RawSource, RawTarget},
@@ -22,13 +22,22 @@ pub struct OpenOptions {
     pub allow_backing: Vec<PathBuf>,
     /// Open a file even if a running machine may write to it.
     pub even_if_in_use: bool,
+    /// A dirty bitmap that a qcow2 image holds: what it marks is what changed
+    /// ([`DiskSource::changed`]). No machine may have the image open: one that runs keeps its
+    /// bitmaps to itself. For an export it is as if the URL named it.
+    pub bitmap: Option<String>,
     /// How long a server may send nothing while it owes an answer.
     pub timeout: Duration,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { allow_backing: Vec::new(), even_if_in_use: false, timeout: Duration::from_secs(30) }
+        Self {
+            allow_backing: Vec::new(),
+            even_if_in_use: false,
+            bitmap: None,
+            timeout: Duration::from_secs(30),
+        }
     }
 }
 
@@ -62,6 +71,10 @@ pub fn open_source(
                 Some(format) => *format,
                 None => guess_format(path, &name)?,
             };
+            if let Some(bitmap) = options.bitmap.clone().filter(|_| format != ImageFormat::Qcow2) {
+                let reason = "only qcow2 images hold bitmaps".to_owned();
+                return Err(DiskError::Bitmap { disk: name, bitmap, reason });
+            }
             match format {
                 ImageFormat::Raw => {
                     Ok(Box::new(RawSource::open(path, &name, options.even_if_in_use)?))
@@ -70,7 +83,9 @@ pub fn open_source(
             }
         }
         DiskSpec::Nbd(url) => {
-            let disk = NbdDisk::open(url, nbd_options(name, options, false))?;
+            let dirty_bitmap = url.dirty_bitmap.clone().or_else(|| options.bitmap.clone());
+            let url = NbdUrl { dirty_bitmap, ..url.clone() };
+            let disk = NbdDisk::open(&url, nbd_options(name, options, false))?;
             Ok(Box::new(disk))
         }
     }

@@ -180,6 +180,16 @@ pub enum DiskError {
         /// What happened.
         reason: String,
     },
+    /// There is no dirty bitmap of this name, or it cannot be relied upon.
+    #[error("{disk} has no usable dirty bitmap {bitmap:?}: {reason}")]
+    Bitmap {
+        /// Path or URL.
+        disk: String,
+        /// The bitmap.
+        bitmap: String,
+        /// Why.
+        reason: String,
+    },
     /// A helper program is missing or failed.
     #[error("{tool} cannot serve {disk}: {reason}")]
     Tool {
@@ -216,6 +226,7 @@ impl Coded for DiskError {
             Self::TooSmall { .. } => &codes::DISK_TOO_SMALL,
             Self::NotEmpty { .. } => &codes::DISK_NOT_EMPTY,
             Self::Nbd { .. } => &codes::DISK_NBD,
+            Self::Bitmap { .. } => &codes::DISK_BITMAP,
             Self::Tool { .. } => &codes::DISK_TOOL,
             Self::Ranges { .. } => &codes::RANGES_INVALID,
         }

@@ -427,3 +427,60 @@ fn qcow2_targets() {
     let vhd = folder.path().join("x.vhd");
     assert!(matches!(target(&vhd, size, Existing::Refuse), Err(DiskError::Spec { .. })));
 }
+
+#[test]
+fn a_bitmap_in_an_image_says_what_changed_while_no_machine_ran() {
+    let folder = folder();
+    let image = folder.path().join("disk.qcow2");
+    let path = text(&image);
+    let qemu_io = |commands: &[&str]| {
+        let commands = commands.iter().flat_map(|command| ["-c", command]).collect::<Vec<_>>();
+        run("qemu-utils", "qemu-io", &[commands.as_slice(), &[path]].concat());
+    };
+    let options =
+        |name: &str| OpenOptions { bitmap: Some(name.to_owned()), ..OpenOptions::default() };
+    let open_with = |name: &str| open_source(&path.parse().expect("parses"), &options(name));
+    qemu_img(&["create", "-q", "-f", "qcow2", path, "64M"]);
+    qemu_io(&["write -P 1 0 20M"]);
+    qemu_img(&["bitmap", "--add", "-g", "64k", path, "b0"]);
+    assert!(open_with("b0").expect("opens").changed().expect("a bitmap").is_empty());
+    // Whoever writes through QEMU keeps the bitmap up to date: data, zeros and discards.
+    qemu_io(&["write -P 2 5M 64k", "write -z 10M 128k", "discard 15M 1M", "write -P 3 63M 1M"]);
+    let source = open_with("b0").expect("opens");
+    let expected =
+        [(5 << 20, 64 << 10), (10 << 20, 128 << 10), (15 << 20, 1 << 20), (63 << 20, 1 << 20)];
+    let expected = expected.map(|(offset, len)| ByteRange::new(offset, len).expect("fits"));
+    assert_eq!(source.changed().expect("a bitmap").iter().collect::<Vec<_>>(), expected);
+    assert_eq!(source.format(), "qcow2");
+    let mut bytes = vec![1; 64 * MIB];
+    bytes[20 * MIB..].fill(0);
+    bytes[5 * MIB..5 * MIB + (64 << 10)].fill(2);
+    bytes[10 * MIB..10 * MIB + (128 << 10)].fill(0);
+    bytes[15 * MIB..16 * MIB].fill(0);
+    bytes[63 * MIB..].fill(3);
+    assert_same(&read_all(source.as_ref()), &bytes);
+    drop(source);
+    assert!(open(path).expect("opens").changed().is_none());
+
+    // One that is not there, or was not saved when its writer died, is named.
+    let refused = |name: &str, reason: &str| {
+        let error = open_with(name).err().expect("an error");
+        assert!(
+            matches!(&error, DiskError::Bitmap { bitmap, reason: said, .. }
+                if bitmap == name && said.to_lowercase().contains(reason)),
+            "{error}"
+        );
+    };
+    refused("b1", "b1");
+    let socket = common::socket(&folder);
+    let arguments = ["-t", "-f", "qcow2", "-k", text(&socket), path];
+    let mut server = common::Server::start("qemu-utils", "qemu-nbd", &arguments);
+    let served = format!("nbd+unix:///?socket={}", text(&socket));
+    common::wait_until("it serves", || open(&served).is_ok());
+    server.kill();
+    refused("b0", "inconsistent");
+    let raw = folder.path().join("x.raw");
+    raw_disk(&raw, MIB, &[]);
+    let error = open_source(&text(&raw).parse().expect("parses"), &options("b0")).err();
+    assert!(matches!(error, Some(DiskError::Bitmap { .. })));
+}

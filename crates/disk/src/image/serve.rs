@@ -49,6 +49,8 @@ pub(super) struct Service<'a> {
     pub(super) format: ImageFormat,
     pub(super) allowed: &'a [PathBuf],
     pub(super) even_if_in_use: bool,
+    /// The dirty bitmap to serve as well.
+    pub(super) bitmap: Option<&'a str>,
     pub(super) write: bool,
     pub(super) blank: bool,
     pub(super) timeout: Duration,
@@ -97,7 +99,10 @@ impl Served {
             patience: Duration::from_secs(5),
         };
         let opened = match child.wait_for(&socket) {
-            Ok(()) => NbdDisk::open(&NbdUrl::unix(&socket, ""), options),
+            Ok(()) => {
+                let dirty_bitmap = service.bitmap.map(str::to_owned);
+                NbdDisk::open(&NbdUrl { dirty_bitmap, ..NbdUrl::unix(&socket, "") }, options)
+            }
             Err(reason) => Err(tool(reason)),
         };
         let disk = opened.map_err(|error| {
@@ -105,6 +110,10 @@ impl Served {
             match child.last_words(&said) {
                 Some(said) if said.contains("\" lock") => {
                     DiskError::Busy { disk: name.to_owned(), reason: said }
+                }
+                Some(reason) if reason.to_ascii_lowercase().contains("bitmap") => {
+                    let bitmap = service.bitmap.unwrap_or_default().to_owned();
+                    DiskError::Bitmap { disk: name.to_owned(), bitmap, reason }
                 }
                 Some(said) => tool(said),
                 None => error,
@@ -157,6 +166,9 @@ fn spawn(
         .stderr(File::create(said)?);
     if !service.write {
         command.arg("--read-only");
+    }
+    if let Some(bitmap) = service.bitmap {
+        command.arg(format!("--bitmap={bitmap}"));
     }
     let child = command.arg(format!("json:{node}")).spawn()?;
     let limit = Rlimit { current: Some(MAX_MEMORY), maximum: Some(MAX_MEMORY) };
@@ -243,6 +255,7 @@ impl ImageSource {
             format,
             allowed: &options.allow_backing,
             even_if_in_use: options.even_if_in_use,
+            bitmap: options.bitmap.as_deref(),
             write: false,
             blank: false,
             timeout: options.timeout,

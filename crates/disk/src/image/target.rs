@@ -49,6 +49,7 @@ pub(crate) fn open_qcow2(
         format: ImageFormat::Qcow2,
         allowed: &options.open.allow_backing,
         even_if_in_use: false,
+        bitmap: None,
         write: true,
         blank: is_new,
         timeout: options.open.timeout,

@@ -13,7 +13,7 @@ use strongroom_base::{ByteRange, Clock as _, RangeSet, SECTOR_SIZE, SystemClock}
 use super::{
     NbdUrl,
     connection::{Connection, Payload, Request},
-    handshake::{Export, Handshake, is_shared, transport},
+    handshake::{Contexts, Export, Handshake, is_shared, transport},
     proto::{Command, Reason, STATE_DIRTY, STATE_ZERO, Stretch, transmission},
     stream::{Stream, tls_config},
 };
@@ -66,6 +66,8 @@ pub(crate) struct NbdDisk {
     url: NbdUrl,
     options: NbdOptions,
     tls: Option<Arc<ClientConfig>>,
+    /// Whether it was asked where holes are.
+    allocation: bool,
     export: Export,
     changed: Option<RangeSet>,
     pool: Mutex<Pool>,
@@ -94,29 +96,47 @@ type Piece<'a> = (u64, Payload<'a>);
 impl NbdDisk {
     /// Connects, and fetches the dirty bitmap if the URL names one.
     pub(crate) fn open(url: &NbdUrl, options: NbdOptions) -> Result<Self, DiskError> {
+        let mut disk = Self::connect(url, options, true)?;
+        disk.changed = disk.find_changed()?;
+        Ok(disk)
+    }
+
+    /// Connects, with or without asking for the allocation.
+    fn connect(url: &NbdUrl, options: NbdOptions, allocation: bool) -> Result<Self, DiskError> {
         let nbd = |reason| DiskError::Nbd { disk: options.name.clone(), reason };
         let tls = url.tls.as_ref().map(tls_config).transpose().map_err(nbd)?;
-        let (connection, export) = connect(url, tls.as_ref(), &options)
+        let (connection, export) = connect(url, tls.as_ref(), &options, allocation)
             .map_err(|error| error.into_disk_error(&options.name))?;
         if options.write && export.can(transmission::READ_ONLY) {
             return Err(nbd("it is read-only".to_owned()));
         }
         let most = if is_shared(&export) { MAX_CONNECTIONS } else { 1 };
         let pool = Pool { idle: vec![connection], open: 1, most, broken: None };
-        let mut disk = Self {
+        Ok(Self {
             url: url.clone(),
             options,
             tls,
+            allocation,
             export,
             changed: None,
             pool: Mutex::new(pool),
             returned: Condvar::new(),
             edge: Mutex::new(()),
-        };
-        if let Some(context) = disk.export.bitmap {
-            disk.changed = Some(disk.fetch_changed(context)?);
+        })
+    }
+
+    /// What the dirty bitmap marks, if there is one. It is fetched over a connection that asks for
+    /// nothing else, if there may be several: with its bitmap a server tells the allocation too, and
+    /// for that of the whole of a large disk QEMU reads gigabytes of tables.
+    fn find_changed(&self) -> Result<Option<RangeSet>, DiskError> {
+        let Some(context) = self.export.bitmap else { return Ok(None) };
+        if is_shared(&self.export)
+            && let Ok(alone) = Self::connect(&self.url, self.options.clone(), false)
+            && let Some(context) = alone.export.bitmap
+        {
+            return alone.fetch_changed(context).map(Some);
         }
-        Ok(disk)
+        self.fetch_changed(context).map(Some)
     }
 
     /// Bytes of the export, which need not be whole sectors.
@@ -145,7 +165,7 @@ impl NbdDisk {
             if pool.open < pool.most {
                 pool.open = pool.open.saturating_add(1);
                 drop(pool);
-                let opened = connect(&self.url, self.tls.as_ref(), &self.options);
+                let opened = connect(&self.url, self.tls.as_ref(), &self.options, self.allocation);
                 pool = lock(&self.pool);
                 match opened {
                     Ok((connection, export)) if export == self.export => return Ok(connection),
@@ -550,6 +570,7 @@ fn connect(
     url: &NbdUrl,
     config: Option<&Arc<ClientConfig>>,
     options: &NbdOptions,
+    allocation: bool,
 ) -> Result<(Connection<Stream>, Export), ConnectError> {
     let start = SystemClock.monotonic();
     let stream = loop {
@@ -572,6 +593,7 @@ fn connect(
         })?;
         handshake = Handshake::resume(encrypted);
     }
-    let (stream, export) = handshake.finish(&url.export, url.dirty_bitmap.as_deref())?;
+    let contexts = Contexts { allocation, bitmap: url.dirty_bitmap.as_deref() };
+    let (stream, export) = handshake.finish(&url.export, contexts)?;
     Ok((Connection::new(stream, &export), export))
 }

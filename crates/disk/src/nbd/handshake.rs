@@ -41,6 +41,15 @@ pub(super) struct Export {
     pub(super) bitmap: Option<u32>,
 }
 
+/// What is asked for of an export besides its bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Contexts<'a> {
+    /// Where its holes and zeros are.
+    pub(super) allocation: bool,
+    /// What this dirty bitmap marks.
+    pub(super) bitmap: Option<&'a str>,
+}
+
 impl Export {
     /// Whether it has this ability.
     pub(super) const fn can(&self, ability: u16) -> bool {
@@ -141,7 +150,7 @@ impl<S: Read + Write> Handshake<S> {
     pub(super) fn finish(
         mut self,
         name: &str,
-        bitmap: Option<&str>,
+        wanted: Contexts<'_>,
     ) -> Result<(BufReader<S>, Export), Reason> {
         let mut export = Export { unit: 1, max_len: DEFAULT_MAX_LEN, ..Export::default() };
         let (answers, last) = self.ask(option::STRUCTURED_REPLY, &[])?;
@@ -150,9 +159,9 @@ impl<S: Read + Write> Handshake<S> {
         }
         export.structured = last == answer::ACK;
         if export.structured {
-            self.choose_contexts(name, bitmap, &mut export)?;
+            self.choose_contexts(name, wanted, &mut export)?;
         }
-        if let (Some(bitmap), None) = (bitmap, export.bitmap) {
+        if let (Some(bitmap), None) = (wanted.bitmap, export.bitmap) {
             return Err(format!("it has no dirty bitmap {bitmap:?} for this export"));
         }
         self.go(name, &mut export)?;
@@ -162,18 +171,16 @@ impl<S: Read + Write> Handshake<S> {
     fn choose_contexts(
         &mut self,
         name: &str,
-        bitmap: Option<&str>,
+        wanted: Contexts<'_>,
         export: &mut Export,
     ) -> Result<(), Reason> {
-        let bitmap = bitmap.map(|bitmap| format!("qemu:dirty-bitmap:{bitmap}"));
+        let bitmap = wanted.bitmap.map(|bitmap| format!("qemu:dirty-bitmap:{bitmap}"));
+        let allocation = wanted.allocation.then(|| ALLOCATION.to_owned());
+        let contexts: Vec<_> = allocation.iter().chain(&bitmap).collect();
         let mut data = Vec::new();
         proto::push_string(&mut data, name);
-        let count = if bitmap.is_some() { 2_u32 } else { 1 };
-        data.extend_from_slice(&count.to_be_bytes());
-        proto::push_string(&mut data, ALLOCATION);
-        if let Some(bitmap) = &bitmap {
-            proto::push_string(&mut data, bitmap);
-        }
+        data.extend_from_slice(&u32::try_from(contexts.len()).unwrap_or(0).to_be_bytes());
+        contexts.into_iter().for_each(|context| proto::push_string(&mut data, context));
         let (answers, last) = self.ask(option::SET_META_CONTEXT, &data)?;
         if last != answer::ACK {
             return Ok(());

@@ -29,7 +29,8 @@ pub(crate) fn fuzz(bytes: &[u8]) {
 
     let script = Script(bytes);
     if let Ok(handshake) = handshake::Handshake::start(script) {
-        drop(handshake.finish("export", Some("bitmap")));
+        let contexts = handshake::Contexts { allocation: true, bitmap: Some("bitmap") };
+        drop(handshake.finish("export", contexts));
     }
     let (mut first, mut second) = ([0; 512], [0; 4096]);
     for structured in [false, true] {

@@ -158,6 +158,16 @@ fn a_sample_of_a_disk_of_256_tib_follows_its_data() {
     assert_eq!((report.unexpected_blocks, report.changes_from.as_str()), (0, "bitmap"));
     assert!((50..=100).contains(&report.checked_blocks), "{report:?}");
     assert!(copy.questions.load(Ordering::SeqCst) < 10_000);
+    // Where it is believed, the source is asked about nothing else: a server may have to read
+    // tables to tell what is allocated.
+    let (_, _, copy) = said(&vault, &disk, &[7, 9, 1 << 31], CleanCheck::Trust);
+    let asked = copy.asked.lock().expect("no panic").clone();
+    let told =
+        [ByteRange::between(7 * BLOCK, 10 * BLOCK), ByteRange::new(1 << 47, BLOCK).expect("fits")];
+    assert!(
+        asked.iter().all(|range| told.iter().any(|told| told.intersect(*range) == *range)),
+        "{asked:?}"
+    );
 }
 
 #[test]

@@ -34,6 +34,8 @@ pub(crate) struct Disk {
     pub(crate) bad: Vec<ByteRange>,
     pub(crate) reads: AtomicU64,
     pub(crate) questions: AtomicU64,
+    /// Whose extents were asked for.
+    pub(crate) asked: Mutex<Vec<ByteRange>>,
     /// What it says has changed.
     pub(crate) bitmap: Option<RangeSet>,
     /// Called before every read.
@@ -49,6 +51,7 @@ impl Disk {
             bitmap: None,
             reads: AtomicU64::new(0),
             questions: AtomicU64::new(0),
+            asked: Mutex::default(),
             on_read: None,
         }
     }
@@ -135,6 +138,7 @@ impl DiskSource for Disk {
 
     fn extents(&self, range: ByteRange) -> Result<Vec<Extent>, DiskError> {
         self.questions.fetch_add(1, Ordering::Relaxed);
+        self.asked.lock().expect("no panic").push(range);
         Ok(extents(&self.blocks, range))
     }
 
