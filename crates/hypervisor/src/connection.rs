@@ -173,6 +173,11 @@ impl Connection {
         Ok(connection)
     }
 
+    /// Whether the host's own daemon listens and lets us talk to it. Nothing is started for it.
+    pub fn system_is_reachable() -> bool {
+        first(Path::new("/run/libvirt")).is_ok()
+    }
+
     /// Another connection to the same daemon.
     pub fn again(&self) -> Result<Self> {
         Self::open(&self.uri, &self.settings)

@@ -35,7 +35,7 @@ impl ConnectArgs {
         if let Some(uri) = given {
             return Ok(uri.parse()?);
         }
-        let system = Connection::is_reachable(&ConnectUri::SYSTEM);
+        let system = Connection::system_is_reachable();
         let scope = if is_root() || system { Scope::System } else { Scope::Session };
         Ok(ConnectUri { scope, ..ConnectUri::SYSTEM })
     }
