@@ -16,6 +16,7 @@ mod backup;
 mod connection;
 mod error;
 mod machine;
+mod rewrite;
 mod rpc;
 mod select;
 mod storage;
@@ -31,6 +32,7 @@ pub use machine::{
     Machine, Manager, Mirror, NetworkHost, NetworkSource, Nvram, SecretRef, SkipReason, Source,
     Tpm, TpmBackend,
 };
+pub use rewrite::{Changes, DiskChange, MacChange, NetworkMapping, NetworkRef};
 pub use select::{DiskChoice, LeftOut, Selection};
 pub use storage::{Named, Secret, SecretUse};
 pub use uri::{ConnectUri, Route, Scope};
