@@ -13,6 +13,7 @@ mod configuration;
 mod consistency;
 mod error;
 pub mod guard;
+mod image;
 mod live;
 mod lock;
 mod report;

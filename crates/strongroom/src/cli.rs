@@ -85,7 +85,7 @@ pub(crate) enum Command {
     /// Create, inspect and maintain vaults and their keys
     #[command(subcommand)]
     Vault(VaultCommand),
-    Backup(BackupArgs),
+    Backup(Box<BackupArgs>),
     /// List, show, compare and delete recovery points
     #[command(subcommand)]
     Recoverypoint(RecoverypointCommand),
