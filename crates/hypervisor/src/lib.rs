@@ -21,6 +21,7 @@ mod backup;
 mod connection;
 mod error;
 mod finding;
+pub mod fuzz;
 mod machine;
 mod precheck;
 mod qemu_img;
