@@ -4,6 +4,8 @@ use std::io;
 
 use strongroom_base::{Code, Coded, codes};
 
+use crate::Machine;
+
 /// A result of this crate.
 pub(crate) type Result<T> = std::result::Result<T, HypervisorError>;
 
@@ -105,6 +107,14 @@ pub enum HypervisorError {
         /// Why.
         reason: String,
     },
+    /// A mapping of networks that is not understood.
+    #[error(
+        "{text:?} maps no network: write network=OLD:NEW, bridge=OLD:NEW or network=OLD:bridge=NEW"
+    )]
+    Mapping {
+        /// What was given.
+        text: String,
+    },
     /// Nothing is left to be backed up.
     #[error("machine {machine:?} has no disk that is to be backed up")]
     NoDisks {
@@ -144,6 +154,16 @@ pub(crate) mod number {
 }
 
 impl HypervisorError {
+    /// The error for a disk that a machine does not have; it says which it has.
+    pub(crate) fn no_disk(machine: &Machine, disk: &str) -> Self {
+        let disks = machine.disks.iter().map(|disk| format!("{} ({})", disk.target, disk.source));
+        Self::NoDisk {
+            machine: machine.name.clone(),
+            disk: disk.to_owned(),
+            has: disks.collect::<Vec<_>>().join(", "),
+        }
+    }
+
     /// libvirt's error number, if libvirt refused.
     pub const fn number(&self) -> Option<i32> {
         match self {
@@ -214,6 +234,7 @@ impl Coded for HypervisorError {
             Self::Refused { .. } => &codes::HOST_DENIED,
             Self::Protocol { .. } => &codes::HOST_PROTOCOL,
             Self::NoDomain { .. } => &codes::VM_NOT_FOUND,
+            Self::Mapping { .. } => &codes::USAGE_INVALID,
             Self::NoDisk { .. } => &codes::VM_DISK_NOT_FOUND,
             Self::Xml { .. } | Self::DiskNotProtected { .. } | Self::NoDisks { .. } => {
                 &codes::VM_UNSUPPORTED

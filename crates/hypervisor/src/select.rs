@@ -78,20 +78,9 @@ impl DiskChoice {
 /// The disks of these names.
 fn named<'a>(machine: &'a Machine, names: &[String]) -> Result<Vec<&'a Disk>> {
     let find = |name: &String| {
-        let error = || HypervisorError::NoDisk {
-            machine: machine.name.clone(),
-            disk: name.clone(),
-            has: list(machine),
-        };
-        machine.find_disk(name).ok_or_else(error)
+        machine.find_disk(name).ok_or_else(|| HypervisorError::no_disk(machine, name))
     };
     names.iter().map(find).collect()
-}
-
-/// What a machine has, for people: `vda (/var/a.qcow2), sda (nothing)`.
-fn list(machine: &Machine) -> String {
-    let disks = machine.disks.iter().map(|disk| format!("{} ({})", disk.target, disk.source));
-    disks.collect::<Vec<_>>().join(", ")
 }
 
 fn no_choice(machine: &Machine, disk: &str, reason: &str) -> HypervisorError {
