@@ -3,14 +3,28 @@
 use std::{path::Path, process::Command};
 
 use serde_json::Value;
+use strongroom_hypervisor::ImageInfo;
 
 /// The most bytes of its answer.
 const MAX_ANSWER: usize = 8 << 20;
 
 /// Information on an image that may be in use; none if it cannot be had.
 pub(crate) fn info(path: &Path, format: &str) -> Option<Value> {
+    serde_json::from_slice(&ask(path, format, &[])?).ok()
+}
+
+/// What an image and those under it are; nothing if that cannot be had.
+pub(crate) fn chain(path: &Path, format: &str) -> Vec<ImageInfo> {
+    let answer = ask(path, format, &["--backing-chain"]).unwrap_or_default();
+    let answer = String::from_utf8_lossy(&answer);
+    ImageInfo::parse_chain(&answer).unwrap_or_default()
+}
+
+fn ask(path: &Path, format: &str, options: &[&str]) -> Option<Vec<u8>> {
     let output = Command::new("qemu-img")
-        .args(["info", "--force-share", "--output=json", "-f", format, "--"])
+        .args(["info", "--force-share", "--output=json", "-f", format])
+        .args(options)
+        .arg("--")
         .arg(path)
         .output();
     let output = match output {
@@ -25,28 +39,22 @@ pub(crate) fn info(path: &Path, format: &str) -> Option<Value> {
             return None;
         }
     };
-    serde_json::from_slice(&output.stdout).ok()
+    Some(output.stdout)
 }
 
 /// Whether an image's bitmap of this name is whole and records what is written. If it is not, says
 /// what is wrong.
-pub(crate) fn check_bitmap(info: &Value, name: &str) -> Result<(), String> {
-    let bitmaps = info.pointer("/format-specific/data/bitmaps").and_then(Value::as_array);
-    let named = |bitmap: &&Value| bitmap.get("name").and_then(Value::as_str) == Some(name);
-    let Some(bitmap) = bitmaps.and_then(|bitmaps| bitmaps.iter().find(named)) else {
+pub(crate) fn check_bitmap(info: &ImageInfo, name: &str) -> Result<(), String> {
+    let Some(bitmap) = info.bitmaps.iter().find(|bitmap| bitmap.name == name) else {
         return Err(format!("its image has no bitmap {name}"));
     };
-    let flags = bitmap.get("flags").and_then(Value::as_array);
-    let has = |flag: &str| flags.is_some_and(|flags| flags.iter().any(|other| other == flag));
-    if has("in-use") {
-        return Err(format!(
-            "bitmap {name} was left inconsistent, as by a crash of QEMU or of the host"
-        ));
+    if bitmap.in_use {
+        let words = "was left inconsistent, as by a crash of QEMU or of the host";
+        return Err(format!("bitmap {name} {words}"));
     }
-    if !has("auto") {
-        return Err(format!(
-            "bitmap {name} was followed by another backup's, which records since then"
-        ));
+    if !bitmap.auto {
+        let words = "was followed by another backup's, which records since then";
+        return Err(format!("bitmap {name} {words}"));
     }
     Ok(())
 }
@@ -73,16 +81,20 @@ mod tests {
 
     #[test]
     fn bitmaps_that_can_be_trusted() {
-        let info = json!({"format-specific": {"data": {"bitmaps": [
+        let info = json!({"filename": "x", "format": "qcow2", "virtual-size": 1024,
+            "format-specific": {"type": "qcow2", "data": {"compat": "1.1", "bitmaps": [
             {"name": "a", "flags": ["auto"], "granularity": 65536},
-            {"name": "b", "flags": ["in-use", "auto"]},
-            {"name": "c", "flags": []},
+            {"name": "b", "flags": ["in-use", "auto"], "granularity": 65536},
+            {"name": "c", "flags": [], "granularity": 65536},
         ]}}, "actual-size": 3, "cluster-size": 65536});
-        assert_eq!(check_bitmap(&info, "a"), Ok(()));
-        assert!(check_bitmap(&info, "b").expect_err("in use").contains("inconsistent"));
-        assert!(check_bitmap(&info, "c").expect_err("not recording").contains("another"));
-        assert!(check_bitmap(&info, "d").expect_err("missing").contains("no bitmap"));
-        assert!(check_bitmap(&json!([]), "a").is_err());
-        assert_eq!(recipe(&info), json!({"format-specific": {"data": {}}, "cluster-size": 65536}));
+        let chain = ImageInfo::parse_chain(&info.to_string()).expect("parses");
+        let check = |name| check_bitmap(&chain[0], name);
+        assert_eq!(check("a"), Ok(()));
+        assert!(check("b").expect_err("in use").contains("inconsistent"));
+        assert!(check("c").expect_err("not recording").contains("another"));
+        assert!(check("d").expect_err("missing").contains("no bitmap"));
+        assert_eq!(recipe(&info).pointer("/format-specific/data/bitmaps"), None);
+        assert_eq!(recipe(&info).get("actual-size"), None);
+        assert_eq!(recipe(&info).get("cluster-size"), Some(&json!(65536)));
     }
 }

@@ -15,7 +15,7 @@ use std::{
 use strongroom_disk::{DiskError, DiskSource, DiskSpec, ImageFormat, OpenOptions, open_source};
 use strongroom_engine::{BackupDisk, CleanCheck, DiskBackupReport, Ending, backup_with};
 use strongroom_format::Consistency;
-use strongroom_hypervisor::Disk;
+use strongroom_hypervisor::{Disk, ImageInfo};
 
 use super::{
     Work,
@@ -119,7 +119,8 @@ fn open(work: &Work<'_>, disk: &Disk, base: Option<&Base>) -> Result<Opened> {
     let mut identity = collect::identity(disk, None, true);
     let info = (format != ImageFormat::Raw).then(|| image::info(&path, name)).flatten();
     let mut notes = Vec::new();
-    let since = match since(disk, &identity, base, info.as_ref()) {
+    let chain = image::chain(&path, name);
+    let since = match since(disk, &identity, base, chain.first()) {
         Ok(since) => Some(since),
         Err(reason) => {
             if base.is_some() {
@@ -165,7 +166,7 @@ fn since(
     disk: &Disk,
     identity: &DiskIdentity,
     base: Option<&Base>,
-    info: Option<&serde_json::Value>,
+    info: Option<&ImageInfo>,
 ) -> std::result::Result<String, String> {
     if !disk.can_hold_bitmaps() {
         let format = disk.driver.format.as_deref().unwrap_or("raw");
