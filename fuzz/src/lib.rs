@@ -232,3 +232,18 @@ pub fn image_header(data: &[u8]) {
 pub fn disk_spec(data: &[u8]) {
     strongroom_disk::fuzz::fuzz_spec(data);
 }
+
+/// A machine's description. What comes out when it is changed is asserted there.
+pub fn domain_xml(data: &[u8]) {
+    strongroom_hypervisor::fuzz::fuzz_domain_xml(data);
+}
+
+/// What a host says that it can run.
+pub fn host_xml(data: &[u8]) {
+    strongroom_hypervisor::fuzz::fuzz_capabilities(data);
+}
+
+/// What `qemu-img` says of an image.
+pub fn image_info(data: &[u8]) {
+    strongroom_hypervisor::fuzz::fuzz_image_info(data);
+}

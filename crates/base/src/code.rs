@@ -173,6 +173,7 @@ catalog! {
     VM_SCRIPT = "vm.script", Unavailable, "A pre or post script in the guest failed and the backup may not go on without it.", "See the message; set continueBackupOnFailure in the guest's configuration to go on nevertheless.";
     VM_SCRATCH = "vm.scratch", Unavailable, "The space for what the guest overwrites during the backup ran out, so the backup was ended before it could harm the guest.", "Give more with --scratch-limit, or another folder with --scratch-dir; or back up when less is written.";
     VM_CHANGED = "vm.changed", Conflict, "The machine changed during the backup (it was started, stopped, migrated or its disks were changed), and trying again did not help.", "Run the backup again.";
+    VM_NOT_READY = "vm.not_ready", Conflict, "Machines cannot be backed up as they are.", "The check lists what is in the way, and what to do about it.";
     VM_OTHER_MANAGER = "vm.other_manager", Conflict, "Another manager owns the machine.", "Use that manager's own backup, or allow it with --allow-managed.";
 
     RECLAIM_CONCURRENT = "reclaim.concurrent", Conflict, "Another reclaim worked on the vault at the same time; nothing was deleted by this one.", "Run it again when the other one has finished.";

@@ -5,7 +5,12 @@
 //!                            ├─ backup jobs, checkpoints           (backup)
 //!                            ├─ secrets, networks, storage pools   (storage)
 //!                            └─ the agent in the guest             (agent)
-//!  description (XML) ─▶ Machine: disks, firmware, TPM, owners      (machine)
+//!
+//!  description ─▶ Machine ─┬─ disks, firmware, TPM, owners         (machine)
+//!   (XML)                  ├─ which disks are backed up            (select)
+//!                          ├─ what stands in the way of backups    (precheck)
+//!                          ├─ the description of a restored one    (rewrite)
+//!                          └─ what a host lacks for it             (requirements)
 //! ```
 //!
 //! This crate says what a host has and does what it is told. It knows nothing of vaults, recovery
@@ -15,7 +20,12 @@ pub mod agent;
 mod backup;
 mod connection;
 mod error;
+mod finding;
+pub mod fuzz;
 mod machine;
+mod precheck;
+mod qemu_img;
+mod requirements;
 mod rewrite;
 mod rpc;
 mod select;
@@ -26,12 +36,16 @@ mod xml;
 pub use backup::{BlockJob, BlockSizes, Job, JobKind};
 pub use connection::{Connection, CpuComparison, Domain, Form, NotAUuid, Settings, State, Uuid};
 pub use error::HypervisorError;
+pub use finding::{Finding, Level};
 pub use machine::{
     AgentChannel, BackupKind, Cpu, Device, DirectBoot, Disk, DiskNote, Driver, Encryption,
     Filesystem, Firmware, GuestFamily, HostDevice, Interface, InterfaceKind, Layer, Loader,
     Machine, Manager, Mirror, NetworkHost, NetworkSource, Nvram, SecretRef, SkipReason, Source,
     Tpm, TpmBackend,
 };
+pub use precheck::{AgentState, Checkpoint, DiskFacts, Facts, Snapshot};
+pub use qemu_img::{Bitmap, ImageInfo};
+pub use requirements::{Capabilities, DomainCapabilities, GuestArch, Host, MachineType};
 pub use rewrite::{Changes, DiskChange, MacChange, NetworkMapping, NetworkRef};
 pub use select::{DiskChoice, LeftOut, Selection};
 pub use storage::{Named, Secret, SecretUse};

@@ -43,6 +43,9 @@ pub struct DiskIdentity {
     /// World wide name, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wwn: Option<String>,
+    /// Whether the point's checkpoint has a bitmap of it.
+    #[serde(default)]
+    pub tracked: bool,
     /// Backups since all of it was read and compared.
     #[serde(default)]
     pub runs_since_full: u32,
@@ -232,7 +235,10 @@ impl Parts {
             },
             Some(("tpm", rest)) => {
                 // It becomes a path on the host that restores.
-                if rest.split('/').any(|part| part.is_empty() || part.starts_with('.') && part.len() < 3) {
+                if rest
+                    .split('/')
+                    .any(|part| part.is_empty() || part.starts_with('.') && part.len() < 3)
+                {
                     return Err(format!("{path} is no path that a TPM has"));
                 }
                 self.tpm.push((rest.to_owned(), content));
@@ -291,6 +297,7 @@ mod tests {
             file: Some((1, 2)),
             serial: None,
             wwn: None,
+            tracked: true,
             runs_since_full: 3,
             image: Some(serde_json::json!({"cluster-size": 65536})),
         };
@@ -339,10 +346,12 @@ mod tests {
         let mut bad = example();
         bad.tpm = vec![("a/./../x".to_owned(), Vec::new())];
         // tar itself refuses to write `..`; read, it would be refused here.
-        assert!(bad.to_archive().is_err() || {
-            let archive = bad.to_archive().expect("an archive");
-            Configuration::from_archive(&archive).is_err()
-        });
+        assert!(
+            bad.to_archive().is_err() || {
+                let archive = bad.to_archive().expect("an archive");
+                Configuration::from_archive(&archive).is_err()
+            }
+        );
         assert!(Configuration::from_archive(b"").is_err());
         assert!(Configuration::from_archive(&[7; 2000]).is_err());
     }

@@ -23,7 +23,7 @@ pub enum MachineError {
     Disk(#[from] DiskError),
     /// The engine.
     #[error(transparent)]
-    Engine(#[from] EngineError),
+    Engine(Box<EngineError>),
     /// The vault.
     #[error(transparent)]
     Vault(#[from] VaultError),
@@ -146,6 +146,15 @@ pub enum MachineError {
     /// Stopped on request.
     #[error("stopped on request")]
     Interrupted,
+}
+
+impl From<EngineError> for MachineError {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Interrupted => Self::Interrupted,
+            error => Self::Engine(Box::new(error)),
+        }
+    }
 }
 
 impl Coded for MachineError {

@@ -9,18 +9,23 @@
 //! machine is protected and got back; when that happens is for others to say.
 
 mod backup;
+mod check;
 mod configuration;
 mod consistency;
+mod discover;
 mod error;
 pub mod guard;
+mod image;
 mod live;
 mod lock;
 mod report;
 mod request;
 
 pub use backup::backup;
+pub use check::{Checked, FindingReport, check};
 pub use configuration::{Configuration, DiskIdentity, MachineRecord, SavedSecret};
 pub use consistency::Wish;
+pub use discover::{DiscoveredDisk, DiscoveredMachine, describe, discover};
 pub use error::MachineError;
 pub use report::MachineBackupReport;
 pub use request::{MachineBackup, Places};

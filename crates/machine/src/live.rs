@@ -42,7 +42,12 @@ pub(crate) struct JobFiles {
 
 impl JobFiles {
     /// Makes the folders; QEMU must be able to write to them.
-    pub(crate) fn create(run: &Path, scratch: &Path, id: &str, qemu: Option<(u32, u32)>) -> Result<Self> {
+    pub(crate) fn create(
+        run: &Path,
+        scratch: &Path,
+        id: &str,
+        qemu: Option<(u32, u32)>,
+    ) -> Result<Self> {
         let files = Self {
             run: run.join(format!("job-{id}")),
             scratch: scratch.join(format!(".strongroom-scratch-{id}")),

@@ -33,7 +33,8 @@ impl Lock {
         };
         fs::create_dir_all(folder).map_err(|source| failed(folder, source))?;
         let path = folder.join(format!("{machine}.lock"));
-        let open = |path: &Path| File::options().create(true).write(true).truncate(false).open(path);
+        let open =
+            |path: &Path| File::options().create(true).write(true).truncate(false).open(path);
         let file = open(&path).map_err(|source| failed(&path, source))?;
         let busy = |reason: &str| MachineError::Busy {
             machine: name.to_owned(),

@@ -11,6 +11,7 @@ use crate::{
         reference::{CompletionsArgs, ErrorsArgs, ManArgs},
         restore::RestoreCommand,
         vault::VaultCommand,
+        vm::VmCommand,
     },
     context::Context,
     error::Failure,
@@ -85,7 +86,10 @@ pub(crate) enum Command {
     /// Create, inspect and maintain vaults and their keys
     #[command(subcommand)]
     Vault(VaultCommand),
-    Backup(BackupArgs),
+    /// List, show and check the machines of a host
+    #[command(subcommand)]
+    Vm(VmCommand),
+    Backup(Box<BackupArgs>),
     /// List, show, compare and delete recovery points
     #[command(subcommand)]
     Recoverypoint(RecoverypointCommand),
@@ -104,6 +108,7 @@ impl Command {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         match self {
             Self::Vault(command) => command.run(context),
+            Self::Vm(command) => command.run(context),
             Self::Backup(args) => args.run(context),
             Self::Recoverypoint(command) => command.run(context),
             Self::Restore(command) => command.run(context),

@@ -56,6 +56,9 @@ pub(crate) enum FaceError {
         /// Their manifests.
         objects: Vec<String>,
     },
+    /// Machines that cannot be backed up as they are.
+    #[error("cannot be backed up as they are: {0}")]
+    NotReady(String),
     /// A reclaim could not wait for backups to end.
     #[error("nothing was removed yet: backups are running ({0})")]
     BackupsRunning(String),
@@ -75,6 +78,7 @@ impl Coded for FaceError {
             Self::Skipped(_) => &codes::BACKUP_SKIPPED,
             Self::Damaged(_) => &codes::VERIFY_DAMAGED,
             Self::PointsDamaged { .. } => &codes::POINT_DAMAGED,
+            Self::NotReady(_) => &codes::VM_NOT_READY,
             Self::BackupsRunning(_) => &codes::RECLAIM_WAITING,
             Self::Bug(_) => &codes::BUG,
         }

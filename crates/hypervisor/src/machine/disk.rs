@@ -295,6 +295,20 @@ fn encryption(disk: Node<'_, '_>) -> Option<Encryption> {
     })
 }
 
+impl fmt::Display for DiskNote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoBitmaps => "its format holds no bitmaps: each backup reads all of it",
+            Self::Shareable => "other machines may write to it during a backup",
+            Self::Transient => "what is written to it ends with the machine's run",
+            Self::BlockJob => "a block job is at work on it",
+            Self::Encrypted => "it is encrypted on the host; backups have what the guest sees",
+            Self::Chain => "its image has others under it; backups have what the guest sees",
+            Self::DataFile => "its bytes are in a file beside its image",
+        })
+    }
+}
+
 impl fmt::Display for SkipReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

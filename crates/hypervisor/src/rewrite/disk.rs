@@ -94,6 +94,10 @@ fn put(editor: &mut Editor<'_>, disk: Node<'_, '_>, place: &Place<'_>, encrypted
         None => editor.append(disk, &source),
     }
     without_past(editor, disk);
+    // libvirt refuses to share what is not raw, and a copy is nobody else's.
+    if let (Some(node), true) = (child(disk, "shareable"), place.format != "raw") {
+        editor.remove(node);
+    }
     if !encrypted && let Some(node) = child(disk, "encryption") {
         editor.remove(node);
     }

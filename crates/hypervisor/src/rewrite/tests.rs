@@ -98,6 +98,7 @@ fn expected(mut machine: Machine, changes: &Changes) -> Machine {
                 continue;
             }
         };
+        disk.shareable &= format == "raw";
         disk.driver = Driver { format: Some(format), ..disk.driver.clone() };
         if disk.device == Device::Lun {
             disk.device = Device::Disk;

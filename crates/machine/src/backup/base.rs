@@ -23,20 +23,28 @@ impl Base {
     }
 
     /// What the point knows of a disk, if it has this very disk.
-    pub(super) fn same_disk(&self, now: &DiskIdentity) -> std::result::Result<&DiskIdentity, String> {
+    pub(super) fn same_disk(
+        &self,
+        now: &DiskIdentity,
+    ) -> std::result::Result<&DiskIdentity, String> {
         match self.configuration.disk(&now.target) {
             None => Err("the last point does not have this disk".to_owned()),
             Some(then) if !then.is_same(now) => Err(format!(
                 "it is not the disk of the last point, which was {} ({})",
                 then.source, then.format
             )),
+            Some(then) if !then.tracked => Err("the last point has no checkpoint of it".to_owned()),
             Some(then) => Ok(then),
         }
     }
 }
 
 /// Finds the base of a machine's next backup; otherwise says why there is none.
-pub(super) fn find(vault: &Arc<Vault>, item: &str, machine: Uuid) -> Result<std::result::Result<Base, String>> {
+pub(super) fn find(
+    vault: &Arc<Vault>,
+    item: &str,
+    machine: Uuid,
+) -> Result<std::result::Result<Base, String>> {
     let (newest, damaged) = vault.newest_readable(item)?;
     if !damaged.is_empty() {
         return Ok(Err("the newest point is damaged".to_owned()));
@@ -79,9 +87,13 @@ pub(super) fn reconcile(
 ) -> Result<std::result::Result<String, String>> {
     let known = connection.checkpoints(domain)?;
     let wanted = base.and_then(Base::checkpoint);
-    for orphan in known.iter().filter(|name| name.starts_with(prefix) && Some(name.as_str()) != wanted) {
+    for orphan in
+        known.iter().filter(|name| name.starts_with(prefix) && Some(name.as_str()) != wanted)
+    {
         match delete(connection, domain, orphan) {
-            Ok(()) => notes.push(format!("checkpoint {orphan}, which belonged to no point, was deleted")),
+            Ok(()) => {
+                notes.push(format!("checkpoint {orphan}, which belonged to no point, was deleted"));
+            }
             // It is in the way of nothing.
             Err(error) => notes.push(format!("checkpoint {orphan} cannot be deleted: {error}")),
         }
@@ -100,7 +112,9 @@ pub(super) fn reconcile(
     };
     match connection.redefine_checkpoint(domain, &without_parent(xml), true) {
         Ok(()) => {
-            notes.push(format!("libvirt had forgotten checkpoint {wanted}; it was made known again"));
+            notes.push(format!(
+                "libvirt had forgotten checkpoint {wanted}; it was made known again"
+            ));
             Ok(Ok(wanted.to_owned()))
         }
         Err(error) if error.is_connection() => Err(error.into()),
@@ -112,7 +126,11 @@ pub(super) fn reconcile(
 }
 
 /// Deletes a checkpoint, or at least what libvirt knows of it if its bitmaps are broken.
-pub(super) fn delete(connection: &Connection, domain: &Domain, name: &str) -> std::result::Result<(), HypervisorError> {
+pub(super) fn delete(
+    connection: &Connection,
+    domain: &Domain,
+    name: &str,
+) -> std::result::Result<(), HypervisorError> {
     match connection.delete_checkpoint(domain, name, false) {
         Err(error) if error.is_missing() => Ok(()),
         Err(error) if error.is_bad_checkpoint() => connection.delete_checkpoint(domain, name, true),

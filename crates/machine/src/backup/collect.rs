@@ -58,7 +58,8 @@ impl Instantaneous {
 
     fn tpm(&mut self, backend: &TpmBackend, machine: &Machine, places: &Places, is_local: bool) {
         let TpmBackend::Emulator { state, .. } = backend else {
-            self.missing.push("TPM: it is a device of the host, whose state cannot be copied".to_owned());
+            self.missing
+                .push("TPM: it is a device of the host, whose state cannot be copied".to_owned());
             return;
         };
         if !is_local {
@@ -113,6 +114,7 @@ pub(super) fn identity(disk: &Disk, size: Option<u64>, is_local: bool) -> DiskId
         file,
         serial: disk.serial.clone(),
         wwn: disk.wwn.clone(),
+        tracked: false,
         runs_since_full: 0,
         image: None,
     }

@@ -16,10 +16,8 @@ use strongroom_vault::Vault;
 
 use self::{base::Base, collect::Descriptions};
 use crate::{
-    MachineBackup, MachineBackupReport, MachineError,
-    consistency::Proof,
-    error::Result,
-    lock::Lock,
+    MachineBackup, MachineBackupReport, MachineError, consistency::Proof, error::Result,
+    guard::clear_leftovers, lock::Lock,
 };
 
 /// How often a backup begins again when the machine starts or stops meanwhile.
@@ -36,7 +34,12 @@ pub fn backup(
     let domain = connection.domain(&request.machine)?;
     let lock = Lock::take(&request.places.run, domain.uuid, &domain.name)?;
     let mut notes = Vec::new();
-    let mut attempt = 1;
+    if clear_leftovers(connection, domain.uuid, lock.guard_file()) {
+        notes.push(
+            "an earlier backup and its guard were killed: what they left was cleaned up".to_owned(),
+        );
+    }
+    let mut attempt = 1_u32;
     loop {
         // Each attempt sees the machine as it is then.
         let Some(domain) = connection.domain_by_uuid(domain.uuid)? else {
@@ -50,7 +53,7 @@ pub fn backup(
             Err(MachineError::Changed { reason, .. }) if attempt < ATTEMPTS => {
                 tracing::warn!(%reason, "the backup begins again");
                 notes.push(format!("begun again, because {reason} during the backup"));
-                attempt += 1;
+                attempt = attempt.saturating_add(1);
             }
             other => return other,
         }
@@ -113,7 +116,7 @@ impl<'a> Work<'a> {
         })
     }
 
-    fn run(self, notes: Vec<String>) -> Result<MachineBackupReport> {
+    fn run(&self, notes: Vec<String>) -> Result<MachineBackupReport> {
         match self.state {
             State::Off => stopped::run(self, notes),
             State::Running | State::Paused | State::Suspended | State::Crashed => {
@@ -121,7 +124,7 @@ impl<'a> Work<'a> {
                 running::run(self, notes)
             }
             State::ShuttingDown | State::Unknown => Err(MachineError::State {
-                machine: self.domain.name,
+                machine: self.domain.name.clone(),
                 state: self.state.name(),
                 reason: "wait until it is off or running".to_owned(),
             }),
@@ -203,12 +206,7 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    fn report(
-        &self,
-        point: BackupReport,
-        proof: Proof,
-        notes: Vec<String>,
-    ) -> MachineBackupReport {
+    fn report(&self, point: BackupReport, proof: Proof, notes: Vec<String>) -> MachineBackupReport {
         MachineBackupReport {
             machine: self.machine.name.clone(),
             uuid: self.domain.uuid.to_string(),
@@ -227,7 +225,8 @@ impl<'a> Work<'a> {
 
 /// A machine's name as the name of an item, which is stricter.
 fn item_name(machine: &str) -> String {
-    let good = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '_' };
+    let good =
+        |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '_' };
     let name: String = machine.chars().map(good).take(200).collect();
     if name.starts_with(|c: char| c.is_ascii_alphanumeric()) { name } else { format!("vm{name}") }
 }
@@ -249,6 +248,8 @@ mod tests {
         assert_eq!(item_name("web-01"), "web-01");
         assert_eq!(item_name("Web Server (old)"), "Web_Server__old_");
         assert_eq!(item_name("-x"), "vm-x");
-        assert!(strongroom_format::names_are_valid([item_name(&"é".repeat(300)).as_str()].into_iter()));
+        assert!(strongroom_format::names_are_valid(
+            [item_name(&"é".repeat(300)).as_str()].into_iter()
+        ));
     }
 }

@@ -25,6 +25,7 @@ use crate::{
     consistency::{Instant, Proof},
     error::Result,
     guard::{Guard, end_job_at},
+    image,
     live::{JobFiles, LiveDisk, checkpoint_xml},
 };
 
@@ -46,7 +47,7 @@ struct Run<'a> {
     disk_notes: DiskNotes,
 }
 
-pub(super) fn run(work: Work<'_>, mut notes: Vec<String>) -> Result<MachineBackupReport> {
+pub(super) fn run(work: &Work<'_>, mut notes: Vec<String>) -> Result<MachineBackupReport> {
     let selection = work.selection()?;
     let prefix = base::prefix(work.vault);
     let base = match work.base()? {
@@ -56,10 +57,9 @@ pub(super) fn run(work: Work<'_>, mut notes: Vec<String>) -> Result<MachineBacku
             None
         }
     };
-    let since =
-        base::reconcile(work.connection, &work.domain, &prefix, base.as_ref(), &mut notes)?;
+    let since = base::reconcile(work.connection, &work.domain, &prefix, base.as_ref(), &mut notes)?;
     let mut run = Run {
-        work: &work,
+        work,
         selection: &selection,
         prefix,
         base,
@@ -67,12 +67,13 @@ pub(super) fn run(work: Work<'_>, mut notes: Vec<String>) -> Result<MachineBacku
         notes,
         disk_notes: DiskNotes::new(),
     };
-    run.plan(since);
+    run.plan(&since);
     loop {
         match run.attempt() {
             // Bitmaps that cannot be trusted are dropped, and everything is compared instead.
             Err(MachineError::Hypervisor(error))
-                if error.is_bad_checkpoint() && run.disks.iter().any(|disk| disk.since.is_some()) =>
+                if error.is_bad_checkpoint()
+                    && run.disks.iter().any(|disk| disk.since.is_some()) =>
             {
                 run.give_up_bitmaps(&error)?;
             }
@@ -83,15 +84,14 @@ pub(super) fn run(work: Work<'_>, mut notes: Vec<String>) -> Result<MachineBacku
 
 impl Run<'_> {
     /// Decides for each disk whether QEMU is asked what has changed.
-    fn plan(&mut self, since: std::result::Result<String, String>) {
+    fn plan(&mut self, since: &std::result::Result<String, String>) {
         let is_local = self.work.connection.uri().is_local();
         for disk in &self.work.machine.disks {
             let chosen = self.selection.chosen.iter().any(|other| other.target == disk.target);
             let tracks = chosen && disk.can_hold_bitmaps() && !disk.transient;
-            let mut planned =
-                LiveDisk { target: disk.target.clone(), chosen, tracks, since: None };
+            let mut planned = LiveDisk { target: disk.target.clone(), chosen, tracks, since: None };
             if chosen {
-                match self.since(disk, tracks, is_local, &since) {
+                match self.since(disk, tracks, is_local, since) {
                     Ok(since) => planned.since = Some(since),
                     // The first backup needs no reason.
                     Err(_) if self.base.is_none() => {}
@@ -257,6 +257,10 @@ impl Run<'_> {
             let Some(described) = self.work.machine.disk(&disk.target) else { continue };
             let source: Arc<dyn DiskSource> = Arc::from(files.open(disk)?);
             let mut identity = collect::identity(described, Some(source.size()), is_local);
+            identity.tracked = disk.tracks;
+            let path = described.source.path().filter(|_| is_local && identity.format != "raw");
+            let info = path.and_then(|path| image::info(Path::new(path), &identity.format));
+            identity.image = info.as_ref().map(image::recipe);
             let before = self.base.as_ref().and_then(|base| base.configuration.disk(&disk.target));
             let runs = before.map_or(0, |before| before.runs_since_full.saturating_add(1));
             let every = self.work.request.full_compare_every;
@@ -298,9 +302,7 @@ impl Run<'_> {
         let connection = connection.as_ref().unwrap_or(work.connection);
         check(connection, &work.domain, work.state)?;
         let checkpoint = match checkpoint {
-            Some((name, _)) => {
-                Some((name.clone(), connection.checkpoint_xml(&work.domain, name)?))
-            }
+            Some((name, _)) => Some((name.clone(), connection.checkpoint_xml(&work.domain, name)?)),
             None => None,
         };
         end_job_at(connection, &work.domain, &files.socket().display().to_string())?;
@@ -415,7 +417,9 @@ fn qemu_user(work: &Work<'_>) -> Option<(u32, u32)> {
     let document = roxmltree::Document::parse(&xml).ok()?;
     let model = document.descendants().find(|node| {
         node.has_tag_name("secmodel")
-            && node.children().any(|child| child.has_tag_name("model") && child.text() == Some("dac"))
+            && node
+                .children()
+                .any(|child| child.has_tag_name("model") && child.text() == Some("dac"))
     })?;
     let label = model.children().find(|child| child.has_tag_name("baselabel"))?.text()?;
     let mut numbers = label.split(':').map(|part| part.trim_start_matches('+').parse::<u32>().ok());

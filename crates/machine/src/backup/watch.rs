@@ -169,9 +169,8 @@ impl<'a> Watch<'a> {
 
 /// Whether a machine is still in the run and state in which its backup began.
 pub(super) fn check(connection: &Connection, domain: &Domain, state: State) -> Result<()> {
-    let changed = |reason: String| {
-        Err(MachineError::Changed { machine: domain.name.clone(), reason })
-    };
+    let changed =
+        |reason: String| Err(MachineError::Changed { machine: domain.name.clone(), reason });
     let Some(now) = connection.domain_by_uuid(domain.uuid)? else {
         return changed("it is gone from this host".to_owned());
     };

@@ -143,7 +143,8 @@ impl<'a> Instant<'a> {
         let started = SystemClock.monotonic();
         match agent::info(&guest) {
             Err(error) => {
-                return self.fall_to(Consistency::Crash, format!("the agent did not answer: {error}"));
+                return self
+                    .fall_to(Consistency::Crash, format!("the agent did not answer: {error}"));
             }
             Ok(info) => {
                 let took = since(started);
@@ -175,7 +176,9 @@ impl<'a> Instant<'a> {
         let guest = GuestAgent::new(self.connection, self.domain);
         // On Windows, freezing is a snapshot by VSS, whose writers prepare the applications.
         if agent::os_id(&guest).is_ok_and(|id| id == "mswindows") {
-            self.note("Windows: VSS writers prepare the applications when file systems freeze".to_owned());
+            self.note(
+                "Windows: VSS writers prepare the applications when file systems freeze".to_owned(),
+            );
             return Ok(None);
         }
         let scripts = match scripts::load(&guest) {
@@ -190,7 +193,11 @@ impl<'a> Instant<'a> {
                 return Ok(None);
             }
         };
-        self.guard.owes_script(&scripts.post.path, &scripts.post.parameters, scripts.post.timeout)?;
+        self.guard.owes_script(
+            &scripts.post.path,
+            &scripts.post.parameters,
+            scripts.post.timeout,
+        )?;
         let started = SystemClock.monotonic();
         match scripts::run(&guest, &scripts.pre) {
             Ok(tries) => {
@@ -298,10 +305,7 @@ impl<'a> Instant<'a> {
         let open = || self.connection.again();
         let mut connection = None;
         thaw_surely(&mut connection, &open, self.domain.uuid, THAW).map_err(|error| {
-            MachineError::NotThawed {
-                machine: self.domain.name.clone(),
-                reason: error.to_string(),
-            }
+            MachineError::NotThawed { machine: self.domain.name.clone(), reason: error.to_string() }
         })
     }
 }

@@ -241,7 +241,10 @@ pub(crate) fn run_script(
     timeout: Duration,
 ) -> Result<(), ScriptFailure> {
     let parameters = arguments.to_vec();
-    run_once(guest, &Script { kind: "post", path: path.to_owned(), parameters, retries: 0, timeout })
+    run_once(
+        guest,
+        &Script { kind: "post", path: path.to_owned(), parameters, retries: 0, timeout },
+    )
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@
 //!         ◀───────────────── answers: late or not ──────────────────          connection)
 //! ```
 //!
-//! If the guard is killed as well, the next backup of the machine does its work first
-//! ([`crate::leftovers`]).
+//! If the guard is killed as well, the next backup of the machine does its work first: what the
+//! guard knows is also in a file.
 
 mod serve;
 mod thaw;
@@ -31,8 +31,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use strongroom_hypervisor::{Connection, Uuid};
 
-pub(crate) use self::serve::end_job_at;
 pub use self::serve::serve;
+pub(crate) use self::serve::{clear_leftovers, end_job_at};
 pub(crate) use self::thaw::thaw_surely;
 use crate::error::{MachineError, Result};
 
@@ -44,7 +44,14 @@ const ANSWER: Duration = Duration::from_secs(30);
 #[serde(rename_all = "snake_case")]
 enum Order {
     /// Which machine. Always the first.
-    Watch { uri: String, runtime_dir: Option<PathBuf>, cache_dir: Option<PathBuf>, is_root: bool, machine: String, lock: PathBuf },
+    Watch {
+        uri: String,
+        runtime_dir: Option<PathBuf>,
+        cache_dir: Option<PathBuf>,
+        is_root: bool,
+        machine: String,
+        lock: PathBuf,
+    },
     /// If we die, run this in the guest.
     Script { path: String, arguments: Vec<String>, timeout_ms: u64 },
     /// The script was run.
@@ -122,9 +129,18 @@ impl Guard {
     }
 
     /// If we die, this script runs in the guest.
-    pub(crate) fn owes_script(&mut self, path: &str, arguments: &[String], timeout: Duration) -> Result<()> {
-        self.tell(&Order::Script { path: path.to_owned(), arguments: arguments.to_vec(), timeout_ms: millis(timeout) })
-            .map(drop)
+    pub(crate) fn owes_script(
+        &mut self,
+        path: &str,
+        arguments: &[String],
+        timeout: Duration,
+    ) -> Result<()> {
+        self.tell(&Order::Script {
+            path: path.to_owned(),
+            arguments: arguments.to_vec(),
+            timeout_ms: millis(timeout),
+        })
+        .map(drop)
     }
 
     /// The script was run.
@@ -143,9 +159,15 @@ impl Guard {
     }
 
     /// A job will be started.
-    pub(crate) fn job(&mut self, socket: &Path, checkpoint: Option<&str>, files: &[PathBuf]) -> Result<()> {
+    pub(crate) fn job(
+        &mut self,
+        socket: &Path,
+        checkpoint: Option<&str>,
+        files: &[PathBuf],
+    ) -> Result<()> {
         let checkpoint = checkpoint.map(ToOwned::to_owned);
-        self.tell(&Order::Job { socket: socket.to_owned(), checkpoint, files: files.to_vec() }).map(drop)
+        self.tell(&Order::Job { socket: socket.to_owned(), checkpoint, files: files.to_vec() })
+            .map(drop)
     }
 
     /// The point is published; these checkpoints are of no more use.
@@ -177,7 +199,11 @@ impl Guard {
 }
 
 fn local_error(program: &Path, source: io::Error) -> MachineError {
-    MachineError::Local { action: "work with the guard", path: program.display().to_string(), source }
+    MachineError::Local {
+        action: "work with the guard",
+        path: program.display().to_string(),
+        source,
+    }
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -30,6 +30,6 @@ impl GuardArgs {
             signal_hook::flag::register(signal, ignored).map_err(failed)?;
         }
         let stream = std::io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
-        Ok(strongroom_machine::guard::serve(UnixStream::from(stream)).map_err(failed)?)
+        Ok(strongroom_machine::guard::serve(&UnixStream::from(stream)).map_err(failed)?)
     }
 }

@@ -10,3 +10,4 @@ pub(crate) mod restore;
 pub(crate) mod vault;
 pub(crate) mod vault_care;
 pub(crate) mod vault_key;
+pub(crate) mod vm;

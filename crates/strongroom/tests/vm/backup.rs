@@ -79,3 +79,44 @@ fn again_and_again_while_it_writes() {
     assert_same_disk(&images[0], guest.disk_path("vda"));
     assert_same_disk(&images[1], guest.disk_path("vdb"));
 }
+
+#[test]
+fn off_on_and_off_again() {
+    let host = Host::new();
+    let guest = Guest::named("web").disk(Disk::qcow2(64)).disk(Disk::raw(48)).create(&host);
+    guest.boot();
+    guest.wait_records(3);
+    let first = host.json(&["backup", "--vm", "web"]);
+    let checkpoint = first["checkpoint"].as_str().unwrap().to_owned();
+    guest.wait_records(3);
+    guest.shutdown();
+
+    // Off: what has changed is known from the bitmap in the image, which stays as it is.
+    let off = host.json(&["backup", "--vm", "web"]);
+    assert_eq!(off["state"], "off");
+    assert_eq!(off["consistency"], "crash");
+    assert_eq!(off["disks"][0]["changes_from"], "bitmap", "{off:#}");
+    assert_eq!(off["disks"][1]["changes_from"], "all", "{off:#}");
+    assert_eq!(off["checkpoint"], checkpoint.as_str());
+    let images = restore(&host, "web", point(&off));
+    assert_same_disk(&images[0], guest.disk_path("vda"));
+    assert_same_disk(&images[1], guest.disk_path("vdb"));
+
+    // On again: the same checkpoint still tells.
+    guest.boot();
+    guest.wait_records(3);
+    let on = host.json(&["backup", "--vm", "web"]);
+    assert_eq!(on["disks"][0]["changes_from"], "bitmap", "{on:#}");
+    assert_unharmed(&host, &guest, on["checkpoint"].as_str());
+    let images = restore(&host, "web", point(&on));
+    check(&paths(&images), Taken::Frozen).unwrap();
+
+    // Off without warning.
+    guest.wait_records(3);
+    guest.destroy();
+    let off = host.json(&["backup", "--vm", "web"]);
+    assert_eq!(off["disks"][0]["changes_from"], "bitmap", "{off:#}");
+    let images = restore(&host, "web", point(&off));
+    assert_same_disk(&images[0], guest.disk_path("vda"));
+    assert_same_disk(&images[1], guest.disk_path("vdb"));
+}

@@ -1,0 +1,141 @@
+//! The check before a machine is protected: what stands in the way, and what to do about it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use serde::Serialize;
+use strongroom_hypervisor::{
+    AgentState, Checkpoint, Connection, DiskFacts, Domain, Facts, Finding, Form, HypervisorError,
+    Level, Machine, Snapshot, Source, State,
+    agent::{self, GuestAgent},
+};
+
+use crate::image;
+
+/// The beginning of the names of our checkpoints, of any vault.
+const OURS: &str = "strongroom-";
+
+/// What was found of one machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Checked {
+    /// The machine.
+    pub name: String,
+    /// Its UUID.
+    pub uuid: String,
+    /// `green`: all is as good as it can be; `amber`: it works, but less well; `red`: it fails.
+    pub verdict: &'static str,
+    /// What was found, the worst first.
+    pub findings: Vec<FindingReport>,
+}
+
+/// One finding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FindingReport {
+    /// `red`, `amber` or `info`.
+    pub level: &'static str,
+    /// Which kind of thing it is, for scripts.
+    pub id: &'static str,
+    /// What is the case.
+    pub what: String,
+    /// What to do about it.
+    pub what_to_do: String,
+}
+
+impl From<Finding> for FindingReport {
+    fn from(finding: Finding) -> Self {
+        let Finding { level, id, what, what_to_do } = finding;
+        Self { level: level.name(), id, what, what_to_do }
+    }
+}
+
+/// Checks a machine.
+pub fn check(connection: &Connection, domain: &Domain) -> Result<Checked, HypervisorError> {
+    let machine = Machine::parse(&connection.domain_xml(domain, Form::Present)?)?;
+    let facts = facts(connection, domain, &machine)?;
+    let findings = facts.check(&machine);
+    Ok(Checked {
+        name: machine.name,
+        uuid: machine.uuid.to_string(),
+        verdict: match Finding::worst(&findings) {
+            None | Some(Level::Info) => "green",
+            Some(Level::Amber) => "amber",
+            Some(Level::Red) => "red",
+        },
+        findings: findings.into_iter().map(FindingReport::from).collect(),
+    })
+}
+
+fn facts(
+    connection: &Connection,
+    domain: &Domain,
+    machine: &Machine,
+) -> Result<Facts, HypervisorError> {
+    let state = connection.state(domain)?;
+    let (libvirt, qemu) = connection.versions()?;
+    let checkpoint = |name: String| Checkpoint { is_ours: name.starts_with(OURS), name };
+    let mut snapshots = Vec::new();
+    for name in connection.snapshots(domain)? {
+        let xml = connection.snapshot_xml(domain, &name)?;
+        // A snapshot with external parts says so of each disk.
+        snapshots.push(Snapshot { is_internal: !xml.contains("snapshot='external'"), name });
+    }
+    let is_local = connection.uri().is_local();
+    let mut disks = BTreeMap::new();
+    let mut block_jobs = BTreeSet::new();
+    for disk in &machine.disks {
+        let format = disk.driver.format.as_deref().unwrap_or("raw");
+        if let Some(path) = disk.source.path().filter(|_| is_local) {
+            let chain = image::chain(Path::new(path), format);
+            disks.insert(disk.target.clone(), DiskFacts { chain });
+        }
+        let job = connection.block_job(domain, &disk.target).ok().flatten();
+        if disk.mirror.is_some() || job.is_some() {
+            block_jobs.insert(disk.target.clone());
+        }
+    }
+    Ok(Facts {
+        state,
+        is_persistent: connection.is_persistent(domain)?,
+        agent: agent_state(connection, domain, machine, state),
+        libvirt,
+        qemu,
+        disks,
+        left_out: BTreeSet::new(),
+        scratch_free: scratch_free(machine).filter(|_| is_local),
+        checkpoints: connection.checkpoints(domain)?.into_iter().map(checkpoint).collect(),
+        snapshots,
+        block_jobs,
+        job: connection.job(domain)?.kind,
+        may_be_managed: false,
+    })
+}
+
+fn agent_state(
+    connection: &Connection,
+    domain: &Domain,
+    machine: &Machine,
+    state: State,
+) -> AgentState {
+    if machine.agent.is_none() {
+        return AgentState::NoChannel;
+    }
+    if !state.is_active() {
+        return AgentState::Off;
+    }
+    match agent::info(&GuestAgent::new(connection, domain)) {
+        Ok(info) => AgentState::Connected { version: info.version, commands: info.commands },
+        Err(_) => AgentState::NotAnswering,
+    }
+}
+
+/// Free bytes beside the first disk's image, where scratch files go if nothing else is said.
+fn scratch_free(machine: &Machine) -> Option<u64> {
+    let path = machine.disks.iter().find_map(|disk| match &disk.source {
+        Source::File { path } => Path::new(path).parent(),
+        _ => None,
+    })?;
+    let stat = rustix::fs::statvfs(path).ok()?;
+    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+}

@@ -1,0 +1,144 @@
+//! What machines a host has, and what can be backed up of them.
+
+use serde::Serialize;
+use strongroom_hypervisor::{
+    BackupKind, Connection, Disk, Domain, Form, HypervisorError, Machine, State, TpmBackend,
+};
+
+/// A machine of a host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DiscoveredMachine {
+    /// Its name.
+    pub name: String,
+    /// Its UUID.
+    pub uuid: String,
+    /// What it is doing: `running`, `paused`, `off`, ...
+    pub state: &'static str,
+    /// Whether libvirt keeps its definition when it is off.
+    pub persistent: bool,
+    /// Whether it starts with the host.
+    pub autostart: bool,
+    /// Memory, bytes.
+    pub memory_bytes: u64,
+    /// Processors.
+    pub vcpus: u32,
+    /// Which operating system its makers said it has.
+    pub os: Option<String>,
+    /// `bios`, `uefi` or `uefi_secure_boot`.
+    pub firmware: &'static str,
+    /// Kind of its TPM: `emulator`, `passthrough` or `external`.
+    pub tpm: Option<&'static str>,
+    /// The guest agent: `connected`, `not_connected`, `no_channel`, or `off` with the machine.
+    pub agent: &'static str,
+    /// Whose it is, if not libvirt's own tools'.
+    pub manager: Option<String>,
+    /// Checkpoints that libvirt knows of.
+    pub checkpoints: u64,
+    /// Snapshots that libvirt knows of.
+    pub snapshots: u64,
+    /// Its disks.
+    pub disks: Vec<DiscoveredDisk>,
+}
+
+/// A disk of a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DiscoveredDisk {
+    /// Its name in the machine: `vda`.
+    pub name: String,
+    /// `disk`, `cdrom`, `floppy` or `lun`.
+    pub device: String,
+    /// What it is connected to.
+    pub bus: Option<String>,
+    /// Format on the host.
+    pub format: Option<String>,
+    /// Its file, device or address, without secrets.
+    pub source: String,
+    /// Bytes that the guest sees, if libvirt knows.
+    pub size_bytes: Option<u64>,
+    /// Bytes that it takes on the host, if libvirt knows.
+    pub allocated_bytes: Option<u64>,
+    /// Whether its changes can be tracked by bitmaps.
+    pub tracks_changes: bool,
+    /// Whether it is the disk that the machine starts from.
+    pub os_disk: bool,
+    /// Why it is not backed up; none if it is.
+    pub left_out: Option<String>,
+    /// What is to be known of it.
+    pub notes: Vec<String>,
+}
+
+/// All machines of a host, by name. One that goes away meanwhile is left out.
+pub fn discover(connection: &Connection) -> Result<Vec<DiscoveredMachine>, HypervisorError> {
+    let mut found = Vec::new();
+    for domain in connection.domains()? {
+        match describe(connection, &domain) {
+            Ok(machine) => found.push(machine),
+            Err(error) if error.is_missing() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+/// One machine of a host.
+pub fn describe(
+    connection: &Connection,
+    domain: &Domain,
+) -> Result<DiscoveredMachine, HypervisorError> {
+    let machine = Machine::parse(&connection.domain_xml(domain, Form::Present)?)?;
+    let state = connection.state(domain)?;
+    let os_disk = machine.os_disk().map(|disk| disk.target.clone());
+    let disk = |disk: &Disk| {
+        let sizes = connection.block_sizes(domain, &disk.target).ok();
+        DiscoveredDisk {
+            name: disk.target.clone(),
+            device: disk.device.to_string(),
+            bus: disk.bus.clone(),
+            format: disk.driver.format.clone(),
+            source: disk.source.to_string(),
+            size_bytes: sizes.map(|sizes| sizes.capacity),
+            allocated_bytes: sizes.map(|sizes| sizes.allocated),
+            tracks_changes: disk.can_hold_bitmaps(),
+            os_disk: os_disk.as_ref() == Some(&disk.target),
+            left_out: match disk.backup_kind() {
+                BackupKind::Protect => None,
+                BackupKind::Skip(reason) => Some(reason.to_string()),
+            },
+            notes: match disk.backup_kind() {
+                BackupKind::Protect => disk.notes().iter().map(ToString::to_string).collect(),
+                BackupKind::Skip(_) => Vec::new(),
+            },
+        }
+    };
+    let count = |list: Vec<String>| u64::try_from(list.len()).unwrap_or(u64::MAX);
+    Ok(DiscoveredMachine {
+        name: machine.name.clone(),
+        uuid: machine.uuid.to_string(),
+        state: state.name(),
+        persistent: connection.is_persistent(domain)?,
+        autostart: connection.autostart(domain).unwrap_or(false),
+        memory_bytes: machine.memory_kib.saturating_mul(1024),
+        vcpus: machine.vcpus,
+        os: machine.os.clone(),
+        firmware: match (machine.firmware.is_uefi, machine.firmware.secure_boot) {
+            (false, _) => "bios",
+            (true, false) => "uefi",
+            (true, true) => "uefi_secure_boot",
+        },
+        tpm: machine.tpm.as_ref().map(|tpm| match tpm.backend {
+            TpmBackend::Emulator { .. } => "emulator",
+            TpmBackend::Passthrough { .. } => "passthrough",
+            TpmBackend::External { .. } => "external",
+        }),
+        agent: match (&machine.agent, state) {
+            (None, _) => "no_channel",
+            (Some(_), State::Off) => "off",
+            (Some(agent), _) if agent.connected == Some(true) => "connected",
+            (Some(_), _) => "not_connected",
+        },
+        manager: machine.manager.map(|manager| manager.to_string()),
+        checkpoints: count(connection.checkpoints(domain)?),
+        snapshots: count(connection.snapshots(domain)?),
+        disks: machine.disks.iter().map(disk).collect(),
+    })
+}

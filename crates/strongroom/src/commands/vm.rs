@@ -1,0 +1,218 @@
+//! `vm`: the machines of a host.
+
+use std::fmt::Write as _;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use strongroom_hypervisor::Connection;
+use strongroom_machine::{Checked, DiscoveredMachine};
+
+use crate::{
+    context::Context,
+    error::{FaceError, Failure},
+    hosts::ConnectArgs,
+    human,
+    out::Show,
+};
+
+/// `vm ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum VmCommand {
+    List(ListArgs),
+    Show(ShowArgs),
+    Check(CheckArgs),
+}
+
+impl VmCommand {
+    pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        match self {
+            Self::List(args) => args.run(context),
+            Self::Show(args) => args.run(context),
+            Self::Check(args) => args.run(context),
+        }
+    }
+}
+
+/// List the machines of a host
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom vm list
+  strongroom vm list --connect qemu+ssh://root@kvm2/system --output json")]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+/// The machines of a host.
+#[derive(Debug, Serialize)]
+struct VmList {
+    machines: Vec<DiscoveredMachine>,
+}
+
+impl ListArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let connection = self.connect.open()?;
+        let machines = strongroom_machine::discover(&connection)?;
+        context.out.result(&VmList { machines })
+    }
+}
+
+impl Show for VmList {
+    fn show(&self) -> String {
+        if self.machines.is_empty() {
+            return "No machines\n".to_owned();
+        }
+        let rows = self.machines.iter().map(|machine| {
+            let disks = || machine.disks.iter().filter(|disk| disk.left_out.is_none());
+            let size = disks().filter_map(|disk| disk.size_bytes).fold(0, u64::saturating_add);
+            let tracked = disks().filter(|disk| disk.tracks_changes).count();
+            [
+                machine.name.clone(),
+                machine.state.to_owned(),
+                disks().count().to_string(),
+                human::bytes(size),
+                tracked.to_string(),
+                machine.agent.replace('_', " "),
+                machine.firmware.replace('_', " "),
+                machine.tpm.unwrap_or("-").to_owned(),
+                machine.manager.clone().unwrap_or_else(|| "-".to_owned()),
+            ]
+        });
+        let head =
+            ["NAME", "STATE", "DISKS", "SIZE", "TRACKED", "AGENT", "FIRMWARE", "TPM", "MANAGER"];
+        human::table(head, &[2, 3, 4], rows)
+    }
+}
+
+/// Show a machine and its disks
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom vm show web01")]
+pub(crate) struct ShowArgs {
+    /// The machine: its name or UUID
+    #[arg(value_name = "NAME")]
+    name: String,
+
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+/// One machine.
+#[derive(Debug, Serialize)]
+struct VmShown(DiscoveredMachine);
+
+impl ShowArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let connection = self.connect.open()?;
+        let domain = connection.domain(&self.name)?;
+        context.out.result(&VmShown(strongroom_machine::describe(&connection, &domain)?))
+    }
+}
+
+impl Show for VmShown {
+    fn show(&self) -> String {
+        let machine = &self.0;
+        let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
+        let mut text = human::facts(&[
+            ("Name", machine.name.clone()),
+            ("UUID", machine.uuid.clone()),
+            ("State", machine.state.to_owned()),
+            ("Persistent", yes(machine.persistent)),
+            ("Starts with host", yes(machine.autostart)),
+            ("Processors", machine.vcpus.to_string()),
+            ("Memory", human::bytes(machine.memory_bytes)),
+            ("Firmware", machine.firmware.replace('_', " ")),
+            ("TPM", machine.tpm.unwrap_or("none").to_owned()),
+            ("Guest agent", machine.agent.replace('_', " ")),
+            ("Manager", machine.manager.clone().unwrap_or_else(|| "none".to_owned())),
+            ("Checkpoints", machine.checkpoints.to_string()),
+            ("Snapshots", machine.snapshots.to_string()),
+        ]);
+        let rows = machine.disks.iter().map(|disk| {
+            [
+                disk.name.clone(),
+                disk.size_bytes.map(human::bytes).unwrap_or_default(),
+                disk.allocated_bytes.map(human::bytes).unwrap_or_default(),
+                disk.format.clone().unwrap_or_default(),
+                if disk.tracks_changes { "bitmap" } else { "-" }.to_owned(),
+                match &disk.left_out {
+                    Some(reason) => format!("no: {reason}"),
+                    None if disk.os_disk => "yes (OS disk)".to_owned(),
+                    None => "yes".to_owned(),
+                },
+                disk.source.clone(),
+            ]
+        });
+        text.push('\n');
+        let head = ["DISK", "SIZE", "ALLOCATED", "FORMAT", "CHANGES", "BACKED UP", "SOURCE"];
+        text.push_str(&human::table(head, &[1, 2], rows));
+        for disk in &machine.disks {
+            for note in &disk.notes {
+                writeln!(text, "Disk {}: {note}", disk.name).ok();
+            }
+        }
+        text
+    }
+}
+
+/// Check whether machines can be backed up, how well, and what to do about what is in the way
+///
+/// green: as good as it can be. amber: it works, but less well or with something left out. red: a
+/// backup fails. Ends with exit code 4 if a machine is red.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom vm check
+  strongroom vm check web01 db01")]
+pub(crate) struct CheckArgs {
+    /// The machines: names or UUIDs; all if none is given
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+/// What was found.
+#[derive(Debug, Serialize)]
+struct VmChecked {
+    machines: Vec<Checked>,
+}
+
+impl CheckArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let connection = self.connect.open()?;
+        let machines = self.check(&connection)?;
+        let red = machines.iter().filter(|machine| machine.verdict == "red");
+        let red: Vec<_> = red.map(|machine| machine.name.clone()).collect();
+        context.out.result(&VmChecked { machines })?;
+        if red.is_empty() { Ok(()) } else { Err(FaceError::NotReady(red.join(", ")).into()) }
+    }
+
+    fn check(&self, connection: &Connection) -> Result<Vec<Checked>, Failure> {
+        let domains = if self.names.is_empty() {
+            connection.domains()?
+        } else {
+            let find = |name: &String| connection.domain(name);
+            self.names.iter().map(find).collect::<Result<_, _>>()?
+        };
+        let check = |domain| strongroom_machine::check(connection, domain);
+        Ok(domains.iter().map(check).collect::<Result<_, _>>()?)
+    }
+}
+
+impl Show for VmChecked {
+    fn show(&self) -> String {
+        let mut text = String::new();
+        for machine in &self.machines {
+            writeln!(text, "{}: {}", machine.name, machine.verdict).ok();
+            for finding in &machine.findings {
+                writeln!(text, "  {:<6}{}", finding.level, finding.what).ok();
+                writeln!(text, "        {}", finding.what_to_do).ok();
+            }
+        }
+        text
+    }
+}
