@@ -16,7 +16,7 @@ pub(crate) struct ConnectArgs {
     /// qemu+unix:///system?socket=PATH, qemu+ssh://[USER@]HOST/system [env: STRONGROOM_CONNECT,
     /// LIBVIRT_DEFAULT_URI] [default: qemu:///system for root and members of the group libvirt,
     /// else qemu:///session]
-    #[arg(long, value_name = "URI")]
+    #[arg(long, visible_alias = "host", value_name = "URI")]
     pub(crate) connect: Option<ConnectUri>,
 }
 

@@ -1,4 +1,4 @@
-//! `restore`: disks back from a recovery point.
+//! `restore`: disks and machines back from a recovery point.
 
 use clap::{Args, Subcommand, ValueEnum};
 use strongroom_disk::ImageFormat;
@@ -15,18 +15,20 @@ use crate::{
     values::{self, RestoreTo},
 };
 
-use super::recoverypoint::PointArgs;
+use super::{recoverypoint::PointArgs, restore_vm::VmArgs};
 
 /// `restore ...`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum RestoreCommand {
     Disks(DisksArgs),
+    Vm(VmArgs),
 }
 
 impl RestoreCommand {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         match self {
             Self::Disks(args) => args.run(context),
+            Self::Vm(args) => args.run(context),
         }
     }
 }
@@ -78,7 +80,7 @@ pub(crate) struct DisksArgs {
 
 /// `--format`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum FormatChoice {
+pub(crate) enum FormatChoice {
     /// The disk's bytes, sparse
     Raw,
     /// QEMU's image format
