@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::unix::fs::OpenOptionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -59,8 +59,7 @@ pub(super) fn create(
     }
     if let Some((backing, format)) = backing {
         words.extend(["-F".to_owned(), format.to_owned()]);
-        // A colon in a path is no protocol's.
-        words.extend(["-b".to_owned(), format!("file:{}", backing.display())]);
+        words.extend(["-b".to_owned(), backing.display().to_string()]);
     }
     words.extend([path.display().to_string(), size.to_string()]);
     let result = qemu_img(path, &words);
@@ -101,7 +100,7 @@ pub(super) fn open(
     format: ImageFormat,
     size: u64,
     options: &[String],
-    allow_backing: Option<&Path>,
+    allow_backing: &[PathBuf],
 ) -> Result<Box<dyn DiskTarget>> {
     if path.metadata().is_ok_and(|file| file.is_file() && file.len() == 0) {
         // An earlier attempt ended before it had a header.
@@ -113,7 +112,7 @@ pub(super) fn open(
     }
     let spec = DiskSpec::File { path: path.to_owned(), format: Some(format) };
     let mut target = TargetOptions { existing: Existing::Keep, ..TargetOptions::default() };
-    target.open.allow_backing = allow_backing.map(Path::to_owned).into_iter().collect();
+    target.open.allow_backing = allow_backing.to_vec();
     Ok(open_target(&spec, size, &target)?)
 }
 

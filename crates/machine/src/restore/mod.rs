@@ -9,13 +9,16 @@
 //! which identity belong to the restore, so the same command goes on after any end, and never takes
 //! what is not its own. libvirt hears of the machine when all of it is there.
 
+mod finish;
 mod host;
 mod image;
 mod journal;
 mod new;
 mod place;
 mod plan;
+mod replace;
 mod request;
+mod state;
 
 use std::sync::Arc;
 
@@ -25,6 +28,7 @@ use strongroom_format::Manifest;
 use strongroom_hypervisor::Connection;
 use strongroom_vault::Vault;
 
+pub use self::finish::{Decision, FinishReport, FinishedDisk, finish};
 pub use self::request::{
     Identity, LeftBehind, MachineRestore, MachineRestoreReport, Placement, Power, Replace,
     RestoredDisk, Stop, Storage,
@@ -43,6 +47,21 @@ pub fn restore(
     check_local(connection)?;
     let configuration = configuration(vault, point)?;
     new::run(vault, connection, point, &configuration, request, progress, cancel)
+}
+
+/// Gives a machine that is there the disks of a recovery point, and keeps its old ones.
+pub fn replace(
+    vault: &Arc<Vault>,
+    connection: &Connection,
+    point: &Manifest,
+    request: &MachineRestore,
+    replace: &Replace,
+    progress: &Progress,
+    cancel: &Cancel,
+) -> Result<MachineRestoreReport> {
+    check_local(connection)?;
+    let configuration = configuration(vault, point)?;
+    replace::run(vault, connection, point, &configuration, request, replace, progress, cancel)
 }
 
 /// The configuration of a machine that is in a recovery point.

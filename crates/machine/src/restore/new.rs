@@ -114,7 +114,7 @@ impl Work<'_> {
             // Complete but for what only comparing can tell.
             let is_complete = disk.path.exists();
             let path = if is_complete { disk.path.clone() } else { disk.partial() };
-            let target = image::open(&path, disk.format, disk.size, &disk.options, None)?;
+            let target = image::open(&path, disk.format, disk.size, &disk.options, &[])?;
             disks.push(to_restore(disk, target));
         }
         let request = RestoreRequest {
@@ -273,11 +273,7 @@ fn report(
         machine: plan.machine.name.clone(),
         uuid: plan.machine.uuid.to_string(),
         host: connection.uri().to_string(),
-        state: match request.power {
-            Power::Off => "off",
-            Power::Start => "running",
-            Power::Paused => "paused",
-        },
+        state: request.power.name(),
         autostart: plan.autostart,
         disks: disks.collect(),
         addresses: plan.machine.interfaces.iter().filter_map(|one| one.mac.clone()).collect(),

@@ -49,6 +49,17 @@ pub enum Power {
     Paused,
 }
 
+impl Power {
+    /// The state that follows, for people and in JSON.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Start => "running",
+            Self::Paused => "paused",
+        }
+    }
+}
+
 /// How a machine that runs is brought to stand for a replacement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Stop {
@@ -68,7 +79,8 @@ pub struct Replace {
     pub machine: Option<String>,
     /// If it runs.
     pub stop: Stop,
-    /// The backup of its present state that is made first.
+    /// The backup of its present state that is made first; the machine, item and disks that it
+    /// names do not count.
     pub safety: Option<Box<MachineBackup>>,
 }
 

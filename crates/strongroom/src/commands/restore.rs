@@ -15,13 +15,15 @@ use crate::{
     values::{self, RestoreTo},
 };
 
-use super::{recoverypoint::PointArgs, restore_vm::VmArgs};
+use super::{recoverypoint::PointArgs, restore_vm::{AcceptArgs, UndoArgs, VmArgs}};
 
 /// `restore ...`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum RestoreCommand {
     Disks(DisksArgs),
-    Vm(VmArgs),
+    Vm(Box<VmArgs>),
+    Accept(AcceptArgs),
+    Undo(UndoArgs),
 }
 
 impl RestoreCommand {
@@ -29,6 +31,8 @@ impl RestoreCommand {
         match self {
             Self::Disks(args) => args.run(context),
             Self::Vm(args) => args.run(context),
+            Self::Accept(args) => args.run(context),
+            Self::Undo(args) => args.run(context),
         }
     }
 }

@@ -4,14 +4,19 @@ use std::{fmt::Write as _, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 use strongroom_disk::ImageFormat;
-use strongroom_hypervisor::NetworkMapping;
-use strongroom_machine::restore::{
-    Identity, MachineRestore, MachineRestoreReport, Placement, Power, Storage,
+use strongroom_engine::Deltas;
+use strongroom_hypervisor::{DiskChoice, NetworkMapping, Scope};
+use strongroom_machine::{
+    MachineBackup, Wish,
+    restore::{
+        self, Decision, FinishReport, Identity, MachineRestore, MachineRestoreReport, Placement,
+        Power, Replace, Stop, Storage,
+    },
 };
 
 use crate::{
     args::{OpenArgs, WorkArgs},
-    context::Context,
+    context::{self, Context},
     error::Failure,
     hosts::{self, ConnectArgs},
     human,
@@ -22,12 +27,17 @@ use crate::{
 
 use super::{recoverypoint::PointArgs, restore::FormatChoice};
 
-/// Restore a machine: a new one, or one that is lost
+/// Restore a machine: a new one, one that is lost, or the disks of one that is there
 ///
 /// The disks are written to new files in the format that they had, NAME-DISK.FORMAT; firmware
 /// variables and the state of the TPM come back with them; then the machine is defined. It has a
 /// new UUID and new network addresses, so that it can run beside the original, unless
-/// --same-identity is given. Machines that are there are never touched.
+/// --same-identity is given. Machines that are there are not touched.
+///
+/// With --replace, a machine that is there gets the disks of the recovery point. First a recovery
+/// point of its present state is made. Only what differs is written, into new images above the old
+/// ones, which are kept until `strongroom restore accept` or `strongroom restore undo` says what
+/// becomes of them. Its hardware stays as it is; so do disks that the recovery point does not have.
 ///
 /// Everything that can be checked is checked before anything is written: names, identities, room,
 /// and whether the host has the processor, mainboard, firmware, networks and files that the machine
@@ -45,12 +55,15 @@ Examples:
   strongroom restore vm --item web01 --recovery-point latest --same-identity --pool fast \\
       --network network=office:default --network bridge=br0:br1
   strongroom restore vm --item db --recovery-point 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB \\
-      --storage-dir vda=/fast --storage-dir /slow --disks vda,vdb")]
+      --storage-dir vda=/fast --storage-dir /slow --disks vda,vdb
+  strongroom restore vm --item web01 --recovery-point latest --replace --shut-down --start
+  strongroom restore vm --item web01 --recovery-point latest --replace --disks vdb")]
 pub(crate) struct VmArgs {
     #[command(flatten)]
     point: PointArgs,
 
-    /// Name of the machine [default: the name that it had]
+    /// Name of the new machine [default: the name that it had]; with --replace, name or UUID of the
+    /// machine that gets the disks [default: the machine that was backed up]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
 
@@ -61,6 +74,27 @@ pub(crate) struct VmArgs {
     /// Give the machine the UUID and network addresses that it had; the original must be gone
     #[arg(long, group = "identity")]
     same_identity: bool,
+
+    /// Give a machine that is there the disks of the recovery point, and keep its old ones
+    #[arg(
+        long,
+        group = "identity",
+        conflicts_with_all = ["pool", "format", "network", "links_down", "machine_type", "cpu",
+            "with_secrets", "autostart"]
+    )]
+    replace: bool,
+
+    /// With --replace: ask the guest to shut down first, if it runs
+    #[arg(long, requires = "replace", group = "stop")]
+    shut_down: bool,
+
+    /// With --replace: switch the machine off first, if it runs, as by pulling its plug
+    #[arg(long, requires = "replace", group = "stop")]
+    power_off: bool,
+
+    /// With --replace: make no recovery point of the present state first
+    #[arg(long, requires = "replace")]
+    no_safety_point: bool,
 
     /// Folder for the disks, or for one of them; may be repeated [default: where they were]
     #[arg(long, value_name = "[DISK=]DIR", value_parser = folder)]
@@ -174,6 +208,7 @@ impl VmArgs {
         let connection = self.connect.open()?;
         let vault = open_vault(context, &self.open, None)?;
         let point = self.point.find(&vault)?;
+        let replace = self.replacement(context, connection.uri().scope)?;
         let request = MachineRestore {
             disks: self.disks,
             name: self.name,
@@ -198,16 +233,57 @@ impl VmArgs {
         };
         let report = context.watched(|progress| {
             let cancel = &context.cancel;
-            strongroom_machine::restore::restore(
-                &vault,
-                &connection,
-                &point,
-                &request,
-                progress,
-                cancel,
-            )
+            match &replace {
+                Some(replace) => restore::replace(
+                    &vault,
+                    &connection,
+                    &point,
+                    &request,
+                    replace,
+                    progress,
+                    cancel,
+                ),
+                None => {
+                    restore::restore(&vault, &connection, &point, &request, progress, cancel)
+                }
+            }
         })?;
         context.out.result(&report)
+    }
+
+    /// `--replace` and what belongs to it.
+    fn replacement(&self, context: &Context, scope: Scope) -> Result<Option<Replace>, Failure> {
+        if !self.replace {
+            return Ok(None);
+        }
+        let why = ("reason".to_owned(), "before-restore".to_owned());
+        let safety = MachineBackup {
+            machine: String::new(),
+            item: None,
+            disks: DiskChoice::All,
+            wish: Wish::default(),
+            allow_managed: false,
+            full_compare_every: 0,
+            scratch_dir: None,
+            scratch_limit: None,
+            tags: [why].into(),
+            host: context::host(),
+            skip_bad_blocks: false,
+            deltas: Deltas::Auto,
+            threads: context.threads(&self.work),
+            limit_rate: context.limit_rate(&self.work),
+            places: hosts::places(scope),
+            guard: hosts::guard()?,
+        };
+        Ok(Some(Replace {
+            machine: self.name.clone(),
+            stop: match (self.shut_down, self.power_off) {
+                (true, _) => Stop::ShutDown,
+                (_, true) => Stop::PowerOff,
+                _ => Stop::Refuse,
+            },
+            safety: (!self.no_safety_point).then(|| Box::new(safety)),
+        }))
     }
 
     /// `--storage-dir` and `--pool`, each disk once.
@@ -275,6 +351,81 @@ impl Show for MachineRestoreReport {
             writeln!(text, "Note: {note}").ok();
         }
         writeln!(text, "Took {}", human::seconds(self.seconds)).ok();
+        text
+    }
+}
+
+/// Which machine.
+#[derive(Debug, Args)]
+struct FinishArgs {
+    /// The machine: its name or UUID
+    #[arg(long, value_name = "NAME")]
+    vm: String,
+
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+impl FinishArgs {
+    fn run(&self, context: &Context, decision: Decision) -> Result<(), Failure> {
+        let connection = self.connect.open()?;
+        let places = hosts::places(connection.uri().scope);
+        context.out.result(&restore::finish(&connection, &places, &self.vm, decision)?)
+    }
+}
+
+/// Stay with the disks that `restore vm --replace` has restored
+///
+/// What differs is written into the old images, which the machine then has again. What it has
+/// written since is kept; the state before the restore is gone, but for its recovery point. The
+/// machine must be off. If it is interrupted, run it again.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom restore accept --vm web01")]
+pub(crate) struct AcceptArgs {
+    #[command(flatten)]
+    finish: FinishArgs,
+}
+
+impl AcceptArgs {
+    pub(crate) fn run(&self, context: &Context) -> Result<(), Failure> {
+        self.finish.run(context, Decision::Accept)
+    }
+}
+
+/// Bring back the disks that a machine had before `restore vm --replace`
+///
+/// The restored disks are deleted, with all that the machine has written to them since. The machine
+/// must be off. If it is interrupted, run it again. It also ends a replacement that was interrupted.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom restore undo --vm web01")]
+pub(crate) struct UndoArgs {
+    #[command(flatten)]
+    finish: FinishArgs,
+}
+
+impl UndoArgs {
+    pub(crate) fn run(&self, context: &Context) -> Result<(), Failure> {
+        self.finish.run(context, Decision::Undo)
+    }
+}
+
+impl Show for FinishReport {
+    fn show(&self) -> String {
+        let what = match self.decision {
+            "accepted" => "stays with the disks",
+            _ => "has its disks from before the restore again; given up are those",
+        };
+        let mut text = format!(
+            "{} {what} of recovery point {} of {}\n",
+            self.machine, self.recovery_point, self.item
+        );
+        for disk in &self.disks {
+            writeln!(text, "Disk {}: {}", disk.name, disk.path).ok();
+        }
         text
     }
 }

@@ -191,9 +191,146 @@ fn what_a_host_lacks_is_said_before_anything_is_written() {
         .iter()
         .map(|left| left["name"].as_str().unwrap())
         .collect();
-    assert_eq!(left, ["sda", "vdb"], "{restored:#}");
+    assert_eq!(left, ["vdb", "sda"], "{restored:#}");
     let xml = host.virsh(&["dumpxml", "copy"]);
     assert!(xml.contains("network='office'"), "{xml}");
     assert!(!xml.contains("vdb") && !xml.contains("media.iso"), "{xml}");
     assert!(xml.contains("<target dev='sda' bus='sata'/>"), "{xml}");
+}
+
+/// A machine with two disks that has run, and two recovery points of it: returns the first.
+fn twice_backed_up(host: &Host) -> (Guest<'_>, Value, Vec<PathBuf>) {
+    let guest = Guest::named("web").disk(Disk::qcow2(64)).disk(Disk::raw(48)).create(host);
+    guest.boot();
+    guest.wait_records(5);
+    guest.suspend();
+    let first = host.json(&["backup", "--vm", "web"]);
+    let truth = guest.paused_copy("first", || {});
+    guest.resume();
+    guest.wait_records(5);
+    host.json(&["backup", "--vm", "web"]);
+    (guest, first, truth)
+}
+
+/// The newest recovery point is what the disks are.
+fn assert_backup_is_right(host: &Host, disks: &[&Path], to: &str) {
+    let to = folder(host, to);
+    let copy = host.json(&words(&["--name", "check", "--storage-dir", &to]));
+    for (index, disk) in disks.iter().enumerate() {
+        assert_same_disk(&image(&copy, index), disk);
+    }
+    host.virsh(&["undefine", "check"]);
+}
+
+#[test]
+fn disks_are_replaced_and_the_old_ones_come_back() {
+    let host = Host::new();
+    let (guest, first, truth) = twice_backed_up(&host);
+    let point = first["recovery_point"].as_str().unwrap();
+    let replace = ["restore", "vm", "--item", "web", "--recovery-point", point, "--replace"];
+    let run = host.strongroom(&replace);
+    assert_eq!(run.code, 4, "{}{}", run.stdout, run.stderr);
+    assert!(run.stderr.contains("must be off"), "{}", run.stderr);
+    let planned = host.json(&[&replace[..], &["--shut-down", "--dry-run"]].concat());
+    assert_eq!((&planned["dry_run"], guest.state().as_str()), (&true.into(), "running"));
+
+    let replaced = host.json(&[&replace[..], &["--shut-down"]].concat());
+    println!("{replaced:#}");
+    assert_eq!(guest.state(), "shut off");
+    assert!(replaced["safety_point"].is_string(), "{replaced:#}");
+    let old = [guest.disk_path("vda").to_owned(), guest.disk_path("vdb").to_owned()];
+    check(&[&old[0], &old[1]], Taken::Frozen).unwrap();
+    let before: Vec<_> = old.iter().map(|disk| std::fs::read(disk).unwrap()).collect();
+    for (index, truth) in truth.iter().enumerate() {
+        assert_same_disk(truth, &image(&replaced, index));
+        let disk = &replaced["disks"][index];
+        assert!(disk["written_bytes"].as_u64() < Some(4 << 20), "{disk:#}");
+        assert_eq!(disk["replaces"], old[index].to_str().unwrap());
+    }
+    // Once more is not done before it is decided.
+    let run = host.strongroom(&replace);
+    assert_eq!(run.code, 4, "{}{}", run.stdout, run.stderr);
+    assert!(run.stderr.contains("restore accept"), "{}", run.stderr);
+
+    // It runs with them, and is backed up.
+    let new = Guest::known(&host, "web", &[&image(&replaced, 0), &image(&replaced, 1)]);
+    new.boot();
+    new.wait_records(5);
+    let report = host.json(&["backup", "--vm", "web"]);
+    println!("{report:#}");
+    new.wait_records(3);
+    new.suspend();
+    let report = host.json(&["backup", "--vm", "web"]);
+    assert_eq!(report["disks"][0]["changes_from"], "bitmap", "{report:#}");
+    assert_backup_is_right(&host, &[new.disk_path("vda"), new.disk_path("vdb")], "checked");
+    let run = host.strongroom(&["restore", "undo", "--vm", "web"]);
+    assert_eq!(run.code, 4, "{}{}", run.stdout, run.stderr);
+    new.destroy();
+
+    let undone = host.json(&["restore", "undo", "--vm", "web"]);
+    assert_eq!(undone["decision"], "undone", "{undone:#}");
+    for (old, before) in old.iter().zip(&before) {
+        assert_same_disk(old, &{
+            let copy = old.with_extension("before");
+            std::fs::write(&copy, before).unwrap();
+            copy
+        });
+    }
+    assert!(!image(&replaced, 0).exists() && !image(&replaced, 1).exists());
+    guest.boot();
+    guest.wait_records(3);
+    guest.suspend();
+    let report = host.json(&["backup", "--vm", "web"]);
+    println!("{report:#}");
+    assert_backup_is_right(&host, &[&old[0], &old[1]], "again");
+    let run = host.strongroom(&["restore", "undo", "--vm", "web"]);
+    assert_eq!(run.code, 2, "{}{}", run.stdout, run.stderr);
+}
+
+#[test]
+fn replaced_disks_stay() {
+    let host = Host::new();
+    let (guest, first, truth) = twice_backed_up(&host);
+    guest.destroy();
+    let point = first["recovery_point"].as_str().unwrap();
+    let replace = ["restore", "vm", "--item", "web", "--recovery-point", point, "--replace"];
+    let replaced = host.json(&replace);
+    let accepted = host.json(&["restore", "accept", "--vm", "web"]);
+    assert_eq!(accepted["decision"], "accepted", "{accepted:#}");
+    let old = [guest.disk_path("vda").to_owned(), guest.disk_path("vdb").to_owned()];
+    for (index, truth) in truth.iter().enumerate() {
+        assert_same_disk(truth, &old[index]);
+        assert!(!image(&replaced, index).exists());
+    }
+    let xml = guest.virsh("dumpxml", &[]);
+    assert!(xml.contains(old[0].to_str().unwrap()) && xml.contains("type='raw'"), "{xml}");
+
+    // The next backup may believe the bitmap in the image: what was written back is in it.
+    let report = host.json(&["backup", "--vm", "web"]);
+    println!("{report:#}");
+    assert_backup_is_right(&host, &[&old[0], &old[1]], "off");
+    guest.boot();
+    guest.wait_records(3);
+    guest.suspend();
+    let report = host.json(&["backup", "--vm", "web"]);
+    println!("{report:#}");
+    assert_eq!(report["disks"][0]["unexpected_blocks"], 0, "{report:#}");
+    assert_backup_is_right(&host, &[&old[0], &old[1]], "running");
+}
+
+#[test]
+fn one_disk_is_replaced() {
+    let host = Host::new();
+    let (guest, _, _) = twice_backed_up(&host);
+    guest.shutdown();
+    let words = words(&["--replace", "--disks", "vdb", "--no-safety-point", "--start"]);
+    let replaced = host.json(&words);
+    assert_eq!(replaced["disks"].as_array().unwrap().len(), 1);
+    assert_eq!(replaced["left_behind"][0]["name"], "vda", "{replaced:#}");
+    assert_eq!(replaced["safety_point"], Value::Null);
+    let new = Guest::known(&host, "web", &[guest.disk_path("vda"), &image(&replaced, 0)]);
+    new.wait_agent();
+    new.destroy();
+    host.json(&["restore", "accept", "--vm", "web"]);
+    guest.boot();
 }
