@@ -19,6 +19,7 @@ mod plan;
 mod replace;
 mod request;
 mod state;
+mod template;
 
 use std::sync::Arc;
 
@@ -33,6 +34,7 @@ pub use self::request::{
     Identity, LeftBehind, MachineRestore, MachineRestoreReport, Placement, Power, Replace,
     RestoredDisk, Stop, Storage,
 };
+pub use self::template::{Template, TemplateDisk, template};
 use crate::{Configuration, MachineError, error::Result};
 
 /// Restores a machine as a new one.

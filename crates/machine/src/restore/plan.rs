@@ -95,7 +95,8 @@ impl Maker<'_> {
         let (mut left_behind, mut notes) = (Vec::new(), Vec::new());
         let chosen = self.chosen()?;
         let mut changes = self.changes(name);
-        changes.disks = self.unchosen(&chosen, &mut left_behind);
+        let names: Vec<&str> = chosen.iter().map(|(record, _)| record.name.as_str()).collect();
+        changes.disks = unchosen(self.old, self.point, &names, &mut left_behind);
         let disks = self.disks(&chosen, name)?;
         for disk in &disks {
             let change = DiskChange::File {
@@ -194,53 +195,6 @@ impl Maker<'_> {
             cpu: request.cpu.as_ref().map(|mode| format!("<cpu mode='{mode}'/>")),
             forget_run: true,
             ..Changes::default()
-        }
-    }
-
-    /// What becomes of disks that are not restored.
-    fn unchosen(
-        &self,
-        chosen: &[(&DiskRecord, &Disk)],
-        left_behind: &mut Vec<LeftBehind>,
-    ) -> BTreeMap<String, DiskChange> {
-        let mut changes = BTreeMap::new();
-        for disk in &self.old.disks {
-            if chosen.iter().any(|(_, other)| other.target == disk.target) {
-                continue;
-            }
-            let (change, reason) = match (disk.device, disk.backup_kind(), disk.source.path()) {
-                (_, BackupKind::Skip(SkipReason::Empty), _) => continue,
-                (Device::Cdrom | Device::Floppy, _, Some(path)) => {
-                    if Path::new(path).exists() {
-                        continue;
-                    }
-                    (DiskChange::Eject, format!("the drive is empty now: the host has no {path}"))
-                }
-                (Device::Cdrom | Device::Floppy, ..) => {
-                    (DiskChange::Eject, format!("the drive is empty now; it had {}", disk.source))
-                }
-                (_, BackupKind::Skip(SkipReason::ReadOnly), Some(path))
-                    if Path::new(path).exists() =>
-                {
-                    continue;
-                }
-                _ => (DiskChange::Remove, self.why_not(&disk.target)),
-            };
-            changes.insert(disk.target.clone(), change);
-            left_behind.push(LeftBehind { name: disk.target.clone(), reason });
-        }
-        changes
-    }
-
-    fn why_not(&self, target: &str) -> String {
-        if self.point.disks.iter().any(|disk| disk.name == target) {
-            return "removed from the machine: it was not asked for".to_owned();
-        }
-        let excluded = self.point.excluded.iter().find(|disk| disk.name == target);
-        let reason = excluded.map_or("", |disk| disk.reason.as_str());
-        match reason {
-            "" => "removed from the machine: the recovery point does not have it".to_owned(),
-            reason => format!("removed from the machine: not in the recovery point ({reason})"),
         }
     }
 
@@ -427,6 +381,51 @@ impl Maker<'_> {
             shared_disks(&domain.name, &other, machine, notes);
         }
         Ok(false)
+    }
+}
+
+/// What becomes of disks that are not restored.
+pub(super) fn unchosen(
+    old: &Machine,
+    point: &Manifest,
+    chosen: &[&str],
+    left_behind: &mut Vec<LeftBehind>,
+) -> BTreeMap<String, DiskChange> {
+    let mut changes = BTreeMap::new();
+    for disk in &old.disks {
+        if chosen.contains(&disk.target.as_str()) {
+            continue;
+        }
+        let (change, reason) = match (disk.device, disk.backup_kind(), disk.source.path()) {
+            (_, BackupKind::Skip(SkipReason::Empty), _) => continue,
+            (Device::Cdrom | Device::Floppy, _, Some(path)) => {
+                if Path::new(path).exists() {
+                    continue;
+                }
+                (DiskChange::Eject, format!("the drive is empty now: the host has no {path}"))
+            }
+            (Device::Cdrom | Device::Floppy, ..) => {
+                (DiskChange::Eject, format!("the drive is empty now; it had {}", disk.source))
+            }
+            (_, BackupKind::Skip(SkipReason::ReadOnly), Some(path)) if Path::new(path).exists() => {
+                continue;
+            }
+            _ => (DiskChange::Remove, why_not(point, &disk.target)),
+        };
+        changes.insert(disk.target.clone(), change);
+        left_behind.push(LeftBehind { name: disk.target.clone(), reason });
+    }
+    changes
+}
+
+fn why_not(point: &Manifest, target: &str) -> String {
+    if point.disks.iter().any(|disk| disk.name == target) {
+        return "removed from the machine: it was not asked for".to_owned();
+    }
+    let excluded = point.excluded.iter().find(|disk| disk.name == target);
+    match excluded.map_or("", |disk| disk.reason.as_str()) {
+        "" => "removed from the machine: the recovery point does not have it".to_owned(),
+        reason => format!("removed from the machine: not in the recovery point ({reason})"),
     }
 }
 
