@@ -153,7 +153,7 @@ fn open(work: &Work<'_>, disk: &Disk, base: Option<&Base>) -> Result<Opened> {
     let mut backup = BackupDisk::new(&disk.target, disk.source.to_string(), source);
     (identity.runs_since_full, backup.clean) = match &since {
         Some(_) if every > 0 && runs >= every => (0, CleanCheck::All),
-        Some(_) => (runs, CleanCheck::SAMPLE),
+        Some(_) => (runs, work.request.clean),
         None => (0, CleanCheck::Trust),
     };
     backup.notes = notes;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
-use strongroom_engine::Deltas;
+use strongroom_engine::{CleanCheck, Deltas};
 use strongroom_format::Consistency;
 use strongroom_hypervisor::DiskChoice;
 use strongroom_machine::{MachineBackup, MachineBackupReport, Wish};
@@ -88,6 +88,7 @@ enum ConsistencyChoice {
 pub(crate) struct Common {
     pub(crate) item: Option<String>,
     pub(crate) tags: BTreeMap<String, String>,
+    pub(crate) clean: CleanCheck,
     pub(crate) skip_bad_blocks: bool,
     pub(crate) deltas: Deltas,
     pub(crate) threads: usize,
@@ -119,6 +120,7 @@ impl VmArgs {
             machine: self.vm.unwrap_or_default(),
             item: common.item,
             allow_managed: self.allow_managed,
+            clean: common.clean,
             full_compare_every: self.full_compare_every,
             scratch_dir: self.scratch_dir,
             scratch_limit: self.scratch_limit,
@@ -160,7 +162,10 @@ impl Show for MachineBackupReport {
     fn show(&self) -> String {
         let mut text = self.point.show();
         let kind = crate::views::consistency(self.consistency);
-        writeln!(text, "{kind}: {}", self.evidence.join("; ")).ok();
+        writeln!(text, "Consistency: {kind}").ok();
+        for step in &self.evidence {
+            writeln!(text, "  {step}").ok();
+        }
         for note in &self.notes {
             writeln!(text, "Note: {note}").ok();
         }
