@@ -27,6 +27,9 @@ pub struct MachineBackup {
     pub disks: DiskChoice,
     /// Which consistency.
     pub wish: Wish,
+    /// Whether a machine that is off, with disks that only QEMU can read, is started for the backup
+    /// with its processors standing still.
+    pub start_paused: bool,
     /// Whether a machine is touched that another manager owns.
     pub allow_managed: bool,
     /// Whether a disk is believed to be unchanged where its bitmap says so.

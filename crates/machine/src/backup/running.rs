@@ -170,6 +170,9 @@ impl Run<'_> {
         let checkpoint = checkpoint_xml(&name, &description, &self.disks);
         let checkpoint = checkpoint.map(|xml| (name, xml));
         let name = checkpoint.as_ref().map(|(name, _)| name.as_str());
+        if let Some(run) = work.switch_off {
+            guard.switch_off(run)?;
+        }
         guard.job(&files.socket(), name, &files.folders())?;
         let result = self.protect(&mut guard, &files, checkpoint.as_ref(), space);
         match result {

@@ -22,6 +22,7 @@ use crate::{
 /// Options that only `backup --vm` has.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Machine")]
+#[allow(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(crate) struct VmArgs {
     /// The machine: its name or UUID
     #[arg(long, value_name = "NAME", conflicts_with_all = ["disks", "changed_ranges", "parent", "allow_backing"])]
@@ -67,6 +68,11 @@ pub(crate) struct VmArgs {
     /// free, but for a reserve]
     #[arg(long, value_name = "SIZE", value_parser = values::size, requires = "vm")]
     scratch_limit: Option<u64>,
+
+    /// If the machine is off and has disks that only QEMU can read (encrypted, or on a server),
+    /// start it for the backup with its processors standing still
+    #[arg(long, requires = "vm")]
+    start_paused: bool,
 
     /// Back up the machine although another manager (OpenStack, oVirt, ...) owns it
     #[arg(long, requires = "vm")]
@@ -119,6 +125,7 @@ impl VmArgs {
             },
             machine: self.vm.unwrap_or_default(),
             item: common.item,
+            start_paused: self.start_paused,
             allow_managed: self.allow_managed,
             clean: common.clean,
             full_compare_every: self.full_compare_every,

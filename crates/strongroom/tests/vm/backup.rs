@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Restores the disks of a recovery point of `item` and returns their raw images.
-fn restore(host: &Host, item: &str, point: &str) -> Vec<PathBuf> {
+pub(crate) fn restore(host: &Host, item: &str, point: &str) -> Vec<PathBuf> {
     let folder = host.lab.path(&format!("restored-{point}"));
     let to = folder.display().to_string();
     host.json(&["restore", "disks", "--item", item, "--recovery-point", point, "--to", &to]);
@@ -22,11 +22,11 @@ fn restore(host: &Host, item: &str, point: &str) -> Vec<PathBuf> {
     images
 }
 
-fn paths(images: &[PathBuf]) -> Vec<&Path> {
+pub(crate) fn paths(images: &[PathBuf]) -> Vec<&Path> {
     images.iter().map(PathBuf::as_path).collect()
 }
 
-fn point(report: &Value) -> &str {
+pub(crate) fn point(report: &Value) -> &str {
     report["recovery_point"].as_str().unwrap()
 }
 

@@ -15,6 +15,7 @@ mod bed;
 mod check;
 #[path = "../e2e/documented.rs"]
 mod documented;
+mod encrypted;
 #[allow(dead_code, reason = "the bed offers more than is used now")]
 mod guest;
 #[allow(dead_code, reason = "the bed offers more than is used now")]
