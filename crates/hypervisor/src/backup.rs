@@ -78,7 +78,11 @@ impl Connection {
         };
         let arguments = arguments(of).u32(0);
         let procedure = Procedure::DomainGetJobStats;
-        let (kind, values) = self.call("asking for jobs", procedure, arguments, read)?;
+        let (kind, values) = match self.call("asking for jobs", procedure, arguments, read) {
+            // A machine that is off has none.
+            Err(error) if error.number() == Some(number::OPERATION_INVALID) => (0, Vec::new()),
+            other => other?,
+        };
         let values: BTreeMap<String, u64> =
             values.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
         let kind = match (kind, values.get("operation")) {

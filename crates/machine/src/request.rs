@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use strongroom_engine::Deltas;
+use strongroom_engine::{CleanCheck, Deltas};
 use strongroom_hypervisor::DiskChoice;
 
 use crate::{Wish, guard::GuardCommand};
@@ -27,8 +27,13 @@ pub struct MachineBackup {
     pub disks: DiskChoice,
     /// Which consistency.
     pub wish: Wish,
+    /// Whether a machine that is off, with disks that only QEMU can read, is started for the backup
+    /// with its processors standing still.
+    pub start_paused: bool,
     /// Whether a machine is touched that another manager owns.
     pub allow_managed: bool,
+    /// Whether a disk is believed to be unchanged where its bitmap says so.
+    pub clean: CleanCheck,
     /// All of a disk is read and compared at least once in so many backups; 0: only where needed.
     pub full_compare_every: u32,
     /// Folder for what the guest overwrites meanwhile; if not given, beside the first disk's image.

@@ -197,15 +197,16 @@ impl Job<'_> {
         if self.sample.differs {
             notes.push(format!(
                 "a sample showed that {said_by} left out what had changed: everything was read and \
-                 compared, which found {unexpected} such blocks"
+                 compared, and {} had been left out",
+                blocks(unexpected)
             ));
         } else if unexpected > 0 {
-            notes.push(format!("{unexpected} blocks had changed that {said_by} left out"));
+            notes.push(format!("{} had changed that {said_by} left out", blocks(unexpected)));
         }
         if self.sample.unreadable > 0 {
             notes.push(format!(
-                "{} blocks that {said_by} left out could not be read when they were checked",
-                self.sample.unreadable
+                "{} that {said_by} left out could not be read when they were checked",
+                blocks(self.sample.unreadable)
             ));
         }
         notes
@@ -246,4 +247,9 @@ impl Job<'_> {
             seconds: done_after.saturating_sub(started).as_secs_f64(),
         }
     }
+}
+
+/// Some blocks, for people.
+fn blocks(count: u64) -> String {
+    if count == 1 { "1 block".to_owned() } else { format!("{count} blocks") }
 }

@@ -59,7 +59,7 @@ fn one_block_that_was_left_out_is_found_where_nothing_is_believed() {
     let (report, _) = right(&vault, &disk, &[3], CleanCheck::All);
     assert_eq!((report.checked_blocks, report.unexpected_blocks), (599, 1));
     assert_eq!((report.changes_from.as_str(), report.changed_bytes), ("all", 2 * BLOCK));
-    assert_eq!(report.notes, ["1 blocks had changed that the dirty bitmap left out"]);
+    assert_eq!(report.notes, ["1 block had changed that the dirty bitmap left out"]);
     disk.clear_block(4);
     let (report, _) = right(&vault, &disk, &[], CleanCheck::All);
     assert_eq!(report.unexpected_blocks, 1);
@@ -84,7 +84,7 @@ fn a_sample_finds_a_lie_of_many_blocks_and_everything_is_compared() {
     assert_eq!((report.changes_from.as_str(), report.unexpected_blocks), ("all", 998));
     assert_eq!(report.checked_blocks, 1998);
     assert_eq!(report.allocated_bytes, Some(2000 * BLOCK));
-    assert!(report.notes[0].contains("998 such blocks"), "{:?}", report.notes);
+    assert!(report.notes[0].contains("998 blocks"), "{:?}", report.notes);
     assert!(copy.reads.load(Ordering::SeqCst) <= 2000 / 32 + 2000 / 256 + 64 + 8);
     // Caller's ranges as well.
     for block in 0..1000 {
@@ -184,7 +184,7 @@ fn what_cannot_be_read_is_noted_and_not_taken_for_a_change() {
     let mut wish = request("web01", vec![part]);
     let report = try_backup(&vault, &wish).expect("backup");
     assert_eq!((report.disks[0].checked_blocks, report.disks[0].unexpected_blocks), (8, 0));
-    assert!(report.disks[0].notes[0].contains("1 blocks"), "{report:?}");
+    assert!(report.disks[0].notes[0].contains("1 block that"), "{report:?}");
     restored(&vault, report.recovery_point, &disk).expect("the parent has it");
     // Who wants to believe nothing must be able to read everything.
     wish.disks[0].clean = CleanCheck::All;

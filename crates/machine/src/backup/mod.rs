@@ -11,7 +11,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use strongroom_base::Cancel;
 use strongroom_engine::{BackupDisk, BackupReport, BackupRequest, Progress};
 use strongroom_format::{Consistency, ExcludedDisk};
-use strongroom_hypervisor::{Connection, Domain, JobKind, LeftOut, Machine, Selection, State};
+use strongroom_hypervisor::{
+    Connection, Domain, HypervisorError, JobKind, LeftOut, Machine, Selection, State, Uuid,
+};
 use strongroom_vault::Vault;
 
 use self::{base::Base, collect::Descriptions};
@@ -71,6 +73,8 @@ struct Work<'a> {
     machine: Machine,
     descriptions: Descriptions,
     item: String,
+    /// The run of the machine that was started only for this backup.
+    switch_off: Option<i32>,
     progress: &'a Progress,
     cancel: &'a Cancel,
 }
@@ -111,6 +115,7 @@ impl<'a> Work<'a> {
             machine,
             descriptions,
             item,
+            switch_off: None,
             progress,
             cancel,
         })
@@ -118,6 +123,9 @@ impl<'a> Work<'a> {
 
     fn run(&self, notes: Vec<String>) -> Result<MachineBackupReport> {
         match self.state {
+            State::Off if self.needs_qemu()?.is_some() && self.request.start_paused => {
+                self.started_for_reading(notes)
+            }
             State::Off => stopped::run(self, notes),
             State::Running | State::Paused | State::Suspended | State::Crashed => {
                 self.check_not_busy()?;
@@ -129,6 +137,36 @@ impl<'a> Work<'a> {
                 reason: "wait until it is off or running".to_owned(),
             }),
         }
+    }
+
+    /// Why a disk of a machine that is off cannot be read without QEMU, if there is such a disk.
+    fn needs_qemu(&self) -> Result<Option<String>> {
+        let selection = self.selection()?;
+        Ok(selection.chosen.iter().find_map(|disk| stopped::needs_qemu(disk)))
+    }
+
+    /// Starts the machine with its processors standing still, and backs it up as one that runs.
+    fn started_for_reading(&self, mut notes: Vec<String>) -> Result<MachineBackupReport> {
+        let domain = self.connection.start(&self.domain, true)?;
+        notes.push(
+            "it was off, and was started for the backup with its processors standing still"
+                .to_owned(),
+        );
+        let run = domain.run;
+        let work = Work::begin(
+            self.vault,
+            self.connection,
+            self.request,
+            self.lock,
+            domain,
+            self.progress,
+            self.cancel,
+        );
+        let result = work.and_then(|work| running::run(&Work { switch_off: run, ..work }, notes));
+        let connection = self.fresh_connection()?;
+        let connection = connection.as_ref().unwrap_or(self.connection);
+        switch_off(connection, self.domain.uuid, run)?;
+        result
     }
 
     /// Refuses what would wait for, or disturb, somebody else's operation.
@@ -221,6 +259,20 @@ impl<'a> Work<'a> {
             point,
         }
     }
+}
+
+/// Switches a machine off that was started only to be read, unless somebody has let it go on: then
+/// it is theirs.
+pub(crate) fn switch_off(
+    connection: &Connection,
+    machine: Uuid,
+    run: Option<i32>,
+) -> std::result::Result<(), HypervisorError> {
+    let Some(now) = connection.domain_by_uuid(machine)? else { return Ok(()) };
+    if run.is_some() && now.run == run && connection.state(&now)? == State::Paused {
+        connection.power_off(&now)?;
+    }
+    Ok(())
 }
 
 /// A machine's name as the name of an item, which is stricter.

@@ -2,12 +2,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 
 use strongroom_base::{Clock as _, SystemClock};
-use strongroom_disk::DiskSource;
 use strongroom_engine::{
     BackupDisk, CleanCheck, DiskBackupReport, DiskEnding, Ending, backup_with,
 };
@@ -172,6 +170,9 @@ impl Run<'_> {
         let checkpoint = checkpoint_xml(&name, &description, &self.disks);
         let checkpoint = checkpoint.map(|xml| (name, xml));
         let name = checkpoint.as_ref().map(|(name, _)| name.as_str());
+        if let Some(run) = work.switch_off {
+            guard.switch_off(run)?;
+        }
         guard.job(&files.socket(), name, &files.folders())?;
         let result = self.protect(&mut guard, &files, checkpoint.as_ref(), space);
         match result {
@@ -255,7 +256,8 @@ impl Run<'_> {
         let (mut sources, mut identities) = (Vec::new(), Vec::new());
         for disk in self.chosen() {
             let Some(described) = self.work.machine.disk(&disk.target) else { continue };
-            let source: Arc<dyn DiskSource> = Arc::from(files.open(disk)?);
+            let format = described.driver.format.as_deref().unwrap_or("raw");
+            let source = files.open(disk, format)?;
             let mut identity = collect::identity(described, Some(source.size()), is_local);
             identity.tracked = disk.tracks;
             let path = described.source.path().filter(|_| is_local && identity.format != "raw");
@@ -267,7 +269,7 @@ impl Run<'_> {
             let mut backup = BackupDisk::new(&disk.target, described.source.to_string(), source);
             (identity.runs_since_full, backup.clean) = match &disk.since {
                 Some(_) if every > 0 && runs >= every => (0, CleanCheck::All),
-                Some(_) => (runs, CleanCheck::SAMPLE),
+                Some(_) => (runs, self.work.request.clean),
                 None => (0, CleanCheck::Trust),
             };
             backup.notes = self.disk_notes.get(&disk.target).cloned().unwrap_or_default();

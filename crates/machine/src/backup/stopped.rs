@@ -93,6 +93,16 @@ pub(super) fn run(work: &Work<'_>, mut notes: Vec<String>) -> Result<MachineBack
     Ok(MachineBackupReport { checkpoint: tracked, ..work.report(point, proof, notes) })
 }
 
+/// Why a disk can only be read through QEMU, if that is so.
+pub(super) fn needs_qemu(disk: &Disk) -> Option<String> {
+    let target = &disk.target;
+    if disk.source.path().is_none() {
+        return Some(format!("{} can only be read while the machine runs", disk.source));
+    }
+    let encrypted = disk.encryption.is_some();
+    encrypted.then(|| format!("{target} is encrypted, and can only be read while the machine runs"))
+}
+
 /// Opens an image, with its bitmap if that can be trusted.
 fn open(work: &Work<'_>, disk: &Disk, base: Option<&Base>) -> Result<Opened> {
     let unsupported = |reason: String| MachineError::Unsupported {
@@ -102,14 +112,12 @@ fn open(work: &Work<'_>, disk: &Disk, base: Option<&Base>) -> Result<Opened> {
     if !work.connection.uri().is_local() {
         return Err(unsupported("the host is another: run Strongroom there".to_owned()));
     }
-    let Some(path) = disk.source.path().map(PathBuf::from) else {
-        let reason = format!("{} can only be read while the machine runs", disk.source);
-        return Err(unsupported(reason));
-    };
-    if disk.encryption.is_some() {
-        let reason = "it is encrypted, and can only be read while the machine runs";
-        return Err(unsupported(reason.to_owned()));
+    if let Some(reason) = needs_qemu(disk) {
+        return Err(unsupported(format!("{reason} (--start-paused, or start the machine)")));
     }
+    let Some(path) = disk.source.path().map(PathBuf::from) else {
+        return Err(unsupported("it has no path".to_owned()));
+    };
     let name = disk.driver.format.as_deref().unwrap_or("raw");
     let Some(format) = ImageFormat::from_name(name) else {
         return Err(unsupported(format!("format {name} is not known")));
@@ -153,7 +161,7 @@ fn open(work: &Work<'_>, disk: &Disk, base: Option<&Base>) -> Result<Opened> {
     let mut backup = BackupDisk::new(&disk.target, disk.source.to_string(), source);
     (identity.runs_since_full, backup.clean) = match &since {
         Some(_) if every > 0 && runs >= every => (0, CleanCheck::All),
-        Some(_) => (runs, CleanCheck::SAMPLE),
+        Some(_) => (runs, work.request.clean),
         None => (0, CleanCheck::Trust),
     };
     backup.notes = notes;

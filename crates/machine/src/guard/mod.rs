@@ -60,6 +60,8 @@ enum Order {
     Freeze { deadline_ms: u64 },
     /// The guest is thawed: it was checked.
     Thawed,
+    /// This run of the machine was started only for the backup: it is switched off in the end.
+    SwitchOff { run: i32 },
     /// A backup job will be started that serves at this socket, with this checkpoint; these are its
     /// files.
     Job { socket: PathBuf, checkpoint: Option<String>, files: Vec<PathBuf> },
@@ -156,6 +158,11 @@ impl Guard {
     /// The guest is thawed. True if the guard had to do it because the time was over.
     pub(crate) fn thawed(&mut self) -> Result<bool> {
         Ok(self.tell(&Order::Thawed)?.late)
+    }
+
+    /// If we die, this run of the machine is switched off.
+    pub(crate) fn switch_off(&mut self, run: i32) -> Result<()> {
+        self.tell(&Order::SwitchOff { run }).map(drop)
     }
 
     /// A job will be started.

@@ -16,6 +16,7 @@ use strongroom_hypervisor::{
 };
 
 use super::{Answer, Order, thaw_surely};
+use crate::backup::switch_off;
 
 /// How long the guard tries to thaw and to clean up. A libvirt that is being upgraded comes back in
 /// this time; a guest whose agent is dead does not come back by trying longer.
@@ -36,6 +37,9 @@ struct Debts {
     socket: Option<PathBuf>,
     /// The job's files.
     files: Vec<PathBuf>,
+    /// The run of the machine that was started only for the backup.
+    #[serde(default)]
+    switch_off: Option<i32>,
     /// Checkpoints that belong to no point, should we die now.
     orphans: Vec<String>,
 }
@@ -186,6 +190,7 @@ impl Watch {
                 debts.frozen = false;
                 late = std::mem::take(&mut self.late);
             }
+            Order::SwitchOff { run } => debts.switch_off = Some(run),
             Order::Job { socket, checkpoint, files } => {
                 debts.socket = Some(socket);
                 debts.files = files;
@@ -271,6 +276,7 @@ impl Watch {
             }
             // Those of a machine that is off are deleted by its next backup.
             self.debts.orphans.clear();
+            switch_off(connection, self.machine, self.debts.switch_off)?;
         }
         for file in self.debts.files.drain(..) {
             // Most are gone with the job.

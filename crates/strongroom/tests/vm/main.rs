@@ -13,6 +13,9 @@ mod backup;
 mod bed;
 #[allow(dead_code, reason = "the bed offers more than is used now")]
 mod check;
+#[path = "../e2e/documented.rs"]
+mod documented;
+mod encrypted;
 #[allow(dead_code, reason = "the bed offers more than is used now")]
 mod guest;
 #[allow(dead_code, reason = "the bed offers more than is used now")]
