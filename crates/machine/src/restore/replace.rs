@@ -303,10 +303,8 @@ impl<'a> Work<'a> {
 
     /// Firmware variables, if the machine and the point have them.
     fn nvram(&self) -> Option<Kept> {
-        let nvram = self.machine.firmware.nvram.as_ref()?;
-        let path = PathBuf::from(nvram.path.as_ref()?);
         self.configuration.nvram.as_ref()?;
-        Some(self.kept(path))
+        Some(self.kept(self.request.places.nvram_of(&self.machine)?))
     }
 
     fn tpm(&mut self) -> Option<Kept> {

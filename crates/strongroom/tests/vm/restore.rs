@@ -356,9 +356,7 @@ fn firmware_and_tpm_come_back() {
     let old = std::fs::read(tpm.with_file_name(&uuid).join(file)).unwrap();
     assert!(old == std::fs::read(tpm.join(file)).unwrap());
     // Replaced, they are kept and come back.
-    let vars = host.virsh(&["dumpxml", "web"]);
-    let vars = vars.split("_VARS.fd</nvram>").next().unwrap().rsplit('>').next().unwrap();
-    let vars = format!("{vars}_VARS.fd");
+    let vars = host.lab.path("c/libvirt/qemu/nvram/web_VARS.fd");
     std::fs::write(&vars, b"other").unwrap();
     std::fs::write(tpm.with_file_name(&uuid).join(file), b"other").unwrap();
     host.json(&words(&["--replace", "--no-safety-point"]));
