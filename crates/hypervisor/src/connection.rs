@@ -505,8 +505,9 @@ fn append(encoder: Encoder, of: &Domain) -> Encoder {
 fn connect(uri: &ConnectUri, settings: &Settings) -> Result<Client> {
     let failed = |source| HypervisorError::Connect { uri: uri.to_string(), source };
     let transport = match &uri.route {
-        Route::Ssh { user, host, port } => {
-            Transport::through("ssh", &ssh_arguments(uri, user.as_deref(), host, *port))
+        Route::Ssh { user, host, port, socket } => {
+            let command = remote_command(uri, socket.as_deref());
+            Transport::through("ssh", &ssh_arguments(user.as_deref(), host, *port, command))
         }
         Route::Local { socket: Some(socket) } => Transport::unix(socket),
         Route::Local { socket: None } => local(uri.scope, settings),
@@ -564,22 +565,29 @@ fn start_daemon() {
     }
 }
 
-/// The remote command is what libvirt's own client runs: its helper, or netcat on the socket.
-fn ssh_arguments(
-    uri: &ConnectUri,
-    user: Option<&str>,
-    host: &str,
-    port: Option<u16>,
-) -> Vec<String> {
+/// What connects us to the daemon over there: libvirt's helper, or netcat on the socket, as
+/// libvirt's own client does.
+fn remote_command(uri: &ConnectUri, socket: Option<&str>) -> String {
+    if let Some(socket) = socket {
+        return format!("exec nc -U '{socket}'");
+    }
     let driver = uri.driver();
     let socket = match uri.scope {
         Scope::System => "/run/libvirt/libvirt-sock",
         Scope::Session => "${XDG_RUNTIME_DIR:-$HOME/.cache}/libvirt/libvirt-sock",
     };
-    let command = format!(
+    format!(
         "if command -v virt-ssh-helper >/dev/null 2>&1; then exec virt-ssh-helper {driver}; \
          else exec nc -U \"{socket}\"; fi"
-    );
+    )
+}
+
+fn ssh_arguments(
+    user: Option<&str>,
+    host: &str,
+    port: Option<u16>,
+    command: String,
+) -> Vec<String> {
     let mut arguments = vec!["-T".to_owned(), "-e".to_owned(), "none".to_owned()];
     if let Some(port) = port {
         arguments.extend(["-p".to_owned(), port.to_string()]);
