@@ -1,4 +1,4 @@
-//! Machines of another host, which is this one by way of `ssh`: with STRONGROOM_LONG a real one, whose
+//! Machines of another host, which is this one by way of `ssh`: with `STRONGROOM_LONG` a real one, whose
 //! package starts a server that not everybody wants; otherwise a stand-in that runs the command here.
 
 use std::{
