@@ -9,10 +9,12 @@
     reason = "a test that fails says so by panicking"
 )]
 
+mod after;
 mod backup;
 mod bed;
 #[allow(dead_code, reason = "the bed offers more than is used now")]
 mod check;
+mod consistency;
 #[allow(dead_code, reason = "the bed offers more than is used now")]
 mod guest;
 #[allow(dead_code, reason = "the bed offers more than is used now")]
