@@ -206,6 +206,8 @@ impl HypervisorError {
                 message.contains("missing or broken bitmap")
                     || message.contains("inconsistent bitmap")
                     || (message.contains("checkpoint") && message.contains("not found"))
+                    // It went with the image that it was in.
+                    || (message.contains("bitmap") && message.contains("not found"))
             }
             _ => false,
         }

@@ -20,6 +20,7 @@ mod live;
 mod lock;
 mod report;
 mod request;
+pub mod restore;
 
 pub use backup::backup;
 pub use check::{Checked, FindingReport, check};

@@ -26,3 +26,4 @@ mod harness;
 #[allow(dead_code, reason = "the other tests use the rest")]
 mod lab;
 mod remote;
+mod restore;
