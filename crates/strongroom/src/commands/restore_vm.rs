@@ -4,7 +4,7 @@ use std::{fmt::Write as _, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 use strongroom_disk::ImageFormat;
-use strongroom_engine::Deltas;
+use strongroom_engine::{CleanCheck, Deltas};
 use strongroom_hypervisor::{DiskChoice, NetworkMapping, Scope};
 use strongroom_machine::{
     MachineBackup, Wish,
@@ -260,7 +260,9 @@ impl VmArgs {
             item: None,
             disks: DiskChoice::All,
             wish: Wish::default(),
+            start_paused: true,
             allow_managed: false,
+            clean: CleanCheck::SAMPLE,
             full_compare_every: 0,
             scratch_dir: None,
             scratch_limit: None,
