@@ -156,14 +156,16 @@ pub enum MachineError {
         note: String,
     },
     /// libvirt does not take the machine whose disks are restored.
-    #[error("the disks of {machine} are restored, but libvirt does not accept its description, which is in {description}")]
+    #[error(
+        "the disks of {machine} are restored, but libvirt does not accept its description, which is in {description}"
+    )]
     NotDefined {
         /// The machine.
         machine: String,
         /// A file with the description.
         description: String,
         /// Why.
-        source: HypervisorError,
+        source: Box<HypervisorError>,
     },
     /// A machine that was restored does not start.
     #[error("{machine} is restored, but does not start")]
@@ -171,7 +173,7 @@ pub enum MachineError {
         /// The machine.
         machine: String,
         /// Why.
-        source: HypervisorError,
+        source: Box<HypervisorError>,
     },
     /// A recovery point is not of a machine, or its configuration cannot be read.
     #[error("recovery point {point}: {reason}")]

@@ -127,11 +127,8 @@ impl Wanted {
         for dir in folders {
             fs::create_dir_all(dir).map_err(|source| local(dir, "make", source))?;
         }
-        let mut targets = Targets {
-            disks: Vec::new(),
-            unfinished: Vec::new(),
-            template: Vec::new(),
-        };
+        let mut targets =
+            Targets { disks: Vec::new(), unfinished: Vec::new(), template: Vec::new() };
         for Place { name, size, spec } in places {
             let location = spec.to_string();
             targets.template.push(self.template(&name, &spec));

@@ -9,7 +9,7 @@ use strongroom_base::{Clock as _, SystemClock};
 use strongroom_engine::{
     BackupDisk, CleanCheck, DiskBackupReport, DiskEnding, Ending, backup_with,
 };
-use strongroom_hypervisor::{Disk, HypervisorError, Selection, Source};
+use strongroom_hypervisor::{Disk, HypervisorError, Selection, Source, State};
 
 use super::{
     DiskNotes, Work,
@@ -165,7 +165,7 @@ impl Run<'_> {
             work.lock.guard_file(),
         )?;
         let qemu = qemu_user(work);
-        let files = JobFiles::create(&work.request.places.run, &scratch, &id, qemu)?;
+        let files = JobFiles::of(&work.request.places.run, &scratch, &id);
         let description = format!("Strongroom, item {}", work.item);
         let checkpoint = checkpoint_xml(&name, &description, &self.disks);
         let checkpoint = checkpoint.map(|xml| (name, xml));
@@ -173,15 +173,17 @@ impl Run<'_> {
         if let Some(run) = work.switch_off {
             guard.switch_off(run)?;
         }
-        guard.job(&files.socket(), name, &files.folders())?;
-        let result = self.protect(&mut guard, &files, checkpoint.as_ref(), space);
+        guard.job(&files.socket(), name, &files.folders(), work.state == State::Running)?;
+        let result = files
+            .create(qemu)
+            .and_then(|()| self.protect(&mut guard, &files, checkpoint.as_ref(), space));
         match result {
             Ok(report) => {
                 self.finish(guard, &files);
                 Ok(report)
             }
             Err(error) => {
-                self.abandon(guard, &files, name, &error);
+                self.abandon(guard, &files, name);
                 Err(error)
             }
         }
@@ -300,8 +302,8 @@ impl Run<'_> {
                 identity.runs_since_full = 0;
             }
         }
-        let connection = work.fresh_connection()?;
-        let connection = connection.as_ref().unwrap_or(work.connection);
+        work.await_libvirt()?;
+        let connection = work.connection;
         check(connection, &work.domain, work.state)?;
         let checkpoint = match checkpoint {
             Some((name, _)) => Some((name.clone(), connection.checkpoint_xml(&work.domain, name)?)),
@@ -336,9 +338,8 @@ impl Run<'_> {
             return verdict;
         }
         let work = self.work;
-        let connection = work.fresh_connection().ok().flatten();
-        let connection = connection.as_ref().unwrap_or(work.connection);
-        match check(connection, &work.domain, work.state) {
+        work.await_libvirt().ok();
+        match check(work.connection, &work.domain, work.state) {
             Err(changed @ MachineError::Changed { .. }) => changed,
             _ => error,
         }
@@ -348,8 +349,9 @@ impl Run<'_> {
     fn finish(&self, guard: Guard, files: &JobFiles) {
         let work = self.work;
         let done = || -> Result<()> {
-            let connection = work.fresh_connection()?;
-            let connection = connection.as_ref().unwrap_or(work.connection);
+            work.await_libvirt()?;
+            let connection = work.connection;
+            work.let_go_on(&work.domain)?;
             if let Some(old) = self.base.as_ref().and_then(Base::checkpoint)
                 && self.disks.iter().any(|disk| disk.chosen && disk.tracks)
             {
@@ -364,17 +366,11 @@ impl Run<'_> {
     }
 
     /// There is no point: the machine is left as it was.
-    fn abandon(
-        &self,
-        guard: Guard,
-        files: &JobFiles,
-        checkpoint: Option<&str>,
-        why: &MachineError,
-    ) {
+    fn abandon(&self, guard: Guard, files: &JobFiles, checkpoint: Option<&str>) {
         let work = self.work;
         let done = || -> Result<()> {
-            let connection = work.fresh_connection()?;
-            let connection = connection.as_ref().unwrap_or(work.connection);
+            work.await_libvirt()?;
+            let connection = work.connection;
             let Some(domain) = connection.domain_by_uuid(work.domain.uuid)? else { return Ok(()) };
             end_job_at(connection, &domain, &files.socket().display().to_string())?;
             if connection.state(&domain)?.is_active() {
@@ -384,9 +380,7 @@ impl Run<'_> {
                     // What its bitmap recorded goes back to the base's.
                     base::delete(connection, &domain, name)?;
                 }
-                if matches!(why, MachineError::Scratch { .. }) {
-                    work.let_go_on(connection, &domain)?;
-                }
+                work.let_go_on(&domain)?;
             }
             files.remove();
             guard.done()

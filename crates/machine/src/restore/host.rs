@@ -38,7 +38,8 @@ pub(super) fn check(
     let pools = names(connection.pools().unwrap_or_default());
     let has_secret = |secret: &SecretRef| match secret {
         SecretRef::Uuid(uuid) => {
-            brought.contains(&uuid.to_string()) || connection.secret(*uuid).is_ok_and(|s| s.is_some())
+            brought.contains(&uuid.to_string())
+                || connection.secret(*uuid).is_ok_and(|s| s.is_some())
         }
         SecretRef::Usage { name, .. } => {
             let uses = [SecretUse::Volume, SecretUse::Ceph, SecretUse::Iscsi, SecretUse::Vtpm];

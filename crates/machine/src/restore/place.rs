@@ -25,9 +25,7 @@ pub(super) fn folder_of(
         Some(Storage::Folder(folder)) => absolute(folder)?,
         Some(Storage::Pool(pool)) => pool_folder(connection, pool, machine)?,
         None => match was {
-            Source::File { path } => {
-                Path::new(path).parent().unwrap_or(Path::new("/")).to_owned()
-            }
+            Source::File { path } => Path::new(path).parent().unwrap_or(Path::new("/")).to_owned(),
             other => {
                 return Err(MachineError::Unsupported {
                     machine: machine.to_owned(),

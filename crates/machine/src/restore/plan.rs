@@ -167,9 +167,8 @@ impl Maker<'_> {
                 return Err(EngineError::NoSuchDisk { point, name }.into());
             }
         }
-        let chosen = self.point.disks.iter().filter(|disk| {
-            wanted.is_empty() || wanted.contains(&disk.name)
-        });
+        let chosen =
+            self.point.disks.iter().filter(|disk| wanted.is_empty() || wanted.contains(&disk.name));
         chosen
             .map(|record| match self.old.disk(&record.name) {
                 Some(disk) => Ok((record, disk)),
@@ -277,9 +276,8 @@ impl Maker<'_> {
         // Also if they are not in the point: the original's are not shared.
         changes.nvram = Some(path.display().to_string());
         if !saved {
-            notes.push(
-                "the point has no firmware variables: boot entries are made anew".to_owned(),
-            );
+            notes
+                .push("the point has no firmware variables: boot entries are made anew".to_owned());
         }
         saved.then_some(path)
     }
@@ -340,7 +338,10 @@ impl Maker<'_> {
             ));
         }
         if machine.direct_boot.is_some() {
-            notes.push("it starts from a kernel among the host's files, which is not in the point".to_owned());
+            notes.push(
+                "it starts from a kernel among the host's files, which is not in the point"
+                    .to_owned(),
+            );
         }
     }
 
@@ -431,9 +432,7 @@ fn why_not(point: &Manifest, target: &str) -> String {
 
 /// Says which files both machines use.
 fn shared_disks(name: &str, other: &Machine, machine: &Machine, notes: &mut Vec<String>) {
-    let writable = |disk: &&Disk| {
-        !disk.readonly && !disk.shareable && disk.device == Device::Disk
-    };
+    let writable = |disk: &&Disk| !disk.readonly && !disk.shareable && disk.device == Device::Disk;
     for disk in machine.disks.iter().filter(writable) {
         let used = disk.source != Source::None
             && other.disks.iter().any(|theirs| theirs.source == disk.source);

@@ -13,7 +13,9 @@ use std::{
 
 use strongroom_base::{Cancel, Clock as _, PointId, SystemClock, SystemEntropy};
 use strongroom_disk::ImageFormat;
-use strongroom_engine::{EngineError, Overwrite, Progress, RestoreDisk, RestoreReport, RestoreRequest, data_bytes};
+use strongroom_engine::{
+    EngineError, Overwrite, Progress, RestoreDisk, RestoreReport, RestoreRequest, data_bytes,
+};
 use strongroom_format::{DiskRecord, Manifest};
 use strongroom_hypervisor::{
     Changes, Connection, Disk, DiskChoice, Domain, Form, Machine, Source, TpmBackend,
@@ -30,12 +32,7 @@ use super::{
     },
     state::{Kept, ReplacedDisk, Stage, State},
 };
-use crate::{
-    Configuration, MachineBackup, MachineError,
-    error::Result,
-    image::chain,
-    lock::Lock,
-};
+use crate::{Configuration, MachineBackup, MachineError, error::Result, image::chain, lock::Lock};
 
 /// How long a guest may take to shut down.
 const SHUT_DOWN: Duration = Duration::from_mins(5);
@@ -195,20 +192,24 @@ impl<'a> Work<'a> {
                 note: path.display().to_string(),
             });
         }
-        let disks: Vec<ReplacedDisk> =
-            self.chosen()?.into_iter().map(|(record, disk)| self.disk(record, disk)).collect::<Result<_>>()?;
+        let disks: Vec<ReplacedDisk> = self
+            .chosen()?
+            .into_iter()
+            .map(|(record, disk)| self.disk(record, disk))
+            .collect::<Result<_>>()?;
         let Some(folder) = disks.first().and_then(|disk| disk.overlay.parent()) else {
             return Err(self.unsupported("the recovery point has no disks".to_owned()));
         };
         let path = State::path(folder, self.machine.uuid);
-        let (nvram, tpm) = if self.request.disks.is_empty() {
-            (self.nvram(), self.tpm())
-        } else {
-            (None, None)
-        };
+        let (nvram, tpm) =
+            if self.request.disks.is_empty() { (self.nvram(), self.tpm()) } else { (None, None) };
         if self.request.disks.is_empty() {
             self.notes.extend(
-                self.configuration.record.missing.iter().map(|what| format!("not in the point: {what}")),
+                self.configuration
+                    .record
+                    .missing
+                    .iter()
+                    .map(|what| format!("not in the point: {what}")),
             );
         }
         let state = State {
@@ -233,11 +234,8 @@ impl<'a> Work<'a> {
             let (point, name) = (self.point.id, name.clone());
             return Err(EngineError::NoSuchDisk { point, name }.into());
         }
-        let chosen = self
-            .point
-            .disks
-            .iter()
-            .filter(|disk| wanted.is_empty() || wanted.contains(&disk.name));
+        let chosen =
+            self.point.disks.iter().filter(|disk| wanted.is_empty() || wanted.contains(&disk.name));
         chosen
             .map(|record| match self.machine.disk(&record.name) {
                 Some(disk) => Ok((record, disk)),
@@ -353,10 +351,11 @@ impl<'a> Work<'a> {
     /// A machine that we have shut down for nothing goes on.
     fn start_again(&self, was_running: bool) {
         let is_off = self.connection.state(&self.domain).is_ok_and(|state| !state.is_active());
-        if was_running && is_off {
-            if let Err(error) = self.connection.start(&self.domain, false) {
-                tracing::warn!(%error, machine = self.machine.name, "not started again");
-            }
+        if was_running
+            && is_off
+            && let Err(error) = self.connection.start(&self.domain, false)
+        {
+            tracing::warn!(%error, machine = self.machine.name, "not started again");
         }
     }
 
@@ -428,8 +427,7 @@ impl<'a> Work<'a> {
             let below = below.iter().map(|image| Path::new(&image.filename));
             let folders = below.chain([disk.old.as_path()]).filter_map(Path::parent);
             let folders: Vec<PathBuf> = folders.map(Path::to_owned).collect();
-            let target =
-                image::open(&disk.overlay, ImageFormat::Qcow2, disk.size, &[], &folders)?;
+            let target = image::open(&disk.overlay, ImageFormat::Qcow2, disk.size, &[], &folders)?;
             disks.push(RestoreDisk {
                 name: disk.name.clone(),
                 location: disk.overlay.display().to_string(),
@@ -455,7 +453,8 @@ impl<'a> Work<'a> {
         progress.set_stage("starting");
         let started = self.connection.start(&self.domain, power == Power::Paused);
         let machine = self.machine.name.clone();
-        started.map(drop).map_err(|source| MachineError::NotStarted { machine, source })
+        let failed = |error| MachineError::NotStarted { machine, source: Box::new(error) };
+        started.map(drop).map_err(failed)
     }
 
     fn report(
@@ -469,13 +468,17 @@ impl<'a> Work<'a> {
         for disk in &state.disks {
             let record = self.point.disks.iter().find(|record| record.name == disk.name);
             let done = restored.and_then(|r| r.disks.iter().find(|d| d.name == disk.name));
+            let data_bytes = match record {
+                Some(record) => data_bytes(self.vault, record)?,
+                None => 0,
+            };
             disks.push(RestoredDisk {
                 name: disk.name.clone(),
                 path: disk.overlay.display().to_string(),
                 format: "qcow2".to_owned(),
                 replaces: Some(disk.old.display().to_string()),
                 size_bytes: disk.size,
-                data_bytes: record.map_or(Ok(0), |record| data_bytes(self.vault, record))?,
+                data_bytes,
                 written_bytes: done.map_or(0, |done| done.written_bytes),
             });
         }

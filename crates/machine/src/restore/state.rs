@@ -131,10 +131,6 @@ impl ReplacedDisk {
             Source::File { path } | Source::Block { path } => Path::new(path),
             _ => return None,
         };
-        if path == self.overlay {
-            Some(true)
-        } else {
-            (path == self.old).then_some(false)
-        }
+        if path == self.overlay { Some(true) } else { (path == self.old).then_some(false) }
     }
 }

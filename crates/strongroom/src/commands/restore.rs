@@ -19,7 +19,10 @@ use crate::{
     values::{self, RestoreTo},
 };
 
-use super::{recoverypoint::PointArgs, restore_vm::{AcceptArgs, UndoArgs, VmArgs}};
+use super::{
+    recoverypoint::PointArgs,
+    restore_vm::{AcceptArgs, UndoArgs, VmArgs},
+};
 
 /// `restore ...`.
 #[derive(Debug, Subcommand)]

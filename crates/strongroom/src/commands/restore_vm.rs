@@ -243,9 +243,7 @@ impl VmArgs {
                     progress,
                     cancel,
                 ),
-                None => {
-                    restore::restore(&vault, &connection, &point, &request, progress, cancel)
-                }
+                None => restore::restore(&vault, &connection, &point, &request, progress, cancel),
             }
         })?;
         context.out.result(&report)
@@ -262,8 +260,8 @@ impl VmArgs {
             item: None,
             disks: DiskChoice::All,
             wish: Wish::default(),
+            start_paused: true,
             allow_managed: false,
-            start_paused: false,
             clean: CleanCheck::SAMPLE,
             full_compare_every: 0,
             scratch_dir: None,

@@ -9,10 +9,12 @@
     reason = "a test that fails says so by panicking"
 )]
 
+mod after;
 mod backup;
 mod bed;
 #[allow(dead_code, reason = "the bed offers more than is used now")]
 mod check;
+mod consistency;
 #[path = "../e2e/documented.rs"]
 mod documented;
 mod encrypted;
@@ -23,4 +25,5 @@ mod harness;
 #[path = "../e2e/harness.rs"]
 #[allow(dead_code, reason = "the other tests use the rest")]
 mod lab;
+mod remote;
 mod restore;

@@ -1,6 +1,9 @@
 //! Machines that come back: beside their originals, in their place, on hosts that are not the same.
 
-use std::path::{Path, PathBuf};
+use std::{
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
 
 use serde_json::Value;
 
@@ -53,8 +56,7 @@ fn a_copy_runs_beside_its_original() {
     let truth = guest.paused_copy("truth", || {});
     guest.resume();
     let to = folder(&host, "copies");
-    let planned =
-        host.json(&words(&["--name", "copy", "--storage-dir", &to, "--dry-run"]));
+    let planned = host.json(&words(&["--name", "copy", "--storage-dir", &to, "--dry-run"]));
     assert_eq!((&planned["dry_run"], &planned["state"]), (&true.into(), &"off".into()));
     assert!(files(&to).is_empty(), "{:?}", files(&to));
     let restored = host.json(&words(&["--name", "copy", "--storage-dir", &to]));
@@ -118,14 +120,8 @@ fn a_lost_machine_comes_back_as_itself_in_another_pool() {
     assert_eq!(run.code, 4, "{}{}", run.stdout, run.stderr);
     assert!(run.stderr.contains("it has fast"), "{}", run.stderr);
     let vdb = format!("vdb={slow}");
-    let restored = host.json(&words(&[
-        "--same-identity",
-        "--pool",
-        "fast",
-        "--storage-dir",
-        &vdb,
-        "--start",
-    ]));
+    let restored =
+        host.json(&words(&["--same-identity", "--pool", "fast", "--storage-dir", &vdb, "--start"]));
     assert_eq!(restored["uuid"], report["uuid"], "{restored:#}");
     assert_eq!(restored["autostart"], true);
     assert_eq!(image(&restored, 0), Path::new(&fast).join("web-vda.qcow2"));
@@ -385,7 +381,6 @@ fn a_description_comes_with_disks() {
     let file = format!("{to}/web.xml");
     assert_eq!(restored["template"], file.as_str(), "{restored:#}");
     assert_ne!(restored["template_uuid"], report["uuid"]);
-    use std::os::unix::fs::MetadataExt as _;
     assert_eq!(std::fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
     // The same again is no harm, another's file is left alone.
     host.json(&base);
@@ -456,8 +451,16 @@ fn a_replacement_that_was_killed_goes_on_or_is_undone() {
     let (guest, first, truth) = twice_backed_up(&host);
     guest.shutdown();
     let point = first["recovery_point"].as_str().unwrap();
-    let replace =
-        ["restore", "vm", "--item", "web", "--recovery-point", point, "--replace", "--no-safety-point"];
+    let replace = [
+        "restore",
+        "vm",
+        "--item",
+        "web",
+        "--recovery-point",
+        point,
+        "--replace",
+        "--no-safety-point",
+    ];
     let before = guest.virsh("dumpxml", &[]);
     let folder = host.lab.path("");
     let overlay = folder.join(format!("web-b.raw.{point}.qcow2"));
