@@ -59,7 +59,8 @@ pub(crate) fn images(host: &Host, report: &Value) -> Vec<PathBuf> {
     let point = report["recovery_point"].as_str().unwrap();
     let folder = host.lab.path(&format!("restored-{point}"));
     let to = folder.display().to_string();
-    host.json(&["restore", "disks", "--item", "web", "--recovery-point", point, "--to", &to]);
+    let words = ["restore", "disks", "--item", "web", "--recovery-point", point, "--to", &to];
+    host.json(&[&words[..], &["--no-template"]].concat());
     let entries = fs::read_dir(&folder).unwrap();
     let mut images: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     images.sort();

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::{
     check::{Taken, assert_same_disk, check},
+    documented::assert_documented,
     guest::{Disk, Guest},
     harness::Host,
 };
@@ -188,6 +189,7 @@ fn what_a_host_lacks_is_said_before_anything_is_written() {
         .map(|left| left["name"].as_str().unwrap())
         .collect();
     assert_eq!(left, ["vdb", "sda"], "{restored:#}");
+    assert_documented("restore vm", &restored);
     let xml = host.virsh(&["dumpxml", "copy"]);
     assert!(xml.contains("network='office'"), "{xml}");
     assert!(!xml.contains("vdb") && !xml.contains("media.iso"), "{xml}");
@@ -265,6 +267,7 @@ fn disks_are_replaced_and_the_old_ones_come_back() {
 
     let undone = host.json(&["restore", "undo", "--vm", "web"]);
     assert_eq!(undone["decision"], "undone", "{undone:#}");
+    assert_documented("restore accept", &undone);
     for (old, before) in old.iter().zip(&before) {
         assert_same_disk(old, &{
             let copy = old.with_extension("before");
@@ -293,6 +296,8 @@ fn replaced_disks_stay() {
     let replaced = host.json(&replace);
     let accepted = host.json(&["restore", "accept", "--vm", "web"]);
     assert_eq!(accepted["decision"], "accepted", "{accepted:#}");
+    assert_documented("restore vm", &replaced);
+    assert_documented("restore accept", &accepted);
     let old = [guest.disk_path("vda").to_owned(), guest.disk_path("vdb").to_owned()];
     for (index, truth) in truth.iter().enumerate() {
         assert_same_disk(truth, &old[index]);
@@ -380,6 +385,7 @@ fn a_description_comes_with_disks() {
     let restored = host.json(&base);
     let file = format!("{to}/web.xml");
     assert_eq!(restored["template"], file.as_str(), "{restored:#}");
+    assert_documented("restore disks", &restored);
     assert_ne!(restored["template_uuid"], report["uuid"]);
     assert_eq!(std::fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
     // The same again is no harm, another's file is left alone.
