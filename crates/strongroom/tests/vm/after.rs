@@ -62,6 +62,8 @@ pub(crate) fn images(host: &Host, report: &Value) -> Vec<PathBuf> {
     host.json(&["restore", "disks", "--item", "web", "--recovery-point", point, "--to", &to]);
     let entries = fs::read_dir(&folder).unwrap();
     let mut images: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    // Beside them are a description of the machine and what belongs to it.
+    images.retain(|path| path.extension().is_some_and(|extension| extension == "raw"));
     images.sort();
     images
 }
