@@ -200,9 +200,15 @@ impl HypervisorError {
                 message.contains("missing or broken bitmap")
                     || message.contains("inconsistent bitmap")
                     || (message.contains("checkpoint") && message.contains("not found"))
+                    || (message.contains("bitmap") && message.contains("not found"))
             }
             _ => false,
         }
+    }
+
+    /// Whether a disk cannot hold the bitmap of a checkpoint.
+    pub fn is_no_place_for_bitmaps(&self) -> bool {
+        matches!(self, Self::Libvirt { message, .. } if message.contains("Can't make bitmap"))
     }
 
     /// Whether another operation on the machine is in the way.

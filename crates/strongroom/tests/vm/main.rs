@@ -23,3 +23,4 @@ mod harness;
 #[path = "../e2e/harness.rs"]
 #[allow(dead_code, reason = "the other tests use the rest")]
 mod lab;
+mod pitfalls;
