@@ -26,5 +26,6 @@ mod killed;
 #[path = "../e2e/harness.rs"]
 #[allow(dead_code, reason = "the other tests use the rest")]
 mod lab;
+mod pitfalls;
 mod remote;
 mod restore;

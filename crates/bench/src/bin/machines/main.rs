@@ -122,19 +122,7 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Outcome<Options> {
     else {
         return Err(Failure::new("needs --project, --work, --lab, --initrd and --strongroom"));
     };
-    Ok(Options {
-        project,
-        work,
-        lab,
-        initrd,
-        strongroom,
-        size,
-        runs,
-        tools,
-        docs,
-        readme,
-        render,
-    })
+    Ok(Options { project, work, lab, initrd, strongroom, size, runs, tools, docs, readme, render })
 }
 
 fn named(names: &str) -> Outcome<Vec<Tool>> {
@@ -156,7 +144,8 @@ fn run(options: &Options) -> Outcome<()> {
     let generate = env::current_exe()?.with_file_name("generate");
     let images = options.work.join(format!("images-{}", options.size.name));
     options.size.make(&images, &generate)?;
-    let mut results = Results { about: about(options)?, records: Records::default(), targets: Value::Null };
+    let mut results =
+        Results { about: about(options)?, records: Records::default(), targets: Value::Null };
     if options.tools.len() < TOOLS.len() {
         let names: Vec<&str> = options.tools.iter().map(|tool| tool.name()).collect();
         let mut note = format!("Only {} measured", names.join(", "));

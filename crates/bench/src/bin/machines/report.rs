@@ -18,7 +18,9 @@ pub(crate) fn targets(records: &Records) -> Vec<Target> {
     let whole = |tool: &str| {
         Some(records.seconds(tool, Work::Full)? + records.seconds(tool, Work::Restore)?)
     };
-    let read = |tool: &str, work: Work| records.median(tool, work, |run| Some(number(run.qemu_read_bytes)));
+    let read = |tool: &str, work: Work| {
+        records.median(tool, work, |run| Some(number(run.qemu_read_bytes)))
+    };
     let frozen = |tool: &str| frozen(records, tool);
     let slower = |tool: &str| {
         let p99 = |backup| records.latency(tool, backup).map(|latency| latency.p99_us);
@@ -37,10 +39,7 @@ pub(crate) fn targets(records: &Records) -> Vec<Target> {
         rows.push(target(
             format!("incremental of 1 %, time against {peer}"),
             "at most 1/2",
-            ratio(
-                records.seconds(US, Work::Incremental),
-                records.seconds(peer, Work::Incremental),
-            ),
+            ratio(records.seconds(US, Work::Incremental), records.seconds(peer, Work::Incremental)),
             Bound::AtMost(0.5),
         ));
     }
@@ -141,13 +140,15 @@ pub(crate) fn render(about: &About, records: &Records) -> String {
     text.push_str(
         "\nWrites of 4 KiB in the guest, ms until they are on its disk: p50, p99, longest (writes):\n\n",
     );
-    let latencies = [("undisturbed", false), ("during full backups", true)].map(|(name, backup)| {
-        row(name, &|tool| {
-            let Latency { writes, p50_us, p99_us, max_us, .. } = records.latency(tool, backup)?;
-            let [p50, p99, max] = [p50_us, p99_us, max_us].map(|us| significant(us / 1000.0));
-            Some(format!("{p50}, {p99}, {max} ({writes})"))
-        })
-    });
+    let latencies =
+        [("undisturbed", false), ("during full backups", true)].map(|(name, backup)| {
+            row(name, &|tool| {
+                let Latency { writes, p50_us, p99_us, max_us, .. } =
+                    records.latency(tool, backup)?;
+                let [p50, p99, max] = [p50_us, p99_us, max_us].map(|us| significant(us / 1000.0));
+                Some(format!("{p50}, {p99}, {max} ({writes})"))
+            })
+        });
     text.push_str(&table(&head, &latencies));
     text.push_str("\nPeak resident memory, MiB, of all runs of a tool:\n\n");
     let memory = row("memory", &|tool| {
@@ -165,9 +166,7 @@ fn sizes(
 ) -> Vec<Vec<String>> {
     let mega = |bytes: f64| format!("{:.1}", bytes / 1e6);
     let median = |name: &str, work: Work, of: &dyn Fn(&Record) -> Option<u64>| {
-        row(name, &|tool| {
-            records.median(tool, work, |run| of(run).map(number)).map(mega)
-        })
+        row(name, &|tool| records.median(tool, work, |run| of(run).map(number)).map(mega))
     };
     vec![
         median("full: read by QEMU", Work::Full, &|run| Some(run.qemu_read_bytes)),
