@@ -213,6 +213,11 @@ impl HypervisorError {
         }
     }
 
+    /// Whether a disk cannot hold the bitmap of a checkpoint.
+    pub fn is_no_place_for_bitmaps(&self) -> bool {
+        matches!(self, Self::Libvirt { message, .. } if message.contains("Can't make bitmap"))
+    }
+
     /// Whether another operation on the machine is in the way.
     pub fn is_busy(&self) -> bool {
         match self {

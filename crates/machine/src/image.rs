@@ -8,6 +8,10 @@ use strongroom_hypervisor::ImageInfo;
 /// The most bytes of its answer.
 const MAX_ANSWER: usize = 8 << 20;
 
+/// Why some images have no bitmaps.
+pub(crate) const OLD: &str = "version 2 of qcow2 holds no bitmap of changes (with the machine off, \
+    `qemu-img amend -o compat=1.1 IMAGE` makes it version 3)";
+
 /// Information on an image that may be in use; none if it cannot be had.
 pub(crate) fn info(path: &Path, format: &str) -> Option<Value> {
     serde_json::from_slice(&ask(path, format, &[])?).ok()

@@ -18,6 +18,7 @@ pub mod guard;
 mod image;
 mod live;
 mod lock;
+mod orphans;
 mod report;
 mod request;
 pub mod restore;

@@ -1,6 +1,7 @@
 //! A running machine: QEMU's backup job, read over NBD.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -9,7 +10,7 @@ use strongroom_base::{Clock as _, SystemClock};
 use strongroom_engine::{
     BackupDisk, CleanCheck, DiskBackupReport, DiskEnding, Ending, backup_with,
 };
-use strongroom_hypervisor::{Disk, HypervisorError, Selection, Source, State};
+use strongroom_hypervisor::{Disk, HypervisorError, ImageInfo, Selection, Source, State};
 
 use super::{
     DiskNotes, Work,
@@ -25,6 +26,7 @@ use crate::{
     guard::{Guard, end_job_at},
     image,
     live::{JobFiles, LiveDisk, checkpoint_xml},
+    orphans,
 };
 
 /// What came of the moment.
@@ -41,6 +43,8 @@ struct Run<'a> {
     prefix: String,
     base: Option<Base>,
     disks: Vec<LiveDisk>,
+    /// The disks' images and those under them, as far as they are files here.
+    chains: BTreeMap<String, Vec<ImageInfo>>,
     notes: Vec<String>,
     disk_notes: DiskNotes,
 }
@@ -56,12 +60,18 @@ pub(super) fn run(work: &Work<'_>, mut notes: Vec<String>) -> Result<MachineBack
         }
     };
     let since = base::reconcile(work.connection, &work.domain, &prefix, base.as_ref(), &mut notes)?;
+    let wanted = base.as_ref().and_then(Base::checkpoint);
+    if work.connection.uri().is_local() {
+        let description = &work.descriptions.present;
+        orphans::sweep(work.connection, &work.domain, &work.machine, description, &prefix, wanted)?;
+    }
     let mut run = Run {
         work,
         selection: &selection,
         prefix,
         base,
         disks: Vec::new(),
+        chains: BTreeMap::new(),
         notes,
         disk_notes: DiskNotes::new(),
     };
@@ -75,6 +85,11 @@ pub(super) fn run(work: &Work<'_>, mut notes: Vec<String>) -> Result<MachineBack
             {
                 run.give_up_bitmaps(&error)?;
             }
+            Err(MachineError::Hypervisor(error))
+                if error.is_no_place_for_bitmaps() && run.disks.iter().any(|disk| disk.tracks) =>
+            {
+                run.make_no_bitmaps(&error);
+            }
             other => return other,
         }
     }
@@ -86,7 +101,11 @@ impl Run<'_> {
         let is_local = self.work.connection.uri().is_local();
         for disk in &self.work.machine.disks {
             let chosen = self.selection.chosen.iter().any(|other| other.target == disk.target);
-            let tracks = chosen && disk.can_hold_bitmaps() && !disk.transient;
+            let path = disk.source.path().filter(|_| chosen && is_local && disk.can_hold_bitmaps());
+            let chain = path.map(|path| image::chain(Path::new(path), "qcow2")).unwrap_or_default();
+            let is_old = chain.first().is_some_and(|top| top.qcow2_version == Some(2));
+            self.chains.insert(disk.target.clone(), chain);
+            let tracks = chosen && disk.can_hold_bitmaps() && !disk.transient && !is_old;
             let mut planned = LiveDisk { target: disk.target.clone(), chosen, tracks, since: None };
             if chosen {
                 match self.since(disk, tracks, is_local, since) {
@@ -110,14 +129,24 @@ impl Run<'_> {
         is_local: bool,
         since: &std::result::Result<String, String>,
     ) -> std::result::Result<String, String> {
+        if !tracks && self.chain(disk).first().is_some_and(|top| top.qcow2_version == Some(2)) {
+            return Err(image::OLD.to_owned());
+        }
+        if !tracks && disk.transient {
+            return Err("what is written to a transient disk is dropped when it stops".to_owned());
+        }
         if !tracks {
             let format = disk.driver.format.as_deref().unwrap_or("raw");
             return Err(format!("a {format} disk holds no bitmap of changes"));
         }
         let base = self.base.as_ref().ok_or("there is no point to build on")?;
-        let now = collect::identity(disk, None, is_local);
+        let now = collect::identity(disk, None, is_local, self.chain(disk));
         base.same_disk(&now)?;
         since.clone()
+    }
+
+    fn chain(&self, disk: &Disk) -> &[ImageInfo] {
+        self.chains.get(&disk.target).map(Vec::as_slice).unwrap_or_default()
     }
 
     fn chosen(&self) -> impl Iterator<Item = &LiveDisk> {
@@ -129,7 +158,7 @@ impl Run<'_> {
         let (connection, domain) = (self.work.connection, &self.work.domain);
         let known = connection.checkpoints(domain)?;
         for name in known.iter().filter(|name| name.starts_with(&self.prefix)) {
-            if let Err(error) = base::delete(connection, domain, name) {
+            if let Err(error) = orphans::delete(connection, domain, name) {
                 self.notes.push(format!("checkpoint {name} cannot be deleted: {error}"));
             }
         }
@@ -144,6 +173,14 @@ impl Run<'_> {
             self.disk_notes.entry(disk.target.clone()).or_default().push(words);
         }
         Ok(())
+    }
+
+    /// Begins no checkpoint: an image cannot hold a bitmap.
+    fn make_no_bitmaps(&mut self, error: &HypervisorError) {
+        self.notes.push(format!("the next backup has to read and compare everything: {error}"));
+        for disk in &mut self.disks {
+            disk.tracks = false;
+        }
     }
 
     /// Makes the job's folders, starts the guard, and does the work between.
@@ -260,7 +297,8 @@ impl Run<'_> {
             let Some(described) = self.work.machine.disk(&disk.target) else { continue };
             let format = described.driver.format.as_deref().unwrap_or("raw");
             let source = files.open(disk, format)?;
-            let mut identity = collect::identity(described, Some(source.size()), is_local);
+            let mut identity =
+                collect::identity(described, Some(source.size()), is_local, self.chain(described));
             identity.tracked = disk.tracks;
             let path = described.source.path().filter(|_| is_local && identity.format != "raw");
             let info = path.and_then(|path| image::info(Path::new(path), &identity.format));
@@ -274,6 +312,9 @@ impl Run<'_> {
                 Some(_) => (runs, self.work.request.clean),
                 None => (0, CleanCheck::Trust),
             };
+            if let Some(before) = before.filter(|_| disk.since.is_some()) {
+                backup.also_changed = before.also_changed();
+            }
             backup.notes = self.disk_notes.get(&disk.target).cloned().unwrap_or_default();
             sources.push(backup);
             identities.push(identity);
@@ -355,7 +396,7 @@ impl Run<'_> {
             if let Some(old) = self.base.as_ref().and_then(Base::checkpoint)
                 && self.disks.iter().any(|disk| disk.chosen && disk.tracks)
             {
-                base::delete(connection, &work.domain, old)?;
+                orphans::delete(connection, &work.domain, old)?;
             }
             files.remove();
             guard.done()
@@ -378,7 +419,7 @@ impl Run<'_> {
                     && connection.checkpoints(&domain)?.iter().any(|known| known == name)
                 {
                     // What its bitmap recorded goes back to the base's.
-                    base::delete(connection, &domain, name)?;
+                    orphans::delete(connection, &domain, name)?;
                 }
                 work.let_go_on(&domain)?;
             }

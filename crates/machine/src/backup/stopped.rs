@@ -124,10 +124,10 @@ fn open(work: &Work<'_>, disk: &Disk, base: Option<&Base>) -> Result<Opened> {
     };
     let fingerprint = fingerprint(&path)?;
     let spec = DiskSpec::File { path: path.clone(), format: Some(format) };
-    let mut identity = collect::identity(disk, None, true);
     let info = (format != ImageFormat::Raw).then(|| image::info(&path, name)).flatten();
     let mut notes = Vec::new();
     let chain = image::chain(&path, name);
+    let mut identity = collect::identity(disk, None, true, &chain);
     let since = match since(disk, &identity, base, chain.first()) {
         Ok(since) => Some(since),
         Err(reason) => {
@@ -155,6 +155,9 @@ fn open(work: &Work<'_>, disk: &Disk, base: Option<&Base>) -> Result<Opened> {
     identity.size = source.size();
     identity.image = info.as_ref().map(image::recipe);
     identity.tracked = since.is_some();
+    if let Some(changed) = source.changed() {
+        identity.set_changed_since(changed);
+    }
     let before = base.and_then(|base| base.configuration.disk(&disk.target));
     let runs = before.map_or(0, |before| before.runs_since_full.saturating_add(1));
     let every = work.request.full_compare_every;
@@ -164,6 +167,9 @@ fn open(work: &Work<'_>, disk: &Disk, base: Option<&Base>) -> Result<Opened> {
         Some(_) => (runs, work.request.clean),
         None => (0, CleanCheck::Trust),
     };
+    if let Some(before) = before.filter(|_| since.is_some()) {
+        backup.also_changed = before.also_changed();
+    }
     backup.notes = notes;
     backup.checkpoint = since;
     Ok(Opened { path, fingerprint, backup, identity })
@@ -179,6 +185,9 @@ fn since(
     if !disk.can_hold_bitmaps() {
         let format = disk.driver.format.as_deref().unwrap_or("raw");
         return Err(format!("a {format} disk holds no bitmap of changes"));
+    }
+    if info.is_some_and(|info| info.qcow2_version == Some(2)) {
+        return Err(image::OLD.to_owned());
     }
     let base = base.ok_or("there is no point to build on")?;
     base.same_disk(identity)?;

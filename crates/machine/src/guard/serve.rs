@@ -16,7 +16,7 @@ use strongroom_hypervisor::{
 };
 
 use super::{Answer, Order, thaw_surely};
-use crate::{backup::switch_off, consistency::run_script};
+use crate::{backup::switch_off, consistency::run_script, orphans};
 
 /// How long the guard tries to thaw and to clean up. A libvirt that is being upgraded comes back in
 /// this time; a guest whose agent is dead does not come back by trying longer.
@@ -398,12 +398,7 @@ pub(crate) fn delete_checkpoints(
 ) -> Result<(), HypervisorError> {
     let known = connection.checkpoints(domain)?;
     for name in names.iter().filter(|name| known.contains(name)) {
-        match connection.delete_checkpoint(domain, name, false) {
-            Err(error) if error.is_bad_checkpoint() => {
-                connection.delete_checkpoint(domain, name, true)?;
-            }
-            other => other?,
-        }
+        orphans::delete(connection, domain, name)?;
     }
     Ok(())
 }

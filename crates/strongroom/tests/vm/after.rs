@@ -63,6 +63,8 @@ pub(crate) fn images(host: &Host, report: &Value) -> Vec<PathBuf> {
     host.json(&[&words[..], &["--no-template"]].concat());
     let entries = fs::read_dir(&folder).unwrap();
     let mut images: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    // Beside them are a description of the machine and what belongs to it.
+    images.retain(|path| path.extension().is_some_and(|extension| extension == "raw"));
     images.sort();
     images
 }
@@ -132,4 +134,17 @@ pub(crate) fn assert_clean_within(
         found.is_empty()
     });
     assert!(found.is_empty(), "{found:?}");
+}
+
+/// Whether the guest's agent answers.
+pub(crate) fn answers(host: &Host) -> bool {
+    let ping = r#"{"execute":"guest-ping"}"#;
+    host.try_virsh(&["qemu-agent-command", "web", ping, "--timeout", "1"]).code == 0
+}
+
+/// Runs something in the guest and does not wait for its end.
+pub(crate) fn later(guest: &Guest<'_>, command: &str) {
+    guest.put("/run/later", "700", command);
+    // A shell that does not keep our output, for which the agent would wait.
+    guest.sh("setsid sh /run/later </dev/null >/dev/null 2>&1 &");
 }

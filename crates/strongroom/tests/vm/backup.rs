@@ -19,6 +19,8 @@ pub(crate) fn restore(host: &Host, item: &str, point: &str) -> Vec<PathBuf> {
     host.json(&[&words[..], &["--no-template"]].concat());
     let mut images: Vec<_> =
         std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    // Beside them are a description of the machine and what belongs to it.
+    images.retain(|path| path.extension().is_some_and(|extension| extension == "raw"));
     images.sort();
     images
 }

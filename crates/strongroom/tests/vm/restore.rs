@@ -46,7 +46,7 @@ fn a_copy_runs_beside_its_original() {
     let host = Host::new();
     let nic = "<interface type='user'><mac address='52:54:00:11:22:33'/></interface>";
     let guest = Guest::named("web")
-        .disk(Disk::qcow2(64).cluster(4096))
+        .disk(Disk::qcow2(64).options("cluster_size=4096"))
         .disk(Disk::raw(48))
         .xml(nic)
         .create(&host);
