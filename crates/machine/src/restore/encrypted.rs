@@ -82,7 +82,7 @@ pub(super) fn key(
 /// An encrypted image that is being written. Its parts are dropped in this order.
 pub(super) struct Served {
     child: Child,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// Opens an encrypted image to restore into; it is made if it is not there.
@@ -111,8 +111,8 @@ pub(super) fn open(
     if !path.try_exists().map_err(|source| local("find", path, source))? {
         create(path, format, size, options, &object)?;
     }
-    let mut served = Served { child: serve(path, format, &object, folder.path())?, _folder: folder };
-    let socket = served._folder.path().join("nbd");
+    let mut served = Served { child: serve(path, format, &object, folder.path())?, folder };
+    let socket = served.folder.path().join("nbd");
     served.wait_for(&socket, path)?;
     fs::remove_file(&secret).map_err(|source| local("remove", &secret, source))?;
     let spec = DiskSpec::Nbd(NbdUrl::unix(&socket, ""));

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::Write as _,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -157,6 +157,7 @@ impl Work<'_> {
         }
         if let Some(folder) = &self.plan.tpm {
             write_tpm(folder, &self.configuration.tpm)?;
+            open_to_swtpm(folder)?;
         }
         Ok(())
     }
@@ -252,6 +253,13 @@ pub(super) fn write_tpm(folder: &Path, files: &[(String, Vec<u8>)]) -> Result<()
         write().map_err(|source| local("write", &path, source))?;
     }
     Ok(())
+}
+
+/// As libvirt makes the folder: the TPM's process, which may be another user's, passes through it to
+/// what libvirt gives to it below.
+pub(super) fn open_to_swtpm(folder: &Path) -> Result<()> {
+    let mode = fs::Permissions::from_mode(0o711);
+    fs::set_permissions(folder, mode).map_err(|source| local("change", folder, source))
 }
 
 fn report(

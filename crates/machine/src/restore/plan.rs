@@ -11,8 +11,8 @@ use strongroom_disk::ImageFormat;
 use strongroom_engine::{EngineError, data_bytes};
 use strongroom_format::{DiskRecord, Manifest};
 use strongroom_hypervisor::{
-    BackupKind, Changes, Connection, Device, Disk, DiskChange, MacChange, Machine,
-    SkipReason, Source, TpmBackend, Uuid,
+    BackupKind, Changes, Connection, Device, Disk, DiskChange, MacChange, Machine, SkipReason,
+    Source, TpmBackend, Uuid,
 };
 use strongroom_vault::Vault;
 

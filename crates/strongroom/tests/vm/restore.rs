@@ -294,6 +294,13 @@ fn replaced_disks_stay() {
     let point = first["recovery_point"].as_str().unwrap();
     let replace = ["restore", "vm", "--item", "web", "--recovery-point", point, "--replace"];
     let replaced = host.json(&replace);
+    // What is there meanwhile, as if the end had come before it was removed.
+    let uuid = host.virsh(&["domuuid", "web"]);
+    let state = host.lab.path(&format!(".strongroom-replaced-{uuid}.json"));
+    let meanwhile: Vec<(PathBuf, Vec<u8>)> = [state, image(&replaced, 0), image(&replaced, 1)]
+        .into_iter()
+        .map(|path| (path.clone(), std::fs::read(path).unwrap()))
+        .collect();
     let accepted = host.json(&["restore", "accept", "--vm", "web"]);
     assert_eq!(accepted["decision"], "accepted", "{accepted:#}");
     assert_documented("restore vm", &replaced);
@@ -317,6 +324,23 @@ fn replaced_disks_stay() {
     println!("{report:#}");
     assert_eq!(report["disks"][0]["unexpected_blocks"], 0, "{report:#}");
     assert_backup_is_right(&host, &[&old[0], &old[1]], "running");
+    guest.destroy();
+
+    // It is not written into them again, now that the machine has gone on with them.
+    let copies = guest.paused_copy("later", || {});
+    for (path, content) in &meanwhile {
+        let content = String::from_utf8(content.clone()).map_or_else(
+            std::string::FromUtf8Error::into_bytes,
+            |text| text.replace("\"replaced\"", "\"accepting\"").into_bytes(),
+        );
+        std::fs::write(path, content).unwrap();
+    }
+    let run = host.strongroom(&["restore", "undo", "--vm", "web"]);
+    assert_eq!(run.code, 4, "{}{}", run.stdout, run.stderr);
+    host.json(&["restore", "accept", "--vm", "web"]);
+    assert_same_disk(&copies[0], &old[0]);
+    assert_same_disk(&copies[1], &old[1]);
+    assert!(meanwhile.iter().all(|(path, _)| !path.exists()));
 }
 
 #[test]
