@@ -21,6 +21,7 @@ mod lock;
 mod orphans;
 mod report;
 mod request;
+pub mod restore;
 
 pub use backup::backup;
 pub use check::{Checked, FindingReport, check};

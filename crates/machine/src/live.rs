@@ -43,18 +43,17 @@ pub(crate) struct JobFiles {
 }
 
 impl JobFiles {
-    /// Makes the folders; QEMU must be able to write to them.
-    pub(crate) fn create(
-        run: &Path,
-        scratch: &Path,
-        id: &str,
-        qemu: Option<(u32, u32)>,
-    ) -> Result<Self> {
-        let files = Self {
+    /// The files of a job; nothing is made yet.
+    pub(crate) fn of(run: &Path, scratch: &Path, id: &str) -> Self {
+        Self {
             run: run.join(format!("job-{id}")),
             scratch: scratch.join(format!(".strongroom-scratch-{id}")),
-        };
-        for folder in [&files.run, &files.scratch] {
+        }
+    }
+
+    /// Makes the folders; QEMU must be able to write to them.
+    pub(crate) fn create(&self, qemu: Option<(u32, u32)>) -> Result<()> {
+        for folder in [&self.run, &self.scratch] {
             let failed = |source| MachineError::Local {
                 action: "make the folder",
                 path: folder.display().to_string(),
@@ -66,7 +65,7 @@ impl JobFiles {
                 chown(folder, Some(user), Some(group)).map_err(failed)?;
             }
         }
-        Ok(files)
+        Ok(())
     }
 
     /// QEMU's socket.

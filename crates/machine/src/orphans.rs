@@ -4,9 +4,9 @@
 //! one is not, libvirt is made to forget the checkpoint, and then told of it again for one disk
 //! after the other: what can be deleted is, and the others are not there.
 
-use strongroom_hypervisor::{Connection, Domain, HypervisorError, Machine};
+use strongroom_hypervisor::{Connection, Domain, Form, HypervisorError, Machine};
 
-use crate::{image, live::escape};
+use crate::live::escape;
 
 /// Deletes a checkpoint: its bitmaps wherever there are any, and what libvirt knows of it.
 pub(crate) fn delete(
@@ -29,29 +29,20 @@ pub(crate) fn delete(
     }
 }
 
-/// Deletes bitmaps with the names of our checkpoints that libvirt does not know: of a machine whose
-/// definition is made anew at each start, or after somebody made libvirt forget them.
-pub(crate) fn sweep(
+/// Deletes a disk's bitmap with the name of a checkpoint that libvirt does not know: of a machine
+/// whose definition is made anew at each start, or after somebody made libvirt forget it.
+pub(crate) fn delete_unknown(
     connection: &Connection,
     domain: &Domain,
     machine: &Machine,
-    description: &str,
-    prefix: &str,
-    wanted: Option<&str>,
+    target: &str,
+    name: &str,
 ) -> Result<(), HypervisorError> {
-    let known = connection.checkpoints(domain)?;
-    let is_orphan = |name: &str| {
-        name.starts_with(prefix) && Some(name) != wanted && known.iter().all(|other| other != name)
-    };
-    for disk in machine.disks.iter().filter(|disk| disk.can_hold_bitmaps()) {
-        let Some(path) = disk.source.path() else { continue };
-        let chain = image::chain(path.as_ref(), "qcow2");
-        let bitmaps = chain.first().map(|top| top.bitmaps.as_slice()).unwrap_or_default();
-        for orphan in bitmaps.iter().filter(|bitmap| is_orphan(&bitmap.name)) {
-            let xml = only(&orphan.name, &disk.target, machine, description);
-            delete_redefined(connection, domain, &orphan.name, &xml);
-        }
+    if connection.checkpoints(domain)?.iter().any(|known| known == name) {
+        return Ok(());
     }
+    let description = connection.domain_xml(domain, Form::Present)?;
+    delete_redefined(connection, domain, name, &only(name, target, machine, &description));
     Ok(())
 }
 

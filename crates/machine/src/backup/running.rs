@@ -10,7 +10,9 @@ use strongroom_base::{Clock as _, SystemClock};
 use strongroom_engine::{
     BackupDisk, CleanCheck, DiskBackupReport, DiskEnding, Ending, backup_with,
 };
-use strongroom_hypervisor::{Disk, HypervisorError, ImageInfo, Selection, Source};
+use strongroom_hypervisor::{
+    Connection, Disk, HypervisorError, ImageInfo, Selection, Source, State,
+};
 
 use super::{
     DiskNotes, Work,
@@ -60,11 +62,6 @@ pub(super) fn run(work: &Work<'_>, mut notes: Vec<String>) -> Result<MachineBack
         }
     };
     let since = base::reconcile(work.connection, &work.domain, &prefix, base.as_ref(), &mut notes)?;
-    let wanted = base.as_ref().and_then(Base::checkpoint);
-    if work.connection.uri().is_local() {
-        let description = &work.descriptions.present;
-        orphans::sweep(work.connection, &work.domain, &work.machine, description, &prefix, wanted)?;
-    }
     let mut run = Run {
         work,
         selection: &selection,
@@ -202,7 +199,7 @@ impl Run<'_> {
             work.lock.guard_file(),
         )?;
         let qemu = qemu_user(work);
-        let files = JobFiles::create(&work.request.places.run, &scratch, &id, qemu)?;
+        let files = JobFiles::of(&work.request.places.run, &scratch, &id);
         let description = format!("Strongroom, item {}", work.item);
         let checkpoint = checkpoint_xml(&name, &description, &self.disks);
         let checkpoint = checkpoint.map(|xml| (name, xml));
@@ -210,15 +207,17 @@ impl Run<'_> {
         if let Some(run) = work.switch_off {
             guard.switch_off(run)?;
         }
-        guard.job(&files.socket(), name, &files.folders())?;
-        let result = self.protect(&mut guard, &files, checkpoint.as_ref(), space);
+        guard.job(&files.socket(), name, &files.folders(), work.state == State::Running)?;
+        let result = files
+            .create(qemu)
+            .and_then(|()| self.protect(&mut guard, &files, checkpoint.as_ref(), space));
         match result {
             Ok(report) => {
-                self.finish(guard, &files);
+                self.finish(guard, &files, name);
                 Ok(report)
             }
             Err(error) => {
-                self.abandon(guard, &files, name, &error);
+                self.abandon(guard, &files, name);
                 Err(error)
             }
         }
@@ -345,8 +344,8 @@ impl Run<'_> {
                 identity.runs_since_full = 0;
             }
         }
-        let connection = work.fresh_connection()?;
-        let connection = connection.as_ref().unwrap_or(work.connection);
+        work.await_libvirt()?;
+        let connection = work.connection;
         check(connection, &work.domain, work.state)?;
         let checkpoint = match checkpoint {
             Some((name, _)) => Some((name.clone(), connection.checkpoint_xml(&work.domain, name)?)),
@@ -381,25 +380,21 @@ impl Run<'_> {
             return verdict;
         }
         let work = self.work;
-        let connection = work.fresh_connection().ok().flatten();
-        let connection = connection.as_ref().unwrap_or(work.connection);
-        match check(connection, &work.domain, work.state) {
+        work.await_libvirt().ok();
+        match check(work.connection, &work.domain, work.state) {
             Err(changed @ MachineError::Changed { .. }) => changed,
             _ => error,
         }
     }
 
     /// The point is published: what only its making needed goes.
-    fn finish(&self, guard: Guard, files: &JobFiles) {
+    fn finish(&self, guard: Guard, files: &JobFiles, name: Option<&str>) {
         let work = self.work;
         let done = || -> Result<()> {
-            let connection = work.fresh_connection()?;
-            let connection = connection.as_ref().unwrap_or(work.connection);
-            if let Some(old) = self.base.as_ref().and_then(Base::checkpoint)
-                && self.disks.iter().any(|disk| disk.chosen && disk.tracks)
-            {
-                orphans::delete(connection, &work.domain, old)?;
-            }
+            work.await_libvirt()?;
+            let connection = work.connection;
+            work.let_go_on(&work.domain)?;
+            self.delete_old(connection, name)?;
             files.remove();
             guard.done()
         };
@@ -408,18 +403,35 @@ impl Run<'_> {
         }
     }
 
+    /// Deletes what belonged to earlier points, or to none: all of ours but `name`.
+    fn delete_old(&self, connection: &Connection, name: Option<&str>) -> Result<()> {
+        let domain = &self.work.domain;
+        for old in connection.checkpoints(domain)? {
+            if old.starts_with(&self.prefix) && Some(old.as_str()) != name {
+                orphans::delete(connection, domain, &old)?;
+            }
+        }
+        let base = self.base.as_ref().and_then(Base::checkpoint);
+        for (target, chain) in &self.chains {
+            let bitmaps = chain.first().map(|top| top.bitmaps.as_slice()).unwrap_or_default();
+            let names = bitmaps.iter().map(|bitmap| bitmap.name.as_str());
+            // The base's was there when the image was looked at.
+            let ours = names.filter(|other| {
+                other.starts_with(&self.prefix) && Some(*other) != name && Some(*other) != base
+            });
+            for orphan in ours {
+                orphans::delete_unknown(connection, domain, &self.work.machine, target, orphan)?;
+            }
+        }
+        Ok(())
+    }
+
     /// There is no point: the machine is left as it was.
-    fn abandon(
-        &self,
-        guard: Guard,
-        files: &JobFiles,
-        checkpoint: Option<&str>,
-        why: &MachineError,
-    ) {
+    fn abandon(&self, guard: Guard, files: &JobFiles, checkpoint: Option<&str>) {
         let work = self.work;
         let done = || -> Result<()> {
-            let connection = work.fresh_connection()?;
-            let connection = connection.as_ref().unwrap_or(work.connection);
+            work.await_libvirt()?;
+            let connection = work.connection;
             let Some(domain) = connection.domain_by_uuid(work.domain.uuid)? else { return Ok(()) };
             end_job_at(connection, &domain, &files.socket().display().to_string())?;
             if connection.state(&domain)?.is_active() {
@@ -429,9 +441,7 @@ impl Run<'_> {
                     // What its bitmap recorded goes back to the base's.
                     orphans::delete(connection, &domain, name)?;
                 }
-                if matches!(why, MachineError::Scratch { .. }) {
-                    work.let_go_on(connection, &domain)?;
-                }
+                work.let_go_on(&domain)?;
             }
             files.remove();
             guard.done()

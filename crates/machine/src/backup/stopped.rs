@@ -218,8 +218,8 @@ fn conclude(
     if let Some(error) = watch.verdict() {
         return Err(error);
     }
-    let connection = work.fresh_connection()?;
-    let connection = connection.as_ref().unwrap_or(work.connection);
+    work.await_libvirt()?;
+    let connection = work.connection;
     check(connection, &work.domain, work.state)?;
     for (path, before) in files {
         // A device has no time that tells; the watch has seen that the machine stayed off.

@@ -15,9 +15,12 @@ use crate::{
 pub(crate) fn restore(host: &Host, item: &str, point: &str) -> Vec<PathBuf> {
     let folder = host.lab.path(&format!("restored-{point}"));
     let to = folder.display().to_string();
-    host.json(&["restore", "disks", "--item", item, "--recovery-point", point, "--to", &to]);
+    let words = ["restore", "disks", "--item", item, "--recovery-point", point, "--to", &to];
+    host.json(&[&words[..], &["--no-template"]].concat());
     let mut images: Vec<_> =
         std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    // Beside them are a description of the machine and what belongs to it.
+    images.retain(|path| path.extension().is_some_and(|extension| extension == "raw"));
     images.sort();
     images
 }
