@@ -9,12 +9,15 @@
 //! | `limits` | what this machine can do: read, write, hash, compress, encrypt |
 //! | `bare_pipeline` | the least a backup must do, without index, manifest or format: the ceiling |
 //! | `big_vault` | a vault of 1 TB and 1,000 points without its data: opening, index, reclaim |
+//! | `machines` | runs Strongroom and virtnbdbackup on the same running machine and prints the table |
 //! | `compare` | runs Strongroom and its peers on the same disks and prints the table |
 
 pub mod failure;
+pub mod figures;
 pub mod heap;
 pub mod image;
 pub mod pipeline;
+pub mod place;
 pub mod rng;
 pub mod text;
 

@@ -477,6 +477,11 @@ pub(crate) fn domain(answer: &mut Decoder<'_>) -> std::result::Result<Domain, Ma
     Ok(Domain { name, uuid, run: (run >= 0).then_some(run) })
 }
 
+/// Reads what a daemon says of its machines; for fuzzing.
+pub(crate) fn read_domains(bytes: &[u8]) -> Option<Vec<Domain>> {
+    Decoder::new(bytes).list(domain).ok()
+}
+
 /// The first argument of calls on a machine.
 pub(crate) fn arguments(of: &Domain) -> Encoder {
     append(Encoder::default(), of)

@@ -165,7 +165,7 @@ pub enum MachineError {
         /// A file with the description.
         description: String,
         /// Why.
-        source: HypervisorError,
+        source: Box<HypervisorError>,
     },
     /// A machine that was restored does not start.
     #[error("{machine} is restored, but does not start")]
@@ -173,7 +173,7 @@ pub enum MachineError {
         /// The machine.
         machine: String,
         /// Why.
-        source: HypervisorError,
+        source: Box<HypervisorError>,
     },
     /// A recovery point is not of a machine, or its configuration cannot be read.
     #[error("recovery point {point}: {reason}")]

@@ -4,6 +4,8 @@
 //! one is not, libvirt is made to forget the checkpoint, and then told of it again for one disk
 //! after the other: what can be deleted is, and the others are not there.
 
+use std::fmt::Write as _;
+
 use strongroom_hypervisor::{Connection, Domain, Form, HypervisorError, Machine};
 
 use crate::live::escape;
@@ -86,19 +88,22 @@ pub(crate) fn without_parent(xml: &str) -> String {
 fn only(name: &str, target: &str, machine: &Machine, description: &str) -> String {
     let start = description.find("<domain").unwrap_or(0);
     let domain = description.get(start..).unwrap_or_default();
-    let disks: String = machine
-        .disks
-        .iter()
-        .map(|disk| {
-            let kind = if disk.target == target { "bitmap" } else { "no" };
-            format!("<disk name='{}' checkpoint='{kind}'/>", escape(&disk.target))
-        })
-        .collect();
+    let disks = list(machine.disks.iter().map(|disk| disk.target.as_str()), target);
     format!(
         "<domaincheckpoint><name>{}</name><creationTime>1</creationTime><disks>{disks}</disks>\
          {domain}</domaincheckpoint>",
         escape(name)
     )
+}
+
+/// Disks of a checkpoint that is of one of them only.
+fn list<'a>(targets: impl Iterator<Item = &'a str>, only: &str) -> String {
+    let mut list = String::new();
+    for target in targets {
+        let kind = if target == only { "bitmap" } else { "no" };
+        write!(list, "<disk name='{}' checkpoint='{kind}'/>", escape(target)).ok();
+    }
+    list
 }
 
 /// The part of a checkpoint's description that lists its disks.
@@ -113,21 +118,17 @@ fn disks(xml: &str) -> Option<&str> {
 fn targets(xml: &str) -> Vec<String> {
     let Some(list) = disks(xml).map(|list| format!("{list}</disks>")) else { return Vec::new() };
     let Ok(document) = roxmltree::Document::parse(&list) else { return Vec::new() };
-    let nodes = document.descendants().filter(|node| node.attribute("checkpoint") == Some("bitmap"));
+    let nodes =
+        document.descendants().filter(|node| node.attribute("checkpoint") == Some("bitmap"));
     nodes.filter_map(|node| node.attribute("name")).map(ToOwned::to_owned).collect()
 }
 
 /// A checkpoint's description as if it were of one disk only.
 fn keep_only(xml: &str, target: &str) -> String {
-    let Some(list) = disks(xml) else { return xml.to_owned() };
-    let kept: String = targets(xml)
-        .iter()
-        .map(|other| {
-            let kind = if other == target { "bitmap" } else { "no" };
-            format!("<disk name='{}' checkpoint='{kind}'/>", escape(other))
-        })
-        .collect();
-    xml.replacen(list, &format!("<disks>{kept}"), 1)
+    let Some(old) = disks(xml) else { return xml.to_owned() };
+    let targets = targets(xml);
+    let kept = list(targets.iter().map(String::as_str), target);
+    xml.replacen(old, &format!("<disks>{kept}"), 1)
 }
 
 #[cfg(test)]

@@ -74,10 +74,12 @@ pub(crate) fn places(scope: Scope) -> Places {
         Scope::System => Places {
             run: PathBuf::from("/run/strongroom"),
             swtpm: PathBuf::from("/var/lib/libvirt/swtpm"),
+            nvram: PathBuf::from("/var/lib/libvirt/qemu/nvram"),
         },
         Scope::Session => Places {
             run: folder("XDG_RUNTIME_DIR").unwrap_or_else(env::temp_dir).join("strongroom"),
             swtpm: config.join("libvirt/qemu/swtpm"),
+            nvram: config.join("libvirt/qemu/nvram"),
         },
     }
 }

@@ -39,7 +39,8 @@ impl Base {
                 then.source, then.format
             )),
             Some(then) if then.under != now.under => {
-                Err("the images under it, or the file of its data, were changed or replaced".to_owned())
+                Err("the images under it, or the file of its data, were changed or replaced"
+                    .to_owned())
             }
             Some(then) if !then.tracked => Err("the last point has no checkpoint of it".to_owned()),
             Some(then) => Ok(then),

@@ -8,8 +8,8 @@ use std::{
 };
 
 use strongroom_hypervisor::{
-    Connection, Disk, Domain, Form, ImageInfo, Machine, Secret, SecretRef, SecretUse, Source, State,
-    TpmBackend,
+    Connection, Disk, Domain, Form, ImageInfo, Machine, Secret, SecretRef, SecretUse, Source,
+    State, TpmBackend,
 };
 
 use crate::{
@@ -36,11 +36,11 @@ impl Instantaneous {
     /// Reads firmware variables and the TPM's state.
     pub(super) fn take(machine: &Machine, places: &Places, is_local: bool) -> Self {
         let mut taken = Self::default();
-        let nvram = machine.firmware.nvram.as_ref().and_then(|nvram| nvram.path.as_deref());
-        match nvram.filter(|_| is_local).map(|path| (path, read(Path::new(path)))) {
+        let nvram = places.nvram_of(machine);
+        match nvram.as_deref().filter(|_| is_local).map(|path| (path, read(path))) {
             Some((_, Ok(content))) => taken.nvram = Some(content),
             Some((path, Err(error))) => {
-                taken.missing.push(format!("firmware variables {path}: {error}"));
+                taken.missing.push(format!("firmware variables {}: {error}", path.display()));
             }
             None if nvram.is_some() => {
                 taken.missing.push("firmware variables: the host is another".to_owned());

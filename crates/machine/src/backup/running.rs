@@ -294,12 +294,8 @@ impl Run<'_> {
             let Some(described) = self.work.machine.disk(&disk.target) else { continue };
             let format = described.driver.format.as_deref().unwrap_or("raw");
             let source = files.open(disk, format)?;
-            let mut identity = collect::identity(
-                described,
-                Some(source.size()),
-                is_local,
-                self.chain(described),
-            );
+            let mut identity =
+                collect::identity(described, Some(source.size()), is_local, self.chain(described));
             identity.tracked = disk.tracks;
             let path = described.source.path().filter(|_| is_local && identity.format != "raw");
             let info = path.and_then(|path| image::info(Path::new(path), &identity.format));

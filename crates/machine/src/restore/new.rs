@@ -102,7 +102,7 @@ impl Work<'_> {
             let started = self.connection.start(&domain, power == Power::Paused);
             started.map_err(|source| MachineError::NotStarted {
                 machine: plan.machine.name.clone(),
-                source,
+                source: Box::new(source),
             })?;
         }
         Ok(restored)
@@ -184,6 +184,7 @@ impl Work<'_> {
         match write_whole(&path, self.plan.xml.as_bytes()) {
             Ok(()) => {
                 let description = path.display().to_string();
+                let source = Box::new(source);
                 MachineError::NotDefined { machine, description, source }
             }
             Err(error) => error,

@@ -301,10 +301,8 @@ impl<'a> Work<'a> {
 
     /// Firmware variables, if the machine and the point have them.
     fn nvram(&self) -> Option<Kept> {
-        let nvram = self.machine.firmware.nvram.as_ref()?;
-        let path = PathBuf::from(nvram.path.as_ref()?);
         self.configuration.nvram.as_ref()?;
-        Some(self.kept(path))
+        Some(self.kept(self.request.places.nvram_of(&self.machine)?))
     }
 
     fn tpm(&mut self) -> Option<Kept> {
@@ -353,10 +351,11 @@ impl<'a> Work<'a> {
     /// A machine that we have shut down for nothing goes on.
     fn start_again(&self, was_running: bool) {
         let is_off = self.connection.state(&self.domain).is_ok_and(|state| !state.is_active());
-        if was_running && is_off {
-            if let Err(error) = self.connection.start(&self.domain, false) {
-                tracing::warn!(%error, machine = self.machine.name, "not started again");
-            }
+        if was_running
+            && is_off
+            && let Err(error) = self.connection.start(&self.domain, false)
+        {
+            tracing::warn!(%error, machine = self.machine.name, "not started again");
         }
     }
 
@@ -454,7 +453,8 @@ impl<'a> Work<'a> {
         progress.set_stage("starting");
         let started = self.connection.start(&self.domain, power == Power::Paused);
         let machine = self.machine.name.clone();
-        started.map(drop).map_err(|source| MachineError::NotStarted { machine, source })
+        let failed = |error| MachineError::NotStarted { machine, source: Box::new(error) };
+        started.map(drop).map_err(failed)
     }
 
     fn report(
@@ -468,13 +468,17 @@ impl<'a> Work<'a> {
         for disk in &state.disks {
             let record = self.point.disks.iter().find(|record| record.name == disk.name);
             let done = restored.and_then(|r| r.disks.iter().find(|d| d.name == disk.name));
+            let data_bytes = match record {
+                Some(record) => data_bytes(self.vault, record)?,
+                None => 0,
+            };
             disks.push(RestoredDisk {
                 name: disk.name.clone(),
                 path: disk.overlay.display().to_string(),
                 format: "qcow2".to_owned(),
                 replaces: Some(disk.old.display().to_string()),
                 size_bytes: disk.size,
-                data_bytes: record.map_or(Ok(0), |record| data_bytes(self.vault, record))?,
+                data_bytes,
                 written_bytes: done.map_or(0, |done| done.written_bytes),
             });
         }

@@ -134,3 +134,16 @@ pub(crate) fn assert_clean_within(
     });
     assert!(found.is_empty(), "{found:?}");
 }
+
+/// Whether the guest's agent answers.
+pub(crate) fn answers(host: &Host) -> bool {
+    let ping = r#"{"execute":"guest-ping"}"#;
+    host.try_virsh(&["qemu-agent-command", "web", ping, "--timeout", "1"]).code == 0
+}
+
+/// Runs something in the guest and does not wait for its end.
+pub(crate) fn later(guest: &Guest<'_>, command: &str) {
+    guest.put("/run/later", "700", command);
+    // A shell that does not keep our output, for which the agent would wait.
+    guest.sh("setsid sh /run/later </dev/null >/dev/null 2>&1 &");
+}

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    after::{assert_clean, backup, fails, long, points, restored, says},
+    after::{answers, assert_clean, backup, fails, later, long, points, restored, says},
     check::Taken,
     guest::{Disk, Guest},
     harness::{Host, within},
@@ -233,18 +233,14 @@ fn what_is_asked_for_is_not_exceeded() {
     assert_clean(&host, &guest, report["checkpoint"].as_str());
 }
 
-fn answers(host: &Host) -> bool {
-    let ping = r#"{"execute":"guest-ping"}"#;
-    host.try_virsh(&["qemu-agent-command", "web", ping, "--timeout", "1"]).code == 0
-}
-
 #[test]
 fn agents_that_do_not_answer() {
     let host = Host::new();
     let guest = web(&host, "lab.noapp");
     guest.wait_records(3);
     // It hangs: nobody waits for long, and nothing is sent that it would do later.
-    guest.sh("(sleep 2; kill -STOP $(cat /run/ga/pid); sleep 20; kill -CONT $(cat /run/ga/pid)) >/dev/null 2>&1 &");
+    let agent = guest.sh("cat /run/ga/pid");
+    later(&guest, &format!("sleep 1; kill -STOP {agent}; sleep 20; kill -CONT {agent}"));
     assert!(within(20, || !answers(&host)));
     let report = backup(&host, &[]);
     assert_eq!(report["consistency"], "crash", "{report:#}");
@@ -257,7 +253,7 @@ fn agents_that_do_not_answer() {
     let log = guest.sh("cat /run/hook.log 2>/dev/null || true");
     assert!(!log.contains("freeze"), "{log}");
     // It is dead.
-    guest.sh("(sleep 2; kill -KILL $(cat /run/ga/pid)) >/dev/null 2>&1 &");
+    later(&guest, &format!("sleep 1; kill -KILL {agent}"));
     assert!(within(20, || !answers(&host)));
     let before = points(&host);
     fails(&host, &["--require", "--consistency", "filesystem"], "vm.consistency");
@@ -321,7 +317,7 @@ fn hooks_that_take_too_long_or_fail() {
     assert_clean(&host, &guest, report["checkpoint"].as_str());
 
     // Somebody thaws what we froze, before the instant.
-    guest.sh("(while [ ! -e /run/enough ]; do fsfreeze -u /data/a; done) >/dev/null 2>&1 &");
+    later(&guest, "while [ ! -e /run/enough ]; do fsfreeze -u /data/a; done");
     let report = backup(&host, &[]);
     assert_eq!(report["consistency"], "crash", "{report:#}");
     guest.sh("touch /run/enough");

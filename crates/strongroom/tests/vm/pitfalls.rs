@@ -12,7 +12,8 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    check::{assert_same_disk},
+    after::long,
+    check::assert_same_disk,
     guest::{Disk, Guest},
     harness::{Host, Run, tool, try_tool, within},
 };
@@ -200,14 +201,6 @@ fn write_behind(image: &Path, clusters: usize) {
     }
 }
 
-fn is_long() -> bool {
-    let long = std::env::var_os("STRONGROOM_LONG").is_some();
-    if !long {
-        println!("not tried: set STRONGROOM_LONG=1, as scripts/test --long does");
-    }
-    long
-}
-
 #[test]
 fn disks_that_hold_no_bitmap() {
     let host = Host::new();
@@ -306,21 +299,21 @@ fn bitmaps_that_a_crash_left() {
     bench.backup_from("bitmap", &[]);
 }
 
-#[test]
-fn content_that_changed_behind_the_bitmap() {
-    let host = Host::new();
+/// A machine with a second disk that the guest does not touch by itself, and its image.
+fn with_an_image_of_data(host: &Host) -> (Guest<'_>, PathBuf) {
     let image = host.lab.path("image.qcow2");
     tool("qemu-img", &["create", "-f", "qcow2", text(&image), "32M"]);
     tool("qemu-io", &["-c", "write -P 9 0 24M", text(&image)]);
-    let guest = Guest::named("web")
-        .disk(Disk::qcow2(48))
-        .disk(Disk::image(&image, "qcow2"))
-        .create(&host);
+    let machine = Guest::named("web").disk(Disk::qcow2(48)).disk(Disk::image(&image, "qcow2"));
+    (machine.create(host), image)
+}
+
+#[test]
+fn content_that_changed_behind_the_bitmap() {
+    let host = Host::new();
+    let (guest, image) = with_an_image_of_data(&host);
     let bench = Bench::new(&host, &guest, 2);
-    let write = || guest.sh("dd if=/dev/urandom of=/dev/vdb bs=64k seek=350 count=3; sync");
-    let old = host.lab.path("old.qcow2");
     guest.boot();
-    write();
     bench.backup_from("all", &[]);
     guest.shutdown();
     bench.backup_from("bitmap", &[]);
@@ -336,7 +329,20 @@ fn content_that_changed_behind_the_bitmap() {
     write_behind(&image, 1);
     let report = bench.backup(&["--full-compare-every", "1"]);
     assert_eq!(report.unexpected("vdb"), 1, "{:#}", report.0);
+    guest.boot();
+    bench.backup_from("bitmap", &[]);
+}
 
+#[test]
+fn images_rolled_back_or_replaced() {
+    let host = Host::new();
+    let (guest, image) = with_an_image_of_data(&host);
+    let bench = Bench::new(&host, &guest, 2);
+    let write = || guest.sh("dd if=/dev/urandom of=/dev/vdb bs=64k seek=350 count=3; sync");
+    let old = host.lab.path("old.qcow2");
+    guest.boot();
+    bench.backup_from("all", &[]);
+    guest.shutdown();
     // The storage is rolled back, and the bitmap with it.
     fs::copy(&image, &old).unwrap();
     tool("qemu-io", &["-c", "write -P 1 8M 1M", text(&image)]);
@@ -393,10 +399,8 @@ fn images_that_no_bitmap_knows_of() {
     let top = host.lab.path("top.qcow2");
     let words = ["create", "-f", "qcow2", "-F", "qcow2", "-b", text(&base), text(&top)];
     tool("qemu-img", &words);
-    let guest = Guest::named("web")
-        .disk(Disk::qcow2(48))
-        .disk(Disk::image(&top, "qcow2"))
-        .create(&host);
+    let guest =
+        Guest::named("web").disk(Disk::qcow2(48)).disk(Disk::image(&top, "qcow2")).create(&host);
     let bench = Bench::new(&host, &guest, 2);
     guest.boot();
     bench.backup_from("all", &[]);
@@ -445,7 +449,10 @@ fn other_programs_and_other_vaults() {
     let two = Bench { vault: "two", ..Bench::new(&host, &guest, 2) };
     assert_eq!(two.strongroom(&["vault", "create"]).code, 0);
     let foreign = |name: &str| {
-        guest.virsh("checkpoint-create-as", &["--name", name, "--diskspec", "vda,checkpoint=bitmap"]);
+        guest.virsh(
+            "checkpoint-create-as",
+            &["--name", name, "--diskspec", "vda,checkpoint=bitmap"],
+        );
     };
     guest.boot();
     foreign("before");
@@ -504,7 +511,18 @@ fn checkpoints_that_libvirt_forgets() {
     bench.backup_from("bitmap", &[]);
     guest.boot();
     bench.backup_from("bitmap", &[]);
-    // With no definition at all, made at each start.
+}
+
+#[test]
+fn machines_without_a_definition() {
+    let host = Host::new();
+    let guest = Guest::named("web").disk(Disk::qcow2(48)).disk(Disk::qcow2(48)).create(&host);
+    let bench = Bench::new(&host, &guest, 2);
+    guest.boot();
+    bench.backup_from("all", &[]);
+    let xml = host.lab.path("again.xml");
+    fs::write(&xml, guest.virsh("dumpxml", &["--inactive"])).unwrap();
+    // Made at each start, it is new to libvirt.
     guest.virsh("undefine", &["--checkpoints-metadata"]);
     let transient = |known: bool| {
         guest.wait_records(3);
@@ -674,9 +692,7 @@ fn snapshots_and_saved_memory() {
     // Outside the images, and merged back into them.
     let snapshot = |name: &str| {
         guest.virsh("snapshot-create-as", &["--disk-only", "--no-metadata", "--name", name]);
-        let path = |(target, path): &(String, PathBuf)| {
-            (target.clone(), path.with_extension(name))
-        };
+        let path = |(target, path): &(String, PathBuf)| (target.clone(), path.with_extension(name));
         images.iter().map(path).collect::<Vec<_>>()
     };
     let merge = || {
@@ -774,15 +790,15 @@ fn block_jobs_are_not_disturbed() {
 #[test]
 fn what_is_discarded_costs_nothing() {
     let host = Host::new();
-    let guest = Guest::named("web")
-        .disk(Disk::qcow2(48))
-        .disk(Disk::qcow2(256).blank())
-        .create(&host);
+    let guest =
+        Guest::named("web").disk(Disk::qcow2(48)).disk(Disk::qcow2(256).blank()).create(&host);
     let bench = Bench::new(&host, &guest, 2);
     guest.boot();
     guest.sh("dd if=/dev/urandom of=/dev/vdb bs=1M count=40; sync");
     bench.backup_from("all", &[]);
-    guest.sh("dd if=/dev/zero of=/dev/vdb bs=1M seek=2 count=2; blkdiscard -o 4194304 /dev/vdb; sync");
+    guest.sh(
+        "dd if=/dev/zero of=/dev/vdb bs=1M seek=2 count=2; blkdiscard -o 4194304 /dev/vdb; sync",
+    );
     let report = bench.backup_from("bitmap", &[]);
     assert!(report.disk("vdb")["changed_bytes"].as_u64().unwrap() >= 36 << 20, "{:#}", report.0);
     assert!(report.disk("vdb")["read_bytes"].as_u64().unwrap() < 8 << 20, "{:#}", report.0);
@@ -856,13 +872,14 @@ fn peak(bench: &Bench<'_>, words: &[&str]) -> (Report, u64) {
 
 #[test]
 fn a_huge_disk() {
+    if !long() {
+        return;
+    }
     let host = Host::new();
     let huge = host.lab.path("huge.qcow2");
     tool("qemu-img", &["create", "-f", "qcow2", text(&huge), "2T"]);
-    let guest = Guest::named("web")
-        .disk(Disk::qcow2(48))
-        .disk(Disk::image(&huge, "qcow2"))
-        .create(&host);
+    let guest =
+        Guest::named("web").disk(Disk::qcow2(48)).disk(Disk::image(&huge, "qcow2")).create(&host);
     let bench = Bench::new(&host, &guest, 2);
     guest.boot();
     // Little, all over the disk.
@@ -905,4 +922,91 @@ fn a_huge_disk() {
     let (there, back) = (read(&huge, "qcow2"), read(&folder.join("vdb.raw"), "raw"));
     assert_eq!(there.len(), 40 * 131_072 / 16);
     assert!(there == back, "what was written did not come back");
+}
+
+#[test]
+fn disks_on_block_devices() {
+    if !long() {
+        return;
+    }
+    let host = Host::new();
+    let device = |name: &str| {
+        let file = host.lab.path(name);
+        fs::File::create(&file).unwrap().set_len(32 << 20).unwrap();
+        let run = try_tool("losetup", &["--find", "--show", text(&file)]);
+        (run.code == 0).then(|| Loop(run.stdout.trim().to_owned()))
+    };
+    let (Some(raw), Some(qcow2)) = (device("raw.loop"), device("qcow2.loop")) else {
+        println!("not tried: loop devices need root");
+        return;
+    };
+    tool("qemu-img", &["create", "-f", "qcow2", &qcow2.0, "16M"]);
+    let disk = |device: &Loop, format: &str, target: &str| {
+        format!(
+            "<disk type='block' device='disk'><driver name='qemu' type='{format}'/>
+             <source dev='{}'/><target dev='{target}' bus='virtio'/></disk>",
+            device.0
+        )
+    };
+    let guest = Guest::named("web")
+        .disk(Disk::qcow2(48))
+        .xml(&disk(&raw, "raw", "vdb"))
+        .xml(&disk(&qcow2, "qcow2", "vdc"))
+        .create(&host);
+    let mut bench = Bench::new(&host, &guest, 1);
+    bench.disks.push(("vdb".to_owned(), PathBuf::from(&raw.0)));
+    bench.disks.push(("vdc".to_owned(), PathBuf::from(&qcow2.0)));
+    let write = || {
+        for disk in ["vdb", "vdc"] {
+            guest.sh(&format!("dd if=/dev/urandom of=/dev/{disk} bs=64k seek=9 count=5; sync"));
+        }
+    };
+    guest.boot();
+    write();
+    bench.backup_from("all", &[]);
+    for running in [true, false, true] {
+        if !running {
+            guest.shutdown();
+        } else if guest.state() == "shut off" {
+            guest.boot();
+            write();
+        }
+        let report = bench.backup(&[]);
+        assert_eq!((report.from("vdb"), report.from("vdc")), ("all", "bitmap"), "{:#}", report.0);
+        report.says("vdb", "a raw disk holds no bitmap");
+    }
+}
+
+/// A loop device, detached when it is dropped.
+struct Loop(String);
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        try_tool("losetup", &["--detach", &self.0]);
+    }
+}
+
+#[test]
+fn firmware_and_a_tpm_are_in_the_archive() {
+    if !long() {
+        return;
+    }
+    let host = Host::new();
+    let guest = Guest::named("web").disk(Disk::qcow2(48)).uefi().tpm().create(&host);
+    let bench = Bench::new(&host, &guest, 1);
+    guest.boot();
+    bench.backup_from("all", &[]);
+    let report = bench.backup_from("bitmap", &[]);
+    guest.shutdown();
+    let off = bench.backup_from("bitmap", &[]);
+    for report in [report, off] {
+        // An archive without variables and state would have some 20 KiB.
+        let bytes = report.0["configuration_bytes"].as_u64().unwrap();
+        assert!(bytes > 540_672, "{bytes}");
+        let evidence = report.0.to_string();
+        assert!(
+            !evidence.contains("firmware variables") && !evidence.contains("TPM"),
+            "{evidence}"
+        );
+    }
 }

@@ -1,6 +1,9 @@
 //! Machines that come back: beside their originals, in their place, on hosts that are not the same.
 
-use std::path::{Path, PathBuf};
+use std::{
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
 
 use serde_json::Value;
 
@@ -42,7 +45,7 @@ fn a_copy_runs_beside_its_original() {
     let host = Host::new();
     let nic = "<interface type='user'><mac address='52:54:00:11:22:33'/></interface>";
     let guest = Guest::named("web")
-        .disk(Disk::qcow2(64).cluster(4096))
+        .disk(Disk::qcow2(64).options("cluster_size=4096"))
         .disk(Disk::raw(48))
         .xml(nic)
         .create(&host);
@@ -325,5 +328,161 @@ fn one_disk_is_replaced() {
     new.wait_agent();
     new.destroy();
     host.json(&["restore", "accept", "--vm", "web"]);
+    guest.boot();
+}
+
+#[test]
+fn firmware_and_tpm_come_back() {
+    let host = Host::new();
+    let guest = Guest::named("web").disk(Disk::qcow2(48)).uefi().tpm().create(&host);
+    guest.boot();
+    let variable = "/sys/firmware/efi/efivars/Lab-12345678-1234-1234-1234-123456789abc";
+    guest.sh(&format!("printf '\\007\\000\\000\\000hello' >{variable}; sync"));
+    guest.shutdown();
+    host.json(&["backup", "--vm", "web"]);
+    let to = folder(&host, "copies");
+    let restored = host.json(&words(&["--name", "copy", "--storage-dir", &to]));
+    println!("{restored:#}");
+    let nvram = restored["nvram"].as_str().unwrap();
+    assert_eq!(nvram, format!("{to}/copy-nvram.fd"));
+    let tpm = PathBuf::from(restored["tpm"].as_str().unwrap());
+    assert!(tpm.ends_with(restored["uuid"].as_str().unwrap()), "{tpm:?}");
+    let uuid = host.virsh(&["domuuid", "web"]);
+    let file = "tpm2/tpm2-00.permall";
+    let old = std::fs::read(tpm.with_file_name(&uuid).join(file)).unwrap();
+    assert!(old == std::fs::read(tpm.join(file)).unwrap());
+    // Replaced, they are kept and come back.
+    let vars = host.lab.path("c/libvirt/qemu/nvram/web_VARS.fd");
+    std::fs::write(&vars, b"other").unwrap();
+    std::fs::write(tpm.with_file_name(&uuid).join(file), b"other").unwrap();
+    host.json(&words(&["--replace", "--no-safety-point"]));
+    assert!(std::fs::read(&vars).unwrap() == std::fs::read(nvram).unwrap());
+    assert!(old == std::fs::read(tpm.with_file_name(&uuid).join(file)).unwrap());
+    host.json(&["restore", "undo", "--vm", "web"]);
+    assert_eq!(std::fs::read(&vars).unwrap(), b"other");
+    assert_eq!(std::fs::read(tpm.with_file_name(&uuid).join(file)).unwrap(), b"other");
+
+    let copy = Guest::known(&host, "copy", &[&image(&restored, 0)]);
+    copy.boot();
+    assert_eq!(copy.sh(&format!("tail -c 5 {variable}")), "hello");
+    assert_eq!(copy.sh("cat /sys/class/tpm/tpm0/tpm_version_major"), "2");
+}
+
+#[test]
+fn a_description_comes_with_disks() {
+    let host = Host::new();
+    let guest = Guest::named("web").disk(Disk::qcow2(64)).disk(Disk::raw(48)).create(&host);
+    guest.boot();
+    guest.wait_records(3);
+    let report = host.json(&["backup", "--vm", "web"]);
+    let to = folder(&host, "out");
+    let base = ["restore", "disks", "--item", "web", "--recovery-point", "latest", "--to", &to];
+    let restored = host.json(&base);
+    let file = format!("{to}/web.xml");
+    assert_eq!(restored["template"], file.as_str(), "{restored:#}");
+    assert_ne!(restored["template_uuid"], report["uuid"]);
+    assert_eq!(std::fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+    // The same again is no harm, another's file is left alone.
+    host.json(&base);
+    std::fs::rename(&file, format!("{to}/mine.xml")).unwrap();
+    std::fs::write(&file, "mine").unwrap();
+    let again = host.json(&base);
+    assert_eq!(again["template"], Value::Null);
+    assert_eq!(std::fs::read(&file).unwrap(), b"mine");
+    let text = std::fs::read_to_string(format!("{to}/mine.xml")).unwrap();
+    std::fs::write(&file, text.replace("<name>web</name>", "<name>copy</name>")).unwrap();
+    host.virsh(&["define", &file]);
+    let disks = [format!("{to}/vda.raw"), format!("{to}/vdb.raw")].map(PathBuf::from);
+    let copy = Guest::known(&host, "copy", &[&disks[0], &disks[1]]);
+    copy.boot();
+    copy.wait_records(2);
+    assert_eq!(guest.state(), "running");
+}
+
+#[test]
+fn killed_at_any_step_it_goes_on() {
+    let host = Host::new();
+    let guest = Guest::named("web").disk(Disk::qcow2(64)).disk(Disk::raw(48)).create(&host);
+    host.json(&["backup", "--vm", "web"]);
+    let to = folder(&host, "copies");
+    let restore = words(&["--name", "copy", "--storage-dir", &to, "--limit-rate", "2M"]);
+    let fast = words(&["--name", "copy", "--storage-dir", &to]);
+    let mut child = host.strongroom_start(&restore);
+    let partial = Path::new(&to).join("copy-vdb.raw.partial");
+    assert!(crate::harness::within(30, || partial.exists()));
+    let run = host.strongroom(&fast);
+    assert_eq!(run.code, 4, "two at once: {}{}", run.stdout, run.stderr);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let known = host.virsh(&["list", "--all", "--name"]);
+    assert!(!known.contains("copy"), "{known}");
+    // Another point's restore does not take its files.
+    host.json(&["backup", "--vm", "web"]);
+    let run = host.strongroom(&fast);
+    assert_eq!(run.code, 4, "{}{}", run.stdout, run.stderr);
+    assert!(run.stderr.contains("restore.unfinished"), "{}", run.stderr);
+    let points = host.json(&["recoverypoint", "list", "--item", "web"]);
+    let first = points["recovery_points"][0]["id"].as_str().unwrap();
+    let mut again = fast.clone();
+    again[5] = first;
+    // As if it had ended after the disks had their names, and before the machine had.
+    let journal = Path::new(&to).join(".copy.strongroom-restore");
+    let note = std::fs::read(&journal).unwrap();
+    let restored = host.json(&again);
+    assert!(!journal.exists());
+    assert_eq!(files(&to), ["copy-vda.qcow2", "copy-vdb.raw"]);
+    host.virsh(&["undefine", "copy"]);
+    std::fs::write(&journal, &note).unwrap();
+    let once_more = host.json(&again);
+    assert_eq!(once_more["uuid"], restored["uuid"]);
+    assert_eq!(once_more["disks"][0]["written_bytes"], 0, "{once_more:#}");
+    // And as if it had ended after that.
+    std::fs::write(&journal, &note).unwrap();
+    let last = host.json(&again);
+    assert_eq!(last["uuid"], restored["uuid"]);
+    assert!(!journal.exists());
+    assert_same_disk(&image(&restored, 0), guest.disk_path("vda"));
+    assert_same_disk(&image(&restored, 1), guest.disk_path("vdb"));
+}
+
+#[test]
+fn a_replacement_that_was_killed_goes_on_or_is_undone() {
+    let host = Host::new();
+    let (guest, first, truth) = twice_backed_up(&host);
+    guest.shutdown();
+    let point = first["recovery_point"].as_str().unwrap();
+    let replace = [
+        "restore",
+        "vm",
+        "--item",
+        "web",
+        "--recovery-point",
+        point,
+        "--replace",
+        "--no-safety-point",
+    ];
+    let before = guest.virsh("dumpxml", &[]);
+    let folder = host.lab.path("");
+    let overlay = folder.join(format!("web-b.raw.{point}.qcow2"));
+    let interrupt = || {
+        let mut child = host.strongroom_start(&[&replace[..], &["--limit-rate", "100K"]].concat());
+        assert!(crate::harness::within(30, || overlay.exists()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(guest.virsh("dumpxml", &[]), before);
+    };
+    interrupt();
+    host.json(&["restore", "undo", "--vm", "web"]);
+    assert!(!overlay.exists());
+    assert_eq!(guest.virsh("dumpxml", &[]), before);
+    interrupt();
+    let run = host.strongroom(&["restore", "accept", "--vm", "web"]);
+    assert_eq!(run.code, 4, "{}{}", run.stdout, run.stderr);
+    let replaced = host.json(&replace);
+    for (index, truth) in truth.iter().enumerate() {
+        assert_same_disk(truth, &image(&replaced, index));
+    }
+    host.json(&["restore", "accept", "--vm", "web"]);
+    assert_same_disk(&truth[1], guest.disk_path("vdb"));
     guest.boot();
 }

@@ -28,16 +28,21 @@ use serde_json::{Value, json};
 use strongroom_bench::{
     Failure, Outcome,
     failure::finish,
+    figures::replace_measured,
     image::{extents, open},
+    place::{busy_percent, drop_caches, first_line, tell, this_host},
 };
 
 use crate::{
-    measure::{Bench, tell},
+    measure::Bench,
     peers::Peer,
     place::{Disk, World},
     product::{Product, Programs},
     record::{Cache, Record, Records},
 };
+
+/// Who writes into documents.
+const PROGRAM: &str = "scripts/bench";
 
 const PARTS: [&str; 10] = [
     "limits",
@@ -186,10 +191,10 @@ fn show(options: &Options, results: &Results) -> Outcome<()> {
     let text = report::render(records, limits, machine, &report::targets(records, limits));
     write!(stdout(), "{text}")?;
     if let Some(docs) = &options.docs {
-        replace_measured(docs, &text)?;
+        replace_measured(docs, PROGRAM, &text)?;
     }
     if let Some(readme) = &options.readme {
-        replace_measured(readme, &report::summary(records, machine))?;
+        replace_measured(readme, PROGRAM, &report::summary(records, machine))?;
     }
     Ok(())
 }
@@ -238,7 +243,7 @@ fn sizes(compressible: u64) -> Record {
 }
 
 fn measure_limits(bench: &Bench, programs: &Programs, disk: &Disk) -> Outcome<Value> {
-    place::drop_caches()?;
+    drop_caches()?;
     let mut command = Command::new(programs.own.join("limits"));
     command.arg(&disk.path).arg("--scratch").arg(&bench.scratch);
     let printed = bench.quietly(command)?;
@@ -248,26 +253,10 @@ fn measure_limits(bench: &Bench, programs: &Programs, disk: &Disk) -> Outcome<Va
 
 /// The machine and the programs, in words a reader of the figures needs.
 fn machine(options: &Options, disk: &Disk) -> Outcome<Value> {
-    let first_line = |program: &str, argument: &str| {
-        let output = Command::new(program).arg(argument).output().ok();
-        let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-        text.and_then(|text| text.lines().next().map(str::to_owned)).unwrap_or_default()
-    };
     let words =
         |text: &str, count: usize| text.split(' ').take(count).collect::<Vec<_>>().join(" ");
-    let information = fs::read_to_string("/proc/cpuinfo")?;
-    let processor = information
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"))
-        .map_or("?", |rest| rest.trim_start_matches([' ', '\t', ':']));
-    let memory: u64 = fs::read_to_string("/proc/meminfo")?
-        .split_whitespace()
-        .nth(1)
-        .ok_or_else(|| Failure::new("/proc/meminfo says nothing"))?
-        .parse()?;
     let data: u64 = extents(&open(&disk.path, false)?)?.iter().map(|extent| extent.len).sum();
     let strongroom = first_line(&options.strongroom.display().to_string(), "--version");
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let busy = busy_percent()?;
     let mut note = match (options.keep, options.parts.len() < PARTS.len()) {
         (true, _) => format!("Only {} measured anew.", options.parts.join(", ")),
@@ -279,13 +268,14 @@ fn machine(options: &Options, disk: &Disk) -> Outcome<Value> {
             "{note} Other work took {busy} % of the processor at the start: read ratios, not seconds."
         );
     }
+    let host = this_host()?;
     Ok(json!({
-        "date": first_line("date", "--iso-8601"),
+        "date": host.date,
         "strongroom": strongroom.rsplit(' ').next(),
-        "processor": processor,
-        "cores": std::thread::available_parallelism()?.get(),
-        "memory_gib": (memory + (1 << 19)) >> 20,
-        "kernel": kernel.split('-').next(),
+        "processor": host.processor,
+        "cores": host.cores,
+        "memory_gib": host.memory_gib,
+        "kernel": host.kernel,
         "peers": format!(
             "{}, {}, {}",
             words(&first_line("restic", "version"), 2),
@@ -297,38 +287,4 @@ fn machine(options: &Options, disk: &Disk) -> Outcome<Value> {
         "busy_percent_at_start": busy,
         "note": note.trim_start(),
     }))
-}
-
-/// How much of the processor others use, over three seconds.
-fn busy_percent() -> Outcome<u64> {
-    let counters = || -> Outcome<(u64, u64)> {
-        let text = fs::read_to_string("/proc/stat")?;
-        let ticks: Vec<u64> = text
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .split_whitespace()
-            .filter_map(|word| word.parse().ok())
-            .collect();
-        // user nice system idle iowait ...
-        Ok((ticks.iter().skip(3).take(2).sum(), ticks.iter().sum()))
-    };
-    let (idle, all) = counters()?;
-    Command::new("sleep").arg("3").status()?;
-    let (idle_after, all_after) = counters()?;
-    let all = all_after.saturating_sub(all).max(1);
-    Ok(100 - (idle_after.saturating_sub(idle) * 100 / all).min(100))
-}
-
-const BEGIN: &str = "<!-- measured: begin (written by scripts/bench) -->";
-const END: &str = "<!-- measured: end -->";
-
-/// Puts the tables between the two marks of a document.
-fn replace_measured(docs: &Path, text: &str) -> Outcome<()> {
-    let old = fs::read_to_string(docs).map_err(Failure::at(docs))?;
-    let parts =
-        old.split_once(BEGIN).and_then(|(head, rest)| Some((head, rest.split_once(END)?.1)));
-    let (head, tail) =
-        parts.ok_or_else(|| Failure::new(format!("{} lacks its marks", docs.display())))?;
-    Ok(fs::write(docs, format!("{head}{BEGIN}\n\n{text}\n{END}{tail}"))?)
 }

@@ -3,17 +3,19 @@
 
 use std::{
     fs::{self, File},
-    io::{Write, stderr},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Instant,
 };
 
 use serde_json::Value;
-use strongroom_bench::{Failure, Outcome};
+use strongroom_bench::{
+    Failure, Outcome,
+    place::{drop_caches, read_into_cache, read_times, tell, timed, wait_for_disk},
+};
 
 use crate::{
-    place::{World, drop_caches, read_into_cache, wait_for_disk},
+    place::World,
     record::{Cache, Record, Records},
 };
 
@@ -55,17 +57,7 @@ impl Bench {
     /// Prepares the page cache, runs `command`, and keeps the record.
     pub(crate) fn measure(&mut self, task: &Task<'_>, command: &Command) -> Outcome<()> {
         let times = self.scratch.join("last-command.times");
-        let mut timed = Command::new("/usr/bin/time");
-        timed.args(["--quiet", "--format", "%U %S %M", "--output"]).arg(&times);
-        timed.arg(command.get_program()).args(command.get_args());
-        for (name, value) in command.get_envs() {
-            if let Some(value) = value {
-                timed.env(name, value);
-            }
-        }
-        if let Some(folder) = command.get_current_dir() {
-            timed.current_dir(folder);
-        }
+        let timed = timed(command, &times);
         let before = if task.stores { self.world.repository_bytes()? } else { 0 };
         match task.cache {
             Cache::Cold => drop_caches()?,
@@ -118,22 +110,4 @@ impl Bench {
 
 fn failed(command: &Command, why: &str) -> Failure {
     Failure::new(format!("{command:?} failed:\n{why}"))
-}
-
-/// User and system time together, and the peak of resident memory.
-fn read_times(path: &Path) -> Outcome<(f64, u64)> {
-    let text = fs::read_to_string(path).map_err(Failure::at(path))?;
-    let last = text.lines().last().unwrap_or_default();
-    let numbers: Vec<f64> = last.split(' ').filter_map(|word| word.parse().ok()).collect();
-    let kilobytes: Option<u64> = last.rsplit(' ').next().and_then(|word| word.parse().ok());
-    match (numbers.as_slice(), kilobytes) {
-        ([user, system, _], Some(kilobytes)) => Ok((user + system, kilobytes * 1024)),
-        _ => Err(Failure::new(format!("/usr/bin/time said: {text}"))),
-    }
-}
-
-/// Tells the person who waits.
-pub(crate) fn tell(line: &str) {
-    // Progress that nobody can read is no reason to stop.
-    drop(writeln!(stderr(), "{line}"));
 }

@@ -6,11 +6,14 @@ use std::{
     process::Command,
 };
 
-use strongroom_bench::Outcome;
+use strongroom_bench::{
+    Outcome,
+    place::{drop_caches, remove},
+};
 
 use crate::{
     measure::{Bench, Task},
-    place::{Disk, drop_caches, remove, same_bytes},
+    place::{Disk, same_bytes},
     record::Cache,
 };
 

@@ -2,19 +2,15 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io::{IoSliceMut, Write},
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use rustix::io::{Errno, ReadWriteFlags};
 use strongroom_bench::{
     Failure, Outcome,
-    image::{self, extents, open, pieces},
+    image::{self, extents, open},
+    place::{remove, tree_bytes},
 };
-
-use crate::measure::tell;
 
 /// One disk image that is taken from day to day by patches.
 pub(crate) struct Disk {
@@ -164,15 +160,6 @@ impl World {
     }
 }
 
-/// Deletes a folder or file, if it is there.
-pub(crate) fn remove(path: &Path) -> Outcome<()> {
-    let gone = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-    match gone {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Failure::at(path)(error)),
-        _ => Ok(()),
-    }
-}
-
 fn copy_tree(from: &Path, to: &Path, share: bool) -> Outcome<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from).map_err(Failure::at(from))? {
@@ -190,79 +177,6 @@ fn copy_tree(from: &Path, to: &Path, share: bool) -> Outcome<()> {
         }
     }
     Ok(())
-}
-
-fn tree_bytes(path: &Path) -> Outcome<u64> {
-    let metadata = fs::symlink_metadata(path).map_err(Failure::at(path))?;
-    if !metadata.is_dir() {
-        return Ok(metadata.len());
-    }
-    fs::read_dir(path)?.map(|entry| tree_bytes(&entry?.path())).sum()
-}
-
-/// Empties the page cache.
-pub(crate) fn drop_caches() -> Outcome<()> {
-    rustix::fs::sync();
-    let path = Path::new("/proc/sys/vm/drop_caches");
-    let mut file = OpenOptions::new().write(true).open(path).map_err(Failure::at(path))?;
-    file.write_all(b"3\n").map_err(Failure::at(path))
-}
-
-/// Reads the data of a file, or of all files of a folder, until the page cache holds it. Once is not
-/// always enough: a kernel may give up pages that were just read, as if memory were scarce.
-pub(crate) fn read_into_cache(path: &Path) -> Outcome<()> {
-    const ROUNDS: usize = 6;
-    let mut files = Vec::new();
-    files_below(path, &mut files)?;
-    let (mut total, mut missed) = (0_u64, 0_u64);
-    for _ in 0..ROUNDS {
-        (total, missed) = (0, 0);
-        for file in &files {
-            let file = open(file, false)?;
-            let mut buffer = vec![0; 1 << 20];
-            for piece in pieces(&extents(&file)?, 1 << 20) {
-                buffer.resize(usize::try_from(piece.len)?, 0);
-                let there = read_if_cached(&file, piece.offset, &mut buffer)?;
-                total += piece.len;
-                missed += piece.len - u64::try_from(there)?;
-                if let Some(rest) = buffer.get_mut(there..).filter(|rest| !rest.is_empty()) {
-                    file.read_exact_at(rest, piece.offset + u64::try_from(there)?)?;
-                }
-            }
-        }
-        if missed <= total / 1000 {
-            return Ok(());
-        }
-    }
-    let (missed, total) = (missed >> 20, total >> 20);
-    tell(&format!("the page cache lacks {missed} of {total} MiB of {}", path.display()));
-    Ok(())
-}
-
-fn files_below(path: &Path, files: &mut Vec<PathBuf>) -> Outcome<()> {
-    if !path.is_dir() {
-        files.push(path.to_owned());
-        return Ok(());
-    }
-    for entry in fs::read_dir(path)? {
-        files_below(&entry?.path(), files)?;
-    }
-    Ok(())
-}
-
-/// Reads what the page cache has from `offset` on, without a gap; how many bytes that is.
-fn read_if_cached(file: &fs::File, offset: u64, buffer: &mut [u8]) -> Outcome<usize> {
-    let slices = &mut [IoSliceMut::new(buffer)];
-    match rustix::io::preadv2(file, slices, offset, ReadWriteFlags::NOWAIT) {
-        Ok(read) => Ok(read),
-        Err(Errno::AGAIN) => Ok(0),
-        Err(error) => Err(std::io::Error::from(error).into()),
-    }
-}
-
-/// Waits until all that was written to the file system of a folder is on its disk.
-pub(crate) fn wait_for_disk(folder: &Path) -> Outcome<()> {
-    Ok(rustix::fs::syncfs(fs::File::open(folder)?).map_err(std::io::Error::from)?)
 }
 
 /// Fails unless two files have the same bytes.

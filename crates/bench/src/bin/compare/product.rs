@@ -8,12 +8,16 @@ use std::{
     process::Command,
 };
 
-use strongroom_bench::{Failure, Outcome, rng::Rng};
+use strongroom_bench::{
+    Failure, Outcome,
+    place::{drop_caches, remove, tell},
+    rng::Rng,
+};
 
 use crate::{
-    measure::{Bench, Task, tell},
+    measure::{Bench, Task},
     peers::empty_target,
-    place::{Disk, drop_caches, remove, same_bytes},
+    place::{Disk, same_bytes},
     record::Cache,
 };
 

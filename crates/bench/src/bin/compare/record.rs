@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use strongroom_bench::figures::{median, number};
 
 /// Whether the image (or, for a restore, the repository) was in the page cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,35 +96,5 @@ impl Records {
             }
         }
         kinds
-    }
-}
-
-/// A count of bytes as a number to calculate with.
-pub(crate) fn number(bytes: u64) -> f64 {
-    let (high, low) = (bytes >> 32, bytes & 0xffff_ffff);
-    let part = |part: u64| f64::from(u32::try_from(part).unwrap_or(u32::MAX));
-    part(high).mul_add(4_294_967_296.0, part(low))
-}
-
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    let upper = values.get(middle).copied()?;
-    if values.len() % 2 == 1 {
-        return Some(upper);
-    }
-    values.get(middle - 1).map(|lower| f64::midpoint(*lower, upper))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{median, number};
-
-    #[test]
-    fn medians_and_numbers() {
-        assert_eq!(median(vec![]), None);
-        assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
-        assert_eq!(median(vec![4.0, 1.0]), Some(2.5));
-        assert!((number(1 << 40) - 1_099_511_627_776.0).abs() < 0.5);
     }
 }

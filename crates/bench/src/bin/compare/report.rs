@@ -2,44 +2,15 @@
 
 use std::fmt::Write as _;
 
-use serde::Serialize;
 use serde_json::Value;
+use strongroom_bench::figures::{
+    Bound, Target, number, ratio, significant, table, target, targets_table,
+};
 
-use crate::record::{Cache, Records, number};
+use crate::record::{Cache, Records};
 
 const US: &str = "strongroom";
 const CEILING: &str = "bare pipeline";
-
-/// A row of the table of targets.
-#[derive(Debug, Serialize)]
-pub(crate) struct Target {
-    work: String,
-    /// What the value must reach, in words.
-    wanted: String,
-    value: Option<f64>,
-    met: Option<bool>,
-}
-
-#[derive(Clone, Copy)]
-enum Bound {
-    AtMost(f64),
-    AtLeast(f64),
-    /// For information.
-    None,
-}
-
-fn target(work: impl Into<String>, words: &str, value: Option<f64>, bound: Bound) -> Target {
-    let met = value.and_then(|value| match bound {
-        Bound::AtMost(limit) => Some(value <= limit),
-        Bound::AtLeast(limit) => Some(value >= limit),
-        Bound::None => None,
-    });
-    Target { work: work.into(), wanted: words.to_owned(), value, met }
-}
-
-fn ratio(one: Option<f64>, other: Option<f64>) -> Option<f64> {
-    Some(one? / other.filter(|other| *other > 0.0)?)
-}
 
 fn limit(limits: &Value, primitive: &str) -> Option<f64> {
     let rates = limits.get(primitive)?.as_object()?;
@@ -221,16 +192,7 @@ pub(crate) fn render(
     // Writing to a string cannot fail.
     _ = writeln!(text, "{}\n", describe(machine));
     text.push_str("Targets (ratios of medians; page cache warm unless said otherwise):\n\n");
-    let rows = targets.iter().map(|row| {
-        let value = row.value.map_or_else(|| "not measured".to_owned(), significant);
-        let verdict = match (row.value, row.met) {
-            (None, _) | (_, None) => "-",
-            (_, Some(true)) => "met",
-            (_, Some(false)) => "MISSED",
-        };
-        vec![row.work.clone(), row.wanted.clone(), value, verdict.to_owned()]
-    });
-    text.push_str(&table(&["work", "target", "reached", ""], &rows.collect::<Vec<_>>()));
+    text.push_str(&targets_table(targets));
     text.push_str("\nSeconds of wall time (of processor time), median; the number of runs if more than one:\n\n");
     text.push_str(&times(records));
     text.push_str("\nMB (10^6 bytes) added to the repository:\n\n");
@@ -368,47 +330,13 @@ fn limit_table(limits: &Value) -> String {
     table(&["primitive", "MB/s"], &rows)
 }
 
-/// Three significant digits, as far as a reader needs them.
-fn significant(value: f64) -> String {
-    match value.abs() {
-        100.0.. => format!("{value:.0}"),
-        10.0.. => format!("{value:.1}"),
-        1.0.. => format!("{value:.2}"),
-        0.1.. => format!("{value:.3}"),
-        _ => format!("{value:.4}"),
-    }
-}
-
-/// A Markdown table whose columns line up.
-fn table(head: &[&str], rows: &[Vec<String>]) -> String {
-    let head: Vec<String> = head.iter().map(|&word| word.to_owned()).collect();
-    let width = |column: usize| {
-        let cells = rows.iter().chain([&head]).filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
-    let line = |row: &[String]| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!(" {cell:width$} |"));
-        format!("|{}\n", cells.collect::<String>())
-    };
-    let mut text = line(&head);
-    text.push('|');
-    for width in &widths {
-        text.push_str(&"-".repeat(width + 2));
-        text.push('|');
-    }
-    text.push('\n');
-    for row in rows {
-        text.push_str(&line(row));
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{render, significant, table, targets};
+    use strongroom_bench::figures::significant;
+
+    use super::{render, targets};
     use crate::record::{Cache, Record, Records};
 
     fn record(tool: &str, work: &str, seconds: f64, added_bytes: Option<u64>) -> Record {
@@ -446,12 +374,5 @@ mod tests {
         assert_eq!(verdict("peak memory"), (Some("100".into()), Some(true)));
         let text = render(&records, &json!({}), &json!({}), &rows);
         assert!(text.contains("MISSED") && text.contains("not measured"), "{text}");
-    }
-
-    #[test]
-    fn tables_line_up() {
-        let text = table(&["a", "long head"], &[vec!["wide cell".into(), "b".into()]]);
-        let widths: Vec<usize> = text.lines().map(str::len).collect();
-        assert_eq!(widths, [25, 25, 25]);
     }
 }
