@@ -10,7 +10,9 @@ use strongroom_base::{Clock as _, SystemClock};
 use strongroom_engine::{
     BackupDisk, CleanCheck, DiskBackupReport, DiskEnding, Ending, backup_with,
 };
-use strongroom_hypervisor::{Disk, HypervisorError, ImageInfo, Selection, Source, State};
+use strongroom_hypervisor::{
+    Connection, Disk, HypervisorError, ImageInfo, Selection, Source, State,
+};
 
 use super::{
     DiskNotes, Work,
@@ -60,11 +62,6 @@ pub(super) fn run(work: &Work<'_>, mut notes: Vec<String>) -> Result<MachineBack
         }
     };
     let since = base::reconcile(work.connection, &work.domain, &prefix, base.as_ref(), &mut notes)?;
-    let wanted = base.as_ref().and_then(Base::checkpoint);
-    if work.connection.uri().is_local() {
-        let description = &work.descriptions.present;
-        orphans::sweep(work.connection, &work.domain, &work.machine, description, &prefix, wanted)?;
-    }
     let mut run = Run {
         work,
         selection: &selection,
@@ -216,7 +213,7 @@ impl Run<'_> {
             .and_then(|()| self.protect(&mut guard, &files, checkpoint.as_ref(), space));
         match result {
             Ok(report) => {
-                self.finish(guard, &files);
+                self.finish(guard, &files, name);
                 Ok(report)
             }
             Err(error) => {
@@ -387,23 +384,42 @@ impl Run<'_> {
     }
 
     /// The point is published: what only its making needed goes.
-    fn finish(&self, guard: Guard, files: &JobFiles) {
+    fn finish(&self, guard: Guard, files: &JobFiles, name: Option<&str>) {
         let work = self.work;
         let done = || -> Result<()> {
             work.await_libvirt()?;
             let connection = work.connection;
             work.let_go_on(&work.domain)?;
-            if let Some(old) = self.base.as_ref().and_then(Base::checkpoint)
-                && self.disks.iter().any(|disk| disk.chosen && disk.tracks)
-            {
-                orphans::delete(connection, &work.domain, old)?;
-            }
+            self.delete_old(connection, name)?;
             files.remove();
             guard.done()
         };
         if let Err(error) = done() {
             tracing::warn!(%error, "cleaning up is left to the guard");
         }
+    }
+
+    /// Deletes what belonged to earlier points, or to none: all of ours but `name`.
+    fn delete_old(&self, connection: &Connection, name: Option<&str>) -> Result<()> {
+        let domain = &self.work.domain;
+        for old in connection.checkpoints(domain)? {
+            if old.starts_with(&self.prefix) && Some(old.as_str()) != name {
+                orphans::delete(connection, domain, &old)?;
+            }
+        }
+        let base = self.base.as_ref().and_then(Base::checkpoint);
+        for (target, chain) in &self.chains {
+            let bitmaps = chain.first().map(|top| top.bitmaps.as_slice()).unwrap_or_default();
+            let names = bitmaps.iter().map(|bitmap| bitmap.name.as_str());
+            // The base's was there when the image was looked at.
+            let ours = names.filter(|other| {
+                other.starts_with(&self.prefix) && Some(*other) != name && Some(*other) != base
+            });
+            for orphan in ours {
+                orphans::delete_unknown(connection, domain, &self.work.machine, target, orphan)?;
+            }
+        }
+        Ok(())
     }
 
     /// There is no point: the machine is left as it was.
