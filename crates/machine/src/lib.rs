@@ -9,6 +9,7 @@
 //! machine is protected and got back; when that happens is for others to say.
 
 mod backup;
+mod checkpoint;
 mod configuration;
 mod consistency;
 mod error;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use strongroom_base::PointId;
 use strongroom_engine::read_configuration;
-use strongroom_hypervisor::{Connection, Domain, HypervisorError, Uuid};
+use strongroom_hypervisor::{Connection, Domain, Uuid};
 use strongroom_vault::Vault;
 
-use crate::{Configuration, configuration::DiskIdentity, error::Result};
+use crate::{Configuration, checkpoint, configuration::DiskIdentity, error::Result};
 
 /// The last committed point of a machine.
 pub(super) struct Base {
@@ -90,7 +90,7 @@ pub(super) fn reconcile(
     for orphan in
         known.iter().filter(|name| name.starts_with(prefix) && Some(name.as_str()) != wanted)
     {
-        match delete(connection, domain, orphan) {
+        match checkpoint::delete(connection, domain, orphan) {
             Ok(()) => {
                 notes.push(format!("checkpoint {orphan}, which belonged to no point, was deleted"));
             }
@@ -110,7 +110,7 @@ pub(super) fn reconcile(
     let Some(xml) = &base.configuration.checkpoint else {
         return Ok(Err(format!("libvirt does not know checkpoint {wanted} any more")));
     };
-    match connection.redefine_checkpoint(domain, &without_parent(xml), true) {
+    match connection.redefine_checkpoint(domain, &checkpoint::without_parent(xml), true) {
         Ok(()) => {
             notes.push(format!(
                 "libvirt had forgotten checkpoint {wanted}; it was made known again"
@@ -122,41 +122,5 @@ pub(super) fn reconcile(
             "libvirt does not know checkpoint {wanted} any more, and it cannot be made known \
              again: {error}"
         ))),
-    }
-}
-
-/// Deletes a checkpoint, or at least what libvirt knows of it if its bitmaps are broken.
-pub(super) fn delete(
-    connection: &Connection,
-    domain: &Domain,
-    name: &str,
-) -> std::result::Result<(), HypervisorError> {
-    match connection.delete_checkpoint(domain, name, false) {
-        Err(error) if error.is_missing() => Ok(()),
-        Err(error) if error.is_bad_checkpoint() => connection.delete_checkpoint(domain, name, true),
-        other => other,
-    }
-}
-
-/// A checkpoint's description without its parent, which is deleted by the time it is needed.
-fn without_parent(xml: &str) -> String {
-    match (xml.find("<parent>"), xml.find("</parent>")) {
-        (Some(start), Some(end)) if start < end => {
-            let rest = xml.get(end.saturating_add("</parent>".len())..).unwrap_or_default();
-            format!("{}{rest}", xml.get(..start).unwrap_or_default())
-        }
-        _ => xml.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parents_go() {
-        let xml = "<c><name>a</name><parent><name>p</name></parent><x/></c>";
-        assert_eq!(without_parent(xml), "<c><name>a</name><x/></c>");
-        assert_eq!(without_parent("<c/>"), "<c/>");
     }
 }

@@ -1,6 +1,7 @@
 //! A running machine: QEMU's backup job, read over NBD.
 
 use std::{
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -28,6 +29,10 @@ use crate::{
     image,
     live::{JobFiles, LiveDisk, checkpoint_xml},
 };
+
+/// How long libvirt may take to see that QEMU has ended. Usually it is a moment; but libvirt 9 waits
+/// half a minute for the end of the backup before it looks at what QEMU and the agent say.
+const ENDING: Duration = Duration::from_secs(75);
 
 /// What came of the moment.
 struct Begun {
@@ -131,7 +136,7 @@ impl Run<'_> {
         let (connection, domain) = (self.work.connection, &self.work.domain);
         let known = connection.checkpoints(domain)?;
         for name in known.iter().filter(|name| name.starts_with(&self.prefix)) {
-            if let Err(error) = base::delete(connection, domain, name) {
+            if let Err(error) = crate::checkpoint::delete(connection, domain, name) {
                 self.notes.push(format!("checkpoint {name} cannot be deleted: {error}"));
             }
         }
@@ -213,7 +218,7 @@ impl Run<'_> {
             let point = backup_with(vault, &request, progress, &watch.engine, finish)?;
             Ok((point, proof))
         });
-        let (point, proof) = result.map_err(|error| self.explain(error, &watch))?;
+        let (point, proof) = result.map_err(|error| self.explain(error, &watch, files))?;
         let name = checkpoint.map(|(name, _)| name.clone());
         let superseded = self.base.as_ref().and_then(Base::checkpoint).map(ToOwned::to_owned);
         let superseded: Vec<String> = superseded.filter(|_| name.is_some()).into_iter().collect();
@@ -330,16 +335,37 @@ impl Run<'_> {
         Ok(Ending { disks, configuration: Some(archive), ..Ending::default() })
     }
 
-    /// A failure of reading may only be the sign of something else.
-    fn explain(&self, error: MachineError, watch: &Watch<'_>) -> MachineError {
+    /// A failure of reading may only be the sign of something else: QEMU may be gone some time
+    /// before libvirt says that the machine is off.
+    fn explain(&self, error: MachineError, watch: &Watch<'_>, files: &JobFiles) -> MachineError {
         if let Some(verdict) = watch.verdict() {
             return verdict;
         }
         let work = self.work;
         work.await_libvirt().ok();
-        match check(work.connection, &work.domain, work.state) {
-            Err(changed @ MachineError::Changed { .. }) => changed,
-            _ => error,
+        let read_failed = matches!(error, MachineError::Engine(_) | MachineError::Disk(_));
+        let deadline = SystemClock.monotonic().saturating_add(ENDING);
+        loop {
+            match check(work.connection, &work.domain, work.state) {
+                Err(changed @ MachineError::Changed { .. }) => return changed,
+                Ok(()) if read_failed && UnixStream::connect(files.socket()).is_err() => {}
+                _ => return error,
+            }
+            if let Ok(None) = work.connection.backup_xml(&work.domain) {
+                // Looked at again, as it may have ended in between.
+                return match check(work.connection, &work.domain, work.state) {
+                    Err(changed) => changed,
+                    Ok(()) => MachineError::State {
+                        machine: work.domain.name.clone(),
+                        state: work.state.name(),
+                        reason: "its backup job was ended by somebody else".to_owned(),
+                    },
+                };
+            }
+            if SystemClock.monotonic() >= deadline {
+                return error;
+            }
+            SystemClock.sleep(Duration::from_millis(100));
         }
     }
 
@@ -353,7 +379,7 @@ impl Run<'_> {
             if let Some(old) = self.base.as_ref().and_then(Base::checkpoint)
                 && self.disks.iter().any(|disk| disk.chosen && disk.tracks)
             {
-                base::delete(connection, &work.domain, old)?;
+                crate::checkpoint::delete(connection, &work.domain, old)?;
             }
             files.remove();
             guard.done()
@@ -376,7 +402,7 @@ impl Run<'_> {
                     && connection.checkpoints(&domain)?.iter().any(|known| known == name)
                 {
                     // What its bitmap recorded goes back to the base's.
-                    base::delete(connection, &domain, name)?;
+                    crate::checkpoint::delete(connection, &domain, name)?;
                 }
                 work.let_go_on(&domain)?;
             }
