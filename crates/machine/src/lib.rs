@@ -19,6 +19,7 @@ mod live;
 mod lock;
 mod report;
 mod request;
+mod scratch;
 
 pub use backup::backup;
 pub use configuration::{Configuration, DiskIdentity, MachineRecord, SavedSecret};

@@ -180,6 +180,7 @@ impl Run<'_> {
         guard.job(&files.socket(), name, &files.folders(), work.state == State::Running)?;
         let result = files
             .create(qemu)
+            .and_then(|()| files.create_scratch(&self.sizes()?, qemu))
             .and_then(|()| self.protect(&mut guard, &files, checkpoint.as_ref(), space));
         match result {
             Ok(report) => {
@@ -191,6 +192,16 @@ impl Run<'_> {
                 Err(error)
             }
         }
+    }
+
+    /// The sizes of the chosen disks.
+    fn sizes(&self) -> Result<Vec<(String, u64)>> {
+        let work = self.work;
+        let size = |disk: &LiveDisk| {
+            let sizes = work.connection.block_sizes(&work.domain, &disk.target)?;
+            Ok((disk.target.clone(), sizes.capacity))
+        };
+        self.chosen().map(size).collect()
     }
 
     /// The instant, the reading, the point.
