@@ -49,9 +49,12 @@ pub struct BlockJob {
 }
 
 impl Connection {
-    /// Begins a backup job, and a checkpoint if its XML is given, in one instant.
+    /// Begins a backup job, and a checkpoint if its XML is given, in one instant. The scratch files
+    /// are there, and empty: making them takes time, in which the guest may be frozen.
     pub fn begin_backup(&self, of: &Domain, backup: &str, checkpoint: Option<&str>) -> Result<()> {
-        let arguments = arguments(of).string(backup).optional_string(checkpoint).u32(0);
+        const REUSE_EXTERNAL: u32 = 1;
+        let arguments = arguments(of).string(backup).optional_string(checkpoint);
+        let arguments = arguments.u32(REUSE_EXTERNAL);
         let procedure = Procedure::DomainBackupBegin;
         self.call_within(BEGIN, "starting the backup job", procedure, arguments, |_| Ok(()))
     }

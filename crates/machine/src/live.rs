@@ -15,7 +15,7 @@ use std::{
 use strongroom_base::{ByteRange, RangeSet};
 use strongroom_disk::{DiskError, DiskSource, DiskSpec, Extent, NbdUrl, OpenOptions, open_source};
 
-use crate::{MachineError, error::Result};
+use crate::{MachineError, error::Result, scratch};
 
 /// The name under which QEMU exports what has changed.
 const CHANGED: &str = "changed";
@@ -64,6 +64,27 @@ impl JobFiles {
             if let Some((user, group)) = qemu {
                 chown(folder, Some(user), Some(group)).map_err(failed)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Makes the empty scratch files of these disks and sizes.
+    pub(crate) fn create_scratch(
+        &self,
+        sizes: &[(String, u64)],
+        qemu: Option<(u32, u32)>,
+    ) -> Result<()> {
+        for (target, size) in sizes {
+            let path = self.scratch.join(target);
+            let made = scratch::create(&path, *size).and_then(|()| match qemu {
+                Some((user, group)) => chown(&path, Some(user), Some(group)),
+                None => Ok(()),
+            });
+            made.map_err(|source| MachineError::Local {
+                action: "make",
+                path: path.display().to_string(),
+                source,
+            })?;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -30,6 +31,10 @@ use crate::{
     live::{JobFiles, LiveDisk, checkpoint_xml},
     orphans,
 };
+
+/// How long libvirt may take to see that QEMU has ended. Usually it is a moment; but libvirt 9 waits
+/// half a minute for the end of the backup before it looks at what QEMU and the agent say.
+const ENDING: Duration = Duration::from_secs(75);
 
 /// What came of the moment.
 struct Begun {
@@ -210,6 +215,7 @@ impl Run<'_> {
         guard.job(&files.socket(), name, &files.folders(), work.state == State::Running)?;
         let result = files
             .create(qemu)
+            .and_then(|()| files.create_scratch(&self.sizes()?, qemu))
             .and_then(|()| self.protect(&mut guard, &files, checkpoint.as_ref(), space));
         match result {
             Ok(report) => {
@@ -221,6 +227,16 @@ impl Run<'_> {
                 Err(error)
             }
         }
+    }
+
+    /// The sizes of the chosen disks.
+    fn sizes(&self) -> Result<Vec<(String, u64)>> {
+        let work = self.work;
+        let size = |disk: &LiveDisk| {
+            let sizes = work.connection.block_sizes(&work.domain, &disk.target)?;
+            Ok((disk.target.clone(), sizes.capacity))
+        };
+        self.chosen().map(size).collect()
     }
 
     /// The instant, the reading, the point.
@@ -248,7 +264,7 @@ impl Run<'_> {
             let point = backup_with(vault, &request, progress, &watch.engine, finish)?;
             Ok((point, proof))
         });
-        let (point, proof) = result.map_err(|error| self.explain(error, &watch))?;
+        let (point, proof) = result.map_err(|error| self.explain(error, &watch, files))?;
         let name = checkpoint.map(|(name, _)| name.clone());
         let superseded = self.base.as_ref().and_then(Base::checkpoint).map(ToOwned::to_owned);
         let superseded: Vec<String> = superseded.filter(|_| name.is_some()).into_iter().collect();
@@ -370,16 +386,37 @@ impl Run<'_> {
         Ok(Ending { disks, configuration: Some(archive), ..Ending::default() })
     }
 
-    /// A failure of reading may only be the sign of something else.
-    fn explain(&self, error: MachineError, watch: &Watch<'_>) -> MachineError {
+    /// A failure of reading may only be the sign of something else: QEMU may be gone some time
+    /// before libvirt says that the machine is off.
+    fn explain(&self, error: MachineError, watch: &Watch<'_>, files: &JobFiles) -> MachineError {
         if let Some(verdict) = watch.verdict() {
             return verdict;
         }
         let work = self.work;
         work.await_libvirt().ok();
-        match check(work.connection, &work.domain, work.state) {
-            Err(changed @ MachineError::Changed { .. }) => changed,
-            _ => error,
+        let read_failed = matches!(error, MachineError::Engine(_) | MachineError::Disk(_));
+        let deadline = SystemClock.monotonic().saturating_add(ENDING);
+        loop {
+            match check(work.connection, &work.domain, work.state) {
+                Err(changed @ MachineError::Changed { .. }) => return changed,
+                Ok(()) if read_failed && UnixStream::connect(files.socket()).is_err() => {}
+                _ => return error,
+            }
+            if let Ok(None) = work.connection.backup_xml(&work.domain) {
+                // Looked at again, as it may have ended in between.
+                return match check(work.connection, &work.domain, work.state) {
+                    Err(changed) => changed,
+                    Ok(()) => MachineError::State {
+                        machine: work.domain.name.clone(),
+                        state: work.state.name(),
+                        reason: "its backup job was ended by somebody else".to_owned(),
+                    },
+                };
+            }
+            if SystemClock.monotonic() >= deadline {
+                return error;
+            }
+            SystemClock.sleep(Duration::from_millis(100));
         }
     }
 

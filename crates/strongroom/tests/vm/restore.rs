@@ -329,10 +329,10 @@ fn replaced_disks_stay() {
     // It is not written into them again, now that the machine has gone on with them.
     let copies = guest.paused_copy("later", || {});
     for (path, content) in &meanwhile {
-        let content = String::from_utf8(content.clone()).map_or_else(
-            std::string::FromUtf8Error::into_bytes,
-            |text| text.replace("\"replaced\"", "\"accepting\"").into_bytes(),
-        );
+        let content = String::from_utf8(content.clone())
+            .map_or_else(std::string::FromUtf8Error::into_bytes, |text| {
+                text.replace("\"replaced\"", "\"accepting\"").into_bytes()
+            });
         std::fs::write(path, content).unwrap();
     }
     let run = host.strongroom(&["restore", "undo", "--vm", "web"]);
