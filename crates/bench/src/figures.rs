@@ -118,9 +118,8 @@ pub fn replace_measured(document: &Path, program: &str, text: &str) -> Outcome<(
     let begin = format!("<!-- measured: begin (written by {program}) -->");
     let end = "<!-- measured: end -->";
     let old = fs::read_to_string(document).map_err(Failure::at(document))?;
-    let parts = old
-        .split_once(&begin)
-        .and_then(|(head, rest)| Some((head, rest.split_once(end)?.1)));
+    let parts =
+        old.split_once(&begin).and_then(|(head, rest)| Some((head, rest.split_once(end)?.1)));
     let (head, tail) =
         parts.ok_or_else(|| Failure::new(format!("{} lacks its marks", document.display())))?;
     Ok(fs::write(document, format!("{head}{begin}\n\n{text}\n{end}{tail}"))?)

@@ -23,13 +23,8 @@ pub(crate) struct Size {
 }
 
 /// What a guest of everyday measurements has.
-pub(crate) const SMALL: Size = Size {
-    name: "small",
-    gib: [2, 1],
-    pages: [16_384, 24_576],
-    log_bytes: 90_000_000,
-    media: 45,
-};
+pub(crate) const SMALL: Size =
+    Size { name: "small", gib: [2, 1], pages: [16_384, 24_576], log_bytes: 90_000_000, media: 45 };
 
 /// What a guest of the published figures has.
 pub(crate) const FULL: Size = Size {

@@ -22,12 +22,7 @@ pub(crate) struct Guest<'h> {
 impl<'h> Guest<'h> {
     /// Defines it with images `vda.qcow2` and `vdb.qcow2` of a folder, starts it and waits for its
     /// agent. `lab` has its kernel, `initrd` all of its user space.
-    pub(crate) fn boot(
-        host: &'h Host,
-        lab: &Path,
-        initrd: &Path,
-        images: &Path,
-    ) -> Outcome<Self> {
+    pub(crate) fn boot(host: &'h Host, lab: &Path, initrd: &Path, images: &Path) -> Outcome<Self> {
         let file = host.dir.join("guest.xml");
         let kernel = lab.join("guest/vmlinux").canonicalize()?;
         fs::write(&file, domain(&kernel, initrd, images, &host.dir.join("console")))?;

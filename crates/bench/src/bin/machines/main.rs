@@ -19,9 +19,10 @@ mod report;
 mod tools;
 
 use std::{
-    env, fs,
+    env,
+    fs::{self, File},
     io::{Write, stdout},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -122,19 +123,7 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Outcome<Options> {
     else {
         return Err(Failure::new("needs --project, --work, --lab, --initrd and --strongroom"));
     };
-    Ok(Options {
-        project,
-        work,
-        lab,
-        initrd,
-        strongroom,
-        size,
-        runs,
-        tools,
-        docs,
-        readme,
-        render,
-    })
+    Ok(Options { project, work, lab, initrd, strongroom, size, runs, tools, docs, readme, render })
 }
 
 fn named(names: &str) -> Outcome<Vec<Tool>> {
@@ -153,10 +142,15 @@ fn run(options: &Options) -> Outcome<()> {
         return show(options, &serde_json::from_slice(&fs::read(&json)?)?);
     }
     fs::create_dir_all(&options.work)?;
+    let lock = File::create(options.work.join("lock"))?;
+    if lock.try_lock().is_err() {
+        return Err(Failure::new(format!("another run works in {}", options.work.display())));
+    }
     let generate = env::current_exe()?.with_file_name("generate");
     let images = options.work.join(format!("images-{}", options.size.name));
     options.size.make(&images, &generate)?;
-    let mut results = Results { about: about(options)?, records: Records::default(), targets: Value::Null };
+    let mut results =
+        Results { about: about(options)?, records: Records::default(), targets: Value::Null };
     if options.tools.len() < TOOLS.len() {
         let names: Vec<&str> = options.tools.iter().map(|tool| tool.name()).collect();
         let mut note = format!("Only {} measured", names.join(", "));
@@ -178,12 +172,7 @@ fn run(options: &Options) -> Outcome<()> {
 }
 
 /// Measures a tool on a guest of its own.
-fn measure(
-    options: &Options,
-    tool: Tool,
-    images: &std::path::Path,
-    records: &mut Records,
-) -> Outcome<()> {
+fn measure(options: &Options, tool: Tool, images: &Path, records: &mut Records) -> Outcome<()> {
     let folder = options.work.join("scratch");
     remove(&folder)?;
     let images = copy_images(images, &folder.join("images"))?;
