@@ -81,7 +81,8 @@ pub(crate) struct About {
     libvirt: String,
     disks: String,
     runs: usize,
-    busy_percent_at_start: u64,
+    /// How much of the processor other work took, at most, when a tool's turn began.
+    busy_percent: u64,
     /// What has to be said besides.
     note: String,
 }
@@ -159,10 +160,11 @@ fn run(options: &Options) -> Outcome<()> {
             results.records = earlier.records;
             note.push_str(" anew");
         }
-        results.about.note = format!("{note}. {}", results.about.note);
+        results.about.note = format!("{note}.");
     }
     for &tool in &options.tools {
         tell(&format!("--- {}", tool.name()));
+        results.about.busy_percent = results.about.busy_percent.max(busy_percent()?);
         results.records.forget(tool.name());
         measure(options, tool, &images, &mut results.records)?;
         results.targets = serde_json::to_value(report::targets(&results.records))?;
@@ -200,12 +202,6 @@ fn show(options: &Options, results: &Results) -> Outcome<()> {
 }
 
 fn about(options: &Options) -> Outcome<About> {
-    let busy = busy_percent()?;
-    let note = if busy > 10 {
-        format!("Other work took {busy} % of the processor at the start: read ratios, not seconds.")
-    } else {
-        String::new()
-    };
     let last_word = |line: String| line.rsplit(' ').next().unwrap_or_default().to_owned();
     let strongroom = first_line(&options.strongroom.display().to_string(), "--version");
     let qemu = first_line("qemu-system-x86_64", "--version");
@@ -217,7 +213,7 @@ fn about(options: &Options) -> Outcome<About> {
         libvirt: last_word(first_line("libvirtd", "--version")),
         disks: options.size.describe(),
         runs: options.runs,
-        busy_percent_at_start: busy,
-        note,
+        busy_percent: 0,
+        note: String::new(),
     })
 }

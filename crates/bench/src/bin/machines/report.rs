@@ -207,9 +207,13 @@ pub(crate) fn summary(about: &About, records: &Records) -> String {
 
 fn describe(about: &About) -> String {
     let About { host, strongroom, peer, qemu, libvirt, disks, note, .. } = about;
+    let busy = match about.busy_percent {
+        0..=10 => String::new(),
+        busy => format!("Other work took {busy} % of the processor: read ratios, not seconds."),
+    };
     format!(
         "Measured {} with strongroom {strongroom} and virtnbdbackup {peer} on {} x {}, {} GiB of memory, \
-         Linux {}, libvirt {libvirt}, QEMU {qemu} in emulation; {disks}. {note}",
+         Linux {}, libvirt {libvirt}, QEMU {qemu} in emulation; {disks}. {note} {busy}",
         host.date, host.cores, host.processor, host.memory_gib, host.kernel,
     )
     .trim_end()
