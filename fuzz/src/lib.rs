@@ -247,3 +247,16 @@ pub fn host_xml(data: &[u8]) {
 pub fn image_info(data: &[u8]) {
     strongroom_hypervisor::fuzz::fuzz_image_info(data);
 }
+
+/// A message of libvirt's daemon.
+pub fn libvirt_message(data: &[u8]) {
+    strongroom_hypervisor::fuzz::fuzz_message(data);
+}
+
+/// The archive of a machine's configuration. What is read is written and read again.
+pub fn machine_configuration(data: &[u8]) {
+    let Ok(configuration) = strongroom_machine::Configuration::from_archive(data) else { return };
+    if let Ok(archive) = configuration.to_archive() {
+        assert!(strongroom_machine::Configuration::from_archive(&archive).is_ok());
+    }
+}

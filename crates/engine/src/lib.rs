@@ -23,7 +23,7 @@ mod restore;
 pub use backup::{backup, backup_with};
 pub use configuration::read_configuration;
 pub use error::EngineError;
-pub use points::{diff_points, select_point};
+pub use points::{data_bytes, diff_points, select_point};
 pub use progress::{Progress, Snapshot};
 pub use report::{
     BackupReport, DiffReport, DiskBackupReport, DiskDiffReport, DiskRestoreReport, RestoreReport,

@@ -68,6 +68,11 @@ pub fn diff_points<'a>(
     Ok(DiffReport { item: to.item.clone(), from: from.id, to: to.id, disks })
 }
 
+/// Bytes of a disk that are not zeros, in whole blocks: what a restore of it writes.
+pub fn data_bytes(vault: &Arc<Vault>, disk: &DiskRecord) -> Result<u64> {
+    Ok(diff_disk(vault, &disk.name, None, Some(disk))?.changed_bytes)
+}
+
 fn diff_disk(
     vault: &Arc<Vault>,
     name: &str,

@@ -54,6 +54,8 @@ pub struct BackupDisk {
     /// What changed since the parent point, if the caller knows; everything else is taken from
     /// the parent. Without it, and without a dirty bitmap of the source, everything is read.
     pub changed: Option<RangeSet>,
+    /// What may have changed besides, where the dirty bitmap does not tell.
+    pub also_changed: RangeSet,
     /// Whether the rest is believed to be unchanged.
     pub clean: CleanCheck,
     /// The checkpoint that this state is, for the recovery point: the next backup may ask what has
@@ -75,6 +77,7 @@ impl BackupDisk {
             location: location.into(),
             source,
             changed: None,
+            also_changed: RangeSet::default(),
             clean: CleanCheck::Trust,
             checkpoint: None,
             notes: Vec::new(),

@@ -169,30 +169,19 @@ pub fn os_id(agent: &dyn Agent) -> Result<String> {
     Ok(info.get("id").and_then(Value::as_str).unwrap_or("unknown").to_owned())
 }
 
-/// Runs a program in the guest and waits for its end. A program that is not done in time is killed
-/// if `stop` says how, a program and arguments that are given its process id, and the result is
-/// none.
+/// Runs a program in the guest and waits for its end; none if it is not done in time, and then it
+/// goes on.
 pub fn run(
     agent: &dyn Agent,
     path: &str,
     arguments: &[&str],
     timeout: Duration,
-    stop: Option<&dyn Fn(u64) -> (String, Vec<String>)>,
 ) -> Result<Option<Exit>> {
-    let pid = spawn(agent, path, arguments)?;
-    if let Some(exit) = wait(agent, pid, timeout)? {
-        return Ok(Some(exit));
-    }
-    if let Some(stop) = stop {
-        let (program, words) = stop(pid);
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let killer = spawn(agent, &program, &words)?;
-        wait(agent, killer, QUICK)?;
-    }
-    Ok(None)
+    wait(agent, spawn(agent, path, arguments)?, timeout)
 }
 
-fn spawn(agent: &dyn Agent, path: &str, arguments: &[&str]) -> Result<u64> {
+/// Starts a program in the guest and gives its process id.
+pub fn spawn(agent: &dyn Agent, path: &str, arguments: &[&str]) -> Result<u64> {
     #[derive(Deserialize)]
     struct Started {
         pid: u64,
@@ -202,8 +191,8 @@ fn spawn(agent: &dyn Agent, path: &str, arguments: &[&str]) -> Result<u64> {
     Ok(started.pid)
 }
 
-/// Waits for the end of a program; none if it has not ended in time.
-fn wait(agent: &dyn Agent, pid: u64, timeout: Duration) -> Result<Option<Exit>> {
+/// Waits for the end of a program that the agent has started; none if it has not ended in time.
+pub fn wait(agent: &dyn Agent, pid: u64, timeout: Duration) -> Result<Option<Exit>> {
     #[derive(Deserialize)]
     #[serde(rename_all = "kebab-case")]
     struct Status {

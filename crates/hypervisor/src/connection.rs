@@ -155,6 +155,10 @@ pub enum Form {
 
 /// A connection to one libvirt daemon. Calls are made one after the other; whoever must not wait
 /// for another's call opens a connection of their own.
+///
+/// A daemon may be restarted at any time, and machines go on without it. So a connection that is
+/// found to have ended before a call is opened anew for it; one that ends during a call fails it,
+/// since nobody knows whether it was carried out.
 #[derive(Debug)]
 pub struct Connection {
     uri: ConnectUri,
@@ -165,12 +169,8 @@ pub struct Connection {
 impl Connection {
     /// Connects. A user's own daemon is started if it does not run, as libvirt's tools do.
     pub fn open(uri: &ConnectUri, settings: &Settings) -> Result<Self> {
-        let client = Mutex::new(connect(uri, settings)?);
-        let connection = Self { uri: uri.clone(), settings: settings.clone(), client };
-        connection.authenticate()?;
-        let arguments = Encoder::default().optional_string(Some(uri.driver())).u32(0);
-        connection.call("connecting", Procedure::ConnectOpen, arguments, |_| Ok(()))?;
-        Ok(connection)
+        let client = Mutex::new(open(uri, settings)?);
+        Ok(Self { uri: uri.clone(), settings: settings.clone(), client })
     }
 
     /// Whether the host's own daemon listens and lets us talk to it. Nothing is started for it.
@@ -193,28 +193,17 @@ impl Connection {
         &self.settings
     }
 
-    /// Whether a call has failed in a way after which the connection is of no use.
-    pub fn is_broken(&self) -> bool {
-        self.client.lock().unwrap_or_else(PoisonError::into_inner).is_broken()
-    }
-
-    /// Says who we are, where that needs no conversation.
-    fn authenticate(&self) -> Result<()> {
-        const NONE: i32 = 0;
-        const POLKIT: i32 = 2;
-        let read = |answer: &mut Decoder<'_>| answer.list(xdr::number);
-        let kinds = self.call("connecting", Procedure::AuthList, Encoder::default(), read)?;
-        if kinds.is_empty() || kinds.contains(&NONE) {
-            return Ok(());
+    /// Waits until the daemon answers, for so long at most: it may be being restarted.
+    pub fn wait_until_it_answers(&self, patience: Duration) -> Result<()> {
+        let deadline = SystemClock.monotonic().saturating_add(patience);
+        loop {
+            match self.versions() {
+                Err(error) if error.is_connection() && SystemClock.monotonic() < deadline => {
+                    SystemClock.sleep(Duration::from_millis(200));
+                }
+                other => return other.map(drop),
+            }
         }
-        if kinds.contains(&POLKIT) {
-            let polkit = Procedure::AuthPolkit;
-            return self.call("asking polkit", polkit, Encoder::default(), |_| Ok(()));
-        }
-        Err(HypervisorError::Refused {
-            uri: self.uri.to_string(),
-            reason: "it wants SASL, which Strongroom does not speak".to_owned(),
-        })
     }
 
     /// Makes a call with the usual patience.
@@ -238,21 +227,10 @@ impl Connection {
         read: impl FnOnce(&mut Decoder<'_>) -> std::result::Result<T, Malformed>,
     ) -> Result<T> {
         let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
-        let started = SystemClock.monotonic();
-        let result = client.call(procedure, &arguments.into_bytes(), timeout, read);
-        let took = SystemClock.monotonic().saturating_sub(started);
-        tracing::debug!(?procedure, ?took, ok = result.is_ok(), "libvirt");
-        result.map_err(|error| match error {
-            CallError::Remote(error) => {
-                HypervisorError::Libvirt { action, number: error.number, message: error.message }
-            }
-            CallError::Timeout => HypervisorError::Timeout { action, seconds: timeout.as_secs() },
-            CallError::Lost(source) => HypervisorError::Lost { action, source },
-            CallError::Malformed => HypervisorError::Protocol {
-                action,
-                reason: "it is shorter than it should be".to_owned(),
-            },
-        })
+        if client.has_ended() {
+            *client = open(&self.uri, &self.settings)?;
+        }
+        call(&mut client, timeout, action, procedure, arguments, read)
     }
 
     /// The host's name.
@@ -355,6 +333,17 @@ impl Connection {
         let procedure = Procedure::DomainGetState;
         let number = self.call("asking the machine's state", procedure, arguments, xdr::number)?;
         Ok(State::from_number(number))
+    }
+
+    /// Whether a machine stands still because QEMU could not write: space has run out.
+    pub fn is_halted_by_a_write(&self, of: &Domain) -> Result<bool> {
+        const PAUSED: i32 = 3;
+        const IO_ERROR: i32 = 5;
+        let read = |answer: &mut Decoder<'_>| Ok((answer.i32()?, answer.i32()?));
+        let procedure = Procedure::DomainGetState;
+        let found =
+            self.call("asking the machine's state", procedure, arguments(of).u32(0), read)?;
+        Ok(found == (PAUSED, IO_ERROR))
     }
 
     /// A machine's description. It holds passwords: it must never be shown or logged.
@@ -488,6 +477,11 @@ pub(crate) fn domain(answer: &mut Decoder<'_>) -> std::result::Result<Domain, Ma
     Ok(Domain { name, uuid, run: (run >= 0).then_some(run) })
 }
 
+/// Reads what a daemon says of its machines; for fuzzing.
+pub(crate) fn read_domains(bytes: &[u8]) -> Option<Vec<Domain>> {
+    Decoder::new(bytes).list(domain).ok()
+}
+
 /// The first argument of calls on a machine.
 pub(crate) fn arguments(of: &Domain) -> Encoder {
     append(Encoder::default(), of)
@@ -502,11 +496,62 @@ fn append(encoder: Encoder, of: &Domain) -> Encoder {
     encoder.string(&of.name).fixed(&of.uuid.0).i32(of.run.unwrap_or(-1))
 }
 
+/// Makes a call.
+fn call<T>(
+    client: &mut Client,
+    timeout: Duration,
+    action: &'static str,
+    procedure: Procedure,
+    arguments: Encoder,
+    read: impl FnOnce(&mut Decoder<'_>) -> std::result::Result<T, Malformed>,
+) -> Result<T> {
+    let started = SystemClock.monotonic();
+    let result = client.call(procedure, &arguments.into_bytes(), timeout, read);
+    let took = SystemClock.monotonic().saturating_sub(started);
+    tracing::debug!(?procedure, ?took, ok = result.is_ok(), "libvirt");
+    result.map_err(|error| match error {
+        CallError::Remote(error) => {
+            HypervisorError::Libvirt { action, number: error.number, message: error.message }
+        }
+        CallError::Timeout => HypervisorError::Timeout { action, seconds: timeout.as_secs() },
+        CallError::Lost(source) => HypervisorError::Lost { action, source },
+        CallError::Malformed => HypervisorError::Protocol {
+            action,
+            reason: "it is shorter than it should be".to_owned(),
+        },
+    })
+}
+
+/// Connects, and says who we are, where that needs no conversation.
+fn open(uri: &ConnectUri, settings: &Settings) -> Result<Client> {
+    const NONE: i32 = 0;
+    const POLKIT: i32 = 2;
+    let mut client = connect(uri, settings)?;
+    let client_of = &mut client;
+    let none = Encoder::default;
+    let read = |answer: &mut Decoder<'_>| answer.list(xdr::number);
+    let kinds = call(client_of, PATIENCE, "connecting", Procedure::AuthList, none(), read)?;
+    if !kinds.is_empty() && !kinds.contains(&NONE) {
+        if !kinds.contains(&POLKIT) {
+            return Err(HypervisorError::Refused {
+                uri: uri.to_string(),
+                reason: "it wants SASL, which Strongroom does not speak".to_owned(),
+            });
+        }
+        let polkit = Procedure::AuthPolkit;
+        call(client_of, PATIENCE, "asking polkit", polkit, none(), |_| Ok(()))?;
+    }
+    let arguments = none().optional_string(Some(uri.driver())).u32(0);
+    call(client_of, PATIENCE, "connecting", Procedure::ConnectOpen, arguments, |_| Ok(()))?;
+    Ok(client)
+}
+
 fn connect(uri: &ConnectUri, settings: &Settings) -> Result<Client> {
     let failed = |source| HypervisorError::Connect { uri: uri.to_string(), source };
     let transport = match &uri.route {
-        Route::Ssh { user, host, port } => {
-            Transport::through("ssh", &ssh_arguments(uri, user.as_deref(), host, *port))
+        Route::Ssh { user, host, port, socket } => {
+            let command = remote_command(uri, socket.as_deref());
+            Transport::through("ssh", &ssh_arguments(user.as_deref(), host, *port, command))
         }
         Route::Local { socket: Some(socket) } => Transport::unix(socket),
         Route::Local { socket: None } => local(uri.scope, settings),
@@ -564,22 +609,29 @@ fn start_daemon() {
     }
 }
 
-/// The remote command is what libvirt's own client runs: its helper, or netcat on the socket.
-fn ssh_arguments(
-    uri: &ConnectUri,
-    user: Option<&str>,
-    host: &str,
-    port: Option<u16>,
-) -> Vec<String> {
+/// What connects us to the daemon over there: libvirt's helper, or netcat on the socket, as
+/// libvirt's own client does.
+fn remote_command(uri: &ConnectUri, socket: Option<&str>) -> String {
+    if let Some(socket) = socket {
+        return format!("exec nc -U '{socket}'");
+    }
     let driver = uri.driver();
     let socket = match uri.scope {
         Scope::System => "/run/libvirt/libvirt-sock",
         Scope::Session => "${XDG_RUNTIME_DIR:-$HOME/.cache}/libvirt/libvirt-sock",
     };
-    let command = format!(
+    format!(
         "if command -v virt-ssh-helper >/dev/null 2>&1; then exec virt-ssh-helper {driver}; \
          else exec nc -U \"{socket}\"; fi"
-    );
+    )
+}
+
+fn ssh_arguments(
+    user: Option<&str>,
+    host: &str,
+    port: Option<u16>,
+    command: String,
+) -> Vec<String> {
     let mut arguments = vec!["-T".to_owned(), "-e".to_owned(), "none".to_owned()];
     if let Some(port) = port {
         arguments.extend(["-p".to_owned(), port.to_string()]);

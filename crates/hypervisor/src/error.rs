@@ -191,6 +191,12 @@ impl HypervisorError {
         matches!(self, Self::Connect { .. } | Self::Lost { .. } | Self::Timeout { .. })
     }
 
+    /// Whether libvirt has gone, as when it is restarted: unlike an answer that does not come, that
+    /// is worth another try.
+    pub const fn is_lost(&self) -> bool {
+        matches!(self, Self::Connect { .. } | Self::Lost { .. })
+    }
+
     /// Whether a checkpoint's bitmap is missing, broken or was left inconsistent by a crash.
     pub fn is_bad_checkpoint(&self) -> bool {
         match self {
@@ -200,9 +206,16 @@ impl HypervisorError {
                 message.contains("missing or broken bitmap")
                     || message.contains("inconsistent bitmap")
                     || (message.contains("checkpoint") && message.contains("not found"))
+                    // It went with the image that it was in.
+                    || (message.contains("bitmap") && message.contains("not found"))
             }
             _ => false,
         }
+    }
+
+    /// Whether a disk cannot hold the bitmap of a checkpoint.
+    pub fn is_no_place_for_bitmaps(&self) -> bool {
+        matches!(self, Self::Libvirt { message, .. } if message.contains("Can't make bitmap"))
     }
 
     /// Whether another operation on the machine is in the way.

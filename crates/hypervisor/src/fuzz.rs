@@ -69,3 +69,10 @@ pub fn fuzz_image_info(bytes: &[u8]) {
         drop(ImageInfo::parse_chain(text));
     }
 }
+
+/// A message of libvirt's daemon, and its results read as the longest ones that we ask for.
+pub fn fuzz_message(bytes: &[u8]) {
+    crate::rpc::fuzz(bytes);
+    drop(crate::backup::read_job(bytes));
+    drop(crate::connection::read_domains(bytes));
+}

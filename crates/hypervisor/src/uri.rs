@@ -29,11 +29,14 @@ pub enum Route {
         host: String,
         /// Port, if not 22.
         port: Option<u16>,
+        /// The daemon's socket there, if not where libvirt has it.
+        socket: Option<String>,
     },
 }
 
 /// A libvirt connection URI (<https://libvirt.org/uri.html>): `qemu:///system`,
-/// `qemu:///session`, `qemu+unix:///system?socket=PATH`, `qemu+ssh://[USER@]HOST[:PORT]/system`.
+/// `qemu:///session`, `qemu+unix:///system?socket=PATH`, `qemu+ssh://[USER@]HOST[:PORT]/system`,
+/// also with `?socket=PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectUri {
     /// Which daemon.
@@ -81,17 +84,21 @@ impl FromStr for ConnectUri {
         let mut socket = None;
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             match pair.split_once('=') {
-                Some(("socket", path)) if transport != "ssh" => {
+                Some(("socket", path)) => {
                     let path = percent_encoding::percent_decode_str(path).decode_utf8();
-                    socket = Some(PathBuf::from(&*path.map_err(|_| wrong("it is not UTF-8"))?));
+                    let path = path.map_err(|_| wrong("it is not UTF-8"))?;
+                    if path.contains(['\'', '\n', '\0']) {
+                        return Err(wrong("its socket has a quote or a line break in its name"));
+                    }
+                    socket = Some(path.into_owned());
                 }
-                _ => return Err(wrong("of its parameters only socket= (local) is known")),
+                _ => return Err(wrong("of its parameters only socket= is known")),
             }
         }
         let route = match (transport, server) {
-            ("" | "unix", "") => Route::Local { socket },
+            ("" | "unix", "") => Route::Local { socket: socket.map(PathBuf::from) },
             ("ssh", "") => return Err(wrong("it names no host")),
-            ("ssh", server) => ssh(server).map_err(wrong)?,
+            ("ssh", server) => ssh(server, socket).map_err(wrong)?,
             ("", _) => return Err(wrong("write qemu+ssh:// for another host")),
             ("unix", _) => return Err(wrong("a unix socket is on this host")),
             _ => return Err(wrong("of transports, unix and ssh are known")),
@@ -101,7 +108,7 @@ impl FromStr for ConnectUri {
 }
 
 /// Reads `[USER@]HOST[:PORT]`.
-fn ssh(server: &str) -> Result<Route, &'static str> {
+fn ssh(server: &str, socket: Option<String>) -> Result<Route, &'static str> {
     let (user, address) = match server.rsplit_once('@') {
         Some((user, address)) => (Some(user.to_owned()), address),
         None => (None, server),
@@ -119,7 +126,7 @@ fn ssh(server: &str) -> Result<Route, &'static str> {
     if !is_word(host) || !user.as_deref().is_none_or(is_word) {
         return Err("its host or user is not a name");
     }
-    Ok(Route::Ssh { user, host: host.to_owned(), port })
+    Ok(Route::Ssh { user, host: host.to_owned(), port, socket })
 }
 
 impl fmt::Display for ConnectUri {
@@ -133,11 +140,12 @@ impl fmt::Display for ConnectUri {
             Route::Local { socket: Some(path) } => {
                 write!(f, "qemu+unix:///{scope}?socket={}", path.display())
             }
-            Route::Ssh { user, host, port } => {
+            Route::Ssh { user, host, port, socket } => {
                 let user = user.as_ref().map(|user| format!("{user}@")).unwrap_or_default();
                 let port = port.map(|port| format!(":{port}")).unwrap_or_default();
                 let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-                write!(f, "qemu+ssh://{user}{host}{port}/{scope}")
+                let socket = socket.as_ref().map(|path| format!("?socket={path}"));
+                write!(f, "qemu+ssh://{user}{host}{port}/{scope}{}", socket.unwrap_or_default())
             }
         }
     }
@@ -156,6 +164,7 @@ mod tests {
             "qemu+unix:///session?socket=/run/x",
             "qemu+ssh://root@kvm1:2222/system",
             "qemu+ssh://[fe80::1]/system",
+            "qemu+ssh://kvm1/session?socket=/run/x",
         ] {
             let uri: ConnectUri = text.parse().expect(text);
             assert_eq!(uri.to_string(), text);
@@ -176,6 +185,7 @@ mod tests {
             "qemu+ssh://-oProxyCommand=x/system",
             "qemu+ssh://-l@host/system",
             "qemu:///system?mode=direct",
+            "qemu+ssh://kvm1/system?socket=/x%27;y",
         ] {
             assert!(text.parse::<ConnectUri>().is_err(), "{text}");
         }

@@ -106,6 +106,23 @@ impl<R: NodeReader> Cursor<R> {
         self.first_leaf(from..self.image.leaves())
     }
 
+    /// The last leaf before an index that is not a hole; none if there is no such.
+    pub fn last_leaf(&mut self, before: u64) -> Result<Option<Leaf>, Error<R::Error>> {
+        let mut end = before.min(self.image.leaves());
+        while let Some(index) = end.checked_sub(1) {
+            let block = Place { level: 1, index }.first_block();
+            let Some(hole) = self.descend(block)? else { return Ok(self.current()) };
+            let Some(step) = self.path.last() else { return Ok(None) };
+            let earlier = (0..hole.slot()).rev().find(|slot| !step.node.get(*slot).is_hole());
+            let next = match earlier {
+                Some(slot) => step.place.child(slot).end_block(),
+                None => step.place.first_block(),
+            };
+            end = next >> 8;
+        }
+        Ok(None)
+    }
+
     /// The first leaf of a range within the image that is not a hole. Reads nothing beyond the range.
     fn first_leaf(&mut self, range: Range<u64>) -> Result<Option<Leaf>, Error<R::Error>> {
         let mut from = range.start;

@@ -237,6 +237,10 @@ proptest! {
             let want = model.range(leaf << 8..).next().map(|(block, _)| block >> 8);
             let got = cursor.next_leaf(leaf).expect("reads");
             prop_assert_eq!(got.map(|leaf| leaf.index), want);
+            let before = leaf % (1 << 50);
+            let want = model.range(..before << 8).next_back().map(|(block, _)| block >> 8);
+            let got = cursor.last_leaf(before).expect("reads");
+            prop_assert_eq!(got.map(|leaf| leaf.index), want);
         }
     }
 

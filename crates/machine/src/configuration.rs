@@ -18,6 +18,7 @@
 use std::io::Read as _;
 
 use serde::{Deserialize, Serialize};
+use strongroom_base::{BLOCK_SIZE_U64, ByteRange, RangeSet};
 use strongroom_hypervisor::Uuid;
 
 /// The most bytes of one file.
@@ -37,6 +38,10 @@ pub struct DiskIdentity {
     /// Device and inode of its file, if it is one on this host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<(u64, u64)>,
+    /// The images under it and the file of its data, with what changes if somebody writes to them:
+    /// no bitmap records that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub under: Vec<String>,
     /// Serial number, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
@@ -46,6 +51,10 @@ pub struct DiskIdentity {
     /// Whether the point's checkpoint has a bitmap of it.
     #[serde(default)]
     pub tracked: bool,
+    /// Where it had already changed since that checkpoint, if that is of an earlier point: offset
+    /// and length, rounded outwards.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changed_since: Vec<(u64, u64)>,
     /// Backups since all of it was read and compared.
     #[serde(default)]
     pub runs_since_full: u32,
@@ -54,7 +63,28 @@ pub struct DiskIdentity {
     pub image: Option<serde_json::Value>,
 }
 
+/// The most ranges that are noted of what had changed.
+const MAX_RANGES: usize = 512;
+
 impl DiskIdentity {
+    /// Notes what had changed since the checkpoint, so roughly that it is not much to note.
+    pub(crate) fn set_changed_since(&mut self, changed: &RangeSet) {
+        let (mut unit, mut rough) = (BLOCK_SIZE_U64, changed.align_outwards(BLOCK_SIZE_U64));
+        while rough.count() > MAX_RANGES {
+            unit = unit.saturating_mul(2);
+            rough = rough.align_outwards(unit);
+        }
+        self.changed_since = rough.iter().map(|range| (range.offset(), range.len())).collect();
+    }
+
+    /// What the bitmap of the checkpoint need not tell: if the image was rolled back since the point
+    /// was made, its bitmap was as well, and does not know what the point has.
+    pub(crate) fn also_changed(&self) -> RangeSet {
+        let ranges = self.changed_since.iter();
+        let ranges = ranges.filter_map(|(offset, length)| ByteRange::new(*offset, *length).ok());
+        RangeSet::from_unsorted(ranges.collect())
+    }
+
     /// Whether both are the same disk, perhaps resized.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.target == other.target
@@ -295,9 +325,11 @@ mod tests {
             format: "qcow2".to_owned(),
             size: 1 << 30,
             file: Some((1, 2)),
+            under: vec!["/images/base.qcow2".to_owned()],
             serial: None,
             wwn: None,
             tracked: true,
+            changed_since: vec![(0, 65536)],
             runs_since_full: 3,
             image: Some(serde_json::json!({"cluster-size": 65536})),
         };

@@ -125,6 +125,56 @@ pub enum MachineError {
         /// Name or UUID.
         name: String,
     },
+    /// No room for what is restored.
+    #[error("{machine}: {folder} has {free} bytes free, {needed} are needed")]
+    NoRoom {
+        /// The machine.
+        machine: String,
+        /// Where.
+        folder: String,
+        /// Bytes that are needed.
+        needed: u64,
+        /// Bytes that there are.
+        free: u64,
+    },
+    /// A file is in the way.
+    #[error("{machine}: {path} exists already")]
+    InTheWay {
+        /// The machine.
+        machine: String,
+        /// The file.
+        path: String,
+    },
+    /// An earlier restore has not come to its end.
+    #[error("{machine}: {reason} (noted in {note})")]
+    Unfinished {
+        /// The machine.
+        machine: String,
+        /// Which restore.
+        reason: String,
+        /// The file that says so.
+        note: String,
+    },
+    /// libvirt does not take the machine whose disks are restored.
+    #[error(
+        "the disks of {machine} are restored, but libvirt does not accept its description, which is in {description}"
+    )]
+    NotDefined {
+        /// The machine.
+        machine: String,
+        /// A file with the description.
+        description: String,
+        /// Why.
+        source: Box<HypervisorError>,
+    },
+    /// A machine that was restored does not start.
+    #[error("{machine} is restored, but does not start")]
+    NotStarted {
+        /// The machine.
+        machine: String,
+        /// Why.
+        source: Box<HypervisorError>,
+    },
     /// A recovery point is not of a machine, or its configuration cannot be read.
     #[error("recovery point {point}: {reason}")]
     Configuration {
@@ -175,6 +225,11 @@ impl Coded for MachineError {
             Self::Changed { .. } => &codes::VM_CHANGED,
             Self::HostLacks { .. } => &codes::HOST_LACKS,
             Self::Exists { .. } => &codes::VM_EXISTS,
+            Self::NoRoom { .. } => &codes::DISK_FULL,
+            Self::InTheWay { .. } => &codes::DISK_NOT_EMPTY,
+            Self::Unfinished { .. } => &codes::RESTORE_UNFINISHED,
+            Self::NotDefined { .. } => &codes::RESTORE_NOT_DEFINED,
+            Self::NotStarted { .. } => &codes::RESTORE_NOT_STARTED,
             Self::Configuration { .. } => &codes::POINT_NO_MACHINE,
             Self::Local { .. } => &codes::LOCAL_IO,
             Self::Interrupted => &codes::INTERRUPTED,

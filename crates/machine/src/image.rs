@@ -53,6 +53,9 @@ impl Drop for Asked {
         self.process.wait().ok();
     }
 }
+/// Why some images have no bitmaps.
+pub(crate) const OLD: &str = "version 2 of qcow2 holds no bitmap of changes (with the machine off, \
+    `qemu-img amend -o compat=1.1 IMAGE` makes it version 3)";
 
 /// Information on an image that may be in use; none if it cannot be had.
 pub(crate) fn info(path: &Path, format: &str) -> Option<Value> {

@@ -18,8 +18,10 @@ pub mod guard;
 mod image;
 mod live;
 mod lock;
+mod orphans;
 mod report;
 mod request;
+pub mod restore;
 
 pub use backup::backup;
 pub use check::{Checked, FindingReport, check};

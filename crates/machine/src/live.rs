@@ -9,9 +9,11 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use strongroom_disk::{DiskSource, DiskSpec, NbdUrl, OpenOptions, open_source};
+use strongroom_base::{ByteRange, RangeSet};
+use strongroom_disk::{DiskError, DiskSource, DiskSpec, Extent, NbdUrl, OpenOptions, open_source};
 use strongroom_hypervisor::ScratchImages;
 
 use crate::{MachineError, error::Result, image};
@@ -42,18 +44,17 @@ pub(crate) struct JobFiles {
 }
 
 impl JobFiles {
-    /// Makes the folders; QEMU must be able to write to them.
-    pub(crate) fn create(
-        run: &Path,
-        scratch: &Path,
-        id: &str,
-        qemu: Option<(u32, u32)>,
-    ) -> Result<Self> {
-        let files = Self {
+    /// The files of a job; nothing is made yet.
+    pub(crate) fn of(run: &Path, scratch: &Path, id: &str) -> Self {
+        Self {
             run: run.join(format!("job-{id}")),
             scratch: scratch.join(format!(".strongroom-scratch-{id}")),
-        };
-        for folder in [&files.run, &files.scratch] {
+        }
+    }
+
+    /// Makes the folders; QEMU must be able to write to them.
+    pub(crate) fn create(&self, qemu: Option<(u32, u32)>) -> Result<()> {
+        for folder in [&self.run, &self.scratch] {
             let failed = |source| MachineError::Local {
                 action: "make the folder",
                 path: folder.display().to_string(),
@@ -65,7 +66,7 @@ impl JobFiles {
                 chown(folder, Some(user), Some(group)).map_err(failed)?;
             }
         }
-        Ok(files)
+        Ok(())
     }
 
     /// QEMU's socket.
@@ -146,11 +147,40 @@ impl JobFiles {
         )
     }
 
-    /// Opens what QEMU serves of a disk.
-    pub(crate) fn open(&self, disk: &LiveDisk) -> Result<Box<dyn DiskSource>> {
+    /// Opens what QEMU serves of a disk, whose own format is `format`.
+    pub(crate) fn open(&self, disk: &LiveDisk, format: &str) -> Result<Arc<dyn DiskSource>> {
         let mut url = NbdUrl::unix(self.socket(), &disk.target);
         url.dirty_bitmap = disk.since.as_ref().map(|_| CHANGED.to_owned());
-        Ok(open_source(&DiskSpec::Nbd(url), &OpenOptions::default())?)
+        let export = open_source(&DiskSpec::Nbd(url), &OpenOptions::default())?;
+        Ok(Arc::new(Served { export, format: format.to_owned() }))
+    }
+}
+
+/// A disk that QEMU serves: for people it is what it is on the host, not an export.
+struct Served {
+    export: Box<dyn DiskSource>,
+    format: String,
+}
+
+impl DiskSource for Served {
+    fn size(&self) -> u64 {
+        self.export.size()
+    }
+
+    fn extents(&self, range: ByteRange) -> std::result::Result<Vec<Extent>, DiskError> {
+        self.export.extents(range)
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> std::result::Result<(), DiskError> {
+        self.export.read_at(offset, buf)
+    }
+
+    fn changed(&self) -> Option<&RangeSet> {
+        self.export.changed()
+    }
+
+    fn format(&self) -> &str {
+        &self.format
     }
 }
 

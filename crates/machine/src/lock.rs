@@ -55,6 +55,24 @@ impl Lock {
         Ok(Self { _file: file, guard })
     }
 
+    /// Takes the lock of a name that a machine is to get.
+    pub(crate) fn take_name(folder: &Path, name: &str) -> Result<Self> {
+        let path = folder.join(format!("restore-{name}.lock"));
+        let failed = |source| MachineError::Local {
+            action: "lock",
+            path: path.display().to_string(),
+            source,
+        };
+        fs::create_dir_all(folder).map_err(failed)?;
+        let file = File::options().create(true).write(true).truncate(false).open(&path);
+        let file = file.map_err(failed)?;
+        if !try_lock(&file).map_err(failed)? {
+            let (machine, reason) = (name.to_owned(), "another restore of it runs".to_owned());
+            return Err(MachineError::Busy { machine, reason });
+        }
+        Ok(Self { _file: file, guard: path })
+    }
+
     /// The file that the guard holds.
     pub(crate) fn guard_file(&self) -> &Path {
         &self.guard

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use strongroom_engine::Deltas;
-use strongroom_hypervisor::DiskChoice;
+use strongroom_engine::{CleanCheck, Deltas};
+use strongroom_hypervisor::{DiskChoice, Machine};
 
 use crate::{Wish, guard::GuardCommand};
 
@@ -14,6 +14,21 @@ pub struct Places {
     pub run: PathBuf,
     /// Where libvirt keeps the state of emulated TPMs.
     pub swtpm: PathBuf,
+    /// Where libvirt keeps the variables of firmware that it has chosen itself.
+    pub nvram: PathBuf,
+}
+
+impl Places {
+    /// The file of a machine's firmware variables; none if it can have none. libvirt 9 names it
+    /// only in the description of a machine that runs, if it has chosen the firmware itself.
+    pub(crate) fn nvram_of(&self, machine: &Machine) -> Option<PathBuf> {
+        let firmware = &machine.firmware;
+        if let Some(path) = firmware.nvram.as_ref().and_then(|nvram| nvram.path.as_ref()) {
+            return Some(PathBuf::from(path));
+        }
+        let usual = self.nvram.join(format!("{}_VARS.fd", machine.name));
+        (firmware.is_uefi && firmware.is_chosen_by_libvirt && usual.exists()).then_some(usual)
+    }
 }
 
 /// A backup of a machine.
@@ -27,8 +42,13 @@ pub struct MachineBackup {
     pub disks: DiskChoice,
     /// Which consistency.
     pub wish: Wish,
+    /// Whether a machine that is off, with disks that only QEMU can read, is started for the backup
+    /// with its processors standing still.
+    pub start_paused: bool,
     /// Whether a machine is touched that another manager owns.
     pub allow_managed: bool,
+    /// Whether a disk is believed to be unchanged where its bitmap says so.
+    pub clean: CleanCheck,
     /// All of a disk is read and compared at least once in so many backups; 0: only where needed.
     pub full_compare_every: u32,
     /// Folder for what the guest overwrites meanwhile; if not given, beside the first disk's image.

@@ -16,7 +16,7 @@ pub(crate) struct ConnectArgs {
     /// qemu+unix:///system?socket=PATH, qemu+ssh://[USER@]HOST/system [env: STRONGROOM_CONNECT,
     /// LIBVIRT_DEFAULT_URI] [default: qemu:///system for root and members of the group libvirt,
     /// else qemu:///session]
-    #[arg(long, value_name = "URI")]
+    #[arg(long, visible_alias = "host", value_name = "URI")]
     pub(crate) connect: Option<ConnectUri>,
 }
 
@@ -35,10 +35,15 @@ impl ConnectArgs {
         if let Some(uri) = given {
             return Ok(uri.parse()?);
         }
-        let system = Connection::system_is_reachable();
-        let scope = if is_root() || system { Scope::System } else { Scope::Session };
+        let system = is_root() || Connection::system_is_reachable();
+        let scope = if system { Scope::System } else { Scope::Session };
         Ok(ConnectUri { scope, ..ConnectUri::SYSTEM })
     }
+}
+
+/// Whose machines are meant, if nothing is said.
+pub(crate) fn usual_scope() -> Scope {
+    ConnectArgs { connect: None }.uri().map_or(Scope::System, |uri| uri.scope)
 }
 
 fn is_root() -> bool {
@@ -69,10 +74,12 @@ pub(crate) fn places(scope: Scope) -> Places {
         Scope::System => Places {
             run: PathBuf::from("/run/strongroom"),
             swtpm: PathBuf::from("/var/lib/libvirt/swtpm"),
+            nvram: PathBuf::from("/var/lib/libvirt/qemu/nvram"),
         },
         Scope::Session => Places {
             run: folder("XDG_RUNTIME_DIR").unwrap_or_else(env::temp_dir).join("strongroom"),
             swtpm: config.join("libvirt/qemu/swtpm"),
+            nvram: config.join("libvirt/qemu/nvram"),
         },
     }
 }

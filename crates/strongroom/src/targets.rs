@@ -19,6 +19,7 @@ use strongroom_disk::{
 };
 use strongroom_engine::{EngineError, Overwrite, RestoreDisk};
 use strongroom_format::Manifest;
+use strongroom_machine::restore::TemplateDisk;
 
 use crate::{
     error::{FaceError, Failure},
@@ -51,9 +52,19 @@ pub(crate) struct Targets {
     pub(crate) disks: Vec<RestoreDisk>,
     /// Files that get their names when all is done: from, to.
     unfinished: Vec<(PathBuf, PathBuf)>,
+    /// For a machine's description.
+    template: Vec<TemplateDisk>,
 }
 
 impl Wanted {
+    /// The folder for all disks, if there is one.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        self.to.iter().find_map(|to| match to {
+            RestoreTo::Folder(dir) => Some(dir.as_path()),
+            RestoreTo::Disk(_) => None,
+        })
+    }
+
     /// Decides which disk of a point goes where.
     fn places(&self, point: &Manifest) -> Result<Vec<Place>, Failure> {
         let mut folder = None;
@@ -116,9 +127,11 @@ impl Wanted {
         for dir in folders {
             fs::create_dir_all(dir).map_err(|source| local(dir, "make", source))?;
         }
-        let mut targets = Targets { disks: Vec::new(), unfinished: Vec::new() };
+        let mut targets =
+            Targets { disks: Vec::new(), unfinished: Vec::new(), template: Vec::new() };
         for Place { name, size, spec } in places {
             let location = spec.to_string();
+            targets.template.push(self.template(&name, &spec));
             let mut existing = if self.in_place { Existing::Keep } else { Existing::Refuse };
             let mut opened = spec.clone();
             if let DiskSpec::File { path, format } = &spec
@@ -148,6 +161,15 @@ impl Wanted {
             targets.disks.push(RestoreDisk { name, location, target, overwrite });
         }
         Ok(targets)
+    }
+
+    fn template(&self, name: &str, spec: &DiskSpec) -> TemplateDisk {
+        let (path, format) = match spec {
+            DiskSpec::File { path, format } => (Some(path), self.format_of(path, *format)),
+            DiskSpec::Nbd(_) => (None, ImageFormat::Raw),
+        };
+        let (name, path) = (name.to_owned(), path.cloned());
+        TemplateDisk { name, path, format: format.to_string() }
     }
 
     /// The format of a file: as said with it, by its ending, as said for all.
@@ -188,9 +210,10 @@ pub(crate) fn finish(unfinished: &[(PathBuf, PathBuf)]) -> Result<(), Failure> {
 }
 
 impl Targets {
-    /// Takes apart: what the engine needs, and what must be finished afterwards.
-    pub(crate) fn split(self) -> (Vec<RestoreDisk>, Vec<(PathBuf, PathBuf)>) {
-        (self.disks, self.unfinished)
+    /// Takes apart: what the engine needs, what must be finished afterwards, and what a
+    /// description says.
+    pub(crate) fn split(self) -> (Vec<RestoreDisk>, Vec<(PathBuf, PathBuf)>, Vec<TemplateDisk>) {
+        (self.disks, self.unfinished, self.template)
     }
 }
 

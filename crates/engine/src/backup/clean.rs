@@ -9,6 +9,9 @@
 //!                 ─▶ some of its blocks that are not said to have changed ─▶ read, digest, compare
 //! ```
 //!
+//! The last block of the parent that is not said to have changed always belongs to the sample: no
+//! bitmap tells that a disk was made shorter and then longer again.
+//!
 //! Leaf by leaf, so that costs follow the sample, whatever the size of the disk.
 
 use std::{
@@ -46,6 +49,9 @@ const MOST: u64 = 4096;
 const PER_LEAF: u64 = 8;
 /// Leaves that are tried for each that would do if every one had enough blocks to choose from.
 const TRIES: u64 = 4;
+
+/// Leaves in which the last block is looked for.
+const LAST_LEAVES: usize = 64;
 
 /// What a sample has found.
 #[derive(Clone, Copy, Default)]
@@ -141,6 +147,10 @@ impl<'a> Sampler<'a> {
     /// Compares with several threads: what is not in a cache is slow to read.
     fn run(&self, rate: &Rate<'_>, cancel: &Cancel) -> Result<Sample> {
         let failure = Failure::new(cancel);
+        if let Some((block, wanted)) = self.last()? {
+            let mut buffer = AlignedBuf::zeroed(BLOCK_SIZE);
+            self.count(self.read(block, &mut buffer)?, wanted);
+        }
         std::thread::scope(|scope| {
             for _ in 0..READERS.min(self.seeds.len()) {
                 scope.spawn(|| failure.keep(self.work(&failure, rate)));
@@ -152,6 +162,29 @@ impl<'a> Sampler<'a> {
             unreadable: self.unreadable.load(Ordering::Relaxed),
             differs: self.differs.load(Ordering::Relaxed),
         })
+    }
+
+    /// The last block that the parent has and that is not said to have changed. A disk that was made
+    /// shorter and longer again has zeros from there on, and its bitmap says nothing of that.
+    fn last(&self) -> Result<Option<(u64, Digest)>> {
+        let mut cursor = Cursor::new(self.parent, self.vault);
+        let mut end = self.parent.leaves();
+        for _ in 0..LAST_LEAVES {
+            let error = |source| self.job.work.image_error(source);
+            let Some(leaf) = cursor.last_leaf(end).map_err(error)? else { break };
+            for slot in (0..=255).rev() {
+                let digest = leaf.node.get(slot);
+                let block = leaf.index.saturating_mul(256).saturating_add(u64::from(slot));
+                let start = block.saturating_mul(BLOCK_SIZE_U64);
+                let range = ByteRange::between(start, start.saturating_add(BLOCK_SIZE_U64));
+                let is_changed = self.changed.within(range).next().is_some();
+                if !digest.is_hole() && !is_changed && start < self.job.source.size() {
+                    return Ok(Some((block, digest)));
+                }
+            }
+            end = leaf.index;
+        }
+        Ok(None)
     }
 
     fn work(&self, failure: &Failure<'_>, rate: &Rate<'_>) -> Result<()> {
@@ -170,17 +203,22 @@ impl<'a> Sampler<'a> {
                 } else {
                     Some(Digest::HOLE)
                 };
-                let Some(there) = there else {
-                    self.unreadable.fetch_add(1, Ordering::Relaxed);
-                    continue;
-                };
-                self.checked.fetch_add(1, Ordering::Relaxed);
-                if there != wanted {
-                    self.differs.store(true, Ordering::Relaxed);
-                }
+                self.count(there, wanted);
             }
         }
         Ok(())
+    }
+
+    /// Counts a block of which this is there and that is wanted.
+    fn count(&self, there: Option<Digest>, wanted: Digest) {
+        let Some(there) = there else {
+            self.unreadable.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        self.checked.fetch_add(1, Ordering::Relaxed);
+        if there != wanted {
+            self.differs.store(true, Ordering::Relaxed);
+        }
     }
 
     /// A leaf with something in it, most often: of the parent or, for what it should have and has

@@ -121,8 +121,9 @@ pub(super) fn plan_jobs<'a>(
             let skipped = old.skipped.iter();
             let skipped =
                 skipped.filter_map(|range| ByteRange::new(range.offset, range.length).ok());
+            let others = skipped.chain(disk.also_changed.iter());
             let all =
-                changed.iter().chain(skipped.map(|r| r.intersect(ByteRange::between(0, size))));
+                changed.iter().chain(others.map(|r| r.intersect(ByteRange::between(0, size))));
             with_resize(&RangeSet::from_unsorted(all.collect()), old.size_bytes, size)
                 .align_outwards(BLOCK_SIZE_U64)
         });

@@ -47,9 +47,9 @@ impl Client {
         Self { transport, serial: 0, broken: false }
     }
 
-    /// Whether the connection is of no more use.
-    pub(crate) const fn is_broken(&self) -> bool {
-        self.broken
+    /// Whether the connection is of no more use: a call has failed, or the other side is gone.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.broken || self.transport.is_closed()
     }
 
     /// Calls a procedure and reads its results.

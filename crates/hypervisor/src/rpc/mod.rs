@@ -8,6 +8,11 @@
 //! without it, because every call needs a deadline (the library's calls wait without one), and
 //! because the thawer needs a connection that nothing else can block.
 
+/// Reads a message, whatever it is; for fuzzing.
+pub(crate) fn fuzz(bytes: &[u8]) {
+    drop(message::parse(bytes));
+}
+
 mod client;
 mod message;
 mod procedure;

@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::net::RecvFlags;
+
 /// A stream, and the process behind it if there is one.
 #[derive(Debug)]
 pub(crate) struct Transport {
@@ -36,6 +38,15 @@ impl Transport {
 
     pub(super) const fn stream(&mut self) -> &mut UnixStream {
         &mut self.stream
+    }
+
+    /// Whether the other side has closed it.
+    pub(super) fn is_closed(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        match rustix::net::recv(&self.stream, &mut [0_u8; 1][..], flags) {
+            Ok((_, count)) => count == 0,
+            Err(error) => error != rustix::io::Errno::WOULDBLOCK,
+        }
     }
 
     /// How long a read or write may take.

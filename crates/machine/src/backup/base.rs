@@ -5,10 +5,15 @@ use std::sync::Arc;
 
 use strongroom_base::PointId;
 use strongroom_engine::read_configuration;
-use strongroom_hypervisor::{Connection, Domain, HypervisorError, Uuid};
+use strongroom_hypervisor::{Connection, Domain, Uuid};
 use strongroom_vault::Vault;
 
-use crate::{Configuration, configuration::DiskIdentity, error::Result};
+use crate::{
+    Configuration,
+    configuration::DiskIdentity,
+    error::Result,
+    orphans::{delete, without_parent},
+};
 
 /// The last committed point of a machine.
 pub(super) struct Base {
@@ -33,6 +38,10 @@ impl Base {
                 "it is not the disk of the last point, which was {} ({})",
                 then.source, then.format
             )),
+            Some(then) if then.under != now.under => {
+                Err("the images under it, or the file of its data, were changed or replaced"
+                    .to_owned())
+            }
             Some(then) if !then.tracked => Err("the last point has no checkpoint of it".to_owned()),
             Some(then) => Ok(then),
         }
@@ -122,41 +131,5 @@ pub(super) fn reconcile(
             "libvirt does not know checkpoint {wanted} any more, and it cannot be made known \
              again: {error}"
         ))),
-    }
-}
-
-/// Deletes a checkpoint, or at least what libvirt knows of it if its bitmaps are broken.
-pub(super) fn delete(
-    connection: &Connection,
-    domain: &Domain,
-    name: &str,
-) -> std::result::Result<(), HypervisorError> {
-    match connection.delete_checkpoint(domain, name, false) {
-        Err(error) if error.is_missing() => Ok(()),
-        Err(error) if error.is_bad_checkpoint() => connection.delete_checkpoint(domain, name, true),
-        other => other,
-    }
-}
-
-/// A checkpoint's description without its parent, which is deleted by the time it is needed.
-fn without_parent(xml: &str) -> String {
-    match (xml.find("<parent>"), xml.find("</parent>")) {
-        (Some(start), Some(end)) if start < end => {
-            let rest = xml.get(end.saturating_add("</parent>".len())..).unwrap_or_default();
-            format!("{}{rest}", xml.get(..start).unwrap_or_default())
-        }
-        _ => xml.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parents_go() {
-        let xml = "<c><name>a</name><parent><name>p</name></parent><x/></c>";
-        assert_eq!(without_parent(xml), "<c><name>a</name><x/></c>");
-        assert_eq!(without_parent("<c/>"), "<c/>");
     }
 }

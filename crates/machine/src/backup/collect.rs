@@ -8,8 +8,8 @@ use std::{
 };
 
 use strongroom_hypervisor::{
-    Connection, Disk, Domain, Form, Machine, Secret, SecretRef, SecretUse, Source, State,
-    TpmBackend,
+    Connection, Disk, Domain, Form, ImageInfo, Machine, Secret, SecretRef, SecretUse, Source,
+    State, TpmBackend,
 };
 
 use crate::{
@@ -36,11 +36,11 @@ impl Instantaneous {
     /// Reads firmware variables and the TPM's state.
     pub(super) fn take(machine: &Machine, places: &Places, is_local: bool) -> Self {
         let mut taken = Self::default();
-        let nvram = machine.firmware.nvram.as_ref().and_then(|nvram| nvram.path.as_deref());
-        match nvram.filter(|_| is_local).map(|path| (path, read(Path::new(path)))) {
+        let nvram = places.nvram_of(machine);
+        match nvram.as_deref().filter(|_| is_local).map(|path| (path, read(path))) {
             Some((_, Ok(content))) => taken.nvram = Some(content),
             Some((path, Err(error))) => {
-                taken.missing.push(format!("firmware variables {path}: {error}"));
+                taken.missing.push(format!("firmware variables {}: {error}", path.display()));
             }
             None if nvram.is_some() => {
                 taken.missing.push("firmware variables: the host is another".to_owned());
@@ -99,8 +99,13 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// Who a disk is.
-pub(super) fn identity(disk: &Disk, size: Option<u64>, is_local: bool) -> DiskIdentity {
+/// Who a disk is, whose image and those under it are `chain`.
+pub(super) fn identity(
+    disk: &Disk,
+    size: Option<u64>,
+    is_local: bool,
+    chain: &[ImageInfo],
+) -> DiskIdentity {
     let path = disk.source.path().filter(|_| is_local);
     let file = path.and_then(|path| fs::metadata(path).ok()).map(|file| {
         // A device's inode is made anew at each boot; its number tells more, but not for ever.
@@ -112,12 +117,41 @@ pub(super) fn identity(disk: &Disk, size: Option<u64>, is_local: bool) -> DiskId
         format: disk.driver.format.clone().unwrap_or_else(|| "raw".to_owned()),
         size: size.unwrap_or(0),
         file,
+        under: path.map(|path| under(Path::new(path), chain)).unwrap_or_default(),
         serial: disk.serial.clone(),
         wwn: disk.wwn.clone(),
         tracked: false,
+        changed_since: Vec::new(),
         runs_since_full: 0,
         image: None,
     }
+}
+
+/// The images under one, which nobody should write to, and the file of its data.
+fn under(path: &Path, chain: &[ImageInfo]) -> Vec<String> {
+    let folder = path.parent().unwrap_or(path);
+    let (mut names, mut top) = (Vec::new(), true);
+    for layer in chain {
+        let file = fs::metadata(folder.join(&layer.filename)).ok();
+        if let Some(file) = file.filter(|_| !top) {
+            let (seconds, nanos) = (file.mtime(), file.mtime_nsec());
+            let (device, inode, size) = (file.dev(), file.ino(), file.len());
+            names.push(format!(
+                "{}: {device}:{inode}, {size} bytes, {seconds}.{nanos:09}",
+                layer.filename
+            ));
+        } else if !top {
+            names.push(layer.filename.clone());
+        }
+        if let Some(data) = &layer.data_file {
+            // It is written to all the time.
+            let file = fs::metadata(folder.join(data)).ok();
+            let file = file.map(|file| format!("{}:{}", file.dev(), file.ino()));
+            names.push(format!("{data}: {}", file.unwrap_or_default()));
+        }
+        top = false;
+    }
+    names
 }
 
 /// What is asked of libvirt for the archive.

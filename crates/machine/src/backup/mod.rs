@@ -6,22 +6,33 @@ mod running;
 mod stopped;
 mod watch;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use strongroom_base::Cancel;
+use strongroom_base::{Cancel, Clock as _, SystemClock};
 use strongroom_engine::{BackupDisk, BackupReport, BackupRequest, Progress};
 use strongroom_format::{Consistency, ExcludedDisk};
-use strongroom_hypervisor::{Connection, Domain, JobKind, LeftOut, Machine, Selection, State};
+use strongroom_hypervisor::{
+    Connection, Domain, HypervisorError, JobKind, LeftOut, Machine, Selection, State, Uuid,
+};
 use strongroom_vault::Vault;
 
 use self::{base::Base, collect::Descriptions};
 use crate::{
-    MachineBackup, MachineBackupReport, MachineError, consistency::Proof, error::Result,
-    guard::clear_leftovers, lock::Lock,
+    MachineBackup, MachineBackupReport, MachineError,
+    consistency::Proof,
+    error::Result,
+    guard::{Leftovers, clear_leftovers, resume_halted},
+    lock::Lock,
 };
 
 /// How often a backup begins again when the machine starts or stops meanwhile.
 const ATTEMPTS: u32 = 4;
+
+/// How long it is waited for a libvirt that is being restarted.
+const LIBVIRT: Duration = Duration::from_secs(30);
+
+/// How long it is waited for a machine that is shutting down.
+const SHUTDOWN: Duration = Duration::from_mins(1);
 
 /// Backs up a machine and publishes a recovery point.
 pub fn backup(
@@ -34,13 +45,17 @@ pub fn backup(
     let domain = connection.domain(&request.machine)?;
     let lock = Lock::take(&request.places.run, domain.uuid, &domain.name)?;
     let mut notes = Vec::new();
-    if clear_leftovers(connection, domain.uuid, lock.guard_file()) {
-        notes.push(
-            "an earlier backup and its guard were killed: what they left was cleaned up".to_owned(),
-        );
+    let killed = "an earlier backup and its guard were killed";
+    match clear_leftovers(connection, domain.uuid, lock.guard_file()) {
+        Leftovers::None => {}
+        Leftovers::Cleared => notes.push(format!("{killed}: what they left was cleaned up")),
+        Leftovers::Remain => notes.push(format!(
+            "{killed}, and the guest may still be frozen: its agent does not answer"
+        )),
     }
     let mut attempt = 1_u32;
     loop {
+        connection.wait_until_it_answers(LIBVIRT)?;
         // Each attempt sees the machine as it is then.
         let Some(domain) = connection.domain_by_uuid(domain.uuid)? else {
             return Err(MachineError::Changed {
@@ -53,6 +68,11 @@ pub fn backup(
             Err(MachineError::Changed { reason, .. }) if attempt < ATTEMPTS => {
                 tracing::warn!(%reason, "the backup begins again");
                 notes.push(format!("begun again, because {reason} during the backup"));
+                attempt = attempt.saturating_add(1);
+            }
+            Err(MachineError::Hypervisor(error)) if error.is_lost() && attempt < ATTEMPTS => {
+                tracing::warn!(%error, "the backup begins again");
+                notes.push("begun again, because libvirt was restarted".to_owned());
                 attempt = attempt.saturating_add(1);
             }
             other => return other,
@@ -71,6 +91,8 @@ struct Work<'a> {
     machine: Machine,
     descriptions: Descriptions,
     item: String,
+    /// The run of the machine that was started only for this backup.
+    switch_off: Option<i32>,
     progress: &'a Progress,
     cancel: &'a Cancel,
 }
@@ -89,7 +111,8 @@ impl<'a> Work<'a> {
             return Err(MachineError::Interrupted);
         }
         progress.set_stage("preparing");
-        let state = connection.state(&domain)?;
+        let state = settled(connection, &domain, cancel)?;
+        let domain = connection.domain_by_uuid(domain.uuid)?.unwrap_or(domain);
         let descriptions = Descriptions::read(connection, &domain)?;
         let machine = Machine::parse(&descriptions.present)?;
         if let Some(manager) = machine.manager
@@ -111,6 +134,7 @@ impl<'a> Work<'a> {
             machine,
             descriptions,
             item,
+            switch_off: None,
             progress,
             cancel,
         })
@@ -118,6 +142,9 @@ impl<'a> Work<'a> {
 
     fn run(&self, notes: Vec<String>) -> Result<MachineBackupReport> {
         match self.state {
+            State::Off if self.needs_qemu()?.is_some() && self.request.start_paused => {
+                self.started_for_reading(notes)
+            }
             State::Off => stopped::run(self, notes),
             State::Running | State::Paused | State::Suspended | State::Crashed => {
                 self.check_not_busy()?;
@@ -129,6 +156,34 @@ impl<'a> Work<'a> {
                 reason: "wait until it is off or running".to_owned(),
             }),
         }
+    }
+
+    /// Why a disk of a machine that is off cannot be read without QEMU, if there is such a disk.
+    fn needs_qemu(&self) -> Result<Option<String>> {
+        let selection = self.selection()?;
+        Ok(selection.chosen.iter().find_map(|disk| stopped::needs_qemu(disk)))
+    }
+
+    /// Starts the machine with its processors standing still, and backs it up as one that runs.
+    fn started_for_reading(&self, mut notes: Vec<String>) -> Result<MachineBackupReport> {
+        let domain = self.connection.start(&self.domain, true)?;
+        notes.push(
+            "it was off, and was started for the backup with its processors standing still"
+                .to_owned(),
+        );
+        let run = domain.run;
+        let work = Work::begin(
+            self.vault,
+            self.connection,
+            self.request,
+            self.lock,
+            domain,
+            self.progress,
+            self.cancel,
+        );
+        let result = work.and_then(|work| running::run(&Work { switch_off: run, ..work }, notes));
+        switch_off(self.connection, self.domain.uuid, run)?;
+        result
     }
 
     /// Refuses what would wait for, or disturb, somebody else's operation.
@@ -193,15 +248,15 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Another connection, if ours has broken: libvirt may have been restarted.
-    fn fresh_connection(&self) -> Result<Option<Connection>> {
-        Ok(self.connection.is_broken().then(|| self.connection.again()).transpose()?)
+    /// Waits for libvirt, which may be being restarted; QEMU goes on without it.
+    fn await_libvirt(&self) -> Result<()> {
+        Ok(self.connection.wait_until_it_answers(LIBVIRT)?)
     }
 
     /// Lets the machine go on if QEMU has paused it because scratch space ran out.
-    fn let_go_on(&self, connection: &Connection, domain: &Domain) -> Result<()> {
-        if self.state == State::Running && connection.state(domain)? == State::Paused {
-            connection.resume(domain)?;
+    fn let_go_on(&self, domain: &Domain) -> Result<()> {
+        if self.state == State::Running {
+            resume_halted(self.connection, domain)?;
         }
         Ok(())
     }
@@ -223,12 +278,39 @@ impl<'a> Work<'a> {
     }
 }
 
+/// Switches a machine off that was started only to be read, unless somebody has let it go on: then
+/// it is theirs.
+pub(crate) fn switch_off(
+    connection: &Connection,
+    machine: Uuid,
+    run: Option<i32>,
+) -> std::result::Result<(), HypervisorError> {
+    let Some(now) = connection.domain_by_uuid(machine)? else { return Ok(()) };
+    if run.is_some() && now.run == run && connection.state(&now)? == State::Paused {
+        connection.power_off(&now)?;
+    }
+    Ok(())
+}
+
+/// A machine's state; if it is shutting down, the one after that.
+fn settled(connection: &Connection, domain: &Domain, cancel: &Cancel) -> Result<State> {
+    let deadline = SystemClock.monotonic().saturating_add(SHUTDOWN);
+    loop {
+        let state = connection.state(domain)?;
+        let waits = state == State::ShuttingDown && SystemClock.monotonic() < deadline;
+        if !waits || cancel.is_cancelled() {
+            return Ok(state);
+        }
+        SystemClock.sleep(Duration::from_millis(100));
+    }
+}
+
 /// A machine's name as the name of an item, which is stricter.
 fn item_name(machine: &str) -> String {
     let good =
         |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '_' };
-    let name: String = machine.chars().map(good).take(200).collect();
-    if name.starts_with(|c: char| c.is_ascii_alphanumeric()) { name } else { format!("vm{name}") }
+    let first = if machine.starts_with(|c: char| c.is_ascii_alphanumeric()) { "" } else { "vm" };
+    first.chars().chain(machine.chars().map(good)).take(200).collect()
 }
 
 /// Crash-consistent for a reason.

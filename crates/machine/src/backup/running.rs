@@ -1,17 +1,18 @@
 //! A running machine: QEMU's backup job, read over NBD.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 
 use strongroom_base::{Clock as _, SystemClock};
-use strongroom_disk::DiskSource;
 use strongroom_engine::{
     BackupDisk, CleanCheck, DiskBackupReport, DiskEnding, Ending, backup_with,
 };
-use strongroom_hypervisor::{Disk, HypervisorError, ScratchImages, Selection, Source};
+use strongroom_hypervisor::{
+    Disk, HypervisorError, ImageInfo, ScratchImages, Selection, Source, State,
+};
 
 use super::{
     DiskNotes, Work,
@@ -27,6 +28,7 @@ use crate::{
     guard::{Guard, end_job_at},
     image::{self, Asked},
     live::{JobFiles, LiveDisk, checkpoint_xml},
+    orphans,
 };
 
 /// An error that comes as soon as this is of what was asked for, not of a machine that is busy.
@@ -49,6 +51,8 @@ struct Run<'a> {
     prefix: String,
     base: Option<Base>,
     disks: Vec<LiveDisk>,
+    /// The disks' images and those under them, as far as they are files here.
+    chains: BTreeMap<String, Vec<ImageInfo>>,
     notes: Vec<String>,
     disk_notes: DiskNotes,
 }
@@ -64,12 +68,18 @@ pub(super) fn run(work: &Work<'_>, mut notes: Vec<String>) -> Result<MachineBack
         }
     };
     let since = base::reconcile(work.connection, &work.domain, &prefix, base.as_ref(), &mut notes)?;
+    let wanted = base.as_ref().and_then(Base::checkpoint);
+    if work.connection.uri().is_local() {
+        let description = &work.descriptions.present;
+        orphans::sweep(work.connection, &work.domain, &work.machine, description, &prefix, wanted)?;
+    }
     let mut run = Run {
         work,
         selection: &selection,
         prefix,
         base,
         disks: Vec::new(),
+        chains: BTreeMap::new(),
         notes,
         disk_notes: DiskNotes::new(),
     };
@@ -83,6 +93,11 @@ pub(super) fn run(work: &Work<'_>, mut notes: Vec<String>) -> Result<MachineBack
             {
                 run.give_up_bitmaps(&error)?;
             }
+            Err(MachineError::Hypervisor(error))
+                if error.is_no_place_for_bitmaps() && run.disks.iter().any(|disk| disk.tracks) =>
+            {
+                run.make_no_bitmaps(&error);
+            }
             other => return other,
         }
     }
@@ -94,7 +109,11 @@ impl Run<'_> {
         let is_local = self.work.connection.uri().is_local();
         for disk in &self.work.machine.disks {
             let chosen = self.selection.chosen.iter().any(|other| other.target == disk.target);
-            let tracks = chosen && disk.can_hold_bitmaps() && !disk.transient;
+            let path = disk.source.path().filter(|_| chosen && is_local && disk.can_hold_bitmaps());
+            let chain = path.map(|path| image::chain(Path::new(path), "qcow2")).unwrap_or_default();
+            let is_old = chain.first().is_some_and(|top| top.qcow2_version == Some(2));
+            self.chains.insert(disk.target.clone(), chain);
+            let tracks = chosen && disk.can_hold_bitmaps() && !disk.transient && !is_old;
             let mut planned = LiveDisk { target: disk.target.clone(), chosen, tracks, since: None };
             if chosen {
                 match self.since(disk, tracks, is_local, since) {
@@ -118,14 +137,24 @@ impl Run<'_> {
         is_local: bool,
         since: &std::result::Result<String, String>,
     ) -> std::result::Result<String, String> {
+        if !tracks && self.chain(disk).first().is_some_and(|top| top.qcow2_version == Some(2)) {
+            return Err(image::OLD.to_owned());
+        }
+        if !tracks && disk.transient {
+            return Err("what is written to a transient disk is dropped when it stops".to_owned());
+        }
         if !tracks {
             let format = disk.driver.format.as_deref().unwrap_or("raw");
             return Err(format!("a {format} disk holds no bitmap of changes"));
         }
         let base = self.base.as_ref().ok_or("there is no point to build on")?;
-        let now = collect::identity(disk, None, is_local);
+        let now = collect::identity(disk, None, is_local, self.chain(disk));
         base.same_disk(&now)?;
         since.clone()
+    }
+
+    fn chain(&self, disk: &Disk) -> &[ImageInfo] {
+        self.chains.get(&disk.target).map(Vec::as_slice).unwrap_or_default()
     }
 
     fn chosen(&self) -> impl Iterator<Item = &LiveDisk> {
@@ -137,7 +166,7 @@ impl Run<'_> {
         let (connection, domain) = (self.work.connection, &self.work.domain);
         let known = connection.checkpoints(domain)?;
         for name in known.iter().filter(|name| name.starts_with(&self.prefix)) {
-            if let Err(error) = base::delete(connection, domain, name) {
+            if let Err(error) = orphans::delete(connection, domain, name) {
                 self.notes.push(format!("checkpoint {name} cannot be deleted: {error}"));
             }
         }
@@ -163,6 +192,14 @@ impl Run<'_> {
         sizes.map_or(ScratchImages::Made, |sizes| files.make_scratch(&sizes, qemu))
     }
 
+    /// Begins no checkpoint: an image cannot hold a bitmap.
+    fn make_no_bitmaps(&mut self, error: &HypervisorError) {
+        self.notes.push(format!("the next backup has to read and compare everything: {error}"));
+        for disk in &mut self.disks {
+            disk.tracks = false;
+        }
+    }
+
     /// Makes the job's folders, starts the guard, and does the work between.
     fn attempt(&mut self) -> Result<MachineBackupReport> {
         let work = self.work;
@@ -182,21 +219,26 @@ impl Run<'_> {
             work.lock.guard_file(),
         )?;
         let qemu = qemu_user(work);
-        let files = JobFiles::create(&work.request.places.run, &scratch, &id, qemu)?;
+        let files = JobFiles::of(&work.request.places.run, &scratch, &id);
         let description = format!("Strongroom, item {}", work.item);
         let checkpoint = checkpoint_xml(&name, &description, &self.disks);
         let checkpoint = checkpoint.map(|xml| (name, xml));
         let name = checkpoint.as_ref().map(|(name, _)| name.as_str());
-        guard.job(&files.socket(), name, &files.folders())?;
-        let scratch = self.make_scratch(&files, qemu);
-        let result = self.protect(&mut guard, &files, checkpoint.as_ref(), space, scratch);
+        if let Some(run) = work.switch_off {
+            guard.switch_off(run)?;
+        }
+        guard.job(&files.socket(), name, &files.folders(), work.state == State::Running)?;
+        let result = files.create(qemu).and_then(|()| {
+            let scratch = self.make_scratch(&files, qemu);
+            self.protect(&mut guard, &files, checkpoint.as_ref(), space, scratch)
+        });
         match result {
             Ok(report) => {
                 self.finish(guard, &files);
                 Ok(report)
             }
             Err(error) => {
-                self.abandon(guard, &files, name, &error);
+                self.abandon(guard, &files, name);
                 Err(error)
             }
         }
@@ -265,6 +307,7 @@ impl Run<'_> {
                     if scratch == ScratchImages::AreThere
                         && !error.is_connection()
                         && !error.is_bad_checkpoint()
+                        && !error.is_no_place_for_bitmaps()
                         && SystemClock.monotonic().saturating_sub(started) < SOON =>
                 {
                     tracing::debug!(%error, "libvirt makes the scratch images itself");
@@ -287,8 +330,10 @@ impl Run<'_> {
         let (mut sources, mut identities) = (Vec::new(), Vec::new());
         for disk in self.chosen() {
             let Some(described) = self.work.machine.disk(&disk.target) else { continue };
-            let source: Arc<dyn DiskSource> = Arc::from(files.open(disk)?);
-            let mut identity = collect::identity(described, Some(source.size()), is_local);
+            let format = described.driver.format.as_deref().unwrap_or("raw");
+            let source = files.open(disk, format)?;
+            let mut identity =
+                collect::identity(described, Some(source.size()), is_local, self.chain(described));
             identity.tracked = disk.tracks;
             let path = described.source.path().filter(|_| is_local && identity.format != "raw");
             // The answer is not needed before all has been read.
@@ -299,9 +344,12 @@ impl Run<'_> {
             let mut backup = BackupDisk::new(&disk.target, described.source.to_string(), source);
             (identity.runs_since_full, backup.clean) = match &disk.since {
                 Some(_) if every > 0 && runs >= every => (0, CleanCheck::All),
-                Some(_) => (runs, CleanCheck::SAMPLE),
+                Some(_) => (runs, self.work.request.clean),
                 None => (0, CleanCheck::Trust),
             };
+            if let Some(before) = before.filter(|_| disk.since.is_some()) {
+                backup.also_changed = before.also_changed();
+            }
             backup.notes = self.disk_notes.get(&disk.target).cloned().unwrap_or_default();
             sources.push(backup);
             identities.push((identity, image));
@@ -333,8 +381,8 @@ impl Run<'_> {
             identity
         };
         let identities = identities.into_iter().enumerate().map(whole).collect();
-        let connection = work.fresh_connection()?;
-        let connection = connection.as_ref().unwrap_or(work.connection);
+        work.await_libvirt()?;
+        let connection = work.connection;
         check(connection, &work.domain, work.state)?;
         let checkpoint = match checkpoint {
             Some((name, _)) => Some((name.clone(), connection.checkpoint_xml(&work.domain, name)?)),
@@ -369,9 +417,8 @@ impl Run<'_> {
             return verdict;
         }
         let work = self.work;
-        let connection = work.fresh_connection().ok().flatten();
-        let connection = connection.as_ref().unwrap_or(work.connection);
-        match check(connection, &work.domain, work.state) {
+        work.await_libvirt().ok();
+        match check(work.connection, &work.domain, work.state) {
             Err(changed @ MachineError::Changed { .. }) => changed,
             _ => error,
         }
@@ -381,12 +428,13 @@ impl Run<'_> {
     fn finish(&self, guard: Guard, files: &JobFiles) {
         let work = self.work;
         let done = || -> Result<()> {
-            let connection = work.fresh_connection()?;
-            let connection = connection.as_ref().unwrap_or(work.connection);
+            work.await_libvirt()?;
+            let connection = work.connection;
+            work.let_go_on(&work.domain)?;
             if let Some(old) = self.base.as_ref().and_then(Base::checkpoint)
                 && self.disks.iter().any(|disk| disk.chosen && disk.tracks)
             {
-                base::delete(connection, &work.domain, old)?;
+                orphans::delete(connection, &work.domain, old)?;
             }
             files.remove();
             guard.done()
@@ -397,17 +445,11 @@ impl Run<'_> {
     }
 
     /// There is no point: the machine is left as it was.
-    fn abandon(
-        &self,
-        guard: Guard,
-        files: &JobFiles,
-        checkpoint: Option<&str>,
-        why: &MachineError,
-    ) {
+    fn abandon(&self, guard: Guard, files: &JobFiles, checkpoint: Option<&str>) {
         let work = self.work;
         let done = || -> Result<()> {
-            let connection = work.fresh_connection()?;
-            let connection = connection.as_ref().unwrap_or(work.connection);
+            work.await_libvirt()?;
+            let connection = work.connection;
             let Some(domain) = connection.domain_by_uuid(work.domain.uuid)? else { return Ok(()) };
             end_job_at(connection, &domain, &files.socket().display().to_string())?;
             if connection.state(&domain)?.is_active() {
@@ -415,11 +457,9 @@ impl Run<'_> {
                     && connection.checkpoints(&domain)?.iter().any(|known| known == name)
                 {
                     // What its bitmap recorded goes back to the base's.
-                    base::delete(connection, &domain, name)?;
+                    orphans::delete(connection, &domain, name)?;
                 }
-                if matches!(why, MachineError::Scratch { .. }) {
-                    work.let_go_on(connection, &domain)?;
-                }
+                work.let_go_on(&domain)?;
             }
             files.remove();
             guard.done()

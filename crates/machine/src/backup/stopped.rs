@@ -93,6 +93,16 @@ pub(super) fn run(work: &Work<'_>, mut notes: Vec<String>) -> Result<MachineBack
     Ok(MachineBackupReport { checkpoint: tracked, ..work.report(point, proof, notes) })
 }
 
+/// Why a disk can only be read through QEMU, if that is so.
+pub(super) fn needs_qemu(disk: &Disk) -> Option<String> {
+    let target = &disk.target;
+    if disk.source.path().is_none() {
+        return Some(format!("{} can only be read while the machine runs", disk.source));
+    }
+    let encrypted = disk.encryption.is_some();
+    encrypted.then(|| format!("{target} is encrypted, and can only be read while the machine runs"))
+}
+
 /// Opens an image, with its bitmap if that can be trusted.
 fn open(work: &Work<'_>, disk: &Disk, base: Option<&Base>) -> Result<Opened> {
     let unsupported = |reason: String| MachineError::Unsupported {
@@ -102,24 +112,22 @@ fn open(work: &Work<'_>, disk: &Disk, base: Option<&Base>) -> Result<Opened> {
     if !work.connection.uri().is_local() {
         return Err(unsupported("the host is another: run Strongroom there".to_owned()));
     }
-    let Some(path) = disk.source.path().map(PathBuf::from) else {
-        let reason = format!("{} can only be read while the machine runs", disk.source);
-        return Err(unsupported(reason));
-    };
-    if disk.encryption.is_some() {
-        let reason = "it is encrypted, and can only be read while the machine runs";
-        return Err(unsupported(reason.to_owned()));
+    if let Some(reason) = needs_qemu(disk) {
+        return Err(unsupported(format!("{reason} (--start-paused, or start the machine)")));
     }
+    let Some(path) = disk.source.path().map(PathBuf::from) else {
+        return Err(unsupported("it has no path".to_owned()));
+    };
     let name = disk.driver.format.as_deref().unwrap_or("raw");
     let Some(format) = ImageFormat::from_name(name) else {
         return Err(unsupported(format!("format {name} is not known")));
     };
     let fingerprint = fingerprint(&path)?;
     let spec = DiskSpec::File { path: path.clone(), format: Some(format) };
-    let mut identity = collect::identity(disk, None, true);
     let info = (format != ImageFormat::Raw).then(|| image::info(&path, name)).flatten();
     let mut notes = Vec::new();
     let chain = image::chain(&path, name);
+    let mut identity = collect::identity(disk, None, true, &chain);
     let since = match since(disk, &identity, base, chain.first()) {
         Ok(since) => Some(since),
         Err(reason) => {
@@ -147,15 +155,21 @@ fn open(work: &Work<'_>, disk: &Disk, base: Option<&Base>) -> Result<Opened> {
     identity.size = source.size();
     identity.image = info.as_ref().map(image::recipe);
     identity.tracked = since.is_some();
+    if let Some(changed) = source.changed() {
+        identity.set_changed_since(changed);
+    }
     let before = base.and_then(|base| base.configuration.disk(&disk.target));
     let runs = before.map_or(0, |before| before.runs_since_full.saturating_add(1));
     let every = work.request.full_compare_every;
     let mut backup = BackupDisk::new(&disk.target, disk.source.to_string(), source);
     (identity.runs_since_full, backup.clean) = match &since {
         Some(_) if every > 0 && runs >= every => (0, CleanCheck::All),
-        Some(_) => (runs, CleanCheck::SAMPLE),
+        Some(_) => (runs, work.request.clean),
         None => (0, CleanCheck::Trust),
     };
+    if let Some(before) = before.filter(|_| since.is_some()) {
+        backup.also_changed = before.also_changed();
+    }
     backup.notes = notes;
     backup.checkpoint = since;
     Ok(Opened { path, fingerprint, backup, identity })
@@ -171,6 +185,9 @@ fn since(
     if !disk.can_hold_bitmaps() {
         let format = disk.driver.format.as_deref().unwrap_or("raw");
         return Err(format!("a {format} disk holds no bitmap of changes"));
+    }
+    if info.is_some_and(|info| info.qcow2_version == Some(2)) {
+        return Err(image::OLD.to_owned());
     }
     let base = base.ok_or("there is no point to build on")?;
     base.same_disk(identity)?;
@@ -201,8 +218,8 @@ fn conclude(
     if let Some(error) = watch.verdict() {
         return Err(error);
     }
-    let connection = work.fresh_connection()?;
-    let connection = connection.as_ref().unwrap_or(work.connection);
+    work.await_libvirt()?;
+    let connection = work.connection;
     check(connection, &work.domain, work.state)?;
     for (path, before) in files {
         // A device has no time that tells; the watch has seen that the machine stayed off.

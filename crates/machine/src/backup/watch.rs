@@ -120,7 +120,7 @@ impl<'a> Watch<'a> {
             }
             if SystemClock.monotonic() >= next {
                 // libvirt may be restarted meanwhile: QEMU's job goes on without it.
-                if own.as_ref().is_none_or(Connection::is_broken) {
+                if own.is_none() {
                     own = connection.again().ok();
                 }
                 if let Some(Err(error)) = own.as_ref().map(|own| self.look(own)) {

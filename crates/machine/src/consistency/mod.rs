@@ -103,7 +103,11 @@ impl<'a> Instant<'a> {
         let scripts = self.pre_script()?;
         let freezes = self.proof.consistency != Consistency::Crash
             && scripts.as_ref().is_none_or(|scripts| scripts.freeze);
-        let value = if freezes { self.frozen(at) } else { at() };
+        let value = if freezes {
+            self.frozen(at)
+        } else {
+            self.not_frozen(scripts.as_ref()).and_then(|()| at())
+        };
         let post = scripts.map_or(Ok(()), |scripts| self.post_script(&scripts));
         let value = value?;
         post?;
@@ -113,6 +117,18 @@ impl<'a> Instant<'a> {
     fn note(&mut self, words: String) {
         tracing::info!(machine = %self.domain.name, "{words}");
         self.proof.evidence.push(words);
+    }
+
+    /// What the label can be if nothing is frozen.
+    fn not_frozen(&mut self, scripts: Option<&Scripts>) -> Result<()> {
+        let Some(scripts) = scripts else { return Ok(()) };
+        let config = scripts.config;
+        self.note(format!("nothing was frozen: {config} says so (fsFreezeEnabled)"));
+        if self.proof.consistency == Consistency::FileSystem {
+            let reason = "neither a script nor a freeze has prepared the guest".to_owned();
+            self.fall_to(Consistency::Crash, reason)?;
+        }
+        Ok(())
     }
 
     /// Takes the label down, or fails where that is not allowed.
@@ -141,22 +157,24 @@ impl<'a> Instant<'a> {
         }
         let guest = GuestAgent::new(self.connection, self.domain);
         let started = SystemClock.monotonic();
-        match agent::info(&guest) {
+        let info = match agent::info(&guest) {
+            Ok(info) => info,
+            Err(error) if error.is_lost() => return Err(error.into()),
             Err(error) => {
                 return self
                     .fall_to(Consistency::Crash, format!("the agent did not answer: {error}"));
             }
-            Ok(info) => {
-                let took = since(started);
-                self.note(format!("agent {} answered in {took}", info.version));
-                if !info.commands.iter().any(|command| command == "guest-fsfreeze-freeze") {
-                    let reason = "the agent may not freeze file systems".to_owned();
-                    return self.fall_to(Consistency::Crash, reason);
-                }
-            }
-        }
+        };
+        let took = since(started);
+        self.note(format!("agent {} answered in {took}", info.version));
+        let may_freeze = info.commands.iter().any(|command| command == "guest-fsfreeze-freeze");
         match agent::freeze_status(&guest) {
-            Ok(FreezeStatus::Thawed) => Ok(()),
+            Ok(FreezeStatus::Thawed) if may_freeze => Ok(()),
+            Ok(FreezeStatus::Thawed) => {
+                let reason = "the agent may not freeze file systems".to_owned();
+                self.fall_to(Consistency::Crash, reason)
+            }
+            // Frozen, it says of every other command that it may not.
             Ok(FreezeStatus::Frozen) => Err(MachineError::Busy {
                 machine: self.domain.name.clone(),
                 reason: "its file systems are frozen by somebody else (virsh domfsthaw thaws them)"
@@ -199,7 +217,8 @@ impl<'a> Instant<'a> {
             scripts.post.timeout,
         )?;
         let started = SystemClock.monotonic();
-        match scripts::run(&guest, &scripts.pre) {
+        let guard = &mut *self.guard;
+        match scripts::run(&guest, &scripts.pre, &mut |pid| guard.script_runs(pid)) {
             Ok(tries) => {
                 self.note(done(&scripts.pre, tries, started));
                 Ok(Some(scripts))
@@ -221,8 +240,13 @@ impl<'a> Instant<'a> {
     fn post_script(&mut self, scripts: &Scripts) -> Result<()> {
         let guest = GuestAgent::new(self.connection, self.domain);
         let started = SystemClock.monotonic();
-        let result = scripts::run(&guest, &scripts.post);
-        self.guard.script_done()?;
+        let guard = &mut *self.guard;
+        let result = scripts::run(&guest, &scripts.post, &mut |pid| guard.script_runs(pid));
+        if result.as_ref().is_err_and(|failure| failure.is_agents) {
+            self.note("the post script is left to the guard".to_owned());
+        } else {
+            self.guard.script_done()?;
+        }
         match result {
             Ok(tries) => {
                 self.note(done(&scripts.post, tries, started));
@@ -230,7 +254,8 @@ impl<'a> Instant<'a> {
             }
             Err(failure) if scripts.continue_on_failure => {
                 let less = match self.proof.consistency {
-                    Consistency::Application => Consistency::FileSystem,
+                    Consistency::Application if scripts.freeze => Consistency::FileSystem,
+                    Consistency::Application => Consistency::Crash,
                     other => other,
                 };
                 self.fall_to(less, failure.to_string())
@@ -255,10 +280,14 @@ impl<'a> Instant<'a> {
                 // It may freeze later nevertheless.
                 self.thaw()?;
                 self.guard.thawed()?;
+                if error.is_lost() {
+                    return Err(error.into());
+                }
                 self.fall_to(Consistency::Crash, format!("freezing failed: {error}"))?;
                 return at();
             }
         };
+        self.guard.freeze(wish.frozen_at_most)?;
         let frozen = SystemClock.monotonic();
         let value = at();
         let instant = SystemClock.monotonic();
@@ -275,6 +304,13 @@ impl<'a> Instant<'a> {
         match thawed {
             _ if late => {
                 let reason = "the guest was thawed before the transaction had ended".to_owned();
+                self.fall_to(Consistency::Crash, reason)?;
+            }
+            Ok(thawed) if thawed < count => {
+                let reason = format!(
+                    "only {thawed} file systems were still frozen after the transaction: somebody \
+                     else has thawed the rest"
+                );
                 self.fall_to(Consistency::Crash, reason)?;
             }
             Ok(count) => self.note(format!(

@@ -8,7 +8,10 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use strongroom_hypervisor::agent::{self, Agent, QUICK};
+use strongroom_hypervisor::{
+    HypervisorError,
+    agent::{self, Agent, QUICK},
+};
 
 /// Where the configuration is looked for, in this order.
 const PLACES: [&str; 2] = [
@@ -58,10 +61,12 @@ pub(crate) struct Scripts {
 pub(crate) struct ScriptFailure {
     pub(crate) name: &'static str,
     pub(crate) detail: String,
+    /// Whether the agent did not do what it was asked, so that nobody knows what the script did.
+    pub(crate) is_agents: bool,
 }
 
 fn failure(name: &'static str, detail: impl Into<String>) -> ScriptFailure {
-    ScriptFailure { name, detail: detail.into() }
+    ScriptFailure { name, detail: detail.into(), is_agents: false }
 }
 
 /// The file, with Azure's names and defaults.
@@ -160,7 +165,7 @@ fn check_owner(
     most: u32,
     name: &'static str,
 ) -> Result<(), ScriptFailure> {
-    let exit = agent::run(guest, "stat", &["-L", "-c", "%u %a", path], QUICK, None)
+    let exit = agent::run(guest, "stat", &["-L", "-c", "%u %a", path], QUICK)
         .map_err(|error| failure(name, error.to_string()))?;
     let exit = exit.ok_or_else(|| failure(name, format!("stat {path} did not end")))?;
     let words = String::from_utf8_lossy(&exit.stdout).into_owned();
@@ -183,23 +188,32 @@ fn check_owner(
     }
 }
 
-/// Runs a script, again and again if it may, and says in how many tries it succeeded.
-pub(crate) fn run(guest: &dyn Agent, script: &Script) -> Result<u32, ScriptFailure> {
+/// Runs a script, again and again if it may, and says in how many tries it succeeded. Each process
+/// is made known to `started`.
+pub(crate) fn run(
+    guest: &dyn Agent,
+    script: &Script,
+    started: &mut dyn FnMut(u64),
+) -> Result<u32, ScriptFailure> {
     let mut tries = 0_u32;
     loop {
         tries = tries.saturating_add(1);
-        match run_once(guest, script) {
+        match run_once(guest, script, started) {
             Ok(()) => return Ok(tries),
             Err(failed) if tries > script.retries => {
                 let detail = format!("{} (in {tries} tries)", failed.detail);
-                return Err(failure(failed.name, detail));
+                return Err(ScriptFailure { detail, ..failed });
             }
             Err(failed) => tracing::warn!(%failed, script = script.kind, "tried again"),
         }
     }
 }
 
-fn run_once(guest: &dyn Agent, script: &Script) -> Result<(), ScriptFailure> {
+fn run_once(
+    guest: &dyn Agent,
+    script: &Script,
+    started: &mut dyn FnMut(u64),
+) -> Result<(), ScriptFailure> {
     let (failed, late) = match script.kind {
         "pre" => ("Pre-ScriptExecutionFailed", "Pre-ScriptTimeout"),
         _ => ("Post-ScriptExecutionFailed", "Post-ScriptTimeout"),
@@ -210,12 +224,16 @@ fn run_once(guest: &dyn Agent, script: &Script) -> Result<(), ScriptFailure> {
     let start = "exec setsid sh -c 'exec \"$0\" \"$@\"' \"$0\" \"$@\"";
     let mut arguments = vec!["-c", start, path.as_str()];
     arguments.extend(script.parameters.iter().map(String::as_str));
-    let kill = |pid: u64| {
-        let command = format!("kill -KILL -{pid} || kill -KILL {pid}");
-        ("/bin/sh".to_owned(), vec!["-c".to_owned(), command])
+    let agents = |error: HypervisorError| ScriptFailure {
+        is_agents: true,
+        ..failure(failed, error.to_string())
     };
-    let exit = agent::run(guest, "/bin/sh", &arguments, script.timeout, Some(&kill))
-        .map_err(|error| failure(failed, error.to_string()))?;
+    let pid = agent::spawn(guest, "/bin/sh", &arguments).map_err(agents)?;
+    started(pid);
+    let exit = agent::wait(guest, pid, script.timeout).map_err(agents)?;
+    if exit.is_none() {
+        kill(guest, pid).map_err(agents)?;
+    }
     let Some(exit) = exit else {
         let seconds = script.timeout.as_secs();
         return Err(failure(late, format!("{path} ran longer than {seconds} s and was killed")));
@@ -233,18 +251,30 @@ fn run_once(guest: &dyn Agent, script: &Script) -> Result<(), ScriptFailure> {
     Err(failure(failed, format!("{path} ended with {how}: {words}")))
 }
 
-/// Runs a post script whose backup has died.
+/// Kills a script with all its children.
+fn kill(guest: &dyn Agent, pid: u64) -> Result<(), HypervisorError> {
+    let command = format!("kill -KILL -{pid} || kill -KILL {pid}");
+    agent::run(guest, "/bin/sh", &["-c", &command], QUICK).map(drop)
+}
+
+/// Runs a post script whose backup has died; the script that the backup was running, if it still
+/// runs, is killed before.
 pub(crate) fn run_script(
     guest: &dyn Agent,
     path: &str,
     arguments: &[String],
     timeout: Duration,
+    running: Option<u64>,
 ) -> Result<(), ScriptFailure> {
+    if let Some(pid) = running {
+        // The agent forgets a process once it was told of its end; then the number may be another's.
+        if agent::wait(guest, pid, Duration::ZERO).is_ok_and(|exit| exit.is_none()) {
+            kill(guest, pid).ok();
+        }
+    }
     let parameters = arguments.to_vec();
-    run_once(
-        guest,
-        &Script { kind: "post", path: path.to_owned(), parameters, retries: 0, timeout },
-    )
+    let script = Script { kind: "post", path: path.to_owned(), parameters, retries: 0, timeout };
+    run_once(guest, &script, &mut drop)
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use strongroom_hypervisor::{Connection, Uuid};
 
 pub use self::serve::serve;
-pub(crate) use self::serve::{clear_leftovers, end_job_at};
+pub(crate) use self::serve::{Leftovers, clear_leftovers, end_job_at, resume_halted};
 pub(crate) use self::thaw::thaw_surely;
 use crate::error::{MachineError, Result};
 
@@ -54,18 +54,22 @@ enum Order {
     },
     /// If we die, run this in the guest.
     Script { path: String, arguments: Vec<String>, timeout_ms: u64 },
+    /// A script runs in the guest as this process.
+    ScriptRuns { pid: u64 },
     /// The script was run.
     ScriptDone,
     /// The guest will be frozen, for so long at most.
     Freeze { deadline_ms: u64 },
     /// The guest is thawed: it was checked.
     Thawed,
+    /// This run of the machine was started only for the backup: it is switched off in the end.
+    SwitchOff { run: i32 },
     /// A backup job will be started that serves at this socket, with this checkpoint; these are its
-    /// files.
-    Job { socket: PathBuf, checkpoint: Option<String>, files: Vec<PathBuf> },
+    /// files. A machine that runs must still run after it.
+    Job { socket: PathBuf, checkpoint: Option<String>, files: Vec<PathBuf>, runs: bool },
     /// The point is published: its checkpoint stays, these go.
     Committed { superseded: Vec<String> },
-    /// All is clean.
+    /// All is done that the backup could do.
     Done,
 }
 
@@ -74,6 +78,8 @@ enum Order {
 struct Answer {
     /// Whether it had to thaw because the time was over.
     late: bool,
+    /// Whether something is left for it to do, after the last order.
+    goes_on: bool,
 }
 
 /// A running guard.
@@ -143,6 +149,13 @@ impl Guard {
         .map(drop)
     }
 
+    /// A script, the one that is owed or the one before it, runs in the guest as this process.
+    pub(crate) fn script_runs(&mut self, pid: u64) {
+        if let Err(error) = self.tell(&Order::ScriptRuns { pid }) {
+            tracing::warn!(%error, "the guard does not know of a script");
+        }
+    }
+
     /// The script was run.
     pub(crate) fn script_done(&mut self) -> Result<()> {
         self.tell(&Order::ScriptDone).map(drop)
@@ -158,16 +171,22 @@ impl Guard {
         Ok(self.tell(&Order::Thawed)?.late)
     }
 
+    /// If we die, this run of the machine is switched off.
+    pub(crate) fn switch_off(&mut self, run: i32) -> Result<()> {
+        self.tell(&Order::SwitchOff { run }).map(drop)
+    }
+
     /// A job will be started.
     pub(crate) fn job(
         &mut self,
         socket: &Path,
         checkpoint: Option<&str>,
         files: &[PathBuf],
+        runs: bool,
     ) -> Result<()> {
         let checkpoint = checkpoint.map(ToOwned::to_owned);
-        self.tell(&Order::Job { socket: socket.to_owned(), checkpoint, files: files.to_vec() })
-            .map(drop)
+        let (socket, files) = (socket.to_owned(), files.to_vec());
+        self.tell(&Order::Job { socket, checkpoint, files, runs }).map(drop)
     }
 
     /// The point is published; these checkpoints are of no more use.
@@ -175,9 +194,12 @@ impl Guard {
         self.tell(&Order::Committed { superseded: superseded.to_vec() }).map(drop)
     }
 
-    /// All is clean: the guard ends.
+    /// The guard ends, unless the guest is still owed a thaw or a script.
     pub(crate) fn done(mut self) -> Result<()> {
-        self.tell(&Order::Done)?;
+        if self.tell(&Order::Done)?.goes_on {
+            tracing::warn!("the guard goes on: the guest is not yet as it was");
+            return Ok(());
+        }
         self.process.wait().map_err(|source| local_error(Path::new("guard"), source))?;
         Ok(())
     }

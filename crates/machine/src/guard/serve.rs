@@ -16,6 +16,7 @@ use strongroom_hypervisor::{
 };
 
 use super::{Answer, Order, thaw_surely};
+use crate::{backup::switch_off, consistency::run_script, orphans};
 
 /// How long the guard tries to thaw and to clean up. A libvirt that is being upgraded comes back in
 /// this time; a guest whose agent is dead does not come back by trying longer.
@@ -24,18 +25,34 @@ const PATIENCE: Duration = Duration::from_hours(1);
 /// How long a backup tries to clean up what an earlier one and its guard have left.
 const LEFTOVERS: Duration = Duration::from_secs(30);
 
+/// How long the guard tries to run a script whose agent does not answer.
+const SCRIPT: Duration = Duration::from_mins(2);
+
+/// How long thawing is tried before everything else is.
+const THAW: Duration = Duration::from_secs(10);
+
 /// What is to be put right if the backup dies. It is kept in a file as well, for the case that the
 /// guard dies too.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 struct Debts {
     /// The guest may be frozen.
     frozen: bool,
+    /// It may be frozen by an earlier backup, which could not thaw it.
+    frozen_before: bool,
     /// A script that the guest is owed: path, arguments and milliseconds.
     script: Option<(String, Vec<String>, u64)>,
+    /// The process of the script that was started last.
+    running: Option<u64>,
+    /// The machine ran: a job whose space has run out must not leave it standing still.
+    runs: bool,
     /// The socket of the backup job.
     socket: Option<PathBuf>,
     /// The job's files.
     files: Vec<PathBuf>,
+    /// The run of the machine that was started only for the backup.
+    #[serde(default)]
+    switch_off: Option<i32>,
     /// Checkpoints that belong to no point, should we die now.
     orphans: Vec<String>,
 }
@@ -81,10 +98,11 @@ pub fn serve(stream: &UnixStream) -> io::Result<()> {
         }
         let order: Order = serde_json::from_str(&line)?;
         if matches!(order, Order::Done) {
-            if let Some(watch) = watch.take() {
-                fs::remove_file(&watch.file).ok();
+            let goes_on = watch.as_mut().is_some_and(Watch::is_in_debt);
+            if !goes_on && let Some(watch) = watch.take() {
+                watch.end();
             }
-            answer(stream, false)?;
+            answer(stream, Answer { late: false, goes_on }).ok();
             break;
         }
         let late = match (&mut watch, order) {
@@ -97,7 +115,7 @@ pub fn serve(stream: &UnixStream) -> io::Result<()> {
             (None, _) => return Err(io::Error::other("the first order names no machine")),
         };
         // If nobody reads it any more, the next read says so.
-        answer(stream, late).ok();
+        answer(stream, Answer { late, goes_on: false }).ok();
     }
     if let Some(mut watch) = watch {
         watch.clean_up(PATIENCE);
@@ -105,12 +123,22 @@ pub fn serve(stream: &UnixStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Does what a guard that died itself has left to do. True if there was something.
-pub(crate) fn clear_leftovers(connection: &Connection, machine: Uuid, lock: &Path) -> bool {
+/// What became of what an earlier backup and its guard had left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leftovers {
+    /// There was nothing.
+    None,
+    /// It is done.
+    Cleared,
+    /// Not all of it could be done: the guest may be frozen.
+    Remain,
+}
+
+/// Does what a guard that died itself has left to do.
+pub(crate) fn clear_leftovers(connection: &Connection, machine: Uuid, lock: &Path) -> Leftovers {
     let file = debts_file(lock);
-    let Ok(text) = fs::read(&file) else { return false };
-    // A file that was torn by a power cut is of a host whose machines are all new.
-    let debts: Debts = serde_json::from_slice(&text).unwrap_or_default();
+    let Some(mut debts) = read_debts(&file) else { return Leftovers::None };
+    debts.frozen |= std::mem::take(&mut debts.frozen_before);
     let mut watch = Watch {
         uri: connection.uri().clone(),
         settings: connection.settings().clone(),
@@ -122,8 +150,13 @@ pub(crate) fn clear_leftovers(connection: &Connection, machine: Uuid, lock: &Pat
         file,
         _lock: None,
     };
-    watch.clean_up(LEFTOVERS);
-    true
+    if watch.clean_up(LEFTOVERS) { Leftovers::Cleared } else { Leftovers::Remain }
+}
+
+fn read_debts(file: &Path) -> Option<Debts> {
+    let text = fs::read(file).ok()?;
+    // A file that was torn by a power cut is of a host whose machines are all new.
+    Some(serde_json::from_slice(&text).unwrap_or_default())
 }
 
 /// The file of debts beside the guard's lock.
@@ -131,8 +164,8 @@ fn debts_file(lock: &Path) -> PathBuf {
     lock.with_extension("debts")
 }
 
-fn answer(mut stream: &UnixStream, late: bool) -> io::Result<()> {
-    let mut line = serde_json::to_vec(&Answer { late })?;
+fn answer(mut stream: &UnixStream, answer: Answer) -> io::Result<()> {
+    let mut line = serde_json::to_vec(&answer)?;
     line.push(b'\n');
     stream.write_all(&line)
 }
@@ -149,6 +182,8 @@ impl Watch {
         let uri: ConnectUri = uri.parse().map_err(io::Error::other)?;
         let machine = machine.parse().map_err(io::Error::other)?;
         let connection = Connection::open(&uri, &settings).map_err(io::Error::other)?;
+        // What could not be put right before is kept in mind, but is not this backup's.
+        let before = read_debts(&file).is_some_and(|debts| debts.frozen || debts.frozen_before);
         Ok(Self {
             uri,
             settings,
@@ -156,7 +191,7 @@ impl Watch {
             connection: Some(connection),
             deadline: None,
             late: false,
-            debts: Debts::default(),
+            debts: Debts { frozen_before: before, ..Debts::default() },
             file,
             _lock: Some(lock),
         })
@@ -174,19 +209,25 @@ impl Watch {
             Order::Script { path, arguments, timeout_ms } => {
                 debts.script = Some((path, arguments, timeout_ms));
             }
-            Order::ScriptDone => debts.script = None,
+            Order::ScriptRuns { pid } => debts.running = Some(pid),
+            Order::ScriptDone => {
+                debts.script = None;
+                debts.running = None;
+            }
             Order::Freeze { deadline_ms } => {
                 let longest = Duration::from_millis(deadline_ms);
                 self.deadline = Some(SystemClock.monotonic().saturating_add(longest));
-                self.late = false;
                 debts.frozen = true;
             }
             Order::Thawed => {
                 self.deadline = None;
                 debts.frozen = false;
+                debts.frozen_before = false;
                 late = std::mem::take(&mut self.late);
             }
-            Order::Job { socket, checkpoint, files } => {
+            Order::SwitchOff { run } => debts.switch_off = Some(run),
+            Order::Job { socket, checkpoint, files, runs } => {
+                debts.runs = runs;
                 debts.socket = Some(socket);
                 debts.files = files;
                 debts.orphans = checkpoint.into_iter().collect();
@@ -205,6 +246,25 @@ impl Watch {
         fs::rename(&new, &self.file)
     }
 
+    /// After the last order: whether the guest is owed a thaw or a script. The rest the backup has
+    /// done itself.
+    fn is_in_debt(&mut self) -> bool {
+        let debts = &mut self.debts;
+        debts.socket = None;
+        debts.files.clear();
+        debts.orphans.clear();
+        debts.frozen || debts.script.is_some()
+    }
+
+    /// Forgets what is done; what could not be done by backups before this one stays in the file.
+    fn end(&self) {
+        if self.debts.frozen_before {
+            self.save().ok();
+        } else {
+            fs::remove_file(&self.file).ok();
+        }
+    }
+
     /// Thaws, because the backup has not done so in time.
     fn time_is_over(&mut self) {
         if self.deadline.take().is_some() {
@@ -214,70 +274,108 @@ impl Watch {
         }
     }
 
-    fn thaw(&mut self, patience: Duration) {
+    fn thaw(&mut self, patience: Duration) -> bool {
         let (uri, settings) = (self.uri.clone(), self.settings.clone());
         let open = move || Connection::open(&uri, &settings);
-        if let Err(error) = thaw_surely(&mut self.connection, &open, self.machine, patience) {
-            tracing::error!(%error, machine = %self.machine, "the guest stays frozen");
+        match thaw_surely(&mut self.connection, &open, self.machine, patience) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(%error, machine = %self.machine, "the guest stays frozen");
+                false
+            }
         }
     }
 
-    /// Leaves the machine as it was before the backup.
-    fn clean_up(&mut self, patience: Duration) {
-        if self.debts.frozen {
-            self.thaw(patience);
-        }
+    /// Leaves the machine as it was before the backup. False if not all of it could be done in
+    /// time: that is kept in the file, for the next backup.
+    fn clean_up(&mut self, patience: Duration) -> bool {
         let started = SystemClock.monotonic();
+        let since = || SystemClock.monotonic().saturating_sub(started);
         let mut pause = Duration::from_millis(100);
-        while let Err(error) = self.try_clean_up() {
-            tracing::warn!(%error, machine = %self.machine, "cleaning up is tried again");
-            if self.connection.as_ref().is_some_and(Connection::is_broken) {
-                self.connection = None;
+        loop {
+            // An agent that is dead must not keep the job from being ended.
+            if self.debts.frozen && self.thaw(THAW.min(patience)) {
+                self.debts.frozen = false;
             }
-            if SystemClock.monotonic().saturating_sub(started) > patience {
-                // What is kept in the file is done before the next backup.
-                return;
+            let done = self.try_clean_up(since() < SCRIPT.min(patience));
+            match done {
+                Ok(()) if !self.debts.frozen && self.debts.script.is_none() => {
+                    self.end();
+                    return true;
+                }
+                Ok(()) => {}
+                Err(error) => {
+                    tracing::warn!(%error, machine = %self.machine, "cleaning up is tried again");
+                }
+            }
+            self.save().ok();
+            if since() > patience {
+                return false;
             }
             SystemClock.sleep(pause);
             pause = pause.saturating_mul(2).min(Duration::from_secs(5));
         }
-        fs::remove_file(&self.file).ok();
     }
 
     /// Each step, once done, is not done again.
-    fn try_clean_up(&mut self) -> Result<(), HypervisorError> {
-        if self.connection.is_none() {
-            self.connection = Some(Connection::open(&self.uri, &self.settings)?);
-        }
-        let Some(connection) = &self.connection else { return Ok(()) };
-        if let Some(domain) = connection.domain_by_uuid(self.machine)? {
-            let is_active = connection.state(&domain)?.is_active();
-            if let Some((path, arguments, timeout)) = self.debts.script.take()
-                && is_active
-            {
-                let guest = GuestAgent::new(connection, &domain);
-                let timeout = Duration::from_millis(timeout);
-                let ran = crate::consistency::run_script(&guest, &path, &arguments, timeout);
-                if let Err(error) = ran {
-                    tracing::warn!(%error, "the post script failed");
-                }
-            }
-            if let Some(socket) = &self.debts.socket {
-                end_job_at(connection, &domain, &socket.display().to_string())?;
-                self.debts.socket = None;
+    fn try_clean_up(&mut self, more_tries: bool) -> Result<(), HypervisorError> {
+        let connection = match &self.connection {
+            Some(connection) => connection,
+            None => self.connection.insert(Connection::open(&self.uri, &self.settings)?),
+        };
+        let debts = &mut self.debts;
+        let domain = connection.domain_by_uuid(self.machine)?;
+        let mut is_active = false;
+        if let Some(domain) = &domain {
+            is_active = connection.state(domain)?.is_active();
+            if let Some(socket) = &debts.socket {
+                end_job_at(connection, domain, &socket.display().to_string())?;
+                debts.socket = None;
             }
             if is_active {
-                delete_checkpoints(connection, &domain, &self.debts.orphans)?;
+                delete_checkpoints(connection, domain, &debts.orphans)?;
+                if std::mem::take(&mut debts.runs) {
+                    resume_halted(connection, domain)?;
+                }
             }
             // Those of a machine that is off are deleted by its next backup.
-            self.debts.orphans.clear();
+            debts.orphans.clear();
+            switch_off(connection, self.machine, debts.switch_off)?;
         }
-        for file in self.debts.files.drain(..) {
+        for file in debts.files.drain(..) {
             // Most are gone with the job.
             fs::remove_dir_all(&file).or_else(|_| fs::remove_file(&file)).ok();
         }
+        // While it is frozen, the agent runs nothing.
+        if debts.frozen && is_active {
+            return Ok(());
+        }
+        if let (Some(domain), Some((path, arguments, timeout))) = (&domain, debts.script.take())
+            && is_active
+        {
+            let guest = GuestAgent::new(connection, domain);
+            let time = Duration::from_millis(timeout);
+            let ran = run_script(&guest, &path, &arguments, time, debts.running);
+            if let Err(error) = ran {
+                tracing::warn!(%error, "the post script failed");
+                if error.is_agents && more_tries {
+                    debts.script = Some((path, arguments, timeout));
+                }
+            }
+        }
         Ok(())
     }
+}
+
+/// Lets a machine go on that stands still because space for its backup has run out.
+pub(crate) fn resume_halted(
+    connection: &Connection,
+    domain: &Domain,
+) -> Result<(), HypervisorError> {
+    if connection.is_halted_by_a_write(domain)? {
+        connection.resume(domain)?;
+    }
+    Ok(())
 }
 
 /// Ends the job that serves at `socket`, and no other.
@@ -300,12 +398,7 @@ pub(crate) fn delete_checkpoints(
 ) -> Result<(), HypervisorError> {
     let known = connection.checkpoints(domain)?;
     for name in names.iter().filter(|name| known.contains(name)) {
-        match connection.delete_checkpoint(domain, name, false) {
-            Err(error) if error.is_bad_checkpoint() => {
-                connection.delete_checkpoint(domain, name, true)?;
-            }
-            other => other?,
-        }
+        orphans::delete(connection, domain, name)?;
     }
     Ok(())
 }

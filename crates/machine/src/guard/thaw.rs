@@ -29,9 +29,6 @@ pub(crate) fn thaw_surely(
                 Some(error)
             }
         };
-        if connection.as_ref().is_some_and(Connection::is_broken) {
-            *connection = None;
-        }
         if SystemClock.monotonic() >= deadline {
             let frozen = || HypervisorError::Agent {
                 command: "guest-fsfreeze-thaw".to_owned(),

@@ -173,6 +173,7 @@ impl BackupArgs {
         let common = Common {
             item: self.item,
             tags: tags(self.tags)?,
+            clean: self.check_clean.into(),
             skip_bad_blocks: self.skip_bad_blocks,
             deltas: self.deltas.into(),
             threads: context.threads(&self.work),

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
-use strongroom_engine::Deltas;
+use strongroom_engine::{CleanCheck, Deltas};
 use strongroom_format::Consistency;
 use strongroom_hypervisor::DiskChoice;
 use strongroom_machine::{MachineBackup, MachineBackupReport, Wish};
@@ -22,6 +22,7 @@ use crate::{
 /// Options that only `backup --vm` has.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Machine")]
+#[allow(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(crate) struct VmArgs {
     /// The machine: its name or UUID
     #[arg(long, value_name = "NAME", conflicts_with_all = ["disks", "changed_ranges", "parent", "allow_backing"])]
@@ -68,6 +69,11 @@ pub(crate) struct VmArgs {
     #[arg(long, value_name = "SIZE", value_parser = values::size, requires = "vm")]
     scratch_limit: Option<u64>,
 
+    /// If the machine is off and has disks that only QEMU can read (encrypted, or on a server),
+    /// start it for the backup with its processors standing still
+    #[arg(long, requires = "vm")]
+    start_paused: bool,
+
     /// Back up the machine although another manager (OpenStack, oVirt, ...) owns it
     #[arg(long, requires = "vm")]
     allow_managed: bool,
@@ -88,6 +94,7 @@ enum ConsistencyChoice {
 pub(crate) struct Common {
     pub(crate) item: Option<String>,
     pub(crate) tags: BTreeMap<String, String>,
+    pub(crate) clean: CleanCheck,
     pub(crate) skip_bad_blocks: bool,
     pub(crate) deltas: Deltas,
     pub(crate) threads: usize,
@@ -118,7 +125,9 @@ impl VmArgs {
             },
             machine: self.vm.unwrap_or_default(),
             item: common.item,
+            start_paused: self.start_paused,
             allow_managed: self.allow_managed,
+            clean: common.clean,
             full_compare_every: self.full_compare_every,
             scratch_dir: self.scratch_dir,
             scratch_limit: self.scratch_limit,
@@ -160,7 +169,10 @@ impl Show for MachineBackupReport {
     fn show(&self) -> String {
         let mut text = self.point.show();
         let kind = crate::views::consistency(self.consistency);
-        writeln!(text, "{kind}: {}", self.evidence.join("; ")).ok();
+        writeln!(text, "Consistency: {kind}").ok();
+        for step in &self.evidence {
+            writeln!(text, "  {step}").ok();
+        }
         for note in &self.notes {
             writeln!(text, "Note: {note}").ok();
         }

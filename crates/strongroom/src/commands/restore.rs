@@ -1,32 +1,45 @@
-//! `restore`: disks back from a recovery point.
+//! `restore`: disks and machines back from a recovery point.
+
+use std::fmt::Write as _;
 
 use clap::{Args, Subcommand, ValueEnum};
+use serde::Serialize;
 use strongroom_disk::ImageFormat;
 use strongroom_engine::{RestoreReport, RestoreRequest};
+use strongroom_machine::restore::{self, Template};
 
 use crate::{
     args::{OpenArgs, WorkArgs},
     context::Context,
     error::Failure,
-    human,
+    hosts, human,
     open::open_vault,
     out::Show,
     targets::{self, Wanted},
     values::{self, RestoreTo},
 };
 
-use super::recoverypoint::PointArgs;
+use super::{
+    recoverypoint::PointArgs,
+    restore_vm::{AcceptArgs, UndoArgs, VmArgs},
+};
 
 /// `restore ...`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum RestoreCommand {
     Disks(DisksArgs),
+    Vm(Box<VmArgs>),
+    Accept(AcceptArgs),
+    Undo(UndoArgs),
 }
 
 impl RestoreCommand {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         match self {
             Self::Disks(args) => args.run(context),
+            Self::Vm(args) => args.run(context),
+            Self::Accept(args) => args.run(context),
+            Self::Undo(args) => args.run(context),
         }
     }
 }
@@ -40,6 +53,10 @@ impl RestoreCommand {
 /// given again.
 ///
 /// Every block is checked against its digest before it is written.
+///
+/// If the item is a machine and --to names a folder, ITEM.xml is written there as well: libvirt's
+/// description of a machine with these disks and a new identity, for `virsh define`, with firmware
+/// variables and the state of the TPM beside it. It may hold passwords and is for its owner alone.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -69,6 +86,10 @@ pub(crate) struct DisksArgs {
     #[arg(long)]
     in_place: bool,
 
+    /// Write no description of the machine
+    #[arg(long)]
+    no_template: bool,
+
     #[command(flatten)]
     open: OpenArgs,
 
@@ -78,7 +99,7 @@ pub(crate) struct DisksArgs {
 
 /// `--format`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum FormatChoice {
+pub(crate) enum FormatChoice {
     /// The disk's bytes, sparse
     Raw,
     /// QEMU's image format
@@ -104,7 +125,12 @@ impl DisksArgs {
             format: self.format.map(ImageFormat::from),
             in_place: self.in_place,
         };
-        let (disks, unfinished) = wanted.open(&point)?.split();
+        // Read first: a point that is damaged there is better known now.
+        let configuration = match (point.configuration, wanted.folder(), self.no_template) {
+            (Some(_), Some(_), false) => Some(restore::configuration(&vault, &point)?),
+            _ => None,
+        };
+        let (disks, unfinished, template_disks) = wanted.open(&point)?.split();
         context.out.say(&format!(
             "Restoring {} of {} as of {}",
             human::count(u64::try_from(disks.len()).unwrap_or(u64::MAX), "disk"),
@@ -112,7 +138,7 @@ impl DisksArgs {
             human::time(point.time)
         ));
         let request = RestoreRequest {
-            item: point.item,
+            item: point.item.clone(),
             point: point.id,
             disks,
             threads: context.threads(&self.work),
@@ -123,7 +149,65 @@ impl DisksArgs {
         })?;
         drop(request);
         targets::finish(&unfinished)?;
+        let mut report = DisksReport::new(report);
+        if let (Some(configuration), Some(folder)) = (configuration, wanted.folder()) {
+            let swtpm = hosts::places(hosts::usual_scope()).swtpm;
+            let written =
+                restore::template(&configuration, &point, folder, &template_disks, &swtpm)?;
+            report.add(written, &point.item);
+        }
         context.out.result(&report)
+    }
+}
+
+/// Restored disks, and the description of a machine with them.
+#[derive(Debug, Serialize)]
+struct DisksReport {
+    #[serde(flatten)]
+    restored: RestoreReport,
+    template: Option<String>,
+    template_uuid: Option<String>,
+    nvram: Option<String>,
+    tpm: Option<String>,
+    notes: Vec<String>,
+}
+
+impl DisksReport {
+    fn new(restored: RestoreReport) -> Self {
+        let notes = Vec::new();
+        Self { restored, template: None, template_uuid: None, nvram: None, tpm: None, notes }
+    }
+
+    fn add(&mut self, template: Option<Template>, item: &str) {
+        let Some(template) = template else {
+            self.notes.push(format!(
+                "{item}.xml exists already, so the machine's description was not written"
+            ));
+            return;
+        };
+        self.template = Some(template.description);
+        self.template_uuid = Some(template.uuid);
+        self.nvram = template.nvram;
+        self.tpm = template.tpm;
+        self.notes = template.notes;
+    }
+}
+
+impl Show for DisksReport {
+    fn show(&self) -> String {
+        let mut text = self.restored.show();
+        if let Some(path) = &self.template {
+            writeln!(text, "Description of a machine with these disks: {path}").ok();
+        }
+        for (what, path) in [("Firmware variables", &self.nvram), ("TPM state", &self.tpm)] {
+            if let Some(path) = path {
+                writeln!(text, "{what}: {path}").ok();
+            }
+        }
+        for note in &self.notes {
+            writeln!(text, "Note: {note}").ok();
+        }
+        text
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod bad_days;
 mod damage;
+mod documented;
 mod errors;
 mod harness;
 mod json;

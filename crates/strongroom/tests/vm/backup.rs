@@ -6,26 +6,30 @@ use serde_json::Value;
 
 use crate::{
     check::{Taken, assert_same_disk, check},
+    documented::assert_documented,
     guest::{Disk, Guest},
     harness::Host,
 };
 
 /// Restores the disks of a recovery point of `item` and returns their raw images.
-fn restore(host: &Host, item: &str, point: &str) -> Vec<PathBuf> {
+pub(crate) fn restore(host: &Host, item: &str, point: &str) -> Vec<PathBuf> {
     let folder = host.lab.path(&format!("restored-{point}"));
     let to = folder.display().to_string();
-    host.json(&["restore", "disks", "--item", item, "--recovery-point", point, "--to", &to]);
+    let words = ["restore", "disks", "--item", item, "--recovery-point", point, "--to", &to];
+    host.json(&[&words[..], &["--no-template"]].concat());
     let mut images: Vec<_> =
         std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    // Beside them are a description of the machine and what belongs to it.
+    images.retain(|path| path.extension().is_some_and(|extension| extension == "raw"));
     images.sort();
     images
 }
 
-fn paths(images: &[PathBuf]) -> Vec<&Path> {
+pub(crate) fn paths(images: &[PathBuf]) -> Vec<&Path> {
     images.iter().map(PathBuf::as_path).collect()
 }
 
-fn point(report: &Value) -> &str {
+pub(crate) fn point(report: &Value) -> &str {
     report["recovery_point"].as_str().unwrap()
 }
 
@@ -119,4 +123,28 @@ fn off_on_and_off_again() {
     let images = restore(&host, "web", point(&off));
     assert_same_disk(&images[0], guest.disk_path("vda"));
     assert_same_disk(&images[1], guest.disk_path("vdb"));
+}
+
+#[test]
+fn what_is_printed_is_documented() {
+    let host = Host::new();
+    let guest = Guest::named("web").disk(Disk::qcow2(32)).create(&host);
+    // Off.
+    let list = host.json(&["vm", "list"]);
+    assert_eq!(list["machines"][0]["state"], "off");
+    let checked = host.json(&["vm", "check"]);
+    assert_eq!(checked["machines"][0]["verdict"], "amber", "{checked:#}");
+    guest.boot();
+    assert_documented("vm list", &host.json(&["vm", "list"]));
+    let shown = host.json(&["vm", "show", "web"]);
+    assert_documented("vm show", &shown);
+    assert_eq!(shown["agent"], "connected", "{shown:#}");
+    assert_eq!(shown["disks"][0]["size_bytes"], 32 << 20, "{shown:#}");
+    assert_documented("vm check", &host.json(&["vm", "check", "web"]));
+    let report = host.json(&["backup", "--vm", "web"]);
+    assert_documented("backup --vm", &report);
+
+    let none = host.strongroom(&["backup", "--vm", "nobody"]);
+    assert_eq!(none.code, 3, "{}", none.stderr);
+    assert!(none.stderr.contains("vm.not_found"), "{}", none.stderr);
 }

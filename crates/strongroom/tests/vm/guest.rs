@@ -19,7 +19,8 @@ pub(crate) struct Disk {
     mib: u64,
     format: &'static str,
     fs: &'static str,
-    cluster: Option<u32>,
+    /// Options of qemu-img for its format.
+    options: &'static str,
     image: Option<PathBuf>,
     /// Further elements in the disk's XML.
     xml: String,
@@ -28,8 +29,8 @@ pub(crate) struct Disk {
 impl Disk {
     /// A new qcow2 image of so many MiB, with ext4.
     pub(crate) fn qcow2(mib: u64) -> Self {
-        let (cluster, image, xml) = (None, None, String::new());
-        Self { mib, format: "qcow2", fs: "ext4", cluster, image, xml }
+        let (image, xml) = (None, String::new());
+        Self { mib, format: "qcow2", fs: "ext4", options: "", image, xml }
     }
 
     /// A new raw image of so many MiB, with ext4.
@@ -52,9 +53,9 @@ impl Disk {
         Self { fs: "", ..self }
     }
 
-    /// With clusters of so many bytes.
-    pub(crate) fn cluster(self, bytes: u32) -> Self {
-        Self { cluster: Some(bytes), ..self }
+    /// With options of qemu-img, such as `cluster_size=4096`.
+    pub(crate) fn options(self, options: &'static str) -> Self {
+        Self { options, ..self }
     }
 
     /// With further elements in its XML.
@@ -98,9 +99,8 @@ impl Disk {
             fs::rename(&raw, path).expect("renamed");
         } else {
             let mut words = vec!["convert", "-f", "raw", "-O", "qcow2"];
-            let cluster = self.cluster.map(|bytes| format!("cluster_size={bytes}"));
-            if let Some(cluster) = &cluster {
-                words.extend(["-o", cluster]);
+            if !self.options.is_empty() {
+                words.extend(["-o", self.options]);
             }
             words.extend([name, path.to_str().expect("text")]);
             tool("qemu-img", &words);

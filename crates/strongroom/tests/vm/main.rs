@@ -9,14 +9,23 @@
     reason = "a test that fails says so by panicking"
 )]
 
+mod after;
 mod backup;
 mod bed;
 #[allow(dead_code, reason = "the bed offers more than is used now")]
 mod check;
+mod consistency;
+#[path = "../e2e/documented.rs"]
+mod documented;
+mod encrypted;
 #[allow(dead_code, reason = "the bed offers more than is used now")]
 mod guest;
 #[allow(dead_code, reason = "the bed offers more than is used now")]
 mod harness;
+mod killed;
 #[path = "../e2e/harness.rs"]
 #[allow(dead_code, reason = "the other tests use the rest")]
 mod lab;
+mod pitfalls;
+mod remote;
+mod restore;

@@ -1,0 +1,248 @@
+//! What becomes of the old disks of a machine that got others: the decision after a replacement.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+use strongroom_base::{PointId, SystemEntropy};
+use strongroom_hypervisor::{Changes, Connection, Domain, Form, Machine};
+
+use super::{
+    image,
+    place::local,
+    state::{Kept, ReplacedDisk, Stage, State},
+};
+use crate::{MachineError, Places, error::Result, image::chain, lock::Lock};
+
+/// Which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The restored state stays: what differs is written into the old images.
+    Accept,
+    /// The old state comes back.
+    Undo,
+}
+
+/// What was done; also the stable JSON of the command line.
+#[derive(Clone, Debug, Serialize)]
+pub struct FinishReport {
+    /// The machine.
+    pub machine: String,
+    /// Its UUID.
+    pub uuid: String,
+    /// `accepted` or `undone`.
+    pub decision: &'static str,
+    /// The recovery point that its disks were replaced from.
+    pub recovery_point: PointId,
+    /// Its item.
+    pub item: String,
+    /// Its disks, as it has them now.
+    pub disks: Vec<FinishedDisk>,
+}
+
+/// A disk after the decision.
+#[derive(Clone, Debug, Serialize)]
+pub struct FinishedDisk {
+    /// Its name in the machine.
+    pub name: String,
+    /// Where it is.
+    pub path: String,
+}
+
+/// Ends a replacement in one way or the other. The machine must be off.
+pub fn finish(
+    connection: &Connection,
+    places: &Places,
+    machine: &str,
+    decision: Decision,
+) -> Result<FinishReport> {
+    super::check_local(connection)?;
+    let domain = connection.domain(machine)?;
+    let _lock = Lock::take(&places.run, domain.uuid, &domain.name)?;
+    let xml = connection.domain_xml(&domain, Form::Inactive)?;
+    let machine = Machine::parse(&xml)?;
+    let Some((path, state)) = State::find(&machine)? else {
+        return Err(MachineError::Unsupported {
+            machine: machine.name,
+            reason: "its disks were not replaced, or that was decided on already".to_owned(),
+        });
+    };
+    let now = connection.state(&domain)?;
+    if now.is_active() || connection.has_saved_memory(&domain)? {
+        return Err(MachineError::State {
+            machine: machine.name,
+            state: now.name(),
+            reason: "it must be off, without saved memory".to_owned(),
+        });
+    }
+    let work = Work { connection, domain, xml, machine, path, state };
+    match decision {
+        Decision::Accept => work.accept(),
+        Decision::Undo => work.undo(),
+    }
+}
+
+struct Work<'a> {
+    connection: &'a Connection,
+    domain: Domain,
+    xml: String,
+    machine: Machine,
+    path: PathBuf,
+    state: State,
+}
+
+impl Work<'_> {
+    fn refuse(&self, reason: String) -> MachineError {
+        MachineError::Unfinished {
+            machine: self.machine.name.clone(),
+            reason,
+            note: self.path.display().to_string(),
+        }
+    }
+
+    /// The disks that the machine has from the restore; the others it has as before.
+    fn replaced(&self) -> Result<Vec<&ReplacedDisk>> {
+        let mut replaced = Vec::new();
+        for disk in &self.state.disks {
+            match disk.is_in(&self.machine) {
+                Some(true) => replaced.push(disk),
+                Some(false) => {}
+                None => {
+                    return Err(self.refuse(format!(
+                        "its disk {} is neither {} nor {} any more: end what came since, such as \
+                         a snapshot, first",
+                        disk.name,
+                        disk.overlay.display(),
+                        disk.old.display()
+                    )));
+                }
+            }
+        }
+        Ok(replaced)
+    }
+
+    fn accept(mut self) -> Result<FinishReport> {
+        match self.state.stage {
+            Stage::Replaced | Stage::Accepting => {}
+            Stage::Preparing => {
+                return Err(self.refuse(
+                    "the restore of its disks was not finished: run it again, or undo it"
+                        .to_owned(),
+                ));
+            }
+            Stage::Undoing => {
+                return Err(self.refuse("it is being undone: run undo again".to_owned()));
+            }
+        }
+        let replaced: Vec<ReplacedDisk> = self.replaced()?.into_iter().cloned().collect();
+        self.state.stage = Stage::Accepting;
+        self.state.write(&self.path)?;
+        // Those that the machine has as old ones were written before the machine got them, and it
+        // may have changed them since.
+        for disk in &replaced {
+            commit(disk)?;
+        }
+        self.give_old_ones()?;
+        for kept in [&self.state.nvram, &self.state.tpm].into_iter().flatten() {
+            if let Some(aside) = &kept.kept {
+                remove(aside)?;
+            }
+        }
+        self.end("accepted")
+    }
+
+    fn undo(mut self) -> Result<FinishReport> {
+        if self.state.stage == Stage::Accepting {
+            return Err(self.refuse(
+                "it is being accepted, so its old disks are not what they were: run accept again"
+                    .to_owned(),
+            ));
+        }
+        self.replaced()?;
+        self.state.stage = Stage::Undoing;
+        self.state.write(&self.path)?;
+        for kept in [&self.state.nvram, &self.state.tpm].into_iter().flatten() {
+            bring_back(kept)?;
+        }
+        self.give_old_ones()?;
+        self.end("undone")
+    }
+
+    /// The machine gets the old images.
+    fn give_old_ones(&self) -> Result<()> {
+        let replaced = self.replaced()?;
+        if replaced.is_empty() {
+            return Ok(());
+        }
+        let changes = Changes {
+            // The guest is set back once more.
+            new_generation: self.state.stage == Stage::Undoing,
+            disks: replaced.iter().map(|disk| (disk.name.clone(), disk.to_old())).collect(),
+            ..Changes::default()
+        };
+        let xml = Machine::rewrite(&self.xml, &changes, &SystemEntropy)?;
+        self.connection.define(&xml)?;
+        Ok(())
+    }
+
+    fn end(self, decision: &'static str) -> Result<FinishReport> {
+        for disk in &self.state.disks {
+            remove(&disk.overlay)?;
+        }
+        remove(&self.path)?;
+        let disks = self.state.disks.iter().map(|disk| FinishedDisk {
+            name: disk.name.clone(),
+            path: disk.old.display().to_string(),
+        });
+        Ok(FinishReport {
+            machine: self.machine.name.clone(),
+            uuid: self.domain.uuid.to_string(),
+            decision,
+            recovery_point: self.state.point,
+            item: self.state.item.clone(),
+            disks: disks.collect(),
+        })
+    }
+}
+
+/// Writes what an image holds into the one under it. The image keeps it, so that this can be done
+/// again after any end.
+fn commit(disk: &ReplacedDisk) -> Result<()> {
+    let overlay = disk.overlay.display().to_string();
+    let words = ["commit", "-q", "-d", "-f", "qcow2", &overlay];
+    image::qemu_img(&disk.overlay, &words.map(str::to_owned))?;
+    // One that is too small has grown by itself.
+    let old = chain(&disk.old, &disk.old_format);
+    if disk.is_device || old.first().is_none_or(|old| old.virtual_size <= disk.size) {
+        return Ok(());
+    }
+    let (old, size) = (disk.old.display().to_string(), disk.size.to_string());
+    let words = ["resize", "-q", "--shrink", "-f", &disk.old_format, &old, &size];
+    image::qemu_img(&disk.old, &words.map(str::to_owned))
+}
+
+/// Brings a file or folder back that was put aside.
+fn bring_back(kept: &Kept) -> Result<()> {
+    match &kept.kept {
+        // If it is not there, an earlier attempt has brought it back, or it was never put aside.
+        Some(aside) if !aside.exists() => Ok(()),
+        Some(aside) => {
+            if aside.is_dir() {
+                remove(&kept.path)?;
+            }
+            fs::rename(aside, &kept.path).map_err(|source| local("move", aside, source))
+        }
+        None => remove(&kept.path),
+    }
+}
+
+/// Removes a file or folder, if it is there.
+fn remove(path: &Path) -> Result<()> {
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(|source| local("remove", path, source)),
+    }
+}

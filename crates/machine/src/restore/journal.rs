@@ -1,0 +1,97 @@
+//! The note of a restore that is under way: which files are its own, and which identity the machine
+//! has. It is written before anything else and goes when the machine is defined, so that the same
+//! command, given again after whatever has happened, goes on and takes nothing for its own that is
+//! not.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use strongroom_base::PointId;
+
+use super::place::local;
+use crate::error::Result;
+
+/// What it says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Note {
+    /// Version of this structure: 1.
+    pub(super) format: u16,
+    /// The item.
+    pub(super) item: String,
+    /// The point.
+    pub(super) point: PointId,
+    /// The machine's new name.
+    pub(super) name: String,
+    /// Its identity.
+    pub(super) uuid: String,
+    /// Files and folders that are made.
+    pub(super) files: Vec<PathBuf>,
+}
+
+impl Note {
+    /// Where it is, for a machine whose first disk is in this folder.
+    pub(super) fn path(folder: &Path, name: &str) -> PathBuf {
+        folder.join(format!(".{name}.strongroom-restore"))
+    }
+
+    /// That of an earlier restore, if there is one.
+    pub(super) fn find(path: &Path) -> Result<Option<Self>> {
+        match fs::read(path) {
+            Ok(content) => serde_json::from_slice(&content)
+                .map(Some)
+                .map_err(|error| local("read", path, error.into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(local("read", path, error)),
+        }
+    }
+}
+
+/// A note that is written.
+#[derive(Debug)]
+pub(super) struct Journal(PathBuf);
+
+impl Journal {
+    /// Writes it; whoever does holds the lock of the machine's name.
+    pub(super) fn write(path: &Path, note: &Note) -> Result<Self> {
+        let failed = |source| local("write", path, source);
+        let content = serde_json::to_vec_pretty(note).map_err(|error| failed(error.into()))?;
+        write_whole(path, &content)?;
+        Ok(Self(path.to_owned()))
+    }
+
+    /// All is done.
+    pub(super) fn remove(self) -> Result<()> {
+        fs::remove_file(&self.0).map_err(|source| local("remove", &self.0, source))
+    }
+}
+
+/// Writes a file for its owner alone, so that it is there with all its content or not at all.
+pub(super) fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
+    let failed = |source| local("write", path, source);
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let new = PathBuf::from(name);
+    let write = || -> io::Result<()> {
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&new)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        sync_folder(path)
+    };
+    write().map_err(failed)
+}
+
+/// Names of files in the folder of `path` outlive a power failure.
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
+}

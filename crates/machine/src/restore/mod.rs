@@ -1,0 +1,86 @@
+//! Restoring a machine: its disks, and all that makes a machine of them.
+//!
+//! ```text
+//!  plan: conflicts, host, room ─▶ journal ─▶ disks ─▶ firmware's variables, TPM, secrets
+//!                                                 ─▶ defined ─▶ journal goes ─▶ started
+//! ```
+//!
+//! Nothing is written before all that can be checked is checked. The journal says which files and
+//! which identity belong to the restore, so the same command goes on after any end, and never takes
+//! what is not its own. libvirt hears of the machine when all of it is there.
+
+mod finish;
+mod host;
+mod image;
+mod journal;
+mod new;
+mod place;
+mod plan;
+mod replace;
+mod request;
+mod state;
+mod template;
+
+use std::sync::Arc;
+
+use strongroom_base::Cancel;
+use strongroom_engine::{Progress, read_configuration};
+use strongroom_format::Manifest;
+use strongroom_hypervisor::Connection;
+use strongroom_vault::Vault;
+
+pub use self::finish::{Decision, FinishReport, FinishedDisk, finish};
+pub use self::request::{
+    Identity, LeftBehind, MachineRestore, MachineRestoreReport, Placement, Power, Replace,
+    RestoredDisk, Stop, Storage,
+};
+pub use self::template::{Template, TemplateDisk, template};
+use crate::{Configuration, MachineError, error::Result};
+
+/// Restores a machine as a new one.
+pub fn restore(
+    vault: &Arc<Vault>,
+    connection: &Connection,
+    point: &Manifest,
+    request: &MachineRestore,
+    progress: &Progress,
+    cancel: &Cancel,
+) -> Result<MachineRestoreReport> {
+    check_local(connection)?;
+    let configuration = configuration(vault, point)?;
+    new::run(vault, connection, point, &configuration, request, progress, cancel)
+}
+
+/// Gives a machine that is there the disks of a recovery point, and keeps its old ones.
+pub fn replace(
+    vault: &Arc<Vault>,
+    connection: &Connection,
+    point: &Manifest,
+    request: &MachineRestore,
+    replace: &Replace,
+    progress: &Progress,
+    cancel: &Cancel,
+) -> Result<MachineRestoreReport> {
+    check_local(connection)?;
+    let configuration = configuration(vault, point)?;
+    replace::run(vault, connection, point, &configuration, request, replace, progress, cancel)
+}
+
+/// The configuration of a machine that is in a recovery point.
+pub fn configuration(vault: &Vault, point: &Manifest) -> Result<Configuration> {
+    let bad = |reason: String| MachineError::Configuration { point: point.id.to_string(), reason };
+    let archive = read_configuration(vault, point)?;
+    let archive = archive.ok_or_else(|| bad("it is not of a machine".to_owned()))?;
+    Configuration::from_archive(&archive).map_err(bad)
+}
+
+/// We write files where libvirt is to find them.
+fn check_local(connection: &Connection) -> Result<()> {
+    if connection.uri().is_local() {
+        return Ok(());
+    }
+    Err(MachineError::Unsupported {
+        machine: connection.uri().to_string(),
+        reason: "a machine is restored on the host that runs it: run strongroom there".to_owned(),
+    })
+}

@@ -1,0 +1,290 @@
+//! A machine that is made from a recovery point.
+
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use strongroom_base::{Cancel, Clock as _, SystemClock};
+use strongroom_disk::DiskTarget;
+use strongroom_engine::{Overwrite, Progress, RestoreDisk, RestoreReport, RestoreRequest};
+use strongroom_format::Manifest;
+use strongroom_hypervisor::{Connection, Domain, HypervisorError, Machine};
+use strongroom_vault::Vault;
+
+use super::{
+    image,
+    journal::{Journal, sync_folder, write_whole},
+    place::local,
+    plan::{Maker, Plan, PlannedDisk},
+    request::{Identity, MachineRestore, MachineRestoreReport, Power, RestoredDisk, Storage},
+};
+use crate::{Configuration, MachineError, error::Result, lock::Lock};
+
+pub(super) fn run(
+    vault: &Arc<Vault>,
+    connection: &Connection,
+    point: &Manifest,
+    configuration: &Configuration,
+    request: &MachineRestore,
+    progress: &Progress,
+    cancel: &Cancel,
+) -> Result<MachineRestoreReport> {
+    let started = SystemClock.monotonic();
+    progress.set_stage("planning");
+    let old = Machine::parse(&configuration.inactive)?;
+    let name = request.name.as_deref().unwrap_or(&old.name);
+    check_name(name)?;
+    let maker = Maker { vault, connection, point, configuration, request, old: &old };
+    let seconds = || SystemClock.monotonic().saturating_sub(started).as_secs_f64();
+    if request.dry_run {
+        let plan = maker.make(name)?;
+        return Ok(report(connection, point, request, &plan, None, seconds()));
+    }
+    // From before the plan until the end, so that what it found stays so.
+    let _lock = Lock::take_name(&request.places.run, name)?;
+    let plan = maker.make(name)?;
+    let work = Work { vault, connection, point, configuration, request, plan: &plan };
+    let restored = work.run(progress, cancel)?;
+    Ok(report(connection, point, request, &plan, restored.as_ref(), seconds()))
+}
+
+/// libvirt names files after machines.
+fn check_name(name: &str) -> Result<()> {
+    let bad = name.is_empty()
+        || name.len() > 200
+        || name.starts_with('.')
+        || name.chars().any(|c| c == '/' || c.is_control());
+    if bad {
+        return Err(MachineError::Unsupported {
+            machine: name.to_owned(),
+            reason: "it is no name for a machine".to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// A plan that is carried out.
+struct Work<'a> {
+    vault: &'a Arc<Vault>,
+    connection: &'a Connection,
+    point: &'a Manifest,
+    configuration: &'a Configuration,
+    request: &'a MachineRestore,
+    plan: &'a Plan,
+}
+
+impl Work<'_> {
+    fn run(&self, progress: &Progress, cancel: &Cancel) -> Result<Option<RestoreReport>> {
+        let plan = self.plan;
+        let (path, note) = &plan.journal;
+        let journal = Journal::write(path, note)?;
+        let mut restored = None;
+        if !plan.is_defined {
+            restored = Some(self.disks(progress, cancel)?);
+            progress.set_stage("configuring");
+            self.firmware()?;
+            self.secrets()?;
+            if cancel.is_cancelled() {
+                return Err(MachineError::Interrupted);
+            }
+        }
+        let domain = self.define()?;
+        self.connection.set_autostart(&domain, plan.autostart)?;
+        self.refresh_pools();
+        journal.remove()?;
+        let power = self.request.power;
+        if power != Power::Off && !self.connection.state(&domain)?.is_active() {
+            progress.set_stage("starting");
+            let started = self.connection.start(&domain, power == Power::Paused);
+            started.map_err(|source| MachineError::NotStarted {
+                machine: plan.machine.name.clone(),
+                source: Box::new(source),
+            })?;
+        }
+        Ok(restored)
+    }
+
+    fn disks(&self, progress: &Progress, cancel: &Cancel) -> Result<RestoreReport> {
+        let mut disks = Vec::new();
+        for disk in &self.plan.disks {
+            // Complete but for what only comparing can tell.
+            let is_complete = disk.path.exists();
+            let path = if is_complete { disk.path.clone() } else { disk.partial() };
+            let target = image::open(&path, disk.format, disk.size, &disk.options, &[])?;
+            disks.push(to_restore(disk, target));
+        }
+        let request = RestoreRequest {
+            item: self.point.item.clone(),
+            point: self.point.id,
+            disks,
+            threads: self.request.threads,
+            limit_rate: self.request.limit_rate,
+        };
+        let report = strongroom_engine::restore(self.vault, &request, progress, cancel)?;
+        // Closed before they get their names.
+        drop(request);
+        for disk in &self.plan.disks {
+            let partial = disk.partial();
+            if !disk.path.exists() {
+                let named = fs::rename(&partial, &disk.path);
+                named
+                    .and_then(|()| sync_folder(&disk.path))
+                    .map_err(|source| local("name", &disk.path, source))?;
+            }
+        }
+        Ok(report)
+    }
+
+    /// Writes the firmware's variables and the TPM's state.
+    fn firmware(&self) -> Result<()> {
+        if let (Some(path), Some(content)) = (&self.plan.nvram, &self.configuration.nvram) {
+            write_whole(path, content)?;
+        }
+        if let Some(folder) = &self.plan.tpm {
+            write_tpm(folder, &self.configuration.tpm)?;
+        }
+        Ok(())
+    }
+
+    fn secrets(&self) -> Result<()> {
+        for secret in &self.plan.secrets {
+            let Some(value) = &secret.value else { continue };
+            let known = self.connection.define_secret(&secret.xml)?;
+            if let Err(error) = self.connection.set_secret_value(&known, value) {
+                self.connection.remove_secret(&known).ok();
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the machine known; if libvirt does not want it, its description is put to its disks.
+    fn define(&self) -> Result<Domain> {
+        let plan = self.plan;
+        if plan.is_defined
+            && let Some(domain) = self.connection.domain_by_uuid(plan.machine.uuid)?
+        {
+            return Ok(domain);
+        }
+        match self.connection.define(&plan.xml) {
+            Ok(domain) => Ok(domain),
+            Err(error) if error.is_connection() => Err(error.into()),
+            Err(source) => Err(self.not_defined(source)),
+        }
+    }
+
+    fn not_defined(&self, source: HypervisorError) -> MachineError {
+        let machine = self.plan.machine.name.clone();
+        let folder = self.plan.journal.0.parent().unwrap_or(Path::new("/"));
+        let path = folder.join(format!("{machine}.xml"));
+        match write_whole(&path, self.plan.xml.as_bytes()) {
+            Ok(()) => {
+                let description = path.display().to_string();
+                let source = Box::new(source);
+                MachineError::NotDefined { machine, description, source }
+            }
+            Err(error) => error,
+        }
+    }
+
+    /// Pools learn of their new volumes; that is only for the eyes.
+    fn refresh_pools(&self) {
+        let pools = self.request.storage.iter().filter_map(|place| match &place.storage {
+            Storage::Pool(name) => Some(name),
+            Storage::Folder(_) => None,
+        });
+        let Ok(known) = self.connection.pools() else { return };
+        for name in pools {
+            if let Some(pool) = known.iter().find(|pool| pool.name == *name)
+                && let Err(error) = self.connection.refresh_pool(pool)
+            {
+                tracing::debug!(%error, pool = name, "not refreshed");
+            }
+        }
+    }
+}
+
+/// One disk for the engine: what an earlier attempt has written is compared.
+pub(super) fn to_restore(disk: &PlannedDisk, target: Box<dyn DiskTarget>) -> RestoreDisk {
+    let overwrite = if target.is_blank() { Overwrite::All } else { Overwrite::Differences };
+    RestoreDisk {
+        name: disk.name.clone(),
+        location: disk.path.display().to_string(),
+        target: Arc::from(target),
+        overwrite,
+    }
+}
+
+/// Writes the files of a TPM into a folder that is its own.
+pub(super) fn write_tpm(folder: &Path, files: &[(String, Vec<u8>)]) -> Result<()> {
+    let make = |folder: &Path| {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.map_err(|source| local("make the folder", folder, source))
+    };
+    make(folder)?;
+    for (name, content) in files {
+        let path = folder.join(name);
+        if let Some(parent) = path.parent() {
+            make(parent)?;
+        }
+        let write = || {
+            let mut options = File::options();
+            options.write(true).create(true).truncate(true).mode(0o600);
+            let mut file = options.open(&path)?;
+            file.write_all(content)?;
+            file.sync_all()
+        };
+        write().map_err(|source| local("write", &path, source))?;
+    }
+    Ok(())
+}
+
+fn report(
+    connection: &Connection,
+    point: &Manifest,
+    request: &MachineRestore,
+    plan: &Plan,
+    restored: Option<&RestoreReport>,
+    seconds: f64,
+) -> MachineRestoreReport {
+    let disks = plan.disks.iter().map(|disk| {
+        let done = restored.and_then(|r| r.disks.iter().find(|other| other.name == disk.name));
+        RestoredDisk {
+            name: disk.name.clone(),
+            path: disk.path.display().to_string(),
+            format: disk.format.to_string(),
+            replaces: None,
+            size_bytes: disk.size,
+            data_bytes: disk.data,
+            written_bytes: done.map_or(0, |done| done.written_bytes),
+        }
+    });
+    let text = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    MachineRestoreReport {
+        recovery_point: point.id,
+        item: point.item.clone(),
+        kind: match request.identity {
+            Identity::New => "new",
+            Identity::Same => "same",
+        },
+        dry_run: request.dry_run,
+        machine: plan.machine.name.clone(),
+        uuid: plan.machine.uuid.to_string(),
+        host: connection.uri().to_string(),
+        state: request.power.name(),
+        autostart: plan.autostart,
+        disks: disks.collect(),
+        addresses: plan.machine.interfaces.iter().filter_map(|one| one.mac.clone()).collect(),
+        nvram: text(&plan.nvram),
+        tpm: text(&plan.tpm),
+        secrets: plan.secrets.iter().map(|secret| secret.uuid.to_string()).collect(),
+        left_behind: plan.left_behind.clone(),
+        safety_point: None,
+        notes: plan.notes.clone(),
+        seconds,
+    }
+}

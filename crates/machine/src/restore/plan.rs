@@ -1,0 +1,482 @@
+//! What a restore of a machine will do, decided before anything is written.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use strongroom_base::SystemEntropy;
+use strongroom_disk::ImageFormat;
+use strongroom_engine::{EngineError, data_bytes};
+use strongroom_format::{DiskRecord, Manifest};
+use strongroom_hypervisor::{
+    BackupKind, Changes, Connection, Device, Disk, DiskChange, MacChange, Machine, SecretRef,
+    SkipReason, Source, TpmBackend, Uuid,
+};
+use strongroom_vault::Vault;
+
+use super::{
+    host, image,
+    journal::Note,
+    place::{self, check_room, local},
+    request::{Identity, LeftBehind, MachineRestore},
+};
+use crate::{Configuration, MachineError, SavedSecret, error::Result};
+
+/// One disk.
+#[derive(Clone, Debug)]
+pub(super) struct PlannedDisk {
+    /// Its name in the machine and in the point.
+    pub(super) name: String,
+    /// Size, bytes.
+    pub(super) size: u64,
+    /// Bytes that are not zeros.
+    pub(super) data: u64,
+    /// Its format.
+    pub(super) format: ImageFormat,
+    /// Where it will be.
+    pub(super) path: PathBuf,
+    /// How its image is made.
+    pub(super) options: Vec<String>,
+    /// The secret with which it is encrypted.
+    pub(super) secret: Option<SecretRef>,
+}
+
+impl PlannedDisk {
+    /// Where it is until it is complete.
+    pub(super) fn partial(&self) -> PathBuf {
+        let mut name = self.path.as_os_str().to_owned();
+        name.push(".partial");
+        PathBuf::from(name)
+    }
+}
+
+/// A machine as it will be.
+pub(super) struct Plan {
+    /// The description that libvirt gets.
+    pub(super) xml: String,
+    /// The same, read.
+    pub(super) machine: Machine,
+    /// Its disks.
+    pub(super) disks: Vec<PlannedDisk>,
+    /// Firmware variables.
+    pub(super) nvram: Option<PathBuf>,
+    /// State of the TPM.
+    pub(super) tpm: Option<PathBuf>,
+    /// Secrets that the host gets.
+    pub(super) secrets: Vec<SavedSecret>,
+    /// What is no more.
+    pub(super) left_behind: Vec<LeftBehind>,
+    /// For people.
+    pub(super) notes: Vec<String>,
+    /// Where the journal is, and what it says.
+    pub(super) journal: (PathBuf, Note),
+    /// Whether an earlier attempt has defined the machine.
+    pub(super) is_defined: bool,
+    /// Whether it starts with the host.
+    pub(super) autostart: bool,
+}
+
+/// What plans are made from.
+pub(super) struct Maker<'a> {
+    pub(super) vault: &'a Arc<Vault>,
+    pub(super) connection: &'a Connection,
+    pub(super) point: &'a Manifest,
+    pub(super) configuration: &'a Configuration,
+    pub(super) request: &'a MachineRestore,
+    /// The machine as it was.
+    pub(super) old: &'a Machine,
+}
+
+impl Maker<'_> {
+    /// Makes the plan of a new machine.
+    pub(super) fn make(&self, name: &str) -> Result<Plan> {
+        let (mut left_behind, mut notes) = (Vec::new(), Vec::new());
+        let chosen = self.chosen()?;
+        let mut changes = self.changes(name);
+        let names: Vec<&str> = chosen.iter().map(|(record, _)| record.name.as_str()).collect();
+        changes.disks = unchosen(self.old, self.point, &names, &mut left_behind);
+        let disks = self.disks(&chosen, name)?;
+        for disk in &disks {
+            let change = DiskChange::File {
+                path: disk.path.display().to_string(),
+                format: disk.format.to_string(),
+                encrypted: disk.secret.is_some(),
+            };
+            changes.disks.insert(disk.name.clone(), change);
+        }
+        let first = disks.first().and_then(|disk| disk.path.parent()).unwrap_or(Path::new("/"));
+        let journal = Note::path(first, name);
+        let earlier = self.earlier(&journal, name)?;
+        let uuid = match (&earlier, self.request.identity) {
+            (Some(note), _) => parse_uuid(&note.uuid, name)?,
+            (None, Identity::New) => Uuid::random(&SystemEntropy),
+            (None, Identity::Same) => self.old.uuid,
+        };
+        changes.uuid = Some(uuid);
+        let nvram = self.nvram(first, name, &mut changes, &mut notes);
+        let tpm = self.tpm(uuid, &mut notes)?;
+        let xml = Machine::rewrite(&self.configuration.inactive, &changes, &SystemEntropy)?;
+        let machine = Machine::parse(&xml)?;
+        let secrets = self.secrets(&mut notes)?;
+        let brought: Vec<String> = secrets.iter().map(|one| one.uuid.to_string()).collect();
+        notes.extend(host::check(self.connection, &machine, &brought)?);
+        self.other_notes(&machine, &mut notes);
+        let is_defined = self.check_conflicts(&machine, earlier.as_ref(), &mut notes)?;
+        let mut files: Vec<PathBuf> =
+            disks.iter().flat_map(|disk| [disk.path.clone(), disk.partial()]).collect();
+        files.extend(nvram.clone());
+        files.extend(tpm.clone());
+        check_free(&files, earlier.as_ref(), name)?;
+        if !is_defined {
+            check_room(&room(&disks)?, name)?;
+        }
+        let note = Note {
+            format: 1,
+            item: self.point.item.clone(),
+            point: self.point.id,
+            name: name.to_owned(),
+            uuid: uuid.to_string(),
+            files,
+        };
+        let as_before = self.request.identity == Identity::Same;
+        let autostart = as_before && self.configuration.record.autostart;
+        let autostart = self.request.autostart.unwrap_or(autostart);
+        Ok(Plan {
+            xml,
+            machine,
+            disks,
+            nvram,
+            tpm,
+            secrets,
+            left_behind,
+            notes,
+            journal: (journal, note),
+            is_defined,
+            autostart,
+        })
+    }
+
+    /// The disks of the point that are restored, each with the machine's description of it.
+    pub(super) fn chosen(&self) -> Result<Vec<(&DiskRecord, &Disk)>> {
+        let wanted = &self.request.disks;
+        for name in wanted {
+            if !self.point.disks.iter().any(|disk| disk.name == *name) {
+                let (point, name) = (self.point.id, name.clone());
+                return Err(EngineError::NoSuchDisk { point, name }.into());
+            }
+        }
+        let chosen =
+            self.point.disks.iter().filter(|disk| wanted.is_empty() || wanted.contains(&disk.name));
+        chosen
+            .map(|record| match self.old.disk(&record.name) {
+                Some(disk) => Ok((record, disk)),
+                None => Err(MachineError::Configuration {
+                    point: self.point.id.to_string(),
+                    reason: format!("its description of the machine has no disk {}", record.name),
+                }),
+            })
+            .collect()
+    }
+
+    fn changes(&self, name: &str) -> Changes {
+        let request = self.request;
+        let is_new = request.identity == Identity::New;
+        Changes {
+            name: Some(name.to_owned()),
+            macs: if is_new { MacChange::All } else { MacChange::Keep },
+            // Also one that takes the place of its original was set back.
+            new_generation: true,
+            networks: request.networks.clone(),
+            links_down: request.links_down,
+            machine_type: request.machine_type.clone(),
+            cpu: request.cpu.as_ref().map(|mode| format!("<cpu mode='{mode}'/>")),
+            forget_run: true,
+            ..Changes::default()
+        }
+    }
+
+    /// Where disks go, and how they are made.
+    fn disks(&self, chosen: &[(&DiskRecord, &Disk)], name: &str) -> Result<Vec<PlannedDisk>> {
+        for placement in &self.request.storage {
+            if let Some(disk) = &placement.disk
+                && !chosen.iter().any(|(record, _)| record.name == *disk)
+            {
+                let (point, name) = (self.point.id, disk.clone());
+                return Err(EngineError::NoSuchDisk { point, name }.into());
+            }
+        }
+        let plan = |(record, disk): &(&DiskRecord, &Disk)| {
+            let folder =
+                place::folder_of(self.connection, self.request, &record.name, &disk.source, name)?;
+            let was = disk.driver.format.as_deref().unwrap_or("raw");
+            // Formats that QEMU only reads well become the one that it writes best.
+            let was = if was == "raw" { ImageFormat::Raw } else { ImageFormat::Qcow2 };
+            let format = self.request.format.unwrap_or(was);
+            let identity = self.configuration.disk(&record.name);
+            Ok(PlannedDisk {
+                name: record.name.clone(),
+                size: record.size_bytes,
+                data: data_bytes(self.vault, record)?,
+                format,
+                path: folder.join(format!("{name}-{}.{format}", record.name)),
+                options: image::options_of(identity.and_then(|identity| identity.image.as_ref())),
+                secret: disk.encryption.as_ref().and_then(|one| one.secret.clone()),
+            })
+        };
+        let disks: Vec<PlannedDisk> = chosen.iter().map(plan).collect::<Result<_>>()?;
+        if let Some(disk) = disks.iter().find(|disk| disk.secret.is_some()) {
+            return Err(MachineError::Unsupported {
+                machine: name.to_owned(),
+                reason: format!(
+                    "disk {} was encrypted on its host, and is not restored unencrypted unasked; \
+                     `strongroom restore disks` restores what the guest sees",
+                    disk.name
+                ),
+            });
+        }
+        Ok(disks)
+    }
+
+    /// The note of an earlier attempt, which must have been the same.
+    fn earlier(&self, path: &Path, name: &str) -> Result<Option<Note>> {
+        let Some(note) = Note::find(path)? else { return Ok(None) };
+        if note.item == self.point.item && note.point == self.point.id && note.name == name {
+            return Ok(Some(note));
+        }
+        let files = note.files.iter().filter(|file| file.exists());
+        let files: Vec<String> = files.map(|file| file.display().to_string()).collect();
+        Err(MachineError::Unfinished {
+            machine: name.to_owned(),
+            reason: format!(
+                "a restore of it from recovery point {} of {} was not finished; run that one \
+                 again, or delete the note and {}",
+                note.point,
+                note.item,
+                files.join(", ")
+            ),
+            note: path.display().to_string(),
+        })
+    }
+
+    fn nvram(
+        &self,
+        folder: &Path,
+        name: &str,
+        changes: &mut Changes,
+        notes: &mut Vec<String>,
+    ) -> Option<PathBuf> {
+        let described = self.old.firmware.nvram.is_some();
+        let saved = self.configuration.nvram.is_some();
+        if !described && !saved {
+            return None;
+        }
+        let path = folder.join(format!("{name}-nvram.fd"));
+        // Also if they are not in the point: the original's are not shared.
+        changes.nvram = Some(path.display().to_string());
+        if !saved {
+            notes
+                .push("the point has no firmware variables: boot entries are made anew".to_owned());
+        }
+        saved.then_some(path)
+    }
+
+    fn tpm(&self, uuid: Uuid, notes: &mut Vec<String>) -> Result<Option<PathBuf>> {
+        let Some(tpm) = &self.old.tpm else { return Ok(None) };
+        let TpmBackend::Emulator { state, .. } = &tpm.backend else { return Ok(None) };
+        if self.configuration.tpm.is_empty() {
+            notes.push(
+                "the point has no state of the TPM: what was sealed with it stays closed"
+                    .to_owned(),
+            );
+            return Ok(None);
+        }
+        if let Some(state) = state {
+            return Err(MachineError::Unsupported {
+                machine: self.old.name.clone(),
+                reason: format!(
+                    "its TPM keeps its state in {state}, not where libvirt does; restore its disks \
+                     with a template"
+                ),
+            });
+        }
+        Ok(Some(self.request.places.swtpm.join(uuid.to_string())))
+    }
+
+    /// Secrets that the host lacks and gets.
+    fn secrets(&self, notes: &mut Vec<String>) -> Result<Vec<SavedSecret>> {
+        let mut brought = Vec::new();
+        for secret in &self.configuration.secrets {
+            if self.connection.secret(secret.uuid)?.is_some() {
+                continue;
+            }
+            match (self.request.with_secrets, &secret.value) {
+                (true, Some(_)) => brought.push(secret.clone()),
+                (true, None) => notes.push(format!(
+                    "the value of secret {} is not in the point: set it with virsh \
+                     secret-set-value",
+                    secret.uuid
+                )),
+                (false, _) => notes.push(format!(
+                    "the host lacks secret {}; --with-secrets makes it known",
+                    secret.uuid
+                )),
+            }
+        }
+        Ok(brought)
+    }
+
+    fn other_notes(&self, machine: &Machine, notes: &mut Vec<String>) {
+        for missing in &self.configuration.record.missing {
+            notes.push(format!("not in the point: {missing}"));
+        }
+        if !self.configuration.snapshots.is_empty() {
+            notes.push(format!(
+                "{} snapshots of the machine are not restored",
+                self.configuration.snapshots.len()
+            ));
+        }
+        if machine.direct_boot.is_some() {
+            notes.push(
+                "it starts from a kernel among the host's files, which is not in the point"
+                    .to_owned(),
+            );
+        }
+    }
+
+    /// Whether a machine is in the way; or has an earlier attempt defined it?
+    fn check_conflicts(
+        &self,
+        machine: &Machine,
+        earlier: Option<&Note>,
+        notes: &mut Vec<String>,
+    ) -> Result<bool> {
+        let exists = |name: String| MachineError::Exists {
+            host: self.connection.hostname().unwrap_or_else(|_| "the host".to_owned()),
+            name,
+        };
+        for domain in self.connection.domains()? {
+            let is_it = domain.uuid == machine.uuid;
+            if is_it && earlier.is_some() && domain.name == machine.name {
+                return Ok(true);
+            }
+            if domain.name == machine.name {
+                return Err(exists(domain.name));
+            }
+            if is_it {
+                return Err(exists(format!("with the UUID {} ({})", domain.uuid, domain.name)));
+            }
+            // Others may go while they are looked at.
+            let form = strongroom_hypervisor::Form::Inactive;
+            let Ok(xml) = self.connection.domain_xml(&domain, form) else { continue };
+            let Ok(other) = Machine::parse(&xml) else { continue };
+            let macs = |machine: &Machine| {
+                let macs = machine.interfaces.iter().filter_map(|one| one.mac.clone());
+                macs.map(|mac| mac.to_ascii_lowercase()).collect::<Vec<_>>()
+            };
+            let others = macs(&other);
+            for mac in macs(machine).iter().filter(|mac| others.contains(mac)) {
+                notes.push(format!("{} has the same network address {mac}", domain.name));
+            }
+            shared_disks(&domain.name, &other, machine, notes);
+        }
+        Ok(false)
+    }
+}
+
+/// What becomes of disks that are not restored.
+pub(super) fn unchosen(
+    old: &Machine,
+    point: &Manifest,
+    chosen: &[&str],
+    left_behind: &mut Vec<LeftBehind>,
+) -> BTreeMap<String, DiskChange> {
+    let mut changes = BTreeMap::new();
+    for disk in &old.disks {
+        if chosen.contains(&disk.target.as_str()) {
+            continue;
+        }
+        let (change, reason) = match (disk.device, disk.backup_kind(), disk.source.path()) {
+            (_, BackupKind::Skip(SkipReason::Empty), _) => continue,
+            (Device::Cdrom | Device::Floppy, _, Some(path)) => {
+                if Path::new(path).exists() {
+                    continue;
+                }
+                (DiskChange::Eject, format!("the drive is empty now: the host has no {path}"))
+            }
+            (Device::Cdrom | Device::Floppy, ..) => {
+                (DiskChange::Eject, format!("the drive is empty now; it had {}", disk.source))
+            }
+            (_, BackupKind::Skip(SkipReason::ReadOnly), Some(path)) if Path::new(path).exists() => {
+                continue;
+            }
+            _ => (DiskChange::Remove, why_not(point, &disk.target)),
+        };
+        changes.insert(disk.target.clone(), change);
+        left_behind.push(LeftBehind { name: disk.target.clone(), reason });
+    }
+    changes
+}
+
+fn why_not(point: &Manifest, target: &str) -> String {
+    if point.disks.iter().any(|disk| disk.name == target) {
+        return "removed from the machine: it was not asked for".to_owned();
+    }
+    let excluded = point.excluded.iter().find(|disk| disk.name == target);
+    match excluded.map_or("", |disk| disk.reason.as_str()) {
+        "" => "removed from the machine: the recovery point does not have it".to_owned(),
+        reason => format!("removed from the machine: not in the recovery point ({reason})"),
+    }
+}
+
+/// Says which files both machines use.
+fn shared_disks(name: &str, other: &Machine, machine: &Machine, notes: &mut Vec<String>) {
+    let writable = |disk: &&Disk| !disk.readonly && !disk.shareable && disk.device == Device::Disk;
+    for disk in machine.disks.iter().filter(writable) {
+        let used = disk.source != Source::None
+            && other.disks.iter().any(|theirs| theirs.source == disk.source);
+        if used {
+            notes.push(format!("{name} uses {} as well (disk {})", disk.source, disk.target));
+        }
+    }
+}
+
+pub(super) fn parse_uuid(text: &str, machine: &str) -> Result<Uuid> {
+    text.parse().map_err(|_| MachineError::Unsupported {
+        machine: machine.to_owned(),
+        reason: format!("{text:?} is no UUID"),
+    })
+}
+
+/// Refuses files that are not this restore's own.
+fn check_free(files: &[PathBuf], earlier: Option<&Note>, machine: &str) -> Result<()> {
+    for file in files {
+        let ours = earlier.is_some_and(|note| note.files.contains(file));
+        // A dangling link is in the way as well.
+        if !ours && file.symlink_metadata().is_ok() {
+            return Err(MachineError::InTheWay {
+                machine: machine.to_owned(),
+                path: file.display().to_string(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// How much each folder needs, less what earlier attempts have written.
+fn room(disks: &[PlannedDisk]) -> Result<Vec<(PathBuf, u64)>> {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut needed = Vec::new();
+    for disk in disks {
+        let written = [disk.path.clone(), disk.partial()].into_iter();
+        let written = written.filter_map(|path| path.metadata().ok());
+        let written: u64 = written.map(|file| file.blocks().saturating_mul(512)).sum();
+        let folder = disk.path.parent().unwrap_or(Path::new("/")).to_owned();
+        if !folder.is_dir() {
+            return Err(local("find", &folder, std::io::ErrorKind::NotFound.into()));
+        }
+        needed.push((folder, disk.data.saturating_sub(written)));
+    }
+    Ok(needed)
+}

@@ -1,0 +1,191 @@
+//! What can be asked of a restore, and what was done.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+use strongroom_base::PointId;
+use strongroom_disk::ImageFormat;
+use strongroom_hypervisor::NetworkMapping;
+
+use crate::{MachineBackup, Places};
+
+/// Whose identity a restored machine has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Identity {
+    /// Its own: it can run beside the machine that it was made from.
+    #[default]
+    New,
+    /// That of the machine in the point, which must be gone.
+    Same,
+}
+
+/// Where disks go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// A folder.
+    Folder(PathBuf),
+    /// A storage pool of libvirt's.
+    Pool(String),
+}
+
+/// Where one disk goes, or all that nothing is said of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// The disk; all others if not given.
+    pub disk: Option<String>,
+    /// Where.
+    pub storage: Storage,
+}
+
+/// What becomes of the machine when it is restored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Power {
+    /// It stays off.
+    #[default]
+    Off,
+    /// It is started.
+    Start,
+    /// It is started with its processors standing still.
+    Paused,
+}
+
+impl Power {
+    /// The state that follows, for people and in JSON.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Start => "running",
+            Self::Paused => "paused",
+        }
+    }
+}
+
+/// How a machine that runs is brought to stand for a replacement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stop {
+    /// Not at all: it must be off.
+    #[default]
+    Refuse,
+    /// Its guest is asked to shut down.
+    ShutDown,
+    /// As by pulling its plug.
+    PowerOff,
+}
+
+/// A replacement of the disks of a machine that is there.
+#[derive(Clone, Debug)]
+pub struct Replace {
+    /// The machine's name or UUID; that of the point if not given.
+    pub machine: Option<String>,
+    /// If it runs.
+    pub stop: Stop,
+    /// The backup of its present state that is made first; the machine, item and disks that it
+    /// names do not count.
+    pub safety: Option<Box<MachineBackup>>,
+}
+
+/// A restore of a machine.
+#[derive(Clone, Debug)]
+pub struct MachineRestore {
+    /// The disks; all of the point if empty.
+    pub disks: Vec<String>,
+    /// Its name; that which it had if not given.
+    pub name: Option<String>,
+    /// Whose identity.
+    pub identity: Identity,
+    /// Where disks go; if nothing is said, to the folders where they were.
+    pub storage: Vec<Placement>,
+    /// The format of all disks; that which they had if not given.
+    pub format: Option<ImageFormat>,
+    /// Other networks.
+    pub networks: Vec<NetworkMapping>,
+    /// All cables are pulled.
+    pub links_down: bool,
+    /// Another kind of mainboard.
+    pub machine_type: Option<String>,
+    /// Another mode of processor: `host-model`, `host-passthrough`, `maximum`.
+    pub cpu: Option<String>,
+    /// Whether secrets that the host lacks are made known to it.
+    pub with_secrets: bool,
+    /// Whether it starts with the host; if not given, a copy does not, and others as they did.
+    pub autostart: Option<bool>,
+    /// What becomes of it.
+    pub power: Power,
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// Threads for decompressing.
+    pub threads: usize,
+    /// Bytes a second to write at most.
+    pub limit_rate: Option<u64>,
+    /// Where things are.
+    pub places: Places,
+}
+
+/// A disk that is restored; also the stable JSON of the command line.
+#[derive(Clone, Debug, Serialize)]
+pub struct RestoredDisk {
+    /// Its name in the machine.
+    pub name: String,
+    /// Where it is.
+    pub path: String,
+    /// Its format.
+    pub format: String,
+    /// The old image, which a replaced disk's has under it.
+    pub replaces: Option<String>,
+    /// Size, bytes.
+    pub size_bytes: u64,
+    /// Bytes that are not zeros.
+    pub data_bytes: u64,
+    /// Bytes that were written.
+    pub written_bytes: u64,
+}
+
+/// A part of the machine that is not as it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LeftBehind {
+    /// Which.
+    pub name: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A restored machine, or the plan of it; also the stable JSON of the command line.
+#[derive(Clone, Debug, Serialize)]
+pub struct MachineRestoreReport {
+    /// The recovery point.
+    pub recovery_point: PointId,
+    /// Its item.
+    pub item: String,
+    /// `new`, `same` or `replaced`.
+    pub kind: &'static str,
+    /// Whether nothing was done yet.
+    pub dry_run: bool,
+    /// The machine.
+    pub machine: String,
+    /// Its UUID.
+    pub uuid: String,
+    /// Which libvirt has it.
+    pub host: String,
+    /// `off`, `running` or `paused`.
+    pub state: &'static str,
+    /// Whether it starts with the host.
+    pub autostart: bool,
+    /// Its disks.
+    pub disks: Vec<RestoredDisk>,
+    /// Addresses of its network interfaces.
+    pub addresses: Vec<String>,
+    /// The file of its firmware's variables, if it was restored.
+    pub nvram: Option<String>,
+    /// The folder of its TPM's state, if it was restored.
+    pub tpm: Option<String>,
+    /// Secrets that were made known to the host.
+    pub secrets: Vec<String>,
+    /// Disks that it has no more, drives that are empty now.
+    pub left_behind: Vec<LeftBehind>,
+    /// The point of the state before, of a replacement.
+    pub safety_point: Option<PointId>,
+    /// What people should know.
+    pub notes: Vec<String>,
+    /// How long it took.
+    pub seconds: f64,
+}

@@ -1,0 +1,130 @@
+//! A description to make a machine of restored disks with, for those who do that by hand.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use strongroom_base::SystemEntropy;
+use strongroom_format::Manifest;
+use strongroom_hypervisor::{Changes, DiskChange, MacChange, Machine, Uuid};
+
+use super::{
+    journal::write_whole,
+    new::write_tpm,
+    place::{absolute, local},
+    plan::unchosen,
+};
+use crate::{Configuration, error::Result};
+
+/// Where a restored disk is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TemplateDisk {
+    /// Its name in the machine.
+    pub name: String,
+    /// Its file or device; none if it is on a server.
+    pub path: Option<PathBuf>,
+    /// Its format.
+    pub format: String,
+}
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    /// The description, for `virsh define`.
+    pub description: String,
+    /// The UUID in it.
+    pub uuid: String,
+    /// Firmware variables, which the description names.
+    pub nvram: Option<String>,
+    /// State of the TPM.
+    pub tpm: Option<String>,
+    /// What people should know.
+    pub notes: Vec<String>,
+}
+
+/// Writes a description of the machine with these disks to a folder, with firmware variables and
+/// the TPM's state beside it. The machine has a new identity. Secrets are not written; those that
+/// the description itself holds make it a file for its owner alone.
+pub fn template(
+    configuration: &Configuration,
+    point: &Manifest,
+    folder: &Path,
+    disks: &[TemplateDisk],
+    swtpm: &Path,
+) -> Result<Option<Template>> {
+    let folder = absolute(folder)?;
+    let file = |end: &str| folder.join(format!("{}{end}", point.item));
+    let description = file(".xml");
+    let mark = format!("<!-- Strongroom: {} as of recovery point {} -->", point.item, point.id);
+    match fs::read_to_string(&description) {
+        // From an earlier run of the same restore.
+        Ok(text) if text.starts_with(&mark) => {}
+        Ok(_) => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(local("read", &description, error)),
+    }
+    let old = Machine::parse(&configuration.inactive)?;
+    let uuid = Uuid::random(&SystemEntropy);
+    let (mut left, mut notes) = (Vec::new(), Vec::new());
+    let names: Vec<&str> = disks.iter().map(|disk| disk.name.as_str()).collect();
+    let mut changes = Changes {
+        uuid: Some(uuid),
+        new_generation: true,
+        macs: MacChange::All,
+        forget_run: true,
+        disks: unchosen(&old, point, &names, &mut left),
+        ..Changes::default()
+    };
+    for disk in disks.iter().filter(|disk| old.disk(&disk.name).is_some()) {
+        changes.disks.insert(disk.name.clone(), change(disk, &mut notes));
+    }
+    let nvram = configuration.nvram.as_ref().map(|content| (file("-nvram.fd"), content));
+    if nvram.is_some() || old.firmware.nvram.is_some() {
+        changes.nvram = Some(file("-nvram.fd").display().to_string());
+    }
+    let xml = Machine::rewrite(&configuration.inactive, &changes, &SystemEntropy)?;
+    if let Some((path, content)) = &nvram {
+        write_whole(path, content)?;
+    }
+    let tpm = (!configuration.tpm.is_empty()).then(|| file("-tpm"));
+    if let Some(path) = &tpm {
+        write_tpm(path, &configuration.tpm)?;
+        notes.push(format!(
+            "before the machine is started for the first time, copy {} to {}",
+            path.display(),
+            swtpm.join(uuid.to_string()).display()
+        ));
+    }
+    if !configuration.secrets.is_empty() {
+        notes.push(
+            "its disks or TPM were encrypted: the keys are not written out, and the disks are as \
+             the guest sees them"
+                .to_owned(),
+        );
+    }
+    notes.extend(left.iter().map(|left| format!("disk {}: {}", left.name, left.reason)));
+    write_whole(&description, format!("{mark}\n{xml}").as_bytes())?;
+    Ok(Some(Template {
+        description: description.display().to_string(),
+        uuid: uuid.to_string(),
+        nvram: nvram.map(|(path, _)| path.display().to_string()),
+        tpm: tpm.map(|path| path.display().to_string()),
+        notes,
+    }))
+}
+
+fn change(disk: &TemplateDisk, notes: &mut Vec<String>) -> DiskChange {
+    let Some(path) = &disk.path else {
+        notes.push(format!("disk {} is on a server: add it to the description", disk.name));
+        return DiskChange::Remove;
+    };
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    let is_file = path.metadata().is_ok_and(|data| data.is_file());
+    let path = path.display().to_string();
+    if is_file {
+        DiskChange::File { path, format: disk.format.clone(), encrypted: false }
+    } else {
+        DiskChange::Block { path }
+    }
+}

@@ -1,0 +1,431 @@
+//! `restore vm`: a machine back from a recovery point.
+
+use std::{fmt::Write as _, path::PathBuf};
+
+use clap::{Args, ValueEnum};
+use strongroom_disk::ImageFormat;
+use strongroom_engine::{CleanCheck, Deltas};
+use strongroom_hypervisor::{DiskChoice, NetworkMapping, Scope};
+use strongroom_machine::{
+    MachineBackup, Wish,
+    restore::{
+        self, Decision, FinishReport, Identity, MachineRestore, MachineRestoreReport, Placement,
+        Power, Replace, Stop, Storage,
+    },
+};
+
+use crate::{
+    args::{OpenArgs, WorkArgs},
+    context::{self, Context},
+    error::Failure,
+    hosts::{self, ConnectArgs},
+    human,
+    open::open_vault,
+    out::Show,
+    values,
+};
+
+use super::{recoverypoint::PointArgs, restore::FormatChoice};
+
+/// Restore a machine: a new one, one that is lost, or the disks of one that is there
+///
+/// The disks are written to new files in the format that they had, NAME-DISK.FORMAT; firmware
+/// variables and the state of the TPM come back with them; then the machine is defined. It has a
+/// new UUID and new network addresses, so that it can run beside the original, unless
+/// --same-identity is given. Machines that are there are not touched.
+///
+/// With --replace, a machine that is there gets the disks of the recovery point. First a recovery
+/// point of its present state is made. Only what differs is written, into new images above the old
+/// ones, which are kept until `strongroom restore accept` or `strongroom restore undo` says what
+/// becomes of them. Its hardware stays as it is; so do disks that the recovery point does not have.
+///
+/// Everything that can be checked is checked before anything is written: names, identities, room,
+/// and whether the host has the processor, mainboard, firmware, networks and files that the machine
+/// needs. --dry-run stops there and shows the plan. If the restore is interrupted, the same command
+/// goes on where it stopped.
+///
+/// Disks that the recovery point does not have are removed from the machine, drives whose media the
+/// host lacks are emptied; the report names them.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom restore vm --item web01 --recovery-point latest --name web01-copy --dry-run
+  strongroom restore vm --item web01 --recovery-point latest --name web01-copy \\
+      --storage-dir /var/lib/libvirt/images --links-down --start
+  strongroom restore vm --item web01 --recovery-point latest --same-identity --pool fast \\
+      --network network=office:default --network bridge=br0:br1
+  strongroom restore vm --item db --recovery-point 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB \\
+      --storage-dir vda=/fast --storage-dir /slow --disks vda,vdb
+  strongroom restore vm --item web01 --recovery-point latest --replace --shut-down --start
+  strongroom restore vm --item web01 --recovery-point latest --replace --disks vdb")]
+pub(crate) struct VmArgs {
+    #[command(flatten)]
+    point: PointArgs,
+
+    /// Name of the new machine [default: the name that it had]; with --replace, name or UUID of the
+    /// machine that gets the disks [default: the machine that was backed up]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+
+    /// Give the machine a new UUID and new network addresses (this is the default)
+    #[arg(long, group = "identity")]
+    new_identity: bool,
+
+    /// Give the machine the UUID and network addresses that it had; the original must be gone
+    #[arg(long, group = "identity")]
+    same_identity: bool,
+
+    /// Give a machine that is there the disks of the recovery point, and keep its old ones
+    #[arg(
+        long,
+        group = "identity",
+        conflicts_with_all = ["pool", "format", "network", "links_down", "machine_type", "cpu",
+            "with_secrets", "autostart"]
+    )]
+    replace: bool,
+
+    /// With --replace: ask the guest to shut down first, if it runs
+    #[arg(long, requires = "replace", group = "stop")]
+    shut_down: bool,
+
+    /// With --replace: switch the machine off first, if it runs, as by pulling its plug
+    #[arg(long, requires = "replace", group = "stop")]
+    power_off: bool,
+
+    /// With --replace: make no recovery point of the present state first
+    #[arg(long, requires = "replace")]
+    no_safety_point: bool,
+
+    /// Folder for the disks, or for one of them; may be repeated [default: where they were]
+    #[arg(long, value_name = "[DISK=]DIR", value_parser = folder)]
+    storage_dir: Vec<Placement>,
+
+    /// Storage pool for the disks, or for one of them; may be repeated. It must be a pool of files
+    #[arg(long, value_name = "[DISK=]POOL", value_parser = pool)]
+    pool: Vec<Placement>,
+
+    /// Restore these disks only; the machine will not have the others
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', value_parser = values::name)]
+    disks: Vec<String>,
+
+    /// Format of the disks [default: raw for those that were raw, else qcow2]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    format: Option<FormatChoice>,
+
+    /// Connect interfaces to another network: network=OLD:NEW, bridge=OLD:NEW,
+    /// network=OLD:bridge=NEW; may be repeated
+    #[arg(long, value_name = "MAP")]
+    network: Vec<NetworkMapping>,
+
+    /// Pull the cables of all network interfaces, for a machine that runs beside its original
+    #[arg(long)]
+    links_down: bool,
+
+    /// Another mainboard, if the host does not have the machine's own
+    #[arg(long, value_name = "TYPE")]
+    machine_type: Option<String>,
+
+    /// Another kind of processor, if the host does not have the machine's own
+    #[arg(long, value_enum, value_name = "MODE")]
+    cpu: Option<CpuChoice>,
+
+    /// Make secrets (keys of encrypted disks, ...) known to libvirt that it does not have
+    #[arg(long)]
+    with_secrets: bool,
+
+    /// Start the machine with the host [default: no; with --same-identity, as it was]
+    #[arg(long)]
+    autostart: bool,
+
+    /// Start it when it is restored
+    #[arg(long, group = "power")]
+    start: bool,
+
+    /// Start it with its processors standing still: `virsh resume` lets them go
+    #[arg(long, group = "power")]
+    paused: bool,
+
+    /// Check everything and say what would be done, and do nothing
+    #[arg(long, visible_alias = "plan")]
+    dry_run: bool,
+
+    #[command(flatten)]
+    connect: ConnectArgs,
+
+    #[command(flatten)]
+    open: OpenArgs,
+
+    #[command(flatten)]
+    work: WorkArgs,
+}
+
+/// `--cpu`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum CpuChoice {
+    /// The model that is most like the host's
+    HostModel,
+    /// The host's own, as it is
+    HostPassthrough,
+    /// All that QEMU can offer on the host
+    Maximum,
+}
+
+impl CpuChoice {
+    const fn mode(self) -> &'static str {
+        match self {
+            Self::HostModel => "host-model",
+            Self::HostPassthrough => "host-passthrough",
+            Self::Maximum => "maximum",
+        }
+    }
+}
+
+/// What is before the first `=` is a disk if it can be one.
+fn placement(text: &str) -> (Option<String>, &str) {
+    match text.split_once('=') {
+        Some((disk, rest)) if values::name(disk).is_ok() => (Some(disk.to_owned()), rest),
+        _ => (None, text),
+    }
+}
+
+fn folder(text: &str) -> Result<Placement, String> {
+    match placement(text) {
+        (_, "") => Err("there is no folder".to_owned()),
+        (disk, folder) => Ok(Placement { disk, storage: Storage::Folder(PathBuf::from(folder)) }),
+    }
+}
+
+fn pool(text: &str) -> Result<Placement, String> {
+    match placement(text) {
+        (_, "") => Err("there is no name of a pool".to_owned()),
+        (disk, pool) => Ok(Placement { disk, storage: Storage::Pool(pool.to_owned()) }),
+    }
+}
+
+impl VmArgs {
+    pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        let storage = self.storage()?;
+        let connection = self.connect.open()?;
+        let vault = open_vault(context, &self.open, None)?;
+        let point = self.point.find(&vault)?;
+        let replace = self.replacement(context, connection.uri().scope)?;
+        let request = MachineRestore {
+            disks: self.disks,
+            name: self.name,
+            identity: if self.same_identity { Identity::Same } else { Identity::New },
+            storage,
+            format: self.format.map(ImageFormat::from),
+            networks: self.network,
+            links_down: self.links_down,
+            machine_type: self.machine_type,
+            cpu: self.cpu.map(|choice| choice.mode().to_owned()),
+            with_secrets: self.with_secrets,
+            autostart: self.autostart.then_some(true),
+            power: match (self.start, self.paused) {
+                (true, _) => Power::Start,
+                (_, true) => Power::Paused,
+                _ => Power::Off,
+            },
+            dry_run: self.dry_run,
+            threads: context.threads(&self.work),
+            limit_rate: context.limit_rate(&self.work),
+            places: hosts::places(connection.uri().scope),
+        };
+        let report = context.watched(|progress| {
+            let cancel = &context.cancel;
+            match &replace {
+                Some(replace) => restore::replace(
+                    &vault,
+                    &connection,
+                    &point,
+                    &request,
+                    replace,
+                    progress,
+                    cancel,
+                ),
+                None => restore::restore(&vault, &connection, &point, &request, progress, cancel),
+            }
+        })?;
+        context.out.result(&report)
+    }
+
+    /// `--replace` and what belongs to it.
+    fn replacement(&self, context: &Context, scope: Scope) -> Result<Option<Replace>, Failure> {
+        if !self.replace {
+            return Ok(None);
+        }
+        let why = ("reason".to_owned(), "before-restore".to_owned());
+        let safety = MachineBackup {
+            machine: String::new(),
+            item: None,
+            disks: DiskChoice::All,
+            wish: Wish::default(),
+            start_paused: true,
+            allow_managed: false,
+            clean: CleanCheck::SAMPLE,
+            full_compare_every: 0,
+            scratch_dir: None,
+            scratch_limit: None,
+            tags: [why].into(),
+            host: context::host(),
+            skip_bad_blocks: false,
+            deltas: Deltas::Auto,
+            threads: context.threads(&self.work),
+            limit_rate: context.limit_rate(&self.work),
+            places: hosts::places(scope),
+            guard: hosts::guard()?,
+        };
+        Ok(Some(Replace {
+            machine: self.name.clone(),
+            stop: match (self.shut_down, self.power_off) {
+                (true, _) => Stop::ShutDown,
+                (_, true) => Stop::PowerOff,
+                _ => Stop::Refuse,
+            },
+            safety: (!self.no_safety_point).then(|| Box::new(safety)),
+        }))
+    }
+
+    /// `--storage-dir` and `--pool`, each disk once.
+    fn storage(&self) -> Result<Vec<Placement>, Failure> {
+        let all: Vec<Placement> = self.storage_dir.iter().chain(&self.pool).cloned().collect();
+        for (index, one) in all.iter().enumerate() {
+            if all.iter().take(index).any(|other| other.disk == one.disk) {
+                let disk = one.disk.as_deref().unwrap_or("all disks");
+                return Err(Failure::usage(format!("it is said twice where {disk} go(es)")));
+            }
+        }
+        Ok(all)
+    }
+}
+
+impl Show for MachineRestoreReport {
+    fn show(&self) -> String {
+        let rows = self.disks.iter().map(|disk| {
+            [
+                disk.name.clone(),
+                human::bytes(disk.size_bytes),
+                human::bytes(disk.data_bytes),
+                human::bytes(disk.written_bytes),
+                disk.format.clone(),
+                disk.path.clone(),
+            ]
+        });
+        let head = ["DISK", "SIZE", "DATA", "WRITTEN", "FORMAT", "PATH"];
+        let what = match (self.dry_run, self.kind) {
+            (true, "replaced") => "Would replace disks of",
+            (true, _) => "Would restore",
+            (false, "replaced") => "Replaced disks of",
+            (false, _) => "Restored",
+        };
+        let mut text = format!(
+            "{what} machine {machine} as of recovery point {point} of {item}\n{table}",
+            machine = self.machine,
+            point = self.recovery_point,
+            item = self.item,
+            table = human::table(head, &[1, 2, 3], rows),
+        );
+        let identity = match self.kind {
+            "new" => " (new)",
+            _ => "",
+        };
+        writeln!(text, "UUID {}{identity}, {}", self.uuid, self.state).ok();
+        if !self.addresses.is_empty() {
+            writeln!(text, "Network addresses: {}", self.addresses.join(", ")).ok();
+        }
+        for (what, path) in [("Firmware variables", &self.nvram), ("TPM state", &self.tpm)] {
+            if let Some(path) = path {
+                writeln!(text, "{what}: {path}").ok();
+            }
+        }
+        if !self.secrets.is_empty() {
+            writeln!(text, "Secrets made known to libvirt: {}", self.secrets.join(", ")).ok();
+        }
+        for left in &self.left_behind {
+            writeln!(text, "Disk {}: {}", left.name, left.reason).ok();
+        }
+        if let Some(point) = &self.safety_point {
+            writeln!(text, "The state before is recovery point {point}").ok();
+        }
+        for note in &self.notes {
+            writeln!(text, "Note: {note}").ok();
+        }
+        writeln!(text, "Took {}", human::seconds(self.seconds)).ok();
+        text
+    }
+}
+
+/// Which machine.
+#[derive(Debug, Args)]
+struct FinishArgs {
+    /// The machine: its name or UUID
+    #[arg(long, value_name = "NAME")]
+    vm: String,
+
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+impl FinishArgs {
+    fn run(&self, context: &Context, decision: Decision) -> Result<(), Failure> {
+        let connection = self.connect.open()?;
+        let places = hosts::places(connection.uri().scope);
+        context.out.result(&restore::finish(&connection, &places, &self.vm, decision)?)
+    }
+}
+
+/// Stay with the disks that `restore vm --replace` has restored
+///
+/// What differs is written into the old images, which the machine then has again. What it has
+/// written since is kept; the state before the restore is gone, but for its recovery point. The
+/// machine must be off. If it is interrupted, run it again.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom restore accept --vm web01")]
+pub(crate) struct AcceptArgs {
+    #[command(flatten)]
+    finish: FinishArgs,
+}
+
+impl AcceptArgs {
+    pub(crate) fn run(&self, context: &Context) -> Result<(), Failure> {
+        self.finish.run(context, Decision::Accept)
+    }
+}
+
+/// Bring back the disks that a machine had before `restore vm --replace`
+///
+/// The restored disks are deleted, with all that the machine has written to them since. The machine
+/// must be off. If it is interrupted, run it again. It also ends a replacement that was interrupted.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom restore undo --vm web01")]
+pub(crate) struct UndoArgs {
+    #[command(flatten)]
+    finish: FinishArgs,
+}
+
+impl UndoArgs {
+    pub(crate) fn run(&self, context: &Context) -> Result<(), Failure> {
+        self.finish.run(context, Decision::Undo)
+    }
+}
+
+impl Show for FinishReport {
+    fn show(&self) -> String {
+        let what = match self.decision {
+            "accepted" => "stays with the disks",
+            _ => "has its disks from before the restore again; given up are those",
+        };
+        let mut text = format!(
+            "{} {what} of recovery point {} of {}\n",
+            self.machine, self.recovery_point, self.item
+        );
+        for disk in &self.disks {
+            writeln!(text, "Disk {}: {}", disk.name, disk.path).ok();
+        }
+        text
+    }
+}

@@ -1,0 +1,548 @@
+//! Whoever is killed, and whenever: the guest goes on unharmed, nothing is left behind, and the next
+//! backup is right.
+
+use std::{
+    fs,
+    os::unix::process::CommandExt as _,
+    process::{Child, Stdio},
+};
+
+use serde_json::Value;
+use strongroom_base::{Clock as _, SystemClock};
+
+use crate::{
+    after::{
+        answers, assert_clean, assert_clean_within, backup, failed, fails, guards, images, later,
+        long, points, restored, says,
+    },
+    check::{Taken, assert_same_disk},
+    guest::{Disk, Guest},
+    harness::{Host, Run, tool, within},
+};
+
+/// Slow enough to be killed while it reads, quick enough to be waited for.
+const SLOW: &str = "1M";
+
+/// Two disks, booted, with some records.
+fn web<'h>(host: &'h Host, words: &str) -> Guest<'h> {
+    let guest = Guest::named("web").disk(Disk::qcow2(64)).disk(Disk::qcow2(48));
+    let guest = guest.cmdline(words).create(host);
+    guest.boot();
+    guest.wait_records(3);
+    guest
+}
+
+/// A backup under way, in a process group of its own.
+struct Running(Child);
+
+impl Running {
+    fn start(host: &Host, words: &[&str]) -> Self {
+        let words = [&["backup", "--vm", "web", "--output", "json"], words].concat();
+        let mut command = host.command(&words);
+        command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self(command.spawn().expect("it starts"))
+    }
+
+    fn signal(&self, name: &str) {
+        tool("kill", &[&format!("-{name}"), &self.0.id().to_string()]);
+    }
+
+    /// The whole process group.
+    fn signal_all(&self, name: &str) {
+        tool("kill", &[&format!("-{name}"), "--", &format!("-{}", self.0.id())]);
+    }
+
+    fn end(self) -> Run {
+        Run::of(&self.0.wait_with_output().expect("it ends"))
+    }
+
+    fn report(self) -> Value {
+        let run = self.end();
+        assert_eq!(run.code, 0, "{run:?}");
+        serde_json::from_str(&run.stdout).expect("JSON")
+    }
+}
+
+/// Waits until the backup's job runs, and some of the disks was read.
+fn wait_reading(host: &Host) {
+    let job = || host.try_virsh(&["backup-dumpxml", "web"]).code == 0;
+    assert!(within(30, job), "no job begins");
+    SystemClock.sleep(std::time::Duration::from_millis(500));
+}
+
+/// Waits until the guest is frozen. Nothing else may be asked of the agent.
+fn wait_frozen(guest: &Guest<'_>) {
+    assert!(within(30, || guest.freeze_status() == "frozen"), "it is never frozen");
+}
+
+/// Has every freeze take so many seconds before the file systems are frozen.
+fn slow_freeze(guest: &Guest<'_>, seconds: u32) {
+    let hook = format!("#!/bin/sh\n[ $1 = thaw ] || sleep {seconds}\n");
+    guest.put("/etc/fsfreeze-hook.d/slow", "755", &hook);
+}
+
+fn kill_guards(host: &Host) {
+    for guard in guards(host) {
+        tool("kill", &["-KILL", guard.trim_start_matches("guard ")]);
+    }
+}
+
+/// The next backup, of which both the label and the data are right.
+fn next(host: &Host, guest: &Guest<'_>, from: &str) -> Value {
+    guest.wait_records(2);
+    let report = backup(host, &[]);
+    assert_eq!(report["consistency"], "file_system", "{report:#}");
+    for disk in report["disks"].as_array().unwrap() {
+        assert_eq!(disk["changes_from"], from, "{report:#}");
+        assert_eq!(disk["unexpected_blocks"], 0, "{report:#}");
+    }
+    restored(host, &report, Taken::Frozen);
+    assert_clean(host, guest, report["checkpoint"].as_str());
+    report
+}
+
+fn verify(host: &Host) {
+    let run = host.strongroom(&["vault", "verify"]);
+    assert_eq!(run.code, 0, "{run:?}");
+}
+
+#[test]
+fn killed_while_it_reads() {
+    let host = Host::new();
+    let guest = web(&host, "lab.noapp");
+    let first = backup(&host, &[]);
+    for with_guard in [false, true] {
+        guest.wait_records(2);
+        let before = points(&host);
+        let run = Running::start(&host, &["--limit-rate", SLOW, "--full-compare-every", "1"]);
+        wait_reading(&host);
+        if with_guard {
+            kill_guards(&host);
+        }
+        run.signal("KILL");
+        run.end();
+        if !with_guard {
+            assert_clean_within(10, &host, &guest, first["checkpoint"].as_str());
+        }
+        assert_eq!(points(&host), before);
+        if with_guard {
+            break;
+        }
+    }
+    let report = next(&host, &guest, "bitmap");
+    assert!(says(&report["notes"], "what they left was cleaned up"), "{report:#}");
+    verify(&host);
+}
+
+#[test]
+fn killed_while_frozen() {
+    let host = Host::new();
+    let guest = web(&host, "");
+    let first = backup(&host, &[]);
+    for script in ["pre", "post"] {
+        let text = format!("#!/bin/sh\necho {script} >>/run/log\nexec /usr/lib/lab/app-{script}\n");
+        guest.put(&format!("/etc/azure/{script}.sh"), "700", &text);
+    }
+    let config =
+        r#"{"preScriptLocation": "/etc/azure/pre.sh", "postScriptLocation": "/etc/azure/post.sh"}"#;
+    guest.put("/etc/azure/VMSnapshotScriptPluginConfig.json", "600", config);
+    // The freeze comes when the backup is dead: its guard, which saw it die, still thaws.
+    slow_freeze(&guest, 3);
+    let log = || guest.sh("cat /run/log; rm -f /run/log /run/hook.log; test ! -e /run/app.pause");
+    for kill_guard in [false, true] {
+        let run = Running::start(&host, &[]);
+        within(2, || false);
+        if kill_guard {
+            kill_guards(&host);
+        }
+        run.signal_all("KILL");
+        run.end();
+        if kill_guard {
+            wait_frozen(&guest);
+            break;
+        }
+        assert_clean_within(20, &host, &guest, first["checkpoint"].as_str());
+        assert_eq!(log(), "pre\npost");
+        guest.wait_records(2);
+    }
+    let report = backup(&host, &["--require"]);
+    assert_eq!(report["consistency"], "application", "{report:#}");
+    assert!(says(&report["notes"], "what they left was cleaned up"), "{report:#}");
+    assert_eq!(report["disks"][0]["changes_from"], "bitmap", "{report:#}");
+    assert_eq!(log(), "pre\npost\npre\npost");
+    let (one, other) = restored(&host, &report, Taken::Frozen).balances.unwrap();
+    assert_eq!(one, other);
+    assert_clean(&host, &guest, report["checkpoint"].as_str());
+}
+
+#[test]
+fn killed_in_its_pre_script() {
+    let host = Host::new();
+    let guest = web(&host, "lab.noapp");
+    guest.put(
+        "/etc/azure/pre.sh",
+        "700",
+        "#!/bin/sh\necho pre >>/run/log; sleep 6; touch /run/paused\n",
+    );
+    guest.put("/etc/azure/post.sh", "700", "#!/bin/sh\nrm -f /run/paused; echo post >>/run/log\n");
+    let config =
+        r#"{"preScriptLocation": "/etc/azure/pre.sh", "postScriptLocation": "/etc/azure/post.sh"}"#;
+    guest.put("/etc/azure/VMSnapshotScriptPluginConfig.json", "600", config);
+    let run = Running::start(&host, &[]);
+    assert!(within(20, || guest.try_sh("cat /run/log").1 == "pre\n"));
+    run.signal("KILL");
+    run.end();
+    // Nothing that the pre script still does comes after the post script.
+    assert!(within(20, || guest.sh("cat /run/log") == "pre\npost"));
+    assert_clean_within(10, &host, &guest, None);
+    within(7, || false);
+    guest.sh("test ! -e /run/paused");
+}
+
+#[test]
+fn killed_at_any_time() {
+    if !long() {
+        return;
+    }
+    let host = Host::new();
+    let guest = web(&host, "lab.noapp");
+    let mut checkpoint = backup(&host, &[])["checkpoint"].clone();
+    for step in 0..12_u64 {
+        guest.wait_records(2);
+        let before = points(&host);
+        let run = Running::start(&host, &[]);
+        SystemClock.sleep(std::time::Duration::from_millis(60 + step * 60));
+        run.signal("KILL");
+        run.end();
+        assert!(within(20, || guards(&host).is_empty()));
+        let found = guest.virsh("checkpoint-list", &["--name"]);
+        if points(&host) == before {
+            assert_clean(&host, &guest, checkpoint.as_str());
+        } else {
+            // Its point was published; the guard may or may not know.
+            assert!(found.lines().count() <= 1, "{found}");
+            assert_clean(&host, &guest, Some(&found));
+        }
+        let report = backup(&host, &[]);
+        restored(&host, &report, Taken::Frozen);
+        assert_eq!(report["disks"][0]["unexpected_blocks"], 0, "{report:#}");
+        println!(
+            "killed after {} ms: {} points more, then {}",
+            60 + step * 60,
+            points(&host).len() - before.len() - 1,
+            report["disks"][0]["changes_from"]
+        );
+        checkpoint = report["checkpoint"].clone();
+        assert_clean(&host, &guest, checkpoint.as_str());
+    }
+    verify(&host);
+}
+
+#[test]
+fn stopped_on_request() {
+    let host = Host::new();
+    let guest = web(&host, "lab.noapp");
+    let first = backup(&host, &[]);
+    for signal in ["INT", "TERM"] {
+        let before = points(&host);
+        let run = Running::start(&host, &["--limit-rate", SLOW, "--full-compare-every", "1"]);
+        wait_reading(&host);
+        // As Ctrl-C does.
+        run.signal_all(signal);
+        let run = run.end();
+        assert_eq!(run.code, 130, "{run:?}");
+        assert_clean(&host, &guest, first["checkpoint"].as_str());
+        assert_eq!(points(&host), before);
+        if !long() {
+            break;
+        }
+    }
+    next(&host, &guest, "bitmap");
+}
+
+#[test]
+fn the_agent_dies_while_frozen() {
+    let host = Host::new();
+    let guest = web(&host, "lab.noapp");
+    let first = backup(&host, &[]);
+    // It is killed soon after the freeze, and comes back.
+    let hook = "#!/bin/sh\n[ $1 = freeze ] && [ ! -e /run/once ] || exit 0\ntouch /run/once\nsetsid sh /run/respawn </dev/null >/dev/null 2>&1 &\n";
+    guest.put("/etc/fsfreeze-hook.d/kill", "755", hook);
+    let respawn = "#!/bin/sh\nsleep 0.12\nkill -KILL $(cat /run/ga/pid)\nsleep 4\nrm -f /run/ga/pid\nqemu-ga -d -m virtio-serial -p /dev/virtio-ports/org.qemu.guest_agent.0 -t /run/ga -l /run/ga/log -f /run/ga/pid -F/etc/fsfreeze-hook\n";
+    guest.put("/run/respawn", "755", respawn);
+    let run = Running::start(&host, &[]).end();
+    println!("{run:?}");
+    assert!(within(30, || answers(&host)));
+    assert_eq!(guest.freeze_status(), "thawed");
+    guest.wait_records(2);
+    // Whether there is a point depends on when it was killed; its label is true.
+    if run.code == 0 {
+        let report: Value = serde_json::from_str(&run.stdout).expect("JSON");
+        let frozen = report["consistency"] == "file_system";
+        restored(&host, &report, if frozen { Taken::Frozen } else { Taken::Running });
+        assert_clean_within(10, &host, &guest, report["checkpoint"].as_str());
+    } else {
+        assert_clean_within(10, &host, &guest, first["checkpoint"].as_str());
+    }
+    next(&host, &guest, "bitmap");
+}
+
+#[test]
+fn qemu_is_killed() {
+    let host = Host::new();
+    let guest = web(&host, "lab.noapp");
+    let first = backup(&host, &[]);
+    let old = first["checkpoint"].as_str().unwrap();
+
+    // During a backup: it begins again with the machine off.
+    guest.wait_records(2);
+    let run = Running::start(&host, &["--limit-rate", SLOW, "--full-compare-every", "1"]);
+    wait_reading(&host);
+    guest.kill_qemu();
+    let report = run.report();
+    assert_eq!(report["state"], "off", "{report:#}");
+    assert_eq!(report["consistency"], "crash", "{report:#}");
+    assert!(says(&report["notes"], "begun again"), "{report:#}");
+    for (image, target) in images(&host, &report).iter().zip(["vda", "vdb"]) {
+        assert_same_disk(image, guest.disk_path(target));
+    }
+    assert_eq!(report["disks"][0]["changes_from"], "all", "{report:#}");
+    assert!(says(&report["disks"][0]["notes"], "bitmap"), "{report:#}");
+
+    // On again: its bitmaps cannot be trusted, and go.
+    guest.boot();
+    guest.wait_records(2);
+    let report = backup(&host, &[]);
+    assert_eq!(report["disks"][0]["changes_from"], "all", "{report:#}");
+    restored(&host, &report, Taken::Frozen);
+    let new = report["checkpoint"].as_str().unwrap().to_owned();
+    assert_clean(&host, &guest, Some(&new));
+    next(&host, &guest, "bitmap");
+
+    // Between two backups.
+    guest.kill_qemu();
+    guest.boot();
+    guest.wait_records(2);
+    let report = backup(&host, &[]);
+    assert_eq!(report["disks"][0]["changes_from"], "all", "{report:#}");
+    assert!(says(&report["disks"][0]["notes"], "inconsistent"), "{report:#}");
+    restored(&host, &report, Taken::Frozen);
+    let report = next(&host, &guest, "bitmap");
+    let last = report["checkpoint"].as_str().unwrap();
+    guest.shutdown();
+    for target in ["vda", "vdb"] {
+        let info =
+            tool("qemu-img", &["info", "--output=json", guest.disk_path(target).to_str().unwrap()]);
+        let info: Value = serde_json::from_str(&info).unwrap();
+        let bitmaps = info.pointer("/format-specific/data/bitmaps").unwrap().as_array().unwrap();
+        let names: Vec<_> = bitmaps.iter().map(|bitmap| bitmap["name"].as_str().unwrap()).collect();
+        assert_eq!(names, [last], "{old} {new}");
+    }
+}
+
+#[test]
+fn libvirt_is_restarted() {
+    let host = Host::new();
+    let guest = web(&host, "lab.noapp");
+    let first = backup(&host, &[]);
+    // While it reads: QEMU serves on, and nothing needs to be begun again.
+    guest.wait_records(2);
+    let run = Running::start(&host, &["--limit-rate", SLOW, "--full-compare-every", "1"]);
+    wait_reading(&host);
+    host.kill_libvirtd();
+    within(1, || false);
+    host.start_libvirtd();
+    let report = run.report();
+    assert_eq!(report["consistency"], "file_system", "{report:#}");
+    assert_eq!(report["parent"], first["recovery_point"], "{report:#}");
+    assert!(!says(&report["notes"], "begun again"), "{report:#}");
+    restored(&host, &report, Taken::Frozen);
+    assert_clean_within(10, &host, &guest, report["checkpoint"].as_str());
+
+    // While it freezes: it is thawed, and the backup begins again.
+    slow_freeze(&guest, 4);
+    let run = Running::start(&host, &[]);
+    within(2, || false);
+    host.kill_libvirtd();
+    within(4, || false);
+    host.start_libvirtd();
+    guest.wait_agent();
+    let report = run.report();
+    assert!(says(&report["notes"], "begun again"), "{report:#}");
+    assert_eq!(report["consistency"], "file_system", "{report:#}");
+    restored(&host, &report, Taken::Frozen);
+    assert_clean_within(10, &host, &guest, report["checkpoint"].as_str());
+    guest.sh("rm /etc/fsfreeze-hook.d/slow");
+    next(&host, &guest, "bitmap");
+}
+
+#[test]
+fn libvirt_is_gone() {
+    if !long() {
+        return;
+    }
+    let host = Host::new();
+    let guest = web(&host, "lab.noapp");
+    let first = backup(&host, &[]);
+    host.kill_libvirtd();
+    fails(&host, &[], "host.unavailable");
+    host.start_libvirtd();
+    assert!(within(10, || guest.state() == "running"));
+    // Backup and libvirt die together; the guard waits for libvirt.
+    let run = Running::start(&host, &["--limit-rate", SLOW, "--full-compare-every", "1"]);
+    wait_reading(&host);
+    host.kill_libvirtd();
+    run.signal("KILL");
+    run.end();
+    within(3, || false);
+    host.start_libvirtd();
+    assert_clean_within(20, &host, &guest, first["checkpoint"].as_str());
+    next(&host, &guest, "bitmap");
+}
+
+#[test]
+fn the_guest_goes_its_own_way() {
+    let host = Host::new();
+    let guest = web(&host, "lab.noapp");
+    let slow = ["--limit-rate", SLOW, "--full-compare-every", "1"];
+    backup(&host, &[]);
+
+    // It restarts: the job goes on.
+    let run = Running::start(&host, &slow);
+    wait_reading(&host);
+    let records = guest.last_records();
+    guest.reboot();
+    let report = run.report();
+    let cut = restored(&host, &report, Taken::Frozen);
+    assert!(cut.records.0 <= records.0, "{cut:?} {records:?}");
+    assert_clean(&host, &guest, report["checkpoint"].as_str());
+
+    // It is paused and goes on; nobody but its owner does that.
+    guest.wait_records(2);
+    let run = Running::start(&host, &slow);
+    wait_reading(&host);
+    guest.suspend();
+    let report = run.report();
+    assert_eq!(guest.state(), "paused");
+    assert_eq!(report["consistency"], "file_system", "{report:#}");
+    restored(&host, &report, Taken::Frozen);
+    guest.resume();
+    assert_clean(&host, &guest, report["checkpoint"].as_str());
+
+    // It shuts down: the backup begins again.
+    guest.wait_records(2);
+    let run = Running::start(&host, &slow);
+    wait_reading(&host);
+    guest.shutdown();
+    let report = run.report();
+    assert_eq!(report["state"], "off", "{report:#}");
+    assert!(says(&report["notes"], "begun again"), "{report:#}");
+    for (image, target) in images(&host, &report).iter().zip(["vda", "vdb"]) {
+        assert_same_disk(image, guest.disk_path(target));
+    }
+
+    // It is started while it is backed up off: it starts, and the backup begins again.
+    let run = Running::start(&host, &slow);
+    within(2, || false);
+    guest.boot();
+    let report = run.report();
+    assert_eq!(report["state"], "running", "{report:#}");
+    assert!(says(&report["notes"], "begun again"), "{report:#}");
+    let frozen = report["consistency"] == "file_system";
+    restored(&host, &report, if frozen { Taken::Frozen } else { Taken::Running });
+    assert_clean(&host, &guest, report["checkpoint"].as_str());
+    next(&host, &guest, "bitmap");
+}
+
+#[test]
+fn one_at_a_time() {
+    let host = Host::new();
+    let guest = web(&host, "lab.noapp");
+    let run = Running::start(&host, &["--limit-rate", SLOW]);
+    wait_reading(&host);
+    fails(&host, &[], "vm.busy");
+    let report = run.report();
+    restored(&host, &report, Taken::Frozen);
+    // Another program's job.
+    guest.begin_pull(&["vda"]);
+    fails(&host, &[], "vm.busy");
+    assert_eq!(host.try_virsh(&["backup-dumpxml", "web"]).code, 0);
+    guest.end_pull();
+    next(&host, &guest, "bitmap");
+}
+
+#[test]
+fn scratch_space_runs_out() {
+    let host = Host::new();
+    let guest = web(&host, "lab.noapp");
+    let first = backup(&host, &[]);
+    let before = points(&host);
+    let overwrite = "for i in 1 2 3 4 5 6; do dd if=/dev/urandom of=/data/a/payload bs=64k count=32 conv=notrunc,fsync; done";
+    guest.sh("cp /data/a/payload /run/payload");
+    let run = Running::start(
+        &host,
+        &["--limit-rate", SLOW, "--full-compare-every", "1", "--scratch-limit", "1M"],
+    );
+    wait_reading(&host);
+    later(&guest, overwrite);
+    let words = failed(&run.end(), "vm.scratch");
+    assert!(words.contains("are allowed"), "{words}");
+    assert_eq!(guest.state(), "running");
+    assert_clean(&host, &guest, first["checkpoint"].as_str());
+    assert_eq!(points(&host), before);
+    guest.sh("cp /run/payload /data/a/payload; sync");
+    next(&host, &guest, "bitmap");
+}
+
+/// A file system of its own that is really full, which only root can mount.
+#[test]
+fn scratch_space_is_full() {
+    if !long() {
+        return;
+    }
+    let host = Host::new();
+    let folder = host.lab.path("small");
+    fs::create_dir(&folder).unwrap();
+    let folder = folder.to_str().unwrap();
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=4M", "tmpfs", folder])
+        .status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        println!("not tried: nothing can be mounted here");
+        return;
+    }
+    // Killed with it: QEMU stands still, and the guard has to see to it.
+    let guest = web(&host, "lab.noapp");
+    let first = backup(&host, &[]);
+    guest.sh("cp /data/a/payload /run/payload");
+    for kill in [false, true] {
+        let run = Running::start(
+            &host,
+            &["--limit-rate", SLOW, "--full-compare-every", "1", "--scratch-dir", folder],
+        );
+        wait_reading(&host);
+        // All at once, so that it cannot be ended in time.
+        tool("dd", &["if=/dev/zero", &format!("of={folder}/other"), "bs=64k", "count=48"]);
+        if kill {
+            run.signal("STOP");
+        }
+        later(
+            &guest,
+            "cp /run/payload /data/a/new; sync; dd if=/dev/urandom of=/data/a/payload bs=64k count=32 conv=notrunc,fsync",
+        );
+        if kill {
+            assert!(within(20, || guest.state() == "paused"));
+            run.signal("KILL");
+            run.end();
+        } else {
+            failed(&run.end(), "vm.scratch");
+        }
+        assert!(within(10, || guest.state() == "running"));
+        fs::remove_file(format!("{folder}/other")).ok();
+        assert_clean_within(10, &host, &guest, first["checkpoint"].as_str());
+        guest.wait_records(2);
+        guest.sh("cp /run/payload /data/a/payload; sync");
+    }
+    next(&host, &guest, "bitmap");
+    tool("umount", &["-l", folder]);
+}
