@@ -22,7 +22,6 @@ mod orphans;
 mod report;
 mod request;
 pub mod restore;
-mod scratch;
 
 pub use backup::backup;
 pub use check::{Checked, FindingReport, check};

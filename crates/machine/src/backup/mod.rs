@@ -340,8 +340,8 @@ fn settled(connection: &Connection, domain: &Domain, cancel: &Cancel) -> Result<
 fn item_name(machine: &str) -> String {
     let good =
         |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '_' };
-    let name: String = machine.chars().map(good).take(200).collect();
-    if name.starts_with(|c: char| c.is_ascii_alphanumeric()) { name } else { format!("vm{name}") }
+    let first = if machine.starts_with(|c: char| c.is_ascii_alphanumeric()) { "" } else { "vm" };
+    first.chars().chain(machine.chars().map(good)).take(200).collect()
 }
 
 /// Crash-consistent for a reason.

@@ -12,7 +12,7 @@ use strongroom_engine::{
     BackupDisk, CleanCheck, DiskBackupReport, DiskEnding, Ending, backup_with,
 };
 use strongroom_hypervisor::{
-    Connection, Disk, HypervisorError, ImageInfo, Selection, Source, State,
+    Connection, Disk, HypervisorError, ImageInfo, ScratchImages, Selection, Source, State,
 };
 
 use super::{
@@ -27,7 +27,7 @@ use crate::{
     consistency::{Instant, Proof},
     error::Result,
     guard::{Guard, end_job_at},
-    image,
+    image::{self, Asked},
     live::{JobFiles, LiveDisk, checkpoint_xml},
     orphans,
 };
@@ -36,12 +36,18 @@ use crate::{
 /// half a minute for the end of the backup before it looks at what QEMU and the agent say.
 const ENDING: Duration = Duration::from_secs(75);
 
+/// An error that comes as soon as this is of what was asked for, not of a machine that is busy.
+const SOON: Duration = Duration::from_secs(1);
+
 /// What came of the moment.
 struct Begun {
     taken: Instantaneous,
     transaction: Duration,
     time: jiff::Timestamp,
 }
+
+/// Who a disk is, and `qemu-img` at work on what its image is.
+type Identity = (DiskIdentity, Option<Asked>);
 
 /// A backup of a running machine, from its plan to its point.
 struct Run<'a> {
@@ -177,6 +183,15 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Makes the scratch images while the guest is not yet frozen.
+    fn make_scratch(&self, files: &JobFiles, qemu: Option<(u32, u32)>) -> ScratchImages {
+        let (connection, domain) = (self.work.connection, &self.work.domain);
+        let size = |disk| Ok((disk, connection.block_sizes(domain, disk)?.capacity));
+        let targets = self.chosen().map(|disk| disk.target.as_str());
+        let sizes: std::result::Result<Vec<_>, HypervisorError> = targets.map(size).collect();
+        sizes.map_or(ScratchImages::Made, |sizes| files.make_scratch(&sizes, qemu))
+    }
+
     /// Begins no checkpoint: an image cannot hold a bitmap.
     fn make_no_bitmaps(&mut self, error: &HypervisorError) {
         self.notes.push(format!("the next backup has to read and compare everything: {error}"));
@@ -213,10 +228,10 @@ impl Run<'_> {
             guard.switch_off(run)?;
         }
         guard.job(&files.socket(), name, &files.folders(), work.state == State::Running)?;
-        let result = files
-            .create(qemu)
-            .and_then(|()| files.create_scratch(&self.sizes()?, qemu))
-            .and_then(|()| self.protect(&mut guard, &files, checkpoint.as_ref(), space));
+        let result = files.create(qemu).and_then(|()| {
+            let scratch = self.make_scratch(&files, qemu);
+            self.protect(&mut guard, &files, checkpoint.as_ref(), space, scratch)
+        });
         match result {
             Ok(report) => {
                 self.finish(guard, &files, name);
@@ -229,16 +244,6 @@ impl Run<'_> {
         }
     }
 
-    /// The sizes of the chosen disks.
-    fn sizes(&self) -> Result<Vec<(String, u64)>> {
-        let work = self.work;
-        let size = |disk: &LiveDisk| {
-            let sizes = work.connection.block_sizes(&work.domain, &disk.target)?;
-            Ok((disk.target.clone(), sizes.capacity))
-        };
-        self.chosen().map(size).collect()
-    }
-
     /// The instant, the reading, the point.
     fn protect(
         &self,
@@ -246,10 +251,11 @@ impl Run<'_> {
         files: &JobFiles,
         checkpoint: Option<&(String, String)>,
         space: Scratch,
+        scratch: ScratchImages,
     ) -> Result<MachineBackupReport> {
         let work = self.work;
         work.progress.set_stage("freezing");
-        let (begun, proof) = self.begin(guard, files, checkpoint)?;
+        let (begun, proof) = self.begin(guard, files, checkpoint, scratch)?;
         let watch = Watch::new(&work.domain, work.state, Some(space), work.cancel);
         let result = watch.over(work.connection, || {
             let (sources, identities) = self.open(files)?;
@@ -285,6 +291,7 @@ impl Run<'_> {
         guard: &mut Guard,
         files: &JobFiles,
         checkpoint: Option<&(String, String)>,
+        scratch: ScratchImages,
     ) -> Result<(Begun, Proof)> {
         let work = self.work;
         let backup = files.backup_xml(&self.disks);
@@ -293,7 +300,22 @@ impl Run<'_> {
             let started = SystemClock.monotonic();
             let time = work.vault.clock().now();
             let checkpoint = checkpoint.map(|(_, xml)| xml.as_str());
-            work.connection.begin_backup(&work.domain, &backup, checkpoint)?;
+            let begin =
+                |scratch| work.connection.begin_backup(&work.domain, &backup, checkpoint, scratch);
+            match begin(scratch) {
+                Err(error)
+                    if scratch == ScratchImages::AreThere
+                        && !error.is_connection()
+                        && !error.is_bad_checkpoint()
+                        && !error.is_no_place_for_bitmaps()
+                        && SystemClock.monotonic().saturating_sub(started) < SOON =>
+                {
+                    tracing::debug!(%error, "libvirt makes the scratch images itself");
+                    files.remove_scratch();
+                    begin(ScratchImages::Made)?;
+                }
+                other => other?,
+            }
             let transaction = SystemClock.monotonic().saturating_sub(started);
             let taken = Instantaneous::take(&work.machine, &work.request.places, is_local);
             Ok(Begun { taken, transaction, time })
@@ -303,7 +325,7 @@ impl Run<'_> {
     }
 
     /// Opens what QEMU serves.
-    fn open(&self, files: &JobFiles) -> Result<(Vec<BackupDisk>, Vec<DiskIdentity>)> {
+    fn open(&self, files: &JobFiles) -> Result<(Vec<BackupDisk>, Vec<Identity>)> {
         let is_local = self.work.connection.uri().is_local();
         let (mut sources, mut identities) = (Vec::new(), Vec::new());
         for disk in self.chosen() {
@@ -314,8 +336,8 @@ impl Run<'_> {
                 collect::identity(described, Some(source.size()), is_local, self.chain(described));
             identity.tracked = disk.tracks;
             let path = described.source.path().filter(|_| is_local && identity.format != "raw");
-            let info = path.and_then(|path| image::info(Path::new(path), &identity.format));
-            identity.image = info.as_ref().map(image::recipe);
+            // The answer is not needed before all has been read.
+            let image = path.and_then(|path| Asked::info(Path::new(path), &identity.format));
             let before = self.base.as_ref().and_then(|base| base.configuration.disk(&disk.target));
             let runs = before.map_or(0, |before| before.runs_since_full.saturating_add(1));
             let every = self.work.request.full_compare_every;
@@ -330,7 +352,7 @@ impl Run<'_> {
             }
             backup.notes = self.disk_notes.get(&disk.target).cloned().unwrap_or_default();
             sources.push(backup);
-            identities.push(identity);
+            identities.push((identity, image));
         }
         Ok((sources, identities))
     }
@@ -343,19 +365,22 @@ impl Run<'_> {
         files: &JobFiles,
         checkpoint: Option<&(String, String)>,
         taken: Instantaneous,
-        mut identities: Vec<DiskIdentity>,
+        identities: Vec<Identity>,
         reports: &[DiskBackupReport],
     ) -> Result<Ending> {
         let work = self.work;
         if let Some(error) = watch.verdict() {
             return Err(error);
         }
-        for (identity, report) in identities.iter_mut().zip(reports) {
-            if report.unexpected_blocks > 0 {
+        let whole = |(index, (mut identity, image)): (usize, Identity)| {
+            identity.image = image.and_then(Asked::answer).as_ref().map(image::recipe);
+            if reports.get(index).is_some_and(|report| report.unexpected_blocks > 0) {
                 // All of it was read.
                 identity.runs_since_full = 0;
             }
-        }
+            identity
+        };
+        let identities = identities.into_iter().enumerate().map(whole).collect();
         work.await_libvirt()?;
         let connection = work.connection;
         check(connection, &work.domain, work.state)?;
