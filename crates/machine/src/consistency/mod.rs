@@ -30,6 +30,10 @@ use crate::{
 /// How long a backup itself tries to thaw before it fails; its guard goes on.
 const THAW: Duration = Duration::from_mins(1);
 
+/// The same while QEMU's job runs: for so long libvirt 9 does not see an agent that comes back, so
+/// the job is better ended soon.
+const THAW_IN_JOB: Duration = Duration::from_secs(10);
+
 /// How long the guest may write out its buffers before it is frozen nevertheless.
 const SYNC: Duration = Duration::from_secs(10);
 
@@ -289,7 +293,7 @@ impl<'a> Instant<'a> {
             Ok(count) => count,
             Err(error) => {
                 // It may freeze later nevertheless.
-                self.thaw()?;
+                self.thaw(THAW)?;
                 self.guard.thawed()?;
                 if error.is_lost() {
                     return Err(error.into());
@@ -304,7 +308,7 @@ impl<'a> Instant<'a> {
         let instant = SystemClock.monotonic();
         let thawed = agent::thaw(&guest, QUICK);
         let end = SystemClock.monotonic();
-        self.thaw()?;
+        self.thaw(THAW_IN_JOB)?;
         let late = self.guard.thawed()?;
         // Only now there is time for words.
         let span = |from: Duration, to: Duration| seconds(to.saturating_sub(from));
@@ -348,10 +352,10 @@ impl<'a> Instant<'a> {
         !error.is_connection() && agent::os_id(&guest).is_ok_and(|id| id == "mswindows")
     }
 
-    fn thaw(&self) -> Result<()> {
+    fn thaw(&self, patience: Duration) -> Result<()> {
         let open = || self.connection.again();
         let mut connection = None;
-        thaw_surely(&mut connection, &open, self.domain.uuid, THAW).map_err(|error| {
+        thaw_surely(&mut connection, &open, self.domain.uuid, patience).map_err(|error| {
             MachineError::NotThawed { machine: self.domain.name.clone(), reason: error.to_string() }
         })
     }

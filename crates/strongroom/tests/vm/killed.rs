@@ -256,18 +256,25 @@ fn stopped_on_request() {
 
 #[test]
 fn the_agent_dies_while_frozen() {
+    if !long() {
+        return;
+    }
     let host = Host::new();
     let guest = web(&host, "lab.noapp");
     let first = backup(&host, &[]);
     // It is killed soon after the freeze, and comes back.
     let hook = "#!/bin/sh\n[ $1 = freeze ] && [ ! -e /run/once ] || exit 0\ntouch /run/once\nsetsid sh /run/respawn </dev/null >/dev/null 2>&1 &\n";
     guest.put("/etc/fsfreeze-hook.d/kill", "755", hook);
-    let respawn = "#!/bin/sh\nsleep 0.12\nkill -KILL $(cat /run/ga/pid)\nsleep 4\nrm -f /run/ga/pid\nqemu-ga -d -m virtio-serial -p /dev/virtio-ports/org.qemu.guest_agent.0 -t /run/ga -l /run/ga/log -f /run/ga/pid -F/etc/fsfreeze-hook\n";
+    // libvirt 9 does not see an agent that comes back while a backup's job runs, so it comes back
+    // until somebody has thawed.
+    let respawn = "#!/bin/sh\nsleep 0.12\nwhile kill -KILL $(cat /run/ga/pid); do\nsleep 4\nrm -f /run/ga/pid\n\
+                   qemu-ga -d -m virtio-serial -p /dev/virtio-ports/org.qemu.guest_agent.0 -t /run/ga \
+                   -l /run/ga/log -f /run/ga/pid -F/etc/fsfreeze-hook\nsleep 40\n\
+                   [ -e /run/ga/qga.state.isfrozen ] || exit\ndone\n";
     guest.put("/run/respawn", "755", respawn);
     let run = Running::start(&host, &[]).end();
-    println!("{run:?}");
-    assert!(within(30, || answers(&host)));
-    assert_eq!(guest.freeze_status(), "thawed");
+    let thawed = || answers(&host) && guest.freeze_status() == "thawed";
+    assert!(within(150, thawed), "{run:?}");
     guest.wait_records(2);
     // Whether there is a point depends on when it was killed; its label is true.
     if run.code == 0 {
