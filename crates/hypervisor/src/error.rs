@@ -109,8 +109,7 @@ pub enum HypervisorError {
     },
     /// A mapping of networks that is not understood.
     #[error(
-        "{text:?} maps no network: write network=OLD:NEW, bridge=OLD:NEW, network=OLD:bridge=NEW or \
-         network=OLD:none"
+        "{text:?} maps no network: write network=OLD:NEW, bridge=OLD:NEW or network=OLD:bridge=NEW"
     )]
     Mapping {
         /// What was given.

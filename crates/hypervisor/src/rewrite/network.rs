@@ -7,7 +7,7 @@ use strongroom_base::{Entropy, EntropyExt as _};
 
 use super::{Changes, Editor};
 use crate::{
-    HypervisorError, Interface, InterfaceKind, Machine,
+    HypervisorError, Machine,
     error::Result,
     xml::{attribute, attribute_of, child, children, wrong},
 };
@@ -33,12 +33,9 @@ pub enum NetworkRef {
     Bridge(String),
     /// A device of the host.
     Direct(String),
-    /// Nothing at all: the guest has a card without a cable. libvirt knows that since 8.7.
-    Nothing,
 }
 
-/// From where to where: `network=old:new`, `bridge=old:new`, `network=old:bridge=new`,
-/// `network=old:none`.
+/// From where to where: `network=old:new`, `bridge=old:new`, `network=old:bridge=new`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkMapping {
     /// What it is connected to.
@@ -64,18 +61,6 @@ impl NetworkRef {
             Self::Network(name) => ("network", "network", name),
             Self::Bridge(name) => ("bridge", "bridge", name),
             Self::Direct(name) => ("direct", "dev", name),
-            Self::Nothing => ("null", "", ""),
-        }
-    }
-
-    /// What an interface is connected to, if it is one of these.
-    pub fn of_interface(interface: &Interface) -> Option<Self> {
-        let name = interface.source.clone()?;
-        match interface.kind {
-            InterfaceKind::Network => Some(Self::Network(name)),
-            InterfaceKind::Bridge => Some(Self::Bridge(name)),
-            InterfaceKind::Direct => Some(Self::Direct(name)),
-            InterfaceKind::User | InterfaceKind::Other(_) => None,
         }
     }
 
@@ -93,12 +78,8 @@ impl FromStr for NetworkMapping {
         let mapping = || {
             let (kind, names) = text.split_once('=')?;
             let (old, new) = names.split_once(':')?;
-            let to = match new.split_once('=') {
-                None if new == "none" => NetworkRef::Nothing,
-                None => NetworkRef::new(kind, new)?,
-                Some((kind, new)) => NetworkRef::new(kind, new)?,
-            };
-            Some(Self { from: NetworkRef::new(kind, old)?, to })
+            let (new_kind, new) = new.split_once('=').unwrap_or((kind, new));
+            Some(Self { from: NetworkRef::new(kind, old)?, to: NetworkRef::new(new_kind, new)? })
         };
         mapping().ok_or_else(|| HypervisorError::Mapping { text: text.to_owned() })
     }
@@ -106,10 +87,8 @@ impl FromStr for NetworkMapping {
 
 impl fmt::Display for NetworkRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.parts() {
-            (_, "", _) => f.write_str("nothing"),
-            (kind, _, name) => write!(f, "{kind} {name}"),
-        }
+        let (kind, _, name) = self.parts();
+        write!(f, "{kind} {name}")
     }
 }
 
@@ -201,11 +180,6 @@ fn connect(editor: &mut Editor<'_>, interface: Node<'_, '_>, from: &NetworkRef, 
             editor.remove_attribute(source, "bridge");
         }
         return;
-    }
-    if *to == NetworkRef::Nothing {
-        editor.set_attribute(interface, "type", kind);
-        editor.remove(source);
-        return children(interface, "virtualport").for_each(|port| editor.remove(port));
     }
     let mode = if kind == "direct" { " mode='bridge'" } else { "" };
     let value = editor.escaped(value);

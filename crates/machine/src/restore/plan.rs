@@ -11,8 +11,8 @@ use strongroom_disk::ImageFormat;
 use strongroom_engine::{EngineError, data_bytes};
 use strongroom_format::{DiskRecord, Manifest};
 use strongroom_hypervisor::{
-    BackupKind, Changes, Connection, Device, Disk, DiskChange, MacChange, Machine, NetworkMapping,
-    NetworkRef, SkipReason, Source, TpmBackend, Uuid,
+    BackupKind, Changes, Connection, Device, Disk, DiskChange, MacChange, Machine, SkipReason,
+    Source, TpmBackend, Uuid,
 };
 use strongroom_vault::Vault;
 
@@ -184,18 +184,12 @@ impl Maker<'_> {
     fn changes(&self, name: &str) -> Changes {
         let request = self.request;
         let is_new = request.identity == Identity::New;
-        let networks = if request.no_networks {
-            let all = self.old.interfaces.iter().filter_map(NetworkRef::of_interface);
-            all.map(|from| NetworkMapping { from, to: NetworkRef::Nothing }).collect()
-        } else {
-            request.networks.clone()
-        };
         Changes {
             name: Some(name.to_owned()),
             macs: if is_new { MacChange::All } else { MacChange::Keep },
             // Also one that takes the place of its original was set back.
             new_generation: true,
-            networks,
+            networks: request.networks.clone(),
             links_down: request.links_down,
             machine_type: request.machine_type.clone(),
             cpu: request.cpu.as_ref().map(|mode| format!("<cpu mode='{mode}'/>")),

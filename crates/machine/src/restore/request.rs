@@ -86,7 +86,6 @@ pub struct Replace {
 
 /// A restore of a machine.
 #[derive(Clone, Debug)]
-#[allow(clippy::struct_excessive_bools, reason = "each is another option")]
 pub struct MachineRestore {
     /// The disks; all of the point if empty.
     pub disks: Vec<String>,
@@ -100,8 +99,6 @@ pub struct MachineRestore {
     pub format: Option<ImageFormat>,
     /// Other networks.
     pub networks: Vec<NetworkMapping>,
-    /// No interface is connected to any network of the host.
-    pub no_networks: bool,
     /// All cables are pulled.
     pub links_down: bool,
     /// Another kind of mainboard.

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, path::PathBuf};
 use clap::{Args, ValueEnum};
 use strongroom_disk::ImageFormat;
 use strongroom_engine::{CleanCheck, Deltas};
-use strongroom_hypervisor::{DiskChoice, HypervisorError, NetworkMapping, Scope};
+use strongroom_hypervisor::{DiskChoice, NetworkMapping, Scope};
 use strongroom_machine::{
     MachineBackup, Wish,
     restore::{
@@ -113,9 +113,9 @@ pub(crate) struct VmArgs {
     format: Option<FormatChoice>,
 
     /// Connect interfaces to another network: network=OLD:NEW, bridge=OLD:NEW,
-    /// network=OLD:bridge=NEW, network=OLD:none; may be repeated. `none` connects none to anything
-    #[arg(long, value_name = "MAP|none", value_parser = network)]
-    network: Vec<Network>,
+    /// network=OLD:bridge=NEW; may be repeated
+    #[arg(long, value_name = "MAP")]
+    network: Vec<NetworkMapping>,
 
     /// Pull the cables of all network interfaces, for a machine that runs beside its original
     #[arg(long)]
@@ -180,22 +180,6 @@ impl CpuChoice {
     }
 }
 
-/// `--network`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Network {
-    /// From one to another.
-    Mapping(NetworkMapping),
-    /// All to nothing.
-    None,
-}
-
-fn network(text: &str) -> Result<Network, String> {
-    if text == "none" {
-        return Ok(Network::None);
-    }
-    text.parse().map(Network::Mapping).map_err(|error: HypervisorError| error.to_string())
-}
-
 /// What is before the first `=` is a disk if it can be one.
 fn placement(text: &str) -> (Option<String>, &str) {
     match text.split_once('=') {
@@ -231,15 +215,7 @@ impl VmArgs {
             identity: if self.same_identity { Identity::Same } else { Identity::New },
             storage,
             format: self.format.map(ImageFormat::from),
-            no_networks: self.network.contains(&Network::None),
-            networks: self
-                .network
-                .into_iter()
-                .filter_map(|network| match network {
-                    Network::Mapping(mapping) => Some(mapping),
-                    Network::None => None,
-                })
-                .collect(),
+            networks: self.network,
             links_down: self.links_down,
             machine_type: self.machine_type,
             cpu: self.cpu.map(|choice| choice.mode().to_owned()),
