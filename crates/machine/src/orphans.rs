@@ -4,9 +4,11 @@
 //! one is not, libvirt is made to forget the checkpoint, and then told of it again for one disk
 //! after the other: what can be deleted is, and the others are not there.
 
-use strongroom_hypervisor::{Connection, Domain, HypervisorError, Machine};
+use std::fmt::Write as _;
 
-use crate::{image, live::escape};
+use strongroom_hypervisor::{Connection, Domain, Form, HypervisorError, Machine};
+
+use crate::live::escape;
 
 /// Deletes a checkpoint: its bitmaps wherever there are any, and what libvirt knows of it.
 pub(crate) fn delete(
@@ -29,29 +31,20 @@ pub(crate) fn delete(
     }
 }
 
-/// Deletes bitmaps with the names of our checkpoints that libvirt does not know: of a machine whose
-/// definition is made anew at each start, or after somebody made libvirt forget them.
-pub(crate) fn sweep(
+/// Deletes a disk's bitmap with the name of a checkpoint that libvirt does not know: of a machine
+/// whose definition is made anew at each start, or after somebody made libvirt forget it.
+pub(crate) fn delete_unknown(
     connection: &Connection,
     domain: &Domain,
     machine: &Machine,
-    description: &str,
-    prefix: &str,
-    wanted: Option<&str>,
+    target: &str,
+    name: &str,
 ) -> Result<(), HypervisorError> {
-    let known = connection.checkpoints(domain)?;
-    let is_orphan = |name: &str| {
-        name.starts_with(prefix) && Some(name) != wanted && known.iter().all(|other| other != name)
-    };
-    for disk in machine.disks.iter().filter(|disk| disk.can_hold_bitmaps()) {
-        let Some(path) = disk.source.path() else { continue };
-        let chain = image::chain(path.as_ref(), "qcow2");
-        let bitmaps = chain.first().map(|top| top.bitmaps.as_slice()).unwrap_or_default();
-        for orphan in bitmaps.iter().filter(|bitmap| is_orphan(&bitmap.name)) {
-            let xml = only(&orphan.name, &disk.target, machine, description);
-            delete_redefined(connection, domain, &orphan.name, &xml);
-        }
+    if connection.checkpoints(domain)?.iter().any(|known| known == name) {
+        return Ok(());
     }
+    let description = connection.domain_xml(domain, Form::Present)?;
+    delete_redefined(connection, domain, name, &only(name, target, machine, &description));
     Ok(())
 }
 
@@ -95,19 +88,22 @@ pub(crate) fn without_parent(xml: &str) -> String {
 fn only(name: &str, target: &str, machine: &Machine, description: &str) -> String {
     let start = description.find("<domain").unwrap_or(0);
     let domain = description.get(start..).unwrap_or_default();
-    let disks: String = machine
-        .disks
-        .iter()
-        .map(|disk| {
-            let kind = if disk.target == target { "bitmap" } else { "no" };
-            format!("<disk name='{}' checkpoint='{kind}'/>", escape(&disk.target))
-        })
-        .collect();
+    let disks = list(machine.disks.iter().map(|disk| disk.target.as_str()), target);
     format!(
         "<domaincheckpoint><name>{}</name><creationTime>1</creationTime><disks>{disks}</disks>\
          {domain}</domaincheckpoint>",
         escape(name)
     )
+}
+
+/// Disks of a checkpoint that is of one of them only.
+fn list<'a>(targets: impl Iterator<Item = &'a str>, only: &str) -> String {
+    let mut list = String::new();
+    for target in targets {
+        let kind = if target == only { "bitmap" } else { "no" };
+        write!(list, "<disk name='{}' checkpoint='{kind}'/>", escape(target)).ok();
+    }
+    list
 }
 
 /// The part of a checkpoint's description that lists its disks.
@@ -129,15 +125,10 @@ fn targets(xml: &str) -> Vec<String> {
 
 /// A checkpoint's description as if it were of one disk only.
 fn keep_only(xml: &str, target: &str) -> String {
-    let Some(list) = disks(xml) else { return xml.to_owned() };
-    let kept: String = targets(xml)
-        .iter()
-        .map(|other| {
-            let kind = if other == target { "bitmap" } else { "no" };
-            format!("<disk name='{}' checkpoint='{kind}'/>", escape(other))
-        })
-        .collect();
-    xml.replacen(list, &format!("<disks>{kept}"), 1)
+    let Some(old) = disks(xml) else { return xml.to_owned() };
+    let targets = targets(xml);
+    let kept = list(targets.iter().map(String::as_str), target);
+    xml.replacen(old, &format!("<disks>{kept}"), 1)
 }
 
 #[cfg(test)]

@@ -148,6 +148,11 @@ impl<'a> Sampler<'a> {
     fn run(&self, rate: &Rate<'_>, cancel: &Cancel) -> Result<Sample> {
         let failure = Failure::new(cancel);
         if let Some((block, wanted)) = self.last()? {
+            {
+                let mut chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
+                chosen.blocks.insert(block);
+                chosen.wanted = chosen.wanted.saturating_sub(1);
+            }
             let mut buffer = AlignedBuf::zeroed(BLOCK_SIZE);
             self.count(self.read(block, &mut buffer)?, wanted);
         }

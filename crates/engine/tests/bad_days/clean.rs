@@ -100,6 +100,41 @@ fn a_sample_finds_a_lie_of_many_blocks_and_everything_is_compared() {
 }
 
 #[test]
+fn a_disk_cut_off_and_made_longer_again_is_found() {
+    let place = Place::new();
+    let vault = place.open();
+    let mut disk = Disk::with_noise(1, 30_000);
+    (20_000..30_000).for_each(|block| disk.clear_block(block));
+    disk.set_block(29_000, noise(1, 65_536));
+    disk.set_block(29_001, noise(2, 65_536));
+    back_up(&vault, &Arc::new(disk.copy())).expect("backup");
+    // One block of thousands that the bitmap does not know of, but it is the last.
+    disk.clear_block(29_000);
+    disk.set_block(29_001, noise(3, 65_536));
+    let (report, _) = right(&vault, &disk, &[29_001], CleanCheck::SAMPLE);
+    assert_eq!((report.changes_from.as_str(), report.unexpected_blocks), ("all", 1));
+}
+
+#[test]
+fn what_the_bitmap_need_not_tell_is_read() {
+    let place = Place::new();
+    let vault = place.open();
+    let mut disk = Disk::with_noise(1, 1000);
+    back_up(&vault, &Arc::new(disk.copy())).expect("backup");
+    disk.set_block(7, noise(1, 65_536));
+    disk.set_block(500, noise(2, 65_536));
+    let mut copy = disk.copy();
+    copy.bitmap = Some(ranges(&[7]));
+    let copy = Arc::new(copy);
+    let mut part = source("vda", &copy);
+    part.also_changed = ranges(&[499, 500, 2000]);
+    let report = try_backup(&vault, &request("web01", vec![part])).expect("backup");
+    assert_eq!(report.disks[0].changed_bytes, 2 * BLOCK);
+    assert_eq!(copy.reads.load(Ordering::SeqCst), 2);
+    restored(&vault, report.recovery_point, &disk).expect("the disk as it is");
+}
+
+#[test]
 fn what_appears_in_holes_is_found() {
     let place = Place::new();
     let vault = place.open();

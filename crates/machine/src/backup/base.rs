@@ -94,8 +94,11 @@ pub(super) fn reconcile(
     base: Option<&Base>,
     notes: &mut Vec<String>,
 ) -> Result<std::result::Result<String, String>> {
+    // Without a point to build on, it is not known which of them may be of use again: one that only
+    // cannot be read now is a point nevertheless. They go when there is a new point.
+    let Some(base) = base else { return Ok(Err("there is no point to build on".to_owned())) };
     let known = connection.checkpoints(domain)?;
-    let wanted = base.and_then(Base::checkpoint);
+    let wanted = base.checkpoint();
     for orphan in
         known.iter().filter(|name| name.starts_with(prefix) && Some(name.as_str()) != wanted)
     {
@@ -107,7 +110,6 @@ pub(super) fn reconcile(
             Err(error) => notes.push(format!("checkpoint {orphan} cannot be deleted: {error}")),
         }
     }
-    let Some(base) = base else { return Ok(Err("there is no point to build on".to_owned())) };
     let Some(wanted) = wanted else {
         return Ok(Err("the last point has no checkpoint".to_owned()));
     };

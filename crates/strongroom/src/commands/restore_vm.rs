@@ -58,6 +58,7 @@ Examples:
       --storage-dir vda=/fast --storage-dir /slow --disks vda,vdb
   strongroom restore vm --item web01 --recovery-point latest --replace --shut-down --start
   strongroom restore vm --item web01 --recovery-point latest --replace --disks vdb")]
+#[allow(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(crate) struct VmArgs {
     #[command(flatten)]
     point: PointArgs,

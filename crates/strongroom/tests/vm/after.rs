@@ -17,7 +17,7 @@ use crate::{
 pub(crate) fn long() -> bool {
     let long = std::env::var_os("STRONGROOM_LONG").is_some();
     if !long {
-        println!("not tried: set STRONGROOM_LONG=1, as scripts/test --long does");
+        eprintln!("not tried: set STRONGROOM_LONG=1, as scripts/test --long does");
     }
     long
 }
@@ -97,7 +97,7 @@ pub(crate) fn left(host: &Host, guest: &Guest<'_>, checkpoint: Option<&str>) -> 
         entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
     };
     // Files that are locked while something is at work stay.
-    let is_lock = |name: &str| name.ends_with(".lock") || name.ends_with(".guard");
+    let is_lock = |name: &str| matches!(name.rsplit_once('.'), Some((_, "lock" | "guard")));
     left.extend(names("r/strongroom").filter(|name| !is_lock(name)));
     left.extend(names("").filter(|name| name.contains("scratch")));
     left.extend(guards(host));

@@ -64,7 +64,7 @@ fn a_guest_lives_and_ends() {
 #[test]
 fn a_backup_of_one_instant_is_told_from_one_of_two() {
     let host = Host::new();
-    let disks = (Disk::qcow2(64).options("cluster_size=4096"), Disk::raw(48));
+    let disks = (Disk::qcow2(64).cluster(4096), Disk::raw(48));
     let guest = Guest::named("web").disk(disks.0).disk(disks.1).create(&host);
     guest.boot();
     guest.wait_records(5);

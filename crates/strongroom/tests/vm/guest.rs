@@ -20,7 +20,7 @@ pub(crate) struct Disk {
     format: &'static str,
     fs: &'static str,
     /// Options of qemu-img for its format.
-    options: &'static str,
+    options: String,
     image: Option<PathBuf>,
     /// Further elements in the disk's XML.
     xml: String,
@@ -30,7 +30,7 @@ impl Disk {
     /// A new qcow2 image of so many MiB, with ext4.
     pub(crate) fn qcow2(mib: u64) -> Self {
         let (image, xml) = (None, String::new());
-        Self { mib, format: "qcow2", fs: "ext4", options: "", image, xml }
+        Self { mib, format: "qcow2", fs: "ext4", options: String::new(), image, xml }
     }
 
     /// A new raw image of so many MiB, with ext4.
@@ -54,8 +54,13 @@ impl Disk {
     }
 
     /// With options of qemu-img, such as `cluster_size=4096`.
-    pub(crate) fn options(self, options: &'static str) -> Self {
-        Self { options, ..self }
+    pub(crate) fn options(self, options: &str) -> Self {
+        Self { options: options.to_owned(), ..self }
+    }
+
+    /// With clusters of so many bytes.
+    pub(crate) fn cluster(self, bytes: u32) -> Self {
+        self.options(&format!("cluster_size={bytes}"))
     }
 
     /// With further elements in its XML.
@@ -100,7 +105,7 @@ impl Disk {
         } else {
             let mut words = vec!["convert", "-f", "raw", "-O", "qcow2"];
             if !self.options.is_empty() {
-                words.extend(["-o", self.options]);
+                words.extend(["-o", self.options.as_str()]);
             }
             words.extend([name, path.to_str().expect("text")]);
             tool("qemu-img", &words);

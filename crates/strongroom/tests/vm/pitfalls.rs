@@ -12,9 +12,10 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
+    after::long,
     check::assert_same_disk,
     guest::{Disk, Guest},
-    harness::{Host, Run, tool},
+    harness::{Host, Run, tool, try_tool, within},
 };
 
 /// A machine, its images by target, and the vault that it is backed up to.
@@ -113,10 +114,15 @@ impl<'a> Bench<'a> {
 
     /// Whether a checkpoint or bitmap is of this vault.
     fn is_ours(&self, name: &str) -> bool {
+        name.starts_with(&self.prefix())
+    }
+
+    /// The beginning of the names of this vault's checkpoints.
+    fn prefix(&self) -> String {
         let config = self.strongroom(&["vault", "show", "--output", "json"]).stdout;
         let config: Value = serde_json::from_str(&config).unwrap();
         let id = config["vault"].as_str().unwrap().to_ascii_lowercase();
-        name.starts_with(&format!("strongroom-{}", &id[id.len() - 8..]))
+        format!("strongroom-{}-", &id[id.len() - 8..])
     }
 
     /// Writes in the guest, so that the next backup has something to find.
@@ -195,14 +201,6 @@ fn write_behind(image: &Path, clusters: usize) {
     }
 }
 
-fn is_long() -> bool {
-    let long = std::env::var_os("STRONGROOM_LONG").is_some();
-    if !long {
-        println!("not tried: set STRONGROOM_LONG=1, as scripts/test --long does");
-    }
-    long
-}
-
 #[test]
 fn disks_that_hold_no_bitmap() {
     let host = Host::new();
@@ -215,8 +213,8 @@ fn disks_that_hold_no_bitmap() {
     tool("qemu-img", &["create", "-f", "qcow2", "-o", &data, text(&external), "16M"]);
     let guest = Guest::named("web")
         .disk(Disk::qcow2(48).options("compat=0.10"))
-        .disk(Disk::qcow2(48).options("cluster_size=4096"))
-        .disk(Disk::qcow2(64).options("cluster_size=2M"))
+        .disk(Disk::qcow2(48).cluster(4096))
+        .disk(Disk::qcow2(64).cluster(2 << 20))
         .disk(Disk::raw(48))
         .disk(Disk::image(&external, "qcow2"))
         .disk(Disk::image(&locked, "raw").xml("<readonly/>"))
@@ -232,7 +230,7 @@ fn disks_that_hold_no_bitmap() {
     let first = bench.backup_from("all", &[]);
     let point = first.0["recovery_point"].as_str().unwrap();
     let shown = bench.json(&["recoverypoint", "show", "--item", "web", "--recovery-point", point]);
-    let excluded = shown["excluded"].to_string();
+    let excluded = shown["recovery_point"]["excluded"].to_string();
     assert!(excluded.contains("vdf") && excluded.contains("sda"), "{shown:#}");
     let check = |report: Report| {
         for target in ["vda", "vdd"] {
@@ -301,15 +299,21 @@ fn bitmaps_that_a_crash_left() {
     bench.backup_from("bitmap", &[]);
 }
 
+/// A machine with a second disk that the guest does not touch by itself, and its image.
+fn with_an_image_of_data(host: &Host) -> (Guest<'_>, PathBuf) {
+    let image = host.lab.path("image.qcow2");
+    tool("qemu-img", &["create", "-f", "qcow2", text(&image), "32M"]);
+    tool("qemu-io", &["-c", "write -P 9 0 24M", text(&image)]);
+    let machine = Guest::named("web").disk(Disk::qcow2(48)).disk(Disk::image(&image, "qcow2"));
+    (machine.create(host), image)
+}
+
 #[test]
 fn content_that_changed_behind_the_bitmap() {
     let host = Host::new();
-    let guest = Guest::named("web").disk(Disk::qcow2(48)).create(&host);
-    let bench = Bench::new(&host, &guest, 1);
-    let image = guest.disk_path("vda").to_owned();
-    let old = host.lab.path("old.qcow2");
+    let (guest, image) = with_an_image_of_data(&host);
+    let bench = Bench::new(&host, &guest, 2);
     guest.boot();
-    guest.wait_records(3);
     bench.backup_from("all", &[]);
     guest.shutdown();
     bench.backup_from("bitmap", &[]);
@@ -317,15 +321,28 @@ fn content_that_changed_behind_the_bitmap() {
     // Much of it: a sample finds that.
     write_behind(&image, 24);
     let report = bench.backup(&[]);
-    assert_eq!(report.from("vda"), "all", "{:#}", report.0);
-    assert!(report.unexpected("vda") >= 20, "{:#}", report.0);
-    report.says("vda", "a sample showed");
+    assert_eq!(report.from("vdb"), "all", "{:#}", report.0);
+    assert!(report.unexpected("vdb") >= 20, "{:#}", report.0);
+    report.says("vdb", "a sample showed");
     bench.backup_from("bitmap", &[]);
     // A single block: only a full compare finds it for certain.
     write_behind(&image, 1);
-    let report = bench.backup_from("all", &["--full-compare-every", "1"]);
-    assert_eq!(report.unexpected("vda"), 1, "{:#}", report.0);
+    let report = bench.backup(&["--full-compare-every", "1"]);
+    assert_eq!(report.unexpected("vdb"), 1, "{:#}", report.0);
+    guest.boot();
+    bench.backup_from("bitmap", &[]);
+}
 
+#[test]
+fn images_rolled_back_or_replaced() {
+    let host = Host::new();
+    let (guest, image) = with_an_image_of_data(&host);
+    let bench = Bench::new(&host, &guest, 2);
+    let write = || guest.sh("dd if=/dev/urandom of=/dev/vdb bs=64k seek=350 count=3; sync");
+    let old = host.lab.path("old.qcow2");
+    guest.boot();
+    bench.backup_from("all", &[]);
+    guest.shutdown();
     // The storage is rolled back, and the bitmap with it.
     fs::copy(&image, &old).unwrap();
     tool("qemu-io", &["-c", "write -P 1 8M 1M", text(&image)]);
@@ -338,14 +355,15 @@ fn content_that_changed_behind_the_bitmap() {
     bench.backup_from("bitmap", &[]);
     // And with points in between that have bitmaps of their own.
     guest.boot();
-    guest.wait_records(3);
+    write();
     bench.backup_from("bitmap", &[]);
     guest.shutdown();
     fs::copy(&old, &image).unwrap();
-    let report = bench.backup_from("all", &[]);
-    report.says("vda", "has no bitmap");
+    let report = bench.backup(&[]);
+    report.says("vdb", "has no bitmap");
     guest.boot();
-    bench.backup_from("all", &[]);
+    assert_eq!(bench.backup(&[]).from("vdb"), "all");
+    write();
     bench.backup_from("bitmap", &[]);
     guest.shutdown();
 
@@ -353,20 +371,21 @@ fn content_that_changed_behind_the_bitmap() {
     fs::copy(&image, &old).unwrap();
     tool("qemu-io", &["-c", "write -P 3 16M 1M", text(&old)]);
     fs::rename(&old, &image).unwrap();
-    let report = bench.backup_from("all", &[]);
-    report.says("vda", "is not the disk of the last point");
+    let report = bench.backup(&[]);
+    report.says("vdb", "is not the disk of the last point");
     guest.boot();
-    bench.backup_from("all", &[]);
+    assert_eq!(bench.backup(&[]).from("vdb"), "all");
+    write();
     bench.backup_from("bitmap", &[]);
     guest.shutdown();
     // The same content without any bitmap.
     tool("qemu-img", &["convert", "-O", "qcow2", text(&image), text(&old)]);
     fs::copy(&old, &image).unwrap();
-    let report = bench.backup_from("all", &[]);
-    report.says("vda", "has no bitmap");
+    let report = bench.backup(&[]);
+    report.says("vdb", "has no bitmap");
     guest.boot();
-    bench.backup_from("all", &[]);
-    guest.wait_records(3);
+    assert_eq!(bench.backup(&[]).from("vdb"), "all");
+    write();
     bench.backup_from("bitmap", &[]);
 }
 
@@ -492,7 +511,18 @@ fn checkpoints_that_libvirt_forgets() {
     bench.backup_from("bitmap", &[]);
     guest.boot();
     bench.backup_from("bitmap", &[]);
-    // With no definition at all, made at each start.
+}
+
+#[test]
+fn machines_without_a_definition() {
+    let host = Host::new();
+    let guest = Guest::named("web").disk(Disk::qcow2(48)).disk(Disk::qcow2(48)).create(&host);
+    let bench = Bench::new(&host, &guest, 2);
+    guest.boot();
+    bench.backup_from("all", &[]);
+    let xml = host.lab.path("again.xml");
+    fs::write(&xml, guest.virsh("dumpxml", &["--inactive"])).unwrap();
+    // Made at each start, it is new to libvirt.
     guest.virsh("undefine", &["--checkpoints-metadata"]);
     let transient = |known: bool| {
         guest.wait_records(3);
@@ -520,4 +550,463 @@ fn checkpoints_that_libvirt_forgets() {
     bench.json(&["recoverypoint", "delete", "--item", "web", "--recovery-point", newest]);
     transient(false);
     transient(true);
+}
+
+#[test]
+fn backups_that_fail_after_their_checkpoint_was_made() {
+    let host = Host::new();
+    let guest = Guest::named("web").disk(Disk::qcow2(64)).disk(Disk::qcow2(48)).create(&host);
+    let bench = Bench::new(&host, &guest, 2);
+    guest.boot();
+    bench.backup_from("all", &[]);
+    // The vault cannot be written to: its folder of packs is a file.
+    let packs = host.lab.path("vault/packs");
+    let aside = host.lab.path("packs");
+    for round in 0..2 {
+        guest.sh("dd if=/dev/urandom of=/data/a/big bs=64k count=200; sync");
+        if round == 0 {
+            fs::rename(&packs, &aside).unwrap();
+            fs::write(&packs, "").unwrap();
+            let run = bench.strongroom(&["backup", "--vm", "web"]);
+            fs::remove_file(&packs).unwrap();
+            fs::rename(&aside, &packs).unwrap();
+            assert_ne!(run.code, 0, "{}", run.stdout);
+        } else {
+            // As slow as this, it is stopped in the middle.
+            let words = ["backup", "--vm", "web", "--limit-rate", "1MiB"];
+            let mut child = host.strongroom_start(&words);
+            let begun = || guest.virsh("checkpoint-list", &["--name"]).lines().count() == 2;
+            assert!(within(30, begun), "no backup begins");
+            tool("kill", &["-INT", &child.id().to_string()]);
+            assert!(!child.wait().unwrap().success());
+        }
+        // At once there is only the checkpoint of the last point, and it tells all.
+        assert_eq!(guest.virsh("checkpoint-list", &["--name"]).lines().count(), 1);
+        guest.sh("dd if=/dev/urandom of=/data/b/new bs=64k count=3; sync");
+        let report = bench.backup_from("bitmap", &[]);
+        assert!(report.disk("vda")["changed_bytes"].as_u64().unwrap() > 200 << 16);
+    }
+    // And if the orphan has no bitmaps any more, or only some.
+    guest.virsh("checkpoint-create-as", &["--name", &format!("{}x", bench.prefix())]);
+    guest.sh("dd if=/dev/urandom of=/data/a/big bs=64k count=200; sync");
+    let report = bench.backup_from("bitmap", &[]);
+    assert!(report.disk("vda")["changed_bytes"].as_u64().unwrap() > 200 << 16);
+    let orphan = format!("{}y", bench.prefix());
+    guest.virsh("checkpoint-create-as", &["--name", &orphan]);
+    guest.sh("dd if=/dev/urandom of=/data/a/big bs=64k count=200; sync");
+    guest.destroy();
+    tool("qemu-img", &["bitmap", "--remove", text(guest.disk_path("vda")), &orphan]);
+    guest.boot();
+    let report = bench.backup(&[]);
+    assert!(report.disk("vda")["changed_bytes"].as_u64().unwrap() > 200 << 16, "{:#}", report.0);
+    bench.backup_from("bitmap", &[]);
+}
+
+#[test]
+fn disks_come_and_go() {
+    let host = Host::new();
+    let guest = Guest::named("web").disk(Disk::qcow2(48)).disk(Disk::qcow2(48)).create(&host);
+    let mut bench = Bench::new(&host, &guest, 2);
+    guest.boot();
+    bench.backup_from("all", &[]);
+    // Plugged in while it runs, and out, and in again.
+    let hot = host.lab.path("hot.qcow2");
+    tool("qemu-img", &["create", "-f", "qcow2", text(&hot), "16M"]);
+    let plug = || {
+        let words = [text(&hot), "vdc", "--subdriver", "qcow2", "--live"];
+        guest.virsh("attach-disk", &words);
+        let there = || guest.try_sh("test -b /dev/vdc").0 == 0;
+        assert!(within(30, there), "it is not plugged in");
+        guest.sh("dd if=/dev/urandom of=/dev/vdc bs=64k seek=10 count=10; sync");
+    };
+    let unplug = || {
+        guest.virsh("detach-disk", &["vdc", "--live"]);
+        let gone = || !guest.virsh("domblklist", &[]).contains("vdc");
+        assert!(within(30, gone), "it is not unplugged");
+    };
+    let disk = ("vdc".to_owned(), hot.clone());
+    plug();
+    bench.disks.push(disk.clone());
+    let report = bench.backup(&[]);
+    report.says("vdc", "does not have this disk");
+    assert_eq!((report.from("vda"), report.from("vdc")), ("bitmap", "all"), "{:#}", report.0);
+    bench.backup_from("bitmap", &[]);
+    unplug();
+    tool("qemu-io", &["-c", "write -P 5 0 1M", text(&hot)]);
+    plug();
+    bench.backup_from("bitmap", &[]);
+    unplug();
+    bench.disks.pop();
+    bench.backup_from("bitmap", &[]);
+    plug();
+    bench.disks.push(disk);
+    let report = bench.backup(&[]);
+    assert_eq!((report.from("vda"), report.from("vdc")), ("bitmap", "all"), "{:#}", report.0);
+    unplug();
+    bench.disks.pop();
+    bench.backup_from("bitmap", &[]);
+
+    // Two disks change places, by their description.
+    guest.shutdown();
+    let (a, b) = (bench.disks[0].1.clone(), bench.disks[1].1.clone());
+    let xml = guest.virsh("dumpxml", &["--inactive"]);
+    let swapped = xml.replace(text(&a), "AAA").replace(text(&b), text(&a)).replace("AAA", text(&b));
+    let file = host.lab.path("swapped.xml");
+    fs::write(&file, swapped).unwrap();
+    host.virsh(&["define", text(&file)]);
+    bench.disks = vec![("vda".to_owned(), b.clone()), ("vdb".to_owned(), a.clone())];
+    let report = bench.backup_from("all", &[]);
+    report.says("vda", "is not the disk of the last point");
+    guest.boot();
+    bench.backup_from("all", &[]);
+    bench.backup_from("bitmap", &[]);
+    // And by their files: moved, and copied over each other with the bitmaps of the same names.
+    guest.shutdown();
+    let aside = host.lab.path("aside");
+    fs::rename(&a, &aside).unwrap();
+    fs::rename(&b, &a).unwrap();
+    fs::rename(&aside, &b).unwrap();
+    guest.boot();
+    bench.backup_from("all", &[]);
+    bench.backup_from("bitmap", &[]);
+    guest.shutdown();
+    fs::copy(&a, &aside).unwrap();
+    fs::copy(&b, &a).unwrap();
+    fs::copy(&aside, &b).unwrap();
+    let report = bench.backup_from("all", &[]);
+    report.says("vda", "a sample showed");
+    report.says("vdb", "a sample showed");
+    guest.boot();
+    bench.backup(&[]);
+    bench.backup_from("bitmap", &[]);
+}
+
+#[test]
+fn snapshots_and_saved_memory() {
+    let host = Host::new();
+    let guest = Guest::named("web").disk(Disk::qcow2(48)).disk(Disk::qcow2(48)).create(&host);
+    let mut bench = Bench::new(&host, &guest, 2);
+    let images = bench.disks.clone();
+    guest.boot();
+    bench.backup_from("all", &[]);
+    // Outside the images, and merged back into them.
+    let snapshot = |name: &str| {
+        guest.virsh("snapshot-create-as", &["--disk-only", "--no-metadata", "--name", name]);
+        let path = |(target, path): &(String, PathBuf)| (target.clone(), path.with_extension(name));
+        images.iter().map(path).collect::<Vec<_>>()
+    };
+    let merge = || {
+        for target in ["vda", "vdb"] {
+            guest.virsh("blockcommit", &[target, "--active", "--pivot", "--wait"]);
+        }
+    };
+    // In between there is no backup.
+    guest.wait_records(3);
+    snapshot("s1");
+    guest.wait_records(3);
+    merge();
+    guest.wait_records(3);
+    bench.backup_from("bitmap", &[]);
+    // In between there are some.
+    bench.disks = snapshot("s2");
+    guest.wait_records(3);
+    let report = bench.backup_from("all", &[]);
+    report.says("vda", "is not the disk of the last point");
+    // The old checkpoint was in the images that are now under these: deleting it changed them.
+    let report = bench.backup_from("all", &[]);
+    report.says("vda", "the images under it");
+    guest.wait_records(3);
+    bench.backup_from("bitmap", &[]);
+    merge();
+    bench.disks.clone_from(&images);
+    guest.wait_records(3);
+    bench.backup_from("all", &[]);
+    guest.wait_records(3);
+    bench.backup_from("bitmap", &[]);
+
+    // Memory saved, and restored.
+    guest.virsh("managedsave", &[]);
+    let off = bench.backup_from("bitmap", &[]);
+    assert!(off.0["evidence"].to_string().contains("its memory is saved"), "{:#}", off.0);
+    guest.start();
+    guest.wait_agent();
+    guest.wait_records(3);
+    bench.backup_from("bitmap", &[]);
+
+    // Inside the image: QEMU does not go back to one as long as there is a bitmap, and without one
+    // everything is compared.
+    guest.shutdown();
+    let image = text(guest.disk_path("vda"));
+    tool("qemu-img", &["snapshot", "-c", "inside", image]);
+    tool("qemu-io", &["-c", "write -P 1 40M 2M", image]);
+    bench.backup_from("bitmap", &[]);
+    let run = try_tool("qemu-img", &["snapshot", "-a", "inside", image]);
+    assert!(run.stderr.contains("dirty bitmaps"), "{}", run.stderr);
+    for bitmap in bitmaps(&guest, guest.disk_path("vda")) {
+        tool("qemu-img", &["bitmap", "--remove", image, &bitmap]);
+    }
+    tool("qemu-img", &["snapshot", "-a", "inside", image]);
+    let report = bench.backup(&[]);
+    report.says("vda", "has no bitmap");
+    guest.boot();
+    bench.backup(&[]);
+    bench.backup_from("bitmap", &[]);
+}
+
+#[test]
+fn block_jobs_are_not_disturbed() {
+    let host = Host::new();
+    let guest = Guest::named("web").disk(Disk::qcow2(48)).disk(Disk::qcow2(48)).create(&host);
+    let mut bench = Bench::new(&host, &guest, 2);
+    guest.boot();
+    bench.backup_from("all", &[]);
+    let copy = host.lab.path("copy.qcow2");
+    let mirrors = || guest.virsh("dumpxml", &[]).contains("ready='yes'");
+    let begin = || {
+        fs::remove_file(&copy).ok();
+        let words = ["vdb", text(&copy), "--format", "qcow2", "--transient-job"];
+        guest.virsh("blockcopy", &words);
+        assert!(within(30, mirrors), "it does not copy");
+    };
+    begin();
+    let message = bench.fails(&[], "vm.busy");
+    assert!(message.contains("vdb"), "{message}");
+    assert!(mirrors(), "it was disturbed");
+    guest.virsh("blockjob", &["vdb", "--abort"]);
+    guest.wait_records(3);
+    bench.backup_from("bitmap", &[]);
+    // The copy takes over.
+    begin();
+    guest.virsh("blockjob", &["vdb", "--pivot"]);
+    bench.disks[1].1.clone_from(&copy);
+    guest.wait_records(3);
+    let report = bench.backup(&[]);
+    report.says("vdb", "is not the disk of the last point");
+    assert_eq!(report.from("vda"), "bitmap");
+    guest.wait_records(3);
+    bench.backup_from("bitmap", &[]);
+}
+
+#[test]
+fn what_is_discarded_costs_nothing() {
+    let host = Host::new();
+    let guest =
+        Guest::named("web").disk(Disk::qcow2(48)).disk(Disk::qcow2(256).blank()).create(&host);
+    let bench = Bench::new(&host, &guest, 2);
+    guest.boot();
+    guest.sh("dd if=/dev/urandom of=/dev/vdb bs=1M count=40; sync");
+    bench.backup_from("all", &[]);
+    guest.sh(
+        "dd if=/dev/zero of=/dev/vdb bs=1M seek=2 count=2; blkdiscard -o 4194304 /dev/vdb; sync",
+    );
+    let report = bench.backup_from("bitmap", &[]);
+    assert!(report.disk("vdb")["changed_bytes"].as_u64().unwrap() >= 36 << 20, "{:#}", report.0);
+    assert!(report.disk("vdb")["read_bytes"].as_u64().unwrap() < 8 << 20, "{:#}", report.0);
+    assert!(report.disk("vdb")["stored_bytes"].as_u64().unwrap() < 64 << 10, "{:#}", report.0);
+    bench.backup_from("bitmap", &[]);
+}
+
+#[test]
+fn scratch_that_qemu_cannot_write() {
+    let host = Host::new();
+    let guest = Guest::named("web").disk(Disk::qcow2(48)).create(&host);
+    let bench = Bench::new(&host, &guest, 1);
+    guest.boot();
+    bench.backup_from("all", &[]);
+    // Not a folder, and nothing that could be made one: for root as for anybody.
+    let scratch = host.lab.path("file");
+    fs::write(&scratch, "").unwrap();
+    let message = bench.fails(&["--scratch-dir", text(&scratch.join("x"))], "local.io");
+    assert!(message.contains(text(&scratch)), "{message}");
+    let frozen = guest.sh("cat /run/hook.log 2>/dev/null || true");
+    assert!(!frozen.contains("freeze"), "it was frozen for nothing: {frozen}");
+    // Another one does.
+    let other = host.lab.path("other");
+    fs::create_dir(&other).unwrap();
+    bench.backup_from("bitmap", &["--scratch-dir", text(&other)]);
+    assert_eq!(fs::read_dir(&other).unwrap().count(), 0);
+    // Too little.
+    let message = bench.fails(&["--scratch-limit", "0"], "vm.scratch");
+    println!("{message}");
+    bench.backup_from("bitmap", &[]);
+}
+
+#[test]
+fn machines_of_other_managers() {
+    let host = Host::new();
+    let guest = Guest::named("web").disk(Disk::qcow2(48)).create(&host);
+    let bench = Bench::new(&host, &guest, 1);
+    let nova = "<metadata><nova:instance xmlns:nova='http://openstack.org/xmlns/libvirt/nova/1.1'>\
+                <nova:name>web</nova:name></nova:instance></metadata>";
+    let xml = guest.virsh("dumpxml", &[]).replacen("<memory", &format!("{nova}<memory"), 1);
+    let file = host.lab.path("nova.xml");
+    fs::write(&file, xml).unwrap();
+    host.virsh(&["define", text(&file)]);
+    let message = bench.fails(&[], "vm.other_manager");
+    assert!(message.contains("OpenStack"), "{message}");
+    bench.backup_from("all", &["--allow-managed"]);
+    guest.boot();
+    bench.fails(&[], "vm.other_manager");
+    bench.backup_from("all", &["--allow-managed"]);
+    guest.wait_records(3);
+    bench.backup_from("bitmap", &["--allow-managed"]);
+}
+
+/// Runs the program and tells how many bytes of memory it had at most.
+fn peak(bench: &Bench<'_>, words: &[&str]) -> (Report, u64) {
+    let mut child = bench.host.strongroom_start(&[words, &["--output", "json"]].concat());
+    let status = format!("/proc/{}/status", child.id());
+    let mut most = 0;
+    within(300, || {
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        most = most.max(kib.and_then(|kib| kib.trim().parse().ok()).unwrap_or(0));
+        child.try_wait().expect("waited for").is_some()
+    });
+    let output = child.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    (Report(serde_json::from_slice(&output.stdout).unwrap()), most << 10)
+}
+
+#[test]
+fn a_huge_disk() {
+    if !long() {
+        return;
+    }
+    let host = Host::new();
+    let huge = host.lab.path("huge.qcow2");
+    tool("qemu-img", &["create", "-f", "qcow2", text(&huge), "2T"]);
+    let guest =
+        Guest::named("web").disk(Disk::qcow2(48)).disk(Disk::image(&huge, "qcow2")).create(&host);
+    let bench = Bench::new(&host, &guest, 2);
+    guest.boot();
+    // Little, all over the disk.
+    let scatter = |seed: u32| {
+        guest.sh(&format!(
+            "for i in $(seq 0 39); do dd if=/dev/urandom of=/dev/vdb bs=64k count=1 \
+             seek=$((i * 800000 + {seed})) conv=notrunc 2>/dev/null; done; sync"
+        ));
+    };
+    scatter(0);
+    let words = ["backup", "--vm", "web"];
+    let (first, memory) = peak(&bench, &words);
+    println!("first: {} s, {memory} bytes of memory", first.0["seconds"]);
+    assert!(first.0["seconds"].as_f64().unwrap() < 60.0, "{:#}", first.0);
+    assert!(memory < 1 << 30, "{memory}");
+    scatter(1);
+    let (second, memory) = peak(&bench, &words);
+    println!("second: {} s, {memory} bytes of memory", second.0["seconds"]);
+    assert_eq!(second.from("vdb"), "bitmap", "{:#}", second.0);
+    assert_eq!(second.disk("vdb")["changed_bytes"], 40 << 16, "{:#}", second.0);
+    assert!(second.0["seconds"].as_f64().unwrap() < 60.0, "{:#}", second.0);
+    assert!(memory < 1 << 30, "{memory}");
+    guest.suspend();
+    let folder = host.lab.path("restored");
+    let point = second.0["recovery_point"].as_str().unwrap();
+    let to = text(&folder);
+    bench.json(&["restore", "disks", "--item", "web", "--recovery-point", point, "--to", to]);
+    // A comparison of all of it would take an hour.
+    let read = |image: &Path, format: &str| {
+        let mut words = vec!["-U".to_owned(), "-r".to_owned(), "-f".to_owned(), format.to_owned()];
+        for i in 0..40_u64 {
+            let at = i * 800_000 * 65536;
+            words.extend(["-c".to_owned(), format!("read -v {at} 131072")]);
+        }
+        words.push(text(image).to_owned());
+        let said = tool("qemu-io", &words.iter().map(String::as_str).collect::<Vec<_>>());
+        let lines = said.lines().filter(|line| line.contains(":  "));
+        lines.map(ToOwned::to_owned).collect::<Vec<_>>()
+    };
+    let (there, back) = (read(&huge, "qcow2"), read(&folder.join("vdb.raw"), "raw"));
+    assert_eq!(there.len(), 40 * 131_072 / 16);
+    assert!(there == back, "what was written did not come back");
+}
+
+#[test]
+fn disks_on_block_devices() {
+    if !long() {
+        return;
+    }
+    let host = Host::new();
+    let device = |name: &str| {
+        let file = host.lab.path(name);
+        fs::File::create(&file).unwrap().set_len(32 << 20).unwrap();
+        let run = try_tool("losetup", &["--find", "--show", text(&file)]);
+        (run.code == 0).then(|| Loop(run.stdout.trim().to_owned()))
+    };
+    let (Some(raw), Some(qcow2)) = (device("raw.loop"), device("qcow2.loop")) else {
+        println!("not tried: loop devices need root");
+        return;
+    };
+    tool("qemu-img", &["create", "-f", "qcow2", &qcow2.0, "16M"]);
+    let disk = |device: &Loop, format: &str, target: &str| {
+        format!(
+            "<disk type='block' device='disk'><driver name='qemu' type='{format}'/>
+             <source dev='{}'/><target dev='{target}' bus='virtio'/></disk>",
+            device.0
+        )
+    };
+    let guest = Guest::named("web")
+        .disk(Disk::qcow2(48))
+        .xml(&disk(&raw, "raw", "vdb"))
+        .xml(&disk(&qcow2, "qcow2", "vdc"))
+        .create(&host);
+    let mut bench = Bench::new(&host, &guest, 1);
+    bench.disks.push(("vdb".to_owned(), PathBuf::from(&raw.0)));
+    bench.disks.push(("vdc".to_owned(), PathBuf::from(&qcow2.0)));
+    let write = || {
+        for disk in ["vdb", "vdc"] {
+            guest.sh(&format!("dd if=/dev/urandom of=/dev/{disk} bs=64k seek=9 count=5; sync"));
+        }
+    };
+    guest.boot();
+    write();
+    bench.backup_from("all", &[]);
+    for running in [true, false, true] {
+        if !running {
+            guest.shutdown();
+        } else if guest.state() == "shut off" {
+            guest.boot();
+            write();
+        }
+        let report = bench.backup(&[]);
+        assert_eq!((report.from("vdb"), report.from("vdc")), ("all", "bitmap"), "{:#}", report.0);
+        report.says("vdb", "a raw disk holds no bitmap");
+    }
+}
+
+/// A loop device, detached when it is dropped.
+struct Loop(String);
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        try_tool("losetup", &["--detach", &self.0]);
+    }
+}
+
+#[test]
+fn firmware_and_a_tpm_are_in_the_archive() {
+    if !long() {
+        return;
+    }
+    let host = Host::new();
+    let guest = Guest::named("web").disk(Disk::qcow2(48)).uefi().tpm().create(&host);
+    let bench = Bench::new(&host, &guest, 1);
+    guest.boot();
+    bench.backup_from("all", &[]);
+    let report = bench.backup_from("bitmap", &[]);
+    guest.shutdown();
+    let off = bench.backup_from("bitmap", &[]);
+    for report in [report, off] {
+        // An archive without variables and state would have some 20 KiB.
+        let bytes = report.0["configuration_bytes"].as_u64().unwrap();
+        assert!(bytes > 540_672, "{bytes}");
+        let evidence = report.0.to_string();
+        assert!(
+            !evidence.contains("firmware variables") && !evidence.contains("TPM"),
+            "{evidence}"
+        );
+    }
 }
