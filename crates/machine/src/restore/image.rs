@@ -5,18 +5,23 @@ use std::{
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use serde_json::Value;
+use strongroom_base::{Clock as _, SystemClock};
 use strongroom_disk::{
     DiskError, DiskSpec, DiskTarget, Existing, ImageFormat, TargetOptions, open_target,
 };
 
 use super::place::local;
-use crate::error::Result;
+use crate::{MachineError, error::Result};
 
 /// The program that makes images.
 const QEMU_IMG: &str = "qemu-img";
+
+/// How long it is waited for an image that another has open.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Options of a qcow2 image that are worth keeping, from what `qemu-img info` said of the old one.
 pub(super) fn options_of(info: Option<&Value>) -> Vec<String> {
@@ -113,7 +118,25 @@ pub(super) fn open(
     let spec = DiskSpec::File { path: path.to_owned(), format: Some(format) };
     let mut target = TargetOptions { existing: Existing::Keep, ..TargetOptions::default() };
     target.open.allow_backing = allow_backing.to_vec();
-    Ok(open_target(&spec, size, &target)?)
+    patiently(|| Ok(open_target(&spec, size, &target)?))
+}
+
+/// Tries until an image is free: the child that served it to an attempt that was killed takes a moment
+/// to end.
+pub(super) fn patiently<T>(mut open: impl FnMut() -> Result<T>) -> Result<T> {
+    let start = SystemClock.monotonic();
+    loop {
+        let result = open();
+        let is_busy = match &result {
+            Err(MachineError::Disk(DiskError::Busy { .. })) => true,
+            Err(MachineError::Disk(DiskError::Tool { reason, .. })) => reason.contains("\" lock"),
+            _ => false,
+        };
+        if !is_busy || SystemClock.monotonic().saturating_sub(start) > PATIENCE {
+            return result;
+        }
+        SystemClock.sleep(Duration::from_millis(100));
+    }
 }
 
 #[cfg(test)]

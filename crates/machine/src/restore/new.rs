@@ -117,7 +117,8 @@ impl Work<'_> {
             let (format, size, options) = (disk.format, disk.size, &disk.options);
             let target = if let Some(key) = &disk.key {
                 let run = &self.request.places.run;
-                let (target, server) = encrypted::open(&path, format, size, options, key, run)?;
+                let open = || encrypted::open(&path, format, size, options, key, run);
+                let (target, server) = image::patiently(open)?;
                 served.push((path, server));
                 target
             } else {
