@@ -48,10 +48,28 @@ pub struct BlockJob {
     pub total: u64,
 }
 
+/// Who makes the scratch images of a backup job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScratchImages {
+    /// libvirt and QEMU do, while the job begins.
+    Made,
+    /// They are there, empty and as large as their disks: the job begins sooner.
+    AreThere,
+}
+
 impl Connection {
-    /// Begins a backup job, and a checkpoint if its XML is given, in one instant.
-    pub fn begin_backup(&self, of: &Domain, backup: &str, checkpoint: Option<&str>) -> Result<()> {
-        let arguments = arguments(of).string(backup).optional_string(checkpoint).u32(0);
+    /// Begins a backup job, and a checkpoint if its XML is given, in one instant. `scratch` says who
+    /// makes the job's scratch images.
+    pub fn begin_backup(
+        &self,
+        of: &Domain,
+        backup: &str,
+        checkpoint: Option<&str>,
+        scratch: ScratchImages,
+    ) -> Result<()> {
+        // VIR_DOMAIN_BACKUP_BEGIN_REUSE_EXTERNAL
+        let flags = u32::from(scratch == ScratchImages::AreThere);
+        let arguments = arguments(of).string(backup).optional_string(checkpoint).u32(flags);
         let procedure = Procedure::DomainBackupBegin;
         self.call_within(BEGIN, "starting the backup job", procedure, arguments, |_| Ok(()))
     }

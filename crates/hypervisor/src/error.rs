@@ -205,6 +205,7 @@ impl HypervisorError {
             Self::Libvirt { message, .. } => {
                 message.contains("missing or broken bitmap")
                     || message.contains("inconsistent bitmap")
+                    || (message.contains("bitmap") && message.contains("not found"))
                     || (message.contains("checkpoint") && message.contains("not found"))
                     // It went with the image that it was in.
                     || (message.contains("bitmap") && message.contains("not found"))

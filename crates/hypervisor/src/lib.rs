@@ -33,7 +33,7 @@ mod storage;
 mod uri;
 mod xml;
 
-pub use backup::{BlockJob, BlockSizes, Job, JobKind};
+pub use backup::{BlockJob, BlockSizes, Job, JobKind, ScratchImages};
 pub use connection::{Connection, CpuComparison, Domain, Form, NotAUuid, Settings, State, Uuid};
 pub use error::HypervisorError;
 pub use finding::{Finding, Level};

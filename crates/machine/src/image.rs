@@ -1,6 +1,10 @@
 //! What `qemu-img` says of an image.
 
-use std::{path::Path, process::Command};
+use std::{
+    io::Read as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
 
 use serde_json::Value;
 use strongroom_hypervisor::ImageInfo;
@@ -8,13 +12,73 @@ use strongroom_hypervisor::ImageInfo;
 /// The most bytes of its answer.
 const MAX_ANSWER: usize = 8 << 20;
 
+/// `qemu-img` at work on a question, while we do other things.
+pub(crate) struct Asked {
+    path: PathBuf,
+    process: Child,
+}
+
+impl Asked {
+    /// Asks for information on an image that may be in use.
+    pub(crate) fn info(path: &Path, format: &str) -> Option<Self> {
+        let process = question(path, format, &[])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .inspect_err(|error| tracing::debug!(%error, "qemu-img cannot be run"))
+            .ok()?;
+        Some(Self { path: path.to_owned(), process })
+    }
+
+    /// The answer; none if it cannot be had.
+    pub(crate) fn answer(mut self) -> Option<Value> {
+        let limit = u64::try_from(MAX_ANSWER).unwrap_or(u64::MAX);
+        let mut said = Vec::new();
+        let output = self.process.stdout.take()?;
+        output.take(limit).read_to_end(&mut said).ok()?;
+        let status = self.process.wait().ok()?;
+        if !status.success() {
+            tracing::debug!(path = %self.path.display(), %status, "qemu-img info");
+            return None;
+        }
+        serde_json::from_slice(&said).ok()
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        // Both do nothing if it has ended.
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
 /// Why some images have no bitmaps.
 pub(crate) const OLD: &str = "version 2 of qcow2 holds no bitmap of changes (with the machine off, \
     `qemu-img amend -o compat=1.1 IMAGE` makes it version 3)";
 
 /// Information on an image that may be in use; none if it cannot be had.
 pub(crate) fn info(path: &Path, format: &str) -> Option<Value> {
-    serde_json::from_slice(&ask(path, format, &[])?).ok()
+    Asked::info(path, format)?.answer()
+}
+
+/// Makes empty qcow2 images, all at once. False if one of them cannot be made.
+pub(crate) fn create(images: &[(PathBuf, u64)]) -> bool {
+    let start = |(path, size): &(PathBuf, u64)| {
+        Command::new("qemu-img")
+            .args(["create", "-q", "-f", "qcow2", "--"])
+            .arg(path)
+            .arg(size.to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+    };
+    let started: Vec<_> = images.iter().map(start).collect();
+    let ended = started.into_iter().map(|process| process.and_then(|mut process| process.wait()));
+    // Every one is waited for.
+    ended.filter(|status| !status.as_ref().is_ok_and(std::process::ExitStatus::success)).count()
+        == 0
 }
 
 /// What an image and those under it are; nothing if that cannot be had.
@@ -24,14 +88,18 @@ pub(crate) fn chain(path: &Path, format: &str) -> Vec<ImageInfo> {
     ImageInfo::parse_chain(&answer).unwrap_or_default()
 }
 
-fn ask(path: &Path, format: &str, options: &[&str]) -> Option<Vec<u8>> {
-    let output = Command::new("qemu-img")
+fn question(path: &Path, format: &str, options: &[&str]) -> Command {
+    let mut command = Command::new("qemu-img");
+    command
         .args(["info", "--force-share", "--output=json", "-f", format])
         .args(options)
         .arg("--")
-        .arg(path)
-        .output();
-    let output = match output {
+        .arg(path);
+    command
+}
+
+fn ask(path: &Path, format: &str, options: &[&str]) -> Option<Vec<u8>> {
+    let output = match question(path, format, options).output() {
         Ok(output) if output.status.success() && output.stdout.len() <= MAX_ANSWER => output,
         Ok(output) => {
             let words = String::from_utf8_lossy(&output.stderr).into_owned();

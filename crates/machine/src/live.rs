@@ -14,8 +14,9 @@ use std::{
 
 use strongroom_base::{ByteRange, RangeSet};
 use strongroom_disk::{DiskError, DiskSource, DiskSpec, Extent, NbdUrl, OpenOptions, open_source};
+use strongroom_hypervisor::ScratchImages;
 
-use crate::{MachineError, error::Result};
+use crate::{MachineError, error::Result, image};
 
 /// The name under which QEMU exports what has changed.
 const CHANGED: &str = "changed";
@@ -76,6 +77,33 @@ impl JobFiles {
     /// Both folders.
     pub(crate) fn folders(&self) -> Vec<PathBuf> {
         vec![self.run.clone(), self.scratch.clone()]
+    }
+
+    /// Makes the scratch images of disks of these sizes, for QEMU's user to write to. It does not matter
+    /// if that fails: then there are none, and libvirt makes them while the guest is frozen.
+    pub(crate) fn make_scratch(
+        &self,
+        sizes: &[(&str, u64)],
+        qemu: Option<(u32, u32)>,
+    ) -> ScratchImages {
+        let path = |&(target, size): &(&str, u64)| (self.scratch.join(target), size);
+        let images: Vec<_> = sizes.iter().map(path).collect();
+        let give = |path: &Path| {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+            qemu.map_or(Ok(()), |(user, group)| chown(path, Some(user), Some(group)))
+        };
+        if image::create(&images) && images.iter().all(|(path, _)| give(path).is_ok()) {
+            return ScratchImages::AreThere;
+        }
+        self.remove_scratch();
+        ScratchImages::Made
+    }
+
+    /// Removes scratch images, so that libvirt makes others.
+    pub(crate) fn remove_scratch(&self) {
+        for file in fs::read_dir(&self.scratch).into_iter().flatten().flatten() {
+            fs::remove_file(file.path()).ok();
+        }
     }
 
     /// Removes the folders.

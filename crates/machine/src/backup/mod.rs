@@ -12,7 +12,7 @@ use strongroom_base::{Cancel, Clock as _, SystemClock};
 use strongroom_engine::{BackupDisk, BackupReport, BackupRequest, Progress};
 use strongroom_format::{Consistency, ExcludedDisk};
 use strongroom_hypervisor::{
-    Connection, Domain, HypervisorError, JobKind, LeftOut, Machine, Selection, State, Uuid,
+    Connection, Domain, Form, HypervisorError, JobKind, LeftOut, Machine, Selection, State, Uuid,
 };
 use strongroom_vault::Vault;
 
@@ -30,6 +30,9 @@ const ATTEMPTS: u32 = 4;
 
 /// How long it is waited for a libvirt that is being restarted.
 const LIBVIRT: Duration = Duration::from_secs(30);
+
+/// How long it is waited for the agent of a machine that was started during its backup.
+const AGENT: Duration = Duration::from_mins(1);
 
 /// How long it is waited for a machine that is shutting down.
 const SHUTDOWN: Duration = Duration::from_mins(1);
@@ -63,6 +66,9 @@ pub fn backup(
                 reason: "it is gone from this host".to_owned(),
             });
         };
+        if attempt > 1 {
+            wait_for_agent(connection, &domain, cancel)?;
+        }
         let work = Work::begin(vault, connection, request, &lock, domain, progress, cancel)?;
         match work.run(notes.clone()) {
             Err(MachineError::Changed { reason, .. }) if attempt < ATTEMPTS => {
@@ -292,6 +298,31 @@ pub(crate) fn switch_off(
     Ok(())
 }
 
+/// Waits for the agent of a machine that has just been started. libvirt 9 does not take note of an
+/// agent that appears while a backup runs: it would be without one until it is restarted.
+fn wait_for_agent(connection: &Connection, domain: &Domain, cancel: &Cancel) -> Result<()> {
+    let deadline = SystemClock.monotonic().saturating_add(AGENT);
+    while connection.state(domain)? == State::Running
+        && SystemClock.monotonic() < deadline
+        && !cancel.is_cancelled()
+    {
+        let xml = connection.domain_xml(domain, Form::Present)?;
+        let document = roxmltree::Document::parse(&xml).ok();
+        let is_missing = document.is_some_and(|document| {
+            let mut channels = document.descendants().filter(|node| node.has_tag_name("target"));
+            channels.any(|target| {
+                target.attribute("name") == Some("org.qemu.guest_agent.0")
+                    && target.attribute("state") == Some("disconnected")
+            })
+        });
+        if !is_missing {
+            break;
+        }
+        SystemClock.sleep(Duration::from_millis(250));
+    }
+    Ok(())
+}
+
 /// A machine's state; if it is shutting down, the one after that.
 fn settled(connection: &Connection, domain: &Domain, cancel: &Cancel) -> Result<State> {
     let deadline = SystemClock.monotonic().saturating_add(SHUTDOWN);
@@ -309,8 +340,8 @@ fn settled(connection: &Connection, domain: &Domain, cancel: &Cancel) -> Result<
 fn item_name(machine: &str) -> String {
     let good =
         |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '_' };
-    let name: String = machine.chars().map(good).take(200).collect();
-    if name.starts_with(|c: char| c.is_ascii_alphanumeric()) { name } else { format!("vm{name}") }
+    let first = if machine.starts_with(|c: char| c.is_ascii_alphanumeric()) { "" } else { "vm" };
+    first.chars().chain(machine.chars().map(good)).take(200).collect()
 }
 
 /// Crash-consistent for a reason.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,7 +12,7 @@ use strongroom_engine::{
     BackupDisk, CleanCheck, DiskBackupReport, DiskEnding, Ending, backup_with,
 };
 use strongroom_hypervisor::{
-    Connection, Disk, HypervisorError, ImageInfo, Selection, Source, State,
+    Connection, Disk, HypervisorError, ImageInfo, ScratchImages, Selection, Source, State,
 };
 
 use super::{
@@ -26,10 +27,17 @@ use crate::{
     consistency::{Instant, Proof},
     error::Result,
     guard::{Guard, end_job_at},
-    image,
+    image::{self, Asked},
     live::{JobFiles, LiveDisk, checkpoint_xml},
     orphans,
 };
+
+/// How long libvirt may take to see that QEMU has ended. Usually it is a moment; but libvirt 9 waits
+/// half a minute for the end of the backup before it looks at what QEMU and the agent say.
+const ENDING: Duration = Duration::from_secs(75);
+
+/// An error that comes as soon as this is of what was asked for, not of a machine that is busy.
+const SOON: Duration = Duration::from_secs(1);
 
 /// What came of the moment.
 struct Begun {
@@ -37,6 +45,9 @@ struct Begun {
     transaction: Duration,
     time: jiff::Timestamp,
 }
+
+/// Who a disk is, and `qemu-img` at work on what its image is.
+type Identity = (DiskIdentity, Option<Asked>);
 
 /// A backup of a running machine, from its plan to its point.
 struct Run<'a> {
@@ -172,6 +183,15 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Makes the scratch images while the guest is not yet frozen.
+    fn make_scratch(&self, files: &JobFiles, qemu: Option<(u32, u32)>) -> ScratchImages {
+        let (connection, domain) = (self.work.connection, &self.work.domain);
+        let size = |disk| Ok((disk, connection.block_sizes(domain, disk)?.capacity));
+        let targets = self.chosen().map(|disk| disk.target.as_str());
+        let sizes: std::result::Result<Vec<_>, HypervisorError> = targets.map(size).collect();
+        sizes.map_or(ScratchImages::Made, |sizes| files.make_scratch(&sizes, qemu))
+    }
+
     /// Begins no checkpoint: an image cannot hold a bitmap.
     fn make_no_bitmaps(&mut self, error: &HypervisorError) {
         self.notes.push(format!("the next backup has to read and compare everything: {error}"));
@@ -208,9 +228,10 @@ impl Run<'_> {
             guard.switch_off(run)?;
         }
         guard.job(&files.socket(), name, &files.folders(), work.state == State::Running)?;
-        let result = files
-            .create(qemu)
-            .and_then(|()| self.protect(&mut guard, &files, checkpoint.as_ref(), space));
+        let result = files.create(qemu).and_then(|()| {
+            let scratch = self.make_scratch(&files, qemu);
+            self.protect(&mut guard, &files, checkpoint.as_ref(), space, scratch)
+        });
         match result {
             Ok(report) => {
                 self.finish(guard, &files, name);
@@ -230,10 +251,11 @@ impl Run<'_> {
         files: &JobFiles,
         checkpoint: Option<&(String, String)>,
         space: Scratch,
+        scratch: ScratchImages,
     ) -> Result<MachineBackupReport> {
         let work = self.work;
         work.progress.set_stage("freezing");
-        let (begun, proof) = self.begin(guard, files, checkpoint)?;
+        let (begun, proof) = self.begin(guard, files, checkpoint, scratch)?;
         let watch = Watch::new(&work.domain, work.state, Some(space), work.cancel);
         let result = watch.over(work.connection, || {
             let (sources, identities) = self.open(files)?;
@@ -248,7 +270,7 @@ impl Run<'_> {
             let point = backup_with(vault, &request, progress, &watch.engine, finish)?;
             Ok((point, proof))
         });
-        let (point, proof) = result.map_err(|error| self.explain(error, &watch))?;
+        let (point, proof) = result.map_err(|error| self.explain(error, &watch, files))?;
         let name = checkpoint.map(|(name, _)| name.clone());
         let superseded = self.base.as_ref().and_then(Base::checkpoint).map(ToOwned::to_owned);
         let superseded: Vec<String> = superseded.filter(|_| name.is_some()).into_iter().collect();
@@ -269,6 +291,7 @@ impl Run<'_> {
         guard: &mut Guard,
         files: &JobFiles,
         checkpoint: Option<&(String, String)>,
+        scratch: ScratchImages,
     ) -> Result<(Begun, Proof)> {
         let work = self.work;
         let backup = files.backup_xml(&self.disks);
@@ -277,7 +300,22 @@ impl Run<'_> {
             let started = SystemClock.monotonic();
             let time = work.vault.clock().now();
             let checkpoint = checkpoint.map(|(_, xml)| xml.as_str());
-            work.connection.begin_backup(&work.domain, &backup, checkpoint)?;
+            let begin =
+                |scratch| work.connection.begin_backup(&work.domain, &backup, checkpoint, scratch);
+            match begin(scratch) {
+                Err(error)
+                    if scratch == ScratchImages::AreThere
+                        && !error.is_connection()
+                        && !error.is_bad_checkpoint()
+                        && !error.is_no_place_for_bitmaps()
+                        && SystemClock.monotonic().saturating_sub(started) < SOON =>
+                {
+                    tracing::debug!(%error, "libvirt makes the scratch images itself");
+                    files.remove_scratch();
+                    begin(ScratchImages::Made)?;
+                }
+                other => other?,
+            }
             let transaction = SystemClock.monotonic().saturating_sub(started);
             let taken = Instantaneous::take(&work.machine, &work.request.places, is_local);
             Ok(Begun { taken, transaction, time })
@@ -287,7 +325,7 @@ impl Run<'_> {
     }
 
     /// Opens what QEMU serves.
-    fn open(&self, files: &JobFiles) -> Result<(Vec<BackupDisk>, Vec<DiskIdentity>)> {
+    fn open(&self, files: &JobFiles) -> Result<(Vec<BackupDisk>, Vec<Identity>)> {
         let is_local = self.work.connection.uri().is_local();
         let (mut sources, mut identities) = (Vec::new(), Vec::new());
         for disk in self.chosen() {
@@ -298,8 +336,8 @@ impl Run<'_> {
                 collect::identity(described, Some(source.size()), is_local, self.chain(described));
             identity.tracked = disk.tracks;
             let path = described.source.path().filter(|_| is_local && identity.format != "raw");
-            let info = path.and_then(|path| image::info(Path::new(path), &identity.format));
-            identity.image = info.as_ref().map(image::recipe);
+            // The answer is not needed before all has been read.
+            let image = path.and_then(|path| Asked::info(Path::new(path), &identity.format));
             let before = self.base.as_ref().and_then(|base| base.configuration.disk(&disk.target));
             let runs = before.map_or(0, |before| before.runs_since_full.saturating_add(1));
             let every = self.work.request.full_compare_every;
@@ -314,7 +352,7 @@ impl Run<'_> {
             }
             backup.notes = self.disk_notes.get(&disk.target).cloned().unwrap_or_default();
             sources.push(backup);
-            identities.push(identity);
+            identities.push((identity, image));
         }
         Ok((sources, identities))
     }
@@ -327,19 +365,22 @@ impl Run<'_> {
         files: &JobFiles,
         checkpoint: Option<&(String, String)>,
         taken: Instantaneous,
-        mut identities: Vec<DiskIdentity>,
+        identities: Vec<Identity>,
         reports: &[DiskBackupReport],
     ) -> Result<Ending> {
         let work = self.work;
         if let Some(error) = watch.verdict() {
             return Err(error);
         }
-        for (identity, report) in identities.iter_mut().zip(reports) {
-            if report.unexpected_blocks > 0 {
+        let whole = |(index, (mut identity, image)): (usize, Identity)| {
+            identity.image = image.and_then(Asked::answer).as_ref().map(image::recipe);
+            if reports.get(index).is_some_and(|report| report.unexpected_blocks > 0) {
                 // All of it was read.
                 identity.runs_since_full = 0;
             }
-        }
+            identity
+        };
+        let identities = identities.into_iter().enumerate().map(whole).collect();
         work.await_libvirt()?;
         let connection = work.connection;
         check(connection, &work.domain, work.state)?;
@@ -370,16 +411,37 @@ impl Run<'_> {
         Ok(Ending { disks, configuration: Some(archive), ..Ending::default() })
     }
 
-    /// A failure of reading may only be the sign of something else.
-    fn explain(&self, error: MachineError, watch: &Watch<'_>) -> MachineError {
+    /// A failure of reading may only be the sign of something else: QEMU may be gone some time
+    /// before libvirt says that the machine is off.
+    fn explain(&self, error: MachineError, watch: &Watch<'_>, files: &JobFiles) -> MachineError {
         if let Some(verdict) = watch.verdict() {
             return verdict;
         }
         let work = self.work;
         work.await_libvirt().ok();
-        match check(work.connection, &work.domain, work.state) {
-            Err(changed @ MachineError::Changed { .. }) => changed,
-            _ => error,
+        let read_failed = matches!(error, MachineError::Engine(_) | MachineError::Disk(_));
+        let deadline = SystemClock.monotonic().saturating_add(ENDING);
+        loop {
+            match check(work.connection, &work.domain, work.state) {
+                Err(changed @ MachineError::Changed { .. }) => return changed,
+                Ok(()) if read_failed && UnixStream::connect(files.socket()).is_err() => {}
+                _ => return error,
+            }
+            if let Ok(None) = work.connection.backup_xml(&work.domain) {
+                // Looked at again, as it may have ended in between.
+                return match check(work.connection, &work.domain, work.state) {
+                    Err(changed) => changed,
+                    Ok(()) => MachineError::State {
+                        machine: work.domain.name.clone(),
+                        state: work.state.name(),
+                        reason: "its backup job was ended by somebody else".to_owned(),
+                    },
+                };
+            }
+            if SystemClock.monotonic() >= deadline {
+                return error;
+            }
+            SystemClock.sleep(Duration::from_millis(100));
         }
     }
 

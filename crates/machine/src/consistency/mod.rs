@@ -30,6 +30,9 @@ use crate::{
 /// How long a backup itself tries to thaw before it fails; its guard goes on.
 const THAW: Duration = Duration::from_mins(1);
 
+/// How long the guest may write out its buffers before it is frozen nevertheless.
+const SYNC: Duration = Duration::from_secs(10);
+
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wish {
@@ -272,6 +275,14 @@ impl<'a> Instant<'a> {
     fn frozen<T>(&mut self, at: impl FnOnce() -> Result<T>) -> Result<T> {
         let guest = GuestAgent::new(self.connection, self.domain);
         let wish = self.wish;
+        // What is written out now need not be while the guest is frozen. Where that cannot be asked
+        // for, freezing does it all.
+        let started = SystemClock.monotonic();
+        match agent::run(&guest, "sync", &[], SYNC.min(wish.freeze_timeout)) {
+            Ok(Some(_)) => self.note(format!("wrote out its buffers in {}", since(started))),
+            Ok(None) => self.note("writing out its buffers takes long".to_owned()),
+            Err(error) => tracing::debug!(%error, "no sync before freezing"),
+        }
         self.guard.freeze(wish.freeze_timeout.saturating_add(wish.frozen_at_most))?;
         let started = SystemClock.monotonic();
         let count = match agent::freeze(&guest, wish.freeze_timeout) {

@@ -28,6 +28,10 @@ const LEFTOVERS: Duration = Duration::from_secs(30);
 /// How long the guard tries to run a script whose agent does not answer.
 const SCRIPT: Duration = Duration::from_mins(2);
 
+/// How long a job may take to end. Usually it is a moment; but when a guest restarts during a
+/// backup, libvirt 9 waits twice for half a minute before it looks at what QEMU says.
+const END: Duration = Duration::from_secs(75);
+
 /// How long thawing is tried before everything else is.
 const THAW: Duration = Duration::from_secs(10);
 
@@ -378,16 +382,26 @@ pub(crate) fn resume_halted(
     Ok(())
 }
 
-/// Ends the job that serves at `socket`, and no other.
+/// Ends the job that serves at `socket`, and no other, and waits until it has ended.
 pub(crate) fn end_job_at(
     connection: &Connection,
     domain: &Domain,
     socket: &str,
 ) -> Result<(), HypervisorError> {
-    match connection.backup_xml(domain)? {
-        Some(xml) if xml.contains(socket) => connection.end_job(domain),
-        _ => Ok(()),
+    let runs = || {
+        let xml = connection.backup_xml(domain)?;
+        Ok::<_, HypervisorError>(xml.is_some_and(|xml| xml.contains(socket)))
+    };
+    if !runs()? {
+        return Ok(());
     }
+    connection.end_job(domain)?;
+    let deadline = SystemClock.monotonic().saturating_add(END);
+    // libvirt only tells QEMU to end it.
+    while runs()? && SystemClock.monotonic() < deadline {
+        SystemClock.sleep(Duration::from_millis(10));
+    }
+    Ok(())
 }
 
 /// Deletes those of `names` that there are.

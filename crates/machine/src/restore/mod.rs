@@ -9,6 +9,7 @@
 //! which identity belong to the restore, so the same command goes on after any end, and never takes
 //! what is not its own. libvirt hears of the machine when all of it is there.
 
+mod encrypted;
 mod finish;
 mod host;
 mod image;

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::Write as _,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -16,7 +16,7 @@ use strongroom_hypervisor::{Connection, Domain, HypervisorError, Machine};
 use strongroom_vault::Vault;
 
 use super::{
-    image,
+    encrypted, image,
     journal::{Journal, sync_folder, write_whole},
     place::local,
     plan::{Maker, Plan, PlannedDisk},
@@ -109,12 +109,20 @@ impl Work<'_> {
     }
 
     fn disks(&self, progress: &Progress, cancel: &Cancel) -> Result<RestoreReport> {
-        let mut disks = Vec::new();
+        let (mut disks, mut served) = (Vec::new(), Vec::new());
         for disk in &self.plan.disks {
             // Complete but for what only comparing can tell.
             let is_complete = disk.path.exists();
             let path = if is_complete { disk.path.clone() } else { disk.partial() };
-            let target = image::open(&path, disk.format, disk.size, &disk.options, &[])?;
+            let (format, size, options) = (disk.format, disk.size, &disk.options);
+            let target = if let Some(key) = &disk.key {
+                let run = &self.request.places.run;
+                let (target, server) = encrypted::open(&path, format, size, options, key, run)?;
+                served.push((path, server));
+                target
+            } else {
+                image::open(&path, format, size, options, &[])?
+            };
             disks.push(to_restore(disk, target));
         }
         let request = RestoreRequest {
@@ -127,6 +135,9 @@ impl Work<'_> {
         let report = strongroom_engine::restore(self.vault, &request, progress, cancel)?;
         // Closed before they get their names.
         drop(request);
+        for (path, server) in served {
+            server.finish(&path)?;
+        }
         for disk in &self.plan.disks {
             let partial = disk.partial();
             if !disk.path.exists() {
@@ -146,6 +157,7 @@ impl Work<'_> {
         }
         if let Some(folder) = &self.plan.tpm {
             write_tpm(folder, &self.configuration.tpm)?;
+            open_to_swtpm(folder)?;
         }
         Ok(())
     }
@@ -241,6 +253,13 @@ pub(super) fn write_tpm(folder: &Path, files: &[(String, Vec<u8>)]) -> Result<()
         write().map_err(|source| local("write", &path, source))?;
     }
     Ok(())
+}
+
+/// As libvirt makes the folder: the TPM's process, which may be another user's, passes through it to
+/// what libvirt gives to it below.
+pub(super) fn open_to_swtpm(folder: &Path) -> Result<()> {
+    let mode = fs::Permissions::from_mode(0o711);
+    fs::set_permissions(folder, mode).map_err(|source| local("change", folder, source))
 }
 
 fn report(

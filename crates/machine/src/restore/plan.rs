@@ -11,12 +11,13 @@ use strongroom_disk::ImageFormat;
 use strongroom_engine::{EngineError, data_bytes};
 use strongroom_format::{DiskRecord, Manifest};
 use strongroom_hypervisor::{
-    BackupKind, Changes, Connection, Device, Disk, DiskChange, MacChange, Machine, SecretRef,
-    SkipReason, Source, TpmBackend, Uuid,
+    BackupKind, Changes, Connection, Device, Disk, DiskChange, MacChange, Machine, SkipReason,
+    Source, TpmBackend, Uuid,
 };
 use strongroom_vault::Vault;
 
 use super::{
+    encrypted::{self, Key},
     host, image,
     journal::Note,
     place::{self, check_room, local},
@@ -25,7 +26,7 @@ use super::{
 use crate::{Configuration, MachineError, SavedSecret, error::Result};
 
 /// One disk.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct PlannedDisk {
     /// Its name in the machine and in the point.
     pub(super) name: String,
@@ -39,8 +40,8 @@ pub(super) struct PlannedDisk {
     pub(super) path: PathBuf,
     /// How its image is made.
     pub(super) options: Vec<String>,
-    /// The secret with which it is encrypted.
-    pub(super) secret: Option<SecretRef>,
+    /// What it is encrypted with.
+    pub(super) key: Option<Key>,
 }
 
 impl PlannedDisk {
@@ -102,7 +103,7 @@ impl Maker<'_> {
             let change = DiskChange::File {
                 path: disk.path.display().to_string(),
                 format: disk.format.to_string(),
-                encrypted: disk.secret.is_some(),
+                encrypted: disk.key.is_some(),
             };
             changes.disks.insert(disk.name.clone(), change);
         }
@@ -222,21 +223,27 @@ impl Maker<'_> {
                 format,
                 path: folder.join(format!("{name}-{}.{format}", record.name)),
                 options: image::options_of(identity.and_then(|identity| identity.image.as_ref())),
-                secret: disk.encryption.as_ref().and_then(|one| one.secret.clone()),
+                key: self.key(disk)?,
             })
         };
         let disks: Vec<PlannedDisk> = chosen.iter().map(plan).collect::<Result<_>>()?;
-        if let Some(disk) = disks.iter().find(|disk| disk.secret.is_some()) {
-            return Err(MachineError::Unsupported {
-                machine: name.to_owned(),
-                reason: format!(
-                    "disk {} was encrypted on its host, and is not restored unencrypted unasked; \
-                     `strongroom restore disks` restores what the guest sees",
-                    disk.name
-                ),
-            });
-        }
         Ok(disks)
+    }
+
+    /// The passphrase of an encrypted disk.
+    fn key(&self, disk: &Disk) -> Result<Option<Key>> {
+        let Some(encryption) = &disk.encryption else { return Ok(None) };
+        let may_bring = self.request.with_secrets;
+        let key = encrypted::key(self.connection, self.configuration, encryption, may_bring);
+        key.map(Some).map_err(|reason| MachineError::HostLacks {
+            host: self.connection.hostname().unwrap_or_else(|_| "the host".to_owned()),
+            machine: self.old.name.clone(),
+            reason: format!(
+                "disk {} was encrypted, and is not restored unencrypted unasked: {reason} \
+                 (`strongroom restore disks` restores what the guest sees)",
+                disk.target
+            ),
+        })
     }
 
     /// The note of an earlier attempt, which must have been the same.

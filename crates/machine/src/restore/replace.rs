@@ -25,7 +25,7 @@ use strongroom_vault::Vault;
 use super::{
     image,
     journal::write_whole,
-    new::write_tpm,
+    new::{open_to_swtpm, write_tpm},
     place::{self, local},
     request::{
         LeftBehind, MachineRestore, MachineRestoreReport, Power, Replace, RestoredDisk, Stop,
@@ -201,6 +201,7 @@ impl<'a> Work<'a> {
             return Err(self.unsupported("the recovery point has no disks".to_owned()));
         };
         let path = State::path(folder, self.machine.uuid);
+        self.look_around(&disks)?;
         let (nvram, tpm) =
             if self.request.disks.is_empty() { (self.nvram(), self.tpm()) } else { (None, None) };
         if self.request.disks.is_empty() {
@@ -223,6 +224,29 @@ impl<'a> Work<'a> {
             tpm,
         };
         Ok((path, state))
+    }
+
+    /// What people should know before.
+    fn look_around(&mut self, disks: &[ReplacedDisk]) -> Result<()> {
+        let snapshots = self.connection.snapshots(&self.domain)?.len();
+        if snapshots > 0 {
+            self.notes.push(format!(
+                "do not go back to any of its {snapshots} snapshots before it is decided which \
+                 disks stay"
+            ));
+        }
+        let mut needed = Vec::new();
+        for disk in disks {
+            let record = self.point.disks.iter().find(|record| record.name == disk.name);
+            if let (Some(record), Some(folder)) = (record, disk.overlay.parent()) {
+                needed.push((folder.to_owned(), data_bytes(self.vault, record)?));
+            }
+        }
+        // Only what differs takes room, and that is not known yet.
+        if let Err(error) = place::check_room(&needed, &self.machine.name) {
+            self.notes.push(format!("there may be too little room: {error}"));
+        }
+        Ok(())
     }
 
     /// The disks of the point that are restored, each as the machine has it now.
@@ -396,6 +420,7 @@ impl<'a> Work<'a> {
         if let Some(kept) = &state.tpm {
             keep_folder(kept)?;
             write_tpm(&kept.path, &self.configuration.tpm)?;
+            open_to_swtpm(&kept.path)?;
         }
         let changes = Changes {
             new_generation: true,

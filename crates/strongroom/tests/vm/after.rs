@@ -17,7 +17,7 @@ use crate::{
 pub(crate) fn long() -> bool {
     let long = std::env::var_os("STRONGROOM_LONG").is_some();
     if !long {
-        println!("not tried: set STRONGROOM_LONG=1, as scripts/test --long does");
+        eprintln!("not tried: set STRONGROOM_LONG=1, as scripts/test --long does");
     }
     long
 }
@@ -59,7 +59,8 @@ pub(crate) fn images(host: &Host, report: &Value) -> Vec<PathBuf> {
     let point = report["recovery_point"].as_str().unwrap();
     let folder = host.lab.path(&format!("restored-{point}"));
     let to = folder.display().to_string();
-    host.json(&["restore", "disks", "--item", "web", "--recovery-point", point, "--to", &to]);
+    let words = ["restore", "disks", "--item", "web", "--recovery-point", point, "--to", &to];
+    host.json(&[&words[..], &["--no-template"]].concat());
     let entries = fs::read_dir(&folder).unwrap();
     let mut images: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     // Beside them are a description of the machine and what belongs to it.
@@ -96,7 +97,7 @@ pub(crate) fn left(host: &Host, guest: &Guest<'_>, checkpoint: Option<&str>) -> 
         entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
     };
     // Files that are locked while something is at work stay.
-    let is_lock = |name: &str| name.ends_with(".lock") || name.ends_with(".guard");
+    let is_lock = |name: &str| matches!(name.rsplit_once('.'), Some((_, "lock" | "guard")));
     left.extend(names("r/strongroom").filter(|name| !is_lock(name)));
     left.extend(names("").filter(|name| name.contains("scratch")));
     left.extend(guards(host));

@@ -317,7 +317,7 @@ fn hooks_that_take_too_long_or_fail() {
     assert_clean(&host, &guest, report["checkpoint"].as_str());
 
     // Somebody thaws what we froze, before the instant.
-    later(&guest, "while [ ! -e /run/enough ]; do fsfreeze -u /data/a; done");
+    later(&guest, "while [ ! -e /run/enough ]; do fsfreeze --unfreeze /data/a; done");
     let report = backup(&host, &[]);
     assert_eq!(report["consistency"], "crash", "{report:#}");
     guest.sh("touch /run/enough");
@@ -337,12 +337,12 @@ fn frozen_for_a_moment() {
         assert_eq!(report["consistency"], "file_system", "{report:#}");
         let number = |name: &str| report[name].as_f64().unwrap();
         frozen.push(number("frozen_seconds"));
-        println!(
+        eprintln!(
             "{:.3} s frozen, {:.3} s of it QEMU's transaction",
             number("frozen_seconds"),
             number("transaction_seconds")
         );
-        println!("  {}", report["evidence"]);
+        eprintln!("  {}", report["evidence"]);
     }
     frozen.sort_by(f64::total_cmp);
     // In emulation, beside other tests; a second would be too long for anybody.

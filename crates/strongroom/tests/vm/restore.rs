@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::{
     check::{Taken, assert_same_disk, check},
+    documented::assert_documented,
     guest::{Disk, Guest},
     harness::Host,
 };
@@ -188,6 +189,7 @@ fn what_a_host_lacks_is_said_before_anything_is_written() {
         .map(|left| left["name"].as_str().unwrap())
         .collect();
     assert_eq!(left, ["vdb", "sda"], "{restored:#}");
+    assert_documented("restore vm", &restored);
     let xml = host.virsh(&["dumpxml", "copy"]);
     assert!(xml.contains("network='office'"), "{xml}");
     assert!(!xml.contains("vdb") && !xml.contains("media.iso"), "{xml}");
@@ -265,6 +267,7 @@ fn disks_are_replaced_and_the_old_ones_come_back() {
 
     let undone = host.json(&["restore", "undo", "--vm", "web"]);
     assert_eq!(undone["decision"], "undone", "{undone:#}");
+    assert_documented("restore accept", &undone);
     for (old, before) in old.iter().zip(&before) {
         assert_same_disk(old, &{
             let copy = old.with_extension("before");
@@ -291,8 +294,17 @@ fn replaced_disks_stay() {
     let point = first["recovery_point"].as_str().unwrap();
     let replace = ["restore", "vm", "--item", "web", "--recovery-point", point, "--replace"];
     let replaced = host.json(&replace);
+    // What is there meanwhile, as if the end had come before it was removed.
+    let uuid = host.virsh(&["domuuid", "web"]);
+    let state = host.lab.path(&format!(".strongroom-replaced-{uuid}.json"));
+    let meanwhile: Vec<(PathBuf, Vec<u8>)> = [state, image(&replaced, 0), image(&replaced, 1)]
+        .into_iter()
+        .map(|path| (path.clone(), std::fs::read(path).unwrap()))
+        .collect();
     let accepted = host.json(&["restore", "accept", "--vm", "web"]);
     assert_eq!(accepted["decision"], "accepted", "{accepted:#}");
+    assert_documented("restore vm", &replaced);
+    assert_documented("restore accept", &accepted);
     let old = [guest.disk_path("vda").to_owned(), guest.disk_path("vdb").to_owned()];
     for (index, truth) in truth.iter().enumerate() {
         assert_same_disk(truth, &old[index]);
@@ -312,6 +324,23 @@ fn replaced_disks_stay() {
     println!("{report:#}");
     assert_eq!(report["disks"][0]["unexpected_blocks"], 0, "{report:#}");
     assert_backup_is_right(&host, &[&old[0], &old[1]], "running");
+    guest.destroy();
+
+    // It is not written into them again, now that the machine has gone on with them.
+    let copies = guest.paused_copy("later", || {});
+    for (path, content) in &meanwhile {
+        let content = String::from_utf8(content.clone())
+            .map_or_else(std::string::FromUtf8Error::into_bytes, |text| {
+                text.replace("\"replaced\"", "\"accepting\"").into_bytes()
+            });
+        std::fs::write(path, content).unwrap();
+    }
+    let run = host.strongroom(&["restore", "undo", "--vm", "web"]);
+    assert_eq!(run.code, 4, "{}{}", run.stdout, run.stderr);
+    host.json(&["restore", "accept", "--vm", "web"]);
+    assert_same_disk(&copies[0], &old[0]);
+    assert_same_disk(&copies[1], &old[1]);
+    assert!(meanwhile.iter().all(|(path, _)| !path.exists()));
 }
 
 #[test]
@@ -380,6 +409,7 @@ fn a_description_comes_with_disks() {
     let restored = host.json(&base);
     let file = format!("{to}/web.xml");
     assert_eq!(restored["template"], file.as_str(), "{restored:#}");
+    assert_documented("restore disks", &restored);
     assert_ne!(restored["template_uuid"], report["uuid"]);
     assert_eq!(std::fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
     // The same again is no harm, another's file is left alone.
@@ -485,4 +515,70 @@ fn a_replacement_that_was_killed_goes_on_or_is_undone() {
     host.json(&["restore", "accept", "--vm", "web"]);
     assert_same_disk(&truth[1], guest.disk_path("vdb"));
     guest.boot();
+}
+
+#[test]
+fn encrypted_disks_come_back_encrypted() {
+    let host = Host::new();
+    let uuid = "0a1b2c3d-0001-4fff-8000-00000000000f";
+    let define = || {
+        let xml = format!(
+            "<secret ephemeral='no' private='no'><uuid>{uuid}</uuid>\
+             <usage type='volume'><volume>data</volume></usage></secret>"
+        );
+        let file = host.lab.path("secret.xml");
+        std::fs::write(&file, xml).unwrap();
+        host.virsh(&["secret-define", file.to_str().unwrap()]);
+    };
+    define();
+    let phrase = host.lab.path("phrase");
+    std::fs::write(&phrase, "a passphrase, of course").unwrap();
+    host.virsh(&["secret-set-value", uuid, "--file", phrase.to_str().unwrap(), "--plain"]);
+    let object = format!("secret,id=key,file={}", phrase.display());
+    let (qcow2, luks) = (host.lab.path("data.qcow2"), host.lab.path("data.luks"));
+    let create = ["create", "-q", "--object", &object, "-f"];
+    let one = ["qcow2", "-o", "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10"];
+    let other = ["luks", "-o", "key-secret=key,iter-time=10"];
+    for (options, path) in [(one, &qcow2), (other, &luks)] {
+        let place = [path.to_str().unwrap(), "16M"];
+        let words = [&create[..], &options, &place].concat();
+        // Where processor time is counted in long steps, QEMU cannot measure its key derivation.
+        let made = (0..20).any(|_| crate::harness::try_tool("qemu-img", &words).code == 0);
+        assert!(made, "{words:?}");
+    }
+    let xml =
+        format!("<encryption format='luks'><secret type='passphrase' uuid='{uuid}'/></encryption>");
+    let guest = Guest::named("web")
+        .disk(Disk::qcow2(48))
+        .disk(Disk::image(&qcow2, "qcow2").xml(&xml))
+        .disk(Disk::image(&luks, "raw").xml(&xml))
+        .create(&host);
+    guest.boot();
+    let sums = |guest: &Guest<'_>| guest.sh("sha256sum /dev/vdb /dev/vdc");
+    guest.sh("dd if=/dev/urandom of=/dev/vdb bs=64k count=16 seek=3; sync");
+    guest.sh("dd if=/dev/urandom of=/dev/vdc bs=64k count=16 seek=5; sync");
+    let before = sums(&guest);
+    host.json(&["backup", "--vm", "web"]);
+    guest.destroy();
+    host.virsh(&["secret-undefine", uuid]);
+    let to = folder(&host, "copies");
+    let base = words(&["--name", "copy", "--storage-dir", &to]);
+    let run = host.strongroom(&base);
+    assert_eq!(run.code, 4, "{}{}", run.stdout, run.stderr);
+    assert!(run.stderr.contains("--with-secrets"), "{}", run.stderr);
+    assert!(files(&to).is_empty());
+    assert_eq!(host.virsh(&["secret-list"]), "");
+    let restored = host.json(&[&base[..], &["--with-secrets"]].concat());
+    assert_eq!(restored["secrets"][0], uuid, "{restored:#}");
+    assert_eq!(files(&to), ["copy-vda.qcow2", "copy-vdb.qcow2", "copy-vdc.raw"]);
+    let info = crate::harness::tool("qemu-img", &["info", &format!("{to}/copy-vdb.qcow2")]);
+    assert!(info.contains("encrypted: yes"), "{info}");
+    assert!(std::fs::read(image(&restored, 2)).unwrap().starts_with(b"LUKS"));
+    let copy = Guest::known(&host, "copy", &[]);
+    copy.boot();
+    assert_eq!(sums(&copy), before);
+    for entry in std::fs::read_dir(host.lab.path("r/strongroom")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(!name.starts_with("key-"), "{name} is left");
+    }
 }

@@ -19,9 +19,10 @@ mod report;
 mod tools;
 
 use std::{
-    env, fs,
+    env,
+    fs::{self, File},
     io::{Write, stdout},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -80,7 +81,8 @@ pub(crate) struct About {
     libvirt: String,
     disks: String,
     runs: usize,
-    busy_percent_at_start: u64,
+    /// How much of the processor other work took, at most, when a tool's turn began.
+    busy_percent: u64,
     /// What has to be said besides.
     note: String,
 }
@@ -141,6 +143,10 @@ fn run(options: &Options) -> Outcome<()> {
         return show(options, &serde_json::from_slice(&fs::read(&json)?)?);
     }
     fs::create_dir_all(&options.work)?;
+    let lock = File::create(options.work.join("lock"))?;
+    if lock.try_lock().is_err() {
+        return Err(Failure::new(format!("another run works in {}", options.work.display())));
+    }
     let generate = env::current_exe()?.with_file_name("generate");
     let images = options.work.join(format!("images-{}", options.size.name));
     options.size.make(&images, &generate)?;
@@ -154,10 +160,11 @@ fn run(options: &Options) -> Outcome<()> {
             results.records = earlier.records;
             note.push_str(" anew");
         }
-        results.about.note = format!("{note}. {}", results.about.note);
+        results.about.note = format!("{note}.");
     }
     for &tool in &options.tools {
         tell(&format!("--- {}", tool.name()));
+        results.about.busy_percent = results.about.busy_percent.max(busy_percent()?);
         results.records.forget(tool.name());
         measure(options, tool, &images, &mut results.records)?;
         results.targets = serde_json::to_value(report::targets(&results.records))?;
@@ -167,12 +174,7 @@ fn run(options: &Options) -> Outcome<()> {
 }
 
 /// Measures a tool on a guest of its own.
-fn measure(
-    options: &Options,
-    tool: Tool,
-    images: &std::path::Path,
-    records: &mut Records,
-) -> Outcome<()> {
+fn measure(options: &Options, tool: Tool, images: &Path, records: &mut Records) -> Outcome<()> {
     let folder = options.work.join("scratch");
     remove(&folder)?;
     let images = copy_images(images, &folder.join("images"))?;
@@ -200,12 +202,6 @@ fn show(options: &Options, results: &Results) -> Outcome<()> {
 }
 
 fn about(options: &Options) -> Outcome<About> {
-    let busy = busy_percent()?;
-    let note = if busy > 10 {
-        format!("Other work took {busy} % of the processor at the start: read ratios, not seconds.")
-    } else {
-        String::new()
-    };
     let last_word = |line: String| line.rsplit(' ').next().unwrap_or_default().to_owned();
     let strongroom = first_line(&options.strongroom.display().to_string(), "--version");
     let qemu = first_line("qemu-system-x86_64", "--version");
@@ -217,7 +213,7 @@ fn about(options: &Options) -> Outcome<About> {
         libvirt: last_word(first_line("libvirtd", "--version")),
         disks: options.size.describe(),
         runs: options.runs,
-        busy_percent_at_start: busy,
-        note,
+        busy_percent: 0,
+        note: String::new(),
     })
 }

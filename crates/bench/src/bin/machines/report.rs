@@ -10,7 +10,7 @@ use crate::{
     About,
     measure::POINTS,
     record::{Latency, Record, Records, Work},
-    tools::{PEER, PEER_LZ4, TOOLS, US},
+    tools::{PEER, PEER_LZ4, TOOLS, Tool, US},
 };
 
 /// Every target and what was reached.
@@ -103,13 +103,9 @@ pub(crate) fn render(about: &About, records: &Records) -> String {
         ("full, guest under load", Work::FullUnderLoad),
     ];
     let mut head = vec!["work"];
-    head.extend(TOOLS.map(|tool| tool.name()));
-    let row = |name: &str, of: &dyn Fn(&str) -> Option<String>| {
-        let cells = TOOLS.map(|tool| of(tool.name()).unwrap_or_default());
-        [vec![name.to_owned()], cells.to_vec()].concat()
-    };
+    head.extend(TOOLS.map(Tool::name));
     let times = works.map(|(name, work)| {
-        row(name, &|tool| {
+        row(name, |tool| {
             let seconds = records.seconds(tool, work)?;
             let cpu = records.median(tool, work, |run| Some(run.cpu_seconds))?;
             let runs = match records.of(tool, work).count() {
@@ -120,17 +116,17 @@ pub(crate) fn render(about: &About, records: &Records) -> String {
         })
     });
     text.push_str(&table(&head, &times));
-    for tool in TOOLS.map(|tool| tool.name()) {
+    for tool in TOOLS.map(Tool::name) {
         let failed: u32 = records.of(tool, Work::Restore).map(|run| run.failed_before).sum();
         if failed > 0 {
             _ = writeln!(text, "\nRestores by {tool} that failed and were done again: {failed}.");
         }
     }
     text.push_str("\nMB (10^6 bytes):\n\n");
-    text.push_str(&table(&head, &sizes(records, &row)));
+    text.push_str(&table(&head, &sizes(records)));
     text.push_str("\nThe guest frozen, seconds by its own clock; median and longest:\n\n");
     let frozen = [("full", Work::Full), ("incremental", Work::Incremental)].map(|(name, work)| {
-        row(name, &|tool| {
+        row(name, |tool| {
             let middle = records.median(tool, work, |run| run.frozen_seconds)?;
             let longest = records.of(tool, work).filter_map(|run| run.frozen_seconds);
             Some(format!("{middle:.2}, {:.2}", longest.fold(0.0, f64::max)))
@@ -142,7 +138,7 @@ pub(crate) fn render(about: &About, records: &Records) -> String {
     );
     let latencies =
         [("undisturbed", false), ("during full backups", true)].map(|(name, backup)| {
-            row(name, &|tool| {
+            row(name, |tool| {
                 let Latency { writes, p50_us, p99_us, max_us, .. } =
                     records.latency(tool, backup)?;
                 let [p50, p99, max] = [p50_us, p99_us, max_us].map(|us| significant(us / 1000.0));
@@ -151,7 +147,7 @@ pub(crate) fn render(about: &About, records: &Records) -> String {
         });
     text.push_str(&table(&head, &latencies));
     text.push_str("\nPeak resident memory, MiB, of all runs of a tool:\n\n");
-    let memory = row("memory", &|tool| {
+    let memory = row("memory", |tool| {
         let runs = records.runs.iter().filter(|run| run.tool == tool);
         let peak = runs.map(|run| run.peak_rss_bytes).max()?;
         Some(format!("{:.0}", number(peak) / 1_048_576.0))
@@ -160,13 +156,16 @@ pub(crate) fn render(about: &About, records: &Records) -> String {
     text
 }
 
-fn sizes(
-    records: &Records,
-    row: &dyn Fn(&str, &dyn Fn(&str) -> Option<String>) -> Vec<String>,
-) -> Vec<Vec<String>> {
+/// A row with a cell for each tool.
+fn row(name: &str, of: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let cells = TOOLS.map(|tool| of(tool.name()).unwrap_or_default());
+    [vec![name.to_owned()], cells.to_vec()].concat()
+}
+
+fn sizes(records: &Records) -> Vec<Vec<String>> {
     let mega = |bytes: f64| format!("{:.1}", bytes / 1e6);
     let median = |name: &str, work: Work, of: &dyn Fn(&Record) -> Option<u64>| {
-        row(name, &|tool| records.median(tool, work, |run| of(run).map(number)).map(mega))
+        row(name, |tool| records.median(tool, work, |run| of(run).map(number)).map(mega))
     };
     vec![
         median("full: read by QEMU", Work::Full, &|run| Some(run.qemu_read_bytes)),
@@ -175,7 +174,7 @@ fn sizes(
         median("incremental: read by QEMU", Work::Incremental, &|run| Some(run.qemu_read_bytes)),
         median("incremental: read, the tool says", Work::Incremental, &|run| run.said_read_bytes),
         median("incremental: stored", Work::Incremental, &|run| Some(run.stored_bytes)),
-        row(&format!("stored after {POINTS} points"), &|tool| records.stored(tool).map(mega)),
+        row(&format!("stored after {POINTS} points"), |tool| records.stored(tool).map(mega)),
     ]
 }
 
@@ -208,9 +207,13 @@ pub(crate) fn summary(about: &About, records: &Records) -> String {
 
 fn describe(about: &About) -> String {
     let About { host, strongroom, peer, qemu, libvirt, disks, note, .. } = about;
+    let busy = match about.busy_percent {
+        0..=10 => String::new(),
+        busy => format!("Other work took {busy} % of the processor: read ratios, not seconds."),
+    };
     format!(
         "Measured {} with strongroom {strongroom} and virtnbdbackup {peer} on {} x {}, {} GiB of memory, \
-         Linux {}, libvirt {libvirt}, QEMU {qemu} in emulation; {disks}. {note}",
+         Linux {}, libvirt {libvirt}, QEMU {qemu} in emulation; {disks}. {note} {busy}",
         host.date, host.cores, host.processor, host.memory_gib, host.kernel,
     )
     .trim_end()
