@@ -103,15 +103,15 @@ fn a_sample_finds_a_lie_of_many_blocks_and_everything_is_compared() {
 fn a_disk_cut_off_and_made_longer_again_is_found() {
     let place = Place::new();
     let vault = place.open();
-    let mut disk = Disk::with_noise(1, 30_000);
-    (20_000..30_000).for_each(|block| disk.clear_block(block));
-    disk.set_block(29_000, noise(1, 65_536));
-    disk.set_block(29_001, noise(2, 65_536));
+    let mut disk = Disk::with_noise(1, 3000);
+    (2000..3000).for_each(|block| disk.clear_block(block));
+    disk.set_block(2900, noise(1, 65_536));
+    disk.set_block(2901, noise(2, 65_536));
     back_up(&vault, &Arc::new(disk.copy())).expect("backup");
-    // One block of thousands that the bitmap does not know of, but it is the last.
-    disk.clear_block(29_000);
-    disk.set_block(29_001, noise(3, 65_536));
-    let (report, _) = right(&vault, &disk, &[29_001], CleanCheck::SAMPLE);
+    // One block of many that the bitmap does not know of, but it is the last.
+    disk.clear_block(2900);
+    disk.set_block(2901, noise(3, 65_536));
+    let (report, _) = right(&vault, &disk, &[2901], CleanCheck::SAMPLE);
     assert_eq!((report.changes_from.as_str(), report.unexpected_blocks), ("all", 1));
 }
 
