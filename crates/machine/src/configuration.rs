@@ -368,6 +368,14 @@ mod tests {
         assert!(Configuration::from_archive(&archive).as_ref() == Ok(&example()));
     }
 
+    /// What was written once must be read for ever.
+    #[test]
+    fn golden_archive() {
+        let golden = include_bytes!("../tests/golden/configuration-v1.tar");
+        assert!(Configuration::from_archive(golden).as_ref() == Ok(&example()));
+        assert_eq!(example().to_archive().expect("an archive"), golden);
+    }
+
     #[test]
     fn secrets_are_not_shown() {
         assert!(!format!("{:?}", example().secrets).contains("hush"));
