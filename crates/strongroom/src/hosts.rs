@@ -13,7 +13,7 @@ use crate::error::{FaceError, Failure};
 #[command(next_help_heading = "Machine")]
 pub(crate) struct ConnectArgs {
     /// libvirt that has the machine: qemu:///system, qemu:///session,
-    /// qemu+unix:///system?socket=PATH, qemu+ssh://[USER@]HOST/system [env: STRONGROOM_CONNECT,
+    /// qemu+unix:///system?socket=PATH, qemu+ssh://USER@HOST/system [env: STRONGROOM_CONNECT,
     /// LIBVIRT_DEFAULT_URI] [default: qemu:///system for root and members of the group libvirt,
     /// else qemu:///session]
     #[arg(long, visible_alias = "host", value_name = "URI")]
