@@ -2,7 +2,7 @@
 //!
 //! Each restored disk is a new image with the old one under it, and holds only what differs. The
 //! old one is not written, so the machine can have it back; or the difference is written into it,
-//! when it is decided to stay with what was restored ([`super::finish`]).
+//! when it is decided to stay with what was restored ([`super::finish()`]).
 
 use std::{
     fs,
