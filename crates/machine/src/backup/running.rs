@@ -263,8 +263,13 @@ impl Run<'_> {
             let mut request = work.engine_request(sources, self.selection, base, &proof);
             request.time = Some(begun.time);
             let (taken, proof) = (begun.taken, proof.clone());
-            let finish = |reports: &[DiskBackupReport]| {
-                self.conclude(&watch, files, checkpoint, taken, identities, reports)
+            let finish = |reports: &[DiskBackupReport]| -> Result<Ending> {
+                let ending =
+                    self.conclude(&watch, files, checkpoint, taken, identities, reports)?;
+                // If we die from now on, only the vault knows whether there is a point, and the next
+                // backup asks it which checkpoint is to be kept.
+                guard.committed(&[])?;
+                Ok(ending)
             };
             let (vault, progress) = (work.vault, work.progress);
             let point = backup_with(vault, &request, progress, &watch.engine, finish)?;
