@@ -238,7 +238,9 @@ impl<'a> Instant<'a> {
             }
             Err(failure) => {
                 // The post script puts right what the pre script began.
-                self.post_script(&scripts).ok();
+                if let Err(error) = self.post_script(&scripts) {
+                    tracing::warn!(%error, machine = %self.domain.name, "after a failed pre script");
+                }
                 Err(self.script_error("pre", failure.to_string()))
             }
         }
@@ -302,7 +304,11 @@ impl<'a> Instant<'a> {
                 return at();
             }
         };
-        self.guard.freeze(wish.frozen_at_most)?;
+        if let Err(error) = self.guard.freeze(wish.frozen_at_most) {
+            // The guard has died: nobody but us can thaw.
+            self.thaw(THAW)?;
+            return Err(error);
+        }
         let frozen = SystemClock.monotonic();
         let value = at();
         let instant = SystemClock.monotonic();

@@ -100,7 +100,9 @@ pub fn serve(stream: &UnixStream) -> io::Result<()> {
             }
             Err(_) => break,
         }
-        let order: Order = serde_json::from_str(&line)?;
+        // Whoever gives orders that make no sense, or that cannot be kept, is as good as dead: what
+        // was begun is put right.
+        let Ok(order) = serde_json::from_str::<Order>(&line) else { break };
         if matches!(order, Order::Done) {
             let goes_on = watch.as_mut().is_some_and(Watch::is_in_debt);
             if !goes_on && let Some(watch) = watch.take() {
@@ -115,7 +117,13 @@ pub fn serve(stream: &UnixStream) -> io::Result<()> {
                 watch = Some(Watch::begin(&uri, settings, &machine, &lock)?);
                 false
             }
-            (Some(watch), order) => watch.note(order)?,
+            (Some(watch), order) => match watch.note(order) {
+                Ok(late) => late,
+                Err(error) => {
+                    tracing::error!(%error, "what is owed cannot be kept");
+                    break;
+                }
+            },
             (None, _) => return Err(io::Error::other("the first order names no machine")),
         };
         // If nobody reads it any more, the next read says so.
