@@ -175,6 +175,28 @@ fn killed_while_frozen() {
     assert_clean(&host, &guest, report["checkpoint"].as_str());
 }
 
+/// Only the guard is killed, while the agent freezes: then the backup itself has to thaw.
+#[test]
+fn the_guard_is_killed() {
+    let host = Host::new();
+    let guest = web(&host, "lab.noapp");
+    backup(&host, &[]);
+    slow_freeze(&guest, 3);
+    let run = Running::start(&host, &[]);
+    within(2, || false);
+    kill_guards(&host);
+    let run = run.end();
+    failed(&run, "local.io");
+    assert_eq!(guest.freeze_status(), "thawed");
+    assert_eq!(points(&host).len(), 1);
+    guest.wait_records(2);
+    // A slow freeze is only slow: the next backup is as it should be.
+    let report = backup(&host, &[]);
+    assert_eq!(report["consistency"], "file_system", "{report:#}");
+    restored(&host, &report, Taken::Frozen);
+    assert_clean(&host, &guest, report["checkpoint"].as_str());
+}
+
 #[test]
 fn killed_in_its_pre_script() {
     let host = Host::new();
