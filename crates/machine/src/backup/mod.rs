@@ -16,9 +16,13 @@ use strongroom_hypervisor::{
 };
 use strongroom_vault::Vault;
 
-use self::{base::Base, collect::Descriptions};
+use self::{
+    base::Base,
+    collect::{Descriptions, Instantaneous},
+};
 use crate::{
     MachineBackup, MachineBackupReport, MachineError,
+    configuration::DiskIdentity,
     consistency::Proof,
     error::Result,
     guard::{Leftovers, clear_leftovers, resume_halted},
@@ -265,6 +269,30 @@ impl<'a> Work<'a> {
             resume_halted(self.connection, domain)?;
         }
         Ok(())
+    }
+
+    /// The archive of all that the point has besides disks.
+    fn archive(
+        &self,
+        taken: Instantaneous,
+        checkpoint: Option<(String, String)>,
+        disks: Vec<DiskIdentity>,
+    ) -> Result<Vec<u8>> {
+        let configuration = collect::configuration(
+            self.connection,
+            &self.domain,
+            &self.machine,
+            self.state,
+            self.descriptions.clone(),
+            taken,
+            checkpoint,
+            disks,
+        )?;
+        configuration.to_archive().map_err(|source| MachineError::Local {
+            action: "make the archive of",
+            path: self.domain.name.clone(),
+            source,
+        })
     }
 
     fn report(&self, point: BackupReport, proof: Proof, notes: Vec<String>) -> MachineBackupReport {

@@ -395,21 +395,7 @@ impl Run<'_> {
         };
         end_job_at(connection, &work.domain, &files.socket().display().to_string())?;
         let name = checkpoint.as_ref().map(|(name, _)| name.clone());
-        let configuration = collect::configuration(
-            connection,
-            &work.domain,
-            &work.machine,
-            work.state,
-            work.descriptions.clone(),
-            taken,
-            checkpoint,
-            identities,
-        )?;
-        let archive = configuration.to_archive().map_err(|source| MachineError::Local {
-            action: "make the archive of",
-            path: work.domain.name.clone(),
-            source,
-        })?;
+        let archive = work.archive(taken, checkpoint, identities)?;
         let tracked = self.chosen().filter(|disk| disk.tracks);
         let ending = DiskEnding { checkpoint: name, notes: Vec::new() };
         let disks = tracked.map(|disk| (disk.target.clone(), ending.clone())).collect();

@@ -240,20 +240,6 @@ fn conclude(
         let xml = base.configuration.checkpoint.clone()?;
         Some((base.checkpoint()?.to_owned(), xml))
     });
-    let configuration = collect::configuration(
-        connection,
-        &work.domain,
-        &work.machine,
-        work.state,
-        work.descriptions.clone(),
-        taken,
-        checkpoint,
-        identities,
-    )?;
-    let archive = configuration.to_archive().map_err(|source| MachineError::Local {
-        action: "make the archive of",
-        path: work.domain.name.clone(),
-        source,
-    })?;
+    let archive = work.archive(taken, checkpoint, identities)?;
     Ok(Ending { configuration: Some(archive), ..Ending::default() })
 }
