@@ -60,6 +60,55 @@ impl Kind {
     }
 }
 
+/// Who can do something about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// Whoever asked: by asking otherwise, or with other rights.
+    Caller,
+    /// Whoever runs the hosts, guests, networks and stores.
+    Environment,
+    /// Nobody now: what was stored is not what is there.
+    Storage,
+    /// The makers of Strongroom.
+    Strongroom,
+}
+
+impl Fault {
+    /// The name in JSON output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Caller => "caller",
+            Self::Environment => "environment",
+            Self::Storage => "storage",
+            Self::Strongroom => "strongroom",
+        }
+    }
+}
+
+impl Code {
+    /// Whether the same request may succeed later without anybody changing it.
+    pub const fn is_retryable(&self) -> bool {
+        matches!(self.kind, Kind::Unavailable)
+    }
+
+    /// Who can do something about it.
+    pub const fn fault(&self) -> Fault {
+        match self.kind {
+            Kind::Invalid | Kind::NotFound | Kind::Conflict | Kind::Denied | Kind::Interrupted => {
+                Fault::Caller
+            }
+            Kind::Unavailable | Kind::Incomplete => Fault::Environment,
+            Kind::Corrupt => Fault::Storage,
+            Kind::Bug => Fault::Strongroom,
+        }
+    }
+
+    /// The place of its page in the documentation: `docs/errors.md#` and this.
+    pub fn anchor(&self) -> String {
+        self.name.replace('.', "")
+    }
+}
+
 /// One entry of the catalog.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Code {

@@ -83,12 +83,64 @@ macro_rules! ulid_id {
                 text.parse().map_err(serde::de::Error::custom)
             }
         }
+
+        #[cfg(feature = "schema")]
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+                use utoipa::openapi::schema::{ObjectBuilder, Type};
+                ObjectBuilder::new()
+                    .schema_type(Type::String)
+                    .pattern(Some("^[0-7][0-9A-HJKMNP-TV-Z]{25}$"))
+                    .description(Some(concat!("The id of a ", $kind, ": a ULID.")))
+                    .examples(["01JD3W6E0ZGQ6Q0PZ2R3V9M5TB"])
+                    .into()
+            }
+        }
+
+        #[cfg(feature = "schema")]
+        impl utoipa::ToSchema for $name {}
     };
 }
 
 ulid_id!(
     /// A vault.
     VaultId, "vault"
+);
+ulid_id!(
+    /// A host: a hypervisor machine whose machines and disks can be protected.
+    HostId, "host"
+);
+ulid_id!(
+    /// A protected item: a machine, or a set of disks, in a vault.
+    ItemId, "item"
+);
+ulid_id!(
+    /// A policy of a vault.
+    PolicyId, "policy"
+);
+ulid_id!(
+    /// A job: one durable unit of work.
+    JobId, "job"
+);
+ulid_id!(
+    /// A user of the service.
+    UserId, "user"
+);
+ulid_id!(
+    /// An API token.
+    TokenId, "token"
+);
+ulid_id!(
+    /// A role that somebody has somewhere.
+    AssignmentId, "role assignment"
+);
+ulid_id!(
+    /// An alert.
+    AlertId, "alert"
+);
+ulid_id!(
+    /// A request to the API.
+    RequestId, "request"
 );
 ulid_id!(
     /// A master key of a vault.

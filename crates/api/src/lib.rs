@@ -1,0 +1,96 @@
+//! The words of the service's API: what is sent and answered, in JSON.
+//!
+//! The server, its clients and the catalog speak with these types, so that a vault, an item or a
+//! job is the same thing in each. Fields are only ever added: what an older client sends is
+//! understood, and what it does not know it may ignore. Durations and sizes have their unit in
+//! their name; times are RFC 3339 in UTC.
+//!
+//! This crate knows no database, no network and no policy's rules.
+
+mod access;
+mod alert;
+mod error;
+mod host;
+mod item;
+mod job;
+mod page;
+mod point;
+mod restore;
+mod status;
+mod vault;
+
+pub use access::*;
+pub use alert::*;
+pub use error::*;
+pub use host::*;
+pub use item::*;
+pub use job::*;
+pub use page::*;
+pub use point::*;
+pub use restore::*;
+pub use status::*;
+pub use vault::*;
+
+/// Implements `Display`, `FromStr` and the list of all values for an enum that is one word in JSON.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(
+            Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize,
+            serde::Deserialize, utoipa::ToSchema,
+        )]
+        pub enum $name {
+            $($(#[$variant_doc])* #[serde(rename = $word)] $variant,)*
+        }
+
+        impl $name {
+            /// All of them, in order.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// The word in JSON, on the command line and in the console.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)*
+                }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(self.name())
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = $crate::NotAWord;
+
+            fn from_str(text: &str) -> Result<Self, $crate::NotAWord> {
+                match text {
+                    $($word => Ok(Self::$variant),)*
+                    _ => Err($crate::NotAWord {
+                        text: text.chars().take(80).collect(),
+                        words: &[$($word),*],
+                    }),
+                }
+            }
+        }
+    };
+}
+use words;
+
+/// A text is not one of the words that it may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotAWord {
+    /// The text, cut to 80 characters.
+    pub text: String,
+    /// What it may be.
+    pub words: &'static [&'static str],
+}
+
+impl std::fmt::Display for NotAWord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} is not one of {}", self.text, self.words.join(", "))
+    }
+}
+
+impl std::error::Error for NotAWord {}

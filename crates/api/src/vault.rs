@@ -1,0 +1,260 @@
+//! Vaults.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use strongroom_base::{ItemId, VaultId};
+use utoipa::ToSchema;
+
+use crate::words;
+
+words! {
+    /// In how many places a vault's data lies.
+    Redundancy {
+        /// In one region: one store, or several folders in separate fault domains that hold the same.
+        Local = "local",
+        /// Also in a paired region.
+        Geo = "geo",
+        /// Also in a paired region, which can be read at any time.
+        ReadAccessGeo = "read_access_geo",
+    }
+}
+
+words! {
+    /// Whether what is deleted can be brought back for some time.
+    SoftDeleteState {
+        /// What is deleted is gone.
+        Disabled = "disabled",
+        /// It is kept for some days.
+        Enabled = "enabled",
+        /// It is kept for some days, and this can never be turned off.
+        AlwaysOn = "always_on",
+    }
+}
+
+words! {
+    /// Whether recovery points can be deleted before their time.
+    Immutability {
+        /// They can.
+        Disabled = "disabled",
+        /// They cannot; but this can be turned off.
+        Unlocked = "unlocked",
+        /// They cannot, and this can never be turned off.
+        Locked = "locked",
+    }
+}
+
+words! {
+    /// Whether a vault is in use.
+    VaultState {
+        /// It is.
+        Active = "active",
+        /// It was deleted and can still be brought back.
+        SoftDeleted = "soft_deleted",
+    }
+}
+
+words! {
+    /// Who looks after a vault's key.
+    KeyManagement {
+        /// The server: it made the key and keeps it in its folder.
+        Platform = "platform",
+        /// The customer: a key file, a passphrase, or a key in a hardware token.
+        Customer = "customer",
+    }
+}
+
+/// How long what is deleted can be brought back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SoftDelete {
+    /// Whether it can.
+    pub state: SoftDeleteState,
+    /// For how many days: 14 to 180. What is deleted already keeps the days that were in force then.
+    #[schema(minimum = 14, maximum = 180)]
+    pub retention_days: u16,
+}
+
+impl Default for SoftDelete {
+    fn default() -> Self {
+        Self { state: SoftDeleteState::Enabled, retention_days: 14 }
+    }
+}
+
+/// A vault's key, without its secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Encryption {
+    /// Who looks after it.
+    pub management: KeyManagement,
+    /// Where it is: a path on the server or a PKCS#11 URI.
+    pub key: String,
+    /// When the vault's master key was changed last.
+    pub rotated: Timestamp,
+}
+
+/// A vault: where recovery points are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Vault {
+    /// Its id, which is also in its store.
+    pub id: VaultId,
+    /// Its name, which no other vault has.
+    pub name: String,
+    /// Where its data is: the path of a folder, or the URL of an object store.
+    pub url: String,
+    /// Whether it is in use.
+    pub state: VaultState,
+    /// In how many places its data lies.
+    pub redundancy: Redundancy,
+    /// Folders that hold the same, if it is a folder.
+    #[serde(default)]
+    pub mirrors: Vec<String>,
+    /// Its key.
+    pub encryption: Encryption,
+    /// How long what is deleted can be brought back.
+    pub soft_delete: SoftDelete,
+    /// Whether recovery points can be deleted before their time.
+    pub immutability: Immutability,
+    /// Free labels.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+    /// When it was made.
+    pub created: Timestamp,
+    /// When it was deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted: Option<Timestamp>,
+    /// When it can no longer be brought back. Its data stays in the store until somebody removes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purge_after: Option<Timestamp>,
+}
+
+/// A new vault.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VaultCreate {
+    /// Its name: 1 to 200 letters, digits, `.`, `_` and `-`.
+    #[schema(min_length = 1, max_length = 200, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    pub name: String,
+    /// Where: the path of a folder, or the URL of an object store. A folder of the server's own if not
+    /// given. A vault that is there already is taken over, with its recovery points.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// In how many places; only `local` can be had until regions exist.
+    #[serde(default)]
+    pub redundancy: Option<Redundancy>,
+    /// Folders on other disks that hold the same.
+    #[serde(default)]
+    pub mirrors: Vec<String>,
+    /// The customer's own key; the server makes one if not given.
+    #[serde(default)]
+    pub key: Option<KeyReference>,
+    /// How long what is deleted can be brought back.
+    #[serde(default)]
+    pub soft_delete: Option<SoftDelete>,
+    /// Whether recovery points can be deleted before their time.
+    #[serde(default)]
+    pub immutability: Option<Immutability>,
+    /// Whether the vault is made although its store cannot keep two writers apart; nobody else may
+    /// write to it then.
+    #[serde(default)]
+    pub single_writer: bool,
+    /// Free labels.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+}
+
+/// Where a key is. Keys themselves are never sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyReference {
+    /// The path of a key file on the server.
+    File(String),
+    /// The path of a file with a passphrase, on the server.
+    Passphrase(String),
+    /// A key in a hardware token.
+    Pkcs11(String),
+}
+
+/// Changes of a vault. What is not given stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VaultUpdate {
+    /// Another name.
+    #[serde(default)]
+    #[schema(min_length = 1, max_length = 200, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    pub name: Option<String>,
+    /// Another redundancy.
+    #[serde(default)]
+    pub redundancy: Option<Redundancy>,
+    /// How long what is deleted can be brought back.
+    #[serde(default)]
+    pub soft_delete: Option<SoftDelete>,
+    /// Whether recovery points can be deleted before their time.
+    #[serde(default)]
+    pub immutability: Option<Immutability>,
+    /// Other labels, in place of all that there are.
+    #[serde(default)]
+    pub tags: Option<BTreeMap<String, String>>,
+}
+
+/// A change of a vault's key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeyRotate {
+    /// The key that opens the vault from now on; the same as before if not given, and only the master
+    /// key is changed.
+    #[serde(default)]
+    pub key: Option<KeyReference>,
+}
+
+/// What a vault holds and what it costs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct VaultUsage {
+    /// The vault.
+    pub vault: VaultId,
+    /// When this was measured.
+    pub measured: Timestamp,
+    /// Recovery points.
+    pub recovery_points: u64,
+    /// Recovery points that were deleted and can still be brought back.
+    pub soft_deleted_points: u64,
+    /// Sizes of all disks of the newest point of every item.
+    pub protected_bytes: u64,
+    /// Bytes of all objects of one copy of the vault.
+    pub stored_bytes: u64,
+    /// Bytes that reclaim can free.
+    pub reclaimable_bytes: u64,
+    /// Protected instances, counted by size: up to 50 GB one unit, up to 500 GB two, two more for each
+    /// further 500 GB.
+    pub instance_units: u64,
+    /// Bytes by which it grew a day, over the last 30 days; none before there are two measurements.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub growth_bytes_per_day: Option<i64>,
+    /// What it is expected to hold in 30 days, if it goes on growing so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forecast_bytes_30_days: Option<u64>,
+    /// The items, by name.
+    pub items: Vec<ItemUsage>,
+}
+
+/// What an item holds in its vault.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ItemUsage {
+    /// The item, unless the service does not know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<ItemId>,
+    /// Its name.
+    pub name: String,
+    /// Recovery points.
+    pub recovery_points: u64,
+    /// Sizes of all disks of its newest point.
+    pub protected_bytes: u64,
+    /// Bytes of data in its newest point, which is what an instance's size is counted by.
+    pub instance_bytes: u64,
+    /// Units of protected instances.
+    pub instance_units: u64,
+    /// Stored bytes that only this item needs.
+    pub unique_bytes: u64,
+    /// Stored bytes that other items need too.
+    pub shared_bytes: u64,
+}
