@@ -87,8 +87,16 @@ impl Fault {
 
 impl Code {
     /// Whether the same request may succeed later without anybody changing it.
-    pub const fn is_retryable(&self) -> bool {
-        matches!(self.kind, Kind::Unavailable)
+    pub fn is_retryable(&self) -> bool {
+        const PASSING: [&str; 6] = [
+            "vault.busy",
+            "vm.busy",
+            "vm.changed",
+            "backup.expired",
+            "reclaim.concurrent",
+            "job.interrupted",
+        ];
+        self.kind == Kind::Unavailable || PASSING.contains(&self.name)
     }
 
     /// Who can do something about it.
@@ -232,6 +240,72 @@ catalog! {
     RECLAIM_CONCURRENT = "reclaim.concurrent", Conflict, "Another reclaim worked on the vault at the same time; nothing was deleted by this one.", "Run it again when the other one has finished.";
     RECLAIM_WAITING = "reclaim.waiting", Incomplete, "Backups that started earlier are still running, so the condemned packs were kept for now.", "Run `strongroom vault reclaim` again when they have finished; it picks up where it stopped.";
     VERIFY_DAMAGED = "verify.damaged", Corrupt, "The vault has damaged or missing objects; they are listed.", "Run `strongroom vault verify --repair`; recovery points that need lost blocks are named.";
+
+    SERVER_NEEDED = "server.needed", Invalid, "The command needs a server, and none was named.", "Start one with `strongroom serve`, sign in with `strongroom context add`, or set STRONGROOM_SERVER and STRONGROOM_TOKEN.";
+    SERVER_UNAVAILABLE = "server.unavailable", Unavailable, "The server does not answer.", "Check that `strongroom serve` runs there, the URL of the context, and the network.";
+    SERVER_UNTRUSTED = "server.untrusted", Denied, "The server's certificate is not one that is trusted.", "If it is your server, give its certificate's fingerprint as the server printed it: `strongroom context add --fingerprint`.";
+    SERVER_PROTOCOL = "server.protocol", Unavailable, "The server answered in a way that makes no sense.", "Check that the URL is that of a Strongroom server, and its version.";
+    SERVER_STOPPING = "server.stopping", Unavailable, "The server is being stopped.", "Try again when it is back.";
+    SERVER_RUNNING = "server.running", Conflict, "Another server uses this folder.", "Stop it first, or name another folder as data_dir.";
+    SERVER_CLOCK = "server.clock", Conflict, "The server's clock has jumped, so nothing is deleted whose time may not be over.", "Set the clock right; if it is right, confirm it with `strongroom server confirm-clock`.";
+    FEATURE_MISSING = "feature.missing", Invalid, "This cannot be done yet.", "See the message for what can be done instead.";
+
+    REQUEST_INVALID = "request.invalid", Invalid, "The request is not of the form that the API knows.", "See the message, and the API's description at /v1/openapi.json.";
+    REQUEST_NOT_FOUND = "request.not_found", NotFound, "The API has nothing at this path.", "See the API's description at /v1/openapi.json.";
+    REQUEST_METHOD = "request.method", Invalid, "The API does not do this at this path.", "See the API's description at /v1/openapi.json.";
+    REQUEST_TOO_LARGE = "request.too_large", Invalid, "The request is larger than any that makes sense.", "Send at most 1 MiB.";
+    REQUEST_CHANGED = "request.changed", Conflict, "What is to be changed has been changed by somebody else.", "Read it again and send its new ETag as If-Match.";
+    REQUEST_KEY_REUSED = "request.key_reused", Conflict, "The idempotency key was used for another request.", "Use a new key for each request, and the same only to send the same again.";
+    REQUEST_PAGE_TOKEN = "request.page_token", Invalid, "The page token is not of this list.", "Send a token only with the filters and order with which it was answered.";
+
+    AUTH_REQUIRED = "auth.required", Denied, "Nobody is signed in.", "Sign in (`strongroom context add`), or send a token as `Authorization: Bearer`.";
+    AUTH_FAILED = "auth.failed", Denied, "The name or the password is wrong, or the user is disabled.", "Check both; after several failures wait some minutes.";
+    AUTH_TOKEN = "auth.token", Denied, "The token is unknown, has ended or was revoked.", "Sign in again, or make a new token.";
+    AUTH_RATE = "auth.rate", Unavailable, "Signing in failed too often.", "Wait as long as the message says.";
+    AUTH_FORBIDDEN = "auth.forbidden", Denied, "The user's roles do not allow this.", "Ask somebody who may give rights; `strongroom access table` shows which role may do what.";
+    USER_NOT_FOUND = "user.not_found", NotFound, "There is no such user.", "`strongroom access user list` shows the users.";
+    USER_EXISTS = "user.exists", Conflict, "There is a user of this name.", "Choose another name.";
+    USER_LAST_ADMIN = "user.last_admin", Conflict, "Nobody would be left who may give rights.", "Make another user a vault admin of the server first.";
+    USER_PASSWORD = "user.password", Invalid, "The password is too short or too long.", "Use 12 to 1024 characters.";
+    TOKEN_NOT_FOUND = "token.not_found", NotFound, "There is no such token.", "`strongroom access token list` shows your tokens.";
+    ASSIGNMENT_NOT_FOUND = "assignment.not_found", NotFound, "There is no such role assignment.", "`strongroom access assignment list` shows them.";
+    AUDIT_BROKEN = "audit.broken", Corrupt, "The audit log is not as it was written.", "Compare it with an exported copy; find out who could write to the catalog.";
+
+    VAULT_UNKNOWN = "vault.unknown", NotFound, "The service has no vault of this name.", "`strongroom vault list` shows the vaults.";
+    VAULT_NAME_TAKEN = "vault.name_taken", Conflict, "There is a vault of this name, or at this place.", "Choose another name; a vault can be in one service only once.";
+    VAULT_NOT_EMPTY = "vault.not_empty", Conflict, "The vault has items.", "Stop their protection and delete their data first.";
+    VAULT_SOFT_DELETED = "vault.soft_deleted", Conflict, "The vault is deleted and can only be brought back.", "Bring it back with `strongroom vault undelete`.";
+    VAULT_NOT_DELETED = "vault.not_deleted", Conflict, "The vault is not deleted.", "There is nothing to bring back.";
+    VAULT_IMMUTABLE = "vault.immutable", Denied, "The vault is immutable: nothing in it can be deleted or kept for a shorter time.", "Wait until the points expire; if immutability is not locked, a vault admin can turn it off.";
+    VAULT_IRREVERSIBLE = "vault.irreversible", Denied, "This setting of the vault can never be taken back.", "Make another vault if it must be otherwise.";
+
+    HOST_UNKNOWN = "host.unknown", NotFound, "The service has no host of this name.", "`strongroom host list` shows the hosts.";
+    HOST_EXISTS = "host.exists", Conflict, "There is a host of this name.", "Choose another name.";
+    HOST_IN_USE = "host.in_use", Conflict, "Items are protected on the host.", "Stop their protection and delete their data first.";
+    SOURCE_MISSING = "source.missing", NotFound, "The machine or disk that the item protects is not there any more.", "Bring it back, or stop the item's protection: `strongroom protection disable`. Its recovery points are kept.";
+
+    ITEM_UNKNOWN = "item.unknown", NotFound, "The service has no item of this name.", "`strongroom item list` shows the items.";
+    ITEM_EXISTS = "item.exists", Conflict, "The vault has an item of this name, or one that protects the same.", "Choose another name, or use the item that there is.";
+    ITEM_BUSY = "item.busy", Conflict, "Another operation works on the item.", "Wait for the job that the message names (`strongroom job wait`), or cancel it (`strongroom job stop`).";
+    ITEM_STOPPED = "item.stopped", Conflict, "The item's protection is stopped.", "Resume it first: `strongroom protection resume`.";
+    ITEM_NOT_STOPPED = "item.not_stopped", Conflict, "The item is protected.", "There is nothing to resume.";
+    ITEM_SOFT_DELETED = "item.soft_deleted", Conflict, "The item is deleted and can only be brought back.", "Bring it back with `strongroom protection undelete`.";
+    ITEM_NOT_DELETED = "item.not_deleted", Conflict, "The item is not deleted.", "There is nothing to bring back.";
+
+    POLICY_INVALID = "policy.invalid", Invalid, "The policy's rules contradict themselves or exceed a limit.", "See the message for the rule, and docs/policies.md for the limits.";
+    POLICY_NOT_FOUND = "policy.not_found", NotFound, "The vault has no policy of this name.", "`strongroom policy list` shows the policies.";
+    POLICY_EXISTS = "policy.exists", Conflict, "The vault has a policy of this name.", "Choose another name.";
+    POLICY_IN_USE = "policy.in_use", Conflict, "Items are protected by the policy.", "Give them another policy first.";
+
+    POINT_NOT_RESTORABLE = "point.not_restorable", Conflict, "The recovery point is not validated, is damaged or is deleted.", "Choose another recovery point: `strongroom recoverypoint list`.";
+    POINT_LAST = "point.last", Conflict, "It is the item's last good recovery point.", "Make another one first, or delete the item's data.";
+
+    JOB_NOT_FOUND = "job.not_found", NotFound, "There is no such job.", "`strongroom job list` shows the jobs.";
+    JOB_FINISHED = "job.finished", Conflict, "The job has ended already.", "There is nothing to cancel.";
+    JOB_CANCELLED = "job.cancelled", Interrupted, "The job was cancelled.", "Begin it again if it is wanted.";
+    JOB_INTERRUPTED = "job.interrupted", Interrupted, "The server was stopped or killed while the job ran.", "Nothing is to be done: the job is tried again by itself where that is safe.";
+    JOB_DEADLINE = "job.deadline", Unavailable, "The job took longer than it may.", "See its tasks for where the time went; the limit is in the server's configuration.";
+    ALERT_NOT_FOUND = "alert.not_found", NotFound, "There is no such alert.", "`strongroom alert list` shows the alerts.";
 
     LOCAL_IO = "local.io", Unavailable, "A local file of Strongroom itself (cache, temporary or output file) cannot be read or written.", "Check the named path, its permissions and its free space.";
     INTERRUPTED = "interrupted", Interrupted, "The work was stopped on request.", "Run the command again to go on: what is stored already is reused.";

@@ -1,0 +1,122 @@
+//! What a vault is asked to do.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use strongroom_api::KeyReference;
+use strongroom_base::{PointId, VaultId};
+
+use crate::{PointFacts, Result, VaultAccess, Watch};
+
+/// Makes a vault, or takes over one that is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VaultMake {
+    /// The path of a folder, or the URL of an object store.
+    pub url: String,
+    /// Folders that hold the same.
+    pub mirrors: Vec<String>,
+    /// Where its key is. A key file that does not exist is made if `make_key`.
+    pub key: KeyReference,
+    /// Whether the key file is made if there is none.
+    pub make_key: bool,
+    /// Whether a store that cannot keep two writers apart will do.
+    pub single_writer: bool,
+}
+
+/// A vault as it is in its store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VaultFacts {
+    /// Its id.
+    pub id: VaultId,
+    /// Folders that hold the same.
+    pub mirrors: Vec<String>,
+    /// Whether it was there before.
+    pub existed: bool,
+    /// When its master key was changed last.
+    pub key_changed: Timestamp,
+    /// Bytes that are free where it is, if it is a folder.
+    pub free_bytes: Option<u64>,
+    /// What is not as it should be: copies that are away, a description that nobody vouches for.
+    pub warnings: Vec<String>,
+}
+
+/// What a vault holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UsageFacts {
+    /// Recovery points.
+    pub recovery_points: u64,
+    /// Sizes of all disks of the newest point of every item.
+    pub protected_bytes: u64,
+    /// Bytes of all objects of one copy.
+    pub stored_bytes: u64,
+    /// Bytes that reclaim can free.
+    pub reclaimable_bytes: u64,
+    /// The items: `item` and the units are for the caller to fill in.
+    pub items: Vec<strongroom_api::ItemUsage>,
+}
+
+/// Something that the service keeps in a vault, sealed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SavedObject {
+    /// Its name.
+    pub name: String,
+    /// Its bytes, sealed.
+    pub size_bytes: u64,
+}
+
+/// Who looks after vaults. Every order names the vault; whoever carries it out keeps it open.
+pub trait Keeper: Send + Sync {
+    /// Makes a vault, or takes over one that is there and that the key opens.
+    fn make(&self, order: &VaultMake) -> Result<VaultFacts>;
+
+    /// Opens a vault, and says how it is.
+    fn facts(&self, vault: &VaultAccess) -> Result<VaultFacts>;
+
+    /// The recovery points of an item, or of all, oldest first; those that are damaged are told
+    /// with an error each.
+    fn points(
+        &self,
+        vault: &VaultAccess,
+        item: Option<&str>,
+    ) -> Result<(Vec<PointFacts>, Vec<strongroom_api::ErrorBody>)>;
+
+    /// Whether a recovery point can be restored: its manifest, all of its trees and its
+    /// configuration are read, all packs that it needs are looked for, and a sample of its blocks is
+    /// read and checked. The answer is what people should know. Task: `validate`.
+    fn validate(
+        &self,
+        vault: &VaultAccess,
+        item: &str,
+        point: PointId,
+        watch: &Watch,
+    ) -> Result<Vec<String>>;
+
+    /// Deletes recovery points. One that is gone already is no error.
+    fn delete_points(&self, vault: &VaultAccess, item: &str, points: &[PointId]) -> Result<()>;
+
+    /// Frees what no recovery point needs. The answer is the report that the command prints.
+    fn reclaim(&self, vault: &VaultAccess, watch: &Watch) -> Result<serde_json::Value>;
+
+    /// Measures what the vault holds.
+    fn usage(&self, vault: &VaultAccess, watch: &Watch) -> Result<UsageFacts>;
+
+    /// Changes the vault's master key, and the key that opens it if a new one is given. The old key
+    /// opens it no more then. Again after a crash it goes on.
+    fn rotate_key(&self, vault: &VaultAccess, new: Option<&KeyReference>) -> Result<VaultFacts>;
+
+    /// Makes a key file that only the server can read, unless it is there.
+    fn make_key_file(&self, path: &Path) -> Result<()>;
+
+    /// Keeps something in the vault, sealed, in place of what was there under the name.
+    fn save(&self, vault: &VaultAccess, name: &str, bytes: &[u8]) -> Result<()>;
+
+    /// What is kept there so.
+    fn saved(&self, vault: &VaultAccess) -> Result<Vec<SavedObject>>;
+
+    /// Reads what is kept under a name.
+    fn load(&self, vault: &VaultAccess, name: &str) -> Result<Vec<u8>>;
+
+    /// Removes what is kept under a name. That it is gone already is no error.
+    fn unsave(&self, vault: &VaultAccess, name: &str) -> Result<()>;
+}

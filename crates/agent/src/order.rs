@@ -1,0 +1,146 @@
+//! What a host is asked to do.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use strongroom_api::{
+    Check, ConsistencyWanted, DiskSelection, ErrorBody, KeyReference, PointDisk, ProtectableItem,
+    Restore, Source,
+};
+use strongroom_base::{JobId, PointId};
+
+use crate::{Result, Watch};
+
+/// How a vault is reached and opened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VaultAccess {
+    /// The path of a folder, or the URL of an object store.
+    pub url: String,
+    /// Where its key is.
+    pub key: KeyReference,
+}
+
+/// Makes a recovery point.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupOrder {
+    /// The job; the point bears it as the label `job`, so that it is found again after a crash.
+    pub job: JobId,
+    /// The vault.
+    pub vault: VaultAccess,
+    /// The item's name in the vault.
+    pub item: String,
+    /// What is backed up.
+    pub source: Source,
+    /// Which disks of it.
+    pub disks: DiskSelection,
+    /// The best consistency that is tried for.
+    pub consistency: ConsistencyWanted,
+    /// Whether less than that is a failure.
+    pub consistency_required: bool,
+    /// All of a disk is read and compared at least once in so many backups; 0: only where needed.
+    pub full_compare_every: u32,
+    /// Folder for what the guest overwrites meanwhile.
+    pub scratch_dir: Option<PathBuf>,
+    /// Bytes a second to read at most.
+    pub limit_rate: Option<u64>,
+    /// More labels for the point.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// A recovery point as it is in its vault.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PointFacts {
+    /// Its id.
+    pub id: PointId,
+    /// Its item's name in the vault.
+    pub item: String,
+    /// The moment whose data it is.
+    pub time: Timestamp,
+    /// When it was complete.
+    pub completed: Timestamp,
+    /// What was proved.
+    pub consistency: ConsistencyWanted,
+    /// Its disks.
+    pub disks: Vec<PointDisk>,
+    /// Bytes that it added to the vault, as far as the point knows.
+    pub stored_bytes: u64,
+    /// What people should know.
+    pub notes: Vec<String>,
+    /// Its labels.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// A recovery point was made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackupDone {
+    /// The point.
+    pub point: PointFacts,
+    /// What is not as good as it should be.
+    pub warnings: Vec<ErrorBody>,
+    /// The report, as the command of the same name prints it.
+    pub report: serde_json::Value,
+}
+
+/// Brings back a machine or disks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreOrder {
+    /// The job.
+    pub job: JobId,
+    /// The vault.
+    pub vault: VaultAccess,
+    /// The item's name in the vault.
+    pub item: String,
+    /// The point.
+    pub point: PointId,
+    /// What the item protects: the machine whose disks a replacement replaces.
+    pub source: Source,
+    /// What to do.
+    pub restore: Restore,
+    /// Bytes a second to write at most.
+    pub limit_rate: Option<u64>,
+}
+
+/// A restore is done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RestoreDone {
+    /// What is not as it was.
+    pub warnings: Vec<ErrorBody>,
+    /// The point of the state before, of a replacement.
+    pub safety_point: Option<PointFacts>,
+    /// The report, as the command of the same name prints it.
+    pub report: serde_json::Value,
+}
+
+/// What a host says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostFacts {
+    /// Its own name.
+    pub host: String,
+    /// Version of this program there.
+    pub version: String,
+    /// Version of libvirt, if it is asked.
+    pub libvirt: Option<String>,
+    /// Version of QEMU, if libvirt is asked.
+    pub qemu: Option<String>,
+}
+
+/// A host's agent.
+pub trait Agent: Send + Sync {
+    /// Whether the host answers, and what it is.
+    fn hello(&self) -> Result<HostFacts>;
+
+    /// All machines of the host. `host`, `protected_by` and `discovered` of the answers are for the
+    /// caller to fill in.
+    fn discover(&self, watch: &Watch) -> Result<Vec<ProtectableItem>>;
+
+    /// What stands in the way of a backup.
+    fn check(&self, source: &Source) -> Result<Check>;
+
+    /// Makes a recovery point. Tasks: `snapshot`, `transfer`. A source that is gone is the error
+    /// `source.missing`, and nothing else is.
+    fn backup(&self, order: &BackupOrder, watch: &Watch) -> Result<BackupDone>;
+
+    /// Brings back a machine or disks. Tasks: `prepare`, `restore`.
+    fn restore(&self, order: &RestoreOrder, watch: &Watch) -> Result<RestoreDone>;
+}

@@ -1,0 +1,51 @@
+//! How whoever gave an order follows it and stops it.
+
+use std::{fmt, sync::Arc};
+
+use strongroom_api::TaskState;
+use strongroom_base::Cancel;
+use strongroom_engine::Progress;
+
+/// A part of an order came to another state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskEvent {
+    /// Which part.
+    pub task: &'static str,
+    /// Its state.
+    pub state: TaskState,
+    /// What it found or did, for people.
+    pub detail: Option<String>,
+}
+
+/// Follows an order. Clones follow the same one.
+#[derive(Clone)]
+pub struct Watch {
+    /// Raised when the order is to be left.
+    pub cancel: Cancel,
+    /// How far it has come; polled.
+    pub progress: Progress,
+    events: Arc<dyn Fn(TaskEvent) + Send + Sync>,
+}
+
+impl Watch {
+    /// Follows an order; `events` hears of every change of a part, from any thread.
+    pub fn new(cancel: Cancel, events: impl Fn(TaskEvent) + Send + Sync + 'static) -> Self {
+        Self { cancel, progress: Progress::new(), events: Arc::new(events) }
+    }
+
+    /// Follows an order of which nobody wants to hear.
+    pub fn silent() -> Self {
+        Self::new(Cancel::new(), |_| {})
+    }
+
+    /// Says that a part came to another state.
+    pub fn task(&self, task: &'static str, state: TaskState, detail: Option<String>) {
+        (self.events)(TaskEvent { task, state, detail });
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").field("progress", &self.progress).finish_non_exhaustive()
+    }
+}
