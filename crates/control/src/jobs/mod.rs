@@ -1,0 +1,7 @@
+//! Jobs: how one lives, and whose turn it is.
+
+mod life;
+mod queue;
+
+pub use self::life::{Event, Retry, on};
+pub use self::queue::{Claim, Limits, Waiting, choose};
