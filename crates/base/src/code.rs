@@ -183,6 +183,8 @@ catalog! {
     STORE_DEGRADED = "store.degraded", Unavailable, "A copy of the mirrored vault is missing or has failed, so nothing may be deleted.", "Bring the copy back (mount its disk), run `strongroom vault verify --repair`, then try again.";
     STORE_PROTOCOL = "store.protocol", Unavailable, "The object store answered in a way that makes no sense.", "Check that the URL points to the service it should.";
 
+    POLICY_INVALID = "policy.invalid", Invalid, "A policy's rules break a limit or contradict each other.", "Change the rule that the message names; docs/policies.md has all limits.";
+
     ITEM_NOT_FOUND = "item.not_found", NotFound, "The vault has no recovery points of an item of this name.", "`strongroom recoverypoint list --vault URL` shows all items.";
     ITEM_NAME = "item.name", Invalid, "An item or disk name is empty, too long or has characters that are not allowed.", "Use 1 to 200 letters, digits, '.', '_' and '-', starting with a letter or digit.";
     POINT_NOT_FOUND = "point.not_found", NotFound, "The item has no such recovery point.", "`strongroom recoverypoint list` shows the item's recovery points.";
