@@ -184,6 +184,18 @@ catalog! {
     RECLAIM_WAITING = "reclaim.waiting", Incomplete, "Backups that started earlier are still running, so the condemned packs were kept for now.", "Run `strongroom vault reclaim` again when they have finished; it picks up where it stopped.";
     VERIFY_DAMAGED = "verify.damaged", Corrupt, "The vault has damaged or missing objects; they are listed.", "Run `strongroom vault verify --repair`; recovery points that need lost blocks are named.";
 
+    CATALOG_URL = "catalog.url", Invalid, "The catalog's URL is not of a form that Strongroom knows.", "Give the path of a SQLite file, or postgres://USER@HOST/DATABASE.";
+    CATALOG_UNAVAILABLE = "catalog.unavailable", Unavailable, "The catalog's database does not answer, fails, or has no room.", "Check the database server or the disk of the SQLite file, and its log; nothing is half done.";
+    CATALOG_DENIED = "catalog.denied", Denied, "The catalog's database refuses the access.", "Check the user, password and rights on the database, or the permissions of the SQLite file and its folder.";
+    CATALOG_IN_USE = "catalog.in_use", Conflict, "Another process serves from this catalog.", "Stop it first; several servers need a catalog in PostgreSQL.";
+    CATALOG_CONFLICT = "catalog.conflict", Conflict, "Something of this name is there already, or it was changed meanwhile.", "Look at what is there now, then try again.";
+    CATALOG_LEASE_LOST = "catalog.lease_lost", Conflict, "Another server has taken over this work.", "Nothing needs to be done: the other server goes on with it.";
+    CATALOG_SCHEMA = "catalog.schema", Invalid, "The catalog was written by a newer version, or is not a catalog of this program.", "Use the version of Strongroom that wrote it, or a newer one.";
+    CATALOG_QUERY = "catalog.query", Invalid, "A list was asked for in a way that makes no sense: a page of another list, an unknown field, a wrong limit.", "Begin again at the first page, and check the fields that are filtered and sorted by.";
+    CATALOG_VALUE = "catalog.value", Invalid, "A name or value is too long for the catalog or has a character that cannot be kept.", "Shorten it, and leave out control characters.";
+    CATALOG_NOT_EMPTY = "catalog.not_empty", Conflict, "The catalog that was to be filled from a copy holds something already.", "Name an empty place; a catalog is never overwritten.";
+    CATALOG_CORRUPT = "catalog.corrupt", Corrupt, "The catalog holds something that was not written so.", "Keep the damaged files, and load the last good copy; see docs/catalog.md.";
+
     LOCAL_IO = "local.io", Unavailable, "A local file of Strongroom itself (cache, temporary or output file) cannot be read or written.", "Check the named path, its permissions and its free space.";
     INTERRUPTED = "interrupted", Interrupted, "The work was stopped on request.", "Run the command again to go on: what is stored already is reused.";
     BUG = "bug", Bug, "Strongroom has a defect.", "Please report it with the message and what you did.";
