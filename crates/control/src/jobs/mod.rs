@@ -2,6 +2,8 @@
 
 mod life;
 mod queue;
+pub(crate) mod service;
 
 pub use self::life::{Event, Retry, on};
 pub use self::queue::{Claim, Limits, Waiting, choose};
+pub use self::service::JobFilter;
