@@ -67,10 +67,10 @@ impl Column {
 }
 
 /// The id, as a column that can be filtered and sorted by.
-static ID: Column = Column::text("id");
+const ID: Column = Column::text("id");
 
 /// Columns that every table has.
-const OWN: [&str; 3] = ["id", "version", "body"];
+static OWN: [Column; 3] = [ID, Column::integer("version"), Column::text("body")];
 
 /// PostgreSQL cuts names after 63 bytes, and the names of indexes are made of these.
 const MAX_NAME: usize = 40;
@@ -88,10 +88,15 @@ impl Kind {
     /// The column of a name; also `id`.
     pub(crate) fn column(&self, name: &str) -> Result<&Column> {
         let column = self.columns.iter().find(|column| column.name == name);
-        column.or((name == ID.name).then_some(&ID)).ok_or_else(|| Error::Query {
+        column.or(OWN.first().filter(|id| id.name == name)).ok_or_else(|| Error::Query {
             kind: self.table,
             reason: format!("there is no column {name:?}"),
         })
+    }
+
+    /// The columns, and those that every table has.
+    pub(crate) fn all_columns(&self) -> impl Iterator<Item = &Column> {
+        OWN.iter().chain(self.columns)
     }
 
     /// Checks that names are plain words and that keys and indexes name columns.
@@ -102,7 +107,7 @@ impl Kind {
         }
         for (at, column) in self.columns.iter().enumerate() {
             let again = self.columns.iter().skip(at + 1).any(|other| other.name == column.name);
-            if !is_word(column.name) || OWN.contains(&column.name) || again {
+            if !is_word(column.name) || OWN.iter().any(|own| own.name == column.name) || again {
                 return fault(format!("the column's name {:?} cannot be used", column.name));
             }
         }

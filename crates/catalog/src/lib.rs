@@ -12,18 +12,26 @@
 //!                         └──────▶ check, verify the chain, dump and load
 //! ```
 
+mod audit;
 mod catalog;
+mod dump;
 mod error;
 mod kind;
 mod lease;
 mod migrate;
 mod query;
 mod sql;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod tx;
 mod url;
 mod value;
 
+pub use audit::{
+    AuditEntry, AuditHead, AuditQuery, AuditRecord, ChainBreak, ChainFault, ChainReport,
+};
 pub use catalog::{Catalog, Health};
+pub use dump::{Dump, Dumped, Load};
 pub use error::{Cause, Error, Result};
 pub use kind::{Column, Dialect, Document, Kind};
 pub use lease::Lease;

@@ -164,23 +164,22 @@ impl Schema {
         let mut session = pools.begin(Begin::Read).await?;
         let indexes = indexes(&mut session).await?;
         for kind in self.kinds {
-            let columns = columns(&mut session, kind.table).await?;
-            for column in kind.columns {
-                let found = columns.iter().find(|found| found.name == column.name);
-                if !found
-                    .is_some_and(|found| found.of == column.of && found.nullable == column.nullable)
-                {
+            let found = columns(&mut session, kind.table).await?;
+            for column in kind.all_columns() {
+                let same = |other: &FoundColumn| {
+                    (other.name.as_str(), other.of, other.nullable)
+                        == (column.name, column.of, column.nullable)
+                };
+                if !found.iter().any(same) {
                     let reason = format!("{}.{} is not as its kind says", kind.table, column.name);
                     return Err(Error::Schema { reason });
                 }
             }
             // A column that the kind does not know and that must have a value lets nothing in.
-            let known = |name: &str| {
-                ["id", "version", "body"].contains(&name)
-                    || kind.columns.iter().any(|column| column.name == name)
+            let unknown = |found: &&FoundColumn| {
+                !found.nullable && !kind.all_columns().any(|column| column.name == found.name)
             };
-            if let Some(other) = columns.iter().find(|found| !known(&found.name) && !found.nullable)
-            {
+            if let Some(other) = found.iter().find(unknown) {
                 let reason = format!("{}.{} is not known to its kind", kind.table, other.name);
                 return Err(Error::Schema { reason });
             }

@@ -8,7 +8,8 @@ use std::{fs::OpenOptions, io, os::unix::fs::OpenOptionsExt as _, path::Path, ti
 
 use futures::{FutureExt as _, future::BoxFuture};
 use sqlx::{
-    Arguments as _, AssertSqlSafe, ConnectOptions as _, Postgres, Row as _, Sqlite, Transaction,
+    Arguments as _, AssertSqlSafe, ConnectOptions as _, Connection as _, Postgres, Row as _,
+    Sqlite, Transaction,
     postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow},
     sqlite::{
         SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
@@ -116,13 +117,11 @@ impl Pools {
                 ("plan_cache_mode", "force_custom_plan"),
                 ("jit", "off"),
             ]);
-        let pool = PgPoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .acquire_timeout(PATIENCE)
-            .connect_with(options)
-            .await
-            .map_err(|source| Error::database("connecting to PostgreSQL", source))?;
-        Ok(Self::Postgres(pool))
+        // The pool would try again and again, and then not say why it gave up.
+        let failed = |source| Error::database("connecting to PostgreSQL", source);
+        options.connect().await.map_err(failed)?.close().await.map_err(failed)?;
+        let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(PATIENCE);
+        Ok(Self::Postgres(pool.connect_with(options).await.map_err(failed)?))
     }
 
     /// Which SQL it speaks.

@@ -109,14 +109,11 @@ impl fmt::Display for CatalogUrl {
             Place::Postgres(options) => {
                 let database = options.get_database().unwrap_or_default();
                 let user = options.get_username();
-                match options.get_socket() {
-                    Some(socket) => {
-                        write!(f, "postgres:///{database}?host={}&user={user}", socket.display())
-                    }
-                    None => {
-                        let (host, port) = (options.get_host(), options.get_port());
-                        write!(f, "postgres://{user}@{host}:{port}/{database}")
-                    }
+                if let Some(socket) = options.get_socket() {
+                    write!(f, "postgres:///{database}?host={}&user={user}", socket.display())
+                } else {
+                    let (host, port) = (options.get_host(), options.get_port());
+                    write!(f, "postgres://{user}@{host}:{port}/{database}")
                 }
             }
         }
@@ -142,11 +139,11 @@ mod tests {
             ("sqlite:///x.db", "sqlite:/x.db"),
             ("postgres://me:secret@db:99/cat", "postgres://me@db:99/cat"),
             (
-                "postgresql://me@/cat?host=/run/pg&password=secret",
-                "postgres://me@/cat?host=/run/pg",
+                "postgresql:///cat?user=me&host=/run/pg&password=secret",
+                "postgres:///cat?host=/run/pg&user=me",
             ),
         ] {
-            let url: CatalogUrl = text.parse().expect("a URL");
+            let url: CatalogUrl = text.parse().expect(text);
             assert_eq!(url.to_string(), shown);
             let url = url.with_password("secret");
             assert_eq!(format!("{url:?}"), shown);
