@@ -28,6 +28,7 @@ mod retention;
 mod saved;
 mod schedule;
 mod service;
+mod status;
 mod vaults;
 mod work;
 

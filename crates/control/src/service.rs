@@ -109,6 +109,7 @@ pub struct Control {
     pub(crate) job_events: broadcast::Sender<api::Job>,
     pub(crate) running: Mutex<HashMap<JobId, Running>>,
     pub(crate) trusted: Mutex<Option<crate::clock::TrustedTime>>,
+    pub(crate) failures: crate::access::people::Failures,
 }
 
 impl Control {
@@ -128,6 +129,7 @@ impl Control {
             job_events: broadcast::channel(1024).0,
             running: Mutex::default(),
             trusted: Mutex::default(),
+            failures: crate::access::people::Failures::default(),
         })
     }
 

@@ -4,6 +4,7 @@
 //! never widens them. What somebody may not see does not exist for them.
 
 mod operation;
+pub(crate) mod people;
 
 use strongroom_api::{Role, Scope};
 use strongroom_base::{ItemId, UserId, VaultId};
@@ -87,6 +88,12 @@ impl Caller {
     pub fn system() -> Self {
         let all = Grant { role: Role::VaultAdmin, scope: Scope::Server };
         Self { user: None, name: "system".to_owned(), grants: vec![all], limit: all }
+    }
+
+    /// Somebody without any right.
+    pub(crate) fn nobody() -> Self {
+        let none = Grant { role: Role::Reader, scope: Scope::Server };
+        Self { user: None, name: String::new(), grants: Vec::new(), limit: none }
     }
 
     /// Whether it may do this here.

@@ -1,7 +1,6 @@
 //! A backup: snapshot, transfer, validation; then it is a recovery point that can be restored.
 
 use jiff::Timestamp;
-use serde_json::json;
 use strongroom_agent::{BackupDone, BackupOrder, Watch};
 use strongroom_api::{self as api, ErrorBody, PointState, TaskState};
 use strongroom_base::{ItemId, PointId, codes};
@@ -171,9 +170,4 @@ impl Control {
         // Until when each point is kept follows from the new one.
         self.retain_item(item.id).await
     }
-}
-
-/// What is told of a restore's safety point.
-pub(super) fn safety_words(point: PointId) -> serde_json::Value {
-    json!({ "safety_point": point })
 }
