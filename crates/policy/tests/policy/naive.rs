@@ -150,6 +150,15 @@ pub(crate) fn evaluate(
     policy: &Policy,
     history: &History<'_>,
 ) -> Vec<Timestamp> {
+    let through = through(calendar, policy, history);
+    let until = |(point, day): (&PointTimes, Day)| {
+        point.on_demand_until.unwrap_or_else(|| end_of(day, policy.time_zone()))
+    };
+    history.points.iter().zip(through).map(until).collect()
+}
+
+/// The last day on which each point is kept; of those that were made on demand it says nothing.
+pub(crate) fn through(calendar: &Calendar, policy: &Policy, history: &History<'_>) -> Vec<Day> {
     let zone = policy.time_zone();
     let snapshot = policy.snapshot_retention_days();
     let every = policy.retention().hourly.map_or(0, |hourly| hourly.days).max(snapshot);
@@ -189,10 +198,7 @@ pub(crate) fn evaluate(
             }
         }
     }
-    let until = |(point, day): (&PointTimes, Day)| {
-        point.on_demand_until.unwrap_or_else(|| end_of(day, zone))
-    };
-    history.points.iter().zip(through).map(until).collect()
+    through
 }
 
 /// The occurrences from `from` until before `to`: each date's times, when the clock first shows them
