@@ -22,8 +22,8 @@ pub(crate) struct Day(i32);
 pub(crate) struct MonthOfYear(i32);
 
 impl Day {
-    pub(crate) const MIN: Self = MonthOfYear(-9999 * 12).first_unchecked();
-    pub(crate) const MAX: Self = Self(MonthOfYear(10_000 * 12).first_unchecked().0 - 1);
+    pub(crate) const MIN: Self = MonthOfYear::MIN.first();
+    pub(crate) const MAX: Self = Self(MonthOfYear(MonthOfYear::MAX.0 + 1).first().0 - 1);
 
     /// The day of that number, or the end of the range that is nearer.
     pub(crate) fn clamped(number: i64) -> Self {
@@ -67,10 +67,12 @@ impl Day {
 }
 
 impl MonthOfYear {
+    const MIN: Self = Self(-9999 * 12);
+    const MAX: Self = Self(9999 * 12 + 11);
+
     #[must_use]
     pub(crate) fn plus(self, months: i32) -> Self {
-        let (first, last) = (Day::MIN.split().0, Day::MAX.split().0);
-        Self(self.0.saturating_add(months)).clamp(first, last)
+        Self(self.0.saturating_add(months)).clamp(Self::MIN, Self::MAX)
     }
 
     /// Months since January.
@@ -78,14 +80,14 @@ impl MonthOfYear {
         u8::try_from(self.0.rem_euclid(12)).unwrap_or(0)
     }
 
-    /// Its first day.
-    pub(crate) fn first(self) -> Day {
-        self.first_unchecked()
-    }
-
     /// How many days it has.
     pub(crate) fn days(self) -> i32 {
-        Self(self.0 + 1).first_unchecked().0 - self.first_unchecked().0
+        self.next_first().0 - self.first().0
+    }
+
+    /// The first day of the next month.
+    pub(crate) fn next_first(self) -> Day {
+        Self(self.0 + 1).first()
     }
 
     /// A day of it from 1, or its last day if it has no such day.
@@ -93,7 +95,8 @@ impl MonthOfYear {
         self.first().plus(i64::from(day.min(self.days()) - 1))
     }
 
-    const fn first_unchecked(self) -> Day {
+    /// Its first day.
+    pub(crate) const fn first(self) -> Day {
         let since_march = self.0 - 2;
         let (year, month) = (since_march.div_euclid(12), since_march.rem_euclid(12));
         let (cycle, year) = (year.div_euclid(400), year.rem_euclid(400));
@@ -131,6 +134,7 @@ mod tests {
         assert_eq!(Day::MAX.plus(1), Day::MAX);
         assert_eq!(Day::MIN.plus(i64::MIN), Day::MIN);
         let last = Day::MAX.split().0;
+        assert_eq!((Day::MIN.split().0, last), (MonthOfYear::MIN, MonthOfYear::MAX));
         assert_eq!(last.plus(i32::MAX), last);
         assert_eq!(last.days(), 31);
     }

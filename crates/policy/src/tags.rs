@@ -86,14 +86,16 @@ impl TagRule {
             }
             Days::OfMonth { months, masks } => {
                 let (month, of_month) = day.split();
-                let upto = tagged(*months, masks, month) & low_bits(of_month);
-                if let Some(of_month) = highest(upto) {
-                    return Some(month.day(of_month));
-                }
+                let newest_of = |month: MonthOfYear, upto: u32| {
+                    let (first, tagged) = tagged(*months, masks, month)?;
+                    Some(first.plus(highest(tagged & upto)?.saturating_sub(1)))
+                };
                 let earlier = (1..=MONTHS_SEARCHED).map(|back| month.plus(-back));
-                earlier
-                    .take_while(|earlier| *earlier < month)
-                    .find_map(|month| Some(month.day(highest(tagged(*months, masks, month))?)))
+                newest_of(month, low_bits(of_month)).or_else(|| {
+                    earlier
+                        .take_while(|earlier| *earlier < month)
+                        .find_map(|earlier| newest_of(earlier, !0))
+                })
             }
         }
     }
@@ -107,14 +109,14 @@ impl TagRule {
             }
             Days::OfMonth { months, masks } => {
                 let (month, of_month) = day.split();
-                let after = tagged(*months, masks, month) & !low_bits(of_month);
-                if let Some(of_month) = lowest(after) {
-                    return Some(month.day(of_month));
-                }
+                let first_of = |month: MonthOfYear, after: u32| {
+                    let (first, tagged) = tagged(*months, masks, month)?;
+                    Some(first.plus(lowest(tagged & after)?.saturating_sub(1)))
+                };
                 let later = (1..=MONTHS_SEARCHED).map(|ahead| month.plus(ahead));
-                later
-                    .take_while(|later| *later > month)
-                    .find_map(|month| Some(month.day(lowest(tagged(*months, masks, month))?)))
+                first_of(month, !low_bits(of_month)).or_else(|| {
+                    later.take_while(|later| *later > month).find_map(|later| first_of(later, !0))
+                })
             }
         };
         found.filter(|found| *found > day)
@@ -135,12 +137,16 @@ impl TagRule {
     }
 }
 
-/// The tagged days of a month.
-fn tagged(months: u32, masks: &[[u32; 4]; 7], month: MonthOfYear) -> u32 {
-    let length = usize::try_from(month.days()).unwrap_or(0).checked_sub(28);
-    let begins = masks.get(usize::from(month.first().weekday()));
-    let mask = length.and_then(|length| begins?.get(length)).copied().unwrap_or(0);
-    if has(months, month.of_year()) { mask } else { 0 }
+/// The first day of a month that may have tagged days, and these.
+fn tagged(months: u32, masks: &[[u32; 4]; 7], month: MonthOfYear) -> Option<(Day, u32)> {
+    if !has(months, month.of_year()) {
+        return None;
+    }
+    let (first, next) = (month.first(), month.next_first());
+    let longer =
+        usize::try_from(next.number().saturating_sub(first.number())).ok()?.checked_sub(28)?;
+    let mask = masks.get(usize::from(first.weekday()))?.get(longer)?;
+    Some((first, *mask))
 }
 
 fn masks(on: &MonthDays) -> [[u32; 4]; 7] {
@@ -194,10 +200,10 @@ fn low_bits(day: i32) -> u32 {
     bit(day) | bit(day).saturating_sub(1)
 }
 
-fn highest(set: u32) -> Option<i32> {
-    set.checked_ilog2().and_then(|day| i32::try_from(day).ok())
+fn highest(set: u32) -> Option<i64> {
+    set.checked_ilog2().map(i64::from)
 }
 
-fn lowest(set: u32) -> Option<i32> {
-    (set != 0).then(|| set.trailing_zeros()).and_then(|day| i32::try_from(day).ok())
+fn lowest(set: u32) -> Option<i64> {
+    (set != 0).then(|| set.trailing_zeros().into())
 }

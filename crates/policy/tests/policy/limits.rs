@@ -195,6 +195,7 @@ fn durations() {
 
 #[test]
 fn days_that_are_never() {
+    use Month::{April, February, March};
     let yearly = |months: &[Month], days: &[u8], last| {
         standard(|rules| {
             let on = MonthDays::Day { days: days.iter().copied().collect(), last };
@@ -202,7 +203,6 @@ fn days_that_are_never() {
             rules.retention.yearly = Some(YearlyRetention { months, on, years: 2 });
         })
     };
-    use Month::{April, February, March};
     accepted(yearly(&[February], &[29], false));
     assert_eq!(refusal(yearly(&[February], &[30], false)), PolicyError::NeverTagged);
     assert_eq!(refusal(yearly(&[February, April], &[31], false)), PolicyError::NeverTagged);
@@ -264,6 +264,11 @@ fn snapshots() {
     assert_eq!(days(one_week, Some(8)), Err(error));
 }
 
+fn first(weekday: Weekday) -> MonthlyRetention {
+    let on = MonthDays::Weekday { weekdays: [weekday].into(), weeks: [WeekOfMonth::First].into() };
+    MonthlyRetention { on, months: 12 }
+}
+
 #[test]
 fn schedule_and_retention_fit_together() {
     use Weekday::{Monday, Sunday};
@@ -284,13 +289,8 @@ fn schedule_and_retention_fit_together() {
         rules.retention.weekly.as_mut().unwrap().weekdays = [Monday].into();
     }));
     assert_eq!(error, PolicyError::WeeklyDaysDiffer);
-    fn first(weekday: Weekday) -> Option<MonthlyRetention> {
-        let on =
-            MonthDays::Weekday { weekdays: [weekday].into(), weeks: [WeekOfMonth::First].into() };
-        Some(MonthlyRetention { on, months: 12 })
-    }
-    accepted(with(|rules| rules.retention.monthly = first(Monday)));
-    let error = refusal(with(|rules| rules.retention.monthly = first(Weekday::Tuesday)));
+    accepted(with(|rules| rules.retention.monthly = Some(first(Monday))));
+    let error = refusal(with(|rules| rules.retention.monthly = Some(first(Weekday::Tuesday))));
     assert_eq!(error, PolicyError::TagWithoutBackup { of: Part::Monthly });
 }
 

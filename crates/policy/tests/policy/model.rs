@@ -15,7 +15,7 @@ use crate::{
     tools::Chance,
 };
 
-const ITEMS: u64 = 60;
+const ITEMS: u64 = 500;
 const DAYS: i64 = 3653;
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
@@ -293,6 +293,6 @@ fn ten_years_of_five_hundred_machines() {
         all.iter().map(|it| it.most_points).max().unwrap_or(0),
     );
     assert!(sum(|it| it.late) > 5_000 && sum(|it| it.missed) > 10_000);
-    assert!(sum(|it| it.left_out) > 10_000 && sum(|it| it.stood_in) > 1_000);
+    assert!(sum(|it| it.left_out) > 5_000 && sum(|it| it.stood_in) > 1_000);
     assert!(sum(|it| it.removed) > 1_000_000);
 }

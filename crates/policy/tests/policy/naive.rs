@@ -138,7 +138,7 @@ pub(crate) fn end_of(day: Day, zone: &TimeZone) -> Timestamp {
     }
     let low = Timestamp::from_second(low.as_second().div_euclid(60) * 60).unwrap()
         - SignedDuration::from_hours(3);
-    (0..)
+    (0..24 * 60)
         .map(|minute| low + SignedDuration::from_mins(minute))
         .find(|minute| day_of(*minute, zone) > day)
         .unwrap()

@@ -20,7 +20,7 @@ fn scheduled(zone: &str, schedule: Schedule) -> Policy {
             rules.retention.yearly = None;
         }
         if let Schedule::Weekly { weekdays, .. } = &schedule {
-            rules.retention.weekly.as_mut().unwrap().weekdays = weekdays.clone();
+            rules.retention.weekly.as_mut().unwrap().weekdays.clone_from(weekdays);
         }
         rules.schedule = schedule;
     });

@@ -281,13 +281,12 @@ struct Host {
 impl Host {
     fn tick(&mut self, policy: &Policy, now: Timestamp) {
         match policy.due(self.handled, self.awake, now, b"vm") {
-            Due::Nothing => (),
             Due::ClockWentBack { handled_until } => self.handled = handled_until,
             Due::Run { run, .. } if run.start <= now => {
                 self.handled = run.occurrence;
                 self.starts += 1;
             }
-            Due::Run { .. } => (),
+            Due::Run { .. } | Due::Nothing => (),
         }
     }
 }

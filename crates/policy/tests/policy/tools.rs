@@ -151,12 +151,11 @@ impl Chance {
         loop {
             let kind = self.one(&[PolicyKind::Standard, PolicyKind::Enhanced]);
             let schedule = self.schedule(kind);
-            let (daily, weekdays) = match &schedule {
-                Schedule::Weekly { weekdays, .. } => (None, weekdays.iter().copied().collect()),
-                _ => {
-                    let days = self.between(7, 45);
-                    (Some(DailyRetention { days }), Weekday::ALL.to_vec())
-                }
+            let (daily, weekdays) = if let Schedule::Weekly { weekdays, .. } = &schedule {
+                (None, weekdays.iter().copied().collect())
+            } else {
+                let days = self.between(7, 45);
+                (Some(DailyRetention { days }), Weekday::ALL.to_vec())
             };
             let tagged = match &schedule {
                 Schedule::Weekly { weekdays, .. } => weekdays.clone(),
