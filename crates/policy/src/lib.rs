@@ -15,6 +15,7 @@
 //! | `zone`      | moments, dates and clocks of a place; summer time |
 //! | `schedule`  | [`Policy::occurrences`]: the moments at which a schedule falls due |
 //! | `start`     | [`Policy::start_of`], [`Policy::due`]: spread, blackouts, catching up |
+//! | `calendar`  | dates as numbers |
 //! | `tags`      | which days a retention rule speaks of |
 //! | `retention` | [`evaluate`]: until when each point is kept, and by which rules |
 //! | `preview`   | [`preview()`], [`is_shorter`]: what a change of policy would do |
@@ -25,6 +26,7 @@
 //!
 //! It must not know what a backup is, where points are kept, or who asks.
 
+mod calendar;
 mod error;
 mod limits;
 mod policy;

@@ -58,12 +58,12 @@ impl From<Policy> for PolicyRules {
 impl Policy {
     /// Azure's default policy; see [`PolicyRules::default_standard`].
     pub fn default_standard() -> Self {
-        Self::assemble(PolicyRules::default_standard(), Zone::UTC, 2)
+        Self::assemble(PolicyRules::default_standard(), Zone::utc(), 2)
     }
 
     /// Azure's enhanced default; see [`PolicyRules::default_enhanced`].
     pub fn default_enhanced() -> Self {
-        Self::assemble(PolicyRules::default_enhanced(), Zone::UTC, 7)
+        Self::assemble(PolicyRules::default_enhanced(), Zone::utc(), 7)
     }
 
     /// Makes a policy of rules that are known to be good.

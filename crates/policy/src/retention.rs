@@ -23,10 +23,10 @@
 //! a point of an earlier day, so a promise is never shortened, except that the tag of a day moves to
 //! a later point of the same day.
 
-use jiff::{Timestamp, ToSpan, civil::Date};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{policy::Policy, tags::TagRule};
+use crate::{calendar::Day, policy::Policy, tags::TagRule};
 
 /// What retention has to know of a recovery point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -195,7 +195,7 @@ pub fn evaluate(policy: &Policy, history: &History<'_>) -> Vec<Kept> {
     let mut kept: Vec<Counted> = points.iter().map(|point| Counted::new(policy, point)).collect();
 
     let everything = days(policy, points, |_| true);
-    let since = zone.date(history.protected_since);
+    let since = zone.day(history.protected_since);
     for rule in policy.tag_rules() {
         bear(rule, &everything, since, &mut kept);
     }
@@ -220,16 +220,15 @@ pub fn evaluate(policy: &Policy, history: &History<'_>) -> Vec<Kept> {
 /// What has been found out about a point.
 struct Counted {
     /// The last date on which it is kept.
-    through: Date,
-    snapshot_through: Date,
+    through: Day,
+    snapshot_through: Day,
     rules: KeptBy,
 }
 
 impl Counted {
     /// What holds for every point by itself.
     fn new(policy: &Policy, point: &PointTimes) -> Self {
-        let date = policy.zone().date(point.time);
-        let after = |days: u16| date.saturating_add(i64::from(days).days());
+        let day = policy.zone().day(point.time);
         let mut rules = KeptBy::default();
         if point.on_demand_until.is_some() {
             rules.add(Rule::OnDemand);
@@ -240,8 +239,8 @@ impl Counted {
             }
         }
         Self {
-            through: after(policy.every_point_days()),
-            snapshot_through: after(policy.snapshot_retention_days()),
+            through: day.plus(policy.every_point_days().into()),
+            snapshot_through: day.plus(policy.snapshot_retention_days().into()),
             rules,
         }
     }
@@ -267,32 +266,31 @@ fn days(
     policy: &Policy,
     points: &[PointTimes],
     counts: impl Fn(&PointTimes) -> bool,
-) -> Vec<(Date, usize)> {
+) -> Vec<(Day, usize)> {
     let mut days: Vec<_> = (0..)
         .zip(points)
         .filter(|(_, point)| point.on_demand_until.is_none() && counts(point))
         .map(|(index, point)| {
-            (policy.zone().date(point.occurrence.unwrap_or(point.time)), point.time, index)
+            (policy.zone().day(point.occurrence.unwrap_or(point.time)), point.time, index)
         })
         .collect();
-    // The last of a day comes first, and is what remains of the day.
-    days.sort_unstable_by(|a, b| b.cmp(a));
-    days.dedup_by_key(|(date, ..)| *date);
-    days.reverse();
-    days.into_iter().map(|(date, _, index)| (date, index)).collect()
+    days.sort_unstable();
+    days.chunk_by(|(day, ..), (next, ..)| day == next)
+        .filter_map(|points| points.last().map(|(day, _, index)| (*day, *index)))
+        .collect()
 }
 
 /// Gives the rule's tags to their bearers.
-fn bear(rule: &TagRule, days: &[(Date, usize)], since: Date, kept: &mut [Counted]) {
+fn bear(rule: &TagRule, days: &[(Day, usize)], since: Day, kept: &mut [Counted]) {
     // The first tagged day that has no bearer yet: nothing happens on days before it.
-    let mut next = Some(Date::MIN);
-    for (date, index) in days {
-        if next.is_none_or(|next| *date < next) {
+    let mut next = Some(Day::MIN);
+    for (day, index) in days {
+        if next.is_none_or(|next| *day < next) {
             continue;
         }
-        next = rule.next(*date);
-        let Some(tagged) = rule.newest(*date) else { continue };
-        if (tagged == *date || tagged >= since)
+        next = rule.next(*day);
+        let Some(tagged) = rule.newest(*day) else { continue };
+        if (tagged == *day || tagged >= since)
             && let Some(bearer) = kept.get_mut(*index)
         {
             bearer.through = bearer.through.max(rule.keeps_through(tagged));
