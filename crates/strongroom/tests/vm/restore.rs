@@ -8,10 +8,11 @@ use std::{
 use serde_json::Value;
 
 use crate::{
+    after::failed,
     check::{Taken, assert_same_disk, check},
     documented::assert_documented,
     guest::{Disk, Guest},
-    harness::Host,
+    harness::{Host, Mounted, Run, try_tool, within},
 };
 
 /// The image of a restored disk.
@@ -441,7 +442,7 @@ fn killed_at_any_step_it_goes_on() {
     let fast = words(&["--name", "copy", "--storage-dir", &to]);
     let mut child = host.strongroom_start(&restore);
     let partial = Path::new(&to).join("copy-vdb.raw.partial");
-    assert!(crate::harness::within(30, || partial.exists()));
+    assert!(within(30, || partial.exists()));
     let run = host.strongroom(&fast);
     assert_eq!(run.code, 4, "two at once: {}{}", run.stdout, run.stderr);
     child.kill().unwrap();
@@ -498,7 +499,7 @@ fn a_replacement_that_was_killed_goes_on_or_is_undone() {
     let overlay = folder.join(format!("web-b.raw.{point}.qcow2"));
     let interrupt = || {
         let mut child = host.strongroom_start(&[&replace[..], &["--limit-rate", "100K"]].concat());
-        assert!(crate::harness::within(30, || overlay.exists()));
+        assert!(within(30, || overlay.exists()));
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(guest.virsh("dumpxml", &[]), before);
@@ -517,4 +518,47 @@ fn a_replacement_that_was_killed_goes_on_or_is_undone() {
     host.json(&["restore", "accept", "--vm", "web"]);
     assert_same_disk(&truth[1], guest.disk_path("vdb"));
     guest.boot();
+}
+
+/// There was room when it was planned, and then there is none: that is said, and the same command goes
+/// on when there is again.
+#[test]
+fn the_disk_is_full() {
+    let host = Host::new();
+    let guest = Guest::named("web").disk(Disk::qcow2(48)).disk(Disk::raw(48)).create(&host);
+    host.json(&["backup", "--vm", "web"]);
+    let to = folder(&host, "small");
+    let path = Path::new(&to);
+    let Some(_mounted) = Mounted::tmpfs(path, "40M") else { return };
+    let other = path.join("other");
+    let fill = || {
+        let target = format!("of={}", other.display());
+        try_tool("dd", &["if=/dev/zero", &target, "bs=64k", "conv=notrunc", "oflag=append"]);
+    };
+    let command = |name, disk| {
+        words(&["--name", name, "--disks", disk, "--storage-dir", &to, "--output", "json"])
+    };
+
+    // It is known before.
+    fill();
+    let said = failed(&host.strongroom(&command("one", "vda")), "disk.full");
+    assert!(said.contains("are needed"), "{said}");
+    assert_eq!(files(&to), ["other"]);
+    std::fs::remove_file(&other).unwrap();
+
+    // It turns out while it is written: by us, and by QEMU's tools.
+    for (name, disk, file) in [("one", "vda", "one-vda.qcow2"), ("two", "vdb", "two-vdb.raw")] {
+        let command = command(name, disk);
+        let run = host.strongroom_start(&[&command[..], &["--limit-rate", "1M"]].concat());
+        let partial = path.join(format!("{file}.partial"));
+        assert!(within(20, || partial.exists()), "{:?}", files(&to));
+        fill();
+        let said = failed(&Run::of(&run.wait_with_output().unwrap()), "disk.full");
+        assert!(said.contains(file) && said.contains("goes on where it stopped"), "{said}");
+        assert!(!host.virsh(&["list", "--all", "--name"]).contains(name));
+        std::fs::remove_file(&other).unwrap();
+        let restored = host.json(&command[..command.len() - 2]);
+        assert_same_disk(guest.disk_path(disk), &image(&restored, 0));
+        assert!(!files(&to).iter().any(|file| file.contains("partial") || file.starts_with('.')));
+    }
 }
