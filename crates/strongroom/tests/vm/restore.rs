@@ -97,9 +97,7 @@ fn a_copy_runs_beside_its_original() {
 #[test]
 fn a_lost_machine_comes_back_as_itself_in_another_pool() {
     let host = Host::new();
-    let guest = Guest::named("web").disk(Disk::qcow2(64)).disk(Disk::qcow2(48)).create(&host);
-    guest.boot();
-    guest.wait_records(5);
+    let guest = Guest::web(&host, [Disk::qcow2(64), Disk::qcow2(48)]).up(5);
     guest.virsh("autostart", &[]);
     let report = host.json(&["backup", "--vm", "web"]);
     let run = host.strongroom(&words(&["--same-identity"]));
@@ -199,9 +197,7 @@ fn what_a_host_lacks_is_said_before_anything_is_written() {
 
 /// A machine with two disks that has run, and two recovery points of it: returns the first.
 fn twice_backed_up(host: &Host) -> (Guest<'_>, Value, Vec<PathBuf>) {
-    let guest = Guest::named("web").disk(Disk::qcow2(64)).disk(Disk::raw(48)).create(host);
-    guest.boot();
-    guest.wait_records(5);
+    let guest = Guest::web(host, [Disk::qcow2(64), Disk::raw(48)]).up(5);
     guest.suspend();
     let first = host.json(&["backup", "--vm", "web"]);
     let truth = guest.paused_copy("first", || {});
@@ -403,9 +399,7 @@ fn firmware_and_tpm_come_back() {
 #[test]
 fn a_description_comes_with_disks() {
     let host = Host::new();
-    let guest = Guest::named("web").disk(Disk::qcow2(64)).disk(Disk::raw(48)).create(&host);
-    guest.boot();
-    guest.wait_records(3);
+    let guest = Guest::web(&host, [Disk::qcow2(64), Disk::raw(48)]).up(3);
     let report = host.json(&["backup", "--vm", "web"]);
     let to = folder(&host, "out");
     let base = ["restore", "disks", "--item", "web", "--recovery-point", "latest", "--to", &to];
@@ -435,7 +429,7 @@ fn a_description_comes_with_disks() {
 #[test]
 fn killed_at_any_step_it_goes_on() {
     let host = Host::new();
-    let guest = Guest::named("web").disk(Disk::qcow2(64)).disk(Disk::raw(48)).create(&host);
+    let guest = Guest::web(&host, [Disk::qcow2(64), Disk::raw(48)]);
     host.json(&["backup", "--vm", "web"]);
     let to = folder(&host, "copies");
     let restore = words(&["--name", "copy", "--storage-dir", &to, "--limit-rate", "2M"]);
@@ -525,7 +519,7 @@ fn a_replacement_that_was_killed_goes_on_or_is_undone() {
 #[test]
 fn the_disk_is_full() {
     let host = Host::new();
-    let guest = Guest::named("web").disk(Disk::qcow2(48)).disk(Disk::raw(48)).create(&host);
+    let guest = Guest::web(&host, [Disk::qcow2(48), Disk::raw(48)]);
     host.json(&["backup", "--vm", "web"]);
     let to = folder(&host, "small");
     let path = Path::new(&to);
@@ -546,7 +540,7 @@ fn the_disk_is_full() {
     assert_eq!(files(&to), ["other"]);
     std::fs::remove_file(&other).unwrap();
 
-    // It turns out while it is written: by us, and by QEMU's tools.
+    // It turns out while it is written: by QEMU's tools, and by us.
     for (name, disk, file) in [("one", "vda", "one-vda.qcow2"), ("two", "vdb", "two-vdb.raw")] {
         let command = command(name, disk);
         let run = host.strongroom_start(&[&command[..], &["--limit-rate", "1M"]].concat());

@@ -20,10 +20,7 @@ pub(crate) const SLOW: &str = "1M";
 /// Two disks, booted, with some records.
 pub(crate) fn web<'h>(host: &'h Host, words: &str) -> Guest<'h> {
     let guest = Guest::named("web").disk(Disk::qcow2(64)).disk(Disk::qcow2(48));
-    let guest = guest.cmdline(words).create(host);
-    guest.boot();
-    guest.wait_records(3);
-    guest
+    guest.cmdline(words).create(host).up(3)
 }
 
 /// A backup under way, in a process group of its own.
