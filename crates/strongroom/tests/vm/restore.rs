@@ -8,19 +8,20 @@ use std::{
 use serde_json::Value;
 
 use crate::{
+    after::failed,
     check::{Taken, assert_same_disk, check},
     documented::assert_documented,
     guest::{Disk, Guest},
-    harness::Host,
+    harness::{Host, Mounted, Run, try_tool, within},
 };
 
 /// The image of a restored disk.
-fn image(report: &Value, disk: usize) -> PathBuf {
+pub(crate) fn image(report: &Value, disk: usize) -> PathBuf {
     PathBuf::from(report["disks"][disk]["path"].as_str().unwrap())
 }
 
 /// A folder of the test's, made.
-fn folder(host: &Host, name: &str) -> String {
+pub(crate) fn folder(host: &Host, name: &str) -> String {
     let folder = host.lab.path(name);
     std::fs::create_dir_all(&folder).unwrap();
     folder.canonicalize().unwrap().display().to_string()
@@ -33,7 +34,7 @@ fn words<'a>(more: &[&'a str]) -> Vec<&'a str> {
 }
 
 /// What a folder has, also hidden.
-fn files(folder: &str) -> Vec<String> {
+pub(crate) fn files(folder: &str) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<String> = names.collect();
@@ -96,9 +97,7 @@ fn a_copy_runs_beside_its_original() {
 #[test]
 fn a_lost_machine_comes_back_as_itself_in_another_pool() {
     let host = Host::new();
-    let guest = Guest::named("web").disk(Disk::qcow2(64)).disk(Disk::qcow2(48)).create(&host);
-    guest.boot();
-    guest.wait_records(5);
+    let guest = Guest::web(&host, [Disk::qcow2(64), Disk::qcow2(48)]).up(5);
     guest.virsh("autostart", &[]);
     let report = host.json(&["backup", "--vm", "web"]);
     let run = host.strongroom(&words(&["--same-identity"]));
@@ -198,9 +197,7 @@ fn what_a_host_lacks_is_said_before_anything_is_written() {
 
 /// A machine with two disks that has run, and two recovery points of it: returns the first.
 fn twice_backed_up(host: &Host) -> (Guest<'_>, Value, Vec<PathBuf>) {
-    let guest = Guest::named("web").disk(Disk::qcow2(64)).disk(Disk::raw(48)).create(host);
-    guest.boot();
-    guest.wait_records(5);
+    let guest = Guest::web(host, [Disk::qcow2(64), Disk::raw(48)]).up(5);
     guest.suspend();
     let first = host.json(&["backup", "--vm", "web"]);
     let truth = guest.paused_copy("first", || {});
@@ -402,9 +399,7 @@ fn firmware_and_tpm_come_back() {
 #[test]
 fn a_description_comes_with_disks() {
     let host = Host::new();
-    let guest = Guest::named("web").disk(Disk::qcow2(64)).disk(Disk::raw(48)).create(&host);
-    guest.boot();
-    guest.wait_records(3);
+    let guest = Guest::web(&host, [Disk::qcow2(64), Disk::raw(48)]).up(3);
     let report = host.json(&["backup", "--vm", "web"]);
     let to = folder(&host, "out");
     let base = ["restore", "disks", "--item", "web", "--recovery-point", "latest", "--to", &to];
@@ -434,14 +429,14 @@ fn a_description_comes_with_disks() {
 #[test]
 fn killed_at_any_step_it_goes_on() {
     let host = Host::new();
-    let guest = Guest::named("web").disk(Disk::qcow2(64)).disk(Disk::raw(48)).create(&host);
+    let guest = Guest::web(&host, [Disk::qcow2(64), Disk::raw(48)]);
     host.json(&["backup", "--vm", "web"]);
     let to = folder(&host, "copies");
     let restore = words(&["--name", "copy", "--storage-dir", &to, "--limit-rate", "2M"]);
     let fast = words(&["--name", "copy", "--storage-dir", &to]);
     let mut child = host.strongroom_start(&restore);
     let partial = Path::new(&to).join("copy-vdb.raw.partial");
-    assert!(crate::harness::within(30, || partial.exists()));
+    assert!(within(30, || partial.exists()));
     let run = host.strongroom(&fast);
     assert_eq!(run.code, 4, "two at once: {}{}", run.stdout, run.stderr);
     child.kill().unwrap();
@@ -498,7 +493,7 @@ fn a_replacement_that_was_killed_goes_on_or_is_undone() {
     let overlay = folder.join(format!("web-b.raw.{point}.qcow2"));
     let interrupt = || {
         let mut child = host.strongroom_start(&[&replace[..], &["--limit-rate", "100K"]].concat());
-        assert!(crate::harness::within(30, || overlay.exists()));
+        assert!(within(30, || overlay.exists()));
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(guest.virsh("dumpxml", &[]), before);
@@ -519,69 +514,45 @@ fn a_replacement_that_was_killed_goes_on_or_is_undone() {
     guest.boot();
 }
 
+/// There was room when it was planned, and then there is none: that is said, and the same command goes
+/// on when there is again.
 #[test]
-fn encrypted_disks_come_back_encrypted() {
+fn the_disk_is_full() {
     let host = Host::new();
-    let uuid = "0a1b2c3d-0001-4fff-8000-00000000000f";
-    let define = || {
-        let xml = format!(
-            "<secret ephemeral='no' private='no'><uuid>{uuid}</uuid>\
-             <usage type='volume'><volume>data</volume></usage></secret>"
-        );
-        let file = host.lab.path("secret.xml");
-        std::fs::write(&file, xml).unwrap();
-        host.virsh(&["secret-define", file.to_str().unwrap()]);
-    };
-    define();
-    let phrase = host.lab.path("phrase");
-    std::fs::write(&phrase, "a passphrase, of course").unwrap();
-    host.virsh(&["secret-set-value", uuid, "--file", phrase.to_str().unwrap(), "--plain"]);
-    let object = format!("secret,id=key,file={}", phrase.display());
-    let (qcow2, luks) = (host.lab.path("data.qcow2"), host.lab.path("data.luks"));
-    let create = ["create", "-q", "--object", &object, "-f"];
-    let one = ["qcow2", "-o", "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10"];
-    let other = ["luks", "-o", "key-secret=key,iter-time=10"];
-    for (options, path) in [(one, &qcow2), (other, &luks)] {
-        let place = [path.to_str().unwrap(), "16M"];
-        let words = [&create[..], &options, &place].concat();
-        // Where processor time is counted in long steps, QEMU cannot measure its key derivation.
-        let made = (0..20).any(|_| crate::harness::try_tool("qemu-img", &words).code == 0);
-        assert!(made, "{words:?}");
-    }
-    let xml =
-        format!("<encryption format='luks'><secret type='passphrase' uuid='{uuid}'/></encryption>");
-    let guest = Guest::named("web")
-        .disk(Disk::qcow2(48))
-        .disk(Disk::image(&qcow2, "qcow2").xml(&xml))
-        .disk(Disk::image(&luks, "raw").xml(&xml))
-        .create(&host);
-    guest.boot();
-    let sums = |guest: &Guest<'_>| guest.sh("sha256sum /dev/vdb /dev/vdc");
-    guest.sh("dd if=/dev/urandom of=/dev/vdb bs=64k count=16 seek=3; sync");
-    guest.sh("dd if=/dev/urandom of=/dev/vdc bs=64k count=16 seek=5; sync");
-    let before = sums(&guest);
+    let guest = Guest::web(&host, [Disk::qcow2(48), Disk::raw(48)]);
     host.json(&["backup", "--vm", "web"]);
-    guest.destroy();
-    host.virsh(&["secret-undefine", uuid]);
-    let to = folder(&host, "copies");
-    let base = words(&["--name", "copy", "--storage-dir", &to]);
-    let run = host.strongroom(&base);
-    assert_eq!(run.code, 4, "{}{}", run.stdout, run.stderr);
-    assert!(run.stderr.contains("--with-secrets"), "{}", run.stderr);
-    assert!(files(&to).is_empty());
-    assert_eq!(host.virsh(&["secret-list"]), "");
-    let restored = host.json(&[&base[..], &["--with-secrets"]].concat());
-    println!("{restored:#}");
-    assert_eq!(restored["secrets"][0], uuid, "{restored:#}");
-    assert_eq!(files(&to), ["copy-vda.qcow2", "copy-vdb.qcow2", "copy-vdc.raw"]);
-    let info = crate::harness::tool("qemu-img", &["info", &format!("{to}/copy-vdb.qcow2")]);
-    assert!(info.contains("encrypted: yes"), "{info}");
-    assert!(std::fs::read(image(&restored, 2)).unwrap().starts_with(b"LUKS"));
-    let copy = Guest::known(&host, "copy", &[]);
-    copy.boot();
-    assert_eq!(sums(&copy), before);
-    for entry in std::fs::read_dir(host.lab.path("r/strongroom")).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
-        assert!(!name.starts_with("key-"), "{name} is left");
+    let to = folder(&host, "small");
+    let path = Path::new(&to);
+    let Some(_mounted) = Mounted::tmpfs(path, "40M") else { return };
+    let other = path.join("other");
+    let fill = || {
+        let target = format!("of={}", other.display());
+        try_tool("dd", &["if=/dev/zero", &target, "bs=64k", "conv=notrunc", "oflag=append"]);
+    };
+    let command = |name, disk| {
+        words(&["--name", name, "--disks", disk, "--storage-dir", &to, "--output", "json"])
+    };
+
+    // It is known before.
+    fill();
+    let said = failed(&host.strongroom(&command("one", "vda")), "disk.full");
+    assert!(said.contains("are needed"), "{said}");
+    assert_eq!(files(&to), ["other"]);
+    std::fs::remove_file(&other).unwrap();
+
+    // It turns out while it is written: by QEMU's tools, and by us.
+    for (name, disk, file) in [("one", "vda", "one-vda.qcow2"), ("two", "vdb", "two-vdb.raw")] {
+        let command = command(name, disk);
+        let run = host.strongroom_start(&[&command[..], &["--limit-rate", "1M"]].concat());
+        let partial = path.join(format!("{file}.partial"));
+        assert!(within(20, || partial.exists()), "{:?}", files(&to));
+        fill();
+        let said = failed(&Run::of(&run.wait_with_output().unwrap()), "disk.full");
+        assert!(said.contains(file) && said.contains("goes on where it stopped"), "{said}");
+        assert!(!host.virsh(&["list", "--all", "--name"]).contains(name));
+        std::fs::remove_file(&other).unwrap();
+        let restored = host.json(&command[..command.len() - 2]);
+        assert_same_disk(guest.disk_path(disk), &image(&restored, 0));
+        assert!(!files(&to).iter().any(|file| file.contains("partial") || file.starts_with('.')));
     }
 }
