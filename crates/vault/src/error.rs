@@ -32,6 +32,12 @@ pub enum VaultError {
         /// Where.
         store: String,
     },
+    /// Two copies of a vault would be one.
+    #[error("{folder} was given twice")]
+    SameFolder {
+        /// The folder.
+        folder: String,
+    },
     /// Another writer in a vault that allows one only.
     #[error("another writer is active in {store}: {who}")]
     Busy {
@@ -168,6 +174,7 @@ impl Coded for VaultError {
             Self::NotFound { .. } => &codes::VAULT_NOT_FOUND,
             Self::Exists { .. } => &codes::VAULT_EXISTS,
             Self::Unsafe { .. } => &codes::VAULT_STORE_UNSAFE,
+            Self::SameFolder { .. } => &codes::USAGE_INVALID,
             Self::Busy { .. } => &codes::VAULT_BUSY,
             Self::Store(error) => error.code(),
             Self::Object { source, .. } | Self::Format { source, .. } => source.code(),

@@ -18,6 +18,7 @@ mod images;
 mod index;
 pub mod keys;
 mod layout;
+pub mod place;
 mod points;
 mod read;
 mod rebuild;
