@@ -277,6 +277,7 @@ catalog! {
     VAULT_SOFT_DELETED = "vault.soft_deleted", Conflict, "The vault is deleted and can only be brought back.", "Bring it back with `strongroom vault undelete`.";
     VAULT_NOT_DELETED = "vault.not_deleted", Conflict, "The vault is not deleted.", "There is nothing to bring back.";
     VAULT_IMMUTABLE = "vault.immutable", Denied, "The vault is immutable: nothing in it can be deleted or kept for a shorter time.", "Wait until the points expire; if immutability is not locked, a vault admin can turn it off.";
+    VAULT_NOTHING_KEPT = "vault.nothing_kept", NotFound, "The vault keeps nothing of the service under this name.", "Name another vault: the service keeps what it knows in all that it was told to.";
     VAULT_IRREVERSIBLE = "vault.irreversible", Denied, "This setting of the vault can never be taken back.", "Make another vault if it must be otherwise.";
 
     HOST_UNKNOWN = "host.unknown", NotFound, "The service has no host of this name.", "`strongroom host list` shows the hosts.";
