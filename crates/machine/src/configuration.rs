@@ -61,6 +61,10 @@ pub struct DiskIdentity {
     /// What `qemu-img info` says of its image, to make the same kind of image again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<serde_json::Value>,
+    /// If the point has its encrypted image as it lies on the host, and not what the guest sees: the
+    /// length of that image, bytes. The disk in the point is longer by less than a sector.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ciphertext: Option<u64>,
 }
 
 /// The most ranges that are noted of what had changed.
@@ -332,6 +336,7 @@ mod tests {
             changed_since: vec![(0, 65536)],
             runs_since_full: 3,
             image: Some(serde_json::json!({"cluster-size": 65536})),
+            ciphertext: None,
         };
         let uuid: Uuid = "0a1b2c3d-0001-4fff-8000-00000000000f".parse().expect("a UUID");
         Configuration {

@@ -30,4 +30,4 @@ pub use consistency::Wish;
 pub use discover::{DiscoveredDisk, DiscoveredMachine, describe, discover};
 pub use error::MachineError;
 pub use report::MachineBackupReport;
-pub use request::{MachineBackup, Places};
+pub use request::{EncryptedDisks, MachineBackup, Places};

@@ -31,6 +31,17 @@ impl Places {
     }
 }
 
+/// What a backup keeps of disks that QEMU encrypts on the host (LUKS).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EncryptedDisks {
+    /// What the guest sees, and the secrets, so that they can be restored as encrypted as they were.
+    #[default]
+    Decrypted,
+    /// The images as they lie on the host, and no secret. Only while the machine is off: see
+    /// `docs/decisions/0012-encrypted-disks.md`.
+    Ciphertext,
+}
+
 /// A backup of a machine.
 #[derive(Clone, Debug)]
 pub struct MachineBackup {
@@ -40,6 +51,8 @@ pub struct MachineBackup {
     pub item: Option<String>,
     /// Which disks.
     pub disks: DiskChoice,
+    /// What is kept of those that are encrypted on the host.
+    pub encrypted_disks: EncryptedDisks,
     /// Which consistency.
     pub wish: Wish,
     /// Whether a machine that is off, with disks that only QEMU can read, is started for the backup

@@ -19,7 +19,7 @@ use strongroom_disk::{
 };
 use strongroom_engine::{EngineError, Overwrite, RestoreDisk};
 use strongroom_format::Manifest;
-use strongroom_machine::restore::TemplateDisk;
+use strongroom_machine::restore::{Container, TemplateDisk};
 
 use crate::{
     error::{FaceError, Failure},
@@ -36,6 +36,18 @@ pub(crate) struct Wanted {
     pub(crate) format: Option<ImageFormat>,
     /// `--in-place`.
     pub(crate) in_place: bool,
+    /// Disks that are written as the encrypted images that they were.
+    pub(crate) containers: BTreeMap<String, Container>,
+}
+
+/// A file that is not complete yet.
+pub(crate) struct Unfinished {
+    /// What it is called until then.
+    now: PathBuf,
+    /// What it is called when it is complete.
+    name: PathBuf,
+    /// If it is an encrypted image: its length is set in the end.
+    container: Option<Container>,
 }
 
 /// Where one disk goes.
@@ -50,10 +62,10 @@ struct Place {
 pub(crate) struct Targets {
     /// For the engine.
     pub(crate) disks: Vec<RestoreDisk>,
-    /// Files that get their names when all is done: from, to.
-    unfinished: Vec<(PathBuf, PathBuf)>,
+    /// Files that get their names and lengths when all is done.
+    pub(crate) unfinished: Vec<Unfinished>,
     /// For a machine's description.
-    template: Vec<TemplateDisk>,
+    pub(crate) template: Vec<TemplateDisk>,
 }
 
 impl Wanted {
@@ -97,7 +109,18 @@ impl Wanted {
             let spec = match (named.get(disk.name.as_str()), folder) {
                 (Some(spec), _) if chosen => (*spec).clone(),
                 (None, Some(folder)) if chosen => {
-                    let format = self.format.unwrap_or(ImageFormat::Raw);
+                    let container = self.containers.get(&disk.name);
+                    let kept = container.map(|container| container.format);
+                    if let (Some(kept), Some(format)) = (kept, self.format)
+                        && kept != format
+                    {
+                        return Err(Failure::usage(format!(
+                            "disk {} was kept as ciphertext, which stays {kept}: leave out \
+                             --format, or restore it apart (--disks)",
+                            disk.name
+                        )));
+                    }
+                    let format = kept.or(self.format).unwrap_or(ImageFormat::Raw);
                     let path = folder.join(format!("{}.{format}", disk.name));
                     DiskSpec::File { path, format: Some(format) }
                 }
@@ -131,23 +154,33 @@ impl Wanted {
             Targets { disks: Vec::new(), unfinished: Vec::new(), template: Vec::new() };
         for Place { name, size, spec } in places {
             let location = spec.to_string();
+            let container = self.containers.get(&name).copied();
             targets.template.push(self.template(&name, &spec));
             let mut existing = if self.in_place { Existing::Keep } else { Existing::Refuse };
             let mut opened = spec.clone();
-            if let DiskSpec::File { path, format } = &spec
-                && !path.try_exists().map_err(|source| local(path, "find", source))?
-            {
-                let partial = with_suffix(path, ".partial");
-                let format = Some(self.format_of(path, *format));
-                opened = DiskSpec::File { path: partial.clone(), format };
-                existing = Existing::Keep;
-                targets.unfinished.push((partial, path.clone()));
+            let mut length = size;
+            if let DiskSpec::File { path, format } = &spec {
+                let (mut now, mut format) = (path.clone(), *format);
+                if !path.try_exists().map_err(|source| local(path, "find", source))? {
+                    now = with_suffix(path, ".partial");
+                    format = Some(self.format_of(path, format));
+                    existing = Existing::Keep;
+                }
+                if let Some(container) = container {
+                    (format, length) = (Some(ImageFormat::Raw), container.length);
+                }
+                targets.unfinished.push(Unfinished {
+                    now: now.clone(),
+                    name: path.clone(),
+                    container,
+                });
+                opened = DiskSpec::File { path: now, format };
             }
             let mut options = TargetOptions { format: self.format, existing, ..Default::default() };
             let (target, overwrite) = match open_target(&opened, size, &options) {
                 Ok(target) if target.is_blank() => (target, Overwrite::All),
                 Ok(target) => (target, Overwrite::Differences),
-                Err(DiskError::NotEmpty { disk }) if self.may_be_complete(&opened, size) => {
+                Err(DiskError::NotEmpty { disk }) if self.may_be_complete(&opened, length) => {
                     options.existing = Existing::Keep;
                     let target = open_target(&opened, size, &options)?;
                     if target.size() != size {
@@ -168,8 +201,10 @@ impl Wanted {
             DiskSpec::File { path, format } => (Some(path), self.format_of(path, *format)),
             DiskSpec::Nbd(_) => (None, ImageFormat::Raw),
         };
+        let container = self.containers.get(name);
+        let format = container.map_or(format, |container| container.format).to_string();
         let (name, path) = (name.to_owned(), path.cloned());
-        TemplateDisk { name, path, format: format.to_string() }
+        TemplateDisk { name, path, format, encrypted: container.is_some() }
     }
 
     /// The format of a file: as said with it, by its ending, as said for all.
@@ -179,27 +214,33 @@ impl Wanted {
     }
 
     /// Whether an existing file may be what an earlier run of the same command has restored
-    /// completely: then it is compared. A raw file must have the right size, as opening it would
+    /// completely: then it is compared. A raw file must have the right length, as opening it would
     /// set it.
-    fn may_be_complete(&self, spec: &DiskSpec, size: u64) -> bool {
+    fn may_be_complete(&self, spec: &DiskSpec, length: u64) -> bool {
         let DiskSpec::File { path, format } = spec else { return false };
         let Ok(data) = path.metadata() else { return false };
         let right_size = match self.format_of(path, *format) {
-            ImageFormat::Raw => data.len() == size,
+            ImageFormat::Raw => data.len() == length,
             _ => true,
         };
         data.is_file() && right_size
     }
 }
 
-/// Gives complete files their names. All targets must be closed.
-pub(crate) fn finish(unfinished: &[(PathBuf, PathBuf)]) -> Result<(), Failure> {
-    for (partial, path) in unfinished {
+/// Gives complete files their lengths and names. All targets must be closed.
+pub(crate) fn finish(unfinished: &[Unfinished]) -> Result<(), Failure> {
+    for Unfinished { now, name: path, container } in unfinished {
+        if let Some(container) = container {
+            container.cut(now)?;
+        }
+        if now == path {
+            continue;
+        }
         if path.try_exists().map_err(|source| local(path, "find", source))? {
             let appeared = io::Error::from(io::ErrorKind::AlreadyExists);
             return Err(local(path, "name", appeared).into());
         }
-        fs::rename(partial, path).map_err(|source| local(path, "name", source))?;
+        fs::rename(now, path).map_err(|source| local(path, "name", source))?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
         // The new name must outlive a power failure.
@@ -207,14 +248,6 @@ pub(crate) fn finish(unfinished: &[(PathBuf, PathBuf)]) -> Result<(), Failure> {
         synced.map_err(|source| local(folder, "sync", source))?;
     }
     Ok(())
-}
-
-impl Targets {
-    /// Takes apart: what the engine needs, what must be finished afterwards, and what a
-    /// description says.
-    pub(crate) fn split(self) -> (Vec<RestoreDisk>, Vec<(PathBuf, PathBuf)>, Vec<TemplateDisk>) {
-        (self.disks, self.unfinished, self.template)
-    }
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

@@ -157,7 +157,8 @@ pub enum DiskNote {
     Transient,
     /// A block job is at work on it.
     BlockJob,
-    /// It is encrypted on the host; backups are taken of what the guest sees.
+    /// It is encrypted on the host; backups are taken of what the guest sees, unless ciphertext is
+    /// asked for.
     Encrypted,
     /// Its image has others under it; backups are taken of what the guest sees.
     Chain,
@@ -302,7 +303,10 @@ impl fmt::Display for DiskNote {
             Self::Shareable => "other machines may write to it during a backup",
             Self::Transient => "what is written to it ends with the machine's run",
             Self::BlockJob => "a block job is at work on it",
-            Self::Encrypted => "it is encrypted on the host; backups have what the guest sees",
+            Self::Encrypted => {
+                "it is encrypted on the host; backups have what the guest sees, unless ciphertext \
+                 is asked for"
+            }
             Self::Chain => "its image has others under it; backups have what the guest sees",
             Self::DataFile => "its bytes are in a file beside its image",
         })

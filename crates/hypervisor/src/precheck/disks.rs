@@ -90,8 +90,9 @@ impl<'a> Check<'a> {
         }
         if disk.encryption.is_some() {
             let what = "is encrypted on the host; the backup has what the guest sees";
-            let what_to_do = "the vault is encrypted with a key of its own; restored disks are \
-                 not, unless that is asked for";
+            let what_to_do = "the vault is encrypted with keys of its own, and restored machines' \
+                 disks are encrypted as they were; backup --encrypted-disks ciphertext keeps the \
+                 image as it is, while the machine is off";
             self.of(Info, "disk.encrypted", disk, what, what_to_do);
         }
     }

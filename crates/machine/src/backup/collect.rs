@@ -13,7 +13,7 @@ use strongroom_hypervisor::{
 };
 
 use crate::{
-    Configuration, Places,
+    Configuration, EncryptedDisks, Places,
     configuration::{DiskIdentity, MachineRecord, SavedSecret},
     error::Result,
 };
@@ -124,6 +124,7 @@ pub(super) fn identity(
         changed_since: Vec::new(),
         runs_since_full: 0,
         image: None,
+        ciphertext: None,
     }
 }
 
@@ -181,9 +182,10 @@ pub(super) fn configuration(
     taken: Instantaneous,
     checkpoint: Option<(String, String)>,
     disks: Vec<DiskIdentity>,
+    encrypted: EncryptedDisks,
 ) -> Result<Configuration> {
     let mut missing = taken.missing;
-    let secrets = secrets(connection, machine, &mut missing)?;
+    let secrets = secrets(connection, machine, encrypted, &mut missing)?;
     let snapshots = connection.snapshots(domain)?;
     let snapshots = snapshots.iter().map(|name| connection.snapshot_xml(domain, name));
     let (name, xml) = checkpoint.unzip();
@@ -210,10 +212,12 @@ pub(super) fn configuration(
     })
 }
 
-/// The secrets of encrypted disks and of the TPM.
+/// The secrets of encrypted disks and of the TPM. Of disks that are kept as ciphertext there are the
+/// descriptions only: nobody who has the vault shall be able to open them.
 fn secrets(
     connection: &Connection,
     machine: &Machine,
+    encrypted: EncryptedDisks,
     missing: &mut Vec<String>,
 ) -> Result<Vec<SavedSecret>> {
     let mut wanted: Vec<(String, &SecretRef, SecretUse)> = Vec::new();
@@ -239,9 +243,15 @@ fn secrets(
             SecretRef::Uuid(uuid) => connection.secret(*uuid)?,
             SecretRef::Usage { name, .. } => connection.secret_of(usage, name)?,
         };
+        let is_kept_out = usage == SecretUse::Volume && encrypted == EncryptedDisks::Ciphertext;
         match found {
+            None if is_kept_out => {}
             None => missing.push(format!("secret of {what}: libvirt does not have it")),
             Some(secret) if saved.iter().any(|other| other.uuid == secret.uuid) => {}
+            Some(secret) if is_kept_out => {
+                let (uuid, xml) = (secret.uuid, connection.secret_xml(&secret)?);
+                saved.push(SavedSecret { uuid, xml, value: None });
+            }
             Some(secret) => saved.push(save(connection, &secret, &what, missing)?),
         }
     }

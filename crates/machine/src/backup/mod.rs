@@ -1,6 +1,7 @@
 //! Backing up a machine, running or not.
 
 mod base;
+mod ciphertext;
 mod collect;
 mod running;
 mod stopped;
@@ -151,6 +152,7 @@ impl<'a> Work<'a> {
     }
 
     fn run(&self, notes: Vec<String>) -> Result<MachineBackupReport> {
+        ciphertext::check(self)?;
         match self.state {
             State::Off if self.needs_qemu()?.is_some() && self.request.start_paused => {
                 self.started_for_reading(notes)
@@ -171,7 +173,7 @@ impl<'a> Work<'a> {
     /// Why a disk of a machine that is off cannot be read without QEMU, if there is such a disk.
     fn needs_qemu(&self) -> Result<Option<String>> {
         let selection = self.selection()?;
-        Ok(selection.chosen.iter().find_map(|disk| stopped::needs_qemu(disk)))
+        Ok(selection.chosen.iter().find_map(|disk| stopped::needs_qemu(self, disk)))
     }
 
     /// Starts the machine with its processors standing still, and backs it up as one that runs.
@@ -287,6 +289,7 @@ impl<'a> Work<'a> {
             taken,
             checkpoint,
             disks,
+            self.request.encrypted_disks,
         )?;
         configuration.to_archive().map_err(|source| MachineError::Local {
             action: "make the archive of",

@@ -18,6 +18,7 @@ use strongroom_hypervisor::{
 use super::{
     DiskNotes, Work,
     base::{self, Base},
+    ciphertext,
     collect::{self, Instantaneous},
     watch::{Scratch, Watch, check},
 };
@@ -356,6 +357,9 @@ impl Run<'_> {
                 backup.also_changed = before.also_changed();
             }
             backup.notes = self.disk_notes.get(&disk.target).cloned().unwrap_or_default();
+            if described.encryption.is_some() {
+                backup.notes.push(ciphertext::DECRYPTED.to_owned());
+            }
             sources.push(backup);
             identities.push((identity, image));
         }

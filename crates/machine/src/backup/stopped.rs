@@ -20,6 +20,7 @@ use strongroom_hypervisor::{Disk, ImageInfo};
 use super::{
     Work,
     base::Base,
+    ciphertext,
     collect::{self, Instantaneous},
     crash,
     watch::{Watch, check},
@@ -30,14 +31,14 @@ use crate::{
 };
 
 /// A file as it was: another size, time or inode is another content.
-type Fingerprint = (u64, u64, u64, i64, i64);
+pub(super) type Fingerprint = (u64, u64, u64, i64, i64);
 
 /// A disk that was opened.
-struct Opened {
-    path: PathBuf,
-    fingerprint: Fingerprint,
-    backup: BackupDisk,
-    identity: DiskIdentity,
+pub(super) struct Opened {
+    pub(super) path: PathBuf,
+    pub(super) fingerprint: Fingerprint,
+    pub(super) backup: BackupDisk,
+    pub(super) identity: DiskIdentity,
 }
 
 pub(super) fn run(work: &Work<'_>, mut notes: Vec<String>) -> Result<MachineBackupReport> {
@@ -94,13 +95,13 @@ pub(super) fn run(work: &Work<'_>, mut notes: Vec<String>) -> Result<MachineBack
 }
 
 /// Why a disk can only be read through QEMU, if that is so.
-pub(super) fn needs_qemu(disk: &Disk) -> Option<String> {
+pub(super) fn needs_qemu(work: &Work<'_>, disk: &Disk) -> Option<String> {
     let target = &disk.target;
     if disk.source.path().is_none() {
         return Some(format!("{} can only be read while the machine runs", disk.source));
     }
-    let encrypted = disk.encryption.is_some();
-    encrypted.then(|| format!("{target} is encrypted, and can only be read while the machine runs"))
+    let decrypted = disk.encryption.is_some() && !ciphertext::is_kept(work, disk);
+    decrypted.then(|| format!("{target} is encrypted, and can only be read while the machine runs"))
 }
 
 /// Opens an image, with its bitmap if that can be trusted.
@@ -112,8 +113,15 @@ fn open(work: &Work<'_>, disk: &Disk, base: Option<&Base>) -> Result<Opened> {
     if !work.connection.uri().is_local() {
         return Err(unsupported("the host is another: run Strongroom there".to_owned()));
     }
-    if let Some(reason) = needs_qemu(disk) {
-        return Err(unsupported(format!("{reason} (--start-paused, or start the machine)")));
+    if let Some(reason) = needs_qemu(work, disk) {
+        let hint = match disk.encryption {
+            Some(_) => "--start-paused, start the machine, or --encrypted-disks ciphertext",
+            None => "--start-paused, or start the machine",
+        };
+        return Err(unsupported(format!("{reason} ({hint})")));
+    }
+    if ciphertext::is_kept(work, disk) {
+        return ciphertext::open(work, disk);
     }
     let Some(path) = disk.source.path().map(PathBuf::from) else {
         return Err(unsupported("it has no path".to_owned()));
@@ -196,7 +204,7 @@ fn since(
     Ok(checkpoint.to_owned())
 }
 
-fn fingerprint(path: &Path) -> Result<Fingerprint> {
+pub(super) fn fingerprint(path: &Path) -> Result<Fingerprint> {
     let file = fs::metadata(path).map_err(|source| MachineError::Local {
         action: "look at",
         path: path.display().to_string(),

@@ -10,11 +10,12 @@ use strongroom_hypervisor::{
 use crate::{MachineError, error::Result};
 
 /// Checks all that the machine needs; the error lists all that is missing. What is only good to
-/// know is returned.
+/// know is returned. The host gets the secrets that are `brought`, and others may come `later`.
 pub(super) fn check(
     connection: &Connection,
     machine: &Machine,
     brought: &[String],
+    later: &[SecretRef],
 ) -> Result<Vec<String>> {
     let capabilities = Capabilities::parse(&connection.capabilities_xml()?)?;
     let emulator = machine.emulator.as_deref().filter(|path| Path::new(path).exists());
@@ -37,6 +38,7 @@ pub(super) fn check(
     let networks = names(connection.networks().unwrap_or_default());
     let pools = names(connection.pools().unwrap_or_default());
     let has_secret = |secret: &SecretRef| match secret {
+        secret if later.contains(secret) => true,
         SecretRef::Uuid(uuid) => {
             brought.contains(&uuid.to_string())
                 || connection.secret(*uuid).is_ok_and(|s| s.is_some())

@@ -9,6 +9,7 @@
 //! which identity belong to the restore, so the same command goes on after any end, and never takes
 //! what is not its own. libvirt hears of the machine when all of it is there.
 
+mod ciphertext;
 mod encrypted;
 mod finish;
 mod host;
@@ -30,6 +31,7 @@ use strongroom_format::Manifest;
 use strongroom_hypervisor::Connection;
 use strongroom_vault::Vault;
 
+pub use self::ciphertext::{Container, container};
 pub use self::finish::{Decision, FinishReport, FinishedDisk, finish};
 pub use self::request::{
     Identity, LeftBehind, MachineRestore, MachineRestoreReport, Placement, Power, Replace,

@@ -114,7 +114,7 @@ impl Work<'_> {
             // Complete but for what only comparing can tell.
             let is_complete = disk.path.exists();
             let path = if is_complete { disk.path.clone() } else { disk.partial() };
-            let (format, size, options) = (disk.format, disk.size, &disk.options);
+            let (format, size, options) = (disk.written_as(), disk.size, &disk.options);
             let target = if let Some(key) = &disk.key {
                 let run = &self.request.places.run;
                 let open = || encrypted::open(&path, format, size, options, key, run);
@@ -141,6 +141,9 @@ impl Work<'_> {
         }
         for disk in &self.plan.disks {
             let partial = disk.partial();
+            if let Some(container) = disk.container {
+                container.cut(if disk.path.exists() { &disk.path } else { &partial })?;
+            }
             if !disk.path.exists() {
                 let named = fs::rename(&partial, &disk.path);
                 named

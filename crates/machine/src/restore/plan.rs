@@ -11,17 +11,18 @@ use strongroom_disk::ImageFormat;
 use strongroom_engine::{EngineError, data_bytes};
 use strongroom_format::{DiskRecord, Manifest};
 use strongroom_hypervisor::{
-    BackupKind, Changes, Connection, Device, Disk, DiskChange, MacChange, Machine, SkipReason,
-    Source, TpmBackend, Uuid,
+    BackupKind, Changes, Connection, Device, Disk, DiskChange, MacChange, Machine, SecretRef,
+    SkipReason, Source, TpmBackend, Uuid,
 };
 use strongroom_vault::Vault;
 
 use super::{
+    ciphertext::{Container, container},
     encrypted::{self, Key},
     host, image,
     journal::Note,
     place::{self, check_room, local},
-    request::{Identity, LeftBehind, MachineRestore},
+    request::{Identity, LeftBehind, MachineRestore, Power},
 };
 use crate::{Configuration, MachineError, SavedSecret, error::Result};
 
@@ -42,9 +43,21 @@ pub(super) struct PlannedDisk {
     pub(super) options: Vec<String>,
     /// What it is encrypted with.
     pub(super) key: Option<Key>,
+    /// If the point has it as the encrypted image that it was, which comes back as it is.
+    pub(super) container: Option<Container>,
 }
 
 impl PlannedDisk {
+    /// The format in which its bytes are written.
+    pub(super) fn written_as(&self) -> ImageFormat {
+        if self.container.is_some() { ImageFormat::Raw } else { self.format }
+    }
+
+    /// Whether its image is encrypted.
+    pub(super) const fn is_encrypted(&self) -> bool {
+        self.key.is_some() || self.container.is_some()
+    }
+
     /// Where it is until it is complete.
     pub(super) fn partial(&self) -> PathBuf {
         let mut name = self.path.as_os_str().to_owned();
@@ -103,7 +116,7 @@ impl Maker<'_> {
             let change = DiskChange::File {
                 path: disk.path.display().to_string(),
                 format: disk.format.to_string(),
-                encrypted: disk.key.is_some(),
+                encrypted: disk.is_encrypted(),
             };
             changes.disks.insert(disk.name.clone(), change);
         }
@@ -122,7 +135,8 @@ impl Maker<'_> {
         let machine = Machine::parse(&xml)?;
         let secrets = self.secrets(&mut notes)?;
         let brought: Vec<String> = secrets.iter().map(|one| one.uuid.to_string()).collect();
-        notes.extend(host::check(self.connection, &machine, &brought)?);
+        let later = self.opened_later(&disks, &mut notes);
+        notes.extend(host::check(self.connection, &machine, &brought, &later)?);
         self.other_notes(&machine, &mut notes);
         let is_defined = self.check_conflicts(&machine, earlier.as_ref(), &mut notes)?;
         let mut files: Vec<PathBuf> =
@@ -216,6 +230,10 @@ impl Maker<'_> {
             let was = if was == "raw" { ImageFormat::Raw } else { ImageFormat::Qcow2 };
             let format = self.request.format.unwrap_or(was);
             let identity = self.configuration.disk(&record.name);
+            let container = container(self.configuration, &record.name);
+            if container.is_some() && format != was {
+                return Err(self.not_converted(&record.name, was));
+            }
             Ok(PlannedDisk {
                 name: record.name.clone(),
                 size: record.size_bytes,
@@ -223,11 +241,37 @@ impl Maker<'_> {
                 format,
                 path: folder.join(format!("{name}-{}.{format}", record.name)),
                 options: image::options_of(identity.and_then(|identity| identity.image.as_ref())),
-                key: self.key(disk)?,
+                key: if container.is_some() { None } else { self.key(disk)? },
+                container,
             })
         };
         let disks: Vec<PlannedDisk> = chosen.iter().map(plan).collect::<Result<_>>()?;
         Ok(disks)
+    }
+
+    fn not_converted(&self, disk: &str, format: ImageFormat) -> MachineError {
+        MachineError::Unsupported {
+            machine: self.old.name.clone(),
+            reason: format!(
+                "disk {disk} was kept as ciphertext, which stays {format}: leave out --format"
+            ),
+        }
+    }
+
+    /// Disks that were kept as ciphertext need no key to be restored: the secrets that have to be
+    /// there before the machine is started.
+    fn opened_later(&self, disks: &[PlannedDisk], notes: &mut Vec<String>) -> Vec<SecretRef> {
+        let mut later = Vec::new();
+        for disk in disks.iter().filter(|disk| disk.container.is_some()) {
+            notes.push(format!(
+                "disk {} is the encrypted image that was backed up: its old passphrase opens it",
+                disk.name
+            ));
+            let described = self.old.disk(&disk.name).and_then(|disk| disk.encryption.as_ref());
+            later.extend(described.and_then(|encryption| encryption.secret.clone()));
+        }
+        // A machine that is to be started needs them now.
+        if self.request.power == Power::Off { later } else { Vec::new() }
     }
 
     /// The passphrase of an encrypted disk.
@@ -320,12 +364,12 @@ impl Maker<'_> {
             }
             match (self.request.with_secrets, &secret.value) {
                 (true, Some(_)) => brought.push(secret.clone()),
-                (true, None) => notes.push(format!(
-                    "the value of secret {} is not in the point: set it with virsh \
-                     secret-set-value",
+                (_, None) => notes.push(format!(
+                    "the host lacks secret {}, whose value is not in the point: make it known with \
+                     virsh secret-define and secret-set-value before the machine is started",
                     secret.uuid
                 )),
-                (false, _) => notes.push(format!(
+                (false, Some(_)) => notes.push(format!(
                     "the host lacks secret {}; --with-secrets makes it known",
                     secret.uuid
                 )),

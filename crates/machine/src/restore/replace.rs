@@ -23,6 +23,7 @@ use strongroom_hypervisor::{
 use strongroom_vault::Vault;
 
 use super::{
+    ciphertext::container,
     image,
     journal::write_whole,
     new::{open_to_swtpm, write_tpm},
@@ -32,7 +33,10 @@ use super::{
     },
     state::{Kept, ReplacedDisk, Stage, State},
 };
-use crate::{Configuration, MachineBackup, MachineError, error::Result, image::chain, lock::Lock};
+use crate::{
+    Configuration, EncryptedDisks, MachineBackup, MachineError, error::Result, image::chain,
+    lock::Lock,
+};
 
 /// How long a guest may take to shut down.
 const SHUT_DOWN: Duration = Duration::from_mins(5);
@@ -279,6 +283,8 @@ impl<'a> Work<'a> {
             Some("is shared with other machines")
         } else if disk.encryption.is_some() {
             Some("is encrypted on the host")
+        } else if container(self.configuration, name).is_some() {
+            Some("was kept as ciphertext")
         } else if disk.transient || disk.is_slice {
             Some("is transient or a part of a file")
         } else if !matches!(format.as_str(), "raw" | "qcow2") {
@@ -393,7 +399,16 @@ impl<'a> Work<'a> {
         // All disks of the point, so that the next backup can build on all of them.
         let disks = self.point.disks.iter().map(|disk| disk.name.clone());
         let disks = disks.filter(|name| self.machine.disk(name).is_some());
+        // The machine is off: what was kept without its key is so again.
+        let as_ciphertext = self
+            .configuration
+            .record
+            .disks
+            .iter()
+            .any(|disk| disk.ciphertext.is_some())
+            .then_some(EncryptedDisks::Ciphertext);
         let backup = MachineBackup {
+            encrypted_disks: as_ciphertext.unwrap_or(backup.encrypted_disks),
             machine: self.domain.uuid.to_string(),
             item: Some(self.point.item.clone()),
             disks: DiskChoice::Include(disks.collect()),

@@ -26,6 +26,8 @@ pub struct TemplateDisk {
     pub path: Option<PathBuf>,
     /// Its format.
     pub format: String,
+    /// Whether it is the encrypted image that it was.
+    pub encrypted: bool,
 }
 
 /// What was written.
@@ -99,7 +101,7 @@ pub fn template(
     if !configuration.secrets.is_empty() {
         notes.push(
             "its disks or TPM were encrypted: the keys are not written out, and the disks are as \
-             the guest sees them"
+             the guest sees them, but for those that were kept as ciphertext"
                 .to_owned(),
         );
     }
@@ -123,7 +125,7 @@ fn change(disk: &TemplateDisk, notes: &mut Vec<String>) -> DiskChange {
     let is_file = path.metadata().is_ok_and(|data| data.is_file());
     let path = path.display().to_string();
     if is_file {
-        DiskChange::File { path, format: disk.format.clone(), encrypted: false }
+        DiskChange::File { path, format: disk.format.clone(), encrypted: disk.encrypted }
     } else {
         DiskChange::Block { path }
     }

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use strongroom_engine::{CleanCheck, Deltas};
 use strongroom_format::Consistency;
 use strongroom_hypervisor::DiskChoice;
-use strongroom_machine::{MachineBackup, MachineBackupReport, Wish};
+use strongroom_machine::{EncryptedDisks, MachineBackup, MachineBackupReport, Wish};
 
 use crate::{
     args::OpenArgs,
@@ -42,6 +42,10 @@ pub(crate) struct VmArgs {
     /// Back up only the disk that the machine starts from
     #[arg(long, requires = "vm", group = "choice")]
     os_disk_only: bool,
+
+    /// What is kept of disks that QEMU encrypts on the host (LUKS)
+    #[arg(long, value_enum, value_name = "HOW", default_value = "decrypted", requires = "vm")]
+    encrypted_disks: EncryptedChoice,
 
     /// The best consistency to try for; what was proved is on the recovery point
     #[arg(long, value_enum, value_name = "KIND", default_value = "application", requires = "vm")]
@@ -79,6 +83,15 @@ pub(crate) struct VmArgs {
     allow_managed: bool,
 }
 
+/// `--encrypted-disks`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum EncryptedChoice {
+    /// What the guest sees, and the secrets; the vault is encrypted with its own keys
+    Decrypted,
+    /// The encrypted images as they lie on the host, and no secrets; only while the machine is off
+    Ciphertext,
+}
+
 /// `--consistency`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum ConsistencyChoice {
@@ -113,6 +126,10 @@ impl VmArgs {
         let places = hosts::places(connection.uri().scope);
         let request = MachineBackup {
             disks: self.choice(),
+            encrypted_disks: match self.encrypted_disks {
+                EncryptedChoice::Decrypted => EncryptedDisks::Decrypted,
+                EncryptedChoice::Ciphertext => EncryptedDisks::Ciphertext,
+            },
             wish: Wish {
                 consistency: match self.consistency {
                     ConsistencyChoice::Application => Consistency::Application,

@@ -1,12 +1,16 @@
 //! `restore`: disks and machines back from a recovery point.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use strongroom_disk::ImageFormat;
 use strongroom_engine::{RestoreReport, RestoreRequest};
-use strongroom_machine::restore::{self, Template};
+use strongroom_format::{DiskRecord, Manifest};
+use strongroom_machine::{
+    Configuration,
+    restore::{self, Container, Template},
+};
 
 use crate::{
     args::{OpenArgs, WorkArgs},
@@ -15,7 +19,7 @@ use crate::{
     hosts, human,
     open::open_vault,
     out::Show,
-    targets::{self, Wanted},
+    targets::{self, Targets, Wanted},
     values::{self, RestoreTo},
 };
 
@@ -119,18 +123,25 @@ impl DisksArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let vault = open_vault(context, &self.open, None)?;
         let point = self.point.find(&vault)?;
-        let wanted = Wanted {
+        let mut wanted = Wanted {
             to: self.to,
             disks: self.disks,
             format: self.format.map(ImageFormat::from),
             in_place: self.in_place,
+            containers: BTreeMap::new(),
         };
         // Read first: a point that is damaged there is better known now.
-        let configuration = match (point.configuration, wanted.folder(), self.no_template) {
-            (Some(_), Some(_), false) => Some(restore::configuration(&vault, &point)?),
+        let describes = wanted.folder().is_some() && !self.no_template;
+        let has_containers = point.disks.iter().any(|disk| disk.source.format.ends_with("luks"));
+        let configuration = match point.configuration {
+            Some(_) if describes || has_containers => Some(restore::configuration(&vault, &point)?),
             _ => None,
         };
-        let (disks, unfinished, template_disks) = wanted.open(&point)?.split();
+        if let Some(configuration) = &configuration {
+            wanted.containers = containers(&point, configuration);
+        }
+        let configuration = configuration.filter(|_| describes);
+        let Targets { disks, unfinished, template: template_disks } = wanted.open(&point)?;
         context.out.say(&format!(
             "Restoring {} of {} as of {}",
             human::count(u64::try_from(disks.len()).unwrap_or(u64::MAX), "disk"),
@@ -158,6 +169,14 @@ impl DisksArgs {
         }
         context.out.result(&report)
     }
+}
+
+/// The disks that the point has as the encrypted images that they were.
+fn containers(point: &Manifest, configuration: &Configuration) -> BTreeMap<String, Container> {
+    let found = |disk: &DiskRecord| {
+        Some((disk.name.clone(), restore::container(configuration, &disk.name)?))
+    };
+    point.disks.iter().filter_map(found).collect()
 }
 
 /// Restored disks, and the description of a machine with them.

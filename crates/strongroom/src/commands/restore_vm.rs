@@ -7,7 +7,7 @@ use strongroom_disk::ImageFormat;
 use strongroom_engine::{CleanCheck, Deltas};
 use strongroom_hypervisor::{DiskChoice, NetworkMapping, Scope};
 use strongroom_machine::{
-    MachineBackup, Wish,
+    EncryptedDisks, MachineBackup, Wish,
     restore::{
         self, Decision, FinishReport, Identity, MachineRestore, MachineRestoreReport, Placement,
         Power, Replace, Stop, Storage,
@@ -257,6 +257,7 @@ impl VmArgs {
         }
         let why = ("reason".to_owned(), "before-restore".to_owned());
         let safety = MachineBackup {
+            encrypted_disks: EncryptedDisks::Decrypted,
             machine: String::new(),
             item: None,
             disks: DiskChoice::All,

@@ -15,12 +15,12 @@ use crate::{
 };
 
 /// The image of a restored disk.
-fn image(report: &Value, disk: usize) -> PathBuf {
+pub(crate) fn image(report: &Value, disk: usize) -> PathBuf {
     PathBuf::from(report["disks"][disk]["path"].as_str().unwrap())
 }
 
 /// A folder of the test's, made.
-fn folder(host: &Host, name: &str) -> String {
+pub(crate) fn folder(host: &Host, name: &str) -> String {
     let folder = host.lab.path(name);
     std::fs::create_dir_all(&folder).unwrap();
     folder.canonicalize().unwrap().display().to_string()
@@ -33,7 +33,7 @@ fn words<'a>(more: &[&'a str]) -> Vec<&'a str> {
 }
 
 /// What a folder has, also hidden.
-fn files(folder: &str) -> Vec<String> {
+pub(crate) fn files(folder: &str) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<String> = names.collect();
@@ -517,71 +517,4 @@ fn a_replacement_that_was_killed_goes_on_or_is_undone() {
     host.json(&["restore", "accept", "--vm", "web"]);
     assert_same_disk(&truth[1], guest.disk_path("vdb"));
     guest.boot();
-}
-
-#[test]
-fn encrypted_disks_come_back_encrypted() {
-    let host = Host::new();
-    let uuid = "0a1b2c3d-0001-4fff-8000-00000000000f";
-    let define = || {
-        let xml = format!(
-            "<secret ephemeral='no' private='no'><uuid>{uuid}</uuid>\
-             <usage type='volume'><volume>data</volume></usage></secret>"
-        );
-        let file = host.lab.path("secret.xml");
-        std::fs::write(&file, xml).unwrap();
-        host.virsh(&["secret-define", file.to_str().unwrap()]);
-    };
-    define();
-    let phrase = host.lab.path("phrase");
-    std::fs::write(&phrase, "a passphrase, of course").unwrap();
-    host.virsh(&["secret-set-value", uuid, "--file", phrase.to_str().unwrap(), "--plain"]);
-    let object = format!("secret,id=key,file={}", phrase.display());
-    let (qcow2, luks) = (host.lab.path("data.qcow2"), host.lab.path("data.luks"));
-    let create = ["create", "-q", "--object", &object, "-f"];
-    let one = ["qcow2", "-o", "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10"];
-    let other = ["luks", "-o", "key-secret=key,iter-time=10"];
-    for (options, path) in [(one, &qcow2), (other, &luks)] {
-        let place = [path.to_str().unwrap(), "16M"];
-        let words = [&create[..], &options, &place].concat();
-        // Where processor time is counted in long steps, QEMU cannot measure its key derivation.
-        let made = (0..20).any(|_| crate::harness::try_tool("qemu-img", &words).code == 0);
-        assert!(made, "{words:?}");
-    }
-    let xml =
-        format!("<encryption format='luks'><secret type='passphrase' uuid='{uuid}'/></encryption>");
-    let guest = Guest::named("web")
-        .disk(Disk::qcow2(48))
-        .disk(Disk::image(&qcow2, "qcow2").xml(&xml))
-        .disk(Disk::image(&luks, "raw").xml(&xml))
-        .create(&host);
-    guest.boot();
-    let sums = |guest: &Guest<'_>| guest.sh("sha256sum /dev/vdb /dev/vdc");
-    guest.sh("dd if=/dev/urandom of=/dev/vdb bs=64k count=16 seek=3; sync");
-    guest.sh("dd if=/dev/urandom of=/dev/vdc bs=64k count=16 seek=5; sync");
-    let before = sums(&guest);
-    host.json(&["backup", "--vm", "web"]);
-    guest.destroy();
-    host.virsh(&["secret-undefine", uuid]);
-    let to = folder(&host, "copies");
-    let base = words(&["--name", "copy", "--storage-dir", &to]);
-    let run = host.strongroom(&base);
-    assert_eq!(run.code, 4, "{}{}", run.stdout, run.stderr);
-    assert!(run.stderr.contains("--with-secrets"), "{}", run.stderr);
-    assert!(files(&to).is_empty());
-    assert_eq!(host.virsh(&["secret-list"]), "");
-    let restored = host.json(&[&base[..], &["--with-secrets"]].concat());
-    println!("{restored:#}");
-    assert_eq!(restored["secrets"][0], uuid, "{restored:#}");
-    assert_eq!(files(&to), ["copy-vda.qcow2", "copy-vdb.qcow2", "copy-vdc.raw"]);
-    let info = crate::harness::tool("qemu-img", &["info", &format!("{to}/copy-vdb.qcow2")]);
-    assert!(info.contains("encrypted: yes"), "{info}");
-    assert!(std::fs::read(image(&restored, 2)).unwrap().starts_with(b"LUKS"));
-    let copy = Guest::known(&host, "copy", &[]);
-    copy.boot();
-    assert_eq!(sums(&copy), before);
-    for entry in std::fs::read_dir(host.lab.path("r/strongroom")).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
-        assert!(!name.starts_with("key-"), "{name} is left");
-    }
 }
