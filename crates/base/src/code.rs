@@ -237,6 +237,8 @@ catalog! {
     RESTORE_NOT_DEFINED = "restore.not_defined", Incomplete, "The disks are restored, but libvirt does not accept the machine's description.", "Correct what libvirt complains of: run the command again with other options, or change the description that the message names and give it to `virsh define`.";
     RESTORE_NOT_STARTED = "restore.not_started", Incomplete, "The machine is restored and known to libvirt, but it does not start.", "See the message and libvirt's log of the machine; start it with `virsh start` when the cause is gone.";
 
+    RESTORE_DIFFERS = "restore.differs", Incomplete, "The machine is restored, but a part of it is not as it was.", "See the message: give the machine what it lacks, or restore it again with other options.";
+
     RECLAIM_CONCURRENT = "reclaim.concurrent", Conflict, "Another reclaim worked on the vault at the same time; nothing was deleted by this one.", "Run it again when the other one has finished.";
     RECLAIM_WAITING = "reclaim.waiting", Incomplete, "Backups that started earlier are still running, so the condemned packs were kept for now.", "Run `strongroom vault reclaim` again when they have finished; it picks up where it stopped.";
     VERIFY_DAMAGED = "verify.damaged", Corrupt, "The vault has damaged or missing objects; they are listed.", "Run `strongroom vault verify --repair`; recovery points that need lost blocks are named.";
