@@ -91,7 +91,7 @@ impl Keeper for LocalKeeper {
     }
 
     fn facts(&self, access: &VaultAccess) -> Result<VaultFacts> {
-        let OpenVault { vault, warnings } = self.open(access)?;
+        let OpenVault { vault, warnings, .. } = self.open(access)?;
         let key_changed = {
             let ring = vault.keys().read().unwrap_or_else(PoisonError::into_inner);
             let millis = i64::try_from(ring.current().0.millis()).unwrap_or(i64::MAX);

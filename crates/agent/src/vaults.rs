@@ -9,7 +9,7 @@ use strongroom_api::KeyReference;
 use strongroom_vault::{
     Vault, VaultError, VaultOptions,
     keys::{KeyError, KeySource},
-    place::{self, OpenKeys, Warning},
+    place::{self, Identity, OpenKeys, Warning},
 };
 
 use crate::VaultAccess;
@@ -46,6 +46,8 @@ pub(crate) struct OpenVault {
     pub(crate) vault: Arc<Vault>,
     /// What is not as it should be.
     pub(crate) warnings: Vec<Warning>,
+    /// The folder that it was, if it is in one.
+    folder: Option<Identity>,
 }
 
 impl Vaults {
@@ -73,13 +75,14 @@ impl Vaults {
     pub(crate) fn open(&self, access: &VaultAccess) -> Result<OpenVault, VaultError> {
         let place = self.place(access);
         let mut open = place.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = open.take().filter(is_good) {
+        let folder = place::folder_of(&access.url).and_then(place::identity);
+        if let Some(known) = open.take().filter(|open| open.folder == folder && is_good(open)) {
             return Ok(open.insert(known).clone());
         }
         let OpenKeys { store, config, ring, warnings } =
             place::open_keys(&access.url, &key_source(&access.key)?)?;
         let vault = Arc::new(Vault::open_with(store, config, ring, self.options())?);
-        Ok(open.insert(OpenVault { vault, warnings }).clone())
+        Ok(open.insert(OpenVault { vault, warnings, folder }).clone())
     }
 
     /// Closes a vault, once nobody uses it.
@@ -105,7 +108,7 @@ impl Vaults {
 
 /// Whether a vault is still what it was when it was opened; its keys and index are read anew.
 fn is_good(open: &OpenVault) -> bool {
-    let OpenVault { vault, warnings } = open;
+    let OpenVault { vault, warnings, .. } = open;
     let store = vault.store();
     if !warnings.is_empty() || !store.degraded().is_empty() {
         return false;

@@ -88,10 +88,10 @@ enum Found {
 }
 
 /// What makes a folder the same one under all its names: symbolic links, further mounts.
-type Identity = (u64, u64);
+pub type Identity = (u64, u64);
 
 /// The identity of a folder, if it exists.
-fn identity(path: &Path) -> Option<Identity> {
+pub fn identity(path: &Path) -> Option<Identity> {
     use std::os::unix::fs::MetadataExt as _;
     fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
