@@ -7,15 +7,26 @@
 //!
 //! An order can be given again after any crash: whoever carries it out finds what the first time
 //! has left, and goes on or begins anew. All of this blocks: it is called on threads that may.
+//!
+//! [`LocalAgent`] and [`LocalKeeper`] carry orders out in this process, with the same libraries as
+//! the command line; they share the [`Vaults`] that they have open.
 
+mod error;
+mod facts;
 mod keeper;
+mod local;
+mod local_keeper;
 mod order;
+mod vaults;
 mod watch;
 
 pub use keeper::{Keeper, SavedObject, UsageFacts, VaultFacts, VaultMake};
+pub use local::{LocalAgent, LocalHost};
+pub use local_keeper::LocalKeeper;
 pub use order::{
     Agent, BackupDone, BackupOrder, HostFacts, PointFacts, RestoreDone, RestoreOrder, VaultAccess,
 };
+pub use vaults::Vaults;
 pub use watch::{TaskEvent, Watch};
 
 /// What comes back: errors are of the catalog, as data.

@@ -238,6 +238,8 @@ catalog! {
     RESTORE_NOT_DEFINED = "restore.not_defined", Incomplete, "The disks are restored, but libvirt does not accept the machine's description.", "Correct what libvirt complains of: run the command again with other options, or change the description that the message names and give it to `virsh define`.";
     RESTORE_NOT_STARTED = "restore.not_started", Incomplete, "The machine is restored and known to libvirt, but it does not start.", "See the message and libvirt's log of the machine; start it with `virsh start` when the cause is gone.";
 
+    RESTORE_DIFFERS = "restore.differs", Incomplete, "The machine is restored, but a part of it is not as it was.", "See the message: give the machine what it lacks, or restore it again with other options.";
+
     RECLAIM_CONCURRENT = "reclaim.concurrent", Conflict, "Another reclaim worked on the vault at the same time; nothing was deleted by this one.", "Run it again when the other one has finished.";
     RECLAIM_WAITING = "reclaim.waiting", Incomplete, "Backups that started earlier are still running, so the condemned packs were kept for now.", "Run `strongroom vault reclaim` again when they have finished; it picks up where it stopped.";
     VERIFY_DAMAGED = "verify.damaged", Corrupt, "The vault has damaged or missing objects; they are listed.", "Run `strongroom vault verify --repair`; recovery points that need lost blocks are named.";
@@ -278,6 +280,7 @@ catalog! {
     VAULT_SOFT_DELETED = "vault.soft_deleted", Conflict, "The vault is deleted and can only be brought back.", "Bring it back with `strongroom vault undelete`.";
     VAULT_NOT_DELETED = "vault.not_deleted", Conflict, "The vault is not deleted.", "There is nothing to bring back.";
     VAULT_IMMUTABLE = "vault.immutable", Denied, "The vault is immutable: nothing in it can be deleted or kept for a shorter time.", "Wait until the points expire; if immutability is not locked, a vault admin can turn it off.";
+    VAULT_NOTHING_KEPT = "vault.nothing_kept", NotFound, "The vault keeps nothing of the service under this name.", "Name another vault: the service keeps what it knows in all that it was told to.";
     VAULT_IRREVERSIBLE = "vault.irreversible", Denied, "This setting of the vault can never be taken back.", "Make another vault if it must be otherwise.";
 
     HOST_UNKNOWN = "host.unknown", NotFound, "The service has no host of this name.", "`strongroom host list` shows the hosts.";

@@ -79,6 +79,17 @@ impl DiskSpec {
     pub fn from_path(path: impl Into<PathBuf>) -> Self {
         Self::File { path: path.into(), format: None }
     }
+
+    /// Where it is, for the record: it still means something to who reads it elsewhere.
+    pub fn location(&self) -> String {
+        match self {
+            Self::File { path, .. } => {
+                let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+                absolute.display().to_string()
+            }
+            Self::Nbd(url) => url.to_string(),
+        }
+    }
 }
 
 impl FromStr for DiskSpec {

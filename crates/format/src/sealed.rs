@@ -37,6 +37,8 @@ pub enum SealedKind {
     Item,
     /// 7: a pack that cannot be read.
     Damaged,
+    /// 8: something that a service keeps beside recovery points.
+    Service,
 }
 
 impl SealedKind {
@@ -49,6 +51,7 @@ impl SealedKind {
             Self::Deleted => 5,
             Self::Item => 6,
             Self::Damaged => 7,
+            Self::Service => 8,
         }
     }
 
@@ -61,6 +64,7 @@ impl SealedKind {
             Self::Deleted => "deletion note",
             Self::Item => "item description",
             Self::Damaged => "damage note",
+            Self::Service => "object of the service",
         }
     }
 }
@@ -240,5 +244,8 @@ mod tests {
         let object =
             seal(SealedKind::Deleted, "deleted/x", header(), &key(), b"golden").expect("seals");
         crate::golden::assert_golden("sealed-v1.bin", &object);
+        let name = "service/catalog/00000000000000000000000000";
+        let object = seal(SealedKind::Service, name, header(), &key(), b"golden").expect("seals");
+        crate::golden::assert_golden("sealed-v1-service.bin", &object);
     }
 }

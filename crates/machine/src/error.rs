@@ -53,6 +53,12 @@ pub enum MachineError {
         /// Why.
         reason: String,
     },
+    /// What was asked for contradicts itself, or lacks something.
+    #[error("{reason}")]
+    Choice {
+        /// In which way.
+        reason: String,
+    },
     /// Somebody else's machine.
     #[error("{machine} is managed by {manager}")]
     Managed {
@@ -214,6 +220,7 @@ impl Coded for MachineError {
             Self::Disk(error) => error.code(),
             Self::Engine(error) => error.code(),
             Self::Vault(error) => error.code(),
+            Self::Choice { .. } => &codes::USAGE_INVALID,
             Self::Busy { .. } => &codes::VM_BUSY,
             Self::State { .. } => &codes::VM_STATE,
             Self::Unsupported { .. } => &codes::VM_UNSUPPORTED,

@@ -23,7 +23,7 @@ mod report;
 mod request;
 pub mod restore;
 
-pub use backup::backup;
+pub use backup::{OnTaken, Taken, backup, backup_watched};
 pub use check::{Checked, FindingReport, check};
 pub use configuration::{Configuration, DiskIdentity, MachineRecord, SavedSecret};
 pub use consistency::Wish;

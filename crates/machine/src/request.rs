@@ -1,6 +1,9 @@
 //! What can be asked for.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use strongroom_engine::{CleanCheck, Deltas};
 use strongroom_hypervisor::{DiskChoice, Machine};
@@ -19,6 +22,24 @@ pub struct Places {
 }
 
 impl Places {
+    /// For machines of the host's own daemon.
+    pub fn of_system() -> Self {
+        Self {
+            run: PathBuf::from("/run/strongroom"),
+            swtpm: PathBuf::from("/var/lib/libvirt/swtpm"),
+            nvram: PathBuf::from("/var/lib/libvirt/qemu/nvram"),
+        }
+    }
+
+    /// For machines of one user's daemon: below the user's `XDG_RUNTIME_DIR` and `XDG_CONFIG_HOME`.
+    pub fn of_session(runtime: &Path, config: &Path) -> Self {
+        Self {
+            run: runtime.join("strongroom"),
+            swtpm: config.join("libvirt/qemu/swtpm"),
+            nvram: config.join("libvirt/qemu/nvram"),
+        }
+    }
+
     /// The file of a machine's firmware variables; none if it can have none. libvirt 9 names it
     /// only in the description of a machine that runs, if it has chosen the firmware itself.
     pub(crate) fn nvram_of(&self, machine: &Machine) -> Option<PathBuf> {

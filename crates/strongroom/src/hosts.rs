@@ -71,16 +71,11 @@ fn settings() -> Settings {
 pub(crate) fn places(scope: Scope) -> Places {
     let config = folder("XDG_CONFIG_HOME").or_else(|| home(".config")).unwrap_or_default();
     match scope {
-        Scope::System => Places {
-            run: PathBuf::from("/run/strongroom"),
-            swtpm: PathBuf::from("/var/lib/libvirt/swtpm"),
-            nvram: PathBuf::from("/var/lib/libvirt/qemu/nvram"),
-        },
-        Scope::Session => Places {
-            run: folder("XDG_RUNTIME_DIR").unwrap_or_else(env::temp_dir).join("strongroom"),
-            swtpm: config.join("libvirt/qemu/swtpm"),
-            nvram: config.join("libvirt/qemu/nvram"),
-        },
+        Scope::System => Places::of_system(),
+        Scope::Session => {
+            let runtime = folder("XDG_RUNTIME_DIR").unwrap_or_else(env::temp_dir);
+            Places::of_session(&runtime, &config)
+        }
     }
 }
 

@@ -35,7 +35,6 @@ mod progress;
 #[cfg(test)]
 mod reference_tests;
 mod signals;
-mod targets;
 mod values;
 mod views;
 

@@ -32,6 +32,18 @@ pub enum VaultError {
         /// Where.
         store: String,
     },
+    /// A service keeps nothing under this name.
+    #[error("the vault keeps nothing of the service under the name {name}")]
+    NothingKept {
+        /// The name.
+        name: String,
+    },
+    /// Two copies of a vault would be one.
+    #[error("{folder} was given twice")]
+    SameFolder {
+        /// The folder.
+        folder: String,
+    },
     /// Another writer in a vault that allows one only.
     #[error("another writer is active in {store}: {who}")]
     Busy {
@@ -168,6 +180,8 @@ impl Coded for VaultError {
             Self::NotFound { .. } => &codes::VAULT_NOT_FOUND,
             Self::Exists { .. } => &codes::VAULT_EXISTS,
             Self::Unsafe { .. } => &codes::VAULT_STORE_UNSAFE,
+            Self::NothingKept { .. } => &codes::VAULT_NOTHING_KEPT,
+            Self::SameFolder { .. } => &codes::USAGE_INVALID,
             Self::Busy { .. } => &codes::VAULT_BUSY,
             Self::Store(error) => error.code(),
             Self::Object { source, .. } | Self::Format { source, .. } => source.code(),

@@ -4,13 +4,13 @@
 //!  strongroom.json               packs/data/<2 hex>/<64 hex>     points/<item>/<point id>
 //!  keys/...                      packs/node/<2 hex>/<64 hex>     deleted/<item>/<point id>
 //!  writers/<writer id>/<note>    index/<ulid>                    condemned/<ulid>
-//!  damaged/<64 hex>
+//!  damaged/<64 hex>              service/<name>/<ulid>
 //! ```
 
 use std::{fmt, str::FromStr};
 
 use strongroom_base::{PackId, PointId, WriterId};
-use strongroom_format::pack::PackKind;
+use strongroom_format::{check_name, pack::PackKind};
 use strongroom_objects::Key;
 use ulid::Ulid;
 
@@ -21,6 +21,7 @@ pub(crate) const DELETED: &str = "deleted/";
 pub(crate) const WRITERS: &str = "writers/";
 pub(crate) const CONDEMNED: &str = "condemned/";
 pub(crate) const DAMAGED: &str = "damaged/";
+pub(crate) const SERVICE: &str = "service/";
 
 /// The folder name of an item: a keyed hash, so that the store does not learn the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -101,6 +102,18 @@ pub(crate) fn parse_ulid(key: &Key) -> Option<Ulid> {
     Ulid::from_string(key.file_name()).ok().filter(|id| id.to_string() == key.file_name())
 }
 
+/// A generation of what a service keeps under a name, which must be a good one.
+pub(crate) fn service(name: &str, id: Ulid) -> Key {
+    key(format!("{SERVICE}{name}/{id}"))
+}
+
+/// The name and the generation of something that a service keeps.
+pub(crate) fn parse_service(key: &Key) -> Option<(&str, Ulid)> {
+    let (name, _) = key.as_str().strip_prefix(SERVICE)?.split_once('/')?;
+    let id = parse_ulid(key)?;
+    (check_name(name) && service(name, id) == *key).then_some((name, id))
+}
+
 pub(crate) fn point(item: ItemKey, id: PointId) -> Key {
     key(format!("{POINTS}{item}/{id}"))
 }
@@ -174,13 +187,20 @@ mod tests {
         let copy = condemned_copy(Ulid::from_bytes([4; 16]));
         assert_eq!(parse_ulid(&copy), Some(Ulid::from_bytes([4; 16])));
         assert_eq!(parse_ulid(&index(Ulid::from_bytes([4; 16]))), Some(Ulid::from_bytes([4; 16])));
-        for foreign in
-            ["packs/data/ab/xyz", "packs/data/00/abab", "points/x/y", "writers/x/started"]
-        {
+        let kept = service("catalog", Ulid::from_bytes([4; 16]));
+        assert_eq!(parse_service(&kept), Some(("catalog", Ulid::from_bytes([4; 16]))));
+        for foreign in [
+            "packs/data/ab/xyz",
+            "packs/data/00/abab",
+            "points/x/y",
+            "writers/x/started",
+            "service/x/y",
+        ] {
             let foreign = Key::new(foreign).expect("a key");
             assert!(parse_pack(&foreign).is_none());
             assert!(parse_point(&foreign).is_none());
             assert!(parse_writer(&foreign).is_none());
+            assert!(parse_service(&foreign).is_none());
         }
     }
 }

@@ -18,11 +18,14 @@ mod images;
 mod index;
 pub mod keys;
 mod layout;
+pub mod place;
 mod points;
 mod read;
 mod rebuild;
 mod reclaim;
+mod service;
 mod usage;
+mod validate;
 mod vault;
 mod verify;
 mod whole;
@@ -37,7 +40,9 @@ pub use rebuild::{RebuildReport, UnreadablePack};
 pub use reclaim::{
     OnReclaim, ReclaimOptions, ReclaimProgress, ReclaimReport, reclaim, reclaim_watched,
 };
+pub use service::ServiceObject;
 pub use usage::{ContentUsage, ItemUsage, UsageOptions, UsageReport};
+pub use validate::{OnValidate, ValidateOptions, ValidateProgress, Validated};
 pub use vault::{Vault, VaultOptions};
 pub use verify::{
     CopyState, DamagedDisk, DamagedObject, DamagedPoint, LostRange, ObjectKind, OnProgress,

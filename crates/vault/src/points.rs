@@ -252,6 +252,31 @@ impl Vault {
         Ok((None, damaged))
     }
 
+    /// The newest visible point of an item whose id is of this moment (milliseconds since 1970) or
+    /// later and that `is_it` knows by its manifest. Those that are damaged are passed over. An id
+    /// is never of an earlier moment than its backup, by the clock of whoever made it.
+    pub fn find_point(
+        &self,
+        item: &str,
+        since: u64,
+        is_it: impl Fn(&Manifest) -> bool,
+    ) -> Result<Option<Manifest>> {
+        let key = self.item_key(item)?;
+        let mut names = self.point_names(Some(key))?;
+        let newest_first = names.visible.remove(&key).unwrap_or_default().into_iter().rev();
+        for point in newest_first.take_while(|point| point.millis() >= since) {
+            match self.manifest(key, point) {
+                Ok(Some(manifest)) if is_it(&manifest) => return Ok(Some(manifest)),
+                Ok(_) => {}
+                Err(error) if is_damage(&error) => {
+                    tracing::warn!(%error, %point, "passed over");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
     /// A new id for a point of an item: of this moment, but after all points of the item, so that
     /// a clock that was ahead or jumps back does not make an older point the newest.
     pub(crate) fn new_point(&self, item: ItemKey) -> Result<PointId> {

@@ -50,6 +50,19 @@ pub fn backup(
     progress: &Progress,
     cancel: &Cancel,
 ) -> Result<MachineBackupReport> {
+    backup_watched(vault, connection, request, progress, cancel, &|_| {})
+}
+
+/// As [`backup`]; `taken` hears as soon as it is fixed which moment's data the point will have, and
+/// how consistent it is. If the backup has to begin again after that, it hears once more.
+pub fn backup_watched(
+    vault: &Arc<Vault>,
+    connection: &Connection,
+    request: &MachineBackup,
+    progress: &Progress,
+    cancel: &Cancel,
+    taken: OnTaken<'_>,
+) -> Result<MachineBackupReport> {
     let domain = connection.domain(&request.machine)?;
     let lock = Lock::take(&request.places.run, domain.uuid, &domain.name)?;
     let mut notes = Vec::new();
@@ -75,6 +88,7 @@ pub fn backup(
             wait_for_agent(connection, &domain, cancel)?;
         }
         let work = Work::begin(vault, connection, request, &lock, domain, progress, cancel)?;
+        let work = Work { taken, ..work };
         match work.run(notes.clone()) {
             Err(MachineError::Changed { reason, .. }) if attempt < ATTEMPTS => {
                 tracing::warn!(%reason, "the backup begins again");
@@ -91,6 +105,18 @@ pub fn backup(
     }
 }
 
+/// It is fixed which moment's data a recovery point will have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// What was proved.
+    pub consistency: Consistency,
+    /// For how long the guest's file systems were frozen; none if they were not.
+    pub frozen: Option<Duration>,
+}
+
+/// Hears of that.
+pub type OnTaken<'a> = &'a dyn Fn(&Taken);
+
 /// One attempt: a machine as it is now, and what is wanted of it.
 struct Work<'a> {
     vault: &'a Arc<Vault>,
@@ -106,6 +132,7 @@ struct Work<'a> {
     switch_off: Option<i32>,
     progress: &'a Progress,
     cancel: &'a Cancel,
+    taken: OnTaken<'a>,
 }
 
 impl<'a> Work<'a> {
@@ -148,6 +175,7 @@ impl<'a> Work<'a> {
             switch_off: None,
             progress,
             cancel,
+            taken: &|_| {},
         })
     }
 
@@ -193,7 +221,9 @@ impl<'a> Work<'a> {
             self.progress,
             self.cancel,
         );
-        let result = work.and_then(|work| running::run(&Work { switch_off: run, ..work }, notes));
+        let result = work.and_then(|work| {
+            running::run(&Work { switch_off: run, taken: self.taken, ..work }, notes)
+        });
         switch_off(self.connection, self.domain.uuid, run)?;
         result
     }
@@ -296,6 +326,11 @@ impl<'a> Work<'a> {
             path: self.domain.name.clone(),
             source,
         })
+    }
+
+    /// Says that the data is fixed.
+    fn is_taken(&self, proof: &Proof) {
+        (self.taken)(&Taken { consistency: proof.consistency, frozen: proof.frozen });
     }
 
     fn report(&self, point: BackupReport, proof: Proof, notes: Vec<String>) -> MachineBackupReport {

@@ -258,6 +258,7 @@ impl Run<'_> {
         let work = self.work;
         work.progress.set_stage("freezing");
         let (begun, proof) = self.begin(guard, files, checkpoint, scratch)?;
+        work.is_taken(&proof);
         let watch = Watch::new(&work.domain, work.state, Some(space), work.cancel);
         let result = watch.over(work.connection, || {
             let (sources, identities) = self.open(files)?;

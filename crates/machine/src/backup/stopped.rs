@@ -7,6 +7,7 @@
 
 use std::{
     fs,
+    io::ErrorKind,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -71,6 +72,7 @@ pub(super) fn run(work: &Work<'_>, mut notes: Vec<String>) -> Result<MachineBack
             .iter()
             .map(|disk| open(work, disk, base.as_ref()))
             .collect::<Result<_>>()?;
+        work.is_taken(&proof);
         let mut disks = Vec::new();
         let mut identities = Vec::new();
         let mut files = Vec::new();
@@ -205,10 +207,9 @@ fn since(
 }
 
 pub(super) fn fingerprint(path: &Path) -> Result<Fingerprint> {
-    let file = fs::metadata(path).map_err(|source| MachineError::Local {
-        action: "look at",
-        path: path.display().to_string(),
-        source,
+    let file = fs::metadata(path).map_err(|source| match source.kind() {
+        ErrorKind::NotFound => DiskError::NotFound { disk: path.display().to_string() }.into(),
+        _ => MachineError::Local { action: "look at", path: path.display().to_string(), source },
     })?;
     Ok((file.dev(), file.ino(), file.len(), file.mtime(), file.mtime_nsec()))
 }

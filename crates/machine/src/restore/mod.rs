@@ -10,7 +10,9 @@
 //! what is not its own. libvirt hears of the machine when all of it is there.
 
 mod ciphertext;
+mod disks;
 mod encrypted;
+mod files;
 mod finish;
 mod host;
 mod image;
@@ -32,6 +34,7 @@ use strongroom_hypervisor::Connection;
 use strongroom_vault::Vault;
 
 pub use self::ciphertext::{Container, container};
+pub use self::disks::{DisksReport, DisksRestore, PreparedDisks, prepare_disks};
 pub use self::finish::{Decision, FinishReport, FinishedDisk, finish};
 pub use self::request::{
     Identity, LeftBehind, MachineRestore, MachineRestoreReport, Placement, Power, Replace,

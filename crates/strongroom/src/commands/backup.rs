@@ -10,7 +10,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use strongroom_base::PointId;
-use strongroom_disk::{ChangedRanges, DiskSpec, OpenOptions, open_source};
+use strongroom_disk::{ChangedRanges, OpenOptions, open_source};
 use strongroom_engine::{BackupDisk, BackupReport, BackupRequest, CleanCheck, Deltas};
 
 use super::backup_vm::{Common, VmArgs};
@@ -192,7 +192,7 @@ impl BackupArgs {
             }
             let source = Arc::from(open_source(&disk, &options)?);
             let clean = self.check_clean.into();
-            disks.push(BackupDisk { clean, ..BackupDisk::new(name, location(&disk), source) });
+            disks.push(BackupDisk { clean, ..BackupDisk::new(name, disk.location(), source) });
         }
         if let Some(file) = &self.changed_ranges {
             read_ranges(file, &mut disks)?;
@@ -236,17 +236,6 @@ fn read_ranges(file: &Path, disks: &mut [BackupDisk]) -> Result<(), Failure> {
         disk.changed = ranges.check(&disk.name, disk.source.size())?.cloned();
     }
     Ok(())
-}
-
-/// Where a disk is, for the record: it must still mean something to who reads it elsewhere.
-fn location(disk: &DiskSpec) -> String {
-    match disk {
-        DiskSpec::File { path, .. } => {
-            let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-            absolute.display().to_string()
-        }
-        DiskSpec::Nbd(url) => url.to_string(),
-    }
 }
 
 impl Show for BackupReport {

@@ -1,16 +1,11 @@
 //! `restore`: disks and machines back from a recovery point.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
-use serde::Serialize;
-use strongroom_disk::ImageFormat;
-use strongroom_engine::{RestoreReport, RestoreRequest};
-use strongroom_format::{DiskRecord, Manifest};
-use strongroom_machine::{
-    Configuration,
-    restore::{self, Container, Template},
-};
+use strongroom_disk::{DiskSpec, ImageFormat};
+use strongroom_engine::RestoreReport;
+use strongroom_machine::restore::{self, DisksReport, DisksRestore};
 
 use crate::{
     args::{OpenArgs, WorkArgs},
@@ -19,8 +14,7 @@ use crate::{
     hosts, human,
     open::open_vault,
     out::Show,
-    targets::{self, Targets, Wanted},
-    values::{self, RestoreTo},
+    values::{self, NamedDisk, RestoreTo},
 };
 
 use super::{
@@ -123,93 +117,49 @@ impl DisksArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let vault = open_vault(context, &self.open, None)?;
         let point = self.point.find(&vault)?;
-        let mut wanted = Wanted {
-            to: self.to,
+        let (folder, named) = places(self.to)?;
+        let wanted = DisksRestore {
+            folder,
+            named,
             disks: self.disks,
             format: self.format.map(ImageFormat::from),
             in_place: self.in_place,
-            containers: BTreeMap::new(),
-        };
-        // Read first: a point that is damaged there is better known now.
-        let describes = wanted.folder().is_some() && !self.no_template;
-        let has_containers = point.disks.iter().any(|disk| disk.source.format.ends_with("luks"));
-        let configuration = match point.configuration {
-            Some(_) if describes || has_containers => Some(restore::configuration(&vault, &point)?),
-            _ => None,
-        };
-        if let Some(configuration) = &configuration {
-            wanted.containers = containers(&point, configuration);
-        }
-        let configuration = configuration.filter(|_| describes);
-        let Targets { disks, unfinished, template: template_disks } = wanted.open(&point)?;
-        context.out.say(&format!(
-            "Restoring {} of {} as of {}",
-            human::count(u64::try_from(disks.len()).unwrap_or(u64::MAX), "disk"),
-            point.item,
-            human::time(point.time)
-        ));
-        let request = RestoreRequest {
-            item: point.item.clone(),
-            point: point.id,
-            disks,
+            template: (!self.no_template).then(|| hosts::places(hosts::usual_scope()).swtpm),
             threads: context.threads(&self.work),
             limit_rate: context.limit_rate(&self.work),
         };
-        let report = context.watched(|progress| -> Result<_, Failure> {
-            Ok(strongroom_engine::restore(&vault, &request, progress, &context.cancel)?)
-        })?;
-        drop(request);
-        targets::finish(&unfinished)?;
-        let mut report = DisksReport::new(report);
-        if let (Some(configuration), Some(folder)) = (configuration, wanted.folder()) {
-            let swtpm = hosts::places(hosts::usual_scope()).swtpm;
-            let written =
-                restore::template(&configuration, &point, folder, &template_disks, &swtpm)?;
-            report.add(written, &point.item);
-        }
+        let prepared = restore::prepare_disks(&vault, &point, wanted)?;
+        context.out.say(&format!(
+            "Restoring {} of {} as of {}",
+            human::count(u64::try_from(prepared.count()).unwrap_or(u64::MAX), "disk"),
+            point.item,
+            human::time(point.time)
+        ));
+        let report = context.watched(|progress| prepared.run(progress, &context.cancel))?;
         context.out.result(&report)
     }
 }
 
-/// The disks that the point has as the encrypted images that they were.
-fn containers(point: &Manifest, configuration: &Configuration) -> BTreeMap<String, Container> {
-    let found = |disk: &DiskRecord| {
-        Some((disk.name.clone(), restore::container(configuration, &disk.name)?))
-    };
-    point.disks.iter().filter_map(found).collect()
-}
-
-/// Restored disks, and the description of a machine with them.
-#[derive(Debug, Serialize)]
-struct DisksReport {
-    #[serde(flatten)]
-    restored: RestoreReport,
-    template: Option<String>,
-    template_uuid: Option<String>,
-    nvram: Option<String>,
-    tpm: Option<String>,
-    notes: Vec<String>,
-}
-
-impl DisksReport {
-    fn new(restored: RestoreReport) -> Self {
-        let notes = Vec::new();
-        Self { restored, template: None, template_uuid: None, nvram: None, tpm: None, notes }
+/// The folder for all disks, and the places of single ones.
+fn places(to: Vec<RestoreTo>) -> Result<(Option<PathBuf>, BTreeMap<String, DiskSpec>), Failure> {
+    let mut folder = None;
+    let mut named = BTreeMap::new();
+    for to in to {
+        match to {
+            RestoreTo::Folder(dir) if folder.is_none() => folder = Some(dir),
+            RestoreTo::Folder(dir) => {
+                let dir = dir.display();
+                return Err(Failure::usage(format!("--to names a second folder: {dir}")));
+            }
+            RestoreTo::Disk(NamedDisk { name, disk }) => {
+                if named.contains_key(&name) {
+                    return Err(Failure::usage(format!("--to names disk {name} twice")));
+                }
+                named.insert(name, disk);
+            }
+        }
     }
-
-    fn add(&mut self, template: Option<Template>, item: &str) {
-        let Some(template) = template else {
-            self.notes.push(format!(
-                "{item}.xml exists already, so the machine's description was not written"
-            ));
-            return;
-        };
-        self.template = Some(template.description);
-        self.template_uuid = Some(template.uuid);
-        self.nvram = template.nvram;
-        self.tpm = template.tpm;
-        self.notes = template.notes;
-    }
+    Ok((folder, named))
 }
 
 impl Show for DisksReport {

@@ -1,17 +1,16 @@
 //! `vault`: making, showing, checking and cleaning vaults.
 
-use std::{path::Path, sync::Arc};
-
 use clap::{Args, Subcommand};
-use strongroom_format::Conditional;
-use strongroom_objects::{Mirror, ObjectStore, Options, open, probe};
-use strongroom_vault::{Vault, VaultError, keys};
+use strongroom_vault::{
+    keys,
+    place::{self, NewVault},
+};
 
 use crate::{
     args::{KeyArgs, OpenArgs, VaultArgs},
     context::Context,
     error::Failure,
-    open::{folder_url, identity, key_source, open_vault, vault_options},
+    open::{key_source, open_vault, vault_options},
     views::{ItemView, PointList, VaultShown, VaultView, all_readable},
 };
 
@@ -87,37 +86,16 @@ impl CreateArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let url = context.vault_url(&self.vault)?;
         let key = key_source(context.key(&self.key)?)?;
-        let options = Options { create: true, ..Options::default() };
-        let mut store = open(&url, &options)?;
-        let mut mirrors = Vec::new();
-        if !self.mirror.is_empty() {
-            let mut copies = vec![store];
-            mirrors.push(folder_url(&url)?);
-            for mirror in &self.mirror {
-                copies.push(open(mirror, &options)?);
-                mirrors.push(folder_url(mirror)?);
-            }
-            refuse_same(&mirrors)?;
-            store = Arc::new(Mirror::new(copies, Vec::new()));
-        }
-        // The probe writes: nothing may be touched where something else is.
-        Vault::check_vacant(&*store)?;
-        let puts = if probe(&*store, &context.entropy)?.allow_several_writers() {
-            Conditional::Honoured
-        } else if self.single_writer {
-            Conditional::Ignored
-        } else {
-            return Err(VaultError::Unsafe { store: store.name() }.into());
+        let new = NewVault {
+            url,
+            mirrors: self.mirror,
+            key,
+            label: self.label,
+            single_writer: self.single_writer,
         };
-        let vault = Vault::create(
-            Arc::clone(&store),
-            &key,
-            &self.label,
-            puts,
-            mirrors,
-            vault_options(context, None),
-        )?;
-        let slots = keys::list_slots(&*store, vault.config().vault_id)?;
+        let vault = place::create(&new, vault_options(context, None))?;
+        let store = vault.store();
+        let slots = keys::list_slots(&**store, vault.config().vault_id)?;
         context.out.say(
             "Created a vault. Keep a copy of its key away from it: without the key nobody can \
              read the recovery points.",
@@ -150,20 +128,5 @@ impl ShowArgs {
         };
         context.out.result(&shown)?;
         all_readable(&shown.damaged)
-    }
-}
-
-/// Refuses mirrors that are one folder, whatever it is called.
-fn refuse_same(mirrors: &[String]) -> Result<(), Failure> {
-    let mut seen = Vec::new();
-    let mut is_new = |mirror: &String| {
-        let identity = identity(Path::new(mirror));
-        let is_new = !seen.contains(&identity);
-        seen.push(identity);
-        is_new
-    };
-    match mirrors.iter().find(|mirror| !is_new(mirror)) {
-        Some(twice) => Err(Failure::usage(format!("{twice} was given twice"))),
-        None => Ok(()),
     }
 }

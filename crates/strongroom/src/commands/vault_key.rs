@@ -81,7 +81,7 @@ pub(crate) struct ListArgs {
 
 impl ListArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        let OpenStore { store, config } = open_store(context, &self.vault)?;
+        let OpenStore { store, config, .. } = open_store(context, &self.vault)?;
         let slots = keys::list_slots(&*store, config.vault_id)?;
         context.out.result(&SlotList { key_slots: slots.into_iter().map(SlotView::from).collect() })
     }

@@ -98,6 +98,7 @@ pub(super) fn blind(look: &Look<'_>) -> Result<()> {
         layout::DELETED,
         layout::CONDEMNED,
         layout::DAMAGED,
+        layout::SERVICE,
     ];
     let mut done = 0;
     for prefix in prefixes {
@@ -133,6 +134,7 @@ fn kind_of(key: &Key) -> ObjectKind {
         (layout::CONDEMNED, ObjectKind::Condemnation),
         (layout::WRITERS, ObjectKind::WriterNote),
         (layout::DAMAGED, ObjectKind::DamageNote),
+        (layout::SERVICE, ObjectKind::Service),
     ];
     let kind = kinds.iter().find(|(prefix, _)| key.starts_with(prefix));
     kind.map_or(ObjectKind::Other, |(_, kind)| *kind)
@@ -312,6 +314,11 @@ impl Sealed<'_> {
                 serde_json::from_slice::<DamageNote>(plain).map_err(|e| e.to_string())
             };
             self.open((ObjectKind::DamageNote, SealedKind::Damaged), &key, parse)?;
+        }
+        for key in names(self.look, layout::SERVICE)? {
+            if layout::parse_service(&key).is_some() {
+                self.open((ObjectKind::Service, SealedKind::Service), &key, |_| Ok(()))?;
+            }
         }
         for key in names(self.look, layout::WRITERS)? {
             if key.file_name() != "started" {

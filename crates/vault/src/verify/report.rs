@@ -91,6 +91,8 @@ pub enum ObjectKind {
     WriterNote,
     /// A note that a pack cannot be read.
     DamageNote,
+    /// Something that a service keeps.
+    Service,
     /// A pack of blocks.
     DataPack,
     /// A pack of tree nodes.

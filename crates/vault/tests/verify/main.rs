@@ -13,3 +13,5 @@ mod deltas;
 mod mirrors;
 mod rebuild;
 mod runs;
+mod service;
+mod validate;

@@ -1,4 +1,4 @@
-//! Where a restore writes: which disk goes where, and files that are not complete yet.
+//! Where a restore of disks writes: which disk goes where, and files that are not complete yet.
 //!
 //! A file that does not exist is written under its name with `.partial` appended, and gets its
 //! name when it is complete and durable. A `.partial` file that is found is gone on with: what it
@@ -19,29 +19,28 @@ use strongroom_disk::{
 };
 use strongroom_engine::{EngineError, Overwrite, RestoreDisk};
 use strongroom_format::Manifest;
-use strongroom_machine::restore::{Container, TemplateDisk};
 
-use crate::{
-    error::{FaceError, Failure},
-    values::RestoreTo,
-};
+use super::{ciphertext::Container, place::local, template::TemplateDisk};
+use crate::{MachineError, error::Result};
 
-/// What the user said about targets.
-pub(crate) struct Wanted {
-    /// `--to`.
-    pub(crate) to: Vec<RestoreTo>,
-    /// `--disks`; empty for all.
-    pub(crate) disks: Vec<String>,
-    /// `--format`.
-    pub(crate) format: Option<ImageFormat>,
-    /// `--in-place`.
-    pub(crate) in_place: bool,
+/// Where the disks of a point go.
+pub(super) struct Wanted<'a> {
+    /// The folder for all disks that are not named.
+    pub(super) folder: Option<&'a Path>,
+    /// Where single disks go.
+    pub(super) named: &'a BTreeMap<String, DiskSpec>,
+    /// The disks; all if empty.
+    pub(super) disks: &'a [String],
+    /// The format of files in the folder, and of targets whose name does not tell.
+    pub(super) format: Option<ImageFormat>,
+    /// Whether existing targets are overwritten where they differ.
+    pub(super) in_place: bool,
     /// Disks that are written as the encrypted images that they were.
-    pub(crate) containers: BTreeMap<String, Container>,
+    pub(super) containers: BTreeMap<String, Container>,
 }
 
 /// A file that is not complete yet.
-pub(crate) struct Unfinished {
+pub(super) struct Unfinished {
     /// What it is called until then.
     now: PathBuf,
     /// What it is called when it is complete.
@@ -59,62 +58,37 @@ struct Place {
 }
 
 /// Opened targets of a restore.
-pub(crate) struct Targets {
+pub(super) struct Targets {
     /// For the engine.
-    pub(crate) disks: Vec<RestoreDisk>,
+    pub(super) disks: Vec<RestoreDisk>,
     /// Files that get their names and lengths when all is done.
-    pub(crate) unfinished: Vec<Unfinished>,
+    pub(super) unfinished: Vec<Unfinished>,
     /// For a machine's description.
-    pub(crate) template: Vec<TemplateDisk>,
+    pub(super) template: Vec<TemplateDisk>,
 }
 
-impl Wanted {
-    /// The folder for all disks, if there is one.
-    pub(crate) fn folder(&self) -> Option<&Path> {
-        self.to.iter().find_map(|to| match to {
-            RestoreTo::Folder(dir) => Some(dir.as_path()),
-            RestoreTo::Disk(_) => None,
-        })
-    }
-
+impl Wanted<'_> {
     /// Decides which disk of a point goes where.
-    fn places(&self, point: &Manifest) -> Result<Vec<Place>, Failure> {
-        let mut folder = None;
-        let mut named = BTreeMap::new();
-        for to in &self.to {
-            match to {
-                RestoreTo::Folder(dir) if folder.is_none() => folder = Some(dir),
-                RestoreTo::Folder(dir) => {
-                    let dir = dir.display();
-                    return Err(Failure::usage(format!("--to names a second folder: {dir}")));
-                }
-                RestoreTo::Disk(disk) => {
-                    if named.insert(disk.name.as_str(), &disk.disk).is_some() {
-                        let name = &disk.name;
-                        return Err(Failure::usage(format!("--to names disk {name} twice")));
-                    }
-                }
-            }
-        }
-        let asked = self.disks.iter().map(String::as_str).chain(named.keys().copied());
-        for name in asked {
-            if !point.disks.iter().any(|disk| disk.name == name) {
-                let name = name.to_owned();
+    fn places(&self, point: &Manifest) -> Result<Vec<Place>> {
+        let choice = |reason: String| MachineError::Choice { reason };
+        for name in self.disks.iter().chain(self.named.keys()) {
+            if !point.disks.iter().any(|disk| disk.name == *name) {
+                let name = name.clone();
                 return Err(EngineError::NoSuchDisk { point: point.id, name }.into());
             }
         }
         let mut places = Vec::new();
         for disk in &point.disks {
             let chosen = self.disks.is_empty() || self.disks.contains(&disk.name);
-            let spec = match (named.get(disk.name.as_str()), folder) {
-                (Some(spec), _) if chosen => (*spec).clone(),
+            let spec = match (self.named.get(&disk.name), self.folder) {
+                (Some(spec), _) if chosen => spec.clone(),
                 (None, Some(folder)) if chosen => {
                     let container = self.containers.get(&disk.name);
                     let kept = container.map(|container| container.format);
                     if let (Some(kept), Some(format)) = (kept, self.format)
                         && kept != format
                     {
-                        return Err(Failure::usage(format!(
+                        return Err(choice(format!(
                             "disk {} was kept as ciphertext, which stays {kept}: leave out \
                              --format, or restore it apart (--disks)",
                             disk.name
@@ -126,29 +100,23 @@ impl Wanted {
                 }
                 (None, None) if chosen && !self.disks.is_empty() => {
                     let name = &disk.name;
-                    return Err(Failure::usage(format!(
-                        "--to does not say where disk {name} goes"
-                    )));
+                    return Err(choice(format!("--to does not say where disk {name} goes")));
                 }
                 _ => continue,
             };
             places.push(Place { name: disk.name.clone(), size: disk.size_bytes, spec });
         }
         if places.is_empty() {
-            return Err(Failure::usage("--disks leaves no disk to restore"));
+            return Err(choice("--disks leaves no disk to restore".to_owned()));
         }
         Ok(places)
     }
 
     /// Opens the targets for the disks of a point.
-    pub(crate) fn open(&self, point: &Manifest) -> Result<Targets, Failure> {
+    pub(super) fn open(&self, point: &Manifest) -> Result<Targets> {
         let places = self.places(point)?;
-        let folders = self.to.iter().filter_map(|to| match to {
-            RestoreTo::Folder(dir) => Some(dir),
-            RestoreTo::Disk(_) => None,
-        });
-        for dir in folders {
-            fs::create_dir_all(dir).map_err(|source| local(dir, "make", source))?;
+        if let Some(folder) = self.folder {
+            fs::create_dir_all(folder).map_err(|source| local("make", folder, source))?;
         }
         let mut targets =
             Targets { disks: Vec::new(), unfinished: Vec::new(), template: Vec::new() };
@@ -161,7 +129,7 @@ impl Wanted {
             let mut length = size;
             if let DiskSpec::File { path, format } = &spec {
                 let (mut now, mut format) = (path.clone(), *format);
-                if !path.try_exists().map_err(|source| local(path, "find", source))? {
+                if !path.try_exists().map_err(|source| local("find", path, source))? {
                     now = with_suffix(path, ".partial");
                     format = Some(self.format_of(path, format));
                     existing = Existing::Keep;
@@ -228,7 +196,7 @@ impl Wanted {
 }
 
 /// Gives complete files their lengths and names. All targets must be closed.
-pub(crate) fn finish(unfinished: &[Unfinished]) -> Result<(), Failure> {
+pub(super) fn finish(unfinished: &[Unfinished]) -> Result<()> {
     for Unfinished { now, name: path, container } in unfinished {
         if let Some(container) = container {
             container.cut(now)?;
@@ -236,16 +204,16 @@ pub(crate) fn finish(unfinished: &[Unfinished]) -> Result<(), Failure> {
         if now == path {
             continue;
         }
-        if path.try_exists().map_err(|source| local(path, "find", source))? {
+        if path.try_exists().map_err(|source| local("find", path, source))? {
             let appeared = io::Error::from(io::ErrorKind::AlreadyExists);
-            return Err(local(path, "name", appeared).into());
+            return Err(local("name", path, appeared));
         }
-        fs::rename(now, path).map_err(|source| local(path, "name", source))?;
+        fs::rename(now, path).map_err(|source| local("name", path, source))?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
         // The new name must outlive a power failure.
         let synced = File::open(folder).and_then(|folder| folder.sync_all());
-        synced.map_err(|source| local(folder, "sync", source))?;
+        synced.map_err(|source| local("sync", folder, source))?;
     }
     Ok(())
 }
@@ -254,8 +222,4 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
-}
-
-fn local(path: &Path, action: &'static str, source: io::Error) -> FaceError {
-    FaceError::Local { path: path.to_owned(), action, source }
 }

@@ -1,0 +1,102 @@
+//! What recovery points say, as it is sent.
+
+use strongroom_api::{ConsistencyWanted, ErrorBody, PointDisk};
+use strongroom_base::codes;
+use strongroom_format::{Consistency, DiskRecord, Manifest};
+use strongroom_vault::place::Warning;
+
+use crate::PointFacts;
+
+/// What a recovery point is.
+pub(crate) fn point_facts(point: &Manifest) -> PointFacts {
+    let disks = point.disks.iter().map(|disk| PointDisk {
+        name: disk.name.clone(),
+        size_bytes: disk.size_bytes,
+        changed_bytes: disk.changed_bytes,
+    });
+    PointFacts {
+        id: point.id,
+        item: point.item.clone(),
+        time: point.time,
+        completed: point.completed,
+        consistency: wanted(point.consistency),
+        disks: disks.collect(),
+        stored_bytes: sum(point, |disk| disk.stored_bytes),
+        notes: notes(point),
+        tags: point.tags.clone(),
+    }
+}
+
+/// A sum over the disks of a point.
+pub(crate) fn sum(point: &Manifest, of: fn(&DiskRecord) -> u64) -> u64 {
+    point.disks.iter().map(of).fold(0, u64::saturating_add)
+}
+
+/// What people should know of a point.
+fn notes(point: &Manifest) -> Vec<String> {
+    let left_out = point.excluded.iter();
+    let mut notes: Vec<String> =
+        left_out.map(|disk| format!("disk {} is left out: {}", disk.name, disk.reason)).collect();
+    for disk in &point.disks {
+        notes.extend(disk.notes.iter().map(|note| format!("disk {}: {note}", disk.name)));
+        notes.extend(skipped(disk));
+    }
+    notes
+}
+
+/// That parts of a disk could not be read, if that is so.
+pub(crate) fn skipped(disk: &DiskRecord) -> Option<String> {
+    let bytes = disk.skipped.iter().map(|range| range.length).fold(0, u64::saturating_add);
+    (bytes > 0).then(|| {
+        format!("{bytes} bytes of disk {} could not be read and were recorded as zeros", disk.name)
+    })
+}
+
+/// What is not as good as it should be of a point, if so much was `wanted`.
+pub(crate) fn warnings(point: &Manifest, best: Option<ConsistencyWanted>) -> Vec<ErrorBody> {
+    let mut warnings = Vec::new();
+    let had = wanted(point.consistency);
+    // The best comes first.
+    if let Some(best) = best.filter(|best| *best < had) {
+        let evidence = point.evidence.join("; ");
+        let message = format!("it is {had} consistent, not {best} consistent: {evidence}");
+        warnings.push(ErrorBody::new(&codes::VM_CONSISTENCY, message));
+    }
+    for disk in &point.disks {
+        let skipped = skipped(disk);
+        warnings.extend(skipped.map(|words| ErrorBody::new(&codes::BACKUP_SKIPPED, words)));
+        if disk.unexpected_blocks > 0 {
+            let message = format!(
+                "{} blocks of disk {} had changed although its record of changes does not say so; \
+                 all of the disk was compared, but points since the last full comparison may lack \
+                 changes",
+                disk.unexpected_blocks, disk.name
+            );
+            warnings.push(ErrorBody::new(&codes::DISK_BITMAP, message));
+        }
+    }
+    warnings
+}
+
+/// A vault's warning, as it is sent.
+pub(crate) fn warning(warning: &Warning) -> ErrorBody {
+    ErrorBody::new(warning.code, warning.message.clone())
+}
+
+/// A kind of consistency in the words of the API.
+pub(crate) const fn wanted(consistency: Consistency) -> ConsistencyWanted {
+    match consistency {
+        Consistency::Application => ConsistencyWanted::Application,
+        Consistency::FileSystem => ConsistencyWanted::FileSystem,
+        Consistency::Crash => ConsistencyWanted::Crash,
+    }
+}
+
+/// A kind of consistency in the words of recovery points.
+pub(crate) const fn consistency(wanted: ConsistencyWanted) -> Consistency {
+    match wanted {
+        ConsistencyWanted::Application => Consistency::Application,
+        ConsistencyWanted::FileSystem => Consistency::FileSystem,
+        ConsistencyWanted::Crash => Consistency::Crash,
+    }
+}

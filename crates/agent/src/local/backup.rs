@@ -1,0 +1,193 @@
+//! Backups: of machines, and what they have in common with those of disks.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use strongroom_api::{ConsistencyWanted, DiskSelection, Source, TaskState};
+use strongroom_base::PointId;
+use strongroom_engine::{BackupReport, CleanCheck, Deltas, DiskBackupReport};
+use strongroom_format::{DiskRecord, Manifest};
+use strongroom_hypervisor::DiskChoice;
+use strongroom_machine::{EncryptedDisks, MachineBackup, Taken, Wish};
+
+use super::{LocalAgent, to_json};
+use crate::{
+    BackupDone, BackupOrder, Result, Watch,
+    error::{body, of_source},
+    facts::{consistency, point_facts, sum, wanted, warning, warnings},
+    vaults::OpenVault,
+};
+
+/// The label that names a point's job.
+pub(super) const JOB: &str = "job";
+
+/// Points are looked for from this long before their job was made: clocks differ. Milliseconds.
+const SLACK: u64 = 24 * 60 * 60 * 1000;
+
+impl LocalAgent {
+    /// Makes a recovery point, or finds that the job has made it already.
+    pub(super) fn back_up(&self, order: &BackupOrder, watch: &Watch) -> Result<BackupDone> {
+        watch.task("snapshot", TaskState::InProgress, None);
+        let open = self.vaults.open(&order.vault).map_err(body)?;
+        if let Some(point) = made_before(&open, order)? {
+            let detail = || Some("the recovery point was made before".to_owned());
+            watch.task("snapshot", TaskState::Completed, detail());
+            watch.task("transfer", TaskState::Completed, detail());
+            return Ok(done(&open, order, &point, report_of(&point)));
+        }
+        let (id, report) = match &order.source {
+            Source::Machine { uuid, .. } => self.back_up_machine(&open, order, uuid, watch)?,
+            Source::Disks { disks } => self.back_up_disks(&open, order, disks, watch)?,
+        };
+        let point = open.vault.point(&order.item, id).map_err(body)?;
+        let stored = report.get("stored_bytes").and_then(serde_json::Value::as_u64).unwrap_or(0);
+        let detail = format!("{stored} bytes were added to the vault");
+        watch.task("transfer", TaskState::Completed, Some(detail));
+        Ok(done(&open, order, &point, report))
+    }
+
+    fn back_up_machine(
+        &self,
+        open: &OpenVault,
+        order: &BackupOrder,
+        uuid: &str,
+        watch: &Watch,
+    ) -> Result<(PointId, serde_json::Value)> {
+        let connection = self.connect()?;
+        let request = MachineBackup {
+            item: Some(order.item.clone()),
+            disks: choice(&order.disks),
+            wish: Wish {
+                consistency: consistency(order.consistency),
+                required: order.consistency_required,
+                ..Wish::default()
+            },
+            full_compare_every: order.full_compare_every,
+            scratch_dir: order.scratch_dir.clone(),
+            limit_rate: order.limit_rate,
+            tags: tags(order),
+            ..self.machine_backup(uuid)
+        };
+        let taken = |taken: &Taken| {
+            let kind = wanted(taken.consistency);
+            let frozen = taken.frozen.map_or_else(String::new, |frozen| {
+                format!(", frozen for {:.2} s", frozen.as_secs_f64())
+            });
+            let detail = format!("{kind} consistent{frozen}");
+            watch.task("snapshot", TaskState::Completed, Some(detail));
+            watch.task("transfer", TaskState::InProgress, None);
+        };
+        let (progress, cancel) = (&watch.progress, &watch.cancel);
+        let report = strongroom_machine::backup_watched(
+            &open.vault,
+            &connection,
+            &request,
+            progress,
+            cancel,
+            &taken,
+        );
+        let report = report.map_err(|error| of_source(&order.source, error))?;
+        Ok((report.point.recovery_point, to_json(&report)?))
+    }
+
+    /// A backup of a machine, as it is made if nothing else is said.
+    pub(super) fn machine_backup(&self, machine: &str) -> MachineBackup {
+        MachineBackup {
+            machine: machine.to_owned(),
+            item: None,
+            disks: DiskChoice::All,
+            encrypted_disks: EncryptedDisks::Decrypted,
+            wish: Wish::default(),
+            start_paused: false,
+            allow_managed: false,
+            clean: CleanCheck::SAMPLE,
+            full_compare_every: 0,
+            scratch_dir: None,
+            scratch_limit: None,
+            tags: BTreeMap::new(),
+            host: self.host.name.clone(),
+            skip_bad_blocks: false,
+            deltas: Deltas::Auto,
+            threads: self.host.threads,
+            limit_rate: None,
+            places: self.host.places.clone(),
+            guard: self.host.guard.clone(),
+        }
+    }
+}
+
+/// The labels of an order's point.
+pub(super) fn tags(order: &BackupOrder) -> BTreeMap<String, String> {
+    let mut tags = order.tags.clone();
+    tags.insert(JOB.to_owned(), order.job.to_string());
+    tags
+}
+
+fn choice(disks: &DiskSelection) -> DiskChoice {
+    match disks {
+        DiskSelection::All => DiskChoice::All,
+        DiskSelection::OsOnly => DiskChoice::OsOnly,
+        DiskSelection::Include { disks } => DiskChoice::Include(disks.clone()),
+        DiskSelection::Exclude { disks } => DiskChoice::Exclude(disks.clone()),
+    }
+}
+
+/// The point that the job has published before whoever gave the order could hear of it.
+fn made_before(open: &OpenVault, order: &BackupOrder) -> Result<Option<Manifest>> {
+    let job = order.job.to_string();
+    let since = order.job.millis().saturating_sub(SLACK);
+    let is_it = |point: &Manifest| point.tags.get(JOB) == Some(&job);
+    open.vault.find_point(&order.item, since, is_it).map_err(body)
+}
+
+fn done(
+    open: &OpenVault,
+    order: &BackupOrder,
+    point: &Manifest,
+    report: serde_json::Value,
+) -> BackupDone {
+    // Of disks by path nobody can have more.
+    let best = match order.source {
+        Source::Machine { .. } => order.consistency,
+        Source::Disks { .. } => ConsistencyWanted::Crash,
+    };
+    let mut found = warnings(point, Some(best));
+    found.extend(open.warnings.iter().map(warning));
+    BackupDone { point: point_facts(point), warnings: found, report }
+}
+
+/// The report of a point that was made before, as far as the point knows.
+fn report_of(point: &Manifest) -> serde_json::Value {
+    let disk = |disk: &DiskRecord| DiskBackupReport {
+        name: disk.name.clone(),
+        size_bytes: disk.size_bytes,
+        allocated_bytes: disk.allocated_bytes,
+        changed_bytes: disk.changed_bytes,
+        read_bytes: disk.read_bytes,
+        deduplicated_bytes: disk.deduplicated_bytes,
+        stored_bytes: disk.stored_bytes,
+        delta_blocks: 0,
+        changes_from: disk.source.changes_from.clone(),
+        skipped: disk.skipped.clone(),
+        checkpoint: disk.source.checkpoint.clone(),
+        checked_blocks: 0,
+        unexpected_blocks: disk.unexpected_blocks,
+        notes: disk.notes.clone(),
+        seconds: disk.seconds,
+    };
+    let report = BackupReport {
+        recovery_point: point.id,
+        item: point.item.clone(),
+        time: point.time,
+        parent: point.parent,
+        stored_bytes: sum(point, |disk| disk.stored_bytes),
+        configuration_bytes: point.configuration.map(|configuration| configuration.length),
+        seconds: point.completed.duration_since(point.time).as_secs_f64(),
+        disks: point.disks.iter().map(disk).collect(),
+    };
+    let mut report = serde_json::to_value(report).unwrap_or_default();
+    if let Some(fields) = report.as_object_mut() {
+        fields.insert("made_before".to_owned(), json!(true));
+    }
+    report
+}

@@ -1,0 +1,95 @@
+//! Which restores of machines were begun: a note of each, so that one that was killed after its last
+//! step, before anybody heard of that, is not taken for one that must not be.
+//!
+//! The note is written when it is sure that the order is the first to make what it makes: there is no
+//! machine of that name, or none of its disks is replaced. If the order is given again, and that is
+//! there now, then the order itself has made it. The note is removed when the order fails; that of
+//! one that is done is of no use after some days. It is kept where locks are, so it is gone when the
+//! host was started anew.
+
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use strongroom_api::ErrorBody;
+use strongroom_base::{JobId, codes};
+
+use crate::Result;
+
+/// How long notes are kept.
+const KEPT: Duration = Duration::from_hours(7 * 24);
+
+/// The note of an order.
+pub(super) struct Begun {
+    path: PathBuf,
+    /// Whether it was there already.
+    pub(super) again: bool,
+}
+
+impl Begun {
+    /// The note of a job's restore.
+    pub(super) fn of(run: &Path, job: JobId) -> Self {
+        let path = run.join("restores").join(job.to_string());
+        Self { again: path.exists(), path }
+    }
+
+    /// Notes that it is begun.
+    pub(super) fn write(&self) -> Result<()> {
+        let write = || -> io::Result<()> {
+            if let Some(folder) = self.path.parent() {
+                fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+                remove_old(folder)?;
+            }
+            fs::write(&self.path, "")
+        };
+        write().map_err(|error| {
+            let message = format!("cannot write {}", self.path.display());
+            let mut body = ErrorBody::new(&codes::LOCAL_IO, message);
+            body.causes.push(error.to_string());
+            Box::new(body)
+        })
+    }
+
+    /// Forgets it: it has failed.
+    pub(super) fn forget(&self) {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(%error, path = %self.path.display(), "not removed");
+            }
+            _ => {}
+        }
+    }
+}
+
+fn remove_old(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let age = entry.metadata().and_then(|data| data.modified()).map(|time| time.elapsed());
+        if matches!(age, Ok(Ok(age)) if age > KEPT) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_found_again() {
+        let run = tempfile::tempdir().expect("a folder");
+        let job = JobId::from_bytes([7; 16]);
+        let first = Begun::of(run.path(), job);
+        assert!(!first.again);
+        first.write().expect("written");
+        assert!(Begun::of(run.path(), job).again);
+        Begun::of(run.path(), JobId::from_bytes([8; 16])).write().expect("written");
+        first.forget();
+        first.forget();
+        assert!(!Begun::of(run.path(), job).again);
+    }
+}

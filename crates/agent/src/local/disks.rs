@@ -1,0 +1,125 @@
+//! Disks by path: images, devices and servers that do not change meanwhile.
+
+use std::sync::Arc;
+
+use strongroom_api::{
+    Check, ConsistencyWanted, DiskPaths, DiskSelection, ErrorBody, Finding, TaskState, Verdict,
+};
+use strongroom_base::{Coded as _, codes};
+use strongroom_disk::{DiskError, DiskSource, DiskSpec, OpenOptions, open_source};
+use strongroom_engine::{BackupDisk, BackupRequest, CleanCheck};
+use strongroom_format::ExcludedDisk;
+
+use super::LocalAgent;
+use crate::{
+    BackupOrder, Result, Watch,
+    error::{body, of_source},
+    vaults::OpenVault,
+};
+
+impl LocalAgent {
+    /// Makes a recovery point of disks. The report.
+    pub(super) fn back_up_disks(
+        &self,
+        open: &OpenVault,
+        order: &BackupOrder,
+        disks: &DiskPaths,
+        watch: &Watch,
+    ) -> Result<(strongroom_base::PointId, serde_json::Value)> {
+        if order.consistency_required && order.consistency != ConsistencyWanted::Crash {
+            let message = "disks by path are as they are: nothing can prepare them";
+            return Err(Box::new(ErrorBody::new(&codes::VM_CONSISTENCY, message)));
+        }
+        let (chosen, excluded) = choose(disks, &order.disks)?;
+        let mut opened = Vec::new();
+        for (name, place) in chosen {
+            let disk = self.open(place).map_err(|error| of_source(&order.source, error))?;
+            let location = disk.0.location();
+            let clean = CleanCheck::SAMPLE;
+            opened.push(BackupDisk { clean, ..BackupDisk::new(name, location, disk.1) });
+        }
+        let count = opened.len();
+        watch.task("snapshot", TaskState::Completed, Some(format!("{count} disks as they are")));
+        watch.task("transfer", TaskState::InProgress, None);
+        let evidence = "disks by path, which were not to change meanwhile";
+        let request = BackupRequest {
+            excluded,
+            tags: super::backup::tags(order),
+            evidence: vec![evidence.to_owned()],
+            threads: self.host.threads,
+            limit_rate: order.limit_rate,
+            ..BackupRequest::new(&order.item, &self.host.name, opened)
+        };
+        let report =
+            strongroom_engine::backup(&open.vault, &request, &watch.progress, &watch.cancel)
+                .map_err(body)?;
+        Ok((report.recovery_point, super::to_json(&report)?))
+    }
+
+    fn open(&self, place: &str) -> Result<(DiskSpec, Arc<dyn DiskSource>), DiskError> {
+        let spec: DiskSpec = place.parse()?;
+        let options = OpenOptions {
+            allow_backing: self.host.allow_backing.clone(),
+            ..OpenOptions::default()
+        };
+        let source = open_source(&spec, &options)?;
+        Ok((spec, Arc::from(source)))
+    }
+
+    /// Whether disks can be backed up.
+    pub(super) fn check_disks(&self, disks: &DiskPaths) -> Check {
+        let mut findings = Vec::new();
+        for (name, place) in disks {
+            if let Err(error) = self.open(place) {
+                findings.push(Finding {
+                    level: "red".to_owned(),
+                    id: error.code().name.to_owned(),
+                    what: format!("disk {name}: {error}"),
+                    what_to_do: error.code().hint.to_owned(),
+                });
+            }
+        }
+        let verdict = if findings.is_empty() { Verdict::Green } else { Verdict::Red };
+        findings.push(Finding {
+            level: "info".to_owned(),
+            id: "disks.as_they_are".to_owned(),
+            what: "Disks by path are read as they are.".to_owned(),
+            what_to_do: "Let nothing write to them during a backup: name snapshots, or stop what \
+                         uses them."
+                .to_owned(),
+        });
+        let names: Vec<&str> = disks.keys().map(String::as_str).collect();
+        Check { name: names.join(", "), verdict, findings }
+    }
+}
+
+/// Disks and where they are.
+type Chosen<'a> = Vec<(&'a str, &'a str)>;
+
+/// The disks that are chosen, and those that are not. A name that there is not is an error, so that
+/// nobody believes a disk protected that is not.
+fn choose<'a>(
+    disks: &'a DiskPaths,
+    choice: &DiskSelection,
+) -> Result<(Chosen<'a>, Vec<ExcludedDisk>)> {
+    let named = match choice {
+        // None of them is known to be what a machine starts from.
+        DiskSelection::All | DiskSelection::OsOnly => &[][..],
+        DiskSelection::Include { disks } | DiskSelection::Exclude { disks } => disks,
+    };
+    if let Some(unknown) = named.iter().find(|name| !disks.contains_key(*name)) {
+        let message = format!("the item has no disk {unknown}");
+        return Err(Box::new(ErrorBody::new(&codes::VM_DISK_NOT_FOUND, message)));
+    }
+    let is_chosen = |name: &String| match choice {
+        DiskSelection::All | DiskSelection::OsOnly => true,
+        DiskSelection::Include { .. } => named.contains(name),
+        DiskSelection::Exclude { .. } => !named.contains(name),
+    };
+    let (chosen, rest): (Vec<_>, Vec<_>) = disks.iter().partition(|(name, _)| is_chosen(name));
+    let excluded = rest
+        .into_iter()
+        .map(|(name, _)| ExcludedDisk { name: name.clone(), reason: "not chosen".to_owned() });
+    let chosen = chosen.into_iter().map(|(name, place)| (name.as_str(), place.as_str()));
+    Ok((chosen.collect(), excluded.collect()))
+}

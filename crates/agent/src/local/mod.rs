@@ -1,0 +1,177 @@
+//! The agent of the host that the program itself runs on.
+
+mod backup;
+mod begun;
+mod disks;
+mod restore;
+
+use std::{path::PathBuf, sync::Arc};
+
+use strongroom_api::{
+    Check, ErrorBody, Finding, ProtectableDisk, ProtectableItem, Source, Verdict,
+};
+use strongroom_base::{Clock as _, HostId, SystemClock, codes};
+use strongroom_hypervisor::{ConnectUri, Connection, Settings};
+use strongroom_machine::{Checked, DiscoveredMachine, Places, guard::GuardCommand};
+
+use crate::{
+    Agent, BackupDone, BackupOrder, HostFacts, RestoreDone, RestoreOrder, Result, Vaults, Watch,
+    error::{body, of_source},
+};
+
+/// What an agent must know of its host; nothing of it is looked for in the environment.
+#[derive(Clone, Debug)]
+pub struct LocalHost {
+    /// The host's name, for recovery points.
+    pub name: String,
+    /// Its libvirt; none if only disks are protected.
+    pub connect: Option<ConnectUri>,
+    /// What a connection needs to know of our surroundings.
+    pub settings: Settings,
+    /// Where things are.
+    pub places: Places,
+    /// How a guard is started.
+    pub guard: GuardCommand,
+    /// Folders whose files images by path may refer to as backing or data files.
+    pub allow_backing: Vec<PathBuf>,
+    /// Threads for hashing and compressing.
+    pub threads: usize,
+}
+
+/// The agent of this host.
+///
+/// Orders block, and several may be given at once, on different threads. An order that is cancelled
+/// ends soon, with the error `interrupted`, and leaves machines and disks as [`crate::Agent`] says. A
+/// part that an order was at when it failed is not told to have ended: the error says so.
+#[derive(Debug)]
+pub struct LocalAgent {
+    host: LocalHost,
+    vaults: Arc<Vaults>,
+}
+
+impl LocalAgent {
+    /// An agent for a host; it shares open vaults with others.
+    pub fn new(host: LocalHost, vaults: Arc<Vaults>) -> Self {
+        Self { host, vaults }
+    }
+
+    /// A connection of its own: calls on one wait for each other.
+    fn connect(&self) -> Result<Connection> {
+        match &self.host.connect {
+            Some(uri) => Connection::open(uri, &self.host.settings).map_err(body),
+            None => Err(Box::new(ErrorBody::new(
+                &codes::HOST_LACKS,
+                format!("{} was given no libvirt, so only disks can be protected", self.host.name),
+            ))),
+        }
+    }
+}
+
+impl Agent for LocalAgent {
+    fn hello(&self) -> Result<HostFacts> {
+        let mut facts = HostFacts {
+            host: self.host.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            libvirt: None,
+            qemu: None,
+        };
+        if self.host.connect.is_some() {
+            let (libvirt, qemu) = self.connect()?.versions().map_err(body)?;
+            facts.libvirt = Some(version(libvirt));
+            facts.qemu = Some(version(qemu));
+        }
+        Ok(facts)
+    }
+
+    fn discover(&self, _watch: &Watch) -> Result<Vec<ProtectableItem>> {
+        if self.host.connect.is_none() {
+            return Ok(Vec::new());
+        }
+        let machines = strongroom_machine::discover(&self.connect()?).map_err(body)?;
+        Ok(machines.into_iter().map(found).collect())
+    }
+
+    fn check(&self, source: &Source) -> Result<Check> {
+        match source {
+            Source::Machine { uuid, .. } => {
+                let connection = self.connect()?;
+                let checked = connection
+                    .domain(uuid)
+                    .and_then(|domain| strongroom_machine::check(&connection, &domain));
+                Ok(check(checked.map_err(|error| of_source(source, error))?))
+            }
+            Source::Disks { disks } => Ok(self.check_disks(disks)),
+        }
+    }
+
+    fn backup(&self, order: &BackupOrder, watch: &Watch) -> Result<BackupDone> {
+        self.back_up(order, watch)
+    }
+
+    fn restore(&self, order: &RestoreOrder, watch: &Watch) -> Result<RestoreDone> {
+        self.bring_back(order, watch)
+    }
+}
+
+/// A report as it is sent.
+pub(crate) fn to_json(report: &impl serde::Serialize) -> Result<serde_json::Value> {
+    serde_json::to_value(report).map_err(|error| {
+        let message = format!("a report that is no JSON: {error}");
+        Box::new(ErrorBody::new(&codes::BUG, message))
+    })
+}
+
+/// libvirt's numbers: major × 1,000,000 + minor × 1,000 + release.
+fn version(number: u64) -> String {
+    let part = |unit: u64| number.checked_div(unit).unwrap_or(0) % 1000;
+    format!("{}.{}.{}", part(1_000_000), part(1000), part(1))
+}
+
+fn found(machine: DiscoveredMachine) -> ProtectableItem {
+    let disks = machine.disks.into_iter().map(|disk| ProtectableDisk {
+        name: disk.name,
+        source: disk.source,
+        format: disk.format,
+        size_bytes: disk.size_bytes,
+        tracks_changes: disk.tracks_changes,
+        os_disk: disk.os_disk,
+        left_out: disk.left_out,
+    });
+    ProtectableItem {
+        host: HostId::from_bytes([0; 16]),
+        name: machine.name,
+        uuid: machine.uuid,
+        state: machine.state.to_owned(),
+        agent: machine.agent.to_owned(),
+        firmware: machine.firmware.to_owned(),
+        manager: machine.manager,
+        disks: disks.collect(),
+        protected_by: None,
+        discovered: SystemClock.now(),
+    }
+}
+
+fn check(checked: Checked) -> Check {
+    let findings = checked.findings.into_iter().map(|finding| Finding {
+        level: finding.level.to_owned(),
+        id: finding.id.to_owned(),
+        what: finding.what,
+        what_to_do: finding.what_to_do,
+    });
+    Check {
+        name: checked.name,
+        verdict: checked.verdict.parse().unwrap_or(Verdict::Red),
+        findings: findings.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions() {
+        assert_eq!(version(9_000_000), "9.0.0");
+        assert_eq!(version(10_002_013), "10.2.13");
+    }
+}

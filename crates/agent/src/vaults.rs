@@ -1,0 +1,135 @@
+//! Vaults that are open: opening one costs a slow key and a look at its index, so it stays open.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use strongroom_api::KeyReference;
+use strongroom_vault::{
+    Vault, VaultError, VaultOptions,
+    keys::{KeyError, KeySource},
+    place::{self, Identity, OpenKeys, Warning},
+};
+
+use crate::VaultAccess;
+
+/// The vaults that an agent and a keeper use, kept open as long as they are used most.
+///
+/// A vault that is given out again was looked at before: it is still the same one, its keys and its
+/// index are what they are now, and no copy of it is away. Else it is opened anew.
+#[derive(Debug)]
+pub struct Vaults {
+    cache_dir: Option<PathBuf>,
+    most: usize,
+    /// The one that was used last comes last.
+    places: Mutex<Vec<Place>>,
+}
+
+#[derive(Clone)]
+struct Place {
+    access: VaultAccess,
+    /// Locked while it is opened, so that others wait for that and not open it as well.
+    open: Arc<Mutex<Option<OpenVault>>>,
+}
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Place").field("url", &self.access.url).finish_non_exhaustive()
+    }
+}
+
+/// A vault that is open.
+#[derive(Clone)]
+pub(crate) struct OpenVault {
+    /// The vault.
+    pub(crate) vault: Arc<Vault>,
+    /// What is not as it should be.
+    pub(crate) warnings: Vec<Warning>,
+    /// The folder that it was, if it is in one.
+    folder: Option<Identity>,
+}
+
+impl Vaults {
+    /// How many vaults stay open, if nothing else is said.
+    pub const MOST: usize = 16;
+
+    /// None is open yet. The index of each is cached in a folder of its own in `cache_dir`; without
+    /// one it is read anew whenever a vault is opened, and nothing is known of past validations.
+    pub fn new(cache_dir: Option<PathBuf>) -> Self {
+        Self { cache_dir, most: Self::MOST, places: Mutex::default() }
+    }
+
+    /// Keeps at most so many open.
+    #[must_use]
+    pub fn with_most(self, most: usize) -> Self {
+        Self { most: most.max(1), ..self }
+    }
+
+    /// How vaults are opened.
+    pub(crate) fn options(&self) -> VaultOptions {
+        VaultOptions { cache_dir: self.cache_dir.clone(), ..VaultOptions::default() }
+    }
+
+    /// A vault, opened if need be.
+    pub(crate) fn open(&self, access: &VaultAccess) -> Result<OpenVault, VaultError> {
+        let place = self.place(access);
+        let mut open = place.lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = place::folder_of(&access.url).and_then(place::identity);
+        if let Some(known) = open.take().filter(|open| open.folder == folder && is_good(open)) {
+            return Ok(open.insert(known).clone());
+        }
+        let OpenKeys { store, config, ring, warnings } =
+            place::open_keys(&access.url, &key_source(&access.key)?)?;
+        let vault = Arc::new(Vault::open_with(store, config, ring, self.options())?);
+        Ok(open.insert(OpenVault { vault, warnings, folder }).clone())
+    }
+
+    /// Closes a vault, once nobody uses it.
+    pub(crate) fn close(&self, url: &str) {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        places.retain(|place| place.access.url != url);
+    }
+
+    fn place(&self, access: &VaultAccess) -> Arc<Mutex<Option<OpenVault>>> {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = places.iter().position(|place| place.access == *access);
+        let place = match known {
+            Some(at) => places.remove(at),
+            None => Place { access: access.clone(), open: Arc::default() },
+        };
+        let open = Arc::clone(&place.open);
+        places.push(place);
+        let too_many = places.len().saturating_sub(self.most);
+        places.drain(..too_many);
+        open
+    }
+}
+
+/// Whether a vault is still what it was when it was opened; its keys and index are read anew.
+fn is_good(open: &OpenVault) -> bool {
+    let OpenVault { vault, warnings, .. } = open;
+    let store = vault.store();
+    if !warnings.is_empty() || !store.degraded().is_empty() {
+        return false;
+    }
+    let look = || -> Result<bool, VaultError> {
+        if Vault::describe(&**store)? != *vault.config() {
+            return Ok(false);
+        }
+        vault.keys().write().unwrap_or_else(PoisonError::into_inner).refresh(&**store)?;
+        vault.sync()?;
+        Ok(true)
+    };
+    // Why it is not good is told when it is opened anew.
+    look().unwrap_or(false)
+}
+
+/// A key as the vault takes it.
+pub(crate) fn key_source(key: &KeyReference) -> Result<KeySource, KeyError> {
+    Ok(match key {
+        KeyReference::File(file) => KeySource::File(PathBuf::from(file)),
+        KeyReference::Passphrase(file) => KeySource::Passphrase(PathBuf::from(file)),
+        KeyReference::Pkcs11(uri) => KeySource::Pkcs11(Box::new(uri.parse()?)),
+    })
+}

@@ -1,0 +1,209 @@
+//! What an agent promises of disks by path, on real disks and a vault in a folder.
+
+use std::{fs, path::Path, process::Command};
+
+use strongroom_agent::{Agent as _, BackupDone, BackupOrder, Keeper as _, RestoreOrder, Watch};
+use strongroom_api::{
+    ConsistencyWanted, DiskFormat, DiskSelection, Restore, RestoreDisks, RestoreMachine,
+    RestoreReplace, Source, Verdict,
+};
+use strongroom_base::{JobId, SystemClock, SystemEntropy};
+
+use crate::common::{Heard, Lab, files};
+
+fn restore_order(lab: &Lab, done: &BackupDone, restore: Restore) -> RestoreOrder {
+    RestoreOrder {
+        job: JobId::generate(&SystemClock, &SystemEntropy),
+        vault: lab.access(),
+        item: done.point.item.clone(),
+        point: done.point.id,
+        source: Source::Disks { disks: [].into() },
+        restore,
+        limit_rate: None,
+    }
+}
+
+fn to_folder(lab: &Lab, folder: &str, format: DiskFormat) -> Restore {
+    Restore::Disks(RestoreDisks {
+        host: None,
+        folder: lab.text(folder),
+        disks: Vec::new(),
+        format: Some(format),
+    })
+}
+
+fn same(one: &Path, other: &Path) {
+    assert!(fs::read(one).expect("read") == fs::read(other).expect("read"), "{}", one.display());
+}
+
+#[test]
+fn a_host_without_libvirt() {
+    let lab = Lab::new();
+    let hello = lab.agent.hello().expect("hello");
+    assert_eq!((hello.host.as_str(), hello.libvirt, hello.qemu), ("here", None, None));
+    assert!(lab.agent.discover(&Watch::silent()).expect("none").is_empty());
+    let machine = Source::Machine { uuid: "x".to_owned(), name: "web".to_owned() };
+    assert_eq!(lab.agent.check(&machine).expect_err("no libvirt").code, "host.lacks");
+    lab.vault();
+    let mut order = lab.order(&[]);
+    order.source = machine;
+    assert_eq!(lab.agent.backup(&order, &Watch::silent()).expect_err("none").code, "host.lacks");
+}
+
+#[test]
+fn backed_up_again_and_again_and_restored() {
+    let lab = Lab::new();
+    lab.vault();
+    let (a, b) = (lab.disk("a.img", 20, 1), lab.disk("b.img", 5, 2));
+    let heard = Heard::default();
+    let mut order = lab.order(&[("a", &a), ("b", &b)]);
+    let done = lab.agent.backup(&order, &heard.watch()).expect("a point");
+    let events = [
+        "snapshot in_progress",
+        "snapshot completed",
+        "transfer in_progress",
+        "transfer completed",
+    ];
+    assert_eq!(heard.take(), events);
+    assert!(done.warnings.is_empty(), "{:?}", done.warnings);
+    let point = &done.point;
+    assert_eq!((point.item.as_str(), point.consistency), ("web", ConsistencyWanted::Crash));
+    assert_eq!(point.tags["job"], order.job.to_string());
+    assert_eq!(point.tags["policy"], "daily");
+    assert_eq!((point.disks.len(), point.disks[0].size_bytes), (2, 20 * 65536));
+    assert!(point.stored_bytes > 25 * 60000 && done.report["stored_bytes"].as_u64() > Some(0));
+
+    // The same order again: the point is there.
+    let again = lab.agent.backup(&order, &heard.watch()).expect("the same");
+    assert_eq!(heard.take().len(), 3);
+    assert_eq!(again.point, done.point);
+    assert_eq!(again.report["made_before"], true);
+    assert_eq!(again.report["disks"].as_array().map(Vec::len), Some(2));
+    assert_eq!(lab.keeper.points(&lab.access(), None).expect("listed").0.len(), 1);
+
+    // Another job: only what differs is added.
+    lab.disk("a.img", 21, 1);
+    order.job = JobId::generate(&SystemClock, &SystemEntropy);
+    let second = lab.agent.backup(&order, &heard.watch()).expect("a point");
+    let added = second.point.stored_bytes;
+    assert!(added < 2 * 65536 + 5000, "{added}");
+    assert!(heard.details().iter().any(|detail| detail.contains("2 disks as they are")));
+
+    for (format, folder) in [(DiskFormat::Raw, "raw"), (DiskFormat::Qcow2, "qcow2")] {
+        let order = restore_order(&lab, &second, to_folder(&lab, folder, format));
+        let restored = lab.agent.restore(&order, &heard.watch()).expect("restored");
+        assert_eq!(
+            heard.take(),
+            [
+                "prepare in_progress",
+                "prepare completed",
+                "restore in_progress",
+                "restore completed"
+            ]
+        );
+        assert_eq!(restored.report["disks"].as_array().map(Vec::len), Some(2));
+        // Given again: nothing is left to do.
+        let again = lab.agent.restore(&order, &heard.watch()).expect("is done");
+        assert_eq!(again.report["disks"][0]["written_bytes"], 0, "{:#}", again.report);
+        heard.take();
+        assert_eq!(files(&lab.path(folder)).len(), 2);
+    }
+    same(&lab.path("raw/a.raw"), &a);
+    same(&lab.path("raw/b.raw"), &b);
+    let raw = lab.path("converted");
+    let converted = Command::new("qemu-img")
+        .args(["convert", "-f", "qcow2", "-O", "raw"])
+        .args([&lab.path("qcow2/a.qcow2"), &raw])
+        .status();
+    assert!(converted.expect("qemu-img").success());
+    same(&raw, &a);
+}
+
+#[test]
+fn an_interrupted_restore_goes_on() {
+    let lab = Lab::new();
+    lab.vault();
+    let a = lab.disk("a.img", 40, 1);
+    let done = lab.agent.backup(&lab.order(&[("a", &a)]), &Watch::silent()).expect("a point");
+    let order = restore_order(&lab, &done, to_folder(&lab, "to", DiskFormat::Raw));
+    // What a killed one has left.
+    fs::create_dir(lab.path("to")).expect("a folder");
+    let mut half = fs::read(&a).expect("read");
+    half[20 * 65536..].fill(0);
+    half[5] ^= 1;
+    fs::write(lab.path("to/a.raw.partial"), half).expect("written");
+    let restored = lab.agent.restore(&order, &Watch::silent()).expect("restored");
+    assert_eq!(restored.report["disks"][0]["written_blocks"], 21, "{:#}", restored.report);
+    same(&lab.path("to/a.raw"), &a);
+    // What is there and is something else is not touched.
+    fs::write(lab.path("to/a.raw"), vec![7; 40 * 65536]).expect("written");
+    let refused = lab.agent.restore(&order, &Watch::silent()).expect_err("it is another");
+    assert_eq!(refused.code, "disk.not_empty");
+    let watch = Watch::silent();
+    watch.cancel.cancel();
+    let order = restore_order(&lab, &done, to_folder(&lab, "other", DiskFormat::Raw));
+    assert_eq!(lab.agent.restore(&order, &watch).expect_err("stopped").code, "interrupted");
+}
+
+#[test]
+fn what_goes_wrong_has_its_code() {
+    let lab = Lab::new();
+    lab.vault();
+    let a = lab.disk("a.img", 4, 1);
+    let gone = lab.path("gone.img");
+    let mut order = lab.order(&[("a", &a), ("b", &gone)]);
+    let missing = lab.agent.backup(&order, &Watch::silent()).expect_err("b is gone");
+    assert_eq!(missing.code, "source.missing");
+    assert!(missing.causes[0].contains("gone.img"), "{missing:?}");
+    // But not if b is not wanted.
+    order.disks = DiskSelection::Exclude { disks: vec!["b".to_owned()] };
+    let done = lab.agent.backup(&order, &Watch::silent()).expect("a point");
+    assert_eq!(done.point.notes, ["disk b is left out: not chosen"]);
+    order.job = JobId::generate(&SystemClock, &SystemEntropy);
+    order.disks = DiskSelection::Include { disks: vec!["c".to_owned()] };
+    let code =
+        |order: &BackupOrder| lab.agent.backup(order, &Watch::silent()).expect_err("refused").code;
+    assert_eq!(code(&order), "vm.disk_not_found");
+    order.disks = DiskSelection::Include { disks: vec!["a".to_owned()] };
+    order.consistency_required = true;
+    assert_eq!(code(&order), "vm.consistency");
+    order.consistency_required = false;
+    order.vault.url = lab.text("no-vault");
+    assert_eq!(code(&order), "vault.not_found");
+    // A server that does not answer is not a disk that is gone.
+    let server = "nbd://127.0.0.1:1/x";
+    order.vault = lab.access();
+    order.source = Source::Disks { disks: [("a".to_owned(), server.to_owned())].into() };
+    order.disks = DiskSelection::All;
+    assert_eq!(code(&order), "disk.nbd");
+    // Cancelled.
+    let watch = Watch::silent();
+    watch.cancel.cancel();
+    let stopped = lab.agent.backup(&lab.order(&[("a", &a)]), &watch).expect_err("stopped");
+    assert_eq!(stopped.code, "interrupted");
+    assert_eq!(lab.keeper.points(&lab.access(), None).expect("listed").0.len(), 1);
+
+    let disks = [("a".to_owned(), a.display().to_string()), ("b".to_owned(), lab.text("gone.img"))];
+    let check = lab.agent.check(&Source::Disks { disks: disks.into() }).expect("checked");
+    assert_eq!(check.verdict, Verdict::Red);
+    assert_eq!((check.findings[0].level.as_str(), check.findings.len()), ("red", 2));
+
+    // Restores that make no sense.
+    let machine = Restore::Machine(RestoreMachine::default());
+    let order = restore_order(&lab, &done, machine);
+    assert_eq!(
+        lab.agent.restore(&order, &Watch::silent()).expect_err("no libvirt").code,
+        "host.lacks"
+    );
+    let order = restore_order(&lab, &done, Restore::Replace(RestoreReplace::default()));
+    assert_eq!(
+        lab.agent.restore(&order, &Watch::silent()).expect_err("no libvirt").code,
+        "host.lacks"
+    );
+    let mut order = restore_order(&lab, &done, to_folder(&lab, "to", DiskFormat::Raw));
+    if let Restore::Disks(disks) = &mut order.restore {
+        disks.disks = vec!["z".to_owned()];
+    }
+    let code = lab.agent.restore(&order, &Watch::silent()).expect_err("no z").code;
+    assert_eq!(code, "point.disk_not_found");
+}

@@ -1,0 +1,161 @@
+//! Disks that are restored to files, devices or servers, with a description to make a machine of them.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use serde::Serialize;
+use strongroom_base::Cancel;
+use strongroom_disk::{DiskSpec, ImageFormat};
+use strongroom_engine::{Progress, RestoreReport, RestoreRequest};
+use strongroom_format::{DiskRecord, Manifest};
+use strongroom_vault::Vault;
+
+use super::{
+    ciphertext::{Container, container},
+    configuration,
+    files::{self, Targets, Unfinished, Wanted},
+    template::{Template, TemplateDisk, template},
+};
+use crate::{Configuration, error::Result};
+
+/// A restore of disks.
+#[derive(Clone, Debug)]
+pub struct DisksRestore {
+    /// The folder for all disks that are not named; each becomes a file of its name. It is made.
+    pub folder: Option<PathBuf>,
+    /// Where single disks go, by name.
+    pub named: BTreeMap<String, DiskSpec>,
+    /// The disks; all if empty.
+    pub disks: Vec<String>,
+    /// The format of files in the folder, and of targets whose name does not tell; raw if not given.
+    pub format: Option<ImageFormat>,
+    /// Whether existing targets are overwritten where they differ.
+    pub in_place: bool,
+    /// Whether a description of a machine with these disks is written to the folder, if the point is
+    /// of a machine; and where libvirt keeps the state of emulated TPMs, which it names.
+    pub template: Option<PathBuf>,
+    /// Threads for decompressing.
+    pub threads: usize,
+    /// Bytes a second to write at most.
+    pub limit_rate: Option<u64>,
+}
+
+/// Restored disks, and the description of a machine with them; also the stable JSON of the command
+/// line.
+#[derive(Debug, Serialize)]
+pub struct DisksReport {
+    /// The disks.
+    #[serde(flatten)]
+    pub restored: RestoreReport,
+    /// The description.
+    pub template: Option<String>,
+    /// The UUID in it.
+    pub template_uuid: Option<String>,
+    /// Firmware variables.
+    pub nvram: Option<String>,
+    /// State of the TPM.
+    pub tpm: Option<String>,
+    /// What people should know.
+    pub notes: Vec<String>,
+}
+
+/// A restore of disks whose targets are open. What an earlier one has written is gone on with.
+pub struct PreparedDisks<'a> {
+    vault: &'a Arc<Vault>,
+    point: &'a Manifest,
+    folder: Option<PathBuf>,
+    /// The configuration, and where the state of TPMs is, if a description is written.
+    describes: Option<(Configuration, PathBuf)>,
+    request: RestoreRequest,
+    unfinished: Vec<Unfinished>,
+    template: Vec<TemplateDisk>,
+}
+
+/// Decides where the disks of a point go, and opens the targets. Nothing is overwritten yet.
+pub fn prepare_disks<'a>(
+    vault: &'a Arc<Vault>,
+    point: &'a Manifest,
+    wanted: DisksRestore,
+) -> Result<PreparedDisks<'a>> {
+    let DisksRestore { folder, named, disks, format, in_place, template, .. } = wanted;
+    // Read first: a point that is damaged there is better known now.
+    let describes = template.filter(|_| folder.is_some());
+    let has_containers = point.disks.iter().any(|disk| disk.source.format.ends_with("luks"));
+    let configuration = match point.configuration {
+        Some(_) if describes.is_some() || has_containers => Some(configuration(vault, point)?),
+        _ => None,
+    };
+    let containers = configuration.as_ref().map(|configuration| containers(point, configuration));
+    let files = Wanted {
+        folder: folder.as_deref(),
+        named: &named,
+        disks: &disks,
+        format,
+        in_place,
+        containers: containers.unwrap_or_default(),
+    };
+    let Targets { disks, unfinished, template } = files.open(point)?;
+    let request = RestoreRequest {
+        item: point.item.clone(),
+        point: point.id,
+        disks,
+        threads: wanted.threads,
+        limit_rate: wanted.limit_rate,
+    };
+    let describes = configuration.zip(describes);
+    Ok(PreparedDisks { vault, point, folder, describes, request, unfinished, template })
+}
+
+impl PreparedDisks<'_> {
+    /// How many disks are restored.
+    pub fn count(&self) -> usize {
+        self.request.disks.len()
+    }
+
+    /// Restores them.
+    pub fn run(self, progress: &Progress, cancel: &Cancel) -> Result<DisksReport> {
+        let restored = strongroom_engine::restore(self.vault, &self.request, progress, cancel)?;
+        drop(self.request);
+        files::finish(&self.unfinished)?;
+        let mut report = DisksReport {
+            restored,
+            template: None,
+            template_uuid: None,
+            nvram: None,
+            tpm: None,
+            notes: Vec::new(),
+        };
+        if let (Some((configuration, swtpm)), Some(folder)) = (&self.describes, &self.folder) {
+            let folder: &Path = folder;
+            let written = template(configuration, self.point, folder, &self.template, swtpm)?;
+            report.add(written, &self.point.item);
+        }
+        Ok(report)
+    }
+}
+
+/// The disks that the point has as the encrypted images that they were.
+fn containers(point: &Manifest, configuration: &Configuration) -> BTreeMap<String, Container> {
+    let found =
+        |disk: &DiskRecord| Some((disk.name.clone(), container(configuration, &disk.name)?));
+    point.disks.iter().filter_map(found).collect()
+}
+
+impl DisksReport {
+    fn add(&mut self, template: Option<Template>, item: &str) {
+        let Some(template) = template else {
+            self.notes.push(format!(
+                "{item}.xml exists already, so the machine's description was not written"
+            ));
+            return;
+        };
+        self.template = Some(template.description);
+        self.template_uuid = Some(template.uuid);
+        self.nvram = template.nvram;
+        self.tpm = template.tpm;
+        self.notes = template.notes;
+    }
+}

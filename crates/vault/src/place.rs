@@ -1,0 +1,338 @@
+//! Where a vault is: its store, found by a path or URL, with the mirrors that it has recorded.
+//!
+//! The copy that was named is used in any case; those that are recorded only if they are folders of
+//! this vault. Whoever has the key vouches for the list of them; without it, only folders that hold
+//! this vault already are used. What is not as it should be is told, not fatal.
+
+use std::{fmt, fs, path::Path, sync::Arc};
+
+use strongroom_base::{Code, codes};
+use strongroom_format::{Conditional, VaultConfig};
+use strongroom_objects::{Mirror, ObjectStore, Options, StoreError, open, probe};
+
+use crate::{
+    Vault, VaultError, VaultOptions,
+    error::Result,
+    keys::{KeyError, KeyRing, KeySource},
+};
+
+/// Something that is not as it should be, but does not keep anybody from using the vault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// Its place in the catalog.
+    pub code: &'static Code,
+    /// What is the case.
+    pub message: String,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// A vault's store, with its mirrors, and what it says about itself.
+pub struct OpenStore {
+    /// The store.
+    pub store: Arc<dyn ObjectStore>,
+    /// The vault's plain description.
+    pub config: VaultConfig,
+    /// What is not as it should be.
+    pub warnings: Vec<Warning>,
+}
+
+/// A vault's store and keys.
+pub struct OpenKeys {
+    /// The store, with its mirrors.
+    pub store: Arc<dyn ObjectStore>,
+    /// The vault's description.
+    pub config: VaultConfig,
+    /// Its keys.
+    pub ring: KeyRing,
+    /// What is not as it should be.
+    pub warnings: Vec<Warning>,
+}
+
+/// A vault to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewVault {
+    /// The path of a folder, which is made, or the URL of an object store.
+    pub url: String,
+    /// Folders that hold the same, which are made.
+    pub mirrors: Vec<String>,
+    /// What opens it.
+    pub key: KeySource,
+    /// Words that tell this key from others.
+    pub label: String,
+    /// Whether a store that cannot keep two writers apart will do.
+    pub single_writer: bool,
+}
+
+/// The copy of a vault that was named. Whatever else is recorded, this one is used.
+struct Named {
+    url: String,
+    store: Arc<dyn ObjectStore>,
+    config: VaultConfig,
+    identity: Option<Identity>,
+    warnings: Vec<Warning>,
+}
+
+/// What is found at a place that a vault's description names.
+enum Found {
+    /// The copy that was named.
+    Named,
+    /// A folder with this vault; with its description if that can be read.
+    Copy(Arc<dyn ObjectStore>, Option<Box<VaultConfig>>),
+    /// Nothing that may be used, and why.
+    Away(String),
+}
+
+/// What makes a folder the same one under all its names: symbolic links, further mounts.
+pub type Identity = (u64, u64);
+
+/// The identity of a folder, if it exists.
+pub fn identity(path: &Path) -> Option<Identity> {
+    use std::os::unix::fs::MetadataExt as _;
+    fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
+}
+
+impl Named {
+    fn open(url: &str) -> Result<Self> {
+        let path = folder_of(url);
+        if path.is_some_and(|path| !path.exists()) {
+            return Err(VaultError::NotFound { store: url.to_owned() });
+        }
+        let identity = path.and_then(identity);
+        let store = open(url, &Options::default())?;
+        let config = Vault::describe(&*store)?;
+        Ok(Self { url: url.to_owned(), store, config, identity, warnings: Vec::new() })
+    }
+
+    /// Looks at a recorded place; nothing is written. `others` are the folders seen before.
+    fn look(&self, url: &str, others: &mut Vec<Identity>) -> Found {
+        let path = Path::new(url);
+        // A description is read before anybody can vouch for it: it shall not make the program
+        // speak to some server, or look below the current folder.
+        if !path.is_absolute() {
+            return Found::Away(format!("{url} is not the path of a folder"));
+        }
+        let folder = identity(path);
+        if folder.is_some() && folder == self.identity {
+            return Found::Named;
+        }
+        if folder.is_some_and(|folder| others.contains(&folder)) {
+            return Found::Away(format!("{url} is the same folder as another copy"));
+        }
+        let store = match open(url, &Options::default()) {
+            Ok(store) => store,
+            Err(error) => return Found::Away(format!("a copy of the vault is away: {error}")),
+        };
+        let found = match Vault::describe(&*store) {
+            Ok(config) if config.vault_id == self.config.vault_id => {
+                Found::Copy(store, Some(Box::new(config)))
+            }
+            Ok(_) => Found::Away(format!("{url} holds another vault, which is left alone")),
+            // An empty folder is more often the mount point of a disk that is not mounted.
+            Err(VaultError::NotFound { .. }) => Found::Away(format!(
+                "{url} should hold a copy of the vault and does not; is its disk mounted?"
+            )),
+            Err(_) => Found::Copy(store, None),
+        };
+        others.extend(folder);
+        found
+    }
+
+    fn look_at_all(&self, recorded: &[String]) -> Vec<(String, Found)> {
+        let mut others = Vec::new();
+        let mut named = false;
+        let recorded = recorded.iter().map(|url| {
+            let found = match self.look(url, &mut others) {
+                Found::Named if named => {
+                    Found::Away(format!("{url} is the same folder as another copy"))
+                }
+                found => found,
+            };
+            named |= matches!(found, Found::Named);
+            (url.clone(), found)
+        });
+        recorded.collect()
+    }
+
+    fn warn(&mut self, message: String) {
+        self.warnings.push(Warning { code: &codes::STORE_DEGRADED, message });
+    }
+
+    /// The store of the vault: this copy, and those of the recorded places that are copies. One
+    /// whose description cannot be read is used only if somebody `vouches` for the list.
+    fn with_mirrors(
+        &mut self,
+        recorded: Vec<(String, Found)>,
+        vouches: bool,
+    ) -> Arc<dyn ObjectStore> {
+        if recorded.is_empty() {
+            return Arc::clone(&self.store);
+        }
+        // In the order in which they are recorded, whichever was named: the first one decides
+        // which of two writers creates an object.
+        let (mut copies, mut absent) = (Vec::new(), Vec::new());
+        let mut named = false;
+        for (url, found) in recorded {
+            match found {
+                Found::Named => {
+                    named = true;
+                    copies.push(Arc::clone(&self.store));
+                }
+                Found::Copy(store, config) if vouches || config.is_some() => copies.push(store),
+                Found::Copy(..) => {
+                    self.warn(format!("{url} cannot be told to be a copy of the vault"));
+                    absent.push(url);
+                }
+                Found::Away(why) => {
+                    self.warn(why);
+                    absent.push(url);
+                }
+            }
+        }
+        if !named {
+            let url = &self.url;
+            let words = "is not among the places of copies that the vault has recorded";
+            self.warn(format!("{url} {words}"));
+            copies.push(Arc::clone(&self.store));
+        }
+        Arc::new(Mirror::new(copies, absent))
+    }
+}
+
+/// Opens the store of an existing vault, without a key. Nobody vouches for the list of its mirrors
+/// then: only folders that hold this vault already are used.
+pub fn open_store(url: &str) -> Result<OpenStore> {
+    let mut named = Named::open(url)?;
+    let recorded = named.look_at_all(&named.config.mirrors);
+    let store = named.with_mirrors(recorded, false);
+    Ok(OpenStore { store, config: named.config, warnings: named.warnings })
+}
+
+/// Opens the store and the keys of a vault. Until the keys vouch for the list of mirrors, nothing is
+/// written anywhere.
+pub fn open_keys(url: &str, key: &KeySource) -> Result<OpenKeys> {
+    let mut named = Named::open(url)?;
+    let mut recorded = named.look_at_all(&named.config.mirrors);
+    let mut ring = unlock(&named, &recorded, key)?;
+    let good = |config: &VaultConfig| ring.vouches_for(config);
+    if good(&named.config) {
+        let store = named.with_mirrors(recorded, true);
+        ring.refresh(&*store)?;
+        return Ok(OpenKeys { store, config: named.config, ring, warnings: named.warnings });
+    }
+    let message = format!("{}: {}", named.url, Vault::UNSEALED);
+    named.warnings.push(Warning { code: &codes::STORE_CORRUPT, message });
+    let copies = recorded.iter().filter_map(|(_, found)| match found {
+        Found::Copy(_, config) => config.as_deref(),
+        _ => None,
+    });
+    if let Some(config) = copies.into_iter().find(|config| good(config)).cloned() {
+        // That of another copy counts.
+        recorded = named.look_at_all(&config.mirrors);
+        let store = named.with_mirrors(recorded, true);
+        ring.refresh(&*store)?;
+        return Ok(OpenKeys { store, config, ring, warnings: named.warnings });
+    }
+    // Which other copies there are nobody knows; so nothing may be deleted.
+    let mut absent: Vec<String> = recorded.into_iter().map(|(url, _)| url).collect();
+    absent.push("copies that only an unaltered strongroom.json could name".to_owned());
+    let store = Arc::new(Mirror::new(vec![Arc::clone(&named.store)], absent));
+    Ok(OpenKeys { store, config: named.config, ring, warnings: named.warnings })
+}
+
+/// Opens the keys: from the copy that was named, else from another that has them.
+fn unlock(
+    named: &Named,
+    recorded: &[(String, Found)],
+    key: &KeySource,
+) -> Result<KeyRing, KeyError> {
+    let vault = named.config.vault_id;
+    let first = KeyRing::open(&*named.store, vault, key);
+    let elsewhere = match &first {
+        // The copy may have been away when they were changed.
+        Err(KeyError::None { .. } | KeyError::Damaged { .. } | KeyError::Wrong { .. }) => recorded,
+        _ => &[],
+    };
+    for (_, found) in elsewhere {
+        if let Found::Copy(store, _) = found
+            && let Ok(ring) = KeyRing::open(&**store, vault, key)
+        {
+            return Ok(ring);
+        }
+    }
+    first
+}
+
+/// Makes a vault in a place that must be empty. Its store is probed first: one that does not honour
+/// create-only puts is refused, unless there will be a single writer.
+pub fn create(new: &NewVault, options: VaultOptions) -> Result<Vault> {
+    let with_folder = Options { create: true, ..Options::default() };
+    let mut store = open(&new.url, &with_folder)?;
+    let mut mirrors = Vec::new();
+    if !new.mirrors.is_empty() {
+        let mut copies = vec![store];
+        mirrors.push(folder_url(&new.url)?);
+        for mirror in &new.mirrors {
+            copies.push(open(mirror, &with_folder)?);
+            mirrors.push(folder_url(mirror)?);
+        }
+        refuse_same(&mirrors)?;
+        store = Arc::new(Mirror::new(copies, Vec::new()));
+    }
+    // The probe writes: nothing may be touched where something else is.
+    Vault::check_vacant(&*store)?;
+    let puts = if probe(&*store, &*options.entropy)?.allow_several_writers() {
+        Conditional::Honoured
+    } else if new.single_writer {
+        Conditional::Ignored
+    } else {
+        return Err(VaultError::Unsafe { store: store.name() });
+    };
+    Vault::create(store, &new.key, &new.label, puts, mirrors, options)
+}
+
+/// The folder that a vault's path or URL means, if it means one.
+pub fn folder_of(url: &str) -> Option<&Path> {
+    match url.split_once("://") {
+        None => Some(Path::new(url)),
+        Some(("file", path)) => Some(Path::new(path)),
+        Some(_) => None,
+    }
+}
+
+/// The absolute path of a folder that is recorded in the vault as a mirror.
+fn folder_url(url: &str) -> Result<String> {
+    let path = folder_of(url).ok_or_else(|| StoreError::Url {
+        url: url.to_owned(),
+        reason: "mirrors are folders".to_owned(),
+    })?;
+    let failed = |source| VaultError::Local { path: path.to_owned(), source };
+    let absolute = fs::canonicalize(path).map_err(failed)?;
+    match absolute.into_os_string().into_string() {
+        Ok(path) => Ok(path),
+        Err(path) => Err(StoreError::Url {
+            url: path.to_string_lossy().into_owned(),
+            reason: "it is not UTF-8".to_owned(),
+        }
+        .into()),
+    }
+}
+
+/// Refuses mirrors that are one folder, whatever it is called.
+fn refuse_same(mirrors: &[String]) -> Result<()> {
+    let mut seen = Vec::new();
+    let mut is_new = |mirror: &String| {
+        let identity = identity(Path::new(mirror));
+        let is_new = !seen.contains(&identity);
+        seen.push(identity);
+        is_new
+    };
+    match mirrors.iter().find(|mirror| !is_new(mirror)) {
+        Some(twice) => Err(VaultError::SameFolder { folder: twice.clone() }),
+        None => Ok(()),
+    }
+}
