@@ -1,6 +1,6 @@
 //! A policy that has been checked: no invalid one can exist.
 //!
-//! Invariants: the rules keep all [limits](crate::limits); the zone is known; `snapshot_days` is what
+//! Invariants: the rules keep all [limits]; the zone is known; `snapshot_days` is what
 //! the rules say or their kind's default. Serialises as its rules, and deserialises through the check.
 
 use jiff::{SignedDuration, tz::TimeZone};

@@ -113,6 +113,35 @@ fn what_is_not_shorter() {
     }));
 }
 
+#[test]
+fn days_cover_other_rules_if_they_are_as_long_as_these_can_be() {
+    let daily = |days: u16, more: &str| {
+        crate::tools::policy(&format!(
+            r#"{{"kind": "standard", "time_zone": "UTC", "schedule": {{"daily": {{"times": ["02:00"]}}}},
+                 "retention": {{"daily": {{"days": {days}}} {more}}}}}"#
+        ))
+    };
+    for (rule, least, first) in [
+        (r#", "weekly": {"weekdays": ["thursday"], "weeks": 3}"#, 21, "2026-01-01"),
+        (r#", "monthly": {"on": {"day": {"days": [1]}}, "months": 1}"#, 31, "2026-01-01"),
+        (
+            r#", "yearly": {"months": ["january"], "on": {"day": {"days": [1]}}, "years": 1}"#,
+            366,
+            "2028-01-01",
+        ),
+    ] {
+        let old = daily(7, rule);
+        assert!(is_shorter(&old, &daily(least - 1, "")) && !is_shorter(&old, &daily(least, "")));
+        // One day less does take something away.
+        let points = [PointTimes::at(at(&format!("{first} 02:00[UTC]")))];
+        let history =
+            History { points: &points, protected_since: points[0].time, keep: Keep::AsPerPolicy };
+        let until = |policy: &Policy| evaluate(policy, &history)[0].until;
+        assert_eq!(until(&daily(least, "")), until(&old));
+        assert!(until(&daily(least - 1, "")) < until(&old));
+    }
+}
+
 /// The policy with one thing or another of its retention changed, up or down.
 fn varied(chance: &mut Chance, policy: &Policy) -> Policy {
     loop {
