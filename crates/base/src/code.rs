@@ -308,6 +308,7 @@ catalog! {
     JOB_FINISHED = "job.finished", Conflict, "The job has ended already.", "There is nothing to cancel.";
     JOB_CANCELLED = "job.cancelled", Interrupted, "The job was cancelled.", "Begin it again if it is wanted.";
     JOB_INTERRUPTED = "job.interrupted", Interrupted, "The server was stopped or killed while the job ran.", "Nothing is to be done: the job is tried again by itself where that is safe.";
+    JOB_WARNINGS = "job.warnings", Incomplete, "The job is done, but not as well as it should be.", "See its warnings: `strongroom job show`.";
     JOB_DEADLINE = "job.deadline", Unavailable, "The job took longer than it may.", "See its tasks for where the time went; the limit is in the server's configuration.";
     ALERT_NOT_FOUND = "alert.not_found", NotFound, "There is no such alert.", "`strongroom alert list` shows the alerts.";
     CATALOG_URL = "catalog.url", Invalid, "The catalog's URL is not of a form that Strongroom knows.", "Give the path of a SQLite file, or postgres://USER@HOST/DATABASE.";

@@ -1,0 +1,100 @@
+//! What can go wrong between a client and a server.
+
+use strongroom_api::ErrorBody;
+use strongroom_base::{CATALOG, Code, Coded, codes};
+
+/// A request that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The server's URL cannot be one.
+    #[error("{url:?} is not the URL of a server: {reason}")]
+    Url {
+        /// What was given, without secrets.
+        url: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// A file or setting of the client is wrong.
+    #[error("{0}")]
+    Settings(String),
+    /// The token cannot be sent.
+    #[error("the token has characters that no token has")]
+    Token,
+    /// The server does not answer.
+    #[error("{server} does not answer")]
+    Unavailable {
+        /// Its URL.
+        server: String,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The server's certificate is not one that is trusted.
+    #[error("{server} is not trusted: {reason}")]
+    Untrusted {
+        /// Its URL.
+        server: String,
+        /// Why not; names the fingerprint that was presented, if there was one.
+        reason: String,
+    },
+    /// The answer makes no sense.
+    #[error("{server} answered in a way that makes no sense: {reason}")]
+    Protocol {
+        /// Its URL.
+        server: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The server says that it failed.
+    #[error("{}", .0.message)]
+    Answer(Box<ErrorBody>),
+    /// The caller asked to stop.
+    #[error("stopped waiting on request")]
+    Interrupted,
+}
+
+impl ClientError {
+    /// What the server said, if it did.
+    pub fn answer(&self) -> Option<&ErrorBody> {
+        match self {
+            Self::Answer(body) => Some(body),
+            _ => None,
+        }
+    }
+
+    /// Whether the server says this.
+    pub fn is(&self, code: &Code) -> bool {
+        self.answer().is_some_and(|body| body.code == code.name)
+    }
+}
+
+impl Coded for ClientError {
+    fn code(&self) -> &'static Code {
+        match self {
+            Self::Url { .. } | Self::Settings(_) | Self::Token => &codes::USAGE_INVALID,
+            Self::Unavailable { .. } => &codes::SERVER_UNAVAILABLE,
+            Self::Untrusted { .. } => &codes::SERVER_UNTRUSTED,
+            Self::Protocol { .. } => &codes::SERVER_PROTOCOL,
+            Self::Answer(body) => code_of(body),
+            Self::Interrupted => &codes::INTERRUPTED,
+        }
+    }
+}
+
+/// The catalog's entry of an answer. A newer server may have codes that this catalog lacks; then its
+/// kind decides.
+pub fn code_of(body: &ErrorBody) -> &'static Code {
+    if let Some(code) = CATALOG.iter().find(|code| code.name == body.code) {
+        return code;
+    }
+    match body.kind.as_str() {
+        "invalid" => &codes::REQUEST_INVALID,
+        "not_found" => &codes::REQUEST_NOT_FOUND,
+        "conflict" => &codes::REQUEST_CHANGED,
+        "denied" => &codes::AUTH_FORBIDDEN,
+        "corrupt" => &codes::VERIFY_DAMAGED,
+        "incomplete" => &codes::JOB_WARNINGS,
+        "interrupted" => &codes::JOB_CANCELLED,
+        "bug" => &codes::BUG,
+        _ => &codes::SERVER_UNAVAILABLE,
+    }
+}

@@ -1,0 +1,29 @@
+//! A client of the service's API.
+//!
+//! [`Client`] has a method for each thing that the API offers, in the words of `strongroom_api`. It
+//! blocks, because its callers do. What may be sent twice without harm is sent again when the
+//! network fails: what only reads, and what carries an idempotency key.
+//!
+//! | module  | what it does |
+//! |---------|--------------|
+//! | `trust` | whose certificate is believed: the system's authorities, one file's, or one certificate |
+//! | `http`  | requests: tokens, keys, tries, errors |
+//! | `pages` | lists, a page at a time |
+//! | `calls` | one method for each route |
+//! | `watch` | waiting for a job |
+//! | `error` | [`ClientError`] |
+//!
+//! It must not know where tokens are kept, what a terminal is, or how anything is done.
+
+mod calls;
+mod error;
+mod http;
+mod pages;
+mod trust;
+mod watch;
+
+pub use calls::{ItemQuery, JobQuery, OfVault};
+pub use error::{ClientError, code_of};
+pub use http::{Client, Options};
+pub use pages::Pages;
+pub use trust::{Fingerprint, NotAFingerprint, Trust};
