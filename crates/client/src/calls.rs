@@ -5,8 +5,8 @@
 use strongroom_api::{
     Alert, AlertState, Assignment, AssignmentCreate, AuditEntry, AuditVerified, BackupNow, Check,
     Host, HostCreate, HostUpdate, Item, ItemUpdate, Job, JobBegun, JobKind, JobState, KeyRotate,
-    PointState, PointUpdate, Policy, PolicyCreate, PolicyPreview, PolicyUpdate, ProtectableItem,
-    Protect, ProtectionState, RecoveryPoint, Restore, ResumeProtection, SignIn, Status,
+    Page, PointState, PointUpdate, Policy, PolicyCreate, PolicyPreview, PolicyUpdate, Protect,
+    ProtectableItem, ProtectionState, RecoveryPoint, Restore, ResumeProtection, SignIn, Status,
     StopProtection, Token, TokenCreate, TokenIssued, User, UserCreate, UserUpdate, Vault,
     VaultCreate, VaultUpdate, VaultUsage, WhoAmI,
 };
@@ -77,8 +77,9 @@ impl Client {
     }
 
     /// Which role may do what.
-    pub fn access_table(&self) -> Result<serde_json::Value> {
-        self.get(&["access-table"], &[])
+    pub fn access_table(&self) -> Result<Vec<serde_json::Value>> {
+        let page: Page<serde_json::Value> = self.get(&["access-table"], &[])?;
+        Ok(page.items)
     }
 
     /// How things are.
@@ -87,7 +88,7 @@ impl Client {
     }
 
     /// Confirms that the server's clock is right.
-    pub fn confirm_clock(&self) -> Result<serde_json::Value> {
+    pub fn confirm_clock(&self) -> Result<()> {
         self.tell(&["server", "confirm-clock"])
     }
 
@@ -402,12 +403,8 @@ impl Client {
             ("before", before.map(|seq| seq.to_string())),
             ("limit", Some(limit.clamp(1, 1000).to_string())),
         ]);
-        let answer: serde_json::Value = self.get(&["audit"], &query)?;
-        let entries = match answer {
-            serde_json::Value::Object(mut page) => page.remove("items").unwrap_or_default(),
-            list => list,
-        };
-        serde_json::from_value(entries).map_err(|error| self.senseless(error.to_string()))
+        let page: Page<AuditEntry> = self.get(&["audit"], &query)?;
+        Ok(page.items)
     }
 
     /// The audit log from an entry on, as lines of JSON, each as soon as it is there.

@@ -28,7 +28,7 @@ use crate::{
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(10);
 /// How long the server may say nothing while it answers. Checks of machines take their time.
-const SILENCE: Duration = Duration::from_secs(120);
+const SILENCE: Duration = Duration::from_mins(2);
 /// The pauses before further tries.
 const PAUSES: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(1)];
 /// An answer that is longer makes no sense.
@@ -162,7 +162,7 @@ impl Client {
         path: &[&str],
         query: &[(&str, String)],
     ) -> Result<T, ClientError> {
-        self.answer(Sent { method: Method::GET, path, query, body: None })
+        self.answer(&Sent { method: Method::GET, path, query, body: None })
     }
 
     /// Sends something new. It has an idempotency key, so it happens once even if it is sent twice.
@@ -172,12 +172,12 @@ impl Client {
         body: &B,
     ) -> Result<T, ClientError> {
         let body = Some(json(body)?);
-        self.answer(Sent { method: Method::POST, path, query: &[], body })
+        self.answer(&Sent { method: Method::POST, path, query: &[], body })
     }
 
     /// Asks for something to be done that needs no words.
     pub(crate) fn tell<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, ClientError> {
-        self.answer(Sent { method: Method::POST, path, query: &[], body: None })
+        self.answer(&Sent { method: Method::POST, path, query: &[], body: None })
     }
 
     pub(crate) fn patch<B: Serialize, T: DeserializeOwned>(
@@ -186,15 +186,15 @@ impl Client {
         body: &B,
     ) -> Result<T, ClientError> {
         let body = Some(json(body)?);
-        self.answer(Sent { method: Method::PATCH, path, query: &[], body })
+        self.answer(&Sent { method: Method::PATCH, path, query: &[], body })
     }
 
     pub(crate) fn delete<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, ClientError> {
-        self.answer(Sent { method: Method::DELETE, path, query: &[], body: None })
+        self.answer(&Sent { method: Method::DELETE, path, query: &[], body: None })
     }
 
-    fn answer<T: DeserializeOwned>(&self, sent: Sent<'_>) -> Result<T, ClientError> {
-        let bytes = self.bytes(&sent)?;
+    fn answer<T: DeserializeOwned>(&self, sent: &Sent<'_>) -> Result<T, ClientError> {
+        let bytes = self.bytes(sent)?;
         // An answer without words stands for `null`.
         let text: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
         serde_json::from_slice(text).map_err(|error| self.senseless(format!("{error}")))
@@ -307,7 +307,9 @@ impl Client {
         };
         match serde_json::from_slice::<ErrorAnswer>(&bytes) {
             Ok(answer) => ClientError::Answer(Box::new(answer.error)),
-            Err(_) if status == StatusCode::BAD_GATEWAY || status == StatusCode::GATEWAY_TIMEOUT => {
+            Err(_)
+                if status == StatusCode::BAD_GATEWAY || status == StatusCode::GATEWAY_TIMEOUT =>
+            {
                 // A proxy in front of the server says that there is none.
                 let source = format!("a proxy answered {status}").into();
                 ClientError::Unavailable { server: self.server().to_owned(), source }
@@ -364,7 +366,10 @@ fn tls_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> 
         }
         // An I/O error hides the error that it was made of from `source`.
         next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(inner) => Some(inner as &(dyn Error + 'static)),
+            Some(inner) => {
+                let inner: &(dyn Error + 'static) = inner;
+                Some(inner)
+            }
             None => error.source(),
         };
     }
@@ -377,12 +382,18 @@ mod tests {
 
     #[test]
     fn tokens_go_only_where_they_are_safe() {
-        for good in
-            ["https://host", "https://host:8443/", "http://127.0.0.1:80", "http://[::1]:1", "http://localhost"]
-        {
+        for good in [
+            "https://host",
+            "https://host:8443/",
+            "http://127.0.0.1:80",
+            "http://[::1]:1",
+            "http://localhost",
+        ] {
             assert!(base_url(good).is_ok(), "{good}");
         }
-        for bad in ["host:80", "http://host", "ftp://host", "https://u:secret@host", "https://h?x", ""] {
+        for bad in
+            ["host:80", "http://host", "ftp://host", "https://u:secret@host", "https://h?x", ""]
+        {
             let error = base_url(bad).expect_err(bad).to_string();
             assert!(!error.contains("secret"), "{error}");
         }

@@ -51,13 +51,13 @@ impl<T: DeserializeOwned> Pages<'_, T> {
         self.collect()
     }
 
-    fn page(&mut self, token: Option<String>) -> Result<(), ClientError> {
+    fn page(&mut self, token: Option<&str>) -> Result<(), ClientError> {
         let mut query = self.query.clone();
         query.push(("limit", PAGE.to_string()));
-        query.extend(token.clone().map(|token| ("page_token", token)));
+        query.extend(token.map(|token| ("page_token", token.to_owned())));
         let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
         let page: Page<T> = self.client.get(&path, &query)?;
-        if page.next_page_token.is_some() && page.next_page_token == token {
+        if page.next_page_token.is_some() && page.next_page_token.as_deref() == token {
             return Err(self.client.senseless("the list does not end".to_owned()));
         }
         self.here = page.items.into_iter();
@@ -79,7 +79,7 @@ impl<T: DeserializeOwned> Iterator for Pages<'_, T> {
                 Next::First => None,
                 Next::Token(token) => Some(token),
             };
-            if let Err(error) = self.page(token) {
+            if let Err(error) = self.page(token.as_deref()) {
                 return Some(Err(error));
             }
         }

@@ -63,9 +63,7 @@ impl FromStr for Fingerprint {
         }
         for (to, pair) in bytes.iter_mut().zip(pairs) {
             let pair = std::str::from_utf8(pair).ok().filter(|pair| !pair.contains('+'));
-            *to = pair
-                .and_then(|pair| u8::from_str_radix(pair, 16).ok())
-                .ok_or(NotAFingerprint)?;
+            *to = pair.and_then(|pair| u8::from_str_radix(pair, 16).ok()).ok_or(NotAFingerprint)?;
         }
         Ok(Self(bytes))
     }
@@ -103,18 +101,16 @@ pub(crate) fn tls(trust: &Trust, refused: Refused) -> Result<ClientConfig, Clien
     let provider = Arc::new(provider::default_provider());
     let failed = |error: TlsError| ClientError::Settings(format!("TLS cannot be used: {error}"));
     let rule: Arc<dyn ServerCertVerifier> = match trust {
-        Trust::System => Arc::new(
-            rustls_platform_verifier::Verifier::new(provider.clone()).map_err(failed)?,
-        ),
+        Trust::System => {
+            Arc::new(rustls_platform_verifier::Verifier::new(provider.clone()).map_err(failed)?)
+        }
         Trust::CaFile(file) => {
             let roots = Arc::new(roots(file)?);
             WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
                 .build()
                 .map_err(|error| ClientError::Settings(format!("{}: {error}", file.display())))?
         }
-        Trust::Fingerprint(only) => {
-            Arc::new(Pinned { only: *only, provider: provider.clone() })
-        }
+        Trust::Fingerprint(only) => Arc::new(Pinned { only: *only, provider: provider.clone() }),
     };
     let verifier = Arc::new(Remembering { rule, refused });
     let config = ClientConfig::builder_with_provider(provider)
@@ -127,9 +123,8 @@ pub(crate) fn tls(trust: &Trust, refused: Refused) -> Result<ClientConfig, Clien
 }
 
 fn roots(file: &Path) -> Result<RootCertStore, ClientError> {
-    let wrong = |reason: String| {
-        ClientError::Settings(format!("the CA file {} {reason}", file.display()))
-    };
+    let wrong =
+        |reason: String| ClientError::Settings(format!("the CA file {} {reason}", file.display()));
     let pem = fs::read(file).map_err(|error| wrong(format!("cannot be read: {error}")))?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {

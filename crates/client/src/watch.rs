@@ -14,7 +14,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// How often is asked where events do not come.
 const ASK: Duration = Duration::from_secs(2);
 /// How long a server may be away before waiting for it is given up: a restart takes less.
-const AWAY: Duration = Duration::from_secs(120);
+const AWAY: Duration = Duration::from_mins(2);
 /// No event is larger.
 const MAX_EVENT: usize = 16 << 20;
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 
-use crate::{out::Format, values};
+use crate::{complete, out::Format, values};
 
 /// Options of every command.
 #[derive(Clone, Debug, Args)]
@@ -18,6 +18,10 @@ pub(crate) struct GlobalArgs {
     /// /etc/strongroom/config.toml]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+
+    /// Use the server of this context [env: STRONGROOM_CONTEXT] [default: the one in use]
+    #[arg(long, global = true, value_name = "NAME", add = complete::contexts())]
+    pub(crate) context: Option<String>,
 
     /// Print results and errors only
     #[arg(long, short, global = true, conflicts_with = "verbose")]
@@ -70,6 +74,15 @@ pub(crate) struct OpenArgs {
     /// Folder for the local cache of the vault's index [default: ~/.cache/strongroom]
     #[arg(long, value_name = "DIR")]
     pub(crate) cache_dir: Option<PathBuf>,
+}
+
+impl OpenArgs {
+    /// Whether the command line names a vault or key.
+    pub(crate) fn is_given(&self) -> bool {
+        let KeyArgs { key_file, passphrase_file, pkcs11 } = &self.key;
+        let key = key_file.is_some() || passphrase_file.is_some() || pkcs11.is_some();
+        key || self.vault.vault.is_some()
+    }
 }
 
 /// How hard to work.

@@ -10,6 +10,18 @@ use crate::{
         recoverypoint::RecoverypointCommand,
         reference::{CompletionsArgs, ErrorsArgs, ManArgs},
         restore::RestoreCommand,
+        service::{
+            access::AccessCommand,
+            alert::AlertCommand,
+            audit::AuditCommand,
+            context::ContextCommand,
+            host::{HostCommand, ProtectableCommand},
+            item::ItemCommand,
+            job::JobCommand,
+            policy::PolicyCommand,
+            protection::ProtectionCommand,
+            status::{ServerCommand, StatusArgs},
+        },
         vault::VaultCommand,
         vm::VmCommand,
     },
@@ -24,6 +36,12 @@ use crate::{
 /// of an item reads everything; every later one stores only what changed. Everything in a vault
 /// is encrypted with a key that only you have. The vault and the key are all that a restore
 /// needs.
+///
+/// This works without a server. With one (`strongroom serve`), machines are backed up as policies
+/// say: `strongroom context add` makes it known, and the commands `host`, `policy`, `protection`,
+/// `item`, `job` and others ask it. Where a command can do both, a vault's NAME means one of the
+/// service, --vault and a key mean one without a server; `recoverypoint` and `restore` ask the
+/// server if there is one, unless --vault or a key is given.
 ///
 /// Results go to standard output, everything else to standard error.
 #[derive(Debug, Parser)]
@@ -96,6 +114,40 @@ pub(crate) enum Command {
     /// Bring disks back from recovery points
     #[command(subcommand)]
     Restore(RestoreCommand),
+    /// Protect machines and disks by the service, back them up now, stop and resume
+    #[command(subcommand)]
+    Protection(ProtectionCommand),
+    /// List and show what the service protects
+    #[command(subcommand)]
+    Item(ItemCommand),
+    /// List, make and change policies: when is backed up, how long is kept
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// List, show, wait for and stop the service's jobs
+    #[command(subcommand)]
+    Job(JobCommand),
+    Status(StatusArgs),
+    /// List, acknowledge and resolve alerts
+    #[command(subcommand)]
+    Alert(AlertCommand),
+    /// Make the service's hosts known, and find their machines
+    #[command(subcommand)]
+    Host(HostCommand),
+    /// List and check what can be protected on a host
+    #[command(subcommand)]
+    ProtectableItem(ProtectableCommand),
+    /// Manage users, roles and tokens
+    #[command(subcommand)]
+    Access(AccessCommand),
+    /// Read, export and verify the log of who did what
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Look after the server
+    #[command(subcommand)]
+    Server(ServerCommand),
+    /// Make servers known, sign in, choose one
+    #[command(subcommand)]
+    Context(ContextCommand),
     Completions(CompletionsArgs),
     Man(ManArgs),
     Errors(ErrorsArgs),
@@ -112,6 +164,18 @@ impl Command {
             Self::Backup(args) => args.run(context),
             Self::Recoverypoint(command) => command.run(context),
             Self::Restore(command) => command.run(context),
+            Self::Protection(command) => command.run(context),
+            Self::Item(command) => command.run(context),
+            Self::Policy(command) => command.run(context),
+            Self::Job(command) => command.run(context),
+            Self::Status(args) => args.run(context),
+            Self::Alert(command) => command.run(context),
+            Self::Host(command) => command.run(context),
+            Self::ProtectableItem(command) => command.run(context),
+            Self::Access(command) => command.run(context),
+            Self::Audit(command) => command.run(context),
+            Self::Server(command) => command.run(context),
+            Self::Context(command) => command.run(context),
             Self::Completions(args) => args.run(),
             Self::Man(args) => args.run(context),
             Self::Errors(args) => args.run(context),

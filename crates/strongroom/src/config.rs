@@ -115,8 +115,13 @@ impl Config {
 
 /// `$XDG_CONFIG_HOME/strongroom/config.toml`, or the same below `~/.config`.
 fn user_file() -> Option<PathBuf> {
+    Some(user_folder()?.join("config.toml"))
+}
+
+/// The folder of the user's files of this program.
+pub(crate) fn user_folder() -> Option<PathBuf> {
     let folder = absolute("XDG_CONFIG_HOME").or_else(|| Some(absolute("HOME")?.join(".config")))?;
-    Some(folder.join("strongroom/config.toml"))
+    Some(folder.join("strongroom"))
 }
 
 /// Where the index is cached if nobody says: `$XDG_CACHE_HOME/strongroom`, or the same below

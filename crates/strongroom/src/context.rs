@@ -50,6 +50,8 @@ pub(crate) struct Context {
     pub(crate) clock: SystemClock,
     /// Randomness.
     pub(crate) entropy: SystemEntropy,
+    /// The context that the command line names.
+    pub(crate) of_server: Option<String>,
     config: Config,
     progress_style: Style,
 }
@@ -72,6 +74,7 @@ impl Context {
             cancel,
             clock: SystemClock,
             entropy: SystemEntropy,
+            of_server: global.context.clone(),
             config,
             progress_style,
         })
@@ -145,7 +148,7 @@ impl Context {
 }
 
 /// An environment variable that is set and not empty.
-fn variable(name: &str) -> Option<String> {
+pub(crate) fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }
 

@@ -3,11 +3,12 @@
 //! Library errors name their place in the catalog; this is the one place that turns any of them
 //! into words, JSON and an exit code.
 
-use std::{fmt::Write as _, io, path::PathBuf};
+use std::{error::Error, fmt::Write as _, io, path::PathBuf};
 
 use console::style;
 use serde::Serialize;
 use strongroom_base::{Code, Coded, codes};
+use strongroom_client::{ClientError, code_of};
 
 use crate::human::printable;
 
@@ -62,6 +63,15 @@ pub(crate) enum FaceError {
     /// A reclaim could not wait for backups to end.
     #[error("nothing was removed yet: backups are running ({0})")]
     BackupsRunning(String),
+    /// No server was named.
+    #[error("no server was named")]
+    NoServer,
+    /// What a server says: of a job that failed, of the audit log.
+    #[error("{}", .0.message)]
+    Told(Box<strongroom_api::ErrorBody>),
+    /// A job ended, but not as well as it should have.
+    #[error("{0}")]
+    JobWarnings(String),
     /// Something that cannot happen.
     #[error("{0}")]
     Bug(String),
@@ -80,6 +90,9 @@ impl Coded for FaceError {
             Self::PointsDamaged { .. } => &codes::POINT_DAMAGED,
             Self::NotReady(_) => &codes::VM_NOT_READY,
             Self::BackupsRunning(_) => &codes::RECLAIM_WAITING,
+            Self::NoServer => &codes::SERVER_NEEDED,
+            Self::Told(body) => code_of(body),
+            Self::JobWarnings(_) => &codes::JOB_WARNINGS,
             Self::Bug(_) => &codes::BUG,
         }
     }
@@ -112,6 +125,11 @@ struct ErrorBody<'a> {
     message: String,
     causes: Vec<String>,
     hint: &'a str,
+    /// Only of errors that a server tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    link: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
 }
 
 impl Failure {
@@ -131,14 +149,29 @@ impl Failure {
         self.error.code()
     }
 
+    /// What a server said, if it was one that failed.
+    fn told(&self) -> Option<&strongroom_api::ErrorBody> {
+        let error: &(dyn Error + 'static) = &*self.error;
+        match error.downcast_ref::<FaceError>() {
+            Some(FaceError::Told(body)) => Some(body),
+            _ => error.downcast_ref::<ClientError>().and_then(ClientError::answer),
+        }
+    }
+
+    /// The code's name; a server may have one that this program does not know.
+    fn name(&self) -> &str {
+        self.told().map_or(self.code().name, |told| &told.code)
+    }
+
     fn hint(&self) -> &str {
-        self.hint.as_deref().unwrap_or(self.code().hint)
+        let own = || self.told().map_or(self.code().hint, |told| &told.hint);
+        self.hint.as_deref().unwrap_or_else(own)
     }
 
     /// The errors below the first one, outermost first, without repetitions.
     fn causes(&self) -> Vec<String> {
         let mut last = self.error.to_string();
-        let mut causes = Vec::new();
+        let mut causes = self.told().map(|told| told.causes.clone()).unwrap_or_default();
         let mut next = self.error.source();
         while let Some(cause) = next {
             let text = cause.to_string();
@@ -166,18 +199,20 @@ impl Failure {
             line(&label("Caused by:").to_string(), &cause);
         }
         line(&label("Hint:").cyan().to_string(), self.hint());
-        line(&label("Code:").to_string(), self.code().name);
+        line(&label("Code:").to_string(), self.name());
         text
     }
 
     /// As one JSON object.
     pub(crate) fn to_json(&self) -> String {
         let error = ErrorBody {
-            code: self.code().name,
+            code: self.name(),
             kind: self.code().kind.name(),
             message: self.error.to_string(),
             causes: self.causes(),
             hint: self.hint(),
+            link: self.told().and_then(|told| told.link.as_deref()),
+            request_id: self.told().and_then(|told| told.request_id.as_deref()),
         };
         let text = serde_json::to_string_pretty(&Envelope { error });
         text.unwrap_or_else(|error| {

@@ -93,12 +93,21 @@ pub(crate) fn table<const N: usize>(
     right: &[usize],
     rows: impl IntoIterator<Item = [String; N]>,
 ) -> String {
+    any_table(&head, right, rows.into_iter().map(Vec::from))
+}
+
+/// The same, of as many columns as there are.
+pub(crate) fn any_table(
+    head: &[&str],
+    right: &[usize],
+    rows: impl IntoIterator<Item = Vec<String>>,
+) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(head);
+    table.set_header(head.iter().copied());
     for row in rows {
-        table.add_row(row.map(|cell| printable(&cell)));
+        table.add_row(row.iter().map(|cell| printable(cell)));
     }
     for (index, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, 2));

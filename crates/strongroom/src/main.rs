@@ -12,20 +12,25 @@
 )]
 
 use std::{
+    env,
     ffi::OsString,
     panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
 };
 
-use clap::{Parser as _, error::ErrorKind};
+use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
+use clap_complete::CompleteEnv;
 use strongroom_base::{Cancel, Kind};
 use tracing_subscriber::EnvFilter;
 
 mod args;
 mod cli;
+mod columns;
 mod commands;
+mod complete;
 mod config;
 mod context;
+mod contexts;
 mod error;
 mod hosts;
 mod human;
@@ -34,7 +39,9 @@ mod out;
 mod progress;
 #[cfg(test)]
 mod reference_tests;
+mod session;
 mod signals;
+mod tree;
 mod values;
 mod views;
 
@@ -44,12 +51,27 @@ use error::Failure;
 use out::{Format, Out};
 
 fn main() -> ExitCode {
-    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let arguments: Vec<OsString> = env::args_os().collect();
+    if complete(&arguments) {
+        return ExitCode::SUCCESS;
+    }
     catch_unwind(AssertUnwindSafe(|| run(&arguments))).unwrap_or_else(|_| {
         // The panic's message has been printed already.
         out::tell("Hint: Please report this, with the message above.\nCode: bug\n");
         ExitCode::from(Kind::Bug.exit_code())
     })
+}
+
+/// Answers a shell that completes a line, if one asks. What goes wrong is no answer.
+fn complete(arguments: &[OsString]) -> bool {
+    let asks = env::var_os(commands::reference::COMPLETE).is_some();
+    if asks {
+        let shell = CompleteEnv::with_factory(Cli::command).var(commands::reference::COMPLETE);
+        let here = env::current_dir().ok();
+        let answer = || shell.try_complete(arguments.to_vec(), here.as_deref()).ok();
+        catch_unwind(AssertUnwindSafe(answer)).ok();
+    }
+    asks
 }
 
 fn run(arguments: &[OsString]) -> ExitCode {
@@ -89,15 +111,17 @@ fn usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
         }
         _ => {}
     }
-    // The options are not parsed, so whether JSON was asked for must be seen by eye.
-    let asks = |pair: &[OsString]| matches!(pair, [a, b] if a == "--output" && b == "json");
-    if arguments.iter().any(|argument| argument == "--output=json")
-        || arguments.windows(2).any(asks)
-    {
+    // The options are not parsed, so whether JSON or YAML was asked for must be seen by eye.
+    let asked = [("json", Format::Json), ("yaml", Format::Yaml)].into_iter().find(|(word, _)| {
+        let asks = |pair: &[OsString]| matches!(pair, [a, b] if a == "--output" && b == word);
+        let at_once = format!("--output={word}");
+        arguments.iter().any(|argument| *argument == *at_once) || arguments.windows(2).any(asks)
+    });
+    if let Some((_, format)) = asked {
         let text = error.render().to_string();
         let message = text.strip_prefix("error: ").unwrap_or(&text);
         let message = message.split("\n\nFor more information").next().unwrap_or(message).trim();
-        return fail(Context::early_out(Some(Format::Json)), &Failure::usage(message));
+        return fail(Context::early_out(Some(format)), &Failure::usage(message));
     }
     error.print().ok();
     ExitCode::from(Kind::Invalid.exit_code())

@@ -153,7 +153,7 @@ impl FromStr for Point {
         if let Ok(id) = point_id(text) {
             return Ok(Self(PointSelector::Id(id)));
         }
-        let moment = moment(text, &TimeZone::system()).ok_or_else(|| {
+        let moment = moment(text, &TimeZone::system(), Time::MAX).ok_or_else(|| {
             format!(
                 "{text:?} is no recovery point: write latest, an id, or a time such as \
                  2026-11-22T18:00:00Z, \"2026-11-22 18:00\" or 2026-11-22"
@@ -170,14 +170,14 @@ pub(crate) fn point_id(text: &str) -> Result<PointId, String> {
         .map_err(|_| format!("{text:?} is not the id of a recovery point (26 letters and digits)"))
 }
 
-/// A moment: with a zone as it says, without one in `zone`; a date alone is the end of that day,
-/// because it selects the newest point of the day.
-fn moment(text: &str, zone: &TimeZone) -> Option<Timestamp> {
+/// A moment: with a zone as it says, without one in `zone`; a date alone is `of_day` of that day. Of
+/// recovery points that is its end, which selects the newest point of the day.
+pub(crate) fn moment(text: &str, zone: &TimeZone, of_day: Time) -> Option<Timestamp> {
     if let Ok(timestamp) = text.parse() {
         return Some(timestamp);
     }
     let local = match text.parse::<Date>() {
-        Ok(date) if text.len() <= 10 => date.to_datetime(Time::MAX),
+        Ok(date) if text.len() <= 10 => date.to_datetime(of_day),
         _ => text.parse::<DateTime>().ok()?,
     };
     local.to_zoned(zone.clone()).ok().map(|zoned| zoned.timestamp())
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn moments() {
         let zone = TimeZone::get("Asia/Tokyo").expect("known");
-        let at = |text: &str| moment(text, &zone).map(|moment| moment.to_string());
+        let at = |text: &str| moment(text, &zone, Time::MAX).map(|moment| moment.to_string());
         assert_eq!(at("2026-11-22T18:00:00Z").as_deref(), Some("2026-11-22T18:00:00Z"));
         assert_eq!(at("2026-11-22T18:00:00+09:00").as_deref(), Some("2026-11-22T09:00:00Z"));
         assert_eq!(at("2026-11-22 18:00").as_deref(), Some("2026-11-22T09:00:00Z"));

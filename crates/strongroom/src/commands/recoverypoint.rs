@@ -7,8 +7,9 @@ use strongroom_vault::{Vault, VaultError};
 
 use crate::{
     args::OpenArgs,
+    complete,
     context::{self, Context},
-    error::Failure,
+    error::{FaceError, Failure},
     human,
     open::open_vault,
     out::Show,
@@ -16,12 +17,15 @@ use crate::{
     views::{PointDeleted, PointList, PointShown, all_readable},
 };
 
+use super::service::point::{self as service, KeepUntilArgs};
+
 /// `recoverypoint ...`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum RecoverypointCommand {
     List(ListArgs),
     Show(ShowArgs),
     Diff(DiffArgs),
+    KeepUntil(KeepUntilArgs),
     Delete(DeleteArgs),
 }
 
@@ -31,6 +35,7 @@ impl RecoverypointCommand {
             Self::List(args) => args.run(context),
             Self::Show(args) => args.run(context),
             Self::Diff(args) => args.run(context),
+            Self::KeepUntil(args) => args.run(context),
             Self::Delete(args) => args.run(context),
         }
     }
@@ -40,8 +45,11 @@ impl RecoverypointCommand {
 #[derive(Debug, Args)]
 pub(crate) struct PointArgs {
     /// The item
-    #[arg(long, value_name = "NAME", value_parser = values::name)]
+    #[arg(long, value_name = "NAME", value_parser = values::name, add = complete::items())]
     pub(crate) item: String,
+
+    #[command(flatten)]
+    pub(crate) of: OfServiceArgs,
 
     /// The recovery point: `latest`, its id, or a time, which selects the newest point at or
     /// before it
@@ -50,6 +58,30 @@ pub(crate) struct PointArgs {
     /// a date alone, which means the end of that day.
     #[arg(long, value_name = "latest|ID|TIME")]
     pub(crate) recovery_point: Point,
+}
+
+/// Which vault of the service.
+#[derive(Debug, Args)]
+pub(crate) struct OfServiceArgs {
+    /// With a server: the item's vault, if several have an item of this name
+    #[arg(long, value_name = "NAME", add = complete::vaults())]
+    pub(crate) vault_name: Option<String>,
+}
+
+impl OfServiceArgs {
+    /// The name of the vault.
+    pub(crate) fn vault(&self) -> Option<&str> {
+        self.vault_name.as_deref()
+    }
+
+    /// Whether the command works on a vault directly.
+    pub(crate) fn is_direct(&self, context: &Context, open: &OpenArgs) -> Result<bool, Failure> {
+        let direct = context.is_direct(open)?;
+        match (direct, &self.vault_name) {
+            (true, Some(_)) => Err(FaceError::NoServer.into()),
+            (direct, _) => Ok(direct),
+        }
+    }
 }
 
 impl PointArgs {
@@ -94,15 +126,21 @@ fn find(vault: &Vault, item: &str, point: Point) -> Result<Manifest, Failure> {
 ///
 /// Ends with exit code 6 if the manifest of a point is damaged; such points are named after the
 /// others.
+///
+/// With a server, its recovery points are listed, unless --vault or a key names a vault directly.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom recoverypoint list
-  strongroom recoverypoint list --item web01 --output json")]
+  strongroom recoverypoint list --item web01 --output json
+  strongroom recoverypoint list --vault-name main")]
 pub(crate) struct ListArgs {
     /// The item [default: all]
-    #[arg(long, value_name = "NAME", value_parser = values::name)]
+    #[arg(long, value_name = "NAME", value_parser = values::name, add = complete::items())]
     item: Option<String>,
+
+    #[command(flatten)]
+    of: OfServiceArgs,
 
     #[command(flatten)]
     open: OpenArgs,
@@ -110,6 +148,9 @@ pub(crate) struct ListArgs {
 
 impl ListArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
+        if !self.of.is_direct(context, &self.open)? {
+            return service::list(context, self.item.as_deref(), self.of.vault());
+        }
         let vault = open_vault(context, &self.open, None)?;
         let list = PointList::from(vault.list_points(self.item.as_deref())?);
         context.out.result(&list)?;
@@ -118,6 +159,8 @@ impl ListArgs {
 }
 
 /// Show everything about a recovery point
+///
+/// With a server: one of its recovery points, unless --vault or a key names a vault directly.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -133,6 +176,10 @@ pub(crate) struct ShowArgs {
 
 impl ShowArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
+        if !self.point.of.is_direct(context, &self.open)? {
+            let PointArgs { item, of, recovery_point } = &self.point;
+            return service::show(context, item, of.vault(), *recovery_point);
+        }
         let vault = open_vault(context, &self.open, None)?;
         let point = self.point.find(&vault)?;
         context.out.result(&PointShown { recovery_point: point.into() })
@@ -142,7 +189,7 @@ impl ShowArgs {
 /// Show what differs between two recovery points of an item
 ///
 /// Bytes are counted in blocks of 64 KiB. The cost follows the difference, not the size of the
-/// disks. --output json lists the changed ranges.
+/// disks. --output json lists the changed ranges. Works on a vault directly, without a server.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -178,14 +225,20 @@ impl DiffArgs {
 ///
 /// Other points are not affected. Its space becomes free at the next `vault reclaim`. There is no
 /// way back, so the point is named by its id.
+///
+/// With a server, one of its recovery points is deleted, unless --vault or a key names a vault
+/// directly; it can be brought back for some time if the vault deletes softly.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom recoverypoint delete --item web01 --recovery-point 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB")]
 pub(crate) struct DeleteArgs {
     /// The item
-    #[arg(long, value_name = "NAME", value_parser = values::name)]
+    #[arg(long, value_name = "NAME", value_parser = values::name, add = complete::items())]
     item: String,
+
+    #[command(flatten)]
+    of: OfServiceArgs,
 
     /// The recovery point's id
     #[arg(long, value_name = "ID", value_parser = values::point_id)]
@@ -197,6 +250,9 @@ pub(crate) struct DeleteArgs {
 
 impl DeleteArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
+        if !self.of.is_direct(context, &self.open)? {
+            return service::delete(context, &self.item, self.of.vault(), self.recovery_point);
+        }
         let vault = open_vault(context, &self.open, None)?;
         vault.delete_point(&self.item, self.recovery_point, &context::host())?;
         context.out.result(&PointDeleted { item: self.item, deleted: self.recovery_point })

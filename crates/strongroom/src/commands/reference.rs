@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, fs, path::PathBuf};
 
 use clap::{Args, CommandFactory as _};
-use clap_complete::Shell;
+use clap_complete::{Shell, env::Shells};
 use serde::Serialize;
 use strongroom_base::CATALOG;
 
@@ -15,7 +15,14 @@ use crate::{
     out::{self, Show},
 };
 
+/// The variable by which a shell asks what a line could go on with.
+pub(crate) const COMPLETE: &str = "STRONGROOM_COMPLETE";
+
 /// Print a completion script for a shell
+///
+/// Commands and options are completed, and, with a server, the names of vaults, hosts, items,
+/// policies, jobs and contexts. The script asks the program, so it belongs to this version: make it
+/// anew with each.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -31,7 +38,15 @@ pub(crate) struct CompletionsArgs {
 impl CompletionsArgs {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "strongroom", &mut script);
+        let shells = Shells::builtins();
+        let name = self.shell.to_string();
+        let shell = shells
+            .completer(&name)
+            .ok_or_else(|| FaceError::Bug(format!("there is no completion for {name}")))?;
+        let program = "strongroom";
+        shell
+            .write_registration(COMPLETE, program, program, program, &mut script)
+            .map_err(FaceError::Output)?;
         out::print(&String::from_utf8_lossy(&script))
     }
 }

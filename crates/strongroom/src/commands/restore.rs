@@ -3,14 +3,16 @@
 use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
+use strongroom_api as api;
 use strongroom_disk::{DiskSpec, ImageFormat};
 use strongroom_engine::RestoreReport;
 use strongroom_machine::restore::{self, DisksReport, DisksRestore};
 
 use crate::{
     args::{OpenArgs, WorkArgs},
+    complete,
     context::Context,
-    error::Failure,
+    error::{FaceError, Failure},
     hosts, human,
     open::open_vault,
     out::Show,
@@ -20,12 +22,13 @@ use crate::{
 use super::{
     recoverypoint::PointArgs,
     restore_vm::{AcceptArgs, UndoArgs, VmArgs},
+    service::{common::WaitArgs, restore as service},
 };
 
 /// `restore ...`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum RestoreCommand {
-    Disks(DisksArgs),
+    Disks(Box<DisksArgs>),
     Vm(Box<VmArgs>),
     Accept(AcceptArgs),
     Undo(UndoArgs),
@@ -55,6 +58,9 @@ impl RestoreCommand {
 /// If the item is a machine and --to names a folder, ITEM.xml is written there as well: libvirt's
 /// description of a machine with these disks and a new identity, for `virsh define`, with firmware
 /// variables and the state of the TPM beside it. It may hold passwords and is for its owner alone.
+///
+/// With a server, it restores to a folder on the item's host, unless --vault or a key names a vault
+/// directly.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -62,7 +68,8 @@ Examples:
   strongroom restore disks --item web01 --recovery-point \"2026-11-22 18:00\" --to /restore \\
       --disks system --format qcow2
   strongroom restore disks --item db --recovery-point 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB \\
-      --to data=/dev/vg0/data --in-place")]
+      --to data=/dev/vg0/data --in-place
+  strongroom restore disks --item web01 --recovery-point latest --to /restore --to-host kvm2 --wait")]
 pub(crate) struct DisksArgs {
     #[command(flatten)]
     point: PointArgs,
@@ -89,6 +96,9 @@ pub(crate) struct DisksArgs {
     no_template: bool,
 
     #[command(flatten)]
+    through: ThroughArgs,
+
+    #[command(flatten)]
     open: OpenArgs,
 
     #[command(flatten)]
@@ -113,8 +123,75 @@ impl From<FormatChoice> for ImageFormat {
     }
 }
 
+impl From<FormatChoice> for api::DiskFormat {
+    fn from(choice: FormatChoice) -> Self {
+        match choice {
+            FormatChoice::Raw => Self::Raw,
+            FormatChoice::Qcow2 => Self::Qcow2,
+        }
+    }
+}
+
+/// Options of a restore through a server.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Through a server")]
+pub(crate) struct ThroughArgs {
+    /// The host that gets it: its name or id [default: that of the item]
+    #[arg(long, value_name = "NAME", add = complete::hosts())]
+    pub(crate) to_host: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+impl ThroughArgs {
+    /// Refuses what only a server does.
+    pub(crate) fn check_unused(&self) -> Result<(), Failure> {
+        if self.to_host.is_some() || self.wait.wait {
+            return Err(FaceError::NoServer.into());
+        }
+        Ok(())
+    }
+}
+
+/// Refuses options that a server does not know: each with whether it is given.
+pub(crate) fn not_through_server(options: &[(&str, bool)]) -> Result<(), Failure> {
+    match options.iter().find(|(_, given)| *given) {
+        Some((option, _)) => Err(Failure::usage(format!(
+            "{option} works without a server only: name the vault with --vault"
+        ))),
+        None => Ok(()),
+    }
+}
+
 impl DisksArgs {
+    /// What a server is asked for.
+    fn request(&self) -> Result<api::Restore, Failure> {
+        not_through_server(&[
+            ("--in-place", self.in_place),
+            ("--no-template", self.no_template),
+            ("--limit-rate", self.work.limit_rate.is_some()),
+            ("--threads", self.work.threads.is_some()),
+            ("--cache-dir", self.open.cache_dir.is_some()),
+        ])?;
+        let [RestoreTo::Folder(folder)] = self.to.as_slice() else {
+            return Err(Failure::usage("through a server, --to names one folder on the host"));
+        };
+        Ok(api::Restore::Disks(api::RestoreDisks {
+            host: self.through.to_host.clone(),
+            folder: folder.display().to_string(),
+            disks: self.disks.clone(),
+            format: self.format.map(Into::into),
+        }))
+    }
+
     fn run(self, context: &Context) -> Result<(), Failure> {
+        let PointArgs { item, of, recovery_point } = &self.point;
+        if !of.is_direct(context, &self.open)? {
+            let (item, wait) = ((item.as_str(), of.vault()), self.through.wait.wait);
+            return service::restore(context, item, *recovery_point, &self.request()?, wait);
+        }
+        self.through.check_unused()?;
         let vault = open_vault(context, &self.open, None)?;
         let point = self.point.find(&vault)?;
         let (folder, named) = places(self.to)?;

@@ -1,11 +1,12 @@
 //! `restore vm`: a machine back from a recovery point.
 
-use std::{fmt::Write as _, path::PathBuf};
+use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf};
 
 use clap::{Args, ValueEnum};
+use strongroom_api as api;
 use strongroom_disk::ImageFormat;
 use strongroom_engine::{CleanCheck, Deltas};
-use strongroom_hypervisor::{DiskChoice, NetworkMapping, Scope};
+use strongroom_hypervisor::{DiskChoice, NetworkMapping, NetworkRef, Scope};
 use strongroom_machine::{
     EncryptedDisks, MachineBackup, Wish,
     restore::{
@@ -25,7 +26,11 @@ use crate::{
     values,
 };
 
-use super::{recoverypoint::PointArgs, restore::FormatChoice};
+use super::{
+    recoverypoint::PointArgs,
+    restore::{FormatChoice, ThroughArgs, not_through_server},
+    service::restore as service,
+};
 
 /// Restore a machine: a new one, one that is lost, or the disks of one that is there
 ///
@@ -46,6 +51,9 @@ use super::{recoverypoint::PointArgs, restore::FormatChoice};
 ///
 /// Disks that the recovery point does not have are removed from the machine, drives whose media the
 /// host lacks are emptied; the report names them.
+///
+/// With a server, it restores to the item's host or to --to-host, unless --vault or a key names a
+/// vault directly; folders, pools and networks are those of that host.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -57,7 +65,9 @@ Examples:
   strongroom restore vm --item db --recovery-point 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB \\
       --storage-dir vda=/fast --storage-dir /slow --disks vda,vdb
   strongroom restore vm --item web01 --recovery-point latest --replace --shut-down --start
-  strongroom restore vm --item web01 --recovery-point latest --replace --disks vdb")]
+  strongroom restore vm --item web01 --recovery-point latest --replace --disks vdb
+  strongroom restore vm --item web01 --recovery-point latest --name web01-copy --to-host kvm2 \\
+      --links-down --wait")]
 #[allow(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(crate) struct VmArgs {
     #[command(flatten)]
@@ -154,6 +164,9 @@ pub(crate) struct VmArgs {
     connect: ConnectArgs,
 
     #[command(flatten)]
+    through: ThroughArgs,
+
+    #[command(flatten)]
     open: OpenArgs,
 
     #[command(flatten)]
@@ -203,9 +216,27 @@ fn pool(text: &str) -> Result<Placement, String> {
     }
 }
 
+/// A mapping of networks, as it is written.
+fn network_words(mapping: &NetworkMapping) -> String {
+    let parts = |network: &NetworkRef| match network {
+        NetworkRef::Network(name) => ("network", name.clone()),
+        NetworkRef::Bridge(name) => ("bridge", name.clone()),
+        NetworkRef::Direct(name) => ("direct", name.clone()),
+    };
+    let ((from_kind, from), (to_kind, to)) = (parts(&mapping.from), parts(&mapping.to));
+    format!("{from_kind}={from}:{to_kind}={to}")
+}
+
 impl VmArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         let storage = self.storage()?;
+        let PointArgs { item, of, recovery_point } = &self.point;
+        if !of.is_direct(context, &self.open)? {
+            let (item, wait) = ((item.as_str(), of.vault()), self.through.wait.wait);
+            let request = self.request(&storage)?;
+            return service::restore(context, item, *recovery_point, &request, wait);
+        }
+        self.through.check_unused()?;
         let connection = self.connect.open()?;
         let vault = open_vault(context, &self.open, None)?;
         let point = self.point.find(&vault)?;
@@ -248,6 +279,67 @@ impl VmArgs {
             }
         })?;
         context.out.result(&report)
+    }
+
+    /// What a server is asked for.
+    fn request(&self, storage: &[Placement]) -> Result<api::Restore, Failure> {
+        not_through_server(&[
+            ("--connect", self.connect.connect.is_some()),
+            ("--autostart", self.autostart),
+            ("--dry-run", self.dry_run),
+            ("--limit-rate", self.work.limit_rate.is_some()),
+            ("--threads", self.work.threads.is_some()),
+            ("--cache-dir", self.open.cache_dir.is_some()),
+        ])?;
+        let (mut storage_dirs, mut pools) = (BTreeMap::new(), BTreeMap::new());
+        for placement in storage {
+            let disk = placement.disk.clone().unwrap_or_else(|| "*".to_owned());
+            match &placement.storage {
+                Storage::Folder(folder) => {
+                    drop(storage_dirs.insert(disk, folder.display().to_string()));
+                }
+                Storage::Pool(pool) => drop(pools.insert(disk, pool.clone())),
+            }
+        }
+        let power = match (self.start, self.paused) {
+            (true, _) => Some(api::PowerAfter::Start),
+            (_, true) => Some(api::PowerAfter::Paused),
+            _ => None,
+        };
+        let disks = self.disks.clone();
+        if self.replace {
+            if self.through.to_host.is_some() {
+                return Err(Failure::usage("--replace is done on the item's own host"));
+            }
+            let stop = match (self.shut_down, self.power_off) {
+                (true, _) => Some(api::StopFirst::ShutDown),
+                (_, true) => Some(api::StopFirst::PowerOff),
+                _ => None,
+            };
+            return Ok(api::Restore::Replace(api::RestoreReplace {
+                machine: self.name.clone(),
+                disks,
+                storage_dirs,
+                stop,
+                no_safety_point: self.no_safety_point,
+                power,
+            }));
+        }
+        Ok(api::Restore::Machine(api::RestoreMachine {
+            host: self.through.to_host.clone(),
+            name: self.name.clone(),
+            same_identity: self.same_identity,
+            disks,
+            storage_dirs,
+            pools,
+            format: self.format.map(Into::into),
+            networks: self.network.iter().map(network_words).collect(),
+            links_down: self.links_down,
+            machine_type: self.machine_type.clone(),
+            cpu: self.cpu.map(|choice| choice.mode().to_owned()),
+            with_secrets: self.with_secrets,
+            power,
+        }))
     }
 
     /// `--replace` and what belongs to it.

@@ -8,13 +8,19 @@ use strongroom_vault::{
 
 use crate::{
     args::{KeyArgs, OpenArgs, VaultArgs},
+    complete,
     context::Context,
     error::Failure,
     open::{key_source, open_vault, vault_options},
+    values,
     views::{ItemView, PointList, VaultShown, VaultView, all_readable},
 };
 
 use super::{
+    service::vault::{
+        self as service, DeleteArgs, ListArgs, MeasureArgs, RotateKeyArgs, SafetyArgs,
+        SaveCatalogArgs, UndeleteArgs, UpdateArgs,
+    },
     vault_care::{RebuildIndexArgs, ReclaimArgs, UsageArgs, VerifyArgs},
     vault_key::KeyCommand,
 };
@@ -22,12 +28,19 @@ use super::{
 /// `vault ...`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum VaultCommand {
-    Create(CreateArgs),
+    Create(Box<CreateArgs>),
+    List(ListArgs),
     Show(ShowArgs),
+    Update(UpdateArgs),
+    Delete(DeleteArgs),
+    Undelete(UndeleteArgs),
     Usage(UsageArgs),
+    Measure(MeasureArgs),
     Verify(VerifyArgs),
     Reclaim(ReclaimArgs),
     RebuildIndex(RebuildIndexArgs),
+    RotateKey(RotateKeyArgs),
+    SaveCatalog(SaveCatalogArgs),
     /// Manage the keys that open a vault
     #[command(subcommand)]
     Key(KeyCommand),
@@ -37,11 +50,18 @@ impl VaultCommand {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         match self {
             Self::Create(args) => args.run(context),
+            Self::List(args) => args.run(context),
             Self::Show(args) => args.run(context),
+            Self::Update(args) => args.run(context),
+            Self::Delete(args) => args.run(context),
+            Self::Undelete(args) => args.run(context),
             Self::Usage(args) => args.run(context),
+            Self::Measure(args) => args.run(context),
             Self::Verify(args) => args.run(context),
             Self::Reclaim(args) => args.run(context),
             Self::RebuildIndex(args) => args.run(context),
+            Self::RotateKey(args) => args.run(context),
+            Self::SaveCatalog(args) => args.run(context),
             Self::Key(command) => command.run(context),
         }
     }
@@ -55,14 +75,23 @@ impl VaultCommand {
 ///
 /// The key that is named opens the vault from then on. Without it nobody can read the recovery
 /// points: keep a copy of it away from the vault.
+///
+/// With NAME, the vault is one of the service: the server makes it, at --vault or in a folder of its
+/// own, with a key that it keeps itself unless one is named, which must be on the server. A vault
+/// that is there already is taken over, with its recovery points.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom vault key generate ~/strongroom.key
   strongroom vault create --vault /backup/vault --key-file ~/strongroom.key
   strongroom vault create --vault /disk1/vault --mirror /disk2/vault --key-file ~/strongroom.key
-  strongroom vault create --vault s3://backups/strongroom --passphrase-file /run/secrets/vault")]
+  strongroom vault create --vault s3://backups/strongroom --passphrase-file /run/secrets/vault
+  strongroom vault create main --vault /backup/main --soft-delete always_on")]
 pub(crate) struct CreateArgs {
+    /// Make a vault of the service, of this name
+    #[arg(value_name = "NAME", value_parser = values::name)]
+    name: Option<String>,
+
     /// A further folder that holds a full copy, best on another disk; may be repeated
     #[arg(long, value_name = "DIR")]
     mirror: Vec<String>,
@@ -80,10 +109,24 @@ pub(crate) struct CreateArgs {
 
     #[command(flatten)]
     key: KeyArgs,
+
+    #[command(flatten)]
+    safety: SafetyArgs,
 }
 
 impl CreateArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
+        if let Some(name) = self.name {
+            let Self { mirror: mirrors, single_writer, key, safety, .. } = self;
+            let url = self.vault.vault;
+            let new = service::New { name, url, mirrors, single_writer, key, safety };
+            return service::create(context, new);
+        }
+        if !self.safety.is_empty() {
+            return Err(Failure::usage(
+                "soft delete, immutability and labels are for vaults of the service: give a NAME",
+            ));
+        }
         let url = context.vault_url(&self.vault)?;
         let key = key_source(context.key(&self.key)?)?;
         let new = NewVault {
@@ -107,17 +150,28 @@ impl CreateArgs {
 /// Show what a vault is: its format, its store, its keys and its items
 ///
 /// Ends with exit code 6 if the manifest of a recovery point is damaged; such points are named.
+///
+/// With NAME: how the service has the vault.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  strongroom vault show --vault /backup/vault --key-file ~/strongroom.key")]
+  strongroom vault show --vault /backup/vault --key-file ~/strongroom.key
+  strongroom vault show main")]
 pub(crate) struct ShowArgs {
+    /// Show a vault of the service: its name or id
+    #[arg(value_name = "NAME", add = complete::vaults())]
+    name: Option<String>,
+
     #[command(flatten)]
     open: OpenArgs,
 }
 
 impl ShowArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
+        if let Some(name) = self.name {
+            direct_only(&self.open)?;
+            return service::show(context, &name);
+        }
         let vault = open_vault(context, &self.open, None)?;
         let slots = keys::list_slots(&**vault.store(), vault.config().vault_id)?;
         let PointList { recovery_points, damaged } = vault.list_points(None)?.into();
@@ -129,4 +183,15 @@ impl ShowArgs {
         context.out.result(&shown)?;
         all_readable(&shown.damaged)
     }
+}
+
+/// Refuses options that are for a vault directly, where a NAME says that it is one of the service.
+pub(crate) fn direct_only(open: &OpenArgs) -> Result<(), Failure> {
+    if open.is_given() {
+        return Err(Failure::usage(
+            "NAME is a vault of the service, --vault and a key one without a server: give one of \
+             them",
+        ));
+    }
+    Ok(())
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use clap::Args;
+use strongroom_client::OfVault;
 use strongroom_engine::Progress;
 use strongroom_vault::{
     DamagedDisk, ObjectKind, RebuildReport, ReclaimOptions, ReclaimProgress, ReclaimReport,
@@ -15,6 +16,7 @@ use strongroom_vault::{
 
 use crate::{
     args::{OpenArgs, WorkArgs},
+    complete,
     context::{self, Context},
     error::{FaceError, Failure},
     human,
@@ -23,13 +25,22 @@ use crate::{
     values,
 };
 
+use super::{service::vault as service, vault::direct_only};
+
 /// Show how much a vault holds: in all and for each item
+///
+/// With NAME: as the service measured it last, with its growth.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom vault usage
+  strongroom vault usage main
   strongroom vault usage --content --output json")]
 pub(crate) struct UsageArgs {
+    /// Show that of a vault of the service: its name or id
+    #[arg(value_name = "NAME", conflicts_with = "content", add = complete::vaults())]
+    name: Option<String>,
+
     /// Also find out what each item needs alone, what it shares, and what reclaim could free;
     /// reads the trees of all recovery points
     #[arg(long)]
@@ -41,6 +52,10 @@ pub(crate) struct UsageArgs {
 
 impl UsageArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        if let Some(name) = self.name {
+            direct_only(&self.open)?;
+            return service::usage(context, &name);
+        }
         let vault = open_vault(context, &self.open, None)?;
         let options = UsageOptions { content: self.content };
         context.out.result(&vault.usage(options, &context.cancel)?)
@@ -257,19 +272,28 @@ impl Show for VerifyReport {
 ///
 /// Ends with exit code 7 if backups that started earlier are still running after --wait: run it
 /// again later, it goes on where it stopped.
+///
+/// With NAME: the service does it, as it also does by itself; --wait then waits for its job.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom vault reclaim --dry-run
-  strongroom vault reclaim --wait 2h")]
+  strongroom vault reclaim --wait 2h
+  strongroom vault reclaim main --wait")]
 pub(crate) struct ReclaimArgs {
+    /// Reclaim in a vault of the service: its name or id
+    #[arg(value_name = "NAME", conflicts_with = "dry_run", add = complete::vaults())]
+    name: Option<String>,
+
     /// Say what would be freed, change nothing
     #[arg(long)]
     dry_run: bool,
 
-    /// Wait at most so long for running backups; 0 to not wait
-    #[arg(long, value_name = "DURATION", value_parser = values::duration, default_value = "1h")]
-    wait: Duration,
+    /// Wait at most so long for running backups; 0 to not wait [default: 1h]. With NAME: wait for
+    /// the job
+    #[arg(long, value_name = "DURATION", value_parser = values::duration, num_args = 0..=1,
+        default_missing_value = "1h")]
+    wait: Option<Duration>,
 
     #[command(flatten)]
     open: OpenArgs,
@@ -280,10 +304,14 @@ pub(crate) struct ReclaimArgs {
 
 impl ReclaimArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        if let Some(name) = self.name {
+            direct_only(&self.open)?;
+            return service::begin(context, &name, OfVault::Reclaim, self.wait.is_some());
+        }
         let vault = open_vault(context, &self.open, context.limit_rate(&self.work))?;
         let options = ReclaimOptions {
             dry_run: self.dry_run,
-            wait: self.wait,
+            wait: self.wait.unwrap_or(Duration::from_hours(1)),
             threads: context.threads(&self.work),
             host: context::host(),
             ..ReclaimOptions::default()

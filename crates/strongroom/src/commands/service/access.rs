@@ -1,0 +1,444 @@
+//! `access`: users, roles, tokens.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use serde_json::Value;
+use strongroom_api::{
+    AssignmentCreate, Role, Scope, TokenCreate, TokenIssued, User, UserCreate, UserUpdate,
+};
+use strongroom_base::AssignmentId;
+use strongroom_client::Client;
+
+use crate::{
+    columns::{Columns, row},
+    complete,
+    context::Context,
+    error::Failure,
+    human,
+    session::{secret, secret_file},
+    values,
+};
+
+use super::common::{Gone, Listed, Names, Thing, find_item, one_of, words};
+
+/// `access ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AccessCommand {
+    /// List, make, change and delete users
+    #[command(subcommand)]
+    User(UserCommand),
+    /// List, give and take away roles
+    #[command(subcommand)]
+    Assignment(AssignmentCommand),
+    /// List, make and revoke tokens
+    #[command(subcommand)]
+    Token(TokenCommand),
+    Table(TableArgs),
+}
+
+impl AccessCommand {
+    pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        match self {
+            Self::User(UserCommand::List(args)) => args.run(context),
+            Self::User(UserCommand::Create(args)) => args.run(context),
+            Self::User(UserCommand::Update(args)) => args.run(context),
+            Self::User(UserCommand::Delete(args)) => args.run(context),
+            Self::Assignment(AssignmentCommand::List(args)) => args.run(context),
+            Self::Assignment(AssignmentCommand::Create(args)) => args.run(context),
+            Self::Assignment(AssignmentCommand::Delete(args)) => args.run(context),
+            Self::Token(TokenCommand::List(args)) => args.run(context),
+            Self::Token(TokenCommand::Create(args)) => args.run(context),
+            Self::Token(TokenCommand::Revoke(args)) => args.run(context),
+            Self::Table(args) => args.run(context),
+        }
+    }
+}
+
+/// `access user ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserCommand {
+    List(UserListArgs),
+    Create(UserCreateArgs),
+    Update(UserUpdateArgs),
+    Delete(UserDeleteArgs),
+}
+
+/// `access assignment ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AssignmentCommand {
+    List(AssignmentListArgs),
+    Create(AssignmentCreateArgs),
+    Delete(AssignmentDeleteArgs),
+}
+
+/// `access token ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    List(TokenListArgs),
+    Create(TokenCreateArgs),
+    Revoke(TokenRevokeArgs),
+}
+
+/// A password, from a file or the terminal.
+fn password(file: Option<&PathBuf>, user: &str) -> Result<String, Failure> {
+    if let Some(file) = file {
+        return secret_file(file);
+    }
+    let first = secret(&format!("New password of {user}"))?;
+    if secret("The same again")? == first {
+        Ok(first)
+    } else {
+        Err(Failure::usage("the passwords are not the same"))
+    }
+}
+
+fn user_text(user: &User) -> String {
+    let mut facts = vec![
+        ("User", user.name.clone()),
+        ("Id", user.id.to_string()),
+        ("Disabled", if user.disabled { "yes" } else { "no" }.to_owned()),
+        ("Created", human::time(user.created)),
+    ];
+    facts.extend(user.last_sign_in.map(|moment| ("Signed in last", human::time(moment))));
+    human::facts(&facts)
+}
+
+/// List the users
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom access user list")]
+pub(crate) struct UserListArgs {}
+
+impl UserListArgs {
+    #[allow(clippy::unused_self, reason = "as all commands")]
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let users = context.client()?.users().all()?;
+        let rows = users.iter().map(|user| {
+            let disabled = if user.disabled { "yes" } else { "no" };
+            row![&user.name, user.id.to_string(), disabled, user.created, user.last_sign_in]
+        });
+        let head = ["USER", "ID", "DISABLED", "CREATED", "SIGNED IN LAST"];
+        let columns = Columns::new(head, rows);
+        context.out.result(&Listed::new("users", users, columns))
+    }
+}
+
+/// Make a user, who has no rights yet
+///
+/// Rights are given with `strongroom access assignment create`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom access user create ann
+  strongroom access user create ann --password-file /run/secrets/ann")]
+pub(crate) struct UserCreateArgs {
+    /// The name to sign in with
+    #[arg(value_name = "NAME", value_parser = values::name)]
+    name: String,
+
+    /// Take the password from this file; `-` reads it from standard input [default: ask]
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+}
+
+impl UserCreateArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let client = context.client()?;
+        let password = password(self.password_file.as_ref(), &self.name)?;
+        let user = client.create_user(&UserCreate { name: self.name, password })?;
+        context.out.result(&Thing::new(user, user_text))
+    }
+}
+
+/// Change a user's password, or whether the user can sign in
+///
+/// Another password ends all tokens of the user.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom access user update ann --password
+  strongroom access user update ann --disable")]
+#[group(id = "change", required = true, multiple = true,
+    args = ["password", "password_file", "disable", "enable"])]
+pub(crate) struct UserUpdateArgs {
+    /// The user: its name or id
+    #[arg(value_name = "NAME")]
+    name: String,
+
+    /// Ask for another password
+    #[arg(long, conflicts_with = "password_file")]
+    password: bool,
+
+    /// Take another password from this file; `-` reads it from standard input
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+
+    /// The user can no longer sign in
+    #[arg(long, conflicts_with = "enable")]
+    disable: bool,
+
+    /// The user can sign in again
+    #[arg(long)]
+    enable: bool,
+}
+
+impl UserUpdateArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let client = context.client()?;
+        let wanted = self.password || self.password_file.is_some();
+        let other = wanted.then(|| password(self.password_file.as_ref(), &self.name));
+        let change = UserUpdate {
+            password: other.transpose()?,
+            disabled: (self.disable || self.enable).then_some(self.disable),
+        };
+        let user = client.update_user(&self.name, &change)?;
+        context.out.result(&Thing::new(user, user_text))
+    }
+}
+
+/// Delete a user, with rights and tokens
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom access user delete ann")]
+pub(crate) struct UserDeleteArgs {
+    /// The user: its name or id
+    #[arg(value_name = "NAME")]
+    name: String,
+}
+
+impl UserDeleteArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        context.client()?.delete_user(&self.name)?;
+        context.out.result(&Gone { what: "user", deleted: self.name })
+    }
+}
+
+/// Where a role holds.
+#[derive(Debug, Args)]
+struct ScopeArgs {
+    /// In this vault [default: everywhere]
+    #[arg(long, value_name = "NAME", add = complete::vaults())]
+    vault_name: Option<String>,
+
+    /// On this item only
+    #[arg(long, value_name = "NAME", add = complete::items())]
+    item: Option<String>,
+}
+
+impl ScopeArgs {
+    fn find(&self, client: &Client) -> Result<Option<Scope>, Failure> {
+        let vault = self.vault_name.as_deref();
+        Ok(match (&self.item, vault) {
+            (Some(item), vault) => {
+                Some(Scope::Item(client.item(&find_item(client, item, vault)?)?.id))
+            }
+            (None, Some(vault)) => Some(Scope::Vault(client.vault(vault)?.id)),
+            (None, None) => None,
+        })
+    }
+}
+
+fn place(scope: &Scope, names: &Names) -> String {
+    match scope {
+        Scope::Server => "everywhere".to_owned(),
+        Scope::Vault(id) => format!("vault {}", names.of(id)),
+        Scope::Item(id) => format!("item {}", names.of(id)),
+    }
+}
+
+/// Names of users, vaults and hosts, if people read them.
+fn names(context: &Context, client: &Client) -> Names {
+    if context.out.shows_names() {
+        Names::load(client, true).with_users(client)
+    } else {
+        Names::default()
+    }
+}
+
+/// List who has which role where
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom access assignment list")]
+pub(crate) struct AssignmentListArgs {}
+
+impl AssignmentListArgs {
+    #[allow(clippy::unused_self, reason = "as all commands")]
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let client = context.client()?;
+        let assignments = client.assignments().all()?;
+        let names = names(context, &client);
+        let rows = assignments.iter().map(|one| {
+            let (id, user) = (one.id.to_string(), names.of(one.user));
+            row![id, user, words(one.role), place(&one.scope, &names), one.created]
+        });
+        let head = ["ASSIGNMENT", "USER", "ROLE", "WHERE", "SINCE"];
+        let columns = Columns::new(head, rows);
+        context.out.result(&Listed::new("assignments", assignments, columns))
+    }
+}
+
+/// Give a user a role: everywhere, in a vault, or on an item
+///
+/// `strongroom access table` shows which role may do what.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom access assignment create --user ann --role operator --vault-name main
+  strongroom access assignment create --user bob --role vault_admin")]
+pub(crate) struct AssignmentCreateArgs {
+    /// The user: its name or id
+    #[arg(long, value_name = "NAME")]
+    user: String,
+
+    /// The role
+    #[arg(long, value_name = "ROLE", value_parser = one_of!(Role))]
+    role: Role,
+
+    #[command(flatten)]
+    scope: ScopeArgs,
+}
+
+impl AssignmentCreateArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let client = context.client()?;
+        let scope = self.scope.find(&client)?.unwrap_or(Scope::Server);
+        let (user, role) = (self.user, self.role);
+        let one = client.assign(&AssignmentCreate { user, role, scope })?;
+        let names = names(context, &client);
+        context.out.result(&Thing::new(one, |one| {
+            let (user, role) = (names.of(one.user), words(one.role));
+            format!("{user} is {role} {} ({})\n", place(&one.scope, &names), one.id)
+        }))
+    }
+}
+
+/// Take a role away
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom access assignment delete 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB")]
+pub(crate) struct AssignmentDeleteArgs {
+    /// The assignment's id
+    #[arg(value_name = "ID")]
+    id: AssignmentId,
+}
+
+impl AssignmentDeleteArgs {
+    #[allow(clippy::needless_pass_by_value, reason = "as all commands")]
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        context.client()?.unassign(self.id)?;
+        context.out.result(&Gone { what: "assignment", deleted: self.id.to_string() })
+    }
+}
+
+/// List tokens: your own, or all if you manage access
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom access token list")]
+pub(crate) struct TokenListArgs {}
+
+impl TokenListArgs {
+    #[allow(clippy::unused_self, reason = "as all commands")]
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let client = context.client()?;
+        let tokens = client.tokens().all()?;
+        let names = names(context, &client);
+        let rows = tokens.iter().map(|token| {
+            row![
+                token.id.to_string(),
+                &token.name,
+                names.of(token.user),
+                words(token.role),
+                place(&token.scope, &names),
+                token.expires,
+                token.last_used,
+            ]
+        });
+        let head = ["TOKEN", "NAME", "USER", "ROLE", "WHERE", "ENDS", "USED LAST"];
+        let columns = Columns::new(head, rows);
+        context.out.result(&Listed::new("tokens", tokens, columns))
+    }
+}
+
+/// Make a token of your own, for a script
+///
+/// Its secret is printed once. It may do at most what you may, and less if you say so.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom access token create nightly-report --role reader --days 30
+  strongroom access token create restore-test --role operator --vault-name main")]
+pub(crate) struct TokenCreateArgs {
+    /// What it is for
+    #[arg(value_name = "NAME")]
+    name: String,
+
+    /// The most that it may do [default: all that you may]
+    #[arg(long, value_name = "ROLE", value_parser = one_of!(Role))]
+    role: Option<Role>,
+
+    /// For how many days: 1 to 366
+    #[arg(long, value_name = "DAYS", default_value_t = 90,
+        value_parser = clap::value_parser!(u16).range(1..=366))]
+    days: u16,
+
+    #[command(flatten)]
+    scope: ScopeArgs,
+}
+
+impl TokenCreateArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let client = context.client()?;
+        let scope = self.scope.find(&client)?;
+        let (name, role, days) = (self.name, self.role, Some(self.days));
+        let issued = client.create_token(&TokenCreate { name, role, scope, days })?;
+        context.out.say("Keep it: it is never shown again.");
+        context.out.result(&Thing::new(issued, |TokenIssued { secret, .. }| secret.clone() + "\n"))
+    }
+}
+
+/// Revoke a token: it ends at once
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom access token revoke 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB")]
+pub(crate) struct TokenRevokeArgs {
+    /// The token's id
+    #[arg(value_name = "ID")]
+    id: String,
+}
+
+impl TokenRevokeArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        context.client()?.revoke_token(&self.id)?;
+        context.out.result(&Gone { what: "token", deleted: self.id })
+    }
+}
+
+/// Show which role may do what
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom access table")]
+pub(crate) struct TableArgs {}
+
+impl TableArgs {
+    #[allow(clippy::unused_self, reason = "as all commands")]
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let table = context.client()?.access_table()?;
+        let text = |line: &Value, field: &str| {
+            line.get(field).and_then(Value::as_str).unwrap_or_default().to_owned()
+        };
+        let rows = table.iter().map(|line| {
+            let (role, reach) = (words(text(line, "role")), text(line, "reach"));
+            row![text(line, "operation"), role, reach, text(line, "words")]
+        });
+        let columns = Columns::new(["OPERATION", "LEAST ROLE", "WHERE", "WHAT"], rows);
+        context.out.result(&Listed::new("operations", table, columns))
+    }
+}

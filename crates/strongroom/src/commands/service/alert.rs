@@ -1,0 +1,124 @@
+//! `alert`: what somebody should look at.
+
+use clap::{Args, Subcommand};
+use strongroom_api::{Alert, AlertState};
+
+use crate::{
+    columns::{Columns, row},
+    context::Context,
+    error::Failure,
+    human,
+};
+
+use super::common::{Listed, Thing, one_of, words};
+
+/// `alert ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AlertCommand {
+    List(ListArgs),
+    Acknowledge(AcknowledgeArgs),
+    Resolve(ResolveArgs),
+}
+
+impl AlertCommand {
+    pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        match self {
+            Self::List(args) => args.run(context),
+            Self::Acknowledge(args) => args.run(context),
+            Self::Resolve(args) => args.run(context),
+        }
+    }
+}
+
+fn shown(alert: &Alert) -> String {
+    let mut facts = vec![
+        ("Alert", alert.id.to_string()),
+        ("Severity", alert.severity.to_string()),
+        ("State", alert.state.to_string()),
+        ("What", alert.title.clone()),
+        ("Subject", alert.subject.clone()),
+        ("Rule", words(&alert.rule)),
+        ("How often", alert.count.to_string()),
+        ("First", human::time(alert.first)),
+        ("Last", human::time(alert.last)),
+    ];
+    facts.extend(alert.job.map(|job| ("Job", job.to_string())));
+    if let Some(error) = &alert.error {
+        facts.push(("Error", error.message.clone()));
+        facts.push(("What to do", error.hint.clone()));
+    }
+    human::facts(&facts)
+}
+
+/// List the alerts, the newest first
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom alert list
+  strongroom alert list --state firing --output tsv")]
+pub(crate) struct ListArgs {
+    /// Only those in this state
+    #[arg(long, value_name = "STATE", value_parser = one_of!(AlertState))]
+    state: Option<AlertState>,
+
+    /// At most so many; 0 for all
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    limit: usize,
+}
+
+impl ListArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let limit = Some(self.limit).filter(|limit| *limit > 0);
+        let alerts = context.client()?.alerts(self.state).up_to(limit)?;
+        let rows = alerts.iter().map(|alert| {
+            row![
+                alert.id.to_string(),
+                alert.severity.name(),
+                alert.state.name(),
+                alert.last,
+                alert.count,
+                &alert.subject,
+                &alert.title,
+            ]
+        });
+        let head = ["ALERT", "SEVERITY", "STATE", "LAST", "TIMES", "SUBJECT", "WHAT"];
+        let columns = Columns::new(head, rows);
+        context.out.result(&Listed::new("alerts", alerts, columns))
+    }
+}
+
+/// Say that somebody has seen an alert
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom alert acknowledge 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB")]
+pub(crate) struct AcknowledgeArgs {
+    /// The alert's id
+    #[arg(value_name = "ID")]
+    id: String,
+}
+
+impl AcknowledgeArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let alert = context.client()?.acknowledge_alert(&self.id.to_ascii_uppercase())?;
+        context.out.result(&Thing::new(alert, shown))
+    }
+}
+
+/// Say that an alert holds no more
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom alert resolve 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB")]
+pub(crate) struct ResolveArgs {
+    /// The alert's id
+    #[arg(value_name = "ID")]
+    id: String,
+}
+
+impl ResolveArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let alert = context.client()?.resolve_alert(&self.id.to_ascii_uppercase())?;
+        context.out.result(&Thing::new(alert, shown))
+    }
+}

@@ -1,0 +1,128 @@
+//! `audit`: who did what.
+
+use clap::{Args, Subcommand};
+use strongroom_api::{AuditVerified, ErrorBody};
+use strongroom_base::codes;
+
+use crate::{
+    columns::{Columns, row},
+    context::Context,
+    error::{FaceError, Failure},
+    human, out,
+};
+
+use super::common::{Listed, Thing};
+
+/// `audit ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    List(ListArgs),
+    Export(ExportArgs),
+    Verify(VerifyArgs),
+}
+
+impl AuditCommand {
+    pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        match self {
+            Self::List(args) => args.run(context),
+            Self::Export(args) => args.run(context),
+            Self::Verify(args) => args.run(context),
+        }
+    }
+}
+
+/// List what was done last, and by whom; the newest first
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom audit list
+  strongroom audit list --limit 20 --before 1000")]
+pub(crate) struct ListArgs {
+    /// At most so many, up to 1000
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    limit: usize,
+
+    /// Only entries before the one with this number
+    #[arg(long, value_name = "SEQ")]
+    before: Option<u64>,
+}
+
+impl ListArgs {
+    #[allow(clippy::needless_pass_by_value, reason = "as all commands")]
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let entries = context.client()?.audit(self.before, self.limit)?;
+        let rows = entries.iter().map(|entry| {
+            row![entry.seq, entry.time, &entry.actor, &entry.action, &entry.target, &entry.outcome]
+        });
+        let columns = Columns::new(["SEQ", "TIME", "WHO", "OPERATION", "TARGET", "OUTCOME"], rows);
+        context.out.result(&Listed::new("entries", entries, columns))
+    }
+}
+
+/// Print the audit log as lines of JSON, the oldest entry first
+///
+/// Kept elsewhere, it shows whether somebody has changed the log since: `strongroom audit verify`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom audit export > audit.jsonl
+  strongroom audit export --from 1001 >> audit.jsonl")]
+pub(crate) struct ExportArgs {
+    /// From the entry with this number on
+    #[arg(long, value_name = "SEQ", default_value_t = 1)]
+    from: u64,
+}
+
+impl ExportArgs {
+    #[allow(clippy::needless_pass_by_value, reason = "as all commands")]
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let client = context.client()?;
+        client.export_audit(self.from, out::print_bytes)
+    }
+}
+
+/// Check that the audit log is as it was written
+///
+/// With --seq and --hash of an entry that was kept elsewhere it is also noticed if the log was cut
+/// off or written anew. Ends with exit code 6 if the log is not whole.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom audit verify
+  strongroom audit verify --seq 1000 \\
+      --hash 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]
+pub(crate) struct VerifyArgs {
+    /// The number of an entry that was kept elsewhere
+    #[arg(long, value_name = "SEQ", requires = "hash")]
+    seq: Option<u64>,
+
+    /// Its hash
+    #[arg(long, value_name = "HASH", requires = "seq")]
+    hash: Option<String>,
+}
+
+impl VerifyArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let seen = self.seq.zip(self.hash.as_deref());
+        let verified = context.client()?.verify_audit(seen)?;
+        let (intact, broken) = (verified.intact, verified.broken_at);
+        context.out.result(&Thing::new(verified, shown))?;
+        if intact {
+            return Ok(());
+        }
+        let place = broken.map(|seq| format!(" from entry {seq} on")).unwrap_or_default();
+        let message = format!("the audit log is not as it was written{place}");
+        let body = ErrorBody::new(&codes::AUDIT_BROKEN, message);
+        Err(FaceError::Told(Box::new(body)).into())
+    }
+}
+
+fn shown(verified: &AuditVerified) -> String {
+    let mut facts = vec![
+        ("Whole", if verified.intact { "yes" } else { "no" }.to_owned()),
+        ("Entries", verified.entries.to_string()),
+        ("Hash of the last", verified.head.clone()),
+    ];
+    facts.extend(verified.broken_at.map(|seq| ("Broken at", seq.to_string())));
+    human::facts(&facts)
+}

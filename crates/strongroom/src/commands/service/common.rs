@@ -1,0 +1,241 @@
+//! What commands of the service share: options, lists, names of what has an id.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use jiff::{Timestamp, civil::Time, tz::TimeZone};
+use serde::{Serialize, Serializer, ser::SerializeMap as _};
+use strongroom_api::{Item, Restore};
+use strongroom_client::{Client, ItemQuery};
+
+use crate::{columns::Columns, complete, error::Failure, out::Show, values};
+
+/// A parser of one of the words of the API.
+macro_rules! one_of {
+    ($words:ty) => {
+        clap::builder::TypedValueParser::try_map(
+            clap::builder::PossibleValuesParser::new(<$words>::ALL.iter().map(|word| word.name())),
+            |word| word.parse::<$words>(),
+        )
+    };
+}
+pub(crate) use one_of;
+
+/// Whether to wait.
+#[derive(Debug, Args)]
+pub(crate) struct WaitArgs {
+    /// Wait for the job and end as it does; without this the command returns when it is begun
+    #[arg(long)]
+    pub(crate) wait: bool,
+}
+
+/// Which item of the service.
+#[derive(Debug, Args)]
+pub(crate) struct ItemArgs {
+    /// The item: its name or id
+    #[arg(long, value_name = "NAME", add = complete::items())]
+    pub(crate) item: String,
+
+    /// Its vault, if several have an item of this name
+    #[arg(long, value_name = "NAME", add = complete::vaults())]
+    pub(crate) vault_name: Option<String>,
+}
+
+impl ItemArgs {
+    /// What the API calls it.
+    pub(crate) fn find(&self, client: &Client) -> Result<String, Failure> {
+        find_item(client, &self.item, self.vault_name.as_deref())
+    }
+}
+
+/// What the API calls an item of a vault: its name if that says all, else its id.
+pub(crate) fn find_item(
+    client: &Client,
+    item: &str,
+    vault: Option<&str>,
+) -> Result<String, Failure> {
+    let Some(vault) = vault else { return Ok(item.to_owned()) };
+    let which = ItemQuery {
+        vault: Some(vault.to_owned()),
+        name: Some(item.to_owned()),
+        ..ItemQuery::default()
+    };
+    for found in client.items(which) {
+        let found: Item = found?;
+        if found.name == item {
+            return Ok(found.id.to_string());
+        }
+    }
+    Ok(item.to_owned())
+}
+
+/// Which policy.
+#[derive(Debug, Args)]
+pub(crate) struct PolicyArgs {
+    /// The policy: its name or id
+    #[arg(value_name = "NAME", add = complete::policies())]
+    pub(crate) name: String,
+
+    /// Its vault
+    #[arg(long, value_name = "NAME", add = complete::vaults())]
+    pub(crate) vault_name: String,
+}
+
+/// A list of things: in JSON an object with one field, for people a table.
+pub(crate) struct Listed<T> {
+    name: &'static str,
+    entries: Vec<T>,
+    columns: Columns,
+}
+
+impl<T> Listed<T> {
+    /// A list of this name.
+    pub(crate) fn new(name: &'static str, entries: Vec<T>, columns: Columns) -> Self {
+        Self { name, entries, columns }
+    }
+}
+
+impl<T: Serialize> Serialize for Listed<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(1))?;
+        map.serialize_entry(self.name, &self.entries)?;
+        map.end()
+    }
+}
+
+impl<T> Show for Listed<T> {
+    fn show(&self) -> String {
+        if self.entries.is_empty() {
+            return format!("There are no {}.\n", self.name.replace('_', " "));
+        }
+        self.columns.to_text()
+    }
+
+    fn columns(&self) -> Option<Columns> {
+        Some(self.columns.clone())
+    }
+}
+
+/// One thing of the API: in JSON as the API has it, for people as a text.
+#[derive(Serialize)]
+#[serde(transparent)]
+pub(crate) struct Thing<T> {
+    value: T,
+    #[serde(skip)]
+    text: String,
+}
+
+impl<T> Thing<T> {
+    /// A thing and what it looks like.
+    pub(crate) fn new(value: T, text: impl FnOnce(&T) -> String) -> Self {
+        let text = text(&value);
+        Self { value, text }
+    }
+}
+
+impl<T> Show for Thing<T> {
+    fn show(&self) -> String {
+        self.text.clone()
+    }
+}
+
+/// What was done, where there is nothing left to show.
+#[derive(Debug, Serialize)]
+pub(crate) struct Gone {
+    /// What kind of thing it was.
+    #[serde(skip)]
+    pub(crate) what: &'static str,
+    /// Its name or id.
+    pub(crate) deleted: String,
+}
+
+impl Show for Gone {
+    fn show(&self) -> String {
+        format!("Deleted the {} {}\n", self.what, self.deleted)
+    }
+}
+
+/// Names by id, for people. What may not be seen keeps its id.
+#[derive(Debug, Default)]
+pub(crate) struct Names(BTreeMap<String, String>);
+
+impl Names {
+    /// Those of the vaults and hosts.
+    pub(crate) fn load(client: &Client, wanted: bool) -> Self {
+        let mut names = Self::default();
+        if wanted {
+            let vaults = client.vaults().filter_map(Result::ok);
+            names.0.extend(vaults.map(|vault| (vault.id.to_string(), vault.name)));
+            let hosts = client.hosts().filter_map(Result::ok);
+            names.0.extend(hosts.map(|host| (host.id.to_string(), host.name)));
+        }
+        names
+    }
+
+    /// Also those of a vault's policies.
+    pub(crate) fn with_policies(mut self, client: &Client, vaults: &[String]) -> Self {
+        let mut vaults: Vec<&String> = vaults.iter().collect();
+        vaults.sort();
+        vaults.dedup();
+        for vault in vaults {
+            let policies = client.policies(vault).filter_map(Result::ok);
+            self.0.extend(policies.map(|policy| (policy.id.to_string(), policy.name)));
+        }
+        self
+    }
+
+    /// Also those of users.
+    pub(crate) fn with_users(mut self, client: &Client) -> Self {
+        let users = client.users().filter_map(Result::ok);
+        self.0.extend(users.map(|user| (user.id.to_string(), user.name)));
+        self
+    }
+
+    /// The name, or the id if there is none.
+    #[allow(clippy::needless_pass_by_value, reason = "ids are small")]
+    pub(crate) fn of(&self, id: impl ToString) -> String {
+        let id = id.to_string();
+        self.0.get(&id).cloned().unwrap_or(id)
+    }
+}
+
+/// Words of the API, for people.
+#[allow(clippy::needless_pass_by_value, reason = "words are small")]
+pub(crate) fn words(word: impl ToString) -> String {
+    word.to_string().replace('_', " ")
+}
+
+/// A moment: RFC 3339, or in the local time zone; a date alone is the end of that day.
+pub(crate) fn moment(text: &str) -> Result<Timestamp, String> {
+    values::moment(text, &TimeZone::system(), Time::MAX).ok_or_else(|| wrong_moment(text))
+}
+
+/// The same; a date alone is the beginning of that day.
+pub(crate) fn beginning(text: &str) -> Result<Timestamp, String> {
+    values::moment(text, &TimeZone::system(), Time::MIN).ok_or_else(|| wrong_moment(text))
+}
+
+fn wrong_moment(text: &str) -> String {
+    format!("{text:?} is no time: write 2026-11-22T18:00:00Z, \"2026-11-22 18:00\" or 2026-11-22")
+}
+
+/// `NAME=VALUE` pairs as a map; each name once.
+pub(crate) fn map(pairs: Vec<(String, String)>) -> Result<BTreeMap<String, String>, Failure> {
+    let mut map = BTreeMap::new();
+    for (name, value) in pairs {
+        if map.contains_key(&name) {
+            return Err(Failure::usage(format!("{name} is given twice")));
+        }
+        map.insert(name, value);
+    }
+    Ok(map)
+}
+
+/// What a restore is called while it is begun.
+pub(crate) fn restore_words(restore: &Restore) -> &'static str {
+    match restore {
+        Restore::Machine(_) => "a machine",
+        Restore::Disks(_) => "disks",
+        Restore::Replace(_) => "the disks of a machine that is there",
+    }
+}

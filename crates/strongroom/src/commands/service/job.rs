@@ -1,0 +1,218 @@
+//! `job`: what the service does, has done and will do.
+
+use std::fmt::Write as _;
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use strongroom_api::{Job, JobKind, JobState};
+use strongroom_client::JobQuery;
+
+use crate::{
+    columns::{Cell, Columns, row},
+    complete,
+    context::Context,
+    error::Failure,
+    human,
+};
+
+use super::common::{Listed, Thing, beginning, moment, one_of, words};
+
+/// `job ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum JobCommand {
+    List(ListArgs),
+    Show(ShowArgs),
+    Wait(WaitArgs),
+    Stop(StopArgs),
+}
+
+impl JobCommand {
+    pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        match self {
+            Self::List(args) => args.run(context),
+            Self::Show(args) => args.run(context),
+            Self::Wait(args) => args.run(context),
+            Self::Stop(args) => args.run(context),
+        }
+    }
+}
+
+/// List jobs, the newest first
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom job list
+  strongroom job list --state failed --since 2026-11-22
+  strongroom job list --item web01 --kind backup --limit 10")]
+pub(crate) struct ListArgs {
+    /// Only those in this state
+    #[arg(long, value_name = "STATE", value_parser = one_of!(JobState))]
+    state: Option<JobState>,
+
+    /// Only those that do this
+    #[arg(long, value_name = "KIND", value_parser = one_of!(JobKind))]
+    kind: Option<JobKind>,
+
+    /// Only those of this vault
+    #[arg(long, value_name = "NAME", add = complete::vaults())]
+    vault_name: Option<String>,
+
+    /// Only those of this item
+    #[arg(long, value_name = "NAME", add = complete::items())]
+    item: Option<String>,
+
+    /// Only those that were begun then or later
+    #[arg(long, value_name = "TIME", value_parser = beginning)]
+    since: Option<Timestamp>,
+
+    /// Only those that were begun before then
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    until: Option<Timestamp>,
+
+    /// At most so many; 0 for all
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    limit: usize,
+}
+
+impl ListArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let which = JobQuery {
+            state: self.state,
+            kind: self.kind,
+            vault: self.vault_name,
+            item: self.item,
+            since: self.since.map(|moment| moment.to_string()),
+            until: self.until.map(|moment| moment.to_string()),
+        };
+        let limit = Some(self.limit).filter(|limit| *limit > 0);
+        let jobs = context.client()?.jobs(which).up_to(limit)?;
+        let head = ["JOB", "KIND", "SUBJECT", "STATE", "BEGUN", "TOOK", "WRITTEN", "ERROR"];
+        let columns = Columns::new(head, jobs.iter().map(job_row));
+        context.out.result(&Listed::new("jobs", jobs, columns))
+    }
+}
+
+fn took(job: &Job) -> Option<String> {
+    let (began, ended) = (job.started?, job.ended?);
+    Some(human::seconds(ended.duration_since(began).as_secs_f64()))
+}
+
+fn job_row(job: &Job) -> [Cell; 8] {
+    row![
+        job.id.to_string(),
+        words(job.kind),
+        &job.subject,
+        words(job.state),
+        job.started.unwrap_or(job.created),
+        took(job),
+        job.progress.map_or(Cell::None, |progress| Cell::Bytes(progress.stored_bytes)),
+        job.error.as_ref().map(|error| error.code.clone()),
+    ]
+}
+
+impl crate::out::Show for Job {
+    fn show(&self) -> String {
+        let mut facts = vec![
+            ("Job", self.id.to_string()),
+            ("Kind", words(self.kind)),
+            ("Subject", self.subject.clone()),
+            ("State", words(self.state)),
+            ("Begun by", format!("{} ({})", self.requested_by, words(self.trigger))),
+            ("Created", human::time(self.created)),
+        ];
+        let mut fact =
+            |label, value: Option<String>| facts.extend(value.map(|value| (label, value)));
+        fact("Not before", self.not_before.map(human::time));
+        fact("Begun", self.started.map(human::time));
+        fact("Ended", self.ended.map(human::time));
+        fact("Took", took(self));
+        fact("Try", (self.attempt > 1).then(|| self.attempt.to_string()));
+        if let Some(now) = self.progress.filter(|now| now.total_bytes > 0) {
+            let (done, total) = (human::bytes(now.done_bytes), human::bytes(now.total_bytes));
+            fact("Gone through", Some(format!("{done} of {total}")));
+            fact("Written", Some(human::bytes(now.stored_bytes)));
+            if !self.state.is_final() {
+                fact("Rate", Some(format!("{}/s", human::bytes(now.bytes_per_second))));
+                let left = now.seconds_left.map(|left| u32::try_from(left).unwrap_or(u32::MAX));
+                fact("Left", left.map(|left| human::seconds(f64::from(left))));
+            }
+        }
+        fact("Recovery point", self.recovery_point.map(|point| point.to_string()));
+        facts.extend(self.warnings.iter().map(|warning| ("Warning", warning.message.clone())));
+        if let Some(error) = &self.error {
+            facts.push(("Error", error.message.clone()));
+            facts.push(("What to do", error.hint.clone()));
+            facts.push(("Code", error.code.clone()));
+        }
+        let mut text = human::facts(&facts);
+        if !self.tasks.is_empty() {
+            let rows = self.tasks.iter().map(|task| {
+                row![words(&task.name), words(task.state), task.started, task.detail.clone()]
+            });
+            let tasks = Columns::new(["TASK", "STATE", "BEGUN", "DETAIL"], rows);
+            write!(text, "\n{}", tasks.to_text()).ok();
+        }
+        text
+    }
+}
+
+/// Show a job
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom job show 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB")]
+pub(crate) struct ShowArgs {
+    /// The job's id
+    #[arg(value_name = "ID", add = complete::jobs())]
+    id: String,
+}
+
+impl ShowArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        context.out.result(&context.client()?.job(&self.id.to_ascii_uppercase())?)
+    }
+}
+
+/// Wait until a job has ended, and show how far it is
+///
+/// Ends as the job does: with 0 if it is done, 7 if it is done with warnings, 130 if it was
+/// stopped, and with the exit code of its error if it failed. Stopping to wait does not stop the
+/// job.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom job wait 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB")]
+pub(crate) struct WaitArgs {
+    /// The job's id
+    #[arg(value_name = "ID", add = complete::jobs())]
+    id: String,
+}
+
+impl WaitArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let client = context.client()?;
+        context.wait_for(&client, &self.id.to_ascii_uppercase())
+    }
+}
+
+/// Tell a job to stop
+///
+/// It cleans up first: `strongroom job wait` says when it has stopped.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom job stop 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB")]
+pub(crate) struct StopArgs {
+    /// The job's id
+    #[arg(value_name = "ID", add = complete::jobs())]
+    id: String,
+}
+
+impl StopArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let job = context.client()?.cancel_job(&self.id.to_ascii_uppercase())?;
+        context
+            .out
+            .result(&Thing::new(job, |job| format!("The job {} is {}\n", job.id, words(job.state))))
+    }
+}

@@ -1,0 +1,194 @@
+//! `recoverypoint` of the service.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+use jiff::Timestamp;
+use strongroom_api::{PointState, PointUpdate, RecoveryPoint};
+use strongroom_client::{Client, ItemQuery};
+use strongroom_engine::PointSelector;
+
+use crate::{
+    columns::{Cell, Columns, row},
+    context::Context,
+    error::Failure,
+    human,
+    values::{self, Point},
+};
+
+use super::common::{ItemArgs, Listed, Thing, find_item, moment, words};
+
+/// What the API calls a point: for a moment, the newest that was made before it.
+pub(crate) fn find_point(client: &Client, item: &str, point: Point) -> Result<String, Failure> {
+    let before = match point.0 {
+        PointSelector::Latest => return Ok("latest".to_owned()),
+        PointSelector::Id(id) => return Ok(id.to_string()),
+        PointSelector::At(moment) => moment,
+    };
+    let mut oldest: Option<RecoveryPoint> = None;
+    for point in client.points(item, Some(PointState::Restorable)) {
+        let point: RecoveryPoint = point?;
+        if point.time <= before {
+            return Ok(point.id.to_string());
+        }
+        oldest = Some(point);
+    }
+    let said = human::time(before);
+    let failure = Failure::from(strongroom_client::ClientError::Answer(Box::new(
+        strongroom_api::ErrorBody::new(
+            &strongroom_base::codes::POINT_NOT_FOUND,
+            format!("{item} has no recovery point of {said} or earlier that can be restored"),
+        ),
+    )));
+    Err(match oldest {
+        Some(oldest) => failure.with_hint(format!(
+            "The oldest recovery point is {} of {}.",
+            oldest.id,
+            human::time(oldest.time)
+        )),
+        None => failure,
+    })
+}
+
+/// Lists the points of an item, or of all.
+pub(crate) fn list(
+    context: &Context,
+    item: Option<&str>,
+    vault: Option<&str>,
+) -> Result<(), Failure> {
+    let client = context.client()?;
+    let mut points = Vec::new();
+    let mut rows = Vec::new();
+    let items = if let Some(item) = item {
+        vec![client.item(&find_item(&client, item, vault)?)?]
+    } else {
+        let which = ItemQuery { vault: vault.map(str::to_owned), ..ItemQuery::default() };
+        client.items(which).all()?
+    };
+    for item in items {
+        let mut found: Vec<RecoveryPoint> = client.points(&item.id.to_string(), None).all()?;
+        // The oldest first, as in a vault.
+        found.reverse();
+        rows.extend(found.iter().map(|point| point_row(&item.name, point)));
+        points.append(&mut found);
+    }
+    let head = ["ITEM", "TIME", "ID", "CONSISTENCY", "STATE", "SIZE", "STORED", "KEPT UNTIL"];
+    let columns = Columns::new(head, rows);
+    context.out.result(&Listed::new("recovery_points", points, columns))
+}
+
+fn size(point: &RecoveryPoint) -> u64 {
+    point.disks.iter().map(|disk| disk.size_bytes).fold(0, u64::saturating_add)
+}
+
+fn point_row(item: &str, point: &RecoveryPoint) -> [Cell; 8] {
+    row![
+        item,
+        point.time,
+        point.id.to_string(),
+        words(point.consistency),
+        words(point.state),
+        Cell::Bytes(size(point)),
+        Cell::Bytes(point.stored_bytes),
+        point.expires,
+    ]
+}
+
+/// Shows a point.
+pub(crate) fn show(
+    context: &Context,
+    item: &str,
+    vault: Option<&str>,
+    point: Point,
+) -> Result<(), Failure> {
+    let client = context.client()?;
+    let item = find_item(&client, item, vault)?;
+    let point = client.point(&item, &find_point(&client, &item, point)?)?;
+    context.out.result(&Thing::new(point, shown))
+}
+
+fn shown(point: &RecoveryPoint) -> String {
+    let mut facts = vec![
+        ("Recovery point", point.id.to_string()),
+        ("Time", human::time(point.time)),
+        ("State", words(point.state)),
+        ("Data", words(point.kind)),
+        ("Consistency", words(point.consistency)),
+        ("Made", words(point.trigger)),
+        ("Completed", human::time(point.completed)),
+        ("Stored", human::bytes(point.stored_bytes)),
+        ("Expires", point.expires.map_or_else(|| "is kept".to_owned(), human::time)),
+    ];
+    let mut fact = |label, value: Option<String>| facts.extend(value.map(|value| (label, value)));
+    fact("Kept by", (!point.kept_by.is_empty()).then(|| words(point.kept_by.join(", "))));
+    fact("Kept on request until", point.retain_until.map(human::time));
+    fact("Job", point.job.map(|job| job.to_string()));
+    fact("Deleted", point.deleted.map(human::time));
+    fact("Can be brought back until", point.purge_after.map(human::time));
+    facts.extend(point.notes.iter().map(|note| ("Note", note.clone())));
+    let mut text = human::facts(&facts);
+    let rows = point.disks.iter().map(|disk| {
+        row![&disk.name, Cell::Bytes(disk.size_bytes), Cell::Bytes(disk.changed_bytes)]
+    });
+    write!(text, "\n{}", Columns::new(["DISK", "SIZE", "CHANGED"], rows).to_text()).ok();
+    text
+}
+
+/// Deletes a point.
+pub(crate) fn delete(
+    context: &Context,
+    item: &str,
+    vault: Option<&str>,
+    point: strongroom_base::PointId,
+) -> Result<(), Failure> {
+    let client = context.client()?;
+    let item = find_item(&client, item, vault)?;
+    let deleted = client.delete_point(&item, &point.to_string())?;
+    context.out.result(&Thing::new(deleted, |deleted| {
+        let until = deleted.as_ref().and_then(|point| point.purge_after).map(human::time);
+        let until = until.map(|until| format!("; it can be brought back until {until}"));
+        format!("Deleted recovery point {point}{}\n", until.unwrap_or_default())
+    }))
+}
+
+/// Say until when a recovery point of the service is kept, whatever its policy says
+///
+/// A recovery point that was deleted, or whose time was over, is brought back by this while that
+/// can be done.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom recoverypoint keep-until 2027-12-31 --item web01 \\
+      --recovery-point 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB
+  strongroom recoverypoint keep-until policy --item web01 \\
+      --recovery-point 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB")]
+pub(crate) struct KeepUntilArgs {
+    /// Until when; `policy` for as long as the policy says
+    #[arg(value_name = "TIME|policy", value_parser = until)]
+    until: Until,
+
+    #[command(flatten)]
+    item: ItemArgs,
+
+    /// The recovery point's id
+    #[arg(long, value_name = "ID", value_parser = values::point_id)]
+    recovery_point: strongroom_base::PointId,
+}
+
+/// Until when.
+#[derive(Clone, Copy, Debug)]
+struct Until(Option<Timestamp>);
+
+fn until(text: &str) -> Result<Until, String> {
+    if text == "policy" { Ok(Until(None)) } else { moment(text).map(|moment| Until(Some(moment))) }
+}
+
+impl KeepUntilArgs {
+    pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        let client = context.client()?;
+        let item = self.item.find(&client)?;
+        let change = PointUpdate { retain_until: self.until.0 };
+        let point = client.update_point(&item, &self.recovery_point.to_string(), &change)?;
+        context.out.result(&Thing::new(point, shown))
+    }
+}

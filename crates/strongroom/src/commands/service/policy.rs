@@ -1,0 +1,377 @@
+//! `policy`: when items are backed up, and how long recovery points are kept.
+
+use std::fmt::Write as _;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use strongroom_api::{ConsistencyWanted, Policy, PolicyCreate, PolicyPreview, PolicyUpdate};
+use strongroom_policy::{MonthDays, PolicyKind, PolicyRules, Schedule};
+
+use crate::{
+    columns::{Columns, row},
+    complete,
+    context::Context,
+    error::Failure,
+    human, values,
+};
+
+use super::{
+    common::{Gone, Listed, PolicyArgs, Thing, one_of, words},
+    policy_rules::RulesArgs,
+};
+
+/// `policy ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    List(ListArgs),
+    Show(ShowArgs),
+    Create(Box<CreateArgs>),
+    Set(Box<SetArgs>),
+    Delete(DeleteArgs),
+    Preview(Box<PreviewArgs>),
+    GetDefault(GetDefaultArgs),
+}
+
+impl PolicyCommand {
+    pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        match self {
+            Self::List(args) => args.run(context),
+            Self::Show(args) => args.run(context),
+            Self::Create(args) => args.run(context),
+            Self::Set(args) => args.run(context),
+            Self::Delete(args) => args.run(context),
+            Self::Preview(args) => args.run(context),
+            Self::GetDefault(args) => args.run(context),
+        }
+    }
+}
+
+/// Names of days, weeks and months, as they are written.
+fn list<T: Serialize>(values: impl IntoIterator<Item = T>) -> String {
+    let name = |value: T| match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(name)) => name,
+        Ok(other) => other.to_string(),
+        Err(_) => String::new(),
+    };
+    values.into_iter().map(name).collect::<Vec<_>>().join(", ")
+}
+
+/// When, in words.
+fn when(schedule: &Schedule) -> String {
+    match schedule {
+        Schedule::Hourly { every_hours, window_start, window_hours } => {
+            format!("every {every_hours} h from {window_start} for {window_hours} h")
+        }
+        Schedule::Daily { times } => format!("daily at {}", list(times)),
+        Schedule::Weekly { weekdays, times } => {
+            format!("{} at {}", list(weekdays), list(times))
+        }
+    }
+}
+
+fn days(on: &MonthDays) -> String {
+    match on {
+        MonthDays::Weekday { weekdays, weeks } => format!("{} {}", list(weeks), list(weekdays)),
+        MonthDays::Day { days, last } => {
+            let days = days.iter().map(ToString::to_string);
+            days.chain(last.then(|| "last".to_owned())).collect::<Vec<_>>().join(", ")
+        }
+    }
+}
+
+/// How long, in words.
+fn kept(rules: &PolicyRules) -> Vec<(&'static str, String)> {
+    let of = &rules.retention;
+    let mut kept = Vec::new();
+    let mut add = |label, words: Option<String>| kept.extend(words.map(|words| (label, words)));
+    add("Keep all", of.hourly.map(|rule| format!("{} days", rule.days)));
+    add("Keep daily", of.daily.map(|rule| format!("{} days", rule.days)));
+    let weekly = of.weekly.as_ref();
+    add(
+        "Keep weekly",
+        weekly.map(|rule| format!("{}: {} weeks", list(&rule.weekdays), rule.weeks)),
+    );
+    let monthly = of.monthly.as_ref();
+    add("Keep monthly", monthly.map(|rule| format!("{}: {} months", days(&rule.on), rule.months)));
+    add(
+        "Keep yearly",
+        of.yearly.as_ref().map(|rule| {
+            format!("{} of {}: {} years", days(&rule.on), list(&rule.months), rule.years)
+        }),
+    );
+    add("Keep snapshots", rules.snapshot_retention_days.map(|days| format!("{days} days")));
+    kept
+}
+
+fn rules_facts(rules: &PolicyRules) -> Vec<(&'static str, String)> {
+    let kind = match rules.kind {
+        PolicyKind::Standard => "standard",
+        PolicyKind::Enhanced => "enhanced",
+    };
+    let mut facts = vec![
+        ("Kind", kind.to_owned()),
+        ("Time zone", rules.time_zone.clone()),
+        ("Back up", when(&rules.schedule)),
+        ("Starts spread", format!("over {} min", rules.start_spread_minutes)),
+    ];
+    facts.extend(rules.blackouts.iter().map(|blackout| {
+        let days = list(&blackout.weekdays);
+        ("No start", format!("{days} from {} to {}", blackout.from, blackout.to))
+    }));
+    facts.extend(kept(rules));
+    facts
+}
+
+fn shown(policy: &Policy) -> String {
+    let required = if policy.consistency_required { ", less is a failure" } else { "" };
+    let mut facts = vec![
+        ("Policy", policy.name.clone()),
+        ("Id", policy.id.to_string()),
+        ("Consistency", format!("{}{required}", words(policy.consistency))),
+    ];
+    facts.extend(rules_facts(&policy.rules));
+    human::facts(&facts)
+}
+
+/// List the policies of a vault
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom policy list --vault-name main")]
+pub(crate) struct ListArgs {
+    /// The vault: its name or id
+    #[arg(long, value_name = "NAME", add = complete::vaults())]
+    vault_name: String,
+}
+
+impl ListArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let policies = context.client()?.policies(&self.vault_name).all()?;
+        let rows = policies.iter().map(|policy| {
+            let keep = kept(&policy.rules).into_iter();
+            let keep: Vec<String> = keep
+                .map(|(label, words)| format!("{} {words}", label.trim_start_matches("Keep ")))
+                .collect();
+            row![
+                &policy.name,
+                when(&policy.rules.schedule),
+                &policy.rules.time_zone,
+                words(policy.consistency),
+                keep.join("; "),
+            ]
+        });
+        let head = ["POLICY", "BACK UP", "TIME ZONE", "CONSISTENCY", "KEEP"];
+        let columns = Columns::new(head, rows);
+        context.out.result(&Listed::new("policies", policies, columns))
+    }
+}
+
+/// Show a policy
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom policy show default --vault-name main
+  strongroom policy show default --vault-name main --output json")]
+pub(crate) struct ShowArgs {
+    #[command(flatten)]
+    policy: PolicyArgs,
+}
+
+impl ShowArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let policy = context.client()?.policy(&self.policy.vault_name, &self.policy.name)?;
+        context.out.result(&Thing::new(policy, shown))
+    }
+}
+
+/// How consistent backups are to be.
+#[derive(Debug, Args)]
+struct ConsistencyArgs {
+    /// The best consistency that is tried for
+    #[arg(long, value_name = "CONSISTENCY", value_parser = one_of!(ConsistencyWanted))]
+    consistency: Option<ConsistencyWanted>,
+
+    /// Whether less than that is a failure
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    consistency_required: Option<bool>,
+}
+
+/// Make a policy
+///
+/// What no option says is as in `strongroom policy get-default`. The rules and their limits are in
+/// docs/policies.md.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom policy create nightly --vault-name main --daily-at 02:00 --time-zone Europe/Berlin \\
+      --keep-daily 30 --keep-weekly sun:12 --keep-monthly first-sun:12
+  strongroom policy create often --vault-name main --enhanced --every-hours 4 --keep-all 7 \\
+      --keep-daily 30
+  strongroom policy create strict --vault-name main --file strict.toml --consistency application \\
+      --consistency-required")]
+pub(crate) struct CreateArgs {
+    /// Its name
+    #[arg(value_name = "NAME", value_parser = values::name)]
+    name: String,
+
+    /// Its vault
+    #[arg(long, value_name = "NAME", add = complete::vaults())]
+    vault_name: String,
+
+    #[command(flatten)]
+    consistency: ConsistencyArgs,
+
+    #[command(flatten)]
+    rules: RulesArgs,
+}
+
+impl CreateArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let rules = self.rules.rules(PolicyRules::default_standard())?;
+        let request = PolicyCreate {
+            name: self.name,
+            rules,
+            consistency: self.consistency.consistency,
+            consistency_required: self.consistency.consistency_required.unwrap_or(false),
+        };
+        let policy = context.client()?.create_policy(&self.vault_name, &request)?;
+        context.out.result(&Thing::new(policy, shown))
+    }
+}
+
+/// Change a policy
+///
+/// What no option says stays as it is. `strongroom policy preview` says beforehand which recovery
+/// points other rules would remove.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom policy set nightly --vault-name main --keep-daily 60
+  strongroom policy set nightly --vault-name main --keep-yearly none --new-name short")]
+pub(crate) struct SetArgs {
+    #[command(flatten)]
+    policy: PolicyArgs,
+
+    /// Another name
+    #[arg(long, value_name = "NAME", value_parser = values::name)]
+    new_name: Option<String>,
+
+    #[command(flatten)]
+    consistency: ConsistencyArgs,
+
+    #[command(flatten)]
+    rules: RulesArgs,
+}
+
+impl SetArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let PolicyArgs { name, vault_name } = self.policy;
+        let client = context.client()?;
+        let rules = if self.rules.is_empty() {
+            None
+        } else {
+            Some(self.rules.rules(client.policy(&vault_name, &name)?.rules)?)
+        };
+        let change = PolicyUpdate {
+            name: self.new_name,
+            rules,
+            consistency: self.consistency.consistency,
+            consistency_required: self.consistency.consistency_required,
+        };
+        if change == PolicyUpdate::default() {
+            return Err(Failure::usage("nothing is to be changed"));
+        }
+        let policy = client.update_policy(&vault_name, &name, &change)?;
+        context.out.result(&Thing::new(policy, shown))
+    }
+}
+
+/// Delete a policy that no item has
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom policy delete nightly --vault-name main")]
+pub(crate) struct DeleteArgs {
+    #[command(flatten)]
+    policy: PolicyArgs,
+}
+
+impl DeleteArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let PolicyArgs { name, vault_name } = self.policy;
+        context.client()?.delete_policy(&vault_name, &name)?;
+        context.out.result(&Gone { what: "policy", deleted: name })
+    }
+}
+
+/// Say what other rules would do to the recovery points of a policy's items
+///
+/// Takes the options of `policy set`, and changes nothing.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom policy preview nightly --vault-name main --keep-daily 7")]
+pub(crate) struct PreviewArgs {
+    #[command(flatten)]
+    policy: PolicyArgs,
+
+    #[command(flatten)]
+    rules: RulesArgs,
+}
+
+impl PreviewArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let PolicyArgs { name, vault_name } = self.policy;
+        let client = context.client()?;
+        let rules = self.rules.rules(client.policy(&vault_name, &name)?.rules)?;
+        let preview = client.preview_policy(&vault_name, &name, &rules)?;
+        context.out.result(&Thing::new(preview, preview_text))
+    }
+}
+
+fn preview_text(preview: &PolicyPreview) -> String {
+    let mut text = human::printable(&preview.summary) + "\n";
+    let mut facts = vec![
+        ("Removed at once", preview.removed_now.to_string()),
+        ("Kept for a shorter time", preview.removed_earlier.to_string()),
+        ("Kept for a longer time", preview.kept_longer.to_string()),
+        ("As before", preview.unchanged.to_string()),
+    ];
+    facts.extend(preview.first_removal.map(|moment| ("First removal", human::time(moment))));
+    facts.extend(preview.last_removal.map(|moment| ("Last removal", human::time(moment))));
+    text += &human::facts(&facts);
+    let changed = preview.items.iter().filter(|item| item.removed_now + item.removed_earlier > 0);
+    let rows: Vec<_> =
+        changed.map(|item| row![&item.name, item.removed_now, item.removed_earlier]).collect();
+    if !rows.is_empty() {
+        let columns = Columns::new(["ITEM", "REMOVED AT ONCE", "KEPT SHORTER"], rows);
+        write!(text, "\n{}", columns.to_text()).ok();
+    }
+    text
+}
+
+/// Print the rules that a policy has if nothing else is said; needs no server
+///
+/// As JSON they are what `policy create --file` reads.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom policy get-default
+  strongroom policy get-default --enhanced --output json > rules.json")]
+pub(crate) struct GetDefaultArgs {
+    /// Those of an enhanced policy
+    #[arg(long)]
+    enhanced: bool,
+}
+
+impl GetDefaultArgs {
+    #[allow(clippy::needless_pass_by_value, reason = "as all commands")]
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let rules = if self.enhanced {
+            PolicyRules::default_enhanced()
+        } else {
+            PolicyRules::default_standard()
+        };
+        context.out.result(&Thing::new(rules, |rules| human::facts(&rules_facts(rules))))
+    }
+}

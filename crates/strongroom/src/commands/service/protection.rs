@@ -1,0 +1,364 @@
+//! `protection`: protecting, backing up, stopping, resuming.
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use strongroom_api::{
+    BackupNow, DiskSelection, ItemUpdate, Protect, ProtectSource, ResumeProtection, StopMode,
+    StopProtection,
+};
+
+use crate::{complete, context::Context, error::Failure, values};
+
+use super::{
+    common::{ItemArgs, WaitArgs, map, moment},
+    host::checked,
+    item::show_item,
+};
+
+/// `protection ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProtectionCommand {
+    EnableForVm(EnableForVmArgs),
+    EnableForDisks(EnableForDisksArgs),
+    UpdateForVm(UpdateForVmArgs),
+    BackupNow(BackupNowArgs),
+    Disable(DisableArgs),
+    Resume(ResumeArgs),
+    Undelete(UndeleteArgs),
+    CheckVm(CheckVmArgs),
+}
+
+impl ProtectionCommand {
+    pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        match self {
+            Self::EnableForVm(args) => args.run(context),
+            Self::EnableForDisks(args) => args.run(context),
+            Self::UpdateForVm(args) => args.run(context),
+            Self::BackupNow(args) => args.run(context),
+            Self::Disable(args) => args.run(context),
+            Self::Resume(args) => args.run(context),
+            Self::Undelete(args) => args.run(context),
+            Self::CheckVm(args) => args.run(context),
+        }
+    }
+}
+
+/// Where to and by which rules.
+#[derive(Debug, Args)]
+struct WhereArgs {
+    /// The vault that gets the recovery points: its name or id
+    #[arg(long, value_name = "NAME", add = complete::vaults())]
+    vault_name: String,
+
+    /// The host: its name or id
+    #[arg(long, value_name = "NAME", add = complete::hosts())]
+    host: String,
+
+    /// The policy: its name or id [default: none, only backups on demand]
+    #[arg(long, value_name = "NAME", add = complete::policies())]
+    policy: Option<String>,
+
+    /// Begin the first backup at once, instead of when the policy says
+    #[arg(long)]
+    backup_now: bool,
+
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+impl WhereArgs {
+    fn protect(self, context: &Context, sources: Vec<ProtectSource>) -> Result<(), Failure> {
+        let client = context.client()?;
+        let begun = client.protect(&Protect {
+            vault: self.vault_name,
+            host: self.host,
+            policy: self.policy,
+            sources,
+            backup_now: self.backup_now,
+        })?;
+        context.begun(&client, &begun, self.wait.wait)
+    }
+}
+
+/// Which disks of a machine.
+#[derive(Debug, Args)]
+#[group(id = "selection", multiple = false)]
+struct SelectionArgs {
+    /// Back up all disks, also those that come later (this is the default)
+    #[arg(long)]
+    all_disks: bool,
+
+    /// Back up only the disk from which the machine starts
+    #[arg(long)]
+    os_disk_only: bool,
+
+    /// Back up these disks only
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
+    disks: Vec<String>,
+
+    /// Back up all disks but these
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
+    exclude_disks: Vec<String>,
+}
+
+impl SelectionArgs {
+    fn given(self) -> Option<DiskSelection> {
+        if self.all_disks {
+            Some(DiskSelection::All)
+        } else if self.os_disk_only {
+            Some(DiskSelection::OsOnly)
+        } else if !self.disks.is_empty() {
+            Some(DiskSelection::Include { disks: self.disks })
+        } else if !self.exclude_disks.is_empty() {
+            Some(DiskSelection::Exclude { disks: self.exclude_disks })
+        } else {
+            None
+        }
+    }
+}
+
+/// Protect machines of a host
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom protection enable-for-vm --vm web01,web02 --host kvm1 --vault-name main \\
+      --policy default
+  strongroom protection enable-for-vm --vm db01 --host kvm1 --vault-name main --policy default \\
+      --exclude-disks vdc --backup-now --wait")]
+pub(crate) struct EnableForVmArgs {
+    /// The machines: names or UUIDs
+    #[arg(long, value_name = "NAME,NAME", required = true, value_delimiter = ',')]
+    vm: Vec<String>,
+
+    /// The item's name, if it is one machine [default: the machine's]
+    #[arg(long, value_name = "NAME", value_parser = values::name)]
+    item: Option<String>,
+
+    #[command(flatten)]
+    selection: SelectionArgs,
+
+    #[command(flatten)]
+    place: WhereArgs,
+}
+
+impl EnableForVmArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        if self.item.is_some() && self.vm.len() > 1 {
+            return Err(Failure::usage("--item names one item, and --vm several machines"));
+        }
+        let (disks, name) = (self.selection.given().unwrap_or_default(), self.item);
+        let source = |machine| ProtectSource {
+            machine: Some(machine),
+            paths: None,
+            name: name.clone(),
+            disks: disks.clone(),
+        };
+        self.place.protect(context, self.vm.into_iter().map(source).collect())
+    }
+}
+
+/// Protect disks by path: images, devices, NBD servers
+///
+/// They are read as they are: nobody freezes what writes to them.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom protection enable-for-disks --item data --host files --vault-name main \\
+      --disk data=/srv/images/data.raw --policy default")]
+pub(crate) struct EnableForDisksArgs {
+    /// The item's name
+    #[arg(long, value_name = "NAME", value_parser = values::name)]
+    item: String,
+
+    /// Name and place of a disk on the host; may be repeated
+    #[arg(long, value_name = "NAME=PATH", required = true, value_parser = values::tag)]
+    disk: Vec<(String, String)>,
+
+    #[command(flatten)]
+    place: WhereArgs,
+}
+
+impl EnableForDisksArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let source = ProtectSource {
+            machine: None,
+            paths: Some(map(self.disk)?),
+            name: Some(self.item),
+            disks: DiskSelection::All,
+        };
+        self.place.protect(context, vec![source])
+    }
+}
+
+/// Change how an item is protected: its policy, its disks
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom protection update-for-vm --item web01 --exclude-disks vdb
+  strongroom protection update-for-vm --item web01 --policy weekly --all-disks")]
+pub(crate) struct UpdateForVmArgs {
+    #[command(flatten)]
+    item: ItemArgs,
+
+    /// Another policy: its name or id
+    #[arg(long, value_name = "NAME", add = complete::policies())]
+    policy: Option<String>,
+
+    #[command(flatten)]
+    selection: SelectionArgs,
+}
+
+impl UpdateForVmArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let change = ItemUpdate { policy: self.policy, disks: self.selection.given() };
+        if change == ItemUpdate::default() {
+            return Err(Failure::usage("nothing is to be changed: give --policy or disks"));
+        }
+        let client = context.client()?;
+        let item = client.update_item(&self.item.find(&client)?, &change)?;
+        show_item(context, &client, item)
+    }
+}
+
+/// Back up an item now
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom protection backup-now --item web01 --wait
+  strongroom protection backup-now --item web01 --retain-until 2027-01-31")]
+pub(crate) struct BackupNowArgs {
+    #[command(flatten)]
+    item: ItemArgs,
+
+    /// Keep the recovery point until then [default: for 30 days]
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    retain_until: Option<Timestamp>,
+
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+impl BackupNowArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let client = context.client()?;
+        let request = BackupNow { retain_until: self.retain_until };
+        let begun = client.backup_now(&self.item.find(&client)?, &request)?;
+        context.begun(&client, &begun, self.wait.wait)
+    }
+}
+
+/// Stop an item's protection, and say what becomes of its recovery points
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom protection disable --item web01 --retain-forever
+  strongroom protection disable --item web01 --retain-as-per-policy
+  strongroom protection disable --item web01 --delete-backup-data")]
+#[group(
+    id = "mode", required = true, multiple = false,
+    args = ["retain_forever", "retain_as_per_policy", "delete_backup_data"]
+)]
+pub(crate) struct DisableArgs {
+    #[command(flatten)]
+    item: ItemArgs,
+
+    /// Keep them for ever
+    #[arg(long)]
+    retain_forever: bool,
+
+    /// Let them expire as the policy says, but for the last
+    #[arg(long)]
+    retain_as_per_policy: bool,
+
+    /// Delete them: if the vault deletes softly, `protection undelete` brings them back for a time
+    #[arg(long)]
+    delete_backup_data: bool,
+}
+
+impl DisableArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let mode = match (self.retain_forever, self.retain_as_per_policy) {
+            (true, _) => StopMode::RetainForever,
+            (_, true) => StopMode::RetainAsPerPolicy,
+            _ => StopMode::DeleteData,
+        };
+        let client = context.client()?;
+        let item = client.stop_protection(&self.item.find(&client)?, &StopProtection { mode })?;
+        show_item(context, &client, item)
+    }
+}
+
+/// Resume the protection of an item that was stopped
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom protection resume --item web01
+  strongroom protection resume --item web01 --policy weekly")]
+pub(crate) struct ResumeArgs {
+    #[command(flatten)]
+    item: ItemArgs,
+
+    /// Another policy: its name or id [default: that which it had]
+    #[arg(long, value_name = "NAME", add = complete::policies())]
+    policy: Option<String>,
+}
+
+impl ResumeArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let client = context.client()?;
+        let request = ResumeProtection { policy: self.policy };
+        let item = client.resume_protection(&self.item.find(&client)?, &request)?;
+        show_item(context, &client, item)
+    }
+}
+
+/// Bring a deleted item back, with its recovery points
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom protection undelete --item web01")]
+pub(crate) struct UndeleteArgs {
+    #[command(flatten)]
+    item: ItemArgs,
+}
+
+impl UndeleteArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let client = context.client()?;
+        let item = client.undelete_item(&self.item.find(&client)?)?;
+        show_item(context, &client, item)
+    }
+}
+
+/// Check what stands in the way of a backup of an item, or of a machine that is no item yet
+///
+/// Ends with exit code 4 if a backup would fail.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom protection check-vm --item web01
+  strongroom protection check-vm --vm web02 --host kvm1")]
+pub(crate) struct CheckVmArgs {
+    /// The item: its name or id
+    #[arg(long, value_name = "NAME", required_unless_present = "vm", add = complete::items())]
+    item: Option<String>,
+
+    /// The machine: its name or UUID
+    #[arg(long, value_name = "NAME", requires = "host", conflicts_with = "item")]
+    vm: Option<String>,
+
+    /// The machine's host
+    #[arg(long, value_name = "NAME", requires = "vm", add = complete::hosts())]
+    host: Option<String>,
+}
+
+impl CheckVmArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let client = context.client()?;
+        let check = match (self.vm, self.host, self.item) {
+            (Some(vm), Some(host), _) => client.check_machine(&host, &vm)?,
+            (_, _, item) => client.check_item(&item.unwrap_or_default())?,
+        };
+        checked(context, check)
+    }
+}

@@ -1,0 +1,144 @@
+//! `status` and `server`: how things are.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use strongroom_api::Status;
+
+use crate::{
+    columns::{Cell, Columns, row},
+    context::Context,
+    error::Failure,
+    human,
+    out::Show,
+};
+
+use super::common::words;
+
+/// Show how things are, on one screen
+///
+/// Protected items by state, the jobs of the last 24 hours by outcome, the items whose backups fail
+/// and why, what the vaults hold, and how many alerts there are. As far as you may see it.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom status
+  strongroom status --output json")]
+pub(crate) struct StatusArgs {}
+
+impl StatusArgs {
+    #[allow(clippy::unused_self, reason = "as all commands")]
+    pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        let client = context.client()?;
+        context.out.result(&Shown { server: client.server().to_owned(), status: client.status()? })
+    }
+}
+
+/// The status and whose it is.
+struct Shown {
+    server: String,
+    status: Status,
+}
+
+impl Serialize for Shown {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.status.serialize(serializer)
+    }
+}
+
+/// `3 protected, 1 protection error`.
+fn counts(counts: &BTreeMap<String, u64>) -> String {
+    let counted = counts.iter().filter(|(_, number)| **number > 0);
+    let counted: Vec<String> =
+        counted.map(|(name, number)| format!("{number} {}", words(name))).collect();
+    if counted.is_empty() { "none".to_owned() } else { counted.join(", ") }
+}
+
+impl Show for Shown {
+    fn show(&self) -> String {
+        let Status { items, jobs_24_hours, alerts, hosts, failing, vaults, .. } = &self.status;
+        let up = u32::try_from(self.status.uptime_seconds).unwrap_or(u32::MAX);
+        let up = human::seconds(f64::from(up));
+        let (running, queued) = (self.status.jobs_running, self.status.jobs_queued);
+        let mut text = human::facts(&[
+            ("Server", format!("{} {}, up {up}", self.server, self.status.version)),
+            ("Items", counts(items)),
+            ("Jobs of the last 24 h", counts(jobs_24_hours)),
+            ("Jobs now", format!("{running} at work, {queued} waiting")),
+            ("Alerts", counts(alerts)),
+            ("Hosts", counts(hosts)),
+        ]);
+        for error in &self.status.server {
+            let (what, hint) = (human::printable(&error.message), human::printable(&error.hint));
+            writeln!(text, "\nThe server: {what}\n  {hint}").ok();
+        }
+        if !failing.is_empty() {
+            let rows = failing.iter().map(|item| {
+                let why = item.error.as_ref().map(|error| error.message.clone());
+                row![&item.name, words(item.state), item.failures, item.last_backup, why]
+            });
+            let head = ["FAILING ITEM", "STATE", "FAILURES", "LAST BACKUP", "WHY"];
+            write!(text, "\n{}", Columns::new(head, rows).to_text()).ok();
+        }
+        if !vaults.is_empty() {
+            let rows = vaults.iter().map(|vault| {
+                row![
+                    &vault.name,
+                    vault.items,
+                    vault.recovery_points,
+                    vault.stored_bytes.map_or(Cell::None, Cell::Bytes),
+                    vault.free_bytes.map_or(Cell::None, Cell::Bytes),
+                    vault.error.as_ref().map_or("ok", |error| error.message.as_str()),
+                ]
+            });
+            let head = ["VAULT", "ITEMS", "POINTS", "STORED", "FREE", "STATE"];
+            write!(text, "\n{}", Columns::new(head, rows).to_text()).ok();
+        }
+        text
+    }
+}
+
+/// `server ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServerCommand {
+    ConfirmClock(ConfirmClockArgs),
+}
+
+impl ServerCommand {
+    pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        match self {
+            Self::ConfirmClock(args) => args.run(context),
+        }
+    }
+}
+
+/// Confirm that the server's clock is right after it has jumped
+///
+/// Until then nothing is deleted whose time may not be over. Look at the clock first: what is
+/// confirmed counts as time that has passed.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom server confirm-clock")]
+pub(crate) struct ConfirmClockArgs {}
+
+/// That it was done.
+#[derive(Debug, Serialize)]
+struct Confirmed {
+    confirmed: bool,
+}
+
+impl Show for Confirmed {
+    fn show(&self) -> String {
+        "The server's clock is taken for right from now on\n".to_owned()
+    }
+}
+
+impl ConfirmClockArgs {
+    #[allow(clippy::unused_self, reason = "as all commands")]
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        context.client()?.confirm_clock()?;
+        context.out.result(&Confirmed { confirmed: true })
+    }
+}

@@ -1,0 +1,207 @@
+//! Which server a command speaks to, and the client for it.
+//!
+//! A server comes from --context, else from STRONGROOM_SERVER, else from STRONGROOM_CONTEXT, else it
+//! is that of the context in use.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use serde::Serialize;
+use strongroom_api::{ErrorBody, Job, JobBegun, JobState};
+use strongroom_base::{SystemEntropy, codes};
+use strongroom_client::{Client, ClientError, Options, Trust};
+
+use crate::{
+    args::OpenArgs,
+    context::{Context, variable},
+    contexts::{Contexts, ServerContext},
+    error::{FaceError, Failure},
+    out::Show,
+};
+
+/// A client of a server.
+pub(crate) fn client_of(
+    server: String,
+    token: Option<String>,
+    trust: Trust,
+    hurry: Option<Duration>,
+) -> Result<Client, Failure> {
+    let entropy = Arc::new(SystemEntropy);
+    Ok(Client::new(Options { server, token, trust, entropy, hurry })?)
+}
+
+/// The server that the environment names.
+fn of_environment() -> Option<ServerContext> {
+    Some(ServerContext {
+        server: variable("STRONGROOM_SERVER")?,
+        user: None,
+        token: variable("STRONGROOM_TOKEN").unwrap_or_default(),
+        expires: None,
+        ca_file: variable("STRONGROOM_CA_FILE").map(PathBuf::from),
+        fingerprint: variable("STRONGROOM_FINGERPRINT"),
+    })
+}
+
+/// The server that is named, and the name of its context if it has one.
+pub(crate) fn chosen(
+    given: Option<&str>,
+) -> Result<Option<(Option<String>, ServerContext)>, Failure> {
+    if given.is_none()
+        && let Some(server) = of_environment()
+    {
+        return Ok(Some((None, server)));
+    }
+    let contexts = Contexts::load()?;
+    let named = given.map(str::to_owned).or_else(|| variable("STRONGROOM_CONTEXT"));
+    match named.or_else(|| contexts.current.clone()) {
+        Some(name) => {
+            let found = contexts.get(&name)?.clone();
+            Ok(Some((Some(name), found)))
+        }
+        None => Ok(None),
+    }
+}
+
+/// The client of the server that is named, in a hurry if so.
+pub(crate) fn client(given: Option<&str>, hurry: Option<Duration>) -> Result<Client, Failure> {
+    let (_, server) = chosen(given)?.ok_or(FaceError::NoServer)?;
+    let trust = server.trust()?;
+    let token = Some(server.token).filter(|token| !token.is_empty());
+    client_of(server.server, token, trust, hurry)
+}
+
+impl Context {
+    /// The client of the server that was named.
+    pub(crate) fn client(&self) -> Result<Client, Failure> {
+        client(self.of_server.as_deref(), None)
+    }
+
+    /// Whether a command that can do both works on a vault directly: because a vault or key was
+    /// named on the command line, or because there is no server.
+    pub(crate) fn is_direct(&self, open: &OpenArgs) -> Result<bool, Failure> {
+        let named = open.is_given();
+        if named && self.of_server.is_some() {
+            return Err(Failure::usage(
+                "--context names a server, and --vault or a key a vault without one: give one of them",
+            ));
+        }
+        Ok(named || chosen(self.of_server.as_deref())?.is_none())
+    }
+
+    /// What a command does that has begun a job: it says which, and waits for it if it should.
+    pub(crate) fn begun(
+        &self,
+        client: &Client,
+        begun: &JobBegun,
+        wait: bool,
+    ) -> Result<(), Failure> {
+        if wait {
+            return self.wait_for(client, &begun.job.to_string());
+        }
+        self.out.say(&format!(
+            "It goes on by itself. Wait for it with `strongroom job wait {}`.",
+            begun.job
+        ));
+        self.out.result(&Begun(begun))
+    }
+
+    /// Waits for a job, shows how far it is, prints it, and fails if it failed.
+    pub(crate) fn wait_for(&self, client: &Client, id: &str) -> Result<(), Failure> {
+        let job = self.watched(|progress| {
+            let mut before = strongroom_api::Progress::default();
+            client.wait(id, &self.cancel, &mut |job: &Job| {
+                progress.set_stage(stage(job));
+                let now = job.progress.unwrap_or(before);
+                progress.advance(now.done_bytes.saturating_sub(before.done_bytes));
+                progress.add_total(now.total_bytes.saturating_sub(before.total_bytes));
+                progress.add_stored(now.stored_bytes.saturating_sub(before.stored_bytes));
+                before = now;
+            })
+        });
+        let job = match job {
+            Err(ClientError::Interrupted) => {
+                return Err(Failure::from(ClientError::Interrupted).with_hint(format!(
+                    "The job itself goes on: `strongroom job wait {id}` waits for it again, \
+                     `strongroom job stop {id}` stops it."
+                )));
+            }
+            other => other?,
+        };
+        self.out.result(&job)?;
+        outcome(job)
+    }
+}
+
+/// A job that was begun.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Begun<'a>(&'a JobBegun);
+
+impl Show for Begun<'_> {
+    fn show(&self) -> String {
+        format!("{}\n", self.0.job)
+    }
+}
+
+/// How a job's work is called while it goes on.
+fn stage(job: &Job) -> &'static str {
+    let at_work = job.tasks.iter().find(|task| task.state == strongroom_api::TaskState::InProgress);
+    match (job.state, at_work.map(|task| task.name.as_str())) {
+        (JobState::Queued, _) => "waiting",
+        (JobState::Cancelling, _) => "stopping",
+        (_, Some("snapshot")) => "snapshot",
+        (_, Some("transfer")) => "transfer",
+        (_, Some("validate")) => "validating",
+        (_, Some("restore")) => "restoring",
+        _ => "working",
+    }
+}
+
+/// Success or failure, as the job's own.
+pub(crate) fn outcome(job: Job) -> Result<(), Failure> {
+    let failed = |code, words: &str| {
+        let body = ErrorBody::new(code, format!("the job {} {words}", job.id));
+        Err(FaceError::Told(Box::new(body)).into())
+    };
+    match job.state {
+        JobState::Failed => match job.error {
+            Some(error) => Err(FaceError::Told(Box::new(error)).into()),
+            None => failed(&codes::SERVER_PROTOCOL, "failed and does not say why"),
+        },
+        JobState::Cancelled => failed(&codes::JOB_CANCELLED, "was stopped"),
+        JobState::CompletedWithWarnings => {
+            let words: Vec<String> =
+                job.warnings.into_iter().map(|warning| warning.message).collect();
+            let words =
+                if words.is_empty() { "with warnings".to_owned() } else { words.join("; ") };
+            Err(FaceError::JobWarnings(format!("the job is done, but: {words}")).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a user types that nobody should see; from the terminal.
+pub(crate) fn secret(prompt: &str) -> Result<String, Failure> {
+    let terminal = console::Term::stderr();
+    let failed = |source| FaceError::Local { path: "/dev/tty".into(), action: "read", source };
+    if !std::io::IsTerminal::is_terminal(&std::io::stdin()) {
+        return Err(Failure::usage(format!("{prompt} cannot be asked for: there is no terminal")));
+    }
+    terminal.write_str(&format!("{prompt}: ")).map_err(failed)?;
+    Ok(terminal.read_secure_line().map_err(failed)?)
+}
+
+/// What a file holds that nobody should see; of standard input if it is `-`.
+pub(crate) fn secret_file(file: &std::path::Path) -> Result<String, Failure> {
+    let text = if file.as_os_str() == "-" {
+        std::io::read_to_string(std::io::stdin())
+    } else {
+        std::fs::read_to_string(file)
+    };
+    let failed = |source| FaceError::Local { path: file.to_owned(), action: "read", source };
+    let text = text.map_err(failed)?;
+    let line = text.trim_end_matches(['\r', '\n']);
+    if line.is_empty() || line.contains(['\r', '\n']) {
+        return Err(Failure::usage(format!("{} must hold exactly one line", file.display())));
+    }
+    Ok(line.to_owned())
+}
