@@ -324,7 +324,7 @@ mod tests {
     fn options_change_what_they_name() {
         let changed = rules(
             "--daily-at 23:30 --weekdays mon,friday --keep-daily 0 \
-             --keep-weekly fri:52 --time-zone Europe/Berlin --no-start mon@08:00-18:00 \
+             --keep-weekly mon,fri:52 --time-zone Europe/Berlin --no-start mon@08:00-18:00 \
              --start-spread 0",
         )
         .expect("rules");
