@@ -259,6 +259,10 @@ catalog! {
     REQUEST_TOO_LARGE = "request.too_large", Invalid, "The request is larger than any that makes sense.", "Send at most 1 MiB.";
     REQUEST_CHANGED = "request.changed", Conflict, "What is to be changed has been changed by somebody else.", "Read it again and send its new ETag as If-Match.";
     REQUEST_KEY_REUSED = "request.key_reused", Conflict, "The idempotency key was used for another request.", "Use a new key for each request, and the same only to send the same again.";
+    REQUEST_MEDIA_TYPE = "request.media_type", Invalid, "The request's body is not JSON.", "Send JSON, and `Content-Type: application/json`.";
+    REQUEST_IN_PROGRESS = "request.in_progress", Conflict, "The same request is being worked on.", "Wait a moment and send it again with the same key.";
+    REQUEST_ANSWERED = "request.answered", Conflict, "The request was carried out, and its answer held a secret, which is not kept.", "Revoke what was made and ask again, with a new key.";
+    REQUEST_TIMEOUT = "request.timeout", Unavailable, "The request takes longer than is waited for; what it asked for may still be done.", "Look whether it was done; with an idempotency key the same request can be sent again.";
     REQUEST_PAGE_TOKEN = "request.page_token", Invalid, "The page token is not of this list.", "Send a token only with the filters and order with which it was answered.";
 
     AUTH_REQUIRED = "auth.required", Denied, "Nobody is signed in.", "Sign in (`strongroom context add`), or send a token as `Authorization: Bearer`.";
