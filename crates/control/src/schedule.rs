@@ -127,7 +127,7 @@ impl Control {
             let query = Query::new(filter).limit(500).after(token);
             let page = tx.list::<ItemDoc>(&query).await?;
             for Stored { mut doc, version } in page.items {
-                self.plan_from(&mut doc, Some(&rules), now);
+                plan_from(&mut doc, Some(&rules), now);
                 tx.update(&doc, version).await?;
             }
             match page.next {
@@ -136,21 +136,21 @@ impl Control {
             }
         }
     }
+}
 
-    /// An item comes under a policy now: what has passed of its schedule is no business of the item.
-    pub(crate) fn plan_from(&self, doc: &mut ItemDoc, policy: Option<&Policy>, now: Timestamp) {
-        doc.handled_until = now;
-        doc.planned = None;
-        doc.item.next_backup = None;
-        if let Some(policy) = policy.filter(|_| doc.is_active()) {
-            let next = policy.next_start(now, &doc.item.id.to_bytes());
-            let next = next.filter(|run| run.occurrence > now).or_else(|| {
-                let run = policy.next_occurrence(now)?;
-                let start = policy.start_of(run, &doc.item.id.to_bytes())?;
-                Some(strongroom_policy::Run { occurrence: run, start })
-            });
-            doc.planned = next.map(|run| Planned { occurrence: run.occurrence, start: run.start });
-            doc.item.next_backup = next.map(|run| run.start);
-        }
+/// An item comes under a policy now: what has passed of its schedule is no business of the item.
+pub(crate) fn plan_from(doc: &mut ItemDoc, policy: Option<&Policy>, now: Timestamp) {
+    doc.handled_until = now;
+    doc.planned = None;
+    doc.item.next_backup = None;
+    if let Some(policy) = policy.filter(|_| doc.is_active()) {
+        let next = policy.next_start(now, &doc.item.id.to_bytes());
+        let next = next.filter(|run| run.occurrence > now).or_else(|| {
+            let run = policy.next_occurrence(now)?;
+            let start = policy.start_of(run, &doc.item.id.to_bytes())?;
+            Some(strongroom_policy::Run { occurrence: run, start })
+        });
+        doc.planned = next.map(|run| Planned { occurrence: run.occurrence, start: run.start });
+        doc.item.next_backup = next.map(|run| run.start);
     }
 }

@@ -539,7 +539,7 @@ mod tests {
     fn guessing_names_fills_no_memory() {
         let clock = Fixed(Mutex::default());
         let failures = Failures::default();
-        for name in 0..MAX_NAMES * 2 + 1 {
+        for name in 0..=MAX_NAMES * 2 {
             failures.failed(&name.to_string(), &clock);
         }
         assert!(failures.0.lock().expect("locks").len() <= MAX_NAMES);
