@@ -363,7 +363,9 @@ impl Control {
                 tx.delete_all::<TokenDoc>(&Filter::all().eq("owner", id.to_string())).await?;
             }
             tx.update(&doc, version).await?;
-            check_admin_left(tx).await?;
+            if change.disabled == Some(true) {
+                check_admin_left(tx).await?;
+            }
             let detail = json!({ "disabled": change.disabled, "password": password.is_some() });
             let operation = Operation::ManageAccess;
             audit::record(tx, caller, operation, &doc.user.name, detail).await?;

@@ -137,6 +137,23 @@ impl Control {
         self.forget_old().await
     }
 
+    /// Does all that is due now, with all that comes of it: how many jobs were begun. For whoever has
+    /// a clock of their own.
+    pub async fn settle(self: &Arc<Self>) -> Result<u64> {
+        let mut begun = 0_u64;
+        loop {
+            self.advance_time().await?;
+            self.begin_scheduled().await?;
+            let mut jobs = JoinSet::new();
+            self.dispatch(&mut jobs).await?;
+            if jobs.is_empty() {
+                return Ok(begun);
+            }
+            begun = begun.saturating_add(u64::try_from(jobs.len()).unwrap_or(u64::MAX));
+            while jobs.join_next().await.is_some() {}
+        }
+    }
+
     /// Begins the jobs whose turn it is.
     async fn dispatch(self: &Arc<Self>, jobs: &mut JoinSet<()>) -> Result<()> {
         let stores = self.stores().await?;
