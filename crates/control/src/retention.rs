@@ -265,5 +265,5 @@ fn judge(
     doc.point.deleted = Some(now);
     doc.cut = early;
     doc.point.purge_after =
-        Some(if early { purge_after(trusted, &vault.soft_delete) } else { trusted });
+        Some(if early { purge_after(trusted, vault.soft_delete) } else { trusted });
 }
