@@ -251,6 +251,7 @@ catalog! {
     SERVER_STOPPING = "server.stopping", Unavailable, "The server is being stopped.", "Try again when it is back.";
     SERVER_RUNNING = "server.running", Conflict, "Another server uses this folder.", "Stop it first, or name another folder as data_dir.";
     SERVER_CLOCK = "server.clock", Conflict, "The server's clock has jumped, so nothing is deleted whose time may not be over.", "Set the clock right; if it is right, confirm it with `strongroom server confirm-clock`.";
+    SERVER_NOT_READY = "server.not_ready", Unavailable, "Something on the server's machine is not as a server needs it.", "Do what each finding says, and run `strongroom doctor` again.";
     FEATURE_MISSING = "feature.missing", Invalid, "This cannot be done yet.", "See the message for what can be done instead.";
 
     REQUEST_INVALID = "request.invalid", Invalid, "The request is not of the form that the API knows.", "See the message, and the API's description at /v1/openapi.json.";

@@ -132,7 +132,7 @@ impl IntoResponse for Failure {
     }
 }
 
-/// One thing, with its version as ETag.
+/// One thing, with its version as `ETag`.
 pub(crate) struct Tagged<T>(pub(crate) Versioned<T>);
 
 fn etag(version: u64) -> HeaderMap {

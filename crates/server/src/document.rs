@@ -39,15 +39,23 @@ const TAGS: &[(&str, &str)] = &[
 ];
 
 /// Paths that need no token.
-const PUBLIC: [&str; 6] =
-    ["/v1/health", "/v1/ready", "/v1/openapi.json", "/v1/errors", "/v1/access-table", "/v1/sign-in"];
+const PUBLIC: [&str; 6] = [
+    "/v1/health",
+    "/v1/ready",
+    "/v1/openapi.json",
+    "/v1/errors",
+    "/v1/access-table",
+    "/v1/sign-in",
+];
 
 /// The head of the description; handlers are added to it.
 pub(crate) fn head() -> OpenApi {
     let info = InfoBuilder::new()
         .title("Strongroom")
         .version("1")
-        .description(Some("The API of the Strongroom service. Fields, paths and values are only ever added."))
+        .description(Some(
+            "The API of the Strongroom service. Fields, paths and values are only ever added.",
+        ))
         .build();
     OpenApiBuilder::new().info(info).build()
 }

@@ -86,7 +86,9 @@ pub(crate) fn page(limit: Option<u16>, token: Option<String>) -> Done<PageReques
         None => None,
         Some(limit @ 1..=1000) => Some(usize::from(limit)),
         Some(limit) => {
-            return Err(Failure::invalid(format!("the parameters: limit is {limit}, not 1 to 1000")));
+            return Err(Failure::invalid(format!(
+                "the parameters: limit is {limit}, not 1 to 1000"
+            )));
         }
     };
     Ok(PageRequest { limit, token })
@@ -202,9 +204,9 @@ impl FromRequestParts<App> for Who {
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Done<Self> {
         let caller = parts.extensions.get::<Caller>().cloned();
-        caller.map(Self).ok_or_else(|| {
-            Failure::new(&codes::AUTH_REQUIRED, codes::AUTH_REQUIRED.meaning)
-        })
+        caller
+            .map(Self)
+            .ok_or_else(|| Failure::new(&codes::AUTH_REQUIRED, codes::AUTH_REQUIRED.meaning))
     }
 }
 

@@ -73,7 +73,8 @@ pub(crate) async fn every(mut request: Request, next: Next) -> Response {
 async fn limited(request: Request, next: Next) -> Response {
     // A text with this character is kept nowhere, so nothing is there.
     if request.uri().path_and_query().is_some_and(|text| text.as_str().contains("%00")) {
-        return Failure::invalid("the path or a parameter has the character U+0000").into_response();
+        return Failure::invalid("the path or a parameter has the character U+0000")
+            .into_response();
     }
     let work = AssertUnwindSafe(next.run(request)).catch_unwind();
     match tokio::time::timeout(TIME, work).await {

@@ -8,15 +8,29 @@
 //!  connection ─▶ TLS ─▶ guard: id, time, caller, idempotency ─▶ handler ─▶ Control ─▶ answer
 //! ```
 
+mod agents;
 mod answer;
+mod config;
+mod doctor;
 mod document;
+mod error;
 mod events;
 mod extract;
 mod guard;
 mod idempotency;
+mod listen;
+mod notify;
 mod router;
 mod routes;
+mod serve;
 mod state;
+mod tls;
 
+pub use agents::ThisHost;
 pub use answer::status_of;
+pub use config::{ConfigKey, ConfigSource, LogFormat, ServerConfig, VARIABLES};
+pub use doctor::{Finding, Level, examine};
+pub use error::ServerError;
 pub use router::{openapi, router};
+pub use serve::{Serve, serve};
+pub use tls::{CertificateFacts, CertificateFiles};

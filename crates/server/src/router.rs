@@ -28,7 +28,8 @@ fn described(paths: OpenApiRouter<App>) -> (Router<App>, Value) {
     let (router, mut found) = paths.split_for_parts();
     let mut schemas = Vec::new();
     ErrorAnswer::schemas(&mut schemas);
-    schemas.push((ErrorAnswer::name().into_owned(), <ErrorAnswer as utoipa::PartialSchema>::schema()));
+    schemas
+        .push((ErrorAnswer::name().into_owned(), <ErrorAnswer as utoipa::PartialSchema>::schema()));
     found.components.get_or_insert_default().schemas.extend(schemas);
     (router, document::complete(found))
 }

@@ -54,7 +54,9 @@ async fn list_audit(
             Failure::new(&strongroom_base::codes::REQUEST_PAGE_TOKEN, "the token is no number")
         })?),
         (Some(_), Some(_)) => {
-            return Err(Failure::invalid("the parameters: before and page_token exclude each other"));
+            return Err(Failure::invalid(
+                "the parameters: before and page_token exclude each other",
+            ));
         }
     };
     let items = app.control.audit_entries(&caller, before, limit).await?;

@@ -90,7 +90,11 @@ async fn access_table(_: Params<NoParams>) -> Json<Page<AccessRow>> {
 /// As far as the caller sees it.
 #[utoipa::path(get, path = "/status", tag = "server",
     responses((status = 200, description = "How things are.", body = Status)))]
-async fn status(State(app): State<App>, Who(caller): Who, _: Params<NoParams>) -> Done<Json<Status>> {
+async fn status(
+    State(app): State<App>,
+    Who(caller): Who,
+    _: Params<NoParams>,
+) -> Done<Json<Status>> {
     Ok(Json(app.control.status(&caller).await?))
 }
 
