@@ -14,6 +14,7 @@ use crate::{
     error::{ControlError, Result},
     model::{HostDoc, ItemDoc, MachineDoc, PointDoc, Spec},
     policies::{check_mutable, checked, policy_of, vault_of},
+    schedule::plan_from,
     service::{
         Control, check_name, find_host, find_item, find_policy, find_vault, named, no_item,
         no_vault,
@@ -35,6 +36,22 @@ pub struct ItemFilter {
     pub policy: Option<String>,
     /// Whose names contain this.
     pub name: Option<String>,
+}
+
+/// What an item is made of.
+pub(crate) struct NewItem<'a> {
+    /// Its vault.
+    pub(crate) vault: VaultId,
+    /// The host that has its source.
+    pub(crate) host: strongroom_base::HostId,
+    /// What was asked for.
+    pub(crate) request: &'a Protect,
+    /// Its name.
+    pub(crate) name: &'a str,
+    /// What it protects.
+    pub(crate) source: api::Source,
+    /// Which disks.
+    pub(crate) disks: &'a api::DiskSelection,
 }
 
 impl From<Stored<ItemDoc>> for Versioned<Item> {
@@ -148,17 +165,9 @@ impl Control {
     }
 
     /// Makes an item, unless the same is protected already; whether it was made.
-    pub(crate) async fn add_item(
-        &self,
-        tx: &mut Tx,
-        vault: VaultId,
-        host: strongroom_base::HostId,
-        request: &Protect,
-        name: &str,
-        source: api::Source,
-        disks: &api::DiskSelection,
-    ) -> Result<(ItemDoc, bool)> {
+    pub(crate) async fn add_item(&self, tx: &mut Tx, new: NewItem<'_>) -> Result<(ItemDoc, bool)> {
         let now = self.now();
+        let NewItem { vault, host, request, name, source, disks } = new;
         let policy = match &request.policy {
             Some(policy) => Some(find_policy(tx, vault, policy).await?.doc.policy),
             None => None,
@@ -196,7 +205,7 @@ impl Control {
         }
         let mut doc = ItemDoc { item, handled_until: now, planned: None, before_deletion: None };
         let rules = policy.map(|policy| checked(policy.rules)).transpose()?;
-        self.plan_from(&mut doc, rules.as_ref(), now);
+        plan_from(&mut doc, rules.as_ref(), now);
         tx.insert(&doc).await.map_err(name_taken)?;
         if let api::Source::Machine { uuid, .. } = &doc.item.source {
             let id = MachineDoc::id_of(host, uuid);
@@ -264,7 +273,7 @@ impl Control {
             alerts::security(self, tx, rule, title, vault, Some(&doc.item), now).await?;
         }
         doc.item.policy = Some(new.id);
-        self.plan_from(doc, Some(rules), now);
+        plan_from(doc, Some(rules), now);
         Ok(())
     }
 
@@ -342,7 +351,7 @@ impl Control {
                     doc.before_deletion = Some(before);
                     doc.item.state = ProtectionState::SoftDeleted;
                     doc.item.deleted = Some(now);
-                    doc.item.purge_after = Some(purge_after(trusted, &vault.soft_delete));
+                    doc.item.purge_after = Some(purge_after(trusted, vault.soft_delete));
                     let title = format!("the data of {} was deleted", doc.item.name);
                     let rule = "delete_backup_data";
                     alerts::security(self, tx, rule, title, &vault, Some(&doc.item), now)
@@ -399,7 +408,7 @@ impl Control {
                 self.set_policy(tx, &mut doc, &vault, &new, &rules, now).await?;
             }
             let rules = policy_of(tx, &doc.item).await?.map(|(_, rules)| rules);
-            self.plan_from(&mut doc, rules.as_ref(), now);
+            plan_from(&mut doc, rules.as_ref(), now);
             let version = tx.update(&doc, version).await?;
             let name = doc.item.name.clone();
             audit::record(tx, caller, Operation::Resume, &name, json!(request)).await?;

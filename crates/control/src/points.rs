@@ -174,7 +174,7 @@ impl Control {
             }
             doc.point.state = PointState::SoftDeleted;
             doc.point.deleted = Some(now);
-            doc.point.purge_after = Some(purge_after(trusted, &vault.soft_delete));
+            doc.point.purge_after = Some(purge_after(trusted, vault.soft_delete));
             doc.cut = true;
             let version = tx.update(&doc, version).await?;
             let name = format!("{}/{}", of.name, doc.point.id);

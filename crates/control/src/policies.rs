@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use jiff::Timestamp;
 use serde_json::json;
 use strongroom_api::{
     self as api, ConsistencyWanted, Immutability, Policy, PolicyCreate, PolicyPreview, PolicyUpdate,
@@ -225,11 +224,10 @@ fn add(preview: &mut PolicyPreview, doc: &ItemDoc, of: &rules::Preview) {
     preview.removed_earlier = preview.removed_earlier.saturating_add(removed_earlier);
     preview.kept_longer = preview.kept_longer.saturating_add(count(&of.longer));
     preview.unchanged = preview.unchanged.saturating_add(count(&of.unchanged));
-    let earlier = |a: Option<Timestamp>, b: Option<Timestamp>| match (a, b) {
+    preview.first_removal = match (preview.first_removal, of.first_removal) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     };
-    preview.first_removal = earlier(preview.first_removal, of.first_removal);
     preview.last_removal = preview.last_removal.max(of.last_removal);
     if removed_now > 0 || removed_earlier > 0 {
         preview.items.push(api::ItemPreview {

@@ -12,16 +12,13 @@ use strongroom_catalog::{Filter, Query, ReadTx, Stored};
 use strongroom_policy::{self as rules, History, Keep, PointTimes};
 
 use crate::{
-    clock::TrustedTime,
+    clock::{TRUSTED, TrustedTime},
     error::Result,
     model::{ItemDoc, JobDoc, PointDoc, Spec, VaultDoc},
     policies::{kept_by, policy_of, vault_of},
     service::Control,
     vaults::purge_after,
 };
-
-/// The name under which the trusted time is remembered.
-const TRUSTED: &str = "trusted_time";
 
 /// What retention has to know of an item.
 pub(crate) struct ItemHistory {
@@ -265,5 +262,5 @@ fn judge(
     doc.point.deleted = Some(now);
     doc.cut = early;
     doc.point.purge_after =
-        Some(if early { purge_after(trusted, &vault.soft_delete) } else { trusted });
+        Some(if early { purge_after(trusted, vault.soft_delete) } else { trusted });
 }

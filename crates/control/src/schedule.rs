@@ -5,16 +5,16 @@
 //! were missed while the server was down are one run, spread anew, so that no stampede follows.
 
 use jiff::{SignedDuration, Timestamp};
-use strongroom_api::{self as api, Trigger};
-use strongroom_base::ItemId;
+use strongroom_api::{self as api, ProtectionState, Trigger};
+use strongroom_base::{ItemId, codes};
 use strongroom_catalog::{Filter, Query, Stored, Tx};
 use strongroom_policy::{Due, Policy};
 
 use crate::{
     error::Result,
-    model::{ItemDoc, Planned, Spec},
+    model::{HostDoc, ItemDoc, Planned, Spec},
     policies::{checked, policy_of},
-    service::Control,
+    service::{Control, named},
 };
 
 /// How late a start may be without the server having been down.
@@ -29,14 +29,30 @@ impl Control {
         let items = self.catalog.list::<ItemDoc>(&query).await?.items;
         let mut begun = 0_u64;
         for Stored { doc, .. } in items {
-            if self.begin_if_due(doc.item.id, now).await? {
+            let is_back = self.is_back(&doc).await?;
+            if self.begin_if_due(doc.item.id, now, is_back).await? {
                 begun = begun.saturating_add(1);
             }
         }
         Ok(begun)
     }
 
-    async fn begin_if_due(&self, item: ItemId, now: Timestamp) -> Result<bool> {
+    /// Whether there is something to back up. A source that was gone is looked for first, so that it
+    /// does not fail every night.
+    async fn is_back(&self, doc: &ItemDoc) -> Result<bool> {
+        if doc.item.state != ProtectionState::SourceMissing {
+            return Ok(true);
+        }
+        let host = read!(self, tx => { named::<HostDoc>(tx, doc.item.host).await })?;
+        let source = doc.item.source.clone();
+        let found = match self.agents.agent(&host.doc.host) {
+            Ok(agent) => Self::blocking(move || agent.check(&source)).await.map(drop),
+            Err(error) => Err(error),
+        };
+        Ok(!found.is_err_and(|error| error.code == codes::SOURCE_MISSING.name))
+    }
+
+    async fn begin_if_due(&self, item: ItemId, now: Timestamp, is_back: bool) -> Result<bool> {
         write!(self, tx => {
             let Some(Stored { mut doc, version }) =
                 tx.get::<ItemDoc>(&item.to_string()).await?
@@ -55,6 +71,10 @@ impl Control {
                 tx.update(&doc, version).await?;
                 return Ok(false);
             };
+            if !is_back {
+                tx.update(&doc, version).await?;
+                return Ok(false);
+            }
             let spec = Spec::Backup {
                 item: doc.item.id,
                 occurrence: Some(occurrence),
@@ -127,7 +147,7 @@ impl Control {
             let query = Query::new(filter).limit(500).after(token);
             let page = tx.list::<ItemDoc>(&query).await?;
             for Stored { mut doc, version } in page.items {
-                self.plan_from(&mut doc, Some(&rules), now);
+                plan_from(&mut doc, Some(&rules), now);
                 tx.update(&doc, version).await?;
             }
             match page.next {
@@ -136,21 +156,21 @@ impl Control {
             }
         }
     }
+}
 
-    /// An item comes under a policy now: what has passed of its schedule is no business of the item.
-    pub(crate) fn plan_from(&self, doc: &mut ItemDoc, policy: Option<&Policy>, now: Timestamp) {
-        doc.handled_until = now;
-        doc.planned = None;
-        doc.item.next_backup = None;
-        if let Some(policy) = policy.filter(|_| doc.is_active()) {
-            let next = policy.next_start(now, &doc.item.id.to_bytes());
-            let next = next.filter(|run| run.occurrence > now).or_else(|| {
-                let run = policy.next_occurrence(now)?;
-                let start = policy.start_of(run, &doc.item.id.to_bytes())?;
-                Some(strongroom_policy::Run { occurrence: run, start })
-            });
-            doc.planned = next.map(|run| Planned { occurrence: run.occurrence, start: run.start });
-            doc.item.next_backup = next.map(|run| run.start);
-        }
+/// An item comes under a policy now: what has passed of its schedule is no business of the item.
+pub(crate) fn plan_from(doc: &mut ItemDoc, policy: Option<&Policy>, now: Timestamp) {
+    doc.handled_until = now;
+    doc.planned = None;
+    doc.item.next_backup = None;
+    if let Some(policy) = policy.filter(|_| doc.is_active()) {
+        let next = policy.next_start(now, &doc.item.id.to_bytes());
+        let next = next.filter(|run| run.occurrence > now).or_else(|| {
+            let run = policy.next_occurrence(now)?;
+            let start = policy.start_of(run, &doc.item.id.to_bytes())?;
+            Some(strongroom_policy::Run { occurrence: run, start })
+        });
+        doc.planned = next.map(|run| Planned { occurrence: run.occurrence, start: run.start });
+        doc.item.next_backup = next.map(|run| run.start);
     }
 }

@@ -158,6 +158,7 @@ impl Control {
     }
 
     /// Refuses what a caller may not do. What it may not even see does not exist.
+    #[expect(clippy::unused_self, reason = "it is asked of the service")]
     pub(crate) fn check(
         &self,
         caller: &Caller,

@@ -18,7 +18,7 @@ use crate::{
     service::{Control, check_name, find_vault, no_vault},
 };
 
-/// A thing of the API and its version, for its ETag.
+/// A thing of the API and its version, for its `ETag`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Versioned<T> {
     /// The thing.
@@ -173,14 +173,13 @@ impl Control {
         let url = request.url.clone().unwrap_or_else(|| {
             data.join("vaults").join(&request.name).to_string_lossy().into_owned()
         });
-        let (key, management) = match &request.key {
-            Some(key) => (key.clone(), KeyManagement::Customer),
-            None => {
-                // A name of its own: a vault of the same name may have been there before.
-                let salt = u64::from_be_bytes(self.entropy.array());
-                let file = data.join("keys").join(format!("{}-{salt:016x}.key", request.name));
-                (KeyReference::File(file.to_string_lossy().into_owned()), KeyManagement::Platform)
-            }
+        let (key, management) = if let Some(key) = &request.key {
+            (key.clone(), KeyManagement::Customer)
+        } else {
+            // A name of its own: a vault of the same name may have been there before.
+            let salt = u64::from_be_bytes(self.entropy.array());
+            let file = data.join("keys").join(format!("{}-{salt:016x}.key", request.name));
+            (KeyReference::File(file.to_string_lossy().into_owned()), KeyManagement::Platform)
         };
         let make = VaultMake {
             url,
@@ -255,7 +254,7 @@ impl Control {
             doc.vault.state = VaultState::SoftDeleted;
             doc.vault.deleted = Some(self.now());
             // Not before the last of its items.
-            let mut after = purge_after(trusted, &doc.vault.soft_delete);
+            let mut after = purge_after(trusted, doc.vault.soft_delete);
             let last = Query::new(in_vault).descending("purge_after").limit(1);
             if let Some(item) = tx.first::<ItemDoc>(&last).await? {
                 after = after.max(item.doc.item.purge_after.unwrap_or(after));
@@ -318,7 +317,7 @@ impl Control {
 }
 
 /// When what is deleted now can no longer be brought back.
-pub(crate) fn purge_after(now: Timestamp, soft_delete: &SoftDelete) -> Timestamp {
+pub(crate) fn purge_after(now: Timestamp, soft_delete: SoftDelete) -> Timestamp {
     if soft_delete.state == SoftDeleteState::Disabled {
         return now;
     }

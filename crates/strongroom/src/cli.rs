@@ -10,6 +10,7 @@ use crate::{
         recoverypoint::RecoverypointCommand,
         reference::{CompletionsArgs, ErrorsArgs, ManArgs},
         restore::RestoreCommand,
+        serve::{DoctorArgs, ServeArgs},
         service::{
             access::AccessCommand,
             alert::AlertCommand,
@@ -148,6 +149,8 @@ pub(crate) enum Command {
     /// Make servers known, sign in, choose one
     #[command(subcommand)]
     Context(ContextCommand),
+    Serve(ServeArgs),
+    Doctor(DoctorArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
     Errors(ErrorsArgs),
@@ -156,6 +159,16 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// For commands of the server, `--config` names the server's file and not the user's.
+    pub(crate) fn take_config(&mut self, global: &mut GlobalArgs) {
+        let server = match self {
+            Self::Serve(args) => &mut args.server,
+            Self::Doctor(args) => &mut args.server,
+            _ => return,
+        };
+        server.file = global.config.take();
+    }
+
     /// Does it.
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         match self {
@@ -176,6 +189,8 @@ impl Command {
             Self::Audit(command) => command.run(context),
             Self::Server(command) => command.run(context),
             Self::Context(command) => command.run(context),
+            Self::Serve(args) => args.run(context),
+            Self::Doctor(args) => args.run(context),
             Self::Completions(args) => args.run(),
             Self::Man(args) => args.run(context),
             Self::Errors(args) => args.run(context),

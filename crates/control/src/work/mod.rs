@@ -15,12 +15,12 @@ mod house;
 mod protect;
 mod restore;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use jiff::SignedDuration;
 use strongroom_agent::Watch;
 use strongroom_api::{self as api, ErrorBody, JobState};
-use strongroom_base::{Cancel, JobId, codes};
+use strongroom_base::{Cancel, JobId, VaultId, codes};
 use strongroom_catalog::{Filter, Query, Stored};
 use tokio::{
     sync::{mpsc, watch},
@@ -137,26 +137,51 @@ impl Control {
         self.forget_old().await
     }
 
+    /// Does all that is due now, with all that comes of it: how many jobs were begun. For whoever has
+    /// a clock of their own.
+    pub async fn settle(self: &Arc<Self>) -> Result<u64> {
+        let mut begun = 0_u64;
+        loop {
+            self.advance_time().await?;
+            self.begin_scheduled().await?;
+            let mut jobs = JoinSet::new();
+            self.dispatch(&mut jobs).await?;
+            if jobs.is_empty() {
+                return Ok(begun);
+            }
+            begun = begun.saturating_add(u64::try_from(jobs.len()).unwrap_or(u64::MAX));
+            while jobs.join_next().await.is_some() {}
+        }
+    }
+
     /// Begins the jobs whose turn it is.
     async fn dispatch(self: &Arc<Self>, jobs: &mut JoinSet<()>) -> Result<()> {
-        for id in self.next_jobs().await? {
+        let stores = self.stores().await?;
+        for id in self.next_jobs(&stores).await? {
             // Written down first. One that was cancelled meanwhile is not begun.
             let Some(job) = self.tell(id, Event::Started).await? else { continue };
             let Some(Stored { doc, .. }) = self.catalog.get::<JobDoc>(&id.to_string()).await?
             else {
                 continue;
             };
-            let claim = self.claim(&job);
+            let claim = claim(&job, &stores);
             let cancel = Cancel::new();
             self.running().insert(id, Running { claim, cancel: cancel.clone() });
             let control = Arc::clone(self);
-            jobs.spawn(async move { control.drive(doc, cancel).await });
+            jobs.spawn(Box::pin(control.drive(doc, cancel)));
         }
         Ok(())
     }
 
+    /// Which store each vault is in.
+    async fn stores(&self) -> Result<Stores> {
+        let vaults = self.catalog.list::<VaultDoc>(&Query::default().limit(1000)).await?.items;
+        let store = |doc: VaultDoc| (doc.vault.id, store_of(&doc.vault.url));
+        Ok(vaults.into_iter().map(|stored| store(stored.doc)).collect())
+    }
+
     /// The jobs whose turn it is.
-    async fn next_jobs(&self) -> Result<Vec<JobId>> {
+    async fn next_jobs(&self, stores: &Stores) -> Result<Vec<JobId>> {
         let now = self.now();
         let open = self.catalog.list::<JobDoc>(&open_jobs()).await?.items;
         let ripe = open.iter().map(|stored| &stored.doc.job).filter(|job| {
@@ -166,7 +191,7 @@ impl Control {
             .map(|job| Waiting {
                 id: job.id,
                 trigger: job.trigger,
-                claim: self.claim(job),
+                claim: claim(job, stores),
                 since: job.not_before.unwrap_or(job.created).max(job.created),
             })
             .collect();
@@ -180,10 +205,6 @@ impl Control {
             limits.hosts.entry(host.id).or_insert(host.max_jobs);
         }
         Ok(choose(&waiting, &running, &limits))
-    }
-
-    fn claim(&self, job: &api::Job) -> Claim {
-        Claim { kind: job.kind, host: job.host, vault: job.vault, store: None }
     }
 
     /// Does a job from its beginning to its end.
@@ -299,11 +320,26 @@ impl Control {
     }
 
     /// A vault that a job works in.
-    pub(crate) async fn work_vault(
-        &self,
-        vault: strongroom_base::VaultId,
-    ) -> Result<VaultDoc, Box<ErrorBody>> {
+    pub(crate) async fn work_vault(&self, vault: VaultId) -> Result<VaultDoc, Box<ErrorBody>> {
         let found = read!(self, tx => { crate::service::named::<VaultDoc>(tx, vault).await })?;
         Ok(found.doc)
     }
+}
+
+/// Which store each vault is in.
+type Stores = HashMap<VaultId, u64>;
+
+/// Vaults in one bucket, or below one folder, are in one store.
+fn store_of(url: &str) -> u64 {
+    let place = match url.split_once("://") {
+        Some((scheme, rest)) => format!("{scheme}://{}", rest.split('/').next().unwrap_or("")),
+        None => url.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned(),
+    };
+    let hash = blake3::hash(place.as_bytes());
+    hash.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+fn claim(job: &api::Job, stores: &Stores) -> Claim {
+    let store = job.vault.and_then(|vault| stores.get(&vault).copied());
+    Claim { kind: job.kind, host: job.host, vault: job.vault, store }
 }

@@ -14,6 +14,7 @@ use strongroom_catalog::{Filter, Query, Stored};
 use super::{Outcome, Teller};
 use crate::{
     error::ControlError,
+    items::NewItem,
     jobs::Event,
     model::{HostDoc, ItemDoc, MachineDoc, Spec},
     points::allowed,
@@ -199,9 +200,9 @@ impl Control {
         }
         let backup_now = request.backup_now;
         let (doc, made) = write!(self, tx => {
-            let disks = &source.disks;
-            let (mut doc, made) =
-                self.add_item(tx, vault, host, request, &name, what.clone(), disks).await?;
+            let (source, disks) = (what.clone(), &source.disks);
+            let new = NewItem { vault, host, request, name: &name, source, disks };
+            let (mut doc, made) = self.add_item(tx, new).await?;
             if made && backup_now {
                 let spec =
                     Spec::Backup { item: doc.item.id, occurrence: None, retain_until: None };

@@ -18,4 +18,5 @@ mod killed;
 mod layers;
 mod life;
 mod mirrors;
+mod service;
 mod stores;

@@ -1,0 +1,454 @@
+//! The service by its commands: a real server, a raw disk image as item, from the first token to
+//! the restored disk.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    os::unix::fs::PermissionsExt as _,
+    process::{Child, Command, Stdio},
+    thread,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::harness::{Lab, Run};
+
+/// A server, and a folder in which it is known as the context `test`.
+pub(crate) struct Service {
+    pub(crate) lab: Lab,
+    server: Child,
+    url: String,
+    fingerprint: String,
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Service {
+    /// A server on a free port, with nothing in it.
+    pub(crate) fn start() -> Self {
+        let mut lab = Lab::empty();
+        lab.set("STRONGROOM_VAULT", "");
+        lab.set("STRONGROOM_KEY_FILE", "");
+        let mut service = Self::serve(lab);
+        let token = service.greeting();
+        fs::write(service.lab.path("token"), token + "\n").expect("written");
+        service.add_context("test");
+        service
+    }
+
+    fn serve(lab: Lab) -> Self {
+        let config = format!(
+            "listen = \"127.0.0.1:0\"\ndisk_dirs = [{0:?}]\nrestore_dirs = [{0:?}]\n\
+             reclaim_every_hours = 0\nmeasure_every_hours = 0\nsave_every_minutes = 0\n",
+            lab.path("")
+        );
+        fs::write(lab.path("server.toml"), config).expect("written");
+        let server = lab
+            .command("serve --config server.toml --data-dir data")
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the server starts");
+        Self { lab, server, url: String::new(), fingerprint: String::new() }
+    }
+
+    /// Reads what a server says at its start, and returns the token if it is the first.
+    fn greeting(&mut self) -> String {
+        let mut lines = BufReader::new(self.server.stderr.take().expect("piped"));
+        let (mut token, mut told) = (String::new(), String::new());
+        while token.is_empty() {
+            let mut line = String::new();
+            assert!(lines.read_line(&mut line).expect("readable") > 0, "no greeting: {told}");
+            if let Some(url) = line.trim().strip_prefix("Strongroom listens on ") {
+                url.clone_into(&mut self.url);
+            } else if let Some((_, print)) = line.split_once("fingerprint: ") {
+                print.trim().clone_into(&mut self.fingerprint);
+            } else if line.starts_with("  ") && !line.contains("strongroom ") {
+                line.trim().clone_into(&mut token);
+            }
+            told += &line;
+        }
+        // What it says later must go somewhere.
+        thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
+        token
+    }
+
+    fn add_context(&self, name: &str) {
+        let (url, print) = (&self.url, &self.fingerprint);
+        let add =
+            format!("context add {name} --server {url} --fingerprint {print} --token-file token");
+        self.lab.ok(&add);
+    }
+
+    fn stop(&mut self) {
+        let pid = Pid::from_child(&self.server);
+        kill_process(pid, Signal::TERM).ok();
+        self.server.wait().ok();
+    }
+
+    /// A vault `main`, and the disk `d.img` of so many MiB as item `data`, with no point yet.
+    pub(crate) fn with_item(mib: u64) -> Self {
+        let service = Self::start();
+        let lab = &service.lab;
+        lab.ok("vault create main");
+        lab.ok("host create files");
+        lab.disk("d.img", mib, mib / 2, 1);
+        let path = lab.path("d.img");
+        lab.ok(&format!(
+            "protection enable-for-disks --item data --host files --vault-name main \
+             --disk root={} --wait",
+            path.display()
+        ));
+        service
+    }
+}
+
+#[test]
+fn from_the_first_token_to_the_restored_disk() {
+    let service = Service::with_item(16);
+    let lab = &service.lab;
+    let contexts = lab.path(".config/strongroom/contexts.toml");
+    let mode = fs::metadata(contexts).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    let items = lab.json("item list");
+    assert_eq!(items["items"][0]["state"], "initial_backup_pending");
+    let begun = lab.ok("protection backup-now --item data");
+    let id = begun.stdout.trim().to_owned();
+    assert!(begun.stderr.contains(&format!("strongroom job wait {id}")), "{}", begun.stderr);
+    let job = lab.json(&format!("job wait {id}"));
+    assert_eq!(job["state"], "completed", "{job:#}");
+    lab.change("d.img", 1 << 20, 100_000, 7);
+    lab.copy("d.img", "second.img");
+    lab.ok("protection backup-now --item data --wait");
+    lab.change("d.img", 0, 5_000_000, 9);
+
+    let points = lab.json("recoverypoint list --item data");
+    let points = points["recovery_points"].as_array().expect("a list");
+    assert_eq!(points.len(), 2);
+    assert!(points[0]["time"].as_str() < points[1]["time"].as_str());
+    lab.ok("recoverypoint show --item data --recovery-point latest");
+    let restore = "restore disks --item data --recovery-point latest --wait --to";
+    fs::create_dir(lab.path("out")).expect("a folder");
+    lab.ok(&format!("{restore} {}", lab.path("out").display()));
+    lab.assert_same("second.img", "out/root.raw");
+
+    let status = lab.ok("status").stdout;
+    assert!(status.contains("1 protected") && status.contains("main"), "{status}");
+    let first = points[0]["id"].as_str().expect("an id");
+    let keep = format!("recoverypoint keep-until 2031-01-01 --item data --recovery-point {first}");
+    assert_eq!(lab.json(&keep)["retain_until"], "2031-01-01T23:59:59.999999999Z");
+    lab.ok(&format!("recoverypoint delete --item data --recovery-point {first}"));
+    lab.ok("protection disable --item data --retain-forever");
+    lab.fails("protection backup-now --item data", 4, "item.stopped");
+    lab.ok("protection resume --item data");
+    lab.ok("protection disable --item data --delete-backup-data");
+    lab.ok("protection undelete --item data");
+    let alerts = lab.json("alert list");
+    let alert = alerts["alerts"][0]["id"].as_str().expect("deleting tells somebody").to_owned();
+    assert_eq!(lab.json(&format!("alert acknowledge {alert}"))["state"], "acknowledged");
+    assert_eq!(lab.json(&format!("alert resolve {alert}"))["state"], "resolved");
+}
+
+#[test]
+fn vaults_and_policies_are_looked_after() {
+    let service = Service::with_item(4);
+    let lab = &service.lab;
+    lab.ok("protection backup-now --item data --wait");
+    lab.ok("vault measure main --wait");
+    let usage = lab.json("vault usage main");
+    assert_eq!(usage["recovery_points"], 1);
+    lab.ok("vault reclaim main --wait");
+    lab.ok("vault save-catalog main --wait");
+    lab.ok("vault rotate-key main --wait");
+    let updated = lab.json("vault update main --soft-delete-days 30 --tag site=berlin");
+    assert_eq!(updated["soft_delete"]["retention_days"], 30);
+    assert_eq!(updated["soft_delete"]["state"], "enabled");
+    lab.fails("vault update main", 2, "usage.invalid");
+    lab.fails("vault delete main", 4, "vault.not_empty");
+    lab.fails("vault show main --vault /x", 2, "usage.invalid");
+
+    let create = "policy create nightly --vault-name main --daily-at 03:15 \
+                  --time-zone Europe/Berlin --keep-daily 14 --keep-weekly sun:8";
+    let policy = lab.json(create);
+    assert_eq!(policy["rules"]["retention"]["daily"]["days"], 14);
+    lab.fails(create, 4, "policy.exists");
+    lab.ok("item set-policy data --policy nightly");
+    let shorter = "nightly --vault-name main --keep-weekly none";
+    assert_eq!(lab.json(&format!("policy preview {shorter}"))["shorter"], true);
+    let set = lab.json(&format!("policy set {shorter}"));
+    assert_eq!(set["rules"]["retention"]["weekly"], Value::Null);
+    assert_eq!(set["rules"]["retention"]["daily"]["days"], 14, "as it was");
+    lab.fails("policy delete nightly --vault-name main", 4, "policy.in_use");
+    let list = lab.ok("policy list --vault-name main").stdout;
+    assert!(list.contains("daily at 03:15"), "{list}");
+
+    let default = lab.ok("policy get-default --enhanced --output json").stdout;
+    fs::write(lab.path("rules.json"), default).expect("written");
+    lab.ok("policy create often --vault-name main --file rules.json");
+    lab.ok("vault create spare");
+    assert!(lab.ok("vault delete spare").stdout.contains("brought back until"));
+    lab.ok("vault undelete spare");
+}
+
+#[test]
+fn access_is_given_and_looked_into() {
+    let service = Service::with_item(4);
+    let lab = &service.lab;
+    fs::write(lab.path("password"), "correct horse battery\n").expect("written");
+    lab.ok("access user create ann --password-file password");
+    lab.ok("access assignment create --user ann --role reader --vault-name main");
+    let url = &service.url;
+    let print = &service.fingerprint;
+    let add = format!("context add ann --server {url} --fingerprint {print} --sign-in ann");
+    lab.ok(&format!("{add} --password-file password --no-use"));
+    lab.ok("item show data --context ann");
+    lab.fails("protection backup-now --item data --context ann", 8, "auth.forbidden");
+    fs::write(lab.path("wrong"), "wrong horse battery\n").expect("written");
+    lab.fails("context add ann --sign-in ann --password-file wrong", 8, "auth.failed");
+    lab.ok("context add ann --sign-in ann --password-file password --no-use");
+
+    let secret = lab.ok("access token create script --role reader --days 1").stdout;
+    let mut other = lab.command("item list --output tsv");
+    other.env("STRONGROOM_SERVER", url).env("STRONGROOM_FINGERPRINT", print);
+    other.env("STRONGROOM_TOKEN", secret.trim());
+    let run = Run::of(&other.output().expect("the program starts"));
+    assert_eq!((run.code, run.stdout.starts_with("data\tmain\tfiles\t")), (0, true), "{run:?}");
+    let tokens = lab.json("access token list");
+    let tokens = tokens["tokens"].as_array().expect("a list");
+    let token = tokens.iter().find(|token| token["name"] == "script").expect("it is there");
+    lab.ok(&format!("access token revoke {}", token["id"].as_str().expect("an id")));
+    let run = Run::of(&other.output().expect("the program starts"));
+    assert!(run.code == 8 && run.stderr.contains("auth.token"), "{run:?}");
+
+    assert!(lab.ok("access table").stdout.contains("vault.delete"));
+    let assignments = lab.json("access assignment list");
+    let list = assignments["assignments"].as_array().expect("a list");
+    let of_ann = list.iter().find(|one| one["role"] == "reader").expect("hers");
+    lab.ok(&format!("access assignment delete {}", of_ann["id"].as_str().expect("an id")));
+    lab.ok("access user update ann --disable");
+    lab.ok("access user delete ann");
+
+    let verified = lab.json("audit verify");
+    assert_eq!(verified["intact"], true);
+    let lines = lab.ok("audit export").stdout;
+    let entries = verified["entries"].as_u64().expect("a number");
+    let last: Value = serde_json::from_str(lines.lines().last().expect("one")).expect("JSON");
+    assert!(last["seq"].as_u64() >= Some(entries), "{last} {entries}");
+    assert!(lab.ok("audit list --limit 5").stdout.contains("access.manage"));
+    let seq = last["seq"].as_u64().expect("a number");
+    let forged = format!("audit verify --seq {seq} --hash {}", "0".repeat(64));
+    lab.fails(&forged, 6, "audit.broken");
+}
+
+#[test]
+fn every_output_says_the_same() {
+    let service = Service::with_item(4);
+    let lab = &service.lab;
+    lab.ok("protection backup-now --item data --wait");
+    for words in [
+        "item list",
+        "item show data",
+        "vault list",
+        "vault show main",
+        "host list",
+        "job list",
+        "recoverypoint list",
+        "alert list",
+        "status",
+        "policy list --vault-name main",
+        "context list",
+        "context show",
+        "access user list",
+        "access assignment list",
+        "access token list",
+        "access table",
+        "audit list",
+        "protectable-item list --host files",
+        "server confirm-clock",
+    ] {
+        let table = lab.ok(words);
+        assert!(!table.stdout.is_empty(), "{words}");
+        let tsv = lab.ok(&format!("{words} --output tsv")).stdout;
+        assert!(!tsv.contains("NAME\t"), "{words}: {tsv}");
+        let yaml = lab.ok(&format!("{words} --output yaml")).stdout;
+        let json = lab.json(words);
+        if let Some(read) = read_yaml(&yaml) {
+            assert_eq!(shape(&read), shape(&json), "{words}\n{yaml}");
+        }
+    }
+    let rows = lab.ok("item list --output tsv").stdout;
+    let cells: Vec<&str> = rows.trim_end_matches('\n').split('\t').collect();
+    assert_eq!((cells.len(), cells[0], cells[4]), (7, "data", "protected"), "{rows}");
+    let run = lab.run("item show nobody --output yaml");
+    assert!(run.code == 3 && run.stderr.contains("code: item.unknown"), "{run:?}");
+}
+
+/// The names of all fields; values such as moments and ages differ from call to call.
+fn shape(value: &Value) -> Vec<String> {
+    match value {
+        Value::Object(object) => object
+            .iter()
+            .flat_map(|(name, value)| {
+                let below = shape(value).into_iter().map(move |below| format!("{name}.{below}"));
+                std::iter::once(name.clone()).chain(below)
+            })
+            .collect(),
+        Value::Array(array) => array.first().map(shape).unwrap_or_default(),
+        _ => Vec::new(),
+    }
+}
+
+fn read_yaml(text: &str) -> Option<Value> {
+    let script = "import sys, json, yaml; json.dump(yaml.safe_load(sys.stdin), sys.stdout)";
+    let mut python = Command::new("python3")
+        .args(["-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .ok()?;
+    python.stdin.take()?.write_all(text.as_bytes()).ok()?;
+    serde_json::from_slice(&python.wait_with_output().ok()?.stdout).ok()
+}
+
+#[test]
+fn what_is_not_there_is_said_to_be_not_there() {
+    let mut service = Service::with_item(4);
+    let lab = &service.lab;
+    for (words, exit, code) in [
+        ("vault show nobody", 3, "vault.unknown"),
+        ("host show nobody", 3, "host.unknown"),
+        ("item show nobody", 3, "item.unknown"),
+        ("item show data --vault-name nobody", 3, "vault.unknown"),
+        ("policy show nobody --vault-name main", 3, "policy.not_found"),
+        ("job show 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB", 3, "job.not_found"),
+        ("job wait nonsense", 3, "job.not_found"),
+        ("alert resolve 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB", 3, "alert.not_found"),
+        ("recoverypoint show --item data --recovery-point latest", 3, "point.not_found"),
+        ("recoverypoint show --item data --recovery-point 2020-01-01", 3, "point.not_found"),
+        ("restore disks --item data --recovery-point latest --to a=b", 2, "usage.invalid"),
+        (
+            "restore disks --item data --recovery-point latest --to /x --threads 1",
+            2,
+            "usage.invalid",
+        ),
+        ("access user delete nobody", 3, "user.not_found"),
+        ("context use nobody", 2, "usage.invalid"),
+        ("item list --context nobody", 2, "usage.invalid"),
+        ("item list --policy default", 2, "usage.invalid"),
+        ("host create files", 4, "host.exists"),
+    ] {
+        lab.fails(words, exit, code);
+    }
+    let begun = lab.ok("protection backup-now --item data --output json").stdout;
+    let job: Value = serde_json::from_str(&begun).expect("JSON");
+    let job = job["job"].as_str().expect("an id").to_lowercase();
+    lab.ok(&format!("job wait {job}"));
+    fs::remove_file(lab.path("d.img")).expect("gone");
+    let failed = lab.run("protection backup-now --item data --wait --output json");
+    assert_ne!(failed.code, 0, "{failed:?}");
+    service.stop();
+    service.lab.fails("item list", 5, "server.unavailable");
+}
+
+#[test]
+fn a_server_that_is_not_trusted_gets_no_token() {
+    let service = Service::start();
+    let lab = &service.lab;
+    let wrong = "0".repeat(64);
+    for trust in [String::new(), format!("--fingerprint {wrong}")] {
+        let add = format!("context add bad --server {} --token-file token {trust}", service.url);
+        let error = lab.fails(&add, 8, "server.untrusted");
+        let message = error["message"].as_str().expect("text");
+        assert!(message.contains(&service.fingerprint), "{message}");
+    }
+    let plain = service.url.replace("https", "http").replace("127.0.0.1", "192.0.2.1");
+    lab.fails(&format!("context add bad --server {plain} --token-file token"), 2, "usage.invalid");
+    lab.ok("context remove test");
+    lab.fails("item list", 2, "server.needed");
+}
+
+#[test]
+fn without_a_server_commands_say_that_they_need_one() {
+    let lab = Lab::new();
+    for words in [
+        "item list",
+        "status",
+        "vault list",
+        "vault show main",
+        "policy list --vault-name main",
+        "job list",
+        "recoverypoint list --vault-name main",
+        "context show",
+        "recoverypoint keep-until 2030-01-01 --item a --recovery-point 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB",
+    ] {
+        lab.fails(words, 2, "server.needed");
+    }
+    lab.ok("context list");
+    lab.ok("vault show");
+    lab.ok("policy get-default");
+}
+
+#[test]
+fn a_vault_that_is_named_is_worked_on_directly_whatever_context_is_in_use() {
+    let service = Service::start();
+    let lab = &service.lab;
+    lab.ok("vault key generate key");
+    lab.ok("vault create --vault vault --key-file key");
+    lab.disk("d.img", 4, 2, 3);
+    lab.ok("backup --item direct --disk root=d.img --vault vault --key-file key");
+    let list = lab.json("recoverypoint list --vault vault --key-file key");
+    assert_eq!(list["recovery_points"][0]["item"], "direct");
+    assert_eq!(lab.json("recoverypoint list")["recovery_points"], serde_json::json!([]));
+    let both = "recoverypoint list --vault vault --key-file key --context test";
+    lab.fails(both, 2, "usage.invalid");
+}
+
+#[test]
+fn a_shell_completes_names_that_the_server_knows() {
+    let mut service = Service::with_item(4);
+    let lab = &service.lab;
+    let script = lab.ok("completions bash").stdout;
+    fs::write(lab.path("complete.sh"), script).expect("written");
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_strongroom"));
+    let folder = program.parent().expect("a folder").display().to_string();
+    let complete = |line: &str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let last = words.len() - 1;
+        let bash = format!(
+            "PATH={folder}:$PATH; source complete.sh; COMP_WORDS=({line}); \
+             [ ${{#COMP_WORDS[@]}} -gt {last} ] || COMP_WORDS+=(''); COMP_CWORD={last}; \
+             COMP_LINE='{line}'; COMP_POINT=${{#COMP_LINE}}; COMP_TYPE=9; \
+             f=$(complete -p strongroom | sed 's/.*-F \\([^ ]*\\).*/\\1/'); \
+             $f strongroom \"${{COMP_WORDS[$COMP_CWORD]}}\" ''; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+        );
+        let mut shell = Command::new("bash");
+        let template = lab.command("");
+        shell.envs(template.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let output = shell.current_dir(lab.path("")).args(["-c", &bash]).output().expect("bash");
+        let run = Run::of(&output);
+        assert_eq!(run.stderr, "", "{line}");
+        run.stdout.lines().map(|word| word.trim().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(complete("strongroom item show d"), ["data"]);
+    assert_eq!(complete("strongroom vault show m"), ["main"]);
+    assert!(complete("strongroom host show f").contains(&"files".to_owned()));
+    assert!(complete("strongroom context use t").contains(&"test".to_owned()));
+    assert!(complete("strongroom job show 0").len() == 1);
+    assert!(complete("strongroom item set-policy data --policy d").contains(&"default".to_owned()));
+    assert!(complete("strongroom protection ba").contains(&"backup-now".to_owned()));
+    service.stop();
+    let lab = &service.lab;
+    let template = lab.command("-- strongroom item show d");
+    let mut asks = Command::new(program);
+    asks.args(["--", "strongroom", "item", "show", "d"]).current_dir(lab.path(""));
+    asks.envs(template.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    asks.env("STRONGROOM_COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", "3");
+    let run = Run::of(&asks.output().expect("the program starts"));
+    assert_eq!((run.code, run.stderr.as_str(), run.stdout.trim()), (0, "", ""));
+}
