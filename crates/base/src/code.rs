@@ -183,6 +183,7 @@ catalog! {
     STORE_DEGRADED = "store.degraded", Unavailable, "A copy of the mirrored vault is missing or has failed, so nothing may be deleted.", "Bring the copy back (mount its disk), run `strongroom vault verify --repair`, then try again.";
     STORE_PROTOCOL = "store.protocol", Unavailable, "The object store answered in a way that makes no sense.", "Check that the URL points to the service it should.";
 
+
     ITEM_NOT_FOUND = "item.not_found", NotFound, "The vault has no recovery points of an item of this name.", "`strongroom recoverypoint list --vault URL` shows all items.";
     ITEM_NAME = "item.name", Invalid, "An item or disk name is empty, too long or has characters that are not allowed.", "Use 1 to 200 letters, digits, '.', '_' and '-', starting with a letter or digit.";
     POINT_NOT_FOUND = "point.not_found", NotFound, "The item has no such recovery point.", "`strongroom recoverypoint list` shows the item's recovery points.";
@@ -309,6 +310,17 @@ catalog! {
     JOB_INTERRUPTED = "job.interrupted", Interrupted, "The server was stopped or killed while the job ran.", "Nothing is to be done: the job is tried again by itself where that is safe.";
     JOB_DEADLINE = "job.deadline", Unavailable, "The job took longer than it may.", "See its tasks for where the time went; the limit is in the server's configuration.";
     ALERT_NOT_FOUND = "alert.not_found", NotFound, "There is no such alert.", "`strongroom alert list` shows the alerts.";
+    CATALOG_URL = "catalog.url", Invalid, "The catalog's URL is not of a form that Strongroom knows.", "Give the path of a SQLite file, or postgres://USER@HOST/DATABASE.";
+    CATALOG_UNAVAILABLE = "catalog.unavailable", Unavailable, "The catalog's database does not answer, fails, or has no room.", "Check the database server or the disk of the SQLite file, and its log; nothing is half done.";
+    CATALOG_DENIED = "catalog.denied", Denied, "The catalog's database refuses the access.", "Check the user, password and rights on the database, or the permissions of the SQLite file and its folder.";
+    CATALOG_IN_USE = "catalog.in_use", Conflict, "Another process serves from this catalog.", "Stop it first; several servers need a catalog in PostgreSQL.";
+    CATALOG_CONFLICT = "catalog.conflict", Conflict, "Something of this name is there already, or it was changed meanwhile.", "Look at what is there now, then try again.";
+    CATALOG_LEASE_LOST = "catalog.lease_lost", Conflict, "Another server has taken over this work.", "Nothing needs to be done: the other server goes on with it.";
+    CATALOG_SCHEMA = "catalog.schema", Invalid, "The catalog was written by a newer version, or is not a catalog of this program.", "Use the version of Strongroom that wrote it, or a newer one.";
+    CATALOG_QUERY = "catalog.query", Invalid, "A list was asked for in a way that makes no sense: a page of another list, an unknown field, a wrong limit.", "Begin again at the first page, and check the fields that are filtered and sorted by.";
+    CATALOG_VALUE = "catalog.value", Invalid, "A name or value is too long for the catalog or has a character that cannot be kept.", "Shorten it, and leave out control characters.";
+    CATALOG_NOT_EMPTY = "catalog.not_empty", Conflict, "The catalog that was to be filled from a copy holds something already.", "Name an empty place; a catalog is never overwritten.";
+    CATALOG_CORRUPT = "catalog.corrupt", Corrupt, "The catalog holds something that was not written so.", "Keep the damaged files, and load the last good copy; see docs/catalog.md.";
 
     LOCAL_IO = "local.io", Unavailable, "A local file of Strongroom itself (cache, temporary or output file) cannot be read or written.", "Check the named path, its permissions and its free space.";
     INTERRUPTED = "interrupted", Interrupted, "The work was stopped on request.", "Run the command again to go on: what is stored already is reused.";

@@ -43,7 +43,8 @@ from!(
     rustix::io::Errno,
     serde_json::Error,
     std::num::ParseIntError,
-    std::num::TryFromIntError
+    std::num::TryFromIntError,
+    strongroom_catalog::Error
 );
 
 /// Ends a program: prints a failure to standard error.

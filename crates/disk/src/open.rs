@@ -28,6 +28,9 @@ pub struct OpenOptions {
     pub bitmap: Option<String>,
     /// How long a server may send nothing while it owes an answer.
     pub timeout: Duration,
+    /// For how long a server may refuse connections: one that has just been started has its socket
+    /// some moments before it listens.
+    pub patience: Duration,
 }
 
 impl Default for OpenOptions {
@@ -37,6 +40,7 @@ impl Default for OpenOptions {
             even_if_in_use: false,
             bitmap: None,
             timeout: Duration::from_secs(30),
+            patience: Duration::ZERO,
         }
     }
 }
@@ -92,8 +96,8 @@ pub fn open_source(
 }
 
 fn nbd_options(name: String, options: &OpenOptions, write: bool) -> NbdOptions {
-    let (format, timeout) = ("nbd".to_owned(), options.timeout);
-    NbdOptions { name, format, write, blank: false, timeout, patience: Duration::ZERO }
+    let (format, timeout, patience) = ("nbd".to_owned(), options.timeout, options.patience);
+    NbdOptions { name, format, write, blank: false, timeout, patience }
 }
 
 /// Opens or makes a disk of `size` bytes to write.

@@ -80,13 +80,9 @@ impl<'a> GuestAgent<'a> {
 
 impl Agent for GuestAgent<'_> {
     fn command(&self, name: &str, given: Value, timeout: Duration) -> Result<Value> {
-        let mut command = json!({ "execute": name });
-        if let (Some(object), false) = (command.as_object_mut(), given.is_null()) {
-            object.insert("arguments".to_owned(), given);
-        }
         let seconds = timeout.as_secs().max(1);
         let arguments = arguments(self.domain)
-            .string(&command.to_string())
+            .string(&request(name, given).to_string())
             .i32(i32::try_from(seconds).unwrap_or(i32::MAX))
             .u32(0);
         // libvirt ends the wait itself; we wait for its word.
@@ -98,18 +94,32 @@ impl Agent for GuestAgent<'_> {
             arguments,
             xdr::optional_text,
         )?;
-        let unclear = |reason: &str| HypervisorError::Agent {
-            command: name.to_owned(),
-            reason: reason.to_owned(),
-        };
-        let answer: Value = serde_json::from_str(answer.as_deref().unwrap_or("{}"))
-            .map_err(|_| unclear("its answer is no JSON"))?;
-        if let Some(error) = answer.get("error") {
-            let reason = error.get("desc").and_then(Value::as_str).unwrap_or("no reason given");
-            return Err(unclear(reason));
-        }
-        Ok(answer.get("return").cloned().unwrap_or(Value::Null))
+        returned(name, answer.as_deref().unwrap_or("{}").as_bytes())
     }
+}
+
+/// A command as the agent reads it.
+pub(crate) fn request(name: &str, arguments: Value) -> Value {
+    let mut command = json!({ "execute": name });
+    if let (Some(object), false) = (command.as_object_mut(), arguments.is_null()) {
+        object.insert("arguments".to_owned(), arguments);
+    }
+    command
+}
+
+/// What a command returned, from the agent's answer.
+pub(crate) fn returned(name: &str, answer: &[u8]) -> Result<Value> {
+    let unclear = |reason: &str| HypervisorError::Agent {
+        command: name.to_owned(),
+        reason: reason.to_owned(),
+    };
+    let answer: Value =
+        serde_json::from_slice(answer).map_err(|_| unclear("its answer is no JSON"))?;
+    if let Some(error) = answer.get("error") {
+        let reason = error.get("desc").and_then(Value::as_str).unwrap_or("no reason given");
+        return Err(unclear(reason));
+    }
+    Ok(answer.get("return").cloned().unwrap_or(Value::Null))
 }
 
 /// Reads what a command returned.

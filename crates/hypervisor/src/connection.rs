@@ -193,6 +193,11 @@ impl Connection {
         &self.settings
     }
 
+    /// Whether its daemon has died or was restarted since the last call, or that call has failed.
+    pub fn has_ended(&self) -> bool {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner).has_ended()
+    }
+
     /// Waits until the daemon answers, for so long at most: it may be being restarted.
     pub fn wait_until_it_answers(&self, patience: Duration) -> Result<()> {
         let deadline = SystemClock.monotonic().saturating_add(patience);

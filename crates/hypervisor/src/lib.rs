@@ -5,6 +5,7 @@
 //!                            ├─ backup jobs, checkpoints           (backup)
 //!                            ├─ secrets, networks, storage pools   (storage)
 //!                            └─ the agent in the guest             (agent)
+//!                  without libvirt: the agent's socket            (agent_socket)
 //!
 //!  description ─▶ Machine ─┬─ disks, firmware, TPM, owners         (machine)
 //!   (XML)                  ├─ which disks are backed up            (select)
@@ -17,6 +18,7 @@
 //! points or policies, and decides nothing.
 
 pub mod agent;
+mod agent_socket;
 mod backup;
 mod connection;
 mod error;
@@ -33,6 +35,7 @@ mod storage;
 mod uri;
 mod xml;
 
+pub use agent_socket::AgentSocket;
 pub use backup::{BlockJob, BlockSizes, Job, JobKind, ScratchImages};
 pub use connection::{Connection, CpuComparison, Domain, Form, NotAUuid, Settings, State, Uuid};
 pub use error::HypervisorError;

@@ -49,10 +49,13 @@ pub enum TpmBackend {
 }
 
 /// The channel of the guest agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentChannel {
     /// Whether the guest has opened it; only known of a running machine.
     pub connected: Option<bool>,
+    /// The path of the socket at which QEMU listens for whom it leads to; only known of a running
+    /// machine.
+    pub socket: Option<String>,
 }
 
 /// What a network interface is connected to.
@@ -144,11 +147,14 @@ fn encryption(backend: Node<'_, '_>) -> Option<SecretRef> {
 }
 
 pub(super) fn agent(devices: Node<'_, '_>) -> Option<AgentChannel> {
-    let targets = children(devices, "channel").filter_map(|channel| child(channel, "target"));
-    let is_agent = |target: &Node<'_, '_>| attribute(*target, "name").as_deref() == Some(AGENT);
-    let target = targets.into_iter().find(is_agent)?;
-    let connected = attribute(target, "state").map(|state| state == "connected");
-    Some(AgentChannel { connected })
+    let is_agent =
+        |channel: &Node<'_, '_>| attribute_of(*channel, "target", "name").as_deref() == Some(AGENT);
+    let channel = children(devices, "channel").find(is_agent)?;
+    let connected = attribute_of(channel, "target", "state").map(|state| state == "connected");
+    // Only where QEMU listens can somebody else than libvirt connect.
+    let listens = attribute_of(channel, "source", "mode").as_deref() == Some("bind");
+    let socket = attribute_of(channel, "source", "path").filter(|_| listens);
+    Some(AgentChannel { connected, socket })
 }
 
 pub(super) fn interfaces(devices: Node<'_, '_>) -> Vec<Interface> {

@@ -33,7 +33,7 @@ fn an_uefi_machine_with_a_tpm() {
     let (secret, state) = (None, None);
     let backend = TpmBackend::Emulator { version, secret, persistent_state: false, state };
     assert_eq!(tpm.backend, backend);
-    assert_eq!(machine.agent, Some(AgentChannel { connected: None }));
+    assert_eq!(machine.agent, Some(AgentChannel { connected: None, socket: None }));
     assert_eq!((machine.guest, machine.manager), (GuestFamily::Linux, None));
     assert_eq!(machine.os.as_deref(), Some("http://debian.org/debian/12"));
 }
@@ -145,7 +145,9 @@ fn disks_of_every_kind() {
 #[test]
 fn a_running_machine() {
     let machine = machine(xml!("running"));
-    assert_eq!(machine.agent, Some(AgentChannel { connected: Some(true) }));
+    let socket = "/var/lib/libvirt/qemu/channel/target/domain-1-live/org.qemu.guest_agent.0";
+    let socket = Some(socket.to_owned());
+    assert_eq!(machine.agent, Some(AgentChannel { connected: Some(true), socket }));
     let vda = machine.disk("vda").expect("vda");
     assert_eq!((vda.index, vda.chain.first().and_then(|layer| layer.index)), (Some(2), Some(3)));
     let vdb = machine.disk("vdb").expect("vdb");

@@ -68,6 +68,9 @@ fn expected(mut machine: Machine, changes: &Changes) -> Machine {
         let target = interface.target.take();
         interface.target = target.filter(|name| !changes.forget_run || !name.starts_with("vnet"));
     }
+    if let (Some(agent), true) = (&mut machine.agent, changes.forget_run) {
+        agent.socket = None;
+    }
     for disk in &mut machine.disks {
         if changes.forget_run {
             (disk.index, disk.mirror) = (None, None);

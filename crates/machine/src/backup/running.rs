@@ -217,6 +217,7 @@ impl Run<'_> {
             &work.request.guard,
             work.connection,
             work.domain.uuid,
+            agent_socket(work),
             work.lock.guard_file(),
         )?;
         let qemu = qemu_user(work);
@@ -328,7 +329,8 @@ impl Run<'_> {
             Ok(Begun { taken, transaction, time })
         };
         let wish = work.request.wish;
-        Instant::new(work.connection, &work.domain, work.state, guard, wish).run(at)
+        let agent = agent_socket(work);
+        Instant::new(work.connection, &work.domain, work.state, agent, guard, wish).run(at)
     }
 
     /// Opens what QEMU serves.
@@ -517,6 +519,12 @@ impl Run<'_> {
         });
         files.map(Path::to_owned).next().unwrap_or_else(|| PathBuf::from("/var/tmp"))
     }
+}
+
+/// The socket that QEMU has for the guest's agent, if it is on this host.
+fn agent_socket<'a>(work: &'a Work<'_>) -> Option<&'a Path> {
+    let agent = work.machine.agent.as_ref().filter(|_| work.connection.uri().is_local())?;
+    agent.socket.as_deref().map(Path::new)
 }
 
 /// The user and group as which a host's QEMU runs, if that is another than we are.

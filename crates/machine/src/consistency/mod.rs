@@ -10,7 +10,7 @@
 
 mod scripts;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use strongroom_base::{Clock as _, SystemClock};
 use strongroom_format::Consistency;
@@ -86,6 +86,8 @@ pub(crate) struct Instant<'a> {
     pub(crate) connection: &'a Connection,
     pub(crate) domain: &'a Domain,
     pub(crate) state: State,
+    /// The socket of the guest's agent, if libvirt dies.
+    pub(crate) agent: Option<&'a Path>,
     pub(crate) guard: &'a mut Guard,
     pub(crate) wish: Wish,
     proof: Proof,
@@ -96,11 +98,12 @@ impl<'a> Instant<'a> {
         connection: &'a Connection,
         domain: &'a Domain,
         state: State,
+        agent: Option<&'a Path>,
         guard: &'a mut Guard,
         wish: Wish,
     ) -> Self {
         let proof = Proof { consistency: wish.consistency, evidence: Vec::new(), frozen: None };
-        Self { connection, domain, state, guard, wish, proof }
+        Self { connection, domain, state, agent, guard, wish, proof }
     }
 
     /// Runs `at` in as consistent a state as can be had, and says which that was. Whatever happens,
@@ -360,8 +363,8 @@ impl<'a> Instant<'a> {
 
     fn thaw(&self, patience: Duration) -> Result<()> {
         let open = || self.connection.again();
-        let mut connection = None;
-        thaw_surely(&mut connection, &open, self.domain.uuid, patience).map_err(|error| {
+        let (mut connection, machine) = (None, self.domain.uuid);
+        thaw_surely(&mut connection, &open, machine, self.agent, patience).map_err(|error| {
             MachineError::NotThawed { machine: self.domain.name.clone(), reason: error.to_string() }
         })
     }

@@ -11,6 +11,8 @@
 //!         ◀───────────────── answers: late or not ──────────────────          connection)
 //! ```
 //!
+//! If libvirt is dead as well, the guard thaws over the socket that QEMU has for the agent.
+//!
 //! If the guard is killed as well, the next backup of the machine does its work first: what the
 //! guard knows is also in a file.
 
@@ -50,6 +52,7 @@ enum Order {
         cache_dir: Option<PathBuf>,
         is_root: bool,
         machine: String,
+        agent: Option<PathBuf>,
         lock: PathBuf,
     },
     /// If we die, run this in the guest.
@@ -74,12 +77,14 @@ enum Order {
 }
 
 /// What the guard answers to every order.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Answer {
     /// Whether it had to thaw because the time was over.
     late: bool,
     /// Whether something is left for it to do, after the last order.
     goes_on: bool,
+    /// Why the order cannot be kept, if that is so. Then it cleans up and ends.
+    failed: Option<String>,
 }
 
 /// A running guard.
@@ -99,11 +104,13 @@ pub struct GuardCommand {
 }
 
 impl Guard {
-    /// Starts a guard for a machine; `lock` is the file that says that one is at work.
+    /// Starts a guard for a machine. `agent` is the socket of its guest's agent, `lock` the file that
+    /// says that a guard is at work.
     pub(crate) fn start(
         command: &GuardCommand,
         connection: &Connection,
         machine: Uuid,
+        agent: Option<&Path>,
         lock: &Path,
     ) -> Result<Self> {
         let failed = |source| local_error(&command.program, source);
@@ -129,6 +136,7 @@ impl Guard {
             cache_dir: settings.cache_dir.clone(),
             is_root: settings.is_root,
             machine: machine.to_string(),
+            agent: agent.map(ToOwned::to_owned),
             lock: lock.to_owned(),
         })?;
         Ok(guard)
@@ -200,12 +208,12 @@ impl Guard {
             tracing::warn!("the guard goes on: the guest is not yet as it was");
             return Ok(());
         }
-        self.process.wait().map_err(|source| local_error(Path::new("guard"), source))?;
+        self.process.wait().map_err(|source| local_error(Path::new("the guard"), source))?;
         Ok(())
     }
 
     fn tell(&mut self, order: &Order) -> Result<Answer> {
-        self.exchange(order).map_err(|source| local_error(Path::new("guard"), source))
+        self.exchange(order).map_err(|source| local_error(Path::new("the guard"), source))
     }
 
     fn exchange(&mut self, order: &Order) -> io::Result<Answer> {
@@ -216,16 +224,16 @@ impl Guard {
         if self.answers.read_line(&mut answer)? == 0 {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the guard has ended"));
         }
-        Ok(serde_json::from_str(&answer)?)
+        let answer: Answer = serde_json::from_str(&answer)?;
+        match answer.failed {
+            Some(reason) => Err(io::Error::other(reason)),
+            None => Ok(answer),
+        }
     }
 }
 
 fn local_error(program: &Path, source: io::Error) -> MachineError {
-    MachineError::Local {
-        action: "work with the guard",
-        path: program.display().to_string(),
-        source,
-    }
+    MachineError::Local { action: "work with", path: program.display().to_string(), source }
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufRead as _, BufReader, Write as _},
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
@@ -35,6 +35,9 @@ const END: Duration = Duration::from_secs(75);
 /// How long thawing is tried before everything else is.
 const THAW: Duration = Duration::from_secs(10);
 
+/// The most bytes of an order: scripts' arguments and paths of files are the longest in it.
+const MAX_ORDER: u64 = 1 << 20;
+
 /// What is to be put right if the backup dies. It is kept in a file as well, for the case that the
 /// guard dies too.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -66,6 +69,8 @@ struct Watch {
     uri: ConnectUri,
     settings: Settings,
     machine: Uuid,
+    /// The socket of the guest's agent, if libvirt is dead.
+    agent: Option<PathBuf>,
     /// A connection that was open before anything was frozen.
     connection: Option<Connection>,
     /// When the guest has to be thawed.
@@ -88,7 +93,7 @@ pub fn serve(stream: &UnixStream) -> io::Result<()> {
         let left = watch.as_ref().and_then(Watch::time_left);
         stream.set_read_timeout(left)?;
         let mut line = String::new();
-        match orders.read_line(&mut line) {
+        match (&mut orders).take(MAX_ORDER).read_line(&mut line) {
             Ok(0) => break,
             Ok(_) => {}
             Err(error) if is_timeout(&error) => {
@@ -108,26 +113,29 @@ pub fn serve(stream: &UnixStream) -> io::Result<()> {
             if !goes_on && let Some(watch) = watch.take() {
                 watch.end();
             }
-            answer(stream, Answer { late: false, goes_on }).ok();
+            answer(stream, &Answer { goes_on, ..Answer::default() }).ok();
             break;
         }
-        let late = match (&mut watch, order) {
-            (None, Order::Watch { uri, runtime_dir, cache_dir, is_root, machine, lock }) => {
+        let kept = match (&mut watch, order) {
+            (None, Order::Watch { uri, runtime_dir, cache_dir, is_root, machine, agent, lock }) => {
                 let settings = Settings { runtime_dir, cache_dir, is_root };
-                watch = Some(Watch::begin(&uri, settings, &machine, &lock)?);
-                false
+                Watch::begin(&uri, settings, &machine, agent, &lock).map(|begun| {
+                    watch = Some(begun);
+                    false
+                })
             }
-            (Some(watch), order) => match watch.note(order) {
-                Ok(late) => late,
-                Err(error) => {
-                    tracing::error!(%error, "what is owed cannot be kept");
-                    break;
-                }
-            },
-            (None, _) => return Err(io::Error::other("the first order names no machine")),
+            (Some(watch), order) => watch.note(order),
+            (None, _) => Err(io::Error::other("the first order names no machine")),
+        };
+        let said = match &kept {
+            Ok(late) => Answer { late: *late, ..Answer::default() },
+            Err(error) => Answer { failed: Some(error.to_string()), ..Answer::default() },
         };
         // If nobody reads it any more, the next read says so.
-        answer(stream, Answer { late, goes_on: false }).ok();
+        answer(stream, &said).ok();
+        if kept.is_err() {
+            break;
+        }
     }
     if let Some(mut watch) = watch {
         watch.clean_up(PATIENCE);
@@ -155,6 +163,8 @@ pub(crate) fn clear_leftovers(connection: &Connection, machine: Uuid, lock: &Pat
         uri: connection.uri().clone(),
         settings: connection.settings().clone(),
         machine,
+        // Whoever comes here has libvirt.
+        agent: None,
         connection: None,
         deadline: None,
         late: false,
@@ -176,8 +186,8 @@ fn debts_file(lock: &Path) -> PathBuf {
     lock.with_extension("debts")
 }
 
-fn answer(mut stream: &UnixStream, answer: Answer) -> io::Result<()> {
-    let mut line = serde_json::to_vec(&answer)?;
+fn answer(mut stream: &UnixStream, answer: &Answer) -> io::Result<()> {
+    let mut line = serde_json::to_vec(answer)?;
     line.push(b'\n');
     stream.write_all(&line)
 }
@@ -187,7 +197,13 @@ fn is_timeout(error: &io::Error) -> bool {
 }
 
 impl Watch {
-    fn begin(uri: &str, settings: Settings, machine: &str, lock: &Path) -> io::Result<Self> {
+    fn begin(
+        uri: &str,
+        settings: Settings,
+        machine: &str,
+        agent: Option<PathBuf>,
+        lock: &Path,
+    ) -> io::Result<Self> {
         let file = debts_file(lock);
         let lock = File::options().create(true).write(true).truncate(false).open(lock)?;
         flock(&lock, FlockOperation::LockShared)?;
@@ -200,6 +216,7 @@ impl Watch {
             uri,
             settings,
             machine,
+            agent,
             connection: Some(connection),
             deadline: None,
             late: false,
@@ -254,8 +271,13 @@ impl Watch {
     /// Keeps the debts, before what makes them is done.
     fn save(&self) -> io::Result<()> {
         let new = self.file.with_extension("new");
-        fs::write(&new, serde_json::to_vec(&self.debts)?)?;
-        fs::rename(&new, &self.file)
+        let saved = fs::write(&new, serde_json::to_vec(&self.debts)?)
+            .and_then(|()| fs::rename(&new, &self.file));
+        saved.map_err(|error| {
+            fs::remove_file(&new).ok();
+            let file = self.file.display();
+            io::Error::new(error.kind(), format!("it cannot keep what it owes in {file}: {error}"))
+        })
     }
 
     /// After the last order: whether the guest is owed a thaw or a script. The rest the backup has
@@ -289,7 +311,8 @@ impl Watch {
     fn thaw(&mut self, patience: Duration) -> bool {
         let (uri, settings) = (self.uri.clone(), self.settings.clone());
         let open = move || Connection::open(&uri, &settings);
-        match thaw_surely(&mut self.connection, &open, self.machine, patience) {
+        let agent = self.agent.as_deref();
+        match thaw_surely(&mut self.connection, &open, self.machine, agent, patience) {
             Ok(()) => true,
             Err(error) => {
                 tracing::error!(%error, machine = %self.machine, "the guest stays frozen");

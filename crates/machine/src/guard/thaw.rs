@@ -1,27 +1,31 @@
 //! Thawing until it is so.
+//!
+//! libvirt leads to the agent as long as it lives. When it is dead, the socket that QEMU has for the
+//! agent does: a guest must not stay frozen until a daemon is back.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use strongroom_base::{Clock as _, SystemClock};
 use strongroom_hypervisor::{
-    Connection, HypervisorError, Uuid,
-    agent::{self, FreezeStatus, GuestAgent, QUICK},
+    AgentSocket, Connection, HypervisorError, Uuid,
+    agent::{self, Agent, FreezeStatus, GuestAgent, QUICK},
 };
 
 /// Thaws a machine's file systems and comes back when its agent says that they are thawed, or when
 /// the machine is off. Neither a failed nor an unanswered thaw ends it before `patience` does: an
 /// agent whose freeze took longer than we waited freezes later, and stays frozen until somebody
-/// thaws it.
+/// thaws it. `socket` is the agent's own, for the case that libvirt does not answer.
 pub(crate) fn thaw_surely(
     connection: &mut Option<Connection>,
     open: &dyn Fn() -> Result<Connection, HypervisorError>,
     machine: Uuid,
+    socket: Option<&Path>,
     patience: Duration,
 ) -> Result<(), HypervisorError> {
     let deadline = SystemClock.monotonic().saturating_add(patience);
     let mut pause = Duration::from_millis(20);
     loop {
-        let error = match attempt(connection, open, machine) {
+        let error = match attempt(connection, open, machine, socket) {
             Ok(true) => return Ok(()),
             Ok(false) => None,
             Err(error) => {
@@ -48,6 +52,26 @@ fn attempt(
     connection: &mut Option<Connection>,
     open: &dyn Fn() -> Result<Connection, HypervisorError>,
     machine: Uuid,
+    socket: Option<&Path>,
+) -> Result<bool, HypervisorError> {
+    // One that is started when somebody connects may keep us waiting for long.
+    let is_dead = connection.as_ref().is_some_and(Connection::has_ended);
+    if is_dead && socket.is_some_and(is_thawed_over) {
+        return Ok(true);
+    }
+    match through_libvirt(connection, open, machine) {
+        Err(error) if error.is_connection() => match socket {
+            Some(socket) if is_thawed_over(socket) => Ok(true),
+            _ => Err(error),
+        },
+        other => other,
+    }
+}
+
+fn through_libvirt(
+    connection: &mut Option<Connection>,
+    open: &dyn Fn() -> Result<Connection, HypervisorError>,
+    machine: Uuid,
 ) -> Result<bool, HypervisorError> {
     let connection = match connection {
         Some(connection) => connection,
@@ -57,10 +81,23 @@ fn attempt(
     if !connection.state(&domain)?.is_active() {
         return Ok(true);
     }
-    let guest = GuestAgent::new(connection, &domain);
-    if agent::freeze_status(&guest)? == FreezeStatus::Thawed {
+    thaw(&GuestAgent::new(connection, &domain))
+}
+
+/// Thaws without libvirt. Where that is alive, QEMU does not let us talk to the agent.
+fn is_thawed_over(socket: &Path) -> bool {
+    let thawed = AgentSocket::open(socket, QUICK).and_then(|agent| thaw(&agent));
+    if let Err(error) = &thawed {
+        tracing::debug!(%error, "not thawed without libvirt");
+    }
+    thawed.unwrap_or(false)
+}
+
+/// True if the agent says that it is thawed.
+fn thaw(guest: &dyn Agent) -> Result<bool, HypervisorError> {
+    if agent::freeze_status(guest)? == FreezeStatus::Thawed {
         return Ok(true);
     }
-    agent::thaw(&guest, QUICK)?;
-    Ok(agent::freeze_status(&guest)? == FreezeStatus::Thawed)
+    agent::thaw(guest, QUICK)?;
+    Ok(agent::freeze_status(guest)? == FreezeStatus::Thawed)
 }

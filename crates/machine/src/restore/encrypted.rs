@@ -16,7 +16,8 @@ use std::{
 use serde_json::json;
 use strongroom_base::{Clock as _, SystemClock};
 use strongroom_disk::{
-    DiskError, DiskSpec, DiskTarget, Existing, ImageFormat, NbdUrl, TargetOptions, open_target,
+    DiskError, DiskSpec, DiskTarget, Existing, ImageFormat, NbdUrl, OpenOptions, TargetOptions,
+    open_target,
 };
 use strongroom_hypervisor::{Connection, Encryption, SecretRef, SecretUse};
 use tempfile::TempDir;
@@ -33,6 +34,9 @@ const START: Duration = Duration::from_mins(1);
 
 /// How long it may take to write what it holds.
 const END: Duration = Duration::from_mins(5);
+
+/// How long it may take from its socket's being there until it listens.
+const LISTEN: Duration = Duration::from_secs(5);
 
 /// How often it is looked at.
 const STEP: Duration = Duration::from_millis(5);
@@ -116,7 +120,8 @@ pub(super) fn open(
     served.wait_for(&socket, path)?;
     fs::remove_file(&secret).map_err(|source| local("remove", &secret, source))?;
     let spec = DiskSpec::Nbd(NbdUrl::unix(&socket, ""));
-    let keep = TargetOptions { existing: Existing::Keep, ..TargetOptions::default() };
+    let open = OpenOptions { patience: LISTEN, ..OpenOptions::default() };
+    let keep = TargetOptions { existing: Existing::Keep, open, ..TargetOptions::default() };
     let target = open_target(&spec, size, &keep)?;
     Ok((target, served))
 }

@@ -54,9 +54,7 @@ fn assert_unharmed(host: &Host, guest: &Guest<'_>, checkpoint: Option<&str>) {
 #[test]
 fn again_and_again_while_it_writes() {
     let host = Host::new();
-    let guest = Guest::named("web").disk(Disk::qcow2(64)).disk(Disk::qcow2(48)).create(&host);
-    guest.boot();
-    guest.wait_records(5);
+    let guest = Guest::web(&host, [Disk::qcow2(64), Disk::qcow2(48)]).up(5);
     let mut last = 0;
     for round in 0..4 {
         let report = host.json(&["backup", "--vm", "web"]);
@@ -87,9 +85,7 @@ fn again_and_again_while_it_writes() {
 #[test]
 fn off_on_and_off_again() {
     let host = Host::new();
-    let guest = Guest::named("web").disk(Disk::qcow2(64)).disk(Disk::raw(48)).create(&host);
-    guest.boot();
-    guest.wait_records(3);
+    let guest = Guest::web(&host, [Disk::qcow2(64), Disk::raw(48)]).up(3);
     let first = host.json(&["backup", "--vm", "web"]);
     let checkpoint = first["checkpoint"].as_str().unwrap().to_owned();
     guest.wait_records(3);
@@ -128,7 +124,7 @@ fn off_on_and_off_again() {
 #[test]
 fn what_is_printed_is_documented() {
     let host = Host::new();
-    let guest = Guest::named("web").disk(Disk::qcow2(32)).create(&host);
+    let guest = Guest::web(&host, [Disk::qcow2(32)]);
     // Off.
     let list = host.json(&["vm", "list"]);
     assert_eq!(list["machines"][0]["state"], "off");

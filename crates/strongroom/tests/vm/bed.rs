@@ -35,8 +35,7 @@ fn process_with(text: &str) -> Run {
 #[test]
 fn a_guest_lives_and_ends() {
     let host = Host::new();
-    let guest = Guest::named("web").disk(Disk::qcow2(64)).disk(Disk::raw(48)).create(&host);
-    guest.boot();
+    let guest = Guest::web(&host, [Disk::qcow2(64), Disk::raw(48)]).up(0);
     assert_eq!(guest.sh("hostname"), "web");
     assert_eq!(guest.try_sh("echo no; exit 3"), (3, "no\n".to_owned()));
     guest.put("/etc/azure/test.json", "600", "{\n  \"quote\": \"'\"\n}\n");
@@ -65,9 +64,7 @@ fn a_guest_lives_and_ends() {
 fn a_backup_of_one_instant_is_told_from_one_of_two() {
     let host = Host::new();
     let disks = (Disk::qcow2(64).cluster(4096), Disk::raw(48));
-    let guest = Guest::named("web").disk(disks.0).disk(disks.1).create(&host);
-    guest.boot();
-    guest.wait_records(5);
+    let guest = Guest::web(&host, [disks.0, disks.1]).up(5);
 
     // While it is paused, a backup is what a plain copy of the image is, whatever the guest does later.
     let both = ["vda", "vdb"];
@@ -115,8 +112,7 @@ fn a_backup_of_one_instant_is_told_from_one_of_two() {
 #[test]
 fn machines_outlive_the_daemon() {
     let host = Host::new();
-    let guest = Guest::named("web").disk(Disk::qcow2(48)).create(&host);
-    guest.boot();
+    let guest = Guest::web(&host, [Disk::qcow2(48)]).up(0);
     let socket = guest.begin_pull(&["vda"]);
     host.kill_libvirtd();
     assert_ne!(host.try_virsh(&["list"]).code, 0);

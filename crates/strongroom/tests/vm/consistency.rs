@@ -20,9 +20,7 @@ const LOG: &str =
 /// Two disks, booted, without the application if that is not needed.
 fn web<'h>(host: &'h Host, words: &str) -> Guest<'h> {
     let guest = Guest::named("web").disk(Disk::qcow2(64)).disk(Disk::qcow2(48));
-    let guest = guest.cmdline(words).create(host);
-    guest.boot();
-    guest
+    guest.cmdline(words).create(host).up(0)
 }
 
 /// Azure's template with these changes.

@@ -69,12 +69,9 @@ fn web(host: &Host) -> Guest<'_> {
     for (options, path) in [(one, &qcow2), (other, &luks)] {
         qemu_img(&[&create[..], &options, &[path.to_str().unwrap(), "16M"]].concat());
     }
-    let guest = Guest::named("web")
-        .disk(Disk::qcow2(48))
-        .disk(encrypted(&qcow2, "qcow2"))
-        .disk(encrypted(&luks, "raw"))
-        .create(host);
-    guest.boot();
+    let guest =
+        Guest::web(host, [Disk::qcow2(48), encrypted(&qcow2, "qcow2"), encrypted(&luks, "raw")])
+            .up(0);
     write(&guest, 3);
     guest
 }

@@ -269,6 +269,20 @@ impl<'h> Guest<'h> {
         }
     }
 
+    /// The machine `web` with these disks, off.
+    pub(crate) fn web<const N: usize>(host: &'h Host, disks: [Disk; N]) -> Self {
+        disks.into_iter().fold(Guest::named("web"), Builder::disk).create(host)
+    }
+
+    /// Switched on, and with so many records.
+    pub(crate) fn up(self, records: u64) -> Self {
+        self.boot();
+        if records > 0 {
+            self.wait_records(records);
+        }
+        self
+    }
+
     /// A machine that libvirt already knows, with these images as vda, vdb, and so on: what the
     /// program under test has defined.
     pub(crate) fn known(host: &'h Host, name: &str, disks: &[&Path]) -> Self {

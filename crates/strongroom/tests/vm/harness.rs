@@ -33,6 +33,29 @@ pub(crate) struct Host {
     undertaker: Option<Undertaker>,
 }
 
+/// A file system that is mounted until this is dropped.
+pub(crate) struct Mounted(PathBuf);
+
+impl Mounted {
+    /// Mounts one of its own, of so many bytes (as `4M`), on a folder. None where that may not be done,
+    /// which is said: only root can.
+    pub(crate) fn tmpfs(folder: &Path, size: &str) -> Option<Self> {
+        let path = folder.to_str().expect("text");
+        let run = try_tool("mount", &["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs", path]);
+        if run.code != 0 {
+            eprintln!("not tried: nothing can be mounted here ({})", run.stderr.trim());
+            return None;
+        }
+        Some(Self(folder.to_owned()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        try_tool("umount", &["-l", self.0.to_str().expect("text")]);
+    }
+}
+
 /// Takes note of the end of the processes that libvirt has started, until it is dropped.
 struct Undertaker {
     work: Option<JoinHandle<()>>,

@@ -1,11 +1,7 @@
 //! Whoever is killed, and whenever: the guest goes on unharmed, nothing is left behind, and the next
 //! backup is right.
 
-use std::{
-    fs,
-    os::unix::process::CommandExt as _,
-    process::{Child, Stdio},
-};
+use std::fs;
 
 use serde_json::Value;
 use strongroom_base::{Clock as _, SystemClock};
@@ -16,79 +12,13 @@ use crate::{
         long, points, restored, says,
     },
     check::{Taken, assert_same_disk},
-    guest::{Disk, Guest},
-    harness::{Host, Run, tool, try_tool, within},
+    guest::Guest,
+    harness::{Host, Mounted, tool, try_tool, within},
+    under_way::{Running, SLOW, kill_guards, slow_freeze, wait_frozen, wait_reading, web},
 };
 
-/// Slow enough to be killed while it reads, quick enough to be waited for.
-const SLOW: &str = "1M";
-
-/// Two disks, booted, with some records.
-fn web<'h>(host: &'h Host, words: &str) -> Guest<'h> {
-    let guest = Guest::named("web").disk(Disk::qcow2(64)).disk(Disk::qcow2(48));
-    let guest = guest.cmdline(words).create(host);
-    guest.boot();
-    guest.wait_records(3);
-    guest
-}
-
-/// A backup under way, in a process group of its own.
-struct Running(Child);
-
-impl Running {
-    fn start(host: &Host, words: &[&str]) -> Self {
-        let words = [&["backup", "--vm", "web", "--output", "json"], words].concat();
-        let mut command = host.command(&words);
-        command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Self(command.spawn().expect("it starts"))
-    }
-
-    fn signal(&self, name: &str) {
-        tool("kill", &[&format!("-{name}"), &self.0.id().to_string()]);
-    }
-
-    /// The whole process group.
-    fn signal_all(&self, name: &str) {
-        tool("kill", &[&format!("-{name}"), "--", &format!("-{}", self.0.id())]);
-    }
-
-    fn end(self) -> Run {
-        Run::of(&self.0.wait_with_output().expect("it ends"))
-    }
-
-    fn report(self) -> Value {
-        let run = self.end();
-        assert_eq!(run.code, 0, "{run:?}");
-        serde_json::from_str(&run.stdout).expect("JSON")
-    }
-}
-
-/// Waits until the backup's job runs, and some of the disks was read.
-fn wait_reading(host: &Host) {
-    let job = || host.try_virsh(&["backup-dumpxml", "web"]).code == 0;
-    assert!(within(30, job), "no job begins");
-    SystemClock.sleep(std::time::Duration::from_millis(500));
-}
-
-/// Waits until the guest is frozen. Nothing else may be asked of the agent.
-fn wait_frozen(guest: &Guest<'_>) {
-    assert!(within(30, || guest.freeze_status() == "frozen"), "it is never frozen");
-}
-
-/// Has every freeze take so many seconds before the file systems are frozen.
-fn slow_freeze(guest: &Guest<'_>, seconds: u32) {
-    let hook = format!("#!/bin/sh\n[ $1 = thaw ] || sleep {seconds}\n");
-    guest.put("/etc/fsfreeze-hook.d/slow", "755", &hook);
-}
-
-fn kill_guards(host: &Host) {
-    for guard in guards(host) {
-        tool("kill", &["-KILL", guard.trim_start_matches("guard ")]);
-    }
-}
-
 /// The next backup, of which both the label and the data are right.
-fn next(host: &Host, guest: &Guest<'_>, from: &str) -> Value {
+pub(crate) fn next(host: &Host, guest: &Guest<'_>, from: &str) -> Value {
     guest.wait_records(2);
     let report = backup(host, &[]);
     assert_eq!(report["consistency"], "file_system", "{report:#}");
@@ -538,15 +468,6 @@ fn scratch_space_runs_out() {
     next(&host, &guest, "bitmap");
 }
 
-/// A file system that is mounted until this is dropped.
-struct Mounted(String);
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        try_tool("umount", &["-l", &self.0]);
-    }
-}
-
 /// A file system of its own that is really full, which only root can mount.
 #[test]
 fn scratch_space_is_full() {
@@ -556,15 +477,8 @@ fn scratch_space_is_full() {
     let host = Host::new();
     let folder = host.lab.path("small");
     fs::create_dir(&folder).unwrap();
+    let Some(_mounted) = Mounted::tmpfs(&folder, "4M") else { return };
     let folder = folder.to_str().unwrap();
-    let mounted = std::process::Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=4M", "tmpfs", folder])
-        .status();
-    if !mounted.is_ok_and(|status| status.success()) {
-        eprintln!("not tried: nothing can be mounted here");
-        return;
-    }
-    let _mounted = Mounted(folder.to_owned());
     // Killed with it: QEMU stands still, and the guard has to see to it.
     let guest = web(&host, "lab.noapp");
     let first = backup(&host, &[]);

@@ -31,3 +31,5 @@ mod lab;
 mod pitfalls;
 mod remote;
 mod restore;
+mod thaw;
+mod under_way;

@@ -8,10 +8,11 @@ use std::{
 use serde_json::Value;
 
 use crate::{
+    after::failed,
     check::{Taken, assert_same_disk, check},
     documented::assert_documented,
     guest::{Disk, Guest},
-    harness::Host,
+    harness::{Host, Mounted, Run, try_tool, within},
 };
 
 /// The image of a restored disk.
@@ -96,9 +97,7 @@ fn a_copy_runs_beside_its_original() {
 #[test]
 fn a_lost_machine_comes_back_as_itself_in_another_pool() {
     let host = Host::new();
-    let guest = Guest::named("web").disk(Disk::qcow2(64)).disk(Disk::qcow2(48)).create(&host);
-    guest.boot();
-    guest.wait_records(5);
+    let guest = Guest::web(&host, [Disk::qcow2(64), Disk::qcow2(48)]).up(5);
     guest.virsh("autostart", &[]);
     let report = host.json(&["backup", "--vm", "web"]);
     let run = host.strongroom(&words(&["--same-identity"]));
@@ -198,9 +197,7 @@ fn what_a_host_lacks_is_said_before_anything_is_written() {
 
 /// A machine with two disks that has run, and two recovery points of it: returns the first.
 fn twice_backed_up(host: &Host) -> (Guest<'_>, Value, Vec<PathBuf>) {
-    let guest = Guest::named("web").disk(Disk::qcow2(64)).disk(Disk::raw(48)).create(host);
-    guest.boot();
-    guest.wait_records(5);
+    let guest = Guest::web(host, [Disk::qcow2(64), Disk::raw(48)]).up(5);
     guest.suspend();
     let first = host.json(&["backup", "--vm", "web"]);
     let truth = guest.paused_copy("first", || {});
@@ -402,9 +399,7 @@ fn firmware_and_tpm_come_back() {
 #[test]
 fn a_description_comes_with_disks() {
     let host = Host::new();
-    let guest = Guest::named("web").disk(Disk::qcow2(64)).disk(Disk::raw(48)).create(&host);
-    guest.boot();
-    guest.wait_records(3);
+    let guest = Guest::web(&host, [Disk::qcow2(64), Disk::raw(48)]).up(3);
     let report = host.json(&["backup", "--vm", "web"]);
     let to = folder(&host, "out");
     let base = ["restore", "disks", "--item", "web", "--recovery-point", "latest", "--to", &to];
@@ -434,14 +429,14 @@ fn a_description_comes_with_disks() {
 #[test]
 fn killed_at_any_step_it_goes_on() {
     let host = Host::new();
-    let guest = Guest::named("web").disk(Disk::qcow2(64)).disk(Disk::raw(48)).create(&host);
+    let guest = Guest::web(&host, [Disk::qcow2(64), Disk::raw(48)]);
     host.json(&["backup", "--vm", "web"]);
     let to = folder(&host, "copies");
     let restore = words(&["--name", "copy", "--storage-dir", &to, "--limit-rate", "2M"]);
     let fast = words(&["--name", "copy", "--storage-dir", &to]);
     let mut child = host.strongroom_start(&restore);
     let partial = Path::new(&to).join("copy-vdb.raw.partial");
-    assert!(crate::harness::within(30, || partial.exists()));
+    assert!(within(30, || partial.exists()));
     let run = host.strongroom(&fast);
     assert_eq!(run.code, 4, "two at once: {}{}", run.stdout, run.stderr);
     child.kill().unwrap();
@@ -498,7 +493,7 @@ fn a_replacement_that_was_killed_goes_on_or_is_undone() {
     let overlay = folder.join(format!("web-b.raw.{point}.qcow2"));
     let interrupt = || {
         let mut child = host.strongroom_start(&[&replace[..], &["--limit-rate", "100K"]].concat());
-        assert!(crate::harness::within(30, || overlay.exists()));
+        assert!(within(30, || overlay.exists()));
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(guest.virsh("dumpxml", &[]), before);
@@ -517,4 +512,47 @@ fn a_replacement_that_was_killed_goes_on_or_is_undone() {
     host.json(&["restore", "accept", "--vm", "web"]);
     assert_same_disk(&truth[1], guest.disk_path("vdb"));
     guest.boot();
+}
+
+/// There was room when it was planned, and then there is none: that is said, and the same command goes
+/// on when there is again.
+#[test]
+fn the_disk_is_full() {
+    let host = Host::new();
+    let guest = Guest::web(&host, [Disk::qcow2(48), Disk::raw(48)]);
+    host.json(&["backup", "--vm", "web"]);
+    let to = folder(&host, "small");
+    let path = Path::new(&to);
+    let Some(_mounted) = Mounted::tmpfs(path, "40M") else { return };
+    let other = path.join("other");
+    let fill = || {
+        let target = format!("of={}", other.display());
+        try_tool("dd", &["if=/dev/zero", &target, "bs=64k", "conv=notrunc", "oflag=append"]);
+    };
+    let command = |name, disk| {
+        words(&["--name", name, "--disks", disk, "--storage-dir", &to, "--output", "json"])
+    };
+
+    // It is known before.
+    fill();
+    let said = failed(&host.strongroom(&command("one", "vda")), "disk.full");
+    assert!(said.contains("are needed"), "{said}");
+    assert_eq!(files(&to), ["other"]);
+    std::fs::remove_file(&other).unwrap();
+
+    // It turns out while it is written: by QEMU's tools, and by us.
+    for (name, disk, file) in [("one", "vda", "one-vda.qcow2"), ("two", "vdb", "two-vdb.raw")] {
+        let command = command(name, disk);
+        let run = host.strongroom_start(&[&command[..], &["--limit-rate", "1M"]].concat());
+        let partial = path.join(format!("{file}.partial"));
+        assert!(within(20, || partial.exists()), "{:?}", files(&to));
+        fill();
+        let said = failed(&Run::of(&run.wait_with_output().unwrap()), "disk.full");
+        assert!(said.contains(file) && said.contains("goes on where it stopped"), "{said}");
+        assert!(!host.virsh(&["list", "--all", "--name"]).contains(name));
+        std::fs::remove_file(&other).unwrap();
+        let restored = host.json(&command[..command.len() - 2]);
+        assert_same_disk(guest.disk_path(disk), &image(&restored, 0));
+        assert!(!files(&to).iter().any(|file| file.contains("partial") || file.starts_with('.')));
+    }
 }

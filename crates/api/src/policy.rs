@@ -1,0 +1,105 @@
+//! Policies.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use strongroom_base::{ItemId, PolicyId, VaultId};
+use strongroom_policy::PolicyRules;
+use utoipa::ToSchema;
+
+use crate::ConsistencyWanted;
+
+/// A policy: when items are backed up, how consistently, and how long their points are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Policy {
+    /// Its id.
+    pub id: PolicyId,
+    /// Its vault.
+    pub vault: VaultId,
+    /// Its name, which no other policy of the vault has.
+    pub name: String,
+    /// When, and how long; see `docs/policies.md`.
+    #[schema(value_type = Object)]
+    pub rules: PolicyRules,
+    /// The best consistency that is tried for.
+    pub consistency: ConsistencyWanted,
+    /// Whether less than that is a failure.
+    pub consistency_required: bool,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+/// A new policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyCreate {
+    /// Its name: 1 to 200 letters, digits, `.`, `_` and `-`.
+    #[schema(min_length = 1, max_length = 200, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    pub name: String,
+    /// When, and how long.
+    #[schema(value_type = Object)]
+    pub rules: PolicyRules,
+    /// The best consistency that is tried for; application-consistent if not given.
+    #[serde(default)]
+    pub consistency: Option<ConsistencyWanted>,
+    /// Whether less than that is a failure.
+    #[serde(default)]
+    pub consistency_required: bool,
+}
+
+/// Changes of a policy. What is not given stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyUpdate {
+    /// Another name.
+    #[serde(default)]
+    #[schema(min_length = 1, max_length = 200, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    pub name: Option<String>,
+    /// Other rules.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    pub rules: Option<PolicyRules>,
+    /// Another consistency.
+    #[serde(default)]
+    pub consistency: Option<ConsistencyWanted>,
+    /// Whether less than that is a failure.
+    #[serde(default)]
+    pub consistency_required: Option<bool>,
+}
+
+/// What a change of rules would do, before it is made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PolicyPreview {
+    /// Whether any point could be kept for a shorter time than now.
+    pub shorter: bool,
+    /// Points that are removed at once.
+    pub removed_now: u64,
+    /// Points that are kept for a shorter time, but are not removed at once.
+    pub removed_earlier: u64,
+    /// Points that are kept for a longer time.
+    pub kept_longer: u64,
+    /// Points that are kept as long as before.
+    pub unchanged: u64,
+    /// When the first point is removed that is removed earlier than now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_removal: Option<Timestamp>,
+    /// When the last of them is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_removal: Option<Timestamp>,
+    /// The items whose points these are.
+    pub items: Vec<ItemPreview>,
+    /// In one sentence.
+    pub summary: String,
+}
+
+/// What a change of rules would do to one item.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ItemPreview {
+    /// The item.
+    pub item: ItemId,
+    /// Its name.
+    pub name: String,
+    /// Points that are removed at once.
+    pub removed_now: u64,
+    /// Points that are kept for a shorter time.
+    pub removed_earlier: u64,
+}

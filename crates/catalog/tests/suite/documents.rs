@@ -1,0 +1,269 @@
+//! One document at a time, and conflicts.
+
+use std::sync::Arc;
+
+use strongroom_base::{Coded as _, SystemClock, codes};
+use strongroom_catalog::{
+    Catalog, CatalogUrl, Error, Filter, Stored, Value,
+    testing::{Bed, on_both_databases},
+};
+
+use crate::world::{Job, SCHEMA, User, job, user};
+
+on_both_databases! {
+    documents_are_kept, versions_guard_changes, unique_values_are_unique,
+    an_error_leaves_the_transaction_usable, what_is_not_committed_is_not_there,
+    odd_texts_are_kept_or_refused, readers_see_one_moment, many_writers_count_right,
+    sums_and_counts, a_dropped_writer_lets_the_next_one_in,
+}
+
+async fn documents_are_kept(bed: Bed) {
+    let catalog = bed.open(&SCHEMA).await.expect("opens");
+    let first = Job { host: Some("h".to_owned()), started: Some(-5), bytes: i64::MAX, ..job("a") };
+    let mut tx = catalog.write().await.expect("begins");
+    assert_eq!(tx.insert(&first).await.expect("inserts"), 1);
+    assert_eq!(tx.put(&job("b")).await.expect("puts"), 1);
+    assert_eq!(tx.put(&job("b")).await.expect("puts"), 2);
+    // A transaction sees what it wrote.
+    assert_eq!(tx.get::<Job>("b").await.expect("reads").expect("there").version, 2);
+    tx.commit().await.expect("commits");
+
+    let stored = Stored { doc: first.clone(), version: 1 };
+    assert_eq!(catalog.get::<Job>("a").await.expect("reads"), Some(stored.clone()));
+    assert_eq!(catalog.get::<Job>("z").await.expect("reads"), None);
+    let mut tx = catalog.read().await.expect("begins");
+    let many = tx.get_many::<Job>(["z", "b", "a", "a"]).await.expect("reads");
+    assert_eq!(many.iter().map(|one| one.doc.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    drop(tx);
+    catalog.close().await;
+
+    // Also by the next process.
+    let catalog = bed.open(&SCHEMA).await.expect("opens");
+    assert_eq!(catalog.get::<Job>("a").await.expect("reads"), Some(stored));
+    let mut tx = catalog.write().await.expect("begins");
+    assert!(tx.delete::<Job>("a", None).await.expect("deletes"));
+    assert!(!tx.delete::<Job>("a", None).await.expect("deletes"));
+    tx.commit().await.expect("commits");
+    assert_eq!(catalog.get::<Job>("a").await.expect("reads"), None);
+    let health = catalog.check_deeply().await.expect("sound");
+    assert_eq!(health.schema, 3);
+    assert!(health.database.starts_with("SQLite 3.") || health.database.starts_with("PostgreSQL "));
+}
+
+async fn versions_guard_changes(bed: Bed) {
+    let catalog = bed.open(&SCHEMA).await.expect("opens");
+    let mut tx = catalog.write().await.expect("begins");
+    tx.insert(&job("a")).await.expect("inserts");
+    let changed = Job { state: "done".to_owned(), ..job("a") };
+    assert_eq!(tx.update(&changed, 1).await.expect("updates"), 2);
+    let conflict = tx.update(&job("a"), 1).await.expect_err("it changed");
+    assert!(
+        matches!(&conflict, Error::Changed { found: Some(2), expected: 1, .. }),
+        "{conflict:?}"
+    );
+    assert_eq!(conflict.code(), &codes::CATALOG_CONFLICT);
+    let conflict = tx.delete::<Job>("a", 1).await.expect_err("it changed");
+    assert!(matches!(conflict, Error::Changed { found: Some(2), .. }), "{conflict:?}");
+    let conflict = tx.update(&job("b"), 1).await.expect_err("there is none");
+    assert!(matches!(conflict, Error::Changed { found: None, .. }), "{conflict:?}");
+    let conflict = tx.update(&changed, u64::MAX).await.expect_err("no such version");
+    assert!(matches!(conflict, Error::Changed { found: Some(2), .. }), "{conflict:?}");
+    assert!(tx.delete::<Job>("a", 2).await.expect("deletes"));
+    tx.commit().await.expect("commits");
+}
+
+async fn unique_values_are_unique(bed: Bed) {
+    let catalog = bed.open(&SCHEMA).await.expect("opens");
+    let mut tx = catalog.write().await.expect("begins");
+    tx.insert(&user("1", Some("t"), "ada", Some(7))).await.expect("inserts");
+    let taken = |error: &Error, by: &str, columns: &str| matches!(error, Error::Taken { id, key, .. } if id == by && key == columns);
+    let error = tx.insert(&user("2", Some("t"), "ada", None)).await.expect_err("taken");
+    assert!(taken(&error, "1", "tenant, name"), "{error:?}");
+    let error = tx.put(&user("2", None, "bob", Some(7))).await.expect_err("taken");
+    assert!(taken(&error, "1", "badge"), "{error:?}");
+    let error = tx.insert(&user("1", None, "bob", None)).await.expect_err("exists");
+    assert!(matches!(&error, Error::Exists { id, .. } if id == "1"), "{error:?}");
+    // Nulls are never the same.
+    tx.insert(&user("2", None, "ada", None)).await.expect("inserts");
+    tx.insert(&user("3", None, "ada", None)).await.expect("inserts");
+    let error = tx.update(&user("3", Some("t"), "ada", None), 1).await.expect_err("taken");
+    assert!(taken(&error, "1", "tenant, name"), "{error:?}");
+    // Its own value is not another's.
+    tx.update(&user("1", Some("t"), "ada", Some(7)), 1).await.expect("updates");
+    tx.commit().await.expect("commits");
+    let mut tx = catalog.read().await.expect("begins");
+    assert_eq!(tx.count::<User>(&Filter::all()).await.expect("counts"), 3);
+}
+
+async fn an_error_leaves_the_transaction_usable(bed: Bed) {
+    let catalog = bed.open(&SCHEMA).await.expect("opens");
+    let mut tx = catalog.write().await.expect("begins");
+    tx.insert(&job("a")).await.expect("inserts");
+    tx.insert(&job("a")).await.expect_err("exists");
+    tx.update(&job("a"), 9).await.expect_err("another version");
+    tx.insert(&job("")).await.expect_err("no id");
+    tx.insert(&job("b")).await.expect("goes on");
+    tx.commit().await.expect("commits");
+    let mut tx = catalog.read().await.expect("begins");
+    assert_eq!(tx.count::<Job>(&Filter::all()).await.expect("counts"), 2);
+}
+
+async fn what_is_not_committed_is_not_there(bed: Bed) {
+    let catalog = bed.open(&SCHEMA).await.expect("opens");
+    let mut tx = catalog.write().await.expect("begins");
+    tx.insert(&job("a")).await.expect("inserts");
+    assert_eq!(catalog.get::<Job>("a").await.expect("reads"), None);
+    drop(tx);
+    let mut tx = catalog.write().await.expect("begins");
+    assert_eq!(tx.get::<Job>("a").await.expect("reads"), None);
+}
+
+async fn odd_texts_are_kept_or_refused(bed: Bed) {
+    let catalog = bed.open(&SCHEMA).await.expect("opens");
+    let mut tx = catalog.write().await.expect("begins");
+    for id in ["'; DROP TABLE jobs; --", "\"", "%_\\", "ä\u{10ffff}", " ", "\n", &"x".repeat(512)]
+    {
+        let note = format!("\0{id}");
+        let odd = Job { state: id.to_owned(), host: Some(id.to_owned()), note, ..job(id) };
+        tx.insert(&odd).await.expect("inserts");
+        assert_eq!(tx.get::<Job>(id).await.expect("reads").expect("there").doc, odd);
+        let same = tx.count::<Job>(&Filter::all().eq("state", id).prefix("host", id)).await;
+        assert_eq!(same.expect("counts"), 1, "{id:?}");
+    }
+    for (id, state) in [("", ""), ("\0", ""), ("y", "\0"), (&"x".repeat(513), "")] {
+        let odd = Job { state: state.to_owned(), ..job(id) };
+        let error = tx.insert(&odd).await.expect_err("refused");
+        assert_eq!(error.code(), &codes::CATALOG_VALUE, "{id:?}");
+        assert_eq!(tx.get::<Job>(id).await.expect("reads"), None);
+        assert!(!tx.delete::<Job>(id, None).await.expect("deletes"));
+    }
+    tx.commit().await.expect("commits");
+}
+
+async fn readers_see_one_moment(bed: Bed) {
+    let catalog = bed.open(&SCHEMA).await.expect("opens");
+    let mut reader = catalog.read().await.expect("begins");
+    assert_eq!(reader.count::<Job>(&Filter::all()).await.expect("counts"), 0);
+    let mut tx = catalog.write().await.expect("begins");
+    tx.insert(&job("a")).await.expect("inserts");
+    tx.commit().await.expect("commits");
+    assert_eq!(reader.count::<Job>(&Filter::all()).await.expect("counts"), 0);
+    drop(reader);
+    assert!(catalog.get::<Job>("a").await.expect("reads").is_some());
+}
+
+/// Half of the tasks change by version and try again, half read and write in one transaction.
+async fn many_writers_count_right(bed: Bed) {
+    let catalog = bed.open(&SCHEMA).await.expect("opens");
+    let mut tx = catalog.write().await.expect("begins");
+    tx.insert(&job("a")).await.expect("inserts");
+    tx.commit().await.expect("commits");
+    let tasks = (0..16).map(|number| {
+        let catalog = catalog.clone();
+        tokio::spawn(async move {
+            for _ in 0..10 {
+                loop {
+                    let before = catalog.get::<Job>("a").await.expect("reads").expect("there");
+                    let mut tx = catalog.write().await.expect("begins");
+                    let before = if number % 2 == 0 {
+                        before
+                    } else {
+                        tx.get::<Job>("a").await.expect("reads").expect("there")
+                    };
+                    let after = Job { bytes: before.doc.bytes + 1, ..before.doc };
+                    match tx.update(&after, before.version).await {
+                        Ok(_) => break tx.commit().await.expect("commits"),
+                        Err(Error::Changed { .. }) if number % 2 == 0 => {}
+                        Err(error) => panic!("{error:?}"),
+                    }
+                }
+            }
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await.expect("counts");
+    }
+    let after = catalog.get::<Job>("a").await.expect("reads").expect("there");
+    assert_eq!((after.doc.bytes, after.version), (160, 161));
+}
+
+async fn sums_and_counts(bed: Bed) {
+    let catalog = bed.open(&SCHEMA).await.expect("opens");
+    let mut tx = catalog.write().await.expect("begins");
+    for (number, host) in [Some("b"), None, Some("a"), Some("B"), Some("a")].iter().enumerate() {
+        let bytes = i64::try_from(number).expect("small");
+        let host = host.map(str::to_owned);
+        let started = (number > 2).then_some(bytes * 10);
+        let job = Job { host, started, bytes, ..job(number.to_string()) };
+        tx.insert(&job).await.expect("inserts");
+    }
+    let all = Filter::all();
+    let text = |text: &str| Value::from(text);
+    assert_eq!(
+        tx.count_by::<Job>("host", &all).await.expect("counts"),
+        [(Value::Null, 1), (text("B"), 1), (text("a"), 2), (text("b"), 1)]
+    );
+    let some = all.clone().ge("bytes", 3);
+    assert_eq!(
+        tx.count_by::<Job>("host", &some).await.expect("counts"),
+        [(text("B"), 1), (text("a"), 1)]
+    );
+    assert_eq!(tx.sum::<Job>("bytes", &all).await.expect("sums"), 10);
+    assert_eq!(tx.sum::<Job>("started", &all).await.expect("sums"), 70);
+    assert_eq!(tx.sum::<Job>("started", &Filter::all().eq("host", "?")).await.expect("sums"), 0);
+    let error = tx.sum::<Job>("host", &all).await.expect_err("no number");
+    assert_eq!(error.code(), &codes::CATALOG_QUERY);
+    assert_eq!(tx.delete_all::<Job>(&some).await.expect("deletes"), 2);
+    assert_eq!(tx.count::<Job>(&all).await.expect("counts"), 3);
+    tx.commit().await.expect("commits");
+}
+
+/// As when a request's client goes away in the middle of it.
+async fn a_dropped_writer_lets_the_next_one_in(bed: Bed) {
+    let catalog = bed.open(&SCHEMA).await.expect("opens");
+    for round in 0..20_u64 {
+        let work = async {
+            let mut tx = catalog.write().await.expect("begins");
+            for number in 0..200 {
+                tx.put(&job(format!("{number}"))).await.expect("puts");
+            }
+        };
+        let limit = std::time::Duration::from_micros(300 * round);
+        assert!(tokio::time::timeout(limit, work).await.is_err() || round > 5);
+        let mut tx = catalog.write().await.expect("begins");
+        assert_eq!(tx.count::<Job>(&Filter::all()).await.expect("counts"), 0);
+        tx.commit().await.expect("commits");
+    }
+}
+
+#[tokio::test]
+async fn one_process_serves_a_file() {
+    let bed = Bed::sqlite().expect("a folder");
+    let catalog = bed.open(&SCHEMA).await.expect("opens");
+    let error = bed.open(&SCHEMA).await.expect_err("in use");
+    assert_eq!(error.code(), &codes::CATALOG_IN_USE);
+    catalog.close().await;
+    bed.open(&SCHEMA).await.expect("opens again");
+}
+
+#[tokio::test]
+async fn no_error_shows_a_password() {
+    let url: CatalogUrl = "postgres://me:sEcReT@127.0.0.1:1/x".parse().expect("a URL");
+    let clock = Arc::new(SystemClock);
+    let error = Catalog::open(&url, &SCHEMA, clock).await.expect_err("nobody is there");
+    assert_eq!(error.code(), &codes::CATALOG_UNAVAILABLE);
+    assert!(!format!("{error} {error:?} {url} {url:?}").contains("sEcReT"));
+    let source = std::error::Error::source(&error).expect("kept");
+    assert!(source.to_string().contains("refused"), "{source}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_catalog_is_left_alone() {
+    let bed = Bed::sqlite().expect("a folder");
+    let path = bed.url.to_string().replace("sqlite:", "");
+    let text = "This is a letter, not a database. ".repeat(200);
+    std::fs::write(&path, &text).expect("written");
+    let error = bed.open(&SCHEMA).await.expect_err("no database");
+    assert_eq!(error.code(), &codes::CATALOG_CORRUPT, "{error:?}");
+    assert_eq!(std::fs::read_to_string(&path).expect("there"), text);
+}

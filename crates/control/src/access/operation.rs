@@ -1,0 +1,128 @@
+//! The table of rights: every operation, the role that it takes, and where that role must hold.
+
+use strongroom_api::Role;
+
+/// Where a role must hold for an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Everywhere.
+    Server,
+    /// In the vault, or everywhere.
+    Vault,
+    /// On the item, in its vault, or everywhere.
+    Item,
+}
+
+impl Reach {
+    /// The word in the table.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Vault => "vault",
+            Self::Item => "item",
+        }
+    }
+}
+
+macro_rules! operations {
+    ($($variant:ident = $name:literal, $role:ident, $reach:ident, $words:literal;)*) => {
+        /// Something that can be done.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Operation {
+            $(#[doc = $words] $variant,)*
+        }
+
+        impl Operation {
+            /// All of them, in the order of the table.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// The name in the audit log and in the table.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// The least role that may do it.
+            pub const fn role(self) -> Role {
+                match self { $(Self::$variant => Role::$role,)* }
+            }
+
+            /// Where that role must hold.
+            pub const fn reach(self) -> Reach {
+                match self { $(Self::$variant => Reach::$reach,)* }
+            }
+
+            /// What it is, in one line.
+            pub const fn words(self) -> &'static str {
+                match self { $(Self::$variant => $words,)* }
+            }
+        }
+    };
+}
+
+operations! {
+    ViewServer = "server.view", Reader, Server, "See the server's status, hosts and what can be protected.";
+    ViewVault = "vault.view", Reader, Vault, "See a vault, its policies, jobs, alerts and usage.";
+    ViewItem = "item.view", Reader, Item, "See an item, its recovery points, jobs and alerts.";
+    CheckItem = "item.check", Reader, Item, "Check what stands in the way of an item's backup.";
+
+    DiscoverHost = "host.discover", Operator, Server, "List a host's machines anew, and check them.";
+    Protect = "item.protect", Operator, Vault, "Protect machines and disks.";
+    UpdateItem = "item.update", Operator, Item, "Change which disks of an item are backed up.";
+    BackupNow = "item.backup", Operator, Item, "Back up an item on demand.";
+    Restore = "item.restore", Operator, Item, "Restore from an item's recovery points.";
+    Resume = "item.resume", Operator, Item, "Resume an item's protection.";
+    CancelJob = "job.cancel", Operator, Item, "Cancel a job.";
+    AcknowledgeAlert = "alert.acknowledge", Operator, Item, "Acknowledge and resolve alerts.";
+    MeasureUsage = "vault.measure", Operator, Vault, "Measure what a vault holds.";
+
+    CreateVault = "vault.create", Contributor, Server, "Make a vault, or take one over.";
+    UpdateVault = "vault.update", Contributor, Vault, "Change a vault's name and labels, and strengthen its protection.";
+    Reclaim = "vault.reclaim", Contributor, Vault, "Free what no recovery point of a vault needs.";
+    CreatePolicy = "policy.create", Contributor, Vault, "Make a policy.";
+    UpdatePolicy = "policy.update", Contributor, Vault, "Change a policy.";
+    DeletePolicy = "policy.delete", Contributor, Vault, "Delete a policy.";
+    SetPolicy = "item.set_policy", Contributor, Item, "Give an item another policy.";
+    StopProtection = "item.stop", Contributor, Item, "Stop an item's protection and keep its recovery points.";
+    DeleteData = "item.delete_data", Contributor, Item, "Delete an item's recovery points.";
+    Undelete = "item.undelete", Contributor, Item, "Bring back a deleted item.";
+    UpdatePoint = "point.update", Contributor, Item, "Change until when a recovery point is kept.";
+    CreateHost = "host.create", Contributor, Server, "Make a host known.";
+    UpdateHost = "host.update", Contributor, Server, "Change a host.";
+    DeleteHost = "host.delete", Contributor, Server, "Forget a host.";
+
+    DeletePoint = "point.delete", VaultAdmin, Item, "Delete a single recovery point.";
+    WeakenVault = "vault.weaken", VaultAdmin, Vault, "Turn off soft delete or immutability, or shorten soft delete.";
+    LockVault = "vault.lock", VaultAdmin, Vault, "Make soft delete or immutability irreversible.";
+    RotateKey = "vault.rotate_key", VaultAdmin, Vault, "Change a vault's key.";
+    DeleteVault = "vault.delete", VaultAdmin, Vault, "Delete a vault.";
+    UndeleteVault = "vault.undelete", VaultAdmin, Vault, "Bring back a deleted vault.";
+    ManageAccess = "access.manage", VaultAdmin, Server, "Make users, give and take rights, revoke tokens.";
+    ViewAudit = "audit.view", VaultAdmin, Server, "Read, export and verify the audit log.";
+    ManageServer = "server.manage", VaultAdmin, Server, "Confirm the server's clock, save the catalog.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<_> = Operation::ALL.iter().map(|operation| operation.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Operation::ALL.len());
+    }
+
+    #[test]
+    fn looking_takes_the_least_role_and_destroying_the_most() {
+        for operation in Operation::ALL {
+            let verb = operation.name().split_once('.').map(|(_, verb)| verb);
+            let looks = verb == Some("view") && *operation != Operation::ViewAudit;
+            assert_eq!(
+                looks || *operation == Operation::CheckItem,
+                operation.role() == Role::Reader
+            );
+        }
+        assert_eq!(Operation::DeleteVault.role(), Role::VaultAdmin);
+    }
+}

@@ -1,0 +1,269 @@
+//! Alerts: what somebody should look at. What happens again is counted, not told again.
+
+use jiff::{SignedDuration, Timestamp};
+use strongroom_api::{self as api, Alert, AlertState, ErrorBody, Severity};
+use strongroom_base::{AlertId, JobId, codes};
+use strongroom_catalog::{Filter, Query, Stored, Tx};
+
+use crate::{
+    access::{Caller, Operation, Sight, Target},
+    audit,
+    error::{ControlError, Result},
+    model::AlertDoc,
+    service::Control,
+    vaults::{PageRequest, page},
+};
+
+/// Something that happened.
+pub(crate) struct Happening<'a> {
+    /// Which kind of thing.
+    pub(crate) rule: &'static str,
+    /// How bad.
+    pub(crate) severity: Severity,
+    /// In one line.
+    pub(crate) title: String,
+    /// What went wrong.
+    pub(crate) error: Option<ErrorBody>,
+    /// What it is about, by name.
+    pub(crate) subject: &'a str,
+    /// The vault.
+    pub(crate) vault: Option<strongroom_base::VaultId>,
+    /// The item.
+    pub(crate) item: Option<strongroom_base::ItemId>,
+    /// The job.
+    pub(crate) job: Option<JobId>,
+}
+
+impl Happening<'_> {
+    /// What makes two of them the same.
+    fn key(&self) -> String {
+        key(self.rule, self.subject, self.vault, self.item)
+    }
+}
+
+fn key(
+    rule: &str,
+    subject: &str,
+    vault: Option<strongroom_base::VaultId>,
+    item: Option<strongroom_base::ItemId>,
+) -> String {
+    match (vault, item) {
+        (_, Some(item)) => format!("{rule}/item/{item}"),
+        (Some(vault), None) => format!("{rule}/vault/{vault}/{subject}"),
+        (None, None) => format!("{rule}/{subject}"),
+    }
+}
+
+/// Raises an alert, or counts it if it holds already.
+pub(crate) async fn raise(
+    control: &Control,
+    tx: &mut Tx,
+    what: Happening<'_>,
+    now: Timestamp,
+) -> Result<()> {
+    let key = what.key();
+    let same = Query::new(Filter::all().eq("key", key.as_str())).limit(1);
+    if let Some(Stored { mut doc, version }) = tx.first::<AlertDoc>(&same).await? {
+        let alert = &mut doc.alert;
+        alert.count = alert.count.saturating_add(1);
+        alert.last = now;
+        alert.error = what.error;
+        alert.job = what.job.or(alert.job);
+        alert.title = what.title;
+        tx.update(&doc, version).await?;
+        return Ok(());
+    }
+    let doc = AlertDoc {
+        alert: Alert {
+            id: AlertId::generate(&*control.clock, &*control.entropy),
+            rule: what.rule.to_owned(),
+            severity: what.severity,
+            state: AlertState::Firing,
+            title: what.title,
+            error: what.error,
+            subject: what.subject.to_owned(),
+            vault: what.vault,
+            item: what.item,
+            job: what.job,
+            count: 1,
+            first: now,
+            last: now,
+            resolved: None,
+        },
+        key: Some(key),
+        untold: true,
+    };
+    tx.insert(&doc).await?;
+    Ok(())
+}
+
+/// Resolves the alert of an item, if it holds.
+pub(crate) async fn resolve(
+    tx: &mut Tx,
+    rule: &str,
+    item: &api::Item,
+    now: Timestamp,
+) -> Result<()> {
+    resolve_key(tx, &key(rule, &item.name, Some(item.vault), Some(item.id)), now).await
+}
+
+async fn resolve_key(tx: &mut Tx, key: &str, now: Timestamp) -> Result<()> {
+    let same = Query::new(Filter::all().eq("key", key)).limit(1);
+    if let Some(Stored { mut doc, version }) = tx.first::<AlertDoc>(&same).await? {
+        settle(&mut doc, now);
+        tx.update(&doc, version).await?;
+    }
+    Ok(())
+}
+
+/// An alert that holds no more; if it was told, so is this.
+fn settle(doc: &mut AlertDoc, now: Timestamp) {
+    doc.untold = !doc.untold;
+    doc.key = None;
+    doc.alert.state = AlertState::Resolved;
+    doc.alert.resolved = Some(now);
+}
+
+/// The protection of a vault was weakened.
+pub(crate) async fn weakened(
+    control: &Control,
+    tx: &mut Tx,
+    vault: &api::Vault,
+    operation: Operation,
+    now: Timestamp,
+) -> Result<()> {
+    let (rule, title) = match operation {
+        Operation::DeleteVault => ("vault_deleted", format!("vault {} was deleted", vault.name)),
+        Operation::LockVault => {
+            ("vault_locked", format!("a setting of vault {} was made irreversible", vault.name))
+        }
+        _ => ("vault_weakened", format!("the protection of vault {} was weakened", vault.name)),
+    };
+    security(control, tx, rule, title, vault, None, now).await
+}
+
+/// A retention became shorter.
+pub(crate) async fn shorter(
+    control: &Control,
+    tx: &mut Tx,
+    vault: &api::Vault,
+    policy: &str,
+    now: Timestamp,
+) -> Result<()> {
+    let title = format!("policy {policy} of vault {} keeps points for a shorter time", vault.name);
+    security(control, tx, "shorter_retention", title, vault, None, now).await
+}
+
+/// Something that nobody may do unseen: an alert of its own each time.
+pub(crate) async fn security(
+    control: &Control,
+    tx: &mut Tx,
+    rule: &'static str,
+    title: String,
+    vault: &api::Vault,
+    item: Option<&api::Item>,
+    now: Timestamp,
+) -> Result<()> {
+    let doc = AlertDoc {
+        alert: Alert {
+            id: AlertId::generate(&*control.clock, &*control.entropy),
+            rule: rule.to_owned(),
+            severity: Severity::Critical,
+            state: AlertState::Firing,
+            title,
+            error: None,
+            subject: item.map_or(&vault.name, |item| &item.name).clone(),
+            vault: Some(vault.id),
+            item: item.map(|item| item.id),
+            job: None,
+            count: 1,
+            first: now,
+            last: now,
+            resolved: None,
+        },
+        key: None,
+        untold: true,
+    };
+    tx.insert(&doc).await?;
+    Ok(())
+}
+
+/// The clock has jumped, or runs well again.
+pub(crate) async fn clock(
+    control: &Control,
+    tx: &mut Tx,
+    ahead: Option<SignedDuration>,
+    now: Timestamp,
+) -> Result<()> {
+    const RULE: &str = "clock_jumped";
+    let Some(ahead) = ahead else {
+        return resolve_key(tx, &key(RULE, "clock", None, None), now).await;
+    };
+    let same = Filter::all().eq("key", key(RULE, "clock", None, None));
+    if tx.count::<AlertDoc>(&same).await? > 0 {
+        return Ok(());
+    }
+    let title = format!("the clock is {} s ahead of what has passed", ahead.as_secs());
+    let error = Some(ErrorBody::new(&codes::SERVER_CLOCK, title.clone()));
+    let what = Happening {
+        rule: RULE,
+        severity: Severity::Error,
+        title,
+        error,
+        subject: "clock",
+        vault: None,
+        item: None,
+        job: None,
+    };
+    raise(control, tx, what, now).await
+}
+
+impl Control {
+    /// Alerts that the caller sees, the newest first.
+    pub async fn alerts(
+        &self,
+        caller: &Caller,
+        state: Option<AlertState>,
+        at: &PageRequest,
+    ) -> Result<api::Page<Alert>> {
+        let filter =
+            state.map_or_else(Filter::all, |state| Filter::all().eq("state", state.name()));
+        let query = at.of(Query::new(filter).descending("last"));
+        let sight = caller.sight();
+        let found = self.catalog.list::<AlertDoc>(&query).await?;
+        let mut found = page(found, |stored| stored.doc.alert);
+        if sight != Sight::All {
+            found.items.retain(|alert| sight.has(alert.vault, alert.item));
+        }
+        Ok(found)
+    }
+
+    /// Acknowledges an alert, or resolves it.
+    pub async fn set_alert(
+        &self,
+        caller: &Caller,
+        id: AlertId,
+        state: AlertState,
+    ) -> Result<Alert> {
+        let none = || ControlError::refused(&codes::ALERT_NOT_FOUND, format!("no alert {id}"));
+        write!(self, tx => {
+            let stored = tx.get::<AlertDoc>(&id.to_string()).await?.ok_or_else(none)?;
+            let Stored { mut doc, version } = stored;
+            let target = match (doc.alert.vault, doc.alert.item) {
+                (Some(vault), Some(item)) => Target::Item(vault, item),
+                (Some(vault), None) => Target::Vault(vault),
+                _ => Target::Server,
+            };
+            self.check(caller, Operation::AcknowledgeAlert, target, none)?;
+            match state {
+                AlertState::Resolved => settle(&mut doc, self.now()),
+                other => doc.alert.state = other,
+            }
+            tx.update(&doc, version).await?;
+            let detail = serde_json::json!({ "state": state });
+            let operation = Operation::AcknowledgeAlert;
+            audit::record(tx, caller, operation, &id.to_string(), detail).await?;
+            Ok(doc.alert)
+        })
+    }
+}

@@ -1,0 +1,185 @@
+//! Hosts: made known, asked what they have.
+
+use serde_json::json;
+use strongroom_api::{
+    self as api, Host, HostCreate, HostState, HostUpdate, ProtectableItem, Trigger,
+};
+use strongroom_base::{HostId, codes};
+use strongroom_catalog::{Filter, Query, Stored};
+
+use crate::{
+    access::{Caller, Operation, Target},
+    audit,
+    error::{ControlError, Result},
+    model::{HostDoc, ItemDoc, MachineDoc, Spec},
+    service::{Control, check_name, cut, find_host},
+    vaults::{PageRequest, Versioned, check_version, page},
+};
+
+impl From<Stored<HostDoc>> for Versioned<Host> {
+    fn from(stored: Stored<HostDoc>) -> Self {
+        Self { value: stored.doc.host, version: stored.version }
+    }
+}
+
+/// There is no such host, for whoever may not see it.
+fn no_host(name: &str) -> ControlError {
+    ControlError::refused(&codes::HOST_UNKNOWN, format!("there is no host {:?}", cut(name)))
+}
+
+impl Control {
+    /// All hosts, by name.
+    pub async fn hosts(&self, caller: &Caller, at: &PageRequest) -> Result<api::Page<Host>> {
+        self.check(caller, Operation::ViewServer, Target::Server, || no_host("*"))?;
+        let query = at.of(Query::default().ascending("name"));
+        Ok(page(self.catalog.list::<HostDoc>(&query).await?, |stored| stored.doc.host))
+    }
+
+    /// A host by id or name.
+    pub async fn host(&self, caller: &Caller, name: &str) -> Result<Versioned<Host>> {
+        self.check(caller, Operation::ViewServer, Target::Server, || no_host(name))?;
+        Ok(read!(self, tx => { find_host(tx, name).await })?.into())
+    }
+
+    /// Makes a host known.
+    pub async fn create_host(
+        &self,
+        caller: &Caller,
+        request: HostCreate,
+    ) -> Result<Versioned<Host>> {
+        self.check(caller, Operation::CreateHost, Target::Server, || no_host(&request.name))?;
+        check_name("the host's name", &request.name)?;
+        let host = Host {
+            id: HostId::generate(&*self.clock, &*self.entropy),
+            name: request.name,
+            connect: request.connect,
+            state: HostState::New,
+            seen: None,
+            error: None,
+            max_jobs: check_jobs(request.max_jobs.unwrap_or(2))?,
+            machines: 0,
+            created: self.now(),
+        };
+        // An address that cannot be is refused now and not tonight.
+        self.agents.agent(&host)?;
+        let doc = HostDoc { host };
+        let version = write!(self, tx => {
+            let version = tx.insert(&doc).await.map_err(name_taken)?;
+            let (name, detail) = (&doc.host.name, json!(doc.host));
+            audit::record(tx, caller, Operation::CreateHost, name, detail).await?;
+            Ok(version)
+        })?;
+        Ok(Versioned { value: doc.host, version })
+    }
+
+    /// Changes a host.
+    pub async fn update_host(
+        &self,
+        caller: &Caller,
+        name: &str,
+        expected: Option<u64>,
+        change: HostUpdate,
+    ) -> Result<Versioned<Host>> {
+        self.check(caller, Operation::UpdateHost, Target::Server, || no_host(name))?;
+        let max_jobs = change.max_jobs.map(check_jobs).transpose()?;
+        write!(self, tx => {
+            let Stored { mut doc, version } = find_host(tx, name).await?;
+            check_version(version, expected)?;
+            if let Some(connect) = &change.connect {
+                doc.host.connect = Some(connect.clone());
+                self.agents.agent(&doc.host)?;
+            }
+            doc.host.max_jobs = max_jobs.unwrap_or(doc.host.max_jobs);
+            let version = tx.update(&doc, version).await?;
+            let name = doc.host.name.clone();
+            audit::record(tx, caller, Operation::UpdateHost, &name, json!(doc.host)).await?;
+            Ok(Versioned { value: doc.host, version })
+        })
+    }
+
+    /// Forgets a host on which nothing is protected.
+    pub async fn delete_host(
+        &self,
+        caller: &Caller,
+        name: &str,
+        expected: Option<u64>,
+    ) -> Result<()> {
+        self.check(caller, Operation::DeleteHost, Target::Server, || no_host(name))?;
+        write!(self, tx => {
+            let Stored { doc, version } = find_host(tx, name).await?;
+            check_version(version, expected)?;
+            let on_host = Filter::all().eq("host", doc.host.id.to_string());
+            let items = tx.count::<ItemDoc>(&on_host).await?;
+            if items > 0 {
+                let message = format!("{items} item(s) are protected on {}", doc.host.name);
+                return Err(ControlError::refused(&codes::HOST_IN_USE, message));
+            }
+            tx.delete_all::<MachineDoc>(&on_host).await?;
+            tx.delete::<HostDoc>(&doc.host.id.to_string(), version).await?;
+            let name = &doc.host.name;
+            audit::record(tx, caller, Operation::DeleteHost, name, json!({})).await
+        })
+    }
+
+    /// What was found on a host last, by name.
+    pub async fn protectable_items(
+        &self,
+        caller: &Caller,
+        host: &str,
+        at: &PageRequest,
+    ) -> Result<api::Page<ProtectableItem>> {
+        let host = self.host(caller, host).await?.value.id;
+        let filter = Filter::all().eq("host", host.to_string());
+        let query = at.of(Query::new(filter).ascending("name"));
+        Ok(page(self.catalog.list::<MachineDoc>(&query).await?, |stored| stored.doc.machine))
+    }
+
+    /// Lists a host's machines anew.
+    pub async fn discover(&self, caller: &Caller, host: &str) -> Result<api::JobBegun> {
+        self.check(caller, Operation::DiscoverHost, Target::Server, || no_host(host))?;
+        let begun = write!(self, tx => {
+            let host = find_host(tx, host).await?.doc.host;
+            let spec = Spec::Discover { host: host.id };
+            let job = self.new_job(spec, &host.name, Trigger::OnDemand, &caller.name);
+            let job = self.begin(tx, job).await?;
+            audit::record(tx, caller, Operation::DiscoverHost, &host.name, json!({})).await?;
+            Ok(job)
+        })?;
+        self.wake.notify_one();
+        Ok(begun)
+    }
+
+    /// What stands in the way of a machine's backup.
+    pub async fn check_machine(
+        &self,
+        caller: &Caller,
+        host: &str,
+        machine: &str,
+    ) -> Result<api::Check> {
+        let host = self.host(caller, host).await?.value;
+        let agent = self.agents.agent(&host)?;
+        let machine = machine.to_owned();
+        Ok(Self::blocking(move || {
+            let source = api::Source::Machine { uuid: machine.clone(), name: machine };
+            agent.check(&source)
+        })
+        .await?)
+    }
+}
+
+fn check_jobs(jobs: u32) -> Result<u32> {
+    if (1..=100).contains(&jobs) {
+        return Ok(jobs);
+    }
+    let message = format!("{jobs} jobs at once on a host: it can be 1 to 100");
+    Err(ControlError::refused(&codes::REQUEST_INVALID, message))
+}
+
+fn name_taken(error: strongroom_catalog::Error) -> ControlError {
+    match error {
+        strongroom_catalog::Error::Taken { .. } => {
+            ControlError::refused(&codes::HOST_EXISTS, "there is a host of this name")
+        }
+        error => error.into(),
+    }
+}

@@ -1,0 +1,462 @@
+//! Items: protected, backed up on demand, stopped, resumed, deleted, brought back.
+
+use serde_json::json;
+use strongroom_api::{
+    self as api, BackupNow, Item, ItemUpdate, JobBegun, Protect, ProtectionState, ResumeProtection,
+    StopMode, StopProtection, Trigger,
+};
+use strongroom_base::{ItemId, VaultId, codes};
+use strongroom_catalog::{Filter, Query, Stored, Tx};
+
+use crate::{
+    access::{Caller, Operation, Sight, Target},
+    alerts, audit,
+    error::{ControlError, Result},
+    model::{HostDoc, ItemDoc, MachineDoc, PointDoc, Spec},
+    policies::{check_mutable, checked, policy_of, vault_of},
+    schedule::plan_from,
+    service::{
+        Control, check_name, find_host, find_item, find_policy, find_vault, named, no_item,
+        no_vault,
+    },
+    vaults::{PageRequest, Versioned, check_active, check_version, page, purge_after},
+};
+
+/// Days for which a backup on demand is kept if nothing is said.
+const ON_DEMAND_DAYS: i64 = 30;
+
+/// Which items a list has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ItemFilter {
+    /// Of this vault: its name or id.
+    pub vault: Option<String>,
+    /// In this state.
+    pub state: Option<ProtectionState>,
+    /// Of this policy's id.
+    pub policy: Option<String>,
+    /// Whose names contain this.
+    pub name: Option<String>,
+}
+
+/// What an item is made of.
+pub(crate) struct NewItem<'a> {
+    /// Its vault.
+    pub(crate) vault: VaultId,
+    /// The host that has its source.
+    pub(crate) host: strongroom_base::HostId,
+    /// What was asked for.
+    pub(crate) request: &'a Protect,
+    /// Its name.
+    pub(crate) name: &'a str,
+    /// What it protects.
+    pub(crate) source: api::Source,
+    /// Which disks.
+    pub(crate) disks: &'a api::DiskSelection,
+}
+
+impl From<Stored<ItemDoc>> for Versioned<Item> {
+    fn from(stored: Stored<ItemDoc>) -> Self {
+        Self { value: stored.doc.item, version: stored.version }
+    }
+}
+
+/// Limits a list to what the caller sees.
+pub(crate) fn seen(filter: Filter, sight: &Sight) -> Filter {
+    match sight {
+        Sight::All => filter,
+        // Both at once cannot be said in one condition: who has rights in vaults sees those.
+        Sight::Some { vaults, items } if !vaults.is_empty() || items.is_empty() => {
+            filter.one_of("vault", vaults.iter().map(ToString::to_string))
+        }
+        Sight::Some { items, .. } => filter.one_of("id", items.iter().map(ToString::to_string)),
+    }
+}
+
+fn target(item: &Item) -> Target {
+    Target::Item(item.vault, item.id)
+}
+
+/// Refuses a second operation on an item.
+pub(crate) fn check_free(item: &Item) -> Result<()> {
+    match item.job {
+        None => Ok(()),
+        Some(job) => Err(ControlError::Busy { item: item.id, name: item.name.clone(), job }),
+    }
+}
+
+fn check_not_deleted(item: &Item) -> Result<()> {
+    if item.state != ProtectionState::SoftDeleted {
+        return Ok(());
+    }
+    let message = format!("{} is deleted", item.name);
+    Err(ControlError::refused(&codes::ITEM_SOFT_DELETED, message))
+}
+
+impl Control {
+    /// Items that the caller sees, by name.
+    pub async fn items(
+        &self,
+        caller: &Caller,
+        which: &ItemFilter,
+        at: &PageRequest,
+    ) -> Result<api::Page<Item>> {
+        let mut filter = seen(Filter::all(), &caller.sight());
+        if let Some(vault) = &which.vault {
+            filter = filter.eq("vault", self.vault(caller, vault).await?.value.id.to_string());
+        }
+        if let Some(state) = which.state {
+            filter = filter.eq("state", state.name());
+        }
+        if let Some(policy) = &which.policy {
+            filter = filter.eq("policy", policy.as_str());
+        }
+        if let Some(name) = &which.name {
+            filter = filter.contains("name", name.as_str());
+        }
+        let query = at.of(Query::new(filter).ascending("name"));
+        Ok(page(self.catalog.list::<ItemDoc>(&query).await?, |stored| stored.doc.item))
+    }
+
+    /// An item by id, or by name if only one vault has it.
+    pub async fn item(&self, caller: &Caller, name: &str) -> Result<Versioned<Item>> {
+        let stored = read!(self, tx => { find_item(tx, name).await })?;
+        self.check(caller, Operation::ViewItem, target(&stored.doc.item), || no_item(name))?;
+        Ok(stored.into())
+    }
+
+    /// Protects machines or disks.
+    pub async fn protect(&self, caller: &Caller, request: Protect) -> Result<JobBegun> {
+        if request.sources.is_empty() || request.sources.len() > 1000 {
+            let message = "1 to 1000 machines or sets of disks can be protected at once";
+            return Err(ControlError::refused(&codes::REQUEST_INVALID, message));
+        }
+        for source in &request.sources {
+            if let Some(name) = &source.name {
+                check_name("the item's name", name)?;
+            }
+            if source.machine.is_some() == source.paths.is_some() {
+                let message = "each source is either a `machine` or `paths`";
+                return Err(ControlError::refused(&codes::REQUEST_INVALID, message));
+            }
+        }
+        let begun = write!(self, tx => {
+            let vault = find_vault(tx, &request.vault).await?.doc.vault;
+            let place = Target::Vault(vault.id);
+            self.check(caller, Operation::Protect, place, || no_vault(&request.vault))?;
+            check_active(&vault)?;
+            let host = find_host(tx, &request.host).await?.doc.host;
+            if let Some(policy) = &request.policy {
+                find_policy(tx, vault.id, policy).await?;
+            }
+            let spec = Spec::Protect {
+                vault: vault.id,
+                host: host.id,
+                request: request.clone(),
+            };
+            let mut job = self.new_job(spec, &host.name, Trigger::OnDemand, &caller.name);
+            job.job.vault = Some(vault.id);
+            let begun = self.begin(tx, job).await?;
+            let detail = json!(request);
+            audit::record(tx, caller, Operation::Protect, &vault.name, detail).await?;
+            Ok(begun)
+        })?;
+        self.wake.notify_one();
+        Ok(begun)
+    }
+
+    /// Makes an item, unless the same is protected already; whether it was made.
+    pub(crate) async fn add_item(&self, tx: &mut Tx, new: NewItem<'_>) -> Result<(ItemDoc, bool)> {
+        let now = self.now();
+        let NewItem { vault, host, request, name, source, disks } = new;
+        let policy = match &request.policy {
+            Some(policy) => Some(find_policy(tx, vault, policy).await?.doc.policy),
+            None => None,
+        };
+        let item = Item {
+            id: ItemId::generate(&*self.clock, &*self.entropy),
+            name: name.to_owned(),
+            vault,
+            host,
+            source,
+            disks: disks.clone(),
+            policy: policy.as_ref().map(|policy| policy.id),
+            state: ProtectionState::InitialBackupPending,
+            error: None,
+            failures: 0,
+            job: None,
+            last_backup: None,
+            last_point: None,
+            next_backup: None,
+            created: now,
+            deleted: None,
+            purge_after: None,
+        };
+        let key = ItemDoc::source_key(&item);
+        let same = Filter::all().eq("vault", vault.to_string()).eq("source", key);
+        if let Some(found) = tx.first::<ItemDoc>(&Query::new(same)).await? {
+            let found = found.doc;
+            check_not_deleted(&found.item)?;
+            // The same request again changes nothing; another one is no way to change it.
+            if found.item.policy == item.policy && found.item.disks == item.disks {
+                return Ok((found, false));
+            }
+            let message = format!("{} is protected already, as {}", name, found.item.name);
+            return Err(ControlError::refused(&codes::ITEM_EXISTS, message));
+        }
+        let mut doc = ItemDoc { item, handled_until: now, planned: None, before_deletion: None };
+        let rules = policy.map(|policy| checked(policy.rules)).transpose()?;
+        plan_from(&mut doc, rules.as_ref(), now);
+        tx.insert(&doc).await.map_err(name_taken)?;
+        if let api::Source::Machine { uuid, .. } = &doc.item.source {
+            let id = MachineDoc::id_of(host, uuid);
+            if let Some(Stored { doc: mut machine, version }) = tx.get::<MachineDoc>(&id).await? {
+                machine.machine.protected_by = Some(doc.item.id);
+                tx.update(&machine, version).await?;
+            }
+        }
+        Ok((doc, true))
+    }
+
+    /// Changes an item.
+    pub async fn update_item(
+        &self,
+        caller: &Caller,
+        name: &str,
+        expected: Option<u64>,
+        change: ItemUpdate,
+    ) -> Result<Versioned<Item>> {
+        let now = self.now();
+        let changed = write!(self, tx => {
+            let Stored { mut doc, version } = find_item(tx, name).await?;
+            self.check(caller, Operation::UpdateItem, target(&doc.item), || no_item(name))?;
+            check_version(version, expected)?;
+            check_not_deleted(&doc.item)?;
+            let vault = vault_of(tx, &doc.item).await?.vault;
+            if let Some(disks) = &change.disks {
+                doc.item.disks = disks.clone();
+            }
+            if let Some(policy) = &change.policy {
+                self.check(caller, Operation::SetPolicy, target(&doc.item), || no_item(name))?;
+                let new = find_policy(tx, vault.id, policy).await?.doc.policy;
+                let rules = checked(new.rules.clone())?;
+                self.set_policy(tx, &mut doc, &vault, &new, &rules, now).await?;
+            }
+            let version = tx.update(&doc, version).await?;
+            let name = doc.item.name.clone();
+            audit::record(tx, caller, Operation::UpdateItem, &name, json!(change)).await?;
+            Ok::<_, ControlError>(Versioned { value: doc.item, version })
+        })?;
+        self.wake.notify_one();
+        Ok(changed)
+    }
+
+    /// Gives an item another policy.
+    async fn set_policy(
+        &self,
+        tx: &mut Tx,
+        doc: &mut ItemDoc,
+        vault: &api::Vault,
+        new: &api::Policy,
+        rules: &strongroom_policy::Policy,
+        now: jiff::Timestamp,
+    ) -> Result<()> {
+        let shorter = match policy_of(tx, &doc.item).await? {
+            Some((old, _)) if old.id == new.id => return Ok(()),
+            Some((_, old)) => strongroom_policy::is_shorter(&old, rules),
+            // Without a policy, points are kept for ever.
+            None => doc.item.last_point.is_some(),
+        };
+        if shorter {
+            check_mutable(vault, "a policy with shorter retention")?;
+            let title = format!("{} got a policy that keeps points shorter", doc.item.name);
+            let rule = "shorter_retention";
+            alerts::security(self, tx, rule, title, vault, Some(&doc.item), now).await?;
+        }
+        doc.item.policy = Some(new.id);
+        plan_from(doc, Some(rules), now);
+        Ok(())
+    }
+
+    /// Backs an item up now.
+    pub async fn backup_now(
+        &self,
+        caller: &Caller,
+        name: &str,
+        request: BackupNow,
+    ) -> Result<JobBegun> {
+        let now = self.now();
+        let until = request.retain_until.unwrap_or_else(|| {
+            let days = jiff::SignedDuration::from_hours(24 * ON_DEMAND_DAYS);
+            now.checked_add(days).unwrap_or(jiff::Timestamp::MAX)
+        });
+        if until <= now {
+            let message = format!("retain_until {until} is over already");
+            return Err(ControlError::refused(&codes::REQUEST_INVALID, message));
+        }
+        let begun = write!(self, tx => {
+            let Stored { mut doc, version } = find_item(tx, name).await?;
+            self.check(caller, Operation::BackupNow, target(&doc.item), || no_item(name))?;
+            check_not_deleted(&doc.item)?;
+            if !doc.is_active() {
+                let message = format!("the protection of {} is stopped", doc.item.name);
+                return Err(ControlError::refused(&codes::ITEM_STOPPED, message));
+            }
+            check_free(&doc.item)?;
+            let spec = Spec::Backup {
+                item: doc.item.id,
+                occurrence: None,
+                retain_until: Some(until),
+            };
+            let name = doc.item.name.clone();
+            let begun = self
+                .begin_for_item(tx, &mut doc, version, spec, Trigger::OnDemand, &caller.name)
+                .await?;
+            let detail = json!({ "job": begun.job });
+            audit::record(tx, caller, Operation::BackupNow, &name, detail).await?;
+            Ok(begun)
+        })?;
+        self.wake.notify_one();
+        Ok(begun)
+    }
+
+    /// Stops an item's protection.
+    pub async fn stop_protection(
+        &self,
+        caller: &Caller,
+        name: &str,
+        request: StopProtection,
+    ) -> Result<Versioned<Item>> {
+        let (now, trusted) = (self.now(), self.trusted_now());
+        let operation = match request.mode {
+            StopMode::DeleteData => Operation::DeleteData,
+            _ => Operation::StopProtection,
+        };
+        let item = write!(self, tx => {
+            let Stored { mut doc, version } = find_item(tx, name).await?;
+            self.check(caller, operation, target(&doc.item), || no_item(name))?;
+            check_not_deleted(&doc.item)?;
+            check_free(&doc.item)?;
+            let vault = vault_of(tx, &doc.item).await?.vault;
+            let before = doc.item.state;
+            match request.mode {
+                StopMode::RetainForever => doc.item.state = ProtectionState::ProtectionStopped,
+                StopMode::RetainAsPerPolicy => {
+                    doc.item.state = ProtectionState::BackupsSuspended;
+                }
+                StopMode::DeleteData => {
+                    let points = Filter::all().eq("item", doc.item.id.to_string());
+                    if tx.count::<PointDoc>(&points).await? > 0 {
+                        check_mutable(&vault, "deleting an item's data")?;
+                    }
+                    doc.before_deletion = Some(before);
+                    doc.item.state = ProtectionState::SoftDeleted;
+                    doc.item.deleted = Some(now);
+                    doc.item.purge_after = Some(purge_after(trusted, vault.soft_delete));
+                    let title = format!("the data of {} was deleted", doc.item.name);
+                    let rule = "delete_backup_data";
+                    alerts::security(self, tx, rule, title, &vault, Some(&doc.item), now)
+                        .await?;
+                }
+            }
+            doc.item.error = None;
+            doc.item.failures = 0;
+            doc.item.next_backup = None;
+            doc.planned = None;
+            for rule in ["backup_failed", "source_missing"] {
+                alerts::resolve(tx, rule, &doc.item, now).await?;
+            }
+            let version = tx.update(&doc, version).await?;
+            let name = doc.item.name.clone();
+            audit::record(tx, caller, operation, &name, json!(request)).await?;
+            self.record_job(tx, &doc.item, &request.mode, &caller.name).await?;
+            Ok(Versioned { value: doc.item, version })
+        })?;
+        self.wake.notify_one();
+        Ok(item)
+    }
+
+    /// Resumes an item's protection.
+    pub async fn resume_protection(
+        &self,
+        caller: &Caller,
+        name: &str,
+        request: ResumeProtection,
+    ) -> Result<Versioned<Item>> {
+        let now = self.now();
+        let item = write!(self, tx => {
+            let Stored { mut doc, version } = find_item(tx, name).await?;
+            self.check(caller, Operation::Resume, target(&doc.item), || no_item(name))?;
+            check_not_deleted(&doc.item)?;
+            let stopped = matches!(
+                doc.item.state,
+                ProtectionState::ProtectionStopped | ProtectionState::BackupsSuspended
+            );
+            if !stopped {
+                let message = format!("the protection of {} is not stopped", doc.item.name);
+                return Err(ControlError::refused(&codes::ITEM_NOT_STOPPED, message));
+            }
+            let vault = vault_of(tx, &doc.item).await?.vault;
+            check_active(&vault)?;
+            doc.item.state = if doc.item.last_point.is_some() {
+                ProtectionState::Protected
+            } else {
+                ProtectionState::InitialBackupPending
+            };
+            if let Some(policy) = &request.policy {
+                let new = find_policy(tx, vault.id, policy).await?.doc.policy;
+                let rules = checked(new.rules.clone())?;
+                self.set_policy(tx, &mut doc, &vault, &new, &rules, now).await?;
+            }
+            let rules = policy_of(tx, &doc.item).await?.map(|(_, rules)| rules);
+            plan_from(&mut doc, rules.as_ref(), now);
+            let version = tx.update(&doc, version).await?;
+            let name = doc.item.name.clone();
+            audit::record(tx, caller, Operation::Resume, &name, json!(request)).await?;
+            Ok(Versioned { value: doc.item, version })
+        })?;
+        self.wake.notify_one();
+        Ok(item)
+    }
+
+    /// Brings a deleted item back: its protection is stopped, and its points are kept.
+    pub async fn undelete_item(&self, caller: &Caller, name: &str) -> Result<Versioned<Item>> {
+        write!(self, tx => {
+            let Stored { mut doc, version } = find_item(tx, name).await?;
+            self.check(caller, Operation::Undelete, target(&doc.item), || no_item(name))?;
+            check_free(&doc.item)?;
+            if doc.item.state != ProtectionState::SoftDeleted {
+                let message = format!("{} is not deleted", doc.item.name);
+                return Err(ControlError::refused(&codes::ITEM_NOT_DELETED, message));
+            }
+            check_active(&vault_of(tx, &doc.item).await?.vault)?;
+            doc.item.state = ProtectionState::ProtectionStopped;
+            doc.before_deletion = None;
+            doc.item.deleted = None;
+            doc.item.purge_after = None;
+            let version = tx.update(&doc, version).await?;
+            let name = doc.item.name.clone();
+            audit::record(tx, caller, Operation::Undelete, &name, json!({})).await?;
+            Ok(Versioned { value: doc.item, version })
+        })
+    }
+
+    /// What stands in the way of an item's backup.
+    pub async fn check_item(&self, caller: &Caller, name: &str) -> Result<api::Check> {
+        let stored = read!(self, tx => { find_item(tx, name).await })?;
+        let item = stored.doc.item;
+        self.check(caller, Operation::CheckItem, target(&item), || no_item(name))?;
+        let host = read!(self, tx => { named::<HostDoc>(tx, item.host).await })?;
+        let agent = self.agents.agent(&host.doc.host)?;
+        Ok(Self::blocking(move || agent.check(&item.source)).await?)
+    }
+}
+
+fn name_taken(error: strongroom_catalog::Error) -> ControlError {
+    match error {
+        strongroom_catalog::Error::Taken { .. } => ControlError::refused(
+            &codes::ITEM_EXISTS,
+            "the vault has an item of this name: give this one another",
+        ),
+        error => error.into(),
+    }
+}

@@ -1,0 +1,40 @@
+//! What happens and when: vaults, hosts, protection, policies, schedules, jobs, retention, access.
+//!
+//! This is the service without its network: whoever has a [`access::Caller`] may ask [`Control`] for
+//! what the API offers; the work itself is done by agents and keepers. It never touches a disk, a
+//! hypervisor or a store, and knows nothing of HTTP.
+//!
+//! ```text
+//!  caller ─▶ Control: may it? ─▶ catalog: what is, what shall be ─▶ jobs ─▶ agents, keeper
+//!                                   ▲                                 │
+//!            schedules, retention ──┘◀──────── what became of it ◀────┘
+//! ```
+
+#[macro_use]
+mod transact;
+
+pub mod access;
+mod alerts;
+mod audit;
+pub mod clock;
+mod error;
+mod hosts;
+mod items;
+pub mod jobs;
+pub mod model;
+mod points;
+mod policies;
+mod retention;
+mod saved;
+mod schedule;
+mod service;
+mod status;
+mod vaults;
+mod work;
+
+pub use error::{ControlError, Result};
+pub use items::ItemFilter;
+pub use policies::DEFAULT_POLICY;
+pub use saved::Saved;
+pub use service::{Agents, Control, Parts, Settings};
+pub use vaults::{PageRequest, Versioned};

@@ -1,0 +1,327 @@
+//! Recovery points: listed, kept longer, deleted, restored from, found again in a vault.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use strongroom_agent::PointFacts;
+use strongroom_api::{
+    self as api, JobBegun, PointState, PointUpdate, ProtectionState, RecoveryPoint,
+    RecoveryPointType, Restore, Trigger,
+};
+use strongroom_base::{HostId, ItemId, JobId, PointId, codes};
+use strongroom_catalog::{Filter, Query, ReadTx, Stored};
+
+use crate::{
+    access::{Caller, Operation, Target},
+    alerts, audit,
+    error::{ControlError, Result},
+    items::check_free,
+    model::{HostDoc, ItemDoc, PointDoc, Spec, VaultDoc},
+    policies::{check_mutable, vault_of},
+    service::{Control, cut, find_host, find_item, no_item},
+    vaults::{PageRequest, Versioned, check_version, page, purge_after},
+};
+
+impl From<Stored<PointDoc>> for Versioned<RecoveryPoint> {
+    fn from(stored: Stored<PointDoc>) -> Self {
+        Self { value: stored.doc.point, version: stored.version }
+    }
+}
+
+/// A recovery point as the catalog keeps it.
+pub(crate) fn point_doc(
+    item: &api::Item,
+    facts: &PointFacts,
+    state: PointState,
+    trigger: Trigger,
+    job: Option<JobId>,
+) -> PointDoc {
+    PointDoc {
+        point: RecoveryPoint {
+            id: facts.id,
+            item: item.id,
+            vault: item.vault,
+            time: facts.time,
+            completed: facts.completed,
+            kind: RecoveryPointType::Vault,
+            state,
+            consistency: facts.consistency,
+            trigger,
+            job,
+            disks: facts.disks.clone(),
+            stored_bytes: facts.stored_bytes,
+            retain_until: None,
+            expires: None,
+            kept_by: Vec::new(),
+            deleted: None,
+            purge_after: None,
+            notes: facts.notes.clone(),
+        },
+        occurrence: None,
+        promised: None,
+        cut: false,
+    }
+}
+
+fn no_point(name: &str) -> ControlError {
+    let message = format!("the item has no recovery point {:?}", cut(name));
+    ControlError::refused(&codes::POINT_NOT_FOUND, message)
+}
+
+/// A point of an item: its id, or `latest`, which is the newest that can be restored.
+async fn find_point(tx: &mut ReadTx, item: ItemId, name: &str) -> Result<Stored<PointDoc>> {
+    if name == "latest" {
+        let good = Filter::all().eq("item", item.to_string()).eq("state", "restorable");
+        let newest = Query::new(good).descending("time").limit(1);
+        return tx.first::<PointDoc>(&newest).await?.ok_or_else(|| no_point(name));
+    }
+    let Ok(id) = name.parse::<PointId>() else { return Err(no_point(name)) };
+    tx.get::<PointDoc>(&PointDoc::id_of(item, id)).await?.ok_or_else(|| no_point(name))
+}
+
+impl Control {
+    /// The recovery points of an item, the newest first.
+    pub async fn points(
+        &self,
+        caller: &Caller,
+        item: &str,
+        state: Option<PointState>,
+        at: &PageRequest,
+    ) -> Result<api::Page<RecoveryPoint>> {
+        let item = self.item(caller, item).await?.value.id;
+        let mut filter = Filter::all().eq("item", item.to_string());
+        if let Some(state) = state {
+            filter = filter.eq("state", state.name());
+        }
+        let query = at.of(Query::new(filter).descending("time"));
+        Ok(page(self.catalog.list::<PointDoc>(&query).await?, |stored| stored.doc.point))
+    }
+
+    /// A recovery point of an item: its id, or `latest`.
+    pub async fn point(
+        &self,
+        caller: &Caller,
+        item: &str,
+        point: &str,
+    ) -> Result<Versioned<RecoveryPoint>> {
+        let item = self.item(caller, item).await?.value.id;
+        Ok(read!(self, tx => { find_point(tx, item, point).await })?.into())
+    }
+
+    /// Changes until when a recovery point is kept; brings a deleted one back.
+    pub async fn update_point(
+        &self,
+        caller: &Caller,
+        item: &str,
+        point: &str,
+        expected: Option<u64>,
+        change: PointUpdate,
+    ) -> Result<Versioned<RecoveryPoint>> {
+        let now = self.now();
+        let (of, version) = write!(self, tx => {
+            let of = find_item(tx, item).await?.doc.item;
+            let target = Target::Item(of.vault, of.id);
+            self.check(caller, Operation::UpdatePoint, target, || no_item(item))?;
+            let Stored { mut doc, version } = find_point(tx, of.id, point).await?;
+            check_version(version, expected)?;
+            let vault = vault_of(tx, &of).await?.vault;
+            if change.retain_until < doc.point.retain_until {
+                check_mutable(&vault, "a shorter retention")?;
+            }
+            doc.point.retain_until = change.retain_until;
+            let deleted = doc.point.state == PointState::SoftDeleted;
+            if deleted && doc.cut && change.retain_until.is_some_and(|until| until > now) {
+                doc.point.state = PointState::Restorable;
+                doc.point.deleted = None;
+                doc.point.purge_after = None;
+                doc.cut = false;
+            }
+            tx.update(&doc, version).await?;
+            let (name, detail) = (format!("{}/{}", of.name, doc.point.id), json!(change));
+            audit::record(tx, caller, Operation::UpdatePoint, &name, detail).await?;
+            Ok((of, doc.point.id))
+        })?;
+        self.retain_item(of.id).await?;
+        self.point(caller, item, &version.to_string()).await
+    }
+
+    /// Deletes a recovery point, softly if its vault does so.
+    pub async fn delete_point(
+        &self,
+        caller: &Caller,
+        item: &str,
+        point: &str,
+        expected: Option<u64>,
+    ) -> Result<Versioned<RecoveryPoint>> {
+        let (now, trusted) = (self.now(), self.trusted_now());
+        let deleted = write!(self, tx => {
+            let of = find_item(tx, item).await?.doc.item;
+            let target = Target::Item(of.vault, of.id);
+            self.check(caller, Operation::DeletePoint, target, || no_item(item))?;
+            let Stored { mut doc, version } = find_point(tx, of.id, point).await?;
+            check_version(version, expected)?;
+            let vault = vault_of(tx, &of).await?.vault;
+            check_mutable(&vault, "deleting a recovery point")?;
+            if doc.point.state == PointState::SoftDeleted {
+                return Ok(Versioned { value: doc.point, version });
+            }
+            let good = Filter::all().eq("item", of.id.to_string()).eq("state", "restorable");
+            if doc.point.state == PointState::Restorable
+                && tx.count::<PointDoc>(&good).await? == 1
+            {
+                let message = format!("{} is the last good point of {}", doc.point.id, of.name);
+                return Err(ControlError::refused(&codes::POINT_LAST, message));
+            }
+            doc.point.state = PointState::SoftDeleted;
+            doc.point.deleted = Some(now);
+            doc.point.purge_after = Some(purge_after(trusted, vault.soft_delete));
+            doc.cut = true;
+            let version = tx.update(&doc, version).await?;
+            let name = format!("{}/{}", of.name, doc.point.id);
+            audit::record(tx, caller, Operation::DeletePoint, &name, json!({})).await?;
+            let title = format!("a recovery point of {} was deleted", of.name);
+            let rule = "delete_backup_data";
+            alerts::security(self, tx, rule, title, &vault, Some(&of), now).await?;
+            Ok(Versioned { value: doc.point, version })
+        })?;
+        self.wake.notify_one();
+        Ok(deleted)
+    }
+
+    /// Restores from a recovery point.
+    pub async fn restore(
+        &self,
+        caller: &Caller,
+        item: &str,
+        point: &str,
+        restore: Restore,
+    ) -> Result<JobBegun> {
+        self.check_folder(&restore)?;
+        let begun = write!(self, tx => {
+            let Stored { mut doc, version } = find_item(tx, item).await?;
+            let target = Target::Item(doc.item.vault, doc.item.id);
+            self.check(caller, Operation::Restore, target, || no_item(item))?;
+            let point = find_point(tx, doc.item.id, point).await?.doc.point;
+            if point.state != PointState::Restorable {
+                let message = format!("the recovery point {} is {}", point.id, point.state);
+                return Err(ControlError::refused(&codes::POINT_NOT_RESTORABLE, message));
+            }
+            let host = match &restore {
+                Restore::Machine(machine) => machine.host.as_deref(),
+                Restore::Disks(disks) => disks.host.as_deref(),
+                Restore::Replace(_) => None,
+            };
+            let host = match host {
+                Some(host) => find_host(tx, host).await?.doc.host.id,
+                None => doc.item.host,
+            };
+            let spec = Spec::Restore {
+                item: doc.item.id,
+                point: point.id,
+                host,
+                restore: Box::new(restore.clone()),
+            };
+            let detail = json!({ "point": point.id, "restore": restore });
+            let name = doc.item.name.clone();
+            check_free(&doc.item)?;
+            let begun = self
+                .begin_for_item(tx, &mut doc, version, spec, Trigger::OnDemand, &caller.name)
+                .await?;
+            audit::record(tx, caller, Operation::Restore, &name, detail).await?;
+            Ok(begun)
+        })?;
+        self.wake.notify_one();
+        Ok(begun)
+    }
+
+    /// Whoever may restore shall not overwrite the host's own files.
+    fn check_folder(&self, restore: &Restore) -> Result<()> {
+        let mut folders: Vec<&str> = Vec::new();
+        match restore {
+            Restore::Disks(disks) => folders.push(&disks.folder),
+            Restore::Machine(machine) => {
+                folders.extend(machine.storage_dirs.values().map(String::as_str));
+            }
+            Restore::Replace(replace) => {
+                folders.extend(replace.storage_dirs.values().map(String::as_str));
+            }
+        }
+        for folder in folders {
+            allowed(folder, &self.settings.restore_dirs, "restore_dirs")?;
+        }
+        Ok(())
+    }
+
+    /// Makes items and points of what a vault holds that was taken over.
+    pub(crate) async fn adopt_points(&self, vault: &VaultDoc) -> Result<()> {
+        let (keeper, access) = (self.keeper.clone(), vault.access());
+        let (found, _) = Self::blocking(move || keeper.points(&access, None)).await?;
+        let mut items: BTreeMap<String, Vec<PointFacts>> = BTreeMap::new();
+        for point in found {
+            items.entry(point.item.clone()).or_default().push(point);
+        }
+        write!(self, tx => {
+            // They belong to no host that is known: who protects them again says which.
+            let host = match tx.first::<HostDoc>(&Query::default().ascending("name")).await? {
+                Some(host) => host.doc.host.id,
+                None => HostId::from_bytes([0; 16]),
+            };
+            for (name, points) in &items {
+                let mut doc = self.found_item(&vault.vault, host, name);
+                doc.item.last_point = points.last().map(|point| point.id);
+                doc.item.last_backup = points.last().map(|point| point.time);
+                tx.insert(&doc).await?;
+                for facts in points {
+                    let state = PointState::Restorable;
+                    tx.insert(&point_doc(&doc.item, facts, state, Trigger::OnDemand, None))
+                        .await?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn found_item(&self, vault: &api::Vault, host: HostId, name: &str) -> ItemDoc {
+        let now = self.now();
+        ItemDoc {
+            item: api::Item {
+                id: ItemId::generate(&*self.clock, &*self.entropy),
+                name: name.to_owned(),
+                vault: vault.id,
+                host,
+                source: api::Source::Disks { disks: BTreeMap::new() },
+                disks: api::DiskSelection::All,
+                policy: None,
+                state: ProtectionState::ProtectionStopped,
+                error: None,
+                failures: 0,
+                job: None,
+                last_backup: None,
+                last_point: None,
+                next_backup: None,
+                created: now,
+                deleted: None,
+                purge_after: None,
+            },
+            handled_until: now,
+            planned: None,
+            before_deletion: None,
+        }
+    }
+}
+
+/// Refuses a path that is not below a folder that the operator has named.
+pub(crate) fn allowed(path: &str, dirs: &[std::path::PathBuf], setting: &str) -> Result<()> {
+    use std::path::{Component, Path};
+    let path = Path::new(path);
+    let plain = path.is_absolute()
+        && path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    if plain && dirs.iter().any(|dir| path.starts_with(dir)) {
+        return Ok(());
+    }
+    let message = format!(
+        "{} is not below a folder that the server's configuration allows ({setting})",
+        path.display()
+    );
+    Err(ControlError::refused(&codes::AUTH_FORBIDDEN, message))
+}

@@ -1,0 +1,176 @@
+//! Schedules: which items are to be backed up now.
+//!
+//! A reconciler. Each item remembers what of its schedule was dealt with and which backup comes next;
+//! the next begins when its time has come, the item is free, and nothing newer replaces it. Runs that
+//! were missed while the server was down are one run, spread anew, so that no stampede follows.
+
+use jiff::{SignedDuration, Timestamp};
+use strongroom_api::{self as api, ProtectionState, Trigger};
+use strongroom_base::{ItemId, codes};
+use strongroom_catalog::{Filter, Query, Stored, Tx};
+use strongroom_policy::{Due, Policy};
+
+use crate::{
+    error::Result,
+    model::{HostDoc, ItemDoc, Planned, Spec},
+    policies::{checked, policy_of},
+    service::{Control, named},
+};
+
+/// How late a start may be without the server having been down.
+const LATE: SignedDuration = SignedDuration::from_mins(5);
+
+impl Control {
+    /// Begins the backups that are due. How many.
+    pub(crate) async fn begin_scheduled(&self) -> Result<u64> {
+        let now = self.now();
+        let due = Filter::all().le("next_backup", now).is_null("job");
+        let query = Query::new(due).ascending("next_backup").limit(500);
+        let items = self.catalog.list::<ItemDoc>(&query).await?.items;
+        let mut begun = 0_u64;
+        for Stored { doc, .. } in items {
+            let is_back = self.is_back(&doc).await?;
+            if self.begin_if_due(doc.item.id, now, is_back).await? {
+                begun = begun.saturating_add(1);
+            }
+        }
+        Ok(begun)
+    }
+
+    /// Whether there is something to back up. A source that was gone is looked for first, so that it
+    /// does not fail every night.
+    async fn is_back(&self, doc: &ItemDoc) -> Result<bool> {
+        if doc.item.state != ProtectionState::SourceMissing {
+            return Ok(true);
+        }
+        let host = read!(self, tx => { named::<HostDoc>(tx, doc.item.host).await })?;
+        let source = doc.item.source.clone();
+        let found = match self.agents.agent(&host.doc.host) {
+            Ok(agent) => Self::blocking(move || agent.check(&source)).await.map(drop),
+            Err(error) => Err(error),
+        };
+        Ok(!found.is_err_and(|error| error.code == codes::SOURCE_MISSING.name))
+    }
+
+    async fn begin_if_due(&self, item: ItemId, now: Timestamp, is_back: bool) -> Result<bool> {
+        write!(self, tx => {
+            let Some(Stored { mut doc, version }) =
+                tx.get::<ItemDoc>(&item.to_string()).await?
+            else {
+                return Ok(false);
+            };
+            if doc.item.job.is_some() {
+                return Ok(false);
+            }
+            let Some((_, policy)) = policy_of(tx, &doc.item).await? else {
+                doc.item.next_backup = None;
+                tx.update(&doc, version).await?;
+                return Ok(false);
+            };
+            let Some(occurrence) = self.plan(&mut doc, &policy, now) else {
+                tx.update(&doc, version).await?;
+                return Ok(false);
+            };
+            if !is_back {
+                tx.update(&doc, version).await?;
+                return Ok(false);
+            }
+            let spec = Spec::Backup {
+                item: doc.item.id,
+                occurrence: Some(occurrence),
+                retain_until: None,
+            };
+            self.begin_for_item(tx, &mut doc, version, spec, Trigger::Scheduled, "system")
+                .await?;
+            Ok(true)
+        })
+    }
+
+    /// Looks at an item's schedule: the occurrence to back up for now, if one is due. What comes next
+    /// is written down in the item.
+    pub(crate) fn plan(
+        &self,
+        doc: &mut ItemDoc,
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        if !doc.is_active() {
+            doc.planned = None;
+            doc.item.next_backup = None;
+            return None;
+        }
+        let id = doc.item.id.to_bytes();
+        // A start that the server has slept through is spread anew, once: after that it is
+        // remembered.
+        let slept = doc.planned.is_some_and(|planned| {
+            planned.start < self.started.checked_sub(LATE).unwrap_or(Timestamp::MIN)
+        });
+        let awake = if slept { self.started } else { Timestamp::MIN };
+        let mut begin = None;
+        match policy.due(doc.handled_until, awake, now, &id) {
+            Due::Nothing => {}
+            Due::ClockWentBack { handled_until } => doc.handled_until = handled_until,
+            Due::Run { run, .. } => {
+                let start = match doc.planned {
+                    Some(planned) if planned.occurrence == run.occurrence && !slept => {
+                        planned.start
+                    }
+                    _ => run.start,
+                };
+                if start > now {
+                    doc.planned = Some(Planned { occurrence: run.occurrence, start });
+                    doc.item.next_backup = Some(start);
+                    return None;
+                }
+                doc.handled_until = run.occurrence;
+                begin = Some(run.occurrence);
+            }
+        }
+        let after = begin.unwrap_or(now).max(now);
+        let next = policy.next_start(after, &id).filter(|run| run.occurrence > doc.handled_until);
+        doc.planned = next.map(|run| Planned { occurrence: run.occurrence, start: run.start });
+        doc.item.next_backup = next.map(|run| run.start);
+        begin
+    }
+
+    /// Plans the items of a policy anew, because its rules have changed.
+    pub(crate) async fn replan(
+        &self,
+        tx: &mut Tx,
+        policy: &api::Policy,
+        now: Timestamp,
+    ) -> Result<()> {
+        let rules = checked(policy.rules.clone())?;
+        let mut token = None;
+        loop {
+            let filter = Filter::all().eq("policy", policy.id.to_string());
+            let query = Query::new(filter).limit(500).after(token);
+            let page = tx.list::<ItemDoc>(&query).await?;
+            for Stored { mut doc, version } in page.items {
+                plan_from(&mut doc, Some(&rules), now);
+                tx.update(&doc, version).await?;
+            }
+            match page.next {
+                Some(next) => token = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+/// An item comes under a policy now: what has passed of its schedule is no business of the item.
+pub(crate) fn plan_from(doc: &mut ItemDoc, policy: Option<&Policy>, now: Timestamp) {
+    doc.handled_until = now;
+    doc.planned = None;
+    doc.item.next_backup = None;
+    if let Some(policy) = policy.filter(|_| doc.is_active()) {
+        let next = policy.next_start(now, &doc.item.id.to_bytes());
+        let next = next.filter(|run| run.occurrence > now).or_else(|| {
+            let run = policy.next_occurrence(now)?;
+            let start = policy.start_of(run, &doc.item.id.to_bytes())?;
+            Some(strongroom_policy::Run { occurrence: run, start })
+        });
+        doc.planned = next.map(|run| Planned { occurrence: run.occurrence, start: run.start });
+        doc.item.next_backup = next.map(|run| run.start);
+    }
+}

@@ -1,0 +1,325 @@
+//! The service: what everything else here works with.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use jiff::Timestamp;
+use serde::{Serialize, de::DeserializeOwned};
+use strongroom_agent::{Agent, Keeper, Result as WorkResult};
+use strongroom_api as api;
+use strongroom_base::{Cancel, Clock, Entropy, HostId, ItemId, JobId, PolicyId, VaultId, codes};
+use strongroom_catalog::{Catalog, Document, Filter, Query, ReadTx, Stored, Tx};
+use tokio::sync::{Notify, broadcast};
+
+use crate::{
+    access::{Caller, Operation, Reach, Target},
+    clock::Reading,
+    error::{ControlError, Result},
+    jobs::{Claim, Limits},
+    model::{HostDoc, ItemDoc, PolicyDoc, SettingDoc, VaultDoc},
+};
+
+/// Gives each host its agent.
+pub trait Agents: Send + Sync {
+    /// The agent of a host.
+    fn agent(&self, host: &api::Host) -> WorkResult<Arc<dyn Agent>>;
+}
+
+/// What the operator has set.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How many jobs run at once.
+    pub limits: Limits,
+    /// The folder for what the server makes: vaults without a place, their keys.
+    pub data_dir: std::path::PathBuf,
+    /// Folders below which disks may be restored to; none: nowhere.
+    pub restore_dirs: Vec<std::path::PathBuf>,
+    /// Folders and devices that may be backed up by path; none: nothing.
+    pub disk_dirs: Vec<std::path::PathBuf>,
+    /// Days for which ended jobs are kept.
+    pub job_history_days: u32,
+    /// All of a disk is read and compared at least once in so many backups; 0: only where needed.
+    pub full_compare_every: u32,
+    /// Bytes a second that one job reads or writes at most.
+    pub limit_rate: Option<u64>,
+    /// Hours between two reclaims of a vault; 0: only on demand.
+    pub reclaim_every_hours: u32,
+    /// Hours between two measurements of a vault; 0: only on demand.
+    pub measure_every_hours: u32,
+    /// Minutes between two copies of the catalog in each vault, if something changed; 0: none.
+    pub save_every_minutes: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            data_dir: "/var/lib/strongroom".into(),
+            restore_dirs: Vec::new(),
+            disk_dirs: Vec::new(),
+            job_history_days: 400,
+            full_compare_every: 30,
+            limit_rate: None,
+            reclaim_every_hours: 24,
+            measure_every_hours: 24,
+            save_every_minutes: 60,
+        }
+    }
+}
+
+/// What the service is made of.
+pub struct Parts {
+    /// What it knows.
+    pub catalog: Catalog,
+    /// Who works on hosts.
+    pub agents: Arc<dyn Agents>,
+    /// Who works on vaults.
+    pub keeper: Arc<dyn Keeper>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Where readings of the system's clocks come from.
+    pub readings: Arc<dyn Fn() -> Reading + Send + Sync>,
+    /// Chance.
+    pub entropy: Arc<dyn Entropy>,
+    /// What the operator has set.
+    pub settings: Settings,
+}
+
+/// A job that runs in this process.
+pub(crate) struct Running {
+    pub(crate) claim: Claim,
+    pub(crate) cancel: Cancel,
+}
+
+/// The service.
+pub struct Control {
+    pub(crate) catalog: Catalog,
+    pub(crate) agents: Arc<dyn Agents>,
+    pub(crate) keeper: Arc<dyn Keeper>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) readings: Arc<dyn Fn() -> Reading + Send + Sync>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) settings: Settings,
+    pub(crate) started: Timestamp,
+    /// Told when there may be something to do.
+    pub(crate) wake: Notify,
+    /// Told of every change of a job.
+    pub(crate) job_events: broadcast::Sender<api::Job>,
+    pub(crate) running: Mutex<HashMap<JobId, Running>>,
+    pub(crate) trusted: Mutex<Option<crate::clock::TrustedTime>>,
+    pub(crate) failures: crate::access::people::Failures,
+}
+
+impl Control {
+    /// The service, of these parts; nothing runs yet.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let Parts { catalog, agents, keeper, clock, readings, entropy, settings } = parts;
+        Arc::new(Self {
+            started: clock.now(),
+            catalog,
+            agents,
+            keeper,
+            clock,
+            readings,
+            entropy,
+            settings,
+            wake: Notify::new(),
+            job_events: broadcast::channel(1024).0,
+            running: Mutex::default(),
+            trusted: Mutex::default(),
+            failures: crate::access::people::Failures::default(),
+        })
+    }
+
+    /// What it knows.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// What the operator has set.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The time.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Every change of a job from now on. Who is too slow misses some.
+    pub fn job_events(&self) -> broadcast::Receiver<api::Job> {
+        self.job_events.subscribe()
+    }
+
+    pub(crate) fn running(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Refuses what a caller may not do. What it may not even see does not exist.
+    #[expect(clippy::unused_self, reason = "it is asked of the service")]
+    pub(crate) fn check(
+        &self,
+        caller: &Caller,
+        operation: Operation,
+        target: Target,
+        missing: impl FnOnce() -> ControlError,
+    ) -> Result<()> {
+        if caller.may(operation, target) {
+            return Ok(());
+        }
+        let view = match target {
+            Target::Server => Operation::ViewServer,
+            Target::Vault(_) => Operation::ViewVault,
+            Target::Item(..) => Operation::ViewItem,
+        };
+        if caller.may(view, target) || matches!(target, Target::Server) {
+            return Err(forbidden(caller, operation));
+        }
+        Err(missing())
+    }
+
+    /// Runs blocking work where it may block.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        work: impl FnOnce() -> WorkResult<T> + Send + 'static,
+    ) -> WorkResult<T> {
+        match tokio::task::spawn_blocking(work).await {
+            Ok(done) => done,
+            Err(error) => {
+                let words = format!("a worker ended unexpectedly: {error}");
+                Err(Box::new(api::ErrorBody::new(&codes::BUG, words)))
+            }
+        }
+    }
+
+    /// Something that the service remembers of itself.
+    pub(crate) async fn setting<T: DeserializeOwned>(
+        tx: &mut ReadTx,
+        name: &str,
+    ) -> Result<Option<T>> {
+        let stored = tx.get::<SettingDoc>(name).await?;
+        // What an earlier version wrote otherwise counts as not there.
+        Ok(stored.and_then(|stored| serde_json::from_value(stored.doc.value).ok()))
+    }
+
+    /// Remembers it.
+    pub(crate) async fn set<T: Serialize + Sync>(tx: &mut Tx, name: &str, value: &T) -> Result<()> {
+        let value = serde_json::to_value(value).unwrap_or_default();
+        tx.put(&SettingDoc { name: name.to_owned(), value }).await?;
+        Ok(())
+    }
+}
+
+/// The error of somebody who lacks a right.
+pub(crate) fn forbidden(caller: &Caller, operation: Operation) -> ControlError {
+    let place = match operation.reach() {
+        Reach::Server => "on the server",
+        Reach::Vault => "in the vault",
+        Reach::Item => "on the item",
+    };
+    let message = format!(
+        "{} may not do this ({}): it takes the role {} {place}",
+        caller.name,
+        operation.name(),
+        operation.role(),
+    );
+    ControlError::refused(&codes::AUTH_FORBIDDEN, message)
+}
+
+/// Cuts a name that somebody has sent, for messages.
+pub(crate) fn cut(name: &str) -> String {
+    name.chars().take(80).collect()
+}
+
+/// Checks a name.
+pub(crate) fn check_name(what: &str, name: &str) -> Result<()> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let starts = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if starts && name.len() <= 200 && name.chars().all(good) {
+        return Ok(());
+    }
+    let message = format!(
+        "{what} {:?} is not 1 to 200 letters, digits, '.', '_' and '-', starting with a letter or digit",
+        cut(name)
+    );
+    Err(ControlError::refused(&codes::REQUEST_INVALID, message))
+}
+
+/// A document by its id, or by its name if it is alone with it.
+async fn by_id_or_name<D: Document>(
+    tx: &mut ReadTx,
+    id: Option<String>,
+    filter: Filter,
+    name: &str,
+) -> Result<Option<Stored<D>>> {
+    if let Some(id) = id
+        && let Some(found) = tx.get::<D>(&id).await?
+    {
+        return Ok(Some(found));
+    }
+    let found = tx.list::<D>(&Query::new(filter.eq("name", name)).limit(2)).await?.items;
+    Ok(if found.len() == 1 { found.into_iter().next() } else { None })
+}
+
+/// A vault by id or name.
+pub(crate) async fn find_vault(tx: &mut ReadTx, name: &str) -> Result<Stored<VaultDoc>> {
+    let id = name.parse::<VaultId>().ok().map(|id| id.to_string());
+    let found = by_id_or_name(tx, id, Filter::all(), name).await?;
+    found.ok_or_else(|| no_vault(name))
+}
+
+/// There is no such vault.
+pub(crate) fn no_vault(name: impl std::fmt::Display) -> ControlError {
+    let name = cut(&name.to_string());
+    ControlError::refused(&codes::VAULT_UNKNOWN, format!("there is no vault {name:?}"))
+}
+
+/// A host by id or name.
+pub(crate) async fn find_host(tx: &mut ReadTx, name: &str) -> Result<Stored<HostDoc>> {
+    let id = name.parse::<HostId>().ok().map(|id| id.to_string());
+    let found = by_id_or_name(tx, id, Filter::all(), name).await?;
+    found.ok_or_else(|| {
+        ControlError::refused(&codes::HOST_UNKNOWN, format!("there is no host {:?}", cut(name)))
+    })
+}
+
+/// A policy of a vault by id or name.
+pub(crate) async fn find_policy(
+    tx: &mut ReadTx,
+    vault: VaultId,
+    name: &str,
+) -> Result<Stored<PolicyDoc>> {
+    let id = name.parse::<PolicyId>().ok().map(|id| id.to_string());
+    let filter = Filter::all().eq("vault", vault.to_string());
+    let found = by_id_or_name::<PolicyDoc>(tx, id, filter, name).await?;
+    found.filter(|found| found.doc.policy.vault == vault).ok_or_else(|| {
+        let message = format!("the vault has no policy {:?}", cut(name));
+        ControlError::refused(&codes::POLICY_NOT_FOUND, message)
+    })
+}
+
+/// There is no such item.
+pub(crate) fn no_item(name: impl std::fmt::Display) -> ControlError {
+    let name = cut(&name.to_string());
+    ControlError::refused(&codes::ITEM_UNKNOWN, format!("there is no item {name:?}"))
+}
+
+/// An item by id, or by its name if only one vault has it.
+pub(crate) async fn find_item(tx: &mut ReadTx, name: &str) -> Result<Stored<ItemDoc>> {
+    let id = name.parse::<ItemId>().ok().map(|id| id.to_string());
+    let found = by_id_or_name(tx, id, Filter::all(), name).await?;
+    found.ok_or_else(|| no_item(name))
+}
+
+/// A document that another names: it must be there.
+pub(crate) async fn named<D: Document>(
+    tx: &mut ReadTx,
+    id: impl std::fmt::Display,
+) -> Result<Stored<D>> {
+    let id = id.to_string();
+    tx.get::<D>(&id).await?.ok_or_else(|| {
+        let message = format!("{} {id} is gone", D::KIND.table);
+        ControlError::refused(&codes::REQUEST_CHANGED, message)
+    })
+}

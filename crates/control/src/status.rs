@@ -1,0 +1,221 @@
+//! Everything on one screen, and what vaults hold and cost.
+
+use std::collections::BTreeMap;
+
+use jiff::SignedDuration;
+use serde_json::json;
+use strongroom_api::{
+    self as api, AlertState, FailingItem, JobBegun, JobKind, KeyReference, Status, Trigger,
+    VaultStatus, VaultUsage,
+};
+use strongroom_base::codes;
+use strongroom_catalog::{Document, Filter, Query, ReadTx, Stored, Value};
+
+use crate::{
+    access::{Caller, Operation, Target},
+    audit,
+    error::{ControlError, Result},
+    items::seen,
+    model::{AlertDoc, HostDoc, ItemDoc, JobDoc, PointDoc, Spec, UsageDoc, VaultDoc},
+    service::{Control, find_vault, no_vault},
+    vaults::check_active,
+};
+
+/// Failing items that are listed.
+const FAILING: usize = 20;
+
+async fn count_by<D: Document>(
+    tx: &mut ReadTx,
+    column: &str,
+    filter: &Filter,
+) -> Result<BTreeMap<String, u64>> {
+    let counts = tx.count_by::<D>(column, filter).await?;
+    let word = |value: Value| value.as_text().unwrap_or_default().to_owned();
+    Ok(counts.into_iter().map(|(value, count)| (word(value), count)).collect())
+}
+
+impl Control {
+    /// How things are, as far as the caller sees them.
+    pub async fn status(&self, caller: &Caller) -> Result<Status> {
+        let now = self.now();
+        let sight = caller.sight();
+        let day = now.checked_sub(SignedDuration::from_hours(24)).unwrap_or(now);
+        let all_seen = sight == crate::access::Sight::All;
+        let in_sight = seen(Filter::all(), &sight);
+        let mut status = read!(self, tx => {
+            let items = count_by::<ItemDoc>(tx, "state", &in_sight).await?;
+            let recent = in_sight.clone().ge("created", day);
+            let jobs = count_by::<JobDoc>(tx, "state", &recent).await?;
+            let running = in_sight.clone().one_of("state", ["in_progress", "cancelling"]);
+            let queued = in_sight.clone().eq("state", "queued");
+            let failing = Query::new(in_sight.clone().gt("failures", 0_i64))
+                .descending("failures")
+                .limit(FAILING);
+            let failing = tx.list::<ItemDoc>(&failing).await?.items;
+            let firing = in_sight.clone().eq("state", AlertState::Firing.name());
+            Ok(Status {
+                time: now,
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                uptime_seconds: u64::try_from(now.duration_since(self.started).as_secs()).unwrap_or(0),
+                items,
+                jobs_24_hours: jobs,
+                jobs_running: tx.count::<JobDoc>(&running).await?,
+                jobs_queued: tx.count::<JobDoc>(&queued).await?,
+                failing: failing.into_iter().map(|stored| failing_item(stored.doc)).collect(),
+                alerts: count_by::<AlertDoc>(tx, "severity", &firing).await?,
+                vaults: Vec::new(),
+                hosts: if all_seen {
+                    count_by::<HostDoc>(tx, "state", &Filter::all()).await?
+                } else {
+                    BTreeMap::new()
+                },
+                server: Vec::new(),
+            })
+        })?;
+        status.vaults = self.vault_statuses(&sight).await?;
+        if let Some(ahead) = self.clock_is_ahead() {
+            let message = format!("the clock is {} s ahead of what has passed", ahead.as_secs());
+            status.server.push(api::ErrorBody::new(&codes::SERVER_CLOCK, message));
+        }
+        Ok(status)
+    }
+
+    async fn vault_statuses(&self, sight: &crate::access::Sight) -> Result<Vec<VaultStatus>> {
+        let query = Query::default().ascending("name").limit(1000);
+        let mut found = Vec::new();
+        for Stored { doc, .. } in self.catalog.list::<VaultDoc>(&query).await?.items {
+            if !sight.has(Some(doc.vault.id), None) {
+                continue;
+            }
+            let in_vault = Filter::all().eq("vault", doc.vault.id.to_string());
+            let (items, recovery_points, usage) = read!(self, tx => {
+                let newest = Query::new(in_vault.clone()).descending("measured").limit(1);
+                Ok((
+                    tx.count::<ItemDoc>(&in_vault).await?,
+                    tx.count::<PointDoc>(&in_vault).await?,
+                    tx.first::<UsageDoc>(&newest).await?,
+                ))
+            })?;
+            let (keeper, access) = (self.keeper.clone(), doc.access());
+            let facts = Self::blocking(move || keeper.facts(&access)).await;
+            found.push(VaultStatus {
+                id: doc.vault.id,
+                name: doc.vault.name,
+                url: doc.vault.url,
+                items,
+                recovery_points,
+                stored_bytes: usage.map(|stored| stored.doc.usage.stored_bytes),
+                free_bytes: facts.as_ref().ok().and_then(|facts| facts.free_bytes),
+                error: facts.err().map(|error| *error),
+            });
+        }
+        Ok(found)
+    }
+
+    /// What a vault held when it was measured last, and how it grows.
+    pub async fn usage(&self, caller: &Caller, vault: &str) -> Result<VaultUsage> {
+        let vault = self.vault(caller, vault).await?.value;
+        let filter = Filter::all().eq("vault", vault.id.to_string());
+        let query = Query::new(filter).descending("measured").limit(60);
+        let found = self.catalog.list::<UsageDoc>(&query).await?.items;
+        let mut all = found.into_iter().map(|stored| stored.doc.usage);
+        let Some(mut usage) = all.next() else {
+            let message = format!("the vault {} was not measured yet", vault.name);
+            return Err(ControlError::refused(&codes::REQUEST_NOT_FOUND, message));
+        };
+        let month = SignedDuration::from_hours(24 * 30);
+        let oldest = all.take_while(|old| usage.measured.duration_since(old.measured) <= month);
+        if let Some(old) = oldest.last() {
+            forecast(&mut usage, &old);
+        }
+        Ok(usage)
+    }
+
+    /// Begins a piece of housekeeping in a vault: reclaim, measurement, a copy of the catalog.
+    pub async fn begin_in_vault(
+        &self,
+        caller: &Caller,
+        vault: &str,
+        kind: JobKind,
+    ) -> Result<JobBegun> {
+        let operation = match kind {
+            JobKind::Reclaim => Operation::Reclaim,
+            JobKind::SaveCatalog => Operation::ManageServer,
+            _ => Operation::MeasureUsage,
+        };
+        let spec = |vault| match kind {
+            JobKind::Reclaim => Spec::Reclaim { vault },
+            JobKind::SaveCatalog => Spec::SaveCatalog { vault },
+            _ => Spec::Measure { vault },
+        };
+        self.begin_vault_job(caller, vault, operation, spec).await
+    }
+
+    /// Begins to change a vault's key.
+    pub async fn rotate_key(
+        &self,
+        caller: &Caller,
+        vault: &str,
+        key: Option<KeyReference>,
+    ) -> Result<JobBegun> {
+        let spec = |vault| Spec::RotateKey { vault, key };
+        self.begin_vault_job(caller, vault, Operation::RotateKey, spec).await
+    }
+
+    async fn begin_vault_job(
+        &self,
+        caller: &Caller,
+        vault: &str,
+        operation: Operation,
+        spec: impl FnOnce(strongroom_base::VaultId) -> Spec,
+    ) -> Result<JobBegun> {
+        let begun = write!(self, tx => {
+            let place = find_vault(tx, vault).await?.doc.vault;
+            let target = Target::Vault(place.id);
+            self.check(caller, operation, target, || no_vault(vault))?;
+            check_active(&place)?;
+            let job = self.new_job(spec(place.id), &place.name, Trigger::OnDemand, &caller.name);
+            let open = Filter::all()
+                .eq("kind", job.job.kind.name())
+                .eq("vault", place.id.to_string())
+                .is_null("ended");
+            if let Some(same) = tx.first::<JobDoc>(&Query::new(open)).await? {
+                // It is being done already.
+                let id = same.doc.job.id;
+                return Ok(JobBegun { job: id, link: format!("/v1/jobs/{id}") });
+            }
+            let begun = self.begin(tx, job).await?;
+            audit::record(tx, caller, operation, &place.name, json!({ "job": begun.job })).await?;
+            Ok(begun)
+        })?;
+        self.wake.notify_one();
+        Ok(begun)
+    }
+}
+
+fn failing_item(doc: ItemDoc) -> FailingItem {
+    let item = doc.item;
+    FailingItem {
+        item: item.id,
+        name: item.name,
+        vault: item.vault,
+        state: item.state,
+        failures: item.failures,
+        last_backup: item.last_backup,
+        error: item.error,
+        job: item.job,
+    }
+}
+
+/// How a vault grows: a straight line through two measurements.
+fn forecast(usage: &mut VaultUsage, old: &VaultUsage) {
+    let hours = usage.measured.duration_since(old.measured).as_hours();
+    let grown = i128::from(usage.stored_bytes).saturating_sub(i128::from(old.stored_bytes));
+    if hours <= 0 {
+        return;
+    }
+    let per_day = grown.saturating_mul(24).checked_div(i128::from(hours)).unwrap_or(0);
+    let later = i128::from(usage.stored_bytes).saturating_add(per_day.saturating_mul(30)).max(0);
+    usage.growth_bytes_per_day = i64::try_from(per_day).ok();
+    usage.forecast_bytes_30_days = u64::try_from(later).ok();
+}

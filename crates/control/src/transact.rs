@@ -1,0 +1,29 @@
+//! Transactions of the catalog, in one piece: begun, asked, and committed if all went well.
+
+/// Runs a block in a transaction that writes; its changes last if it ends with `Ok`.
+macro_rules! write {
+    ($control:expr, $tx:ident => $work:block) => {
+        async {
+            let mut transaction = $control.catalog.write().await?;
+            let $tx = &mut transaction;
+            let done: Result<_, crate::ControlError> = async { $work }.await;
+            let done = done?;
+            transaction.commit().await?;
+            Ok::<_, crate::ControlError>(done)
+        }
+        .await
+    };
+}
+
+/// Runs a block in a transaction that reads: all that it reads is of one moment.
+macro_rules! read {
+    ($control:expr, $tx:ident => $work:block) => {
+        async {
+            let mut transaction = $control.catalog.read().await?;
+            let $tx = &mut transaction;
+            let done: Result<_, crate::ControlError> = async { $work }.await;
+            done
+        }
+        .await
+    };
+}

@@ -1,0 +1,413 @@
+//! Vaults: made, changed, deleted and brought back.
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+use strongroom_agent::VaultMake;
+use strongroom_api::{
+    self as api, Immutability, KeyManagement, KeyReference, Redundancy, SoftDelete,
+    SoftDeleteState, Vault, VaultCreate, VaultState, VaultUpdate,
+};
+use strongroom_base::{EntropyExt as _, VaultId, codes};
+use strongroom_catalog::{Filter, PageToken, Query, Stored};
+
+use crate::{
+    access::{Caller, Operation, Sight, Target},
+    audit,
+    error::{ControlError, Result},
+    model::{ItemDoc, PolicyDoc, VaultDoc},
+    service::{Control, check_name, find_vault, no_vault},
+};
+
+/// A thing of the API and its version, for its `ETag`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Versioned<T> {
+    /// The thing.
+    pub value: T,
+    /// Its version.
+    pub version: u64,
+}
+
+/// Where a page of a list begins, and how long it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PageRequest {
+    /// Entries at most; 100 if not given.
+    pub limit: Option<usize>,
+    /// What the page before said.
+    pub token: Option<String>,
+}
+
+impl PageRequest {
+    /// The query of this page.
+    pub(crate) fn of(&self, query: Query) -> Query {
+        let query = query.after(self.token.clone().map(PageToken::new));
+        match self.limit {
+            Some(limit) => query.limit(limit),
+            None => query,
+        }
+    }
+}
+
+/// A page of the catalog as a page of the API.
+pub(crate) fn page<D, T>(
+    page: strongroom_catalog::Page<Stored<D>>,
+    f: impl FnMut(Stored<D>) -> T,
+) -> api::Page<T> {
+    api::Page {
+        next_page_token: page.next.map(|token| token.as_str().to_owned()),
+        items: page.items.into_iter().map(f).collect(),
+    }
+}
+
+impl From<Stored<VaultDoc>> for Versioned<Vault> {
+    fn from(stored: Stored<VaultDoc>) -> Self {
+        Self { value: stored.doc.vault, version: stored.version }
+    }
+}
+
+/// Refuses a change of something that is not of the version that was expected.
+pub(crate) fn check_version(found: u64, expected: Option<u64>) -> Result<()> {
+    if expected.is_none_or(|expected| expected == found) {
+        return Ok(());
+    }
+    Err(ControlError::refused(&codes::REQUEST_CHANGED, codes::REQUEST_CHANGED.meaning))
+}
+
+impl Control {
+    /// All vaults that the caller sees, by name.
+    pub async fn vaults(&self, caller: &Caller, at: &PageRequest) -> Result<api::Page<Vault>> {
+        let filter = match caller.sight() {
+            Sight::All => Filter::all(),
+            Sight::Some { vaults, .. } => {
+                Filter::all().one_of("id", vaults.iter().map(ToString::to_string))
+            }
+        };
+        let query = at.of(Query::new(filter).ascending("name"));
+        Ok(page(self.catalog.list::<VaultDoc>(&query).await?, |stored| stored.doc.vault))
+    }
+
+    /// A vault, by id or name.
+    pub async fn vault(&self, caller: &Caller, name: &str) -> Result<Versioned<Vault>> {
+        let stored = read!(self, tx => { find_vault(tx, name).await })?;
+        let target = Target::Vault(stored.doc.vault.id);
+        self.check(caller, Operation::ViewVault, target, || no_vault(name))?;
+        Ok(stored.into())
+    }
+
+    /// Makes a vault, or takes over one that is there.
+    pub async fn create_vault(
+        &self,
+        caller: &Caller,
+        request: VaultCreate,
+    ) -> Result<Versioned<Vault>> {
+        self.check(caller, Operation::CreateVault, Target::Server, || no_vault(&request.name))?;
+        check_name("the vault's name", &request.name)?;
+        check_redundancy(request.redundancy)?;
+        let soft_delete = request.soft_delete.unwrap_or_default();
+        check_soft_delete(soft_delete)?;
+        let immutability = request.immutability.unwrap_or(Immutability::Disabled);
+        if soft_delete.state == SoftDeleteState::AlwaysOn || immutability == Immutability::Locked {
+            self.check(caller, Operation::LockVault, Target::Server, || no_vault(&request.name))?;
+        }
+        self.check_vault_name(&request.name, None).await?;
+        let (make, management) = self.vault_make(&request);
+        let keeper = self.keeper.clone();
+        let order = make.clone();
+        let facts = Self::blocking(move || {
+            if order.make_key
+                && let KeyReference::File(path) = &order.key
+            {
+                keeper.make_key_file(std::path::Path::new(path))?;
+            }
+            keeper.make(&order)
+        })
+        .await?;
+        let doc = VaultDoc {
+            vault: Vault {
+                id: facts.id,
+                name: request.name.clone(),
+                url: make.url,
+                state: VaultState::Active,
+                redundancy: Redundancy::Local,
+                mirrors: facts.mirrors,
+                encryption: api::Encryption {
+                    management,
+                    key: key_words(&make.key),
+                    rotated: facts.key_changed,
+                },
+                soft_delete,
+                immutability,
+                tags: request.tags.clone(),
+                created: self.now(),
+                deleted: None,
+                purge_after: None,
+            },
+            key: make.key,
+        };
+        let version = write!(self, tx => {
+            let version = tx.insert(&doc).await.map_err(name_taken)?;
+            // Every vault has a policy to begin with.
+            tx.insert(&self.default_policy(doc.vault.id)).await?;
+            let detail = json!({ "url": doc.vault.url, "existed": facts.existed });
+            audit::record(tx, caller, Operation::CreateVault, &doc.vault.name, detail).await?;
+            Ok(version)
+        })?;
+        if facts.existed {
+            self.adopt_points(&doc).await?;
+        }
+        Ok(Versioned { value: doc.vault, version })
+    }
+
+    async fn check_vault_name(&self, name: &str, except: Option<VaultId>) -> Result<()> {
+        let query = Query::new(Filter::all().eq("name", name)).limit(1);
+        let found = self.catalog.list::<VaultDoc>(&query).await?.items;
+        if found.iter().any(|stored| Some(stored.doc.vault.id) != except) {
+            let message = format!("there is a vault {name:?} already");
+            return Err(ControlError::refused(&codes::VAULT_NAME_TAKEN, message));
+        }
+        Ok(())
+    }
+
+    /// Where the vault and its key are to be.
+    fn vault_make(&self, request: &VaultCreate) -> (VaultMake, KeyManagement) {
+        let data = &self.settings.data_dir;
+        let url = request.url.clone().unwrap_or_else(|| {
+            data.join("vaults").join(&request.name).to_string_lossy().into_owned()
+        });
+        let (key, management) = if let Some(key) = &request.key {
+            (key.clone(), KeyManagement::Customer)
+        } else {
+            // A name of its own: a vault of the same name may have been there before.
+            let salt = u64::from_be_bytes(self.entropy.array());
+            let file = data.join("keys").join(format!("{}-{salt:016x}.key", request.name));
+            (KeyReference::File(file.to_string_lossy().into_owned()), KeyManagement::Platform)
+        };
+        let make = VaultMake {
+            url,
+            mirrors: request.mirrors.clone(),
+            make_key: management == KeyManagement::Platform,
+            key,
+            single_writer: request.single_writer,
+        };
+        (make, management)
+    }
+
+    /// Changes a vault.
+    pub async fn update_vault(
+        &self,
+        caller: &Caller,
+        name: &str,
+        expected: Option<u64>,
+        change: VaultUpdate,
+    ) -> Result<Versioned<Vault>> {
+        if let Some(name) = &change.name {
+            check_name("the vault's name", name)?;
+        }
+        check_redundancy(change.redundancy)?;
+        if let Some(soft_delete) = change.soft_delete {
+            check_soft_delete(soft_delete)?;
+        }
+        let now = self.now();
+        write!(self, tx => {
+            let Stored { mut doc, version } = find_vault(tx, name).await?;
+            let target = Target::Vault(doc.vault.id);
+            self.check(caller, Operation::UpdateVault, target, || no_vault(name))?;
+            check_version(version, expected)?;
+            check_active(&doc.vault)?;
+            for operation in weakens(&doc.vault, &change)? {
+                self.check(caller, operation, target, || no_vault(name))?;
+                audit::record(tx, caller, operation, &doc.vault.name, json!(change)).await?;
+                crate::alerts::weakened(self, tx, &doc.vault, operation, now).await?;
+            }
+            let vault = &mut doc.vault;
+            let change = change.clone();
+            vault.name = change.name.unwrap_or_else(|| vault.name.clone());
+            vault.soft_delete = change.soft_delete.unwrap_or(vault.soft_delete);
+            vault.immutability = change.immutability.unwrap_or(vault.immutability);
+            vault.tags = change.tags.unwrap_or_else(|| vault.tags.clone());
+            let version = tx.update(&doc, version).await.map_err(name_taken)?;
+            let name = doc.vault.name.clone();
+            audit::record(tx, caller, Operation::UpdateVault, &name, json!(doc.vault)).await?;
+            Ok(Versioned { value: doc.vault, version })
+        })
+    }
+
+    /// Deletes a vault: softly, if it has no items but deleted ones.
+    pub async fn delete_vault(
+        &self,
+        caller: &Caller,
+        name: &str,
+        expected: Option<u64>,
+    ) -> Result<Versioned<Vault>> {
+        let trusted = self.trusted_now();
+        write!(self, tx => {
+            let Stored { mut doc, version } = find_vault(tx, name).await?;
+            let target = Target::Vault(doc.vault.id);
+            self.check(caller, Operation::DeleteVault, target, || no_vault(name))?;
+            check_version(version, expected)?;
+            check_active(&doc.vault)?;
+            let in_vault = Filter::all().eq("vault", doc.vault.id.to_string());
+            let items = tx.count::<ItemDoc>(&in_vault.clone().ne("state", "soft_deleted")).await?;
+            if items > 0 {
+                let message = format!("the vault {} has {items} item(s)", doc.vault.name);
+                return Err(ControlError::refused(&codes::VAULT_NOT_EMPTY, message));
+            }
+            doc.vault.state = VaultState::SoftDeleted;
+            doc.vault.deleted = Some(self.now());
+            // Not before the last of its items.
+            let mut after = purge_after(trusted, doc.vault.soft_delete);
+            let last = Query::new(in_vault).descending("purge_after").limit(1);
+            if let Some(item) = tx.first::<ItemDoc>(&last).await? {
+                after = after.max(item.doc.item.purge_after.unwrap_or(after));
+            }
+            doc.vault.purge_after = Some(after);
+            let version = tx.update(&doc, version).await?;
+            let name = doc.vault.name.clone();
+            audit::record(tx, caller, Operation::DeleteVault, &name, json!({})).await?;
+            crate::alerts::weakened(
+                self,
+                tx,
+                &doc.vault,
+                Operation::DeleteVault,
+                self.now(),
+            )
+            .await?;
+            Ok(Versioned { value: doc.vault, version })
+        })
+    }
+
+    /// Brings a deleted vault back.
+    pub async fn undelete_vault(&self, caller: &Caller, name: &str) -> Result<Versioned<Vault>> {
+        write!(self, tx => {
+            let Stored { mut doc, version } = find_vault(tx, name).await?;
+            let target = Target::Vault(doc.vault.id);
+            self.check(caller, Operation::UndeleteVault, target, || no_vault(name))?;
+            if doc.vault.state != VaultState::SoftDeleted {
+                let message = format!("the vault {} is not deleted", doc.vault.name);
+                return Err(ControlError::refused(&codes::VAULT_NOT_DELETED, message));
+            }
+            doc.vault.state = VaultState::Active;
+            doc.vault.deleted = None;
+            doc.vault.purge_after = None;
+            let version = tx.update(&doc, version).await?;
+            let name = doc.vault.name.clone();
+            audit::record(tx, caller, Operation::UndeleteVault, &name, json!({})).await?;
+            Ok(Versioned { value: doc.vault, version })
+        })
+    }
+
+    /// Forgets deleted vaults whose time is over. What is in their stores is left there.
+    pub(crate) async fn purge_vaults(&self) -> Result<()> {
+        let trusted = self.trusted_now();
+        write!(self, tx => {
+            let deleted = Query::new(Filter::all().eq("state", "soft_deleted")).limit(1000);
+            for Stored { doc, version } in tx.list::<VaultDoc>(&deleted).await?.items {
+                let over = doc.vault.purge_after.is_some_and(|after| after <= trusted);
+                let in_vault = Filter::all().eq("vault", doc.vault.id.to_string());
+                if over && tx.count::<ItemDoc>(&in_vault).await? == 0 {
+                    tx.delete_all::<PolicyDoc>(&in_vault).await?;
+                    tx.delete::<VaultDoc>(&doc.vault.id.to_string(), version).await?;
+                    let (name, detail) = (&doc.vault.name, json!({ "purged": true }));
+                    let system = Caller::system();
+                    audit::record(tx, &system, Operation::DeleteVault, name, detail).await?;
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// When what is deleted now can no longer be brought back.
+pub(crate) fn purge_after(now: Timestamp, soft_delete: SoftDelete) -> Timestamp {
+    if soft_delete.state == SoftDeleteState::Disabled {
+        return now;
+    }
+    let days = SignedDuration::from_hours(i64::from(soft_delete.retention_days) * 24);
+    now.checked_add(days).unwrap_or(Timestamp::MAX)
+}
+
+/// A key's place, for people.
+pub(crate) fn key_words(key: &KeyReference) -> String {
+    match key {
+        KeyReference::File(path) => path.clone(),
+        KeyReference::Passphrase(path) => format!("the passphrase in {path}"),
+        KeyReference::Pkcs11(uri) => uri.clone(),
+    }
+}
+
+/// Refuses work in a deleted vault.
+pub(crate) fn check_active(vault: &Vault) -> Result<()> {
+    if vault.state == VaultState::Active {
+        return Ok(());
+    }
+    let message = format!("the vault {} is deleted", vault.name);
+    Err(ControlError::refused(&codes::VAULT_SOFT_DELETED, message))
+}
+
+fn name_taken(error: strongroom_catalog::Error) -> ControlError {
+    use strongroom_catalog::Error as E;
+    match error {
+        E::Exists { .. } => ControlError::refused(
+            &codes::VAULT_NAME_TAKEN,
+            "the service has the vault at this place already",
+        ),
+        E::Taken { .. } => {
+            ControlError::refused(&codes::VAULT_NAME_TAKEN, "another vault has this name")
+        }
+        error => error.into(),
+    }
+}
+
+fn check_redundancy(redundancy: Option<Redundancy>) -> Result<()> {
+    match redundancy {
+        None | Some(Redundancy::Local) => Ok(()),
+        Some(other) => {
+            let message = format!(
+                "the redundancy {other} takes a paired region, and there are none yet; `local` \
+                 with mirrors on other disks can be had"
+            );
+            Err(ControlError::refused(&codes::FEATURE_MISSING, message))
+        }
+    }
+}
+
+fn check_soft_delete(soft_delete: SoftDelete) -> Result<()> {
+    if (14..=180).contains(&soft_delete.retention_days) {
+        return Ok(());
+    }
+    let message =
+        format!("soft delete of {} days: it can be 14 to 180", soft_delete.retention_days);
+    Err(ControlError::refused(&codes::REQUEST_INVALID, message))
+}
+
+/// What a change does that takes more rights than a change; an error for what can never be done.
+fn weakens(vault: &Vault, change: &VaultUpdate) -> Result<Vec<Operation>> {
+    let mut operations = Vec::new();
+    let never = |message: &str| Err(ControlError::refused(&codes::VAULT_IRREVERSIBLE, message));
+    if let Some(to) = change.soft_delete {
+        let from = vault.soft_delete;
+        if from.state == SoftDeleteState::AlwaysOn && to.state != SoftDeleteState::AlwaysOn {
+            return never("soft delete that is always on can never be turned off");
+        }
+        if from.state != SoftDeleteState::AlwaysOn && to.state == SoftDeleteState::AlwaysOn {
+            operations.push(Operation::LockVault);
+        }
+        let off = to.state == SoftDeleteState::Disabled && from.state != SoftDeleteState::Disabled;
+        if off || to.retention_days < from.retention_days {
+            operations.push(Operation::WeakenVault);
+        }
+    }
+    match (vault.immutability, change.immutability) {
+        (Immutability::Locked, Some(Immutability::Disabled | Immutability::Unlocked)) => {
+            return never("immutability that is locked can never be turned off");
+        }
+        (Immutability::Unlocked, Some(Immutability::Disabled)) => {
+            operations.push(Operation::WeakenVault);
+        }
+        (Immutability::Disabled | Immutability::Unlocked, Some(Immutability::Locked)) => {
+            operations.push(Operation::LockVault);
+        }
+        _ => {}
+    }
+    operations.dedup();
+    Ok(operations)
+}

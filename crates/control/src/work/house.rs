@@ -1,0 +1,265 @@
+//! The service's own work in vaults: purging, freeing, measuring, keys, copies of the catalog.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+use strongroom_agent::Watch;
+use strongroom_api::{self as api, JobKind, KeyReference, TaskState, VaultUsage};
+use strongroom_base::{ItemId, PointId, VaultId};
+use strongroom_catalog::{Filter, Query, Stored};
+
+use super::Outcome;
+use crate::{
+    access::{Caller, Operation},
+    audit,
+    error::{ControlError, Result},
+    model::{ItemDoc, JobDoc, MachineDoc, PointDoc, Spec, UsageDoc, VaultDoc},
+    policies::vault_of,
+    retention::purgeable,
+    service::{Control, named},
+    vaults::key_words,
+};
+
+/// One unit of protected instances for so many bytes, two up to ten times as many, two more for each
+/// further ten times: as the articles on Azure's prices count.
+const UNIT_BYTES: u64 = 50_000_000_000;
+
+/// Points that are deleted at once.
+const AT_ONCE: usize = 500;
+
+impl Control {
+    pub(super) async fn do_expire(&self, vault: VaultId, watch: &Watch) -> Outcome {
+        watch.task("delete", TaskState::InProgress, None);
+        let doc = self.work_vault(vault).await?;
+        let mut removed = 0_usize;
+        loop {
+            let filter = purgeable(&doc.vault, self.trusted_now());
+            let query = Query::new(filter).limit(AT_ONCE);
+            let points = self.catalog.list::<PointDoc>(&query).await.map_err(ControlError::from)?;
+            if points.items.is_empty() {
+                break;
+            }
+            removed = removed.saturating_add(points.items.len());
+            self.purge_points(&doc, points.items).await?;
+        }
+        watch.task("delete", TaskState::Completed, Some(format!("{removed} recovery point(s)")));
+        Ok(Some(json!({ "points_removed": removed })))
+    }
+
+    /// Deletes points from their vault, then from the catalog.
+    async fn purge_points(
+        &self,
+        vault: &VaultDoc,
+        points: Vec<Stored<PointDoc>>,
+    ) -> Result<(), Box<api::ErrorBody>> {
+        let mut by_item: BTreeMap<ItemId, Vec<PointId>> = BTreeMap::new();
+        for Stored { doc, .. } in &points {
+            by_item.entry(doc.point.item).or_default().push(doc.point.id);
+        }
+        for (item, ids) in &by_item {
+            let read = read!(self, tx => { named::<ItemDoc>(tx, *item).await });
+            let name = read?.doc.item.name;
+            let (keeper, access, ids) = (self.keeper.clone(), vault.access(), ids.clone());
+            Self::blocking(move || keeper.delete_points(&access, &name, &ids)).await?;
+        }
+        write!(self, tx => {
+            for Stored { doc, .. } in &points {
+                let id = PointDoc::id_of(doc.point.item, doc.point.id);
+                tx.delete::<PointDoc>(&id, None).await?;
+            }
+            let system = Caller::system();
+            let detail = json!({ "points": by_item });
+            audit::record(tx, &system, Operation::DeletePoint, &vault.vault.name, detail).await
+        })?;
+        Ok(())
+    }
+
+    pub(super) async fn do_delete_data(&self, item: ItemId, watch: &Watch) -> Outcome {
+        watch.task("delete", TaskState::InProgress, None);
+        let (doc, vault) = read!(self, tx => {
+            let item = named::<ItemDoc>(tx, item).await?.doc;
+            let vault = vault_of(tx, &item.item).await?;
+            Ok((item, vault))
+        })?;
+        let mut removed = 0_usize;
+        loop {
+            let query = Query::new(Filter::all().eq("item", item.to_string())).limit(AT_ONCE);
+            let points = self.catalog.list::<PointDoc>(&query).await.map_err(ControlError::from)?;
+            if points.items.is_empty() {
+                break;
+            }
+            removed = removed.saturating_add(points.items.len());
+            self.purge_points(&vault, points.items).await?;
+        }
+        write!(self, tx => {
+            if let api::Source::Machine { uuid, .. } = &doc.item.source {
+                let id = MachineDoc::id_of(doc.item.host, uuid);
+                if let Some(Stored { doc: mut machine, version }) =
+                    tx.get::<MachineDoc>(&id).await?
+                {
+                    machine.machine.protected_by = None;
+                    tx.update(&machine, version).await?;
+                }
+            }
+            tx.delete::<ItemDoc>(&item.to_string(), None).await?;
+            let system = Caller::system();
+            let detail = json!({ "purged": true });
+            audit::record(tx, &system, Operation::DeleteData, &doc.item.name, detail).await
+        })?;
+        watch.task("delete", TaskState::Completed, Some(format!("{removed} recovery point(s)")));
+        Ok(Some(json!({ "points_removed": removed })))
+    }
+
+    pub(super) async fn do_reclaim(&self, vault: VaultId, watch: &Watch) -> Outcome {
+        watch.task("reclaim", TaskState::InProgress, None);
+        let doc = self.work_vault(vault).await?;
+        let (keeper, follow) = (self.keeper.clone(), watch.clone());
+        let report = Self::blocking(move || keeper.reclaim(&doc.access(), &follow)).await?;
+        watch.task("reclaim", TaskState::Completed, None);
+        Ok(Some(report))
+    }
+
+    pub(super) async fn do_measure(&self, vault: VaultId, watch: &Watch) -> Outcome {
+        watch.task("measure", TaskState::InProgress, None);
+        let doc = self.work_vault(vault).await?;
+        let (keeper, follow, access) = (self.keeper.clone(), watch.clone(), doc.access());
+        let mut facts = Self::blocking(move || keeper.usage(&access, &follow)).await?;
+        let now = self.now();
+        let usage = write!(self, tx => {
+            let in_vault = Filter::all().eq("vault", vault.to_string());
+            for usage in &mut facts.items {
+                usage.instance_units = instance_units(usage.instance_bytes);
+                let by_name = in_vault.clone().eq("name", usage.name.as_str());
+                let item = tx.first::<ItemDoc>(&Query::new(by_name)).await?;
+                usage.item = item.map(|stored| stored.doc.item.id);
+            }
+            let deleted = in_vault.clone().eq("state", "soft_deleted");
+            let usage = VaultUsage {
+                vault,
+                measured: now,
+                recovery_points: facts.recovery_points,
+                soft_deleted_points: tx.count::<PointDoc>(&deleted).await?,
+                protected_bytes: facts.protected_bytes,
+                stored_bytes: facts.stored_bytes,
+                reclaimable_bytes: facts.reclaimable_bytes,
+                instance_units: facts.items.iter().map(|item| item.instance_units).sum(),
+                growth_bytes_per_day: None,
+                forecast_bytes_30_days: None,
+                items: facts.items.clone(),
+            };
+            tx.put(&UsageDoc { usage: usage.clone() }).await?;
+            // One a day is enough of what is long ago; here, what is older than 400 days goes.
+            let old = now.checked_sub(SignedDuration::from_hours(24 * 400)).unwrap_or(now);
+            tx.delete_all::<UsageDoc>(&in_vault.lt("measured", old)).await?;
+            Ok(usage)
+        })?;
+        watch.task("measure", TaskState::Completed, None);
+        Ok(Some(json!({ "stored_bytes": usage.stored_bytes })))
+    }
+
+    pub(super) async fn do_rotate_key(
+        &self,
+        vault: VaultId,
+        key: Option<KeyReference>,
+        watch: &Watch,
+    ) -> Outcome {
+        watch.task("rotate", TaskState::InProgress, None);
+        let doc = self.work_vault(vault).await?;
+        let (keeper, access, new) = (self.keeper.clone(), doc.access(), key.clone());
+        let facts = Self::blocking(move || keeper.rotate_key(&access, new.as_ref())).await?;
+        write!(self, tx => {
+            let Stored { mut doc, version } = named::<VaultDoc>(tx, vault).await?;
+            doc.vault.encryption.rotated = facts.key_changed;
+            if let Some(key) = &key {
+                doc.vault.encryption.key = key_words(key);
+                doc.vault.encryption.management = api::KeyManagement::Customer;
+                doc.key = key.clone();
+            }
+            tx.update(&doc, version).await?;
+            Ok(())
+        })?;
+        watch.task("rotate", TaskState::Completed, None);
+        Ok(None)
+    }
+
+    pub(super) async fn do_save_catalog(&self, vault: VaultId, watch: &Watch) -> Outcome {
+        watch.task("save", TaskState::InProgress, None);
+        let doc = self.work_vault(vault).await?;
+        let bytes = self.snapshot_for(&doc).await?;
+        let (keeper, size) = (self.keeper.clone(), bytes.len());
+        let access = doc.access();
+        Self::blocking(move || keeper.save(&access, crate::saved::NAME, &bytes)).await?;
+        watch.task("save", TaskState::Completed, Some(format!("{size} bytes")));
+        Ok(None)
+    }
+
+    /// Begins what is due of a vault's housekeeping.
+    pub(crate) async fn begin_housekeeping(&self) -> Result<()> {
+        let vaults = self.catalog.list::<VaultDoc>(&Query::default().limit(1000)).await?.items;
+        for Stored { doc: VaultDoc { vault, .. }, .. } in vaults {
+            if vault.state != api::VaultState::Active {
+                continue;
+            }
+            let settings = &self.settings;
+            let hours = |hours: u32| SignedDuration::from_hours(i64::from(hours));
+            let minutes = SignedDuration::from_mins(i64::from(settings.save_every_minutes));
+            let id = vault.id;
+            for (kind, every, spec) in [
+                (
+                    JobKind::Reclaim,
+                    hours(settings.reclaim_every_hours),
+                    Spec::Reclaim { vault: id },
+                ),
+                (
+                    JobKind::MeasureUsage,
+                    hours(settings.measure_every_hours),
+                    Spec::Measure { vault: id },
+                ),
+                (JobKind::SaveCatalog, minutes, Spec::SaveCatalog { vault: id }),
+            ] {
+                if every.is_zero() {
+                    continue;
+                }
+                let last = self.last_of(kind, id).await?.unwrap_or(Timestamp::MIN);
+                if self.now().duration_since(last.max(vault.created)) >= every {
+                    self.begin_once(kind, &vault, spec).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// When a job of a kind was begun last in a vault.
+    async fn last_of(&self, kind: JobKind, vault: VaultId) -> Result<Option<Timestamp>> {
+        let filter = Filter::all().eq("kind", kind.name()).eq("vault", vault.to_string());
+        let query = Query::new(filter).descending("created").limit(1);
+        let last = self.catalog.list::<JobDoc>(&query).await?.items.into_iter().next();
+        Ok(last.map(|stored| stored.doc.job.created))
+    }
+}
+
+/// How many units of protected instances an instance of this size is.
+pub(crate) fn instance_units(bytes: u64) -> u64 {
+    let ten = UNIT_BYTES.saturating_mul(10);
+    match bytes {
+        0 => 0,
+        1..=UNIT_BYTES => 1,
+        _ => bytes.div_ceil(ten).max(1).saturating_mul(2),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instances_are_counted_as_the_articles_count() {
+        let gb = |n: u64| n * 1_000_000_000;
+        for (size, units) in
+            [(0, 0), (1, 1), (50, 1), (51, 2), (500, 2), (501, 4), (1000, 4), (1001, 6)]
+        {
+            assert_eq!(instance_units(gb(size)), units, "{size} GB");
+        }
+    }
+}

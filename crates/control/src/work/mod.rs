@@ -1,0 +1,345 @@
+//! The work: begins jobs when their turn comes, follows them, and writes down how they go.
+//!
+//! ```text
+//!  tick: schedules ─▶ queue ─▶ choose ─▶ run (one task each) ─▶ agent or keeper, on a thread
+//!                                            ▲                        │ events
+//!                                            └── tell: write down ◀───┘
+//! ```
+//!
+//! A job is written down as begun before anything is done, and its end before its item is free. After
+//! a crash, what was at work is told that it was interrupted, and is queued again: all orders can be
+//! given again.
+
+mod backup;
+mod house;
+mod protect;
+mod restore;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use jiff::SignedDuration;
+use strongroom_agent::Watch;
+use strongroom_api::{self as api, ErrorBody, JobState};
+use strongroom_base::{Cancel, JobId, VaultId, codes};
+use strongroom_catalog::{Filter, Query, Stored};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+
+use crate::{
+    error::{ControlError, Result},
+    jobs::{Claim, Event, Waiting, choose, service::open_jobs},
+    model::{HostDoc, JobDoc, Spec, VaultDoc},
+    service::{Control, Running},
+};
+
+/// How often the clock is looked at if nothing happens.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How often retention and the house are looked after.
+const HOUSE: SignedDuration = SignedDuration::from_mins(5);
+
+/// How often a job's progress is written down.
+const PROGRESS: Duration = Duration::from_secs(2);
+
+/// What a job did, or why it failed.
+pub(crate) type Outcome = Result<Option<serde_json::Value>, Box<ErrorBody>>;
+
+/// What a running job tells.
+#[derive(Clone)]
+pub(crate) struct Teller(mpsc::UnboundedSender<Event>);
+
+impl Teller {
+    /// Something happened.
+    pub(crate) fn tell(&self, event: Event) {
+        // Nobody listens any more only when the job has ended.
+        self.0.send(event).ok();
+    }
+
+    /// A watch whose events go here.
+    pub(crate) fn watch(&self, cancel: &Cancel) -> Watch {
+        let teller = self.clone();
+        Watch::new(cancel.clone(), move |event| {
+            teller.tell(Event::Task {
+                name: event.task.to_owned(),
+                state: event.state,
+                detail: event.detail,
+            });
+        })
+    }
+}
+
+impl From<ControlError> for Box<ErrorBody> {
+    fn from(error: ControlError) -> Self {
+        Self::new(error.body())
+    }
+}
+
+impl Control {
+    /// Runs the service until it is told to stop. Jobs that are at work then are told to stop, and
+    /// waited for; what they were doing is tried again at the next start.
+    pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) -> Result<()> {
+        self.recover().await?;
+        let mut jobs = JoinSet::new();
+        let mut house = jiff::Timestamp::MIN;
+        while !*stop.borrow() {
+            let now = self.now();
+            let outcome: Result<()> = async {
+                self.advance_time().await?;
+                self.begin_scheduled().await?;
+                self.dispatch(&mut jobs).await?;
+                if now.duration_since(house).abs() >= HOUSE {
+                    house = now;
+                    self.keep_house().await?;
+                }
+                Ok(())
+            }
+            .await;
+            if let Err(error) = outcome {
+                tracing::error!(error = %error.body().message, code = error.body().code, "the service cannot do its work");
+            }
+            while jobs.try_join_next().is_some() {}
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(TICK) => {}
+                _ = stop.changed() => {}
+            }
+        }
+        for running in self.running().values() {
+            running.cancel.cancel();
+        }
+        while jobs.join_next().await.is_some() {}
+        Ok(())
+    }
+
+    /// What was at work when the server died is told so.
+    pub async fn recover(&self) -> Result<()> {
+        loop {
+            let at_work = [JobState::InProgress, JobState::Cancelling].map(JobState::name);
+            let query = Query::new(Filter::all().one_of("state", at_work)).limit(200);
+            let jobs = self.catalog.list::<JobDoc>(&query).await?.items;
+            if jobs.is_empty() {
+                return Ok(());
+            }
+            for Stored { doc, .. } in jobs {
+                tracing::info!(job = %doc.job.id, kind = %doc.job.kind, "a job was interrupted");
+                self.tell(doc.job.id, Event::Interrupted).await?;
+            }
+        }
+    }
+
+    /// Schedules, retention, housekeeping: what is due now. For tests and the simulator, which have
+    /// a clock of their own.
+    pub async fn keep_house(&self) -> Result<()> {
+        self.retain().await?;
+        self.begin_housekeeping().await?;
+        self.forget_old().await
+    }
+
+    /// Does all that is due now, with all that comes of it: how many jobs were begun. For whoever has
+    /// a clock of their own.
+    pub async fn settle(self: &Arc<Self>) -> Result<u64> {
+        let mut begun = 0_u64;
+        loop {
+            self.advance_time().await?;
+            self.begin_scheduled().await?;
+            let mut jobs = JoinSet::new();
+            self.dispatch(&mut jobs).await?;
+            if jobs.is_empty() {
+                return Ok(begun);
+            }
+            begun = begun.saturating_add(u64::try_from(jobs.len()).unwrap_or(u64::MAX));
+            while jobs.join_next().await.is_some() {}
+        }
+    }
+
+    /// Begins the jobs whose turn it is.
+    async fn dispatch(self: &Arc<Self>, jobs: &mut JoinSet<()>) -> Result<()> {
+        let stores = self.stores().await?;
+        for id in self.next_jobs(&stores).await? {
+            // Written down first. One that was cancelled meanwhile is not begun.
+            let Some(job) = self.tell(id, Event::Started).await? else { continue };
+            let Some(Stored { doc, .. }) = self.catalog.get::<JobDoc>(&id.to_string()).await?
+            else {
+                continue;
+            };
+            let claim = claim(&job, &stores);
+            let cancel = Cancel::new();
+            self.running().insert(id, Running { claim, cancel: cancel.clone() });
+            let control = Arc::clone(self);
+            jobs.spawn(Box::pin(control.drive(doc, cancel)));
+        }
+        Ok(())
+    }
+
+    /// Which store each vault is in.
+    async fn stores(&self) -> Result<Stores> {
+        let vaults = self.catalog.list::<VaultDoc>(&Query::default().limit(1000)).await?.items;
+        let store = |doc: VaultDoc| (doc.vault.id, store_of(&doc.vault.url));
+        Ok(vaults.into_iter().map(|stored| store(stored.doc)).collect())
+    }
+
+    /// The jobs whose turn it is.
+    async fn next_jobs(&self, stores: &Stores) -> Result<Vec<JobId>> {
+        let now = self.now();
+        let open = self.catalog.list::<JobDoc>(&open_jobs()).await?.items;
+        let ripe = open.iter().map(|stored| &stored.doc.job).filter(|job| {
+            job.state == JobState::Queued && job.not_before.is_none_or(|time| time <= now)
+        });
+        let waiting: Vec<Waiting> = ripe
+            .map(|job| Waiting {
+                id: job.id,
+                trigger: job.trigger,
+                claim: claim(job, stores),
+                since: job.not_before.unwrap_or(job.created).max(job.created),
+            })
+            .collect();
+        if waiting.is_empty() {
+            return Ok(Vec::new());
+        }
+        let running: Vec<Claim> = self.running().values().map(|running| running.claim).collect();
+        let mut limits = self.settings.limits.clone();
+        let hosts = self.catalog.list::<HostDoc>(&Query::default().limit(1000)).await?.items;
+        for Stored { doc: HostDoc { host }, .. } in hosts {
+            limits.hosts.entry(host.id).or_insert(host.max_jobs);
+        }
+        Ok(choose(&waiting, &running, &limits))
+    }
+
+    /// Does a job from its beginning to its end.
+    pub(crate) async fn drive(self: Arc<Self>, doc: JobDoc, cancel: Cancel) {
+        let id = doc.job.id;
+        tracing::info!(job = %id, kind = %doc.job.kind, subject = doc.job.subject, "a job begins");
+        let (sender, mut events) = mpsc::unbounded_channel();
+        let teller = Teller(sender);
+        let work = self.perform(doc, &teller, &cancel);
+        tokio::pin!(work);
+        let outcome = loop {
+            tokio::select! {
+                Some(event) = events.recv() => self.note(id, event).await,
+                outcome = &mut work => break outcome,
+            }
+        };
+        while let Ok(event) = events.try_recv() {
+            self.note(id, event).await;
+        }
+        let event = match outcome {
+            Ok(report) => Event::Finished { report },
+            Err(error) => {
+                tracing::warn!(job = %id, code = error.code, message = error.message, "a job failed");
+                Event::Broke { error: *error }
+            }
+        };
+        self.note(id, event).await;
+        self.running().remove(&id);
+        self.wake.notify_one();
+    }
+
+    /// Writes down what a job tells. While the catalog cannot be written, the job waits.
+    async fn note(&self, id: JobId, event: Event) {
+        let mut pause = Duration::from_millis(100);
+        loop {
+            match self.tell(id, event.clone()).await {
+                Ok(_) => return,
+                Err(error) => {
+                    let body = error.body();
+                    tracing::error!(job = %id, code = body.code, message = body.message, "a job's state cannot be written down");
+                    if !body.retryable {
+                        return;
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = pause.saturating_mul(2).min(Duration::from_secs(10));
+                }
+            }
+        }
+    }
+
+    async fn perform(self: &Arc<Self>, doc: JobDoc, teller: &Teller, cancel: &Cancel) -> Outcome {
+        let watch = teller.watch(cancel);
+        let followed = self.follow(&watch, teller);
+        let work = async {
+            match doc.spec {
+                Spec::Discover { host } => self.do_discover(host, &watch).await,
+                Spec::Protect { vault, host, request } => {
+                    self.do_protect(vault, host, &request, teller, cancel).await
+                }
+                Spec::Backup { item, occurrence, retain_until } => {
+                    let order = backup::Wanted { job: &doc.job, item, occurrence, retain_until };
+                    self.do_backup(order, teller, &watch).await
+                }
+                Spec::Restore { item, point, host, restore } => {
+                    self.do_restore(doc.job.id, item, point, host, *restore, teller, &watch).await
+                }
+                Spec::DeleteData { item } => self.do_delete_data(item, &watch).await,
+                Spec::Expire { vault } => self.do_expire(vault, &watch).await,
+                Spec::Reclaim { vault } => self.do_reclaim(vault, &watch).await,
+                Spec::Measure { vault } => self.do_measure(vault, &watch).await,
+                Spec::RotateKey { vault, key } => self.do_rotate_key(vault, key, &watch).await,
+                Spec::SaveCatalog { vault } => self.do_save_catalog(vault, &watch).await,
+                Spec::Record => Ok(None),
+            }
+        };
+        tokio::select! {
+            outcome = work => outcome,
+            () = followed => Err(Box::new(ErrorBody::new(&codes::BUG, "following a job has ended"))),
+        }
+    }
+
+    /// Tells how far a job has come, from time to time, for ever.
+    async fn follow(&self, watch: &Watch, teller: &Teller) {
+        let (mut last, mut then) = (watch.progress.snapshot(), self.clock.monotonic());
+        let mut rate = 0_u64;
+        loop {
+            tokio::time::sleep(PROGRESS).await;
+            let (now, at) = (watch.progress.snapshot(), self.clock.monotonic());
+            if now == last {
+                continue;
+            }
+            let millis = u64::try_from(at.saturating_sub(then).as_millis()).unwrap_or(u64::MAX);
+            let done = now.done_bytes.saturating_sub(last.done_bytes);
+            let current = done.saturating_mul(1000).checked_div(millis).unwrap_or(0);
+            rate = if rate == 0 {
+                current
+            } else {
+                rate.saturating_mul(3).saturating_add(current) / 4
+            };
+            (last, then) = (now, at);
+            if !now.things.is_empty() {
+                continue;
+            }
+            let left = now.total_bytes.saturating_sub(now.done_bytes);
+            teller.tell(Event::Progress(api::Progress {
+                done_bytes: now.done_bytes,
+                total_bytes: now.total_bytes,
+                stored_bytes: now.stored_bytes,
+                bytes_per_second: rate,
+                seconds_left: left.checked_div(rate),
+            }));
+        }
+    }
+
+    /// A vault that a job works in.
+    pub(crate) async fn work_vault(&self, vault: VaultId) -> Result<VaultDoc, Box<ErrorBody>> {
+        let found = read!(self, tx => { crate::service::named::<VaultDoc>(tx, vault).await })?;
+        Ok(found.doc)
+    }
+}
+
+/// Which store each vault is in.
+type Stores = HashMap<VaultId, u64>;
+
+/// Vaults in one bucket, or below one folder, are in one store.
+fn store_of(url: &str) -> u64 {
+    let place = match url.split_once("://") {
+        Some((scheme, rest)) => format!("{scheme}://{}", rest.split('/').next().unwrap_or("")),
+        None => url.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned(),
+    };
+    let hash = blake3::hash(place.as_bytes());
+    hash.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+fn claim(job: &api::Job, stores: &Stores) -> Claim {
+    let store = job.vault.and_then(|vault| stores.get(&vault).copied());
+    Claim { kind: job.kind, host: job.host, vault: job.vault, store }
+}

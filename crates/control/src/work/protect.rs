@@ -1,0 +1,230 @@
+//! Discovery and protection.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+use strongroom_agent::Watch;
+use strongroom_api::{
+    self as api, ErrorBody, HostState, Protect, ProtectSource, ProtectableItem, Source, TaskState,
+    Trigger, Verdict,
+};
+use strongroom_base::{Cancel, HostId, VaultId, codes};
+use strongroom_catalog::{Filter, Query, Stored};
+
+use super::{Outcome, Teller};
+use crate::{
+    error::ControlError,
+    items::NewItem,
+    jobs::Event,
+    model::{HostDoc, ItemDoc, MachineDoc, Spec},
+    points::allowed,
+    service::{Control, named},
+};
+
+impl Control {
+    pub(super) async fn do_discover(&self, host: HostId, watch: &Watch) -> Outcome {
+        watch.task("discover", TaskState::InProgress, None);
+        let found = self.discover_now(host, watch).await?;
+        let names: Vec<_> = found.iter().map(|machine| &machine.name).collect();
+        let detail = format!("{} machine(s)", found.len());
+        watch.task("discover", TaskState::Completed, Some(detail));
+        Ok(Some(json!({ "machines": names })))
+    }
+
+    /// Asks a host what it has, and writes it down; or that it does not answer.
+    async fn discover_now(
+        &self,
+        host: HostId,
+        watch: &Watch,
+    ) -> Result<Vec<ProtectableItem>, Box<ErrorBody>> {
+        let read = read!(self, tx => { named::<HostDoc>(tx, host).await });
+        let host = read?.doc.host;
+        let agent = self.agents.agent(&host)?;
+        let follow = watch.clone();
+        let found = Self::blocking(move || {
+            agent.hello()?;
+            agent.discover(&follow)
+        })
+        .await;
+        self.host_answered(host.id, found.as_ref().err().map(|error| (**error).clone())).await?;
+        let mut found = found?;
+        let now = self.now();
+        write!(self, tx => {
+            let on_host = Filter::all().eq("host", host.id.to_string());
+            let seen: BTreeSet<String> =
+                found.iter().map(|machine| machine.uuid.clone()).collect();
+            for machine in &mut found {
+                machine.host = host.id;
+                machine.discovered = now;
+                let key = format!("{}/{}", host.id, machine.uuid);
+                let by = Query::new(Filter::all().eq("source", key)).limit(1);
+                let item = tx.first::<ItemDoc>(&by).await?;
+                machine.protected_by = item.map(|stored| stored.doc.item.id);
+                tx.put(&MachineDoc { machine: machine.clone() }).await?;
+            }
+            let mut token = None;
+            loop {
+                let query = Query::new(on_host.clone()).limit(500).after(token);
+                let page = tx.list::<MachineDoc>(&query).await?;
+                for Stored { doc, version } in page.items {
+                    if !seen.contains(&doc.machine.uuid) {
+                        let id = MachineDoc::id_of(host.id, &doc.machine.uuid);
+                        tx.delete::<MachineDoc>(&id, version).await?;
+                    }
+                }
+                match page.next {
+                    Some(next) => token = Some(next),
+                    None => break,
+                }
+            }
+            let Stored { mut doc, version } = named::<HostDoc>(tx, host.id).await?;
+            doc.host.machines = u64::try_from(seen.len()).unwrap_or(u64::MAX);
+            tx.update(&doc, version).await?;
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    async fn host_answered(
+        &self,
+        host: HostId,
+        error: Option<ErrorBody>,
+    ) -> Result<(), ControlError> {
+        let now = self.now();
+        write!(self, tx => {
+            let Stored { mut doc, version } = named::<HostDoc>(tx, host).await?;
+            match &error {
+                None => {
+                    doc.host.state = HostState::Online;
+                    doc.host.seen = Some(now);
+                }
+                Some(_) => doc.host.state = HostState::Unreachable,
+            }
+            doc.host.error.clone_from(&error);
+            tx.update(&doc, version).await?;
+            Ok(())
+        })
+    }
+
+    pub(super) async fn do_protect(
+        &self,
+        vault: VaultId,
+        host: HostId,
+        request: &Protect,
+        teller: &Teller,
+        cancel: &Cancel,
+    ) -> Outcome {
+        let watch = teller.watch(cancel);
+        let machines = if request.sources.iter().any(|source| source.machine.is_some()) {
+            self.discover_now(host, &watch).await?
+        } else {
+            Vec::new()
+        };
+        let (mut done, mut failed) = (Vec::new(), Vec::new());
+        for source in &request.sources {
+            if cancel.is_cancelled() {
+                let words = codes::JOB_CANCELLED.meaning;
+                return Err(Box::new(ErrorBody::new(&codes::JOB_CANCELLED, words)));
+            }
+            let name = source_name(source);
+            let task = |state, detail| {
+                teller.tell(Event::Task { name: name.clone(), state, detail });
+            };
+            task(TaskState::InProgress, None);
+            match self.protect_one(vault, host, request, source, &machines, teller).await {
+                Ok((item, words)) => {
+                    task(TaskState::Completed, Some(words));
+                    done.push(json!({ "item": item.id, "name": item.name }));
+                }
+                Err(error) => {
+                    task(TaskState::Failed, Some(error.message.clone()));
+                    failed.push(*error);
+                }
+            }
+        }
+        self.wake.notify_one();
+        match failed.into_iter().next() {
+            // If none could be protected, the first says why.
+            Some(error) if done.is_empty() => Err(Box::new(error)),
+            _ => Ok(Some(json!({ "items": done }))),
+        }
+    }
+
+    async fn protect_one(
+        &self,
+        vault: VaultId,
+        host: HostId,
+        request: &Protect,
+        source: &ProtectSource,
+        machines: &[ProtectableItem],
+        teller: &Teller,
+    ) -> Result<(api::Item, String), Box<ErrorBody>> {
+        let name = source_name(source);
+        let what = match (&source.machine, &source.paths) {
+            (Some(machine), _) => {
+                let found = machines.iter().find(|m| m.name == *machine || m.uuid == *machine);
+                let found = found.ok_or_else(|| {
+                    let message = format!("the host has no machine {machine:?}");
+                    Box::new(ErrorBody::new(&codes::VM_NOT_FOUND, message))
+                })?;
+                Source::Machine { uuid: found.uuid.clone(), name: found.name.clone() }
+            }
+            (None, paths) => {
+                let disks = paths.clone().unwrap_or_default();
+                for path in disks.values() {
+                    allowed(path, &self.settings.disk_dirs, "disk_dirs")?;
+                }
+                Source::Disks { disks }
+            }
+        };
+        let name = match (&source.name, &what) {
+            (Some(name), _) => name.clone(),
+            (None, Source::Machine { name, .. }) => item_name(name),
+            (None, Source::Disks { .. }) => name,
+        };
+        let read = read!(self, tx => { named::<HostDoc>(tx, host).await });
+        let agent = self.agents.agent(&read?.doc.host)?;
+        let asked = what.clone();
+        let check = Self::blocking(move || agent.check(&asked)).await?;
+        let findings = |level: &str| -> Vec<&str> {
+            let of = check.findings.iter().filter(|finding| finding.level == level);
+            of.map(|finding| finding.what.as_str()).collect()
+        };
+        if check.verdict == Verdict::Red {
+            let message = format!("{name} cannot be backed up: {}", findings("red").join("; "));
+            return Err(Box::new(ErrorBody::new(&codes::VM_NOT_READY, message)));
+        }
+        if check.verdict == Verdict::Amber {
+            let message = format!("{name}: {}", findings("amber").join("; "));
+            teller.tell(Event::Warning(ErrorBody::new(&codes::VM_NOT_READY, message)));
+        }
+        let backup_now = request.backup_now;
+        let (doc, made) = write!(self, tx => {
+            let (source, disks) = (what.clone(), &source.disks);
+            let new = NewItem { vault, host, request, name: &name, source, disks };
+            let (mut doc, made) = self.add_item(tx, new).await?;
+            if made && backup_now {
+                let spec =
+                    Spec::Backup { item: doc.item.id, occurrence: None, retain_until: None };
+                self.begin_for_item(tx, &mut doc, 1, spec, Trigger::OnDemand, "system")
+                    .await?;
+            }
+            Ok((doc, made))
+        })?;
+        let words = if made { "protected" } else { "was protected already" };
+        Ok((doc.item, words.to_owned()))
+    }
+}
+
+fn source_name(source: &ProtectSource) -> String {
+    let first = || source.paths.as_ref().and_then(|paths| paths.keys().next().cloned());
+    let name = source.name.clone().or_else(|| source.machine.clone()).or_else(first);
+    name.unwrap_or_else(|| "disks".to_owned())
+}
+
+/// A machine's name as an item's: what may not be in it becomes `-`.
+fn item_name(machine: &str) -> String {
+    let good = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
+    let name: String = machine.chars().map(good).take(200).collect();
+    if name.starts_with(|c: char| c.is_ascii_alphanumeric()) { name } else { format!("vm{name}") }
+}

@@ -1,0 +1,168 @@
+//! Jobs: one at a time, tried again, cancelled, killed.
+
+use strongroom_api::{BackupNow, JobKind, JobState, PointState, ProtectionState as P, TaskState};
+use strongroom_base::codes;
+use strongroom_catalog::testing::{Bed, on_both_databases};
+
+use crate::world::{HOUR, World, refusal};
+
+on_both_databases! {
+    one_operation_at_a_time,
+    what_may_pass_is_tried_again,
+    a_failure_alerts_once_and_is_resolved,
+    cancelled_while_it_waits_and_while_it_runs,
+    a_server_that_dies_loses_and_doubles_nothing,
+    a_point_is_restorable_only_when_validated,
+    restores_go_through,
+}
+
+async fn one_operation_at_a_time(bed: Bed) {
+    let world = World::new(bed).await;
+    world.protected("web").await;
+    let now = BackupNow::default();
+    let first = world.control.backup_now(&world.admin, "web", now.clone()).await.expect("begins");
+    let error = world.control.backup_now(&world.admin, "web", now).await.expect_err("busy").body();
+    assert_eq!(error.code, "item.busy");
+    assert_eq!(error.link, Some(format!("/v1/jobs/{}", first.job)));
+    world.settle().await;
+    assert_eq!(world.job(first.job).await.state, JobState::Completed);
+    assert_eq!(world.backup("web").await.state, JobState::Completed);
+}
+
+async fn what_may_pass_is_tried_again(bed: Bed) {
+    let world = World::new(bed).await;
+    world.protected("web").await;
+    let fail = Some(&codes::STORE_UNAVAILABLE);
+    world.shared.outside().backups_fail.extend([fail, fail]);
+    let job = world.backup("web").await;
+    assert_eq!((job.state, job.attempt), (JobState::Queued, 1));
+    assert_eq!(job.error.expect("why").code, "store.unavailable");
+    // Meanwhile the item is busy still.
+    assert_eq!(
+        refusal(world.control.backup_now(&world.admin, "web", BackupNow::default()).await),
+        "item.busy"
+    );
+    world.pass(HOUR);
+    world.settle().await;
+    world.pass(HOUR);
+    world.settle().await;
+    let job = world.job(job.id).await;
+    assert_eq!((job.state, job.attempt, job.error), (JobState::Completed, 3, None));
+}
+
+async fn a_failure_alerts_once_and_is_resolved(bed: Bed) {
+    let world = World::new(bed).await;
+    world.protected("web").await;
+    for failures in 1..=3 {
+        world.shared.outside().backups_fail.push_back(Some(&codes::KEY_WRONG));
+        assert_eq!(world.backup("web").await.state, JobState::Failed);
+        let item = world.item("web").await;
+        assert_eq!((item.state, item.failures), (P::ProtectionError, failures));
+    }
+    let alerts = world.alerts().await;
+    assert_eq!((alerts.len(), alerts[0].count), (1, 3));
+    let status = world.control.status(&world.admin).await.expect("a status");
+    assert_eq!((status.failing.len(), status.failing[0].failures), (1, 3));
+    assert_eq!(status.jobs_24_hours["failed"], 3);
+    world.backup("web").await;
+    assert_eq!(world.alerts().await[0].state, strongroom_api::AlertState::Resolved);
+    assert_eq!(world.item("web").await.state, P::Protected);
+}
+
+async fn cancelled_while_it_waits_and_while_it_runs(bed: Bed) {
+    let world = World::new(bed).await;
+    world.protected("web").await;
+    let now = BackupNow::default();
+    let begun = world.control.backup_now(&world.admin, "web", now.clone()).await.expect("begins");
+    let id = begun.job.to_string();
+    let job = world.control.cancel_job(&world.admin, &id).await.expect("cancels");
+    assert_eq!(job.state, JobState::Cancelled);
+    assert_eq!(world.item("web").await.job, None);
+    assert_eq!(refusal(world.control.cancel_job(&world.admin, &id).await), "job.finished");
+
+    world.shared.outside().hold = true;
+    let begun = world.control.backup_now(&world.admin, "web", now).await.expect("begins");
+    let mut events = world.control.job_events();
+    let control = std::sync::Arc::clone(&world.control);
+    let work = tokio::spawn(async move { control.settle().await });
+    loop {
+        let job = events.recv().await.expect("an event");
+        if job.tasks.iter().any(|task| task.state == TaskState::InProgress) {
+            break;
+        }
+    }
+    let job = world.control.cancel_job(&world.admin, &begun.job.to_string()).await.expect("it");
+    assert_eq!(job.state, JobState::Cancelling);
+    work.await.expect("ends").expect("settles");
+    assert_eq!(world.job(begun.job).await.state, JobState::Cancelled);
+    assert_eq!((world.stored(), world.item("web").await.job), (0, None));
+}
+
+async fn a_server_that_dies_loses_and_doubles_nothing(bed: Bed) {
+    let mut world = World::new(bed).await;
+    world.protected("web").await;
+    world.shared.outside().hold = true;
+    let begun =
+        world.control.backup_now(&world.admin, "web", BackupNow::default()).await.expect("begins");
+    let control = std::sync::Arc::clone(&world.control);
+    let mut events = world.control.job_events();
+    let work = tokio::spawn(async move { control.settle().await });
+    while events.recv().await.expect("an event").state != JobState::InProgress {}
+    // The process is gone; what it had told the host goes on to its end, as after a real kill.
+    work.abort();
+    world.shared.outside().hold = false;
+    while world.stored() == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    world.restart().await;
+    let job = world.job(begun.job).await;
+    assert_eq!(job.state, JobState::Queued);
+    assert_eq!(job.error.expect("why").code, "job.interrupted");
+    world.settle().await;
+    let job = world.job(begun.job).await;
+    assert_eq!((job.state, job.attempt), (JobState::Completed, 2));
+    assert_eq!((world.stored(), world.points("web").await.len()), (1, 1));
+    assert_eq!(world.item("web").await.job, None);
+}
+
+async fn a_point_is_restorable_only_when_validated(bed: Bed) {
+    let world = World::new(bed).await;
+    world.protected("web").await;
+    world.backup("web").await;
+    world.shared.outside().validation_fails = Some(&codes::STORE_CORRUPT);
+    let job = world.backup("web").await;
+    assert_eq!(job.state, JobState::Failed);
+    let validate = job.tasks.iter().find(|task| task.name == "validate").expect("a task");
+    assert_eq!(validate.state, TaskState::Failed);
+    let points = world.points("web").await;
+    assert_eq!((points[0].state, points[1].state), (PointState::Damaged, PointState::Restorable));
+    assert_eq!(world.item("web").await.last_point, Some(points[1].id));
+    let restore = strongroom_api::Restore::Machine(strongroom_api::RestoreMachine::default());
+    let id = points[0].id.to_string();
+    let refused = world.control.restore(&world.admin, "web", &id, restore).await;
+    assert_eq!(refusal(refused), "point.not_restorable");
+}
+
+async fn restores_go_through(bed: Bed) {
+    let world = World::new(bed).await;
+    world.protected("web").await;
+    world.backup("web").await;
+    let to = |folder: &str| {
+        strongroom_api::Restore::Disks(strongroom_api::RestoreDisks {
+            host: None,
+            folder: folder.to_owned(),
+            disks: Vec::new(),
+            format: None,
+        })
+    };
+    for bad in ["/etc", "/restore/../etc", "restore", "/restored"] {
+        let refused = world.control.restore(&world.admin, "web", "latest", to(bad)).await;
+        assert_eq!(refusal(refused), "auth.forbidden", "{bad}");
+    }
+    let begun =
+        world.control.restore(&world.admin, "web", "latest", to("/restore/x")).await.expect("it");
+    world.settle().await;
+    let job = world.job(begun.job).await;
+    assert_eq!((job.state, job.kind), (JobState::Completed, JobKind::Restore));
+    assert_eq!(world.shared.outside().restores_made, 1);
+}

@@ -1,0 +1,16 @@
+//! The service with a clock of our own, and hosts and vaults that do what they are told: whatever the
+//! real ones cannot be made to show. The real ones have tests of their own.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that fails says so by panicking"
+)]
+
+mod access;
+mod jobs;
+mod protection;
+mod retention;
+mod schedules;
+mod vaults;
+mod world;

@@ -1,0 +1,192 @@
+//! Protecting, stopping, resuming, deleting, bringing back.
+
+use strongroom_api::{
+    DiskSelection, ItemUpdate, JobState, ProtectionState as P, ResumeProtection, StopMode,
+    StopProtection, TaskState,
+};
+use strongroom_base::codes;
+use strongroom_catalog::testing::{Bed, on_both_databases};
+
+use crate::world::{DAY, World, refusal, source};
+
+on_both_databases! {
+    several_at_once_and_again,
+    a_first_backup_makes_an_item_protected,
+    what_cannot_be_backed_up_is_refused,
+    stop_and_resume,
+    deleted_softly_and_brought_back,
+    deleted_for_good_when_its_time_is_over,
+    a_source_that_vanishes_and_comes_back,
+}
+
+async fn several_at_once_and_again(bed: Bed) {
+    let world = World::new(bed).await;
+    for name in ["a", "b", "c"] {
+        world.machine(name);
+    }
+    let protect = strongroom_api::Protect {
+        vault: "main".to_owned(),
+        host: "here".to_owned(),
+        policy: Some("default".to_owned()),
+        sources: ["a", "b", "c"].map(source).into(),
+        backup_now: false,
+    };
+    for round in 0..2 {
+        let begun = world.control.protect(&world.admin, protect.clone()).await.expect("begins");
+        world.control.settle().await.expect("settles");
+        let job = world.job(begun.job).await;
+        assert_eq!(job.state, JobState::Completed);
+        assert!(job.tasks.iter().all(|task| task.state == TaskState::Completed));
+        let words = if round == 0 { "protected" } else { "was protected already" };
+        assert!(job.tasks.iter().all(|task| task.detail.as_deref() == Some(words)), "{job:?}");
+    }
+    let item = world.item("b").await;
+    assert_eq!(item.state, P::InitialBackupPending);
+    assert!(item.next_backup.expect("planned") > world.now());
+    // The same machine under another policy is another wish.
+    let mut other = protect.clone();
+    other.policy = None;
+    other.sources.truncate(1);
+    let begun = world.control.protect(&world.admin, other).await.expect("begins");
+    world.control.settle().await.expect("settles");
+    let job = world.job(begun.job).await;
+    assert_eq!(job.error.expect("fails").code, "item.exists");
+}
+
+async fn a_first_backup_makes_an_item_protected(bed: Bed) {
+    let world = World::new(bed).await;
+    world.protected("web").await;
+    let job = world.backup("web").await;
+    assert_eq!(job.state, JobState::Completed);
+    assert!(job.tasks.iter().all(|task| task.state == TaskState::Completed), "{:?}", job.tasks);
+    let item = world.item("web").await;
+    assert_eq!((item.state, item.last_point), (P::Protected, job.recovery_point));
+    assert_eq!(item.job, None);
+    let points = world.points("web").await;
+    assert_eq!(points.len(), 1);
+    assert_eq!(points[0].state, strongroom_api::PointState::Restorable);
+    assert!(points[0].kept_by.contains(&"on_demand".to_owned()), "{:?}", points[0]);
+}
+
+async fn what_cannot_be_backed_up_is_refused(bed: Bed) {
+    let world = World::new(bed).await;
+    let uuid = world.machine("bad");
+    world.shared.outside().machines.get_mut(&uuid).expect("it").is_red = true;
+    let protect = strongroom_api::Protect {
+        vault: "main".to_owned(),
+        host: "here".to_owned(),
+        policy: None,
+        sources: vec![source("bad"), source("nobody")],
+        backup_now: true,
+    };
+    let begun = world.control.protect(&world.admin, protect).await.expect("begins");
+    world.control.settle().await.expect("settles");
+    let job = world.job(begun.job).await;
+    assert_eq!(job.state, JobState::Failed);
+    assert_eq!(job.error.expect("an error").code, "vm.not_ready");
+    assert!(job.tasks.iter().all(|task| task.state == TaskState::Failed));
+}
+
+async fn stop_and_resume(bed: Bed) {
+    let world = World::new(bed).await;
+    world.protected("web").await;
+    world.backup("web").await;
+    for (mode, state) in [
+        (StopMode::RetainForever, P::ProtectionStopped),
+        (StopMode::RetainAsPerPolicy, P::BackupsSuspended),
+    ] {
+        let stop = StopProtection { mode };
+        let item = world.control.stop_protection(&world.admin, "web", stop).await.expect("stops");
+        assert_eq!((item.value.state, item.value.next_backup), (state, None));
+        let now = strongroom_api::BackupNow::default();
+        assert_eq!(
+            refusal(world.control.backup_now(&world.admin, "web", now).await),
+            "item.stopped"
+        );
+        world.days(2).await;
+        assert_eq!(world.points("web").await.len(), 1);
+        let resume = ResumeProtection::default();
+        let item =
+            world.control.resume_protection(&world.admin, "web", resume.clone()).await.expect("it");
+        assert_eq!(item.value.state, P::Protected);
+        assert!(item.value.next_backup.is_some());
+        let again = world.control.resume_protection(&world.admin, "web", resume).await;
+        assert_eq!(refusal(again), "item.not_stopped");
+    }
+    // Kept for ever, on demand or not.
+    let stop = StopProtection { mode: StopMode::RetainForever };
+    world.control.stop_protection(&world.admin, "web", stop).await.expect("stops");
+    world.pass(400 * DAY);
+    world.settle().await;
+    assert_eq!(world.points("web").await.len(), 1);
+}
+
+async fn deleted_softly_and_brought_back(bed: Bed) {
+    let world = World::new(bed).await;
+    world.protected("web").await;
+    world.backup("web").await;
+    let stop = StopProtection { mode: StopMode::DeleteData };
+    let item = world.control.stop_protection(&world.admin, "web", stop.clone()).await.expect("it");
+    assert_eq!(item.value.state, P::SoftDeleted);
+    assert_eq!(item.value.purge_after.expect("a time").as_second(), world.now().as_second() + 14 * DAY);
+    assert!(world.alerts().await.iter().any(|alert| alert.rule == "delete_backup_data"));
+    let change = ItemUpdate { policy: None, disks: Some(DiskSelection::OsOnly) };
+    let changed = world.control.update_item(&world.admin, "web", None, change).await;
+    assert_eq!(refusal(changed), "item.soft_deleted");
+    world.days(13).await;
+    assert_eq!(world.stored(), 1);
+    let item = world.control.undelete_item(&world.admin, "web").await.expect("comes back").value;
+    assert_eq!(item.state, P::ProtectionStopped);
+    world.days(30).await;
+    assert_eq!((world.stored(), world.points("web").await.len()), (1, 1));
+}
+
+async fn deleted_for_good_when_its_time_is_over(bed: Bed) {
+    let world = World::new(bed).await;
+    world.protected("web").await;
+    world.backup("web").await;
+    let stop = StopProtection { mode: StopMode::DeleteData };
+    world.control.stop_protection(&world.admin, "web", stop).await.expect("stops");
+    // The clock jumps: nothing is purged before its time.
+    world.jump(100 * DAY);
+    world.settle().await;
+    assert_eq!(world.stored(), 1);
+    assert!(world.alerts().await.iter().any(|alert| alert.rule == "clock_jumped"));
+    let status = world.control.status(&world.admin).await.expect("a status");
+    assert_eq!(status.server[0].code, codes::SERVER_CLOCK.name);
+    world.days(13).await;
+    assert_eq!(world.stored(), 1);
+    world.days(2).await;
+    assert_eq!(world.stored(), 0);
+    assert_eq!(refusal(world.control.item(&world.admin, "web").await), "item.unknown");
+    // And the machine can be protected anew.
+    world.protected("web").await;
+}
+
+async fn a_source_that_vanishes_and_comes_back(bed: Bed) {
+    let world = World::new(bed).await;
+    let uuid = world.machine("web");
+    world.protected("web").await;
+    world.days(2).await;
+    let before = world.points("web").await.len();
+    assert!(before >= 1);
+    let machine = world.shared.outside().machines.remove(&uuid).expect("it");
+    world.days(20).await;
+    let item = world.item("web").await;
+    assert_eq!(item.state, P::SourceMissing);
+    assert_eq!(item.error.expect("why").code, "source.missing");
+    let failed = world.jobs(strongroom_api::JobKind::Backup).await;
+    let failed = failed.iter().filter(|job| job.state == JobState::Failed).count();
+    assert_eq!(failed, 1, "it fails once and not every night");
+    let alerts = world.alerts().await;
+    let about: Vec<_> = alerts.iter().filter(|alert| alert.rule == "source_missing").collect();
+    assert_eq!((about.len(), about[0].count), (1, 1));
+    assert!(!world.points("web").await.is_empty(), "its points are kept");
+    world.shared.outside().machines.insert(uuid, machine);
+    world.days(2).await;
+    let item = world.item("web").await;
+    assert_eq!((item.state, item.error), (P::Protected, None));
+    let alerts = world.alerts().await;
+    assert!(alerts.iter().all(|alert| alert.rule != "source_missing"
+        || alert.state == strongroom_api::AlertState::Resolved));
+}

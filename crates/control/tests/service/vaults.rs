@@ -1,0 +1,110 @@
+//! Vaults: one place once, deleted when empty, found again.
+
+use strongroom_api::{
+    JobKind, JobState, Redundancy, SoftDelete, SoftDeleteState, StopMode, StopProtection,
+    VaultState, VaultUpdate,
+};
+use strongroom_catalog::testing::{Bed, on_both_databases};
+
+use crate::world::{DAY, World, refusal};
+
+on_both_databases! {
+    deleted_when_empty_and_brought_back,
+    soft_delete_has_limits_and_can_be_fixed,
+    regions_are_refused,
+    measured_with_a_forecast,
+    the_catalog_is_kept_in_the_vault,
+    changes_need_the_version_that_is_there,
+}
+
+async fn deleted_when_empty_and_brought_back(bed: Bed) {
+    let world = World::new(bed).await;
+    let (control, admin) = (&world.control, &world.admin);
+    world.protected("web").await;
+    assert_eq!(refusal(control.delete_vault(admin, "main", None).await), "vault.not_empty");
+    let stop = StopProtection { mode: StopMode::DeleteData };
+    control.stop_protection(admin, "web", stop).await.expect("stops");
+    let deleted = control.delete_vault(admin, "main", None).await.expect("deletes").value;
+    assert_eq!(deleted.state, VaultState::SoftDeleted);
+    assert_eq!(refusal(control.delete_vault(admin, "main", None).await), "vault.soft_deleted");
+    let back = control.undelete_vault(admin, "main").await.expect("comes back").value;
+    assert_eq!(back.state, VaultState::Active);
+    assert_eq!(refusal(control.undelete_vault(admin, "main").await), "vault.not_deleted");
+    control.delete_vault(admin, "main", None).await.expect("deletes");
+    world.pass(DAY);
+    world.settle().await;
+    control.vault(admin, "main").await.expect("it is there still");
+    world.days(15).await;
+    world.settle().await;
+    assert_eq!(refusal(control.vault(admin, "main").await), "vault.unknown");
+}
+
+async fn soft_delete_has_limits_and_can_be_fixed(bed: Bed) {
+    let world = World::new(bed).await;
+    let update = async |state, retention_days| {
+        let soft_delete = Some(SoftDelete { state, retention_days });
+        let change = VaultUpdate { soft_delete, ..Default::default() };
+        world.control.update_vault(&world.admin, "main", None, change).await
+    };
+    for days in [0, 13, 181] {
+        assert_eq!(refusal(update(SoftDeleteState::Enabled, days).await), "request.invalid");
+    }
+    update(SoftDeleteState::Enabled, 180).await.expect("longer");
+    update(SoftDeleteState::AlwaysOn, 30).await.expect("fixed");
+    assert_eq!(refusal(update(SoftDeleteState::Enabled, 30).await), "vault.irreversible");
+    assert_eq!(refusal(update(SoftDeleteState::Disabled, 30).await), "vault.irreversible");
+}
+
+async fn regions_are_refused(bed: Bed) {
+    let world = World::new(bed).await;
+    let change =
+        VaultUpdate { redundancy: Some(Redundancy::ReadAccessGeo), ..Default::default() };
+    let refused = world.control.update_vault(&world.admin, "main", None, change).await;
+    assert_eq!(refusal(refused), "feature.missing");
+}
+
+async fn measured_with_a_forecast(bed: Bed) {
+    let world = World::new(bed).await;
+    let (control, admin) = (&world.control, &world.admin);
+    world.protected("web").await;
+    for _ in 0..2 {
+        world.days(2).await;
+        control.begin_in_vault(admin, "main", JobKind::MeasureUsage).await.expect("begins");
+        world.settle().await;
+    }
+    let usage = control.usage(admin, "main").await.expect("measured");
+    assert_eq!(usage.growth_bytes_per_day, Some(1 << 20));
+    assert_eq!(usage.forecast_bytes_30_days, Some(usage.stored_bytes + (30 << 20)));
+    assert_eq!((usage.instance_units, usage.items.len()), (2, 1));
+    assert_eq!(usage.items[0].item, Some(world.item("web").await.id));
+}
+
+async fn the_catalog_is_kept_in_the_vault(bed: Bed) {
+    let world = World::new(bed).await;
+    world.protected("web").await;
+    world.backup("web").await;
+    let begun = world
+        .control
+        .begin_in_vault(&world.admin, "main", JobKind::SaveCatalog)
+        .await
+        .expect("begins");
+    world.settle().await;
+    assert_eq!(world.job(begun.job).await.state, JobState::Completed);
+    let outside = world.shared.outside();
+    let saved = &outside.stores["/vaults/main"].saved["catalog"];
+    let saved: strongroom_control::Saved = serde_json::from_slice(saved).expect("reads");
+    assert_eq!((saved.items.len(), saved.points.len(), saved.policies.len()), (1, 1, 1));
+}
+
+async fn changes_need_the_version_that_is_there(bed: Bed) {
+    let world = World::new(bed).await;
+    let (control, admin) = (&world.control, &world.admin);
+    let seen = control.vault(admin, "main").await.expect("a vault").version;
+    let tag = |value: &str| VaultUpdate {
+        tags: Some([("a".to_owned(), value.to_owned())].into()),
+        ..Default::default()
+    };
+    control.update_vault(admin, "main", Some(seen), tag("1")).await.expect("changes");
+    let late = control.update_vault(admin, "main", Some(seen), tag("2")).await;
+    assert_eq!(refusal(late), "request.changed");
+}

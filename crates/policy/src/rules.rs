@@ -1,0 +1,236 @@
+//! A policy as it is written down: plain data, as in JSON, not yet checked.
+//!
+//! Every set is a set: days and times come out sorted and once, however they were written. Unknown
+//! fields are refused, so that a misspelt rule is never silently no rule. What is wrong in the rules
+//! is found when a [`Policy`](crate::Policy) is made of them; nothing here judges.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::words::{Month, TimeOfDay, WeekOfMonth, Weekday};
+
+/// How long starts are spread when a policy does not say it: two hours, as with Azure.
+///
+/// Long enough that a hundred machines of a host do not freeze in the same minute, and short enough
+/// that "tonight at two" still means tonight.
+pub const DEFAULT_START_SPREAD_MINUTES: u16 = 120;
+
+/// All that a policy says, unchecked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyRules {
+    /// Standard or enhanced: which schedules and snapshot retentions are allowed.
+    pub kind: PolicyKind,
+    /// The IANA name of the zone in which all days and times of the policy are meant.
+    pub time_zone: String,
+    /// When backups are due.
+    pub schedule: Schedule,
+    /// How many days a recovery point stays in the snapshot tier. Absent: the kind's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_retention_days: Option<u16>,
+    /// How long recovery points are kept.
+    pub retention: Retention,
+    /// Over how many minutes after the scheduled time the starts of different items are spread.
+    #[serde(default = "default_start_spread")]
+    pub start_spread_minutes: u16,
+    /// When no backup may start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blackouts: Vec<Blackout>,
+}
+
+fn default_start_spread() -> u16 {
+    DEFAULT_START_SPREAD_MINUTES
+}
+
+/// Which family of limits a policy is held to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PolicyKind {
+    /// Once a day or on some days of the week; snapshots for up to 5 days.
+    Standard,
+    /// Also several times a day; snapshots for up to 30 days.
+    Enhanced,
+}
+
+/// When backups are due, on the clocks of the policy's zone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Schedule {
+    /// Every so many hours within a window that opens every day. Enhanced policies only.
+    Hourly {
+        /// 4, 6, 8, 12 or 24.
+        every_hours: u8,
+        /// When the window opens: the time of its first backup.
+        window_start: TimeOfDay,
+        /// How long the window is: 4 to 24, a multiple of `every_hours`. Its end is not part of it.
+        window_hours: u8,
+    },
+    /// Every day.
+    Daily {
+        /// One time; under an enhanced policy up to 24.
+        times: BTreeSet<TimeOfDay>,
+    },
+    /// On some days of the week.
+    Weekly {
+        /// The days.
+        weekdays: BTreeSet<Weekday>,
+        /// One time; under an enhanced policy up to 24.
+        times: BTreeSet<TimeOfDay>,
+    },
+}
+
+/// How long recovery points are kept. The longest rule that applies to a point wins.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    /// Every point, also those that are not the last of their day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hourly: Option<HourlyRetention>,
+    /// The last point of every day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub daily: Option<DailyRetention>,
+    /// The last point of some days of every week.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weekly: Option<WeeklyRetention>,
+    /// The last point of some days of every month.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monthly: Option<MonthlyRetention>,
+    /// The last point of some days of some months of every year.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub yearly: Option<YearlyRetention>,
+}
+
+/// Keeps every point for so many days.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HourlyRetention {
+    /// 1 to 9999.
+    pub days: u16,
+}
+
+/// Keeps the last point of every day for so many days.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DailyRetention {
+    /// 7 to 9999.
+    pub days: u16,
+}
+
+/// Keeps the last point of some weekdays for so many weeks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WeeklyRetention {
+    /// The tagged days.
+    pub weekdays: BTreeSet<Weekday>,
+    /// 1 to 9999, and at most 99 years.
+    pub weeks: u16,
+}
+
+/// Keeps the last point of some days of every month for so many months.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MonthlyRetention {
+    /// The tagged days.
+    pub on: MonthDays,
+    /// 1 to 9999, and at most 99 years. A month is a month of the calendar.
+    pub months: u16,
+}
+
+/// Keeps the last point of some days of some months for so many years.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct YearlyRetention {
+    /// The months that have tagged days.
+    pub months: BTreeSet<Month>,
+    /// The tagged days of these months.
+    pub on: MonthDays,
+    /// 1 to 99. A year is a year of the calendar.
+    pub years: u16,
+}
+
+/// Days of a month.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum MonthDays {
+    /// By weekday: each of `weekdays` in each of `weeks`, such as the first Sunday.
+    Weekday {
+        /// The weekdays.
+        weekdays: BTreeSet<Weekday>,
+        /// The weeks of the month.
+        weeks: BTreeSet<WeekOfMonth>,
+    },
+    /// By date. A month without a 31st has no such tagged day; `last` is there in every month.
+    Day {
+        /// 1 to 31.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        days: BTreeSet<u8>,
+        /// Whether the month's last day is tagged, whichever date it has.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        last: bool,
+    },
+}
+
+/// A time in which no backup starts. One that is running goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Blackout {
+    /// The days on which it begins.
+    pub weekdays: BTreeSet<Weekday>,
+    /// When it begins.
+    pub from: TimeOfDay,
+    /// When it ends: on the next day if that is not later than `from` on the clock, so that
+    /// 00:00 to 00:00 is the whole day.
+    pub to: TimeOfDay,
+}
+
+impl PolicyRules {
+    /// Azure's default policy: every day at 02:00 UTC, kept for 30 days, snapshots for 2 days.
+    pub fn default_standard() -> Self {
+        Self {
+            kind: PolicyKind::Standard,
+            time_zone: "UTC".to_owned(),
+            schedule: Schedule::Daily { times: TimeOfDay::new(2, 0).into_iter().collect() },
+            snapshot_retention_days: Some(2),
+            retention: Retention {
+                daily: Some(DailyRetention { days: 30 }),
+                ..Retention::default()
+            },
+            start_spread_minutes: DEFAULT_START_SPREAD_MINUTES,
+            blackouts: Vec::new(),
+        }
+    }
+
+    /// Azure's enhanced default: every 4 hours from 08:00 UTC, kept for 180 days, 12 weeks
+    /// (Sundays), 60 months and 10 years (first Sundays), snapshots for 7 days.
+    pub fn default_enhanced() -> Self {
+        let sunday = || BTreeSet::from([Weekday::Sunday]);
+        let first_sunday = || MonthDays::Weekday {
+            weekdays: sunday(),
+            weeks: BTreeSet::from([WeekOfMonth::First]),
+        };
+        Self {
+            kind: PolicyKind::Enhanced,
+            time_zone: "UTC".to_owned(),
+            schedule: Schedule::Hourly {
+                every_hours: 4,
+                window_start: TimeOfDay::MIDNIGHT.plus_hours(8),
+                window_hours: 24,
+            },
+            snapshot_retention_days: Some(7),
+            retention: Retention {
+                hourly: None,
+                daily: Some(DailyRetention { days: 180 }),
+                weekly: Some(WeeklyRetention { weekdays: sunday(), weeks: 12 }),
+                monthly: Some(MonthlyRetention { on: first_sunday(), months: 60 }),
+                yearly: Some(YearlyRetention {
+                    months: BTreeSet::from([Month::January]),
+                    on: first_sunday(),
+                    years: 10,
+                }),
+            },
+            start_spread_minutes: DEFAULT_START_SPREAD_MINUTES,
+            blackouts: Vec::new(),
+        }
+    }
+}
