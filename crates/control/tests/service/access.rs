@@ -52,7 +52,14 @@ async fn sign_in_and_rights(bed: Bed) {
     let ann = control.caller(&issued.secret).await.expect("known");
     // Without a right nothing exists.
     assert_eq!(refusal(control.vault(&ann, "main").await), "vault.unknown");
-    assert_eq!(control.items(&ann, &Default::default(), &PageRequest::default()).await.expect("a list").items, []);
+    assert_eq!(
+        control
+            .items(&ann, &Default::default(), &PageRequest::default())
+            .await
+            .expect("a list")
+            .items,
+        []
+    );
     assign(&world, "ann", Role::Reader, Scope::Vault(vault)).await;
     let ann = control.caller(&issued.secret).await.expect("known");
     control.vault(&ann, "main").await.expect("sees");

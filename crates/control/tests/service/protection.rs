@@ -128,7 +128,10 @@ async fn deleted_softly_and_brought_back(bed: Bed) {
     let stop = StopProtection { mode: StopMode::DeleteData };
     let item = world.control.stop_protection(&world.admin, "web", stop.clone()).await.expect("it");
     assert_eq!(item.value.state, P::SoftDeleted);
-    assert_eq!(item.value.purge_after.expect("a time").as_second(), world.now().as_second() + 14 * DAY);
+    assert_eq!(
+        item.value.purge_after.expect("a time").as_second(),
+        world.now().as_second() + 14 * DAY
+    );
     assert!(world.alerts().await.iter().any(|alert| alert.rule == "delete_backup_data"));
     let change = ItemUpdate { policy: None, disks: Some(DiskSelection::OsOnly) };
     let changed = world.control.update_item(&world.admin, "web", None, change).await;

@@ -57,8 +57,7 @@ async fn soft_delete_has_limits_and_can_be_fixed(bed: Bed) {
 
 async fn regions_are_refused(bed: Bed) {
     let world = World::new(bed).await;
-    let change =
-        VaultUpdate { redundancy: Some(Redundancy::ReadAccessGeo), ..Default::default() };
+    let change = VaultUpdate { redundancy: Some(Redundancy::ReadAccessGeo), ..Default::default() };
     let refused = world.control.update_vault(&world.admin, "main", None, change).await;
     assert_eq!(refusal(refused), "feature.missing");
 }

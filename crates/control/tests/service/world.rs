@@ -16,9 +16,7 @@ use strongroom_api::{
     self as api, Check, ConsistencyWanted, ErrorBody, Finding, HostCreate, Item, ItemUsage,
     KeyReference, PointDisk, ProtectableItem, Source, TaskState, Vault, VaultCreate, Verdict,
 };
-use strongroom_base::{
-    Clock, Code, Entropy, HostId, PointId, SystemEntropy, VaultId, codes,
-};
+use strongroom_base::{Clock, Code, Entropy, HostId, PointId, SystemEntropy, VaultId, codes};
 use strongroom_catalog::testing::Bed;
 use strongroom_control::{
     Agents, Control, PageRequest, Parts, Settings, access::Caller, clock::Reading, model::SCHEMA,
@@ -162,7 +160,10 @@ impl Agent for Host {
         if let Some(code) = outside.backups_fail.pop_front().flatten() {
             return Err(error(code));
         }
-        let store = outside.stores.get_mut(&order.vault.url).ok_or_else(|| error(&codes::VAULT_NOT_FOUND))?;
+        let store = outside
+            .stores
+            .get_mut(&order.vault.url)
+            .ok_or_else(|| error(&codes::VAULT_NOT_FOUND))?;
         let same = store.points.values().find(|point| point.tags.get("job") == Some(&job));
         let point = same.cloned().unwrap_or_else(|| {
             let mut tags = order.tags.clone();
@@ -245,7 +246,13 @@ impl Keeper for Vaults {
         Ok((wanted.cloned().collect(), Vec::new()))
     }
 
-    fn validate(&self, vault: &VaultAccess, _: &str, point: PointId, _: &Watch) -> Result<Vec<String>> {
+    fn validate(
+        &self,
+        vault: &VaultAccess,
+        _: &str,
+        point: PointId,
+        _: &Watch,
+    ) -> Result<Vec<String>> {
         let outside = self.0.outside();
         if let Some(code) = outside.validation_fails {
             return Err(error(code));
@@ -328,9 +335,20 @@ impl Keeper for Vaults {
     }
 }
 
+/// The service that runs; there is none while it is started again.
+pub(crate) struct Served(Option<Arc<Control>>);
+
+impl std::ops::Deref for Served {
+    type Target = Arc<Control>;
+
+    fn deref(&self) -> &Arc<Control> {
+        self.0.as_ref().expect("the service runs")
+    }
+}
+
 /// The service in its world.
 pub(crate) struct World {
-    pub(crate) control: Arc<Control>,
+    pub(crate) control: Served,
     pub(crate) shared: Arc<Shared>,
     pub(crate) admin: Caller,
     bed: Bed,
@@ -354,13 +372,15 @@ impl World {
         };
         let boot = Arc::new(Mutex::new(SignedDuration::ZERO));
         let control = Self::start(&bed, &shared, &settings, &boot).await;
-        let world =
-            Self { control, shared, admin: Caller::system(), bed, settings, boot };
-        let host = HostCreate {
-            name: "here".to_owned(),
-            connect: None,
-            max_jobs: Some(50),
+        let world = Self {
+            control: Served(Some(control)),
+            shared,
+            admin: Caller::system(),
+            bed,
+            settings,
+            boot,
         };
+        let host = HostCreate { name: "here".to_owned(), connect: None, max_jobs: Some(50) };
         world.control.create_host(&world.admin, host).await.expect("a host");
         world.vault("main").await;
         world
@@ -372,7 +392,15 @@ impl World {
         settings: &Settings,
         boot: &Arc<Mutex<SignedDuration>>,
     ) -> Arc<Control> {
-        let catalog = bed.open(&SCHEMA).await.expect("opens");
+        // What the old process was doing may take a moment to end.
+        let mut tries = 0;
+        let catalog = loop {
+            match bed.open(&SCHEMA).await {
+                Err(strongroom_catalog::Error::InUse { .. }) if tries < 500 => tries += 1,
+                opened => break opened.expect("opens"),
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
         let (clock, boot) = (Arc::clone(&shared.clock), Arc::clone(boot));
         Control::new(Parts {
             catalog,
@@ -395,8 +423,10 @@ impl World {
     /// The server dies and is started again.
     pub(crate) async fn restart(&mut self) {
         let catalog = self.control.catalog().clone();
+        self.control.0 = None;
         catalog.close().await;
-        self.control = Self::start(&self.bed, &self.shared, &self.settings, &self.boot).await;
+        self.control.0 =
+            Some(Self::start(&self.bed, &self.shared, &self.settings, &self.boot).await);
         self.control.recover().await.expect("recovers");
     }
 
