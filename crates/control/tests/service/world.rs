@@ -16,7 +16,7 @@ use strongroom_api::{
     self as api, Check, ConsistencyWanted, ErrorBody, Finding, HostCreate, Item, ItemUsage,
     KeyReference, PointDisk, ProtectableItem, Source, TaskState, Vault, VaultCreate, Verdict,
 };
-use strongroom_base::{Clock, Code, Entropy, HostId, PointId, SystemEntropy, VaultId, codes};
+use strongroom_base::{Clock, Code, HostId, PointId, SystemEntropy, VaultId, codes};
 use strongroom_catalog::testing::Bed;
 use strongroom_control::{
     Agents, Control, PageRequest, Parts, Settings, access::Caller, clock::Reading, model::SCHEMA,
@@ -402,11 +402,12 @@ impl World {
             tokio::time::sleep(Duration::from_millis(10)).await;
         };
         let (clock, boot) = (Arc::clone(&shared.clock), Arc::clone(boot));
+        let timer: Arc<dyn Clock> = clock.clone();
         Control::new(Parts {
             catalog,
             agents: Arc::new(Host(Arc::clone(shared))),
             keeper: Arc::new(Vaults(Arc::clone(shared))),
-            clock: Arc::clone(&shared.clock) as Arc<dyn Clock>,
+            clock: timer,
             readings: Arc::new(move || {
                 let wall = clock.now();
                 let jumped = *boot.lock().expect("locks");
@@ -415,7 +416,7 @@ impl World {
                 let uptime = Duration::try_from(up).expect("after 1970");
                 Reading { wall, boot: "boot".to_owned(), uptime }
             }),
-            entropy: Arc::new(SystemEntropy) as Arc<dyn Entropy>,
+            entropy: Arc::new(SystemEntropy),
             settings: settings.clone(),
         })
     }
