@@ -267,3 +267,14 @@ async fn a_file_that_is_no_catalog_is_left_alone() {
     assert_eq!(error.code(), &codes::CATALOG_CORRUPT, "{error:?}");
     assert_eq!(std::fs::read_to_string(&path).expect("there"), text);
 }
+
+/// Servers run on many threads.
+#[test]
+fn all_can_be_sent_to_another_thread() {
+    fn sendable<T: Send>() {}
+    sendable::<Catalog>();
+    sendable::<strongroom_catalog::Tx>();
+    sendable::<strongroom_catalog::ReadTx>();
+    sendable::<strongroom_catalog::Dump>();
+    sendable::<strongroom_catalog::Load>();
+}
