@@ -103,3 +103,12 @@ pub struct ItemPreview {
     /// Points that are kept for a shorter time.
     pub removed_earlier: u64,
 }
+
+/// Asks what other rules would do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyTry {
+    /// The other rules.
+    #[schema(value_type = Object)]
+    pub rules: PolicyRules,
+}

@@ -251,6 +251,7 @@ catalog! {
     SERVER_STOPPING = "server.stopping", Unavailable, "The server is being stopped.", "Try again when it is back.";
     SERVER_RUNNING = "server.running", Conflict, "Another server uses this folder.", "Stop it first, or name another folder as data_dir.";
     SERVER_CLOCK = "server.clock", Conflict, "The server's clock has jumped, so nothing is deleted whose time may not be over.", "Set the clock right; if it is right, confirm it with `strongroom server confirm-clock`.";
+    SERVER_NOT_READY = "server.not_ready", Unavailable, "Something on the server's machine is not as a server needs it.", "Do what each finding says, and run `strongroom doctor` again.";
     FEATURE_MISSING = "feature.missing", Invalid, "This cannot be done yet.", "See the message for what can be done instead.";
 
     REQUEST_INVALID = "request.invalid", Invalid, "The request is not of the form that the API knows.", "See the message, and the API's description at /v1/openapi.json.";
@@ -259,6 +260,10 @@ catalog! {
     REQUEST_TOO_LARGE = "request.too_large", Invalid, "The request is larger than any that makes sense.", "Send at most 1 MiB.";
     REQUEST_CHANGED = "request.changed", Conflict, "What is to be changed has been changed by somebody else.", "Read it again and send its new ETag as If-Match.";
     REQUEST_KEY_REUSED = "request.key_reused", Conflict, "The idempotency key was used for another request.", "Use a new key for each request, and the same only to send the same again.";
+    REQUEST_MEDIA_TYPE = "request.media_type", Invalid, "The request's body is not JSON.", "Send JSON, and `Content-Type: application/json`.";
+    REQUEST_IN_PROGRESS = "request.in_progress", Conflict, "The same request is being worked on.", "Wait a moment and send it again with the same key.";
+    REQUEST_ANSWERED = "request.answered", Conflict, "The request was carried out, and its answer held a secret, which is not kept.", "Revoke what was made and ask again, with a new key.";
+    REQUEST_TIMEOUT = "request.timeout", Unavailable, "The request takes longer than is waited for; what it asked for may still be done.", "Look whether it was done; with an idempotency key the same request can be sent again.";
     REQUEST_PAGE_TOKEN = "request.page_token", Invalid, "The page token is not of this list.", "Send a token only with the filters and order with which it was answered.";
 
     AUTH_REQUIRED = "auth.required", Denied, "Nobody is signed in.", "Sign in (`strongroom context add`), or send a token as `Authorization: Bearer`.";

@@ -12,6 +12,9 @@ use std::{fs, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+/// The name of the setting in which it is kept.
+pub const TRUSTED: &str = "trusted_time";
+
 /// How far the clock may be set right without a word.
 const TOLERANCE: SignedDuration = SignedDuration::from_mins(5);
 

@@ -27,6 +27,12 @@ pub enum ControlError {
         /// The job.
         job: JobId,
     },
+    /// Signing in failed too often.
+    #[error("signing in failed too often: try again in {seconds} s")]
+    TooOften {
+        /// How long to wait.
+        seconds: u64,
+    },
     /// The catalog failed.
     #[error("the catalog failed")]
     Catalog(#[source] strongroom_catalog::Error),
@@ -52,7 +58,7 @@ impl ControlError {
             }
             // Its own code and words say more than that it was the catalog.
             Self::Catalog(error) => ErrorBody::of(error),
-            Self::Refused { .. } => ErrorBody::of(self),
+            Self::Refused { .. } | Self::TooOften { .. } => ErrorBody::of(self),
         }
     }
 }
@@ -81,6 +87,7 @@ impl Coded for ControlError {
         match self {
             Self::Refused { code, .. } => code,
             Self::Busy { .. } => &codes::ITEM_BUSY,
+            Self::TooOften { .. } => &codes::AUTH_RATE,
             Self::Catalog(error) => error.code(),
             Self::Work(body) => code_of(body),
         }

@@ -12,7 +12,7 @@ use strongroom_catalog::{Filter, Query, ReadTx, Stored};
 use strongroom_policy::{self as rules, History, Keep, PointTimes};
 
 use crate::{
-    clock::TrustedTime,
+    clock::{TRUSTED, TrustedTime},
     error::Result,
     model::{ItemDoc, JobDoc, PointDoc, Spec, VaultDoc},
     policies::{kept_by, policy_of, vault_of},
@@ -20,8 +20,6 @@ use crate::{
     vaults::purge_after,
 };
 
-/// The name under which the trusted time is remembered.
-const TRUSTED: &str = "trusted_time";
 
 /// How far the clock may be set back before all schedules are looked at anew.
 const WENT_BACK: jiff::SignedDuration = jiff::SignedDuration::from_mins(30);

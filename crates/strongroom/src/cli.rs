@@ -10,6 +10,7 @@ use crate::{
         recoverypoint::RecoverypointCommand,
         reference::{CompletionsArgs, ErrorsArgs, ManArgs},
         restore::RestoreCommand,
+        serve::{DoctorArgs, ServeArgs},
         vault::VaultCommand,
         vm::VmCommand,
     },
@@ -96,6 +97,8 @@ pub(crate) enum Command {
     /// Bring disks back from recovery points
     #[command(subcommand)]
     Restore(RestoreCommand),
+    Serve(ServeArgs),
+    Doctor(DoctorArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
     Errors(ErrorsArgs),
@@ -104,6 +107,16 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// For commands of the server, `--config` names the server's file and not the user's.
+    pub(crate) fn take_config(&mut self, global: &mut GlobalArgs) {
+        let server = match self {
+            Self::Serve(args) => &mut args.server,
+            Self::Doctor(args) => &mut args.server,
+            _ => return,
+        };
+        server.file = global.config.take();
+    }
+
     /// Does it.
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         match self {
@@ -112,6 +125,8 @@ impl Command {
             Self::Backup(args) => args.run(context),
             Self::Recoverypoint(command) => command.run(context),
             Self::Restore(command) => command.run(context),
+            Self::Serve(args) => args.run(context),
+            Self::Doctor(args) => args.run(context),
             Self::Completions(args) => args.run(),
             Self::Man(args) => args.run(context),
             Self::Errors(args) => args.run(context),

@@ -59,6 +59,9 @@ pub(crate) enum FaceError {
     /// Machines that cannot be backed up as they are.
     #[error("cannot be backed up as they are: {0}")]
     NotReady(String),
+    /// What a server needs is not there.
+    #[error("not as a server needs it: {0}")]
+    ServerNotReady(String),
     /// A reclaim could not wait for backups to end.
     #[error("nothing was removed yet: backups are running ({0})")]
     BackupsRunning(String),
@@ -79,6 +82,7 @@ impl Coded for FaceError {
             Self::Damaged(_) => &codes::VERIFY_DAMAGED,
             Self::PointsDamaged { .. } => &codes::POINT_DAMAGED,
             Self::NotReady(_) => &codes::VM_NOT_READY,
+            Self::ServerNotReady(_) => &codes::SERVER_NOT_READY,
             Self::BackupsRunning(_) => &codes::RECLAIM_WAITING,
             Self::Bug(_) => &codes::BUG,
         }

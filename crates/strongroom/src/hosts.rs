@@ -59,7 +59,7 @@ fn home(below: &str) -> Option<PathBuf> {
 }
 
 /// What a connection needs to know of our surroundings.
-fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     Settings {
         runtime_dir: folder("XDG_RUNTIME_DIR"),
         cache_dir: folder("XDG_CACHE_HOME").or_else(|| home(".cache")),
@@ -77,6 +77,28 @@ pub(crate) fn places(scope: Scope) -> Places {
             Places::of_session(&runtime, &config)
         }
     }
+}
+
+/// The libvirt of this machine that lets us talk to it, if one does.
+pub(crate) fn reachable() -> Option<String> {
+    if Connection::system_is_reachable() {
+        return Some("qemu:///system".to_owned());
+    }
+    let session = ConnectUri { scope: Scope::Session, ..ConnectUri::SYSTEM };
+    let socket = folder("XDG_RUNTIME_DIR")?.join("libvirt");
+    // Nothing is started for it.
+    let there = ["virtqemud-sock", "libvirt-sock"].iter().any(|name| socket.join(name).exists());
+    (there && Connection::open(&session, &settings()).is_ok()).then(|| "qemu:///session".to_owned())
+}
+
+/// The folder for what a server makes, if nobody names one.
+pub(crate) fn data_dir() -> PathBuf {
+    if is_root() {
+        return PathBuf::from("/var/lib/strongroom");
+    }
+    folder("XDG_DATA_HOME")
+        .or_else(|| home(".local/share"))
+        .map_or_else(|| PathBuf::from("/var/lib/strongroom"), |folder| folder.join("strongroom"))
 }
 
 /// How a guard is started: by our own program.

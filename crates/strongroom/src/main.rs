@@ -53,11 +53,16 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &[OsString]) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let mut cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => return usage(&error, arguments),
     };
-    log(cli.global.verbose);
+    cli.command.take_config(&mut cli.global);
+    match &cli.command {
+        // It says itself how its log looks.
+        cli::Command::Serve(_) => {}
+        _ => log(cli.global.verbose),
+    }
     let cancel = Cancel::new();
     let context = match Context::new(&cli.global, cancel.clone()) {
         Ok(context) => context,

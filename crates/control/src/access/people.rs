@@ -216,8 +216,7 @@ impl Control {
         let name: String = request.name.chars().take(200).collect();
         if let Some(wait) = self.failures.wait(&name, &*self.clock) {
             let seconds = wait.as_secs().saturating_add(1);
-            let message = format!("signing in failed too often: try again in {seconds} s");
-            return Err(ControlError::refused(&codes::AUTH_RATE, message));
+            return Err(ControlError::TooOften { seconds });
         }
         let found = read!(self, tx => {
             Ok(tx.first::<UserDoc>(&Query::new(Filter::all().eq("name", name.as_str()))).await?)

@@ -8,6 +8,7 @@ pub(crate) mod recoverypoint;
 pub(crate) mod reference;
 pub(crate) mod restore;
 mod restore_vm;
+pub(crate) mod serve;
 pub(crate) mod vault;
 pub(crate) mod vault_care;
 pub(crate) mod vault_key;

@@ -1,0 +1,99 @@
+//! Who works on hosts: this process itself, for hosts whose libvirt is on this machine.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use strongroom_agent::{Agent, LocalAgent, LocalHost, Result, Vaults};
+use strongroom_api::{self as api, ErrorBody};
+use strongroom_base::{HostId, codes};
+use strongroom_control::Agents;
+use strongroom_hypervisor::{ConnectUri, Scope, Settings};
+use strongroom_machine::{Places, guard::GuardCommand};
+
+/// What the program knows of the machine that it runs on.
+#[derive(Clone, Debug)]
+pub struct ThisHost {
+    /// Its name.
+    pub name: String,
+    /// What a connection to libvirt needs to know of our surroundings.
+    pub settings: Settings,
+    /// Where things are, for machines of libvirt's system daemon.
+    pub system_places: Places,
+    /// Where things are, for machines of the user's own daemon.
+    pub session_places: Places,
+    /// How a guard is started.
+    pub guard: GuardCommand,
+    /// Its libvirt, if one is to be used.
+    pub connect: Option<String>,
+}
+
+/// An agent, and what it was made for.
+type Known = (Option<String>, Arc<LocalAgent>);
+
+/// Gives hosts their agents.
+#[derive(Debug)]
+pub(crate) struct LocalAgents {
+    here: ThisHost,
+    vaults: Arc<Vaults>,
+    allow_backing: Vec<PathBuf>,
+    threads: usize,
+    known: Mutex<HashMap<HostId, Known>>,
+}
+
+impl LocalAgents {
+    /// Agents that share open vaults with others.
+    pub(crate) fn new(
+        here: ThisHost,
+        vaults: Arc<Vaults>,
+        allow_backing: Vec<PathBuf>,
+        threads: usize,
+    ) -> Self {
+        Self { here, vaults, allow_backing, threads, known: Mutex::default() }
+    }
+}
+
+impl Agents for LocalAgents {
+    fn agent(&self, host: &api::Host) -> Result<Arc<dyn Agent>> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((connect, agent)) = known.get(&host.id)
+            && *connect == host.connect
+        {
+            return Ok(agent.clone());
+        }
+        let connect = host.connect.as_deref().map(local).transpose()?;
+        let session = connect.as_ref().is_some_and(|uri| uri.scope == Scope::Session);
+        let places = if session { &self.here.session_places } else { &self.here.system_places };
+        let agent = LocalAgent::new(
+            LocalHost {
+                name: host.name.clone(),
+                connect,
+                settings: self.here.settings.clone(),
+                places: places.clone(),
+                guard: self.here.guard.clone(),
+                allow_backing: self.allow_backing.clone(),
+                threads: self.threads,
+            },
+            Arc::clone(&self.vaults),
+        );
+        let agent = Arc::new(agent);
+        known.insert(host.id, (host.connect.clone(), agent.clone()));
+        Ok(agent)
+    }
+}
+
+/// An address of libvirt on this machine.
+fn local(text: &str) -> Result<ConnectUri> {
+    let uri: ConnectUri = text.parse().map_err(|error| {
+        let error: strongroom_hypervisor::HypervisorError = error;
+        Box::new(ErrorBody::of(&error))
+    })?;
+    if uri.is_local() {
+        return Ok(uri);
+    }
+    let message =
+        "agents on further hosts come later: only the libvirt of this machine can be used";
+    Err(Box::new(ErrorBody::new(&codes::FEATURE_MISSING, message)))
+}

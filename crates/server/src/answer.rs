@@ -1,0 +1,207 @@
+//! Answers: what a handler says, as HTTP.
+//!
+//! Every error is an [`ErrorAnswer`] with the id of its request; no other text is ever sent.
+
+use axum::{
+    Json,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use strongroom_api::{ErrorAnswer, ErrorBody, JobBegun};
+use strongroom_base::{CATALOG, Code, Kind, RequestId, codes};
+use strongroom_control::{ControlError, Versioned};
+
+/// The id of a request, in its answer.
+pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What a handler gives back.
+pub(crate) type Done<T> = Result<T, Failure>;
+
+/// Why a request is not done.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    body: Box<ErrorBody>,
+    status: Option<StatusCode>,
+    retry_after: Option<u64>,
+}
+
+impl Failure {
+    /// An error of the catalog.
+    pub(crate) fn new(code: &'static Code, message: impl Into<String>) -> Self {
+        Self { body: Box::new(ErrorBody::new(code, message)), status: None, retry_after: None }
+    }
+
+    /// The request is not of the form that the API knows.
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(&codes::REQUEST_INVALID, message)
+    }
+
+    /// Its name in the catalog.
+    pub(crate) fn code(&self) -> &str {
+        &self.body.code
+    }
+
+    /// The status that says it best.
+    pub(crate) fn status(&self) -> StatusCode {
+        if let Some(status) = self.status {
+            return status;
+        }
+        let code = CATALOG.iter().find(|code| code.name == self.body.code);
+        code.map_or(StatusCode::INTERNAL_SERVER_ERROR, |code| status_of(code))
+    }
+}
+
+/// The status of answers with an error of the catalog.
+pub fn status_of(code: &Code) -> StatusCode {
+    for (special, status) in [
+        (&codes::AUTH_REQUIRED, StatusCode::UNAUTHORIZED),
+        (&codes::AUTH_FAILED, StatusCode::UNAUTHORIZED),
+        (&codes::AUTH_TOKEN, StatusCode::UNAUTHORIZED),
+        (&codes::AUTH_RATE, StatusCode::TOO_MANY_REQUESTS),
+        (&codes::REQUEST_CHANGED, StatusCode::PRECONDITION_FAILED),
+        (&codes::REQUEST_METHOD, StatusCode::METHOD_NOT_ALLOWED),
+        (&codes::REQUEST_TOO_LARGE, StatusCode::PAYLOAD_TOO_LARGE),
+        (&codes::REQUEST_MEDIA_TYPE, StatusCode::UNSUPPORTED_MEDIA_TYPE),
+    ] {
+        if code.name == special.name {
+            return status;
+        }
+    }
+    match code.kind {
+        Kind::Invalid => StatusCode::BAD_REQUEST,
+        Kind::NotFound => StatusCode::NOT_FOUND,
+        Kind::Conflict => StatusCode::CONFLICT,
+        Kind::Denied => StatusCode::FORBIDDEN,
+        Kind::Unavailable | Kind::Interrupted => StatusCode::SERVICE_UNAVAILABLE,
+        Kind::Corrupt | Kind::Incomplete | Kind::Bug => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+impl From<ControlError> for Failure {
+    fn from(error: ControlError) -> Self {
+        let retry_after = match &error {
+            ControlError::TooOften { seconds } => Some(*seconds),
+            _ => None,
+        };
+        Self { body: Box::new(error.body()), status: None, retry_after }
+    }
+}
+
+impl From<strongroom_catalog::Error> for Failure {
+    fn from(error: strongroom_catalog::Error) -> Self {
+        ControlError::from(error).into()
+    }
+}
+
+impl From<Box<ErrorBody>> for Failure {
+    fn from(body: Box<ErrorBody>) -> Self {
+        Self { body, status: None, retry_after: None }
+    }
+}
+
+/// The name of the error in an answer, for the log and for the record of refusals.
+#[derive(Clone, Debug)]
+pub(crate) struct ErrorCode(pub(crate) String);
+
+tokio::task_local! {
+    /// The request that is worked on.
+    pub(crate) static REQUEST: RequestId;
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        let Self { body: mut error, retry_after, .. } = self;
+        error.request_id = REQUEST.try_with(ToString::to_string).ok();
+        if status.is_server_error() {
+            let id = error.request_id.as_deref();
+            tracing::error!(request = id, code = error.code, causes = ?error.causes, "{}", error.message);
+        }
+        let code = ErrorCode(error.code.clone());
+        let mut answer = (status, Json(ErrorAnswer { error: *error })).into_response();
+        answer.extensions_mut().insert(code);
+        let headers = answer.headers_mut();
+        if let Some(seconds) = retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        answer
+    }
+}
+
+/// One thing, with its version as `ETag`.
+pub(crate) struct Tagged<T>(pub(crate) Versioned<T>);
+
+fn etag(version: u64) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    if let Ok(value) = HeaderValue::try_from(format!("\"{version}\"")) {
+        headers.insert(header::ETAG, value);
+    }
+    headers
+}
+
+impl<T: Serialize> IntoResponse for Tagged<T> {
+    fn into_response(self) -> Response {
+        let Versioned { value, version } = self.0;
+        (etag(version), Json(value)).into_response()
+    }
+}
+
+fn location(path: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    if let Ok(value) = HeaderValue::try_from(path) {
+        headers.insert(header::LOCATION, value);
+    }
+    headers
+}
+
+/// Something that was made, with the path where it is.
+pub(crate) struct Made<T> {
+    /// It.
+    pub(crate) value: T,
+    /// Its version, if it has one.
+    pub(crate) version: Option<u64>,
+    /// Where it is from now on.
+    pub(crate) path: String,
+}
+
+impl<T> Made<T> {
+    /// Something with a version, and its path.
+    pub(crate) fn at(path: impl FnOnce(&T) -> String, made: Versioned<T>) -> Self {
+        Self { path: path(&made.value), value: made.value, version: Some(made.version) }
+    }
+}
+
+impl<T: Serialize> IntoResponse for Made<T> {
+    fn into_response(self) -> Response {
+        let tag = self.version.map(etag).unwrap_or_default();
+        (StatusCode::CREATED, tag, location(&self.path), Json(self.value)).into_response()
+    }
+}
+
+/// A job that was begun.
+pub(crate) struct Begun(pub(crate) JobBegun);
+
+impl IntoResponse for Begun {
+    fn into_response(self) -> Response {
+        (StatusCode::ACCEPTED, location(&self.0.link), Json(self.0)).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_a_status_that_is_an_error() {
+        for code in CATALOG {
+            let status = status_of(code);
+            assert!(status.is_client_error() || status.is_server_error(), "{}", code.name);
+        }
+        assert_eq!(status_of(&codes::AUTH_FORBIDDEN), StatusCode::FORBIDDEN);
+        assert_eq!(status_of(&codes::REQUEST_CHANGED), StatusCode::PRECONDITION_FAILED);
+    }
+}

@@ -1,0 +1,355 @@
+//! What the operator has set: one TOML file, every key optional, unknown keys refused.
+//!
+//! A variable `STRONGROOM_SERVER_` with a key's name in capitals counts before the file. What both
+//! may say is one list, from which the documentation is made too.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+use strongroom_catalog::CatalogUrl;
+use strongroom_control::{Settings, jobs::Limits};
+use toml::{Table, Value};
+
+use crate::error::ServerError;
+
+/// What variables begin with.
+pub const VARIABLES: &str = "STRONGROOM_SERVER_";
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A key of the configuration, for the documentation.
+#[derive(Clone, Copy, Debug)]
+pub struct ConfigKey {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is if nothing is said.
+    pub default: &'static str,
+    /// What it means.
+    pub words: &'static str,
+}
+
+macro_rules! keys {
+    ($($name:ident: $type:ty = $value:expr, $default:literal, $words:literal;)*) => {
+        /// What the operator has set.
+        #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct ServerConfig {
+            $(#[doc = $words] pub $name: $type,)*
+        }
+
+        impl ServerConfig {
+            /// Every key, in the order of the documentation.
+            pub const KEYS: &[ConfigKey] = &[
+                $(ConfigKey { name: stringify!($name), default: $default, words: $words },)*
+            ];
+        }
+
+        impl Default for ServerConfig {
+            fn default() -> Self {
+                Self { $($name: $value,)* }
+            }
+        }
+    };
+}
+
+keys! {
+    listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8443)), "\"127.0.0.1:8443\"", "Address and port to listen on; port 0: any that is free.";
+    data_dir: PathBuf = PathBuf::new(), "\"/var/lib/strongroom\" for root, else \"~/.local/share/strongroom\"", "Folder for what the server makes: its catalog, keys, certificate, cache, and vaults that are given no place. Only its user may read it.";
+    catalog: Option<String> = None, "a SQLite file in `data_dir`", "Where the catalog is: `sqlite:PATH`, or `postgres://USER@HOST/DATABASE`.";
+    catalog_password_file: Option<PathBuf> = None, "none", "File with PostgreSQL's password.";
+    tls: bool = true, "true", "Whether the server speaks HTTPS. `false` only with `listen` on a loopback address, behind a proxy of the same machine.";
+    tls_certificate: Option<PathBuf> = None, "made by the server", "PEM file with the certificate and those above it. Read again when it changes.";
+    tls_key: Option<PathBuf> = None, "made by the server", "PEM file with the certificate's key.";
+    tls_names: Vec<String> = Vec::new(), "[]", "Further names and addresses for the certificate that the server makes.";
+    connections: u32 = 1024, "1024", "Connections at once at most; further ones wait.";
+    disk_dirs: Vec<PathBuf> = Vec::new(), "[]", "Folders and devices that may be backed up by path.";
+    restore_dirs: Vec<PathBuf> = Vec::new(), "[]", "Folders below which disks may be restored to.";
+    jobs: u32 = 8, "8", "Jobs at once at most.";
+    restores: u32 = 2, "2", "More than that, for restores alone.";
+    jobs_per_host: u32 = 2, "2", "Jobs at once on a host that says nothing else.";
+    jobs_per_vault: u32 = 8, "8", "Jobs at once in a vault.";
+    jobs_per_store: u32 = 8, "8", "Jobs at once in a store.";
+    threads: u32 = 0, "0", "Threads of a job for hashing and compressing; 0: one for each processor, 4 at most.";
+    limit_rate: Option<String> = None, "none", "Bytes a second that a job reads or writes at most: a number, with K, M or G for KiB, MiB or GiB.";
+    job_history_days: u32 = 400, "400", "Days for which ended jobs are kept.";
+    full_compare_every: u32 = 30, "30", "All of a disk is read and compared at least once in so many backups; 0: only where needed.";
+    reclaim_every_hours: u32 = 24, "24", "Hours between two reclaims of a vault; 0: only on demand.";
+    measure_every_hours: u32 = 24, "24", "Hours between two measurements of a vault; 0: only on demand.";
+    save_every_minutes: u32 = 60, "60", "Minutes between two copies of the catalog in each vault, if something changed; 0: none.";
+    log_format: LogFormat = LogFormat::Text, "\"text\"", "How log lines on standard error look: `text` or `json`.";
+    log_level: String = "info".to_owned(), "\"info\"", "What is logged: `error`, `warn`, `info`, `debug`, or a filter such as `info,strongroom_control=debug`.";
+}
+
+/// Where the configuration comes from.
+#[derive(Clone, Debug, Default)]
+pub struct ConfigSource {
+    /// A file that must be there.
+    pub file: Option<PathBuf>,
+    /// The file that is read if none is named; it may be missing.
+    pub usual_file: Option<PathBuf>,
+    /// The environment.
+    pub variables: Vec<(String, String)>,
+    /// What the command line says: it counts most.
+    pub options: Vec<(&'static str, String)>,
+    /// The folder if nobody names one.
+    pub data_dir: PathBuf,
+}
+
+fn wrong(place: impl Into<String>, reason: impl Into<String>) -> ServerError {
+    ServerError::Config { place: place.into(), reason: reason.into() }
+}
+
+impl ServerConfig {
+    /// Reads the configuration.
+    pub fn load(source: &ConfigSource) -> Result<Self, ServerError> {
+        let mut config = match (&source.file, &source.usual_file) {
+            (Some(file), _) => {
+                let table = read(file)?.ok_or_else(|| wrong(show(file), "it does not exist"))?;
+                (show(file), table)
+            }
+            (None, Some(file)) => (show(file), read(file)?.unwrap_or_default()),
+            (None, None) => (String::new(), Table::new()),
+        };
+        // On its own first, so that a mistake is said to be where it is.
+        parse(&config.0, &config.1)?;
+        for (name, value) in &source.variables {
+            let Some(key) = name.strip_prefix(VARIABLES) else { continue };
+            add(&mut config.1, name, &key.to_ascii_lowercase(), value)?;
+        }
+        for (key, value) in &source.options {
+            add(&mut config.1, &format!("--{}", key.replace('_', "-")), key, value)?;
+        }
+        let mut found = parse(&config.0, &config.1)?;
+        if found.data_dir.as_os_str().is_empty() {
+            found.data_dir.clone_from(&source.data_dir);
+        }
+        found.check(&config.0)?;
+        Ok(found)
+    }
+
+    fn check(&self, file: &str) -> Result<(), ServerError> {
+        let place = if file.is_empty() { "the configuration" } else { file };
+        let fail = |reason: &str| Err(wrong(place, reason));
+        let optional = [&self.catalog_password_file, &self.tls_certificate, &self.tls_key];
+        let paths = self.restore_dirs.iter().chain(&self.disk_dirs).chain([&self.data_dir]);
+        for path in paths.chain(optional.into_iter().flatten()) {
+            if !path.is_absolute() {
+                return fail(&format!("{} must start with /", path.display()));
+            }
+        }
+        if self.tls_certificate.is_some() != self.tls_key.is_some() {
+            return fail("tls_certificate and tls_key belong together");
+        }
+        if !self.tls && self.tls_certificate.is_some() {
+            return fail("tls = false, but there is a tls_certificate");
+        }
+        if !self.tls && !self.listen.ip().is_loopback() {
+            return fail(&format!(
+                "tls = false, but {} is no loopback address: tokens would be sent in the clear",
+                self.listen
+            ));
+        }
+        for (name, value) in [
+            ("jobs", self.jobs),
+            ("jobs_per_host", self.jobs_per_host),
+            ("jobs_per_vault", self.jobs_per_vault),
+            ("jobs_per_store", self.jobs_per_store),
+            ("connections", self.connections),
+            ("job_history_days", self.job_history_days),
+        ] {
+            if value == 0 {
+                return fail(&format!("{name} is 0"));
+            }
+        }
+        self.rate().map_err(|reason| wrong(place, reason))?;
+        let url = self.catalog.as_deref().unwrap_or_default();
+        if url.starts_with("postgres") && url.split('@').next().is_some_and(has_password) {
+            return fail(
+                "catalog has a password: put it into a file, and name that as catalog_password_file",
+            );
+        }
+        Ok(())
+    }
+
+    fn rate(&self) -> Result<Option<u64>, String> {
+        let Some(text) = &self.limit_rate else { return Ok(None) };
+        let wrong = || format!("limit_rate: {text:?} is not a number with K, M or G");
+        let (digits, unit) = match text.char_indices().last() {
+            Some((at, 'K' | 'k')) => (text.get(..at), 1_u64 << 10),
+            Some((at, 'M' | 'm')) => (text.get(..at), 1 << 20),
+            Some((at, 'G' | 'g')) => (text.get(..at), 1 << 30),
+            _ => (Some(text.as_str()), 1),
+        };
+        let number = digits.and_then(|digits| digits.parse::<u64>().ok()).ok_or_else(wrong)?;
+        number.checked_mul(unit).filter(|rate| *rate > 0).map(Some).ok_or_else(wrong)
+    }
+
+    /// As the service takes it.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            limits: Limits {
+                total: self.jobs,
+                restores: self.restores,
+                host: self.jobs_per_host,
+                vault: self.jobs_per_vault,
+                store: self.jobs_per_store,
+                ..Limits::default()
+            },
+            data_dir: self.data_dir.clone(),
+            restore_dirs: self.restore_dirs.clone(),
+            disk_dirs: self.disk_dirs.clone(),
+            job_history_days: self.job_history_days,
+            full_compare_every: self.full_compare_every,
+            limit_rate: self.rate().unwrap_or_default(),
+            reclaim_every_hours: self.reclaim_every_hours,
+            measure_every_hours: self.measure_every_hours,
+            save_every_minutes: self.save_every_minutes,
+        }
+    }
+
+    /// Where the catalog is, with its password.
+    pub fn catalog_url(&self) -> Result<CatalogUrl, ServerError> {
+        let Some(text) = &self.catalog else {
+            return Ok(CatalogUrl::sqlite(self.data_dir.join("catalog.sqlite")));
+        };
+        let url: CatalogUrl = text.parse()?;
+        let Some(file) = &self.catalog_password_file else { return Ok(url) };
+        let password = fs::read_to_string(file).map_err(ServerError::local("read", file))?;
+        Ok(url.with_password(password.trim_end_matches(['\r', '\n'])))
+    }
+}
+
+fn has_password(before_host: &str) -> bool {
+    before_host.split_once("://").is_some_and(|(_, user)| user.contains(':'))
+}
+
+fn show(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn read(file: &Path) -> Result<Option<Table>, ServerError> {
+    let text = match fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(wrong(show(file), error.to_string())),
+    };
+    // Read as what it is to be, so that a mistake is shown with its line.
+    toml::from_str::<ServerConfig>(&text)
+        .map_err(|error| wrong(show(file), error.to_string().trim_end()))?;
+    text.parse().map(Some).map_err(|error: toml::de::Error| wrong(show(file), error.to_string()))
+}
+
+fn parse(place: &str, table: &Table) -> Result<ServerConfig, ServerError> {
+    table
+        .clone()
+        .try_into()
+        .map_err(|error: toml::de::Error| wrong(place, error.to_string().trim_end()))
+}
+
+/// Adds what a variable or an option says: a text as it is, all else as in the file.
+fn add(table: &mut Table, place: &str, key: &str, text: &str) -> Result<(), ServerError> {
+    if !ServerConfig::KEYS.iter().any(|known| known.name == key) {
+        return Err(wrong(place, format!("there is no key {key:?}")));
+    }
+    let parsed = format!("{key} = {text}").parse::<Table>().ok();
+    let parsed = parsed.and_then(|mut table| table.remove(key));
+    let candidates = [Some(Value::String(text.to_owned())), parsed];
+    let mut reason = String::new();
+    for value in candidates.into_iter().flatten() {
+        let one = Table::from_iter([(key.to_owned(), value.clone())]);
+        match parse(place, &one) {
+            Ok(_) => {
+                table.insert(key.to_owned(), value);
+                return Ok(());
+            }
+            Err(error) => reason = error.to_string(),
+        }
+    }
+    Err(wrong(place, reason.trim_start_matches(place).trim_start_matches(": ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, variables: &[(&str, &str)]) -> Result<ServerConfig, ServerError> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("server.toml");
+        fs::write(&file, text).expect("writes");
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        ServerConfig::load(&ConfigSource {
+            file: Some(file),
+            variables: variables.iter().map(own).collect(),
+            data_dir: "/data".into(),
+            ..ConfigSource::default()
+        })
+    }
+
+    #[test]
+    fn defaults_are_those_that_are_documented() {
+        let config = load("", &[]).expect("loads");
+        assert_eq!(config.data_dir, PathBuf::from("/data"));
+        for key in ServerConfig::KEYS {
+            // What is documented as a value is the value.
+            let text = format!("{} = {}", key.name, key.default);
+            if let Ok(table) = text.parse::<Table>() {
+                let said: ServerConfig = table.try_into().expect(key.name);
+                assert_eq!(said, ServerConfig::default(), "{}", key.name);
+            }
+        }
+    }
+
+    #[test]
+    fn variables_count_before_the_file() {
+        let variables = [
+            ("STRONGROOM_SERVER_LISTEN", "[::1]:1"),
+            ("STRONGROOM_SERVER_JOBS", "3"),
+            ("STRONGROOM_SERVER_RESTORE_DIRS", "[\"/a\", \"/b\"]"),
+            ("STRONGROOM_SERVER_LIMIT_RATE", "10M"),
+            ("STRONGROOM_SERVER_TLS", "false"),
+            ("UNRELATED", "x"),
+        ];
+        let config = load("listen = \"127.0.0.1:5\"\njobs = 9\n", &variables).expect("loads");
+        assert_eq!(config.listen, SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 1)));
+        assert_eq!((config.jobs, config.tls), (3, false));
+        assert_eq!(config.settings().limit_rate, Some(10 << 20));
+        assert_eq!(config.restore_dirs, [PathBuf::from("/a"), PathBuf::from("/b")]);
+    }
+
+    #[test]
+    fn mistakes_are_refused_and_named() {
+        for (text, named) in [
+            ("lisen = \"127.0.0.1:1\"\n", "lisen"),
+            ("listen = \"here\"\n", "listen"),
+            ("data_dir = \"here\"\n", "must start with /"),
+            ("tls = false\nlisten = \"0.0.0.0:1\"\n", "in the clear"),
+            ("tls_key = \"/k\"\n", "belong together"),
+            ("limit_rate = \"fast\"\n", "not a number"),
+            ("jobs = 0\n", "jobs is 0"),
+            ("log_format = \"xml\"\n", "xml"),
+            ("catalog = \"postgres://u:secret@h/d\"\n", "catalog_password_file"),
+        ] {
+            let error = load(text, &[]).expect_err(text).to_string();
+            assert!(error.contains(named), "{text}: {error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+        for (variable, value) in [("STRONGROOM_SERVER_X", "1"), ("STRONGROOM_SERVER_JOBS", "many")]
+        {
+            let error = load("", &[(variable, value)]).expect_err(variable).to_string();
+            assert!(error.contains(variable), "{error}");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Why the server cannot be started, or ends.
+
+use std::{io, net::SocketAddr, path::PathBuf};
+
+use strongroom_base::{Code, Coded, codes};
+
+/// Why the server cannot be started, or ends.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The configuration is wrong.
+    #[error("{place}: {reason}")]
+    Config {
+        /// The file or the variable.
+        place: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file of the server's cannot be read or written.
+    #[error("cannot {action} {}", path.display())]
+    Local {
+        /// The file or folder.
+        path: PathBuf,
+        /// The verb.
+        action: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
+    /// Another server uses the folder.
+    #[error("another server uses {}", .0.display())]
+    Running(PathBuf),
+    /// Nobody can listen there.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A certificate or its key is of no use.
+    #[error("{}: {reason}", path.display())]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The service fails.
+    #[error(transparent)]
+    Control(#[from] strongroom_control::ControlError),
+    /// The catalog fails.
+    #[error(transparent)]
+    Catalog(#[from] strongroom_catalog::Error),
+    /// Something that cannot happen.
+    #[error("{0}")]
+    Bug(String),
+}
+
+impl ServerError {
+    /// A file of the server's cannot be read or written.
+    pub(crate) fn local(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Local { path, action, source }
+    }
+}
+
+impl Coded for ServerError {
+    fn code(&self) -> &'static Code {
+        match self {
+            Self::Config { .. } | Self::Certificate { .. } => &codes::CONFIG_INVALID,
+            Self::Local { .. } | Self::Listen { .. } => &codes::LOCAL_IO,
+            Self::Running(_) => &codes::SERVER_RUNNING,
+            Self::Control(error) => error.code(),
+            Self::Catalog(error) => error.code(),
+            Self::Bug(_) => &codes::BUG,
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Jobs as they go, as server-sent events.
+//!
+//! Whoever follows is first told how things are and then of every change; changes are listened to
+//! before the state is read, so that none is missed. Who is too slow is told the present state
+//! again. Rights are looked at again and again: a stream ends with the token that opened it.
+
+use std::{collections::HashSet, convert::Infallible, pin::pin, time::Duration};
+
+use axum::response::sse::Event;
+use futures::{Stream, StreamExt as _, stream};
+use strongroom_api::{Job, JobState};
+use strongroom_base::JobId;
+use strongroom_control::{
+    PageRequest,
+    access::{Caller, Operation, Target},
+    jobs::JobFilter,
+};
+use tokio::sync::{broadcast, mpsc};
+
+use crate::{answer::Done, extract::Secret, state::App};
+
+/// What a stream gives; it cannot fail, it ends.
+pub(crate) type Told = Result<Event, Infallible>;
+
+/// How often rights are looked at again.
+const RIGHTS: Duration = Duration::from_secs(30);
+
+/// One who follows.
+struct Follower {
+    app: App,
+    secret: Secret,
+    /// One job, or all.
+    only: Option<JobId>,
+    /// Open jobs that were told: what becomes of them is told too.
+    open: HashSet<JobId>,
+    to: mpsc::Sender<Event>,
+}
+
+/// Nobody listens any more, or may.
+struct Over;
+
+/// The stream of one who follows a job, or all of them.
+pub(crate) fn follow(app: App, secret: Secret, only: Option<JobId>) -> impl Stream<Item = Told> {
+    let (to, from) = mpsc::channel(64);
+    let follower = Follower { app, secret, only, open: HashSet::new(), to };
+    let work = stream::once(async move {
+        // That it is over is no error.
+        follower.run().await.err();
+        None
+    });
+    let events = stream::unfold(from, |mut from| async move {
+        from.recv().await.map(|event| (Some(event), from))
+    });
+    // The worker lives in the stream: it ends when whoever follows goes away.
+    stream::select(work, events).filter_map(|event| async move { event.map(Ok) })
+}
+
+fn sees(caller: &Caller, job: &Job) -> bool {
+    match (job.vault, job.item) {
+        (Some(vault), Some(item)) => caller.may(Operation::ViewItem, Target::Item(vault, item)),
+        (Some(vault), None) => caller.may(Operation::ViewVault, Target::Vault(vault)),
+        (None, _) => caller.may(Operation::ViewServer, Target::Server),
+    }
+}
+
+impl Follower {
+    async fn run(mut self) -> Result<(), Over> {
+        let mut changes = self.app.control.job_events();
+        let mut caller = self.caller().await?;
+        self.tell_all(&caller).await?;
+        let mut stop = self.app.stop.clone();
+        let mut stop = pin!(async move { stop.wait_for(|stop| *stop).await.is_ok() });
+        let mut rights = tokio::time::interval(RIGHTS);
+        rights.tick().await;
+        loop {
+            tokio::select! {
+                _ = &mut stop => return Err(Over),
+                _ = rights.tick() => caller = self.caller().await?,
+                change = changes.recv() => match change {
+                    Ok(job) => self.tell(&caller, &job).await?,
+                    Err(broadcast::error::RecvError::Lagged(_)) => self.tell_all(&caller).await?,
+                    Err(broadcast::error::RecvError::Closed) => return Err(Over),
+                },
+            }
+        }
+    }
+
+    async fn caller(&self) -> Result<Caller, Over> {
+        self.app.control.caller(&self.secret.0).await.map_err(|_| Over)
+    }
+
+    /// How things are now.
+    async fn tell_all(&mut self, caller: &Caller) -> Result<(), Over> {
+        for job in self.present(caller).await.map_err(|failure| {
+            tracing::warn!(code = failure.code(), "the present state of jobs cannot be read");
+            Over
+        })? {
+            self.tell(caller, &job).await?;
+        }
+        Ok(())
+    }
+
+    async fn present(&self, caller: &Caller) -> Done<Vec<Job>> {
+        let control = &self.app.control;
+        if let Some(only) = self.only {
+            return Ok(vec![control.job(caller, &only.to_string()).await?]);
+        }
+        let mut jobs = Vec::new();
+        for state in [JobState::Queued, JobState::InProgress, JobState::Cancelling] {
+            let which = JobFilter { state: Some(state), ..JobFilter::default() };
+            let mut at = PageRequest { limit: Some(1000), token: None };
+            loop {
+                let page = control.jobs(caller, &which, &at).await?;
+                jobs.extend(page.items);
+                at.token = page.next_page_token;
+                if at.token.is_none() {
+                    break;
+                }
+            }
+        }
+        let found: HashSet<JobId> = jobs.iter().map(|job| job.id).collect();
+        for ended in self.open.difference(&found) {
+            if let Ok(job) = control.job(caller, &ended.to_string()).await {
+                jobs.push(job);
+            }
+        }
+        Ok(jobs)
+    }
+
+    async fn tell(&mut self, caller: &Caller, job: &Job) -> Result<(), Over> {
+        if self.only.is_some_and(|only| only != job.id) || !sees(caller, job) {
+            return Ok(());
+        }
+        let ended = job.state.is_final();
+        if ended {
+            self.open.remove(&job.id);
+        } else {
+            self.open.insert(job.id);
+        }
+        let event = Event::default().event("job").json_data(job).map_err(|_| Over)?;
+        self.to.send(event).await.map_err(|_| Over)?;
+        if ended && self.only.is_some() { Err(Over) } else { Ok(()) }
+    }
+}

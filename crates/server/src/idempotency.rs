@@ -1,0 +1,194 @@
+//! Requests that bear an idempotency key are carried out once, and answered the same again.
+//!
+//! A request is written down before it is carried out, and its answer when it has succeeded; a
+//! request that was refused has changed nothing and is forgotten. Answers with secrets are not
+//! kept: who sends such a request again is told that it was done. Entries are of one caller: the
+//! same key of somebody else is another. They are forgotten after a day ([`Control`] does so).
+//! If the server dies between the end of the work and the writing of its answer, the request is
+//! carried out again when it is sent again.
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts},
+    response::{IntoResponse as _, Response},
+};
+use bytes::Bytes;
+use strongroom_base::codes;
+use strongroom_catalog::{Error, Filter, Query};
+use strongroom_control::{Control, access::Caller, model::AnswerDoc};
+
+use crate::answer::{Done, Failure};
+
+/// The header with the key.
+pub(crate) static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// Says that an answer is one that was given before.
+static REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// Paths whose answers hold secrets.
+const SECRET_ANSWERS: [&str; 1] = ["/v1/tokens"];
+
+/// The key of a request, if it has one.
+pub(crate) fn key_of(headers: &HeaderMap) -> Done<Option<String>> {
+    let mut values = headers.get_all(&IDEMPOTENCY_KEY).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let key = value.to_str().unwrap_or_default();
+    let good = |byte: u8| byte.is_ascii_graphic();
+    if values.next().is_some() || key.is_empty() || key.len() > 200 || !key.bytes().all(good) {
+        return Err(Failure::invalid("Idempotency-Key is not 1 to 200 visible ASCII characters"));
+    }
+    Ok(Some(key.to_owned()))
+}
+
+/// What makes two requests the same. Passwords do not count: even their hash is not kept.
+fn fingerprint(parts: &Parts, body: &Bytes) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(parts.method.as_str().as_bytes());
+    hasher.update(b" ");
+    let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+    hasher.update(target.as_bytes());
+    hasher.update(b"\n");
+    match serde_json::from_slice::<serde_json::Value>(body) {
+        Ok(mut value) => {
+            if let Some(map) = value.as_object_mut() {
+                map.remove("password");
+            }
+            hasher.update(value.to_string().as_bytes())
+        }
+        Err(_) => hasher.update(body),
+    };
+    hasher.finalize().to_hex().to_string()
+}
+
+/// A request with a key that is being carried out.
+pub(crate) struct Open {
+    doc: AnswerDoc,
+    version: u64,
+    secret: bool,
+}
+
+/// What is known of a request with a key.
+pub(crate) enum Known {
+    /// It is new.
+    New(Open),
+    /// It was answered so.
+    Answered(Response),
+}
+
+/// Writes a request down, unless it is there.
+pub(crate) async fn begin(
+    control: &Control,
+    caller: &Caller,
+    key: &str,
+    parts: &Parts,
+    body: &Bytes,
+) -> Done<Known> {
+    let user = caller.user.map(|user| user.to_string()).unwrap_or_default();
+    let doc = AnswerDoc {
+        key: format!("{user}/{key}"),
+        request: fingerprint(parts, body),
+        status: None,
+        headers: Vec::new(),
+        body: String::new(),
+        time: control.now(),
+    };
+    let mut tx = control.catalog().write().await?;
+    match tx.insert(&doc).await {
+        Ok(version) => {
+            tx.commit().await?;
+            let secret = SECRET_ANSWERS.contains(&parts.uri.path());
+            return Ok(Known::New(Open { doc, version, secret }));
+        }
+        Err(Error::Exists { .. } | Error::Taken { .. }) => drop(tx),
+        Err(error) => return Err(error.into()),
+    }
+    let Some(found) = control.catalog().get::<AnswerDoc>(&doc.key).await? else {
+        // It has just been refused and forgotten.
+        let code = &codes::REQUEST_IN_PROGRESS;
+        return Err(Failure::new(code, code.meaning));
+    };
+    answered(found.doc, &doc.request).map(Known::Answered)
+}
+
+fn answered(doc: AnswerDoc, request: &str) -> Done<Response> {
+    if doc.request != request {
+        let code = &codes::REQUEST_KEY_REUSED;
+        return Err(Failure::new(code, code.meaning));
+    }
+    let Some(status) = doc.status.and_then(|status| StatusCode::from_u16(status).ok()) else {
+        let code = &codes::REQUEST_IN_PROGRESS;
+        return Err(Failure::new(code, code.meaning));
+    };
+    if doc.body.is_empty() && status != StatusCode::NO_CONTENT {
+        let code = &codes::REQUEST_ANSWERED;
+        return Err(Failure::new(code, code.meaning));
+    }
+    let mut answer = (status, doc.body).into_response();
+    answer.headers_mut().remove(header::CONTENT_TYPE);
+    for (name, value) in &doc.headers {
+        if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::try_from(value)) {
+            answer.headers_mut().insert(name, value);
+        }
+    }
+    answer.headers_mut().insert(REPLAYED.clone(), HeaderValue::from_static("true"));
+    Ok(answer)
+}
+
+impl Open {
+    /// Writes the answer down, if the request was carried out.
+    pub(crate) async fn end(self, control: &Control, answer: Response) -> Response {
+        let (parts, body) = answer.into_parts();
+        // It is ours, in memory, and short.
+        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
+        if let Err(error) = self.write(control, &parts, &body).await {
+            // It was done. If it is sent again, it is said to be in progress.
+            tracing::error!(code = error.code(), "an answer cannot be written down");
+        }
+        Response::from_parts(parts, Body::from(body))
+    }
+
+    async fn write(
+        mut self,
+        control: &Control,
+        parts: &axum::http::response::Parts,
+        body: &Bytes,
+    ) -> Done<()> {
+        let mut tx = control.catalog().write().await?;
+        if parts.status.is_success() {
+            let kept = [header::CONTENT_TYPE, header::ETAG, header::LOCATION];
+            for name in kept {
+                let value = parts.headers.get(&name).and_then(|value| value.to_str().ok());
+                if let Some(value) = value {
+                    self.doc.headers.push((name.to_string(), value.to_owned()));
+                }
+            }
+            self.doc.status = Some(parts.status.as_u16());
+            if !self.secret {
+                self.doc.body = String::from_utf8_lossy(body).into_owned();
+            }
+            tx.update(&self.doc, self.version).await?;
+        } else {
+            tx.delete::<AnswerDoc>(&self.doc.key, self.version).await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
+/// Forgets the requests that an earlier process did not end.
+pub(crate) async fn forget_open(control: &Control) -> Done<()> {
+    let mut token = None;
+    loop {
+        let query = Query::new(Filter::all()).limit(1000).after(token);
+        let page = control.catalog().list::<AnswerDoc>(&query).await?;
+        let mut tx = control.catalog().write().await?;
+        for open in page.items.iter().filter(|stored| stored.doc.status.is_none()) {
+            tx.delete::<AnswerDoc>(&open.doc.key, None).await?;
+        }
+        tx.commit().await?;
+        match page.next {
+            Some(next) => token = Some(next),
+            None => return Ok(()),
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! The service on the network: its API over HTTPS, its configuration, its life.
+//!
+//! Handlers are thin: [`strongroom_control::Control`] decides everything. Here is what networks and
+//! operating systems need: who asks, what was sent, how it is answered; certificates, signals,
+//! folders.
+//!
+//! ```text
+//!  connection ─▶ TLS ─▶ guard: id, time, caller, idempotency ─▶ handler ─▶ Control ─▶ answer
+//! ```
+
+mod agents;
+mod answer;
+mod config;
+mod doctor;
+mod document;
+mod error;
+mod events;
+mod extract;
+mod guard;
+mod idempotency;
+mod listen;
+mod notify;
+mod router;
+mod routes;
+mod serve;
+mod state;
+mod tls;
+
+pub use agents::ThisHost;
+pub use answer::status_of;
+pub use config::{ConfigKey, ConfigSource, LogFormat, ServerConfig, VARIABLES};
+pub use doctor::{Finding, Level, examine};
+pub use error::ServerError;
+pub use router::{openapi, router};
+pub use serve::{Serve, serve};
+pub use tls::{CertificateFacts, CertificateFiles};

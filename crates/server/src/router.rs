@@ -1,0 +1,60 @@
+//! All paths of the API together, with what happens to every request.
+
+use std::sync::Arc;
+
+use axum::{Router, extract::DefaultBodyLimit, middleware};
+use serde_json::Value;
+use strongroom_api::ErrorAnswer;
+use strongroom_control::Control;
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::{
+    document,
+    extract::BODY_LIMIT,
+    guard, routes,
+    state::{App, Parts},
+};
+
+/// The description of the API, as `/v1/openapi.json` answers it.
+pub fn openapi() -> Value {
+    let paths = routes::public().merge(routes::signed_in());
+    described(OpenApiRouter::with_openapi(document::head()).nest("/v1", paths)).1
+}
+
+fn described(paths: OpenApiRouter<App>) -> (Router<App>, Value) {
+    let (router, mut found) = paths.split_for_parts();
+    let mut schemas = Vec::new();
+    ErrorAnswer::schemas(&mut schemas);
+    schemas
+        .push((ErrorAnswer::name().into_owned(), <ErrorAnswer as utoipa::PartialSchema>::schema()));
+    found.components.get_or_insert_default().schemas.extend(schemas);
+    (router, document::complete(found))
+}
+
+/// The service, as something that answers requests.
+///
+/// `stop` becomes true when the server stops; `tasks` are changes that are being made then.
+pub fn router(control: Arc<Control>, stop: watch::Receiver<bool>, tasks: TaskTracker) -> Router {
+    let document = openapi();
+    let app = App::new(Parts {
+        control,
+        stop,
+        tasks,
+        operations: document::operations(&document),
+        document: document.to_string().into(),
+    });
+    let guarded = middleware::from_fn_with_state(app.clone(), guard::signed_in);
+    let public: Router<App> = routes::public().into();
+    let signed_in: Router<App> = routes::signed_in().into();
+    let paths = public.merge(signed_in.route_layer(guarded));
+    Router::new()
+        .nest("/v1", paths)
+        .fallback(guard::nothing)
+        .method_not_allowed_fallback(guard::no_method)
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(middleware::from_fn(guard::every))
+        .with_state(app)
+}

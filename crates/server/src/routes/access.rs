@@ -1,0 +1,185 @@
+//! Users, rights, tokens, signing in.
+
+use axum::{Json, extract::State, http::StatusCode};
+use strongroom_api::{
+    Assignment, AssignmentCreate, Page, SignIn, Token, TokenCreate, TokenIssued, User, UserCreate,
+    UserUpdate, WhoAmI,
+};
+use strongroom_base::{AssignmentId, TokenId};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    answer::{Done, Made},
+    extract::{Body, Names, NoParams, PageParams, Params, Secret, Who},
+    state::App,
+};
+
+pub(super) fn public() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(sign_in))
+}
+
+pub(super) fn signed_in() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(me))
+        .routes(routes!(list_users, create_user))
+        .routes(routes!(update_user, delete_user))
+        .routes(routes!(list_assignments, create_assignment))
+        .routes(routes!(delete_assignment))
+        .routes(routes!(list_tokens, create_token))
+        .routes(routes!(delete_token))
+}
+
+/// Signs in
+///
+/// The token lasts 12 hours. After five failures for a name, each next try has to wait.
+#[utoipa::path(post, path = "/sign-in", tag = "access", request_body = SignIn,
+    responses((status = 200, description = "A token.", body = TokenIssued)))]
+async fn sign_in(
+    State(app): State<App>,
+    _: Params<NoParams>,
+    Body(request): Body<SignIn>,
+) -> Done<Json<TokenIssued>> {
+    Ok(Json(app.control.sign_in(request).await?))
+}
+
+/// Who asks, and what they may do
+#[utoipa::path(get, path = "/me", tag = "access",
+    responses((status = 200, description = "The caller.", body = WhoAmI)))]
+async fn me(State(app): State<App>, secret: Secret, _: Params<NoParams>) -> Done<Json<WhoAmI>> {
+    Ok(Json(app.control.who_am_i(&secret.0).await?))
+}
+
+/// All users, by name
+#[utoipa::path(get, path = "/users", tag = "access", params(PageParams),
+    responses((status = 200, description = "A page of them.", body = Page<User>)),
+    extensions(("x-operation" = json!("access.manage"))))]
+async fn list_users(
+    State(app): State<App>,
+    Who(caller): Who,
+    Params(at): Params<PageParams>,
+) -> Done<Json<Page<User>>> {
+    Ok(Json(app.control.users(&caller, &at.page()?).await?))
+}
+
+/// Makes a user, who has no rights yet
+#[utoipa::path(post, path = "/users", tag = "access", request_body = UserCreate,
+    responses((status = 201, description = "It was made.", body = User)),
+    extensions(("x-operation" = json!("access.manage"))))]
+async fn create_user(
+    State(app): State<App>,
+    Who(caller): Who,
+    _: Params<NoParams>,
+    Body(request): Body<UserCreate>,
+) -> Done<Made<User>> {
+    let value = app.control.create_user(&caller, request).await?;
+    Ok(Made { path: format!("/v1/users/{}", value.id), version: None, value })
+}
+
+/// Changes a user
+///
+/// Anybody may change the own password.
+#[utoipa::path(patch, path = "/users/{user}", tag = "access", request_body = UserUpdate,
+    responses((status = 200, description = "As it is now.", body = User)),
+    extensions(("x-operation" = json!("access.manage"))))]
+async fn update_user(
+    State(app): State<App>,
+    Who(caller): Who,
+    Names(user): Names<String>,
+    _: Params<NoParams>,
+    Body(change): Body<UserUpdate>,
+) -> Done<Json<User>> {
+    Ok(Json(app.control.update_user(&caller, &user, change).await?))
+}
+
+/// Deletes a user with its rights and tokens
+#[utoipa::path(delete, path = "/users/{user}", tag = "access",
+    responses((status = 204, description = "It is gone.")),
+    extensions(("x-operation" = json!("access.manage"))))]
+async fn delete_user(
+    State(app): State<App>,
+    Who(caller): Who,
+    Names(user): Names<String>,
+    _: Params<NoParams>,
+) -> Done<StatusCode> {
+    app.control.delete_user(&caller, &user).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// All rights that were given
+#[utoipa::path(get, path = "/assignments", tag = "access", params(PageParams),
+    responses((status = 200, description = "A page of them.", body = Page<Assignment>)),
+    extensions(("x-operation" = json!("access.manage"))))]
+async fn list_assignments(
+    State(app): State<App>,
+    Who(caller): Who,
+    Params(at): Params<PageParams>,
+) -> Done<Json<Page<Assignment>>> {
+    Ok(Json(app.control.assignments(&caller, &at.page()?).await?))
+}
+
+/// Gives a right
+#[utoipa::path(post, path = "/assignments", tag = "access", request_body = AssignmentCreate,
+    responses((status = 201, description = "It was given.", body = Assignment)),
+    extensions(("x-operation" = json!("access.manage"))))]
+async fn create_assignment(
+    State(app): State<App>,
+    Who(caller): Who,
+    _: Params<NoParams>,
+    Body(request): Body<AssignmentCreate>,
+) -> Done<Made<Assignment>> {
+    let value = app.control.assign(&caller, request).await?;
+    Ok(Made { path: format!("/v1/assignments/{}", value.id), version: None, value })
+}
+
+/// Takes a right away
+#[utoipa::path(delete, path = "/assignments/{assignment}", tag = "access",
+    responses((status = 204, description = "It is gone.")),
+    extensions(("x-operation" = json!("access.manage"))))]
+async fn delete_assignment(
+    State(app): State<App>,
+    Who(caller): Who,
+    Names(id): Names<AssignmentId>,
+    _: Params<NoParams>,
+) -> Done<StatusCode> {
+    app.control.unassign(&caller, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Tokens: one's own, or all of them for who may manage access
+#[utoipa::path(get, path = "/tokens", tag = "access", params(PageParams),
+    responses((status = 200, description = "A page of them.", body = Page<Token>)))]
+async fn list_tokens(
+    State(app): State<App>,
+    Who(caller): Who,
+    Params(at): Params<PageParams>,
+) -> Done<Json<Page<Token>>> {
+    Ok(Json(app.control.tokens(&caller, &at.page()?).await?))
+}
+
+/// Makes a token of one's own
+///
+/// It may no more than the one that is sent. Its secret is answered once and never again.
+#[utoipa::path(post, path = "/tokens", tag = "access", request_body = TokenCreate,
+    responses((status = 201, description = "It was made.", body = TokenIssued)))]
+async fn create_token(
+    State(app): State<App>,
+    Who(caller): Who,
+    _: Params<NoParams>,
+    Body(request): Body<TokenCreate>,
+) -> Done<Made<TokenIssued>> {
+    let value = app.control.create_token(&caller, request).await?;
+    Ok(Made { path: format!("/v1/tokens/{}", value.token.id), version: None, value })
+}
+
+/// Revokes a token: one's own, or anybody's for who may manage access
+#[utoipa::path(delete, path = "/tokens/{token}", tag = "access",
+    responses((status = 204, description = "It is gone.")))]
+async fn delete_token(
+    State(app): State<App>,
+    Who(caller): Who,
+    Names(id): Names<TokenId>,
+    _: Params<NoParams>,
+) -> Done<StatusCode> {
+    app.control.delete_token(&caller, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

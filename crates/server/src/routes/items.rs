@@ -1,0 +1,178 @@
+//! Protected items.
+
+use axum::{Json, extract::State};
+use serde::Deserialize;
+use strongroom_api::{
+    BackupNow, Check, Item, ItemUpdate, JobBegun, Page, Protect, ProtectionState, ResumeProtection,
+    StopProtection,
+};
+use strongroom_control::ItemFilter;
+use utoipa::IntoParams;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    answer::{Begun, Done, Tagged},
+    extract::{Body, BodyOrNone, IfMatch, Names, NoParams, Params, Who, page},
+    state::App,
+};
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list_items, protect))
+        .routes(routes!(get_item, update_item))
+        .routes(routes!(check_item))
+        .routes(routes!(backup_now))
+        .routes(routes!(stop_protection))
+        .routes(routes!(resume_protection))
+        .routes(routes!(undelete_item))
+}
+
+/// Which items.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct ItemParams {
+    /// Of this vault: its name or id.
+    vault: Option<String>,
+    /// In this state.
+    state: Option<ProtectionState>,
+    /// Of the policy with this id.
+    policy: Option<String>,
+    /// Whose names contain this.
+    name: Option<String>,
+    /// Entries at most: 1 to 1000; 100 if not given.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u16>,
+    /// The `next_page_token` of the page before.
+    page_token: Option<String>,
+}
+
+/// Items that the caller sees, by name
+#[utoipa::path(get, path = "/items", tag = "items", params(ItemParams),
+    responses((status = 200, description = "A page of them.", body = Page<Item>)))]
+async fn list_items(
+    State(app): State<App>,
+    Who(caller): Who,
+    Params(params): Params<ItemParams>,
+) -> Done<Json<Page<Item>>> {
+    let ItemParams { vault, state, policy, name, limit, page_token } = params;
+    let which = ItemFilter { vault, state, policy, name };
+    Ok(Json(app.control.items(&caller, &which, &page(limit, page_token)?).await?))
+}
+
+/// Protects machines or disks
+#[utoipa::path(post, path = "/items", tag = "items", request_body = Protect,
+    responses((status = 202, description = "A job was begun.", body = JobBegun)),
+    extensions(("x-operation" = json!("item.protect"))))]
+async fn protect(
+    State(app): State<App>,
+    Who(caller): Who,
+    _: Params<NoParams>,
+    Body(request): Body<Protect>,
+) -> Done<Begun> {
+    Ok(Begun(app.control.protect(&caller, request).await?))
+}
+
+/// An item
+#[utoipa::path(get, path = "/items/{item}", tag = "items",
+    responses((status = 200, description = "It.", body = Item)),
+    extensions(("x-operation" = json!("item.view"))))]
+async fn get_item(
+    State(app): State<App>,
+    Who(caller): Who,
+    Names(item): Names<String>,
+    _: Params<NoParams>,
+) -> Done<Tagged<Item>> {
+    Ok(Tagged(app.control.item(&caller, &item).await?))
+}
+
+/// Changes an item
+///
+/// Another policy takes `item.set_policy`.
+#[utoipa::path(patch, path = "/items/{item}", tag = "items", request_body = ItemUpdate,
+    responses((status = 200, description = "As it is now.", body = Item)),
+    extensions(("x-operation" = json!("item.update"))))]
+async fn update_item(
+    State(app): State<App>,
+    Who(caller): Who,
+    Names(item): Names<String>,
+    IfMatch(expected): IfMatch,
+    _: Params<NoParams>,
+    Body(change): Body<ItemUpdate>,
+) -> Done<Tagged<Item>> {
+    Ok(Tagged(app.control.update_item(&caller, &item, expected, change).await?))
+}
+
+/// What stands in the way of an item's backup
+#[utoipa::path(get, path = "/items/{item}/check", tag = "items",
+    responses((status = 200, description = "What was found.", body = Check)),
+    extensions(("x-operation" = json!("item.check"))))]
+async fn check_item(
+    State(app): State<App>,
+    Who(caller): Who,
+    Names(item): Names<String>,
+    _: Params<NoParams>,
+) -> Done<Json<Check>> {
+    Ok(Json(app.control.check_item(&caller, &item).await?))
+}
+
+/// Backs an item up now
+#[utoipa::path(post, path = "/items/{item}/backup", tag = "items",
+    request_body = Option<BackupNow>,
+    responses((status = 202, description = "A job was begun.", body = JobBegun)),
+    extensions(("x-operation" = json!("item.backup"))))]
+async fn backup_now(
+    State(app): State<App>,
+    Who(caller): Who,
+    Names(item): Names<String>,
+    _: Params<NoParams>,
+    BodyOrNone(request): BodyOrNone<BackupNow>,
+) -> Done<Begun> {
+    Ok(Begun(app.control.backup_now(&caller, &item, request).await?))
+}
+
+/// Stops an item's protection
+///
+/// To delete its recovery points takes `item.delete_data`.
+#[utoipa::path(post, path = "/items/{item}/stop", tag = "items", request_body = StopProtection,
+    responses((status = 200, description = "As it is now.", body = Item)),
+    extensions(("x-operation" = json!("item.stop"))))]
+async fn stop_protection(
+    State(app): State<App>,
+    Who(caller): Who,
+    Names(item): Names<String>,
+    _: Params<NoParams>,
+    Body(request): Body<StopProtection>,
+) -> Done<Tagged<Item>> {
+    Ok(Tagged(app.control.stop_protection(&caller, &item, request).await?))
+}
+
+/// Resumes an item's protection
+#[utoipa::path(post, path = "/items/{item}/resume", tag = "items",
+    request_body = Option<ResumeProtection>,
+    responses((status = 200, description = "As it is now.", body = Item)),
+    extensions(("x-operation" = json!("item.resume"))))]
+async fn resume_protection(
+    State(app): State<App>,
+    Who(caller): Who,
+    Names(item): Names<String>,
+    _: Params<NoParams>,
+    BodyOrNone(request): BodyOrNone<ResumeProtection>,
+) -> Done<Tagged<Item>> {
+    Ok(Tagged(app.control.resume_protection(&caller, &item, request).await?))
+}
+
+/// Brings a deleted item back
+///
+/// Its protection is stopped, and its recovery points are kept.
+#[utoipa::path(post, path = "/items/{item}/undelete", tag = "items",
+    responses((status = 200, description = "As it is now.", body = Item)),
+    extensions(("x-operation" = json!("item.undelete"))))]
+async fn undelete_item(
+    State(app): State<App>,
+    Who(caller): Who,
+    Names(item): Names<String>,
+    _: Params<NoParams>,
+) -> Done<Tagged<Item>> {
+    Ok(Tagged(app.control.undelete_item(&caller, &item).await?))
+}

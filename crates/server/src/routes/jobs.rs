@@ -1,0 +1,181 @@
+//! Jobs, followed as they go, and alerts.
+
+use axum::{
+    Json,
+    extract::State,
+    response::sse::{KeepAlive, Sse},
+};
+use futures::Stream;
+use jiff::Timestamp;
+use serde::Deserialize;
+use strongroom_api::{Alert, AlertState, Job, JobKind, JobState, Page};
+use strongroom_base::AlertId;
+use strongroom_control::jobs::JobFilter;
+use utoipa::IntoParams;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    answer::Done,
+    events::{Told, follow},
+    extract::{Names, NoParams, Params, Secret, Who, page},
+    state::App,
+};
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list_jobs))
+        .routes(routes!(follow_jobs))
+        .routes(routes!(get_job))
+        .routes(routes!(cancel_job))
+        .routes(routes!(follow_job))
+        .routes(routes!(list_alerts))
+        .routes(routes!(acknowledge_alert))
+        .routes(routes!(resolve_alert))
+}
+
+/// Which jobs.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct JobParams {
+    /// In this state.
+    state: Option<JobState>,
+    /// Of this kind.
+    kind: Option<JobKind>,
+    /// Of this vault: its name or id.
+    vault: Option<String>,
+    /// Of this item: its name or id.
+    item: Option<String>,
+    /// Made at this time or later.
+    since: Option<Timestamp>,
+    /// Made before this time.
+    until: Option<Timestamp>,
+    /// Entries at most: 1 to 1000; 100 if not given.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u16>,
+    /// The `next_page_token` of the page before.
+    page_token: Option<String>,
+}
+
+/// Jobs that the caller sees, the newest first
+#[utoipa::path(get, path = "/jobs", tag = "jobs", params(JobParams),
+    responses((status = 200, description = "A page of them.", body = Page<Job>)))]
+async fn list_jobs(
+    State(app): State<App>,
+    Who(caller): Who,
+    Params(params): Params<JobParams>,
+) -> Done<Json<Page<Job>>> {
+    let JobParams { state, kind, vault, item, since, until, limit, page_token } = params;
+    let which = JobFilter { state, kind, vault, item, since, until };
+    Ok(Json(app.control.jobs(&caller, &which, &page(limit, page_token)?).await?))
+}
+
+/// A job
+#[utoipa::path(get, path = "/jobs/{job}", tag = "jobs",
+    responses((status = 200, description = "It.", body = Job)),
+    extensions(("x-operation" = json!("item.view"))))]
+async fn get_job(
+    State(app): State<App>,
+    Who(caller): Who,
+    Names(job): Names<String>,
+    _: Params<NoParams>,
+) -> Done<Json<Job>> {
+    Ok(Json(app.control.job(&caller, &job).await?))
+}
+
+/// Cancels a job
+#[utoipa::path(post, path = "/jobs/{job}/cancel", tag = "jobs",
+    responses((status = 200, description = "As it is now.", body = Job)),
+    extensions(("x-operation" = json!("job.cancel"))))]
+async fn cancel_job(
+    State(app): State<App>,
+    Who(caller): Who,
+    Names(job): Names<String>,
+    _: Params<NoParams>,
+) -> Done<Json<Job>> {
+    Ok(Json(app.control.cancel_job(&caller, &job).await?))
+}
+
+/// Follows a job
+///
+/// Server-sent events: `job`, with the job as data. The first is how it is now, the last its end.
+#[utoipa::path(get, path = "/jobs/{job}/events", tag = "jobs",
+    responses((status = 200, description = "Events.", content_type = "text/event-stream",
+        body = String)),
+    extensions(("x-operation" = json!("item.view"))))]
+async fn follow_job(
+    State(app): State<App>,
+    Who(caller): Who,
+    secret: Secret,
+    Names(job): Names<String>,
+    _: Params<NoParams>,
+) -> Done<Sse<impl Stream<Item = Told>>> {
+    let job = app.control.job(&caller, &job).await?.id;
+    Ok(Sse::new(follow(app, secret, Some(job))).keep_alive(KeepAlive::default()))
+}
+
+/// Follows all jobs that the caller sees
+///
+/// Server-sent events: `job`, with the job as data. The first are the jobs that are open now.
+#[utoipa::path(get, path = "/jobs/events", tag = "jobs",
+    responses((status = 200, description = "Events.", content_type = "text/event-stream",
+        body = String)))]
+async fn follow_jobs(
+    State(app): State<App>,
+    secret: Secret,
+    _: Params<NoParams>,
+) -> Sse<impl Stream<Item = Told>> {
+    Sse::new(follow(app, secret, None)).keep_alive(KeepAlive::default())
+}
+
+/// Which alerts.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct AlertParams {
+    /// In this state.
+    state: Option<AlertState>,
+    /// Entries at most: 1 to 1000; 100 if not given.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u16>,
+    /// The `next_page_token` of the page before.
+    page_token: Option<String>,
+}
+
+/// Alerts that the caller sees, the newest first
+#[utoipa::path(get, path = "/alerts", tag = "alerts", params(AlertParams),
+    responses((status = 200, description = "A page of them.", body = Page<Alert>)))]
+async fn list_alerts(
+    State(app): State<App>,
+    Who(caller): Who,
+    Params(params): Params<AlertParams>,
+) -> Done<Json<Page<Alert>>> {
+    let at = page(params.limit, params.page_token)?;
+    Ok(Json(app.control.alerts(&caller, params.state, &at).await?))
+}
+
+/// Says that somebody has seen an alert
+#[utoipa::path(post, path = "/alerts/{alert}/acknowledge", tag = "alerts",
+    responses((status = 200, description = "As it is now.", body = Alert)),
+    extensions(("x-operation" = json!("alert.acknowledge"))))]
+async fn acknowledge_alert(
+    State(app): State<App>,
+    Who(caller): Who,
+    Names(alert): Names<AlertId>,
+    _: Params<NoParams>,
+) -> Done<Json<Alert>> {
+    Ok(Json(app.control.set_alert(&caller, alert, AlertState::Acknowledged).await?))
+}
+
+/// Says that an alert holds no more
+#[utoipa::path(post, path = "/alerts/{alert}/resolve", tag = "alerts",
+    responses((status = 200, description = "As it is now.", body = Alert)),
+    extensions(("x-operation" = json!("alert.acknowledge"))))]
+async fn resolve_alert(
+    State(app): State<App>,
+    Who(caller): Who,
+    Names(alert): Names<AlertId>,
+    _: Params<NoParams>,
+) -> Done<Json<Alert>> {
+    Ok(Json(app.control.set_alert(&caller, alert, AlertState::Resolved).await?))
+}

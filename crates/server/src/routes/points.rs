@@ -1,0 +1,111 @@
+//! Recovery points.
+
+use axum::{Json, extract::State};
+use serde::Deserialize;
+use strongroom_api::{JobBegun, Page, PointState, PointUpdate, RecoveryPoint, Restore};
+use utoipa::IntoParams;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    answer::{Begun, Done, Tagged},
+    extract::{Body, IfMatch, Names, NoParams, Params, Who, page},
+    state::App,
+};
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list_recovery_points))
+        .routes(routes!(get_recovery_point, update_recovery_point, delete_recovery_point))
+        .routes(routes!(restore))
+}
+
+/// Which recovery points.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct PointParams {
+    /// In this state.
+    state: Option<PointState>,
+    /// Entries at most: 1 to 1000; 100 if not given.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u16>,
+    /// The `next_page_token` of the page before.
+    page_token: Option<String>,
+}
+
+/// The recovery points of an item, the newest first
+#[utoipa::path(get, path = "/items/{item}/recovery-points", tag = "recovery points",
+    params(PointParams),
+    responses((status = 200, description = "A page of them.", body = Page<RecoveryPoint>)),
+    extensions(("x-operation" = json!("item.view"))))]
+async fn list_recovery_points(
+    State(app): State<App>,
+    Who(caller): Who,
+    Names(item): Names<String>,
+    Params(params): Params<PointParams>,
+) -> Done<Json<Page<RecoveryPoint>>> {
+    let at = page(params.limit, params.page_token)?;
+    Ok(Json(app.control.points(&caller, &item, params.state, &at).await?))
+}
+
+/// A recovery point
+#[utoipa::path(get, path = "/items/{item}/recovery-points/{point}", tag = "recovery points",
+    responses((status = 200, description = "It.", body = RecoveryPoint)),
+    extensions(("x-operation" = json!("item.view"))))]
+async fn get_recovery_point(
+    State(app): State<App>,
+    Who(caller): Who,
+    Names((item, point)): Names<(String, String)>,
+    _: Params<NoParams>,
+) -> Done<Tagged<RecoveryPoint>> {
+    Ok(Tagged(app.control.point(&caller, &item, &point).await?))
+}
+
+/// Changes until when a recovery point is kept
+///
+/// Brings a deleted one back, if that is later than now.
+#[utoipa::path(patch, path = "/items/{item}/recovery-points/{point}", tag = "recovery points",
+    request_body = PointUpdate,
+    responses((status = 200, description = "As it is now.", body = RecoveryPoint)),
+    extensions(("x-operation" = json!("point.update"))))]
+async fn update_recovery_point(
+    State(app): State<App>,
+    Who(caller): Who,
+    Names((item, point)): Names<(String, String)>,
+    IfMatch(expected): IfMatch,
+    _: Params<NoParams>,
+    Body(change): Body<PointUpdate>,
+) -> Done<Tagged<RecoveryPoint>> {
+    Ok(Tagged(app.control.update_point(&caller, &item, &point, expected, change).await?))
+}
+
+/// Deletes a recovery point
+///
+/// Softly, if its vault does so; never the last good one.
+#[utoipa::path(delete, path = "/items/{item}/recovery-points/{point}", tag = "recovery points",
+    responses((status = 200, description = "As it is now.", body = RecoveryPoint)),
+    extensions(("x-operation" = json!("point.delete"))))]
+async fn delete_recovery_point(
+    State(app): State<App>,
+    Who(caller): Who,
+    Names((item, point)): Names<(String, String)>,
+    IfMatch(expected): IfMatch,
+    _: Params<NoParams>,
+) -> Done<Tagged<RecoveryPoint>> {
+    Ok(Tagged(app.control.delete_point(&caller, &item, &point, expected).await?))
+}
+
+/// Restores from a recovery point
+#[utoipa::path(post, path = "/items/{item}/recovery-points/{point}/restore",
+    tag = "recovery points", request_body = Restore,
+    responses((status = 202, description = "A job was begun.", body = JobBegun)),
+    extensions(("x-operation" = json!("item.restore"))))]
+async fn restore(
+    State(app): State<App>,
+    Who(caller): Who,
+    Names((item, point)): Names<(String, String)>,
+    _: Params<NoParams>,
+    Body(request): Body<Restore>,
+) -> Done<Begun> {
+    Ok(Begun(app.control.restore(&caller, &item, &point, request).await?))
+}

@@ -1,0 +1,114 @@
+//! The server itself: whether it lives, how things are, what its API is.
+
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+};
+use strongroom_api::{AccessRow, ErrorEntry, Health, Page, Status};
+use strongroom_base::CATALOG;
+use strongroom_control::access::Operation;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    answer::{Done, status_of},
+    extract::{NoParams, Params, Who},
+    state::App,
+};
+
+pub(super) fn public() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(health))
+        .routes(routes!(ready))
+        .routes(routes!(openapi))
+        .routes(routes!(errors))
+        .routes(routes!(access_table))
+}
+
+pub(super) fn signed_in() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(status)).routes(routes!(confirm_clock))
+}
+
+fn alive() -> Json<Health> {
+    Json(Health { status: "ok".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() })
+}
+
+/// Whether the server lives
+#[utoipa::path(get, path = "/health", tag = "server",
+    responses((status = 200, description = "It does.", body = Health)))]
+async fn health(_: Params<NoParams>) -> Json<Health> {
+    alive()
+}
+
+/// Whether the server can work
+#[utoipa::path(get, path = "/ready", tag = "server",
+    responses((status = 200, description = "It can.", body = Health)))]
+async fn ready(State(app): State<App>, _: Params<NoParams>) -> Done<Json<Health>> {
+    app.control.catalog().check().await?;
+    Ok(alive())
+}
+
+/// The description of this API
+#[utoipa::path(get, path = "/openapi.json", tag = "server", operation_id = "openapi",
+    responses((status = 200, description = "OpenAPI 3.1.", body = Object)))]
+async fn openapi(State(app): State<App>, _: Params<NoParams>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], app.document.to_string())
+}
+
+/// The catalog of errors
+#[utoipa::path(get, path = "/errors", tag = "server",
+    responses((status = 200, description = "All of them.", body = Page<ErrorEntry>)))]
+async fn errors(_: Params<NoParams>) -> Json<Page<ErrorEntry>> {
+    let entries = CATALOG.iter().map(|code| ErrorEntry {
+        code: code.name.to_owned(),
+        kind: code.kind.name().to_owned(),
+        meaning: code.meaning.to_owned(),
+        hint: code.hint.to_owned(),
+        fault: code.fault().name().to_owned(),
+        retryable: code.is_retryable(),
+        status: status_of(code).as_u16(),
+    });
+    Json(Page { items: entries.collect(), next_page_token: None })
+}
+
+/// The table of rights
+#[utoipa::path(get, path = "/access-table", tag = "access",
+    responses((status = 200, description = "All of it.", body = Page<AccessRow>)))]
+async fn access_table(_: Params<NoParams>) -> Json<Page<AccessRow>> {
+    let rows = Operation::ALL.iter().map(|operation| AccessRow {
+        operation: operation.name().to_owned(),
+        role: operation.role(),
+        reach: operation.reach().name().to_owned(),
+        words: operation.words().to_owned(),
+    });
+    Json(Page { items: rows.collect(), next_page_token: None })
+}
+
+/// Everything on one screen
+///
+/// As far as the caller sees it.
+#[utoipa::path(get, path = "/status", tag = "server",
+    responses((status = 200, description = "How things are.", body = Status)))]
+async fn status(
+    State(app): State<App>,
+    Who(caller): Who,
+    _: Params<NoParams>,
+) -> Done<Json<Status>> {
+    Ok(Json(app.control.status(&caller).await?))
+}
+
+/// Says that the server's clock is right
+///
+/// After a jump of the clock nothing is deleted whose time may not be over, until this is said.
+#[utoipa::path(post, path = "/server/confirm-clock", tag = "server",
+    responses((status = 204, description = "It is believed.")),
+    extensions(("x-operation" = json!("server.manage"))))]
+async fn confirm_clock(
+    State(app): State<App>,
+    Who(caller): Who,
+    _: Params<NoParams>,
+) -> Done<StatusCode> {
+    app.control.confirm_clock(&caller).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

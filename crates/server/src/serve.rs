@@ -1,0 +1,250 @@
+//! The life of the server: from an empty folder to the last answer.
+//!
+//! ```text
+//!  folder, lock ─▶ certificate ─▶ listen ─▶ catalog ─▶ first host and token ─▶ ready
+//!  stop: no more connections ─▶ answers end ─▶ jobs end, to be gone on with ─▶ catalog closed
+//! ```
+
+use std::{
+    ffi::OsString,
+    fs,
+    net::SocketAddr,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use rustix::fs::{FlockOperation, flock};
+use strongroom_agent::{LocalKeeper, Vaults};
+use strongroom_api::HostCreate;
+use strongroom_base::{Cancel, Clock as _, SystemClock, SystemEntropy};
+use strongroom_catalog::Catalog;
+use strongroom_control::{
+    Control, PageRequest, Parts, access::Caller, clock::Reading, model::SCHEMA,
+};
+use tokio::{net::TcpListener, sync::watch};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    agents::{LocalAgents, ThisHost},
+    config::ServerConfig,
+    error::ServerError,
+    idempotency,
+    listen::{self, Serving},
+    notify,
+    router::router,
+    tls::{self, CertificateFiles, Shown},
+};
+
+/// How often it is looked whether the certificate has changed or must be made anew.
+const CERTIFICATE: Duration = Duration::from_mins(1);
+
+/// How long changes may take that are being made when the server stops.
+const ENDING: Duration = Duration::from_secs(30);
+
+/// What the server is started with.
+pub struct Serve {
+    /// What the operator has set.
+    pub config: ServerConfig,
+    /// The machine that it runs on.
+    pub here: ThisHost,
+    /// The socket of the system's manager (`NOTIFY_SOCKET`).
+    pub notify: Option<OsString>,
+    /// Raised when it should stop.
+    pub stop: Cancel,
+    /// Tells people something.
+    pub tell: Box<dyn Fn(&str) + Send + Sync>,
+}
+
+/// Serves until it is told to stop.
+pub fn serve(serve: Serve) -> Result<(), ServerError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| ServerError::Bug(format!("no threads: {error}")))?;
+    runtime.block_on(Box::pin(run(serve)))
+}
+
+async fn run(serve: Serve) -> Result<(), ServerError> {
+    let Serve { config, here, notify, stop, tell } = serve;
+    let _lock = prepare(&config.data_dir)?;
+    let host = here.name.clone();
+    let files = CertificateFiles::of(&config);
+    let shown = if config.tls {
+        tls::ensure(&files, &tls::names(&config, &host), SystemClock.now())?;
+        Some(Shown::new(files.clone())?)
+    } else {
+        None
+    };
+    let encryption = shown.clone().map(tls::encryption).transpose()?;
+    let (listener, address) = listen::listen(config.listen).await?;
+    let url = config.catalog_url()?;
+    let catalog = Catalog::open(&url, &SCHEMA, Arc::new(SystemClock)).await?;
+    let control = control(&config, here.clone(), catalog.clone());
+    if !url.is_shared() {
+        idempotency::forget_open(&control).await.map_err(|failure| {
+            ServerError::Bug(format!("the catalog cannot be cleaned: {}", failure.code()))
+        })?;
+    }
+    begin(&control, &here).await?;
+    let greeting = Greeting { config: &config, address, host: &host };
+    let fingerprint = if config.tls { Some(files.facts()?.fingerprint) } else { None };
+    let token = control.first_token().await?;
+    tell(&greeting.words(fingerprint.as_deref(), token.as_deref()));
+    let (stopper, stopped) = watch::channel(false);
+    let tasks = TaskTracker::new();
+    let serving = Serving {
+        router: router(control.clone(), stopped.clone(), tasks.clone()),
+        encryption,
+        connections: usize::try_from(config.connections).unwrap_or(usize::MAX),
+    };
+    let renewing = shown.map(|shown| tokio::spawn(renew(shown, files, config.clone(), host)));
+    notify::tell(notify.as_deref(), "READY=1\n");
+    let done = live(listener, serving, control, (stopper, stopped), stop, notify).await;
+    tasks.close();
+    if tokio::time::timeout(ENDING, tasks.wait()).await.is_err() {
+        tracing::warn!("changes are cut off that did not end");
+    }
+    if let Some(renewing) = renewing {
+        renewing.abort();
+    }
+    catalog.close().await;
+    done
+}
+
+/// Serves and works until it is to stop, or the work fails.
+async fn live(
+    listener: TcpListener,
+    serving: Serving,
+    control: Arc<Control>,
+    (stopper, stopped): (watch::Sender<bool>, watch::Receiver<bool>),
+    stop: Cancel,
+    notify: Option<OsString>,
+) -> Result<(), ServerError> {
+    let mut work = tokio::spawn(control.run(stopped.clone()));
+    let answering = tokio::spawn(listen::serve(listener, serving, stopped));
+    let asked = async {
+        while !stop.is_cancelled() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let early = tokio::select! {
+        () = asked => None,
+        ended = &mut work => Some(ended),
+    };
+    tracing::info!("the server stops");
+    notify::tell(notify.as_deref(), "STOPPING=1\n");
+    stopper.send_replace(true);
+    let bug = |error: tokio::task::JoinError| ServerError::Bug(format!("the work ended: {error}"));
+    answering.await.map_err(bug)?;
+    let ended = match early {
+        Some(ended) => ended,
+        None => work.await,
+    };
+    Ok(ended.map_err(bug)??)
+}
+
+/// The service, of this machine's parts.
+fn control(config: &ServerConfig, here: ThisHost, catalog: Catalog) -> Arc<Control> {
+    let vaults = Arc::new(Vaults::new(Some(config.data_dir.join("cache"))));
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = match usize::try_from(config.threads) {
+        Ok(0) | Err(_) => processors.min(4),
+        Ok(threads) => threads,
+    };
+    let keeper = LocalKeeper::new(Arc::clone(&vaults), here.name.clone(), threads);
+    let agents = LocalAgents::new(here, vaults, config.disk_dirs.clone(), threads);
+    Control::new(Parts {
+        catalog,
+        agents: Arc::new(agents),
+        keeper: Arc::new(keeper),
+        clock: Arc::new(SystemClock),
+        readings: Arc::new(|| Reading::of_system(&SystemClock)),
+        entropy: Arc::new(SystemEntropy),
+        settings: config.settings(),
+    })
+}
+
+/// Makes the folders, and sees to it that no other server uses them.
+fn prepare(data_dir: &Path) -> Result<fs::File, ServerError> {
+    for folder in ["", "keys", "tls", "vaults", "cache"] {
+        let path = data_dir.join(folder);
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        made.map_err(ServerError::local("make", &path))?;
+        if folder != "vaults" {
+            let own = fs::Permissions::from_mode(0o700);
+            fs::set_permissions(&path, own).map_err(ServerError::local("protect", &path))?;
+        }
+    }
+    let path = data_dir.join("lock");
+    let lock = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let lock = lock.map_err(ServerError::local("open", &path))?;
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(ServerError::Running(data_dir.to_owned())),
+        Err(error) => Err(ServerError::local("lock", path)(error.into())),
+    }
+}
+
+/// Before anybody has used the server: it knows the machine that it runs on.
+async fn begin(control: &Control, here: &ThisHost) -> Result<(), ServerError> {
+    let system = Caller::system();
+    let one = PageRequest { limit: Some(1), token: None };
+    let used = !control.users(&system, &one).await?.items.is_empty();
+    if used || !control.hosts(&system, &one).await?.items.is_empty() {
+        return Ok(());
+    }
+    let request =
+        HostCreate { name: here.name.clone(), connect: here.connect.clone(), max_jobs: None };
+    control.create_host(&system, request).await?;
+    Ok(())
+}
+
+/// Keeps the certificate fresh, for ever.
+async fn renew(
+    shown: Arc<Shown>,
+    files: CertificateFiles,
+    config: ServerConfig,
+    host: String,
+) -> std::convert::Infallible {
+    loop {
+        tokio::time::sleep(CERTIFICATE).await;
+        // The names that it has stay good while the server runs.
+        let names = files.facts().map_or_else(|_| tls::names(&config, &host), |facts| facts.names);
+        if let Err(error) = tls::ensure(&files, &names, SystemClock.now()) {
+            tracing::error!(%error, "the certificate cannot be made anew");
+        }
+        shown.refresh();
+    }
+}
+
+/// What people are told at the start.
+struct Greeting<'a> {
+    config: &'a ServerConfig,
+    address: SocketAddr,
+    host: &'a str,
+}
+
+impl Greeting<'_> {
+    fn url(&self) -> String {
+        let scheme = if self.config.tls { "https" } else { "http" };
+        if self.address.ip().is_unspecified() {
+            format!("{scheme}://{}:{}", self.host, self.address.port())
+        } else {
+            format!("{scheme}://{}", self.address)
+        }
+    }
+
+    fn words(&self, fingerprint: Option<&str>, token: Option<&str>) -> String {
+        let url = self.url();
+        let shown = fingerprint.map(|it| format!("Its certificate's SHA-256 fingerprint: {it}\n"));
+        let words = format!("Strongroom listens on {url}\n{}", shown.unwrap_or_default());
+        let Some(token) = token else { return words };
+        let trust = fingerprint.map(|it| format!(" --fingerprint {it}")).unwrap_or_default();
+        let host = self.host;
+        format!(
+            "{words}\nThis is its first start. The user admin may do everything, with this token, \
+             which is shown only now and ends in 12 hours:\n\n  {token}\n\nGo on with (it asks for \
+             the token):\n\n  strongroom context add {host} --server {url}{trust}\n\n"
+        )
+    }
+}

@@ -1,0 +1,169 @@
+//! `serve`: the service, until it is stopped; `doctor`: whether it could work.
+
+use std::{env, fmt::Write as _, net::SocketAddr, path::PathBuf};
+
+use clap::Args;
+use serde::Serialize;
+use strongroom_hypervisor::Scope;
+use strongroom_server::{ConfigSource, Finding, Level, LogFormat, Serve, ServerConfig, ThisHost, VARIABLES};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    context::Context,
+    error::{FaceError, Failure},
+    hosts,
+    out::{self, Show},
+};
+
+/// The file that is read if none is named.
+const USUAL_FILE: &str = "/etc/strongroom/server.toml";
+
+/// Serves the API: schedules, jobs, retention and rights for many vaults and machines
+///
+/// Runs until it is stopped (Ctrl-C, SIGTERM): requests are answered to their end, and jobs are gone
+/// on with at the next start. The first start prints a token with which everything may be done. Here
+/// --config names the server's own file, by default /etc/strongroom/server.toml; what can be set there
+/// is described in docs/server.md, and every key is also a variable STRONGROOM_SERVER_KEY.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+/// Which server of this machine.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ServerArgs {
+    /// What `--config` names: for these commands it is the server's file.
+    #[arg(skip)]
+    pub(crate) file: Option<PathBuf>,
+    /// Address and port to listen on [default: 127.0.0.1:8443]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// Folder for what the server makes [default: /var/lib/strongroom for root, else
+    /// ~/.local/share/strongroom]
+    #[arg(long, value_name = "FOLDER")]
+    data_dir: Option<PathBuf>,
+}
+
+impl ServerArgs {
+    /// What the operator has set.
+    pub(crate) fn load(&self) -> Result<ServerConfig, Failure> {
+        let mut options = Vec::new();
+        if let Some(listen) = self.listen {
+            options.push(("listen", listen.to_string()));
+        }
+        if let Some(folder) = &self.data_dir {
+            let folder = std::path::absolute(folder).map_err(|source| FaceError::Local {
+                path: folder.clone(),
+                action: "find",
+                source,
+            })?;
+            options.push(("data_dir", folder.to_string_lossy().into_owned()));
+        }
+        let variables = env::vars_os().filter_map(|(name, value)| {
+            let name = name.into_string().ok().filter(|name| name.starts_with(VARIABLES))?;
+            Some((name, value.to_string_lossy().into_owned()))
+        });
+        let source = ConfigSource {
+            file: self.file.clone(),
+            usual_file: Some(USUAL_FILE.into()),
+            variables: variables.collect(),
+            options,
+            data_dir: hosts::data_dir(),
+        };
+        Ok(ServerConfig::load(&source)?)
+    }
+}
+
+impl ServeArgs {
+    pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        let config = self.server.load()?;
+        log(&config)?;
+        let serve = Serve {
+            here: this_host()?,
+            config,
+            notify: env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty()),
+            stop: context.cancel.clone(),
+            tell: Box::new(out::tell),
+        };
+        Ok(strongroom_server::serve(serve)?)
+    }
+}
+
+/// Checks whether this machine is as a server needs it
+///
+/// Looks at the folder, the port, the certificate, keys, libvirt, the clock, the catalog and the
+/// vaults of a server, with its configuration (--config, as for serve), and says what to do about
+/// each thing that is not right. What a running server holds is left alone.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom doctor
+  strongroom doctor --config /etc/strongroom/server.toml --output json")]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+/// What was found.
+#[derive(Debug, Serialize)]
+struct Findings {
+    findings: Vec<Finding>,
+}
+
+impl Show for Findings {
+    fn show(&self) -> String {
+        let mut text = String::new();
+        for finding in &self.findings {
+            let Finding { check, level, what, what_to_do } = finding;
+            writeln!(text, "{:<4}  {check}: {what}", level.name()).ok();
+            if let Some(hint) = what_to_do {
+                writeln!(text, "      {hint}").ok();
+            }
+        }
+        text
+    }
+}
+
+impl DoctorArgs {
+    pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        let config = self.server.load()?;
+        let findings = strongroom_server::examine(&config, &this_host()?)?;
+        let failed = findings.iter().filter(|finding| finding.level == Level::Fail);
+        let mut failed: Vec<&str> = failed.map(|finding| finding.check).collect();
+        failed.dedup();
+        let failed = failed.join(", ");
+        context.out.result(&Findings { findings })?;
+        if failed.is_empty() { Ok(()) } else { Err(FaceError::ServerNotReady(failed).into()) }
+    }
+}
+
+/// What the server must know of the machine that it runs on.
+pub(crate) fn this_host() -> Result<ThisHost, Failure> {
+    let name = crate::context::host();
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let name: String = name.chars().filter(|c| good(*c)).take(200).collect();
+    let name = name.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
+    Ok(ThisHost {
+        name: if name.is_empty() { "localhost".to_owned() } else { name.to_owned() },
+        settings: hosts::settings(),
+        system_places: hosts::places(Scope::System),
+        session_places: hosts::places(Scope::Session),
+        guard: hosts::guard()?,
+        connect: hosts::reachable(),
+    })
+}
+
+/// Sends log lines to standard error, as the configuration says.
+fn log(config: &ServerConfig) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(&config.log_level).map_err(|error| FaceError::Config {
+        file: "log_level".into(),
+        reason: error.to_string(),
+    })?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log_format {
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+        LogFormat::Text => lines.with_ansi(console::colors_enabled_stderr()).init(),
+    }
+    Ok(())
+}
