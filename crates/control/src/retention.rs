@@ -20,7 +20,6 @@ use crate::{
     vaults::purge_after,
 };
 
-
 /// How far the clock may be set back before all schedules are looked at anew.
 const WENT_BACK: jiff::SignedDuration = jiff::SignedDuration::from_mins(30);
 
