@@ -98,6 +98,11 @@ impl TrustedTime {
         Self { trusted: self.last.wall, last: self.last.clone(), slack: TOLERANCE }
     }
 
+    /// The wall clock when it was read last.
+    pub fn wall(&self) -> Timestamp {
+        self.last.wall
+    }
+
     /// The trusted time.
     pub fn now(&self) -> Timestamp {
         self.trusted

@@ -16,7 +16,7 @@ use crate::{
     alerts, audit,
     error::{ControlError, Result},
     items::check_free,
-    model::{HostDoc, ItemDoc, PointDoc, Spec, VaultDoc},
+    model::{ItemDoc, PointDoc, Spec},
     policies::{check_mutable, vault_of},
     service::{Control, cut, find_host, find_item, no_item},
     vaults::{PageRequest, Versioned, check_version, page, purge_after},
@@ -252,36 +252,8 @@ impl Control {
         Ok(())
     }
 
-    /// Makes items and points of what a vault holds that was taken over.
-    pub(crate) async fn adopt_points(&self, vault: &VaultDoc) -> Result<()> {
-        let (keeper, access) = (self.keeper.clone(), vault.access());
-        let (found, _) = Self::blocking(move || keeper.points(&access, None)).await?;
-        let mut items: BTreeMap<String, Vec<PointFacts>> = BTreeMap::new();
-        for point in found {
-            items.entry(point.item.clone()).or_default().push(point);
-        }
-        write!(self, tx => {
-            // They belong to no host that is known: who protects them again says which.
-            let host = match tx.first::<HostDoc>(&Query::default().ascending("name")).await? {
-                Some(host) => host.doc.host.id,
-                None => HostId::from_bytes([0; 16]),
-            };
-            for (name, points) in &items {
-                let mut doc = self.found_item(&vault.vault, host, name);
-                doc.item.last_point = points.last().map(|point| point.id);
-                doc.item.last_backup = points.last().map(|point| point.time);
-                tx.insert(&doc).await?;
-                for facts in points {
-                    let state = PointState::Restorable;
-                    tx.insert(&point_doc(&doc.item, facts, state, Trigger::OnDemand, None))
-                        .await?;
-                }
-            }
-            Ok(())
-        })
-    }
-
-    fn found_item(&self, vault: &api::Vault, host: HostId, name: &str) -> ItemDoc {
+    /// An item of which a vault has points and nobody knows more.
+    pub(crate) fn found_item(&self, vault: &api::Vault, host: HostId, name: &str) -> ItemDoc {
         let now = self.now();
         ItemDoc {
             item: api::Item {

@@ -20,6 +20,9 @@ use crate::{
     vaults::purge_after,
 };
 
+/// How far the clock may be set back before all schedules are looked at anew.
+const WENT_BACK: jiff::SignedDuration = jiff::SignedDuration::from_mins(30);
+
 /// What retention has to know of an item.
 pub(crate) struct ItemHistory {
     times: Vec<PointTimes>,
@@ -74,16 +77,22 @@ impl Control {
     pub(crate) async fn advance_time(&self) -> Result<()> {
         let reading = (self.readings)();
         let now = self.now();
-        let time = write!(self, tx => {
+        let (time, went_back) = write!(self, tx => {
             let before: Option<TrustedTime> = Self::setting(tx, TRUSTED).await?;
+            let went_back = before
+                .as_ref()
+                .is_some_and(|before| reading.wall.duration_since(before.wall()) < -WENT_BACK);
             let time = match before {
                 Some(before) => before.advance(reading.clone()),
                 None => TrustedTime::begin(reading.clone()),
             };
             Self::set(tx, TRUSTED, &time).await?;
             crate::alerts::clock(self, tx, time.behind(), now).await?;
-            Ok(time)
+            Ok((time, went_back))
         })?;
+        if went_back {
+            self.plan_all().await?;
+        }
         *self.trusted.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(time);
         Ok(())
     }

@@ -3,13 +3,18 @@
 //! With the store and the key a new installation knows again what was protected, by which policies,
 //! and how long each point is kept.
 
+use std::collections::{BTreeMap, HashMap, HashSet};
+
 use serde::{Deserialize, Serialize};
-use strongroom_base::VaultId;
-use strongroom_catalog::{Document, Filter, Query, ReadTx};
+use strongroom_agent::PointFacts;
+use strongroom_api::{PointState, Trigger};
+use strongroom_base::{HostId, PointId, VaultId, codes};
+use strongroom_catalog::{Document, Filter, Query, ReadTx, Tx};
 
 use crate::{
-    error::Result,
+    error::{ControlError, Result},
     model::{HostDoc, ItemDoc, PointDoc, PolicyDoc, VaultDoc},
+    points::point_doc,
     service::Control,
 };
 
@@ -79,8 +84,136 @@ impl Control {
         let read = read!(self, tx => { Saved::read(tx, vault.clone()).await });
         let saved = read?;
         serde_json::to_vec(&saved).map_err(|error| {
-            let code = &strongroom_base::codes::BUG;
+            let code = &codes::BUG;
             Box::new(strongroom_api::ErrorBody::new(code, error.to_string()))
         })
     }
+}
+
+/// What is in a vault that is taken over.
+pub(crate) struct Found {
+    /// What a service has kept there of itself, if one has.
+    pub(crate) saved: Option<Saved>,
+    /// The recovery points, oldest first.
+    points: Vec<PointFacts>,
+}
+
+impl Control {
+    /// Looks what is in a vault that is taken over.
+    pub(crate) async fn look_into(&self, vault: &VaultDoc) -> Result<Found> {
+        let (keeper, access) = (self.keeper.clone(), vault.access());
+        let (points, bytes) = Self::blocking(move || {
+            let (points, damaged) = keeper.points(&access, None)?;
+            for error in damaged {
+                tracing::warn!(
+                    code = error.code,
+                    message = error.message,
+                    "a recovery point is damaged"
+                );
+            }
+            let kept = keeper.saved(&access)?.iter().any(|object| object.name == NAME);
+            let bytes = if kept { Some(keeper.load(&access, NAME)?) } else { None };
+            Ok((points, bytes))
+        })
+        .await?;
+        let saved = bytes.map(|bytes| read_saved(&bytes, vault.vault.id)).transpose()?;
+        Ok(Found { saved, points })
+    }
+
+    /// Makes known what is in a vault: items, policies and points as they were kept, and whatever
+    /// points there are besides. Of a point, the vault says whether it exists; what was kept says
+    /// how long it is wanted.
+    pub(crate) async fn take_over(
+        &self,
+        tx: &mut Tx,
+        vault: &VaultDoc,
+        found: &Found,
+    ) -> Result<()> {
+        let mut hosts: HashMap<HostId, HostId> = HashMap::new();
+        let (mut policies, mut items, mut kept) = (Vec::new(), Vec::new(), HashMap::new());
+        if let Some(saved) = &found.saved {
+            for doc in &saved.hosts {
+                hosts.insert(doc.host.id, known_host(tx, doc).await?);
+            }
+            policies.clone_from(&saved.policies);
+            items.clone_from(&saved.items);
+            kept.extend(saved.points.iter().map(|doc| (doc.point.id, doc.clone())));
+        }
+        if policies.is_empty() {
+            policies.push(self.default_policy(vault.vault.id));
+        }
+        for policy in &policies {
+            tx.insert(policy).await?;
+        }
+        let any_host = tx.first::<HostDoc>(&Query::default().ascending("name")).await?;
+        let any_host = any_host.map_or(HostId::from_bytes([0; 16]), |host| host.doc.host.id);
+        let mut by_item: BTreeMap<&str, Vec<&PointFacts>> = BTreeMap::new();
+        for point in &found.points {
+            by_item.entry(point.item.as_str()).or_default().push(point);
+        }
+        let names: HashSet<String> = items.iter().map(|doc| doc.item.name.clone()).collect();
+        for name in by_item.keys().filter(|name| !names.contains(**name)) {
+            items.push(self.found_item(&vault.vault, any_host, name));
+        }
+        for mut doc in items {
+            doc.item.job = None;
+            doc.item.host = hosts.get(&doc.item.host).copied().unwrap_or(doc.item.host);
+            let points = by_item.remove(doc.item.name.as_str()).unwrap_or_default();
+            doc.item.last_point = points.last().map(|point| point.id);
+            doc.item.last_backup = points.last().map(|point| point.time);
+            tx.insert(&doc).await?;
+            for facts in points {
+                tx.insert(&point_again(&doc, facts, kept.remove(&facts.id))).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_saved(bytes: &[u8], vault: VaultId) -> Result<Saved> {
+    let damaged = |what: String| {
+        let message = format!("what the service has kept of itself in the vault: {what}");
+        ControlError::refused(&codes::CATALOG_CORRUPT, message)
+    };
+    let saved: Saved = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
+    if saved.format != FORMAT {
+        return Err(ControlError::refused(
+            &codes::CATALOG_SCHEMA,
+            format!("it was kept in format {}; this program reads {FORMAT}", saved.format),
+        ));
+    }
+    if saved.vault.vault.id != vault {
+        return Err(damaged("it is of another vault".to_owned()));
+    }
+    Ok(saved)
+}
+
+/// The host of a name: that which is known here, or the one that was kept.
+async fn known_host(tx: &mut Tx, doc: &HostDoc) -> Result<HostId> {
+    if tx.get::<HostDoc>(&doc.host.id.to_string()).await?.is_some() {
+        return Ok(doc.host.id);
+    }
+    let same = Query::new(Filter::all().eq("name", doc.host.name.as_str()));
+    if let Some(here) = tx.first::<HostDoc>(&same).await? {
+        return Ok(here.doc.host.id);
+    }
+    tx.insert(doc).await?;
+    Ok(doc.host.id)
+}
+
+/// A point as it is in the vault, with what was kept of it.
+fn point_again(item: &ItemDoc, facts: &PointFacts, kept: Option<PointDoc>) -> PointDoc {
+    let id: PointId = facts.id;
+    let mut doc = kept.unwrap_or_else(|| {
+        let mut doc = point_doc(&item.item, facts, PointState::Restorable, Trigger::OnDemand, None);
+        doc.point.notes.push("It was found in the vault.".to_owned());
+        doc
+    });
+    doc.point.id = id;
+    doc.point.item = item.item.id;
+    // What was being validated when it was kept is in the vault, and complete.
+    if doc.point.state == PointState::Pending {
+        doc.point.state = PointState::Restorable;
+    }
+    doc
 }

@@ -37,6 +37,25 @@ impl Control {
         Ok(begun)
     }
 
+    /// Looks at the schedules of all items, because the clock went back: what is planned may be far
+    /// ahead of it.
+    pub(crate) async fn plan_all(&self) -> Result<()> {
+        let now = self.now();
+        let mut token = None;
+        loop {
+            let planned = Filter::all().gt("next_backup", now);
+            let query = Query::new(planned).limit(500).after(token);
+            let page = self.catalog.list::<ItemDoc>(&query).await?;
+            for Stored { doc, .. } in page.items {
+                self.begin_if_due(doc.item.id, now, true).await?;
+            }
+            match page.next {
+                Some(next) => token = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
     /// Whether there is something to back up. A source that was gone is looked for first, so that it
     /// does not fail every night.
     async fn is_back(&self, doc: &ItemDoc) -> Result<bool> {

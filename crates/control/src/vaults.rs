@@ -121,7 +121,7 @@ impl Control {
             keeper.make(&order)
         })
         .await?;
-        let doc = VaultDoc {
+        let mut doc = VaultDoc {
             vault: Vault {
                 id: facts.id,
                 name: request.name.clone(),
@@ -143,17 +143,21 @@ impl Control {
             },
             key: make.key,
         };
+        let found = if facts.existed { Some(self.look_into(&doc).await?) } else { None };
+        if let Some(saved) = found.as_ref().and_then(|found| found.saved.as_ref()) {
+            keep_protection(&mut doc.vault, &saved.vault.vault, &request);
+        }
         let version = write!(self, tx => {
             let version = tx.insert(&doc).await.map_err(name_taken)?;
-            // Every vault has a policy to begin with.
-            tx.insert(&self.default_policy(doc.vault.id)).await?;
+            match &found {
+                // Every vault has a policy to begin with.
+                None => drop(tx.insert(&self.default_policy(doc.vault.id)).await?),
+                Some(found) => self.take_over(tx, &doc, found).await?,
+            }
             let detail = json!({ "url": doc.vault.url, "existed": facts.existed });
             audit::record(tx, caller, Operation::CreateVault, &doc.vault.name, detail).await?;
             Ok(version)
         })?;
-        if facts.existed {
-            self.adopt_points(&doc).await?;
-        }
         Ok(Versioned { value: doc.vault, version })
     }
 
@@ -313,6 +317,20 @@ impl Control {
             }
             Ok(())
         })
+    }
+}
+
+/// A vault that is taken over is protected as it was, unless something else is asked for; what was
+/// irreversible stays so.
+fn keep_protection(vault: &mut Vault, saved: &Vault, request: &VaultCreate) {
+    if request.soft_delete.is_none() || saved.soft_delete.state == SoftDeleteState::AlwaysOn {
+        vault.soft_delete = saved.soft_delete;
+    }
+    if request.immutability.is_none() || saved.immutability == Immutability::Locked {
+        vault.immutability = saved.immutability;
+    }
+    if request.tags.is_empty() {
+        vault.tags.clone_from(&saved.tags);
     }
 }
 

@@ -71,12 +71,12 @@ static SCHEMA: Schema = Schema {
     migrations: &[Migration {
         version: 1,
         name: "jobs",
-        sqlite: r#"
+        sqlite: "
             CREATE TABLE jobs (id TEXT NOT NULL PRIMARY KEY, version BIGINT NOT NULL,
                 state TEXT NOT NULL, host TEXT NOT NULL, started BIGINT NOT NULL, body TEXT NOT NULL);
             CREATE INDEX jobs__state__started ON jobs (state, started, id);
             CREATE INDEX jobs__host__started ON jobs (host, started, id);
-            CREATE INDEX jobs__started ON jobs (started, id);"#,
+            CREATE INDEX jobs__started ON jobs (started, id);",
         postgres: r#"
             CREATE TABLE jobs (id TEXT COLLATE "C" NOT NULL PRIMARY KEY, version BIGINT NOT NULL,
                 state TEXT COLLATE "C" NOT NULL, host TEXT COLLATE "C" NOT NULL,
@@ -113,6 +113,9 @@ fn work(mut arguments: impl Iterator<Item = String>) -> Outcome<()> {
             "--scratch" => plan.scratch = value()?.into(),
             _ => return Err(Failure::new(format!("unknown argument {argument}"))),
         }
+    }
+    if [plan.sqlite, plan.postgres].iter().any(|count| (1..50_000).contains(count)) {
+        return Err(Failure::new("with fewer than 50,000 documents there are no full pages"));
     }
     let runtime = tokio::runtime::Runtime::new()?;
     let mut report = Map::new();
@@ -308,7 +311,7 @@ impl Stopwatch {
     fn figures(mut self) -> serde_json::Value {
         self.next();
         let count = u32::try_from(self.rounds.len()).unwrap_or(u32::MAX).max(1);
-        let cpu = (cpu() - self.cpu) / count;
+        let cpu = cpu().saturating_sub(self.cpu) / count;
         self.rounds.sort_unstable();
         let at = |hundredth: usize| {
             let place = self.rounds.len() * hundredth / 100;

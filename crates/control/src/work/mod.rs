@@ -213,25 +213,28 @@ impl Control {
         tracing::info!(job = %id, kind = %doc.job.kind, subject = doc.job.subject, "a job begins");
         let (sender, mut events) = mpsc::unbounded_channel();
         let teller = Teller(sender);
-        let work = self.perform(doc, &teller, &cancel);
-        tokio::pin!(work);
-        let outcome = loop {
-            tokio::select! {
-                Some(event) = events.recv() => self.note(id, event).await,
-                outcome = &mut work => break outcome,
+        let work = async {
+            let event = match self.perform(doc, &teller, &cancel).await {
+                Ok(report) => Event::Finished { report },
+                Err(error) => {
+                    let ErrorBody { code, message, .. } = &*error;
+                    tracing::warn!(job = %id, code, message, "a job failed");
+                    Event::Broke { error: *error }
+                }
+            };
+            teller.tell(event);
+        };
+        // Beside the work, not in its pauses: it may pause in the middle of a change of the catalog.
+        let notes = async {
+            while let Some(event) = events.recv().await {
+                let is_last = matches!(event, Event::Finished { .. } | Event::Broke { .. });
+                self.note(id, event).await;
+                if is_last {
+                    break;
+                }
             }
         };
-        while let Ok(event) = events.try_recv() {
-            self.note(id, event).await;
-        }
-        let event = match outcome {
-            Ok(report) => Event::Finished { report },
-            Err(error) => {
-                tracing::warn!(job = %id, code = error.code, message = error.message, "a job failed");
-                Event::Broke { error: *error }
-            }
-        };
-        self.note(id, event).await;
+        tokio::join!(work, notes);
         self.running().remove(&id);
         self.wake.notify_one();
     }

@@ -2,7 +2,7 @@
 
 use strongroom_api::{AssignmentCreate, Role, Scope, SignIn, TokenCreate, UserCreate, UserUpdate};
 use strongroom_catalog::testing::{Bed, on_both_databases};
-use strongroom_control::PageRequest;
+use strongroom_control::{ItemFilter, PageRequest};
 
 use crate::world::{World, refusal};
 
@@ -54,7 +54,7 @@ async fn sign_in_and_rights(bed: Bed) {
     assert_eq!(refusal(control.vault(&ann, "main").await), "vault.unknown");
     assert_eq!(
         control
-            .items(&ann, &Default::default(), &PageRequest::default())
+            .items(&ann, &ItemFilter::default(), &PageRequest::default())
             .await
             .expect("a list")
             .items,
@@ -79,7 +79,7 @@ async fn sign_in_and_rights(bed: Bed) {
     let monitor = control.caller(&token.secret).await.expect("known");
     control.item(&monitor, "web").await.expect("sees");
     assert_eq!(
-        refusal(control.backup_now(&monitor, "web", Default::default()).await),
+        refusal(control.backup_now(&monitor, "web", strongroom_api::BackupNow::default()).await),
         "auth.forbidden"
     );
     control.delete_token(&ann, token.token.id).await.expect("revokes");

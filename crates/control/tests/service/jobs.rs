@@ -107,7 +107,10 @@ async fn a_server_that_dies_loses_and_doubles_nothing(bed: Bed) {
     let control = std::sync::Arc::clone(&world.control);
     let mut events = world.control.job_events();
     let work = tokio::spawn(async move { control.settle().await });
-    while events.recv().await.expect("an event").state != JobState::InProgress {}
+    let at_work = |job: &strongroom_api::Job| {
+        job.tasks.iter().any(|task| task.state == TaskState::InProgress)
+    };
+    while !at_work(&events.recv().await.expect("an event")) {}
     // The process is gone; what it had told the host goes on to its end, as after a real kill.
     work.abort();
     world.shared.outside().hold = false;
@@ -129,6 +132,7 @@ async fn a_point_is_restorable_only_when_validated(bed: Bed) {
     let world = World::new(bed).await;
     world.protected("web").await;
     world.backup("web").await;
+    world.pass(60);
     world.shared.outside().validation_fails = Some(&codes::STORE_CORRUPT);
     let job = world.backup("web").await;
     assert_eq!(job.state, JobState::Failed);

@@ -15,6 +15,7 @@ on_both_databases! {
     measured_with_a_forecast,
     the_catalog_is_kept_in_the_vault,
     changes_need_the_version_that_is_there,
+    a_vault_and_its_key_are_enough,
 }
 
 async fn deleted_when_empty_and_brought_back(bed: Bed) {
@@ -106,4 +107,34 @@ async fn changes_need_the_version_that_is_there(bed: Bed) {
     control.update_vault(admin, "main", Some(seen), tag("1")).await.expect("changes");
     let late = control.update_vault(admin, "main", Some(seen), tag("2")).await;
     assert_eq!(refusal(late), "request.changed");
+}
+
+/// Everything but the vault is lost; a new service takes the vault over.
+async fn a_vault_and_its_key_are_enough(bed: Bed) {
+    let world = World::new(bed).await;
+    world.protected("web").await;
+    world.days(3).await;
+    world.control.begin_in_vault(&world.admin, "main", JobKind::SaveCatalog).await.expect("it");
+    world.settle().await;
+    // One more, which the copy of the catalog does not know.
+    world.days(1).await;
+    let before = (world.item("web").await, world.points("web").await);
+    assert_eq!(before.1.len(), 4);
+
+    let new = World::new(Bed::sqlite().expect("a folder")).await;
+    let store = world.shared.outside().stores.remove("/vaults/main").expect("a vault");
+    new.shared.outside().stores.insert("/vaults/old".to_owned(), store);
+    new.vault("old").await;
+    let (item, points) = (new.item("web").await, new.points("web").await);
+    assert_eq!((item.id, &item.source), (before.0.id, &before.0.source));
+    assert_eq!((item.policy, item.last_point), (before.0.policy, before.0.last_point));
+    let ids = |points: &[strongroom_api::RecoveryPoint]| {
+        points.iter().map(|point| point.id).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&points), ids(&before.1));
+    let restore = strongroom_api::Restore::Machine(strongroom_api::RestoreMachine::default());
+    let begun =
+        new.control.restore(&new.admin, "web", "latest", restore).await.expect("restores at once");
+    new.settle().await;
+    assert_eq!(new.job(begun.job).await.state, JobState::Completed);
 }

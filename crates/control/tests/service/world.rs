@@ -16,7 +16,7 @@ use strongroom_api::{
     self as api, Check, ConsistencyWanted, ErrorBody, Finding, HostCreate, Item, ItemUsage,
     KeyReference, PointDisk, ProtectableItem, Source, TaskState, Vault, VaultCreate, Verdict,
 };
-use strongroom_base::{Clock, Code, Entropy, HostId, PointId, SystemEntropy, VaultId, codes};
+use strongroom_base::{Clock, Code, HostId, PointId, SystemEntropy, VaultId, codes};
 use strongroom_catalog::testing::Bed;
 use strongroom_control::{
     Agents, Control, PageRequest, Parts, Settings, access::Caller, clock::Reading, model::SCHEMA,
@@ -335,9 +335,20 @@ impl Keeper for Vaults {
     }
 }
 
+/// The service that runs; there is none while it is started again.
+pub(crate) struct Served(Option<Arc<Control>>);
+
+impl std::ops::Deref for Served {
+    type Target = Arc<Control>;
+
+    fn deref(&self) -> &Arc<Control> {
+        self.0.as_ref().expect("the service runs")
+    }
+}
+
 /// The service in its world.
 pub(crate) struct World {
-    pub(crate) control: Arc<Control>,
+    pub(crate) control: Served,
     pub(crate) shared: Arc<Shared>,
     pub(crate) admin: Caller,
     bed: Bed,
@@ -361,7 +372,14 @@ impl World {
         };
         let boot = Arc::new(Mutex::new(SignedDuration::ZERO));
         let control = Self::start(&bed, &shared, &settings, &boot).await;
-        let world = Self { control, shared, admin: Caller::system(), bed, settings, boot };
+        let world = Self {
+            control: Served(Some(control)),
+            shared,
+            admin: Caller::system(),
+            bed,
+            settings,
+            boot,
+        };
         let host = HostCreate { name: "here".to_owned(), connect: None, max_jobs: Some(50) };
         world.control.create_host(&world.admin, host).await.expect("a host");
         world.vault("main").await;
@@ -374,13 +392,22 @@ impl World {
         settings: &Settings,
         boot: &Arc<Mutex<SignedDuration>>,
     ) -> Arc<Control> {
-        let catalog = bed.open(&SCHEMA).await.expect("opens");
+        // What the old process was doing may take a moment to end.
+        let mut tries = 0;
+        let catalog = loop {
+            match bed.open(&SCHEMA).await {
+                Err(strongroom_catalog::Error::InUse { .. }) if tries < 500 => tries += 1,
+                opened => break opened.expect("opens"),
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
         let (clock, boot) = (Arc::clone(&shared.clock), Arc::clone(boot));
+        let timer: Arc<dyn Clock> = clock.clone();
         Control::new(Parts {
             catalog,
             agents: Arc::new(Host(Arc::clone(shared))),
             keeper: Arc::new(Vaults(Arc::clone(shared))),
-            clock: Arc::clone(&shared.clock) as Arc<dyn Clock>,
+            clock: timer,
             readings: Arc::new(move || {
                 let wall = clock.now();
                 let jumped = *boot.lock().expect("locks");
@@ -389,7 +416,7 @@ impl World {
                 let uptime = Duration::try_from(up).expect("after 1970");
                 Reading { wall, boot: "boot".to_owned(), uptime }
             }),
-            entropy: Arc::new(SystemEntropy) as Arc<dyn Entropy>,
+            entropy: Arc::new(SystemEntropy),
             settings: settings.clone(),
         })
     }
@@ -397,8 +424,10 @@ impl World {
     /// The server dies and is started again.
     pub(crate) async fn restart(&mut self) {
         let catalog = self.control.catalog().clone();
+        self.control.0 = None;
         catalog.close().await;
-        self.control = Self::start(&self.bed, &self.shared, &self.settings, &self.boot).await;
+        self.control.0 =
+            Some(Self::start(&self.bed, &self.shared, &self.settings, &self.boot).await);
         self.control.recover().await.expect("recovers");
     }
 

@@ -25,8 +25,13 @@ const USUAL_FILE: &str = "/etc/strongroom/server.toml";
 /// Runs until it is stopped (Ctrl-C, SIGTERM): requests are answered to their end, and jobs are gone
 /// on with at the next start. The first start prints a token with which everything may be done. Here
 /// --config names the server's own file, by default /etc/strongroom/server.toml; what can be set there
-/// is described in docs/server.md, and every key is also a variable STRONGROOM_SERVER_KEY.
+/// has keys that its refusal of unknown ones lists, and every key is also a variable STRONGROOM_SERVER_KEY.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom serve
+  strongroom serve --config /etc/strongroom/server.toml
+  strongroom serve --data-dir ~/strongroom --listen 127.0.0.1:8443")]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) server: ServerArgs,

@@ -11,6 +11,7 @@
 )]
 
 mod after;
+mod agent;
 mod backup;
 mod bed;
 #[allow(dead_code, reason = "the bed offers more than is used now")]
