@@ -71,7 +71,11 @@ impl FromStr for Fingerprint {
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        // As servers and browsers print them, so that people can compare.
+        self.0.iter().enumerate().try_for_each(|(index, byte)| {
+            let colon = if index == 0 { "" } else { ":" };
+            write!(f, "{colon}{byte:02X}")
+        })
     }
 }
 
@@ -248,7 +252,7 @@ mod tests {
         let one: Fingerprint = plain.parse().expect("parses");
         assert_eq!(colons.parse(), Ok(one));
         assert_eq!(format!(" SHA256:{colons}\n").parse(), Ok(one));
-        assert_eq!(one.to_string(), plain);
+        assert_eq!(one.to_string(), colons);
         for wrong in ["", "ab", &"ab".repeat(31), &"+b".repeat(32), &"äb".repeat(22)] {
             assert_eq!(wrong.parse::<Fingerprint>(), Err(NotAFingerprint), "{wrong}");
         }

@@ -12,7 +12,10 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::harness::{Lab, Run};
+use crate::{
+    documented::assert_documented,
+    harness::{Lab, Run},
+};
 
 /// A server, and a folder in which it is known as the context `test`.
 pub(crate) struct Service {
@@ -43,9 +46,9 @@ impl Service {
 
     fn serve(lab: Lab) -> Self {
         let config = format!(
-            "listen = \"127.0.0.1:0\"\ndisk_dirs = [{0:?}]\nrestore_dirs = [{0:?}]\n\
+            "listen = \"127.0.0.1:0\"\ndisk_dirs = [\"{0}\"]\nrestore_dirs = [\"{0}\"]\n\
              reclaim_every_hours = 0\nmeasure_every_hours = 0\nsave_every_minutes = 0\n",
-            lab.path("")
+            lab.path("").display()
         );
         fs::write(lab.path("server.toml"), config).expect("written");
         let server = lab
@@ -281,12 +284,51 @@ fn every_output_says_the_same() {
             assert_eq!(shape(&read), shape(&json), "{words}\n{yaml}");
         }
     }
+    assert_documented("context show", &lab.json("context show"));
+    assert_documented("host delete", &{
+        lab.ok("host create gone");
+        lab.json("host delete gone")
+    });
+    let begun = lab.json("protection backup-now --item data");
+    assert_documented("protection backup-now", &begun);
+    lab.ok(&format!("job wait {}", begun["job"].as_str().expect("an id")));
+    let page = fs::read_to_string(
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/json.md"),
+    );
+    let page = page.expect("docs/json.md");
+    for words in LISTS {
+        let json = lab.json(words);
+        let command = words.split(" --").next().expect("one");
+        let key = json.as_object().expect("an object").keys().next().expect("one field");
+        let line = format!("| `{command}` | `{key}` |");
+        assert!(page.contains(&line), "docs/json.md lacks {line}");
+    }
     let rows = lab.ok("item list --output tsv").stdout;
     let cells: Vec<&str> = rows.trim_end_matches('\n').split('\t').collect();
     assert_eq!((cells.len(), cells[0], cells[4]), (7, "data", "protected"), "{rows}");
     let run = lab.run("item show nobody --output yaml");
     assert!(run.code == 3 && run.stderr.contains("code: item.unknown"), "{run:?}");
 }
+
+/// The commands that list something.
+const LISTS: [&str; 16] = [
+    "item list",
+    "vault list",
+    "host list",
+    "job list",
+    "recoverypoint list",
+    "alert list",
+    "policy list --vault-name main",
+    "context list",
+    "access user list",
+    "access assignment list",
+    "access token list",
+    "access table",
+    "audit list",
+    "protectable-item list --host files",
+    "item list --name data",
+    "job list --limit 1",
+];
 
 /// The names of all fields; values such as moments and ages differ from call to call.
 fn shape(value: &Value) -> Vec<String> {

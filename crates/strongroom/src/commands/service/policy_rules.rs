@@ -129,6 +129,7 @@ impl RulesArgs {
         if let Some(zone) = self.time_zone {
             rules.time_zone = zone;
         }
+        let schedule = rules.schedule.clone();
         let times: BTreeSet<TimeOfDay> = self.daily_at.into_iter().collect();
         match (self.every_hours, self.weekdays) {
             (Some(every_hours), _) => {
@@ -140,6 +141,10 @@ impl RulesArgs {
             (None, Some(Days(weekdays))) => rules.schedule = Schedule::Weekly { weekdays, times },
             (None, None) if !times.is_empty() => rules.schedule = Schedule::Daily { times },
             (None, None) => {}
+        }
+        if rules.schedule != schedule {
+            // How long snapshots may be kept follows from the schedule.
+            rules.snapshot_retention_days = None;
         }
         let kept = &mut rules.retention;
         if let Some(days) = self.keep_all {
