@@ -13,6 +13,7 @@ use strongroom_format::{
 use strongroom_vault::{DamagedManifest, keys::SlotInfo};
 
 use crate::{
+    columns::{Cell, Columns, row},
     error::{FaceError, Failure},
     human,
     out::Show,
@@ -177,26 +178,36 @@ impl From<strongroom_vault::PointList> for PointList {
     }
 }
 
+impl PointList {
+    fn table(&self) -> Columns {
+        let rows = self.recovery_points.iter().map(|point| {
+            let disks: Vec<_> = point.disks.iter().map(|disk| disk.name.as_str()).collect();
+            row![
+                &point.item,
+                point.time,
+                point.id.to_string(),
+                disks.join(","),
+                Cell::Bytes(point.size_bytes),
+                Cell::Bytes(point.changed_bytes),
+                Cell::Bytes(point.stored_bytes),
+                tags(&point.tags),
+            ]
+        });
+        let head = ["ITEM", "TIME", "ID", "DISKS", "SIZE", "CHANGED", "STORED", "TAGS"];
+        Columns::new(head, rows)
+    }
+}
+
 impl Show for PointList {
     fn show(&self) -> String {
         if self.recovery_points.is_empty() && self.damaged.is_empty() {
             return "The vault has no recovery points yet.\n".to_owned();
         }
-        let rows = self.recovery_points.iter().map(|point| {
-            let disks: Vec<_> = point.disks.iter().map(|disk| disk.name.as_str()).collect();
-            [
-                point.item.clone(),
-                human::time(point.time),
-                point.id.to_string(),
-                disks.join(","),
-                human::bytes(point.size_bytes),
-                human::bytes(point.changed_bytes),
-                human::bytes(point.stored_bytes),
-                tags(&point.tags),
-            ]
-        });
-        let head = ["ITEM", "TIME", "ID", "DISKS", "SIZE", "CHANGED", "STORED", "TAGS"];
-        human::table(head, &[4, 5, 6], rows) + &damaged_table(&self.damaged)
+        self.table().to_text() + &damaged_table(&self.damaged)
+    }
+
+    fn columns(&self) -> Option<Columns> {
+        Some(self.table())
     }
 }
 
@@ -302,15 +313,15 @@ pub(crate) struct SlotList {
 
 impl Show for SlotList {
     fn show(&self) -> String {
-        let rows = self.key_slots.iter().map(|slot| {
-            [
-                slot.id.to_string(),
-                slot.kind.to_owned(),
-                slot.created.map(human::time).unwrap_or_default(),
-                slot.label.clone().unwrap_or_default(),
-            ]
-        });
-        human::table(["SLOT", "KIND", "CREATED", "LABEL"], &[], rows)
+        self.columns().map(|table| table.to_text()).unwrap_or_default()
+    }
+
+    fn columns(&self) -> Option<Columns> {
+        let rows = self
+            .key_slots
+            .iter()
+            .map(|slot| row![slot.id.to_string(), slot.kind, slot.created, slot.label.clone()]);
+        Some(Columns::new(["SLOT", "KIND", "CREATED", "LABEL"], rows))
     }
 }
 

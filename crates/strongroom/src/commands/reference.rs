@@ -9,6 +9,7 @@ use strongroom_base::CATALOG;
 
 use crate::{
     cli::Cli,
+    columns::{Columns, row},
     context::Context,
     error::{FaceError, Failure},
     human,
@@ -141,6 +142,14 @@ impl Show for Catalog {
             write!(text, "{code} ({kind}, exit code {exit_code})\n  {meaning}\n  {hint}\n").ok();
         }
         text
+    }
+
+    fn columns(&self) -> Option<Columns> {
+        let rows = self.errors.iter().map(|entry| {
+            let CatalogEntry { code, kind, exit_code, meaning, hint } = *entry;
+            row![code, kind, u32::from(exit_code), meaning, hint]
+        });
+        Some(Columns::new(["CODE", "KIND", "EXIT CODE", "MEANING", "HINT"], rows))
     }
 }
 

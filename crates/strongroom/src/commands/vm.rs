@@ -8,6 +8,7 @@ use strongroom_hypervisor::Connection;
 use strongroom_machine::{Checked, DiscoveredMachine};
 
 use crate::{
+    columns::{Cell, Columns, row},
     context::Context,
     error::{FaceError, Failure},
     hosts::ConnectArgs,
@@ -63,25 +64,29 @@ impl Show for VmList {
         if self.machines.is_empty() {
             return "No machines\n".to_owned();
         }
+        self.columns().map(|table| table.to_text()).unwrap_or_default()
+    }
+
+    fn columns(&self) -> Option<Columns> {
         let rows = self.machines.iter().map(|machine| {
             let disks = || machine.disks.iter().filter(|disk| disk.left_out.is_none());
             let size = disks().filter_map(|disk| disk.size_bytes).fold(0, u64::saturating_add);
-            let tracked = disks().filter(|disk| disk.tracks_changes).count();
-            [
-                machine.name.clone(),
-                machine.state.to_owned(),
-                disks().count().to_string(),
-                human::bytes(size),
-                tracked.to_string(),
+            let count = |number| u64::try_from(number).unwrap_or(u64::MAX);
+            row![
+                &machine.name,
+                machine.state,
+                count(disks().count()),
+                Cell::Bytes(size),
+                count(disks().filter(|disk| disk.tracks_changes).count()),
                 machine.agent.replace('_', " "),
                 machine.firmware.replace('_', " "),
-                machine.tpm.unwrap_or("-").to_owned(),
-                machine.manager.clone().unwrap_or_else(|| "-".to_owned()),
+                machine.tpm,
+                machine.manager.clone(),
             ]
         });
         let head =
             ["NAME", "STATE", "DISKS", "SIZE", "TRACKED", "AGENT", "FIRMWARE", "TPM", "MANAGER"];
-        human::table(head, &[2, 3, 4], rows)
+        Some(Columns::new(head, rows))
     }
 }
 

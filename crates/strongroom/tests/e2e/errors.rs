@@ -142,7 +142,7 @@ fn help_and_version_are_results() {
         assert!(!run.stdout.is_empty() && run.stderr.is_empty(), "{words}");
     }
     for shell in ["bash", "zsh", "fish"] {
-        assert!(lab.ok(&format!("completions {shell}")).stdout.contains("recoverypoint"));
+        assert!(lab.ok(&format!("completions {shell}")).stdout.contains("STRONGROOM_COMPLETE"));
     }
     lab.ok("man pages");
     assert!(lab.path("pages/strongroom-restore-disks.1").exists());

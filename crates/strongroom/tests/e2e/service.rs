@@ -446,6 +446,8 @@ fn a_vault_that_is_named_is_worked_on_directly_whatever_context_is_in_use() {
     lab.ok("backup --item direct --disk root=d.img --vault vault --key-file key");
     let list = lab.json("recoverypoint list --vault vault --key-file key");
     assert_eq!(list["recovery_points"][0]["item"], "direct");
+    let rows = lab.ok("recoverypoint list --vault vault --key-file key --output tsv").stdout;
+    assert!(rows.starts_with("direct\t") && rows.contains("\t4194304\t"), "{rows}");
     assert_eq!(lab.json("recoverypoint list")["recovery_points"], serde_json::json!([]));
     let both = "recoverypoint list --vault vault --key-file key --context test";
     lab.fails(both, 2, "usage.invalid");
