@@ -173,7 +173,8 @@ fn port(found: &mut Findings, config: &ServerConfig, running: bool) {
     let address = config.listen;
     match TcpListener::bind(address) {
         Ok(_) if running && address.port() != 0 => {
-            let what = format!("a server uses {}, but {address} is free", config.data_dir.display());
+            let what =
+                format!("a server uses {}, but {address} is free", config.data_dir.display());
             let hint = "It listens elsewhere: restart it, that it reads its configuration.";
             found.bad(CHECK, Level::Warn, what, hint);
         }
@@ -300,7 +301,8 @@ fn scratch(found: &mut Findings, config: &ServerConfig) {
 
 fn time(found: &mut Findings) {
     const CHECK: &str = "clock";
-    let asked = Command::new("timedatectl").args(["show", "-p", "NTPSynchronized", "--value"]).output();
+    let asked =
+        Command::new("timedatectl").args(["show", "-p", "NTPSynchronized", "--value"]).output();
     let word = asked.ok().filter(|output| output.status.success());
     let word = word.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
     match word.as_deref() {
@@ -321,7 +323,12 @@ async fn catalog(found: &mut Findings, config: &ServerConfig, here: &ThisHost, r
     let url = match config.catalog_url() {
         Ok(url) => url,
         Err(error) => {
-            found.bad(CHECK, Level::Fail, error.to_string(), "Correct `catalog` and its password file.");
+            found.bad(
+                CHECK,
+                Level::Fail,
+                error.to_string(),
+                "Correct `catalog` and its password file.",
+            );
             return;
         }
     };

@@ -5,7 +5,9 @@ use std::{env, fmt::Write as _, net::SocketAddr, path::PathBuf};
 use clap::Args;
 use serde::Serialize;
 use strongroom_hypervisor::Scope;
-use strongroom_server::{ConfigSource, Finding, Level, LogFormat, Serve, ServerConfig, ThisHost, VARIABLES};
+use strongroom_server::{
+    ConfigSource, Finding, Level, LogFormat, Serve, ServerConfig, ThisHost, VARIABLES,
+};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
