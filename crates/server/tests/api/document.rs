@@ -206,27 +206,29 @@ fn schema(place: &str, old: &Value, new: &Value, faults: &mut Vec<String>) {
     }
 }
 
+/// Schemas of what is sent.
+const SENT: [&str; 16] = [
+    "SignIn",
+    "UserCreate",
+    "UserUpdate",
+    "AssignmentCreate",
+    "TokenCreate",
+    "VaultCreate",
+    "VaultUpdate",
+    "KeyRotate",
+    "PolicyCreate",
+    "PolicyUpdate",
+    "PolicyTry",
+    "HostCreate",
+    "HostUpdate",
+    "Protect",
+    "ProtectSource",
+    "BackupNow",
+];
+
 /// Whether a schema is of what is sent.
 fn is_sent(place: &str) -> bool {
     let name = place.split('.').next().unwrap_or(place);
-    const SENT: [&str; 16] = [
-        "SignIn",
-        "UserCreate",
-        "UserUpdate",
-        "AssignmentCreate",
-        "TokenCreate",
-        "VaultCreate",
-        "VaultUpdate",
-        "KeyRotate",
-        "PolicyCreate",
-        "PolicyUpdate",
-        "PolicyTry",
-        "HostCreate",
-        "HostUpdate",
-        "Protect",
-        "ProtectSource",
-        "BackupNow",
-    ];
     SENT.contains(&name)
         || ["ItemUpdate", "StopProtection", "ResumeProtection", "PointUpdate"].contains(&name)
         || name.starts_with("Restore")

@@ -127,7 +127,8 @@ fn lists_come_in_pages() {
         let Some(token) = page["next_page_token"].as_str() else { break };
         path = format!("/audit?limit=3&page_token={token}");
     }
-    let all: Vec<u64> = (1..=seen.len() as u64).rev().collect();
+    let count = u64::try_from(seen.len()).expect("few");
+    let all: Vec<u64> = (1..=count).rev().collect();
     assert_eq!(seen, all);
     let export = bed.get("/audit/export");
     assert_eq!(export.header("content-type"), "application/x-ndjson");
@@ -136,7 +137,7 @@ fn lists_come_in_pages() {
         let entry: Value = serde_json::from_str(line).expect("JSON");
         entry["seq"].as_u64().expect("a number")
     });
-    assert_eq!(seqs.collect::<Vec<_>>(), (1..=seen.len() as u64).collect::<Vec<_>>());
+    assert_eq!(seqs.collect::<Vec<_>>(), (1..=count).collect::<Vec<_>>());
     assert_eq!(bed.get("/audit/verify").good(200)["intact"], true);
 }
 

@@ -1,6 +1,7 @@
 //! Rights: every operation of the description, asked by every role, and by nobody.
 
 use axum::http::Method;
+use bytes::Bytes;
 use serde_json::{Value, json};
 use strongroom_api::Role;
 use strongroom_control::access::Operation;
@@ -125,11 +126,7 @@ impl World {
         if path == "/jobs/events" {
             // It has no end.
             let (parts, _) = self.bed.open(request).into_parts();
-            return Answer {
-                status: parts.status,
-                headers: parts.headers,
-                body: Default::default(),
-            };
+            return Answer { status: parts.status, headers: parts.headers, body: Bytes::default() };
         }
         self.bed.send(request)
     }

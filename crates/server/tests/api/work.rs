@@ -21,13 +21,14 @@ fn events(bed: &Bed, token: &str, path: &str, enough: impl Fn(&[Value]) -> bool)
             let Some(Ok(frame)) = frame.expect("in time") else { return };
             let Ok(data) = frame.into_data() else { continue };
             text.push_str(std::str::from_utf8(&data).expect("text"));
-            while let Some((event, rest)) = text.clone().split_once("\n\n") {
+            while let Some((event, rest)) = text.split_once("\n\n") {
                 let data = event.lines().find_map(|line| line.strip_prefix("data: "));
                 if let Some(data) = data {
                     assert!(event.contains("event: job"), "{event}");
                     found.push(serde_json::from_str(data).expect("JSON"));
                 }
-                text = rest.to_owned();
+                let read = text.len() - rest.len();
+                text.drain(..read);
             }
             if enough(&found) {
                 return;
