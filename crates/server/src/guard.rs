@@ -12,7 +12,7 @@ use std::{panic::AssertUnwindSafe, time::Duration};
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderName, HeaderValue, Method, header},
+    http::{HeaderName, HeaderValue, Method},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -39,24 +39,15 @@ const SECURITY: [(&str, &str); 5] = [
     ("cache-control", "no-store"),
 ];
 
-/// Whether the connection is encrypted, for the header that says so.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Encrypted;
-
 /// Every request.
-pub(crate) async fn every(mut request: Request, next: Next) -> Response {
+pub(crate) async fn every(request: Request, next: Next) -> Response {
     let id = RequestId::generate(&SystemClock, &SystemEntropy);
     let start = SystemClock.monotonic();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let encrypted = request.extensions_mut().remove::<Encrypted>().is_some();
     let mut answer = REQUEST.scope(id, limited(request, next)).await;
     let headers = answer.headers_mut();
     for (name, value) in SECURITY {
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
-    }
-    if encrypted {
-        let year = HeaderValue::from_static("max-age=31536000");
-        headers.insert(header::STRICT_TRANSPORT_SECURITY, year);
     }
     if let Ok(value) = HeaderValue::try_from(id.to_string()) {
         headers.insert(REQUEST_ID.clone(), value);

@@ -16,7 +16,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
-use crate::{error::ServerError, guard::Encrypted};
+use crate::error::ServerError;
 
 /// How long a client may take to greet, and to send the head of a request.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -67,12 +67,12 @@ pub(crate) async fn serve(
             if let Some(encryption) = serving.encryption {
                 let greeting = TlsAcceptor::from(encryption).accept(stream);
                 match tokio::time::timeout(PATIENCE, greeting).await {
-                    Ok(Ok(stream)) => connection(stream, serving.router, watcher, true).await,
+                    Ok(Ok(stream)) => connection(stream, serving.router, watcher).await,
                     Ok(Err(error)) => tracing::debug!(%error, "a client cannot greet"),
                     Err(_) => tracing::debug!("a client does not greet"),
                 }
             } else {
-                connection(stream, serving.router, watcher, false).await;
+                connection(stream, serving.router, watcher).await;
             }
         });
     }
@@ -102,14 +102,9 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
     router: Router,
     watcher: hyper_util::server::graceful::Watcher,
-    encrypted: bool,
 ) {
     let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
-        let mut request = request.map(Body::new);
-        if encrypted {
-            request.extensions_mut().insert(Encrypted);
-        }
-        router.clone().oneshot(request)
+        router.clone().oneshot(request.map(Body::new))
     });
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(64 << 10);
