@@ -182,6 +182,21 @@ impl<T: Serialize> IntoResponse for Made<T> {
     }
 }
 
+/// An answer with a secret: it is given once, and never kept.
+pub(crate) struct Once<T>(pub(crate) T);
+
+/// Marks answers with a secret, for those who would keep them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HasSecret;
+
+impl<T: IntoResponse> IntoResponse for Once<T> {
+    fn into_response(self) -> Response {
+        let mut answer = self.0.into_response();
+        answer.extensions_mut().insert(HasSecret);
+        answer
+    }
+}
+
 /// A job that was begun.
 pub(crate) struct Begun(pub(crate) JobBegun);
 

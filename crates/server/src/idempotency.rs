@@ -17,16 +17,13 @@ use strongroom_base::codes;
 use strongroom_catalog::{Error, Filter, Query};
 use strongroom_control::{Control, access::Caller, model::AnswerDoc};
 
-use crate::answer::{Done, Failure};
+use crate::answer::{Done, Failure, HasSecret};
 
 /// The header with the key.
 pub(crate) static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Says that an answer is one that was given before.
 static REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
-
-/// Paths whose answers hold secrets.
-const SECRET_ANSWERS: [&str; 1] = ["/v1/tokens"];
 
 /// The key of a request, if it has one.
 pub(crate) fn key_of(headers: &HeaderMap) -> Done<Option<String>> {
@@ -64,7 +61,6 @@ fn fingerprint(parts: &Parts, body: &Bytes) -> String {
 pub(crate) struct Open {
     doc: AnswerDoc,
     version: u64,
-    secret: bool,
 }
 
 /// What is known of a request with a key.
@@ -96,8 +92,7 @@ pub(crate) async fn begin(
     match tx.insert(&doc).await {
         Ok(version) => {
             tx.commit().await?;
-            let secret = SECRET_ANSWERS.contains(&parts.uri.path());
-            return Ok(Known::New(Open { doc, version, secret }));
+            return Ok(Known::New(Open { doc, version }));
         }
         Err(Error::Exists { .. } | Error::Taken { .. }) => drop(tx),
         Err(error) => return Err(error.into()),
@@ -163,7 +158,7 @@ impl Open {
                 }
             }
             self.doc.status = Some(parts.status.as_u16());
-            if !self.secret {
+            if parts.extensions.get::<HasSecret>().is_none() {
                 self.doc.body = String::from_utf8_lossy(body).into_owned();
             }
             tx.update(&self.doc, self.version).await?;

@@ -239,9 +239,12 @@ impl Greeting<'_> {
         let shown = fingerprint.map(|it| format!("Its certificate's SHA-256 fingerprint: {it}\n"));
         let words = format!("Strongroom listens on {url}\n{}", shown.unwrap_or_default());
         let Some(token) = token else { return words };
+        let trust = fingerprint.map(|it| format!(" --fingerprint {it}")).unwrap_or_default();
         format!(
             "{words}\nThis is its first start. The user admin may do everything, with this token, \
-             which is shown only now and ends in 12 hours:\n\n  {token}\n\nSend it as \
+             which is shown only now and ends in 12 hours:\n\n  {token}\n\nPut it into a file and \
+             sign in with it, here or on another machine:\n\n  strongroom context add home --server \
+             {url} --token-file FILE{trust}\n  strongroom status\n\nPrograms send it as \
              `Authorization: Bearer`; what can be asked is described at {url}/v1/openapi.json\n\n"
         )
     }

@@ -80,7 +80,7 @@ impl Bed {
 /// Makes tests of functions that take a [`Bed`], one for each database. The crate that uses it
 /// needs tokio with its macros.
 ///
-/// ```ignore
+/// ```text
 /// on_both_databases! { documents_are_kept, names_are_unique }
 /// async fn documents_are_kept(bed: Bed) { … }
 /// ```

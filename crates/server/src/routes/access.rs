@@ -9,7 +9,7 @@ use strongroom_base::{AssignmentId, TokenId};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    answer::{Done, Made},
+    answer::{Done, Made, Once},
     extract::{Body, Names, NoParams, PageParams, Params, Secret, Who},
     state::App,
 };
@@ -166,9 +166,9 @@ async fn create_token(
     Who(caller): Who,
     _: Params<NoParams>,
     Body(request): Body<TokenCreate>,
-) -> Done<Made<TokenIssued>> {
+) -> Done<Once<Made<TokenIssued>>> {
     let value = app.control.create_token(&caller, request).await?;
-    Ok(Made { path: format!("/v1/tokens/{}", value.token.id), version: None, value })
+    Ok(Once(Made { path: format!("/v1/tokens/{}", value.token.id), version: None, value }))
 }
 
 /// Revokes a token: one's own, or anybody's for who may manage access

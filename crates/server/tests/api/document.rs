@@ -265,7 +265,7 @@ fn what_breaks_clients_is_noticed() {
                 .expect("words")
                 .remove(0);
         },
-        "the value queued is gone",
+        "the value Queued is gone",
     );
     check(
         &|it| {
