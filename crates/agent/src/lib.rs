@@ -24,7 +24,8 @@ pub use keeper::{Keeper, SavedObject, UsageFacts, VaultFacts, VaultMake};
 pub use local::{LocalAgent, LocalHost};
 pub use local_keeper::LocalKeeper;
 pub use order::{
-    Agent, BackupDone, BackupOrder, HostFacts, PointFacts, RestoreDone, RestoreOrder, VaultAccess,
+    Agent, BackupDone, BackupOrder, HostFacts, PointFacts, RestoreDone, RestoreOrder, Tier,
+    TransferOrder, VaultAccess,
 };
 pub use vaults::Vaults;
 pub use watch::{TaskEvent, Watch};

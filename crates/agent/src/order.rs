@@ -21,6 +21,17 @@ pub struct VaultAccess {
     pub key: KeyReference,
 }
 
+/// Where a new recovery point goes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tier {
+    /// Into the vault that keeps it.
+    #[default]
+    Vault,
+    /// Into a vault near the source, from which it is transferred.
+    Snapshot,
+}
+
 /// Makes a recovery point.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupOrder {
@@ -28,6 +39,9 @@ pub struct BackupOrder {
     pub job: JobId,
     /// The vault.
     pub vault: VaultAccess,
+    /// Which kind of vault that is.
+    #[serde(default)]
+    pub tier: Tier,
     /// The item's name in the vault.
     pub item: String,
     /// What is backed up.
@@ -46,6 +60,23 @@ pub struct BackupOrder {
     pub limit_rate: Option<u64>,
     /// More labels for the point.
     pub tags: BTreeMap<String, String>,
+}
+
+/// Copies a recovery point from the vault near its source to the one that keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransferOrder {
+    /// The vault that the point is in.
+    pub from: VaultAccess,
+    /// The item's name there.
+    pub from_item: String,
+    /// The point.
+    pub point: PointId,
+    /// The vault that keeps it.
+    pub to: VaultAccess,
+    /// The item's name there.
+    pub to_item: String,
+    /// Bytes a second to read at most.
+    pub limit_rate: Option<u64>,
 }
 
 /// A recovery point as it is in its vault.
@@ -137,9 +168,13 @@ pub trait Agent: Send + Sync {
     /// What stands in the way of a backup.
     fn check(&self, source: &Source) -> Result<Check>;
 
-    /// Makes a recovery point. Tasks: `snapshot`, `transfer`. A source that is gone is the error
-    /// `source.missing`, and nothing else is.
+    /// Makes a recovery point. Tasks: `snapshot`, and if it goes straight into the vault that keeps it,
+    /// `transfer`. A source that is gone is the error `source.missing`, and nothing else is.
     fn backup(&self, order: &BackupOrder, watch: &Watch) -> Result<BackupDone>;
+
+    /// Copies a recovery point; the copy has an id of its own. A point that was copied before is not
+    /// copied again. Task: `transfer`.
+    fn transfer(&self, order: &TransferOrder, watch: &Watch) -> Result<BackupDone>;
 
     /// Brings back a machine or disks. Tasks: `prepare`, `restore`.
     fn restore(&self, order: &RestoreOrder, watch: &Watch) -> Result<RestoreDone>;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use strongroom_base::{HostId, ItemId};
+use strongroom_base::{HostId, ItemId, VaultId};
 use utoipa::ToSchema;
 
 use crate::{ErrorBody, words};
@@ -63,6 +63,10 @@ pub struct Host {
     pub error: Option<ErrorBody>,
     /// How many jobs run on it at once at most.
     pub max_jobs: u32,
+    /// The vault near its disks that new recovery points go into first; none if they go straight into
+    /// the vaults that keep them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_vault: Option<VaultId>,
     /// Machines that were found there last.
     pub machines: u64,
     /// When it was made known.
@@ -83,6 +87,9 @@ pub struct HostCreate {
     #[serde(default)]
     #[schema(minimum = 1, maximum = 100)]
     pub max_jobs: Option<u32>,
+    /// The vault near its disks that new recovery points go into first, by name or id.
+    #[serde(default)]
+    pub snapshot_vault: Option<String>,
 }
 
 /// Changes of a host. What is not given stays as it is.
@@ -96,6 +103,9 @@ pub struct HostUpdate {
     #[serde(default)]
     #[schema(minimum = 1, maximum = 100)]
     pub max_jobs: Option<u32>,
+    /// Another vault near its disks, by name or id; empty: none.
+    #[serde(default)]
+    pub snapshot_vault: Option<String>,
 }
 
 /// Something on a host that can be protected, as it was when it was discovered.

@@ -36,7 +36,7 @@ words! {
 /// A recovery point: one consistent moment of all protected disks of an item.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RecoveryPoint {
-    /// Its id, which is also in the vault.
+    /// Its id in the vault; as long as it is near its source only, its id there.
     pub id: PointId,
     /// Its item.
     pub item: ItemId,
@@ -60,6 +60,9 @@ pub struct RecoveryPoint {
     pub job: Option<JobId>,
     /// Its disks.
     pub disks: Vec<PointDisk>,
+    /// Its copy near its source, if there is one: restores use it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<SnapshotCopy>,
     /// Bytes that it added to the vault.
     pub stored_bytes: u64,
     /// Until when somebody wants it kept, whatever the policy says.
@@ -80,6 +83,18 @@ pub struct RecoveryPoint {
     /// What people should know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+}
+
+/// The copy of a recovery point near its source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SnapshotCopy {
+    /// The vault that it is in.
+    pub vault: VaultId,
+    /// Its id there.
+    pub id: PointId,
+    /// Until when it stays there; none as long as it is the item's newest one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
 }
 
 /// A disk of a recovery point.

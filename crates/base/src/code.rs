@@ -307,6 +307,7 @@ catalog! {
     POLICY_IN_USE = "policy.in_use", Conflict, "Items are protected by the policy.", "Give them another policy first.";
 
     POINT_NOT_RESTORABLE = "point.not_restorable", Conflict, "The recovery point is not validated, is damaged or is deleted.", "Choose another recovery point: `strongroom recoverypoint list`.";
+    POINT_SNAPSHOT_ONLY = "point.snapshot_only", Conflict, "The recovery point is near its source only: it was not transferred into the vault yet.", "Restore it on the host of its source, or wait until the item's next backup has transferred it.";
     POINT_LAST = "point.last", Conflict, "It is the item's last good recovery point.", "Make another one first, or delete the item's data.";
 
     JOB_NOT_FOUND = "job.not_found", NotFound, "There is no such job.", "`strongroom job list` shows the jobs.";

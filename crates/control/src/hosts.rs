@@ -4,16 +4,16 @@ use serde_json::json;
 use strongroom_api::{
     self as api, Host, HostCreate, HostState, HostUpdate, ProtectableItem, Trigger,
 };
-use strongroom_base::{HostId, codes};
-use strongroom_catalog::{Filter, Query, Stored};
+use strongroom_base::{HostId, VaultId, codes};
+use strongroom_catalog::{Filter, Query, ReadTx, Stored};
 
 use crate::{
     access::{Caller, Operation, Target},
     audit,
     error::{ControlError, Result},
     model::{HostDoc, ItemDoc, MachineDoc, Spec},
-    service::{Control, check_name, cut, find_host},
-    vaults::{PageRequest, Versioned, check_version, page},
+    service::{Control, check_name, cut, find_host, find_vault, no_vault},
+    vaults::{PageRequest, Versioned, check_active, check_version, page},
 };
 
 impl From<Stored<HostDoc>> for Versioned<Host> {
@@ -49,7 +49,7 @@ impl Control {
     ) -> Result<Versioned<Host>> {
         self.check(caller, Operation::CreateHost, Target::Server, || no_host(&request.name))?;
         check_name("the host's name", &request.name)?;
-        let host = Host {
+        let mut host = Host {
             id: HostId::generate(&*self.clock, &*self.entropy),
             name: request.name,
             connect: request.connect,
@@ -57,19 +57,23 @@ impl Control {
             seen: None,
             error: None,
             max_jobs: check_jobs(request.max_jobs.unwrap_or(2))?,
+            snapshot_vault: None,
             machines: 0,
             created: self.now(),
         };
         // An address that cannot be is refused now and not tonight.
         self.agents.agent(&host)?;
-        let doc = HostDoc { host };
-        let version = write!(self, tx => {
+        let (value, version) = write!(self, tx => {
+            if let Some(vault) = request.snapshot_vault.as_deref() {
+                host.snapshot_vault = self.snapshot_vault(tx, caller, vault).await?;
+            }
+            let doc = HostDoc { host: host.clone() };
             let version = tx.insert(&doc).await.map_err(name_taken)?;
             let (name, detail) = (&doc.host.name, json!(doc.host));
             audit::record(tx, caller, Operation::CreateHost, name, detail).await?;
-            Ok(version)
+            Ok((doc.host, version))
         })?;
-        Ok(Versioned { value: doc.host, version })
+        Ok(Versioned { value, version })
     }
 
     /// Changes a host.
@@ -90,11 +94,31 @@ impl Control {
                 self.agents.agent(&doc.host)?;
             }
             doc.host.max_jobs = max_jobs.unwrap_or(doc.host.max_jobs);
+            if let Some(vault) = change.snapshot_vault.as_deref() {
+                doc.host.snapshot_vault = self.snapshot_vault(tx, caller, vault).await?;
+            }
             let version = tx.update(&doc, version).await?;
             let name = doc.host.name.clone();
             audit::record(tx, caller, Operation::UpdateHost, &name, json!(doc.host)).await?;
             Ok(Versioned { value: doc.host, version })
         })
+    }
+
+    /// The vault of a name, which recovery points are to go into first; none of no name. Whoever says so
+    /// sends data there, so they must see the vault.
+    async fn snapshot_vault(
+        &self,
+        tx: &mut ReadTx,
+        caller: &Caller,
+        name: &str,
+    ) -> Result<Option<VaultId>> {
+        if name.is_empty() {
+            return Ok(None);
+        }
+        let vault = find_vault(tx, name).await?.doc.vault;
+        self.check(caller, Operation::ViewVault, Target::Vault(vault.id), || no_vault(name))?;
+        check_active(&vault)?;
+        Ok(Some(vault.id))
     }
 
     /// Forgets a host on which nothing is protected.

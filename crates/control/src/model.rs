@@ -283,10 +283,18 @@ impl Document for PointDoc {
             Column::integer("time"),
             Column::integer("expires").nullable(),
             Column::integer("purge_after").nullable(),
+            Column::text("snapshot").nullable(),
+            Column::integer("snapshot_until").nullable(),
             Column::integer("stored_bytes"),
         ],
         unique: &[],
-        indexes: &[&["item", "time"], &["vault", "time"], &["vault", "state", "purge_after"]],
+        indexes: &[
+            &["item", "time"],
+            &["vault", "time"],
+            &["vault", "state", "purge_after"],
+            &["item", "snapshot"],
+            &["vault", "snapshot_until"],
+        ],
     };
 
     fn id(&self) -> String {
@@ -303,12 +311,25 @@ impl Document for PointDoc {
             point.time.into(),
             point.expires.into(),
             point.purge_after.into(),
+            point.snapshot.as_ref().map(|copy| copy.id.to_string()).into(),
+            point.snapshot.as_ref().and_then(|copy| copy.until).into(),
             point.stored_bytes.into(),
         ]
     }
 }
 
 impl PointDoc {
+    /// Whether it is in the vault that keeps it.
+    pub fn is_in_vault(&self) -> bool {
+        self.point.kind != api::RecoveryPointType::Snapshot
+    }
+
+    /// It is near its source no more.
+    pub fn forget_snapshot(&mut self) {
+        self.point.snapshot = None;
+        self.point.kind = api::RecoveryPointType::Vault;
+    }
+
     /// The id of a point of an item.
     pub fn id_of(item: ItemId, point: PointId) -> String {
         format!("{item}/{point}")

@@ -49,6 +49,7 @@ pub(crate) fn point_doc(
             trigger,
             job,
             disks: facts.disks.clone(),
+            snapshot: None,
             stored_bytes: facts.stored_bytes,
             retain_until: None,
             expires: None,
@@ -76,7 +77,20 @@ async fn find_point(tx: &mut ReadTx, item: ItemId, name: &str) -> Result<Stored<
         return tx.first::<PointDoc>(&newest).await?.ok_or_else(|| no_point(name));
     }
     let Ok(id) = name.parse::<PointId>() else { return Err(no_point(name)) };
-    tx.get::<PointDoc>(&PointDoc::id_of(item, id)).await?.ok_or_else(|| no_point(name))
+    point_or_snapshot(tx, item, id).await?.ok_or_else(|| no_point(name))
+}
+
+/// A point of an item by its id, or by that which it had before it was transferred.
+pub(crate) async fn point_or_snapshot(
+    tx: &mut ReadTx,
+    item: ItemId,
+    id: PointId,
+) -> Result<Option<Stored<PointDoc>>> {
+    if let Some(found) = tx.get::<PointDoc>(&PointDoc::id_of(item, id)).await? {
+        return Ok(Some(found));
+    }
+    let by_snapshot = Filter::all().eq("item", item.to_string()).eq("snapshot", id.to_string());
+    Ok(tx.first::<PointDoc>(&Query::new(by_snapshot)).await?)
 }
 
 impl Control {
@@ -201,7 +215,8 @@ impl Control {
             let Stored { mut doc, version } = find_item(tx, item).await?;
             let target = Target::Item(doc.item.vault, doc.item.id);
             self.check(caller, Operation::Restore, target, || no_item(item))?;
-            let point = find_point(tx, doc.item.id, point).await?.doc.point;
+            let point = find_point(tx, doc.item.id, point).await?.doc;
+            let (point, in_vault) = (point.point.clone(), point.is_in_vault());
             if point.state != PointState::Restorable {
                 let message = format!("the recovery point {} is {}", point.id, point.state);
                 return Err(ControlError::refused(&codes::POINT_NOT_RESTORABLE, message));
@@ -215,6 +230,10 @@ impl Control {
                 Some(host) => find_host(tx, host).await?.doc.host.id,
                 None => doc.item.host,
             };
+            if !in_vault && host != doc.item.host {
+                let message = format!("the recovery point {} is not in the vault yet", point.id);
+                return Err(ControlError::refused(&codes::POINT_SNAPSHOT_ONLY, message));
+            }
             let spec = Spec::Restore {
                 item: doc.item.id,
                 point: point.id,

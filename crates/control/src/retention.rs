@@ -14,7 +14,7 @@ use strongroom_policy::{self as rules, History, Keep, PointTimes};
 use crate::{
     clock::{TRUSTED, TrustedTime},
     error::Result,
-    model::{ItemDoc, JobDoc, PointDoc, Spec, VaultDoc},
+    model::{HostDoc, ItemDoc, JobDoc, PointDoc, Spec, VaultDoc},
     policies::{kept_by, policy_of, vault_of},
     service::Control,
     vaults::purge_after,
@@ -167,9 +167,22 @@ impl Control {
                 Some((_, policy)) => rules::evaluate(&policy, &history(&item, &docs).history()),
                 None => without_policy(&docs),
             };
+            // The newest one near the source is what the next transfer starts from.
+            let host = tx.get::<HostDoc>(&item.item.host.to_string()).await?;
+            let near = host.and_then(|host| host.doc.host.snapshot_vault);
+            let is_base = |doc: &&PointDoc| {
+                let copy = doc.point.snapshot.as_ref();
+                doc.is_in_vault() && near.is_some() && copy.map(|copy| copy.vault) == near
+            };
+            let newest = docs.iter().rev().find(is_base);
+            let newest = newest.map(|doc| doc.point.id);
             for (Stored { doc: before, version }, kept) in points.into_iter().zip(kept) {
                 let mut doc = before.clone();
                 judge(&mut doc, &kept, &vault, trusted, now);
+                let stays = newest == Some(doc.point.id) || !doc.is_in_vault();
+                if let Some(copy) = &mut doc.point.snapshot {
+                    copy.until = (!stays).then_some(kept.snapshot_until);
+                }
                 if doc != before {
                     tx.update(&doc, version).await?;
                 }
@@ -187,7 +200,12 @@ impl Control {
             self.catalog.list::<VaultDoc>(&all).await?.items
         {
             let filter = purgeable(&vault, trusted);
-            if read!(self, tx => { Ok(tx.count::<PointDoc>(&filter).await?) })? > 0 {
+            let snapshots = old_snapshots(&vault, trusted);
+            let due = read!(self, tx => {
+                let points = tx.count::<PointDoc>(&filter).await?;
+                Ok(points.saturating_add(tx.count::<PointDoc>(&snapshots).await?))
+            });
+            if due? > 0 {
                 self.begin_once(api::JobKind::Expire, &vault, Spec::Expire { vault: vault.id })
                     .await?;
             }
@@ -225,6 +243,11 @@ pub(crate) fn purgeable(vault: &api::Vault, trusted: Timestamp) -> Filter {
         .eq("vault", vault.id.to_string())
         .eq("state", "soft_deleted")
         .le("purge_after", trusted)
+}
+
+/// The points of a vault whose copies near their sources are to go by now.
+pub(crate) fn old_snapshots(vault: &api::Vault, trusted: Timestamp) -> Filter {
+    Filter::all().eq("vault", vault.id.to_string()).le("snapshot_until", trusted)
 }
 
 /// Without a policy a point is kept as long as somebody said, else for ever; the last good one is

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
-use strongroom_agent::PointFacts;
+use strongroom_agent::{PointFacts, VaultAccess};
 use strongroom_api::{PointState, Trigger};
 use strongroom_base::{HostId, PointId, VaultId, codes};
 use strongroom_catalog::{Document, Filter, Query, ReadTx, Tx};
@@ -102,7 +102,7 @@ impl Control {
     /// Looks what is in a vault that is taken over.
     pub(crate) async fn look_into(&self, vault: &VaultDoc) -> Result<Found> {
         let (keeper, access) = (self.keeper.clone(), vault.access());
-        let (points, bytes) = Self::blocking(move || {
+        let points = Self::blocking(move || {
             let (points, damaged) = keeper.points(&access, None)?;
             for error in damaged {
                 tracing::warn!(
@@ -111,13 +111,24 @@ impl Control {
                     "a recovery point is damaged"
                 );
             }
-            let kept = keeper.saved(&access)?.iter().any(|object| object.name == NAME);
-            let bytes = if kept { Some(keeper.load(&access, NAME)?) } else { None };
-            Ok((points, bytes))
+            Ok(points)
         })
         .await?;
-        let saved = bytes.map(|bytes| read_saved(&bytes, vault.vault.id)).transpose()?;
-        Ok(Found { saved, points })
+        Ok(Found { saved: self.saved_in(&vault.access(), vault.vault.id).await?, points })
+    }
+
+    /// What a service has kept of itself in a vault, if one has.
+    pub(crate) async fn saved_in(
+        &self,
+        access: &VaultAccess,
+        vault: VaultId,
+    ) -> Result<Option<Saved>> {
+        let (keeper, access) = (self.keeper.clone(), access.clone());
+        let bytes = Self::blocking(move || {
+            let kept = keeper.saved(&access)?.iter().any(|object| object.name == NAME);
+            if kept { keeper.load(&access, NAME).map(Some) } else { Ok(None) }
+        });
+        bytes.await?.map(|bytes| read_saved(&bytes, vault)).transpose()
     }
 
     /// Makes known what is in a vault: items, policies and points as they were kept, and whatever
@@ -209,6 +220,8 @@ fn point_again(item: &ItemDoc, facts: &PointFacts, kept: Option<PointDoc>) -> Po
         doc.point.notes.push("It was found in the vault.".to_owned());
         doc
     });
+    // What was near the source is there no more, as far as anybody knows.
+    doc.forget_snapshot();
     doc.point.id = id;
     doc.point.item = item.item.id;
     // What was being validated when it was kept is in the vault, and complete.

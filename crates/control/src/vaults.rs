@@ -4,17 +4,17 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use strongroom_agent::VaultMake;
 use strongroom_api::{
-    self as api, Immutability, KeyManagement, KeyReference, Redundancy, SoftDelete,
-    SoftDeleteState, Vault, VaultCreate, VaultState, VaultUpdate,
+    self as api, Immutability, KeyManagement, KeyReference, RecoveryPointType, Redundancy,
+    SoftDelete, SoftDeleteState, Vault, VaultCreate, VaultState, VaultUpdate,
 };
 use strongroom_base::{EntropyExt as _, VaultId, codes};
-use strongroom_catalog::{Filter, PageToken, Query, Stored};
+use strongroom_catalog::{Filter, PageToken, Query, ReadTx, Stored};
 
 use crate::{
     access::{Caller, Operation, Sight, Target},
     audit,
     error::{ControlError, Result},
-    model::{ItemDoc, PolicyDoc, VaultDoc},
+    model::{HostDoc, ItemDoc, PointDoc, PolicyDoc, VaultDoc},
     service::{Control, check_name, find_vault, no_vault},
 };
 
@@ -255,6 +255,7 @@ impl Control {
                 let message = format!("the vault {} has {items} item(s)", doc.vault.name);
                 return Err(ControlError::refused(&codes::VAULT_NOT_EMPTY, message));
             }
+            check_no_snapshots(tx, &doc.vault).await?;
             doc.vault.state = VaultState::SoftDeleted;
             doc.vault.deleted = Some(self.now());
             // Not before the last of its items.
@@ -349,6 +350,34 @@ pub(crate) fn key_words(key: &KeyReference) -> String {
         KeyReference::File(path) => path.clone(),
         KeyReference::Passphrase(path) => format!("the passphrase in {path}"),
         KeyReference::Pkcs11(uri) => uri.clone(),
+    }
+}
+
+/// Refuses to delete a vault that recovery points are in, or go into, near their sources.
+async fn check_no_snapshots(tx: &mut ReadTx, vault: &Vault) -> Result<()> {
+    let refuse = |why: String| {
+        let message = format!("the vault {} {why}", vault.name);
+        Err(ControlError::refused(&codes::VAULT_NOT_EMPTY, message))
+    };
+    let hosts = tx.list::<HostDoc>(&Query::default().limit(1000)).await?.items;
+    if let Some(host) = hosts.iter().find(|host| host.doc.host.snapshot_vault == Some(vault.id)) {
+        return refuse(format!("takes the snapshots of the host {}", host.doc.host.name));
+    }
+    let kinds = [RecoveryPointType::Snapshot, RecoveryPointType::SnapshotAndVault];
+    let near = Filter::all().one_of("kind", kinds.map(RecoveryPointType::name));
+    let mut token = None;
+    loop {
+        let query = Query::new(near.clone()).limit(1000).after(token);
+        let page = tx.list::<PointDoc>(&query).await?;
+        let here =
+            |doc: &PointDoc| doc.point.snapshot.as_ref().is_some_and(|c| c.vault == vault.id);
+        if page.items.iter().any(|stored| here(&stored.doc)) {
+            return refuse("holds snapshots of items of other vaults".to_owned());
+        }
+        match page.next {
+            Some(next) => token = Some(next),
+            None => return Ok(()),
+        }
     }
 }
 

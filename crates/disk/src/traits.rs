@@ -200,6 +200,16 @@ pub enum DiskError {
         /// What it said.
         reason: String,
     },
+    /// The recovery point that the disk is of cannot be read.
+    #[error("disk {disk} of the recovery point")]
+    Point {
+        /// The disk's name.
+        disk: String,
+        /// What it is in the catalog of errors.
+        code: &'static Code,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A changed-ranges file is wrong.
     #[error("{file}, line {line}: {reason}")]
     Ranges {
@@ -228,6 +238,7 @@ impl Coded for DiskError {
             Self::Nbd { .. } => &codes::DISK_NBD,
             Self::Bitmap { .. } => &codes::DISK_BITMAP,
             Self::Tool { .. } => &codes::DISK_TOOL,
+            Self::Point { code, .. } => code,
             Self::Ranges { .. } => &codes::RANGES_INVALID,
         }
     }

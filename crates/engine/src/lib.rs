@@ -11,6 +11,7 @@
 
 mod backup;
 mod configuration;
+mod copy;
 mod error;
 mod failure;
 mod points;
@@ -22,6 +23,7 @@ mod restore;
 
 pub use backup::{backup, backup_with};
 pub use configuration::read_configuration;
+pub use copy::{COPY_OF, CopyRequest, copy_point, find_copy};
 pub use error::EngineError;
 pub use points::{data_bytes, diff_points, select_point};
 pub use progress::{Progress, Snapshot};

@@ -144,7 +144,7 @@ async fn live(
 }
 
 /// The service, of this machine's parts.
-fn control(config: &ServerConfig, here: ThisHost, catalog: Catalog) -> Arc<Control> {
+pub(crate) fn control(config: &ServerConfig, here: ThisHost, catalog: Catalog) -> Arc<Control> {
     let vaults = Arc::new(Vaults::new(Some(config.data_dir.join("cache"))));
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = match usize::try_from(config.threads) {
@@ -165,7 +165,7 @@ fn control(config: &ServerConfig, here: ThisHost, catalog: Catalog) -> Arc<Contr
 }
 
 /// Makes the folders, and sees to it that no other server uses them.
-fn prepare(data_dir: &Path) -> Result<fs::File, ServerError> {
+pub(crate) fn prepare(data_dir: &Path) -> Result<fs::File, ServerError> {
     for folder in ["", "keys", "tls", "vaults", "cache"] {
         let path = data_dir.join(folder);
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
@@ -186,15 +186,19 @@ fn prepare(data_dir: &Path) -> Result<fs::File, ServerError> {
 }
 
 /// Before anybody has used the server: it knows the machine that it runs on.
-async fn begin(control: &Control, here: &ThisHost) -> Result<(), ServerError> {
+pub(crate) async fn begin(control: &Control, here: &ThisHost) -> Result<(), ServerError> {
     let system = Caller::system();
     let one = PageRequest { limit: Some(1), token: None };
     let used = !control.users(&system, &one).await?.items.is_empty();
     if used || !control.hosts(&system, &one).await?.items.is_empty() {
         return Ok(());
     }
-    let request =
-        HostCreate { name: here.name.clone(), connect: here.connect.clone(), max_jobs: None };
+    let request = HostCreate {
+        name: here.name.clone(),
+        connect: here.connect.clone(),
+        max_jobs: None,
+        snapshot_vault: None,
+    };
     control.create_host(&system, request).await?;
     Ok(())
 }

@@ -7,6 +7,7 @@ use crate::{
     commands::{
         backup::BackupArgs,
         guard::GuardArgs,
+        recover::RecoverArgs,
         recoverypoint::RecoverypointCommand,
         reference::{CompletionsArgs, ErrorsArgs, ManArgs},
         restore::RestoreCommand,
@@ -150,6 +151,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Context(ContextCommand),
     Serve(ServeArgs),
+    Recover(RecoverArgs),
     Doctor(DoctorArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
@@ -163,6 +165,7 @@ impl Command {
     pub(crate) fn take_config(&mut self, global: &mut GlobalArgs) {
         let server = match self {
             Self::Serve(args) => &mut args.server,
+            Self::Recover(args) => &mut args.server,
             Self::Doctor(args) => &mut args.server,
             _ => return,
         };
@@ -190,6 +193,7 @@ impl Command {
             Self::Server(command) => command.run(context),
             Self::Context(command) => command.run(context),
             Self::Serve(args) => args.run(context),
+            Self::Recover(args) => args.run(context),
             Self::Doctor(args) => args.run(context),
             Self::Completions(args) => args.run(),
             Self::Man(args) => args.run(context),

@@ -12,7 +12,7 @@ use strongroom_machine::{EncryptedDisks, MachineBackup, Taken, Wish};
 
 use super::{LocalAgent, to_json};
 use crate::{
-    BackupDone, BackupOrder, Result, Watch,
+    BackupDone, BackupOrder, Result, Tier, Watch,
     error::{body, of_source},
     facts::{consistency, point_facts, sum, wanted, warning, warnings},
     vaults::OpenVault,
@@ -32,7 +32,9 @@ impl LocalAgent {
         if let Some(point) = made_before(&open, order)? {
             let detail = || Some("the recovery point was made before".to_owned());
             watch.task("snapshot", TaskState::Completed, detail());
-            watch.task("transfer", TaskState::Completed, detail());
+            if order.tier == Tier::Vault {
+                watch.task("transfer", TaskState::Completed, detail());
+            }
             return Ok(done(&open, order, &point, report_of(&point)));
         }
         let (id, report) = match &order.source {
@@ -41,8 +43,12 @@ impl LocalAgent {
         };
         let point = open.vault.point(&order.item, id).map_err(body)?;
         let stored = report.get("stored_bytes").and_then(serde_json::Value::as_u64).unwrap_or(0);
-        let detail = format!("{stored} bytes were added to the vault");
-        watch.task("transfer", TaskState::Completed, Some(detail));
+        let (task, place) = match order.tier {
+            Tier::Vault => ("transfer", "the vault"),
+            Tier::Snapshot => ("snapshot", "the vault near the source"),
+        };
+        let detail = format!("{stored} bytes were added to {place}");
+        watch.task(task, TaskState::Completed, Some(detail));
         Ok(done(&open, order, &point, report))
     }
 
@@ -73,9 +79,7 @@ impl LocalAgent {
             let frozen = taken.frozen.map_or_else(String::new, |frozen| {
                 format!(", frozen for {:.2} s", frozen.as_secs_f64())
             });
-            let detail = format!("{kind} consistent{frozen}");
-            watch.task("snapshot", TaskState::Completed, Some(detail));
-            watch.task("transfer", TaskState::InProgress, None);
+            frozen_at(order.tier, format!("{kind} consistent{frozen}"), watch);
         };
         let (progress, cancel) = (&watch.progress, &watch.cancel);
         let report = strongroom_machine::backup_watched(
@@ -113,6 +117,17 @@ impl LocalAgent {
             places: self.host.places.clone(),
             guard: self.host.guard.clone(),
         }
+    }
+}
+
+/// The sources are as the point will have them; from now on they are only read.
+pub(super) fn frozen_at(tier: Tier, detail: String, watch: &Watch) {
+    match tier {
+        Tier::Vault => {
+            watch.task("snapshot", TaskState::Completed, Some(detail));
+            watch.task("transfer", TaskState::InProgress, None);
+        }
+        Tier::Snapshot => watch.task("snapshot", TaskState::InProgress, Some(detail)),
     }
 }
 
@@ -157,7 +172,7 @@ fn done(
 }
 
 /// The report of a point that was made before, as far as the point knows.
-fn report_of(point: &Manifest) -> serde_json::Value {
+pub(super) fn report_of(point: &Manifest) -> serde_json::Value {
     let disk = |disk: &DiskRecord| DiskBackupReport {
         name: disk.name.clone(),
         size_bytes: disk.size_bytes,

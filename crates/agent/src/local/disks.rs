@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use strongroom_api::{
-    Check, ConsistencyWanted, DiskPaths, DiskSelection, ErrorBody, Finding, TaskState, Verdict,
+    Check, ConsistencyWanted, DiskPaths, DiskSelection, ErrorBody, Finding, Verdict,
 };
 use strongroom_base::{Coded as _, codes};
 use strongroom_disk::{DiskError, DiskSource, DiskSpec, OpenOptions, open_source};
 use strongroom_engine::{BackupDisk, BackupRequest, CleanCheck};
 use strongroom_format::ExcludedDisk;
 
-use super::LocalAgent;
+use super::{LocalAgent, backup::frozen_at};
 use crate::{
     BackupOrder, Result, Watch,
     error::{body, of_source},
@@ -39,8 +39,7 @@ impl LocalAgent {
             opened.push(BackupDisk { clean, ..BackupDisk::new(name, location, disk.1) });
         }
         let count = opened.len();
-        watch.task("snapshot", TaskState::Completed, Some(format!("{count} disks as they are")));
-        watch.task("transfer", TaskState::InProgress, None);
+        frozen_at(order.tier, format!("{count} disks as they are"), watch);
         let evidence = "disks by path, which were not to change meanwhile";
         let request = BackupRequest {
             excluded,

@@ -4,6 +4,7 @@ mod backup;
 mod begun;
 mod disks;
 mod restore;
+mod transfer;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -15,7 +16,8 @@ use strongroom_hypervisor::{ConnectUri, Connection, Settings};
 use strongroom_machine::{Checked, DiscoveredMachine, Places, guard::GuardCommand};
 
 use crate::{
-    Agent, BackupDone, BackupOrder, HostFacts, RestoreDone, RestoreOrder, Result, Vaults, Watch,
+    Agent, BackupDone, BackupOrder, HostFacts, RestoreDone, RestoreOrder, Result, TransferOrder,
+    Vaults, Watch,
     error::{body, of_source},
 };
 
@@ -106,6 +108,10 @@ impl Agent for LocalAgent {
 
     fn backup(&self, order: &BackupOrder, watch: &Watch) -> Result<BackupDone> {
         self.back_up(order, watch)
+    }
+
+    fn transfer(&self, order: &TransferOrder, watch: &Watch) -> Result<BackupDone> {
+        self.copy(order, watch)
     }
 
     fn restore(&self, order: &RestoreOrder, watch: &Watch) -> Result<RestoreDone> {

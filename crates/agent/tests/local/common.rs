@@ -7,7 +7,7 @@ use std::{
 };
 
 use strongroom_agent::{
-    BackupOrder, Keeper as _, LocalAgent, LocalHost, LocalKeeper, TaskEvent, VaultAccess,
+    BackupOrder, Keeper as _, LocalAgent, LocalHost, LocalKeeper, TaskEvent, Tier, VaultAccess,
     VaultFacts, VaultMake, Vaults, Watch,
 };
 use strongroom_api::{ConsistencyWanted, DiskSelection, KeyReference, Source};
@@ -91,6 +91,7 @@ impl Lab {
         BackupOrder {
             job: JobId::generate(&SystemClock, &SystemEntropy),
             vault: self.access(),
+            tier: Tier::Vault,
             item: "web".to_owned(),
             source: Source::Disks { disks: disks.collect() },
             disks: DiskSelection::All,

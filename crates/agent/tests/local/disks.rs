@@ -2,7 +2,10 @@
 
 use std::{fs, path::Path, process::Command};
 
-use strongroom_agent::{Agent as _, BackupDone, BackupOrder, Keeper as _, RestoreOrder, Watch};
+use strongroom_agent::{
+    Agent as _, BackupDone, BackupOrder, Keeper as _, RestoreOrder, Tier, TransferOrder,
+    VaultAccess, VaultMake, Watch,
+};
 use strongroom_api::{
     ConsistencyWanted, DiskFormat, DiskSelection, Restore, RestoreDisks, RestoreMachine,
     RestoreReplace, Source, Verdict,
@@ -206,4 +209,66 @@ fn what_goes_wrong_has_its_code() {
     }
     let code = lab.agent.restore(&order, &Watch::silent()).expect_err("no z").code;
     assert_eq!(code, "point.disk_not_found");
+}
+
+#[test]
+fn a_point_near_its_source_is_transferred_once() {
+    let lab = Lab::new();
+    lab.vault();
+    let near = VaultAccess { url: lab.text("near"), key: lab.key("near.key") };
+    let make = VaultMake { url: near.url.clone(), key: near.key.clone(), ..lab.make(&[]) };
+    lab.keeper.make(&make).expect("a vault near the source");
+    let a = lab.disk("a.img", 20, 1);
+    let heard = Heard::default();
+    let snapshot = |order: BackupOrder| BackupOrder {
+        vault: near.clone(),
+        tier: Tier::Snapshot,
+        item: "01ITEM".to_owned(),
+        ..order
+    };
+    let order = snapshot(lab.order(&[("a", &a)]));
+    let first = lab.agent.backup(&order, &heard.watch()).expect("a point");
+    assert_eq!(
+        heard.take(),
+        ["snapshot in_progress", "snapshot in_progress", "snapshot completed"]
+    );
+    assert_eq!(lab.agent.backup(&order, &heard.watch()).expect("the same").point, first.point);
+    assert_eq!(heard.take(), ["snapshot in_progress", "snapshot completed"]);
+
+    let transfer = |done: &BackupDone| TransferOrder {
+        from: near.clone(),
+        from_item: "01ITEM".to_owned(),
+        point: done.point.id,
+        to: lab.access(),
+        to_item: "web".to_owned(),
+        limit_rate: None,
+    };
+    let sent = lab.agent.transfer(&transfer(&first), &heard.watch()).expect("transferred");
+    assert_eq!(heard.take(), ["transfer in_progress", "transfer completed"]);
+    assert_eq!((sent.point.item.as_str(), sent.point.time), ("web", first.point.time));
+    assert_eq!(sent.point.tags["copy_of"], first.point.id.to_string());
+    let again = lab.agent.transfer(&transfer(&first), &heard.watch()).expect("is there");
+    assert_eq!(again.point, sent.point);
+    assert_eq!(lab.keeper.points(&lab.access(), None).expect("listed").0.len(), 1);
+
+    // What changed is all that is read and added.
+    lab.disk("a.img", 21, 1);
+    let second = snapshot(lab.order(&[("a", &a)]));
+    let second = lab.agent.backup(&second, &heard.watch()).expect("a point");
+    let sent = lab.agent.transfer(&transfer(&second), &heard.watch()).expect("transferred");
+    assert_eq!(sent.report["disks"][0]["read_bytes"], 65536, "{:#}", sent.report);
+    assert!(sent.point.stored_bytes < 2 * 65536, "{}", sent.point.stored_bytes);
+    let order = restore_order(&lab, &sent, to_folder(&lab, "back", DiskFormat::Raw));
+    lab.agent.restore(&order, &Watch::silent()).expect("restored");
+    same(&lab.path("back/a.raw"), &a);
+
+    let missing = TransferOrder { point: sent.point.id, ..transfer(&second) };
+    let error = lab.agent.transfer(&missing, &Watch::silent()).expect_err("not there");
+    assert_eq!(error.code, "point.not_found");
+    let away = TransferOrder {
+        from: VaultAccess { url: lab.text("nowhere"), ..near.clone() },
+        ..transfer(&first)
+    };
+    // It was transferred before: the source is not asked.
+    lab.agent.transfer(&away, &Watch::silent()).expect("is there");
 }

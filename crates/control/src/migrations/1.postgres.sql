@@ -78,12 +78,16 @@ CREATE TABLE "points" (
   "time" BIGINT NOT NULL,
   "expires" BIGINT,
   "purge_after" BIGINT,
+  "snapshot" TEXT COLLATE "C",
+  "snapshot_until" BIGINT,
   "stored_bytes" BIGINT NOT NULL,
   "body" TEXT NOT NULL
 );
 CREATE INDEX "points__item__time" ON "points" ("item", "time", "id");
 CREATE INDEX "points__vault__time" ON "points" ("vault", "time", "id");
 CREATE INDEX "points__vault__state__purge_after" ON "points" ("vault", "state", "purge_after", "id");
+CREATE INDEX "points__item__snapshot" ON "points" ("item", "snapshot", "id");
+CREATE INDEX "points__vault__snapshot_until" ON "points" ("vault", "snapshot_until", "id");
 
 CREATE TABLE "jobs" (
   "id" TEXT COLLATE "C" NOT NULL PRIMARY KEY,

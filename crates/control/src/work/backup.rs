@@ -1,17 +1,24 @@
 //! A backup: snapshot, transfer, validation; then it is a recovery point that can be restored.
+//!
+//! If the host has a vault near its disks, the snapshot goes there, and the transfer copies it into
+//! the vault that keeps it. If only the transfer fails, there still is a recovery point: the job is
+//! completed with warnings, and the item's next backup transfers it first.
 
 use jiff::Timestamp;
-use strongroom_agent::{BackupDone, BackupOrder, Watch};
+use strongroom_agent::{BackupDone, BackupOrder, Tier, Watch};
 use strongroom_api::{self as api, ErrorBody, PointState, TaskState};
 use strongroom_base::{ItemId, PointId, codes};
 use strongroom_catalog::Stored;
 
-use super::{Outcome, Teller};
+use super::{
+    Outcome, Teller,
+    transfer::{in_snapshot_tier, is_final, snapshot_item},
+};
 use crate::{
     error::ControlError,
     jobs::Event,
     model::{HostDoc, ItemDoc, PointDoc, VaultDoc},
-    points::point_doc,
+    points::{point_doc, point_or_snapshot},
     policies::{policy_of, vault_of},
     service::{Control, named},
 };
@@ -25,9 +32,11 @@ pub(super) struct Wanted<'a> {
 }
 
 /// All that an order needs to know.
-struct Known {
-    item: ItemDoc,
-    vault: VaultDoc,
+pub(super) struct Known {
+    pub(super) item: ItemDoc,
+    pub(super) vault: VaultDoc,
+    /// The vault near the source that the point goes into first, if there is one.
+    near: Option<VaultDoc>,
     host: api::Host,
     policy: Option<api::Policy>,
 }
@@ -38,8 +47,13 @@ impl Control {
             let item = named::<ItemDoc>(tx, item).await?.doc;
             let vault = vault_of(tx, &item.item).await?;
             let host = named::<HostDoc>(tx, item.item.host).await?.doc.host;
+            let near = host.snapshot_vault.filter(|near| *near != vault.vault.id);
+            let near = match near {
+                Some(near) => Some(named::<VaultDoc>(tx, near).await?.doc),
+                None => None,
+            };
             let policy = policy_of(tx, &item.item).await?.map(|(policy, _)| policy);
-            Ok(Known { item, vault, host, policy })
+            Ok(Known { item, vault, near, host, policy })
         })
     }
 
@@ -57,20 +71,53 @@ impl Control {
         for warning in &done.warnings {
             teller.tell(Event::Warning(warning.clone()));
         }
-        self.keep_point(&wanted, &known, &done).await?;
-        teller.tell(Event::Point(done.point.id));
-        self.validate(&known, done.point.id, watch).await?;
-        self.point_is_good(&known, done.point.id).await?;
+        let mut point = self.keep_point(&wanted, &known, &done).await?;
+        teller.tell(Event::Point(point.point.id));
+        // Those that could not be transferred before come first.
+        for waiting in self.waiting_snapshots(wanted.item).await? {
+            let is_new = waiting.point.id == point.point.id;
+            match self.transfer(&known, &waiting, watch).await {
+                Ok(sent) if is_new => {
+                    teller.tell(Event::Point(sent.point.id));
+                    point = sent;
+                }
+                Ok(sent) => self.finish_point(&known, &sent, watch).await?,
+                Err(error) if is_final(&error, wanted.job) => {
+                    let said = Some(error.message.clone());
+                    watch.task("transfer", TaskState::Failed, said);
+                    teller.tell(Event::Warning(*error));
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.finish_point(&known, &point, watch).await?;
         Ok(Some(done.report))
+    }
+
+    /// Validates a point where it is; then it can be restored.
+    async fn finish_point(
+        &self,
+        known: &Known,
+        point: &PointDoc,
+        watch: &Watch,
+    ) -> Result<(), Box<ErrorBody>> {
+        self.validate(known, point, watch).await?;
+        Ok(self.point_is_good(known, point.point.id).await?)
     }
 
     fn backup_order(&self, wanted: &Wanted<'_>, known: &Known) -> BackupOrder {
         let item = &known.item.item;
         let policy = known.policy.as_ref();
+        let (vault, tier, name) = match &known.near {
+            Some(near) => (near.access(), Tier::Snapshot, snapshot_item(item.id)),
+            None => (known.vault.access(), Tier::Vault, item.name.clone()),
+        };
         BackupOrder {
             job: wanted.job.id,
-            vault: known.vault.access(),
-            item: item.name.clone(),
+            vault,
+            tier,
+            item: name,
             source: item.source.clone(),
             disks: item.disks.clone(),
             consistency: policy
@@ -83,38 +130,42 @@ impl Control {
         }
     }
 
-    /// Writes a point down that is in the vault and not validated yet. Again after a crash it is there
-    /// already.
+    /// Writes a point down that was made and is not validated yet. Again after a crash it is there
+    /// already, perhaps transferred.
     async fn keep_point(
         &self,
         wanted: &Wanted<'_>,
         known: &Known,
         done: &BackupDone,
-    ) -> Result<(), ControlError> {
+    ) -> Result<PointDoc, ControlError> {
         let trigger = wanted.job.trigger;
         let item = &known.item.item;
         let mut doc =
             point_doc(item, &done.point, PointState::Pending, trigger, Some(wanted.job.id));
         doc.occurrence = wanted.occurrence;
         doc.point.retain_until = wanted.retain_until;
+        if let Some(near) = &known.near {
+            in_snapshot_tier(&mut doc, near.vault.id);
+        }
         write!(self, tx => {
-            let id = PointDoc::id_of(item.id, done.point.id);
-            if tx.get::<PointDoc>(&id).await?.is_none() {
-                tx.insert(&doc).await?;
+            if let Some(found) = point_or_snapshot(tx, item.id, done.point.id).await? {
+                return Ok(found.doc);
             }
-            Ok(())
+            tx.insert(&doc).await?;
+            Ok(doc.clone())
         })
     }
 
     async fn validate(
         &self,
         known: &Known,
-        point: PointId,
+        point: &PointDoc,
         watch: &Watch,
     ) -> Result<(), Box<ErrorBody>> {
         watch.task("validate", TaskState::InProgress, None);
         let keeper = self.keeper.clone();
-        let (access, name) = (known.vault.access(), known.item.item.name.clone());
+        let place = self.place_of(&known.vault, &known.item.item, point).await?;
+        let (access, name, point) = (place.vault, place.item, point.point.id);
         let follow = watch.clone();
         let checked = Self::blocking(move || keeper.validate(&access, &name, point, &follow)).await;
         match checked {

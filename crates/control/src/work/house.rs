@@ -7,16 +7,16 @@ use serde_json::json;
 use strongroom_agent::Watch;
 use strongroom_api::{self as api, JobKind, KeyReference, TaskState, VaultUsage};
 use strongroom_base::{ItemId, PointId, VaultId};
-use strongroom_catalog::{Filter, Query, Stored};
+use strongroom_catalog::{Document as _, Filter, Query, Stored};
 
-use super::Outcome;
+use super::{Outcome, transfer::snapshot_item};
 use crate::{
     access::{Caller, Operation},
     audit,
     error::{ControlError, Result},
     model::{ItemDoc, JobDoc, MachineDoc, PointDoc, Spec, UsageDoc, VaultDoc},
     policies::vault_of,
-    retention::purgeable,
+    retention::{old_snapshots, purgeable},
     service::{Control, named},
     vaults::key_words,
 };
@@ -43,8 +43,50 @@ impl Control {
             removed = removed.saturating_add(points.items.len());
             self.purge_points(&doc, points.items).await?;
         }
-        watch.task("delete", TaskState::Completed, Some(format!("{removed} recovery point(s)")));
-        Ok(Some(json!({ "points_removed": removed })))
+        let mut snapshots = 0_usize;
+        loop {
+            let filter = old_snapshots(&doc.vault, self.trusted_now());
+            let query = Query::new(filter).limit(AT_ONCE);
+            let points = self.catalog.list::<PointDoc>(&query).await.map_err(ControlError::from)?;
+            if points.items.is_empty() {
+                break;
+            }
+            snapshots = snapshots.saturating_add(points.items.len());
+            self.delete_snapshots(&points.items).await?;
+            write!(self, tx => {
+                for Stored { doc: gone, .. } in &points.items {
+                    let found = tx.get::<PointDoc>(&gone.id()).await?;
+                    if let Some(Stored { mut doc, version }) = found {
+                        doc.forget_snapshot();
+                        tx.update(&doc, version).await?;
+                    }
+                }
+                Ok(())
+            })?;
+        }
+        let detail = format!("{removed} recovery point(s), {snapshots} snapshot(s) of others");
+        watch.task("delete", TaskState::Completed, Some(detail));
+        Ok(Some(json!({ "points_removed": removed, "snapshots_removed": snapshots })))
+    }
+
+    /// Deletes the copies of points that are near their sources.
+    async fn delete_snapshots(
+        &self,
+        points: &[Stored<PointDoc>],
+    ) -> Result<(), Box<api::ErrorBody>> {
+        let mut by_vault: BTreeMap<(VaultId, ItemId), Vec<PointId>> = BTreeMap::new();
+        for Stored { doc, .. } in points {
+            if let Some(copy) = &doc.point.snapshot {
+                by_vault.entry((copy.vault, doc.point.item)).or_default().push(copy.id);
+            }
+        }
+        for ((vault, item), ids) in by_vault {
+            let keeper = self.keeper.clone();
+            let access = self.work_vault(vault).await?.access();
+            let name = snapshot_item(item);
+            Self::blocking(move || keeper.delete_points(&access, &name, &ids)).await?;
+        }
+        Ok(())
     }
 
     /// Deletes points from their vault, then from the catalog.
@@ -54,7 +96,8 @@ impl Control {
         points: Vec<Stored<PointDoc>>,
     ) -> Result<(), Box<api::ErrorBody>> {
         let mut by_item: BTreeMap<ItemId, Vec<PointId>> = BTreeMap::new();
-        for Stored { doc, .. } in &points {
+        self.delete_snapshots(&points).await?;
+        for doc in points.iter().map(|stored| &stored.doc).filter(|doc| doc.is_in_vault()) {
             by_item.entry(doc.point.item).or_default().push(doc.point.id);
         }
         for (item, ids) in &by_item {
@@ -222,7 +265,10 @@ impl Control {
                     continue;
                 }
                 let last = self.last_of(kind, id).await?.unwrap_or(Timestamp::MIN);
-                if self.now().duration_since(last.max(vault.created)) >= every {
+                // What is not kept in the vault yet is kept at once.
+                let last =
+                    if kind == JobKind::SaveCatalog { last } else { last.max(vault.created) };
+                if self.now().duration_since(last) >= every {
                     self.begin_once(kind, &vault, spec).await?;
                 }
             }

@@ -14,6 +14,7 @@ mod backup;
 mod house;
 mod protect;
 mod restore;
+mod transfer;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 

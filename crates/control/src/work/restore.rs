@@ -1,14 +1,15 @@
 //! A restore.
 
-use strongroom_agent::{RestoreOrder, Watch};
-use strongroom_api::{self as api, PointState, Trigger};
-use strongroom_base::{HostId, ItemId, JobId, PointId};
+use strongroom_agent::{RestoreDone, RestoreOrder, Watch};
+use strongroom_api::{self as api, ErrorBody, PointState, Trigger};
+use strongroom_base::{HostId, ItemId, JobId, PointId, codes};
 
-use super::{Outcome, Teller};
+use super::{Outcome, Teller, transfer::in_snapshot_tier};
 use crate::{
+    error::ControlError,
     jobs::Event,
     model::{HostDoc, ItemDoc},
-    points::point_doc,
+    points::{point_doc, point_or_snapshot},
     policies::vault_of,
     service::{Control, named},
 };
@@ -25,31 +26,55 @@ impl Control {
         teller: &Teller,
         watch: &Watch,
     ) -> Outcome {
-        let (item, vault, host) = read!(self, tx => {
+        let (item, vault, host, point) = read!(self, tx => {
             let item = named::<ItemDoc>(tx, item).await?.doc;
             let vault = vault_of(tx, &item.item).await?;
             let host = named::<HostDoc>(tx, host).await?.doc.host;
-            Ok((item, vault, host))
+            let point = point_or_snapshot(tx, item.item.id, point).await?.ok_or_else(|| {
+                let message = "the recovery point was deleted meanwhile";
+                ControlError::refused(&codes::POINT_NOT_FOUND, message)
+            })?;
+            Ok((item, vault, host, point.doc))
         })?;
-        teller.tell(Event::Point(point));
-        let agent = self.agents.agent(&host)?;
+        teller.tell(Event::Point(point.point.id));
         let order = RestoreOrder {
             job,
             vault: vault.access(),
             item: item.item.name.clone(),
-            point,
+            point: point.point.id,
             source: item.item.source.clone(),
             restore,
             limit_rate: self.settings.limit_rate,
         };
-        let follow = watch.clone();
-        let done = Self::blocking(move || agent.restore(&order, &follow)).await?;
+        // The copy near the source is the quickest, and the only one until it is transferred.
+        let near = point.point.snapshot.as_ref().filter(|_| host.id == item.item.host);
+        let mut in_near = None;
+        let mut done = None;
+        if let Some(copy) = near {
+            match self.restore_snapshot(&item.item, &host, &order, copy, watch).await {
+                Ok(restored) => {
+                    in_near = Some(copy.vault);
+                    done = Some(restored);
+                }
+                Err(error) if point.is_in_vault() && is_of_vault(&error) => {
+                    teller.tell(Event::Warning(*error));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let done = match done {
+            Some(done) => done,
+            None => self.order_restore(&host, order, watch).await?,
+        };
         for warning in &done.warnings {
             teller.tell(Event::Warning(warning.clone()));
         }
         if let Some(facts) = &done.safety_point {
             let state = PointState::Restorable;
-            let doc = point_doc(&item.item, facts, state, Trigger::System, Some(job));
+            let mut doc = point_doc(&item.item, facts, state, Trigger::System, Some(job));
+            if let Some(near) = in_near {
+                in_snapshot_tier(&mut doc, near);
+            }
             write!(self, tx => {
                 tx.put(&doc).await?;
                 Ok(())
@@ -57,4 +82,35 @@ impl Control {
         }
         Ok(Some(done.report))
     }
+
+    async fn restore_snapshot(
+        &self,
+        item: &api::Item,
+        host: &api::Host,
+        order: &RestoreOrder,
+        copy: &api::SnapshotCopy,
+        watch: &Watch,
+    ) -> Result<RestoreDone, Box<ErrorBody>> {
+        let place = self.snapshot_place(item, copy).await?;
+        let order =
+            RestoreOrder { vault: place.vault, item: place.item, point: copy.id, ..order.clone() };
+        self.order_restore(host, order, watch).await
+    }
+
+    async fn order_restore(
+        &self,
+        host: &api::Host,
+        order: RestoreOrder,
+        watch: &Watch,
+    ) -> Result<RestoreDone, Box<ErrorBody>> {
+        let agent = self.agents.agent(host)?;
+        let follow = watch.clone();
+        Self::blocking(move || agent.restore(&order, &follow)).await
+    }
+}
+
+/// Whether an error says that a vault is away or damaged, and not that what is restored cannot be.
+fn is_of_vault(error: &ErrorBody) -> bool {
+    let of = ["vault.", "store.", "point.", "key.", "index.", "item.not_found"];
+    of.iter().any(|prefix| error.code.starts_with(prefix))
 }

@@ -10,7 +10,8 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use strongroom_agent::{
     Agent, BackupDone, BackupOrder, HostFacts, Keeper, PointFacts, RestoreDone, RestoreOrder,
-    Result, SavedObject, UsageFacts, VaultAccess, VaultFacts, VaultMake, Watch,
+    Result, SavedObject, Tier, TransferOrder, UsageFacts, VaultAccess, VaultFacts, VaultMake,
+    Watch,
 };
 use strongroom_api::{
     self as api, Check, ConsistencyWanted, ErrorBody, Finding, HostCreate, Item, ItemUsage,
@@ -63,6 +64,12 @@ pub(crate) struct Outside {
     pub(crate) stores: HashMap<String, Store>,
     /// What the next backups fail with, in order; none is success.
     pub(crate) backups_fail: VecDeque<Option<&'static Code>>,
+    /// What the next transfers fail with, in order; none is success.
+    pub(crate) transfers_fail: VecDeque<Option<&'static Code>>,
+    /// Which vaults restores were made from, in order.
+    pub(crate) restored_from: Vec<String>,
+    /// A vault that cannot be reached.
+    pub(crate) away: Option<String>,
     /// What validations fail with.
     pub(crate) validation_fails: Option<&'static Code>,
     /// Backups wait for this.
@@ -188,14 +195,44 @@ impl Agent for Host {
         store.points.insert(point.id, point.clone());
         outside.backups_made += 1;
         watch.task("snapshot", TaskState::Completed, None);
+        if order.tier == Tier::Vault {
+            watch.task("transfer", TaskState::Completed, None);
+        }
+        Ok(BackupDone { point, warnings: Vec::new(), report: serde_json::json!({}) })
+    }
+
+    fn transfer(&self, order: &TransferOrder, watch: &Watch) -> Result<BackupDone> {
+        watch.task("transfer", TaskState::InProgress, None);
+        let mut outside = self.0.outside();
+        if let Some(code) = outside.transfers_fail.pop_front().flatten() {
+            return Err(error(code));
+        }
+        let from = &outside.stores[&order.from.url].points;
+        let was = from.get(&order.point).ok_or_else(|| error(&codes::POINT_NOT_FOUND))?.clone();
+        assert_eq!(was.item, order.from_item);
+        let to = outside.stores.get_mut(&order.to.url).expect("a vault");
+        let of = order.point.to_string();
+        let same = to.points.values().find(|point| point.tags.get("copy_of") == Some(&of));
+        let point = same.cloned().unwrap_or_else(|| {
+            let mut tags = was.tags.clone();
+            tags.insert("copy_of".to_owned(), of);
+            let id = PointId::generate(&*self.0.clock, &SystemEntropy);
+            PointFacts { id, item: order.to_item.clone(), tags, ..was }
+        });
+        to.points.insert(point.id, point.clone());
         watch.task("transfer", TaskState::Completed, None);
         Ok(BackupDone { point, warnings: Vec::new(), report: serde_json::json!({}) })
     }
 
     fn restore(&self, order: &RestoreOrder, _: &Watch) -> Result<RestoreDone> {
         let mut outside = self.0.outside();
+        if outside.away.as_ref() == Some(&order.vault.url) {
+            return Err(error(&codes::STORE_UNAVAILABLE));
+        }
         let store = outside.stores.get(&order.vault.url).expect("a vault");
-        store.points.get(&order.point).ok_or_else(|| error(&codes::POINT_NOT_FOUND))?;
+        let point = store.points.get(&order.point).ok_or_else(|| error(&codes::POINT_NOT_FOUND))?;
+        assert_eq!(point.item, order.item);
+        outside.restored_from.push(order.vault.url.clone());
         outside.restores_made += 1;
         Ok(RestoreDone {
             warnings: Vec::new(),
@@ -380,7 +417,12 @@ impl World {
             settings,
             boot,
         };
-        let host = HostCreate { name: "here".to_owned(), connect: None, max_jobs: Some(50) };
+        let host = HostCreate {
+            name: "here".to_owned(),
+            connect: None,
+            max_jobs: Some(50),
+            snapshot_vault: None,
+        };
         world.control.create_host(&world.admin, host).await.expect("a host");
         world.vault("main").await;
         world

@@ -11,7 +11,8 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 use strongroom_agent::{
     Agent as _, BackupDone, BackupOrder, Keeper as _, LocalAgent, LocalHost, LocalKeeper,
-    RestoreDone, RestoreOrder, TaskEvent, VaultAccess, Vaults, Watch,
+    RestoreDone, RestoreOrder, TaskEvent, Tier, TransferOrder, VaultAccess, VaultMake, Vaults,
+    Watch,
 };
 use strongroom_api::{
     ConsistencyWanted, DiskSelection, KeyReference, PowerAfter, Restore, RestoreDisks,
@@ -76,6 +77,7 @@ impl Workers {
         BackupOrder {
             job: job(),
             vault: self.vault(),
+            tier: Tier::Vault,
             item: "web".to_owned(),
             source: Source::Machine { uuid: guest.virsh("domuuid", &[]), name },
             disks: DiskSelection::All,
@@ -274,6 +276,67 @@ fn seen_checked_backed_up_and_missed() {
     assert!(missing.causes[0].contains("no machine"), "{missing:?}");
     assert_eq!(agent.check(&order.source).expect_err("no machine").code, "source.missing");
     assert_eq!(workers.points(), 2);
+}
+
+#[test]
+fn by_way_of_a_vault_near_the_machine() {
+    let host = Host::new();
+    let guest = Guest::named("web").disk(Disk::qcow2(64)).disk(Disk::qcow2(48));
+    let guest = guest.cmdline("lab.noapp").create(&host);
+    guest.boot();
+    guest.wait_records(3);
+    let workers = Workers::of(&host);
+    let path = |name: &str| workers.lab.join(name).display().to_string();
+    let near = VaultAccess { url: path("near"), key: KeyReference::File(path("near.key")) };
+    let make = VaultMake {
+        url: near.url.clone(),
+        mirrors: Vec::new(),
+        key: near.key.clone(),
+        make_key: true,
+        single_writer: false,
+    };
+    workers.keeper.make(&make).expect("a vault");
+    let snapshot = || BackupOrder {
+        vault: near.clone(),
+        tier: Tier::Snapshot,
+        item: "item".to_owned(),
+        ..workers.order(&guest)
+    };
+    let transfer = |done: &BackupDone| {
+        let order = TransferOrder {
+            from: near.clone(),
+            from_item: "item".to_owned(),
+            point: done.point.id,
+            to: workers.vault(),
+            to_item: "web".to_owned(),
+            limit_rate: None,
+        };
+        let sent = workers.agent.transfer(&order, &Watch::silent());
+        sent.unwrap_or_else(|error| panic!("{error:#?}"))
+    };
+    let mut sent = Vec::new();
+    for round in 0..3 {
+        let done = workers.backup(&snapshot());
+        let from = if round == 0 { "all" } else { "bitmap" };
+        assert_eq!(done.report["disks"][0]["changes_from"], from, "{:#}", done.report);
+        assert_clean(&host, &guest, done.report["checkpoint"].as_str());
+        sent.push(transfer(&done));
+        guest.wait_records(3);
+    }
+    assert_eq!(sent[2].report["disks"][0]["changes_from"], "ranges", "{:#}", sent[2].report);
+    assert_eq!(sent[2].point.consistency, ConsistencyWanted::FileSystem);
+    // The host's vault near the disks is given up: what is in the other one goes on from there.
+    let order = workers.order(&guest);
+    let straight = workers.backup(&order);
+    assert_eq!(straight.report["disks"][0]["changes_from"], "bitmap", "{:#}", straight.report);
+    for done in sent.iter().chain([&straight]) {
+        checked(&workers.disks(&order, done), Taken::Frozen);
+    }
+    // And back: the first snapshot there is not what the machine's bitmap goes on from.
+    let again = workers.backup(&snapshot());
+    assert_eq!(again.report["disks"][0]["changes_from"], "all", "{:#}", again.report);
+    let last = transfer(&again);
+    checked(&workers.disks(&order, &last), Taken::Frozen);
 }
 
 #[test]

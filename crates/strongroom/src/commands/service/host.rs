@@ -63,6 +63,7 @@ fn shown(host: &Host) -> String {
         ("Jobs at once", host.max_jobs.to_string()),
         ("Known since", human::time(host.created)),
     ];
+    facts.extend(host.snapshot_vault.map(|vault| ("Snapshots in", vault.to_string())));
     facts.extend(host.seen.map(|seen| ("Answered last", human::time(seen))));
     facts.extend(host.error.as_ref().map(|error| ("Error", error.message.clone())));
     human::facts(&facts)
@@ -113,6 +114,7 @@ impl ShowArgs {
 #[command(after_help = "\
 Examples:
   strongroom host create kvm1 --connect qemu:///system
+  strongroom host create kvm2 --connect qemu:///system --snapshot-vault kvm2-near
   strongroom host create files")]
 pub(crate) struct CreateArgs {
     /// Its name
@@ -126,22 +128,35 @@ pub(crate) struct CreateArgs {
     /// Jobs that run on it at once at most [default: 2]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     max_jobs: Option<u32>,
+
+    /// The vault near its disks that new recovery points go into first [default: none]
+    #[arg(long, value_name = "VAULT", add = complete::vaults())]
+    snapshot_vault: Option<String>,
 }
 
 impl CreateArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        let Self { name, connect, max_jobs } = self;
-        let host = context.client()?.create_host(&HostCreate { name, connect, max_jobs })?;
+        let Self { name, connect, max_jobs, snapshot_vault } = self;
+        let request = HostCreate { name, connect, max_jobs, snapshot_vault };
+        let host = context.client()?.create_host(&request)?;
         context.out.result(&Thing::new(host, shown))
     }
 }
 
 /// Change a host
+///
+/// With a vault near its disks (a folder on fast storage there), a new recovery point is complete as soon
+/// as that has it, and is then transferred into the item's vault. It stays near as long as the policy's
+/// snapshot retention says; restores on the same host use it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  strongroom host update kvm1 --max-jobs 4")]
-#[group(id = "change", required = true, multiple = true, args = ["connect", "max_jobs"])]
+  strongroom host update kvm1 --max-jobs 4
+  strongroom vault create kvm1-near --vault /fast/strongroom
+  strongroom host update kvm1 --snapshot-vault kvm1-near
+  strongroom host update kvm1 --no-snapshot-vault")]
+#[group(id = "change", required = true, multiple = true,
+    args = ["connect", "max_jobs", "snapshot_vault", "no_snapshot_vault"])]
 pub(crate) struct UpdateArgs {
     /// The host: its name or id
     #[arg(value_name = "NAME", add = complete::hosts())]
@@ -154,11 +169,24 @@ pub(crate) struct UpdateArgs {
     /// Another number of jobs at once
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     max_jobs: Option<u32>,
+
+    /// The vault near its disks that new recovery points go into first
+    #[arg(long, value_name = "VAULT", add = complete::vaults())]
+    snapshot_vault: Option<String>,
+
+    /// New recovery points go straight into the vaults that keep them
+    #[arg(long, conflicts_with = "snapshot_vault")]
+    no_snapshot_vault: bool,
 }
 
 impl UpdateArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        let change = HostUpdate { connect: self.connect, max_jobs: self.max_jobs };
+        let none = self.no_snapshot_vault.then(String::new);
+        let change = HostUpdate {
+            connect: self.connect,
+            max_jobs: self.max_jobs,
+            snapshot_vault: self.snapshot_vault.or(none),
+        };
         let host = context.client()?.update_host(&self.name, &change)?;
         context.out.result(&Thing::new(host, shown))
     }

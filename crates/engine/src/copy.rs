@@ -1,0 +1,348 @@
+//! Copies of recovery points: from the vault near the source to the one that is to keep them.
+//!
+//! ```text
+//!  point of one vault ─▶ its images, as disks ─▶ backup ─▶ point of another vault
+//!                  └─ what differs from the point that was copied before ─┘
+//! ```
+//!
+//! A copy is a backup whose disks are images: what the other vault has already is not stored again, and
+//! of what has not changed since the last copy nothing is read. The copy is the same moment with the
+//! same evidence, labels and checkpoints, but a point of its own: ids are never used twice.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use strongroom_base::{
+    BLOCK_SIZE, BLOCK_SIZE_U64, ByteRange, Cancel, Coded as _, LEAF_SPAN, PointId, RangeSet,
+};
+use strongroom_disk::{DiskError, DiskSource, Extent, ExtentKind};
+use strongroom_format::{DiskRecord, Manifest};
+use strongroom_image::{Cursor, Error, Image, blocks, diff};
+use strongroom_vault::{Vault, VaultError};
+
+use crate::{
+    BackupDisk, BackupReport, BackupRequest, CleanCheck, Ending, Progress, backup_with,
+    error::{EngineError, Result},
+    read_configuration,
+};
+
+/// The label of a copy: the id of the point that it is a copy of, in the vault that it was copied from.
+pub const COPY_OF: &str = "copy_of";
+
+/// A copy is begun after its point, but perhaps by another clock. Milliseconds.
+const SLACK: u64 = 24 * 60 * 60 * 1000;
+
+/// Most stretches of one answer of [`DiskSource::extents`].
+const EXTENTS_AT_ONCE: usize = 1024;
+
+/// Ranges that are told apart at most; with more, whole leaves count as changed. (16 bytes each.)
+const MAX_RANGES: usize = 1 << 20;
+
+/// A copy of a recovery point.
+pub struct CopyRequest {
+    /// The item's name in the vault that the point is in.
+    pub item: String,
+    /// The point.
+    pub point: PointId,
+    /// The item's name in the vault that it is copied to.
+    pub to_item: String,
+    /// Threads for hashing and compressing; at least 1.
+    pub threads: usize,
+    /// Bytes a second to read at most.
+    pub limit_rate: Option<u64>,
+}
+
+/// The copy of a point that a vault has already, if it has.
+pub fn find_copy(vault: &Vault, item: &str, of: PointId) -> Result<Option<Manifest>> {
+    let name = of.to_string();
+    let since = of.millis().saturating_sub(SLACK);
+    Ok(vault.find_point(item, since, |point| point.tags.get(COPY_OF) == Some(&name))?)
+}
+
+/// Copies a recovery point into another vault. What was copied before the work was interrupted is not
+/// stored again.
+pub fn copy_point(
+    from: &Arc<Vault>,
+    to: &Arc<Vault>,
+    request: &CopyRequest,
+    progress: &Progress,
+    cancel: &Cancel,
+) -> Result<BackupReport> {
+    let point = from.point(&request.item, request.point)?;
+    let last = last_copy(from, to, request)?;
+    let disks = point.disks.iter().map(|record| {
+        let old =
+            last.as_ref().and_then(|(_, old)| old.disks.iter().find(|old| old.name == record.name));
+        disk(from, record, old)
+    });
+    let mut tags = point.tags.clone();
+    tags.insert(COPY_OF.to_owned(), point.id.to_string());
+    let backup = BackupRequest {
+        excluded: point.excluded.clone(),
+        tags,
+        time: Some(point.time),
+        consistency: point.consistency,
+        evidence: point.evidence.clone(),
+        parent: last.as_ref().map(|(parent, _)| *parent),
+        // What could not be read when the point was made is not there to be copied.
+        skip_bad_blocks: true,
+        threads: request.threads,
+        limit_rate: request.limit_rate,
+        ..BackupRequest::new(&request.to_item, &point.host, disks.collect::<Result<_>>()?)
+    };
+    let configuration = read_configuration(from, &point)?;
+    backup_with(to, &backup, progress, cancel, |_| {
+        Ok(Ending { configuration, ..Ending::default() })
+    })
+}
+
+/// The newest point of the other vault, if it is a copy of one that is still here: the id of the copy,
+/// and the point.
+fn last_copy(
+    from: &Vault,
+    to: &Vault,
+    request: &CopyRequest,
+) -> Result<Option<(PointId, Manifest)>> {
+    let (Some(newest), damaged) = to.newest_readable(&request.to_item)? else { return Ok(None) };
+    let Some(id) = newest.tags.get(COPY_OF).and_then(|id| id.parse::<PointId>().ok()) else {
+        return Ok(None);
+    };
+    if !damaged.is_empty() {
+        return Ok(None);
+    }
+    match from.point(&request.item, id) {
+        Ok(point) => Ok(Some((newest.id, point))),
+        Err(VaultError::PointNotFound { .. }) => Ok(None),
+        Err(error) => {
+            // Everything is read and compared instead.
+            tracing::warn!(%error, point = %id, "the point that was copied last cannot be read");
+            Ok(None)
+        }
+    }
+}
+
+/// A disk of a point, to be backed up, and what of it has changed since the point copied before.
+fn disk(from: &Arc<Vault>, record: &DiskRecord, old: Option<&DiskRecord>) -> Result<BackupDisk> {
+    let image = |record: &DiskRecord| {
+        Image::new(record.size_bytes, record.root)
+            .map_err(|source| EngineError::Size { name: record.name.clone(), source })
+    };
+    let new = image(record)?;
+    let changed = match old {
+        // What is zeros in one and was unreadable in the other is no difference between images.
+        Some(old) if old.skipped.is_empty() && record.skipped.is_empty() => {
+            Some(changed_blocks(from, &record.name, image(old)?, new)?)
+        }
+        _ => None,
+    };
+    let skipped = record.skipped.iter();
+    let source = PointSource {
+        vault: Arc::clone(from),
+        name: record.name.clone(),
+        image: new,
+        format: record.source.format.clone(),
+        skipped: RangeSet::from_unsorted(
+            skipped.filter_map(|range| ByteRange::new(range.offset, range.length).ok()).collect(),
+        ),
+        spare: Mutex::default(),
+    };
+    Ok(BackupDisk {
+        changed,
+        clean: CleanCheck::Trust,
+        checkpoint: record.source.checkpoint.clone(),
+        notes: record.notes.clone(),
+        ..BackupDisk::new(&record.name, &record.source.location, Arc::new(source))
+    })
+}
+
+fn changed_blocks(vault: &Arc<Vault>, name: &str, old: Image, new: Image) -> Result<RangeSet> {
+    let mut ranges: Vec<ByteRange> = Vec::new();
+    let mut unit = BLOCK_SIZE_U64;
+    for block in diff(Some(old), new, &**vault, new.bytes()) {
+        let block = block.map_err(|source| image_error(name, source))?;
+        let start = block.block.saturating_mul(BLOCK_SIZE_U64);
+        let start = start.saturating_sub(start.checked_rem(unit).unwrap_or(0));
+        let end = start.saturating_add(unit).min(new.size());
+        match ranges.last_mut() {
+            Some(last) if last.end() >= start => {
+                *last = ByteRange::between(last.offset(), end.max(last.end()));
+            }
+            _ => ranges.push(ByteRange::between(start, end)),
+        }
+        if ranges.len() > MAX_RANGES && unit < LEAF_SPAN {
+            unit = LEAF_SPAN;
+            let wide = RangeSet::from_unsorted(std::mem::take(&mut ranges)).align_outwards(unit);
+            let whole = ByteRange::between(0, new.size());
+            ranges = wide.iter().map(|range| range.intersect(whole)).collect();
+        }
+    }
+    Ok(RangeSet::from_unsorted(ranges))
+}
+
+fn image_error(name: &str, source: Error<VaultError>) -> EngineError {
+    match source {
+        Error::Store(error) => EngineError::Vault(error),
+        source => EngineError::Image { name: name.to_owned(), source },
+    }
+}
+
+/// A disk of a recovery point, as a disk.
+struct PointSource {
+    vault: Arc<Vault>,
+    name: String,
+    image: Image,
+    format: String,
+    /// What could not be read when the point was made.
+    skipped: RangeSet,
+    /// Blocks of threads that read parts of them.
+    spare: Mutex<Vec<Vec<u8>>>,
+}
+
+impl PointSource {
+    fn error(&self, error: EngineError) -> DiskError {
+        DiskError::Point { disk: self.name.clone(), code: error.code(), source: Box::new(error) }
+    }
+
+    fn vault_error(&self, error: VaultError) -> DiskError {
+        self.error(error.into())
+    }
+
+    fn image_error(&self, error: Error<VaultError>) -> DiskError {
+        self.error(image_error(&self.name, error))
+    }
+
+    fn lost(&self, range: ByteRange) -> DiskError {
+        let reason = "it could not be read when the recovery point was made";
+        DiskError::Read { disk: self.name.clone(), range, source: std::io::Error::other(reason) }
+    }
+}
+
+impl DiskSource for PointSource {
+    fn size(&self) -> u64 {
+        self.image.size()
+    }
+
+    fn extents(&self, range: ByteRange) -> Result<Vec<Extent>, DiskError> {
+        let mut extents = Extents::new(range);
+        // Unreadable parts are zeros in the image, and no zeros.
+        let mut skipped = self.skipped.within(range).peekable();
+        for block in blocks(self.image, &*self.vault, range) {
+            let (block, _) = block.map_err(|error| self.image_error(error))?;
+            let start = block.saturating_mul(BLOCK_SIZE_U64);
+            while let Some(lost) = skipped.next_if(|lost| lost.offset() < start) {
+                extents.data(lost);
+            }
+            extents.data(ByteRange::between(start, start.saturating_add(BLOCK_SIZE_U64)));
+            if extents.list.len() >= EXTENTS_AT_ONCE {
+                return Ok(extents.list);
+            }
+        }
+        skipped.for_each(|lost| extents.data(lost));
+        Ok(extents.end())
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DiskError> {
+        let length = u64::try_from(buf.len()).unwrap_or(u64::MAX);
+        let wanted = ByteRange::between(offset, offset.saturating_add(length));
+        if let Some(lost) = self.skipped.within(wanted).next() {
+            return Err(self.lost(lost));
+        }
+        let mut cursor = Cursor::new(self.image, &*self.vault);
+        let mut reader = self.vault.reader();
+        let pool = || self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut whole = pool().pop().unwrap_or_else(|| vec![0; BLOCK_SIZE]);
+        let mut at = offset;
+        let mut rest = buf;
+        while !rest.is_empty() {
+            let block = at.checked_div(BLOCK_SIZE_U64).unwrap_or(0);
+            let skip = usize::try_from(at.checked_rem(BLOCK_SIZE_U64).unwrap_or(0)).unwrap_or(0);
+            let len = BLOCK_SIZE.saturating_sub(skip).min(rest.len());
+            let (part, after) = rest.split_at_mut(len);
+            let digest = cursor.block(block).map_err(|error| self.image_error(error))?;
+            if len == BLOCK_SIZE {
+                reader.block(&digest, part).map_err(|error| self.vault_error(error))?;
+            } else {
+                reader.block(&digest, &mut whole).map_err(|error| self.vault_error(error))?;
+                if let Some(bytes) = whole.get(skip..skip.saturating_add(len)) {
+                    part.copy_from_slice(bytes);
+                }
+            }
+            at = at.saturating_add(u64::try_from(len).unwrap_or(u64::MAX));
+            rest = after;
+        }
+        pool().push(whole);
+        Ok(())
+    }
+
+    fn changed(&self) -> Option<&RangeSet> {
+        None
+    }
+
+    fn format(&self) -> &str {
+        &self.format
+    }
+}
+
+/// Extents that are put together in ascending order.
+struct Extents {
+    list: Vec<Extent>,
+    range: ByteRange,
+    at: u64,
+}
+
+impl Extents {
+    fn new(range: ByteRange) -> Self {
+        Self { list: Vec::new(), range, at: range.offset() }
+    }
+
+    fn push(&mut self, end: u64, kind: ExtentKind) {
+        let range = ByteRange::between(self.at, end.min(self.range.end()));
+        if range.is_empty() {
+            return;
+        }
+        self.at = range.end();
+        match self.list.last_mut() {
+            Some(last) if last.kind == kind => {
+                last.range = ByteRange::between(last.range.offset(), range.end());
+            }
+            _ => self.list.push(Extent { range, kind }),
+        }
+    }
+
+    /// There is data here; before it, as far as nothing was said, there are zeros.
+    fn data(&mut self, range: ByteRange) {
+        self.push(range.offset(), ExtentKind::Zero);
+        self.push(range.end(), ExtentKind::Data);
+    }
+
+    fn end(mut self) -> Vec<Extent> {
+        self.push(self.range.end(), ExtentKind::Zero);
+        self.list
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extents_have_no_gaps_and_join() {
+        let mut extents = Extents::new(ByteRange::between(100, 1000));
+        for (start, end) in [(0, 150), (150, 200), (300, 400), (350, 500), (900, 2000)] {
+            extents.data(ByteRange::between(start, end));
+        }
+        let found = extents.end();
+        let found: Vec<_> =
+            found.iter().map(|e| (e.range.offset(), e.range.end(), e.kind)).collect();
+        let (data, zero) = (ExtentKind::Data, ExtentKind::Zero);
+        assert_eq!(
+            found,
+            [
+                (100, 200, data),
+                (200, 300, zero),
+                (300, 500, data),
+                (500, 900, zero),
+                (900, 1000, data)
+            ]
+        );
+    }
+}
