@@ -10,11 +10,13 @@
 //! | `bare_pipeline` | the least a backup must do, without index, manifest or format: the ceiling |
 //! | `big_vault` | a vault of 1 TB and 1,000 points without its data: opening, index, reclaim |
 //! | `catalog` | how fast the catalog lists, reads, writes and counts, on SQLite and PostgreSQL |
+//! | `fleet` | nights of 10,000 machines on 100 hosts, in simulated time |
 //! | `machines` | runs Strongroom and virtnbdbackup on the same running machine and prints the table |
 //! | `compare` | runs Strongroom and its peers on the same disks and prints the table |
 
 pub mod failure;
 pub mod figures;
+pub mod fleet;
 pub mod heap;
 pub mod image;
 pub mod pipeline;

@@ -418,8 +418,7 @@ impl Control {
     }
 }
 
-/// The open jobs, oldest first.
-pub(crate) fn open_jobs() -> Query {
-    let open = [JobState::Queued, JobState::InProgress, JobState::Cancelling].map(JobState::name);
-    Query::new(Filter::all().one_of("state", open)).limit(1000)
+/// The jobs that wait for their turn.
+pub(crate) fn queued_jobs() -> Query {
+    Query::new(Filter::all().eq("state", JobState::Queued.name())).limit(1000)
 }

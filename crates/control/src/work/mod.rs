@@ -30,7 +30,7 @@ use tokio::{
 
 use crate::{
     error::{ControlError, Result},
-    jobs::{Claim, Event, Waiting, choose, service::open_jobs},
+    jobs::{Claim, Event, Waiting, choose, service::queued_jobs},
     model::{HostDoc, JobDoc, Spec, VaultDoc},
     service::{Control, Running},
 };
@@ -184,18 +184,24 @@ impl Control {
     /// The jobs whose turn it is.
     async fn next_jobs(&self, stores: &Stores) -> Result<Vec<JobId>> {
         let now = self.now();
-        let open = self.catalog.list::<JobDoc>(&open_jobs()).await?.items;
-        let ripe = open.iter().map(|stored| &stored.doc.job).filter(|job| {
-            job.state == JobState::Queued && job.not_before.is_none_or(|time| time <= now)
-        });
-        let waiting: Vec<Waiting> = ripe
-            .map(|job| Waiting {
+        let mut waiting = Vec::new();
+        let mut token = None;
+        // All of them: those that come first may be of a host that is busy.
+        loop {
+            let page = self.catalog.list::<JobDoc>(&queued_jobs().after(token)).await?;
+            let ripe = page.items.iter().map(|stored| &stored.doc.job);
+            let ripe = ripe.filter(|job| job.not_before.is_none_or(|time| time <= now));
+            waiting.extend(ripe.map(|job| Waiting {
                 id: job.id,
                 trigger: job.trigger,
                 claim: claim(job, stores),
                 since: job.not_before.unwrap_or(job.created).max(job.created),
-            })
-            .collect();
+            }));
+            match page.next {
+                Some(next) => token = Some(next),
+                None => break,
+            }
+        }
         if waiting.is_empty() {
             return Ok(Vec::new());
         }

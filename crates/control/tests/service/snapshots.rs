@@ -225,6 +225,7 @@ async fn a_vault_of_snapshots_is_not_deleted(bed: Bed) {
     assert_eq!(refusal(delete().await), "vault.not_empty");
     // Straight into the vault again. The last one near the source goes when a newer one is in the vault
     // and near its source, or with its data.
+    world.pass(60);
     let job = world.backup("web").await;
     assert_eq!(job.state, JobState::Completed);
     assert_eq!(kinds(&world.points("web").await), [Type::Vault, Type::SnapshotAndVault]);

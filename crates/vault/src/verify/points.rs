@@ -48,8 +48,11 @@ pub(super) fn verify(
             other => other?,
         };
         let lost = verdicts.iter().any(Verdict::is_damaged);
-        if lost && round < 2 {
-            // Reclaim moves content and backups add index objects: look at the vault as it is now.
+        if (lost || reading.needs_unindexed()) && round < 2 {
+            // Reclaim moves content and backups add index objects: look at the vault as it is now. A
+            // point may have been published after the index objects were listed, and before the
+            // points were.
+            let sources = reading.vault.index.sources();
             reading.vault.sync()?;
             let now = present_packs(look)?;
             reading.set_present(now.iter().copied());
@@ -57,9 +60,11 @@ pub(super) fn verify(
             let visible: HashSet<_> = visible.into_values().flatten().collect();
             let before = points.len();
             points.retain(|point| visible.contains(&point.id));
-            let changed = now != packs || before != points.len();
+            let changed =
+                now != packs || before != points.len() || sources != reading.vault.index.sources();
             packs = now;
             if changed {
+                reading.forget_unindexed();
                 continue;
             }
         }

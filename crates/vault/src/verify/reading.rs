@@ -110,6 +110,11 @@ impl<'a> Reading<'a> {
         self.needs_unindexed.load(Ordering::Relaxed)
     }
 
+    /// Points are looked at anew.
+    pub(super) fn forget_unindexed(&self) {
+        self.needs_unindexed.store(false, Ordering::Relaxed);
+    }
+
     /// All places of something that a point needs.
     fn needed(&self, digest: &Digest) -> Result<Vec<Location>> {
         let places = self.places(digest)?;
