@@ -11,6 +11,7 @@
 //! | `big_vault` | a vault of 1 TB and 1,000 points without its data: opening, index, reclaim |
 //! | `catalog` | how fast the catalog lists, reads, writes and counts, on SQLite and PostgreSQL |
 //! | `fleet` | nights of 10,000 machines on 100 hosts, in simulated time |
+//! | `load` | asks a real server for lists, 1,000 times a second, from a catalog with years in it |
 //! | `machines` | runs Strongroom and virtnbdbackup on the same running machine and prints the table |
 //! | `compare` | runs Strongroom and its peers on the same disks and prints the table |
 
