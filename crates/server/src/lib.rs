@@ -25,6 +25,7 @@ mod routes;
 mod serve;
 mod state;
 mod tls;
+mod watch;
 
 pub use agents::ThisHost;
 pub use answer::status_of;
@@ -34,3 +35,4 @@ pub use error::ServerError;
 pub use router::{openapi, router};
 pub use serve::{Serve, serve};
 pub use tls::{CertificateFacts, CertificateFiles};
+pub use watch::{Logging, MailConfig, MailTls, Metric, Metrics, WebhookConfig, log};

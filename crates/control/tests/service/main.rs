@@ -12,5 +12,6 @@ mod jobs;
 mod protection;
 mod retention;
 mod schedules;
+mod telling;
 mod vaults;
 mod world;
