@@ -91,18 +91,18 @@ async fn run(serve: Serve) -> Result<(), ServerError> {
         })?;
     }
     begin(&control, &here).await?;
+    let (stopper, stopped) = watch::channel(false);
+    let watching = watch(&config, &control, Arc::clone(&metrics), &stopped).await?;
     let greeting = Greeting { config: &config, address, host: &host };
     let fingerprint = if config.tls { Some(files.facts()?.fingerprint) } else { None };
     let token = control.first_token().await?;
     tell(&greeting.words(fingerprint.as_deref(), token.as_deref()));
-    let (stopper, stopped) = watch::channel(false);
     let tasks = TaskTracker::new();
     let serving = Serving {
-        router: router(control.clone(), stopped.clone(), tasks.clone(), Arc::clone(&metrics)),
+        router: router(control.clone(), stopped.clone(), tasks.clone(), metrics),
         encryption,
         connections: usize::try_from(config.connections).unwrap_or(usize::MAX),
     };
-    let watching = watch(&config, &control, metrics, &stopped).await?;
     let renewing = shown.map(|shown| tokio::spawn(renew(shown, files, config.clone(), host)));
     notify::tell(notify.as_deref(), "READY=1\n");
     let done = live(listener, serving, control, (stopper, stopped), stop, notify).await;
