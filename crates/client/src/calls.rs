@@ -3,12 +3,12 @@
 //! Names may be ids wherever a thing has both.
 
 use strongroom_api::{
-    Alert, AlertState, AlertTest, Assignment, AssignmentCreate, AuditEntry, AuditVerified, BackupNow, ChannelTried, Check,
-    Host, HostCreate, HostUpdate, Item, ItemUpdate, Job, JobBegun, JobKind, JobState, KeyRotate,
-    Page, PointState, PointUpdate, Policy, PolicyCreate, PolicyPreview, PolicyUpdate, Protect,
-    ProtectableItem, ProtectionState, RecoveryPoint, Restore, ResumeProtection, SignIn, Status,
-    StopProtection, Token, TokenCreate, TokenIssued, User, UserCreate, UserUpdate, Vault,
-    VaultCreate, VaultUpdate, VaultUsage, WhoAmI,
+    Alert, AlertState, AlertTest, Assignment, AssignmentCreate, AuditEntry, AuditVerified,
+    BackupNow, ChannelTried, Check, Host, HostCreate, HostUpdate, Item, ItemUpdate, Job, JobBegun,
+    JobKind, JobState, KeyRotate, Page, PointState, PointUpdate, Policy, PolicyCreate,
+    PolicyPreview, PolicyUpdate, Protect, ProtectableItem, ProtectionState, RecoveryPoint, Restore,
+    ResumeProtection, SignIn, Status, StopProtection, Token, TokenCreate, TokenIssued, User,
+    UserCreate, UserUpdate, Vault, VaultCreate, VaultUpdate, VaultUsage, WhoAmI,
 };
 use strongroom_base::AssignmentId;
 use strongroom_policy::PolicyRules;

@@ -10,7 +10,8 @@ use strongroom_catalog::{Filter, Query, Stored, Tx};
 
 use crate::{
     access::{Caller, Operation, Sight, Target},
-    alerts::{self, Rule}, audit,
+    alerts::{self, Rule},
+    audit,
     error::{ControlError, Result},
     model::{HostDoc, ItemDoc, MachineDoc, PointDoc, Spec},
     policies::{check_mutable, checked, policy_of, vault_of},

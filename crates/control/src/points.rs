@@ -13,7 +13,8 @@ use strongroom_catalog::{Filter, Query, ReadTx, Stored};
 
 use crate::{
     access::{Caller, Operation, Target},
-    alerts::{self, Rule}, audit,
+    alerts::{self, Rule},
+    audit,
     error::{ControlError, Result},
     items::check_free,
     model::{ItemDoc, PointDoc, Spec},

@@ -234,12 +234,7 @@ async fn begin(control: &Control, here: &ThisHost) -> Result<(), ServerError> {
 }
 
 /// Keeps the certificate fresh, for ever.
-async fn renew(
-    shown: Arc<Shown>,
-    files: CertificateFiles,
-    config: ServerConfig,
-    host: String,
-) {
+async fn renew(shown: Arc<Shown>, files: CertificateFiles, config: ServerConfig, host: String) {
     loop {
         tokio::time::sleep(CERTIFICATE).await;
         // The names that it has stay good while the server runs.

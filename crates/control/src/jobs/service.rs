@@ -2,8 +2,8 @@
 
 use serde_json::json;
 use strongroom_api::{
-    self as api, ErrorBody, Job, JobBegun, JobKind, JobState, ProtectionState, StopMode,
-    Task, TaskState, Trigger,
+    self as api, ErrorBody, Job, JobBegun, JobKind, JobState, ProtectionState, StopMode, Task,
+    TaskState, Trigger,
 };
 use strongroom_base::{JobId, codes};
 use strongroom_catalog::{Filter, Query, Stored, Tx};

@@ -3,9 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
-use strongroom_api::{
-    Alert, AlertState, AlertTest, ChannelTried, ErrorBody, Notice,
-};
+use strongroom_api::{Alert, AlertState, AlertTest, ChannelTried, ErrorBody, Notice};
 use strongroom_base::{AlertId, NoticeId, codes};
 use strongroom_catalog::{Filter, Query, ReadTx, Stored};
 use tokio::{sync::watch, task::JoinSet};

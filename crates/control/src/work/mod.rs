@@ -266,7 +266,11 @@ impl Control {
                 Ok(_) => return,
                 Err(error) => {
                     let body = error.body();
-                    tracing::error!(code = body.code, error = body.message, "a job's state cannot be written down");
+                    tracing::error!(
+                        code = body.code,
+                        error = body.message,
+                        "a job's state cannot be written down"
+                    );
                     if !body.retryable {
                         return;
                     }

@@ -185,7 +185,8 @@ async fn what_fails_is_tried_again_with_the_same_id(bed: Bed) {
     let status = world.control.status(&world.admin).await.expect("a status");
     assert_eq!(status.server[0].code, "alert.undelivered");
     assert!(status.server[0].message.contains("nobody is there"), "{:?}", status.server);
-    let own = |alert: &Alert| alert.rule == "alert_undelivered" && alert.state == AlertState::Firing;
+    let own =
+        |alert: &Alert| alert.rule == "alert_undelivered" && alert.state == AlertState::Firing;
     assert_eq!(world.alerts().await.iter().filter(|alert| own(alert)).count(), 1);
     mail.state().fails = None;
     world.pass(HOUR);
@@ -284,10 +285,7 @@ async fn channels_are_tried(bed: Bed) {
     let one = AlertTest { channel: Some("mail".to_owned()) };
     assert_eq!(world.control.test_alerts(&world.admin, one).await.expect("tries").len(), 1);
     let none = AlertTest { channel: Some("pigeon".to_owned()) };
-    assert_eq!(
-        refusal(world.control.test_alerts(&world.admin, none).await),
-        "alert.no_channel"
-    );
+    assert_eq!(refusal(world.control.test_alerts(&world.admin, none).await), "alert.no_channel");
     // No alert comes of it.
     assert!(world.alerts().await.is_empty());
 }

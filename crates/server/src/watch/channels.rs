@@ -212,10 +212,13 @@ mod tests {
             let error = check_channels(&[], &[hook(url)]).expect_err(url);
             assert!(error.contains("url") && !error.contains("hidden"), "{error}");
         }
-        check_channels(&[], &[hook("http://127.0.0.1:1/x"), WebhookConfig {
-            name: "other".to_owned(),
-            ..hook("https://example.net/?token=x")
-        }])
+        check_channels(
+            &[],
+            &[
+                hook("http://127.0.0.1:1/x"),
+                WebhookConfig { name: "other".to_owned(), ..hook("https://example.net/?token=x") },
+            ],
+        )
         .expect("good");
     }
 }

@@ -91,9 +91,8 @@ impl Mail {
             };
             let pem = fs::read(file).map_err(|error| wrong(error.to_string()))?;
             let certificate = Certificate::from_pem(&pem).map_err(|e| wrong(e.to_string()))?;
-            builder = builder
-                .certificate_store(CertificateStore::None)
-                .add_root_certificate(certificate);
+            builder =
+                builder.certificate_store(CertificateStore::None).add_root_certificate(certificate);
         }
         builder.build().map_err(|error| Undelivered::passing(words(&error)))
     }
@@ -185,7 +184,8 @@ fn text(notice: &Notice, host: &str) -> String {
             line(&format!("  What to do: {}", error.hint));
         }
         let last = alert.resolved.unwrap_or(alert.last);
-        let times = if alert.count > 1 { format!(", {} times", alert.count) } else { String::new() };
+        let times =
+            if alert.count > 1 { format!(", {} times", alert.count) } else { String::new() };
         line(&format!("  {} since {:.0}{times}, last {last:.0}", alert.subject, alert.first));
         if !notice.test {
             line(&format!("  strongroom alert list; alert {}", alert.id));

@@ -57,9 +57,15 @@ macro_rules! family {
 }
 
 macro_rules! family_type {
-    (counter) => { Counters };
-    (gauge) => { Gauges };
-    (histogram) => { Histograms };
+    (counter) => {
+        Counters
+    };
+    (gauge) => {
+        Gauges
+    };
+    (histogram) => {
+        Histograms
+    };
 }
 
 macro_rules! metrics {

@@ -41,7 +41,10 @@ pub(crate) fn page(control: Arc<Control>, metrics: Arc<Metrics>) -> Router {
     Router::new()
         .route("/metrics", get(collect))
         .route("/healthz", get(healthz))
-        .route("/readyz", get(async |State(watched): State<Watched>| readyz(&watched.control).await))
+        .route(
+            "/readyz",
+            get(async |State(watched): State<Watched>| readyz(&watched.control).await),
+        )
         .with_state(watched)
 }
 

@@ -39,7 +39,8 @@ impl Process {
             .collect();
         // Counted from the state, which is field 3 of proc(5).
         let field = |number: usize| fields.get(number.saturating_sub(3)).copied().unwrap_or(0.0);
-        let ticks = f64::from(u32::try_from(rustix::param::clock_ticks_per_second()).unwrap_or(100));
+        let ticks =
+            f64::from(u32::try_from(rustix::param::clock_ticks_per_second()).unwrap_or(100));
         let page = f64::from(u32::try_from(rustix::param::page_size()).unwrap_or(4096));
         let max = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
         let max = max.and_then(|line| line.split_whitespace().next()?.parse().ok());

@@ -13,7 +13,11 @@ use super::{
 };
 
 /// A count, as pages have it: exact up to 2^53.
-#[allow(clippy::as_conversions, clippy::cast_precision_loss, reason = "what is shown may be rounded")]
+#[allow(
+    clippy::as_conversions,
+    clippy::cast_precision_loss,
+    reason = "what is shown may be rounded"
+)]
 fn number(count: u64) -> f64 {
     count as f64
 }
@@ -113,7 +117,8 @@ impl Metrics {
         }
         for vault in &figures.vaults {
             let of = || vec![("vault", vault.name.clone())];
-            let with = |state: &str| vec![("vault", vault.name.clone()), ("state", state.to_owned())];
+            let with =
+                |state: &str| vec![("vault", vault.name.clone()), ("state", state.to_owned())];
             for (state, count) in &vault.items {
                 set(&self.items, &with(state), number(*count));
             }

@@ -144,6 +144,9 @@ mod tests {
     fn signatures_are_those_of_openssl() {
         let key = hmac::Key::new(hmac::HMAC_SHA256, b"0123456789abcdef");
         let expected = "9eb18f493f8ec135d9eb2dad817c369bb4e9cbfa818657897a7437c1cd8c3a23";
-        assert_eq!(signature(&key, 1_700_000_000, "{\"a\":1}"), format!("t=1700000000,v1={expected}"));
+        assert_eq!(
+            signature(&key, 1_700_000_000, "{\"a\":1}"),
+            format!("t=1700000000,v1={expected}")
+        );
     }
 }

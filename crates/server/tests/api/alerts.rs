@@ -30,7 +30,12 @@ fn mail(server: &str, tls: MailTls) -> MailConfig {
 fn hook(folder: &Path, url: String) -> WebhookConfig {
     let secret = folder.join("secret");
     fs::write(&secret, format!("{SECRET}\n")).expect("writes");
-    WebhookConfig { name: "hook".to_owned(), url, secret_file: Some(secret), ..WebhookConfig::default() }
+    WebhookConfig {
+        name: "hook".to_owned(),
+        url,
+        secret_file: Some(secret),
+        ..WebhookConfig::default()
+    }
 }
 
 fn at_once(config: &mut ServerConfig) {
@@ -82,11 +87,16 @@ fn mail_is_encrypted_and_signed_in_for() {
     let stranger = Certificate::new(other.path());
     let password = folder.path().join("password");
     fs::write(&password, "not the secret\n").expect("writes");
-    let (certificate, key) = (made.certificate.display().to_string(), made.key.display().to_string());
+    let (certificate, key) =
+        (made.certificate.display().to_string(), made.key.display().to_string());
     let user = ["--user", "strongroom", "--password", "very secret"];
-    let of = |tls| [&["--tls", tls, "--certificate", &certificate, "--key", &key], &user[..]].concat();
+    let of =
+        |tls| [&["--tls", tls, "--certificate", &certificate, "--key", &key], &user[..]].concat();
     let starttls = MailSink::start(folder.path(), &of("starttls"));
-    let wrapped = MailSink::start(folder.path(), &["--tls", "tls", "--certificate", &certificate, "--key", &key]);
+    let wrapped = MailSink::start(
+        folder.path(),
+        &["--tls", "tls", "--certificate", &certificate, "--key", &key],
+    );
     let config = |name: &str, port: u16, tls, ca: &Path| MailConfig {
         name: name.to_owned(),
         ca_file: Some(ca.to_owned()),
@@ -165,7 +175,8 @@ fn what_is_refused_for_good_is_seen() {
     // The other channel tells of it.
     let told = eventually("word of it", || {
         let all: Vec<Value> = hooked.got().iter().map(|it| it.json()["alerts"].clone()).collect();
-        let all: Vec<Value> = all.iter().flat_map(|it| it.as_array().expect("a list").clone()).collect();
+        let all: Vec<Value> =
+            all.iter().flat_map(|it| it.as_array().expect("a list").clone()).collect();
         all.into_iter().find(|alert| alert["rule"] == "alert_undelivered")
     });
     assert_eq!(told["subject"], "ops");

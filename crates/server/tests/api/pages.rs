@@ -56,7 +56,8 @@ fn keys(keys: &[ConfigKey]) -> String {
 
 /// Puts a table between its marks.
 fn put(page: &str, name: &str, table: &str) -> String {
-    let (begin, end) = (format!("<!-- {name}: made from the program -->\n"), format!("<!-- {name}: end -->"));
+    let (begin, end) =
+        (format!("<!-- {name}: made from the program -->\n"), format!("<!-- {name}: end -->"));
     let (before, rest) = page.split_once(&begin).unwrap_or_else(|| panic!("no mark of {name}"));
     let (_, after) = rest.split_once(&end).unwrap_or_else(|| panic!("no end of {name}"));
     format!("{before}{begin}\n{table}\n{end}{after}")

@@ -20,7 +20,8 @@ fn project(path: &str) -> PathBuf {
 
 /// The Python of the lab, which has what tests need.
 pub(crate) fn lab_python() -> PathBuf {
-    let lab = std::env::var_os("STRONGROOM_LAB").map_or_else(|| project("target/lab"), PathBuf::from);
+    let lab =
+        std::env::var_os("STRONGROOM_LAB").map_or_else(|| project("target/lab"), PathBuf::from);
     let python = lab.join("python/bin/python3");
     assert!(python.exists(), "{} is missing: run scripts/lab/install", python.display());
     python
@@ -138,14 +139,13 @@ impl HookSink {
         let mut answers = answers.to_vec();
         answers.reverse();
         let state = Arc::new(Mutex::new(HookState { got: Vec::new(), answers }));
-        let take = async |State(state): State<Arc<Mutex<HookState>>>,
-                          headers: HeaderMap,
-                          body: String| {
-            let mut state = state.lock().expect("locks");
-            state.got.push(Hooked { headers, body });
-            let answer = state.answers.pop().unwrap_or(204);
-            axum::http::StatusCode::from_u16(answer).expect("a state")
-        };
+        let take =
+            async |State(state): State<Arc<Mutex<HookState>>>, headers: HeaderMap, body: String| {
+                let mut state = state.lock().expect("locks");
+                state.got.push(Hooked { headers, body });
+                let answer = state.answers.pop().unwrap_or(204);
+                axum::http::StatusCode::from_u16(answer).expect("a state")
+            };
         let router = Router::new().route("/hook", post(take)).with_state(Arc::clone(&state));
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"));
         let listener = listener.expect("binds");

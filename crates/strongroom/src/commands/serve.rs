@@ -5,9 +5,7 @@ use std::{env, fmt::Write as _, net::SocketAddr, path::PathBuf};
 use clap::Args;
 use serde::Serialize;
 use strongroom_hypervisor::Scope;
-use strongroom_server::{
-    ConfigSource, Finding, Level, Serve, ServerConfig, ThisHost, VARIABLES,
-};
+use strongroom_server::{ConfigSource, Finding, Level, Serve, ServerConfig, ThisHost, VARIABLES};
 
 use crate::{
     context::Context,

@@ -292,7 +292,7 @@ fn every_output_says_the_same() {
         "job list",
         "recoverypoint list",
         "alert list",
-    "alert test",
+        "alert test",
         "status",
         "policy list --vault-name main",
         "context list",

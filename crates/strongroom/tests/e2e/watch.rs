@@ -55,7 +55,8 @@ fn every_line_carries_the_ids_of_its_request_and_job() {
         lines.iter().any(ended).then_some(lines)
     });
     let asked = lines.iter().find(|line| {
-        line["message"] == "answered" && line["path"].as_str().is_some_and(|it| it.ends_with("/backup"))
+        line["message"] == "answered"
+            && line["path"].as_str().is_some_and(|it| it.ends_with("/backup"))
     });
     let request = field(asked.expect("the request is logged"), "request").expect("its id");
     let of_job: Vec<&Value> =

@@ -143,11 +143,8 @@ pub(crate) struct TestArgs {
 impl TestArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let tried = context.client()?.test_alerts(self.channel)?;
-        let failed: Vec<&str> = tried
-            .iter()
-            .filter(|it| it.error.is_some())
-            .map(|it| it.channel.as_str())
-            .collect();
+        let failed: Vec<&str> =
+            tried.iter().filter(|it| it.error.is_some()).map(|it| it.channel.as_str()).collect();
         let failed = failed.join(", ");
         let rows = tried.iter().map(|it| {
             let why = it.error.as_ref().map(|error| error.message.as_str());
@@ -158,7 +155,9 @@ impl TestArgs {
         let any = !tried.is_empty();
         context.out.result(&Listed::new("channels", tried, columns))?;
         if !any {
-            context.out.say("The server's configuration has no channels: [[mail]] and [[webhook]].");
+            context
+                .out
+                .say("The server's configuration has no channels: [[mail]] and [[webhook]].");
         }
         if failed.is_empty() { Ok(()) } else { Err(FaceError::AlertsUndelivered(failed).into()) }
     }
