@@ -173,6 +173,7 @@ async fn what_fails_is_tried_again_with_the_same_id(bed: Bed) {
     assert_eq!(mail.state().tried.len(), 1);
     // What comes meanwhile is gathered in one more notice.
     for name in ["a", "b"] {
+        world.pass(1);
         world.protected(name).await;
         fail(&world, name).await;
         tell(&world).await;
