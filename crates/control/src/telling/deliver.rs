@@ -263,13 +263,11 @@ impl Control {
 }
 
 async fn send(channel: &dyn Channel, notice: &Notice) -> Result<(), Undelivered> {
-    match tokio::time::timeout(PATIENCE, channel.send(notice)).await {
-        Ok(sent) => sent,
-        Err(_) => {
-            let seconds = PATIENCE.as_secs();
-            Err(Undelivered::passing(format!("there was no answer for {seconds} s")))
-        }
-    }
+    let Ok(sent) = tokio::time::timeout(PATIENCE, channel.send(notice)).await else {
+        let seconds = PATIENCE.as_secs();
+        return Err(Undelivered::passing(format!("there was no answer for {seconds} s")));
+    };
+    sent
 }
 
 async fn tried(channel: &dyn Channel, notice: &Notice) -> ChannelTried {

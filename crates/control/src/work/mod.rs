@@ -221,7 +221,7 @@ impl Control {
     /// Does a job from its beginning to its end.
     pub(crate) async fn drive(self: Arc<Self>, doc: JobDoc, cancel: Cancel) {
         let span = span::of(&doc, self.adopt);
-        self.live(doc, cancel).instrument(span).await;
+        Box::pin(self.live(doc, cancel)).instrument(span).await;
     }
 
     async fn live(self: Arc<Self>, doc: JobDoc, cancel: Cancel) {
