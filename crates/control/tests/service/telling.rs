@@ -89,8 +89,8 @@ impl Channel for Sink {
 }
 
 async fn with(bed: Bed, sinks: &[&Arc<Sink>]) -> World {
-    let channels = sinks.iter().map(|sink| Arc::clone(sink) as Arc<dyn Channel>);
-    World::telling(bed, channels.collect()).await
+    let channel = |sink: &&Arc<Sink>| -> Arc<dyn Channel> { Arc::<Sink>::clone(sink) };
+    World::telling(bed, sinks.iter().map(channel).collect()).await
 }
 
 fn said(notices: &[Notice]) -> Vec<Vec<(String, AlertState)>> {

@@ -194,10 +194,11 @@ fn text(notice: &Notice, host: &str) -> String {
     }
     let more = notice.alerts.len().saturating_sub(LISTED);
     if more > 0 {
-        text.push_str(&format!("And {more} more: strongroom alert list --state firing\n\n"));
+        text.push_str("And ");
+        text.push_str(&more.to_string());
+        text.push_str(" more: strongroom alert list --state firing\n\n");
     }
-    text.push_str(&format!("-- \nStrongroom on {host}, notice {}\n", notice.id));
-    text
+    text + "-- \nStrongroom on " + host + ", notice " + &notice.id.to_string() + "\n"
 }
 
 #[cfg(test)]

@@ -150,7 +150,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// The page, in the text format of OpenMetrics.
+    /// The page, in the text format of `OpenMetrics`.
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
         // Writing to a string does not fail.

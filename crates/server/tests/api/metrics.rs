@@ -1,5 +1,5 @@
 //! The page `/metrics` of a real server: exactly what its documentation says, in the format of
-//! OpenMetrics, without secrets.
+//! `OpenMetrics`, without secrets.
 
 use std::{
     collections::BTreeSet,

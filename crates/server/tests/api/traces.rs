@@ -32,7 +32,8 @@ fn receiver(runtime: &Runtime) -> (Spans, String) {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
 }
 
 fn attribute(span: &Span, name: &str) -> Option<String> {

@@ -30,6 +30,7 @@ fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         if let Some(found) = look() {
             return found;
         }
+        #[allow(clippy::disallowed_methods, reason = "it waits for a real server")]
         std::thread::sleep(Duration::from_millis(50));
     }
     panic!("{what} does not come");
