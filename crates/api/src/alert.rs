@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use strongroom_base::{AlertId, ItemId, JobId, VaultId};
+use strongroom_base::{AlertId, ItemId, JobId, NoticeId, VaultId};
 use utoipa::ToSchema;
 
 use crate::{ErrorBody, words};
@@ -69,6 +69,44 @@ pub struct Alert {
     /// When it was resolved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolved: Option<Timestamp>,
+}
+
+/// Alerts that are told together: the body of a webhook, and what a mail is made of.
+///
+/// Each alert is as it was when it was told: raised if it is firing, over if it is resolved. What is
+/// sent again because nobody has confirmed it has the same id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Notice {
+    /// Its id: whoever has received it can ignore it the next time.
+    pub id: NoticeId,
+    /// When it was written down.
+    pub time: Timestamp,
+    /// Whether somebody only tries the channel.
+    #[serde(default)]
+    pub test: bool,
+    /// The alerts, each once, the worst first.
+    pub alerts: Vec<Alert>,
+}
+
+/// Which channel is tried.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AlertTest {
+    /// Its name in the server's configuration; none: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel: Option<String>,
+}
+
+/// How a channel did when it was tried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ChannelTried {
+    /// Its name in the server's configuration.
+    pub channel: String,
+    /// How it tells: `mail` or `webhook`.
+    pub kind: String,
+    /// Why it did not work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorBody>,
 }
 
 /// An entry of the audit log. Each carries the hash of the one before it.

@@ -317,6 +317,8 @@ catalog! {
     JOB_WARNINGS = "job.warnings", Incomplete, "The job is done, but not as well as it should be.", "See its warnings: `strongroom job show`.";
     JOB_DEADLINE = "job.deadline", Unavailable, "The job took longer than it may.", "See its tasks for where the time went; the limit is in the server's configuration.";
     ALERT_NOT_FOUND = "alert.not_found", NotFound, "There is no such alert.", "`strongroom alert list` shows the alerts.";
+    ALERT_UNDELIVERED = "alert.undelivered", Unavailable, "Alerts could not be told by mail or webhook.", "See the message; correct the channel in the server's configuration or what it sends to, and try it with `strongroom alert test`.";
+    ALERT_NO_CHANNEL = "alert.no_channel", NotFound, "The server has no such channel for alerts.", "Name one that the server's configuration has; without a name all are tried.";
     CATALOG_URL = "catalog.url", Invalid, "The catalog's URL is not of a form that Strongroom knows.", "Give the path of a SQLite file, or postgres://USER@HOST/DATABASE.";
     CATALOG_UNAVAILABLE = "catalog.unavailable", Unavailable, "The catalog's database does not answer, fails, or has no room.", "Check the database server or the disk of the SQLite file, and its log; nothing is half done.";
     CATALOG_DENIED = "catalog.denied", Denied, "The catalog's database refuses the access.", "Check the user, password and rights on the database, or the permissions of the SQLite file and its folder.";

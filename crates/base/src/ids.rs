@@ -139,6 +139,10 @@ ulid_id!(
     AlertId, "alert"
 );
 ulid_id!(
+    /// Alerts that are told together, to one mailbox or webhook.
+    NoticeId, "notice"
+);
+ulid_id!(
     /// A request to the API.
     RequestId, "request"
 );

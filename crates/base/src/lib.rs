@@ -21,8 +21,8 @@ pub use code::{CATALOG, Code, Coded, Fault, Kind, codes};
 pub use digest::{Digest, ParseHexError};
 pub use entropy::{Entropy, EntropyExt, SystemEntropy};
 pub use ids::{
-    AlertId, AssignmentId, HostId, ItemId, JobId, KeyId, PackId, ParseIdError, PointId, PolicyId,
-    RequestId, SlotId, TokenId, UserId, VaultId, WriterId,
+    AlertId, AssignmentId, HostId, ItemId, JobId, KeyId, NoticeId, PackId, ParseIdError, PointId,
+    PolicyId, RequestId, SlotId, TokenId, UserId, VaultId, WriterId,
 };
 pub use limits::{BLOCK_SIZE, BLOCK_SIZE_U64, FANOUT, LEAF_SPAN, MAX_DISK_SIZE, SECTOR_SIZE};
 pub use ranges::{ByteRange, RangeError, RangeSet};

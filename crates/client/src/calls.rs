@@ -3,12 +3,12 @@
 //! Names may be ids wherever a thing has both.
 
 use strongroom_api::{
-    Alert, AlertState, Assignment, AssignmentCreate, AuditEntry, AuditVerified, BackupNow, Check,
-    Host, HostCreate, HostUpdate, Item, ItemUpdate, Job, JobBegun, JobKind, JobState, KeyRotate,
-    Page, PointState, PointUpdate, Policy, PolicyCreate, PolicyPreview, PolicyUpdate, Protect,
-    ProtectableItem, ProtectionState, RecoveryPoint, Restore, ResumeProtection, SignIn, Status,
-    StopProtection, Token, TokenCreate, TokenIssued, User, UserCreate, UserUpdate, Vault,
-    VaultCreate, VaultUpdate, VaultUsage, WhoAmI,
+    Alert, AlertState, AlertTest, Assignment, AssignmentCreate, AuditEntry, AuditVerified,
+    BackupNow, ChannelTried, Check, Host, HostCreate, HostUpdate, Item, ItemUpdate, Job, JobBegun,
+    JobKind, JobState, KeyRotate, Page, PointState, PointUpdate, Policy, PolicyCreate,
+    PolicyPreview, PolicyUpdate, Protect, ProtectableItem, ProtectionState, RecoveryPoint, Restore,
+    ResumeProtection, SignIn, Status, StopProtection, Token, TokenCreate, TokenIssued, User,
+    UserCreate, UserUpdate, Vault, VaultCreate, VaultUpdate, VaultUsage, WhoAmI,
 };
 use strongroom_base::AssignmentId;
 use strongroom_policy::PolicyRules;
@@ -395,6 +395,12 @@ impl Client {
     /// Says that an alert holds no more.
     pub fn resolve_alert(&self, id: &str) -> Result<Alert> {
         self.tell(&["alerts", id, "resolve"])
+    }
+
+    /// Tries whether alerts arrive, by one channel or by all: how each did.
+    pub fn test_alerts(&self, channel: Option<String>) -> Result<Vec<ChannelTried>> {
+        let page: Page<ChannelTried> = self.post(&["alerts", "test"], &AlertTest { channel })?;
+        Ok(page.items)
     }
 
     /// Entries of the audit log before a number, the newest first.

@@ -10,7 +10,8 @@ use strongroom_catalog::{Filter, Query, Stored, Tx};
 
 use crate::{
     access::{Caller, Operation, Sight, Target},
-    alerts, audit,
+    alerts::{self, Rule},
+    audit,
     error::{ControlError, Result},
     model::{HostDoc, ItemDoc, MachineDoc, PointDoc, Spec},
     policies::{check_mutable, checked, policy_of, vault_of},
@@ -269,7 +270,7 @@ impl Control {
         if shorter {
             check_mutable(vault, "a policy with shorter retention")?;
             let title = format!("{} got a policy that keeps points shorter", doc.item.name);
-            let rule = "shorter_retention";
+            let rule = Rule::ShorterRetention;
             alerts::security(self, tx, rule, title, vault, Some(&doc.item), now).await?;
         }
         doc.item.policy = Some(new.id);
@@ -353,7 +354,7 @@ impl Control {
                     doc.item.deleted = Some(now);
                     doc.item.purge_after = Some(purge_after(trusted, vault.soft_delete));
                     let title = format!("the data of {} was deleted", doc.item.name);
-                    let rule = "delete_backup_data";
+                    let rule = Rule::DeleteBackupData;
                     alerts::security(self, tx, rule, title, &vault, Some(&doc.item), now)
                         .await?;
                 }
@@ -362,7 +363,7 @@ impl Control {
             doc.item.failures = 0;
             doc.item.next_backup = None;
             doc.planned = None;
-            for rule in ["backup_failed", "source_missing"] {
+            for rule in [Rule::BackupFailed, Rule::SourceMissing] {
                 alerts::resolve(tx, rule, &doc.item, now).await?;
             }
             let version = tx.update(&doc, version).await?;

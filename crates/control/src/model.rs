@@ -11,6 +11,8 @@ use strongroom_api as api;
 use strongroom_base::{HostId, ItemId, PointId, VaultId};
 use strongroom_catalog::{Column, Document, Kind, Migration, Schema, Value};
 
+use crate::cause::Cause;
+
 /// The schema of the catalog.
 pub static SCHEMA: Schema = Schema {
     kinds: &[
@@ -22,6 +24,7 @@ pub static SCHEMA: Schema = Schema {
         PointDoc::KIND,
         JobDoc::KIND,
         AlertDoc::KIND,
+        crate::telling::NoticeDoc::KIND,
         UsageDoc::KIND,
         UserDoc::KIND,
         TokenDoc::KIND,
@@ -417,6 +420,9 @@ pub struct JobDoc {
     pub job: api::Job,
     /// What it is to do.
     pub spec: Spec,
+    /// The request that asked for it; none: the service itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
 }
 
 impl Document for JobDoc {

@@ -13,7 +13,8 @@ use strongroom_catalog::{Filter, Query, ReadTx, Stored};
 
 use crate::{
     access::{Caller, Operation, Target},
-    alerts, audit,
+    alerts::{self, Rule},
+    audit,
     error::{ControlError, Result},
     items::check_free,
     model::{ItemDoc, PointDoc, Spec},
@@ -194,7 +195,7 @@ impl Control {
             let name = format!("{}/{}", of.name, doc.point.id);
             audit::record(tx, caller, Operation::DeletePoint, &name, json!({})).await?;
             let title = format!("a recovery point of {} was deleted", of.name);
-            let rule = "delete_backup_data";
+            let rule = Rule::DeleteBackupData;
             alerts::security(self, tx, rule, title, &vault, Some(&of), now).await?;
             Ok(Versioned { value: doc.point, version })
         })?;

@@ -233,7 +233,8 @@ impl Control {
             tx.delete_all::<AnswerDoc>(&Filter::all().lt("time", ago(24))).await?;
             tx.delete_all::<TokenDoc>(&Filter::all().lt("expires", ago(24 * 30))).await?;
             Ok(())
-        })
+        })?;
+        self.forget_notices().await
     }
 }
 

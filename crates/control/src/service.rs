@@ -15,10 +15,13 @@ use tokio::sync::{Notify, broadcast};
 
 use crate::{
     access::{Caller, Operation, Reach, Target},
+    cause::Adopt,
     clock::Reading,
     error::{ControlError, Result},
     jobs::{Claim, Limits},
     model::{HostDoc, ItemDoc, PolicyDoc, SettingDoc, VaultDoc},
+    pulse::Pulse,
+    telling::Channel,
 };
 
 /// Gives each host its agent.
@@ -50,6 +53,8 @@ pub struct Settings {
     pub measure_every_hours: u32,
     /// Minutes between two copies of the catalog in each vault, if something changed; 0: none.
     pub save_every_minutes: u32,
+    /// Seconds that alerts wait for others, to be told together.
+    pub alert_bundle_seconds: u32,
 }
 
 impl Default for Settings {
@@ -65,6 +70,7 @@ impl Default for Settings {
             reclaim_every_hours: 24,
             measure_every_hours: 24,
             save_every_minutes: 60,
+            alert_bundle_seconds: 30,
         }
     }
 }
@@ -83,6 +89,10 @@ pub struct Parts {
     pub readings: Arc<dyn Fn() -> Reading + Send + Sync>,
     /// Chance.
     pub entropy: Arc<dyn Entropy>,
+    /// How people and programs outside are told of alerts.
+    pub channels: Vec<Arc<dyn Channel>>,
+    /// How a job's span becomes part of the trace of what asked for it.
+    pub adopt: Adopt,
     /// What the operator has set.
     pub settings: Settings,
 }
@@ -101,6 +111,8 @@ pub struct Control {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) readings: Arc<dyn Fn() -> Reading + Send + Sync>,
     pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) channels: Vec<Arc<dyn Channel>>,
+    pub(crate) adopt: Adopt,
     pub(crate) settings: Settings,
     pub(crate) started: Timestamp,
     /// Told when there may be something to do.
@@ -110,12 +122,14 @@ pub struct Control {
     pub(crate) running: Mutex<HashMap<JobId, Running>>,
     pub(crate) trusted: Mutex<Option<crate::clock::TrustedTime>>,
     pub(crate) failures: crate::access::people::Failures,
+    pub(crate) pulse: Pulse,
 }
 
 impl Control {
     /// The service, of these parts; nothing runs yet.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { catalog, agents, keeper, clock, readings, entropy, settings } = parts;
+        let Parts { catalog, agents, keeper, clock, readings, entropy, .. } = parts;
+        let (channels, adopt, settings) = (parts.channels, parts.adopt, parts.settings);
         Arc::new(Self {
             started: clock.now(),
             catalog,
@@ -124,12 +138,15 @@ impl Control {
             clock,
             readings,
             entropy,
+            channels,
+            adopt,
             settings,
             wake: Notify::new(),
             job_events: broadcast::channel(1024).0,
             running: Mutex::default(),
             trusted: Mutex::default(),
             failures: crate::access::people::Failures::default(),
+            pulse: Pulse::default(),
         })
     }
 
@@ -141,6 +158,21 @@ impl Control {
     /// What the operator has set.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// What it counts of itself.
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
+    /// When it was started.
+    pub fn started(&self) -> Timestamp {
+        self.started
+    }
+
+    /// How long ago the last round of the scheduler ended well; none: no one did yet.
+    pub fn since_round(&self) -> Option<std::time::Duration> {
+        self.pulse.since_round(self.clock.monotonic())
     }
 
     /// The time.
@@ -184,7 +216,9 @@ impl Control {
     pub(crate) async fn blocking<T: Send + 'static>(
         work: impl FnOnce() -> WorkResult<T> + Send + 'static,
     ) -> WorkResult<T> {
-        match tokio::task::spawn_blocking(work).await {
+        // What is logged there belongs to the same request or job.
+        let span = tracing::Span::current();
+        match tokio::task::spawn_blocking(move || span.in_scope(work)).await {
             Ok(done) => done,
             Err(error) => {
                 let words = format!("a worker ended unexpectedly: {error}");

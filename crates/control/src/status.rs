@@ -69,7 +69,7 @@ impl Control {
                 } else {
                     BTreeMap::new()
                 },
-                server: Vec::new(),
+                server: if all_seen { self.silent_channels(tx).await? } else { Vec::new() },
             })
         })?;
         status.vaults = self.vault_statuses(&sight).await?;

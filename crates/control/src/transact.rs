@@ -4,11 +4,13 @@
 macro_rules! write {
     ($control:expr, $tx:ident => $work:block) => {
         async {
+            let begun = $control.clock.monotonic();
             let mut transaction = $control.catalog.write().await?;
             let $tx = &mut transaction;
             let done: Result<_, crate::ControlError> = async { $work }.await;
             let done = done?;
             transaction.commit().await?;
+            $control.pulse.wrote($control.clock.monotonic().saturating_sub(begun));
             Ok::<_, crate::ControlError>(done)
         }
         .await

@@ -311,6 +311,8 @@ impl Control {
                 if over && tx.count::<ItemDoc>(&in_vault).await? == 0 {
                     tx.delete_all::<PolicyDoc>(&in_vault).await?;
                     tx.delete::<VaultDoc>(&doc.vault.id.to_string(), version).await?;
+                    let title = format!("the vault {} is forgotten for good", doc.vault.name);
+                    crate::alerts::purged(self, tx, title, &doc.vault, None).await?;
                     let (name, detail) = (&doc.vault.name, json!({ "purged": true }));
                     let system = Caller::system();
                     audit::record(tx, &system, Operation::DeleteVault, name, detail).await?;

@@ -14,7 +14,10 @@ use strongroom_catalog::CatalogUrl;
 use strongroom_control::{Settings, jobs::Limits};
 use toml::{Table, Value};
 
-use crate::error::ServerError;
+use crate::{
+    error::ServerError,
+    watch::{MailConfig, WebhookConfig, check_channels, traces},
+};
 
 /// What variables begin with.
 pub const VARIABLES: &str = "STRONGROOM_SERVER_";
@@ -42,22 +45,24 @@ pub struct ConfigKey {
 }
 
 macro_rules! keys {
-    ($($name:ident: $type:ty = $value:expr, $default:literal, $words:literal;)*) => {
-        /// What the operator has set.
-        #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+    ($(#[$doc:meta])* $config:ident {
+        $($name:ident: $type:ty = $value:expr, $default:literal, $words:literal;)*
+    }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
         #[serde(deny_unknown_fields, default)]
-        pub struct ServerConfig {
+        pub struct $config {
             $(#[doc = $words] pub $name: $type,)*
         }
 
-        impl ServerConfig {
+        impl $config {
             /// Every key, in the order of the documentation.
-            pub const KEYS: &[ConfigKey] = &[
-                $(ConfigKey { name: stringify!($name), default: $default, words: $words },)*
+            pub const KEYS: &[$crate::ConfigKey] = &[
+                $($crate::ConfigKey { name: stringify!($name), default: $default, words: $words },)*
             ];
         }
 
-        impl Default for ServerConfig {
+        impl Default for $config {
             fn default() -> Self {
                 Self { $($name: $value,)* }
             }
@@ -65,32 +70,43 @@ macro_rules! keys {
     };
 }
 
+pub(crate) use keys;
+
 keys! {
-    listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8443)), "\"127.0.0.1:8443\"", "Address and port to listen on; port 0: any that is free.";
-    data_dir: PathBuf = PathBuf::new(), "\"/var/lib/strongroom\" for root, else \"~/.local/share/strongroom\"", "Folder for what the server makes: its catalog, keys, certificate, cache, and vaults that are given no place. Only its user may read it.";
-    catalog: Option<String> = None, "a SQLite file in `data_dir`", "Where the catalog is: `sqlite:PATH`, or `postgres://USER@HOST/DATABASE`.";
-    catalog_password_file: Option<PathBuf> = None, "none", "File with PostgreSQL's password.";
-    tls: bool = true, "true", "Whether the server speaks HTTPS. `false` only with `listen` on a loopback address, behind a proxy of the same machine.";
-    tls_certificate: Option<PathBuf> = None, "made by the server", "PEM file with the certificate and those above it. Read again when it changes.";
-    tls_key: Option<PathBuf> = None, "made by the server", "PEM file with the certificate's key.";
-    tls_names: Vec<String> = Vec::new(), "[]", "Further names and addresses for the certificate that the server makes.";
-    connections: u32 = 1024, "1024", "Connections at once at most; further ones wait.";
-    disk_dirs: Vec<PathBuf> = Vec::new(), "[]", "Folders and devices that may be backed up by path.";
-    restore_dirs: Vec<PathBuf> = Vec::new(), "[]", "Folders below which disks may be restored to.";
-    jobs: u32 = 8, "8", "Jobs at once at most.";
-    restores: u32 = 2, "2", "More than that, for restores alone.";
-    jobs_per_host: u32 = 2, "2", "Jobs at once on a host that says nothing else.";
-    jobs_per_vault: u32 = 8, "8", "Jobs at once in a vault.";
-    jobs_per_store: u32 = 8, "8", "Jobs at once in a store.";
-    threads: u32 = 0, "0", "Threads of a job for hashing and compressing; 0: one for each processor, 4 at most.";
-    limit_rate: Option<String> = None, "none", "Bytes a second that a job reads or writes at most: a number, with K, M or G for KiB, MiB or GiB.";
-    job_history_days: u32 = 400, "400", "Days for which ended jobs are kept.";
-    full_compare_every: u32 = 30, "30", "All of a disk is read and compared at least once in so many backups; 0: only where needed.";
-    reclaim_every_hours: u32 = 24, "24", "Hours between two reclaims of a vault; 0: only on demand.";
-    measure_every_hours: u32 = 24, "24", "Hours between two measurements of a vault; 0: only on demand.";
-    save_every_minutes: u32 = 60, "60", "Minutes between two copies of the catalog in each vault, if something changed; 0: none.";
-    log_format: LogFormat = LogFormat::Text, "\"text\"", "How log lines on standard error look: `text` or `json`.";
-    log_level: String = "info".to_owned(), "\"info\"", "What is logged: `error`, `warn`, `info`, `debug`, or a filter such as `info,strongroom_control=debug`.";
+    /// What the operator has set.
+    ServerConfig {
+        listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8443)), "\"127.0.0.1:8443\"", "Address and port to listen on; port 0: any that is free.";
+        data_dir: PathBuf = PathBuf::new(), "\"/var/lib/strongroom\" for root, else \"~/.local/share/strongroom\"", "Folder for what the server makes: its catalog, keys, certificate, cache, and vaults that are given no place. Only its user may read it.";
+        catalog: Option<String> = None, "a SQLite file in `data_dir`", "Where the catalog is: `sqlite:PATH`, or `postgres://USER@HOST/DATABASE`.";
+        catalog_password_file: Option<PathBuf> = None, "none", "File with PostgreSQL's password.";
+        tls: bool = true, "true", "Whether the server speaks HTTPS. `false` only with `listen` on a loopback address, behind a proxy of the same machine.";
+        tls_certificate: Option<PathBuf> = None, "made by the server", "PEM file with the certificate and those above it. Read again when it changes.";
+        tls_key: Option<PathBuf> = None, "made by the server", "PEM file with the certificate's key.";
+        tls_names: Vec<String> = Vec::new(), "[]", "Further names and addresses for the certificate that the server makes.";
+        connections: u32 = 1024, "1024", "Connections at once at most; further ones wait.";
+        disk_dirs: Vec<PathBuf> = Vec::new(), "[]", "Folders and devices that may be backed up by path.";
+        restore_dirs: Vec<PathBuf> = Vec::new(), "[]", "Folders below which disks may be restored to.";
+        jobs: u32 = 8, "8", "Jobs at once at most.";
+        restores: u32 = 2, "2", "More than that, for restores alone.";
+        jobs_per_host: u32 = 2, "2", "Jobs at once on a host that says nothing else.";
+        jobs_per_vault: u32 = 8, "8", "Jobs at once in a vault.";
+        jobs_per_store: u32 = 8, "8", "Jobs at once in a store.";
+        threads: u32 = 0, "0", "Threads of a job for hashing and compressing; 0: one for each processor, 4 at most.";
+        limit_rate: Option<String> = None, "none", "Bytes a second that a job reads or writes at most: a number, with K, M or G for KiB, MiB or GiB.";
+        job_history_days: u32 = 400, "400", "Days for which ended jobs are kept.";
+        full_compare_every: u32 = 30, "30", "All of a disk is read and compared at least once in so many backups; 0: only where needed.";
+        reclaim_every_hours: u32 = 24, "24", "Hours between two reclaims of a vault; 0: only on demand.";
+        measure_every_hours: u32 = 24, "24", "Hours between two measurements of a vault; 0: only on demand.";
+        save_every_minutes: u32 = 60, "60", "Minutes between two copies of the catalog in each vault, if something changed; 0: none.";
+        log_format: LogFormat = LogFormat::Text, "\"text\"", "How log lines on standard error look: `text` or `json`.";
+        log_level: String = "info".to_owned(), "\"info\"", "What is logged: `error`, `warn`, `info`, `debug`, or a filter such as `info,strongroom_control=debug`.";
+        mail: Vec<MailConfig> = Vec::new(), "[]", "Tables `[[mail]]`: mailboxes that are told of alerts.";
+        webhook: Vec<WebhookConfig> = Vec::new(), "[]", "Tables `[[webhook]]`: URLs that are told of alerts.";
+        alert_bundle_seconds: u32 = 30, "30", "Seconds that alerts wait for others, to be told together; ten times as many after something was told.";
+        metrics_listen: Option<SocketAddr> = None, "none", "Address and port of `/metrics`, for Prometheus, without TLS and sign-in; none: there is no such page.";
+        traces_url: Option<String> = None, "none", "Where spans are sent to as OTLP over HTTP, such as `http://localhost:4318/v1/traces`; none: nowhere.";
+        traces_percent: u32 = 100, "100", "How many of a hundred requests and jobs are traced, if whoever asks does not say.";
+    }
 }
 
 /// Where the configuration comes from.
@@ -175,6 +191,12 @@ impl ServerConfig {
             }
         }
         self.rate().map_err(|reason| wrong(place, reason))?;
+        let here = |reason: String| wrong(place, reason);
+        check_channels(&self.mail, &self.webhook).map_err(here)?;
+        traces::check(self.traces_url.as_deref(), self.traces_percent).map_err(here)?;
+        if self.metrics_listen.is_some_and(|it| it == self.listen && it.port() != 0) {
+            return fail("metrics_listen is the same as listen");
+        }
         let url = self.catalog.as_deref().unwrap_or_default();
         if url.starts_with("postgres") && url.split('@').next().is_some_and(has_password) {
             return fail(
@@ -217,6 +239,7 @@ impl ServerConfig {
             reclaim_every_hours: self.reclaim_every_hours,
             measure_every_hours: self.measure_every_hours,
             save_every_minutes: self.save_every_minutes,
+            alert_bundle_seconds: self.alert_bundle_seconds,
         }
     }
 
@@ -320,11 +343,17 @@ mod tests {
             ("STRONGROOM_SERVER_RESTORE_DIRS", "[\"/a\", \"/b\"]"),
             ("STRONGROOM_SERVER_LIMIT_RATE", "10M"),
             ("STRONGROOM_SERVER_TLS", "false"),
+            ("STRONGROOM_SERVER_METRICS_LISTEN", "127.0.0.1:9100"),
+            (
+                "STRONGROOM_SERVER_WEBHOOK",
+                "[{ name = \"ops\", url = \"https://h/x\", secret_file = \"/s\" }]",
+            ),
             ("UNRELATED", "x"),
         ];
         let config = load("listen = \"127.0.0.1:5\"\njobs = 9\n", &variables).expect("loads");
         assert_eq!(config.listen, SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 1)));
         assert_eq!((config.jobs, config.tls), (3, false));
+        assert_eq!((config.webhook.len(), config.metrics_listen.is_some()), (1, true));
         assert_eq!(config.settings().limit_rate, Some(10 << 20));
         assert_eq!(config.restore_dirs, [PathBuf::from("/a"), PathBuf::from("/b")]);
     }
@@ -341,6 +370,13 @@ mod tests {
             ("jobs = 0\n", "jobs is 0"),
             ("log_format = \"xml\"\n", "xml"),
             ("catalog = \"postgres://u:secret@h/d\"\n", "catalog_password_file"),
+            ("traces_url = \"ftp://h\"\n", "traces_url"),
+            ("traces_percent = 101\n", "traces_percent"),
+            ("metrics_listen = \"127.0.0.1:8443\"\n", "same as listen"),
+            ("[[mail]]\nname = \"a\"\n", "mail a: server"),
+            ("[[mail]]\nnane = \"a\"\n", "nane"),
+            ("[[webhook]]\nname = \"a\"\nurl = \"http://example.net/\"\n", "webhook a: url"),
+            ("[[webhook]]\nname = \"a\"\nurl = \"https://u:secret@h/\"\n", "webhook a: url"),
         ] {
             let error = load(text, &[]).expect_err(text).to_string();
             assert!(error.contains(named), "{text}: {error}");

@@ -18,13 +18,15 @@ use axum::{
 };
 use futures::FutureExt as _;
 use strongroom_base::{Clock as _, RequestId, SystemClock, SystemEntropy, codes};
-use strongroom_control::access::Caller;
+use strongroom_control::{Cause, access::Caller};
+use tracing::Instrument as _;
 
 use crate::{
     answer::{Done, ErrorCode, Failure, REQUEST, REQUEST_ID},
     extract::{self, Secret, bearer},
     idempotency::{self, Known},
     state::App,
+    watch::traces,
 };
 
 /// How long anybody waits for an answer to begin.
@@ -40,11 +42,17 @@ const SECURITY: [(&str, &str); 5] = [
 ];
 
 /// Every request.
-pub(crate) async fn every(request: Request, next: Next) -> Response {
+pub(crate) async fn every(State(app): State<App>, request: Request, next: Next) -> Response {
     let id = RequestId::generate(&SystemClock, &SystemEntropy);
     let start = SystemClock.monotonic();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let mut answer = REQUEST.scope(id, limited(request, next)).await;
+    let route = request.extensions().get::<MatchedPath>();
+    let route = route.map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
+    // Of the highest level, so that no filter of lines removes the id from them.
+    let span = tracing::error_span!("request", request = %id);
+    traces::adopt_request(&span, request.headers());
+    let work = REQUEST.scope(id, limited(request, next));
+    let mut answer = work.instrument(span.clone()).await;
     let headers = answer.headers_mut();
     for (name, value) in SECURITY {
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
@@ -57,7 +65,9 @@ pub(crate) async fn every(request: Request, next: Next) -> Response {
     let took = SystemClock.monotonic().saturating_sub(start);
     let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     let status = answer.status().as_u16();
-    tracing::info!(request = %id, %method, path, status, millis, user, code, "answered");
+    app.metrics.answered(method.as_str(), &route, status, took.as_secs_f64());
+    traces::answered(&span, method.as_str(), &route, status);
+    span.in_scope(|| tracing::info!(%method, path, status, millis, user, code, "answered"));
     answer
 }
 
@@ -92,14 +102,19 @@ pub(crate) async fn signed_in(State(app): State<App>, request: Request, next: Ne
     let operation = operation(&app, &request);
     let tasks = app.tasks.clone();
     let id = REQUEST.try_with(|id| *id);
+    let span = tracing::Span::current();
+    let trace = traces::place_of(&span);
     let work = async move {
         let work = changed(app, caller, operation, path, request, next);
         match id {
-            Ok(id) => REQUEST.scope(id, work).await,
+            Ok(id) => {
+                let cause = Cause { request: id.to_string(), trace };
+                cause.scope(REQUEST.scope(id, work)).await
+            }
             Err(_) => work.await,
         }
     };
-    match tasks.spawn(work).await {
+    match tasks.spawn(work.instrument(span)).await {
         Ok(answer) => answer,
         Err(_) => Failure::new(&codes::BUG, "the request met a defect").into_response(),
     }

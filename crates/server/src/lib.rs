@@ -26,6 +26,7 @@ mod routes;
 mod serve;
 mod state;
 mod tls;
+mod watch;
 
 pub use agents::ThisHost;
 pub use answer::status_of;
@@ -36,3 +37,4 @@ pub use recover::{Recover, recover};
 pub use router::{openapi, router};
 pub use serve::{Serve, serve};
 pub use tls::{CertificateFacts, CertificateFiles};
+pub use watch::{Logging, MailConfig, MailTls, Metric, Metrics, WebhookConfig, log};

@@ -47,7 +47,7 @@ async fn run(order: &Recover) -> Result<Recovered, ServerError> {
     let Recover { config, here, url, key, name } = order;
     let _lock = prepare(&config.data_dir)?;
     let catalog = Catalog::open(&config.catalog_url()?, &SCHEMA, Arc::new(SystemClock)).await?;
-    let control = control(config, here.clone(), catalog.clone());
+    let control = control(config, here.clone(), catalog.clone())?;
     let vault = control.find_vault_at(url, key).await?;
     let key = own_key(&config.data_dir.join("keys"), vault, key)?;
     begin(&control, here).await?;

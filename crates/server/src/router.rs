@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::{Router, extract::DefaultBodyLimit, middleware};
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, State},
+    middleware,
+    routing::get,
+};
 use serde_json::Value;
 use strongroom_api::ErrorAnswer;
 use strongroom_control::Control;
@@ -16,6 +21,7 @@ use crate::{
     extract::BODY_LIMIT,
     guard, routes,
     state::{App, Parts},
+    watch::{Metrics, healthz, readyz},
 };
 
 /// The description of the API, as `/v1/openapi.json` answers it.
@@ -36,14 +42,21 @@ fn described(paths: OpenApiRouter<App>) -> (Router<App>, Value) {
 
 /// The service, as something that answers requests.
 ///
-/// `stop` becomes true when the server stops; `tasks` are changes that are being made then.
-pub fn router(control: Arc<Control>, stop: watch::Receiver<bool>, tasks: TaskTracker) -> Router {
+/// `stop` becomes true when the server stops; `tasks` are changes that are being made then; `metrics`
+/// count requests.
+pub fn router(
+    control: Arc<Control>,
+    stop: watch::Receiver<bool>,
+    tasks: TaskTracker,
+    metrics: Arc<Metrics>,
+) -> Router {
     let document = openapi();
     let app = App::new(Parts {
         control,
         stop,
         tasks,
         operations: document::operations(&document),
+        metrics,
         document: document.to_string().into(),
     });
     let guarded = middleware::from_fn_with_state(app.clone(), guard::signed_in);
@@ -52,9 +65,11 @@ pub fn router(control: Arc<Control>, stop: watch::Receiver<bool>, tasks: TaskTra
     let paths = public.merge(signed_in.route_layer(guarded));
     Router::new()
         .nest("/v1", paths)
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(async |State(app): State<App>| readyz(&app.control).await))
         .fallback(guard::nothing)
         .method_not_allowed_fallback(guard::no_method)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .layer(middleware::from_fn(guard::every))
+        .layer(middleware::from_fn_with_state(app.clone(), guard::every))
         .with_state(app)
 }

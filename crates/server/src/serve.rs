@@ -23,7 +23,7 @@ use strongroom_catalog::Catalog;
 use strongroom_control::{
     Control, PageRequest, Parts, access::Caller, clock::Reading, model::SCHEMA,
 };
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -35,6 +35,7 @@ use crate::{
     notify,
     router::router,
     tls::{self, CertificateFiles, Shown},
+    watch::{Metrics, channels, follow_jobs, page, traces},
 };
 
 /// How often it is looked whether the certificate has changed or must be made anew.
@@ -42,6 +43,9 @@ const CERTIFICATE: Duration = Duration::from_mins(1);
 
 /// How long changes may take that are being made when the server stops.
 const ENDING: Duration = Duration::from_secs(30);
+
+/// Connections at once for those that collect numbers.
+const PAGE_CONNECTIONS: usize = 16;
 
 /// What the server is started with.
 pub struct Serve {
@@ -79,21 +83,23 @@ async fn run(serve: Serve) -> Result<(), ServerError> {
     let (listener, address) = listen::listen(config.listen).await?;
     let url = config.catalog_url()?;
     let catalog = Catalog::open(&url, &SCHEMA, Arc::new(SystemClock)).await?;
-    let control = control(&config, here.clone(), catalog.clone());
+    let control = control(&config, here.clone(), catalog.clone())?;
+    let metrics = Arc::new(Metrics::new());
     if !url.is_shared() {
         idempotency::forget_open(&control).await.map_err(|failure| {
             ServerError::Bug(format!("the catalog cannot be cleaned: {}", failure.code()))
         })?;
     }
     begin(&control, &here).await?;
+    let (stopper, stopped) = watch::channel(false);
+    let watching = watch(&config, &control, Arc::clone(&metrics), &stopped).await?;
     let greeting = Greeting { config: &config, address, host: &host };
     let fingerprint = if config.tls { Some(files.facts()?.fingerprint) } else { None };
     let token = control.first_token().await?;
     tell(&greeting.words(fingerprint.as_deref(), token.as_deref()));
-    let (stopper, stopped) = watch::channel(false);
     let tasks = TaskTracker::new();
     let serving = Serving {
-        router: router(control.clone(), stopped.clone(), tasks.clone()),
+        router: router(control.clone(), stopped.clone(), tasks.clone(), metrics),
         encryption,
         connections: usize::try_from(config.connections).unwrap_or(usize::MAX),
     };
@@ -104,8 +110,8 @@ async fn run(serve: Serve) -> Result<(), ServerError> {
     if tokio::time::timeout(ENDING, tasks.wait()).await.is_err() {
         tracing::warn!("changes are cut off that did not end");
     }
-    if let Some(renewing) = renewing {
-        renewing.abort();
+    for task in watching.into_iter().chain(renewing) {
+        task.abort();
     }
     catalog.close().await;
     done
@@ -143,8 +149,31 @@ async fn live(
     Ok(ended.map_err(bug)??)
 }
 
+/// Begins what is only looked at: numbers of jobs, and the page with all numbers.
+async fn watch(
+    config: &ServerConfig,
+    control: &Arc<Control>,
+    metrics: Arc<Metrics>,
+    stop: &watch::Receiver<bool>,
+) -> Result<Vec<JoinHandle<()>>, ServerError> {
+    let following = follow_jobs(Arc::clone(control), Arc::clone(&metrics), stop.clone());
+    let mut tasks = vec![tokio::spawn(following)];
+    if let Some(address) = config.metrics_listen {
+        let (listener, bound) = listen::listen(address).await?;
+        tracing::info!("metrics are at http://{bound}/metrics");
+        let router = page(Arc::clone(control), metrics);
+        let serving = Serving { router, encryption: None, connections: PAGE_CONNECTIONS };
+        tasks.push(tokio::spawn(listen::serve(listener, serving, stop.clone())));
+    }
+    Ok(tasks)
+}
+
 /// The service, of this machine's parts.
-pub(crate) fn control(config: &ServerConfig, here: ThisHost, catalog: Catalog) -> Arc<Control> {
+pub(crate) fn control(
+    config: &ServerConfig,
+    here: ThisHost,
+    catalog: Catalog,
+) -> Result<Arc<Control>, ServerError> {
     let vaults = Arc::new(Vaults::new(Some(config.data_dir.join("cache"))));
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = match usize::try_from(config.threads) {
@@ -152,16 +181,21 @@ pub(crate) fn control(config: &ServerConfig, here: ThisHost, catalog: Catalog) -
         Ok(threads) => threads,
     };
     let keeper = LocalKeeper::new(Arc::clone(&vaults), here.name.clone(), threads);
+    let place = "the configuration".to_owned();
+    let channels = channels(&config.mail, &config.webhook, &here.name)
+        .map_err(|reason| ServerError::Config { place, reason })?;
     let agents = LocalAgents::new(here, vaults, config.disk_dirs.clone(), threads);
-    Control::new(Parts {
+    Ok(Control::new(Parts {
         catalog,
         agents: Arc::new(agents),
         keeper: Arc::new(keeper),
         clock: Arc::new(SystemClock),
         readings: Arc::new(|| Reading::of_system(&SystemClock)),
         entropy: Arc::new(SystemEntropy),
+        channels,
+        adopt: traces::adopt,
         settings: config.settings(),
-    })
+    }))
 }
 
 /// Makes the folders, and sees to it that no other server uses them.
@@ -204,12 +238,7 @@ pub(crate) async fn begin(control: &Control, here: &ThisHost) -> Result<(), Serv
 }
 
 /// Keeps the certificate fresh, for ever.
-async fn renew(
-    shown: Arc<Shown>,
-    files: CertificateFiles,
-    config: ServerConfig,
-    host: String,
-) -> std::convert::Infallible {
+async fn renew(shown: Arc<Shown>, files: CertificateFiles, config: ServerConfig, host: String) {
     loop {
         tokio::time::sleep(CERTIFICATE).await;
         // The names that it has stay good while the server runs.

@@ -7,6 +7,8 @@ use strongroom_control::Control;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
+use crate::watch::Metrics;
+
 /// What all handlers share.
 #[derive(Clone)]
 pub(crate) struct App(Arc<Parts>);
@@ -21,6 +23,8 @@ pub(crate) struct Parts {
     pub(crate) tasks: TaskTracker,
     /// The operation of the table of rights that a method at a path takes.
     pub(crate) operations: HashMap<(Method, String), String>,
+    /// What is counted of requests.
+    pub(crate) metrics: Arc<Metrics>,
     /// The API's description.
     pub(crate) document: Arc<str>,
 }

@@ -63,6 +63,9 @@ pub(crate) enum FaceError {
     /// What a server needs is not there.
     #[error("not as a server needs it: {0}")]
     ServerNotReady(String),
+    /// Alerts do not arrive.
+    #[error("alerts do not arrive by {0}")]
+    AlertsUndelivered(String),
     /// A reclaim could not wait for backups to end.
     #[error("nothing was removed yet: backups are running ({0})")]
     BackupsRunning(String),
@@ -93,6 +96,7 @@ impl Coded for FaceError {
             Self::PointsDamaged { .. } => &codes::POINT_DAMAGED,
             Self::NotReady(_) => &codes::VM_NOT_READY,
             Self::ServerNotReady(_) => &codes::SERVER_NOT_READY,
+            Self::AlertsUndelivered(_) => &codes::ALERT_UNDELIVERED,
             Self::BackupsRunning(_) => &codes::RECLAIM_WAITING,
             Self::NoServer => &codes::SERVER_NEEDED,
             Self::Told(body) => code_of(body),

@@ -98,6 +98,7 @@ operations! {
     UndeleteVault = "vault.undelete", VaultAdmin, Vault, "Bring back a deleted vault.";
     ManageAccess = "access.manage", VaultAdmin, Server, "Make users, give and take rights, revoke tokens.";
     ViewAudit = "audit.view", VaultAdmin, Server, "Read, export and verify the audit log.";
+    TestAlerts = "alert.test", VaultAdmin, Server, "Try whether alerts arrive by mail and webhook.";
     ManageServer = "server.manage", VaultAdmin, Server, "Confirm the server's clock, save the catalog.";
 }
 

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 use strongroom_api::{
-    self as api, ErrorBody, Job, JobBegun, JobKind, JobState, ProtectionState, Severity, StopMode,
-    Task, TaskState, Trigger,
+    self as api, ErrorBody, Job, JobBegun, JobKind, JobState, ProtectionState, StopMode, Task,
+    TaskState, Trigger,
 };
 use strongroom_base::{JobId, codes};
 use strongroom_catalog::{Filter, Query, Stored, Tx};
@@ -11,8 +11,9 @@ use strongroom_catalog::{Filter, Query, Stored, Tx};
 use super::{Event, Retry, on};
 use crate::{
     access::{Caller, Operation, Sight, Target},
-    alerts::{self, Happening},
+    alerts::{self, Happening, Rule},
     audit,
+    cause::Cause,
     error::{ControlError, Result},
     items::seen,
     model::{ItemDoc, JobDoc, Spec},
@@ -140,7 +141,7 @@ impl Control {
             recovery_point: None,
             report: None,
         };
-        JobDoc { job, spec }
+        JobDoc { job, spec, cause: Cause::current() }
     }
 
     /// Writes a job down; it is begun when its turn comes.
@@ -343,12 +344,11 @@ impl Control {
         }
         if job.state == JobState::Failed && job.kind != JobKind::Backup {
             let rule = match job.kind {
-                JobKind::Restore => "restore_failed",
-                _ => "job_failed",
+                JobKind::Restore => Rule::RestoreFailed,
+                _ => Rule::JobFailed,
             };
             let what = Happening {
                 rule,
-                severity: Severity::Error,
                 title: format!("{} of {} failed", job.kind, job.subject),
                 error: job.error.clone(),
                 subject: &job.subject,
@@ -373,7 +373,7 @@ impl Control {
                 doc.item.state = ProtectionState::Protected;
                 doc.item.error = None;
                 doc.item.failures = 0;
-                for rule in ["backup_failed", "source_missing"] {
+                for rule in [Rule::BackupFailed, Rule::SourceMissing] {
                     alerts::resolve(tx, rule, &doc.item, now).await?;
                 }
             }
@@ -387,17 +387,16 @@ impl Control {
                 } else {
                     ProtectionState::ProtectionError
                 };
-                let (rule, severity, title) = if gone {
+                let (rule, title) = if gone {
                     let title = format!("what {} protects is gone", doc.item.name);
-                    ("source_missing", Severity::Warning, title)
+                    (Rule::SourceMissing, title)
                 } else {
                     let title = format!("the backup of {} failed", doc.item.name);
-                    ("backup_failed", Severity::Error, title)
+                    (Rule::BackupFailed, title)
                 };
                 if !(gone && was_gone) {
                     let what = Happening {
                         rule,
-                        severity,
                         title,
                         error: job.error.clone(),
                         subject: &doc.item.name,
@@ -416,6 +415,12 @@ impl Control {
         }
         Ok(())
     }
+}
+
+/// The jobs that wait or run.
+pub(crate) fn open_jobs() -> Query {
+    let open = [JobState::Queued, JobState::InProgress, JobState::Cancelling].map(JobState::name);
+    Query::new(Filter::all().one_of("state", open)).limit(1000)
 }
 
 /// The jobs that wait for their turn.

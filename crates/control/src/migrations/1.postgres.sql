@@ -130,6 +130,18 @@ CREATE INDEX "alerts__item__last" ON "alerts" ("item", "last", "id");
 CREATE INDEX "alerts__vault__last" ON "alerts" ("vault", "last", "id");
 CREATE INDEX "alerts__untold" ON "alerts" ("untold", "id");
 
+CREATE TABLE "notices" (
+  "id" TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+  "version" BIGINT NOT NULL,
+  "channel" TEXT COLLATE "C" NOT NULL,
+  "time" BIGINT NOT NULL,
+  "tries" BIGINT NOT NULL,
+  "next" BIGINT,
+  "body" TEXT NOT NULL
+);
+CREATE INDEX "notices__channel__time" ON "notices" ("channel", "time", "id");
+CREATE INDEX "notices__time" ON "notices" ("time", "id");
+
 CREATE TABLE "usages" (
   "id" TEXT COLLATE "C" NOT NULL PRIMARY KEY,
   "version" BIGINT NOT NULL,

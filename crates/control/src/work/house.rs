@@ -12,7 +12,7 @@ use strongroom_catalog::{Document as _, Filter, Query, Stored};
 use super::{Outcome, transfer::snapshot_item};
 use crate::{
     access::{Caller, Operation},
-    audit,
+    alerts, audit,
     error::{ControlError, Result},
     model::{ItemDoc, JobDoc, MachineDoc, PointDoc, Spec, UsageDoc, VaultDoc},
     policies::vault_of,
@@ -111,6 +111,7 @@ impl Control {
                 let id = PointDoc::id_of(doc.point.item, doc.point.id);
                 tx.delete::<PointDoc>(&id, None).await?;
             }
+            alerts::points_purged(self, tx, &vault.vault, &points).await?;
             let system = Caller::system();
             let detail = json!({ "points": by_item });
             audit::record(tx, &system, Operation::DeletePoint, &vault.vault.name, detail).await
@@ -145,6 +146,7 @@ impl Control {
                     tx.update(&machine, version).await?;
                 }
             }
+            alerts::item_purged(self, tx, &doc).await?;
             tx.delete::<ItemDoc>(&item.to_string(), None).await?;
             let system = Caller::system();
             let detail = json!({ "purged": true });

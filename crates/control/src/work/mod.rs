@@ -14,6 +14,7 @@ mod backup;
 mod house;
 mod protect;
 mod restore;
+mod span;
 mod transfer;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -27,6 +28,7 @@ use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
 };
+use tracing::Instrument as _;
 
 use crate::{
     error::{ControlError, Result},
@@ -82,6 +84,7 @@ impl Control {
     /// waited for; what they were doing is tried again at the next start.
     pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) -> Result<()> {
         self.recover().await?;
+        let telling = tokio::spawn(Arc::clone(&self).keep_telling(stop.clone()));
         let mut jobs = JoinSet::new();
         let mut house = jiff::Timestamp::MIN;
         while !*stop.borrow() {
@@ -97,8 +100,12 @@ impl Control {
                 Ok(())
             }
             .await;
-            if let Err(error) = outcome {
-                tracing::error!(error = %error.body().message, code = error.body().code, "the service cannot do its work");
+            match outcome {
+                Ok(()) => self.pulse.round_ended(self.clock.monotonic()),
+                Err(error) => {
+                    let body = error.body();
+                    tracing::error!(error = %body.message, code = body.code, "the service cannot do its work");
+                }
             }
             while jobs.try_join_next().is_some() {}
             tokio::select! {
@@ -111,6 +118,9 @@ impl Control {
             running.cancel.cancel();
         }
         while jobs.join_next().await.is_some() {}
+        if let Err(error) = telling.await {
+            tracing::error!(%error, "telling of alerts ended early");
+        }
         Ok(())
     }
 
@@ -134,6 +144,7 @@ impl Control {
     /// a clock of their own.
     pub async fn keep_house(&self) -> Result<()> {
         self.retain().await?;
+        self.alert_of_purges().await?;
         self.begin_housekeeping().await?;
         self.forget_old().await
     }
@@ -216,8 +227,13 @@ impl Control {
 
     /// Does a job from its beginning to its end.
     pub(crate) async fn drive(self: Arc<Self>, doc: JobDoc, cancel: Cancel) {
+        let span = span::of(&doc, self.adopt);
+        Box::pin(self.live(doc, cancel)).instrument(span).await;
+    }
+
+    async fn live(self: Arc<Self>, doc: JobDoc, cancel: Cancel) {
         let id = doc.job.id;
-        tracing::info!(job = %id, kind = %doc.job.kind, subject = doc.job.subject, "a job begins");
+        tracing::info!(subject = doc.job.subject, attempt = doc.job.attempt, "a job begins");
         let (sender, mut events) = mpsc::unbounded_channel();
         let teller = Teller(sender);
         let work = async {
@@ -225,7 +241,7 @@ impl Control {
                 Ok(report) => Event::Finished { report },
                 Err(error) => {
                     let ErrorBody { code, message, .. } = &*error;
-                    tracing::warn!(job = %id, code, message, "a job failed");
+                    tracing::warn!(code, error = message, "a job failed");
                     Event::Broke { error: *error }
                 }
             };
@@ -233,7 +249,9 @@ impl Control {
         };
         // Beside the work, not in its pauses: it may pause in the middle of a change of the catalog.
         let notes = async {
+            let mut tasks = span::Tasks::default();
             while let Some(event) = events.recv().await {
+                tasks.hear(&event);
                 let is_last = matches!(event, Event::Finished { .. } | Event::Broke { .. });
                 self.note(id, event).await;
                 if is_last {
@@ -242,6 +260,7 @@ impl Control {
             }
         };
         tokio::join!(work, notes);
+        tracing::info!("a job has ended");
         self.running().remove(&id);
         self.wake.notify_one();
     }
@@ -254,7 +273,11 @@ impl Control {
                 Ok(_) => return,
                 Err(error) => {
                     let body = error.body();
-                    tracing::error!(job = %id, code = body.code, message = body.message, "a job's state cannot be written down");
+                    tracing::error!(
+                        code = body.code,
+                        error = body.message,
+                        "a job's state cannot be written down"
+                    );
                     if !body.retryable {
                         return;
                     }

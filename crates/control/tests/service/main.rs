@@ -13,5 +13,6 @@ mod protection;
 mod retention;
 mod schedules;
 mod snapshots;
+mod telling;
 mod vaults;
 mod world;

@@ -21,6 +21,7 @@ use strongroom_base::{Clock, Code, HostId, PointId, SystemEntropy, VaultId, code
 use strongroom_catalog::testing::Bed;
 use strongroom_control::{
     Agents, Control, PageRequest, Parts, Settings, access::Caller, clock::Reading, model::SCHEMA,
+    telling::Channel,
 };
 
 pub(crate) const HOUR: i64 = 3600;
@@ -82,6 +83,7 @@ pub(crate) struct Outside {
 pub(crate) struct Shared {
     pub(crate) outside: Mutex<Outside>,
     pub(crate) clock: Arc<Hand>,
+    pub(crate) channels: Vec<Arc<dyn Channel>>,
 }
 
 impl Shared {
@@ -396,9 +398,14 @@ pub(crate) struct World {
 impl World {
     /// A new one, on the first of March 2026, with a host and the vault `main`.
     pub(crate) async fn new(bed: Bed) -> Self {
+        Self::telling(bed, Vec::new()).await
+    }
+
+    /// One that tells of its alerts.
+    pub(crate) async fn telling(bed: Bed, channels: Vec<Arc<dyn Channel>>) -> Self {
         let begin: Timestamp = "2026-03-01T12:00:00Z".parse().expect("a time");
         let clock = Arc::new(Hand(Mutex::new(begin)));
-        let shared = Arc::new(Shared { outside: Mutex::default(), clock });
+        let shared = Arc::new(Shared { outside: Mutex::default(), clock, channels });
         let settings = Settings {
             restore_dirs: vec!["/restore".into()],
             disk_dirs: vec!["/disks".into()],
@@ -459,6 +466,8 @@ impl World {
                 Reading { wall, boot: "boot".to_owned(), uptime }
             }),
             entropy: Arc::new(SystemEntropy),
+            channels: shared.channels.clone(),
+            adopt: |_, _| {},
             settings: settings.clone(),
         })
     }

@@ -8,7 +8,7 @@ use axum::{
 use futures::Stream;
 use jiff::Timestamp;
 use serde::Deserialize;
-use strongroom_api::{Alert, AlertState, Job, JobKind, JobState, Page};
+use strongroom_api::{Alert, AlertState, AlertTest, ChannelTried, Job, JobKind, JobState, Page};
 use strongroom_base::AlertId;
 use strongroom_control::jobs::JobFilter;
 use utoipa::IntoParams;
@@ -17,7 +17,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     answer::Done,
     events::{Told, follow},
-    extract::{Names, NoParams, Params, Secret, Who, page},
+    extract::{BodyOrNone, Names, NoParams, Params, Secret, Who, page},
     state::App,
 };
 
@@ -31,6 +31,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(list_alerts))
         .routes(routes!(acknowledge_alert))
         .routes(routes!(resolve_alert))
+        .routes(routes!(test_alerts))
 }
 
 /// Which jobs.
@@ -178,4 +179,20 @@ async fn resolve_alert(
     _: Params<NoParams>,
 ) -> Done<Json<Alert>> {
     Ok(Json(app.control.set_alert(&caller, alert, AlertState::Resolved).await?))
+}
+
+/// Tries whether alerts arrive by mail and webhook
+///
+/// Sends an alert that is none, and waits until it is confirmed.
+#[utoipa::path(post, path = "/alerts/test", tag = "alerts", request_body = Option<AlertTest>,
+    responses((status = 200, description = "How each channel did.", body = Page<ChannelTried>)),
+    extensions(("x-operation" = json!("alert.test"))))]
+async fn test_alerts(
+    State(app): State<App>,
+    Who(caller): Who,
+    _: Params<NoParams>,
+    BodyOrNone(request): BodyOrNone<AlertTest>,
+) -> Done<Json<Page<ChannelTried>>> {
+    let items = app.control.test_alerts(&caller, request).await?;
+    Ok(Json(Page { items, next_page_token: None }))
 }

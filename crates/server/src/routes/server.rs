@@ -7,12 +7,12 @@ use axum::{
     response::IntoResponse,
 };
 use strongroom_api::{AccessRow, ErrorEntry, Health, Page, Status};
-use strongroom_base::CATALOG;
+use strongroom_base::{CATALOG, codes};
 use strongroom_control::access::Operation;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    answer::{Done, status_of},
+    answer::{Done, Failure, status_of},
     extract::{NoParams, Params, Who},
     state::App,
 };
@@ -45,8 +45,12 @@ async fn health(_: Params<NoParams>) -> Json<Health> {
 #[utoipa::path(get, path = "/ready", tag = "server",
     responses((status = 200, description = "It can.", body = Health)))]
 async fn ready(State(app): State<App>, _: Params<NoParams>) -> Done<Json<Health>> {
-    app.control.catalog().check().await?;
-    Ok(alive())
+    let reasons = crate::watch::not_ready(&app.control).await;
+    if reasons.is_empty() {
+        return Ok(alive());
+    }
+    let message = format!("the server cannot work: {}", reasons.join(", "));
+    Err(Failure::new(&codes::SERVER_NOT_READY, message))
 }
 
 /// The description of this API

@@ -7,8 +7,13 @@
     reason = "a test that fails says so by panicking, and waits for a real server"
 )]
 
+mod alerts;
 mod bed;
 mod document;
+mod metrics;
+mod pages;
 mod requests;
 mod rights;
+mod sinks;
+mod traces;
 mod work;

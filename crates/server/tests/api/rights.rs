@@ -53,7 +53,7 @@ fn body_of(name: &str, bed: &Bed, tag: &str) -> Option<Value> {
         "create_token" => json!({ "name": "token" }),
         "create_vault" => json!({ "name": format!("vault-{tag}") }),
         "update_vault" => json!({ "tags": {} }),
-        "rotate_key" | "backup_now" | "resume_protection" => json!({}),
+        "rotate_key" | "backup_now" | "resume_protection" | "test_alerts" => json!({}),
         "create_policy" => json!({ "name": format!("policy-{tag}"), "rules": rules() }),
         "update_policy" => json!({ "consistency_required": false }),
         "preview_policy" => json!({ "rules": rules() }),

@@ -5,10 +5,7 @@ use std::{env, fmt::Write as _, net::SocketAddr, path::PathBuf};
 use clap::Args;
 use serde::Serialize;
 use strongroom_hypervisor::Scope;
-use strongroom_server::{
-    ConfigSource, Finding, Level, LogFormat, Serve, ServerConfig, ThisHost, VARIABLES,
-};
-use tracing_subscriber::EnvFilter;
+use strongroom_server::{ConfigSource, Finding, Level, Serve, ServerConfig, ThisHost, VARIABLES};
 
 use crate::{
     context::Context,
@@ -85,7 +82,7 @@ impl ServerArgs {
 impl ServeArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         let config = self.server.load()?;
-        log(&config)?;
+        let _logging = strongroom_server::log(&config, console::colors_enabled_stderr())?;
         let serve = Serve {
             here: this_host()?,
             config,
@@ -159,18 +156,4 @@ pub(crate) fn this_host() -> Result<ThisHost, Failure> {
         guard: hosts::guard()?,
         connect: hosts::reachable(),
     })
-}
-
-/// Sends log lines to standard error, as the configuration says.
-fn log(config: &ServerConfig) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(&config.log_level).map_err(|error| FaceError::Config {
-        file: "log_level".into(),
-        reason: error.to_string(),
-    })?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match config.log_format {
-        LogFormat::Json => lines.json().flatten_event(true).init(),
-        LogFormat::Text => lines.with_ansi(console::colors_enabled_stderr()).init(),
-    }
-    Ok(())
 }

@@ -20,3 +20,4 @@ mod life;
 mod mirrors;
 mod service;
 mod stores;
+mod watch;

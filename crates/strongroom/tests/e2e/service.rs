@@ -34,36 +34,59 @@ impl Drop for Service {
 impl Service {
     /// A server on a free port, with nothing in it.
     pub(crate) fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// One with further lines of configuration.
+    pub(crate) fn start_with(more: &str) -> Self {
         let mut lab = Lab::empty();
         lab.set("STRONGROOM_VAULT", "");
         lab.set("STRONGROOM_KEY_FILE", "");
-        let mut service = Self::serve(lab);
-        let token = service.greeting();
+        let mut service = Self::serve(lab, more);
+        let token = service.greeting(true);
         fs::write(service.lab.path("token"), token + "\n").expect("written");
         service.add_context("test");
         service
     }
 
-    fn serve(lab: Lab) -> Self {
+    fn serve(lab: Lab, more: &str) -> Self {
         let config = format!(
             "listen = \"127.0.0.1:0\"\ndisk_dirs = [\"{0}\"]\nrestore_dirs = [\"{0}\"]\n\
-             reclaim_every_hours = 0\nmeasure_every_hours = 0\nsave_every_minutes = 0\n",
+             reclaim_every_hours = 0\nmeasure_every_hours = 0\nsave_every_minutes = 0\n{more}",
             lab.path("").display()
         );
         fs::write(lab.path("server.toml"), config).expect("written");
-        let server = lab
-            .command("serve --config server.toml --data-dir data")
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the server starts");
+        let server = Self::spawn(&lab);
         Self { lab, server, url: String::new(), fingerprint: String::new() }
     }
 
+    fn spawn(lab: &Lab) -> Child {
+        lab.command("serve --config server.toml --data-dir data")
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the server starts")
+    }
+
+    /// Kills it without a word, and starts it again.
+    pub(crate) fn kill_and_start(&mut self) {
+        self.server.kill().expect("killed");
+        self.server.wait().expect("gone");
+        self.server = Self::spawn(&self.lab);
+        self.greeting(false);
+        self.add_context("again");
+    }
+
+    /// What it has logged since it said its address, over all its lives.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.lab.path("server.log")).unwrap_or_default()
+    }
+
     /// Reads what a server says at its start, and returns the token if it is the first.
-    fn greeting(&mut self) -> String {
+    fn greeting(&mut self, is_first: bool) -> String {
         let mut lines = BufReader::new(self.server.stderr.take().expect("piped"));
         let (mut token, mut told) = (String::new(), String::new());
-        while token.is_empty() {
+        self.fingerprint.clear();
+        while if is_first { token.is_empty() } else { self.fingerprint.is_empty() } {
             let mut line = String::new();
             assert!(lines.read_line(&mut line).expect("readable") > 0, "no greeting: {told}");
             if let Some(url) = line.trim().strip_prefix("Strongroom listens on ") {
@@ -76,7 +99,9 @@ impl Service {
             told += &line;
         }
         // What it says later must go somewhere.
-        thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
+        let log = fs::File::options().create(true).append(true).open(self.lab.path("server.log"));
+        let mut log = log.expect("a log");
+        thread::spawn(move || std::io::copy(&mut lines, &mut log));
         token
     }
 
@@ -95,7 +120,12 @@ impl Service {
 
     /// A vault `main`, and the disk `d.img` of so many MiB as item `data`, with no point yet.
     pub(crate) fn with_item(mib: u64) -> Self {
-        let service = Self::start();
+        Self::with_item_and(mib, "")
+    }
+
+    /// The same with further lines of configuration.
+    pub(crate) fn with_item_and(mib: u64, more: &str) -> Self {
+        let service = Self::start_with(more);
         let lab = &service.lab;
         lab.ok("vault create main");
         lab.ok("host create files");
@@ -262,6 +292,7 @@ fn every_output_says_the_same() {
         "job list",
         "recoverypoint list",
         "alert list",
+        "alert test",
         "status",
         "policy list --vault-name main",
         "context list",
@@ -311,13 +342,14 @@ fn every_output_says_the_same() {
 }
 
 /// The commands that list something.
-const LISTS: [&str; 16] = [
+const LISTS: [&str; 17] = [
     "item list",
     "vault list",
     "host list",
     "job list",
     "recoverypoint list",
     "alert list",
+    "alert test",
     "policy list --vault-name main",
     "context list",
     "access user list",

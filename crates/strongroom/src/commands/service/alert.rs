@@ -6,7 +6,7 @@ use strongroom_api::{Alert, AlertState};
 use crate::{
     columns::{Columns, row},
     context::Context,
-    error::Failure,
+    error::{FaceError, Failure},
     human,
 };
 
@@ -18,6 +18,7 @@ pub(crate) enum AlertCommand {
     List(ListArgs),
     Acknowledge(AcknowledgeArgs),
     Resolve(ResolveArgs),
+    Test(TestArgs),
 }
 
 impl AlertCommand {
@@ -26,6 +27,7 @@ impl AlertCommand {
             Self::List(args) => args.run(context),
             Self::Acknowledge(args) => args.run(context),
             Self::Resolve(args) => args.run(context),
+            Self::Test(args) => args.run(context),
         }
     }
 }
@@ -120,5 +122,43 @@ impl ResolveArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let alert = context.client()?.resolve_alert(&self.id.to_ascii_uppercase())?;
         context.out.result(&Thing::new(alert, shown))
+    }
+}
+
+/// Try whether alerts arrive by mail and webhook
+///
+/// Sends an alert that is none by the channels that the server's configuration has, and waits until
+/// each has confirmed it. Ends with an error if one did not.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom alert test
+  strongroom alert test --channel ops")]
+pub(crate) struct TestArgs {
+    /// Only this channel
+    #[arg(long, value_name = "NAME")]
+    channel: Option<String>,
+}
+
+impl TestArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let tried = context.client()?.test_alerts(self.channel)?;
+        let failed: Vec<&str> =
+            tried.iter().filter(|it| it.error.is_some()).map(|it| it.channel.as_str()).collect();
+        let failed = failed.join(", ");
+        let rows = tried.iter().map(|it| {
+            let why = it.error.as_ref().map(|error| error.message.as_str());
+            let arrived = if why.is_none() { "yes" } else { "no" };
+            row![&it.channel, &it.kind, arrived, why]
+        });
+        let columns = Columns::new(["CHANNEL", "KIND", "ARRIVED", "WHY NOT"], rows);
+        let any = !tried.is_empty();
+        context.out.result(&Listed::new("channels", tried, columns))?;
+        if !any {
+            context
+                .out
+                .say("The server's configuration has no channels: [[mail]] and [[webhook]].");
+        }
+        if failed.is_empty() { Ok(()) } else { Err(FaceError::AlertsUndelivered(failed).into()) }
     }
 }

@@ -1,7 +1,13 @@
 //! Alerts: what somebody should look at. What happens again is counted, not told again.
+//!
+//! An alert is raised in the transaction of what it is about. Whether it was told to anybody is no
+//! business of whoever raises it: see [`crate::telling`].
+
+mod purges;
+mod rules;
 
 use jiff::{SignedDuration, Timestamp};
-use strongroom_api::{self as api, Alert, AlertState, ErrorBody, Severity};
+use strongroom_api::{self as api, Alert, AlertState, ErrorBody};
 use strongroom_base::{AlertId, JobId, codes};
 use strongroom_catalog::{Filter, Query, Stored, Tx};
 
@@ -14,12 +20,13 @@ use crate::{
     vaults::{PageRequest, page},
 };
 
+pub(crate) use self::purges::{item_purged, points_purged, purged};
+pub use self::rules::Rule;
+
 /// Something that happened.
 pub(crate) struct Happening<'a> {
     /// Which kind of thing.
-    pub(crate) rule: &'static str,
-    /// How bad.
-    pub(crate) severity: Severity,
+    pub(crate) rule: Rule,
     /// In one line.
     pub(crate) title: String,
     /// What went wrong.
@@ -42,11 +49,12 @@ impl Happening<'_> {
 }
 
 fn key(
-    rule: &str,
+    rule: Rule,
     subject: &str,
     vault: Option<strongroom_base::VaultId>,
     item: Option<strongroom_base::ItemId>,
 ) -> String {
+    let rule = rule.name();
     match (vault, item) {
         (_, Some(item)) => format!("{rule}/item/{item}"),
         (Some(vault), None) => format!("{rule}/vault/{vault}/{subject}"),
@@ -76,8 +84,8 @@ pub(crate) async fn raise(
     let doc = AlertDoc {
         alert: Alert {
             id: AlertId::generate(&*control.clock, &*control.entropy),
-            rule: what.rule.to_owned(),
-            severity: what.severity,
+            rule: what.rule.name().to_owned(),
+            severity: what.rule.severity(),
             state: AlertState::Firing,
             title: what.title,
             error: what.error,
@@ -100,7 +108,7 @@ pub(crate) async fn raise(
 /// Resolves the alert of an item, if it holds.
 pub(crate) async fn resolve(
     tx: &mut Tx,
-    rule: &str,
+    rule: Rule,
     item: &api::Item,
     now: Timestamp,
 ) -> Result<()> {
@@ -118,6 +126,9 @@ async fn resolve_key(tx: &mut Tx, key: &str, now: Timestamp) -> Result<()> {
 
 /// An alert that holds no more; if it was told, so is this.
 fn settle(doc: &mut AlertDoc, now: Timestamp) {
+    if doc.alert.state == AlertState::Resolved {
+        return;
+    }
     doc.untold = !doc.untold;
     doc.key = None;
     doc.alert.state = AlertState::Resolved;
@@ -133,11 +144,11 @@ pub(crate) async fn weakened(
     now: Timestamp,
 ) -> Result<()> {
     let (rule, title) = match operation {
-        Operation::DeleteVault => ("vault_deleted", format!("vault {} was deleted", vault.name)),
+        Operation::DeleteVault => (Rule::VaultDeleted, format!("vault {} was deleted", vault.name)),
         Operation::LockVault => {
-            ("vault_locked", format!("a setting of vault {} was made irreversible", vault.name))
+            (Rule::VaultLocked, format!("a setting of vault {} was made irreversible", vault.name))
         }
-        _ => ("vault_weakened", format!("the protection of vault {} was weakened", vault.name)),
+        _ => (Rule::VaultWeakened, format!("the protection of vault {} was weakened", vault.name)),
     };
     security(control, tx, rule, title, vault, None, now).await
 }
@@ -151,14 +162,14 @@ pub(crate) async fn shorter(
     now: Timestamp,
 ) -> Result<()> {
     let title = format!("policy {policy} of vault {} keeps points for a shorter time", vault.name);
-    security(control, tx, "shorter_retention", title, vault, None, now).await
+    security(control, tx, Rule::ShorterRetention, title, vault, None, now).await
 }
 
 /// Something that nobody may do unseen: an alert of its own each time.
 pub(crate) async fn security(
     control: &Control,
     tx: &mut Tx,
-    rule: &'static str,
+    rule: Rule,
     title: String,
     vault: &api::Vault,
     item: Option<&api::Item>,
@@ -167,8 +178,8 @@ pub(crate) async fn security(
     let doc = AlertDoc {
         alert: Alert {
             id: AlertId::generate(&*control.clock, &*control.entropy),
-            rule: rule.to_owned(),
-            severity: Severity::Critical,
+            rule: rule.name().to_owned(),
+            severity: rule.severity(),
             state: AlertState::Firing,
             title,
             error: None,
@@ -188,6 +199,32 @@ pub(crate) async fn security(
     Ok(())
 }
 
+/// Alerts cannot be told by a channel.
+pub(crate) async fn undelivered(
+    control: &Control,
+    tx: &mut Tx,
+    channel: &str,
+    reason: &str,
+    now: Timestamp,
+) -> Result<()> {
+    let title = format!("alerts cannot be told by the channel {channel}");
+    let what = Happening {
+        rule: Rule::Undelivered,
+        title,
+        error: Some(ErrorBody::new(&codes::ALERT_UNDELIVERED, format!("{channel}: {reason}"))),
+        subject: channel,
+        vault: None,
+        item: None,
+        job: None,
+    };
+    raise(control, tx, what, now).await
+}
+
+/// A channel works.
+pub(crate) async fn delivered(tx: &mut Tx, channel: &str, now: Timestamp) -> Result<()> {
+    resolve_key(tx, &key(Rule::Undelivered, channel, None, None), now).await
+}
+
 /// The clock has jumped, or runs well again.
 pub(crate) async fn clock(
     control: &Control,
@@ -195,7 +232,7 @@ pub(crate) async fn clock(
     ahead: Option<SignedDuration>,
     now: Timestamp,
 ) -> Result<()> {
-    const RULE: &str = "clock_jumped";
+    const RULE: Rule = Rule::ClockJumped;
     let Some(ahead) = ahead else {
         return resolve_key(tx, &key(RULE, "clock", None, None), now).await;
     };
@@ -207,7 +244,6 @@ pub(crate) async fn clock(
     let error = Some(ErrorBody::new(&codes::SERVER_CLOCK, title.clone()));
     let what = Happening {
         rule: RULE,
-        severity: Severity::Error,
         title,
         error,
         subject: "clock",
@@ -257,6 +293,8 @@ impl Control {
             self.check(caller, Operation::AcknowledgeAlert, target, none)?;
             match state {
                 AlertState::Resolved => settle(&mut doc, self.now()),
+                // What is over stays so.
+                _ if doc.alert.state == AlertState::Resolved => {}
                 other => doc.alert.state = other,
             }
             tx.update(&doc, version).await?;

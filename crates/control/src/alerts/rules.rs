@@ -1,0 +1,69 @@
+//! The kinds of alerts: one table, from which the documentation is made too.
+
+use strongroom_api::Severity;
+
+macro_rules! rules {
+    ($($variant:ident = $name:literal, $severity:ident, $ends:literal, $words:literal;)*) => {
+        /// A kind of alert.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Rule {
+            $(#[doc = $words] $variant,)*
+        }
+
+        impl Rule {
+            /// All of them, in the order of the table.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// The name in the API.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// How bad it is.
+            pub const fn severity(self) -> Severity {
+                match self { $(Self::$variant => Severity::$severity,)* }
+            }
+
+            /// When it is over.
+            pub const fn ends(self) -> &'static str {
+                match self { $(Self::$variant => $ends,)* }
+            }
+
+            /// What has happened, in one line.
+            pub const fn words(self) -> &'static str {
+                match self { $(Self::$variant => $words,)* }
+            }
+        }
+    };
+}
+
+rules! {
+    DeleteBackupData = "delete_backup_data", Critical, "somebody resolves it", "An item's data, or one of its recovery points, was deleted: softly, if the vault does so.";
+    PurgeSoon = "purge_soon", Critical, "it was brought back, or is purged", "What was deleted softly is deleted for good within two days.";
+    Purged = "purged", Critical, "somebody resolves it", "What was deleted softly is deleted for good.";
+    VaultDeleted = "vault_deleted", Critical, "somebody resolves it", "A vault was deleted.";
+    VaultWeakened = "vault_weakened", Critical, "somebody resolves it", "Soft delete or immutability of a vault was turned off, or soft delete was shortened.";
+    VaultLocked = "vault_locked", Critical, "somebody resolves it", "Soft delete or immutability of a vault was made irreversible.";
+    ShorterRetention = "shorter_retention", Critical, "somebody resolves it", "A policy, or an item's new policy, keeps recovery points for a shorter time.";
+    BackupFailed = "backup_failed", Error, "a backup of the item succeeds, or its protection is stopped", "Backups of an item fail.";
+    RestoreFailed = "restore_failed", Error, "somebody resolves it", "A restore failed.";
+    JobFailed = "job_failed", Error, "somebody resolves it", "A job of another kind failed.";
+    ClockJumped = "clock_jumped", Error, "the clock runs right again, or is confirmed", "The server's clock has jumped, so nothing is deleted whose time may not be over.";
+    Undelivered = "alert_undelivered", Error, "the channel works again", "Alerts cannot be told by one of the channels. The others tell of it.";
+    SourceMissing = "source_missing", Warning, "a backup of the item succeeds, or its protection is stopped", "What an item protects is gone.";
+    Test = "test", Information, "it is not kept", "Somebody tries the channels.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_the_worst_come_first() {
+        let mut names: Vec<_> = Rule::ALL.iter().map(|rule| rule.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Rule::ALL.len());
+        assert!(Rule::ALL.is_sorted_by_key(|rule| rule.severity()));
+    }
+}

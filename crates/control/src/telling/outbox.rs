@@ -1,0 +1,87 @@
+//! The outbox: which alerts are to be told, written down as notices in one transaction.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use strongroom_api::{Alert, Notice};
+use strongroom_base::NoticeId;
+use strongroom_catalog::{Filter, Query, Stored, Tx};
+
+use super::{Channel, NoticeDoc, TOGETHER};
+use crate::{alerts::Rule, error::Result, model::AlertDoc, service::Control};
+
+impl Control {
+    /// How many alerts are still to be told.
+    pub(super) async fn untold(&self) -> Result<u64> {
+        let untold = Filter::all().eq("untold", true);
+        read!(self, tx => { Ok(tx.count::<AlertDoc>(&untold).await?) })
+    }
+
+    /// Writes notices of all alerts that are to be told. Without channels, nobody is to be told.
+    pub(super) async fn gather(&self) -> Result<()> {
+        while self.gather_some().await? == TOGETHER {}
+        Ok(())
+    }
+
+    async fn gather_some(&self) -> Result<usize> {
+        let now = self.now();
+        write!(self, tx => {
+            let untold = Query::new(Filter::all().eq("untold", true)).limit(TOGETHER);
+            let untold = tx.list::<AlertDoc>(&untold).await?.items;
+            for channel in &self.channels {
+                let alerts = untold.iter().map(|stored| &stored.doc.alert);
+                let alerts: Vec<Alert> =
+                    alerts.filter(|alert| concerns(channel.as_ref(), alert)).cloned().collect();
+                if !alerts.is_empty() {
+                    self.add(tx, channel.name(), alerts, now).await?;
+                }
+            }
+            let count = untold.len();
+            for Stored { mut doc, version } in untold {
+                doc.untold = false;
+                tx.update(&doc, version).await?;
+            }
+            Ok(count)
+        })
+    }
+
+    /// Adds alerts to the notice of a channel that was not tried yet, or to a new one.
+    async fn add(
+        &self,
+        tx: &mut Tx,
+        channel: &str,
+        alerts: Vec<Alert>,
+        now: Timestamp,
+    ) -> Result<()> {
+        let untried = Filter::all().eq("channel", channel).eq("tries", 0_i64).not_null("next");
+        let untried = tx.first::<NoticeDoc>(&Query::new(untried).descending("time")).await?;
+        let room = |stored: &Stored<NoticeDoc>| {
+            stored.doc.notice.alerts.len().saturating_add(alerts.len()) <= TOGETHER
+        };
+        if let Some(Stored { mut doc, version }) = untried.filter(room) {
+            doc.notice.alerts.extend(alerts);
+            doc.notice.alerts = ordered(doc.notice.alerts);
+            tx.update(&doc, version).await?;
+            return Ok(());
+        }
+        let id = NoticeId::generate(&*self.clock, &*self.entropy);
+        let notice = Notice { id, time: now, test: false, alerts: ordered(alerts) };
+        let channel = channel.to_owned();
+        tx.insert(&NoticeDoc { notice, channel, tries: 0, next: Some(now), error: None }).await?;
+        Ok(())
+    }
+}
+
+/// Whether a channel tells of an alert. Nobody tells of its own failure.
+fn concerns(channel: &dyn Channel, alert: &Alert) -> bool {
+    let own = alert.rule == Rule::Undelivered.name() && alert.subject == channel.name();
+    alert.severity <= channel.least() && !own
+}
+
+/// Each alert once, as it was last; the worst and oldest first.
+fn ordered(alerts: Vec<Alert>) -> Vec<Alert> {
+    let latest: BTreeMap<_, _> = alerts.into_iter().map(|alert| (alert.id, alert)).collect();
+    let mut alerts: Vec<Alert> = latest.into_values().collect();
+    alerts.sort_by_key(|alert| (alert.severity, alert.first));
+    alerts
+}

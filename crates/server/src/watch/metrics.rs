@@ -1,0 +1,216 @@
+//! The table of metrics: what each is called, what it means, and its values.
+//!
+//! One table makes the values, the page `/metrics` and the documentation. Nothing here knows where
+//! numbers come from. No label names an item, a user or a token: there may be many, and they are
+//! nobody's business.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::{
+    encoding::text::encode,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+/// The labels of one value.
+pub(super) type Labels = Vec<(&'static str, String)>;
+
+type Counters = Family<Labels, Counter<f64, AtomicU64>>;
+type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
+type Histograms = Family<Labels, Histogram, fn() -> Histogram>;
+
+/// A metric, for the documentation.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// Its name on the page; a counter's ends with `_total`.
+    pub name: &'static str,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// Its labels.
+    pub labels: &'static [&'static str],
+    /// What it means.
+    pub words: &'static str,
+}
+
+/// From a hundredth of a second to half a minute: requests.
+fn short() -> Histogram {
+    Histogram::new([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0])
+}
+
+/// From a second to a day: jobs.
+fn long() -> Histogram {
+    Histogram::new([
+        1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0, 28800.0, 86400.0,
+    ])
+}
+
+macro_rules! family {
+    (counter) => {
+        Counters::default()
+    };
+    (gauge) => {
+        Gauges::default()
+    };
+    (histogram $buckets:ident) => {
+        Histograms::new_with_constructor($buckets)
+    };
+}
+
+macro_rules! family_type {
+    (counter) => {
+        Counters
+    };
+    (gauge) => {
+        Gauges
+    };
+    (histogram) => {
+        Histograms
+    };
+}
+
+macro_rules! metrics {
+    ($($field:ident: $kind:ident $(($buckets:ident))? $name:literal [$($label:literal)*], $words:literal;)*) => {
+        /// All metrics of a server.
+        #[derive(Debug)]
+        pub struct Metrics {
+            registry: Registry,
+            $(pub(super) $field: family_type!($kind),)*
+        }
+
+        impl Metrics {
+            /// All of them, in the order of the documentation.
+            pub const ALL: &[Metric] = &[$(Metric {
+                name: $name,
+                kind: stringify!($kind),
+                labels: &[$($label),*],
+                words: $words,
+            },)*];
+
+            /// Without values yet.
+            pub fn new() -> Self {
+                let mut registry = Registry::default();
+                $(
+                    let $field = family!($kind $($buckets)?);
+                    // The page adds this end to counters by itself, and a point to the words.
+                    let name = $name.strip_suffix("_total").unwrap_or($name);
+                    registry.register(name, $words.trim_end_matches('.'), $field.clone());
+                )*
+                Self { registry, $($field,)* }
+            }
+        }
+    };
+}
+
+metrics! {
+    build_info: gauge "strongroom_build_info" ["version"], "Always 1: which version runs.";
+    start_time: gauge "strongroom_start_time_seconds" [], "When the server was started, as Unix time.";
+
+    items: gauge "strongroom_items" ["vault" "state"], "Items, by vault and state of protection.";
+    items_failing: gauge "strongroom_items_failing" ["vault"], "Items whose last backup failed.";
+    items_overdue: gauge "strongroom_items_overdue" [], "Items whose next backup should have begun and has not.";
+    schedule_lag: gauge "strongroom_schedule_lag_seconds" [], "How long the longest of these waits.";
+    points: gauge "strongroom_recovery_points" ["vault" "state"], "Recovery points, by vault and state.";
+    newest_point: gauge "strongroom_vault_newest_point_timestamp_seconds" ["vault"], "When the newest good recovery point of a vault was made, as Unix time.";
+    stalest_item: gauge "strongroom_vault_stalest_item_timestamp_seconds" ["vault"], "Of the items that are backed up: the last good backup of the one that has waited longest for one, as Unix time.";
+    vault_stored: gauge "strongroom_vault_stored_bytes" ["vault"], "What a vault held when it was measured last.";
+    vault_reclaimable: gauge "strongroom_vault_reclaimable_bytes" ["vault"], "What no recovery point of a vault needed then.";
+    vault_measured: gauge "strongroom_vault_measured_timestamp_seconds" ["vault"], "When that was, as Unix time.";
+
+    jobs_open: gauge "strongroom_jobs_open" ["kind" "state"], "Jobs that wait or run.";
+    queue_age: gauge "strongroom_queue_age_seconds" [], "How long the oldest job waits that could run.";
+    jobs_ended: counter "strongroom_jobs_ended_total" ["kind" "outcome"], "Jobs that have ended, since the server was started.";
+    job_seconds: histogram(long) "strongroom_job_duration_seconds" ["kind" "outcome"], "How long they ran.";
+    read_bytes: counter "strongroom_backup_read_bytes_total" [], "Bytes that backups have read from disks.";
+    stored_bytes: counter "strongroom_backup_stored_bytes_total" [], "Bytes that backups have added to vaults.";
+
+    alerts: gauge "strongroom_alerts_firing" ["severity"], "Alerts that hold and that nobody has acknowledged.";
+    deliveries: counter "strongroom_alert_deliveries_total" ["channel" "outcome"], "Tries to tell of alerts, by how they went: `delivered`, `failed` (and tried again), `given_up`.";
+    notices: gauge "strongroom_alert_notices" ["channel" "state"], "Notices of alerts that wait, and that were given up.";
+
+    requests: counter "strongroom_http_requests_total" ["method" "route" "status"], "Answered requests; the route is the path's pattern in the API's description.";
+    request_seconds: histogram(short) "strongroom_http_request_duration_seconds" ["method" "route"], "How long their answers took to begin.";
+
+    catalog_up: gauge "strongroom_catalog_up" [], "Whether the catalog answers: 1 or 0. If it does not, numbers that come from it are missing.";
+    catalog_read: gauge "strongroom_catalog_read_seconds" [], "How long the catalog took to answer the questions of this page.";
+    catalog_writes: counter "strongroom_catalog_writes_total" [], "Changes of the catalog.";
+    catalog_write_seconds: counter "strongroom_catalog_write_seconds_total" [], "How long they took together, with the wait for their turn.";
+    round_age: gauge "strongroom_scheduler_round_age_seconds" [], "How long ago the scheduler last looked at everything. More than a few seconds: it is stuck.";
+
+    process_cpu: counter "process_cpu_seconds_total" [], "Processor time that the server has used.";
+    process_memory: gauge "process_resident_memory_bytes" [], "Memory that the server uses.";
+    process_fds: gauge "process_open_fds" [], "Files that the server has open.";
+    process_max_fds: gauge "process_max_fds" [], "Files that it may have open.";
+    process_threads: gauge "process_threads" [], "Its threads.";
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// The page, in the text format of `OpenMetrics`.
+    pub(super) fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        encode(&mut text, &self.registry).ok();
+        text
+    }
+
+    /// A request was answered.
+    pub(crate) fn answered(&self, method: &str, route: &str, status: u16, seconds: f64) {
+        // Whoever asks may invent methods, but no routes.
+        let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+        let method = if known.contains(&method) { method } else { "other" };
+        let labels = |more: Option<(&'static str, String)>| {
+            let mut labels = vec![("method", method.to_owned()), ("route", route.to_owned())];
+            labels.extend(more);
+            labels
+        };
+        self.requests.get_or_create(&labels(Some(("status", status.to_string())))).inc();
+        self.request_seconds.get_or_create(&labels(None)).observe(seconds);
+    }
+}
+
+/// Sets a counter to what was counted elsewhere.
+pub(super) fn set_counter(family: &Counters, labels: &Labels, value: f64) {
+    let counter = family.get_or_create(labels);
+    counter.inner().store(value.to_bits(), std::sync::atomic::Ordering::Relaxed);
+}
+
+/// Sets a gauge.
+pub(super) fn set(family: &Gauges, labels: &Labels, value: f64) {
+    family.get_or_create(labels).set(value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_say_what_they_are() {
+        let mut names: Vec<_> = Metrics::ALL.iter().map(|metric| metric.name).collect();
+        for metric in Metrics::ALL {
+            assert_eq!(metric.kind == "counter", metric.name.ends_with("_total"), "{metric:?}");
+            assert!(metric.words.ends_with('.'), "{metric:?}");
+            for label in metric.labels {
+                assert!(!["item", "user", "token"].contains(label), "{metric:?}");
+            }
+        }
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Metrics::ALL.len());
+    }
+
+    #[test]
+    fn invented_methods_make_no_new_values() {
+        let metrics = Metrics::new();
+        for method in ["GET", "X1", "X2"] {
+            metrics.answered(method, "/v1/vaults", 200, 0.1);
+        }
+        let text = metrics.text();
+        let values = text.lines().filter(|line| line.starts_with("strongroom_http_requests_total"));
+        assert_eq!(values.count(), 2, "{text}");
+    }
+}
