@@ -22,6 +22,7 @@ mod hosts;
 mod items;
 pub mod jobs;
 pub mod model;
+mod once;
 mod points;
 mod policies;
 mod retention;
@@ -34,6 +35,7 @@ mod work;
 
 pub use error::{ControlError, Result};
 pub use items::ItemFilter;
+pub use once::once;
 pub use policies::DEFAULT_POLICY;
 pub use saved::Saved;
 pub use service::{Agents, Control, Parts, Settings};

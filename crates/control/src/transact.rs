@@ -8,6 +8,7 @@ macro_rules! write {
             let $tx = &mut transaction;
             let done: Result<_, crate::ControlError> = async { $work }.await;
             let done = done?;
+            crate::once::note(&mut transaction).await?;
             transaction.commit().await?;
             Ok::<_, crate::ControlError>(done)
         }

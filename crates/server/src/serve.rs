@@ -81,7 +81,7 @@ async fn run(serve: Serve) -> Result<(), ServerError> {
     let catalog = Catalog::open(&url, &SCHEMA, Arc::new(SystemClock)).await?;
     let control = control(&config, here.clone(), catalog.clone());
     if !url.is_shared() {
-        idempotency::forget_open(&control).await.map_err(|failure| {
+        idempotency::end_open(&control).await.map_err(|failure| {
             ServerError::Bug(format!("the catalog cannot be cleaned: {}", failure.code()))
         })?;
     }

@@ -6,9 +6,10 @@ use crate::{
     args::GlobalArgs,
     commands::{
         backup::BackupArgs,
+        errors::ErrorsArgs,
         guard::GuardArgs,
         recoverypoint::RecoverypointCommand,
-        reference::{CompletionsArgs, ErrorsArgs, ManArgs},
+        reference::{CompletionsArgs, ManArgs},
         restore::RestoreCommand,
         serve::{DoctorArgs, ServeArgs},
         service::{

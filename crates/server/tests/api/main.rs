@@ -9,6 +9,7 @@
 
 mod bed;
 mod document;
+mod pages;
 mod requests;
 mod rights;
 mod work;

@@ -8,6 +8,7 @@
 )]
 
 mod bad_days;
+mod codes;
 mod damage;
 mod documented;
 mod errors;
@@ -18,5 +19,7 @@ mod killed;
 mod layers;
 mod life;
 mod mirrors;
+mod packaging;
 mod service;
+mod service_killed;
 mod stores;

@@ -21,7 +21,7 @@ use crate::{
 pub(crate) struct Service {
     pub(crate) lab: Lab,
     server: Child,
-    url: String,
+    pub(crate) url: String,
     fingerprint: String,
 }
 
@@ -45,25 +45,42 @@ impl Service {
     }
 
     fn serve(lab: Lab) -> Self {
-        let config = format!(
-            "listen = \"127.0.0.1:0\"\ndisk_dirs = [\"{0}\"]\nrestore_dirs = [\"{0}\"]\n\
-             reclaim_every_hours = 0\nmeasure_every_hours = 0\nsave_every_minutes = 0\n",
-            lab.path("").display()
-        );
-        fs::write(lab.path("server.toml"), config).expect("written");
-        let server = lab
-            .command("serve --config server.toml --data-dir data")
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the server starts");
+        configure(&lab, "127.0.0.1:0", "");
+        let server = spawn(&lab);
         Self { lab, server, url: String::new(), fingerprint: String::new() }
     }
 
-    /// Reads what a server says at its start, and returns the token if it is the first.
+    /// Has the server listen where it does now, and be set so, when it is started again.
+    pub(crate) fn stay(&self, settings: &str) {
+        let address = self.url.trim_start_matches("https://");
+        configure(&self.lab, address, settings);
+    }
+
+    /// Kills the server with SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        self.server.kill().expect("killed");
+        self.server.wait().expect("it is gone");
+    }
+
+    /// Starts the server again, and does not wait for it.
+    pub(crate) fn start_again(&mut self) {
+        self.server = spawn(&self.lab);
+    }
+
+    /// Waits until the server that was started again listens.
+    pub(crate) fn wait_for_greeting(&mut self) {
+        self.greeting_until("fingerprint: ");
+    }
+
+    /// Reads what a server says at its first start, and returns the token.
     fn greeting(&mut self) -> String {
+        self.greeting_until("  srt_")
+    }
+
+    fn greeting_until(&mut self, mark: &str) -> String {
         let mut lines = BufReader::new(self.server.stderr.take().expect("piped"));
         let (mut token, mut told) = (String::new(), String::new());
-        while token.is_empty() {
+        while !told.contains(mark) {
             let mut line = String::new();
             assert!(lines.read_line(&mut line).expect("readable") > 0, "no greeting: {told}");
             if let Some(url) = line.trim().strip_prefix("Strongroom listens on ") {
@@ -87,7 +104,7 @@ impl Service {
         self.lab.ok(&add);
     }
 
-    fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         let pid = Pid::from_child(&self.server);
         kill_process(pid, Signal::TERM).ok();
         self.server.wait().ok();
@@ -108,6 +125,20 @@ impl Service {
         ));
         service
     }
+}
+
+fn configure(lab: &Lab, listen: &str, settings: &str) {
+    let config = format!(
+        "listen = \"{listen}\"\ndisk_dirs = [\"{0}\"]\nrestore_dirs = [\"{0}\"]\n\
+         reclaim_every_hours = 0\nmeasure_every_hours = 0\nsave_every_minutes = 0\n{settings}",
+        lab.path("").display()
+    );
+    fs::write(lab.path("server.toml"), config).expect("written");
+}
+
+fn spawn(lab: &Lab) -> Child {
+    let mut command = lab.command("serve --config server.toml --data-dir data");
+    command.stderr(Stdio::piped()).spawn().expect("the server starts")
 }
 
 #[test]
