@@ -234,7 +234,7 @@ fn what_was_carried_out_and_not_answered_is_not_carried_out_again() {
     });
     bed = bed.restart();
     let again = post(&bed, "/items/web/backup", "job", &json!({}));
-    assert_eq!(again.header("idempotency-replayed"), "true");
+    assert_eq!(again.header("idempotency-replayed"), "true", "{again:?}");
     for name in ["location", "content-type"] {
         assert_eq!(again.header(name), backup.header(name));
     }
