@@ -15,7 +15,7 @@ use axum::{
 use bytes::Bytes;
 use strongroom_api::JobBegun;
 use strongroom_base::codes;
-use strongroom_catalog::{Error, Filter, Query};
+use strongroom_catalog::{Error, Filter, Query, Stored};
 use strongroom_control::{Control, access::Caller, model::AnswerDoc, once};
 
 use crate::answer::{Done, Failure, HasSecret};
@@ -150,28 +150,31 @@ impl Open {
     }
 
     async fn write(
-        mut self,
+        self,
         control: &Control,
         parts: &axum::http::response::Parts,
         body: &Bytes,
     ) -> Done<()> {
         let mut tx = control.catalog().write().await?;
+        let kept = tx.get::<AnswerDoc>(&self.doc.key).await?;
+        // It has the job that was begun. After a day it is forgotten.
+        let Some(Stored { mut doc, version }) = kept else { return Ok(()) };
         if parts.status.is_success() {
             let kept = [header::CONTENT_TYPE, header::ETAG, header::LOCATION];
             for name in kept {
                 let value = parts.headers.get(&name).and_then(|value| value.to_str().ok());
                 if let Some(value) = value {
-                    self.doc.headers.push((name.to_string(), value.to_owned()));
+                    doc.headers.push((name.to_string(), value.to_owned()));
                 }
             }
-            self.doc.carried_out = true;
-            self.doc.status = Some(parts.status.as_u16());
+            doc.carried_out = true;
+            doc.status = Some(parts.status.as_u16());
             if parts.extensions.get::<HasSecret>().is_none() {
-                self.doc.body = String::from_utf8_lossy(body).into_owned();
+                doc.body = String::from_utf8_lossy(body).into_owned();
             }
-            tx.put(&self.doc).await?;
+            tx.update(&doc, version).await?;
         } else {
-            tx.delete::<AnswerDoc>(&self.doc.key, None).await?;
+            tx.delete::<AnswerDoc>(&doc.key, version).await?;
         }
         tx.commit().await?;
         Ok(())
