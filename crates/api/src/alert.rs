@@ -125,7 +125,7 @@ pub struct AuditEntry {
     /// `allowed`, `denied` or `failed`.
     pub outcome: String,
     /// More of it; never secrets.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Option<Object>)]
     pub detail: serde_json::Value,
     /// Hash of the entry before, hexadecimal.
     pub prev_hash: String,

@@ -46,7 +46,7 @@ impl ErrorBody {
             hint: code.hint.to_owned(),
             fault: code.fault().name().to_owned(),
             retryable: code.is_retryable(),
-            doc: format!("docs/errors.md#{}", code.anchor()),
+            doc: code.page(),
             link: None,
             request_id: None,
         }

@@ -18,7 +18,6 @@ pub struct Policy {
     /// Its name, which no other policy of the vault has.
     pub name: String,
     /// When, and how long; see `docs/policies.md`.
-    #[schema(value_type = Object)]
     pub rules: PolicyRules,
     /// The best consistency that is tried for.
     pub consistency: ConsistencyWanted,
@@ -36,7 +35,6 @@ pub struct PolicyCreate {
     #[schema(min_length = 1, max_length = 200, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     pub name: String,
     /// When, and how long.
-    #[schema(value_type = Object)]
     pub rules: PolicyRules,
     /// The best consistency that is tried for; application-consistent if not given.
     #[serde(default)]
@@ -56,7 +54,6 @@ pub struct PolicyUpdate {
     pub name: Option<String>,
     /// Other rules.
     #[serde(default)]
-    #[schema(value_type = Option<Object>)]
     pub rules: Option<PolicyRules>,
     /// Another consistency.
     #[serde(default)]
@@ -109,6 +106,5 @@ pub struct ItemPreview {
 #[serde(deny_unknown_fields)]
 pub struct PolicyTry {
     /// The other rules.
-    #[schema(value_type = Object)]
     pub rules: PolicyRules,
 }

@@ -31,6 +31,9 @@ pub struct ErrorEntry {
     pub retryable: bool,
     /// The HTTP status with which it is answered.
     pub status: u16,
+    /// What Azure Backup calls the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub azure: Vec<String>,
 }
 
 /// A line of the table of rights.

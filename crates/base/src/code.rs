@@ -1,9 +1,12 @@
 //! The catalog of error codes: what users and scripts may rely on.
 //!
 //! Every error of every crate names one [`Code`]. A code's name never changes its meaning and is
-//! never used again for another. `docs/errors.md` is generated from this list.
+//! never used again for another. `docs/errors.md` and the pages in `docs/errors` are
+//! generated from this list.
 
 use std::error::Error;
+
+use crate::azure::ALIASES;
 
 /// What the caller can do about an error; also decides the exit code of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,9 +114,15 @@ impl Code {
         }
     }
 
-    /// The place of its page in the documentation: `docs/errors.md#` and this.
-    pub fn anchor(&self) -> String {
-        self.name.replace('.', "")
+    /// What Azure Backup calls the same.
+    pub fn azure(&self) -> &'static [&'static str] {
+        let found = ALIASES.iter().find(|(name, _)| *name == self.name);
+        found.map_or(&[], |(_, aliases)| aliases)
+    }
+
+    /// Its page in the documentation.
+    pub fn page(&self) -> String {
+        format!("docs/errors/{}.md", self.name)
     }
 }
 
@@ -248,7 +257,6 @@ catalog! {
     SERVER_UNAVAILABLE = "server.unavailable", Unavailable, "The server does not answer.", "Check that `strongroom serve` runs there, the URL of the context, and the network.";
     SERVER_UNTRUSTED = "server.untrusted", Denied, "The server's certificate is not one that is trusted.", "If it is your server, give its certificate's fingerprint as the server printed it: `strongroom context add --fingerprint`.";
     SERVER_PROTOCOL = "server.protocol", Unavailable, "The server answered in a way that makes no sense.", "Check that the URL is that of a Strongroom server, and its version.";
-    SERVER_STOPPING = "server.stopping", Unavailable, "The server is being stopped.", "Try again when it is back.";
     SERVER_RUNNING = "server.running", Conflict, "Another server uses this folder.", "Stop it first, or name another folder as data_dir.";
     SERVER_CLOCK = "server.clock", Conflict, "The server's clock has jumped, so nothing is deleted whose time may not be over.", "Set the clock right; if it is right, confirm it with `strongroom server confirm-clock`.";
     SERVER_NOT_READY = "server.not_ready", Unavailable, "Something on the server's machine is not as a server needs it.", "Do what each finding says, and run `strongroom doctor` again.";
@@ -262,7 +270,7 @@ catalog! {
     REQUEST_KEY_REUSED = "request.key_reused", Conflict, "The idempotency key was used for another request.", "Use a new key for each request, and the same only to send the same again.";
     REQUEST_MEDIA_TYPE = "request.media_type", Invalid, "The request's body is not JSON.", "Send JSON, and `Content-Type: application/json`.";
     REQUEST_IN_PROGRESS = "request.in_progress", Conflict, "The same request is being worked on.", "Wait a moment and send it again with the same key.";
-    REQUEST_ANSWERED = "request.answered", Conflict, "The request was carried out, and its answer held a secret, which is not kept.", "Revoke what was made and ask again, with a new key.";
+    REQUEST_ANSWERED = "request.answered", Conflict, "The request was carried out, and its answer is not kept: it held a secret, or the server died before it could answer.", "See what was made; revoke it if it was a secret, and ask again with a new key.";
     REQUEST_TIMEOUT = "request.timeout", Unavailable, "The request takes longer than is waited for; what it asked for may still be done.", "Look whether it was done; with an idempotency key the same request can be sent again.";
     REQUEST_PAGE_TOKEN = "request.page_token", Invalid, "The page token is not of this list.", "Send a token only with the filters and order with which it was answered.";
 
@@ -315,7 +323,6 @@ catalog! {
     JOB_CANCELLED = "job.cancelled", Interrupted, "The job was cancelled.", "Begin it again if it is wanted.";
     JOB_INTERRUPTED = "job.interrupted", Interrupted, "The server was stopped or killed while the job ran.", "Nothing is to be done: the job is tried again by itself where that is safe.";
     JOB_WARNINGS = "job.warnings", Incomplete, "The job is done, but not as well as it should be.", "See its warnings: `strongroom job show`.";
-    JOB_DEADLINE = "job.deadline", Unavailable, "The job took longer than it may.", "See its tasks for where the time went; the limit is in the server's configuration.";
     ALERT_NOT_FOUND = "alert.not_found", NotFound, "There is no such alert.", "`strongroom alert list` shows the alerts.";
     ALERT_UNDELIVERED = "alert.undelivered", Unavailable, "Alerts could not be told by mail or webhook.", "See the message; correct the channel in the server's configuration or what it sends to, and try it with `strongroom alert test`.";
     ALERT_NO_CHANNEL = "alert.no_channel", NotFound, "The server has no such channel for alerts.", "Name one that the server's configuration has; without a name all are tried.";

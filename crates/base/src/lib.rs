@@ -5,6 +5,7 @@
 //! own them.
 
 mod aligned;
+mod azure;
 mod cancel;
 mod clock;
 mod code;

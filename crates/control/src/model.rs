@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strongroom_agent::VaultAccess;
 use strongroom_api as api;
-use strongroom_base::{HostId, ItemId, PointId, VaultId};
+use strongroom_base::{HostId, ItemId, JobId, PointId, VaultId};
 use strongroom_catalog::{Column, Document, Kind, Migration, Schema, Value};
 
 use crate::cause::Cause;
@@ -643,6 +643,12 @@ pub struct AnswerDoc {
     pub key: String,
     /// BLAKE3 of the request: method, path and body.
     pub request: String,
+    /// Whether it has changed what it should.
+    #[serde(default)]
+    pub carried_out: bool,
+    /// The job that it has begun.
+    #[serde(default)]
+    pub job: Option<JobId>,
     /// The status; none while the request is worked on.
     pub status: Option<u16>,
     /// The answer's headers that count.

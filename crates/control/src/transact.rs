@@ -9,6 +9,7 @@ macro_rules! write {
             let $tx = &mut transaction;
             let done: Result<_, crate::ControlError> = async { $work }.await;
             let done = done?;
+            crate::once::note(&mut transaction).await?;
             transaction.commit().await?;
             $control.pulse.wrote($control.clock.monotonic().saturating_sub(begun));
             Ok::<_, crate::ControlError>(done)

@@ -18,24 +18,29 @@ pub const DEFAULT_START_SPREAD_MINUTES: u16 = 120;
 
 /// All that a policy says, unchecked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PolicyRules {
     /// Standard or enhanced: which schedules and snapshot retentions are allowed.
     pub kind: PolicyKind,
     /// The IANA name of the zone in which all days and times of the policy are meant.
+    #[cfg_attr(feature = "schema", schema(min_length = 1, max_length = 100))]
     pub time_zone: String,
     /// When backups are due.
     pub schedule: Schedule,
     /// How many days a recovery point stays in the snapshot tier. Absent: the kind's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(minimum = 1, maximum = 30))]
     pub snapshot_retention_days: Option<u16>,
     /// How long recovery points are kept.
     pub retention: Retention,
     /// Over how many minutes after the scheduled time the starts of different items are spread.
     #[serde(default = "default_start_spread")]
+    #[cfg_attr(feature = "schema", schema(maximum = 1440))]
     pub start_spread_minutes: u16,
     /// When no backup may start.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schema(max_items = 64))]
     pub blackouts: Vec<Blackout>,
 }
 
@@ -45,6 +50,7 @@ fn default_start_spread() -> u16 {
 
 /// Which family of limits a policy is held to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PolicyKind {
     /// Once a day or on some days of the week; snapshots for up to 5 days.
@@ -55,33 +61,40 @@ pub enum PolicyKind {
 
 /// When backups are due, on the clocks of the policy's zone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Schedule {
     /// Every so many hours within a window that opens every day. Enhanced policies only.
     Hourly {
         /// 4, 6, 8, 12 or 24.
+        #[cfg_attr(feature = "schema", schema(minimum = 4, maximum = 24))]
         every_hours: u8,
         /// When the window opens: the time of its first backup.
         window_start: TimeOfDay,
         /// How long the window is: 4 to 24, a multiple of `every_hours`. Its end is not part of it.
+        #[cfg_attr(feature = "schema", schema(minimum = 4, maximum = 24))]
         window_hours: u8,
     },
     /// Every day.
     Daily {
         /// One time; under an enhanced policy up to 24.
+        #[cfg_attr(feature = "schema", schema(value_type = Vec<TimeOfDay>, min_items = 1, max_items = 24))]
         times: BTreeSet<TimeOfDay>,
     },
     /// On some days of the week.
     Weekly {
         /// The days.
+        #[cfg_attr(feature = "schema", schema(value_type = Vec<Weekday>, min_items = 1))]
         weekdays: BTreeSet<Weekday>,
         /// One time; under an enhanced policy up to 24.
+        #[cfg_attr(feature = "schema", schema(value_type = Vec<TimeOfDay>, min_items = 1, max_items = 24))]
         times: BTreeSet<TimeOfDay>,
     },
 }
 
 /// How long recovery points are kept. The longest rule that applies to a point wins.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Retention {
     /// Every point, also those that are not the last of their day.
@@ -103,67 +116,83 @@ pub struct Retention {
 
 /// Keeps every point for so many days.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct HourlyRetention {
     /// 1 to 9999.
+    #[cfg_attr(feature = "schema", schema(minimum = 1, maximum = 9999))]
     pub days: u16,
 }
 
 /// Keeps the last point of every day for so many days.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DailyRetention {
     /// 7 to 9999.
+    #[cfg_attr(feature = "schema", schema(minimum = 7, maximum = 9999))]
     pub days: u16,
 }
 
 /// Keeps the last point of some weekdays for so many weeks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct WeeklyRetention {
     /// The tagged days.
+    #[cfg_attr(feature = "schema", schema(value_type = Vec<Weekday>, min_items = 1))]
     pub weekdays: BTreeSet<Weekday>,
     /// 1 to 9999, and at most 99 years.
+    #[cfg_attr(feature = "schema", schema(minimum = 1, maximum = 5165))]
     pub weeks: u16,
 }
 
 /// Keeps the last point of some days of every month for so many months.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct MonthlyRetention {
     /// The tagged days.
     pub on: MonthDays,
     /// 1 to 9999, and at most 99 years. A month is a month of the calendar.
+    #[cfg_attr(feature = "schema", schema(minimum = 1, maximum = 1188))]
     pub months: u16,
 }
 
 /// Keeps the last point of some days of some months for so many years.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct YearlyRetention {
     /// The months that have tagged days.
+    #[cfg_attr(feature = "schema", schema(value_type = Vec<Month>, min_items = 1))]
     pub months: BTreeSet<Month>,
     /// The tagged days of these months.
     pub on: MonthDays,
     /// 1 to 99. A year is a year of the calendar.
+    #[cfg_attr(feature = "schema", schema(minimum = 1, maximum = 99))]
     pub years: u16,
 }
 
 /// Days of a month.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum MonthDays {
     /// By weekday: each of `weekdays` in each of `weeks`, such as the first Sunday.
     Weekday {
         /// The weekdays.
+        #[cfg_attr(feature = "schema", schema(value_type = Vec<Weekday>, min_items = 1))]
         weekdays: BTreeSet<Weekday>,
         /// The weeks of the month.
+        #[cfg_attr(feature = "schema", schema(value_type = Vec<WeekOfMonth>, min_items = 1))]
         weeks: BTreeSet<WeekOfMonth>,
     },
     /// By date. A month without a 31st has no such tagged day; `last` is there in every month.
     Day {
         /// 1 to 31.
         #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        #[cfg_attr(feature = "schema", schema(value_type = Vec<DayOfMonth>))]
         days: BTreeSet<u8>,
         /// Whether the month's last day is tagged, whichever date it has.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -171,11 +200,20 @@ pub enum MonthDays {
     },
 }
 
+/// A date in a month, for the description of the API.
+#[cfg(feature = "schema")]
+#[derive(utoipa::ToSchema)]
+#[schema(minimum = 1, maximum = 31)]
+#[expect(dead_code, reason = "only its description is of use")]
+struct DayOfMonth(u8);
+
 /// A time in which no backup starts. One that is running goes on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Blackout {
     /// The days on which it begins.
+    #[cfg_attr(feature = "schema", schema(value_type = Vec<Weekday>, min_items = 1))]
     pub weekdays: BTreeSet<Weekday>,
     /// When it begins.
     pub from: TimeOfDay,

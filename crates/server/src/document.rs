@@ -75,6 +75,7 @@ pub(crate) fn complete(mut found: OpenApi) -> Value {
             },
         });
         components.insert("securitySchemes".to_owned(), bearer);
+        join_choices(components);
     }
     let Some(paths) = object(&mut document, "paths") else { return document };
     for (path, methods) in paths {
@@ -86,6 +87,54 @@ pub(crate) fn complete(mut found: OpenApi) -> Value {
         }
     }
     document
+}
+
+/// Writes choices between objects, of which each is named by a field, as objects that have this field.
+///
+/// They are derived as all of a schema that allows no other fields, and of one that has this field:
+/// nothing could be both.
+fn join_choices(components: &mut Map<String, Value>) {
+    let Some(schemas) = components.get_mut("schemas").and_then(Value::as_object_mut) else {
+        return;
+    };
+    let known = schemas.clone();
+    for schema in schemas.values_mut() {
+        let choices = schema.get_mut("oneOf").and_then(Value::as_array_mut);
+        for choice in choices.into_iter().flatten() {
+            if let Some(joined) = join(choice, &known) {
+                *choice = joined;
+            }
+            close(choice);
+        }
+    }
+}
+
+/// Says of a choice that is one field with the name of what was chosen that it has no others.
+fn close(choice: &mut Value) {
+    let Some(properties) = choice.get_mut("properties").and_then(Value::as_object_mut) else {
+        return;
+    };
+    let mut found = properties.values_mut();
+    // A field that can only be one word is not the choice but its name.
+    let (Some(chosen), None) = (found.next(), found.next()) else { return };
+    if chosen.get("enum").is_some() {
+        return;
+    }
+    if chosen.get("properties").is_some() {
+        set(chosen, "additionalProperties", json!(false));
+    }
+    set(choice, "additionalProperties", json!(false));
+}
+
+fn join(choice: &Value, known: &Map<String, Value>) -> Option<Value> {
+    let [named, tag] = choice.get("allOf")?.as_array()?.as_slice() else { return None };
+    let name = named.get("$ref")?.as_str()?.rsplit('/').next()?;
+    let mut joined = known.get(name)?.clone();
+    let tags = tag.get("properties")?.as_object()?.clone();
+    object(&mut joined, "properties")?.extend(tags);
+    let needed = joined.as_object_mut()?.entry("required").or_insert_with(|| json!([]));
+    needed.as_array_mut()?.extend(tag.get("required")?.as_array()?.iter().cloned());
+    Some(joined)
 }
 
 fn set(value: &mut Value, key: &str, to: Value) {

@@ -80,6 +80,16 @@ impl PageParams {
     }
 }
 
+/// A number that the catalog can have: of those with a sign.
+pub(crate) fn number(name: &str, number: Option<u64>) -> Done<Option<u64>> {
+    match number {
+        Some(number) if i64::try_from(number).is_err() => {
+            Err(Failure::invalid(format!("the parameters: {name} is larger than any number")))
+        }
+        number => Ok(number),
+    }
+}
+
 /// The part of a list that is asked for.
 pub(crate) fn page(limit: Option<u16>, token: Option<String>) -> Done<PageRequest> {
     let limit = match limit {

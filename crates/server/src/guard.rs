@@ -109,7 +109,7 @@ pub(crate) async fn signed_in(State(app): State<App>, request: Request, next: Ne
         match id {
             Ok(id) => {
                 let cause = Cause { request: id.to_string(), trace };
-                cause.scope(REQUEST.scope(id, work)).await
+                Box::pin(cause.scope(REQUEST.scope(id, work))).await
             }
             Err(_) => work.await,
         }
@@ -180,11 +180,13 @@ async fn change(app: &App, caller: Caller, request: Request, next: Next) -> Resp
     match idempotency::begin(&app.control, &caller, &key, &parts, &bytes).await {
         Ok(Known::New(open)) => {
             let request = Request::from_parts(parts, bytes.into());
-            let answer = AssertUnwindSafe(run(request, next, caller)).catch_unwind().await;
-            let answer = answer.unwrap_or_else(|_| {
-                Failure::new(&codes::BUG, "the request met a defect").into_response()
+            let work = AssertUnwindSafe(run(request, next, caller)).catch_unwind();
+            let work = work.map(|answer| {
+                answer.unwrap_or_else(|_| {
+                    Failure::new(&codes::BUG, "the request met a defect").into_response()
+                })
             });
-            open.end(&app.control, answer).await
+            open.carry_out(&app.control, work).await
         }
         Ok(Known::Answered(answer)) => answer,
         Err(failure) => failure.into_response(),

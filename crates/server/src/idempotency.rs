@@ -1,11 +1,11 @@
 //! Requests that bear an idempotency key are carried out once, and answered the same again.
 //!
-//! A request is written down before it is carried out, and its answer when it has succeeded; a
-//! request that was refused has changed nothing and is forgotten. Answers with secrets are not
-//! kept: who sends such a request again is told that it was done. Entries are of one caller: the
-//! same key of somebody else is another. They are forgotten after a day ([`Control`] does so).
-//! If the server dies between the end of the work and the writing of its answer, the request is
-//! carried out again when it is sent again.
+//! A request is written down before it is carried out, that it was is written down with what it
+//! changes ([`once`]), and its answer when it has succeeded; a request that was refused has changed
+//! nothing and is forgotten. Answers with secrets are not kept: who sends such a request again is
+//! told that it was done. So is who was not answered because the server died, unless the request
+//! began a job: that is answered as it would have been. Entries are of one caller: the same key of
+//! somebody else is another. They are forgotten after a day ([`Control`] does so).
 
 use axum::{
     body::Body,
@@ -13,9 +13,10 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
+use strongroom_api::JobBegun;
 use strongroom_base::codes;
-use strongroom_catalog::{Error, Filter, Query};
-use strongroom_control::{Control, access::Caller, model::AnswerDoc};
+use strongroom_catalog::{Error, Filter, Query, Stored};
+use strongroom_control::{Control, access::Caller, model::AnswerDoc, once};
 
 use crate::answer::{Done, Failure, HasSecret};
 
@@ -60,7 +61,6 @@ fn fingerprint(parts: &Parts, body: &Bytes) -> String {
 /// A request with a key that is being carried out.
 pub(crate) struct Open {
     doc: AnswerDoc,
-    version: u64,
 }
 
 /// What is known of a request with a key.
@@ -83,6 +83,8 @@ pub(crate) async fn begin(
     let doc = AnswerDoc {
         key: format!("{user}/{key}"),
         request: fingerprint(parts, body),
+        carried_out: false,
+        job: None,
         status: None,
         headers: Vec::new(),
         body: String::new(),
@@ -90,9 +92,9 @@ pub(crate) async fn begin(
     };
     let mut tx = control.catalog().write().await?;
     match tx.insert(&doc).await {
-        Ok(version) => {
+        Ok(_) => {
             tx.commit().await?;
-            return Ok(Known::New(Open { doc, version }));
+            return Ok(Known::New(Open { doc }));
         }
         Err(Error::Exists { .. } | Error::Taken { .. }) => drop(tx),
         Err(error) => return Err(error.into()),
@@ -130,8 +132,13 @@ fn answered(doc: AnswerDoc, request: &str) -> Done<Response> {
 }
 
 impl Open {
-    /// Writes the answer down, if the request was carried out.
-    pub(crate) async fn end(self, control: &Control, answer: Response) -> Response {
+    /// Carries the request out, and writes its answer down if it was.
+    pub(crate) async fn carry_out(
+        self,
+        control: &Control,
+        work: impl Future<Output = Response>,
+    ) -> Response {
+        let answer = once(self.doc.key.clone(), work).await;
         let (parts, body) = answer.into_parts();
         // It is ours, in memory, and short.
         let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
@@ -143,47 +150,97 @@ impl Open {
     }
 
     async fn write(
-        mut self,
+        self,
         control: &Control,
         parts: &axum::http::response::Parts,
         body: &Bytes,
     ) -> Done<()> {
         let mut tx = control.catalog().write().await?;
+        let kept = tx.get::<AnswerDoc>(&self.doc.key).await?;
+        // It has the job that was begun. After a day it is forgotten.
+        let Some(Stored { mut doc, version }) = kept else { return Ok(()) };
         if parts.status.is_success() {
             let kept = [header::CONTENT_TYPE, header::ETAG, header::LOCATION];
             for name in kept {
                 let value = parts.headers.get(&name).and_then(|value| value.to_str().ok());
                 if let Some(value) = value {
-                    self.doc.headers.push((name.to_string(), value.to_owned()));
+                    doc.headers.push((name.to_string(), value.to_owned()));
                 }
             }
-            self.doc.status = Some(parts.status.as_u16());
+            doc.carried_out = true;
+            doc.status = Some(parts.status.as_u16());
             if parts.extensions.get::<HasSecret>().is_none() {
-                self.doc.body = String::from_utf8_lossy(body).into_owned();
+                doc.body = String::from_utf8_lossy(body).into_owned();
             }
-            tx.update(&self.doc, self.version).await?;
+            tx.update(&doc, version).await?;
         } else {
-            tx.delete::<AnswerDoc>(&self.doc.key, self.version).await?;
+            tx.delete::<AnswerDoc>(&doc.key, version).await?;
         }
         tx.commit().await?;
         Ok(())
     }
 }
 
-/// Forgets the requests that an earlier process did not end.
-pub(crate) async fn forget_open(control: &Control) -> Done<()> {
+/// Ends the requests that an earlier process did not: what was not carried out is forgotten.
+pub(crate) async fn end_open(control: &Control) -> Done<()> {
     let mut token = None;
     loop {
         let query = Query::new(Filter::all()).limit(1000).after(token);
         let page = control.catalog().list::<AnswerDoc>(&query).await?;
         let mut tx = control.catalog().write().await?;
-        for open in page.items.iter().filter(|stored| stored.doc.status.is_none()) {
-            tx.delete::<AnswerDoc>(&open.doc.key, None).await?;
+        for open in page.items.into_iter().filter(|stored| stored.doc.status.is_none()) {
+            if open.doc.carried_out {
+                tx.update(&unanswered(open.doc), open.version).await?;
+            } else {
+                tx.delete::<AnswerDoc>(&open.doc.key, None).await?;
+            }
         }
         tx.commit().await?;
         match page.next {
             Some(next) => token = Some(next),
             None => return Ok(()),
         }
+    }
+}
+
+/// A request that was carried out and not answered: a job that it began is its answer, and all else
+/// is answered like a secret that is not kept.
+fn unanswered(mut doc: AnswerDoc) -> AnswerDoc {
+    let Some(job) = doc.job else {
+        doc.status = Some(StatusCode::OK.as_u16());
+        return doc;
+    };
+    let begun = JobBegun { job, link: format!("/v1/jobs/{job}") };
+    doc.status = Some(StatusCode::ACCEPTED.as_u16());
+    doc.headers = vec![
+        (header::CONTENT_TYPE.to_string(), "application/json".to_owned()),
+        (header::LOCATION.to_string(), begun.link.clone()),
+    ];
+    doc.body = serde_json::to_string(&begun).unwrap_or_default();
+    doc
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn what_is_at_work_is_said_to_be_and_not_begun_again() {
+        let doc = AnswerDoc {
+            key: "user/key".to_owned(),
+            request: "hash".to_owned(),
+            carried_out: true,
+            job: None,
+            status: None,
+            headers: Vec::new(),
+            body: String::new(),
+            time: Timestamp::UNIX_EPOCH,
+        };
+        let code = |doc, request| answered(doc, request).expect_err("refused").code().to_owned();
+        assert_eq!(code(doc.clone(), "hash"), codes::REQUEST_IN_PROGRESS.name);
+        assert_eq!(code(doc.clone(), "other"), codes::REQUEST_KEY_REUSED.name);
+        assert_eq!(code(unanswered(doc), "hash"), codes::REQUEST_ANSWERED.name);
     }
 }

@@ -86,7 +86,7 @@ async fn run(serve: Serve) -> Result<(), ServerError> {
     let control = control(&config, here.clone(), catalog.clone())?;
     let metrics = Arc::new(Metrics::new());
     if !url.is_shared() {
-        idempotency::forget_open(&control).await.map_err(|failure| {
+        idempotency::end_open(&control).await.map_err(|failure| {
             ServerError::Bug(format!("the catalog cannot be cleaned: {}", failure.code()))
         })?;
     }

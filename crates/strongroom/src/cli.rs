@@ -6,10 +6,11 @@ use crate::{
     args::GlobalArgs,
     commands::{
         backup::BackupArgs,
+        errors::ErrorsArgs,
         guard::GuardArgs,
         recover::RecoverArgs,
         recoverypoint::RecoverypointCommand,
-        reference::{CompletionsArgs, ErrorsArgs, ManArgs},
+        reference::{CompletionsArgs, ManArgs},
         restore::RestoreCommand,
         serve::{DoctorArgs, ServeArgs},
         service::{

@@ -2,11 +2,13 @@
 //!
 //! `STRONGROOM_BLESS=1 cargo test -p strongroom` writes them anew.
 
-use std::{fmt::Write as _, fs, path::Path};
+use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path};
 
 use clap::{CommandFactory as _, Parser as _};
 
-use crate::{cli::Cli, commands::reference::errors_markdown, human::one_final_newline};
+use strongroom_base::CATALOG;
+
+use crate::{cli::Cli, commands::errors, human::one_final_newline};
 
 /// The page docs/cli.md.
 fn cli_markdown() -> String {
@@ -55,7 +57,25 @@ fn cli_page_is_current() {
 
 #[test]
 fn errors_page_is_current() {
-    assert_current("errors.md", &errors_markdown());
+    assert_current("errors.md", &errors::index());
+}
+
+#[test]
+fn every_error_has_a_current_page_and_no_page_is_left_over() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/errors");
+    if std::env::var_os("STRONGROOM_BLESS").is_some() {
+        fs::remove_dir_all(&folder).ok();
+        fs::create_dir_all(&folder).expect("a folder");
+    }
+    let file = |name: &str| format!("{name}.md");
+    for code in CATALOG {
+        assert_current(&format!("errors/{}", file(code.name)), &errors::page(code));
+    }
+    let found = fs::read_dir(&folder).expect("docs/errors");
+    let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
+    let found: BTreeSet<String> = found.map(|entry| name(entry.expect("a page"))).collect();
+    let wanted: BTreeSet<String> = CATALOG.iter().map(|code| file(code.name)).collect();
+    assert_eq!(found, wanted);
 }
 
 #[test]

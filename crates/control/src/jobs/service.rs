@@ -17,6 +17,7 @@ use crate::{
     error::{ControlError, Result},
     items::seen,
     model::{ItemDoc, JobDoc, Spec},
+    once,
     policies::policy_of,
     service::{Control, cut},
     vaults::{PageRequest, page},
@@ -148,6 +149,7 @@ impl Control {
     pub(crate) async fn begin(&self, tx: &mut Tx, job: JobDoc) -> Result<JobBegun> {
         tx.insert(&job).await?;
         let id = job.job.id;
+        once::began(id);
         Ok(JobBegun { job: id, link: format!("/v1/jobs/{id}") })
     }
 

@@ -13,7 +13,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     answer::{Done, Failure},
-    extract::{Params, Who, page},
+    extract::{Params, Who, number, page},
     state::App,
 };
 
@@ -49,7 +49,7 @@ async fn list_audit(
 ) -> Done<Json<Page<AuditEntry>>> {
     let limit = page(params.limit, None)?.limit.unwrap_or(100);
     let before = match (params.before, params.page_token) {
-        (before, None) => before,
+        (before, None) => number("before", before)?,
         (None, Some(token)) => Some(token.parse().map_err(|_| {
             Failure::new(&strongroom_base::codes::REQUEST_PAGE_TOKEN, "the token is no number")
         })?),
@@ -86,8 +86,9 @@ async fn export_audit(
     Who(caller): Who,
     Params(params): Params<ExportParams>,
 ) -> Done<impl IntoResponse> {
+    let from = number("from", params.from)?.unwrap_or(1);
     // Whether it may be read is said before the answer begins.
-    let first = app.control.audit_from(&caller, params.from.unwrap_or(1)).await?;
+    let first = app.control.audit_from(&caller, from).await?;
     let lines = stream::try_unfold(Some(first), move |entries| {
         let (control, caller) = (app.control.clone(), caller.clone());
         async move {
@@ -146,7 +147,7 @@ async fn verify_audit(
     Who(caller): Who,
     Params(params): Params<VerifyParams>,
 ) -> Done<Json<AuditVerified>> {
-    let head = match (params.seq, params.hash) {
+    let head = match (number("seq", params.seq)?, params.hash) {
         (None, None) => None,
         (Some(seq), Some(hash)) => {
             if hash.parse::<strongroom_base::Digest>().is_err() {

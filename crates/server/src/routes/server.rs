@@ -72,6 +72,7 @@ async fn errors(_: Params<NoParams>) -> Json<Page<ErrorEntry>> {
         fault: code.fault().name().to_owned(),
         retryable: code.is_retryable(),
         status: status_of(code).as_u16(),
+        azure: code.azure().iter().map(|alias| (*alias).to_owned()).collect(),
     });
     Json(Page { items: entries.collect(), next_page_token: None })
 }

@@ -79,6 +79,23 @@ fn every_operation_says_what_can_happen() {
     }
 }
 
+/// Values are described as they are written, and choices as something that can be sent.
+#[test]
+fn words_and_choices_are_those_of_the_wire() {
+    let schemas = &strongroom_server::openapi()["components"]["schemas"];
+    let words = |name: &str| words(&schemas[name], "enum");
+    let known = |all: &[strongroom_api::JobState]| all.iter().map(ToString::to_string).collect();
+    assert_eq!(words("JobState"), known(strongroom_api::JobState::ALL));
+    assert!(words("Role").contains("vault_admin") && words("Weekday").contains("monday"));
+    let choices = schemas["Restore"]["oneOf"].as_array().expect("choices");
+    for (choice, mode) in choices.iter().zip(["machine", "disks", "replace"]) {
+        assert_eq!(choice["properties"]["mode"]["enum"][0], mode);
+        assert_eq!(choice["additionalProperties"], false);
+        assert!(choice["required"].as_array().expect("names").contains(&Value::from("mode")));
+    }
+    assert!(choices[1]["properties"]["folder"].is_object());
+}
+
 /// What somebody who relies on the earlier description would miss.
 fn faults(before: &Value, now: &Value) -> Vec<String> {
     let mut faults = Vec::new();
@@ -265,7 +282,7 @@ fn what_breaks_clients_is_noticed() {
                 .expect("words")
                 .remove(0);
         },
-        "the value Queued is gone",
+        "the value queued is gone",
     );
     check(
         &|it| {

@@ -11,6 +11,7 @@ mod alerts;
 mod bed;
 mod document;
 mod metrics;
+mod monitoring;
 mod pages;
 mod requests;
 mod rights;

@@ -1,88 +1,147 @@
-//! Pages of the documentation that are made from tables of the code.
+//! Pages of the documentation: their tables are made from the program, and their examples are run.
 //!
-//! `STRONGROOM_BLESS=1 cargo nextest run -p strongroom-server` writes them anew.
+//! `STRONGROOM_BLESS=1 cargo nextest run -p strongroom-server pages` writes the tables anew.
 
-use std::{fmt::Write as _, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use strongroom_control::Rule;
-use strongroom_server::{ConfigKey, MailConfig, Metrics, WebhookConfig};
+use serde_json::Value;
+use strongroom_api::Role;
+use strongroom_control::access::Operation;
+use strongroom_server::ServerConfig;
 
-/// A table in Markdown.
-fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
-    let mut text = String::new();
-    let mut line = |cells: &[String]| writeln!(text, "| {} |", cells.join(" | ")).expect("writes");
-    line(&head.iter().map(|&cell| cell.to_owned()).collect::<Vec<_>>());
-    line(&head.iter().map(|_| "---".to_owned()).collect::<Vec<_>>());
-    for row in rows {
-        line(&row.iter().map(|cell| cell.replace('|', "\\|")).collect::<Vec<_>>());
-    }
-    text
+use crate::bed::Bed;
+
+fn docs(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(name)
 }
 
-fn code(text: &str) -> String {
-    format!("`{text}`")
-}
-
-fn metrics() -> String {
-    let rows = Metrics::ALL.iter().map(|metric| {
-        let labels: Vec<String> = metric.labels.iter().map(|label| code(label)).collect();
-        vec![code(metric.name), metric.kind.to_owned(), labels.join(", "), metric.words.to_owned()]
-    });
-    format!(
-        "# Metrics\n\nWhat `/metrics` shows, if `metrics_listen` is set; [monitoring.md](monitoring.md) says \
-         how to\nwatch it. This page is made from the program; a test keeps it current.\n\nLabels name \
-         vaults, channels and routes, never items, users or tokens. A metric without values yet\nis not \
-         shown. Counters begin at 0 when the server is started.\n\n{}",
-        table(&["name", "type", "labels", "meaning"], rows)
-    )
-}
-
-fn alerts() -> String {
-    let rows = Rule::ALL.iter().map(|rule| {
-        let severity = rule.severity().name().to_owned();
-        vec![code(rule.name()), severity, rule.words().to_owned(), rule.ends().to_owned()]
-    });
-    table(&["rule", "severity", "what has happened", "it is over when"], rows)
-}
-
-fn keys(keys: &[ConfigKey]) -> String {
-    let rows = keys.iter().map(|key| {
-        let plain = ["required", "none", "the system's"].contains(&key.default);
-        let default = if plain { key.default.to_owned() } else { code(key.default) };
-        vec![code(key.name), default, key.words.to_owned()]
-    });
-    table(&["key", "default", "meaning"], rows)
-}
-
-/// Puts a table between its marks.
-fn put(page: &str, name: &str, table: &str) -> String {
-    let (begin, end) =
-        (format!("<!-- {name}: made from the program -->\n"), format!("<!-- {name}: end -->"));
-    let (before, rest) = page.split_once(&begin).unwrap_or_else(|| panic!("no mark of {name}"));
-    let (_, after) = rest.split_once(&end).unwrap_or_else(|| panic!("no end of {name}"));
-    format!("{before}{begin}\n{table}\n{end}{after}")
-}
-
-fn assert_current(page: &str, text: &str) {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(page);
+/// Compares what is between the marks of a page with what it should be.
+#[track_caller]
+fn assert_made(name: &str, made: &str) {
+    let page = fs::read_to_string(docs(name)).expect(name);
+    let (before, rest) = page.split_once("<!-- made: begin").expect("a beginning");
+    let (head, rest) = rest.split_once("-->\n").expect("a beginning");
+    let (found, after) = rest.split_once("<!-- made: end -->").expect("an end");
     if std::env::var_os("STRONGROOM_BLESS").is_some() {
-        fs::write(&file, text).expect("writes");
+        let page = format!("{before}<!-- made: begin{head}-->\n{made}<!-- made: end -->{after}");
+        fs::write(docs(name), page).expect("writes");
+        return;
     }
-    let found = fs::read_to_string(&file).unwrap_or_default();
-    assert!(found == text, "docs/{page} is not what the program says: see the head of this file");
+    assert!(found == made, "docs/{name} is stale: STRONGROOM_BLESS=1 writes it\n{made}");
 }
 
 #[test]
-fn the_page_of_metrics_is_current() {
-    assert_current("metrics.md", &metrics());
+fn access() {
+    let mut made = String::from("\n| operation | what |");
+    for role in Role::ALL {
+        write!(made, " `{role}` |").expect("writes");
+    }
+    made += " where |\n|---|---|---|---|---|---|---|\n";
+    for operation in Operation::ALL {
+        write!(made, "| `{}` | {} |", operation.name(), operation.words()).expect("writes");
+        for role in Role::ALL {
+            made += if *role >= operation.role() { " yes |" } else { " |" };
+        }
+        writeln!(made, " {} |", operation.reach().name()).expect("writes");
+    }
+    assert_made("access.md", &(made + "\n"));
 }
 
 #[test]
-fn the_tables_of_the_page_on_monitoring_are_current() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/monitoring.md");
-    let mut page = fs::read_to_string(file).expect("reads");
-    page = put(&page, "alerts", &alerts());
-    page = put(&page, "mail", &keys(MailConfig::KEYS));
-    page = put(&page, "webhook", &keys(WebhookConfig::KEYS));
-    assert_current("monitoring.md", &page);
+fn server() {
+    let mut made = String::from("\n| key | if not given | meaning |\n|---|---|---|\n");
+    for key in ServerConfig::KEYS {
+        let shown = key.default.parse::<toml::Value>().is_ok() || key.default == "[]";
+        let default = if shown { format!("`{}`", key.default) } else { key.default.to_owned() };
+        writeln!(made, "| `{}` | {default} | {} |", key.name, key.words).expect("writes");
+    }
+    assert_made("server.md", &(made + "\n"));
+    // What else the page shows of the file is what the program reads.
+    let page = fs::read_to_string(docs("server.md")).expect("the page");
+    let blocks: Vec<&str> = page.split("```toml\n").skip(1).collect();
+    assert!(blocks.len() >= 2);
+    for block in blocks {
+        let text = block.split("```").next().expect("an end");
+        let config: ServerConfig = toml::from_str(text).unwrap_or_else(|e| panic!("{text}{e}"));
+        config.catalog_url().ok();
+    }
+    for variable in page.split("STRONGROOM_SERVER_").skip(1) {
+        let name: String =
+            variable.chars().take_while(|c| c.is_ascii_uppercase() || *c == '_').collect();
+        let known = |key: &&strongroom_server::ConfigKey| key.name == name.to_lowercase();
+        assert!(name.is_empty() || ServerConfig::KEYS.iter().any(|key| known(&key)), "{name}");
+    }
+}
+
+#[test]
+fn every_path_that_a_page_names_is_one_of_the_api() {
+    let document = strongroom_server::openapi();
+    let known: Vec<&String> = document["paths"].as_object().expect("paths").keys().collect();
+    let fits = |known: &str, named: &str| {
+        let (known, named): (Vec<_>, Vec<_>) =
+            (known.split('/').collect(), named.split('/').collect());
+        let same = |(one, other): (&&str, &&str)| one == other || one.starts_with('{');
+        known.len() == named.len() && known.iter().zip(&named).all(same)
+    };
+    let mut count = 0;
+    for name in ["api.md", "access.md", "server.md", "service.md"] {
+        let page = fs::read_to_string(docs(name)).expect(name);
+        for rest in page.split("/v1/").skip(1) {
+            let end = |c: char| !(c.is_ascii_alphanumeric() || "/{}-._".contains(c));
+            let path = rest.split(end).next().unwrap_or_default().trim_end_matches('.');
+            let path = format!("/v1/{path}");
+            assert!(known.iter().any(|known| fits(known, &path)), "docs/{name}: {path}");
+            count += 1;
+        }
+    }
+    assert!(count >= 10, "{count}");
+}
+
+/// The examples of docs/api.md, in order, in one shell. An example that ends with an error of the
+/// API's is one that shows such an error.
+#[test]
+fn the_examples_of_the_api_run() {
+    let bed = Bed::new();
+    let page = fs::read_to_string(docs("api.md")).expect("the page");
+    let blocks =
+        page.split("```sh\n").skip(1).map(|rest| rest.split("```").next().expect("an end"));
+    let script = blocks.map(str::to_owned).collect::<Vec<_>>();
+    assert!(script.len() >= 10);
+    let folder = bed.path("shell");
+    fs::create_dir(&folder).expect("a folder");
+    let into = |name: &str| Path::new(&folder).join(name);
+    fs::copy(bed.path("data/tls/certificate.pem"), into("certificate.pem")).expect("copied");
+    fs::write(into("token.txt"), &bed.token).expect("written");
+    // No `pipefail`: curl fails where an example shows an error, and `jq` fails if there is none.
+    let marked = script.join("\necho '--'\n");
+    let output = Command::new("bash")
+        .args(["-euc", &marked])
+        .current_dir(&folder)
+        .env("SERVER", format!("https://{}", bed.address))
+        .env("DISK", bed.disk("a.raw", 300))
+        .env("FOLDER", bed.path("restored/data"))
+        .output()
+        .expect("bash starts");
+    let (out, told) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{out}\n{told}");
+    let shown: Vec<&str> = out.split("--\n").map(str::trim).collect();
+    let after = |text: &str| {
+        let index = script.iter().position(|block| block.contains(text)).expect(text);
+        shown[index]
+    };
+    assert_eq!(after("api /me"), "\"admin\"");
+    assert_eq!(after("api /items --data"), "completed");
+    assert_eq!(after("/events\" --no-buffer"), "completed\n\"restorable\"");
+    assert!(after("If-Match").ends_with("request.changed"), "{out}");
+    assert_eq!(after("page_token"), "\"completed\"\n0\n\"data\"");
+    let error: BTreeMap<String, Value> = serde_json::from_str(after("nowhere")).expect("JSON");
+    assert_eq!(error["code"], "vault.unknown");
+    assert!(error.values().all(|value| !value.is_null()), "{error:?}");
 }

@@ -4,6 +4,8 @@ use axum::http::Method;
 use bytes::Bytes;
 use http_body_util::Full;
 use serde_json::{Value, json};
+use strongroom_catalog::{Catalog, Query};
+use strongroom_control::model::{AnswerDoc, SCHEMA};
 
 use crate::bed::Bed;
 
@@ -198,6 +200,49 @@ fn a_request_with_a_key_is_carried_out_once() {
     let kept = std::fs::read(bed.path("data/catalog.sqlite")).expect("reads");
     let holds = |text: &str| kept.windows(text.len()).any(|part| part == text.as_bytes());
     assert!(holds("admin") && !holds("srt_") && !holds("0123456789ab"));
+}
+
+/// As a server leaves it that dies after a change and before its answer is written down.
+#[test]
+fn what_was_carried_out_and_not_answered_is_not_carried_out_again() {
+    let mut bed = Bed::new();
+    bed.protected("web", 100);
+    let post = |bed: &Bed, path: &str, key: &str, body: &Value| {
+        let headers = [("idempotency-key", key)];
+        bed.send(bed.request(&bed.token, Method::POST, path, &headers, Some(body)))
+    };
+    let backup = post(&bed, "/items/web/backup", "job", &json!({}));
+    bed.ended(&backup.json());
+    post(&bed, "/tokens", "no-job", &json!({ "name": "script" })).good(201);
+    bed.stop();
+    bed.runtime.block_on(async {
+        let url = format!("sqlite:{}", bed.path("data/catalog.sqlite")).parse().expect("a URL");
+        let clock = std::sync::Arc::new(strongroom_base::SystemClock);
+        let catalog = Catalog::open(&url, &SCHEMA, clock).await.expect("opens");
+        let kept = catalog.list::<AnswerDoc>(&Query::default()).await.expect("lists").items;
+        assert_eq!(kept.len(), 2);
+        let mut tx = catalog.write().await.expect("writes");
+        for mut kept in kept {
+            assert!(kept.doc.carried_out);
+            kept.doc.status = None;
+            kept.doc.headers.clear();
+            kept.doc.body.clear();
+            tx.put(&kept.doc).await.expect("writes");
+        }
+        tx.commit().await.expect("commits");
+        catalog.close().await;
+    });
+    bed = bed.restart();
+    let again = post(&bed, "/items/web/backup", "job", &json!({}));
+    assert_eq!(again.header("idempotency-replayed"), "true", "{again:?}");
+    for name in ["location", "content-type"] {
+        assert_eq!(again.header(name), backup.header(name));
+    }
+    assert_eq!((again.status, &again.body), (backup.status, &backup.body));
+    let jobs = bed.get("/jobs?kind=backup").good(200);
+    assert_eq!(jobs["items"].as_array().expect("a list").len(), 1);
+    let token = post(&bed, "/tokens", "no-job", &json!({ "name": "script" }));
+    assert_eq!(token.code(), "request.answered");
 }
 
 #[test]

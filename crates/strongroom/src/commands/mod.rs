@@ -3,6 +3,7 @@
 
 pub(crate) mod backup;
 mod backup_vm;
+pub(crate) mod errors;
 pub(crate) mod guard;
 pub(crate) mod recover;
 pub(crate) mod recoverypoint;

@@ -1,19 +1,15 @@
-//! `completions`, `man`, `errors`: what the program says about itself.
+//! `completions`, `man`: what the program says about itself.
 
-use std::{fmt::Write as _, fs, path::PathBuf};
+use std::{fs, path::PathBuf};
 
 use clap::{Args, CommandFactory as _};
 use clap_complete::{Shell, env::Shells};
-use serde::Serialize;
-use strongroom_base::CATALOG;
 
 use crate::{
     cli::Cli,
-    columns::{Columns, row},
     context::Context,
     error::{FaceError, Failure},
-    human,
-    out::{self, Show},
+    out,
 };
 
 /// The variable by which a shell asks what a line could go on with.
@@ -103,95 +99,4 @@ fn page(command: clap::Command) -> Result<Vec<u8>, Failure> {
     let mut page = Vec::new();
     clap_mangen::Man::new(command).render(&mut page).map_err(FaceError::Output)?;
     Ok(page)
-}
-
-/// List all error codes: what each means and what to do
-///
-/// Every error that Strongroom reports has one of these codes. A code never changes its meaning.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  strongroom errors
-  strongroom errors --output json")]
-pub(crate) struct ErrorsArgs {
-    /// Print them as the Markdown page docs/errors.md
-    #[arg(long, conflicts_with = "output")]
-    markdown: bool,
-}
-
-/// The catalog; see `docs/json.md`.
-#[derive(Serialize)]
-struct Catalog {
-    errors: Vec<CatalogEntry>,
-}
-
-#[derive(Serialize)]
-struct CatalogEntry {
-    code: &'static str,
-    kind: &'static str,
-    exit_code: u8,
-    meaning: &'static str,
-    hint: &'static str,
-}
-
-impl Show for Catalog {
-    fn show(&self) -> String {
-        let mut text = String::new();
-        for entry in &self.errors {
-            let CatalogEntry { code, kind, exit_code, meaning, hint } = entry;
-            write!(text, "{code} ({kind}, exit code {exit_code})\n  {meaning}\n  {hint}\n").ok();
-        }
-        text
-    }
-
-    fn columns(&self) -> Option<Columns> {
-        let rows = self.errors.iter().map(|entry| {
-            let CatalogEntry { code, kind, exit_code, meaning, hint } = *entry;
-            row![code, kind, u32::from(exit_code), meaning, hint]
-        });
-        Some(Columns::new(["CODE", "KIND", "EXIT CODE", "MEANING", "HINT"], rows))
-    }
-}
-
-impl ErrorsArgs {
-    pub(crate) fn run(&self, context: &Context) -> Result<(), Failure> {
-        if self.markdown {
-            return out::print(&errors_markdown());
-        }
-        let entry = |code: &&'static strongroom_base::Code| CatalogEntry {
-            code: code.name,
-            kind: code.kind.name(),
-            exit_code: code.kind.exit_code(),
-            meaning: code.meaning,
-            hint: code.hint,
-        };
-        context.out.result(&Catalog { errors: CATALOG.iter().map(entry).collect() })
-    }
-}
-
-/// The page docs/errors.md.
-pub(crate) fn errors_markdown() -> String {
-    let mut text = "\
-# Errors
-
-Every error that Strongroom reports has a code. Codes are stable: scripts may rely on them, a code
-never changes its meaning and is never used again for another. The kind says what the caller can
-do about it and decides the exit code. An error is printed on standard error, as words or, with
-`--output json`, as an object (see [json.md](json.md#errors)).
-
-This page is made by `strongroom errors --markdown`; a test keeps it current.
-
-"
-    .to_owned();
-    for code in CATALOG {
-        let (name, kind, exit) = (code.name, code.kind.name(), code.kind.exit_code());
-        write!(
-            text,
-            "## {name}\n\nKind `{kind}`, exit code {exit}. {meaning}\n\n{hint}\n\n",
-            meaning = code.meaning,
-            hint = code.hint,
-        )
-        .ok();
-    }
-    human::one_final_newline(&text)
 }

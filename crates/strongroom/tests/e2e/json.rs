@@ -43,6 +43,10 @@ fn every_output_has_the_documented_fields() {
     let rotated = lab.json("vault key rotate --master --key-file second");
     assert_documented("vault key rotate --master", &rotated);
     assert_documented("errors", &lab.json("errors"));
+    let shown = lab.json("errors show BCMV2VMNotFound");
+    assert_eq!(shown["code"], "vm.not_found");
+    assert_documented("errors show", &shown);
+    lab.fails("errors show nonsense", 2, "usage.invalid");
     let run = lab.run("recoverypoint list --output json");
     let error: Value = serde_json::from_str(&run.stderr).expect("JSON");
     assert_documented("Errors", &error);

@@ -8,6 +8,7 @@
 )]
 
 mod bad_days;
+mod codes;
 mod damage;
 mod documented;
 mod errors;
@@ -18,6 +19,9 @@ mod killed;
 mod layers;
 mod life;
 mod mirrors;
+mod packaging;
+mod server;
 mod service;
+mod service_killed;
 mod stores;
 mod watch;

@@ -3,142 +3,18 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Write as _},
+    io::Write as _,
     os::unix::fs::PermissionsExt as _,
-    process::{Child, Command, Stdio},
-    thread,
+    process::{Command, Stdio},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::{
     documented::assert_documented,
     harness::{Lab, Run},
+    server::Service,
 };
-
-/// A server, and a folder in which it is known as the context `test`.
-pub(crate) struct Service {
-    pub(crate) lab: Lab,
-    server: Child,
-    url: String,
-    fingerprint: String,
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-impl Service {
-    /// A server on a free port, with nothing in it.
-    pub(crate) fn start() -> Self {
-        Self::start_with("")
-    }
-
-    /// One with further lines of configuration.
-    pub(crate) fn start_with(more: &str) -> Self {
-        let mut lab = Lab::empty();
-        lab.set("STRONGROOM_VAULT", "");
-        lab.set("STRONGROOM_KEY_FILE", "");
-        let mut service = Self::serve(lab, more);
-        let token = service.greeting(true);
-        fs::write(service.lab.path("token"), token + "\n").expect("written");
-        service.add_context("test");
-        service
-    }
-
-    fn serve(lab: Lab, more: &str) -> Self {
-        let config = format!(
-            "listen = \"127.0.0.1:0\"\ndisk_dirs = [\"{0}\"]\nrestore_dirs = [\"{0}\"]\n\
-             reclaim_every_hours = 0\nmeasure_every_hours = 0\nsave_every_minutes = 0\n{more}",
-            lab.path("").display()
-        );
-        fs::write(lab.path("server.toml"), config).expect("written");
-        let server = Self::spawn(&lab);
-        Self { lab, server, url: String::new(), fingerprint: String::new() }
-    }
-
-    fn spawn(lab: &Lab) -> Child {
-        lab.command("serve --config server.toml --data-dir data")
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the server starts")
-    }
-
-    /// Kills it without a word, and starts it again.
-    pub(crate) fn kill_and_start(&mut self) {
-        self.server.kill().expect("killed");
-        self.server.wait().expect("gone");
-        self.server = Self::spawn(&self.lab);
-        self.greeting(false);
-        self.add_context("again");
-    }
-
-    /// What it has logged since it said its address, over all its lives.
-    pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.lab.path("server.log")).unwrap_or_default()
-    }
-
-    /// Reads what a server says at its start, and returns the token if it is the first.
-    fn greeting(&mut self, is_first: bool) -> String {
-        let mut lines = BufReader::new(self.server.stderr.take().expect("piped"));
-        let (mut token, mut told) = (String::new(), String::new());
-        self.fingerprint.clear();
-        while if is_first { token.is_empty() } else { self.fingerprint.is_empty() } {
-            let mut line = String::new();
-            assert!(lines.read_line(&mut line).expect("readable") > 0, "no greeting: {told}");
-            if let Some(url) = line.trim().strip_prefix("Strongroom listens on ") {
-                url.clone_into(&mut self.url);
-            } else if let Some((_, print)) = line.split_once("fingerprint: ") {
-                print.trim().clone_into(&mut self.fingerprint);
-            } else if line.starts_with("  ") && !line.contains("strongroom ") {
-                line.trim().clone_into(&mut token);
-            }
-            told += &line;
-        }
-        // What it says later must go somewhere.
-        let log = fs::File::options().create(true).append(true).open(self.lab.path("server.log"));
-        let mut log = log.expect("a log");
-        thread::spawn(move || std::io::copy(&mut lines, &mut log));
-        token
-    }
-
-    fn add_context(&self, name: &str) {
-        let (url, print) = (&self.url, &self.fingerprint);
-        let add =
-            format!("context add {name} --server {url} --fingerprint {print} --token-file token");
-        self.lab.ok(&add);
-    }
-
-    fn stop(&mut self) {
-        let pid = Pid::from_child(&self.server);
-        kill_process(pid, Signal::TERM).ok();
-        self.server.wait().ok();
-    }
-
-    /// A vault `main`, and the disk `d.img` of so many MiB as item `data`, with no point yet.
-    pub(crate) fn with_item(mib: u64) -> Self {
-        Self::with_item_and(mib, "")
-    }
-
-    /// The same with further lines of configuration.
-    pub(crate) fn with_item_and(mib: u64, more: &str) -> Self {
-        let service = Self::start_with(more);
-        let lab = &service.lab;
-        lab.ok("vault create main");
-        lab.ok("host create files");
-        lab.disk("d.img", mib, mib / 2, 1);
-        let path = lab.path("d.img");
-        lab.ok(&format!(
-            "protection enable-for-disks --item data --host files --vault-name main \
-             --disk root={} --wait",
-            path.display()
-        ));
-        service
-    }
-}
 
 #[test]
 fn from_the_first_token_to_the_restored_disk() {

@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::service::Service;
+use crate::server::Service;
 
 /// The fields of all spans of a line, the inner ones last.
 fn spans(line: &Value) -> Vec<(String, Value)> {

@@ -1,0 +1,88 @@
+//! Pages of the documentation that are made from tables of the code.
+//!
+//! `STRONGROOM_BLESS=1 cargo nextest run -p strongroom-server` writes them anew.
+
+use std::{fmt::Write as _, fs, path::Path};
+
+use strongroom_control::Rule;
+use strongroom_server::{ConfigKey, MailConfig, Metrics, WebhookConfig};
+
+/// A table in Markdown.
+fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let mut text = String::new();
+    let mut line = |cells: &[String]| writeln!(text, "| {} |", cells.join(" | ")).expect("writes");
+    line(&head.iter().map(|&cell| cell.to_owned()).collect::<Vec<_>>());
+    line(&head.iter().map(|_| "---".to_owned()).collect::<Vec<_>>());
+    for row in rows {
+        line(&row.iter().map(|cell| cell.replace('|', "\\|")).collect::<Vec<_>>());
+    }
+    text
+}
+
+fn code(text: &str) -> String {
+    format!("`{text}`")
+}
+
+fn metrics() -> String {
+    let rows = Metrics::ALL.iter().map(|metric| {
+        let labels: Vec<String> = metric.labels.iter().map(|label| code(label)).collect();
+        vec![code(metric.name), metric.kind.to_owned(), labels.join(", "), metric.words.to_owned()]
+    });
+    format!(
+        "# Metrics\n\nWhat `/metrics` shows, if `metrics_listen` is set; [monitoring.md](monitoring.md) says \
+         how to\nwatch it. This page is made from the program; a test keeps it current.\n\nLabels name \
+         vaults, channels and routes, never items, users or tokens. A metric without values yet\nis not \
+         shown. Counters begin at 0 when the server is started.\n\n{}",
+        table(&["name", "type", "labels", "meaning"], rows)
+    )
+}
+
+fn alerts() -> String {
+    let rows = Rule::ALL.iter().map(|rule| {
+        let severity = rule.severity().name().to_owned();
+        vec![code(rule.name()), severity, rule.words().to_owned(), rule.ends().to_owned()]
+    });
+    table(&["rule", "severity", "what has happened", "it is over when"], rows)
+}
+
+fn keys(keys: &[ConfigKey]) -> String {
+    let rows = keys.iter().map(|key| {
+        let plain = ["required", "none", "the system's"].contains(&key.default);
+        let default = if plain { key.default.to_owned() } else { code(key.default) };
+        vec![code(key.name), default, key.words.to_owned()]
+    });
+    table(&["key", "default", "meaning"], rows)
+}
+
+/// Puts a table between its marks.
+fn put(page: &str, name: &str, table: &str) -> String {
+    let (begin, end) =
+        (format!("<!-- {name}: made from the program -->\n"), format!("<!-- {name}: end -->"));
+    let (before, rest) = page.split_once(&begin).unwrap_or_else(|| panic!("no mark of {name}"));
+    let (_, after) = rest.split_once(&end).unwrap_or_else(|| panic!("no end of {name}"));
+    format!("{before}{begin}\n{table}\n{end}{after}")
+}
+
+fn assert_current(page: &str, text: &str) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(page);
+    if std::env::var_os("STRONGROOM_BLESS").is_some() {
+        fs::write(&file, text).expect("writes");
+    }
+    let found = fs::read_to_string(&file).unwrap_or_default();
+    assert!(found == text, "docs/{page} is not what the program says: see the head of this file");
+}
+
+#[test]
+fn the_page_of_metrics_is_current() {
+    assert_current("metrics.md", &metrics());
+}
+
+#[test]
+fn the_tables_of_the_page_on_monitoring_are_current() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/monitoring.md");
+    let mut page = fs::read_to_string(file).expect("reads");
+    page = put(&page, "alerts", &alerts());
+    page = put(&page, "mail", &keys(MailConfig::KEYS));
+    page = put(&page, "webhook", &keys(WebhookConfig::KEYS));
+    assert_current("monitoring.md", &page);
+}

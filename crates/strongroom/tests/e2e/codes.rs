@@ -1,0 +1,205 @@
+//! Every code of the catalog of errors is used by the program, and made to happen by some test.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use strongroom_base::CATALOG;
+
+use crate::{
+    harness::{Lab, Run, need},
+    server::Service,
+};
+
+/// Codes whose test looks at the variant of the error and not at its code: what the variant is called
+/// in tests. Where a variant gets its code is one `match`, without a rest.
+const BY_VARIANT: [(&str, &str); 5] = [
+    ("disk.busy", "DiskError::Busy"),
+    ("disk.bitmap", "DiskError::Bitmap"),
+    ("vm.script", "Pre-ScriptExecutionFailed"),
+    ("reclaim.concurrent", "VaultError::ConcurrentReclaim"),
+    ("catalog.not_empty", "Error::NotEmpty"),
+];
+
+/// Codes that no test makes happen, and why.
+const NOT_MADE: [(&str, &str); 15] = [
+    ("point.locked", "nothing writes locks yet; the format has a place for them"),
+    ("point.no_machine", "takes a libvirt; the tests of machines do not ask for it yet"),
+    ("disk.denied", "tests run as root, whom nothing is denied"),
+    ("catalog.denied", "tests run as root, and their PostgreSQL trusts them"),
+    ("host.denied", "tests run as root, whom libvirt denies nothing"),
+    ("host.protocol", "takes a libvirt that breaks its own protocol"),
+    ("vm.operation", "what QEMU fails at for reasons of its own has no test of its own"),
+    (
+        "vm.not_thawed",
+        "takes a guest that cannot be thawed by the backup, its guard and a second try",
+    ),
+    ("vm.changed", "takes a machine that changes during each of several tries"),
+    ("restore.not_defined", "takes a description that our own checks accept and libvirt does not"),
+    ("restore.not_started", "takes a machine that libvirt defines and QEMU does not start"),
+    (
+        "restore.differs",
+        "takes a host that lacks a part of the machine and accepts it nevertheless",
+    ),
+    ("request.timeout", "would take 30 seconds"),
+    ("job.warnings", "takes an item whose backup ends with warnings"),
+    ("vault.busy", "takes a single-writer vault with a second writer at the right moment"),
+];
+
+fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            sources(&path, into);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            into.push(path);
+        }
+    }
+}
+
+/// What all crates say outside of tests, and in them; without the catalog itself and this list.
+fn program_and_tests() -> (String, String) {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut files = Vec::new();
+    sources(&crates, &mut files);
+    let (mut program, mut tests) = (String::new(), String::new());
+    for file in files {
+        let name = file.strip_prefix(&crates).expect("below").to_string_lossy().into_owned();
+        if ["base/src/code.rs", "base/src/azure.rs"].contains(&name.as_str()) {
+            continue;
+        }
+        let mut text = fs::read_to_string(&file).expect("readable");
+        if name.ends_with("e2e/codes.rs") {
+            let (lists, own) = text.split_once("fn sources").expect("the lists come first");
+            assert!(lists.contains("NOT_MADE"));
+            text = own.to_owned();
+        }
+        let in_tests = name.contains("/tests/") || name.ends_with("tests.rs");
+        let (own, tested) = match text.find("#[cfg(test)]\nmod") {
+            _ if in_tests => ("", text.as_str()),
+            Some(at) => text.split_at(at),
+            None => (text.as_str(), ""),
+        };
+        program += own;
+        tests += tested;
+    }
+    (program, tests)
+}
+
+fn has_word(text: &str, word: &str) -> bool {
+    let part = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric() || c == '_');
+    text.match_indices(word).any(|(at, _)| {
+        let after = text[at + word.len()..].chars().next();
+        !part(text[..at].chars().next_back()) && !part(after)
+    })
+}
+
+#[test]
+fn every_code_is_used_and_made_to_happen() {
+    let (program, tests) = program_and_tests();
+    let mut wrong = Vec::new();
+    for code in CATALOG {
+        let name = code.name;
+        let konst = name.to_uppercase().replace('.', "_");
+        if !has_word(&program, &konst) {
+            wrong.push(format!("{name} is used by nothing"));
+        }
+        let by_variant = BY_VARIANT.iter().any(|(of, text)| *of == name && tests.contains(text));
+        let made = has_word(&tests, &konst) || tests.contains(&format!("\"{name}\"")) || by_variant;
+        let excused = NOT_MADE.iter().any(|(of, _)| *of == name);
+        match (made, excused) {
+            (false, false) => wrong.push(format!("{name} is made to happen by no test")),
+            (true, true) => wrong.push(format!("{name} has a test: take it from the list")),
+            _ => {}
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let known = |name: &str| CATALOG.iter().any(|code| code.name == name);
+    assert!(NOT_MADE.iter().chain(&BY_VARIANT).all(|(name, _)| known(name)));
+}
+
+#[test]
+fn what_is_not_given_or_cannot_be_read_is_said() {
+    need("qemu-img", "qemu-utils");
+    let mut lab = Lab::new();
+    lab.disk("d.img", 1, 1, 1);
+    lab.ok("backup --item web --disk root=d.img");
+    let made = Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b", "d.img", "over.qcow2"])
+        .current_dir(lab.path(""))
+        .status();
+    assert!(made.expect("qemu-img starts").success());
+    let backup = "backup --item web --disk root=qcow2:over.qcow2";
+    lab.fails(backup, 2, "disk.unsafe");
+    let plain = Command::new("qemu-img")
+        .args(["create", "-q", "-f", "vhdx", "plain.vhdx", "1M"])
+        .current_dir(lab.path(""))
+        .status();
+    assert!(plain.expect("qemu-img starts").success());
+    let mut without_tools =
+        lab.command("backup --item web --disk root=vhdx:plain.vhdx --output json");
+    let run = Run::of(&without_tools.env("PATH", "/nowhere").output().expect("it starts"));
+    assert!(run.code == 5 && run.stderr.contains("disk.tool"), "{run:?}");
+    lab.set("STRONGROOM_KEY_FILE", "");
+    lab.fails("vault verify --pkcs11 nonsense", 2, "key.uri");
+    lab.fails("vault verify", 8, "key.missing");
+    lab.set("STRONGROOM_KEY_FILE", "key");
+    lab.set("STRONGROOM_VAULT", "");
+    lab.fails("vault verify", 2, "vault.not_given");
+}
+
+#[test]
+fn a_server_that_cannot_be_started_says_why() {
+    let lab = Lab::empty();
+    let serve = "serve --listen 127.0.0.1:0 --data-dir data";
+    let mut first = lab.command(serve).stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut line = String::new();
+    let mut lines = BufReader::new(first.stderr.take().expect("piped"));
+    lines.read_line(&mut line).expect("it greets");
+    lab.fails(serve, 4, "server.running");
+    first.kill().expect("killed");
+    first.wait().expect("it is gone");
+    let write = |text: &str| fs::write(lab.path("server.toml"), text).expect("written");
+    write("catalog = \"mysql://host/database\"\n");
+    lab.fails(&format!("{serve} --config server.toml"), 2, "catalog.url");
+    write("tls_certificate = \"/nowhere/c.pem\"\ntls_key = \"/nowhere/k.pem\"\n");
+    let doctor = "doctor --data-dir data --config server.toml";
+    let run = lab.run(&format!("{doctor} --output json"));
+    assert!(run.code == 5 && run.stderr.contains("server.not_ready"), "{run:?}");
+    let found: serde_json::Value = serde_json::from_str(&run.stdout).expect("JSON");
+    let bad = |it: &serde_json::Value| it["check"] == "tls" && it["level"] == "fail";
+    let found = found["findings"].as_array().expect("a list");
+    assert!(found.iter().any(|it| bad(it) && it["what_to_do"].is_string()), "{found:#?}");
+}
+
+#[test]
+fn what_the_service_refuses_has_a_code() {
+    let mut service = Service::with_item(8);
+    service.stay("limit_rate = \"1M\"\n");
+    service.kill();
+    service.start_again();
+    service.wait_for_greeting();
+    let lab = &service.lab;
+    fs::write(lab.path("password"), "correct horse battery\n").expect("written");
+    fs::write(lab.path("short"), "short\n").expect("written");
+    lab.ok("access user create ann --password-file password");
+    let id = "01JD3W6E0ZGQ6Q0PZ2R3V9M5TB";
+    for (words, exit, code) in [
+        ("access user create ann --password-file password", 4, "user.exists"),
+        ("access user create bob --password-file short", 2, "user.password"),
+        (&format!("access token revoke {id}"), 3, "token.not_found"),
+        (&format!("access assignment delete {id}"), 3, "assignment.not_found"),
+        ("host delete files", 4, "host.in_use"),
+        ("protection undelete --item data", 4, "item.not_deleted"),
+    ] {
+        lab.fails(words, exit, code);
+    }
+    let begun = lab.json("protection backup-now --item data");
+    let job = begun["job"].as_str().expect("an id");
+    lab.ok(&format!("job stop {job}"));
+    lab.fails(&format!("job wait {job}"), 130, "job.cancelled");
+    assert_eq!(lab.json(&format!("job show {job}"))["state"], "cancelled");
+}
