@@ -3,17 +3,21 @@
 //! With the store and the key a new installation knows again what was protected, by which policies,
 //! and how long each point is kept.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::PoisonError,
+};
 
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use strongroom_agent::{PointFacts, VaultAccess};
-use strongroom_api::{PointState, Trigger};
+use strongroom_api::{JobKind, PointState, Trigger, VaultState};
 use strongroom_base::{HostId, PointId, VaultId, codes};
-use strongroom_catalog::{Document, Filter, Query, ReadTx, Tx};
+use strongroom_catalog::{Document, Filter, Query, ReadTx, Stored, Tx};
 
 use crate::{
     error::{ControlError, Result},
-    model::{HostDoc, ItemDoc, PointDoc, PolicyDoc, VaultDoc},
+    model::{HostDoc, ItemDoc, PointDoc, PolicyDoc, Spec, VaultDoc},
     points::point_doc,
     service::Control,
 };
@@ -75,7 +79,49 @@ impl Saved {
     }
 }
 
+/// How long after a change the catalog is kept: others may follow.
+const AFTER: SignedDuration = SignedDuration::from_secs(10);
+
+/// How often at most, however much changes.
+const SELDOM: SignedDuration = SignedDuration::from_mins(1);
+
 impl Control {
+    /// Items or policies of a vault have changed, or will in a moment.
+    pub(crate) fn is_unsaved(&self, vault: VaultId) {
+        let now = self.now();
+        self.unsaved.lock().unwrap_or_else(PoisonError::into_inner).insert(vault, now);
+    }
+
+    /// Begins to keep the catalog in the vaults whose part of it has changed.
+    pub(crate) async fn save_unsaved(&self) -> Result<()> {
+        if self.settings.save_every_minutes == 0 {
+            return Ok(());
+        }
+        let now = self.now();
+        let marks = || self.unsaved.lock().unwrap_or_else(PoisonError::into_inner);
+        let ripe = |at: &Timestamp| now.duration_since(*at).abs() >= AFTER;
+        let due: Vec<VaultId> =
+            marks().iter().filter(|(_, at)| ripe(at)).map(|(vault, _)| *vault).collect();
+        for id in due {
+            let last = self.last_of(JobKind::SaveCatalog, id).await?;
+            if last.is_some_and(|last| now.duration_since(last).abs() < SELDOM) {
+                continue;
+            }
+            marks().remove(&id);
+            let found = self.catalog.get::<VaultDoc>(&id.to_string()).await?;
+            if let Some(Stored { doc: VaultDoc { vault, .. }, .. }) = found
+                && vault.state == VaultState::Active
+                && !self
+                    .begin_once(JobKind::SaveCatalog, &vault, Spec::SaveCatalog { vault: id })
+                    .await?
+            {
+                // One is at work, which may have read before the change.
+                self.is_unsaved(id);
+            }
+        }
+        Ok(())
+    }
+
     /// What is to be kept in a vault, as bytes.
     pub(crate) async fn snapshot_for(
         &self,
@@ -208,7 +254,10 @@ async fn known_host(tx: &mut Tx, doc: &HostDoc) -> Result<HostId> {
     if let Some(here) = tx.first::<HostDoc>(&same).await? {
         return Ok(here.doc.host.id);
     }
-    tx.insert(doc).await?;
+    let mut doc = doc.clone();
+    // A vault near its disks is to be chosen anew: of that one nobody knows.
+    doc.host.snapshot_vault = None;
+    tx.insert(&doc).await?;
     Ok(doc.host.id)
 }
 

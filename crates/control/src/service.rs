@@ -123,6 +123,8 @@ pub struct Control {
     pub(crate) trusted: Mutex<Option<crate::clock::TrustedTime>>,
     pub(crate) failures: crate::access::people::Failures,
     pub(crate) pulse: Pulse,
+    /// Vaults whose items or policies have changed since the catalog was kept there, and when.
+    pub(crate) unsaved: Mutex<HashMap<VaultId, Timestamp>>,
 }
 
 impl Control {
@@ -144,6 +146,7 @@ impl Control {
             wake: Notify::new(),
             job_events: broadcast::channel(1024).0,
             running: Mutex::default(),
+            unsaved: Mutex::default(),
             trusted: Mutex::default(),
             failures: crate::access::people::Failures::default(),
             pulse: Pulse::default(),
@@ -190,7 +193,6 @@ impl Control {
     }
 
     /// Refuses what a caller may not do. What it may not even see does not exist.
-    #[expect(clippy::unused_self, reason = "it is asked of the service")]
     pub(crate) fn check(
         &self,
         caller: &Caller,
@@ -199,6 +201,14 @@ impl Control {
         missing: impl FnOnce() -> ControlError,
     ) -> Result<()> {
         if caller.may(operation, target) {
+            match target {
+                Target::Vault(vault) | Target::Item(vault, _)
+                    if operation.changes_what_is_kept() =>
+                {
+                    self.is_unsaved(vault);
+                }
+                _ => {}
+            }
             return Ok(());
         }
         let view = match target {

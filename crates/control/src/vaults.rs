@@ -158,6 +158,7 @@ impl Control {
             audit::record(tx, caller, Operation::CreateVault, &doc.vault.name, detail).await?;
             Ok(version)
         })?;
+        self.is_unsaved(doc.vault.id);
         Ok(Versioned { value: doc.vault, version })
     }
 

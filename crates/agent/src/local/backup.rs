@@ -49,6 +49,7 @@ impl LocalAgent {
         };
         let detail = format!("{stored} bytes were added to {place}");
         watch.task(task, TaskState::Completed, Some(detail));
+        tracing::info!(point = %id, stored_bytes = stored, "a recovery point was made");
         Ok(done(&open, order, &point, report))
     }
 

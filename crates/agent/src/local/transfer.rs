@@ -36,6 +36,8 @@ impl LocalAgent {
         let point = to.vault.point(&order.to_item, report.recovery_point).map_err(body)?;
         let detail = format!("{} bytes were added to the vault", report.stored_bytes);
         watch.task("transfer", TaskState::Completed, Some(detail));
+        let stored_bytes = report.stored_bytes;
+        tracing::info!(point = %point.id, of = %order.point, stored_bytes, "a recovery point was transferred");
         Ok(BackupDone { point: point_facts(&point), warnings, report: to_json(&report)? })
     }
 }

@@ -102,6 +102,31 @@ operations! {
     ManageServer = "server.manage", VaultAdmin, Server, "Confirm the server's clock, save the catalog.";
 }
 
+impl Operation {
+    /// Whether it changes what a vault keeps of the catalog, besides recovery points.
+    pub(crate) const fn changes_what_is_kept(self) -> bool {
+        use Operation as O;
+        matches!(
+            self,
+            O::Protect
+                | O::UpdateItem
+                | O::Resume
+                | O::UpdateVault
+                | O::CreatePolicy
+                | O::UpdatePolicy
+                | O::DeletePolicy
+                | O::SetPolicy
+                | O::StopProtection
+                | O::DeleteData
+                | O::Undelete
+                | O::UpdatePoint
+                | O::DeletePoint
+                | O::WeakenVault
+                | O::LockVault
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -279,7 +279,7 @@ impl Control {
     }
 
     /// When a job of a kind was begun last in a vault.
-    async fn last_of(&self, kind: JobKind, vault: VaultId) -> Result<Option<Timestamp>> {
+    pub(crate) async fn last_of(&self, kind: JobKind, vault: VaultId) -> Result<Option<Timestamp>> {
         let filter = Filter::all().eq("kind", kind.name()).eq("vault", vault.to_string());
         let query = Query::new(filter).descending("created").limit(1);
         let last = self.catalog.list::<JobDoc>(&query).await?.items.into_iter().next();

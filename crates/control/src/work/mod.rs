@@ -92,6 +92,7 @@ impl Control {
             let outcome: Result<()> = async {
                 self.advance_time().await?;
                 self.begin_scheduled().await?;
+                self.save_unsaved().await?;
                 self.dispatch(&mut jobs).await?;
                 if now.duration_since(house).abs() >= HOUSE {
                     house = now;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use serde_json::json;
+use strongroom_catalog::testing::{Postgres, Settings};
 use strongroom_server::{MailConfig, MailTls, Metrics};
 
 use crate::{
@@ -78,6 +79,12 @@ fn the_page_has_what_the_table_says() {
     assert_eq!(bed.ended(&begun)["state"], "completed");
     let measured = bed.post("/vaults/main/measure", &json!({})).good(202);
     bed.ended(&measured);
+    // Of deleted items nobody asks how old their points are.
+    let stalest = "strongroom_vault_stalest_item_timestamp_seconds";
+    let (_, before) = eventually("the item's age", || {
+        let answer = ask(port, "/metrics");
+        answer.1.contains(stalest).then_some(answer)
+    });
     let delete = json!({ "mode": "delete_data" });
     bed.post("/items/web/stop", &delete).good(200);
     sink.wait(1);
@@ -87,7 +94,8 @@ fn the_page_has_what_the_table_says() {
         page.contains("outcome=\"delivered\"").then_some((head, page))
     });
     assert!(head.contains("application/openmetrics-text"), "{head}");
-    let shown = parsed(&page);
+    let mut shown = parsed(&page);
+    shown.extend(parsed(&before).into_iter().filter(|metric| metric.0 == stalest));
     let table = Metrics::ALL.iter().map(|metric| {
         let mut labels: Vec<String> = metric.labels.iter().map(|&label| label.to_owned()).collect();
         labels.sort_unstable();
@@ -121,8 +129,12 @@ fn the_page_has_what_the_table_says() {
 #[test]
 fn readiness_says_what_is_missing_and_no_more() {
     let port = free_port();
+    let database = Postgres::start(Settings::default()).expect("PostgreSQL");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let url = runtime.block_on(database.database()).expect("a database").to_string();
     let bed = Bed::with(|config| {
         config.metrics_listen = Some(SocketAddr::from(([127, 0, 0, 1], port)));
+        config.catalog = Some(url);
     });
     let (head, body) = ask(port, "/readyz");
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
@@ -133,7 +145,7 @@ fn readiness_says_what_is_missing_and_no_more() {
     std::fs::remove_dir_all(bed.path("data/vaults/main")).expect("removes");
     assert!(ask(port, "/readyz").0.starts_with("HTTP/1.1 200"));
     // A catalog that is not there is one.
-    std::fs::write(bed.path("data/catalog.sqlite"), "no database").expect("writes");
+    drop(database);
     let (head, body) = eventually("an answer", || {
         let (head, body) = ask(port, "/readyz");
         head.starts_with("HTTP/1.1 503").then_some((head, body))

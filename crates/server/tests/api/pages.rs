@@ -96,6 +96,10 @@ fn every_path_that_a_page_names_is_one_of_the_api() {
             let end = |c: char| !(c.is_ascii_alphanumeric() || "/{}-._".contains(c));
             let path = rest.split(end).next().unwrap_or_default().trim_end_matches('.');
             let path = format!("/v1/{path}");
+            // Of a collector of traces, not of ours.
+            if path == "/v1/traces" {
+                continue;
+            }
             assert!(known.iter().any(|known| fits(known, &path)), "docs/{name}: {path}");
             count += 1;
         }

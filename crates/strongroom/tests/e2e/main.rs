@@ -23,5 +23,6 @@ mod packaging;
 mod server;
 mod service;
 mod service_killed;
+mod store;
 mod stores;
 mod watch;

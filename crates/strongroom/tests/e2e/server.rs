@@ -5,9 +5,11 @@ use std::{
     io::{BufRead as _, BufReader},
     process::{Child, Stdio},
     thread,
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
+use strongroom_base::{Clock as _, SystemClock};
 
 use crate::harness::Lab;
 
@@ -33,7 +35,11 @@ impl Service {
 
     /// One with further lines of configuration.
     pub(crate) fn start_with(more: &str) -> Self {
-        let mut lab = Lab::empty();
+        Self::start_in(Lab::empty(), more)
+    }
+
+    /// One in a folder that is there, with what its environment says.
+    pub(crate) fn start_in(mut lab: Lab, more: &str) -> Self {
         lab.set("STRONGROOM_VAULT", "");
         lab.set("STRONGROOM_KEY_FILE", "");
         configure(&lab, "127.0.0.1:0", more);
@@ -65,6 +71,33 @@ impl Service {
     /// Waits until the server that was started again listens.
     pub(crate) fn wait_for_greeting(&mut self) {
         self.greeting_until("fingerprint: ");
+    }
+
+    /// Starts a server in an emptied folder, as which it is known from then on.
+    pub(crate) fn start_anew(&mut self) {
+        self.start_again();
+        let token = self.greeting_until("  srt_");
+        fs::write(self.lab.path("token"), token + "\n").expect("written");
+        self.add_context("anew");
+    }
+
+    /// Waits until the server has kept its catalog in the vault `main` as it is now.
+    pub(crate) fn wait_for_catalog(&self) {
+        let now = SystemClock.now();
+        self.lab.ok("vault update main --tag kept=yes");
+        for _ in 0..900 {
+            let jobs = self.lab.json("job list --kind save_catalog --state completed");
+            let jobs = jobs["jobs"].as_array().cloned().unwrap_or_default();
+            let later = |job: &serde_json::Value| {
+                let created = job["created"].as_str().and_then(|time| time.parse().ok());
+                job["subject"] == "main" && created > Some(now)
+            };
+            if jobs.iter().any(later) {
+                return;
+            }
+            SystemClock.sleep(Duration::from_millis(100));
+        }
+        panic!("the catalog is not kept: {}", self.log());
     }
 
     /// Kills it without a word, and starts it again.
@@ -141,9 +174,11 @@ impl Service {
 fn configure(lab: &Lab, listen: &str, settings: &str) {
     let config = format!(
         "listen = \"{listen}\"\ndisk_dirs = [\"{0}\"]\nrestore_dirs = [\"{0}\"]\n\
-         reclaim_every_hours = 0\nmeasure_every_hours = 0\nsave_every_minutes = 0\n{settings}",
+         reclaim_every_hours = 0\nmeasure_every_hours = 0\n{settings}",
         lab.path("").display()
     );
+    let keeps = config.contains("save_every_minutes");
+    let config = if keeps { config } else { format!("save_every_minutes = 0\n{config}") };
     fs::write(lab.path("server.toml"), config).expect("written");
 }
 

@@ -404,3 +404,73 @@ fn a_shell_completes_names_that_the_server_knows() {
     let run = Run::of(&asks.output().expect("the program starts"));
     assert_eq!((run.code, run.stderr.as_str(), run.stdout.trim()), (0, "", ""));
 }
+
+#[test]
+fn a_lost_server_is_made_anew_from_a_vault() {
+    let mut service = Service::start_with("save_every_minutes = 60\n");
+    service.lab.ok("vault key generate main.key");
+    let place = |service: &Service, name: &str| service.lab.path(name).display().to_string();
+    let (vault, key) = (place(&service, "vault"), place(&service, "main.key"));
+    service.lab.ok(&format!("vault create main --vault {vault} --key-file {key}"));
+    service.lab.ok("host create files");
+    service.lab.disk("d.img", 8, 4, 1);
+    let path = place(&service, "d.img");
+    service.lab.ok(&format!(
+        "protection enable-for-disks --item data --host files --vault-name main --disk root={path} \
+         --policy default --wait"
+    ));
+    service.lab.ok("policy create weekly --vault-name main --weekdays sun --daily-at 03:00 --time-zone UTC --keep-weekly sun:9");
+    service.lab.ok("protection backup-now --item data --retain-until 2040-01-01 --wait");
+    service.wait_for_catalog();
+    // What came after it was kept is found in the vault.
+    service.lab.change("d.img", 1 << 20, 100_000, 7);
+    service.lab.ok("protection backup-now --item data --wait");
+    service.lab.copy("d.img", "second.img");
+    let before = service.lab.json("recoverypoint list --item data");
+    service.kill();
+    fs::remove_dir_all(service.lab.path("data")).expect("removed");
+
+    let lab = &service.lab;
+    lab.ok("vault key generate wrong.key");
+    let recover = format!("recover --vault {vault} --config server.toml --data-dir data");
+    lab.fails(&format!("{recover} --key-file wrong.key"), 8, "key.wrong");
+    let nowhere = format!("recover --vault {vault}x --config server.toml --data-dir data");
+    lab.fails(&format!("{nowhere} --key-file {key}"), 3, "vault.not_found");
+    assert!(!lab.path("vaultx").exists());
+    let told = lab.json(&format!("{recover} --key-file {key}"));
+    assert_eq!(
+        (&told["vault"]["name"], &told["policies"]),
+        (&Value::from("main"), &Value::from(2))
+    );
+    assert_eq!(told["items"][0]["name"], "data");
+    assert_eq!(
+        (&told["recovery_points"], &told["already_known"]),
+        (&Value::from(2), &Value::from(false))
+    );
+    assert_documented("recover", &told);
+    let again = lab.json(&format!("{recover} --key-file {key}"));
+    assert_eq!(again["already_known"], true);
+    let words = lab.ok(&format!("{recover} --key-file {key}")).stdout;
+    assert!(words.contains("2 recovery point(s)") && words.contains("strongroom serve"), "{words}");
+    // The key is the server's own from now on.
+    fs::remove_file(&key).expect("removed");
+    service.start_anew();
+    let lab = &service.lab;
+    let refused = lab.fails(&format!("{recover} --key-file wrong.key"), 4, "server.running");
+    assert!(refused["message"].as_str().is_some_and(|words| words.contains("data")), "{refused}");
+    let after = lab.json("recoverypoint list --item data");
+    let list = |of: &Value| of["recovery_points"].as_array().expect("points").clone();
+    let (now, then) = (list(&after), list(&before));
+    let ids = |points: &[Value]| points.iter().map(|it| it["id"].clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&now), ids(&then));
+    // The first was asked to be kept.
+    assert_eq!(now[0]["retain_until"], then[0]["retain_until"]);
+    assert!(now.iter().all(|point| point["state"] == "restorable"), "{now:?}");
+    fs::create_dir(lab.path("out")).expect("a folder");
+    let out = lab.path("out").display().to_string();
+    lab.ok(&format!("restore disks --item data --recovery-point latest --wait --to {out}"));
+    lab.assert_same("out/root.raw", "second.img");
+    lab.change("d.img", 0, 10_000, 8);
+    lab.ok("protection backup-now --item data --wait");
+    assert_eq!(lab.json("job list --kind backup --limit 1")["jobs"][0]["state"], "completed");
+}

@@ -1,48 +1,11 @@
 //! The program on real object stores on loopback, and with a key in a token.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
+use std::{fs, process::Command};
+
+use crate::{
+    harness::{Lab, need},
+    store::Store,
 };
-
-use tempfile::TempDir;
-
-use crate::harness::{Lab, need};
-
-/// A store that runs for one test.
-struct Store(TempDir);
-
-impl Store {
-    /// Starts it, and makes the lab's program use it: its address and its credentials stand in the
-    /// environment, as a user would have them.
-    fn start(name: &str, lab: &mut Lab) -> Self {
-        let store = Self(tempfile::tempdir().expect("a temporary folder"));
-        let started = Command::new(script()).args(["start", name]).arg(store.0.path()).output();
-        let started = started.expect("bash");
-        assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
-        for line in String::from_utf8(started.stdout).expect("text").lines() {
-            match line.split_once('=').expect("NAME=VALUE") {
-                ("url", url) => {
-                    lab.set("STRONGROOM_VAULT", &url.replacen("//lab", "//lab/some/vault", 1));
-                }
-                (name, value) => lab.set(name, value),
-            }
-        }
-        store
-    }
-}
-
-impl Drop for Store {
-    fn drop(&mut self) {
-        let stopped = Command::new(script()).arg("stop").arg(self.0.path()).status();
-        assert!(stopped.expect("bash").success());
-    }
-}
-
-fn script() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/lab/stores")
-}
 
 /// From creation to reclaim, with every cache thrown away in the middle.
 fn whole_life(lab: &Lab) {

@@ -31,5 +31,11 @@ mod lab;
 mod pitfalls;
 mod remote;
 mod restore;
+#[path = "../e2e/server.rs"]
+#[allow(dead_code, reason = "the other tests use the rest")]
+mod server;
+mod service;
+#[path = "../e2e/store.rs"]
+mod store;
 mod thaw;
 mod under_way;
