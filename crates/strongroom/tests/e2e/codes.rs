@@ -25,7 +25,7 @@ const BY_VARIANT: [(&str, &str); 5] = [
 ];
 
 /// Codes that no test makes happen, and why.
-const NOT_MADE: [(&str, &str); 15] = [
+const NOT_MADE: [(&str, &str); 14] = [
     ("point.locked", "nothing writes locks yet; the format has a place for them"),
     ("point.no_machine", "takes a libvirt; the tests of machines do not ask for it yet"),
     ("disk.denied", "tests run as root, whom nothing is denied"),
@@ -45,7 +45,6 @@ const NOT_MADE: [(&str, &str); 15] = [
         "takes a host that lacks a part of the machine and accepts it nevertheless",
     ),
     ("request.timeout", "would take 30 seconds"),
-    ("job.warnings", "takes an item whose backup ends with warnings"),
     ("vault.busy", "takes a single-writer vault with a second writer at the right moment"),
 ];
 

@@ -147,6 +147,10 @@ impl RulesArgs {
             rules.snapshot_retention_days = None;
         }
         let kept = &mut rules.retention;
+        if matches!(rules.schedule, Schedule::Weekly { .. }) {
+            // It has none: what is kept is said in weeks.
+            kept.daily = None;
+        }
         if let Some(days) = self.keep_all {
             kept.hourly = (days > 0).then_some(HourlyRetention { days });
         }
