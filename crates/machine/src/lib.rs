@@ -26,7 +26,7 @@ pub mod restore;
 pub use backup::{OnTaken, Taken, backup, backup_watched};
 pub use check::{Checked, FindingReport, check};
 pub use configuration::{Configuration, DiskIdentity, MachineRecord, SavedSecret};
-pub use consistency::Wish;
+pub use consistency::{NO_SCRIPTS, Wish};
 pub use discover::{DiscoveredDisk, DiscoveredMachine, describe, discover};
 pub use error::MachineError;
 pub use report::MachineBackupReport;

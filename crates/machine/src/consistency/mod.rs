@@ -27,6 +27,10 @@ use crate::{
     guard::{Guard, thaw_surely},
 };
 
+/// The evidence of a guest that nobody has given scripts: file-system consistent is the best that it
+/// can be.
+pub const NO_SCRIPTS: &str = "the guest has no pre and post scripts";
+
 /// How long a backup itself tries to thaw before it fails; its guard goes on.
 const THAW: Duration = Duration::from_mins(1);
 
@@ -212,8 +216,7 @@ impl<'a> Instant<'a> {
         let scripts = match scripts::load(&guest) {
             Ok(Some(scripts)) => scripts,
             Ok(None) => {
-                let reason = "the guest has no pre and post scripts".to_owned();
-                self.fall_to(Consistency::FileSystem, reason)?;
+                self.fall_to(Consistency::FileSystem, NO_SCRIPTS.to_owned())?;
                 return Ok(None);
             }
             Err(failure) => {

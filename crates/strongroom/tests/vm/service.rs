@@ -57,9 +57,7 @@ fn a_running_machine_in_s3_by_way_of_a_vault_near_it() {
     let found = lab.json("protectable-item list --host vms");
     assert_eq!(found["protectable_items"][0]["name"], "web", "{found:#}");
     lab.ok("protectable-item check --host vms --vm web");
-    // The guest has no scripts that prepare its programs.
-    lab.ok("policy create nightly --vault-name main --daily-at 02:00 --consistency file_system");
-    let protect = "protection enable-for-vm --vm web --host vms --vault-name main --policy nightly";
+    let protect = "protection enable-for-vm --vm web --host vms --vault-name main --policy default";
     // What the check finds is told as a warning.
     let protected = lab.run(&format!("{protect} --wait"));
     assert!([0, 7].contains(&protected.code), "{}{}", protected.stdout, protected.stderr);
