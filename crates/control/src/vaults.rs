@@ -356,7 +356,8 @@ pub(crate) fn key_words(key: &KeyReference) -> String {
     }
 }
 
-/// Refuses to delete a vault that recovery points are in, or go into, near their sources.
+/// Refuses to delete a vault that new recovery points go into first, or that has some which are nowhere
+/// else. Others are forgotten with it.
 async fn check_no_snapshots(tx: &mut ReadTx, vault: &Vault) -> Result<()> {
     let refuse = |why: String| {
         let message = format!("the vault {} {why}", vault.name);
@@ -366,8 +367,7 @@ async fn check_no_snapshots(tx: &mut ReadTx, vault: &Vault) -> Result<()> {
     if let Some(host) = hosts.iter().find(|host| host.doc.host.snapshot_vault == Some(vault.id)) {
         return refuse(format!("takes the snapshots of the host {}", host.doc.host.name));
     }
-    let kinds = [RecoveryPointType::Snapshot, RecoveryPointType::SnapshotAndVault];
-    let near = Filter::all().one_of("kind", kinds.map(RecoveryPointType::name));
+    let near = Filter::all().eq("kind", RecoveryPointType::Snapshot.name());
     let mut token = None;
     loop {
         let query = Query::new(near.clone()).limit(1000).after(token);
@@ -375,7 +375,7 @@ async fn check_no_snapshots(tx: &mut ReadTx, vault: &Vault) -> Result<()> {
         let here =
             |doc: &PointDoc| doc.point.snapshot.as_ref().is_some_and(|c| c.vault == vault.id);
         if page.items.iter().any(|stored| here(&stored.doc)) {
-            return refuse("holds snapshots of items of other vaults".to_owned());
+            return refuse("has recovery points that are not in their vaults yet".to_owned());
         }
         match page.next {
             Some(next) => token = Some(next),

@@ -32,29 +32,17 @@ impl Control {
     pub(super) async fn do_expire(&self, vault: VaultId, watch: &Watch) -> Outcome {
         watch.task("delete", TaskState::InProgress, None);
         let doc = self.work_vault(vault).await?;
-        let mut removed = 0_usize;
+        let now = self.trusted_now();
+        let (removed, late) = self.purge_all(&doc, purgeable(&doc.vault, now)).await?;
+        let (mut snapshots, mut late, mut token) = (0_usize, late, None);
         loop {
-            let filter = purgeable(&doc.vault, self.trusted_now());
-            let query = Query::new(filter).limit(AT_ONCE);
-            let points = self.catalog.list::<PointDoc>(&query).await.map_err(ControlError::from)?;
-            if points.items.is_empty() {
-                break;
-            }
-            removed = removed.saturating_add(points.items.len());
-            self.purge_points(&doc, points.items).await?;
-        }
-        let mut snapshots = 0_usize;
-        loop {
-            let filter = old_snapshots(&doc.vault, self.trusted_now());
-            let query = Query::new(filter).limit(AT_ONCE);
-            let points = self.catalog.list::<PointDoc>(&query).await.map_err(ControlError::from)?;
-            if points.items.is_empty() {
-                break;
-            }
-            snapshots = snapshots.saturating_add(points.items.len());
-            self.delete_snapshots(&points.items).await?;
+            let query = Query::new(old_snapshots(&doc.vault, now)).limit(AT_ONCE).after(token);
+            let page = self.catalog.list::<PointDoc>(&query).await.map_err(ControlError::from)?;
+            let (gone, error) = self.delete_snapshots(page.items).await?;
+            late = late.or(error);
+            snapshots = snapshots.saturating_add(gone.len());
             write!(self, tx => {
-                for Stored { doc: gone, .. } in &points.items {
+                for Stored { doc: gone, .. } in &gone {
                     let found = tx.get::<PointDoc>(&gone.id()).await?;
                     if let Some(Stored { mut doc, version }) = found {
                         doc.forget_snapshot();
@@ -63,30 +51,80 @@ impl Control {
                 }
                 Ok(())
             })?;
-        }
-        let detail = format!("{removed} recovery point(s), {snapshots} snapshot(s) of others");
-        watch.task("delete", TaskState::Completed, Some(detail));
-        Ok(Some(json!({ "points_removed": removed, "snapshots_removed": snapshots })))
-    }
-
-    /// Deletes the copies of points that are near their sources.
-    async fn delete_snapshots(
-        &self,
-        points: &[Stored<PointDoc>],
-    ) -> Result<(), Box<api::ErrorBody>> {
-        let mut by_vault: BTreeMap<(VaultId, ItemId), Vec<PointId>> = BTreeMap::new();
-        for Stored { doc, .. } in points {
-            if let Some(copy) = &doc.point.snapshot {
-                by_vault.entry((copy.vault, doc.point.item)).or_default().push(copy.id);
+            match page.next {
+                Some(next) => token = Some(next),
+                None => break,
             }
         }
-        for ((vault, item), ids) in by_vault {
-            let keeper = self.keeper.clone();
-            let access = self.work_vault(vault).await?.access();
-            let name = snapshot_item(item);
-            Self::blocking(move || keeper.delete_points(&access, &name, &ids)).await?;
+        let detail = format!("{removed} recovery point(s), {snapshots} snapshot(s) of others");
+        match late {
+            None => {
+                watch.task("delete", TaskState::Completed, Some(detail));
+                Ok(Some(json!({ "points_removed": removed, "snapshots_removed": snapshots })))
+            }
+            Some(error) => {
+                watch.task("delete", TaskState::Failed, Some(detail));
+                Err(error)
+            }
         }
-        Ok(())
+    }
+
+    /// Deletes the points of a vault that a filter finds: how many, and why others could not be. Those
+    /// whose copy near the source cannot be reached wait, so that nothing deleted is left anywhere.
+    async fn purge_all(
+        &self,
+        vault: &VaultDoc,
+        filter: Filter,
+    ) -> Result<(usize, Option<Box<api::ErrorBody>>), Box<api::ErrorBody>> {
+        let (mut removed, mut late, mut token) = (0_usize, None, None);
+        loop {
+            let query = Query::new(filter.clone()).limit(AT_ONCE).after(token);
+            let page = self.catalog.list::<PointDoc>(&query).await.map_err(ControlError::from)?;
+            let (ready, error) = self.delete_snapshots(page.items).await?;
+            late = late.or(error);
+            removed = removed.saturating_add(ready.len());
+            if !ready.is_empty() {
+                self.purge_points(vault, ready).await?;
+            }
+            match page.next {
+                Some(next) => token = Some(next),
+                None => return Ok((removed, late)),
+            }
+        }
+    }
+
+    /// Deletes the copies of points that are near their sources. The points that have none any more, and
+    /// why others still have. What is in a vault that was deleted counts as gone.
+    async fn delete_snapshots(
+        &self,
+        points: Vec<Stored<PointDoc>>,
+    ) -> Result<(Vec<Stored<PointDoc>>, Option<Box<api::ErrorBody>>), Box<api::ErrorBody>> {
+        let (mut gone, mut late) = (Vec::new(), None);
+        let mut by_vault: BTreeMap<(VaultId, ItemId), Vec<Stored<PointDoc>>> = BTreeMap::new();
+        for point in points {
+            match &point.doc.point.snapshot {
+                None => gone.push(point),
+                Some(copy) => {
+                    by_vault.entry((copy.vault, point.doc.point.item)).or_default().push(point);
+                }
+            }
+        }
+        for ((vault, item), points) in by_vault {
+            if let Some(near) = self.active_vault(vault).await? {
+                let copies = points.iter().filter_map(|point| point.doc.point.snapshot.as_ref());
+                let ids: Vec<PointId> = copies.map(|copy| copy.id).collect();
+                let (keeper, name) = (self.keeper.clone(), snapshot_item(item));
+                let access = near.access();
+                let deleted =
+                    Self::blocking(move || keeper.delete_points(&access, &name, &ids)).await;
+                if let Err(error) = deleted {
+                    late = Some(error);
+                    continue;
+                }
+            }
+            gone.extend(points);
+        }
+        Ok((gone, late))
     }
 
     /// Deletes points from their vault, then from the catalog.
@@ -96,7 +134,6 @@ impl Control {
         points: Vec<Stored<PointDoc>>,
     ) -> Result<(), Box<api::ErrorBody>> {
         let mut by_item: BTreeMap<ItemId, Vec<PointId>> = BTreeMap::new();
-        self.delete_snapshots(&points).await?;
         for doc in points.iter().map(|stored| &stored.doc).filter(|doc| doc.is_in_vault()) {
             by_item.entry(doc.point.item).or_default().push(doc.point.id);
         }
@@ -126,15 +163,10 @@ impl Control {
             let vault = vault_of(tx, &item.item).await?;
             Ok((item, vault))
         })?;
-        let mut removed = 0_usize;
-        loop {
-            let query = Query::new(Filter::all().eq("item", item.to_string())).limit(AT_ONCE);
-            let points = self.catalog.list::<PointDoc>(&query).await.map_err(ControlError::from)?;
-            if points.items.is_empty() {
-                break;
-            }
-            removed = removed.saturating_add(points.items.len());
-            self.purge_points(&vault, points.items).await?;
+        let all = Filter::all().eq("item", item.to_string());
+        let (removed, late) = self.purge_all(&vault, all).await?;
+        if let Some(error) = late {
+            return Err(error);
         }
         write!(self, tx => {
             if let api::Source::Machine { uuid, .. } = &doc.item.source {

@@ -353,6 +353,13 @@ impl Control {
         }
     }
 
+    /// A vault, if it is known and not deleted.
+    pub(crate) async fn active_vault(&self, id: VaultId) -> Result<Option<VaultDoc>> {
+        let found = self.catalog.get::<VaultDoc>(&id.to_string()).await?;
+        let active = |doc: &VaultDoc| doc.vault.state == api::VaultState::Active;
+        Ok(found.map(|stored| stored.doc).filter(active))
+    }
+
     /// A vault that a job works in.
     pub(crate) async fn work_vault(&self, vault: VaultId) -> Result<VaultDoc, Box<ErrorBody>> {
         let found = read!(self, tx => { crate::service::named::<VaultDoc>(tx, vault).await })?;

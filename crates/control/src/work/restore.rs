@@ -48,6 +48,10 @@ impl Control {
         };
         // The copy near the source is the quickest, and the only one until it is transferred.
         let near = point.point.snapshot.as_ref().filter(|_| host.id == item.item.host);
+        let near = match near {
+            Some(copy) if self.active_vault(copy.vault).await?.is_some() => Some(copy),
+            _ => None,
+        };
         let mut in_near = None;
         let mut done = None;
         if let Some(copy) = near {

@@ -17,6 +17,7 @@ on_both_databases! {
     a_server_that_dies_between_the_tiers,
     deleted_data_is_deleted_in_both,
     a_vault_of_snapshots_is_not_deleted,
+    a_vault_of_snapshots_that_is_lost_is_given_up,
 }
 
 /// A world whose host has a vault near its disks, and the item `web`.
@@ -221,18 +222,45 @@ async fn a_vault_of_snapshots_is_not_deleted(bed: Bed) {
     world.backup("web").await;
     let delete = async || world.control.delete_vault(&world.admin, "near", None).await;
     assert_eq!(refusal(delete().await), "vault.not_empty");
+    world.shared.outside().transfers_fail.push_back(Some(&codes::STORE_DENIED));
+    world.pass(60);
+    world.backup("web").await;
     use_near(&world, "").await;
+    // One is nowhere else.
     assert_eq!(refusal(delete().await), "vault.not_empty");
-    // Straight into the vault again. The last one near the source goes when a newer one is in the vault
-    // and near its source, or with its data.
+    // Straight into the vault again, and what waits goes there too.
     world.pass(60);
     let job = world.backup("web").await;
     assert_eq!(job.state, JobState::Completed);
-    assert_eq!(kinds(&world.points("web").await), [Type::Vault, Type::SnapshotAndVault]);
+    assert_eq!(
+        kinds(&world.points("web").await),
+        [Type::Vault, Type::SnapshotAndVault, Type::SnapshotAndVault]
+    );
     world.days(5).await;
     assert_eq!(held(&world, "near"), 0);
     delete().await.expect("deletes");
     let nobody = HostUpdate { snapshot_vault: Some("nothing".to_owned()), ..HostUpdate::default() };
     let refused = world.control.update_host(&world.admin, "here", None, nobody).await;
     assert_eq!(refusal(refused), "vault.unknown");
+}
+
+/// Its disk is gone: nothing waits for it for ever.
+async fn a_vault_of_snapshots_that_is_lost_is_given_up(bed: Bed) {
+    let world = near(bed).await;
+    world.backup("web").await;
+    world.days(1).await;
+    world.shared.outside().away = Some("/vaults/near".to_owned());
+    use_near(&world, "").await;
+    world.days(4).await;
+    let points = world.points("web").await;
+    assert!(points.iter().any(|point| point.kind == Type::SnapshotAndVault), "they wait");
+    let expired = world.jobs(strongroom_api::JobKind::Expire).await;
+    assert!(expired.iter().any(|job| job.error.is_some()), "{expired:?}");
+    world.control.delete_vault(&world.admin, "near", None).await.expect("deletes");
+    let begun = world.control.restore(&world.admin, "web", "latest", to_folder(None)).await;
+    world.control.settle().await.expect("settles");
+    let job = world.job(begun.expect("begins").job).await;
+    assert_eq!((job.state, job.warnings), (JobState::Completed, Vec::new()));
+    world.days(1).await;
+    assert!(world.points("web").await.iter().all(|point| point.kind == Type::Vault));
 }

@@ -302,6 +302,9 @@ impl Keeper for Vaults {
 
     fn delete_points(&self, vault: &VaultAccess, _: &str, points: &[PointId]) -> Result<()> {
         let mut outside = self.0.outside();
+        if outside.away.as_ref() == Some(&vault.url) {
+            return Err(error(&codes::STORE_UNAVAILABLE));
+        }
         let store = outside.stores.get_mut(&vault.url).expect("a vault");
         store.points.retain(|point, _| !points.contains(point));
         Ok(())
