@@ -367,7 +367,8 @@ async fn check_no_snapshots(tx: &mut ReadTx, vault: &Vault) -> Result<()> {
     if let Some(host) = hosts.iter().find(|host| host.doc.host.snapshot_vault == Some(vault.id)) {
         return refuse(format!("takes the snapshots of the host {}", host.doc.host.name));
     }
-    let near = Filter::all().eq("kind", RecoveryPointType::Snapshot.name());
+    let near =
+        Filter::all().eq("kind", RecoveryPointType::Snapshot.name()).ne("state", "soft_deleted");
     let mut token = None;
     loop {
         let query = Query::new(near.clone()).limit(1000).after(token);

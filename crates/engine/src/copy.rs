@@ -155,27 +155,40 @@ fn disk(from: &Arc<Vault>, record: &DiskRecord, old: Option<&DiskRecord>) -> Res
 }
 
 fn changed_blocks(vault: &Arc<Vault>, name: &str, old: Image, new: Image) -> Result<RangeSet> {
-    let mut ranges: Vec<ByteRange> = Vec::new();
-    let mut unit = BLOCK_SIZE_U64;
+    let mut changes = Changes { ranges: Vec::new(), unit: BLOCK_SIZE_U64, size: new.size() };
     for block in diff(Some(old), new, &**vault, new.bytes()) {
         let block = block.map_err(|source| image_error(name, source))?;
-        let start = block.block.saturating_mul(BLOCK_SIZE_U64);
-        let start = start.saturating_sub(start.checked_rem(unit).unwrap_or(0));
-        let end = start.saturating_add(unit).min(new.size());
-        match ranges.last_mut() {
+        changes.add(block.block.saturating_mul(BLOCK_SIZE_U64), MAX_RANGES);
+    }
+    Ok(RangeSet::from_unsorted(changes.ranges))
+}
+
+/// What has changed, in ascending order: whole blocks, or whole leaves when there are too many ranges.
+struct Changes {
+    ranges: Vec<ByteRange>,
+    unit: u64,
+    size: u64,
+}
+
+impl Changes {
+    /// The block that begins here has changed.
+    fn add(&mut self, at: u64, most: usize) {
+        let start = at.saturating_sub(at.checked_rem(self.unit).unwrap_or(0));
+        let end = start.saturating_add(self.unit).min(self.size);
+        match self.ranges.last_mut() {
             Some(last) if last.end() >= start => {
                 *last = ByteRange::between(last.offset(), end.max(last.end()));
             }
-            _ => ranges.push(ByteRange::between(start, end)),
+            _ => self.ranges.push(ByteRange::between(start, end)),
         }
-        if ranges.len() > MAX_RANGES && unit < LEAF_SPAN {
-            unit = LEAF_SPAN;
-            let wide = RangeSet::from_unsorted(std::mem::take(&mut ranges)).align_outwards(unit);
-            let whole = ByteRange::between(0, new.size());
-            ranges = wide.iter().map(|range| range.intersect(whole)).collect();
+        if self.ranges.len() > most && self.unit < LEAF_SPAN {
+            self.unit = LEAF_SPAN;
+            let ranges = RangeSet::from_unsorted(std::mem::take(&mut self.ranges));
+            let whole = ByteRange::between(0, self.size);
+            let wide = ranges.align_outwards(self.unit);
+            self.ranges = wide.iter().map(|range| range.intersect(whole)).collect();
         }
     }
-    Ok(RangeSet::from_unsorted(ranges))
 }
 
 fn image_error(name: &str, source: Error<VaultError>) -> EngineError {
@@ -323,6 +336,30 @@ impl Extents {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn too_many_changes_are_told_by_whole_leaves_and_none_is_left_out() {
+        let size = 5 * LEAF_SPAN + 1000;
+        let blocks = size.div_ceil(BLOCK_SIZE_U64);
+        let changed: Vec<u64> =
+            (0..blocks).filter(|block| block % 7 == 3 || block + 1 == blocks).collect();
+        for most in [usize::MAX, 1, 10, 100] {
+            let mut changes = Changes { ranges: Vec::new(), unit: BLOCK_SIZE_U64, size };
+            for block in &changed {
+                changes.add(block * BLOCK_SIZE_U64, most);
+            }
+            let limit = most.saturating_add(6).min(changed.len());
+            assert!(changes.ranges.len() <= limit, "{most}: {}", changes.ranges.len());
+            let set = RangeSet::from_unsorted(changes.ranges);
+            assert_eq!(set.end(), size);
+            for block in &changed {
+                let start = block * BLOCK_SIZE_U64;
+                let range = ByteRange::between(start, (start + BLOCK_SIZE_U64).min(size));
+                let told: u64 = set.within(range).map(|part| part.len()).sum();
+                assert_eq!(told, range.len(), "{most}: block {block}");
+            }
+        }
+    }
 
     #[test]
     fn extents_have_no_gaps_and_join() {

@@ -12,10 +12,11 @@ mod common;
 use std::{collections::BTreeMap, fs, os::unix::fs::FileExt as _, path::Path, sync::Arc};
 
 use common::{Place, make_disk, noise, request};
-use strongroom_base::{Cancel, Coded as _, PointId};
+use strongroom_base::{ByteRange, Cancel, Coded as _, PointId, RangeSet};
+use strongroom_disk::{DiskError, DiskSource, Extent, ExtentKind};
 use strongroom_engine::{
-    BackupReport, COPY_OF, CopyRequest, Ending, EngineError, Progress, backup_with, copy_point,
-    find_copy, read_configuration,
+    BackupDisk, BackupReport, COPY_OF, CopyRequest, Ending, EngineError, Progress, backup_with,
+    copy_point, find_copy, read_configuration,
 };
 use strongroom_format::Consistency;
 use strongroom_vault::Vault;
@@ -193,4 +194,75 @@ fn damage_near_the_source_is_said_to_be_there() {
     let error = error.expect_err("it is damaged");
     assert_eq!(error.code().kind.name(), "corrupt", "{error:?}");
     assert!(there.points(None).expect("lists").is_empty());
+}
+
+/// A disk with sectors that cannot be read.
+struct Bad {
+    bytes: Vec<u8>,
+    bad: ByteRange,
+}
+
+impl DiskSource for Bad {
+    fn size(&self) -> u64 {
+        self.bytes.len().try_into().expect("small")
+    }
+
+    fn extents(&self, range: ByteRange) -> Result<Vec<Extent>, DiskError> {
+        Ok(vec![Extent { range, kind: ExtentKind::Data }])
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DiskError> {
+        let end = offset + u64::try_from(buf.len()).expect("small");
+        let lost = self.bad.intersect(ByteRange::between(offset, end));
+        if !lost.is_empty() {
+            let source = std::io::Error::other("a bad sector");
+            return Err(DiskError::Read { disk: "d".to_owned(), range: lost, source });
+        }
+        buf.fill(0);
+        let from = usize::try_from(offset).expect("small").min(self.bytes.len());
+        let rest = &self.bytes[from..];
+        let len = rest.len().min(buf.len());
+        buf[..len].copy_from_slice(&rest[..len]);
+        Ok(())
+    }
+
+    fn changed(&self) -> Option<&RangeSet> {
+        None
+    }
+
+    fn format(&self) -> &'static str {
+        "raw"
+    }
+}
+
+/// What could not be read is no zeros, in the copy either.
+#[test]
+fn what_could_not_be_read_is_said_of_the_copy_too() {
+    let (near, far) = (Place::new(), Place::new());
+    let (here, there) = (near.open(), far.open());
+    let bad = ByteRange::new(3 * 65_536 + 512, 1024).expect("fits");
+    let backup_of = |bad: ByteRange| {
+        let source = Arc::new(Bad { bytes: noise(5, 40 * 65_536), bad });
+        let mut wanted = request("web01", vec![BackupDisk::new("d", "d", source)]);
+        wanted.skip_bad_blocks = true;
+        let (progress, cancel) = (Progress::new(), Cancel::new());
+        strongroom_engine::backup(&here, &wanted, &progress, &cancel)
+            .expect("backup")
+            .recovery_point
+    };
+    let mut was = noise(5, 40 * 65_536);
+    was[3 * 65_536 + 512..3 * 65_536 + 1536].fill(0);
+    fs::write(near.path("was"), &was).expect("writes");
+    let first = copy(&here, &there, backup_of(bad));
+    let copied = there.point("web01", first.recovery_point).expect("point");
+    let skipped: Vec<_> = copied.disks[0].skipped.iter().map(|it| (it.offset, it.length)).collect();
+    assert_eq!(skipped, [(bad.offset(), bad.len())]);
+    check(&far, &there, first.recovery_point, &near.path("was"));
+    // The next time it can be read: the copy has it then.
+    let healed = copy(&here, &there, backup_of(ByteRange::between(0, 0)));
+    assert!(
+        there.point("web01", healed.recovery_point).expect("point").disks[0].skipped.is_empty()
+    );
+    fs::write(near.path("was"), noise(5, 40 * 65_536)).expect("writes");
+    check(&far, &there, healed.recovery_point, &near.path("was"));
 }

@@ -84,5 +84,9 @@ fn copy_secret(from: &Path, to: &Path) -> Result<(), ServerError> {
         .map_err(ServerError::local("make", &partial))?;
     let written = file.write_all(&secret).and_then(|()| file.sync_all());
     written.map_err(ServerError::local("write", &partial))?;
-    fs::rename(&partial, to).map_err(ServerError::local("name", to))
+    fs::rename(&partial, to).map_err(ServerError::local("name", to))?;
+    // Before the catalog refers to it.
+    let folder = to.parent().unwrap_or(to);
+    let synced = fs::File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(ServerError::local("sync", folder))
 }

@@ -25,18 +25,7 @@ fn run() -> Outcome<()> {
         Some(word) => word.parse()?,
         None => 1,
     };
-    let usual = Fleet {
-        machines: 10_000,
-        hosts: 100,
-        vaults: 10,
-        total: 100,
-        per_host: 2,
-        per_vault: 20,
-        spread_minutes: 240,
-        away_hours: 0,
-        restores: 50,
-        seed,
-    };
+    let usual = Fleet { seed, ..Fleet::USUAL };
     let nights = [
         ("usual", usual.clone()),
         ("all at 22:00", Fleet { spread_minutes: 0, ..usual.clone() }),

@@ -85,8 +85,12 @@ impl Control {
                 Err(error) if is_final(&error, wanted.job) => {
                     let said = Some(error.message.clone());
                     watch.task("transfer", TaskState::Failed, said);
+                    // One that is lost or damaged holds up no other; a store that is away would.
+                    let is_away = error.kind == "unavailable";
                     teller.tell(Event::Warning(*error));
-                    break;
+                    if is_away {
+                        break;
+                    }
                 }
                 Err(error) => return Err(error),
             }

@@ -15,6 +15,7 @@ on_both_databases! {
     a_transfer_that_may_pass_is_tried_again,
     restored_from_the_nearer_and_else_from_the_vault,
     a_server_that_dies_between_the_tiers,
+    a_snapshot_that_is_lost_holds_up_no_other,
     deleted_data_is_deleted_in_both,
     a_vault_of_snapshots_is_not_deleted,
     a_vault_of_snapshots_that_is_lost_is_given_up,
@@ -183,24 +184,52 @@ async fn restored_from_the_nearer_and_else_from_the_vault(bed: Bed) {
 
 async fn a_server_that_dies_between_the_tiers(bed: Bed) {
     let mut world = near(bed).await;
-    // It dies after the transfer, before it is written down: the order is given again, and finds all
-    // done.
-    for code in [&codes::STORE_UNAVAILABLE, &codes::INTERRUPTED] {
-        world.shared.outside().transfers_fail.push_back(Some(code));
-        let id = world.backup("web").await.id;
-        world.restart().await;
-        for _ in 0..3 {
-            world.pass(600);
-            world.settle().await;
+    // Once the transfer has not been made when it dies, once it has: nothing is made twice.
+    for is_made in [false, true] {
+        if is_made {
+            world.shared.outside().transfers_unheard = 1;
+        } else {
+            world.shared.outside().transfers_fail.push_back(Some(&codes::STORE_UNAVAILABLE));
         }
+        let before = held(&world, "main");
+        let id = world.backup("web").await.id;
+        assert_eq!(held(&world, "main"), before + usize::from(is_made));
+        world.restart().await;
+        world.pass(600);
+        world.settle().await;
         let job = world.job(id).await;
-        assert!(job.state == JobState::Completed || job.state == JobState::Failed, "{job:?}");
+        assert_eq!((job.state, job.attempt), (JobState::Completed, 2), "{job:?}");
+        assert_eq!(held(&world, "main"), before + 1);
     }
-    world.backup("web").await;
     let points = world.points("web").await;
     assert!(points.iter().all(|point| point.kind == Type::SnapshotAndVault), "{points:?}");
     assert!(points.iter().all(|point| point.state == PointState::Restorable));
-    assert_eq!((held(&world, "near"), held(&world, "main")), (3, 3));
+    assert_eq!((held(&world, "near"), held(&world, "main")), (2, 2));
+}
+
+/// A point is lost that was nowhere else: it is told each time, and holds up no other.
+async fn a_snapshot_that_is_lost_holds_up_no_other(bed: Bed) {
+    let world = near(bed).await;
+    world.shared.outside().transfers_fail.push_back(Some(&codes::STORE_DENIED));
+    world.backup("web").await;
+    let lost = world.points("web").await[0].id;
+    world.shared.outside().away = Some("/vaults/near".to_owned());
+    world.vault("other").await;
+    use_near(&world, "other").await;
+    world.pass(60);
+    let job = world.backup("web").await;
+    assert_eq!((job.state, job.warnings.len()), (JobState::CompletedWithWarnings, 1), "{job:?}");
+    assert_eq!(job.warnings[0].code, "vault.not_found");
+    assert_eq!(kinds(&world.points("web").await), [Type::SnapshotAndVault, Type::Snapshot]);
+    // Whoever gives it up is rid of it, and of its vault.
+    let delete = async || world.control.delete_vault(&world.admin, "near", None).await;
+    assert_eq!(refusal(delete().await), "vault.not_empty");
+    let lost = lost.to_string();
+    world.control.delete_point(&world.admin, "web", &lost, None).await.expect("deletes");
+    delete().await.expect("deletes");
+    world.pass(60);
+    let job = world.backup("web").await;
+    assert_eq!((job.state, job.warnings), (JobState::Completed, Vec::new()));
 }
 
 async fn deleted_data_is_deleted_in_both(bed: Bed) {

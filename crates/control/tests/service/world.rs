@@ -67,6 +67,8 @@ pub(crate) struct Outside {
     pub(crate) backups_fail: VecDeque<Option<&'static Code>>,
     /// What the next transfers fail with, in order; none is success.
     pub(crate) transfers_fail: VecDeque<Option<&'static Code>>,
+    /// How many of the next transfers succeed, and whoever ordered them does not hear of it.
+    pub(crate) transfers_unheard: u32,
     /// Which vaults restores were made from, in order.
     pub(crate) restored_from: Vec<String>,
     /// A vault that cannot be reached.
@@ -209,6 +211,9 @@ impl Agent for Host {
         if let Some(code) = outside.transfers_fail.pop_front().flatten() {
             return Err(error(code));
         }
+        if outside.away.as_ref() == Some(&order.from.url) {
+            return Err(error(&codes::VAULT_NOT_FOUND));
+        }
         let from = &outside.stores[&order.from.url].points;
         let was = from.get(&order.point).ok_or_else(|| error(&codes::POINT_NOT_FOUND))?.clone();
         assert_eq!(was.item, order.from_item);
@@ -222,6 +227,10 @@ impl Agent for Host {
             PointFacts { id, item: order.to_item.clone(), tags, ..was }
         });
         to.points.insert(point.id, point.clone());
+        if outside.transfers_unheard > 0 {
+            outside.transfers_unheard -= 1;
+            return Err(error(&codes::STORE_UNAVAILABLE));
+        }
         watch.task("transfer", TaskState::Completed, None);
         Ok(BackupDone { point, warnings: Vec::new(), report: serde_json::json!({}) })
     }

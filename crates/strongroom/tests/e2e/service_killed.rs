@@ -18,7 +18,8 @@ use crate::{
     server::Service,
 };
 
-const ITEMS: [(&str, u64); 2] = [("web", 8), ("db", 4)];
+/// Items with their hosts, of which one has a vault near its disks, and their sizes in MiB.
+const ITEMS: [(&str, &str, u64); 2] = [("web", "fast", 8), ("db", "files", 4)];
 
 /// When the server of a round is killed.
 #[derive(Clone, Copy, Debug)]
@@ -64,11 +65,13 @@ impl Bench {
         service.wait_for_greeting();
         let lab = &service.lab;
         lab.ok("vault create main --soft-delete disabled");
+        lab.ok("vault create near --soft-delete disabled");
         lab.ok("host create files");
-        for (name, mib) in ITEMS {
+        lab.ok("host create fast --snapshot-vault near");
+        for (name, host, mib) in ITEMS {
             let disk = lab.disk(&format!("{name}.img"), mib, mib / 2, mib);
             lab.ok(&format!(
-                "protection enable-for-disks --item {name} --host files --vault-name main \
+                "protection enable-for-disks --item {name} --host {host} --vault-name main \
                  --disk root={} --wait",
                 disk.display()
             ));
@@ -102,7 +105,7 @@ impl Bench {
     fn requests(&self, round: u64) -> Vec<(String, String, Value)> {
         let mut requests: Vec<_> = ITEMS
             .iter()
-            .map(|(item, _)| {
+            .map(|(item, ..)| {
                 (format!("backup-{item}-{round}"), format!("/items/{item}/backup"), json!({}))
             })
             .collect();
@@ -123,7 +126,7 @@ impl Bench {
     /// Changes the disks, asks for work, kills the server in the middle of it, and sees it through.
     fn round(&mut self, round: u64) {
         let lab = &self.service.lab;
-        for (item, mib) in ITEMS {
+        for (item, _, mib) in ITEMS {
             let image = format!("{item}.img");
             lab.change(&image, (round * 700_001) % (mib << 19), 300_000, round * 7 + mib);
             lab.copy(&image, &format!("{item}.{round}"));
@@ -253,7 +256,7 @@ impl Bench {
         let again = |job: &&Value| job["attempt"].as_u64() > Some(1);
         assert!(jobs.iter().filter(again).count() >= 3, "{jobs:#?}");
         let mut wanted: BTreeSet<String> = BTreeSet::new();
-        for (item, _) in ITEMS {
+        for (item, ..) in ITEMS {
             let shown = lab.json(&format!("item show {item}"));
             assert_eq!((&shown["state"], &shown["job"]), (&json!("protected"), &Value::Null));
             let list = lab.json(&format!("recoverypoint list --item {item}"));
@@ -264,6 +267,7 @@ impl Bench {
                 .filter(gone)
                 .map(|point| {
                     assert_eq!(point["state"], "restorable", "{point:#}");
+                    assert_ne!(point["type"], "snapshot", "it was not transferred: {point:#}");
                     point["id"].as_str().expect("an id").to_owned()
                 })
                 .collect();
@@ -273,7 +277,7 @@ impl Bench {
             wanted.extend(expected);
         }
         assert_eq!(lab.json("audit verify")["intact"], true);
-        for (item, _) in ITEMS {
+        for (item, ..) in ITEMS {
             lab.ok(&format!("protection backup-now --item {item} --wait"));
         }
         lab.ok("vault reclaim main --wait");
