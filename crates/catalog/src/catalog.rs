@@ -5,19 +5,20 @@
 //! read is still so when it writes.
 
 use std::{
+    collections::HashMap,
     fs::{File, OpenOptions},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use rustix::fs::{FlockOperation, flock};
 use strongroom_base::Clock;
 
 use crate::{
-    CatalogUrl, Document, Error, Page, Query, ReadTx, Result, Schema, Stored, Tx,
+    CatalogUrl, Document, Error, Kind, Page, Query, ReadTx, Result, Schema, Stored, Tx,
     kind::Dialect,
-    sql::{Begin, Pools, Session, Statement},
+    sql::{Begin, CONNECTIONS, Pools, Session, Statement},
     url::Place,
 };
 
@@ -27,10 +28,14 @@ pub struct Catalog {
     pub(crate) inner: Arc<Inner>,
 }
 
+/// How often the documents of each table were changed.
+pub(crate) type Changes = Arc<Mutex<HashMap<&'static str, u64>>>;
+
 pub(crate) struct Inner {
     pub(crate) pools: Pools,
     pub(crate) schema: &'static Schema,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) changes: Changes,
     /// Held as long as the catalog is open.
     _lock: Option<File>,
 }
@@ -82,7 +87,7 @@ impl Catalog {
             Place::Postgres(_) => None,
         };
         let pools = Pools::open(url).await?;
-        let inner = Inner { pools, schema, clock, _lock: lock };
+        let inner = Inner { pools, schema, clock, changes: Changes::default(), _lock: lock };
         let catalog = Self { inner: Arc::new(inner) };
         catalog.check_encoding().await?;
         Ok(catalog)
@@ -113,17 +118,48 @@ impl Catalog {
     /// between its beginning and its end but ask it, and end it soon.
     pub async fn write(&self) -> Result<Tx> {
         let session = self.inner.pools.begin(Begin::Write).await?;
-        Ok(Tx::new(session, self.inner.clock.clone()))
+        Ok(Tx::new(session, self.inner.clock.clone(), Arc::clone(&self.inner.changes)))
     }
 
     /// One document.
     pub async fn get<D: Document>(&self, id: &str) -> Result<Option<Stored<D>>> {
-        self.read().await?.get(id).await
+        let mut tries = 0;
+        loop {
+            match self.single().await?.get(id).await {
+                Err(error) if error.is_cut() && tries < CONNECTIONS => tries += 1,
+                done => return done,
+            }
+        }
     }
 
     /// A page of documents.
     pub async fn list<D: Document>(&self, query: &Query) -> Result<Page<Stored<D>>> {
-        self.read().await?.list(query).await
+        let dialect = self.inner.pools.dialect();
+        let statements = query.statements(D::KIND, dialect)?.len();
+        if statements != 1 {
+            return self.read().await?.list(query).await;
+        }
+        let mut tries = 0;
+        loop {
+            match self.single().await?.list(query).await {
+                Err(error) if error.is_cut() && tries < CONNECTIONS => tries += 1,
+                done => return done,
+            }
+        }
+    }
+
+    /// For one statement that reads.
+    async fn single(&self) -> Result<ReadTx> {
+        let session = self.inner.pools.begin(Begin::Single).await?;
+        Ok(ReadTx::new(session, self.inner.clock.clone()))
+    }
+
+    /// How often documents of some kinds were changed through this catalog since it was opened. A
+    /// number that was asked for before they were read, and is still the same, says that what was
+    /// read is still so; unless another server on the same database has changed it.
+    pub fn changes(&self, kinds: &[&'static Kind]) -> u64 {
+        let changes = self.inner.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        kinds.iter().filter_map(|kind| changes.get(kind.table)).sum()
     }
 
     /// Whether the database answers and is of the version that this program knows.

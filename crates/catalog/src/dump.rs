@@ -258,7 +258,7 @@ impl Load {
         let catalog = Catalog::connect(url, schema, clock.clone()).await?;
         let session = catalog.begin(Begin::Migrate).await?;
         Ok(Self {
-            tx: Tx::new(session, clock),
+            tx: Tx::new(session, clock, Arc::clone(&catalog.inner.changes)),
             catalog,
             tables: BTreeMap::new(),
             checker: Checker::new(&[]),

@@ -158,15 +158,25 @@ impl Error {
     /// What the database said while `doing` something.
     pub(crate) fn database(doing: &'static str, source: sqlx::Error) -> Self {
         match database_code(&source).as_deref() {
-            // Wrong password, unknown user, no right to connect or to use a table; SQLite's
+            // Wrong password, unknown user, no right to connect, to use a table or any schema; SQLite's
             // permission, read-only and authorization errors.
-            Some("28000" | "28P01" | "42501" | "3" | "8" | "23") => Self::Denied { source },
+            Some("28000" | "28P01" | "42501" | "3F000" | "3" | "8" | "23") => {
+                Self::Denied { source }
+            }
             // SQLite: malformed, and not a database at all.
             Some("11" | "267" | "523" | "779" | "26" | "XX001" | "XX002") => {
                 Self::corrupt(format!("found while {doing}"), Some(source.into()))
             }
             _ => Self::Unavailable { doing, source },
         }
+    }
+
+    /// Whether the connection was cut, so that another may do what this one could not.
+    pub(crate) fn is_cut(&self) -> bool {
+        let Self::Unavailable { source, .. } = self else { return false };
+        // PostgreSQL's last words to those whom it shuts down.
+        matches!(source, sqlx::Error::Io(_))
+            || database_code(source).is_some_and(|code| code.starts_with("57P0"))
     }
 }
 

@@ -4,12 +4,20 @@
 //! nothing of documents. A [`Session`] is one transaction; dropped, it is rolled back. After a
 //! failed statement it refuses all others, as PostgreSQL does by itself.
 
-use std::{fs::OpenOptions, io, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration};
+use std::{
+    fs::OpenOptions,
+    io,
+    ops::{Deref, DerefMut},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+    time::Duration,
+};
 
 use futures::{FutureExt as _, future::BoxFuture};
 use sqlx::{
-    Arguments as _, AssertSqlSafe, ConnectOptions as _, Connection as _, Postgres, Row as _,
-    Sqlite, Transaction,
+    Arguments as _, AssertSqlSafe, ConnectOptions as _, Connection as _, Database, Postgres,
+    Row as _, Sqlite, Transaction,
+    pool::PoolConnection,
     postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow},
     sqlite::{
         SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
@@ -28,11 +36,15 @@ use crate::{
 /// Connections that read, on each database; each is a thread on SQLite.
 const READERS: u32 = 4;
 
-/// Connections to PostgreSQL of one server.
-const CONNECTIONS: u32 = 10;
+/// Connections to PostgreSQL of one server. All may have been cut since they were last used, so what
+/// changes nothing is tried again so often.
+pub(crate) const CONNECTIONS: u32 = 10;
 
 /// How long a transaction waits for a connection or a lock.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A connection to PostgreSQL that was not used for so long may be gone.
+const RESTED: Duration = Duration::from_secs(1);
 
 /// Statements whose plans each connection keeps.
 const STATEMENTS: usize = 500;
@@ -47,6 +59,8 @@ pub(crate) enum Pools {
 /// How a transaction begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Begin {
+    /// Reads with one statement, which sees one state by itself: saves two ways to the database.
+    Single,
     /// Sees one state and changes nothing.
     Read,
     /// The only one that changes documents.
@@ -120,7 +134,20 @@ impl Pools {
         // The pool would try again and again, and then not say why it gave up.
         let failed = |source| Error::database("connecting to PostgreSQL", source);
         options.connect().await.map_err(failed)?.close().await.map_err(failed)?;
-        let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(PATIENCE);
+        let pool = PgPoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .acquire_timeout(PATIENCE)
+            // Each is tried when it is given back; asking once more is for those that have rested.
+            .test_before_acquire(false)
+            .before_acquire(|on, about| {
+                async move {
+                    if about.idle_for > RESTED {
+                        on.ping().await?;
+                    }
+                    Ok(true)
+                }
+                .boxed()
+            });
         Ok(Self::Postgres(pool.connect_with(options).await.map_err(failed)?))
     }
 
@@ -136,26 +163,38 @@ impl Pools {
     pub(crate) async fn begin(&self, how: Begin) -> Result<Session> {
         let doing = "beginning a transaction";
         let failed = |source| Error::database(doing, source);
-        let inner = match (self, how) {
-            (Self::Sqlite { readers, .. }, Begin::Read) => {
-                Inner::Sqlite(readers.begin_with("BEGIN").await.map_err(failed)?)
-            }
-            (Self::Sqlite { writer, .. }, _) => {
-                Inner::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?)
-            }
-            (Self::Postgres(pool), how) => {
+        let inner = match self {
+            Self::Sqlite { writer, readers } => Inner::Sqlite(match how {
+                Begin::Single => On::Connection(readers.acquire().await.map_err(failed)?),
+                Begin::Read => On::Transaction(readers.begin_with("BEGIN").await.map_err(failed)?),
+                Begin::Write | Begin::Migrate => {
+                    On::Transaction(writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?)
+                }
+            }),
+            Self::Postgres(pool) => {
                 let begin = match how {
+                    Begin::Single => "",
                     Begin::Read => "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",
                     Begin::Write => "BEGIN ISOLATION LEVEL REPEATABLE READ, READ WRITE",
                     Begin::Migrate => "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE",
                 };
-                Inner::Postgres(pool.begin_with(begin).await.map_err(failed)?)
+                Inner::Postgres(if begin.is_empty() {
+                    On::Connection(pool.acquire().await.map_err(failed)?)
+                } else {
+                    let mut tries = 0;
+                    On::Transaction(loop {
+                        match pool.begin_with(begin).await.map_err(failed) {
+                            Err(error) if error.is_cut() && tries < CONNECTIONS => tries += 1,
+                            begun => break begun?,
+                        }
+                    })
+                })
             }
         };
         let mut session = Session { inner, failed: false };
         if self.dialect() == Dialect::Postgres {
             match how {
-                Begin::Read => {}
+                Begin::Single | Begin::Read => {}
                 // Not an advisory lock: asking for that would already take the snapshot, so
                 // that the transaction would not see what the one it waited for has done.
                 Begin::Write => session.run("LOCK TABLE catalog_writer IN EXCLUSIVE MODE").await?,
@@ -254,8 +293,51 @@ pub(crate) struct Session {
 
 #[derive(Debug)]
 enum Inner {
-    Sqlite(Transaction<'static, Sqlite>),
-    Postgres(Transaction<'static, Postgres>),
+    Sqlite(On<Sqlite>),
+    Postgres(On<Postgres>),
+}
+
+/// What statements run on: in a transaction, or each by itself.
+#[derive(Debug)]
+enum On<D: Database> {
+    Transaction(Transaction<'static, D>),
+    Connection(PoolConnection<D>),
+}
+
+impl<D: Database> Deref for On<D> {
+    type Target = D::Connection;
+
+    fn deref(&self) -> &D::Connection {
+        match self {
+            Self::Transaction(on) => on,
+            Self::Connection(on) => on,
+        }
+    }
+}
+
+impl<D: Database> DerefMut for On<D> {
+    fn deref_mut(&mut self) -> &mut D::Connection {
+        match self {
+            Self::Transaction(on) => on,
+            Self::Connection(on) => on,
+        }
+    }
+}
+
+impl<D: Database> On<D> {
+    async fn commit(self) -> Result<(), sqlx::Error> {
+        match self {
+            Self::Transaction(on) => on.commit().await,
+            Self::Connection(_) => Ok(()),
+        }
+    }
+
+    async fn rollback(self) -> Result<(), sqlx::Error> {
+        match self {
+            Self::Transaction(on) => on.rollback().await,
+            Self::Connection(_) => Ok(()),
+        }
+    }
 }
 
 impl Session {

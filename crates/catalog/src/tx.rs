@@ -5,8 +5,9 @@
 //! transaction can go on after it.
 
 use std::{
+    collections::BTreeSet,
     ops::{Deref, DerefMut},
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -14,6 +15,7 @@ use strongroom_base::Clock;
 
 use crate::{
     Document, Error, Filter, Kind, Page, Query, Result, Value,
+    catalog::Changes,
     error::Cause,
     query::quoted,
     sql::{Bind, Row, Session, Statement},
@@ -54,19 +56,24 @@ pub struct ReadTx {
 }
 
 /// A transaction that reads and writes. It is the only one that writes, on all servers.
-pub struct Tx(ReadTx);
+pub struct Tx {
+    read: ReadTx,
+    /// Tables whose documents it has changed.
+    touched: BTreeSet<&'static str>,
+    changes: Changes,
+}
 
 impl Deref for Tx {
     type Target = ReadTx;
 
     fn deref(&self) -> &ReadTx {
-        &self.0
+        &self.read
     }
 }
 
 impl DerefMut for Tx {
     fn deref_mut(&mut self) -> &mut ReadTx {
-        &mut self.0
+        &mut self.read
     }
 }
 
@@ -266,15 +273,23 @@ impl Written {
 }
 
 impl Tx {
-    pub(crate) fn new(session: Session, clock: Arc<dyn Clock>) -> Self {
-        Self(ReadTx::new(session, clock))
+    pub(crate) fn new(session: Session, clock: Arc<dyn Clock>, changes: Changes) -> Self {
+        Self { read: ReadTx::new(session, clock), touched: BTreeSet::new(), changes }
     }
 
     /// Makes the changes last. On an error nothing is changed, except that after
     /// [`Error::Uncertain`] nobody knows.
     pub async fn commit(self) -> Result<()> {
-        let Self(ReadTx { session, clock, began }) = self;
-        session.commit().await?;
+        let Self { read: ReadTx { session, clock, began }, touched, changes } = self;
+        let done = session.commit().await;
+        // Also if it failed: nobody may know.
+        let mut counts = changes.lock().unwrap_or_else(PoisonError::into_inner);
+        for table in touched {
+            let count = counts.entry(table).or_default();
+            *count = count.saturating_add(1);
+        }
+        drop(counts);
+        done?;
         let took = clock.monotonic().saturating_sub(began);
         if took > SLOW {
             tracing::warn!(?took, "a change of the catalog kept all others waiting");
@@ -286,6 +301,7 @@ impl Tx {
     /// [`Error::Taken`] if another has a value that must be unique.
     pub async fn insert<D: Document>(&mut self, doc: &D) -> Result<u64> {
         let written = Written::new(doc)?;
+        self.touched.insert(D::KIND.table);
         let (id, values) = (written.id.clone(), written.values.clone());
         let mut sql = written.insert(D::KIND);
         sql.push(" ON CONFLICT DO NOTHING");
@@ -300,6 +316,7 @@ impl Tx {
     /// is of another, [`Error::Taken`] if another document has a value that must be unique.
     pub async fn update<D: Document>(&mut self, doc: &D, expected: u64) -> Result<u64> {
         let written = Written::new(doc)?;
+        self.touched.insert(D::KIND.table);
         self.check_unique(D::KIND, &written.id, &written.values).await?;
         let mut sql = Statement::new(format!("UPDATE \"{}\" SET ", D::KIND.table));
         for (column, value) in D::KIND.columns.iter().zip(written.columns) {
@@ -318,6 +335,7 @@ impl Tx {
     /// document has a value that must be unique.
     pub async fn put<D: Document>(&mut self, doc: &D) -> Result<u64> {
         let written = Written::new(doc)?;
+        self.touched.insert(D::KIND.table);
         self.check_unique(D::KIND, &written.id, &written.values).await?;
         let mut sql = written.insert(D::KIND);
         sql.push(" ON CONFLICT (\"id\") DO UPDATE SET ");
@@ -340,6 +358,7 @@ impl Tx {
         expected: impl Into<Option<u64>>,
     ) -> Result<bool> {
         let expected = expected.into();
+        self.touched.insert(D::KIND.table);
         let mut sql = Statement::new(format!("DELETE FROM \"{}\" WHERE \"id\" = ", D::KIND.table));
         // An id that cannot be kept is not there; PostgreSQL would fail over a NUL.
         sql.bind(if text_fault(id).is_some() { "" } else { id });
@@ -357,6 +376,7 @@ impl Tx {
 
     /// Deletes all documents that meet a condition; how many they were.
     pub async fn delete_all<D: Document>(&mut self, filter: &Filter) -> Result<u64> {
+        self.touched.insert(D::KIND.table);
         let mut sql = Statement::new(format!("DELETE FROM \"{}\"", D::KIND.table));
         filter.write(D::KIND, self.session.dialect(), &mut sql)?;
         self.session.execute(sql).await

@@ -37,7 +37,7 @@ pub struct Settings {
     pub limits: Limits,
     /// The folder for what the server makes: vaults without a place, their keys.
     pub data_dir: std::path::PathBuf,
-    /// Folders below which disks may be restored to; none: nowhere.
+    /// Folders below which disks may be restored to, and devices that may be overwritten; none: nowhere.
     pub restore_dirs: Vec<std::path::PathBuf>,
     /// Folders and devices that may be backed up by path; none: nothing.
     pub disk_dirs: Vec<std::path::PathBuf>,
@@ -122,6 +122,7 @@ pub struct Control {
     pub(crate) running: Mutex<HashMap<JobId, Running>>,
     pub(crate) trusted: Mutex<Option<crate::clock::TrustedTime>>,
     pub(crate) failures: crate::access::people::Failures,
+    pub(crate) known: crate::access::known::Known,
     pub(crate) pulse: Pulse,
     /// Vaults whose items or policies have changed since the catalog was kept there, and when.
     pub(crate) unsaved: Mutex<HashMap<VaultId, Timestamp>>,
@@ -149,6 +150,7 @@ impl Control {
             unsaved: Mutex::default(),
             trusted: Mutex::default(),
             failures: crate::access::people::Failures::default(),
+            known: crate::access::known::Known::default(),
             pulse: Pulse::default(),
         })
     }

@@ -323,8 +323,13 @@ async fn get(client: &reqwest::Client, url: &str, token: &str, rng: &mut Rng) ->
     let Ok(answer) = asked else { return false };
     let good = answer.status().is_success();
     let Ok(body) = answer.bytes().await else { return false };
-    let page: Value = serde_json::from_slice(&body).unwrap_or_default();
-    good && page.get("items").and_then(Value::as_array).is_some_and(|items| !items.is_empty())
+    good && serde_json::from_slice::<Entries>(&body).is_ok_and(|page| !page.items.is_empty())
+}
+
+/// A page whose entries are well-formed, whatever they are.
+#[derive(serde::Deserialize)]
+struct Entries {
+    items: Vec<serde::de::IgnoredAny>,
 }
 
 fn figures(plan: &Plan, count: u64, times: &Times, processor: f64) -> Value {

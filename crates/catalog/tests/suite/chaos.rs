@@ -16,6 +16,20 @@ use strongroom_catalog::{
 
 use crate::world::{Job, SCHEMA, job};
 
+/// Whom the database does not let in is told so, and not that it is away.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_is_denied() {
+    let bed = Bed::postgres().await.expect("PostgreSQL");
+    bed.run_sql("CREATE ROLE intruder LOGIN; REVOKE ALL ON SCHEMA public FROM PUBLIC")
+        .await
+        .expect("runs");
+    let url = bed.url.to_string().replace("user=postgres", "user=intruder");
+    let url: CatalogUrl = url.parse().expect("a URL");
+    let denied = Catalog::open(&url, &SCHEMA, Arc::new(SystemClock)).await;
+    let denied = denied.expect_err("it may make nothing there");
+    assert_eq!(denied.code(), &codes::CATALOG_DENIED, "{denied:?}");
+}
+
 /// Names the file to the process that shall be killed.
 const VICTIM: &str = "STRONGROOM_TEST_VICTIM";
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, task::Poll};
 
 use strongroom_base::{Coded as _, SystemClock, codes};
 use strongroom_catalog::{
-    Catalog, CatalogUrl, Error, Filter, Stored, Value,
+    Catalog, CatalogUrl, Document as _, Error, Filter, Stored, Value,
     testing::{Bed, on_both_databases},
 };
 
@@ -14,7 +14,7 @@ on_both_databases! {
     documents_are_kept, versions_guard_changes, unique_values_are_unique,
     an_error_leaves_the_transaction_usable, what_is_not_committed_is_not_there,
     odd_texts_are_kept_or_refused, readers_see_one_moment, many_writers_count_right,
-    sums_and_counts, a_dropped_writer_lets_the_next_one_in,
+    sums_and_counts, a_dropped_writer_lets_the_next_one_in, changes_are_counted_by_kind,
 }
 
 async fn documents_are_kept(bed: Bed) {
@@ -48,6 +48,38 @@ async fn documents_are_kept(bed: Bed) {
     let health = catalog.check_deeply().await.expect("sound");
     assert_eq!(health.schema, 3);
     assert!(health.database.starts_with("SQLite 3.") || health.database.starts_with("PostgreSQL "));
+}
+
+async fn changes_are_counted_by_kind(bed: Bed) {
+    let catalog = bed.open(&SCHEMA).await.expect("opens");
+    let count = || (catalog.changes(&[Job::KIND]), catalog.changes(&[User::KIND, Job::KIND]));
+    assert_eq!(count(), (0, 0));
+    let mut tx = catalog.write().await.expect("begins");
+    tx.insert(&job("a")).await.expect("inserts");
+    tx.insert(&job("b")).await.expect("inserts");
+    assert_eq!(count(), (0, 0), "nobody sees them yet");
+    tx.commit().await.expect("commits");
+    assert_eq!(count(), (1, 1));
+    let mut tx = catalog.write().await.expect("begins");
+    tx.put(&user("1", None, "ada", None)).await.expect("puts");
+    tx.commit().await.expect("commits");
+    assert_eq!(count(), (1, 2));
+    for step in 0..4 {
+        let before = count().0;
+        let mut tx = catalog.write().await.expect("begins");
+        match step {
+            0 => drop(tx.update(&job("a"), 1).await.expect("updates")),
+            1 => drop(tx.delete::<Job>("a", 2).await.expect("deletes")),
+            2 => drop(tx.delete_all::<Job>(&Filter::all()).await.expect("deletes")),
+            _ => drop(tx.get::<Job>("a").await.expect("reads")),
+        }
+        tx.commit().await.expect("commits");
+        assert_eq!(count().0 - before, u64::from(step < 3), "{step}");
+    }
+    let mut tx = catalog.write().await.expect("begins");
+    tx.insert(&job("c")).await.expect("inserts");
+    drop(tx);
+    assert_eq!(count().0, 4, "what is undone is no change");
 }
 
 async fn versions_guard_changes(bed: Bed) {

@@ -3,6 +3,7 @@
 //! A user has roles in scopes: the server, a vault, an item. A token narrows its user's rights and
 //! never widens them. What somebody may not see does not exist for them.
 
+pub(crate) mod known;
 mod operation;
 pub(crate) mod people;
 

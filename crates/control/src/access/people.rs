@@ -6,7 +6,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -20,7 +20,10 @@ use strongroom_api::{
 use strongroom_base::{AssignmentId, Clock, EntropyExt as _, TokenId, UserId, codes};
 use strongroom_catalog::{Filter, Query, ReadTx, Stored, Tx};
 
-use super::{Caller, Grant, Operation, Target};
+use super::{
+    Caller, Grant, Operation, Target,
+    known::{Holder, Moment},
+};
 use crate::{
     audit,
     error::{ControlError, Result},
@@ -254,43 +257,58 @@ impl Control {
 
     /// Who has a token.
     pub async fn caller(&self, secret: &str) -> Result<Caller> {
-        Ok(self.recognise(secret).await?.0)
+        Ok(self.recognise(secret).await?.caller.clone())
     }
 
-    async fn recognise(&self, secret: &str) -> Result<(Caller, Token, User, Vec<Assignment>)> {
+    async fn recognise(&self, secret: &str) -> Result<Arc<Holder>> {
         let unknown = || ControlError::refused(&codes::AUTH_TOKEN, codes::AUTH_TOKEN.meaning);
         if !secret.starts_with(PREFIX) || secret.len() > 200 {
             return Err(unknown());
         }
         let hash = hash_secret(secret);
-        let now = self.now();
-        let (token, user, assignments) = read!(self, tx => {
-            let by_hash = Query::new(Filter::all().eq("hash", hash.as_str()));
-            let token = tx.first::<TokenDoc>(&by_hash).await?.ok_or_else(unknown)?.doc.token;
-            if token.expires <= now {
-                return Err(unknown());
-            }
-            let user = tx.get::<UserDoc>(&token.user.to_string()).await?.ok_or_else(unknown)?;
-            if user.doc.user.disabled {
-                return Err(unknown());
-            }
-            let assignments = assignments_of(tx, token.user).await?;
-            Ok((token, user.doc.user, assignments))
-        })?;
-        let grants = assignments.iter().map(|it| Grant { role: it.role, scope: it.scope });
-        let caller = Caller {
-            user: Some(user.id),
-            name: user.name.clone(),
-            grants: grants.collect(),
-            limit: Grant { role: token.role, scope: token.scope },
+        let moment = Moment::now(&self.catalog, &*self.clock);
+        let holder = if let Some(holder) = self.known.get(&hash, moment) {
+            holder
+        } else {
+            let holder = Arc::new(self.holder(&hash).await?.ok_or_else(unknown)?);
+            self.known.put(hash, moment, Arc::clone(&holder));
+            holder
         };
-        Ok((caller, token, user, assignments))
+        if holder.token.expires <= self.now() || holder.user.disabled {
+            return Err(unknown());
+        }
+        Ok(holder)
+    }
+
+    async fn holder(&self, hash: &str) -> Result<Option<Holder>> {
+        let found = read!(self, tx => {
+            let by_hash = Query::new(Filter::all().eq("hash", hash));
+            let Some(token) = tx.first::<TokenDoc>(&by_hash).await? else { return Ok(None) };
+            let token = token.doc.token;
+            let Some(user) = tx.get::<UserDoc>(&token.user.to_string()).await? else {
+                return Ok(None);
+            };
+            let assignments = assignments_of(tx, token.user).await?;
+            Ok(Some((token, user.doc.user, assignments)))
+        })?;
+        Ok(found.map(|(token, user, assignments)| {
+            let grants = assignments.iter().map(|it| Grant { role: it.role, scope: it.scope });
+            let caller = Caller {
+                user: Some(user.id),
+                name: user.name.clone(),
+                grants: grants.collect(),
+                limit: Grant { role: token.role, scope: token.scope },
+            };
+            Holder { caller, token, user, assignments }
+        }))
     }
 
     /// Who has a token, in the words of the API.
     pub async fn who_am_i(&self, secret: &str) -> Result<WhoAmI> {
-        let (_, token, user, assignments) = self.recognise(secret).await?;
-        Ok(WhoAmI { user, assignments, token })
+        let holder = self.recognise(secret).await?;
+        let Holder { token, user, assignments, .. } = &*holder;
+        let (user, assignments) = (user.clone(), assignments.clone());
+        Ok(WhoAmI { user, assignments, token: token.clone() })
     }
 
     fn check_access(&self, caller: &Caller) -> Result<()> {

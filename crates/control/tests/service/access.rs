@@ -9,6 +9,7 @@ use crate::world::{World, refusal};
 on_both_databases! {
     the_first_token_opens_the_door_once,
     sign_in_and_rights,
+    what_another_server_takes_away_is_gone_within_a_second,
     the_last_admin_stays,
     everything_is_in_the_audit_log,
 }
@@ -94,6 +95,15 @@ async fn sign_in_and_rights(bed: Bed) {
     }
     let limited = control.sign_in(sign_in("ann", "another long password")).await.map(drop);
     assert_eq!(refusal(limited), "auth.rate");
+}
+
+async fn what_another_server_takes_away_is_gone_within_a_second(bed: Bed) {
+    let world = World::new(bed).await;
+    let secret = world.control.first_token().await.expect("asks").expect("a token");
+    world.control.caller(&secret).await.expect("known");
+    world.elsewhere("DELETE FROM tokens").await;
+    world.pass(1);
+    assert_eq!(refusal(world.control.caller(&secret).await), "auth.token");
 }
 
 async fn the_last_admin_stays(bed: Bed) {

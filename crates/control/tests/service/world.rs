@@ -504,6 +504,11 @@ impl World {
         *now = now.checked_add(SignedDuration::from_secs(seconds)).expect("a time");
     }
 
+    /// What another server on the same catalog does.
+    pub(crate) async fn elsewhere(&self, sql: &str) {
+        self.bed.run_sql(sql).await.expect("runs");
+    }
+
     /// The clock is set, and no time passes.
     pub(crate) fn jump(&self, seconds: i64) {
         self.pass(seconds);
