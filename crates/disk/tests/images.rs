@@ -8,7 +8,11 @@
 
 mod common;
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use common::{assert_same, data_len, folder, noise, open, raw_disk, read_all, run, text};
 use strongroom_base::{ByteRange, Clock as _, SystemClock};
@@ -334,7 +338,7 @@ fn an_image_in_use_is_busy() {
     qemu_img(&["create", "-q", "-f", "qcow2", text(&image), "4M"]);
     let socket = common::socket(&folder);
     let arguments = ["-t", "-f", "qcow2", "-k", text(&socket), text(&image)];
-    let _server = common::Server::start("qemu-utils", "qemu-nbd", &arguments);
+    let server = common::Server::start("qemu-utils", "qemu-nbd", &arguments);
     // First the server has the image, then we try: the other way round it would be refused.
     let served = format!("nbd+unix:///?socket={}", text(&socket));
     common::wait_until("it serves", || open(&served).is_ok());
@@ -344,6 +348,13 @@ fn an_image_in_use_is_busy() {
     assert_eq!(open_source(&spec, &options).expect("opens").size(), 4 << 20);
     let options = TargetOptions { existing: Existing::Keep, ..TargetOptions::default() };
     assert!(matches!(open_target(&spec, 4 << 20, &options), Err(DiskError::Busy { .. })));
+    // Who ends soon is waited for.
+    let ends = std::thread::spawn(move || {
+        SystemClock.sleep(std::time::Duration::from_millis(700));
+        drop(server);
+    });
+    open(text(&image)).expect("opens");
+    ends.join().expect("ended");
 }
 
 /// The children of this process that run qemu-nbd on `path`.
@@ -378,6 +389,44 @@ fn the_child_is_limited_and_ends() {
     let start = SystemClock.monotonic();
     assert!(matches!(source.read_at(0, &mut [0; 512]), Err(DiskError::Nbd { .. })));
     assert!(SystemClock.monotonic().saturating_sub(start).as_secs() < 5);
+}
+
+/// Names the image to the process that shall be killed.
+const VICTIM: &str = "STRONGROOM_TEST_VICTIM";
+
+/// Opens an image over and over until it is killed. On its own this does nothing.
+#[test]
+fn victim() {
+    let Some(image) = std::env::var_os(VICTIM) else { return };
+    let image = PathBuf::from(image);
+    loop {
+        drop(open(text(&image)).expect("opens"));
+    }
+}
+
+#[test]
+fn who_was_killed_holds_nothing_for_long() {
+    let folder = folder();
+    let image = folder.path().join("disk.qcow2");
+    qemu_img(&["create", "-q", "-f", "qcow2", text(&image), "4M"]);
+    let mut left = 0;
+    for round in 0..12 {
+        let mut victim = Command::new(std::env::current_exe().expect("the test"))
+            .args(["--exact", "victim"])
+            .env(VICTIM, &image)
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .expect("it starts");
+        common::wait_until("it has a child", || !children(&image).is_empty());
+        SystemClock.sleep(std::time::Duration::from_millis(round));
+        victim.kill().expect("killed");
+        victim.wait().expect("ended");
+        SystemClock.sleep(std::time::Duration::from_millis(300));
+        left += children(&image).len();
+        drop(target(&image, 4 << 20, Existing::Keep).expect("is free"));
+        common::wait_until("its child is gone", || children(&image).is_empty());
+    }
+    assert!(left > 0, "no child was ever left");
 }
 
 fn target(image: &Path, size: usize, existing: Existing) -> Result<Box<dyn DiskTarget>, DiskError> {

@@ -1,7 +1,8 @@
 //! A child `qemu-nbd` that serves an image to us alone.
 //!
 //! It listens on a socket in a folder that only we can enter, ends with its last connection (so
-//! it ends if we die), may use little memory, and inherits nothing of our environment.
+//! it ends if we die), may use little memory, and inherits nothing of our environment. If we are killed
+//! before the first connection, it waits for one, and keeps the image locked; who finds it so ends it.
 
 use std::{
     fs::{self, File, Permissions},
@@ -12,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use rustix::{
+    fs::{FlockOperation, flock},
+    process::{Pid, Resource, Rlimit, prlimit},
+};
 use serde_json::Value;
 use strongroom_base::{ByteRange, Clock as _, RangeSet, SECTOR_SIZE, SystemClock};
 use tempfile::TempDir;
@@ -27,14 +31,33 @@ use crate::{
 /// The program.
 const QEMU_NBD: &str = "qemu-nbd";
 
+/// What the names of folders begin with in which children have their sockets.
+const FOLDER: &str = "strongroom-";
+
+/// A child's socket, in its folder.
+const SOCKET: &str = "nbd";
+
+/// The file in it that is locked as long as the child's parent lives.
+const LOCK: &str = "lock";
+
 /// The most memory a child may map, bytes. QEMU uses a tenth of it for sane images.
 const MAX_MEMORY: u64 = 2 << 30;
 
 /// The most that is shown of what a child says.
 const MAX_SAID: u64 = 2000;
 
+/// How long the end of whoever holds an image is waited for. Of a work that was killed, the child that
+/// served the image ends some moments later, and whoever begins the work again shall not have to wait.
+const RELEASE: Duration = Duration::from_secs(3);
+
+/// How long until an image that is in use is tried again.
+const RETRY: Duration = Duration::from_millis(200);
+
 /// How long a child may take to listen.
 const START: Duration = Duration::from_secs(20);
+
+/// How long a child whose socket is there may take to answer.
+const LISTEN: Duration = Duration::from_secs(5);
 
 /// How long a child may take to write what it holds when its last connection has ended.
 const END: Duration = Duration::from_mins(1);
@@ -61,7 +84,7 @@ pub(super) struct Service<'a> {
 pub(super) struct Served {
     disk: NbdDisk,
     _child: Running,
-    _folder: TempDir,
+    _folder: Folder,
 }
 
 impl Served {
@@ -72,17 +95,29 @@ impl Served {
 
     /// Checks the image and starts a child that serves it.
     pub(super) fn start(service: &Service<'_>) -> Result<Self, DiskError> {
+        let begun = SystemClock.monotonic();
+        loop {
+            match Self::attempt(service) {
+                Err(DiskError::Busy { .. })
+                    if SystemClock.monotonic().saturating_sub(begun) < RELEASE =>
+                {
+                    Folder::end_orphans();
+                    SystemClock.sleep(RETRY);
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn attempt(service: &Service<'_>) -> Result<Self, DiskError> {
         let Service { path, name, format, .. } = *service;
         let chain = chain::inspect(path, name, format, service.allowed)?;
         let tool =
             |reason: String| DiskError::Tool { tool: QEMU_NBD, disk: name.to_owned(), reason };
-        let folder = tempfile::Builder::new()
-            .prefix("strongroom-")
-            .permissions(Permissions::from_mode(0o700))
-            .tempdir()
-            .map_err(|error| tool(format!("no folder for its socket: {error}")))?;
-        let socket = folder.path().join("nbd");
-        let said = folder.path().join("said");
+        let folder =
+            Folder::new().map_err(|error| tool(format!("no folder for its socket: {error}")))?;
+        let socket = folder.dir.path().join(SOCKET);
+        let said = folder.dir.path().join("said");
         let child =
             spawn(service, &chain.node, &socket, &said).map_err(|error| match error.kind() {
                 std::io::ErrorKind::NotFound => tool("it is not installed".to_owned()),
@@ -95,13 +130,26 @@ impl Served {
             write: service.write,
             blank: service.blank,
             timeout: service.timeout,
-            // The socket is there some moments before it is listened to.
-            patience: Duration::from_secs(5),
+            patience: STEP,
         };
         let opened = match child.wait_for(&socket) {
             Ok(()) => {
                 let dirty_bitmap = service.bitmap.map(str::to_owned);
-                NbdDisk::open(&NbdUrl { dirty_bitmap, ..NbdUrl::unix(&socket, "") }, options)
+                let url = NbdUrl { dirty_bitmap, ..NbdUrl::unix(&socket, "") };
+                let start = SystemClock.monotonic();
+                // The socket is there some moments before it is listened to, and before the image
+                // is opened, which may fail.
+                loop {
+                    match NbdDisk::open(&url, options.clone()) {
+                        Err(_)
+                            if matches!(child.child.try_wait(), Ok(None))
+                                && SystemClock.monotonic().saturating_sub(start) < LISTEN =>
+                        {
+                            SystemClock.sleep(STEP);
+                        }
+                        done => break done,
+                    }
+                }
             }
             Err(reason) => Err(tool(reason)),
         };
@@ -175,6 +223,55 @@ fn spawn(
     // A child that has ended already is found when it is waited for.
     prlimit(Some(Pid::from_child(&child)), Resource::As, limit).ok();
     Ok(child)
+}
+
+/// The folder of a child's socket, which is its owner's as long as that lives.
+#[derive(Debug)]
+struct Folder {
+    dir: TempDir,
+    /// Locked. The kernel unlocks it when we die.
+    _lock: File,
+}
+
+impl Folder {
+    fn new() -> std::io::Result<Self> {
+        let dir = tempfile::Builder::new()
+            .prefix(FOLDER)
+            .permissions(Permissions::from_mode(0o700))
+            .tempdir()?;
+        let made = dir.path().join("new");
+        let lock = File::create_new(&made)?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        // Under its name it was never unlocked.
+        fs::rename(made, dir.path().join(LOCK))?;
+        Ok(Self { dir, _lock: lock })
+    }
+
+    /// Ends the children of processes that have died: for those that never had a connection, the
+    /// first is the last.
+    fn end_orphans() {
+        let folders = fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
+        for folder in folders
+            .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(FOLDER.as_bytes()))
+        {
+            let folder = folder.path();
+            let Ok(lock) = File::open(folder.join(LOCK)) else { continue };
+            if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                tracing::info!(folder = %folder.display(), "a process has died and left a qemu-nbd");
+                let options = NbdOptions {
+                    name: folder.display().to_string(),
+                    format: String::new(),
+                    write: false,
+                    blank: false,
+                    timeout: LISTEN,
+                    patience: Duration::ZERO,
+                };
+                // It counts once both have agreed. One that has ended already refuses.
+                drop(NbdDisk::open(&NbdUrl::unix(folder.join(SOCKET), ""), options));
+                fs::remove_dir_all(&folder).ok();
+            }
+        }
+    }
 }
 
 /// A child process that ends with this value.
