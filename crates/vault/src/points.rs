@@ -25,7 +25,7 @@ use crate::{
 };
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// What a deletion note says.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -1,20 +1,20 @@
 //! Who is writing to the vault now, and whether they still are.
 //!
-//! A writer announces itself with `writers/<id>/started` (and an empty object whose name says what it
-//! will publish, as a name does not rot), shows that it lives with
-//! `writers/<id>/beat-<n>`, and removes both when it is done. Its note names the recovery point it
+//! A writer announces itself with a note under two names: one says what it will publish, as a name does
+//! not rot, the other is `writers/<id>/started`. It shows that it lives with
+//! `writers/<id>/beat-<n>`, and removes all when it is done. Its note names the recovery point it
 //! will publish, so that anybody can *expire* a writer that has gone silent: a zero-length object
 //! under the point's name, made with the same create-only put as the point itself. Whoever comes
 //! first decides. Expiring is always safe for data: the writer finds the name taken and gives up.
 //! Clocks only decide how soon it is tried.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use strongroom_base::{PointId, WriterId};
 use strongroom_format::{FormatError, sealed::SealedKind};
-use strongroom_objects::{Put, StoreError};
+use strongroom_objects::{Key, Put, StoreError};
 
 use crate::{
     Vault, VaultError,
@@ -147,9 +147,15 @@ impl Vault {
         let here = Process::current();
         let now = self.options.clock.now();
         let mut seen: Vec<Seen> = Vec::new();
+        let mut notes: HashMap<WriterId, Vec<Key>> = HashMap::new();
         for entry in self.list(layout::WRITERS)? {
             let Some(id) = layout::parse_writer(&entry.key) else { continue };
             let target = layout::parse_writer_target(&entry.key);
+            let is_note = target.is_some() || entry.key == layout::writer_started(id);
+            // Earlier programs have left the one with the target empty.
+            if is_note && entry.size > 0 {
+                notes.entry(id).or_default().push(entry.key.clone());
+            }
             match seen.last_mut().filter(|last| last.id == id) {
                 Some(last) => {
                     last.first_heard = last.first_heard.min(entry.modified);
@@ -167,7 +173,8 @@ impl Vault {
             }
         }
         for writer in &mut seen {
-            writer.note = match self.writer_note(writer.id) {
+            let names = notes.remove(&writer.id).unwrap_or_default();
+            writer.note = match self.writer_note(&names) {
                 Ok(note) => note,
                 Err(error) if is_damage(&error) => {
                     tracing::warn!(%error, "the note of a writer cannot be read");
@@ -192,16 +199,25 @@ impl Vault {
         Ok(seen)
     }
 
-    fn writer_note(&self, id: WriterId) -> Result<Option<WriterNote>> {
-        let key = layout::writer_started(id);
-        match self.read_sealed(SealedKind::Writer, &key) {
-            Ok(plain) => serde_json::from_slice(&plain).map(Some).map_err(|error| {
-                let source = FormatError::Text { what: "writer's note", reason: error.to_string() };
-                VaultError::Object { object: key.to_string(), source }
-            }),
-            Err(VaultError::Store(StoreError::Missing { .. })) => Ok(None),
-            Err(error) => Err(error),
+    /// The first of a writer's notes that can be read.
+    fn writer_note(&self, names: &[Key]) -> Result<Option<WriterNote>> {
+        let mut damaged = None;
+        for name in names {
+            match self.read_sealed(SealedKind::Writer, name) {
+                Ok(plain) => match serde_json::from_slice(&plain) {
+                    Ok(note) => return Ok(Some(note)),
+                    Err(error) => {
+                        let reason = error.to_string();
+                        let source = FormatError::Text { what: "writer's note", reason };
+                        damaged = Some(VaultError::Object { object: name.to_string(), source });
+                    }
+                },
+                Err(VaultError::Store(StoreError::Missing { .. })) => {}
+                Err(error) if is_damage(&error) => damaged = Some(error),
+                Err(error) => return Err(error),
+            }
         }
+        damaged.map_or(Ok(None), Err)
     }
 
     /// Makes sure that a writer will never publish, and removes its objects. False if it has
@@ -230,5 +246,43 @@ impl Vault {
         names.push(started);
         names.extend(targets);
         names.iter().try_for_each(|name| Ok(self.store.delete(name)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use strongroom_base::{Clock as _, SystemClock, SystemEntropy};
+
+    use super::*;
+    use crate::points::tests::vault;
+
+    #[test]
+    fn who_was_killed_between_its_two_notes_is_known_to_be_dead() {
+        let dir = tempfile::tempdir().expect("temp");
+        let vault = vault(dir.path());
+        let point = PointId::from_bytes([7; 16]);
+        let target = Some((vault.item_key("web").expect("a name"), point));
+        let announced = |pid: Option<u32>| {
+            let id = WriterId::generate(&SystemClock, &SystemEntropy);
+            let mut note = WriterNote::new(id, "here", SystemClock.now(), "backup", target);
+            note.pid = pid.unwrap_or(note.pid);
+            let plain = serde_json::to_vec(&note).expect("JSON");
+            let name = layout::writer_target(id, target);
+            vault.put_sealed(SealedKind::Writer, &name, &plain).expect("put");
+            let seen = vault.writers().expect("listed");
+            vault.remove_writer(id).expect("removed");
+            assert_eq!(seen.len(), 1);
+            seen[0].clone()
+        };
+        assert_eq!(announced(None).life, Life::Active);
+        let dead = announced(Some(u32::MAX));
+        assert_eq!(dead.life, Life::Dead);
+        assert!(vault.expire(&dead).expect("expired"));
+        vault.point("web", point).expect_err("it can never be");
+        // An earlier program says nothing there: it may live.
+        let id = WriterId::generate(&SystemClock, &SystemEntropy);
+        vault.store.put_new(&layout::writer_target(id, target), b"").expect("put");
+        let seen = vault.writers().expect("listed");
+        assert_eq!((seen[0].life, seen[0].note.is_none()), (Life::Active, true));
     }
 }

@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
-use strongroom_base::{Coded as _, PointId, SystemEntropy};
+use strongroom_base::{Clock as _, Coded as _, PointId, SystemClock, SystemEntropy};
 use strongroom_format::{Conditional, Consistency, Manifest, sealed::SealedKind};
 use strongroom_objects::Memory;
 
@@ -11,7 +11,7 @@ use crate::{
     layout,
 };
 
-fn vault(dir: &std::path::Path) -> Vault {
+pub(crate) fn vault(dir: &std::path::Path) -> Vault {
     let key = dir.join("key");
     generate_key_file(&key, &SystemEntropy).expect("a key");
     Vault::create(
@@ -66,4 +66,23 @@ fn a_manifest_under_another_points_name_is_damage_and_no_bug() {
         assert_eq!(error.code().name, "store.corrupt", "{error}");
         assert!(error.to_string().contains(&point.to_string()), "{error}");
     }
+}
+
+/// What a later program may write: it must be kept to by this one.
+#[test]
+fn a_locked_point_stays_until_its_time_is_over() {
+    let dir = tempfile::tempdir().expect("temp");
+    let vault = vault(dir.path());
+    let now = SystemClock.now();
+    let hour = jiff::SignedDuration::from_hours(1);
+    let [locked, over] = [[1; 16], [2; 16]].map(PointId::from_bytes);
+    for (id, until) in [(locked, now + hour), (over, now - hour)] {
+        let says = Manifest { locked_until: Some(until), ..manifest("web", id) };
+        put(&vault, ("web", id), &says);
+    }
+    let refused = vault.delete_point("web", locked, "here").expect_err("too early");
+    assert_eq!(refused.code().name, "point.locked", "{refused}");
+    vault.point("web", locked).expect("it is there still");
+    vault.delete_point("web", over, "here").expect("its time is over");
+    vault.point("web", over).expect_err("it is gone");
 }
