@@ -56,6 +56,7 @@ pub enum Restore {
 /// Restores a machine as a new one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct RestoreMachine {
     /// The host: its name or id; that of the item if not given.
     #[serde(default)]
@@ -96,10 +97,13 @@ pub struct RestoreMachine {
     /// What becomes of it.
     #[serde(default)]
     pub power: Option<PowerAfter>,
+    /// Whether it is only planned: nothing is written, and the job's report says what would become.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 /// Restores disks.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RestoreDisks {
     /// The host: its name or id; that of the item if not given.
@@ -114,6 +118,13 @@ pub struct RestoreDisks {
     /// Their format; raw if not given.
     #[serde(default)]
     pub format: Option<DiskFormat>,
+    /// Where single disks go instead of the folder: a file or device on the host, by the disk's name.
+    /// Each must be below a folder that the server's configuration allows, or be named there.
+    #[serde(default)]
+    pub targets: BTreeMap<String, String>,
+    /// Whether files and devices that are there are overwritten where they differ.
+    #[serde(default)]
+    pub in_place: bool,
 }
 
 /// Gives the machine that is there the disks of the recovery point.
@@ -138,4 +149,7 @@ pub struct RestoreReplace {
     /// What becomes of it.
     #[serde(default)]
     pub power: Option<PowerAfter>,
+    /// Whether it is only planned: nothing is written, and the job's report says what would become.
+    #[serde(default)]
+    pub dry_run: bool,
 }

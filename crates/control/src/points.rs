@@ -258,7 +258,10 @@ impl Control {
     fn check_folder(&self, restore: &Restore) -> Result<()> {
         let mut folders: Vec<&str> = Vec::new();
         match restore {
-            Restore::Disks(disks) => folders.push(&disks.folder),
+            Restore::Disks(disks) => {
+                folders.push(&disks.folder);
+                folders.extend(disks.targets.values().map(String::as_str));
+            }
             Restore::Machine(machine) => {
                 folders.extend(machine.storage_dirs.values().map(String::as_str));
             }

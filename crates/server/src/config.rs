@@ -85,7 +85,7 @@ keys! {
         tls_names: Vec<String> = Vec::new(), "[]", "Further names and addresses for the certificate that the server makes.";
         connections: u32 = 1024, "1024", "Connections at once at most; further ones wait.";
         disk_dirs: Vec<PathBuf> = Vec::new(), "[]", "Folders and devices that may be backed up by path.";
-        restore_dirs: Vec<PathBuf> = Vec::new(), "[]", "Folders below which disks may be restored to.";
+        restore_dirs: Vec<PathBuf> = Vec::new(), "[]", "Folders below which disks may be restored to, and devices that may be overwritten.";
         jobs: u32 = 8, "8", "Jobs at once at most.";
         restores: u32 = 2, "2", "More than that, for restores alone.";
         jobs_per_host: u32 = 2, "2", "Jobs at once on a host that says nothing else.";

@@ -8,7 +8,7 @@ use strongroom_api::{
     Source, StopFirst, TaskState,
 };
 use strongroom_base::codes;
-use strongroom_disk::ImageFormat;
+use strongroom_disk::{DiskSpec, ImageFormat};
 use strongroom_format::Manifest;
 use strongroom_hypervisor::Connection;
 use strongroom_machine::{
@@ -66,10 +66,10 @@ impl Work<'_> {
         let host = &self.agent.host;
         let request = DisksRestore {
             folder: Some(PathBuf::from(&wanted.folder)),
-            named: BTreeMap::new(),
+            named: wanted.targets.iter().map(target).collect(),
             disks: wanted.disks.clone(),
             format: wanted.format.map(image_format),
-            in_place: false,
+            in_place: wanted.in_place,
             template: Some(host.places.swtpm.clone()),
             threads: host.threads,
             limit_rate: self.order.limit_rate,
@@ -85,6 +85,14 @@ impl Work<'_> {
         let request = self.new_machine(wanted)?;
         let configuration = restore::configuration(&self.vault, &self.point).map_err(body)?;
         let name = request.name.clone().unwrap_or(configuration.record.name);
+        let (progress, cancel) = (&self.watch.progress, &self.watch.cancel);
+        let restore =
+            || restore::restore(&self.vault, &connection, &self.point, &request, progress, cancel);
+        let all = wanted.disks.is_empty();
+        if wanted.dry_run {
+            self.prepared();
+            return self.machine_done(&restore().map_err(body)?, all, None);
+        }
         let begun = Begun::of(&self.agent.host.places.run, self.order.job);
         match connection.domain(&name) {
             Ok(_) => {}
@@ -92,11 +100,8 @@ impl Work<'_> {
             Err(error) => return Err(body(error)),
         }
         self.prepared();
-        let (progress, cancel) = (&self.watch.progress, &self.watch.cancel);
-        let restored =
-            restore::restore(&self.vault, &connection, &self.point, &request, progress, cancel);
-        match restored {
-            Ok(report) => self.machine_done(&report, wanted.disks.is_empty(), None),
+        match restore() {
+            Ok(report) => self.machine_done(&report, all, None),
             Err(MachineError::Exists { .. }) if begun.again && connection.domain(&name).is_ok() => {
                 self.done_before(&connection, &name, request.power, None)
             }
@@ -126,8 +131,13 @@ impl Work<'_> {
         let safety = (!wanted.no_safety_point).then(|| Box::new(self.safety_point()));
         let replace = Replace { machine: Some(machine.clone()), stop: stop(wanted.stop), safety };
         let begun = Begun::of(&self.agent.host.places.run, self.order.job);
+        let all = wanted.disks.is_empty();
         match self.look(&connection, &request, &replace) {
-            Ok(()) => {}
+            Ok(plan) if wanted.dry_run => {
+                self.prepared();
+                return self.machine_done(&plan, all, None);
+            }
+            Ok(_) => {}
             Err(MachineError::Unfinished { .. }) if begun.again => {
                 let safety = self.made_safety_point()?;
                 return self.done_before(&connection, &machine, request.power, safety);
@@ -154,7 +164,6 @@ impl Work<'_> {
                 let safety = report.safety_point;
                 let safety = safety.map(|id| self.vault.point(&self.order.item, id));
                 let safety = safety.transpose().map_err(body)?;
-                let all = wanted.disks.is_empty();
                 self.machine_done(&report, all, safety.as_ref().map(point_facts))
             }
             Err(error) => {
@@ -164,13 +173,13 @@ impl Work<'_> {
         }
     }
 
-    /// Whether the disks of a machine could be replaced; nothing is done.
+    /// How the disks of a machine would be replaced; nothing is done.
     fn look(
         &self,
         connection: &Connection,
         request: &MachineRestore,
         replace: &Replace,
-    ) -> Result<(), MachineError> {
+    ) -> Result<MachineRestoreReport, MachineError> {
         let request = MachineRestore { dry_run: true, ..request.clone() };
         let begun = Begun::of(&self.agent.host.places.run, self.order.job);
         // If an earlier run has come to its end, the machine may run again.
@@ -178,7 +187,6 @@ impl Work<'_> {
         let replace = Replace { stop, safety: None, ..replace.clone() };
         let (progress, cancel) = (&self.watch.progress, &self.watch.cancel);
         restore::replace(&self.vault, connection, &self.point, &request, &replace, progress, cancel)
-            .map(drop)
     }
 
     /// The machine that the item protects is its source; another is not.
@@ -270,6 +278,7 @@ impl Work<'_> {
             cpu: wanted.cpu.clone(),
             with_secrets: wanted.with_secrets,
             power: power(wanted.power),
+            dry_run: wanted.dry_run,
             ..self.empty()
         })
     }
@@ -296,6 +305,11 @@ impl Work<'_> {
             places: host.places.clone(),
         }
     }
+}
+
+/// A path, whatever it looks like: it was allowed as one.
+fn target((disk, path): (&String, &String)) -> (String, DiskSpec) {
+    (disk.clone(), DiskSpec::from_path(path))
 }
 
 /// Where disks go, each said once. `*` is all others.

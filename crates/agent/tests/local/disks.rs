@@ -32,6 +32,7 @@ fn to_folder(lab: &Lab, folder: &str, format: DiskFormat) -> Restore {
         folder: lab.text(folder),
         disks: Vec::new(),
         format: Some(format),
+        ..RestoreDisks::default()
     })
 }
 
@@ -146,6 +147,33 @@ fn an_interrupted_restore_goes_on() {
     watch.cancel.cancel();
     let order = restore_order(&lab, &done, to_folder(&lab, "other", DiskFormat::Raw));
     assert_eq!(lab.agent.restore(&order, &watch).expect_err("stopped").code, "interrupted");
+}
+
+#[test]
+fn a_disk_is_made_again_what_it_was_where_it_is() {
+    let lab = Lab::new();
+    lab.vault();
+    let a = lab.disk("a.img", 40, 1);
+    let done = lab.agent.backup(&lab.order(&[("a", &a)]), &Watch::silent()).expect("a point");
+    let before = fs::read(&a).expect("read");
+    let mut changed = before.clone();
+    changed[7 * 65536] ^= 1;
+    fs::write(&a, &changed).expect("written");
+    let restore = |in_place| {
+        let restore = RestoreDisks {
+            folder: lab.text("beside"),
+            targets: [("a".to_owned(), a.display().to_string())].into(),
+            in_place,
+            ..RestoreDisks::default()
+        };
+        let order = restore_order(&lab, &done, Restore::Disks(restore));
+        lab.agent.restore(&order, &Watch::silent())
+    };
+    assert_eq!(restore(false).expect_err("something is there").code, "disk.not_empty");
+    assert!(fs::read(&a).expect("read") == changed);
+    let restored = restore(true).expect("restored");
+    assert_eq!(restored.report["disks"][0]["written_blocks"], 1, "{:#}", restored.report);
+    assert!(fs::read(&a).expect("read") == before);
 }
 
 #[test]

@@ -153,14 +153,22 @@ async fn restores_go_through(bed: Bed) {
     world.backup("web").await;
     let to = |folder: &str| {
         strongroom_api::Restore::Disks(strongroom_api::RestoreDisks {
-            host: None,
             folder: folder.to_owned(),
-            disks: Vec::new(),
-            format: None,
+            ..Default::default()
+        })
+    };
+    let onto = |path: &str| {
+        strongroom_api::Restore::Disks(strongroom_api::RestoreDisks {
+            folder: "/restore/x".to_owned(),
+            targets: [("vda".to_owned(), path.to_owned())].into(),
+            in_place: true,
+            ..Default::default()
         })
     };
     for bad in ["/etc", "/restore/../etc", "restore", "/restored"] {
         let refused = world.control.restore(&world.admin, "web", "latest", to(bad)).await;
+        assert_eq!(refusal(refused), "auth.forbidden", "{bad}");
+        let refused = world.control.restore(&world.admin, "web", "latest", onto(bad)).await;
         assert_eq!(refusal(refused), "auth.forbidden", "{bad}");
     }
     let begun =

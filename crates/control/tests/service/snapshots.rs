@@ -50,6 +50,7 @@ fn to_folder(host: Option<&str>) -> Restore {
         disks: Vec::new(),
         format: Some(strongroom_api::DiskFormat::Raw),
         host: host.map(str::to_owned),
+        ..RestoreDisks::default()
     })
 }
 

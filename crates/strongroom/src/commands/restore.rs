@@ -59,8 +59,8 @@ impl RestoreCommand {
 /// description of a machine with these disks and a new identity, for `virsh define`, with firmware
 /// variables and the state of the TPM beside it. It may hold passwords and is for its owner alone.
 ///
-/// With a server, it restores to a folder on the item's host, unless --vault or a key names a vault
-/// directly.
+/// With a server, it restores to a folder, files and devices on the item's host that the server's
+/// configuration allows (restore_dirs), unless --vault or a key names a vault directly.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -168,20 +168,34 @@ impl DisksArgs {
     /// What a server is asked for.
     fn request(&self) -> Result<api::Restore, Failure> {
         not_through_server(&[
-            ("--in-place", self.in_place),
             ("--no-template", self.no_template),
             ("--limit-rate", self.work.limit_rate.is_some()),
             ("--threads", self.work.threads.is_some()),
             ("--cache-dir", self.open.cache_dir.is_some()),
         ])?;
-        let [RestoreTo::Folder(folder)] = self.to.as_slice() else {
-            return Err(Failure::usage("through a server, --to names one folder on the host"));
+        let (folder, named) = places(self.to.clone())?;
+        let Some(folder) = folder else {
+            return Err(Failure::usage(
+                "through a server, one --to names a folder on the host: it gets the description \
+                 of the machine, and the disks that have no place of their own",
+            ));
         };
+        let mut targets = BTreeMap::new();
+        for (name, disk) in named {
+            let DiskSpec::File { path, format: None } = disk else {
+                return Err(Failure::usage(format!(
+                    "through a server, --to {name}=PATH names a file or device on the host"
+                )));
+            };
+            targets.insert(name, path.display().to_string());
+        }
         Ok(api::Restore::Disks(api::RestoreDisks {
             host: self.through.to_host.clone(),
             folder: folder.display().to_string(),
             disks: self.disks.clone(),
             format: self.format.map(Into::into),
+            targets,
+            in_place: self.in_place,
         }))
     }
 

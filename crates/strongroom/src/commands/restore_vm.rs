@@ -286,7 +286,6 @@ impl VmArgs {
         not_through_server(&[
             ("--connect", self.connect.connect.is_some()),
             ("--autostart", self.autostart),
-            ("--dry-run", self.dry_run),
             ("--limit-rate", self.work.limit_rate.is_some()),
             ("--threads", self.work.threads.is_some()),
             ("--cache-dir", self.open.cache_dir.is_some()),
@@ -323,6 +322,7 @@ impl VmArgs {
                 stop,
                 no_safety_point: self.no_safety_point,
                 power,
+                dry_run: self.dry_run,
             }));
         }
         Ok(api::Restore::Machine(api::RestoreMachine {
@@ -339,6 +339,7 @@ impl VmArgs {
             cpu: self.cpu.map(|choice| choice.mode().to_owned()),
             with_secrets: self.with_secrets,
             power,
+            dry_run: self.dry_run,
         }))
     }
 

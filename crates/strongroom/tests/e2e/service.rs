@@ -45,6 +45,17 @@ fn from_the_first_token_to_the_restored_disk() {
     fs::create_dir(lab.path("out")).expect("a folder");
     lab.ok(&format!("{restore} {}", lab.path("out").display()));
     lab.assert_same("second.img", "out/root.raw");
+    // The disk itself becomes what it was, once somebody says that this is meant.
+    let (out, disk) = (lab.path("out"), lab.path("d.img"));
+    let onto = format!("{restore} {} --to root={}", out.display(), disk.display());
+    lab.fails(&onto, 4, "disk.not_empty");
+    lab.ok(&format!("{onto} --in-place"));
+    lab.assert_same("second.img", "d.img");
+    lab.fails(
+        &format!("{restore} {} --to root=/etc/passwd --in-place", out.display()),
+        8,
+        "auth.forbidden",
+    );
 
     let status = lab.ok("status").stdout;
     assert!(status.contains("1 protected") && status.contains("main"), "{status}");

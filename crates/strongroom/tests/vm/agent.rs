@@ -124,6 +124,7 @@ impl Workers {
             folder: folder.display().to_string(),
             disks: Vec::new(),
             format: None,
+            ..Default::default()
         };
         let restored = self.bring_back(&self.restore(order, done, Restore::Disks(restore)));
         let template = restored.report["template"].as_str().expect("a description");
@@ -280,6 +281,29 @@ fn seen_checked_backed_up_and_missed() {
 }
 
 #[test]
+fn what_the_point_lacks_is_left_behind_and_said() {
+    let host = Host::new();
+    let guest = Guest::web(&host, [Disk::qcow2(32), Disk::qcow2(16)]);
+    let workers = Workers::of(&host);
+    let mut order = workers.order(&guest);
+    order.disks = DiskSelection::Exclude { disks: vec!["vdb".to_owned()] };
+    let done = workers.backup(&order);
+    assert_eq!(done.point.disks.len(), 1);
+    let restore = RestoreMachine {
+        name: Some("copy".to_owned()),
+        storage_dirs: [("*".to_owned(), folder(&host, "copies"))].into(),
+        ..RestoreMachine::default()
+    };
+    let order = workers.restore(&order, &done, Restore::Machine(restore));
+    let warnings = workers.bring_back(&order).warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert_eq!(warnings[0].code, "restore.differs");
+    assert!(warnings[0].message.starts_with("vdb: "), "{warnings:?}");
+    let xml = host.virsh(&["dumpxml", "copy"]);
+    assert!(xml.contains("copy-vda.qcow2") && !xml.contains("vdb"), "{xml}");
+}
+
+#[test]
 fn by_way_of_a_vault_near_the_machine() {
     let host = Host::new();
     let guest = Guest::named("web").disk(Disk::qcow2(64)).disk(Disk::qcow2(48));
@@ -398,6 +422,11 @@ fn machines_come_back_however_often_it_is_asked() {
         storage_dirs: [("*".to_owned(), to.clone())].into(),
         ..RestoreMachine::default()
     };
+    // Planned only.
+    let plan = Restore::Machine(RestoreMachine { dry_run: true, ..restore.clone() });
+    let plan = workers.bring_back(&workers.restore(&order, &done, plan)).report;
+    assert_eq!((&plan["dry_run"], &plan["machine"]), (&true.into(), &"copy".into()), "{plan:#}");
+    assert_eq!(fs::read_dir(&to).expect("a folder").count(), 0);
     let mut wanted = workers.restore(&order, &done, Restore::Machine(restore.clone()));
     wanted.limit_rate = SLOW;
     let running = Elsewhere::start(&host, "restore", &wanted);
