@@ -202,3 +202,23 @@ pub(crate) async fn nothing() -> Failure {
 pub(crate) async fn no_method() -> Failure {
     Failure::new(&codes::REQUEST_METHOD, codes::REQUEST_METHOD.meaning)
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, body::Body, middleware::from_fn, routing::get};
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_ever() {
+        let never = get(std::future::pending::<()>);
+        let router = Router::new().route("/", never).layer(from_fn(limited));
+        let begun = tokio::time::Instant::now();
+        let answer = router.oneshot(Request::new(Body::empty())).await.expect("an answer");
+        assert_eq!(begun.elapsed(), TIME);
+        assert_eq!(answer.status().as_u16(), 503);
+        let code = answer.extensions().get::<ErrorCode>().map(|code| code.0.clone());
+        assert_eq!(code.as_deref(), Some("request.timeout"));
+    }
+}

@@ -1,10 +1,13 @@
 //! A real object store on loopback, for a test.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
+use strongroom_base::{Clock as _, SystemClock};
 use tempfile::TempDir;
 
 use crate::harness::Lab;
@@ -29,6 +32,21 @@ impl Store {
             }
         }
         store
+    }
+
+    /// Whether an object has such a part in its name within so many seconds, in a store that keeps
+    /// its objects as files.
+    pub(crate) fn has_within(&self, part: &str, seconds: u64) -> bool {
+        fn any(folder: &Path, part: &str) -> bool {
+            fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| {
+                let path = entry.path();
+                if path.is_dir() { any(&path, part) } else { path.to_string_lossy().contains(part) }
+            })
+        }
+        (0..seconds * 20).any(|_| {
+            SystemClock.sleep(Duration::from_millis(50));
+            any(self.0.path(), part)
+        })
     }
 }
 

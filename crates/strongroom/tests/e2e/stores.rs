@@ -96,6 +96,25 @@ fn a_store_that_ignores_conditions_is_for_one_writer_who_knows() {
 }
 
 #[test]
+fn a_vault_for_one_writer_refuses_a_second() {
+    let (lab, store) = lab_at("nanio");
+    lab.ok("vault create --single-writer");
+    lab.disk("a.img", 24, 24, 1);
+    lab.disk("b.img", 1, 1, 2);
+    let mut first = lab
+        .command("backup --item a --disk system=a.img --limit-rate 1M --quiet")
+        .spawn()
+        .expect("the program starts");
+    assert!(store.has_within("writers/", 20), "the first says that it writes");
+    let error = lab.fails("backup --item b --disk system=b.img", 4, "vault.busy");
+    assert!(error["message"].as_str().unwrap().contains("backup on "), "{error}");
+    first.kill().expect("killed");
+    first.wait().expect("ended");
+    // It is known to be dead.
+    lab.ok("backup --item b --disk system=b.img");
+}
+
+#[test]
 fn a_store_that_is_gone_is_named_and_nothing_is_made_up() {
     let (lab, store) = lab_at("moto");
     lab.ok("vault create");

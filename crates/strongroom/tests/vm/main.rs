@@ -28,6 +28,7 @@ mod killed;
 #[path = "../e2e/harness.rs"]
 #[allow(dead_code, reason = "the other tests use the rest")]
 mod lab;
+mod misfortune;
 mod pitfalls;
 mod remote;
 mod restore;
@@ -36,6 +37,7 @@ mod restore;
 mod server;
 mod service;
 #[path = "../e2e/store.rs"]
+#[allow(dead_code, reason = "the other tests use the rest")]
 mod store;
 mod thaw;
 mod under_way;

@@ -1,7 +1,9 @@
 //! Backups under way, to be stopped, killed or disturbed.
 
 use std::{
+    fs,
     os::unix::process::CommandExt as _,
+    path::Path,
     process::{Child, Stdio},
 };
 
@@ -41,6 +43,13 @@ impl Running {
     /// The whole process group.
     pub(crate) fn signal_all(&self, name: &str) {
         tool("kill", &[&format!("-{name}"), "--", &format!("-{}", self.0.id())]);
+    }
+
+    /// Whether it has a file open.
+    pub(crate) fn reads(&self, path: &Path) -> bool {
+        let path = path.canonicalize().expect("there");
+        let open = fs::read_dir(format!("/proc/{}/fd", self.0.id())).into_iter().flatten();
+        open.flatten().any(|entry| fs::read_link(entry.path()).is_ok_and(|found| found == path))
     }
 
     pub(crate) fn end(self) -> Run {
