@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use strongroom_api::{ErrorBody, ItemUsage, KeyReference, TaskState};
@@ -166,10 +166,27 @@ impl Keeper for LocalKeeper {
             host: self.host.clone(),
             ..ReclaimOptions::default()
         };
+        let last = Mutex::new("");
         let hears = |now: ReclaimProgress| {
             watch.progress.count(now.stage, now.things, now.done, now.total);
+            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            if *last != now.stage {
+                *last = now.stage;
+                let words = match now.stage {
+                    "waiting" => "waiting for backups that may need what is to go".to_owned(),
+                    stage => stage.to_owned(),
+                };
+                watch.task("reclaim", TaskState::InProgress, Some(words));
+            }
         };
         let report = reclaim_watched(&vault, &options, &hears, &watch.cancel).map_err(body)?;
+        let mut words = format!("freed {} bytes", report.freed_bytes);
+        if !report.waiting_for.is_empty() {
+            let others = report.waiting_for.join(", ");
+            words +=
+                &format!("; the rest is for the next reclaim, as others are at work: {others}");
+        }
+        watch.task("reclaim", TaskState::InProgress, Some(words));
         crate::local::to_json(&report)
     }
 

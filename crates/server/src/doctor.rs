@@ -134,7 +134,14 @@ fn data_dir(found: &mut Findings, path: &Path) -> bool {
     let user = rustix::process::geteuid().as_raw();
     if meta.uid() != user {
         let what = format!("{shown} is of user {}, and this is user {user}", meta.uid());
-        let hint = "Run this as the user that runs the server, or give it the folder: chown.";
+        let hint = if user == 0 {
+            format!(
+                "Run this as the user that runs the server: sudo -u '#{}' strongroom doctor.",
+                meta.uid()
+            )
+        } else {
+            "Run this as the user that runs the server, or give it the folder: chown.".to_owned()
+        };
         found.bad(CHECK, Level::Fail, what, hint);
     } else if meta.mode() & 0o077 != 0 {
         let what = format!("{shown} can be read by others (mode {:o})", meta.mode() & 0o7777);

@@ -39,7 +39,12 @@ impl LocalAgent {
             opened.push(BackupDisk { clean, ..BackupDisk::new(name, location, disk.1) });
         }
         let count = opened.len();
-        frozen_at(order.tier, format!("{count} disks as they are"), watch);
+        let detail = if count == 1 {
+            "1 disk as it is".to_owned()
+        } else {
+            format!("{count} disks as they are")
+        };
+        frozen_at(order.tier, detail, watch);
         let evidence = "disks by path, which were not to change meanwhile";
         let request = BackupRequest {
             excluded,

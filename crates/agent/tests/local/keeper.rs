@@ -169,8 +169,13 @@ fn space_is_measured_and_freed() {
     lab.keeper.delete_points(&lab.access(), "web", &[first.point.id]).expect("deleted");
     let after = lab.keeper.usage(&lab.access(), &Watch::silent()).expect("measured");
     assert!(after.reclaimable_bytes > before.reclaimable_bytes + 20 * 60000, "{after:?}");
-    let report = lab.keeper.reclaim(&lab.access(), &Watch::silent()).expect("freed");
-    assert!(report["freed_bytes"].as_u64() > Some(20 * 60000), "{report:#}");
+    let heard = Heard::default();
+    let report = lab.keeper.reclaim(&lab.access(), &heard.watch()).expect("freed");
+    let freed = report["freed_bytes"].as_u64().expect("a number");
+    assert!(freed > 20 * 60000, "{report:#}");
+    let details = heard.details();
+    assert!(details.iter().any(|detail| detail.starts_with("waiting for")), "{details:?}");
+    assert_eq!(details.last(), Some(&format!("freed {freed} bytes")));
     let end = lab.keeper.usage(&lab.access(), &Watch::silent()).expect("measured");
     assert!(end.stored_bytes < before.stored_bytes - 20 * 60000);
     assert_eq!(end.recovery_points, 1);
