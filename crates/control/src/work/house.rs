@@ -25,6 +25,9 @@ use crate::{
 /// further ten times: as the articles on Azure's prices count.
 const UNIT_BYTES: u64 = 50_000_000_000;
 
+/// How long a new vault waits for its first figures at most.
+const FIRST_FIGURES: SignedDuration = SignedDuration::from_hours(1);
+
 /// Points that are deleted at once.
 const AT_ONCE: usize = 500;
 
@@ -298,7 +301,13 @@ impl Control {
                 if every.is_zero() {
                     continue;
                 }
-                let last = self.last_of(kind, id).await?.unwrap_or(Timestamp::MIN);
+                let begun = self.last_of(kind, id).await?;
+                // The figures of a new vault are not put off until tomorrow.
+                let every = match kind {
+                    JobKind::MeasureUsage if begun.is_none() => every.min(FIRST_FIGURES),
+                    _ => every,
+                };
+                let last = begun.unwrap_or(Timestamp::MIN);
                 // What is not kept in the vault yet is kept at once.
                 let last =
                     if kind == JobKind::SaveCatalog { last } else { last.max(vault.created) };
