@@ -180,12 +180,13 @@ impl Keeper for LocalKeeper {
             }
         };
         let report = reclaim_watched(&vault, &options, &hears, &watch.cancel).map_err(body)?;
-        let mut words = format!("freed {} bytes", report.freed_bytes);
-        if !report.waiting_for.is_empty() {
-            let others = report.waiting_for.join(", ");
-            words +=
-                &format!("; the rest is for the next reclaim, as others are at work: {others}");
-        }
+        let freed = report.freed_bytes;
+        let words = match report.waiting_for.join(", ") {
+            others if others.is_empty() => format!("freed {freed} bytes"),
+            others => format!(
+                "freed {freed} bytes; the rest is for the next reclaim, as others are at work: {others}"
+            ),
+        };
         watch.task("reclaim", TaskState::InProgress, Some(words));
         crate::local::to_json(&report)
     }

@@ -388,7 +388,7 @@ impl SimStore {
     fn rot(&self, objects: &mut Objects, name: &str) {
         let one_in = lock(&self.shared.faults).rot_one_in;
         let twin = name.strip_prefix("condemned/copies/");
-        if twin.is_none() && !name.ends_with("/started") {
+        if twin.is_none() && !name.contains("/for-") {
             return;
         }
         let scheduler = &self.shared.scheduler;

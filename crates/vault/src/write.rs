@@ -104,10 +104,7 @@ impl Writer {
         let note = WriterNote::new(id, host, vault.options.clock.now(), purpose, target);
         let plain =
             serde_json::to_vec(&note).map_err(|_| VaultError::Bug("a note without text"))?;
-        // First, so that there is no note without it. It says the same, for who is killed before the
-        // next.
         vault.put_sealed(SealedKind::Writer, &layout::writer_target(id, target), &plain)?;
-        vault.put_sealed(SealedKind::Writer, &layout::writer_started(id), &plain)?;
         let shared = Arc::new(Shared {
             vault: Arc::clone(vault),
             id,

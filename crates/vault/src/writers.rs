@@ -1,8 +1,8 @@
 //! Who is writing to the vault now, and whether they still are.
 //!
-//! A writer announces itself with a note under two names: one says what it will publish, as a name does
-//! not rot, the other is `writers/<id>/started`. It shows that it lives with
-//! `writers/<id>/beat-<n>`, and removes all when it is done. Its note names the recovery point it
+//! A writer announces itself with a note whose name says what it will publish, as a name does not rot
+//! (`writers/<id>/for-...`), shows that it lives with `writers/<id>/beat-<n>`, and removes both when it
+//! is done. Its note names the recovery point it
 //! will publish, so that anybody can *expire* a writer that has gone silent: a zero-length object
 //! under the point's name, made with the same create-only put as the point itself. Whoever comes
 //! first decides. Expiring is always safe for data: the writer finds the name taken and gives up.
@@ -152,7 +152,7 @@ impl Vault {
             let Some(id) = layout::parse_writer(&entry.key) else { continue };
             let target = layout::parse_writer_target(&entry.key);
             let is_note = target.is_some() || entry.key == layout::writer_started(id);
-            // Earlier programs have left the one with the target empty.
+            // Earlier programs put the note as `started` beside an empty object of the other name.
             if is_note && entry.size > 0 {
                 notes.entry(id).or_default().push(entry.key.clone());
             }
@@ -233,8 +233,8 @@ impl Vault {
         Ok(expired)
     }
 
-    /// Removes a writer's objects: beats, which never stand alone, then its note, and last what says
-    /// in its name what the note says, should it be rotten.
+    /// Removes a writer's objects: beats, which never stand alone, and its note last, or what an
+    /// earlier program has left in its place.
     pub(crate) fn remove_writer(&self, id: WriterId) -> Result<()> {
         let started = layout::writer_started(id);
         let listed = self.list(&layout::writer_folder(id))?;
@@ -257,7 +257,7 @@ mod tests {
     use crate::points::tests::vault;
 
     #[test]
-    fn who_was_killed_between_its_two_notes_is_known_to_be_dead() {
+    fn who_was_killed_is_known_to_be_dead_by_its_one_note() {
         let dir = tempfile::tempdir().expect("temp");
         let vault = vault(dir.path());
         let point = PointId::from_bytes([7; 16]);
