@@ -7,7 +7,7 @@
 use std::{
     fs::{self, File, Permissions},
     io::Read,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -31,11 +31,14 @@ use crate::{
 /// The program.
 const QEMU_NBD: &str = "qemu-nbd";
 
-/// What the names of folders begin with in which children have their sockets.
-const FOLDER: &str = "strongroom-";
+/// What the names of folders begin with in which children have their sockets. Nobody else's may.
+const FOLDER: &str = "strongroom-nbd-";
 
 /// A child's socket, in its folder.
 const SOCKET: &str = "nbd";
+
+/// What a child says, in its folder.
+const SAID: &str = "said";
 
 /// The file in it that is locked as long as the child's parent lives.
 const LOCK: &str = "lock";
@@ -117,7 +120,7 @@ impl Served {
         let folder =
             Folder::new().map_err(|error| tool(format!("no folder for its socket: {error}")))?;
         let socket = folder.dir.path().join(SOCKET);
-        let said = folder.dir.path().join("said");
+        let said = folder.dir.path().join(SAID);
         let child =
             spawn(service, &chain.node, &socket, &said).map_err(|error| match error.kind() {
                 std::io::ErrorKind::NotFound => tool("it is not installed".to_owned()),
@@ -250,27 +253,48 @@ impl Folder {
     /// Ends the children of processes that have died: for those that never had a connection, the
     /// first is the last.
     fn end_orphans() {
-        let folders = fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
-        for folder in folders
-            .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(FOLDER.as_bytes()))
-        {
-            let folder = folder.path();
-            let Ok(lock) = File::open(folder.join(LOCK)) else { continue };
-            if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
-                tracing::info!(folder = %folder.display(), "a process has died and left a qemu-nbd");
-                let options = NbdOptions {
-                    name: folder.display().to_string(),
-                    format: String::new(),
-                    write: false,
-                    blank: false,
-                    timeout: LISTEN,
-                    patience: Duration::ZERO,
-                };
-                // It counts once both have agreed. One that has ended already refuses.
-                drop(NbdDisk::open(&NbdUrl::unix(folder.join(SOCKET), ""), options));
-                fs::remove_dir_all(&folder).ok();
-            }
+        let found = fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
+        let ours = |entry: &fs::DirEntry| {
+            entry.file_name().as_encoded_bytes().starts_with(FOLDER.as_bytes())
+        };
+        found.filter(ours).for_each(|entry| Self::end_orphan(&entry.path()));
+    }
+
+    /// The folder for temporary files is everybody's: what is not exactly what [`Self::new`] makes is not
+    /// touched, and nothing is removed but what a child's folder has.
+    fn end_orphan(folder: &Path) {
+        let user = rustix::process::geteuid().as_raw();
+        let is_made_here = folder.symlink_metadata().is_ok_and(|about| {
+            about.is_dir() && about.uid() == user && about.mode() & 0o777 == 0o700
+        });
+        let known = |entry: std::io::Result<fs::DirEntry>| {
+            entry.is_ok_and(|entry| {
+                [SOCKET, SAID, LOCK].iter().any(|name| entry.file_name() == *name)
+            })
+        };
+        if !is_made_here || !fs::read_dir(folder).is_ok_and(|mut files| files.all(known)) {
+            return;
         }
+        let Ok(lock) = File::open(folder.join(LOCK)) else { return };
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return;
+        }
+        tracing::info!(folder = %folder.display(), "a process has died and left a qemu-nbd");
+        let options = NbdOptions {
+            name: folder.display().to_string(),
+            format: String::new(),
+            write: false,
+            blank: false,
+            timeout: LISTEN,
+            patience: Duration::ZERO,
+        };
+        // It counts once both have agreed. One that has ended already refuses.
+        drop(NbdDisk::open(&NbdUrl::unix(folder.join(SOCKET), ""), options));
+        for name in [SOCKET, SAID, LOCK] {
+            fs::remove_file(folder.join(name)).ok();
+        }
+        // Only if it is empty.
+        fs::remove_dir(folder).ok();
     }
 }
 
@@ -380,5 +404,46 @@ impl DiskSource for ImageSource {
 
     fn format(&self) -> &str {
         self.0.disk().format()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_dead_process_left_goes() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let place = |name: &str, mode: u32, files: &[&str]| {
+            let folder = dir.path().join(name);
+            fs::create_dir(&folder).expect("made");
+            for file in files {
+                fs::write(folder.join(file), "").expect("written");
+            }
+            fs::set_permissions(&folder, Permissions::from_mode(mode)).expect("set");
+            folder
+        };
+        let left = place("left", 0o700, &[SAID, LOCK]);
+        // The data of a server that is off has such a file, too.
+        let data = place("data", 0o700, &[LOCK, "catalog.sqlite"]);
+        let open = place("open", 0o755, &[LOCK]);
+        let unlocked = place("unlocked", 0o700, &[SAID]);
+        let held = place("held", 0o700, &[LOCK]);
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&held, &link).expect("linked");
+        let lock = File::open(held.join(LOCK)).expect("there");
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).expect("locked");
+        for folder in [&left, &data, &open, &unlocked, &held, &link] {
+            Folder::end_orphan(folder);
+        }
+        assert!(!left.exists());
+        assert!(data.join(LOCK).exists() && data.join("catalog.sqlite").exists());
+        assert!(open.join(LOCK).exists() && unlocked.join(SAID).exists());
+        assert!(held.join(LOCK).exists());
+        drop(lock);
+        Folder::end_orphan(&link);
+        assert!(held.join(LOCK).exists(), "a link is no folder of ours");
+        Folder::end_orphan(&held);
+        assert!(!held.exists());
     }
 }
