@@ -96,7 +96,7 @@ keys! {
         job_history_days: u32 = 400, "400", "Days for which ended jobs are kept.";
         full_compare_every: u32 = 30, "30", "All of a disk is read and compared at least once in so many backups; 0: only where needed.";
         reclaim_every_hours: u32 = 24, "24", "Hours between two reclaims of a vault; 0: only on demand.";
-        measure_every_hours: u32 = 24, "24", "Hours between two measurements of a vault; 0: only on demand.";
+        measure_every_hours: u32 = 24, "24", "Hours between two measurements of a vault, the first after one at most; 0: only on demand.";
         save_every_minutes: u32 = 60, "60", "Minutes between two copies of the catalog in each vault at most; one is also made some seconds after items or policies have changed. 0: none.";
         log_format: LogFormat = LogFormat::Text, "\"text\"", "How log lines on standard error look: `text` or `json`.";
         log_level: String = "info".to_owned(), "\"info\"", "What is logged: `error`, `warn`, `info`, `debug`, or a filter such as `info,strongroom_control=debug`.";

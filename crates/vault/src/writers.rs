@@ -284,5 +284,14 @@ mod tests {
         vault.store.put_new(&layout::writer_target(id, target), b"").expect("put");
         let seen = vault.writers().expect("listed");
         assert_eq!((seen[0].life, seen[0].note.is_none()), (Life::Active, true));
+        // And then its note under the other name: it is taken.
+        let mut note = WriterNote::new(id, "here", SystemClock.now(), "backup", target);
+        note.pid = u32::MAX;
+        let plain = serde_json::to_vec(&note).expect("JSON");
+        vault.put_sealed(SealedKind::Writer, &layout::writer_started(id), &plain).expect("put");
+        let seen = vault.writers().expect("listed");
+        assert_eq!((seen.len(), seen[0].life), (1, Life::Dead));
+        assert!(!vault.expire(&seen[0]).expect("expired"), "the void was there already");
+        assert!(vault.writers().expect("listed").is_empty());
     }
 }

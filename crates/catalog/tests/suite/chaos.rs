@@ -10,7 +10,7 @@ use std::{
 use serde_json::json;
 use strongroom_base::{Coded as _, SystemClock, codes};
 use strongroom_catalog::{
-    AuditRecord, Catalog, CatalogUrl, Filter,
+    AuditRecord, Catalog, CatalogUrl, Filter, Query,
     testing::{Bed, Postgres, Settings},
 };
 
@@ -151,16 +151,17 @@ async fn connections_that_were_cut_are_made_anew() {
     let catalog = bed.open(&SCHEMA).await.expect("opens");
     let mut tx = catalog.write().await.expect("begins");
     tx.insert(&job("a")).await.expect("inserts");
-    bed.run_sql(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-         WHERE datname = current_database() AND pid <> pg_backend_pid()",
-    )
-    .await
-    .expect("cut");
+    let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+               WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    bed.run_sql(cut).await.expect("cut");
     tx.insert(&job("b")).await.expect_err("cut");
     drop(tx);
     for _ in 0..10 {
         assert_eq!(catalog.get::<Job>("a").await.expect("reads"), None);
+    }
+    bed.run_sql(cut).await.expect("cut");
+    for _ in 0..10 {
+        assert_eq!(catalog.list::<Job>(&Query::default()).await.expect("reads").items, []);
     }
     let mut tx = catalog.write().await.expect("begins");
     tx.insert(&job("a")).await.expect("inserts");

@@ -102,6 +102,7 @@ async fn what_another_server_takes_away_is_gone_within_a_second(bed: Bed) {
     let secret = world.control.first_token().await.expect("asks").expect("a token");
     world.control.caller(&secret).await.expect("known");
     world.elsewhere("DELETE FROM tokens").await;
+    world.control.caller(&secret).await.expect("is not asked for again within a second");
     world.pass(1);
     assert_eq!(refusal(world.control.caller(&secret).await), "auth.token");
 }

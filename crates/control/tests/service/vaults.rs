@@ -5,6 +5,7 @@ use strongroom_api::{
     VaultState, VaultUpdate,
 };
 use strongroom_catalog::testing::{Bed, on_both_databases};
+use strongroom_control::{PageRequest, jobs::JobFilter};
 
 use crate::world::{DAY, World, refusal};
 
@@ -13,6 +14,7 @@ on_both_databases! {
     soft_delete_has_limits_and_can_be_fixed,
     regions_are_refused,
     measured_with_a_forecast,
+    the_first_figures_come_after_an_hour,
     the_catalog_is_kept_in_the_vault,
     changes_need_the_version_that_is_there,
     a_vault_and_its_key_are_enough,
@@ -77,6 +79,21 @@ async fn measured_with_a_forecast(bed: Bed) {
     assert_eq!(usage.forecast_bytes_30_days, Some(usage.stored_bytes + (30 << 20)));
     assert_eq!((usage.instance_units, usage.items.len()), (2, 1));
     assert_eq!(usage.items[0].item, Some(world.item("web").await.id));
+}
+
+async fn the_first_figures_come_after_an_hour(bed: Bed) {
+    let mut world = World::new(bed).await;
+    world.set(|settings| settings.measure_every_hours = 24).await;
+    let measured = async |world: &World| {
+        world.settle().await;
+        let which = JobFilter { kind: Some(JobKind::MeasureUsage), ..JobFilter::default() };
+        let jobs = world.control.jobs(&world.admin, &which, &PageRequest::default()).await;
+        jobs.expect("listed").items.len()
+    };
+    for (seconds, count) in [(3599, 0), (1, 1), (23 * 3600, 1), (3600, 2)] {
+        world.pass(seconds);
+        assert_eq!(measured(&world).await, count, "{seconds}");
+    }
 }
 
 async fn the_catalog_is_kept_in_the_vault(bed: Bed) {

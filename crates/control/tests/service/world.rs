@@ -484,6 +484,12 @@ impl World {
         })
     }
 
+    /// The server is started again with other settings.
+    pub(crate) async fn set(&mut self, change: impl FnOnce(&mut Settings)) {
+        change(&mut self.settings);
+        self.restart().await;
+    }
+
     /// The server dies and is started again.
     pub(crate) async fn restart(&mut self) {
         let catalog = self.control.catalog().clone();

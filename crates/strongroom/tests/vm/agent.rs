@@ -469,6 +469,11 @@ fn machines_come_back_however_often_it_is_asked() {
     wanted.restore = Restore::Replace(refuse);
     let refused = workers.agent.restore(&wanted, &Watch::silent()).expect_err("it runs");
     assert_eq!(refused.code, "vm.state");
+    let plan = RestoreReplace { dry_run: true, ..replace.clone() };
+    wanted.restore = Restore::Replace(plan);
+    let planned = workers.bring_back(&wanted);
+    assert_eq!((&planned.report["dry_run"], planned.safety_point), (&true.into(), None));
+    assert_eq!((guest.state().as_str(), workers.points()), ("running", 1));
     wanted.restore = Restore::Replace(replace.clone());
     let replaced = workers.bring_back(&wanted);
     let safety = replaced.safety_point.expect("a point of the state before");

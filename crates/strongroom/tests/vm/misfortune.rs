@@ -10,19 +10,13 @@ use crate::{
     check::Taken,
     guest::{Disk, Guest},
     harness::{Host, within},
-    restore::{files, folder, image},
+    restore::{files, folder, image, words},
     under_way::{Running, web},
 };
 
-const LATEST: [&str; 6] = ["restore", "vm", "--item", "web", "--recovery-point", "latest"];
-
-fn restore<'a>(more: &[&'a str]) -> Vec<&'a str> {
-    [&LATEST[..], more].concat()
-}
-
 /// Restores; it must fail with this code. Gives its words.
 fn fails(host: &Host, more: &[&str], code: &str) -> String {
-    failed(&host.strongroom(&[&restore(more)[..], &["--output", "json"]].concat()), code)
+    failed(&host.strongroom(&[&words(more)[..], &["--output", "json"]].concat()), code)
 }
 
 fn assert_no_point(host: &Host) {
@@ -56,7 +50,7 @@ fn libvirt_does_not_take_the_description() {
     // Nothing that was restored is lost, and the same command goes on.
     assert!(files(&to).iter().any(|name| name == "copy-vda.qcow2"), "{:?}", files(&to));
     fs::remove_dir_all(&other).unwrap();
-    let restored = host.json(&restore(&more));
+    let restored = host.json(&words(&more));
     // The description stays, as it may have been changed by hand.
     assert_eq!(files(&to), ["copy-vda.qcow2", "copy.xml"]);
     Guest::known(&host, "copy", &[&image(&restored, 0)]).boot();
@@ -108,7 +102,7 @@ fn a_machine_vanishes_while_it_is_backed_up() {
 }
 
 #[test]
-fn a_guest_that_cannot_be_thawed_is_told_at_once_and_thawed_later() {
+fn a_guest_that_cannot_be_thawed_is_told_and_thawed_later() {
     let host = Host::new();
     let guest = web(&host, "lab.noapp");
     let agent = guest.sh("cat /run/ga/pid");

@@ -29,7 +29,7 @@ pub(crate) fn folder(host: &Host, name: &str) -> String {
 
 const LATEST: [&str; 6] = ["restore", "vm", "--item", "web", "--recovery-point", "latest"];
 
-fn words<'a>(more: &[&'a str]) -> Vec<&'a str> {
+pub(crate) fn words<'a>(more: &[&'a str]) -> Vec<&'a str> {
     [&LATEST[..], more].concat()
 }
 

@@ -80,6 +80,18 @@ fn a_running_machine_in_s3_by_way_of_a_vault_near_it() {
     assert!(screen.contains("main"), "{screen}");
     let last = points[1]["id"].as_str().expect("an id").to_owned();
     restored(&service, &last, "near-out");
+    // Planned only, as a copy and in its place.
+    let lab = &service.lab;
+    let plan = format!("restore vm --item web --recovery-point {last} --dry-run --wait");
+    for more in [
+        format!("--name copy --storage-dir {}", lab.path("near-out").display()),
+        "--replace --power-off".to_owned(),
+    ] {
+        let job = lab.json(&format!("{plan} {more}"));
+        assert_eq!(job["report"]["dry_run"], true, "{job:#}");
+        assert_eq!(host.virsh(&["list", "--all", "--name"]), "web");
+        assert_eq!(guest.state(), "running");
+    }
 
     // The vault near the machine is lost: the other one serves, and that is said.
     let lab = &service.lab;
