@@ -45,8 +45,8 @@ fn libvirt_does_not_take_the_description() {
     let other = host.lab.path("c/libvirt/qemu/copy.xml");
     fs::create_dir_all(other.join("x")).unwrap();
     let more = ["--name", "copy", "--storage-dir", &to];
-    let words = fails(&host, &more, "restore.not_defined");
-    assert!(words.contains("copy.xml"), "{words}");
+    let said = fails(&host, &more, "restore.not_defined");
+    assert!(said.contains("copy.xml"), "{said}");
     // Nothing that was restored is lost, and the same command goes on.
     assert!(files(&to).iter().any(|name| name == "copy-vda.qcow2"), "{:?}", files(&to));
     fs::remove_dir_all(&other).unwrap();
