@@ -409,7 +409,14 @@ fn a_writer_whose_note_is_rotten_is_expired_all_the_same() {
     let target = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
     let target = target.map(|name| name.into_string().unwrap());
     let target = target.into_iter().find(|name| name.starts_with("for-")).unwrap();
+    // An earlier program has left it empty: that is no damage. Rot is.
+    let note = fs::read(&notes[0]).unwrap();
+    fs::write(&notes[0], "").unwrap();
+    lab.ok("vault verify");
+    fs::write(&notes[0], note).unwrap();
     flip(&notes[0]);
+    let run = lab.run("vault verify --output json");
+    assert!(run.code == 6 && run.stdout.contains("writers/"), "{run:?}");
     // It may be alive: that it is silent is what counts, not that its note says which process it is.
     lab.fails("vault reclaim --wait 0", 7, "reclaim.waiting");
     let written = fs::metadata(&notes[0]).unwrap().modified().unwrap();
