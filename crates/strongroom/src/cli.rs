@@ -43,8 +43,8 @@ use crate::{
 /// This works without a server. With one (`strongroom serve`), machines are backed up as policies
 /// say: `strongroom context add` makes it known, and the commands `host`, `policy`, `protection`,
 /// `item`, `job` and others ask it. Where a command can do both, a vault's NAME means one of the
-/// service, --vault and a key mean one without a server; `recoverypoint` and `restore` ask the
-/// server if there is one, unless --vault or a key is given.
+/// service, --vault and a key mean one without a server. `recoverypoint` and `restore` ask the
+/// server if a context is in use, unless the command line or the environment names a vault or key.
 ///
 /// Results go to standard output, everything else to standard error.
 #[derive(Debug, Parser)]

@@ -3,7 +3,7 @@
 //! A setting comes from the command line, else from the environment, else from the configuration
 //! file, else it has a default.
 
-use std::{env, io::IsTerminal as _, path::PathBuf, thread};
+use std::{cell::OnceCell, env, io::IsTerminal as _, path::PathBuf, thread};
 
 use strongroom_base::{Cancel, SystemClock, SystemEntropy};
 use strongroom_engine::Progress;
@@ -52,6 +52,8 @@ pub(crate) struct Context {
     pub(crate) entropy: SystemEntropy,
     /// The context that the command line names.
     pub(crate) of_server: Option<String>,
+    /// The server that a command asked which could have worked on a vault directly as well.
+    pub(crate) asked: OnceCell<String>,
     config: Config,
     progress_style: Style,
 }
@@ -75,6 +77,7 @@ impl Context {
             clock: SystemClock,
             entropy: SystemEntropy,
             of_server: global.context.clone(),
+            asked: OnceCell::new(),
             config,
             progress_style,
         })
@@ -92,6 +95,11 @@ impl Context {
             Some(url) => Ok(url),
             None => Err(FaceError::NoVault.into()),
         }
+    }
+
+    /// The vault of the configuration file.
+    pub(crate) fn configured_vault(&self) -> Option<&str> {
+        self.config.vault.as_deref()
     }
 
     /// The key that was named.

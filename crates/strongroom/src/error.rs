@@ -78,6 +78,9 @@ pub(crate) enum FaceError {
     /// A job ended, but not as well as it should have.
     #[error("{0}")]
     JobWarnings(String),
+    /// A question before something is taken away was answered with no.
+    #[error("not confirmed")]
+    Declined,
     /// Something that cannot happen.
     #[error("{0}")]
     Bug(String),
@@ -101,6 +104,7 @@ impl Coded for FaceError {
             Self::NoServer => &codes::SERVER_NEEDED,
             Self::Told(body) => code_of(body),
             Self::JobWarnings(_) => &codes::JOB_WARNINGS,
+            Self::Declined => &codes::INTERRUPTED,
             Self::Bug(_) => &codes::BUG,
         }
     }
@@ -150,6 +154,16 @@ impl Failure {
     pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// Says which server was asked, for commands that could have worked on a vault directly.
+    pub(crate) fn of_server(self, asked: Option<&String>) -> Self {
+        let Some(asked) = asked else { return self };
+        let hint = format!(
+            "{} (Asked was the server {asked}; for a vault without it give --vault.)",
+            self.hint()
+        );
+        self.with_hint(hint)
     }
 
     /// Its place in the catalog.

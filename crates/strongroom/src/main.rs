@@ -29,6 +29,7 @@ mod columns;
 mod commands;
 mod complete;
 mod config;
+mod confirm;
 mod context;
 mod contexts;
 mod error;
@@ -93,7 +94,7 @@ fn run(arguments: &[OsString]) -> ExitCode {
     signals::watch(cancel);
     match cli.command.run(&context) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => fail(context.out, &failure),
+        Err(failure) => fail(context.out, &failure.of_server(context.asked.get())),
     }
 }
 

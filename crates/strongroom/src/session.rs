@@ -2,6 +2,10 @@
 //!
 //! A server comes from --context, else from STRONGROOM_SERVER, else from STRONGROOM_CONTEXT, else it
 //! is that of the context in use.
+//!
+//! A command that works both on a vault directly and through a server takes what the command line
+//! names, else what the environment names, else the server of the context in use, else the vault of
+//! the configuration file. Whenever such a command has asked a server, its failure says which.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -41,6 +45,13 @@ fn of_environment() -> Option<ServerContext> {
     })
 }
 
+/// The variable that names a vault or its key, if one does.
+fn vault_variable() -> Option<&'static str> {
+    ["STRONGROOM_VAULT", "STRONGROOM_KEY_FILE", "STRONGROOM_PASSPHRASE_FILE", "STRONGROOM_PKCS11"]
+        .into_iter()
+        .find(|name| variable(name).is_some())
+}
+
 /// The server that is named, and the name of its context if it has one.
 pub(crate) fn chosen(
     given: Option<&str>,
@@ -76,7 +87,7 @@ impl Context {
     }
 
     /// Whether a command that can do both works on a vault directly: because a vault or key was
-    /// named on the command line, or because there is no server.
+    /// named on the command line or in the environment, or because there is no server.
     pub(crate) fn is_direct(&self, open: &OpenArgs) -> Result<bool, Failure> {
         let named = open.is_given();
         if named && self.of_server.is_some() {
@@ -84,7 +95,31 @@ impl Context {
                 "--context names a server, and --vault or a key a vault without one: give one of them",
             ));
         }
-        Ok(named || chosen(self.of_server.as_deref())?.is_none())
+        if named {
+            return Ok(true);
+        }
+        if self.of_server.is_none()
+            && let Some(vault) = vault_variable()
+        {
+            let server = ["STRONGROOM_SERVER", "STRONGROOM_CONTEXT"];
+            if let Some(server) = server.into_iter().find(|name| variable(name).is_some()) {
+                return Err(Failure::usage(format!(
+                    "{vault} names a vault without a server, and {server} a server: give --vault \
+                     or --context, or unset one of them"
+                )));
+            }
+            return Ok(true);
+        }
+        let Some((name, server)) = chosen(self.of_server.as_deref())? else { return Ok(true) };
+        let name = name.map(|name| format!(" (context {name})")).unwrap_or_default();
+        self.asked.set(format!("{}{name}", server.server)).ok();
+        if let (Some(asked), Some(vault)) = (self.asked.get(), self.configured_vault()) {
+            self.out.say(&format!(
+                "Asking the server {asked}, not the vault {vault} of the configuration file; for \
+                 that give --vault."
+            ));
+        }
+        Ok(false)
     }
 
     /// What a command does that has begun a job: it says which, and waits for it if it should.

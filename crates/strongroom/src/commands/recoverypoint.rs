@@ -1,13 +1,15 @@
 //! `recoverypoint`: what is in a vault.
 
 use clap::{Args, Subcommand};
-use strongroom_engine::{DiffReport, EngineError, diff_points, select_point};
+use strongroom_base::codes;
+use strongroom_engine::{DiffReport, EngineError, PointSelector, diff_points, select_point};
 use strongroom_format::Manifest;
 use strongroom_vault::{Vault, VaultError};
 
 use crate::{
     args::OpenArgs,
     complete,
+    confirm::{ConfirmArgs, Plan},
     context::{self, Context},
     error::{FaceError, Failure},
     human,
@@ -127,7 +129,7 @@ fn find(vault: &Vault, item: &str, point: Point) -> Result<Manifest, Failure> {
 /// Ends with exit code 6 if the manifest of a point is damaged; such points are named after the
 /// others.
 ///
-/// With a server, its recovery points are listed, unless --vault or a key names a vault directly.
+/// With a server, its recovery points are listed, unless a vault or key is named.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -160,7 +162,7 @@ impl ListArgs {
 
 /// Show everything about a recovery point
 ///
-/// With a server: one of its recovery points, unless --vault or a key names a vault directly.
+/// With a server: one of its recovery points, unless a vault or key is named.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -224,14 +226,17 @@ impl DiffArgs {
 /// Delete a recovery point
 ///
 /// Other points are not affected. Its space becomes free at the next `vault reclaim`. There is no
-/// way back, so the point is named by its id.
+/// way back, so the point is named by its id, and the command asks before it deletes.
 ///
-/// With a server, one of its recovery points is deleted, unless --vault or a key names a vault
-/// directly; it can be brought back for some time if the vault deletes softly.
+/// With a server, one of its recovery points is deleted, unless a vault or key is
+/// named; it can be brought back for some time if the vault deletes softly.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  strongroom recoverypoint delete --item web01 --recovery-point 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB")]
+  strongroom recoverypoint delete --item web01 --recovery-point 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB \\
+      --dry-run
+  strongroom recoverypoint delete --item web01 --recovery-point 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB \\
+      --yes")]
 pub(crate) struct DeleteArgs {
     /// The item
     #[arg(long, value_name = "NAME", value_parser = values::name, add = complete::items())]
@@ -245,15 +250,35 @@ pub(crate) struct DeleteArgs {
     recovery_point: strongroom_base::PointId,
 
     #[command(flatten)]
+    confirm: ConfirmArgs,
+
+    #[command(flatten)]
     open: OpenArgs,
 }
 
 impl DeleteArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         if !self.of.is_direct(context, &self.open)? {
-            return service::delete(context, &self.item, self.of.vault(), self.recovery_point);
+            let item = (self.item.as_str(), self.of.vault());
+            return service::delete(context, item, self.recovery_point, self.confirm);
         }
         let vault = open_vault(context, &self.open, None)?;
+        if self.confirm.wants_plan() {
+            let id = self.recovery_point;
+            let plan = Plan::new(format!("Delete the recovery point {id} of {}", self.item));
+            let plan = match find(&vault, &self.item, Point(PointSelector::Id(id))) {
+                Ok(point) => {
+                    plan.with(format!("it holds the item as of {}", human::time(point.time)))
+                }
+                Err(failure) if failure.code() == &codes::POINT_DAMAGED => {
+                    plan.with("its manifest is damaged")
+                }
+                Err(failure) => return Err(failure),
+            };
+            if !self.confirm.go(context, &plan.with("there is no way back"))? {
+                return Ok(());
+            }
+        }
         vault.delete_point(&self.item, self.recovery_point, &context::host())?;
         context.out.result(&PointDeleted { item: self.item, deleted: self.recovery_point })
     }

@@ -60,7 +60,7 @@ impl RestoreCommand {
 /// variables and the state of the TPM beside it. It may hold passwords and is for its owner alone.
 ///
 /// With a server, it restores to a folder, files and devices on the item's host that the server's
-/// configuration allows (restore_dirs), unless --vault or a key names a vault directly.
+/// configuration allows (restore_dirs), unless a vault or key is named.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

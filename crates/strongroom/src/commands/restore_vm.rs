@@ -17,6 +17,7 @@ use strongroom_machine::{
 
 use crate::{
     args::{OpenArgs, WorkArgs},
+    confirm::{Plan, YesArgs},
     context::{self, Context},
     error::Failure,
     hosts::{self, ConnectArgs},
@@ -43,6 +44,7 @@ use super::{
 /// point of its present state is made. Only what differs is written, into new images above the old
 /// ones, which are kept until `strongroom restore accept` or `strongroom restore undo` says what
 /// becomes of them. Its hardware stays as it is; so do disks that the recovery point does not have.
+/// It asks before that, or takes --yes.
 ///
 /// Everything that can be checked is checked before anything is written: names, identities, room,
 /// and whether the host has the processor, mainboard, firmware, networks and files that the machine
@@ -52,8 +54,8 @@ use super::{
 /// Disks that the recovery point does not have are removed from the machine, drives whose media the
 /// host lacks are emptied; the report names them.
 ///
-/// With a server, it restores to the item's host or to --to-host, unless --vault or a key names a
-/// vault directly; folders, pools and networks are those of that host.
+/// With a server, it restores to the item's host or to --to-host, unless a vault or key is
+/// named; folders, pools and networks are those of that host.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -64,7 +66,8 @@ Examples:
       --network network=office:default --network bridge=br0:br1
   strongroom restore vm --item db --recovery-point 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB \\
       --storage-dir vda=/fast --storage-dir /slow --disks vda,vdb
-  strongroom restore vm --item web01 --recovery-point latest --replace --shut-down --start
+  strongroom restore vm --item web01 --recovery-point latest --replace --shut-down --start \\
+      --yes
   strongroom restore vm --item web01 --recovery-point latest --replace --disks vdb
   strongroom restore vm --item web01 --recovery-point latest --name web01-copy --to-host kvm2 \\
       --links-down --wait")]
@@ -161,6 +164,9 @@ pub(crate) struct VmArgs {
     dry_run: bool,
 
     #[command(flatten)]
+    yes: YesArgs,
+
+    #[command(flatten)]
     connect: ConnectArgs,
 
     #[command(flatten)]
@@ -228,18 +234,41 @@ fn network_words(mapping: &NetworkMapping) -> String {
 }
 
 impl VmArgs {
+    /// Asks before a machine that is there is shut down and gets other disks.
+    fn ask(&self, context: &Context) -> Result<(), Failure> {
+        if !self.replace || self.dry_run {
+            return Ok(());
+        }
+        let name = self.name.as_ref().unwrap_or(&self.point.item);
+        let plan = Plan::new(format!("Give the machine {name} the disks of the recovery point"));
+        let plan = match (self.shut_down, self.power_off) {
+            (true, _) => plan.with("if it runs, it is shut down first"),
+            (_, true) => plan.with("if it runs, it is switched off first, as by pulling its plug"),
+            _ => plan.with("it must be off"),
+        };
+        let plan = if self.no_safety_point {
+            plan.with("no recovery point of its present state is made first")
+        } else {
+            plan.with("a recovery point of its present state is made first")
+        };
+        let plan = plan.with("`strongroom restore undo` brings its present disks back");
+        self.yes.ask(context, &plan)
+    }
+
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         let storage = self.storage()?;
         let PointArgs { item, of, recovery_point } = &self.point;
         if !of.is_direct(context, &self.open)? {
             let (item, wait) = ((item.as_str(), of.vault()), self.through.wait.wait);
             let request = self.request(&storage)?;
+            self.ask(context)?;
             return service::restore(context, item, *recovery_point, &request, wait);
         }
         self.through.check_unused()?;
         let connection = self.connect.open()?;
         let vault = open_vault(context, &self.open, None)?;
         let point = self.point.find(&vault)?;
+        self.ask(context)?;
         let replace = self.replacement(context, connection.uri().scope)?;
         let request = MachineRestore {
             disks: self.disks,

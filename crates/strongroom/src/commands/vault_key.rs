@@ -9,6 +9,7 @@ use strongroom_vault::keys::{self, KeyRing};
 
 use crate::{
     args::{OpenArgs, VaultArgs},
+    confirm::{ConfirmArgs, Plan},
     context::{Context, KeyChoice},
     error::Failure,
     open::{OpenKeys, OpenStore, key_source, open_keys, open_store},
@@ -126,11 +127,14 @@ impl AddArgs {
 #[command(after_help = "\
 Examples:
   strongroom vault key list
-  strongroom vault key remove --slot 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB")]
+  strongroom vault key remove --slot 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB --yes")]
 pub(crate) struct RemoveArgs {
     /// The slot's id, as `vault key list` shows it
     #[arg(long, value_name = "ID", value_parser = slot_id)]
     slot: SlotId,
+
+    #[command(flatten)]
+    confirm: ConfirmArgs,
 
     #[command(flatten)]
     open: OpenArgs,
@@ -139,6 +143,11 @@ pub(crate) struct RemoveArgs {
 impl RemoveArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let (store, mut ring) = open_ring(context, &self.open)?;
+        let plan = Plan::new(format!("Remove the key slot {}", self.slot))
+            .with("its key no longer opens the vault");
+        if !self.confirm.go(context, &plan)? {
+            return Ok(());
+        }
         ring.remove_slot(&*store, self.slot, &context.clock, &context.entropy)?;
         context.out.result(&KeyChanged::Removed { slot: self.slot })
     }

@@ -213,7 +213,7 @@ fn what_the_service_refuses_has_a_code() {
         ("access user create bob --password-file short", 2, "user.password"),
         (&format!("access token revoke {id}"), 3, "token.not_found"),
         (&format!("access assignment delete {id}"), 3, "assignment.not_found"),
-        ("host delete files", 4, "host.in_use"),
+        ("host delete files --yes", 4, "host.in_use"),
         ("protection undelete --item data", 4, "item.not_deleted"),
     ] {
         lab.fails(words, exit, code);

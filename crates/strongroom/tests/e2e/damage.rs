@@ -289,14 +289,14 @@ fn what_only_a_rotten_pack_has_stays_and_reclaim_goes_on() {
     lab.disk("o.img", 8, 4, 3);
     lab.ok("backup --item other --disk system=o.img");
     let other = lab.points("other").remove(0);
-    lab.ok(&format!("recoverypoint delete --item other --recovery-point {other}"));
+    lab.ok(&format!("recoverypoint delete --item other --recovery-point {other} --yes"));
     let report = lab.json("vault reclaim");
     assert!(report["packs_removed"].as_u64().unwrap() > 0, "{report:#}");
     assert!(rotten.exists() && notes(&lab, "vault") == 1);
     let report = unsound(&lab, "");
     assert_eq!(report["damaged_points"][0]["recovery_point"], old.as_str());
     // Without that point nothing is damaged any more.
-    lab.ok(&format!("recoverypoint delete --item web --recovery-point {old}"));
+    lab.ok(&format!("recoverypoint delete --item web --recovery-point {old} --yes"));
     lab.ok("vault reclaim");
     lab.ok("vault verify");
     assert!(!rotten.exists() && notes(&lab, "vault") == 0);
@@ -331,7 +331,7 @@ fn condemned() -> Lab {
     let old = lab.points("web").remove(0);
     lab.disk("d.img", 8, 4, 2);
     lab.ok("backup --item web --disk system=d.img");
-    lab.ok(&format!("recoverypoint delete --item web --recovery-point {old}"));
+    lab.ok(&format!("recoverypoint delete --item web --recovery-point {old} --yes"));
     lab.disk("e.img", 64, 60, 3);
     let mut child =
         lab.command("backup --item slow --disk system=e.img --limit-rate 4M").spawn().unwrap();

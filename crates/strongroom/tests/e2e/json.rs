@@ -24,7 +24,7 @@ fn every_output_has_the_documented_fields() {
     assert_documented("recoverypoint diff", &lab.json(&diff));
     let restore = "restore disks --item web01 --recovery-point latest --to out";
     assert_documented("restore disks", &lab.json(restore));
-    let delete = format!("recoverypoint delete --item web01 --recovery-point {}", points[0]);
+    let delete = format!("recoverypoint delete --item web01 --recovery-point {} --yes", points[0]);
     assert_documented("recoverypoint delete", &lab.json(&delete));
     assert_documented("vault usage", &lab.json("vault usage --content"));
     assert_documented("vault verify", &lab.json("vault verify"));
@@ -36,7 +36,7 @@ fn every_output_has_the_documented_fields() {
     let added = lab.json("vault key add --new-key-file second");
     assert_documented("vault key add", &added);
     let slot = added["added"]["slot"].as_str().expect("text");
-    let removed = lab.json(&format!("vault key remove --slot {slot}"));
+    let removed = lab.json(&format!("vault key remove --slot {slot} --yes"));
     assert_documented("vault key remove", &removed);
     let rotated = lab.json("vault key rotate --new-key-file second");
     assert_documented("vault key rotate", &rotated);

@@ -43,7 +43,7 @@ fn keys_are_added_replaced_and_removed() {
     fs::write(lab.path("words"), "correct horse battery staple\n").unwrap();
     lab.ok("vault key generate new");
     let first = lab.json("vault key list")["key_slots"][0]["id"].as_str().unwrap().to_owned();
-    let remove = format!("vault key remove --slot {first}");
+    let remove = format!("vault key remove --slot {first} --yes");
     lab.fails(&remove, 4, "key.last_slot");
 
     let added = lab.json("vault key add --new-passphrase-file words --label safe");
@@ -61,10 +61,10 @@ fn keys_are_added_replaced_and_removed() {
     lab.ok("recoverypoint list --passphrase-file words");
     // Removing what has been removed succeeds; what never was is a mistake.
     lab.ok(&format!("{remove} --key-file new"));
-    let never = "vault key remove --slot 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB --key-file new";
+    let never = "vault key remove --slot 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB --key-file new --yes";
     lab.fails(never, 3, "key.slot_not_found");
     let slot = added["added"]["slot"].as_str().unwrap();
-    lab.ok(&format!("vault key remove --slot {slot} --key-file new"));
+    lab.ok(&format!("vault key remove --slot {slot} --key-file new --yes"));
     lab.fails("recoverypoint list --passphrase-file words", 8, "key.wrong");
 }
 

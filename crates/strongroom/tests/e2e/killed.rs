@@ -151,7 +151,7 @@ fn a_reclaim_killed_at_any_step() {
     lab.change("d.img", 0, 1 << 20, 4);
     lab.ok("backup --item web --disk system=d.img");
     for point in &lab.points("web")[..2] {
-        lab.ok(&format!("recoverypoint delete --item web --recovery-point {point}"));
+        lab.ok(&format!("recoverypoint delete --item web --recovery-point {point} --yes"));
     }
     let reclaim = "vault reclaim --wait 0s";
     let kills =

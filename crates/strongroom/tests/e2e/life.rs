@@ -174,7 +174,7 @@ fn a_deleted_point_is_gone_and_the_others_stay() {
     lab.change("d.img", 0, 65536, 5);
     lab.ok("backup --item web --disk system=d.img");
     let points = lab.points("web");
-    let delete = format!("recoverypoint delete --item web --recovery-point {}", points[0]);
+    let delete = format!("recoverypoint delete --item web --recovery-point {} --yes", points[0]);
     lab.fails("recoverypoint delete --item web --recovery-point latest", 2, "usage.invalid");
     lab.ok(&delete);
     assert_eq!(lab.points("web"), [points[1].as_str()]);
@@ -194,7 +194,7 @@ fn reclaim_frees_what_deleted_points_needed() {
     let before = bytes();
     assert_eq!(lab.json("vault reclaim")["freed_bytes"], 0);
     let point = lab.points("web").remove(0);
-    lab.ok(&format!("recoverypoint delete --item web --recovery-point {point}"));
+    lab.ok(&format!("recoverypoint delete --item web --recovery-point {point} --yes"));
     let planned = lab.json("vault reclaim --dry-run");
     assert_eq!((&planned["dry_run"], &planned["packs_removed"]), (&true.into(), &0.into()));
     lab.ok("vault reclaim");

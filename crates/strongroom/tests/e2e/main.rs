@@ -20,6 +20,7 @@ mod layers;
 mod life;
 mod mirrors;
 mod packaging;
+mod people;
 mod server;
 mod service;
 mod service_killed;

@@ -62,11 +62,11 @@ fn from_the_first_token_to_the_restored_disk() {
     let first = points[0]["id"].as_str().expect("an id");
     let keep = format!("recoverypoint keep-until 2031-01-01 --item data --recovery-point {first}");
     assert_eq!(lab.json(&keep)["retain_until"], "2031-01-01T23:59:59.999999999Z");
-    lab.ok(&format!("recoverypoint delete --item data --recovery-point {first}"));
+    lab.ok(&format!("recoverypoint delete --item data --recovery-point {first} --yes"));
     lab.ok("protection disable --item data --retain-forever");
     lab.fails("protection backup-now --item data", 4, "item.stopped");
     lab.ok("protection resume --item data");
-    lab.ok("protection disable --item data --delete-backup-data");
+    lab.ok("protection disable --item data --delete-backup-data --yes");
     lab.ok("protection undelete --item data");
     let alerts = lab.json("alert list");
     let alert = alerts["alerts"][0]["id"].as_str().expect("deleting tells somebody").to_owned();
@@ -89,7 +89,7 @@ fn vaults_and_policies_are_looked_after() {
     assert_eq!(updated["soft_delete"]["retention_days"], 30);
     assert_eq!(updated["soft_delete"]["state"], "enabled");
     lab.fails("vault update main", 2, "usage.invalid");
-    lab.fails("vault delete main", 4, "vault.not_empty");
+    lab.fails("vault delete main --yes", 4, "vault.not_empty");
     lab.fails("vault show main --vault /x", 2, "usage.invalid");
 
     let create = "policy create nightly --vault-name main --daily-at 03:15 \
@@ -97,13 +97,13 @@ fn vaults_and_policies_are_looked_after() {
     let policy = lab.json(create);
     assert_eq!(policy["rules"]["retention"]["daily"]["days"], 14);
     lab.fails(create, 4, "policy.exists");
-    lab.ok("item set-policy data --policy nightly");
+    lab.ok("item set-policy data --policy nightly --yes");
     let shorter = "nightly --vault-name main --keep-weekly none";
     assert_eq!(lab.json(&format!("policy preview {shorter}"))["shorter"], true);
-    let set = lab.json(&format!("policy set {shorter}"));
+    let set = lab.json(&format!("policy set {shorter} --yes"));
     assert_eq!(set["rules"]["retention"]["weekly"], Value::Null);
     assert_eq!(set["rules"]["retention"]["daily"]["days"], 14, "as it was");
-    lab.fails("policy delete nightly --vault-name main", 4, "policy.in_use");
+    lab.fails("policy delete nightly --vault-name main --yes", 4, "policy.in_use");
     let list = lab.ok("policy list --vault-name main").stdout;
     assert!(list.contains("daily at 03:15"), "{list}");
 
@@ -111,7 +111,9 @@ fn vaults_and_policies_are_looked_after() {
     fs::write(lab.path("rules.json"), default).expect("written");
     lab.ok("policy create often --vault-name main --file rules.json");
     lab.ok("vault create spare");
-    assert!(lab.ok("vault delete spare").stdout.contains("brought back until"));
+    assert!(
+        lab.ok("vault delete spare --yes").stdout.contains("vault undelete` brings it back until")
+    );
     lab.ok("vault undelete spare");
 }
 
@@ -151,7 +153,7 @@ fn access_is_given_and_looked_into() {
     let of_ann = list.iter().find(|one| one["role"] == "reader").expect("hers");
     lab.ok(&format!("access assignment delete {}", of_ann["id"].as_str().expect("an id")));
     lab.ok("access user update ann --disable");
-    lab.ok("access user delete ann");
+    lab.ok("access user delete ann --yes");
 
     let verified = lab.json("audit verify");
     assert_eq!(verified["intact"], true);
@@ -205,7 +207,7 @@ fn every_output_says_the_same() {
     assert_documented("context show", &lab.json("context show"));
     assert_documented("host delete", &{
         lab.ok("host create gone");
-        lab.json("host delete gone")
+        lab.json("host delete gone --yes")
     });
     let begun = lab.json("protection backup-now --item data");
     assert_documented("protection backup-now", &begun);
@@ -298,7 +300,7 @@ fn what_is_not_there_is_said_to_be_not_there() {
             2,
             "usage.invalid",
         ),
-        ("access user delete nobody", 3, "user.not_found"),
+        ("access user delete nobody --yes", 3, "user.not_found"),
         ("context use nobody", 2, "usage.invalid"),
         ("item list --context nobody", 2, "usage.invalid"),
         ("item list --policy default", 2, "usage.invalid"),

@@ -185,7 +185,7 @@ impl Bench {
         let point = &oldest.1;
         self.service
             .lab
-            .ok(&format!("recoverypoint delete --item {item} --recovery-point {point}"));
+            .ok(&format!("recoverypoint delete --item {item} --recovery-point {point} --yes"));
         let image = self.points.remove(&oldest).expect("it is there");
         fs::remove_file(self.service.lab.path(&image)).expect("removed");
     }

@@ -25,7 +25,7 @@ fn life_of_a_new_vault(lab: &Lab) {
     let first = first["recovery_point"].as_str().expect("an id");
     lab.ok(&format!("restore disks --item web --recovery-point {first} --to one"));
     lab.assert_same("one/system.raw", "day1.img");
-    lab.ok(&format!("recoverypoint delete --item web --recovery-point {first}"));
+    lab.ok(&format!("recoverypoint delete --item web --recovery-point {first} --yes"));
     let reclaimed = lab.json("vault reclaim --wait 0s");
     assert_eq!(reclaimed["points_removed"], 1);
     lab.ok("vault rebuild-index");

@@ -142,7 +142,7 @@ fn an_alert_survives_that_the_server_is_killed_while_it_tells() {
     let mut service = Service::start_with(&config);
     fs::write(service.lab.path("secret"), "0123456789abcdef").expect("written");
     service.lab.ok("vault create spare");
-    service.lab.ok("vault delete spare");
+    service.lab.ok("vault delete spare --yes");
     let (id, body, held) = hook.wait();
     assert!(body.contains("vault_deleted"), "{body}");
     // It has arrived, and the server dies before it is told so.

@@ -208,7 +208,8 @@ fn encrypted_disks_are_kept_as_ciphertext() {
     assert_eq!(formats.collect::<Vec<_>>(), ["qcow2", "qcow2+luks", "luks"], "{shown:#}");
 
     // Another disk of it can be replaced; the point before that is kept in the same way.
-    let replace = [&["restore", "vm"], &LATEST[..], &["--replace", "--output", "json"]].concat();
+    let replace =
+        [&["restore", "vm"], &LATEST[..], &["--replace", "--yes", "--output", "json"]].concat();
     failed(&host.strongroom(&replace), "vm.unsupported");
     let replaced = host.json(&[&replace[..7], &["--disks", "vda"]].concat());
     assert!(replaced["safety_point"].is_string(), "{replaced:#}");

@@ -222,7 +222,8 @@ fn disks_are_replaced_and_the_old_ones_come_back() {
     let host = Host::new();
     let (guest, first, truth) = twice_backed_up(&host);
     let point = first["recovery_point"].as_str().unwrap();
-    let replace = ["restore", "vm", "--item", "web", "--recovery-point", point, "--replace"];
+    let replace =
+        ["restore", "vm", "--item", "web", "--recovery-point", point, "--replace", "--yes"];
     let run = host.strongroom(&replace);
     assert_eq!(run.code, 4, "{}{}", run.stdout, run.stderr);
     assert!(run.stderr.contains("must be off"), "{}", run.stderr);
@@ -291,7 +292,8 @@ fn replaced_disks_stay() {
     let (guest, first, truth) = twice_backed_up(&host);
     guest.destroy();
     let point = first["recovery_point"].as_str().unwrap();
-    let replace = ["restore", "vm", "--item", "web", "--recovery-point", point, "--replace"];
+    let replace =
+        ["restore", "vm", "--item", "web", "--recovery-point", point, "--replace", "--yes"];
     let replaced = host.json(&replace);
     // What is there meanwhile, as if the end had come before it was removed.
     let uuid = host.virsh(&["domuuid", "web"]);
@@ -347,7 +349,7 @@ fn one_disk_is_replaced() {
     let host = Host::new();
     let (guest, _, _) = twice_backed_up(&host);
     guest.shutdown();
-    let words = words(&["--replace", "--disks", "vdb", "--no-safety-point", "--start"]);
+    let words = words(&["--replace", "--yes", "--disks", "vdb", "--no-safety-point", "--start"]);
     let replaced = host.json(&words);
     assert_eq!(replaced["disks"].as_array().unwrap().len(), 1);
     assert_eq!(replaced["left_behind"][0]["name"], "vda", "{replaced:#}");
@@ -383,7 +385,7 @@ fn firmware_and_tpm_come_back() {
     let vars = host.lab.path("c/libvirt/qemu/nvram/web_VARS.fd");
     std::fs::write(&vars, b"other").unwrap();
     std::fs::write(tpm.with_file_name(&uuid).join(file), b"other").unwrap();
-    host.json(&words(&["--replace", "--no-safety-point"]));
+    host.json(&words(&["--replace", "--yes", "--no-safety-point"]));
     assert!(std::fs::read(&vars).unwrap() == std::fs::read(nvram).unwrap());
     assert!(old == std::fs::read(tpm.with_file_name(&uuid).join(file)).unwrap());
     host.json(&["restore", "undo", "--vm", "web"]);
@@ -486,6 +488,7 @@ fn a_replacement_that_was_killed_goes_on_or_is_undone() {
         "--recovery-point",
         point,
         "--replace",
+        "--yes",
         "--no-safety-point",
     ];
     let before = guest.virsh("dumpxml", &[]);

@@ -85,7 +85,7 @@ fn a_running_machine_in_s3_by_way_of_a_vault_near_it() {
     let plan = format!("restore vm --item web --recovery-point {last} --dry-run --wait");
     for more in [
         format!("--name copy --storage-dir {}", lab.path("near-out").display()),
-        "--replace --power-off".to_owned(),
+        "--replace --power-off --yes".to_owned(),
     ] {
         let job = lab.json(&format!("{plan} {more}"));
         assert_eq!(job["report"]["dry_run"], true, "{job:#}");

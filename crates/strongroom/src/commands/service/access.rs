@@ -13,6 +13,7 @@ use strongroom_client::Client;
 use crate::{
     columns::{Columns, row},
     complete,
+    confirm::{ConfirmArgs, Plan},
     context::Context,
     error::Failure,
     human,
@@ -202,16 +203,28 @@ impl UserUpdateArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  strongroom access user delete ann")]
+  strongroom access user delete ann
+  strongroom access user delete ann --yes")]
 pub(crate) struct UserDeleteArgs {
     /// The user: its name or id
     #[arg(value_name = "NAME")]
     name: String,
+
+    #[command(flatten)]
+    confirm: ConfirmArgs,
 }
 
 impl UserDeleteArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        context.client()?.delete_user(&self.name)?;
+        let client = context.client()?;
+        if self.confirm.wants_plan() {
+            let plan = Plan::new(format!("Delete the user {}", self.name))
+                .with("the user's roles and tokens go at once; there is no way back");
+            if !self.confirm.go(context, &plan)? {
+                return Ok(());
+            }
+        }
+        client.delete_user(&self.name)?;
         context.out.result(&Gone { what: "user", deleted: self.name })
     }
 }

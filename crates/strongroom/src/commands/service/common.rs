@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clap::Args;
 use jiff::{Timestamp, civil::Time, tz::TimeZone};
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
-use strongroom_api::{Item, Restore};
+use strongroom_api::{Item, Restore, SoftDeleteState, Vault};
 use strongroom_client::{Client, ItemQuery};
 
 use crate::{columns::Columns, complete, error::Failure, out::Show, values};
@@ -196,6 +196,19 @@ impl Names {
     pub(crate) fn of(&self, id: impl ToString) -> String {
         let id = id.to_string();
         self.0.get(&id).cloned().unwrap_or(id)
+    }
+}
+
+/// Whether what is deleted from a vault can be brought back, and by which command.
+pub(crate) fn way_back(vault: &Vault, command: &str) -> String {
+    match vault.soft_delete.state {
+        SoftDeleteState::Disabled => {
+            format!("there is no way back: the vault {} has no soft delete", vault.name)
+        }
+        _ => format!(
+            "for {} days `strongroom {command}` brings it back",
+            vault.soft_delete.retention_days
+        ),
     }
 }
 

@@ -6,6 +6,7 @@ use strongroom_api::{Check, Host, HostCreate, HostUpdate, ProtectableItem, Verdi
 use crate::{
     columns::{Cell, Columns, row},
     complete,
+    confirm::{ConfirmArgs, Plan},
     context::Context,
     error::{FaceError, Failure},
     human, values,
@@ -198,16 +199,29 @@ impl UpdateArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  strongroom host delete kvm1")]
+  strongroom host delete kvm1
+  strongroom host delete kvm1 --yes")]
 pub(crate) struct DeleteArgs {
     /// The host: its name or id
     #[arg(value_name = "NAME", add = complete::hosts())]
     name: String,
+
+    #[command(flatten)]
+    confirm: ConfirmArgs,
 }
 
 impl DeleteArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        context.client()?.delete_host(&self.name)?;
+        let client = context.client()?;
+        if self.confirm.wants_plan() {
+            let host = client.host(&self.name)?;
+            let plan = Plan::new(format!("Forget the host {}", host.name))
+                .with("recovery points stay; `strongroom host create` makes it known again");
+            if !self.confirm.go(context, &plan)? {
+                return Ok(());
+            }
+        }
+        client.delete_host(&self.name)?;
         context.out.result(&Gone { what: "host", deleted: self.name })
     }
 }

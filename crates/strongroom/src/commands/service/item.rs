@@ -7,6 +7,7 @@ use strongroom_client::{Client, ItemQuery};
 use crate::{
     columns::{Columns, row},
     complete,
+    confirm::{ConfirmArgs, Plan},
     context::Context,
     error::Failure,
     human,
@@ -161,12 +162,13 @@ impl ShowArgs {
 
 /// Give an item another policy of its vault
 ///
-/// Its recovery points are kept as the new policy says from then on: `strongroom policy preview`
-/// shows beforehand what other rules would do.
+/// Its recovery points are kept as the new policy says from then on. If that is a shorter time, the
+/// command shows of how many and asks.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  strongroom item set-policy web01 --policy weekly")]
+  strongroom item set-policy web01 --policy weekly --dry-run
+  strongroom item set-policy web01 --policy weekly --yes")]
 pub(crate) struct SetPolicyArgs {
     /// The item: its name or id
     #[arg(value_name = "NAME", add = complete::items())]
@@ -179,12 +181,42 @@ pub(crate) struct SetPolicyArgs {
     /// The item's vault, if several have an item of this name
     #[arg(long, value_name = "NAME", add = complete::vaults())]
     vault_name: Option<String>,
+
+    #[command(flatten)]
+    confirm: ConfirmArgs,
+}
+
+/// What of an item another policy takes away.
+pub(crate) fn policy_plan(client: &Client, item: &str, policy: &str) -> Result<Plan, Failure> {
+    let item = client.item(item)?;
+    let vault = item.vault.to_string();
+    let plan = Plan::new(format!("Give {} the policy {policy}", item.name));
+    let Some(old) = item.policy else {
+        return Ok(plan
+            .with("it had none, so nothing is kept for a shorter time")
+            .without_question());
+    };
+    let rules = client.policy(&vault, policy)?.rules;
+    let preview = client.preview_policy(&vault, &old.to_string(), &rules)?;
+    let of_item = preview.items.iter().find(|one| one.item == item.id);
+    let (now, earlier) = of_item.map_or((0, 0), |one| (one.removed_now, one.removed_earlier));
+    let points = |number| human::count(number, "recovery point");
+    let plan = plan
+        .with(format!("{} removed at once", points(now)))
+        .with(format!("{} kept for a shorter time", points(earlier)));
+    Ok(if now.saturating_add(earlier) == 0 { plan.without_question() } else { plan })
 }
 
 impl SetPolicyArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let client = context.client()?;
         let item = find_item(&client, &self.name, self.vault_name.as_deref())?;
+        if self.confirm.wants_plan() {
+            let plan = policy_plan(&client, &item, &self.policy)?;
+            if !self.confirm.go(context, &plan)? {
+                return Ok(());
+            }
+        }
         let change = ItemUpdate { policy: Some(self.policy), disks: None };
         let item = client.update_item(&item, &change)?;
         show_item(context, &client, item)

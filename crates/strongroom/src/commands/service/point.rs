@@ -10,13 +10,14 @@ use strongroom_engine::PointSelector;
 
 use crate::{
     columns::{Cell, Columns, row},
+    confirm::{ConfirmArgs, Plan},
     context::Context,
     error::Failure,
     human,
     values::{self, Point},
 };
 
-use super::common::{ItemArgs, Listed, Thing, find_item, moment, words};
+use super::common::{ItemArgs, Listed, Thing, find_item, moment, way_back, words};
 
 /// What the API calls a point: for a moment, the newest that was made before it.
 pub(crate) fn find_point(client: &Client, item: &str, point: Point) -> Result<String, Failure> {
@@ -137,16 +138,29 @@ fn shown(point: &RecoveryPoint) -> String {
 /// Deletes a point.
 pub(crate) fn delete(
     context: &Context,
-    item: &str,
-    vault: Option<&str>,
+    (item, vault): (&str, Option<&str>),
     point: strongroom_base::PointId,
+    confirm: ConfirmArgs,
 ) -> Result<(), Failure> {
     let client = context.client()?;
+    let name = item;
     let item = find_item(&client, item, vault)?;
+    if confirm.wants_plan() {
+        let known = client.point(&item, &point.to_string())?;
+        let vault = client.vault(&client.item(&item)?.vault.to_string())?;
+        let plan = Plan::new(format!("Delete the recovery point {point} of {name}"))
+            .with(format!("it holds the item as of {}", human::time(known.time)))
+            .with(way_back(&vault, "recoverypoint keep-until"));
+        if !confirm.go(context, &plan)? {
+            return Ok(());
+        }
+    }
     let deleted = client.delete_point(&item, &point.to_string())?;
     context.out.result(&Thing::new(deleted, |deleted| {
         let until = deleted.as_ref().and_then(|point| point.purge_after).map(human::time);
-        let until = until.map(|until| format!("; it can be brought back until {until}"));
+        let until = until.map(|until| {
+            format!("; `strongroom recoverypoint keep-until` brings it back until {until}")
+        });
         format!("Deleted recovery point {point}{}\n", until.unwrap_or_default())
     }))
 }

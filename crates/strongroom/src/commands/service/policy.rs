@@ -10,6 +10,7 @@ use strongroom_policy::{MonthDays, PolicyKind, PolicyRules, Schedule};
 use crate::{
     columns::{Columns, row},
     complete,
+    confirm::{ConfirmArgs, Plan},
     context::Context,
     error::Failure,
     human, values,
@@ -241,12 +242,13 @@ impl CreateArgs {
 
 /// Change a policy
 ///
-/// What no option says stays as it is. `strongroom policy preview` says beforehand which recovery
-/// points other rules would remove.
+/// What no option says stays as it is. If the new rules keep recovery points for a shorter time, the
+/// command shows how many and asks; `strongroom policy preview` shows it item by item.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom policy set nightly --vault-name main --keep-daily 60
+  strongroom policy set nightly --vault-name main --keep-daily 7 --dry-run
   strongroom policy set nightly --vault-name main --keep-yearly none --new-name short")]
 pub(crate) struct SetArgs {
     #[command(flatten)]
@@ -261,6 +263,27 @@ pub(crate) struct SetArgs {
 
     #[command(flatten)]
     rules: RulesArgs,
+
+    #[command(flatten)]
+    confirm: ConfirmArgs,
+}
+
+/// What a change of a policy takes away.
+fn change_plan(name: &str, preview: Option<&PolicyPreview>) -> Plan {
+    let plan = Plan::new(format!("Change the policy {name}"));
+    match preview {
+        Some(preview) if preview.removed_now.saturating_add(preview.removed_earlier) > 0 => {
+            let (now, earlier) = (preview.removed_now, preview.removed_earlier);
+            plan.with(format!("{} removed at once", human::count(now, "recovery point")))
+                .with(format!(
+                    "{} kept for a shorter time",
+                    human::count(earlier, "recovery point")
+                ))
+                .with(preview.summary.trim_end_matches('.').to_owned())
+        }
+        Some(preview) => plan.with(preview.summary.trim_end_matches('.')).without_question(),
+        None => plan.without_question(),
+    }
 }
 
 impl SetArgs {
@@ -272,6 +295,13 @@ impl SetArgs {
         } else {
             Some(self.rules.rules(client.policy(&vault_name, &name)?.rules)?)
         };
+        if self.confirm.wants_plan() {
+            let preview =
+                rules.as_ref().map(|rules| client.preview_policy(&vault_name, &name, rules));
+            if !self.confirm.go(context, &change_plan(&name, preview.transpose()?.as_ref()))? {
+                return Ok(());
+            }
+        }
         let change = PolicyUpdate {
             name: self.new_name,
             rules,
@@ -290,15 +320,24 @@ impl SetArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  strongroom policy delete nightly --vault-name main")]
+  strongroom policy delete nightly --vault-name main
+  strongroom policy delete nightly --vault-name main --yes")]
 pub(crate) struct DeleteArgs {
     #[command(flatten)]
     policy: PolicyArgs,
+
+    #[command(flatten)]
+    confirm: ConfirmArgs,
 }
 
 impl DeleteArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let PolicyArgs { name, vault_name } = self.policy;
+        let plan = Plan::new(format!("Delete the policy {name} of the vault {vault_name}"))
+            .with("no item has it, so no recovery point goes");
+        if !self.confirm.go(context, &plan)? {
+            return Ok(());
+        }
         context.client()?.delete_policy(&vault_name, &name)?;
         context.out.result(&Gone { what: "policy", deleted: name })
     }

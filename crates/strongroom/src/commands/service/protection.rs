@@ -3,16 +3,23 @@
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use strongroom_api::{
-    BackupNow, DiskSelection, ItemUpdate, Protect, ProtectSource, ResumeProtection, StopMode,
-    StopProtection,
+    BackupNow, DiskSelection, ItemUpdate, Protect, ProtectSource, RecoveryPoint, ResumeProtection,
+    StopMode, StopProtection,
+};
+use strongroom_client::Client;
+
+use crate::{
+    complete,
+    confirm::{ConfirmArgs, Plan},
+    context::Context,
+    error::Failure,
+    human, values,
 };
 
-use crate::{complete, context::Context, error::Failure, values};
-
 use super::{
-    common::{ItemArgs, WaitArgs, map, moment},
+    common::{ItemArgs, WaitArgs, map, moment, way_back},
     host::checked,
-    item::show_item,
+    item::{policy_plan, show_item},
 };
 
 /// `protection ...`.
@@ -206,6 +213,9 @@ pub(crate) struct UpdateForVmArgs {
 
     #[command(flatten)]
     selection: SelectionArgs,
+
+    #[command(flatten)]
+    confirm: ConfirmArgs,
 }
 
 impl UpdateForVmArgs {
@@ -215,7 +225,17 @@ impl UpdateForVmArgs {
             return Err(Failure::usage("nothing is to be changed: give --policy or disks"));
         }
         let client = context.client()?;
-        let item = client.update_item(&self.item.find(&client)?, &change)?;
+        let item = self.item.find(&client)?;
+        if self.confirm.wants_plan() {
+            let plan = match &change.policy {
+                Some(policy) => policy_plan(&client, &item, policy)?,
+                None => Plan::new("Change which disks are backed up").without_question(),
+            };
+            if !self.confirm.go(context, &plan)? {
+                return Ok(());
+            }
+        }
+        let item = client.update_item(&item, &change)?;
         show_item(context, &client, item)
     }
 }
@@ -248,12 +268,15 @@ impl BackupNowArgs {
 }
 
 /// Stop an item's protection, and say what becomes of its recovery points
+///
+/// --delete-backup-data asks first, or takes --yes.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom protection disable --item web01 --retain-forever
   strongroom protection disable --item web01 --retain-as-per-policy
-  strongroom protection disable --item web01 --delete-backup-data")]
+  strongroom protection disable --item web01 --delete-backup-data --dry-run
+  strongroom protection disable --item web01 --delete-backup-data --yes")]
 #[group(
     id = "mode", required = true, multiple = false,
     args = ["retain_forever", "retain_as_per_policy", "delete_backup_data"]
@@ -273,6 +296,33 @@ pub(crate) struct DisableArgs {
     /// Delete them: if the vault deletes softly, `protection undelete` brings them back for a time
     #[arg(long)]
     delete_backup_data: bool,
+
+    #[command(flatten)]
+    confirm: ConfirmArgs,
+}
+
+/// What goes if an item's data is deleted.
+fn deletion(client: &Client, item: &str) -> Result<Plan, Failure> {
+    let item = client.item(item)?;
+    let vault = client.vault(&item.vault.to_string())?;
+    let points: Vec<RecoveryPoint> = client.points(&item.id.to_string(), None).all()?;
+    let plan = Plan::new(format!(
+        "Stop the protection of {} and delete its backup data in the vault {}",
+        item.name, vault.name
+    ));
+    let number = u64::try_from(points.len()).unwrap_or(u64::MAX);
+    let count = human::count(number, "recovery point");
+    // The newest comes first.
+    Ok(match (points.first(), points.last()) {
+        (Some(newest), Some(oldest)) if number > 1 => plan.with(format!(
+            "{count} of {} to {}",
+            human::time(oldest.time),
+            human::time(newest.time)
+        )),
+        (Some(only), _) => plan.with(format!("{count} of {}", human::time(only.time))),
+        _ => plan.with("it has no recovery points"),
+    }
+    .with(way_back(&vault, "protection undelete")))
 }
 
 impl DisableArgs {
@@ -283,7 +333,21 @@ impl DisableArgs {
             _ => StopMode::DeleteData,
         };
         let client = context.client()?;
-        let item = client.stop_protection(&self.item.find(&client)?, &StopProtection { mode })?;
+        let item = self.item.find(&client)?;
+        let plan = match mode {
+            StopMode::DeleteData => deletion(&client, &item)?,
+            StopMode::RetainAsPerPolicy => Plan::new(
+                "Stop the protection; recovery points go when the policy says, but never the last",
+            )
+            .without_question(),
+            StopMode::RetainForever => {
+                Plan::new("Stop the protection and keep all recovery points").without_question()
+            }
+        };
+        if !self.confirm.go(context, &plan)? {
+            return Ok(());
+        }
+        let item = client.stop_protection(&item, &StopProtection { mode })?;
         show_item(context, &client, item)
     }
 }
@@ -301,13 +365,26 @@ pub(crate) struct ResumeArgs {
     /// Another policy: its name or id [default: that which it had]
     #[arg(long, value_name = "NAME", add = complete::policies())]
     policy: Option<String>,
+
+    #[command(flatten)]
+    confirm: ConfirmArgs,
 }
 
 impl ResumeArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let client = context.client()?;
+        let item = self.item.find(&client)?;
+        if self.confirm.wants_plan() {
+            let plan = match &self.policy {
+                Some(policy) => policy_plan(&client, &item, policy)?,
+                None => Plan::new("Resume the protection").without_question(),
+            };
+            if !self.confirm.go(context, &plan)? {
+                return Ok(());
+            }
+        }
         let request = ResumeProtection { policy: self.policy };
-        let item = client.resume_protection(&self.item.find(&client)?, &request)?;
+        let item = client.resume_protection(&item, &request)?;
         show_item(context, &client, item)
     }
 }

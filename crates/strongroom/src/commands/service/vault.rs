@@ -13,12 +13,13 @@ use crate::{
     args::KeyArgs,
     columns::{Cell, Columns, row},
     complete,
+    confirm::{ConfirmArgs, Plan},
     context::Context,
     error::Failure,
     human, values,
 };
 
-use super::common::{Listed, Thing, WaitArgs, map, one_of, words};
+use super::common::{Listed, Thing, WaitArgs, map, one_of, way_back, words};
 
 fn shown(vault: &Vault) -> String {
     let soft = vault.soft_delete;
@@ -88,6 +89,31 @@ impl SafetyArgs {
             state: self.soft_delete.unwrap_or(now.state),
             retention_days: self.soft_delete_days.unwrap_or(now.retention_days),
         })
+    }
+
+    /// What of a change cannot be taken back, or takes a way back away.
+    fn plan(&self, vault: &str) -> Plan {
+        let mut words = Vec::new();
+        match self.soft_delete {
+            Some(SoftDeleteState::AlwaysOn) => {
+                words.push("soft delete can never be switched off again");
+            }
+            Some(SoftDeleteState::Disabled) => {
+                words.push("what is deleted from then on cannot be brought back");
+            }
+            _ => {}
+        }
+        if self.immutability == Some(Immutability::Locked) {
+            words.push(
+                "immutability can never be switched off again: nobody, not even you, can delete \
+                 recovery points or shorten their time",
+            );
+        }
+        let plan = Plan::new(format!("Change the vault {vault}"));
+        if words.is_empty() {
+            return plan.without_question();
+        }
+        words.into_iter().fold(plan, Plan::with)
     }
 
     fn tags(self) -> Result<BTreeMap<String, String>, Failure> {
@@ -253,6 +279,9 @@ pub(crate) struct UpdateArgs {
 
     #[command(flatten)]
     safety: SafetyArgs,
+
+    #[command(flatten)]
+    confirm: ConfirmArgs,
 }
 
 impl UpdateArgs {
@@ -261,6 +290,9 @@ impl UpdateArgs {
             return Err(Failure::usage("nothing is to be changed"));
         }
         let client = context.client()?;
+        if !self.confirm.go(context, &self.safety.plan(&self.name))? {
+            return Ok(());
+        }
         let soft_delete = match (self.safety.soft_delete, self.safety.soft_delete_days) {
             (None, None) => None,
             _ => self.safety.soft_delete(client.vault(&self.name)?.soft_delete),
@@ -286,19 +318,34 @@ impl UpdateArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  strongroom vault delete main")]
+  strongroom vault delete main --dry-run
+  strongroom vault delete main --yes")]
 pub(crate) struct DeleteArgs {
     /// The vault: its name or id
     #[arg(value_name = "NAME", add = complete::vaults())]
     name: String,
+
+    #[command(flatten)]
+    confirm: ConfirmArgs,
 }
 
 impl DeleteArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
-        let deleted = context.client()?.delete_vault(&self.name)?;
+        let client = context.client()?;
+        if self.confirm.wants_plan() {
+            let vault = client.vault(&self.name)?;
+            let plan = Plan::new(format!("Delete the vault {}", vault.name))
+                .with(way_back(&vault, "vault undelete"))
+                .with(format!("its data stays in {} until somebody removes it there", vault.url));
+            if !self.confirm.go(context, &plan)? {
+                return Ok(());
+            }
+        }
+        let deleted = client.delete_vault(&self.name)?;
         context.out.result(&Thing::new(deleted, |deleted| {
             let until = deleted.as_ref().and_then(|vault| vault.purge_after).map(human::time);
-            let until = until.map(|until| format!("; it can be brought back until {until}"));
+            let until = until
+                .map(|until| format!("; `strongroom vault undelete` brings it back until {until}"));
             format!("Deleted the vault {}{}\n", self.name, until.unwrap_or_default())
         }))
     }

@@ -114,7 +114,7 @@ fn machines_without_a_definition() {
     let points = points["recovery_points"].as_array().unwrap();
     let newest = points.iter().max_by_key(|point| point["time"].as_str().unwrap()).unwrap();
     let newest = newest["id"].as_str().unwrap();
-    bench.json(&["recoverypoint", "delete", "--item", "web", "--recovery-point", newest]);
+    bench.json(&["recoverypoint", "delete", "--item", "web", "--recovery-point", newest, "--yes"]);
     transient(false);
     transient(true);
 }
