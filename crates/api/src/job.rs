@@ -57,6 +57,13 @@ words! {
     }
 }
 
+impl Job {
+    /// Which try it is, or was last; 0 before the first.
+    pub const fn current_try(&self) -> u32 {
+        self.attempt.saturating_sub(self.interruptions)
+    }
+}
+
 impl JobState {
     /// Whether nothing more will happen.
     pub const fn is_final(self) -> bool {
@@ -168,8 +175,14 @@ pub struct Job {
     /// Why it failed; or why it is tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorBody>,
-    /// How often it was begun.
+    /// How often it was begun. A start that an orderly stop of the server has cut short does not count.
     pub attempt: u32,
+    /// How often the server died while it was at work: those starts use up no tries.
+    #[serde(default)]
+    pub interruptions: u32,
+    /// How often it is tried at most, if it fails in a way that may pass.
+    #[serde(default)]
+    pub max_tries: u32,
     /// Since when it exists.
     pub created: Timestamp,
     /// It is not begun before: it waits for a try again, or for its place in a window.

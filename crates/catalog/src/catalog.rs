@@ -36,6 +36,8 @@ pub(crate) struct Inner {
     pub(crate) schema: &'static Schema,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) changes: Changes,
+    #[cfg(feature = "testing")]
+    pub(crate) faults: Arc<crate::testing::Faults>,
     /// Held as long as the catalog is open.
     _lock: Option<File>,
 }
@@ -87,7 +89,15 @@ impl Catalog {
             Place::Postgres(_) => None,
         };
         let pools = Pools::open(url).await?;
-        let inner = Inner { pools, schema, clock, changes: Changes::default(), _lock: lock };
+        let inner = Inner {
+            pools,
+            schema,
+            clock,
+            changes: Changes::default(),
+            #[cfg(feature = "testing")]
+            faults: Arc::default(),
+            _lock: lock,
+        };
         let catalog = Self { inner: Arc::new(inner) };
         catalog.check_encoding().await?;
         Ok(catalog)
@@ -118,7 +128,11 @@ impl Catalog {
     /// between its beginning and its end but ask it, and end it soon.
     pub async fn write(&self) -> Result<Tx> {
         let session = self.inner.pools.begin(Begin::Write).await?;
-        Ok(Tx::new(session, self.inner.clock.clone(), Arc::clone(&self.inner.changes)))
+        let inner = &self.inner;
+        let tx = Tx::new(session, inner.clock.clone(), Arc::clone(&inner.changes));
+        #[cfg(feature = "testing")]
+        let tx = tx.with_faults(Arc::clone(&inner.faults));
+        Ok(tx)
     }
 
     /// One document.
@@ -213,6 +227,12 @@ impl Catalog {
             }
         }
         Ok(())
+    }
+
+    /// Faults that commits have in tests.
+    #[cfg(feature = "testing")]
+    pub fn faults(&self) -> &crate::testing::Faults {
+        &self.inner.faults
     }
 
     /// Begins a transaction for work inside this crate.

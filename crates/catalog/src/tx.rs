@@ -61,6 +61,8 @@ pub struct Tx {
     /// Tables whose documents it has changed.
     touched: BTreeSet<&'static str>,
     changes: Changes,
+    #[cfg(feature = "testing")]
+    faults: Option<Arc<crate::testing::Faults>>,
 }
 
 impl Deref for Tx {
@@ -274,14 +276,35 @@ impl Written {
 
 impl Tx {
     pub(crate) fn new(session: Session, clock: Arc<dyn Clock>, changes: Changes) -> Self {
-        Self { read: ReadTx::new(session, clock), touched: BTreeSet::new(), changes }
+        Self {
+            read: ReadTx::new(session, clock),
+            touched: BTreeSet::new(),
+            changes,
+            #[cfg(feature = "testing")]
+            faults: None,
+        }
+    }
+
+    /// With the faults that its commit may have.
+    #[cfg(feature = "testing")]
+    pub(crate) fn with_faults(mut self, faults: Arc<crate::testing::Faults>) -> Self {
+        self.faults = Some(faults);
+        self
     }
 
     /// Makes the changes last. On an error nothing is changed, except that after
     /// [`Error::Uncertain`] nobody knows.
     pub async fn commit(self) -> Result<()> {
-        let Self { read: ReadTx { session, clock, began }, touched, changes } = self;
+        #[cfg(feature = "testing")]
+        let fault = self.faults.as_ref().and_then(|faults| faults.take());
+        #[cfg(feature = "testing")]
+        if fault == Some(crate::testing::Fault::Refused) {
+            return Err(crate::testing::Fault::Refused.error());
+        }
+        let Self { read: ReadTx { session, clock, began }, touched, changes, .. } = self;
         let done = session.commit().await;
+        #[cfg(feature = "testing")]
+        let done = fault.map_or(done, |fault| Err(fault.error()));
         // Also if it failed: nobody may know.
         let mut counts = changes.lock().unwrap_or_else(PoisonError::into_inner);
         for table in touched {

@@ -27,14 +27,25 @@ impl Control {
         let due = Filter::all().le("next_backup", now).is_null("job");
         let query = Query::new(due).ascending("next_backup").limit(500);
         let items = self.catalog.list::<ItemDoc>(&query).await?.items;
-        let mut begun = 0_u64;
+        let (mut begun, mut outcome) = (0_u64, Ok(()));
         for Stored { doc, .. } in items {
-            let is_back = self.is_back(&doc).await?;
-            if self.begin_if_due(doc.item.id, now, is_back).await? {
-                begun = begun.saturating_add(1);
+            // One that cannot be begun holds up no other.
+            match self.begin_scheduled_item(&doc, now).await {
+                Ok(true) => begun = begun.saturating_add(1),
+                Ok(false) => {}
+                Err(error) => {
+                    let code = error.body().code;
+                    tracing::error!(item = %doc.item.id, code, %error, "a backup that is due cannot be begun");
+                    outcome = Err(error);
+                }
             }
         }
-        Ok(begun)
+        outcome.map(|()| begun)
+    }
+
+    async fn begin_scheduled_item(&self, doc: &ItemDoc, now: Timestamp) -> Result<bool> {
+        let is_back = self.is_back(doc).await?;
+        self.begin_if_due(doc.item.id, now, is_back).await
     }
 
     /// Looks at the schedules of all items, because the clock went back: what is planned may be far

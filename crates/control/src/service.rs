@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
 };
 
 use jiff::Timestamp;
@@ -120,6 +120,8 @@ pub struct Control {
     /// Told of every change of a job.
     pub(crate) job_events: broadcast::Sender<api::Job>,
     pub(crate) running: Mutex<HashMap<JobId, Running>>,
+    /// It is being stopped: jobs that are left now did not fail.
+    pub(crate) stopping: AtomicBool,
     pub(crate) trusted: Mutex<Option<crate::clock::TrustedTime>>,
     pub(crate) failures: crate::access::people::Failures,
     pub(crate) known: crate::access::known::Known,
@@ -147,6 +149,7 @@ impl Control {
             wake: Notify::new(),
             job_events: broadcast::channel(1024).0,
             running: Mutex::default(),
+            stopping: AtomicBool::new(false),
             unsaved: Mutex::default(),
             trusted: Mutex::default(),
             failures: crate::access::people::Failures::default(),

@@ -4,6 +4,7 @@
 //! Only with the feature `testing`. Nothing here is skipped: without PostgreSQL's programs, what
 //! needs them fails and says what to install.
 
+mod faults;
 mod postgres;
 
 use std::{io, sync::Arc};
@@ -15,6 +16,7 @@ use crate::{
     sql::{Begin, Pools},
 };
 
+pub use faults::{Fault, Faults};
 pub use postgres::{Postgres, Settings};
 
 /// A database of a test's own, empty. It goes when this is dropped or the test ends, in whatever

@@ -9,12 +9,13 @@
 //!    │             ▲        │ │ CancelAsked
 //!    │             │ Broke  │ └─▶ cancelling ──Finished─▶ completed (it was too late)
 //!    │             └────────┼────────┘
-//!    └─ Broke, Interrupted ─┘ (if it is tried again)
+//!    └─ Broke, Interrupted, Stopped ─┘ (if it is tried again)
 //! ```
 //!
 //! Whoever drives a job writes the new state down before acting on it. A final state never changes.
-//! A job that was running when the server died is told [`Event::Interrupted`]; every order can be
-//! given again, so it goes back to the queue, as often as it may.
+//! A job that was running when the server died is told [`Event::Interrupted`], one that an orderly stop
+//! of the server ended [`Event::Stopped`]; every order can be given again, so it goes back to the queue.
+//! Neither uses up one of its tries, and only deaths are counted: a job that kills its server ends.
 
 use std::time::Duration;
 
@@ -25,11 +26,11 @@ use strongroom_base::{PointId, codes};
 /// How often a job is tried again, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retry {
-    /// How often it is begun at most because it failed in a way that may pass.
+    /// How often it is tried at most if it fails in a way that may pass.
     pub attempts: u32,
     /// How long the first pause is; each is three times the one before, up to an hour.
     pub pause: Duration,
-    /// How often it is begun at most in all, if the server dies again and again.
+    /// How often the server may die while it runs before it is given up.
     pub interruptions: u32,
 }
 
@@ -84,8 +85,10 @@ pub enum Event {
         /// Who.
         by: String,
     },
-    /// The server died while it ran.
+    /// The server died while it ran, or has lost sight of it.
     Interrupted,
+    /// The server was stopped in an orderly way while it ran.
+    Stopped,
 }
 
 /// The job after an event; none if the event makes no sense in its state, and nothing changes.
@@ -125,27 +128,33 @@ pub fn on(job: &Job, event: Event, retry: &Retry, now: Timestamp) -> Option<Job>
             let state = if warned { S::CompletedWithWarnings } else { S::Completed };
             end(&mut job, state, TaskState::Skipped, now);
         }
-        (S::Cancelling, Event::Broke { .. } | Event::Interrupted) => {
+        (S::Cancelling, Event::Broke { .. } | Event::Interrupted | Event::Stopped) => {
             end(&mut job, S::Cancelled, TaskState::Cancelled, now);
         }
         (S::InProgress, Event::Broke { error }) => {
-            let again = error.retryable && job.attempt < retry.attempts;
+            let tries = job.current_try();
+            let again = error.retryable && tries < retry.attempts;
             job.error = Some(error);
             if again {
-                let at = retry.next(now, job.attempt);
+                let at = retry.next(now, tries);
                 requeue(&mut job, at);
             } else {
                 end(&mut job, S::Failed, TaskState::Skipped, now);
             }
         }
         (S::InProgress, Event::Interrupted) => {
-            let error = ErrorBody::new(&codes::JOB_INTERRUPTED, codes::JOB_INTERRUPTED.meaning);
-            job.error = Some(error);
-            if job.attempt < retry.interruptions {
+            job.error = Some(interrupted());
+            job.interruptions = job.interruptions.saturating_add(1);
+            if job.interruptions < retry.interruptions {
                 requeue(&mut job, now);
             } else {
                 end(&mut job, S::Failed, TaskState::Skipped, now);
             }
+        }
+        (S::InProgress, Event::Stopped) => {
+            job.error = Some(interrupted());
+            job.attempt = job.attempt.saturating_sub(1);
+            requeue(&mut job, now);
         }
         (S::Queued | S::Cancelled | S::Completed | S::CompletedWithWarnings | S::Failed, _)
         | (S::InProgress | S::Cancelling, Event::Started)
@@ -156,6 +165,10 @@ pub fn on(job: &Job, event: Event, retry: &Retry, now: Timestamp) -> Option<Job>
 
 fn cancelled(by: &str) -> ErrorBody {
     ErrorBody::new(&codes::JOB_CANCELLED, format!("{by} cancelled the job"))
+}
+
+fn interrupted() -> ErrorBody {
+    ErrorBody::new(&codes::JOB_INTERRUPTED, codes::JOB_INTERRUPTED.meaning)
 }
 
 fn start(job: &mut Job, now: Timestamp) {
@@ -259,6 +272,8 @@ mod tests {
             warnings: Vec::new(),
             error: None,
             attempt: 0,
+            interruptions: 0,
+            max_tries: Retry::USUAL.attempts,
             created: Timestamp::UNIX_EPOCH,
             not_before: None,
             started: None,
@@ -349,6 +364,28 @@ mod tests {
         assert_eq!(run(&events).state, JobState::Failed);
     }
 
+    #[test]
+    fn stops_and_deaths_of_the_server_use_up_no_tries() {
+        let mut events = Vec::new();
+        for _ in 0..20 {
+            events.extend([Event::Started, Event::Stopped]);
+        }
+        let stopped = run(&events);
+        assert_eq!((stopped.state, stopped.attempt), (JobState::Queued, 0));
+        assert_eq!(stopped.error.expect("why").code, "job.interrupted");
+        // One that a death had begun is stopped like any other.
+        events.extend([Event::Started, Event::Interrupted, Event::Started, Event::Stopped]);
+        assert_eq!(run(&events).state, JobState::Queued);
+        for tried in 1..=Retry::USUAL.attempts {
+            events.extend([Event::Started, broke(&codes::STORE_UNAVAILABLE)]);
+            let job = run(&events);
+            assert_eq!(job.current_try(), tried);
+            assert_eq!(job.state.is_final(), tried == Retry::USUAL.attempts);
+        }
+        let ask = Event::CancelAsked { by: "ann".to_owned() };
+        assert_eq!(run(&[Event::Started, ask, Event::Stopped]).state, JobState::Cancelled);
+    }
+
     fn event() -> impl Strategy<Value = Event> {
         prop_oneof![
             Just(Event::Started),
@@ -361,6 +398,7 @@ mod tests {
             Just(broke(&codes::KEY_WRONG)),
             Just(Event::CancelAsked { by: "ann".to_owned() }),
             Just(Event::Interrupted),
+            Just(Event::Stopped),
         ]
     }
 
@@ -374,7 +412,8 @@ mod tests {
                 let Some(next) = on(&job, event, &Retry::USUAL, now) else { continue };
                 prop_assert!(!job.state.is_final(), "{:?} became {:?}", job.state, next.state);
                 prop_assert_eq!(next.state.is_final(), next.ended.is_some());
-                prop_assert!(next.attempt <= Retry::USUAL.interruptions);
+                prop_assert!(next.current_try() <= Retry::USUAL.attempts);
+                prop_assert!(next.interruptions <= Retry::USUAL.interruptions);
                 if next.state.is_final() {
                     prop_assert!(next.tasks.iter().all(|task| !matches!(
                         task.state, TaskState::Pending | TaskState::InProgress

@@ -135,6 +135,8 @@ impl Control {
             warnings: Vec::new(),
             error: None,
             attempt: 0,
+            interruptions: 0,
+            max_tries: spec.retry().attempts,
             created: self.now(),
             not_before: None,
             started: None,
@@ -301,6 +303,11 @@ impl Control {
 
     /// Tells a job what happened, and writes down what becomes of it; none if that makes no sense.
     pub(crate) async fn tell(&self, id: JobId, event: Event) -> Result<Option<Job>> {
+        Ok(self.tell_doc(id, event).await?.map(|doc| doc.job))
+    }
+
+    /// The same, with what the job is to do.
+    pub(crate) async fn tell_doc(&self, id: JobId, event: Event) -> Result<Option<JobDoc>> {
         let now = self.now();
         let told = write!(self, tx => {
             let Some(Stored { mut doc, version }) = tx.get::<JobDoc>(&id.to_string()).await?
@@ -315,9 +322,9 @@ impl Control {
             if ends {
                 self.ended(tx, &doc).await?;
             }
-            Ok(Some(doc.job))
+            Ok(Some(doc))
         })?;
-        if let Some(job) = &told {
+        if let Some(JobDoc { job, .. }) = &told {
             // That nobody listens is no error.
             let _listeners = self.job_events.send(job.clone()).unwrap_or(0);
             if job.state.is_final() || job.state == JobState::Queued {

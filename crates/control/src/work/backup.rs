@@ -7,7 +7,7 @@
 use jiff::Timestamp;
 use strongroom_agent::{BackupDone, BackupOrder, Tier, Watch};
 use strongroom_api::{self as api, ErrorBody, PointState, TaskState};
-use strongroom_base::{ItemId, PointId, codes};
+use strongroom_base::{ItemId, Kind, PointId, codes};
 use strongroom_catalog::Stored;
 
 use super::{
@@ -15,7 +15,7 @@ use super::{
     transfer::{in_snapshot_tier, is_final, snapshot_item},
 };
 use crate::{
-    error::ControlError,
+    error::{ControlError, code_of},
     jobs::Event,
     model::{HostDoc, ItemDoc, PointDoc, VaultDoc},
     points::{point_doc, point_or_snapshot},
@@ -82,11 +82,13 @@ impl Control {
                     point = sent;
                 }
                 Ok(sent) => self.finish_point(&known, &sent, watch).await?,
+                // Stopped in the middle, it may fail with any error.
+                Err(error) if watch.cancel.is_cancelled() => return Err(error),
                 Err(error) if is_final(&error, wanted.job) => {
                     let said = Some(error.message.clone());
                     watch.task("transfer", TaskState::Failed, said);
                     // One that is lost or damaged holds up no other; a store that is away would.
-                    let is_away = error.kind == "unavailable";
+                    let is_away = code_of(&error).kind == Kind::Unavailable;
                     teller.tell(Event::Warning(*error));
                     if is_away {
                         break;
@@ -181,7 +183,7 @@ impl Control {
             Err(error) => {
                 watch.task("validate", TaskState::Failed, Some(error.message.clone()));
                 // Only damage says something of the point.
-                if matches!(error.kind.as_str(), "corrupt" | "not_found") {
+                if matches!(code_of(&error).kind, Kind::Corrupt | Kind::NotFound) {
                     self.set_point_state(&known.item.item, point, PointState::Damaged).await?;
                 }
                 Err(error)

@@ -6,35 +6,39 @@
 //!                                            └── tell: write down ◀───┘
 //! ```
 //!
-//! A job is written down as begun before anything is done, and its end before its item is free. After
-//! a crash, what was at work is told that it was interrupted, and is queued again: all orders can be
-//! given again.
+//! A job is written down as begun before anything is done, and its end before its item is free. What is
+//! at work in the catalog and has no driver is told that it was interrupted, and is queued again: after
+//! a crash, and whenever the catalog and this process disagree. All orders can be given again.
 
 mod backup;
+mod drivers;
 mod house;
 mod protect;
 mod restore;
 mod span;
 mod transfer;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use jiff::SignedDuration;
 use strongroom_agent::Watch;
 use strongroom_api::{self as api, ErrorBody, JobState};
 use strongroom_base::{Cancel, JobId, VaultId, codes};
 use strongroom_catalog::{Filter, Query, Stored};
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinSet,
-};
+use tokio::sync::{mpsc, watch};
 use tracing::Instrument as _;
+
+use self::drivers::{Drivers, Slot};
 
 use crate::{
     error::{ControlError, Result},
     jobs::{Claim, Event, Waiting, choose, service::queued_jobs},
     model::{HostDoc, JobDoc, Spec, VaultDoc},
-    service::{Control, Running},
+    service::Control,
 };
 
 /// How often the clock is looked at if nothing happens.
@@ -45,6 +49,9 @@ const HOUSE: SignedDuration = SignedDuration::from_mins(5);
 
 /// How often a job's progress is written down.
 const PROGRESS: Duration = Duration::from_secs(2);
+
+/// How often it is tried to write down how a job went while the server stops.
+const LAST_NOTES: u32 = 5;
 
 /// What a job did, or why it failed.
 pub(crate) type Outcome = Result<Option<serde_json::Value>, Box<ErrorBody>>;
@@ -81,62 +88,85 @@ impl From<ControlError> for Box<ErrorBody> {
 
 impl Control {
     /// Runs the service until it is told to stop. Jobs that are at work then are told to stop, and
-    /// waited for; what they were doing is tried again at the next start.
+    /// waited for; they wait for the next start, and go on then as if nothing had happened.
     pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) -> Result<()> {
         self.recover().await?;
         let telling = tokio::spawn(Arc::clone(&self).keep_telling(stop.clone()));
-        let mut jobs = JoinSet::new();
+        let mut drivers = Drivers::default();
         let mut house = jiff::Timestamp::MIN;
         while !*stop.borrow() {
             let now = self.now();
-            let outcome: Result<()> = async {
-                self.advance_time().await?;
-                self.begin_scheduled().await?;
-                self.save_unsaved().await?;
-                self.dispatch(&mut jobs).await?;
-                if now.duration_since(house).abs() >= HOUSE {
-                    house = now;
-                    self.keep_house().await?;
-                }
-                Ok(())
+            let mut went_well = self.round(&mut drivers).await.is_ok();
+            went_well &= self.look_at(self.save_unsaved().await).is_ok();
+            if now.duration_since(house).abs() >= HOUSE {
+                house = now;
+                went_well &= self.look_at(self.keep_house().await).is_ok();
             }
-            .await;
-            match outcome {
-                Ok(()) => self.pulse.round_ended(self.clock.monotonic()),
-                Err(error) => {
-                    let body = error.body();
-                    tracing::error!(error = %body.message, code = body.code, "the service cannot do its work");
-                }
+            if went_well {
+                self.pulse.round_ended(self.clock.monotonic());
             }
-            while jobs.try_join_next().is_some() {}
             tokio::select! {
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(TICK) => {}
                 _ = stop.changed() => {}
             }
         }
+        // First this, so that none of them is taken for one that failed.
+        self.stopping.store(true, Relaxed);
         for running in self.running().values() {
             running.cancel.cancel();
         }
-        while jobs.join_next().await.is_some() {}
+        drivers.wait(&self).await;
         if let Err(error) = telling.await {
             tracing::error!(%error, "telling of alerts ended early");
         }
         Ok(())
     }
 
-    /// What was at work when the server died is told so.
+    /// One round of the scheduler. Each part is tried, whatever became of those before it; the last
+    /// failure.
+    async fn round(self: &Arc<Self>, drivers: &mut Drivers) -> Result<()> {
+        drivers.reap(self).await;
+        let mut outcome = self.look_at(self.recover().await);
+        outcome = self.look_at(self.advance_time().await).and(outcome);
+        outcome = self.look_at(self.begin_scheduled().await.map(drop)).and(outcome);
+        self.look_at(self.dispatch(drivers).await).and(outcome)
+    }
+
+    /// Says in the log what a part of a round failed with.
+    #[allow(clippy::unused_self, reason = "a step of the service")]
+    fn look_at(&self, outcome: Result<()>) -> Result<()> {
+        if let Err(error) = &outcome {
+            let body = error.body();
+            tracing::error!(error = %body.message, code = body.code, "the service cannot do its work");
+        }
+        outcome
+    }
+
+    /// Brings the catalog and this process to agree on what is at work. A job that nobody drives was
+    /// interrupted: the server died, or could not write down that it had begun or how it ended. One
+    /// that somebody cancelled, and whose driver has not heard of it, hears of it now.
     pub async fn recover(&self) -> Result<()> {
+        let mut token = None;
         loop {
             let at_work = [JobState::InProgress, JobState::Cancelling].map(JobState::name);
-            let query = Query::new(Filter::all().one_of("state", at_work)).limit(200);
-            let jobs = self.catalog.list::<JobDoc>(&query).await?.items;
-            if jobs.is_empty() {
-                return Ok(());
+            let query = Query::new(Filter::all().one_of("state", at_work)).limit(200).after(token);
+            let page = self.catalog.list::<JobDoc>(&query).await?;
+            for Stored { doc, .. } in page.items {
+                // Read after the catalog, so that none is missed which has just begun.
+                let is_driven = self.running().get(&doc.job.id).map(|running| {
+                    if doc.job.state == JobState::Cancelling {
+                        running.cancel.cancel();
+                    }
+                });
+                if is_driven.is_none() {
+                    tracing::info!(job = %doc.job.id, kind = %doc.job.kind, "a job was interrupted");
+                    self.tell(doc.job.id, Event::Interrupted).await?;
+                }
             }
-            for Stored { doc, .. } in jobs {
-                tracing::info!(job = %doc.job.id, kind = %doc.job.kind, "a job was interrupted");
-                self.tell(doc.job.id, Event::Interrupted).await?;
+            match page.next {
+                Some(next) => token = Some(next),
+                None => return Ok(()),
             }
         }
     }
@@ -155,35 +185,33 @@ impl Control {
     pub async fn settle(self: &Arc<Self>) -> Result<u64> {
         let mut begun = 0_u64;
         loop {
-            self.advance_time().await?;
-            self.begin_scheduled().await?;
-            let mut jobs = JoinSet::new();
-            self.dispatch(&mut jobs).await?;
-            if jobs.is_empty() {
+            let mut drivers = Drivers::default();
+            let outcome = self.round(&mut drivers).await;
+            let driven = drivers.len();
+            drivers.wait(self).await;
+            outcome?;
+            if driven == 0 {
                 return Ok(begun);
             }
-            begun = begun.saturating_add(u64::try_from(jobs.len()).unwrap_or(u64::MAX));
-            while jobs.join_next().await.is_some() {}
+            begun = begun.saturating_add(u64::try_from(driven).unwrap_or(u64::MAX));
         }
     }
 
     /// Begins the jobs whose turn it is.
-    async fn dispatch(self: &Arc<Self>, jobs: &mut JoinSet<()>) -> Result<()> {
+    async fn dispatch(self: &Arc<Self>, drivers: &mut Drivers) -> Result<()> {
         let stores = self.stores().await?;
-        for id in self.next_jobs(&stores).await? {
-            // Written down first. One that was cancelled meanwhile is not begun.
-            let Some(job) = self.tell(id, Event::Started).await? else { continue };
-            let Some(Stored { doc, .. }) = self.catalog.get::<JobDoc>(&id.to_string()).await?
-            else {
-                continue;
-            };
-            let claim = claim(&job, &stores);
-            let cancel = Cancel::new();
-            self.running().insert(id, Running { claim, cancel: cancel.clone() });
-            let control = Arc::clone(self);
-            jobs.spawn(Box::pin(control.drive(doc, cancel)));
+        let mut outcome = Ok(());
+        for (id, claim) in self.next_jobs(&stores).await? {
+            let Some(slot) = Slot::take(self, id, claim) else { continue };
+            // Written down first. One that was cancelled meanwhile is not begun; one of which it is
+            // not known whether it was written down has no driver, and is looked after by `recover`.
+            match self.tell_doc(id, Event::Started).await {
+                Ok(Some(doc)) => drivers.drive(id, Box::pin(Arc::clone(self).drive(doc, slot))),
+                Ok(None) => {}
+                Err(error) => outcome = Err(error),
+            }
         }
-        Ok(())
+        outcome
     }
 
     /// Which store each vault is in.
@@ -193,16 +221,19 @@ impl Control {
         Ok(vaults.into_iter().map(|stored| store(stored.doc)).collect())
     }
 
-    /// The jobs whose turn it is.
-    async fn next_jobs(&self, stores: &Stores) -> Result<Vec<JobId>> {
+    /// The jobs whose turn it is, and what they take.
+    async fn next_jobs(&self, stores: &Stores) -> Result<Vec<(JobId, Claim)>> {
         let now = self.now();
-        let mut waiting = Vec::new();
+        let mut waiting: Vec<Waiting> = Vec::new();
         let mut token = None;
         // All of them: those that come first may be of a host that is busy.
         loop {
             let page = self.catalog.list::<JobDoc>(&queued_jobs().after(token)).await?;
             let ripe = page.items.iter().map(|stored| &stored.doc.job);
             let ripe = ripe.filter(|job| job.not_before.is_none_or(|time| time <= now));
+            // The driver of one that is tried again may not have let go of it yet.
+            let driven: Vec<JobId> = self.running().keys().copied().collect();
+            let ripe = ripe.filter(|job| !driven.contains(&job.id));
             waiting.extend(ripe.map(|job| Waiting {
                 id: job.id,
                 trigger: job.trigger,
@@ -223,23 +254,30 @@ impl Control {
         for Stored { doc: HostDoc { host }, .. } in hosts {
             limits.hosts.entry(host.id).or_insert(host.max_jobs);
         }
-        Ok(choose(&waiting, &running, &limits))
+        let claims: HashMap<JobId, Claim> = waiting.iter().map(|it| (it.id, it.claim)).collect();
+        let chosen = choose(&waiting, &running, &limits).into_iter();
+        Ok(chosen.filter_map(|id| Some((id, *claims.get(&id)?))).collect())
     }
 
     /// Does a job from its beginning to its end.
-    pub(crate) async fn drive(self: Arc<Self>, doc: JobDoc, cancel: Cancel) {
+    async fn drive(self: Arc<Self>, doc: JobDoc, slot: Slot) {
         let span = span::of(&doc, self.adopt);
-        Box::pin(self.live(doc, cancel)).instrument(span).await;
+        Box::pin(self.live(doc, &slot.cancel)).instrument(span).await;
     }
 
-    async fn live(self: Arc<Self>, doc: JobDoc, cancel: Cancel) {
+    async fn live(self: Arc<Self>, doc: JobDoc, cancel: &Cancel) {
         let id = doc.job.id;
         tracing::info!(subject = doc.job.subject, attempt = doc.job.attempt, "a job begins");
         let (sender, mut events) = mpsc::unbounded_channel();
         let teller = Teller(sender);
         let work = async {
-            let event = match self.perform(doc, &teller, &cancel).await {
+            let event = match self.perform(doc, &teller, cancel).await {
                 Ok(report) => Event::Finished { report },
+                // Whatever it failed with: it was not left to end.
+                Err(_) if self.stopping.load(Relaxed) && cancel.is_cancelled() => {
+                    tracing::info!("a job is stopped, and goes on at the next start");
+                    Event::Stopped
+                }
                 Err(error) => {
                     let ErrorBody { code, message, .. } = &*error;
                     tracing::warn!(code, error = message, "a job failed");
@@ -253,7 +291,8 @@ impl Control {
             let mut tasks = span::Tasks::default();
             while let Some(event) = events.recv().await {
                 tasks.hear(&event);
-                let is_last = matches!(event, Event::Finished { .. } | Event::Broke { .. });
+                let is_last =
+                    matches!(event, Event::Finished { .. } | Event::Broke { .. } | Event::Stopped);
                 self.note(id, event).await;
                 if is_last {
                     break;
@@ -262,30 +301,28 @@ impl Control {
         };
         tokio::join!(work, notes);
         tracing::info!("a job has ended");
-        self.running().remove(&id);
-        self.wake.notify_one();
     }
 
-    /// Writes down what a job tells. While the catalog cannot be written, the job waits.
+    /// Writes down what a job tells. While the catalog cannot be written, the job waits; if the server
+    /// stops meanwhile, its next start finds a job that nobody drives.
     async fn note(&self, id: JobId, event: Event) {
         let mut pause = Duration::from_millis(100);
+        let mut last_tries = 0_u32;
         loop {
-            match self.tell(id, event.clone()).await {
+            let error = match self.tell(id, event.clone()).await {
                 Ok(_) => return,
-                Err(error) => {
-                    let body = error.body();
-                    tracing::error!(
-                        code = body.code,
-                        error = body.message,
-                        "a job's state cannot be written down"
-                    );
-                    if !body.retryable {
-                        return;
-                    }
-                    tokio::time::sleep(pause).await;
-                    pause = pause.saturating_mul(2).min(Duration::from_secs(10));
-                }
+                Err(error) => error.body(),
+            };
+            let (code, words) = (&error.code, &error.message);
+            tracing::error!(code, error = words, "a job's state cannot be written down");
+            if !error.retryable || last_tries >= LAST_NOTES {
+                return;
             }
+            if self.stopping.load(Relaxed) {
+                last_tries = last_tries.saturating_add(1);
+            }
+            tokio::time::sleep(pause).await;
+            pause = pause.saturating_mul(2).min(Duration::from_secs(10));
         }
     }
 

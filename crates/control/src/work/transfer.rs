@@ -7,12 +7,12 @@
 
 use strongroom_agent::{TransferOrder, VaultAccess, Watch};
 use strongroom_api::{self as api, ErrorBody, Job, RecoveryPointType, SnapshotCopy};
-use strongroom_base::{ItemId, VaultId, codes};
+use strongroom_base::{ItemId, Kind, VaultId, codes};
 use strongroom_catalog::{Filter, Query, Stored};
 
 use super::backup::Known;
 use crate::{
-    error::ControlError,
+    error::{ControlError, code_of},
     jobs::Retry,
     model::{HostDoc, ItemDoc, PointDoc, VaultDoc},
     points::{point_doc, point_or_snapshot},
@@ -32,8 +32,8 @@ pub(super) fn in_snapshot_tier(doc: &mut PointDoc, near: VaultId) {
 
 /// Whether a transfer that failed so is given up, so that the job ends. The next one tries again.
 pub(super) fn is_final(error: &ErrorBody, job: &Job) -> bool {
-    let interrupted = error.kind == "interrupted";
-    let again = error.retryable && job.attempt < Retry::USUAL.attempts;
+    let interrupted = code_of(error).kind == Kind::Interrupted;
+    let again = error.retryable && job.current_try() < Retry::USUAL.attempts;
     !interrupted && !again
 }
 

@@ -9,6 +9,7 @@
 
 mod access;
 mod jobs;
+mod lost;
 mod protection;
 mod retention;
 mod schedules;

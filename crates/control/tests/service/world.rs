@@ -77,6 +77,8 @@ pub(crate) struct Outside {
     pub(crate) validation_fails: Option<&'static Code>,
     /// Backups wait for this.
     pub(crate) hold: bool,
+    /// Whoever asks for a host's agent panics.
+    pub(crate) panics: bool,
     /// A backup dies after its point is in the vault, as if the server was killed.
     pub(crate) backups_made: u64,
     pub(crate) restores_made: u64,
@@ -102,6 +104,8 @@ struct Host(Arc<Shared>);
 
 impl Agents for Host {
     fn agent(&self, _: &api::Host) -> Result<Arc<dyn Agent>> {
+        let panics = self.0.outside().panics;
+        assert!(!panics, "the world has it so");
         Ok(Arc::new(Self(Arc::clone(&self.0))))
     }
 }

@@ -24,6 +24,7 @@ mod people;
 mod server;
 mod service;
 mod service_killed;
+mod service_stopped;
 mod store;
 mod stores;
 mod watch;
