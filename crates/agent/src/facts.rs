@@ -25,6 +25,7 @@ pub(crate) fn point_facts(point: &Manifest) -> PointFacts {
         stored_bytes: sum(point, |disk| disk.stored_bytes),
         notes: notes(point),
         tags: point.tags.clone(),
+        locked_until: point.locked_until,
     }
 }
 

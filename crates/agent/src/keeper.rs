@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strongroom_api::KeyReference;
 use strongroom_base::{PointId, VaultId};
+use strongroom_vault::AbsentPoint;
 
 use crate::{PointFacts, Result, VaultAccess, Watch};
 
@@ -56,6 +57,38 @@ pub struct UsageFacts {
     pub items: Vec<strongroom_api::ItemUsage>,
 }
 
+/// Frees what no recovery point needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReclaimOrder {
+    /// The points that were given up: item and id. Of other points no deletion note is executed,
+    /// whoever put it.
+    pub given_up: Vec<(String, PointId)>,
+    /// The time by which locks are judged.
+    pub now: Timestamp,
+}
+
+/// A point with a deletion note that a reclaim has left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldPoint {
+    /// Its item's name in the vault; none if its manifest cannot be read.
+    pub item: Option<String>,
+    /// The point.
+    pub point: PointId,
+    /// Whether a lock holds it; else it was not given up.
+    pub locked: bool,
+}
+
+/// A reclaim is done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReclaimDone {
+    /// Whether it came to its end; else the rest is for the next one.
+    pub complete: bool,
+    /// Points whose deletion notes were not executed.
+    pub held: Vec<HeldPoint>,
+    /// The report, as the command of the same name prints it.
+    pub report: serde_json::Value,
+}
+
 /// Something that the service keeps in a vault, sealed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SavedObject {
@@ -92,11 +125,40 @@ pub trait Keeper: Send + Sync {
         watch: &Watch,
     ) -> Result<Vec<String>>;
 
-    /// Deletes recovery points. One that is gone already is no error.
-    fn delete_points(&self, vault: &VaultAccess, item: &str, points: &[PointId]) -> Result<()>;
+    /// Deletes recovery points. One that is gone already is no error. Those that are locked at `now`
+    /// stay: the answer says until when.
+    fn delete_points(
+        &self,
+        vault: &VaultAccess,
+        item: &str,
+        points: &[PointId],
+        now: Timestamp,
+    ) -> Result<Vec<(PointId, Timestamp)>>;
 
-    /// Frees what no recovery point needs. The answer is the report that the command prints.
-    fn reclaim(&self, vault: &VaultAccess, watch: &Watch) -> Result<serde_json::Value>;
+    /// Locks recovery points until then at least. The answer says which are locked, and until when:
+    /// one that is gone is left out.
+    fn lock_points(
+        &self,
+        vault: &VaultAccess,
+        item: &str,
+        locks: &[(PointId, Timestamp)],
+    ) -> Result<Vec<(PointId, Timestamp)>>;
+
+    /// Which of these points are not in the vault: of one item, or of all.
+    fn absent(
+        &self,
+        vault: &VaultAccess,
+        item: Option<&str>,
+        expected: &[(String, PointId)],
+    ) -> Result<Vec<AbsentPoint>>;
+
+    /// Frees what no recovery point needs.
+    fn reclaim(
+        &self,
+        vault: &VaultAccess,
+        order: &ReclaimOrder,
+        watch: &Watch,
+    ) -> Result<ReclaimDone>;
 
     /// Measures what the vault holds.
     fn usage(&self, vault: &VaultAccess, watch: &Watch) -> Result<UsageFacts>;

@@ -20,13 +20,16 @@ mod order;
 mod vaults;
 mod watch;
 
-pub use keeper::{Keeper, SavedObject, UsageFacts, VaultFacts, VaultMake};
+pub use keeper::{
+    HeldPoint, Keeper, ReclaimDone, ReclaimOrder, SavedObject, UsageFacts, VaultFacts, VaultMake,
+};
 pub use local::{LocalAgent, LocalHost};
 pub use local_keeper::LocalKeeper;
 pub use order::{
     Agent, BackupDone, BackupOrder, HostFacts, PointFacts, RestoreDone, RestoreOrder, Tier,
     TransferOrder, VaultAccess,
 };
+pub use strongroom_vault::{Absence, AbsentPoint};
 pub use vaults::Vaults;
 pub use watch::{TaskEvent, Watch};
 

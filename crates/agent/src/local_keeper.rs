@@ -6,21 +6,22 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use jiff::Timestamp;
 use strongroom_api::{ErrorBody, ItemUsage, KeyReference, TaskState};
 use strongroom_base::{PointId, SystemClock, SystemEntropy};
 use strongroom_engine::data_bytes;
 use strongroom_format::Manifest;
 use strongroom_vault::{
-    ReclaimOptions, ReclaimProgress, UsageOptions, ValidateOptions, ValidateProgress, Validated,
-    Vault, VaultError,
+    AbsentPoint, Notes, ReclaimOptions, ReclaimProgress, UsageOptions, ValidateOptions,
+    ValidateProgress, Validated, Vault, VaultError, WhyHeld,
     keys::{self, KeyError, KeyRing},
     place::{self, NewVault, OpenKeys},
     reclaim_watched,
 };
 
 use crate::{
-    Keeper, PointFacts, Result, SavedObject, UsageFacts, VaultAccess, VaultFacts, VaultMake,
-    Vaults, Watch,
+    HeldPoint, Keeper, PointFacts, ReclaimDone, ReclaimOrder, Result, SavedObject, UsageFacts,
+    VaultAccess, VaultFacts, VaultMake, Vaults, Watch,
     error::body,
     facts::{point_facts, skipped},
     vaults::{OpenVault, key_source},
@@ -95,7 +96,7 @@ impl Keeper for LocalKeeper {
         let key_changed = {
             let ring = vault.keys().read().unwrap_or_else(PoisonError::into_inner);
             let millis = i64::try_from(ring.current().0.millis()).unwrap_or(i64::MAX);
-            jiff::Timestamp::from_millisecond(millis).unwrap_or_else(|_| ring.changed())
+            Timestamp::from_millisecond(millis).unwrap_or_else(|_| ring.changed())
         };
         let config = vault.config();
         Ok(VaultFacts {
@@ -148,22 +149,64 @@ impl Keeper for LocalKeeper {
         Ok(found)
     }
 
-    fn delete_points(&self, access: &VaultAccess, item: &str, points: &[PointId]) -> Result<()> {
+    fn delete_points(
+        &self,
+        access: &VaultAccess,
+        item: &str,
+        points: &[PointId],
+        now: Timestamp,
+    ) -> Result<Vec<(PointId, Timestamp)>> {
         let vault = self.vault(access)?;
+        let mut locked = Vec::new();
         for point in points {
-            match vault.delete_point(item, *point, &self.host) {
+            match vault.delete_point_at(item, *point, &self.host, Some(now)) {
                 Ok(()) | Err(VaultError::PointNotFound { .. }) => {}
+                Err(VaultError::Locked { point, until }) => locked.push((point, until)),
                 Err(error) => return Err(body(error)),
             }
         }
-        Ok(())
+        Ok(locked)
     }
 
-    fn reclaim(&self, access: &VaultAccess, watch: &Watch) -> Result<serde_json::Value> {
+    fn lock_points(
+        &self,
+        access: &VaultAccess,
+        item: &str,
+        locks: &[(PointId, Timestamp)],
+    ) -> Result<Vec<(PointId, Timestamp)>> {
+        let vault = self.vault(access)?;
+        let mut locked = Vec::new();
+        for (point, until) in locks {
+            match vault.lock_point(item, *point, *until, &self.host) {
+                Ok(until) => locked.push((*point, until)),
+                Err(VaultError::PointNotFound { .. }) => {}
+                Err(error) => return Err(body(error)),
+            }
+        }
+        Ok(locked)
+    }
+
+    fn absent(
+        &self,
+        access: &VaultAccess,
+        item: Option<&str>,
+        expected: &[(String, PointId)],
+    ) -> Result<Vec<AbsentPoint>> {
+        self.vault(access)?.absent(item, expected).map_err(body)
+    }
+
+    fn reclaim(
+        &self,
+        access: &VaultAccess,
+        order: &ReclaimOrder,
+        watch: &Watch,
+    ) -> Result<ReclaimDone> {
         let vault = self.vault(access)?;
         let options = ReclaimOptions {
             threads: self.threads,
             host: self.host.clone(),
+            notes: Notes::Of(order.given_up.iter().cloned().collect()),
+            now: Some(order.now),
             ..ReclaimOptions::default()
         };
         let last = Mutex::new("");
@@ -188,7 +231,16 @@ impl Keeper for LocalKeeper {
             ),
         };
         watch.task("reclaim", TaskState::InProgress, Some(words));
-        crate::local::to_json(&report)
+        let held = report.held.iter().map(|held| HeldPoint {
+            item: held.item.clone(),
+            point: held.recovery_point,
+            locked: held.why == WhyHeld::Locked,
+        });
+        Ok(ReclaimDone {
+            complete: report.waiting_for.is_empty(),
+            held: held.collect(),
+            report: crate::local::to_json(&report)?,
+        })
     }
 
     fn usage(&self, access: &VaultAccess, watch: &Watch) -> Result<UsageFacts> {

@@ -60,6 +60,9 @@ pub struct BackupOrder {
     pub limit_rate: Option<u64>,
     /// More labels for the point.
     pub tags: BTreeMap<String, String>,
+    /// Until when nobody may delete the point.
+    #[serde(default)]
+    pub locked_until: Option<Timestamp>,
 }
 
 /// Copies a recovery point from the vault near its source to the one that keeps it.
@@ -75,6 +78,9 @@ pub struct TransferOrder {
     pub to: VaultAccess,
     /// The item's name there.
     pub to_item: String,
+    /// Until when nobody may delete the copy.
+    #[serde(default)]
+    pub locked_until: Option<Timestamp>,
     /// Bytes a second to read at most.
     pub limit_rate: Option<u64>,
 }
@@ -100,6 +106,9 @@ pub struct PointFacts {
     pub notes: Vec<String>,
     /// Its labels.
     pub tags: BTreeMap<String, String>,
+    /// Until when nobody may delete it, as its manifest says.
+    #[serde(default)]
+    pub locked_until: Option<Timestamp>,
 }
 
 /// A recovery point was made.

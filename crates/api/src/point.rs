@@ -28,6 +28,8 @@ words! {
         Restorable = "restorable",
         /// It was found to be damaged.
         Damaged = "damaged",
+        /// It is not in its vault any more, and the service has not deleted it.
+        Lost = "lost",
         /// It was deleted and can still be brought back.
         SoftDeleted = "soft_deleted",
     }
@@ -65,6 +67,9 @@ pub struct RecoveryPoint {
     pub snapshot: Option<SnapshotCopy>,
     /// Bytes that it added to the vault.
     pub stored_bytes: u64,
+    /// Until when it is locked in its vault: nobody can delete it before, and no reclaim frees it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locked_until: Option<Timestamp>,
     /// Until when somebody wants it kept, whatever the policy says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retain_until: Option<Timestamp>,

@@ -198,12 +198,14 @@ catalog! {
     POINT_NOT_FOUND = "point.not_found", NotFound, "The item has no such recovery point.", "`strongroom recoverypoint list` shows the item's recovery points.";
     POINT_NONE_BEFORE = "point.none_before", NotFound, "The item has no recovery point at or before the given time.", "`strongroom recoverypoint list` shows the oldest one.";
     POINT_DAMAGED = "point.damaged", Corrupt, "The manifest of a recovery point is damaged, so nothing is known of the point.", "Run `strongroom vault verify --repair`, which takes a good copy from a mirror; `strongroom recoverypoint list` shows the points that can be read, name one of them by its id.";
+    POINT_FOREIGN_DELETION = "point.foreign_deletion", Conflict, "Recovery points of the service have deletion notes that it has not put: somebody who has the vault's key has deleted them. The service's reclaim does not execute such notes.", "Find out who did it; whoever can do it has the key: see docs/security.md. The points can be restored by their ids. If they are to go, run `strongroom vault reclaim --vault URL`.";
+    POINT_LOST = "point.lost", NotFound, "Recovery points that nobody has deleted are not in their vault any more.", "The vault was rolled back to an older state, or lost objects: bring back what is missing, from a snapshot or a copy of the store. What is found again can be restored again.";
     POINT_LOCKED = "point.locked", Conflict, "The recovery point may not be deleted yet.", "Wait until the lock on the recovery point ends.";
     POINT_DISK_NOT_FOUND = "point.disk_not_found", NotFound, "The recovery point has no disk of this name.", "`strongroom recoverypoint show` lists its disks.";
 
     POINT_NO_MACHINE = "point.no_machine", Invalid, "The recovery point is not of a machine, or its configuration cannot be used.", "Restore its disks with `strongroom restore disks`.";
 
-    BACKUP_EXPIRED = "backup.expired", Conflict, "The backup paused for so long that a reclaim stopped waiting for it.", "Run the backup again: what it has stored is reused where it still exists.";
+    BACKUP_EXPIRED = "backup.expired", Conflict, "Nothing was heard of the backup for so long that a reclaim, or another backup, stopped waiting for it.", "Run the backup again: what it has stored is reused where it still exists. If it did not pause, a clock is wrong: the store's, or that of a host with an earlier version, which reckons by its own clock; `vault reclaim` says whom it gave up.";
     BACKUP_SOURCE_READ = "backup.source_read", Unavailable, "The source disk has a part that cannot be read.", "Repair or replace the disk; --skip-bad-blocks backs up the rest and records what was skipped.";
     BACKUP_SKIPPED = "backup.skipped", Incomplete, "The backup is complete but for parts of the source that could not be read; they are listed on the recovery point.", "Repair or replace the source disk soon.";
     BACKUP_CONFIGURATION_SIZE = "backup.configuration_size", Invalid, "The machine's configuration is larger than what a recovery point keeps of it.", "Look for what makes it so large, such as a firmware image among its variables.";
@@ -292,6 +294,7 @@ catalog! {
     VAULT_NOT_EMPTY = "vault.not_empty", Conflict, "The vault has items.", "Stop their protection and delete their data first.";
     VAULT_SOFT_DELETED = "vault.soft_deleted", Conflict, "The vault is deleted and can only be brought back.", "Bring it back with `strongroom vault undelete`.";
     VAULT_NOT_DELETED = "vault.not_deleted", Conflict, "The vault is not deleted.", "There is nothing to bring back.";
+    VAULT_ROLLED_BACK = "vault.rolled_back", Conflict, "The vault has less than this host saw last: its newest recovery points or its newest keys are gone, and no deletion was seen.", "The vault was rolled back to an older state, or lost objects, or another host has deleted and reclaimed. See docs/recovery.md. The next backup goes on from what is there; removing the named file forgets what was seen.";
     VAULT_IMMUTABLE = "vault.immutable", Denied, "The vault is immutable: nothing in it can be deleted or kept for a shorter time.", "Wait until the points expire; if immutability is not locked, a vault admin can turn it off.";
     VAULT_NOTHING_KEPT = "vault.nothing_kept", NotFound, "The vault keeps nothing of the service under this name.", "Name another vault: the service keeps what it knows in all that it was told to.";
     VAULT_IRREVERSIBLE = "vault.irreversible", Denied, "This setting of the vault can never be taken back.", "Make another vault if it must be otherwise.";
@@ -338,6 +341,7 @@ catalog! {
     CATALOG_NOT_EMPTY = "catalog.not_empty", Conflict, "The catalog that was to be filled from a copy holds something already.", "Name an empty place; a catalog is never overwritten.";
     CATALOG_CORRUPT = "catalog.corrupt", Corrupt, "The catalog holds something that was not written so.", "Keep the damaged files, and load the last good copy; see docs/catalog.md.";
 
+    LOCAL_CLOCK = "local.clock", Conflict, "This host's clock differs from the vault's store's, or from the one under which the recovery point before was made.", "Set the clocks right, with NTP. No data is in danger: the order of recovery points does not follow clocks, ages are reckoned by the store's clock. But retention and times in lists are what the clocks said.";
     LOCAL_IO = "local.io", Unavailable, "A local file of Strongroom itself (cache, temporary or output file) cannot be read or written.", "Check the named path, its permissions and its free space.";
     INTERRUPTED = "interrupted", Interrupted, "The work was stopped on request.", "Run the command again to go on: what is stored already is reused.";
     BUG = "bug", Bug, "Strongroom has a defect.", "Please report it with the message and what you did.";

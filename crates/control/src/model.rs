@@ -22,6 +22,7 @@ pub static SCHEMA: Schema = Schema {
         PolicyDoc::KIND,
         ItemDoc::KIND,
         PointDoc::KIND,
+        GivenUpDoc::KIND,
         JobDoc::KIND,
         AlertDoc::KIND,
         crate::telling::NoticeDoc::KIND,
@@ -336,6 +337,35 @@ impl PointDoc {
     /// The id of a point of an item.
     pub fn id_of(item: ItemId, point: PointId) -> String {
         format!("{item}/{point}")
+    }
+}
+
+/// A point that the service has deleted for good: in its vault it has a deletion note, which a reclaim
+/// executes because of this, and then this goes too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenUpDoc {
+    /// The vault that it was in.
+    pub vault: VaultId,
+    /// Its item's name there.
+    pub item: String,
+    /// The point.
+    pub point: PointId,
+}
+
+impl Document for GivenUpDoc {
+    const KIND: &'static Kind = &Kind {
+        table: "given_up",
+        columns: &[Column::text("vault")],
+        unique: &[],
+        indexes: &[&["vault"]],
+    };
+
+    fn id(&self) -> String {
+        format!("{}/{}/{}", self.vault, self.item, self.point)
+    }
+
+    fn columns(&self) -> Vec<Value> {
+        vec![self.vault.to_string().into()]
     }
 }
 

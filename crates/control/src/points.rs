@@ -52,6 +52,7 @@ pub(crate) fn point_doc(
             disks: facts.disks.clone(),
             snapshot: None,
             stored_bytes: facts.stored_bytes,
+            locked_until: facts.locked_until,
             retain_until: None,
             expires: None,
             kept_by: Vec::new(),

@@ -191,6 +191,30 @@ impl Control {
         })
     }
 
+    /// Until when a point of these times is locked, if its vault can never be made mutable again: as
+    /// long as the rules promise it.
+    pub(crate) async fn lock_until(
+        &self,
+        item: &ItemDoc,
+        vault: &VaultDoc,
+        times: PointTimes,
+    ) -> Result<Option<Timestamp>> {
+        if vault.vault.immutability != Immutability::Locked {
+            return Ok(None);
+        }
+        read!(self, tx => {
+            let Some((_, policy)) = policy_of(tx, &item.item).await? else {
+                return Ok(times.on_demand_until);
+            };
+            let points = live_points(tx, item.item.id).await?;
+            let docs: Vec<PointDoc> = points.into_iter().map(|stored| stored.doc).collect();
+            let mut history = history(item, &docs);
+            history.times.push(times);
+            let kept = rules::evaluate(&policy, &history.history());
+            Ok(kept.last().and_then(|kept| kept.until).filter(|until| *until < Timestamp::MAX))
+        })
+    }
+
     /// Begins a job in each vault that has points to purge, unless one is at work, and one for each
     /// deleted item whose time is over.
     async fn begin_purges(&self) -> Result<()> {

@@ -11,6 +11,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use jiff::Timestamp;
 use strongroom_base::{
     BLOCK_SIZE, BLOCK_SIZE_U64, ByteRange, Cancel, Coded as _, LEAF_SPAN, PointId, RangeSet,
 };
@@ -45,6 +46,8 @@ pub struct CopyRequest {
     pub point: PointId,
     /// The item's name in the vault that it is copied to.
     pub to_item: String,
+    /// Until when nobody may delete the copy.
+    pub locked_until: Option<Timestamp>,
     /// Threads for hashing and compressing; at least 1.
     pub threads: usize,
     /// Bytes a second to read at most.
@@ -79,6 +82,7 @@ pub fn copy_point(
     let backup = BackupRequest {
         excluded: point.excluded.clone(),
         tags,
+        locked_until: request.locked_until,
         time: Some(point.time),
         consistency: point.consistency,
         evidence: point.evidence.clone(),

@@ -95,6 +95,8 @@ pub struct BackupRequest {
     pub excluded: Vec<ExcludedDisk>,
     /// Labels for the point.
     pub tags: BTreeMap<String, String>,
+    /// Until when nobody may delete the point.
+    pub locked_until: Option<Timestamp>,
     /// The moment whose data this is; the start of the backup if not given.
     pub time: Option<Timestamp>,
     /// What the caller has proved.
@@ -123,6 +125,7 @@ impl BackupRequest {
             disks,
             excluded: Vec::new(),
             tags: BTreeMap::new(),
+            locked_until: None,
             time: None,
             consistency: Consistency::Crash,
             evidence: Vec::new(),

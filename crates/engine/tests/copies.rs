@@ -28,6 +28,7 @@ fn copy_request(point: PointId) -> CopyRequest {
         item: "web01".to_owned(),
         point,
         to_item: "web01".to_owned(),
+        locked_until: None,
         threads: 2,
         limit_rate: None,
     }

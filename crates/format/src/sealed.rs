@@ -39,6 +39,8 @@ pub enum SealedKind {
     Damaged,
     /// 8: something that a service keeps beside recovery points.
     Service,
+    /// 10: until when a recovery point may not be deleted.
+    Lock,
 }
 
 impl SealedKind {
@@ -52,6 +54,7 @@ impl SealedKind {
             Self::Item => 6,
             Self::Damaged => 7,
             Self::Service => 8,
+            Self::Lock => 10,
         }
     }
 
@@ -65,6 +68,7 @@ impl SealedKind {
             Self::Item => "item description",
             Self::Damaged => "damage note",
             Self::Service => "object of the service",
+            Self::Lock => "lock",
         }
     }
 }
@@ -247,5 +251,8 @@ mod tests {
         let name = "service/catalog/00000000000000000000000000";
         let object = seal(SealedKind::Service, name, header(), &key(), b"golden").expect("seals");
         crate::golden::assert_golden("sealed-v1-service.bin", &object);
+        let name = "locks/00000000000000000000000000000000/00000000000000000000000000-1795478400";
+        let object = seal(SealedKind::Lock, name, header(), &key(), b"golden").expect("seals");
+        crate::golden::assert_golden("sealed-v1-lock.bin", &object);
     }
 }

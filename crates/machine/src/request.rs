@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use jiff::Timestamp;
 use strongroom_engine::{CleanCheck, Deltas};
 use strongroom_hypervisor::{DiskChoice, Machine};
 
@@ -91,6 +92,8 @@ pub struct MachineBackup {
     pub scratch_limit: Option<u64>,
     /// Labels for the point.
     pub tags: BTreeMap<String, String>,
+    /// Until when nobody may delete the point.
+    pub locked_until: Option<Timestamp>,
     /// Name of this host, for the point.
     pub host: String,
     /// Record unreadable parts as zeros instead of failing.

@@ -321,6 +321,7 @@ pub(crate) fn reclaim_options(rng: &mut Rng, host: &str) -> ReclaimOptions {
         merge_below: rng.choose([0, 25, 90], 25),
         threads: 1,
         host: host.to_owned(),
+        ..ReclaimOptions::default()
     }
 }
 

@@ -90,6 +90,11 @@ impl ConfirmArgs {
         self.yes.ask(context, plan).map(|()| true)
     }
 
+    /// Whether nothing is to be changed: for commands whose dry run says more than a plan.
+    pub(crate) fn is_dry_run(self) -> bool {
+        self.dry_run
+    }
+
     /// Whether the plan is worth finding out: it is shown to nobody with `--yes`.
     pub(crate) fn wants_plan(self) -> bool {
         !self.yes.yes

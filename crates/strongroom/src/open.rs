@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use jiff::SignedDuration;
+use strongroom_base::codes;
+use strongroom_engine::BackupReport;
 use strongroom_objects::{Limited, Rate};
 use strongroom_vault::{
     Vault, VaultError, VaultOptions,
@@ -15,7 +18,11 @@ use crate::{
     args::{OpenArgs, VaultArgs},
     context::{Context, KeyChoice},
     error::Failure,
+    human,
 };
+
+/// Clocks that differ by less are not worth a word.
+const TOLERANCE: SignedDuration = SignedDuration::from_mins(5);
 
 /// Opens the store of an existing vault, without a key. Nobody vouches for the list of its mirrors
 /// then: only folders that hold this vault already are used.
@@ -68,7 +75,55 @@ pub(crate) fn open_vault(
         None => store,
     };
     let options = vault_options(context, args.cache_dir.as_ref());
-    Ok(Arc::new(Vault::open_with(store, config, ring, options)?))
+    let vault = Arc::new(Vault::open_with(store, config, ring, options)?);
+    warn_of_less(context, &vault)?;
+    Ok(vault)
+}
+
+/// Says how the vault is less than this host saw last.
+fn warn_of_less(context: &Context, vault: &Vault) -> Result<(), Failure> {
+    let less = vault.regressions()?;
+    for regression in &less {
+        let code = codes::VAULT_ROLLED_BACK.name;
+        context.out.say(&format!("Warning: {regression} ({code})"));
+    }
+    if let (false, Some(file)) = (less.is_empty(), vault.memory_file()) {
+        context.out.say(&format!(
+            "The vault was rolled back, lost objects, or somebody else has deleted and reclaimed. If \
+             that is right, remove {}.",
+            file.display()
+        ));
+    }
+    Ok(())
+}
+
+/// Says that a point was made under another clock than the one that it builds upon, or that this
+/// host's clock is not the store's.
+pub(crate) fn warn_of_clocks(
+    context: &Context,
+    vault: &Vault,
+    report: &BackupReport,
+) -> Result<(), Failure> {
+    let code = codes::LOCAL_CLOCK.name;
+    if let Some(parent) = report.parent
+        && let Ok(before) = vault.restorable_point(&report.item, parent)
+        && before.time.duration_since(report.time) > TOLERANCE
+    {
+        context.out.say(&format!(
+            "Warning: the recovery point before is of {}, which is later than this one: a clock is, or \
+             was, wrong. `latest` is this one ({code})",
+            human::time(before.time)
+        ));
+    }
+    let ahead = vault.clock_ahead()?;
+    if ahead.abs() > TOLERANCE {
+        let way = if ahead.is_negative() { "behind" } else { "ahead of" };
+        let seconds = human::seconds(ahead.unsigned_abs().as_secs_f64());
+        context.out.say(&format!(
+            "Warning: this host's clock is {seconds} {way} the vault's store ({code})"
+        ));
+    }
+    Ok(())
 }
 
 /// How vaults are opened.

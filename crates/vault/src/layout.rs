@@ -4,11 +4,12 @@
 //!  strongroom.json               packs/data/<2 hex>/<64 hex>     points/<item>/<point id>
 //!  keys/...                      packs/node/<2 hex>/<64 hex>     deleted/<item>/<point id>
 //!  writers/<writer id>/<note>    index/<ulid>                    condemned/<ulid>
-//!  damaged/<64 hex>              service/<name>/<ulid>
+//!  damaged/<64 hex>              service/<name>/<ulid>           locks/<item>/<point id>-<seconds>
 //! ```
 
 use std::{fmt, str::FromStr};
 
+use jiff::Timestamp;
 use strongroom_base::{PackId, PointId, WriterId};
 use strongroom_format::{check_name, pack::PackKind};
 use strongroom_objects::Key;
@@ -22,6 +23,7 @@ pub(crate) const WRITERS: &str = "writers/";
 pub(crate) const CONDEMNED: &str = "condemned/";
 pub(crate) const DAMAGED: &str = "damaged/";
 pub(crate) const SERVICE: &str = "service/";
+pub(crate) const LOCKS: &str = "locks/";
 
 /// The folder name of an item: a keyed hash, so that the store does not learn the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -129,6 +131,20 @@ pub(crate) fn parse_point(key: &Key) -> Option<(ItemKey, PointId)> {
     parts.next().is_none().then_some((item, point))
 }
 
+/// A lock, which says in its name until when: a name does not rot.
+pub(crate) fn lock(item: ItemKey, id: PointId, until: Timestamp) -> Key {
+    key(format!("{LOCKS}{item}/{id}-{}", until.as_second()))
+}
+
+/// What [`lock`] says.
+pub(crate) fn parse_lock(key: &Key) -> Option<(ItemKey, PointId, Timestamp)> {
+    let (item, rest) = key.as_str().strip_prefix(LOCKS)?.split_once('/')?;
+    let (point, seconds) = rest.split_once('-')?;
+    let until = Timestamp::from_second(seconds.parse().ok()?).ok()?;
+    let (item, point) = (item.parse().ok()?, point.parse().ok()?);
+    (lock(item, point, until) == *key).then_some((item, point, until))
+}
+
 pub(crate) fn writer_folder(id: WriterId) -> String {
     format!("{WRITERS}{id}/")
 }
@@ -189,8 +205,11 @@ mod tests {
         assert_eq!(parse_ulid(&index(Ulid::from_bytes([4; 16]))), Some(Ulid::from_bytes([4; 16])));
         let kept = service("catalog", Ulid::from_bytes([4; 16]));
         assert_eq!(parse_service(&kept), Some(("catalog", Ulid::from_bytes([4; 16]))));
+        let until = Timestamp::from_second(1_795_478_400).expect("a time");
+        assert_eq!(parse_lock(&lock(item, id, until)), Some((item, id, until)));
         for foreign in [
             "packs/data/ab/xyz",
+            "locks/x/y-1",
             "packs/data/00/abab",
             "points/x/y",
             "writers/x/started",
@@ -201,6 +220,7 @@ mod tests {
             assert!(parse_point(&foreign).is_none());
             assert!(parse_writer(&foreign).is_none());
             assert!(parse_service(&foreign).is_none());
+            assert!(parse_lock(&foreign).is_none());
         }
     }
 }

@@ -18,12 +18,15 @@ mod images;
 mod index;
 pub mod keys;
 mod layout;
+mod locks;
 pub mod place;
 mod points;
 mod read;
 mod rebuild;
 mod reclaim;
+mod seen;
 mod service;
+mod store_clock;
 mod usage;
 mod validate;
 mod vault;
@@ -38,8 +41,10 @@ pub use points::{DamagedManifest, PointList};
 pub use read::{Reader, is_damage};
 pub use rebuild::{RebuildReport, UnreadablePack};
 pub use reclaim::{
-    OnReclaim, ReclaimOptions, ReclaimProgress, ReclaimReport, reclaim, reclaim_watched,
+    HeldPoint, NotedPoints, Notes, OnReclaim, ReclaimOptions, ReclaimProgress, ReclaimReport,
+    RemovedPoint, WhyHeld, reclaim, reclaim_watched,
 };
+pub use seen::{Absence, AbsentPoint, Regression};
 pub use service::ServiceObject;
 pub use usage::{ContentUsage, ItemUsage, UsageOptions, UsageReport};
 pub use validate::{OnValidate, ValidateOptions, ValidateProgress, Validated};

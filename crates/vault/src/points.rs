@@ -12,6 +12,7 @@ use std::{
     },
 };
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strongroom_base::PointId;
 use strongroom_format::{FormatError, Manifest, sealed::SealedKind};
@@ -31,7 +32,7 @@ pub(crate) mod tests;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct DeletionNote {
     /// When the deletion was asked for.
-    pub(crate) time: jiff::Timestamp,
+    pub(crate) time: Timestamp,
     /// From which host.
     pub(crate) host: String,
 }
@@ -39,7 +40,8 @@ pub(crate) struct DeletionNote {
 /// Points as far as they can be read.
 #[derive(Debug, Default)]
 pub struct PointList {
-    /// By item name, then oldest first.
+    /// By item name, then in the order in which they were made, which their ids tell whatever the
+    /// clocks said. The last of an item is its latest.
     pub points: Vec<Manifest>,
     /// Points that exist and of which nothing can be read, in the order of their ids.
     pub damaged: Vec<DamagedManifest>,
@@ -101,8 +103,8 @@ impl Vault {
         Ok(names)
     }
 
-    /// The manifests of all visible points of an item, or of all items; by item name, then oldest
-    /// first. Fails if one of them cannot be read: for whoever must not miss any.
+    /// The manifests of all visible points of an item, or of all items; by item name, then in the
+    /// order in which they were made. Fails if one of them cannot be read: for whoever must not miss any.
     pub fn points(&self, item: Option<&str>) -> Result<Vec<Manifest>> {
         let PointList { points, damaged } = self.list_points(item)?;
         damaged.into_iter().next().map_or(Ok(points), |damaged| Err(damaged.into_error()))
@@ -112,11 +114,11 @@ impl Vault {
     pub fn list_points(&self, item: Option<&str>) -> Result<PointList> {
         let key = item.map(|item| self.item_key(item)).transpose()?;
         let names = self.point_names(key)?;
-        let wanted: Vec<_> = names
-            .visible
-            .into_iter()
-            .flat_map(|(item, points)| points.into_iter().map(move |point| (item, point)))
-            .collect();
+        let mut wanted = self.locked_in_spite(&names, key)?;
+        let visible = names.visible.into_iter();
+        wanted.extend(
+            visible.flat_map(|(item, points)| points.into_iter().map(move |point| (item, point))),
+        );
         let mut points = Vec::with_capacity(wanted.len());
         let mut unreadable = Vec::new();
         let mut items: HashMap<ItemKey, String> = HashMap::new();
@@ -129,7 +131,7 @@ impl Vault {
                 Err(error) => unreadable.push((item, point, error)),
             }
         }
-        points.sort_by(|a, b| (&a.item, a.time, a.id).cmp(&(&b.item, b.time, b.id)));
+        points.sort_by(|a, b| (&a.item, a.id).cmp(&(&b.item, b.id)));
         unreadable.sort_by_key(|(_, point, _)| *point);
         items.extend(key.zip(item.map(str::to_owned)));
         let damaged = unreadable.into_iter().map(|(folder, point, error)| DamagedManifest {
@@ -207,12 +209,37 @@ impl Vault {
         }
     }
 
-    /// One visible point of an item.
+    /// One visible point of an item, or one that is locked in spite of its deletion note.
     pub fn point(&self, item: &str, point: PointId) -> Result<Manifest> {
+        self.find_one(item, point, |key, names| {
+            Ok(self.locked_in_spite(names, Some(key))?.contains(&(key, point)))
+        })
+    }
+
+    /// One visible point of an item, for a new point to build upon. A deletion note rules it out,
+    /// whatever any lock says: a reclaim may count the lock as over.
+    pub fn parent_point(&self, item: &str, point: PointId) -> Result<Manifest> {
+        self.find_one(item, point, |_, _| Ok(false))
+    }
+
+    /// One point of an item, even if it has a deletion note: until a reclaim removes it, it can be
+    /// restored by whoever knows its id.
+    pub fn restorable_point(&self, item: &str, point: PointId) -> Result<Manifest> {
+        self.find_one(item, point, |_, _| Ok(true))
+    }
+
+    /// Reads a point that is visible, or that `hidden` knows to count although it is not.
+    fn find_one(
+        &self,
+        item: &str,
+        point: PointId,
+        hidden: impl FnOnce(ItemKey, &PointNames) -> Result<bool>,
+    ) -> Result<Manifest> {
         let key = self.item_key(item)?;
         let missing = || VaultError::PointNotFound { item: item.to_owned(), point };
         let names = self.point_names(Some(key))?;
-        if !names.visible.get(&key).is_some_and(|points| points.contains(&point)) {
+        let visible = names.visible.get(&key).is_some_and(|points| points.contains(&point));
+        if !visible && !(names.deleted.contains(&(key, point)) && hidden(key, &names)?) {
             return Err(missing());
         }
         match self.manifest(key, point) {
@@ -223,18 +250,33 @@ impl Vault {
         }
     }
 
-    /// The newest visible point of an item, if there is one: the one whose backup began last. Fails
-    /// if that one cannot be read: whoever asks for the newest is not to get another unawares.
+    /// The newest point of an item that is visible or locked, if there is one: the one whose backup
+    /// began last. Fails if that one cannot be read: whoever asks for the newest is not to get
+    /// another unawares.
     pub fn latest(&self, item: &str) -> Result<Option<Manifest>> {
-        let (newest, damaged) = self.newest_readable(item)?;
+        let key = self.item_key(item)?;
+        let mut names = self.point_names(Some(key))?;
+        let locked = self.locked_in_spite(&names, Some(key))?;
+        let visible = names.visible.entry(key).or_default();
+        visible.extend(locked.into_iter().map(|(_, point)| point));
+        visible.sort_unstable();
+        let (newest, damaged) = self.newest_of(item, key, names)?;
         damaged.into_iter().next().map_or(Ok(newest), |damaged| Err(damaged.into_error()))
     }
 
     /// The newest visible point of an item that can be read, if there is one, and those newer ones
-    /// that cannot, newest first.
+    /// that cannot, newest first. For who builds upon it: no point with a deletion note is among them.
     pub fn newest_readable(&self, item: &str) -> Result<(Option<Manifest>, Vec<DamagedManifest>)> {
         let key = self.item_key(item)?;
-        let mut names = self.point_names(Some(key))?;
+        self.newest_of(item, key, self.point_names(Some(key))?)
+    }
+
+    fn newest_of(
+        &self,
+        item: &str,
+        key: ItemKey,
+        mut names: PointNames,
+    ) -> Result<(Option<Manifest>, Vec<DamagedManifest>)> {
         let mut damaged = Vec::new();
         // Ids of an item ascend in the order in which its backups began, whatever the clocks.
         for point in names.visible.remove(&key).unwrap_or_default().into_iter().rev() {
@@ -294,14 +336,23 @@ impl Vault {
         Ok(PointId::from_bytes((later | (fresh & ((1 << 80) - 1))).to_be_bytes()))
     }
 
-    /// Deletes a point: it is no longer visible, and reclaim may remove it.
+    /// Deletes a point: it is no longer visible, and reclaim may remove it. One that is locked is
+    /// refused, by this host's clock and by the store's, whichever is behind.
     pub fn delete_point(&self, item: &str, point: PointId, host: &str) -> Result<()> {
+        self.delete_point_at(item, point, host, None)
+    }
+
+    /// As [`Self::delete_point`], but whether it is locked is judged by this time, if it is given.
+    pub fn delete_point_at(
+        &self,
+        item: &str,
+        point: PointId,
+        host: &str,
+        now: Option<Timestamp>,
+    ) -> Result<()> {
         let manifest = self.point(item, point)?;
-        let now = self.options.clock.now();
-        if let Some(until) = manifest.locked_until.filter(|until| *until > now) {
-            return Err(VaultError::Locked { point, until });
-        }
-        let note = DeletionNote { time: now, host: host.to_owned() };
+        self.check_unlocked(&manifest, now)?;
+        let note = DeletionNote { time: self.options.clock.now(), host: host.to_owned() };
         let plain =
             serde_json::to_vec(&note).map_err(|_| VaultError::Bug("a note without text"))?;
         let name = layout::deleted(self.item_key(item)?, point);

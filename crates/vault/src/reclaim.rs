@@ -15,6 +15,7 @@
 
 mod blocks;
 mod mark;
+mod noted;
 mod sweep;
 
 use std::{
@@ -23,12 +24,14 @@ use std::{
     time::Duration,
 };
 
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use strongroom_base::{Cancel, PackId, PointId, WriterId};
 use strongroom_format::pack::PackKind;
 use ulid::Ulid;
 
 use self::mark::Marks;
+pub use self::noted::{HeldPoint, NotedPoints, Notes, RemovedPoint, WhyHeld};
 use crate::{
     Vault, VaultError,
     condemned::Condemnation,
@@ -36,8 +39,11 @@ use crate::{
     layout::{self, ItemKey},
     read::is_damage,
     write::ListedPack,
-    writers::Life,
+    writers::{Life, Seen},
 };
+
+/// Clocks that differ by less than this are not worth a word.
+const CLOCKS_AGREE: SignedDuration = SignedDuration::from_mins(2);
 
 /// How a reclaim is done.
 #[derive(Clone, Debug)]
@@ -57,6 +63,11 @@ pub struct ReclaimOptions {
     pub threads: usize,
     /// Name of this host, for others to see who is at work.
     pub host: String,
+    /// Which deletion notes are executed.
+    pub notes: Notes,
+    /// The time by which locks are judged; if not given, this host's or the store's, whichever is
+    /// behind.
+    pub now: Option<Timestamp>,
 }
 
 impl Default for ReclaimOptions {
@@ -69,6 +80,8 @@ impl Default for ReclaimOptions {
             merge_below: 25,
             threads: 2,
             host: String::new(),
+            notes: Notes::default(),
+            now: None,
         }
     }
 }
@@ -80,6 +93,10 @@ pub struct ReclaimReport {
     pub dry_run: bool,
     /// Deleted points whose manifests were removed.
     pub points_removed: u64,
+    /// Those points; with a dry run those that would be removed.
+    pub removed: Vec<RemovedPoint>,
+    /// Deleted points that stay, and why.
+    pub held: Vec<HeldPoint>,
     /// Packs that exist.
     pub packs: u64,
     /// Bytes of them.
@@ -102,6 +119,11 @@ pub struct ReclaimReport {
     pub nodes_read: u64,
     /// Writers that had gone silent and were stopped from publishing.
     pub writers_expired: u64,
+    /// Who they were.
+    pub gave_up: Vec<String>,
+    /// How far this host's clock is ahead of the store's, negative if it is behind: if it is off by
+    /// minutes. Ages are reckoned by the store's.
+    pub clock_ahead_seconds: Option<i64>,
     /// Backups that were still running when the wait was over: what was condemned is removed by
     /// the next reclaim.
     pub waiting_for: Vec<String>,
@@ -132,7 +154,7 @@ pub type OnReclaim<'a> = &'a (dyn Fn(ReclaimProgress) + Sync);
 
 /// What was fixed when the reclaim began.
 struct Start {
-    /// Deletion notes that this reclaim honours; later ones are for the next.
+    /// Deletion notes that this reclaim honours; others and later ones are for the next.
     tombstones: HashSet<(ItemKey, PointId)>,
     /// Condemnations of others that did not get to their end.
     adopted: Vec<(Ulid, Condemnation)>,
@@ -171,11 +193,18 @@ pub fn reclaim_watched(
     let mut report = ReclaimReport { dry_run: options.dry_run, ..ReclaimReport::default() };
     // The index decides what is deleted: it must be what the vault says, to the bit.
     vault.sync_checked()?;
+    let ahead = vault.clock_ahead()?;
+    if ahead.abs() > CLOCKS_AGREE {
+        report.clock_ahead_seconds = Some(ahead.as_secs());
+    }
+    let noted = vault.noted_points(&options.notes, options.now)?;
     let start = Start {
-        tombstones: vault.point_names(None)?.deleted.into_iter().collect(),
+        tombstones: noted.keys,
         adopted: vault.condemnations()?,
         damaged: vault.damaged_packs()?,
     };
+    report.held = noted.held;
+    report.removed = noted.due;
     let mut condemned: HashSet<PackId> =
         start.adopted.iter().flat_map(|(_, condemnation)| condemnation.packs()).collect();
     let mut view = View::of(vault, &start)?;
@@ -198,13 +227,14 @@ pub fn reclaim_watched(
         for (id, _) in start.adopted.iter().filter(|(_, adopted)| adopted.packs.is_empty()) {
             vault.remove_condemnation(*id)?;
         }
-        report.writers_expired = expire_gone(vault)?;
+        expire_gone(vault, &mut report)?;
         vault.store.sweep()?;
         return Ok(report);
     }
     progress(ReclaimProgress::new("waiting", "backups", 0, 0));
-    report.waiting_for = wait_for_writers(vault, options, cancel, &mut report.writers_expired)?;
+    wait_for_writers(vault, options, cancel, &mut report)?;
     if !report.waiting_for.is_empty() {
+        report.removed.clear();
         return Ok(report);
     }
     // From here on nobody who has not seen the condemnation can publish.
@@ -374,28 +404,44 @@ fn condemn(vault: &Vault, victims: &[PackId], condemned: &HashSet<PackId>) -> Re
 }
 
 /// Removes what writers left behind that are gone: there is nothing to wait for, so only for tidiness.
-fn expire_gone(vault: &Vault) -> Result<u64> {
-    let mut expired = 0_u64;
+fn expire_gone(vault: &Vault, report: &mut ReclaimReport) -> Result<()> {
     for writer in vault.writers()?.iter().filter(|writer| writer.life != Life::Active) {
-        expired = expired.saturating_add(u64::from(vault.expire(writer)?));
+        give_up(vault, writer, report)?;
     }
-    Ok(expired)
+    Ok(())
 }
 
-/// Waits until every writer that is there now has gone. Those that went silent are expired. Returns
-/// who was still at work when the time was over.
+/// Stops a writer from publishing, and says whom.
+fn give_up(vault: &Vault, writer: &Seen, report: &mut ReclaimReport) -> Result<()> {
+    if vault.expire(writer)? {
+        let why = match writer.life {
+            Life::Dead => "its process is gone".to_owned(),
+            Life::Silent | Life::Active => {
+                format!("last heard of at {} by the store's clock", writer.last_heard)
+            }
+        };
+        let who = format!("{}: {why}", writer.words());
+        tracing::warn!("gave up the {who}");
+        report.writers_expired = report.writers_expired.saturating_add(1);
+        report.gave_up.push(who);
+    }
+    Ok(())
+}
+
+/// Waits until every writer that is there now has gone. Those that went silent are expired. The report
+/// says who was still at work when the time was over.
 fn wait_for_writers(
     vault: &Vault,
     options: &ReclaimOptions,
     cancel: &Cancel,
-    expired: &mut u64,
-) -> Result<Vec<String>> {
+    report: &mut ReclaimReport,
+) -> Result<()> {
     let mut waiting: HashSet<WriterId> =
         vault.writers()?.into_iter().map(|writer| writer.id).collect();
     let deadline = vault.options.clock.monotonic().saturating_add(options.wait);
     loop {
         if waiting.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
         if cancel.is_cancelled() {
             return Err(VaultError::Interrupted);
@@ -408,18 +454,16 @@ fn wait_for_writers(
             }
             if writer.life == Life::Active {
                 present.insert(writer.id);
-                names.push(writer.note.as_ref().map_or_else(
-                    || writer.id.to_string(),
-                    |note| format!("{} on {} since {}", note.purpose, note.host, note.started),
-                ));
-            } else if vault.expire(&writer)? {
-                *expired = expired.saturating_add(1);
+                names.push(writer.words());
+            } else {
+                give_up(vault, &writer, report)?;
             }
         }
         waiting = present;
         if !waiting.is_empty() {
             if vault.options.clock.monotonic() >= deadline {
-                return Ok(names);
+                report.waiting_for = names;
+                return Ok(());
             }
             vault.options.clock.sleep(options.poll);
         }

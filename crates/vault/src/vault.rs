@@ -27,6 +27,7 @@ use crate::{
     keys::{KeyRing, KeySource},
     layout::{self, ItemKey},
     read::{Windows, is_damage},
+    store_clock::StoreClock,
 };
 
 /// What opening a vault needs besides the store and the key.
@@ -71,6 +72,7 @@ pub struct Vault {
     seal_keys: Mutex<Recently<[u8; 32], Arc<SealKey>>>,
     pub(crate) nodes: Mutex<Recently<strongroom_base::Digest, Arc<strongroom_image::Node>>>,
     pub(crate) windows: Windows,
+    pub(crate) store_clock: StoreClock,
     /// Whether the index cache was checked as a whole since it was opened.
     pub(crate) checked: AtomicBool,
     /// Lives as long as the vault if the cache folder is a temporary one.
@@ -199,6 +201,7 @@ impl Vault {
         let name_key = *oldest.derive("item name", b"").as_bytes();
         Ok(Self {
             windows: Windows::new(store.is_local()),
+            store_clock: StoreClock::default(),
             store,
             config,
             options,

@@ -104,6 +104,7 @@ impl Writer {
         let note = WriterNote::new(id, host, vault.options.clock.now(), purpose, target);
         let plain =
             serde_json::to_vec(&note).map_err(|_| VaultError::Bug("a note without text"))?;
+        let put_at = vault.options.clock.monotonic();
         vault.put_sealed(SealedKind::Writer, &layout::writer_target(id, target), &plain)?;
         let shared = Arc::new(Shared {
             vault: Arc::clone(vault),
@@ -128,12 +129,12 @@ impl Writer {
             threads: Vec::new(),
             finished: false,
         };
-        writer.prepare(purpose == "backup")?;
+        writer.prepare(purpose == "backup", put_at)?;
         writer.start_threads();
         Ok(writer)
     }
 
-    fn prepare(&self, adopt: bool) -> Result<()> {
+    fn prepare(&self, adopt: bool, put_at: Duration) -> Result<()> {
         let vault = &self.shared.vault;
         // In this order: a pack that is condemned later waits for this writer; one whose
         // condemnation was taken back before is gone from the list.
@@ -150,7 +151,7 @@ impl Writer {
         vault.index.set_reliable(existing.clone(), condemned);
         vault.index.set_noted(vault.damaged_packs()?);
         vault.sync()?;
-        let others = vault.writers()?;
+        let others = vault.writers_seen_by(Some((self.shared.id, put_at)))?;
         let others = others.into_iter().filter(|writer| writer.id != self.shared.id);
         let (active, gone): (Vec<_>, Vec<_>) = others.partition(|w| w.life == Life::Active);
         if vault.config.create_only_puts == Conditional::Ignored

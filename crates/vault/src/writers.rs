@@ -8,7 +8,10 @@
 //! first decides. Expiring is always safe for data: the writer finds the name taken and gives up.
 //! Clocks only decide how soon it is tried.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -72,6 +75,16 @@ pub struct Seen {
     pub life: Life,
     /// What it will publish, as names of its objects say; empty if none says anything.
     targets: Vec<Option<(ItemKey, PointId)>>,
+}
+
+impl Seen {
+    /// Who it is, for people.
+    pub(crate) fn words(&self) -> String {
+        self.note.as_ref().map_or_else(
+            || self.id.to_string(),
+            |note| format!("{} on {} since {}", note.purpose, note.host, note.started),
+        )
+    }
 }
 
 /// Silence after which a writer counts as gone.
@@ -144,8 +157,14 @@ impl Process {
 impl Vault {
     /// Everybody who has announced itself and not yet taken leave.
     pub fn writers(&self) -> Result<Vec<Seen>> {
+        self.writers_seen_by(None)
+    }
+
+    /// As [`Self::writers`]. How long they have been silent is reckoned by the store's clock: by the
+    /// date of the note of `own`, a writer that put it at this moment of the monotonic clock, or else
+    /// by that of a probe.
+    pub(crate) fn writers_seen_by(&self, own: Option<(WriterId, Duration)>) -> Result<Vec<Seen>> {
         let here = Process::current();
-        let now = self.options.clock.now();
         let mut seen: Vec<Seen> = Vec::new();
         let mut notes: HashMap<WriterId, Vec<Key>> = HashMap::new();
         for entry in self.list(layout::WRITERS)? {
@@ -172,6 +191,15 @@ impl Vault {
                 }),
             }
         }
+        let dated = own.and_then(|(id, at)| {
+            let own = seen.iter().find(|writer| writer.id == id)?;
+            Some(self.store_clock_was(own.first_heard, at))
+        });
+        let now = match dated {
+            Some(now) => now,
+            None if seen.is_empty() => return Ok(seen),
+            None => self.store_now()?,
+        };
         for writer in &mut seen {
             let names = notes.remove(&writer.id).unwrap_or_default();
             writer.note = match self.writer_note(&names) {
@@ -190,8 +218,7 @@ impl Vault {
             let silence = now.duration_since(writer.last_heard);
             writer.life = match &writer.note {
                 Some(note) if note.is_dead(&here) => Life::Dead,
-                // A clock that jumps makes silence negative or huge: at worst a backup is expired
-                // and has to be repeated.
+                // Should the store's clock jump, a backup is expired at worst, and has to be repeated.
                 _ if silence > STALE_AFTER => Life::Silent,
                 _ => Life::Active,
             };

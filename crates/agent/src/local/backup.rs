@@ -73,6 +73,7 @@ impl LocalAgent {
             scratch_dir: order.scratch_dir.clone(),
             limit_rate: order.limit_rate,
             tags: tags(order),
+            locked_until: order.locked_until,
             ..self.machine_backup(uuid)
         };
         let taken = |taken: &Taken| {
@@ -110,6 +111,7 @@ impl LocalAgent {
             scratch_dir: None,
             scratch_limit: None,
             tags: BTreeMap::new(),
+            locked_until: None,
             host: self.host.name.clone(),
             skip_bad_blocks: false,
             deltas: Deltas::Auto,

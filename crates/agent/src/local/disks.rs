@@ -49,6 +49,7 @@ impl LocalAgent {
         let request = BackupRequest {
             excluded,
             tags: super::backup::tags(order),
+            locked_until: order.locked_until,
             evidence: vec![evidence.to_owned()],
             threads: self.host.threads,
             limit_rate: order.limit_rate,

@@ -42,7 +42,7 @@ impl LocalAgent {
         watch.task("prepare", TaskState::InProgress, None);
         let open = self.vaults.open(&order.vault).map_err(body)?;
         let vault = Arc::clone(&open.vault);
-        let point = vault.point(&order.item, order.point).map_err(body)?;
+        let point = vault.restorable_point(&order.item, order.point).map_err(body)?;
         let work = Work { agent: self, order, vault, point, watch };
         let mut done = match &order.restore {
             Restore::Machine(wanted) => work.machine(wanted),

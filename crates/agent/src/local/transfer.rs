@@ -27,6 +27,7 @@ impl LocalAgent {
             item: order.from_item.clone(),
             point: order.point,
             to_item: order.to_item.clone(),
+            locked_until: order.locked_until,
             threads: self.host.threads,
             limit_rate: order.limit_rate,
         };

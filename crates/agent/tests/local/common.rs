@@ -101,6 +101,7 @@ impl Lab {
             scratch_dir: None,
             limit_rate: None,
             tags: [("policy".to_owned(), "daily".to_owned())].into(),
+            locked_until: None,
         }
     }
 }

@@ -269,6 +269,7 @@ fn a_point_near_its_source_is_transferred_once() {
         point: done.point.id,
         to: lab.access(),
         to_item: "web".to_owned(),
+        locked_until: None,
         limit_rate: None,
     };
     let sent = lab.agent.transfer(&transfer(&first), &heard.watch()).expect("transferred");

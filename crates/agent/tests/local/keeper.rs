@@ -2,12 +2,34 @@
 
 use std::fs;
 
-use strongroom_agent::{Agent as _, Keeper as _, VaultAccess, VaultFacts, Watch};
+use jiff::{SignedDuration, Timestamp};
+use strongroom_agent::{
+    Absence, Agent as _, BackupOrder, HeldPoint, Keeper as _, ReclaimDone, ReclaimOrder,
+    VaultAccess, VaultFacts, Watch,
+};
 use strongroom_api::KeyReference;
-use strongroom_base::{PointId, SystemClock, SystemEntropy};
+use strongroom_base::{Clock as _, PointId, SystemClock, SystemEntropy};
 use strongroom_vault::{keys::KeySource, place};
 
 use crate::common::{Heard, Lab, files};
+
+fn now() -> Timestamp {
+    SystemClock.now()
+}
+
+fn delete(lab: &Lab, points: &[PointId]) {
+    let locked = lab.keeper.delete_points(&lab.access(), "web", points, now()).expect("deleted");
+    assert_eq!(locked, []);
+}
+
+fn reclaim(
+    lab: &Lab,
+    given_up: &[PointId],
+    watch: &Watch,
+) -> strongroom_agent::Result<ReclaimDone> {
+    let given_up = given_up.iter().map(|point| ("web".to_owned(), *point)).collect();
+    lab.keeper.reclaim(&lab.access(), &ReclaimOrder { given_up, now: now() }, watch)
+}
 
 #[test]
 fn made_taken_over_and_refused() {
@@ -71,10 +93,7 @@ fn mirrors_that_are_away_are_told_and_come_back() {
     let disk = lab.disk("a.img", 4, 1);
     let done = lab.agent.backup(&lab.order(&[("a", &disk)]), &Watch::silent()).expect("a point");
     assert_eq!(done.warnings[0].code, "store.degraded", "{:?}", done.warnings);
-    assert_eq!(
-        lab.keeper.reclaim(&lab.access(), &Watch::silent()).expect_err("not now").code,
-        "store.degraded"
-    );
+    assert_eq!(reclaim(&lab, &[], &Watch::silent()).expect_err("not now").code, "store.degraded");
     fs::rename(lab.path("away"), lab.path("copy")).expect("moved");
     assert!(lab.keeper.facts(&lab.access()).expect("facts").warnings.is_empty());
     // Taken over by a service that thinks of other copies.
@@ -110,8 +129,9 @@ fn points_are_listed_validated_and_deleted() {
     assert_eq!(stopped.expect_err("stopped").code, "interrupted");
 
     let ids = [first.point.id, PointId::from_bytes([1; 16])];
-    lab.keeper.delete_points(&lab.access(), "web", &ids).expect("deleted");
-    lab.keeper.delete_points(&lab.access(), "web", &ids).expect("gone already");
+    delete(&lab, &ids);
+    // They are gone already.
+    delete(&lab, &ids);
     let gone = lab.keeper.validate(&lab.access(), "web", first.point.id, &Watch::silent());
     assert_eq!(gone.expect_err("gone").code, "point.not_found");
     let (points, _) = lab.keeper.points(&lab.access(), None).expect("listed");
@@ -166,11 +186,17 @@ fn space_is_measured_and_freed() {
     assert_eq!((item.name.as_str(), item.protected_bytes), ("web", 30 * 65536));
     assert_eq!((item.instance_bytes, item.shared_bytes), (30 * 65536, 0));
     assert!(item.unique_bytes > 50 * 60000 && before.stored_bytes > item.unique_bytes);
-    lab.keeper.delete_points(&lab.access(), "web", &[first.point.id]).expect("deleted");
+    delete(&lab, &[first.point.id]);
     let after = lab.keeper.usage(&lab.access(), &Watch::silent()).expect("measured");
     assert!(after.reclaimable_bytes > before.reclaimable_bytes + 20 * 60000, "{after:?}");
     let heard = Heard::default();
-    let report = lab.keeper.reclaim(&lab.access(), &heard.watch()).expect("freed");
+    // What nobody has given up stays, whoever put the note.
+    let done = reclaim(&lab, &[], &Watch::silent()).expect("reclaims");
+    let held = HeldPoint { item: Some("web".to_owned()), point: first.point.id, locked: false };
+    assert_eq!((done.held, done.complete), (vec![held], true));
+    assert_eq!(done.report["points_removed"], 0);
+    let done = reclaim(&lab, &[first.point.id], &heard.watch()).expect("freed");
+    let report = done.report;
     let freed = report["freed_bytes"].as_u64().expect("a number");
     assert!(freed > 20 * 60000, "{report:#}");
     let details = heard.details();
@@ -296,4 +322,27 @@ fn saved_replaced_and_removed() {
     lab.keeper.unsave(&access, "catalog").expect("removed");
     lab.keeper.unsave(&access, "catalog").expect("gone already");
     assert!(lab.keeper.saved(&access).expect("none").is_empty());
+}
+
+#[test]
+fn a_point_of_a_locked_vault_is_locked_and_missed_if_it_is_gone() {
+    let lab = Lab::new();
+    let disk = lab.disk("a.img", 4, 1);
+    let later = |hours| now().checked_add(SignedDuration::from_hours(hours)).expect("a time");
+    let (day, week) = (later(24), later(24 * 7));
+    let order = BackupOrder { locked_until: Some(day), ..lab.order(&[("a", &disk)]) };
+    let point = lab.agent.backup(&order, &Watch::silent()).expect("a point").point;
+    assert_eq!(point.locked_until, Some(day), "its manifest says so");
+    let access = lab.access();
+    let extended = lab.keeper.lock_points(&access, "web", &[(point.id, week)]).expect("locks");
+    assert!(extended[0].1 >= week);
+    let locked = lab.keeper.delete_points(&access, "web", &[point.id], now()).expect("stays");
+    assert_eq!(locked, extended);
+    let expected = [("web".to_owned(), point.id)];
+    assert_eq!(lab.keeper.absent(&access, None, &expected).expect("looks"), []);
+    let over = later(24 * 8);
+    let locked = lab.keeper.delete_points(&access, "web", &[point.id], over).expect("deleted");
+    assert_eq!(locked, []);
+    let absent = lab.keeper.absent(&access, Some("web"), &expected).expect("looks");
+    assert_eq!(absent[0].how, Absence::Hidden);
 }

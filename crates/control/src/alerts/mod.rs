@@ -199,6 +199,78 @@ pub(crate) async fn security(
     Ok(())
 }
 
+/// Points are not in their vault any more; if the whole vault was looked through, or none are missing
+/// any more.
+pub(crate) async fn missing(
+    control: &Control,
+    tx: &mut Tx,
+    vault: &api::Vault,
+    points: &[String],
+    of_all: bool,
+    now: Timestamp,
+) -> Result<()> {
+    let count = points.len();
+    let title = format!("{count} recovery point(s) of vault {} are gone from it", vault.name);
+    let error = || ErrorBody::new(&codes::POINT_LOST, named(points));
+    of_points(control, tx, (Rule::PointsMissing, vault, of_all), count, title, error, now).await
+}
+
+/// Points have deletion notes that the service has not put.
+pub(crate) async fn foreign(
+    control: &Control,
+    tx: &mut Tx,
+    vault: &api::Vault,
+    points: &[String],
+    of_all: bool,
+    now: Timestamp,
+) -> Result<()> {
+    let count = points.len();
+    let title = format!(
+        "somebody else has deleted {count} recovery point(s) in vault {}; they are kept",
+        vault.name
+    );
+    let error = || ErrorBody::new(&codes::POINT_FOREIGN_DELETION, named(points));
+    of_points(control, tx, (Rule::ForeignDeletion, vault, of_all), count, title, error, now).await
+}
+
+async fn of_points(
+    control: &Control,
+    tx: &mut Tx,
+    (rule, vault, of_all): (Rule, &api::Vault, bool),
+    count: usize,
+    title: String,
+    error: impl FnOnce() -> ErrorBody,
+    now: Timestamp,
+) -> Result<()> {
+    let subject = vault.name.as_str();
+    if count > 0 {
+        let what = Happening {
+            rule,
+            title,
+            error: Some(error()),
+            subject,
+            vault: Some(vault.id),
+            item: None,
+            job: None,
+        };
+        return raise(control, tx, what, now).await;
+    }
+    if of_all {
+        resolve_key(tx, &key(rule, subject, Some(vault.id), None), now).await
+    } else {
+        Ok(())
+    }
+}
+
+/// Points by name, the first of them.
+fn named(points: &[String]) -> String {
+    const MOST: usize = 20;
+    let first: Vec<&str> = points.iter().take(MOST).map(String::as_str).collect();
+    let more = points.len().saturating_sub(MOST);
+    let rest = if more > 0 { format!(", and {more} more") } else { String::new() };
+    format!("recovery points {}{rest}", first.join(", "))
+}
+
 /// Alerts cannot be told by a channel.
 pub(crate) async fn undelivered(
     control: &Control,

@@ -45,6 +45,8 @@ rules! {
     VaultWeakened = "vault_weakened", Critical, "somebody resolves it", "Soft delete or immutability of a vault was turned off, or soft delete was shortened.";
     VaultLocked = "vault_locked", Critical, "somebody resolves it", "Soft delete or immutability of a vault was made irreversible.";
     ShorterRetention = "shorter_retention", Critical, "somebody resolves it", "A policy, or an item's new policy, keeps recovery points for a shorter time.";
+    PointsMissing = "points_missing", Critical, "the points are in the vault again, or nobody expects them any more", "Recovery points are not in their vault any more, and the service has not deleted them: the vault was rolled back, or lost objects.";
+    ForeignDeletion = "foreign_deletion", Critical, "no deletion note that is not the service's own is left", "Somebody else has deleted recovery points in a vault of the service. Its reclaim keeps them.";
     BackupFailed = "backup_failed", Error, "a backup of the item succeeds, or its protection is stopped", "Backups of an item fail.";
     RestoreFailed = "restore_failed", Error, "somebody resolves it", "A restore failed.";
     JobFailed = "job_failed", Error, "somebody resolves it", "A job of another kind failed.";

@@ -89,6 +89,14 @@ CREATE INDEX "points__vault__state__purge_after" ON "points" ("vault", "state", 
 CREATE INDEX "points__item__snapshot" ON "points" ("item", "snapshot", "id");
 CREATE INDEX "points__vault__snapshot_until" ON "points" ("vault", "snapshot_until", "id");
 
+CREATE TABLE "given_up" (
+  "id" TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+  "version" BIGINT NOT NULL,
+  "vault" TEXT COLLATE "C" NOT NULL,
+  "body" TEXT NOT NULL
+);
+CREATE INDEX "given_up__vault" ON "given_up" ("vault", "id");
+
 CREATE TABLE "jobs" (
   "id" TEXT COLLATE "C" NOT NULL PRIMARY KEY,
   "version" BIGINT NOT NULL,

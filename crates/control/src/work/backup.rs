@@ -9,6 +9,7 @@ use strongroom_agent::{BackupDone, BackupOrder, Tier, Watch};
 use strongroom_api::{self as api, ErrorBody, PointState, TaskState};
 use strongroom_base::{ItemId, Kind, PointId, codes};
 use strongroom_catalog::Stored;
+use strongroom_policy::PointTimes;
 
 use super::{
     Outcome, Teller,
@@ -65,7 +66,19 @@ impl Control {
     ) -> Outcome {
         let known = self.known(wanted.item).await?;
         let agent = self.agents.agent(&known.host)?;
-        let order = self.backup_order(&wanted, &known);
+        // What is gone from the vault is to be known before a new point hides it. A vault that cannot
+        // be asked says so when the backup opens it.
+        if let Err(error) = self.compare_points(&known.vault, Some(&known.item.item)).await {
+            tracing::warn!(
+                error = error.message,
+                "the item's points were not compared with its vault"
+            );
+        }
+        let locked_until = match &known.near {
+            Some(_) => None,
+            None => self.lock_of_new(&wanted, &known).await?,
+        };
+        let order = self.backup_order(&wanted, &known, locked_until);
         let (follow, ordered) = (watch.clone(), order.clone());
         let done = Self::blocking(move || agent.backup(&ordered, &follow)).await?;
         for warning in &done.warnings {
@@ -98,6 +111,7 @@ impl Control {
             }
         }
         self.finish_point(&known, &point, watch).await?;
+        self.extend_locks(&known.vault, Some(&known.item.item)).await?;
         Ok(Some(done.report))
     }
 
@@ -112,7 +126,42 @@ impl Control {
         Ok(self.point_is_good(known, point.point.id).await?)
     }
 
-    fn backup_order(&self, wanted: &Wanted<'_>, known: &Known) -> BackupOrder {
+    /// Until when a new point is locked, if its vault is immutable for ever: as long as it is promised.
+    async fn lock_of_new(
+        &self,
+        wanted: &Wanted<'_>,
+        known: &Known,
+    ) -> Result<Option<Timestamp>, ControlError> {
+        let times = PointTimes {
+            time: self.now(),
+            occurrence: wanted.occurrence,
+            on_demand_until: wanted.retain_until,
+            good: true,
+        };
+        self.lock_until(&known.item, &known.vault, times).await
+    }
+
+    /// The same of a point that is transferred into its vault.
+    pub(super) async fn lock_of(
+        &self,
+        known: &Known,
+        point: &PointDoc,
+    ) -> Result<Option<Timestamp>, ControlError> {
+        let times = PointTimes {
+            time: point.point.time,
+            occurrence: point.occurrence,
+            on_demand_until: point.point.retain_until,
+            good: true,
+        };
+        self.lock_until(&known.item, &known.vault, times).await
+    }
+
+    fn backup_order(
+        &self,
+        wanted: &Wanted<'_>,
+        known: &Known,
+        locked_until: Option<Timestamp>,
+    ) -> BackupOrder {
         let item = &known.item.item;
         let policy = known.policy.as_ref();
         let (vault, tier, name) = match &known.near {
@@ -133,6 +182,7 @@ impl Control {
             scratch_dir: None,
             limit_rate: self.settings.limit_rate,
             tags: [("item".to_owned(), item.id.to_string())].into(),
+            locked_until,
         }
     }
 

@@ -6,10 +6,10 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use strongroom_agent::Watch;
 use strongroom_api::{self as api, JobKind, KeyReference, TaskState, VaultUsage};
-use strongroom_base::{ItemId, PointId, VaultId};
+use strongroom_base::{ItemId, PointId, VaultId, codes};
 use strongroom_catalog::{Document as _, Filter, Query, Stored};
 
-use super::{Outcome, transfer::snapshot_item};
+use super::{Outcome, compare::forget_given_up, transfer::snapshot_item};
 use crate::{
     access::{Caller, Operation},
     alerts, audit,
@@ -112,14 +112,17 @@ impl Control {
                 }
             }
         }
+        let now = self.trusted_now();
         for ((vault, item), points) in by_vault {
             if let Some(near) = self.active_vault(vault).await? {
                 let copies = points.iter().filter_map(|point| point.doc.point.snapshot.as_ref());
                 let ids: Vec<PointId> = copies.map(|copy| copy.id).collect();
                 let (keeper, name) = (self.keeper.clone(), snapshot_item(item));
                 let access = near.access();
+                self.give_up(vault, &name, &ids).await?;
+                // Nothing near a source is locked.
                 let deleted =
-                    Self::blocking(move || keeper.delete_points(&access, &name, &ids)).await;
+                    Self::blocking(move || keeper.delete_points(&access, &name, &ids, now)).await;
                 if let Err(error) = deleted {
                     late = Some(error);
                     continue;
@@ -140,16 +143,36 @@ impl Control {
         for doc in points.iter().map(|stored| &stored.doc).filter(|doc| doc.is_in_vault()) {
             by_item.entry(doc.point.item).or_default().push(doc.point.id);
         }
+        let now = self.trusted_now();
+        let mut locked: BTreeMap<String, (String, PointId, Timestamp)> = BTreeMap::new();
         for (item, ids) in &by_item {
             let read = read!(self, tx => { named::<ItemDoc>(tx, *item).await });
             let name = read?.doc.item.name;
+            self.give_up(vault.vault.id, &name, ids).await?;
             let (keeper, access, ids) = (self.keeper.clone(), vault.access(), ids.clone());
-            Self::blocking(move || keeper.delete_points(&access, &name, &ids)).await?;
+            let of = name.clone();
+            let left =
+                Self::blocking(move || keeper.delete_points(&access, &of, &ids, now)).await?;
+            locked.extend(left.into_iter().map(|(point, until)| {
+                (PointDoc::id_of(*item, point), (name.clone(), point, until))
+            }));
         }
+        let (points, stay): (Vec<_>, Vec<_>) =
+            points.into_iter().partition(|stored| !locked.contains_key(&stored.doc.id()));
         write!(self, tx => {
             for Stored { doc, .. } in &points {
                 let id = PointDoc::id_of(doc.point.item, doc.point.id);
                 tx.delete::<PointDoc>(&id, None).await?;
+            }
+            // What is locked goes when its lock is over.
+            for Stored { doc, .. } in &stay {
+                let Some((name, point, until)) = locked.get(&doc.id()) else { continue };
+                forget_given_up(tx, vault.vault.id, name, *point).await?;
+                if let Some(Stored { mut doc, version }) = tx.get::<PointDoc>(&doc.id()).await? {
+                    doc.point.locked_until = Some(*until);
+                    doc.point.purge_after = Some(*until);
+                    tx.update(&doc, version).await?;
+                }
             }
             alerts::points_purged(self, tx, &vault.vault, &points).await?;
             let system = Caller::system();
@@ -171,6 +194,13 @@ impl Control {
         if let Some(error) = late {
             return Err(error);
         }
+        let locked = read!(self, tx => {
+            let left = Filter::all().eq("item", item.to_string());
+            Ok(tx.first::<PointDoc>(&Query::new(left).descending("purge_after").limit(1)).await?)
+        })?;
+        if let Some(Stored { doc: PointDoc { point, .. }, .. }) = locked {
+            return self.keep_deleted_item(item, point.purge_after).await;
+        }
         write!(self, tx => {
             if let api::Source::Machine { uuid, .. } = &doc.item.source {
                 let id = MachineDoc::id_of(doc.item.host, uuid);
@@ -191,18 +221,40 @@ impl Control {
         Ok(Some(json!({ "points_removed": removed })))
     }
 
+    /// Points of a deleted item are locked: it goes when the last of them may.
+    async fn keep_deleted_item(&self, item: ItemId, until: Option<Timestamp>) -> Outcome {
+        write!(self, tx => {
+            let Stored { mut doc, version } = named::<ItemDoc>(tx, item).await?;
+            doc.item.purge_after = until.max(doc.item.purge_after);
+            tx.update(&doc, version).await?;
+            Ok(())
+        })?;
+        let message = "recovery points of the item are locked in their vault";
+        Err(Box::new(api::ErrorBody::new(&codes::POINT_LOCKED, message)))
+    }
+
     pub(super) async fn do_reclaim(&self, vault: VaultId, watch: &Watch) -> Outcome {
         watch.task("reclaim", TaskState::InProgress, None);
         let doc = self.work_vault(vault).await?;
+        // First: what is gone, or deleted by others, is to be known before anything is freed.
+        self.compare_points(&doc, None).await?;
+        self.extend_locks(&doc, None).await?;
+        let order = self.reclaim_order(vault).await?;
         let (keeper, follow) = (self.keeper.clone(), watch.clone());
-        let report = Self::blocking(move || keeper.reclaim(&doc.access(), &follow)).await?;
+        let (access, ordered) = (doc.access(), order.clone());
+        let done = Self::blocking(move || keeper.reclaim(&access, &ordered, &follow)).await?;
+        if done.complete {
+            self.reclaimed(&doc, &order, &done.held).await?;
+        }
         watch.task("reclaim", TaskState::Completed, None);
-        Ok(Some(report))
+        Ok(Some(done.report))
     }
 
     pub(super) async fn do_measure(&self, vault: VaultId, watch: &Watch) -> Outcome {
         watch.task("measure", TaskState::InProgress, None);
         let doc = self.work_vault(vault).await?;
+        self.compare_points(&doc, None).await?;
+        self.extend_locks(&doc, None).await?;
         let (keeper, follow, access) = (self.keeper.clone(), watch.clone(), doc.access());
         let mut facts = Self::blocking(move || keeper.usage(&access, &follow)).await?;
         let now = self.now();

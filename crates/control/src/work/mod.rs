@@ -11,6 +11,7 @@
 //! a crash, and whenever the catalog and this process disagree. All orders can be given again.
 
 mod backup;
+mod compare;
 mod drivers;
 mod house;
 mod protect;

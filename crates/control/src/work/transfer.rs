@@ -97,12 +97,14 @@ impl Control {
         let from = self.snapshot_place(item, copy).await?;
         let host = read!(self, tx => { named::<HostDoc>(tx, item.host).await })?.doc.host;
         let agent = self.agents.agent(&host)?;
+        let locked_until = self.lock_of(known, point).await?;
         let order = TransferOrder {
             from: from.vault,
             from_item: from.item,
             point: copy.id,
             to: known.vault.access(),
             to_item: item.name.clone(),
+            locked_until,
             limit_rate: self.settings.limit_rate,
         };
         let follow = watch.clone();

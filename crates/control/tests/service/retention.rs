@@ -1,18 +1,22 @@
 //! Retention: what goes, what stays, and what comes back.
 
 use strongroom_api::{
-    Immutability, PointState, PointUpdate, PolicyUpdate, StopMode, StopProtection, VaultUpdate,
+    AlertState, Immutability, JobKind, JobState, PointState, PointUpdate, PolicyUpdate, StopMode,
+    StopProtection, VaultUpdate,
 };
 use strongroom_catalog::testing::{Bed, on_both_databases};
 use strongroom_policy::{DailyRetention, PolicyRules};
 
-use crate::world::{DAY, World, refusal};
+use crate::world::{DAY, HOUR, World, refusal};
 
 on_both_databases! {
     old_points_go_and_the_last_stays,
     a_shorter_policy_cuts_softly,
     an_immutable_vault_keeps_all,
     a_point_can_be_kept_longer_and_deleted,
+    notes_of_others_are_not_executed_and_raise_an_alert,
+    points_of_a_locked_vault_are_locked_as_long_as_promised,
+    points_that_are_gone_from_their_vault_are_lost,
 }
 
 async fn rules(world: &World) -> PolicyRules {
@@ -119,4 +123,116 @@ async fn a_point_can_be_kept_longer_and_deleted(bed: Bed) {
     world.pass(15 * DAY);
     world.settle().await;
     assert_eq!(world.points("web").await.iter().filter(|p| p.id == deleted.id).count(), 0);
+}
+
+/// The names of the rules whose alerts hold.
+async fn firing(world: &World) -> Vec<String> {
+    let alerts = world.alerts().await.into_iter();
+    alerts.filter(|alert| alert.state == AlertState::Firing).map(|alert| alert.rule).collect()
+}
+
+async fn reclaim(world: &World) {
+    world.pass(2 * HOUR);
+    world.settle().await;
+    let jobs = world.jobs(JobKind::Reclaim).await;
+    assert!(jobs.iter().all(|job| job.state == JobState::Completed), "{jobs:#?}");
+}
+
+async fn notes_of_others_are_not_executed_and_raise_an_alert(bed: Bed) {
+    let mut world = World::new(bed).await;
+    world.set(|settings| settings.reclaim_every_hours = 1).await;
+    world.protected("web").await;
+    world.backup("web").await;
+    world.pass(60);
+    world.backup("web").await;
+    let points = world.points("web").await;
+    let deleted = points[1].id;
+    // Somebody with the key puts a note.
+    world.shared.outside().stores.get_mut("/vaults/main").expect("it").hidden.insert(deleted);
+    reclaim(&world).await;
+    assert_eq!(world.stored(), 2, "it is kept");
+    let alerts = world.alerts().await;
+    let alert = alerts.iter().find(|alert| alert.rule == "foreign_deletion").expect("an alert");
+    let error = alert.error.as_ref().expect("an error");
+    assert_eq!(error.code, "point.foreign_deletion");
+    assert!(error.message.contains(&deleted.to_string()), "{}", error.message);
+    // It can be restored, as the list says.
+    assert!(world.points("web").await.iter().all(|point| point.state == PointState::Restorable));
+    // What the service itself has given up goes.
+    let id = points[0].id.to_string();
+    world.control.delete_point(&world.admin, "web", &id, None).await.expect("deletes");
+    world.days(15).await;
+    assert!(!world.points("web").await.iter().any(|point| point.id == points[0].id));
+    // The note is taken back.
+    world.shared.outside().stores.get_mut("/vaults/main").expect("it").hidden.clear();
+    reclaim(&world).await;
+    assert!(!firing(&world).await.contains(&"foreign_deletion".to_owned()));
+}
+
+async fn points_of_a_locked_vault_are_locked_as_long_as_promised(bed: Bed) {
+    let mut world = World::new(bed).await;
+    world.set(|settings| settings.reclaim_every_hours = 1).await;
+    world.protected("web").await;
+    world.backup("web").await;
+    assert_eq!(world.points("web").await[0].locked_until, None);
+    let lock = VaultUpdate { immutability: Some(Immutability::Locked), ..Default::default() };
+    world.control.update_vault(&world.admin, "main", None, lock).await.expect("locks");
+    world.pass(60);
+    world.backup("web").await;
+    let points = world.points("web").await;
+    let (new, old) = (&points[0], &points[1]);
+    // The new one by its manifest, the old one by a lock of its own.
+    assert!(new.locked_until.is_some() && new.locked_until >= new.expires, "{new:#?}");
+    assert!(old.locked_until.is_some(), "{old:#?}");
+    let locks = world.shared.outside().stores["/vaults/main"].locks.clone();
+    assert_eq!(locks.len(), 2);
+    // A longer policy extends the locks, a shorter one is refused.
+    set_days(&world, 60).await.expect("longer is allowed");
+    reclaim(&world).await;
+    let longer = world.shared.outside().stores["/vaults/main"].locks.clone();
+    assert!(longer[&new.id] > locks[&new.id], "{longer:?}");
+    // What expires goes although it was locked, not earlier.
+    world.days(62).await;
+    assert!(!world.points("web").await.iter().any(|point| point.id == old.id));
+}
+
+async fn points_that_are_gone_from_their_vault_are_lost(bed: Bed) {
+    let mut world = World::new(bed).await;
+    world.protected("web").await;
+    world.backup("web").await;
+    let first = world.points("web").await[0].id;
+    let rolled_back = world.shared.outside().stores["/vaults/main"].points.clone();
+    world.pass(60);
+    world.backup("web").await;
+    let second = world.points("web").await[0].id;
+    let newer = world.shared.outside().stores["/vaults/main"].points.clone();
+    let set = |points| {
+        world.shared.outside().stores.get_mut("/vaults/main").expect("it").points = points;
+    };
+    set(rolled_back.clone());
+    // The next backup notices it.
+    world.pass(60);
+    world.backup("web").await;
+    let lost = |points: Vec<strongroom_api::RecoveryPoint>| -> Vec<_> {
+        let lost = points.into_iter().filter(|point| point.state == PointState::Lost);
+        lost.map(|point| point.id).collect()
+    };
+    assert_eq!(lost(world.points("web").await), [second]);
+    let alerts = world.alerts().await;
+    let alert = alerts.iter().find(|alert| alert.rule == "points_missing").expect("an alert");
+    let error = alert.error.as_ref().expect("an error");
+    assert!(error.code == "point.lost" && error.message.contains(&second.to_string()));
+    assert!(!error.message.contains(&first.to_string()));
+    let restore = serde_json::from_str(r#"{"mode":"disks","folder":"/restore"}"#).expect("it");
+    let id = second.to_string();
+    let refused = world.control.restore(&world.admin, "web", &id, restore).await;
+    assert_eq!(refusal(refused), "point.not_restorable");
+    // It is found again.
+    let third = world.shared.outside().stores["/vaults/main"].points.clone();
+    set(third.into_iter().chain(newer).collect());
+    world.set(|settings| settings.measure_every_hours = 1).await;
+    world.pass(2 * HOUR);
+    world.settle().await;
+    assert_eq!(lost(world.points("web").await), []);
+    assert!(!firing(&world).await.contains(&"points_missing".to_owned()));
 }

@@ -1,7 +1,7 @@
 //! A world in memory: time, a host with machines, vaults.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     path::Path,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -9,9 +9,9 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use strongroom_agent::{
-    Agent, BackupDone, BackupOrder, HostFacts, Keeper, PointFacts, RestoreDone, RestoreOrder,
-    Result, SavedObject, Tier, TransferOrder, UsageFacts, VaultAccess, VaultFacts, VaultMake,
-    Watch,
+    Absence, AbsentPoint, Agent, BackupDone, BackupOrder, HeldPoint, HostFacts, Keeper, PointFacts,
+    ReclaimDone, ReclaimOrder, RestoreDone, RestoreOrder, Result, SavedObject, Tier, TransferOrder,
+    UsageFacts, VaultAccess, VaultFacts, VaultMake, Watch,
 };
 use strongroom_api::{
     self as api, Check, ConsistencyWanted, ErrorBody, Finding, HostCreate, Item, ItemUsage,
@@ -56,6 +56,10 @@ pub(crate) struct Store {
     pub(crate) id: Option<VaultId>,
     pub(crate) points: BTreeMap<PointId, PointFacts>,
     pub(crate) saved: BTreeMap<String, Vec<u8>>,
+    /// Points with deletion notes that somebody else has put.
+    pub(crate) hidden: BTreeSet<PointId>,
+    /// Until when points are locked.
+    pub(crate) locks: BTreeMap<PointId, Timestamp>,
 }
 
 /// What there is outside the service.
@@ -198,8 +202,10 @@ impl Agent for Host {
                 stored_bytes: 1 << 19,
                 notes: Vec::new(),
                 tags,
+                locked_until: order.locked_until,
             }
         });
+        store.locks.extend(order.locked_until.map(|until| (point.id, until)));
         store.points.insert(point.id, point.clone());
         outside.backups_made += 1;
         watch.task("snapshot", TaskState::Completed, None);
@@ -228,7 +234,8 @@ impl Agent for Host {
             let mut tags = was.tags.clone();
             tags.insert("copy_of".to_owned(), of);
             let id = PointId::generate(&*self.0.clock, &SystemEntropy);
-            PointFacts { id, item: order.to_item.clone(), tags, ..was }
+            let locked_until = order.locked_until;
+            PointFacts { id, item: order.to_item.clone(), tags, locked_until, ..was }
         });
         to.points.insert(point.id, point.clone());
         if outside.transfers_unheard > 0 {
@@ -313,18 +320,82 @@ impl Keeper for Vaults {
         if found { Ok(Vec::new()) } else { Err(error(&codes::POINT_NOT_FOUND)) }
     }
 
-    fn delete_points(&self, vault: &VaultAccess, _: &str, points: &[PointId]) -> Result<()> {
+    fn delete_points(
+        &self,
+        vault: &VaultAccess,
+        _: &str,
+        points: &[PointId],
+        now: Timestamp,
+    ) -> Result<Vec<(PointId, Timestamp)>> {
         let mut outside = self.0.outside();
         if outside.away.as_ref() == Some(&vault.url) {
             return Err(error(&codes::STORE_UNAVAILABLE));
         }
         let store = outside.stores.get_mut(&vault.url).expect("a vault");
-        store.points.retain(|point, _| !points.contains(point));
-        Ok(())
+        let locked = |point: &PointId| store.locks.get(point).copied().filter(|it| *it > now);
+        let stay: Vec<_> =
+            points.iter().filter_map(|point| Some((*point, locked(point)?))).collect();
+        let goes = |point: &PointId| points.contains(point) && locked(point).is_none();
+        store.points.retain(|point, _| !goes(point));
+        Ok(stay)
     }
 
-    fn reclaim(&self, _: &VaultAccess, _: &Watch) -> Result<serde_json::Value> {
-        Ok(serde_json::json!({ "freed_bytes": 1 }))
+    fn lock_points(
+        &self,
+        vault: &VaultAccess,
+        _: &str,
+        locks: &[(PointId, Timestamp)],
+    ) -> Result<Vec<(PointId, Timestamp)>> {
+        let mut outside = self.0.outside();
+        let store = outside.stores.get_mut(&vault.url).expect("a vault");
+        let mut locked = Vec::new();
+        for (point, until) in locks {
+            if store.points.contains_key(point) {
+                let lock = store.locks.entry(*point).or_insert(*until);
+                *lock = *until.max(lock);
+                locked.push((*point, *lock));
+            }
+        }
+        Ok(locked)
+    }
+
+    fn absent(
+        &self,
+        vault: &VaultAccess,
+        _: Option<&str>,
+        expected: &[(String, PointId)],
+    ) -> Result<Vec<AbsentPoint>> {
+        let outside = self.0.outside();
+        let store = &outside.stores[&vault.url];
+        let absent = expected.iter().filter_map(|(item, point)| {
+            let is_there = store.points.contains_key(point);
+            let how = match (is_there, store.hidden.contains(point)) {
+                (true, false) => return None,
+                (true, true) => Absence::Hidden,
+                (false, _) => Absence::Missing,
+            };
+            Some(AbsentPoint { item: item.clone(), point: *point, how })
+        });
+        Ok(absent.collect())
+    }
+
+    fn reclaim(&self, vault: &VaultAccess, order: &ReclaimOrder, _: &Watch) -> Result<ReclaimDone> {
+        let mut outside = self.0.outside();
+        let store = outside.stores.get_mut(&vault.url).expect("a vault");
+        let mut held = Vec::new();
+        for point in store.hidden.clone() {
+            let item = store.points.get(&point).map(|point| point.item.clone());
+            let locked = store.locks.get(&point).is_some_and(|until| *until > order.now);
+            let name = (item.clone().unwrap_or_default(), point);
+            if locked || !order.given_up.contains(&name) {
+                held.push(HeldPoint { item, point, locked });
+            } else {
+                store.hidden.remove(&point);
+                store.points.remove(&point);
+            }
+        }
+        let report = serde_json::json!({ "freed_bytes": 1 });
+        Ok(ReclaimDone { complete: true, held, report })
     }
 
     fn usage(&self, vault: &VaultAccess, _: &Watch) -> Result<UsageFacts> {

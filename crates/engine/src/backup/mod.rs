@@ -166,7 +166,7 @@ impl<'a> Session<'a> {
             disks: disks.map(record).collect(),
             excluded: request.excluded.clone(),
             configuration,
-            locked_until: None,
+            locked_until: request.locked_until,
             tags,
         };
         if cancel.is_cancelled() {
@@ -201,7 +201,7 @@ struct Parent {
 /// by the new point as well.
 fn find_parent(vault: &Vault, request: &BackupRequest) -> Result<Option<Parent>> {
     let (parent, damaged) = match request.parent {
-        Some(point) => (Some(vault.point(&request.item, point)?), Vec::new()),
+        Some(point) => (Some(vault.parent_point(&request.item, point)?), Vec::new()),
         None => vault.newest_readable(&request.item)?,
     };
     let is_last = damaged.is_empty();

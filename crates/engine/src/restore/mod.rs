@@ -150,7 +150,7 @@ pub fn restore(
     let clock = Arc::clone(vault.clock());
     let started = clock.monotonic();
     progress.set_stage("preparing");
-    let manifest = vault.point(&request.item, request.point)?;
+    let manifest = vault.restorable_point(&request.item, request.point)?;
     let mut jobs = Vec::new();
     for disk in &request.disks {
         let record =

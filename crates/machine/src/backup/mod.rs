@@ -279,6 +279,7 @@ impl<'a> Work<'a> {
         BackupRequest {
             excluded: excluded.collect(),
             tags: request.tags.clone(),
+            locked_until: request.locked_until,
             consistency: proof.consistency,
             evidence: proof.evidence.clone(),
             parent: base.map(|base| base.point),

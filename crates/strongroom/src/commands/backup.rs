@@ -19,7 +19,7 @@ use crate::{
     context::{self, Context},
     error::{FaceError, Failure},
     human,
-    open::open_vault,
+    open::{open_vault, warn_of_clocks},
     out::Show,
     values::{self, NamedDisk},
 };
@@ -160,6 +160,7 @@ impl BackupArgs {
             Ok(strongroom_engine::backup(&vault, &request, progress, &context.cancel)?)
         })?;
         context.out.result(&report)?;
+        warn_of_clocks(context, &vault, &report)?;
         let skipped = report.disks.iter().flat_map(|disk| &disk.skipped);
         let skipped = skipped.map(|range| range.length).fold(0, u64::saturating_add);
         if skipped > 0 {

@@ -14,7 +14,7 @@ use crate::{
     error::{FaceError, Failure},
     hosts::{self, ConnectArgs},
     human,
-    open::open_vault,
+    open::{open_vault, warn_of_clocks},
     out::Show,
     values,
 };
@@ -149,6 +149,7 @@ impl VmArgs {
             scratch_dir: self.scratch_dir,
             scratch_limit: self.scratch_limit,
             tags: common.tags,
+            locked_until: None,
             host: context::host(),
             skip_bad_blocks: common.skip_bad_blocks,
             deltas: common.deltas,
@@ -161,6 +162,7 @@ impl VmArgs {
             strongroom_machine::backup(&vault, &connection, &request, progress, &context.cancel)
         })?;
         context.out.result(&report)?;
+        warn_of_clocks(context, &vault, &report.point)?;
         let skipped = report.point.disks.iter().flat_map(|disk| &disk.skipped);
         let skipped = skipped.map(|range| range.length).fold(0, u64::saturating_add);
         if skipped > 0 {

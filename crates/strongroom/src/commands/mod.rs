@@ -4,6 +4,7 @@
 pub(crate) mod backup;
 mod backup_vm;
 pub(crate) mod errors;
+mod forget;
 pub(crate) mod guard;
 pub(crate) mod recover;
 pub(crate) mod recoverypoint;

@@ -1,7 +1,7 @@
 //! `recoverypoint`: what is in a vault.
 
 use clap::{Args, Subcommand};
-use strongroom_base::codes;
+use strongroom_base::{Clock as _, codes};
 use strongroom_engine::{DiffReport, EngineError, PointSelector, diff_points, select_point};
 use strongroom_format::Manifest;
 use strongroom_vault::{Vault, VaultError};
@@ -19,7 +19,10 @@ use crate::{
     views::{PointDeleted, PointList, PointShown, all_readable},
 };
 
-use super::service::point::{self as service, KeepUntilArgs};
+use super::{
+    forget::ForgetArgs,
+    service::point::{self as service, KeepUntilArgs},
+};
 
 /// `recoverypoint ...`.
 #[derive(Debug, Subcommand)]
@@ -29,6 +32,7 @@ pub(crate) enum RecoverypointCommand {
     Diff(DiffArgs),
     KeepUntil(KeepUntilArgs),
     Delete(DeleteArgs),
+    Forget(ForgetArgs),
 }
 
 impl RecoverypointCommand {
@@ -39,6 +43,7 @@ impl RecoverypointCommand {
             Self::Diff(args) => args.run(context),
             Self::KeepUntil(args) => args.run(context),
             Self::Delete(args) => args.run(context),
+            Self::Forget(args) => args.run(context),
         }
     }
 }
@@ -223,20 +228,20 @@ impl DiffArgs {
     }
 }
 
-/// Delete a recovery point
+/// Delete recovery points
 ///
-/// Other points are not affected. Its space becomes free at the next `vault reclaim`. There is no
-/// way back, so the point is named by its id, and the command asks before it deletes.
+/// Other points are not affected. Their space becomes free at the next `vault reclaim`. There is no
+/// way back, so the points are named by their ids, and the command asks before it deletes. A point
+/// that is locked is not deleted (point.locked). `recoverypoint forget` deletes by rules.
 ///
-/// With a server, one of its recovery points is deleted, unless a vault or key is
-/// named; it can be brought back for some time if the vault deletes softly.
+/// With a server, recovery points of its items are deleted, unless a vault or key is
+/// named; they can be brought back for some time if the vault deletes softly.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom recoverypoint delete --item web01 --recovery-point 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB \\
       --dry-run
-  strongroom recoverypoint delete --item web01 --recovery-point 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB \\
-      --yes")]
+  strongroom recoverypoint delete --item web01 --recovery-point latest --yes")]
 pub(crate) struct DeleteArgs {
     /// The item
     #[arg(long, value_name = "NAME", value_parser = values::name, add = complete::items())]
@@ -245,9 +250,9 @@ pub(crate) struct DeleteArgs {
     #[command(flatten)]
     of: OfServiceArgs,
 
-    /// The recovery point's id
-    #[arg(long, value_name = "ID", value_parser = values::point_id)]
-    recovery_point: strongroom_base::PointId,
+    /// The recovery points: their ids, or `latest`
+    #[arg(long, value_name = "ID,ID|latest", value_delimiter = ',', required = true)]
+    recovery_point: Vec<Point>,
 
     #[command(flatten)]
     confirm: ConfirmArgs,
@@ -258,29 +263,57 @@ pub(crate) struct DeleteArgs {
 
 impl DeleteArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
+        if self.recovery_point.iter().any(|point| matches!(point.0, PointSelector::At(_))) {
+            return Err(Failure::usage(
+                "a time does not name what is deleted: give ids, or latest",
+            ));
+        }
         if !self.of.is_direct(context, &self.open)? {
             let item = (self.item.as_str(), self.of.vault());
-            return service::delete(context, item, self.recovery_point, self.confirm);
+            return self
+                .recovery_point
+                .iter()
+                .try_for_each(|point| service::delete(context, item, *point, self.confirm));
         }
         let vault = open_vault(context, &self.open, None)?;
+        // All of them, before the first one goes.
+        let mut ids = Vec::new();
+        let mut consequences = Vec::new();
+        for point in &self.recovery_point {
+            match (find(&vault, &self.item, *point), point.0) {
+                (Ok(found), _) => {
+                    if let Some(until) = vault.locked_until(&found)?
+                        && until > context.clock.now()
+                    {
+                        return Err(VaultError::Locked { point: found.id, until }.into());
+                    }
+                    consequences.push(format!("{} of {}", found.id, human::time(found.time)));
+                    ids.push(found.id);
+                }
+                (Err(failure), PointSelector::Id(id))
+                    if failure.code() == &codes::POINT_DAMAGED =>
+                {
+                    consequences.push(format!("{id}, whose manifest is damaged"));
+                    ids.push(id);
+                }
+                (Err(failure), _) => return Err(failure),
+            }
+        }
+        ids.sort_unstable();
+        ids.dedup();
         if self.confirm.wants_plan() {
-            let id = self.recovery_point;
-            let plan = Plan::new(format!("Delete the recovery point {id} of {}", self.item));
-            let plan = match find(&vault, &self.item, Point(PointSelector::Id(id))) {
-                Ok(point) => {
-                    plan.with(format!("it holds the item as of {}", human::time(point.time)))
-                }
-                Err(failure) if failure.code() == &codes::POINT_DAMAGED => {
-                    plan.with("its manifest is damaged")
-                }
-                Err(failure) => return Err(failure),
-            };
+            let count = human::count(u64::try_from(ids.len()).unwrap_or(0), "recovery point");
+            let plan = Plan::new(format!("Delete {count} of {}", self.item));
+            let plan = consequences.into_iter().fold(plan, Plan::with);
             if !self.confirm.go(context, &plan.with("there is no way back"))? {
                 return Ok(());
             }
         }
-        vault.delete_point(&self.item, self.recovery_point, &context::host())?;
-        context.out.result(&PointDeleted { item: self.item, deleted: self.recovery_point })
+        for id in ids {
+            vault.delete_point(&self.item, id, &context::host())?;
+            context.out.result(&PointDeleted { item: self.item.clone(), deleted: id })?;
+        }
+        Ok(())
     }
 }
 

@@ -391,6 +391,7 @@ impl VmArgs {
             scratch_dir: None,
             scratch_limit: None,
             tags: [why].into(),
+            locked_until: None,
             host: context::host(),
             skip_bad_blocks: false,
             deltas: Deltas::Auto,

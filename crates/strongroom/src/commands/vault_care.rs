@@ -6,12 +6,14 @@ use std::{
 };
 
 use clap::Args;
+use jiff::Timestamp;
+use strongroom_base::PointId;
 use strongroom_client::OfVault;
 use strongroom_engine::Progress;
 use strongroom_vault::{
-    DamagedDisk, ObjectKind, RebuildReport, ReclaimOptions, ReclaimProgress, ReclaimReport,
-    UsageOptions, UsageReport, VaultError, VerifyMode, VerifyOptions, VerifyProgress, VerifyReport,
-    reclaim_watched, verify_blind,
+    DamagedDisk, Notes, ObjectKind, RebuildReport, ReclaimOptions, ReclaimProgress, ReclaimReport,
+    UsageOptions, UsageReport, Vault, VaultError, VerifyMode, VerifyOptions, VerifyProgress,
+    VerifyReport, WhyHeld, reclaim_watched, verify_blind,
 };
 
 use crate::{
@@ -270,6 +272,10 @@ impl Show for VerifyReport {
 /// every backup that could still use them has ended. Objects that are mostly unneeded, and small
 /// ones, are packed together.
 ///
+/// Recovery points that were deleted are removed for good: they are named first. Those that are locked
+/// stay, and with --respect-notes-after those that were deleted only lately. In a vault of a service
+/// this command also removes points that the service has not deleted, but somebody with the key.
+///
 /// Ends with exit code 7 if backups that started earlier are still running after --wait: run it
 /// again later, it goes on where it stopped.
 ///
@@ -278,7 +284,7 @@ impl Show for VerifyReport {
 #[command(after_help = "\
 Examples:
   strongroom vault reclaim --dry-run
-  strongroom vault reclaim --wait 2h
+  strongroom vault reclaim --wait 2h --respect-notes-after 7d
   strongroom vault reclaim main --wait")]
 pub(crate) struct ReclaimArgs {
     /// Reclaim in a vault of the service: its name or id
@@ -288,6 +294,11 @@ pub(crate) struct ReclaimArgs {
     /// Say what would be freed, change nothing
     #[arg(long)]
     dry_run: bool,
+
+    /// Leave deleted recovery points whose deletion note is younger than this, by the store's clock:
+    /// time to notice that somebody else has deleted them
+    #[arg(long, value_name = "DURATION", value_parser = values::duration, conflicts_with = "name")]
+    respect_notes_after: Option<Duration>,
 
     /// Wait at most so long for running backups; 0 to not wait [default: 1h]. With NAME: wait for
     /// the job
@@ -314,8 +325,12 @@ impl ReclaimArgs {
             wait: self.wait.unwrap_or(Duration::from_hours(1)),
             threads: context.threads(&self.work),
             host: context::host(),
+            notes: Notes::OlderThan(self.respect_notes_after.unwrap_or_default()),
             ..ReclaimOptions::default()
         };
+        if !self.dry_run {
+            announce(context, &vault, &options)?;
+        }
         context.out.say("Looking for what no recovery point needs");
         let report = context.watched(|progress| {
             let hears = |now: ReclaimProgress| {
@@ -330,6 +345,22 @@ impl ReclaimArgs {
         }
         Err(FaceError::BackupsRunning(report.waiting_for.join(", ")).into())
     }
+}
+
+/// Names the deleted points that go, before anything does.
+fn announce(context: &Context, vault: &Vault, options: &ReclaimOptions) -> Result<(), Failure> {
+    let noted = vault.noted_points(&options.notes, options.now)?;
+    for point in &noted.due {
+        let words = point_words(point.recovery_point, point.item.as_deref(), point.time);
+        context.out.say(&format!("Removing recovery point {words}, which was deleted"));
+    }
+    Ok(())
+}
+
+fn point_words(id: PointId, item: Option<&str>, time: Option<Timestamp>) -> String {
+    let item = item.unwrap_or("an item that cannot be read");
+    let time = time.map_or_else(String::new, |time| format!(" of {}", human::time(time)));
+    format!("{id} of {item}{time}")
 }
 
 /// Rebuild a vault's index from its packs
@@ -461,13 +492,37 @@ impl Show for ReclaimReport {
         let freed_bytes = if self.dry_run { could_free } else { self.freed_bytes };
         let to_remove = self.packs_dead.saturating_add(self.packs_compacted);
         let packs_removed = if self.dry_run { to_remove } else { self.packs_removed };
-        human::facts(&[
+        let mut facts = vec![
             (freed, human::bytes(freed_bytes)),
             (removed, packs_removed.to_string()),
             ("Packs rewritten", self.packs_compacted.to_string()),
             ("Deleted points cleared", self.points_removed.to_string()),
             ("Held before", human::bytes(self.pack_bytes)),
             ("Needed of that", human::bytes(self.live_bytes)),
-        ])
+        ];
+        facts.extend(self.gave_up.iter().map(|who| ("Gave up", who.clone())));
+        if let Some(seconds) = self.clock_ahead_seconds {
+            let way = if seconds < 0 { "behind" } else { "ahead of" };
+            let off = human::seconds(Duration::from_secs(seconds.unsigned_abs()).as_secs_f64());
+            let words = format!("{off} {way} the store's, by which ages are reckoned");
+            facts.push(("This host's clock", words));
+        }
+        let going = if self.dry_run { "To be removed" } else { "Removed" };
+        facts.extend(self.removed.iter().map(|point| {
+            (going, point_words(point.recovery_point, point.item.as_deref(), point.time))
+        }));
+        facts.extend(self.held.iter().map(|held| {
+            let why = match held.why {
+                WhyHeld::Locked => "locked",
+                WhyHeld::Young => "deleted lately",
+                WhyHeld::NotGivenUp => "not given up by its service",
+            };
+            let until = held
+                .until
+                .map_or_else(String::new, |until| format!(" until {}", human::time(until)));
+            let point = point_words(held.recovery_point, held.item.as_deref(), held.time);
+            ("Stays although deleted", format!("{point}: {why}{until}"))
+        }));
+        human::facts(&facts)
     }
 }

@@ -40,7 +40,8 @@ fn fields(value: &Value, path: &str, into: &mut BTreeSet<String>) {
 }
 
 /// Lists that the examples show filled and that may be empty here.
-const MAY_BE_EMPTY: [&str; 9] = [
+const MAY_BE_EMPTY: [&str; 10] = [
+    ".held[]",
     ".left_behind[]",
     ".skipped[]",
     ".excluded[]",

@@ -24,6 +24,8 @@ fn every_output_has_the_documented_fields() {
     assert_documented("recoverypoint diff", &lab.json(&diff));
     let restore = "restore disks --item web01 --recovery-point latest --to out";
     assert_documented("restore disks", &lab.json(restore));
+    let forget = "recoverypoint forget --keep-last 1 --dry-run";
+    assert_documented("recoverypoint forget", &lab.json(forget));
     let delete = format!("recoverypoint delete --item web01 --recovery-point {} --yes", points[0]);
     assert_documented("recoverypoint delete", &lab.json(&delete));
     assert_documented("vault usage", &lab.json("vault usage --content"));

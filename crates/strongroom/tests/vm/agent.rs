@@ -87,6 +87,7 @@ impl Workers {
             scratch_dir: None,
             limit_rate: None,
             tags: [].into(),
+            locked_until: None,
         }
     }
 
@@ -334,6 +335,7 @@ fn by_way_of_a_vault_near_the_machine() {
             point: done.point.id,
             to: workers.vault(),
             to_item: "web".to_owned(),
+            locked_until: None,
             limit_rate: None,
         };
         let sent = workers.agent.transfer(&order, &Watch::silent());

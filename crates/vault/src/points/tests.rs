@@ -53,6 +53,11 @@ fn put(vault: &Vault, (item, id): (&str, PointId), says: &Manifest) {
     vault.put_sealed(SealedKind::Manifest, &name, &plain).expect("put");
 }
 
+/// A point without disks.
+pub(crate) fn put_point(vault: &Vault, item: &str, id: PointId, locked_until: Option<Timestamp>) {
+    put(vault, (item, id), &Manifest { locked_until, ..manifest(item, id) });
+}
+
 #[test]
 fn a_manifest_under_another_points_name_is_damage_and_no_bug() {
     let dir = tempfile::tempdir().expect("temp");
@@ -68,7 +73,6 @@ fn a_manifest_under_another_points_name_is_damage_and_no_bug() {
     }
 }
 
-/// What a later program may write: it must be kept to by this one.
 #[test]
 fn a_locked_point_stays_until_its_time_is_over() {
     let dir = tempfile::tempdir().expect("temp");

@@ -140,6 +140,7 @@ pub(super) fn delete(
     tombstones.sort_unstable();
     for (item, point) in tombstones {
         vault.store.delete(&layout::point(item, point))?;
+        vault.remove_locks(item, point)?;
         vault.store.delete(&layout::deleted(item, point))?;
         report.points_removed = report.points_removed.saturating_add(1);
     }

@@ -24,6 +24,7 @@ use crate::{
     damaged::DamageNote,
     error::Result,
     layout::{self, ItemKey},
+    locks::LockNote,
     points::DeletionNote,
     writers::WriterNote,
 };
@@ -99,6 +100,7 @@ pub(super) fn blind(look: &Look<'_>) -> Result<()> {
         layout::CONDEMNED,
         layout::DAMAGED,
         layout::SERVICE,
+        layout::LOCKS,
     ];
     let mut done = 0;
     for prefix in prefixes {
@@ -135,6 +137,7 @@ fn kind_of(key: &Key) -> ObjectKind {
         (layout::WRITERS, ObjectKind::WriterNote),
         (layout::DAMAGED, ObjectKind::DamageNote),
         (layout::SERVICE, ObjectKind::Service),
+        (layout::LOCKS, ObjectKind::Lock),
     ];
     let kind = kinds.iter().find(|(prefix, _)| key.starts_with(prefix));
     kind.map_or(ObjectKind::Other, |(_, kind)| *kind)
@@ -319,6 +322,11 @@ impl Sealed<'_> {
             if layout::parse_service(&key).is_some() {
                 self.open((ObjectKind::Service, SealedKind::Service), &key, |_| Ok(()))?;
             }
+        }
+        for key in names(self.look, layout::LOCKS)? {
+            let parse =
+                |plain: &[u8]| serde_json::from_slice::<LockNote>(plain).map_err(|e| e.to_string());
+            self.open((ObjectKind::Lock, SealedKind::Lock), &key, parse)?;
         }
         for key in names(self.look, layout::WRITERS)? {
             let has_target = layout::parse_writer_target(&key).is_some();

@@ -93,6 +93,8 @@ pub enum ObjectKind {
     DamageNote,
     /// Something that a service keeps.
     Service,
+    /// Until when a recovery point may not be deleted.
+    Lock,
     /// A pack of blocks.
     DataPack,
     /// A pack of tree nodes.

@@ -139,12 +139,15 @@ fn shown(point: &RecoveryPoint) -> String {
 pub(crate) fn delete(
     context: &Context,
     (item, vault): (&str, Option<&str>),
-    point: strongroom_base::PointId,
+    point: Point,
     confirm: ConfirmArgs,
 ) -> Result<(), Failure> {
     let client = context.client()?;
     let name = item;
     let item = find_item(&client, item, vault)?;
+    let point = find_point(&client, &item, point)?;
+    // `latest` is not to be another one when it is deleted.
+    let point = client.point(&item, &point)?.id;
     if confirm.wants_plan() {
         let known = client.point(&item, &point.to_string())?;
         let vault = client.vault(&client.item(&item)?.vault.to_string())?;

@@ -92,7 +92,7 @@ pub(crate) struct Days(BTreeSet<Weekday>);
 
 /// A rule, or that there is none.
 #[derive(Clone, Debug)]
-pub(crate) struct Rule<T>(Option<T>);
+pub(crate) struct Rule<T>(pub(crate) Option<T>);
 
 impl RulesArgs {
     /// Whether anything is said.
@@ -179,7 +179,8 @@ impl RulesArgs {
     }
 }
 
-fn read(file: &PathBuf) -> Result<PolicyRules, Failure> {
+/// The rules of a file.
+pub(crate) fn read(file: &PathBuf) -> Result<PolicyRules, Failure> {
     let text = fs::read_to_string(file).map_err(|source| FaceError::Local {
         path: file.clone(),
         action: "read",
@@ -241,18 +242,21 @@ fn counted<'a>(text: &'a str, example: &str) -> Result<Option<(&'a str, u16)>, S
     Ok(Some((which, number.parse().map_err(|_| wrong())?)))
 }
 
-fn weekly(text: &str) -> Result<Rule<WeeklyRetention>, String> {
+/// Parses `sun:12`.
+pub(crate) fn weekly(text: &str) -> Result<Rule<WeeklyRetention>, String> {
     let Some((days, weeks)) = counted(text, "sun:12")? else { return Ok(Rule(None)) };
     let Days(weekdays) = weekdays(days)?;
     Ok(Rule(Some(WeeklyRetention { weekdays, weeks })))
 }
 
-fn monthly(text: &str) -> Result<Rule<MonthlyRetention>, String> {
+/// Parses `first-sun:12`.
+pub(crate) fn monthly(text: &str) -> Result<Rule<MonthlyRetention>, String> {
     let Some((days, months)) = counted(text, "first-sun:12")? else { return Ok(Rule(None)) };
     Ok(Rule(Some(MonthlyRetention { on: month_days(days)?, months })))
 }
 
-fn yearly(text: &str) -> Result<Rule<YearlyRetention>, String> {
+/// Parses `jan/first-sun:10`.
+pub(crate) fn yearly(text: &str) -> Result<Rule<YearlyRetention>, String> {
     let Some((which, years)) = counted(text, "jan/first-sun:10")? else { return Ok(Rule(None)) };
     let (months, days) = which
         .split_once('/')
