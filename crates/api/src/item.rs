@@ -136,7 +136,7 @@ pub struct Protect {
     pub vault: String,
     /// The host: its name or id.
     pub host: String,
-    /// The policy: its name or id; none to back up on demand only.
+    /// The policy: its name or id; the vault's policy `default` if not given.
     #[serde(default)]
     pub policy: Option<String>,
     /// What to protect, several at once.

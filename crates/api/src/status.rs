@@ -28,6 +28,12 @@ pub struct Status {
     pub jobs_queued: u64,
     /// Items whose backups fail, the longest first.
     pub failing: Vec<FailingItem>,
+    /// Items whose newest restorable point is older than their policy promises, the longest first.
+    #[serde(default)]
+    pub behind: Vec<BehindItem>,
+    /// How many items have no policy, so that they are never backed up by themselves.
+    #[serde(default)]
+    pub unscheduled: u64,
     /// How many alerts hold, by severity.
     pub alerts: BTreeMap<String, u64>,
     /// The vaults.
@@ -36,6 +42,25 @@ pub struct Status {
     pub hosts: BTreeMap<String, u64>,
     /// What is wrong with the server itself: its clock, its catalog.
     pub server: Vec<ErrorBody>,
+}
+
+/// An item whose newest restorable point is older than its policy promises.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BehindItem {
+    /// The item.
+    pub item: ItemId,
+    /// Its name.
+    pub name: String,
+    /// Its vault.
+    pub vault: VaultId,
+    /// When its newest restorable point was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest_point: Option<Timestamp>,
+    /// When a newer one should have been begun.
+    pub due: Timestamp,
+    /// The job that works on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobId>,
 }
 
 /// An item whose backups fail.

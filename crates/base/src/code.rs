@@ -332,7 +332,7 @@ catalog! {
     CATALOG_URL = "catalog.url", Invalid, "The catalog's URL is not of a form that Strongroom knows.", "Give the path of a SQLite file, or postgres://USER@HOST/DATABASE.";
     CATALOG_UNAVAILABLE = "catalog.unavailable", Unavailable, "The catalog's database does not answer, fails, or has no room.", "Check the database server or the disk of the SQLite file, and its log; nothing is half done.";
     CATALOG_DENIED = "catalog.denied", Denied, "The catalog's database refuses the access.", "Check the user, password and rights on the database, or the permissions of the SQLite file and its folder.";
-    CATALOG_IN_USE = "catalog.in_use", Conflict, "Another process serves from this catalog.", "Stop it first; several servers need a catalog in PostgreSQL.";
+    CATALOG_IN_USE = "catalog.in_use", Conflict, "Another process serves from this catalog.", "Stop it first: one server at a time works with a catalog. With PostgreSQL a second one can stand by.";
     CATALOG_CONFLICT = "catalog.conflict", Conflict, "Something of this name is there already, or it was changed meanwhile.", "Look at what is there now, then try again.";
     CATALOG_LEASE_LOST = "catalog.lease_lost", Conflict, "Another server has taken over this work.", "Nothing needs to be done: the other server goes on with it.";
     CATALOG_SCHEMA = "catalog.schema", Invalid, "The catalog was written by a newer version, or is not a catalog of this program.", "Use the version of Strongroom that wrote it, or a newer one.";

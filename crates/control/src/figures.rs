@@ -11,6 +11,7 @@ use strongroom_base::VaultId;
 use strongroom_catalog::{Filter, Query, ReadTx, Stored, Value};
 
 use crate::{
+    alerts::Rule,
     error::Result,
     jobs::service::open_jobs,
     model::{AlertDoc, ItemDoc, JobDoc, PointDoc, UsageDoc, VaultDoc},
@@ -30,6 +31,10 @@ pub struct Figures {
     pub overdue: u64,
     /// When that of the latest should have.
     pub overdue_since: Option<Timestamp>,
+    /// Items whose newest restorable point is older than their policy promises.
+    pub behind: u64,
+    /// Items that have no policy.
+    pub unscheduled: u64,
     /// Alerts that hold and that nobody has acknowledged, by severity.
     pub alerts: BTreeMap<String, u64>,
 }
@@ -59,6 +64,12 @@ pub struct VaultFigures {
 
 /// States of items that are backed up.
 const BACKED_UP: [&str; 3] = ["protected", "protection_error", "source_missing"];
+
+/// Items that are backed up, but not by themselves.
+pub(crate) fn unscheduled(filter: Filter) -> Filter {
+    let active = ["initial_backup_pending", "protected", "protection_error", "source_missing"];
+    filter.one_of("state", active).is_null("policy")
+}
 
 impl Figures {
     /// Counts a job that waits or runs.
@@ -94,6 +105,9 @@ impl Control {
             let latest = Query::new(overdue).ascending("next_backup").limit(1);
             found.overdue_since =
                 tx.first::<ItemDoc>(&latest).await?.and_then(|stored| stored.doc.item.next_backup);
+            let behind = Filter::all().eq("rule", Rule::RpoMissed.name()).not_null("key");
+            found.behind = tx.count::<AlertDoc>(&behind).await?;
+            found.unscheduled = tx.count::<ItemDoc>(&unscheduled(Filter::all())).await?;
             let firing = Filter::all().eq("state", AlertState::Firing.name());
             found.alerts = words(tx.count_by::<AlertDoc>("severity", &firing).await?);
             let vaults = Query::default().ascending("name").limit(1000);

@@ -14,7 +14,7 @@ use crate::{
     audit,
     error::{ControlError, Result},
     model::{HostDoc, ItemDoc, MachineDoc, PointDoc, Spec},
-    policies::{check_mutable, checked, policy_of, vault_of},
+    policies::{DEFAULT_POLICY, check_mutable, checked, policy_of, vault_of},
     schedule::plan_from,
     service::{
         Control, check_name, find_host, find_item, find_policy, find_vault, named, no_item,
@@ -126,7 +126,7 @@ impl Control {
     }
 
     /// Protects machines or disks.
-    pub async fn protect(&self, caller: &Caller, request: Protect) -> Result<JobBegun> {
+    pub async fn protect(&self, caller: &Caller, mut request: Protect) -> Result<JobBegun> {
         if request.sources.is_empty() || request.sources.len() > 1000 {
             let message = "1 to 1000 machines or sets of disks can be protected at once";
             return Err(ControlError::refused(&codes::REQUEST_INVALID, message));
@@ -146,9 +146,9 @@ impl Control {
             self.check(caller, Operation::Protect, place, || no_vault(&request.vault))?;
             check_active(&vault)?;
             let host = find_host(tx, &request.host).await?.doc.host;
-            if let Some(policy) = &request.policy {
-                find_policy(tx, vault.id, policy).await?;
-            }
+            // Without a policy an item would never be backed up by itself, and nobody would notice.
+            let policy = request.policy.get_or_insert_with(|| DEFAULT_POLICY.to_owned());
+            find_policy(tx, vault.id, policy).await?;
             let spec = Spec::Protect {
                 vault: vault.id,
                 host: host.id,
@@ -204,7 +204,13 @@ impl Control {
             let message = format!("{} is protected already, as {}", name, found.item.name);
             return Err(ControlError::refused(&codes::ITEM_EXISTS, message));
         }
-        let mut doc = ItemDoc { item, handled_until: now, planned: None, before_deletion: None };
+        let mut doc = ItemDoc {
+            item,
+            handled_until: now,
+            planned: None,
+            before_deletion: None,
+            active_since: Some(now),
+        };
         let rules = policy.map(|policy| checked(policy.rules)).transpose()?;
         plan_from(&mut doc, rules.as_ref(), now);
         tx.insert(&doc).await.map_err(name_taken)?;
@@ -363,7 +369,7 @@ impl Control {
             doc.item.failures = 0;
             doc.item.next_backup = None;
             doc.planned = None;
-            for rule in [Rule::BackupFailed, Rule::SourceMissing] {
+            for rule in Rule::OF_BACKUPS {
                 alerts::resolve(tx, rule, &doc.item, now).await?;
             }
             let version = tx.update(&doc, version).await?;
@@ -408,6 +414,7 @@ impl Control {
                 let rules = checked(new.rules.clone())?;
                 self.set_policy(tx, &mut doc, &vault, &new, &rules, now).await?;
             }
+            doc.active_since = Some(now);
             let rules = policy_of(tx, &doc.item).await?.map(|(_, rules)| rules);
             plan_from(&mut doc, rules.as_ref(), now);
             let version = tx.update(&doc, version).await?;

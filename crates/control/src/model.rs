@@ -187,6 +187,9 @@ pub struct ItemDoc {
     /// The state that it had before it was deleted.
     #[serde(default)]
     pub before_deletion: Option<api::ProtectionState>,
+    /// Since when backups are made of it without a stop; none: since it is there.
+    #[serde(default)]
+    pub active_since: Option<Timestamp>,
 }
 
 impl ItemDoc {

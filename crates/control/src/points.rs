@@ -302,6 +302,7 @@ impl Control {
             handled_until: now,
             planned: None,
             before_deletion: None,
+            active_since: None,
         }
     }
 }

@@ -257,6 +257,9 @@ async fn known_host(tx: &mut Tx, doc: &HostDoc) -> Result<HostId> {
     let mut doc = doc.clone();
     // A vault near its disks is to be chosen anew: of that one nobody knows.
     doc.host.snapshot_vault = None;
+    // Nobody here has asked it anything.
+    doc.host.state = strongroom_api::HostState::New;
+    (doc.host.seen, doc.host.error) = (None, None);
     tx.insert(&doc).await?;
     Ok(doc.host.id)
 }

@@ -11,7 +11,7 @@ use strongroom_catalog::{Filter, Query, Stored, Tx};
 use strongroom_policy::{Due, Policy};
 
 use crate::{
-    error::Result,
+    error::{Result, code_of},
     model::{HostDoc, ItemDoc, Planned, Spec},
     policies::{checked, policy_of},
     service::{Control, named},
@@ -79,7 +79,7 @@ impl Control {
             Ok(agent) => Self::blocking(move || agent.check(&source)).await.map(drop),
             Err(error) => Err(error),
         };
-        Ok(!found.is_err_and(|error| error.code == codes::SOURCE_MISSING.name))
+        Ok(!found.is_err_and(|error| *code_of(&error) == codes::SOURCE_MISSING))
     }
 
     async fn begin_if_due(&self, item: ItemId, now: Timestamp, is_back: bool) -> Result<bool> {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicBool},
 };
 
 use jiff::Timestamp;
@@ -10,7 +10,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use strongroom_agent::{Agent, Keeper, Result as WorkResult};
 use strongroom_api as api;
 use strongroom_base::{Cancel, Clock, Entropy, HostId, ItemId, JobId, PolicyId, VaultId, codes};
-use strongroom_catalog::{Catalog, Document, Filter, Query, ReadTx, Stored, Tx};
+use strongroom_catalog::{Catalog, Document, Filter, Lease, Query, ReadTx, Stored, Tx};
 use tokio::sync::{Notify, broadcast};
 
 use crate::{
@@ -114,6 +114,8 @@ pub struct Control {
     pub(crate) channels: Vec<Arc<dyn Channel>>,
     pub(crate) adopt: Adopt,
     pub(crate) settings: Settings,
+    /// The lease under which everything is changed, if several servers can reach the catalog.
+    fence: OnceLock<Lease>,
     pub(crate) started: Timestamp,
     /// Told when there may be something to do.
     pub(crate) wake: Notify,
@@ -146,6 +148,7 @@ impl Control {
             channels,
             adopt,
             settings,
+            fence: OnceLock::new(),
             wake: Notify::new(),
             job_events: broadcast::channel(1024).0,
             running: Mutex::default(),
@@ -161,6 +164,21 @@ impl Control {
     /// What it knows.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
+    }
+
+    /// From now on, everything is changed under this lease: once another server holds it, nothing is
+    /// changed any more ([`strongroom_catalog::Error::LeaseLost`]).
+    pub fn fence(&self, lease: Lease) {
+        // The first stays: there is one lease in the life of a server.
+        self.fence.set(lease).ok();
+    }
+
+    /// Fails if another server holds the lease.
+    pub(crate) async fn check_fence(&self, tx: &mut Tx) -> Result<()> {
+        match self.fence.get() {
+            Some(lease) => Ok(tx.check_lease(lease).await?),
+            None => Ok(()),
+        }
     }
 
     /// What the operator has set.

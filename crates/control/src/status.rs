@@ -15,6 +15,7 @@ use crate::{
     access::{Caller, Operation, Target},
     audit,
     error::{ControlError, Result},
+    figures::unscheduled,
     items::seen,
     model::{AlertDoc, HostDoc, ItemDoc, JobDoc, PointDoc, Spec, UsageDoc, VaultDoc},
     service::{Control, find_vault, no_vault},
@@ -62,6 +63,8 @@ impl Control {
                 jobs_running: tx.count::<JobDoc>(&running).await?,
                 jobs_queued: tx.count::<JobDoc>(&queued).await?,
                 failing: failing.into_iter().map(|stored| failing_item(stored.doc)).collect(),
+                behind: self.behind_items(tx, in_sight.clone(), FAILING).await?,
+                unscheduled: tx.count::<ItemDoc>(&unscheduled(in_sight.clone())).await?,
                 alerts: count_by::<AlertDoc>(tx, "severity", &firing).await?,
                 vaults: Vec::new(),
                 hosts: if all_seen {

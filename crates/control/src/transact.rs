@@ -6,6 +6,7 @@ macro_rules! write {
         async {
             let begun = $control.clock.monotonic();
             let mut transaction = $control.catalog.write().await?;
+            $control.check_fence(&mut transaction).await?;
             let $tx = &mut transaction;
             let done: Result<_, crate::ControlError> = async { $work }.await;
             let done = done?;

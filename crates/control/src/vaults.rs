@@ -14,9 +14,14 @@ use crate::{
     access::{Caller, Operation, Sight, Target},
     audit,
     error::{ControlError, Result},
-    model::{HostDoc, ItemDoc, PointDoc, PolicyDoc, VaultDoc},
+    model::{HostDoc, ItemDoc, PointDoc, PolicyDoc, SettingDoc, VaultDoc},
     service::{Control, check_name, find_vault, no_vault},
 };
+
+/// What is remembered of a vault that is being made at a place: the key that was made for it.
+fn intent(url: &str) -> String {
+    format!("making_vault/{url}")
+}
 
 /// A thing of the API and its version, for its `ETag`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,7 +114,7 @@ impl Control {
             self.check(caller, Operation::LockVault, Target::Server, || no_vault(&request.name))?;
         }
         self.check_vault_name(&request.name, None).await?;
-        let (make, management) = self.vault_make(&request);
+        let (make, management) = self.intended_vault(&request).await?;
         let keeper = self.keeper.clone();
         let order = make.clone();
         let facts = Self::blocking(move || {
@@ -154,6 +159,7 @@ impl Control {
                 None => drop(tx.insert(&self.default_policy(doc.vault.id)).await?),
                 Some(found) => self.take_over(tx, &doc, found).await?,
             }
+            tx.delete::<SettingDoc>(&intent(&doc.vault.url), None).await?;
             let detail = json!({ "url": doc.vault.url, "existed": facts.existed });
             audit::record(tx, caller, Operation::CreateVault, &doc.vault.name, detail).await?;
             Ok(version)
@@ -170,6 +176,27 @@ impl Control {
             return Err(ControlError::refused(&codes::VAULT_NAME_TAKEN, message));
         }
         Ok(())
+    }
+
+    /// Where the vault and its key are to be, written down before anything is made: whoever asks again
+    /// after a crash gets the same key, which opens what was made.
+    async fn intended_vault(&self, request: &VaultCreate) -> Result<(VaultMake, KeyManagement)> {
+        let (make, management) = self.vault_make(request);
+        if !make.make_key {
+            return Ok((make, management));
+        }
+        let name = intent(&make.url);
+        write!(self, tx => {
+            let before = Self::setting::<KeyReference>(tx, &name).await?;
+            let key = match before {
+                Some(key) => key,
+                None => {
+                    Self::set(tx, &name, &make.key).await?;
+                    make.key.clone()
+                }
+            };
+            Ok((VaultMake { key, ..make.clone() }, management))
+        })
     }
 
     /// Where the vault and its key are to be.

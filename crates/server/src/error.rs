@@ -28,6 +28,9 @@ pub enum ServerError {
     /// Another server uses the folder.
     #[error("another server uses {}", .0.display())]
     Running(PathBuf),
+    /// Another server serves from the catalog.
+    #[error("the server {0} serves from this catalog")]
+    Held(String),
     /// Nobody can listen there.
     #[error("cannot listen on {address}")]
     Listen {
@@ -72,6 +75,7 @@ impl Coded for ServerError {
             Self::Config { .. } | Self::Certificate { .. } => &codes::CONFIG_INVALID,
             Self::Local { .. } | Self::Listen { .. } => &codes::LOCAL_IO,
             Self::Running(_) => &codes::SERVER_RUNNING,
+            Self::Held(_) => &codes::CATALOG_IN_USE,
             Self::Control(error) => error.code(),
             Self::Catalog(error) => error.code(),
             Self::Bug(_) => &codes::BUG,

@@ -24,6 +24,7 @@ mod recover;
 mod router;
 mod routes;
 mod serve;
+mod standby;
 mod state;
 mod tls;
 mod watch;

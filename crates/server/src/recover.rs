@@ -19,6 +19,7 @@ use crate::{
     config::ServerConfig,
     error::ServerError,
     serve::{begin, control, prepare},
+    standby,
 };
 
 /// A vault to look after.
@@ -46,8 +47,14 @@ pub fn recover(order: &Recover) -> Result<Recovered, ServerError> {
 async fn run(order: &Recover) -> Result<Recovered, ServerError> {
     let Recover { config, here, url, key, name } = order;
     let _lock = prepare(&config.data_dir)?;
-    let catalog = Catalog::open(&config.catalog_url()?, &SCHEMA, Arc::new(SystemClock)).await?;
+    let shared = config.catalog_url()?;
+    let catalog = Catalog::open(&shared, &SCHEMA, Arc::new(SystemClock)).await?;
     let control = control(config, here.clone(), catalog.clone())?;
+    if shared.is_shared() {
+        let id = standby::identity(&config.data_dir, &here.name)?;
+        let lease = standby::try_take(&catalog, &id).await?.map_err(ServerError::Held)?;
+        control.fence(lease);
+    }
     let vault = control.find_vault_at(url, key).await?;
     let key = own_key(&config.data_dir.join("keys"), vault, key)?;
     begin(&control, here).await?;

@@ -1,8 +1,8 @@
 //! The life of the server: from an empty folder to the last answer.
 //!
 //! ```text
-//!  folder, lock ─▶ certificate ─▶ listen ─▶ catalog ─▶ first host and token ─▶ ready
-//!  stop: no more connections ─▶ answers end ─▶ jobs end, to be gone on with ─▶ catalog closed
+//!  folder, lock ─▶ certificate ─▶ catalog, its lease ─▶ listen ─▶ first host and token ─▶ ready
+//!  stop: no more connections ─▶ answers end ─▶ jobs stop, to resume later ─▶ catalog closed
 //! ```
 
 use std::{
@@ -19,7 +19,7 @@ use rustix::fs::{FlockOperation, flock};
 use strongroom_agent::{LocalKeeper, Vaults};
 use strongroom_api::HostCreate;
 use strongroom_base::{Cancel, Clock as _, SystemClock, SystemEntropy};
-use strongroom_catalog::Catalog;
+use strongroom_catalog::{Catalog, Error as CatalogError};
 use strongroom_control::{
     Control, PageRequest, Parts, access::Caller, clock::Reading, model::SCHEMA,
 };
@@ -34,6 +34,7 @@ use crate::{
     listen::{self, Serving},
     notify,
     router::router,
+    standby,
     tls::{self, CertificateFiles, Shown},
     watch::{Metrics, channels, follow_jobs, page, traces},
 };
@@ -80,16 +81,36 @@ async fn run(serve: Serve) -> Result<(), ServerError> {
         None
     };
     let encryption = shown.clone().map(tls::encryption).transpose()?;
-    let (listener, address) = listen::listen(config.listen).await?;
     let url = config.catalog_url()?;
     let catalog = Catalog::open(&url, &SCHEMA, Arc::new(SystemClock)).await?;
     let control = control(&config, here.clone(), catalog.clone())?;
+    let lease = if url.is_shared() {
+        let id = standby::identity(&config.data_dir, &host)?;
+        let waits = |holder: &str| {
+            // For the system's manager it is up: it does what it should.
+            notify::tell(notify.as_deref(), "READY=1\nSTATUS=Stands by\n");
+            tell(&format!(
+                "The server {holder} serves from this catalog. This one stands by, and serves when \
+                 that one ends.\n"
+            ));
+        };
+        let Some(lease) = standby::take(&catalog, &id, &stop, waits).await? else {
+            catalog.close().await;
+            return Ok(());
+        };
+        control.fence(lease.clone());
+        Some(lease)
+    } else {
+        None
+    };
+    let mut holding =
+        lease.clone().map(|lease| tokio::spawn(standby::keep(catalog.clone(), lease)));
+    let (listener, address) = listen::listen(config.listen).await?;
     let metrics = Arc::new(Metrics::new());
-    if !url.is_shared() {
-        idempotency::end_open(&control).await.map_err(|failure| {
-            ServerError::Bug(format!("the catalog cannot be cleaned: {}", failure.code()))
-        })?;
-    }
+    // Whoever was carrying them out is gone.
+    idempotency::end_open(&control).await.map_err(|failure| {
+        ServerError::Bug(format!("the catalog cannot be cleaned: {}", failure.code()))
+    })?;
     begin(&control, &here).await?;
     let (stopper, stopped) = watch::channel(false);
     let watching = watch(&config, &control, Arc::clone(&metrics), &stopped).await?;
@@ -104,20 +125,27 @@ async fn run(serve: Serve) -> Result<(), ServerError> {
         connections: usize::try_from(config.connections).unwrap_or(usize::MAX),
     };
     let renewing = shown.map(|shown| tokio::spawn(renew(shown, files, config.clone(), host)));
-    notify::tell(notify.as_deref(), "READY=1\n");
-    let done = live(listener, serving, control, (stopper, stopped), stop, notify).await;
+    notify::tell(notify.as_deref(), "READY=1\nSTATUS=Serves\n");
+    let serving = live(listener, serving, control, (stopper, stopped), stop, notify, &mut holding);
+    let done = serving.await;
     tasks.close();
     if tokio::time::timeout(ENDING, tasks.wait()).await.is_err() {
         tracing::warn!("changes are cut off that did not end");
     }
-    for task in watching.into_iter().chain(renewing) {
+    let ended = watching.into_iter().chain(renewing).map(|task| task.abort_handle());
+    for task in ended.chain(holding.map(|task| task.abort_handle())) {
         task.abort();
+    }
+    if let Some(lease) = &lease
+        && let Err(error) = catalog.release_lease(lease).await
+    {
+        tracing::warn!(%error, "the lease of the catalog is not given back: it ends by itself");
     }
     catalog.close().await;
     done
 }
 
-/// Serves and works until it is to stop, or the work fails.
+/// Serves and works until it is to stop, the work fails, or the catalog is another server's.
 async fn live(
     listener: TcpListener,
     serving: Serving,
@@ -125,6 +153,7 @@ async fn live(
     (stopper, stopped): (watch::Sender<bool>, watch::Receiver<bool>),
     stop: Cancel,
     notify: Option<OsString>,
+    holding: &mut Option<JoinHandle<CatalogError>>,
 ) -> Result<(), ServerError> {
     let mut work = tokio::spawn(control.run(stopped.clone()));
     let answering = tokio::spawn(listen::serve(listener, serving, stopped));
@@ -133,10 +162,20 @@ async fn live(
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    let early = tokio::select! {
-        () = asked => None,
-        ended = &mut work => Some(ended),
+    let lost = async {
+        match holding {
+            Some(holding) => holding.await,
+            None => std::future::pending().await,
+        }
     };
+    let (early, lost) = tokio::select! {
+        () = asked => (None, None),
+        ended = &mut work => (Some(ended), None),
+        lost = lost => (None, Some(lost)),
+    };
+    if lost.is_some() {
+        tracing::error!("another server has the catalog: this one stops");
+    }
     tracing::info!("the server stops");
     notify::tell(notify.as_deref(), "STOPPING=1\n");
     stopper.send_replace(true);
@@ -146,6 +185,9 @@ async fn live(
         Some(ended) => ended,
         None => work.await,
     };
+    if let Some(lost) = lost {
+        return Err(lost.map_err(bug)?.into());
+    }
     Ok(ended.map_err(bug)??)
 }
 

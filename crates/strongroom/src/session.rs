@@ -19,6 +19,7 @@ use crate::{
     context::{Context, variable},
     contexts::{Contexts, ServerContext},
     error::{FaceError, Failure},
+    human,
     out::Show,
 };
 
@@ -143,7 +144,14 @@ impl Context {
     pub(crate) fn wait_for(&self, client: &Client, id: &str) -> Result<(), Failure> {
         let job = self.watched(|progress| {
             let mut before = strongroom_api::Progress::default();
+            let mut told = None;
             client.wait(id, &self.cancel, &mut |job: &Job| {
+                if told != job.not_before
+                    && let Some(words) = tried(job)
+                {
+                    told = job.not_before;
+                    self.out.say(&words);
+                }
                 progress.set_stage(stage(job));
                 let now = job.progress.unwrap_or(before);
                 progress.advance(now.done_bytes.saturating_sub(before.done_bytes));
@@ -175,6 +183,20 @@ impl Show for Begun<'_> {
     fn show(&self) -> String {
         format!("{}\n", self.0.job)
     }
+}
+
+/// Why a job waits that was tried, and how long.
+fn tried(job: &Job) -> Option<String> {
+    let (error, next) = (job.error.as_ref()?, job.not_before?);
+    if job.state != JobState::Queued {
+        return None;
+    }
+    let why = human::printable(&error.message);
+    let (now, most, next) = (job.current_try(), job.max_tries, human::time(next));
+    Some(match now {
+        0 => format!("{why} It resumes by itself."),
+        _ => format!("Try {now} of {most} failed: {why}. The next try is at {next}."),
+    })
 }
 
 /// How a job's work is called while it goes on.

@@ -3,6 +3,7 @@
 //! An alert is raised in the transaction of what it is about. Whether it was told to anybody is no
 //! business of whoever raises it: see [`crate::telling`].
 
+mod promises;
 mod purges;
 mod rules;
 

@@ -48,12 +48,20 @@ rules! {
     PointsMissing = "points_missing", Critical, "the points are in the vault again, or nobody expects them any more", "Recovery points are not in their vault any more, and the service has not deleted them: the vault was rolled back, or lost objects.";
     ForeignDeletion = "foreign_deletion", Critical, "no deletion note that is not the service's own is left", "Somebody else has deleted recovery points in a vault of the service. Its reclaim keeps them.";
     BackupFailed = "backup_failed", Error, "a backup of the item succeeds, or its protection is stopped", "Backups of an item fail.";
+    RpoMissed = "rpo_missed", Error, "a restorable recovery point is as new as promised, or protection is stopped", "The newest restorable recovery point of an item is older than its policy promises, whatever its jobs say.";
     RestoreFailed = "restore_failed", Error, "somebody resolves it", "A restore failed.";
     JobFailed = "job_failed", Error, "somebody resolves it", "A job of another kind failed.";
     ClockJumped = "clock_jumped", Error, "the clock runs right again, or is confirmed", "The server's clock has jumped, so nothing is deleted whose time may not be over.";
     Undelivered = "alert_undelivered", Error, "the channel works again", "Alerts cannot be told by one of the channels. The others tell of it.";
     SourceMissing = "source_missing", Warning, "a backup of the item succeeds, or its protection is stopped", "What an item protects is gone.";
+    NoSchedule = "no_schedule", Warning, "the item gets a policy, or its protection is stopped", "An item has no policy, so it is never backed up by itself.";
     Test = "test", Information, "it is not kept", "Somebody tries the channels.";
+}
+
+impl Rule {
+    /// What is over when an item's protection is stopped.
+    pub(crate) const OF_BACKUPS: [Self; 4] =
+        [Self::BackupFailed, Self::RpoMissed, Self::SourceMissing, Self::NoSchedule];
 }
 
 #[cfg(test)]

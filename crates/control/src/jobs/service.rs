@@ -5,7 +5,7 @@ use strongroom_api::{
     self as api, ErrorBody, Job, JobBegun, JobKind, JobState, ProtectionState, StopMode, Task,
     TaskState, Trigger,
 };
-use strongroom_base::{JobId, codes};
+use strongroom_base::{Fault, JobId, codes};
 use strongroom_catalog::{Filter, Query, Stored, Tx};
 
 use super::{Event, Retry, on};
@@ -14,7 +14,7 @@ use crate::{
     alerts::{self, Happening, Rule},
     audit,
     cause::Cause,
-    error::{ControlError, Result},
+    error::{ControlError, Result, code_of},
     items::seen,
     model::{ItemDoc, JobDoc, Spec},
     once,
@@ -91,6 +91,18 @@ pub(crate) fn pending(name: &str) -> Task {
         ended: None,
         detail: None,
     }
+}
+
+/// Whether a failure is the answer to somebody who waits for it, and nothing that others should look at:
+/// what was asked for cannot be, as with a misspelt name. A restore is looked at in any case.
+fn answers_a_person(job: &Job) -> bool {
+    let by_caller = |error: &ErrorBody| code_of(error).fault() == Fault::Caller;
+    job.trigger == Trigger::OnDemand
+        && match job.kind {
+            JobKind::Discover | JobKind::ConfigureProtection => true,
+            JobKind::Restore | JobKind::Backup => false,
+            _ => job.error.as_ref().is_some_and(by_caller),
+        }
 }
 
 fn no_job(id: &str) -> ControlError {
@@ -351,7 +363,7 @@ impl Control {
             }
             tx.update(&item, version).await?;
         }
-        if job.state == JobState::Failed && job.kind != JobKind::Backup {
+        if job.state == JobState::Failed && job.kind != JobKind::Backup && !answers_a_person(job) {
             let rule = match job.kind {
                 JobKind::Restore => Rule::RestoreFailed,
                 _ => Rule::JobFailed,
@@ -376,13 +388,13 @@ impl Control {
         if !doc.is_active() {
             return Ok(());
         }
-        let missing = |error: &ErrorBody| error.code == codes::SOURCE_MISSING.name;
+        let missing = |error: &ErrorBody| *code_of(error) == codes::SOURCE_MISSING;
         match job.state {
             JobState::Completed | JobState::CompletedWithWarnings => {
                 doc.item.state = ProtectionState::Protected;
                 doc.item.error = None;
                 doc.item.failures = 0;
-                for rule in [Rule::BackupFailed, Rule::SourceMissing] {
+                for rule in [Rule::BackupFailed, Rule::SourceMissing, Rule::RpoMissed] {
                     alerts::resolve(tx, rule, &doc.item, now).await?;
                 }
             }

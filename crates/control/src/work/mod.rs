@@ -36,7 +36,7 @@ use tracing::Instrument as _;
 use self::drivers::{Drivers, Slot};
 
 use crate::{
-    error::{ControlError, Result},
+    error::{ControlError, Result, code_of},
     jobs::{Claim, Event, Waiting, choose, service::queued_jobs},
     model::{HostDoc, JobDoc, Spec, VaultDoc},
     service::Control,
@@ -50,6 +50,9 @@ const HOUSE: SignedDuration = SignedDuration::from_mins(5);
 
 /// How often a job's progress is written down.
 const PROGRESS: Duration = Duration::from_secs(2);
+
+/// How many seconds a job waits for a key that is being changed.
+const ROTATION: u32 = 60;
 
 /// How often it is tried to write down how a job went while the server stops.
 const LAST_NOTES: u32 = 5;
@@ -177,6 +180,7 @@ impl Control {
     pub async fn keep_house(&self) -> Result<()> {
         self.retain().await?;
         self.alert_of_purges().await?;
+        self.alert_of_promises().await?;
         self.begin_housekeeping().await?;
         self.forget_old().await
     }
@@ -272,7 +276,10 @@ impl Control {
         let (sender, mut events) = mpsc::unbounded_channel();
         let teller = Teller(sender);
         let work = async {
-            let event = match self.perform(doc, &teller, cancel).await {
+            let job = doc.job.clone();
+            let outcome = self.perform(doc, &teller, cancel).await;
+            self.host_seen(&job, &outcome).await;
+            let event = match outcome {
                 Ok(report) => Event::Finished { report },
                 // Whatever it failed with: it was not left to end.
                 Err(_) if self.stopping.load(Relaxed) && cancel.is_cancelled() => {
@@ -327,7 +334,56 @@ impl Control {
         }
     }
 
+    /// Does a job. If the vault's key was changed between its being read here and being used there, once
+    /// more with the new one.
     async fn perform(self: &Arc<Self>, doc: JobDoc, teller: &Teller, cancel: &Cancel) -> Outcome {
+        let Some(vault) = doc.job.vault.filter(|_| doc.job.kind != api::JobKind::RotateKey) else {
+            return self.perform_once(doc, teller, cancel).await;
+        };
+        let before = self.work_vault(vault).await?.vault.encryption;
+        let outcome = self.perform_once(doc.clone(), teller, cancel).await;
+        match &outcome {
+            Err(error)
+                if *code_of(error) == codes::KEY_WRONG
+                    && self.key_has_changed(vault, &before, cancel).await? =>
+            {
+                self.perform_once(doc, teller, cancel).await
+            }
+            _ => outcome,
+        }
+    }
+
+    /// Whether a vault has another key than before; waits for one that is being changed.
+    async fn key_has_changed(
+        &self,
+        vault: VaultId,
+        before: &api::Encryption,
+        cancel: &Cancel,
+    ) -> Result<bool, Box<ErrorBody>> {
+        let rotating = Filter::all()
+            .eq("kind", api::JobKind::RotateKey.name())
+            .eq("vault", vault.to_string())
+            .is_null("ended");
+        for _ in 0..ROTATION {
+            let counted = read!(self, tx => { Ok(tx.count::<JobDoc>(&rotating).await?) });
+            let is_rotating = counted? > 0;
+            if self.work_vault(vault).await?.vault.encryption != *before {
+                return Ok(true);
+            }
+            if !is_rotating || cancel.is_cancelled() {
+                return Ok(false);
+            }
+            tokio::time::sleep(TICK).await;
+        }
+        Ok(false)
+    }
+
+    async fn perform_once(
+        self: &Arc<Self>,
+        doc: JobDoc,
+        teller: &Teller,
+        cancel: &Cancel,
+    ) -> Outcome {
         let watch = teller.watch(cancel);
         let followed = self.follow(&watch, teller);
         let work = async {

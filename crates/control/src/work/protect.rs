@@ -2,24 +2,31 @@
 
 use std::collections::BTreeSet;
 
+use jiff::SignedDuration;
 use serde_json::json;
 use strongroom_agent::Watch;
 use strongroom_api::{
-    self as api, ErrorBody, HostState, Protect, ProtectSource, ProtectableItem, Source, TaskState,
-    Trigger, Verdict,
+    self as api, ErrorBody, HostState, JobKind, Protect, ProtectSource, ProtectableItem, Source,
+    TaskState, Trigger, Verdict,
 };
-use strongroom_base::{Cancel, HostId, VaultId, codes};
+use strongroom_base::{Cancel, Code, HostId, VaultId, codes};
 use strongroom_catalog::{Filter, Query, Stored};
 
 use super::{Outcome, Teller};
 use crate::{
-    error::ControlError,
+    error::{ControlError, code_of},
     items::NewItem,
     jobs::Event,
     model::{HostDoc, ItemDoc, MachineDoc, Spec},
     points::allowed,
     service::{Control, named},
 };
+
+/// What libvirt fails with if the host cannot be worked with at all.
+const AWAY: [&Code; 3] = [&codes::HOST_UNAVAILABLE, &codes::HOST_DENIED, &codes::HOST_PROTOCOL];
+
+/// How often it is written down that a host answers.
+const SEEN_EVERY: SignedDuration = SignedDuration::from_mins(5);
 
 impl Control {
     pub(super) async fn do_discover(&self, host: HostId, watch: &Watch) -> Outcome {
@@ -106,6 +113,44 @@ impl Control {
         })
     }
 
+    /// What a job says of its host: that it answers, or that it does not.
+    pub(super) async fn host_seen(&self, job: &api::Job, outcome: &Outcome) {
+        let Some(host) = job.host else { return };
+        let seen = match outcome {
+            Ok(_) => self.host_has_worked(host, job).await,
+            Err(error) if AWAY.contains(&code_of(error)) => {
+                self.host_answered(host, Some((**error).clone())).await
+            }
+            Err(_) => Ok(()),
+        };
+        if let Err(error) = seen {
+            tracing::warn!(%host, %error, "it cannot be written down whether a host answers");
+        }
+    }
+
+    /// A job went well. If it was one that asks libvirt, or the host has none, the host answers.
+    async fn host_has_worked(&self, host: HostId, job: &api::Job) -> Result<(), ControlError> {
+        if !matches!(job.kind, JobKind::Backup | JobKind::Restore) {
+            return Ok(());
+        }
+        let (known, asks) = read!(self, tx => {
+            let known = named::<HostDoc>(tx, host).await?.doc.host;
+            let is_machine = match job.item {
+                Some(item) => tx.get::<ItemDoc>(&item.to_string()).await?.is_some_and(|found| {
+                    matches!(found.doc.item.source, Source::Machine { .. })
+                }),
+                None => false,
+            };
+            let asks = known.connect.is_none() || (is_machine && job.kind == JobKind::Backup);
+            Ok((known, asks))
+        })?;
+        let lately = known.seen.is_some_and(|seen| self.now().duration_since(seen) < SEEN_EVERY);
+        if !asks || (known.state == HostState::Online && lately) {
+            return Ok(());
+        }
+        self.host_answered(host, None).await
+    }
+
     pub(super) async fn do_protect(
         &self,
         vault: VaultId,
@@ -131,7 +176,7 @@ impl Control {
                 teller.tell(Event::Task { name: name.clone(), state, detail });
             };
             task(TaskState::InProgress, None);
-            match self.protect_one(vault, host, request, source, &machines, teller).await {
+            match self.protect_one(vault, host, request, source, &machines).await {
                 Ok((item, words)) => {
                     task(TaskState::Completed, Some(words));
                     done.push(json!({ "item": item.id, "name": item.name }));
@@ -158,7 +203,6 @@ impl Control {
         request: &Protect,
         source: &ProtectSource,
         machines: &[ProtectableItem],
-        teller: &Teller,
     ) -> Result<(api::Item, String), Box<ErrorBody>> {
         let name = source_name(source);
         let what = match (&source.machine, &source.paths) {
@@ -195,10 +239,8 @@ impl Control {
             let message = format!("{name} cannot be backed up: {}", findings("red").join("; "));
             return Err(Box::new(ErrorBody::new(&codes::VM_NOT_READY, message)));
         }
-        if check.verdict == Verdict::Amber {
-            let message = format!("{name}: {}", findings("amber").join("; "));
-            teller.tell(Event::Warning(ErrorBody::new(&codes::VM_NOT_READY, message)));
-        }
+        // It is protected all the same: this is said, and is no warning of the job.
+        let amber = findings("amber").join("; ");
         let backup_now = request.backup_now;
         let (doc, made) = write!(self, tx => {
             let (source, disks) = (what.clone(), &source.disks);
@@ -213,7 +255,11 @@ impl Control {
             Ok((doc, made))
         })?;
         let words = if made { "protected" } else { "was protected already" };
-        Ok((doc.item, words.to_owned()))
+        let words = match amber.is_empty() {
+            true => words.to_owned(),
+            false => format!("{words}; to be known: {amber}"),
+        };
+        Ok((doc.item, words))
     }
 }
 

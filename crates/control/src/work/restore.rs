@@ -2,11 +2,11 @@
 
 use strongroom_agent::{RestoreDone, RestoreOrder, Watch};
 use strongroom_api::{self as api, ErrorBody, PointState, Trigger};
-use strongroom_base::{HostId, ItemId, JobId, PointId, codes};
+use strongroom_base::{Code, HostId, ItemId, JobId, PointId, codes};
 
 use super::{Outcome, Teller, transfer::in_snapshot_tier};
 use crate::{
-    error::ControlError,
+    error::{ControlError, code_of},
     jobs::Event,
     model::{HostDoc, ItemDoc},
     points::{point_doc, point_or_snapshot},
@@ -115,6 +115,28 @@ impl Control {
 
 /// Whether an error says that a vault is away or damaged, and not that what is restored cannot be.
 fn is_of_vault(error: &ErrorBody) -> bool {
-    let of = ["vault.", "store.", "point.", "key.", "index.", "item.not_found"];
-    of.iter().any(|prefix| error.code.starts_with(prefix))
+    OF_VAULTS.contains(&code_of(error))
 }
+
+/// What a vault that is away or damaged fails with.
+const OF_VAULTS: [&Code; 19] = [
+    &codes::VAULT_NOT_FOUND,
+    &codes::VAULT_FORMAT,
+    &codes::VAULT_BUSY,
+    &codes::KEY_MISSING,
+    &codes::KEY_WRONG,
+    &codes::KEY_UNREADABLE,
+    &codes::KEY_HSM,
+    &codes::STORE_UNAVAILABLE,
+    &codes::STORE_DENIED,
+    &codes::STORE_FULL,
+    &codes::STORE_READ_ONLY,
+    &codes::STORE_MISSING,
+    &codes::STORE_CORRUPT,
+    &codes::STORE_DEGRADED,
+    &codes::STORE_PROTOCOL,
+    &codes::INDEX_INCOMPLETE,
+    &codes::ITEM_NOT_FOUND,
+    &codes::POINT_NOT_FOUND,
+    &codes::POINT_DAMAGED,
+];

@@ -10,6 +10,7 @@
 mod access;
 mod jobs;
 mod lost;
+mod promises;
 mod protection;
 mod retention;
 mod schedules;

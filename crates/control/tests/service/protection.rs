@@ -43,10 +43,10 @@ async fn several_at_once_and_again(bed: Bed) {
     let item = world.item("b").await;
     assert_eq!(item.state, P::InitialBackupPending);
     assert!(item.next_backup.expect("planned") > world.now());
-    // The same machine under another policy is another wish.
+    // The same machine with other disks is another wish.
     let mut other = protect.clone();
-    other.policy = None;
     other.sources.truncate(1);
+    other.sources[0].disks = DiskSelection::OsOnly;
     let begun = world.control.protect(&world.admin, other).await.expect("begins");
     world.control.settle().await.expect("settles");
     let job = world.job(begun.job).await;

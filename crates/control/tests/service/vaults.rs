@@ -4,7 +4,7 @@ use strongroom_api::{
     JobKind, JobState, Redundancy, SoftDelete, SoftDeleteState, StopMode, StopProtection,
     VaultState, VaultUpdate,
 };
-use strongroom_catalog::testing::{Bed, on_both_databases};
+use strongroom_catalog::testing::{Bed, Fault, on_both_databases};
 use strongroom_control::{PageRequest, jobs::JobFilter};
 
 use crate::world::{DAY, World, refusal};
@@ -18,6 +18,8 @@ on_both_databases! {
     the_catalog_is_kept_in_the_vault,
     changes_need_the_version_that_is_there,
     a_vault_and_its_key_are_enough,
+    a_vault_that_is_made_again_after_a_crash_can_be_opened,
+    a_key_that_is_changed_fails_nobody,
 }
 
 async fn deleted_when_empty_and_brought_back(bed: Bed) {
@@ -154,4 +156,65 @@ async fn a_vault_and_its_key_are_enough(bed: Bed) {
         new.control.restore(&new.admin, "web", "latest", restore).await.expect("restores at once");
     new.settle().await;
     assert_eq!(new.job(begun.job).await.state, JobState::Completed);
+}
+
+async fn a_vault_that_is_made_again_after_a_crash_can_be_opened(bed: Bed) {
+    let world = World::new(bed).await;
+    let request = || strongroom_api::VaultCreate {
+        name: "second".to_owned(),
+        url: Some("/vaults/second".to_owned()),
+        redundancy: None,
+        mirrors: Vec::new(),
+        // The service makes the key.
+        key: None,
+        soft_delete: None,
+        immutability: None,
+        single_writer: false,
+        tags: std::collections::BTreeMap::new(),
+    };
+    let made = || world.shared.outside().stores["/vaults/second"].key.clone();
+    // It is made, and the catalog does not come to know of it.
+    world.control.catalog().faults().fail(2, Fault::Refused);
+    world.control.create_vault(&world.admin, request()).await.expect_err("the catalog fails");
+    let key = made().expect("a key");
+    let vault = world.control.create_vault(&world.admin, request()).await.expect("made").value;
+    assert_eq!(made(), Some(key.clone()));
+    assert!(format!("{key:?}").contains(&vault.encryption.key), "{key:?} {:?}", vault.encryption);
+    // Nothing is remembered of it any more: the next one has a key of its own.
+    world.shared.outside().stores.remove("/vaults/second");
+    world.control.delete_vault(&world.admin, "second", None).await.expect("deletes");
+    world.days(15).await;
+    world.settle().await;
+    world.control.create_vault(&world.admin, request()).await.expect("made");
+    assert_ne!(made(), Some(key));
+}
+
+async fn a_key_that_is_changed_fails_nobody(bed: Bed) {
+    let world = World::new(bed).await;
+    world.protected("web").await;
+    let (admin, control) = (&world.admin, std::sync::Arc::clone(&world.control));
+    world.shared.outside().hold = true;
+    world.shared.outside().hold_rotation = true;
+    let now = strongroom_api::BackupNow::default();
+    let backup = world.control.backup_now(admin, "web", now).await.expect("begins");
+    let new = strongroom_api::KeyReference::File("/other".to_owned());
+    let key = Some(new.clone());
+    let rotation = world.control.rotate_key(admin, "main", key).await.expect("begins");
+    let work = tokio::spawn(async move { control.settle().await });
+    let pause = || tokio::time::sleep(std::time::Duration::from_millis(5));
+    // The vault has the new key, the catalog does not know it, and the backup has the old one.
+    while world.shared.outside().stores["/vaults/main"].key != Some(new.clone()) {
+        pause().await;
+    }
+    while world.job(backup.job).await.tasks[0].started.is_none() {
+        pause().await;
+    }
+    world.shared.outside().hold = false;
+    pause().await;
+    world.shared.outside().hold_rotation = false;
+    work.await.expect("ends").expect("settles");
+    for job in [backup.job, rotation.job] {
+        assert_eq!(world.job(job).await.state, JobState::Completed, "{:?}", world.job(job).await);
+    }
+    assert_eq!(world.alerts().await, []);
 }

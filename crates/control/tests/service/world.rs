@@ -54,6 +54,8 @@ pub(crate) struct Machine {
 #[derive(Default)]
 pub(crate) struct Store {
     pub(crate) id: Option<VaultId>,
+    /// What opens it.
+    pub(crate) key: Option<KeyReference>,
     pub(crate) points: BTreeMap<PointId, PointFacts>,
     pub(crate) saved: BTreeMap<String, Vec<u8>>,
     /// Points with deletion notes that somebody else has put.
@@ -81,6 +83,10 @@ pub(crate) struct Outside {
     pub(crate) validation_fails: Option<&'static Code>,
     /// Backups wait for this.
     pub(crate) hold: bool,
+    /// Keys are changed, and whoever ordered it hears of it later.
+    pub(crate) hold_rotation: bool,
+    /// What hosts fail with, whatever they are asked.
+    pub(crate) host_fails: Option<&'static Code>,
     /// Whoever asks for a host's agent panics.
     pub(crate) panics: bool,
     /// A backup dies after its point is in the vault, as if the server was killed.
@@ -102,6 +108,11 @@ impl Shared {
 
 fn error(code: &'static Code) -> Box<ErrorBody> {
     Box::new(ErrorBody::new(code, "the world has it so"))
+}
+
+fn opens(store: &Store, key: &KeyReference) -> Result<()> {
+    let opens = store.key.as_ref().is_none_or(|own| own == key);
+    if opens { Ok(()) } else { Err(error(&codes::KEY_WRONG)) }
 }
 
 struct Host(Arc<Shared>);
@@ -135,6 +146,9 @@ impl Agent for Host {
     }
 
     fn discover(&self, _: &Watch) -> Result<Vec<ProtectableItem>> {
+        if let Some(code) = self.0.outside().host_fails {
+            return Err(error(code));
+        }
         let outside = self.0.outside();
         let item = |(uuid, machine): (&String, &Machine)| ProtectableItem {
             host: HostId::from_bytes([0; 16]),
@@ -176,6 +190,9 @@ impl Agent for Host {
         self.find(&order.source)?;
         let job = order.job.to_string();
         let mut outside = self.0.outside();
+        if let Some(code) = outside.host_fails {
+            return Err(error(code));
+        }
         if let Some(code) = outside.backups_fail.pop_front().flatten() {
             return Err(error(code));
         }
@@ -183,6 +200,7 @@ impl Agent for Host {
             .stores
             .get_mut(&order.vault.url)
             .ok_or_else(|| error(&codes::VAULT_NOT_FOUND))?;
+        opens(store, &order.vault.key)?;
         let same = store.points.values().find(|point| point.tags.get("job") == Some(&job));
         let point = same.cloned().unwrap_or_else(|| {
             let mut tags = order.tags.clone();
@@ -284,6 +302,8 @@ impl Keeper for Vaults {
         let mut outside = self.0.outside();
         let store = outside.stores.entry(order.url.clone()).or_default();
         let existed = store.id.is_some();
+        store.key.get_or_insert_with(|| order.key.clone());
+        opens(store, &order.key)?;
         store.id.get_or_insert_with(|| VaultId::generate(&*self.0.clock, &SystemEntropy));
         Ok(self.facts_of(store, existed))
     }
@@ -424,7 +444,15 @@ impl Keeper for Vaults {
         })
     }
 
-    fn rotate_key(&self, vault: &VaultAccess, _: Option<&KeyReference>) -> Result<VaultFacts> {
+    fn rotate_key(&self, vault: &VaultAccess, key: Option<&KeyReference>) -> Result<VaultFacts> {
+        if let Some(key) = key {
+            let mut outside = self.0.outside();
+            outside.stores.get_mut(&vault.url).expect("a vault").key = Some(key.clone());
+        }
+        while self.0.outside().hold_rotation {
+            #[allow(clippy::disallowed_methods, reason = "the world waits in real time")]
+            std::thread::sleep(Duration::from_millis(5));
+        }
         self.facts(vault)
     }
 

@@ -109,6 +109,8 @@ metrics! {
     items_failing: gauge "strongroom_items_failing" ["vault"], "Items whose last backup failed.";
     items_overdue: gauge "strongroom_items_overdue" [], "Items whose next backup should have begun and has not.";
     schedule_lag: gauge "strongroom_schedule_lag_seconds" [], "How long the longest of these waits.";
+    items_behind: gauge "strongroom_items_behind" [], "Items whose newest restorable recovery point is older than their policy promises.";
+    items_unscheduled: gauge "strongroom_items_unscheduled" [], "Items that have no policy, so that they are never backed up by themselves.";
     points: gauge "strongroom_recovery_points" ["vault" "state"], "Recovery points, by vault and state.";
     newest_point: gauge "strongroom_vault_newest_point_timestamp_seconds" ["vault"], "When the newest good recovery point of a vault was made, as Unix time.";
     stalest_item: gauge "strongroom_vault_stalest_item_timestamp_seconds" ["vault"], "Of the items that are backed up: the last good backup of the one that has waited longest for one, as Unix time.";

@@ -52,6 +52,8 @@ impl Metrics {
             &self.items_failing,
             &self.items_overdue,
             &self.schedule_lag,
+            &self.items_behind,
+            &self.items_unscheduled,
             &self.points,
             &self.newest_point,
             &self.stalest_item,
@@ -100,6 +102,8 @@ impl Metrics {
         };
         set(&self.items_overdue, &none, number(figures.overdue));
         set(&self.schedule_lag, &none, age(figures.overdue_since));
+        set(&self.items_behind, &none, number(figures.behind));
+        set(&self.items_unscheduled, &none, number(figures.unscheduled));
         set(&self.queue_age, &none, age(figures.waiting_since));
         for kind in JobKind::ALL {
             for state in ["queued", "in_progress", "cancelling"] {

@@ -36,6 +36,29 @@ pub(crate) struct Bed {
     thread: Option<JoinHandle<Result<(), ServerError>>>,
 }
 
+/// A server that may not serve yet.
+pub(crate) struct Starting {
+    dir: Arc<tempfile::TempDir>,
+    stop: Cancel,
+    told: mpsc::Receiver<String>,
+    thread: JoinHandle<Result<(), ServerError>>,
+}
+
+impl Starting {
+    /// What it says next.
+    pub(crate) fn hear(&self) -> String {
+        self.told.recv_timeout(Duration::from_mins(1)).expect("it says something")
+    }
+
+    /// Waits until it serves.
+    pub(crate) fn wait(self) -> Bed {
+        match self.told.recv_timeout(Duration::from_mins(1)) {
+            Ok(words) => Bed::of(self, words),
+            Err(_) => panic!("the server did not start: {:?}", self.thread.join()),
+        }
+    }
+}
+
 /// An answer, read to its end.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -94,6 +117,14 @@ impl Bed {
     }
 
     pub(crate) fn start(dir: Arc<tempfile::TempDir>, set: impl FnOnce(&mut ServerConfig)) -> Self {
+        Self::spawn(dir, set).wait()
+    }
+
+    /// Starts a server, and does not wait for it.
+    pub(crate) fn spawn(
+        dir: Arc<tempfile::TempDir>,
+        set: impl FnOnce(&mut ServerConfig),
+    ) -> Starting {
         let mut config = config(&dir);
         set(&mut config);
         let stop = Cancel::new();
@@ -113,9 +144,11 @@ impl Bed {
             tell: Box::new(move |words| tell.send(words.to_owned()).expect("tells")),
         };
         let thread = std::thread::spawn(|| serve(serving));
-        let Ok(words) = told.recv_timeout(Duration::from_mins(1)) else {
-            panic!("the server did not start: {:?}", thread.join());
-        };
+        Starting { dir, stop, told, thread }
+    }
+
+    fn of(starting: Starting, words: String) -> Self {
+        let Starting { dir, stop, thread, .. } = starting;
         let after = |mark: &str| words.split(mark).nth(1).map(str::to_owned);
         let address = after("https://").expect("an address");
         let address = address.split_whitespace().next().expect("one").parse().expect("an address");
@@ -140,6 +173,12 @@ impl Bed {
             stop,
             thread: Some(thread),
         }
+    }
+
+    /// Waits until it has ended by itself: why.
+    pub(crate) fn failure(mut self) -> ServerError {
+        let thread = self.thread.take().expect("it runs");
+        thread.join().expect("no panic").expect_err("it failed")
     }
 
     /// Stops it, and starts it again.

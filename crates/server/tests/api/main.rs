@@ -16,5 +16,6 @@ mod pages;
 mod requests;
 mod rights;
 mod sinks;
+mod standby;
 mod traces;
 mod work;

@@ -72,21 +72,25 @@ impl ListArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let limit = Some(self.limit).filter(|limit| *limit > 0);
         let alerts = context.client()?.alerts(self.state).up_to(limit)?;
-        let rows = alerts.iter().map(|alert| {
-            row![
-                alert.id.to_string(),
-                alert.severity.name(),
-                alert.state.name(),
-                alert.last,
-                alert.count,
-                &alert.subject,
-                &alert.title,
-            ]
-        });
-        let head = ["ALERT", "SEVERITY", "STATE", "LAST", "TIMES", "SUBJECT", "WHAT"];
-        let columns = Columns::new(head, rows);
-        context.out.result(&Listed::new("alerts", alerts, columns))
+        context.out.result(&listed(alerts))
     }
+}
+
+fn listed(alerts: Vec<Alert>) -> Listed<Alert> {
+    let rows = alerts.iter().map(|alert| {
+        row![
+            alert.id.to_string(),
+            alert.severity.name(),
+            alert.state.name(),
+            alert.last,
+            alert.count,
+            &alert.subject,
+            &alert.title,
+        ]
+    });
+    let head = ["ALERT", "SEVERITY", "STATE", "LAST", "TIMES", "SUBJECT", "WHAT"];
+    let columns = Columns::new(head, rows);
+    Listed::new("alerts", alerts, columns)
 }
 
 /// Say that somebody has seen an alert
@@ -107,21 +111,51 @@ impl AcknowledgeArgs {
     }
 }
 
-/// Say that an alert holds no more
+/// Say that an alert holds no more, or several
+///
+/// An alert whose cause lasts is raised again.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  strongroom alert resolve 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB")]
+  strongroom alert resolve 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB
+  strongroom alert resolve --all --rule job_failed
+  strongroom alert resolve --all --subject kvm1")]
 pub(crate) struct ResolveArgs {
     /// The alert's id
-    #[arg(value_name = "ID")]
-    id: String,
+    #[arg(value_name = "ID", required_unless_present = "all")]
+    id: Option<String>,
+
+    /// All alerts that hold and that you see
+    #[arg(long, conflicts_with = "id")]
+    all: bool,
+
+    /// With --all: only those of this rule, such as job_failed
+    #[arg(long, value_name = "RULE", requires = "all")]
+    rule: Option<String>,
+
+    /// With --all: only those about this item, host or vault
+    #[arg(long, value_name = "NAME", requires = "all")]
+    subject: Option<String>,
 }
 
 impl ResolveArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        let alert = context.client()?.resolve_alert(&self.id.to_ascii_uppercase())?;
-        context.out.result(&Thing::new(alert, shown))
+        let client = context.client()?;
+        if let Some(id) = &self.id {
+            let alert = client.resolve_alert(&id.to_ascii_uppercase())?;
+            return context.out.result(&Thing::new(alert, shown));
+        }
+        let mut resolved = Vec::new();
+        for state in [AlertState::Firing, AlertState::Acknowledged] {
+            for alert in client.alerts(Some(state)).up_to(None)? {
+                let of_rule = self.rule.as_ref().is_none_or(|rule| *rule == alert.rule);
+                let about = self.subject.as_ref().is_none_or(|name| *name == alert.subject);
+                if of_rule && about {
+                    resolved.push(client.resolve_alert(&alert.id.to_string())?);
+                }
+            }
+        }
+        context.out.result(&listed(resolved))
     }
 }
 

@@ -92,6 +92,13 @@ impl ListArgs {
     }
 }
 
+/// `2 of 3`, once it matters.
+pub(crate) fn tries(job: &Job) -> Option<String> {
+    let now = job.current_try();
+    let again = now > 1 || (now == 1 && job.state == JobState::Queued);
+    again.then(|| format!("{now} of {}", job.max_tries.max(now)))
+}
+
 fn took(job: &Job) -> Option<String> {
     let (began, ended) = (job.started?, job.ended?);
     Some(human::seconds(ended.duration_since(began).as_secs_f64()))
@@ -122,11 +129,14 @@ impl crate::out::Show for Job {
         ];
         let mut fact =
             |label, value: Option<String>| facts.extend(value.map(|value| (label, value)));
-        fact("Not before", self.not_before.map(human::time));
+        let again = self.error.is_some() && self.state == JobState::Queued;
+        fact(if again { "Next try" } else { "Not before" }, self.not_before.map(human::time));
         fact("Begun", self.started.map(human::time));
         fact("Ended", self.ended.map(human::time));
         fact("Took", took(self));
-        fact("Try", (self.attempt > 1).then(|| self.attempt.to_string()));
+        fact("Try", tries(self));
+        let interruptions = Some(self.interruptions).filter(|count| *count > 0);
+        fact("Interrupted", interruptions.map(|count| format!("{count} time(s)")));
         if let Some(now) = self.progress.filter(|now| now.total_bytes > 0) {
             let (done, total) = (human::bytes(now.done_bytes), human::bytes(now.total_bytes));
             fact("Gone through", Some(format!("{done} of {total}")));

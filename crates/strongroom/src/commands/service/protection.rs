@@ -61,7 +61,7 @@ struct WhereArgs {
     #[arg(long, value_name = "NAME", add = complete::hosts())]
     host: String,
 
-    /// The policy: its name or id [default: none, only backups on demand]
+    /// The policy: its name or id [default: the vault's policy `default`]
     #[arg(long, value_name = "NAME", add = complete::policies())]
     policy: Option<String>,
 

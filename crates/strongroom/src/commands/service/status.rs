@@ -57,7 +57,8 @@ fn counts(counts: &BTreeMap<String, u64>) -> String {
 
 impl Show for Shown {
     fn show(&self) -> String {
-        let Status { items, jobs_24_hours, alerts, hosts, failing, vaults, .. } = &self.status;
+        let Status { items, jobs_24_hours, alerts, hosts, failing, behind, vaults, .. } =
+            &self.status;
         let up = u32::try_from(self.status.uptime_seconds).unwrap_or(u32::MAX);
         let up = human::seconds(f64::from(up));
         let (running, queued) = (self.status.jobs_running, self.status.jobs_queued);
@@ -72,6 +73,23 @@ impl Show for Shown {
         for error in &self.status.server {
             let (what, hint) = (human::printable(&error.message), human::printable(&error.hint));
             writeln!(text, "\nThe server: {what}\n  {hint}").ok();
+        }
+        if self.status.unscheduled > 0 {
+            let count = self.status.unscheduled;
+            writeln!(
+                text,
+                "\nWithout a policy, so never backed up by themselves: {count} item(s)\n  \
+                 `strongroom item list` shows them; `strongroom item set-policy` gives them one"
+            )
+            .ok();
+        }
+        if !behind.is_empty() {
+            let rows = behind.iter().map(|item| {
+                let job = item.job.map(|job| job.to_string());
+                row![&item.name, item.newest_point, item.due, job]
+            });
+            let head = ["ITEM BEHIND ITS POLICY", "NEWEST POINT", "NEWER ONE DUE", "JOB"];
+            write!(text, "\n{}", Columns::new(head, rows).to_text()).ok();
         }
         if !failing.is_empty() {
             let rows = failing.iter().map(|item| {
