@@ -57,7 +57,7 @@ fn killed_at_every_step(
 }
 
 /// Runs a command, killed when one of its threads is about to make the `step`th of these calls.
-fn run_until(lab: &Lab, words: &str, calls: &str, step: usize) -> Run {
+pub(crate) fn run_until(lab: &Lab, words: &str, calls: &str, step: usize) -> Run {
     let program = lab.command(words);
     let mut traced = Command::new("strace");
     traced

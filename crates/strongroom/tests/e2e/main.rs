@@ -13,6 +13,7 @@ mod damage;
 mod documented;
 mod errors;
 mod forget;
+mod gauntlet;
 mod harness;
 mod json;
 mod keys;

@@ -1,0 +1,146 @@
+//! System calls that fail: of a program that met an error either the whole new state is there, or the old one
+//! and a clear error.
+
+use std::{fs, process::Command};
+
+use super::{Chance, many, world::World};
+use crate::harness::{Lab, Run, need};
+
+/// The calls by which data reaches the disk, and by which it is read.
+const CALLS: [&str; 11] = [
+    "fdatasync",
+    "fsync",
+    "pwrite64",
+    "renameat2",
+    "ftruncate",
+    "openat2",
+    "unlinkat",
+    "mkdirat",
+    "preadv2",
+    "pread64",
+    "getdents64",
+];
+
+#[derive(Default, Debug)]
+struct Errors {
+    /// Errors that reached the program.
+    injected: u64,
+    /// Injections for which a run had too few calls.
+    missed: u64,
+    /// Runs that went on all the same.
+    survived: u64,
+    restores: u64,
+}
+
+/// Runs the program with its `when`th call of a kind failing; whether it did.
+fn run(lab: &Lab, words: &str, call: &str, error: &str, when: u64) -> (Run, bool) {
+    let program = lab.command(words);
+    let trace = lab.path("trace");
+    let mut traced = Command::new("strace");
+    traced
+        .args(["-f", "-qq", "-o"])
+        .arg(&trace)
+        .args(["-e", &format!("trace={call}")])
+        .args(["-e", &format!("inject={call}:error={error}:when={when}")])
+        .arg(program.get_program())
+        .args(program.get_args())
+        .current_dir(lab.path(""))
+        .env_clear();
+    for (name, value) in program.get_envs() {
+        if let Some(value) = value {
+            traced.env(name, value);
+        }
+    }
+    let run = Run::of(&traced.output().expect("strace starts"));
+    let reached = fs::read_to_string(&trace).expect("a trace").contains("(INJECTED)");
+    let reached = reached && run_began(&run);
+    (run, reached)
+}
+
+/// The loader of shared libraries reads as well, and says so when it cannot.
+fn run_began(run: &Run) -> bool {
+    run.code != 127 && !run.stderr.contains("error while loading shared libraries")
+}
+
+fn case(world: &mut World, chance: &mut Chance, errors: &mut Errors) {
+    let item = *chance.one_of(&["web", "db"]);
+    let point = world.some_point(chance).expect("it has points");
+    let words = match chance.below(8) {
+        0 => "vault reclaim --wait 0s".to_owned(),
+        1 => "vault verify --repair".to_owned(),
+        2 => "vault key rotate --master".to_owned(),
+        3 | 4 => {
+            let (item, id) = &point;
+            fs::remove_file(world.lab.path("out.raw")).ok();
+            fs::remove_file(world.lab.path("out.raw.partial")).ok();
+            format!("restore disks --item {item} --recovery-point {id} --to root=out.raw")
+        }
+        _ => {
+            world.change(item, chance);
+            World::backup(item)
+        }
+    };
+    let call = *chance.one_of(&CALLS);
+    let error = *chance.one_of(&["EIO", "ENOSPC"]);
+    let when = 1 + chance.below(14);
+    let (run, reached) = run(&world.lab, &words, call, error, when);
+    let what = format!("{words}: {error} of {call} {when}: {}: {}", run.code, run.stderr);
+    if !reached {
+        errors.missed += 1;
+    } else {
+        errors.injected += 1;
+        errors.survived += u64::from(run.code == 0);
+    }
+    assert!(run.code >= 0 && run.code != 101, "{what}");
+    assert!(run.code == 0 || run.stderr.contains("Code: ") || !run_began(&run), "{what}");
+    let new = world.look();
+    if words.starts_with("backup") && run.code == 0 {
+        assert_eq!(new, 1, "{what}: it ended well without a point");
+    }
+    if words.starts_with("restore") && run.code == 0 {
+        let restored = fs::read(world.lab.path("out.raw")).expect("restored");
+        assert!(restored == *world.points[&point], "{what}: restored wrong");
+    }
+    for item in ["web", "db"] {
+        if let Some(point) = world.oldest_of_many(item, 3) {
+            world.give_up(&point);
+            world.lab.ok(&World::delete(&point));
+            world.look();
+        }
+    }
+    world.restore_all("");
+    let verify = world.lab.run("vault verify");
+    assert_eq!(verify.code, 0, "{what}\n{}{}", verify.stdout, verify.stderr);
+}
+
+#[test]
+fn errors_of_system_calls_leave_the_old_state_or_the_new() {
+    need("strace", "strace");
+    let mut chance = Chance::new(5);
+    let mut errors = Errors::default();
+    let enough = many(8, 500);
+    while errors.injected < enough {
+        // A new vault now and then, so that it does not only grow.
+        let mut world = World::new(&mut chance, chance_of_a_mirror(errors.injected));
+        world.backed_up("web", &mut chance);
+        world.backed_up("db", &mut chance);
+        for _ in 0..40 {
+            if errors.injected == enough {
+                break;
+            }
+            case(&mut world, &mut chance, &mut errors);
+        }
+        world.lab.ok("vault reclaim --wait 0s");
+        world.backed_up("web", &mut chance);
+        world.restore_all("");
+        errors.restores += world.restores;
+    }
+    println!(
+        "gauntlet: errors of system calls: {errors:?}; 0 lost, 0 restored wrong, 0 false alarms"
+    );
+}
+
+/// Every other vault is mirrored.
+fn chance_of_a_mirror(injected: u64) -> bool {
+    (injected / 40) % 2 == 1
+}

@@ -1,0 +1,164 @@
+//! Killed at random moments, several programs at once: no listed point is ever lost or wrong, and nothing that
+//! runs beside it is disturbed.
+
+use std::{
+    os::unix::process::ExitStatusExt as _,
+    process::{Child, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Chance, many,
+    world::{ITEMS, World},
+};
+use crate::harness::Run;
+
+#[derive(Default, Debug)]
+struct Kills {
+    rounds: u64,
+    /// Programs that SIGKILL ended.
+    killed: u64,
+    /// Programs that came to their end.
+    ended: u64,
+    points: u64,
+    restores: u64,
+    verifies: u64,
+}
+
+/// A program that runs, and when it is killed.
+struct Program {
+    words: String,
+    child: Child,
+    kill_after: Option<Duration>,
+}
+
+impl Program {
+    fn start(world: &World, words: &str, chance: &mut Chance) -> Self {
+        let mut command = world.lab.command(words);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        // Most programs take some 200 ms; one in five is left alone.
+        let kill_after = (!chance.once_in(5)).then(|| Duration::from_micros(chance.below(220_000)));
+        Self { words: words.to_owned(), child: child.expect("starts"), kill_after }
+    }
+}
+
+/// The programs of a round.
+fn programs(world: &mut World, chance: &mut Chance) -> Vec<String> {
+    let mut programs = Vec::new();
+    for (item, _) in ITEMS {
+        world.change(item, chance);
+        programs.push(World::backup(item));
+    }
+    let reclaim = "vault reclaim --wait 0s".to_owned();
+    match chance.below(8) {
+        0 | 1 => programs.push(reclaim),
+        2 => programs.extend([reclaim.clone(), reclaim]),
+        3 => programs.push("vault verify --repair".to_owned()),
+        4 => programs.push("vault key rotate --master".to_owned()),
+        5 => programs.extend([reclaim, "vault verify --repair".to_owned()]),
+        _ => {}
+    }
+    for (item, _) in ITEMS {
+        if let Some(point) = world.oldest_of_many(item, 3) {
+            world.give_up(&point);
+            programs.push(World::delete(&point));
+        }
+    }
+    programs
+}
+
+/// Runs all of them at once, kills most, and returns how each that was not killed ended.
+fn run(
+    world: &World,
+    programs: &[String],
+    chance: &mut Chance,
+    kills: &mut Kills,
+) -> Vec<(String, Run)> {
+    let start = Instant::now();
+    let mut running: Vec<_> =
+        programs.iter().map(|words| Program::start(world, words, chance)).collect();
+    running.sort_by_key(|program| program.kill_after);
+    for program in &mut running {
+        if let Some(after) = program.kill_after {
+            thread::sleep(after.saturating_sub(start.elapsed()));
+            program.child.kill().expect("can be killed");
+        }
+    }
+    let mut ended = Vec::new();
+    for program in running {
+        let output = program.child.wait_with_output().expect("it ends");
+        if output.status.signal() == Some(9) {
+            kills.killed += 1;
+        } else {
+            kills.ended += 1;
+            ended.push((program.words, Run::of(&output)));
+        }
+    }
+    ended
+}
+
+/// What ends by itself beside programs that are killed ends well: a reclaim may be told to come again.
+fn assert_undisturbed(words: &str, run: &Run) {
+    let reclaim = words.starts_with("vault reclaim");
+    let again = reclaim && run.stderr.contains("Code: reclaim.");
+    assert!(
+        run.code == 0 || again,
+        "strongroom {words}: {}\n{}{}",
+        run.code,
+        run.stdout,
+        run.stderr
+    );
+}
+
+fn round(world: &mut World, chance: &mut Chance, kills: &mut Kills) {
+    let programs = programs(world, chance);
+    let ended = run(world, &programs, chance, kills);
+    let new = world.look() as u64;
+    kills.points += new;
+    let backups = ended.iter().filter(|(words, run)| words.starts_with("backup") && run.code == 0);
+    assert!(new >= backups.count() as u64, "a backup that ended well has no point");
+    for (words, run) in &ended {
+        assert_undisturbed(words, run);
+    }
+    world.restore_all("");
+    if chance.once_in(4) {
+        // Which copy of a mirror has what a killed program was about is repaired, not damage.
+        world.lab.ok(if world.mirrored { "vault verify --repair" } else { "vault verify" });
+        kills.verifies += 1;
+    }
+    kills.rounds += 1;
+}
+
+/// A vault, killed around until so many were killed.
+fn gauntlet(part: u64, mirrored: bool, enough: u64) {
+    let mut chance = Chance::new(part);
+    let mut world = World::new(&mut chance, mirrored);
+    let mut kills = Kills::default();
+    while kills.killed < enough {
+        round(&mut world, &mut chance, &mut kills);
+    }
+    // In the end all is as if nobody had been killed.
+    world.lab.ok("vault reclaim --wait 0s");
+    world.lab.ok(if mirrored { "vault verify --repair" } else { "vault verify" });
+    world.lab.ok("vault verify");
+    for (item, _) in ITEMS {
+        world.backed_up(item, &mut chance);
+    }
+    world.restore_all("");
+    kills.restores = world.restores;
+    println!(
+        "gauntlet: {}: {kills:?}; 0 points lost, 0 restored wrong, 0 false alarms",
+        if mirrored { "kills, mirror" } else { "kills, one folder" }
+    );
+}
+
+#[test]
+fn kills_of_a_vault_in_one_folder_lose_nothing() {
+    gauntlet(1, false, many(10, 600));
+}
+
+#[test]
+fn kills_of_a_mirrored_vault_lose_nothing() {
+    gauntlet(2, true, many(8, 400));
+}
