@@ -3,7 +3,7 @@
 
 use std::{fs, os::unix::fs::FileExt as _, path::Path, process::Command};
 
-use super::{Chance, many};
+use super::{Chance, figures, many};
 use crate::harness::{Lab, need};
 
 /// What is wrong with an image.
@@ -75,5 +75,5 @@ fn hostile_images_are_refused_with_a_code() {
         }
     }
     assert!(lab.points("hostile").is_empty());
-    println!("gauntlet: hostile images: {refused} refused, 0 read");
+    figures(&format!("hostile images: {refused} refused, 0 read"));
 }

@@ -4,12 +4,13 @@
 use std::{
     os::unix::process::ExitStatusExt as _,
     process::{Child, Stdio},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use strongroom_base::{Clock as _, SystemClock};
+
 use super::{
-    Chance, many,
+    Chance, figures, many,
     world::{ITEMS, World},
 };
 use crate::harness::Run;
@@ -21,9 +22,11 @@ struct Kills {
     killed: u64,
     /// Programs that came to their end.
     ended: u64,
-    points: u64,
+    points: usize,
     restores: u64,
     verifies: u64,
+    /// How long programs are left alone at most: so that about half of them come to their end.
+    within: Duration,
 }
 
 /// A program that runs, and when it is killed.
@@ -34,11 +37,12 @@ struct Program {
 }
 
 impl Program {
-    fn start(world: &World, words: &str, chance: &mut Chance) -> Self {
+    /// Starts it; four of five are killed within the time given.
+    fn start(world: &World, words: &str, within: Duration, chance: &mut Chance) -> Self {
         let mut command = world.lab.command(words);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        // Most programs take some 200 ms; one in five is left alone.
-        let kill_after = (!chance.once_in(5)).then(|| Duration::from_micros(chance.below(220_000)));
+        let micros = u64::try_from(within.as_micros()).expect("fits");
+        let kill_after = (!chance.once_in(5)).then(|| Duration::from_micros(chance.below(micros)));
         Self { words: words.to_owned(), child: child.expect("starts"), kill_after }
     }
 }
@@ -75,13 +79,14 @@ fn run(
     chance: &mut Chance,
     kills: &mut Kills,
 ) -> Vec<(String, Run)> {
-    let start = Instant::now();
+    let within = kills.within;
+    let start = SystemClock.monotonic();
     let mut running: Vec<_> =
-        programs.iter().map(|words| Program::start(world, words, chance)).collect();
+        programs.iter().map(|words| Program::start(world, words, within, chance)).collect();
     running.sort_by_key(|program| program.kill_after);
     for program in &mut running {
         if let Some(after) = program.kill_after {
-            thread::sleep(after.saturating_sub(start.elapsed()));
+            SystemClock.sleep(after.saturating_sub(SystemClock.monotonic().saturating_sub(start)));
             program.child.kill().expect("can be killed");
         }
     }
@@ -114,10 +119,12 @@ fn assert_undisturbed(words: &str, run: &Run) {
 fn round(world: &mut World, chance: &mut Chance, kills: &mut Kills) {
     let programs = programs(world, chance);
     let ended = run(world, &programs, chance, kills);
-    let new = world.look() as u64;
+    let new = world.look();
     kills.points += new;
     let backups = ended.iter().filter(|(words, run)| words.starts_with("backup") && run.code == 0);
-    assert!(new >= backups.count() as u64, "a backup that ended well has no point");
+    assert!(new >= backups.count(), "a backup that ended well has no point");
+    let (up, down) = if kills.ended < kills.killed { (11, 10) } else { (9, 10) };
+    kills.within = kills.within * up / down;
     for (words, run) in &ended {
         assert_undisturbed(words, run);
     }
@@ -134,7 +141,7 @@ fn round(world: &mut World, chance: &mut Chance, kills: &mut Kills) {
 fn gauntlet(part: u64, mirrored: bool, enough: u64) {
     let mut chance = Chance::new(part);
     let mut world = World::new(&mut chance, mirrored);
-    let mut kills = Kills::default();
+    let mut kills = Kills { within: Duration::from_millis(300), ..Kills::default() };
     while kills.killed < enough {
         round(&mut world, &mut chance, &mut kills);
     }
@@ -147,10 +154,10 @@ fn gauntlet(part: u64, mirrored: bool, enough: u64) {
     }
     world.restore_all("");
     kills.restores = world.restores;
-    println!(
-        "gauntlet: {}: {kills:?}; 0 points lost, 0 restored wrong, 0 false alarms",
+    figures(&format!(
+        "{}: {kills:?}; 0 points lost, 0 restored wrong, 0 false alarms",
         if mirrored { "kills, mirror" } else { "kills, one folder" }
-    );
+    ));
 }
 
 #[test]

@@ -5,6 +5,8 @@
 //! `scripts/gauntlet` runs it alone and shows its figures. `STRONGROOM_LONG=1` makes it long, and
 //! `STRONGROOM_GAUNTLET_SEED` begins another one.
 
+use std::io::Write as _;
+
 mod disks;
 mod errors;
 mod images;
@@ -12,6 +14,11 @@ mod kills;
 mod rot;
 mod strangers;
 mod world;
+
+/// Prints what a part of the gauntlet has counted, which `scripts/gauntlet` looks for.
+fn figures(text: &str) {
+    writeln!(std::io::stdout(), "gauntlet: {text}").expect("standard output");
+}
 
 /// How much of something is done: little in every run of the tests, much in a long one.
 fn many(short: u64, long: u64) -> u64 {
@@ -24,7 +31,7 @@ fn seed() -> u64 {
     seed.parse().expect("STRONGROOM_GAUNTLET_SEED is a number")
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): every decision of the gauntlet is one of its numbers.
+/// `SplitMix64` (Steele, Lea, Flood 2014): every decision of the gauntlet is one of its numbers.
 pub(super) struct Chance(u64);
 
 impl Chance {
@@ -46,6 +53,12 @@ impl Chance {
         self.next() % end.max(1)
     }
 
+    /// An index of something of this length.
+    fn index(&mut self, length: usize) -> usize {
+        let below = self.below(u64::try_from(length).expect("fits"));
+        usize::try_from(below).expect("fits")
+    }
+
     /// True once in `times`.
     fn once_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
@@ -53,8 +66,7 @@ impl Chance {
 
     /// One of some things.
     fn one_of<'a, T>(&mut self, things: &'a [T]) -> &'a T {
-        let index = self.below(things.len() as u64);
-        &things[usize::try_from(index).expect("fits")]
+        &things[self.index(things.len())]
     }
 
     /// So many bytes that do not compress.

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Chance, many, world::World};
+use super::{Chance, figures, many, world::World};
 use crate::{harness::Lab, killed::run_until};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,13 +48,12 @@ fn kind(file: &Path, vault: &Path) -> String {
 
 fn damage(file: &Path, manner: Manner, chance: &mut Chance) {
     let mut bytes = fs::read(file).expect("readable");
-    let length = bytes.len() as u64;
     match manner {
         Manner::Flipped => {
-            let at = usize::try_from(chance.below(length)).expect("fits");
+            let at = chance.index(bytes.len());
             bytes[at] ^= 1 << chance.below(8);
         }
-        Manner::Cut => bytes.truncate(usize::try_from(chance.below(length)).expect("fits")),
+        Manner::Cut => bytes.truncate(chance.index(bytes.len())),
         Manner::Emptied => bytes.clear(),
         Manner::Zeroed => bytes.fill(0),
         Manner::Grown => {
@@ -96,7 +95,7 @@ fn world(chance: &mut Chance, mirrored: bool) -> World {
 }
 
 /// One object of one copy is damaged, and everything is tried.
-fn case(world: &mut World, number: u64, copy: &str, chance: &mut Chance, rots: &mut Rots) {
+fn case(world: &mut World, number: usize, copy: &str, chance: &mut Chance, rots: &mut Rots) {
     world.put_back();
     let vault = world.lab.path(copy);
     let mut kinds: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
@@ -108,7 +107,6 @@ fn case(world: &mut World, number: u64, copy: &str, chance: &mut Chance, rots: &
         kinds.entry(kind(&file, &vault)).or_default().push(file);
     }
     let kinds: Vec<_> = kinds.into_iter().collect();
-    let number = usize::try_from(number).expect("fits");
     let (kind, files) = &kinds[number % kinds.len()];
     let manner = MANNERS[(number / kinds.len()) % MANNERS.len()];
     let file = chance.one_of(files).clone();
@@ -178,25 +176,26 @@ fn healed(world: &World, what: &str, rots: &mut Rots) {
 }
 
 fn gauntlet(part: u64, mirrored: bool, cases: u64) {
+    let cases = usize::try_from(cases).expect("fits");
     let mut chance = Chance::new(part);
     let mut world = world(&mut chance, mirrored);
     let copies = world.copies();
     let mut rots = Rots::default();
     // A short run begins at a random case, so that another seed tries others.
-    let first = chance.below(1000);
+    let first = chance.index(1000);
     for number in 0..cases {
-        let copy = copies[usize::try_from(number).expect("fits") % copies.len()];
-        case(&mut world, first + number / copies.len() as u64, copy, &mut chance, &mut rots);
+        let copy = copies[number % copies.len()];
+        case(&mut world, first + number / copies.len(), copy, &mut chance, &mut rots);
     }
     // The control: nothing is damaged, and nobody says so.
     world.put_back();
     for words in ["recoverypoint list", "vault verify", "vault reclaim --wait 0s", "vault verify"] {
         world.lab.ok(words);
     }
-    println!(
-        "gauntlet: {}: {rots:?}; 0 restored wrong, 0 lost, 0 false alarms",
+    figures(&format!(
+        "{}: {rots:?}; 0 restored wrong, 0 lost, 0 false alarms",
         if mirrored { "rot, mirror" } else { "rot, one folder" }
-    );
+    ));
 }
 
 #[test]

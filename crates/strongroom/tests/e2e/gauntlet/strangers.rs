@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::{Chance, many};
+use super::{Chance, figures, many};
 use crate::{harness::need, server::Service};
 
 /// What anybody may ask for.
@@ -100,5 +100,5 @@ fn callers_without_a_token_get_nothing() {
     assert!(allowed(&before) > 0, "{before}");
     assert_eq!(allowed(&before), allowed(&after), "{after}");
     service.lab.ok("status");
-    println!("gauntlet: callers without a token: {asked} requests, all refused");
+    figures(&format!("callers without a token: {asked} requests, all refused"));
 }

@@ -66,9 +66,8 @@ impl World {
     pub(super) fn change(&mut self, item: &str, chance: &mut Chance) {
         let mut bytes = self.disks[item].as_ref().clone();
         let length = 1 + chance.below(200_000);
-        let start = chance.below(bytes.len() as u64 - length);
         let new = chance.bytes(length);
-        let start = usize::try_from(start).expect("fits");
+        let start = chance.index(bytes.len() - new.len());
         bytes[start..start + new.len()].copy_from_slice(&new);
         self.set_disk(item, bytes);
     }
