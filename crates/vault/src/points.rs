@@ -239,7 +239,8 @@ impl Vault {
         let missing = || VaultError::PointNotFound { item: item.to_owned(), point };
         let names = self.point_names(Some(key))?;
         let visible = names.visible.get(&key).is_some_and(|points| points.contains(&point));
-        if !visible && !(names.deleted.contains(&(key, point)) && hidden(key, &names)?) {
+        let known = visible || (names.deleted.contains(&(key, point)) && hidden(key, &names)?);
+        if !known {
             return Err(missing());
         }
         match self.manifest(key, point) {

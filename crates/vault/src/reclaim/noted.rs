@@ -121,14 +121,11 @@ impl Vault {
             let of = |manifest: &Manifest| (manifest.item.clone(), manifest.time);
             let (item, time) = manifest.as_ref().map(of).unzip();
             let recovery_point = key.1;
-            match held {
-                Some((why, until)) => {
-                    noted.held.push(HeldPoint { item, recovery_point, time, why, until });
-                }
-                None => {
-                    noted.keys.insert(key);
-                    noted.due.push(RemovedPoint { item, recovery_point, time });
-                }
+            if let Some((why, until)) = held {
+                noted.held.push(HeldPoint { item, recovery_point, time, why, until });
+            } else {
+                noted.keys.insert(key);
+                noted.due.push(RemovedPoint { item, recovery_point, time });
             }
         }
         Ok(noted)
