@@ -289,18 +289,19 @@ impl Show for Forgetting {
         let mut text = if rows.is_empty() {
             String::new()
         } else {
-            human::table(["ITEM", "RECOVERY POINT", "TIME"], &[], rows.into_iter()) + "\n"
+            human::table(["ITEM", "RECOVERY POINT", "TIME"], &[], rows) + "\n"
         };
         let sum =
             |of: fn(&ForgottenItem) -> u64| self.items.iter().map(of).fold(0, u64::saturating_add);
         let points = human::count(self.count(), "recovery point");
         let would = if self.dry_run { "Would delete" } else { "Deleted" };
         let (kept, locked) = (sum(|item| item.kept), sum(|item| item.locked));
-        text += &format!("{would} {points}; {kept} stay");
-        if locked > 0 {
-            text += &format!(", of which {locked} only because they are locked");
-        }
-        text += ".\n";
+        let of_these = if locked > 0 {
+            format!(", of which {locked} only because they are locked")
+        } else {
+            String::new()
+        };
+        text = format!("{text}{would} {points}; {kept} stay{of_these}.\n");
         if !self.dry_run && self.count() > 0 {
             text += "`strongroom vault reclaim` frees their space.\n";
         }
