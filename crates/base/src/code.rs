@@ -317,7 +317,7 @@ catalog! {
     POLICY_EXISTS = "policy.exists", Conflict, "The vault has a policy of this name.", "Choose another name.";
     POLICY_IN_USE = "policy.in_use", Conflict, "Items are protected by the policy.", "Give them another policy first.";
 
-    POINT_NOT_RESTORABLE = "point.not_restorable", Conflict, "The recovery point is not validated, is damaged or is deleted.", "Choose another recovery point: `strongroom recoverypoint list`.";
+    POINT_NOT_RESTORABLE = "point.not_restorable", Conflict, "The recovery point is not validated, is damaged, is lost or is deleted.", "Choose another recovery point: `strongroom recoverypoint list`.";
     POINT_SNAPSHOT_ONLY = "point.snapshot_only", Conflict, "The recovery point is near its source only: it was not transferred into the vault yet.", "Restore it on the host of its source, or wait until the item's next backup has transferred it.";
     POINT_LAST = "point.last", Conflict, "It is the item's last good recovery point.", "Make another one first, or delete the item's data.";
 

@@ -111,7 +111,10 @@ impl Control {
             }
         }
         self.finish_point(&known, &point, watch).await?;
-        self.extend_locks(&known.vault, Some(&known.item.item)).await?;
+        // The next reclaim or measurement tries again.
+        if let Err(error) = self.extend_locks(&known.vault, Some(&known.item.item)).await {
+            teller.tell(Event::Warning(*error));
+        }
         Ok(Some(done.report))
     }
 

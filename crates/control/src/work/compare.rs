@@ -130,14 +130,16 @@ impl Control {
             None => Filter::all().eq("vault", vault.vault.id.to_string()),
         };
         let filter = filter.one_of("state", ["restorable", "damaged"]);
+        let now = self.trusted_now();
         let mut token = None;
         loop {
             let query = Query::new(filter.clone()).limit(1000).after(token);
             let page = self.catalog.list::<PointDoc>(&query).await.map_err(ControlError::from)?;
             let mut by_item: BTreeMap<ItemId, Vec<(PointId, Timestamp)>> = BTreeMap::new();
             for Stored { doc, .. } in page.items {
-                let short =
-                    doc.promised.filter(|promised| doc.point.locked_until < Some(*promised));
+                let short = doc
+                    .promised
+                    .filter(|promised| *promised > now && doc.point.locked_until < Some(*promised));
                 if let Some(promised) = short.filter(|_| doc.is_in_vault()) {
                     by_item.entry(doc.point.item).or_default().push((doc.point.id, promised));
                 }

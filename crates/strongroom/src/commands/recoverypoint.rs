@@ -129,7 +129,9 @@ fn find(vault: &Vault, item: &str, point: Point) -> Result<Manifest, Failure> {
     })
 }
 
-/// List the recovery points of an item, or of all items, oldest first
+/// List the recovery points of an item, or of all items, in the order in which they were made
+///
+/// The last of an item is its `latest`, whatever the clocks said when they were made.
 ///
 /// Ends with exit code 6 if the manifest of a point is damaged; such points are named after the
 /// others.
