@@ -125,7 +125,9 @@ async fn run(serve: Serve) -> Result<(), ServerError> {
         connections: usize::try_from(config.connections).unwrap_or(usize::MAX),
     };
     let renewing = shown.map(|shown| tokio::spawn(renew(shown, files, config.clone(), host)));
-    notify::tell(notify.as_deref(), "READY=1\nSTATUS=Serves\n");
+    // Where servers stand by, it says that this one does not.
+    let ready = if lease.is_some() { "READY=1\nSTATUS=Serves\n" } else { "READY=1\n" };
+    notify::tell(notify.as_deref(), ready);
     let serving = live(listener, serving, control, (stopper, stopped), stop, notify, &mut holding);
     let done = serving.await;
     tasks.close();
