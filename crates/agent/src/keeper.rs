@@ -89,6 +89,44 @@ pub struct ReclaimDone {
     pub report: serde_json::Value,
 }
 
+/// How much of a vault is verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verify", rename_all = "snake_case")]
+pub enum VerifyDepth {
+    /// All but packs is opened, every recovery point is followed down to its blocks, and of the packs only
+    /// a few are read.
+    Structure,
+    /// Of the packs that were not read since all were, one in `of`; with the last of them every recovery
+    /// point is followed down to its blocks.
+    Part {
+        /// In how many times the rest is to be read; 1: all of it now.
+        of: u32,
+    },
+    /// Everything.
+    All,
+}
+
+/// What a verify found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VerifyFacts {
+    /// Whether all packs were read, now or the times before that this one went on from.
+    pub is_whole: bool,
+    /// Objects of which a copy is missing or not what was written, and is so still.
+    pub damaged_objects: u64,
+    /// Recovery points that cannot be restored whole.
+    pub damaged_points: u64,
+    /// Packs that were read.
+    pub verified_packs: u64,
+    /// Packs in the vault.
+    pub packs: u64,
+    /// Bytes of packs that were read.
+    pub read_bytes: u64,
+    /// What is damaged, the first of it, for people.
+    pub damaged: Vec<String>,
+    /// The report, as the command prints it.
+    pub report: serde_json::Value,
+}
+
 /// Something that the service keeps in a vault, sealed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SavedObject {
@@ -159,6 +197,10 @@ pub trait Keeper: Send + Sync {
         order: &ReclaimOrder,
         watch: &Watch,
     ) -> Result<ReclaimDone>;
+
+    /// Verifies the vault: damage that a copy mends is mended. Damage is no error. Task: `verify`.
+    fn verify(&self, vault: &VaultAccess, depth: VerifyDepth, watch: &Watch)
+    -> Result<VerifyFacts>;
 
     /// Measures what the vault holds.
     fn usage(&self, vault: &VaultAccess, watch: &Watch) -> Result<UsageFacts>;

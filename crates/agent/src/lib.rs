@@ -18,17 +18,20 @@ mod local;
 mod local_keeper;
 mod order;
 mod vaults;
+mod verify;
 mod watch;
 
 pub use keeper::{
     HeldPoint, Keeper, ReclaimDone, ReclaimOrder, SavedObject, UsageFacts, VaultFacts, VaultMake,
+    VerifyDepth, VerifyFacts,
 };
 pub use local::{LocalAgent, LocalHost};
 pub use local_keeper::LocalKeeper;
 pub use order::{
-    Agent, BackupDone, BackupOrder, HostFacts, PointFacts, RestoreDone, RestoreOrder, Tier,
-    TransferOrder, VaultAccess,
+    Agent, BackupDone, BackupOrder, FinishOrder, HostFacts, PointFacts, RestoreDone, RestoreOrder,
+    Tier, TransferOrder, VaultAccess,
 };
+pub use strongroom_engine::Snapshot;
 pub use strongroom_vault::{Absence, AbsentPoint};
 pub use vaults::Vaults;
 pub use watch::{TaskEvent, Watch};

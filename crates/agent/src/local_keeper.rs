@@ -21,10 +21,11 @@ use strongroom_vault::{
 
 use crate::{
     HeldPoint, Keeper, PointFacts, ReclaimDone, ReclaimOrder, Result, SavedObject, UsageFacts,
-    VaultAccess, VaultFacts, VaultMake, Vaults, Watch,
+    VaultAccess, VaultFacts, VaultMake, Vaults, VerifyDepth, VerifyFacts, Watch,
     error::body,
     facts::{point_facts, skipped},
     vaults::{OpenVault, key_source},
+    verify,
 };
 
 /// The keeper of vaults that the program itself reaches.
@@ -241,6 +242,15 @@ impl Keeper for LocalKeeper {
             held: held.collect(),
             report: crate::local::to_json(&report)?,
         })
+    }
+
+    fn verify(
+        &self,
+        access: &VaultAccess,
+        depth: VerifyDepth,
+        watch: &Watch,
+    ) -> Result<VerifyFacts> {
+        verify::run(&self.vault(access)?, depth, (&self.host, self.threads), watch)
     }
 
     fn usage(&self, access: &VaultAccess, watch: &Watch) -> Result<UsageFacts> {

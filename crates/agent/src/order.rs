@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strongroom_api::{
     Check, ConsistencyWanted, DiskSelection, ErrorBody, KeyReference, PointDisk, ProtectableItem,
-    Restore, Source,
+    Restore, RestoreDecision, Source,
 };
 use strongroom_base::{JobId, PointId};
 
@@ -152,6 +152,15 @@ pub struct RestoreDone {
     pub report: serde_json::Value,
 }
 
+/// Accepts or undoes a restore that has replaced a machine's disks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FinishOrder {
+    /// The machine: its name or UUID.
+    pub machine: String,
+    /// What becomes of them.
+    pub decision: RestoreDecision,
+}
+
 /// What a host says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostFacts {
@@ -187,4 +196,8 @@ pub trait Agent: Send + Sync {
 
     /// Brings back a machine or disks. Tasks: `prepare`, `restore`.
     fn restore(&self, order: &RestoreOrder, watch: &Watch) -> Result<RestoreDone>;
+
+    /// Accepts or undoes a restore that has replaced a machine's disks: the report that the command of the
+    /// same name prints; none if that was decided before. Again after a crash it goes on.
+    fn finish(&self, order: &FinishOrder) -> Result<Option<serde_json::Value>>;
 }

@@ -118,6 +118,9 @@ pub struct Item {
     /// When the next backup starts, as its policy says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_backup: Option<Timestamp>,
+    /// Disks that a restore has replaced, as long as nobody has accepted or undone that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<Replaced>,
     /// When it was protected.
     pub created: Timestamp,
     /// When it was deleted.
@@ -126,6 +129,32 @@ pub struct Item {
     /// When it can no longer be brought back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub purge_after: Option<Timestamp>,
+}
+
+/// Disks of a machine that a restore has replaced. The machine runs on layers over its old images until
+/// somebody accepts or undoes the restore.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Replaced {
+    /// The host.
+    pub host: HostId,
+    /// The machine: its name, or its UUID.
+    pub machine: String,
+    /// The recovery point that its disks are from.
+    pub recovery_point: PointId,
+    /// The job that replaced them.
+    pub job: JobId,
+    /// When.
+    pub time: Timestamp,
+}
+
+words! {
+    /// What becomes of disks that a restore has replaced.
+    RestoreDecision {
+        /// The restored state stays.
+        Accept = "accept",
+        /// The state before comes back.
+        Undo = "undo",
+    }
 }
 
 /// Protects machines or disks.

@@ -18,6 +18,8 @@ words! {
         Backup = "backup",
         /// Brings back a machine or disks.
         Restore = "restore",
+        /// Accepts or undoes a restore that has replaced a machine's disks.
+        FinishRestore = "finish_restore",
         /// Stops protection.
         DisableProtection = "disable_protection",
         /// Deletes an item's recovery points.
@@ -28,6 +30,8 @@ words! {
         Expire = "expire",
         /// Frees what no recovery point needs.
         Reclaim = "reclaim",
+        /// Verifies what a vault holds.
+        Verify = "verify",
         /// Measures what a vault holds.
         MeasureUsage = "measure_usage",
         /// Changes a vault's key.

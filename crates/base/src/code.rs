@@ -253,6 +253,8 @@ catalog! {
 
     RECLAIM_CONCURRENT = "reclaim.concurrent", Conflict, "Another reclaim worked on the vault at the same time; nothing was deleted by this one.", "Run it again when the other one has finished.";
     RECLAIM_WAITING = "reclaim.waiting", Incomplete, "Backups that started earlier are still running, so the condemned packs were kept for now.", "Run `strongroom vault reclaim` again when they have finished; it picks up where it stopped.";
+    RESTORE_OPEN = "restore.open", Conflict, "A restore has replaced the disks of a machine, and nobody has accepted or undone it.", "Shut the machine down, then `strongroom restore accept --item NAME` keeps the restored state, `strongroom restore undo --item NAME` brings the state before back.";
+    VERIFY_LATE = "verify.late", Unavailable, "A vault was not verified for longer than the service should take.", "Look at the last `verify` jobs (`strongroom job list --kind verify`), or run `strongroom vault verify NAME --wait`.";
     VERIFY_DAMAGED = "verify.damaged", Corrupt, "The vault has damaged or missing objects; they are listed.", "Run `strongroom vault verify --repair`; recovery points that need lost blocks are named.";
 
     SERVER_NEEDED = "server.needed", Invalid, "The command needs a server, and none was named.", "Start one with `strongroom serve`, sign in with `strongroom context add`, or set STRONGROOM_SERVER and STRONGROOM_TOKEN.";

@@ -7,8 +7,8 @@ use strongroom_api::{
     BackupNow, ChannelTried, Check, Host, HostCreate, HostUpdate, Item, ItemUpdate, Job, JobBegun,
     JobKind, JobState, KeyRotate, Page, PointState, PointUpdate, Policy, PolicyCreate,
     PolicyPreview, PolicyUpdate, Protect, ProtectableItem, ProtectionState, RecoveryPoint, Restore,
-    ResumeProtection, SignIn, Status, StopProtection, Token, TokenCreate, TokenIssued, User,
-    UserCreate, UserUpdate, Vault, VaultCreate, VaultUpdate, VaultUsage, WhoAmI,
+    RestoreDecision, ResumeProtection, SignIn, Status, StopProtection, Token, TokenCreate,
+    TokenIssued, User, UserCreate, UserUpdate, Vault, VaultCreate, VaultUpdate, VaultUsage, WhoAmI,
 };
 use strongroom_base::AssignmentId;
 use strongroom_policy::PolicyRules;
@@ -24,6 +24,8 @@ pub enum OfVault {
     Measure,
     /// Free what no recovery point needs.
     Reclaim,
+    /// Verify all of it.
+    Verify,
     /// Write what the service knows into it.
     SaveCatalog,
 }
@@ -185,6 +187,7 @@ impl Client {
         let verb = match what {
             OfVault::Measure => "measure",
             OfVault::Reclaim => "reclaim",
+            OfVault::Verify => "verify",
             OfVault::SaveCatalog => "save-catalog",
         };
         self.tell(&["vaults", vault, verb])
@@ -318,6 +321,11 @@ impl Client {
     /// Resumes an item's protection.
     pub fn resume_protection(&self, item: &str, request: &ResumeProtection) -> Result<Item> {
         self.post(&["items", item, "resume"], request)
+    }
+
+    /// Begins to accept or undo the restore that has replaced the disks of an item's machine.
+    pub fn finish_restore(&self, item: &str, decision: RestoreDecision) -> Result<JobBegun> {
+        self.tell(&["items", item, "restore", decision.name()])
     }
 
     /// Brings a deleted item back.

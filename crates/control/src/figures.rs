@@ -3,12 +3,12 @@
 //! For whoever watches from outside. It names vaults, never items or people, so that what is shown
 //! stays small and may be seen by those who may see nothing else.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::PoisonError};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use strongroom_api::{AlertState, JobKind, JobState, PointState};
 use strongroom_base::VaultId;
-use strongroom_catalog::{Filter, Query, ReadTx, Stored, Value};
+use strongroom_catalog::{Document as _, Filter, Query, ReadTx, Stored, Value};
 
 use crate::{
     alerts::Rule,
@@ -60,6 +60,10 @@ pub struct VaultFigures {
     pub reclaimable_bytes: Option<u64>,
     /// When that was.
     pub measured: Option<Timestamp>,
+    /// When its structure was verified last.
+    pub verified: Option<Timestamp>,
+    /// When all of its packs had been read last.
+    pub whole: Option<Timestamp>,
 }
 
 /// States of items that are backed up.
@@ -112,18 +116,62 @@ impl Control {
             found.alerts = words(tx.count_by::<AlertDoc>("severity", &firing).await?);
             let vaults = Query::default().ascending("name").limit(1000);
             for Stored { doc: VaultDoc { vault, .. }, .. } in tx.list::<VaultDoc>(&vaults).await?.items {
-                found.vaults.push(vault_figures(tx, vault.id, vault.name).await?);
+                let points = self.point_figures(tx, vault.id).await?;
+                found.vaults.push(vault_figures(tx, vault.id, vault.name, points).await?);
             }
             Ok(found)
         })
     }
 }
 
-async fn vault_figures(tx: &mut ReadTx, id: VaultId, name: String) -> Result<VaultFigures> {
+/// The recovery points of a vault, by state, and when the newest good one was made.
+#[derive(Clone, Debug)]
+pub(crate) struct PointFigures {
+    points: BTreeMap<String, u64>,
+    newest: Option<Timestamp>,
+    /// What the catalog had counted of changes of points, and when.
+    counted: (u64, Timestamp),
+}
+
+/// How long figures of points are good enough while points change: counting goes over all of them.
+const COUNTED: SignedDuration = SignedDuration::from_mins(1);
+
+/// How long they are good enough while this server changes none.
+const ANYWAY: SignedDuration = SignedDuration::from_mins(10);
+
+impl Control {
+    /// The points of a vault, counted anew only if they may have changed.
+    async fn point_figures(&self, tx: &mut ReadTx, vault: VaultId) -> Result<PointFigures> {
+        let now = (self.catalog.changes(&[PointDoc::KIND]), self.now());
+        let known = || self.points.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = known().get(&vault).cloned() {
+            let age = now.1.duration_since(found.counted.1).abs();
+            if age < COUNTED || (found.counted.0 == now.0 && age < ANYWAY) {
+                return Ok(found);
+            }
+        }
+        let all = Filter::all().eq("vault", vault.to_string());
+        let good = all.clone().eq("state", PointState::Restorable.name());
+        let newest = Query::new(good).descending("time").limit(1);
+        let newest = tx.first::<PointDoc>(&newest).await?;
+        let found = PointFigures {
+            points: words(tx.count_by::<PointDoc>("state", &all).await?),
+            newest: newest.map(|stored| stored.doc.point.time),
+            counted: now,
+        };
+        known().insert(vault, found.clone());
+        Ok(found)
+    }
+}
+
+async fn vault_figures(
+    tx: &mut ReadTx,
+    id: VaultId,
+    name: String,
+    points: PointFigures,
+) -> Result<VaultFigures> {
     let all = || Filter::all().eq("vault", id.to_string());
-    let good = all().eq("state", PointState::Restorable.name());
-    let newest = Query::new(good).descending("time").limit(1);
-    let newest = tx.first::<PointDoc>(&newest).await?;
+    let verified = Control::verified(tx, id).await?.unwrap_or_default();
     let backed_up = all().one_of("state", BACKED_UP).not_null("last_backup");
     let stalest = Query::new(backed_up).ascending("last_backup").limit(1);
     let stalest = tx.first::<ItemDoc>(&stalest).await?;
@@ -133,12 +181,14 @@ async fn vault_figures(tx: &mut ReadTx, id: VaultId, name: String) -> Result<Vau
         name,
         items: words(tx.count_by::<ItemDoc>("state", &all()).await?),
         failing: tx.count::<ItemDoc>(&all().gt("failures", 0_i64)).await?,
-        points: words(tx.count_by::<PointDoc>("state", &all()).await?),
-        newest_point: newest.map(|stored| stored.doc.point.time),
+        points: points.points,
+        newest_point: points.newest,
         stalest_item: stalest.and_then(|stored| stored.doc.item.last_backup),
         stored_bytes: usage.as_ref().map(|usage| usage.stored_bytes),
         reclaimable_bytes: usage.as_ref().map(|usage| usage.reclaimable_bytes),
         measured: usage.map(|usage| usage.measured),
+        verified: verified.structure,
+        whole: verified.whole,
     })
 }
 

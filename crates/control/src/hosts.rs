@@ -12,6 +12,7 @@ use crate::{
     audit,
     error::{ControlError, Result},
     model::{HostDoc, ItemDoc, MachineDoc, Spec},
+    retention::judge_all,
     service::{Control, check_name, cut, find_host, find_vault, no_vault},
     vaults::{PageRequest, Versioned, check_active, check_version, page},
 };
@@ -96,6 +97,7 @@ impl Control {
             doc.host.max_jobs = max_jobs.unwrap_or(doc.host.max_jobs);
             if let Some(vault) = change.snapshot_vault.as_deref() {
                 doc.host.snapshot_vault = self.snapshot_vault(tx, caller, vault).await?;
+                judge_all(tx, "host", doc.host.id).await?;
             }
             let version = tx.update(&doc, version).await?;
             let name = doc.host.name.clone();

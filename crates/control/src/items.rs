@@ -13,7 +13,7 @@ use crate::{
     alerts::{self, Rule},
     audit,
     error::{ControlError, Result},
-    model::{HostDoc, ItemDoc, MachineDoc, PointDoc, Spec},
+    model::{HostDoc, ItemDoc, ItemRetention, MachineDoc, PointDoc, Spec},
     policies::{DEFAULT_POLICY, check_mutable, checked, policy_of, vault_of},
     schedule::plan_from,
     service::{
@@ -188,6 +188,7 @@ impl Control {
             last_backup: None,
             last_point: None,
             next_backup: None,
+            replaced: None,
             created: now,
             deleted: None,
             purge_after: None,
@@ -210,6 +211,7 @@ impl Control {
             planned: None,
             before_deletion: None,
             active_since: Some(now),
+            retention: ItemRetention::default(),
         };
         let rules = policy.map(|policy| checked(policy.rules)).transpose()?;
         plan_from(&mut doc, rules.as_ref(), now);
@@ -369,6 +371,7 @@ impl Control {
             doc.item.failures = 0;
             doc.item.next_backup = None;
             doc.planned = None;
+            doc.retention.edited();
             for rule in Rule::OF_BACKUPS {
                 alerts::resolve(tx, rule, &doc.item, now).await?;
             }
@@ -439,6 +442,7 @@ impl Control {
             check_active(&vault_of(tx, &doc.item).await?.vault)?;
             doc.item.state = ProtectionState::ProtectionStopped;
             doc.before_deletion = None;
+            doc.retention.edited();
             doc.item.deleted = None;
             doc.item.purge_after = None;
             let version = tx.update(&doc, version).await?;

@@ -35,6 +35,7 @@ mod schedule;
 mod service;
 mod status;
 pub mod telling;
+mod time;
 mod vaults;
 mod work;
 
@@ -50,3 +51,4 @@ pub use recover::{Recovered, RecoveredItem};
 pub use saved::Saved;
 pub use service::{Agents, Control, Parts, Settings};
 pub use vaults::{PageRequest, Versioned};
+pub use work::Rounds;

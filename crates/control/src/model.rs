@@ -190,9 +190,48 @@ pub struct ItemDoc {
     /// Since when backups are made of it without a stop; none: since it is there.
     #[serde(default)]
     pub active_since: Option<Timestamp>,
+    /// What retention has to remember.
+    #[serde(default)]
+    pub retention: ItemRetention,
+}
+
+/// What retention has to remember of an item.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ItemRetention {
+    /// When its points are to be judged again; none: at once.
+    #[serde(default)]
+    pub judge_at: Option<Timestamp>,
+    /// How often somebody has changed what is kept of its points, or a rule cut one short.
+    #[serde(default)]
+    pub edits: u64,
+}
+
+impl ItemRetention {
+    /// Somebody has changed what is kept of the points: they are judged at once.
+    pub(crate) fn edited(&mut self) {
+        *self = Self { judge_at: None, edits: self.edits.saturating_add(1) };
+    }
 }
 
 impl ItemDoc {
+    /// A digest of what the copy in the vault must have of it: all but what backups change. The sum
+    /// over the items of a vault tells whether anything has changed.
+    fn kept(&self) -> i64 {
+        let mut doc = self.clone();
+        doc.planned = None;
+        doc.handled_until = Timestamp::UNIX_EPOCH;
+        doc.retention.judge_at = None;
+        if doc.is_active() {
+            doc.item.state = api::ProtectionState::Protected;
+        }
+        let item = &mut doc.item;
+        (item.job, item.error, item.failures) = (None, None, 0);
+        (item.last_backup, item.last_point, item.next_backup) = (None, None, None);
+        let json = serde_json::to_vec(&doc).unwrap_or_default();
+        let digest = blake3::hash(&json);
+        digest.as_bytes().first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes).into())
+    }
+
     /// What no two items of a vault protect both.
     pub fn source_key(item: &api::Item) -> String {
         match &item.source {
@@ -226,6 +265,9 @@ impl Document for ItemDoc {
             Column::integer("last_backup").nullable(),
             Column::integer("failures"),
             Column::integer("purge_after").nullable(),
+            Column::integer("replaced").nullable(),
+            Column::integer("judge_at"),
+            Column::integer("kept"),
         ],
         unique: &[&["vault", "name"], &["vault", "source"]],
         indexes: &[
@@ -238,6 +280,8 @@ impl Document for ItemDoc {
             &["job"],
             &["next_backup"],
             &["failures"],
+            &["replaced"],
+            &["judge_at"],
         ],
     };
 
@@ -259,6 +303,9 @@ impl Document for ItemDoc {
             item.last_backup.into(),
             item.failures.into(),
             item.purge_after.into(),
+            item.replaced.as_ref().map(|replaced| replaced.time).into(),
+            self.retention.judge_at.unwrap_or(Timestamp::UNIX_EPOCH).into(),
+            self.kept().into(),
         ]
     }
 }
@@ -410,6 +457,13 @@ pub enum Spec {
         /// What was asked for.
         restore: Box<api::Restore>,
     },
+    /// Accept or undo a restore that has replaced a machine's disks.
+    FinishRestore {
+        /// The item.
+        item: ItemId,
+        /// What becomes of the disks.
+        decision: api::RestoreDecision,
+    },
     /// Delete all points of an item, and forget it.
     DeleteData {
         /// The item.
@@ -424,6 +478,13 @@ pub enum Spec {
     Reclaim {
         /// The vault.
         vault: VaultId,
+    },
+    /// Verify what a vault holds.
+    Verify {
+        /// The vault.
+        vault: VaultId,
+        /// Whether all of it is read, and not the part whose turn it is.
+        all: bool,
     },
     /// Measure what a vault holds.
     Measure {

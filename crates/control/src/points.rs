@@ -17,7 +17,7 @@ use crate::{
     audit,
     error::{ControlError, Result},
     items::check_free,
-    model::{ItemDoc, PointDoc, Spec},
+    model::{ItemDoc, ItemRetention, PointDoc, Spec},
     policies::{check_mutable, vault_of},
     service::{Control, cut, find_host, find_item, no_item},
     vaults::{PageRequest, Versioned, check_version, page, purge_after},
@@ -135,7 +135,8 @@ impl Control {
     ) -> Result<Versioned<RecoveryPoint>> {
         let now = self.now();
         let (of, version) = write!(self, tx => {
-            let of = find_item(tx, item).await?.doc.item;
+            let mut item_doc = find_item(tx, item).await?;
+            let of = item_doc.doc.item.clone();
             let target = Target::Item(of.vault, of.id);
             self.check(caller, Operation::UpdatePoint, target, || no_item(item))?;
             let Stored { mut doc, version } = find_point(tx, of.id, point).await?;
@@ -153,6 +154,8 @@ impl Control {
                 doc.cut = false;
             }
             tx.update(&doc, version).await?;
+            item_doc.doc.retention.edited();
+            tx.update(&item_doc.doc, item_doc.version).await?;
             let (name, detail) = (format!("{}/{}", of.name, doc.point.id), json!(change));
             audit::record(tx, caller, Operation::UpdatePoint, &name, detail).await?;
             Ok((of, doc.point.id))
@@ -171,7 +174,8 @@ impl Control {
     ) -> Result<Versioned<RecoveryPoint>> {
         let (now, trusted) = (self.now(), self.trusted_now());
         let deleted = write!(self, tx => {
-            let of = find_item(tx, item).await?.doc.item;
+            let mut item_doc = find_item(tx, item).await?;
+            let of = item_doc.doc.item.clone();
             let target = Target::Item(of.vault, of.id);
             self.check(caller, Operation::DeletePoint, target, || no_item(item))?;
             let Stored { mut doc, version } = find_point(tx, of.id, point).await?;
@@ -193,6 +197,8 @@ impl Control {
             doc.point.purge_after = Some(purge_after(trusted, vault.soft_delete));
             doc.cut = true;
             let version = tx.update(&doc, version).await?;
+            item_doc.doc.retention.edited();
+            tx.update(&item_doc.doc, item_doc.version).await?;
             let name = format!("{}/{}", of.name, doc.point.id);
             audit::record(tx, caller, Operation::DeletePoint, &name, json!({})).await?;
             let title = format!("a recovery point of {} was deleted", of.name);
@@ -295,6 +301,7 @@ impl Control {
                 last_backup: None,
                 last_point: None,
                 next_backup: None,
+                replaced: None,
                 created: now,
                 deleted: None,
                 purge_after: None,
@@ -303,6 +310,7 @@ impl Control {
             planned: None,
             before_deletion: None,
             active_since: None,
+            retention: ItemRetention::default(),
         }
     }
 }

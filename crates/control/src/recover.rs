@@ -23,6 +23,9 @@ pub struct Recovered {
     pub items: Vec<RecoveredItem>,
     /// Its policies.
     pub policies: u64,
+    /// Of when the copy of the catalog is that it was recovered from; none: the vault had none, or an
+    /// old one that does not say.
+    pub saved: Option<jiff::Timestamp>,
 }
 
 /// An item of a vault that was recovered.
@@ -55,9 +58,12 @@ impl Control {
         if let Some(known) = self.catalog.get::<VaultDoc>(&id.to_string()).await? {
             return self.recovered(known.doc.vault, true).await;
         }
-        let name = match name {
-            Some(name) => name.to_owned(),
-            None => self.name_of(id, url, key).await?,
+        let access = VaultAccess { url: url.to_owned(), key: key.clone() };
+        let copy = self.saved_head(&access, id).await?;
+        let name = match (name, &copy) {
+            (Some(name), _) => name.to_owned(),
+            (None, Some(copy)) => copy.vault.vault.name.clone(),
+            (None, None) => "recovered".to_owned(),
         };
         let request = VaultCreate {
             name,
@@ -71,14 +77,9 @@ impl Control {
             tags: std::collections::BTreeMap::new(),
         };
         let vault = self.create_vault(caller, request).await?.value;
-        self.recovered(vault, false).await
-    }
-
-    /// The name that a vault had, if its service has kept it.
-    async fn name_of(&self, id: VaultId, url: &str, key: &KeyReference) -> Result<String> {
-        let access = VaultAccess { url: url.to_owned(), key: key.clone() };
-        let saved = self.saved_in(&access, id).await?;
-        Ok(saved.map_or_else(|| "recovered".to_owned(), |saved| saved.vault.vault.name))
+        let mut done = self.recovered(vault, false).await?;
+        done.saved = copy.and_then(|copy| copy.saved);
+        Ok(done)
     }
 
     async fn recovered(&self, vault: Vault, known: bool) -> Result<Recovered> {
@@ -100,7 +101,7 @@ impl Control {
                 }
             }
             let policies = tx.count::<PolicyDoc>(&in_vault).await?;
-            Ok(Recovered { vault, known, items, policies })
+            Ok(Recovered { vault, known, items, policies, saved: None })
         })
     }
 }

@@ -5,23 +5,25 @@
 //! goes before anything had promised it would (because a policy became shorter) is deleted softly
 //! first, if its vault does so. Purging is a job, judged by time that no clock can hurry.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use strongroom_api::{self as api, Immutability, PointState, ProtectionState};
-use strongroom_base::{ItemId, codes};
-use strongroom_catalog::{Filter, Query, ReadTx, Stored};
+use strongroom_base::ItemId;
+use strongroom_catalog::{Filter, Query, ReadTx, Stored, Tx};
 use strongroom_policy::{self as rules, History, Keep, PointTimes};
 
 use crate::{
-    clock::{TRUSTED, TrustedTime},
     error::Result,
-    model::{HostDoc, ItemDoc, JobDoc, PointDoc, Spec, VaultDoc},
+    model::{HostDoc, ItemDoc, JobDoc, PointDoc, SettingDoc, Spec, VaultDoc},
     policies::{kept_by, policy_of, vault_of},
     service::Control,
     vaults::purge_after,
 };
 
-/// How far the clock may be set back before all schedules are looked at anew.
-const WENT_BACK: jiff::SignedDuration = jiff::SignedDuration::from_mins(30);
+/// Points are judged at least so often, whatever is due: about a day, and not all items at once.
+fn at_least(item: ItemId) -> SignedDuration {
+    let spread = item.to_bytes().last().copied().unwrap_or(0);
+    SignedDuration::from_hours(20).saturating_add(SignedDuration::from_mins(i64::from(spread)))
+}
 
 /// What retention has to know of an item.
 pub(crate) struct ItemHistory {
@@ -72,120 +74,79 @@ pub(crate) async fn live_points(tx: &mut ReadTx, item: ItemId) -> Result<Vec<Sto
     }
 }
 
+/// The setting in which it is kept that all items of a vault or on a host are to be judged.
+const JUDGE: &str = "judge/";
+
+/// All items of a vault or on a host are to be judged anew: what they are judged by has changed.
+pub(crate) async fn judge_all(
+    tx: &mut Tx,
+    column: &'static str,
+    id: impl std::fmt::Display,
+) -> Result<()> {
+    Control::set(tx, &format!("{JUDGE}{column}/{id}"), &()).await
+}
+
+/// How an item's points were judged.
+struct Judged {
+    /// Those that are others now.
+    changed: Vec<Stored<PointDoc>>,
+    /// The item, if it is another now.
+    item: Option<Stored<ItemDoc>>,
+}
+
 impl Control {
-    /// Goes on with the trusted time, and remembers it. Told of a jump: an alert.
-    pub(crate) async fn advance_time(&self) -> Result<()> {
-        let reading = (self.readings)();
-        let now = self.now();
-        let (time, went_back) = write!(self, tx => {
-            let before: Option<TrustedTime> = Self::setting(tx, TRUSTED).await?;
-            let went_back = before
-                .as_ref()
-                .is_some_and(|before| reading.wall.duration_since(before.wall()) < -WENT_BACK);
-            let time = match before {
-                Some(before) => before.advance(reading.clone()),
-                None => TrustedTime::begin(reading.clone()),
-            };
-            Self::set(tx, TRUSTED, &time).await?;
-            crate::alerts::clock(self, tx, time.behind(), now).await?;
-            Ok((time, went_back))
-        })?;
-        if went_back {
-            self.plan_all().await?;
-        }
-        *self.trusted.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(time);
-        Ok(())
-    }
-
-    /// Believes the wall clock, because somebody says that it is right.
-    pub async fn confirm_clock(&self, caller: &crate::access::Caller) -> Result<()> {
-        use crate::access::{Operation, Target};
-        self.check(caller, Operation::ManageServer, Target::Server, || {
-            crate::ControlError::refused(&codes::REQUEST_NOT_FOUND, "there is nothing here")
-        })?;
-        self.advance_time().await?;
-        write!(self, tx => {
-            if let Some(time) = Self::setting::<TrustedTime>(tx, TRUSTED).await? {
-                Self::set(tx, TRUSTED, &time.confirm()).await?;
-            }
-            let detail = serde_json::json!({ "wall": self.now() });
-            crate::audit::record(tx, caller, Operation::ManageServer, "clock", detail).await
-        })?;
-        self.advance_time().await
-    }
-
-    /// The time that purges are judged by.
-    pub(crate) fn trusted_now(&self) -> Timestamp {
-        let trusted = self.trusted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        trusted.as_ref().map_or_else(|| self.now(), TrustedTime::now)
-    }
-
-    /// How far the wall clock is ahead of what has passed, if it has jumped.
-    pub(crate) fn clock_is_ahead(&self) -> Option<jiff::SignedDuration> {
-        let trusted = self.trusted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        trusted.as_ref().and_then(TrustedTime::behind)
-    }
-
-    /// Judges the points of all items, and begins the jobs that purge.
+    /// Judges the points of all items of which something may be due, and begins the jobs that purge.
     pub(crate) async fn retain(&self) -> Result<()> {
+        let all = Query::new(Filter::all().prefix("id", JUDGE)).limit(1000);
+        for Stored { doc: wanted, version } in self.catalog.list::<SettingDoc>(&all).await?.items {
+            if let Some((column @ ("vault" | "host"), id)) =
+                wanted.name.strip_prefix(JUDGE).and_then(|name| name.split_once('/'))
+            {
+                self.retain_items(Filter::all().eq(column.to_owned(), id)).await?;
+            }
+            write!(self, tx => {
+                // Somebody may want it again meanwhile.
+                if tx.get::<SettingDoc>(&wanted.name).await?.is_some_and(|it| it.version == version) {
+                    tx.delete::<SettingDoc>(&wanted.name, version).await?;
+                }
+                Ok(())
+            })?;
+        }
+        self.retain_items(Filter::all().le("judge_at", self.trusted_now())).await?;
+        self.begin_purges().await
+    }
+
+    async fn retain_items(&self, which: Filter) -> Result<()> {
+        let filter = which.ne("state", "soft_deleted");
         let mut token = None;
         loop {
-            let filter = Filter::all().ne("state", "soft_deleted");
-            let query = Query::new(filter).limit(200).after(token);
+            let query = Query::new(filter.clone()).limit(200).after(token);
             let page = self.catalog.list::<ItemDoc>(&query).await?;
             for Stored { doc, .. } in page.items {
                 self.retain_item(doc.item.id).await?;
             }
             match page.next {
                 Some(next) => token = Some(next),
-                None => break,
+                None => return Ok(()),
             }
         }
-        self.begin_purges().await
     }
 
-    /// Judges the points of an item.
+    /// Judges the points of an item. Only what is another then is written.
     pub(crate) async fn retain_item(&self, item: ItemId) -> Result<()> {
-        let trusted = self.trusted_now();
-        let now = self.now();
+        let found = read!(self, tx => { self.judge_item(tx, item).await })?;
+        if found.is_none_or(|found| found.changed.is_empty() && found.item.is_none()) {
+            return Ok(());
+        }
         write!(self, tx => {
-            let Some(Stored { doc: item, .. }) = tx.get::<ItemDoc>(&item.to_string()).await?
-            else {
+            let Some(Judged { changed, item }) = self.judge_item(tx, item).await? else {
                 return Ok(());
             };
-            if item.item.state == ProtectionState::SoftDeleted {
-                return Ok(());
+            for Stored { doc, version } in changed {
+                tx.update(&doc, version).await?;
             }
-            let vault = vault_of(tx, &item.item).await?.vault;
-            let points = live_points(tx, item.item.id).await?;
-            // One that is not validated yet is neither good nor bad.
-            let (pending, points): (Vec<_>, Vec<_>) =
-                points.into_iter().partition(|p| p.doc.point.state == PointState::Pending);
-            drop(pending);
-            let docs: Vec<PointDoc> = points.iter().map(|stored| stored.doc.clone()).collect();
-            let kept = match policy_of(tx, &item.item).await? {
-                Some((_, policy)) => rules::evaluate(&policy, &history(&item, &docs).history()),
-                None => without_policy(&docs),
-            };
-            // The newest one near the source is what the next transfer starts from.
-            let host = tx.get::<HostDoc>(&item.item.host.to_string()).await?;
-            let near = host.and_then(|host| host.doc.host.snapshot_vault);
-            let is_base = |doc: &&PointDoc| {
-                let copy = doc.point.snapshot.as_ref();
-                doc.is_in_vault() && near.is_some() && copy.map(|copy| copy.vault) == near
-            };
-            let newest = docs.iter().rev().find(is_base);
-            let newest = newest.map(|doc| doc.point.id);
-            for (Stored { doc: before, version }, kept) in points.into_iter().zip(kept) {
-                let mut doc = before.clone();
-                judge(&mut doc, &kept, &vault, trusted, now);
-                let stays = newest == Some(doc.point.id) || !doc.is_in_vault();
-                if let Some(copy) = &mut doc.point.snapshot {
-                    copy.until = (!stays).then_some(kept.snapshot_until);
-                }
-                if doc != before {
-                    tx.update(&doc, version).await?;
-                }
+            if let Some(Stored { doc, version }) = item {
+                tx.update(&doc, version).await?;
             }
             Ok(())
         })
@@ -213,6 +174,65 @@ impl Control {
             let kept = rules::evaluate(&policy, &history.history());
             Ok(kept.last().and_then(|kept| kept.until).filter(|until| *until < Timestamp::MAX))
         })
+    }
+
+    async fn judge_item(&self, tx: &mut ReadTx, item: ItemId) -> Result<Option<Judged>> {
+        let (now, trusted) = (self.now(), self.trusted_now());
+        let Some(mut stored) = tx.get::<ItemDoc>(&item.to_string()).await? else {
+            return Ok(None);
+        };
+        if stored.doc.item.state == ProtectionState::SoftDeleted {
+            return Ok(None);
+        }
+        let item = &stored.doc;
+        let vault = vault_of(tx, &item.item).await?.vault;
+        // One that is not validated yet is neither good nor bad.
+        let mut points = live_points(tx, item.item.id).await?;
+        points.retain(|stored| stored.doc.point.state != PointState::Pending);
+        let docs: Vec<PointDoc> = points.iter().map(|stored| stored.doc.clone()).collect();
+        let kept = match policy_of(tx, &item.item).await? {
+            Some((_, policy)) => rules::evaluate(&policy, &history(item, &docs).history()),
+            None => without_policy(&docs),
+        };
+        // The newest one near the source is what the next transfer starts from.
+        let host = tx.get::<HostDoc>(&item.item.host.to_string()).await?;
+        let near = host.and_then(|host| host.doc.host.snapshot_vault);
+        let is_base = |doc: &&PointDoc| {
+            let copy = doc.point.snapshot.as_ref();
+            doc.is_in_vault() && near.is_some() && copy.map(|copy| copy.vault) == near
+        };
+        let newest = docs.iter().rev().find(is_base);
+        let newest = newest.map(|doc| doc.point.id);
+        let mut retention = stored.doc.retention;
+        let mut next = trusted.checked_add(at_least(item.item.id)).unwrap_or(Timestamp::MAX);
+        let mut changed = Vec::new();
+        for (Stored { doc: before, version }, kept) in points.into_iter().zip(kept) {
+            let mut doc = before.clone();
+            judge(&mut doc, &kept, &vault, trusted, now);
+            let stays = newest == Some(doc.point.id) || !doc.is_in_vault();
+            if let Some(copy) = &mut doc.point.snapshot {
+                copy.until = (!stays).then_some(kept.snapshot_until);
+            }
+            if doc.point.state != PointState::SoftDeleted {
+                let times = [doc.point.expires, doc.promised].into_iter().flatten();
+                next = times.filter(|time| *time > trusted).fold(next, Timestamp::min);
+            } else if doc.cut {
+                retention.edits = retention.edits.saturating_add(1);
+            }
+            if doc != before {
+                changed.push(Stored { doc, version });
+            }
+        }
+        // What was deleted now may change what keeps the others.
+        let deleted = |stored: &Stored<PointDoc>| stored.doc.point.state == PointState::SoftDeleted;
+        retention.judge_at = (!changed.iter().any(deleted)).then_some(next);
+        // Later by less than the least pause is the same: nothing has happened.
+        let same = stored.doc.retention.judge_at.is_some_and(|at| at > trusted && at <= next);
+        if same && retention.edits == stored.doc.retention.edits && retention.judge_at.is_some() {
+            return Ok(Some(Judged { changed, item: None }));
+        }
+        stored.doc.retention = retention;
+        Ok(Some(Judged { changed, item: Some(stored) }))
     }
 
     /// Begins a job in each vault that has points to purge, unless one is at work, and one for each
@@ -249,15 +269,28 @@ impl Control {
         use crate::model::{AnswerDoc, TokenDoc};
         let now = self.now();
         let ago = |hours: i64| {
-            now.checked_sub(jiff::SignedDuration::from_hours(hours)).unwrap_or(Timestamp::MIN)
+            now.checked_sub(SignedDuration::from_hours(hours)).unwrap_or(Timestamp::MIN)
         };
         let jobs = ago(i64::from(self.settings.job_history_days) * 24);
-        write!(self, tx => {
-            tx.delete_all::<JobDoc>(&Filter::all().lt("ended", jobs)).await?;
-            tx.delete_all::<AnswerDoc>(&Filter::all().lt("time", ago(24))).await?;
-            tx.delete_all::<TokenDoc>(&Filter::all().lt("expires", ago(24 * 30))).await?;
-            Ok(())
+        let jobs = Filter::all().lt("ended", jobs);
+        let answers = Filter::all().lt("time", ago(24));
+        let tokens = Filter::all().lt("expires", ago(24 * 30));
+        let old = read!(self, tx => {
+            let of = [
+                tx.count::<JobDoc>(&jobs).await?,
+                tx.count::<AnswerDoc>(&answers).await?,
+                tx.count::<TokenDoc>(&tokens).await?,
+            ];
+            Ok(of.into_iter().any(|count| count > 0))
         })?;
+        if old {
+            write!(self, tx => {
+                tx.delete_all::<JobDoc>(&jobs).await?;
+                tx.delete_all::<AnswerDoc>(&answers).await?;
+                tx.delete_all::<TokenDoc>(&tokens).await?;
+                Ok(())
+            })?;
+        }
         self.forget_notices().await
     }
 }

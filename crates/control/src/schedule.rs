@@ -193,6 +193,8 @@ pub(crate) fn plan_from(doc: &mut ItemDoc, policy: Option<&Policy>, now: Timesta
     doc.handled_until = now;
     doc.planned = None;
     doc.item.next_backup = None;
+    // Its rules may be others now.
+    doc.retention.judge_at = None;
     if let Some(policy) = policy.filter(|_| doc.is_active()) {
         let next = policy.next_start(now, &doc.item.id.to_bytes());
         let next = next.filter(|run| run.occurrence > now).or_else(|| {

@@ -51,6 +51,10 @@ pub struct Settings {
     pub reclaim_every_hours: u32,
     /// Hours between two measurements of a vault; 0: only on demand.
     pub measure_every_hours: u32,
+    /// Hours between two looks at the structure of a vault; 0: only on demand.
+    pub verify_every_hours: u32,
+    /// Days in which all of a vault is read; 0: only on demand.
+    pub verify_all_days: u32,
     /// Minutes between two copies of the catalog in each vault, if something changed; 0: none.
     pub save_every_minutes: u32,
     /// Seconds that alerts wait for others, to be told together.
@@ -69,6 +73,8 @@ impl Default for Settings {
             limit_rate: None,
             reclaim_every_hours: 24,
             measure_every_hours: 24,
+            verify_every_hours: 24,
+            verify_all_days: 30,
             save_every_minutes: 60,
             alert_bundle_seconds: 30,
         }
@@ -124,12 +130,15 @@ pub struct Control {
     pub(crate) running: Mutex<HashMap<JobId, Running>>,
     /// It is being stopped: jobs that are left now did not fail.
     pub(crate) stopping: AtomicBool,
-    pub(crate) trusted: Mutex<Option<crate::clock::TrustedTime>>,
+    pub(crate) progress: Mutex<crate::work::progress::Known>,
+    pub(crate) trusted: Mutex<crate::time::Trusted>,
     pub(crate) failures: crate::access::people::Failures,
     pub(crate) known: crate::access::known::Known,
     pub(crate) pulse: Pulse,
-    /// Vaults whose items or policies have changed since the catalog was kept there, and when.
-    pub(crate) unsaved: Mutex<HashMap<VaultId, Timestamp>>,
+    /// Figures of points, as they were counted last.
+    pub(crate) points: Mutex<HashMap<VaultId, crate::figures::PointFigures>>,
+    /// Vaults in which the catalog is to be saved.
+    pub(crate) unsaved: Mutex<crate::saved::Unsaved>,
 }
 
 impl Control {
@@ -153,7 +162,9 @@ impl Control {
             job_events: broadcast::channel(1024).0,
             running: Mutex::default(),
             stopping: AtomicBool::new(false),
+            progress: Mutex::default(),
             unsaved: Mutex::default(),
+            points: Mutex::default(),
             trusted: Mutex::default(),
             failures: crate::access::people::Failures::default(),
             known: crate::access::known::Known::default(),
@@ -224,14 +235,6 @@ impl Control {
         missing: impl FnOnce() -> ControlError,
     ) -> Result<()> {
         if caller.may(operation, target) {
-            match target {
-                Target::Vault(vault) | Target::Item(vault, _)
-                    if operation.changes_what_is_kept() =>
-                {
-                    self.is_unsaved(vault);
-                }
-                _ => {}
-            }
             return Ok(());
         }
         let view = match target {

@@ -45,7 +45,13 @@ impl Control {
         let in_sight = seen(Filter::all(), &sight);
         let mut status = read!(self, tx => {
             let items = count_by::<ItemDoc>(tx, "state", &in_sight).await?;
-            let recent = in_sight.clone().ge("created", day);
+            // What the service does for itself is no answer to how backups go.
+            let recent = in_sight.clone().ge("created", day).ne("triggered", "system");
+            let next = Query::new(in_sight.clone().not_null("next_backup"));
+            let next = tx.first::<ItemDoc>(&next.ascending("next_backup")).await?;
+            let next = next.and_then(|Stored { doc: ItemDoc { item, .. }, .. }| {
+                Some(api::NextBackup { time: item.next_backup?, item: item.name })
+            });
             let jobs = count_by::<JobDoc>(tx, "state", &recent).await?;
             let running = in_sight.clone().one_of("state", ["in_progress", "cancelling"]);
             let queued = in_sight.clone().eq("state", "queued");
@@ -54,12 +60,19 @@ impl Control {
                 .limit(FAILING);
             let failing = tx.list::<ItemDoc>(&failing).await?.items;
             let firing = in_sight.clone().eq("state", AlertState::Firing.name());
+            let open = Query::new(in_sight.clone().not_null("replaced")).limit(FAILING);
+            let open = tx.list::<ItemDoc>(&open.ascending("replaced")).await?.items;
+            let open = open.into_iter().filter_map(|Stored { doc: ItemDoc { item, .. }, .. }| {
+                Some(api::OpenRestore { replaced: item.replaced?, item: item.name })
+            });
             Ok(Status {
                 time: now,
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 uptime_seconds: u64::try_from(now.duration_since(self.started).as_secs()).unwrap_or(0),
                 items,
                 jobs_24_hours: jobs,
+                next_backup: next,
+                open_restores: open.collect(),
                 jobs_running: tx.count::<JobDoc>(&running).await?,
                 jobs_queued: tx.count::<JobDoc>(&queued).await?,
                 failing: failing.into_iter().map(|stored| failing_item(stored.doc)).collect(),
@@ -91,12 +104,20 @@ impl Control {
                 continue;
             }
             let in_vault = Filter::all().eq("vault", doc.vault.id.to_string());
-            let (items, recovery_points, usage) = read!(self, tx => {
+            // Until it is measured, its backups know what they have added.
+            let added = async |tx: &mut ReadTx, usage: &Option<Stored<UsageDoc>>| match usage {
+                Some(stored) => Ok::<_, ControlError>(stored.doc.usage.stored_bytes),
+                None => Ok(tx.sum::<PointDoc>("stored_bytes", &in_vault).await?.unsigned_abs()),
+            };
+            let (items, recovery_points, stored, verified) = read!(self, tx => {
                 let newest = Query::new(in_vault.clone()).descending("measured").limit(1);
+                let usage = tx.first::<UsageDoc>(&newest).await?;
+                let stored = added(tx, &usage).await?;
                 Ok((
                     tx.count::<ItemDoc>(&in_vault).await?,
                     tx.count::<PointDoc>(&in_vault).await?,
-                    tx.first::<UsageDoc>(&newest).await?,
+                    stored,
+                    Self::verified(tx, doc.vault.id).await?,
                 ))
             })?;
             let (keeper, access) = (self.keeper.clone(), doc.access());
@@ -107,7 +128,8 @@ impl Control {
                 url: doc.vault.url,
                 items,
                 recovery_points,
-                stored_bytes: usage.map(|stored| stored.doc.usage.stored_bytes),
+                stored_bytes: Some(stored),
+                verified,
                 free_bytes: facts.as_ref().ok().and_then(|facts| facts.free_bytes),
                 error: facts.err().map(|error| *error),
             });
@@ -134,7 +156,8 @@ impl Control {
         Ok(usage)
     }
 
-    /// Begins a piece of housekeeping in a vault: reclaim, measurement, a copy of the catalog.
+    /// Begins a piece of housekeeping in a vault: reclaim, verification of all of it, measurement, a copy
+    /// of the catalog.
     pub async fn begin_in_vault(
         &self,
         caller: &Caller,
@@ -143,11 +166,13 @@ impl Control {
     ) -> Result<JobBegun> {
         let operation = match kind {
             JobKind::Reclaim => Operation::Reclaim,
+            JobKind::Verify => Operation::VerifyVault,
             JobKind::SaveCatalog => Operation::ManageServer,
             _ => Operation::MeasureUsage,
         };
         let spec = |vault| match kind {
             JobKind::Reclaim => Spec::Reclaim { vault },
+            JobKind::Verify => Spec::Verify { vault, all: true },
             JobKind::SaveCatalog => Spec::SaveCatalog { vault },
             _ => Spec::Measure { vault },
         };

@@ -15,6 +15,7 @@ use crate::{
     audit,
     error::{ControlError, Result},
     model::{HostDoc, ItemDoc, PointDoc, PolicyDoc, SettingDoc, VaultDoc},
+    retention::judge_all,
     service::{Control, check_name, find_vault, no_vault},
 };
 
@@ -164,7 +165,7 @@ impl Control {
             audit::record(tx, caller, Operation::CreateVault, &doc.vault.name, detail).await?;
             Ok(version)
         })?;
-        self.is_unsaved(doc.vault.id);
+        self.wake.notify_one();
         Ok(Versioned { value: doc.vault, version })
     }
 
@@ -257,6 +258,7 @@ impl Control {
             vault.immutability = change.immutability.unwrap_or(vault.immutability);
             vault.tags = change.tags.unwrap_or_else(|| vault.tags.clone());
             let version = tx.update(&doc, version).await.map_err(name_taken)?;
+            judge_all(tx, "vault", doc.vault.id).await?;
             let name = doc.vault.name.clone();
             audit::record(tx, caller, Operation::UpdateVault, &name, json!(doc.vault)).await?;
             Ok(Versioned { value: doc.vault, version })
@@ -331,12 +333,17 @@ impl Control {
     /// Forgets deleted vaults whose time is over. What is in their stores is left there.
     pub(crate) async fn purge_vaults(&self) -> Result<()> {
         let trusted = self.trusted_now();
+        let deleted = Query::new(Filter::all().eq("state", "soft_deleted")).limit(1000);
+        let over = |doc: &VaultDoc| doc.vault.purge_after.is_some_and(|after| after <= trusted);
+        let found = self.catalog.list::<VaultDoc>(&deleted).await?.items;
+        if !found.iter().any(|stored| over(&stored.doc)) {
+            return Ok(());
+        }
+        self.store_time().await?;
         write!(self, tx => {
-            let deleted = Query::new(Filter::all().eq("state", "soft_deleted")).limit(1000);
             for Stored { doc, version } in tx.list::<VaultDoc>(&deleted).await?.items {
-                let over = doc.vault.purge_after.is_some_and(|after| after <= trusted);
                 let in_vault = Filter::all().eq("vault", doc.vault.id.to_string());
-                if over && tx.count::<ItemDoc>(&in_vault).await? == 0 {
+                if over(&doc) && tx.count::<ItemDoc>(&in_vault).await? == 0 {
                     tx.delete_all::<PolicyDoc>(&in_vault).await?;
                     tx.delete::<VaultDoc>(&doc.vault.id.to_string(), version).await?;
                     let title = format!("the vault {} is forgotten for good", doc.vault.name);

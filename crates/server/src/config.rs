@@ -97,6 +97,8 @@ keys! {
         full_compare_every: u32 = 30, "30", "All of a disk is read and compared at least once in so many backups; 0: only where needed.";
         reclaim_every_hours: u32 = 24, "24", "Hours between two reclaims of a vault; 0: only on demand.";
         measure_every_hours: u32 = 24, "24", "Hours between two measurements of a vault, the first after one at most; 0: only on demand.";
+        verify_every_hours: u32 = 24, "24", "Hours between two looks at a vault: all but packs is opened, and every recovery point is followed down to its blocks. 0: only on demand.";
+        verify_all_days: u32 = 30, "30", "Days in which all packs of a vault are read, some each time that it is looked at; 0: only on demand.";
         save_every_minutes: u32 = 60, "60", "Minutes between two copies of the catalog in each vault at most; one is also made some seconds after items or policies have changed. 0: none.";
         log_format: LogFormat = LogFormat::Text, "\"text\"", "How log lines on standard error look: `text` or `json`.";
         log_level: String = "info".to_owned(), "\"info\"", "What is logged: `error`, `warn`, `info`, `debug`, or a filter such as `info,strongroom_control=debug`.";
@@ -238,6 +240,8 @@ impl ServerConfig {
             limit_rate: self.rate().unwrap_or_default(),
             reclaim_every_hours: self.reclaim_every_hours,
             measure_every_hours: self.measure_every_hours,
+            verify_every_hours: self.verify_every_hours,
+            verify_all_days: self.verify_all_days,
             save_every_minutes: self.save_every_minutes,
             alert_bundle_seconds: self.alert_bundle_seconds,
         }

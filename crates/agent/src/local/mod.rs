@@ -9,15 +9,19 @@ mod transfer;
 use std::{path::PathBuf, sync::Arc};
 
 use strongroom_api::{
-    Check, ErrorBody, Finding, ProtectableDisk, ProtectableItem, Source, Verdict,
+    Check, ErrorBody, Finding, ProtectableDisk, ProtectableItem, RestoreDecision, Source, Verdict,
 };
 use strongroom_base::{Clock as _, HostId, SystemClock, codes};
 use strongroom_hypervisor::{ConnectUri, Connection, Settings};
-use strongroom_machine::{Checked, DiscoveredMachine, Places, guard::GuardCommand};
+use strongroom_machine::{
+    Checked, DiscoveredMachine, MachineError, Places,
+    guard::GuardCommand,
+    restore::{Decision, finish},
+};
 
 use crate::{
-    Agent, BackupDone, BackupOrder, HostFacts, RestoreDone, RestoreOrder, Result, TransferOrder,
-    Vaults, Watch,
+    Agent, BackupDone, BackupOrder, FinishOrder, HostFacts, RestoreDone, RestoreOrder, Result,
+    TransferOrder, Vaults, Watch,
     error::{body, of_source},
 };
 
@@ -116,6 +120,20 @@ impl Agent for LocalAgent {
 
     fn restore(&self, order: &RestoreOrder, watch: &Watch) -> Result<RestoreDone> {
         self.bring_back(order, watch)
+    }
+
+    fn finish(&self, order: &FinishOrder) -> Result<Option<serde_json::Value>> {
+        let decision = match order.decision {
+            RestoreDecision::Accept => Decision::Accept,
+            RestoreDecision::Undo => Decision::Undo,
+        };
+        let places = &self.host.places;
+        match finish(&self.connect()?, places, &order.machine, decision) {
+            Ok(report) => to_json(&report).map(Some),
+            // It was decided by a first try, or on the host itself.
+            Err(MachineError::Unsupported { .. }) => Ok(None),
+            Err(error) => Err(body(error)),
+        }
     }
 }
 

@@ -70,10 +70,12 @@ operations! {
     UpdateItem = "item.update", Operator, Item, "Change which disks of an item are backed up.";
     BackupNow = "item.backup", Operator, Item, "Back up an item on demand.";
     Restore = "item.restore", Operator, Item, "Restore from an item's recovery points.";
+    FinishRestore = "restore.finish", Operator, Item, "Accept or undo a restore that has replaced a machine's disks.";
     Resume = "item.resume", Operator, Item, "Resume an item's protection.";
     CancelJob = "job.cancel", Operator, Item, "Cancel a job.";
     AcknowledgeAlert = "alert.acknowledge", Operator, Item, "Acknowledge and resolve alerts.";
     MeasureUsage = "vault.measure", Operator, Vault, "Measure what a vault holds.";
+    VerifyVault = "vault.verify", Operator, Vault, "Verify what a vault holds.";
 
     CreateVault = "vault.create", Contributor, Server, "Make a vault, or take one over.";
     UpdateVault = "vault.update", Contributor, Vault, "Change a vault's name and labels, and strengthen its protection.";
@@ -100,31 +102,6 @@ operations! {
     ViewAudit = "audit.view", VaultAdmin, Server, "Read, export and verify the audit log.";
     TestAlerts = "alert.test", VaultAdmin, Server, "Try whether alerts arrive by mail and webhook.";
     ManageServer = "server.manage", VaultAdmin, Server, "Confirm the server's clock, save the catalog.";
-}
-
-impl Operation {
-    /// Whether it changes what a vault keeps of the catalog, besides recovery points.
-    pub(crate) const fn changes_what_is_kept(self) -> bool {
-        use Operation as O;
-        matches!(
-            self,
-            O::Protect
-                | O::UpdateItem
-                | O::Resume
-                | O::UpdateVault
-                | O::CreatePolicy
-                | O::UpdatePolicy
-                | O::DeletePolicy
-                | O::SetPolicy
-                | O::StopProtection
-                | O::DeleteData
-                | O::Undelete
-                | O::UpdatePoint
-                | O::DeletePoint
-                | O::WeakenVault
-                | O::LockVault
-        )
-    }
 }
 
 #[cfg(test)]

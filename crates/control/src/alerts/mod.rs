@@ -44,7 +44,7 @@ pub(crate) struct Happening<'a> {
 
 impl Happening<'_> {
     /// What makes two of them the same.
-    fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         key(self.rule, self.subject, self.vault, self.item)
     }
 }
@@ -116,7 +116,12 @@ pub(crate) async fn resolve(
     resolve_key(tx, &key(rule, &item.name, Some(item.vault), Some(item.id)), now).await
 }
 
-async fn resolve_key(tx: &mut Tx, key: &str, now: Timestamp) -> Result<()> {
+/// Whether an alert holds.
+pub(crate) async fn holds(tx: &mut strongroom_catalog::ReadTx, key: &str) -> Result<bool> {
+    Ok(tx.count::<AlertDoc>(&Filter::all().eq("key", key)).await? > 0)
+}
+
+pub(crate) async fn resolve_key(tx: &mut Tx, key: &str, now: Timestamp) -> Result<()> {
     let same = Query::new(Filter::all().eq("key", key)).limit(1);
     if let Some(Stored { mut doc, version }) = tx.first::<AlertDoc>(&same).await? {
         settle(&mut doc, now);

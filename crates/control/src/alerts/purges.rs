@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use strongroom_api::{Item, Vault};
+use strongroom_api::{Item, Vault, VaultState};
 use strongroom_catalog::{Filter, Query, ReadTx, Stored, Tx};
 
 use super::{Happening, Rule, key, raise, resolve_key};
@@ -39,30 +39,51 @@ impl Control {
     /// Raises an alert for all that is purged soon, and resolves those of which that is so no more.
     pub(crate) async fn alert_of_purges(&self) -> Result<()> {
         let (now, trusted) = (self.now(), self.trusted_now());
+        let plan = read!(self, tx => { Plan::of(tx, trusted).await })?;
+        if plan.is_done() {
+            return Ok(());
+        }
         write!(self, tx => {
-            let soon = soon(tx, trusted).await?;
-            let holding = Filter::all().eq("rule", Rule::PurgeSoon.name()).not_null("key");
-            let holding = tx.list::<AlertDoc>(&Query::new(holding).limit(1000)).await?.items;
-            let keys: Vec<String> = holding.into_iter().filter_map(|it| it.doc.key).collect();
-            for key in keys.iter().filter(|key| !soon.contains_key(*key)) {
+            let plan = Plan::of(tx, trusted).await?;
+            for key in &plan.over {
                 resolve_key(tx, key, now).await?;
             }
-            for (key, soon) in soon {
-                if !keys.contains(&key) {
-                    let what = Happening {
-                        rule: Rule::PurgeSoon,
-                        title: soon.title,
-                        error: None,
-                        subject: &soon.subject,
-                        vault: Some(soon.vault),
-                        item: soon.item,
-                        job: None,
-                    };
-                    raise(self, tx, what, now).await?;
-                }
+            for soon in plan.new {
+                let what = Happening {
+                    rule: Rule::PurgeSoon,
+                    title: soon.title,
+                    error: None,
+                    subject: &soon.subject,
+                    vault: Some(soon.vault),
+                    item: soon.item,
+                    job: None,
+                };
+                raise(self, tx, what, now).await?;
             }
             Ok(())
         })
+    }
+}
+
+/// What differs between the alerts that hold and those that should.
+struct Plan {
+    /// Keys of those that hold no more.
+    over: Vec<String>,
+    new: Vec<Soon>,
+}
+
+impl Plan {
+    fn is_done(&self) -> bool {
+        self.over.is_empty() && self.new.is_empty()
+    }
+
+    async fn of(tx: &mut ReadTx, trusted: Timestamp) -> Result<Self> {
+        let mut soon = soon(tx, trusted).await?;
+        let holding = Filter::all().eq("rule", Rule::PurgeSoon.name()).not_null("key");
+        let holding = tx.list::<AlertDoc>(&Query::new(holding).limit(1000)).await?.items;
+        let keys = holding.into_iter().filter_map(|it| it.doc.key);
+        let over = keys.filter(|key| soon.remove(key).is_none()).collect();
+        Ok(Self { over, new: soon.into_values().collect() })
     }
 }
 
@@ -71,8 +92,12 @@ async fn soon(tx: &mut ReadTx, trusted: Timestamp) -> Result<BTreeMap<String, So
     let until = trusted.checked_add(NOTICE).unwrap_or(Timestamp::MAX);
     let deleted = Filter::all().eq("state", "soft_deleted");
     let mut found = Vec::new();
-    let vaults = tx.list::<VaultDoc>(&Query::new(deleted.clone()).limit(1000)).await?.items;
+    let vaults = tx.list::<VaultDoc>(&Query::default().limit(1000)).await?.items;
+    let ids: Vec<String> = vaults.iter().map(|it| it.doc.vault.id.to_string()).collect();
     for Stored { doc: VaultDoc { vault, .. }, .. } in vaults {
+        if vault.state != VaultState::SoftDeleted {
+            continue;
+        }
         if let Some(after) = vault.purge_after.filter(|it| *it > trusted && *it <= until) {
             let title = format!("the vault {} is forgotten for good after {after:.0}", vault.name);
             found.push(Soon { title, subject: vault.name, vault: vault.id, item: None });
@@ -86,7 +111,13 @@ async fn soon(tx: &mut ReadTx, trusted: Timestamp) -> Result<BTreeMap<String, So
         let title = format!("the data of {} is deleted for good after {after:.0}", item.name);
         found.push(Soon { title, subject: item.name, vault: item.vault, item: Some(item.id) });
     }
-    for (item, count) in tx.count_by::<PointDoc>("item", &deleted).await? {
+    let mut counts = Vec::new();
+    for vault in ids {
+        // Vault by vault, as an index has them.
+        let here = deleted.clone().eq("vault", vault);
+        counts.extend(tx.count_by::<PointDoc>("item", &here).await?);
+    }
+    for (item, count) in counts {
         let Some(id) = item.as_text() else { continue };
         let Some(Stored { doc: ItemDoc { item, .. }, .. }) = tx.get::<ItemDoc>(id).await? else {
             continue;

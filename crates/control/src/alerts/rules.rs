@@ -47,12 +47,15 @@ rules! {
     ShorterRetention = "shorter_retention", Critical, "somebody resolves it", "A policy, or an item's new policy, keeps recovery points for a shorter time.";
     PointsMissing = "points_missing", Critical, "the points are in the vault again, or nobody expects them any more", "Recovery points are not in their vault any more, and the service has not deleted them: the vault was rolled back, or lost objects.";
     ForeignDeletion = "foreign_deletion", Critical, "no deletion note that is not the service's own is left", "Somebody else has deleted recovery points in a vault of the service. Its reclaim keeps them.";
+    VaultDamaged = "vault_damaged", Critical, "a verification of all of the vault finds nothing, or somebody resolves it", "A vault has damage that no copy of it mends.";
     BackupFailed = "backup_failed", Error, "a backup of the item succeeds, or its protection is stopped", "Backups of an item fail.";
     RpoMissed = "rpo_missed", Error, "a restorable recovery point is as new as promised, or protection is stopped", "The newest restorable recovery point of an item is older than its policy promises, whatever its jobs say.";
     RestoreFailed = "restore_failed", Error, "somebody resolves it", "A restore failed.";
     JobFailed = "job_failed", Error, "somebody resolves it", "A job of another kind failed.";
     ClockJumped = "clock_jumped", Error, "the clock runs right again, or is confirmed", "The server's clock has jumped, so nothing is deleted whose time may not be over.";
     Undelivered = "alert_undelivered", Error, "the channel works again", "Alerts cannot be told by one of the channels. The others tell of it.";
+    RestoreOpen = "restore_open", Warning, "the restore is accepted or undone", "A restore has replaced a machine's disks a day ago, and nobody has accepted or undone it.";
+    VerifyLate = "verify_late", Warning, "it is verified", "A vault was not verified for too long.";
     SourceMissing = "source_missing", Warning, "a backup of the item succeeds, or its protection is stopped", "What an item protects is gone.";
     NoSchedule = "no_schedule", Warning, "the item gets a policy, or its protection is stopped", "An item has no policy, so it is never backed up by itself.";
     Test = "test", Information, "it is not kept", "Somebody tries the channels.";

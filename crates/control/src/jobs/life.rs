@@ -66,6 +66,8 @@ pub enum Event {
     },
     /// It came further.
     Progress(Progress),
+    /// What it went through and wrote in all.
+    Result(Progress),
     /// Something is not as good as it should be.
     Warning(ErrorBody),
     /// A recovery point was made.
@@ -108,7 +110,7 @@ pub fn on(job: &Job, event: Event, retry: &Retry, now: Timestamp) -> Option<Job>
         (S::InProgress | S::Cancelling, Event::Task { name, state, detail }) => {
             task(&mut job, &name, state, detail, now);
         }
-        (S::InProgress | S::Cancelling, Event::Progress(progress)) => {
+        (S::InProgress | S::Cancelling, Event::Progress(progress) | Event::Result(progress)) => {
             job.progress = Some(progress);
         }
         (S::InProgress | S::Cancelling, Event::Warning(warning)) => {

@@ -48,9 +48,11 @@ impl Spec {
             Self::Protect { .. } => JobKind::ConfigureProtection,
             Self::Backup { .. } => JobKind::Backup,
             Self::Restore { .. } => JobKind::Restore,
+            Self::FinishRestore { .. } => JobKind::FinishRestore,
             Self::DeleteData { .. } => JobKind::DeleteBackupData,
             Self::Expire { .. } => JobKind::Expire,
             Self::Reclaim { .. } => JobKind::Reclaim,
+            Self::Verify { .. } => JobKind::Verify,
             Self::Measure { .. } => JobKind::MeasureUsage,
             Self::RotateKey { .. } => JobKind::RotateKey,
             Self::SaveCatalog { .. } => JobKind::SaveCatalog,
@@ -62,9 +64,11 @@ impl Spec {
         match self {
             Self::Backup { .. } => &["snapshot", "transfer", "validate"],
             Self::Restore { .. } => &["prepare", "restore"],
+            Self::FinishRestore { .. } => &["finish"],
             Self::Discover { .. } => &["discover"],
             Self::DeleteData { .. } | Self::Expire { .. } => &["delete"],
             Self::Reclaim { .. } => &["reclaim"],
+            Self::Verify { .. } => &["verify"],
             Self::Measure { .. } => &["measure"],
             Self::RotateKey { .. } => &["rotate"],
             Self::SaveCatalog { .. } => &["save"],
@@ -124,9 +128,12 @@ impl Control {
             Spec::Discover { host } => (None, None, Some(*host)),
             Spec::Protect { vault, host, .. } => (Some(*vault), None, Some(*host)),
             Spec::Restore { item, host, .. } => (None, Some(*item), Some(*host)),
-            Spec::Backup { item, .. } | Spec::DeleteData { item } => (None, Some(*item), None),
+            Spec::Backup { item, .. }
+            | Spec::FinishRestore { item, .. }
+            | Spec::DeleteData { item } => (None, Some(*item), None),
             Spec::Expire { vault }
             | Spec::Reclaim { vault }
+            | Spec::Verify { vault, .. }
             | Spec::Measure { vault }
             | Spec::RotateKey { vault, .. }
             | Spec::SaveCatalog { vault } => (Some(*vault), None, None),
@@ -276,14 +283,15 @@ impl Control {
             filter = filter.lt("created", until);
         }
         let query = at.of(Query::new(filter).descending("created"));
-        Ok(page(self.catalog.list::<JobDoc>(&query).await?, |stored| stored.doc.job))
+        let found = self.catalog.list::<JobDoc>(&query).await?;
+        Ok(page(found, |stored| self.as_it_is(stored.doc.job)))
     }
 
     /// A job.
     pub async fn job(&self, caller: &Caller, id: &str) -> Result<Job> {
         let Ok(parsed) = id.parse::<JobId>() else { return Err(no_job(id)) };
         let stored = self.catalog.get::<JobDoc>(&parsed.to_string()).await?;
-        let job = stored.ok_or_else(|| no_job(id))?.doc.job;
+        let job = self.as_it_is(stored.ok_or_else(|| no_job(id))?.doc.job);
         let target = target(&job);
         let view = match target {
             Target::Server => Operation::ViewServer,
@@ -327,6 +335,12 @@ impl Control {
                 return Ok(None);
             };
             let retry = doc.spec.retry();
+            // How far it has come is written down with whatever else is.
+            if let Some(progress) = self.progress_of(id)
+                && let Some(job) = on(&doc.job, Event::Progress(progress), &retry, now)
+            {
+                doc.job = job;
+            }
             let Some(next) = on(&doc.job, event.clone(), &retry, now) else { return Ok(None) };
             let ends = next.state.is_final();
             doc.job = next;
@@ -337,6 +351,9 @@ impl Control {
             Ok(Some(doc))
         })?;
         if let Some(JobDoc { job, .. }) = &told {
+            if !matches!(job.state, JobState::InProgress | JobState::Cancelling) {
+                self.forget_progress(id);
+            }
             // That nobody listens is no error.
             let _listeners = self.job_events.send(job.clone()).unwrap_or(0);
             if job.state.is_final() || job.state == JobState::Queued {

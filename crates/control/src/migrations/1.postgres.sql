@@ -54,6 +54,9 @@ CREATE TABLE "items" (
   "last_backup" BIGINT,
   "failures" BIGINT NOT NULL,
   "purge_after" BIGINT,
+  "replaced" BIGINT,
+  "judge_at" BIGINT NOT NULL,
+  "kept" BIGINT NOT NULL,
   "body" TEXT NOT NULL
 );
 CREATE UNIQUE INDEX "items__vault__name__unique" ON "items" ("vault", "name");
@@ -67,6 +70,8 @@ CREATE INDEX "items__state__name" ON "items" ("state", "name", "id");
 CREATE INDEX "items__job" ON "items" ("job", "id");
 CREATE INDEX "items__next_backup" ON "items" ("next_backup", "id");
 CREATE INDEX "items__failures" ON "items" ("failures", "id");
+CREATE INDEX "items__replaced" ON "items" ("replaced", "id");
+CREATE INDEX "items__judge_at" ON "items" ("judge_at", "id");
 
 CREATE TABLE "points" (
   "id" TEXT COLLATE "C" NOT NULL PRIMARY KEY,

@@ -165,8 +165,12 @@ impl Control {
     pub(crate) async fn forget_notices(&self) -> Result<()> {
         let month = SignedDuration::from_hours(24 * 30);
         let old = self.now().checked_sub(month).unwrap_or(Timestamp::MIN);
+        let old = Filter::all().lt("time", old);
+        if read!(self, tx => { Ok(tx.count::<NoticeDoc>(&old).await?) })? == 0 {
+            return Ok(());
+        }
         write!(self, tx => {
-            tx.delete_all::<NoticeDoc>(&Filter::all().lt("time", old)).await?;
+            tx.delete_all::<NoticeDoc>(&old).await?;
             Ok(())
         })
     }

@@ -13,6 +13,7 @@ use strongroom_policy::PointTimes;
 
 use super::{
     Outcome, Teller,
+    progress::result,
     transfer::{in_snapshot_tier, is_final, snapshot_item},
 };
 use crate::{
@@ -81,6 +82,7 @@ impl Control {
         let order = self.backup_order(&wanted, &known, locked_until);
         let (follow, ordered) = (watch.clone(), order.clone());
         let done = Self::blocking(move || agent.backup(&ordered, &follow)).await?;
+        let mut gone_through = watch.progress.snapshot();
         for warning in &done.warnings {
             teller.tell(Event::Warning(warning.clone()));
         }
@@ -91,6 +93,7 @@ impl Control {
             let is_new = waiting.point.id == point.point.id;
             match self.transfer(&known, &waiting, watch).await {
                 Ok(sent) if is_new => {
+                    gone_through = watch.progress.snapshot();
                     teller.tell(Event::Point(sent.point.id));
                     point = sent;
                 }
@@ -110,6 +113,7 @@ impl Control {
                 Err(error) => return Err(error),
             }
         }
+        teller.tell(result(gone_through, point.point.stored_bytes));
         self.finish_point(&known, &point, watch).await?;
         // The next reclaim or measurement tries again.
         if let Err(error) = self.extend_locks(&known.vault, Some(&known.item.item)).await {
@@ -255,6 +259,10 @@ impl Control {
             if let Some(Stored { mut doc, version }) = tx.get::<PointDoc>(&id).await? {
                 doc.point.state = state;
                 tx.update(&doc, version).await?;
+                // What keeps the others follows from which are good.
+                let mut item = named::<ItemDoc>(tx, item.id).await?;
+                item.doc.retention.judge_at = None;
+                tx.update(&item.doc, item.version).await?;
             }
             Ok(())
         })

@@ -45,7 +45,7 @@ impl Drop for Slot {
 }
 
 /// The tasks that drive jobs.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Drivers {
     tasks: JoinSet<()>,
     jobs: HashMap<Id, JobId>,

@@ -35,6 +35,7 @@ impl Control {
     pub(super) async fn do_expire(&self, vault: VaultId, watch: &Watch) -> Outcome {
         watch.task("delete", TaskState::InProgress, None);
         let doc = self.work_vault(vault).await?;
+        self.store_time().await?;
         let now = self.trusted_now();
         let (removed, late) = self.purge_all(&doc, purgeable(&doc.vault, now)).await?;
         let (mut snapshots, mut late, mut token) = (0_usize, late, None);
@@ -184,6 +185,7 @@ impl Control {
 
     pub(super) async fn do_delete_data(&self, item: ItemId, watch: &Watch) -> Outcome {
         watch.task("delete", TaskState::InProgress, None);
+        self.store_time().await?;
         let (doc, vault) = read!(self, tx => {
             let item = named::<ItemDoc>(tx, item).await?.doc;
             let vault = vault_of(tx, &item.item).await?;
@@ -317,19 +319,18 @@ impl Control {
 
     pub(super) async fn do_save_catalog(&self, vault: VaultId, watch: &Watch) -> Outcome {
         watch.task("save", TaskState::InProgress, None);
-        let doc = self.work_vault(vault).await?;
-        let bytes = self.snapshot_for(&doc).await?;
-        let (keeper, size) = (self.keeper.clone(), bytes.len());
-        let access = doc.access();
-        Self::blocking(move || keeper.save(&access, crate::saved::NAME, &bytes)).await?;
-        watch.task("save", TaskState::Completed, Some(format!("{size} bytes")));
+        let done = self.save_in(vault).await?;
+        let (chunks, put) = done.chunks;
+        let words = format!("{} bytes, {put} of {chunks} parts", done.put);
+        watch.task("save", TaskState::Completed, Some(words));
         Ok(None)
     }
 
     /// Begins what is due of a vault's housekeeping.
     pub(crate) async fn begin_housekeeping(&self) -> Result<()> {
         let vaults = self.catalog.list::<VaultDoc>(&Query::default().limit(1000)).await?.items;
-        for Stored { doc: VaultDoc { vault, .. }, .. } in vaults {
+        for Stored { doc, .. } in vaults {
+            let vault = &doc.vault;
             if vault.state != api::VaultState::Active {
                 continue;
             }
@@ -348,6 +349,11 @@ impl Control {
                     hours(settings.measure_every_hours),
                     Spec::Measure { vault: id },
                 ),
+                (
+                    JobKind::Verify,
+                    hours(settings.verify_every_hours),
+                    Spec::Verify { vault: id, all: false },
+                ),
                 (JobKind::SaveCatalog, minutes, Spec::SaveCatalog { vault: id }),
             ] {
                 if every.is_zero() {
@@ -363,8 +369,10 @@ impl Control {
                 // What is not kept in the vault yet is kept at once.
                 let last =
                     if kind == JobKind::SaveCatalog { last } else { last.max(vault.created) };
-                if self.now().duration_since(last) >= every {
-                    self.begin_once(kind, &vault, spec).await?;
+                if self.now().duration_since(last) >= every
+                    && (kind != JobKind::SaveCatalog || self.is_to_be_saved(&doc).await?)
+                {
+                    self.begin_once(kind, vault, spec).await?;
                 }
             }
         }
@@ -373,10 +381,19 @@ impl Control {
 
     /// When a job of a kind was begun last in a vault.
     pub(crate) async fn last_of(&self, kind: JobKind, vault: VaultId) -> Result<Option<Timestamp>> {
+        Ok(self.last_job_of(kind, vault).await?.map(|job| job.created))
+    }
+
+    /// The job of a kind that was begun last in a vault.
+    pub(crate) async fn last_job_of(
+        &self,
+        kind: JobKind,
+        vault: VaultId,
+    ) -> Result<Option<api::Job>> {
         let filter = Filter::all().eq("kind", kind.name()).eq("vault", vault.to_string());
         let query = Query::new(filter).descending("created").limit(1);
         let last = self.catalog.list::<JobDoc>(&query).await?.items.into_iter().next();
-        Ok(last.map(|stored| stored.doc.job.created))
+        Ok(last.map(|stored| stored.doc.job))
     }
 }
 

@@ -10,14 +10,18 @@
 //! at work in the catalog and has no driver is told that it was interrupted, and is queued again: after
 //! a crash, and whenever the catalog and this process disagree. All orders can be given again.
 
+mod attention;
 mod backup;
 mod compare;
 mod drivers;
+mod finish;
 mod house;
+pub(crate) mod progress;
 mod protect;
 mod restore;
 mod span;
 mod transfer;
+mod verify;
 
 use std::{
     collections::HashMap,
@@ -48,7 +52,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// How often retention and the house are looked after.
 const HOUSE: SignedDuration = SignedDuration::from_mins(5);
 
-/// How often a job's progress is written down.
+/// How often it is looked how far a job has come.
 const PROGRESS: Duration = Duration::from_secs(2);
 
 /// How many seconds a job waits for a key that is being changed.
@@ -56,6 +60,22 @@ const ROTATION: u32 = 60;
 
 /// How often it is tried to write down how a job went while the server stops.
 const LAST_NOTES: u32 = 5;
+
+/// What one round of the work leaves for the next.
+#[derive(Debug, Default)]
+pub struct Rounds {
+    drivers: Drivers,
+    attention: attention::Attention,
+    /// When the house was looked after last.
+    house: Option<jiff::Timestamp>,
+}
+
+impl Rounds {
+    /// Waits for all jobs that were begun. For tests.
+    pub async fn settle(&mut self, control: &Arc<Control>) {
+        self.drivers.wait(control).await;
+    }
+}
 
 /// What a job did, or why it failed.
 pub(crate) type Outcome = Result<Option<serde_json::Value>, Box<ErrorBody>>;
@@ -96,17 +116,9 @@ impl Control {
     pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) -> Result<()> {
         self.recover().await?;
         let telling = tokio::spawn(Arc::clone(&self).keep_telling(stop.clone()));
-        let mut drivers = Drivers::default();
-        let mut house = jiff::Timestamp::MIN;
+        let mut rounds = Rounds::default();
         while !*stop.borrow() {
-            let now = self.now();
-            let mut went_well = self.round(&mut drivers).await.is_ok();
-            went_well &= self.look_at(self.save_unsaved().await).is_ok();
-            if now.duration_since(house).abs() >= HOUSE {
-                house = now;
-                went_well &= self.look_at(self.keep_house().await).is_ok();
-            }
-            if went_well {
+            if self.tick(&mut rounds).await.is_ok() {
                 self.pulse.round_ended(self.clock.monotonic());
             }
             tokio::select! {
@@ -120,11 +132,41 @@ impl Control {
         for running in self.running().values() {
             running.cancel.cancel();
         }
-        drivers.wait(&self).await;
+        rounds.drivers.wait(&self).await;
         if let Err(error) = telling.await {
             tracing::error!(%error, "telling of alerts ended early");
         }
         Ok(())
+    }
+
+    /// Does what is due now, and asks the catalog nothing if nothing can be. For tests, which have a clock
+    /// of their own.
+    pub async fn tick(self: &Arc<Self>, rounds: &mut Rounds) -> Result<()> {
+        let now = self.now();
+        rounds.drivers.reap(self).await;
+        let mut outcome = self.look_at(self.advance_time().await);
+        outcome = self.look_at(self.save_unsaved().await).and(outcome);
+        // Before anything is asked: what changes meanwhile is looked at again.
+        let seen = self.seen();
+        if rounds.attention.is_due(seen, now) {
+            let begun = self.round(&mut rounds.drivers).await;
+            match begun {
+                Ok(()) => {
+                    let next = self.next_time(now).await;
+                    match next {
+                        Ok(next) => rounds.attention.looked(seen, now, next),
+                        Err(error) => outcome = self.look_at(Err(error)).and(outcome),
+                    }
+                }
+                // What failed is looked at again with the next tick.
+                Err(error) => outcome = Err(error),
+            }
+        }
+        if rounds.house.is_none_or(|house| now.duration_since(house).abs() >= HOUSE) {
+            rounds.house = Some(now);
+            outcome = self.look_at(self.keep_house().await).and(outcome);
+        }
+        outcome
     }
 
     /// One round of the scheduler. Each part is tried, whatever became of those before it; the last
@@ -181,6 +223,8 @@ impl Control {
         self.retain().await?;
         self.alert_of_purges().await?;
         self.alert_of_promises().await?;
+        self.alert_of_verification().await?;
+        self.alert_of_open_restores().await?;
         self.begin_housekeeping().await?;
         self.forget_old().await
     }
@@ -191,7 +235,8 @@ impl Control {
         let mut begun = 0_u64;
         loop {
             let mut drivers = Drivers::default();
-            let outcome = self.round(&mut drivers).await;
+            let saved = self.look_at(self.save_unsaved().await);
+            let outcome = self.round(&mut drivers).await.and(saved);
             let driven = drivers.len();
             drivers.wait(self).await;
             outcome?;
@@ -301,7 +346,11 @@ impl Control {
                 tasks.hear(&event);
                 let is_last =
                     matches!(event, Event::Finished { .. } | Event::Broke { .. } | Event::Stopped);
-                self.note(id, event).await;
+                match event {
+                    Event::Progress(progress) => self.progressed(id, progress).await,
+                    Event::Result(progress) => self.has_result(id, progress),
+                    event => self.note(id, event).await,
+                }
                 if is_last {
                     break;
                 }
@@ -399,9 +448,13 @@ impl Control {
                 Spec::Restore { item, point, host, restore } => {
                     self.do_restore(doc.job.id, item, point, host, *restore, teller, &watch).await
                 }
+                Spec::FinishRestore { item, decision } => {
+                    self.do_finish_restore(item, decision, teller, &watch).await
+                }
                 Spec::DeleteData { item } => self.do_delete_data(item, &watch).await,
                 Spec::Expire { vault } => self.do_expire(vault, &watch).await,
                 Spec::Reclaim { vault } => self.do_reclaim(vault, &watch).await,
+                Spec::Verify { vault, all } => self.do_verify(vault, all, teller, &watch).await,
                 Spec::Measure { vault } => self.do_measure(vault, &watch).await,
                 Spec::RotateKey { vault, key } => self.do_rotate_key(vault, key, &watch).await,
                 Spec::SaveCatalog { vault } => self.do_save_catalog(vault, &watch).await,
@@ -436,10 +489,15 @@ impl Control {
             if !now.things.is_empty() {
                 continue;
             }
-            let left = now.total_bytes.saturating_sub(now.done_bytes);
+            // As long as nobody knows how much there is to do, nothing is said.
+            let total = now.total_bytes.max(now.done_bytes);
+            if total == 0 {
+                continue;
+            }
+            let left = total.saturating_sub(now.done_bytes);
             teller.tell(Event::Progress(api::Progress {
                 done_bytes: now.done_bytes,
-                total_bytes: now.total_bytes,
+                total_bytes: total,
                 stored_bytes: now.stored_bytes,
                 bytes_per_second: rate,
                 seconds_left: left.checked_div(rate),

@@ -187,7 +187,6 @@ impl Control {
                 }
             }
         }
-        self.is_unsaved(vault);
         self.wake.notify_one();
         match failed.into_iter().next() {
             // If none could be protected, the first says why.

@@ -4,7 +4,7 @@ use strongroom_agent::{RestoreDone, RestoreOrder, Watch};
 use strongroom_api::{self as api, ErrorBody, PointState, Trigger};
 use strongroom_base::{Code, HostId, ItemId, JobId, PointId, codes};
 
-use super::{Outcome, Teller, transfer::in_snapshot_tier};
+use super::{Outcome, Teller, progress::result, transfer::in_snapshot_tier};
 use crate::{
     error::{ControlError, code_of},
     jobs::Event,
@@ -37,6 +37,16 @@ impl Control {
             Ok((item, vault, host, point.doc))
         })?;
         teller.tell(Event::Point(point.point.id));
+        // Named as whoever looks for it will.
+        let replaces = match &restore {
+            api::Restore::Replace(replace) if !replace.dry_run => {
+                Some(replace.machine.clone().unwrap_or_else(|| match &item.item.source {
+                    api::Source::Machine { uuid, .. } => uuid.clone(),
+                    api::Source::Disks { .. } => item.item.name.clone(),
+                }))
+            }
+            _ => None,
+        };
         let order = RestoreOrder {
             job,
             vault: vault.access(),
@@ -84,6 +94,14 @@ impl Control {
                 Ok(())
             })?;
         }
+        if let Some(machine) = replaces {
+            let recovery_point = point.point.id;
+            let (host, time) = (host.id, self.now());
+            let replaced = api::Replaced { host, machine, recovery_point, job, time };
+            self.set_replaced(item.item.id, Some(replaced)).await?;
+        }
+        let far = watch.progress.snapshot();
+        teller.tell(result(far, far.stored_bytes));
         Ok(Some(done.report))
     }
 

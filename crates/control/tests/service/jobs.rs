@@ -1,12 +1,16 @@
 //! Jobs: one at a time, tried again, cancelled, killed.
 
-use strongroom_api::{BackupNow, JobKind, JobState, PointState, ProtectionState as P, TaskState};
+use strongroom_api::{
+    self as api, BackupNow, JobKind, JobState, PointState, ProtectionState as P, TaskState,
+};
 use strongroom_base::codes;
 use strongroom_catalog::testing::{Bed, on_both_databases};
 
 use crate::world::{HOUR, World, refusal};
 
 on_both_databases! {
+    a_replacement_waits_to_be_accepted_or_undone,
+    figures_of_a_finished_job_are_its_results,
     one_operation_at_a_time,
     what_may_pass_is_tried_again,
     a_failure_alerts_once_and_is_resolved,
@@ -177,4 +181,47 @@ async fn restores_go_through(bed: Bed) {
     let job = world.job(begun.job).await;
     assert_eq!((job.state, job.kind), (JobState::Completed, JobKind::Restore));
     assert_eq!(world.shared.outside().restores_made, 1);
+}
+
+async fn a_replacement_waits_to_be_accepted_or_undone(bed: Bed) {
+    let world = World::new(bed).await;
+    let (control, admin) = (&world.control, &world.admin);
+    world.protected("web").await;
+    world.backup("web").await;
+    let undo = api::RestoreDecision::Undo;
+    assert_eq!(refusal(control.finish_restore(admin, "web", undo).await), "request.not_found");
+    let replace = api::Restore::Replace(api::RestoreReplace::default());
+    control.restore(admin, "web", "latest", replace).await.expect("begins");
+    world.settle().await;
+    let replaced = world.item("web").await.replaced.expect("it waits");
+    assert_eq!((&*replaced.machine, replaced.time), ("uuid-of-web", world.now()));
+    let status = control.status(admin).await.expect("a status");
+    assert_eq!(status.open_restores[0].item, "web");
+    let reminders = async || {
+        let alerts = world.alerts().await.into_iter().filter(|it| it.rule == "restore_open");
+        alerts.map(|it| (it.state, it.error.expect("why").code)).collect::<Vec<_>>()
+    };
+    assert_eq!(reminders().await, []);
+    world.days(2).await;
+    assert_eq!(reminders().await, [(api::AlertState::Firing, "restore.open".to_owned())]);
+
+    let begun = control.finish_restore(admin, "web", undo).await.expect("begins");
+    world.settle().await;
+    assert_eq!(world.job(begun.job).await.state, JobState::Completed);
+    assert_eq!(world.shared.outside().finished, [("uuid-of-web".to_owned(), undo)]);
+    assert_eq!(world.item("web").await.replaced, None);
+    assert_eq!(reminders().await, [(api::AlertState::Resolved, "restore.open".to_owned())]);
+    assert_eq!(refusal(control.finish_restore(admin, "web", undo).await), "request.not_found");
+}
+
+async fn figures_of_a_finished_job_are_its_results(bed: Bed) {
+    let world = World::new(bed).await;
+    world.protected("web").await;
+    // The world's backups count more than there is, as one that reads something twice, and no tick of
+    // progress has heard of the rest.
+    let job = world.backup("web").await;
+    let figures = job.progress.expect("figures");
+    assert_eq!((figures.done_bytes, figures.total_bytes), (1 << 30, 1 << 30), "{figures:?}");
+    assert_eq!(figures.stored_bytes, world.points("web").await[0].stored_bytes);
+    assert_eq!((figures.bytes_per_second, figures.seconds_left), (0, None));
 }

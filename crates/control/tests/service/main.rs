@@ -8,11 +8,13 @@
 )]
 
 mod access;
+mod costs;
 mod jobs;
 mod lost;
 mod promises;
 mod protection;
 mod retention;
+mod saved;
 mod schedules;
 mod snapshots;
 mod telling;

@@ -1,8 +1,9 @@
 //! Vaults: one place once, deleted when empty, found again.
 
+use strongroom_agent::VerifyDepth;
 use strongroom_api::{
-    JobKind, JobState, Redundancy, SoftDelete, SoftDeleteState, StopMode, StopProtection,
-    VaultState, VaultUpdate,
+    AlertState, JobKind, JobState, Redundancy, Severity, SoftDelete, SoftDeleteState, StopMode,
+    StopProtection, VaultState, VaultUpdate,
 };
 use strongroom_catalog::testing::{Bed, Fault, on_both_databases};
 use strongroom_control::{PageRequest, jobs::JobFilter};
@@ -15,6 +16,9 @@ on_both_databases! {
     regions_are_refused,
     measured_with_a_forecast,
     the_first_figures_come_after_an_hour,
+    verified_every_day_and_read_within_a_month,
+    damage_is_an_alert_until_all_is_read_and_well,
+    a_vault_that_is_not_verified_is_an_alert,
     the_catalog_is_kept_in_the_vault,
     changes_need_the_version_that_is_there,
     a_vault_and_its_key_are_enough,
@@ -98,6 +102,71 @@ async fn the_first_figures_come_after_an_hour(bed: Bed) {
     }
 }
 
+async fn verified_every_day_and_read_within_a_month(bed: Bed) {
+    let mut world = World::new(bed).await;
+    world.set(|settings| (settings.verify_every_hours, settings.verify_all_days) = (24, 5)).await;
+    for _ in 0..12 {
+        world.pass(DAY);
+        world.settle().await;
+    }
+    let looked = world.shared.outside().verified.clone();
+    let structure = looked.iter().filter(|depth| **depth == VerifyDepth::Structure).count();
+    assert_eq!(structure, 12, "{looked:?}");
+    let parts = looked.iter().filter_map(|depth| match depth {
+        VerifyDepth::Part { of } => Some(*of),
+        _ => None,
+    });
+    assert_eq!(parts.collect::<Vec<_>>(), [5, 4, 3, 2, 1, 4, 3, 2, 1, 4, 3, 2]);
+    let status = world.control.status(&world.admin).await.expect("a status");
+    let verified = status.vaults[0].verified.clone().expect("it was verified");
+    assert_eq!(verified.structure, Some(world.now()));
+    assert!(verified.whole.is_some() && verified.damaged_objects == 0, "{verified:?}");
+}
+
+async fn damage_is_an_alert_until_all_is_read_and_well(bed: Bed) {
+    let mut world = World::new(bed).await;
+    world.set(|settings| (settings.verify_every_hours, settings.verify_all_days) = (24, 5)).await;
+    let firing = async |world: &World| {
+        let alerts = world.alerts().await.into_iter();
+        let damage = alerts.filter(|alert| alert.rule == "vault_damaged");
+        let mut damage = damage.filter(|alert| alert.state == AlertState::Firing);
+        damage.next().map(|alert| (alert.severity, alert.error.expect("why").code))
+    };
+    world.shared.outside().is_damaged = true;
+    world.pass(DAY);
+    world.settle().await;
+    let wanted = Some((Severity::Critical, "verify.damaged".to_owned()));
+    assert_eq!(firing(&world).await, wanted);
+    let jobs = world.jobs(JobKind::Verify).await;
+    assert_eq!(jobs[0].state, JobState::CompletedWithWarnings, "{jobs:?}");
+    // Another part that is well says nothing of what was found.
+    world.shared.outside().is_damaged = false;
+    world.pass(DAY);
+    world.settle().await;
+    assert_eq!(firing(&world).await, wanted);
+    world.control.begin_in_vault(&world.admin, "main", JobKind::Verify).await.expect("begins");
+    world.settle().await;
+    assert_eq!(firing(&world).await, None);
+}
+
+async fn a_vault_that_is_not_verified_is_an_alert(bed: Bed) {
+    let mut world = World::new(bed).await;
+    world.set(|settings| settings.verify_every_hours = 24).await;
+    world.shared.outside().away = Some("/vaults/main".to_owned());
+    let late = async |world: &World| {
+        let alerts = world.alerts().await.into_iter();
+        let late = alerts.filter(|alert| alert.rule == "verify_late");
+        late.map(|alert| (alert.state, alert.error.expect("why").code)).collect::<Vec<_>>()
+    };
+    world.days(2).await;
+    assert_eq!(late(&world).await, []);
+    world.days(2).await;
+    assert_eq!(late(&world).await, [(AlertState::Firing, "verify.late".to_owned())]);
+    world.shared.outside().away = None;
+    world.days(1).await;
+    assert_eq!(late(&world).await, [(AlertState::Resolved, "verify.late".to_owned())]);
+}
+
 async fn the_catalog_is_kept_in_the_vault(bed: Bed) {
     let world = World::new(bed).await;
     world.protected("web").await;
@@ -110,9 +179,15 @@ async fn the_catalog_is_kept_in_the_vault(bed: Bed) {
     world.settle().await;
     assert_eq!(world.job(begun.job).await.state, JobState::Completed);
     let outside = world.shared.outside();
-    let saved = &outside.stores["/vaults/main"].saved["catalog"];
-    let saved: strongroom_control::Saved = serde_json::from_slice(saved).expect("reads");
-    assert_eq!((saved.items.len(), saved.points.len(), saved.policies.len()), (1, 1, 1));
+    let saved = &outside.stores["/vaults/main"].saved;
+    let read =
+        |name: &str| serde_json::from_slice::<serde_json::Value>(&saved[name]).expect("JSON");
+    let head = read("catalog");
+    assert_eq!((&head["format"], head["policies"].as_array().map(Vec::len)), (&2.into(), Some(1)));
+    let chunk = read(head["chunks"][0].as_str().expect("a name"));
+    assert_eq!(chunk["items"].as_array().map(Vec::len), Some(1));
+    assert_eq!(chunk["points"].as_array().map(Vec::len), Some(1));
+    assert_eq!(saved.len(), 2);
 }
 
 async fn changes_need_the_version_that_is_there(bed: Bed) {

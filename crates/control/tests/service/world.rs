@@ -9,9 +9,10 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use strongroom_agent::{
-    Absence, AbsentPoint, Agent, BackupDone, BackupOrder, HeldPoint, HostFacts, Keeper, PointFacts,
-    ReclaimDone, ReclaimOrder, RestoreDone, RestoreOrder, Result, SavedObject, Tier, TransferOrder,
-    UsageFacts, VaultAccess, VaultFacts, VaultMake, Watch,
+    Absence, AbsentPoint, Agent, BackupDone, BackupOrder, FinishOrder, HeldPoint, HostFacts,
+    Keeper, PointFacts, ReclaimDone, ReclaimOrder, RestoreDone, RestoreOrder, Result, SavedObject,
+    Tier, TransferOrder, UsageFacts, VaultAccess, VaultFacts, VaultMake, VerifyDepth, VerifyFacts,
+    Watch,
 };
 use strongroom_api::{
     self as api, Check, ConsistencyWanted, ErrorBody, Finding, HostCreate, Item, ItemUsage,
@@ -77,6 +78,14 @@ pub(crate) struct Outside {
     pub(crate) transfers_unheard: u32,
     /// Which vaults restores were made from, in order.
     pub(crate) restored_from: Vec<String>,
+    /// How many more objects the service can save; none: as many as it likes.
+    pub(crate) saves_left: Option<u32>,
+    /// Which replacements were decided, and how.
+    pub(crate) finished: Vec<(String, api::RestoreDecision)>,
+    /// How deep vaults were verified, in order.
+    pub(crate) verified: Vec<VerifyDepth>,
+    /// Whether reading packs finds damage.
+    pub(crate) is_damaged: bool,
     /// A vault that cannot be reached.
     pub(crate) away: Option<String>,
     /// What validations fail with.
@@ -225,6 +234,8 @@ impl Agent for Host {
         });
         store.locks.extend(order.locked_until.map(|until| (point.id, until)));
         store.points.insert(point.id, point.clone());
+        watch.progress.add_total(1 << 30);
+        watch.progress.advance(3 << 29);
         outside.backups_made += 1;
         watch.task("snapshot", TaskState::Completed, None);
         if order.tier == Tier::Vault {
@@ -279,6 +290,11 @@ impl Agent for Host {
             safety_point: None,
             report: serde_json::json!({ "recovery_point": order.point }),
         })
+    }
+
+    fn finish(&self, order: &FinishOrder) -> Result<Option<serde_json::Value>> {
+        self.0.outside().finished.push((order.machine.clone(), order.decision));
+        Ok(Some(serde_json::json!({ "machine": order.machine })))
     }
 }
 
@@ -418,6 +434,25 @@ impl Keeper for Vaults {
         Ok(ReclaimDone { complete: true, held, report })
     }
 
+    fn verify(&self, vault: &VaultAccess, depth: VerifyDepth, _: &Watch) -> Result<VerifyFacts> {
+        let mut outside = self.0.outside();
+        if outside.away.as_ref() == Some(&vault.url) {
+            return Err(error(&codes::STORE_UNAVAILABLE));
+        }
+        outside.verified.push(depth);
+        let damaged = u64::from(outside.is_damaged && depth != VerifyDepth::Structure);
+        Ok(VerifyFacts {
+            is_whole: matches!(depth, VerifyDepth::All | VerifyDepth::Part { of: 1 }),
+            damaged_objects: damaged,
+            damaged_points: 0,
+            verified_packs: 1,
+            packs: 1,
+            read_bytes: 1,
+            damaged: (0..damaged).map(|_| "a pack".to_owned()).collect(),
+            report: serde_json::json!({}),
+        })
+    }
+
     fn usage(&self, vault: &VaultAccess, _: &Watch) -> Result<UsageFacts> {
         let outside = self.0.outside();
         let points = &outside.stores[&vault.url].points;
@@ -462,6 +497,9 @@ impl Keeper for Vaults {
 
     fn save(&self, vault: &VaultAccess, name: &str, bytes: &[u8]) -> Result<()> {
         let mut outside = self.0.outside();
+        if let Some(left) = &mut outside.saves_left {
+            *left = left.checked_sub(1).ok_or_else(|| error(&codes::STORE_UNAVAILABLE))?;
+        }
         let store = outside.stores.get_mut(&vault.url).expect("a vault");
         store.saved.insert(name.to_owned(), bytes.to_vec());
         Ok(())
@@ -526,6 +564,7 @@ impl World {
             disk_dirs: vec!["/disks".into()],
             reclaim_every_hours: 0,
             measure_every_hours: 0,
+            verify_every_hours: 0,
             save_every_minutes: 0,
             ..Settings::default()
         };

@@ -3,8 +3,8 @@
 use axum::{Json, extract::State};
 use serde::Deserialize;
 use strongroom_api::{
-    BackupNow, Check, Item, ItemUpdate, JobBegun, Page, Protect, ProtectionState, ResumeProtection,
-    StopProtection,
+    BackupNow, Check, Item, ItemUpdate, JobBegun, Page, Protect, ProtectionState, RestoreDecision,
+    ResumeProtection, StopProtection,
 };
 use strongroom_control::ItemFilter;
 use utoipa::IntoParams;
@@ -25,6 +25,8 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(stop_protection))
         .routes(routes!(resume_protection))
         .routes(routes!(undelete_item))
+        .routes(routes!(accept_restore))
+        .routes(routes!(undo_restore))
 }
 
 /// Which items.
@@ -175,4 +177,34 @@ async fn undelete_item(
     _: Params<NoParams>,
 ) -> Done<Tagged<Item>> {
     Ok(Tagged(app.control.undelete_item(&caller, &item).await?))
+}
+
+/// Accepts the restore that has replaced the disks of an item's machine
+///
+/// The restored state stays. The machine must be off.
+#[utoipa::path(post, path = "/items/{item}/restore/accept", tag = "items",
+    responses((status = 202, description = "A job was begun.", body = JobBegun)),
+    extensions(("x-operation" = json!("restore.finish"))))]
+async fn accept_restore(
+    State(app): State<App>,
+    Who(caller): Who,
+    Names(item): Names<String>,
+    _: Params<NoParams>,
+) -> Done<Begun> {
+    Ok(Begun(app.control.finish_restore(&caller, &item, RestoreDecision::Accept).await?))
+}
+
+/// Undoes the restore that has replaced the disks of an item's machine
+///
+/// The state before the restore comes back. The machine must be off.
+#[utoipa::path(post, path = "/items/{item}/restore/undo", tag = "items",
+    responses((status = 202, description = "A job was begun.", body = JobBegun)),
+    extensions(("x-operation" = json!("restore.finish"))))]
+async fn undo_restore(
+    State(app): State<App>,
+    Who(caller): Who,
+    Names(item): Names<String>,
+    _: Params<NoParams>,
+) -> Done<Begun> {
+    Ok(Begun(app.control.finish_restore(&caller, &item, RestoreDecision::Undo).await?))
 }

@@ -20,6 +20,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(get_usage))
         .routes(routes!(measure_vault))
         .routes(routes!(reclaim_vault))
+        .routes(routes!(verify_vault))
         .routes(routes!(save_catalog))
         .routes(routes!(rotate_key))
 }
@@ -145,6 +146,19 @@ async fn reclaim_vault(
     _: Params<NoParams>,
 ) -> Done<Begun> {
     Ok(Begun(app.control.begin_in_vault(&caller, &vault, JobKind::Reclaim).await?))
+}
+
+/// Verifies all that a vault holds
+#[utoipa::path(post, path = "/vaults/{vault}/verify", tag = "vaults",
+    responses((status = 202, description = "A job was begun.", body = JobBegun)),
+    extensions(("x-operation" = json!("vault.verify"))))]
+async fn verify_vault(
+    State(app): State<App>,
+    Who(caller): Who,
+    Names(vault): Names<String>,
+    _: Params<NoParams>,
+) -> Done<Begun> {
+    Ok(Begun(app.control.begin_in_vault(&caller, &vault, JobKind::Verify).await?))
 }
 
 /// Writes what the service knows of a vault into it, sealed

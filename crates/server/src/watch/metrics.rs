@@ -118,6 +118,9 @@ metrics! {
     vault_reclaimable: gauge "strongroom_vault_reclaimable_bytes" ["vault"], "What no recovery point of a vault needed then.";
     vault_measured: gauge "strongroom_vault_measured_timestamp_seconds" ["vault"], "When that was, as Unix time.";
 
+    vault_verified: gauge "strongroom_vault_verified_timestamp_seconds" ["vault"], "When the structure of a vault was verified last, as Unix time.";
+    vault_whole: gauge "strongroom_vault_read_timestamp_seconds" ["vault"], "When the last of a vault's packs was read, of a round in which all are, as Unix time.";
+
     jobs_open: gauge "strongroom_jobs_open" ["kind" "state"], "Jobs that wait or run.";
     queue_age: gauge "strongroom_queue_age_seconds" [], "How long the oldest job waits that could run.";
     jobs_ended: counter "strongroom_jobs_ended_total" ["kind" "outcome"], "Jobs that have ended, since the server was started.";

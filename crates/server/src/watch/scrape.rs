@@ -60,6 +60,8 @@ impl Metrics {
             &self.vault_stored,
             &self.vault_reclaimable,
             &self.vault_measured,
+            &self.vault_verified,
+            &self.vault_whole,
             &self.jobs_open,
             &self.queue_age,
             &self.alerts,
@@ -136,6 +138,8 @@ impl Metrics {
                 (&self.vault_stored, vault.stored_bytes.map(number)),
                 (&self.vault_reclaimable, vault.reclaimable_bytes.map(number)),
                 (&self.vault_measured, vault.measured.map(unix)),
+                (&self.vault_verified, vault.verified.map(unix)),
+                (&self.vault_whole, vault.whole.map(unix)),
             ] {
                 if let Some(value) = value {
                     set(family, &of(), value);

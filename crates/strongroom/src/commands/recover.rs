@@ -53,6 +53,8 @@ struct Shown {
     already_known: bool,
     policies: u64,
     recovery_points: u64,
+    /// Of when the copy of the catalog is; none if the vault has none.
+    catalog_saved: Option<jiff::Timestamp>,
     items: Vec<ShownItem>,
     data_dir: String,
 }
@@ -78,6 +80,16 @@ impl Show for Shown {
             "Vault {name}: {items} item(s), {points} recovery point(s), {policies} policies."
         )
         .ok();
+        match self.catalog_saved {
+            Some(saved) => {
+                let saved = crate::human::time(saved);
+                writeln!(text, "Settings, policies and items are those of {saved}.").ok();
+            }
+            None if self.already_known => {}
+            None => {
+                writeln!(text, "The vault does not say of when its settings are.").ok();
+            }
+        }
         for ShownItem { item, recovery_points } in &self.items {
             let last = item.last_backup.map_or_else(|| "never".to_owned(), crate::human::time);
             writeln!(text, "  {}  {recovery_points} point(s), the last of {last}", item.name).ok();
@@ -112,6 +124,7 @@ impl RecoverArgs {
             vault: done.vault,
             already_known: done.known,
             policies: done.policies,
+            catalog_saved: done.saved,
             recovery_points: items.iter().map(|item| item.recovery_points).sum(),
             items,
             data_dir,

@@ -17,6 +17,7 @@ use strongroom_machine::{
 
 use crate::{
     args::{OpenArgs, WorkArgs},
+    complete,
     confirm::{Plan, YesArgs},
     context::{self, Context},
     error::Failure,
@@ -483,9 +484,21 @@ impl Show for MachineRestoreReport {
 /// Which machine.
 #[derive(Debug, Args)]
 struct FinishArgs {
-    /// The machine: its name or UUID
-    #[arg(long, value_name = "NAME")]
-    vm: String,
+    /// The machine on this host: its name or UUID
+    #[arg(long, value_name = "NAME", required_unless_present = "item", conflicts_with = "item")]
+    vm: Option<String>,
+
+    /// The item of the service whose machine it is
+    #[arg(long, value_name = "NAME", add = complete::items())]
+    item: Option<String>,
+
+    /// The vault that the item is in
+    #[arg(long, value_name = "NAME", requires = "item", add = complete::vaults())]
+    vault_name: Option<String>,
+
+    /// With --item: wait until the job has ended
+    #[arg(long, requires = "item")]
+    wait: bool,
 
     #[command(flatten)]
     connect: ConnectArgs,
@@ -493,9 +506,18 @@ struct FinishArgs {
 
 impl FinishArgs {
     fn run(&self, context: &Context, decision: Decision) -> Result<(), Failure> {
+        if let Some(item) = &self.item {
+            let decision = match decision {
+                Decision::Accept => strongroom_api::RestoreDecision::Accept,
+                Decision::Undo => strongroom_api::RestoreDecision::Undo,
+            };
+            let item = (item.as_str(), self.vault_name.as_deref());
+            return service::finish(context, item, decision, self.wait);
+        }
+        let machine = self.vm.as_deref().unwrap_or_default();
         let connection = self.connect.open()?;
         let places = hosts::places(connection.uri().scope);
-        context.out.result(&restore::finish(&connection, &places, &self.vm, decision)?)
+        context.out.result(&restore::finish(&connection, &places, machine, decision)?)
     }
 }
 
@@ -507,7 +529,8 @@ impl FinishArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  strongroom restore accept --vm web01")]
+  strongroom restore accept --vm web01
+  strongroom restore accept --item web01 --wait     # through the service")]
 pub(crate) struct AcceptArgs {
     #[command(flatten)]
     finish: FinishArgs,
@@ -526,7 +549,8 @@ impl AcceptArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  strongroom restore undo --vm web01")]
+  strongroom restore undo --vm web01
+  strongroom restore undo --item web01 --wait     # through the service")]
 pub(crate) struct UndoArgs {
     #[command(flatten)]
     finish: FinishArgs,

@@ -74,14 +74,28 @@ impl UsageArgs {
 /// recovery points, too, and `vault reclaim` removes the damaged object when nothing needs it.
 ///
 /// Ends with exit code 6 if anything is damaged; the recovery points that need it are listed.
+///
+/// With NAME the service verifies all of its vault now, repairs what a copy mends, and raises an alert if
+/// anything is damaged. By itself it looks at every vault each day, and reads all of it within 30 days
+/// (`verify_every_hours` and `verify_all_days` in docs/server.md).
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom vault verify
+  strongroom vault verify main --wait
   strongroom vault verify --sample 5 --limit-rate 50M
   strongroom vault verify --blind --vault /backup/vault
   strongroom vault verify --repair")]
 pub(crate) struct VerifyArgs {
+    /// Verify a vault of the service: its name or id
+    #[arg(value_name = "NAME", conflicts_with_all = ["blind", "sample", "repair", "resume"],
+        add = complete::vaults())]
+    name: Option<String>,
+
+    /// With NAME: wait until the job has ended
+    #[arg(long, requires = "name")]
+    wait: bool,
+
     /// Compare objects with their names only; needs no key
     #[arg(long)]
     blind: bool,
@@ -107,6 +121,10 @@ pub(crate) struct VerifyArgs {
 
 impl VerifyArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        if let Some(name) = self.name {
+            direct_only(&self.open)?;
+            return service::begin(context, &name, OfVault::Verify, self.wait);
+        }
         let options = VerifyOptions {
             mode: if self.blind { VerifyMode::Blind } else { VerifyMode::Full },
             sample: self.sample,

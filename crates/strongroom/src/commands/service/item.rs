@@ -13,7 +13,10 @@ use crate::{
     human,
 };
 
-use super::common::{Listed, Names, Thing, find_item, one_of, words};
+use super::{
+    common::{Listed, Names, Thing, find_item, one_of, words},
+    restore::owed,
+};
 
 /// `item ...`.
 #[derive(Debug, Subcommand)]
@@ -76,6 +79,7 @@ fn shown(item: &Item, names: &Names) -> String {
     fact("Last backup", item.last_backup.map(human::time));
     fact("Newest point", item.last_point.map(|point| point.to_string()));
     fact("Next backup", item.next_backup.map(human::time));
+    fact("To be decided", item.replaced.as_ref().map(|replaced| owed(&item.name, replaced)));
     fact("Protected since", Some(human::time(item.created)));
     fact("Deleted", item.deleted.map(human::time));
     fact("Can be brought back until", item.purge_after.map(human::time));

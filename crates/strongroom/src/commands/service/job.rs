@@ -15,7 +15,10 @@ use crate::{
     human,
 };
 
-use super::common::{Listed, Thing, beginning, moment, one_of, words};
+use super::{
+    common::{Listed, Thing, beginning, moment, one_of, words},
+    restore::report_text,
+};
 
 /// `job ...`.
 #[derive(Debug, Subcommand)]
@@ -137,11 +140,12 @@ impl crate::out::Show for Job {
         fact("Try", tries(self));
         let interruptions = Some(self.interruptions).filter(|count| *count > 0);
         fact("Interrupted", interruptions.map(|count| format!("{count} time(s)")));
-        if let Some(now) = self.progress.filter(|now| now.total_bytes > 0) {
+        let is_final = self.state.is_final();
+        if let Some(now) = self.progress.filter(|now| is_final || now.total_bytes > 0) {
             let (done, total) = (human::bytes(now.done_bytes), human::bytes(now.total_bytes));
-            fact("Gone through", Some(format!("{done} of {total}")));
+            fact("Gone through", (now.total_bytes > 0).then(|| format!("{done} of {total}")));
             fact("Written", Some(human::bytes(now.stored_bytes)));
-            if !self.state.is_final() {
+            if !is_final {
                 fact("Rate", Some(format!("{}/s", human::bytes(now.bytes_per_second))));
                 let left = now.seconds_left.map(|left| u32::try_from(left).unwrap_or(u32::MAX));
                 fact("Left", left.map(|left| human::seconds(f64::from(left))));
@@ -161,6 +165,9 @@ impl crate::out::Show for Job {
             });
             let tasks = Columns::new(["TASK", "STATE", "BEGUN", "DETAIL"], rows);
             write!(text, "\n{}", tasks.to_text()).ok();
+        }
+        if let (JobKind::Restore, Some(report)) = (self.kind, &self.report) {
+            write!(text, "\n{}", report_text(&self.subject, report)).ok();
         }
         text
     }

@@ -100,7 +100,12 @@ fn kept(rules: &PolicyRules) -> Vec<(&'static str, String)> {
             format!("{} of {}: {} years", days(&rule.on), list(&rule.months), rule.years)
         }),
     );
-    add("Keep snapshots", rules.snapshot_retention_days.map(|days| format!("{days} days")));
+    add(
+        "Keep snapshots",
+        rules
+            .snapshot_retention_days
+            .map(|days| format!("{days} days, on hosts that have a snapshot vault")),
+    );
     kept
 }
 

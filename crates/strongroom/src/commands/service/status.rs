@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use strongroom_api::Status;
+use strongroom_api::{Status, VaultStatus};
 
 use crate::{
     columns::{Cell, Columns, row},
@@ -14,7 +14,7 @@ use crate::{
     out::Show,
 };
 
-use super::common::words;
+use super::{common::words, restore::owed};
 
 /// Show how things are, on one screen
 ///
@@ -55,6 +55,34 @@ fn counts(counts: &BTreeMap<String, u64>) -> String {
     if counted.is_empty() { "none".to_owned() } else { counted.join(", ") }
 }
 
+/// A host that is new was never asked: it is not known whether it answers.
+fn host_counts(hosts: &BTreeMap<String, u64>) -> String {
+    let text = counts(hosts);
+    match hosts.get("new") {
+        Some(new) if *new > 0 => format!("{text} (new: not asked yet, `strongroom host discover`)"),
+        _ => text,
+    }
+}
+
+impl Shown {
+    fn next(&self) -> String {
+        let next = self.status.next_backup.as_ref();
+        next.map_or_else(
+            || "none is planned".to_owned(),
+            |next| format!("{}, {}", human::time(next.time), next.item),
+        )
+    }
+}
+
+/// When a vault was verified last, or that it is damaged.
+fn verified(vault: &VaultStatus) -> Cell {
+    let Some(verified) = &vault.verified else { return "never".into() };
+    if verified.damaged_objects > 0 || verified.damaged_points > 0 {
+        return "damaged".into();
+    }
+    verified.structure.into()
+}
+
 impl Show for Shown {
     fn show(&self) -> String {
         let Status { items, jobs_24_hours, alerts, hosts, failing, behind, vaults, .. } =
@@ -67,12 +95,16 @@ impl Show for Shown {
             ("Items", counts(items)),
             ("Jobs of the last 24 h", counts(jobs_24_hours)),
             ("Jobs now", format!("{running} at work, {queued} waiting")),
+            ("Next backup", self.next()),
             ("Alerts", counts(alerts)),
-            ("Hosts", counts(hosts)),
+            ("Hosts", host_counts(hosts)),
         ]);
         for error in &self.status.server {
             let (what, hint) = (human::printable(&error.message), human::printable(&error.hint));
             writeln!(text, "\nThe server: {what}\n  {hint}").ok();
+        }
+        for open in &self.status.open_restores {
+            writeln!(text, "\n{}", owed(&open.item, &open.replaced)).ok();
         }
         if self.status.unscheduled > 0 {
             let count = self.status.unscheduled;
@@ -107,10 +139,11 @@ impl Show for Shown {
                     vault.recovery_points,
                     vault.stored_bytes.map_or(Cell::None, Cell::Bytes),
                     vault.free_bytes.map_or(Cell::None, Cell::Bytes),
+                    verified(vault),
                     vault.error.as_ref().map_or("ok", |error| error.message.as_str()),
                 ]
             });
-            let head = ["VAULT", "ITEMS", "POINTS", "STORED", "FREE", "STATE"];
+            let head = ["VAULT", "ITEMS", "POINTS", "STORED", "FREE", "VERIFIED", "STATE"];
             write!(text, "\n{}", Columns::new(head, rows).to_text()).ok();
         }
         text

@@ -1,0 +1,92 @@
+//! Verifies a vault, all of it or the part whose turn it is.
+//!
+//! Which packs were read is remembered in the vault's cache folder, as for a verify that was
+//! interrupted: a part is one that is stopped when it has read its share, and that the next goes on with.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use strongroom_api::TaskState;
+use strongroom_base::Cancel;
+use strongroom_vault::{
+    Vault, VaultError, VerifyMode, VerifyOptions, VerifyProgress, VerifyReport,
+};
+
+use crate::{Result, VerifyDepth, VerifyFacts, Watch, error::body};
+
+/// How many per cent of the packs are read to look at the structure: a few.
+const FEW: f64 = 0.01;
+
+/// Damage that is named.
+const NAMED: usize = 20;
+
+pub(crate) fn run(
+    vault: &Arc<Vault>,
+    depth: VerifyDepth,
+    (host, threads): (&str, usize),
+    watch: &Watch,
+) -> Result<VerifyFacts> {
+    watch.task("verify", TaskState::InProgress, None);
+    let options = VerifyOptions {
+        mode: VerifyMode::Full,
+        sample: (depth == VerifyDepth::Structure).then_some(FEW),
+        repair: true,
+        resume: matches!(depth, VerifyDepth::Part { .. }),
+        threads,
+        host: host.to_owned(),
+        ..VerifyOptions::default()
+    };
+    let stop = Cancel::new();
+    let stage = Mutex::new("");
+    let hears = |now: VerifyProgress| {
+        watch.progress.count(now.stage, now.stage, now.done, now.total);
+        let mut last = stage.lock().unwrap_or_else(PoisonError::into_inner);
+        if *last != now.stage {
+            *last = now.stage;
+            watch.task("verify", TaskState::InProgress, Some(now.stage.to_owned()));
+        }
+        if watch.cancel.is_cancelled() {
+            stop.cancel();
+        }
+        if let VerifyDepth::Part { of } = depth
+            && now.stage == "packs"
+            && now.bytes_done < now.bytes_total
+        {
+            // Of what is left, its share of the times that are left.
+            if now.bytes_done >= now.bytes_total.div_ceil(u64::from(of.max(1))) {
+                stop.cancel();
+            }
+        }
+    };
+    let report = vault.verify(&options, &hears, &stop).map_err(body)?;
+    if watch.cancel.is_cancelled() {
+        return Err(body(VaultError::Interrupted));
+    }
+    let facts = facts(&report)?;
+    let words = format!("{} of {} packs read", facts.verified_packs, facts.packs);
+    let words = match facts.damaged.len() {
+        0 => words,
+        _ => format!("{words}; damaged: {}", facts.damaged.join(", ")),
+    };
+    watch.task("verify", TaskState::Completed, Some(words));
+    Ok(facts)
+}
+
+fn facts(report: &VerifyReport) -> Result<VerifyFacts> {
+    let points = report.damaged_points.iter().map(|point| {
+        let item = point.item.as_deref().unwrap_or("an unknown item");
+        format!("recovery point {} of {item}", point.recovery_point)
+    });
+    let objects = report.damaged.iter().filter(|damaged| !damaged.repaired);
+    let objects = objects.map(|damaged| damaged.object.clone());
+    let read = report.verified_packs.saturating_add(report.resumed_packs);
+    Ok(VerifyFacts {
+        is_whole: !report.interrupted && read >= report.packs,
+        damaged_objects: report.damaged_objects.saturating_sub(report.repaired_objects),
+        damaged_points: report.damaged_recovery_points,
+        verified_packs: report.verified_packs,
+        packs: report.packs,
+        read_bytes: report.read_bytes,
+        damaged: points.chain(objects).take(NAMED).collect(),
+        report: crate::local::to_json(report)?,
+    })
+}

@@ -1,0 +1,118 @@
+//! The trusted time of a running server: kept in memory, written down once a minute.
+//!
+//! What is written down only ever lags behind. After a crash on the same boot nothing of it is lost, as
+//! the system has counted on; over a reboot the gap is what the wall clock says, up to a day. A time
+//! that lags deletes later, never earlier. Before anything is deleted for good, the time that says
+//! so is written down first.
+
+use std::sync::{MutexGuard, PoisonError};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{
+    access::{Caller, Operation, Target},
+    clock::{TRUSTED, TrustedTime},
+    error::Result,
+    service::{Control, forbidden},
+};
+
+/// How far the clock may be set back before all schedules are looked at anew.
+const WENT_BACK: SignedDuration = SignedDuration::from_mins(30);
+
+/// How often the time is written down.
+const STORE: SignedDuration = SignedDuration::from_mins(1);
+
+/// The time in memory, and as it was written down last.
+#[derive(Debug, Default)]
+pub(crate) struct Trusted {
+    time: Option<TrustedTime>,
+    stored: Option<TrustedTime>,
+}
+
+impl Trusted {
+    /// Goes on to what the clocks say now: whether the wall clock went back.
+    fn advance(&mut self, reading: crate::clock::Reading) -> bool {
+        let before = self.time.take();
+        let back = |before: &TrustedTime| reading.wall.duration_since(before.wall()) < -WENT_BACK;
+        let went_back = before.as_ref().is_some_and(back);
+        self.time = Some(match before {
+            Some(before) => before.advance(reading),
+            None => TrustedTime::begin(reading),
+        });
+        went_back
+    }
+
+    /// Whether it is time to write it down: once a minute, and when a jump was seen or is over.
+    fn is_due(&self) -> bool {
+        let (Some(time), Some(stored)) = (&self.time, &self.stored) else { return true };
+        time.wall().duration_since(stored.wall()).abs() >= STORE
+            || time.behind().is_some() != stored.behind().is_some()
+    }
+}
+
+impl Control {
+    fn trusted(&self) -> MutexGuard<'_, Trusted> {
+        self.trusted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes on with the trusted time, and writes it down from time to time. Told of a jump: an alert.
+    pub(crate) async fn advance_time(&self) -> Result<()> {
+        let is_known = self.trusted().time.is_some();
+        if !is_known {
+            let kept = read!(self, tx => { Self::setting::<TrustedTime>(tx, TRUSTED).await })?;
+            let mut trusted = self.trusted();
+            trusted.time = trusted.time.take().or(kept);
+        }
+        let (went_back, is_due) = {
+            let mut trusted = self.trusted();
+            let went_back = trusted.advance((self.readings)());
+            (went_back, trusted.is_due())
+        };
+        if is_due {
+            self.store_time().await?;
+        }
+        if went_back {
+            self.plan_all().await?;
+        }
+        Ok(())
+    }
+
+    /// Writes the trusted time down, as it is in memory. Whoever deletes something for good because its
+    /// time is over does this first.
+    pub(crate) async fn store_time(&self) -> Result<()> {
+        let Some(time) = self.trusted().time.clone() else { return Ok(()) };
+        let now = self.now();
+        write!(self, tx => {
+            Self::set(tx, TRUSTED, &time).await?;
+            crate::alerts::clock(self, tx, time.behind(), now).await
+        })?;
+        self.trusted().stored = Some(time);
+        Ok(())
+    }
+
+    /// Believes the wall clock, because somebody says that it is right.
+    pub async fn confirm_clock(&self, caller: &Caller) -> Result<()> {
+        let operation = Operation::ManageServer;
+        self.check(caller, operation, Target::Server, || forbidden(caller, operation))?;
+        self.advance_time().await?;
+        let confirmed = self.trusted().time.as_ref().map(TrustedTime::confirm);
+        let Some(confirmed) = confirmed else { return Ok(()) };
+        write!(self, tx => {
+            Self::set(tx, TRUSTED, &confirmed).await?;
+            let detail = serde_json::json!({ "wall": self.now() });
+            crate::audit::record(tx, caller, operation, "clock", detail).await
+        })?;
+        *self.trusted() = Trusted { time: Some(confirmed), stored: None };
+        self.advance_time().await
+    }
+
+    /// The time that purges are judged by.
+    pub(crate) fn trusted_now(&self) -> Timestamp {
+        self.trusted().time.as_ref().map_or_else(|| self.now(), TrustedTime::now)
+    }
+
+    /// How far the wall clock is ahead of what has passed, if it has jumped.
+    pub(crate) fn clock_is_ahead(&self) -> Option<SignedDuration> {
+        self.trusted().time.as_ref().and_then(TrustedTime::behind)
+    }
+}

@@ -1,0 +1,132 @@
+//! What follows a restore that has replaced a machine's disks: somebody accepts or undoes it.
+
+use jiff::SignedDuration;
+use serde_json::json;
+use strongroom_agent::{FinishOrder, Watch};
+use strongroom_api::{ErrorBody, Item, JobBegun, Replaced, RestoreDecision, TaskState, Trigger};
+use strongroom_base::{ItemId, codes};
+use strongroom_catalog::{Filter, Query, Stored};
+
+use super::{Outcome, Teller};
+use crate::{
+    access::{Caller, Operation, Target},
+    alerts::{self, Happening, Rule},
+    audit,
+    error::{ControlError, Result},
+    items::check_free,
+    jobs::Event,
+    model::{HostDoc, ItemDoc, Spec},
+    service::{Control, find_item, named, no_item},
+};
+
+/// When somebody is reminded.
+const REMIND: SignedDuration = SignedDuration::from_hours(24);
+
+/// There is no restore to decide on.
+fn none_open(item: &Item) -> ControlError {
+    let message = format!("no restore of {} waits to be accepted or undone", item.name);
+    ControlError::refused(&codes::REQUEST_NOT_FOUND, message)
+}
+
+impl Control {
+    /// Begins to accept or undo the restore that has replaced the disks of an item's machine.
+    pub async fn finish_restore(
+        &self,
+        caller: &Caller,
+        item: &str,
+        decision: RestoreDecision,
+    ) -> Result<JobBegun> {
+        let begun = write!(self, tx => {
+            let Stored { mut doc, version } = find_item(tx, item).await?;
+            let target = Target::Item(doc.item.vault, doc.item.id);
+            self.check(caller, Operation::FinishRestore, target, || no_item(item))?;
+            check_free(&doc.item)?;
+            let replaced = doc.item.replaced.clone().ok_or_else(|| none_open(&doc.item))?;
+            let spec = Spec::FinishRestore { item: doc.item.id, decision };
+            let name = doc.item.name.clone();
+            let begun = self
+                .begin_for_item(tx, &mut doc, version, spec, Trigger::OnDemand, &caller.name)
+                .await?;
+            let detail = json!({ "decision": decision, "machine": replaced.machine });
+            audit::record(tx, caller, Operation::FinishRestore, &name, detail).await?;
+            Ok(begun)
+        })?;
+        self.wake.notify_one();
+        Ok(begun)
+    }
+
+    pub(super) async fn do_finish_restore(
+        &self,
+        item: ItemId,
+        decision: RestoreDecision,
+        teller: &Teller,
+        watch: &Watch,
+    ) -> Outcome {
+        watch.task("finish", TaskState::InProgress, None);
+        let item = read!(self, tx => { named::<ItemDoc>(tx, item).await })?.doc.item;
+        // A first try may have come to its end, and died before it was written down.
+        let Some(replaced) = item.replaced else { return Ok(None) };
+        let host = read!(self, tx => { named::<HostDoc>(tx, replaced.host).await })?.doc.host;
+        let agent = self.agents.agent(&host)?;
+        let order = FinishOrder { machine: replaced.machine.clone(), decision };
+        let report = Self::blocking(move || agent.finish(&order)).await?;
+        self.set_replaced(item.id, None).await?;
+        if report.is_none() {
+            let message =
+                format!("it was decided on the host itself what {} has", replaced.machine);
+            teller.tell(Event::Warning(ErrorBody::new(&codes::VM_UNSUPPORTED, message)));
+        }
+        watch.task("finish", TaskState::Completed, None);
+        Ok(report)
+    }
+
+    /// Writes down whether a restore of an item waits to be accepted or undone.
+    pub(super) async fn set_replaced(
+        &self,
+        item: ItemId,
+        replaced: Option<Replaced>,
+    ) -> Result<()> {
+        let now = self.now();
+        write!(self, tx => {
+            let Stored { mut doc, version } = named::<ItemDoc>(tx, item).await?;
+            doc.item.replaced.clone_from(&replaced);
+            if replaced.is_none() {
+                alerts::resolve(tx, Rule::RestoreOpen, &doc.item, now).await?;
+            }
+            tx.update(&doc, version).await?;
+            Ok(())
+        })
+    }
+
+    /// Reminds of restores that wait for a day to be accepted or undone.
+    pub(crate) async fn alert_of_open_restores(&self) -> Result<()> {
+        let now = self.now();
+        let day = now.checked_sub(REMIND).unwrap_or(now);
+        let open = Query::new(Filter::all().le("replaced", day)).ascending("replaced").limit(1000);
+        for ItemDoc { item, .. } in
+            self.catalog.list::<ItemDoc>(&open).await?.items.into_iter().map(|stored| stored.doc)
+        {
+            let Some(replaced) = &item.replaced else { continue };
+            let what = || Happening {
+                rule: Rule::RestoreOpen,
+                title: format!("the restore over {} is to be accepted or undone", item.name),
+                error: Some(ErrorBody::new(
+                    &codes::RESTORE_OPEN,
+                    format!(
+                        "the machine {} runs on layers over its old disks since {:.0}",
+                        replaced.machine, replaced.time
+                    ),
+                )),
+                subject: &item.name,
+                vault: Some(item.vault),
+                item: Some(item.id),
+                job: Some(replaced.job),
+            };
+            let key = what().key();
+            if !read!(self, tx => { alerts::holds(tx, &key).await })? {
+                write!(self, tx => { alerts::raise(self, tx, what(), now).await })?;
+            }
+        }
+        Ok(())
+    }
+}

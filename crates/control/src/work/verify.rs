@@ -1,0 +1,207 @@
+//! Verification: every day the structure of a vault, and in rotation all of its packs.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+use strongroom_agent::{VerifyDepth, VerifyFacts, Watch};
+use strongroom_api::{ErrorBody, Vault, VaultState, Verified};
+use strongroom_base::{VaultId, codes};
+use strongroom_catalog::{Query, ReadTx, Tx};
+
+use super::{Outcome, Teller};
+use crate::{
+    alerts::{self, Happening, Rule},
+    error::Result,
+    jobs::Event,
+    model::VaultDoc,
+    service::Control,
+};
+
+/// A vault is verified too late after so many times the usual pause.
+const LATE: u32 = 3;
+
+fn setting_of(vault: VaultId) -> String {
+    format!("verified/{vault}")
+}
+
+fn days(days: u32) -> SignedDuration {
+    SignedDuration::from_hours(24_i64.saturating_mul(days.into()))
+}
+
+impl Control {
+    /// How a vault was verified last.
+    pub(crate) async fn verified(tx: &mut ReadTx, vault: VaultId) -> Result<Option<Verified>> {
+        Self::setting(tx, &setting_of(vault)).await
+    }
+
+    pub(super) async fn do_verify(
+        &self,
+        vault: VaultId,
+        all: bool,
+        teller: &Teller,
+        watch: &Watch,
+    ) -> Outcome {
+        let doc = self.work_vault(vault).await?;
+        let now = self.now();
+        let before = read!(self, tx => { Self::verified(tx, vault).await })?.unwrap_or_default();
+        let depths = if all {
+            vec![VerifyDepth::All]
+        } else if self.settings.verify_all_days == 0 {
+            vec![VerifyDepth::Structure]
+        } else {
+            let of = self.times_left(before.round.unwrap_or(now), now);
+            vec![VerifyDepth::Structure, VerifyDepth::Part { of }]
+        };
+        let mut found = BTreeMap::new();
+        let mut verified = before.clone();
+        let mut damage: Option<VerifyFacts> = None;
+        for depth in depths {
+            let (keeper, access, follow) = (self.keeper.clone(), doc.access(), watch.clone());
+            let facts = Self::blocking(move || keeper.verify(&access, depth, &follow)).await?;
+            let name = match depth {
+                VerifyDepth::Structure => "structure",
+                VerifyDepth::Part { .. } => "packs",
+                VerifyDepth::All => "all",
+            };
+            found.insert(name, facts.report.clone());
+            verified = after(verified, depth, &facts, now);
+            if facts.damaged_objects > 0 || facts.damaged_points > 0 {
+                damage = Some(facts);
+            }
+        }
+        let warning = damage.map(|facts| {
+            let message = format!(
+                "{} objects and {} recovery points are damaged: {}",
+                facts.damaged_objects,
+                facts.damaged_points,
+                facts.damaged.join(", ")
+            );
+            ErrorBody::new(&codes::VERIFY_DAMAGED, message)
+        });
+        write!(self, tx => {
+            Self::set(tx, &setting_of(vault), &verified).await?;
+            let of = Of { vault: &doc.vault, now };
+            match &warning {
+                Some(error) => of.raise(self, tx, Rule::VaultDamaged, error.clone()).await?,
+                // Only what has read everything may say that all is well.
+                None if verified.whole == Some(now) => of.resolve(tx, Rule::VaultDamaged).await?,
+                None => {}
+            }
+            of.resolve(tx, Rule::VerifyLate).await
+        })?;
+        if let Some(warning) = warning {
+            teller.tell(Event::Warning(warning));
+        }
+        Ok(Some(json!(found)))
+    }
+
+    /// In how many times what is left of a round is to be read.
+    fn times_left(&self, began: Timestamp, now: Timestamp) -> u32 {
+        let end = days(self.settings.verify_all_days);
+        let left = end.saturating_sub(now.duration_since(began)).as_hours().max(0);
+        let each = i64::from(self.settings.verify_every_hours.max(1));
+        u32::try_from(left.checked_div(each).unwrap_or(1)).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// Raises an alert for each vault that was not verified for too long.
+    pub(crate) async fn alert_of_verification(&self) -> Result<()> {
+        let settings = &self.settings;
+        if settings.verify_every_hours == 0 {
+            return Ok(());
+        }
+        let now = self.now();
+        let pause = SignedDuration::from_hours(settings.verify_every_hours.into());
+        let limit = pause.saturating_mul(i32::try_from(LATE).unwrap_or(1));
+        let all = Query::default().limit(1000);
+        for VaultDoc { vault, .. } in
+            self.catalog.list::<VaultDoc>(&all).await?.items.into_iter().map(|stored| stored.doc)
+        {
+            if vault.state != VaultState::Active {
+                continue;
+            }
+            let last = read!(self, tx => { Self::verified(tx, vault.id).await })?;
+            let last = last.unwrap_or_default();
+            let structure = last.structure.unwrap_or(vault.created);
+            let whole = last.whole.unwrap_or(vault.created);
+            let round = days(settings.verify_all_days.saturating_mul(2));
+            let (since, what) = if now.duration_since(structure) > limit {
+                (structure, "its structure was")
+            } else if settings.verify_all_days > 0 && now.duration_since(whole) > round {
+                (whole, "all of its packs were")
+            } else {
+                continue;
+            };
+            let of = Of { vault: &vault, now };
+            let key = of.happening(Rule::VerifyLate, None).key();
+            if read!(self, tx => { alerts::holds(tx, &key).await })? {
+                continue;
+            }
+            let message = format!("{what} verified last at {since:.0}, or never");
+            let error = ErrorBody::new(&codes::VERIFY_LATE, message);
+            write!(self, tx => { of.raise(self, tx, Rule::VerifyLate, error.clone()).await })?;
+        }
+        Ok(())
+    }
+}
+
+/// What is known of a vault after a verify.
+fn after(before: Verified, depth: VerifyDepth, facts: &VerifyFacts, now: Timestamp) -> Verified {
+    let mut verified = before;
+    if depth != VerifyDepth::Structure {
+        // A round that is over is followed by the next.
+        verified.round = Some(if facts.is_whole { now } else { verified.round.unwrap_or(now) });
+    }
+    let is_whole = depth != VerifyDepth::Structure && facts.is_whole;
+    if is_whole {
+        verified.whole = Some(now);
+    }
+    if is_whole || depth == VerifyDepth::Structure {
+        verified.structure = Some(now);
+    }
+    if is_whole {
+        (verified.damaged_objects, verified.damaged_points) = (0, 0);
+    }
+    verified.damaged_objects = verified.damaged_objects.max(facts.damaged_objects);
+    verified.damaged_points = verified.damaged_points.max(facts.damaged_points);
+    verified
+}
+
+/// The vault that alerts are about, and when.
+struct Of<'a> {
+    vault: &'a Vault,
+    now: Timestamp,
+}
+
+impl Of<'_> {
+    fn happening(&self, rule: Rule, error: Option<ErrorBody>) -> Happening<'_> {
+        let name = &self.vault.name;
+        let title = match rule {
+            Rule::VaultDamaged => format!("the vault {name} is damaged"),
+            _ => format!("the vault {name} was not verified for too long"),
+        };
+        Happening {
+            rule,
+            title,
+            error,
+            subject: name,
+            vault: Some(self.vault.id),
+            item: None,
+            job: None,
+        }
+    }
+
+    async fn raise(
+        &self,
+        control: &Control,
+        tx: &mut Tx,
+        rule: Rule,
+        why: ErrorBody,
+    ) -> Result<()> {
+        alerts::raise(control, tx, self.happening(rule, Some(why)), self.now).await
+    }
+
+    async fn resolve(&self, tx: &mut Tx, rule: Rule) -> Result<()> {
+        alerts::resolve_key(tx, &self.happening(rule, None).key(), self.now).await
+    }
+}
