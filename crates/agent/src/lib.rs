@@ -11,6 +11,7 @@
 //! [`LocalAgent`] and [`LocalKeeper`] carry orders out in this process, with the same libraries as
 //! the command line; they share the [`Vaults`] that they have open.
 
+mod allowed;
 mod error;
 mod facts;
 mod keeper;
@@ -21,6 +22,7 @@ mod vaults;
 mod verify;
 mod watch;
 
+pub use allowed::{Allowed, NotAllowed, check_path};
 pub use keeper::{
     HeldPoint, Keeper, ReclaimDone, ReclaimOrder, SavedObject, UsageFacts, VaultFacts, VaultMake,
     VerifyDepth, VerifyFacts,
@@ -31,9 +33,10 @@ pub use order::{
     Agent, BackupDone, BackupOrder, FinishOrder, HostFacts, PointFacts, RestoreDone, RestoreOrder,
     Tier, TransferOrder, VaultAccess,
 };
+pub use strongroom_disk::Within;
 pub use strongroom_engine::Snapshot;
-pub use strongroom_vault::{Absence, AbsentPoint};
-pub use vaults::Vaults;
+pub use strongroom_vault::{Absence, AbsentPoint, keys::ModuleCommand, place::covers};
+pub use vaults::{Tokens, Vaults};
 pub use watch::{TaskEvent, Watch};
 
 /// What comes back: errors are of the catalog, as data.

@@ -24,7 +24,7 @@ use crate::{
     VaultAccess, VaultFacts, VaultMake, Vaults, VerifyDepth, VerifyFacts, Watch,
     error::body,
     facts::{point_facts, skipped},
-    vaults::{OpenVault, key_source},
+    vaults::OpenVault,
     verify,
 };
 
@@ -60,7 +60,7 @@ impl LocalKeeper {
         let new = NewVault {
             url: order.url.clone(),
             mirrors: order.mirrors.clone(),
-            key: key_source(&order.key)?,
+            key: self.vaults.key_source(&order.key)?,
             label: "first key".to_owned(),
             single_writer: order.single_writer,
         };
@@ -284,7 +284,7 @@ impl Keeper for LocalKeeper {
 
     fn rotate_key(&self, access: &VaultAccess, new: Option<&KeyReference>) -> Result<VaultFacts> {
         let new = new.filter(|new| **new != access.key);
-        let rotated = rotate(access, new);
+        let rotated = rotate(&self.vaults, access, new);
         // Even if it failed: nobody goes on with a key that may open it no more.
         self.vaults.close(&access.url);
         rotated.map_err(body)?;
@@ -315,9 +315,13 @@ impl Keeper for LocalKeeper {
 }
 
 /// Changes the keys of a vault. A first try that broke off is gone on with.
-fn rotate(access: &VaultAccess, new: Option<&KeyReference>) -> Result<(), VaultError> {
-    let old_key = key_source(&access.key)?;
-    let new_key = new.map(key_source).transpose()?;
+fn rotate(
+    vaults: &Vaults,
+    access: &VaultAccess,
+    new: Option<&KeyReference>,
+) -> Result<(), VaultError> {
+    let old_key = vaults.key_source(&access.key)?;
+    let new_key = new.map(|key| vaults.key_source(key)).transpose()?;
     let clock_and_chance = (&SystemClock, &SystemEntropy);
     let (open, replaced) = match (place::open_keys(&access.url, &old_key), &new_key) {
         (Ok(open), _) => (open, false),

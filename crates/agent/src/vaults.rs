@@ -1,6 +1,7 @@
 //! Vaults that are open: opening one costs a slow key and a look at its index, so it stays open.
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -8,7 +9,7 @@ use std::{
 use strongroom_api::KeyReference;
 use strongroom_vault::{
     Vault, VaultError, VaultOptions,
-    keys::{KeyError, KeySource},
+    keys::{KeyError, KeySource, ModuleCommand, Pkcs11Key, Pkcs11Uri},
     place::{self, Identity, OpenKeys, Warning},
 };
 
@@ -21,9 +22,20 @@ use crate::VaultAccess;
 #[derive(Debug)]
 pub struct Vaults {
     cache_dir: Option<PathBuf>,
+    tokens: Tokens,
     most: usize,
     /// The one that was used last comes last.
     places: Mutex<Vec<Place>>,
+}
+
+/// How keys in tokens are reached.
+#[derive(Clone, Debug, Default)]
+pub struct Tokens {
+    /// Modules by the names that the operator has given them. What else a key names was taken before there
+    /// were such names, and is loaded as it says.
+    pub modules: BTreeMap<String, PathBuf>,
+    /// How the process of a module is started; without it, this process loads modules.
+    pub process: Option<ModuleCommand>,
 }
 
 #[derive(Clone)]
@@ -57,7 +69,14 @@ impl Vaults {
     /// None is open yet. The index of each is cached in a folder of its own in `cache_dir`; without
     /// one it is read anew whenever a vault is opened, and nothing is known of past validations.
     pub fn new(cache_dir: Option<PathBuf>) -> Self {
-        Self { cache_dir, most: Self::MOST, places: Mutex::default() }
+        let tokens = Tokens::default();
+        Self { cache_dir, tokens, most: Self::MOST, places: Mutex::default() }
+    }
+
+    /// Reaches keys in tokens so.
+    #[must_use]
+    pub fn with_tokens(self, tokens: Tokens) -> Self {
+        Self { tokens, ..self }
     }
 
     /// Keeps at most so many open.
@@ -71,6 +90,25 @@ impl Vaults {
         VaultOptions { cache_dir: self.cache_dir.clone(), ..VaultOptions::default() }
     }
 
+    /// A key as the vault takes it.
+    pub(crate) fn key_source(&self, key: &KeyReference) -> Result<KeySource, KeyError> {
+        Ok(match key {
+            KeyReference::File(file) => KeySource::File(PathBuf::from(file)),
+            KeyReference::Passphrase(file) => KeySource::Passphrase(PathBuf::from(file)),
+            KeyReference::Pkcs11(uri) => {
+                let uri: Pkcs11Uri = uri.parse()?;
+                let named = uri.module_name().filter(|_| uri.module_path().is_none());
+                let path = named.and_then(|name| self.tokens.modules.get(name)).cloned();
+                let uri = match path {
+                    Some(path) => uri.with_module(path),
+                    None => uri,
+                };
+                let module = self.tokens.process.clone();
+                KeySource::Pkcs11(Box::new(Pkcs11Key { uri, module }))
+            }
+        })
+    }
+
     /// A vault, opened if need be.
     pub(crate) fn open(&self, access: &VaultAccess) -> Result<OpenVault, VaultError> {
         let place = self.place(access);
@@ -80,7 +118,7 @@ impl Vaults {
             return Ok(open.insert(known).clone());
         }
         let OpenKeys { store, config, ring, warnings } =
-            place::open_keys(&access.url, &key_source(&access.key)?)?;
+            place::open_keys(&access.url, &self.key_source(&access.key)?)?;
         let vault = Arc::new(Vault::open_with(store, config, ring, self.options())?);
         Ok(open.insert(OpenVault { vault, warnings, folder }).clone())
     }
@@ -123,13 +161,4 @@ fn is_good(open: &OpenVault) -> bool {
     };
     // Why it is not good is told when it is opened anew.
     look().unwrap_or(false)
-}
-
-/// A key as the vault takes it.
-pub(crate) fn key_source(key: &KeyReference) -> Result<KeySource, KeyError> {
-    Ok(match key {
-        KeyReference::File(file) => KeySource::File(PathBuf::from(file)),
-        KeyReference::Passphrase(file) => KeySource::Passphrase(PathBuf::from(file)),
-        KeyReference::Pkcs11(uri) => KeySource::Pkcs11(Box::new(uri.parse()?)),
-    })
 }

@@ -213,7 +213,7 @@ catalog! {
 
     DISK_NOT_FOUND = "disk.not_found", NotFound, "The disk, file or export does not exist.", "Check the path or URL.";
     DISK_FORMAT = "disk.format", Invalid, "The disk image is damaged, hostile or of an unknown format.", "Name the format (raw:PATH, qcow2:PATH, ...) if it was guessed wrongly; check the image with `qemu-img check`.";
-    DISK_UNSAFE = "disk.unsafe", Invalid, "The image refers to other files, which are only opened when asked for.", "If you trust the image, allow the folder of those files with --allow-backing DIR.";
+    DISK_UNSAFE = "disk.unsafe", Invalid, "The image refers to other files, which are only opened when asked for; or an unfinished file was not left by an earlier run, but put there by somebody else.", "If you trust the image, allow the folder of those files with --allow-backing DIR. Remove an unfinished file (.partial) that is not yours, and restore to a folder that only you can write to.";
     DISK_BUSY = "disk.busy", Conflict, "The disk is in use by another program.", "Stop what uses it (a running machine, a mount), or choose another target.";
     DISK_DENIED = "disk.denied", Denied, "The disk cannot be opened with this user's rights.", "Check the permissions of the file, device or export.";
     DISK_IO = "disk.io", Unavailable, "Reading from or writing to a disk failed.", "Check the disk and the system log, then run the command again.";
@@ -283,6 +283,7 @@ catalog! {
     AUTH_TOKEN = "auth.token", Denied, "The token is unknown, has ended or was revoked.", "Sign in again, or make a new token.";
     AUTH_RATE = "auth.rate", Unavailable, "Signing in failed too often.", "Wait as long as the message says.";
     AUTH_FORBIDDEN = "auth.forbidden", Denied, "The user's roles do not allow this.", "Ask somebody who may give rights; `strongroom access table` shows which role may do what.";
+    PLACE_NOT_ALLOWED = "place.not_allowed", Denied, "The server's configuration does not let anybody name this file, folder, URL or module.", "Name one that it allows, or have the operator add it to the key of server.toml that the message names, and restart the server.";
     USER_NOT_FOUND = "user.not_found", NotFound, "There is no such user.", "`strongroom access user list` shows the users.";
     USER_EXISTS = "user.exists", Conflict, "There is a user of this name.", "Choose another name.";
     USER_LAST_ADMIN = "user.last_admin", Conflict, "Nobody would be left who may give rights.", "Make another user a vault admin of the server first.";

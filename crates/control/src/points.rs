@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
-use strongroom_agent::PointFacts;
+use strongroom_agent::{PointFacts, check_path};
 use strongroom_api::{
     self as api, JobBegun, PointState, PointUpdate, ProtectionState, RecoveryPoint,
     RecoveryPointType, Restore, Trigger,
@@ -19,7 +19,7 @@ use crate::{
     items::check_free,
     model::{ItemDoc, ItemRetention, PointDoc, Spec},
     policies::{check_mutable, vault_of},
-    service::{Control, cut, find_host, find_item, no_item},
+    service::{Control, cut, find_host, find_item, no_item, not_allowed},
     vaults::{PageRequest, Versioned, check_version, page, purge_after},
 };
 
@@ -218,7 +218,7 @@ impl Control {
         point: &str,
         restore: Restore,
     ) -> Result<JobBegun> {
-        self.check_folder(&restore)?;
+        self.check_folder(caller, &restore)?;
         let begun = write!(self, tx => {
             let Stored { mut doc, version } = find_item(tx, item).await?;
             let target = Target::Item(doc.item.vault, doc.item.id);
@@ -262,7 +262,7 @@ impl Control {
     }
 
     /// Whoever may restore shall not overwrite the host's own files.
-    fn check_folder(&self, restore: &Restore) -> Result<()> {
+    fn check_folder(&self, caller: &Caller, restore: &Restore) -> Result<()> {
         let mut folders: Vec<&str> = Vec::new();
         match restore {
             Restore::Disks(disks) => {
@@ -277,7 +277,8 @@ impl Control {
             }
         }
         for folder in folders {
-            allowed(folder, &self.settings.restore_dirs, "restore_dirs")?;
+            check_path(folder, &self.settings.restore_dirs, "restore_dirs")
+                .map_err(|no| not_allowed(Some(caller), &no))?;
         }
         Ok(())
     }
@@ -313,20 +314,4 @@ impl Control {
             retention: ItemRetention::default(),
         }
     }
-}
-
-/// Refuses a path that is not below a folder that the operator has named.
-pub(crate) fn allowed(path: &str, dirs: &[std::path::PathBuf], setting: &str) -> Result<()> {
-    use std::path::{Component, Path};
-    let path = Path::new(path);
-    let plain = path.is_absolute()
-        && path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
-    if plain && dirs.iter().any(|dir| path.starts_with(dir)) {
-        return Ok(());
-    }
-    let message = format!(
-        "{} is not below a folder that the server's configuration allows ({setting})",
-        path.display()
-    );
-    Err(ControlError::refused(&codes::AUTH_FORBIDDEN, message))
 }

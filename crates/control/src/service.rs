@@ -7,7 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
-use strongroom_agent::{Agent, Keeper, Result as WorkResult};
+use strongroom_agent::{Agent, Allowed, Keeper, NotAllowed, Result as WorkResult};
 use strongroom_api as api;
 use strongroom_base::{Cancel, Clock, Entropy, HostId, ItemId, JobId, PolicyId, VaultId, codes};
 use strongroom_catalog::{Catalog, Document, Filter, Lease, Query, ReadTx, Stored, Tx};
@@ -37,6 +37,8 @@ pub struct Settings {
     pub limits: Limits,
     /// The folder for what the server makes: vaults without a place, their keys.
     pub data_dir: std::path::PathBuf,
+    /// Places of vaults and keys that may be named.
+    pub allowed: Allowed,
     /// Folders below which disks may be restored to, and devices that may be overwritten; none: nowhere.
     pub restore_dirs: Vec<std::path::PathBuf>,
     /// Folders and devices that may be backed up by path; none: nothing.
@@ -66,6 +68,7 @@ impl Default for Settings {
         Self {
             limits: Limits::default(),
             data_dir: "/var/lib/strongroom".into(),
+            allowed: Allowed::default(),
             restore_dirs: Vec::new(),
             disk_dirs: Vec::new(),
             job_history_days: 400,
@@ -279,6 +282,14 @@ impl Control {
         tx.put(&SettingDoc { name: name.to_owned(), value }).await?;
         Ok(())
     }
+}
+
+/// The error of somebody who has named what the operator lets nobody name. What may be named is for those
+/// who see the server.
+pub(crate) fn not_allowed(caller: Option<&Caller>, no: &NotAllowed) -> ControlError {
+    let sees = caller.is_none_or(|caller| caller.may(Operation::ViewServer, Target::Server));
+    let words = if sees { no.all_words() } else { no.words() };
+    ControlError::refused(&codes::PLACE_NOT_ALLOWED, words)
 }
 
 /// The error of somebody who lacks a right.

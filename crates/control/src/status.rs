@@ -18,7 +18,7 @@ use crate::{
     figures::unscheduled,
     items::seen,
     model::{AlertDoc, HostDoc, ItemDoc, JobDoc, PointDoc, Spec, UsageDoc, VaultDoc},
-    service::{Control, find_vault, no_vault},
+    service::{Control, find_vault, no_vault, not_allowed},
     vaults::check_active,
 };
 
@@ -186,6 +186,15 @@ impl Control {
         vault: &str,
         key: Option<KeyReference>,
     ) -> Result<JobBegun> {
+        if let Some(key) = &key
+            && !caller.is_system()
+        {
+            // Who may not rotate it, is told so.
+            let place = self.vault(caller, vault).await?.value.id;
+            self.check(caller, Operation::RotateKey, Target::Vault(place), || no_vault(vault))?;
+            let checked = self.settings.allowed.check_key(key);
+            checked.map_err(|no| not_allowed(Some(caller), &no))?;
+        }
         let spec = |vault| Spec::RotateKey { vault, key };
         self.begin_vault_job(caller, vault, Operation::RotateKey, spec).await
     }

@@ -16,7 +16,7 @@ use crate::{
     error::{ControlError, Result},
     model::{HostDoc, ItemDoc, PointDoc, PolicyDoc, SettingDoc, VaultDoc},
     retention::judge_all,
-    service::{Control, check_name, find_vault, no_vault},
+    service::{Control, check_name, find_vault, no_vault, not_allowed},
 };
 
 /// What is remembered of a vault that is being made at a place: the key that was made for it.
@@ -115,6 +115,7 @@ impl Control {
             self.check(caller, Operation::LockVault, Target::Server, || no_vault(&request.name))?;
         }
         self.check_vault_name(&request.name, None).await?;
+        self.check_places(caller, &request)?;
         let (make, management) = self.intended_vault(&request).await?;
         let keeper = self.keeper.clone();
         let order = make.clone();
@@ -198,6 +199,18 @@ impl Control {
             };
             Ok((VaultMake { key, ..make.clone() }, management))
         })
+    }
+
+    /// Nobody but the operator on the server's own command line names places that are not on the list.
+    fn check_places(&self, caller: &Caller, request: &VaultCreate) -> Result<()> {
+        if caller.is_system() {
+            return Ok(());
+        }
+        let allowed = &self.settings.allowed;
+        let no = |no| not_allowed(Some(caller), &no);
+        request.url.iter().try_for_each(|url| allowed.check_vault(url)).map_err(no)?;
+        request.mirrors.iter().try_for_each(|url| allowed.check_vault_folder(url)).map_err(no)?;
+        request.key.iter().try_for_each(|key| allowed.check_key(key)).map_err(no)
     }
 
     /// Where the vault and its key are to be.

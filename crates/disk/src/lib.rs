@@ -19,6 +19,7 @@ mod open;
 mod raw;
 mod spec;
 mod traits;
+mod within;
 
 #[doc(hidden)]
 pub mod fuzz;
@@ -26,6 +27,7 @@ pub mod fuzz;
 pub use changed::ChangedRanges;
 pub use nbd::{NbdServer, NbdTls, NbdUrl};
 pub use open::{OpenOptions, TargetOptions, open_source, open_target};
-pub use raw::Existing;
+pub use raw::{Existing, Links};
 pub use spec::{DiskSpec, ImageFormat};
 pub use traits::{DiskError, DiskSource, DiskTarget, Extent, ExtentKind};
+pub use within::{Within, make_anew, open_ours, pinned, why_not_ours};

@@ -5,13 +5,16 @@ use std::{
     time::Duration,
 };
 
+use rustix::fs::{Mode, OFlags};
 use strongroom_base::ByteRange;
 
 use crate::{
-    DiskError, DiskSource, DiskSpec, DiskTarget, Existing, ExtentKind, ImageFormat, NbdUrl,
+    DiskError, DiskSource, DiskSpec, DiskTarget, Existing, ExtentKind, ImageFormat, Links, NbdUrl,
+    Within,
     image::{ImageSource, open_qcow2},
     nbd::{NbdDisk, NbdOptions},
     raw::{Access, RawFile, RawSource, RawTarget},
+    within::open_error,
 };
 
 /// How a source is opened.
@@ -20,6 +23,8 @@ pub struct OpenOptions {
     /// Folders in which an image may find its backing, data and extent files. Any other such file
     /// is refused.
     pub allow_backing: Vec<PathBuf>,
+    /// Folders that paths must not leave, by no link; none: anything may be opened.
+    pub within: Option<Within>,
     /// Open a file even if a running machine may write to it.
     pub even_if_in_use: bool,
     /// A dirty bitmap that a qcow2 image holds: what it marks is what changed
@@ -37,6 +42,7 @@ impl Default for OpenOptions {
     fn default() -> Self {
         Self {
             allow_backing: Vec::new(),
+            within: None,
             even_if_in_use: false,
             bitmap: None,
             timeout: Duration::from_secs(30),
@@ -53,6 +59,10 @@ pub struct TargetOptions {
     pub format: Option<ImageFormat>,
     /// What is done with a target that holds something.
     pub existing: Existing,
+    /// Whether the last name of its path may be a symbolic link.
+    pub links: Links,
+    /// What it is called in errors; its path if not given.
+    pub shown: Option<String>,
     /// As for a source: folders, if an existing image is kept, and the timeout.
     pub open: OpenOptions,
 }
@@ -71,9 +81,17 @@ pub fn open_source(
     let name = spec.to_string();
     match spec {
         DiskSpec::File { path, format } => {
+            let file = match &options.within {
+                None => RawFile::open(path, &name, Access::Read)?,
+                Some(within) => {
+                    let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+                    let file = within.open(path, flags, Mode::empty());
+                    RawFile::of(file.map_err(|error| open_error(&name, error))?, &name)?
+                }
+            };
             let format = match format {
                 Some(format) => *format,
-                None => guess_format(path, &name)?,
+                None => guess_format(&file, path, &name)?,
             };
             if let Some(bitmap) = options.bitmap.clone().filter(|_| format != ImageFormat::Qcow2) {
                 let reason = "only qcow2 images hold bitmaps".to_owned();
@@ -81,9 +99,12 @@ pub fn open_source(
             }
             match format {
                 ImageFormat::Raw => {
-                    Ok(Box::new(RawSource::open(path, &name, options.even_if_in_use)?))
+                    Ok(Box::new(RawSource::of(file, &name, options.even_if_in_use)?))
                 }
-                format => Ok(Box::new(ImageSource::open(path, &name, format, options)?)),
+                format => {
+                    let file = file.file();
+                    Ok(Box::new(ImageSource::open(file, path, &name, format, options)?))
+                }
             }
         }
         DiskSpec::Nbd(url) => {
@@ -110,14 +131,15 @@ pub fn open_target(
     size: u64,
     options: &TargetOptions,
 ) -> Result<Box<dyn DiskTarget>, DiskError> {
-    let name = spec.to_string();
+    let name = options.shown.clone().unwrap_or_else(|| spec.to_string());
     match spec {
         DiskSpec::File { path, format } => {
             let from_extension = || ImageFormat::from_extension(path);
             let format = format.or(options.format).or_else(from_extension);
             match format.unwrap_or(ImageFormat::Raw) {
                 ImageFormat::Raw => {
-                    let target = RawTarget::open(path, &name, size, options.existing)?;
+                    let target =
+                        RawTarget::open(path, &name, size, options.existing, options.links)?;
                     if target.is_device() && options.existing == Existing::Refuse {
                         refuse_content(&target, &name)?;
                     }
@@ -144,8 +166,7 @@ pub fn open_target(
 }
 
 /// The format of a file whose spec does not say it.
-fn guess_format(path: &Path, name: &str) -> Result<ImageFormat, DiskError> {
-    let file = RawFile::open(path, name, Access::Read)?;
+fn guess_format(file: &RawFile, path: &Path, name: &str) -> Result<ImageFormat, DiskError> {
     if file.is_device() {
         return Ok(ImageFormat::Raw);
     }

@@ -104,6 +104,20 @@ pub enum DiskError {
         /// What it refers to.
         reference: String,
     },
+    /// A file that is to be gone on with is not one that we have left.
+    #[error("{disk} was not left by an earlier run: {reason}")]
+    Planted {
+        /// Path.
+        disk: String,
+        /// How that is known.
+        reason: &'static str,
+    },
+    /// A link leads out of the folders that are allowed.
+    #[error("{disk} leads out of the folders that are allowed")]
+    Outside {
+        /// Path.
+        disk: String,
+    },
     /// Somebody else uses it.
     #[error("{disk} is in use: {reason}")]
     Busy {
@@ -228,7 +242,8 @@ impl Coded for DiskError {
             Self::NotFound { .. } => &codes::DISK_NOT_FOUND,
             Self::Spec { .. } => &codes::URL_INVALID,
             Self::Format { .. } => &codes::DISK_FORMAT,
-            Self::Unsafe { .. } => &codes::DISK_UNSAFE,
+            Self::Unsafe { .. } | Self::Planted { .. } => &codes::DISK_UNSAFE,
+            Self::Outside { .. } => &codes::PLACE_NOT_ALLOWED,
             Self::Busy { .. } => &codes::DISK_BUSY,
             Self::Denied { .. } => &codes::DISK_DENIED,
             Self::Read { .. } | Self::Write { .. } | Self::Io { .. } => &codes::DISK_IO,

@@ -30,4 +30,5 @@ pub use memory::Memory;
 pub use mirror::Mirror;
 pub use open::{Options, open};
 pub use probe::{Capabilities, ConditionalPut, PROBES, probe};
+pub use remote::covers;
 pub use store::{Entry, Heal, Key, KeyError, MAX_OBJECT_LEN, ObjectStore, Put, StoreError};

@@ -56,6 +56,12 @@ const TIMEOUTS_MAX: u32 = 2;
 /// Objects that a list takes from the stream at once.
 const LIST_CHUNK: usize = 1000;
 
+/// Whether a place in an object store is the place `allowed` or below it: the same server, the same bucket,
+/// and a prefix that begins with the same segments.
+pub fn covers(allowed: &str, url: &str) -> Result<bool, StoreError> {
+    Ok(Settings::parse(allowed)?.covers(&Settings::parse(url)?))
+}
+
 impl fmt::Debug for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Remote").field("name", &self.name()).finish_non_exhaustive()

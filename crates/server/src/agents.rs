@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use strongroom_agent::{Agent, LocalAgent, LocalHost, Result, Vaults};
+use strongroom_agent::{Agent, LocalAgent, LocalHost, ModuleCommand, Result, Vaults, Within};
 use strongroom_api::{self as api, ErrorBody};
 use strongroom_base::{HostId, codes};
 use strongroom_control::Agents;
@@ -26,8 +26,21 @@ pub struct ThisHost {
     pub session_places: Places,
     /// How a guard is started.
     pub guard: GuardCommand,
+    /// How the process of a token's module is started.
+    pub module: ModuleCommand,
     /// Its libvirt, if one is to be used.
     pub connect: Option<String>,
+}
+
+/// What agents may touch here.
+#[derive(Debug)]
+pub(crate) struct Folders {
+    /// What may be backed up by path.
+    pub(crate) disks: Vec<PathBuf>,
+    /// Below what may be restored to.
+    pub(crate) targets: Vec<PathBuf>,
+    /// Where begun restores are noted.
+    pub(crate) notes: PathBuf,
 }
 
 /// An agent, and what it was made for.
@@ -38,7 +51,7 @@ type Known = (Option<String>, Arc<LocalAgent>);
 pub(crate) struct LocalAgents {
     here: ThisHost,
     vaults: Arc<Vaults>,
-    allow_backing: Vec<PathBuf>,
+    folders: Folders,
     threads: usize,
     known: Mutex<HashMap<HostId, Known>>,
 }
@@ -48,10 +61,10 @@ impl LocalAgents {
     pub(crate) fn new(
         here: ThisHost,
         vaults: Arc<Vaults>,
-        allow_backing: Vec<PathBuf>,
+        folders: Folders,
         threads: usize,
     ) -> Self {
-        Self { here, vaults, allow_backing, threads, known: Mutex::default() }
+        Self { here, vaults, folders, threads, known: Mutex::default() }
     }
 }
 
@@ -73,7 +86,10 @@ impl Agents for LocalAgents {
                 settings: self.here.settings.clone(),
                 places: places.clone(),
                 guard: self.here.guard.clone(),
-                allow_backing: self.allow_backing.clone(),
+                notes: self.folders.notes.clone(),
+                disks: Some(Within::new(self.folders.disks.clone())),
+                targets: Some(Within::new(self.folders.targets.clone())),
+                allow_backing: self.folders.disks.clone(),
                 threads: self.threads,
             },
             Arc::clone(&self.vaults),

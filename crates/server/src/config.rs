@@ -4,12 +4,14 @@
 //! may say is one list, from which the documentation is made too.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
 
 use serde::Deserialize;
+use strongroom_agent::{Allowed, covers};
 use strongroom_catalog::CatalogUrl;
 use strongroom_control::{Settings, jobs::Limits};
 use toml::{Table, Value};
@@ -84,6 +86,10 @@ keys! {
         tls_key: Option<PathBuf> = None, "made by the server", "PEM file with the certificate's key.";
         tls_names: Vec<String> = Vec::new(), "[]", "Further names and addresses for the certificate that the server makes.";
         connections: u32 = 1024, "1024", "Connections at once at most; further ones wait.";
+        vault_dirs: Option<Vec<PathBuf>> = None, "`vaults` in `data_dir`", "Folders below which vaults, and their copies, may be made or taken over by whoever may make vaults.";
+        vault_urls: Vec<String> = Vec::new(), "[]", "Places in object stores at or below which vaults may be made or taken over, such as `s3://backup/vaults?endpoint=https://s3.example.net`; none: there may be no vault in an object store. The endpoint must be the same.";
+        key_dirs: Option<Vec<PathBuf>> = None, "`keys` in `data_dir`", "Folders below which files of keys, passphrases and PINs may be named.";
+        pkcs11_modules: BTreeMap<String, PathBuf> = BTreeMap::new(), "{}", "Modules of hardware tokens that may be named, such as `{ softhsm = \"/usr/lib/softhsm/libsofthsm2.so\" }`: a key names one as `module-name=softhsm`, never by its path.";
         disk_dirs: Vec<PathBuf> = Vec::new(), "[]", "Folders and devices that may be backed up by path.";
         restore_dirs: Vec<PathBuf> = Vec::new(), "[]", "Folders below which disks may be restored to, and devices that may be overwritten.";
         jobs: u32 = 8, "8", "Jobs at once at most.";
@@ -163,10 +169,15 @@ impl ServerConfig {
         let fail = |reason: &str| Err(wrong(place, reason));
         let optional = [&self.catalog_password_file, &self.tls_certificate, &self.tls_key];
         let paths = self.restore_dirs.iter().chain(&self.disk_dirs).chain([&self.data_dir]);
+        let places = self.vault_dirs.iter().chain(&self.key_dirs).flatten();
+        let paths = paths.chain(places).chain(self.pkcs11_modules.values());
         for path in paths.chain(optional.into_iter().flatten()) {
             if !path.is_absolute() {
                 return fail(&format!("{} must start with /", path.display()));
             }
+        }
+        for url in &self.vault_urls {
+            covers(url, url).map_err(|error| wrong(place, format!("vault_urls: {error}")))?;
         }
         if self.tls_certificate.is_some() != self.tls_key.is_some() {
             return fail("tls_certificate and tls_key belong together");
@@ -221,6 +232,19 @@ impl ServerConfig {
         number.checked_mul(unit).filter(|rate| *rate > 0).map(Some).ok_or_else(wrong)
     }
 
+    /// Places of vaults and keys that may be named.
+    fn allowed(&self) -> Allowed {
+        let or_own = |dirs: &Option<Vec<PathBuf>>, own: &str| {
+            dirs.clone().unwrap_or_else(|| vec![self.data_dir.join(own)])
+        };
+        Allowed {
+            vault_dirs: or_own(&self.vault_dirs, "vaults"),
+            vault_urls: self.vault_urls.clone(),
+            key_dirs: or_own(&self.key_dirs, "keys"),
+            pkcs11_modules: self.pkcs11_modules.clone(),
+        }
+    }
+
     /// As the service takes it.
     pub fn settings(&self) -> Settings {
         Settings {
@@ -233,6 +257,7 @@ impl ServerConfig {
                 ..Limits::default()
             },
             data_dir: self.data_dir.clone(),
+            allowed: self.allowed(),
             restore_dirs: self.restore_dirs.clone(),
             disk_dirs: self.disk_dirs.clone(),
             job_history_days: self.job_history_days,
@@ -377,6 +402,9 @@ mod tests {
             ("traces_url = \"ftp://h\"\n", "traces_url"),
             ("traces_percent = 101\n", "traces_percent"),
             ("metrics_listen = \"127.0.0.1:8443\"\n", "same as listen"),
+            ("vault_dirs = [\"here\"]\n", "must start with /"),
+            ("vault_urls = [\"ftp://h\"]\n", "vault_urls: "),
+            ("pkcs11_modules = { a = \"b.so\" }\n", "must start with /"),
             ("[[mail]]\nname = \"a\"\n", "mail a: server"),
             ("[[mail]]\nnane = \"a\"\n", "nane"),
             ("[[webhook]]\nname = \"a\"\nurl = \"http://example.net/\"\n", "webhook a: url"),

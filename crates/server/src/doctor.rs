@@ -268,6 +268,9 @@ fn agent(here: &ThisHost) -> LocalAgent {
         settings: here.settings.clone(),
         places: here.system_places.clone(),
         guard: here.guard.clone(),
+        notes: here.system_places.run.clone(),
+        disks: None,
+        targets: None,
         allow_backing: Vec::new(),
         threads: 1,
     };
@@ -386,7 +389,7 @@ async fn vaults(
 ) -> strongroom_catalog::Result<()> {
     let query = Query::default().ascending("name").limit(1000);
     let list = catalog.list::<VaultDoc>(&query).await?.items;
-    let opened = Arc::new(Vaults::new(Some(config.data_dir.join("cache"))));
+    let opened = Arc::new(crate::serve::vaults(config, here));
     let keeper = Arc::new(LocalKeeper::new(opened, here.name.clone(), 1));
     for stored in list.into_iter().filter(|stored| stored.doc.vault.state == VaultState::Active) {
         let (doc, keeper) = (stored.doc, Arc::clone(&keeper));

@@ -16,7 +16,7 @@ use std::{
 };
 
 use rustix::fs::{FlockOperation, flock};
-use strongroom_agent::{LocalKeeper, Vaults};
+use strongroom_agent::{LocalKeeper, Tokens, Vaults};
 use strongroom_api::HostCreate;
 use strongroom_base::{Cancel, Clock as _, SystemClock, SystemEntropy};
 use strongroom_catalog::{Catalog, Error as CatalogError};
@@ -27,7 +27,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    agents::{LocalAgents, ThisHost},
+    agents::{Folders, LocalAgents, ThisHost},
     config::ServerConfig,
     error::ServerError,
     idempotency,
@@ -212,13 +212,19 @@ async fn watch(
     Ok(tasks)
 }
 
+/// The vaults that the server has open.
+pub(crate) fn vaults(config: &ServerConfig, here: &ThisHost) -> Vaults {
+    let (modules, process) = (config.pkcs11_modules.clone(), Some(here.module.clone()));
+    Vaults::new(Some(config.data_dir.join("cache"))).with_tokens(Tokens { modules, process })
+}
+
 /// The service, of this machine's parts.
 pub(crate) fn control(
     config: &ServerConfig,
     here: ThisHost,
     catalog: Catalog,
 ) -> Result<Arc<Control>, ServerError> {
-    let vaults = Arc::new(Vaults::new(Some(config.data_dir.join("cache"))));
+    let vaults = Arc::new(vaults(config, &here));
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = match usize::try_from(config.threads) {
         Ok(0) | Err(_) => processors.min(4),
@@ -228,7 +234,12 @@ pub(crate) fn control(
     let place = "the configuration".to_owned();
     let channels = channels(&config.mail, &config.webhook, &here.name)
         .map_err(|reason| ServerError::Config { place, reason })?;
-    let agents = LocalAgents::new(here, vaults, config.disk_dirs.clone(), threads);
+    let folders = Folders {
+        disks: config.disk_dirs.clone(),
+        targets: config.restore_dirs.clone(),
+        notes: config.data_dir.join("restores"),
+    };
+    let agents = LocalAgents::new(here, vaults, folders, threads);
     Ok(Control::new(Parts {
         catalog,
         agents: Arc::new(agents),

@@ -8,6 +8,7 @@ use crate::{
         backup::BackupArgs,
         errors::ErrorsArgs,
         guard::GuardArgs,
+        module::ModuleArgs,
         recover::RecoverArgs,
         recoverypoint::RecoverypointCommand,
         reference::{CompletionsArgs, ManArgs},
@@ -159,6 +160,8 @@ pub(crate) enum Command {
     Errors(ErrorsArgs),
     #[command(hide = true)]
     VmGuard(GuardArgs),
+    #[command(name = "pkcs11-module", hide = true)]
+    Module(ModuleArgs),
 }
 
 impl Command {
@@ -200,6 +203,7 @@ impl Command {
             Self::Man(args) => args.run(context),
             Self::Errors(args) => args.run(context),
             Self::VmGuard(args) => args.run(context),
+            Self::Module(args) => args.run(context),
         }
     }
 }

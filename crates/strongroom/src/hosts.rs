@@ -5,6 +5,7 @@ use std::{env, path::PathBuf};
 use clap::Args;
 use strongroom_hypervisor::{ConnectUri, Connection, Scope, Settings};
 use strongroom_machine::{Places, guard::GuardCommand};
+use strongroom_vault::keys::ModuleCommand;
 
 use crate::error::{FaceError, Failure};
 
@@ -99,6 +100,11 @@ pub(crate) fn data_dir() -> PathBuf {
     folder("XDG_DATA_HOME")
         .or_else(|| home(".local/share"))
         .map_or_else(|| PathBuf::from("/var/lib/strongroom"), |folder| folder.join("strongroom"))
+}
+
+/// How the process of a token's module is started: by our own program.
+pub(crate) fn module() -> ModuleCommand {
+    ModuleCommand::this_program("pkcs11-module")
 }
 
 /// How a guard is started: by our own program.

@@ -8,7 +8,7 @@ use strongroom_engine::BackupReport;
 use strongroom_objects::{Limited, Rate};
 use strongroom_vault::{
     Vault, VaultError, VaultOptions,
-    keys::{KeyError, KeySource},
+    keys::{KeyError, KeySource, Pkcs11Key},
     place::{self, Warning},
 };
 
@@ -139,6 +139,9 @@ pub(crate) fn key_source(key: KeyChoice) -> Result<KeySource, KeyError> {
     Ok(match key {
         KeyChoice::File(file) => KeySource::File(file),
         KeyChoice::Passphrase(file) => KeySource::Passphrase(file),
-        KeyChoice::Pkcs11(uri) => KeySource::Pkcs11(Box::new(uri.parse()?)),
+        KeyChoice::Pkcs11(uri) => {
+            let module = Some(crate::hosts::module());
+            KeySource::Pkcs11(Box::new(Pkcs11Key { uri: uri.parse()?, module }))
+        }
     })
 }

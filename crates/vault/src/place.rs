@@ -8,6 +8,7 @@ use std::{fmt, fs, path::Path, sync::Arc};
 
 use strongroom_base::{Code, codes};
 use strongroom_format::{Conditional, VaultConfig};
+pub use strongroom_objects::covers;
 use strongroom_objects::{Mirror, ObjectStore, Options, StoreError, open, probe};
 
 use crate::{

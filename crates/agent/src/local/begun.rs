@@ -4,8 +4,8 @@
 //! The note is written when it is sure that the order is the first to make what it makes: there is no
 //! machine of that name, or none of its disks is replaced. If the order is given again, and that is
 //! there now, then the order itself has made it. The note is removed when the order fails; that of
-//! one that is done is of no use after some days. It is kept where locks are, so it is gone when the
-//! host was started anew.
+//! one that is done is of no use after some days. It survives a start of the host and a power failure, as
+//! what was made does.
 
 use std::{
     fs, io,
@@ -31,8 +31,8 @@ pub(super) struct Begun {
 
 impl Begun {
     /// The note of a job's restore.
-    pub(super) fn of(run: &Path, job: JobId) -> Self {
-        let path = run.join("restores").join(job.to_string());
+    pub(super) fn of(notes: &Path, job: JobId) -> Self {
+        let path = notes.join(job.to_string());
         Self { again: path.exists(), path }
     }
 
@@ -43,7 +43,10 @@ impl Begun {
                 fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
                 remove_old(folder)?;
             }
-            fs::write(&self.path, "")
+            let folder = self.path.parent().unwrap_or(Path::new("/"));
+            fs::File::create(&self.path)?.sync_all()?;
+            // What follows must not be there after a power failure without it.
+            fs::File::open(folder)?.sync_all()
         };
         write().map_err(|error| {
             let message = format!("cannot write {}", self.path.display());

@@ -65,6 +65,7 @@ impl LocalAgent {
         let spec: DiskSpec = place.parse()?;
         let options = OpenOptions {
             allow_backing: self.host.allow_backing.clone(),
+            within: self.host.disks.clone(),
             ..OpenOptions::default()
         };
         let source = open_source(&spec, &options)?;

@@ -12,6 +12,7 @@ use strongroom_api::{
     Check, ErrorBody, Finding, ProtectableDisk, ProtectableItem, RestoreDecision, Source, Verdict,
 };
 use strongroom_base::{Clock as _, HostId, SystemClock, codes};
+use strongroom_disk::Within;
 use strongroom_hypervisor::{ConnectUri, Connection, Settings};
 use strongroom_machine::{
     Checked, DiscoveredMachine, MachineError, Places,
@@ -38,6 +39,12 @@ pub struct LocalHost {
     pub places: Places,
     /// How a guard is started.
     pub guard: GuardCommand,
+    /// Where it is noted which restores were begun; survives a start of the host.
+    pub notes: PathBuf,
+    /// What may be backed up by path, and no link leads out of; none: anything.
+    pub disks: Option<Within>,
+    /// Below what disks may be restored to, and no link leads out of; none: anywhere.
+    pub targets: Option<Within>,
     /// Folders whose files images by path may refer to as backing or data files.
     pub allow_backing: Vec<PathBuf>,
     /// Threads for hashing and compressing.

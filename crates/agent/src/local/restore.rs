@@ -1,6 +1,10 @@
 //! Restores: machines, disks, and the disks of machines that are there.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde_json::json;
 use strongroom_api::{
@@ -70,6 +74,7 @@ impl Work<'_> {
             disks: wanted.disks.clone(),
             format: wanted.format.map(image_format),
             in_place: wanted.in_place,
+            within: host.targets.clone(),
             template: Some(host.places.swtpm.clone()),
             threads: host.threads,
             limit_rate: self.order.limit_rate,
@@ -93,7 +98,7 @@ impl Work<'_> {
             self.prepared();
             return self.machine_done(&restore().map_err(body)?, all, None);
         }
-        let begun = Begun::of(&self.agent.host.places.run, self.order.job);
+        let begun = Begun::of(&self.agent.host.notes, self.order.job);
         match connection.domain(&name) {
             Ok(_) => {}
             Err(error) if error.is_missing() => begun.write()?,
@@ -124,13 +129,13 @@ impl Work<'_> {
         };
         let request = MachineRestore {
             disks: wanted.disks.clone(),
-            storage: placements(&wanted.storage_dirs, &BTreeMap::new())?,
+            storage: self.placements(&wanted.storage_dirs, &BTreeMap::new())?,
             power: power(wanted.power),
             ..self.empty()
         };
         let safety = (!wanted.no_safety_point).then(|| Box::new(self.safety_point()));
         let replace = Replace { machine: Some(machine.clone()), stop: stop(wanted.stop), safety };
-        let begun = Begun::of(&self.agent.host.places.run, self.order.job);
+        let begun = Begun::of(&self.agent.host.notes, self.order.job);
         let all = wanted.disks.is_empty();
         match self.look(&connection, &request, &replace) {
             Ok(plan) if wanted.dry_run => {
@@ -181,7 +186,7 @@ impl Work<'_> {
         replace: &Replace,
     ) -> Result<MachineRestoreReport, MachineError> {
         let request = MachineRestore { dry_run: true, ..request.clone() };
-        let begun = Begun::of(&self.agent.host.places.run, self.order.job);
+        let begun = Begun::of(&self.agent.host.notes, self.order.job);
         // If an earlier run has come to its end, the machine may run again.
         let stop = if begun.again { Stop::PowerOff } else { replace.stop };
         let replace = Replace { stop, safety: None, ..replace.clone() };
@@ -270,7 +275,7 @@ impl Work<'_> {
             disks: wanted.disks.clone(),
             name: wanted.name.clone(),
             identity: if wanted.same_identity { Identity::Same } else { Identity::New },
-            storage: placements(&wanted.storage_dirs, &wanted.pools)?,
+            storage: self.placements(&wanted.storage_dirs, &wanted.pools)?,
             format: wanted.format.map(image_format),
             networks: networks.collect::<Result<_, _>>().map_err(body)?,
             links_down: wanted.links_down,
@@ -281,6 +286,20 @@ impl Work<'_> {
             dry_run: wanted.dry_run,
             ..self.empty()
         })
+    }
+
+    /// Where disks go, as far as their folders are where they are said to be. libvirt is told their names.
+    fn placements(
+        &self,
+        folders: &BTreeMap<String, String>,
+        pools: &BTreeMap<String, String>,
+    ) -> Result<Vec<Placement>> {
+        if let Some(within) = &self.agent.host.targets {
+            for folder in folders.values() {
+                within.check_folder(Path::new(folder)).map_err(body)?;
+            }
+        }
+        placements(folders, pools)
     }
 
     /// A restore of which nothing is said.

@@ -8,7 +8,7 @@ use std::{
 
 use strongroom_agent::{
     BackupOrder, Keeper as _, LocalAgent, LocalHost, LocalKeeper, TaskEvent, Tier, VaultAccess,
-    VaultFacts, VaultMake, Vaults, Watch,
+    VaultFacts, VaultMake, Vaults, Watch, Within,
 };
 use strongroom_api::{ConsistencyWanted, DiskSelection, KeyReference, Source};
 use strongroom_base::{Cancel, JobId, SystemClock, SystemEntropy};
@@ -26,14 +26,20 @@ impl Lab {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let vaults = Arc::new(Vaults::new(Some(dir.path().join("cache"))));
-        let (keeper, agent) = workers(dir.path(), &vaults);
+        let (keeper, agent) = workers(dir.path(), &vaults, None);
         Self { dir, vaults, keeper, agent }
     }
 
     /// As after a start of the service.
     pub(crate) fn restart(&mut self) {
         self.vaults = Arc::new(Vaults::new(Some(self.dir.path().join("cache"))));
-        (self.keeper, self.agent) = workers(self.dir.path(), &self.vaults);
+        (self.keeper, self.agent) = workers(self.dir.path(), &self.vaults, None);
+    }
+
+    /// Backs up from one folder, and restores to another, and touches nothing else.
+    pub(crate) fn hold_within(&mut self, disks: &str, targets: &str) {
+        let within = [disks, targets].map(|name| Within::new(vec![self.path(name)]));
+        (self.keeper, self.agent) = workers(self.dir.path(), &self.vaults, Some(within));
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -106,13 +112,21 @@ impl Lab {
     }
 }
 
-fn workers(dir: &Path, vaults: &Arc<Vaults>) -> (LocalKeeper, LocalAgent) {
+fn workers(
+    dir: &Path,
+    vaults: &Arc<Vaults>,
+    within: Option<[Within; 2]>,
+) -> (LocalKeeper, LocalAgent) {
+    let (disks, targets) = within.map(|[disks, targets]| (disks, targets)).unzip();
     let host = LocalHost {
         name: "here".to_owned(),
         connect: None,
         settings: Settings::default(),
         places: Places::of_session(&dir.join("run"), &dir.join("config")),
         guard: GuardCommand { program: PathBuf::from("/bin/false"), arguments: Vec::new() },
+        notes: dir.join("notes"),
+        disks,
+        targets,
         allow_backing: Vec::new(),
         threads: 2,
     };

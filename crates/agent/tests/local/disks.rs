@@ -301,3 +301,56 @@ fn a_point_near_its_source_is_transferred_once() {
     // It was transferred before: the source is not asked.
     lab.agent.transfer(&away, &Watch::silent()).expect("is there");
 }
+
+#[test]
+fn no_link_leads_an_order_out_of_its_folders() {
+    use std::os::unix::fs::symlink;
+
+    let mut lab = Lab::new();
+    lab.vault();
+    for folder in ["disks", "restored", "outside"] {
+        fs::create_dir(lab.path(folder)).expect("a folder");
+    }
+    fs::write(lab.path("outside/victim.raw"), vec![7; 1 << 20]).expect("writes");
+    fs::write(lab.path("disks/a.raw"), vec![1; 1 << 20]).expect("writes");
+    symlink(lab.path("outside/victim.raw"), lab.path("disks/link.raw")).expect("a link");
+    symlink(lab.path("outside"), lab.path("restored/out")).expect("a link");
+    symlink(lab.path("outside/victim.raw"), lab.path("restored/web.raw")).expect("a link");
+    lab.hold_within("disks", "restored");
+    let watch = Watch::silent();
+    let order = |lab: &Lab, file: &str| BackupOrder {
+        source: Source::Disks { disks: [("web".to_owned(), lab.text(file))].into() },
+        ..lab.order(&[])
+    };
+    let refused = lab.agent.backup(&order(&lab, "disks/link.raw"), &watch).expect_err("outside");
+    assert_eq!(refused.code, "place.not_allowed");
+    let done = lab.agent.backup(&order(&lab, "disks/a.raw"), &watch).expect("a point");
+    let refused = |restore: Restore| {
+        let order = restore_order(&lab, &done, restore);
+        lab.agent.restore(&order, &watch).expect_err("outside").code
+    };
+    let raw = DiskFormat::Raw;
+    for folder in ["restored/out/sub", "restored/out", "outside"] {
+        assert_eq!(refused(to_folder(&lab, folder, raw)), "place.not_allowed", "{folder}");
+    }
+    let in_place = |target: &str| {
+        Restore::Disks(RestoreDisks {
+            folder: lab.text("restored"),
+            targets: [("web".to_owned(), lab.text(target))].into(),
+            in_place: true,
+            ..RestoreDisks::default()
+        })
+    };
+    for target in ["restored/web.raw", "restored/out/victim.raw", "outside/victim.raw"] {
+        assert_eq!(refused(in_place(target)), "place.not_allowed", "{target}");
+    }
+    assert!(fs::read(lab.path("outside/victim.raw")).expect("reads").iter().all(|it| *it == 7));
+    assert_eq!(fs::read_dir(lab.path("outside")).expect("a folder").count(), 1);
+    // An unfinished file that somebody has put there.
+    fs::create_dir(lab.path("restored/sub")).expect("a folder");
+    symlink(lab.path("outside/victim.raw"), lab.path("restored/sub/web.raw.partial")).expect("it");
+    assert_eq!(refused(to_folder(&lab, "restored/sub", raw)), "disk.unsafe");
+    let order = restore_order(&lab, &done, to_folder(&lab, "restored/new/sub", raw));
+    lab.agent.restore(&order, &watch).expect("restored");
+    same(&lab.path("disks/a.raw"), &lab.path("restored/new/sub/web.raw"));
+}

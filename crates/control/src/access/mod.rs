@@ -91,6 +91,11 @@ impl Caller {
         Self { user: None, name: "system".to_owned(), grants: vec![all], limit: all }
     }
 
+    /// Whether it is the service itself, or the operator on its command line.
+    pub fn is_system(&self) -> bool {
+        *self == Self::system()
+    }
+
     /// Somebody without any right.
     pub(crate) fn nobody() -> Self {
         let none = Grant { role: Role::Reader, scope: Scope::Server };

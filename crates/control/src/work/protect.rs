@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::SignedDuration;
 use serde_json::json;
-use strongroom_agent::Watch;
+use strongroom_agent::{Watch, check_path};
 use strongroom_api::{
     self as api, ErrorBody, HostState, JobKind, Protect, ProtectSource, ProtectableItem, Source,
     TaskState, Trigger, Verdict,
@@ -18,8 +18,7 @@ use crate::{
     items::NewItem,
     jobs::Event,
     model::{HostDoc, ItemDoc, MachineDoc, Spec},
-    points::allowed,
-    service::{Control, named},
+    service::{Control, named, not_allowed},
 };
 
 /// What libvirt fails with if the host cannot be worked with at all.
@@ -216,7 +215,8 @@ impl Control {
             (None, paths) => {
                 let disks = paths.clone().unwrap_or_default();
                 for path in disks.values() {
-                    allowed(path, &self.settings.disk_dirs, "disk_dirs")?;
+                    check_path(path, &self.settings.disk_dirs, "disk_dirs")
+                        .map_err(|no| not_allowed(None, &no))?;
                 }
                 Source::Disks { disks }
             }

@@ -171,9 +171,9 @@ async fn restores_go_through(bed: Bed) {
     };
     for bad in ["/etc", "/restore/../etc", "restore", "/restored"] {
         let refused = world.control.restore(&world.admin, "web", "latest", to(bad)).await;
-        assert_eq!(refusal(refused), "auth.forbidden", "{bad}");
+        assert_eq!(refusal(refused), "place.not_allowed", "{bad}");
         let refused = world.control.restore(&world.admin, "web", "latest", onto(bad)).await;
-        assert_eq!(refusal(refused), "auth.forbidden", "{bad}");
+        assert_eq!(refusal(refused), "place.not_allowed", "{bad}");
     }
     let begun =
         world.control.restore(&world.admin, "web", "latest", to("/restore/x")).await.expect("it");

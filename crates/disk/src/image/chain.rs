@@ -1,10 +1,12 @@
 //! From an image to the whole tree of files behind it, each looked at and allowed.
 
 use std::{
+    fs::File,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
+use rustix::fs::OFlags;
 use serde_json::{Value, json};
 
 use super::{
@@ -12,8 +14,9 @@ use super::{
     qcow2, vhd, vhdx, vmdk,
 };
 use crate::{
-    DiskError, ImageFormat,
+    DiskError, ImageFormat, Within,
     raw::{Access, RawFile},
+    within::{open_error, pinned},
 };
 
 /// The most images on top of each other.
@@ -26,6 +29,18 @@ pub(super) struct Chain {
     pub(super) node: Value,
     /// Bytes of the disk, if the header says so.
     pub(super) size: Option<u64>,
+    /// Its files: QEMU is told to open these, whatever has their names by then.
+    pub(super) files: Vec<File>,
+    /// What QEMU calls them, and what people do.
+    names: Vec<(String, String)>,
+}
+
+impl Chain {
+    /// What QEMU says, with names that people know.
+    pub(super) fn with_names(&self, said: String) -> String {
+        // The longest first: one may begin as another does.
+        self.names.iter().rev().fold(said, |said, (pinned, name)| said.replace(pinned, name))
+    }
 }
 
 /// Looks at files and remembers which.
@@ -34,11 +49,16 @@ struct Walk<'a> {
     name: &'a str,
     top: ImageFormat,
     seen: Vec<(u64, u64)>,
+    /// The image itself, until it is looked at.
+    image: Option<File>,
+    files: Vec<File>,
+    names: Vec<(String, String)>,
 }
 
-/// Looks at the image at `path` and all that it refers to. What it refers to must be in one of the
+/// Looks at an image, which is at `path`, and all that it refers to. What it refers to must be in one of the
 /// folders `allowed`, or below.
 pub(super) fn inspect(
+    file: &File,
     path: &Path,
     name: &str,
     format: ImageFormat,
@@ -52,13 +72,25 @@ pub(super) fn inspect(
         })
     });
     let allowed = allowed.collect::<Result<_, _>>()?;
-    let mut walk = Walk { allowed, name, top: format, seen: Vec::new() };
+    let io = |source| DiskError::Io { disk: name.to_owned(), action: "open", source };
+    // To read: an offset and rights of its own.
+    let image = RawFile::open_file(&pinned(file), Access::Read, OFlags::empty()).map_err(io)?;
+    let mut walk = Walk {
+        allowed,
+        name,
+        top: format,
+        seen: Vec::new(),
+        image: Some(image),
+        files: Vec::new(),
+        names: Vec::new(),
+    };
     let absolute = std::path::absolute(path).map_err(|source| DiskError::Io {
         disk: name.to_owned(),
         action: "open",
         source,
     })?;
-    walk.image(&absolute, format)
+    let (node, size) = walk.image(&absolute, format)?;
+    Ok(Chain { node, size, files: walk.files, names: walk.names })
 }
 
 impl Walk<'_> {
@@ -81,7 +113,16 @@ impl Walk<'_> {
         } else {
             format!("{} (of {})", path.display(), self.name)
         };
-        let file = RawFile::open(path, &shown, Access::Read)?;
+        let file = match self.image.take() {
+            Some(image) => image,
+            // Its path has no links any more: one that has come since is not followed.
+            None => {
+                let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+                let opened = Within::new(self.allowed.clone()).open_exactly(path, flags);
+                opened.map_err(|error| open_error(&shown, error))?
+            }
+        };
+        let file = RawFile::of(file, &shown)?;
         let data = file.file().metadata().map_err(|error| file.io_error("open", error))?;
         let identity = (data.dev(), data.ino());
         if self.seen.contains(&identity) {
@@ -94,19 +135,31 @@ impl Walk<'_> {
         Ok(file)
     }
 
-    /// The node of QEMU that holds a file's bytes.
-    fn file_node(&self, path: &Path, file: &RawFile) -> Result<Value, DiskError> {
+    /// The node of QEMU that holds a file's bytes. It is told the file that was looked at and not its path.
+    fn file_node(&mut self, path: &Path, file: &RawFile) -> Result<Value, DiskError> {
+        let held = file.file().try_clone().map_err(|error| file.io_error("open", error))?;
+        let text = pinned(&held).display().to_string();
+        self.names.push((text.clone(), path.display().to_string()));
+        self.files.push(held);
+        Ok(node_of(file, &text))
+    }
+
+    /// The node of a file whose name QEMU has to know, as it finds others beside it.
+    fn named_node(&self, path: &Path, file: &RawFile) -> Result<Value, DiskError> {
         let text = path.to_str().ok_or_else(|| DiskError::Spec {
             disk: self.name.to_owned(),
             reason: "QEMU takes only paths in UTF-8".to_owned(),
         })?;
-        let driver = if file.is_device() { "host_device" } else { "file" };
-        Ok(json!({ "driver": driver, "filename": text }))
+        Ok(node_of(file, text))
     }
 
-    fn image(&mut self, path: &Path, format: ImageFormat) -> Result<Chain, DiskError> {
+    /// QEMU's node of an image, and the disk's size.
+    fn image(
+        &mut self,
+        path: &Path,
+        format: ImageFormat,
+    ) -> Result<(Value, Option<u64>), DiskError> {
         let file = self.open(path)?;
-        let node = self.file_node(path, &file)?;
         let found = match format {
             ImageFormat::Raw => Ok(Found::default()),
             ImageFormat::Qcow2 => qcow2::inspect(&file),
@@ -114,8 +167,13 @@ impl Walk<'_> {
             ImageFormat::Vhdx => vhdx::inspect(&file),
             ImageFormat::Vmdk => vmdk::inspect(&file),
         };
-        drop(file);
         let found = found.map_err(|reason| self.wrong(path, &reason))?;
+        let node = if found.extents.is_empty() {
+            self.file_node(path, &file)?
+        } else {
+            self.named_node(path, &file)?
+        };
+        drop(file);
         let mut node = match format {
             ImageFormat::Raw => json!({ "driver": "raw", "file": node }),
             ImageFormat::Qcow2 => json!({ "driver": "qcow2", "file": node, "backing": null }),
@@ -142,9 +200,9 @@ impl Walk<'_> {
         if let Some(reference) = &found.backing {
             let below = self.resolve(path, reference)?;
             let format = self.backing_format(path, format, reference)?;
-            add("backing", self.image(&below, format)?.node);
+            add("backing", self.image(&below, format)?.0);
         }
-        Ok(Chain { node, size: found.size })
+        Ok((node, found.size))
     }
 
     /// Looks at an extent of a VMDK. QEMU finds it by the name in the descriptor.
@@ -201,4 +259,9 @@ impl Walk<'_> {
         let is_allowed = self.allowed.iter().any(|folder| path.starts_with(folder));
         if is_allowed { Ok(path) } else { Err(refuse()) }
     }
+}
+
+fn node_of(file: &RawFile, name: &str) -> Value {
+    let driver = if file.is_device() { "host_device" } else { "file" };
+    json!({ "driver": driver, "filename": name })
 }

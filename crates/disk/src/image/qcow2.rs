@@ -12,6 +12,8 @@ const MAGIC: u32 = 0x5146_49fb;
 const MAX_L1: u64 = 32 << 20;
 const MAX_REFCOUNT_TABLE: u64 = 8 << 20;
 const MAX_BACKING_NAME: u32 = 1023;
+/// Where an entry of the first table says that the second one is.
+const L2_AT: u64 = 0x00ff_ffff_ffff_fe00;
 
 /// Header extensions.
 mod extension {
@@ -96,6 +98,18 @@ fn check_tables(file: &impl Bytes, head: &[u8], cluster: u64, size: u64) -> Resu
         || !counts_at.is_multiple_of(cluster)
     {
         return Err("its tables are at impossible places".to_owned());
+    }
+    check_sharing(&file.cut(l1_at, to_usize(l1_entries.saturating_mul(8)))?)
+}
+
+/// Refuses an image in which two parts of the disk have one table: no program makes one, and a few clusters
+/// could claim to be a disk of any size, all of which would be read.
+fn check_sharing(first_table: &[u8]) -> Result<(), Wrong> {
+    let entries = first_table.chunks_exact(8).map(|entry| be64(entry, 0) & L2_AT);
+    let mut tables: Vec<u64> = entries.filter(|at| *at != 0).collect();
+    tables.sort_unstable();
+    if tables.windows(2).any(|pair| matches!(pair, [one, other] if one == other)) {
+        return Err("two parts of it have one table".to_owned());
     }
     Ok(())
 }

@@ -26,6 +26,8 @@ use crate::{
     DiskError, DiskSource, Extent, ImageFormat, NbdUrl,
     nbd::{NbdDisk, NbdOptions},
     num::round_up,
+    raw::{Access, RawFile},
+    within::pinned,
 };
 
 /// The program.
@@ -70,6 +72,9 @@ const STEP: Duration = Duration::from_millis(2);
 
 /// How an image is served.
 pub(super) struct Service<'a> {
+    /// The image, open: this is what is served.
+    pub(super) file: &'a File,
+    /// Where it is, which names in it are relative to.
     pub(super) path: &'a Path,
     pub(super) name: &'a str,
     pub(super) format: ImageFormat,
@@ -87,6 +92,8 @@ pub(super) struct Service<'a> {
 pub(super) struct Served {
     disk: NbdDisk,
     _child: Running,
+    /// The files that the child has opened, or opens again.
+    _files: Vec<File>,
     _folder: Folder,
 }
 
@@ -114,7 +121,7 @@ impl Served {
 
     fn attempt(service: &Service<'_>) -> Result<Self, DiskError> {
         let Service { path, name, format, .. } = *service;
-        let chain = chain::inspect(path, name, format, service.allowed)?;
+        let chain = chain::inspect(service.file, path, name, format, service.allowed)?;
         let tool =
             |reason: String| DiskError::Tool { tool: QEMU_NBD, disk: name.to_owned(), reason };
         let folder =
@@ -158,7 +165,7 @@ impl Served {
         };
         let disk = opened.map_err(|error| {
             // A child that cannot open the image says why and ends; that tells more.
-            match child.last_words(&said) {
+            match child.last_words(&said).map(|said| chain.with_names(said)) {
                 Some(said) if said.contains("\" lock") => {
                     DiskError::Busy { disk: name.to_owned(), reason: said }
                 }
@@ -182,15 +189,13 @@ impl Served {
         if service.write {
             child.patience = END;
         }
-        Ok(Self { disk, _child: child, _folder: folder })
+        Ok(Self { disk, _child: child, _files: chain.files, _folder: folder })
     }
 }
 
 /// Whether the page cache can be passed by.
-fn supports_direct(path: &Path) -> bool {
-    use std::os::unix::fs::OpenOptionsExt;
-    let direct = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).unwrap_or(0);
-    fs::OpenOptions::new().read(true).custom_flags(direct).open(path).is_ok()
+fn supports_direct(file: &File) -> bool {
+    RawFile::open_file(&pinned(file), Access::Read, rustix::fs::OFlags::DIRECT).is_ok()
 }
 
 fn spawn(
@@ -203,7 +208,7 @@ fn spawn(
     if let Some(map) = node.as_object_mut().filter(|_| service.even_if_in_use) {
         map.insert("force-share".to_owned(), Value::Bool(true));
     }
-    let cache = if supports_direct(service.path) { "none" } else { "writeback" };
+    let cache = if supports_direct(service.file) { "none" } else { "writeback" };
     let mut command = Command::new(QEMU_NBD);
     command
         .env_clear()
@@ -363,14 +368,16 @@ impl Drop for Running {
 pub(crate) struct ImageSource(Served);
 
 impl ImageSource {
-    /// Opens the image at `path`.
+    /// Opens an image, which is at `path`.
     pub(crate) fn open(
+        file: &File,
         path: &Path,
         name: &str,
         format: ImageFormat,
         options: &crate::OpenOptions,
     ) -> Result<Self, DiskError> {
         let service = Service {
+            file,
             path,
             name,
             format,

@@ -11,7 +11,10 @@ use std::{
 use strongroom_base::ByteRange;
 
 use super::serve::{Served, Service};
-use crate::{DiskError, DiskTarget, Existing, Extent, ImageFormat, TargetOptions};
+use crate::{
+    DiskError, DiskTarget, Existing, Extent, ImageFormat, TargetOptions, raw::open_existing,
+    within::pinned,
+};
 
 /// The program that makes images.
 const QEMU_IMG: &str = "qemu-img";
@@ -29,21 +32,23 @@ pub(crate) fn open_qcow2(
     options: &TargetOptions,
 ) -> Result<Box<dyn DiskTarget>, DiskError> {
     let io_error = |error: std::io::Error| crate::raw::open_error(name, error);
-    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let is_new = match made {
-        Ok(_) => true,
+    let made = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);
+    let (file, is_new) = match made {
+        Ok(file) => (file, true),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            let data = fs::metadata(path).map_err(io_error)?;
-            data.is_file() && data.len() == 0
+            let file = open_existing(path, name, options.existing, options.links)?;
+            let data = file.metadata().map_err(io_error)?;
+            (file, data.is_file() && data.len() == 0)
         }
         Err(error) => return Err(io_error(error)),
     };
     if is_new {
-        create(path, name, size)?;
+        create(&pinned(&file), name, size)?;
     } else if options.existing == Existing::Refuse {
         return Err(DiskError::NotEmpty { disk: name.to_owned() });
     }
     let served = Served::start(&Service {
+        file: &file,
         path,
         name,
         format: ImageFormat::Qcow2,
@@ -79,13 +84,11 @@ fn sync_folder(path: &Path) -> std::io::Result<()> {
 /// Makes an empty image in an empty file.
 fn create(path: &Path, name: &str, size: u64) -> Result<(), DiskError> {
     let tool = |reason: String| DiskError::Tool { tool: QEMU_IMG, disk: name.to_owned(), reason };
-    // An absolute path, so that no part of it is taken for a protocol.
-    let path = std::path::absolute(path).map_err(|error| tool(error.to_string()))?;
     let output = Command::new(QEMU_IMG)
         .env_clear()
         .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
         .args(["create", "-q", "-f", "qcow2"])
-        .arg(&path)
+        .arg(path)
         .arg(size.to_string())
         .stdin(Stdio::null())
         .output()

@@ -27,6 +27,10 @@ fn with(at: usize, value: &[u8]) -> Result<Found, String> {
     qcow2::inspect(&bytes.as_slice())
 }
 
+fn be64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_be_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}
+
 #[test]
 fn a_qcow2_header_and_its_references() {
     let found = with(0, b"Q").expect("right");
@@ -69,6 +73,15 @@ fn hostile_qcow2_headers() {
     for (what, at, value) in cases {
         assert!(with(at, value).is_err(), "{what}");
     }
+    // Two parts of the disk with one table, which a few clusters would be read as terabytes by.
+    let mut bytes = qcow2_image();
+    put(&mut bytes, 36, &2_u32.to_be_bytes());
+    let l1 = usize::try_from(be64_at(&bytes, 40)).expect("small");
+    put(&mut bytes, l1, &[0; 16]);
+    assert!(qcow2::inspect(&bytes.as_slice()).is_ok(), "two holes");
+    put(&mut bytes, l1, &(3_u64 << 16 | 1 << 63).to_be_bytes());
+    put(&mut bytes, l1 + 8, &(3_u64 << 16).to_be_bytes());
+    assert!(qcow2::inspect(&bytes.as_slice()).is_err(), "one table for two parts");
     // The backing file's name: nowhere, beyond the first cluster, too long, empty.
     for (at, len) in [(u64::MAX, 10), (1 << 16, 10), (512, 1024), (512, 0), (65_530, 100)] {
         let mut bytes = qcow2_image();
@@ -123,6 +136,8 @@ fn vmdk_descriptors() {
         format!("{head}RW {} FLAT \"x\" 0\n", u64::MAX),
         format!("{head}parentFileNameHint=x\nRW 8 FLAT \"x\" 0\n"),
         format!("{head}{}", "RW 8 FLAT \"x\" 0\n".repeat(1000)),
+        // QEMU would read 511 bytes of it, and open that.
+        format!("{head}RW 8 FLAT \"{}\" 0\n", "x".repeat(512)),
     ] {
         assert!(inspect(&wrong).is_err(), "{wrong:.100}");
     }

@@ -16,6 +16,8 @@ const EMBEDDED_AT: u64 = 512;
 const EMBEDDED_LEN: u64 = 20 * 512;
 const MAX_EXTENTS: usize = 256;
 const SECTOR: u64 = 512;
+/// As much of an extent's name as QEMU reads: it would open another file than the one that is looked at.
+const MAX_EXTENT_NAME: usize = 511;
 
 /// Looks at an image that a user or another image names.
 pub(super) fn inspect(file: &impl Bytes) -> Result<Found, Wrong> {
@@ -101,6 +103,9 @@ fn extents(text: &str) -> Result<(Vec<Reference>, u64), Wrong> {
             return Err(wrong());
         }
         let name = line.split('"').nth(1).filter(|name| !name.is_empty()).ok_or_else(wrong)?;
+        if name.len() > MAX_EXTENT_NAME {
+            return Err(format!("an extent's name is longer than {MAX_EXTENT_NAME} bytes"));
+        }
         found.push(Reference { name: name.to_owned(), format: Some(kind.to_owned()) });
         if found.len() > MAX_EXTENTS {
             return Err(format!("it has more than {MAX_EXTENTS} extents"));

@@ -39,6 +39,7 @@ use strongroom_base::{AlignedBuf, ByteRange, SECTOR_SIZE};
 use crate::{
     DiskError, Extent, ExtentKind,
     num::{round_down, round_up, to_u64, to_usize},
+    within::pinned,
 };
 
 /// What any device and file system accepts for `O_DIRECT`.
@@ -100,13 +101,20 @@ pub(crate) fn open_error(name: &str, error: io::Error) -> DiskError {
 impl RawFile {
     /// Opens the existing file or block device at `path`; `name` is what errors call it.
     pub(crate) fn open(path: &Path, name: &str, access: Access) -> Result<Self, DiskError> {
+        let cached = Self::open_file(path, access, OFlags::empty());
+        Self::of(cached.map_err(|error| open_error(name, error))?, name)
+    }
+
+    /// Opens what is at `path`, without waiting for anybody.
+    pub(crate) fn open_file(path: &Path, access: Access, flags: OFlags) -> io::Result<File> {
         let alone = if access == Access::WriteAlone { OFlags::EXCL } else { OFlags::empty() };
-        let open = |flags: OFlags| {
-            let flags = i32::try_from((flags | OFlags::NONBLOCK).bits()).unwrap_or(0);
-            let write = access != Access::Read;
-            OpenOptions::new().read(true).write(write).custom_flags(flags).open(path)
-        };
-        let cached = open(alone).map_err(|error| open_error(name, error))?;
+        let flags = i32::try_from((flags | alone | OFlags::NONBLOCK).bits()).unwrap_or(0);
+        let write = access != Access::Read;
+        OpenOptions::new().read(true).write(write).custom_flags(flags).open(path)
+    }
+
+    /// An open file or block device.
+    pub(crate) fn of(cached: File, name: &str) -> Result<Self, DiskError> {
         let kind = cached.metadata().map_err(|error| open_error(name, error))?.file_type();
         if !kind.is_file() && !kind.is_block_device() {
             return Err(DiskError::Spec {
@@ -114,10 +122,15 @@ impl RawFile {
                 reason: "it is neither a file nor a block device".to_owned(),
             });
         }
+        let write = rustix::fs::fcntl_getfl(&cached)
+            .is_ok_and(|flags| flags.intersects(OFlags::WRONLY | OFlags::RDWR));
+        // The same file again, whatever has its name now.
+        let access = if write { Access::Write } else { Access::Read };
+        let direct = Self::open_file(&pinned(&cached), access, OFlags::DIRECT).ok();
         let mut file = Self {
             name: name.to_owned(),
             cached,
-            direct: open(OFlags::DIRECT).ok(),
+            direct,
             device: kind.is_block_device(),
             len: 0,
             looks: AtomicBool::new(true),

@@ -9,5 +9,5 @@ mod target;
 
 pub(crate) use file::{Access, RawFile, open_error};
 pub(crate) use source::RawSource;
-pub use target::Existing;
-pub(crate) use target::RawTarget;
+pub use target::{Existing, Links};
+pub(crate) use target::{RawTarget, open_existing};

@@ -1,13 +1,8 @@
 //! Raw files and block devices to read.
 
-use std::path::Path;
-
 use strongroom_base::{ByteRange, RangeSet, SECTOR_SIZE};
 
-use super::{
-    file::{Access, RawFile},
-    locks,
-};
+use super::{file::RawFile, locks};
 use crate::{DiskError, DiskSource, Extent, num::round_up};
 
 /// A raw file or block device to read.
@@ -17,10 +12,9 @@ pub(crate) struct RawSource {
 }
 
 impl RawSource {
-    /// Opens `path`; a file that somebody may write to by QEMU's locks is busy, unless
+    /// A disk of an open file; one that somebody may write to by QEMU's locks is busy, unless
     /// `even_if_in_use`.
-    pub(crate) fn open(path: &Path, name: &str, even_if_in_use: bool) -> Result<Self, DiskError> {
-        let file = RawFile::open(path, name, Access::Read)?;
+    pub(crate) fn of(file: RawFile, name: &str, even_if_in_use: bool) -> Result<Self, DiskError> {
         // A file system without locks cannot tell; QEMU does without them there as well.
         if !even_if_in_use && locks::has_writer(file.file()).unwrap_or(false) {
             let reason = locks::BY_A_MACHINE.to_owned();

@@ -2,19 +2,26 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::ErrorKind,
-    os::unix::fs::OpenOptionsExt,
+    io::{self, ErrorKind},
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt},
     path::Path,
 };
 
-use rustix::{fs::FallocateFlags, io::Errno};
+use rustix::{
+    fs::{FallocateFlags, OFlags},
+    io::Errno,
+};
 use strongroom_base::ByteRange;
 
 use super::{
     file::{Access, RawFile, open_error},
     locks,
 };
-use crate::{DiskError, DiskTarget, Extent, num::to_usize};
+use crate::{
+    DiskError, DiskTarget, Extent,
+    num::to_usize,
+    within::{self, open_ours},
+};
 
 /// Zeros that are written where a range cannot be made a hole.
 static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
@@ -28,6 +35,64 @@ pub enum Existing {
     /// Its content is kept, to be compared and overwritten where it differs, or to go on with an
     /// interrupted restore.
     Keep,
+    /// It is kept if an earlier run of ours can have left it: a regular file of our user with one name, no
+    /// link, that nobody else may write to. Else it is refused.
+    Ours,
+}
+
+/// What is done with a name that is a symbolic link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Links {
+    /// It is followed: whoever named it knows where it leads.
+    #[default]
+    Followed,
+    /// It is refused.
+    Refused,
+}
+
+/// Opens what has the name of a target.
+pub(crate) fn open_existing(
+    path: &Path,
+    name: &str,
+    existing: Existing,
+    links: Links,
+) -> Result<File, DiskError> {
+    if existing == Existing::Ours {
+        return open_ours(path, true).map_err(|error| within::open_error(name, error));
+    }
+    let data = path.metadata();
+    let device = data.is_ok_and(|data| data.file_type().is_block_device());
+    let access = if device { Access::WriteAlone } else { Access::Write };
+    let flags = if links == Links::Refused { OFlags::NOFOLLOW } else { OFlags::empty() };
+    let file = RawFile::open_file(path, access, flags);
+    let file = file.map_err(|error| within::open_error(name, error))?;
+    let kind = file.metadata().map_err(|error| open_error(name, error))?.file_type();
+    if kind.is_block_device() && !device {
+        let reason = "it became a device while it was opened".to_owned();
+        return Err(DiskError::Spec { disk: name.to_owned(), reason });
+    }
+    // Nobody has said that this very file is meant: its owner would own the disk.
+    if existing == Existing::Refuse && kind.is_file() {
+        let reason = not_meant(&file, path).map_err(|error| open_error(name, error))?;
+        if let Some(reason) = reason {
+            return Err(DiskError::Planted { disk: name.to_owned(), reason });
+        }
+    }
+    Ok(file)
+}
+
+/// Why a file that has the name of a new one cannot be taken for it, be it empty or not.
+fn not_meant(file: &File, path: &Path) -> io::Result<Option<&'static str>> {
+    let (data, named) = (file.metadata()?, path.symlink_metadata()?);
+    Ok(if (data.dev(), data.ino()) != (named.dev(), named.ino()) {
+        Some("it is a symbolic link")
+    } else if data.uid() != rustix::process::geteuid().as_raw() && data.len() == 0 {
+        Some("it belongs to another user")
+    } else if data.mode() & 0o002 != 0 && data.len() == 0 {
+        Some("others may write to it")
+    } else {
+        None
+    })
 }
 
 /// A raw file or block device to write.
@@ -48,20 +113,18 @@ impl RawTarget {
         name: &str,
         size: u64,
         existing: Existing,
+        links: Links,
     ) -> Result<Self, DiskError> {
         let made =
             OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);
-        let is_new = match made {
-            Ok(_) => true,
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
+        let (file, is_new) = match made {
+            Ok(file) => (file, true),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                (open_existing(path, name, existing, links)?, false)
+            }
             Err(error) => return Err(open_error(name, error)),
         };
-        let is_device = |path: &Path| {
-            use std::os::unix::fs::FileTypeExt;
-            path.metadata().is_ok_and(|data| data.file_type().is_block_device())
-        };
-        let access = if is_device(path) { Access::WriteAlone } else { Access::Write };
-        let mut file = RawFile::open(path, name, access)?;
+        let mut file = RawFile::of(file, name)?;
         let taken = locks::take(file.file());
         if !taken.map_err(|error| file.io_error("lock", error))? {
             let reason = locks::BY_A_MACHINE.to_owned();

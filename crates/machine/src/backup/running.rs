@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use strongroom_base::{Clock as _, SystemClock};
+use strongroom_base::{Clock as _, EntropyExt as _, SystemClock, SystemEntropy};
 use strongroom_engine::{
     BackupDisk, CleanCheck, DiskBackupReport, DiskEnding, Ending, backup_with,
 };
@@ -209,7 +209,7 @@ impl Run<'_> {
         let space = Scratch::plan(&scratch, limit, &work.domain.name)?;
         let id = ulid::Ulid::from_parts(
             u64::try_from(SystemClock.now().as_millisecond()).unwrap_or(0),
-            u128::from(std::process::id()) << 64 | SystemClock.monotonic().as_nanos(),
+            u128::from_be_bytes(SystemEntropy.array()),
         );
         let id = id.to_string().to_ascii_lowercase();
         let name = format!("{}{id}", self.prefix);

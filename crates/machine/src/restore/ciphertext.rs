@@ -2,7 +2,7 @@
 
 use std::{fs::File, io, path::Path};
 
-use strongroom_disk::ImageFormat;
+use strongroom_disk::{ImageFormat, open_ours};
 
 use super::place::local;
 use crate::{Configuration, error::Result};
@@ -24,13 +24,18 @@ pub fn container(configuration: &Configuration, disk: &str) -> Option<Container>
 }
 
 impl Container {
-    /// Gives a restored image the length that it had; what is no file stays as it is.
-    pub fn cut(&self, path: &Path) -> Result<()> {
+    /// Gives a restored image the length that it had; what is no file stays as it is. One that is `ours`
+    /// must be a file that we have made.
+    pub fn cut(&self, path: &Path, ours: bool) -> Result<()> {
         let cut = || -> io::Result<()> {
             if !path.metadata()?.is_file() {
                 return Ok(());
             }
-            let file = File::options().write(true).open(path)?;
+            let file = if ours {
+                open_ours(path, true)?
+            } else {
+                File::options().write(true).open(path)?
+            };
             file.set_len(self.length)?;
             file.sync_all()
         };

@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 use strongroom_base::Cancel;
-use strongroom_disk::{DiskSpec, ImageFormat};
+use strongroom_disk::{DiskSpec, ImageFormat, Within};
 use strongroom_engine::{Progress, RestoreReport, RestoreRequest};
 use strongroom_format::{DiskRecord, Manifest};
 use strongroom_vault::Vault;
@@ -34,6 +34,8 @@ pub struct DisksRestore {
     pub format: Option<ImageFormat>,
     /// Whether existing targets are overwritten where they differ.
     pub in_place: bool,
+    /// Folders that no link may lead out of; none: all may be written to.
+    pub within: Option<Within>,
     /// Whether a description of a machine with these disks is written to the folder, if the point is
     /// of a machine; and where libvirt keeps the state of emulated TPMs, which it names.
     pub template: Option<PathBuf>,
@@ -80,7 +82,7 @@ pub fn prepare_disks<'a>(
     point: &'a Manifest,
     wanted: DisksRestore,
 ) -> Result<PreparedDisks<'a>> {
-    let DisksRestore { folder, named, disks, format, in_place, template, .. } = wanted;
+    let DisksRestore { folder, named, disks, format, in_place, within, template, .. } = wanted;
     // Read first: a point that is damaged there is better known now.
     let describes = template.filter(|_| folder.is_some());
     let has_containers = point.disks.iter().any(|disk| disk.source.format.ends_with("luks"));
@@ -95,6 +97,7 @@ pub fn prepare_disks<'a>(
         disks: &disks,
         format,
         in_place,
+        within: within.as_ref(),
         containers: containers.unwrap_or_default(),
     };
     let Targets { disks, unfinished, template } = files.open(point)?;

@@ -17,7 +17,7 @@ use serde_json::json;
 use strongroom_base::{Clock as _, SystemClock};
 use strongroom_disk::{
     DiskError, DiskSpec, DiskTarget, Existing, ImageFormat, NbdUrl, OpenOptions, TargetOptions,
-    open_target,
+    make_anew, open_ours, open_target,
 };
 use strongroom_hypervisor::{Connection, Encryption, SecretRef, SecretUse};
 use tempfile::TempDir;
@@ -95,8 +95,8 @@ pub(super) fn open(
     format: ImageFormat,
     size: u64,
     options: &[String],
-    key: &Key,
-    run: &Path,
+    existing: Existing,
+    (key, run): (&Key, &Path),
 ) -> Result<(Box<dyn DiskTarget>, Served)> {
     let failed = |source| local("make a folder in", run, source);
     fs::create_dir_all(run).map_err(failed)?;
@@ -112,8 +112,11 @@ pub(super) fn open(
     // In QEMU's lists of options a comma is written twice.
     let secret_words = secret.display().to_string().replace(',', ",,");
     let object = format!("secret,id=key,file={secret_words}");
-    if !path.try_exists().map_err(|source| local("find", path, source))? {
+    if path.symlink_metadata().is_err() {
         create(path, format, size, options, &object)?;
+    }
+    if existing == Existing::Ours {
+        drop(open_ours(path, true).map_err(|source| local("go on with", path, source))?);
     }
     let mut served = Served { child: serve(path, format, &object, folder.path())?, folder };
     let socket = served.folder.path().join("nbd");
@@ -137,8 +140,7 @@ fn create(
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     let new = Path::new(&new);
-    let made = File::options().write(true).create(true).truncate(true).mode(0o600).open(new);
-    drop(made.map_err(|source| local("make", new, source))?);
+    drop(make_anew(new).map_err(|source| local("make", new, source))?);
     let (kind, own) = match format {
         ImageFormat::Qcow2 => ("qcow2", ["encrypt.format=luks", "encrypt.key-secret=key"]),
         _ => ("luks", ["key-secret=key", "hash-alg=sha256"]),

@@ -1,9 +1,9 @@
 //! Where a restore of disks writes: which disk goes where, and files that are not complete yet.
 //!
 //! A file that does not exist is written under its name with `.partial` appended, and gets its
-//! name when it is complete and durable. A `.partial` file that is found is gone on with: what it
-//! holds is compared with the recovery point, whatever wrote it, so the result is right in any
-//! case. A file that has its name already is never written unasked: it is either what is wanted, or
+//! name when it is complete and durable. A `.partial` file that is found is gone on with if an earlier
+//! run can have left it: what it holds is compared with the recovery point, so the result is right in
+//! any case. Another's, or a link, is refused: its owner would own the disk. A file that has its name already is never written unasked: it is either what is wanted, or
 //! the restore is refused.
 
 use std::{
@@ -14,8 +14,10 @@ use std::{
     sync::Arc,
 };
 
+use rustix::fs::{Mode, OFlags};
 use strongroom_disk::{
-    DiskError, DiskSpec, DiskTarget, Existing, ImageFormat, TargetOptions, open_target,
+    DiskError, DiskSpec, DiskTarget, Existing, ImageFormat, Links, TargetOptions, Within,
+    open_target, pinned,
 };
 use strongroom_engine::{EngineError, Overwrite, RestoreDisk};
 use strongroom_format::Manifest;
@@ -35,6 +37,8 @@ pub(super) struct Wanted<'a> {
     pub(super) format: Option<ImageFormat>,
     /// Whether existing targets are overwritten where they differ.
     pub(super) in_place: bool,
+    /// Folders that no link may lead out of; none: all may be written to.
+    pub(super) within: Option<&'a Within>,
     /// Disks that are written as the encrypted images that they were.
     pub(super) containers: BTreeMap<String, Container>,
 }
@@ -45,6 +49,8 @@ pub(super) struct Unfinished {
     now: PathBuf,
     /// What it is called when it is complete.
     name: PathBuf,
+    /// Its folder, if these names are of that very folder.
+    _folder: Option<File>,
     /// If it is an encrypted image: its length is set in the end.
     container: Option<Container>,
 }
@@ -116,7 +122,11 @@ impl Wanted<'_> {
     pub(super) fn open(&self, point: &Manifest) -> Result<Targets> {
         let places = self.places(point)?;
         if let Some(folder) = self.folder {
-            fs::create_dir_all(folder).map_err(|source| local("make", folder, source))?;
+            let made = match self.within {
+                None => fs::create_dir_all(folder),
+                Some(within) => within.make_folder(folder).map(drop),
+            };
+            made.map_err(|source| no_folder(folder, source))?;
         }
         let mut targets =
             Targets { disks: Vec::new(), unfinished: Vec::new(), template: Vec::new() };
@@ -127,24 +137,33 @@ impl Wanted<'_> {
             let mut existing = if self.in_place { Existing::Keep } else { Existing::Refuse };
             let mut opened = spec.clone();
             let mut length = size;
+            let mut links = Links::Followed;
             if let DiskSpec::File { path, format } = &spec {
+                let real = path;
+                let (path, folder) = self.pin(real)?;
+                if folder.is_some() {
+                    links = Links::Refused;
+                }
                 let (mut now, mut format) = (path.clone(), *format);
-                if !path.try_exists().map_err(|source| local("find", path, source))? {
-                    now = with_suffix(path, ".partial");
-                    format = Some(self.format_of(path, format));
-                    existing = Existing::Keep;
+                if !path.try_exists().map_err(|source| local("find", real, source))? {
+                    now = with_suffix(&path, ".partial");
+                    format = Some(self.format_of(real, format));
+                    existing = Existing::Ours;
                 }
                 if let Some(container) = container {
                     (format, length) = (Some(ImageFormat::Raw), container.length);
                 }
                 targets.unfinished.push(Unfinished {
                     now: now.clone(),
-                    name: path.clone(),
+                    name: path,
+                    _folder: folder,
                     container,
                 });
                 opened = DiskSpec::File { path: now, format };
             }
-            let mut options = TargetOptions { format: self.format, existing, ..Default::default() };
+            let shown = Some(location.clone());
+            let mut options =
+                TargetOptions { format: self.format, existing, links, shown, ..Default::default() };
             let (target, overwrite) = match open_target(&opened, size, &options) {
                 Ok(target) if target.is_blank() => (target, Overwrite::All),
                 Ok(target) => (target, Overwrite::Differences),
@@ -162,6 +181,23 @@ impl Wanted<'_> {
             targets.disks.push(RestoreDisk { name, location, target, overwrite });
         }
         Ok(targets)
+    }
+
+    /// A path whose folder cannot be exchanged any more, and what holds it; the path itself where any may
+    /// be written to, or where the operator has named this very file or device.
+    fn pin(&self, path: &Path) -> Result<(PathBuf, Option<File>)> {
+        let (Some(within), Some(folder), Some(name)) =
+            (self.within, path.parent(), path.file_name())
+        else {
+            return Ok((path.to_owned(), None));
+        };
+        if within.is_named(path) {
+            return Ok((path.to_owned(), None));
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let opened = within.open(folder, flags, Mode::empty());
+        let opened = opened.map_err(|source| no_folder(folder, source))?;
+        Ok((pinned(&opened).join(name), Some(opened)))
     }
 
     fn template(&self, name: &str, spec: &DiskSpec) -> TemplateDisk {
@@ -197,9 +233,9 @@ impl Wanted<'_> {
 
 /// Gives complete files their lengths and names. All targets must be closed.
 pub(super) fn finish(unfinished: &[Unfinished]) -> Result<()> {
-    for Unfinished { now, name: path, container } in unfinished {
+    for Unfinished { now, name: path, container, .. } in unfinished {
         if let Some(container) = container {
-            container.cut(now)?;
+            container.cut(now, now != path)?;
         }
         if now == path {
             continue;
@@ -216,6 +252,14 @@ pub(super) fn finish(unfinished: &[Unfinished]) -> Result<()> {
         synced.map_err(|source| local("sync", folder, source))?;
     }
     Ok(())
+}
+
+/// Why a folder cannot be used. One that a link leads out of is told apart.
+fn no_folder(folder: &Path, source: io::Error) -> MachineError {
+    if source.kind() == io::ErrorKind::CrossesDevices {
+        return DiskError::Outside { disk: folder.display().to_string() }.into();
+    }
+    local("make", folder, source)
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

@@ -106,8 +106,9 @@ pub(super) fn open(
     size: u64,
     options: &[String],
     allow_backing: &[PathBuf],
+    existing: Existing,
 ) -> Result<Box<dyn DiskTarget>> {
-    if path.metadata().is_ok_and(|file| file.is_file() && file.len() == 0) {
+    if path.symlink_metadata().is_ok_and(|file| file.is_file() && file.len() == 0) {
         // An earlier attempt ended before it had a header.
         fs::remove_file(path).map_err(|source| local("remove", path, source))?;
     }
@@ -116,7 +117,7 @@ pub(super) fn open(
         create(path, size, options, None)?;
     }
     let spec = DiskSpec::File { path: path.to_owned(), format: Some(format) };
-    let mut target = TargetOptions { existing: Existing::Keep, ..TargetOptions::default() };
+    let mut target = TargetOptions { existing, ..TargetOptions::default() };
     target.open.allow_backing = allow_backing.to_vec();
     patiently(|| Ok(open_target(&spec, size, &target)?))
 }

@@ -5,16 +5,19 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 use strongroom_base::PointId;
+use strongroom_disk::{make_anew, open_ours};
 
 use super::place::local;
 use crate::error::Result;
+
+/// The most bytes of one.
+const LONGEST: u64 = 1 << 20;
 
 /// What it says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +44,13 @@ impl Note {
 
     /// That of an earlier restore, if there is one.
     pub(super) fn find(path: &Path) -> Result<Option<Self>> {
-        match fs::read(path) {
+        // Another's note would make its files ours.
+        let read = || -> io::Result<Vec<u8>> {
+            let mut content = Vec::new();
+            open_ours(path, false)?.take(LONGEST).read_to_end(&mut content)?;
+            Ok(content)
+        };
+        match read() {
             Ok(content) => serde_json::from_slice(&content)
                 .map(Some)
                 .map_err(|error| local("read", path, error.into())),
@@ -77,9 +86,7 @@ pub(super) fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
     name.push(".new");
     let new = PathBuf::from(name);
     let write = || -> io::Result<()> {
-        let mut options = File::options();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file = options.open(&new)?;
+        let mut file = make_anew(&new)?;
         file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&new, path)?;

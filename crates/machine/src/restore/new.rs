@@ -1,15 +1,15 @@
 //! A machine that is made from a recovery point.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::Write as _,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use strongroom_base::{Cancel, Clock as _, SystemClock};
-use strongroom_disk::DiskTarget;
+use strongroom_disk::{DiskTarget, Existing, make_anew};
 use strongroom_engine::{Overwrite, Progress, RestoreDisk, RestoreReport, RestoreRequest};
 use strongroom_format::Manifest;
 use strongroom_hypervisor::{Connection, Domain, HypervisorError, Machine};
@@ -113,16 +113,20 @@ impl Work<'_> {
         for disk in &self.plan.disks {
             // Complete but for what only comparing can tell.
             let is_complete = disk.path.exists();
-            let path = if is_complete { disk.path.clone() } else { disk.partial() };
+            let (path, existing) = if is_complete {
+                (disk.path.clone(), Existing::Keep)
+            } else {
+                (disk.partial(), Existing::Ours)
+            };
             let (format, size, options) = (disk.written_as(), disk.size, &disk.options);
             let target = if let Some(key) = &disk.key {
                 let run = &self.request.places.run;
-                let open = || encrypted::open(&path, format, size, options, key, run);
+                let open = || encrypted::open(&path, format, size, options, existing, (key, run));
                 let (target, server) = image::patiently(open)?;
                 served.push((path, server));
                 target
             } else {
-                image::open(&path, format, size, options, &[])?
+                image::open(&path, format, size, options, &[], existing)?
             };
             disks.push(to_restore(disk, target));
         }
@@ -142,7 +146,8 @@ impl Work<'_> {
         for disk in &self.plan.disks {
             let partial = disk.partial();
             if let Some(container) = disk.container {
-                container.cut(if disk.path.exists() { &disk.path } else { &partial })?;
+                let complete = disk.path.exists();
+                container.cut(if complete { &disk.path } else { &partial }, !complete)?;
             }
             if !disk.path.exists() {
                 let named = fs::rename(&partial, &disk.path);
@@ -248,9 +253,7 @@ pub(super) fn write_tpm(folder: &Path, files: &[(String, Vec<u8>)]) -> Result<()
             make(parent)?;
         }
         let write = || {
-            let mut options = File::options();
-            options.write(true).create(true).truncate(true).mode(0o600);
-            let mut file = options.open(&path)?;
+            let mut file = make_anew(&path)?;
             file.write_all(content)?;
             file.sync_all()
         };

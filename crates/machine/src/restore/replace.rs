@@ -12,7 +12,7 @@ use std::{
 };
 
 use strongroom_base::{Cancel, Clock as _, PointId, SystemClock, SystemEntropy};
-use strongroom_disk::ImageFormat;
+use strongroom_disk::{Existing, ImageFormat};
 use strongroom_engine::{
     EngineError, Overwrite, Progress, RestoreDisk, RestoreReport, RestoreRequest, data_bytes,
 };
@@ -467,7 +467,14 @@ impl<'a> Work<'a> {
             let below = below.iter().map(|image| Path::new(&image.filename));
             let folders = below.chain([disk.old.as_path()]).filter_map(Path::parent);
             let folders: Vec<PathBuf> = folders.map(Path::to_owned).collect();
-            let target = image::open(&disk.overlay, ImageFormat::Qcow2, disk.size, &[], &folders)?;
+            let target = image::open(
+                &disk.overlay,
+                ImageFormat::Qcow2,
+                disk.size,
+                &[],
+                &folders,
+                Existing::Keep,
+            )?;
             disks.push(RestoreDisk {
                 name: disk.name.clone(),
                 location: disk.overlay.display().to_string(),

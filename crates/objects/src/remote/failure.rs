@@ -15,7 +15,8 @@ pub(super) enum Failure {
     Local(StoreError),
 }
 
-/// A cause in one line, without the parts of a URL that may hold signatures.
+/// A cause in our own words: the status of the answer, and its code if that is a word. What else a server
+/// says goes to the log: somebody may have made us ask a server whose words are not for them.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Cause(String);
@@ -62,7 +63,8 @@ impl Failure {
             }
             Self::Refused(error) => error,
         };
-        let source = Box::new(Cause(one_line(&error)));
+        tracing::debug!(store, action, what, said = one_line(&error), "a request failed");
+        let source = Box::new(Cause(in_our_words(&error)));
         let no_room = status(&error) == Some(507)
             || mentions(&error, &["QuotaExceeded", "InsufficientStorage", "StorageFull"]);
         match (&error, key) {
@@ -128,6 +130,32 @@ fn mentions(error: &object_store::Error, words: &[&str]) -> bool {
     messages(error).any(|message| words.iter().any(|word| message.contains(word)))
 }
 
+/// The code of an answer: `AccessDenied` in S3's, Azure's and Google's XML.
+fn word(error: &object_store::Error) -> Option<String> {
+    messages(error).find_map(|message| {
+        let (_, after) = message.split_once("<Code>")?;
+        let (word, _) = after.split_once("</Code>")?;
+        let good = (3..=60).contains(&word.len()) && word.chars().all(|c| c.is_ascii_alphabetic());
+        good.then(|| word.to_owned())
+    })
+}
+
+fn in_our_words(error: &object_store::Error) -> String {
+    let word = word(error).map_or_else(String::new, |word| format!(" {word}"));
+    if let Some(status) = status(error) {
+        return format!("the server answers {status}{word}");
+    }
+    if mentions(error, &["Server returned error response"]) {
+        return format!("the server answers 200 with an error{word}");
+    }
+    if mentions(error, &["HTTP error", "error sending request", "not allowed"]) {
+        // There was no answer: what the way to the server says, such as "Connection refused".
+        return messages(error).last().unwrap_or_default().chars().take(200).collect();
+    }
+    "the server's answer is not one of such a store (the log of level debug has it)".to_owned()
+}
+
+/// As the library says it, in one line, without the parts of URLs that may hold signatures.
 fn one_line(error: &object_store::Error) -> String {
     // The outermost message includes most of the others, but seldom the deepest.
     let mut message = error.to_string();
@@ -150,4 +178,30 @@ fn causes_are_short_and_hold_no_signatures() {
     let line = one_line(&error);
     assert!(line.contains("http://host/a in 1s - <xml> no</xml>"), "{line}");
     assert!(!line.contains("SECRET"));
+}
+
+#[cfg(test)]
+#[test]
+fn what_a_server_says_is_not_repeated() {
+    let of = |text: &str| {
+        let source = text.to_owned().into();
+        in_our_words(&object_store::Error::Generic { store: "S3", source })
+    };
+    let answer = "Server returned non-2xx status code: 403 Forbidden: ";
+    for (said, shown) in [
+        (format!("{answer}<html>INTERNAL"), "the server answers 403"),
+        (
+            format!("{answer}<Code>AccessDenied</Code>INTERNAL"),
+            "the server answers 403 AccessDenied",
+        ),
+        (format!("{answer}<Code>INTERNAL 1</Code>"), "the server answers 403"),
+        (
+            "Got invalid list response: unknown element INTERNAL".to_owned(),
+            "not one of such a store",
+        ),
+        ("Server returned error response: INTERNAL".to_owned(), "200 with an error"),
+    ] {
+        let words = of(&said);
+        assert!(words.contains(shown) && !words.contains("INTERNAL"), "{words}");
+    }
 }

@@ -110,16 +110,26 @@ impl Settings {
             (_, "conditional-put") => self.unconditional = !choice("on", "off")?,
             (_, "anonymous") => self.anonymous = choice("true", "false")?,
             (_, "proxy") => self.system_proxy = choice("environment", "none")?,
-            (Cloud::S3, "region") => self.region = Some(value.to_owned()),
+            (Cloud::S3, "region") => self.region = Some(host_part(name, value)?),
             (Cloud::S3, "path-style") => self.virtual_hosted = !choice("true", "false")?,
             (Cloud::S3, "checksum") => self.checksum = choice("sha256", "none")?,
-            (Cloud::Azure, "account") => self.account = Some(value.to_owned()),
+            (Cloud::Azure, "account") => self.account = Some(host_part(name, value)?),
             _ => {
                 let name: String = name.chars().take(40).collect();
                 return Err(format!("its parameter {name:?} is not known"));
             }
         }
         Ok(())
+    }
+
+    /// Whether `other` is the same server's same bucket, at this prefix or below it.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        let place =
+            |of: &Self| (of.cloud, of.bucket.clone(), of.endpoint.clone(), of.account.clone());
+        place(self) == place(other)
+            && self.virtual_hosted == other.virtual_hosted
+            && self.system_proxy == other.system_proxy
+            && other.prefix.starts_with(&self.prefix)
     }
 
     fn client_options(&self, environment: &Environment<'_>) -> ClientOptions {
@@ -245,6 +255,17 @@ impl Settings {
     }
 }
 
+/// A value that becomes a part of a host's name: nothing in it may name another host.
+fn host_part(name: &str, value: &str) -> Result<String, String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if value.is_empty() || value.len() > 100 || !value.chars().all(good) {
+        return Err(format!(
+            "its parameter {name} is not made of letters, digits, '.', '_' and '-'"
+        ));
+    }
+    Ok(value.to_owned())
+}
+
 type Built = object_store::Result<Arc<dyn object_store::ObjectStore>>;
 
 /// The environment variables of one cloud.
@@ -318,6 +339,8 @@ mod tests {
             ("s3://bucket/../b", "not usable as a prefix"),
             ("s3://bucket?account=x", "not known"),
             ("az://c?region=x", "not known"),
+            ("s3://b?region=x@127.0.0.1/", "region is not made of"),
+            ("az://c?account=127.0.0.1/x%3F", "account is not made of"),
             ("s3://b?endpoint=ftp://x", "endpoint"),
             ("s3://b?path-style=maybe", "true or false"),
             ("s3://b?secret_access_key=SECRET", "\"secret_access_key\" is not known"),
@@ -327,6 +350,37 @@ mod tests {
             let said = refused(url);
             assert!(said.contains(reason), "{url}: {said}");
             assert!(!said.contains("SECRET"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_place_covers_what_is_below_it() {
+        let covers = |allowed: &str, url: &str| {
+            let [allowed, url] = [allowed, url].map(|url| Settings::parse(url).expect("a URL"));
+            allowed.covers(&url)
+        };
+        for (allowed, url) in [
+            ("s3://b", "s3://b"),
+            ("s3://b/", "s3://b/x/y?region=eu-1"),
+            ("s3://b/x", "s3://b/x?conditional-put=off"),
+            ("s3://b/x/", "s3://b/x/y"),
+            ("s3://b?endpoint=https://h", "s3://b/x?endpoint=https://h/"),
+        ] {
+            assert!(covers(allowed, url), "{allowed} {url}");
+        }
+        for (allowed, url) in [
+            ("s3://b/x", "s3://b"),
+            ("s3://b/x", "s3://b/xy"),
+            ("s3://b", "s3://bc"),
+            ("s3://b", "gs://b"),
+            ("s3://b", "s3://b?endpoint=http://127.0.0.1:1"),
+            ("s3://b?endpoint=https://h", "s3://b"),
+            ("s3://b?endpoint=https://h", "s3://b?endpoint=http://h"),
+            ("s3://b", "s3://b?proxy=environment"),
+            ("s3://b", "s3://b?path-style=false"),
+            ("az://c?account=a", "az://c?account=b"),
+        ] {
+            assert!(!covers(allowed, url), "{allowed} {url}");
         }
     }
 }

@@ -205,6 +205,7 @@ fn each_status_means_what_it_should() {
         assert_eq!(server.requests(), requests, "{status}");
         let shown = format!("{error:?} {:?}", server.open());
         assert!(!shown.contains("SECRET"), "{shown}");
+        assert!(!body.contains(' ') || !shown.contains(body), "{shown}");
     }
     let server = Server::start(vec![]);
     let error = server.open().get(&key(), 9).expect_err("nothing there");

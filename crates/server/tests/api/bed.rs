@@ -16,6 +16,7 @@ use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::{Value, json};
+use strongroom_agent::ModuleCommand;
 use strongroom_base::Cancel;
 use strongroom_hypervisor::Settings;
 use strongroom_machine::{Places, guard::GuardCommand};
@@ -137,6 +138,7 @@ impl Bed {
                 system_places: Places::of_system(),
                 session_places: Places::of_system(),
                 guard: GuardCommand { program: PathBuf::from("/bin/false"), arguments: Vec::new() },
+                module: ModuleCommand::this_program("no-module"),
                 connect: None,
             },
             notify: None,

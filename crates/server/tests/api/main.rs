@@ -13,6 +13,7 @@ mod document;
 mod metrics;
 mod monitoring;
 mod pages;
+mod places;
 mod requests;
 mod rights;
 mod sinks;

@@ -6,6 +6,7 @@ mod backup_vm;
 pub(crate) mod errors;
 mod forget;
 pub(crate) mod guard;
+pub(crate) mod module;
 pub(crate) mod recover;
 pub(crate) mod recoverypoint;
 pub(crate) mod reference;

@@ -215,6 +215,7 @@ impl DisksArgs {
             disks: self.disks,
             format: self.format.map(ImageFormat::from),
             in_place: self.in_place,
+            within: None,
             template: (!self.no_template).then(|| hosts::places(hosts::usual_scope()).swtpm),
             threads: context.threads(&self.work),
             limit_rate: context.limit_rate(&self.work),

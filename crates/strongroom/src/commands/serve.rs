@@ -154,6 +154,7 @@ pub(crate) fn this_host() -> Result<ThisHost, Failure> {
         system_places: hosts::places(Scope::System),
         session_places: hosts::places(Scope::Session),
         guard: hosts::guard()?,
+        module: hosts::module(),
         connect: hosts::reachable(),
     })
 }

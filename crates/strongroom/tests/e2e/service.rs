@@ -54,7 +54,7 @@ fn from_the_first_token_to_the_restored_disk() {
     lab.fails(
         &format!("{restore} {} --to root=/etc/passwd --in-place", out.display()),
         8,
-        "auth.forbidden",
+        "place.not_allowed",
     );
 
     let status = lab.ok("status").stdout;

@@ -54,6 +54,9 @@ impl Workers {
                 program: PathBuf::from(env!("CARGO_BIN_EXE_strongroom")),
                 arguments: vec!["vm-guard".to_owned()],
             },
+            notes: lab.join("notes"),
+            disks: None,
+            targets: None,
             allow_backing: Vec::new(),
             threads: 2,
         };

@@ -25,6 +25,7 @@
 mod change;
 mod crypto;
 mod error;
+mod module;
 mod objects;
 mod pkcs11;
 mod source;
@@ -46,7 +47,8 @@ use strongroom_objects::{ObjectStore, Put};
 
 pub use change::KeyCheck;
 pub use error::KeyError;
-pub use source::{KeySource, MAX_SECRET_FILE, MIN_KEY_FILE, generate_key_file};
+pub use module::{ModuleCommand, serve_module};
+pub use source::{KeySource, MAX_SECRET_FILE, MIN_KEY_FILE, Pkcs11Key, generate_key_file};
 pub use uri::{PKCS11_HELP, Pkcs11Uri, fuzz_pkcs11_uri};
 
 use crypto::sha256;

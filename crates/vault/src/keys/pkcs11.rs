@@ -6,7 +6,8 @@
 //! wrapping, or whose policy forbids to import or to export keys; and symmetric ciphers stay
 //! strong against quantum computers, which RSA does not. `docs/keys.md` has the comparison.
 //!
-//! The module to load comes from the user's URI alone, never from anything stored in a vault.
+//! The module to load comes from the user's URI alone, never from anything stored in a vault, and is
+//! loaded by a process of its own ([`super::module`]).
 
 use std::{
     collections::BTreeMap,
@@ -114,19 +115,9 @@ fn find_token(module: &Pkcs11, uri: &Pkcs11Uri) -> Result<Slot, KeyError> {
     found.ok_or_else(|| hsm(format!("no token fits {uri}"), None))
 }
 
-fn log_in(session: &Session, uri: &Pkcs11Uri) -> Result<(), KeyError> {
-    let pin = match &uri.pin_source {
-        None => return Ok(()),
-        Some(path) => {
-            let bytes = read_secret_file(path)?;
-            let unusable = |reason| KeyError::Unusable { path: path.clone(), reason };
-            let text = std::str::from_utf8(&bytes).map_err(|_| unusable("the PIN is not UTF-8"))?;
-            if text.is_empty() {
-                return Err(unusable("there is no PIN in it"));
-            }
-            AuthPin::new(text.into())
-        }
-    };
+fn log_in(session: &Session, pin: Option<&str>) -> Result<(), KeyError> {
+    let Some(pin) = pin else { return Ok(()) };
+    let pin = AuthPin::new(pin.into());
     match session.login(UserType::User, Some(&pin)) {
         Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
         Err(error @ Error::Pkcs11(RvError::PinIncorrect, _)) => {
@@ -136,6 +127,18 @@ fn log_in(session: &Session, uri: &Pkcs11Uri) -> Result<(), KeyError> {
             Err(hsm("the token's PIN is locked after wrong attempts", error))
         }
         Err(error) => Err(hsm("the token refuses the login", error)),
+    }
+}
+
+/// The PIN that a URI names, if it names one.
+pub(super) fn read_pin(uri: &Pkcs11Uri) -> Result<Option<Zeroizing<String>>, KeyError> {
+    let Some(path) = &uri.pin_source else { return Ok(None) };
+    let bytes = read_secret_file(path)?;
+    let unusable = |reason| KeyError::Unusable { path: path.clone(), reason };
+    match std::str::from_utf8(&bytes) {
+        Ok("") => Err(unusable("there is no PIN in it")),
+        Ok(pin) => Ok(Some(Zeroizing::new(pin.to_owned()))),
+        Err(_) => Err(unusable("the PIN is not UTF-8")),
     }
 }
 
@@ -149,12 +152,12 @@ pub(super) struct Token {
 
 impl Token {
     /// Loads the module, finds the token, logs in, and finds the key.
-    pub(super) fn open(uri: &Pkcs11Uri) -> Result<Self, KeyError> {
+    pub(super) fn open(uri: &Pkcs11Uri, pin: Option<&str>) -> Result<Self, KeyError> {
         let module = load_module(uri)?;
         let slot = find_token(&module, uri)?;
         let info =
             module.get_token_info(slot).map_err(|error| hsm("the token does not answer", error))?;
-        if info.login_required() && uri.pin_source.is_none() {
+        if info.login_required() && pin.is_none() {
             return Err(hsm(
                 "the token wants a PIN: name a file that has it by pin-source in the URI",
                 None,
@@ -163,7 +166,7 @@ impl Token {
         let session = module
             .open_ro_session(slot)
             .map_err(|error| hsm("the token gives no session", error))?;
-        log_in(&session, uri)?;
+        log_in(&session, pin)?;
 
         let mut template =
             vec![Attribute::Class(ObjectClass::SECRET_KEY), Attribute::KeyType(KeyType::AES)];

@@ -19,7 +19,11 @@ use strongroom_format::{
 };
 use zeroize::Zeroizing;
 
-use super::{KeyError, Pkcs11Uri, crypto, pkcs11::Token};
+use super::{
+    KeyError, Pkcs11Uri, crypto,
+    module::{ModuleCommand, Process},
+    pkcs11::{Token, read_pin},
+};
 
 /// Most bytes of a key file, passphrase file or PIN file.
 pub const MAX_SECRET_FILE: usize = 64 * 1024;
@@ -35,7 +39,24 @@ pub enum KeySource {
     /// A file with a passphrase in it.
     Passphrase(PathBuf),
     /// An AES key in a token.
-    Pkcs11(Box<Pkcs11Uri>),
+    Pkcs11(Box<Pkcs11Key>),
+}
+
+/// An AES key in a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pkcs11Key {
+    /// Which.
+    pub uri: Pkcs11Uri,
+    /// How a process is started that loads the module; without one, this process loads it.
+    pub module: Option<ModuleCommand>,
+}
+
+impl std::str::FromStr for Pkcs11Key {
+    type Err = KeyError;
+
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        Ok(Self { uri: text.parse()?, module: None })
+    }
 }
 
 impl fmt::Display for KeySource {
@@ -43,7 +64,7 @@ impl fmt::Display for KeySource {
         match self {
             Self::File(path) => write!(f, "key file {}", path.display()),
             Self::Passphrase(path) => write!(f, "the passphrase in {}", path.display()),
-            Self::Pkcs11(uri) => write!(f, "PKCS#11 key {uri}"),
+            Self::Pkcs11(key) => write!(f, "PKCS#11 key {}", key.uri),
         }
     }
 }
@@ -112,6 +133,7 @@ pub(super) enum Secret {
     File(Zeroizing<Vec<u8>>),
     Passphrase(Zeroizing<Vec<u8>>),
     Token(Token),
+    Module(Process),
 }
 
 impl Secret {
@@ -132,7 +154,14 @@ impl Secret {
                 }
                 Self::Passphrase(bytes)
             }
-            KeySource::Pkcs11(uri) => Self::Token(Token::open(uri)?),
+            KeySource::Pkcs11(key) => {
+                let pin = read_pin(&key.uri)?;
+                let pin = pin.as_ref().map(|pin| pin.as_str());
+                match &key.module {
+                    Some(command) => Self::Module(Process::open(command, &key.uri, pin)?),
+                    None => Self::Token(Token::open(&key.uri, pin)?),
+                }
+            }
         })
     }
 
@@ -151,16 +180,8 @@ impl Secret {
             Self::Passphrase(bytes) => {
                 (Kek::Passphrase { cost, salt }, passphrase_kek(bytes, cost, &salt)?)
             }
-            Self::Token(token) => {
-                let challenge: [u8; 64] = entropy.array();
-                let key = token.kek(&challenge)?;
-                if key.as_bytes() != token.kek(&challenge)?.as_bytes() {
-                    let what = "the token gives two answers to one question".to_owned();
-                    return Err(KeyError::Hsm { what, source: None });
-                }
-                let (token, object) = token.names();
-                (Kek::Pkcs11 { token, object, challenge }, key)
-            }
+            Self::Token(token) => new_kek(token.names(), |it| token.kek(it), entropy)?,
+            Self::Module(token) => new_kek(token.names(), |it| token.kek(it), entropy)?,
         })
     }
 
@@ -176,9 +197,25 @@ impl Secret {
                 Some(passphrase_kek(bytes, *cost, salt)?)
             }
             (Self::Token(token), Kek::Pkcs11 { challenge, .. }) => Some(token.kek(challenge)?),
-            (Self::File(_) | Self::Passphrase(_) | Self::Token(_), _) => None,
+            (Self::Module(token), Kek::Pkcs11 { challenge, .. }) => Some(token.kek(challenge)?),
+            (Self::File(_) | Self::Passphrase(_) | Self::Token(_) | Self::Module(_), _) => None,
         })
     }
+}
+
+/// A new key-encryption key of a token.
+fn new_kek(
+    (token, object): (String, String),
+    kek: impl Fn(&[u8; 64]) -> Result<SecretKey, KeyError>,
+    entropy: &dyn Entropy,
+) -> Result<(Kek, SecretKey), KeyError> {
+    let challenge: [u8; 64] = entropy.array();
+    let key = kek(&challenge)?;
+    if key.as_bytes() != kek(&challenge)?.as_bytes() {
+        let what = "the token gives two answers to one question".to_owned();
+        return Err(KeyError::Hsm { what, source: None });
+    }
+    Ok((Kek::Pkcs11 { token, object, challenge }, key))
 }
 
 /// Fingerprint and key-encryption key of a key file.

@@ -18,7 +18,9 @@ use strongroom_base::{
 };
 use strongroom_objects::{Key, Memory, ObjectStore};
 
-use super::{KeyError, KeyRing, KeySource, generate_key_file, list_slots};
+use super::{
+    KeyError, KeyRing, KeySource, ModuleCommand, generate_key_file, list_slots, serve_module,
+};
 
 /// Repeatable bytes: SHA-256 of a counter.
 struct Counted(AtomicU64);

@@ -1,8 +1,13 @@
 //! PKCS#11 URIs (RFC 7512), as far as they name one AES key in a token.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
 
 use super::KeyError;
 
@@ -26,7 +31,7 @@ Then put the PIN into a file that only you can read, and name module, token, key
 /// attributes `token`, `serial`, `manufacturer`, `model`, `slot-id`, `object`, `id` and
 /// `type=secret-key` are understood, and the query attributes `module-path`, `module-name` and
 /// `pin-source`. `pin-value` is refused: a command line is no place for a secret.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pkcs11Uri {
     pub(super) token: Option<String>,
     pub(super) serial: Option<String>,
@@ -119,6 +124,29 @@ impl Pkcs11Uri {
             }
             _ => Err(odd(format!("the query attribute {name:?} is not known"))),
         }
+    }
+}
+
+impl Pkcs11Uri {
+    /// The path of the module, if it is named so.
+    pub fn module_path(&self) -> Option<&Path> {
+        self.module_path.as_deref()
+    }
+
+    /// The name of the module, if it is named so.
+    pub fn module_name(&self) -> Option<&str> {
+        self.module_name.as_deref()
+    }
+
+    /// The file with the PIN, if one is named.
+    pub fn pin_source(&self) -> Option<&Path> {
+        self.pin_source.as_deref()
+    }
+
+    /// The same key, reached by this module.
+    #[must_use]
+    pub fn with_module(self, path: PathBuf) -> Self {
+        Self { module_path: Some(path), ..self }
     }
 }
 

@@ -73,6 +73,81 @@ fn with_tokens(name: &str, test: impl FnOnce(&std::path::Path)) {
     assert!(output.status.success() && text.contains("1 passed"), "{text}\n{errors}");
 }
 
+/// In a child process: is the process of a module, on its standard input.
+#[test]
+fn module_process() {
+    use std::os::fd::AsFd as _;
+    if std::env::var_os(CHILD).is_some() && std::env::args().any(|word| word == "--nocapture") {
+        let stream = std::io::stdin().as_fd().try_clone_to_owned().expect("a socket");
+        serve_module(stream.into()).expect("serves");
+    }
+}
+
+/// The same key, behind a module in a process of its own.
+fn apart(source: KeySource, patience: std::time::Duration) -> KeySource {
+    let KeySource::Pkcs11(mut key) = source else { panic!("a key in a token") };
+    let arguments = ["--exact", "keys::tests::hsm::module_process", "--nocapture"];
+    key.module = Some(ModuleCommand {
+        program: std::env::current_exe().expect("this program"),
+        arguments: arguments.map(str::to_owned).into(),
+        patience,
+    });
+    KeySource::Pkcs11(key)
+}
+
+const LONG: std::time::Duration = std::time::Duration::from_mins(1);
+
+#[test]
+fn a_module_in_a_process_of_its_own_opens_the_same_vault() {
+    with_tokens("a_module_in_a_process_of_its_own_opens_the_same_vault", |folder| {
+        let (lab, store) = (Lab::new(), Lab::store());
+        let kek = uri(folder, "token=lab;object=kek", "pin");
+        let ring = lab.create(&store, &apart(kek.clone(), LONG));
+        assert_eq!(probe(&lab.open(&store, &kek).expect("opens")), probe(&ring));
+        assert_eq!(probe(&lab.open(&store, &apart(kek, LONG)).expect("opens")), probe(&ring));
+        for (pin, code, says) in [
+            ("wrong-pin", &codes::KEY_HSM, "PIN is wrong"),
+            ("no-such-file", &codes::KEY_UNREADABLE, "cannot be read"),
+        ] {
+            let source = apart(uri(folder, "token=lab;object=kek", pin), LONG);
+            let error = lab.open(&store, &source).map(|_| ()).expect_err(says);
+            assert_eq!(error.code(), code, "{error:?}");
+            assert!(error.to_string().contains(says) && !format!("{error:?}").contains("4321"));
+        }
+    });
+}
+
+#[test]
+fn a_module_that_crashes_or_hangs_is_an_error() {
+    with_tokens("a_module_that_crashes_or_hangs_is_an_error", |folder| {
+        let (lab, store) = (Lab::new(), Lab::store());
+        for (name, code, says) in [
+            ("crash", "__builtin_trap();", "has ended its process"),
+            ("exit", "_exit(0);", "has ended its process"),
+            ("hang", "for (;;) sleep(1);", "does not answer within"),
+        ] {
+            let (source, module) =
+                (folder.join(format!("{name}.c")), folder.join(format!("{name}.so")));
+            let text = format!(
+                "#include <unistd.h>\nint C_GetFunctionList(void **l) {{ {code} return 5; }}\n"
+            );
+            fs::write(&source, text).expect("writes");
+            let mut made = Command::new("cc");
+            made.args(["-shared", "-fPIC", "-o"]).arg(&module).arg(&source);
+            assert!(made.status().expect("install the package gcc").success());
+            let text = format!("pkcs11:object=kek?module-path={}", module.display());
+            let key = KeySource::Pkcs11(Box::new(text.parse().expect("URI")));
+            let patience =
+                std::time::Duration::from_millis(if name == "hang" { 500 } else { 60_000 });
+            let error =
+                KeyRing::create(&store, lab.vault, &apart(key, patience), "", CLOCK, CHANCE);
+            let error = error.map(|_| ()).expect_err(name);
+            assert_eq!(error.code(), &codes::KEY_HSM);
+            assert!(error.to_string().contains(says), "{name}: {error}");
+        }
+    });
+}
+
 fn uri(folder: &std::path::Path, path: &str, pin: &str) -> KeySource {
     let pin = folder.join(pin);
     let text = format!("pkcs11:{path}?module-path={MODULE}&pin-source={}", pin.display());

@@ -1,0 +1,255 @@
+//! What the operator lets others name: places of vaults and keys, and the modules of tokens.
+//!
+//! Whoever asks the service names paths, URLs and modules, and the service opens them with its own
+//! rights. So only what stands in its configuration can be named. What a vault was made with stays good
+//! when the list becomes shorter: the list is asked when something is named, not when it is used.
+
+use std::{
+    collections::BTreeMap,
+    os::fd::OwnedFd,
+    path::{Component, Path, PathBuf},
+};
+
+use rustix::{
+    fs::{Mode, OFlags, ResolveFlags},
+    io::Errno,
+};
+use strongroom_api::KeyReference;
+use strongroom_vault::{keys::Pkcs11Uri, place};
+
+/// What may be named.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// Folders below which vaults may be.
+    pub vault_dirs: Vec<PathBuf>,
+    /// Places in object stores at or below which vaults may be.
+    pub vault_urls: Vec<String>,
+    /// Folders below which files of keys, passphrases and PINs may be.
+    pub key_dirs: Vec<PathBuf>,
+    /// Modules of tokens, by name.
+    pub pkcs11_modules: BTreeMap<String, PathBuf>,
+}
+
+/// Something that was named is not on the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotAllowed {
+    /// What was named.
+    pub named: String,
+    /// The key of the configuration that would have to say it.
+    pub setting: &'static str,
+    /// What it says.
+    pub allowed: Vec<String>,
+}
+
+impl NotAllowed {
+    /// For somebody who may not know the configuration.
+    pub fn words(&self) -> String {
+        format!("{} is not allowed by `{}` of the server's configuration", self.named, self.setting)
+    }
+
+    /// For somebody who may.
+    pub fn all_words(&self) -> String {
+        let Self { named, setting, allowed } = self;
+        let list = if allowed.is_empty() { "none".to_owned() } else { allowed.join(", ") };
+        let what = match *setting {
+            "vault_urls" => "its URL",
+            "pkcs11_modules" => "the module",
+            _ => "the folder",
+        };
+        format!(
+            "{named}: add {what} to `{setting}` in server.toml and restart; allowed are: {list}"
+        )
+    }
+}
+
+impl Allowed {
+    /// Refuses the place of a vault.
+    pub fn check_vault(&self, url: &str) -> Result<(), NotAllowed> {
+        if place::folder_of(url).is_some() {
+            return self.check_vault_folder(url);
+        }
+        if self.vault_urls.iter().any(|allowed| matches!(place::covers(allowed, url), Ok(true))) {
+            return Ok(());
+        }
+        // What follows the question mark may be a secret that does not belong there.
+        let named = url.split('?').next().unwrap_or_default().to_owned();
+        Err(NotAllowed { named, setting: "vault_urls", allowed: self.vault_urls.clone() })
+    }
+
+    /// Refuses the folder of a copy.
+    pub fn check_vault_folder(&self, url: &str) -> Result<(), NotAllowed> {
+        // In a URL a path can be written in more ways than one.
+        let path = place::folder_of(url).filter(|_| !url.contains("://") || !url.contains('%'));
+        let path = path.unwrap_or(Path::new("")).to_string_lossy();
+        check_path(&path, &self.vault_dirs, "vault_dirs").map_err(|no| NotAllowed {
+            named: url.split('?').next().unwrap_or_default().to_owned(),
+            ..no
+        })
+    }
+
+    /// Refuses what would open a vault.
+    pub fn check_key(&self, key: &KeyReference) -> Result<(), NotAllowed> {
+        let uri = match key {
+            KeyReference::File(path) | KeyReference::Passphrase(path) => {
+                return check_path(path, &self.key_dirs, "key_dirs");
+            }
+            // One that is none is refused in words of its own.
+            KeyReference::Pkcs11(uri) => match uri.parse::<Pkcs11Uri>() {
+                Ok(uri) => uri,
+                Err(_) => return Ok(()),
+            },
+        };
+        let module = match (uri.module_path(), uri.module_name()) {
+            (None, Some(name)) if self.pkcs11_modules.contains_key(name) => None,
+            (Some(path), _) => Some(path.display().to_string()),
+            (None, name) => Some(name.unwrap_or_default().to_owned()),
+        };
+        if let Some(named) = module {
+            let allowed = self.pkcs11_modules.keys().map(|name| format!("module-name={name}"));
+            let named = format!("the PKCS#11 module {named}");
+            return Err(NotAllowed {
+                named,
+                setting: "pkcs11_modules",
+                allowed: allowed.collect(),
+            });
+        }
+        match uri.pin_source() {
+            Some(pin) => check_path(&pin.to_string_lossy(), &self.key_dirs, "key_dirs"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Refuses a path that is not below a folder that the operator has named, or leads out of it through a
+/// link.
+///
+/// Outside these folders nothing is looked at: the answer does not tell what exists.
+pub fn check_path(path: &str, dirs: &[PathBuf], setting: &'static str) -> Result<(), NotAllowed> {
+    let named = Path::new(path);
+    let plain = named.is_absolute()
+        && named.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    let mut below = dirs.iter().filter_map(|dir| Some((dir, named.strip_prefix(dir).ok()?)));
+    if plain && below.any(|(dir, rest)| leads_to(dir, rest)) {
+        return Ok(());
+    }
+    let allowed = dirs.iter().map(|dir| dir.display().to_string()).collect();
+    Err(NotAllowed { named: path.to_owned(), setting, allowed })
+}
+
+/// Whether what is there of a path below a folder is below it on the disk, too.
+fn leads_to(dir: &Path, rest: &Path) -> bool {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    // Names of devices are links, which only root can change.
+    if dir.starts_with("/dev") {
+        return true;
+    }
+    // Of a folder that is not there, nothing can lead out.
+    let Ok(root) = rustix::fs::open(dir, flags, Mode::empty()) else { return true };
+    for part in rest.ancestors() {
+        if part.as_os_str().is_empty() {
+            break;
+        }
+        match open_below(&root, part, flags) {
+            Ok(_) => return true,
+            // What is not there yet: is its folder? A link to what is not there leads somewhere, though.
+            Err(Errno::NOENT) if !is_link(&root, part) => {}
+            Err(Errno::ACCESS | Errno::NOTDIR) => return true,
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
+fn open_below(root: &OwnedFd, rest: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    rustix::fs::openat2(root, rest, flags, Mode::empty(), resolve)
+}
+
+fn is_link(root: &OwnedFd, rest: &Path) -> bool {
+    open_below(root, rest, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn allowed(dir: &Path) -> Allowed {
+        Allowed {
+            vault_dirs: vec![dir.join("vaults")],
+            vault_urls: vec!["s3://b/p?endpoint=https://store.example.net".to_owned()],
+            key_dirs: vec![dir.join("keys")],
+            pkcs11_modules: [("hsm".to_owned(), PathBuf::from("/usr/lib/hsm.so"))].into(),
+        }
+    }
+
+    #[test]
+    fn only_what_is_on_the_list_may_be_named() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let dir = dir.path();
+        for made in ["vaults/sub", "keys", "outside"] {
+            std::fs::create_dir_all(dir.join(made)).expect("a folder");
+        }
+        symlink(dir.join("outside"), dir.join("vaults/out")).expect("a link");
+        symlink(dir.join("outside/new"), dir.join("vaults/dangling")).expect("a link");
+        symlink("sub", dir.join("vaults/in")).expect("a link");
+        let allowed = allowed(dir);
+        let at = |path: &str| dir.join(path).display().to_string();
+        let refused = |url: &str| allowed.check_vault(url).err().map(|no| no.setting);
+        for good in ["vaults/a", "vaults/sub/a/b", "vaults/in/a"] {
+            assert_eq!(refused(&at(good)), None, "{good}");
+            assert_eq!(refused(&format!("file://{}", at(good))), None, "{good}");
+        }
+        for bad in
+            ["outside/a", "vaults/../a", "vaults/out/a", "vaults/dangling", "vaults/dangling/a"]
+        {
+            assert_eq!(refused(&at(bad)), Some("vault_dirs"), "{bad}");
+        }
+        let encoded = format!("file://{}", at("vaults/%2e%2e/outside"));
+        for bad in ["", "vaults/a", "memory:", &encoded] {
+            assert_eq!(refused(bad), Some("vault_dirs"), "{bad}");
+        }
+        assert_eq!(refused("s3://b/p/x?endpoint=https://store.example.net"), None);
+        for bad in ["s3://b/p/x", "s3://b/p?endpoint=http://127.0.0.1:1", "ftp://h/x"] {
+            assert_eq!(refused(bad), Some("vault_urls"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn keys_are_files_of_their_folders_and_modules_have_names() {
+        let dir = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(dir.path().join("keys")).expect("a folder");
+        let allowed = allowed(dir.path());
+        let at = |path: &str| dir.path().join(path).display().to_string();
+        let refused = |key: KeyReference| allowed.check_key(&key).err().map(|no| no.setting);
+        assert_eq!(refused(KeyReference::File(at("keys/a"))), None);
+        assert_eq!(refused(KeyReference::Passphrase(at("keys/a"))), None);
+        for path in ["/etc/shadow", "/nope", "/proc/self/environ", &at("keys"), "keys/a"] {
+            let expected = (*path != at("keys")).then_some("key_dirs");
+            assert_eq!(refused(KeyReference::File((*path).to_owned())), expected, "{path}");
+        }
+        let token = |query: String| KeyReference::Pkcs11(format!("pkcs11:object=a?{query}"));
+        let pin = at("keys/pin");
+        assert_eq!(refused(token(format!("module-name=hsm&pin-source={pin}"))), None);
+        for (query, setting) in [
+            ("module-name=other".to_owned(), "pkcs11_modules"),
+            (format!("module-path={}", at("keys/a.so")), "pkcs11_modules"),
+            ("module-path=/usr/lib/hsm.so".to_owned(), "pkcs11_modules"),
+            (format!("module-name=hsm&module-path={}", at("keys/a.so")), "pkcs11_modules"),
+            ("module-name=hsm&pin-source=/etc/hostname".to_owned(), "key_dirs"),
+        ] {
+            assert_eq!(refused(token(query.clone())), Some(setting), "{query}");
+        }
+    }
+
+    #[test]
+    fn words_say_what_to_do() {
+        let no = NotAllowed { named: "/x".to_owned(), setting: "disk_dirs", allowed: Vec::new() };
+        assert_eq!(
+            no.all_words(),
+            "/x: add the folder to `disk_dirs` in server.toml and restart; allowed are: none"
+        );
+        assert!(!no.words().contains("none"));
+    }
+}
