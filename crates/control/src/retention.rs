@@ -114,7 +114,23 @@ impl Control {
         self.advance_time().await
     }
 
-    /// The time that purges are judged by.
+    /// Knows the trusted time before the service runs, or beside a server that does: nothing is written.
+    pub async fn trust_time(&self) -> Result<()> {
+        let known = || self.trusted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if known().is_some() {
+            return Ok(());
+        }
+        let before = read!(self, tx => { Self::setting::<TrustedTime>(tx, TRUSTED).await })?;
+        let reading = (self.readings)();
+        let time = match before {
+            Some(before) => before.advance(reading),
+            None => TrustedTime::begin(reading),
+        };
+        known().get_or_insert(time);
+        Ok(())
+    }
+
+    /// The time that purges, and the ends of tokens, are judged by.
     pub(crate) fn trusted_now(&self) -> Timestamp {
         let trusted = self.trusted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         trusted.as_ref().map_or_else(|| self.now(), TrustedTime::now)
@@ -252,10 +268,12 @@ impl Control {
             now.checked_sub(jiff::SignedDuration::from_hours(hours)).unwrap_or(Timestamp::MIN)
         };
         let jobs = ago(i64::from(self.settings.job_history_days) * 24);
+        let month = jiff::SignedDuration::from_hours(24 * 30);
+        let tokens = self.trusted_now().checked_sub(month).unwrap_or(Timestamp::MIN);
         write!(self, tx => {
             tx.delete_all::<JobDoc>(&Filter::all().lt("ended", jobs)).await?;
             tx.delete_all::<AnswerDoc>(&Filter::all().lt("time", ago(24))).await?;
-            tx.delete_all::<TokenDoc>(&Filter::all().lt("expires", ago(24 * 30))).await?;
+            tx.delete_all::<TokenDoc>(&Filter::all().lt("expires", tokens)).await?;
             Ok(())
         })?;
         self.forget_notices().await

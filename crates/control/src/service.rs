@@ -125,7 +125,7 @@ pub struct Control {
     /// It is being stopped: jobs that are left now did not fail.
     pub(crate) stopping: AtomicBool,
     pub(crate) trusted: Mutex<Option<crate::clock::TrustedTime>>,
-    pub(crate) failures: crate::access::people::Failures,
+    pub(crate) sign_ins: crate::access::sign_in::SignIns,
     pub(crate) known: crate::access::known::Known,
     pub(crate) pulse: Pulse,
     /// Vaults whose items or policies have changed since the catalog was kept there, and when.
@@ -155,7 +155,7 @@ impl Control {
             stopping: AtomicBool::new(false),
             unsaved: Mutex::default(),
             trusted: Mutex::default(),
-            failures: crate::access::people::Failures::default(),
+            sign_ins: crate::access::sign_in::SignIns::default(),
             known: crate::access::known::Known::default(),
             pulse: Pulse::default(),
         })
@@ -236,6 +236,7 @@ impl Control {
         }
         let view = match target {
             Target::Server => Operation::ViewServer,
+            Target::Host(_) => Operation::ViewHost,
             Target::Vault(_) => Operation::ViewVault,
             Target::Item(..) => Operation::ViewItem,
         };
@@ -284,6 +285,7 @@ pub(crate) fn forbidden(caller: &Caller, operation: Operation) -> ControlError {
         Reach::Server => "on the server",
         Reach::Vault => "in the vault",
         Reach::Item => "on the item",
+        Reach::Host => "on the host",
     };
     let message = format!(
         "{} may not do this ({}): it takes the role {} {place}",
@@ -291,7 +293,7 @@ pub(crate) fn forbidden(caller: &Caller, operation: Operation) -> ControlError {
         operation.name(),
         operation.role(),
     );
-    ControlError::refused(&codes::AUTH_FORBIDDEN, message)
+    ControlError::Forbidden { operation: operation.name(), message }
 }
 
 /// Cuts a name that somebody has sent, for messages.

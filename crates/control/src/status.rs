@@ -143,7 +143,7 @@ impl Control {
     ) -> Result<JobBegun> {
         let operation = match kind {
             JobKind::Reclaim => Operation::Reclaim,
-            JobKind::SaveCatalog => Operation::ManageServer,
+            JobKind::SaveCatalog => Operation::SaveCatalog,
             _ => Operation::MeasureUsage,
         };
         let spec = |vault| match kind {

@@ -83,9 +83,10 @@ keys! {
         tls_certificate: Option<PathBuf> = None, "made by the server", "PEM file with the certificate and those above it. Read again when it changes.";
         tls_key: Option<PathBuf> = None, "made by the server", "PEM file with the certificate's key.";
         tls_names: Vec<String> = Vec::new(), "[]", "Further names and addresses for the certificate that the server makes.";
-        connections: u32 = 1024, "1024", "Connections at once at most; further ones wait.";
+        connections: u32 = 1024, "1024", "Connections at once at most. Of callers without a token three quarters of them, the oldest of which makes room for the next.";
         disk_dirs: Vec<PathBuf> = Vec::new(), "[]", "Folders and devices that may be backed up by path.";
         restore_dirs: Vec<PathBuf> = Vec::new(), "[]", "Folders below which disks may be restored to, and devices that may be overwritten.";
+        libvirt_sockets: Vec<PathBuf> = Vec::new(), "[]", "Sockets of libvirt that hosts may name, besides those of `qemu:///system` and of `qemu:///session` of the server's user. Their daemons must be root's or that user's.";
         jobs: u32 = 8, "8", "Jobs at once at most.";
         restores: u32 = 2, "2", "More than that, for restores alone.";
         jobs_per_host: u32 = 2, "2", "Jobs at once on a host that says nothing else.";
@@ -160,7 +161,8 @@ impl ServerConfig {
         let place = if file.is_empty() { "the configuration" } else { file };
         let fail = |reason: &str| Err(wrong(place, reason));
         let optional = [&self.catalog_password_file, &self.tls_certificate, &self.tls_key];
-        let paths = self.restore_dirs.iter().chain(&self.disk_dirs).chain([&self.data_dir]);
+        let paths = self.restore_dirs.iter().chain(&self.disk_dirs).chain(&self.libvirt_sockets);
+        let paths = paths.chain([&self.data_dir]);
         for path in paths.chain(optional.into_iter().flatten()) {
             if !path.is_absolute() {
                 return fail(&format!("{} must start with /", path.display()));

@@ -102,6 +102,7 @@ impl Control {
             let now = self.now();
             let mut went_well = self.round(&mut drivers).await.is_ok();
             went_well &= self.look_at(self.save_unsaved().await).is_ok();
+            went_well &= self.look_at(self.record_failed_sign_ins(false).await).is_ok();
             if now.duration_since(house).abs() >= HOUSE {
                 house = now;
                 went_well &= self.look_at(self.keep_house().await).is_ok();
@@ -121,6 +122,7 @@ impl Control {
             running.cancel.cancel();
         }
         drivers.wait(&self).await;
+        self.look_at(self.record_failed_sign_ins(true).await).ok();
         if let Err(error) = telling.await {
             tracing::error!(%error, "telling of alerts ended early");
         }
