@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use strongroom_base::{AssignmentId, ItemId, TokenId, UserId, VaultId};
+use strongroom_base::{AssignmentId, HostId, ItemId, TokenId, UserId, VaultId};
 use utoipa::ToSchema;
 
 use crate::words;
@@ -31,6 +31,8 @@ pub enum Scope {
     Vault(VaultId),
     /// On an item.
     Item(ItemId),
+    /// On a host, with its machines and disks.
+    Host(HostId),
 }
 
 /// A user of the service.
@@ -65,10 +67,14 @@ pub struct UserCreate {
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UserUpdate {
-    /// Another password; all tokens of the user end.
+    /// Another password; all other tokens of the user end.
     #[serde(default)]
     #[schema(min_length = 12, max_length = 1024, format = Password)]
     pub password: Option<String>,
+    /// The present password: whoever may not manage access gives it with the new one.
+    #[serde(default)]
+    #[schema(format = Password)]
+    pub current_password: Option<String>,
     /// Whether it cannot sign in.
     #[serde(default)]
     pub disabled: Option<bool>,
@@ -123,34 +129,47 @@ pub struct Token {
     pub user: UserId,
     /// The most that it may do, whatever its user may.
     pub role: Role,
+    /// The most that it may do at present: the lower of `role` and the best of its user's roles where it
+    /// holds. None if that is nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective_role: Option<Role>,
     /// Where it holds.
     pub scope: Scope,
     /// When it was made.
     pub created: Timestamp,
     /// When it ends.
     pub expires: Timestamp,
+    /// The token that it was made with, and with which it ends. None if a password was given for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<TokenId>,
     /// When it was used last, to the minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_used: Option<Timestamp>,
 }
 
 /// A new token of one's own.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenCreate {
     /// What it is for.
     #[schema(min_length = 1, max_length = 200)]
     pub name: String,
-    /// The most that it may do; all that its user may if not given.
+    /// The most that it may do: at most the role of the token that is sent, which is taken if not given.
     #[serde(default)]
     pub role: Option<Role>,
-    /// Where it holds; wherever its user's rights hold if not given.
+    /// Where it holds: within the scope of the token that is sent, which is taken if not given.
     #[serde(default)]
     pub scope: Option<Scope>,
-    /// For how many days: 1 to 366; 90 if not given.
+    /// For how many days: 1 to 366. If not given 90, or as long as the token that is sent if that ends
+    /// sooner.
     #[serde(default)]
     #[schema(minimum = 1, maximum = 366)]
     pub days: Option<u16>,
+    /// The user's password. With it the new token may last longer than the one that is sent, and does
+    /// not end with it.
+    #[serde(default)]
+    #[schema(format = Password)]
+    pub password: Option<String>,
 }
 
 /// A new token, with its secret, which is never shown again.

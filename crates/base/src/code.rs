@@ -280,15 +280,18 @@ catalog! {
 
     AUTH_REQUIRED = "auth.required", Denied, "Nobody is signed in.", "Sign in (`strongroom context add`), or send a token as `Authorization: Bearer`.";
     AUTH_FAILED = "auth.failed", Denied, "The name or the password is wrong, or the user is disabled.", "Check both; after several failures wait some minutes.";
-    AUTH_TOKEN = "auth.token", Denied, "The token is unknown, has ended or was revoked.", "Sign in again, or make a new token.";
+    AUTH_TOKEN = "auth.token", Denied, "The token is unknown, has ended or was revoked.", "Sign in again (`strongroom context add NAME --server URL --sign-in USER`). If nobody can, the owner of the server's data folder makes a new token with `strongroom server new-token`.";
     AUTH_RATE = "auth.rate", Unavailable, "Signing in failed too often.", "Wait as long as the message says.";
     AUTH_FORBIDDEN = "auth.forbidden", Denied, "The user's roles do not allow this.", "Ask somebody who may give rights; `strongroom access table` shows which role may do what.";
     PLACE_NOT_ALLOWED = "place.not_allowed", Denied, "The server's configuration does not let anybody name this file, folder, URL or module.", "Name one that it allows, or have the operator add it to the key of server.toml that the message names, and restart the server.";
+    AUTH_PASSWORD = "auth.password", Denied, "The present password is missing or wrong.", "Give the password that you sign in with now. Who has forgotten it asks somebody who manages access for a new one.";
     USER_NOT_FOUND = "user.not_found", NotFound, "There is no such user.", "`strongroom access user list` shows the users.";
     USER_EXISTS = "user.exists", Conflict, "There is a user of this name.", "Choose another name.";
-    USER_LAST_ADMIN = "user.last_admin", Conflict, "Nobody would be left who may give rights.", "Make another user a vault admin of the server first.";
+    USER_LAST_ADMIN = "user.last_admin", Conflict, "Nobody would be left who may give rights and can sign in.", "Make another user, who has a password, a vault admin of the server first.";
+    USER_SELF = "user.self", Conflict, "Nobody can delete or disable themselves.", "Ask another vault admin of the server to do it.";
     USER_PASSWORD = "user.password", Invalid, "The password is too short or too long.", "Use 12 to 1024 characters.";
     TOKEN_NOT_FOUND = "token.not_found", NotFound, "There is no such token.", "`strongroom access token list` shows your tokens.";
+    TOKEN_OUTLIVES = "token.outlives", Denied, "A token cannot last longer than the one that it is made with.", "Ask for fewer days; or give your password with it (`strongroom access token create --password`), and it stands for itself.";
     ASSIGNMENT_NOT_FOUND = "assignment.not_found", NotFound, "There is no such role assignment.", "`strongroom access assignment list` shows them.";
     AUDIT_BROKEN = "audit.broken", Corrupt, "The audit log is not as it was written.", "Compare it with an exported copy; find out who could write to the catalog.";
 
@@ -302,6 +305,7 @@ catalog! {
     VAULT_NOTHING_KEPT = "vault.nothing_kept", NotFound, "The vault keeps nothing of the service under this name.", "Name another vault: the service keeps what it knows in all that it was told to.";
     VAULT_IRREVERSIBLE = "vault.irreversible", Denied, "This setting of the vault can never be taken back.", "Make another vault if it must be otherwise.";
 
+    HOST_SOCKET = "host.socket", Denied, "The server may not use this socket of libvirt.", "Whoever runs the server adds it to `libvirt_sockets` in its configuration, and restarts it.";
     HOST_UNKNOWN = "host.unknown", NotFound, "The service has no host of this name.", "`strongroom host list` shows the hosts.";
     HOST_EXISTS = "host.exists", Conflict, "There is a host of this name.", "Choose another name.";
     HOST_IN_USE = "host.in_use", Conflict, "Items are protected on the host.", "Stop their protection and delete their data first.";

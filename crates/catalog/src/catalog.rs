@@ -77,6 +77,24 @@ impl Catalog {
         Ok(catalog)
     }
 
+    /// Opens a catalog that is there, beside the server that serves from it, if one does: for a change
+    /// that servers look up each time. It is neither made nor upgraded.
+    pub async fn beside(
+        url: &CatalogUrl,
+        schema: &'static Schema,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
+        schema.check()?;
+        if let Place::Sqlite(path) = &url.0
+            && let Err(source) = std::fs::metadata(path)
+        {
+            return Err(Error::Io { path: path.clone(), source });
+        }
+        let catalog = Self::connected(url, schema, clock, None).await?;
+        catalog.check().await?;
+        Ok(catalog)
+    }
+
     /// Opens a database without looking at what it holds.
     pub(crate) async fn connect(
         url: &CatalogUrl,
@@ -88,6 +106,15 @@ impl Catalog {
             Place::Sqlite(path) => Some(lock(path)?),
             Place::Postgres(_) => None,
         };
+        Self::connected(url, schema, clock, lock).await
+    }
+
+    async fn connected(
+        url: &CatalogUrl,
+        schema: &'static Schema,
+        clock: Arc<dyn Clock>,
+        lock: Option<File>,
+    ) -> Result<Self> {
         let pools = Pools::open(url).await?;
         let inner = Inner {
             pools,

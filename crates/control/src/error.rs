@@ -17,6 +17,14 @@ pub enum ControlError {
         /// What exactly.
         message: String,
     },
+    /// The caller lacks a right.
+    #[error("{message}")]
+    Forbidden {
+        /// What it may not do: the operation's name.
+        operation: &'static str,
+        /// What exactly.
+        message: String,
+    },
     /// Another operation works on the item.
     #[error("the job {job} works on {name}")]
     Busy {
@@ -58,7 +66,9 @@ impl ControlError {
             }
             // Its own code and words say more than that it was the catalog.
             Self::Catalog(error) => ErrorBody::of(error),
-            Self::Refused { .. } | Self::TooOften { .. } => ErrorBody::of(self),
+            Self::Refused { .. } | Self::Forbidden { .. } | Self::TooOften { .. } => {
+                ErrorBody::of(self)
+            }
         }
     }
 }
@@ -86,6 +96,7 @@ impl Coded for ControlError {
     fn code(&self) -> &'static Code {
         match self {
             Self::Refused { code, .. } => code,
+            Self::Forbidden { .. } => &codes::AUTH_FORBIDDEN,
             Self::Busy { .. } => &codes::ITEM_BUSY,
             Self::TooOften { .. } => &codes::AUTH_RATE,
             Self::Catalog(error) => error.code(),

@@ -24,22 +24,27 @@ impl From<Stored<HostDoc>> for Versioned<Host> {
 }
 
 /// There is no such host, for whoever may not see it.
-fn no_host(name: &str) -> ControlError {
+pub(crate) fn no_host(name: &str) -> ControlError {
     ControlError::refused(&codes::HOST_UNKNOWN, format!("there is no host {:?}", cut(name)))
 }
 
 impl Control {
-    /// All hosts, by name.
+    /// The hosts that the caller sees, by name.
     pub async fn hosts(&self, caller: &Caller, at: &PageRequest) -> Result<api::Page<Host>> {
-        self.check(caller, Operation::ViewServer, Target::Server, || no_host("*"))?;
-        let query = at.of(Query::default().ascending("name"));
+        let filter = match caller.hosts() {
+            None => Filter::all(),
+            Some(hosts) => Filter::all().one_of("id", hosts.iter().map(ToString::to_string)),
+        };
+        let query = at.of(Query::new(filter).ascending("name"));
         Ok(page(self.catalog.list::<HostDoc>(&query).await?, |stored| stored.doc.host))
     }
 
     /// A host by id or name.
     pub async fn host(&self, caller: &Caller, name: &str) -> Result<Versioned<Host>> {
-        self.check(caller, Operation::ViewServer, Target::Server, || no_host(name))?;
-        Ok(read!(self, tx => { find_host(tx, name).await })?.into())
+        let found = read!(self, tx => { find_host(tx, name).await })?;
+        let target = Target::Host(found.doc.host.id);
+        self.check(caller, Operation::ViewHost, target, || no_host(name))?;
+        Ok(found.into())
     }
 
     /// Makes a host known.
@@ -162,9 +167,11 @@ impl Control {
 
     /// Lists a host's machines anew.
     pub async fn discover(&self, caller: &Caller, host: &str) -> Result<api::JobBegun> {
-        self.check(caller, Operation::DiscoverHost, Target::Server, || no_host(host))?;
         let begun = write!(self, tx => {
-            let host = find_host(tx, host).await?.doc.host;
+            let name = host;
+            let host = find_host(tx, name).await?.doc.host;
+            let target = Target::Host(host.id);
+            self.check(caller, Operation::DiscoverHost, target, || no_host(name))?;
             let spec = Spec::Discover { host: host.id };
             let job = self.new_job(spec, &host.name, Trigger::OnDemand, &caller.name);
             let job = self.begin(tx, job).await?;

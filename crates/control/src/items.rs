@@ -13,6 +13,7 @@ use crate::{
     alerts::{self, Rule},
     audit,
     error::{ControlError, Result},
+    hosts::no_host,
     model::{HostDoc, ItemDoc, ItemRetention, MachineDoc, PointDoc, Spec},
     policies::{DEFAULT_POLICY, check_mutable, checked, policy_of, vault_of},
     schedule::plan_from,
@@ -77,6 +78,24 @@ fn target(item: &Item) -> Target {
     Target::Item(item.vault, item.id)
 }
 
+/// Refuses to protect what cannot be.
+fn check_sources(request: &Protect) -> Result<()> {
+    if request.sources.is_empty() || request.sources.len() > 1000 {
+        let message = "1 to 1000 machines or sets of disks can be protected at once";
+        return Err(ControlError::refused(&codes::REQUEST_INVALID, message));
+    }
+    for source in &request.sources {
+        if let Some(name) = &source.name {
+            check_name("the item's name", name)?;
+        }
+        if source.machine.is_some() == source.paths.is_some() {
+            let message = "each source is either a `machine` or `paths`";
+            return Err(ControlError::refused(&codes::REQUEST_INVALID, message));
+        }
+    }
+    Ok(())
+}
+
 /// Refuses a second operation on an item.
 pub(crate) fn check_free(item: &Item) -> Result<()> {
     match item.job {
@@ -127,25 +146,15 @@ impl Control {
 
     /// Protects machines or disks.
     pub async fn protect(&self, caller: &Caller, mut request: Protect) -> Result<JobBegun> {
-        if request.sources.is_empty() || request.sources.len() > 1000 {
-            let message = "1 to 1000 machines or sets of disks can be protected at once";
-            return Err(ControlError::refused(&codes::REQUEST_INVALID, message));
-        }
-        for source in &request.sources {
-            if let Some(name) = &source.name {
-                check_name("the item's name", name)?;
-            }
-            if source.machine.is_some() == source.paths.is_some() {
-                let message = "each source is either a `machine` or `paths`";
-                return Err(ControlError::refused(&codes::REQUEST_INVALID, message));
-            }
-        }
         let begun = write!(self, tx => {
             let vault = find_vault(tx, &request.vault).await?.doc.vault;
             let place = Target::Vault(vault.id);
             self.check(caller, Operation::Protect, place, || no_vault(&request.vault))?;
-            check_active(&vault)?;
             let host = find_host(tx, &request.host).await?.doc.host;
+            let place = Target::Host(host.id);
+            self.check(caller, Operation::ProtectMachine, place, || no_host(&request.host))?;
+            check_sources(&request)?;
+            check_active(&vault)?;
             // Without a policy an item would never be backed up by itself, and nobody would notice.
             let policy = request.policy.get_or_insert_with(|| DEFAULT_POLICY.to_owned());
             find_policy(tx, vault.id, policy).await?;
@@ -298,13 +307,13 @@ impl Control {
             let days = jiff::SignedDuration::from_hours(24 * ON_DEMAND_DAYS);
             now.checked_add(days).unwrap_or(jiff::Timestamp::MAX)
         });
-        if until <= now {
-            let message = format!("retain_until {until} is over already");
-            return Err(ControlError::refused(&codes::REQUEST_INVALID, message));
-        }
         let begun = write!(self, tx => {
             let Stored { mut doc, version } = find_item(tx, name).await?;
             self.check(caller, Operation::BackupNow, target(&doc.item), || no_item(name))?;
+            if until <= now {
+                let message = format!("retain_until {until} is over already");
+                return Err(ControlError::refused(&codes::REQUEST_INVALID, message));
+            }
             check_not_deleted(&doc.item)?;
             if !doc.is_active() {
                 let message = format!("the protection of {} is stopped", doc.item.name);

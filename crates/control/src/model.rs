@@ -721,6 +721,7 @@ impl Document for AssignmentDoc {
             api::Scope::Server => "server".to_owned(),
             api::Scope::Vault(vault) => format!("vault/{vault}"),
             api::Scope::Item(item) => format!("item/{item}"),
+            api::Scope::Host(host) => format!("host/{host}"),
         };
         vec![
             self.assignment.user.to_string().into(),

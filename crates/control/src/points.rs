@@ -19,7 +19,7 @@ use crate::{
     items::check_free,
     model::{ItemDoc, ItemRetention, PointDoc, Spec},
     policies::{check_mutable, vault_of},
-    service::{Control, cut, find_host, find_item, no_item, not_allowed},
+    service::{Control, cut, find_host, find_item, forbidden, no_item, not_allowed},
     vaults::{PageRequest, Versioned, check_version, page, purge_after},
 };
 
@@ -218,11 +218,15 @@ impl Control {
         point: &str,
         restore: Restore,
     ) -> Result<JobBegun> {
-        self.check_folder(caller, &restore)?;
         let begun = write!(self, tx => {
             let Stored { mut doc, version } = find_item(tx, item).await?;
             let target = Target::Item(doc.item.vault, doc.item.id);
             self.check(caller, Operation::Restore, target, || no_item(item))?;
+            let mut restore = restore.clone();
+            if let Restore::Replace(replace) = &mut restore {
+                self.check_machine_of(tx, caller, &doc.item, replace).await?;
+            }
+            self.check_folder(caller, &restore)?;
             let point = find_point(tx, doc.item.id, point).await?.doc;
             let (point, in_vault) = (point.point.clone(), point.is_in_vault());
             if point.state != PointState::Restorable {
@@ -238,6 +242,12 @@ impl Control {
                 Some(host) => find_host(tx, host).await?.doc.host.id,
                 None => doc.item.host,
             };
+            if let Restore::Machine(machine) = &restore
+                && machine.with_secrets
+            {
+                let secrets = Operation::RestoreSecrets;
+                self.check(caller, secrets, Target::Host(host), || forbidden(caller, secrets))?;
+            }
             if !in_vault && host != doc.item.host {
                 let message = format!("the recovery point {} is not in the vault yet", point.id);
                 return Err(ControlError::refused(&codes::POINT_SNAPSHOT_ONLY, message));
@@ -259,6 +269,59 @@ impl Control {
         })?;
         self.wake.notify_one();
         Ok(begun)
+    }
+
+    /// Whose disks are replaced: those of the item's own machine, of one that an item protects from which
+    /// the caller may restore too, or of any if the caller may replace machines of the host. It is named by
+    /// its UUID from then on, if that is known: another machine may get its name.
+    async fn check_machine_of(
+        &self,
+        tx: &mut ReadTx,
+        caller: &Caller,
+        item: &api::Item,
+        replace: &mut api::RestoreReplace,
+    ) -> Result<()> {
+        let Some(machine) = replace.machine.clone() else { return Ok(()) };
+        let uuid_of = |source: &api::Source| match source {
+            api::Source::Machine { uuid, name } if *uuid == machine || *name == machine => {
+                Some(uuid.clone())
+            }
+            _ => None,
+        };
+        if let Some(uuid) = uuid_of(&item.source) {
+            replace.machine = Some(uuid);
+            return Ok(());
+        }
+        let on_host = Filter::all().eq("host", item.host.to_string());
+        let (mut own, mut unsaved, mut after) = (None, false, None);
+        loop {
+            let query = Query::new(on_host.clone()).ascending("name").limit(1000).after(after);
+            let page = tx.list::<ItemDoc>(&query).await?;
+            for Stored { doc, .. } in page.items {
+                let target = Target::Item(doc.item.vault, doc.item.id);
+                if let Some(uuid) = uuid_of(&doc.item.source)
+                    && caller.may(Operation::Restore, target)
+                {
+                    own = Some(uuid);
+                    unsaved |= caller.may(Operation::DeletePoint, target);
+                }
+            }
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        let host = Target::Host(item.host);
+        let replaces = Operation::ReplaceMachine;
+        if own.is_none() && !caller.may(replaces, host) {
+            return Err(forbidden(caller, replaces));
+        }
+        let unsaves = Operation::ReplaceUnsaved;
+        if replace.no_safety_point && !unsaved && !caller.may(unsaves, host) {
+            return Err(forbidden(caller, unsaves));
+        }
+        replace.machine = own.or(Some(machine));
+        Ok(())
     }
 
     /// Whoever may restore shall not overwrite the host's own files.

@@ -71,13 +71,13 @@ impl Control {
         vault: &str,
         request: PolicyCreate,
     ) -> Result<Versioned<Policy>> {
-        check_name("the policy's name", &request.name)?;
-        let checked = checked(request.rules.clone())?;
         let id = PolicyId::generate(&*self.clock, &*self.entropy);
         write!(self, tx => {
             let place = find_vault(tx, vault).await?.doc.vault;
             let target = Target::Vault(place.id);
             self.check(caller, Operation::CreatePolicy, target, || no_vault(vault))?;
+            check_name("the policy's name", &request.name)?;
+            let checked = checked(request.rules.clone())?;
             check_active(&place)?;
             let doc = PolicyDoc {
                 policy: Policy {
@@ -107,15 +107,15 @@ impl Control {
         expected: Option<u64>,
         change: PolicyUpdate,
     ) -> Result<Versioned<Policy>> {
-        if let Some(name) = &change.name {
-            check_name("the policy's name", name)?;
-        }
-        let new = change.rules.clone().map(checked).transpose()?;
         let now = self.now();
         let changed = write!(self, tx => {
             let place = find_vault(tx, vault).await?.doc.vault;
             let target = Target::Vault(place.id);
             self.check(caller, Operation::UpdatePolicy, target, || no_vault(vault))?;
+            if let Some(name) = &change.name {
+                check_name("the policy's name", name)?;
+            }
+            let new = change.rules.clone().map(checked).transpose()?;
             check_active(&place)?;
             let Stored { mut doc, version } = find_policy(tx, place.id, name).await?;
             check_version(version, expected)?;
@@ -180,8 +180,8 @@ impl Control {
         name: &str,
         new: rules::PolicyRules,
     ) -> Result<PolicyPreview> {
-        let new = checked(new)?;
         let old = self.policy(caller, vault, name).await?.value;
+        let new = checked(new)?;
         let now = self.now();
         let mut preview = PolicyPreview::default();
         let checked_old = checked(old.rules.clone())?;

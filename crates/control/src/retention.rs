@@ -272,9 +272,11 @@ impl Control {
             now.checked_sub(SignedDuration::from_hours(hours)).unwrap_or(Timestamp::MIN)
         };
         let jobs = ago(i64::from(self.settings.job_history_days) * 24);
+        let month = SignedDuration::from_hours(24 * 30);
+        let month_ago = self.trusted_now().checked_sub(month).unwrap_or(Timestamp::MIN);
         let jobs = Filter::all().lt("ended", jobs);
         let answers = Filter::all().lt("time", ago(24));
-        let tokens = Filter::all().lt("expires", ago(24 * 30));
+        let tokens = Filter::all().lt("expires", month_ago);
         let old = read!(self, tx => {
             let of = [
                 tx.count::<JobDoc>(&jobs).await?,

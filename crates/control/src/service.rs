@@ -135,7 +135,7 @@ pub struct Control {
     pub(crate) stopping: AtomicBool,
     pub(crate) progress: Mutex<crate::work::progress::Known>,
     pub(crate) trusted: Mutex<crate::time::Trusted>,
-    pub(crate) failures: crate::access::people::Failures,
+    pub(crate) sign_ins: crate::access::sign_in::SignIns,
     pub(crate) known: crate::access::known::Known,
     pub(crate) pulse: Pulse,
     /// Figures of points, as they were counted last.
@@ -169,7 +169,7 @@ impl Control {
             unsaved: Mutex::default(),
             points: Mutex::default(),
             trusted: Mutex::default(),
-            failures: crate::access::people::Failures::default(),
+            sign_ins: crate::access::sign_in::SignIns::default(),
             known: crate::access::known::Known::default(),
             pulse: Pulse::default(),
         })
@@ -242,6 +242,7 @@ impl Control {
         }
         let view = match target {
             Target::Server => Operation::ViewServer,
+            Target::Host(_) => Operation::ViewHost,
             Target::Vault(_) => Operation::ViewVault,
             Target::Item(..) => Operation::ViewItem,
         };
@@ -298,6 +299,7 @@ pub(crate) fn forbidden(caller: &Caller, operation: Operation) -> ControlError {
         Reach::Server => "on the server",
         Reach::Vault => "in the vault",
         Reach::Item => "on the item",
+        Reach::Host => "on the host",
     };
     let message = format!(
         "{} may not do this ({}): it takes the role {} {place}",
@@ -305,7 +307,7 @@ pub(crate) fn forbidden(caller: &Caller, operation: Operation) -> ControlError {
         operation.name(),
         operation.role(),
     );
-    ControlError::refused(&codes::AUTH_FORBIDDEN, message)
+    ControlError::Forbidden { operation: operation.name(), message }
 }
 
 /// Cuts a name that somebody has sent, for messages.

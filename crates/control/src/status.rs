@@ -167,7 +167,7 @@ impl Control {
         let operation = match kind {
             JobKind::Reclaim => Operation::Reclaim,
             JobKind::Verify => Operation::VerifyVault,
-            JobKind::SaveCatalog => Operation::ManageServer,
+            JobKind::SaveCatalog => Operation::SaveCatalog,
             _ => Operation::MeasureUsage,
         };
         let spec = |vault| match kind {

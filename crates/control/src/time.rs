@@ -57,12 +57,7 @@ impl Control {
 
     /// Goes on with the trusted time, and writes it down from time to time. Told of a jump: an alert.
     pub(crate) async fn advance_time(&self) -> Result<()> {
-        let is_known = self.trusted().time.is_some();
-        if !is_known {
-            let kept = read!(self, tx => { Self::setting::<TrustedTime>(tx, TRUSTED).await })?;
-            let mut trusted = self.trusted();
-            trusted.time = trusted.time.take().or(kept);
-        }
+        self.read_time().await?;
         let (went_back, is_due) = {
             let mut trusted = self.trusted();
             let went_back = trusted.advance((self.readings)());
@@ -75,6 +70,25 @@ impl Control {
             self.plan_all().await?;
         }
         Ok(())
+    }
+
+    /// Knows the trusted time before the service runs, or beside a server that does: nothing is written.
+    pub async fn trust_time(&self) -> Result<()> {
+        if self.read_time().await? {
+            self.trusted().advance((self.readings)());
+        }
+        Ok(())
+    }
+
+    /// Reads the time that was written down last, unless it is known already: whether it was not.
+    async fn read_time(&self) -> Result<bool> {
+        if self.trusted().time.is_some() {
+            return Ok(false);
+        }
+        let kept = read!(self, tx => { Self::setting::<TrustedTime>(tx, TRUSTED).await })?;
+        let mut trusted = self.trusted();
+        trusted.time = trusted.time.take().or(kept);
+        Ok(true)
     }
 
     /// Writes the trusted time down, as it is in memory. Whoever deletes something for good because its
@@ -106,7 +120,7 @@ impl Control {
         self.advance_time().await
     }
 
-    /// The time that purges are judged by.
+    /// The time that purges, and the ends of tokens, are judged by.
     pub(crate) fn trusted_now(&self) -> Timestamp {
         self.trusted().time.as_ref().map_or_else(|| self.now(), TrustedTime::now)
     }

@@ -245,18 +245,18 @@ impl Control {
         expected: Option<u64>,
         change: VaultUpdate,
     ) -> Result<Versioned<Vault>> {
-        if let Some(name) = &change.name {
-            check_name("the vault's name", name)?;
-        }
-        check_redundancy(change.redundancy)?;
-        if let Some(soft_delete) = change.soft_delete {
-            check_soft_delete(soft_delete)?;
-        }
         let now = self.now();
         write!(self, tx => {
             let Stored { mut doc, version } = find_vault(tx, name).await?;
             let target = Target::Vault(doc.vault.id);
             self.check(caller, Operation::UpdateVault, target, || no_vault(name))?;
+            if let Some(name) = &change.name {
+                check_name("the vault's name", name)?;
+            }
+            check_redundancy(change.redundancy)?;
+            if let Some(soft_delete) = change.soft_delete {
+                check_soft_delete(soft_delete)?;
+            }
             check_version(version, expected)?;
             check_active(&doc.vault)?;
             for operation in weakens(&doc.vault, &change)? {

@@ -35,6 +35,9 @@ pub struct Settings {
     pub cache_dir: Option<PathBuf>,
     /// Whether we are root.
     pub is_root: bool,
+    /// Whether a daemon on this host must be root's or our own user's: what another user's says of
+    /// machines and their files would be carried out with our rights.
+    pub trusted_daemons_only: bool,
 }
 
 /// A machine's identity.
@@ -561,7 +564,15 @@ fn connect(uri: &ConnectUri, settings: &Settings) -> Result<Client> {
         Route::Local { socket: Some(socket) } => Transport::unix(socket),
         Route::Local { socket: None } => local(uri.scope, settings),
     };
-    Ok(Client::new(transport.map_err(failed)?))
+    let transport = transport.map_err(failed)?;
+    if settings.trusted_daemons_only && uri.is_local() {
+        let user = transport.peer().map_err(failed)?;
+        if user != 0 && user != rustix::process::geteuid().as_raw() {
+            let reason = format!("its daemon is run by the user {user}, not by root or by us");
+            return Err(HypervisorError::Refused { uri: uri.to_string(), reason });
+        }
+    }
+    Ok(Client::new(transport))
 }
 
 /// Connects to a daemon of this host: the one for everything, or QEMU's own, where each driver has

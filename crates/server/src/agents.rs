@@ -10,7 +10,7 @@ use strongroom_agent::{Agent, LocalAgent, LocalHost, ModuleCommand, Result, Vaul
 use strongroom_api::{self as api, ErrorBody};
 use strongroom_base::{HostId, codes};
 use strongroom_control::Agents;
-use strongroom_hypervisor::{ConnectUri, Scope, Settings};
+use strongroom_hypervisor::{ConnectUri, Route, Scope, Settings};
 use strongroom_machine::{Places, guard::GuardCommand};
 
 /// What the program knows of the machine that it runs on.
@@ -52,6 +52,7 @@ pub(crate) struct LocalAgents {
     here: ThisHost,
     vaults: Arc<Vaults>,
     folders: Folders,
+    sockets: Vec<PathBuf>,
     threads: usize,
     known: Mutex<HashMap<HostId, Known>>,
 }
@@ -62,9 +63,10 @@ impl LocalAgents {
         here: ThisHost,
         vaults: Arc<Vaults>,
         folders: Folders,
+        sockets: Vec<PathBuf>,
         threads: usize,
     ) -> Self {
-        Self { here, vaults, folders, threads, known: Mutex::default() }
+        Self { here, vaults, folders, sockets, threads, known: Mutex::default() }
     }
 }
 
@@ -76,14 +78,14 @@ impl Agents for LocalAgents {
         {
             return Ok(agent.clone());
         }
-        let connect = host.connect.as_deref().map(local).transpose()?;
+        let connect = host.connect.as_deref().map(|text| local(text, &self.sockets)).transpose()?;
         let session = connect.as_ref().is_some_and(|uri| uri.scope == Scope::Session);
         let places = if session { &self.here.session_places } else { &self.here.system_places };
         let agent = LocalAgent::new(
             LocalHost {
                 name: host.name.clone(),
                 connect,
-                settings: self.here.settings.clone(),
+                settings: Settings { trusted_daemons_only: true, ..self.here.settings.clone() },
                 places: places.clone(),
                 guard: self.here.guard.clone(),
                 notes: self.folders.notes.clone(),
@@ -100,16 +102,46 @@ impl Agents for LocalAgents {
     }
 }
 
-/// An address of libvirt on this machine.
-fn local(text: &str) -> Result<ConnectUri> {
+/// An address of libvirt on this machine, at one of the sockets that the operator has named if it names
+/// one.
+fn local(text: &str, sockets: &[PathBuf]) -> Result<ConnectUri> {
     let uri: ConnectUri = text.parse().map_err(|error| {
         let error: strongroom_hypervisor::HypervisorError = error;
         Box::new(ErrorBody::of(&error))
     })?;
-    if uri.is_local() {
-        return Ok(uri);
+    if let Route::Local { socket } = &uri.route {
+        if socket.as_ref().is_none_or(|socket| sockets.contains(socket)) {
+            return Ok(uri);
+        }
+        let message =
+            format!("{uri} is no socket that the server's configuration allows (libvirt_sockets)");
+        return Err(Box::new(ErrorBody::new(&codes::HOST_SOCKET, message)));
     }
     let message =
         "agents on further hosts come later: only the libvirt of this machine can be used";
     Err(Box::new(ErrorBody::new(&codes::FEATURE_MISSING, message)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_sockets_of_the_configuration_are_used() {
+        let named = [PathBuf::from("/run/other/libvirt-sock")];
+        for good in [
+            "qemu:///system",
+            "qemu:///session",
+            "qemu+unix:///session?socket=/run/other/libvirt-sock",
+        ] {
+            local(good, &named).expect(good);
+        }
+        for (bad, code) in [
+            ("qemu+unix:///session?socket=/home/mallory/libvirt-sock", "host.socket"),
+            ("qemu+unix:///system?socket=/run/other/../other/libvirt-sock", "host.socket"),
+            ("qemu+ssh://kvm2/system", "feature.missing"),
+        ] {
+            assert_eq!(local(bad, &named).expect_err(bad).code, code);
+        }
+    }
 }

@@ -24,12 +24,18 @@ pub(crate) struct Failure {
     body: Box<ErrorBody>,
     status: Option<StatusCode>,
     retry_after: Option<u64>,
+    denied: Option<&'static str>,
 }
 
 impl Failure {
     /// An error of the catalog.
     pub(crate) fn new(code: &'static Code, message: impl Into<String>) -> Self {
-        Self { body: Box::new(ErrorBody::new(code, message)), status: None, retry_after: None }
+        Self {
+            body: Box::new(ErrorBody::new(code, message)),
+            status: None,
+            retry_after: None,
+            denied: None,
+        }
     }
 
     /// The request is not of the form that the API knows.
@@ -84,7 +90,11 @@ impl From<ControlError> for Failure {
             ControlError::TooOften { seconds } => Some(*seconds),
             _ => None,
         };
-        Self { body: Box::new(error.body()), status: None, retry_after }
+        let denied = match &error {
+            ControlError::Forbidden { operation, .. } => Some(*operation),
+            _ => None,
+        };
+        Self { body: Box::new(error.body()), status: None, retry_after, denied }
     }
 }
 
@@ -96,9 +106,13 @@ impl From<strongroom_catalog::Error> for Failure {
 
 impl From<Box<ErrorBody>> for Failure {
     fn from(body: Box<ErrorBody>) -> Self {
-        Self { body, status: None, retry_after: None }
+        Self { body, status: None, retry_after: None, denied: None }
     }
 }
+
+/// What somebody may not do, for the record of refusals.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Denied(pub(crate) &'static str);
 
 /// The name of the error in an answer, for the log and for the record of refusals.
 #[derive(Clone, Debug)]
@@ -112,7 +126,7 @@ tokio::task_local! {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let status = self.status();
-        let Self { body: mut error, retry_after, .. } = self;
+        let Self { body: mut error, retry_after, denied, .. } = self;
         error.request_id = REQUEST.try_with(ToString::to_string).ok();
         if status.is_server_error() {
             let id = error.request_id.as_deref();
@@ -121,6 +135,9 @@ impl IntoResponse for Failure {
         let code = ErrorCode(error.code.clone());
         let mut answer = (status, Json(ErrorAnswer { error: *error })).into_response();
         answer.extensions_mut().insert(code);
+        if let Some(operation) = denied {
+            answer.extensions_mut().insert(Denied(operation));
+        }
         let headers = answer.headers_mut();
         if let Some(seconds) = retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

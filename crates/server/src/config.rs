@@ -85,13 +85,14 @@ keys! {
         tls_certificate: Option<PathBuf> = None, "made by the server", "PEM file with the certificate and those above it. Read again when it changes.";
         tls_key: Option<PathBuf> = None, "made by the server", "PEM file with the certificate's key.";
         tls_names: Vec<String> = Vec::new(), "[]", "Further names and addresses for the certificate that the server makes.";
-        connections: u32 = 1024, "1024", "Connections at once at most; further ones wait.";
+        connections: u32 = 1024, "1024", "Connections at once at most. Of callers without a token three quarters of them, the oldest of which makes room for the next.";
         vault_dirs: Option<Vec<PathBuf>> = None, "`vaults` in `data_dir`", "Folders below which vaults, and their copies, may be made or taken over by whoever may make vaults.";
         vault_urls: Vec<String> = Vec::new(), "[]", "Places in object stores at or below which vaults may be made or taken over, such as `s3://backup/vaults?endpoint=https://s3.example.net`; none: there may be no vault in an object store. The endpoint must be the same.";
         key_dirs: Option<Vec<PathBuf>> = None, "`keys` in `data_dir`", "Folders below which files of keys, passphrases and PINs may be named.";
         pkcs11_modules: BTreeMap<String, PathBuf> = BTreeMap::new(), "{}", "Modules of hardware tokens that may be named, such as `{ softhsm = \"/usr/lib/softhsm/libsofthsm2.so\" }`: a key names one as `module-name=softhsm`, never by its path.";
         disk_dirs: Vec<PathBuf> = Vec::new(), "[]", "Folders and devices that may be backed up by path.";
         restore_dirs: Vec<PathBuf> = Vec::new(), "[]", "Folders below which disks may be restored to, and devices that may be overwritten.";
+        libvirt_sockets: Vec<PathBuf> = Vec::new(), "[]", "Sockets of libvirt that hosts may name, besides those of `qemu:///system` and of `qemu:///session` of the server's user. Their daemons must be root's or that user's.";
         jobs: u32 = 8, "8", "Jobs at once at most.";
         restores: u32 = 2, "2", "More than that, for restores alone.";
         jobs_per_host: u32 = 2, "2", "Jobs at once on a host that says nothing else.";
@@ -171,6 +172,7 @@ impl ServerConfig {
         let paths = self.restore_dirs.iter().chain(&self.disk_dirs).chain([&self.data_dir]);
         let places = self.vault_dirs.iter().chain(&self.key_dirs).flatten();
         let paths = paths.chain(places).chain(self.pkcs11_modules.values());
+        let paths = paths.chain(&self.libvirt_sockets);
         for path in paths.chain(optional.into_iter().flatten()) {
             if !path.is_absolute() {
                 return fail(&format!("{} must start with /", path.display()));

@@ -196,7 +196,11 @@ fn describe(path: &str, method: &str, operation: &mut Map<String, Value>) {
     if operation.contains_key("x-operation") || (changes && !public) {
         statuses.push("403");
     }
-    if path == "/v1/sign-in" {
+    // They take a password.
+    if matches!(
+        (path, method),
+        ("/v1/sign-in" | "/v1/tokens", "post") | ("/v1/users/{user}", "patch")
+    ) {
         statuses.push("429");
     }
     if path.contains('{') || has_body || operation.contains_key("parameters") {

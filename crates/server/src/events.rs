@@ -56,11 +56,14 @@ pub(crate) fn follow(app: App, secret: Secret, only: Option<JobId>) -> impl Stre
 }
 
 fn sees(caller: &Caller, job: &Job) -> bool {
-    match (job.vault, job.item) {
-        (Some(vault), Some(item)) => caller.may(Operation::ViewItem, Target::Item(vault, item)),
-        (Some(vault), None) => caller.may(Operation::ViewVault, Target::Vault(vault)),
-        (None, _) => caller.may(Operation::ViewServer, Target::Server),
-    }
+    let target = Target::of(job);
+    let view = match target {
+        Target::Item(..) => Operation::ViewItem,
+        Target::Vault(_) => Operation::ViewVault,
+        Target::Host(_) => Operation::ViewHost,
+        Target::Server => Operation::ViewServer,
+    };
+    caller.may(view, target)
 }
 
 impl Follower {

@@ -2,6 +2,8 @@
 //!
 //! Whatever does not parse, and whatever nobody knows, is refused in the API's own words.
 
+use std::{convert::Infallible, net::IpAddr};
+
 use axum::{
     RequestExt as _,
     body::Bytes,
@@ -15,6 +17,7 @@ use utoipa::IntoParams;
 
 use crate::{
     answer::{Done, Failure},
+    listen::Guest,
     state::App,
 };
 
@@ -217,6 +220,17 @@ impl FromRequestParts<App> for Who {
         caller
             .map(Self)
             .ok_or_else(|| Failure::new(&codes::AUTH_REQUIRED, codes::AUTH_REQUIRED.meaning))
+    }
+}
+
+/// The address that a request comes from, if it came over a connection.
+pub(crate) struct Origin(pub(crate) Option<IpAddr>);
+
+impl FromRequestParts<App> for Origin {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Infallible> {
+        Ok(Self(parts.extensions.get::<Guest>().map(Guest::address)))
     }
 }
 

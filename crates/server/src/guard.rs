@@ -16,15 +16,17 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
+use bytes::Bytes;
 use futures::FutureExt as _;
 use strongroom_base::{Clock as _, RequestId, SystemClock, SystemEntropy, codes};
 use strongroom_control::{Cause, access::Caller};
 use tracing::Instrument as _;
 
 use crate::{
-    answer::{Done, ErrorCode, Failure, REQUEST, REQUEST_ID},
+    answer::{Denied, Done, ErrorCode, Failure, REQUEST, REQUEST_ID},
     extract::{self, Secret, bearer},
     idempotency::{self, Known},
+    listen::Guest,
     state::App,
     watch::traces,
 };
@@ -81,11 +83,12 @@ async fn limited(request: Request, next: Next) -> Response {
     match tokio::time::timeout(TIME, work).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(_)) => Failure::new(&codes::BUG, "the request met a defect").into_response(),
-        Err(_) => {
-            let code = &codes::REQUEST_TIMEOUT;
-            Failure::new(code, "the request takes longer than 30 s").into_response()
-        }
+        Err(_) => too_slow().into_response(),
     }
+}
+
+fn too_slow() -> Failure {
+    Failure::new(&codes::REQUEST_TIMEOUT, "the request takes longer than 30 s")
 }
 
 /// Requests of somebody.
@@ -94,6 +97,9 @@ pub(crate) async fn signed_in(State(app): State<App>, request: Request, next: Ne
         Ok(caller) => caller,
         Err(failure) => return failure.into_response(),
     };
+    if let Some(guest) = request.extensions().get::<Guest>() {
+        guest.is_known();
+    }
     let method = request.method().clone();
     if matches!(method, Method::GET | Method::HEAD) {
         return run(request, next, caller).await;
@@ -131,8 +137,10 @@ async fn changed(
 ) -> Response {
     let answer = change(&app, caller.clone(), request, next).await;
     let forbidden = |code: &ErrorCode| code.0 == codes::AUTH_FORBIDDEN.name;
+    let denied = answer.extensions().get::<Denied>().map(|denied| denied.0);
+    let operation = denied.unwrap_or(&operation);
     if answer.extensions().get::<ErrorCode>().is_some_and(forbidden)
-        && let Err(error) = app.control.record_refusal(&caller, &operation, &path).await
+        && let Err(error) = app.control.record_refusal(&caller, operation, &path).await
     {
         let failure = Failure::from(error);
         tracing::error!(code = failure.code(), "a refusal cannot be recorded");
@@ -159,6 +167,11 @@ async fn run(mut request: Request, next: Next, caller: Caller) -> Response {
     answer
 }
 
+/// The body of a change, which is a task that nobody's patience ends.
+async fn read_in_time(request: Request) -> Done<Bytes> {
+    tokio::time::timeout(TIME, extract::read(request)).await.unwrap_or_else(|_| Err(too_slow()))
+}
+
 /// A request that changes something.
 async fn change(app: &App, caller: Caller, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
@@ -170,7 +183,7 @@ async fn change(app: &App, caller: Caller, request: Request, next: Next) -> Resp
         Ok(key) => key,
         Err(failure) => return failure.into_response(),
     };
-    let bytes = match extract::read(Request::from_parts(parts.clone(), body)).await {
+    let bytes = match read_in_time(Request::from_parts(parts.clone(), body)).await {
         Ok(bytes) => bytes,
         Err(failure) => return failure.into_response(),
     };
@@ -209,6 +222,15 @@ mod tests {
     use tower::ServiceExt as _;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_body_of_a_change_is_not_waited_for_for_ever() {
+        let never = futures::stream::pending::<Result<Bytes, std::io::Error>>();
+        let begun = tokio::time::Instant::now();
+        let read = read_in_time(Request::new(Body::from_stream(never))).await;
+        assert_eq!(begun.elapsed(), TIME);
+        assert_eq!(read.expect_err("it is refused").code(), "request.timeout");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn nobody_waits_for_ever() {

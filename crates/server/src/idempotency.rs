@@ -50,6 +50,7 @@ fn fingerprint(parts: &Parts, body: &Bytes) -> String {
         Ok(mut value) => {
             if let Some(map) = value.as_object_mut() {
                 map.remove("password");
+                map.remove("current_password");
             }
             hasher.update(value.to_string().as_bytes())
         }

@@ -30,8 +30,9 @@ use crate::{
     agents::{Folders, LocalAgents, ThisHost},
     config::ServerConfig,
     error::ServerError,
+    first::{FirstToken, WayIn},
     idempotency,
-    listen::{self, Serving},
+    listen::{self, Patience, Serving},
     notify,
     router::router,
     standby,
@@ -116,13 +117,16 @@ async fn run(serve: Serve) -> Result<(), ServerError> {
     let watching = watch(&config, &control, Arc::clone(&metrics), &stopped).await?;
     let greeting = Greeting { config: &config, address, host: &host };
     let fingerprint = if config.tls { Some(files.facts()?.fingerprint) } else { None };
-    let token = control.first_token().await?;
-    tell(&greeting.words(fingerprint.as_deref(), token.as_deref()));
+    let first = FirstToken::of(&config.data_dir);
+    let way_in = first.way_in(&control).await?;
+    tell(&greeting.words(fingerprint.as_deref(), &way_in));
+    let removing = tokio::spawn(first.remove_in_time(Arc::clone(&control)));
     let tasks = TaskTracker::new();
     let serving = Serving {
         router: router(control.clone(), stopped.clone(), tasks.clone(), metrics),
         encryption,
         connections: usize::try_from(config.connections).unwrap_or(usize::MAX),
+        patience: Patience::USUAL,
     };
     let renewing = shown.map(|shown| tokio::spawn(renew(shown, files, config.clone(), host)));
     // Where servers stand by, it says that this one does not.
@@ -134,7 +138,8 @@ async fn run(serve: Serve) -> Result<(), ServerError> {
     if tokio::time::timeout(ENDING, tasks.wait()).await.is_err() {
         tracing::warn!("changes are cut off that did not end");
     }
-    let ended = watching.into_iter().chain(renewing).map(|task| task.abort_handle());
+    let ended =
+        watching.into_iter().chain(renewing).chain([removing]).map(|task| task.abort_handle());
     for task in ended.chain(holding.map(|task| task.abort_handle())) {
         task.abort();
     }
@@ -206,7 +211,12 @@ async fn watch(
         let (listener, bound) = listen::listen(address).await?;
         tracing::info!("metrics are at http://{bound}/metrics");
         let router = page(Arc::clone(control), metrics);
-        let serving = Serving { router, encryption: None, connections: PAGE_CONNECTIONS };
+        let serving = Serving {
+            router,
+            encryption: None,
+            connections: PAGE_CONNECTIONS,
+            patience: Patience::USUAL,
+        };
         tasks.push(tokio::spawn(listen::serve(listener, serving, stop.clone())));
     }
     Ok(tasks)
@@ -239,7 +249,7 @@ pub(crate) fn control(
         targets: config.restore_dirs.clone(),
         notes: config.data_dir.join("restores"),
     };
-    let agents = LocalAgents::new(here, vaults, folders, threads);
+    let agents = LocalAgents::new(here, vaults, folders, config.libvirt_sockets.clone(), threads);
     Ok(Control::new(Parts {
         catalog,
         agents: Arc::new(agents),
@@ -322,18 +332,26 @@ impl Greeting<'_> {
         }
     }
 
-    fn words(&self, fingerprint: Option<&str>, token: Option<&str>) -> String {
+    fn words(&self, fingerprint: Option<&str>, way_in: &WayIn) -> String {
         let url = self.url();
         let shown = fingerprint.map(|it| format!("Its certificate's SHA-256 fingerprint: {it}\n"));
         let words = format!("Strongroom listens on {url}\n{}", shown.unwrap_or_default());
-        let Some(token) = token else { return words };
         let trust = fingerprint.map(|it| format!(" --fingerprint {it}")).unwrap_or_default();
-        format!(
-            "{words}\nThis is its first start. The user admin may do everything, with this token, \
-             which is shown only now and ends in 12 hours:\n\n  {token}\n\nPut it into a file and \
-             sign in with it, here or on another machine:\n\n  strongroom context add home --server \
-             {url} --token-file FILE{trust}\n  strongroom status\n\nPrograms send it as \
-             `Authorization: Bearer`; what can be asked is described at {url}/v1/openapi.json\n\n"
-        )
+        match way_in {
+            WayIn::Users => words,
+            WayIn::None => format!(
+                "{words}\nNobody has a password yet, and no token is left. Whoever owns the server's \
+                 folder makes one:\n\n  strongroom server new-token\n\n"
+            ),
+            WayIn::Token(file) => format!(
+                "{words}\nNobody has a password yet. The user admin may do everything, with the token of the \
+                 first start, which ends after 12 hours. It is in this file until a user is made:\n\n  {}\n\nSign \
+                 in with it, here or on another machine, and make a user:\n\n  strongroom context add \
+                 home --server {url} --token-file FILE{trust}\n  strongroom access user create \
+                 NAME\n\nAnother token is made by `strongroom server new-token`. Programs send it as \
+                 `Authorization: Bearer`; what can be asked is described at {url}/v1/openapi.json\n\n",
+                file.display(),
+            ),
+        }
     }
 }

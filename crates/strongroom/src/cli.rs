@@ -171,6 +171,7 @@ impl Command {
             Self::Serve(args) => &mut args.server,
             Self::Recover(args) => &mut args.server,
             Self::Doctor(args) => &mut args.server,
+            Self::Server(ServerCommand::NewToken(args)) => &mut args.server,
             _ => return,
         };
         server.file = global.config.take();

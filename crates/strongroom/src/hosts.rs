@@ -65,6 +65,7 @@ pub(crate) fn settings() -> Settings {
         runtime_dir: folder("XDG_RUNTIME_DIR"),
         cache_dir: folder("XDG_CACHE_HOME").or_else(|| home(".cache")),
         is_root: is_root(),
+        trusted_daemons_only: false,
     }
 }
 

@@ -135,7 +135,9 @@ impl Server {
                 url = Some(found.trim().to_owned());
             }
             let word = line.trim();
-            token = token.or_else(|| word.starts_with("srt_").then(|| word.to_owned()));
+            if word.ends_with("/first-token") {
+                token = Some(fs::read_to_string(word)?.trim().to_owned());
+            }
             if token.is_some() || (url.is_some() && line.contains("fingerprint")) {
                 // Of the first start, the token comes after it.
                 if token.is_some() || dir.join("filled").exists() {

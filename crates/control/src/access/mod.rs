@@ -1,22 +1,27 @@
 //! Who may do what: one table, and how it is asked.
 //!
-//! A user has roles in scopes: the server, a vault, an item. A token narrows its user's rights and
+//! A user has roles in scopes: the server, a vault, an item, a host. A token narrows its user's rights and
 //! never widens them. What somebody may not see does not exist for them.
 
 pub(crate) mod known;
 mod operation;
 pub(crate) mod people;
+pub(crate) mod sign_in;
+mod tokens;
 
-use strongroom_api::{Role, Scope};
-use strongroom_base::{ItemId, UserId, VaultId};
+use jiff::Timestamp;
+use strongroom_api::{Job, Role, Scope};
+use strongroom_base::{HostId, ItemId, TokenId, UserId, VaultId};
 
 pub use self::operation::{Operation, Reach};
 
 /// What an operation works on, for the question whether it is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// The server itself: users, hosts, the list of vaults.
+    /// The server itself: users, the list of vaults.
     Server,
+    /// A host, with its machines and disks.
+    Host(HostId),
     /// A vault, or something that is only in it.
     Vault(VaultId),
     /// An item of a vault.
@@ -24,13 +29,24 @@ pub enum Target {
 }
 
 impl Target {
+    /// What a job is about.
+    pub fn of(job: &Job) -> Self {
+        match (job.vault, job.item, job.host) {
+            (Some(vault), Some(item), _) => Self::Item(vault, item),
+            (Some(vault), None, _) => Self::Vault(vault),
+            (None, _, Some(host)) => Self::Host(host),
+            (None, _, None) => Self::Server,
+        }
+    }
+
     /// Whether a right in `scope` holds for this.
     pub fn is_in(self, scope: Scope) -> bool {
         match (scope, self) {
             (Scope::Server, _) => true,
             (Scope::Vault(vault), Self::Vault(here) | Self::Item(here, _)) => vault == here,
             (Scope::Item(item), Self::Item(_, here)) => item == here,
-            (Scope::Vault(_) | Scope::Item(_), _) => false,
+            (Scope::Host(host), Self::Host(here)) => host == here,
+            (Scope::Vault(_) | Scope::Item(_) | Scope::Host(_), _) => false,
         }
     }
 }
@@ -44,6 +60,15 @@ pub struct Grant {
     pub scope: Scope,
 }
 
+/// The token that a caller has sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Its id.
+    pub id: TokenId,
+    /// When it ends.
+    pub expires: Timestamp,
+}
+
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
@@ -55,6 +80,8 @@ pub struct Caller {
     pub grants: Vec<Grant>,
     /// What the token narrows them to.
     pub limit: Grant,
+    /// The token; none if it is the service itself.
+    pub token: Option<Held>,
 }
 
 /// What a caller can see in lists.
@@ -88,7 +115,7 @@ impl Caller {
     /// The service itself, which may do anything.
     pub fn system() -> Self {
         let all = Grant { role: Role::VaultAdmin, scope: Scope::Server };
-        Self { user: None, name: "system".to_owned(), grants: vec![all], limit: all }
+        Self { user: None, name: "system".to_owned(), grants: vec![all], limit: all, token: None }
     }
 
     /// Whether it is the service itself, or the operator on its command line.
@@ -99,7 +126,12 @@ impl Caller {
     /// Somebody without any right.
     pub(crate) fn nobody() -> Self {
         let none = Grant { role: Role::Reader, scope: Scope::Server };
-        Self { user: None, name: String::new(), grants: Vec::new(), limit: none }
+        Self { user: None, name: String::new(), grants: Vec::new(), limit: none, token: None }
+    }
+
+    /// Whether its token may all that its user may.
+    pub fn is_full(&self) -> bool {
+        self.limit == Grant { role: Role::VaultAdmin, scope: Scope::Server }
     }
 
     /// Whether it may do this here.
@@ -115,6 +147,24 @@ impl Caller {
         self.limit.role >= role && self.grants.iter().any(|grant| grant.role >= role)
     }
 
+    /// The hosts that it sees; none: all of them.
+    pub fn hosts(&self) -> Option<Vec<HostId>> {
+        if self.may(Operation::ViewServer, Target::Server) {
+            return None;
+        }
+        let scopes = self.grants.iter().map(|grant| grant.scope).chain([self.limit.scope]);
+        let mut hosts: Vec<HostId> = scopes
+            .filter_map(|scope| match scope {
+                Scope::Host(host) => Some(host),
+                Scope::Server | Scope::Vault(_) | Scope::Item(_) => None,
+            })
+            .filter(|host| self.may(Operation::ViewHost, Target::Host(*host)))
+            .collect();
+        hosts.sort_unstable();
+        hosts.dedup();
+        Some(hosts)
+    }
+
     /// What it sees.
     pub fn sight(&self) -> Sight {
         let limit = self.limit.scope;
@@ -126,12 +176,12 @@ impl Caller {
             match (limit, grant.scope) {
                 // Either holds everywhere: what the other says.
                 (Scope::Server, scope) | (scope, Scope::Server) => match scope {
-                    Scope::Server => {}
+                    Scope::Server | Scope::Host(_) => {}
                     Scope::Vault(vault) => vaults.push(vault),
                     Scope::Item(item) => items.push(item),
                 },
                 (limit, scope) if limit == scope => match scope {
-                    Scope::Server => {}
+                    Scope::Server | Scope::Host(_) => {}
                     Scope::Vault(vault) => vaults.push(vault),
                     Scope::Item(item) => items.push(item),
                 },
@@ -164,6 +214,7 @@ mod tests {
             name: "x".to_owned(),
             grants: grants.iter().copied().map(grant).collect(),
             limit: grant(limit),
+            token: None,
         }
     }
 
@@ -204,7 +255,29 @@ mod tests {
         let elsewhere = (Role::Reader, Scope::Vault(vault(2)));
         let none = Sight::Some { vaults: vec![], items: vec![] };
         assert_eq!(caller(&[in_vault], elsewhere).sight(), none);
-        assert!(none.has(None, None) || !none.has(Some(vault(1)), Some(item(1))));
+        assert!(!none.has(None, None) && !none.has(Some(vault(1)), Some(item(1))));
+    }
+
+    #[test]
+    fn a_host_is_a_scope_of_its_own() {
+        let host = |n: u8| HostId::from_bytes([n; 16]);
+        let all = (Role::VaultAdmin, Scope::Server);
+        let in_vault = (Role::Operator, Scope::Vault(vault(1)));
+        let on_host = (Role::Operator, Scope::Host(host(1)));
+        let someone = caller(&[in_vault], all);
+        assert!(!someone.may(Operation::ProtectMachine, Target::Host(host(1))));
+        assert_eq!(someone.hosts(), Some(vec![]));
+        let someone = caller(&[in_vault, on_host], all);
+        assert!(someone.may(Operation::ProtectMachine, Target::Host(host(1))));
+        assert!(!someone.may(Operation::ProtectMachine, Target::Host(host(2))));
+        assert!(!someone.may(Operation::RestoreSecrets, Target::Host(host(1))));
+        assert_eq!(someone.hosts(), Some(vec![host(1)]));
+        assert_eq!(caller(&[all], all).hosts(), None);
+        let narrow = caller(&[all], on_host);
+        assert_eq!(narrow.hosts(), Some(vec![host(1)]));
+        assert!(!narrow.may(Operation::Protect, Target::Vault(vault(1))));
+        // A host shows nothing of what is in vaults.
+        assert_eq!(narrow.sight(), Sight::Some { vaults: vec![], items: vec![] });
     }
 
     proptest::proptest! {

@@ -11,6 +11,8 @@ pub enum Reach {
     Vault,
     /// On the item, in its vault, or everywhere.
     Item,
+    /// On the host, or everywhere.
+    Host,
 }
 
 impl Reach {
@@ -20,6 +22,7 @@ impl Reach {
             Self::Server => "server",
             Self::Vault => "vault",
             Self::Item => "item",
+            Self::Host => "host",
         }
     }
 }
@@ -60,17 +63,20 @@ macro_rules! operations {
 }
 
 operations! {
-    ViewServer = "server.view", Reader, Server, "See the server's status, hosts and what can be protected.";
+    ViewServer = "server.view", Reader, Server, "See the server's status and all hosts.";
+    ViewHost = "host.view", Reader, Host, "See a host and what can be protected on it.";
     ViewVault = "vault.view", Reader, Vault, "See a vault, its policies, jobs, alerts and usage.";
     ViewItem = "item.view", Reader, Item, "See an item, its recovery points, jobs and alerts.";
     CheckItem = "item.check", Reader, Item, "Check what stands in the way of an item's backup.";
 
-    DiscoverHost = "host.discover", Operator, Server, "List a host's machines anew, and check them.";
-    Protect = "item.protect", Operator, Vault, "Protect machines and disks.";
+    DiscoverHost = "host.discover", Operator, Host, "List a host's machines anew, and check them.";
+    Protect = "item.protect", Operator, Vault, "Protect machines and disks, together with `machine.protect`.";
+    ProtectMachine = "machine.protect", Operator, Host, "Protect machines and disks of a host, which reads them.";
     UpdateItem = "item.update", Operator, Item, "Change which disks of an item are backed up.";
     BackupNow = "item.backup", Operator, Item, "Back up an item on demand.";
     Restore = "item.restore", Operator, Item, "Restore from an item's recovery points.";
     FinishRestore = "restore.finish", Operator, Item, "Accept or undo a restore that has replaced a machine's disks.";
+    ReplaceMachine = "machine.replace", Operator, Host, "Replace the disks of a machine that is not the item's own.";
     Resume = "item.resume", Operator, Item, "Resume an item's protection.";
     CancelJob = "job.cancel", Operator, Item, "Cancel a job.";
     AcknowledgeAlert = "alert.acknowledge", Operator, Item, "Acknowledge and resolve alerts.";
@@ -88,6 +94,7 @@ operations! {
     DeleteData = "item.delete_data", Contributor, Item, "Delete an item's recovery points.";
     Undelete = "item.undelete", Contributor, Item, "Bring back a deleted item.";
     UpdatePoint = "point.update", Contributor, Item, "Change until when a recovery point is kept.";
+    RestoreSecrets = "secrets.restore", Contributor, Host, "Make the secrets of a machine known to the host on which it is restored.";
     CreateHost = "host.create", Contributor, Server, "Make a host known.";
     UpdateHost = "host.update", Contributor, Server, "Change a host.";
     DeleteHost = "host.delete", Contributor, Server, "Forget a host.";
@@ -95,13 +102,15 @@ operations! {
     DeletePoint = "point.delete", VaultAdmin, Item, "Delete a single recovery point.";
     WeakenVault = "vault.weaken", VaultAdmin, Vault, "Turn off soft delete or immutability, or shorten soft delete.";
     LockVault = "vault.lock", VaultAdmin, Vault, "Make soft delete or immutability irreversible.";
+    ReplaceUnsaved = "machine.replace_unsaved", VaultAdmin, Host, "Replace the disks of a machine that is not the item's own without a recovery point of them.";
+    SaveCatalog = "vault.save_catalog", VaultAdmin, Vault, "Save the catalog in a vault.";
     RotateKey = "vault.rotate_key", VaultAdmin, Vault, "Change a vault's key.";
     DeleteVault = "vault.delete", VaultAdmin, Vault, "Delete a vault.";
     UndeleteVault = "vault.undelete", VaultAdmin, Vault, "Bring back a deleted vault.";
     ManageAccess = "access.manage", VaultAdmin, Server, "Make users, give and take rights, revoke tokens.";
     ViewAudit = "audit.view", VaultAdmin, Server, "Read, export and verify the audit log.";
     TestAlerts = "alert.test", VaultAdmin, Server, "Try whether alerts arrive by mail and webhook.";
-    ManageServer = "server.manage", VaultAdmin, Server, "Confirm the server's clock, save the catalog.";
+    ManageServer = "server.manage", VaultAdmin, Server, "Confirm the server's clock.";
 }
 
 #[cfg(test)]

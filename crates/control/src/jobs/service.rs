@@ -113,14 +113,6 @@ fn no_job(id: &str) -> ControlError {
     ControlError::refused(&codes::JOB_NOT_FOUND, format!("there is no job {:?}", cut(id)))
 }
 
-fn target(job: &Job) -> Target {
-    match (job.vault, job.item) {
-        (Some(vault), Some(item)) => Target::Item(vault, item),
-        (Some(vault), None) => Target::Vault(vault),
-        (None, _) => Target::Server,
-    }
-}
-
 impl Control {
     /// A job that waits, not yet written down.
     pub(crate) fn new_job(&self, spec: Spec, subject: &str, trigger: Trigger, by: &str) -> JobDoc {
@@ -292,9 +284,10 @@ impl Control {
         let Ok(parsed) = id.parse::<JobId>() else { return Err(no_job(id)) };
         let stored = self.catalog.get::<JobDoc>(&parsed.to_string()).await?;
         let job = self.as_it_is(stored.ok_or_else(|| no_job(id))?.doc.job);
-        let target = target(&job);
+        let target = Target::of(&job);
         let view = match target {
             Target::Server => Operation::ViewServer,
+            Target::Host(_) => Operation::ViewHost,
             Target::Vault(_) => Operation::ViewVault,
             Target::Item(..) => Operation::ViewItem,
         };
@@ -305,7 +298,7 @@ impl Control {
     /// Cancels a job.
     pub async fn cancel_job(&self, caller: &Caller, id: &str) -> Result<Job> {
         let job = self.job(caller, id).await?;
-        self.check(caller, Operation::CancelJob, target(&job), || no_job(id))?;
+        self.check(caller, Operation::CancelJob, Target::of(&job), || no_job(id))?;
         if job.state.is_final() {
             let message = format!("the job is {}", job.state);
             return Err(ControlError::refused(&codes::JOB_FINISHED, message));

@@ -133,6 +133,7 @@ impl Control {
             running.cancel.cancel();
         }
         rounds.drivers.wait(&self).await;
+        self.look_at(self.record_failed_sign_ins(true).await).ok();
         if let Err(error) = telling.await {
             tracing::error!(%error, "telling of alerts ended early");
         }
@@ -146,6 +147,7 @@ impl Control {
         rounds.drivers.reap(self).await;
         let mut outcome = self.look_at(self.advance_time().await);
         outcome = self.look_at(self.save_unsaved().await).and(outcome);
+        outcome = self.look_at(self.record_failed_sign_ins(false).await).and(outcome);
         // Before anything is asked: what changes meanwhile is looked at again.
         let seen = self.seen();
         if rounds.attention.is_due(seen, now) {

@@ -36,6 +36,11 @@ impl Transport {
         Ok(Self { stream: ours, helper: Some(helper) })
     }
 
+    /// The user whose process listens at the socket.
+    pub(crate) fn peer(&self) -> io::Result<u32> {
+        Ok(rustix::net::sockopt::socket_peercred(&self.stream)?.uid.as_raw())
+    }
+
     pub(super) const fn stream(&mut self) -> &mut UnixStream {
         &mut self.stream
     }

@@ -118,7 +118,9 @@ pub fn serve(stream: &UnixStream) -> io::Result<()> {
         }
         let kept = match (&mut watch, order) {
             (None, Order::Watch { uri, runtime_dir, cache_dir, is_root, machine, agent, lock }) => {
-                let settings = Settings { runtime_dir, cache_dir, is_root };
+                // Whoever gives the orders has talked to this daemon already.
+                let trusted_daemons_only = false;
+                let settings = Settings { runtime_dir, cache_dir, is_root, trusted_daemons_only };
                 Watch::begin(&uri, settings, &machine, agent, &lock).map(|begun| {
                     watch = Some(begun);
                     false

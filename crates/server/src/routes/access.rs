@@ -10,7 +10,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     answer::{Done, Made, Once},
-    extract::{Body, Names, NoParams, PageParams, Params, Secret, Who},
+    extract::{Body, Names, NoParams, Origin, PageParams, Params, Secret, Who},
     state::App,
 };
 
@@ -31,15 +31,16 @@ pub(super) fn signed_in() -> OpenApiRouter<App> {
 
 /// Signs in
 ///
-/// The token lasts 12 hours. After five failures for a name, each next try has to wait.
+/// The token lasts 12 hours. After five tries of an address for a name, each next one has to wait.
 #[utoipa::path(post, path = "/sign-in", tag = "access", request_body = SignIn,
     responses((status = 200, description = "A token.", body = TokenIssued)))]
 async fn sign_in(
     State(app): State<App>,
+    Origin(address): Origin,
     _: Params<NoParams>,
     Body(request): Body<SignIn>,
 ) -> Done<Json<TokenIssued>> {
-    Ok(Json(app.control.sign_in(request).await?))
+    Ok(Json(app.control.sign_in(request, address).await?))
 }
 
 /// Who asks, and what they may do
@@ -77,7 +78,8 @@ async fn create_user(
 
 /// Changes a user
 ///
-/// Anybody may change the own password.
+/// Anybody may change the own password, with the present one and a token that is not limited. Another
+/// password, or being disabled, ends the user's other tokens.
 #[utoipa::path(patch, path = "/users/{user}", tag = "access", request_body = UserUpdate,
     responses((status = 200, description = "As it is now.", body = User)),
     extensions(("x-operation" = json!("access.manage"))))]
@@ -146,6 +148,8 @@ async fn delete_assignment(
 }
 
 /// Tokens: one's own, or all of them for who may manage access
+///
+/// With a limited token only that one is listed, and what was made with it.
 #[utoipa::path(get, path = "/tokens", tag = "access", params(PageParams),
     responses((status = 200, description = "A page of them.", body = Page<Token>)))]
 async fn list_tokens(
@@ -158,7 +162,8 @@ async fn list_tokens(
 
 /// Makes a token of one's own
 ///
-/// It may no more than the one that is sent. Its secret is answered once and never again.
+/// It may no more than the one that is sent, and ends with it, unless the user's password is given. Its
+/// secret is answered once and never again.
 #[utoipa::path(post, path = "/tokens", tag = "access", request_body = TokenCreate,
     responses((status = 201, description = "It was made.", body = TokenIssued)))]
 async fn create_token(
@@ -172,6 +177,8 @@ async fn create_token(
 }
 
 /// Revokes a token: one's own, or anybody's for who may manage access
+///
+/// What was made with it ends too. A limited token revokes only itself and what was made with it.
 #[utoipa::path(delete, path = "/tokens/{token}", tag = "access",
     responses((status = 204, description = "It is gone.")))]
 async fn delete_token(

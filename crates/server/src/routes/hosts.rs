@@ -19,10 +19,9 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(check_protectable_item))
 }
 
-/// All hosts, by name
+/// The hosts that the caller sees, by name
 #[utoipa::path(get, path = "/hosts", tag = "hosts", params(PageParams),
-    responses((status = 200, description = "A page of them.", body = Page<Host>)),
-    extensions(("x-operation" = json!("server.view"))))]
+    responses((status = 200, description = "A page of them.", body = Page<Host>)))]
 async fn list_hosts(
     State(app): State<App>,
     Who(caller): Who,
@@ -48,7 +47,7 @@ async fn create_host(
 /// A host
 #[utoipa::path(get, path = "/hosts/{host}", tag = "hosts",
     responses((status = 200, description = "It.", body = Host)),
-    extensions(("x-operation" = json!("server.view"))))]
+    extensions(("x-operation" = json!("host.view"))))]
 async fn get_host(
     State(app): State<App>,
     Who(caller): Who,
@@ -104,7 +103,7 @@ async fn discover_host(
 /// What was found on a host last, by name
 #[utoipa::path(get, path = "/hosts/{host}/protectable-items", tag = "hosts", params(PageParams),
     responses((status = 200, description = "A page of it.", body = Page<ProtectableItem>)),
-    extensions(("x-operation" = json!("server.view"))))]
+    extensions(("x-operation" = json!("host.view"))))]
 async fn list_protectable_items(
     State(app): State<App>,
     Who(caller): Who,
@@ -117,7 +116,7 @@ async fn list_protectable_items(
 /// What stands in the way of a machine's backup
 #[utoipa::path(get, path = "/hosts/{host}/protectable-items/{machine}/check", tag = "hosts",
     responses((status = 200, description = "What was found.", body = Check)),
-    extensions(("x-operation" = json!("server.view"))))]
+    extensions(("x-operation" = json!("host.view"))))]
 async fn check_protectable_item(
     State(app): State<App>,
     Who(caller): Who,

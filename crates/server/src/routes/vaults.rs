@@ -164,7 +164,7 @@ async fn verify_vault(
 /// Writes what the service knows of a vault into it, sealed
 #[utoipa::path(post, path = "/vaults/{vault}/save-catalog", tag = "vaults",
     responses((status = 202, description = "A job was begun.", body = JobBegun)),
-    extensions(("x-operation" = json!("server.manage"))))]
+    extensions(("x-operation" = json!("vault.save_catalog"))))]
 async fn save_catalog(
     State(app): State<App>,
     Who(caller): Who,

@@ -154,8 +154,8 @@ impl Bed {
         let after = |mark: &str| words.split(mark).nth(1).map(str::to_owned);
         let address = after("https://").expect("an address");
         let address = address.split_whitespace().next().expect("one").parse().expect("an address");
-        let token =
-            after("  srt_").map(|text| format!("srt_{}", text.lines().next().expect("one")));
+        let file = words.lines().find(|line| line.ends_with("/first-token"));
+        let token = file.map(|file| fs::read_to_string(file.trim()).expect("a token"));
         let certificate = dir.path().join("data/tls/certificate.pem");
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(certificate).expect("reads")).expect("a root");
@@ -168,7 +168,7 @@ impl Bed {
         Self {
             dir,
             address,
-            token: token.unwrap_or_default(),
+            token: token.unwrap_or_default().trim().to_owned(),
             words,
             runtime: Runtime::new().expect("a runtime"),
             tls: Arc::new(tls),

@@ -18,5 +18,6 @@ mod requests;
 mod rights;
 mod sinks;
 mod standby;
+mod tokens;
 mod traces;
 mod work;

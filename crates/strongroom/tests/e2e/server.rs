@@ -45,8 +45,7 @@ impl Service {
         configure(&lab, "127.0.0.1:0", more);
         let server = spawn(&lab);
         let mut service = Self { lab, server, url: String::new(), fingerprint: String::new() };
-        let token = service.greeting_until("  srt_");
-        fs::write(service.lab.path("token"), token + "\n").expect("written");
+        service.keep_first_token();
         service.add_context("test");
         service
     }
@@ -76,8 +75,7 @@ impl Service {
     /// Starts a server in an emptied folder, as which it is known from then on.
     pub(crate) fn start_anew(&mut self) {
         self.start_again();
-        let token = self.greeting_until("  srt_");
-        fs::write(self.lab.path("token"), token + "\n").expect("written");
+        self.keep_first_token();
         self.add_context("anew");
     }
 
@@ -108,12 +106,17 @@ impl Service {
         self.add_context("again");
     }
 
+    /// The process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.server.id()
+    }
+
     /// What it has logged since it said its address, over all its lives.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.lab.path("server.log")).unwrap_or_default()
     }
 
-    /// Reads what a server says at its start, and returns the token if it is the first.
+    /// Reads what a server says at its start, and returns the token's file if it is the first.
     fn greeting_until(&mut self, mark: &str) -> String {
         let mut lines = BufReader::new(self.server.stderr.take().expect("piped"));
         let (mut token, mut told) = (String::new(), String::new());
@@ -134,6 +137,12 @@ impl Service {
         let mut log = log.expect("a log");
         thread::spawn(move || std::io::copy(&mut lines, &mut log));
         token
+    }
+
+    /// Copies the first token: its file is removed once a user is made.
+    fn keep_first_token(&mut self) {
+        let file = self.greeting_until("/first-token");
+        fs::copy(file, self.lab.path("token")).expect("copied");
     }
 
     fn add_context(&self, name: &str) {

@@ -6,9 +6,14 @@ use std::{
     io::Write as _,
     os::unix::fs::PermissionsExt as _,
     process::{Command, Stdio},
+    sync::Arc,
+    time::Duration,
 };
 
 use serde_json::Value;
+use strongroom_api::SignIn;
+use strongroom_base::{Clock as _, Coded as _, SystemClock, SystemEntropy};
+use strongroom_client::{Client, Options, Trust};
 
 use crate::{
     documented::assert_documented,
@@ -134,7 +139,15 @@ fn access_is_given_and_looked_into() {
     lab.fails("context add ann --sign-in ann --password-file wrong", 8, "auth.failed");
     lab.ok("context add ann --sign-in ann --password-file password --no-use");
 
-    let secret = lab.ok("access token create script --role reader --days 1").stdout;
+    lab.fails("access token create script --role reader --days 30", 8, "token.outlives");
+    let long = "access token create script --days 30 --password-file password --context ann";
+    lab.ok(long);
+    let change = "access user update ann --password-file new --context ann";
+    fs::write(lab.path("new"), "another horse battery\n").expect("written");
+    lab.fails(change, 8, "auth.password");
+    lab.ok(&format!("{change} --current-password-file password"));
+    lab.ok("item show data --context ann");
+    let secret = lab.ok("access token create script --role reader").stdout;
     let mut other = lab.command("item list --output tsv");
     other.env("STRONGROOM_SERVER", url).env("STRONGROOM_FINGERPRINT", print);
     other.env("STRONGROOM_TOKEN", secret.trim());
@@ -165,6 +178,90 @@ fn access_is_given_and_looked_into() {
     let seq = last["seq"].as_u64().expect("a number");
     let forged = format!("audit verify --seq {seq} --hash {}", "0".repeat(64));
     lab.fails(&forged, 6, "audit.broken");
+}
+
+#[test]
+fn the_owner_of_the_folder_always_comes_in() {
+    let mut service = Service::with_item(4);
+    let lab = &service.lab;
+    let first = lab.path("data/first-token");
+    let mode = fs::metadata(&first).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let token = fs::read_to_string(lab.path("token")).expect("readable");
+    assert!(!service.log().contains(token.trim()), "the token is in the log");
+    let new = "server new-token --config server.toml --data-dir data";
+    let running = lab.json(new);
+    assert_documented("server new-token", &running);
+    service.stop();
+    let lab = &service.lab;
+    let stopped = lab.json(&format!("{new} --hours 1"));
+    assert_eq!(stopped["user"], "admin");
+    lab.fails("server new-token --data-dir nowhere", 5, "local.io");
+    service.stay("");
+    service.start_again();
+    service.wait_for_greeting();
+    let lab = &service.lab;
+    for made in [running, stopped] {
+        fs::write(lab.path("made"), made["secret"].as_str().expect("a secret")).expect("written");
+        let (url, print) = (&service.url, &service.fingerprint);
+        let add = format!("context add made --server {url} --fingerprint {print}");
+        lab.ok(&format!("{add} --token-file made"));
+        lab.ok("access user list --context made");
+    }
+    assert_eq!(lab.json("audit verify")["intact"], true);
+    let made = lab.json("audit list --limit 50").to_string().matches("access.new_token").count();
+    assert_eq!(made, 2);
+    // Once somebody can sign in, the first token's file goes.
+    fs::write(lab.path("password"), "correct horse battery\n").expect("written");
+    lab.ok("access user create ann --password-file password");
+    for _ in 0..200 {
+        if !first.exists() {
+            return;
+        }
+        SystemClock.sleep(Duration::from_millis(100));
+    }
+    panic!("the first token's file is left");
+}
+
+/// What a process has in memory at present, in bytes.
+fn resident(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("readable");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+    let kib = line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number");
+    kib << 10
+}
+
+#[test]
+fn sixty_strangers_at_once_cost_little() {
+    let service = Service::start();
+    let try_in = &|n: usize| {
+        let client = Client::new(Options {
+            server: service.url.clone(),
+            token: None,
+            trust: Trust::Fingerprint(service.fingerprint.parse().expect("a fingerprint")),
+            entropy: Arc::new(SystemEntropy),
+            hurry: Some(Duration::from_secs(60)),
+        });
+        let name = if n.is_multiple_of(2) { "admin".to_owned() } else { format!("nobody-{n}") };
+        let password = "no good password".to_owned();
+        let refused = client.expect("a client").sign_in(&SignIn { name, password });
+        refused.err().expect("it is refused").code().name
+    };
+    // What the first of anything takes is not what strangers cost.
+    try_in(1);
+    let before = resident(service.pid());
+    let codes: Vec<&str> = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..60).map(|n| scope.spawn(move || try_in(n))).collect();
+        all.into_iter().map(|one| one.join().expect("no panic")).collect()
+    });
+    let grown = resident(service.pid()).saturating_sub(before);
+    assert!(grown <= 64 << 20, "{} MiB", grown >> 20);
+    assert!(codes.iter().all(|code| ["auth.failed", "auth.rate"].contains(code)), "{codes:?}");
+    assert!(codes.contains(&"auth.rate") && codes.contains(&"auth.failed"), "{codes:?}");
+    // Few records say it all.
+    service.lab.ok("item list");
+    let denied = service.lab.json("audit list --limit 100").to_string();
+    assert!(denied.matches("access.sign_in").count() <= 3, "{denied}");
 }
 
 #[test]

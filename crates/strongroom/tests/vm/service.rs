@@ -45,12 +45,13 @@ fn a_running_machine_in_s3_by_way_of_a_vault_near_it() {
     let url = lab.get("STRONGROOM_VAULT");
     lab.set("STRONGROOM_VAULT", "");
     lab.ok("vault key generate main.key");
-    let mut service = Service::start_in(lab, "save_every_minutes = 60\n");
+    let socket = host.socket();
+    let sockets = format!("libvirt_sockets = [\"{}\"]\n", socket.display());
+    let mut service = Service::start_in(lab, &format!("save_every_minutes = 60\n{sockets}"));
     let lab = &service.lab;
     let key = lab.path("main.key").display().to_string();
     lab.ok(&format!("vault create main --vault {url} --key-file {key}"));
     lab.ok("vault create near");
-    let socket = host.socket();
     let uri = format!("qemu+unix:///session?socket={}", socket.display());
     lab.ok(&format!("host create vms --connect {uri} --snapshot-vault near"));
     lab.ok("host discover vms --wait");

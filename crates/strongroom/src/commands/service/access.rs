@@ -94,6 +94,15 @@ fn password(file: Option<&PathBuf>, user: &str) -> Result<String, Failure> {
     }
 }
 
+/// The password that somebody has now, if it is to be sent.
+fn present_password(ask: bool, file: Option<&PathBuf>) -> Result<Option<String>, Failure> {
+    match file {
+        Some(file) => secret_file(file).map(Some),
+        None if ask => secret("Your password").map(Some),
+        None => Ok(None),
+    }
+}
+
 fn user_text(user: &User) -> String {
     let mut facts = vec![
         ("User", user.name.clone()),
@@ -155,11 +164,12 @@ impl UserCreateArgs {
 
 /// Change a user's password, or whether the user can sign in
 ///
-/// Another password ends all tokens of the user.
+/// Another password, or being disabled, ends the user's other tokens. Your own password is changed with the
+/// present one, unless you manage access.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  strongroom access user update ann --password
+  strongroom access user update ann --password --current-password
   strongroom access user update ann --disable")]
 #[group(id = "change", required = true, multiple = true,
     args = ["password", "password_file", "disable", "enable"])]
@@ -176,6 +186,14 @@ pub(crate) struct UserUpdateArgs {
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
 
+    /// Ask for the present password, too
+    #[arg(long, conflicts_with = "current_password_file")]
+    current_password: bool,
+
+    /// Take the present password from this file
+    #[arg(long, value_name = "FILE")]
+    current_password_file: Option<PathBuf>,
+
     /// The user can no longer sign in
     #[arg(long, conflicts_with = "enable")]
     disable: bool,
@@ -188,10 +206,13 @@ pub(crate) struct UserUpdateArgs {
 impl UserUpdateArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let client = context.client()?;
+        let file = self.current_password_file.as_ref();
+        let current_password = present_password(self.current_password, file)?;
         let wanted = self.password || self.password_file.is_some();
         let other = wanted.then(|| password(self.password_file.as_ref(), &self.name));
         let change = UserUpdate {
             password: other.transpose()?,
+            current_password,
             disabled: (self.disable || self.enable).then_some(self.disable),
         };
         let user = client.update_user(&self.name, &change)?;
@@ -239,10 +260,17 @@ struct ScopeArgs {
     /// On this item only
     #[arg(long, value_name = "NAME", add = complete::items())]
     item: Option<String>,
+
+    /// On this host, with its machines and disks
+    #[arg(long, value_name = "NAME", add = complete::hosts(), conflicts_with_all = ["vault_name", "item"])]
+    host: Option<String>,
 }
 
 impl ScopeArgs {
     fn find(&self, client: &Client) -> Result<Option<Scope>, Failure> {
+        if let Some(host) = &self.host {
+            return Ok(Some(Scope::Host(client.host(host)?.id)));
+        }
         let vault = self.vault_name.as_deref();
         Ok(match (&self.item, vault) {
             (Some(item), vault) => {
@@ -259,6 +287,7 @@ fn place(scope: &Scope, names: &Names) -> String {
         Scope::Server => "everywhere".to_owned(),
         Scope::Vault(id) => format!("vault {}", names.of(id)),
         Scope::Item(id) => format!("item {}", names.of(id)),
+        Scope::Host(id) => format!("host {}", names.of(id)),
     }
 }
 
@@ -294,13 +323,14 @@ impl AssignmentListArgs {
     }
 }
 
-/// Give a user a role: everywhere, in a vault, or on an item
+/// Give a user a role: everywhere, in a vault, on an item, or on a host
 ///
 /// `strongroom access table` shows which role may do what.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom access assignment create --user ann --role operator --vault-name main
+  strongroom access assignment create --user ann --role operator --host kvm1
   strongroom access assignment create --user bob --role vault_admin")]
 pub(crate) struct AssignmentCreateArgs {
     /// The user: its name or id
@@ -349,6 +379,9 @@ impl AssignmentDeleteArgs {
 }
 
 /// List tokens: your own, or all if you manage access
+///
+/// The role is what a token may do at present: the lower of that which it was made for and its user's. With a
+/// token that is limited, only that one is listed, and those that were made with it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -366,7 +399,7 @@ impl TokenListArgs {
                 token.id.to_string(),
                 &token.name,
                 names.of(token.user),
-                words(token.role),
+                token.effective_role.map_or_else(|| "none".to_owned(), words),
                 place(&token.scope, &names),
                 token.expires,
                 token.last_used,
@@ -380,11 +413,12 @@ impl TokenListArgs {
 
 /// Make a token of your own, for a script
 ///
-/// Its secret is printed once. It may do at most what you may, and less if you say so.
+/// Its secret is printed once. It may do at most what the token may with which you ask, and less if you
+/// say so. It ends with that one, unless you give your password.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  strongroom access token create nightly-report --role reader --days 30
+  strongroom access token create nightly-report --role reader --days 30 --password
   strongroom access token create restore-test --role operator --vault-name main")]
 pub(crate) struct TokenCreateArgs {
     /// What it is for
@@ -396,9 +430,19 @@ pub(crate) struct TokenCreateArgs {
     role: Option<Role>,
 
     /// For how many days: 1 to 366
-    #[arg(long, value_name = "DAYS", default_value_t = 90,
-        value_parser = clap::value_parser!(u16).range(1..=366))]
-    days: u16,
+    ///
+    /// More than the token with which you ask is good for takes your password. [default: 90, or as long
+    /// as that token if it ends sooner]
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=366))]
+    days: Option<u16>,
+
+    /// Ask for your password: the token may outlast the one with which you ask, and is not revoked with it
+    #[arg(long, conflicts_with = "password_file")]
+    password: bool,
+
+    /// Take your password from this file; `-` reads it from standard input
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
 
     #[command(flatten)]
     scope: ScopeArgs,
@@ -408,14 +452,15 @@ impl TokenCreateArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let client = context.client()?;
         let scope = self.scope.find(&client)?;
-        let (name, role, days) = (self.name, self.role, Some(self.days));
-        let issued = client.create_token(&TokenCreate { name, role, scope, days })?;
+        let password = present_password(self.password, self.password_file.as_ref())?;
+        let (name, role, days) = (self.name, self.role, self.days);
+        let issued = client.create_token(&TokenCreate { name, role, scope, days, password })?;
         context.out.say("Keep it: it is never shown again.");
         context.out.result(&Thing::new(issued, |TokenIssued { secret, .. }| secret.clone() + "\n"))
     }
 }
 
-/// Revoke a token: it ends at once
+/// Revoke a token: it ends at once, with all that were made with it
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use strongroom_api::{ConsistencyWanted, Policy, PolicyCreate, PolicyPreview, PolicyUpdate};
+use strongroom_client::Client;
 use strongroom_policy::{MonthDays, PolicyKind, PolicyRules, Schedule};
 
 use crate::{
@@ -143,16 +144,34 @@ fn shown(policy: &Policy) -> String {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  strongroom policy list
   strongroom policy list --vault-name main")]
 pub(crate) struct ListArgs {
-    /// The vault: its name or id
+    /// The vault: its name or id; not needed if there is only one
     #[arg(long, value_name = "NAME", add = complete::vaults())]
-    vault_name: String,
+    vault_name: Option<String>,
+}
+
+/// The vault that is named, or the only one.
+fn one_vault(client: &Client, named: Option<String>) -> Result<String, Failure> {
+    if let Some(name) = named {
+        return Ok(name);
+    }
+    let vaults = client.vaults().all()?;
+    match vaults.as_slice() {
+        [only] => Ok(only.id.to_string()),
+        [] => Err(Failure::usage("there is no vault: make one with `strongroom vault create`")),
+        more => {
+            let names: Vec<&str> = more.iter().map(|vault| vault.name.as_str()).collect();
+            Err(Failure::usage(format!("name the vault with --vault-name: {}", names.join(", "))))
+        }
+    }
 }
 
 impl ListArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        let policies = context.client()?.policies(&self.vault_name).all()?;
+        let client = context.client()?;
+        let policies = client.policies(&one_vault(&client, self.vault_name)?).all()?;
         let rows = policies.iter().map(|policy| {
             let keep = kept(&policy.rules).into_iter();
             let keep: Vec<String> = keep

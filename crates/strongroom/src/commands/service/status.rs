@@ -5,13 +5,16 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use strongroom_api::{Status, VaultStatus};
+use strongroom_server::{NewToken, OwnerToken};
 
 use crate::{
     columns::{Cell, Columns, row},
+    commands::serve::{ServerArgs, this_host},
     context::Context,
     error::Failure,
     human,
     out::Show,
+    values,
 };
 
 use super::{common::words, restore::owed};
@@ -154,12 +157,14 @@ impl Show for Shown {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ServerCommand {
     ConfirmClock(ConfirmClockArgs),
+    NewToken(NewTokenArgs),
 }
 
 impl ServerCommand {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         match self {
             Self::ConfirmClock(args) => args.run(context),
+            Self::NewToken(args) => args.run(context),
         }
     }
 }
@@ -191,5 +196,60 @@ impl ConfirmClockArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         context.client()?.confirm_clock()?;
         context.out.result(&Confirmed { confirmed: true })
+    }
+}
+
+/// Make a token for an administrator, as the owner of the server's folder
+///
+/// The way in when nobody can sign in any more. It is for the user `admin`, who is made, enabled and given all
+/// rights if need be, or for another vault admin of the server. It works on the server's own machine,
+/// as the user who owns its folder or as root, whether the server runs or not, and is recorded in the audit
+/// log. Its secret is printed once. Here --config names the server's own file, as for `serve`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom server new-token > token
+  strongroom server new-token --config /etc/strongroom/server.toml --hours 1
+  strongroom server new-token --user ann")]
+pub(crate) struct NewTokenArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+
+    /// For this user, who is a vault admin of the server [default: admin]
+    #[arg(long, value_name = "NAME", value_parser = values::name)]
+    user: Option<String>,
+
+    /// For how many hours: 1 to 8784
+    #[arg(long, value_name = "HOURS", default_value_t = 12,
+        value_parser = clap::value_parser!(u32).range(1..=8784))]
+    hours: u32,
+}
+
+/// A token that was made.
+#[derive(Debug, Serialize)]
+struct Made {
+    user: String,
+    secret: String,
+    expires: jiff::Timestamp,
+}
+
+impl Show for Made {
+    fn show(&self) -> String {
+        format!("{}\n", self.secret)
+    }
+}
+
+impl NewTokenArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let order = NewToken {
+            config: self.server.load()?,
+            here: this_host()?,
+            user: self.user,
+            hours: self.hours,
+            by: format!("uid {}", rustix::process::getuid().as_raw()),
+        };
+        let OwnerToken { user, secret, expires } = strongroom_server::new_token(&order)?;
+        context.out.say(&format!("A token for {user}, which ends {}.", human::time(expires)));
+        context.out.result(&Made { user, secret, expires })
     }
 }

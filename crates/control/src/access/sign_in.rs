@@ -1,0 +1,552 @@
+//! Signing in: passwords, and how often strangers may guess them.
+//!
+//! A password is kept as an argon2id hash, which takes time and 19 MiB on purpose. So two are hashed at
+//! once, in memory that is used again; a few requests wait, few of one address, and others are
+//! refused. A try is counted before it is hashed, by address and name: five are free, and then each
+//! has to wait twice as long as the one before. So nobody locks a user out from elsewhere. The counts
+//! are in a table of fixed size, whose places nobody outside can foresee: it cannot be filled or
+//! emptied by guessing names. An unknown name takes as long as a wrong password. Failures are
+//! recorded together, once a minute at most.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::{BuildHasher as _, RandomState},
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use argon2::{
+    Algorithm, Argon2, Block, Params, PasswordHash, Version,
+    password_hash::phc::{Output, ParamsString, Salt},
+};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+use strongroom_api::{ErrorBody, Role, Scope, SignIn, TokenIssued};
+use strongroom_base::{Clock, UserId, codes};
+use strongroom_catalog::{Filter, Query, Stored};
+use tokio::sync::Semaphore;
+
+use super::{Caller, Grant, people::find_user, tokens::Issue};
+use crate::{
+    audit,
+    error::{ControlError, Result},
+    model::UserDoc,
+    service::Control,
+};
+
+/// How long a token of signing in lasts.
+pub(super) const SESSION: SignedDuration = SignedDuration::from_hours(12);
+
+/// What signing in is called in the audit log.
+const ACTION: &str = "access.sign_in";
+
+/// Passwords that are hashed at once.
+const AT_ONCE: usize = 2;
+
+/// Requests of strangers whose passwords are hashed or wait for it.
+const WAITING: usize = 16;
+
+/// Of them, those of one address.
+const WAITING_OF_ONE: usize = 4;
+
+/// Tries of one address for one name that need not wait.
+const FREE_FOR_NAME: u32 = 5;
+
+/// The longest pause between two of them.
+const PAUSE_FOR_NAME: Duration = Duration::from_mins(15);
+
+/// Tries of one address for any names that need not wait.
+const FREE_FOR_ADDRESS: u32 = 100;
+
+/// The longest pause between two of them: others may have the same address.
+const PAUSE_FOR_ADDRESS: Duration = Duration::from_mins(1);
+
+/// After so long without a try all is forgotten.
+const FORGET: Duration = Duration::from_mins(30);
+
+/// Places for counts; two have the same with a chance of one in as many.
+const PLACES: usize = 1 << 16;
+
+/// How long failures are gathered before they are recorded.
+const GATHER: Duration = Duration::from_mins(1);
+
+/// Names and addresses that one record has.
+const NAMED: usize = 10;
+
+/// The hash of nobody's password: checked for users who have none, so that it takes as long.
+const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$\
+                      AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+/// The most memory that a stored hash may ask for, in KiB.
+const MAX_MEMORY: u32 = 64 << 10;
+
+/// Tries at one place of the table.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tries {
+    count: u32,
+    last: Duration,
+}
+
+impl Tries {
+    /// How long the next has to wait.
+    fn wait(self, now: Duration, free: u32, most: Duration) -> Option<Duration> {
+        let over = self.count.checked_sub(free)?;
+        let pause = Duration::from_secs(1).saturating_mul(2_u32.saturating_pow(over)).min(most);
+        let until = self.last.saturating_add(pause);
+        until.checked_sub(now).filter(|wait| !wait.is_zero())
+    }
+
+    fn add(&mut self, now: Duration) {
+        if now.saturating_sub(self.last) > FORGET {
+            self.count = 0;
+        }
+        *self = Self { count: self.count.saturating_add(1), last: now };
+    }
+}
+
+/// Counts of tries, by address and name.
+#[derive(Debug)]
+struct Throttle {
+    places: Vec<Tries>,
+    hasher: RandomState,
+}
+
+impl Default for Throttle {
+    fn default() -> Self {
+        Self { places: vec![Tries::default(); PLACES], hasher: RandomState::new() }
+    }
+}
+
+impl Throttle {
+    fn place<T: std::hash::Hash>(&mut self, of: T) -> Option<&mut Tries> {
+        let hash = self.hasher.hash_one(of);
+        let at = hash.checked_rem(u64::try_from(PLACES).ok()?)?;
+        self.places.get_mut(usize::try_from(at).ok()?)
+    }
+
+    /// Counts a try, or says how long it has to wait.
+    fn admit(&mut self, from: Option<IpAddr>, name: &str, now: Duration) -> Option<Duration> {
+        let from = from.map(network);
+        let rules = [
+            (
+                from.filter(counts).map(|from| (Some(from), None)),
+                FREE_FOR_ADDRESS,
+                PAUSE_FOR_ADDRESS,
+            ),
+            (Some((from, Some(name))), FREE_FOR_NAME, PAUSE_FOR_NAME),
+        ];
+        for (of, free, most) in rules {
+            let place = of.and_then(|of| self.place(of)).copied();
+            if let Some(wait) = place.and_then(|tries| tries.wait(now, free, most)) {
+                return Some(wait);
+            }
+        }
+        for (of, ..) in rules {
+            if let Some(tries) = of.and_then(|of| self.place(of)) {
+                tries.add(now);
+            }
+        }
+        None
+    }
+
+    /// The password was right.
+    fn succeeded(&mut self, from: Option<IpAddr>, name: &str) {
+        let from = from.map(network);
+        if let Some(tries) = self.place((from, Some(name))) {
+            tries.count = 0;
+        }
+        let address = from.filter(counts).map(|from| (Some(from), None::<&str>));
+        if let Some(tries) = address.and_then(|of| self.place(of)) {
+            tries.count = tries.count.saturating_sub(1);
+        }
+    }
+}
+
+/// The network that is one caller's: an address, or the half of one that is given to a customer.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let bits = address.to_bits() & (u128::MAX << 64);
+            IpAddr::V6(bits.into())
+        }
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+/// Whether an address is one caller's. Behind a proxy on this machine all callers have its own.
+fn counts(address: &IpAddr) -> bool {
+    !address.is_loopback() && !address.is_unspecified()
+}
+
+/// Failures that are not yet recorded.
+#[derive(Debug, Default)]
+struct Failed {
+    count: u64,
+    first: Option<Timestamp>,
+    names: BTreeMap<String, u64>,
+    addresses: BTreeMap<String, u64>,
+    /// When the last record was written.
+    written: Option<Duration>,
+}
+
+fn count_up(map: &mut BTreeMap<String, u64>, key: String) {
+    if map.len() < NAMED || map.contains_key(&key) {
+        let count = map.entry(key).or_default();
+        *count = count.saturating_add(1);
+    }
+}
+
+/// Requests whose passwords are hashed or wait for it.
+#[derive(Debug, Default)]
+struct Room {
+    all: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+/// What is known of those who sign in.
+#[derive(Debug)]
+pub(crate) struct SignIns {
+    turns: Arc<Semaphore>,
+    memory: Arc<Mutex<Vec<Vec<Block>>>>,
+    room: Mutex<Room>,
+    throttle: Mutex<Throttle>,
+    failed: Mutex<Failed>,
+}
+
+impl Default for SignIns {
+    fn default() -> Self {
+        Self {
+            turns: Arc::new(Semaphore::new(AT_ONCE)),
+            memory: Arc::default(),
+            room: Mutex::default(),
+            throttle: Mutex::default(),
+            failed: Mutex::default(),
+        }
+    }
+}
+
+/// A place in the room.
+struct Seat<'a> {
+    room: &'a Mutex<Room>,
+    of: Option<IpAddr>,
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        room.all = room.all.saturating_sub(1);
+        if let Some(of) = self.of
+            && let Some(count) = room.by_address.get_mut(&of)
+        {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                room.by_address.remove(&of);
+            }
+        }
+    }
+}
+
+impl SignIns {
+    /// A place for a stranger, if there is one.
+    fn seat(&self, from: Option<IpAddr>) -> Option<Seat<'_>> {
+        let of = from.map(network).filter(counts);
+        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = of.and_then(|of| room.by_address.get(&of)).copied().unwrap_or(0);
+        if room.all >= WAITING || own >= WAITING_OF_ONE {
+            return None;
+        }
+        room.all = room.all.saturating_add(1);
+        if let Some(of) = of {
+            room.by_address.insert(of, own.saturating_add(1));
+        }
+        Some(Seat { room: &self.room, of })
+    }
+
+    fn admit(&self, from: Option<IpAddr>, name: &str, clock: &dyn Clock) -> Result<()> {
+        let mut throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
+        match throttle.admit(from, name, clock.monotonic()) {
+            Some(wait) => Err(too_often(wait.as_secs().saturating_add(1))),
+            None => Ok(()),
+        }
+    }
+
+    fn succeeded(&self, from: Option<IpAddr>, name: &str) {
+        let mut throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
+        throttle.succeeded(from, name);
+    }
+
+    /// Works with the memory that a hash takes.
+    async fn with_memory<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Vec<Block>) -> Result<T, String> + Send + 'static,
+    ) -> Result<T> {
+        let bug = |error: String| ControlError::from(Box::new(ErrorBody::new(&codes::BUG, error)));
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        let turn = turn.map_err(|error| bug(error.to_string()))?;
+        let memory = Arc::clone(&self.memory);
+        // The allocator would keep memory for each thread that ever hashed. Whoever asked may hang up, but
+        // the work goes on, and so does its turn.
+        let done = Control::blocking(move || {
+            let _turn = turn;
+            let free = || memory.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut blocks = free().pop().unwrap_or_default();
+            let done = work(&mut blocks);
+            free().push(blocks);
+            Ok(done)
+        });
+        done.await?.map_err(bug)
+    }
+
+    /// The hash of a password, as it is kept.
+    pub(super) async fn hash(&self, password: String, salt: [u8; 16]) -> Result<String> {
+        self.with_memory(move |blocks| {
+            let words = |error: &dyn std::fmt::Display| format!("argon2: {error}");
+            let params = Params::default();
+            let mut out = [0; Params::DEFAULT_OUTPUT_LEN];
+            fill(blocks, &params, password.as_bytes(), &salt, &mut out)
+                .map_err(|error| words(&error))?;
+            let hash = PasswordHash {
+                algorithm: Algorithm::Argon2id.ident(),
+                version: Some(Version::V0x13.into()),
+                params: ParamsString::try_from(&params).map_err(|error| words(&error))?,
+                salt: Some(Salt::new(&salt).map_err(|error| words(&error))?),
+                hash: Some(Output::new(&out).map_err(|error| words(&error))?),
+            };
+            Ok(hash.to_string())
+        })
+        .await
+    }
+
+    /// Whether a password is the one of a hash. It takes as long if there is no hash.
+    async fn is(&self, hash: String, password: String) -> Result<bool> {
+        self.with_memory(move |blocks| {
+            let known = PasswordHash::new(&hash).ok();
+            let parsed = match known {
+                Some(parsed) => parsed,
+                None => PasswordHash::new(NOBODY).map_err(|error| format!("argon2: {error}"))?,
+            };
+            let right = matches(blocks, &parsed, password.as_bytes());
+            Ok(right && !hash.is_empty())
+        })
+        .await
+    }
+}
+
+fn fill(
+    blocks: &mut Vec<Block>,
+    params: &Params,
+    password: &[u8],
+    salt: &[u8],
+    out: &mut [u8],
+) -> argon2::Result<()> {
+    blocks.resize(params.block_count(), Block::default());
+    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone());
+    argon2.hash_password_into_with_memory(password, salt, out, blocks)
+}
+
+fn matches(blocks: &mut Vec<Block>, hash: &PasswordHash, password: &[u8]) -> bool {
+    let (Ok(params), Some(salt), Some(right)) = (Params::try_from(hash), &hash.salt, &hash.hash)
+    else {
+        return false;
+    };
+    let known = hash.algorithm == Algorithm::Argon2id.ident()
+        && hash.version == Some(Version::V0x13.into())
+        && params.m_cost() <= MAX_MEMORY;
+    let mut out = vec![0; right.len()];
+    let filled = known && fill(blocks, &params, password, salt, &mut out).is_ok();
+    // Comparing them takes the same time wherever they differ.
+    filled && Output::new(&out).is_ok_and(|out| out == *right)
+}
+
+fn too_often(seconds: u64) -> ControlError {
+    ControlError::TooOften { seconds }
+}
+
+impl Control {
+    /// The hash of a password, as it is kept.
+    pub(super) async fn hash_password(&self, password: String) -> Result<String> {
+        use strongroom_base::EntropyExt as _;
+        self.sign_ins.hash(password, self.entropy.array()).await
+    }
+
+    /// Checks that a user, who has a token, has the password too: its hash.
+    pub(super) async fn prove(&self, user: UserId, password: &str) -> Result<String> {
+        let found = read!(self, tx => { find_user(tx, &user.to_string()).await })?.doc;
+        self.sign_ins.admit(None, &found.user.name, &*self.clock)?;
+        let hash = found.password.clone();
+        if !self.sign_ins.is(hash, password.to_owned()).await? {
+            let code = &codes::AUTH_PASSWORD;
+            return Err(ControlError::refused(code, code.meaning));
+        }
+        self.sign_ins.succeeded(None, &found.user.name);
+        Ok(found.password)
+    }
+
+    /// Signs in with a name and a password; `from` is the address of whoever tries.
+    pub async fn sign_in(&self, request: SignIn, from: Option<IpAddr>) -> Result<TokenIssued> {
+        let name: String = request.name.chars().take(200).collect();
+        let Some(_seat) = self.sign_ins.seat(from) else { return Err(too_often(1)) };
+        self.sign_ins.admit(from, &name, &*self.clock)?;
+        let found = read!(self, tx => {
+            Ok(tx.first::<UserDoc>(&Query::new(Filter::all().eq("name", name.as_str()))).await?)
+        })?;
+        let hash = found.as_ref().map(|found| found.doc.password.clone()).unwrap_or_default();
+        let right = self.sign_ins.is(hash, request.password).await?;
+        let user = match found {
+            Some(found) if right && !found.doc.user.disabled => found.doc.user.id,
+            _ => {
+                self.sign_in_failed(name, from).await?;
+                let message = codes::AUTH_FAILED.meaning;
+                return Err(ControlError::refused(&codes::AUTH_FAILED, message));
+            }
+        };
+        self.sign_ins.succeeded(from, &name);
+        let now = self.now();
+        let expires = self.ends_after(SESSION);
+        write!(self, tx => {
+            let Stored { mut doc, version } = find_user(tx, &user.to_string()).await?;
+            doc.user.last_sign_in = Some(now);
+            tx.update(&doc, version).await?;
+            let limit = Grant { role: Role::VaultAdmin, scope: Scope::Server };
+            let issue = Issue { name: "sign-in", limit, expires, parent: None };
+            let issued = self.issue(tx, &doc.user, issue).await?;
+            let caller = Caller { name: doc.user.name.clone(), ..Caller::nobody() };
+            let detail = json!({ "token": issued.token.id, "address": from });
+            audit::entry(tx, &caller, ACTION, &name, "allowed", detail).await?;
+            Ok(issued)
+        })
+    }
+
+    /// Counts a failure for the audit log, and writes what is there unless it was written just now.
+    async fn sign_in_failed(&self, name: String, from: Option<IpAddr>) -> Result<()> {
+        {
+            let mut failed = self.sign_ins.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            failed.count = failed.count.saturating_add(1);
+            let now = self.now();
+            failed.first.get_or_insert(now);
+            count_up(&mut failed.names, name);
+            if let Some(from) = from {
+                count_up(&mut failed.addresses, from.to_string());
+            }
+        }
+        self.record_failed_sign_ins(false).await
+    }
+
+    /// Writes the failures of the last minute into the audit log, as one record; at the end at once.
+    pub async fn record_failed_sign_ins(&self, at_the_end: bool) -> Result<()> {
+        let gathered = {
+            let mut failed = self.sign_ins.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = self.clock.monotonic();
+            let recent = failed.written.is_some_and(|at| now.saturating_sub(at) < GATHER);
+            if failed.count == 0 || (recent && !at_the_end) {
+                return Ok(());
+            }
+            std::mem::replace(&mut *failed, Failed { written: Some(now), ..Failed::default() })
+        };
+        let mut names = gathered.names.keys();
+        let name = match (names.next(), names.next()) {
+            (Some(name), None) => name.clone(),
+            _ => String::new(),
+        };
+        let caller = Caller { name: name.clone(), ..Caller::nobody() };
+        let detail = json!({
+            "failures": gathered.count, "since": gathered.first,
+            "names": gathered.names, "addresses": gathered.addresses,
+        });
+        write!(self, tx => {
+            audit::entry(tx, &caller, ACTION, &name, "denied", detail).await
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(n: u8) -> Option<IpAddr> {
+        Some(IpAddr::from([192, 0, 2, n]))
+    }
+
+    #[test]
+    fn tries_wait_longer_and_longer_and_only_where_they_came_from() {
+        let mut throttle = Throttle::default();
+        let mut now = Duration::from_hours(1);
+        for _ in 0..FREE_FOR_NAME {
+            assert_eq!(throttle.admit(address(1), "ann", now), None);
+        }
+        let mut last = Duration::ZERO;
+        for _ in 0..12 {
+            let wait = throttle.admit(address(1), "ann", now).expect("waits");
+            assert!(wait >= last && wait <= PAUSE_FOR_NAME);
+            last = wait;
+            now += wait;
+            assert_eq!(throttle.admit(address(1), "ann", now), None);
+        }
+        // The right password comes through from elsewhere, and another name from here.
+        assert_eq!(throttle.admit(address(2), "ann", now), None);
+        assert_eq!(throttle.admit(address(1), "bob", now), None);
+        throttle.succeeded(address(1), "ann");
+        assert_eq!(throttle.admit(address(1), "ann", now), None);
+    }
+
+    #[test]
+    fn guessing_names_resets_nothing_and_is_bounded() {
+        let mut throttle = Throttle::default();
+        let now = Duration::from_hours(1);
+        for _ in 0..FREE_FOR_NAME {
+            throttle.admit(address(1), "ann", now);
+        }
+        assert!(throttle.admit(address(1), "ann", now).is_some());
+        let admitted =
+            (0..50_000).filter(|name| throttle.admit(address(1), &name.to_string(), now).is_none());
+        assert!(admitted.count() <= 100);
+        for name in 0..50_000 {
+            throttle.admit(Some(IpAddr::from([127, 0, 0, 1])), &name.to_string(), now);
+        }
+        assert!(throttle.admit(address(1), "ann", now).is_some());
+        assert_eq!(throttle.places.len(), PLACES);
+    }
+
+    #[test]
+    fn addresses_of_one_customer_are_one() {
+        let text = |text: &str| text.parse::<IpAddr>().expect("an address");
+        assert_eq!(network(text("2001:db8::1")), network(text("2001:db8::2:1:1:1")));
+        assert_ne!(network(text("2001:db8:0:1::1")), network(text("2001:db8::1")));
+        assert_eq!(network(text("::ffff:192.0.2.1")), text("192.0.2.1"));
+    }
+
+    #[test]
+    fn a_hash_is_as_the_library_makes_it() {
+        use argon2::{PasswordHasher as _, PasswordVerifier as _};
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let ours = SignIns::default();
+        let hash = runtime.block_on(ours.hash("a long password".to_owned(), [7; 16]));
+        let hash = hash.expect("a hash");
+        assert!(Argon2::default().verify_password(b"a long password", hash.as_str()).is_ok());
+        let theirs = Argon2::default().hash_password_with_salt(b"a long password", &[7; 16]);
+        assert_eq!(theirs.expect("a hash").to_string(), hash);
+        let is = |hash: &str, password: &str| {
+            runtime.block_on(ours.is(hash.to_owned(), password.to_owned())).expect("asks")
+        };
+        assert!(is(&hash, "a long password"));
+        assert!(!is(&hash, "another password"));
+        assert!(!is("", "a long password") && !is("no hash", "a long password"));
+        let memory = ours.memory.lock().expect("locks");
+        assert_eq!(memory.len(), 1, "memory is used again");
+    }
+
+    #[test]
+    fn few_wait_and_fewer_of_one_address() {
+        let ours = SignIns::default();
+        let mut seats: Vec<_> = (0..WAITING_OF_ONE).map(|_| ours.seat(address(1))).collect();
+        assert!(seats.iter().all(Option::is_some));
+        assert!(ours.seat(address(1)).is_none());
+        seats.extend((WAITING_OF_ONE..WAITING).map(|_| ours.seat(None)));
+        assert!(seats.iter().all(Option::is_some));
+        assert!(ours.seat(address(2)).is_none());
+        drop(seats);
+        assert!(ours.seat(address(1)).is_some());
+        assert!(ours.room.lock().expect("locks").by_address.is_empty());
+    }
+}

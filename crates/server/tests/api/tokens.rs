@@ -1,0 +1,216 @@
+//! Tokens: every operation of the description, asked with every kind of token of every role.
+
+use std::collections::BTreeSet;
+
+use axum::http::Method;
+use serde_json::{Value, json};
+use strongroom_api::Role;
+
+use crate::{
+    bed::Bed,
+    rights::{Endpoint, World, endpoints},
+};
+
+/// Where an operation's right must hold, in this world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    /// Everywhere.
+    Server,
+    /// In the vault `main`.
+    Main,
+    /// On the item `web`, which is in it.
+    Web,
+    /// In the vault `weak`.
+    Weak,
+    /// On the host `here`.
+    Here,
+    /// In the vault `main`, and on the host `here`.
+    MainAndHere,
+}
+
+/// What an operation takes.
+#[derive(Clone, Copy, Debug)]
+enum Takes {
+    /// Nothing at all.
+    Nothing,
+    /// Any token.
+    AnyToken,
+    /// The token that is revoked is the administrator's: who manages access.
+    OthersToken,
+    /// A role, somewhere.
+    Right(Role, At),
+}
+
+use self::{At as A, Takes as T};
+use strongroom_api::Role::{Contributor, Operator, Reader, VaultAdmin};
+
+/// By the name of the operation. Whoever adds an operation says here what it takes.
+const TABLE: &[(&str, Takes)] = &[
+    ("access_table", T::Nothing),
+    ("acknowledge_alert", T::Right(Operator, A::Weak)),
+    ("backup_now", T::Right(Operator, A::Web)),
+    ("cancel_job", T::Right(Operator, A::Web)),
+    ("check_item", T::Right(Reader, A::Web)),
+    ("check_protectable_item", T::Right(Reader, A::Here)),
+    ("confirm_clock", T::Right(VaultAdmin, A::Server)),
+    ("create_assignment", T::Right(VaultAdmin, A::Server)),
+    ("create_host", T::Right(Contributor, A::Server)),
+    ("create_policy", T::Right(Contributor, A::Main)),
+    ("create_token", T::AnyToken),
+    ("create_user", T::Right(VaultAdmin, A::Server)),
+    ("create_vault", T::Right(Contributor, A::Server)),
+    ("delete_assignment", T::Right(VaultAdmin, A::Server)),
+    ("delete_host", T::Right(Contributor, A::Server)),
+    ("delete_policy", T::Right(Contributor, A::Main)),
+    ("delete_recovery_point", T::Right(VaultAdmin, A::Web)),
+    ("delete_token", T::OthersToken),
+    ("delete_user", T::Right(VaultAdmin, A::Server)),
+    ("delete_vault", T::Right(VaultAdmin, A::Main)),
+    ("discover_host", T::Right(Operator, A::Here)),
+    ("errors", T::Nothing),
+    ("export_audit", T::Right(VaultAdmin, A::Server)),
+    ("follow_job", T::Right(Reader, A::Web)),
+    ("follow_jobs", T::AnyToken),
+    ("get_host", T::Right(Reader, A::Here)),
+    ("get_item", T::Right(Reader, A::Web)),
+    ("get_job", T::Right(Reader, A::Web)),
+    ("get_policy", T::Right(Reader, A::Main)),
+    ("get_recovery_point", T::Right(Reader, A::Web)),
+    ("get_usage", T::Right(Reader, A::Main)),
+    ("get_vault", T::Right(Reader, A::Main)),
+    ("health", T::Nothing),
+    ("list_alerts", T::AnyToken),
+    ("list_assignments", T::Right(VaultAdmin, A::Server)),
+    ("list_audit", T::Right(VaultAdmin, A::Server)),
+    ("list_hosts", T::AnyToken),
+    ("list_items", T::AnyToken),
+    ("list_jobs", T::AnyToken),
+    ("list_policies", T::Right(Reader, A::Main)),
+    ("list_protectable_items", T::Right(Reader, A::Here)),
+    ("list_recovery_points", T::Right(Reader, A::Web)),
+    ("list_tokens", T::AnyToken),
+    ("list_users", T::Right(VaultAdmin, A::Server)),
+    ("list_vaults", T::AnyToken),
+    ("me", T::AnyToken),
+    ("measure_vault", T::Right(Operator, A::Main)),
+    ("openapi", T::Nothing),
+    ("preview_policy", T::Right(Reader, A::Main)),
+    ("protect", T::Right(Operator, A::MainAndHere)),
+    ("ready", T::Nothing),
+    ("reclaim_vault", T::Right(Contributor, A::Main)),
+    ("resolve_alert", T::Right(Operator, A::Weak)),
+    ("restore", T::Right(Operator, A::Web)),
+    ("resume_protection", T::Right(Operator, A::Web)),
+    ("rotate_key", T::Right(VaultAdmin, A::Main)),
+    ("save_catalog", T::Right(VaultAdmin, A::Main)),
+    ("sign_in", T::Nothing),
+    ("status", T::AnyToken),
+    ("stop_protection", T::Right(Contributor, A::Web)),
+    ("test_alerts", T::Right(VaultAdmin, A::Server)),
+    ("undelete_item", T::Right(Contributor, A::Web)),
+    ("undelete_vault", T::Right(VaultAdmin, A::Main)),
+    ("update_host", T::Right(Contributor, A::Server)),
+    ("update_item", T::Right(Operator, A::Web)),
+    ("update_policy", T::Right(Contributor, A::Main)),
+    ("update_recovery_point", T::Right(Contributor, A::Web)),
+    ("update_user", T::Right(VaultAdmin, A::Server)),
+    ("update_vault", T::Right(Contributor, A::Main)),
+    ("verify_audit", T::Right(VaultAdmin, A::Server)),
+];
+
+/// A kind of token: what it is limited to.
+struct Kind {
+    name: &'static str,
+    role: Role,
+    /// Where it holds, for the test and for the API.
+    places: &'static [At],
+    scope: Value,
+}
+
+fn kinds(bed: &Bed) -> Vec<Kind> {
+    let id = |path: &str| bed.get(path).good(200)["id"].clone();
+    let kind = |name, role, places, scope| Kind { name, role, places, scope };
+    let vault = |name: &str| json!({ "kind": "vault", "id": id(&format!("/vaults/{name}")) });
+    let everywhere: &[At] = &[A::Server, A::Main, A::Web, A::Weak, A::Here, A::MainAndHere];
+    let host = json!({ "kind": "host", "id": id("/hosts/here") });
+    let item = json!({ "kind": "item", "id": id("/items/web") });
+    vec![
+        kind("full", VaultAdmin, everywhere, json!({ "kind": "server" })),
+        kind("reader", Reader, everywhere, json!({ "kind": "server" })),
+        kind("main", VaultAdmin, &[A::Main, A::Web], vault("main")),
+        kind("web", VaultAdmin, &[A::Web], item),
+        kind("weak", VaultAdmin, &[A::Weak], vault("weak")),
+        kind("here", VaultAdmin, &[A::Here], host),
+    ]
+}
+
+fn takes(endpoint: &Endpoint) -> Takes {
+    let row = TABLE.iter().find(|(name, _)| *name == endpoint.name);
+    row.unwrap_or_else(|| panic!("{} has no row in the table", endpoint.name)).1
+}
+
+/// The status of what a token may not do; none of what it may.
+fn refused(takes: Takes, role: Role, kind: &Kind) -> Option<u16> {
+    match takes {
+        T::Nothing | T::AnyToken => None,
+        T::OthersToken => (role != VaultAdmin || kind.name != "full").then_some(404),
+        T::Right(least, at) => {
+            let here = kind.places.contains(&at);
+            if role.min(kind.role) >= least && here {
+                return None;
+            }
+            // What cannot be seen is not there.
+            Some(if here || at == A::Server { 403 } else { 404 })
+        }
+    }
+}
+
+#[test]
+fn no_token_is_wider_than_it_says() {
+    let world = World::new();
+    let endpoints = endpoints();
+    let named: BTreeSet<&str> = endpoints.iter().map(|it| it.name.as_str()).collect();
+    let rows: BTreeSet<&str> = TABLE.iter().map(|(name, _)| *name).collect();
+    assert_eq!(named, rows, "the table has a row for each operation, and no other");
+    let kinds = kinds(&world.bed);
+    let mut tokens = Vec::new();
+    for role in Role::ALL {
+        let session = world.user(Some(*role));
+        for kind in &kinds {
+            let body = json!({ "name": kind.name, "role": kind.role, "scope": kind.scope });
+            let make = world.bed.request(&session, Method::POST, "/tokens", &[], Some(&body));
+            let issued = world.bed.send(make).good(201);
+            let effective = (*role).min(kind.role).name();
+            assert_eq!(issued["token"]["effective_role"], effective, "{issued}");
+            tokens.push((*role, kind, issued["secret"].as_str().expect("a secret").to_owned()));
+        }
+    }
+    // First all that is refused, so that all is there still.
+    let (mut tried, mut wrong) = (0, Vec::new());
+    for endpoint in &endpoints {
+        for (role, kind, token) in &tokens {
+            let Some(status) = refused(takes(endpoint), *role, kind) else { continue };
+            let answer = world.ask(endpoint, token, "refused");
+            tried += 1;
+            if answer.status != status {
+                let what = format!("{} by the token {} of {role}", endpoint.name, kind.name);
+                wrong.push(format!("{what}: {} and not {status}", answer.status));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(tried > 700, "{tried}");
+    // All that the limited tokens of an administrator may, they can.
+    for endpoint in &endpoints {
+        for (role, kind, token) in &tokens {
+            let limited = *role == VaultAdmin && kind.name != "full";
+            if !limited || refused(takes(endpoint), *role, kind).is_some() {
+                continue;
+            }
+            let answer = world.ask(endpoint, token, &format!("by-{}", kind.name));
+            let status = answer.status.as_u16();
+            let what = format!("{} by the token {}: {answer:?}", endpoint.name, kind.name);
+            assert!(![401, 403, 500].contains(&status), "{what}");
+        }
+    }
+}
