@@ -47,6 +47,11 @@ fn packs_that_vanish_after_their_condemnation() {
 }
 
 #[test]
+fn empty_manifests_that_nobody_sees() {
+    is_noticed(Sabotage::EmptyPointsAreOverlooked);
+}
+
+#[test]
 fn packs_that_were_acknowledged_and_not_written() {
     is_noticed(Sabotage::PutsAreForgotten);
 }

@@ -31,6 +31,7 @@ mod usage;
 mod validate;
 mod vault;
 mod verify;
+mod voids;
 mod whole;
 mod write;
 mod writers;

@@ -322,13 +322,15 @@ impl Reader<'_> {
     }
 
     /// The base that a new version of `previous` can be a delta against, read into `plain`:
-    /// `previous` itself if it is stored in full, else the block that it is a delta against. None
-    /// if it cannot be relied upon.
-    pub fn delta_base(&mut self, previous: &Digest, plain: &mut Vec<u8>) -> Result<Option<Digest>> {
+    /// `previous` itself if it is stored in full, else the block that it is a delta against. `find`
+    /// says where something that may be relied upon is.
+    pub(crate) fn delta_base(
+        &mut self,
+        previous: &Digest,
+        plain: &mut Vec<u8>,
+        find: &dyn Fn(&Digest) -> Result<Option<Location>>,
+    ) -> Result<Option<Digest>> {
         let vault = self.vault;
-        let find = |digest: &Digest| {
-            vault.index.find_reliable(digest).map_err(|error| vault.local_error(error))
-        };
         let Some(place) = find(previous)? else { return Ok(None) };
         if place.entry.kind != RecordKind::BlockDelta {
             plain.resize(BLOCK_SIZE, 0);

@@ -124,7 +124,8 @@ impl Vault {
             self.list(layout::INDEX)?.iter().filter_map(|e| layout::parse_ulid(&e.key)).collect();
         let packs = self.listed_packs()?;
         // The cache is filled with the new objects as they are made.
-        self.index.set_present(&HashSet::new()).map_err(|error| self.local_error(error))?;
+        let known = self.index.sources();
+        self.index.set_present(HashSet::new(), &known).map_err(|error| self.local_error(error))?;
         let rebuild = Rebuild {
             vault: self,
             packs,

@@ -350,11 +350,12 @@ impl Vault {
 
     /// Brings the index cache up to date with the vault's index objects.
     pub fn sync(&self) -> Result<()> {
+        let known = self.index.sources();
         let listed = self.list(layout::INDEX)?;
         let present: HashSet<Ulid> =
             listed.iter().filter_map(|entry| layout::parse_ulid(&entry.key)).collect();
         let local = |source| VaultError::Local { path: self.cache_path(), source };
-        self.index.set_present(&present).map_err(local)?;
+        self.index.set_present(present, &known).map_err(local)?;
         let known = self.index.sources();
         let mut batch = Vec::new();
         let mut records = 0_usize;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use strongroom_base::{ByteRange, Cancel};
+use strongroom_base::Cancel;
 use strongroom_format::pack::PackKind;
 use strongroom_objects::{Heal, Key, ObjectStore};
 
@@ -17,7 +17,7 @@ use super::{
     copies::Seen,
     report::{CopyState, DamagedObject, MAX_NAMED, ObjectKind},
 };
-use crate::{Vault, VaultOptions, Writer, error::Result, layout};
+use crate::{Vault, VaultError, VaultOptions, Writer, error::Result, layout};
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -61,8 +61,7 @@ impl<'a> Inspector<'a> {
 
     /// Whether some copy has an object of this name, good or not.
     pub(super) fn is_there(&self, key: &Key) -> Result<bool> {
-        let byte = ByteRange::between(0, 1);
-        Ok(self.copies.find(key, byte, |_, byte| Some(byte))?.is_some())
+        self.copies.have(key)
     }
 
     /// The report so far, to be added to.
@@ -92,7 +91,30 @@ impl<'a> Inspector<'a> {
         max_len: u64,
         check: CheckBytes<'_>,
     ) -> Result<Option<Vec<u8>>> {
-        let seen = self.copies.look(key, max_len, check)?;
+        self.object_of(kind, key, max_len, &[check])
+    }
+
+    /// As [`Self::object`], where several kinds of objects may stand under the name: the copies are
+    /// judged by the first check that any of them stands, or else by the first of all.
+    pub(super) fn object_of(
+        &self,
+        kind: ObjectKind,
+        key: &Key,
+        max_len: u64,
+        checks: &[CheckBytes<'_>],
+    ) -> Result<Option<Vec<u8>>> {
+        let first = *checks.first().ok_or(VaultError::Bug("an object without a check"))?;
+        let mut check = first;
+        let mut seen = self.copies.look(key, max_len, first)?;
+        for other in checks.iter().skip(1) {
+            if seen.good.is_some() || seen.is_gone() {
+                break;
+            }
+            let again = self.copies.look(key, max_len, *other)?;
+            if again.good.is_some() {
+                (seen, check) = (again, *other);
+            }
+        }
         if seen.is_gone() {
             // It was deleted since it was listed.
             return Ok(None);
@@ -132,7 +154,7 @@ impl<'a> Inspector<'a> {
     /// Whether copies are missing because reclaim deletes them one after the other.
     fn is_being_deleted(&self, key: &Key, seen: &Seen) -> Result<bool> {
         let only_missing = seen.unsound.iter().all(|copy| copy.state == CopyState::Missing);
-        if !only_missing || seen.good.as_ref().is_some_and(Vec::is_empty) {
+        if !only_missing {
             return Ok(false);
         }
         if self.repairs.is_doomed(key)? {

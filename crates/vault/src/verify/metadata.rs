@@ -16,6 +16,7 @@ use ulid::Ulid;
 
 use super::{
     Look, VerifyProgress,
+    inspect::CheckBytes,
     report::{CopyState, DamagedObject, DamagedPoint, MAX_NAMED, ObjectKind, UnsoundCopy},
 };
 use crate::{
@@ -26,6 +27,7 @@ use crate::{
     layout::{self, ItemKey},
     locks::LockNote,
     points::DeletionNote,
+    voids::Named,
     writers::WriterNote,
 };
 
@@ -114,8 +116,7 @@ pub(super) fn blind(look: &Look<'_>) -> Result<()> {
             let sealed = kind != ObjectKind::Key;
             // Without a key nobody can say more than that it begins like a sealed object.
             look.inspector.object(kind, &key, MAX_OBJECT_LEN, &|bytes| {
-                let void = bytes.is_empty() && kind == ObjectKind::Manifest;
-                if !sealed || void || bytes.starts_with(b"SRSEAL\r\n") {
+                if !sealed || bytes.starts_with(b"SRSEAL\r\n") {
                     Ok(())
                 } else {
                     Err("it is no sealed object".to_owned())
@@ -261,23 +262,28 @@ impl Sealed<'_> {
 
     fn manifest(&self, key: &Key, item: ItemKey, point: PointId) -> Result<Point> {
         let parsed: RefCell<Option<Manifest>> = RefCell::new(None);
-        let check = |bytes: &[u8]| {
-            if bytes.is_empty() {
-                return Ok(()); // a void
-            }
-            let plain = self
-                .vault
-                .unseal(SealedKind::Manifest, key, bytes.to_vec())
-                .map_err(|e| words(&e))?;
-            let manifest = Manifest::decode(&plain).map_err(|e| e.to_string())?;
-            if manifest.id != point || self.vault.item_key(&manifest.item).ok() != Some(item) {
-                return Err("it is the manifest of another point".to_owned());
-            }
-            parsed.borrow_mut().get_or_insert(manifest);
-            Ok(())
+        let void: RefCell<Option<Vec<u8>>> = RefCell::new(None);
+        let open = |bytes: &[u8]| {
+            self.vault.open_named(item, point, bytes.to_vec()).map_err(|error| words(&error))
         };
-        let good =
-            self.look.inspector.object(ObjectKind::Manifest, key, sealed::MAX_SEALED, &check)?;
+        let is_point = |bytes: &[u8]| match open(bytes)? {
+            Named::Point(manifest) => {
+                parsed.borrow_mut().get_or_insert(*manifest);
+                Ok(())
+            }
+            _ => Err("it says that there is no such point, and another copy has it".to_owned()),
+        };
+        // Of several voids any will do: the first.
+        let is_void = |bytes: &[u8]| match open(bytes)? {
+            Named::Void if *void.borrow_mut().get_or_insert_with(|| bytes.to_vec()) == bytes => {
+                Ok(())
+            }
+            Named::Void => Err("it differs from the first copy".to_owned()),
+            _ => Err("it is a manifest".to_owned()),
+        };
+        let kind = ObjectKind::Manifest;
+        let checks: [CheckBytes<'_>; 2] = [&is_point, &is_void];
+        let good = self.look.inspector.object_of(kind, key, sealed::MAX_SEALED, &checks)?;
         Ok(match (parsed.into_inner(), good) {
             (Some(manifest), _) => Point::Good(Box::new(manifest)),
             (None, Some(_)) => Point::Void,
