@@ -166,7 +166,11 @@ fn play(scene: &Arc<Scene>, folder: &Path, rng: &mut Rng) {
         pause_one_in: rng.choose([0, 20, 60, 200], 60),
         jump_one_in: rng.choose([0, 0, 100], 0),
         rot_one_in: rng.choose([0, 0, 0, 2, 6], 0),
-        cut_one_in: rng.choose([0, 0, 0, 0, 3], 0),
+        cut_one_in: if scene.shared.sabotage.leaves_manifests() {
+            0
+        } else {
+            rng.choose([0, 0, 0, 0, 3], 0)
+        },
     };
     scene.shared.set_faults(faults);
     let weights = rng.choose([[4, 2, 4, 1], [6, 1, 3, 1], [3, 3, 6, 2]], [4, 2, 4, 1]);

@@ -52,6 +52,12 @@ impl Sabotage {
         (old && prefix == "points/").then(|| SignedDuration::from_hours(1))
     }
 
+    /// Whether manifests stay whole, so that reclaims, which refuse while one is damaged, do more of what
+    /// is to go wrong.
+    pub(crate) fn leaves_manifests(self) -> bool {
+        !matches!(self, Self::None | Self::EmptyPointsAreOverlooked)
+    }
+
     /// How many bytes an object must have to be listed.
     pub(crate) fn smallest_listed(self, prefix: &str) -> u64 {
         u64::from(self == Self::EmptyPointsAreOverlooked && prefix.starts_with("points/"))

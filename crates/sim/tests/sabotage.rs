@@ -5,7 +5,7 @@
 use strongroom_sim::{Sabotage, explore};
 
 /// Seeds within which each sabotage must be noticed.
-const SEEDS: u64 = 1_000;
+const SEEDS: u64 = 2_000;
 
 fn is_noticed(sabotage: Sabotage) {
     let explored = explore(0..SEEDS, sabotage, false);

@@ -331,7 +331,10 @@ impl View {
         // it was moved to. So packs that came count as much as packs that went.
         let same =
             packs.len() == self.packs.len() && self.packs.keys().all(|pack| packs.contains(pack));
-        let moved = deleted || !same;
+        // Nor need a list of the index that took long show what another reclaim put in place of what.
+        vault.sync()?;
+        let same_index = vault.index.sources() == self.sources;
+        let moved = deleted || !same || !same_index;
         Err(if moved { VaultError::ConcurrentReclaim } else { error })
     }
 
