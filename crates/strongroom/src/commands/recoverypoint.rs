@@ -334,7 +334,8 @@ impl DeleteArgs {
         let ids = ids.collect::<Result<Vec<_>, _>>()?;
         let vault = open_vault(context, &self.open, None)?;
         if self.confirm.wants_plan() {
-            let count = human::count(u64::try_from(ids.len()).unwrap_or(0), "damaged recovery point");
+            let count =
+                human::count(u64::try_from(ids.len()).unwrap_or(0), "damaged recovery point");
             let plan = Plan::new(format!("Give up {count} of {}", self.item));
             let plan = ids.iter().fold(plan, |plan, id| plan.with(id.to_string()));
             let plan = plan.with("they are lost, even if their manifests are found again");
