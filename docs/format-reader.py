@@ -204,7 +204,12 @@ class Keys:
 class Vault:
     def __init__(self, folder, secret, use_index=True):
         self.folder = pathlib.Path(folder)
-        config = json.loads((self.folder / "strongroom.json").read_bytes())
+        try:
+            config = json.loads((self.folder / "strongroom.json").read_bytes())
+        except (OSError, ValueError) as error:
+            (copy,) = self.folder.glob("keys/*/copies/strongroom.json")
+            print(f"refused: strongroom.json: {error}; read from {copy}", file=sys.stderr)
+            config = json.loads(copy.read_bytes())
         need((config["kind"], config["format"]) == ("strongroom vault", 1), "not a vault of version 1")
         need((config["block_size"], config["fan_out"]) == (BLOCK, 256), "block size or fan-out")
         self.keys = Keys(self.folder, config["vault_id"], secret)

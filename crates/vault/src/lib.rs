@@ -13,11 +13,13 @@
 mod cache;
 mod condemned;
 mod damaged;
+mod describe;
 mod error;
 mod images;
 mod index;
 pub mod keys;
 mod layout;
+mod leftovers;
 mod locks;
 pub mod place;
 mod points;

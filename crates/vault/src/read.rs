@@ -137,12 +137,17 @@ impl Vault {
                     Err(error) if is_damage(&error) => {
                         tracing::warn!(pack = %place.pack, %error, "reading a record failed");
                         last = Some(error);
-                        if self.heal_pack(place.header.kind, &place.pack)? == Heal::Lost {
+                        let healed = self.heal_pack(place.header.kind, &place.pack);
+                        if matches!(healed, Ok(Heal::Lost)) {
                             self.index.distrust(place.pack);
                             continue;
                         }
+                        // A bad copy that cannot be replaced is read last from now on.
                         match read(&place) {
-                            Err(error) if is_damage(&error) => last = Some(error),
+                            Err(error) if is_damage(&error) => {
+                                healed?;
+                                last = Some(error);
+                            }
                             other => return other,
                         }
                     }
@@ -173,13 +178,15 @@ impl Vault {
     }
 
     /// Brings the index up to date when something was not found: reclaim may have moved it since
-    /// the index was read, or the cache is damaged, which is looked into once.
+    /// the index was read, or the cache is damaged, which is looked into once, or an index object is
+    /// lost, so that the packs themselves are asked.
     pub fn look_again(&self) -> Result<()> {
         if self.checked.swap(true, std::sync::atomic::Ordering::Relaxed) {
-            self.sync()
+            self.sync()?;
         } else {
-            self.sync_checked()
+            self.sync_checked()?;
         }
+        self.ask_unlisted()
     }
 
     /// Has the store check all copies of a pack and replace bad ones.

@@ -340,8 +340,8 @@ impl View {
 
     /// Whether there are packs that no index object lists.
     fn has_leftovers(&self, vault: &Vault) -> bool {
-        let indexed = vault.index.packs();
-        self.packs.keys().any(|pack| !indexed.contains_key(pack))
+        let indexed = vault.index.listed_packs();
+        self.packs.keys().any(|pack| !indexed.contains(pack))
     }
 }
 

@@ -159,6 +159,9 @@ impl Writer {
         self.shared.trust.begin(existing.clone(), condemned);
         vault.index.set_noted(vault.damaged_packs()?);
         vault.sync()?;
+        if adopt {
+            vault.describe_twice();
+        }
         let others = vault.writers_seen_by(Some((self.shared.id, put_at)))?;
         let others = others.into_iter().filter(|writer| writer.id != self.shared.id);
         let (active, gone): (Vec<_>, Vec<_>) = others.partition(|w| w.life == Life::Active);
@@ -172,8 +175,8 @@ impl Writer {
         }
         // Packs that no index object lists: of an interrupted run, or the index object is lost.
         // While others write, they are more likely theirs.
-        let indexed = vault.index.packs();
-        let unlisted = existing.iter().any(|pack| !indexed.contains_key(pack));
+        let indexed = vault.index.listed_packs();
+        let unlisted = existing.iter().any(|pack| !indexed.contains(pack));
         if adopt && (!gone.is_empty() || unlisted && active.is_empty()) {
             let adopted = vault.adopt_leftovers()?;
             tracing::info!(packs = adopted, "found packs of an interrupted run");
@@ -208,6 +211,11 @@ impl Writer {
             let shared = Arc::clone(&self.shared);
             self.threads.push(std::thread::spawn(move || shared.beat_until_stopped()));
         }
+    }
+
+    /// Its id.
+    pub(crate) fn id(&self) -> WriterId {
+        self.shared.id
     }
 
     /// The point that will be published.
@@ -564,72 +572,5 @@ impl Vault {
         drop(sealed);
         self.index.add(&[(id, &object.packs)]).map_err(|error| self.local_error(error))?;
         Ok(bytes)
-    }
-
-    /// The contents of a pack, from its own trailer.
-    pub(crate) fn read_contents(&self, kind: PackKind, id: PackId, size: u64) -> Result<Contents> {
-        use strongroom_base::ByteRange;
-        use strongroom_format::pack::{FOOTER_LEN, Footer, HEADER_LEN};
-        let key = layout::pack(kind, &id);
-        let damaged = |source| VaultError::Object { object: key.to_string(), source };
-        let footer_len = u64::try_from(FOOTER_LEN).unwrap_or(0);
-        let header_len = u64::try_from(HEADER_LEN).unwrap_or(0);
-        let header = self.store.get_range(&key, ByteRange::between(0, header_len))?;
-        let header = Header::parse(&header).map_err(damaged)?;
-        // One read gets the footer and, nearly always, the whole trailer; where reads are cheap,
-        // less is read in vain.
-        let guess = if self.store.is_local() { 64 * 1024 } else { 256 * 1024 };
-        let tail_start = size.saturating_sub(guess).max(header_len);
-        let mut tail = self.store.get_range(&key, ByteRange::between(tail_start, size))?;
-        let footer = Footer::parse(&tail, size).map_err(damaged)?;
-        if footer.trailer_offset < tail_start {
-            let range = ByteRange::between(footer.trailer_offset, size);
-            tail = self.store.get_range(&key, range)?;
-        }
-        let trailer_start = tail
-            .len()
-            .saturating_sub(footer.trailer_len)
-            .saturating_sub(usize::try_from(footer_len).unwrap_or(0));
-        let trailer_end = trailer_start.saturating_add(footer.trailer_len);
-        let seal_key = self.pack_key(&header, &key)?;
-        let trailer = tail.get_mut(trailer_start..trailer_end).unwrap_or_default();
-        let (entries, bases) = footer.open_trailer(&seal_key, trailer).map_err(damaged)?;
-        if header.kind != kind {
-            return Err(VaultError::Pack { pack: id });
-        }
-        Ok(Contents { id, header, size, entries, bases })
-    }
-
-    /// Finds packs that no index object lists and writes index objects for them. Returns how
-    /// many. Packs that cannot be read are left for `verify` to report.
-    pub(crate) fn adopt_leftovers(&self) -> Result<usize> {
-        let known: HashSet<_> = self.index.packs().into_keys().collect();
-        let mut adopted = 0_usize;
-        let mut batch = Vec::new();
-        let mut records = 0_usize;
-        for ListedPack { kind, id, size, .. } in self.list_packs()? {
-            if known.contains(&id) {
-                continue;
-            }
-            match self.read_contents(kind, id, size) {
-                Ok(contents) => {
-                    records = records.saturating_add(contents.entries.len());
-                    adopted = adopted.saturating_add(1);
-                    batch.push(contents);
-                }
-                Err(error) if is_damage(&error) => {
-                    tracing::warn!(pack = %id, %error, "leftover pack cannot be read");
-                }
-                Err(error) => return Err(error),
-            }
-            if records >= IndexObject::TARGET_RECORDS {
-                self.put_index(std::mem::take(&mut batch))?;
-                records = 0;
-            }
-        }
-        if !batch.is_empty() {
-            self.put_index(batch)?;
-        }
-        Ok(adopted)
     }
 }

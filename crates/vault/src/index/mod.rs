@@ -38,6 +38,8 @@ pub struct Index {
     segments: RwLock<Vec<Loaded>>,
     /// Packs that are known to be damaged.
     damaged: RwLock<Damaged>,
+    /// Sources that no index object stands for: packs that were asked themselves.
+    assumed: Mutex<HashSet<Ulid>>,
     /// The writers of this process that are at work, and what each may rely on.
     trusts: Mutex<Vec<Weak<Trust>>>,
     /// Held while segments are added, merged or forgotten, so that no thread undoes or repeats
@@ -142,6 +144,7 @@ impl Index {
             dir: dir.to_owned(),
             segments: RwLock::new(Vec::new()),
             damaged: RwLock::default(),
+            assumed: Mutex::default(),
             trusts: Mutex::default(),
             changing: Mutex::default(),
         };
@@ -192,7 +195,20 @@ impl Index {
     ) -> io::Result<()> {
         let _changing = lock(&self.changing);
         present.extend(self.sources().difference(known));
+        present.extend(&*lock(&self.assumed));
         self.set_present_now(&present)
+    }
+
+    /// Takes a source for present, in this process, that no index object stands for.
+    pub(crate) fn assume(&self, source: Ulid) {
+        lock(&self.assumed).insert(source);
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&self) -> io::Result<()> {
+        let _changing = lock(&self.changing);
+        lock(&self.assumed).clear();
+        self.set_present_now(&HashSet::new())
     }
 
     /// Forgets what came from index objects that are gone now.
@@ -446,6 +462,33 @@ impl Index {
         for Loaded { segment, alive } in self.loaded() {
             let rows = segment.packs.iter().zip(alive.iter()).filter(|(_, alive)| **alive);
             packs.extend(rows.map(|(pack, _)| (pack.id, (pack.header, pack.size))));
+        }
+        packs
+    }
+
+    /// Packs that count and that index objects list.
+    pub(crate) fn listed_packs(&self) -> HashSet<PackId> {
+        self.listed_except(&HashSet::new())
+    }
+
+    /// Packs that count and that index objects other than these list.
+    pub(crate) fn listed_except(&self, others: &HashSet<Ulid>) -> HashSet<PackId> {
+        let assumed = lock(&self.assumed).clone();
+        self.packs_from(|source| !assumed.contains(source) && !others.contains(source))
+    }
+
+    /// Packs that count and that came from one index object.
+    pub(crate) fn packs_of(&self, source: Ulid) -> HashSet<PackId> {
+        self.packs_from(|other| *other == source)
+    }
+
+    fn packs_from(&self, wanted: impl Fn(&Ulid) -> bool) -> HashSet<PackId> {
+        let mut packs = HashSet::new();
+        for Loaded { segment, alive } in self.loaded() {
+            let rows = segment.packs.iter().zip(alive.iter()).filter(|(pack, alive)| {
+                **alive && segment.sources.get(pack.source).is_some_and(&wanted)
+            });
+            packs.extend(rows.map(|(pack, _)| pack.id));
         }
         packs
     }

@@ -37,6 +37,8 @@ pub(super) struct Known {
     pub(super) indexed: HashMap<PackId, Indexed>,
     /// The index objects that could be read.
     pub(super) sources: HashSet<Ulid>,
+    /// Those that could not, and were not written anew.
+    pub(super) bad_sources: HashSet<Ulid>,
     /// The manifests of visible points that could be read.
     pub(super) points: Vec<Manifest>,
 }
@@ -158,13 +160,38 @@ fn description(look: &Look<'_>, known: Option<&Vault>) -> Result<()> {
         }
     };
     let (kind, max) = (ObjectKind::Description, VaultConfig::MAX_LEN);
-    look.inspector.object(kind, &layout::config(), max, &check)?;
+    let mut names = vec![layout::config()];
+    if let Some(vault) = known {
+        names.push(layout::config_copy(vault.config().vault_id));
+    }
+    for (key, is_first) in names.iter().zip([true, false]) {
+        if look.inspector.object(kind, key, max, &check)?.is_some() {
+            continue;
+        }
+        let there = look.inspector.is_there(key)?;
+        if is_first && !there {
+            look.inspector.lost(kind, key);
+        }
+        // The copy that an earlier program did not make is no damage.
+        if let Some(vault) = known.filter(|_| look.inspector.wants_repair()) {
+            match vault.restore_description(key) {
+                Ok(()) if is_first || there => look.inspector.mended(key),
+                Ok(()) => {}
+                Err(error) => tracing::warn!(object = %key, %error, "not repaired"),
+            }
+        }
+    }
     Ok(())
 }
 
 /// Opens every copy of all metadata.
 pub(super) fn full(vault: &Vault, look: &Look<'_>) -> Result<Known> {
-    let mut known = Known { indexed: HashMap::new(), sources: HashSet::new(), points: Vec::new() };
+    let mut known = Known {
+        indexed: HashMap::new(),
+        sources: HashSet::new(),
+        bad_sources: HashSet::new(),
+        points: Vec::new(),
+    };
     description(look, Some(vault))?;
     super::keys::verify(vault, look)?;
     let sealed = Sealed { vault, look };
@@ -199,28 +226,74 @@ impl Sealed<'_> {
     }
 
     fn index_objects(&self, known: &mut Known) -> Result<()> {
-        let names = names(self.look, layout::INDEX)?;
-        let total = u64::try_from(names.len()).unwrap_or(0);
+        let mut names = names(self.look, layout::INDEX)?;
+        let mut bad = Vec::new();
         let mut done = 0;
-        for key in names {
-            let Some(id) = layout::parse_ulid(&key) else { continue };
-            if self.look.step(&mut done, total) {
-                return Ok(());
-            }
-            let parse = |plain: &[u8]| IndexObject::decode(plain).map_err(|e| e.to_string());
-            let object = self.open((ObjectKind::Index, SealedKind::Index), &key, parse)?;
-            known.sources.extend(object.is_some().then_some(id));
-            for contents in object.into_iter().flat_map(|object| object.packs) {
-                let pack = contents.id;
-                let (fingerprint, _) = fingerprint(contents)?;
-                let said = Indexed { source: id, fingerprint };
-                let before = known.indexed.insert(pack, said);
-                if before.is_some_and(|before| before.fingerprint != fingerprint) {
-                    self.disagrees(&key, &pack.to_string());
+        // Once more for those that were put in place of bad ones.
+        for round in 0..2 {
+            let total = u64::try_from(names.len()).unwrap_or(0);
+            for key in &names {
+                let Some(id) = layout::parse_ulid(key) else { continue };
+                if self.look.step(&mut done, total) {
+                    return Ok(());
+                }
+                if !self.index_object(known, key, id)? {
+                    bad.push((key.clone(), id));
                 }
             }
+            let mut mended = false;
+            for (key, id) in bad.drain(..) {
+                if round == 0 && self.mend_index(&key, id)? {
+                    mended = true;
+                } else {
+                    known.bad_sources.insert(id);
+                }
+            }
+            if !mended {
+                break;
+            }
+            let before = names;
+            names = self::names(self.look, layout::INDEX)?;
+            names.retain(|key| !before.contains(key));
         }
         Ok(())
+    }
+
+    /// Checks an index object; whether a copy of it is good.
+    fn index_object(&self, known: &mut Known, key: &Key, id: Ulid) -> Result<bool> {
+        let parse = |plain: &[u8]| IndexObject::decode(plain).map_err(|e| e.to_string());
+        let object = self.open((ObjectKind::Index, SealedKind::Index), key, parse)?;
+        let Some(object) = object else { return Ok(!self.look.inspector.is_there(key)?) };
+        known.sources.insert(id);
+        for contents in object.packs {
+            let pack = contents.id;
+            let (fingerprint, _) = fingerprint(contents)?;
+            let said = Indexed { source: id, fingerprint };
+            let before = known.indexed.insert(pack, said);
+            if before.is_some_and(|before| before.fingerprint != fingerprint) {
+                self.disagrees(key, &pack.to_string());
+            }
+        }
+        Ok(true)
+    }
+
+    /// Writes what a damaged index object listed anew, if repairs were asked for: the packs say it
+    /// themselves. Whether that was done.
+    fn mend_index(&self, key: &Key, id: Ulid) -> Result<bool> {
+        if !self.look.inspector.wants_repair() || !self.look.inspector.may_repair(key)? {
+            return Ok(false);
+        }
+        match self.vault.replace_damaged_index(id) {
+            Ok(()) => {
+                tracing::info!(object = %key, "written anew under another name");
+                self.look.inspector.mended(key);
+                Ok(true)
+            }
+            Err(error) => {
+                tracing::warn!(object = %key, %error, "not written anew");
+                Ok(false)
+            }
+        }
     }
 
     fn disagrees(&self, key: &Key, pack: &str) {
