@@ -204,7 +204,12 @@ class Keys:
 class Vault:
     def __init__(self, folder, secret, use_index=True):
         self.folder = pathlib.Path(folder)
-        config = json.loads((self.folder / "strongroom.json").read_bytes())
+        try:
+            config = json.loads((self.folder / "strongroom.json").read_bytes())
+        except (OSError, ValueError) as error:
+            (copy,) = self.folder.glob("keys/*/copies/strongroom.json")
+            print(f"refused: strongroom.json: {error}; read from {copy}", file=sys.stderr)
+            config = json.loads(copy.read_bytes())
         need((config["kind"], config["format"]) == ("strongroom vault", 1), "not a vault of version 1")
         need((config["block_size"], config["fan_out"]) == (BLOCK, 256), "block size or fan-out")
         self.keys = Keys(self.folder, config["vault_id"], secret)
@@ -344,14 +349,18 @@ class Vault:
     # --- 8. Recovery points
 
     def points(self):
-        found = [path for path in self.folder.glob("points/*/*") if path.stat().st_size > 0]
+        found = [path for path in self.folder.glob("points/*/*") if path.read_bytes()[10:11] != b"\x09"]  # voids
         for path in sorted(found, key=lambda path: path.name):
             if (self.folder / "deleted" / path.parent.name / path.name).exists():
                 continue
-            manifest = json.loads(self.unseal(path))
-            need(manifest["format"] == 1 and manifest["id"] == path.name, "a manifest")
-            folder = blake3.blake3(manifest["item"].encode(), key=self.name_key).digest()[:16].hex()
-            need(folder == path.parent.name, "a manifest of another item")
+            try:
+                manifest = json.loads(self.unseal(path))
+                need(manifest["format"] == 1 and manifest["id"] == path.name, "a manifest")
+                folder = blake3.blake3(manifest["item"].encode(), key=self.name_key).digest()[:16].hex()
+                need(folder == path.parent.name, "a manifest of another item")
+            except (Damaged, ValueError) as error:
+                print(f"refused: {path}: {error}", file=sys.stderr)
+                continue
             yield manifest
 
 

@@ -1,4 +1,4 @@
-//! Sealed metadata objects: manifests, indexes, writers' notes, condemnations.
+//! Sealed metadata objects: manifests, voids, indexes, writers' notes, condemnations.
 //!
 //! ```text
 //!  offset 0   header   64 bytes, plain: magic, version, kind, plain length, key id, salt
@@ -41,6 +41,8 @@ pub enum SealedKind {
     Service,
     /// 10: until when a recovery point may not be deleted.
     Lock,
+    /// 9: in place of a manifest: nobody will ever publish this point.
+    Void,
 }
 
 impl SealedKind {
@@ -55,6 +57,7 @@ impl SealedKind {
             Self::Damaged => 7,
             Self::Service => 8,
             Self::Lock => 10,
+            Self::Void => 9,
         }
     }
 
@@ -69,6 +72,7 @@ impl SealedKind {
             Self::Damaged => "damage note",
             Self::Service => "object of the service",
             Self::Lock => "lock",
+            Self::Void => "void",
         }
     }
 }
@@ -112,6 +116,14 @@ impl SealedHeader {
         let raw = parse_header(object, kind)?;
         Ok(Self { key_id: KeyId::from_bytes(raw.key_id), salt: raw.salt })
     }
+}
+
+/// The kind that an object says it is of, where one of several may stand under a name. Nothing is
+/// checked: [`open`] does that.
+pub fn kind_of(object: &[u8]) -> Option<SealedKind> {
+    let (raw, _) = RawHeader::read_from_prefix(object).ok()?;
+    let kinds = [SealedKind::Manifest, SealedKind::Void];
+    kinds.into_iter().find(|kind| raw.magic == MAGIC && raw.kind == kind.number())
 }
 
 fn parse_header(object: &[u8], kind: SealedKind) -> Result<RawHeader, FormatError> {
@@ -254,5 +266,12 @@ mod tests {
         let name = "locks/00000000000000000000000000000000/00000000000000000000000000-1795478400";
         let object = seal(SealedKind::Lock, name, header(), &key(), b"golden").expect("seals");
         crate::golden::assert_golden("sealed-v1-lock.bin", &object);
+        let name = "points/00000000000000000000000000000000/00000000000000000000000000";
+        let text = br#"{"time":"1970-01-01T00:00:00Z","writer":null}"#;
+        let object = seal(SealedKind::Void, name, header(), &key(), text).expect("seals");
+        crate::golden::assert_golden("sealed-v1-void.bin", &object);
+        assert_eq!(kind_of(&object), Some(SealedKind::Void));
+        assert_eq!(kind_of(&object[..63]), None);
+        assert_eq!(kind_of(b""), None);
     }
 }

@@ -13,10 +13,10 @@
 //!   rebuilt when it is read or healed in a later run.
 //! - *The first healthy copy arbitrates* creation. All copies are looked at before, so that an
 //!   object which only the second copy has (the first was replaced, or was away) still counts.
-//! - *A zero-length object wins* over another of its key when two writers, each seeing another
-//!   copy as healthy, have both created one: the vault uses such objects to forbid a
-//!   publication, and what is forbidden may already lack data. `heal` follows the same rule, if
-//!   the caller's check accepts the zero-length object.
+//! - *Which of two different copies is right is not known here.* Two writers, each seeing another
+//!   copy as healthy, may have created an object each. Both are left as they are, and `put_new` says
+//!   that there is one. The caller looks at the copies, and `heal`s with a check for the bytes
+//!   that count.
 //! - *Nothing is deleted while a copy is degraded or absent.* The object would come back from
 //!   that copy later. For the same reason a vault must not declare other writers dead then:
 //!   [`ObjectStore::degraded`] tells it.
@@ -38,6 +38,7 @@ use strongroom_base::ByteRange;
 
 use crate::store::{
     Entry, Heal, Key, MAX_OBJECT_LEN, ObjectStore, Put, StoreError, check_len, check_prefix,
+    fingerprint,
 };
 
 /// Two or more stores that hold the same objects. See the module's head for the rules.
@@ -79,7 +80,6 @@ impl fmt::Debug for Mirror {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Look {
     Nothing,
-    ZeroLength,
     Something,
     Unknown,
 }
@@ -88,7 +88,6 @@ enum Look {
 enum Later {
     Written,
     SameAlready,
-    ZeroLengthAlready,
     OtherAlready,
     Failed,
 }
@@ -148,18 +147,11 @@ impl Mirror {
         if missing().next().is_none() {
             return;
         }
-        let zero_length = looks.iter().any(|(_, look)| *look == Look::ZeroLength);
-        let same =
-            || looks.iter().any(|(copy, look)| *look == Look::Something && copy.holds(key, body));
-        let fill = if zero_length {
-            b"".as_slice()
-        } else if same() {
-            body
-        } else {
+        if !looks.iter().any(|(copy, look)| *look == Look::Something && copy.holds(key, body)) {
             return;
-        };
+        }
         for copy in missing() {
-            if let Err(error) = copy.store.put_new(key, fill) {
+            if let Err(error) = copy.store.put_new(key, body) {
                 copy.degrade(&error);
             }
         }
@@ -215,9 +207,8 @@ impl Mirror {
 impl Replica {
     fn look(&self, key: &Key) -> Look {
         match self.store.get(key, 0) {
-            Ok(_) => Look::ZeroLength,
+            Ok(_) | Err(StoreError::Length { .. }) => Look::Something,
             Err(StoreError::Missing { .. }) => Look::Nothing,
-            Err(StoreError::Length { .. }) => Look::Something,
             Err(_) => Look::Unknown,
         }
     }
@@ -232,14 +223,6 @@ impl Replica {
         match self.store.put_new(key, body) {
             Ok(Put::Created) => Later::Written,
             Ok(Put::Exists) if self.holds(key, body) => Later::SameAlready,
-            Ok(Put::Exists) if body.is_empty() => match self.store.replace(key, body) {
-                Ok(()) => Later::Written,
-                Err(error) => {
-                    self.degrade(&error);
-                    Later::Failed
-                }
-            },
-            Ok(Put::Exists) if self.look(key) == Look::ZeroLength => Later::ZeroLengthAlready,
             Ok(Put::Exists) => Later::OtherAlready,
             Err(error) => {
                 self.degrade(&error);
@@ -253,7 +236,7 @@ impl ObjectStore for Mirror {
     fn put_new(&self, key: &Key, body: &[u8]) -> Result<Put, StoreError> {
         check_len(key, body, &self.name())?;
         let looks: Vec<_> = self.healthy().map(|copy| (copy, copy.look(key))).collect();
-        if looks.iter().any(|(_, look)| matches!(look, Look::ZeroLength | Look::Something)) {
+        if looks.iter().any(|(_, look)| *look == Look::Something) {
             Self::complete(key, body, &looks);
             return Ok(Put::Exists);
         }
@@ -267,13 +250,6 @@ impl ObjectStore for Mirror {
                 rest.iter().map(|copy| scope.spawn(|| copy.follow(key, body))).collect();
             threads.into_iter().map(|thread| thread.join().unwrap_or(Later::Failed)).collect()
         });
-        if later.iter().any(|one| matches!(one, Later::ZeroLengthAlready)) {
-            let written = rest.iter().zip(&later).filter(|(_, one)| matches!(one, Later::Written));
-            for copy in std::iter::once(arbiter).chain(written.map(|(copy, _)| *copy)) {
-                copy.store.replace(key, b"").inspect_err(|error| copy.degrade(error))?;
-            }
-            return Ok(Put::Exists);
-        }
         if later.iter().any(|one| matches!(one, Later::OtherAlready)) {
             tracing::warn!(%key, "two copies of one object differ");
             return Ok(Put::Exists);
@@ -301,7 +277,7 @@ impl ObjectStore for Mirror {
         let mut broken = false;
         for copy in self.reading_order() {
             let listed = copy.store.list(prefix, &mut |entry| {
-                let is_new = seen.insert(fingerprint(&entry.key));
+                let is_new = seen.insert(fingerprint(entry.key.as_str()));
                 let flow = if is_new { visit(entry) } else { ControlFlow::Continue(()) };
                 broken |= flow.is_break();
                 flow
@@ -355,25 +331,17 @@ impl ObjectStore for Mirror {
     }
 
     fn heal(&self, key: &Key, check: &dyn Fn(&[u8]) -> bool) -> Result<Heal, StoreError> {
-        let zero_length_is_good = check(b"");
         let mut chosen: Option<Vec<u8>> = None;
         let mut failure = None;
         let mut bad = Vec::new();
         let mut missing = Vec::new();
-        let mut good = Vec::new();
         for copy in &self.copies {
             match copy.store.get(key, MAX_OBJECT_LEN) {
-                Ok(body) if check(&body) => {
-                    let same = chosen.as_ref().is_none_or(|first| *first == body);
-                    let wins = zero_length_is_good && body.is_empty() && !same;
-                    if wins {
-                        bad.append(&mut good);
-                    }
-                    if wins || same { &mut good } else { &mut bad }.push(copy);
-                    if wins || chosen.is_none() {
-                        chosen = Some(body);
-                    }
-                }
+                Ok(body) if check(&body) => match &chosen {
+                    Some(first) if *first != body => bad.push(copy),
+                    Some(_) => {}
+                    None => chosen = Some(body),
+                },
                 Ok(_) | Err(StoreError::Length { .. }) => bad.push(copy),
                 Err(StoreError::Missing { .. }) => missing.push(copy),
                 Err(error) => {
@@ -419,13 +387,6 @@ impl ObjectStore for Mirror {
         let healthy = self.copies.iter().filter(|copy| copy.is_healthy());
         healthy.map(|copy| copy.store.sweep()).sum()
     }
-}
-
-/// Stands for a key in the memory of a list; two keys never share one in practice.
-fn fingerprint(key: &Key) -> u128 {
-    let mut bytes = [0; 16];
-    blake3::Hasher::new().update(key.as_str().as_bytes()).finalize_xof().fill(&mut bytes);
-    u128::from_le_bytes(bytes)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod failure;
 mod settings;
 
 use std::{
+    collections::HashSet,
     fmt,
     future::Future,
     ops::ControlFlow,
@@ -30,7 +31,7 @@ use tokio::runtime::Runtime;
 
 use crate::{
     Options,
-    store::{Entry, Key, ObjectStore, Put, StoreError, check_len, check_prefix},
+    store::{Entry, Key, ObjectStore, Put, StoreError, check_len, check_prefix, fingerprint},
 };
 use failure::Failure;
 use settings::Settings;
@@ -286,12 +287,13 @@ impl ObjectStore for Remote {
         let below = format!("{}{prefix}", self.settings.prefix);
         let below = Path::from(below.trim_end_matches('/'));
         let below = (!below.as_ref().is_empty()).then_some(&below);
-        let mut last: Option<Path> = None;
+        let mut progress = Progress::default();
         let runtime = runtime(&self.settings.name)?;
         let mut failures = 0;
         'again: loop {
-            // After a fault the list goes on behind the last object that was seen.
-            let stream = match &last {
+            // After a fault the list goes on behind the last object that was seen. Some stores ignore
+            // that and begin at the start; what was seen is passed over.
+            let stream = match progress.go_on_behind() {
                 None => self.client.list(below),
                 Some(last) => self.client.list_with_offset(below, last),
             };
@@ -319,13 +321,17 @@ impl ObjectStore for Remote {
                             continue 'again;
                         }
                     };
+                    if !progress.is_new(&meta.location) {
+                        continue;
+                    }
+                    // Only what is new is progress: a store that fails at the same place again and again
+                    // is given up.
                     failures = 0;
                     if let Some(entry) = self.entry(&meta)
                         && visit(entry).is_break()
                     {
                         return Ok(());
                     }
-                    last = Some(meta.location);
                 }
             }
         }
@@ -358,6 +364,31 @@ impl ObjectStore for Remote {
 
     fn is_local(&self) -> bool {
         false
+    }
+}
+
+/// How far a listing has come.
+#[derive(Default)]
+struct Progress {
+    seen: HashSet<u128>,
+    last: Option<Path>,
+    /// An object came after one of a later name: this store does not list by name.
+    unordered: bool,
+}
+
+impl Progress {
+    fn is_new(&mut self, path: &Path) -> bool {
+        if !self.seen.insert(fingerprint(path.as_ref())) {
+            return false;
+        }
+        self.unordered |= self.last.as_ref().is_some_and(|last| last.as_ref() > path.as_ref());
+        self.last = Some(path.clone());
+        true
+    }
+
+    /// Behind which object a listing may go on; none if it must begin again.
+    fn go_on_behind(&self) -> Option<&Path> {
+        self.last.as_ref().filter(|_| !self.unordered)
     }
 }
 

@@ -319,6 +319,13 @@ impl<S: ObjectStore + ?Sized> ObjectStore for Arc<S> {
     }
 }
 
+/// Stands for a name in the memory of a list; two names never share one in practice.
+pub(crate) fn fingerprint(name: &str) -> u128 {
+    let mut bytes = [0; 16];
+    blake3::Hasher::new().update(name.as_bytes()).finalize_xof().fill(&mut bytes);
+    u128::from_le_bytes(bytes)
+}
+
 /// Checks what every [`ObjectStore::list`] asks of its `prefix`.
 pub(crate) fn check_prefix(prefix: &str, store: &str) -> Result<(), StoreError> {
     let good = prefix.is_empty() || prefix.strip_suffix('/').is_some_and(|p| Key::new(p).is_ok());

@@ -3,7 +3,10 @@
 use std::{
     collections::{BTreeMap, HashSet},
     path::PathBuf,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use strongroom_base::{BLOCK_SIZE, Cancel, Digest, PointId};
@@ -19,7 +22,7 @@ use crate::{
     content::{Alphabet, DISK_SIZE, Disk, Letter, scribble},
     rng::{Rng, SimEntropy},
     scheduler::ActorId,
-    store::{Process, Role, Shared, SimStore},
+    store::{Process, Role, Shared, SimStore, User, work_as},
     world::{Stage, World, Wrong, chain},
 };
 
@@ -32,6 +35,30 @@ pub(crate) struct Host {
     pub(crate) name: String,
     pub(crate) cache: Option<PathBuf>,
     pub(crate) wrong_by: WrongBy,
+    /// All actors of this host are threads of one process, with one open vault.
+    pub(crate) service: Option<Arc<Mutex<Option<Service>>>>,
+}
+
+/// A process whose threads share a vault.
+#[derive(Clone)]
+pub(crate) struct Service {
+    vault: Arc<Vault>,
+    crashed: Arc<AtomicBool>,
+}
+
+impl Host {
+    /// The process that the actors of this host share, if there is one and it has not crashed.
+    fn running(&self) -> Option<Service> {
+        let service = self.service.as_ref()?;
+        let running = service.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        running.filter(|service| !service.crashed.load(Ordering::Relaxed))
+    }
+
+    fn start(&self, new: Service) {
+        if let Some(service) = &self.service {
+            *service.lock().unwrap_or_else(PoisonError::into_inner) = Some(new);
+        }
+    }
 }
 
 /// What all actors of a run share.
@@ -60,17 +87,29 @@ impl Scene {
         name: &str,
         mut rng: Rng,
     ) -> Result<Run, VaultError> {
+        let running = host.running();
+        let crashed =
+            running.as_ref().map_or_else(Arc::default, |service| Arc::clone(&service.crashed));
         let process = Arc::new(Process {
             actor,
             name: name.to_owned(),
             role,
-            crashed: false.into(),
+            crashed: Arc::clone(&crashed),
             faulted: false.into(),
             wrong_by: Arc::clone(&host.wrong_by),
         });
-        let store = SimStore { shared: Arc::clone(&self.shared), process: Arc::clone(&process) };
+        let user = if host.service.is_some() {
+            work_as(&process);
+            User::Whoever
+        } else {
+            User::One(Arc::clone(&process))
+        };
+        if let Some(Service { vault, .. }) = running {
+            return Ok(Run { vault, process, rng, host: host.name.clone() });
+        }
+        let store = SimStore { shared: Arc::clone(&self.shared), user: user.clone() };
         let scheduler = Arc::clone(&self.shared.scheduler);
-        let clock = SimClock { scheduler, actor, wrong_by: Arc::clone(&host.wrong_by) };
+        let clock = SimClock { scheduler, user: Some(user), wrong_by: Arc::clone(&host.wrong_by) };
         let options = VaultOptions {
             cache_dir: host.cache.clone(),
             clock: Arc::new(clock),
@@ -81,7 +120,11 @@ impl Scene {
         };
         let opened = Vault::open(Arc::new(store), &self.key, options);
         match opened {
-            Ok(vault) => Ok(Run { vault: Arc::new(vault), process, rng, host: host.name.clone() }),
+            Ok(vault) => {
+                let vault = Arc::new(vault);
+                host.start(Service { vault: Arc::clone(&vault), crashed });
+                Ok(Run { vault, process, rng, host: host.name.clone() })
+            }
             Err(error) => {
                 let faulted = process.faulted.load(Ordering::Relaxed);
                 if !faulted {
@@ -96,7 +139,7 @@ impl Scene {
 impl Run {
     /// Whether it may fail in any way.
     pub(crate) fn faulted(&self) -> bool {
-        self.process.faulted.load(Ordering::Relaxed)
+        self.process.faulted.load(Ordering::Relaxed) || self.crashed()
     }
 
     /// Whether it has ended.
@@ -123,13 +166,7 @@ impl Run {
                     scene.world.update(point, |truth| truth.published = Stage::Never);
                 }
                 // A writer that was given up may find anything gone.
-                let name = format!("/{point}");
-                let void = scene
-                    .shared
-                    .names("points/")
-                    .iter()
-                    .any(|(key, len)| *len == 0 && key.ends_with(&name));
-                if !void {
+                if !scene.shared.is_void(point) {
                     self.judge(scene, "backup", Some(error));
                 }
             }
@@ -145,7 +182,8 @@ impl Run {
         let vault = Arc::clone(&self.vault);
         let mut writer = Writer::begin(&vault, item, &self.host)?;
         let point = writer.point().ok_or(VaultError::Bug("a backup without a point"))?;
-        let parent = vault.latest(item)?;
+        let (parent, damaged) = vault.newest_readable(item)?;
+        let parent = parent.filter(|_| damaged.is_empty());
         let known = parent.as_ref().and_then(|parent| world.truth(parent.id));
         let mut disks = known.map_or_else(Vec::new, |truth| truth.disks);
         if disks.is_empty() {
@@ -234,8 +272,8 @@ impl Run {
 
     /// Deletes some visible point.
     pub(crate) fn delete(&mut self, scene: &Scene) {
-        let points = match self.vault.points(None) {
-            Ok(points) => points,
+        let points = match self.vault.list_points(None) {
+            Ok(list) => list.points,
             Err(error) => return self.judge(scene, "listing points", Some(error)),
         };
         let Some(victim) = self.rng.pick(&points) else { return };
@@ -259,8 +297,8 @@ impl Run {
 
     /// Restores some visible point; it must succeed unless the point is deleted meanwhile.
     pub(crate) fn restore(&mut self, scene: &Scene) {
-        let points = match self.vault.points(None) {
-            Ok(points) => points,
+        let points = match self.vault.list_points(None) {
+            Ok(list) => list.points,
             Err(error) => return self.judge(scene, "listing points", Some(error)),
         };
         let Some(point) = self.rng.pick(&points) else { return };
@@ -305,7 +343,13 @@ impl Run {
             error,
             VaultError::Store(StoreError::Unavailable { .. }) | VaultError::Aborted
         );
-        if !(fault && self.faulted()) {
+        // Nobody may go on as if a manifest that was cut had never been.
+        let cut = match &error {
+            VaultError::PointDamaged { .. } => !scene.shared.ever_cut().is_empty(),
+            VaultError::Object { object, .. } => scene.shared.ever_cut().contains(object),
+            _ => false,
+        };
+        if !(cut || fault && self.faulted()) {
             scene.world.fail(format!("{}: {what}: {}", self.process.name, chain(&error)));
         }
     }
@@ -363,7 +407,7 @@ impl Blocks<'_> {
         }
         let alphabet = Alphabet::get();
         let base = if self.deltas && !old.is_hole() {
-            match self.reader.delta_base(&old, &mut self.base) {
+            match self.writer.delta_base(&mut self.reader, &old, &mut self.base) {
                 Err(error @ VaultError::Store(_)) => return Err(error),
                 base => base.unwrap_or(None),
             }

@@ -11,7 +11,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use strongroom_base::Clock;
 
-use crate::scheduler::{ActorId, Scheduler};
+use crate::{scheduler::Scheduler, store::User};
 
 /// When every run begins: 2026-01-01T00:00:00Z, in seconds.
 const BEGIN: i64 = 1_767_225_600;
@@ -36,8 +36,8 @@ pub(crate) type WrongBy = Arc<AtomicI64>;
 /// The clock of an actor's process.
 pub(crate) struct SimClock {
     pub(crate) scheduler: Arc<Scheduler>,
-    /// None outside the interleaving: sleeping then just lets time pass.
-    pub(crate) actor: Option<ActorId>,
+    /// Who waits when it sleeps; outside the interleaving sleeping just lets time pass.
+    pub(crate) user: Option<User>,
     pub(crate) wrong_by: WrongBy,
 }
 
@@ -51,7 +51,7 @@ impl Clock for SimClock {
     }
 
     fn sleep(&self, duration: Duration) {
-        match self.actor {
+        match self.user.as_ref().and_then(User::actor) {
             Some(actor) => self.scheduler.step(actor, duration),
             None => self.scheduler.advance(duration),
         }

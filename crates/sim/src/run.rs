@@ -78,7 +78,7 @@ impl Template {
         let store = Memory::default();
         // The same in every process, or a seed would not be an interleaving.
         let scheduler = Arc::new(Scheduler::new(Rng::new(0), Policy::Random(1), 1));
-        let clock = SimClock { scheduler, actor: None, wrong_by: Arc::default() };
+        let clock = SimClock { scheduler, user: None, wrong_by: Arc::default() };
         let options = VaultOptions {
             clock: Arc::new(clock),
             entropy,
@@ -151,7 +151,7 @@ fn prepare(shared: &Arc<Shared>, rng: &mut Rng) -> Setup<(tempfile::TempDir, Sce
 
 /// The host of whoever looks on from outside.
 fn observer_host() -> Host {
-    Host { name: "observer".to_owned(), cache: None, wrong_by: Arc::default() }
+    Host { name: "observer".to_owned(), cache: None, wrong_by: Arc::default(), service: None }
 }
 
 fn play(scene: &Arc<Scene>, folder: &Path, rng: &mut Rng) {
@@ -166,6 +166,11 @@ fn play(scene: &Arc<Scene>, folder: &Path, rng: &mut Rng) {
         pause_one_in: rng.choose([0, 20, 60, 200], 60),
         jump_one_in: rng.choose([0, 0, 100], 0),
         rot_one_in: rng.choose([0, 0, 0, 2, 6], 0),
+        cut_one_in: if scene.shared.sabotage.leaves_manifests() {
+            0
+        } else {
+            rng.choose([0, 0, 0, 0, 3], 0)
+        },
     };
     scene.shared.set_faults(faults);
     let weights = rng.choose([[4, 2, 4, 1], [6, 1, 3, 1], [3, 3, 6, 2]], [4, 2, 4, 1]);
@@ -197,7 +202,13 @@ fn play(scene: &Arc<Scene>, folder: &Path, rng: &mut Rng) {
 fn host(folder: &Path, number: u64, rng: &mut Rng) -> Host {
     let cache = (!rng.once_in(3)).then(|| folder.join(format!("host{number}")));
     let wrong_by = rng.choose([0, 0, 0, -3_000, 3_000, 100_000], 0);
-    Host { name: format!("host{number}"), cache, wrong_by: Arc::new(AtomicI64::new(wrong_by)) }
+    let service = rng.once_in(3).then(Arc::default);
+    Host {
+        name: format!("host{number}"),
+        cache,
+        wrong_by: Arc::new(AtomicI64::new(wrong_by)),
+        service,
+    }
 }
 
 /// What happened before: some points, some of them deleted.
@@ -227,7 +238,7 @@ fn watch(scene: &Arc<Scene>) {
         let rng = Rng::new(number);
         let host = observer_host();
         if let Ok(run) = scene.open(None, &host, Role::Observer, &name, rng) {
-            scene.world.check(&run.vault, "in between");
+            scene.world.check(&run.vault, &|| scene.shared.cut(), "in between");
         }
     }));
 }
@@ -282,7 +293,8 @@ fn settle(scene: &Scene) {
         scene.open(None, &observer_host(), Role::Observer, name, rng).map_err(text)
     };
     let finish = || -> Setup<()> {
-        scene.world.check(&open("end")?.vault, "at the end");
+        let cut = || scene.shared.cut();
+        scene.world.check(&open("end")?.vault, &cut, "at the end");
         // Whatever has crashed: a backup and a reclaim put the house in order.
         open("last backup")?.backup(scene);
         let options = ReclaimOptions { threads: 1, merge_below: 0, ..ReclaimOptions::default() };
@@ -291,9 +303,9 @@ fn settle(scene: &Scene) {
         if !report.waiting_for.is_empty() {
             return Err(format!("the last reclaim waits for {:?}", report.waiting_for));
         }
-        scene.world.check(&run.vault, "after the last reclaim");
+        scene.world.check(&run.vault, &cut, "after the last reclaim");
         let run = open("after all")?;
-        scene.world.check(&run.vault, "after all");
+        scene.world.check(&run.vault, &cut, "after all");
         for prefix in ["writers/", "condemned/", "deleted/"] {
             if let Some((name, _)) = scene.shared.names(prefix).first() {
                 return Err(format!("the last reclaim left {name}"));

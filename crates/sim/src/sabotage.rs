@@ -26,6 +26,9 @@ pub enum Sabotage {
     PacksVanishLate,
     /// Some packs are acknowledged and never written.
     PutsAreForgotten,
+    /// Nobody sees objects of no bytes below `points/`: a manifest that was cut is taken for a point
+    /// that never was, and its data is freed.
+    EmptyPointsAreOverlooked,
 }
 
 impl Sabotage {
@@ -47,6 +50,17 @@ impl Sabotage {
     pub(crate) fn newest_listed(self, role: Role, prefix: &str) -> Option<SignedDuration> {
         let old = self == Self::ReclaimsSeeOldPoints && role == Role::Reclaim;
         (old && prefix == "points/").then(|| SignedDuration::from_hours(1))
+    }
+
+    /// Whether manifests stay whole, so that reclaims, which refuse while one is damaged, do more of what
+    /// is to go wrong.
+    pub(crate) fn leaves_manifests(self) -> bool {
+        !matches!(self, Self::None | Self::EmptyPointsAreOverlooked)
+    }
+
+    /// How many bytes an object must have to be listed.
+    pub(crate) fn smallest_listed(self, prefix: &str) -> u64 {
+        u64::from(self == Self::EmptyPointsAreOverlooked && prefix.starts_with("points/"))
     }
 
     /// Whether an object vanishes only some time after its deletion.

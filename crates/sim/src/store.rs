@@ -12,7 +12,8 @@
 //! here in all three ways.
 
 use std::{
-    collections::BTreeMap,
+    cell::RefCell,
+    collections::{BTreeMap, HashSet},
     ops::{Bound, ControlFlow},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -22,7 +23,8 @@ use std::{
 };
 
 use jiff::Timestamp;
-use strongroom_base::ByteRange;
+use strongroom_base::{ByteRange, PointId};
+use strongroom_format::sealed::{SealedKind, kind_of};
 use strongroom_objects::{Entry, Key, ObjectStore, Put, StoreError};
 
 use crate::{
@@ -48,8 +50,8 @@ pub(crate) struct Process {
     pub(crate) actor: Option<ActorId>,
     pub(crate) name: String,
     pub(crate) role: Role,
-    /// Every operation fails from now on.
-    pub(crate) crashed: AtomicBool,
+    /// Every operation fails from now on: of all actors that are threads of this process.
+    pub(crate) crashed: Arc<AtomicBool>,
     /// Something went wrong in its store, so that it may fail.
     pub(crate) faulted: AtomicBool,
     pub(crate) wrong_by: WrongBy,
@@ -88,6 +90,8 @@ pub(crate) struct Faults {
     pub(crate) jump_one_in: u64,
     /// Once in how many times a writer's note, or one of a condemnation's two objects, rots.
     pub(crate) rot_one_in: u64,
+    /// Once in how many times an object below `points/` is put, one of them is cut, now or later.
+    pub(crate) cut_one_in: u64,
 }
 
 #[derive(Clone)]
@@ -102,6 +106,8 @@ struct Object {
 enum Change {
     Put(Key, Arc<[u8]>, Option<ActorId>),
     Delete(Key),
+    /// It loses its end: of so many parts one is left.
+    Cut(Key, usize),
 }
 
 #[derive(Default)]
@@ -109,6 +115,10 @@ struct Objects {
     present: BTreeMap<Key, Object>,
     /// Changes that are made later.
     later: Vec<(Duration, Change)>,
+    /// What cut objects were before.
+    whole: BTreeMap<Key, Arc<[u8]>>,
+    /// All that were ever cut.
+    ever_cut: HashSet<String>,
 }
 
 /// What is called after a pack has been deleted.
@@ -158,11 +168,37 @@ impl Shared {
         *lock(&self.faults) = faults;
     }
 
-    /// Makes all changes that were to be made later.
+    /// Makes all changes that were to be made later, and puts back what was cut.
     pub(crate) fn settle(&self) {
         let mut objects = lock(&self.objects);
         let now = true_time(&self.scheduler);
         objects.apply(Duration::MAX, now);
+        for (key, body) in std::mem::take(&mut objects.whole) {
+            if let Some(object) = objects.present.get_mut(&key) {
+                object.body = body;
+            }
+        }
+    }
+
+    /// The names of objects that have lost their end.
+    pub(crate) fn cut(&self) -> HashSet<String> {
+        lock(&self.objects).whole.keys().map(ToString::to_string).collect()
+    }
+
+    /// The names of objects that have lost their end at some time.
+    pub(crate) fn ever_cut(&self) -> HashSet<String> {
+        lock(&self.objects).ever_cut.clone()
+    }
+
+    /// Whether a point was forbidden.
+    pub(crate) fn is_void(&self, point: PointId) -> bool {
+        let objects = lock(&self.objects);
+        let name = format!("/{point}");
+        objects.present.iter().any(|(key, object)| {
+            let body = objects.whole.get(key).unwrap_or(&object.body);
+            let forbids = kind_of(body) == Some(SealedKind::Void);
+            forbids && key.as_str().starts_with("points/") && key.as_str().ends_with(&name)
+        })
     }
 
     /// Puts an object from outside the run.
@@ -207,10 +243,24 @@ impl Objects {
                 Change::Put(key, body, by) => {
                     self.put(key, Object { body, modified, by });
                 }
-                Change::Delete(key) => {
-                    self.present.remove(&key);
-                }
+                Change::Delete(key) => self.delete(&key),
+                Change::Cut(key, parts) => self.cut(&key, parts),
             }
+        }
+    }
+
+    fn delete(&mut self, key: &Key) {
+        self.present.remove(key);
+        self.whole.remove(key);
+    }
+
+    fn cut(&mut self, key: &Key, parts: usize) {
+        if let Some(object) = self.present.get_mut(key) {
+            let left = object.body.len().checked_div(parts).unwrap_or(0);
+            let left = object.body.get(..left).unwrap_or_default().into();
+            let body = std::mem::replace(&mut object.body, left);
+            self.whole.entry(key.clone()).or_insert(body);
+            self.ever_cut.insert(key.to_string());
         }
     }
 
@@ -247,10 +297,42 @@ fn position(key: &Key, order: u64) -> Position {
     (Rng::new(mix).next(), key.clone())
 }
 
+thread_local! {
+    /// As what the actor of this thread works now.
+    static CURRENT: RefCell<Option<Arc<Process>>> = const { RefCell::new(None) };
+}
+
+/// From now on the actor of this thread works as this.
+pub(crate) fn work_as(process: &Arc<Process>) {
+    CURRENT.set(Some(Arc::clone(process)));
+}
+
+/// Who uses a handle of the store, or a clock.
+#[derive(Clone)]
+pub(crate) enum User {
+    /// One actor.
+    One(Arc<Process>),
+    /// Several, who share an open vault: whichever runs on this thread.
+    Whoever,
+}
+
+impl User {
+    pub(crate) fn process(&self) -> Option<Arc<Process>> {
+        match self {
+            Self::One(process) => Some(Arc::clone(process)),
+            Self::Whoever => CURRENT.with_borrow(Clone::clone),
+        }
+    }
+
+    pub(crate) fn actor(&self) -> Option<ActorId> {
+        self.process()?.actor
+    }
+}
+
 /// One process's handle of the store.
 pub(crate) struct SimStore {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) process: Arc<Process>,
+    pub(crate) user: User,
 }
 
 /// Why the simulated store failed.
@@ -266,6 +348,14 @@ impl std::fmt::Display for Fault {
 impl std::error::Error for Fault {}
 
 impl SimStore {
+    fn role(&self) -> Role {
+        self.user.process().map_or(Role::Observer, |process| process.role)
+    }
+
+    fn who(&self) -> String {
+        self.user.process().map_or_else(String::new, |process| process.name.clone())
+    }
+
     fn unavailable(&self, action: &'static str, what: &str, why: &'static str) -> StoreError {
         StoreError::Unavailable {
             store: self.name(),
@@ -282,18 +372,20 @@ impl SimStore {
     /// Whether operations on this object take part in the interleaving. Descriptions and keys
     /// never change in a run.
     fn is_watched(&self, name: &str) -> bool {
-        self.process.actor.is_some() && !name.starts_with("keys") && name != "strongroom.json"
+        self.user.actor().is_some() && !name.starts_with("keys") && name != "strongroom.json"
     }
 
     /// Takes a step and learns the operation's fate.
     fn step(&self, name: &str, changes: bool) -> Fate {
         let scheduler = &self.shared.scheduler;
-        let Some(actor) = self.process.actor else { return Fate::Fine };
+        let Some(actor) = self.user.actor() else { return Fate::Fine };
         let faults = *lock(&self.shared.faults);
         let pause = scheduler.random(|rng| {
             if rng.once_in(faults.jump_one_in) {
                 let jump = rng.choose([-7_200, -1_200, 1_200, 7_200, 86_400], 0);
-                self.process.wrong_by.fetch_add(jump, Ordering::Relaxed);
+                if let Some(process) = self.user.process() {
+                    process.wrong_by.fetch_add(jump, Ordering::Relaxed);
+                }
             }
             if !rng.once_in(faults.pause_one_in) {
                 return Duration::ZERO;
@@ -302,7 +394,7 @@ impl SimStore {
             Duration::from_secs(rng.between(1, longest))
         });
         if pause > Duration::ZERO {
-            self.shared.note(&self.process.name, &format!("pauses for {} s", pause.as_secs()));
+            self.shared.note(&self.who(), &format!("pauses for {} s", pause.as_secs()));
         }
         scheduler.step(actor, pause);
         if scheduler.is_endless() {
@@ -343,7 +435,8 @@ impl SimStore {
         change: Option<Change>,
         effect: impl FnOnce(&mut Objects, Timestamp) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        if self.process.crashed.load(Ordering::Relaxed) {
+        let process = self.user.process();
+        if process.as_ref().is_some_and(|process| process.crashed.load(Ordering::Relaxed)) {
             return Err(self.unavailable(action, name, "the process has crashed"));
         }
         let watched = self.is_watched(name);
@@ -361,11 +454,11 @@ impl SimStore {
             _ => Err(self.unavailable(action, name, "no answer")),
         };
         drop(objects);
-        if fate != Fate::Fine {
-            self.process.faulted.store(true, Ordering::Relaxed);
-        }
-        if matches!(fate, Fate::Crash | Fate::CrashDone | Fate::CrashLate(_)) {
-            self.process.crashed.store(true, Ordering::Relaxed);
+        if let Some(process) = process.filter(|_| fate != Fate::Fine) {
+            process.faulted.store(true, Ordering::Relaxed);
+            if matches!(fate, Fate::Crash | Fate::CrashDone | Fate::CrashLate(_)) {
+                process.crashed.store(true, Ordering::Relaxed);
+            }
         }
         if watched {
             let why = match (&fate, &result) {
@@ -375,7 +468,7 @@ impl SimStore {
                 (fate, _) => format!("  <== {fate:?}"),
             };
             let line = format!("{action} {}{why}", short(name));
-            self.shared.note(&self.process.name, &line);
+            self.shared.note(&self.who(), &line);
         }
         match fate {
             Fate::Fine => result,
@@ -386,6 +479,9 @@ impl SimStore {
     /// Spoils what has just been put, now and then: a writer's note, or of the two objects of a
     /// condemnation one.
     fn rot(&self, objects: &mut Objects, name: &str) {
+        if name.starts_with("points/") {
+            return self.cut(objects);
+        }
         let one_in = lock(&self.shared.faults).rot_one_in;
         let twin = name.strip_prefix("condemned/copies/");
         if twin.is_none() && !name.contains("/for-") {
@@ -407,13 +503,32 @@ impl SimStore {
                 *last ^= 1;
             }
             object.body = body.into();
-            self.shared.note(&self.process.name, &format!("{} rots", short(&spoilt)));
+            self.shared.note(&self.who(), &format!("{} rots", short(&spoilt)));
         }
+    }
+
+    /// Has an object below `points/` lose its end, now or later.
+    fn cut(&self, objects: &mut Objects) {
+        let one_in = lock(&self.shared.faults).cut_one_in;
+        let points = || objects.present.keys().filter(|key| key.as_str().starts_with("points/"));
+        let count = u64::try_from(points().count()).unwrap_or(0);
+        let drawn = self.shared.scheduler.random(|rng| {
+            let victim = rng.once_in(one_in).then(|| rng.below(count))?;
+            let parts = rng.choose([0, 0, 2], 0);
+            Some((victim, parts, rng.choose([0, 0, 60, 7_200], 0)))
+        });
+        let Some((victim, parts, after)) = drawn else { return };
+        let victim = points().nth(usize::try_from(victim).unwrap_or(0)).cloned();
+        let Some(victim) = victim else { return };
+        self.shared.note(&self.who(), &format!("{} is cut", short(victim.as_str())));
+        let due = self.shared.scheduler.now().saturating_add(Duration::from_secs(after));
+        let parts = usize::try_from(parts).unwrap_or(0);
+        objects.later.push((due, Change::Cut(victim, parts)));
     }
 
     /// Lets the watcher look after a pack has gone, now and then.
     fn look(&self, key: &Key) {
-        if self.process.actor.is_some()
+        if self.user.actor().is_some()
             && key.as_str().starts_with("packs/")
             && self.shared.scheduler.random(|rng| rng.once_in(12))
             && let Some(watcher) = self.shared.watcher.get()
@@ -440,13 +555,13 @@ impl ObjectStore for SimStore {
         let name = key.as_str();
         let body: Arc<[u8]> = body.into();
         let lost = sabotage == Sabotage::PutsAreForgotten
-            && self.process.actor.is_some()
+            && self.user.actor().is_some()
             && name.starts_with("packs/")
             && self.shared.scheduler.random(|rng| rng.once_in(20));
         if lost {
             return self.operate("forgets to put", name, None, |_, _| Ok(Put::Created));
         }
-        let by = self.process.actor;
+        let by = self.user.actor();
         let change = Change::Put(key.clone(), Arc::clone(&body), by);
         self.operate("put", name, Some(change), |objects, modified| {
             if sabotage == Sabotage::PutsOverwrite && name.starts_with("points/") {
@@ -490,9 +605,10 @@ impl ObjectStore for SimStore {
         prefix: &str,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        let hidden = self.shared.sabotage.hides(self.process.role, prefix);
-        let own = self.shared.sabotage.hides_others(self.process.role, prefix);
-        let newest = self.shared.sabotage.newest_listed(self.process.role, prefix);
+        let hidden = self.shared.sabotage.hides(self.role(), prefix);
+        let own = self.shared.sabotage.hides_others(self.role(), prefix);
+        let newest = self.shared.sabotage.newest_listed(self.role(), prefix);
+        let smallest = self.shared.sabotage.smallest_listed(prefix);
         let (page, order) = (self.shared.page, self.shared.order);
         let mut after: Option<Position> = None;
         loop {
@@ -502,8 +618,9 @@ impl ObjectStore for SimStore {
                 let full = entries.len() == page;
                 let last = entries.last().map(|entry| position(&entry.key, order));
                 let by = |key: &Key| objects.present.get(key).and_then(|object| object.by);
-                let mine = |entry: &Entry| !own || by(&entry.key) == self.process.actor;
-                entries.retain(|entry| !hidden && old(entry) && mine(entry));
+                let mine = |entry: &Entry| !own || by(&entry.key) == self.user.actor();
+                let large = |entry: &Entry| entry.size >= smallest;
+                entries.retain(|entry| !hidden && large(entry) && old(entry) && mine(entry));
                 Ok((entries, last.filter(|_| full)))
             })?;
             let (entries, last) = entries;
@@ -516,7 +633,7 @@ impl ObjectStore for SimStore {
 
     fn delete(&self, key: &Key) -> Result<(), StoreError> {
         let change = Change::Delete(key.clone());
-        let late = self.shared.sabotage.deletes_late(key.as_str()) && self.process.actor.is_some();
+        let late = self.shared.sabotage.deletes_late(key.as_str()) && self.user.actor().is_some();
         let due = late.then(|| {
             let by = self.shared.scheduler.random(|rng| rng.between(1, 3_600));
             self.shared.scheduler.now().saturating_add(Duration::from_secs(by))
@@ -524,7 +641,7 @@ impl ObjectStore for SimStore {
         self.operate("delete", key.as_str(), Some(change.clone()), |objects, _| {
             match due {
                 Some(due) => objects.later.push((due, change)),
-                None => drop(objects.present.remove(key)),
+                None => objects.delete(key),
             }
             Ok(())
         })?;
@@ -534,7 +651,7 @@ impl ObjectStore for SimStore {
 
     fn replace(&self, key: &Key, body: &[u8]) -> Result<(), StoreError> {
         self.operate("replace", key.as_str(), None, |objects, modified| {
-            let by = self.process.actor;
+            let by = self.user.actor();
             objects.present.insert(key.clone(), Object { body: body.into(), modified, by });
             Ok(())
         })

@@ -8,7 +8,7 @@ use std::{
 use strongroom_base::{BLOCK_SIZE, Digest, PointId};
 use strongroom_format::Manifest;
 use strongroom_image::{Image, blocks};
-use strongroom_vault::{Vault, VaultError};
+use strongroom_vault::{PointList, Vault, VaultError};
 
 use crate::content::{Alphabet, Disk, Letter};
 
@@ -93,12 +93,17 @@ impl World {
     }
 
     /// Checks, while nothing else runs, that the vault shows the points that it must and no
-    /// others, and that all of them can be restored.
-    pub(crate) fn check(&self, vault: &Vault, when: &str) {
-        let manifests = match vault.points(None) {
-            Ok(manifests) => manifests,
+    /// others, and that all of them can be restored. Those whose manifests `cut` names must be shown
+    /// as damaged.
+    pub(crate) fn check(&self, vault: &Vault, cut: &dyn Fn() -> HashSet<String>, when: &str) {
+        let PointList { points: manifests, damaged } = match vault.list_points(None) {
+            Ok(list) => list,
             Err(error) => return self.fail(format!("{when}: points: {}", chain(&error))),
         };
+        let cut = cut();
+        for damaged in damaged.iter().filter(|damaged| !cut.contains(&damaged.object)) {
+            self.fail(format!("{when}: {}: {}", damaged.object, chain(&damaged.error)));
+        }
         let mut good = HashSet::new();
         for manifest in &manifests {
             let point = manifest.id;
@@ -119,7 +124,8 @@ impl World {
                 }
             }
         }
-        let visible: HashSet<PointId> = manifests.iter().map(|manifest| manifest.id).collect();
+        let mut visible: HashSet<PointId> = manifests.iter().map(|manifest| manifest.id).collect();
+        visible.extend(damaged.iter().map(|damaged| damaged.point));
         for (point, truth) in &*lock(&self.points) {
             let must = truth.published == Stage::Done && truth.deleted == Stage::No;
             if must && !visible.contains(point) {

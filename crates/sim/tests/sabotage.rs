@@ -5,7 +5,7 @@
 use strongroom_sim::{Sabotage, explore};
 
 /// Seeds within which each sabotage must be noticed.
-const SEEDS: u64 = 1_000;
+const SEEDS: u64 = 2_000;
 
 fn is_noticed(sabotage: Sabotage) {
     let explored = explore(0..SEEDS, sabotage, false);
@@ -44,6 +44,11 @@ fn create_only_puts_that_overwrite() {
 #[test]
 fn packs_that_vanish_after_their_condemnation() {
     is_noticed(Sabotage::PacksVanishLate);
+}
+
+#[test]
+fn empty_manifests_that_nobody_sees() {
+    is_noticed(Sabotage::EmptyPointsAreOverlooked);
 }
 
 #[test]

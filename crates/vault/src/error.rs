@@ -140,6 +140,12 @@ pub enum VaultError {
         /// Its manifest, and how it is damaged.
         source: Box<VaultError>,
     },
+    /// Only a point that cannot be read is given up.
+    #[error("recovery point {point} can be read: it is deleted, not given up")]
+    PointReadable {
+        /// The point.
+        point: PointId,
+    },
     /// It may not be deleted yet.
     #[error("recovery point {point} is locked until {until}")]
     Locked {
@@ -181,7 +187,7 @@ impl Coded for VaultError {
             Self::Exists { .. } => &codes::VAULT_EXISTS,
             Self::Unsafe { .. } => &codes::VAULT_STORE_UNSAFE,
             Self::NothingKept { .. } => &codes::VAULT_NOTHING_KEPT,
-            Self::SameFolder { .. } => &codes::USAGE_INVALID,
+            Self::SameFolder { .. } | Self::PointReadable { .. } => &codes::USAGE_INVALID,
             Self::Busy { .. } => &codes::VAULT_BUSY,
             Self::Store(error) => error.code(),
             Self::Object { source, .. } | Self::Format { source, .. } => source.code(),

@@ -10,7 +10,7 @@
 use std::{fmt, str::FromStr};
 
 use jiff::Timestamp;
-use strongroom_base::{PackId, PointId, WriterId};
+use strongroom_base::{PackId, PointId, VaultId, WriterId};
 use strongroom_format::{check_name, pack::PackKind};
 use strongroom_objects::Key;
 use ulid::Ulid;
@@ -53,6 +53,11 @@ fn key(name: String) -> Key {
 
 pub(crate) fn config() -> Key {
     key(strongroom_format::VaultConfig::KEY.to_owned())
+}
+
+/// The same once more: a vault must not be lost with one small object.
+pub(crate) fn config_copy(vault: VaultId) -> Key {
+    key(format!("keys/{vault}/copies/{}", strongroom_format::VaultConfig::KEY))
 }
 
 const fn pack_folder(kind: PackKind) -> &'static str {

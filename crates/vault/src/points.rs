@@ -1,8 +1,8 @@
 //! Recovery points: listing, reading, deleting.
 //!
 //! A point is visible while its manifest exists and no deletion note does. Deleting writes the
-//! note; reclaim removes both later, with what only this point needed. A manifest of zero bytes
-//! is a void: it keeps an expired writer from publishing under that name, for ever.
+//! note; reclaim removes both later, with what only this point needed. A void in the manifest's
+//! place keeps an expired writer from publishing under that name, for ever (`voids.rs`).
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -15,14 +15,14 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strongroom_base::PointId;
-use strongroom_format::{FormatError, Manifest, sealed::SealedKind};
-use strongroom_objects::StoreError;
+use strongroom_format::{Manifest, sealed::SealedKind};
 
 use crate::{
     Vault, VaultError,
     error::Result,
     layout::{self, ItemKey},
     read::is_damage,
+    voids::Named,
 };
 
 #[cfg(test)]
@@ -73,7 +73,7 @@ type ReadPoint = (ItemKey, PointId, Result<Manifest>);
 /// The names of all points.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PointNames {
-    /// Visible points, by item, oldest first.
+    /// Names of visible points, by item, oldest first. Some may be voids: reading tells.
     pub(crate) visible: BTreeMap<ItemKey, Vec<PointId>>,
     /// Points with a deletion note; their manifests may be gone already.
     pub(crate) deleted: Vec<(ItemKey, PointId)>,
@@ -93,7 +93,7 @@ impl Vault {
             names.deleted.extend(layout::parse_point(&entry.key));
         }
         let hidden: HashSet<_> = names.deleted.iter().copied().collect();
-        for entry in points.iter().filter(|entry| entry.size > 0) {
+        for entry in &points {
             if let Some((item, point)) = layout::parse_point(&entry.key)
                 && !hidden.contains(&(item, point))
             {
@@ -182,31 +182,10 @@ impl Vault {
 
     /// Reads one manifest; none if there is no such point.
     pub(crate) fn manifest(&self, item: ItemKey, point: PointId) -> Result<Option<Manifest>> {
-        let name = layout::point(item, point);
-        let plain = match self.read_sealed(SealedKind::Manifest, &name) {
-            Ok(plain) => plain,
-            Err(VaultError::Store(StoreError::Missing { .. })) => return Ok(None),
-            Err(VaultError::Object { .. }) if self.is_void(&name)? => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let damaged = |source| VaultError::Object { object: name.to_string(), source };
-        let manifest = Manifest::decode(&plain).map_err(damaged)?;
-        if manifest.id == point && self.item_key(&manifest.item).ok() == Some(item) {
-            Ok(Some(manifest))
-        } else {
-            // Its seal is good, so some writer had the key and did this. Whoever it was: it is
-            // input, and nothing of it may be used.
-            let reason = "it is the manifest of another point".to_owned();
-            Err(damaged(FormatError::Text { what: "manifest", reason }))
-        }
-    }
-
-    fn is_void(&self, name: &strongroom_objects::Key) -> Result<bool> {
-        match self.store.get(name, 0) {
-            Ok(_) => Ok(true),
-            Err(StoreError::Length { .. } | StoreError::Missing { .. }) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        Ok(match self.named(item, point)? {
+            Named::Point(manifest) => Some(*manifest),
+            Named::Void | Named::Nothing => None,
+        })
     }
 
     /// One visible point of an item, or one that is locked in spite of its deletion note.

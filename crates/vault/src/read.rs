@@ -137,12 +137,17 @@ impl Vault {
                     Err(error) if is_damage(&error) => {
                         tracing::warn!(pack = %place.pack, %error, "reading a record failed");
                         last = Some(error);
-                        if self.heal_pack(place.header.kind, &place.pack)? == Heal::Lost {
+                        let healed = self.heal_pack(place.header.kind, &place.pack);
+                        if matches!(healed, Ok(Heal::Lost)) {
                             self.index.distrust(place.pack);
                             continue;
                         }
+                        // A bad copy that cannot be replaced is read last from now on.
                         match read(&place) {
-                            Err(error) if is_damage(&error) => last = Some(error),
+                            Err(error) if is_damage(&error) => {
+                                healed?;
+                                last = Some(error);
+                            }
                             other => return other,
                         }
                     }
@@ -173,13 +178,15 @@ impl Vault {
     }
 
     /// Brings the index up to date when something was not found: reclaim may have moved it since
-    /// the index was read, or the cache is damaged, which is looked into once.
+    /// the index was read, or the cache is damaged, which is looked into once, or an index object is
+    /// lost, so that the packs themselves are asked.
     pub fn look_again(&self) -> Result<()> {
         if self.checked.swap(true, std::sync::atomic::Ordering::Relaxed) {
-            self.sync()
+            self.sync()?;
         } else {
-            self.sync_checked()
+            self.sync_checked()?;
         }
+        self.ask_unlisted()
     }
 
     /// Has the store check all copies of a pack and replace bad ones.
@@ -322,13 +329,15 @@ impl Reader<'_> {
     }
 
     /// The base that a new version of `previous` can be a delta against, read into `plain`:
-    /// `previous` itself if it is stored in full, else the block that it is a delta against. None
-    /// if it cannot be relied upon.
-    pub fn delta_base(&mut self, previous: &Digest, plain: &mut Vec<u8>) -> Result<Option<Digest>> {
+    /// `previous` itself if it is stored in full, else the block that it is a delta against. `find`
+    /// says where something that may be relied upon is.
+    pub(crate) fn delta_base(
+        &mut self,
+        previous: &Digest,
+        plain: &mut Vec<u8>,
+        find: &dyn Fn(&Digest) -> Result<Option<Location>>,
+    ) -> Result<Option<Digest>> {
         let vault = self.vault;
-        let find = |digest: &Digest| {
-            vault.index.find_reliable(digest).map_err(|error| vault.local_error(error))
-        };
         let Some(place) = find(previous)? else { return Ok(None) };
         if place.entry.kind != RecordKind::BlockDelta {
             plain.resize(BLOCK_SIZE, 0);

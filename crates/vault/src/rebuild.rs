@@ -19,7 +19,7 @@
 //!   allocator keeps for each thread what that has needed.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     ops::ControlFlow,
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -124,7 +124,7 @@ impl Vault {
             self.list(layout::INDEX)?.iter().filter_map(|e| layout::parse_ulid(&e.key)).collect();
         let packs = self.listed_packs()?;
         // The cache is filled with the new objects as they are made.
-        self.index.set_present(&HashSet::new()).map_err(|error| self.local_error(error))?;
+        self.index.clear().map_err(|error| self.local_error(error))?;
         let rebuild = Rebuild {
             vault: self,
             packs,

@@ -38,6 +38,7 @@ use crate::{
     error::Result,
     layout::{self, ItemKey},
     read::is_damage,
+    voids::Named,
     write::ListedPack,
     writers::{Life, Seen},
 };
@@ -240,7 +241,8 @@ pub fn reclaim_watched(
     // From here on nobody who has not seen the condemnation can publish.
     let known: BTreeSet<Ulid> = start.adopted.iter().map(|(id, _)| *id).chain(own).collect();
     sweep::check_alone(vault, &known)?;
-    let later = View::of(vault, &start)?;
+    let mut later = View::of(vault, &start)?;
+    later.forget_new_voids(vault, &view)?;
     if later.differs_from(&view) {
         report.nodes_read = marks.nodes_read();
         marks = Marks::new(vault, &later.packs, &condemned, &start.damaged);
@@ -277,7 +279,7 @@ impl View {
     /// it, so both others show it, unless another reclaim moves it meanwhile.
     fn of(vault: &Vault, start: &Start) -> Result<Self> {
         let mut points: BTreeMap<ItemKey, Vec<PointId>> = BTreeMap::new();
-        for entry in vault.list(layout::POINTS)?.iter().filter(|entry| entry.size > 0) {
+        for entry in vault.list(layout::POINTS)? {
             if let Some((item, point)) = layout::parse_point(&entry.key)
                 && !start.tombstones.contains(&(item, point))
             {
@@ -287,6 +289,26 @@ impl View {
         let packs = vault.list_packs()?.into_iter().map(|pack| (pack.id, pack)).collect();
         vault.sync()?;
         Ok(Self { packs, points, sources: vault.index.sources() })
+    }
+
+    /// Leaves out what has been forbidden since an earlier view, which nobody needs to mark.
+    fn forget_new_voids(&mut self, vault: &Vault, earlier: &Self) -> Result<()> {
+        for (item, points) in &mut self.points {
+            let before = earlier.points.get(item).map_or(&[][..], Vec::as_slice);
+            let (known, new): (Vec<_>, Vec<_>) =
+                points.iter().copied().partition(|point| before.contains(point));
+            *points = known;
+            for point in new {
+                match vault.named(*item, point) {
+                    Ok(Named::Void) => {}
+                    // What is damaged is reported when it is marked.
+                    Err(error) if !is_damage(&error) => return Err(error),
+                    _ => points.push(point),
+                }
+            }
+        }
+        self.points.retain(|_, points| !points.is_empty());
+        Ok(())
     }
 
     fn differs_from(&self, other: &Self) -> bool {
@@ -309,14 +331,17 @@ impl View {
         // it was moved to. So packs that came count as much as packs that went.
         let same =
             packs.len() == self.packs.len() && self.packs.keys().all(|pack| packs.contains(pack));
-        let moved = deleted || !same;
+        // Nor need a list of the index that took long show what another reclaim put in place of what.
+        vault.sync()?;
+        let same_index = vault.index.sources() == self.sources;
+        let moved = deleted || !same || !same_index;
         Err(if moved { VaultError::ConcurrentReclaim } else { error })
     }
 
     /// Whether there are packs that no index object lists.
     fn has_leftovers(&self, vault: &Vault) -> bool {
-        let indexed = vault.index.packs();
-        self.packs.keys().any(|pack| !indexed.contains_key(pack))
+        let indexed = vault.index.listed_packs();
+        self.packs.keys().any(|pack| !indexed.contains(pack))
     }
 }
 

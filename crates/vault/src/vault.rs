@@ -26,6 +26,7 @@ use crate::{
     index::Index,
     keys::{KeyRing, KeySource},
     layout::{self, ItemKey},
+    leftovers::Leftovers,
     read::{Windows, is_damage},
     store_clock::StoreClock,
 };
@@ -73,8 +74,12 @@ pub struct Vault {
     pub(crate) nodes: Mutex<Recently<strongroom_base::Digest, Arc<strongroom_image::Node>>>,
     pub(crate) windows: Windows,
     pub(crate) store_clock: StoreClock,
+    /// Whether it was seen to that the description is there twice.
+    pub(crate) described: AtomicBool,
     /// Whether the index cache was checked as a whole since it was opened.
     pub(crate) checked: AtomicBool,
+    /// What was read of packs that no index object lists.
+    pub(crate) leftovers: Leftovers,
     /// Lives as long as the vault if the cache folder is a temporary one.
     _temporary: Option<tempfile::TempDir>,
 }
@@ -101,7 +106,9 @@ impl Vault {
         match store.put_new(&layout::config(), &bytes)? {
             Put::Created => {
                 remove_probes(&*store)?;
-                Self::assemble(store, config, ring, options)
+                let vault = Self::assemble(store, config, ring, options)?;
+                vault.describe_twice();
+                Ok(vault)
             }
             Put::Exists => {
                 KeyRing::discard(&*store, vault_id)?;
@@ -126,17 +133,6 @@ impl Vault {
         let is_vault = found == layout::config() || Self::describe(store).is_ok();
         let what = if is_vault { "a vault".to_owned() } else { found.to_string() };
         Err(VaultError::Exists { store: store.name(), what })
-    }
-
-    /// Reads the plain description of a vault; needs no key.
-    pub fn describe(store: &dyn ObjectStore) -> Result<VaultConfig> {
-        let key = layout::config();
-        match store.get(&key, VaultConfig::MAX_LEN) {
-            Ok(bytes) => VaultConfig::decode(&bytes)
-                .map_err(|source| VaultError::Object { object: key.to_string(), source }),
-            Err(StoreError::Missing { .. }) => Err(VaultError::NotFound { store: store.name() }),
-            Err(error) => Err(error.into()),
-        }
     }
 
     /// Opens a vault: checks the key and brings the index cache up to date.
@@ -212,6 +208,8 @@ impl Vault {
             seal_keys: Mutex::new(Recently::new(4096)),
             nodes: Mutex::new(Recently::new(4096)),
             checked: false.into(),
+            described: false.into(),
+            leftovers: Leftovers::default(),
             _temporary: temporary,
         })
     }
@@ -325,8 +323,11 @@ impl Vault {
         match read() {
             Err(VaultError::Object { .. } | VaultError::UnknownKey { .. }) => {
                 let good = |bytes: &[u8]| self.unseal(kind, name, bytes.to_vec()).is_ok();
-                self.store.heal(name, &good)?;
-                read()
+                match self.store.heal(name, &good) {
+                    Ok(_) => read(),
+                    // A bad copy that cannot be replaced is read last from now on.
+                    Err(error) => read().map_err(|_| error.into()),
+                }
             }
             other => other,
         }
@@ -350,26 +351,28 @@ impl Vault {
 
     /// Brings the index cache up to date with the vault's index objects.
     pub fn sync(&self) -> Result<()> {
+        let known = self.index.sources();
         let listed = self.list(layout::INDEX)?;
         let present: HashSet<Ulid> =
             listed.iter().filter_map(|entry| layout::parse_ulid(&entry.key)).collect();
         let local = |source| VaultError::Local { path: self.cache_path(), source };
-        self.index.set_present(&present).map_err(local)?;
+        self.index.set_present(present, &known).map_err(local)?;
         let known = self.index.sources();
         let mut batch = Vec::new();
+        let mut damaged = Vec::new();
         let mut records = 0_usize;
         for id in listed.iter().filter_map(|entry| layout::parse_ulid(&entry.key)) {
-            if known.contains(&id) {
+            if known.contains(&id) || self.was_read_around(id) {
                 continue;
             }
             let object = match self.read_index_object(id) {
                 Ok(object) => object,
                 // Reclaim replaces index objects; its replacement is, or will be, in the list.
                 Err(VaultError::Store(StoreError::Missing { .. })) => continue,
-                // A damaged index object costs time, not data: its packs are found by
-                // rebuild-index, and until then their blocks are stored again.
+                // A damaged index object costs time, not data: see `leftovers.rs`.
                 Err(error) if is_damage(&error) => {
-                    tracing::warn!(%error, "index object skipped; run `vault rebuild-index`");
+                    tracing::warn!(%error, "an index object cannot be read: its packs are asked");
+                    damaged.push(id);
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -381,7 +384,8 @@ impl Vault {
                 records = 0;
             }
         }
-        self.add_batch(&mut batch)
+        self.add_batch(&mut batch)?;
+        damaged.into_iter().try_for_each(|id| self.read_around(id))
     }
 
     /// Checks the whole index cache, makes anew what is damaged, and brings it up to date.

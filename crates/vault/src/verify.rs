@@ -144,10 +144,13 @@ impl Vault {
         let reading = reading::Reading::new(self, &inspector)?;
         let packs = packs::verify(&look, (&self.options, dir), Some((&reading, &known)))?;
         if !cancel.is_cancelled() {
-            if !known.sources.is_subset(&self.index.sources()) {
-                self.sync()?;
-            }
+            self.sync()?;
             points::verify(&look, &reading, &packs, known.points)?;
+            if options.repair && inspector.report().index_incomplete {
+                self.adopt_leftovers()?;
+                inspector.report().index_incomplete = false;
+            }
+            inspector.count_unindexed(self, &known.bad_sources)?;
         }
         repairs.end()?;
         let took = self.options.clock.monotonic().saturating_sub(started);

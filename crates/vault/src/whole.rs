@@ -11,21 +11,21 @@ use strongroom_base::{Digest, PackId};
 use strongroom_format::pack::RecordKind;
 use strongroom_image::{Image, Visitor, visit};
 
-use crate::{Vault, VaultError, error::Result, read::is_damage};
+use crate::{Vault, VaultError, error::Result, index::Trust, read::is_damage};
 
 impl Vault {
     /// Whether every node and block of the images exists, as far as the index and the list of
-    /// packs tell; the content of packs is not read, but for the nodes. Asked after
-    /// [`crate::Writer::begin`], which looks what is there.
-    pub fn holds(&self, images: &[Image]) -> Result<bool> {
+    /// packs tell; the content of packs is not read, but for the nodes. `trust` says what its writer
+    /// saw when it began.
+    pub(crate) fn holds(&self, images: &[Image], trust: &Trust) -> Result<bool> {
         let damaged = self.index.distrusted();
-        if self.index.missing().is_empty() && damaged.is_empty() {
+        if self.index.missing(trust).is_empty() && damaged.is_empty() {
             return Ok(true);
         }
         // Or were they written after the writer had listed the packs?
         let existing: HashSet<PackId> =
             self.list_packs()?.into_iter().map(|pack| pack.id).collect();
-        let mut missing = self.index.missing();
+        let mut missing = self.index.missing(trust);
         missing.retain(|pack| !existing.contains(pack));
         if let Some(missing) = missing.first() {
             // A reclaim that broke off leaves such packs too; then nothing is lost.

@@ -27,12 +27,16 @@ use strongroom_format::{
     pack::{Contents, FinishedPack, Header, PackBuilder, PackKind, RecordKind},
     sealed::SealedKind,
 };
+use strongroom_image::Image;
 use strongroom_objects::Put;
 
 use crate::{
-    Vault, VaultError,
+    Location, Reader, Vault, VaultError,
     error::Result,
+    index::Trust,
     layout::{self, ItemKey},
+    read::is_damage,
+    voids::Named,
     writers::{Life, WriterNote},
 };
 
@@ -68,6 +72,8 @@ struct Shared {
     /// Digests that this writer stores and that no index object lists yet. Of this writer alone:
     /// another one may fail before its packs are durable and listed.
     claims: [Mutex<HashSet<Digest>>; SHARDS],
+    /// What may be relied upon.
+    trust: Arc<Trust>,
     failure: Mutex<Option<VaultError>>,
     failed: std::sync::atomic::AtomicBool,
     beats: AtomicU64,
@@ -114,6 +120,8 @@ impl Writer {
             indexed: AtomicU64::new(0),
             landed: Mutex::default(),
             claims: std::array::from_fn(|_| Mutex::default()),
+            // After the note was put: see `Index::audience`.
+            trust: vault.index.new_trust(),
             failure: Mutex::default(),
             failed: false.into(),
             beats: AtomicU64::new(0),
@@ -148,9 +156,12 @@ impl Writer {
                 existing.clone()
             }
         };
-        vault.index.set_reliable(existing.clone(), condemned);
+        self.shared.trust.begin(existing.clone(), condemned);
         vault.index.set_noted(vault.damaged_packs()?);
         vault.sync()?;
+        if adopt {
+            vault.describe_twice();
+        }
         let others = vault.writers_seen_by(Some((self.shared.id, put_at)))?;
         let others = others.into_iter().filter(|writer| writer.id != self.shared.id);
         let (active, gone): (Vec<_>, Vec<_>) = others.partition(|w| w.life == Life::Active);
@@ -164,8 +175,8 @@ impl Writer {
         }
         // Packs that no index object lists: of an interrupted run, or the index object is lost.
         // While others write, they are more likely theirs.
-        let indexed = vault.index.packs();
-        let unlisted = existing.iter().any(|pack| !indexed.contains_key(pack));
+        let indexed = vault.index.listed_packs();
+        let unlisted = existing.iter().any(|pack| !indexed.contains(pack));
         if adopt && (!gone.is_empty() || unlisted && active.is_empty()) {
             let adopted = vault.adopt_leftovers()?;
             tracing::info!(packs = adopted, "found packs of an interrupted run");
@@ -202,6 +213,11 @@ impl Writer {
         }
     }
 
+    /// Its id.
+    pub(crate) fn id(&self) -> WriterId {
+        self.shared.id
+    }
+
     /// The point that will be published.
     pub fn point(&self) -> Option<PointId> {
         self.target.map(|(_, point)| point)
@@ -219,9 +235,29 @@ impl Writer {
         if lock(self.shared.claims_of(digest)).contains(digest) {
             return Ok(false);
         }
-        let index = &self.shared.vault.index;
-        let known = index.find_reliable(digest).map_err(|e| self.shared.vault.local_error(e))?;
+        let known = self.find_reliable(digest)?;
         Ok(known.is_none() && lock(self.shared.claims_of(digest)).insert(*digest))
+    }
+
+    fn find_reliable(&self, digest: &Digest) -> Result<Option<Location>> {
+        let (vault, trust) = (&self.shared.vault, &self.shared.trust);
+        vault.index.find_reliable(digest, trust).map_err(|error| vault.local_error(error))
+    }
+
+    /// The full block that a new version of `previous` may be a delta against, with its content in
+    /// `plain`: `previous` itself, or its base. None if this writer may not rely on it.
+    pub fn delta_base(
+        &self,
+        reader: &mut Reader<'_>,
+        previous: &Digest,
+        plain: &mut Vec<u8>,
+    ) -> Result<Option<Digest>> {
+        reader.delta_base(previous, plain, &|digest| self.find_reliable(digest))
+    }
+
+    /// Whether every node and block of the images exists: see `whole.rs`.
+    pub fn holds(&self, images: &[Image]) -> Result<bool> {
+        self.shared.vault.holds(images, &self.shared.trust)
     }
 
     /// Stores a block that [`Self::claim`] gave to the caller. Returns its sealed bytes.
@@ -351,7 +387,16 @@ impl Writer {
         let vault = Arc::clone(&self.shared.vault);
         let put = vault.put_sealed(SealedKind::Manifest, &layout::point(item, point), &plain);
         self.finished = true;
-        let put = put.or_else(|error| self.decide(item, point, error))?;
+        let put = match put {
+            // In a mirror it may be our own that exists: other copies had decided otherwise.
+            Ok(Put::Exists) => match vault.manifest(item, point) {
+                Ok(Some(_)) => Put::Created,
+                Err(error) if !is_damage(&error) => return Err(error),
+                _ => Put::Exists,
+            },
+            Ok(Put::Created) => Put::Created,
+            Err(error) => self.decide(item, point, error)?,
+        };
         // The point exists, or never will: a note that stays behind is swept up by others.
         if let Err(error) = vault.remove_writer(self.shared.id) {
             tracing::warn!(%error, "the writer's note stays for the next reclaim");
@@ -366,7 +411,7 @@ impl Writer {
     /// Without a decision the writer's note stays, and whoever expires it decides.
     fn decide(&self, item: ItemKey, point: PointId, error: VaultError) -> Result<Put> {
         let vault = &self.shared.vault;
-        match vault.store.put_new(&layout::point(item, point), b"") {
+        match vault.put_void(item, point, Some(self.shared.id)) {
             Ok(Put::Created) => {
                 // What stays of the note is swept up by others.
                 vault.remove_writer(self.shared.id).ok();
@@ -421,10 +466,11 @@ impl Shared {
         }
         let FinishedPack { bytes, contents } = pack;
         let key = layout::pack(contents.header.kind, &contents.id);
+        let audience = self.vault.index.audience();
         self.vault.store.put_new(&key, &bytes)?;
         lock(&self.spare).push(bytes);
         self.stored.fetch_add(contents.size, Ordering::Relaxed);
-        self.vault.index.landed(contents.id);
+        audience.landed(contents.id);
         let records = {
             let mut landed = lock(&self.landed);
             landed.push(contents);
@@ -482,7 +528,7 @@ impl Shared {
             self.vault.store.delete(&layout::writer_beat(self.id, last))?;
         }
         if let Some((item, point)) = self.target
-            && matches!(self.vault.store.get(&layout::point(item, point), 0), Ok(void) if void.is_empty())
+            && matches!(self.vault.named(item, point)?, Named::Void)
         {
             self.fail(VaultError::Expired { point });
         }
@@ -526,72 +572,5 @@ impl Vault {
         drop(sealed);
         self.index.add(&[(id, &object.packs)]).map_err(|error| self.local_error(error))?;
         Ok(bytes)
-    }
-
-    /// The contents of a pack, from its own trailer.
-    pub(crate) fn read_contents(&self, kind: PackKind, id: PackId, size: u64) -> Result<Contents> {
-        use strongroom_base::ByteRange;
-        use strongroom_format::pack::{FOOTER_LEN, Footer, HEADER_LEN};
-        let key = layout::pack(kind, &id);
-        let damaged = |source| VaultError::Object { object: key.to_string(), source };
-        let footer_len = u64::try_from(FOOTER_LEN).unwrap_or(0);
-        let header_len = u64::try_from(HEADER_LEN).unwrap_or(0);
-        let header = self.store.get_range(&key, ByteRange::between(0, header_len))?;
-        let header = Header::parse(&header).map_err(damaged)?;
-        // One read gets the footer and, nearly always, the whole trailer; where reads are cheap,
-        // less is read in vain.
-        let guess = if self.store.is_local() { 64 * 1024 } else { 256 * 1024 };
-        let tail_start = size.saturating_sub(guess).max(header_len);
-        let mut tail = self.store.get_range(&key, ByteRange::between(tail_start, size))?;
-        let footer = Footer::parse(&tail, size).map_err(damaged)?;
-        if footer.trailer_offset < tail_start {
-            let range = ByteRange::between(footer.trailer_offset, size);
-            tail = self.store.get_range(&key, range)?;
-        }
-        let trailer_start = tail
-            .len()
-            .saturating_sub(footer.trailer_len)
-            .saturating_sub(usize::try_from(footer_len).unwrap_or(0));
-        let trailer_end = trailer_start.saturating_add(footer.trailer_len);
-        let seal_key = self.pack_key(&header, &key)?;
-        let trailer = tail.get_mut(trailer_start..trailer_end).unwrap_or_default();
-        let (entries, bases) = footer.open_trailer(&seal_key, trailer).map_err(damaged)?;
-        if header.kind != kind {
-            return Err(VaultError::Pack { pack: id });
-        }
-        Ok(Contents { id, header, size, entries, bases })
-    }
-
-    /// Finds packs that no index object lists and writes index objects for them. Returns how
-    /// many. Packs that cannot be read are left for `verify` to report.
-    pub(crate) fn adopt_leftovers(&self) -> Result<usize> {
-        let known: HashSet<_> = self.index.packs().into_keys().collect();
-        let mut adopted = 0_usize;
-        let mut batch = Vec::new();
-        let mut records = 0_usize;
-        for ListedPack { kind, id, size, .. } in self.list_packs()? {
-            if known.contains(&id) {
-                continue;
-            }
-            match self.read_contents(kind, id, size) {
-                Ok(contents) => {
-                    records = records.saturating_add(contents.entries.len());
-                    adopted = adopted.saturating_add(1);
-                    batch.push(contents);
-                }
-                Err(error) if crate::read::is_damage(&error) => {
-                    tracing::warn!(pack = %id, %error, "leftover pack cannot be read");
-                }
-                Err(error) => return Err(error),
-            }
-            if records >= IndexObject::TARGET_RECORDS {
-                self.put_index(std::mem::take(&mut batch))?;
-                records = 0;
-            }
-        }
-        if !batch.is_empty() {
-            self.put_index(batch)?;
-        }
-        Ok(adopted)
     }
 }

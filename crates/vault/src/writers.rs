@@ -3,7 +3,7 @@
 //! A writer announces itself with a note whose name says what it will publish, as a name does not rot
 //! (`writers/<id>/for-...`), shows that it lives with `writers/<id>/beat-<n>`, and removes both when it
 //! is done. Its note names the recovery point it
-//! will publish, so that anybody can *expire* a writer that has gone silent: a zero-length object
+//! will publish, so that anybody can *expire* a writer that has gone silent: a void
 //! under the point's name, made with the same create-only put as the point itself. Whoever comes
 //! first decides. Expiring is always safe for data: the writer finds the name taken and gives up.
 //! Clocks only decide how soon it is tried.
@@ -254,7 +254,7 @@ impl Vault {
         let noted = writer.note.as_ref().and_then(WriterNote::target);
         let named = writer.targets.iter().copied().flatten();
         for (item, point) in noted.into_iter().chain(named).collect::<BTreeSet<_>>() {
-            expired &= self.store.put_new(&layout::point(item, point), b"")? == Put::Created;
+            expired &= self.put_void(item, point, Some(writer.id))? == Put::Created;
         }
         self.remove_writer(writer.id)?;
         Ok(expired)

@@ -102,7 +102,7 @@ impl<'a> Worker<'a> {
             self.misses = self.misses.saturating_add(1);
             return Ok(None);
         }
-        match self.reader.delta_base(old, &mut self.base) {
+        match self.writer.delta_base(&mut self.reader, old, &mut self.base) {
             Ok(base) => Ok(base),
             // A damaged old version must not stop the new one from being stored in full.
             Err(error) if !is_damage(&error) => Err(EngineError::Vault(error)),

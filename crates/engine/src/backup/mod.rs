@@ -123,7 +123,7 @@ impl<'a> Session<'a> {
         }
         progress.set_stage("preparing");
         let writer = Writer::begin(vault, &request.item, &request.host)?;
-        let parent = if inherit { find_parent(vault, request)? } else { None };
+        let parent = if inherit { find_parent(vault, &writer, request)? } else { None };
         let mut jobs = plan_jobs(request, parent.as_ref(), progress)?;
         progress.set_stage("checking");
         clean::check(vault, &mut jobs, request, cancel)?;
@@ -199,7 +199,7 @@ struct Parent {
 
 /// The point to build upon. None if there is none, or if content of it is gone: it would be missed
 /// by the new point as well.
-fn find_parent(vault: &Vault, request: &BackupRequest) -> Result<Option<Parent>> {
+fn find_parent(vault: &Vault, writer: &Writer, request: &BackupRequest) -> Result<Option<Parent>> {
     let (parent, damaged) = match request.parent {
         Some(point) => (Some(vault.parent_point(&request.item, point)?), Vec::new()),
         None => vault.newest_readable(&request.item)?,
@@ -217,7 +217,7 @@ fn find_parent(vault: &Vault, request: &BackupRequest) -> Result<Option<Parent>>
             .map_err(|source| EngineError::Size { name: disk.name.clone(), source })
     };
     let images: Vec<_> = parent.disks.iter().map(image).collect::<Result<_>>()?;
-    if vault.holds(&images)? {
+    if writer.holds(&images)? {
         return Ok(Some(Parent { manifest: parent, is_last }));
     }
     tracing::warn!(point = %parent.id, "{READ_ALL}");

@@ -42,6 +42,30 @@ fn the_parent_of_a_top_level_name_is_the_folder() {
     assert_eq!((parent_of("a"), parent_of("a/b"), parent_of("a/b/c")), ("", "a", "a/b"));
 }
 
+/// A directory that another process removed and made again may have the same inode number.
+#[test]
+fn a_directory_that_was_made_again_is_synced_again() {
+    let (_place, folder) = folder();
+    let path = folder.path().join("packs/ab");
+    let is_known =
+        |folder: &Folder| folder.durable.lock().expect("a lock").contains_key("packs/ab");
+    folder.put_new(&key("packs/ab/1"), b"1").expect("a put");
+    assert!(!is_known(&folder), "one that was made just now may be another one already");
+    std::thread::sleep(std::time::Duration::from_millis(2_100));
+    folder.put_new(&key("packs/ab/2"), b"2").expect("a put");
+    if !is_known(&folder) {
+        return; // The file system does not say when it made a directory: it is always synced.
+    }
+    let before = folder.durable.lock().expect("a lock").get("packs/ab").copied();
+    fs::remove_dir_all(&path).expect("removed");
+    fs::create_dir(&path).expect("made again");
+    folder.put_new(&key("packs/ab/3"), b"3").expect("a put");
+    std::thread::sleep(std::time::Duration::from_millis(2_100));
+    folder.put_new(&key("packs/ab/4"), b"4").expect("a put");
+    let after = folder.durable.lock().expect("a lock").get("packs/ab").copied();
+    assert_ne!(before, after, "it is another one");
+}
+
 #[test]
 fn files_are_private_and_nothing_is_left_over() {
     let (_place, folder) = folder();

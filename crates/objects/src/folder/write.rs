@@ -8,7 +8,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{Advice, AtFlags, OFlags, RenameFlags},
+    fs::{Advice, AtFlags, OFlags, RenameFlags, StatxFlags},
     io::Errno,
 };
 use strongroom_base::{AlignedBuf, EntropyExt};
@@ -16,9 +16,41 @@ use strongroom_base::{AlignedBuf, EntropyExt};
 use super::{DIRECT_FROM, DIRECTORY_MODE, FILE_MODE, Folder, TEMPORARY, Unfinished, parent_of};
 use crate::store::{Key, Put};
 
-/// Directories whose own names, up to the store's folder, this process has synced: path to
-/// inode number, as a removed and remade directory has to be synced anew.
-pub(super) type DurableDirectories = HashMap<String, u64>;
+/// Directories whose own names, up to the store's folder, this process has synced. One that another
+/// process has removed and made again has to be synced anew.
+pub(super) type DurableDirectories = HashMap<String, Birth>;
+
+/// What tells a directory from all others that have had its path: inode numbers are used again, so
+/// the moment when it was made counts, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Birth {
+    device: (u32, u32),
+    inode: u64,
+    time: (i64, u32),
+}
+
+impl Birth {
+    /// None where that cannot be told for certain: the file system does not know when it was made, or
+    /// that was just now, so that another one of the same moment might follow.
+    fn of(directory: &OwnedFd) -> io::Result<Option<Self>> {
+        let wanted = StatxFlags::INO | StatxFlags::BTIME | StatxFlags::MTIME;
+        let stat = match rustix::fs::statx(directory, c"", AtFlags::EMPTY_PATH, wanted) {
+            Ok(stat) => stat,
+            Err(Errno::NOSYS | Errno::PERM) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let (made, changed) = (stat.stx_btime, stat.stx_mtime);
+        let settled = changed.tv_sec > made.tv_sec.saturating_add(1);
+        if !settled || stat.stx_mask & StatxFlags::BTIME.bits() == 0 {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            device: (stat.stx_dev_major, stat.stx_dev_minor),
+            inode: stat.stx_ino,
+            time: (made.tv_sec, made.tv_nsec),
+        }))
+    }
+}
 
 /// More directories than a vault has; the limit only bounds memory.
 const DURABLE_MAX: usize = 100_000;
@@ -158,17 +190,20 @@ impl Folder {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             other => other?,
         };
-        let inode = rustix::fs::fstat(&directory)?.st_ino;
+        let birth = Birth::of(&directory)?;
         rustix::fs::fsync(&directory)?;
-        if path.is_empty() || self.durable().get(path) == Some(&inode) {
+        let is_known = birth.is_some() && self.durable().get(path) == birth.as_ref();
+        if path.is_empty() || is_known {
             return Ok(());
         }
         self.sync_directories(parent_of(path))?;
-        let mut durable = self.durable();
-        if durable.len() >= DURABLE_MAX {
-            durable.clear();
+        if let Some(birth) = birth {
+            let mut durable = self.durable();
+            if durable.len() >= DURABLE_MAX {
+                durable.clear();
+            }
+            durable.insert(path.to_owned(), birth);
         }
-        durable.insert(path.to_owned(), inode);
         Ok(())
     }
 

@@ -155,6 +155,59 @@ fn a_put_whose_answer_was_lost_was_created() {
     assert_eq!(server.open().put_new(&key(), b"body").expect("a put"), Put::Created);
 }
 
+/// A page of a listing.
+fn page(names: &[&str], more: bool) -> Act {
+    let objects = names.iter().map(|name| {
+        format!(
+            "<Contents><Key>p/{name}</Key><LastModified>2026-11-22T00:00:00.000Z</LastModified>\
+             <ETag>1</ETag><Size>1</Size></Contents>"
+        )
+    });
+    let objects = objects.collect::<String>();
+    let token = if more { "<NextContinuationToken>t</NextContinuationToken>" } else { "" };
+    let text = format!(
+        "<ListBucketResult><IsTruncated>{more}</IsTruncated>{token}{objects}</ListBucketResult>"
+    );
+    Act::Say(200, text.leak())
+}
+
+fn listed(server: &Server) -> Result<Vec<String>, StoreError> {
+    let mut names = Vec::new();
+    let mut visit = |entry: Entry| {
+        names.push(entry.key.to_string());
+        ControlFlow::Continue(())
+    };
+    server.open().list("", &mut visit).map(|()| names)
+}
+
+#[test]
+fn a_listing_goes_on_after_a_fault_and_shows_each_object_once() {
+    let fault = || Act::Say(503, "SlowDown");
+    for second in [
+        vec![page(&["c", "d"], false)],
+        // A store that ignores from where it shall go on.
+        vec![page(&["a", "b"], true), page(&["c", "d"], false)],
+        vec![page(&["a", "b", "c"], true), fault(), page(&["a", "b", "c", "d"], false)],
+    ] {
+        let script = [vec![page(&["a", "b"], true), fault()], second].concat();
+        let server = Server::start(script);
+        assert_eq!(listed(&server).expect("a list"), ["a", "b", "c", "d"]);
+    }
+    // One that does not list by name begins again: behind the last name some would be missing.
+    let again = page(&["c", "a", "d", "b"], false);
+    let server = Server::start(vec![page(&["c", "a"], true), fault(), again]);
+    assert_eq!(listed(&server).expect("a list"), ["c", "a", "d", "b"]);
+}
+
+#[test]
+fn a_listing_that_does_not_get_on_ends() {
+    let script = [page(&["a", "b"], true), Act::Say(503, "SlowDown")];
+    let server = Server::start(script.iter().cycle().take(100).cloned().collect());
+    let error = listed(&server).expect_err("it never gets on");
+    assert_eq!(error.code(), &codes::STORE_UNAVAILABLE, "{error:?}");
+    assert!(server.requests() <= 2 * 4, "{}", server.requests());
+}
+
 #[test]
 fn others_bytes_are_not_taken_for_ones_own() {
     // Without a lost answer even the same bytes are another's.

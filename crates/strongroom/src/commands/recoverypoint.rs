@@ -243,7 +243,9 @@ impl DiffArgs {
 Examples:
   strongroom recoverypoint delete --item web01 --recovery-point 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB \\
       --dry-run
-  strongroom recoverypoint delete --item web01 --recovery-point latest --yes")]
+  strongroom recoverypoint delete --item web01 --recovery-point latest --yes
+  strongroom recoverypoint delete --item web01 --recovery-point 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB \\
+      --damaged")]
 pub(crate) struct DeleteArgs {
     /// The item
     #[arg(long, value_name = "NAME", value_parser = values::name, add = complete::items())]
@@ -256,6 +258,11 @@ pub(crate) struct DeleteArgs {
     #[arg(long, value_name = "ID,ID|latest", value_delimiter = ',', required = true)]
     recovery_point: Vec<Point>,
 
+    /// Give up a point whose manifest is damaged (`point.damaged`) and has no good copy, so that
+    /// reclaim can run again; directly on a vault
+    #[arg(long)]
+    damaged: bool,
+
     #[command(flatten)]
     confirm: ConfirmArgs,
 
@@ -265,6 +272,9 @@ pub(crate) struct DeleteArgs {
 
 impl DeleteArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
+        if self.damaged {
+            return self.give_up(context);
+        }
         if self.recovery_point.iter().any(|point| matches!(point.0, PointSelector::At(_))) {
             return Err(Failure::usage(
                 "a time does not name what is deleted: give ids, or latest",
@@ -313,6 +323,30 @@ impl DeleteArgs {
         }
         for id in ids {
             vault.delete_point(&self.item, id, &context::host())?;
+            context.out.result(&PointDeleted { item: self.item.clone(), deleted: id })?;
+        }
+        Ok(())
+    }
+
+    fn give_up(self, context: &Context) -> Result<(), Failure> {
+        let ids = self.recovery_point.iter().map(|point| match point.0 {
+            PointSelector::Id(id) => Ok(id),
+            _ => Err(Failure::usage("a damaged recovery point is named by its id")),
+        });
+        let ids = ids.collect::<Result<Vec<_>, _>>()?;
+        let vault = open_vault(context, &self.open, None)?;
+        if self.confirm.wants_plan() {
+            let count =
+                human::count(u64::try_from(ids.len()).unwrap_or(0), "damaged recovery point");
+            let plan = Plan::new(format!("Give up {count} of {}", self.item));
+            let plan = ids.iter().fold(plan, |plan, id| plan.with(id.to_string()));
+            let plan = plan.with("they are lost, even if their manifests are found again");
+            if !self.confirm.go(context, &plan)? {
+                return Ok(());
+            }
+        }
+        for id in ids {
+            vault.give_up_point(&self.item, id)?;
             context.out.result(&PointDeleted { item: self.item.clone(), deleted: id })?;
         }
         Ok(())

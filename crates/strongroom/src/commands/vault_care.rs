@@ -156,6 +156,12 @@ impl VerifyArgs {
         if report.clean {
             return Ok(());
         }
+        if report.undecided && report.damaged_objects == report.repaired_objects {
+            return Err(Failure::from(VaultError::ConcurrentReclaim).with_hint(
+                "Whether all recovery points are whole could not be decided while a reclaim moved \
+                 what they need: run `strongroom vault verify` again.",
+            ));
+        }
         let failure = Failure::from(FaceError::Damaged(damage(&report)));
         Err(match hint(&report) {
             Some(hint) => failure.with_hint(hint),
@@ -176,6 +182,14 @@ fn hint(report: &VerifyReport) -> Option<&'static str> {
         "Run `strongroom vault rebuild-index`: nothing else is damaged, and the index is made anew \
          from the packs.",
     )
+}
+
+fn verdict(report: &VerifyReport) -> &'static str {
+    match report {
+        VerifyReport { clean: true, .. } => "sound",
+        VerifyReport { undecided: true, .. } => "not decided: run it again",
+        _ => "not sound",
+    }
 }
 
 /// What a verify found, in one line.
@@ -226,7 +240,7 @@ impl<'p> Seen<'p> {
 impl Show for VerifyReport {
     fn show(&self) -> String {
         let mut facts = vec![
-            ("Verdict", if self.clean { "sound" } else { "not sound" }.to_owned()),
+            ("Verdict", verdict(self).to_owned()),
             ("Mode", self.mode.to_owned()),
             ("Packs checked", format!("{} of {}", self.verified_packs, self.packs)),
         ];

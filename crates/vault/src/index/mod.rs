@@ -18,7 +18,7 @@ use std::{
     collections::{HashMap, HashSet},
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak},
 };
 
 use strongroom_base::{Digest, PackId};
@@ -36,31 +36,68 @@ const MERGE_AT: usize = 8;
 pub struct Index {
     dir: PathBuf,
     segments: RwLock<Vec<Loaded>>,
-    /// Packs that something new may rely on.
-    reliable: RwLock<Reliable>,
+    /// Packs that are known to be damaged.
+    damaged: RwLock<Damaged>,
+    /// Sources that no index object stands for: packs that were asked themselves.
+    assumed: Mutex<HashSet<Ulid>>,
+    /// The writers of this process that are at work, and what each may rely on.
+    trusts: Mutex<Vec<Weak<Trust>>>,
     /// Held while segments are added, merged or forgotten, so that no thread undoes or repeats
     /// what another does. Readers do not need it.
     changing: Mutex<()>,
 }
 
-/// What a writer saw when it began, and what it has written since.
+/// In which packs damage was found.
 #[derive(Default)]
-struct Reliable {
-    existing: HashSet<PackId>,
-    condemned: HashSet<PackId>,
+struct Damaged {
     /// Packs that could not be read, as far as this process has tried.
     lost: HashSet<PackId>,
     /// Packs that have a damage note.
     noted: HashSet<PackId>,
 }
 
-impl Reliable {
+impl Damaged {
     fn contains(&self, pack: &PackId) -> bool {
-        self.existing.contains(pack) && !self.condemned.contains(pack) && !self.is_damaged(pack)
+        self.lost.contains(pack) || self.noted.contains(pack)
+    }
+}
+
+/// Which packs one writer may rely on: those that it saw in the store, after it had read the
+/// condemnations, and that are not condemned. Each writer has its own, as what one of them saw
+/// says nothing of what another one may have missed.
+#[derive(Default)]
+pub(crate) struct Trust(RwLock<Seen>);
+
+#[derive(Default)]
+struct Seen {
+    existing: HashSet<PackId>,
+    condemned: HashSet<PackId>,
+}
+
+impl Trust {
+    /// What the writer saw when it began.
+    pub(crate) fn begin(&self, existing: HashSet<PackId>, condemned: HashSet<PackId>) {
+        let mut seen = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        seen.existing.extend(existing);
+        seen.condemned = condemned;
     }
 
-    fn is_damaged(&self, pack: &PackId) -> bool {
-        self.lost.contains(pack) || self.noted.contains(pack)
+    fn landed(&self, pack: PackId) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).existing.insert(pack);
+    }
+
+    fn seen(&self) -> RwLockReadGuard<'_, Seen> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The writers that were announced before a pack was put.
+pub(crate) struct Audience(Vec<Arc<Trust>>);
+
+impl Audience {
+    /// The pack is durable.
+    pub(crate) fn landed(&self, pack: PackId) {
+        self.0.iter().for_each(|trust| trust.landed(pack));
     }
 }
 
@@ -106,7 +143,9 @@ impl Index {
         let index = Self {
             dir: dir.to_owned(),
             segments: RwLock::new(Vec::new()),
-            reliable: RwLock::default(),
+            damaged: RwLock::default(),
+            assumed: Mutex::default(),
+            trusts: Mutex::default(),
             changing: Mutex::default(),
         };
         let present = segments.iter().flat_map(|s| s.sources.iter().copied()).collect();
@@ -146,10 +185,30 @@ impl Index {
         *self.segments.write().unwrap_or_else(PoisonError::into_inner) = loaded;
     }
 
-    /// Says which index objects exist in the vault; what came from others is forgotten.
-    pub(crate) fn set_present(&self, present: &HashSet<Ulid>) -> io::Result<()> {
+    /// Says which index objects a list of the vault has shown; what came from others is forgotten,
+    /// but for those that were added after `known` was asked for, before the list: another thread
+    /// may have put them since.
+    pub(crate) fn set_present(
+        &self,
+        mut present: HashSet<Ulid>,
+        known: &HashSet<Ulid>,
+    ) -> io::Result<()> {
         let _changing = lock(&self.changing);
-        self.set_present_now(present)
+        present.extend(self.sources().difference(known));
+        present.extend(&*lock(&self.assumed));
+        self.set_present_now(&present)
+    }
+
+    /// Takes a source for present, in this process, that no index object stands for.
+    pub(crate) fn assume(&self, source: Ulid) {
+        lock(&self.assumed).insert(source);
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&self) -> io::Result<()> {
+        let _changing = lock(&self.changing);
+        lock(&self.assumed).clear();
+        self.set_present_now(&HashSet::new())
     }
 
     /// Forgets what came from index objects that are gone now.
@@ -283,32 +342,37 @@ impl Index {
         Segment::write(&path, &sources, &packs, counts, &mut records, &mut deltas)
     }
 
-    /// Says which packs something new may rely on: those that were seen in the store, after the
-    /// condemnations were read, and that are not condemned. Until this is called none is.
-    pub(crate) fn set_reliable(&self, existing: HashSet<PackId>, condemned: HashSet<PackId>) {
-        let mut reliable = self.reliable.write().unwrap_or_else(PoisonError::into_inner);
-        reliable.existing = existing;
-        reliable.condemned = condemned;
+    /// What a new writer may rely on: nothing yet. Asked for after it was announced.
+    pub(crate) fn new_trust(&self) -> Arc<Trust> {
+        let trust = Arc::new(Trust::default());
+        let mut trusts = lock(&self.trusts);
+        trusts.retain(|trust| trust.strong_count() > 0);
+        trusts.push(Arc::downgrade(&trust));
+        trust
+    }
+
+    /// Whoever may rely on a pack that is put now: if it is condemned later, reclaim waits for them.
+    pub(crate) fn audience(&self) -> Audience {
+        Audience(lock(&self.trusts).iter().filter_map(Weak::upgrade).collect())
     }
 
     /// Says in which packs somebody has found damage, beside those that this process has found.
-    pub(crate) fn set_noted(&self, damaged: HashSet<PackId>) {
-        let mut reliable = self.reliable.write().unwrap_or_else(PoisonError::into_inner);
-        reliable.noted = damaged;
+    pub(crate) fn set_noted(&self, noted: HashSet<PackId>) {
+        self.damaged.write().unwrap_or_else(PoisonError::into_inner).noted = noted;
     }
 
-    fn reliable(&self) -> RwLockReadGuard<'_, Reliable> {
-        self.reliable.read().unwrap_or_else(PoisonError::into_inner)
+    fn damaged(&self) -> RwLockReadGuard<'_, Damaged> {
+        self.damaged.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All places of a digest: those that may be relied upon first, full blocks before deltas.
+    /// All places of a digest: those in damaged packs last, full blocks before deltas.
     pub fn find(&self, digest: &Digest) -> io::Result<Vec<Location>> {
         let mut places = self.find_stored(digest)?;
         if places.len() > 1 {
-            let reliable = self.reliable();
+            let damaged = self.damaged();
             places.sort_by_key(|place| {
                 let delta = place.entry.kind == RecordKind::BlockDelta;
-                (reliable.is_damaged(&place.pack), reliable.condemned.contains(&place.pack), delta)
+                (damaged.contains(&place.pack), delta)
             });
         }
         Ok(places)
@@ -343,57 +407,53 @@ impl Index {
         Ok(bases)
     }
 
-    /// A place that something new may rely on, if there is one. A delta may be relied upon if its
-    /// base may.
-    pub fn find_reliable(&self, digest: &Digest) -> io::Result<Option<Location>> {
+    /// A place that a writer may rely on, if there is one. A delta may be relied upon if its base
+    /// may.
+    pub(crate) fn find_reliable(
+        &self,
+        digest: &Digest,
+        trust: &Trust,
+    ) -> io::Result<Option<Location>> {
+        let reliable = |place: &Location| {
+            let (seen, pack) = (trust.seen(), &place.pack);
+            seen.existing.contains(pack)
+                && !seen.condemned.contains(pack)
+                && !self.damaged().contains(pack)
+        };
         let mut places = self.find(digest)?;
-        {
-            let reliable = self.reliable();
-            places.retain(|place| reliable.contains(&place.pack));
-        }
+        places.retain(reliable);
         match places.first() {
             Some(place) if place.entry.kind == RecordKind::BlockDelta => {}
             other => return Ok(other.copied()),
         }
         // Two deltas of one digest may have different bases: all must be there.
         for base in self.bases_of(digest)? {
-            let bases = self.find(&base)?;
-            let reliable = self.reliable();
-            let good = |place: &Location| {
-                place.entry.kind != RecordKind::BlockDelta && reliable.contains(&place.pack)
-            };
-            if !bases.iter().any(good) {
+            let is_full = |place: &Location| place.entry.kind != RecordKind::BlockDelta;
+            if !self.find(&base)?.iter().any(|place| is_full(place) && reliable(place)) {
                 return Ok(None);
             }
         }
         Ok(places.first().copied())
     }
 
-    /// A pack of a writer of this process has become durable.
-    pub(crate) fn landed(&self, pack: PackId) {
-        let mut reliable = self.reliable.write().unwrap_or_else(PoisonError::into_inner);
-        reliable.existing.insert(pack);
-    }
-
     /// A pack turned out to be missing or damaged beyond repair: from now on what it holds is
     /// stored again.
     pub(crate) fn distrust(&self, pack: PackId) {
-        let mut reliable = self.reliable.write().unwrap_or_else(PoisonError::into_inner);
-        reliable.lost.insert(pack);
+        self.damaged.write().unwrap_or_else(PoisonError::into_inner).lost.insert(pack);
     }
 
-    /// Packs that count but were not seen in the store when the last writer began.
-    pub(crate) fn missing(&self) -> Vec<PackId> {
+    /// Packs that count but that a writer did not see in the store when it began.
+    pub(crate) fn missing(&self, trust: &Trust) -> Vec<PackId> {
         let packs = self.packs();
-        let reliable = self.reliable();
-        packs.into_keys().filter(|pack| !reliable.existing.contains(pack)).collect()
+        let seen = trust.seen();
+        packs.into_keys().filter(|pack| !seen.existing.contains(pack)).collect()
     }
 
     /// Packs that count but are known to be damaged.
     pub(crate) fn distrusted(&self) -> HashSet<PackId> {
         let packs = self.packs();
-        let reliable = self.reliable();
-        packs.into_keys().filter(|pack| reliable.is_damaged(pack)).collect()
+        let damaged = self.damaged();
+        packs.into_keys().filter(|pack| damaged.contains(pack)).collect()
     }
 
     /// Packs that count, with their sizes.
@@ -402,6 +462,33 @@ impl Index {
         for Loaded { segment, alive } in self.loaded() {
             let rows = segment.packs.iter().zip(alive.iter()).filter(|(_, alive)| **alive);
             packs.extend(rows.map(|(pack, _)| (pack.id, (pack.header, pack.size))));
+        }
+        packs
+    }
+
+    /// Packs that count and that index objects list.
+    pub(crate) fn listed_packs(&self) -> HashSet<PackId> {
+        self.listed_except(&HashSet::new())
+    }
+
+    /// Packs that count and that index objects other than these list.
+    pub(crate) fn listed_except(&self, others: &HashSet<Ulid>) -> HashSet<PackId> {
+        let assumed = lock(&self.assumed).clone();
+        self.packs_from(|source| !assumed.contains(source) && !others.contains(source))
+    }
+
+    /// Packs that count and that came from one index object.
+    pub(crate) fn packs_of(&self, source: Ulid) -> HashSet<PackId> {
+        self.packs_from(|other| *other == source)
+    }
+
+    fn packs_from(&self, wanted: impl Fn(&Ulid) -> bool) -> HashSet<PackId> {
+        let mut packs = HashSet::new();
+        for Loaded { segment, alive } in self.loaded() {
+            let rows = segment.packs.iter().zip(alive.iter()).filter(|(pack, alive)| {
+                **alive && segment.sources.get(pack.source).is_some_and(&wanted)
+            });
+            packs.extend(rows.map(|(pack, _)| pack.id));
         }
         packs
     }

@@ -71,18 +71,42 @@ fn what_may_be_relied_upon_is_found() {
         let wanted: Vec<_> = wanted.into_iter().collect();
         assert_eq!(segment.bases_of(&digest(n)).expect("reads"), wanted, "{n}");
     }
-    let relied_upon = || index.find_reliable(&digest(7)).expect("reads").is_some();
-    assert!(!relied_upon(), "nobody has seen the pack in the store");
-    index.landed(pack.id);
-    assert!(relied_upon());
-    index.set_reliable(HashSet::new(), HashSet::new());
-    assert!(!relied_upon(), "nor is a pack that is not in the store");
-    index.set_reliable([pack.id].into(), [pack.id].into());
-    assert!(!relied_upon(), "a condemned pack is not relied upon");
-    index.set_reliable([pack.id].into(), HashSet::new());
-    assert!(relied_upon());
+    let trust = index.new_trust();
+    let relied_upon =
+        |trust: &Trust| index.find_reliable(&digest(7), trust).expect("reads").is_some();
+    trust.begin(HashSet::new(), HashSet::new());
+    assert!(!relied_upon(&trust), "a pack that is not in the store");
+    let audience = index.audience();
+    let later = index.new_trust();
+    audience.landed(pack.id);
+    assert!(relied_upon(&trust));
+    assert!(!relied_upon(&later), "who came after the put sees it in its list, or not at all");
+    let one = index.new_trust();
+    one.begin([pack.id].into(), [pack.id].into());
+    assert!(!relied_upon(&one), "a condemned pack is not relied upon");
+    assert!(relied_upon(&trust), "each relies on what it saw itself");
+    index.audience().landed(pack.id);
+    assert!(!relied_upon(&one), "whoever lands it");
+    let two = index.new_trust();
+    two.begin([pack.id].into(), HashSet::new());
+    assert!(relied_upon(&two));
     index.distrust(pack.id);
-    assert!(!relied_upon(), "nor is a pack that could not be read");
+    assert!(!relied_upon(&two), "nor is a pack that could not be read");
+}
+
+#[test]
+fn what_another_thread_adds_during_a_list_stays() {
+    let dir = tempfile::tempdir().expect("temp");
+    let index = Index::open(dir.path()).expect("opens");
+    index.add(&[(source(1), &[contents(1, 1..50)])]).expect("writes");
+    // A list begins, another thread puts an index object, and the list has not seen it.
+    let known = index.sources();
+    index.add(&[(source(2), &[contents(2, 50..90)])]).expect("writes");
+    index.set_present([source(1)].into(), &known).expect("keeps");
+    assert_eq!(index.sources(), [source(1), source(2)].into());
+    // The next list has not seen it either: it is gone.
+    index.set_present([source(1)].into(), &index.sources()).expect("removes");
+    assert_eq!(index.sources(), [source(1)].into());
 }
 
 #[test]
@@ -98,10 +122,10 @@ fn packs_of_vanished_objects_are_forgotten() {
     assert!(index.find(&digest(120)).expect("reads").is_empty());
     assert_eq!(fs::read_dir(dir.path()).expect("reads").count(), 1);
     assert_eq!(index.find(&digest(60)).expect("reads").len(), 1);
-    index.set_present(&[source(2)].into()).expect("removes");
+    index.set_present([source(2)].into(), &index.sources()).expect("removes");
     assert!(index.find(&digest(3)).expect("reads").is_empty());
     assert_eq!(index.find(&digest(60)).expect("reads").len(), 1);
-    index.set_present(&HashSet::new()).expect("removes");
+    index.set_present(HashSet::new(), &index.sources()).expect("removes");
     assert!(index.is_empty());
     assert_eq!(fs::read_dir(dir.path()).expect("reads").count(), 0);
 }
@@ -182,9 +206,9 @@ proptest! {
                 (*first..first + len).for_each(|n| model.entry(n).or_default().push(contents.id));
             }
         }
-        index.set_present(&present).expect("removes");
+        index.set_present(present.clone(), &index.sources()).expect("removes");
         let reopened = Index::open(dir.path()).expect("opens");
-        reopened.set_present(&present).expect("removes");
+        reopened.set_present(present, &reopened.sources()).expect("removes");
         for index in [&index, &reopened] {
             prop_assert!(index.loaded().len() < 3 * MERGE_AT);
             for n in 0..720 {

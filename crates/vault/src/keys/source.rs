@@ -77,7 +77,11 @@ pub fn generate_key_file(path: &Path, entropy: &dyn Entropy) -> Result<(), KeyEr
     let text = Zeroizing::new(format!("strongroom-key-1:{}\n", &*encode(&key)));
     let mut file =
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|error| {
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    // The name has to outlive a power cut as well.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let sync = || File::open(folder.unwrap_or(Path::new(".")))?.sync_all();
+    written.and_then(|()| sync()).map_err(|error| {
         // Half a key is worse than none; that it cannot be removed changes nothing in the report.
         fs::remove_file(path).ok();
         failed(error)

@@ -33,6 +33,7 @@ use crate::{
     index::{Loaded, RawRecord},
     layout::ItemKey,
     read::is_damage,
+    voids::Named,
     write::ListedPack,
 };
 
@@ -324,15 +325,18 @@ impl<'v> Marks<'v> {
                 return Err(VaultError::Interrupted);
             }
             // Only a reclaim removes manifests: if it is gone now, another one is at work.
-            let manifest = self.vault.manifest(item, *point).map_err(|error| {
+            let named = self.vault.agreed(item, *point).map_err(|error| {
                 if is_damage(&error) {
                     VaultError::PointDamaged { point: *point, source: Box::new(error) }
                 } else {
                     error
                 }
             })?;
-            let manifest = manifest.ok_or(VaultError::ConcurrentReclaim)?;
-            self.mark_manifest(&manifest, &mut before, blocks)?;
+            match named {
+                Named::Point(manifest) => self.mark_manifest(&manifest, &mut before, blocks)?,
+                Named::Void => {}
+                Named::Nothing => return Err(VaultError::ConcurrentReclaim),
+            }
             is_marked();
         }
         Ok(())

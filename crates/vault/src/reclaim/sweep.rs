@@ -19,6 +19,7 @@ use crate::{
     error::Result,
     index::RawRecord,
     layout::{self, ItemKey},
+    read::is_damage,
     write::ListedPack,
 };
 
@@ -170,12 +171,14 @@ fn replace_index_objects(vault: &Vault, condemned: &HashSet<PackId>) -> Result<(
     let mut batch: Vec<Contents> = Vec::new();
     let mut replaced = Vec::new();
     for id in stale {
-        let object = match vault.read_index_object(id) {
-            Ok(object) => object,
+        let packs = match vault.read_index_object(id) {
+            Ok(object) => object.packs,
             Err(VaultError::Store(StoreError::Missing { .. })) => continue,
+            // Its packs were asked when the index was brought up to date.
+            Err(error) if is_damage(&error) => vault.contents_of_damaged(id)?,
             Err(error) => return Err(error),
         };
-        let kept = object.packs.into_iter().filter(|pack| !condemned.contains(&pack.id));
+        let kept = packs.into_iter().filter(|pack| !condemned.contains(&pack.id));
         for contents in kept {
             if !batch.iter().any(|have| have.id == contents.id) {
                 batch.push(contents);

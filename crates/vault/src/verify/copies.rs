@@ -143,6 +143,22 @@ impl Copies {
         }
     }
 
+    /// Whether some copy has an object of this name, be it empty. Fails if one that might could not
+    /// be asked.
+    pub(super) fn have(&self, key: &Key) -> Result<bool> {
+        let mut failure = None;
+        for store in &self.stores {
+            match store.get(key, 0) {
+                Ok(_) | Err(StoreError::Length { .. }) => return Ok(true),
+                Err(StoreError::Missing { .. }) => {}
+                Err(error) => {
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        failure.map_or(Ok(false), |error| Err(error.into()))
+    }
+
     /// Reads part of an object from each copy in turn until `accept` likes what it gets. None if
     /// no copy has it good; fails if a copy that might could not be read.
     pub(super) fn find<T>(

@@ -8,16 +8,17 @@ use std::{
     time::Duration,
 };
 
-use strongroom_base::{ByteRange, Cancel};
+use strongroom_base::{Cancel, Clock, PackId, WriterId};
 use strongroom_format::pack::PackKind;
 use strongroom_objects::{Heal, Key, ObjectStore};
+use ulid::Ulid;
 
 use super::{
     Copies, VerifyMode, VerifyOptions, VerifyReport,
     copies::Seen,
-    report::{CopyState, DamagedObject, MAX_NAMED, ObjectKind},
+    report::{CopyState, DamagedObject, MAX_NAMED, ObjectKind, UnsoundCopy},
 };
-use crate::{Vault, VaultOptions, Writer, error::Result, layout};
+use crate::{Vault, VaultError, VaultOptions, Writer, error::Result, layout};
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -31,7 +32,23 @@ pub(super) struct Inspector<'a> {
     pub(super) copies: Copies,
     repairs: &'a Repairs<'a>,
     report: Mutex<VerifyReport>,
+    clock: Arc<dyn Clock>,
+    /// How long it may still wait in all for what is being written or deleted.
+    patience: Mutex<Duration>,
+    /// Packs that no index object listed when they were read.
+    unindexed: Mutex<HashSet<PackId>>,
 }
+
+/// Pauses before a copy that is missing is believed to be, while others work on the vault: they put
+/// and delete in one copy after the other.
+const PAUSES: [Duration; 4] = [
+    Duration::from_millis(50),
+    Duration::from_millis(250),
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+];
+/// In all. Where much is missing, it is not for want of time.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 impl<'a> Inspector<'a> {
     pub(super) fn new(
@@ -51,7 +68,14 @@ impl<'a> Inspector<'a> {
             absent_copies: store.degraded(),
             ..VerifyReport::default()
         };
-        Self { copies, repairs, report: Mutex::new(report) }
+        Self {
+            copies,
+            repairs,
+            report: Mutex::new(report),
+            clock: Arc::clone(&vault.clock),
+            patience: Mutex::new(PATIENCE),
+            unindexed: Mutex::default(),
+        }
     }
 
     /// Whether repairs were asked for.
@@ -61,8 +85,7 @@ impl<'a> Inspector<'a> {
 
     /// Whether some copy has an object of this name, good or not.
     pub(super) fn is_there(&self, key: &Key) -> Result<bool> {
-        let byte = ByteRange::between(0, 1);
-        Ok(self.copies.find(key, byte, |_, byte| Some(byte))?.is_some())
+        self.copies.have(key)
     }
 
     /// The report so far, to be added to.
@@ -74,6 +97,7 @@ impl<'a> Inspector<'a> {
         let mut report = self.report.into_inner().unwrap_or_else(PoisonError::into_inner);
         report.interrupted = cancel.is_cancelled();
         report.clean = !report.interrupted
+            && !report.undecided
             && report.absent_copies.is_empty()
             && report.damaged_objects == report.repaired_objects
             && report.damaged_recovery_points == 0
@@ -81,6 +105,104 @@ impl<'a> Inspector<'a> {
         report.damaged.sort_by(|a, b| (a.kind, &a.object).cmp(&(b.kind, &b.object)));
         report.seconds = took.as_secs_f64();
         report
+    }
+
+    /// Looks at every copy. If one lacks the object while others work on the vault, looks again after
+    /// a moment: it may be just about to come or to go.
+    pub(super) fn look(&self, key: &Key, max_len: u64, check: CheckBytes<'_>) -> Result<Seen> {
+        let mut seen = self.copies.look(key, max_len, check)?;
+        for pause in PAUSES {
+            let lacks = seen.unsound.iter().any(|copy| copy.state == CopyState::Missing);
+            if !lacks || seen.is_gone() || !self.is_busy(key)? || !self.may_wait(pause) {
+                break;
+            }
+            self.clock.sleep(pause);
+            seen = self.copies.look(key, max_len, check)?;
+        }
+        Ok(seen)
+    }
+
+    fn may_wait(&self, pause: Duration) -> bool {
+        let mut patience = lock(&self.patience);
+        let left = patience.checked_sub(pause);
+        *patience = left.unwrap_or_default();
+        left.is_some()
+    }
+
+    /// Whether somebody may be putting or deleting this object: an announced writer, a reclaim that has
+    /// condemned something, or anybody if it is a note.
+    fn is_busy(&self, key: &Key) -> Result<bool> {
+        let notes = [layout::DELETED, layout::CONDEMNED, layout::DAMAGED, layout::WRITERS];
+        if notes.iter().any(|prefix| key.as_str().starts_with(prefix)) {
+            return Ok(true);
+        }
+        let own = self.repairs.own();
+        let mut busy = false;
+        for prefix in [layout::WRITERS, layout::CONDEMNED] {
+            self.copies.list(prefix, |_, entry| {
+                busy |= own.is_none() || layout::parse_writer(&entry.key) != own;
+            })?;
+        }
+        Ok(busy)
+    }
+
+    /// No index object listed this pack.
+    pub(super) fn unindexed(&self, pack: PackId) {
+        lock(&self.unindexed).insert(pack);
+    }
+
+    /// Says how many packs no index object lists: not those that have got one since, are gone, or
+    /// may be of a backup that is running. `bad` index objects list nothing.
+    pub(super) fn count_unindexed(&self, vault: &Vault, bad: &HashSet<Ulid>) -> Result<()> {
+        let mut unindexed = std::mem::take(&mut *lock(&self.unindexed));
+        if unindexed.is_empty() {
+            return Ok(());
+        }
+        let own = self.repairs.own();
+        let writers = vault.writers()?;
+        let others = writers.iter().filter(|writer| Some(writer.id) != own);
+        let young = others.map(|writer| writer.first_heard).min();
+        let packs = vault.list_packs()?;
+        vault.sync()?;
+        let listed = vault.index.listed_except(bad);
+        let counts = packs.iter().filter(|pack| {
+            let theirs = young.is_some_and(|young| pack.modified >= young);
+            unindexed.remove(&pack.id) && !theirs && !listed.contains(&pack.id)
+        });
+        self.report().unindexed_packs = u64::try_from(counts.count()).unwrap_or(u64::MAX);
+        Ok(())
+    }
+
+    /// No copy has an object that must be there.
+    pub(super) fn lost(&self, kind: ObjectKind, key: &Key) {
+        let copies = self.copies.names().iter().map(|copy| UnsoundCopy {
+            copy: copy.clone(),
+            state: CopyState::Missing,
+            reason: "it is not there".to_owned(),
+        });
+        self.damaged(DamagedObject {
+            object: key.to_string(),
+            kind,
+            copies: copies.collect(),
+            good_copies: 0,
+            repaired: false,
+            readable_records: None,
+            lost_records: None,
+        });
+    }
+
+    /// An object that was reported is good again, or something else stands for it.
+    pub(super) fn mended(&self, key: &Key) {
+        let mut report = self.report();
+        report.repaired_objects = report.repaired_objects.saturating_add(1);
+        if let Some(found) = report.damaged.iter_mut().find(|found| found.object == key.as_str()) {
+            found.repaired = true;
+        }
+    }
+
+    /// Whether an object may be repaired or replaced.
+    pub(super) fn may_repair(&self, key: &Key) -> Result<bool> {
+        self.repairs.allows(key)
     }
 
     /// Looks at all copies of an object other than a pack, reports and repairs. The bytes of a
@@ -92,7 +214,30 @@ impl<'a> Inspector<'a> {
         max_len: u64,
         check: CheckBytes<'_>,
     ) -> Result<Option<Vec<u8>>> {
-        let seen = self.copies.look(key, max_len, check)?;
+        self.object_of(kind, key, max_len, &[check])
+    }
+
+    /// As [`Self::object`], where several kinds of objects may stand under the name: the copies are
+    /// judged by the first check that any of them stands, or else by the first of all.
+    pub(super) fn object_of(
+        &self,
+        kind: ObjectKind,
+        key: &Key,
+        max_len: u64,
+        checks: &[CheckBytes<'_>],
+    ) -> Result<Option<Vec<u8>>> {
+        let first = *checks.first().ok_or(VaultError::Bug("an object without a check"))?;
+        let mut check = first;
+        let mut seen = self.look(key, max_len, first)?;
+        for other in checks.iter().skip(1) {
+            if seen.good.is_some() || seen.is_gone() {
+                break;
+            }
+            let again = self.look(key, max_len, *other)?;
+            if again.good.is_some() {
+                (seen, check) = (again, *other);
+            }
+        }
         if seen.is_gone() {
             // It was deleted since it was listed.
             return Ok(None);
@@ -132,7 +277,7 @@ impl<'a> Inspector<'a> {
     /// Whether copies are missing because reclaim deletes them one after the other.
     fn is_being_deleted(&self, key: &Key, seen: &Seen) -> Result<bool> {
         let only_missing = seen.unsound.iter().all(|copy| copy.state == CopyState::Missing);
-        if !only_missing || seen.good.as_ref().is_some_and(Vec::is_empty) {
+        if !only_missing {
             return Ok(false);
         }
         if self.repairs.is_doomed(key)? {
@@ -255,6 +400,16 @@ impl<'a> Repairs<'a> {
                 };
                 Ok(!state.doomed.contains(key))
             }
+        }
+    }
+
+    /// As which writer a repair has announced itself.
+    fn own(&self) -> Option<WriterId> {
+        match &self.how {
+            How::Keyed { announced, .. } => {
+                lock(announced).as_ref().map(|announced| announced.writer.id())
+            }
+            How::Blind { .. } => None,
         }
     }
 

@@ -16,6 +16,7 @@ use ulid::Ulid;
 
 use super::{
     Look, VerifyProgress,
+    inspect::CheckBytes,
     report::{CopyState, DamagedObject, DamagedPoint, MAX_NAMED, ObjectKind, UnsoundCopy},
 };
 use crate::{
@@ -26,6 +27,7 @@ use crate::{
     layout::{self, ItemKey},
     locks::LockNote,
     points::DeletionNote,
+    voids::Named,
     writers::WriterNote,
 };
 
@@ -35,6 +37,8 @@ pub(super) struct Known {
     pub(super) indexed: HashMap<PackId, Indexed>,
     /// The index objects that could be read.
     pub(super) sources: HashSet<Ulid>,
+    /// Those that could not, and were not written anew.
+    pub(super) bad_sources: HashSet<Ulid>,
     /// The manifests of visible points that could be read.
     pub(super) points: Vec<Manifest>,
 }
@@ -114,8 +118,7 @@ pub(super) fn blind(look: &Look<'_>) -> Result<()> {
             let sealed = kind != ObjectKind::Key;
             // Without a key nobody can say more than that it begins like a sealed object.
             look.inspector.object(kind, &key, MAX_OBJECT_LEN, &|bytes| {
-                let void = bytes.is_empty() && kind == ObjectKind::Manifest;
-                if !sealed || void || bytes.starts_with(b"SRSEAL\r\n") {
+                if !sealed || bytes.starts_with(b"SRSEAL\r\n") {
                     Ok(())
                 } else {
                     Err("it is no sealed object".to_owned())
@@ -157,13 +160,38 @@ fn description(look: &Look<'_>, known: Option<&Vault>) -> Result<()> {
         }
     };
     let (kind, max) = (ObjectKind::Description, VaultConfig::MAX_LEN);
-    look.inspector.object(kind, &layout::config(), max, &check)?;
+    let mut names = vec![layout::config()];
+    if let Some(vault) = known {
+        names.push(layout::config_copy(vault.config().vault_id));
+    }
+    for (key, is_first) in names.iter().zip([true, false]) {
+        if look.inspector.object(kind, key, max, &check)?.is_some() {
+            continue;
+        }
+        let there = look.inspector.is_there(key)?;
+        if is_first && !there {
+            look.inspector.lost(kind, key);
+        }
+        // The copy that an earlier program did not make is no damage.
+        if let Some(vault) = known.filter(|_| look.inspector.wants_repair()) {
+            match vault.restore_description(key) {
+                Ok(()) if is_first || there => look.inspector.mended(key),
+                Ok(()) => {}
+                Err(error) => tracing::warn!(object = %key, %error, "not repaired"),
+            }
+        }
+    }
     Ok(())
 }
 
 /// Opens every copy of all metadata.
 pub(super) fn full(vault: &Vault, look: &Look<'_>) -> Result<Known> {
-    let mut known = Known { indexed: HashMap::new(), sources: HashSet::new(), points: Vec::new() };
+    let mut known = Known {
+        indexed: HashMap::new(),
+        sources: HashSet::new(),
+        bad_sources: HashSet::new(),
+        points: Vec::new(),
+    };
     description(look, Some(vault))?;
     super::keys::verify(vault, look)?;
     let sealed = Sealed { vault, look };
@@ -198,28 +226,74 @@ impl Sealed<'_> {
     }
 
     fn index_objects(&self, known: &mut Known) -> Result<()> {
-        let names = names(self.look, layout::INDEX)?;
-        let total = u64::try_from(names.len()).unwrap_or(0);
+        let mut names = names(self.look, layout::INDEX)?;
+        let mut bad = Vec::new();
         let mut done = 0;
-        for key in names {
-            let Some(id) = layout::parse_ulid(&key) else { continue };
-            if self.look.step(&mut done, total) {
-                return Ok(());
-            }
-            let parse = |plain: &[u8]| IndexObject::decode(plain).map_err(|e| e.to_string());
-            let object = self.open((ObjectKind::Index, SealedKind::Index), &key, parse)?;
-            known.sources.extend(object.is_some().then_some(id));
-            for contents in object.into_iter().flat_map(|object| object.packs) {
-                let pack = contents.id;
-                let (fingerprint, _) = fingerprint(contents)?;
-                let said = Indexed { source: id, fingerprint };
-                let before = known.indexed.insert(pack, said);
-                if before.is_some_and(|before| before.fingerprint != fingerprint) {
-                    self.disagrees(&key, &pack.to_string());
+        // Once more for those that were put in place of bad ones.
+        for round in 0..2 {
+            let total = u64::try_from(names.len()).unwrap_or(0);
+            for key in &names {
+                let Some(id) = layout::parse_ulid(key) else { continue };
+                if self.look.step(&mut done, total) {
+                    return Ok(());
+                }
+                if !self.index_object(known, key, id)? {
+                    bad.push((key.clone(), id));
                 }
             }
+            let mut mended = false;
+            for (key, id) in bad.drain(..) {
+                if round == 0 && self.mend_index(&key, id)? {
+                    mended = true;
+                } else {
+                    known.bad_sources.insert(id);
+                }
+            }
+            if !mended {
+                break;
+            }
+            let before = names;
+            names = self::names(self.look, layout::INDEX)?;
+            names.retain(|key| !before.contains(key));
         }
         Ok(())
+    }
+
+    /// Checks an index object; whether a copy of it is good.
+    fn index_object(&self, known: &mut Known, key: &Key, id: Ulid) -> Result<bool> {
+        let parse = |plain: &[u8]| IndexObject::decode(plain).map_err(|e| e.to_string());
+        let object = self.open((ObjectKind::Index, SealedKind::Index), key, parse)?;
+        let Some(object) = object else { return Ok(!self.look.inspector.is_there(key)?) };
+        known.sources.insert(id);
+        for contents in object.packs {
+            let pack = contents.id;
+            let (fingerprint, _) = fingerprint(contents)?;
+            let said = Indexed { source: id, fingerprint };
+            let before = known.indexed.insert(pack, said);
+            if before.is_some_and(|before| before.fingerprint != fingerprint) {
+                self.disagrees(key, &pack.to_string());
+            }
+        }
+        Ok(true)
+    }
+
+    /// Writes what a damaged index object listed anew, if repairs were asked for: the packs say it
+    /// themselves. Whether that was done.
+    fn mend_index(&self, key: &Key, id: Ulid) -> Result<bool> {
+        if !self.look.inspector.wants_repair() || !self.look.inspector.may_repair(key)? {
+            return Ok(false);
+        }
+        match self.vault.replace_damaged_index(id) {
+            Ok(()) => {
+                tracing::info!(object = %key, "written anew under another name");
+                self.look.inspector.mended(key);
+                Ok(true)
+            }
+            Err(error) => {
+                tracing::warn!(object = %key, %error, "not written anew");
+                Ok(false)
+            }
+        }
     }
 
     fn disagrees(&self, key: &Key, pack: &str) {
@@ -261,23 +335,28 @@ impl Sealed<'_> {
 
     fn manifest(&self, key: &Key, item: ItemKey, point: PointId) -> Result<Point> {
         let parsed: RefCell<Option<Manifest>> = RefCell::new(None);
-        let check = |bytes: &[u8]| {
-            if bytes.is_empty() {
-                return Ok(()); // a void
-            }
-            let plain = self
-                .vault
-                .unseal(SealedKind::Manifest, key, bytes.to_vec())
-                .map_err(|e| words(&e))?;
-            let manifest = Manifest::decode(&plain).map_err(|e| e.to_string())?;
-            if manifest.id != point || self.vault.item_key(&manifest.item).ok() != Some(item) {
-                return Err("it is the manifest of another point".to_owned());
-            }
-            parsed.borrow_mut().get_or_insert(manifest);
-            Ok(())
+        let void: RefCell<Option<Vec<u8>>> = RefCell::new(None);
+        let open = |bytes: &[u8]| {
+            self.vault.open_named(item, point, bytes.to_vec()).map_err(|error| words(&error))
         };
-        let good =
-            self.look.inspector.object(ObjectKind::Manifest, key, sealed::MAX_SEALED, &check)?;
+        let is_point = |bytes: &[u8]| match open(bytes)? {
+            Named::Point(manifest) => {
+                parsed.borrow_mut().get_or_insert(*manifest);
+                Ok(())
+            }
+            _ => Err("it says that there is no such point, and another copy has it".to_owned()),
+        };
+        // Of several voids any will do: the first.
+        let is_void = |bytes: &[u8]| match open(bytes)? {
+            Named::Void if *void.borrow_mut().get_or_insert_with(|| bytes.to_vec()) == bytes => {
+                Ok(())
+            }
+            Named::Void => Err("it differs from the first copy".to_owned()),
+            _ => Err("it is a manifest".to_owned()),
+        };
+        let kind = ObjectKind::Manifest;
+        let checks: [CheckBytes<'_>; 2] = [&is_point, &is_void];
+        let good = self.look.inspector.object_of(kind, key, sealed::MAX_SEALED, &checks)?;
         Ok(match (parsed.into_inner(), good) {
             (Some(manifest), _) => Point::Good(Box::new(manifest)),
             (None, Some(_)) => Point::Void,

@@ -129,7 +129,6 @@ pub(super) fn verify(
         done_bytes: AtomicU64::new(0),
         done: Mutex::new(done),
         unindexed: Mutex::default(),
-        baseless: Mutex::default(),
         damaged: Mutex::default(),
         good: Mutex::default(),
     };
@@ -190,7 +189,6 @@ struct Work<'a> {
     done: Mutex<Option<Done>>,
     /// Contents of packs that no index object lists, until there are many.
     unindexed: Mutex<Vec<Contents>>,
-    baseless: Mutex<Vec<Baseless>>,
     /// Packs with damage that no copy mends.
     damaged: Mutex<HashSet<PackId>>,
     /// Packs that are what was written, all their records included.
@@ -223,17 +221,6 @@ enum Record {
     Baseless,
 }
 
-/// A delta whose base was not found in what the index said while packs were read.
-struct Baseless {
-    header: Header,
-    pack: PackId,
-    size: u64,
-    entry: Entry,
-}
-
-/// Deltas without base that are looked at once more; of more than these it is just said.
-const MAX_BASELESS: usize = 100_000;
-
 impl Work<'_> {
     fn run(&self) -> Result<()> {
         let threads = self.look.options.threads.clamp(1, 64);
@@ -255,24 +242,7 @@ impl Work<'_> {
             }
             result
         })?;
-        self.flush_unindexed(1)?;
-        self.judge_baseless()
-    }
-
-    /// Looks once more for the bases that were not found, now that all packs are known. A delta
-    /// whose base is lost is lost as well, although its own pack is good.
-    fn judge_baseless(&self) -> Result<()> {
-        let Some((reading, _)) = self.full else { return Ok(()) };
-        let mut decoder = Decoder::new();
-        for Baseless { header, pack, size, entry } in std::mem::take(&mut *lock(&self.baseless)) {
-            let place = Location { pack, pack_size: size, header, entry };
-            if !reading.delta_is_good(&place, &mut decoder)? {
-                reading.add_bad_records(pack, [entry.digest].into_iter());
-                let mut report = self.look.inspector.report();
-                report.records_without_base = report.records_without_base.saturating_add(1);
-            }
-        }
-        Ok(())
+        self.flush_unindexed(1)
     }
 
     fn work(&self) -> Result<()> {
@@ -342,7 +312,7 @@ impl Work<'_> {
             }
         };
         let inspector = self.look.inspector;
-        let seen = inspector.copies.look(&key, count(MAX_PACK), &check)?;
+        let seen = inspector.look(&key, count(MAX_PACK), &check)?;
         {
             let mut report = inspector.report();
             report.read_bytes = report.read_bytes.saturating_add(seen.read);
@@ -406,7 +376,7 @@ impl Work<'_> {
             report.verified_records = report.verified_records.saturating_add(looked_at);
         }
         let good = records.lost == 0 && records.baseless.is_empty();
-        self.defer(reading, &contents, &records);
+        Self::defer(reading, &contents, &records);
         if records.lost == 0 {
             lock(&self.good).insert(pack.id);
         }
@@ -432,17 +402,14 @@ impl Work<'_> {
     }
 
     /// Puts deltas without base off until all packs are known.
-    fn defer(&self, reading: &Reading<'_>, contents: &Contents, records: &Records) {
-        let mut baseless = lock(&self.baseless);
-        let (pack, header, size) = (contents.id, contents.header, contents.size);
+    fn defer(reading: &Reading<'_>, contents: &Contents, records: &Records) {
         for entry in records.baseless.iter().copied() {
-            if baseless.len() < MAX_BASELESS {
-                baseless.push(Baseless { header, pack, size, entry });
-            } else {
-                reading.add_bad_records(pack, [entry.digest].into_iter());
-                let mut report = self.look.inspector.report();
-                report.records_without_base = report.records_without_base.saturating_add(1);
-            }
+            reading.add_baseless(Location {
+                pack: contents.id,
+                pack_size: contents.size,
+                header: contents.header,
+                entry,
+            });
         }
     }
 
@@ -476,7 +443,7 @@ impl Work<'_> {
                     let records = check_records(reading, &contents, &mut bytes, tools)?;
                     object.readable_records = Some(records.readable);
                     object.lost_records = Some(records.lost);
-                    self.defer(reading, &contents, &records);
+                    Self::defer(reading, &contents, &records);
                     reading.add_bad_records(pack.id, records.bad.into_iter());
                 }
                 None => reading.add_bad_pack(pack.id),
@@ -505,10 +472,7 @@ impl Work<'_> {
 
     /// A pack that no index object lists: the points may need it all the same.
     fn unindexed(&self, contents: Contents) -> Result<()> {
-        {
-            let mut report = self.look.inspector.report();
-            report.unindexed_packs = report.unindexed_packs.saturating_add(1);
-        }
+        self.look.inspector.unindexed(contents.id);
         lock(&self.unindexed).push(contents);
         self.flush_unindexed(IndexObject::TARGET_RECORDS)
     }

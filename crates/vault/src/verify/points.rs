@@ -4,7 +4,10 @@
 //! what is lost and every node above it. Only if something is, the second goes down the marked
 //! nodes of every point to say which bytes are lost.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
 
 use strongroom_base::{BLOCK_SIZE_U64, Digest, PackId};
 use strongroom_format::{DiskRecord, Manifest, pack::PackKind};
@@ -32,7 +35,11 @@ const SEEN: usize = 400_000;
 /// Lost blocks that are kept by name.
 const MAX_LOST: usize = 500_000;
 
-/// Follows all points and reports what they lack.
+/// Most walks: what is not decided then is said to be open.
+const ROUNDS: u32 = 8;
+
+/// Follows all points and reports what they lack. What is not found is looked for again as long as
+/// packs vanish meanwhile, as it may have been moved.
 pub(super) fn verify(
     look: &Look<'_>,
     reading: &Reading<'_>,
@@ -40,42 +47,58 @@ pub(super) fn verify(
     mut points: Vec<Manifest>,
 ) -> Result<()> {
     points.sort_by(|a, b| (&a.item, a.time, a.id).cmp(&(&b.item, b.time, b.id)));
+    let mut points: Vec<_> = points.into_iter().map(|point| (point, Verdict::default())).collect();
     let mut packs = reading.present();
-    for round in 0..3 {
+    let clock = &reading.vault.options.clock;
+    for round in 0..ROUNDS {
+        reading.forget_unindexed();
+        look.inspector.report().records_without_base = reading.judge_baseless()?;
         let mut walk = Walk::new(look, reading, verified);
-        let verdicts = match walk.all(&points) {
+        match walk.all(&mut points) {
             Err(VaultError::Interrupted) => return Ok(()),
             other => other?,
-        };
-        let lost = verdicts.iter().any(Verdict::is_damaged);
-        if (lost || reading.needs_unindexed()) && round < 2 {
-            // Reclaim moves content and backups add index objects: look at the vault as it is now. A
-            // point may have been published after the index objects were listed, and before the
-            // points were.
-            let sources = reading.vault.index.sources();
-            reading.vault.sync()?;
-            let now = present_packs(look)?;
-            reading.set_present(now.iter().copied());
-            let visible = reading.vault.point_names(None)?.visible;
-            let visible: HashSet<_> = visible.into_values().flatten().collect();
-            let before = points.len();
-            points.retain(|point| visible.contains(&point.id));
-            let changed =
-                now != packs || before != points.len() || sources != reading.vault.index.sources();
-            packs = now;
-            if changed {
-                reading.forget_unindexed();
-                continue;
-            }
         }
-        return walk.report(&points, &verdicts);
+        let open = points.iter().any(|(_, verdict)| verdict.is_open());
+        let (needs_index, sources) = (reading.needs_unindexed(), reading.vault.index.sources());
+        if !open {
+            return walk.report(&points);
+        }
+        // Reclaim moves content and backups add index objects: look at the vault as it is now. A
+        // point may have been published after the index objects were listed, and before the points
+        // were.
+        reading.vault.sync()?;
+        let now = present_packs(look)?;
+        reading.set_present(now.iter().copied());
+        let visible = reading.vault.point_names(None)?.visible;
+        let visible: HashSet<_> = visible.into_values().flatten().collect();
+        let before = points.len();
+        points.retain(|(point, _)| visible.contains(&point.id));
+        let other_index = sources != reading.vault.index.sources();
+        let moved = packs.iter().any(|pack| !now.contains(pack)) || before != points.len();
+        let changed = match round {
+            0 => moved || other_index || packs != now,
+            // What is only added brings nothing back that was there before.
+            _ => moved || needs_index && other_index,
+        };
+        packs = now;
+        if !changed {
+            return walk.report(&points);
+        }
+        if round > 0 {
+            clock.sleep(Duration::from_millis(100 << round));
+        }
     }
+    let mut report = look.inspector.report();
+    report.recovery_points = u64::try_from(points.len()).unwrap_or(u64::MAX);
+    report.undecided = true;
     Ok(())
 }
 
 /// What the first step says of a point.
 #[derive(Default)]
 struct Verdict {
+    /// Whether it was walked, and found whole: then it stays so.
+    whole: bool,
     disks: Vec<bool>,
     configuration_lost: bool,
 }
@@ -83,6 +106,10 @@ struct Verdict {
 impl Verdict {
     fn is_damaged(&self) -> bool {
         self.configuration_lost || self.disks.contains(&true)
+    }
+
+    fn is_open(&self) -> bool {
+        !self.whole
     }
 }
 
@@ -142,14 +169,19 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn all(&mut self, points: &[Manifest]) -> Result<Vec<Verdict>> {
-        let mut last: BTreeMap<(&str, &str), Image> = BTreeMap::new();
-        let mut verdicts = Vec::with_capacity(points.len());
+    /// Walks the points that were not found whole yet.
+    fn all(&mut self, points: &mut [(Manifest, Verdict)]) -> Result<()> {
+        let mut last: BTreeMap<(String, String), Image> = BTreeMap::new();
         let total = u64::try_from(points.len()).unwrap_or(0);
-        for (point, done) in points.iter().zip(1..) {
+        for ((point, found), done) in points.iter_mut().zip(1..) {
+            if !found.is_open() {
+                continue;
+            }
             let mut verdict = Verdict::default();
+            let needed_before = self.reading.needs_unindexed();
+            self.reading.forget_unindexed();
             for (name, new) in images(point)? {
-                let old = last.insert((&point.item, name), new);
+                let old = last.insert((point.item.clone(), name.to_owned()), new);
                 // Trees of different depth have few places in common.
                 let old = old.filter(|old| old.depth() == new.depth());
                 let old = old.map_or(Digest::HOLE, |old| old.root());
@@ -161,12 +193,16 @@ impl<'a> Walk<'a> {
                     verdict.disks.push(lost);
                 }
             }
-            verdicts.push(verdict);
+            verdict.whole = !verdict.is_damaged() && !self.reading.needs_unindexed();
+            if needed_before {
+                self.reading.need_unindexed();
+            }
+            *found = verdict;
             let (bytes_done, bytes_total) = (0, 0);
             let stage = "points";
             (self.look.progress)(VerifyProgress { stage, done, total, bytes_done, bytes_total });
         }
-        Ok(verdicts)
+        Ok(())
     }
 
     /// Whether something is lost here or below. Calls itself for the children, at most four deep.
@@ -233,7 +269,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn report(&mut self, points: &[Manifest], verdicts: &[Verdict]) -> Result<()> {
+    fn report(&mut self, points: &[(Manifest, Verdict)]) -> Result<()> {
         for (pack, (kind, records)) in std::mem::take(&mut self.missing) {
             self.report_missing(kind, &pack, records);
         }
@@ -245,7 +281,7 @@ impl<'a> Walk<'a> {
             report.lost_nodes = self.lost_nodes;
             report.index_incomplete = self.reading.needs_unindexed();
         }
-        for (point, verdict) in points.iter().zip(verdicts).filter(|(_, v)| v.is_damaged()) {
+        for (point, verdict) in points.iter().filter(|(_, verdict)| verdict.is_damaged()) {
             let named = {
                 let mut report = self.look.inspector.report();
                 report.damaged_recovery_points = report.damaged_recovery_points.saturating_add(1);

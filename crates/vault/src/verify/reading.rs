@@ -5,7 +5,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, RwLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -36,6 +36,10 @@ pub(super) struct Reading<'a> {
     needs_unindexed: AtomicBool,
     /// Records that are not what they should be, as far as is known.
     bad: RwLock<Bad>,
+    /// Deltas whose base was not found while packs were read: it may have been moved.
+    baseless: Mutex<Vec<Location>>,
+    /// Those beyond what is remembered.
+    beyond: AtomicU64,
     windows: Mutex<Recently<WindowId, Arc<Vec<u8>>>>,
     nodes: Mutex<Recently<Digest, Arc<Node>>>,
     _dir: tempfile::TempDir,
@@ -50,7 +54,24 @@ struct Bad {
     packs: HashSet<PackId>,
     /// Packs of which the other records are good.
     records: HashMap<PackId, HashSet<Digest>>,
+    /// Deltas whose base is lost, by the last look.
+    baseless: HashMap<PackId, HashSet<Digest>>,
 }
+
+impl Bad {
+    fn is_good(&self, pack: &PackId, digest: &Digest) -> bool {
+        let bad = |records: &HashMap<PackId, HashSet<Digest>>| {
+            records.get(pack).is_some_and(|bad| bad.contains(digest))
+        };
+        self.present.contains(pack)
+            && !self.packs.contains(pack)
+            && !bad(&self.records)
+            && !bad(&self.baseless)
+    }
+}
+
+/// Deltas without base that are looked at again; of more than these it is just said.
+const MAX_BASELESS: usize = 100_000;
 
 impl<'a> Reading<'a> {
     pub(super) fn new(vault: &'a Vault, inspector: &'a Inspector<'a>) -> Result<Self> {
@@ -64,6 +85,8 @@ impl<'a> Reading<'a> {
             extra,
             needs_unindexed: AtomicBool::new(false),
             bad: RwLock::default(),
+            baseless: Mutex::default(),
+            beyond: AtomicU64::new(0),
             windows: Mutex::new(Recently::new(128)),
             nodes: Mutex::new(Recently::new(4096)),
             _dir: dir,
@@ -99,6 +122,33 @@ impl<'a> Reading<'a> {
         self.bad().records.entry(pack).or_default().extend(records);
     }
 
+    /// The base of a delta was not found.
+    pub(super) fn add_baseless(&self, place: Location) {
+        let mut baseless = lock(&self.baseless);
+        if baseless.len() < MAX_BASELESS {
+            baseless.push(place);
+        } else {
+            self.beyond.fetch_add(1, Ordering::Relaxed);
+            self.add_bad_records(place.pack, [place.entry.digest].into_iter());
+        }
+    }
+
+    /// Looks again for the bases that were not found, as the index is now. A delta whose base is lost
+    /// is lost as well, although its own pack is good. Returns how many are.
+    pub(super) fn judge_baseless(&self) -> Result<u64> {
+        let mut decoder = Decoder::new();
+        let mut lost: HashMap<PackId, HashSet<Digest>> = HashMap::new();
+        let mut count = self.beyond.load(Ordering::Relaxed);
+        for place in lock(&self.baseless).iter() {
+            if !self.delta_is_good(place, &mut decoder)? {
+                lost.entry(place.pack).or_default().insert(place.entry.digest);
+                count = count.saturating_add(1);
+            }
+        }
+        self.bad().baseless = lost;
+        Ok(count)
+    }
+
     /// Adds packs that are in no index object.
     pub(super) fn add_unindexed(&self, packs: &[Contents]) -> Result<()> {
         let added = self.extra.add(&[(self.vault.new_ulid(), packs)]);
@@ -108,6 +158,11 @@ impl<'a> Reading<'a> {
     /// Whether something that points need was found only in packs that are in no index object.
     pub(super) fn needs_unindexed(&self) -> bool {
         self.needs_unindexed.load(Ordering::Relaxed)
+    }
+
+    /// Something that points need was found only there.
+    pub(super) fn need_unindexed(&self) {
+        self.needs_unindexed.store(true, Ordering::Relaxed);
     }
 
     /// Points are looked at anew.
@@ -144,9 +199,7 @@ impl<'a> Reading<'a> {
         for place in self.needed(digest)? {
             let good = {
                 let bad = self.bad.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-                bad.present.contains(&place.pack)
-                    && !bad.packs.contains(&place.pack)
-                    && !bad.records.get(&place.pack).is_some_and(|bad| bad.contains(digest))
+                bad.is_good(&place.pack, digest)
             };
             if !good {
                 continue;
@@ -168,10 +221,7 @@ impl<'a> Reading<'a> {
         let places = self.places(digest)?;
         let bad = self.bad.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         Ok(places.iter().any(|place| {
-            place.entry.kind != RecordKind::BlockDelta
-                && bad.present.contains(&place.pack)
-                && !bad.packs.contains(&place.pack)
-                && !bad.records.get(&place.pack).is_some_and(|bad| bad.contains(digest))
+            place.entry.kind != RecordKind::BlockDelta && bad.is_good(&place.pack, digest)
         }))
     }
 

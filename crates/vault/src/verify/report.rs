@@ -43,8 +43,12 @@ pub struct VerifyReport {
     /// Records that are good but of no use, because they say how a block differs from one that is
     /// lost.
     pub records_without_base: u64,
-    /// Packs that no readable index object lists: `vault rebuild-index` puts that right.
+    /// Packs that no readable index object lists, but for those that may be of running backups:
+    /// `vault rebuild-index` puts that right.
     pub unindexed_packs: u64,
+    /// The vault changed so much that it could not be decided whether all recovery points are
+    /// whole: to be run again.
+    pub undecided: bool,
     /// Whether recovery points need such packs: they cannot be restored before `vault
     /// rebuild-index`.
     pub index_incomplete: bool,

@@ -66,7 +66,7 @@ fn a_truncated_object_is_found() {
     for key in keys(&*place.store, "") {
         let good = get(&*place.store, &key);
         // The description ends with a line break that nobody would miss.
-        for len in [good.len() - 2, good.len() / 2, 10] {
+        for len in [good.len() - 2, good.len() / 2, 10, 1, 0] {
             place.store.replace(&key, &good[..len]).expect("cuts");
             let report = place.full();
             assert_eq!(names(&report), [key.as_str()], "cut to {len}");

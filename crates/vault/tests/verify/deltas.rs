@@ -97,7 +97,7 @@ impl World {
             }
             let previous = vault.hasher().block(&plain(family, self.dice.roll(VERSIONS)));
             let mut base = Vec::new();
-            let found = reader.delta_base(&previous, &mut base).expect("looks");
+            let found = writer.delta_base(&mut reader, &previous, &mut base).expect("looks");
             let (kind, base, payload) = if let Some(previous) = found.filter(|it| *it != digest) {
                 self.deltas += 1;
                 let delta = encoder.delta(&new, &base, BLOCK_SIZE / 2).expect("small");

@@ -1,7 +1,7 @@
 //! Damage to one copy of a mirrored vault, and its repair.
 
 use strongroom_objects::ObjectStore as _;
-use strongroom_vault::{CopyState, VerifyMode, VerifyOptions};
+use strongroom_vault::{VerifyMode, VerifyOptions};
 
 use crate::common::{Place, dump, flip, keys, mirror, names};
 
@@ -98,18 +98,4 @@ fn blind_repair_needs_no_key() {
     assert_eq!((report.damaged_objects, report.repaired_objects), (2, 2), "{report:?}");
     assert!(verify().damaged.is_empty());
     assert!(place.full().clean);
-}
-
-#[test]
-fn a_void_against_a_manifest_is_left_to_people() {
-    let (store, copies) = mirror();
-    let place = Place::new(store);
-    let point = &keys(&*copies[0], "points/")[0];
-    copies[1].replace(point, b"").expect("voids");
-    let before = dump(&*copies[0]);
-    let report = place.repair();
-    assert_eq!(names(&report), [point.as_str()]);
-    assert_eq!(report.damaged[0].copies[0].state, CopyState::Conflicting);
-    assert!(!report.damaged[0].repaired && !report.clean);
-    assert!(dump(&*copies[0]) == before, "the manifest stays");
 }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use strongroom_base::{BLOCK_SIZE, Cancel, Digest, SystemEntropy};
 use strongroom_format::{Conditional, pack::RecordKind};
-use strongroom_objects::{Folder, ObjectStore};
+use strongroom_objects::{Folder, Key, ObjectStore};
 use strongroom_vault::{
-    RebuildReport, Vault, VaultOptions, Writer,
+    RebuildReport, Vault, VaultOptions, VerifyOptions, Writer,
     keys::{KeySource, generate_key_file},
 };
 
@@ -34,7 +34,6 @@ fn lost_and_damaged_index_objects_come_back() {
         // The key's id, then what is sealed.
         flip(&*place.store, &indexes[1], at);
         let vault = place.open(true);
-        assert!(!reads(&vault, 0), "the index does not know it");
         let report = vault.verify(&<_>::default(), &|_| {}, &Cancel::new()).expect("verifies");
         assert!(report.unindexed_packs > 0 && report.damaged_objects == 1, "{report:?}");
         assert_eq!(report.damaged_recovery_points, 0, "the packs are all there");
@@ -49,6 +48,73 @@ fn lost_and_damaged_index_objects_come_back() {
         assert!((0..24).all(|seed| reads(&vault, seed)));
         assert!(vault.verify(&<_>::default(), &|_| {}, &Cancel::new()).expect("verifies").clean);
     }
+}
+
+/// What is damaged in all copies, or lost, is in the packs themselves.
+#[test]
+fn nothing_depends_on_an_index_object() {
+    let place = Place::new(memory());
+    let whole = dump(&*place.store);
+    for key in keys(&*place.store, "index/") {
+        for damage in ["flipped", "empty", "lost"] {
+            let what = format!("{key}: {damage}");
+            match damage {
+                "flipped" => flip(&*place.store, &key, 100),
+                "empty" => place.store.replace(&key, b"").expect("cut"),
+                _ => place.store.delete(&key).expect("lost"),
+            }
+            let hurt = dump(&*place.store);
+            let vault = place.open(true);
+            assert!((0..24).all(|seed| reads(&vault, seed)), "{what}");
+            assert!(dump(&*place.store) == hurt, "{what}: nothing is written to read it");
+            let repair = VerifyOptions { repair: true, ..VerifyOptions::default() };
+            let report =
+                place.open(true).verify(&repair, &|_| {}, &Cancel::new()).expect("verifies");
+            assert!(report.clean && report.unindexed_packs == 0, "{what}: {report:?}");
+            let vault = place.open(true);
+            let report = vault.verify(&<_>::default(), &|_| {}, &Cancel::new()).expect("verifies");
+            assert!(report.clean && report.damaged.is_empty(), "{what}: {report:?}");
+            for key in keys(&*place.store, "") {
+                place.store.delete(&key).expect("cleared");
+            }
+            for (key, body) in &whole {
+                place.store.put_new(key, body).expect("as before");
+            }
+        }
+    }
+}
+
+/// The description is there twice.
+#[test]
+fn a_vault_is_not_lost_with_its_description() {
+    let mut place = Place::new(memory());
+    let first = Key::new("strongroom.json").expect("a name");
+    let copies = keys(&*place.store, "keys/");
+    let copy = copies.iter().find(|key| key.file_name() == "strongroom.json").expect("a copy");
+    let good = get(&*place.store, &first);
+    assert_eq!(get(&*place.store, copy), good);
+    for hurt in [&first, copy] {
+        for damage in ["flipped", "empty", "lost"] {
+            let what = format!("{hurt}: {damage}");
+            match damage {
+                "flipped" => flip(&*place.store, hurt, 5),
+                "empty" => place.store.replace(hurt, b"").expect("cut"),
+                _ => place.store.delete(hurt).expect("lost"),
+            }
+            assert!(reads(&place.open(true), 0), "{what}");
+            let report = place.full();
+            // An earlier program has made no copy: that is no damage.
+            assert_eq!(report.clean, hurt == copy && damage == "lost", "{what}: {report:?}");
+            assert!(place.repair().clean, "{what}");
+            assert!(place.full().clean, "{what}");
+            assert_eq!(get(&*place.store, hurt), good, "{what}");
+        }
+    }
+    // The next backup makes the copy.
+    place.store.delete(copy).expect("as an earlier program left it");
+    place.vault = place.open(false);
+    place.backup("web01", &crate::common::Content::from([(1, noise(77))]));
+    assert_eq!(get(&*place.store, copy), good);
 }
 
 #[test]

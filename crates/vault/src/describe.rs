@@ -1,0 +1,93 @@
+//! The plain description of a vault, which is stored twice: as `strongroom.json`, and once more among
+//! the keys. A vault of an earlier version gets the second one when it is next written to.
+
+use std::{ops::ControlFlow, sync::atomic::Ordering};
+
+use strongroom_format::VaultConfig;
+use strongroom_objects::{Key, ObjectStore, StoreError};
+
+use crate::{Vault, VaultError, error::Result, layout, read::is_damage};
+
+fn read(store: &dyn ObjectStore, key: &Key) -> Result<VaultConfig> {
+    let bytes = store.get(key, VaultConfig::MAX_LEN)?;
+    VaultConfig::decode(&bytes)
+        .map_err(|source| VaultError::Object { object: key.to_string(), source })
+}
+
+impl Vault {
+    /// Reads the plain description of a vault; needs no key. One that is damaged or lost is read
+    /// from its copy.
+    pub fn describe(store: &dyn ObjectStore) -> Result<VaultConfig> {
+        let first = match read(store, &layout::config()) {
+            Err(error) if is_damage(&error) => error,
+            read => return read,
+        };
+        for copy in store.copies() {
+            if let Ok(config) = read(&*copy, &layout::config()) {
+                return Ok(config);
+            }
+        }
+        if let Some(config) = read_copy(store)? {
+            tracing::warn!(error = %first, "the vault's description was read from its copy");
+            return Ok(config);
+        }
+        Err(match first {
+            VaultError::Store(StoreError::Missing { .. }) => {
+                VaultError::NotFound { store: store.name() }
+            }
+            other => other,
+        })
+    }
+
+    /// Puts the second copy of the description if it is not there. That it fails is no failure.
+    pub(crate) fn describe_twice(&self) {
+        // What nobody vouches for is not spread.
+        if self.described.swap(true, Ordering::Relaxed) || !self.vouches_for(&self.config) {
+            return;
+        }
+        let copy = layout::config_copy(self.config.vault_id);
+        let put = || -> Result<()> {
+            match self.store.get(&copy, 0) {
+                Err(StoreError::Missing { .. }) => {}
+                Err(error @ StoreError::Unavailable { .. }) => return Err(error.into()),
+                _ => return Ok(()),
+            }
+            self.store.put_new(&copy, &self.encoded_description()?)?;
+            Ok(())
+        };
+        if let Err(error) = put() {
+            tracing::warn!(%error, "the vault's description has no copy");
+        }
+    }
+
+    /// Puts both objects of the description back as they must be.
+    pub(crate) fn restore_description(&self, key: &Key) -> Result<()> {
+        if !self.vouches_for(&self.config) {
+            return Err(VaultError::Bug("a description that nobody vouches for was to be spread"));
+        }
+        Ok(self.store.replace(key, &self.encoded_description()?)?)
+    }
+
+    fn encoded_description(&self) -> Result<Vec<u8>> {
+        self.config
+            .encode()
+            .map_err(|source| VaultError::Format { what: "the vault's description", source })
+    }
+}
+
+/// The description among the keys, if exactly one vault has one there.
+fn read_copy(store: &dyn ObjectStore) -> Result<Option<VaultConfig>> {
+    let mut names = Vec::new();
+    store.list("keys/", &mut |entry| {
+        if entry.key.file_name() == VaultConfig::KEY {
+            names.push(entry.key);
+        }
+        ControlFlow::Continue(())
+    })?;
+    let found = names.iter().filter_map(|name| {
+        let config = read(store, name).ok()?;
+        (*name == layout::config_copy(config.vault_id)).then_some(config)
+    });
+    let found: Vec<_> = found.collect();
+    Ok(if found.len() == 1 { found.into_iter().next() } else { None })
+}
