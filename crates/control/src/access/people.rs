@@ -28,7 +28,7 @@ use crate::{
     audit,
     error::{ControlError, Result},
     model::{AssignmentDoc, TokenDoc, UserDoc},
-    service::{Control, check_name, cut, forbidden},
+    service::{Control, check_user_name, cut, forbidden},
     vaults::{PageRequest, page},
 };
 
@@ -326,7 +326,7 @@ impl Control {
     /// Makes a user, who has no rights yet.
     pub async fn create_user(&self, caller: &Caller, request: UserCreate) -> Result<User> {
         self.check_access(caller)?;
-        check_name("the user's name", &request.name)?;
+        check_user_name(&request.name)?;
         check_password(&request.password)?;
         let password = Self::hash_password(request.password, self.entropy.array()).await?;
         let doc = UserDoc {
