@@ -104,6 +104,22 @@ pub enum DiskError {
         /// What it refers to.
         reference: String,
     },
+    /// Only a QEMU that is told all about it can read it.
+    #[error("{disk} cannot be read without a machine's QEMU: {reason}")]
+    NeedsQemu {
+        /// Path.
+        disk: String,
+        /// Why.
+        reason: String,
+    },
+    /// A file that was named without its format, and that is hardly a disk.
+    #[error("{disk} does not look like a disk: {reason} (if it is one, write raw:{disk})")]
+    Doubtful {
+        /// Path.
+        disk: String,
+        /// Why.
+        reason: String,
+    },
     /// Somebody else uses it.
     #[error("{disk} is in use: {reason}")]
     Busy {
@@ -229,6 +245,8 @@ impl Coded for DiskError {
             Self::Spec { .. } => &codes::URL_INVALID,
             Self::Format { .. } => &codes::DISK_FORMAT,
             Self::Unsafe { .. } => &codes::DISK_UNSAFE,
+            Self::NeedsQemu { .. } => &codes::DISK_NEEDS_QEMU,
+            Self::Doubtful { .. } => &codes::DISK_DOUBTFUL,
             Self::Busy { .. } => &codes::DISK_BUSY,
             Self::Denied { .. } => &codes::DISK_DENIED,
             Self::Read { .. } | Self::Write { .. } | Self::Io { .. } => &codes::DISK_IO,

@@ -2,17 +2,18 @@
 
 use std::{
     os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use serde_json::{Value, json};
+use strongroom_base::ByteRange;
 
 use super::{
-    bytes::{Found, Reference},
+    bytes::{Found, Reference, Window},
     qcow2, vhd, vhdx, vmdk,
 };
 use crate::{
-    DiskError, ImageFormat,
+    DiskError, ImageFormat, Layout, OpenOptions, Under,
     raw::{Access, RawFile},
 };
 
@@ -37,12 +38,13 @@ struct Walk<'a> {
 }
 
 /// Looks at the image at `path` and all that it refers to. What it refers to must be in one of the
-/// folders `allowed`, or below.
+/// folders `allowed`, or below. What a machine's definition says of it decides, if there is one.
 pub(super) fn inspect(
     path: &Path,
     name: &str,
     format: ImageFormat,
     allowed: &[PathBuf],
+    layout: Option<&Layout>,
 ) -> Result<Chain, DiskError> {
     let allowed = allowed.iter().map(|folder| {
         folder.canonicalize().map_err(|error| DiskError::Io {
@@ -58,7 +60,17 @@ pub(super) fn inspect(
         action: "open",
         source,
     })?;
-    walk.image(&absolute, format)
+    walk.image(&absolute, format, layout)
+}
+
+/// Looks at an image and all that it refers to, as before it is opened.
+pub(crate) fn look(
+    path: &Path,
+    name: &str,
+    format: ImageFormat,
+    options: &OpenOptions,
+) -> Result<(), DiskError> {
+    inspect(path, name, format, &options.allow_backing, options.layout.as_ref()).map(drop)
 }
 
 impl Walk<'_> {
@@ -104,22 +116,48 @@ impl Walk<'_> {
         Ok(json!({ "driver": driver, "filename": text }))
     }
 
-    fn image(&mut self, path: &Path, format: ImageFormat) -> Result<Chain, DiskError> {
+    fn image(
+        &mut self,
+        path: &Path,
+        format: ImageFormat,
+        layout: Option<&Layout>,
+    ) -> Result<Chain, DiskError> {
         let file = self.open(path)?;
-        let node = self.file_node(path, &file)?;
+        let mut node = self.file_node(path, &file)?;
+        let slice = layout.and_then(|layout| layout.slice);
+        if let Some(slice) = slice {
+            if slice.is_empty() || slice.end() > file.len() {
+                return Err(self.wrong(path, "the part of the file that it is ends beyond it"));
+            }
+            let (offset, size) = (slice.offset(), slice.len());
+            node = json!({ "driver": "raw", "offset": offset, "size": size, "file": node });
+        }
+        let range = slice.unwrap_or_else(|| ByteRange::between(0, file.len()));
+        let bytes = Window { file: &file, range };
         let found = match format {
             ImageFormat::Raw => Ok(Found::default()),
-            ImageFormat::Qcow2 => qcow2::inspect(&file),
-            ImageFormat::Vhd => vhd::inspect(&file),
-            ImageFormat::Vhdx => vhdx::inspect(&file),
-            ImageFormat::Vmdk => vmdk::inspect(&file),
+            ImageFormat::Qcow2 => qcow2::inspect(&bytes),
+            ImageFormat::Vhd => vhd::inspect(&bytes),
+            ImageFormat::Vhdx => vhdx::inspect(&bytes),
+            ImageFormat::Vmdk => vmdk::inspect(&bytes),
         };
         drop(file);
         let found = found.map_err(|reason| self.wrong(path, &reason))?;
+        if found.is_encrypted {
+            let disk = self.name.to_owned();
+            let reason = if self.seen.len() > 1 {
+                format!("{} is encrypted", path.display())
+            } else {
+                "it is encrypted".to_owned()
+            };
+            return Err(DiskError::NeedsQemu { disk, reason });
+        }
         let mut node = match format {
+            ImageFormat::Raw if slice.is_some() => node,
             ImageFormat::Raw => json!({ "driver": "raw", "file": node }),
             ImageFormat::Qcow2 => json!({ "driver": "qcow2", "file": node, "backing": null }),
-            // Without this QEMU rounds some disks to what their geometry can address.
+            // Of some disks, a machine sees no more than what their geometry can address.
+            ImageFormat::Vhd if layout.is_some() => json!({ "driver": "vpc", "file": node }),
             ImageFormat::Vhd => {
                 json!({ "driver": "vpc", "file": node, "force_size_calc": "current_size" })
             }
@@ -132,19 +170,33 @@ impl Walk<'_> {
             }
         };
         if let Some(reference) = &found.data_file {
-            let path = self.resolve(path, reference)?;
+            let path = match layout.and_then(|layout| layout.data_file.clone()) {
+                Some(path) => path,
+                None => self.resolve(path, reference)?,
+            };
             let file = self.open(&path)?;
             add("data-file", self.file_node(&path, &file)?);
         }
         for reference in &found.extents {
             self.extent(path, reference)?;
         }
-        if let Some(reference) = &found.backing {
-            let below = self.resolve(path, reference)?;
-            let format = self.backing_format(path, format, reference)?;
-            add("backing", self.image(&below, format)?.node);
+        let can_have_backing = matches!(format, ImageFormat::Qcow2 | ImageFormat::Vmdk);
+        match (layout.map(|layout| &layout.under), &found.backing) {
+            (Some(Under::Nothing), _) if can_have_backing => {}
+            (Some(Under::Image(layer)), _) if can_have_backing => {
+                let below = self.image(&layer.path, layer.format, Some(&layer.layout))?;
+                add("backing", below.node);
+            }
+            (_, None) => {}
+            (_, Some(reference)) => {
+                let below = self.resolve(path, reference)?;
+                let format = self.backing_format(path, format, reference)?;
+                let layout = layout.map(|_| Layout::default());
+                add("backing", self.image(&below, format, layout.as_ref())?.node);
+            }
         }
-        Ok(Chain { node, size: found.size })
+        let size = found.size.filter(|_| layout.is_none() || format != ImageFormat::Vhd);
+        Ok(Chain { node, size })
     }
 
     /// Looks at an extent of a VMDK. QEMU finds it by the name in the descriptor.
@@ -182,23 +234,42 @@ impl Walk<'_> {
     }
 
     fn refuse(&self, reference: &Reference) -> DiskError {
-        let reference: String =
-            reference.name.chars().filter(|c| !c.is_control()).take(1023).collect();
-        DiskError::Unsafe { disk: self.name.to_owned(), reference }
+        DiskError::Unsafe { disk: self.name.to_owned(), reference: shown(reference) }
     }
 
     /// Where a reference leads, if it may be followed.
     fn resolve(&self, image: &Path, reference: &Reference) -> Result<PathBuf, DiskError> {
         let refuse = || self.refuse(reference);
+        let name = match reference.name.strip_prefix("file:") {
+            Some(path) if path.starts_with('/') => path,
+            _ => reference.name.as_str(),
+        };
         // A colon before the first slash would be a protocol of QEMU's.
-        let first = reference.name.split('/').next().unwrap_or_default();
+        let first = name.split('/').next().unwrap_or_default();
         if first.contains(':') {
-            return Err(refuse());
+            let reason =
+                format!("{} is under it, and only names of files are followed", shown(reference));
+            return Err(DiskError::NeedsQemu { disk: self.name.to_owned(), reason });
         }
         let folder = image.parent().unwrap_or(Path::new("/"));
-        // A file that is not there is refused as well: saying so would tell what exists.
-        let path = folder.join(&reference.name).canonicalize().map_err(|_| refuse())?;
+        let named = folder.join(name);
+        let path = named.canonicalize().map_err(|error| {
+            // Of a file elsewhere it is not told whether it exists.
+            let is_inside = self.allowed.iter().any(|folder| named.starts_with(folder))
+                && !named.components().any(|part| part == Component::ParentDir);
+            if is_inside && error.kind() == std::io::ErrorKind::NotFound {
+                let disk = format!("{}, which {} needs,", named.display(), self.name);
+                DiskError::NotFound { disk }
+            } else {
+                refuse()
+            }
+        })?;
         let is_allowed = self.allowed.iter().any(|folder| path.starts_with(folder));
         if is_allowed { Ok(path) } else { Err(refuse()) }
     }
+}
+
+/// A name out of an image, fit to be shown.
+fn shown(reference: &Reference) -> String {
+    reference.name.chars().filter(|c| !c.is_control()).take(1023).collect()
 }
