@@ -1,6 +1,6 @@
 //! What recovery points say, as it is sent.
 
-use strongroom_api::{ConsistencyWanted, ErrorBody, PointDisk};
+use strongroom_api::{ConsistencyProved, ConsistencyWanted, ErrorBody, PointDisk};
 use strongroom_base::codes;
 use strongroom_format::{Consistency, DiskRecord, Manifest};
 use strongroom_machine::NO_SCRIPTS;
@@ -20,7 +20,7 @@ pub(crate) fn point_facts(point: &Manifest) -> PointFacts {
         item: point.item.clone(),
         time: point.time,
         completed: point.completed,
-        consistency: wanted(point.consistency),
+        consistency: proved(point.consistency),
         disks: disks.collect(),
         stored_bytes: sum(point, |disk| disk.stored_bytes),
         notes: notes(point),
@@ -57,12 +57,12 @@ pub(crate) fn skipped(disk: &DiskRecord) -> Option<String> {
 /// What is not as good as it should be of a point, if so much was `wanted`.
 pub(crate) fn warnings(point: &Manifest, best: Option<ConsistencyWanted>) -> Vec<ErrorBody> {
     let mut warnings = Vec::new();
-    let had = wanted(point.consistency);
+    let had = proved(point.consistency);
     // Without scripts a Linux guest can be no better. That is no news every night.
     let best_there_is =
-        had == ConsistencyWanted::FileSystem && point.evidence.iter().any(|it| it == NO_SCRIPTS);
+        had == ConsistencyProved::FileSystem && point.evidence.iter().any(|it| it == NO_SCRIPTS);
     // The best comes first.
-    if let Some(best) = best.filter(|best| *best < had && !best_there_is) {
+    if let Some(best) = best.filter(|best| ConsistencyProved::from(*best) < had && !best_there_is) {
         let evidence = point.evidence.join("; ");
         let message = format!("it is {had} consistent, not {best} consistent: {evidence}");
         warnings.push(ErrorBody::new(&codes::VM_CONSISTENCY, message));
@@ -89,11 +89,12 @@ pub(crate) fn warning(warning: &Warning) -> ErrorBody {
 }
 
 /// A kind of consistency in the words of the API.
-pub(crate) const fn wanted(consistency: Consistency) -> ConsistencyWanted {
+pub(crate) const fn proved(consistency: Consistency) -> ConsistencyProved {
     match consistency {
-        Consistency::Application => ConsistencyWanted::Application,
-        Consistency::FileSystem => ConsistencyWanted::FileSystem,
-        Consistency::Crash => ConsistencyWanted::Crash,
+        Consistency::Application => ConsistencyProved::Application,
+        Consistency::FileSystem => ConsistencyProved::FileSystem,
+        Consistency::Crash => ConsistencyProved::Crash,
+        Consistency::Unknown => ConsistencyProved::Unknown,
     }
 }
 

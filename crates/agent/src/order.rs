@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, path::PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strongroom_api::{
-    Check, ConsistencyWanted, DiskSelection, ErrorBody, KeyReference, PointDisk, ProtectableItem,
-    Restore, RestoreDecision, Source,
+    Check, ConsistencyProved, ConsistencyWanted, DiskSelection, ErrorBody, KeyReference, PointDisk,
+    ProtectableItem, Restore, RestoreDecision, Source,
 };
 use strongroom_base::{JobId, PointId};
 
@@ -97,7 +97,7 @@ pub struct PointFacts {
     /// When it was complete.
     pub completed: Timestamp,
     /// What was proved.
-    pub consistency: ConsistencyWanted,
+    pub consistency: ConsistencyProved,
     /// Its disks.
     pub disks: Vec<PointDisk>,
     /// Bytes that it added to the vault, as far as the point knows.

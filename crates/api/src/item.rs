@@ -40,6 +40,30 @@ words! {
     }
 }
 
+words! {
+    /// What was proved of a recovery point's consistency.
+    ConsistencyProved {
+        /// Applications were prepared by scripts, or by VSS.
+        Application = "application",
+        /// File systems were frozen.
+        FileSystem = "file_system",
+        /// As after a power cut.
+        Crash = "crash",
+        /// Nothing: others may have written meanwhile, so that parts may be of different moments.
+        Unknown = "unknown",
+    }
+}
+
+impl From<ConsistencyWanted> for ConsistencyProved {
+    fn from(wanted: ConsistencyWanted) -> Self {
+        match wanted {
+            ConsistencyWanted::Application => Self::Application,
+            ConsistencyWanted::FileSystem => Self::FileSystem,
+            ConsistencyWanted::Crash => Self::Crash,
+        }
+    }
+}
+
 /// What an item protects.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use strongroom_base::{ItemId, JobId, PointId, VaultId};
 use utoipa::ToSchema;
 
-use crate::{ConsistencyWanted, Trigger, words};
+use crate::{ConsistencyProved, Trigger, words};
 
 words! {
     /// Where a recovery point's data is.
@@ -54,7 +54,7 @@ pub struct RecoveryPoint {
     /// Whether it can be restored.
     pub state: PointState,
     /// What was proved of its consistency.
-    pub consistency: ConsistencyWanted,
+    pub consistency: ConsistencyProved,
     /// Why it was made.
     pub trigger: Trigger,
     /// The job that made it; none if it was found in the vault.

@@ -31,7 +31,7 @@ pub struct Policy {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyCreate {
-    /// Its name: 1 to 200 letters, digits, `.`, `_` and `-`.
+    /// Its name: 1 to 200 bytes of any script, without `/`, `\` and control characters.
     #[schema(min_length = 1, max_length = 200, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     pub name: String,
     /// When, and how long.

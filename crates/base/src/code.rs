@@ -194,7 +194,7 @@ catalog! {
 
 
     ITEM_NOT_FOUND = "item.not_found", NotFound, "The vault has no recovery points of an item of this name.", "`strongroom recoverypoint list --vault URL` shows all items.";
-    ITEM_NAME = "item.name", Invalid, "An item or disk name is empty, too long or has characters that are not allowed.", "Use 1 to 200 letters, digits, '.', '_' and '-', starting with a letter or digit.";
+    ITEM_NAME = "item.name", Invalid, "An item or disk name is empty, too long or has characters that are not allowed.", "Use 1 to 200 bytes of letters and digits of any script, spaces and punctuation, but no '/', no '\\' and no control characters; begin with a letter, digit or other symbol, not with '.', '-' or a space, and do not end with a space.";
     POINT_NOT_FOUND = "point.not_found", NotFound, "The item has no such recovery point.", "`strongroom recoverypoint list` shows the item's recovery points.";
     POINT_NONE_BEFORE = "point.none_before", NotFound, "The item has no recovery point at or before the given time.", "`strongroom recoverypoint list` shows the oldest one.";
     POINT_DAMAGED = "point.damaged", Corrupt, "The manifest of a recovery point is damaged, so nothing is known of the point.", "Run `strongroom vault verify --repair`, which takes a good copy from a mirror; `strongroom recoverypoint list` shows the points that can be read, name one of them by its id.";
@@ -214,7 +214,9 @@ catalog! {
     DISK_NOT_FOUND = "disk.not_found", NotFound, "The disk, file or export does not exist.", "Check the path or URL.";
     DISK_FORMAT = "disk.format", Invalid, "The disk image is damaged, hostile or of an unknown format.", "Name the format (raw:PATH, qcow2:PATH, ...) if it was guessed wrongly; check the image with `qemu-img check`.";
     DISK_UNSAFE = "disk.unsafe", Invalid, "The image refers to other files, which are only opened when asked for; or an unfinished file was not left by an earlier run, but put there by somebody else.", "If you trust the image, allow the folder of those files with --allow-backing DIR. Remove an unfinished file (.partial) that is not yours, and restore to a folder that only you can write to.";
-    DISK_BUSY = "disk.busy", Conflict, "The disk is in use by another program.", "Stop what uses it (a running machine, a mount), or choose another target.";
+    DISK_NEEDS_QEMU = "disk.needs_qemu", Invalid, "Only QEMU, told by a machine's definition, can read the image: it is encrypted, or what is under it is not a file.", "Back the machine up with --vm; if it is off, with --start-paused. With --disk: raw:PATH keeps an encrypted image as it lies there, `qemu-img convert` makes a plain one, `qemu-img rebase -u` names a file as what is under it.";
+    DISK_DOUBTFUL = "disk.doubtful", Invalid, "The file does not look like a disk.", "Check the path. If its bytes are a disk's nevertheless, write raw:PATH.";
+    DISK_BUSY = "disk.busy", Conflict, "The disk is in use by another program.", "Stop what uses it (a running machine, a mount), take a snapshot, or choose another target. `backup --allow-busy` reads a disk that may change meanwhile, and says so on the recovery point.";
     DISK_DENIED = "disk.denied", Denied, "The disk cannot be opened with this user's rights.", "Check the permissions of the file, device or export.";
     DISK_IO = "disk.io", Unavailable, "Reading from or writing to a disk failed.", "Check the disk and the system log, then run the command again.";
     DISK_FULL = "disk.full", Unavailable, "The target has no room left.", "Make room and run the same command again: it goes on where it stopped.";

@@ -13,6 +13,7 @@ mod digest;
 mod entropy;
 mod ids;
 mod limits;
+mod names;
 mod ranges;
 
 pub use aligned::AlignedBuf;
@@ -26,4 +27,5 @@ pub use ids::{
     PolicyId, RequestId, SlotId, TokenId, UserId, VaultId, WriterId,
 };
 pub use limits::{BLOCK_SIZE, BLOCK_SIZE_U64, FANOUT, LEAF_SPAN, MAX_DISK_SIZE, SECTOR_SIZE};
+pub use names::check_name;
 pub use ranges::{ByteRange, RangeError, RangeSet};

@@ -317,13 +317,27 @@ pub(crate) fn cut(name: &str) -> String {
 
 /// Checks a name.
 pub(crate) fn check_name(what: &str, name: &str) -> Result<()> {
+    if strongroom_base::check_name(name) {
+        return Ok(());
+    }
+    let message = format!(
+        "{what} {:?} is not 1 to 200 bytes of letters and digits of any script, spaces and \
+         punctuation without '/' and '\\', beginning with neither '.', '-' nor a space",
+        cut(name)
+    );
+    Err(ControlError::refused(&codes::REQUEST_INVALID, message))
+}
+
+/// Checks the name of somebody: no two may look alike, so it is of ASCII.
+pub(crate) fn check_user_name(name: &str) -> Result<()> {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     let starts = name.starts_with(|c: char| c.is_ascii_alphanumeric());
     if starts && name.len() <= 200 && name.chars().all(good) {
         return Ok(());
     }
     let message = format!(
-        "{what} {:?} is not 1 to 200 letters, digits, '.', '_' and '-', starting with a letter or digit",
+        "the user's name {:?} is not 1 to 200 letters and digits of ASCII, '.', '_' and '-', \
+         starting with a letter or digit",
         cut(name)
     );
     Err(ControlError::refused(&codes::REQUEST_INVALID, message))

@@ -12,6 +12,7 @@
 
 mod changed;
 mod image;
+mod layout;
 mod locate;
 mod nbd;
 mod num;
@@ -25,8 +26,9 @@ mod within;
 pub mod fuzz;
 
 pub use changed::ChangedRanges;
-pub use nbd::{NbdServer, NbdTls, NbdUrl};
-pub use open::{OpenOptions, TargetOptions, open_source, open_target};
+pub use layout::{Layer, Layout, Under};
+pub use nbd::{NbdConnections, NbdServer, NbdTls, NbdUrl};
+pub use open::{OpenOptions, TargetOptions, inspect_source, open_source, open_target};
 pub use raw::{Existing, Links};
 pub use spec::{DiskSpec, ImageFormat};
 pub use traits::{DiskError, DiskSource, DiskTarget, Extent, ExtentKind};

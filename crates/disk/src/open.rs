@@ -9,11 +9,12 @@ use rustix::fs::{Mode, OFlags};
 use strongroom_base::ByteRange;
 
 use crate::{
-    DiskError, DiskSource, DiskSpec, DiskTarget, Existing, ExtentKind, ImageFormat, Links, NbdUrl,
-    Within,
-    image::{ImageSource, open_qcow2},
+    DiskError, DiskSource, DiskSpec, DiskTarget, Existing, ExtentKind, ImageFormat, Layout, Links,
+    NbdConnections, NbdUrl, Within,
+    image::{ImageSource, look, open_qcow2},
     nbd::{NbdDisk, NbdOptions},
-    raw::{Access, RawFile, RawSource, RawTarget},
+    num::to_usize,
+    raw::{Access, Part, RawFile, RawSource, RawTarget, refuse_if_in_use},
     within::open_error,
 };
 
@@ -25,7 +26,10 @@ pub struct OpenOptions {
     pub allow_backing: Vec<PathBuf>,
     /// Folders that paths must not leave, by no link; none: anything may be opened.
     pub within: Option<Within>,
-    /// Open a file even if a running machine may write to it.
+    /// What the definition of a machine says of the disk; otherwise only its headers say how it is put
+    /// together.
+    pub layout: Option<Layout>,
+    /// Open a file or device even if somebody else may write to it.
     pub even_if_in_use: bool,
     /// A dirty bitmap that a qcow2 image holds: what it marks is what changed
     /// ([`DiskSource::changed`]). No machine may have the image open: one that runs keeps its
@@ -33,6 +37,8 @@ pub struct OpenOptions {
     pub bitmap: Option<String>,
     /// How long a server may send nothing while it owes an answer.
     pub timeout: Duration,
+    /// The connections that several exports of one server share.
+    pub connections: Option<NbdConnections>,
     /// For how long a server may refuse connections: one that has just been started has its socket
     /// some moments before it listens.
     pub patience: Duration,
@@ -43,9 +49,11 @@ impl Default for OpenOptions {
         Self {
             allow_backing: Vec::new(),
             within: None,
+            layout: None,
             even_if_in_use: false,
             bitmap: None,
             timeout: Duration::from_secs(30),
+            connections: None,
             patience: Duration::ZERO,
         }
     }
@@ -73,7 +81,8 @@ pub struct TargetOptions {
 /// is raw. A file without a telling extension that begins (or, for a fixed VHD, ends) as an image
 /// does is refused until its format is said: read as an image, whoever could write to a raw disk
 /// could make us read other files by writing a header to it; read as raw, a renamed image would be
-/// backed up as a disk that no machine can start from.
+/// backed up as a disk that no machine can start from. Nor is a file taken for a disk unasked that
+/// is a text, an archive or the like.
 pub fn open_source(
     spec: &DiskSpec,
     options: &OpenOptions,
@@ -81,14 +90,7 @@ pub fn open_source(
     let name = spec.to_string();
     match spec {
         DiskSpec::File { path, format } => {
-            let file = match &options.within {
-                None => RawFile::open(path, &name, Access::Read)?,
-                Some(within) => {
-                    let flags = OFlags::RDONLY | OFlags::NONBLOCK;
-                    let file = within.open(path, flags, Mode::empty());
-                    RawFile::of(file.map_err(|error| open_error(&name, error))?, &name)?
-                }
-            };
+            let file = open_file(path, &name, options)?;
             let format = match format {
                 Some(format) => *format,
                 None => guess_format(&file, path, &name)?,
@@ -99,7 +101,14 @@ pub fn open_source(
             }
             match format {
                 ImageFormat::Raw => {
-                    Ok(Box::new(RawSource::of(file, &name, options.even_if_in_use)?))
+                    if !options.even_if_in_use {
+                        refuse_if_in_use(path, &file, &name)?;
+                    }
+                    let whole = RawSource::of(file);
+                    match options.layout.as_ref().and_then(|layout| layout.slice) {
+                        Some(slice) => Ok(Box::new(Part::new(whole, slice, &name)?)),
+                        None => Ok(Box::new(whole)),
+                    }
                 }
                 format => {
                     let file = file.file();
@@ -116,9 +125,38 @@ pub fn open_source(
     }
 }
 
+/// Looks at a file or device, and at all that it refers to, as [`open_source`] does before it opens
+/// it: whatever that finds to be wrong is found. Of an export nothing is looked at.
+pub fn inspect_source(spec: &DiskSpec, options: &OpenOptions) -> Result<(), DiskError> {
+    let DiskSpec::File { path, format } = spec else { return Ok(()) };
+    let name = spec.to_string();
+    let file = open_file(path, &name, options)?;
+    let format = match format {
+        Some(format) => *format,
+        None => guess_format(&file, path, &name)?,
+    };
+    match format {
+        ImageFormat::Raw => Ok(()),
+        format => look(file.file(), path, &name, format, options),
+    }
+}
+
+/// Opens a file to read, below the folders that are allowed.
+fn open_file(path: &Path, name: &str, options: &OpenOptions) -> Result<RawFile, DiskError> {
+    match &options.within {
+        None => RawFile::open(path, name, Access::Read),
+        Some(within) => {
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+            let file = within.open(path, flags, Mode::empty());
+            RawFile::of(file.map_err(|error| open_error(name, error))?, name)
+        }
+    }
+}
+
 fn nbd_options(name: String, options: &OpenOptions, write: bool) -> NbdOptions {
     let (format, timeout, patience) = ("nbd".to_owned(), options.timeout, options.patience);
-    NbdOptions { name, format, write, blank: false, timeout, patience }
+    let connections = options.connections.clone();
+    NbdOptions { name, format, write, blank: false, timeout, patience, connections }
 }
 
 /// Opens or makes a disk of `size` bytes to write.
@@ -173,11 +211,14 @@ fn guess_format(file: &RawFile, path: &Path, name: &str) -> Result<ImageFormat, 
     if let Some(format) = ImageFormat::from_extension(path) {
         return Ok(format);
     }
-    let (mut head, mut footer) = ([0; 64], [0; 64]);
+    let (mut head, mut footer) = (vec![0; 4096.min(to_usize(file.len()))], [0; 64]);
     file.read(0, &mut head)?;
     file.read(file.len().saturating_sub(512), &mut footer)?;
     match looks_like(&head, &footer) {
-        None => Ok(ImageFormat::Raw),
+        None => match why_no_disk(path, file.len(), &head) {
+            None => Ok(ImageFormat::Raw),
+            Some(reason) => Err(DiskError::Doubtful { disk: name.to_owned(), reason }),
+        },
         Some(format) => Err(DiskError::Spec {
             disk: name.to_owned(),
             reason: format!(
@@ -201,6 +242,35 @@ fn looks_like(head: &[u8], footer: &[u8]) -> Option<ImageFormat> {
     let is_fixed_vhd = footer.starts_with(b"conectix").then_some(ImageFormat::Vhd);
     let found = magic.iter().find(|(magic, _)| head.starts_with(magic));
     found.map(|(_, format)| *format).or(is_fixed_vhd)
+}
+
+/// Why a file that nobody has called a disk is hardly one.
+fn why_no_disk(path: &Path, len: u64, head: &[u8]) -> Option<String> {
+    const OTHERS: [(usize, &[u8], &str); 11] = [
+        (0, b"\x1f\x8b", "a gzip file"),
+        (0, b"\xfd7zXZ\0", "an xz file"),
+        (0, b"\x28\xb5\x2f\xfd", "a zstd file"),
+        (0, b"BZh", "a bzip2 file"),
+        (0, b"PK\x03\x04", "a zip file"),
+        (0, b"7z\xbc\xaf\x27\x1c", "a 7z file"),
+        (0, b"\x7fELF", "a program"),
+        (0, b"%PDF-", "a PDF file"),
+        (0, b"SQLite format 3\0", "a database"),
+        (0, b"LibvirtQemudSave", "the saved memory of a machine"),
+        (257, b"ustar", "a tar file"),
+    ];
+    let begins =
+        |at: usize, magic: &[u8]| head.get(at..).is_some_and(|rest| rest.starts_with(magic));
+    if let Some((_, _, kind)) = OTHERS.iter().find(|(at, magic, _)| begins(*at, magic)) {
+        return Some(format!("it begins as {kind} does"));
+    }
+    let is_text = |byte: &u8| matches!(byte, b'\t' | b'\n' | b'\r' | b' '..=b'~');
+    if head.contains(&b'\n') && head.iter().all(is_text) {
+        return Some("it begins as a text does".to_owned());
+    }
+    let is_called_image = path.extension().is_some_and(|extension| extension == "img");
+    (!is_called_image && !len.is_multiple_of(strongroom_base::SECTOR_SIZE))
+        .then(|| format!("it has {len} bytes, which are no whole sectors of 512"))
 }
 
 /// Refuses a target that seems to hold something.
@@ -229,7 +299,7 @@ fn has_content(target: &dyn DiskTarget, range: ByteRange) -> Result<bool, DiskEr
     if known_zero {
         return Ok(false);
     }
-    let mut buf = strongroom_base::AlignedBuf::zeroed(crate::num::to_usize(range.len()));
+    let mut buf = strongroom_base::AlignedBuf::zeroed(to_usize(range.len()));
     target.read_at(range.offset(), &mut buf)?;
     Ok(buf.iter().any(|byte| *byte != 0))
 }

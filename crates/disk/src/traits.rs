@@ -118,6 +118,22 @@ pub enum DiskError {
         /// Path.
         disk: String,
     },
+    /// Only a QEMU that is told all about it can read it.
+    #[error("{disk} cannot be read without a machine's QEMU: {reason}")]
+    NeedsQemu {
+        /// Path.
+        disk: String,
+        /// Why.
+        reason: String,
+    },
+    /// A file that was named without its format, and that is hardly a disk.
+    #[error("{disk} does not look like a disk: {reason} (if it is one, write raw:{disk})")]
+    Doubtful {
+        /// Path.
+        disk: String,
+        /// Why.
+        reason: String,
+    },
     /// Somebody else uses it.
     #[error("{disk} is in use: {reason}")]
     Busy {
@@ -244,6 +260,8 @@ impl Coded for DiskError {
             Self::Format { .. } => &codes::DISK_FORMAT,
             Self::Unsafe { .. } | Self::Planted { .. } => &codes::DISK_UNSAFE,
             Self::Outside { .. } => &codes::PLACE_NOT_ALLOWED,
+            Self::NeedsQemu { .. } => &codes::DISK_NEEDS_QEMU,
+            Self::Doubtful { .. } => &codes::DISK_DOUBTFUL,
             Self::Busy { .. } => &codes::DISK_BUSY,
             Self::Denied { .. } => &codes::DISK_DENIED,
             Self::Read { .. } | Self::Write { .. } | Self::Io { .. } => &codes::DISK_IO,

@@ -17,8 +17,8 @@ use std::{
 use common::{assert_same, data_len, folder, noise, open, raw_disk, read_all, run, text};
 use strongroom_base::{ByteRange, Clock as _, SystemClock};
 use strongroom_disk::{
-    DiskError, DiskSource, DiskTarget, Existing, OpenOptions, TargetOptions, open_source,
-    open_target,
+    DiskError, DiskSource, DiskSpec, DiskTarget, Existing, ImageFormat, Layer, Layout, OpenOptions,
+    TargetOptions, Under, inspect_source, open_source, open_target,
 };
 
 const MIB: usize = 1 << 20;
@@ -205,11 +205,21 @@ fn hostile_images_reach_nothing() {
         );
         let refused =
             open_in(text(&image), &inside).err().unwrap_or_else(|| panic!("{name} was opened"));
-        assert!(
-            matches!(&refused, DiskError::Unsafe { reference, .. } if reference == name),
-            "{refused}"
-        );
+        match (&refused, name) {
+            (DiskError::NeedsQemu { reason, .. }, name) => {
+                assert!(name.starts_with("json:") || name.starts_with("nbd:"), "{refused}");
+                assert!(reason.contains(name), "{refused}");
+            }
+            (DiskError::NotFound { disk }, "missing") => assert!(disk.contains("evil"), "{disk}"),
+            (DiskError::Unsafe { reference, .. }, name) => assert_eq!(reference, name),
+            _ => panic!("{refused}"),
+        }
     }
+    // Elsewhere it is not told whether a file exists.
+    make();
+    qemu_img(&["rebase", "-u", "-f", "qcow2", "-b", "/no/such", "-F", "raw", text(&image)]);
+    let refused = open_in(text(&image), &inside).err().expect("refused");
+    assert!(matches!(refused, DiskError::Unsafe { .. }), "{refused}");
     // A data file.
     make();
     let data = [b"DATA".as_slice(), &[0, 0, 0, 11], b"/etc/passwd", &[0; 5]].concat();
@@ -532,4 +542,74 @@ fn a_bitmap_in_an_image_says_what_changed_while_no_machine_ran() {
     raw_disk(&raw, MIB, &[]);
     let error = open_source(&text(&raw).parse().expect("parses"), &options("b0")).err();
     assert!(matches!(error, Some(DiskError::Bitmap { .. })));
+}
+
+/// What a machine's definition says decides, whatever headers name.
+#[test]
+fn definitions_decide() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    for (name, letter) in [("a.raw", b'A'), ("b.raw", b'B')] {
+        fs::write(at(name), vec![letter; MIB]).expect("writes");
+    }
+    let top = at("top.qcow2");
+    qemu_img(&["create", "-q", "-f", "qcow2", "-b", text(&at("a.raw")), "-F", "raw", text(&top)]);
+    let read = |path: &Path, format: ImageFormat, layout: Layout| {
+        let options = OpenOptions {
+            allow_backing: vec![folder.path().to_owned()],
+            layout: Some(layout),
+            ..OpenOptions::default()
+        };
+        let spec = DiskSpec::File { path: path.to_owned(), format: Some(format) };
+        inspect_source(&spec, &options)?;
+        open_source(&spec, &options).map(|source| read_all(source.as_ref()))
+    };
+    let first = |under: Under| {
+        let layout = Layout { under, ..Layout::default() };
+        read(&top, ImageFormat::Qcow2, layout).expect("opens")[0]
+    };
+    let half = Layout { slice: Some(ByteRange::between(0, 512 << 10)), ..Layout::default() };
+    let base = |layout: Layout| {
+        let layer = Layer { path: at("b.raw"), format: ImageFormat::Raw, layout };
+        Under::Image(Box::new(layer))
+    };
+    assert_eq!(first(Under::Header), b'A');
+    assert_eq!(first(Under::Nothing), 0);
+    assert_eq!(first(base(Layout::default())), b'B');
+    let short = Layout { under: base(half), ..Layout::default() };
+    let short = read(&top, ImageFormat::Qcow2, short).expect("opens");
+    assert_eq!((short[(512 << 10) - 1], short[512 << 10]), (b'B', 0));
+
+    // Parts of files: raw, and an image.
+    let bytes = noise(9, MIB);
+    fs::write(at("whole.raw"), &bytes).expect("writes");
+    let part = |start: u64, end: u64| Layout {
+        slice: Some(ByteRange::between(start, end)),
+        ..Layout::default()
+    };
+    let found = read(&at("whole.raw"), ImageFormat::Raw, part(4096, 4096 + 1000)).expect("opens");
+    assert_eq!(found.len(), 1024);
+    assert_same(&found[..1000], &bytes[4096..5096]);
+    assert_eq!(found[1000..], [0; 24]);
+    let image = fs::read(&top).expect("reads");
+    fs::write(at("inside"), [vec![7; 8192], image.clone()].concat()).expect("writes");
+    let end = 8192 + u64::try_from(image.len()).expect("fits");
+    let found = read(&at("inside"), ImageFormat::Qcow2, part(8192, end)).expect("opens");
+    assert_eq!(found[0], b'A');
+    for format in [ImageFormat::Raw, ImageFormat::Qcow2] {
+        let beyond = read(&at("inside"), format, part(8192, end + 1));
+        assert!(matches!(beyond, Err(DiskError::Format { .. })), "{beyond:?}");
+    }
+}
+
+#[test]
+fn encrypted_images_say_what_to_do() {
+    let folder = folder();
+    let image = folder.path().join("secret.qcow2");
+    let words = "create -q -f qcow2 --object secret,id=s,data=secret \
+        -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10";
+    let words: Vec<&str> = words.split_whitespace().chain([text(&image), "1M"]).collect();
+    qemu_img(&words);
+    let refused = open(text(&image)).err().expect("refused");
+    assert!(matches!(refused, DiskError::NeedsQemu { .. }), "{refused}");
 }

@@ -16,8 +16,8 @@ use common::{
 };
 use strongroom_base::{ByteRange, Clock as _, SystemClock};
 use strongroom_disk::{
-    DiskError, DiskTarget, Existing, ExtentKind, OpenOptions, TargetOptions, open_source,
-    open_target,
+    DiskError, DiskSpec, DiskTarget, Existing, ExtentKind, NbdConnections, OpenOptions,
+    TargetOptions, open_source, open_target,
 };
 use tempfile::TempDir;
 
@@ -337,4 +337,39 @@ fn over_tcp() {
     let url = format!("nbd://127.0.0.1:{port}");
     common::wait_until("nbdkit listens", || open(&url).is_ok());
     assert_same(&read_all(open(&url).expect("opens").as_ref()), &bytes);
+}
+
+/// A server that takes two connections at once has five readers: each gets its turn.
+#[test]
+fn connections_are_shared() {
+    let folder = folder();
+    let path = folder.path().join("disk");
+    let bytes = noise(11, 4 << 20);
+    fs::write(&path, &bytes).expect("writes");
+    let socket = socket(&folder);
+    let arguments =
+        ["-r", "-t", "--shared=2", "-f", "raw", "-x", "vda", "-k", text(&socket), text(&path)];
+    let _server = Server::start("qemu-utils", "qemu-nbd", &arguments);
+    wait_for(&socket);
+    let connections = NbdConnections::new(2);
+    let spec: DiskSpec = format!("nbd+unix:///vda?socket={}", text(&socket)).parse().expect("good");
+    let options = OpenOptions {
+        connections: Some(connections),
+        // Whoever waits for a third connection waits so long.
+        timeout: Duration::from_secs(5),
+        ..OpenOptions::default()
+    };
+    let start = SystemClock.monotonic();
+    let sources: Vec<_> = (0..5).map(|_| open_source(&spec, &options).expect("opens")).collect();
+    std::thread::scope(|scope| {
+        for source in &sources {
+            for _ in 0..2 {
+                scope.spawn(|| assert_same(&read_all(source.as_ref()), &bytes));
+            }
+        }
+    });
+    drop(sources);
+    open_source(&spec, &options).expect("all were given back");
+    let took = SystemClock.monotonic().saturating_sub(start);
+    assert!(took < Duration::from_secs(5), "{took:?}");
 }

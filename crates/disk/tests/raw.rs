@@ -373,3 +373,54 @@ fn a_full_disk_says_so() {
         other => panic!("{other:?}"),
     }
 }
+
+/// Only what is called raw is taken for a disk whatever it holds.
+#[test]
+fn what_is_hardly_a_disk_is_asked_about() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let xml = "<domain>\n".repeat(200);
+    let gzip = [b"\x1f\x8b\x08".as_slice(), &[0; 1021]].concat();
+    for (name, content) in
+        [("web01.xml", xml.as_bytes()), ("web.img", &gzip), ("notes", b"a\n"), ("odd", &[0; 1000])]
+    {
+        fs::write(at(name), content).expect("writes");
+        let refused = open(text(&at(name))).err().expect("refused");
+        assert!(matches!(refused, DiskError::Doubtful { .. }), "{name}: {refused}");
+        open(&format!("raw:{}", text(&at(name)))).expect("it was called a disk");
+    }
+    for (name, content) in [("disk", noise(1, 1024)), ("odd.img", vec![0; 1000])] {
+        fs::write(at(name), content).expect("writes");
+        open(text(&at(name))).expect("a disk");
+    }
+}
+
+#[test]
+fn devices_that_may_change_are_refused() {
+    let folder = folder();
+    let file = folder.path().join("file.img");
+    fs::write(&file, vec![0; 4 * MIB]).expect("writes");
+    let made =
+        std::process::Command::new("losetup").args(["--find", "--show", text(&file)]).output();
+    let made = made.map(|made| String::from_utf8_lossy(&made.stdout).trim().to_owned());
+    let device = made.unwrap_or_default();
+    if !device.starts_with("/dev/loop") {
+        println!("not tried: no loop device can be made here");
+        return;
+    }
+    let try_open = |spec: &str| open(spec).map(drop);
+    let (quiet, below) = (try_open(&device), try_open(text(&file)));
+    let writer = std::process::Command::new("sleep")
+        .arg("60")
+        .stdin(fs::File::options().read(true).write(true).open(&device).expect("opens"))
+        .spawn();
+    let busy = try_open(&device);
+    let mut writer = writer.expect("starts");
+    writer.kill().expect("killed");
+    writer.wait().expect("ended");
+    run("mount", "losetup", &["--detach", &device]);
+    quiet.expect("nobody writes to it");
+    for refused in [below, busy] {
+        assert!(matches!(refused, Err(DiskError::Busy { .. })), "{refused:?}");
+    }
+}

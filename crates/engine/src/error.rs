@@ -58,7 +58,7 @@ pub enum EngineError {
         source: SizeError,
     },
     /// Disk names are wrong or not unique.
-    #[error("the disks of item {item} need different names of letters, digits, '.', '_' and '-'")]
+    #[error("the disks of item {item} need different names that are fit for files")]
     Names {
         /// The item.
         item: String,
@@ -95,6 +95,13 @@ pub enum EngineError {
     /// Something happened that must not.
     #[error("{0}")]
     Bug(&'static str),
+}
+
+impl EngineError {
+    /// Whether a disk failed, or the work was stopped, rather than the vault.
+    pub const fn is_of_disk(&self) -> bool {
+        matches!(self, Self::Disk { .. } | Self::SourceRead { .. } | Self::Interrupted)
+    }
 }
 
 impl Coded for EngineError {

@@ -69,9 +69,12 @@ impl Progress {
 
     /// The counters now.
     pub fn snapshot(&self) -> Snapshot {
+        let total_bytes = self.0.total_bytes.load(Ordering::Relaxed);
+        let done_bytes = self.0.done_bytes.load(Ordering::Relaxed);
         Snapshot {
-            total_bytes: self.0.total_bytes.load(Ordering::Relaxed),
-            done_bytes: self.0.done_bytes.load(Ordering::Relaxed),
+            total_bytes,
+            // Disks are gone through in whole blocks; the last one may be longer than the disk.
+            done_bytes: if total_bytes > 0 { done_bytes.min(total_bytes) } else { done_bytes },
             stored_bytes: self.0.stored_bytes.load(Ordering::Relaxed),
             stage: *self.0.stage.lock().unwrap_or_else(PoisonError::into_inner),
             things: *self.0.things.lock().unwrap_or_else(PoisonError::into_inner),

@@ -29,7 +29,7 @@ pub use error::FormatError;
 pub use index::IndexObject;
 pub use manifest::{
     ConfigurationRecord, Consistency, DiskRecord, ExcludedDisk, Manifest, SkippedRange,
-    SourceRecord, check_name, names_are_valid,
+    SourceRecord, check_plain_name, names_are_valid,
 };
 pub use seal::SealKey;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use strongroom_base::{Digest, MAX_DISK_SIZE, PointId, SECTOR_SIZE};
+use strongroom_base::{Digest, MAX_DISK_SIZE, PointId, SECTOR_SIZE, check_name};
 
 use crate::FormatError;
 
@@ -18,6 +18,9 @@ pub enum Consistency {
     FileSystem,
     /// As after a power cut.
     Crash,
+    /// Nothing: others may have written to it while it was read, so that its parts may be of
+    /// different moments.
+    Unknown,
 }
 
 /// A stretch of a source disk that could not be read and was recorded as zeros.
@@ -159,9 +162,9 @@ const fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
-/// Checks the name of an item or a disk: 1 to 200 letters, digits, `.`, `_` and `-`, starting
-/// with a letter or digit. Such names are safe as file names.
-pub fn check_name(name: &str) -> bool {
+/// Checks a name that is a part of an object's name: 1 to 200 letters and digits of ASCII, `.`, `_`
+/// and `-`, starting with a letter or digit.
+pub fn check_plain_name(name: &str) -> bool {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     (1..=200).contains(&name.len())
         && name.chars().all(good)
@@ -289,9 +292,14 @@ mod tests {
     #[test]
     fn names() {
         assert!(check_name("web-01.example_x"));
-        for bad in ["", ".", "..", "-x", "a/b", "a b", "é", &"x".repeat(201)] {
+        for bad in ["", ".", "..", "-x", "a/b", &"x".repeat(201)] {
             assert!(!check_name(bad), "{bad}");
         }
         assert!(!names_are_valid(["a", "a"].into_iter()));
+        let golden = include_str!("../tests/golden/manifest-v1.json");
+        let renamed = golden.replace("web01", "web サーバー 01");
+        let manifest = Manifest::decode(renamed.as_bytes()).expect("decodes");
+        assert_eq!(manifest.item, "web サーバー 01");
+        assert!(check_plain_name("web-01.example_x") && !check_plain_name("web 01"));
     }
 }

@@ -7,6 +7,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use strongroom_base::{Clock as _, SystemClock};
+
 use crate::{
     Connection, Domain,
     connection::{arguments, domain, named},
@@ -16,6 +18,10 @@ use crate::{
 
 /// Beginning a job creates scratch files and may wait for the guest's writes to end.
 const BEGIN: Duration = Duration::from_mins(2);
+
+/// How often, and how soon, a list is asked for again that has something in it that is not whole.
+const AGAIN: u32 = 40;
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// The work that libvirt does on a machine (`virDomainJobOperation`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,8 +136,19 @@ impl Connection {
                 Ok(name)
             })
         };
-        let arguments = arguments(of).i32(1).u32(TOPOLOGICAL);
-        self.call("listing checkpoints", Procedure::DomainListAllCheckpoints, arguments, read)
+        let ask = || {
+            let arguments = arguments(of).i32(1).u32(TOPOLOGICAL);
+            let procedure = Procedure::DomainListAllCheckpoints;
+            self.call("listing checkpoints", procedure, arguments, read)
+        };
+        // libvirt 9 fails if a checkpoint is being made or deleted at this moment.
+        for _ in 0..AGAIN {
+            match ask() {
+                Err(error) if error.is_half_made() => SystemClock.sleep(PAUSE),
+                other => return other,
+            }
+        }
+        ask()
     }
 
     /// A checkpoint's description, whole: it can be made known again from it.

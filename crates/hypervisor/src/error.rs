@@ -136,6 +136,8 @@ pub(crate) mod number {
     pub(crate) const OPERATION_DENIED: i32 = 29;
     pub(crate) const NO_DOMAIN: i32 = 42;
     pub(crate) const AUTH_FAILED: i32 = 45;
+    pub(crate) const NO_STORAGE_POOL: i32 = 49;
+    pub(crate) const NO_STORAGE_VOL: i32 = 50;
     pub(crate) const OPERATION_INVALID: i32 = 55;
     pub(crate) const NO_SECRET: i32 = 66;
     pub(crate) const CONFIG_UNSUPPORTED: i32 = 67;
@@ -217,6 +219,12 @@ impl HypervisorError {
     /// Whether a disk cannot hold the bitmap of a checkpoint.
     pub fn is_no_place_for_bitmaps(&self) -> bool {
         matches!(self, Self::Libvirt { message, .. } if message.contains("Can't make bitmap"))
+    }
+
+    /// Whether libvirt found a checkpoint that was just being made or deleted.
+    pub fn is_half_made(&self) -> bool {
+        matches!(self, Self::Libvirt { message, .. }
+            if message.contains("virGetDomainCheckpoint must not be NULL"))
     }
 
     /// Whether another operation on the machine is in the way.

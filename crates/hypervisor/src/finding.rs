@@ -27,7 +27,8 @@ pub struct Finding {
 }
 
 impl Finding {
-    pub(crate) fn new(
+    /// What was found.
+    pub fn new(
         level: Level,
         id: &'static str,
         what: impl Into<String>,

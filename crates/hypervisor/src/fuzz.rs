@@ -46,6 +46,7 @@ pub fn fuzz_domain_xml(bytes: &[u8]) {
         forget_run: true,
         networks: Vec::new(),
         cpu: None,
+        own_terminals: Some("copy".to_owned()),
     };
     // A description may be so odd that its changes contradict each other, but then it is said.
     if let Ok(changed) = rewrite(&changes) {

@@ -43,8 +43,8 @@ pub use finding::{Finding, Level};
 pub use machine::{
     AgentChannel, BackupKind, Cpu, Device, DirectBoot, Disk, DiskNote, Driver, Encryption,
     Filesystem, Firmware, GuestFamily, HostDevice, Interface, InterfaceKind, Layer, Loader,
-    Machine, Manager, Mirror, NetworkHost, NetworkSource, Nvram, SecretRef, SkipReason, Source,
-    Tpm, TpmBackend,
+    Machine, Manager, Mirror, NetworkHost, NetworkSource, Nvram, SecretRef, SkipReason, Slice,
+    Source, Tpm, TpmBackend,
 };
 pub use precheck::{AgentState, Checkpoint, DiskFacts, Facts, Snapshot};
 pub use qemu_img::{Bitmap, ImageInfo};

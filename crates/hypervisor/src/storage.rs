@@ -1,8 +1,8 @@
 //! What machines use besides themselves: secrets, networks, storage pools.
 
 use crate::{
-    Connection, Uuid,
-    error::Result,
+    Connection, Machine, Source, Uuid,
+    error::{Result, number},
     rpc::{Decoder, Encoder, Malformed, Procedure, xdr},
 };
 
@@ -145,6 +145,60 @@ impl Connection {
         let arguments = arguments_named(of).u32(0);
         let procedure = Procedure::StoragePoolGetXmlDesc;
         self.call("reading a pool's description", procedure, arguments, xdr::text)
+    }
+
+    /// The file or device that a volume is; none if there is no such volume, or if it is on a server.
+    pub fn volume_path(&self, pool: &str, volume: &str) -> Result<Option<String>> {
+        const FILE: i32 = 0;
+        const BLOCK: i32 = 1;
+        const ACTION: &str = "looking for a storage volume";
+        let missing =
+            |number| matches!(number, Some(number::NO_STORAGE_POOL | number::NO_STORAGE_VOL));
+        let arguments = Encoder::default().string(pool);
+        let procedure = Procedure::StoragePoolLookupByName;
+        let pool = match self.call(ACTION, procedure, arguments, named) {
+            Err(error) if missing(error.number()) => return Ok(None),
+            other => other?,
+        };
+        let volume_of = |answer: &mut Decoder<'_>| {
+            let parts = (answer.string()?, answer.string()?, answer.string()?);
+            Ok(Encoder::default().string(&parts.0).string(&parts.1).string(&parts.2))
+        };
+        let look = || {
+            let arguments = arguments_named(&pool).string(volume);
+            self.call(ACTION, Procedure::StorageVolLookupByName, arguments, volume_of)
+        };
+        let found = match look() {
+            // What was put there since libvirt looked.
+            Err(error) if missing(error.number()) => {
+                self.refresh_pool(&pool)?;
+                match look() {
+                    Err(error) if missing(error.number()) => return Ok(None),
+                    other => other?,
+                }
+            }
+            other => other?,
+        };
+        let kind = self.call(ACTION, Procedure::StorageVolGetInfo, found.clone(), xdr::number)?;
+        if !matches!(kind, FILE | BLOCK) {
+            return Ok(None);
+        }
+        self.call(ACTION, Procedure::StorageVolGetPath, found, xdr::text).map(Some)
+    }
+
+    /// Asks which files and devices the volumes are that a machine has as disks. Of one that cannot be
+    /// found, nothing is known then.
+    pub fn resolve_volumes(&self, machine: &mut Machine) {
+        for disk in &mut machine.disks {
+            let layers = disk.chain.iter_mut().map(|layer| &mut layer.source);
+            for source in std::iter::once(&mut disk.source).chain(layers) {
+                let Source::Volume { pool, volume, path } = source else { continue };
+                match self.volume_path(pool, volume) {
+                    Ok(found) => *path = found,
+                    Err(error) => tracing::debug!(%error, pool, volume, "no path"),
+                }
+            }
+        }
     }
 
     /// Lets libvirt look which volumes a pool has.

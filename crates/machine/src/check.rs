@@ -1,21 +1,24 @@
 //! The check before a machine is protected: what stands in the way, and what to do about it.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     path::Path,
 };
 
 use serde::Serialize;
+use strongroom_base::Coded as _;
+use strongroom_disk::{inspect_source, open_source};
 use strongroom_hypervisor::{
-    AgentState, Checkpoint, Connection, DiskFacts, Domain, Facts, Finding, Form, HypervisorError,
-    Level, Machine, Snapshot, Source, State,
+    AgentState, Checkpoint, Connection, DiskChoice, DiskFacts, Domain, Facts, Finding, Form,
+    HypervisorError, Level, Machine, Snapshot, Source, State,
     agent::{self, GuestAgent},
 };
 
-use crate::image;
+use crate::{backup::select, image, layout};
 
 /// The beginning of the names of our checkpoints, of any vault.
-const OURS: &str = "strongroom-";
+pub(crate) const OURS: &str = "strongroom-";
 
 /// What was found of one machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -52,9 +55,21 @@ impl From<Finding> for FindingReport {
 
 /// Checks a machine.
 pub fn check(connection: &Connection, domain: &Domain) -> Result<Checked, HypervisorError> {
-    let machine = Machine::parse(&connection.domain_xml(domain, Form::Present)?)?;
+    let mut machine = Machine::parse(&connection.domain_xml(domain, Form::Present)?)?;
+    connection.resolve_volumes(&mut machine);
     let facts = facts(connection, domain, &machine)?;
-    let findings = facts.check(&machine);
+    let mut findings = facts.check(&machine);
+    if connection.uri().is_local() {
+        let off = match facts.state {
+            State::Off => Ok(machine.clone()),
+            _ => Machine::parse(&connection.domain_xml(domain, Form::Inactive)?).map(|mut off| {
+                connection.resolve_volumes(&mut off);
+                off
+            }),
+        }?;
+        open(&off, facts.state == State::Off, &mut findings);
+        findings.sort_by_key(|finding| Reverse(finding.level));
+    }
     Ok(Checked {
         name: machine.name,
         uuid: machine.uuid.to_string(),
@@ -65,6 +80,38 @@ pub fn check(connection: &Connection, domain: &Domain) -> Result<Checked, Hyperv
         },
         findings: findings.into_iter().map(FindingReport::from).collect(),
     })
+}
+
+/// Does what a backup of the machine while it is off does before its first write: opens each image,
+/// with all that is under it.
+fn open(machine: &Machine, is_off: bool, findings: &mut Vec<Finding>) {
+    let Ok(selection) = select(&DiskChoice::All, machine, true) else { return };
+    let (level, when) = if is_off { (Level::Red, "") } else { (Level::Amber, "once it is off, ") };
+    for disk in &selection.chosen {
+        let name = format!("{when}disk {} ({})", disk.target, disk.source);
+        let encrypted = disk.encryption.is_some().then(|| "it is encrypted".to_owned());
+        if let Some(reason) = encrypted.or_else(|| layout::needs_qemu(disk)) {
+            let what = format!("{name} can only be read by starting the machine: {reason}");
+            let what_to_do = "back it up while the machine runs, or with --start-paused; encrypted \
+                 disks also as they lie there, with --encrypted-disks ciphertext";
+            findings.push(Finding::new(level, "disk.needs_qemu", what, what_to_do));
+            continue;
+        }
+        let Ok((spec, layout)) = layout::of(disk) else { continue };
+        let options = layout::options(layout);
+        let opened = if is_off {
+            open_source(&spec, &options).map(drop)
+        } else {
+            inspect_source(&spec, &options)
+        };
+        if let Err(error) = opened {
+            let mut what = format!("{name} cannot be backed up: {error}");
+            if let Some(source) = std::error::Error::source(&error) {
+                what = format!("{what}: {source}");
+            }
+            findings.push(Finding::new(level, "disk.unreadable", what, error.code().hint));
+        }
+    }
 }
 
 fn facts(
@@ -85,9 +132,8 @@ fn facts(
     let mut disks = BTreeMap::new();
     let mut block_jobs = BTreeSet::new();
     for disk in &machine.disks {
-        let format = disk.driver.format.as_deref().unwrap_or("raw");
-        if let Some(path) = disk.source.path().filter(|_| is_local) {
-            let chain = image::chain(Path::new(path), format);
+        if is_local && disk.source.path().is_some() {
+            let chain = image::chain_of(disk);
             disks.insert(disk.target.clone(), DiskFacts { chain });
         }
         let job = connection.block_job(domain, &disk.target).ok().flatten();

@@ -1,6 +1,9 @@
 //! What machines a host has, and what can be backed up of them.
 
+use std::time::Duration;
+
 use serde::Serialize;
+use strongroom_base::{Clock as _, SystemClock};
 use strongroom_hypervisor::{
     BackupKind, Connection, Disk, Domain, Form, HypervisorError, Machine, State, TpmBackend,
 };
@@ -38,6 +41,9 @@ pub struct DiscoveredMachine {
     pub snapshots: u64,
     /// Its disks.
     pub disks: Vec<DiscoveredDisk>,
+    /// Why no more is known of it, if libvirt did not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// A disk of a machine.
@@ -67,14 +73,59 @@ pub struct DiscoveredDisk {
     pub notes: Vec<String>,
 }
 
-/// All machines of a host, by name. One that goes away meanwhile is left out.
+impl DiscoveredMachine {
+    /// A machine of which libvirt tells no more than that it is there.
+    fn unknown(domain: &Domain, error: &HypervisorError) -> Self {
+        let mut problem = error.to_string();
+        if let Some(source) = std::error::Error::source(error) {
+            problem = format!("{problem}: {source}");
+        }
+        Self {
+            name: domain.name.clone(),
+            uuid: domain.uuid.to_string(),
+            state: State::Unknown.name(),
+            persistent: false,
+            autostart: false,
+            memory_bytes: 0,
+            vcpus: 0,
+            os: None,
+            firmware: "unknown",
+            tpm: None,
+            agent: "unknown",
+            manager: None,
+            checkpoints: 0,
+            snapshots: 0,
+            disks: Vec::new(),
+            problem: Some(problem),
+        }
+    }
+}
+
+/// How often, and how soon, a machine is asked for again of which libvirt did not tell all: it may be
+/// in the midst of something.
+const AGAIN: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// All machines of a host, by name. One that goes away meanwhile is left out; one of which libvirt
+/// does not tell all is there with what is known.
 pub fn discover(connection: &Connection) -> Result<Vec<DiscoveredMachine>, HypervisorError> {
     let mut found = Vec::new();
     for domain in connection.domains()? {
-        match describe(connection, &domain) {
+        let mut left = AGAIN;
+        let described = loop {
+            match describe(connection, &domain) {
+                Err(error) if !error.is_connection() && !error.is_missing() && left > 0 => {
+                    left = left.saturating_sub(1);
+                    SystemClock.sleep(PAUSE);
+                }
+                other => break other,
+            }
+        };
+        match described {
             Ok(machine) => found.push(machine),
             Err(error) if error.is_missing() => {}
-            Err(error) => return Err(error),
+            Err(error) if error.is_lost() => return Err(error),
+            Err(error) => found.push(DiscoveredMachine::unknown(&domain, &error)),
         }
     }
     Ok(found)
@@ -85,7 +136,8 @@ pub fn describe(
     connection: &Connection,
     domain: &Domain,
 ) -> Result<DiscoveredMachine, HypervisorError> {
-    let machine = Machine::parse(&connection.domain_xml(domain, Form::Present)?)?;
+    let mut machine = Machine::parse(&connection.domain_xml(domain, Form::Present)?)?;
+    connection.resolve_volumes(&mut machine);
     let state = connection.state(domain)?;
     let os_disk = machine.os_disk().map(|disk| disk.target.clone());
     let disk = |disk: &Disk| {
@@ -140,5 +192,6 @@ pub fn describe(
         checkpoints: count(connection.checkpoints(domain)?),
         snapshots: count(connection.snapshots(domain)?),
         disks: machine.disks.iter().map(disk).collect(),
+        problem: None,
     })
 }

@@ -123,8 +123,21 @@ pub enum MachineError {
         /// What is missing, all of it.
         reason: String,
     },
+    /// The item has points of another machine.
+    #[error(
+        "item {item} of the vault is of another machine, {machine} ({uuid}): name another item with \
+         --item, or this one if this is the same machine, made anew"
+    )]
+    Taken {
+        /// The item.
+        item: String,
+        /// The other machine's name.
+        machine: String,
+        /// Its UUID.
+        uuid: String,
+    },
     /// There is a machine of that name or identity already.
-    #[error("{host} already has a machine {name}")]
+    #[error("the host {host} already has a machine {name}")]
     Exists {
         /// The host.
         host: String,
@@ -204,6 +217,17 @@ pub enum MachineError {
     Interrupted,
 }
 
+impl MachineError {
+    /// Whether the vault failed, which nothing that happens to the machine can cause.
+    pub(crate) fn is_of_vault(&self) -> bool {
+        match self {
+            Self::Vault(_) => true,
+            Self::Engine(error) => !error.is_of_disk(),
+            _ => false,
+        }
+    }
+}
+
 impl From<EngineError> for MachineError {
     fn from(error: EngineError) -> Self {
         match error {
@@ -232,6 +256,7 @@ impl Coded for MachineError {
             Self::Changed { .. } => &codes::VM_CHANGED,
             Self::HostLacks { .. } => &codes::HOST_LACKS,
             Self::Exists { .. } => &codes::VM_EXISTS,
+            Self::Taken { .. } => &codes::ITEM_EXISTS,
             Self::NoRoom { .. } => &codes::DISK_FULL,
             Self::InTheWay { .. } => &codes::DISK_NOT_EMPTY,
             Self::Unfinished { .. } => &codes::RESTORE_UNFINISHED,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::Value;
-use strongroom_hypervisor::ImageInfo;
+use strongroom_hypervisor::{Disk, ImageInfo, Source};
 
 /// The most bytes of its answer.
 const MAX_ANSWER: usize = 8 << 20;
@@ -83,9 +83,46 @@ pub(crate) fn create(images: &[(PathBuf, u64)]) -> bool {
 
 /// What an image and those under it are; nothing if that cannot be had.
 pub(crate) fn chain(path: &Path, format: &str) -> Vec<ImageInfo> {
-    let answer = ask(path, format, &["--backing-chain"]).unwrap_or_default();
-    let answer = String::from_utf8_lossy(&answer);
-    ImageInfo::parse_chain(&answer).unwrap_or_default()
+    images(path, format, &["--backing-chain"]).unwrap_or_default()
+}
+
+/// What a disk's image and those under it are, as far as they are files here: those that the machine's
+/// definition names, and under them what their headers name. Nothing if the image itself cannot be
+/// looked at.
+pub(crate) fn chain_of(disk: &Disk) -> Vec<ImageInfo> {
+    let top = (&disk.source, disk.driver.format.as_deref(), disk.slice);
+    let layers = disk.chain.iter();
+    let layers = layers.map(|layer| (&layer.source, layer.format.as_deref(), layer.slice));
+    let mut found = Vec::new();
+    for (number, place) in std::iter::once(top).chain(layers).enumerate() {
+        // Only under the last one do headers say more.
+        let is_last = number == disk.chain.len();
+        let options: &[&str] = if is_last && !disk.chain_ends { &["--backing-chain"] } else { &[] };
+        let (source, format, slice) = place;
+        match source.path().filter(|_| slice.is_none()) {
+            Some(path) => match images(Path::new(path), format.unwrap_or("raw"), options) {
+                Some(images) => found.extend(images),
+                None if number == 0 => return Vec::new(),
+                None => found.push(named(source, format)),
+            },
+            None => found.push(named(source, format)),
+        }
+    }
+    found
+}
+
+/// An image of which is known only where it is.
+fn named(source: &Source, format: Option<&str>) -> ImageInfo {
+    ImageInfo {
+        filename: source.to_string(),
+        format: format.unwrap_or("raw").to_owned(),
+        ..ImageInfo::default()
+    }
+}
+
+fn images(path: &Path, format: &str, options: &[&str]) -> Option<Vec<ImageInfo>> {
+    let answer = ask(path, format, options)?;
+    ImageInfo::parse_chain(&String::from_utf8_lossy(&answer)).ok()
 }
 
 fn question(path: &Path, format: &str, options: &[&str]) -> Command {

@@ -14,14 +14,17 @@ mod configuration;
 mod consistency;
 mod discover;
 mod error;
+mod forget;
 pub mod guard;
 mod image;
+mod layout;
 mod live;
 mod lock;
 mod orphans;
 mod report;
 mod request;
 pub mod restore;
+mod saved;
 
 pub use backup::{OnTaken, Taken, backup, backup_watched};
 pub use check::{Checked, FindingReport, check};
@@ -29,5 +32,7 @@ pub use configuration::{Configuration, DiskIdentity, MachineRecord, SavedSecret}
 pub use consistency::{NO_SCRIPTS, Wish};
 pub use discover::{DiscoveredDisk, DiscoveredMachine, describe, discover};
 pub use error::MachineError;
+pub use forget::{OurCheckpoint, checkpoints, delete_checkpoints};
 pub use report::MachineBackupReport;
 pub use request::{EncryptedDisks, MachineBackup, Places};
+pub use saved::refuse_saved_memory;

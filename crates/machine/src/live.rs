@@ -13,13 +13,19 @@ use std::{
 };
 
 use strongroom_base::{ByteRange, RangeSet};
-use strongroom_disk::{DiskError, DiskSource, DiskSpec, Extent, NbdUrl, OpenOptions, open_source};
+use strongroom_disk::{
+    DiskError, DiskSource, DiskSpec, Extent, NbdConnections, NbdUrl, OpenOptions, open_source,
+};
 use strongroom_hypervisor::ScratchImages;
 
 use crate::{MachineError, error::Result, image};
 
 /// The name under which QEMU exports what has changed.
 const CHANGED: &str = "changed";
+
+/// The most connections to QEMU's server at once. libvirt lets it take 100; those beyond wait without
+/// a word.
+pub(crate) const CONNECTIONS: usize = 80;
 
 /// One disk of a running machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,10 +154,17 @@ impl JobFiles {
     }
 
     /// Opens what QEMU serves of a disk, whose own format is `format`.
-    pub(crate) fn open(&self, disk: &LiveDisk, format: &str) -> Result<Arc<dyn DiskSource>> {
+    pub(crate) fn open(
+        &self,
+        disk: &LiveDisk,
+        format: &str,
+        connections: &NbdConnections,
+    ) -> Result<Arc<dyn DiskSource>> {
         let mut url = NbdUrl::unix(self.socket(), &disk.target);
         url.dirty_bitmap = disk.since.as_ref().map(|_| CHANGED.to_owned());
-        let export = open_source(&DiskSpec::Nbd(url), &OpenOptions::default())?;
+        let options =
+            OpenOptions { connections: Some(connections.clone()), ..OpenOptions::default() };
+        let export = open_source(&DiskSpec::Nbd(url), &options)?;
         Ok(Arc::new(Served { export, format: format.to_owned() }))
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -20,7 +21,9 @@ const GUARD: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct Lock {
     _file: File,
-    guard: PathBuf,
+    path: PathBuf,
+    /// The file of its guard; none if it is the lock of a name.
+    guard: Option<PathBuf>,
 }
 
 impl Lock {
@@ -33,16 +36,13 @@ impl Lock {
         };
         fs::create_dir_all(folder).map_err(|source| failed(folder, source))?;
         let path = folder.join(format!("{machine}.lock"));
-        let open =
-            |path: &Path| File::options().create(true).write(true).truncate(false).open(path);
-        let file = open(&path).map_err(|source| failed(&path, source))?;
         let busy = |reason: &str| MachineError::Busy {
             machine: name.to_owned(),
             reason: reason.to_owned(),
         };
-        if !try_lock(&file).map_err(|source| failed(&path, source))? {
+        let Some(file) = lock_file(&path).map_err(|source| failed(&path, source))? else {
             return Err(busy("another backup or restore of it runs"));
-        }
+        };
         let guard = folder.join(format!("{machine}.guard"));
         let file_of_guard = open(&guard).map_err(|source| failed(&guard, source))?;
         let deadline = SystemClock.monotonic().saturating_add(GUARD);
@@ -52,7 +52,7 @@ impl Lock {
             }
             SystemClock.sleep(Duration::from_millis(100));
         }
-        Ok(Self { _file: file, guard })
+        Ok(Self { _file: file, path, guard: Some(guard) })
     }
 
     /// Takes the lock of a name that a machine is to get.
@@ -64,19 +64,56 @@ impl Lock {
             source,
         };
         fs::create_dir_all(folder).map_err(failed)?;
-        let file = File::options().create(true).write(true).truncate(false).open(&path);
-        let file = file.map_err(failed)?;
-        if !try_lock(&file).map_err(failed)? {
+        let Some(file) = lock_file(&path).map_err(failed)? else {
             let (machine, reason) = (name.to_owned(), "another restore of it runs".to_owned());
             return Err(MachineError::Busy { machine, reason });
-        }
-        Ok(Self { _file: file, guard: path })
+        };
+        Ok(Self { _file: file, path, guard: None })
     }
 
     /// The file that the guard holds.
     pub(crate) fn guard_file(&self) -> &Path {
-        &self.guard
+        self.guard.as_deref().unwrap_or(&self.path)
     }
+}
+
+impl Drop for Lock {
+    /// Of a machine with which nothing is done nothing is left. Who has opened a file before it goes
+    /// notices that, once it has the lock.
+    fn drop(&mut self) {
+        if let Some(guard) = &self.guard {
+            // A guard that is still at work holds it.
+            let is_free = File::open(guard).is_ok_and(|file| try_lock(&file).unwrap_or(false));
+            if is_free {
+                fs::remove_file(guard).ok();
+            }
+        }
+        fs::remove_file(&self.path).ok();
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    File::options().create(true).write(true).truncate(false).open(path)
+}
+
+/// Makes a file and locks it; none if somebody else has the lock.
+fn lock_file(path: &Path) -> io::Result<Option<File>> {
+    loop {
+        let file = open(path)?;
+        if !try_lock(&file)? {
+            return Ok(None);
+        }
+        // Its last holder may have removed it meanwhile.
+        if is_at(&file, path) {
+            return Ok(Some(file));
+        }
+    }
+}
+
+/// Whether an open file is still the one at `path`.
+fn is_at(file: &File, path: &Path) -> bool {
+    let (Ok(open), Ok(there)) = (file.metadata(), fs::metadata(path)) else { return false };
+    (open.dev(), open.ino()) == (there.dev(), there.ino())
 }
 
 fn try_lock(file: &File) -> io::Result<bool> {
@@ -84,5 +121,27 @@ fn try_lock(file: &File) -> io::Result<bool> {
         Ok(()) => Ok(true),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_at_a_time_and_nothing_left() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let machine = Uuid([7; 16]);
+        let take = || Lock::take(folder.path(), machine, "web");
+        for _ in 0..2 {
+            let lock = take().expect("free");
+            assert!(matches!(take(), Err(MachineError::Busy { .. })));
+            drop(lock);
+            assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
+        }
+        let lock = Lock::take_name(folder.path(), "copy").expect("free");
+        assert!(matches!(Lock::take_name(folder.path(), "copy"), Err(MachineError::Busy { .. })));
+        drop(lock);
+        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
     }
 }

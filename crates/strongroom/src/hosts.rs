@@ -93,6 +93,18 @@ pub(crate) fn reachable() -> Option<String> {
     (there && Connection::open(&session, &settings()).is_ok()).then(|| "qemu:///session".to_owned())
 }
 
+/// This host's libvirt, if there is one that lets us talk to it: the one that is named, or the usual one.
+/// Nothing is started for it.
+pub(crate) fn present() -> Option<Connection> {
+    let is_named = ["STRONGROOM_CONNECT", "LIBVIRT_DEFAULT_URI"]
+        .iter()
+        .any(|name| env::var(name).is_ok_and(|value| !value.is_empty()));
+    if !is_named {
+        reachable()?;
+    }
+    ConnectArgs { connect: None }.open().ok().filter(|connection| connection.uri().is_local())
+}
+
 /// The folder for what a server makes, if nobody names one.
 pub(crate) fn data_dir() -> PathBuf {
     if is_root() {

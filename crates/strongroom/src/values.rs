@@ -8,10 +8,9 @@ use jiff::{
     civil::{Date, DateTime, Time},
     tz::TimeZone,
 };
-use strongroom_base::PointId;
+use strongroom_base::{PointId, check_name};
 use strongroom_disk::DiskSpec;
 use strongroom_engine::PointSelector;
-use strongroom_format::check_name;
 
 /// Parses a number of bytes: digits and an optional `K`, `M`, `G` or `T`, powers of 1024.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
@@ -80,8 +79,8 @@ pub(crate) fn name(text: &str) -> Result<String, String> {
         Ok(text.to_owned())
     } else {
         Err(format!(
-            "{text:?} is not a name: use 1 to 200 letters, digits, '.', '_' and '-', starting \
-             with a letter or digit"
+            "{text:?} is not a name: use 1 to 200 bytes of letters and digits of any script, spaces \
+             and punctuation; no '/' or '\\', no '.', '-' or space at the beginning"
         ))
     }
 }

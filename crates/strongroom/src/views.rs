@@ -115,6 +115,7 @@ pub(crate) fn consistency(consistency: Consistency) -> &'static str {
         Consistency::Application => "application",
         Consistency::FileSystem => "file-system",
         Consistency::Crash => "crash",
+        Consistency::Unknown => "unknown",
     }
 }
 

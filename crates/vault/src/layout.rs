@@ -11,7 +11,7 @@ use std::{fmt, str::FromStr};
 
 use jiff::Timestamp;
 use strongroom_base::{PackId, PointId, VaultId, WriterId};
-use strongroom_format::{check_name, pack::PackKind};
+use strongroom_format::{check_plain_name, pack::PackKind};
 use strongroom_objects::Key;
 use ulid::Ulid;
 
@@ -118,7 +118,7 @@ pub(crate) fn service(name: &str, id: Ulid) -> Key {
 pub(crate) fn parse_service(key: &Key) -> Option<(&str, Ulid)> {
     let (name, _) = key.as_str().strip_prefix(SERVICE)?.split_once('/')?;
     let id = parse_ulid(key)?;
-    (check_name(name) && service(name, id) == *key).then_some((name, id))
+    (check_plain_name(name) && service(name, id) == *key).then_some((name, id))
 }
 
 pub(crate) fn point(item: ItemKey, id: PointId) -> Key {

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use strongroom_format::{FormatError, check_name, sealed::SealedKind};
+use strongroom_format::{FormatError, check_plain_name, sealed::SealedKind};
 use strongroom_objects::{Put, StoreError};
 use ulid::Ulid;
 
@@ -101,7 +101,7 @@ impl Vault {
 
     /// The generations of a name, oldest first.
     fn generations(&self, name: &str) -> Result<Vec<Ulid>> {
-        if !check_name(name) {
+        if !check_plain_name(name) {
             return Err(VaultError::Name { name: name.chars().take(80).collect() });
         }
         let listed = self.list(&format!("{}{name}/", layout::SERVICE))?;

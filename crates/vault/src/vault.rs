@@ -8,10 +8,10 @@ use std::{
 };
 
 use strongroom_base::{
-    Clock, Entropy, EntropyExt as _, KeyId, SystemClock, SystemEntropy, VaultId,
+    Clock, Entropy, EntropyExt as _, KeyId, SystemClock, SystemEntropy, VaultId, check_name,
 };
 use strongroom_format::{
-    Conditional, FormatError, IndexObject, SealKey, VaultConfig, check_name,
+    Conditional, FormatError, IndexObject, SealKey, VaultConfig,
     pack::Header,
     sealed::{self, SealedHeader, SealedKind},
 };

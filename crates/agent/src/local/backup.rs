@@ -14,7 +14,7 @@ use super::{LocalAgent, to_json};
 use crate::{
     BackupDone, BackupOrder, Result, Tier, Watch,
     error::{body, of_source},
-    facts::{consistency, point_facts, sum, wanted, warning, warnings},
+    facts::{consistency, point_facts, proved, sum, warning, warnings},
     vaults::OpenVault,
 };
 
@@ -77,7 +77,7 @@ impl LocalAgent {
             ..self.machine_backup(uuid)
         };
         let taken = |taken: &Taken| {
-            let kind = wanted(taken.consistency);
+            let kind = proved(taken.consistency);
             let frozen = taken.frozen.map_or_else(String::new, |frozen| {
                 format!(", frozen for {:.2} s", frozen.as_secs_f64())
             });

@@ -7,7 +7,7 @@ use strongroom_agent::{
     VaultAccess, VaultMake, Watch,
 };
 use strongroom_api::{
-    ConsistencyWanted, DiskFormat, DiskSelection, Restore, RestoreDisks, RestoreMachine,
+    ConsistencyProved, DiskFormat, DiskSelection, Restore, RestoreDisks, RestoreMachine,
     RestoreReplace, Source, Verdict,
 };
 use strongroom_base::{JobId, SystemClock, SystemEntropy};
@@ -71,7 +71,7 @@ fn backed_up_again_and_again_and_restored() {
     assert_eq!(heard.take(), events);
     assert!(done.warnings.is_empty(), "{:?}", done.warnings);
     let point = &done.point;
-    assert_eq!((point.item.as_str(), point.consistency), ("web", ConsistencyWanted::Crash));
+    assert_eq!((point.item.as_str(), point.consistency), ("web", ConsistencyProved::Crash));
     assert_eq!(point.tags["job"], order.job.to_string());
     assert_eq!(point.tags["policy"], "daily");
     assert_eq!((point.disks.len(), point.disks[0].size_bytes), (2, 20 * 65536));

@@ -20,7 +20,7 @@ use crate::{
     audit,
     error::{ControlError, Result},
     model::{AssignmentDoc, UserDoc},
-    service::{Control, check_name, cut, forbidden},
+    service::{Control, check_user_name, cut, forbidden},
     vaults::{PageRequest, page},
 };
 
@@ -215,7 +215,7 @@ impl Control {
     /// Makes a user, who has no rights yet.
     pub async fn create_user(&self, caller: &Caller, request: UserCreate) -> Result<User> {
         self.check_access(caller)?;
-        check_name("the user's name", &request.name)?;
+        check_user_name(&request.name)?;
         check_password(&request.password)?;
         let password = self.hash_password(request.password).await?;
         let doc = UserDoc {

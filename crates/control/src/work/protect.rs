@@ -268,9 +268,13 @@ fn source_name(source: &ProtectSource) -> String {
     name.unwrap_or_else(|| "disks".to_owned())
 }
 
-/// A machine's name as an item's: what may not be in it becomes `-`.
+/// A machine's name as an item's: the same, but for what names of items may not have, which becomes
+/// `-`. Nobody else's item is taken for it: names of items are checked when one is added.
 fn item_name(machine: &str) -> String {
+    if strongroom_base::check_name(machine) {
+        return machine.to_owned();
+    }
     let good = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
-    let name: String = machine.chars().map(good).take(200).collect();
+    let name: String = machine.chars().map(good).take(198).collect();
     if name.starts_with(|c: char| c.is_ascii_alphanumeric()) { name } else { format!("vm{name}") }
 }

@@ -1,5 +1,7 @@
 //! Looking at parts of a file whose content nobody vouches for.
 
+use strongroom_base::ByteRange;
+
 use crate::{num::to_u64, raw::RawFile};
 
 /// What is wrong with an image, in words.
@@ -25,6 +27,23 @@ impl Bytes for RawFile {
         let mut bytes = vec![0; len];
         self.read(offset, &mut bytes).map_err(|error| error.to_string())?;
         Ok(bytes)
+    }
+}
+
+/// A part of a file.
+pub(super) struct Window<'a> {
+    pub(super) file: &'a RawFile,
+    pub(super) range: ByteRange,
+}
+
+impl Bytes for Window<'_> {
+    fn len(&self) -> u64 {
+        self.range.end().min(self.file.len()).saturating_sub(self.range.offset())
+    }
+
+    fn cut(&self, offset: u64, len: usize) -> Result<Vec<u8>, Wrong> {
+        check(Bytes::len(self), offset, len)?;
+        self.file.cut(self.range.offset().saturating_add(offset), len)
     }
 }
 
@@ -61,6 +80,8 @@ pub(super) struct Reference {
 pub(super) struct Found {
     /// Bytes of the disk; none if only QEMU can tell.
     pub(super) size: Option<u64>,
+    /// Whether its content is encrypted, so that only who has its key can read it.
+    pub(super) is_encrypted: bool,
     /// The image below this one.
     pub(super) backing: Option<Reference>,
     /// The file that holds a qcow2 image's data.

@@ -3,18 +3,19 @@
 use std::{
     fs::File,
     os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use rustix::fs::OFlags;
 use serde_json::{Value, json};
+use strongroom_base::ByteRange;
 
 use super::{
-    bytes::{Found, Reference},
+    bytes::{Found, Reference, Window},
     qcow2, vhd, vhdx, vmdk,
 };
 use crate::{
-    DiskError, ImageFormat, Within,
+    DiskError, ImageFormat, Layout, OpenOptions, Under, Within,
     raw::{Access, RawFile},
     within::{open_error, pinned},
 };
@@ -43,6 +44,15 @@ impl Chain {
     }
 }
 
+/// Who names a file that an image needs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum NamedBy {
+    /// The image, which a guest may have written: only files of the allowed folders are opened.
+    Image,
+    /// The machine's definition, which says what the machine reads.
+    Definition,
+}
+
 /// Looks at files and remembers which.
 struct Walk<'a> {
     allowed: Vec<PathBuf>,
@@ -56,13 +66,14 @@ struct Walk<'a> {
 }
 
 /// Looks at an image, which is at `path`, and all that it refers to. What it refers to must be in one of the
-/// folders `allowed`, or below.
+/// folders `allowed`, or below. What a machine's definition says of it decides, if there is one.
 pub(super) fn inspect(
     file: &File,
     path: &Path,
     name: &str,
     format: ImageFormat,
     allowed: &[PathBuf],
+    layout: Option<&Layout>,
 ) -> Result<Chain, DiskError> {
     let allowed = allowed.iter().map(|folder| {
         folder.canonicalize().map_err(|error| DiskError::Io {
@@ -89,8 +100,19 @@ pub(super) fn inspect(
         action: "open",
         source,
     })?;
-    let (node, size) = walk.image(&absolute, format)?;
+    let (node, size) = walk.image(&absolute, NamedBy::Image, format, layout)?;
     Ok(Chain { node, size, files: walk.files, names: walk.names })
+}
+
+/// Looks at an image and all that it refers to, as before it is opened.
+pub(crate) fn look(
+    file: &File,
+    path: &Path,
+    name: &str,
+    format: ImageFormat,
+    options: &OpenOptions,
+) -> Result<(), DiskError> {
+    inspect(file, path, name, format, &options.allow_backing, options.layout.as_ref()).map(drop)
 }
 
 impl Walk<'_> {
@@ -107,16 +129,20 @@ impl Walk<'_> {
     }
 
     /// Opens a file once; a second time is a loop.
-    fn open(&mut self, path: &Path) -> Result<RawFile, DiskError> {
+    fn open(&mut self, path: &Path, by: NamedBy) -> Result<RawFile, DiskError> {
         let shown = if self.seen.is_empty() {
             self.name.to_owned()
         } else {
             format!("{} (of {})", path.display(), self.name)
         };
-        let file = match self.image.take() {
-            Some(image) => image,
+        let file = match (self.image.take(), by) {
+            (Some(image), _) => image,
+            (None, NamedBy::Definition) => {
+                let opened = RawFile::open_file(path, Access::Read, OFlags::empty());
+                opened.map_err(|error| open_error(&shown, error))?
+            }
             // Its path has no links any more: one that has come since is not followed.
-            None => {
+            (None, NamedBy::Image) => {
                 let flags = OFlags::RDONLY | OFlags::NONBLOCK;
                 let opened = Within::new(self.allowed.clone()).open_exactly(path, flags);
                 opened.map_err(|error| open_error(&shown, error))?
@@ -157,27 +183,50 @@ impl Walk<'_> {
     fn image(
         &mut self,
         path: &Path,
+        by: NamedBy,
         format: ImageFormat,
+        layout: Option<&Layout>,
     ) -> Result<(Value, Option<u64>), DiskError> {
-        let file = self.open(path)?;
+        let file = self.open(path, by)?;
+        let slice = layout.and_then(|layout| layout.slice);
+        if slice.is_some_and(|slice| slice.is_empty() || slice.end() > file.len()) {
+            return Err(self.wrong(path, "the part of the file that it is ends beyond it"));
+        }
+        let range = slice.unwrap_or_else(|| ByteRange::between(0, file.len()));
+        let bytes = Window { file: &file, range };
         let found = match format {
             ImageFormat::Raw => Ok(Found::default()),
-            ImageFormat::Qcow2 => qcow2::inspect(&file),
-            ImageFormat::Vhd => vhd::inspect(&file),
-            ImageFormat::Vhdx => vhdx::inspect(&file),
-            ImageFormat::Vmdk => vmdk::inspect(&file),
+            ImageFormat::Qcow2 => qcow2::inspect(&bytes),
+            ImageFormat::Vhd => vhd::inspect(&bytes),
+            ImageFormat::Vhdx => vhdx::inspect(&bytes),
+            ImageFormat::Vmdk => vmdk::inspect(&bytes),
         };
         let found = found.map_err(|reason| self.wrong(path, &reason))?;
-        let node = if found.extents.is_empty() {
+        if found.is_encrypted {
+            let disk = self.name.to_owned();
+            let reason = if self.seen.len() > 1 {
+                format!("{} is encrypted", path.display())
+            } else {
+                "it is encrypted".to_owned()
+            };
+            return Err(DiskError::NeedsQemu { disk, reason });
+        }
+        let mut node = if found.extents.is_empty() {
             self.file_node(path, &file)?
         } else {
             self.named_node(path, &file)?
         };
         drop(file);
+        if let Some(slice) = slice {
+            let (offset, size) = (slice.offset(), slice.len());
+            node = json!({ "driver": "raw", "offset": offset, "size": size, "file": node });
+        }
         let mut node = match format {
+            ImageFormat::Raw if slice.is_some() => node,
             ImageFormat::Raw => json!({ "driver": "raw", "file": node }),
             ImageFormat::Qcow2 => json!({ "driver": "qcow2", "file": node, "backing": null }),
-            // Without this QEMU rounds some disks to what their geometry can address.
+            // Of some disks, a machine sees no more than what their geometry can address.
+            ImageFormat::Vhd if layout.is_some() => json!({ "driver": "vpc", "file": node }),
             ImageFormat::Vhd => {
                 json!({ "driver": "vpc", "file": node, "force_size_calc": "current_size" })
             }
@@ -190,25 +239,39 @@ impl Walk<'_> {
             }
         };
         if let Some(reference) = &found.data_file {
-            let path = self.resolve(path, reference)?;
-            let file = self.open(&path)?;
+            let (path, by) = match layout.and_then(|layout| layout.data_file.clone()) {
+                Some(path) => (path, NamedBy::Definition),
+                None => (self.resolve(path, reference)?, NamedBy::Image),
+            };
+            let file = self.open(&path, by)?;
             add("data-file", self.file_node(&path, &file)?);
         }
         for reference in &found.extents {
             self.extent(path, reference)?;
         }
-        if let Some(reference) = &found.backing {
-            let below = self.resolve(path, reference)?;
-            let format = self.backing_format(path, format, reference)?;
-            add("backing", self.image(&below, format)?.0);
+        let can_have_backing = matches!(format, ImageFormat::Qcow2 | ImageFormat::Vmdk);
+        match (layout.map(|layout| &layout.under), &found.backing) {
+            (Some(Under::Nothing), _) if can_have_backing => {}
+            (Some(Under::Image(layer)), _) if can_have_backing => {
+                let by = NamedBy::Definition;
+                add("backing", self.image(&layer.path, by, layer.format, Some(&layer.layout))?.0);
+            }
+            (_, None) => {}
+            (_, Some(reference)) => {
+                let below = self.resolve(path, reference)?;
+                let format = self.backing_format(path, format, reference)?;
+                let layout = layout.map(|_| Layout::default());
+                add("backing", self.image(&below, NamedBy::Image, format, layout.as_ref())?.0);
+            }
         }
-        Ok((node, found.size))
+        let size = found.size.filter(|_| layout.is_none() || format != ImageFormat::Vhd);
+        Ok((node, size))
     }
 
     /// Looks at an extent of a VMDK. QEMU finds it by the name in the descriptor.
     fn extent(&mut self, image: &Path, reference: &Reference) -> Result<(), DiskError> {
         let path = self.resolve(image, reference)?;
-        let file = self.open(&path)?;
+        let file = self.open(&path, NamedBy::Image)?;
         if reference.format.as_deref().is_some_and(|kind| kind.ends_with("SPARSE")) {
             let found = vmdk::inspect_sparse(&file).map_err(|reason| self.wrong(&path, &reason))?;
             if let Some(parent) = found.backing {
@@ -240,22 +303,36 @@ impl Walk<'_> {
     }
 
     fn refuse(&self, reference: &Reference) -> DiskError {
-        let reference: String =
-            reference.name.chars().filter(|c| !c.is_control()).take(1023).collect();
-        DiskError::Unsafe { disk: self.name.to_owned(), reference }
+        DiskError::Unsafe { disk: self.name.to_owned(), reference: shown(reference) }
     }
 
     /// Where a reference leads, if it may be followed.
     fn resolve(&self, image: &Path, reference: &Reference) -> Result<PathBuf, DiskError> {
         let refuse = || self.refuse(reference);
+        let name = match reference.name.strip_prefix("file:") {
+            Some(path) if path.starts_with('/') => path,
+            _ => reference.name.as_str(),
+        };
         // A colon before the first slash would be a protocol of QEMU's.
-        let first = reference.name.split('/').next().unwrap_or_default();
+        let first = name.split('/').next().unwrap_or_default();
         if first.contains(':') {
-            return Err(refuse());
+            let reason =
+                format!("{} is under it, and only names of files are followed", shown(reference));
+            return Err(DiskError::NeedsQemu { disk: self.name.to_owned(), reason });
         }
         let folder = image.parent().unwrap_or(Path::new("/"));
-        // A file that is not there is refused as well: saying so would tell what exists.
-        let path = folder.join(&reference.name).canonicalize().map_err(|_| refuse())?;
+        let named = folder.join(name);
+        let path = named.canonicalize().map_err(|error| {
+            // Of a file elsewhere it is not told whether it exists.
+            let is_inside = self.allowed.iter().any(|folder| named.starts_with(folder))
+                && !named.components().any(|part| part == Component::ParentDir);
+            if is_inside && error.kind() == std::io::ErrorKind::NotFound {
+                let disk = format!("{}, which {} needs,", named.display(), self.name);
+                DiskError::NotFound { disk }
+            } else {
+                refuse()
+            }
+        })?;
         let is_allowed = self.allowed.iter().any(|folder| path.starts_with(folder));
         if is_allowed { Ok(path) } else { Err(refuse()) }
     }
@@ -264,4 +341,9 @@ impl Walk<'_> {
 fn node_of(file: &RawFile, name: &str) -> Value {
     let driver = if file.is_device() { "host_device" } else { "file" };
     json!({ "driver": driver, "filename": name })
+}
+
+/// A name out of an image, fit to be shown.
+fn shown(reference: &Reference) -> String {
+    reference.name.chars().filter(|c| !c.is_control()).take(1023).collect()
 }

@@ -28,6 +28,7 @@ mod vmdk;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use chain::look;
 pub(crate) use serve::ImageSource;
 pub(crate) use target::open_qcow2;
 

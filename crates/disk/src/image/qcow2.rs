@@ -62,9 +62,6 @@ pub(super) fn inspect(file: &impl Bytes) -> Result<Found, Wrong> {
     if features & feature::CORRUPT != 0 {
         return Err("it is marked as corrupt".to_owned());
     }
-    if be32(&head, 32) != 0 {
-        return Err("it is encrypted".to_owned());
-    }
     let size = check_size(be64(&head, 24))?;
     check_tables(file, &head, cluster, size)?;
 
@@ -79,7 +76,8 @@ pub(super) fn inspect(file: &impl Bytes) -> Result<Found, Wrong> {
         (true, Some(name)) => Some(Reference { name, format: Some("raw".to_owned()) }),
         (true, None) => return Err("it does not name its data file".to_owned()),
     };
-    Ok(Found { size: Some(size), backing, data_file, extents: Vec::new() })
+    let is_encrypted = be32(&head, 32) != 0;
+    Ok(Found { size: Some(size), is_encrypted, backing, data_file, extents: Vec::new() })
 }
 
 fn check_tables(file: &impl Bytes, head: &[u8], cluster: u64, size: u64) -> Result<(), Wrong> {

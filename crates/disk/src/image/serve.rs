@@ -23,7 +23,7 @@ use tempfile::TempDir;
 
 use super::chain;
 use crate::{
-    DiskError, DiskSource, Extent, ImageFormat, NbdUrl,
+    DiskError, DiskSource, Extent, ImageFormat, Layout, NbdUrl,
     nbd::{NbdDisk, NbdOptions},
     num::round_up,
     raw::{Access, RawFile},
@@ -79,6 +79,8 @@ pub(super) struct Service<'a> {
     pub(super) name: &'a str,
     pub(super) format: ImageFormat,
     pub(super) allowed: &'a [PathBuf],
+    /// What a machine's definition says of it.
+    pub(super) layout: Option<&'a Layout>,
     pub(super) even_if_in_use: bool,
     /// The dirty bitmap to serve as well.
     pub(super) bitmap: Option<&'a str>,
@@ -121,7 +123,8 @@ impl Served {
 
     fn attempt(service: &Service<'_>) -> Result<Self, DiskError> {
         let Service { path, name, format, .. } = *service;
-        let chain = chain::inspect(service.file, path, name, format, service.allowed)?;
+        let Service { file, allowed, layout, .. } = *service;
+        let chain = chain::inspect(file, path, name, format, allowed, layout)?;
         let tool =
             |reason: String| DiskError::Tool { tool: QEMU_NBD, disk: name.to_owned(), reason };
         let folder =
@@ -141,6 +144,7 @@ impl Served {
             blank: service.blank,
             timeout: service.timeout,
             patience: STEP,
+            connections: None,
         };
         let opened = match child.wait_for(&socket) {
             Ok(()) => {
@@ -292,6 +296,7 @@ impl Folder {
             blank: false,
             timeout: LISTEN,
             patience: Duration::ZERO,
+            connections: None,
         };
         // It counts once both have agreed. One that has ended already refuses.
         drop(NbdDisk::open(&NbdUrl::unix(folder.join(SOCKET), ""), options));
@@ -382,6 +387,7 @@ impl ImageSource {
             name,
             format,
             allowed: &options.allow_backing,
+            layout: options.layout.as_ref(),
             even_if_in_use: options.even_if_in_use,
             bitmap: options.bitmap.as_deref(),
             write: false,

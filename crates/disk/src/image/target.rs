@@ -53,6 +53,7 @@ pub(crate) fn open_qcow2(
         name,
         format: ImageFormat::Qcow2,
         allowed: &options.open.allow_backing,
+        layout: None,
         even_if_in_use: false,
         bitmap: None,
         write: true,

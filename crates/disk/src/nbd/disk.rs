@@ -11,7 +11,7 @@ use rustls::ClientConfig;
 use strongroom_base::{ByteRange, Clock as _, RangeSet, SECTOR_SIZE, SystemClock};
 
 use super::{
-    NbdUrl,
+    NbdConnections, NbdUrl,
     connection::{Connection, Payload, Request},
     handshake::{Contexts, Export, Handshake, is_shared, transport},
     proto::{Command, Reason, STATE_DIRTY, STATE_ZERO, Stretch, transmission},
@@ -41,6 +41,9 @@ const ZERO_SPAN: u64 = 64 << 20;
 /// Changed ranges in memory; beyond, neighbours are joined.
 const MAX_CHANGED: usize = 1 << 20;
 
+/// How often it is looked again for a connection that another export does not use.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
 
 /// How an export is opened.
@@ -58,6 +61,8 @@ pub(crate) struct NbdOptions {
     pub(crate) timeout: Duration,
     /// How long a refused connection is tried again: the server may be about to listen.
     pub(crate) patience: Duration,
+    /// The connections that it shares with other exports of the server.
+    pub(crate) connections: Option<NbdConnections>,
 }
 
 /// An export of an NBD server.
@@ -70,16 +75,16 @@ pub(crate) struct NbdDisk {
     allocation: bool,
     export: Export,
     changed: Option<RangeSet>,
-    pool: Mutex<Pool>,
+    pool: Arc<Mutex<Pool>>,
     returned: Condvar,
     /// Held while a part of a block is written, which means reading, changing and writing it.
     edge: Mutex<()>,
 }
 
 #[derive(Debug)]
-struct Pool {
-    idle: Vec<Connection<Stream>>,
-    open: usize,
+pub(super) struct Pool {
+    pub(super) idle: Vec<Connection<Stream>>,
+    pub(super) open: usize,
     most: usize,
     /// Why the export is of no more use. After one connection has failed nobody knows what became
     /// of its writes, so all end.
@@ -105,13 +110,27 @@ impl NbdDisk {
     fn connect(url: &NbdUrl, options: NbdOptions, allocation: bool) -> Result<Self, DiskError> {
         let nbd = |reason| DiskError::Nbd { disk: options.name.clone(), reason };
         let tls = url.tls.as_ref().map(tls_config).transpose().map_err(nbd)?;
+        let shared = options.connections.clone();
+        if let Some(shared) = &shared {
+            shared.take();
+        }
+        let give_back = |error| {
+            if let Some(shared) = &shared {
+                shared.give(1);
+            }
+            error
+        };
         let (connection, export) = connect(url, tls.as_ref(), &options, allocation)
-            .map_err(|error| error.into_disk_error(&options.name))?;
+            .map_err(|error| give_back(error.into_disk_error(&options.name)))?;
         if options.write && export.can(transmission::READ_ONLY) {
-            return Err(nbd("it is read-only".to_owned()));
+            return Err(give_back(nbd("it is read-only".to_owned())));
         }
         let most = if is_shared(&export) { MAX_CONNECTIONS } else { 1 };
         let pool = Pool { idle: vec![connection], open: 1, most, broken: None };
+        let pool = Arc::new(Mutex::new(pool));
+        if let Some(shared) = &shared {
+            shared.register(&pool);
+        }
         Ok(Self {
             url: url.clone(),
             options,
@@ -119,7 +138,7 @@ impl NbdDisk {
             allocation,
             export,
             changed: None,
-            pool: Mutex::new(pool),
+            pool,
             returned: Condvar::new(),
             edge: Mutex::new(()),
         })
@@ -162,19 +181,33 @@ impl NbdDisk {
             if let Some(connection) = pool.idle.pop() {
                 return Ok(connection);
             }
-            if pool.open < pool.most {
+            let shared = self.options.connections.as_ref();
+            let is_first = pool.open == 0;
+            let may_open =
+                pool.open < pool.most && (is_first || shared.is_none_or(NbdConnections::try_take));
+            if may_open {
                 pool.open = pool.open.saturating_add(1);
                 drop(pool);
+                if let Some(shared) = shared.filter(|_| is_first) {
+                    shared.take();
+                }
                 let opened = connect(&self.url, self.tls.as_ref(), &self.options, self.allocation);
                 pool = lock(&self.pool);
                 match opened {
                     Ok((connection, export)) if export == self.export => return Ok(connection),
                     // The server does not take more; make do with what is open.
-                    _ => {
+                    other => {
                         pool.open = pool.open.saturating_sub(1);
-                        pool.most = pool.open;
+                        pool.most = pool.open.max(1);
+                        if let Some(shared) = shared {
+                            shared.give(1);
+                        }
                         if pool.open == 0 {
-                            pool.broken = Some("it is gone".to_owned());
+                            pool.broken = Some(match other {
+                                Ok(_) => "it is another than before".to_owned(),
+                                Err(error) => error.into_reason(),
+                            });
+                            self.returned.notify_all();
                         }
                         continue;
                     }
@@ -198,10 +231,16 @@ impl NbdDisk {
             Err(reason) => {
                 pool.open = pool.open.saturating_sub(1);
                 pool.broken.get_or_insert_with(|| reason.clone());
+                if let Some(shared) = &self.options.connections {
+                    shared.give(1);
+                }
                 Err(self.nbd_error(reason))
             }
         };
         drop(pool);
+        if let Some(shared) = &self.options.connections {
+            shared.is_idle();
+        }
         match result {
             Ok(()) => self.returned.notify_one(),
             Err(_) => self.returned.notify_all(),
@@ -311,6 +350,14 @@ impl NbdDisk {
         self.run(&mut batch)?;
         let [request] = batch;
         if let Some(source) = request.error {
+            if !self.export.size.is_multiple_of(self.unit()) {
+                return Err(self.nbd_error(format!(
+                    "it refuses to say what is at its end ({source}): its size of {} bytes is no \
+                     multiple of the blocks of {} bytes that it wants",
+                    self.export.size,
+                    self.unit()
+                )));
+            }
             let disk = self.options.name.clone();
             return Err(DiskError::Io { disk, action: "list its extents", source });
         }
@@ -534,8 +581,14 @@ impl DiskTarget for NbdDisk {
 
 impl Drop for NbdDisk {
     fn drop(&mut self) {
-        for connection in lock(&self.pool).idle.drain(..) {
+        let mut pool = lock(&self.pool);
+        for connection in pool.idle.drain(..) {
             connection.end();
+        }
+        let open = std::mem::take(&mut pool.open);
+        drop(pool);
+        if let Some(shared) = &self.options.connections {
+            shared.give(open);
         }
     }
 }
@@ -556,6 +609,15 @@ impl ConnectError {
                 io::ErrorKind::PermissionDenied => DiskError::Denied { disk },
                 _ => DiskError::Nbd { disk, reason: format!("cannot connect: {error}") },
             },
+        }
+    }
+}
+
+impl ConnectError {
+    fn into_reason(self) -> Reason {
+        match self {
+            Self::Server(reason) => reason,
+            Self::Socket(error) => format!("cannot connect: {error}"),
         }
     }
 }

@@ -13,6 +13,7 @@ mod connection;
 mod disk;
 mod handshake;
 mod proto;
+mod shared;
 mod stream;
 mod url;
 
@@ -20,6 +21,7 @@ mod url;
 mod tests;
 
 pub(crate) use disk::{NbdDisk, NbdOptions};
+pub use shared::NbdConnections;
 pub use url::{NbdServer, NbdTls, NbdUrl};
 
 /// Takes `bytes` for what a server sends, in the handshake and after it. For fuzzing.

@@ -6,8 +6,10 @@ mod file;
 mod locks;
 mod source;
 mod target;
+mod users;
 
 pub(crate) use file::{Access, RawFile, open_error};
-pub(crate) use source::RawSource;
+pub(crate) use source::{Part, RawSource};
 pub use target::{Existing, Links};
 pub(crate) use target::{RawTarget, open_existing};
+pub(crate) use users::refuse_if_in_use;

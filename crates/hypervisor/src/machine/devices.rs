@@ -58,6 +58,43 @@ pub struct AgentChannel {
     pub socket: Option<String>,
 }
 
+/// The files and sockets that its terminals write to.
+pub(super) fn terminals(devices: Node<'_, '_>) -> Vec<String> {
+    let mut paths: Vec<String> = Vec::new();
+    for device in devices.children().filter(is_terminal) {
+        for (_, path) in host_files(device) {
+            if !paths.contains(&path) {
+                paths.push(path);
+            }
+        }
+    }
+    paths
+}
+
+/// Whether a device is a serial port, a console or the like.
+pub(crate) fn is_terminal(device: &Node<'_, '_>) -> bool {
+    matches!(device.tag_name().name(), "serial" | "parallel" | "console" | "channel")
+}
+
+/// The files and sockets that QEMU makes for a terminal, each with the element that names it in its
+/// attribute `path` or `file`. Those in libvirt's own folders are not counted: they have the machine's name.
+pub(crate) fn host_files<'a, 'input>(
+    device: Node<'a, 'input>,
+) -> Vec<((Node<'a, 'input>, &'static str), String)> {
+    let kind = attribute(device, "type");
+    let source = child(device, "source").filter(|source| match kind.as_deref() {
+        Some("file") => true,
+        Some("unix") => attribute(*source, "mode").as_deref() == Some("bind"),
+        _ => false,
+    });
+    let places = [(source, "path"), (child(device, "log"), "file")];
+    let named = places.into_iter().filter_map(|(node, name)| {
+        let node = node?;
+        Some(((node, name), attribute(node, name)?))
+    });
+    named.filter(|(_, path)| !path.contains("/libvirt/qemu/")).collect()
+}
+
 /// What a network interface is connected to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InterfaceKind {

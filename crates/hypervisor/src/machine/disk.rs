@@ -50,6 +50,17 @@ pub struct Layer {
     pub index: Option<u32>,
     /// The file that its bytes are in, if that is another.
     pub data_file: Option<Source>,
+    /// The part of its source that it is, if not all.
+    pub slice: Option<Slice>,
+}
+
+/// A part of a file or device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slice {
+    /// Its first byte.
+    pub offset: u64,
+    /// Bytes.
+    pub size: u64,
 }
 
 /// Encryption of an image.
@@ -104,14 +115,19 @@ pub struct Disk {
     pub boot_order: Option<u32>,
     /// The images under its own, as far as libvirt knows them.
     pub chain: Vec<Layer>,
+    /// Whether nothing is under the last of them (or under its own, if there are none), whatever that
+    /// image's header says.
+    pub chain_ends: bool,
     /// The file that its bytes are in, if its image only describes them.
     pub data_file: Option<Source>,
     /// A job that copies it.
     pub mirror: Option<Mirror>,
     /// Its encryption.
     pub encryption: Option<Encryption>,
-    /// Whether it is only a part of its source.
-    pub is_slice: bool,
+    /// The part of its source that it is, if not all.
+    pub slice: Option<Slice>,
+    /// Whether the machine starts without it if its file is not there.
+    pub is_optional: bool,
     /// Whether and how snapshots have it (`no`, `internal`, `external`, `manual`).
     pub snapshot: Option<String>,
 }
@@ -134,6 +150,10 @@ pub enum SkipReason {
     Floppy,
     /// The guest cannot write to it.
     ReadOnly,
+    /// What the guest writes to it ends with the machine's run; QEMU backs no such disk up.
+    Transient,
+    /// Its file is not there, and the machine starts without it.
+    Absent,
     /// There is nothing in it.
     Empty,
     /// The guest talks to the device, past QEMU.
@@ -153,8 +173,6 @@ pub enum DiskNote {
     NoBitmaps,
     /// Others may write to it during a backup.
     Shareable,
-    /// Its content ends with the machine's run.
-    Transient,
     /// A block job is at work on it.
     BlockJob,
     /// It is encrypted on the host; backups are taken of what the guest sees, unless ciphertext is
@@ -178,6 +196,7 @@ impl Disk {
             (_, Source::Dir { .. }) => SkipReason::Folder,
             (_, Source::Other { .. }) => SkipReason::Unknown,
             _ if self.readonly => SkipReason::ReadOnly,
+            _ if self.transient => SkipReason::Transient,
             _ => return BackupKind::Protect,
         };
         BackupKind::Skip(reason)
@@ -194,7 +213,6 @@ impl Disk {
         [
             (!self.can_hold_bitmaps(), DiskNote::NoBitmaps),
             (self.shareable, DiskNote::Shareable),
-            (self.transient, DiskNote::Transient),
             (self.mirror.is_some(), DiskNote::BlockJob),
             (self.encryption.is_some(), DiskNote::Encrypted),
             (!self.chain.is_empty(), DiskNote::Chain),
@@ -244,13 +262,16 @@ fn disk(node: Node<'_, '_>) -> Option<Disk> {
         alias: attribute_of(node, "alias", "name"),
         boot_order: boot.and_then(|boot| parsed(boot, "order")),
         chain: chain(node),
+        chain_ends: chain_ends(node),
         data_file: data_file(node),
         mirror: mirror.map(|mirror| Mirror {
             job: attribute(mirror, "job"),
             ready: attribute(mirror, "ready").is_some(),
         }),
         encryption: encryption(node),
-        is_slice: source.and_then(|source| child(source, "slices")).is_some(),
+        slice: source.and_then(slice),
+        is_optional: source.and_then(|source| attribute(source, "startupPolicy")).as_deref()
+            == Some("optional"),
         snapshot: attribute(node, "snapshot"),
     })
 }
@@ -275,8 +296,24 @@ fn chain(disk: Node<'_, '_>) -> Vec<Layer> {
             source: Source::parse(store),
             index: parsed(store, "index"),
             data_file: data_file(store),
+            slice: child(store, "source").and_then(slice),
         })
         .collect()
+}
+
+/// Whether the last `<backingStore>` is an empty one, which ends the chain.
+fn chain_ends(disk: Node<'_, '_>) -> bool {
+    let under = |node| child(node, "backingStore");
+    let last = std::iter::successors(under(disk), |store| under(*store)).take(MAX_CHAIN).last();
+    last.is_some_and(|store| child(store, "source").is_none())
+}
+
+/// The part of a source that is of use.
+fn slice(source: Node<'_, '_>) -> Option<Slice> {
+    let slices = child(source, "slices")?;
+    let storage = |node: &Node<'_, '_>| attribute(*node, "type").as_deref() == Some("storage");
+    let node = children(slices, "slice").find(storage)?;
+    Some(Slice { offset: parsed(node, "offset")?, size: parsed(node, "size")? })
 }
 
 /// Where the bytes are of the image that `parent` describes, if not in itself.
@@ -301,7 +338,6 @@ impl fmt::Display for DiskNote {
         f.write_str(match self {
             Self::NoBitmaps => "its format holds no bitmaps: each backup reads all of it",
             Self::Shareable => "other machines may write to it during a backup",
-            Self::Transient => "what is written to it ends with the machine's run",
             Self::BlockJob => "a block job is at work on it",
             Self::Encrypted => {
                 "it is encrypted on the host; backups have what the guest sees, unless ciphertext \
@@ -319,6 +355,8 @@ impl fmt::Display for SkipReason {
             Self::Cdrom => "a CD or DVD drive",
             Self::Floppy => "a floppy drive",
             Self::ReadOnly => "read-only",
+            Self::Transient => "transient: what is written to it ends with the machine's run",
+            Self::Absent => "not there, and the machine starts without it",
             Self::Empty => "empty",
             Self::Passthrough => "passed through to the guest, past QEMU",
             Self::Vhost => "served by another process or device, past QEMU",

@@ -3,7 +3,7 @@
 //! Source: libvirt's `formatdomain.rst`. What is not known of a description is passed over: a new
 //! libvirt must not make backups fail. Passwords are never taken out of it.
 
-mod devices;
+pub(crate) mod devices;
 mod disk;
 mod firmware;
 mod owner;
@@ -12,7 +12,9 @@ mod source;
 pub use devices::{
     AgentChannel, Filesystem, HostDevice, Interface, InterfaceKind, Tpm, TpmBackend,
 };
-pub use disk::{BackupKind, Device, Disk, DiskNote, Driver, Encryption, Layer, Mirror, SkipReason};
+pub use disk::{
+    BackupKind, Device, Disk, DiskNote, Driver, Encryption, Layer, Mirror, SkipReason, Slice,
+};
 pub use firmware::{DirectBoot, Firmware, Loader, Nvram};
 pub use owner::{GuestFamily, Manager};
 pub use source::{NetworkHost, NetworkSource, SecretRef, Source};
@@ -70,6 +72,9 @@ pub struct Machine {
     pub filesystems: Vec<Filesystem>,
     /// Paths of memory that lasts (NVDIMM), which are no disks.
     pub lasting_memory: Vec<String>,
+    /// Files and sockets of the host that its terminals (serial ports, consoles, channels) write to, but for
+    /// those in libvirt's own folders.
+    pub terminals: Vec<String>,
     /// Encryption of its memory by the processor: `sev`, `sev-snp`, `tdx`, ...
     pub launch_security: Option<String>,
     /// Whether it has options for QEMU that libvirt does not understand.
@@ -133,6 +138,7 @@ impl Machine {
             host_devices: devices.map(devices::host_devices).unwrap_or_default(),
             filesystems: devices.map(devices::filesystems).unwrap_or_default(),
             lasting_memory: devices.map(devices::lasting_memory).unwrap_or_default(),
+            terminals: devices.map(devices::terminals).unwrap_or_default(),
             launch_security: attribute_of(root, "launchSecurity", "type"),
             has_raw_qemu_options: owner::has_raw_qemu_options(root),
             manager: owner::manager(root, &name),

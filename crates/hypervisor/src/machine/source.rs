@@ -33,6 +33,8 @@ pub enum Source {
         pool: String,
         /// The volume.
         volume: String,
+        /// The file or device that it is, once libvirt was asked.
+        path: Option<String>,
     },
     /// A folder, shown as a disk.
     Dir {
@@ -108,6 +110,7 @@ impl Source {
     pub fn path(&self) -> Option<&str> {
         match self {
             Self::File { path } | Self::Block { path } => Some(path),
+            Self::Volume { path, .. } => path.as_deref(),
             _ => None,
         }
     }
@@ -137,7 +140,8 @@ impl Source {
             "block" => Self::Block { path: attribute(node, "dev")? },
             "network" => Self::Network(NetworkSource::parse(parent, node)?),
             "volume" => {
-                Self::Volume { pool: attribute(node, "pool")?, volume: attribute(node, "volume")? }
+                let (pool, volume) = (attribute(node, "pool")?, attribute(node, "volume")?);
+                Self::Volume { pool, volume, path: None }
             }
             "dir" => Self::Dir { path: attribute(node, "dir")? },
             "nvme" => Self::Nvme { address: nvme_address(node) },
@@ -201,7 +205,7 @@ impl fmt::Display for Source {
                 write!(f, "{}:{}", network.protocol, network.name)?;
                 network.snapshot.iter().try_for_each(|snapshot| write!(f, "@{snapshot}"))
             }
-            Self::Volume { pool, volume } => write!(f, "{pool}/{volume}"),
+            Self::Volume { pool, volume, .. } => write!(f, "{pool}/{volume}"),
             Self::Dir { path } => write!(f, "folder {path}"),
             Self::Nvme { address } => write!(f, "NVMe {address}"),
             Self::VhostUser { path } => write!(f, "vhost-user {path}"),

@@ -130,7 +130,7 @@ fn disks_of_every_kind() {
     assert_eq!(disk("vde").notes(), [DiskNote::Chain]);
     let chain: Vec<_> = disk("vde").chain.iter().map(|layer| layer.source.to_string()).collect();
     assert_eq!(chain, ["/srv/layer1.qcow2", "/srv/base.raw"]);
-    assert!(disk("vdi").is_slice);
+    assert!(disk("vdi").slice.is_some());
     let usage = SecretRef::Usage { kind: "iscsi".to_owned(), name: "libvirtiscsi".to_owned() };
     let iscsi = &disk("vdb").source;
     assert!(matches!(iscsi, Source::Network(one) if one.auth == Some(usage)));

@@ -4,7 +4,7 @@ use super::Check;
 use crate::{
     BackupKind, Disk, ImageInfo,
     Level::{self, Amber, Info, Red},
-    SkipReason,
+    SkipReason, Source,
 };
 
 impl<'a> Check<'a> {
@@ -57,9 +57,18 @@ impl<'a> Check<'a> {
     fn skipped(&mut self, disk: &Disk, reason: SkipReason) {
         let level = match reason {
             // Nobody expects them in a backup.
-            SkipReason::Cdrom | SkipReason::Floppy | SkipReason::Empty => return,
-            SkipReason::ReadOnly => Info,
+            SkipReason::Cdrom | SkipReason::Empty => return,
+            SkipReason::Floppy if disk.source == Source::None => return,
+            SkipReason::ReadOnly | SkipReason::Floppy => Info,
+            SkipReason::Transient => {
+                let what =
+                    "is not in the backup: what the guest writes to it vanishes when it ends";
+                let what_to_do =
+                    "make it lasting (remove <transient/>), or back its file up by path";
+                return self.of(Amber, "disk.transient", disk, what, what_to_do);
+            }
             SkipReason::Passthrough
+            | SkipReason::Absent
             | SkipReason::Vhost
             | SkipReason::Folder
             | SkipReason::Unknown => Amber,
@@ -75,10 +84,6 @@ impl<'a> Check<'a> {
             let what = "is shared: what other machines write to it is not at rest";
             let what_to_do = "back it up where the cluster keeps it, or leave it out";
             self.of(Amber, "disk.shared", disk, what, what_to_do);
-        }
-        if disk.transient {
-            let what = "is transient: what the guest writes to it vanishes when it ends";
-            self.of(Amber, "disk.transient", disk, what, "leave it out, or make it lasting");
         }
         if disk.mirror.is_some() || self.facts.block_jobs.contains(&disk.target) {
             let what = "is being copied, committed or pulled by a block job";

@@ -257,8 +257,17 @@ impl Check<'_> {
             let kind = if is_internal { "internal" } else { "external" };
             let what =
                 format!("it has {kind} snapshots, which no backup has: {}", names.join(", "));
-            let what_to_do = "delete those that are no longer needed (virsh snapshot-delete); \
-                 after a return to one the next backup reads all of the disk";
+            let mut what_to_do = "delete those that are no longer needed (virsh snapshot-delete); \
+                 after a return to one the next backup reads all of the disk"
+                .to_owned();
+            if is_internal {
+                let name = &self.machine.name;
+                what_to_do = format!(
+                    "{what_to_do}. From the first backup on there is a checkpoint: while it exists, going back \
+                     to a snapshot (virsh snapshot-revert) fails, and a machine that runs is off \
+                     then. First: strongroom vm checkpoints '{name}' --delete"
+                );
+            }
             self.find(Amber, "snapshots", what, what_to_do);
         }
     }

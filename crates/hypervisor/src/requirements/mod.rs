@@ -8,6 +8,8 @@ mod machine_type;
 
 pub use capabilities::{Capabilities, DomainCapabilities, GuestArch, MachineType};
 
+use std::path::Path;
+
 use crate::{
     BackupKind, CpuComparison, DirectBoot, Finding, HostDevice, InterfaceKind,
     Level::{Amber, Info, Red},
@@ -286,6 +288,13 @@ impl Check<'_> {
             if !self.exists(path) {
                 let what = format!("the host has no {path}, which the machine shares");
                 self.red("host.filesystem", what, "make the folder, or leave the device out");
+            }
+        }
+        for path in &machine.terminals {
+            let folder = Path::new(path).parent().and_then(Path::to_str).unwrap_or("/");
+            if !self.exists(folder) {
+                let what = format!("the host has no folder {folder}, for the terminal file {path}");
+                self.red("host.terminal", what, "make the folder, or leave the device out");
             }
         }
         for path in &machine.lasting_memory {

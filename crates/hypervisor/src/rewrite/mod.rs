@@ -20,6 +20,7 @@ use strongroom_base::Entropy;
 use crate::{
     Machine, Uuid,
     error::Result,
+    machine::devices::{host_files, is_terminal},
     xml::{self, at, attribute, child, wrong},
 };
 use editor::Editor;
@@ -56,6 +57,8 @@ pub struct Changes {
     pub kind: Option<String>,
     /// Another processor: a whole `<cpu>` element.
     pub cpu: Option<String>,
+    /// What the files and sockets of terminals end with, so that they are not those of another machine.
+    pub own_terminals: Option<String>,
     /// What only belongs to one run goes: ids, ports, terminals, labels, jobs. Needed if the
     /// description is that of a running machine.
     pub forget_run: bool,
@@ -78,6 +81,13 @@ impl Machine {
         }
         if !changes.disks.is_empty() {
             disk::edit(&mut editor, devices.ok_or_else(no_devices)?, &machine, &changes.disks)?;
+        }
+        if let (Some(end), Some(devices)) = (&changes.own_terminals, devices) {
+            for device in devices.children().filter(is_terminal) {
+                for ((node, name), path) in host_files(device) {
+                    editor.set_attribute(node, name, &format!("{path}.{end}"));
+                }
+            }
         }
         if changes.forget_run {
             runtime::forget(&mut editor, root);

@@ -84,8 +84,9 @@ fn expected(mut machine: Machine, changes: &Changes) -> Machine {
         };
         disk.source = source;
         (disk.index, disk.mirror, disk.data_file) = (None, None, None);
-        disk.is_slice = false;
+        disk.slice = None;
         disk.chain.clear();
+        disk.chain_ends = false;
         let format = match changes.disks.get(&disk.target) {
             Some(DiskChange::File { format, encrypted: true, .. }) => format.clone(),
             Some(DiskChange::File { format, .. }) => {
@@ -143,6 +144,7 @@ prop_compose! {
             networks: Vec::new(),
             kind: tcg.then(|| "qemu".to_owned()),
             cpu: None,
+            own_terminals: None,
         }
     }
 }
@@ -323,4 +325,27 @@ fn control_characters_are_refused() {
     let [debian, ..] = MACHINES;
     let changes = Changes { name: Some("a\u{7}b".to_owned()), ..Changes::default() };
     assert!(Machine::rewrite(debian, &changes, &Constant(0)).is_err());
+}
+
+/// A copy beside its original writes to no file of it.
+#[test]
+fn terminals_get_files_of_their_own() {
+    let text = "<domain type='kvm'><name>web</name><uuid>0a1b2c3d-0001-4fff-8000-00000000000f</uuid>\
+        <memory>1024</memory><os><type>hvm</type></os><devices>\
+        <serial type='file'><source path='/var/log/web.log'/><target port='0'/></serial>\
+        <console type='file'><source path='/var/log/web.log'/><target type='serial'/></console>\
+        <serial type='pty'><source path='/dev/pts/1'/><log file='/srv/log/boot' append='on'/></serial>\
+        <channel type='unix'><source mode='bind' path='/run/web.sock'/><target type='virtio'/></channel>\
+        <channel type='unix'><source mode='connect' path='/run/other'/><target type='virtio'/></channel>\
+        <channel type='unix'><source mode='bind' path='/var/lib/libvirt/qemu/channel/target/web/x'/>\
+        <target type='virtio'/></channel></devices></domain>";
+    let machine = Machine::parse(text).expect("a machine");
+    assert_eq!(machine.terminals, ["/var/log/web.log", "/srv/log/boot", "/run/web.sock"]);
+    let changes = Changes { own_terminals: Some("copy".to_owned()), ..Changes::default() };
+    let changed = rewrite(text, &changes);
+    let copy = Machine::parse(&changed).expect("a machine");
+    let own = ["/var/log/web.log.copy", "/srv/log/boot.copy", "/run/web.sock.copy"];
+    assert_eq!(copy.terminals, own);
+    assert_eq!(changed.matches("/var/log/web.log.copy").count(), 2);
+    assert!(changed.contains("'/run/other'") && changed.contains("target/web/x'"), "{changed}");
 }

@@ -9,7 +9,7 @@ const MAX_LEN: usize = 32 << 20;
 pub(crate) struct Malformed;
 
 /// Writes values.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Encoder(Vec<u8>);
 
 impl Encoder {

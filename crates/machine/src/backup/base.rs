@@ -1,15 +1,16 @@
 //! What a backup builds on: the last committed point, if it is of this very machine, and the
 //! checkpoint that it recorded.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use strongroom_base::PointId;
+use strongroom_base::{PointId, check_name};
 use strongroom_engine::read_configuration;
 use strongroom_hypervisor::{Connection, Domain, Uuid};
 use strongroom_vault::Vault;
 
+use super::Work;
 use crate::{
-    Configuration,
+    Configuration, MachineError,
     configuration::DiskIdentity,
     error::Result,
     orphans::{delete, without_parent},
@@ -38,27 +39,30 @@ impl Base {
                 "it is not the disk of the last point, which was {} ({})",
                 then.source, then.format
             )),
-            Some(then) if then.under != now.under => {
-                Err("the images under it, or the file of its data, were changed or replaced"
-                    .to_owned())
-            }
+            Some(then) if then.under != now.under => Err(
+                "the images under it, or the file of its data, were written to or replaced (the \
+                     former also when an old bitmap of changes was deleted from one of them)"
+                    .to_owned(),
+            ),
             Some(then) if !then.tracked => Err("the last point has no checkpoint of it".to_owned()),
             Some(then) => Ok(then),
         }
     }
 }
 
-/// Finds the base of a machine's next backup; otherwise says why there is none.
+/// Finds the base of a machine's next backup; otherwise says why there is none. An item that is
+/// another machine's is refused, unless it was `asked` for by name.
 pub(super) fn find(
     vault: &Arc<Vault>,
     item: &str,
     machine: Uuid,
+    asked: bool,
 ) -> Result<std::result::Result<Base, String>> {
     let (newest, damaged) = vault.newest_readable(item)?;
     if !damaged.is_empty() {
         return Ok(Err("the newest point is damaged".to_owned()));
     }
-    let Some(newest) = newest else { return Ok(Err("it is the first backup".to_owned())) };
+    let Some(newest) = newest else { return Ok(Err(FIRST.to_owned())) };
     let archive = match read_configuration(vault, &newest) {
         Ok(Some(archive)) => archive,
         Ok(None) => return Ok(Err("the newest point is not of a machine".to_owned())),
@@ -70,11 +74,100 @@ pub(super) fn find(
         Ok(configuration) => configuration,
         Err(reason) => return Ok(Err(format!("the newest point's configuration: {reason}"))),
     };
-    if configuration.record.uuid != machine.to_string() {
-        let other = &configuration.record.uuid;
-        return Ok(Err(format!("the newest point is of another machine ({other})")));
+    let record = &configuration.record;
+    if record.uuid == machine.to_string() {
+        return Ok(Ok(Base { point: newest.id, configuration }));
     }
-    Ok(Ok(Base { point: newest.id, configuration }))
+    let (name, uuid) = (record.name.clone(), record.uuid.clone());
+    if asked {
+        return Ok(Err(format!("the newest point is of another machine ({name}, {uuid})")));
+    }
+    Err(MachineError::Taken { item: item.to_owned(), machine: name, uuid })
+}
+
+/// Why there is nothing to build on in an item that has no points.
+pub(super) const FIRST: &str = "it is the first backup";
+
+/// The item of a machine if none was named: that of its name. Where that has no points, the item goes
+/// on that an earlier version, which knew fewer names, has made of it.
+pub(super) fn item_of(vault: &Arc<Vault>, name: &str, machine: Uuid) -> Result<String> {
+    let earlier = earlier_name(name);
+    if !check_name(name) {
+        return Ok(earlier);
+    }
+    let is_new = earlier != name && vault.newest_readable(name)?.0.is_none();
+    let goes_on = is_new && matches!(find(vault, &earlier, machine, true)?, Ok(_));
+    Ok(if goes_on { earlier } else { name.to_owned() })
+}
+
+/// A machine's name in the letters that names of items had once.
+fn earlier_name(machine: &str) -> String {
+    let good =
+        |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '_' };
+    let first = if machine.starts_with(|c: char| c.is_ascii_alphanumeric()) { "" } else { "vm" };
+    first.chars().chain(machine.chars().map(good)).take(200).collect()
+}
+
+/// What the checkpoints of a vault say of an item: it is in their descriptions.
+pub(super) fn description(item: &str) -> String {
+    format!("{DESCRIBES}{item}")
+}
+
+const DESCRIBES: &str = "Strongroom, item ";
+
+/// The item of one of our checkpoints, by its description.
+fn item_of_checkpoint(connection: &Connection, domain: &Domain, name: &str) -> Option<String> {
+    let xml = connection.checkpoint_xml(domain, name).ok()?;
+    item_in(&xml)
+}
+
+pub(crate) fn item_in(xml: &str) -> Option<String> {
+    let document = roxmltree::Document::parse(xml).ok()?;
+    let mut inside = document.root_element().children();
+    let description = inside.find(|node| node.has_tag_name("description"))?.text()?;
+    description.strip_prefix(DESCRIBES).map(ToOwned::to_owned)
+}
+
+/// Whether another item of this vault builds on a checkpoint: the newest point of the item that it was
+/// made for names it.
+pub(super) fn is_of_another_item(
+    vault: &Arc<Vault>,
+    connection: &Connection,
+    domain: &Domain,
+    item: &str,
+    name: &str,
+) -> Result<bool> {
+    let Some(other) = item_of_checkpoint(connection, domain, name).filter(|it| it != item) else {
+        return Ok(false);
+    };
+    if !check_name(&other) {
+        return Ok(false);
+    }
+    let newest = vault.newest_readable(&other)?.0;
+    let mut disks = newest.iter().flat_map(|point| &point.disks);
+    Ok(disks.any(|disk| disk.source.checkpoint.as_deref() == Some(name)))
+}
+
+/// The other items of this vault that the machine was backed up as, by its checkpoints.
+pub(super) fn other_items(
+    vault: &Arc<Vault>,
+    connection: &Connection,
+    domain: &Domain,
+    item: &str,
+) -> Result<Vec<String>> {
+    let prefix = prefix(vault);
+    let mut items = BTreeSet::new();
+    for name in connection.checkpoints(domain)?.iter().filter(|name| name.starts_with(&prefix)) {
+        let other = item_of_checkpoint(connection, domain, name);
+        items.extend(other.filter(|other| other != item && check_name(other)));
+    }
+    let mut found = Vec::new();
+    for item in items {
+        if matches!(find(vault, &item, domain.uuid, true)?, Ok(_)) {
+            found.push(item);
+        }
+    }
+    Ok(found)
 }
 
 /// The beginning of the names of a vault's checkpoints: others' are never touched.
@@ -88,8 +181,7 @@ pub(super) fn prefix(vault: &Vault) -> String {
 /// deleted, and the base's is made known again if libvirt has forgotten it. Says whether changes
 /// since the base can be asked for, and if not, why.
 pub(super) fn reconcile(
-    connection: &Connection,
-    domain: &Domain,
+    work: &Work<'_>,
     prefix: &str,
     base: Option<&Base>,
     notes: &mut Vec<String>,
@@ -97,11 +189,15 @@ pub(super) fn reconcile(
     // Without a point to build on, it is not known which of them may be of use again: one that only
     // cannot be read now is a point nevertheless. They go when there is a new point.
     let Some(base) = base else { return Ok(Err("there is no point to build on".to_owned())) };
+    let (connection, domain) = (work.connection, &work.domain);
     let known = connection.checkpoints(domain)?;
     let wanted = base.checkpoint();
     for orphan in
         known.iter().filter(|name| name.starts_with(prefix) && Some(name.as_str()) != wanted)
     {
+        if is_of_another_item(work.vault, connection, domain, &work.item, orphan)? {
+            continue;
+        }
         match delete(connection, domain, orphan) {
             Ok(()) => {
                 notes.push(format!("checkpoint {orphan}, which belonged to no point, was deleted"));
@@ -133,5 +229,32 @@ pub(super) fn reconcile(
             "libvirt does not know checkpoint {wanted} any more, and it cannot be made known \
              again: {error}"
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_earlier_versions_gave() {
+        assert_eq!(earlier_name("web-01"), "web-01");
+        assert_eq!(earlier_name("Web Server (old)"), "Web_Server__old_");
+        assert_eq!(earlier_name("-x"), "vm-x");
+        assert!(check_name(&earlier_name(&"é".repeat(300))));
+    }
+
+    #[test]
+    fn checkpoints_say_whose_they_are() {
+        let xml = |text: &str| {
+            format!(
+                "<domaincheckpoint><name>c</name><description>{}</description><domain>\
+                 <description>Strongroom, item no</description></domain></domaincheckpoint>",
+                crate::live::escape(text)
+            )
+        };
+        assert_eq!(item_in(&xml(&description("a <b> & c"))).as_deref(), Some("a <b> & c"));
+        assert_eq!(item_in(&xml("another's")), None);
+        assert_eq!(item_in("<domaincheckpoint/>"), None);
     }
 }

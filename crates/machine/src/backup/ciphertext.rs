@@ -67,11 +67,11 @@ pub(super) fn open(work: &Work<'_>, disk: &Disk) -> Result<Opened> {
     let Some(path) = disk.source.path().map(PathBuf::from) else {
         return Err(refuse("it has no path"));
     };
-    if disk.is_slice {
+    if disk.slice.is_some() {
         return Err(refuse("it is a part of a file"));
     }
     let name = disk.driver.format.as_deref().unwrap_or("raw");
-    let chain = image::chain(&path, name);
+    let chain = image::chain_of(disk);
     if let Some(reason) = not_alone(&chain) {
         return Err(refuse(reason));
     }

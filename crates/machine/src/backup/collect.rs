@@ -133,13 +133,16 @@ fn under(path: &Path, chain: &[ImageInfo]) -> Vec<String> {
     let folder = path.parent().unwrap_or(path);
     let (mut names, mut top) = (Vec::new(), true);
     for layer in chain {
-        let file = fs::metadata(folder.join(&layer.filename)).ok();
+        let place = folder.join(&layer.filename);
+        let file = fs::metadata(&place).ok();
         if let Some(file) = file.filter(|_| !top) {
+            // The same file may be named in several ways: by a header, and by a definition.
+            let place = fs::canonicalize(&place).unwrap_or(place);
             let (seconds, nanos) = (file.mtime(), file.mtime_nsec());
             let (device, inode, size) = (file.dev(), file.ino(), file.len());
             names.push(format!(
                 "{}: {device}:{inode}, {size} bytes, {seconds}.{nanos:09}",
-                layer.filename
+                place.display()
             ));
         } else if !top {
             names.push(layer.filename.clone());

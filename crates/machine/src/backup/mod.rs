@@ -7,16 +7,18 @@ mod running;
 mod stopped;
 mod watch;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fs, io::ErrorKind::NotFound, sync::Arc, time::Duration};
 
 use strongroom_base::{Cancel, Clock as _, SystemClock};
 use strongroom_engine::{BackupDisk, BackupReport, BackupRequest, Progress};
 use strongroom_format::{Consistency, ExcludedDisk};
 use strongroom_hypervisor::{
-    Connection, Domain, Form, HypervisorError, JobKind, LeftOut, Machine, Selection, State, Uuid,
+    Connection, Disk, DiskChoice, Domain, Form, HypervisorError, JobKind, LeftOut, Machine,
+    Selection, SkipReason, State, Uuid,
 };
 use strongroom_vault::Vault;
 
+pub(crate) use self::base::item_in;
 use self::{
     base::Base,
     collect::{Descriptions, Instantaneous},
@@ -152,7 +154,8 @@ impl<'a> Work<'a> {
         let state = settled(connection, &domain, cancel)?;
         let domain = connection.domain_by_uuid(domain.uuid)?.unwrap_or(domain);
         let descriptions = Descriptions::read(connection, &domain)?;
-        let machine = Machine::parse(&descriptions.present)?;
+        let mut machine = Machine::parse(&descriptions.present)?;
+        connection.resolve_volumes(&mut machine);
         if let Some(manager) = machine.manager
             && !request.allow_managed
         {
@@ -161,7 +164,10 @@ impl<'a> Work<'a> {
                 manager: manager.to_string(),
             });
         }
-        let item = request.item.clone().unwrap_or_else(|| item_name(&machine.name));
+        let item = match &request.item {
+            Some(item) => item.clone(),
+            None => base::item_of(vault, &machine.name, domain.uuid)?,
+        };
         Ok(Self {
             vault,
             connection,
@@ -252,12 +258,31 @@ impl<'a> Work<'a> {
     }
 
     fn selection(&self) -> Result<Selection<'_>> {
-        Ok(self.request.disks.select(&self.machine)?)
+        let is_off_here = self.state == State::Off && self.connection.uri().is_local();
+        Ok(select(&self.request.disks, &self.machine, is_off_here)?)
     }
 
     /// The last committed point, or why there is none to build on.
     fn base(&self) -> Result<std::result::Result<Base, String>> {
-        base::find(self.vault, &self.item, self.domain.uuid)
+        base::find(self.vault, &self.item, self.domain.uuid, self.request.item.is_some())
+    }
+
+    /// What there is to build on; otherwise notes why there is nothing.
+    fn base_or_note(&self, notes: &mut Vec<String>) -> Result<Option<Base>> {
+        let reason = match self.base()? {
+            Ok(base) => return Ok(Some(base)),
+            Err(reason) => reason,
+        };
+        if reason == base::FIRST {
+            let (vault, connection) = (self.vault, self.connection);
+            for other in base::other_items(vault, connection, &self.domain, &self.item)? {
+                notes.push(format!(
+                    "this machine was backed up as {other}; to go on there: --item '{other}'"
+                ));
+            }
+        }
+        notes.push(format!("everything is read and compared: {reason}"));
+        Ok(None)
     }
 
     /// The engine's request.
@@ -351,6 +376,29 @@ impl<'a> Work<'a> {
     }
 }
 
+/// Which disks are backed up. Of a machine that is off on this host, those that it starts without are
+/// left out, as they are when it runs.
+pub(crate) fn select<'a>(
+    choice: &DiskChoice,
+    machine: &'a Machine,
+    is_off_here: bool,
+) -> std::result::Result<Selection<'a>, HypervisorError> {
+    let mut selection = choice.select(machine)?;
+    let is_absent = |disk: &Disk| {
+        let path = disk.source.path().filter(|_| is_off_here && disk.is_optional);
+        path.is_some_and(|path| fs::metadata(path).is_err_and(|error| error.kind() == NotFound))
+    };
+    let (absent, chosen): (Vec<_>, Vec<_>) =
+        selection.chosen.into_iter().partition(|disk| is_absent(disk));
+    if chosen.is_empty() {
+        return Err(HypervisorError::NoDisks { machine: machine.name.clone() });
+    }
+    selection.chosen = chosen;
+    let left_out = absent.into_iter().map(|disk| (disk, LeftOut::Skipped(SkipReason::Absent)));
+    selection.left_out.extend(left_out);
+    Ok(selection)
+}
+
 /// Switches a machine off that was started only to be read, unless somebody has let it go on: then
 /// it is theirs.
 pub(crate) fn switch_off(
@@ -403,14 +451,6 @@ fn settled(connection: &Connection, domain: &Domain, cancel: &Cancel) -> Result<
     }
 }
 
-/// A machine's name as the name of an item, which is stricter.
-fn item_name(machine: &str) -> String {
-    let good =
-        |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '_' };
-    let first = if machine.starts_with(|c: char| c.is_ascii_alphanumeric()) { "" } else { "vm" };
-    first.chars().chain(machine.chars().map(good)).take(200).collect()
-}
-
 /// Crash-consistent for a reason.
 fn crash(reason: &str) -> Proof {
     Proof { consistency: Consistency::Crash, evidence: vec![reason.to_owned()], frozen: None }
@@ -418,18 +458,3 @@ fn crash(reason: &str) -> Proof {
 
 /// Notes of each disk, by target.
 type DiskNotes = BTreeMap<String, Vec<String>>;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_items() {
-        assert_eq!(item_name("web-01"), "web-01");
-        assert_eq!(item_name("Web Server (old)"), "Web_Server__old_");
-        assert_eq!(item_name("-x"), "vm-x");
-        assert!(strongroom_format::names_are_valid(
-            [item_name(&"é".repeat(300)).as_str()].into_iter()
-        ));
-    }
-}

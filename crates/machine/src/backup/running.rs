@@ -8,6 +8,7 @@ use std::{
 };
 
 use strongroom_base::{Clock as _, EntropyExt as _, SystemClock, SystemEntropy};
+use strongroom_disk::NbdConnections;
 use strongroom_engine::{
     BackupDisk, CleanCheck, DiskBackupReport, DiskEnding, Ending, backup_with,
 };
@@ -29,7 +30,7 @@ use crate::{
     error::Result,
     guard::{Guard, end_job_at},
     image::{self, Asked},
-    live::{JobFiles, LiveDisk, checkpoint_xml},
+    live::{CONNECTIONS, JobFiles, LiveDisk, checkpoint_xml},
     orphans,
 };
 
@@ -66,14 +67,8 @@ struct Run<'a> {
 pub(super) fn run(work: &Work<'_>, mut notes: Vec<String>) -> Result<MachineBackupReport> {
     let selection = work.selection()?;
     let prefix = base::prefix(work.vault);
-    let base = match work.base()? {
-        Ok(base) => Some(base),
-        Err(reason) => {
-            notes.push(format!("everything is read and compared: {reason}"));
-            None
-        }
-    };
-    let since = base::reconcile(work.connection, &work.domain, &prefix, base.as_ref(), &mut notes)?;
+    let base = work.base_or_note(&mut notes)?;
+    let since = base::reconcile(work, &prefix, base.as_ref(), &mut notes)?;
     let mut run = Run {
         work,
         selection: &selection,
@@ -85,6 +80,7 @@ pub(super) fn run(work: &Work<'_>, mut notes: Vec<String>) -> Result<MachineBack
         disk_notes: DiskNotes::new(),
     };
     run.plan(&since);
+    run.warn_of_snapshots()?;
     loop {
         match run.attempt() {
             // Bitmaps that cannot be trusted are dropped, and everything is compared instead.
@@ -111,10 +107,10 @@ impl Run<'_> {
         for disk in &self.work.machine.disks {
             let chosen = self.selection.chosen.iter().any(|other| other.target == disk.target);
             let path = disk.source.path().filter(|_| chosen && is_local && disk.can_hold_bitmaps());
-            let chain = path.map(|path| image::chain(Path::new(path), "qcow2")).unwrap_or_default();
+            let chain = path.map(|_| image::chain_of(disk)).unwrap_or_default();
             let is_old = chain.first().is_some_and(|top| top.qcow2_version == Some(2));
             self.chains.insert(disk.target.clone(), chain);
-            let tracks = chosen && disk.can_hold_bitmaps() && !disk.transient && !is_old;
+            let tracks = chosen && disk.can_hold_bitmaps() && !is_old;
             let mut planned = LiveDisk { target: disk.target.clone(), chosen, tracks, since: None };
             if chosen {
                 match self.since(disk, tracks, is_local, since) {
@@ -141,9 +137,6 @@ impl Run<'_> {
         if !tracks && self.chain(disk).first().is_some_and(|top| top.qcow2_version == Some(2)) {
             return Err(image::OLD.to_owned());
         }
-        if !tracks && disk.transient {
-            return Err("what is written to a transient disk is dropped when it stops".to_owned());
-        }
         if !tracks {
             let format = disk.driver.format.as_deref().unwrap_or("raw");
             return Err(format!("a {format} disk holds no bitmap of changes"));
@@ -167,6 +160,9 @@ impl Run<'_> {
         let (connection, domain) = (self.work.connection, &self.work.domain);
         let known = connection.checkpoints(domain)?;
         for name in known.iter().filter(|name| name.starts_with(&self.prefix)) {
+            if self.is_of_another_item(name)? {
+                continue;
+            }
             if let Err(error) = orphans::delete(connection, domain, name) {
                 self.notes.push(format!("checkpoint {name} cannot be deleted: {error}"));
             }
@@ -182,6 +178,34 @@ impl Run<'_> {
             self.disk_notes.entry(disk.target.clone()).or_default().push(words);
         }
         Ok(())
+    }
+
+    /// Says at the first backup what its checkpoint means for internal snapshots.
+    fn warn_of_snapshots(&mut self) -> Result<()> {
+        let (connection, domain) = (self.work.connection, &self.work.domain);
+        if self.base.is_some() || !self.disks.iter().any(|disk| disk.tracks) {
+            return Ok(());
+        }
+        for name in connection.snapshots(domain)? {
+            let xml = connection.snapshot_xml(domain, &name)?;
+            if !xml.contains("snapshot='external'") {
+                let machine = &domain.name;
+                self.notes.push(format!(
+                    "it has internal snapshots ({name}): while the checkpoint of this backup exists, \
+                     going back to them fails and turns the machine off; first: strongroom vm \
+                     checkpoints '{machine}' --delete"
+                ));
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether another item of this vault builds on a checkpoint.
+    fn is_of_another_item(&self, checkpoint: &str) -> Result<bool> {
+        let work = self.work;
+        let (vault, connection) = (work.vault, work.connection);
+        base::is_of_another_item(vault, connection, &work.domain, &work.item, checkpoint)
     }
 
     /// Makes the scratch images while the guest is not yet frozen.
@@ -222,7 +246,7 @@ impl Run<'_> {
         )?;
         let qemu = qemu_user(work);
         let files = JobFiles::of(&work.request.places.run, &scratch, &id);
-        let description = format!("Strongroom, item {}", work.item);
+        let description = base::description(&work.item);
         let checkpoint = checkpoint_xml(&name, &description, &self.disks);
         let checkpoint = checkpoint.map(|xml| (name, xml));
         let name = checkpoint.as_ref().map(|(name, _)| name.as_str());
@@ -337,10 +361,11 @@ impl Run<'_> {
     fn open(&self, files: &JobFiles) -> Result<(Vec<BackupDisk>, Vec<Identity>)> {
         let is_local = self.work.connection.uri().is_local();
         let (mut sources, mut identities) = (Vec::new(), Vec::new());
+        let connections = NbdConnections::new(CONNECTIONS);
         for disk in self.chosen() {
             let Some(described) = self.work.machine.disk(&disk.target) else { continue };
             let format = described.driver.format.as_deref().unwrap_or("raw");
-            let source = files.open(disk, format)?;
+            let source = files.open(disk, format, &connections)?;
             let mut identity =
                 collect::identity(described, Some(source.size()), is_local, self.chain(described));
             identity.tracked = disk.tracks;
@@ -412,6 +437,10 @@ impl Run<'_> {
     /// A failure of reading may only be the sign of something else: QEMU may be gone some time
     /// before libvirt says that the machine is off.
     fn explain(&self, error: MachineError, watch: &Watch<'_>, files: &JobFiles) -> MachineError {
+        // The job may have ended since, because of us.
+        if error.is_of_vault() {
+            return error;
+        }
         if let Some(verdict) = watch.verdict() {
             return verdict;
         }
@@ -463,7 +492,10 @@ impl Run<'_> {
     fn delete_old(&self, connection: &Connection, name: Option<&str>) -> Result<()> {
         let domain = &self.work.domain;
         for old in connection.checkpoints(domain)? {
-            if old.starts_with(&self.prefix) && Some(old.as_str()) != name {
+            if old.starts_with(&self.prefix)
+                && Some(old.as_str()) != name
+                && !self.is_of_another_item(&old)?
+            {
                 orphans::delete(connection, domain, &old)?;
             }
         }
@@ -515,6 +547,9 @@ impl Run<'_> {
         }
         let files = self.selection.chosen.iter().filter_map(|disk| match &disk.source {
             Source::File { path } => Path::new(path).parent(),
+            Source::Volume { path: Some(path), .. } if !path.starts_with("/dev/") => {
+                Path::new(path).parent()
+            }
             _ => None,
         });
         files.map(Path::to_owned).next().unwrap_or_else(|| PathBuf::from("/var/tmp"))

@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-use strongroom_disk::{DiskError, DiskSource, DiskSpec, ImageFormat, OpenOptions, open_source};
+use strongroom_disk::{DiskError, DiskSource, OpenOptions, open_source};
 use strongroom_engine::{BackupDisk, CleanCheck, DiskBackupReport, Ending, backup_with};
 use strongroom_format::Consistency;
 use strongroom_hypervisor::{Disk, ImageInfo};
@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     MachineBackupReport, MachineError, configuration::DiskIdentity, consistency, error::Result,
-    image,
+    image, layout,
 };
 
 /// A file as it was: another size, time or inode is another content.
@@ -55,13 +55,7 @@ pub(super) fn run(work: &Work<'_>, mut notes: Vec<String>) -> Result<MachineBack
     if work.connection.has_saved_memory(&work.domain)? {
         proof.evidence.push("its memory is saved on the host, and is not in the point".to_owned());
     }
-    let base = match work.base()? {
-        Ok(base) => Some(base),
-        Err(reason) => {
-            notes.push(format!("everything is read and compared: {reason}"));
-            None
-        }
-    };
+    let base = work.base_or_note(&mut notes)?;
     let selection = work.selection()?;
     let taken =
         Instantaneous::take(&work.machine, &work.request.places, work.connection.uri().is_local());
@@ -90,6 +84,7 @@ pub(super) fn run(work: &Work<'_>, mut notes: Vec<String>) -> Result<MachineBack
     });
     let point = match result {
         Ok(point) => point,
+        Err(error) if error.is_of_vault() => return Err(error),
         Err(error) => return Err(watch.verdict().unwrap_or(error)),
     };
     let tracked = point.disks.iter().find_map(|disk| disk.checkpoint.clone());
@@ -99,11 +94,13 @@ pub(super) fn run(work: &Work<'_>, mut notes: Vec<String>) -> Result<MachineBack
 /// Why a disk can only be read through QEMU, if that is so.
 pub(super) fn needs_qemu(work: &Work<'_>, disk: &Disk) -> Option<String> {
     let target = &disk.target;
-    if disk.source.path().is_none() {
-        return Some(format!("{} can only be read while the machine runs", disk.source));
+    match (disk.encryption.is_some(), ciphertext::is_kept(work, disk)) {
+        (true, false) => {
+            Some(format!("{target} is encrypted, and can only be read while the machine runs"))
+        }
+        (true, true) if disk.source.path().is_some() => None,
+        _ => layout::needs_qemu(disk),
     }
-    let decrypted = disk.encryption.is_some() && !ciphertext::is_kept(work, disk);
-    decrypted.then(|| format!("{target} is encrypted, and can only be read while the machine runs"))
 }
 
 /// Opens an image, with its bitmap if that can be trusted.
@@ -125,18 +122,16 @@ fn open(work: &Work<'_>, disk: &Disk, base: Option<&Base>) -> Result<Opened> {
     if ciphertext::is_kept(work, disk) {
         return ciphertext::open(work, disk);
     }
+    let (spec, layout) = layout::of(disk).map_err(unsupported)?;
     let Some(path) = disk.source.path().map(PathBuf::from) else {
         return Err(unsupported("it has no path".to_owned()));
     };
     let name = disk.driver.format.as_deref().unwrap_or("raw");
-    let Some(format) = ImageFormat::from_name(name) else {
-        return Err(unsupported(format!("format {name} is not known")));
-    };
     let fingerprint = fingerprint(&path)?;
-    let spec = DiskSpec::File { path: path.clone(), format: Some(format) };
-    let info = (format != ImageFormat::Raw).then(|| image::info(&path, name)).flatten();
+    let whole = disk.slice.is_none() && name != "raw";
+    let info = whole.then(|| image::info(&path, name)).flatten();
     let mut notes = Vec::new();
-    let chain = image::chain(&path, name);
+    let chain = image::chain_of(disk);
     let mut identity = collect::identity(disk, None, true, &chain);
     let since = match since(disk, &identity, base, chain.first()) {
         Ok(since) => Some(since),
@@ -147,13 +142,8 @@ fn open(work: &Work<'_>, disk: &Disk, base: Option<&Base>) -> Result<Opened> {
             None
         }
     };
-    let options = |bitmap: Option<String>| OpenOptions {
-        // Its chain is the one that QEMU opens at every start: whoever can change it runs here.
-        allow_backing: vec![PathBuf::from("/")],
-        even_if_in_use: true,
-        bitmap,
-        ..OpenOptions::default()
-    };
+    let options =
+        |bitmap: Option<String>| OpenOptions { bitmap, ..layout::options(layout.clone()) };
     let (source, since) = match open_source(&spec, &options(since.clone())) {
         Err(DiskError::Bitmap { reason, .. }) => {
             notes.push(format!("all of it was read and compared: {reason}"));

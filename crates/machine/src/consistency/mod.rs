@@ -82,6 +82,7 @@ pub(crate) const fn name(consistency: Consistency) -> &'static str {
         Consistency::Application => "application-consistent",
         Consistency::FileSystem => "file-system-consistent",
         Consistency::Crash => "crash-consistent",
+        Consistency::Unknown => "of unknown consistency",
     }
 }
 

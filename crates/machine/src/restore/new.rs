@@ -59,9 +59,11 @@ fn check_name(name: &str) -> Result<()> {
         || name.starts_with('.')
         || name.chars().any(|c| c == '/' || c.is_control());
     if bad {
-        return Err(MachineError::Unsupported {
-            machine: name.to_owned(),
-            reason: "it is no name for a machine".to_owned(),
+        return Err(MachineError::Choice {
+            reason: format!(
+                "{name:?} is no name for a machine: it has 1 to 200 bytes, no '/' and no control \
+                 characters, and does not begin with '.'"
+            ),
         });
     }
     Ok(())

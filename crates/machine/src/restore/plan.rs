@@ -205,6 +205,7 @@ impl Maker<'_> {
             new_generation: true,
             networks: request.networks.clone(),
             links_down: request.links_down,
+            own_terminals: is_new.then(|| name.to_owned()),
             machine_type: request.machine_type.clone(),
             cpu: request.cpu.as_ref().map(|mode| format!("<cpu mode='{mode}'/>")),
             forget_run: true,
@@ -388,6 +389,12 @@ impl Maker<'_> {
                 self.configuration.snapshots.len()
             ));
         }
+        if machine.terminals != self.old.terminals && !machine.terminals.is_empty() {
+            notes.push(format!(
+                "its terminals have files of their own: {}",
+                machine.terminals.join(", ")
+            ));
+        }
         if machine.direct_boot.is_some() {
             notes.push(
                 "it starts from a kernel among the host's files, which is not in the point"
@@ -449,7 +456,11 @@ pub(super) fn unchosen(
             continue;
         }
         let (change, reason) = match (disk.device, disk.backup_kind(), disk.source.path()) {
-            (_, BackupKind::Skip(SkipReason::Empty), _) => continue,
+            (_, BackupKind::Skip(SkipReason::Empty), _) | (Device::Cdrom | Device::Floppy, ..)
+                if disk.source == Source::None =>
+            {
+                continue;
+            }
             (Device::Cdrom | Device::Floppy, _, Some(path)) => {
                 if Path::new(path).exists() {
                     continue;

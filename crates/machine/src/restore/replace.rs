@@ -122,7 +122,8 @@ impl<'a> Work<'a> {
         domain: Domain,
     ) -> Result<Self> {
         let xml = connection.domain_xml(&domain, Form::Inactive)?;
-        let machine = Machine::parse(&xml)?;
+        let mut machine = Machine::parse(&xml)?;
+        connection.resolve_volumes(&mut machine);
         if let Some(manager) = machine.manager {
             let (machine, manager) = (machine.name, manager.to_string());
             return Err(MachineError::Managed { machine, manager });
@@ -285,7 +286,7 @@ impl<'a> Work<'a> {
             Some("is encrypted on the host")
         } else if container(self.configuration, name).is_some() {
             Some("was kept as ciphertext")
-        } else if disk.transient || disk.is_slice {
+        } else if disk.transient || disk.slice.is_some() {
             Some("is transient or a part of a file")
         } else if !matches!(format.as_str(), "raw" | "qcow2") {
             Some("is neither raw nor qcow2")
@@ -301,6 +302,9 @@ impl<'a> Work<'a> {
         let (old, is_device) = match &disk.source {
             Source::File { path } => (PathBuf::from(path), false),
             Source::Block { path } => (PathBuf::from(path), true),
+            Source::Volume { path: Some(path), .. } => {
+                (PathBuf::from(path), path.starts_with("/dev/"))
+            }
             other => {
                 return Err(self.unsupported(format!(
                     "disk {name} is {other}, which cannot be kept under its restored one; restore \

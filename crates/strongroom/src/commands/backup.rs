@@ -10,8 +10,9 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use strongroom_base::PointId;
-use strongroom_disk::{ChangedRanges, OpenOptions, open_source};
+use strongroom_disk::{ChangedRanges, DiskError, OpenOptions, open_source};
 use strongroom_engine::{BackupDisk, BackupReport, BackupRequest, CleanCheck, Deltas};
+use strongroom_format::Consistency;
 
 use super::backup_vm::{Common, VmArgs};
 use crate::{
@@ -91,6 +92,13 @@ pub(crate) struct BackupArgs {
     /// Folder whose files images may refer to as backing or data files; may be repeated
     #[arg(long, value_name = "DIR")]
     allow_backing: Vec<PathBuf>,
+
+    /// Back up a disk although others may write to it; the recovery point's consistency is `unknown`
+    ///
+    /// What is mounted, held by another device, or open for writing by another process is refused
+    /// otherwise: its parts would be of different moments.
+    #[arg(long)]
+    allow_busy: bool,
 
     /// Whether to store changed blocks as differences to their previous version
     #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
@@ -186,12 +194,20 @@ impl BackupArgs {
     /// Opens the disks and reads the ranges file.
     fn request(self, context: &Context) -> Result<BackupRequest, Failure> {
         let mut disks: Vec<BackupDisk> = Vec::new();
+        let mut busy = Vec::new();
         let options = OpenOptions { allow_backing: self.allow_backing, ..OpenOptions::default() };
         for NamedDisk { name, disk } in self.disks {
             if disks.iter().any(|other| other.name == name) {
                 return Err(Failure::usage(format!("--disk names disk {name} twice")));
             }
-            let source = Arc::from(open_source(&disk, &options)?);
+            let source = match open_source(&disk, &options) {
+                Err(DiskError::Busy { disk: place, reason }) if self.allow_busy => {
+                    busy.push(format!("disk {name} ({place}) was read while in use: {reason}"));
+                    open_source(&disk, &OpenOptions { even_if_in_use: true, ..options.clone() })?
+                }
+                other => other?,
+            };
+            let source = Arc::from(source);
             let clean = self.check_clean.into();
             disks.push(BackupDisk { clean, ..BackupDisk::new(name, disk.location(), source) });
         }
@@ -200,6 +216,8 @@ impl BackupArgs {
         }
         Ok(BackupRequest {
             tags: tags(self.tags)?,
+            consistency: if busy.is_empty() { Consistency::Crash } else { Consistency::Unknown },
+            evidence: busy,
             parent: self.parent,
             skip_bad_blocks: self.skip_bad_blocks,
             deltas: self.deltas.into(),

@@ -25,7 +25,7 @@ use crate::{
 #[allow(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(crate) struct VmArgs {
     /// The machine: its name or UUID
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["disks", "changed_ranges", "parent", "allow_backing"])]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["disks", "changed_ranges", "parent", "allow_backing", "allow_busy"])]
     pub(crate) vm: Option<String>,
 
     #[command(flatten)]

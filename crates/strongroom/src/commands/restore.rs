@@ -209,6 +209,15 @@ impl DisksArgs {
         let vault = open_vault(context, &self.open, None)?;
         let point = self.point.find(&vault)?;
         let (folder, named) = places(self.to)?;
+        if self.in_place
+            && let Some(connection) = hosts::present()
+        {
+            let files = named.values().filter_map(|disk| match disk {
+                DiskSpec::File { path, .. } => Some(path.clone()),
+                DiskSpec::Nbd(_) => None,
+            });
+            strongroom_machine::refuse_saved_memory(&connection, &files.collect::<Vec<_>>())?;
+        }
         let wanted = DisksRestore {
             folder,
             named,

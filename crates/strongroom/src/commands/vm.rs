@@ -5,13 +5,13 @@ use std::fmt::Write as _;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use strongroom_hypervisor::Connection;
-use strongroom_machine::{Checked, DiscoveredMachine};
+use strongroom_machine::{Checked, DiscoveredMachine, OurCheckpoint};
 
 use crate::{
     columns::{Cell, Columns, row},
     context::Context,
     error::{FaceError, Failure},
-    hosts::ConnectArgs,
+    hosts::{self, ConnectArgs},
     human,
     out::Show,
 };
@@ -22,6 +22,7 @@ pub(crate) enum VmCommand {
     List(ListArgs),
     Show(ShowArgs),
     Check(CheckArgs),
+    Checkpoints(CheckpointsArgs),
 }
 
 impl VmCommand {
@@ -30,6 +31,7 @@ impl VmCommand {
             Self::List(args) => args.run(context),
             Self::Show(args) => args.run(context),
             Self::Check(args) => args.run(context),
+            Self::Checkpoints(args) => args.run(context),
         }
     }
 }
@@ -64,7 +66,13 @@ impl Show for VmList {
         if self.machines.is_empty() {
             return "No machines\n".to_owned();
         }
-        self.columns().map(|table| table.to_text()).unwrap_or_default()
+        let mut text = self.columns().map(|table| table.to_text()).unwrap_or_default();
+        for machine in &self.machines {
+            if let Some(problem) = &machine.problem {
+                writeln!(text, "{}: libvirt does not tell more: {problem}", machine.name).ok();
+            }
+        }
+        text
     }
 
     fn columns(&self) -> Option<Columns> {
@@ -120,6 +128,9 @@ impl Show for VmShown {
     fn show(&self) -> String {
         let machine = &self.0;
         let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
+        if let Some(problem) = &machine.problem {
+            return format!("{}: libvirt does not tell more: {problem}\n", machine.name);
+        }
         let mut text = human::facts(&[
             ("Name", machine.name.clone()),
             ("UUID", machine.uuid.clone()),
@@ -217,6 +228,83 @@ impl Show for VmChecked {
                 writeln!(text, "  {:<6}{}", finding.level, finding.what).ok();
                 writeln!(text, "        {}", finding.what_to_do).ok();
             }
+        }
+        text
+    }
+}
+
+/// List or delete the checkpoints that backups have left for the next one
+///
+/// Each backup of a running machine leaves a checkpoint: bitmaps in its images, in which QEMU notes
+/// what changes. While there is one, libvirt does not go back to internal snapshots, refuses new
+/// snapshots of a machine that is off, and does not undefine it. With --delete the checkpoints go, with
+/// their bitmaps, whether the machine runs or is off, also those of vaults that are lost. Recovery
+/// points stay, and the next backup reads everything and begins a new checkpoint.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom vm checkpoints web01
+  strongroom vm checkpoints web01 --delete
+  strongroom vm checkpoints web01 --delete --of-vault 0h2pta93")]
+pub(crate) struct CheckpointsArgs {
+    /// The machine: its name or UUID
+    #[arg(value_name = "NAME")]
+    name: String,
+
+    /// Delete them, with their bitmaps
+    #[arg(long)]
+    delete: bool,
+
+    /// Only those of the vault with this id, or with an id that ends so
+    #[arg(long, value_name = "ID", requires = "delete")]
+    of_vault: Option<String>,
+
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+/// Checkpoints that there are, or that went.
+#[derive(Debug, Serialize)]
+struct VmCheckpoints {
+    machine: String,
+    checkpoints: Vec<OurCheckpoint>,
+    deleted: bool,
+}
+
+impl CheckpointsArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let connection = self.connect.open()?;
+        let domain = connection.domain(&self.name)?;
+        let checkpoints = if self.delete {
+            let places = hosts::places(connection.uri().scope);
+            let vault = self.of_vault.as_deref();
+            strongroom_machine::delete_checkpoints(&connection, &places, &domain, vault)?
+        } else {
+            strongroom_machine::checkpoints(&connection, &domain)?
+        };
+        let (machine, deleted) = (domain.name, self.delete);
+        context.out.result(&VmCheckpoints { machine, checkpoints, deleted })
+    }
+}
+
+impl Show for VmCheckpoints {
+    fn show(&self) -> String {
+        if self.checkpoints.is_empty() {
+            return format!("No checkpoints of Strongroom on {}\n", self.machine);
+        }
+        let rows = self.checkpoints.iter().map(|checkpoint| {
+            [
+                checkpoint.name.clone(),
+                checkpoint.vault.clone(),
+                checkpoint.item.clone().unwrap_or_else(|| "-".to_owned()),
+                if checkpoint.known { "yes" } else { "no" }.to_owned(),
+                checkpoint.disks.join(" "),
+            ]
+        });
+        let head = ["CHECKPOINT", "VAULT", "ITEM", "LIBVIRT KNOWS IT", "DISKS"];
+        let mut text = human::table(head, &[], rows);
+        if self.deleted {
+            text.push_str("Deleted; the next backup reads everything\n");
         }
         text
     }

@@ -224,3 +224,22 @@ fn what_the_service_refuses_has_a_code() {
     lab.fails(&format!("job wait {job}"), 130, "job.cancelled");
     assert_eq!(lab.json(&format!("job show {job}"))["state"], "cancelled");
 }
+
+#[test]
+fn what_is_no_disk_or_may_change_is_asked_about() {
+    let lab = Lab::new();
+    fs::write(lab.path("notes"), "no disk\n".repeat(64)).expect("written");
+    lab.fails("backup --item web --disk root=notes", 2, "disk.doubtful");
+    lab.ok("backup --item web --disk root=raw:notes");
+    let disk = lab.disk("d.img", 1, 1, 1);
+    let writer = fs::File::options().write(true).open(disk).expect("opened");
+    lab.fails("backup --item web --disk root=d.img", 4, "disk.busy");
+    lab.ok("backup --item web --disk root=d.img --allow-busy");
+    drop(writer);
+    let show = "recoverypoint show --item web --recovery-point latest";
+    let shown = lab.json(show);
+    assert_eq!(shown["consistency"], "unknown", "{shown:#}");
+    assert!(shown["evidence"].to_string().contains("may write to it"), "{shown:#}");
+    lab.ok("backup --item web --disk root=d.img");
+    assert_eq!(lab.json(show)["consistency"], "crash");
+}

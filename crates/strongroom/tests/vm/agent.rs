@@ -15,8 +15,8 @@ use strongroom_agent::{
     Watch,
 };
 use strongroom_api::{
-    ConsistencyWanted, DiskSelection, KeyReference, PowerAfter, Restore, RestoreDisks,
-    RestoreMachine, RestoreReplace, Source, StopFirst,
+    ConsistencyProved, ConsistencyWanted, DiskSelection, KeyReference, PowerAfter, Restore,
+    RestoreDisks, RestoreMachine, RestoreReplace, Source, StopFirst,
 };
 use strongroom_base::{Cancel, Clock as _, JobId, SystemClock, SystemEntropy};
 use strongroom_hypervisor::Settings;
@@ -235,7 +235,7 @@ fn seen_checked_backed_up_and_missed() {
     let detail = events[1].detail.as_deref().unwrap_or_default();
     assert!(detail.starts_with("file_system consistent, frozen for "), "{detail}");
     assert!(first.warnings.is_empty(), "{:?}", first.warnings);
-    assert_eq!(first.point.consistency, ConsistencyWanted::FileSystem);
+    assert_eq!(first.point.consistency, ConsistencyProved::FileSystem);
     assert_eq!(first.point.tags["job"], order.job.to_string());
     assert_clean(&host, &guest, first.report["checkpoint"].as_str());
     // Once more the same order.
@@ -248,7 +248,7 @@ fn seen_checked_backed_up_and_missed() {
     order.consistency = ConsistencyWanted::Application;
     let second = workers.backup(&order);
     assert_eq!(second.report["disks"][0]["changes_from"], "bitmap", "{:#}", second.report);
-    assert_eq!(second.point.consistency, ConsistencyWanted::FileSystem);
+    assert_eq!(second.point.consistency, ConsistencyProved::FileSystem);
     assert!(second.warnings.is_empty(), "{:?}", second.warnings);
     for done in [&first, &second] {
         let words =
@@ -354,7 +354,7 @@ fn by_way_of_a_vault_near_the_machine() {
         guest.wait_records(3);
     }
     assert_eq!(sent[2].report["disks"][0]["changes_from"], "ranges", "{:#}", sent[2].report);
-    assert_eq!(sent[2].point.consistency, ConsistencyWanted::FileSystem);
+    assert_eq!(sent[2].point.consistency, ConsistencyProved::FileSystem);
     // The host's vault near the disks is given up: what is in the other one goes on from there.
     let order = workers.order(&guest);
     let straight = workers.backup(&order);

@@ -36,6 +36,7 @@ mod restore;
 #[allow(dead_code, reason = "the other tests use the rest")]
 mod server;
 mod service;
+mod states;
 #[path = "../e2e/store.rs"]
 #[allow(dead_code, reason = "the other tests use the rest")]
 mod store;
