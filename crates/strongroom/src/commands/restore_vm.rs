@@ -17,6 +17,7 @@ use strongroom_machine::{
 
 use crate::{
     args::{OpenArgs, WorkArgs},
+    complete,
     confirm::{Plan, YesArgs},
     context::{self, Context},
     error::Failure,
@@ -484,7 +485,7 @@ impl Show for MachineRestoreReport {
 #[derive(Debug, Args)]
 struct FinishArgs {
     /// The machine: its name or UUID
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = complete::machines())]
     vm: String,
 
     #[command(flatten)]

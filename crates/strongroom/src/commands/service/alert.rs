@@ -2,15 +2,16 @@
 
 use clap::{Args, Subcommand};
 use strongroom_api::{Alert, AlertState};
+use strongroom_client::Client;
 
 use crate::{
-    columns::{Columns, row},
+    columns::{Cell, Columns, row},
     context::Context,
     error::{FaceError, Failure},
     human,
 };
 
-use super::common::{Listed, Thing, one_of, words};
+use super::common::{Listed, Thing, cut, find_id, one_of, words};
 
 /// `alert ...`.
 #[derive(Debug, Subcommand)]
@@ -70,8 +71,9 @@ pub(crate) struct ListArgs {
 
 impl ListArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        let limit = Some(self.limit).filter(|limit| *limit > 0);
-        let alerts = context.client()?.alerts(self.state).up_to(limit)?;
+        let alerts = cut(context, self.limit, "alerts", |limit| {
+            Ok(context.client()?.alerts(self.state).up_to(limit)?)
+        })?;
         context.out.result(&listed(alerts))
     }
 }
@@ -79,7 +81,7 @@ impl ListArgs {
 fn listed(alerts: Vec<Alert>) -> Listed<Alert> {
     let rows = alerts.iter().map(|alert| {
         row![
-            alert.id.to_string(),
+            Cell::id(alert.id),
             alert.severity.name(),
             alert.state.name(),
             alert.last,
@@ -99,14 +101,15 @@ fn listed(alerts: Vec<Alert>) -> Listed<Alert> {
 Examples:
   strongroom alert acknowledge 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB")]
 pub(crate) struct AcknowledgeArgs {
-    /// The alert's id
+    /// The alert's id, or as much of its beginning as no other has
     #[arg(value_name = "ID")]
     id: String,
 }
 
 impl AcknowledgeArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        let alert = context.client()?.acknowledge_alert(&self.id.to_ascii_uppercase())?;
+        let client = context.client()?;
+        let alert = client.acknowledge_alert(&find_alert(&client, &self.id)?)?;
         context.out.result(&Thing::new(alert, shown))
     }
 }
@@ -121,7 +124,7 @@ Examples:
   strongroom alert resolve --all --rule job_failed
   strongroom alert resolve --all --subject kvm1")]
 pub(crate) struct ResolveArgs {
-    /// The alert's id
+    /// The alert's id, or as much of its beginning as no other has
     #[arg(value_name = "ID", required_unless_present = "all")]
     id: Option<String>,
 
@@ -142,7 +145,7 @@ impl ResolveArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let client = context.client()?;
         if let Some(id) = &self.id {
-            let alert = client.resolve_alert(&id.to_ascii_uppercase())?;
+            let alert = client.resolve_alert(&find_alert(&client, id)?)?;
             return context.out.result(&Thing::new(alert, shown));
         }
         let mut resolved = Vec::new();
