@@ -137,7 +137,7 @@ fn bar_line(now: &Snapshot, rate: f64, left: Duration, width: usize) -> String {
         text.push_str(&part);
         between = "  ";
     }
-    text
+    text.trim_end().to_owned()
 }
 
 fn bar(progress: &Progress, wait: &dyn Fn(Duration) -> bool) {

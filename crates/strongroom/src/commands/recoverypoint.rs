@@ -106,12 +106,12 @@ pub(crate) fn point_of_ids(vault: &Vault, item: &str, ids: IdRange) -> Result<Po
     let list = vault.list_points(Some(item))?;
     let damaged = list.damaged.iter().map(|point| point.point);
     let all = list.points.iter().map(|point| point.id).chain(damaged);
-    the_one(item, ids, all.filter(|id| ids.contains(*id)).collect())
+    the_one(item, ids, &all.filter(|id| ids.contains(*id)).collect::<Vec<_>>())
 }
 
 /// The only one of those that were found, or what is wrong with the prefix.
-pub(crate) fn the_one(item: &str, ids: IdRange, found: Vec<PointId>) -> Result<PointId, Failure> {
-    match found.as_slice() {
+pub(crate) fn the_one(item: &str, ids: IdRange, found: &[PointId]) -> Result<PointId, Failure> {
+    match found {
         [id] => Ok(*id),
         [] => Err(FaceError::NoPoint { item: item.to_owned(), prefix: ids.prefix() }.into()),
         several => {

@@ -33,7 +33,7 @@ fn point_of_ids(client: &Client, item: &str, ids: IdRange) -> Result<PointId, Fa
             found.push(point.id);
         }
     }
-    the_one(item, ids, found)
+    the_one(item, ids, &found)
 }
 
 /// What the API calls a point: for a moment, the newest that was made before it.
