@@ -72,7 +72,7 @@ pub(crate) struct BackupArgs {
     #[arg(long, value_name = "FILE")]
     changed_ranges: Option<PathBuf>,
 
-    /// Whether to believe that a disk is unchanged where --changed-ranges or a dirty bitmap says so
+    /// How to verify blocks that --changed-ranges or a dirty bitmap reports as unchanged
     ///
     /// What is found to have changed nevertheless is in the recovery point, is counted, and is noted
     /// on the point.

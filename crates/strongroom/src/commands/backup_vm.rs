@@ -53,7 +53,7 @@ pub(crate) struct VmArgs {
     #[arg(long, value_enum, value_name = "KIND", default_value = "application", requires = "vm")]
     consistency: ConsistencyChoice,
 
-    /// Fail if less than that is had, instead of going on with less
+    /// Fail if the requested consistency is not reached
     #[arg(long, requires = "vm")]
     require: bool,
 

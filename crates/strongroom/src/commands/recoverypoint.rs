@@ -358,9 +358,7 @@ impl DeleteArgs {
                     consequences.push(format!("{} of {}", found.id, human::time(found.time)));
                     ids.push(found.id);
                 }
-                (Err(failure), Point::Ids(range))
-                    if failure.code() == &codes::POINT_DAMAGED =>
-                {
+                (Err(failure), Point::Ids(range)) if failure.code() == &codes::POINT_DAMAGED => {
                     let id = point_of_ids(&vault, &self.item, range)?;
                     consequences.push(format!("{id}, whose manifest is damaged"));
                     ids.push(id);

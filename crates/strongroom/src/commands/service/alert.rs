@@ -164,8 +164,8 @@ impl ResolveArgs {
 
 /// Try whether alerts arrive by mail and webhook
 ///
-/// Sends an alert that is none by the channels that the server's configuration has, and waits until
-/// each has confirmed it. Ends with an error if one did not.
+/// Sends a test alert through every configured channel, waits until each has confirmed it, and reports
+/// each failure.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
