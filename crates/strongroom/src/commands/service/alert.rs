@@ -95,6 +95,11 @@ fn listed(alerts: Vec<Alert>) -> Listed<Alert> {
     Listed::new("alerts", alerts, columns)
 }
 
+/// The alert whose id begins so.
+fn find_alert(client: &Client, id: &str) -> Result<String, Failure> {
+    find_id("alerts", id, client.alerts(None), |alert: &Alert| alert.id.to_string())
+}
+
 /// Say that somebody has seen an alert
 #[derive(Debug, Args)]
 #[command(after_help = "\
