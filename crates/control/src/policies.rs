@@ -249,7 +249,7 @@ fn summary(preview: &PolicyPreview) -> String {
             preview.removed_earlier,
             preview.items.len(),
         ),
-        _ => "This removes no point earlier than now.".to_owned(),
+        _ => "No recovery point would expire earlier than today.".to_owned(),
     }
 }
 

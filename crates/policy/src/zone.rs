@@ -46,7 +46,18 @@ impl Zone {
     }
 
     /// The zone of an IANA name, in whatever case. `None`: there is no such zone.
+    ///
+    /// The folder of the database has further entries that are no names of zones: `localtime` and
+    /// `posixrules` mean something else on every machine, and `posix/` and `right/` are second
+    /// copies.
     pub(crate) fn named(name: &str) -> Option<Self> {
+        let lower = name.to_ascii_lowercase();
+        if ["localtime", "posixrules", "factory"].contains(&lower.as_str())
+            || lower.starts_with("posix/")
+            || lower.starts_with("right/")
+        {
+            return None;
+        }
         let tz = TimeZone::get(name).ok()?;
         (!tz.is_unknown() && tz.iana_name().is_some()).then(|| Self::of(tz))
     }

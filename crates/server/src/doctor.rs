@@ -323,7 +323,7 @@ fn time(found: &mut Findings) {
         }
         _ => {
             let hint = "See to it that chrony, ntpd or the hypervisor does so.";
-            found.bad(CHECK, Level::Warn, "nobody here says whether it is kept right by NTP", hint);
+            found.bad(CHECK, Level::Warn, "no NTP service found", hint);
         }
     }
 }
@@ -376,7 +376,7 @@ async fn trusted(found: &mut Findings, catalog: &Catalog) -> strongroom_catalog:
             let hint = "Set it right; if it is right: strongroom server confirm-clock.";
             found.bad("clock", Level::Warn, what, hint);
         }
-        None => found.ok("clock", "it goes with the time that has passed"),
+        None => found.ok("clock", "consistent with elapsed time"),
     }
     Ok(())
 }

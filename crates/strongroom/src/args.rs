@@ -11,24 +11,27 @@ use crate::{complete, out::Format, values};
 #[command(next_help_heading = "Global options")]
 pub(crate) struct GlobalArgs {
     /// How to print the result
-    #[arg(long, global = true, value_enum, value_name = "FORMAT")]
+    #[arg(long, short, global = true, value_enum, value_name = "FORMAT", hide_short_help = true)]
     pub(crate) output: Option<Format>,
 
     /// Configuration file [env: STRONGROOM_CONFIG] [default: ~/.config/strongroom/config.toml, or
     /// /etc/strongroom/config.toml]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
     pub(crate) config: Option<PathBuf>,
 
     /// Use the server of this context [env: STRONGROOM_CONTEXT] [default: the one in use]
-    #[arg(long, global = true, value_name = "NAME", add = complete::contexts())]
+    #[arg(
+        long, global = true, value_name = "NAME", add = complete::contexts(),
+        hide_short_help = true
+    )]
     pub(crate) context: Option<String>,
 
     /// Print results and errors only
-    #[arg(long, short, global = true, conflicts_with = "verbose")]
+    #[arg(long, short, global = true, conflicts_with = "verbose", hide_short_help = true)]
     pub(crate) quiet: bool,
 
     /// Print more of what happens; twice for even more
-    #[arg(long, short, global = true, action = ArgAction::Count)]
+    #[arg(long, short, global = true, action = ArgAction::Count, hide_short_help = true)]
     pub(crate) verbose: u8,
 }
 

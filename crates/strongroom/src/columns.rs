@@ -1,5 +1,7 @@
 //! Tables that are printed for people, or as lines of bare values for scripts.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 use crate::{human, tree};
@@ -13,17 +15,34 @@ pub(crate) enum Cell {
     Number(u64),
     /// Bytes: with a unit for people.
     Bytes(u64),
-    /// A moment: in the local time zone for people.
+    /// An id: for people as much of its beginning as tells it from the others of its column.
+    Id(String),
+    /// A moment: to the minute, in the local time zone, for people.
     Time(Timestamp),
+    /// A moment of which people need the day only.
+    Day(Timestamp),
+    /// A moment to the second.
+    Second(Timestamp),
     /// Nothing is known.
     None,
 }
 
+/// The least that is shown of an id: all of the moment at which it was made.
+const ID_SHOWN: usize = 10;
+
 impl Cell {
+    /// An id.
+    #[allow(clippy::needless_pass_by_value, reason = "ids are small")]
+    pub(crate) fn id(id: impl ToString) -> Self {
+        Self::Id(id.to_string())
+    }
+
     fn shown(&self) -> String {
         match self {
             Self::Bytes(bytes) => human::bytes(*bytes),
-            Self::Time(moment) => human::time(*moment),
+            Self::Time(moment) => human::minute(*moment),
+            Self::Day(moment) => human::day(*moment),
+            Self::Second(moment) => human::second(*moment),
             Self::None => "-".to_owned(),
             plain => plain.bare(),
         }
@@ -31,9 +50,9 @@ impl Cell {
 
     fn bare(&self) -> String {
         match self {
-            Self::Text(text) => text.clone(),
+            Self::Text(text) | Self::Id(text) => text.clone(),
             Self::Number(number) | Self::Bytes(number) => number.to_string(),
-            Self::Time(moment) => moment.to_string(),
+            Self::Time(moment) | Self::Day(moment) | Self::Second(moment) => moment.to_string(),
             Self::None => String::new(),
         }
     }
@@ -109,8 +128,29 @@ impl Columns {
         let right: Vec<usize> = (0..self.head.len())
             .filter(|index| self.rows.iter().any(|row| number(row.get(*index))))
             .collect();
-        let rows = self.rows.iter().map(|row| row.iter().map(Cell::shown).collect());
+        let lengths: Vec<usize> = (0..self.head.len()).map(|index| self.id_length(index)).collect();
+        let shown = |(cell, length): (&Cell, &usize)| match cell {
+            Cell::Id(id) => id.chars().take(*length).collect(),
+            cell => cell.shown(),
+        };
+        let rows = self.rows.iter().map(|row| row.iter().zip(&lengths).map(shown).collect());
         human::any_table(&self.head, &right, rows)
+    }
+
+    /// How much of the ids of a column tells them from each other.
+    fn id_length(&self, column: usize) -> usize {
+        let ids: BTreeSet<&str> = self
+            .rows
+            .iter()
+            .filter_map(|row| match row.get(column) {
+                Some(Cell::Id(id)) => Some(id.as_str()),
+                _ => None,
+            })
+            .collect();
+        let pairs = ids.iter().zip(ids.iter().skip(1));
+        let common =
+            |(a, b): (&&str, &&str)| a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
+        pairs.map(common).max().map_or(ID_SHOWN, |most| most.saturating_add(1).max(ID_SHOWN))
     }
 
     /// For scripts: no head, a tab between cells.
@@ -124,6 +164,23 @@ impl Columns {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_are_cut_to_what_tells_them_apart() {
+        let ids = [
+            "01M8HCSJD1AAAAAAAAAAAAAAAA",
+            "01M8HCSJD1AAAZAAAAAAAAAAAA",
+            "01M8HCSJD3AAAAAAAAAAAAAAAA",
+        ];
+        let shown =
+            |ids: &[&str]| Columns::new(["ID"], ids.iter().map(|id| [Cell::id(id)])).to_text();
+        assert_eq!(shown(&ids), "ID\n01M8HCSJD1AAAA\n01M8HCSJD1AAAZ\n01M8HCSJD3AAAA\n");
+        assert_eq!(shown(&ids[1..]), "ID\n01M8HCSJD1\n01M8HCSJD3\n");
+        let twice = [ids[0], ids[0]];
+        assert_eq!(shown(&twice), "ID\n01M8HCSJD1\n01M8HCSJD1\n");
+        let columns = Columns::new(["ID"], [[Cell::id(ids[0])]]);
+        assert_eq!(columns.to_tsv(), format!("{}\n", ids[0]));
+    }
 
     #[test]
     fn people_and_scripts_see_the_same_cells() {

@@ -3,7 +3,7 @@
 //! Library errors name their place in the catalog; this is the one place that turns any of them
 //! into words, JSON and an exit code.
 
-use std::{error::Error, fmt::Write as _, io, path::PathBuf};
+use std::{borrow::Cow, error::Error, fmt::Write as _, io, path::PathBuf};
 
 use console::style;
 use serde::Serialize;
@@ -57,6 +57,14 @@ pub(crate) enum FaceError {
         /// Their manifests.
         objects: Vec<String>,
     },
+    /// No recovery point has an id that begins so.
+    #[error("{item} has no recovery point whose id begins with {prefix}")]
+    NoPoint {
+        /// The item.
+        item: String,
+        /// The beginning.
+        prefix: String,
+    },
     /// Machines that cannot be backed up as they are.
     #[error("cannot be backed up as they are: {0}")]
     NotReady(String),
@@ -97,6 +105,7 @@ impl Coded for FaceError {
             Self::Skipped(_) => &codes::BACKUP_SKIPPED,
             Self::Damaged(_) => &codes::VERIFY_DAMAGED,
             Self::PointsDamaged { .. } => &codes::POINT_DAMAGED,
+            Self::NoPoint { .. } => &codes::POINT_NOT_FOUND,
             Self::NotReady(_) => &codes::VM_NOT_READY,
             Self::ServerNotReady(_) => &codes::SERVER_NOT_READY,
             Self::AlertsUndelivered(_) => &codes::ALERT_UNDELIVERED,
@@ -136,7 +145,7 @@ struct ErrorBody<'a> {
     kind: &'a str,
     message: String,
     causes: Vec<String>,
-    hint: &'a str,
+    hint: Cow<'a, str>,
     /// Only of errors that a server tells.
     #[serde(skip_serializing_if = "Option::is_none")]
     link: Option<&'a str>,
@@ -181,13 +190,19 @@ impl Failure {
     }
 
     /// The code's name; a server may have one that this program does not know.
-    fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.told().map_or(self.code().name, |told| &told.code)
     }
 
-    fn hint(&self) -> &str {
-        let own = || self.told().map_or(self.code().hint, |told| &told.hint);
-        self.hint.as_deref().unwrap_or_else(own)
+    fn hint(&self) -> Cow<'_, str> {
+        if let Some(hint) = &self.hint {
+            return Cow::Borrowed(hint);
+        }
+        match (self.told(), crate::hints::of_cause(&*self.error)) {
+            (Some(told), _) => Cow::Borrowed(&told.hint),
+            (None, Some(hint)) => Cow::Owned(hint),
+            (None, None) => Cow::Borrowed(self.code().hint),
+        }
     }
 
     /// The errors below the first one, outermost first, without repetitions.
@@ -220,7 +235,7 @@ impl Failure {
         for cause in self.causes() {
             line(&label("Caused by:").to_string(), &cause);
         }
-        line(&label("Hint:").cyan().to_string(), self.hint());
+        line(&label("Hint:").cyan().to_string(), &self.hint());
         line(&label("Code:").to_string(), self.name());
         text
     }

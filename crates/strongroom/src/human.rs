@@ -22,6 +22,38 @@ pub(crate) fn bytes(bytes: u64) -> String {
     format!("{bytes} B")
 }
 
+/// `5.0 of 10.0 GiB`: a part of a whole, both in the unit of the whole and with one decimal.
+pub(crate) fn of_bytes(part: u64, whole: u64) -> String {
+    const UNITS: [(u32, &str); 4] = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let Some((shift, unit)) = UNITS.into_iter().find(|(shift, _)| whole >> shift > 0) else {
+        return format!("{part} of {whole} B");
+    };
+    let in_unit = |bytes: u64| {
+        let tenths = u128::from(bytes).saturating_mul(10) >> shift;
+        format!("{}.{}", tenths / 10, tenths % 10)
+    };
+    format!("{} of {} {unit}", in_unit(part), in_unit(whole))
+}
+
+/// A duration to come: `3 s`, `2 min 05 s`, `1 h 01 min`.
+pub(crate) fn about(duration: std::time::Duration) -> String {
+    match duration.as_secs() {
+        seconds @ 0..60 => format!("{seconds} s"),
+        _ => seconds(duration.as_secs_f64()),
+    }
+}
+
+/// Bytes a second.
+#[allow(
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "figures for people; casts of floats saturate"
+)]
+pub(crate) fn rate_of(bytes_per_second: f64) -> String {
+    format!("{}/s", bytes(bytes_per_second as u64))
+}
+
 /// A duration: `0.3 s`, `12.0 s`, `3 min 20 s`, `2 h 05 min`.
 pub(crate) fn seconds(seconds: f64) -> String {
     let whole = whole(seconds);
@@ -59,6 +91,25 @@ fn per_second(amount: u64, seconds: f64) -> u64 {
 )]
 fn whole(seconds: f64) -> u64 {
     seconds as u64
+}
+
+/// A moment in the system's time zone, to the minute, as lists show it.
+pub(crate) fn minute(moment: Timestamp) -> String {
+    local(moment, "%Y-%m-%d %H:%M")
+}
+
+/// The day of a moment in the system's time zone.
+pub(crate) fn day(moment: Timestamp) -> String {
+    local(moment, "%Y-%m-%d")
+}
+
+/// A moment in the system's time zone, to the second.
+pub(crate) fn second(moment: Timestamp) -> String {
+    local(moment, "%Y-%m-%d %H:%M:%S")
+}
+
+fn local(moment: Timestamp, form: &str) -> String {
+    moment.to_zoned(TimeZone::system()).strftime(form).to_string()
 }
 
 /// A moment in the system's time zone, to the second, with its offset.
@@ -147,6 +198,14 @@ mod tests {
         ] {
             assert_eq!(bytes(amount), text);
         }
+    }
+
+    #[test]
+    fn parts_of_wholes() {
+        assert_eq!(of_bytes(0, 2 << 30), "0.0 of 2.0 GiB");
+        assert_eq!(of_bytes(705_100_000, 1 << 40), "0.0 of 1.0 TiB");
+        assert_eq!(of_bytes(7, 900), "7 of 900 B");
+        assert_eq!(of_bytes(u64::MAX, u64::MAX), "16777215.9 of 16777215.9 TiB");
     }
 
     #[test]

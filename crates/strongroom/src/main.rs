@@ -33,6 +33,7 @@ mod confirm;
 mod context;
 mod contexts;
 mod error;
+mod hints;
 mod hosts;
 mod human;
 mod open;
@@ -119,24 +120,47 @@ fn usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     }
     // The options are not parsed, so whether JSON or YAML was asked for must be seen by eye.
     let asked = [("json", Format::Json), ("yaml", Format::Yaml)].into_iter().find(|(word, _)| {
-        let asks = |pair: &[OsString]| matches!(pair, [a, b] if a == "--output" && b == word);
-        let at_once = format!("--output={word}");
-        arguments.iter().any(|argument| *argument == *at_once) || arguments.windows(2).any(asks)
+        let asks = |pair: &[OsString]| {
+            matches!(pair, [a, b] if (a == "--output" || a == "-o") && b == word)
+        };
+        let at_once = [format!("--output={word}"), format!("-o{word}"), format!("-o={word}")];
+        arguments.iter().any(|argument| at_once.iter().any(|word| *argument == **word))
+            || arguments.windows(2).any(asks)
     });
+    let habit = hints::of_habit(error);
     if let Some((_, format)) = asked {
         let text = error.render().to_string();
         let message = text.strip_prefix("error: ").unwrap_or(&text);
         let message = message.split("\n\nFor more information").next().unwrap_or(message).trim();
-        return fail(Context::early_out(Some(format)), &Failure::usage(message));
+        let failure = Failure::usage(message);
+        let failure = match habit {
+            Some(habit) => failure.with_hint(habit),
+            None => failure,
+        };
+        return fail(Context::early_out(Some(format)), &failure);
     }
-    error.print().ok();
+    match habit {
+        Some(habit) => {
+            let text = error.render().ansi().to_string();
+            // Without the guesses at what was misspelt: this is no slip.
+            let first = text.split("\n\n").next().unwrap_or(&text).to_owned();
+            let first = if console::colors_enabled_stderr() {
+                first
+            } else {
+                console::strip_ansi_codes(&first).into_owned()
+            };
+            out::tell(&format!("{first}\n\n  {habit}\n\nFor more information, try '--help'.\n"));
+        }
+        None => drop(error.print()),
+    }
     ExitCode::from(Kind::Invalid.exit_code())
 }
 
 /// Sends log lines to standard error: warnings, or more if asked for.
 fn log(verbose: u8) {
     let level = match verbose {
-        0 => "warn",
+        // What the library logs as an error, our own error says better.
+        0 => "warn,rustls_platform_verifier=off",
         1 => "strongroom=info,info",
         _ => "debug",
     };

@@ -67,55 +67,91 @@ fn lines(progress: &Progress, clock: &dyn Clock, wait: &dyn Fn(Duration) -> bool
     }
 }
 
+/// How far it has come, in hundredths; none as long as nobody knows how far it goes.
+fn percent(now: &Snapshot) -> Option<u64> {
+    let percent = u128::from(now.done_bytes).saturating_mul(100);
+    let percent = percent.checked_div(u128::from(now.total_bytes))?.min(100);
+    u64::try_from(percent).ok()
+}
+
+fn stage(now: &Snapshot) -> &str {
+    if now.stage.is_empty() { "working" } else { now.stage }
+}
+
+/// `5.0 of 10.0 GiB`: both in the unit of the larger.
+fn amounts(now: &Snapshot) -> String {
+    if now.things.is_empty() {
+        human::of_bytes(now.done_bytes, now.total_bytes)
+    } else {
+        format!("{} of {} {}", now.done_bytes, now.total_bytes, now.things)
+    }
+}
+
 /// What has been done in so many seconds.
 fn line(now: &Snapshot, seconds: f64) -> String {
-    let percent = u128::from(now.done_bytes).saturating_mul(100);
-    let percent = percent.checked_div(u128::from(now.total_bytes)).unwrap_or(0).min(100);
-    if !now.things.is_empty() {
-        let Snapshot { stage, done_bytes, total_bytes, things, .. } = now;
-        return match total_bytes {
-            0 => (*stage).to_owned(),
-            _ => format!("{stage} {percent} %, {done_bytes} of {total_bytes} {things}"),
+    let Some(percent) = percent(now) else { return stage(now).to_owned() };
+    let mut text = format!("{} {percent} %, {}", stage(now), amounts(now));
+    if now.things.is_empty() {
+        let rate = human::rate(now.done_bytes, seconds);
+        let stored = if now.stored_bytes > 0 {
+            format!("{} written", human::bytes(now.stored_bytes))
+        } else {
+            String::new()
         };
+        for part in [rate, stored].into_iter().filter(|part| !part.is_empty()) {
+            text.push_str(", ");
+            text.push_str(&part);
+        }
     }
-    let stored = match now.stored_bytes {
-        0 => String::new(),
-        stored => format!(", {} written", human::bytes(stored)),
-    };
-    format!(
-        "{stage} {percent} %, {done} of {total}, {rate}{stored}",
-        stage = if now.stage.is_empty() { "working" } else { now.stage },
-        done = human::bytes(now.done_bytes),
-        total = human::bytes(now.total_bytes),
-        rate = human::rate(now.done_bytes, seconds),
-    )
+    text
+}
+
+/// How wide the bar itself is.
+const BAR: u64 = 20;
+
+/// A line for a terminal of this width. What does not fit is left out from the right, never cut.
+fn bar_line(now: &Snapshot, rate: f64, left: Duration, width: usize) -> String {
+    let mut text = format!("{:<11}", stage(now));
+    let Some(percent) = percent(now) else { return text.trim_end().to_owned() };
+    let filled = percent.saturating_mul(BAR) / 100;
+    let drawn: String = (0..BAR).map(|at| if at < filled { '=' } else { ' ' }).collect();
+    let mut parts = vec![format!("[{drawn}] {percent:>3} %"), amounts(now)];
+    if now.things.is_empty() && rate >= 1.0 {
+        parts.push(human::rate_of(rate));
+        if now.done_bytes < now.total_bytes {
+            parts.push(format!("{} left", human::about(left)));
+        }
+        if now.stored_bytes > 0 {
+            parts.push(format!("{} written", human::bytes(now.stored_bytes)));
+        }
+    }
+    let mut between = " ";
+    for part in parts {
+        let wide =
+            text.chars().count().saturating_add(part.chars().count()).saturating_add(between.len());
+        // The last column stays free: some terminals wrap when it is written.
+        if wide >= width {
+            break;
+        }
+        text.push_str(between);
+        text.push_str(&part);
+        between = "  ";
+    }
+    text.trim_end().to_owned()
 }
 
 fn bar(progress: &Progress, wait: &dyn Fn(Duration) -> bool) {
     let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(10));
-    let template = "{msg:12} [{bar:24}] {percent:>3} %  {bytes} of {total_bytes}  \
-                    {bytes_per_sec}  {eta} left{prefix}";
-    let counting = "{msg:12} [{bar:24}] {percent:>3} %  {pos} of {len} {prefix}";
-    let style = |template| {
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style.progress_chars("=> "));
-        }
-    };
-    style(template);
-    let mut things = "";
+    if let Ok(style) = ProgressStyle::with_template("{msg}") {
+        bar.set_style(style);
+    }
+    let terminal = console::Term::stderr();
     while wait(FRAME) {
         let now = progress.snapshot();
-        if now.things != things {
-            things = now.things;
-            style(if things.is_empty() { template } else { counting });
-            bar.set_prefix(things);
-        }
         bar.set_length(now.total_bytes);
         bar.set_position(now.done_bytes);
-        bar.set_message(now.stage);
-        if now.stored_bytes > 0 && things.is_empty() {
-            bar.set_prefix(format!("  {} written", human::bytes(now.stored_bytes)));
-        }
+        let width = usize::from(terminal.size().1);
+        bar.set_message(bar_line(&now, bar.per_sec(), bar.eta(), width));
         bar.tick();
     }
     bar.finish_and_clear();
@@ -135,14 +171,40 @@ mod tests {
             things: "",
         };
         let text = line(&now, 10.0);
-        assert_eq!(text, "reading 50 %, 5 GiB of 10 GiB, 512 MiB/s, 1 MiB written");
-        assert_eq!(line(&Snapshot::default(), 0.0), "working 0 %, 0 B of 0 B, ");
+        assert_eq!(text, "reading 50 %, 5.0 of 10.0 GiB, 512 MiB/s, 1 MiB written");
+        assert_eq!(line(&Snapshot::default(), 0.0), "working");
         let progress = Progress::new();
         progress.count("marking", "recovery points", 3, 12);
         let text = line(&progress.snapshot(), 10.0);
         assert_eq!(text, "marking 25 %, 3 of 12 recovery points");
         progress.count("waiting", "backups", 0, 0);
         assert_eq!(line(&progress.snapshot(), 10.0), "waiting");
+    }
+
+    #[test]
+    fn a_bar_fits_its_terminal() {
+        let now = Snapshot {
+            total_bytes: 3 << 30,
+            done_bytes: 2_126_000_000,
+            stored_bytes: 705_100_000,
+            stage: "transfer",
+            things: "",
+        };
+        let at = |width| bar_line(&now, 542_710_000.5, Duration::from_secs(3700), width);
+        assert_eq!(
+            at(120),
+            "transfer    [=============       ]  65 %  1.9 of 3.0 GiB  517.5 MiB/s  1 h 01 min left  \
+             672.4 MiB written"
+        );
+        for width in [20, 40, 60, 79, 80, 100, 200] {
+            let line = at(width);
+            assert!(line.chars().count() < width, "{line}");
+            assert!(!line.ends_with(' '), "{line:?}");
+        }
+        assert!(at(80).contains("MiB/s"), "{}", at(80));
+        assert_eq!(bar_line(&Snapshot::default(), 0.0, Duration::ZERO, 80), "working");
+        let nothing = Snapshot { stage: "snapshot", ..Snapshot::default() };
+        assert_eq!(bar_line(&nothing, 0.0, Duration::ZERO, 80), "snapshot");
     }
 
     #[test]

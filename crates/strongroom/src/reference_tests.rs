@@ -15,21 +15,46 @@ fn cli_markdown() -> String {
     let mut text = "\
 # Commands
 
-The long help of every command, as `strongroom COMMAND --help` prints it. This page is made from the
-program; a test keeps it current. What the commands print with `--output json` is in
-[json.md](json.md), what their errors mean in [errors.md](errors.md).
+The long help of every command, as `strongroom COMMAND --help` prints it; the global options, which
+every command has, are shown once, with `strongroom` itself. This page is made from the program; a test
+keeps it current. What the commands print with `--output json` is in [json.md](json.md), what their
+errors mean in [errors.md](errors.md).
 
 "
     .to_owned();
     let mut command = Cli::command().disable_help_subcommand(true).term_width(98);
     command.build();
+    text.push_str("| command | |\n|---|---|\n");
+    contents(&command, "", &mut text);
+    text.push('\n');
     section(&command, "", &mut text);
     one_final_newline(&text)
+}
+
+/// A line for each command, with a link to its section.
+fn contents(command: &clap::Command, prefix: &str, text: &mut String) {
+    let name = format!("{prefix}{}", command.get_name());
+    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+    writeln!(text, "| [`{name}`](#{}) | {about} |", name.replace(' ', "-")).expect("writes");
+    for below in command.get_subcommands().filter(|command| !command.is_hide_set()) {
+        contents(below, &format!("{name} "), text);
+    }
+}
+
+/// Help without the options that every command has.
+fn own_help(help: &str) -> String {
+    let Some((before, global)) = help.split_once("\nGlobal options:\n") else {
+        return help.to_owned();
+    };
+    let after = global.split("\n\n").skip_while(|part| part.starts_with(' '));
+    let after: Vec<&str> = after.collect();
+    format!("{}\n\n{}", before.trim_end(), after.join("\n\n"))
 }
 
 fn section(command: &clap::Command, prefix: &str, text: &mut String) {
     let name = format!("{prefix}{}", command.get_name());
     let help = command.clone().bin_name(&name).render_long_help().to_string();
+    let help = if prefix.is_empty() { help } else { own_help(&help) };
     let help: String = help.lines().map(|line| line.trim_end().to_owned() + "\n").collect();
     write!(text, "## {name}\n\n```text\n{}\n```\n\n", help.trim_end()).expect("writes");
     for below in command.get_subcommands().filter(|command| !command.is_hide_set()) {

@@ -134,7 +134,7 @@ impl Context {
             return self.wait_for(client, &begun.job.to_string());
         }
         self.out.say(&format!(
-            "It goes on by itself. Wait for it with `strongroom job wait {}`.",
+            "The job runs in the background. Follow it with `strongroom job wait {}`.",
             begun.job
         ));
         self.out.result(&Begun(begun))

@@ -10,7 +10,6 @@ use jiff::{
 };
 use strongroom_base::{PointId, check_name};
 use strongroom_disk::DiskSpec;
-use strongroom_engine::PointSelector;
 
 /// Parses a number of bytes: digits and an optional `K`, `M`, `G` or `T`, powers of 1024.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
@@ -138,19 +137,26 @@ impl FromStr for RestoreTo {
     }
 }
 
-/// Which recovery point: `latest`, an id, or a moment.
+/// Which recovery point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Point(pub(crate) PointSelector);
+pub(crate) enum Point {
+    /// The newest.
+    Latest,
+    /// The one with this id, or with the only id that begins so.
+    Ids(IdRange),
+    /// The newest that is no newer than this.
+    At(Timestamp),
+}
 
 impl FromStr for Point {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text.eq_ignore_ascii_case("latest") {
-            return Ok(Self(PointSelector::Latest));
+            return Ok(Self::Latest);
         }
-        if let Ok(id) = point_id(text) {
-            return Ok(Self(PointSelector::Id(id)));
+        if let Ok(ids) = point_ids(text) {
+            return Ok(Self::Ids(ids));
         }
         let moment = moment(text, &TimeZone::system(), Time::MAX).ok_or_else(|| {
             format!(
@@ -158,15 +164,56 @@ impl FromStr for Point {
                  2026-11-22T18:00:00Z, \"2026-11-22 18:00\" or 2026-11-22"
             )
         })?;
-        Ok(Self(PointSelector::At(moment)))
+        Ok(Self::At(moment))
     }
 }
 
-/// Parses a recovery point's id, in any case.
-pub(crate) fn point_id(text: &str) -> Result<PointId, String> {
-    text.to_ascii_uppercase()
-        .parse()
-        .map_err(|_| format!("{text:?} is not the id of a recovery point (26 letters and digits)"))
+/// The ids of recovery points that begin alike; a whole id is the range of itself alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct IdRange {
+    low: PointId,
+    high: PointId,
+}
+
+impl IdRange {
+    /// The id, if it is a whole one.
+    pub(crate) fn whole(self) -> Option<PointId> {
+        (self.low == self.high).then_some(self.low)
+    }
+
+    /// Whether an id begins so.
+    pub(crate) fn contains(self, id: PointId) -> bool {
+        self.low <= id && id <= self.high
+    }
+
+    /// What all of them begin with.
+    pub(crate) fn prefix(self) -> String {
+        let (low, high) = (self.low.to_string(), self.high.to_string());
+        low.chars().zip(high.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a).collect()
+    }
+}
+
+/// The least that is taken for the beginning of an id.
+pub(crate) const ID_PREFIX: usize = 6;
+
+/// Parses a recovery point's id or its beginning, in any case. Ids begin with a zero until the year
+/// 3084, so no date is one.
+pub(crate) fn point_ids(text: &str) -> Result<IdRange, String> {
+    let wrong = || {
+        format!(
+            "{text:?} is not the id of a recovery point: 26 letters and digits, or its first {ID_PREFIX} \
+             or more"
+        )
+    };
+    if text.len() < ID_PREFIX || !text.starts_with('0') {
+        return Err(wrong());
+    }
+    let text = text.to_ascii_uppercase();
+    let id = |fill: char| {
+        let fill = std::iter::repeat_n(fill, 26_usize.saturating_sub(text.len()));
+        text.chars().chain(fill).collect::<String>().parse().map_err(|_| wrong())
+    };
+    Ok(IdRange { low: id('0')?, high: id('Z')? })
 }
 
 /// A moment: with a zone as it says, without one in `zone`; a date alone is `of_day` of that day. Of
@@ -238,9 +285,18 @@ mod tests {
 
     #[test]
     fn points() {
-        assert_eq!("latest".parse(), Ok(Point(PointSelector::Latest)));
+        assert_eq!("latest".parse(), Ok(Point::Latest));
         let id = PointId::from_bytes([7; 16]);
-        assert_eq!(id.to_string().to_lowercase().parse(), Ok(Point(PointSelector::Id(id))));
-        assert!("newest".parse::<Point>().is_err());
+        let Ok(Point::Ids(ids)) = id.to_string().to_lowercase().parse() else { panic!("an id") };
+        assert_eq!((ids.whole(), ids.prefix()), (Some(id), id.to_string()));
+        let Ok(Point::Ids(ids)) = "01m8hcsjd1".parse() else { panic!("a prefix") };
+        assert_eq!((ids.whole(), ids.prefix().as_str()), (None, "01M8HCSJD1"));
+        let of = |text: &str| text.parse::<PointId>().expect("an id");
+        assert!(ids.contains(of("01M8HCSJD1ZZZZZZZZZZZZZZZZ")));
+        assert!(!ids.contains(of("01M8HCSJD20000000000000000")));
+        for bad in ["newest", "01M8H", "01M8HCSJDU", "11M8HCSJD1", "01M8HCSJD1ZZZZZZZZZZZZZZZZZ"] {
+            assert!(bad.parse::<Point>().is_err(), "{bad}");
+        }
+        assert!(matches!("20261122".parse(), Ok(Point::At(_))));
     }
 }

@@ -113,7 +113,7 @@ impl From<Manifest> for PointView {
 pub(crate) fn consistency(consistency: Consistency) -> &'static str {
     match consistency {
         Consistency::Application => "application",
-        Consistency::FileSystem => "file-system",
+        Consistency::FileSystem => "file system",
         Consistency::Crash => "crash",
         Consistency::Unknown => "unknown",
     }
@@ -186,15 +186,17 @@ impl PointList {
             row![
                 &point.item,
                 point.time,
-                point.id.to_string(),
-                disks.join(","),
+                Cell::id(point.id),
+                consistency(point.consistency),
                 Cell::Bytes(point.size_bytes),
                 Cell::Bytes(point.changed_bytes),
                 Cell::Bytes(point.stored_bytes),
+                disks.join(","),
                 tags(&point.tags),
             ]
         });
-        let head = ["ITEM", "TIME", "ID", "DISKS", "SIZE", "CHANGED", "STORED", "TAGS"];
+        let head =
+            ["ITEM", "TIME", "ID", "CONSISTENCY", "SIZE", "CHANGED", "STORED", "DISKS", "TAGS"];
         Columns::new(head, rows)
     }
 }
@@ -321,7 +323,7 @@ impl Show for SlotList {
         let rows = self
             .key_slots
             .iter()
-            .map(|slot| row![slot.id.to_string(), slot.kind, slot.created, slot.label.clone()]);
+            .map(|slot| row![Cell::id(slot.id), slot.kind, slot.created, slot.label.clone()]);
         Some(Columns::new(["SLOT", "KIND", "CREATED", "LABEL"], rows))
     }
 }
@@ -452,8 +454,8 @@ impl ItemView {
             [
                 item.item.clone(),
                 item.recovery_points.to_string(),
-                human::time(item.oldest),
-                human::time(item.newest),
+                human::minute(item.oldest),
+                human::minute(item.newest),
                 human::bytes(item.protected_bytes),
                 human::bytes(item.added_bytes),
             ]

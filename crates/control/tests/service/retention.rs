@@ -186,8 +186,11 @@ async fn points_of_a_locked_vault_are_locked_as_long_as_promised(bed: Bed) {
     assert!(old.locked_until.is_some(), "{old:#?}");
     let locks = world.shared.outside().stores["/vaults/main"].locks.clone();
     assert_eq!(locks.len(), 2);
-    // A longer policy extends the locks, a shorter one is refused.
-    set_days(&world, 60).await.expect("longer is allowed");
+    // A longer promise extends the lock.
+    let until = world.now().checked_add(jiff::SignedDuration::from_hours(24 * 90)).expect("it");
+    let change = PointUpdate { retain_until: Some(until) };
+    let id = new.id.to_string();
+    world.control.update_point(&world.admin, "web", &id, None, change).await.expect("longer");
     reclaim(&world).await;
     let longer = world.shared.outside().stores["/vaults/main"].locks.clone();
     assert!(longer[&new.id] > locks[&new.id], "{longer:?}");

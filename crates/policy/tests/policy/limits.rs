@@ -91,7 +91,17 @@ fn what_is_misspelt_is_refused() {
 
 #[test]
 fn zones_are_known_by_their_iana_names() {
-    for name in ["", "Mars/Olympus", "Etc/Unknown", "+02:00", "W. Europe Standard Time"] {
+    for name in [
+        "",
+        "Mars/Olympus",
+        "Etc/Unknown",
+        "+02:00",
+        "W. Europe Standard Time",
+        "localtime",
+        "PosixRules",
+        "posix/Europe/Berlin",
+        "right/Europe/Berlin",
+    ] {
         let error = refusal(standard(|rules| rules.time_zone = name.to_owned()));
         assert_eq!(error, PolicyError::UnknownTimeZone { name: name.to_owned() });
     }

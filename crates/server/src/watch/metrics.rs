@@ -108,7 +108,7 @@ metrics! {
     items: gauge "strongroom_items" ["vault" "state"], "Items, by vault and state of protection.";
     items_failing: gauge "strongroom_items_failing" ["vault"], "Items whose last backup failed.";
     items_overdue: gauge "strongroom_items_overdue" [], "Items whose next backup should have begun and has not.";
-    schedule_lag: gauge "strongroom_schedule_lag_seconds" [], "How long the longest of these waits.";
+    schedule_lag: gauge "strongroom_schedule_lag_seconds" [], "Age in seconds of the most overdue scheduled backup.";
     items_behind: gauge "strongroom_items_behind" [], "Items whose newest restorable recovery point is older than their policy promises.";
     items_unscheduled: gauge "strongroom_items_unscheduled" [], "Items that have no policy, so that they are never backed up by themselves.";
     points: gauge "strongroom_recovery_points" ["vault" "state"], "Recovery points, by vault and state.";

@@ -14,15 +14,19 @@ use strongroom_disk::{ChangedRanges, DiskError, OpenOptions, open_source};
 use strongroom_engine::{BackupDisk, BackupReport, BackupRequest, CleanCheck, Deltas};
 use strongroom_format::Consistency;
 
-use super::backup_vm::{Common, VmArgs};
+use super::{
+    backup_vm::{Common, VmArgs},
+    recoverypoint::point_of_ids,
+};
 use crate::{
     args::{OpenArgs, WorkArgs},
+    complete,
     context::{self, Context},
     error::{FaceError, Failure},
     human,
     open::{open_vault, warn_of_clocks},
     out::Show,
-    values::{self, NamedDisk},
+    values::{self, IdRange, NamedDisk},
 };
 
 /// Back up a machine, or the disks of an item: a new recovery point
@@ -55,11 +59,11 @@ Examples:
   strongroom backup --item db --disk 'data=nbd+unix:///sda?socket=/run/db.sock'")]
 pub(crate) struct BackupArgs {
     /// The item: the name of this set of disks; of a machine, its own name if not given
-    #[arg(long, value_name = "NAME", value_parser = values::name, required_unless_present = "vm")]
+    #[arg(long, value_name = "NAME", value_parser = values::name, add = complete::items_of_vaults())]
     item: Option<String>,
 
     /// A disk: the name it has within the item, and where it is; may be repeated
-    #[arg(long = "disk", value_name = "NAME=DISK", required_unless_present = "vm")]
+    #[arg(long = "disk", value_name = "NAME=DISK")]
     disks: Vec<NamedDisk>,
 
     /// File that says what changed since the parent point: lines of `DISK OFFSET LENGTH` in bytes
@@ -69,7 +73,7 @@ pub(crate) struct BackupArgs {
     #[arg(long, value_name = "FILE")]
     changed_ranges: Option<PathBuf>,
 
-    /// Whether to believe that a disk is unchanged where --changed-ranges or a dirty bitmap says so
+    /// How to verify blocks that --changed-ranges or a dirty bitmap reports as unchanged
     ///
     /// What is found to have changed nevertheless is in the recovery point, is counted, and is noted
     /// on the point.
@@ -77,8 +81,8 @@ pub(crate) struct BackupArgs {
     check_clean: CheckCleanChoice,
 
     /// The point that the changed ranges refer to [default: the item's newest]
-    #[arg(long, value_name = "ID", value_parser = values::point_id)]
-    parent: Option<PointId>,
+    #[arg(long, value_name = "ID", value_parser = values::point_ids)]
+    parent: Option<IdRange>,
 
     /// A label for the recovery point; may be repeated
     #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = values::tag)]
@@ -162,8 +166,18 @@ impl BackupArgs {
         if self.vm.vm.is_some() {
             return self.run_vm(context);
         }
+        if self.item.is_none() || self.disks.is_empty() {
+            return Err(Failure::usage(
+                "nothing says what is to be backed up: give --vm NAME for a machine of libvirt, or \
+                 --item NAME and --disk NAME=DISK for disks",
+            ));
+        }
         let vault = open_vault(context, &self.open, None)?;
-        let request = self.request(context)?;
+        let parent = match (self.parent, &self.item) {
+            (Some(ids), Some(item)) => Some(point_of_ids(&vault, item, ids)?),
+            _ => None,
+        };
+        let request = self.request(context, parent)?;
         let report = context.watched(|progress| -> Result<_, Failure> {
             Ok(strongroom_engine::backup(&vault, &request, progress, &context.cancel)?)
         })?;
@@ -192,7 +206,7 @@ impl BackupArgs {
     }
 
     /// Opens the disks and reads the ranges file.
-    fn request(self, context: &Context) -> Result<BackupRequest, Failure> {
+    fn request(self, context: &Context, parent: Option<PointId>) -> Result<BackupRequest, Failure> {
         let mut disks: Vec<BackupDisk> = Vec::new();
         let mut busy = Vec::new();
         let options = OpenOptions { allow_backing: self.allow_backing, ..OpenOptions::default() };
@@ -218,7 +232,7 @@ impl BackupArgs {
             tags: tags(self.tags)?,
             consistency: if busy.is_empty() { Consistency::Crash } else { Consistency::Unknown },
             evidence: busy,
-            parent: self.parent,
+            parent,
             skip_bad_blocks: self.skip_bad_blocks,
             deltas: self.deltas.into(),
             threads: context.threads(&self.work),

@@ -10,6 +10,7 @@ use strongroom_machine::{EncryptedDisks, MachineBackup, MachineBackupReport, Wis
 
 use crate::{
     args::OpenArgs,
+    complete,
     context::{self, Context},
     error::{FaceError, Failure},
     hosts::{self, ConnectArgs},
@@ -25,7 +26,8 @@ use crate::{
 #[allow(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(crate) struct VmArgs {
     /// The machine: its name or UUID
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["disks", "changed_ranges", "parent", "allow_backing", "allow_busy"])]
+    #[arg(long, value_name = "NAME", add = complete::machines(),
+        conflicts_with_all = ["disks", "changed_ranges", "parent", "allow_backing", "allow_busy"])]
     pub(crate) vm: Option<String>,
 
     #[command(flatten)]
@@ -51,7 +53,7 @@ pub(crate) struct VmArgs {
     #[arg(long, value_enum, value_name = "KIND", default_value = "application", requires = "vm")]
     consistency: ConsistencyChoice,
 
-    /// Fail if less than that is had, instead of going on with less
+    /// Fail if the requested consistency is not reached
     #[arg(long, requires = "vm")]
     require: bool,
 

@@ -54,7 +54,7 @@ Examples:
 )]
 pub(crate) struct ForgetArgs {
     /// The item [default: all]
-    #[arg(long, value_name = "NAME", value_parser = values::name, add = complete::items())]
+    #[arg(long, value_name = "NAME", value_parser = values::name, add = complete::items_of_vaults())]
     item: Option<String>,
 
     #[command(flatten)]

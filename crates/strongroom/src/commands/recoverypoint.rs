@@ -1,7 +1,7 @@
 //! `recoverypoint`: what is in a vault.
 
 use clap::{Args, Subcommand};
-use strongroom_base::{Clock as _, codes};
+use strongroom_base::{Clock as _, Coded as _, PointId, codes};
 use strongroom_engine::{DiffReport, EngineError, PointSelector, diff_points, select_point};
 use strongroom_format::Manifest;
 use strongroom_vault::{Vault, VaultError};
@@ -15,7 +15,7 @@ use crate::{
     human,
     open::open_vault,
     out::Show,
-    values::{self, Point},
+    values::{self, IdRange, Point},
     views::{PointDeleted, PointList, PointShown, all_readable},
 };
 
@@ -52,18 +52,18 @@ impl RecoverypointCommand {
 #[derive(Debug, Args)]
 pub(crate) struct PointArgs {
     /// The item
-    #[arg(long, value_name = "NAME", value_parser = values::name, add = complete::items())]
+    #[arg(long, value_name = "NAME", value_parser = values::name, add = complete::items_of_any())]
     pub(crate) item: String,
 
     #[command(flatten)]
     pub(crate) of: OfServiceArgs,
 
-    /// The recovery point: `latest`, its id, or a time, which selects the newest point at or
-    /// before it
+    /// The recovery point: `latest`, its id or the beginning of it, or a time, which selects the
+    /// newest point at or before it
     ///
     /// A time is 2026-11-22T18:00:00Z (RFC 3339), or in the local time zone "2026-11-22 18:00", or
     /// a date alone, which means the end of that day.
-    #[arg(long, value_name = "latest|ID|TIME")]
+    #[arg(long, value_name = "latest|ID|TIME", add = complete::points())]
     pub(crate) recovery_point: Point,
 }
 
@@ -98,16 +98,52 @@ impl PointArgs {
     }
 }
 
+/// The one recovery point of an item whose id begins so.
+pub(crate) fn point_of_ids(vault: &Vault, item: &str, ids: IdRange) -> Result<PointId, Failure> {
+    if let Some(id) = ids.whole() {
+        return Ok(id);
+    }
+    let list = vault.list_points(Some(item))?;
+    let damaged = list.damaged.iter().map(|point| point.point);
+    let all = list.points.iter().map(|point| point.id).chain(damaged);
+    the_one(item, ids, &all.filter(|id| ids.contains(*id)).collect::<Vec<_>>())
+}
+
+/// The only one of those that were found, or what is wrong with the prefix.
+pub(crate) fn the_one(item: &str, ids: IdRange, found: &[PointId]) -> Result<PointId, Failure> {
+    match found {
+        [id] => Ok(*id),
+        [] => Err(FaceError::NoPoint { item: item.to_owned(), prefix: ids.prefix() }.into()),
+        several => {
+            let names: Vec<String> = several.iter().take(5).map(ToString::to_string).collect();
+            Err(Failure::usage(format!(
+                "several recovery points of {item} begin with {}: {}",
+                ids.prefix(),
+                names.join(", ")
+            )))
+        }
+    }
+}
+
 /// Finds a point of an item. If none is as old as that, says which is the oldest; if it is damaged,
 /// which is the newest that is not.
 fn find(vault: &Vault, item: &str, point: Point) -> Result<Manifest, Failure> {
-    select_point(vault, item, point.0).map_err(|error| {
+    let point = match point {
+        Point::Latest => PointSelector::Latest,
+        Point::At(moment) => PointSelector::At(moment),
+        Point::Ids(ids) => PointSelector::Id(point_of_ids(vault, item, ids)?),
+    };
+    select_point(vault, item, point).map_err(|error| {
+        let no_item = error.code() == &codes::ITEM_NOT_FOUND;
         let none_before = matches!(error, EngineError::NoneBefore { .. });
         let damaged = match &error {
             EngineError::Vault(VaultError::PointDamaged { point, .. }) => Some(*point),
             _ => None,
         };
         let failure = Failure::from(error);
+        if no_item {
+            return failure.with_hint(known_items(vault, item));
+        }
         let Ok(points) = vault.list_points(Some(item)).map(|list| list.points) else {
             return failure;
         };
@@ -129,6 +165,28 @@ fn find(vault: &Vault, item: &str, point: Point) -> Result<Manifest, Failure> {
     })
 }
 
+/// Which items a vault has, for somebody who has named none of them: those that look alike, or all.
+fn known_items(vault: &Vault, wrong: &str) -> String {
+    let points = vault.list_points(None).map(|list| list.points).unwrap_or_default();
+    let mut items: Vec<&str> = points.iter().map(|point| point.item.as_str()).collect();
+    items.dedup();
+    let wrong = wrong.to_ascii_lowercase();
+    let start: String = wrong.chars().take(3).collect();
+    let alike = |item: &&&str| {
+        let item = item.to_ascii_lowercase();
+        item.starts_with(&start) || item.contains(&wrong) || wrong.contains(&item)
+    };
+    let near: Vec<&str> = items.iter().filter(alike).copied().collect();
+    let shown = if near.is_empty() { &items } else { &near };
+    match shown.as_slice() {
+        [] => "The vault has no recovery points yet.".to_owned(),
+        few if few.len() <= 8 => {
+            format!("The vault has {}; `strongroom vault show` lists all items.", few.join(", "))
+        }
+        _ => "`strongroom vault show` lists the vault's items.".to_owned(),
+    }
+}
+
 /// List the recovery points of an item, or of all items, in the order in which they were made
 ///
 /// The last of an item is its `latest`, whatever the clocks said when they were made.
@@ -145,7 +203,7 @@ Examples:
   strongroom recoverypoint list --vault-name main")]
 pub(crate) struct ListArgs {
     /// The item [default: all]
-    #[arg(long, value_name = "NAME", value_parser = values::name, add = complete::items())]
+    #[arg(long, value_name = "NAME", value_parser = values::name, add = complete::items_of_any())]
     item: Option<String>,
 
     #[command(flatten)]
@@ -161,7 +219,14 @@ impl ListArgs {
             return service::list(context, self.item.as_deref(), self.of.vault());
         }
         let vault = open_vault(context, &self.open, None)?;
-        let list = PointList::from(vault.list_points(self.item.as_deref())?);
+        let found = vault.list_points(self.item.as_deref()).map_err(|error| {
+            let no_item = error.code() == &codes::ITEM_NOT_FOUND;
+            match (&self.item, Failure::from(error)) {
+                (Some(item), failure) if no_item => failure.with_hint(known_items(&vault, item)),
+                (_, failure) => failure,
+            }
+        });
+        let list = PointList::from(found?);
         context.out.result(&list)?;
         all_readable(&list.damaged)
     }
@@ -206,15 +271,15 @@ Examples:
   strongroom recoverypoint diff --item web01 --from 2026-11-01 --recovery-point 2026-11-08")]
 pub(crate) struct DiffArgs {
     /// The item
-    #[arg(long, value_name = "NAME", value_parser = values::name)]
+    #[arg(long, value_name = "NAME", value_parser = values::name, add = complete::items_of_vaults())]
     item: String,
 
     /// The older point: `latest`, an id or a time
-    #[arg(long, value_name = "latest|ID|TIME")]
+    #[arg(long, value_name = "latest|ID|TIME", add = complete::points())]
     from: Point,
 
     /// The newer point
-    #[arg(long, value_name = "latest|ID|TIME", default_value = "latest")]
+    #[arg(long, value_name = "latest|ID|TIME", default_value = "latest", add = complete::points())]
     recovery_point: Point,
 
     #[command(flatten)]
@@ -248,14 +313,15 @@ Examples:
       --damaged")]
 pub(crate) struct DeleteArgs {
     /// The item
-    #[arg(long, value_name = "NAME", value_parser = values::name, add = complete::items())]
+    #[arg(long, value_name = "NAME", value_parser = values::name, add = complete::items_of_any())]
     item: String,
 
     #[command(flatten)]
     of: OfServiceArgs,
 
-    /// The recovery points: their ids, or `latest`
-    #[arg(long, value_name = "ID,ID|latest", value_delimiter = ',', required = true)]
+    /// The recovery points: their ids, as much of their beginnings as no other has, or `latest`
+    #[arg(long, value_name = "ID,ID|latest", value_delimiter = ',', required = true,
+        add = complete::points())]
     recovery_point: Vec<Point>,
 
     /// Give up a point whose manifest is damaged (`point.damaged`) and has no good copy, so that
@@ -275,7 +341,7 @@ impl DeleteArgs {
         if self.damaged {
             return self.give_up(context);
         }
-        if self.recovery_point.iter().any(|point| matches!(point.0, PointSelector::At(_))) {
+        if self.recovery_point.iter().any(|point| matches!(point, Point::At(_))) {
             return Err(Failure::usage(
                 "a time does not name what is deleted: give ids, or latest",
             ));
@@ -292,7 +358,7 @@ impl DeleteArgs {
         let mut ids = Vec::new();
         let mut consequences = Vec::new();
         for point in &self.recovery_point {
-            match (find(&vault, &self.item, *point), point.0) {
+            match (find(&vault, &self.item, *point), *point) {
                 (Ok(found), _) => {
                     if let Some(until) = vault.locked_until(&found)?
                         && until > context.clock.now()
@@ -302,9 +368,8 @@ impl DeleteArgs {
                     consequences.push(format!("{} of {}", found.id, human::time(found.time)));
                     ids.push(found.id);
                 }
-                (Err(failure), PointSelector::Id(id))
-                    if failure.code() == &codes::POINT_DAMAGED =>
-                {
+                (Err(failure), Point::Ids(range)) if failure.code() == &codes::POINT_DAMAGED => {
+                    let id = point_of_ids(&vault, &self.item, range)?;
                     consequences.push(format!("{id}, whose manifest is damaged"));
                     ids.push(id);
                 }
@@ -329,12 +394,12 @@ impl DeleteArgs {
     }
 
     fn give_up(self, context: &Context) -> Result<(), Failure> {
-        let ids = self.recovery_point.iter().map(|point| match point.0 {
-            PointSelector::Id(id) => Ok(id),
+        let vault = open_vault(context, &self.open, None)?;
+        let ids = self.recovery_point.iter().map(|point| match point {
+            Point::Ids(ids) => point_of_ids(&vault, &self.item, *ids),
             _ => Err(Failure::usage("a damaged recovery point is named by its id")),
         });
         let ids = ids.collect::<Result<Vec<_>, _>>()?;
-        let vault = open_vault(context, &self.open, None)?;
         if self.confirm.wants_plan() {
             let count =
                 human::count(u64::try_from(ids.len()).unwrap_or(0), "damaged recovery point");

@@ -485,7 +485,8 @@ impl Show for MachineRestoreReport {
 #[derive(Debug, Args)]
 struct FinishArgs {
     /// The machine on this host: its name or UUID
-    #[arg(long, value_name = "NAME", required_unless_present = "item", conflicts_with = "item")]
+    #[arg(long, value_name = "NAME", required_unless_present = "item", conflicts_with = "item",
+        add = complete::machines())]
     vm: Option<String>,
 
     /// The item of the service whose machine it is

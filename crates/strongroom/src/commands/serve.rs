@@ -20,9 +20,9 @@ const USUAL_FILE: &str = "/etc/strongroom/server.toml";
 /// Serves the API: schedules, jobs, retention and rights for many vaults and machines
 ///
 /// Runs until it is stopped (Ctrl-C, SIGTERM): requests are answered to their end, and running jobs
-/// stop and resume at the next start. The first start names a file with a token with which everything may be done. Here
-/// --config names the server's own file, by default /etc/strongroom/server.toml; what can be set there
-/// has keys that its refusal of unknown ones lists, and every key is also a variable STRONGROOM_SERVER_KEY.
+/// stop and resume at the next start. The first start names a file with an administrator token. Here
+/// --config names the server's own file, by default /etc/strongroom/server.toml. All keys
+/// are described in docs/server.md, and every key is also a variable STRONGROOM_SERVER_KEY.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -9,6 +9,7 @@ use strongroom_machine::{Checked, DiscoveredMachine, OurCheckpoint};
 
 use crate::{
     columns::{Cell, Columns, row},
+    complete,
     context::Context,
     error::{FaceError, Failure},
     hosts::{self, ConnectArgs},
@@ -105,7 +106,7 @@ Examples:
   strongroom vm show web01")]
 pub(crate) struct ShowArgs {
     /// The machine: its name or UUID
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = complete::machines())]
     name: String,
 
     #[command(flatten)]
@@ -184,7 +185,7 @@ Examples:
   strongroom vm check web01 db01")]
 pub(crate) struct CheckArgs {
     /// The machines: names or UUIDs; all if none is given
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = complete::machines())]
     names: Vec<String>,
 
     #[command(flatten)]

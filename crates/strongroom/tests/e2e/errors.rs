@@ -37,7 +37,7 @@ fn wrong_command_lines() {
         lab.fails(words, 2, "usage.invalid");
         let run = lab.run(words);
         assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{words}");
-        assert!(run.stderr.starts_with("error: "), "{words}: {}", run.stderr);
+        assert!(run.stderr.to_lowercase().starts_with("error: "), "{words}: {}", run.stderr);
     }
     lab.fails("errors --markdown", 2, "usage.invalid");
     let error = lab.fails("backup --item web --disk d.img", 2, "usage.invalid");

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::net::UnixDatagram,
+    os::unix::{fs::PermissionsExt as _, net::UnixDatagram},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -107,4 +107,97 @@ fn a_user_is_made_of_whom_the_unit_speaks() {
     assert!(users.contains("strongroom:x:") && users.contains(":/var/lib/strongroom:"), "{users}");
     let unit = fs::read_to_string(packaging("strongroom.service")).expect("the unit");
     assert!(unit.contains("\nUser=strongroom\n"));
+}
+
+/// The files of a package that is made of the program under test.
+#[test]
+fn a_debian_package_has_all_that_belongs_to_the_program() {
+    need("dpkg-deb", "dpkg");
+    let lab = Lab::empty();
+    // In place of the program something small that does as it does: packing hundreds of MB takes long.
+    let program = lab.path("program");
+    let script = format!("#!/bin/sh\nexec {} \"$@\"\n", env!("CARGO_BIN_EXE_strongroom"));
+    fs::write(&program, script).expect("written");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("executable");
+    let mut command = Command::new("bash");
+    command
+        .arg(packaging("build-deb"))
+        .arg("--program")
+        .arg(&program)
+        .arg("--out")
+        .arg(lab.path("out"));
+    let run = Run::of(&command.output().expect("it starts"));
+    assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+    let package = fs::read_dir(lab.path("out")).expect("a folder").next().expect("a package");
+    let package = package.expect("readable").path();
+    let ask = |what: &str| {
+        let mut command = Command::new("dpkg-deb");
+        let run = Run::of(&command.arg(what).arg(&package).output().expect("dpkg-deb starts"));
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        run.stdout
+    };
+    let contents = ask("--contents");
+    for file in [
+        "/usr/bin/strongroom",
+        "/usr/lib/systemd/system/strongroom.service",
+        "/usr/lib/sysusers.d/strongroom.conf",
+        "/usr/share/man/man1/strongroom.1.gz",
+        "/usr/share/man/man1/strongroom-serve.1.gz",
+        "/usr/share/man/man1/strongroom-restore-vm.1.gz",
+        "/usr/share/bash-completion/completions/strongroom",
+        "/usr/share/zsh/vendor-completions/_strongroom",
+        "/usr/share/fish/vendor_completions.d/strongroom.fish",
+        "/usr/share/doc/strongroom/copyright",
+        "/usr/share/doc/strongroom/examples/server.toml",
+        "/usr/share/doc/strongroom/examples/config.toml",
+        "/usr/share/doc/strongroom/docs/recovery.md",
+    ] {
+        assert!(contents.contains(&format!(" .{file}\n")), "{file} is missing\n{contents}");
+    }
+    let owned = contents.lines().all(|line| line.contains(" root/root "));
+    assert!(owned, "files belong to root\n{contents}");
+    let about = ask("--field");
+    assert!(about.contains("Package: strongroom\n") && about.contains("Recommends: qemu-utils"));
+}
+
+#[test]
+fn the_examples_of_configuration_are_taken_as_they_are_and_with_all_their_lines() {
+    let lab = Lab::empty();
+    for (name, words) in [
+        ("config.toml", "policy get-default --config"),
+        ("server.toml", "doctor --output json --data-dir data --config"),
+    ] {
+        let text = fs::read_to_string(packaging(name)).expect("an example");
+        for text in [text.clone(), text.replace("\n#", "\n")] {
+            let text: String = text
+                .lines()
+                .filter(|line| !line.starts_with(' '))
+                .fold(String::new(), |text, line| {
+                    text + if line.contains(" = ") { line } else { "" } + "\n"
+                });
+            fs::write(lab.path(name), text).expect("written");
+            let run = lab.run(&format!("{words} {name}"));
+            assert!(!run.stderr.contains("config.invalid"), "{name}: {run:?}");
+        }
+    }
+}
+
+/// Cargo says where the program is, whatever its target folder.
+#[test]
+fn the_quickstart_finds_the_program_in_any_target_folder() {
+    let lab = Lab::empty();
+    fs::create_dir_all(lab.path("elsewhere/x86_64/release")).expect("folders");
+    let program = lab.path("elsewhere/x86_64/release/strongroom");
+    fs::copy("/bin/true", &program).expect("copied");
+    let quickstart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/quickstart");
+    let message = format!(
+        "{{\"reason\":\"compiler-artifact\",\"executable\":\"{}\",\"fresh\":true}}",
+        program.display()
+    );
+    let script = format!(
+        "source {}; cargo() {{ echo '{{\"executable\":null}}'; echo '{message}'; }}; build",
+        quickstart.display()
+    );
+    let run = Run::of(&Command::new("bash").args(["-c", &script]).output().expect("bash"));
+    assert_eq!((run.code, run.stdout.trim()), (0, &*program.display().to_string()), "{run:?}");
 }

@@ -151,3 +151,156 @@ fn a_context_never_takes_over_from_a_vault_that_is_named() {
     lab.set("STRONGROOM_CONTEXT", "");
     assert_eq!(lab.points("web").len(), 1);
 }
+
+/// What a shell is offered for the last word of a line.
+fn completions(lab: &Lab, line: &str) -> Vec<String> {
+    let words: Vec<&str> = line.split(' ').collect();
+    let last = (words.len() - 1).to_string();
+    let mut command = lab.command("");
+    command.arg("--").args(words);
+    command.env("STRONGROOM_COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", last);
+    let run = Run::of(&command.output().expect("the program starts"));
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{line}");
+    run.stdout.lines().map(|word| word.trim().to_owned()).collect()
+}
+
+#[test]
+fn items_and_points_complete_without_a_server() {
+    let lab = Lab::new();
+    lab.disk("d.img", 4, 1, 1);
+    lab.ok("backup --item web01 --disk a=d.img");
+    lab.ok("backup --item db --disk a=d.img");
+    let point = lab.points("web01").remove(0);
+    for command in ["recoverypoint list", "restore disks", "recoverypoint diff", "backup"] {
+        assert_eq!(completions(&lab, &format!("strongroom {command} --item w")), ["web01"]);
+    }
+    let points = "strongroom recoverypoint show --item web01 --recovery-point ";
+    assert_eq!(completions(&lab, points), ["latest", &point]);
+    // Whatever goes wrong is no answer, and no noise.
+    assert!(completions(&lab, "strongroom recoverypoint list --vault nowhere --item w").is_empty());
+    assert!(completions(&lab, "strongroom backup --connect qemu:///nowhere --vm w").is_empty());
+}
+
+#[test]
+fn the_beginning_of_an_id_is_enough() {
+    let service = Service::with_item(4);
+    let lab = &service.lab;
+    let job = lab.json("protection backup-now --item data --wait")["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    let begins = &job[..12];
+    assert_eq!(lab.json(&format!("job show {begins}"))["id"], *job);
+    assert_eq!(lab.json(&format!("job wait {}", begins.to_lowercase()))["id"], *job);
+    lab.fails("job show 01JD3W6E", 3, "job.not_found");
+    let several = lab.fails(&format!("job show {}", &job[..6]), 2, "usage.invalid");
+    assert!(several["message"].to_string().contains("several jobs"), "{several}");
+    let list = lab.ok("job list --limit 1");
+    assert!(list.stderr.contains("--limit 0 shows all"), "{list:?}");
+    assert!(!lab.ok("job list --limit 0").stderr.contains("--limit"));
+    // What a list shows of an id is taken for it.
+    let row = lab.ok("recoverypoint list --item data").stdout;
+    let shown =
+        row.lines().nth(1).expect("a row").split_whitespace().nth(3).expect("an id").to_owned();
+    assert_eq!(shown.len(), 10, "{row}");
+    lab.ok("protection backup-now --item data --wait");
+    let point = lab.points("data").remove(0);
+    let show = lab.json(&format!("recoverypoint show --item data --recovery-point {shown}"));
+    assert_eq!(show["id"], *point);
+    lab.fails("recoverypoint show --item data --recovery-point 01JD3W6E0Z", 3, "point.not_found");
+    let delete = format!("recoverypoint delete --item data --recovery-point {shown} --yes");
+    assert!(lab.ok(&delete).stdout.contains("recoverypoint keep-until` brings it back"));
+    lab.ok("access token create script --role reader");
+    for words in [
+        "item list",
+        "job list",
+        "recoverypoint list",
+        "access token list",
+        "alert list",
+        "vault list",
+        "context list",
+        "policy list --vault-name main",
+        "protectable-item list --host files",
+    ] {
+        let text = lab.ok(words).stdout;
+        let wide = text.lines().map(|line| line.chars().count()).max().unwrap_or(0);
+        assert!(wide <= 110, "{words} is {wide} columns wide\n{text}");
+    }
+}
+
+#[test]
+fn the_beginning_of_an_id_is_enough_without_a_server() {
+    let lab = Lab::new();
+    lab.disk("d.img", 4, 1, 1);
+    lab.ok("backup --item web01 --disk a=d.img --tag reason=test");
+    let text = lab.ok("recoverypoint list").stdout;
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    assert!(text.contains("CONSISTENCY") && text.contains("crash"), "{text}");
+    let point = lab.points("web01").remove(0);
+    let (show, begins) = ("recoverypoint show --item web01 --recovery-point", &point[..10]);
+    assert_eq!(lab.json(&format!("{show} {begins}"))["recovery_point"]["id"], *point);
+    lab.fails(&format!("{show} 01JD3W6E0Z"), 3, "point.not_found");
+    lab.change("d.img", 0, 100, 2);
+    lab.ok(&format!("backup --item web01 --disk a=d.img --parent {begins}"));
+    let several = lab.fails(&format!("{show} {}", &point[..6]), 2, "usage.invalid");
+    assert!(several["message"].to_string().contains("several"), "{several}");
+    lab.ok(&format!("recoverypoint delete --item web01 --recovery-point {begins} --yes"));
+}
+
+#[test]
+fn slips_get_a_hint_that_helps() {
+    let mut lab = Lab::new();
+    lab.disk("d.img", 4, 1, 1);
+    lab.ok("backup --item web01 --disk a=d.img");
+    let hint = |lab: &Lab, words: &str, code: i32, name: &str| {
+        lab.fails(words, code, name)["hint"].to_string()
+    };
+    for (words, said) in [
+        ("snapshots", "recoverypoint list"),
+        ("recoverypoint list --json", "-o json"),
+        ("backup -r /x", "--vault URL"),
+    ] {
+        let said_in_json = hint(&lab, words, 2, "usage.invalid");
+        assert!(said_in_json.contains(said), "{words}: {said_in_json}");
+        let run = lab.run(words);
+        assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{words}");
+        assert!(run.stderr.starts_with("error: ") && run.stderr.contains(said), "{run:?}");
+    }
+    assert_eq!(lab.ok("recoverypoint list -o tsv").stdout.lines().count(), 1);
+    let error = lab.fails("backup", 2, "usage.invalid");
+    assert!(error["message"].to_string().contains("--vm NAME"), "{error}");
+    let near = hint(&lab, "recoverypoint list --item web02", 3, "item.not_found");
+    assert!(near.contains("web01"), "{near}");
+    let near =
+        hint(&lab, "restore disks --item web1 --recovery-point latest --to x", 3, "item.not_found");
+    assert!(near.contains("web01"), "{near}");
+    let there = hint(&lab, "vault key generate key", 2, "key.unreadable");
+    assert!(there.contains("never overwritten"), "{there}");
+    lab.set("STRONGROOM_KEY_FILE", "");
+    lab.set("RESTIC_PASSWORD", "x");
+    let unread = hint(&lab, "recoverypoint list", 8, "key.missing");
+    assert!(unread.contains("RESTIC_PASSWORD is not read"), "{unread}");
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_as_what_it_is() {
+    let lab = Lab::empty();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address");
+    let words = format!("serve --data-dir data --listen {address}");
+    let error = lab.fails(&words, 5, "local.io");
+    assert!(error["hint"].to_string().contains("ss -ltnp"), "{error}");
+}
+
+#[test]
+fn a_context_that_is_added_is_not_used_unasked() {
+    let service = Service::start();
+    let lab = &service.lab;
+    let (url, print) = (&service.url, &service.fingerprint);
+    let add = format!("context add other --server {url} --fingerprint {print} --token-file token");
+    let run = lab.ok(&add);
+    assert!(run.stderr.contains("The context in use stays test"), "{run:?}");
+    assert_eq!(lab.json("context show")["name"], "test");
+    lab.ok(&format!("{add} --use"));
+    assert_eq!(lab.json("context show")["name"], "other");
+}

@@ -147,8 +147,9 @@ impl Service {
 
     fn add_context(&self, name: &str) {
         let (url, print) = (&self.url, &self.fingerprint);
-        let add =
-            format!("context add {name} --server {url} --fingerprint {print} --token-file token");
+        let add = format!(
+            "context add {name} --server {url} --fingerprint {print} --token-file token --use"
+        );
         self.lab.ok(&add);
     }
 

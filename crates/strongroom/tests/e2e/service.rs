@@ -132,12 +132,12 @@ fn access_is_given_and_looked_into() {
     let url = &service.url;
     let print = &service.fingerprint;
     let add = format!("context add ann --server {url} --fingerprint {print} --sign-in ann");
-    lab.ok(&format!("{add} --password-file password --no-use"));
+    lab.ok(&format!("{add} --password-file password"));
     lab.ok("item show data --context ann");
     lab.fails("protection backup-now --item data --context ann", 8, "auth.forbidden");
     fs::write(lab.path("wrong"), "wrong horse battery\n").expect("written");
     lab.fails("context add ann --sign-in ann --password-file wrong", 8, "auth.failed");
-    lab.ok("context add ann --sign-in ann --password-file password --no-use");
+    lab.ok("context add ann --sign-in ann --password-file password");
 
     lab.fails("access token create script --role reader --days 30", 8, "token.outlives");
     let long = "access token create script --days 30 --password-file password --context ann";

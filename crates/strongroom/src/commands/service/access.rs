@@ -11,7 +11,7 @@ use strongroom_base::AssignmentId;
 use strongroom_client::Client;
 
 use crate::{
-    columns::{Columns, row},
+    columns::{Cell, Columns, row},
     complete,
     confirm::{ConfirmArgs, Plan},
     context::Context,
@@ -21,7 +21,7 @@ use crate::{
     values,
 };
 
-use super::common::{Gone, Listed, Names, Thing, find_item, one_of, words};
+use super::common::{Gone, Listed, Names, Thing, find_id, find_item, one_of, words};
 
 /// `access ...`.
 #[derive(Debug, Subcommand)]
@@ -127,7 +127,7 @@ impl UserListArgs {
         let users = context.client()?.users().all()?;
         let rows = users.iter().map(|user| {
             let disabled = if user.disabled { "yes" } else { "no" };
-            row![&user.name, user.id.to_string(), disabled, user.created, user.last_sign_in]
+            row![&user.name, Cell::id(user.id), disabled, user.created, user.last_sign_in]
         });
         let head = ["USER", "ID", "DISABLED", "CREATED", "SIGNED IN LAST"];
         let columns = Columns::new(head, rows);
@@ -314,7 +314,7 @@ impl AssignmentListArgs {
         let assignments = client.assignments().all()?;
         let names = names(context, &client);
         let rows = assignments.iter().map(|one| {
-            let (id, user) = (one.id.to_string(), names.of(one.user));
+            let (id, user) = (Cell::id(one.id), names.of(one.user));
             row![id, user, words(one.role), place(&one.scope, &names), one.created]
         });
         let head = ["ASSIGNMENT", "USER", "ROLE", "WHERE", "SINCE"];
@@ -365,16 +365,23 @@ impl AssignmentCreateArgs {
 Examples:
   strongroom access assignment delete 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB")]
 pub(crate) struct AssignmentDeleteArgs {
-    /// The assignment's id
+    /// The assignment's id, or as much of its beginning as no other has
     #[arg(value_name = "ID")]
-    id: AssignmentId,
+    id: String,
 }
 
 impl AssignmentDeleteArgs {
     #[allow(clippy::needless_pass_by_value, reason = "as all commands")]
     fn run(self, context: &Context) -> Result<(), Failure> {
-        context.client()?.unassign(self.id)?;
-        context.out.result(&Gone { what: "assignment", deleted: self.id.to_string() })
+        let client = context.client()?;
+        let all = client.assignments();
+        let id = find_id("assignments", &self.id, all, |one| one.id.to_string())?;
+        let id: AssignmentId = id.parse().map_err(|_| {
+            Failure::usage(format!("{id:?} is not the id of an assignment"))
+                .with_hint("`strongroom access assignment list` shows them.")
+        })?;
+        client.unassign(id)?;
+        context.out.result(&Gone { what: "assignment", deleted: id.to_string() })
     }
 }
 
@@ -396,12 +403,12 @@ impl TokenListArgs {
         let names = names(context, &client);
         let rows = tokens.iter().map(|token| {
             row![
-                token.id.to_string(),
+                Cell::id(token.id),
                 &token.name,
                 names.of(token.user),
                 token.effective_role.map_or_else(|| "none".to_owned(), words),
                 place(&token.scope, &names),
-                token.expires,
+                Cell::Day(token.expires),
                 token.last_used,
             ]
         });
@@ -466,15 +473,17 @@ impl TokenCreateArgs {
 Examples:
   strongroom access token revoke 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB")]
 pub(crate) struct TokenRevokeArgs {
-    /// The token's id
+    /// The token's id, or as much of its beginning as no other has
     #[arg(value_name = "ID")]
     id: String,
 }
 
 impl TokenRevokeArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        context.client()?.revoke_token(&self.id)?;
-        context.out.result(&Gone { what: "token", deleted: self.id })
+        let client = context.client()?;
+        let id = find_id("tokens", &self.id, client.tokens(), |token| token.id.to_string())?;
+        client.revoke_token(&id)?;
+        context.out.result(&Gone { what: "token", deleted: id })
     }
 }
 

@@ -2,15 +2,16 @@
 
 use clap::{Args, Subcommand};
 use strongroom_api::{Alert, AlertState};
+use strongroom_client::Client;
 
 use crate::{
-    columns::{Columns, row},
+    columns::{Cell, Columns, row},
     context::Context,
     error::{FaceError, Failure},
     human,
 };
 
-use super::common::{Listed, Thing, one_of, words};
+use super::common::{Listed, Thing, cut, find_id, one_of, words};
 
 /// `alert ...`.
 #[derive(Debug, Subcommand)]
@@ -70,8 +71,9 @@ pub(crate) struct ListArgs {
 
 impl ListArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        let limit = Some(self.limit).filter(|limit| *limit > 0);
-        let alerts = context.client()?.alerts(self.state).up_to(limit)?;
+        let alerts = cut(context, self.limit, "alerts", |limit| {
+            Ok(context.client()?.alerts(self.state).up_to(limit)?)
+        })?;
         context.out.result(&listed(alerts))
     }
 }
@@ -79,7 +81,7 @@ impl ListArgs {
 fn listed(alerts: Vec<Alert>) -> Listed<Alert> {
     let rows = alerts.iter().map(|alert| {
         row![
-            alert.id.to_string(),
+            Cell::id(alert.id),
             alert.severity.name(),
             alert.state.name(),
             alert.last,
@@ -93,20 +95,26 @@ fn listed(alerts: Vec<Alert>) -> Listed<Alert> {
     Listed::new("alerts", alerts, columns)
 }
 
+/// The alert whose id begins so.
+fn find_alert(client: &Client, id: &str) -> Result<String, Failure> {
+    find_id("alerts", id, client.alerts(None), |alert: &Alert| alert.id.to_string())
+}
+
 /// Say that somebody has seen an alert
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom alert acknowledge 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB")]
 pub(crate) struct AcknowledgeArgs {
-    /// The alert's id
+    /// The alert's id, or as much of its beginning as no other has
     #[arg(value_name = "ID")]
     id: String,
 }
 
 impl AcknowledgeArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        let alert = context.client()?.acknowledge_alert(&self.id.to_ascii_uppercase())?;
+        let client = context.client()?;
+        let alert = client.acknowledge_alert(&find_alert(&client, &self.id)?)?;
         context.out.result(&Thing::new(alert, shown))
     }
 }
@@ -121,7 +129,7 @@ Examples:
   strongroom alert resolve --all --rule job_failed
   strongroom alert resolve --all --subject kvm1")]
 pub(crate) struct ResolveArgs {
-    /// The alert's id
+    /// The alert's id, or as much of its beginning as no other has
     #[arg(value_name = "ID", required_unless_present = "all")]
     id: Option<String>,
 
@@ -142,7 +150,7 @@ impl ResolveArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let client = context.client()?;
         if let Some(id) = &self.id {
-            let alert = client.resolve_alert(&id.to_ascii_uppercase())?;
+            let alert = client.resolve_alert(&find_alert(&client, id)?)?;
             return context.out.result(&Thing::new(alert, shown));
         }
         let mut resolved = Vec::new();
@@ -161,8 +169,8 @@ impl ResolveArgs {
 
 /// Try whether alerts arrive by mail and webhook
 ///
-/// Sends an alert that is none by the channels that the server's configuration has, and waits until
-/// each has confirmed it. Ends with an error if one did not.
+/// Sends a test alert through every configured channel, waits until each has confirmed it, and reports
+/// each failure.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -51,6 +51,9 @@ impl ListArgs {
     #[allow(clippy::needless_pass_by_value, reason = "as all commands")]
     fn run(self, context: &Context) -> Result<(), Failure> {
         let entries = context.client()?.audit(self.before, self.limit)?;
+        if let Some(last) = entries.last().filter(|last| last.seq > 1) {
+            context.out.say(&format!("--before {} shows older entries.", last.seq));
+        }
         let rows = entries.iter().map(|entry| {
             row![entry.seq, entry.time, &entry.actor, &entry.action, &entry.target, &entry.outcome]
         });

@@ -6,9 +6,9 @@ use clap::Args;
 use jiff::{Timestamp, civil::Time, tz::TimeZone};
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
 use strongroom_api::{Item, Restore, SoftDeleteState, Vault};
-use strongroom_client::{Client, ItemQuery};
+use strongroom_client::{Client, ClientError, ItemQuery};
 
-use crate::{columns::Columns, complete, error::Failure, out::Show, values};
+use crate::{columns::Columns, complete, context::Context, error::Failure, out::Show, values};
 
 /// A parser of one of the words of the API.
 macro_rules! one_of {
@@ -67,6 +67,54 @@ pub(crate) fn find_item(
         }
     }
     Ok(item.to_owned())
+}
+
+/// The whole id of the one thing whose id begins so; what cannot be the beginning of one is left for
+/// the server to refuse.
+pub(crate) fn find_id<T>(
+    what: &str,
+    given: &str,
+    all: impl Iterator<Item = Result<T, ClientError>>,
+    id: impl Fn(&T) -> String,
+) -> Result<String, Failure> {
+    let given = given.to_ascii_uppercase();
+    let is_part = given.chars().all(|c| c.is_ascii_alphanumeric());
+    if !is_part || !(values::ID_PREFIX..26).contains(&given.len()) {
+        return Ok(given);
+    }
+    let mut found: Vec<String> = Vec::new();
+    for one in all {
+        let id = id(&one?);
+        if id.starts_with(&given) {
+            found.push(id);
+        }
+    }
+    match found.as_slice() {
+        [] => Ok(given),
+        [id] => Ok(id.clone()),
+        several => Err(Failure::usage(format!(
+            "the ids of several {what} begin with {given}: {}",
+            several.iter().take(5).cloned().collect::<Vec<_>>().join(", ")
+        ))),
+    }
+}
+
+/// At most `limit` things, 0 for all, of a list that may be longer; that it is, is said.
+pub(crate) fn cut<T>(
+    context: &Context,
+    limit: usize,
+    what: &str,
+    list: impl FnOnce(Option<usize>) -> Result<Vec<T>, Failure>,
+) -> Result<Vec<T>, Failure> {
+    if limit == 0 {
+        return list(None);
+    }
+    let mut found = list(Some(limit.saturating_add(1)))?;
+    if found.len() > limit {
+        found.truncate(limit);
+        context.out.say(&format!("There are more {what} than these {limit}: --limit 0 shows all."));
+    }
+    Ok(found)
 }
 
 /// Which policy.

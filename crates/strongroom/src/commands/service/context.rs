@@ -86,7 +86,8 @@ impl Show for ContextView {
 /// of an authority of your own with --ca-file. The token comes from a file (that which the first
 /// `strongroom serve` prints makes the way in), or from signing in: then the password is asked for,
 /// or read from a file. A token that was signed in for ends after 12 hours; then add the context
-/// again, for which its name and --sign-in suffice.
+/// again, for which its name and --sign-in suffice. The first context is the one in use; a further
+/// one is used by its name (--context), or after `strongroom context use`.
 ///
 /// Contexts are kept in ~/.config/strongroom/contexts.toml, for you alone. Without one, commands
 /// use STRONGROOM_SERVER, STRONGROOM_TOKEN, and STRONGROOM_FINGERPRINT or STRONGROOM_CA_FILE.
@@ -128,9 +129,9 @@ pub(crate) struct AddArgs {
     #[arg(long, value_name = "SHA256")]
     fingerprint: Option<String>,
 
-    /// Keep using the context that is in use
-    #[arg(long)]
-    no_use: bool,
+    /// Use it from now on, as `strongroom context use` does; the first context is used anyway
+    #[arg(long = "use")]
+    then_use: bool,
 }
 
 impl AddArgs {
@@ -176,8 +177,14 @@ impl AddArgs {
             new.expires = Some(token.expires);
             new.user = Some(user.name);
         }
-        if !self.no_use || contexts.current.is_none() {
+        if self.then_use || contexts.current.is_none() {
             contexts.current = Some(self.name.clone());
+        }
+        if let Some(used) = contexts.current.as_ref().filter(|used| **used != self.name) {
+            context.out.say(&format!(
+                "The context in use stays {used}: `strongroom context use {}` changes that.",
+                self.name
+            ));
         }
         let view = ContextView::new(&self.name, &new, contexts.current.as_deref());
         contexts.contexts.insert(self.name, new);

@@ -304,7 +304,7 @@ pub(crate) struct ProtectableCheckArgs {
     host: String,
 
     /// The machine: its name or UUID
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = complete::machines_of_host())]
     vm: String,
 }
 

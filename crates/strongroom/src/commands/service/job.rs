@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use strongroom_api::{Job, JobKind, JobState};
-use strongroom_client::JobQuery;
+use strongroom_client::{Client, JobQuery};
 
 use crate::{
     columns::{Cell, Columns, row},
@@ -16,7 +16,7 @@ use crate::{
 };
 
 use super::{
-    common::{Listed, Thing, beginning, moment, one_of, words},
+    common::{Listed, Thing, beginning, cut, find_id, moment, one_of, words},
     restore::report_text,
 };
 
@@ -87,8 +87,9 @@ impl ListArgs {
             since: self.since.map(|moment| moment.to_string()),
             until: self.until.map(|moment| moment.to_string()),
         };
-        let limit = Some(self.limit).filter(|limit| *limit > 0);
-        let jobs = context.client()?.jobs(which).up_to(limit)?;
+        let jobs = cut(context, self.limit, "jobs", |limit| {
+            context.client()?.jobs(which).up_to(limit).map_err(Failure::from)
+        })?;
         let head = ["JOB", "KIND", "SUBJECT", "STATE", "BEGUN", "TOOK", "WRITTEN", "ERROR"];
         let columns = Columns::new(head, jobs.iter().map(job_row));
         context.out.result(&Listed::new("jobs", jobs, columns))
@@ -102,6 +103,11 @@ pub(crate) fn tries(job: &Job) -> Option<String> {
     again.then(|| format!("{now} of {}", job.max_tries.max(now)))
 }
 
+/// The job whose id begins so.
+fn find_job(client: &Client, id: &str) -> Result<String, Failure> {
+    find_id("jobs", id, client.jobs(JobQuery::default()), |job| job.id.to_string())
+}
+
 fn took(job: &Job) -> Option<String> {
     let (began, ended) = (job.started?, job.ended?);
     Some(human::seconds(ended.duration_since(began).as_secs_f64()))
@@ -109,7 +115,7 @@ fn took(job: &Job) -> Option<String> {
 
 fn job_row(job: &Job) -> [Cell; 8] {
     row![
-        job.id.to_string(),
+        Cell::id(job.id),
         words(job.kind),
         &job.subject,
         words(job.state),
@@ -161,7 +167,12 @@ impl crate::out::Show for Job {
         let mut text = human::facts(&facts);
         if !self.tasks.is_empty() {
             let rows = self.tasks.iter().map(|task| {
-                row![words(&task.name), words(task.state), task.started, task.detail.clone()]
+                row![
+                    words(&task.name),
+                    words(task.state),
+                    task.started.map_or(Cell::None, Cell::Second),
+                    task.detail.clone(),
+                ]
             });
             let tasks = Columns::new(["TASK", "STATE", "BEGUN", "DETAIL"], rows);
             write!(text, "\n{}", tasks.to_text()).ok();
@@ -179,14 +190,15 @@ impl crate::out::Show for Job {
 Examples:
   strongroom job show 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB")]
 pub(crate) struct ShowArgs {
-    /// The job's id
+    /// The job's id, or as much of its beginning as no other has
     #[arg(value_name = "ID", add = complete::jobs())]
     id: String,
 }
 
 impl ShowArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        context.out.result(&context.client()?.job(&self.id.to_ascii_uppercase())?)
+        let client = context.client()?;
+        context.out.result(&client.job(&find_job(&client, &self.id)?)?)
     }
 }
 
@@ -200,7 +212,7 @@ impl ShowArgs {
 Examples:
   strongroom job wait 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB")]
 pub(crate) struct WaitArgs {
-    /// The job's id
+    /// The job's id, or as much of its beginning as no other has
     #[arg(value_name = "ID", add = complete::jobs())]
     id: String,
 }
@@ -208,7 +220,8 @@ pub(crate) struct WaitArgs {
 impl WaitArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let client = context.client()?;
-        context.wait_for(&client, &self.id.to_ascii_uppercase())
+        let id = find_job(&client, &self.id)?;
+        context.wait_for(&client, &id)
     }
 }
 
@@ -220,14 +233,15 @@ impl WaitArgs {
 Examples:
   strongroom job stop 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB")]
 pub(crate) struct StopArgs {
-    /// The job's id
+    /// The job's id, or as much of its beginning as no other has
     #[arg(value_name = "ID", add = complete::jobs())]
     id: String,
 }
 
 impl StopArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        let job = context.client()?.cancel_job(&self.id.to_ascii_uppercase())?;
+        let client = context.client()?;
+        let job = client.cancel_job(&find_job(&client, &self.id)?)?;
         context
             .out
             .result(&Thing::new(job, |job| format!("The job {} is {}\n", job.id, words(job.state))))

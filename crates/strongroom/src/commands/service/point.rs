@@ -5,26 +5,43 @@ use std::fmt::Write as _;
 use clap::Args;
 use jiff::Timestamp;
 use strongroom_api::{PointState, PointUpdate, RecoveryPoint};
+use strongroom_base::PointId;
 use strongroom_client::{Client, ItemQuery};
-use strongroom_engine::PointSelector;
 
 use crate::{
     columns::{Cell, Columns, row},
+    commands::recoverypoint::the_one,
+    complete,
     confirm::{ConfirmArgs, Plan},
     context::Context,
     error::Failure,
     human,
-    values::{self, Point},
+    values::{self, IdRange, Point},
 };
 
 use super::common::{ItemArgs, Listed, Thing, find_item, moment, way_back, words};
 
+/// The one recovery point of an item whose id begins so.
+fn point_of_ids(client: &Client, item: &str, ids: IdRange) -> Result<PointId, Failure> {
+    if let Some(id) = ids.whole() {
+        return Ok(id);
+    }
+    let mut found = Vec::new();
+    for point in client.points(item, None) {
+        let point: RecoveryPoint = point?;
+        if ids.contains(point.id) {
+            found.push(point.id);
+        }
+    }
+    the_one(item, ids, &found)
+}
+
 /// What the API calls a point: for a moment, the newest that was made before it.
 pub(crate) fn find_point(client: &Client, item: &str, point: Point) -> Result<String, Failure> {
-    let before = match point.0 {
-        PointSelector::Latest => return Ok("latest".to_owned()),
-        PointSelector::Id(id) => return Ok(id.to_string()),
-        PointSelector::At(moment) => moment,
+    let before = match point {
+        Point::Latest => return Ok("latest".to_owned()),
+        Point::Ids(ids) => return Ok(point_of_ids(client, item, ids)?.to_string()),
+        Point::At(moment) => moment,
     };
     let mut oldest: Option<RecoveryPoint> = None;
     for point in client.points(item, Some(PointState::Restorable)) {
@@ -86,12 +103,12 @@ fn point_row(item: &str, point: &RecoveryPoint) -> [Cell; 8] {
     row![
         item,
         point.time,
-        point.id.to_string(),
+        Cell::id(point.id),
         words(point.consistency),
         words(point.state),
         Cell::Bytes(size(point)),
         Cell::Bytes(point.stored_bytes),
-        point.expires,
+        point.expires.map_or(Cell::None, Cell::Day),
     ]
 }
 
@@ -187,9 +204,9 @@ pub(crate) struct KeepUntilArgs {
     #[command(flatten)]
     item: ItemArgs,
 
-    /// The recovery point's id
-    #[arg(long, value_name = "ID", value_parser = values::point_id)]
-    recovery_point: strongroom_base::PointId,
+    /// The recovery point's id, or as much of its beginning as no other has
+    #[arg(long, value_name = "ID", value_parser = values::point_ids, add = complete::points())]
+    recovery_point: IdRange,
 }
 
 /// Until when.
@@ -205,7 +222,8 @@ impl KeepUntilArgs {
         let client = context.client()?;
         let item = self.item.find(&client)?;
         let change = PointUpdate { retain_until: self.until.0 };
-        let point = client.update_point(&item, &self.recovery_point.to_string(), &change)?;
+        let point = point_of_ids(&client, &item, self.recovery_point)?;
+        let point = client.update_point(&item, &point.to_string(), &change)?;
         context.out.result(&Thing::new(point, shown))
     }
 }

@@ -6,6 +6,7 @@ use strongroom_api::{
     BackupNow, DiskSelection, ItemUpdate, Protect, ProtectSource, RecoveryPoint, ResumeProtection,
     StopMode, StopProtection,
 };
+use strongroom_base::codes;
 use strongroom_client::Client;
 
 use crate::{
@@ -76,14 +77,25 @@ struct WhereArgs {
 impl WhereArgs {
     fn protect(self, context: &Context, sources: Vec<ProtectSource>) -> Result<(), Failure> {
         let client = context.client()?;
-        let begun = client.protect(&Protect {
+        let host = self.host.clone();
+        let unknown = |failure: Failure| {
+            if failure.name() != codes::VM_NOT_FOUND.name {
+                return failure;
+            }
+            failure.with_hint(format!(
+                "`strongroom protectable-item list --host {host}` shows the host's machines; \
+                 `strongroom host discover {host} --wait` looks anew."
+            ))
+        };
+        let request = Protect {
             vault: self.vault_name,
             host: self.host,
             policy: self.policy,
             sources,
             backup_now: self.backup_now,
-        })?;
-        context.begun(&client, &begun, self.wait.wait)
+        };
+        let begun = client.protect(&request).map_err(|error| unknown(error.into()))?;
+        context.begun(&client, &begun, self.wait.wait).map_err(unknown)
     }
 }
 
@@ -134,7 +146,8 @@ Examples:
       --exclude-disks vdc --backup-now --wait")]
 pub(crate) struct EnableForVmArgs {
     /// The machines: names or UUIDs
-    #[arg(long, value_name = "NAME,NAME", required = true, value_delimiter = ',')]
+    #[arg(long, value_name = "NAME,NAME", required = true, value_delimiter = ',',
+        add = complete::machines_of_host())]
     vm: Vec<String>,
 
     /// The item's name, if it is one machine [default: the machine's]
@@ -403,6 +416,11 @@ impl UndeleteArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let client = context.client()?;
         let item = client.undelete_item(&self.item.find(&client)?)?;
+        context.out.say(&format!(
+            "It is not backed up by itself yet: `strongroom protection resume --item {}` starts \
+             backups again.",
+            item.name
+        ));
         show_item(context, &client, item)
     }
 }
@@ -421,7 +439,8 @@ pub(crate) struct CheckVmArgs {
     item: Option<String>,
 
     /// The machine: its name or UUID
-    #[arg(long, value_name = "NAME", requires = "host", conflicts_with = "item")]
+    #[arg(long, value_name = "NAME", requires = "host", conflicts_with = "item",
+        add = complete::machines_of_host())]
     vm: Option<String>,
 
     /// The machine's host

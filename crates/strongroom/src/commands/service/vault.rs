@@ -7,6 +7,7 @@ use strongroom_api::{
     Immutability, KeyManagement, KeyReference, KeyRotate, SoftDelete, SoftDeleteState, Vault,
     VaultCreate, VaultState, VaultUpdate, VaultUsage,
 };
+use strongroom_base::codes;
 use strongroom_client::OfVault;
 
 use crate::{
@@ -177,7 +178,16 @@ pub(crate) fn show(context: &Context, name: &str) -> Result<(), Failure> {
 
 /// Shows what a vault held when it was measured last.
 pub(crate) fn usage(context: &Context, name: &str) -> Result<(), Failure> {
-    context.out.result(&Thing::new(context.client()?.usage(name)?, usage_text))
+    let usage = context.client()?.usage(name).map_err(|error| {
+        let never = error.is(&codes::REQUEST_NOT_FOUND);
+        match Failure::from(error) {
+            failure if never => failure.with_hint(format!(
+                "`strongroom vault measure {name} --wait` measures it now; the server does so daily."
+            )),
+            failure => failure,
+        }
+    })?;
+    context.out.result(&Thing::new(usage, usage_text))
 }
 
 fn usage_text(usage: &VaultUsage) -> String {
