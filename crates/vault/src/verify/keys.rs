@@ -12,7 +12,7 @@ use super::{
     metadata::{names, words},
     report::{CopyState, DamagedObject, ObjectKind, UnsoundCopy},
 };
-use crate::{Vault, error::Result, keys::KeyError};
+use crate::{Vault, error::Result, keys::KeyError, layout};
 
 /// What the copies' key objects are.
 struct Judged {
@@ -101,6 +101,8 @@ fn twin(main: &Key) -> Option<Key> {
 fn judge(vault: &Vault, look: &Look<'_>) -> Result<Judged> {
     let stores = look.inspector.copies.stores();
     let mut names = names(look, &format!("keys/{}/", vault.config().vault_id))?;
+    // What is looked at as the vault's description.
+    names.remove(&layout::config_copy(vault.config().vault_id));
     let mut failure = None;
     let mut checks = Vec::new();
     for store in stores {
