@@ -33,9 +33,11 @@ impl Within {
         Self(allowed)
     }
 
-    /// Whether a path is one that was allowed by its own name, or the name of a device.
+    /// Whether a path is one that was allowed by its own name, or the name of an allowed device.
     pub fn is_named(&self, path: &Path) -> bool {
-        path.starts_with(DEVICES) || self.0.iter().any(|allowed| allowed == path)
+        self.0.iter().any(|allowed| {
+            allowed == path || (allowed.starts_with(DEVICES) && path.starts_with(allowed))
+        })
     }
 
     /// Opens what is at a path; links are followed as long as they stay below the allowed folder. What leads
@@ -90,6 +92,10 @@ impl Within {
         match self.open(path, flags, Mode::empty()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             done => return done,
+        }
+        if self.0.iter().any(|allowed| allowed == path) {
+            std::fs::create_dir_all(path)?;
+            return self.open(path, flags, Mode::empty());
         }
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(io::ErrorKind::NotFound.into());
