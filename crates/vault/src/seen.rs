@@ -272,7 +272,7 @@ mod tests {
         let less = Regression::Point { item, newest: new, seen: 2, found: 1 };
         for _ in 0..3 {
             let found = vault.regressions().expect("looks");
-            assert_eq!(found, [less.clone()], "it is said as long as it is so");
+            assert_eq!(found, std::slice::from_ref(&less), "it is said as long as it is so");
         }
         // A new backup goes on from here.
         put_point(&vault, "web", newer, None);

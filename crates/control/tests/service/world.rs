@@ -15,7 +15,7 @@ use strongroom_agent::{
     Watch,
 };
 use strongroom_api::{
-    self as api, Check, ConsistencyWanted, ErrorBody, Finding, HostCreate, Item, ItemUsage,
+    self as api, Check, ConsistencyProved, ErrorBody, Finding, HostCreate, Item, ItemUsage,
     KeyReference, PointDisk, ProtectableItem, Source, TaskState, Vault, VaultCreate, Verdict,
 };
 use strongroom_base::{Clock, Code, HostId, PointId, SystemEntropy, VaultId, codes};
@@ -220,7 +220,7 @@ impl Agent for Host {
                 item: order.item.clone(),
                 time: now,
                 completed: now,
-                consistency: ConsistencyWanted::FileSystem,
+                consistency: ConsistencyProved::FileSystem,
                 disks: vec![PointDisk {
                     name: "vda".to_owned(),
                     size_bytes: 1 << 30,

@@ -115,14 +115,18 @@ fn can_write(process: &Path, fd: &Path) -> bool {
 mod tests {
     use std::process::{Command, Stdio};
 
-    use super::*;
+    use super::{super::file::Access, *};
 
     #[test]
     fn who_writes_is_found() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("disk image");
         fs::write(&path, [0; 4096]).expect("written");
-        refuse_if_in_use(&path, "x").expect("nobody has it open");
+        let look = || {
+            let file = RawFile::open(&path, "x", Access::Read).expect("opens");
+            refuse_if_in_use(&path, &file, "x")
+        };
+        look().expect("nobody has it open");
         let run = |redirect: &str| {
             Command::new("sh")
                 .args(["-c", &format!("exec {redirect} '{}'; echo; exec sleep 60", path.display())])
@@ -135,7 +139,7 @@ mod tests {
             let mut line = [0];
             let output = child.stdout.as_mut().expect("a pipe");
             std::io::Read::read_exact(output, &mut line).expect("it has opened the file");
-            let found = refuse_if_in_use(&path, "x");
+            let found = look();
             child.kill().expect("killed");
             child.wait().expect("ended");
             assert_eq!(found.is_err(), is_writer, "{redirect} {found:?}");

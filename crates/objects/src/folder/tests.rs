@@ -3,7 +3,7 @@ use std::{
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
 };
 
-use strongroom_base::{Coded, SystemEntropy, codes};
+use strongroom_base::{Clock as _, Coded, SystemClock, SystemEntropy, codes};
 use tempfile::TempDir;
 
 use super::*;
@@ -51,7 +51,7 @@ fn a_directory_that_was_made_again_is_synced_again() {
         |folder: &Folder| folder.durable.lock().expect("a lock").contains_key("packs/ab");
     folder.put_new(&key("packs/ab/1"), b"1").expect("a put");
     assert!(!is_known(&folder), "one that was made just now may be another one already");
-    std::thread::sleep(std::time::Duration::from_millis(2_100));
+    SystemClock.sleep(std::time::Duration::from_millis(2_100));
     folder.put_new(&key("packs/ab/2"), b"2").expect("a put");
     if !is_known(&folder) {
         return; // The file system does not say when it made a directory: it is always synced.
@@ -60,7 +60,7 @@ fn a_directory_that_was_made_again_is_synced_again() {
     fs::remove_dir_all(&path).expect("removed");
     fs::create_dir(&path).expect("made again");
     folder.put_new(&key("packs/ab/3"), b"3").expect("a put");
-    std::thread::sleep(std::time::Duration::from_millis(2_100));
+    SystemClock.sleep(std::time::Duration::from_millis(2_100));
     folder.put_new(&key("packs/ab/4"), b"4").expect("a put");
     let after = folder.durable.lock().expect("a lock").get("packs/ab").copied();
     assert_ne!(before, after, "it is another one");

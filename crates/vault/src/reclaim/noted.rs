@@ -229,8 +229,8 @@ mod tests {
         (1..=last).map(|byte| PointId::from_bytes([byte; 16])).collect()
     }
 
-    fn run(vault: &Arc<Vault>, options: ReclaimOptions) -> ReclaimReport {
-        reclaim(vault, &options, &Cancel::new()).expect("reclaims")
+    fn run(vault: &Arc<Vault>, options: &ReclaimOptions) -> ReclaimReport {
+        reclaim(vault, options, &Cancel::new()).expect("reclaims")
     }
 
     /// What the program does: a note, whatever locks say. With the key anybody can.
@@ -271,7 +271,7 @@ mod tests {
         // Neither a clock that is ahead nor one that is behind frees it.
         for off in [0, 24 * 365, -24 * 365] {
             clock.set(off);
-            let report = run(&vault, ReclaimOptions { dry_run: true, ..Default::default() });
+            let report = run(&vault, &ReclaimOptions { dry_run: true, ..Default::default() });
             let held: Vec<_> =
                 report.held.iter().map(|held| (held.recovery_point, held.why)).collect();
             let wanted = [(locked, WhyHeld::Locked), (extended, WhyHeld::Locked)];
@@ -279,7 +279,7 @@ mod tests {
             assert_eq!(report.clock_ahead_seconds.is_some(), off != 0);
         }
         clock.set(0);
-        let report = run(&vault, ReclaimOptions::default());
+        let report = run(&vault, &ReclaimOptions::default());
         assert_eq!((report.points_removed, report.removed.len(), report.held.len()), (1, 1, 2));
         assert_eq!(report.removed[0].recovery_point, free);
         // Readers have them still, but nothing new builds upon them.
@@ -292,7 +292,7 @@ mod tests {
         assert!(vault.newest_readable("web").expect("reads").0.is_none());
         // When the lock is over, by the time of who knows it, the note counts.
         let later = Some(hours_from_now(24 * 8));
-        let report = run(&vault, ReclaimOptions { now: later, ..Default::default() });
+        let report = run(&vault, &ReclaimOptions { now: later, ..Default::default() });
         assert_eq!((report.points_removed, report.held.len()), (2, 0));
         assert!(vault.list(layout::LOCKS).expect("lists").is_empty(), "its locks go with it");
     }
@@ -307,7 +307,7 @@ mod tests {
             traitor(&vault, *point);
         }
         let given_up = Notes::Of([("web".to_owned(), points[1])].into());
-        let report = run(&vault, ReclaimOptions { notes: given_up, ..Default::default() });
+        let report = run(&vault, &ReclaimOptions { notes: given_up, ..Default::default() });
         let removed: Vec<_> = report.removed.iter().map(|point| point.recovery_point).collect();
         assert_eq!(removed, [points[1]]);
         let held: Vec<_> = report.held.iter().map(|held| (held.recovery_point, held.why)).collect();
@@ -328,10 +328,10 @@ mod tests {
         let week = Notes::OlderThan(Duration::from_hours(24 * 7));
         for off in [0, 24 * 30] {
             clock.set(off);
-            let report = run(&vault, ReclaimOptions { notes: week.clone(), ..Default::default() });
+            let report = run(&vault, &ReclaimOptions { notes: week.clone(), ..Default::default() });
             assert_eq!(report.held[0].why, WhyHeld::Young, "{off}");
             assert!(report.held[0].until.is_some_and(|until| until > hours_from_now(24 * 6)));
         }
-        assert_eq!(run(&vault, ReclaimOptions::default()).points_removed, 1);
+        assert_eq!(run(&vault, &ReclaimOptions::default()).points_removed, 1);
     }
 }

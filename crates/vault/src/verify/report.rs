@@ -11,6 +11,7 @@ pub(super) const MAX_RANGES: usize = 100;
 
 /// What a verify found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[allow(clippy::struct_excessive_bools, reason = "each says something else, and they are printed")]
 pub struct VerifyReport {
     /// `blind` or `full`.
     pub mode: &'static str,
