@@ -150,10 +150,9 @@ fn leads_to(dir: &Path, rest: &Path) -> bool {
             break;
         }
         match open_below(&root, part, flags) {
-            Ok(_) => return true,
+            Ok(_) | Err(Errno::ACCESS | Errno::NOTDIR) => return true,
             // What is not there yet: is its folder? A link to what is not there leads somewhere, though.
             Err(Errno::NOENT) if !is_link(&root, part) => {}
-            Err(Errno::ACCESS | Errno::NOTDIR) => return true,
             Err(_) => return false,
         }
     }

@@ -230,6 +230,7 @@ impl Control {
     }
 
     /// Refuses what a caller may not do. What it may not even see does not exist.
+    #[allow(clippy::unused_self, reason = "a step of the service")]
     pub(crate) fn check(
         &self,
         caller: &Caller,

@@ -190,12 +190,11 @@ impl Control {
         let name = intent(&make.url);
         write!(self, tx => {
             let before = Self::setting::<KeyReference>(tx, &name).await?;
-            let key = match before {
-                Some(key) => key,
-                None => {
-                    Self::set(tx, &name, &make.key).await?;
-                    make.key.clone()
-                }
+            let key = if let Some(key) = before {
+                key
+            } else {
+                Self::set(tx, &name, &make.key).await?;
+                make.key.clone()
             };
             Ok((VaultMake { key, ..make.clone() }, management))
         })

@@ -39,7 +39,8 @@ impl Vault {
         })
     }
 
-    /// Puts the second copy of the description if it is not there. That it fails is no failure.
+    /// Puts the second copy of the description wherever it is not there: of a mirror in all copies. That it
+    /// fails is no failure.
     pub(crate) fn describe_twice(&self) {
         // What nobody vouches for is not spread.
         if self.described.swap(true, Ordering::Relaxed) || !self.vouches_for(&self.config) {
@@ -47,11 +48,6 @@ impl Vault {
         }
         let copy = layout::config_copy(self.config.vault_id);
         let put = || -> Result<()> {
-            match self.store.get(&copy, 0) {
-                Err(StoreError::Missing { .. }) => {}
-                Err(error @ StoreError::Unavailable { .. }) => return Err(error.into()),
-                _ => return Ok(()),
-            }
             self.store.put_new(&copy, &self.encoded_description()?)?;
             Ok(())
         };

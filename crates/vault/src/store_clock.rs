@@ -20,6 +20,9 @@ const GOOD_FOR: Duration = Duration::from_hours(1);
 /// After this a probe is somebody's who died.
 const LEFT_BEHIND: SignedDuration = SignedDuration::from_hours(1);
 
+/// How often the clock is looked at before the store is not believed any more.
+const TRIES: u32 = 3;
+
 /// The store's time at a moment of this host's monotonic clock.
 #[derive(Clone, Copy, Debug)]
 struct Look {
@@ -56,7 +59,19 @@ impl Vault {
         after(look, self.options.clock.monotonic())
     }
 
+    /// Whoever sleeps between put and list may find the probe removed, as one that was left behind: then
+    /// it is tried again.
     fn look_at_store_clock(&self) -> Result<Look> {
+        for _ in 0..TRIES {
+            if let Some(look) = self.try_store_clock()? {
+                return Ok(look);
+            }
+        }
+        Err(VaultError::Bug("objects that were put are not in the list"))
+    }
+
+    /// One look; none if the probe was gone before it was listed.
+    fn try_store_clock(&self) -> Result<Option<Look>> {
         let name = format!("{PROBES}{}/clock", self.new_ulid());
         let key = Key::new(name).map_err(|_| VaultError::Bug("a probe without a name"))?;
         let at = self.options.clock.monotonic();
@@ -65,16 +80,15 @@ impl Vault {
         let deleted = self.store.delete(&key);
         let listed = listed?;
         deleted?;
-        let own = listed.iter().find(|entry| entry.key == key);
-        let time =
-            own.ok_or(VaultError::Bug("an object that was put is not in the list"))?.modified;
+        let Some(own) = listed.iter().find(|entry| entry.key == key) else { return Ok(None) };
+        let time = own.modified;
         let clocks = listed.iter().filter(|entry| entry.key.file_name() == "clock");
         for left in clocks.filter(|entry| time.duration_since(entry.modified) > LEFT_BEHIND) {
             self.store.delete(&left.key)?;
         }
         let look = Look { time, at };
         self.store_clock_was(time, at);
-        Ok(look)
+        Ok(Some(look))
     }
 }
 

@@ -14,7 +14,7 @@ use strongroom_catalog::{Filter, Query, ReadTx, Stored, Tx};
 use super::{
     Caller, Grant, Operation, Target,
     sign_in::SESSION,
-    tokens::{Issue, end_tokens},
+    tokens::{Issue, check_full, end_tokens},
 };
 use crate::{
     audit,
@@ -153,8 +153,7 @@ impl Control {
     ) -> Result<(User, TokenIssued)> {
         self.trust_time().await?;
         write!(self, tx => {
-            let user = match user {
-                Some(name) => {
+            let user = if let Some(name) = user {
                     let user = find_user(tx, name).await?.doc.user;
                     let of = assignments_of(tx, user.id).await?;
                     let admin = of.iter().any(|it| {
@@ -166,8 +165,7 @@ impl Control {
                         return Err(ControlError::refused(&codes::AUTH_FORBIDDEN, message));
                     }
                     user
-                }
-                None => {
+                } else {
                     let by_name = Query::new(Filter::all().eq("name", FIRST));
                     match tx.first::<UserDoc>(&by_name).await? {
                         Some(Stored { mut doc, version }) => {
@@ -180,7 +178,6 @@ impl Control {
                         }
                         None => self.first_user(tx).await?,
                     }
-                }
             };
             let limit = Grant { role: Role::VaultAdmin, scope: Scope::Server };
             let expires = self.ends_after(lasts);
@@ -262,7 +259,7 @@ impl Control {
         }
         let mut proved = None;
         if change.password.is_some() && !manages {
-            self.check_full(caller)?;
+            check_full(caller)?;
         }
         if let Some(password) = &change.password {
             check_password(password)?;

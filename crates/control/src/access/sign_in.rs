@@ -464,6 +464,7 @@ impl Control {
 mod tests {
     use super::*;
 
+    #[allow(clippy::unnecessary_wraps, reason = "a caller's address may be unknown")]
     fn address(n: u8) -> Option<IpAddr> {
         Some(IpAddr::from([192, 0, 2, n]))
     }

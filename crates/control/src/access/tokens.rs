@@ -7,7 +7,7 @@
 //! jumps ahead and comes back ends none.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::Arc,
 };
 
@@ -128,16 +128,27 @@ fn overlap(a: Scope, b: Scope, vault_of: impl Fn(ItemId) -> Option<VaultId>) -> 
     }
 }
 
+/// Refuses what takes a token that is no narrower than its user.
+pub(super) fn check_full(caller: &Caller) -> Result<()> {
+    if caller.is_full() {
+        return Ok(());
+    }
+    let message = format!(
+        "{} may not do this with a token that is limited: it takes one of signing in",
+        caller.name
+    );
+    Err(too_wide(message))
+}
+
 /// Says of tokens what they may do at present.
 async fn add_effective_roles(tx: &mut ReadTx, tokens: &mut [Token]) -> Result<()> {
     let mut roles: BTreeMap<UserId, Vec<Assignment>> = BTreeMap::new();
     let mut vaults: BTreeMap<ItemId, Option<VaultId>> = BTreeMap::new();
     for token in tokens {
-        if !roles.contains_key(&token.user) {
-            let of = assignments_of(tx, token.user).await?;
-            roles.insert(token.user, of);
-        }
-        let Some(of) = roles.get(&token.user) else { continue };
+        let of = match roles.entry(token.user) {
+            Entry::Occupied(of) => of.into_mut(),
+            Entry::Vacant(of) => of.insert(assignments_of(tx, token.user).await?),
+        };
         for scope in of.iter().map(|it| it.scope).chain([token.scope]) {
             if let Scope::Item(item) = scope
                 && !vaults.contains_key(&item)
@@ -283,7 +294,7 @@ impl Control {
         let scope = self.narrowed(caller, request.scope).await?;
         let by_password = match &request.password {
             Some(password) => {
-                self.check_full(caller)?;
+                check_full(caller)?;
                 self.prove(user, password).await?;
                 true
             }
@@ -315,18 +326,6 @@ impl Control {
             audit::entry(tx, caller, ACTION, &user.name, "allowed", detail).await?;
             Ok(issued)
         })
-    }
-
-    /// Refuses what takes a token that is no narrower than its user.
-    pub(super) fn check_full(&self, caller: &Caller) -> Result<()> {
-        if caller.is_full() {
-            return Ok(());
-        }
-        let message = format!(
-            "{} may not do this with a token that is limited: it takes one of signing in",
-            caller.name
-        );
-        Err(too_wide(message))
     }
 
     /// Where a new token holds: within the scope of the one that is sent.

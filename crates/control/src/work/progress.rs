@@ -51,14 +51,14 @@ impl Control {
         let is_due = {
             let mut known = self.progress();
             let far = known.entry(id).or_insert_with(|| Far {
-                progress: now.clone(),
+                progress: now,
                 stored: at,
                 is_result: false,
             });
             if far.is_result {
                 return;
             }
-            far.progress = now.clone();
+            far.progress = now;
             let is_due = at.saturating_sub(far.stored) >= STORE;
             if is_due {
                 far.stored = at;
@@ -83,7 +83,7 @@ impl Control {
 
     /// How far a job has come, as far as this server knows.
     pub(crate) fn progress_of(&self, id: JobId) -> Option<Progress> {
-        self.progress().get(&id).map(|far| far.progress.clone())
+        self.progress().get(&id).map(|far| far.progress)
     }
 
     /// A job begins anew or has ended.

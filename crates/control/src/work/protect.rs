@@ -254,9 +254,10 @@ impl Control {
             Ok((doc, made))
         })?;
         let words = if made { "protected" } else { "was protected already" };
-        let words = match amber.is_empty() {
-            true => words.to_owned(),
-            false => format!("{words}; to be known: {amber}"),
+        let words = if amber.is_empty() {
+            words.to_owned()
+        } else {
+            format!("{words}; to be known: {amber}")
         };
         Ok((doc.item, words))
     }

@@ -339,7 +339,7 @@ async fn rights_are_looked_at_first(bed: Bed) {
     let ann = control.caller(&session(&world, "ann").await).await.expect("known");
     let policy = control.policy(&ann, "main", "default").await.expect("a policy").value;
     let mut rules = policy.rules;
-    rules.time_zone = "Nowhere/At_All".to_owned();
+    "Nowhere/At_All".clone_into(&mut rules.time_zone);
     let wrong = api::PolicyUpdate { rules: Some(rules), ..api::PolicyUpdate::default() };
     let as_admin =
         control.update_policy(&world.admin, "main", "default", None, wrong.clone()).await;

@@ -19,15 +19,16 @@ on_both_databases! {
 /// A service that knows nothing but the vault.
 async fn recovered(world: &World) -> World {
     let new = World::new(Bed::sqlite().expect("a folder")).await;
-    let outside = world.shared.outside();
-    let old = &outside.stores["/vaults/main"];
-    let store = crate::world::Store {
-        id: old.id,
-        points: old.points.clone(),
-        saved: old.saved.clone(),
-        ..crate::world::Store::default()
+    let store = {
+        let outside = world.shared.outside();
+        let old = &outside.stores["/vaults/main"];
+        crate::world::Store {
+            id: old.id,
+            points: old.points.clone(),
+            saved: old.saved.clone(),
+            ..crate::world::Store::default()
+        }
     };
-    drop(outside);
     new.shared.outside().stores.insert("/vaults/old".to_owned(), store);
     new.vault("old").await;
     new
@@ -90,7 +91,7 @@ async fn change(world: &World, number: usize) -> bool {
         }
         6 => drop(world.protected("b").await),
         7 => {
-            drop(control.stop_protection(admin, "a", stop(StopMode::DeleteData)).await.expect("7"))
+            drop(control.stop_protection(admin, "a", stop(StopMode::DeleteData)).await.expect("7"));
         }
         8 => drop(control.undelete_item(admin, "a").await.expect("8")),
         9 => {

@@ -67,6 +67,7 @@ pub(crate) struct Store {
 
 /// What there is outside the service.
 #[derive(Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fault of its own")]
 pub(crate) struct Outside {
     pub(crate) machines: BTreeMap<String, Machine>,
     pub(crate) stores: HashMap<String, Store>,

@@ -96,7 +96,7 @@ pub(super) fn item_of(vault: &Arc<Vault>, name: &str, machine: Uuid) -> Result<S
         return Ok(earlier);
     }
     let is_new = earlier != name && vault.newest_readable(name)?.0.is_none();
-    let goes_on = is_new && matches!(find(vault, &earlier, machine, true)?, Ok(_));
+    let goes_on = is_new && find(vault, &earlier, machine, true)?.is_ok();
     Ok(if goes_on { earlier } else { name.to_owned() })
 }
 
@@ -163,7 +163,7 @@ pub(super) fn other_items(
     }
     let mut found = Vec::new();
     for item in items {
-        if matches!(find(vault, &item, domain.uuid, true)?, Ok(_)) {
+        if find(vault, &item, domain.uuid, true)?.is_ok() {
             found.push(item);
         }
     }

@@ -140,6 +140,16 @@ fn word(error: &object_store::Error) -> Option<String> {
     })
 }
 
+/// The server that was asked, as the request's URL names it: scheme, host and port.
+fn server(error: &object_store::Error) -> Option<String> {
+    let is_url = |word: &&str| word.starts_with("http://") || word.starts_with("https://");
+    let url = messages(error)
+        .find_map(|message| message.split_whitespace().find(is_url).map(ToOwned::to_owned))?;
+    let (scheme, rest) = url.split_once("://")?;
+    let host = rest.split(['/', '?', '#', '@']).next()?;
+    Some(format!("{scheme}://{host}").chars().take(200).collect())
+}
+
 fn in_our_words(error: &object_store::Error) -> String {
     let word = word(error).map_or_else(String::new, |word| format!(" {word}"));
     if let Some(status) = status(error) {
@@ -150,7 +160,11 @@ fn in_our_words(error: &object_store::Error) -> String {
     }
     if mentions(error, &["HTTP error", "error sending request", "not allowed"]) {
         // There was no answer: what the way to the server says, such as "Connection refused".
-        return messages(error).last().unwrap_or_default().chars().take(200).collect();
+        let said: String = messages(error).last().unwrap_or_default().chars().take(200).collect();
+        return match server(error) {
+            Some(server) => format!("{server}: {said}"),
+            None => said,
+        };
     }
     "the server's answer is not one of such a store (the log of level debug has it)".to_owned()
 }
@@ -178,6 +192,14 @@ fn causes_are_short_and_hold_no_signatures() {
     let line = one_line(&error);
     assert!(line.contains("http://host/a in 1s - <xml> no</xml>"), "{line}");
     assert!(!line.contains("SECRET"));
+}
+
+#[cfg(test)]
+#[test]
+fn the_server_that_does_not_answer_is_named() {
+    let source = "Error performing GET http://127.0.0.1:9/a?sig=SECRET in 1s - HTTP error: refused";
+    let error = object_store::Error::Generic { store: "S3", source: source.into() };
+    assert_eq!(server(&error).as_deref(), Some("http://127.0.0.1:9"));
 }
 
 #[cfg(test)]

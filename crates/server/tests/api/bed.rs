@@ -53,10 +53,10 @@ impl Starting {
 
     /// Waits until it serves.
     pub(crate) fn wait(self) -> Bed {
-        match self.told.recv_timeout(Duration::from_mins(1)) {
-            Ok(words) => Bed::of(self, words),
-            Err(_) => panic!("the server did not start: {:?}", self.thread.join()),
-        }
+        let Ok(words) = self.told.recv_timeout(Duration::from_mins(1)) else {
+            panic!("the server did not start: {:?}", self.thread.join())
+        };
+        Bed::of(self, words)
     }
 }
 

@@ -86,6 +86,7 @@ Examples:
   strongroom vault verify --sample 5 --limit-rate 50M
   strongroom vault verify --blind --vault /backup/vault
   strongroom vault verify --repair")]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(crate) struct VerifyArgs {
     /// Verify a vault of the service: its name or id
     #[arg(value_name = "NAME", conflicts_with_all = ["blind", "sample", "repair", "resume"],

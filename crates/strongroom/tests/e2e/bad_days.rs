@@ -56,6 +56,32 @@ fn a_killed_backup_leaves_no_point_and_the_next_one_succeeds() {
 }
 
 #[test]
+fn a_clock_that_is_off_is_told_and_changes_no_order() {
+    need("faketime", "faketime");
+    let lab = Lab::new();
+    lab.disk("d.img", 2, 1, 1);
+    let program = lab.command("backup --item web --disk system=d.img");
+    let mut ahead = Command::new("faketime");
+    ahead.args(["-f", "+400d"]).arg(program.get_program()).args(program.get_args());
+    ahead.current_dir(lab.path("")).env_clear();
+    for (name, value) in program.get_envs() {
+        ahead.env(name, value.expect("set"));
+    }
+    let run = Run::of(&ahead.output().expect("faketime runs"));
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let told =
+        run.stderr.contains("local.clock") && run.stderr.contains("ahead of the vault's store");
+    assert!(told, "{}", run.stderr);
+
+    lab.change("d.img", 0, 1000, 2);
+    let run = lab.ok("backup --item web --disk system=d.img");
+    let told = run.stderr.contains("local.clock") && run.stderr.contains("later than this one");
+    assert!(told, "{}", run.stderr);
+    lab.ok("restore disks --item web --recovery-point latest --to out");
+    lab.assert_same("d.img", "out/system.raw");
+}
+
+#[test]
 fn an_interrupted_backup_says_so() {
     let lab = Lab::new();
     lab.disk("d.img", 64, 60, 1);

@@ -238,8 +238,9 @@ fn what_is_no_disk_or_may_change_is_asked_about() {
     drop(writer);
     let show = "recoverypoint show --item web --recovery-point latest";
     let shown = lab.json(show);
+    let shown = &shown["recovery_point"];
     assert_eq!(shown["consistency"], "unknown", "{shown:#}");
     assert!(shown["evidence"].to_string().contains("may write to it"), "{shown:#}");
     lab.ok("backup --item web --disk root=d.img");
-    assert_eq!(lab.json(show)["consistency"], "crash");
+    assert_eq!(lab.json(show)["recovery_point"]["consistency"], "crash");
 }

@@ -184,6 +184,7 @@ impl Service {
 fn configure(lab: &Lab, listen: &str, settings: &str) {
     let config = format!(
         "listen = \"{listen}\"\ndisk_dirs = [\"{0}\"]\nrestore_dirs = [\"{0}\"]\n\
+         vault_dirs = [\"{0}\"]\nkey_dirs = [\"{0}\"]\n\
          reclaim_every_hours = 0\nmeasure_every_hours = 0\n{settings}",
         lab.path("").display()
     );

@@ -240,7 +240,7 @@ fn sixty_strangers_at_once_cost_little() {
             token: None,
             trust: Trust::Fingerprint(service.fingerprint.parse().expect("a fingerprint")),
             entropy: Arc::new(SystemEntropy),
-            hurry: Some(Duration::from_secs(60)),
+            hurry: Some(Duration::from_mins(1)),
         });
         let name = if n.is_multiple_of(2) { "admin".to_owned() } else { format!("nobody-{n}") };
         let password = "no good password".to_owned();

@@ -104,7 +104,7 @@ fn letter(host: &Host, letter: u8) -> PathBuf {
     let path = host.lab.path(&format!("{}.raw", char::from(letter)));
     let file = File::create(&path).unwrap();
     file.set_len(1 << 20).unwrap();
-    file.write_all_at(&[letter; 65536], 0).unwrap();
+    file.write_all_at(&vec![letter; 65536], 0).unwrap();
     path
 }
 

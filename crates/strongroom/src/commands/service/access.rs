@@ -173,6 +173,7 @@ Examples:
   strongroom access user update ann --disable")]
 #[group(id = "change", required = true, multiple = true,
     args = ["password", "password_file", "disable", "enable"])]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(crate) struct UserUpdateArgs {
     /// The user: its name or id
     #[arg(value_name = "NAME")]

@@ -103,9 +103,7 @@ fn kept(rules: &PolicyRules) -> Vec<(&'static str, String)> {
     );
     add(
         "Keep snapshots",
-        rules
-            .snapshot_retention_days
-            .map(|days| format!("{days} days, on hosts that have a snapshot vault")),
+        rules.snapshot_retention_days.map(|days| format!("{days} days, if the host has a tier")),
     );
     kept
 }
