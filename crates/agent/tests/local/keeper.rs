@@ -327,6 +327,7 @@ fn saved_replaced_and_removed() {
 #[test]
 fn a_point_of_a_locked_vault_is_locked_and_missed_if_it_is_gone() {
     let lab = Lab::new();
+    lab.vault();
     let disk = lab.disk("a.img", 4, 1);
     let later = |hours| now().checked_add(SignedDuration::from_hours(hours)).expect("a time");
     let (day, week) = (later(24), later(24 * 7));

@@ -9,11 +9,11 @@ use std::{
 use strongroom_base::Cancel;
 use strongroom_engine::EngineError;
 use strongroom_objects::{Faults, Faulty, ObjectStore};
-use strongroom_vault::{ReclaimOptions, Vault, VaultError, VaultOptions, reclaim};
+use strongroom_vault::{ReclaimOptions, VaultError, reclaim};
 
 use crate::{
     common::{Place, noise, request},
-    tools::{Disk, Shifted, back_up, chain, code, restored, restored_item, source, try_backup},
+    tools::{Disk, back_up, chain, code, files, restored, restored_item, source, try_backup},
 };
 
 #[test]
@@ -131,9 +131,13 @@ fn a_backup_that_slept_through_a_reclaim_is_not_published() {
     }
     std::thread::park_timeout(Duration::from_millis(100));
 
-    let later = VaultOptions { clock: Arc::new(Shifted::by_hours(2)), ..place.options() };
-    let store: Arc<dyn ObjectStore> = Arc::new(place.folder());
-    let vault = Arc::new(Vault::open(store, &place.key(), later).expect("opens"));
+    // By the store's clock nothing was heard of it for twenty minutes.
+    for note in files(&place.vault_path().join("writers")) {
+        let note = std::fs::File::options().write(true).open(note).expect("a note");
+        let heard = note.metadata().and_then(|data| data.modified()).expect("a time");
+        note.set_modified(heard - Duration::from_mins(20)).expect("set back");
+    }
+    let vault = place.open();
     vault.delete_point("web01", old, "here").expect("delete");
     let report = reclaim(&vault, &ReclaimOptions::default(), &Cancel::new()).expect("reclaim");
     assert_eq!((report.writers_expired, report.points_removed), (1, 1), "{report:?}");

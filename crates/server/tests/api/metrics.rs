@@ -79,6 +79,8 @@ fn the_page_has_what_the_table_says() {
     assert_eq!(bed.ended(&begun)["state"], "completed");
     let measured = bed.post("/vaults/main/measure", &json!({})).good(202);
     bed.ended(&measured);
+    let verified = bed.post("/vaults/main/verify", &json!({})).good(202);
+    assert_eq!(bed.ended(&verified)["state"], "completed");
     // Of deleted items nobody asks how old their points are.
     let stalest = "strongroom_vault_stalest_item_timestamp_seconds";
     let (_, before) = eventually("the item's age", || {

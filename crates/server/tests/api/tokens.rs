@@ -46,6 +46,7 @@ use strongroom_api::Role::{Contributor, Operator, Reader, VaultAdmin};
 
 /// By the name of the operation. Whoever adds an operation says here what it takes.
 const TABLE: &[(&str, Takes)] = &[
+    ("accept_restore", T::Right(Operator, A::Web)),
     ("access_table", T::Nothing),
     ("acknowledge_alert", T::Right(Operator, A::Weak)),
     ("backup_now", T::Right(Operator, A::Web)),
@@ -107,6 +108,7 @@ const TABLE: &[(&str, Takes)] = &[
     ("status", T::AnyToken),
     ("stop_protection", T::Right(Contributor, A::Web)),
     ("test_alerts", T::Right(VaultAdmin, A::Server)),
+    ("undo_restore", T::Right(Operator, A::Web)),
     ("undelete_item", T::Right(Contributor, A::Web)),
     ("undelete_vault", T::Right(VaultAdmin, A::Main)),
     ("update_host", T::Right(Contributor, A::Server)),
@@ -116,6 +118,7 @@ const TABLE: &[(&str, Takes)] = &[
     ("update_user", T::Right(VaultAdmin, A::Server)),
     ("update_vault", T::Right(Contributor, A::Main)),
     ("verify_audit", T::Right(VaultAdmin, A::Server)),
+    ("verify_vault", T::Right(Operator, A::Main)),
 ];
 
 /// A kind of token: what it is limited to.

@@ -50,8 +50,7 @@ use super::service::policy_rules::{Rule, monthly, read, weekly, yearly};
 Examples:
   strongroom recoverypoint forget --keep-daily 14 --keep-weekly sun:8 --dry-run
   strongroom recoverypoint forget --item web01 --keep-last 10
-  strongroom recoverypoint forget --policy-file nightly.json --yes
-  strongroom vault reclaim"
+  strongroom recoverypoint forget --policy-file nightly.json --yes"
 )]
 pub(crate) struct ForgetArgs {
     /// The item [default: all]

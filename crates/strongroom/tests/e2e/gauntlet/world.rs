@@ -79,7 +79,7 @@ impl World {
 
     /// The command that deletes a point.
     pub(super) fn delete((item, id): &Point) -> String {
-        format!("recoverypoint delete --item {item} --recovery-point {id}")
+        format!("recoverypoint delete --item {item} --recovery-point {id} --yes")
     }
 
     /// Changes an item's disk and backs it up.
