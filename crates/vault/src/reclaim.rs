@@ -209,8 +209,12 @@ pub fn reclaim_watched(
     let mut condemned: HashSet<PackId> =
         start.adopted.iter().flat_map(|(_, condemnation)| condemnation.packs()).collect();
     let mut view = View::of(vault, &start)?;
-    if !options.dry_run && view.has_leftovers(vault) {
-        vault.adopt_leftovers()?;
+    if view.has_leftovers(vault) {
+        if options.dry_run {
+            vault.ask_unlisted()?;
+        } else {
+            vault.adopt_leftovers()?;
+        }
         view = View::of(vault, &start)?;
     }
     let mut marks = Marks::new(vault, &view.packs, &condemned, &start.damaged);

@@ -33,6 +33,9 @@ use crate::{
 /// The program.
 const QEMU_NBD: &str = "qemu-nbd";
 
+/// What a child says of an image that it can find and that QEMU does not take.
+const REFUSED: &str = "Failed to blk_new_open";
+
 /// What the names of folders begin with in which children have their sockets. Nobody else's may.
 const FOLDER: &str = "strongroom-nbd-";
 
@@ -177,6 +180,12 @@ impl Served {
                     let bitmap = service.bitmap.unwrap_or_default().to_owned();
                     DiskError::Bitmap { disk: name.to_owned(), bitmap, reason }
                 }
+                Some(said) if said.contains(REFUSED) => DiskError::Format {
+                    disk: name.to_owned(),
+                    format: format.to_string(),
+                    // What follows the node, which is long and was made by us.
+                    reason: said.rsplit("': ").next().unwrap_or(&said).to_owned(),
+                },
                 Some(said) => tool(said),
                 None => error,
             }

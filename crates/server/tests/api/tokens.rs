@@ -158,6 +158,13 @@ fn refused(takes: Takes, role: Role, kind: &Kind) -> Option<u16> {
         T::Nothing | T::AnyToken => None,
         T::OthersToken => (role != VaultAdmin || kind.name != "full").then_some(404),
         T::Right(least, at) => {
+            // Of a vault and a host, the vault is asked about first.
+            let at = match at {
+                A::MainAndHere if kind.places.contains(&A::Main) && role.min(kind.role) < least => {
+                    A::Main
+                }
+                at => at,
+            };
             let here = kind.places.contains(&at);
             if role.min(kind.role) >= least && here {
                 return None;

@@ -531,7 +531,7 @@ impl FinishArgs {
 #[command(after_help = "\
 Examples:
   strongroom restore accept --vm web01
-  strongroom restore accept --item web01 --wait     # through the service")]
+  strongroom restore accept --item web01 --wait")]
 pub(crate) struct AcceptArgs {
     #[command(flatten)]
     finish: FinishArgs,
@@ -551,7 +551,7 @@ impl AcceptArgs {
 #[command(after_help = "\
 Examples:
   strongroom restore undo --vm web01
-  strongroom restore undo --item web01 --wait     # through the service")]
+  strongroom restore undo --item web01 --wait")]
 pub(crate) struct UndoArgs {
     #[command(flatten)]
     finish: FinishArgs,

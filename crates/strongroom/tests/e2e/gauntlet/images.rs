@@ -74,6 +74,6 @@ fn hostile_images_are_refused_with_a_code() {
             refused += 1;
         }
     }
-    assert!(lab.points("hostile").is_empty());
+    lab.fails("recoverypoint list --item hostile", 3, "item.not_found");
     figures(&format!("hostile images: {refused} refused, 0 read"));
 }

@@ -166,7 +166,12 @@ fn restored_all(world: &World, what: &str, rots: &mut Rots) {
 
 /// A repair makes both copies good again, and a reclaim then takes nothing.
 fn healed(world: &World, what: &str, rots: &mut Rots) {
-    let repair = world.lab.run("vault verify --repair");
+    let mut repair = world.lab.run("vault verify --repair");
+    if repair.code == 6 {
+        // What is condemned or deleted is not brought back: the reclaim that goes on with its end removes it.
+        world.lab.ok("vault reclaim --wait 0s");
+        repair = world.lab.run("vault verify --repair");
+    }
     assert_eq!(repair.code, 0, "{what}: {}{}", repair.stdout, repair.stderr);
     let verify = world.lab.run("vault verify");
     assert_eq!(verify.code, 0, "{what}: {}{}", verify.stdout, verify.stderr);
