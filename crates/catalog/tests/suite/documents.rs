@@ -293,7 +293,8 @@ async fn a_dropped_writer_lets_the_next_one_in(bed: Bed) {
             break;
         }
     }
-    assert!(undone > 6 && done >= 6, "{undone} {done}");
+    // How often a write is polled until it is done depends on how busy the machine is.
+    assert!(undone >= 4 && done >= 6, "{undone} {done}");
 }
 
 #[tokio::test]

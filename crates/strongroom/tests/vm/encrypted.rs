@@ -211,7 +211,7 @@ fn encrypted_disks_are_kept_as_ciphertext() {
     let replace =
         [&["restore", "vm"], &LATEST[..], &["--replace", "--yes", "--output", "json"]].concat();
     failed(&host.strongroom(&replace), "vm.unsupported");
-    let replaced = host.json(&[&replace[..7], &["--disks", "vda"]].concat());
+    let replaced = host.json(&[&replace[..8], &["--disks", "vda"]].concat());
     assert!(replaced["safety_point"].is_string(), "{replaced:#}");
     host.json(&["restore", "undo", "--vm", "web"]);
     let shown = host.json(&[&["recoverypoint", "show"], &LATEST[..]].concat());

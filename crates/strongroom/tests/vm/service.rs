@@ -46,7 +46,8 @@ fn a_running_machine_in_s3_by_way_of_a_vault_near_it() {
     lab.set("STRONGROOM_VAULT", "");
     lab.ok("vault key generate main.key");
     let socket = host.socket();
-    let sockets = format!("libvirt_sockets = [\"{}\"]\n", socket.display());
+    let sockets =
+        format!("libvirt_sockets = [\"{}\"]\nvault_urls = [\"{url}\"]\n", socket.display());
     let mut service = Service::start_in(lab, &format!("save_every_minutes = 60\n{sockets}"));
     let lab = &service.lab;
     let key = lab.path("main.key").display().to_string();

@@ -129,11 +129,11 @@ fn what_is_no_order_ends_in_thawing() {
     let host = Host::new();
     let guest = web(&host, "lab.noapp");
     let first = backup(&host, &[]);
-    let lock = fs::read_dir(host.lab.path("r/strongroom")).unwrap().map(|e| e.unwrap().path());
-    let lock = lock.into_iter().find(|path| path.extension().is_some_and(|e| e == "guard"));
+    let uuid = guest.virsh("domuuid", &[]);
+    let lock = host.lab.path(&format!("r/strongroom/{uuid}.guard"));
     let watch = json!({"watch": {
         "uri": host.uri(), "runtime_dir": host.lab.path("r"), "cache_dir": host.lab.path(".cache"),
-        "is_root": false, "machine": guest.virsh("domuuid", &[]), "agent": null, "lock": lock,
+        "is_root": false, "machine": uuid, "agent": null, "lock": lock,
     }});
     let huge = vec![b'['; 3 << 20];
     let noises: [&[u8]; 6] = [
