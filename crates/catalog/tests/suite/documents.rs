@@ -271,7 +271,8 @@ async fn cut_off<T>(work: impl Future<Output = T>, asked: usize, waiting: bool) 
 async fn a_dropped_writer_lets_the_next_one_in(bed: Bed) {
     let catalog = bed.open(&SCHEMA).await.expect("opens");
     let (mut finished, mut undone, mut done) = (0, 0, 0);
-    for round in 0.. {
+    // How often a write is asked until it is done depends on how busy the machine is: again and again.
+    for round in 0..2_000 {
         let work = async {
             let mut tx = catalog.write().await.expect("begins");
             for number in 0..5 {
@@ -279,7 +280,7 @@ async fn a_dropped_writer_lets_the_next_one_in(bed: Bed) {
             }
             tx.commit().await.expect("commits");
         };
-        let end = cut_off(work, round / 2, round % 2 == 0).await;
+        let end = cut_off(work, round / 2 % 24, round % 2 == 0).await;
         assert!(catalog.get::<Job>("none").await.expect("reads").is_none());
         let mut tx = catalog.write().await.expect("begins");
         match tx.delete_all::<Job>(&Filter::all()).await.expect("deletes") {
@@ -289,12 +290,11 @@ async fn a_dropped_writer_lets_the_next_one_in(bed: Bed) {
         }
         tx.commit().await.expect("commits");
         finished += usize::from(end.is_some());
-        if finished == 6 {
+        if finished >= 6 && undone > 6 && done >= 6 {
             break;
         }
     }
-    // How often a write is polled until it is done depends on how busy the machine is.
-    assert!(undone >= 4 && done >= 6, "{undone} {done}");
+    assert!(finished >= 6 && undone > 6 && done >= 6, "{finished} {undone} {done}");
 }
 
 #[tokio::test]

@@ -205,7 +205,7 @@ pub(crate) async fn multiply(world: &World, item: &str, count: u64) {
 }
 
 /// A million points of a hundred items, or some of it, are saved in pieces that a store takes, and a
-/// change rewrites the pieces of its item only.
+/// change rewrites few of them.
 async fn many_points(items: u64, each: u64) {
     let mut world = World::new(Bed::sqlite().expect("a folder")).await;
     world.set(|settings| settings.save_every_minutes = 60).await;
@@ -235,8 +235,8 @@ async fn many_points(items: u64, each: u64) {
     world.control.update_point(&world.admin, "vm0", "latest", None, update).await.expect("it");
     let second = save().await;
     let new = second.keys().filter(|name| !first.contains_key(*name)).count();
-    // That of the item, those of its points, as all of them are judged anew, and one that may be shared with
-    // another item. Those of other items stay.
+    // That of the item, that of the point, and one that may be shared with another item. A fourth has been
+    // seen, and why is not known.
     assert!((1..=4).contains(&new), "{new} pieces of {} are new", second.len());
     assert_eq!(second.len(), first.len());
 }
