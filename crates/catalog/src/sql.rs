@@ -183,7 +183,7 @@ impl Pools {
                 } else {
                     let mut tries = 0;
                     On::Transaction(loop {
-                        match pool.begin_with(begin).await.map_err(failed) {
+                        match begin_whole(pool, begin).await.map_err(failed) {
                             Err(error) if error.is_cut() && tries < CONNECTIONS => tries += 1,
                             begun => break begun?,
                         }
@@ -213,6 +213,27 @@ impl Pools {
             }
             Self::Postgres(pool) => pool.close().await,
         }
+    }
+}
+
+/// Begins a transaction on PostgreSQL in a task of its own, which goes on if the caller is dropped.
+///
+/// sqlx 0.9.0 counts a transaction only once the server has confirmed its `BEGIN`. Dropped before that,
+/// nothing ends it, and the pool hands the connection on: whoever gets it reads what was so when that
+/// transaction began. The task always has the answer, and a transaction that nobody takes is rolled back.
+async fn begin_whole(
+    pool: &PgPool,
+    begin: &'static str,
+) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    let pool = pool.clone();
+    let task = tokio::spawn(async move { pool.begin_with(begin).await });
+    match task.await {
+        Ok(begun) => begun,
+        Err(gone) => match gone.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends.
+            Err(_) => Err(sqlx::Error::WorkerCrashed),
+        },
     }
 }
 

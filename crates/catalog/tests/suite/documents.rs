@@ -14,7 +14,8 @@ on_both_databases! {
     documents_are_kept, versions_guard_changes, unique_values_are_unique,
     an_error_leaves_the_transaction_usable, what_is_not_committed_is_not_there,
     odd_texts_are_kept_or_refused, readers_see_one_moment, many_writers_count_right,
-    sums_and_counts, a_dropped_writer_lets_the_next_one_in, changes_are_counted_by_kind,
+    sums_and_counts, a_dropped_beginning_leaves_nothing_behind,
+    a_dropped_writer_lets_the_next_one_in, changes_are_counted_by_kind,
 }
 
 async fn documents_are_kept(bed: Bed) {
@@ -265,6 +266,33 @@ async fn cut_off<T>(work: impl Future<Output = T>, asked: usize, waiting: bool) 
         Poll::Ready(None)
     })
     .await
+}
+
+/// As when a request's client goes away while its transaction begins: no connection may be left in it,
+/// or what is read there later is as old as it.
+async fn a_dropped_beginning_leaves_nothing_behind(bed: Bed) {
+    let catalog = bed.open(&SCHEMA).await.expect("opens");
+    let other = Catalog::beside(&bed.url, &SCHEMA, Arc::new(SystemClock)).await.expect("opens");
+    let mut tx = other.write().await.expect("begins");
+    tx.insert(&job("a")).await.expect("inserts");
+    tx.commit().await.expect("commits");
+    for round in 0..200_i64 {
+        let asked = usize::try_from(round / 4 % 8).expect("small");
+        let waiting = round % 2 == 0;
+        if round % 4 < 2 {
+            cut_off(catalog.read(), asked, waiting).await;
+        } else {
+            cut_off(catalog.write(), asked, waiting).await;
+        }
+        let before = catalog.get::<Job>("a").await.expect("reads").expect("there");
+        let mut tx = other.write().await.expect("begins");
+        tx.put(&Job { bytes: round, ..before.doc }).await.expect("puts");
+        tx.commit().await.expect("commits");
+        for _ in 0..3 {
+            let after = catalog.get::<Job>("a").await.expect("reads").expect("there");
+            assert_eq!(after.doc.bytes, round, "asked {asked} times, {waiting}");
+        }
+    }
 }
 
 /// As when a request's client goes away in the middle of it, wherever that is.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 use strongroom_api::{Alert, AlertState, AlertTest, ChannelTried, ErrorBody, Notice};
 use strongroom_base::{AlertId, NoticeId, codes};
-use strongroom_catalog::{Filter, Query, ReadTx, Stored};
+use strongroom_catalog::{Document as _, Filter, Query, ReadTx, Stored};
 use tokio::{sync::watch, task::JoinSet};
 
 use super::{Channel, GIVE_UP, NOTICED, NoticeDoc, PATIENCE, Undelivered, pause};
@@ -14,6 +14,7 @@ use crate::{
     alerts::{self, Rule},
     audit,
     error::{ControlError, Result},
+    model::AlertDoc,
     pulse::Delivery,
     service::{Control, cut, forbidden},
 };
@@ -24,29 +25,64 @@ const TICK: Duration = Duration::from_secs(1);
 /// After something was told, alerts wait so many times as long for others.
 const LONGER: u32 = 10;
 
+/// How long nothing is asked of the catalog though nothing has changed.
+const ANYWAY: Duration = Duration::from_secs(30);
+
+/// That there was nothing to tell, so that an idle server does not ask the catalog each second.
+#[derive(Debug, Default)]
+struct Quiet {
+    /// How many changes of alerts and notices there had been, and when.
+    seen: Option<(u64, Duration)>,
+}
+
+impl Quiet {
+    /// There is nothing to tell. The changes were counted before that was looked up.
+    fn begins(&mut self, changes: u64, now: Duration) {
+        self.seen = Some((changes, now));
+    }
+
+    /// Whether that is still so.
+    fn lasts(&self, changes: u64, now: Duration) -> bool {
+        self.seen.is_some_and(|(before, at)| before == changes && now.saturating_sub(at) < ANYWAY)
+    }
+}
+
 impl Control {
     /// Tells of alerts until the server stops.
     pub(crate) async fn keep_telling(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         let bundle = Duration::from_secs(self.settings.alert_bundle_seconds.into());
         let (mut since, mut told) = (None, None::<Duration>);
+        let mut quiet = Quiet::default();
         while !*stop.borrow() {
             let now = self.clock.monotonic();
-            let round: Result<()> = async {
-                if self.untold().await? > 0 {
-                    let waited = now.saturating_sub(*since.get_or_insert(now));
-                    let pause = told.map(|told| now.saturating_sub(told));
-                    let rested = pause.is_none_or(|pause| pause >= bundle.saturating_mul(LONGER));
-                    if waited >= bundle && rested {
-                        self.gather().await?;
-                        (since, told) = (None, Some(now));
+            let changes = self.catalog.changes(&[AlertDoc::KIND, NoticeDoc::KIND]);
+            if !quiet.lasts(changes, now) {
+                let round: Result<()> = async {
+                    let (untold, waiting) = self.owed().await?;
+                    if untold > 0 {
+                        let waited = now.saturating_sub(*since.get_or_insert(now));
+                        let pause = told.map(|told| now.saturating_sub(told));
+                        let rested =
+                            pause.is_none_or(|pause| pause >= bundle.saturating_mul(LONGER));
+                        if waited >= bundle && rested {
+                            self.gather().await?;
+                            (since, told) = (None, Some(now));
+                        }
+                    } else if waiting == 0 {
+                        quiet.begins(changes, now);
+                        return Ok(());
                     }
+                    self.deliver().await
                 }
-                self.deliver().await
-            }
-            .await;
-            if let Err(error) = round {
-                let body = error.body();
-                tracing::error!(code = body.code, error = body.message, "alerts cannot be told");
+                .await;
+                if let Err(error) = round {
+                    let body = error.body();
+                    tracing::error!(
+                        code = body.code,
+                        error = body.message,
+                        "alerts cannot be told"
+                    );
+                }
             }
             tokio::select! {
                 () = tokio::time::sleep(TICK) => {}
@@ -280,5 +316,23 @@ async fn tried(channel: &dyn Channel, notice: &Notice) -> ChannelTried {
         channel: channel.name().to_owned(),
         kind: channel.kind().to_owned(),
         error: failed.map(|error| ErrorBody::new(&codes::ALERT_UNDELIVERED, error.reason)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_asked_until_something_changes_or_half_a_minute_is_over() {
+        let at = Duration::from_secs;
+        let mut quiet = Quiet::default();
+        assert!(!quiet.lasts(0, at(0)), "nobody has looked yet");
+        quiet.begins(7, at(100));
+        assert!(quiet.lasts(7, at(129)));
+        assert!(!quiet.lasts(8, at(101)));
+        assert!(!quiet.lasts(7, at(130)));
+        quiet.begins(7, at(130));
+        assert!(quiet.lasts(7, at(159)));
     }
 }

@@ -11,10 +11,14 @@ use super::{Channel, NoticeDoc, TOGETHER};
 use crate::{alerts::Rule, error::Result, model::AlertDoc, service::Control};
 
 impl Control {
-    /// How many alerts are still to be told.
-    pub(super) async fn untold(&self) -> Result<u64> {
+    /// How many alerts are in no notice yet, and how many notices wait for a channel.
+    pub(super) async fn owed(&self) -> Result<(u64, u64)> {
         let untold = Filter::all().eq("untold", true);
-        read!(self, tx => { Ok(tx.count::<AlertDoc>(&untold).await?) })
+        let channels = self.channels.iter().map(|channel| channel.name());
+        let waiting = Filter::all().one_of("channel", channels).not_null("next");
+        read!(self, tx => {
+            Ok((tx.count::<AlertDoc>(&untold).await?, tx.count::<NoticeDoc>(&waiting).await?))
+        })
     }
 
     /// Writes notices of all alerts that are to be told. Without channels, nobody is to be told.
