@@ -164,11 +164,6 @@ async fn live(
 ) -> Result<(), ServerError> {
     let mut work = tokio::spawn(control.run(stopped.clone()));
     let answering = tokio::spawn(listen::serve(listener, serving, stopped));
-    let asked = async {
-        while !stop.is_cancelled() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
     let lost = async {
         match holding {
             Some(holding) => holding.await,
@@ -176,7 +171,7 @@ async fn live(
         }
     };
     let (early, lost) = tokio::select! {
-        () = asked => (None, None),
+        () = stop.cancelled() => (None, None),
         ended = &mut work => (Some(ended), None),
         lost = lost => (None, Some(lost)),
     };

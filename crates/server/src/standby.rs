@@ -86,12 +86,8 @@ pub(crate) async fn take(
             }
             Err(_) => {}
         }
-        let looked = SystemClock.monotonic();
-        while SystemClock.monotonic().saturating_sub(looked) < LOOK {
-            if stop.is_cancelled() {
-                return Ok(None);
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+        if tokio::time::timeout(LOOK, stop.cancelled()).await.is_ok() {
+            return Ok(None);
         }
     }
 }
