@@ -264,6 +264,30 @@ fn sixty_strangers_at_once_cost_little() {
     assert!(denied.matches("access.sign_in").count() <= 3, "{denied}");
 }
 
+/// How often the threads of a process that live now have waited for something.
+fn waits(pid: u32) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+    let waits = threads.flatten().filter_map(|thread| {
+        let status = fs::read_to_string(thread.path().join("status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        line.trim().parse::<u64>().ok()
+    });
+    waits.sum()
+}
+
+/// Whatever looks again and again whether something has happened costs a core its sleep. Time of the
+/// processor would depend on the machine; how often threads wake does not.
+#[test]
+fn an_idle_server_sleeps() {
+    let service = Service::start();
+    // Until what follows the start is done.
+    SystemClock.sleep(Duration::from_secs(4));
+    let before = waits(service.pid());
+    SystemClock.sleep(Duration::from_secs(10));
+    let woken = waits(service.pid()).saturating_sub(before);
+    assert!(woken < 150, "{woken} times in 10 s");
+}
+
 #[test]
 fn every_output_says_the_same() {
     let service = Service::with_item(4);
