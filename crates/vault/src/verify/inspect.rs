@@ -132,7 +132,11 @@ impl<'a> Inspector<'a> {
     /// Whether somebody may be putting or deleting this object: an announced writer, a reclaim that has
     /// condemned something, or anybody if it is a note.
     fn is_busy(&self, key: &Key) -> Result<bool> {
-        let notes = [layout::DELETED, layout::CONDEMNED, layout::DAMAGED, layout::WRITERS];
+        if key.as_str().starts_with(layout::WRITERS) {
+            // No copy must have it.
+            return Ok(false);
+        }
+        let notes = [layout::DELETED, layout::CONDEMNED, layout::DAMAGED];
         if notes.iter().any(|prefix| key.as_str().starts_with(prefix)) {
             return Ok(true);
         }
@@ -258,7 +262,7 @@ impl<'a> Inspector<'a> {
         seen: &Seen,
         check: CheckBytes<'_>,
     ) -> Result<()> {
-        if seen.unsound.is_empty() || self.is_being_deleted(key, seen)? {
+        if seen.unsound.is_empty() || is_spare(kind, seen) || self.is_being_deleted(key, seen)? {
             return Ok(());
         }
         let repaired = seen.good.is_some() && self.repair(key, seen, check)?;
@@ -319,6 +323,15 @@ impl<'a> Inspector<'a> {
             report.damaged.push(object);
         }
     }
+}
+
+/// Whether an object that some copies lack is nothing that they must have: the note of a writer, which
+/// could not be put into all copies, or not be deleted in all. It is asked for in all copies, and goes
+/// when its writer is given up.
+fn is_spare(kind: ObjectKind, seen: &Seen) -> bool {
+    kind == ObjectKind::WriterNote
+        && seen.good.is_some()
+        && seen.unsound.iter().all(|copy| copy.state == CopyState::Missing)
 }
 
 /// Decides what may be repaired, so that nothing comes back that is being deleted.

@@ -1,7 +1,7 @@
 //! Damage to one copy of a mirrored vault, and its repair.
 
-use strongroom_objects::ObjectStore as _;
-use strongroom_vault::{VerifyMode, VerifyOptions};
+use strongroom_objects::{MAX_OBJECT_LEN, ObjectStore as _};
+use strongroom_vault::{VerifyMode, VerifyOptions, Writer};
 
 use crate::common::{Place, dump, flip, keys, mirror, names};
 
@@ -46,6 +46,31 @@ fn a_lost_copy_is_found_and_rebuilt() {
         assert!(dump(&**copy) == good);
         assert!(place.full().damaged.is_empty());
     }
+}
+
+/// As a process leaves it that could not put or not delete it in one copy.
+#[test]
+fn the_note_of_a_writer_need_not_be_in_every_copy() {
+    let (store, copies) = mirror();
+    let place = Place::new(store);
+    let writer = Writer::begin(&place.vault, "web01", "elsewhere").expect("begins");
+    for copy in [&copies[0], &copies[1]] {
+        let notes = keys(&**copy, "writers/");
+        assert!(!notes.is_empty());
+        for note in &notes {
+            let bytes = copy.get(note, MAX_OBJECT_LEN).expect("reads");
+            copy.delete(note).expect("deletes");
+            let report = place.full();
+            assert!(report.clean && report.damaged.is_empty(), "{:?}", names(&report));
+            copy.put_new(note, &bytes).expect("puts");
+        }
+        // One that is there must be as it was written.
+        flip(&**copy, &notes[0], 30);
+        assert_eq!(place.full().damaged.len(), 1);
+        flip(&**copy, &notes[0], 30);
+    }
+    drop(writer);
+    assert!(place.full().damaged.is_empty());
 }
 
 #[test]
