@@ -170,9 +170,7 @@ impl Vault {
         for entry in self.list(layout::WRITERS)? {
             let Some(id) = layout::parse_writer(&entry.key) else { continue };
             let target = layout::parse_writer_target(&entry.key);
-            let is_note = target.is_some() || entry.key == layout::writer_started(id);
-            // Earlier programs put the note as `started` beside an empty object of the other name.
-            if is_note && entry.size > 0 {
+            if target.is_some() || entry.key == layout::writer_started(id) {
                 notes.entry(id).or_default().push(entry.key.clone());
             }
             match seen.last_mut().filter(|last| last.id == id) {
@@ -201,7 +199,11 @@ impl Vault {
             None => self.store_now()?,
         };
         for writer in &mut seen {
-            let names = notes.remove(&writer.id).unwrap_or_default();
+            let mut names = notes.remove(&writer.id).unwrap_or_default();
+            // Earlier programs put the note as `started` beside an empty object of the other name. Without
+            // that, an empty one is damaged, and another copy may be good.
+            let started = layout::writer_started(writer.id);
+            names.sort_by_key(|name| *name != started);
             writer.note = match self.writer_note(&names) {
                 Ok(note) => note,
                 Err(error) if is_damage(&error) => {

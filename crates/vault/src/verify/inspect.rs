@@ -10,7 +10,7 @@ use std::{
 
 use strongroom_base::{Cancel, Clock, PackId, WriterId};
 use strongroom_format::pack::PackKind;
-use strongroom_objects::{Heal, Key, ObjectStore};
+use strongroom_objects::{Heal, Key, MAX_OBJECT_LEN, ObjectStore};
 use ulid::Ulid;
 
 use super::{
@@ -303,7 +303,11 @@ impl<'a> Inspector<'a> {
                 tracing::info!(object = %key, "repaired");
                 Ok(true)
             }
-            Ok(Heal::Healthy | Heal::Lost) => Ok(false),
+            // Whoever read it meanwhile may have repaired it; or its copy is not written any more.
+            Ok(Heal::Healthy) => {
+                Ok(self.copies.look(key, MAX_OBJECT_LEN, check)?.unsound.is_empty())
+            }
+            Ok(Heal::Lost) => Ok(false),
             Err(error) => {
                 tracing::warn!(object = %key, %error, "repair failed");
                 Ok(false)

@@ -407,25 +407,29 @@ impl Sealed<'_> {
                 |plain: &[u8]| serde_json::from_slice::<LockNote>(plain).map_err(|e| e.to_string());
             self.open((ObjectKind::Lock, SealedKind::Lock), &key, parse)?;
         }
-        for key in names(self.look, layout::WRITERS)? {
+        let writers = names(self.look, layout::WRITERS)?;
+        for key in &writers {
             let has_target = layout::parse_writer_target(&key).is_some();
             if !has_target && key.file_name() != "started" {
                 continue;
             }
+            // An earlier program has put its note beside an empty object of this name.
+            let may_be_empty = has_target
+                && layout::parse_writer(key)
+                    .is_some_and(|id| writers.contains(&layout::writer_started(id)));
             let check = |bytes: &[u8]| {
-                // An earlier program has put its note beside it.
-                if has_target && bytes.is_empty() {
+                if may_be_empty && bytes.is_empty() {
                     return Ok(());
                 }
                 let sealed = bytes.to_vec();
-                let plain = self.vault.unseal(SealedKind::Writer, &key, sealed);
+                let plain = self.vault.unseal(SealedKind::Writer, key, sealed);
                 let plain = plain.map_err(|error| words(&error))?;
                 serde_json::from_slice::<WriterNote>(&plain)
                     .map(drop)
                     .map_err(|error| error.to_string())
             };
             let kind = ObjectKind::WriterNote;
-            self.look.inspector.object(kind, &key, sealed::MAX_SEALED, &check)?;
+            self.look.inspector.object(kind, key, sealed::MAX_SEALED, &check)?;
         }
         Ok(())
     }

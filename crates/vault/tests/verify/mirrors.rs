@@ -64,10 +64,25 @@ fn the_note_of_a_writer_need_not_be_in_every_copy() {
             assert!(report.clean && report.damaged.is_empty(), "{:?}", names(&report));
             copy.put_new(note, &bytes).expect("puts");
         }
-        // One that is there must be as it was written.
-        flip(&**copy, &notes[0], 30);
-        assert_eq!(place.full().damaged.len(), 1);
-        flip(&**copy, &notes[0], 30);
+    }
+    // One that is there must be as it was written, and the other copy knows whose it is.
+    for copy in [&copies[0], &copies[1]] {
+        let note = keys(&**copy, "writers/").remove(0);
+        let good = copy.get(&note, MAX_OBJECT_LEN).expect("reads");
+        for bad in [&good[..good.len() / 2], &[0; 200], b""] {
+            copy.replace(&note, bad).expect("replaces");
+            assert_eq!(names(&place.full()), [note.to_string()]);
+            let report = place.repair();
+            assert!(
+                report.clean && report.repaired_objects == 1,
+                "{} bytes: {report:?}",
+                bad.len()
+            );
+            copy.replace(&note, bad).expect("replaces");
+            let writers = place.open(true).writers().expect("lists");
+            assert!(writers[0].note.is_some(), "{} bytes", bad.len());
+            copy.replace(&note, &good).expect("replaces");
+        }
     }
     drop(writer);
     assert!(place.full().damaged.is_empty());

@@ -174,7 +174,9 @@ fn healed(world: &World, what: &str, rots: &mut Rots) {
     let mut repair = world.lab.run("vault verify --repair");
     if repair.code == 6 {
         // What is condemned or deleted is not brought back: the reclaim that goes on with its end removes it.
-        world.lab.ok("vault reclaim --wait 0s");
+        let first = (repair.stdout, repair.stderr);
+        let reclaim = world.lab.run("vault reclaim --wait 0s");
+        assert_eq!(reclaim.code, 0, "{what}: {first:?}: {}", reclaim.stderr);
         repair = world.lab.run("vault verify --repair");
     }
     assert_eq!(repair.code, 0, "{what}: {}{}", repair.stdout, repair.stderr);
