@@ -230,6 +230,14 @@ impl Vault {
         &self.index
     }
 
+    /// Breaks this open vault on purpose: its writers share what the last of them saw of the packs and
+    /// condemnations, instead of each relying on its own look. Data will be lost. For the simulator
+    /// alone, which must notice.
+    #[doc(hidden)]
+    pub fn sabotage_trust(&self) {
+        self.index.share_trust();
+    }
+
     /// The vault's clock.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.options.clock
