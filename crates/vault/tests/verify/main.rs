@@ -11,6 +11,7 @@ mod common;
 mod damage;
 mod deltas;
 mod mirrors;
+mod places;
 mod points;
 mod rebuild;
 mod runs;
