@@ -31,4 +31,6 @@ pub use mirror::Mirror;
 pub use open::{Options, folder_of, open};
 pub use probe::{Capabilities, ConditionalPut, PROBES, probe};
 pub use remote::covers;
-pub use store::{Entry, Heal, Key, KeyError, MAX_OBJECT_LEN, ObjectStore, Put, StoreError};
+pub use store::{
+    Entry, Heal, Key, KeyError, MAX_OBJECT_LEN, ObjectStore, Put, Refusal, StoreError,
+};

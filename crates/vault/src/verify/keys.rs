@@ -158,7 +158,7 @@ fn repair(vault: &Vault, look: &Look<'_>) -> Result<BTreeMap<Key, Vec<usize>>> {
         if let Some(Ok(good)) = good.map(|store| store.get(key, MAX_OBJECT_LEN))
             && let Err(error) = vault.store.heal(key, &|bytes| bytes == good)
         {
-            tracing::warn!(%key, %error, "repair failed");
+            look.inspector.not_repaired(key, &error.into());
         }
     }
     Ok(judge(vault, look)?.bad)
