@@ -15,6 +15,7 @@ mod condemned;
 mod damaged;
 mod describe;
 mod error;
+mod files;
 mod images;
 mod index;
 pub mod keys;
