@@ -78,12 +78,9 @@ impl Allowed {
 
     /// Refuses the folder of a copy.
     pub fn check_vault_folder(&self, url: &str) -> Result<(), NotAllowed> {
-        // In a URL a path can be written in more ways than one.
-        let path = place::folder_of(url).filter(|_| !url.contains("://") || !url.contains('%'));
-        let path = path.unwrap_or(Path::new("")).to_string_lossy();
-        check_path(&path, &self.vault_dirs, "vault_dirs").map_err(|no| NotAllowed {
-            named: url.split('?').next().unwrap_or_default().to_owned(),
-            ..no
+        let path = place::folder_of(url).unwrap_or_default();
+        check_path(&path.to_string_lossy(), &self.vault_dirs, "vault_dirs").map_err(|no| {
+            NotAllowed { named: url.split('?').next().unwrap_or_default().to_owned(), ..no }
         })
     }
 
@@ -205,8 +202,13 @@ mod tests {
         {
             assert_eq!(refused(&at(bad)), Some("vault_dirs"), "{bad}");
         }
+        // In a URL a path can be written in more ways than one.
+        for good in ["vaults/with%20space", "vaults/100%25", "vaults/%73ub/a"] {
+            assert_eq!(refused(&format!("file://{}", at(good))), None, "{good}");
+        }
         let encoded = format!("file://{}", at("vaults/%2e%2e/outside"));
-        for bad in ["", "vaults/a", "memory:", &encoded] {
+        let encoded_slash = format!("file://{}", at("vaults/..%2foutside"));
+        for bad in ["", "vaults/a", "memory:", &encoded, &encoded_slash] {
             assert_eq!(refused(bad), Some("vault_dirs"), "{bad}");
         }
         assert_eq!(refused("s3://b/p/x?endpoint=https://store.example.net"), None);

@@ -383,9 +383,9 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 
 /// Bytes that are free where a vault is, if it is in folders: where there are least.
 fn free_bytes(url: &str, mirrors: &[String]) -> Option<u64> {
-    let folders = mirrors.iter().map(Path::new).chain(place::folder_of(url));
-    let free = |folder: &Path| {
-        let stat = rustix::fs::statvfs(folder).ok()?;
+    let folders = mirrors.iter().map(PathBuf::from).chain(place::folder_of(url));
+    let free = |folder: PathBuf| {
+        let stat = rustix::fs::statvfs(&folder).ok()?;
         Some(stat.f_bavail.saturating_mul(stat.f_frsize))
     };
     folders.filter_map(free).min()

@@ -113,7 +113,7 @@ impl Vaults {
     pub(crate) fn open(&self, access: &VaultAccess) -> Result<OpenVault, VaultError> {
         let place = self.place(access);
         let mut open = place.lock().unwrap_or_else(PoisonError::into_inner);
-        let folder = place::folder_of(&access.url).and_then(place::identity);
+        let folder = place::folder_of(&access.url).and_then(|folder| place::identity(&folder));
         if let Some(known) = open.take().filter(|open| open.folder == folder && is_good(open)) {
             return Ok(open.insert(known).clone());
         }

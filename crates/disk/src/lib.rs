@@ -32,4 +32,4 @@ pub use open::{OpenOptions, TargetOptions, inspect_source, open_source, open_tar
 pub use raw::{Existing, Links};
 pub use spec::{DiskSpec, ImageFormat};
 pub use traits::{DiskError, DiskSource, DiskTarget, Extent, ExtentKind};
-pub use within::{Within, make_anew, open_ours, pinned, why_not_ours};
+pub use within::{Within, folder_in, make_anew, open_ours, own_folder, pinned, why_not_ours};

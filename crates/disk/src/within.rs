@@ -4,6 +4,7 @@
 //! file, and other programs are told `/proc/PID/fd/N`: what was checked is what they open.
 
 use std::{
+    ffi::OsStr,
     fs::File,
     io,
     os::{
@@ -143,6 +144,34 @@ pub fn open_ours(path: &Path, write: bool) -> io::Result<File> {
     match why_not_ours(&file)? {
         None => Ok(file),
         Some(reason) => Err(planted(reason)),
+    }
+}
+
+/// Opens a folder of this name in an open one; what is missing is made, for its owner alone. A link is not
+/// followed.
+pub fn folder_in(parent: &File, name: &OsStr) -> io::Result<File> {
+    match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::openat(parent, name, flags, Mode::empty()) {
+        Ok(folder) => Ok(folder.into()),
+        Err(Errno::LOOP | Errno::NOTDIR) => Err(planted("it is a link, or no folder")),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// As [`folder_in`]; one that somebody else may have put there, or may write to, is refused.
+pub fn own_folder(parent: &File, name: &OsStr) -> io::Result<File> {
+    let folder = folder_in(parent, name)?;
+    let data = folder.metadata()?;
+    if data.uid() != rustix::process::geteuid().as_raw() {
+        Err(planted("it belongs to another user"))
+    } else if data.mode() & 0o022 != 0 {
+        Err(planted("others may write to it"))
+    } else {
+        Ok(folder)
     }
 }
 

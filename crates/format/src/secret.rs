@@ -58,7 +58,7 @@ impl fmt::Debug for SecretKey {
 }
 
 /// A master key of a vault: 256 random bits from which all keys of data and metadata derive.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, ZeroizeOnDrop)]
 pub struct MasterKey(SecretKey);
 
 impl MasterKey {
@@ -101,6 +101,13 @@ mod tests {
         assert!(
             others.iter().all(|other| other.as_bytes() != key.derive("pack", b"salt").as_bytes())
         );
+    }
+
+    #[test]
+    fn keys_are_wiped() {
+        const fn is_wiped<T: ZeroizeOnDrop>() {}
+        const { is_wiped::<SecretKey>() };
+        const { is_wiped::<MasterKey>() };
     }
 
     #[test]

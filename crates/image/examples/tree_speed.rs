@@ -9,7 +9,7 @@ use strongroom_base::{BLOCK_SIZE, Digest};
 use strongroom_image::{Hasher, Node, is_zero};
 
 fn main() {
-    let hasher = Hasher::new([1; 32], [2; 32]);
+    let hasher = Hasher::new(&[1; 32], &[2; 32]);
     let mut block = vec![0; BLOCK_SIZE];
     rate("is_zero, zeros in cache", block.len(), 200_000, || is_zero(black_box(&block)));
     // Written first: memory that was never written is one page of zeros, and stays in cache.

@@ -1,13 +1,16 @@
 //! Digests of blocks and nodes.
 
 use strongroom_base::{BLOCK_SIZE, Digest};
+use zeroize::ZeroizeOnDrop;
 
 /// Computes digests: BLAKE3 keyed per vault, with one key for blocks and another for nodes, so that
 /// a block whose bytes happen to encode a node never has that node's digest.
 ///
 /// A keyed hash that is all zero would read as a hole. That has a chance of 2⁻²⁵⁶ a block, far below
 /// any hardware's, and is not checked for.
-#[derive(Clone)]
+///
+/// The keys are overwritten when it is dropped, never printed, and there is one of them: it is not `Clone`.
+#[derive(ZeroizeOnDrop)]
 pub struct Hasher {
     block_key: [u8; 32],
     node_key: [u8; 32],
@@ -18,8 +21,8 @@ static ZEROS: [u8; BLOCK_SIZE] = [0; BLOCK_SIZE];
 
 impl Hasher {
     /// A hasher with the two keys of a vault.
-    pub const fn new(block_key: [u8; 32], node_key: [u8; 32]) -> Self {
-        Self { block_key, node_key }
+    pub const fn new(block_key: &[u8; 32], node_key: &[u8; 32]) -> Self {
+        Self { block_key: *block_key, node_key: *node_key }
     }
 
     /// The digest of a block of at most 64 KiB; a shorter one is hashed as if zeros followed it.
@@ -68,7 +71,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const HASHER: Hasher = Hasher::new([1; 32], [2; 32]);
+    static HASHER: Hasher = Hasher::new(&[1; 32], &[2; 32]);
 
     #[test]
     fn zeros_are_holes_and_short_blocks_are_padded() {
@@ -87,13 +90,35 @@ mod tests {
     #[test]
     fn keys_decide_the_digest_and_stay_out_of_debug_output() {
         let data = [5; 100];
-        assert_ne!(HASHER.block(&data), Hasher::new([3; 32], [2; 32]).block(&data));
-        assert_eq!(HASHER.block(&data), Hasher::new([1; 32], [3; 32]).block(&data));
-        assert_ne!(HASHER.node(&data), Hasher::new([1; 32], [3; 32]).node(&data));
+        assert_ne!(HASHER.block(&data), Hasher::new(&[3; 32], &[2; 32]).block(&data));
+        assert_eq!(HASHER.block(&data), Hasher::new(&[1; 32], &[3; 32]).block(&data));
+        assert_ne!(HASHER.node(&data), Hasher::new(&[1; 32], &[3; 32]).node(&data));
         let mut padded = vec![5; 100];
         padded.resize(BLOCK_SIZE, 0);
         assert_ne!(HASHER.block(&padded), HASHER.node(&padded));
         assert_eq!(format!("{HASHER:?}"), "Hasher { .. }");
+    }
+
+    /// What is overwritten when it is dropped, by the compiler's word.
+    const fn is_wiped<T: ZeroizeOnDrop>() {}
+
+    struct Type<T>(std::marker::PhantomData<T>);
+
+    /// What holds of a type that is not [`Clone`].
+    trait Single {
+        const IS_CLONE: bool = false;
+    }
+
+    impl<T> Single for Type<T> {}
+
+    impl<T: Clone> Type<T> {
+        const IS_CLONE: bool = true;
+    }
+
+    #[test]
+    fn keys_are_wiped_and_there_is_one_of_them() {
+        const { is_wiped::<Hasher>() };
+        const { assert!(!Type::<Hasher>::IS_CLONE && Type::<Digest>::IS_CLONE) };
     }
 
     /// These bytes are part of the format: a change would make every vault unreadable.

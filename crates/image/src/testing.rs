@@ -9,7 +9,7 @@ use strongroom_base::Digest;
 
 use crate::{Builder, Error, Hasher, Image, Node, NodeReader};
 
-pub(crate) const HASHER: Hasher = Hasher::new([1; 32], [2; 32]);
+pub(crate) static HASHER: Hasher = Hasher::new(&[1; 32], &[2; 32]);
 
 /// Block index to digest, without holes.
 pub(crate) type Model = BTreeMap<u64, Digest>;

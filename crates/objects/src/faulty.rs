@@ -15,7 +15,7 @@ use std::{
 
 use strongroom_base::{ByteRange, Clock};
 
-use crate::store::{Entry, Heal, Key, ObjectStore, Put, StoreError};
+use crate::store::{Entry, Heal, Key, ObjectStore, Put, Refusal, StoreError};
 
 /// What goes wrong. The default is nothing.
 ///
@@ -330,6 +330,10 @@ impl<S: ObjectStore> ObjectStore for Faulty<S> {
 
     fn is_local(&self) -> bool {
         self.inner.is_local()
+    }
+
+    fn refusals(&self) -> Vec<Refusal> {
+        self.inner.refusals()
     }
 
     fn degraded(&self) -> Vec<String> {

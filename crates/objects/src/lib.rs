@@ -28,7 +28,9 @@ pub use folder::Folder;
 pub use limited::{Limited, Rate};
 pub use memory::Memory;
 pub use mirror::Mirror;
-pub use open::{Options, open};
+pub use open::{Options, folder_of, open};
 pub use probe::{Capabilities, ConditionalPut, PROBES, probe};
 pub use remote::covers;
-pub use store::{Entry, Heal, Key, KeyError, MAX_OBJECT_LEN, ObjectStore, Put, StoreError};
+pub use store::{
+    Entry, Heal, Key, KeyError, MAX_OBJECT_LEN, ObjectStore, Put, Refusal, StoreError,
+};

@@ -8,7 +8,7 @@ use std::{
 
 use strongroom_base::{ByteRange, Clock};
 
-use crate::store::{Entry, Heal, Key, ObjectStore, Put, StoreError};
+use crate::store::{Entry, Heal, Key, ObjectStore, Put, Refusal, StoreError};
 
 /// Bytes may be moved ahead of the rate for this long, so that small requests need not wait.
 const BURST: Duration = Duration::from_millis(250);
@@ -133,6 +133,10 @@ impl<S: ObjectStore> ObjectStore for Limited<S> {
         let limit =
             |copy| -> Arc<dyn ObjectStore> { Arc::new(Limited::new(copy, self.rate.clone())) };
         self.inner.copies().into_iter().map(limit).collect()
+    }
+
+    fn refusals(&self) -> Vec<Refusal> {
+        self.inner.refusals()
     }
 
     fn degraded(&self) -> Vec<String> {

@@ -29,16 +29,16 @@ use std::{
     fmt,
     ops::ControlFlow,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
 
-use strongroom_base::ByteRange;
+use strongroom_base::{ByteRange, Coded as _};
 
 use crate::store::{
-    Entry, Heal, Key, MAX_OBJECT_LEN, ObjectStore, Put, StoreError, check_len, check_prefix,
-    fingerprint,
+    Entry, Heal, Key, MAX_OBJECT_LEN, ObjectStore, Put, Refusal, StoreError, check_len,
+    check_prefix, fingerprint,
 };
 
 /// Two or more stores that hold the same objects. See the module's head for the rules.
@@ -51,6 +51,8 @@ pub struct Mirror {
 struct Replica {
     store: Arc<dyn ObjectStore>,
     degraded: AtomicBool,
+    /// Why it is.
+    refusal: OnceLock<Refusal>,
 }
 
 impl Replica {
@@ -61,9 +63,17 @@ impl Replica {
     fn degrade(&self, error: &StoreError) {
         if !self.degraded.swap(true, Ordering::AcqRel) {
             let copy = self.store.name();
+            let reason = words(error);
+            self.refusal.set(Refusal { copy: copy.clone(), code: error.code(), reason }).ok();
             tracing::warn!(copy, error = %error, cause = ?error, "a copy is degraded and no longer written");
         }
     }
+}
+
+/// An error with its causes.
+fn words(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 impl fmt::Debug for Mirror {
@@ -96,7 +106,8 @@ impl Mirror {
     /// Mirrors over `copies`, the first of which is read first. `absent` names copies that
     /// belong to the set but could not be opened.
     pub fn new(copies: Vec<Arc<dyn ObjectStore>>, absent: Vec<String>) -> Self {
-        let replica = |store| Replica { store, degraded: AtomicBool::new(false) };
+        let replica =
+            |store| Replica { store, degraded: AtomicBool::new(false), refusal: OnceLock::new() };
         Self {
             copies: copies.into_iter().map(replica).collect(),
             absent,
@@ -353,14 +364,26 @@ impl ObjectStore for Mirror {
             // A copy that could not be read may be the good one.
             return failure.map_or(Ok(Heal::Lost), Err);
         };
-        let mut repaired = false;
-        for copy in missing.iter().filter(|copy| copy.is_healthy()) {
-            copy.store.put_new(key, &body).inspect_err(|error| copy.degrade(error))?;
-            repaired = true;
+        // That one copy cannot be written is no reason to leave another one bad.
+        let (mut repaired, mut refused) = (false, None);
+        let all =
+            missing.iter().map(|copy| (copy, true)).chain(bad.iter().map(|copy| (copy, false)));
+        for (copy, is_missing) in all.filter(|(copy, _)| copy.is_healthy()) {
+            let written = if is_missing {
+                copy.store.put_new(key, &body).map(drop)
+            } else {
+                copy.store.replace(key, &body)
+            };
+            match written {
+                Ok(()) => repaired = true,
+                Err(error) => {
+                    copy.degrade(&error);
+                    refused.get_or_insert(error);
+                }
+            }
         }
-        for copy in bad.iter().filter(|copy| copy.is_healthy()) {
-            copy.store.replace(key, &body).inspect_err(|error| copy.degrade(error))?;
-            repaired = true;
+        if let Some(error) = refused {
+            return Err(error);
         }
         Ok(if repaired { Heal::Repaired } else { Heal::Healthy })
     }
@@ -381,6 +404,10 @@ impl ObjectStore for Mirror {
     fn degraded(&self) -> Vec<String> {
         let failed = self.copies.iter().filter(|copy| !copy.is_healthy());
         failed.map(|copy| copy.store.name()).chain(self.absent.iter().cloned()).collect()
+    }
+
+    fn refusals(&self) -> Vec<Refusal> {
+        self.copies.iter().filter_map(|copy| copy.refusal.get().cloned()).collect()
     }
 
     fn sweep(&self) -> Result<u64, StoreError> {

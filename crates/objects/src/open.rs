@@ -1,6 +1,11 @@
 //! From a URL to a store.
 
-use std::{fmt, path::Path, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use percent_encoding::percent_decode_str;
 use strongroom_base::{Clock, Entropy, SystemClock, SystemEntropy};
@@ -56,6 +61,44 @@ impl fmt::Debug for Options {
     }
 }
 
+/// The scheme of a URL and what follows; none if it is a path, whatever it contains.
+fn scheme(url: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+    let begins = scheme.starts_with(|first: char| first.is_ascii_alphabetic());
+    (begins && scheme.chars().all(good)).then_some((scheme, rest))
+}
+
+/// What a part of a URL stands for. A `%` begins two hexadecimal digits, so that two ways of writing never
+/// look like two names.
+pub(crate) fn decode(part: &str) -> Result<String, &'static str> {
+    let hex = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_hexdigit);
+    let bytes = part.as_bytes();
+    let mut percents = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'%');
+    let digits = |at: usize| bytes.get(at.saturating_add(1)..).unwrap_or_default();
+    if percents.any(|(at, _)| !hex(digits(at).first()) || !hex(digits(at).get(1))) {
+        return Err("in a URL a % that stands for itself is written %25");
+    }
+    let text = percent_decode_str(part).decode_utf8().map_err(|_| "it is not UTF-8")?;
+    if text.contains('\0') { Err("it has a zero byte") } else { Ok(text.into_owned()) }
+}
+
+/// The folder that a path or a `file:` URL means; none if it means another kind of store.
+pub fn folder_of(url: &str) -> Result<Option<PathBuf>, StoreError> {
+    let bad = |reason: &str| StoreError::Url { url: url.to_owned(), reason: reason.to_owned() };
+    match scheme(url) {
+        None => Ok(Some(PathBuf::from(url))),
+        Some(("file", rest)) => {
+            let path = rest.strip_prefix("localhost").unwrap_or(rest);
+            if !path.starts_with('/') {
+                return Err(bad("a file URL has three slashes: file:///path"));
+            }
+            decode(path).map(|path| Some(PathBuf::from(path))).map_err(bad)
+        }
+        Some(_) => Ok(None),
+    }
+}
+
 /// Opens the store at `url`: a path, `file:///path`, `s3://bucket/prefix`,
 /// `az://container/prefix`, `gs://bucket/prefix`, or (in tests) `memory:`.
 pub fn open(url: &str, options: &Options) -> Result<Arc<dyn ObjectStore>, StoreError> {
@@ -63,23 +106,14 @@ pub fn open(url: &str, options: &Options) -> Result<Arc<dyn ObjectStore>, StoreE
     if url == "memory:" {
         return Ok(Arc::new(Memory::new(Arc::clone(&options.clock))));
     }
-    let Some((scheme, rest)) = url.split_once("://") else {
-        if url.is_empty() {
-            return Err(bad("it is empty"));
-        }
-        return folder(Path::new(url), options);
-    };
-    match scheme {
-        "file" => {
-            let path = rest.strip_prefix("localhost").unwrap_or(rest);
-            if !path.starts_with('/') {
-                return Err(bad("a file URL has three slashes: file:///path"));
-            }
-            let path =
-                percent_decode_str(path).decode_utf8().map_err(|_| bad("it is not UTF-8"))?;
-            folder(Path::new(path.as_ref()), options)
-        }
-        "s3" | "az" | "gs" => Ok(Arc::new(Remote::open(url, options)?)),
+    if url.is_empty() {
+        return Err(bad("it is empty"));
+    }
+    if let Some(path) = folder_of(url)? {
+        return folder(&path, options);
+    }
+    match scheme(url) {
+        Some(("s3" | "az" | "gs", _)) => Ok(Arc::new(Remote::open(url, options)?)),
         _ => Err(bad("its kind is not known; known are a path, file://, s3://, az:// and gs://")),
     }
 }
@@ -116,8 +150,31 @@ mod tests {
     }
 
     #[test]
+    fn a_path_is_what_it_is_and_a_url_is_decoded() {
+        let folder =
+            |url: &str| folder_of(url).ok().flatten().map(|path| path.display().to_string());
+        for path in ["/a b", "/100%", "/a%20b", "/a+b#c?d", "/a://b", "b", "./s3://b", "/日本/語"]
+        {
+            assert_eq!(folder(path).as_deref(), Some(path));
+        }
+        for (url, path) in [
+            ("file:///a b", "/a b"),
+            ("file:///a%20b", "/a b"),
+            ("file:///a%2520b", "/a%20b"),
+            ("file:///a+b#c?d", "/a+b#c?d"),
+            ("file://localhost/a", "/a"),
+            ("file:///%E6%97%A5本", "/日本"),
+        ] {
+            assert_eq!(folder(url).as_deref(), Some(path), "{url}");
+        }
+        for url in ["s3://b/p", "file:///100%", "file:///a%2", "file:///%ff", "file:///a%00b"] {
+            assert_eq!(folder(url), None, "{url}");
+        }
+    }
+
+    #[test]
     fn other_urls_are_refused() {
-        for url in ["", "ftp://host/path", "file://host/path", "s3://"] {
+        for url in ["", "ftp://host/path", "file://host/path", "s3://", "file:///100%"] {
             assert!(matches!(open(url, &Options::default()), Err(StoreError::Url { .. })), "{url}");
         }
     }

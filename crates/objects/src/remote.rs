@@ -85,7 +85,7 @@ impl Remote {
     }
 
     fn path(&self, key: &Key) -> Path {
-        Path::from(format!("{}{key}", self.settings.prefix))
+        as_it_is(&format!("{}{key}", self.settings.prefix))
     }
 
     fn key(&self, path: &Path) -> Option<Key> {
@@ -285,7 +285,7 @@ impl ObjectStore for Remote {
     ) -> Result<(), StoreError> {
         check_prefix(prefix, &self.name())?;
         let below = format!("{}{prefix}", self.settings.prefix);
-        let below = Path::from(below.trim_end_matches('/'));
+        let below = as_it_is(below.trim_end_matches('/'));
         let below = (!below.as_ref().is_empty()).then_some(&below);
         let mut progress = Progress::default();
         let runtime = runtime(&self.settings.name)?;
@@ -365,6 +365,13 @@ impl ObjectStore for Remote {
     fn is_local(&self) -> bool {
         false
     }
+}
+
+/// The name of an object, or of a folder of them: written as it is, and not with some characters
+/// encoded, as listings show it as it is.
+fn as_it_is(name: &str) -> Path {
+    // Prefixes and keys were checked: nothing in them is refused.
+    Path::parse(name).unwrap_or_else(|_| Path::from(name))
 }
 
 /// How far a listing has come.

@@ -86,6 +86,17 @@ pub enum Heal {
     Lost,
 }
 
+/// A copy of a mirror that is no longer written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its name.
+    pub copy: String,
+    /// The place of the first error in the catalog.
+    pub code: &'static Code,
+    /// What was said.
+    pub reason: String,
+}
+
 /// Why an operation on a store failed.
 ///
 /// Passing faults have been retried before one of these comes out.
@@ -238,6 +249,11 @@ pub trait ObjectStore: Send + Sync {
         }
     }
 
+    /// The copies that are no longer written since some operation on them failed, and why.
+    fn refusals(&self) -> Vec<Refusal> {
+        Vec::new()
+    }
+
     /// The store's name for people and messages; free of secrets.
     fn name(&self) -> String;
 
@@ -296,6 +312,10 @@ impl<S: ObjectStore + ?Sized> ObjectStore for Arc<S> {
 
     fn heal(&self, key: &Key, check: &dyn Fn(&[u8]) -> bool) -> Result<Heal, StoreError> {
         (**self).heal(key, check)
+    }
+
+    fn refusals(&self) -> Vec<Refusal> {
+        (**self).refusals()
     }
 
     fn name(&self) -> String {

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::Write as _,
+    io::{ErrorKind, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -82,9 +82,15 @@ fn own_key(keys: &Path, vault: VaultId, key: &KeyReference) -> Result<KeyReferen
 fn copy_secret(from: &Path, to: &Path) -> Result<(), ServerError> {
     let secret = fs::read(from).map_err(ServerError::local("read", from))?;
     let partial = PathBuf::from(format!("{}.new", to.display()));
+    match fs::remove_file(&partial) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(ServerError::local("remove", &partial)(error));
+        }
+        _ => {}
+    }
+    // A new one, so that no link is followed and nobody else has it open.
     let mut file = fs::OpenOptions::new()
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .write(true)
         .mode(0o600)
         .open(&partial)

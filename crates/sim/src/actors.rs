@@ -121,6 +121,9 @@ impl Scene {
         let opened = Vault::open(Arc::new(store), &self.key, options);
         match opened {
             Ok(vault) => {
+                if self.shared.sabotage.shares_views() {
+                    vault.sabotage_trust();
+                }
                 let vault = Arc::new(vault);
                 host.start(Service { vault: Arc::clone(&vault), crashed });
                 Ok(Run { vault, process, rng, host: host.name.clone() })

@@ -155,10 +155,14 @@ fn observer_host() -> Host {
 }
 
 fn play(scene: &Arc<Scene>, folder: &Path, rng: &mut Rng) {
-    let hosts: Vec<Host> = (0..rng.between(1, 3)).map(|n| host(folder, n, rng)).collect();
+    let mut hosts: Vec<Host> = (0..rng.between(1, 3)).map(|n| host(folder, n, rng)).collect();
+    if scene.shared.sabotage.is_one_process() {
+        hosts.truncate(1);
+        hosts.iter_mut().for_each(|host| host.service = Some(Arc::default()));
+    }
     history(scene, rng);
     watch(scene);
-    let actors = rng.between(2, 6);
+    let mut actors = rng.between(2, 6);
     let faults = Faults {
         one_in: rng.choose([0, 15, 60, 200], 60),
         left: u32::try_from(rng.between(1, 4)).unwrap_or(1),
@@ -172,8 +176,12 @@ fn play(scene: &Arc<Scene>, folder: &Path, rng: &mut Rng) {
             rng.choose([0, 0, 0, 0, 3], 0)
         },
     };
+    let faults = scene.shared.sabotage.faults(faults);
     scene.shared.set_faults(faults);
-    let weights = rng.choose([[4, 2, 4, 1], [6, 1, 3, 1], [3, 3, 6, 2]], [4, 2, 4, 1]);
+    let mut weights = rng.choose([[4, 2, 4, 1], [6, 1, 3, 1], [3, 3, 6, 2]], [4, 2, 4, 1]);
+    if scene.shared.sabotage.is_one_process() {
+        (actors, weights) = (6, [6, 2, 4, 0]);
+    }
     std::thread::scope(|scope| {
         for number in 0..actors {
             let me = scene.shared.scheduler.join();

@@ -1,9 +1,9 @@
-//! Stores that break a promise, or hide a step of the protocol from somebody: with each of them
-//! data is lost sooner or later, and the simulator must notice.
+//! Stores that break a promise, or hide a step of the protocol from somebody, and vaults that forget
+//! one: with each of them data is lost sooner or later, and the simulator must notice.
 
 use jiff::SignedDuration;
 
-use crate::store::Role;
+use crate::store::{Faults, Role};
 
 /// What is broken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,6 +29,12 @@ pub enum Sabotage {
     /// Nobody sees objects of no bytes below `points/`: a manifest that was cut is taken for a point
     /// that never was, and its data is freed.
     EmptyPointsAreOverlooked,
+    /// Nothing, but all actors are threads of one process, and its writers wait long for their lists: the
+    /// world of the next one.
+    WritersLookSlowly,
+    /// The writers of an open vault share what the last of them saw: one that looked before a
+    /// condemnation, and heard the answer late, has another one rely on what is condemned.
+    WritersShareTheirView,
 }
 
 impl Sabotage {
@@ -50,6 +56,27 @@ impl Sabotage {
     pub(crate) fn newest_listed(self, role: Role, prefix: &str) -> Option<SignedDuration> {
         let old = self == Self::ReclaimsSeeOldPoints && role == Role::Reclaim;
         (old && prefix == "points/").then(|| SignedDuration::from_hours(1))
+    }
+
+    /// Whether the writers of an open vault share what one of them saw.
+    pub(crate) fn shares_views(self) -> bool {
+        self == Self::WritersShareTheirView
+    }
+
+    /// Whether all actors work on one open vault.
+    pub(crate) fn is_one_process(self) -> bool {
+        matches!(self, Self::WritersLookSlowly | Self::WritersShareTheirView)
+    }
+
+    /// What goes wrong besides.
+    pub(crate) fn faults(self, usual: Faults) -> Faults {
+        if self.is_one_process() { Faults { pause_one_in: 40, ..Faults::default() } } else { usual }
+    }
+
+    /// Once in how many times a listing takes long; zero: never. A writer that has read the condemnations
+    /// and waits for the list of packs is where it can go wrong.
+    pub(crate) fn slow_list(self, role: Role, prefix: &str) -> u64 {
+        if self.is_one_process() && role == Role::Writer && prefix == "packs/" { 2 } else { 0 }
     }
 
     /// Whether manifests stay whole, so that reclaims, which refuse while one is damaged, do more of what

@@ -387,6 +387,10 @@ impl SimStore {
                     process.wrong_by.fetch_add(jump, Ordering::Relaxed);
                 }
             }
+            let slow = self.shared.sabotage.slow_list(self.role(), name);
+            if slow > 0 && rng.once_in(slow) {
+                return Duration::from_secs(rng.between(1, 600));
+            }
             if !rng.once_in(faults.pause_one_in) {
                 return Duration::ZERO;
             }

@@ -1,6 +1,10 @@
 //! The simulator finds broken protocols: with each of these stores it reports lost data (or a
 //! point that cannot be) within a bounded number of seeds.
-#![allow(clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and says what it found"
+)]
 
 use strongroom_sim::{Sabotage, explore};
 
@@ -14,6 +18,7 @@ fn is_noticed(sabotage: Sabotage) {
     // Not by some side effect, but as what it is.
     let loss = ["is lost", "does not exist", "has vanished", "is back", "never would"];
     assert!(loss.iter().any(|word| failure.contains(word)), "{sabotage:?}: {failure}");
+    println!("{sabotage:?}: noticed after {} seeds: {failure}", explored.runs);
 }
 
 #[test]
@@ -54,4 +59,14 @@ fn empty_manifests_that_nobody_sees() {
 #[test]
 fn packs_that_were_acknowledged_and_not_written() {
     is_noticed(Sabotage::PutsAreForgotten);
+}
+
+/// It takes a writer that waits for its list of packs while a reclaim condemns one and another writer
+/// begins. So there is a world in which that is frequent; without the fault it loses nothing.
+#[test]
+fn writers_that_share_what_one_of_them_saw() {
+    is_noticed(Sabotage::WritersShareTheirView);
+    let explored = explore(0..SEEDS / 2, Sabotage::WritersLookSlowly, false);
+    let failure = explored.failures.first().and_then(|outcome| outcome.failure.as_deref());
+    assert_eq!(failure, None, "seed {:?}", explored.failures.first().map(|outcome| outcome.seed));
 }

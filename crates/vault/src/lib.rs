@@ -15,6 +15,7 @@ mod condemned;
 mod damaged;
 mod describe;
 mod error;
+mod files;
 mod images;
 mod index;
 pub mod keys;
@@ -53,8 +54,8 @@ pub use usage::{ContentUsage, ItemUsage, UsageOptions, UsageReport};
 pub use validate::{OnValidate, ValidateOptions, ValidateProgress, Validated};
 pub use vault::{Vault, VaultOptions};
 pub use verify::{
-    CopyState, DamagedDisk, DamagedObject, DamagedPoint, LostRange, ObjectKind, OnProgress,
-    UnsoundCopy, VerifyMode, VerifyOptions, VerifyProgress, VerifyReport, verify_blind,
+    CopyState, DamagedDisk, DamagedObject, DamagedPoint, FailedRepair, LostRange, ObjectKind,
+    OnProgress, UnsoundCopy, VerifyMode, VerifyOptions, VerifyProgress, VerifyReport, verify_blind,
 };
 pub use write::Writer;
 pub use writers::{Life, STALE_AFTER, Seen, WriterNote};

@@ -4,7 +4,11 @@
 //! this vault. Whoever has the key vouches for the list of them; without it, only folders that hold
 //! this vault already are used. What is not as it should be is told, not fatal.
 
-use std::{fmt, fs, path::Path, sync::Arc};
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use strongroom_base::{Code, codes};
 use strongroom_format::{Conditional, VaultConfig};
@@ -100,10 +104,10 @@ pub fn identity(path: &Path) -> Option<Identity> {
 impl Named {
     fn open(url: &str) -> Result<Self> {
         let path = folder_of(url);
-        if path.is_some_and(|path| !path.exists()) {
+        if path.as_ref().is_some_and(|path| !path.exists()) {
             return Err(VaultError::NotFound { store: url.to_owned() });
         }
-        let identity = path.and_then(identity);
+        let identity = path.and_then(|path| identity(&path));
         let store = open(url, &Options::default())?;
         let config = Vault::describe(&*store)?;
         Ok(Self { url: url.to_owned(), store, config, identity, warnings: Vec::new() })
@@ -297,12 +301,8 @@ pub fn create(new: &NewVault, options: VaultOptions) -> Result<Vault> {
 }
 
 /// The folder that a vault's path or URL means, if it means one.
-pub fn folder_of(url: &str) -> Option<&Path> {
-    match url.split_once("://") {
-        None => Some(Path::new(url)),
-        Some(("file", path)) => Some(Path::new(path)),
-        Some(_) => None,
-    }
+pub fn folder_of(url: &str) -> Option<PathBuf> {
+    strongroom_objects::folder_of(url).ok().flatten()
 }
 
 /// The absolute path of a folder that is recorded in the vault as a mirror.
@@ -311,8 +311,7 @@ fn folder_url(url: &str) -> Result<String> {
         url: url.to_owned(),
         reason: "mirrors are folders".to_owned(),
     })?;
-    let failed = |source| VaultError::Local { path: path.to_owned(), source };
-    let absolute = fs::canonicalize(path).map_err(failed)?;
+    let absolute = fs::canonicalize(&path).map_err(|source| VaultError::Local { path, source })?;
     match absolute.into_os_string().into_string() {
         Ok(path) => Ok(path),
         Err(path) => Err(StoreError::Url {

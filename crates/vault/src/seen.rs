@@ -15,7 +15,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 use strongroom_base::PointId;
 
-use crate::{Vault, VaultError, error::Result, layout::ItemKey, points::PointNames};
+use crate::{
+    Vault, VaultError, error::Result, files::write_whole, layout::ItemKey, points::PointNames,
+};
 
 /// How a point that should be there is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -219,8 +221,7 @@ fn save(path: &std::path::Path, memory: &Memory) -> io::Result<()> {
         fs::create_dir_all(dir)?;
     }
     let new = path.with_extension(format!("new-{}", std::process::id()));
-    fs::write(&new, serde_json::to_vec(memory)?)?;
-    fs::rename(&new, path)
+    write_whole(path, &new, &serde_json::to_vec(memory)?)
 }
 
 #[cfg(test)]

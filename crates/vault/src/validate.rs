@@ -30,6 +30,7 @@ use crate::{
     Vault, VaultError,
     cache::Recently,
     error::Result,
+    files::write_whole,
     images::{images, title},
     layout::{self, ItemKey},
     read::is_damage,
@@ -136,8 +137,7 @@ impl Vault {
             path.parent().map_or(Ok(()), fs::create_dir_all)?;
             // A new file, as others may read it.
             let new = path.with_extension(point.to_string());
-            fs::write(&new, point.to_string())?;
-            fs::rename(&new, &path)
+            write_whole(&path, &new, point.to_string().as_bytes())
         };
         if let Err(error) = write() {
             tracing::warn!(%error, path = %path.display(), "the next validation walks everything");

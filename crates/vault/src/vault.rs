@@ -14,6 +14,7 @@ use strongroom_format::{
     Conditional, FormatError, IndexObject, SealKey, VaultConfig,
     pack::Header,
     sealed::{self, SealedHeader, SealedKind},
+    secret::SecretKey,
 };
 use strongroom_image::Hasher;
 use strongroom_objects::{Key, ObjectStore, PROBES, Put, StoreError};
@@ -69,7 +70,7 @@ pub struct Vault {
     pub(crate) index: Index,
     keys: RwLock<KeyRing>,
     hasher: Hasher,
-    name_key: [u8; 32],
+    name_key: SecretKey,
     seal_keys: Mutex<Recently<[u8; 32], Arc<SealKey>>>,
     pub(crate) nodes: Mutex<Recently<strongroom_base::Digest, Arc<strongroom_image::Node>>>,
     pub(crate) windows: Windows,
@@ -191,10 +192,10 @@ impl Vault {
             Index::open(&dir).map_err(|source| VaultError::Local { path: dir.clone(), source })?;
         let oldest = ring.oldest();
         let hasher = Hasher::new(
-            *oldest.derive("block digest", b"").as_bytes(),
-            *oldest.derive("node digest", b"").as_bytes(),
+            oldest.derive("block digest", b"").as_bytes(),
+            oldest.derive("node digest", b"").as_bytes(),
         );
-        let name_key = *oldest.derive("item name", b"").as_bytes();
+        let name_key = oldest.derive("item name", b"");
         Ok(Self {
             windows: Windows::new(store.is_local()),
             store_clock: StoreClock::default(),
@@ -229,6 +230,14 @@ impl Vault {
         &self.index
     }
 
+    /// Breaks this open vault on purpose: its writers share what the last of them saw of the packs and
+    /// condemnations, instead of each relying on its own look. Data will be lost. For the simulator
+    /// alone, which must notice.
+    #[doc(hidden)]
+    pub fn sabotage_trust(&self) {
+        self.index.share_trust();
+    }
+
     /// The vault's clock.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.options.clock
@@ -254,7 +263,7 @@ impl Vault {
         if !check_name(item) {
             return Err(VaultError::Name { name: item.chars().take(80).collect() });
         }
-        let hash = blake3::keyed_hash(&self.name_key, item.as_bytes());
+        let hash = blake3::keyed_hash(self.name_key.as_bytes(), item.as_bytes());
         Ok(ItemKey(*hash.as_bytes().first_chunk().ok_or(VaultError::Bug("a short hash"))?))
     }
 

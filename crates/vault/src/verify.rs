@@ -4,7 +4,7 @@
 //!  metadata ──▶ description, keys, index objects, points, notes: every copy opened
 //!  packs ─────▶ every copy: its bytes against its name
 //!               full: header, trailer, index; every record opened, decompressed, digest compared
-//!  points ────▶ full: every node and block that a visible point needs is in a good pack
+//!  points ────▶ full: every node and block that a visible or locked point needs is in a good pack
 //! ```
 //!
 //! | module     | what it does |
@@ -48,8 +48,8 @@ use strongroom_objects::ObjectStore;
 use crate::{Vault, VaultOptions, error::Result};
 
 pub use report::{
-    CopyState, DamagedDisk, DamagedObject, DamagedPoint, LostRange, ObjectKind, UnsoundCopy,
-    VerifyReport,
+    CopyState, DamagedDisk, DamagedObject, DamagedPoint, FailedRepair, LostRange, ObjectKind,
+    UnsoundCopy, VerifyReport,
 };
 
 use copies::Copies;
@@ -145,14 +145,14 @@ impl Vault {
         let packs = packs::verify(&look, (&self.options, dir), Some((&reading, &known)))?;
         if !cancel.is_cancelled() {
             self.sync()?;
-            points::verify(&look, &reading, &packs, known.points)?;
+            points::verify(&look, &reading, &packs, known.points, &known.locked)?;
             if options.repair && inspector.report().index_incomplete {
                 self.adopt_leftovers()?;
                 inspector.report().index_incomplete = false;
             }
             inspector.count_unindexed(self, &known.bad_sources)?;
         }
-        repairs.end()?;
+        repairs.end();
         let took = self.options.clock.monotonic().saturating_sub(started);
         Ok(inspector.into_report(took, cancel))
     }

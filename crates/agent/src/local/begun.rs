@@ -16,6 +16,7 @@ use std::{
 
 use strongroom_api::ErrorBody;
 use strongroom_base::{JobId, codes};
+use strongroom_disk::make_anew;
 
 use crate::Result;
 
@@ -44,7 +45,7 @@ impl Begun {
                 remove_old(folder)?;
             }
             let folder = self.path.parent().unwrap_or(Path::new("/"));
-            fs::File::create(&self.path)?.sync_all()?;
+            make_anew(&self.path)?.sync_all()?;
             // What follows must not be there after a power failure without it.
             fs::File::open(folder)?.sync_all()
         };

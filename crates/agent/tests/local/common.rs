@@ -36,6 +36,12 @@ impl Lab {
         (self.keeper, self.agent) = workers(self.dir.path(), &self.vaults, None);
     }
 
+    /// As a service without a folder for caches.
+    pub(crate) fn without_cache(&mut self) {
+        self.vaults = Arc::new(Vaults::new(None));
+        (self.keeper, self.agent) = workers(self.dir.path(), &self.vaults, None);
+    }
+
     /// Backs up from one folder, and restores to another, and touches nothing else.
     pub(crate) fn hold_within(&mut self, disks: &str, targets: &str) {
         let within = [disks, targets].map(|name| Within::new(vec![self.path(name)]));

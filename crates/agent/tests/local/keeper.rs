@@ -5,7 +5,7 @@ use std::fs;
 use jiff::{SignedDuration, Timestamp};
 use strongroom_agent::{
     Absence, Agent as _, BackupOrder, HeldPoint, Keeper as _, ReclaimDone, ReclaimOrder,
-    VaultAccess, VaultFacts, Watch,
+    VaultAccess, VaultFacts, VerifyDepth, Watch,
 };
 use strongroom_api::KeyReference;
 use strongroom_base::{Clock as _, PointId, SystemClock, SystemEntropy};
@@ -346,4 +346,45 @@ fn a_point_of_a_locked_vault_is_locked_and_missed_if_it_is_gone() {
     assert_eq!(locked, []);
     let absent = lab.keeper.absent(&access, Some("web"), &expected).expect("looks");
     assert_eq!(absent[0].how, Absence::Hidden);
+}
+
+/// Which packs were read is remembered in the cache folder. Without it a part reads what the one before it
+/// has read, and the last part of a round reads all the same.
+#[test]
+fn a_round_of_parts_ends_also_without_a_cache() {
+    for cached in [true, false] {
+        let mut lab = Lab::new();
+        lab.vault();
+        for seed in 0..6 {
+            let disk = lab.disk("a.img", 20, 1 + seed);
+            lab.agent.backup(&lab.order(&[("a", &disk)]), &Watch::silent()).expect("a point");
+        }
+        if !cached {
+            lab.without_cache();
+        }
+        let verify = |lab: &Lab, depth| {
+            lab.keeper.verify(&lab.access(), depth, &Watch::silent()).expect("verifies")
+        };
+        let mut read = 0;
+        for of in [4, 3, 2] {
+            let facts = verify(&lab, VerifyDepth::Part { of });
+            assert!(!facts.is_whole && facts.damaged.is_empty(), "{facts:?}");
+            assert!(facts.verified_packs < facts.packs, "{facts:?}");
+            read += facts.verified_packs;
+            // Between two parts the service is started anew, and looks at the structure.
+            if cached {
+                lab.restart();
+            } else {
+                lab.without_cache();
+            }
+            assert!(!verify(&lab, VerifyDepth::Structure).is_whole);
+        }
+        let last = verify(&lab, VerifyDepth::Part { of: 1 });
+        assert!(last.is_whole && last.packs >= 8, "{last:?}");
+        let expected = if cached { last.packs - read } else { last.packs };
+        assert_eq!(last.verified_packs, expected, "{last:?}");
+        // The next round begins with the first pack.
+        assert!(!verify(&lab, VerifyDepth::Part { of: 4 }).is_whole);
+        assert!(verify(&lab, VerifyDepth::All).is_whole);
+    }
 }

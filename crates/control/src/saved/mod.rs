@@ -8,16 +8,18 @@
 //!  catalog ─▶ Mark: is it what was saved? ─▶ chunks of items, named by their content ─▶ head names all
 //! ```
 //!
-//! | module  | what it does |
-//! |---------|--------------|
-//! | `form`  | the bytes: head, chunks, and the single object of format 1 |
-//! | `write` | puts the chunks that are new, then the head, then removes what no head names |
-//! | `read`  | reads a copy, takes a vault over |
+//! | module   | what it does |
+//! |----------|--------------|
+//! | `form`   | the bytes: head, chunks, and the single object of format 1 |
+//! | `chunks` | where a chunk ends |
+//! | `write`  | puts the chunks that are new, then the head, then removes what no head names |
+//! | `read`   | reads a copy, takes a vault over |
 //!
 //! Whether there is something to save follows from the catalog alone: a [`Mark`] of what is there
 //! is compared with the mark of what was saved, which is in the catalog too. So a change that was
 //! made just before a crash is saved after it.
 
+mod chunks;
 mod form;
 mod read;
 mod write;

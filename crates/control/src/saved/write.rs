@@ -12,6 +12,7 @@ use strongroom_catalog::{Filter, Query};
 
 use super::{
     Mark, all,
+    chunks::Chunks,
     form::{Chunk, FORMAT, Head, KeptPoint, NAME, chunk_name, is_chunk},
 };
 use crate::{
@@ -19,13 +20,6 @@ use crate::{
     model::{HostDoc, ItemDoc, PointDoc, VaultDoc},
     service::{Control, named},
 };
-
-/// Points in a chunk at most.
-const MOST_POINTS: usize = 20_000;
-
-/// One item in so many ends a chunk, on average. Which ones do follows from their ids, so that a new
-/// item changes one chunk and not all that follow.
-const ITEMS: u8 = 16;
 
 /// What a save did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,7 +38,7 @@ struct Saving<'a> {
     held: HashSet<String>,
     /// Those of the chunks, in order.
     names: Vec<String>,
-    chunk: Chunk,
+    chunks: Chunks,
     done: SaveDone,
 }
 
@@ -57,13 +51,9 @@ impl Saving<'_> {
         Control::blocking(move || keeper.save(&access, &name, &bytes)).await
     }
 
-    /// Ends a chunk.
-    async fn end_chunk(&mut self) -> Result<(), Box<ErrorBody>> {
-        if self.chunk.items.is_empty() && self.chunk.points.is_empty() {
-            return Ok(());
-        }
-        let mut chunk = std::mem::take(&mut self.chunk);
-        chunk.format = FORMAT;
+    /// Puts a chunk, if there is one and the vault does not have it.
+    async fn chunk(&mut self, chunk: Option<Chunk>) -> Result<(), Box<ErrorBody>> {
+        let Some(chunk) = chunk else { return Ok(()) };
         let bytes = json(&chunk)?;
         let name = chunk_name(&bytes);
         self.done.chunks.0 = self.done.chunks.0.saturating_add(1);
@@ -80,25 +70,24 @@ impl Saving<'_> {
     async fn add(&mut self, mut item: ItemDoc) -> Result<(), Box<ErrorBody>> {
         let catalog = &self.control.catalog;
         let filter = Filter::all().eq("item", item.item.id.to_string());
-        let last = item.item.id.to_bytes().last().copied().unwrap_or(0);
         item.item.job = None;
         item.retention.judge_at = None;
-        self.chunk.items.push(item);
+        self.chunks.item(item);
         let mut token = None;
         loop {
             let query = Query::new(filter.clone()).ascending("time").limit(1000).after(token);
             let page = catalog.list::<PointDoc>(&query).await.map_err(ControlError::from)?;
-            let docs = page.items.iter().map(|stored| &stored.doc);
-            self.chunk.points.extend(docs.filter(|doc| doc.is_in_vault()).map(KeptPoint::of));
-            if self.chunk.points.len() >= MOST_POINTS {
-                self.end_chunk().await?;
+            for doc in page.items.iter().map(|stored| &stored.doc).filter(|doc| doc.is_in_vault()) {
+                let ended = self.chunks.point(KeptPoint::of(doc));
+                self.chunk(ended).await?;
             }
             match page.next {
                 Some(next) => token = Some(next),
                 None => break,
             }
         }
-        if last % ITEMS == 0 { self.end_chunk().await } else { Ok(()) }
+        let ended = self.chunks.end_item();
+        self.chunk(ended).await
     }
 }
 
@@ -126,7 +115,7 @@ impl Control {
             access: doc.access(),
             held: held.into_iter().map(|object| object.name).collect(),
             names: Vec::new(),
-            chunk: Chunk::default(),
+            chunks: Chunks::default(),
             done: SaveDone::default(),
         };
         let in_vault = Filter::all().eq("vault", vault.to_string());
@@ -143,7 +132,8 @@ impl Control {
                 None => break,
             }
         }
-        saving.end_chunk().await?;
+        let rest = saving.chunks.take();
+        saving.chunk(rest).await?;
         let head = self.head(doc, &hosts, saving.names.clone()).await?;
         saving.put(NAME.to_owned(), json(&head)?).await?;
         let named: HashSet<String> = saving.names.into_iter().collect();

@@ -43,6 +43,8 @@ impl Control {
         watch: &Watch,
     ) -> Outcome {
         let doc = self.work_vault(vault).await?;
+        // A manifest that is gone leaves no trace in the vault: only the catalog knows of it.
+        self.compare_points(&doc, None).await?;
         let now = self.now();
         let before = read!(self, tx => { Self::verified(tx, vault).await })?.unwrap_or_default();
         let depths = if all {

@@ -212,14 +212,28 @@ async fn points_that_are_gone_from_their_vault_are_lost(bed: Bed) {
     let set = |points| {
         world.shared.outside().stores.get_mut("/vaults/main").expect("it").points = points;
     };
-    set(rolled_back.clone());
-    // The next backup notices it.
-    world.pass(60);
-    world.backup("web").await;
     let lost = |points: Vec<strongroom_api::RecoveryPoint>| -> Vec<_> {
         let lost = points.into_iter().filter(|point| point.state == PointState::Lost);
         lost.map(|point| point.id).collect()
     };
+    // A verification notices it, as the vault itself does not tell, and that it is back.
+    for (points, gone) in [(&rolled_back, &[second][..]), (&newer, &[])] {
+        set(points.clone());
+        let (control, admin) = (&world.control, &world.admin);
+        control.begin_in_vault(admin, "main", JobKind::Verify).await.expect("begins");
+        world.settle().await;
+        assert_eq!(lost(world.points("web").await), gone);
+        let firing = world
+            .alerts()
+            .await
+            .into_iter()
+            .any(|alert| alert.rule == "points_missing" && alert.state == AlertState::Firing);
+        assert_eq!(firing, !gone.is_empty());
+    }
+    set(rolled_back.clone());
+    // The next backup notices it.
+    world.pass(60);
+    world.backup("web").await;
     assert_eq!(lost(world.points("web").await), [second]);
     let alerts = world.alerts().await;
     let alert = alerts.iter().find(|alert| alert.rule == "points_missing").expect("an alert");

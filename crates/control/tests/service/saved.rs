@@ -1,6 +1,6 @@
 //! The copy of the catalog in the vault: every change reaches it, also one just before a crash.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use strongroom_api::{
     DiskSelection, ItemUpdate, JobKind, PointUpdate, ProtectionState, ResumeProtection, StopMode,
@@ -187,25 +187,34 @@ async fn a_save_that_is_cut_off_leaves_the_copy_before(bed: Bed) {
     assert_eq!(changeable(&recovered(&world).await, "old").await, after);
 }
 
-/// Copies points of an item so often by SQL that there are so many.
+/// Copies points of an item so often by SQL that there are so many. They are of the same moment: a column that
+/// says something else than its document would be put right with the next change, and move the point.
 pub(crate) async fn multiply(world: &World, item: &str, count: u64) {
     let point = world.points(item).await.pop().expect("a point").id;
     let columns = "\"version\", \"vault\", \"item\", \"state\", \"kind\", \"expires\", \
                    \"purge_after\", \"snapshot\", \"snapshot_until\", \"stored_bytes\"";
-    let id = "printf('01%024d', n.value)";
+    let salt: u32 = item.bytes().map(u32::from).sum();
+    let id = format!("printf('01%06d%018d', {salt}, n.value)");
     world
         .elsewhere(&format!(
             "WITH RECURSIVE n(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM n WHERE value < {count}) \
              INSERT INTO points (\"id\", \"time\", {columns}, \"body\") \
-             SELECT p.\"item\" || '/' || {id}, p.\"time\" + n.value, {}, replace(p.\"body\", '{point}', {id}) \
+             SELECT p.\"item\" || '/' || {id}, p.\"time\", {}, replace(p.\"body\", '{point}', {id}) \
              FROM points p, n WHERE p.\"id\" LIKE '%{point}'",
             columns.split(", ").map(|c| format!("p.{}", c.trim())).collect::<Vec<_>>().join(", "),
         ))
         .await;
 }
 
+/// The items and points of a chunk, as it has them.
+fn documents(chunk: &serde_json::Value) -> Vec<String> {
+    let of = |kind: &str| chunk[kind].as_array().cloned().unwrap_or_default();
+    let (items, points) = (of("items"), of("points"));
+    items.into_iter().chain(points).map(|document| document.to_string()).collect()
+}
+
 /// A million points of a hundred items, or some of it, are saved in pieces that a store takes, and a
-/// change rewrites few of them.
+/// change rewrites the one that each changed document is in.
 async fn many_points(items: u64, each: u64) {
     let mut world = World::new(Bed::sqlite().expect("a folder")).await;
     world.set(|settings| settings.save_every_minutes = 60).await;
@@ -221,24 +230,46 @@ async fn many_points(items: u64, each: u64) {
         control.settle().await.expect("settles");
         world.shared.outside().stores["/vaults/main"].saved.clone()
     };
+    let edit = async |year: u16| {
+        let retain_until = Some(format!("{year}-01-01T00:00:00Z").parse().expect("a time"));
+        let (control, update) = (&world.control, PointUpdate { retain_until });
+        let edited = control.update_point(&world.admin, "vm0", "latest", None, update).await;
+        edited.expect("it").value.id
+    };
     let first = save().await;
     let most = first.values().map(Vec::len).max().expect("some");
     assert!(most < 8 << 20, "an object has {most} bytes");
-    let points: usize = first
-        .values()
-        .map(|bytes| serde_json::from_slice::<serde_json::Value>(bytes).expect("JSON"))
-        .map(|chunk| chunk["points"].as_array().map_or(0, Vec::len))
-        .sum();
+    let parse = |bytes: &Vec<u8>| serde_json::from_slice::<serde_json::Value>(bytes).expect("JSON");
+    let chunk_points = |bytes| parse(bytes)["points"].as_array().map_or(0, Vec::len);
+    let points: usize = first.values().map(chunk_points).sum();
     assert_eq!(u64::try_from(points).expect("few"), items * (each + 1));
-    let retain_until = Some("2031-01-01T00:00:00Z".parse().expect("a time"));
-    let update = PointUpdate { retain_until };
-    world.control.update_point(&world.admin, "vm0", "latest", None, update).await.expect("it");
-    let second = save().await;
-    let new = second.keys().filter(|name| !first.contains_key(*name)).count();
-    // That of the item, that of the point, and one that may be shared with another item. A fourth has been
-    // seen, and why is not known.
-    assert!((1..=4).contains(&new), "{new} pieces of {} are new", second.len());
-    assert_eq!(second.len(), first.len());
+    // A change of one point changes that and its item: each new piece has one of them, or both.
+    for year in 2032..2035 {
+        let before = save().await;
+        let point = edit(year).await.to_string();
+        let item = world.item("vm0").await.id.to_string();
+        let after = save().await;
+        let new: Vec<_> = after.iter().filter(|(name, _)| !before.contains_key(*name)).collect();
+        // Nothing else has changed.
+        let known: BTreeSet<_> =
+            before.values().flat_map(|bytes| documents(&parse(bytes))).collect();
+        let now = after.values().flat_map(|bytes| documents(&parse(bytes)));
+        let changed: Vec<_> = now.filter(|document| !known.contains(document)).collect();
+        assert_eq!(changed.len(), 2, "{:?}", changed.iter().take(5).collect::<Vec<_>>());
+        let (mut with_item, mut with_point) = (0, 0);
+        for (name, bytes) in &new {
+            let chunk = parse(bytes);
+            let items = chunk["items"].as_array().expect("items");
+            let points = chunk["points"].as_array().expect("points");
+            let has_item = items.iter().any(|it| it["item"]["id"] == item.as_str());
+            let has_point = points.iter().any(|it| it["id"] == point.as_str());
+            assert!(has_item || has_point, "{name} is new, and neither is in it");
+            with_item += u32::from(has_item);
+            with_point += u32::from(has_point);
+        }
+        assert_eq!((with_item, with_point), (1, 1), "{} of {} are new", new.len(), after.len());
+        assert_eq!(after.len(), before.len());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,10 +1,6 @@
 //! Disks that are restored to files, devices or servers, with a description to make a machine of them.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fs::File, path::PathBuf, sync::Arc};
 
 use serde::Serialize;
 use strongroom_base::Cancel;
@@ -68,7 +64,8 @@ pub struct DisksReport {
 pub struct PreparedDisks<'a> {
     vault: &'a Arc<Vault>,
     point: &'a Manifest,
-    folder: Option<PathBuf>,
+    /// The folder, and what holds it.
+    folder: Option<(PathBuf, File)>,
     /// The configuration, and where the state of TPMs is, if a description is written.
     describes: Option<(Configuration, PathBuf)>,
     request: RestoreRequest,
@@ -109,6 +106,13 @@ pub fn prepare_disks<'a>(
         limit_rate: wanted.limit_rate,
     };
     let describes = configuration.zip(describes);
+    let folder = match folder.filter(|_| describes.is_some()) {
+        Some(folder) => {
+            let opened = files::open_folder(&folder, within.as_ref())?;
+            Some((folder, opened))
+        }
+        None => None,
+    };
     Ok(PreparedDisks { vault, point, folder, describes, request, unfinished, template })
 }
 
@@ -132,8 +136,9 @@ impl PreparedDisks<'_> {
             notes: Vec::new(),
         };
         if let (Some((configuration, swtpm)), Some(folder)) = (&self.describes, &self.folder) {
-            let folder: &Path = folder;
-            let written = template(configuration, self.point, folder, &self.template, swtpm)?;
+            let (path, opened) = folder;
+            let place = (path.as_path(), opened);
+            let written = template(configuration, self.point, place, &self.template, swtpm)?;
             report.add(written, &self.point.item);
         }
         Ok(report)

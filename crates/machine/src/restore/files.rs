@@ -254,6 +254,16 @@ pub(super) fn finish(unfinished: &[Unfinished]) -> Result<()> {
     Ok(())
 }
 
+/// Opens a folder in which something is written beside the disks.
+pub(super) fn open_folder(folder: &Path, within: Option<&Within>) -> Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let opened = match within {
+        Some(within) => within.open(folder, flags, Mode::empty()),
+        None => File::open(folder),
+    };
+    opened.map_err(|source| no_folder(folder, source))
+}
+
 /// Why a folder cannot be used. One that a link leads out of is told apart.
 fn no_folder(folder: &Path, source: io::Error) -> MachineError {
     if source.kind() == io::ErrorKind::CrossesDevices {

@@ -81,18 +81,19 @@ impl Journal {
 
 /// Writes a file for its owner alone, so that it is there with all its content or not at all.
 pub(super) fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
-    let failed = |source| local("write", path, source);
+    write_at(path, content).map_err(|source| local("write", path, source))
+}
+
+/// As [`write_whole`], where the path is not what people know the file by.
+pub(super) fn write_at(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     let new = PathBuf::from(name);
-    let write = || -> io::Result<()> {
-        let mut file = make_anew(&new)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        sync_folder(path)
-    };
-    write().map_err(failed)
+    let mut file = make_anew(&new)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    sync_folder(path)
 }
 
 /// Names of files in the folder of `path` outlive a power failure.

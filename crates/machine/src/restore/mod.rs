@@ -40,7 +40,7 @@ pub use self::request::{
     Identity, LeftBehind, MachineRestore, MachineRestoreReport, Placement, Power, Replace,
     RestoredDisk, Stop, Storage,
 };
-pub use self::template::{Template, TemplateDisk, template};
+pub use self::template::{Template, TemplateDisk};
 use crate::{Configuration, MachineError, error::Result};
 
 /// Restores a machine as a new one.

@@ -1,15 +1,15 @@
 //! A machine that is made from a recovery point.
 
 use std::{
-    fs,
-    io::Write as _,
+    fs::{self, File},
+    io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use strongroom_base::{Cancel, Clock as _, SystemClock};
-use strongroom_disk::{DiskTarget, Existing, make_anew};
+use strongroom_disk::{DiskTarget, Existing, folder_in, make_anew, own_folder, pinned};
 use strongroom_engine::{Overwrite, Progress, RestoreDisk, RestoreReport, RestoreRequest};
 use strongroom_format::Manifest;
 use strongroom_hypervisor::{Connection, Domain, HypervisorError, Machine};
@@ -242,24 +242,31 @@ pub(super) fn to_restore(disk: &PlannedDisk, target: Box<dyn DiskTarget>) -> Res
     }
 }
 
-/// Writes the files of a TPM into a folder that is its own.
+/// Writes the files of a TPM into a folder that is its own. What has its name and is not ours is refused,
+/// and no link is followed: others may write to what it is in. (What is in it may be the TPM's process's.)
 pub(super) fn write_tpm(folder: &Path, files: &[(String, Vec<u8>)]) -> Result<()> {
-    let make = |folder: &Path| {
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-        made.map_err(|source| local("make the folder", folder, source))
+    write_tpm_at(folder, files).map_err(|source| local("write", folder, source))
+}
+
+/// As [`write_tpm`], where the path is not what people know the folder by.
+pub(super) fn write_tpm_at(folder: &Path, files: &[(String, Vec<u8>)]) -> io::Result<()> {
+    let (Some(parent), Some(name)) = (folder.parent(), folder.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
     };
-    make(folder)?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+    let own = own_folder(&File::open(parent)?, name)?;
     for (name, content) in files {
-        let path = folder.join(name);
-        if let Some(parent) = path.parent() {
-            make(parent)?;
-        }
-        let write = || {
-            let mut file = make_anew(&path)?;
+        let mut below = own.try_clone()?;
+        let mut parts = Path::new(name).iter().peekable();
+        while let Some(part) = parts.next() {
+            if parts.peek().is_some() {
+                below = folder_in(&below, part)?;
+                continue;
+            }
+            let mut file = make_anew(&pinned(&below).join(part))?;
             file.write_all(content)?;
-            file.sync_all()
-        };
-        write().map_err(|source| local("write", &path, source))?;
+            file.sync_all()?;
+        }
     }
     Ok(())
 }
@@ -314,5 +321,51 @@ fn report(
         safety_point: None,
         notes: plan.notes.clone(),
         seconds,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn the_state_of_a_tpm_goes_where_nobody_else_has_a_hand() {
+        let dir = tempfile::tempdir().expect("temp");
+        let at = |name: &str| dir.path().join(name);
+        let files = [("tpm2/tpm2-00.permall".to_owned(), b"state".to_vec())];
+        let state = |folder: &str| fs::read(at(folder).join("tpm2/tpm2-00.permall"));
+        // Also once more, and where its parent is not there yet.
+        for _ in 0..2 {
+            write_tpm(&at("swtpm/uuid"), &files).expect("written");
+            assert_eq!(state("swtpm/uuid").expect("there"), b"state");
+        }
+        for made in ["swtpm/uuid", "swtpm/uuid/tpm2", "swtpm/uuid/tpm2/tpm2-00.permall"] {
+            let mode = fs::metadata(at(made)).expect("there").permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{made}");
+        }
+        // Planted: the folder, the folder in it, the file; and a folder that others may write to.
+        fs::create_dir_all(at("victim/tpm2")).expect("a folder");
+        fs::write(at("victim/tpm2/tpm2-00.permall"), "precious").expect("a file");
+        symlink(at("victim"), at("link")).expect("a link");
+        write_tpm(&at("link"), &files).expect_err("a link");
+        fs::create_dir(at("half")).expect("a folder");
+        fs::set_permissions(at("half"), fs::Permissions::from_mode(0o700)).expect("its owner's");
+        symlink(at("victim/tpm2"), at("half/tpm2")).expect("a link");
+        write_tpm(&at("half"), &files).expect_err("a link");
+        fs::create_dir(at("open")).expect("a folder");
+        fs::set_permissions(at("open"), fs::Permissions::from_mode(0o777)).expect("anybody's");
+        write_tpm(&at("open"), &files).expect_err("anybody's");
+        assert_eq!(state("victim").expect("there"), b"precious");
+        fs::remove_file(at("half/tpm2")).expect("removed");
+        fs::create_dir(at("half/tpm2")).expect("a folder");
+        fs::set_permissions(at("half/tpm2"), fs::Permissions::from_mode(0o700))
+            .expect("its owner's");
+        symlink(at("victim/tpm2/tpm2-00.permall"), at("half/tpm2/tpm2-00.permall"))
+            .expect("a link");
+        write_tpm(&at("half"), &files).expect("in place of the link");
+        assert_eq!(state("half").expect("there"), b"state");
+        assert_eq!(state("victim").expect("there"), b"precious");
     }
 }

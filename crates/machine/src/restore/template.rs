@@ -1,17 +1,19 @@
 //! A description to make a machine of restored disks with, for those who do that by hand.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
 use strongroom_base::SystemEntropy;
+use strongroom_disk::pinned;
 use strongroom_format::Manifest;
 use strongroom_hypervisor::{Changes, DiskChange, MacChange, Machine, Uuid};
 
 use super::{
-    journal::write_whole,
-    new::write_tpm,
+    journal::write_at,
+    new::write_tpm_at,
     place::{absolute, local},
     plan::unchosen,
 };
@@ -47,19 +49,23 @@ pub struct Template {
 
 /// Writes a description of the machine with these disks to a folder, with firmware variables and
 /// the TPM's state beside it. The machine has a new identity. Secrets are not written; those that
-/// the description itself holds make it a file for its owner alone.
-pub fn template(
+/// the description itself holds make it a file for its owner alone. `opened` is the folder: another one
+/// that gets its name meanwhile is not written to.
+pub(super) fn template(
     configuration: &Configuration,
     point: &Manifest,
-    folder: &Path,
+    (folder, opened): (&Path, &File),
     disks: &[TemplateDisk],
     swtpm: &Path,
 ) -> Result<Option<Template>> {
     let folder = absolute(folder)?;
-    let file = |end: &str| folder.join(format!("{}{end}", point.item));
+    let name = |end: &str| format!("{}{end}", point.item);
+    // As it is called, and as what nobody can exchange.
+    let file = |end: &str| folder.join(name(end));
+    let held = |end: &str| pinned(opened).join(name(end));
     let description = file(".xml");
     let mark = format!("<!-- Strongroom: {} as of recovery point {} -->", point.item, point.id);
-    match fs::read_to_string(&description) {
+    match fs::read_to_string(held(".xml")) {
         // From an earlier run of the same restore.
         Ok(text) if text.starts_with(&mark) => {}
         Ok(_) => return Ok(None),
@@ -87,11 +93,13 @@ pub fn template(
     }
     let xml = Machine::rewrite(&configuration.inactive, &changes, &SystemEntropy)?;
     if let Some((path, content)) = &nvram {
-        write_whole(path, content)?;
+        let written = write_at(&held("-nvram.fd"), content);
+        written.map_err(|source| local("write", path, source))?;
     }
     let tpm = (!configuration.tpm.is_empty()).then(|| file("-tpm"));
     if let Some(path) = &tpm {
-        write_tpm(path, &configuration.tpm)?;
+        let written = write_tpm_at(&held("-tpm"), &configuration.tpm);
+        written.map_err(|source| local("write", path, source))?;
         notes.push(format!(
             "before the machine is started for the first time, copy {} to {}",
             path.display(),
@@ -106,7 +114,8 @@ pub fn template(
         );
     }
     notes.extend(left.iter().map(|left| format!("disk {}: {}", left.name, left.reason)));
-    write_whole(&description, format!("{mark}\n{xml}").as_bytes())?;
+    let written = write_at(&held(".xml"), format!("{mark}\n{xml}").as_bytes());
+    written.map_err(|source| local("write", &description, source))?;
     Ok(Some(Template {
         description: description.display().to_string(),
         uuid: uuid.to_string(),

@@ -13,7 +13,10 @@ use object_store::{
 };
 use percent_encoding::percent_decode_str;
 
-use crate::store::{Key, StoreError};
+use crate::{
+    open::decode,
+    store::{Key, StoreError},
+};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -57,21 +60,27 @@ impl Settings {
             _ => return Err(bad("it is not an s3://, az:// or gs:// URL".to_owned())),
         };
         if rest.contains('@') {
-            let reason = "credentials do not belong in a URL; use the environment".to_owned();
+            let reason =
+                "credentials do not belong in a URL; use the environment (an @ in a prefix is \
+                          written %40)"
+                    .to_owned();
             return Err(StoreError::Url { url: format!("{scheme}://..."), reason });
         }
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         if bucket.is_empty() || bucket.contains('/') || Key::new(bucket).is_err() {
             return Err(bad("it names no bucket or container".to_owned()));
         }
-        let prefix = prefix.trim_end_matches('/');
-        if !prefix.is_empty() && Key::new(prefix).is_err() {
-            return Err(bad(format!("{prefix:?} is not usable as a prefix of object names")));
+        let prefix =
+            decode(prefix.trim_end_matches('/')).map_err(|reason| bad(reason.to_owned()))?;
+        if let Some(reason) = why_no_prefix(cloud, &prefix) {
+            return Err(bad(format!(
+                "{prefix:?} is not usable as a prefix of object names: {reason}"
+            )));
         }
         let mut settings = Self {
             cloud,
             bucket: bucket.to_owned(),
-            prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}/") },
+            prefix: if prefix.is_empty() { prefix } else { format!("{prefix}/") },
             name: place.trim_end_matches('/').to_owned(),
             unconditional: false,
             endpoint: None,
@@ -255,6 +264,35 @@ impl Settings {
     }
 }
 
+/// Most bytes of a prefix: the names of objects have 1,024, and a vault's own take up to 512.
+const MAX_PREFIX: usize = 500;
+
+/// Why a prefix cannot be used as it is, if it cannot: stores, and what lies on the way to them, would
+/// take it for another one.
+fn why_no_prefix(cloud: Cloud, prefix: &str) -> Option<&'static str> {
+    if prefix.is_empty() {
+        return None;
+    }
+    let any = |is_bad: fn(&str) -> bool| prefix.split('/').any(is_bad);
+    if prefix.len() > MAX_PREFIX {
+        Some("it is longer than 500 bytes")
+    } else if any(str::is_empty) {
+        Some("two slashes follow each other, or it begins with one")
+    } else if any(|segment| segment == "." || segment == "..") {
+        Some("'.' and '..' are not names")
+    } else if prefix.contains(char::is_control) {
+        Some("it has control characters")
+    } else if prefix.contains('\\') {
+        Some("some stores take a backslash for a slash")
+    } else if cloud == Cloud::Azure && any(|segment| segment.ends_with('.')) {
+        Some("Azure drops a dot at the end of a name")
+    } else if cloud == Cloud::Google && prefix.contains(['%', '#', '?']) {
+        Some("this program cannot ask Google for names with %, # or ?")
+    } else {
+        None
+    }
+}
+
 /// A value that becomes a part of a host's name: nothing in it may name another host.
 fn host_part(name: &str, value: &str) -> Result<String, String> {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
@@ -328,6 +366,51 @@ mod tests {
         let azure = Settings::parse("az://container/p?account=me").expect("a URL");
         assert_eq!((azure.cloud, azure.account.as_deref()), (Cloud::Azure, Some("me")));
         assert_eq!(Settings::parse("gs://b").expect("a URL").cloud, Cloud::Google);
+    }
+
+    #[test]
+    fn a_prefix_is_what_its_url_stands_for_and_no_two_are_one() {
+        let mut seen = std::collections::BTreeMap::new();
+        for (url, prefix) in [
+            ("a b", "a b/"),
+            ("a%20b", "a b/"),
+            ("a%2520b", "a%20b/"),
+            ("a+b", "a+b/"),
+            ("a%23b", "a#b/"),
+            ("a#b", "a#b/"),
+            ("a%3Fb", "a?b/"),
+            ("100%25", "100%/"),
+            ("日本/語", "日本/語/"),
+            ("%E6%97%A5本/語", "日本/語/"),
+            ("web [1]~*/x", "web [1]~*/x/"),
+        ] {
+            let found = Settings::parse(&format!("s3://b/{url}")).expect(url);
+            assert_eq!(found.prefix, prefix, "{url}");
+            assert!(found.covers(&found));
+            let name = super::super::as_it_is(&format!("{prefix}x"));
+            assert_eq!(name.as_ref(), format!("{prefix}x"), "it is written as it is");
+            let before = seen.insert(name.as_ref().to_owned(), prefix);
+            assert!(before.is_none_or(|before| before == prefix), "{url}");
+        }
+        for url in [
+            "s3://b/100%",
+            "s3://b/a%2",
+            "s3://b/a%2fb/%2e%2e/c",
+            "s3://b/a%2F%2Fb",
+            "s3://b/./a",
+            "s3://b/a%00",
+            "s3://b/a%0ab",
+            "s3://b/a\\b",
+            "s3://b/%ff",
+            "s3://b/me@home",
+            "az://c/a./b",
+            "gs://b/a%25",
+            "gs://b/a%23",
+        ] {
+            let error = Settings::parse(url).map(|found| found.prefix);
+            assert!(matches!(error, Err(StoreError::Url { .. })), "{url}: {error:?}");
+        }
+        assert!(Settings::parse(&format!("s3://b/{}", "a".repeat(501))).is_err());
     }
 
     #[test]

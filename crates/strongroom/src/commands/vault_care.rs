@@ -279,6 +279,14 @@ impl Show for VerifyReport {
             text.push('\n');
             text += &human::table(["OBJECT", "COPY", "WHAT IS WRONG", "REPAIRED"], &[], rows);
         }
+        if !self.failed_repairs.is_empty() {
+            let rows = self
+                .failed_repairs
+                .iter()
+                .map(|failed| [failed.copy.clone(), failed.code.to_owned(), failed.reason.clone()]);
+            text.push('\n');
+            text += &human::table(["NOT REPAIRED", "CODE", "WHY"], &[], rows);
+        }
         if !self.damaged_points.is_empty() {
             let rows = self.damaged_points.iter().flat_map(|point| {
                 let row = |what: &str, lost: String| {

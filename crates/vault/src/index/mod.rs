@@ -18,7 +18,10 @@ use std::{
     collections::{HashMap, HashSet},
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use strongroom_base::{Digest, PackId};
@@ -42,6 +45,8 @@ pub struct Index {
     assumed: Mutex<HashSet<Ulid>>,
     /// The writers of this process that are at work, and what each may rely on.
     trusts: Mutex<Vec<Weak<Trust>>>,
+    /// Whether they all share one, which is wrong: see [`Self::share_trust`].
+    shares_trust: AtomicBool,
     /// Held while segments are added, merged or forgotten, so that no thread undoes or repeats
     /// what another does. Readers do not need it.
     changing: Mutex<()>,
@@ -146,6 +151,7 @@ impl Index {
             damaged: RwLock::default(),
             assumed: Mutex::default(),
             trusts: Mutex::default(),
+            shares_trust: false.into(),
             changing: Mutex::default(),
         };
         let present = segments.iter().flat_map(|s| s.sources.iter().copied()).collect();
@@ -347,8 +353,19 @@ impl Index {
         let trust = Arc::new(Trust::default());
         let mut trusts = lock(&self.trusts);
         trusts.retain(|trust| trust.strong_count() > 0);
+        if self.shares_trust.load(Ordering::Relaxed)
+            && let Some(trust) = trusts.first().and_then(Weak::upgrade)
+        {
+            return trust;
+        }
         trusts.push(Arc::downgrade(&trust));
         trust
+    }
+
+    /// From now on all writers share what the last of them saw: the fault that the simulator must
+    /// find.
+    pub(crate) fn share_trust(&self) {
+        self.shares_trust.store(true, Ordering::Relaxed);
     }
 
     /// Whoever may rely on a pack that is put now: if it is condemned later, reclaim waits for them.

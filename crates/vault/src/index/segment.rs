@@ -299,7 +299,7 @@ impl Segment {
             .saturating_add(32);
         // Another process that shares the folder may make the same segment now.
         let temporary = path.with_extension(format!("{}.new", std::process::id()));
-        let file = File::create(&temporary)?;
+        let file = crate::files::make_anew(&temporary)?;
         let start = u64::try_from(front_len.saturating_add(HEADER_LEN)).unwrap_or(u64::MAX);
         let mut below = Below::new(&file, start);
         let mut fences = Vec::with_capacity(pages);

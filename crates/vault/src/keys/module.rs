@@ -134,8 +134,11 @@ impl Process {
             Answer::Kek { key } => {
                 let key = Zeroizing::new(key);
                 let bytes = Zeroizing::new(STANDARD.decode(&*key).unwrap_or_default());
-                let bytes: Result<[u8; 32], _> = bytes.as_slice().try_into();
-                bytes.map(SecretKey::new).map_err(|_| hsm("the module's process answers no key"))
+                let bytes: Zeroizing<[u8; 32]> = match bytes.as_slice().try_into() {
+                    Ok(bytes) => Zeroizing::new(bytes),
+                    Err(_) => return Err(hsm("the module's process answers no key")),
+                };
+                Ok(SecretKey::new(*bytes))
             }
             Answer::Failed { what } => Err(hsm(what)),
             Answer::Opened { .. } => Err(hsm("the module's process answers another question")),

@@ -14,7 +14,7 @@ use std::{
 use jiff::Timestamp;
 use strongroom_base::{Clock, PackId};
 
-use crate::{VaultError, error::Result};
+use crate::{VaultError, error::Result, files::make_anew};
 
 /// How long what was verified may stay in memory only.
 const FLUSH_EVERY: Duration = Duration::from_secs(5);
@@ -47,7 +47,7 @@ impl Done {
             let packs: HashSet<PackId> = packs.unwrap_or_default();
             // Written anew in one step, so that a cut-off last line is not gone on with.
             let new = path.with_extension("new");
-            let mut file = BufWriter::new(File::create(&new)?);
+            let mut file = BufWriter::new(make_anew(&new)?);
             writeln!(file, "{}", head(began.unwrap_or_else(|| clock.now()), copies))?;
             for pack in &packs {
                 writeln!(file, "{pack}")?;

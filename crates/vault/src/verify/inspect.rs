@@ -2,13 +2,17 @@
 //! for and is safe.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     ops::ControlFlow,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use strongroom_base::{Cancel, Clock, PackId, WriterId};
+use jiff::{SignedDuration, Timestamp};
+use strongroom_base::{Cancel, Clock, Coded as _, PackId, WriterId};
 use strongroom_format::pack::PackKind;
 use strongroom_objects::{Heal, Key, MAX_OBJECT_LEN, ObjectStore};
 use ulid::Ulid;
@@ -16,7 +20,8 @@ use ulid::Ulid;
 use super::{
     Copies, VerifyMode, VerifyOptions, VerifyReport,
     copies::Seen,
-    report::{CopyState, DamagedObject, MAX_NAMED, ObjectKind, UnsoundCopy},
+    metadata::words,
+    report::{CopyState, DamagedObject, FailedRepair, MAX_NAMED, ObjectKind, UnsoundCopy},
 };
 use crate::{Vault, VaultError, VaultOptions, Writer, error::Result, layout};
 
@@ -83,6 +88,11 @@ impl<'a> Inspector<'a> {
         self.repairs.wanted
     }
 
+    /// The manifest of a point that has a deletion note and is locked until then.
+    pub(super) fn promise(&self, manifest: &Key, until: Timestamp) {
+        lock(&self.repairs.promised).insert(manifest.clone(), until);
+    }
+
     /// Whether some copy has an object of this name, good or not.
     pub(super) fn is_there(&self, key: &Key) -> Result<bool> {
         self.copies.have(key)
@@ -103,6 +113,7 @@ impl<'a> Inspector<'a> {
             && report.damaged_recovery_points == 0
             && !report.index_incomplete;
         report.damaged.sort_by(|a, b| (a.kind, &a.object).cmp(&(b.kind, &b.object)));
+        report.failed_repairs = self.repairs.failures();
         report.seconds = took.as_secs_f64();
         report
     }
@@ -202,6 +213,16 @@ impl<'a> Inspector<'a> {
         if let Some(found) = report.damaged.iter_mut().find(|found| found.object == key.as_str()) {
             found.repaired = true;
         }
+    }
+
+    /// Whether it is the note of this verify's own repairs, which is being put or taken back.
+    pub(super) fn is_own(&self, key: &Key) -> bool {
+        self.repairs.own().is_some_and(|own| layout::parse_writer(key) == Some(own))
+    }
+
+    /// What was to repair an object failed.
+    pub(super) fn not_repaired(&self, key: &Key, error: &VaultError) {
+        self.repairs.failed(key, error);
     }
 
     /// Whether an object may be repaired or replaced.
@@ -309,7 +330,7 @@ impl<'a> Inspector<'a> {
             }
             Ok(Heal::Lost) => Ok(false),
             Err(error) => {
-                tracing::warn!(object = %key, %error, "repair failed");
+                self.repairs.failed(key, &error.into());
                 Ok(false)
             }
         }
@@ -342,7 +363,17 @@ fn is_spare(kind: ObjectKind, seen: &Seen) -> bool {
 pub(super) struct Repairs<'a> {
     wanted: bool,
     how: How<'a>,
+    /// Manifests of points that are locked in spite of their deletion notes, and until when.
+    promised: Mutex<HashMap<Key, Timestamp>>,
+    /// Why the first one that failed did.
+    failure: Mutex<Option<FailedRepair>>,
+    /// Nothing can be repaired: the vault cannot be written to.
+    given_up: AtomicBool,
 }
+
+/// A lock that ends within this time may have ended by the clocks of others: they may be removing the
+/// point, and a repair would bring it back.
+const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_hours(24);
 
 enum How<'a> {
     /// With the key: announced as a writer from the first repair on.
@@ -374,11 +405,43 @@ impl Doomed {
 impl<'a> Repairs<'a> {
     pub(super) fn keyed(vault: &'a Arc<Vault>, options: &'a VerifyOptions) -> Self {
         let how = How::Keyed { vault, host: &options.host, announced: Mutex::default() };
-        Self { wanted: options.repair, how }
+        Self::new(options.repair, how)
     }
 
     pub(super) fn blind(store: &'a Arc<dyn ObjectStore>, options: &VerifyOptions) -> Self {
-        Self { wanted: options.repair, how: How::Blind { store } }
+        Self::new(options.repair, How::Blind { store })
+    }
+
+    fn new(wanted: bool, how: How<'a>) -> Self {
+        Self {
+            wanted,
+            how,
+            promised: Mutex::default(),
+            failure: Mutex::default(),
+            given_up: false.into(),
+        }
+    }
+
+    /// A repair failed.
+    fn failed(&self, key: &Key, error: &VaultError) {
+        tracing::warn!(object = %key, %error, "not repaired");
+        let (copy, code, reason) = (self.store().name(), error.code().name, words(error));
+        lock(&self.failure).get_or_insert(FailedRepair { copy, code, reason });
+    }
+
+    /// Why repairs were not made: of a mirror, for each copy that is not written any more, be it since the
+    /// note was put by which others know of the repair.
+    fn failures(&self) -> Vec<FailedRepair> {
+        if !self.wanted {
+            return Vec::new();
+        }
+        let told = self.store().refusals().into_iter().map(|refusal| FailedRepair {
+            copy: refusal.copy,
+            code: refusal.code.name,
+            reason: refusal.reason,
+        });
+        let told: Vec<_> = told.collect();
+        if told.is_empty() { lock(&self.failure).take().into_iter().collect() } else { told }
     }
 
     pub(super) fn store(&self) -> &Arc<dyn ObjectStore> {
@@ -391,13 +454,16 @@ impl<'a> Repairs<'a> {
     /// Whether reclaim may be deleting it now.
     fn is_doomed(&self, key: &Key) -> Result<bool> {
         match &self.how {
-            How::Keyed { vault, .. } => Ok(doomed(vault)?.contains(key)),
+            How::Keyed { vault, .. } => {
+                let now = vault.clock().now();
+                Ok(!self.is_promised(key, now) && doomed(vault)?.contains(key))
+            }
             How::Blind { .. } => Ok(false),
         }
     }
 
     fn allows(&self, key: &Key) -> Result<bool> {
-        if !self.wanted {
+        if !self.wanted || self.given_up.load(Ordering::Relaxed) {
             return Ok(false);
         }
         match &self.how {
@@ -413,11 +479,27 @@ impl<'a> Repairs<'a> {
                 let mut announced = lock(announced);
                 let state = match &mut *announced {
                     Some(state) => state,
-                    None => announced.insert(Box::new(Announced::new(vault, host)?)),
+                    None => match Announced::new(vault, host) {
+                        Ok(new) => announced.insert(Box::new(new)),
+                        // Looking goes on without.
+                        Err(error @ VaultError::Store(_)) => {
+                            self.given_up.store(true, Ordering::Relaxed);
+                            self.failed(key, &error);
+                            return Ok(false);
+                        }
+                        Err(error) => return Err(error),
+                    },
                 };
-                Ok(!state.doomed.contains(key))
+                let sure = vault.clock().now().checked_add(CLOCKS_DIFFER);
+                Ok(sure.is_ok_and(|sure| self.is_promised(key, sure))
+                    || !state.doomed.contains(key))
             }
         }
+    }
+
+    /// Whether it is of a point that has a deletion note and is locked at that time.
+    fn is_promised(&self, key: &Key, at: Timestamp) -> bool {
+        lock(&self.promised).get(key).is_some_and(|until| *until > at)
     }
 
     /// As which writer a repair has announced itself.
@@ -431,13 +513,14 @@ impl<'a> Repairs<'a> {
     }
 
     /// Takes leave if a repair had to announce itself.
-    pub(super) fn end(&self) -> Result<()> {
+    pub(super) fn end(&self) {
         if let How::Keyed { announced, .. } = &self.how
             && let Some(announced) = lock(announced).take()
+            && let Err(error) = announced.writer.end()
         {
-            announced.writer.end()?;
+            // What was found is worth more. Others give the note up after a while.
+            tracing::warn!(%error, "the note of the repair stays for the next reclaim");
         }
-        Ok(())
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     sync::PoisonError,
 };
 
-use strongroom_objects::{Key, MAX_OBJECT_LEN, ObjectStore};
+use strongroom_objects::{Key, MAX_OBJECT_LEN, ObjectStore, StoreError};
 
 use super::{
     Look,
@@ -36,40 +36,58 @@ pub(super) fn verify(vault: &Vault, look: &Look<'_>) -> Result<()> {
     if let Some(failure) = &before.failure {
         let prefix = format!("keys/{}/", vault.config().vault_id);
         let all = 0..look.inspector.copies.stores().len();
-        look.inspector.damaged(damaged(look, prefix, all, &words(failure), false));
+        let unsound = all.map(|number| UnsoundCopy {
+            copy: name(look, number),
+            state: CopyState::Damaged,
+            reason: words(failure),
+        });
+        look.inspector.damaged(damaged(look, prefix, unsound.collect(), false));
         return Ok(());
     }
     if before.bad.is_empty() {
         return Ok(());
     }
+    let bad: Vec<(Key, Vec<UnsoundCopy>)> = before
+        .bad
+        .into_iter()
+        .map(|(key, copies)| {
+            let copies = copies.into_iter().map(|number| unsound(look, &key, number)).collect();
+            (key, copies)
+        })
+        .collect();
     let after = if look.inspector.wants_repair() { repair(vault, look)? } else { BTreeMap::new() };
-    for (key, copies) in before.bad {
+    for (key, copies) in bad {
         let repaired = look.inspector.wants_repair() && !after.contains_key(&key);
-        let reason = "it is missing or not what the key ring says";
-        let numbers = copies.into_iter();
-        look.inspector.damaged(damaged(look, key.to_string(), numbers, reason, repaired));
+        look.inspector.damaged(damaged(look, key.to_string(), copies, repaired));
     }
     Ok(())
+}
+
+fn name(look: &Look<'_>, number: usize) -> String {
+    look.inspector.copies.names().get(number).cloned().unwrap_or_default()
+}
+
+/// How a copy of a key object is not good.
+fn unsound(look: &Look<'_>, key: &Key, number: usize) -> UnsoundCopy {
+    let store = look.inspector.copies.stores().get(number);
+    let (state, reason) = match store.map(|store| store.get(key, MAX_OBJECT_LEN)) {
+        Some(Err(StoreError::Missing { .. })) | None => (CopyState::Missing, "it is not there"),
+        Some(_) => (CopyState::Damaged, "it is not what the key ring says"),
+    };
+    UnsoundCopy { copy: name(look, number), state, reason: reason.to_owned() }
 }
 
 fn damaged(
     look: &Look<'_>,
     object: String,
-    numbers: impl ExactSizeIterator<Item = usize>,
-    reason: &str,
+    unsound: Vec<UnsoundCopy>,
     repaired: bool,
 ) -> DamagedObject {
-    let copies = &look.inspector.copies;
-    let good = copies.stores().len().saturating_sub(numbers.len());
-    let unsound = numbers.map(|number| UnsoundCopy {
-        copy: copies.names().get(number).cloned().unwrap_or_default(),
-        state: CopyState::Damaged,
-        reason: reason.to_owned(),
-    });
+    let good = look.inspector.copies.stores().len().saturating_sub(unsound.len());
     DamagedObject {
         object,
         kind: ObjectKind::Key,
-        copies: unsound.collect(),
+        copies: unsound,
         good_copies: u64::try_from(good).unwrap_or(0),
         repaired,
         readable_records: None,
@@ -158,7 +176,7 @@ fn repair(vault: &Vault, look: &Look<'_>) -> Result<BTreeMap<Key, Vec<usize>>> {
         if let Some(Ok(good)) = good.map(|store| store.get(key, MAX_OBJECT_LEN))
             && let Err(error) = vault.store.heal(key, &|bytes| bytes == good)
         {
-            tracing::warn!(%key, %error, "repair failed");
+            look.inspector.not_repaired(key, &error.into());
         }
     }
     Ok(judge(vault, look)?.bad)

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet},
 };
 
+use jiff::Timestamp;
 use strongroom_base::{PackId, PointId};
 use strongroom_format::{
     IndexObject, Manifest, VaultConfig,
@@ -25,7 +26,7 @@ use crate::{
     damaged::DamageNote,
     error::Result,
     layout::{self, ItemKey},
-    locks::LockNote,
+    locks::{LockNote, Locks},
     points::DeletionNote,
     voids::Named,
     writers::WriterNote,
@@ -39,8 +40,11 @@ pub(super) struct Known {
     pub(super) sources: HashSet<Ulid>,
     /// Those that could not, and were not written anew.
     pub(super) bad_sources: HashSet<Ulid>,
-    /// The manifests of visible points that could be read.
+    /// The manifests of visible points that could be read, and of those that are locked in spite of
+    /// their deletion notes.
     pub(super) points: Vec<Manifest>,
+    /// Until when the latter are.
+    pub(super) locked: HashMap<PointId, Timestamp>,
 }
 
 /// What an index object says of a pack.
@@ -177,7 +181,7 @@ fn description(look: &Look<'_>, known: Option<&Vault>) -> Result<()> {
             match vault.restore_description(key) {
                 Ok(()) if is_first || there => look.inspector.mended(key),
                 Ok(()) => {}
-                Err(error) => tracing::warn!(object = %key, %error, "not repaired"),
+                Err(error) => look.inspector.not_repaired(key, &error),
             }
         }
     }
@@ -191,6 +195,7 @@ pub(super) fn full(vault: &Vault, look: &Look<'_>) -> Result<Known> {
         sources: HashSet::new(),
         bad_sources: HashSet::new(),
         points: Vec::new(),
+        locked: HashMap::new(),
     };
     description(look, Some(vault))?;
     super::keys::verify(vault, look)?;
@@ -290,7 +295,7 @@ impl Sealed<'_> {
                 Ok(true)
             }
             Err(error) => {
-                tracing::warn!(object = %key, %error, "not written anew");
+                self.look.inspector.not_repaired(key, &error);
                 Ok(false)
             }
         }
@@ -317,20 +322,48 @@ impl Sealed<'_> {
             self.open((ObjectKind::DeletionNote, SealedKind::Deleted), key, parse)?;
         }
         let total = u64::try_from(names_of_points.len()).unwrap_or(0);
+        let locks = if hidden.is_empty() { Locks::default() } else { self.vault.locks(None)? };
+        let now = self.vault.clock().now();
         let mut done = 0;
         for key in names_of_points {
             let Some((item, point)) = layout::parse_point(&key) else { continue };
             if self.look.step(&mut done, total) {
                 return Ok(());
             }
-            let visible = !hidden.contains(&(item, point));
+            let hidden = hidden.contains(&(item, point));
+            // A point that is locked is promised, whoever has put a note.
+            let locked = if hidden { self.locked_until(&locks, (item, point))? } else { None };
+            let locked = locked.filter(|until| *until > now);
+            if let Some(until) = locked {
+                self.look.inspector.promise(&key, until);
+            }
+            let counts = !hidden || locked.is_some();
             match self.manifest(&key, item, point)? {
-                Point::Good(manifest) if visible => known.points.push(*manifest),
-                Point::Lost if visible => self.lost_point(point),
+                Point::Good(manifest) if counts => {
+                    known.locked.extend(locked.map(|until| (point, until)));
+                    known.points.push(*manifest);
+                }
+                Point::Lost if counts => self.lost_point(point),
                 _ => {}
             }
         }
         Ok(())
+    }
+
+    /// Until when a point is locked, as far as any copy of its manifest can be read.
+    fn locked_until(&self, locks: &Locks, at: (ItemKey, PointId)) -> Result<Option<Timestamp>> {
+        let read = RefCell::new(None);
+        let check = |bytes: &[u8]| match self.vault.open_named(at.0, at.1, bytes.to_vec()) {
+            Ok(Named::Point(manifest)) => {
+                read.borrow_mut().get_or_insert(*manifest);
+                Ok(())
+            }
+            Ok(_) => Err("it is no manifest".to_owned()),
+            Err(error) => Err(words(&error)),
+        };
+        let copies = &self.look.inspector.copies;
+        copies.look(&layout::point(at.0, at.1), sealed::MAX_SEALED, &check)?;
+        Ok(locks.until(at, read.into_inner().as_ref()))
     }
 
     fn manifest(&self, key: &Key, item: ItemKey, point: PointId) -> Result<Point> {
@@ -410,7 +443,7 @@ impl Sealed<'_> {
         let writers = names(self.look, layout::WRITERS)?;
         for key in &writers {
             let has_target = layout::parse_writer_target(&key).is_some();
-            if !has_target && key.file_name() != "started" {
+            if !has_target && key.file_name() != "started" || self.look.inspector.is_own(&key) {
                 continue;
             }
             // An earlier program has put its note beside an empty object of this name.

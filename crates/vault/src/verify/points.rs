@@ -1,15 +1,17 @@
-//! What every visible point needs, from the roots of its images down to the blocks.
+//! What every point needs that is visible, or locked in spite of a deletion note: from the roots of
+//! its images down to the blocks.
 //!
 //! Two steps. The first goes over distinct nodes, each point against the one before it, and marks
 //! what is lost and every node above it. Only if something is, the second goes down the marked
 //! nodes of every point to say which bytes are lost.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     time::Duration,
 };
 
-use strongroom_base::{BLOCK_SIZE_U64, Digest, PackId};
+use jiff::Timestamp;
+use strongroom_base::{BLOCK_SIZE_U64, Digest, PackId, PointId};
 use strongroom_format::{DiskRecord, Manifest, pack::PackKind};
 use strongroom_image::{Image, Node};
 
@@ -45,6 +47,7 @@ pub(super) fn verify(
     reading: &Reading<'_>,
     verified: &Verified,
     mut points: Vec<Manifest>,
+    locked: &HashMap<PointId, Timestamp>,
 ) -> Result<()> {
     points.sort_by(|a, b| (&a.item, a.time, a.id).cmp(&(&b.item, b.time, b.id)));
     let mut points: Vec<_> = points.into_iter().map(|point| (point, Verdict::default())).collect();
@@ -69,10 +72,14 @@ pub(super) fn verify(
         reading.vault.sync()?;
         let now = present_packs(look)?;
         reading.set_present(now.iter().copied());
-        let visible = reading.vault.point_names(None)?.visible;
-        let visible: HashSet<_> = visible.into_values().flatten().collect();
-        let before = points.len();
-        points.retain(|(point, _)| visible.contains(&point.id));
+        let names = reading.vault.point_names(None)?;
+        let visible: HashSet<_> = names.visible.into_values().flatten().collect();
+        let hidden: HashSet<_> = names.deleted.into_iter().map(|(_, point)| point).collect();
+        let (before, time) = (points.len(), clock.now());
+        points.retain(|(point, _)| {
+            let is_locked = || locked.get(&point.id).is_some_and(|until| *until > time);
+            visible.contains(&point.id) || hidden.contains(&point.id) && is_locked()
+        });
         let other_index = sources != reading.vault.index.sources();
         let moved = packs.iter().any(|pack| !now.contains(pack)) || before != points.len();
         let changed = match round {

@@ -64,6 +64,10 @@ pub struct VerifyReport {
     pub repaired_objects: u64,
     /// The first thousand of them.
     pub damaged: Vec<DamagedObject>,
+    /// Why repairs that were asked for were not made: once for each copy that cannot be written. The rest
+    /// was repaired all the same.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub failed_repairs: Vec<FailedRepair>,
     /// Distinct blocks that points need and no good pack has.
     pub lost_blocks: u64,
     /// Distinct tree nodes that points need and no good pack has.
@@ -74,6 +78,17 @@ pub struct VerifyReport {
     pub damaged_points: Vec<DamagedPoint>,
     /// How long it took.
     pub seconds: f64,
+}
+
+/// Why a copy was not repaired.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FailedRepair {
+    /// Which.
+    pub copy: String,
+    /// The error's code.
+    pub code: &'static str,
+    /// What was said.
+    pub reason: String,
 }
 
 /// What an object is.

@@ -15,7 +15,7 @@ use strongroom_format::{
 use strongroom_image::{Builder, Image, Node};
 use strongroom_objects::{Key, MAX_OBJECT_LEN, Memory, Mirror, ObjectStore};
 use strongroom_vault::{
-    Vault, VaultOptions, VerifyOptions, VerifyReport, Writer,
+    Vault, VaultError, VaultOptions, VerifyOptions, VerifyReport, Writer,
     keys::{KeySource, generate_key_file},
 };
 
@@ -99,37 +99,7 @@ impl Place {
     }
 
     pub(crate) fn backup(&mut self, item: &str, content: &Content) {
-        let vault = &self.vault;
-        let writer = Writer::begin(vault, item, "here").expect("begins");
-        let mut leaves: BTreeMap<u64, Node> = BTreeMap::new();
-        let mut encoder = Encoder::new();
-        for (block, plain) in content {
-            let digest = vault.hasher().block(plain);
-            let slot = u8::try_from(block % 256).expect("small");
-            leaves.entry(block / 256).or_insert_with(Node::empty).set(slot, digest);
-            if !writer.claim(&digest).expect("asks") {
-                continue;
-            }
-            let seed = block / 20;
-            let base = (*plain == touched(seed)).then(|| noise(seed));
-            let (kind, base, payload) = if let Some(base) = &base {
-                let delta = encoder.delta(plain, base, BLOCK_SIZE / 2).expect("small");
-                (RecordKind::BlockDelta, Some(vault.hasher().block(base)), delta)
-            } else {
-                let (encoding, payload) = encoder.full(plain);
-                (RecordKind::of_block(encoding), None, payload)
-            };
-            writer.store_block(kind, digest, BLOCK_SIZE, base, payload).expect("stores");
-        }
-        let sink = |digest: Digest, encoded: &[u8]| writer.store_node(digest, encoded);
-        let mut builder =
-            Builder::new(vault.hasher(), DISK, None, &**vault, sink).expect("a builder");
-        for (index, leaf) in &leaves {
-            builder.set_leaf(*index, leaf).expect("sets");
-        }
-        let image = builder.finish().expect("finishes");
-        let point = writer.point().expect("a point");
-        writer.publish(&manifest(point, item, &image, self.points.len())).expect("publishes");
+        let point = backup(&self.vault, item, content, self.points.len()).expect("backs up");
         self.points.push(point);
     }
 
@@ -144,6 +114,64 @@ impl Place {
     pub(crate) fn repair(&self) -> VerifyReport {
         self.verify(&VerifyOptions { repair: true, ..VerifyOptions::default() })
     }
+}
+
+/// A point with this content, which is the item's `nth`.
+pub(crate) fn backup(
+    vault: &Arc<Vault>,
+    item: &str,
+    content: &Content,
+    nth: usize,
+) -> Result<PointId, VaultError> {
+    let writer = Writer::begin(vault, item, "here")?;
+    let mut leaves: BTreeMap<u64, Node> = BTreeMap::new();
+    let mut encoder = Encoder::new();
+    for (block, plain) in content {
+        let digest = vault.hasher().block(plain);
+        let slot = u8::try_from(block % 256).expect("small");
+        leaves.entry(block / 256).or_insert_with(Node::empty).set(slot, digest);
+        if !writer.claim(&digest)? {
+            continue;
+        }
+        let seed = block / 20;
+        let base = (*plain == touched(seed)).then(|| noise(seed));
+        let (kind, base, payload) = if let Some(base) = &base {
+            let delta = encoder.delta(plain, base, BLOCK_SIZE / 2).expect("small");
+            (RecordKind::BlockDelta, Some(vault.hasher().block(base)), delta)
+        } else {
+            let (encoding, payload) = encoder.full(plain);
+            (RecordKind::of_block(encoding), None, payload)
+        };
+        writer.store_block(kind, digest, BLOCK_SIZE, base, payload)?;
+    }
+    let sink = |digest: Digest, encoded: &[u8]| writer.store_node(digest, encoded);
+    let mut builder = Builder::new(vault.hasher(), DISK, None, &**vault, sink).expect("a builder");
+    let of_vault = |error| match error {
+        strongroom_image::Error::Store(error) => error,
+        other => panic!("{other}"),
+    };
+    for (index, leaf) in &leaves {
+        builder.set_leaf(*index, leaf).map_err(of_vault)?;
+    }
+    let image = builder.finish().map_err(of_vault)?;
+    let point = writer.point().expect("a point");
+    writer.publish(&manifest(point, item, &image, nth))?;
+    Ok(point)
+}
+
+/// What a point holds.
+pub(crate) fn content(vault: &Vault, point: &Manifest) -> Content {
+    let disk = &point.disks[0];
+    let image = Image::new(disk.size_bytes, disk.root).expect("an image");
+    let mut reader = vault.reader();
+    let mut plain = vec![0; BLOCK_SIZE];
+    let blocks = strongroom_image::blocks(image, vault, image.bytes());
+    let mut read = |block: Result<(u64, Digest), _>| {
+        let (index, digest) = block.expect("a tree");
+        reader.block(&digest, &mut plain).expect("a block");
+        (index, plain.clone())
+    };
+    blocks.map(&mut read).collect()
 }
 
 pub(crate) fn manifest(point: PointId, item: &str, image: &Image, nth: usize) -> Manifest {

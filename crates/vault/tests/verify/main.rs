@@ -4,13 +4,16 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::print_stdout,
     reason = "a test that fails says so by panicking"
 )]
 
+mod beside;
 mod common;
 mod damage;
 mod deltas;
 mod mirrors;
+mod places;
 mod points;
 mod rebuild;
 mod runs;

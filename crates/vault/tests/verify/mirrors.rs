@@ -1,9 +1,12 @@
 //! Damage to one copy of a mirrored vault, and its repair.
 
-use strongroom_objects::{MAX_OBJECT_LEN, ObjectStore as _};
-use strongroom_vault::{VerifyMode, VerifyOptions, Writer};
+use std::sync::Arc;
 
-use crate::common::{Place, dump, flip, keys, mirror, names};
+use strongroom_base::SystemClock;
+use strongroom_objects::{Faults, Faulty, MAX_OBJECT_LEN, Mirror, ObjectStore};
+use strongroom_vault::{CopyState, VerifyMode, VerifyOptions, Writer};
+
+use crate::common::{Place, dump, flip, keys, memory, mirror, names};
 
 #[test]
 fn a_rotten_copy_is_found_and_repaired() {
@@ -40,6 +43,8 @@ fn a_lost_copy_is_found_and_rebuilt() {
         }
         let report = place.full();
         assert_eq!(report.damaged.len(), good.len(), "{:?}", names(&report));
+        let mut copies = report.damaged.iter().flat_map(|damaged| &damaged.copies);
+        assert!(copies.all(|copy| copy.state == CopyState::Missing), "{report:?}");
         assert!(dump(&**copy).is_empty(), "nothing is rebuilt unasked");
         let report = place.repair();
         assert!(report.clean, "{report:?}");
@@ -118,6 +123,69 @@ fn a_sample_still_finds_what_no_copy_has_good() {
         dump(&*copies[0]).len() + packs.len(),
         "nothing is deleted"
     );
+}
+
+/// A mirror of which one copy refuses writes from now on.
+fn half_read_only(number: usize) -> (Place, [Arc<dyn ObjectStore>; 2]) {
+    let inner = [memory(), memory()];
+    let faulty = inner
+        .each_ref()
+        .map(|copy| Arc::new(Faulty::new(Arc::clone(copy), SystemClock, Faults::default())));
+    let copies =
+        faulty.iter().map(|copy| -> Arc<dyn ObjectStore> { Arc::<Faulty<_>>::clone(copy) });
+    let place = Place::new(Arc::new(Mirror::new(copies.collect(), vec![])));
+    faulty[number].set(Faults { read_only: true, ..Faults::default() });
+    (place, inner)
+}
+
+#[test]
+fn a_bad_copy_that_is_read_only_is_told_and_the_rest_is_repaired() {
+    for read_only in [0, 1] {
+        let (place, copies) = half_read_only(read_only);
+        let good = dump(&*copies[0]);
+        let packs = keys(&*copies[0], "packs/");
+        let manifests = keys(&*copies[0], "points/");
+        // In the copy that cannot be written some are bad, in the other one others.
+        let (stays, mended) = (&copies[read_only], &copies[1 - read_only]);
+        flip(&**stays, &packs[0], 100);
+        stays.delete(&packs[1]).expect("lost");
+        flip(&**mended, &packs[2], 100);
+        mended.delete(&manifests[1]).expect("lost");
+        flip(&**mended, &manifests[2], 70);
+        let bad = dump(&**stays);
+        let report = place.repair();
+        assert!(!report.clean && report.damaged_recovery_points == 0, "{report:?}");
+        assert_eq!((report.damaged_objects, report.repaired_objects), (5, 3), "{report:?}");
+        let [failed] = &report.failed_repairs[..] else { panic!("once a copy: {report:?}") };
+        assert_eq!(failed.code, "store.read_only");
+        for object in &report.damaged {
+            let stays = [packs[0].as_str(), packs[1].as_str()].contains(&&*object.object);
+            assert_eq!(object.repaired, !stays, "{object:?}");
+        }
+        assert!(dump(&**stays) == bad, "nothing was written there");
+        let now = dump(&**mended);
+        assert!(good.iter().all(|(key, body)| now.get(key) == Some(body)), "all is back");
+    }
+}
+
+#[test]
+fn a_vault_that_is_read_only_is_looked_at_to_the_end() {
+    let inner = memory();
+    let faulty = Arc::new(Faulty::new(Arc::clone(&inner), SystemClock, Faults::default()));
+    let store: Arc<dyn ObjectStore> = Arc::<Faulty<_>>::clone(&faulty);
+    let place = Place::new(store);
+    let index = keys(&*inner, "index/");
+    index.iter().for_each(|key| flip(&*inner, key, 70));
+    let pack = &keys(&*inner, "packs/data/")[0];
+    flip(&*inner, pack, 100);
+    faulty.set(Faults { read_only: true, ..Faults::default() });
+    let before = dump(&*inner);
+    let report = place.repair();
+    assert!(!report.clean && names(&report).contains(&pack.to_string()), "{report:?}");
+    assert_eq!(report.repaired_objects, 0);
+    let codes: Vec<_> = report.failed_repairs.iter().map(|failed| failed.code).collect();
+    assert_eq!(codes, ["store.read_only"], "{report:?}");
+    assert!(dump(&*inner) == before);
 }
 
 #[test]

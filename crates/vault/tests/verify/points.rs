@@ -249,3 +249,67 @@ fn no_rotten_object_makes_a_reclaim_delete_what_is_needed() {
     }
     assert!(tried > 40, "{tried}");
 }
+
+/// Locks a point from now on for so many hours.
+fn lock(place: &Place, item: &str, point: PointId, hours: i64) {
+    let until = place.vault.clock().now() + jiff::SignedDuration::from_hours(hours);
+    place.vault.lock_point(item, point, until, "here").expect("locks");
+}
+
+/// A deletion note hides a point; if it is locked it is promised all the same.
+#[test]
+fn a_locked_point_is_verified_whoever_has_put_a_note() {
+    for hours in [72, -1] {
+        let counts = hours > 0;
+        let mut place = Place::new(memory());
+        let before = keys(&*place.store, "packs/");
+        place.backup("gone", &Content::from([(1, noise(900))]));
+        let point = place.points[3];
+        place.vault.delete_point("gone", point, "here").expect("deletes");
+        assert_eq!(place.full().recovery_points, 3, "it is nobody's any more");
+        lock(&place, "gone", point, hours);
+        let report = place.full();
+        assert!(report.clean && report.recovery_points == 3 + u64::from(counts), "{report:?}");
+        // Its data.
+        let mut packs = keys(&*place.store, "packs/");
+        packs.retain(|pack| !before.contains(pack));
+        assert_eq!(packs.len(), 2, "{packs:?}");
+        for pack in packs {
+            flip(&*place.store, &pack, 70);
+            let report = place.full();
+            assert_eq!(report.damaged_recovery_points, u64::from(counts), "{pack}: {report:?}");
+            assert!(report.damaged_points.iter().all(|it| it.recovery_point == point));
+            flip(&*place.store, &pack, 70);
+        }
+        // Its manifest. An object of its own says that it is locked.
+        let name = name_of(&*place.store, point);
+        flip(&*place.store, &name, 70);
+        let report = place.full();
+        assert_eq!(report.damaged_objects, 1, "{report:?}");
+        assert_eq!(report.damaged_recovery_points, u64::from(counts), "{report:?}");
+    }
+}
+
+#[test]
+fn the_manifest_of_a_locked_point_is_repaired_in_a_mirror() {
+    for (hours, repairs) in [(72, true), (-1, false)] {
+        let (store, copies) = mirror();
+        let place = Place::new(store);
+        let point = place.points[0];
+        place.vault.delete_point("web01", point, "here").expect("deletes");
+        lock(&place, "web01", point, hours);
+        let name = name_of(&*copies[0], point);
+        let good = get(&*copies[0], &name);
+        for copy in &copies {
+            copy.delete(&name).expect("lost");
+            let report = place.full();
+            // Whoever removes a deleted point removes one copy after the other.
+            assert_eq!(report.damaged_objects, u64::from(repairs), "{report:?}");
+            let report = place.repair();
+            assert!(report.clean, "{report:?}");
+            let other = keys(&**copy, "points/").contains(&name);
+            assert_eq!(other, repairs, "brought back");
+            copy.put_new(&name, &good).expect("put back");
+        }
+    }
+}
