@@ -6,6 +6,7 @@
 pub(crate) mod known;
 mod operation;
 pub(crate) mod people;
+pub(crate) mod seen;
 pub(crate) mod sign_in;
 mod tokens;
 
