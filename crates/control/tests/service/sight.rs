@@ -94,6 +94,9 @@ fn count<T>(of: &[T], is: impl Fn(&T) -> bool) -> u64 {
     of.iter().filter(|one| is(one)).map(|_| 1).sum()
 }
 
+/// Whether somebody sees what is of a vault and an item.
+type Sees<'a> = &'a dyn Fn(Option<VaultId>, Option<ItemId>) -> bool;
+
 /// All that there is, as the service itself sees it.
 struct All {
     items: Vec<api::Item>,
@@ -117,7 +120,7 @@ impl All {
     }
 
     /// The same, as somebody is to see it.
-    fn seen(&self, world: &World, sees: &dyn Fn(Option<VaultId>, Option<ItemId>) -> bool) -> Self {
+    fn seen(&self, world: &World, sees: Sees<'_>) -> Self {
         let seen = |item: &&api::Item| sees(Some(item.vault), Some(item.id));
         let items: Vec<_> = self.items.iter().filter(seen).cloned().collect();
         let jobs: Vec<_> =
@@ -175,7 +178,7 @@ async fn each_figure_has_what_may_be_seen(bed: Bed) {
         |vault: Option<VaultId>, item: Option<ItemId>| vault == Some(a.vault) || item == Some(c.id);
     let nothing = |_: Option<VaultId>, _: Option<ItemId>| false;
     let everything = |_: Option<VaultId>, _: Option<ItemId>| true;
-    let rows: [(_, _, &dyn Fn(Option<VaultId>, Option<ItemId>) -> bool, u64); 5] = [
+    let rows: [(_, _, Sees<'_>, u64); 5] = [
         ("everywhere", limited(Scope::Server), &everything, 2),
         ("main", limited(Scope::Vault(a.vault)), &in_main, 0),
         ("a", limited(Scope::Item(a.id)), &of_a, 0),

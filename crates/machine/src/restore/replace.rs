@@ -648,7 +648,7 @@ mod tests {
         fs::write(&disk.overlay, "").expect("writes");
         let target = open_overlay(&disk).expect("opens");
         assert_eq!(first(&*target), 1);
-        target.write_at(0, &[2; 65_536]).expect("writes");
+        target.write_at(0, &vec![2; 65_536]).expect("writes");
         target.flush().expect("flushes");
         drop(target);
         assert_eq!(first(&*open_overlay(&disk).expect("opens again")), 2);

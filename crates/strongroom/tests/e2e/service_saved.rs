@@ -94,19 +94,14 @@ fn change_and_kill(moment: Moment, is_saved: bool) {
 #[test]
 fn a_change_just_before_a_kill_reaches_the_vaults_copy() {
     let long = std::env::var_os("STRONGROOM_LONG").is_some();
-    // Of a short run none waits for the minute between two copies.
     let rows: Vec<(Moment, bool)> = if long {
         let delays = [0, 1, 2, 5, 10, 20, 40, 80, 120, 160, 200];
         let moments = delays.into_iter().flat_map(|it| [Moment::Asked(it), Moment::Answered(it)]);
         moments.flat_map(|moment| [(moment, false), (moment, true)]).collect()
     } else {
-        vec![
-            (Moment::Asked(20), false),
-            (Moment::Answered(0), false),
-            (Moment::Answered(150), false),
-        ]
+        [Moment::Asked(20), Moment::Answered(0), Moment::Answered(150)].map(|it| (it, true)).into()
     };
-    // They wait most of the time.
+    // They wait most of the time: for the minute between two copies.
     for some in rows.chunks(8) {
         thread::scope(|scope| {
             for (moment, is_saved) in some {
