@@ -30,8 +30,8 @@ pub use keeper::{
 pub use local::{LocalAgent, LocalHost};
 pub use local_keeper::LocalKeeper;
 pub use order::{
-    Agent, BackupDone, BackupOrder, FinishOrder, HostFacts, PointFacts, RestoreDone, RestoreOrder,
-    Tier, TransferOrder, VaultAccess,
+    Agent, BackupDone, BackupOrder, FinishDone, FinishOrder, HostFacts, PointFacts, RestoreDone,
+    RestoreOrder, Tier, TransferOrder, VaultAccess,
 };
 pub use strongroom_disk::Within;
 pub use strongroom_engine::Snapshot;

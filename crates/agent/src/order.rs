@@ -161,6 +161,17 @@ pub struct FinishOrder {
     pub decision: RestoreDecision,
 }
 
+/// What became of a restore that has replaced a machine's disks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishDone {
+    /// It is as was decided: the report, as the command of the same name prints it.
+    Finished(serde_json::Value),
+    /// Nothing waits to be decided: a first try of the order has come to its end, or somebody has decided
+    /// on the host itself.
+    DecidedBefore,
+}
+
 /// What a host says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostFacts {
@@ -197,7 +208,6 @@ pub trait Agent: Send + Sync {
     /// Brings back a machine or disks. Tasks: `prepare`, `restore`.
     fn restore(&self, order: &RestoreOrder, watch: &Watch) -> Result<RestoreDone>;
 
-    /// Accepts or undoes a restore that has replaced a machine's disks: the report that the command of the
-    /// same name prints; none if that was decided before. Again after a crash it goes on.
-    fn finish(&self, order: &FinishOrder) -> Result<Option<serde_json::Value>>;
+    /// Accepts or undoes a restore that has replaced a machine's disks. Again after a crash it goes on.
+    fn finish(&self, order: &FinishOrder) -> Result<FinishDone>;
 }

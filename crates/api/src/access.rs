@@ -142,7 +142,8 @@ pub struct Token {
     /// The token that it was made with, and with which it ends. None if a password was given for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<TokenId>,
-    /// When it was used last, to the minute.
+    /// When it was used last. It is written down for each token once an hour at most, so after a crash of
+    /// the server it may be so much older.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_used: Option<Timestamp>,
 }

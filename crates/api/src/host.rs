@@ -78,9 +78,10 @@ pub struct Host {
 #[serde(deny_unknown_fields)]
 pub struct HostCreate {
     /// Its name: 1 to 200 bytes of any script, without `/`, `\` and control characters.
-    #[schema(min_length = 1, max_length = 200, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    #[schema(min_length = 1, max_length = 200)]
     pub name: String,
-    /// libvirt's address: `qemu:///system`, `qemu:///session`, `qemu+unix:///system?socket=PATH`.
+    /// libvirt's address: `qemu:///system`, `qemu:///session`, `qemu+unix:///system?socket=PATH`. Another
+    /// socket is one of the server's `libvirt_sockets`.
     #[serde(default)]
     pub connect: Option<String>,
     /// How many jobs run on it at once at most; 2 if not given.
@@ -96,7 +97,7 @@ pub struct HostCreate {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HostUpdate {
-    /// Another address of libvirt.
+    /// Another address of libvirt. Another socket is one of the server's `libvirt_sockets`.
     #[serde(default)]
     pub connect: Option<String>,
     /// Another number of jobs.

@@ -207,12 +207,13 @@ pub struct ProtectSource {
     /// A machine: its name or UUID. Either this or `paths`.
     #[serde(default)]
     pub machine: Option<String>,
-    /// Disks by path: name and place of each.
+    /// Disks by path: name and place of each, which is below one of the server's `disk_dirs` or is one of
+    /// them.
     #[serde(default)]
     pub paths: Option<DiskPaths>,
     /// The item's name; the machine's if not given.
     #[serde(default)]
-    #[schema(min_length = 1, max_length = 200, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    #[schema(min_length = 1, max_length = 200)]
     pub name: Option<String>,
     /// Which disks of the machine.
     #[serde(default)]

@@ -32,7 +32,7 @@ pub struct Policy {
 #[serde(deny_unknown_fields)]
 pub struct PolicyCreate {
     /// Its name: 1 to 200 bytes of any script, without `/`, `\` and control characters.
-    #[schema(min_length = 1, max_length = 200, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    #[schema(min_length = 1, max_length = 200)]
     pub name: String,
     /// When, and how long.
     pub rules: PolicyRules,
@@ -50,7 +50,7 @@ pub struct PolicyCreate {
 pub struct PolicyUpdate {
     /// Another name.
     #[serde(default)]
-    #[schema(min_length = 1, max_length = 200, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    #[schema(min_length = 1, max_length = 200)]
     pub name: Option<String>,
     /// Other rules.
     #[serde(default)]

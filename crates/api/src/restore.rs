@@ -70,7 +70,8 @@ pub struct RestoreMachine {
     /// The disks; all if empty.
     #[serde(default)]
     pub disks: Vec<String>,
-    /// Folder of each disk, on the host; that of `*` for all others; where they were if not given.
+    /// Folder of each disk, on the host; that of `*` for all others; where they were if not given. Each is
+    /// below one of the server's `restore_dirs`.
     #[serde(default)]
     pub storage_dirs: BTreeMap<String, String>,
     /// Storage pool of each disk; that of `*` for all others.
@@ -109,8 +110,7 @@ pub struct RestoreDisks {
     /// The host: its name or id; that of the item if not given.
     #[serde(default)]
     pub host: Option<String>,
-    /// The folder on the host that gets them. It must be below one that the server's configuration
-    /// allows.
+    /// The folder on the host that gets them, below one of the server's `restore_dirs`.
     pub folder: String,
     /// The disks; all if empty.
     #[serde(default)]
@@ -119,7 +119,7 @@ pub struct RestoreDisks {
     #[serde(default)]
     pub format: Option<DiskFormat>,
     /// Where single disks go instead of the folder: a file or device on the host, by the disk's name.
-    /// Each must be below a folder that the server's configuration allows, or be named there.
+    /// Each is below one of the server's `restore_dirs`, or is one of them.
     #[serde(default)]
     pub targets: BTreeMap<String, String>,
     /// Whether files and devices that are there are overwritten where they differ.
@@ -137,7 +137,8 @@ pub struct RestoreReplace {
     /// The disks; all if empty.
     #[serde(default)]
     pub disks: Vec<String>,
-    /// Folder of each disk's new image; that of `*` for all others; beside the old ones if not given.
+    /// Folder of each disk's new image; that of `*` for all others; beside the old ones if not given. Each
+    /// is below one of the server's `restore_dirs`.
     #[serde(default)]
     pub storage_dirs: BTreeMap<String, String>,
     /// If it runs.

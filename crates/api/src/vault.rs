@@ -133,16 +133,17 @@ pub struct Vault {
 #[serde(deny_unknown_fields)]
 pub struct VaultCreate {
     /// Its name: 1 to 200 bytes of any script, without `/`, `\` and control characters.
-    #[schema(min_length = 1, max_length = 200, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    #[schema(min_length = 1, max_length = 200)]
     pub name: String,
     /// Where: the path of a folder, or the URL of an object store. A folder of the server's own if not
-    /// given. A vault that is there already is taken over, with its recovery points.
+    /// given. A vault that is there already is taken over, with its recovery points. The server's
+    /// configuration must allow it: a folder by `vault_dirs`, an object store by `vault_urls`.
     #[serde(default)]
     pub url: Option<String>,
     /// In how many places; only `local` can be had until regions exist.
     #[serde(default)]
     pub redundancy: Option<Redundancy>,
-    /// Folders on other disks that hold the same.
+    /// Folders on other disks that hold the same. The server's `vault_dirs` must allow each.
     #[serde(default)]
     pub mirrors: Vec<String>,
     /// The customer's own key; the server makes one if not given.
@@ -163,15 +164,16 @@ pub struct VaultCreate {
     pub tags: BTreeMap<String, String>,
 }
 
-/// Where a key is. Keys themselves are never sent.
+/// Where a key is. Keys themselves are never sent. The server's configuration must allow what is named.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyReference {
-    /// The path of a key file on the server.
+    /// The path of a key file on the server, below one of its `key_dirs`.
     File(String),
-    /// The path of a file with a passphrase, on the server.
+    /// The path of a file with a passphrase on the server, below one of its `key_dirs`.
     Passphrase(String),
-    /// A key in a hardware token.
+    /// A key in a hardware token: a `pkcs11:` URI with the `module-name` of one of the server's
+    /// `pkcs11_modules`. A file with its PIN (`pin-source`) is below one of the `key_dirs`.
     Pkcs11(String),
 }
 
@@ -181,7 +183,7 @@ pub enum KeyReference {
 pub struct VaultUpdate {
     /// Another name.
     #[serde(default)]
-    #[schema(min_length = 1, max_length = 200, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    #[schema(min_length = 1, max_length = 200)]
     pub name: Option<String>,
     /// Another redundancy.
     #[serde(default)]

@@ -15,6 +15,7 @@ mod ids;
 mod limits;
 mod names;
 mod ranges;
+mod splitmix;
 
 pub use aligned::AlignedBuf;
 pub use cancel::Cancel;
@@ -29,3 +30,4 @@ pub use ids::{
 pub use limits::{BLOCK_SIZE, BLOCK_SIZE_U64, FANOUT, LEAF_SPAN, MAX_DISK_SIZE, SECTOR_SIZE};
 pub use names::check_name;
 pub use ranges::{ByteRange, RangeError, RangeSet};
+pub use splitmix::SplitMix64;

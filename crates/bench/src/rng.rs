@@ -1,5 +1,7 @@
 //! A small seeded generator of random numbers: the same seed gives the same data on every machine.
 
+use strongroom_base::SplitMix64;
+
 /// xoshiro256**, seeded through splitmix64. Good enough for test data, useless for secrets.
 #[derive(Debug, Clone)]
 pub struct Rng([u64; 4]);
@@ -7,14 +9,8 @@ pub struct Rng([u64; 4]);
 impl Rng {
     /// The generator of `seed`.
     pub fn new(seed: u64) -> Self {
-        let mut state = seed;
-        Self(std::array::from_fn(|_| {
-            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut mixed = state;
-            mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            mixed ^ (mixed >> 31)
-        }))
+        let mut seeds = SplitMix64::new(seed);
+        Self(std::array::from_fn(|_| seeds.bits()))
     }
 
     /// 64 random bits.

@@ -30,9 +30,11 @@ const MAX_ALTERNATIVES: usize = 1000;
 pub struct Filter(Vec<Condition>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Condition {
-    column: Cow<'static, str>,
-    test: Test,
+enum Condition {
+    /// A column passes a test.
+    Column(Cow<'static, str>, Test),
+    /// At least one of these holds.
+    Any(Vec<Filter>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +53,14 @@ impl Filter {
     }
 
     fn and(mut self, column: impl Into<Cow<'static, str>>, test: Test) -> Self {
-        self.0.push(Condition { column: column.into(), test });
+        self.0.push(Condition::Column(column.into(), test));
+        self
+    }
+
+    /// And at least one of these holds; there may be none of them, then nothing matches.
+    #[must_use]
+    pub fn any(mut self, of: impl IntoIterator<Item = Self>) -> Self {
+        self.0.push(Condition::Any(of.into_iter().collect()));
         self
     }
 
@@ -132,19 +141,52 @@ impl Filter {
         dialect: Dialect,
         to: &mut Statement,
     ) -> Result<bool> {
-        let mut word = " WHERE ";
-        for condition in &self.0 {
-            to.push(word);
-            condition.write(kind, dialect, to)?;
-            word = " AND ";
+        if self.0.is_empty() {
+            return Ok(false);
         }
-        Ok(!self.0.is_empty())
+        to.push(" WHERE ");
+        self.write_conditions(kind, dialect, to)?;
+        Ok(true)
+    }
+
+    fn write_conditions(
+        &self,
+        kind: &'static Kind,
+        dialect: Dialect,
+        to: &mut Statement,
+    ) -> Result<()> {
+        if self.0.is_empty() {
+            to.push("1 = 1");
+        }
+        for (at, condition) in self.0.iter().enumerate() {
+            to.push(if at == 0 { "" } else { " AND " });
+            match condition {
+                Condition::Column(column, test) => test.write(column, kind, dialect, to)?,
+                Condition::Any(of) if of.is_empty() => {
+                    to.push("1 = 0");
+                }
+                Condition::Any(of) => {
+                    for (at, filter) in of.iter().enumerate() {
+                        to.push(if at == 0 { "(" } else { " OR " });
+                        filter.write_conditions(kind, dialect, to)?;
+                    }
+                    to.push(")");
+                }
+            }
+        }
+        Ok(())
     }
 }
 
-impl Condition {
-    fn write(&self, kind: &'static Kind, dialect: Dialect, to: &mut Statement) -> Result<()> {
-        let column = kind.column(&self.column)?;
+impl Test {
+    fn write(
+        &self,
+        column: &str,
+        kind: &'static Kind,
+        dialect: Dialect,
+        to: &mut Statement,
+    ) -> Result<()> {
+        let column = kind.column(column)?;
         let fault = |reason: &str| {
             Err(Error::Query { kind: kind.table, reason: format!("{:?} {reason}", column.name) })
         };
@@ -158,18 +200,18 @@ impl Condition {
             },
             _ => fault("is compared with a value of another type").map(|()| 0.into()),
         };
-        match &self.test {
-            Test::Compare(sign, value) => {
+        match self {
+            Self::Compare(sign, value) => {
                 let value = checked(value)?;
                 to.push(&format!("{name} {sign} ")).bind(value);
             }
-            Test::OneOf(values) if values.is_empty() => {
+            Self::OneOf(values) if values.is_empty() => {
                 to.push("1 = 0");
             }
-            Test::OneOf(values) if values.len() > MAX_ALTERNATIVES => {
+            Self::OneOf(values) if values.len() > MAX_ALTERNATIVES => {
                 return fault("has more than 1000 alternatives");
             }
-            Test::OneOf(values) => {
+            Self::OneOf(values) => {
                 to.push(&format!("{name} IN ("));
                 // The number of values is rounded up, so that there are few different statements.
                 let last = values.last().into_iter().cycle();
@@ -180,14 +222,14 @@ impl Condition {
                 }
                 to.push(")");
             }
-            Test::Prefix(prefix) => {
+            Self::Prefix(prefix) => {
                 let start = checked(&Value::from(prefix.as_str()))?;
                 to.push(&format!("{name} >= ")).bind(start);
                 if let Some(end) = after_all_with(prefix) {
                     to.push(&format!(" AND {name} < ")).bind(end);
                 }
             }
-            Test::Contains(part) => {
+            Self::Contains(part) => {
                 let part = checked(&Value::from(part.as_str()))?;
                 let find = match dialect {
                     Dialect::Sqlite => "instr",
@@ -195,7 +237,7 @@ impl Condition {
                 };
                 to.push(&format!("{find}({name}, ")).bind(part).push(") > 0");
             }
-            Test::Null(null) => {
+            Self::Null(null) => {
                 to.push(&format!("{name} IS {}NULL", if *null { "" } else { "NOT " }));
             }
         }

@@ -9,7 +9,7 @@ use strongroom_base::{ItemId, VaultId, codes};
 use strongroom_catalog::{Filter, Query, Stored, Tx};
 
 use crate::{
-    access::{Caller, Operation, Sight, Target},
+    access::{Caller, Operation, Target, seen::seen},
     alerts::{self, Rule},
     audit,
     error::{ControlError, Result},
@@ -62,18 +62,6 @@ impl From<Stored<ItemDoc>> for Versioned<Item> {
     }
 }
 
-/// Limits a list to what the caller sees.
-pub(crate) fn seen(filter: Filter, sight: &Sight) -> Filter {
-    match sight {
-        Sight::All => filter,
-        // Both at once cannot be said in one condition: who has rights in vaults sees those.
-        Sight::Some { vaults, items } if !vaults.is_empty() || items.is_empty() => {
-            filter.one_of("vault", vaults.iter().map(ToString::to_string))
-        }
-        Sight::Some { items, .. } => filter.one_of("id", items.iter().map(ToString::to_string)),
-    }
-}
-
 fn target(item: &Item) -> Target {
     Target::Item(item.vault, item.id)
 }
@@ -120,7 +108,7 @@ impl Control {
         which: &ItemFilter,
         at: &PageRequest,
     ) -> Result<api::Page<Item>> {
-        let mut filter = seen(Filter::all(), &caller.sight());
+        let mut filter = seen::<ItemDoc>(&caller.sight());
         if let Some(vault) = &which.vault {
             filter = filter.eq("vault", self.vault(caller, vault).await?.value.id.to_string());
         }

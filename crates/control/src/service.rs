@@ -137,6 +137,7 @@ pub struct Control {
     pub(crate) trusted: Mutex<crate::time::Trusted>,
     pub(crate) sign_ins: crate::access::sign_in::SignIns,
     pub(crate) known: crate::access::known::Known,
+    pub(crate) used: crate::access::used::Used,
     pub(crate) pulse: Pulse,
     /// Figures of points, as they were counted last.
     pub(crate) points: Mutex<HashMap<VaultId, crate::figures::PointFigures>>,
@@ -171,6 +172,7 @@ impl Control {
             trusted: Mutex::default(),
             sign_ins: crate::access::sign_in::SignIns::default(),
             known: crate::access::known::Known::default(),
+            used: crate::access::used::Used::default(),
             pulse: Pulse::default(),
         })
     }

@@ -12,11 +12,10 @@ use strongroom_base::codes;
 use strongroom_catalog::{Document, Filter, Query, ReadTx, Stored, Value};
 
 use crate::{
-    access::{Caller, Operation, Target},
+    access::{Caller, Operation, Sight, Target, seen::seen},
     audit,
     error::{ControlError, Result},
     figures::unscheduled,
-    items::seen,
     model::{AlertDoc, HostDoc, ItemDoc, JobDoc, PointDoc, Spec, UsageDoc, VaultDoc},
     service::{Control, find_vault, no_vault, not_allowed},
     vaults::check_active,
@@ -41,25 +40,29 @@ impl Control {
         let now = self.now();
         let sight = caller.sight();
         let day = now.checked_sub(SignedDuration::from_hours(24)).unwrap_or(now);
-        let all_seen = sight == crate::access::Sight::All;
-        let in_sight = seen(Filter::all(), &sight);
+        let all_seen = sight == Sight::All;
+        let (in_sight, jobs_seen) = (seen::<ItemDoc>(&sight), seen::<JobDoc>(&sight));
+        let hosts = match caller.hosts() {
+            None => Filter::all(),
+            Some(hosts) => Filter::all().one_of("id", hosts.iter().map(ToString::to_string)),
+        };
         let mut status = read!(self, tx => {
             let items = count_by::<ItemDoc>(tx, "state", &in_sight).await?;
             // What the service does for itself is no answer to how backups go.
-            let recent = in_sight.clone().ge("created", day).ne("triggered", "system");
+            let recent = jobs_seen.clone().ge("created", day).ne("triggered", "system");
             let next = Query::new(in_sight.clone().not_null("next_backup"));
             let next = tx.first::<ItemDoc>(&next.ascending("next_backup")).await?;
             let next = next.and_then(|Stored { doc: ItemDoc { item, .. }, .. }| {
                 Some(api::NextBackup { time: item.next_backup?, item: item.name })
             });
             let jobs = count_by::<JobDoc>(tx, "state", &recent).await?;
-            let running = in_sight.clone().one_of("state", ["in_progress", "cancelling"]);
-            let queued = in_sight.clone().eq("state", "queued");
+            let running = jobs_seen.clone().one_of("state", ["in_progress", "cancelling"]);
+            let queued = jobs_seen.clone().eq("state", "queued");
             let failing = Query::new(in_sight.clone().gt("failures", 0_i64))
                 .descending("failures")
                 .limit(FAILING);
             let failing = tx.list::<ItemDoc>(&failing).await?.items;
-            let firing = in_sight.clone().eq("state", AlertState::Firing.name());
+            let firing = seen::<AlertDoc>(&sight).eq("state", AlertState::Firing.name());
             let open = Query::new(in_sight.clone().not_null("replaced")).limit(FAILING);
             let open = tx.list::<ItemDoc>(&open.ascending("replaced")).await?.items;
             let open = open.into_iter().filter_map(|Stored { doc: ItemDoc { item, .. }, .. }| {
@@ -76,27 +79,23 @@ impl Control {
                 jobs_running: tx.count::<JobDoc>(&running).await?,
                 jobs_queued: tx.count::<JobDoc>(&queued).await?,
                 failing: failing.into_iter().map(|stored| failing_item(stored.doc)).collect(),
-                behind: self.behind_items(tx, in_sight.clone(), FAILING).await?,
+                behind: self.behind_items(tx, &sight, FAILING).await?,
                 unscheduled: tx.count::<ItemDoc>(&unscheduled(in_sight.clone())).await?,
                 alerts: count_by::<AlertDoc>(tx, "severity", &firing).await?,
                 vaults: Vec::new(),
-                hosts: if all_seen {
-                    count_by::<HostDoc>(tx, "state", &Filter::all()).await?
-                } else {
-                    BTreeMap::new()
-                },
+                hosts: count_by::<HostDoc>(tx, "state", &hosts).await?,
                 server: if all_seen { self.silent_channels(tx).await? } else { Vec::new() },
             })
         })?;
         status.vaults = self.vault_statuses(&sight).await?;
-        if let Some(ahead) = self.clock_is_ahead() {
+        if let Some(ahead) = self.clock_is_ahead().filter(|_| all_seen) {
             let message = format!("the clock is {} s ahead of what has passed", ahead.as_secs());
             status.server.push(api::ErrorBody::new(&codes::SERVER_CLOCK, message));
         }
         Ok(status)
     }
 
-    async fn vault_statuses(&self, sight: &crate::access::Sight) -> Result<Vec<VaultStatus>> {
+    async fn vault_statuses(&self, sight: &Sight) -> Result<Vec<VaultStatus>> {
         let query = Query::default().ascending("name").limit(1000);
         let mut found = Vec::new();
         for Stored { doc, .. } in self.catalog.list::<VaultDoc>(&query).await?.items {

@@ -11,7 +11,7 @@ use strongroom_base::{EntropyExt as _, VaultId, codes};
 use strongroom_catalog::{Filter, PageToken, Query, ReadTx, Stored};
 
 use crate::{
-    access::{Caller, Operation, Sight, Target},
+    access::{Caller, Operation, Target, seen::seen},
     audit,
     error::{ControlError, Result},
     model::{HostDoc, ItemDoc, PointDoc, PolicyDoc, SettingDoc, VaultDoc},
@@ -81,12 +81,7 @@ pub(crate) fn check_version(found: u64, expected: Option<u64>) -> Result<()> {
 impl Control {
     /// All vaults that the caller sees, by name.
     pub async fn vaults(&self, caller: &Caller, at: &PageRequest) -> Result<api::Page<Vault>> {
-        let filter = match caller.sight() {
-            Sight::All => Filter::all(),
-            Sight::Some { vaults, .. } => {
-                Filter::all().one_of("id", vaults.iter().map(ToString::to_string))
-            }
-        };
+        let filter = seen::<VaultDoc>(&caller.sight());
         let query = at.of(Query::new(filter).ascending("name"));
         Ok(page(self.catalog.list::<VaultDoc>(&query).await?, |stored| stored.doc.vault))
     }

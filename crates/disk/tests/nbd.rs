@@ -107,6 +107,21 @@ fn servers_with_habits() {
 }
 
 #[test]
+fn a_server_whose_size_and_blocks_contradict_each_other_is_named() {
+    let folder = folder();
+    let path = folder.path().join("disk");
+    raw_disk(&path, 1_000_003, &[(0, 5)]);
+    let filter = "--filter=blocksize-policy";
+    let sizes = "blocksize-minimum=512 blocksize-preferred=4096 blocksize-maximum=131072 \
+                 blocksize-error-policy=error";
+    let (_server, url) = nbdkit(&folder, &format!("{filter} file {} {sizes}", text(&path)));
+    let source = open(&url).expect("opens");
+    let whole = ByteRange::between(0, source.size());
+    let error = source.extents(whole).expect_err("its end cannot be asked for").to_string();
+    assert!(error.contains("1000003 bytes is no multiple of the blocks of 512"), "{error}");
+}
+
+#[test]
 fn a_dirty_bitmap_says_what_changed() {
     let folder = folder();
     let image = folder.path().join("disk.qcow2");

@@ -81,3 +81,20 @@ impl Progress {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_done_than_there_is() {
+        let progress = Progress::default();
+        progress.add_total(1_000_003);
+        // The last block is longer than the disk.
+        progress.advance(1 << 20);
+        assert_eq!(progress.snapshot().done_bytes, 1_000_003);
+        let unknown = Progress::default();
+        unknown.advance(7);
+        assert_eq!(unknown.snapshot().done_bytes, 7);
+    }
+}

@@ -661,7 +661,60 @@ fn ssh_arguments(
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        fs,
+        io::Read as _,
+        os::unix::{fs::PermissionsExt as _, net::UnixListener, process::CommandExt as _},
+    };
+
     use super::*;
+
+    /// Where the test listens as another user, in a process of its own.
+    const SOCKET: &str = "STRONGROOM_TEST_SOCKET";
+
+    #[test]
+    fn a_daemon_of_another_user_is_refused() {
+        if let Some(path) = std::env::var_os(SOCKET) {
+            let _listener = UnixListener::bind(path).expect("listens");
+            io::stdin().read_to_end(&mut Vec::new()).expect("waits");
+            return;
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let (own, other) = (folder.path().join("own"), folder.path().join("other"));
+        let open = |path: &Path, trusted_daemons_only| {
+            let uri = format!("qemu+unix:///session?socket={}", path.display());
+            let settings = Settings { trusted_daemons_only, ..Settings::default() };
+            connect(&uri.parse().expect("a URI"), &settings).map(drop)
+        };
+        let _listener = UnixListener::bind(&own).expect("listens");
+        open(&own, true).expect("it is ours");
+        // Only root can be somebody else.
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).expect("opens");
+        let test = "connection::tests::a_daemon_of_another_user_is_refused";
+        let mut daemon = Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", test, "--nocapture"])
+            .env(SOCKET, &other)
+            .uid(65_534)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        for _ in 0..200 {
+            if other.exists() {
+                break;
+            }
+            SystemClock.sleep(Duration::from_millis(50));
+        }
+        let refused = open(&other, true).expect_err("it is refused");
+        assert!(matches!(refused, HypervisorError::Refused { .. }), "{refused}");
+        assert!(refused.to_string().contains("65534"), "{refused}");
+        open(&other, false).expect("who says nothing of it trusts it");
+        drop(daemon.stdin.take());
+        assert!(daemon.wait().expect("ends").success());
+    }
 
     #[test]
     fn uuids() {

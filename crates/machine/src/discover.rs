@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use strongroom_base::{Clock as _, SystemClock};
+use strongroom_base::{Clock, SystemClock};
 use strongroom_hypervisor::{
     BackupKind, Connection, Disk, Domain, Form, HypervisorError, Machine, State, TpmBackend,
 };
@@ -109,14 +109,23 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// All machines of a host, by name. One that goes away meanwhile is left out; one of which libvirt
 /// does not tell all is there with what is known.
 pub fn discover(connection: &Connection) -> Result<Vec<DiscoveredMachine>, HypervisorError> {
+    described(&connection.domains()?, &SystemClock, |domain| describe(connection, domain))
+}
+
+/// Asks for each of these.
+fn described(
+    domains: &[Domain],
+    clock: &dyn Clock,
+    mut describe: impl FnMut(&Domain) -> Result<DiscoveredMachine, HypervisorError>,
+) -> Result<Vec<DiscoveredMachine>, HypervisorError> {
     let mut found = Vec::new();
-    for domain in connection.domains()? {
+    for domain in domains {
         let mut left = AGAIN;
         let described = loop {
-            match describe(connection, &domain) {
+            match describe(domain) {
                 Err(error) if !error.is_connection() && !error.is_missing() && left > 0 => {
                     left = left.saturating_sub(1);
-                    SystemClock.sleep(PAUSE);
+                    clock.sleep(PAUSE);
                 }
                 other => break other,
             }
@@ -125,7 +134,7 @@ pub fn discover(connection: &Connection) -> Result<Vec<DiscoveredMachine>, Hyper
             Ok(machine) => found.push(machine),
             Err(error) if error.is_missing() => {}
             Err(error) if error.is_lost() => return Err(error),
-            Err(error) => found.push(DiscoveredMachine::unknown(&domain, &error)),
+            Err(error) => found.push(DiscoveredMachine::unknown(domain, &error)),
         }
     }
     Ok(found)
@@ -194,4 +203,76 @@ pub fn describe(
         disks: machine.disks.iter().map(disk).collect(),
         problem: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    struct Still;
+
+    impl Clock for Still {
+        fn now(&self) -> jiff::Timestamp {
+            jiff::Timestamp::UNIX_EPOCH
+        }
+
+        fn monotonic(&self) -> Duration {
+            Duration::ZERO
+        }
+
+        fn sleep(&self, _: Duration) {}
+    }
+
+    fn domains(names: &[&str]) -> Vec<Domain> {
+        let uuid = "0a1b2c3d-0001-4fff-8000-00000000000f".parse().expect("a UUID");
+        names.iter().map(|name| Domain { name: (*name).to_owned(), uuid, run: None }).collect()
+    }
+
+    /// What libvirt says of a checkpoint that a backup is just making or deleting.
+    fn busy() -> HypervisorError {
+        HypervisorError::Libvirt {
+            action: "listing checkpoints",
+            number: 27,
+            message: "name in virGetDomainCheckpoint must not be NULL".to_owned(),
+        }
+    }
+
+    fn known(domain: &Domain) -> DiscoveredMachine {
+        DiscoveredMachine { problem: None, ..DiscoveredMachine::unknown(domain, &busy()) }
+    }
+
+    #[test]
+    fn one_machine_that_is_backed_up_does_not_spoil_the_list() {
+        let mut asked = 0;
+        let found = described(&domains(&["a", "busy", "gone", "stuck", "z"]), &Still, |domain| {
+            let missing = || HypervisorError::NoDomain { uri: "x".to_owned(), name: "gone".into() };
+            match domain.name.as_str() {
+                "busy" if asked < 2 => {
+                    asked += 1;
+                    Err(busy())
+                }
+                "gone" => Err(missing()),
+                "stuck" => Err(busy()),
+                _ => Ok(known(domain)),
+            }
+        });
+        let found = found.expect("a list");
+        let problems: Vec<_> =
+            found.iter().map(|it| (it.name.as_str(), it.problem.is_some())).collect();
+        assert_eq!(problems, [("a", false), ("busy", false), ("stuck", true), ("z", false)]);
+        assert!(found[2].problem.as_ref().is_some_and(|it| it.contains("must not be NULL")));
+        assert_eq!(found[2].state, "unknown");
+    }
+
+    #[test]
+    fn a_list_without_libvirt_is_none() {
+        let lost = || HypervisorError::Lost {
+            action: "listing checkpoints",
+            source: io::Error::from(io::ErrorKind::BrokenPipe),
+        };
+        let found = described(&domains(&["a", "b"]), &Still, |_| Err(lost()));
+        assert!(found.expect_err("it is not half a list").is_lost());
+    }
 }

@@ -53,6 +53,12 @@ pub enum MachineError {
         /// Why.
         reason: String,
     },
+    /// No restore that has replaced the machine's disks is to be decided on.
+    #[error("{machine}: its disks were not replaced, or that was decided on already")]
+    NotReplaced {
+        /// The machine.
+        machine: String,
+    },
     /// What was asked for contradicts itself, or lacks something.
     #[error("{reason}")]
     Choice {
@@ -247,7 +253,7 @@ impl Coded for MachineError {
             Self::Choice { .. } => &codes::USAGE_INVALID,
             Self::Busy { .. } => &codes::VM_BUSY,
             Self::State { .. } => &codes::VM_STATE,
-            Self::Unsupported { .. } => &codes::VM_UNSUPPORTED,
+            Self::Unsupported { .. } | Self::NotReplaced { .. } => &codes::VM_UNSUPPORTED,
             Self::Managed { .. } => &codes::VM_OTHER_MANAGER,
             Self::Consistency { .. } => &codes::VM_CONSISTENCY,
             Self::NotThawed { .. } => &codes::VM_NOT_THAWED,

@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     fs, io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -85,6 +85,7 @@ keys! {
         tls_certificate: Option<PathBuf> = None, "made by the server", "PEM file with the certificate and those above it. Read again when it changes.";
         tls_key: Option<PathBuf> = None, "made by the server", "PEM file with the certificate's key.";
         tls_names: Vec<String> = Vec::new(), "[]", "Further names and addresses for the certificate that the server makes.";
+        trusted_proxies: Vec<IpAddr> = Vec::new(), "[]", "Addresses of reverse proxies before the server, such as `127.0.0.1`. The last entry of their `X-Forwarded-For` is taken for the address of who signs in; no other header, and nobody else's, is believed.";
         connections: u32 = 1024, "1024", "Connections at once at most. Of callers without a token three quarters of them, the oldest of which makes room for the next.";
         vault_dirs: Option<Vec<PathBuf>> = None, "`vaults` in `data_dir`", "Folders below which vaults, and their copies, may be made or taken over by whoever may make vaults.";
         vault_urls: Vec<String> = Vec::new(), "[]", "Places in object stores at or below which vaults may be made or taken over, such as `s3://backup/vaults?endpoint=https://s3.example.net`; none: there may be no vault in an object store. The endpoint must be the same.";

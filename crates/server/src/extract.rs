@@ -223,14 +223,16 @@ impl FromRequestParts<App> for Who {
     }
 }
 
-/// The address that a request comes from, if it came over a connection.
+/// The address that a request comes from, if it came over a connection: as the connection says, or
+/// a proxy that is believed.
 pub(crate) struct Origin(pub(crate) Option<IpAddr>);
 
 impl FromRequestParts<App> for Origin {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Infallible> {
-        Ok(Self(parts.extensions.get::<Guest>().map(Guest::address)))
+        let guest = parts.extensions.get::<Guest>();
+        Ok(Self(guest.map(|guest| guest.origin(&parts.headers))))
     }
 }
 

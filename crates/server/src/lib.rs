@@ -21,6 +21,7 @@ mod guard;
 mod idempotency;
 mod listen;
 mod notify;
+mod proxies;
 mod recover;
 mod router;
 mod routes;

@@ -20,7 +20,7 @@ use std::{
 use axum::{
     Router,
     body::Body,
-    http::{Request, Response},
+    http::{HeaderMap, Request, Response},
 };
 use http_body_util::BodyExt as _;
 use hyper_util::{
@@ -38,7 +38,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
-use crate::error::ServerError;
+use crate::{error::ServerError, proxies::Proxies};
 
 /// How long requests may take that are at work when the server stops.
 const ENDING: Duration = Duration::from_secs(30);
@@ -69,6 +69,8 @@ pub(crate) struct Serving {
     pub(crate) connections: usize,
     /// How long they may do nothing.
     pub(crate) patience: Patience,
+    /// Whose connections are those of many callers.
+    pub(crate) proxies: Proxies,
 }
 
 /// Who is at the other end of a connection, for the requests that come over it.
@@ -80,9 +82,9 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    /// Its address.
-    pub(crate) fn address(&self) -> IpAddr {
-        self.address.to_canonical()
+    /// The address of whoever sent a request over it.
+    pub(crate) fn origin(&self, headers: &HeaderMap) -> IpAddr {
+        self.place.places.proxies.origin(self.address, headers)
     }
 
     /// It has shown a good token.
@@ -102,6 +104,8 @@ struct Places {
     of_strangers: usize,
     /// Those that strangers of one address can have.
     of_one: usize,
+    /// Whose connections are those of many callers.
+    proxies: Proxies,
     state: Mutex<State>,
     /// Told when one is free.
     free: Notify,
@@ -148,12 +152,13 @@ impl Drop for Place {
 }
 
 impl Places {
-    fn new(all: usize) -> Arc<Self> {
+    fn new(all: usize, proxies: Proxies) -> Arc<Self> {
         let part = |share: usize| all.checked_div(share).unwrap_or(1).max(1);
         Arc::new(Self {
             all,
             of_strangers: all.saturating_sub(part(4)).max(1),
             of_one: part(8),
+            proxies,
             state: Mutex::default(),
             free: Notify::new(),
         })
@@ -167,9 +172,10 @@ impl Places {
     async fn take(self: &Arc<Self>, address: IpAddr) -> Place {
         let (number, go) = {
             let mut state = self.state();
-            // Behind a proxy on this machine all callers have its address.
+            // Behind a proxy on this machine, or another that is known, all callers have its address.
             let own = state.strangers.values().filter(|(of, _)| *of == address).count();
-            if own >= self.of_one && !address.is_loopback() {
+            let is_proxy = address.is_loopback() || self.proxies.has(address);
+            if own >= self.of_one && !is_proxy {
                 state.send_off(Some(address));
             }
             if state.strangers.len() >= self.of_strangers {
@@ -245,7 +251,7 @@ pub(crate) async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAd
 
 /// Serves connections until it is told to stop, and lets those end that are at work then.
 pub(crate) async fn serve(listener: TcpListener, serving: Serving, stop: watch::Receiver<bool>) {
-    let places = Places::new(serving.connections);
+    let places = Places::new(serving.connections, serving.proxies.clone());
     let open = TaskTracker::new();
     let mut stopping = stop.clone();
     let stopped = async move { stopping.wait_for(|stop| *stop).await.is_ok() };
@@ -409,7 +415,8 @@ mod tests {
             .route("/never", get(std::future::pending::<()>));
         let (listener, address) = listen(([127, 0, 0, 1], 0).into()).await.expect("listens");
         let (stop, stopped) = watch::channel(false);
-        let serving = Serving { router, encryption: None, connections, patience: SHORT };
+        let proxies = Proxies::default();
+        let serving = Serving { router, encryption: None, connections, patience: SHORT, proxies };
         tokio::spawn(serve(listener, serving, stopped));
         (address, stop)
     }
@@ -482,8 +489,8 @@ mod tests {
 
     #[tokio::test]
     async fn one_address_takes_a_share_only() {
-        let places = Places::new(16);
         let of = |n: u8| IpAddr::from([192, 0, 2, n]);
+        let places = Places::new(16, Proxies::new(&[of(9)]));
         let mut own = Vec::new();
         for _ in 0..3 {
             own.push(places.take(of(1)).await);
@@ -495,6 +502,13 @@ mod tests {
             async move { tokio::time::timeout(Duration::from_millis(1), go.notified()).await.is_ok() }
         };
         assert!(told(&own[0]).await && !told(&own[1]).await && !told(&other).await);
+        // That of a proxy is shared by many.
+        let mut of_proxy = Vec::new();
+        for _ in 0..5 {
+            of_proxy.push(places.take(of(9)).await);
+        }
+        assert!(!told(&of_proxy[0]).await);
+        of_proxy.clear();
         own.clear();
         assert_eq!(places.state().taken, 1);
         assert_eq!(places.state().strangers.len(), 1);

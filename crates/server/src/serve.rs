@@ -34,6 +34,7 @@ use crate::{
     idempotency,
     listen::{self, Patience, Serving},
     notify,
+    proxies::Proxies,
     router::router,
     standby,
     tls::{self, CertificateFiles, Shown},
@@ -127,6 +128,7 @@ async fn run(serve: Serve) -> Result<(), ServerError> {
         encryption,
         connections: usize::try_from(config.connections).unwrap_or(usize::MAX),
         patience: Patience::USUAL,
+        proxies: Proxies::new(&config.trusted_proxies),
     };
     let renewing = shown.map(|shown| tokio::spawn(renew(shown, files, config.clone(), host)));
     // Where servers stand by, it says that this one does not.
@@ -211,6 +213,7 @@ async fn watch(
             encryption: None,
             connections: PAGE_CONNECTIONS,
             patience: Patience::USUAL,
+            proxies: Proxies::default(),
         };
         tasks.push(tokio::spawn(listen::serve(listener, serving, stop.clone())));
     }

@@ -2,23 +2,19 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use strongroom_base::Entropy;
+use strongroom_base::{Entropy, SplitMix64};
 
-/// A small generator (SplitMix64): the same seed gives the same numbers on every machine.
+/// A small generator: the same seed gives the same numbers on every machine.
 #[derive(Clone, Debug)]
-pub(crate) struct Rng(u64);
+pub(crate) struct Rng(SplitMix64);
 
 impl Rng {
     pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(SplitMix64::new(seed))
     }
 
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.bits()
     }
 
     /// A number below `n`; 0 if `n` is 0.

@@ -21,7 +21,7 @@ use std::{
     path::PathBuf,
 };
 
-use strongroom_base::{BLOCK_SIZE, Cancel, Digest, EntropyExt as _, PackId, PointId};
+use strongroom_base::{BLOCK_SIZE, Cancel, Digest, EntropyExt as _, PackId, PointId, SplitMix64};
 use strongroom_format::{Manifest, pack::RecordKind};
 use strongroom_image::{Image, Visitor, visit_new};
 use strongroom_objects::StoreError;
@@ -181,7 +181,7 @@ struct Walk<'a> {
     options: ValidateOptions,
     progress: OnValidate<'a>,
     cancel: &'a Cancel,
-    chance: Chance,
+    chance: SplitMix64,
     seen: Recently<Digest, ()>,
     nodes: u64,
     blocks: u64,
@@ -204,7 +204,7 @@ impl<'a> Walk<'a> {
             options,
             progress,
             cancel,
-            chance: Chance(u64::from_le_bytes(vault.entropy().array())),
+            chance: SplitMix64::new(u64::from_le_bytes(vault.entropy().array())),
             seen: Recently::new(SEEN),
             nodes: 0,
             blocks: 0,
@@ -365,17 +365,4 @@ impl Visitor<VaultError> for Walk<'_> {
 
 fn count(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
-}
-
-/// Good enough to choose samples: `SplitMix64`.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)).checked_rem(end).unwrap_or(0)
-    }
 }

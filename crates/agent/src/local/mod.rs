@@ -21,8 +21,8 @@ use strongroom_machine::{
 };
 
 use crate::{
-    Agent, BackupDone, BackupOrder, FinishOrder, HostFacts, RestoreDone, RestoreOrder, Result,
-    TransferOrder, Vaults, Watch,
+    Agent, BackupDone, BackupOrder, FinishDone, FinishOrder, HostFacts, RestoreDone, RestoreOrder,
+    Result, TransferOrder, Vaults, Watch,
     error::{body, of_source},
 };
 
@@ -129,18 +129,23 @@ impl Agent for LocalAgent {
         self.bring_back(order, watch)
     }
 
-    fn finish(&self, order: &FinishOrder) -> Result<Option<serde_json::Value>> {
+    fn finish(&self, order: &FinishOrder) -> Result<FinishDone> {
         let decision = match order.decision {
             RestoreDecision::Accept => Decision::Accept,
             RestoreDecision::Undo => Decision::Undo,
         };
         let places = &self.host.places;
-        match finish(&self.connect()?, places, &order.machine, decision) {
-            Ok(report) => to_json(&report).map(Some),
-            // It was decided by a first try, or on the host itself.
-            Err(MachineError::Unsupported { .. }) => Ok(None),
-            Err(error) => Err(body(error)),
-        }
+        finished(finish(&self.connect()?, places, &order.machine, decision))
+    }
+}
+
+/// What becomes of an order to finish. That there is nothing to decide is its end too; any other failure
+/// leaves it to be decided still.
+fn finished(done: Result<impl serde::Serialize, MachineError>) -> Result<FinishDone> {
+    match done {
+        Ok(report) => to_json(&report).map(FinishDone::Finished),
+        Err(MachineError::NotReplaced { .. }) => Ok(FinishDone::DecidedBefore),
+        Err(error) => Err(body(error)),
     }
 }
 
@@ -199,6 +204,19 @@ fn check(checked: Checked) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::FinishDone as D;
+
+    #[test]
+    fn only_a_decision_that_was_made_ends_an_order_to_finish() {
+        let machine = || "web".to_owned();
+        let done = |error| finished(Err::<(), _>(error));
+        assert_eq!(done(MachineError::NotReplaced { machine: machine() }), Ok(D::DecidedBefore));
+        // As of a host that is reached over ssh: it has done nothing.
+        let reason = "a machine is restored on the host that runs it".to_owned();
+        let error = done(MachineError::Unsupported { machine: machine(), reason });
+        assert_eq!(error.expect_err("it waits still").code, codes::VM_UNSUPPORTED.name);
+        assert_eq!(finished(Ok("report")), Ok(D::Finished("report".into())));
+    }
 
     #[test]
     fn versions() {

@@ -129,7 +129,8 @@ async fn queries_are_as_in_memory(bed: Bed) {
     let cases = if std::env::var_os("STRONGROOM_LONG").is_some() { 2000 } else { 150 };
     let order =
         (select(vec!["id", "state", "host", "started", "bytes"]), any::<bool>(), 1_usize..9);
-    let input = (jobs(), vec((conditions(), order), 8));
+    let groups = option::of(vec(conditions(), 0..3));
+    let input = (jobs(), vec((conditions(), groups, order), 8));
     let config = Config { cases, failure_persistence: None, ..Config::default() };
     let run = move || {
         TestRunner::new(config).run(&input, |(jobs, queries)| {
@@ -138,11 +139,19 @@ async fn queries_are_as_in_memory(bed: Bed) {
                 for job in &jobs {
                     tx.insert(job).await.expect("inserts");
                 }
-                for (conditions, (column, descending, limit)) in queries {
-                    let filter = filter(&conditions);
+                for (conditions, groups, (column, descending, limit)) in queries {
+                    let mut filter = filter(&conditions);
+                    if let Some(groups) = &groups {
+                        filter = filter.any(groups.iter().map(|group| self::filter(group)));
+                    }
+                    let all = |job: &Job, of: &[_]| of.iter().all(|test| holds(job, test));
                     let mut expected: Vec<_> = jobs
                         .iter()
-                        .filter(|job| conditions.iter().all(|c| holds(job, c)))
+                        .filter(|job| all(job, &conditions))
+                        .filter(|job| {
+                            let one = |groups: &Vec<Vec<_>>| groups.iter().any(|of| all(job, of));
+                            groups.as_ref().is_none_or(one)
+                        })
                         .collect();
                     expected.sort_by(|a, b| {
                         let order = (value(a, column), &a.id).cmp(&(value(b, column), &b.id));

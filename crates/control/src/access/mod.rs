@@ -6,8 +6,10 @@
 pub(crate) mod known;
 mod operation;
 pub(crate) mod people;
+pub(crate) mod seen;
 pub(crate) mod sign_in;
 mod tokens;
+pub(crate) mod used;
 
 use jiff::Timestamp;
 use strongroom_api::{Job, Role, Scope};

@@ -12,7 +12,10 @@ use std::{
     collections::{BTreeMap, HashMap},
     hash::{BuildHasher as _, RandomState},
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -212,6 +215,23 @@ pub(crate) struct SignIns {
     room: Mutex<Room>,
     throttle: Mutex<Throttle>,
     failed: Mutex<Failed>,
+    /// How much was hashed.
+    hashed: Arc<Hashed>,
+}
+
+/// How much was hashed: passwords, and the blocks of memory that they took.
+#[derive(Debug, Default)]
+struct Hashed {
+    passwords: AtomicU64,
+    blocks: AtomicU64,
+}
+
+impl Hashed {
+    fn add(&self, params: &Params) {
+        let blocks = u64::try_from(params.block_count()).unwrap_or(u64::MAX);
+        self.passwords.fetch_add(1, Relaxed);
+        self.blocks.fetch_add(blocks.saturating_mul(params.t_cost().into()), Relaxed);
+    }
 }
 
 impl Default for SignIns {
@@ -222,6 +242,7 @@ impl Default for SignIns {
             room: Mutex::default(),
             throttle: Mutex::default(),
             failed: Mutex::default(),
+            hashed: Arc::default(),
         }
     }
 }
@@ -279,20 +300,20 @@ impl SignIns {
     /// Works with the memory that a hash takes.
     async fn with_memory<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Vec<Block>) -> Result<T, String> + Send + 'static,
+        work: impl FnOnce(&mut Memory) -> Result<T, String> + Send + 'static,
     ) -> Result<T> {
         let bug = |error: String| ControlError::from(Box::new(ErrorBody::new(&codes::BUG, error)));
         let turn = Arc::clone(&self.turns).acquire_owned().await;
         let turn = turn.map_err(|error| bug(error.to_string()))?;
-        let memory = Arc::clone(&self.memory);
+        let (memory, hashed) = (Arc::clone(&self.memory), Arc::clone(&self.hashed));
         // The allocator would keep memory for each thread that ever hashed. Whoever asked may hang up, but
         // the work goes on, and so does its turn.
         let done = Control::blocking(move || {
             let _turn = turn;
             let free = || memory.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut blocks = free().pop().unwrap_or_default();
-            let done = work(&mut blocks);
-            free().push(blocks);
+            let mut own = Memory { blocks: free().pop().unwrap_or_default(), hashed };
+            let done = work(&mut own);
+            free().push(own.blocks);
             Ok(done)
         });
         done.await?.map_err(bug)
@@ -300,11 +321,11 @@ impl SignIns {
 
     /// The hash of a password, as it is kept.
     pub(super) async fn hash(&self, password: String, salt: [u8; 16]) -> Result<String> {
-        self.with_memory(move |blocks| {
+        self.with_memory(move |memory| {
             let words = |error: &dyn std::fmt::Display| format!("argon2: {error}");
             let params = Params::default();
             let mut out = [0; Params::DEFAULT_OUTPUT_LEN];
-            fill(blocks, &params, password.as_bytes(), &salt, &mut out)
+            fill(memory, &params, password.as_bytes(), &salt, &mut out)
                 .map_err(|error| words(&error))?;
             let hash = PasswordHash {
                 algorithm: Algorithm::Argon2id.ident(),
@@ -320,32 +341,39 @@ impl SignIns {
 
     /// Whether a password is the one of a hash. It takes as long if there is no hash.
     async fn is(&self, hash: String, password: String) -> Result<bool> {
-        self.with_memory(move |blocks| {
+        self.with_memory(move |memory| {
             let known = PasswordHash::new(&hash).ok();
             let parsed = match known {
                 Some(parsed) => parsed,
                 None => PasswordHash::new(NOBODY).map_err(|error| format!("argon2: {error}"))?,
             };
-            let right = matches(blocks, &parsed, password.as_bytes());
+            let right = matches(memory, &parsed, password.as_bytes());
             Ok(right && !hash.is_empty())
         })
         .await
     }
 }
 
+/// Memory for a hash.
+struct Memory {
+    blocks: Vec<Block>,
+    hashed: Arc<Hashed>,
+}
+
 fn fill(
-    blocks: &mut Vec<Block>,
+    memory: &mut Memory,
     params: &Params,
     password: &[u8],
     salt: &[u8],
     out: &mut [u8],
 ) -> argon2::Result<()> {
-    blocks.resize(params.block_count(), Block::default());
+    memory.hashed.add(params);
+    memory.blocks.resize(params.block_count(), Block::default());
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone());
-    argon2.hash_password_into_with_memory(password, salt, out, blocks)
+    argon2.hash_password_into_with_memory(password, salt, out, &mut memory.blocks)
 }
 
-fn matches(blocks: &mut Vec<Block>, hash: &PasswordHash, password: &[u8]) -> bool {
+fn matches(memory: &mut Memory, hash: &PasswordHash, password: &[u8]) -> bool {
     let (Ok(params), Some(salt), Some(right)) = (Params::try_from(hash), &hash.salt, &hash.hash)
     else {
         return false;
@@ -354,7 +382,7 @@ fn matches(blocks: &mut Vec<Block>, hash: &PasswordHash, password: &[u8]) -> boo
         && hash.version == Some(Version::V0x13.into())
         && params.m_cost() <= MAX_MEMORY;
     let mut out = vec![0; right.len()];
-    let filled = known && fill(blocks, &params, password, salt, &mut out).is_ok();
+    let filled = known && fill(memory, &params, password, salt, &mut out).is_ok();
     // Comparing them takes the same time wherever they differ.
     filled && Output::new(&out).is_ok_and(|out| out == *right)
 }
@@ -368,6 +396,12 @@ impl Control {
     pub(super) async fn hash_password(&self, password: String) -> Result<String> {
         use strongroom_base::EntropyExt as _;
         self.sign_ins.hash(password, self.entropy.array()).await
+    }
+
+    /// How many passwords were hashed, and how many blocks of memory were filled for it.
+    pub fn hashed(&self) -> (u64, u64) {
+        let Hashed { passwords, blocks } = &*self.sign_ins.hashed;
+        (passwords.load(Relaxed), blocks.load(Relaxed))
     }
 
     /// Checks that a user, who has a token, has the password too: its hash.

@@ -218,6 +218,7 @@ impl Control {
         if holder.token.expires <= self.trusted_now() || holder.user.disabled {
             return Err(unknown());
         }
+        self.used.note(&holder.token, self.now());
         Ok(holder)
     }
 
@@ -250,6 +251,7 @@ impl Control {
         let holder = self.recognise(secret).await?;
         let Holder { token, user, assignments, .. } = &*holder;
         let mut token = token.clone();
+        self.used.add_to(std::slice::from_mut(&mut token));
         read!(self, tx => {
             add_effective_roles(tx, std::slice::from_mut(&mut token)).await
         })?;
@@ -267,6 +269,7 @@ impl Control {
         let query = at.of(Query::new(filter).ascending("expires"));
         let found = self.catalog.list::<TokenDoc>(&query).await?;
         let mut found = page(found, |stored| stored.doc.token);
+        self.used.add_to(&mut found.items);
         read!(self, tx => {
             if let Some(seen) = seen(tx, caller).await? {
                 found.items.retain(|token| seen.contains(&token.id));

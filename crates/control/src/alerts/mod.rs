@@ -8,12 +8,13 @@ mod purges;
 mod rules;
 
 use jiff::{SignedDuration, Timestamp};
+use strongroom_agent::Absence;
 use strongroom_api::{self as api, Alert, AlertState, ErrorBody};
 use strongroom_base::{AlertId, JobId, codes};
 use strongroom_catalog::{Filter, Query, Stored, Tx};
 
 use crate::{
-    access::{Caller, Operation, Sight, Target},
+    access::{Caller, Operation, Target, seen::seen},
     audit,
     error::{ControlError, Result},
     model::AlertDoc,
@@ -205,67 +206,45 @@ pub(crate) async fn security(
     Ok(())
 }
 
-/// Points are not in their vault any more; if the whole vault was looked through, or none are missing
-/// any more.
-pub(crate) async fn missing(
+/// Points are not in their vault any more, or have deletion notes there that the service has not put; if the
+/// whole vault was looked through (`of_all`), or none are any more.
+pub(crate) async fn absent(
     control: &Control,
     tx: &mut Tx,
     vault: &api::Vault,
+    how: Absence,
     points: &[String],
     of_all: bool,
     now: Timestamp,
 ) -> Result<()> {
-    let count = points.len();
-    let title = format!("{count} recovery point(s) of vault {} are gone from it", vault.name);
-    let error = || ErrorBody::new(&codes::POINT_LOST, named(points));
-    of_points(control, tx, (Rule::PointsMissing, vault, of_all), count, title, error, now).await
-}
-
-/// Points have deletion notes that the service has not put.
-pub(crate) async fn foreign(
-    control: &Control,
-    tx: &mut Tx,
-    vault: &api::Vault,
-    points: &[String],
-    of_all: bool,
-    now: Timestamp,
-) -> Result<()> {
-    let count = points.len();
-    let title = format!(
-        "somebody else has deleted {count} recovery point(s) in vault {}; they are kept",
-        vault.name
-    );
-    let error = || ErrorBody::new(&codes::POINT_FOREIGN_DELETION, named(points));
-    of_points(control, tx, (Rule::ForeignDeletion, vault, of_all), count, title, error, now).await
-}
-
-async fn of_points(
-    control: &Control,
-    tx: &mut Tx,
-    (rule, vault, of_all): (Rule, &api::Vault, bool),
-    count: usize,
-    title: String,
-    error: impl FnOnce() -> ErrorBody,
-    now: Timestamp,
-) -> Result<()> {
-    let subject = vault.name.as_str();
+    let (count, name) = (points.len(), &vault.name);
+    let (rule, code, title) = match how {
+        Absence::Missing => (
+            Rule::PointsMissing,
+            &codes::POINT_LOST,
+            format!("{count} recovery point(s) of vault {name} are gone from it"),
+        ),
+        Absence::Hidden => (
+            Rule::ForeignDeletion,
+            &codes::POINT_FOREIGN_DELETION,
+            format!(
+                "somebody else has deleted {count} recovery point(s) in vault {name}; they are kept"
+            ),
+        ),
+    };
     if count > 0 {
         let what = Happening {
             rule,
             title,
-            error: Some(error()),
-            subject,
+            error: Some(ErrorBody::new(code, named(points))),
+            subject: name,
             vault: Some(vault.id),
             item: None,
             job: None,
         };
         return raise(control, tx, what, now).await;
     }
-    if of_all {
-        resolve_key(tx, &key(rule, subject, Some(vault.id), None), now).await
-    } else {
-        Ok(())
-    }
+    if of_all { resolve_key(tx, &key(rule, name, Some(vault.id), None), now).await } else { Ok(()) }
 }
 
 /// Points by name, the first of them.
@@ -340,16 +319,12 @@ impl Control {
         state: Option<AlertState>,
         at: &PageRequest,
     ) -> Result<api::Page<Alert>> {
-        let filter =
-            state.map_or_else(Filter::all, |state| Filter::all().eq("state", state.name()));
-        let query = at.of(Query::new(filter).descending("last"));
-        let sight = caller.sight();
-        let found = self.catalog.list::<AlertDoc>(&query).await?;
-        let mut found = page(found, |stored| stored.doc.alert);
-        if sight != Sight::All {
-            found.items.retain(|alert| sight.has(alert.vault, alert.item));
+        let mut filter = seen::<AlertDoc>(&caller.sight());
+        if let Some(state) = state {
+            filter = filter.eq("state", state.name());
         }
-        Ok(found)
+        let query = at.of(Query::new(filter).descending("last"));
+        Ok(page(self.catalog.list::<AlertDoc>(&query).await?, |stored| stored.doc.alert))
     }
 
     /// Acknowledges an alert, or resolves it.

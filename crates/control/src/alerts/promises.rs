@@ -13,6 +13,7 @@ use strongroom_policy::Policy;
 
 use super::{Happening, Rule, key, raise, resolve_key};
 use crate::{
+    access::{Sight, seen::seen},
     error::{ControlError, Result},
     model::{AlertDoc, ItemDoc, PointDoc},
     policies::policy_of,
@@ -95,10 +96,10 @@ impl Control {
     pub(crate) async fn behind_items(
         &self,
         tx: &mut ReadTx,
-        filter: Filter,
+        sight: &Sight,
         limit: usize,
     ) -> Result<Vec<BehindItem>> {
-        let rule = filter.eq("rule", Rule::RpoMissed.name()).not_null("key");
+        let rule = seen::<AlertDoc>(sight).eq("rule", Rule::RpoMissed.name()).not_null("key");
         let alerts = tx.list::<AlertDoc>(&Query::new(rule).limit(limit)).await?.items;
         let mut found = Vec::new();
         for item in alerts.into_iter().filter_map(|stored| stored.doc.alert.item) {

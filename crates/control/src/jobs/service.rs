@@ -10,12 +10,11 @@ use strongroom_catalog::{Filter, Query, Stored, Tx};
 
 use super::{Event, Retry, on};
 use crate::{
-    access::{Caller, Operation, Sight, Target},
+    access::{Caller, Operation, Target, seen::seen},
     alerts::{self, Happening, Rule},
     audit,
     cause::Cause,
     error::{ControlError, Result, code_of},
-    items::seen,
     model::{ItemDoc, JobDoc, Spec},
     once,
     policies::policy_of,
@@ -250,12 +249,7 @@ impl Control {
         which: &JobFilter,
         at: &PageRequest,
     ) -> Result<api::Page<Job>> {
-        let mut filter = match caller.sight() {
-            Sight::Some { vaults, items } if vaults.is_empty() && !items.is_empty() => {
-                Filter::all().one_of("item", items.iter().map(ToString::to_string))
-            }
-            sight => seen(Filter::all(), &sight),
-        };
+        let mut filter = seen::<JobDoc>(&caller.sight());
         if let Some(state) = which.state {
             filter = filter.eq("state", state.name());
         }

@@ -70,8 +70,9 @@ impl Control {
                 }
             }
             let known: Vec<String> = hidden.iter().map(words).collect();
-            alerts::missing(self, tx, &vault.vault, &lost, item.is_none(), now).await?;
-            alerts::foreign(self, tx, &vault.vault, &known, item.is_none(), now).await
+            let (vault, of_all) = (&vault.vault, item.is_none());
+            alerts::absent(self, tx, vault, Absence::Missing, &lost, of_all, now).await?;
+            alerts::absent(self, tx, vault, Absence::Hidden, &known, of_all, now).await
         })?;
         Ok(())
     }
@@ -234,7 +235,7 @@ impl Control {
                     forget_given_up(tx, vault.vault.id, item, *point).await?;
                 }
             }
-            alerts::foreign(self, tx, &vault.vault, &foreign, true, now).await
+            alerts::absent(self, tx, &vault.vault, Absence::Hidden, &foreign, true, now).await
         })
     }
 }

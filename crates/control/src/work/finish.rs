@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 use serde_json::json;
-use strongroom_agent::{FinishOrder, Watch};
+use strongroom_agent::{FinishDone, FinishOrder, Watch};
 use strongroom_api::{ErrorBody, Item, JobBegun, Replaced, RestoreDecision, TaskState, Trigger};
 use strongroom_base::{ItemId, codes};
 use strongroom_catalog::{Filter, Query, Stored};
@@ -69,13 +69,17 @@ impl Control {
         let host = read!(self, tx => { named::<HostDoc>(tx, replaced.host).await })?.doc.host;
         let agent = self.agents.agent(&host)?;
         let order = FinishOrder { machine: replaced.machine.clone(), decision };
-        let report = Self::blocking(move || agent.finish(&order)).await?;
+        let done = Self::blocking(move || agent.finish(&order)).await?;
         self.set_replaced(item.id, None).await?;
-        if report.is_none() {
-            let message =
-                format!("it was decided on the host itself what {} has", replaced.machine);
-            teller.tell(Event::Warning(ErrorBody::new(&codes::VM_UNSUPPORTED, message)));
-        }
+        let report = match done {
+            FinishDone::Finished(report) => Some(report),
+            FinishDone::DecidedBefore => {
+                let message =
+                    format!("it was decided on the host itself what {} has", replaced.machine);
+                teller.tell(Event::Warning(ErrorBody::new(&codes::VM_UNSUPPORTED, message)));
+                None
+            }
+        };
         watch.task("finish", TaskState::Completed, None);
         Ok(report)
     }

@@ -134,6 +134,7 @@ impl Control {
         }
         rounds.drivers.wait(&self).await;
         self.look_at(self.record_failed_sign_ins(true).await).ok();
+        self.look_at(self.write_down_uses(true).await).ok();
         if let Err(error) = telling.await {
             tracing::error!(%error, "telling of alerts ended early");
         }
@@ -227,6 +228,7 @@ impl Control {
         self.alert_of_promises().await?;
         self.alert_of_verification().await?;
         self.alert_of_open_restores().await?;
+        self.write_down_uses(false).await?;
         self.begin_housekeeping().await?;
         self.forget_old().await
     }

@@ -16,8 +16,10 @@ on_both_databases! {
     sign_in_and_rights,
     what_another_server_takes_away_is_gone_within_a_second,
     a_password_is_changed_with_the_present_one,
+    who_signs_in_in_vain_costs_the_same_whoever_it_is,
     strangers_lock_nobody_out,
     a_token_is_within_the_one_that_made_it,
+    when_a_token_was_used_last_is_known_and_seldom_written,
     a_clock_that_jumps_and_comes_back_ends_no_token,
     the_owner_makes_a_token,
     machines_are_reached_by_their_own_items_only,
@@ -150,6 +152,29 @@ async fn a_password_is_changed_with_the_present_one(bed: Bed) {
     assert_eq!(refusal(refused), "auth.rate");
 }
 
+async fn who_signs_in_in_vain_costs_the_same_whoever_it_is(bed: Bed) {
+    let world = World::new(bed).await;
+    let control = &world.control;
+    // One with a password, one without, one who is disabled, and one whom nobody knows.
+    user(&world, "ann").await;
+    control.first_token().await.expect("asks");
+    user(&world, "off").await;
+    let off = UserUpdate { disabled: Some(true), ..UserUpdate::default() };
+    control.update_user(&world.admin, "off", off).await.expect("disabled");
+    let mut costs = Vec::new();
+    let tries =
+        [("ann", "wrong"), ("admin", "wrong"), ("off", PASSWORD), ("nobody", "x"), ("", "")];
+    for (name, password) in tries {
+        let before = control.hashed();
+        let refused = control.sign_in(sign_in(name, password), None).await.map(drop);
+        assert_eq!(refusal(refused), "auth.failed", "{name}");
+        let after = control.hashed();
+        costs.push((after.0 - before.0, after.1 - before.1));
+    }
+    assert!(costs[0].0 == 1 && costs[0].1 > 10_000, "{costs:?}");
+    assert!(costs.iter().all(|cost| *cost == costs[0]), "{costs:?}");
+}
+
 async fn strangers_lock_nobody_out(bed: Bed) {
     let world = World::new(bed).await;
     let control = &world.control;
@@ -233,6 +258,55 @@ async fn a_token_is_within_the_one_that_made_it(bed: Bed) {
     assert_eq!(revoked, 4);
     let denied = |entry: &&AuditEntry| entry.action == "access.token" && entry.outcome == "denied";
     assert_eq!(entries.iter().filter(denied).count(), 1);
+}
+
+async fn when_a_token_was_used_last_is_known_and_seldom_written(bed: Bed) {
+    let mut world = World::new(bed).await;
+    user(&world, "ann").await;
+    assign(&world, "ann", Role::VaultAdmin, Scope::Server).await;
+    let secret = session(&world, "ann").await;
+    let last = async |world: &World| {
+        let all = world.control.tokens(&world.admin, &PageRequest::default()).await;
+        all.expect("a list").items[0].last_used
+    };
+    assert_eq!(last(&world).await, None);
+    let begun = world.now();
+    world.control.caller(&secret).await.expect("known");
+    assert_eq!(last(&world).await, Some(begun));
+    world.control.keep_house().await.expect("keeps house");
+    // Two hours of many requests are two writes.
+    let before = world.control.pulse().writes().0;
+    for request in 1..=720 {
+        world.pass(10);
+        world.control.caller(&secret).await.expect("known");
+        if request % 30 == 0 {
+            world.control.write_down_uses(false).await.expect("writes");
+        }
+    }
+    assert_eq!(world.control.pulse().writes().0 - before, 2);
+    let used = world.now();
+    assert_eq!(last(&world).await, Some(used));
+    let me = world.control.who_am_i(&secret).await.expect("known");
+    assert_eq!(me.token.last_used, Some(used));
+    // A crash forgets the last hour at most, a stop nothing. Nobody who asks: nothing is written.
+    world.pass(600);
+    world.control.caller(&secret).await.expect("known");
+    world.restart().await;
+    assert_eq!(last(&world).await, Some(used));
+    world.control.caller(&secret).await.expect("known");
+    let used = world.now();
+    world.control.write_down_uses(true).await.expect("writes");
+    world.restart().await;
+    assert_eq!(last(&world).await, Some(used));
+    let before = world.control.pulse().writes().0;
+    world.pass(5 * 3600);
+    world.control.write_down_uses(false).await.expect("writes");
+    world.control.write_down_uses(true).await.expect("writes");
+    assert_eq!(world.control.pulse().writes().0, before);
+    // One that was revoked meanwhile is no trouble.
+    let ann = world.control.caller(&secret).await.expect("known");
+    world.control.delete_token(&ann, ann.token.expect("a token").id).await.expect("its own");
+    world.control.write_down_uses(true).await.expect("writes");
 }
 
 async fn a_clock_that_jumps_and_comes_back_ends_no_token(bed: Bed) {

@@ -205,6 +205,16 @@ async fn a_replacement_waits_to_be_accepted_or_undone(bed: Bed) {
     world.days(2).await;
     assert_eq!(reminders().await, [(api::AlertState::Firing, "restore.open".to_owned())]);
 
+    // What fails for whatever reason is to be decided still.
+    for code in [&codes::VM_UNSUPPORTED, &codes::VM_OPERATION] {
+        world.shared.outside().host_fails = Some(code);
+        let begun = control.finish_restore(admin, "web", undo).await.expect("begins");
+        world.settle().await;
+        assert_eq!(world.job(begun.job).await.state, JobState::Failed);
+        assert!(world.item("web").await.replaced.is_some(), "{}", code.name);
+    }
+    world.shared.outside().host_fails = None;
+
     let begun = control.finish_restore(admin, "web", undo).await.expect("begins");
     world.settle().await;
     assert_eq!(world.job(begun.job).await.state, JobState::Completed);
@@ -212,6 +222,16 @@ async fn a_replacement_waits_to_be_accepted_or_undone(bed: Bed) {
     assert_eq!(world.item("web").await.replaced, None);
     assert_eq!(reminders().await, [(api::AlertState::Resolved, "restore.open".to_owned())]);
     assert_eq!(refusal(control.finish_restore(admin, "web", undo).await), "request.not_found");
+
+    let replace = api::Restore::Replace(api::RestoreReplace::default());
+    control.restore(admin, "web", "latest", replace).await.expect("begins");
+    world.settle().await;
+    world.shared.outside().decided_there = true;
+    let begun = control.finish_restore(admin, "web", undo).await.expect("begins");
+    world.settle().await;
+    let job = world.job(begun.job).await;
+    assert_eq!((job.state, job.warnings.len()), (JobState::CompletedWithWarnings, 1));
+    assert_eq!(world.item("web").await.replaced, None);
 }
 
 async fn figures_of_a_finished_job_are_its_results(bed: Bed) {

@@ -16,6 +16,7 @@ mod protection;
 mod retention;
 mod saved;
 mod schedules;
+mod sight;
 mod snapshots;
 mod telling;
 mod vaults;

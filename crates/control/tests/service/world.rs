@@ -9,10 +9,10 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use strongroom_agent::{
-    Absence, AbsentPoint, Agent, BackupDone, BackupOrder, FinishOrder, HeldPoint, HostFacts,
-    Keeper, PointFacts, ReclaimDone, ReclaimOrder, RestoreDone, RestoreOrder, Result, SavedObject,
-    Tier, TransferOrder, UsageFacts, VaultAccess, VaultFacts, VaultMake, VerifyDepth, VerifyFacts,
-    Watch,
+    Absence, AbsentPoint, Agent, BackupDone, BackupOrder, FinishDone, FinishOrder, HeldPoint,
+    HostFacts, Keeper, PointFacts, ReclaimDone, ReclaimOrder, RestoreDone, RestoreOrder, Result,
+    SavedObject, Tier, TransferOrder, UsageFacts, VaultAccess, VaultFacts, VaultMake, VerifyDepth,
+    VerifyFacts, Watch,
 };
 use strongroom_api::{
     self as api, Check, ConsistencyProved, ErrorBody, Finding, HostCreate, Item, ItemUsage,
@@ -83,6 +83,8 @@ pub(crate) struct Outside {
     pub(crate) saves_left: Option<u32>,
     /// Which replacements were decided, and how.
     pub(crate) finished: Vec<(String, api::RestoreDecision)>,
+    /// Replacements were decided on the host itself.
+    pub(crate) decided_there: bool,
     /// How deep vaults were verified, in order.
     pub(crate) verified: Vec<VerifyDepth>,
     /// Whether reading packs finds damage.
@@ -293,9 +295,16 @@ impl Agent for Host {
         })
     }
 
-    fn finish(&self, order: &FinishOrder) -> Result<Option<serde_json::Value>> {
-        self.0.outside().finished.push((order.machine.clone(), order.decision));
-        Ok(Some(serde_json::json!({ "machine": order.machine })))
+    fn finish(&self, order: &FinishOrder) -> Result<FinishDone> {
+        let mut outside = self.0.outside();
+        if let Some(code) = outside.host_fails {
+            return Err(error(code));
+        }
+        if outside.decided_there {
+            return Ok(FinishDone::DecidedBefore);
+        }
+        outside.finished.push((order.machine.clone(), order.decision));
+        Ok(FinishDone::Finished(serde_json::json!({ "machine": order.machine })))
     }
 }
 

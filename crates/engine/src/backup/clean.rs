@@ -24,7 +24,7 @@ use std::{
 
 use strongroom_base::{
     AlignedBuf, BLOCK_SIZE, BLOCK_SIZE_U64, ByteRange, Cancel, Digest, EntropyExt as _, LEAF_SPAN,
-    RangeSet,
+    RangeSet, SplitMix64,
 };
 use strongroom_disk::{DiskError, ExtentKind};
 use strongroom_image::{Cursor, Image};
@@ -196,7 +196,8 @@ impl<'a> Sampler<'a> {
         let mut cursor = Cursor::new(self.parent, self.vault);
         let mut buffer = AlignedBuf::zeroed(BLOCK_SIZE);
         while let Some(seed) = self.seeds.get(self.next.fetch_add(1, Ordering::Relaxed)) {
-            let mut chance = Chance(*seed);
+            // What is chosen shall not be foreseen, but is no secret.
+            let mut chance = SplitMix64::new(*seed);
             let leaf = self.pick_leaf(&mut chance, &mut cursor)?;
             for (block, wanted, has_data) in self.pick_blocks(leaf, &mut chance, &mut cursor)? {
                 if !failure.go_on() || self.differs.load(Ordering::Relaxed) {
@@ -228,7 +229,7 @@ impl<'a> Sampler<'a> {
 
     /// A leaf with something in it, most often: of the parent or, for what it should have and has
     /// not, of the source.
-    fn pick_leaf(&self, chance: &mut Chance, cursor: &mut Cursor<&'a Vault>) -> Result<u64> {
+    fn pick_leaf(&self, chance: &mut SplitMix64, cursor: &mut Cursor<&'a Vault>) -> Result<u64> {
         let place = chance.below(self.leaves);
         if chance.below(4) == 0 {
             let from = place.saturating_mul(LEAF_SPAN);
@@ -253,7 +254,7 @@ impl<'a> Sampler<'a> {
     fn pick_blocks(
         &self,
         leaf: u64,
-        chance: &mut Chance,
+        chance: &mut SplitMix64,
         cursor: &mut Cursor<&'a Vault>,
     ) -> Result<Vec<(u64, Digest, bool)>> {
         let start = leaf.saturating_mul(LEAF_SPAN);
@@ -318,24 +319,5 @@ impl<'a> Sampler<'a> {
         let bytes = self.job.source.size().saturating_sub(start).min(BLOCK_SIZE_U64);
         work.read.fetch_add(bytes, Ordering::Relaxed);
         Ok(Some(self.vault.hasher().block(buffer)))
-    }
-}
-
-/// Numbers from a seed: `SplitMix64`. What is chosen shall not be foreseen, but is no secret.
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number below `bound`; 0 if there is none.
-    fn below(&mut self, bound: u64) -> u64 {
-        let product = u128::from(self.next()).saturating_mul(u128::from(bound));
-        u64::try_from(product >> 64).unwrap_or(0)
     }
 }

@@ -165,6 +165,15 @@ fn what_is_in_no_disk() {
             (Info, "disk vdh (/srv/seed.img) is not in the backup: it is read-only"),
         ]
     );
+    // An empty drive is no news; what lies in one is not in the backup.
+    let drive = "<target dev='fda' bus='fdc'/>";
+    let full = format!("<source file='/srv/boot.img'/>{drive}");
+    assert!(MANY.contains(drive));
+    let full = good().check(&machine(&MANY.replace(drive, &full)));
+    let of = |found: &&Finding| found.what.starts_with("disk fda ");
+    let floppy: Vec<_> = full.iter().filter(of).map(|it| (it.level, it.what.as_str())).collect();
+    let what = "disk fda (/srv/boot.img) is not in the backup: it is a floppy drive";
+    assert_eq!(floppy, [(Info, what)]);
     let running = ids(&good(), include_str!("../../tests/xml/running.xml"));
     assert!(running.contains(&(Red, "disk.block_job")), "of a mirror in its description");
 }

@@ -62,12 +62,10 @@ pub fn finish(
     let domain = connection.domain(machine)?;
     let _lock = Lock::take(&places.run, domain.uuid, &domain.name)?;
     let xml = connection.domain_xml(&domain, Form::Inactive)?;
-    let machine = Machine::parse(&xml)?;
+    let mut machine = Machine::parse(&xml)?;
+    connection.resolve_volumes(&mut machine);
     let Some((path, state)) = State::find(&machine)? else {
-        return Err(MachineError::Unsupported {
-            machine: machine.name,
-            reason: "its disks were not replaced, or that was decided on already".to_owned(),
-        });
+        return Err(MachineError::NotReplaced { machine: machine.name });
     };
     let now = connection.state(&domain)?;
     if now.is_active() || connection.has_saved_memory(&domain)? {

@@ -11,7 +11,7 @@ use std::{
 use serde_json::Value;
 use strongroom_base::{Clock as _, SystemClock};
 use strongroom_disk::{
-    DiskError, DiskSpec, DiskTarget, Existing, ImageFormat, TargetOptions, open_target,
+    DiskError, DiskSpec, DiskTarget, Existing, ImageFormat, TargetOptions, open_target, pinned,
 };
 
 use super::place::local;
@@ -57,7 +57,7 @@ pub(super) fn create(
 ) -> Result<()> {
     // For its owner alone from the beginning.
     let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    drop(made.map_err(|source| local("make", path, source))?);
+    let file = made.map_err(|source| local("make", path, source))?;
     let mut words = vec!["create".to_owned(), "-q".into(), "-f".into(), "qcow2".into()];
     for option in options {
         words.extend(["-o".to_owned(), option.clone()]);
@@ -66,7 +66,8 @@ pub(super) fn create(
         words.extend(["-F".to_owned(), format.to_owned()]);
         words.extend(["-b".to_owned(), backing.display().to_string()]);
     }
-    words.extend([path.display().to_string(), size.to_string()]);
+    // This very file, whatever gets its name meanwhile.
+    words.extend([pinned(&file).display().to_string(), size.to_string()]);
     let result = qemu_img(path, &words);
     if result.is_err() {
         fs::remove_file(path).ok();

@@ -12,7 +12,7 @@ use std::{
 };
 
 use strongroom_base::{Cancel, Clock as _, PointId, SystemClock, SystemEntropy};
-use strongroom_disk::{Existing, ImageFormat};
+use strongroom_disk::{DiskTarget, Existing, ImageFormat};
 use strongroom_engine::{
     EngineError, Overwrite, Progress, RestoreDisk, RestoreReport, RestoreRequest, data_bytes,
 };
@@ -185,6 +185,7 @@ impl<'a> Work<'a> {
                 && state.point == self.point.id
                 && state.item == self.point.item
             {
+                self.check_unchanged(&path, &state)?;
                 return Ok((path, state));
             }
             return Err(MachineError::Unfinished {
@@ -229,6 +230,24 @@ impl<'a> Work<'a> {
             tpm,
         };
         Ok((path, state))
+    }
+
+    /// Refuses to go on with an earlier attempt if the machine has got other disks since: those would be
+    /// what an undo brings back.
+    fn check_unchanged(&self, path: &Path, state: &State) -> Result<()> {
+        match state.disks.iter().find(|disk| disk.is_in(&self.machine).is_none()) {
+            None => Ok(()),
+            Some(disk) => Err(MachineError::Unfinished {
+                machine: self.machine.name.clone(),
+                reason: format!(
+                    "its disk {} is not {} any more, as when the restore began: give it back, and \
+                     end that with `strongroom restore undo`",
+                    disk.name,
+                    disk.old.display()
+                ),
+                note: path.display().to_string(),
+            }),
+        }
     }
 
     /// What people should know before.
@@ -461,24 +480,7 @@ impl<'a> Work<'a> {
     ) -> Result<RestoreReport> {
         let mut disks = Vec::new();
         for disk in &state.disks {
-            let is_made = disk.overlay.metadata().is_ok_and(|file| file.len() > 0);
-            if !is_made {
-                fs::remove_file(&disk.overlay).ok();
-                let backing = Some((disk.old.as_path(), disk.old_format.as_str()));
-                image::create(&disk.overlay, disk.size, &[], backing)?;
-            }
-            let below = chain(&disk.old, &disk.old_format);
-            let below = below.iter().map(|image| Path::new(&image.filename));
-            let folders = below.chain([disk.old.as_path()]).filter_map(Path::parent);
-            let folders: Vec<PathBuf> = folders.map(Path::to_owned).collect();
-            let target = image::open(
-                &disk.overlay,
-                ImageFormat::Qcow2,
-                disk.size,
-                &[],
-                &folders,
-                Existing::Keep,
-            )?;
+            let target = open_overlay(disk)?;
             disks.push(RestoreDisk {
                 name: disk.name.clone(),
                 location: disk.overlay.display().to_string(),
@@ -574,6 +576,29 @@ impl<'a> Work<'a> {
     }
 }
 
+/// Opens the new image of a disk: the one that an earlier attempt has left, if it is there.
+fn open_overlay(disk: &ReplacedDisk) -> Result<Box<dyn DiskTarget>> {
+    let is_made = match disk.overlay.symlink_metadata() {
+        // An earlier attempt ended before it had a header.
+        Ok(file) if file.is_file() && file.len() == 0 => {
+            let removed = fs::remove_file(&disk.overlay);
+            removed.map_err(|source| local("remove", &disk.overlay, source))?;
+            false
+        }
+        found => found.is_ok(),
+    };
+    if !is_made {
+        let backing = Some((disk.old.as_path(), disk.old_format.as_str()));
+        image::create(&disk.overlay, disk.size, &[], backing)?;
+    }
+    let below = chain(&disk.old, &disk.old_format);
+    let below = below.iter().map(|image| Path::new(&image.filename));
+    let folders = below.chain([disk.old.as_path()]).filter_map(Path::parent);
+    let folders: Vec<PathBuf> = folders.map(Path::to_owned).collect();
+    let qcow2 = ImageFormat::Qcow2;
+    image::open(&disk.overlay, qcow2, disk.size, &[], &folders, Existing::Ours)
+}
+
 /// Copies a file aside, once.
 fn keep_file(kept: &Kept) -> Result<()> {
     let Some(aside) = kept.kept.as_ref().filter(|aside| !aside.exists()) else { return Ok(()) };
@@ -585,4 +610,73 @@ fn keep_file(kept: &Kept) -> Result<()> {
 fn keep_folder(kept: &Kept) -> Result<()> {
     let Some(aside) = kept.kept.as_ref().filter(|aside| !aside.exists()) else { return Ok(()) };
     fs::rename(&kept.path, aside).map_err(|source| local("move", &kept.path, source))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use strongroom_base::Coded as _;
+
+    use super::*;
+
+    /// A disk of 1 MiB of ones, and where its restored one goes.
+    fn disk(folder: &Path) -> ReplacedDisk {
+        let old = folder.join("a.raw");
+        fs::write(&old, vec![1; 1 << 20]).expect("writes");
+        ReplacedDisk {
+            name: "vda".to_owned(),
+            old,
+            is_device: false,
+            old_format: "raw".to_owned(),
+            size: 1 << 20,
+            overlay: folder.join("a.raw.point.qcow2"),
+        }
+    }
+
+    fn first(target: &dyn DiskTarget) -> u8 {
+        let mut byte = [0];
+        target.read_at(0, &mut byte).expect("reads");
+        byte[0]
+    }
+
+    #[test]
+    fn what_an_earlier_attempt_has_left_is_gone_on_with() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let disk = disk(folder.path());
+        // It had no header yet.
+        fs::write(&disk.overlay, "").expect("writes");
+        let target = open_overlay(&disk).expect("opens");
+        assert_eq!(first(&*target), 1);
+        target.write_at(0, &vec![2; 65_536]).expect("writes");
+        target.flush().expect("flushes");
+        drop(target);
+        assert_eq!(first(&*open_overlay(&disk).expect("opens again")), 2);
+    }
+
+    #[test]
+    fn what_an_earlier_attempt_cannot_have_left_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let disk = disk(folder.path());
+        drop(open_overlay(&disk).expect("makes it"));
+        // Somebody else's image, by whatever way it has the name.
+        let other = folder.path().join("other.qcow2");
+        let refused = || {
+            let error = open_overlay(&disk).map(drop).expect_err("it is refused");
+            assert_eq!(error.code().name, "disk.unsafe", "{error}");
+        };
+        fs::hard_link(&disk.overlay, &other).expect("links");
+        refused();
+        fs::remove_file(&disk.overlay).expect("removes");
+        symlink(&other, &disk.overlay).expect("links");
+        refused();
+        fs::remove_file(&disk.overlay).expect("removes");
+        symlink(folder.path().join("nowhere"), &disk.overlay).expect("links");
+        refused();
+        assert!(!folder.path().join("nowhere").exists());
+        fs::remove_file(&disk.overlay).expect("removes");
+        fs::rename(&other, &disk.overlay).expect("moves");
+        fs::set_permissions(&disk.overlay, fs::Permissions::from_mode(0o666)).expect("changes");
+        refused();
+    }
 }

@@ -2,16 +2,20 @@
 //! which of them stay.
 
 use std::{
-    fs, io,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 use strongroom_base::PointId;
-use strongroom_hypervisor::{DiskChange, Machine, Source, Uuid};
+use strongroom_disk::open_ours;
+use strongroom_hypervisor::{DiskChange, Machine, Uuid};
 
 use super::{journal::write_whole, place::local};
 use crate::error::Result;
+
+/// The most bytes of a note.
+const LONGEST: u64 = 1 << 20;
 
 /// How far a replacement has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,7 +89,13 @@ impl State {
         let paths = machine.disks.iter().filter_map(|disk| disk.source.path());
         for folder in paths.filter_map(|path| Path::new(path).parent()) {
             let path = Self::path(folder, machine.uuid);
-            match fs::read(&path) {
+            // Another's note would make its files ours.
+            let read = || -> io::Result<Vec<u8>> {
+                let mut content = Vec::new();
+                open_ours(&path, false)?.take(LONGEST).read_to_end(&mut content)?;
+                Ok(content)
+            };
+            match read() {
                 Ok(content) => {
                     let state = serde_json::from_slice(&content);
                     let state = state.map_err(|error| local("read", &path, error.into()))?;
@@ -126,11 +136,63 @@ impl ReplacedDisk {
 
     /// Whether the machine has the restored disk; none if it has neither.
     pub(super) fn is_in(&self, machine: &Machine) -> Option<bool> {
-        let source = &machine.disk(&self.name)?.source;
-        let path = match source {
-            Source::File { path } | Source::Block { path } => Path::new(path),
-            _ => return None,
-        };
+        let path = Path::new(machine.disk(&self.name)?.source.path()?);
         if path == self.overlay { Some(true) } else { (path == self.old).then_some(false) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        os::unix::fs::{PermissionsExt as _, symlink},
+    };
+
+    use super::*;
+
+    fn machine(folder: &Path) -> Machine {
+        let xml = format!(
+            "<domain type='kvm'><name>web</name><uuid>8d6fbe7b-7a4e-4bd0-8d6c-53a9b06a5a01</uuid>\
+             <memory unit='KiB'>1024</memory><os><type arch='x86_64' machine='q35'>hvm</type></os>\
+             <devices><disk type='file' device='disk'><driver name='qemu' type='raw'/>\
+             <source file='{}/a.raw'/><target dev='vda' bus='virtio'/></disk></devices></domain>",
+            folder.display()
+        );
+        Machine::parse(&xml).expect("a machine")
+    }
+
+    #[test]
+    fn a_note_that_somebody_else_may_have_put_there_is_not_believed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let machine = machine(folder.path());
+        assert_eq!(State::find(&machine).expect("looks"), None);
+        let path = State::path(folder.path(), machine.uuid);
+        // It would have a file of somebody else's choice overwritten, or deleted.
+        let state = State {
+            format: 1,
+            uuid: machine.uuid.to_string(),
+            item: "web".to_owned(),
+            point: PointId::from_bytes([1; 16]),
+            stage: Stage::Preparing,
+            disks: Vec::new(),
+            nvram: None,
+            tpm: None,
+        };
+        state.write(&path).expect("writes");
+        assert_eq!(State::find(&machine).expect("it is ours"), Some((path.clone(), state)));
+        let refused = || {
+            let error = State::find(&machine).expect_err("it is refused");
+            let cause = std::error::Error::source(&error).expect("a cause").to_string();
+            assert!(cause.contains("not left by an earlier run"), "{error}: {cause}");
+        };
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).expect("changes");
+        refused();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("changes");
+        let other = folder.path().join("other");
+        fs::hard_link(&path, &other).expect("links");
+        refused();
+        fs::remove_file(&path).expect("removes");
+        symlink(&other, &path).expect("links");
+        refused();
     }
 }

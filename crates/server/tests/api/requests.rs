@@ -267,3 +267,30 @@ fn signing_in_is_slowed_down() {
     assert_eq!(answer.code(), "auth.rate");
     assert!(answer.header("retry-after").parse::<u64>().expect("seconds") >= 1);
 }
+
+#[test]
+fn one_stranger_behind_a_proxy_slows_no_other() {
+    const PASSWORD: &str = "0123456789ab";
+    let sign_in = |bed: &Bed, from: &str, password: &str| {
+        let body = json!({ "name": "ann", "password": password });
+        // What stands before the last entry is of whoever asks.
+        let forwarded = format!("203.0.113.9, {from}");
+        let headers = [("x-forwarded-for", forwarded.as_str()), ("forwarded", "for=203.0.113.8")];
+        bed.send(bed.request("", Method::POST, "/sign-in", &headers, Some(&body)))
+    };
+    // How many wrong passwords are answered before one has to wait.
+    let guess = |bed: &Bed, from: &dyn Fn(u8) -> String| {
+        let limited = |n: &u8| sign_in(bed, &from(*n), "a wrong password").code() == "auth.rate";
+        (0..16).find(limited)
+    };
+    let user = json!({ "name": "ann", "password": PASSWORD });
+    let bed = Bed::with(|config| config.trusted_proxies = vec![[127, 0, 0, 1].into()]);
+    bed.post("/users", &user).good(201);
+    assert!(guess(&bed, &|_| "192.0.2.1".to_owned()) >= Some(5));
+    sign_in(&bed, "192.0.2.2", PASSWORD).good(200);
+    // Of who is not named nothing is believed.
+    let bed = Bed::new();
+    bed.post("/users", &user).good(201);
+    assert!(guess(&bed, &|n| format!("192.0.2.{n}")).is_some(), "each counts as another");
+    assert_eq!(sign_in(&bed, "192.0.2.99", PASSWORD).code(), "auth.rate");
+}

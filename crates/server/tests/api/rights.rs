@@ -104,6 +104,10 @@ impl World {
     }
 
     pub(crate) fn ask(&self, endpoint: &Endpoint, token: &str, tag: &str) -> Answer {
+        self.ask_for(endpoint, token, body_of(&endpoint.name, &self.bed, tag).as_ref())
+    }
+
+    pub(crate) fn ask_for(&self, endpoint: &Endpoint, token: &str, body: Option<&Value>) -> Answer {
         let mut path = endpoint.path.clone();
         for (name, value) in [
             ("{user}", "ann"),
@@ -120,9 +124,8 @@ impl World {
         ] {
             path = path.replace(name, value);
         }
-        let body = body_of(&endpoint.name, &self.bed, tag);
         let method = endpoint.method.clone();
-        let request = self.bed.request(token, method, &path, &[], body.as_ref());
+        let request = self.bed.request(token, method, &path, &[], body);
         if path == "/jobs/events" {
             // It has no end.
             let (parts, _) = self.bed.open(request).into_parts();

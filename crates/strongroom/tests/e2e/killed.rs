@@ -58,13 +58,19 @@ fn killed_at_every_step(
 
 /// Runs a command, killed when one of its threads is about to make the `step`th of these calls.
 pub(crate) fn run_until(lab: &Lab, words: &str, calls: &str, step: usize) -> Run {
+    run_injected(lab, words, calls, &format!("signal=KILL:when={step}"), Path::new("/dev/null"))
+}
+
+/// Runs a command with something done to these calls of it, in the words of `strace`, which writes a trace
+/// of them.
+pub(crate) fn run_injected(lab: &Lab, words: &str, calls: &str, what: &str, trace: &Path) -> Run {
     let program = lab.command(words);
     let mut traced = Command::new("strace");
     traced
-        .args(["-f", "-qq", "-o", "/dev/null", "-e"])
-        .arg(format!("trace={calls}"))
-        .arg("-e")
-        .arg(format!("inject={calls}:signal=KILL:when={step}"))
+        .args(["-f", "-qq", "-o"])
+        .arg(trace)
+        .args(["-e", &format!("trace={calls}")])
+        .args(["-e", &format!("inject={calls}:{what}")])
         .arg(program.get_program())
         .args(program.get_args())
         .current_dir(lab.path(""))

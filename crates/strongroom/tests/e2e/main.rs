@@ -27,6 +27,7 @@ mod security;
 mod server;
 mod service;
 mod service_killed;
+mod service_saved;
 mod service_stopped;
 mod store;
 mod stores;

@@ -196,3 +196,29 @@ fn keys_are_found_in_the_other_copy() {
     fs::rename(lab.path("away"), lab.path("copy")).unwrap();
     lab.ok("recoverypoint list --vault copy --key-file second");
 }
+
+#[test]
+fn both_folders_are_used_whichever_description_is_lost() {
+    // In the folder that is named the first copy of the description is lost, or damaged; in the other too.
+    let gone = |path: &Path| fs::remove_file(path).unwrap();
+    let damaged = |path: &Path| {
+        fs::remove_file(path).unwrap();
+        fs::write(path, "{").unwrap();
+    };
+    let spoils: [&dyn Fn(&Path); 2] = [&gone, &damaged];
+    for spoil in spoils {
+        for spoilt in [&["vault"][..], &["vault", "copy"]] {
+            let lab = mirrored();
+            for folder in spoilt {
+                spoil(&lab.path(folder).join("strongroom.json"));
+            }
+            lab.change("d.img", 0, 100_000, 7);
+            lab.ok("backup --item web --disk system=d.img");
+            assert_eq!((manifests(&lab, "vault"), manifests(&lab, "copy")), (2, 2), "{spoilt:?}");
+            let (_, used) = copies(&lab, "");
+            assert_eq!(used.len(), 2, "{spoilt:?}: {used:?}");
+            lab.ok("restore disks --item web --recovery-point latest --to out");
+            lab.assert_same("d.img", "out/system.raw");
+        }
+    }
+}

@@ -156,6 +156,7 @@ fn access_is_given_and_looked_into() {
     let tokens = lab.json("access token list");
     let tokens = tokens["tokens"].as_array().expect("a list");
     let token = tokens.iter().find(|token| token["name"] == "script").expect("it is there");
+    assert!(token["last_used"].is_string(), "{token}");
     lab.ok(&format!("access token revoke {}", token["id"].as_str().expect("an id")));
     let run = Run::of(&other.output().expect("the program starts"));
     assert!(run.code == 8 && run.stderr.contains("auth.token"), "{run:?}");

@@ -1,10 +1,13 @@
 //! System calls that fail: of a program that met an error either the whole new state is there, or the old one
 //! and a clear error.
 
-use std::{fs, process::Command};
+use std::fs;
 
 use super::{Chance, figures, many, world::World};
-use crate::harness::{Lab, Run, need};
+use crate::{
+    harness::{Lab, Run, need},
+    killed::run_injected,
+};
 
 /// The calls by which data reaches the disk, and by which it is read.
 const CALLS: [&str; 11] = [
@@ -36,24 +39,8 @@ struct Errors {
 
 /// Runs the program with its `when`th call of a kind failing; whether it did.
 fn run(lab: &Lab, words: &str, call: &str, error: &str, when: u64) -> (Run, bool) {
-    let program = lab.command(words);
     let trace = lab.path("trace");
-    let mut traced = Command::new("strace");
-    traced
-        .args(["-f", "-qq", "-o"])
-        .arg(&trace)
-        .args(["-e", &format!("trace={call}")])
-        .args(["-e", &format!("inject={call}:error={error}:when={when}")])
-        .arg(program.get_program())
-        .args(program.get_args())
-        .current_dir(lab.path(""))
-        .env_clear();
-    for (name, value) in program.get_envs() {
-        if let Some(value) = value {
-            traced.env(name, value);
-        }
-    }
-    let run = Run::of(&traced.output().expect("strace starts"));
+    let run = run_injected(lab, words, call, &format!("error={error}:when={when}"), &trace);
     let reached = fs::read_to_string(&trace).expect("a trace").contains("(INJECTED)");
     let reached = reached && run_began(&run);
     (run, reached)

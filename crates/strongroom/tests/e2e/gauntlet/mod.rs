@@ -7,6 +7,8 @@
 
 use std::io::Write as _;
 
+use strongroom_base::SplitMix64;
+
 mod disks;
 mod errors;
 mod images;
@@ -31,21 +33,17 @@ fn seed() -> u64 {
     seed.parse().expect("STRONGROOM_GAUNTLET_SEED is a number")
 }
 
-/// `SplitMix64` (Steele, Lea, Flood 2014): every decision of the gauntlet is one of its numbers.
-pub(super) struct Chance(u64);
+/// Every decision of the gauntlet is one of these numbers.
+pub(super) struct Chance(SplitMix64);
 
 impl Chance {
     /// The decisions of one part of the gauntlet.
     fn new(part: u64) -> Self {
-        Self(seed().wrapping_mul(0x2545_f491_4f6c_dd1d) ^ part)
+        Self(SplitMix64::new(seed().wrapping_mul(0x2545_f491_4f6c_dd1d) ^ part))
     }
 
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.0.bits()
     }
 
     /// A number below `end`.
