@@ -315,7 +315,7 @@ catalog! {
 
     ITEM_UNKNOWN = "item.unknown", NotFound, "The service has no item of this name.", "`strongroom item list` shows the items.";
     ITEM_EXISTS = "item.exists", Conflict, "The vault has an item of this name, or one that protects the same.", "Choose another name, or use the item that there is.";
-    ITEM_BUSY = "item.busy", Conflict, "Another operation works on the item.", "Wait for the job that the message names (`strongroom job wait`), or cancel it (`strongroom job stop`).";
+    ITEM_BUSY = "item.busy", Conflict, "Another operation works on the item.", "Wait for the job that the message names (`strongroom job wait`), or cancel it (`strongroom job cancel`).";
     ITEM_STOPPED = "item.stopped", Conflict, "The item's protection is stopped.", "Resume it first: `strongroom protection resume`.";
     ITEM_NOT_STOPPED = "item.not_stopped", Conflict, "The item is protected.", "There is nothing to resume.";
     ITEM_SOFT_DELETED = "item.soft_deleted", Conflict, "The item is deleted and can only be brought back.", "Bring it back with `strongroom protection undelete`.";

@@ -15,6 +15,7 @@ mod ids;
 mod limits;
 mod names;
 mod ranges;
+pub mod words;
 
 pub use aligned::AlignedBuf;
 pub use cancel::Cancel;

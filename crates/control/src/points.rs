@@ -230,7 +230,7 @@ impl Control {
             let point = find_point(tx, doc.item.id, point).await?.doc;
             let (point, in_vault) = (point.point.clone(), point.is_in_vault());
             if point.state != PointState::Restorable {
-                let message = format!("the recovery point {} is {}", point.id, point.state);
+                let message = format!("the recovery point {} is {}", point.id, point.state.in_words());
                 return Err(ControlError::refused(&codes::POINT_NOT_RESTORABLE, message));
             }
             let host = match &restore {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use strongroom_base::{Code, Coded, codes};
+use strongroom_base::{Code, Coded, codes, words};
 use strongroom_disk::DiskError;
 use strongroom_engine::EngineError;
 use strongroom_hypervisor::HypervisorError;
@@ -145,7 +145,7 @@ pub enum MachineError {
         name: String,
     },
     /// No room for what is restored.
-    #[error("{machine}: {folder} has {free} bytes free, {needed} are needed")]
+    #[error("{machine}: {folder} has {} free, {} are needed", words::bytes(*free), words::bytes(*needed))]
     NoRoom {
         /// The machine.
         machine: String,

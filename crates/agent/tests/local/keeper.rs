@@ -8,7 +8,7 @@ use strongroom_agent::{
     VaultAccess, VaultFacts, Watch,
 };
 use strongroom_api::KeyReference;
-use strongroom_base::{Clock as _, PointId, SystemClock, SystemEntropy};
+use strongroom_base::{Clock as _, PointId, SystemClock, SystemEntropy, words};
 use strongroom_vault::{keys::KeySource, place};
 
 use crate::common::{Heard, Lab, files};
@@ -201,7 +201,7 @@ fn space_is_measured_and_freed() {
     assert!(freed > 20 * 60000, "{report:#}");
     let details = heard.details();
     assert!(details.iter().any(|detail| detail.starts_with("waiting for")), "{details:?}");
-    assert_eq!(details.last(), Some(&format!("freed {freed} bytes")));
+    assert_eq!(details.last(), Some(&format!("freed {}", words::bytes(freed))));
     let end = lab.keeper.usage(&lab.access(), &Watch::silent()).expect("measured");
     assert!(end.stored_bytes < before.stored_bytes - 20 * 60000);
     assert_eq!(end.recovery_points, 1);

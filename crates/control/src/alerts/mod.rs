@@ -9,7 +9,7 @@ mod rules;
 
 use jiff::{SignedDuration, Timestamp};
 use strongroom_api::{self as api, Alert, AlertState, ErrorBody};
-use strongroom_base::{AlertId, JobId, codes};
+use strongroom_base::{AlertId, JobId, codes, words};
 use strongroom_catalog::{Filter, Query, Stored, Tx};
 
 use crate::{
@@ -216,7 +216,8 @@ pub(crate) async fn missing(
     now: Timestamp,
 ) -> Result<()> {
     let count = points.len();
-    let title = format!("{count} recovery point(s) of vault {} are gone from it", vault.name);
+    let title =
+        format!("vault {} has lost {}", vault.name, words::count_of(count, "recovery point"));
     let error = || ErrorBody::new(&codes::POINT_LOST, named(points));
     of_points(control, tx, (Rule::PointsMissing, vault, of_all), count, title, error, now).await
 }
@@ -232,7 +233,8 @@ pub(crate) async fn foreign(
 ) -> Result<()> {
     let count = points.len();
     let title = format!(
-        "somebody else has deleted {count} recovery point(s) in vault {}; they are kept",
+        "somebody else has deleted {} in vault {}, which the service keeps",
+        words::count_of(count, "recovery point"),
         vault.name
     );
     let error = || ErrorBody::new(&codes::POINT_FOREIGN_DELETION, named(points));
@@ -303,6 +305,12 @@ pub(crate) async fn delivered(tx: &mut Tx, channel: &str, now: Timestamp) -> Res
     resolve_key(tx, &key(Rule::Undelivered, channel, None, None), now).await
 }
 
+/// That the clock shows more time than has passed.
+pub fn clock_is_ahead(ahead: SignedDuration) -> String {
+    let ahead = words::span(ahead.unsigned_abs().as_secs());
+    format!("the clock is {ahead} ahead of what has passed")
+}
+
 /// The clock has jumped, or runs well again.
 pub(crate) async fn clock(
     control: &Control,
@@ -318,7 +326,7 @@ pub(crate) async fn clock(
     if tx.count::<AlertDoc>(&same).await? > 0 {
         return Ok(());
     }
-    let title = format!("the clock is {} s ahead of what has passed", ahead.as_secs());
+    let title = clock_is_ahead(ahead);
     let error = Some(ErrorBody::new(&codes::SERVER_CLOCK, title.clone()));
     let what = Happening {
         rule: RULE,

@@ -220,7 +220,7 @@ fn what_the_service_refuses_has_a_code() {
     }
     let begun = lab.json("protection backup-now --item data");
     let job = begun["job"].as_str().expect("an id");
-    lab.ok(&format!("job stop {job}"));
+    lab.ok(&format!("job cancel {job}"));
     lab.fails(&format!("job wait {job}"), 130, "job.cancelled");
     assert_eq!(lab.json(&format!("job show {job}"))["state"], "cancelled");
 }

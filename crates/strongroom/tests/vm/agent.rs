@@ -233,7 +233,7 @@ fn seen_checked_backed_up_and_missed() {
     ];
     assert_eq!(states, expected);
     let detail = events[1].detail.as_deref().unwrap_or_default();
-    assert!(detail.starts_with("file_system consistent, frozen for "), "{detail}");
+    assert!(detail.starts_with("file system consistent, frozen for "), "{detail}");
     assert!(first.warnings.is_empty(), "{:?}", first.warnings);
     assert_eq!(first.point.consistency, ConsistencyProved::FileSystem);
     assert_eq!(first.point.tags["job"], order.job.to_string());
