@@ -329,7 +329,11 @@ impl Control {
         let mut folders: Vec<&str> = Vec::new();
         match restore {
             Restore::Disks(disks) => {
-                folders.push(&disks.folder);
+                if disks.folder.is_none() && disks.targets.is_empty() {
+                    let message = "neither folder nor targets say where the disks go";
+                    return Err(ControlError::refused(&codes::REQUEST_INVALID, message));
+                }
+                folders.extend(disks.folder.as_deref());
                 folders.extend(disks.targets.values().map(String::as_str));
             }
             Restore::Machine(machine) => {

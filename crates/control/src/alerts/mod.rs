@@ -8,7 +8,7 @@ mod purges;
 mod rules;
 
 use jiff::{SignedDuration, Timestamp};
-use strongroom_api::{self as api, Alert, AlertState, ErrorBody};
+use strongroom_api::{self as api, Alert, AlertState, ErrorBody, Severity};
 use strongroom_base::{AlertId, JobId, codes, words};
 use strongroom_catalog::{Filter, Query, Stored, Tx};
 
@@ -340,16 +340,45 @@ pub(crate) async fn clock(
     raise(control, tx, what, now).await
 }
 
+/// Which alerts.
+#[derive(Clone, Debug, Default)]
+pub struct AlertFilter {
+    /// In this state.
+    pub state: Option<AlertState>,
+    /// As bad as this.
+    pub severity: Option<Severity>,
+    /// Of this kind.
+    pub rule: Option<Rule>,
+    /// About this vault, or what is in it: its name or id.
+    pub vault: Option<String>,
+    /// About this item: its name or id.
+    pub item: Option<String>,
+}
+
 impl Control {
     /// Alerts that the caller sees, the newest first.
     pub async fn alerts(
         &self,
         caller: &Caller,
-        state: Option<AlertState>,
+        which: &AlertFilter,
         at: &PageRequest,
     ) -> Result<api::Page<Alert>> {
-        let filter =
-            state.map_or_else(Filter::all, |state| Filter::all().eq("state", state.name()));
+        let mut filter = Filter::all();
+        for (column, word) in [
+            ("state", which.state.map(AlertState::name)),
+            ("severity", which.severity.map(Severity::name)),
+            ("rule", which.rule.map(Rule::name)),
+        ] {
+            if let Some(word) = word {
+                filter = filter.eq(column, word);
+            }
+        }
+        if let Some(vault) = &which.vault {
+            filter = filter.eq("vault", self.vault(caller, vault).await?.value.id.to_string());
+        }
+        if let Some(item) = &which.item {
+            filter = filter.eq("item", self.item(caller, item).await?.value.id.to_string());
+        }
         let query = at.of(Query::new(filter).descending("last"));
         let sight = caller.sight();
         let found = self.catalog.list::<AlertDoc>(&query).await?;

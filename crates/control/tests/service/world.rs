@@ -21,8 +21,8 @@ use strongroom_api::{
 use strongroom_base::{Clock, Code, HostId, PointId, SystemEntropy, VaultId, codes};
 use strongroom_catalog::testing::Bed;
 use strongroom_control::{
-    Agents, Control, PageRequest, Parts, Settings, access::Caller, clock::Reading, model::SCHEMA,
-    telling::Channel,
+    Agents, AlertFilter, Control, PageRequest, Parts, Settings, access::Caller, clock::Reading,
+    model::SCHEMA, telling::Channel,
 };
 
 pub(crate) const HOUR: i64 = 3600;
@@ -750,7 +750,7 @@ impl World {
 
     pub(crate) async fn alerts(&self) -> Vec<api::Alert> {
         let at = PageRequest { limit: Some(1000), token: None };
-        self.control.alerts(&self.admin, None, &at).await.expect("alerts").items
+        self.control.alerts(&self.admin, &AlertFilter::default(), &at).await.expect("alerts").items
     }
 
     /// Points in the vault `main` itself.

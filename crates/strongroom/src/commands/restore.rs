@@ -60,7 +60,8 @@ impl RestoreCommand {
 /// variables and the state of the TPM beside it. It may hold passwords and is for its owner alone.
 ///
 /// With a server, it restores to a folder, files and devices on the item's host that the server's
-/// configuration allows (restore_dirs), unless a vault or key is named.
+/// configuration allows (restore_dirs), unless a vault or key is named. NBD exports and QEMU's way of
+/// naming formats (qcow2:PATH) are for restores without a server.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -174,12 +175,6 @@ impl DisksArgs {
             ("--cache-dir", self.open.cache_dir.is_some()),
         ])?;
         let (folder, named) = places(self.to.clone())?;
-        let Some(folder) = folder else {
-            return Err(Failure::usage(
-                "through a server, one --to names a folder on the host: it gets the description \
-                 of the machine, and the disks that have no place of their own",
-            ));
-        };
         let mut targets = BTreeMap::new();
         for (name, disk) in named {
             let DiskSpec::File { path, format: None } = disk else {
@@ -191,7 +186,7 @@ impl DisksArgs {
         }
         Ok(api::Restore::Disks(api::RestoreDisks {
             host: self.through.to_host.clone(),
-            folder: folder.display().to_string(),
+            folder: folder.map(|folder| folder.display().to_string()),
             disks: self.disks.clone(),
             format: self.format.map(Into::into),
             targets,

@@ -62,6 +62,12 @@ fn from_the_first_token_to_the_restored_disk() {
         "place.not_allowed",
     );
 
+    // A disk alone has its place without a folder.
+    let alone = lab.path("alone.img");
+    lab.ok(&format!("{restore} root={}", alone.display()));
+    lab.assert_same("second.img", "alone.img");
+    assert!(!lab.path("alone.xml").exists());
+
     let status = lab.ok("status").stdout;
     assert!(status.contains("1 protected") && status.contains("main"), "{status}");
     let first = points[0]["id"].as_str().expect("an id");
@@ -391,7 +397,8 @@ fn what_is_not_there_is_said_to_be_not_there() {
         ("alert resolve 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB", 3, "alert.not_found"),
         ("recoverypoint show --item data --recovery-point latest", 3, "point.not_found"),
         ("recoverypoint show --item data --recovery-point 2020-01-01", 3, "point.not_found"),
-        ("restore disks --item data --recovery-point latest --to a=b", 2, "usage.invalid"),
+        ("restore disks --item data --recovery-point latest --to a=b", 8, "place.not_allowed"),
+        ("restore disks --item data --recovery-point latest --to a=qcow2:/b", 2, "usage.invalid"),
         (
             "restore disks --item data --recovery-point latest --to /x --threads 1",
             2,

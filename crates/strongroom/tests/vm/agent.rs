@@ -125,7 +125,7 @@ impl Workers {
         let folder = self.lab.join(format!("restored-{}", done.point.id));
         let restore = RestoreDisks {
             host: None,
-            folder: folder.display().to_string(),
+            folder: Some(folder.display().to_string()),
             disks: Vec::new(),
             format: None,
             ..Default::default()
