@@ -164,6 +164,8 @@ macro_rules! catalog {
 catalog! {
     USAGE_INVALID = "usage.invalid", Invalid, "The command line cannot be understood or contradicts itself.", "See the command's --help.";
     CONFIG_INVALID = "config.invalid", Invalid, "The configuration file cannot be read or has an unknown or wrong entry.", "Correct the named line, or name another file with --config.";
+    CONTEXT_NOT_FOUND = "context.not_found", NotFound, "There is no context of this name.", "`strongroom context list` shows the contexts; `strongroom context add` makes one.";
+    CODE_NOT_FOUND = "code.not_found", NotFound, "There is no error code of this name.", "`strongroom errors` lists them.";
     URL_INVALID = "url.invalid", Invalid, "A vault or disk URL is not of a form that Strongroom knows.", "Give a path, or a URL of a kind listed in the command's --help.";
 
     VAULT_NOT_GIVEN = "vault.not_given", Invalid, "No vault was given.", "Give --vault, or set STRONGROOM_VAULT or `vault` in the configuration file.";

@@ -8,6 +8,8 @@ use strongroom_engine::EngineError;
 use strongroom_hypervisor::HypervisorError;
 use strongroom_vault::VaultError;
 
+use crate::restore::MachineRestoreReport;
+
 /// A result of this crate.
 pub(crate) type Result<T> = std::result::Result<T, MachineError>;
 
@@ -187,10 +189,10 @@ pub enum MachineError {
         source: Box<HypervisorError>,
     },
     /// A machine that was restored does not start.
-    #[error("{machine} is restored, but does not start")]
+    #[error("{} is restored, but does not start", report.machine)]
     NotStarted {
-        /// The machine.
-        machine: String,
+        /// What was restored.
+        report: Box<MachineRestoreReport>,
         /// Why.
         source: Box<HypervisorError>,
     },

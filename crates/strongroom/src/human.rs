@@ -104,6 +104,15 @@ fn time_in(moment: Timestamp, zone: &TimeZone) -> String {
     moment.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S %:z").to_string()
 }
 
+/// A word as a shell takes it for one: in quotes unless every character is harmless.
+pub(crate) fn shell_word(word: &str) -> String {
+    let harmless = |c: char| c.is_alphanumeric() || "/._-+:@%,=".contains(c);
+    if !word.is_empty() && word.chars().all(harmless) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
 /// Text from outside made safe for a terminal: control characters are shown as `?`.
 pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect()
@@ -175,6 +184,14 @@ mod tests {
         assert_eq!(seconds(7500.0), "2 h 05 min");
         assert_eq!(rate(200 << 20, 2.0), "100 MiB/s");
         assert_eq!(rate(200, 0.0), "");
+    }
+
+    #[test]
+    fn words_of_a_shell() {
+        assert_eq!(shell_word("/srv/a-b_1.toml"), "/srv/a-b_1.toml");
+        assert_eq!(shell_word("/srv/a b"), "'/srv/a b'");
+        assert_eq!(shell_word("it's;x"), r"'it'\''s;x'");
+        assert_eq!(shell_word(""), "''");
     }
 
     #[test]

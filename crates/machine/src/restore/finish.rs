@@ -51,6 +51,45 @@ pub struct FinishedDisk {
     pub path: String,
 }
 
+/// A replacement of a machine's disks that nobody has accepted or undone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Undecided {
+    /// The item that its disks are of.
+    pub item: String,
+    /// The recovery point.
+    pub recovery_point: PointId,
+    /// The disks' names in the machine.
+    pub disks: Vec<String>,
+    /// Whether the machine has the restored disks; if not, the restore was interrupted before.
+    pub is_done: bool,
+}
+
+/// What is to be decided about a machine's disks, if anything is. Nothing is changed.
+pub fn undecided(machine: &Machine) -> Result<Option<Undecided>> {
+    Ok(State::find(machine)?.map(|(_, state)| Undecided {
+        item: state.item,
+        recovery_point: state.point,
+        disks: state.disks.into_iter().map(|disk| disk.name).collect(),
+        is_done: state.stage != Stage::Preparing,
+    }))
+}
+
+/// What is to be decided about the disks of the machine of this name or UUID; an error if nothing is.
+pub fn to_decide(connection: &Connection, machine: &str) -> Result<(String, Undecided)> {
+    super::check_local(connection)?;
+    let domain = connection.domain(machine)?;
+    let machine = Machine::parse(&connection.domain_xml(&domain, Form::Inactive)?)?;
+    match undecided(&machine)? {
+        Some(undecided) => Ok((machine.name, undecided)),
+        None => Err(nothing_to_decide(machine.name)),
+    }
+}
+
+fn nothing_to_decide(machine: String) -> MachineError {
+    let reason = "its disks were not replaced, or that was decided on already".to_owned();
+    MachineError::Unsupported { machine, reason }
+}
+
 /// Ends a replacement in one way or the other. The machine must be off.
 pub fn finish(
     connection: &Connection,
@@ -64,10 +103,7 @@ pub fn finish(
     let xml = connection.domain_xml(&domain, Form::Inactive)?;
     let machine = Machine::parse(&xml)?;
     let Some((path, state)) = State::find(&machine)? else {
-        return Err(MachineError::Unsupported {
-            machine: machine.name,
-            reason: "its disks were not replaced, or that was decided on already".to_owned(),
-        });
+        return Err(nothing_to_decide(machine.name));
     };
     let now = connection.state(&domain)?;
     if now.is_active() || connection.has_saved_memory(&domain)? {

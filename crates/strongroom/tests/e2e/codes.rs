@@ -94,6 +94,26 @@ fn every_code_is_used_and_made_to_happen() {
     assert!(BY_VARIANT.iter().all(|(name, _)| known(name)));
 }
 
+/// Amounts are in words: `2 items`, `1.5 GiB`, `2 h 05 min`, and jobs are cancelled by one word.
+#[test]
+fn texts_name_amounts_as_people_do() {
+    let (program, _) = program_and_tests();
+    for odd in [
+        "item(s)",
+        "point(s)",
+        "machine(s)",
+        "snapshot(s)",
+        "time(s)",
+        "(es)",
+        "} bytes were",
+        "{freed} bytes",
+        "job stop",
+        "OVER\"",
+    ] {
+        assert!(!program.contains(odd), "{odd:?} is said somewhere");
+    }
+}
+
 #[test]
 fn what_is_not_given_or_cannot_be_read_is_said() {
     need("qemu-img", "qemu-utils");

@@ -496,7 +496,7 @@ fn machines_come_back_however_often_it_is_asked() {
     let refused = workers.agent.restore(&other, &Watch::silent()).expect_err("not decided");
     assert_eq!(refused.code, "restore.unfinished");
     guest.destroy();
-    host.json(&["restore", "undo", "--vm", "web"]);
+    host.json(&["restore", "undo", "--vm", "web", "--yes"]);
 
     // And of one that is not there any more.
     guest.virsh("undefine", &[]);

@@ -12,11 +12,11 @@ use crate::{
     complete,
     context::Context,
     error::Failure,
-    human,
+    human, moments,
 };
 
 use super::{
-    common::{Listed, Thing, beginning, cut, find_id, moment, one_of, words},
+    common::{Listed, Thing, cut, find_id, one_of, words},
     restore::report_text,
 };
 
@@ -47,6 +47,7 @@ impl JobCommand {
 Examples:
   strongroom job list
   strongroom job list --state failed --since 2026-11-22
+  strongroom job list --since yesterday --until \"2h ago\"
   strongroom job list --item web01 --kind backup --limit 10")]
 pub(crate) struct ListArgs {
     /// Only those in this state
@@ -65,12 +66,12 @@ pub(crate) struct ListArgs {
     #[arg(long, value_name = "NAME", add = complete::items())]
     item: Option<String>,
 
-    /// Only those that were begun then or later
-    #[arg(long, value_name = "TIME", value_parser = beginning)]
+    /// Only those that were begun then or later, such as yesterday, 2d or "2h ago"
+    #[arg(long, value_name = "TIME", value_parser = moments::since)]
     since: Option<Timestamp>,
 
     /// Only those that were begun before then
-    #[arg(long, value_name = "TIME", value_parser = moment)]
+    #[arg(long, value_name = "TIME", value_parser = moments::until)]
     until: Option<Timestamp>,
 
     /// At most so many; 0 for all
