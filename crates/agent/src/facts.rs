@@ -1,7 +1,7 @@
 //! What recovery points say, as it is sent.
 
 use strongroom_api::{ConsistencyProved, ConsistencyWanted, ErrorBody, PointDisk};
-use strongroom_base::codes;
+use strongroom_base::{codes, words};
 use strongroom_format::{Consistency, DiskRecord, Manifest};
 use strongroom_machine::NO_SCRIPTS;
 use strongroom_vault::place::Warning;
@@ -50,7 +50,11 @@ fn notes(point: &Manifest) -> Vec<String> {
 pub(crate) fn skipped(disk: &DiskRecord) -> Option<String> {
     let bytes = disk.skipped.iter().map(|range| range.length).fold(0, u64::saturating_add);
     (bytes > 0).then(|| {
-        format!("{bytes} bytes of disk {} could not be read and were recorded as zeros", disk.name)
+        format!(
+            "{} of disk {} could not be read and were recorded as zeros",
+            words::bytes(bytes),
+            disk.name
+        )
     })
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use jiff::Timestamp;
 use strongroom_api::{ErrorBody, ItemUsage, KeyReference, TaskState};
-use strongroom_base::{PointId, SystemClock, SystemEntropy};
+use strongroom_base::{PointId, SystemClock, SystemEntropy, words};
 use strongroom_engine::data_bytes;
 use strongroom_format::Manifest;
 use strongroom_vault::{
@@ -224,11 +224,11 @@ impl Keeper for LocalKeeper {
             }
         };
         let report = reclaim_watched(&vault, &options, &hears, &watch.cancel).map_err(body)?;
-        let freed = report.freed_bytes;
+        let freed = words::bytes(report.freed_bytes);
         let words = match report.waiting_for.join(", ") {
-            others if others.is_empty() => format!("freed {freed} bytes"),
+            others if others.is_empty() => format!("freed {freed}"),
             others => format!(
-                "freed {freed} bytes; the rest is for the next reclaim, as others are at work: {others}"
+                "freed {freed}; the rest is for the next reclaim, as others are at work: {others}"
             ),
         };
         watch.task("reclaim", TaskState::InProgress, Some(words));

@@ -48,9 +48,9 @@ words! {
         Queued = "queued",
         /// It is at work.
         InProgress = "in_progress",
-        /// It was told to stop and is cleaning up.
+        /// It was cancelled and is cleaning up.
         Cancelling = "cancelling",
-        /// It was stopped.
+        /// Somebody cancelled it.
         Cancelled = "cancelled",
         /// It is done.
         Completed = "completed",
@@ -58,6 +58,28 @@ words! {
         CompletedWithWarnings = "completed_with_warnings",
         /// It failed.
         Failed = "failed",
+    }
+}
+
+impl JobKind {
+    /// What a job of this kind is called in a sentence, before `of` and what it is about.
+    pub const fn noun(self) -> &'static str {
+        match self {
+            Self::Discover => "the discovery of machines",
+            Self::ConfigureProtection => "the protection",
+            Self::Backup => "the backup",
+            Self::Restore => "the restore",
+            Self::FinishRestore => "the end of the restore",
+            Self::DisableProtection => "the end of the protection",
+            Self::DeleteBackupData => "the deletion of the backup data",
+            Self::Undelete => "the undeletion",
+            Self::Expire => "the removal of expired recovery points",
+            Self::Reclaim => "the reclaim",
+            Self::Verify => "the verification",
+            Self::MeasureUsage => "the measurement",
+            Self::RotateKey => "the change of the key",
+            Self::SaveCatalog => "the copy of the catalog",
+        }
     }
 }
 
@@ -105,7 +127,7 @@ words! {
         Failed = "failed",
         /// It was not needed.
         Skipped = "skipped",
-        /// It was stopped.
+        /// The job was cancelled.
         Cancelled = "cancelled",
     }
 }

@@ -57,6 +57,11 @@ macro_rules! words {
                     $(Self::$variant => $word,)*
                 }
             }
+
+            /// The same in a sentence: without underscores.
+            pub fn in_words(self) -> String {
+                self.name().replace('_', " ")
+            }
         }
 
         // By hand: the derive does not see words that come from a macro.

@@ -110,15 +110,19 @@ pub struct RestoreDisks {
     /// The host: its name or id; that of the item if not given.
     #[serde(default)]
     pub host: Option<String>,
-    /// The folder on the host that gets them, below one of the server's `restore_dirs`.
-    pub folder: String,
+    /// The folder on the host that gets the disks without a target of their own, and of a machine its
+    /// description, below one of the server's `restore_dirs`. Without one, only the disks that have
+    /// targets are restored, and no description is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
+    pub folder: Option<String>,
     /// The disks; all if empty.
     #[serde(default)]
     pub disks: Vec<String>,
     /// Their format; raw if not given.
     #[serde(default)]
     pub format: Option<DiskFormat>,
-    /// Where single disks go instead of the folder: a file or device on the host, by the disk's name.
+    /// Where single disks go, instead of the folder or without one: a file or device on the host, by the disk's name.
     /// Each is below one of the server's `restore_dirs`, or is one of them.
     #[serde(default)]
     pub targets: BTreeMap<String, String>,

@@ -164,6 +164,8 @@ macro_rules! catalog {
 catalog! {
     USAGE_INVALID = "usage.invalid", Invalid, "The command line cannot be understood or contradicts itself.", "See the command's --help.";
     CONFIG_INVALID = "config.invalid", Invalid, "The configuration file cannot be read or has an unknown or wrong entry.", "Correct the named line, or name another file with --config.";
+    CONTEXT_NOT_FOUND = "context.not_found", NotFound, "There is no context of this name.", "`strongroom context list` shows the contexts; `strongroom context add` makes one.";
+    CODE_NOT_FOUND = "code.not_found", NotFound, "There is no error code of this name.", "`strongroom errors` lists them.";
     URL_INVALID = "url.invalid", Invalid, "A vault or disk URL is not of a form that Strongroom knows.", "Give a path, or a URL of a kind listed in the command's --help.";
 
     VAULT_NOT_GIVEN = "vault.not_given", Invalid, "No vault was given.", "Give --vault, or set STRONGROOM_VAULT or `vault` in the configuration file.";
@@ -315,7 +317,7 @@ catalog! {
 
     ITEM_UNKNOWN = "item.unknown", NotFound, "The service has no item of this name.", "`strongroom item list` shows the items.";
     ITEM_EXISTS = "item.exists", Conflict, "The vault has an item of this name, or one that protects the same.", "Choose another name, or use the item that there is.";
-    ITEM_BUSY = "item.busy", Conflict, "Another operation works on the item.", "Wait for the job that the message names (`strongroom job wait`), or cancel it (`strongroom job stop`).";
+    ITEM_BUSY = "item.busy", Conflict, "Another operation works on the item.", "Wait for the job that the message names (`strongroom job wait`), or cancel it (`strongroom job cancel`).";
     ITEM_STOPPED = "item.stopped", Conflict, "The item's protection is stopped.", "Resume it first: `strongroom protection resume`.";
     ITEM_NOT_STOPPED = "item.not_stopped", Conflict, "The item is protected.", "There is nothing to resume.";
     ITEM_SOFT_DELETED = "item.soft_deleted", Conflict, "The item is deleted and can only be brought back.", "Bring it back with `strongroom protection undelete`.";

@@ -16,6 +16,7 @@ mod limits;
 mod names;
 mod ranges;
 mod splitmix;
+pub mod words;
 
 pub use aligned::AlignedBuf;
 pub use cancel::Cancel;

@@ -7,8 +7,9 @@ use strongroom_api::{
     BackupNow, ChannelTried, Check, Host, HostCreate, HostUpdate, Item, ItemUpdate, Job, JobBegun,
     JobKind, JobState, KeyRotate, Page, PointState, PointUpdate, Policy, PolicyCreate,
     PolicyPreview, PolicyUpdate, Protect, ProtectableItem, ProtectionState, RecoveryPoint, Restore,
-    RestoreDecision, ResumeProtection, SignIn, Status, StopProtection, Token, TokenCreate,
-    TokenIssued, User, UserCreate, UserUpdate, Vault, VaultCreate, VaultUpdate, VaultUsage, WhoAmI,
+    RestoreDecision, ResumeProtection, Severity, SignIn, Status, StopProtection, Token,
+    TokenCreate, TokenIssued, User, UserCreate, UserUpdate, Vault, VaultCreate, VaultUpdate,
+    VaultUsage, WhoAmI,
 };
 use strongroom_base::AssignmentId;
 use strongroom_policy::PolicyRules;
@@ -58,6 +59,21 @@ pub struct JobQuery {
     pub since: Option<String>,
     /// That were begun before this moment.
     pub until: Option<String>,
+}
+
+/// Which alerts a list has.
+#[derive(Clone, Debug, Default)]
+pub struct AlertQuery {
+    /// In this state.
+    pub state: Option<AlertState>,
+    /// As bad as this.
+    pub severity: Option<Severity>,
+    /// Of this kind.
+    pub rule: Option<String>,
+    /// About this vault, or what is in it.
+    pub vault: Option<String>,
+    /// About this item.
+    pub item: Option<String>,
 }
 
 fn filters<const N: usize>(
@@ -391,8 +407,15 @@ impl Client {
     }
 
     /// Alerts, the newest first.
-    pub fn alerts(&self, state: Option<AlertState>) -> Pages<'_, Alert> {
-        self.pages(&["alerts"], filters([("state", state.map(|state| state.to_string()))]))
+    pub fn alerts(&self, which: AlertQuery) -> Pages<'_, Alert> {
+        let query = filters([
+            ("state", which.state.map(|state| state.to_string())),
+            ("severity", which.severity.map(|severity| severity.to_string())),
+            ("rule", which.rule),
+            ("vault", which.vault),
+            ("item", which.item),
+        ]);
+        self.pages(&["alerts"], query)
     }
 
     /// Says that somebody has seen an alert.

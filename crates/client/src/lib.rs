@@ -22,7 +22,7 @@ mod pages;
 mod trust;
 mod watch;
 
-pub use calls::{ItemQuery, JobQuery, OfVault};
+pub use calls::{AlertQuery, ItemQuery, JobQuery, OfVault};
 pub use error::{ClientError, code_of};
 pub use http::{Client, Options};
 pub use pages::Pages;

@@ -1,7 +1,7 @@
 //! Why the service does not do what it was asked.
 
 use strongroom_api::ErrorBody;
-use strongroom_base::{Code, Coded, ItemId, JobId, codes};
+use strongroom_base::{Code, Coded, ItemId, JobId, codes, words};
 
 /// The result of what the service was asked.
 pub type Result<T, E = ControlError> = std::result::Result<T, E>;
@@ -36,7 +36,7 @@ pub enum ControlError {
         job: JobId,
     },
     /// Signing in failed too often.
-    #[error("signing in failed too often: try again in {seconds} s")]
+    #[error("signing in failed too often: try again in {}", words::span(*seconds))]
     TooOften {
         /// How long to wait.
         seconds: u64,

@@ -4,7 +4,7 @@ use serde_json::json;
 use strongroom_api::{
     self as api, Host, HostCreate, HostState, HostUpdate, ProtectableItem, Trigger,
 };
-use strongroom_base::{HostId, VaultId, codes};
+use strongroom_base::{HostId, VaultId, codes, words};
 use strongroom_catalog::{Filter, Query, ReadTx, Stored};
 
 use crate::{
@@ -142,7 +142,7 @@ impl Control {
             let on_host = Filter::all().eq("host", doc.host.id.to_string());
             let items = tx.count::<ItemDoc>(&on_host).await?;
             if items > 0 {
-                let message = format!("{items} item(s) are protected on {}", doc.host.name);
+                let message = format!("the host {} has {}", doc.host.name, words::count(items, "protected item"));
                 return Err(ControlError::refused(&codes::HOST_IN_USE, message));
             }
             tx.delete_all::<MachineDoc>(&on_host).await?;

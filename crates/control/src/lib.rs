@@ -39,7 +39,7 @@ mod time;
 mod vaults;
 mod work;
 
-pub use alerts::Rule;
+pub use alerts::{AlertFilter, Rule, clock_is_ahead};
 pub use cause::{Adopt, Cause};
 pub use error::{ControlError, Result};
 pub use figures::{Figures, VaultFigures};

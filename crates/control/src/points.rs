@@ -230,7 +230,7 @@ impl Control {
             let point = find_point(tx, doc.item.id, point).await?.doc;
             let (point, in_vault) = (point.point.clone(), point.is_in_vault());
             if point.state != PointState::Restorable {
-                let message = format!("the recovery point {} is {}", point.id, point.state);
+                let message = format!("the recovery point {} is {}", point.id, point.state.in_words());
                 return Err(ControlError::refused(&codes::POINT_NOT_RESTORABLE, message));
             }
             let host = match &restore {
@@ -329,7 +329,11 @@ impl Control {
         let mut folders: Vec<&str> = Vec::new();
         match restore {
             Restore::Disks(disks) => {
-                folders.push(&disks.folder);
+                if disks.folder.is_none() && disks.targets.is_empty() {
+                    let message = "neither folder nor targets say where the disks go";
+                    return Err(ControlError::refused(&codes::REQUEST_INVALID, message));
+                }
+                folders.extend(disks.folder.as_deref());
                 folders.extend(disks.targets.values().map(String::as_str));
             }
             Restore::Machine(machine) => {

@@ -6,7 +6,7 @@ use serde_json::json;
 use strongroom_api::{
     self as api, ConsistencyWanted, Immutability, Policy, PolicyCreate, PolicyPreview, PolicyUpdate,
 };
-use strongroom_base::{PolicyId, VaultId, codes};
+use strongroom_base::{PolicyId, VaultId, codes, words};
 use strongroom_catalog::{Filter, Query, ReadTx, Stored};
 use strongroom_policy as rules;
 
@@ -163,7 +163,7 @@ impl Control {
             let by_policy = Filter::all().eq("policy", doc.policy.id.to_string());
             let items = tx.count::<ItemDoc>(&by_policy).await?;
             if items > 0 {
-                let message = format!("{items} item(s) have the policy {}", doc.policy.name);
+                let message = format!("items with the policy {}: {items}", doc.policy.name);
                 return Err(ControlError::refused(&codes::POLICY_IN_USE, message));
             }
             tx.delete::<PolicyDoc>(&doc.policy.id.to_string(), version).await?;
@@ -244,10 +244,10 @@ fn summary(preview: &PolicyPreview) -> String {
     let total = preview.removed_now.saturating_add(preview.removed_earlier);
     match preview.last_removal {
         Some(last) if total > 0 => format!(
-            "This removes {} point(s) at once and {} more earlier than now, on {} item(s), by {last}.",
-            preview.removed_now,
+            "This removes {} at once and {} more earlier than now, on {}, by {last}.",
+            words::count(preview.removed_now, "recovery point"),
             preview.removed_earlier,
-            preview.items.len(),
+            words::count_of(preview.items.len(), "item"),
         ),
         _ => "No recovery point would expire earlier than today.".to_owned(),
     }

@@ -89,7 +89,7 @@ impl Control {
         })?;
         status.vaults = self.vault_statuses(&sight).await?;
         if let Some(ahead) = self.clock_is_ahead().filter(|_| all_seen) {
-            let message = format!("the clock is {} s ahead of what has passed", ahead.as_secs());
+            let message = crate::alerts::clock_is_ahead(ahead);
             status.server.push(api::ErrorBody::new(&codes::SERVER_CLOCK, message));
         }
         Ok(status)

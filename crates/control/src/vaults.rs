@@ -7,7 +7,7 @@ use strongroom_api::{
     self as api, Immutability, KeyManagement, KeyReference, RecoveryPointType, Redundancy,
     SoftDelete, SoftDeleteState, Vault, VaultCreate, VaultState, VaultUpdate,
 };
-use strongroom_base::{EntropyExt as _, VaultId, codes};
+use strongroom_base::{EntropyExt as _, VaultId, codes, words};
 use strongroom_catalog::{Filter, PageToken, Query, ReadTx, Stored};
 
 use crate::{
@@ -289,7 +289,7 @@ impl Control {
             let in_vault = Filter::all().eq("vault", doc.vault.id.to_string());
             let items = tx.count::<ItemDoc>(&in_vault.clone().ne("state", "soft_deleted")).await?;
             if items > 0 {
-                let message = format!("the vault {} has {items} item(s)", doc.vault.name);
+                let message = format!("the vault {} has {}", doc.vault.name, words::count(items, "item"));
                 return Err(ControlError::refused(&codes::VAULT_NOT_EMPTY, message));
             }
             check_no_snapshots(tx, &doc.vault).await?;

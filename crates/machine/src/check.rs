@@ -15,7 +15,7 @@ use strongroom_hypervisor::{
     agent::{self, GuestAgent},
 };
 
-use crate::{backup::select, image, layout};
+use crate::{backup::select, image, layout, restore};
 
 /// The beginning of the names of our checkpoints, of any vault.
 pub(crate) const OURS: &str = "strongroom-";
@@ -68,6 +68,7 @@ pub fn check(connection: &Connection, domain: &Domain) -> Result<Checked, Hyperv
             }),
         }?;
         open(&off, facts.state == State::Off, &mut findings);
+        findings.extend(open_decision(&off));
         findings.sort_by_key(|finding| Reverse(finding.level));
     }
     Ok(Checked {
@@ -80,6 +81,32 @@ pub fn check(connection: &Connection, domain: &Domain) -> Result<Checked, Hyperv
         },
         findings: findings.into_iter().map(FindingReport::from).collect(),
     })
+}
+
+/// That a restore has replaced the machine's disks, and nobody has accepted or undone that.
+fn open_decision(machine: &Machine) -> Option<Finding> {
+    // What cannot be read there is no matter of a backup.
+    let undecided = restore::undecided(machine).ok()??;
+    let (name, disks) = (&machine.name, undecided.disks.join(", "));
+    let (point, item) = (undecided.recovery_point, &undecided.item);
+    let (what, what_to_do) = if undecided.is_done {
+        (
+            format!(
+                "its disks {disks} are those of recovery point {point} of {item}, as layers over its \
+                 old ones, and nobody has accepted or undone that"
+            ),
+            format!(
+                "with the machine off, `strongroom restore accept --vm {name}` keeps them, `strongroom \
+                 restore undo --vm {name}` brings the old ones back"
+            ),
+        )
+    } else {
+        (
+            format!("a restore of its disks {disks} from {point} of {item} was interrupted"),
+            format!("run it again, or `strongroom restore undo --vm {name}`"),
+        )
+    };
+    Some(Finding::new(Level::Amber, "restore.open", what, what_to_do))
 }
 
 /// Does what a backup of the machine while it is off does before its first write: opens each image,

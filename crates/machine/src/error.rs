@@ -2,11 +2,13 @@
 
 use std::io;
 
-use strongroom_base::{Code, Coded, codes};
+use strongroom_base::{Code, Coded, codes, words};
 use strongroom_disk::DiskError;
 use strongroom_engine::EngineError;
 use strongroom_hypervisor::HypervisorError;
 use strongroom_vault::VaultError;
+
+use crate::restore::MachineRestoreReport;
 
 /// A result of this crate.
 pub(crate) type Result<T> = std::result::Result<T, MachineError>;
@@ -151,7 +153,7 @@ pub enum MachineError {
         name: String,
     },
     /// No room for what is restored.
-    #[error("{machine}: {folder} has {free} bytes free, {needed} are needed")]
+    #[error("{machine}: {folder} has {} free, {} are needed", words::bytes(*free), words::bytes(*needed))]
     NoRoom {
         /// The machine.
         machine: String,
@@ -193,10 +195,10 @@ pub enum MachineError {
         source: Box<HypervisorError>,
     },
     /// A machine that was restored does not start.
-    #[error("{machine} is restored, but does not start")]
+    #[error("{} is restored, but does not start", report.machine)]
     NotStarted {
-        /// The machine.
-        machine: String,
+        /// What was restored.
+        report: Box<MachineRestoreReport>,
         /// Why.
         source: Box<HypervisorError>,
     },

@@ -161,17 +161,17 @@ impl<S: ObjectStore> Faulty<S> {
         }
         if let Action::Write(len) = action {
             let cause = |kind: io::ErrorKind| Box::new(io::Error::from(kind));
-            let (key, store) = (key.clone(), self.name());
+            let (what, store) = (key.to_string(), self.name());
             if faults.read_only {
                 let source = cause(io::ErrorKind::ReadOnlyFilesystem);
-                return Err(StoreError::ReadOnly { key, store, source });
+                return Err(StoreError::ReadOnly { what, store, source });
             }
             let len = u64::try_from(len).unwrap_or(u64::MAX);
             let before = self.stored.fetch_add(len, Ordering::Relaxed);
             if faults.capacity.is_some_and(|capacity| before.saturating_add(len) > capacity) {
                 self.stored.fetch_sub(len, Ordering::Relaxed);
                 let source = cause(io::ErrorKind::StorageFull);
-                return Err(StoreError::Full { key, store, source });
+                return Err(StoreError::Full { what, store, source });
             }
         }
         if draw.one_in(faults.hang_one_in) {
@@ -307,7 +307,7 @@ impl<S: ObjectStore> ObjectStore for Faulty<S> {
         self.tally().deletes += 1;
         if self.faults().read_only {
             let source = Box::new(io::Error::from(io::ErrorKind::ReadOnlyFilesystem));
-            return Err(StoreError::ReadOnly { key: key.clone(), store: self.name(), source });
+            return Err(StoreError::ReadOnly { what: key.to_string(), store: self.name(), source });
         }
         self.write(Action::Delete, "delete", key, || self.inner.delete(key))
     }

@@ -143,30 +143,16 @@ impl Folder {
     /// What to tell the caller when the system refuses.
     fn error(&self, action: &'static str, what: &str, error: io::Error) -> StoreError {
         let store = self.name();
-        let key = || Key::new(what);
-        match (error.kind(), key()) {
+        // What is no object, such as the folder of unfinished files, can only not be missing.
+        match (error.kind(), Key::new(what)) {
             (ErrorKind::NotFound, Ok(key)) if self.is_still_there() => {
                 StoreError::Missing { key, store }
-            }
-            (ErrorKind::StorageFull | ErrorKind::QuotaExceeded, Ok(key)) => {
-                StoreError::Full { key, store, source: error.into() }
-            }
-            (ErrorKind::ReadOnlyFilesystem, Ok(key)) => {
-                StoreError::ReadOnly { key, store, source: error.into() }
-            }
-            (ErrorKind::PermissionDenied, _) => {
-                StoreError::Denied { what: what.to_owned(), store, source: error.into() }
             }
             _ if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
                 let reason = format!("{what} lies behind a symbolic link, which is not followed");
                 StoreError::Protocol { store, reason }
             }
-            _ => StoreError::Unavailable {
-                store,
-                action,
-                what: what.to_owned(),
-                source: error.into(),
-            },
+            _ => refused(store, action, what, error),
         }
     }
 
@@ -189,13 +175,20 @@ fn open_error(path: &Path, error: io::Error) -> StoreError {
         ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
             StoreError::Url { url, reason: "it is not a folder".to_owned() }
         }
-        ErrorKind::PermissionDenied => {
-            StoreError::Denied { what: "the folder".to_owned(), store: url, source: error.into() }
+        _ => refused(url, "open", "the folder", error),
+    }
+}
+
+/// What the system's refusal means, whatever it was about.
+fn refused(store: String, action: &'static str, what: &str, error: io::Error) -> StoreError {
+    let what = what.to_owned();
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            StoreError::Full { what, store, source: error.into() }
         }
-        _ => {
-            let what = "the folder".to_owned();
-            StoreError::Unavailable { store: url, action: "open", what, source: error.into() }
-        }
+        ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly { what, store, source: error.into() },
+        ErrorKind::PermissionDenied => StoreError::Denied { what, store, source: error.into() },
+        _ => StoreError::Unavailable { store, action, what, source: error.into() },
     }
 }
 

@@ -124,20 +124,20 @@ pub enum StoreError {
         need: u64,
     },
     /// No room left.
-    #[error("{store} is full while writing {key}")]
+    #[error("{store} is full while writing {what}")]
     Full {
-        /// The object.
-        key: Key,
+        /// The object, or what belongs to the store itself.
+        what: String,
         /// Where.
         store: String,
         /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Not writable.
-    #[error("{store} is read-only; {key} cannot be written")]
+    #[error("{store} is read-only; {what} cannot be changed")]
     ReadOnly {
-        /// The object.
-        key: Key,
+        /// The object, or what belongs to the store itself.
+        what: String,
         /// Where.
         store: String,
         /// The cause.

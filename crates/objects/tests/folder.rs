@@ -122,6 +122,8 @@ fn a_read_only_disk_can_be_read() {
         folder.put_new(&key("new/c"), &vec![0; 300_000]).expect_err("read-only"),
         folder.replace(&key("a/b"), b"body").expect_err("read-only"),
         folder.delete(&key("a/b")).expect_err("read-only"),
+        folder.sweep_temporary().expect_err("read-only"),
+        Folder::create(&mount.path().join("new"), Arc::new(SystemEntropy)).expect_err("read-only"),
     ] {
         assert_eq!(error.code(), &codes::STORE_READ_ONLY, "{error:?}");
     }

@@ -21,6 +21,7 @@ use strongroom_base::{Clock as _, SystemClock};
 use strongroom_catalog::{Catalog, Query};
 use strongroom_control::{
     clock::{Reading, TRUSTED, TrustedTime},
+    clock_is_ahead,
     model::{SCHEMA, SettingDoc, VaultDoc},
 };
 
@@ -372,7 +373,7 @@ async fn trusted(found: &mut Findings, catalog: &Catalog) -> strongroom_catalog:
     let Ok(time) = serde_json::from_value::<TrustedTime>(stored.doc.value) else { return Ok(()) };
     match time.advance(Reading::of_system(&SystemClock)).behind() {
         Some(ahead) => {
-            let what = format!("the wall clock is {} s ahead of what has passed", ahead.as_secs());
+            let what = clock_is_ahead(ahead);
             let hint = "Set it right; if it is right: strongroom server confirm-clock.";
             found.bad("clock", Level::Warn, what, hint);
         }

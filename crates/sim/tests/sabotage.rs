@@ -66,7 +66,7 @@ fn packs_that_were_acknowledged_and_not_written() {
 #[test]
 fn writers_that_share_what_one_of_them_saw() {
     is_noticed(Sabotage::WritersShareTheirView);
-    let explored = explore(0..SEEDS / 2, Sabotage::WritersLookSlowly, false);
+    let explored = explore(0..SEEDS / 4, Sabotage::WritersLookSlowly, false);
     let failure = explored.failures.first().and_then(|outcome| outcome.failure.as_deref());
     assert_eq!(failure, None, "seed {:?}", explored.failures.first().map(|outcome| outcome.seed));
 }

@@ -127,7 +127,7 @@ pub(crate) enum Command {
     /// List, make and change policies: when is backed up, how long is kept
     #[command(subcommand)]
     Policy(PolicyCommand),
-    /// List, show, wait for and stop the service's jobs
+    /// List, show, wait for and cancel the service's jobs
     #[command(subcommand)]
     Job(JobCommand),
     Status(StatusArgs),

@@ -128,9 +128,12 @@ impl Contexts {
             let known: Vec<&str> = self.contexts.keys().map(String::as_str).collect();
             let hint = match known.as_slice() {
                 [] => "There are none: make one with `strongroom context add`.".to_owned(),
-                known => format!("There are: {}.", known.join(", ")),
+                known => format!(
+                    "There are: {}; `strongroom context list` shows them.",
+                    known.join(", ")
+                ),
             };
-            Failure::usage(format!("there is no context {name:?}")).with_hint(hint)
+            Failure::from(FaceError::NoContext(name.to_owned())).with_hint(hint)
         })
     }
 }

@@ -57,6 +57,12 @@ pub(crate) enum FaceError {
         /// Their manifests.
         objects: Vec<String>,
     },
+    /// No context has this name.
+    #[error("there is no context {0:?}")]
+    NoContext(String),
+    /// No error code has this name.
+    #[error("there is no error code {0:?}")]
+    NoCode(String),
     /// No recovery point has an id that begins so.
     #[error("{item} has no recovery point whose id begins with {prefix}")]
     NoPoint {
@@ -105,6 +111,8 @@ impl Coded for FaceError {
             Self::Skipped(_) => &codes::BACKUP_SKIPPED,
             Self::Damaged(_) => &codes::VERIFY_DAMAGED,
             Self::PointsDamaged { .. } => &codes::POINT_DAMAGED,
+            Self::NoContext(_) => &codes::CONTEXT_NOT_FOUND,
+            Self::NoCode(_) => &codes::CODE_NOT_FOUND,
             Self::NoPoint { .. } => &codes::POINT_NOT_FOUND,
             Self::NotReady(_) => &codes::VM_NOT_READY,
             Self::ServerNotReady(_) => &codes::SERVER_NOT_READY,

@@ -5,6 +5,7 @@ use std::{error::Error, io};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use strongroom_base::{Coded, codes};
+use strongroom_server::{ServerError, VARIABLES};
 
 use crate::context::variable;
 
@@ -108,6 +109,17 @@ pub(crate) fn of_cause(error: &(dyn Coded + Send + Sync + 'static)) -> Option<St
         && let Some(name) = REPOSITORIES.into_iter().find(is_set)
     {
         return Some(format!("{name} is not read: give --vault, or set STRONGROOM_VAULT."));
+    }
+    // The catalog's hint speaks of files.
+    if let Some(ServerError::Config { place, .. }) =
+        sources(error).find_map(|error| error.downcast_ref::<ServerError>())
+    {
+        if place.starts_with(VARIABLES) {
+            return Some(format!("Correct the variable {place}, or unset it."));
+        }
+        if place.starts_with("--") {
+            return Some(format!("Correct the option {place}."));
+        }
     }
     let io = io_kind(error);
     if io == Some(io::ErrorKind::AddrInUse) {
@@ -219,5 +231,15 @@ mod tests {
         let hint = of_cause(&local(io::ErrorKind::AddrInUse));
         assert!(hint.is_some_and(|hint| hint.contains("ss -ltnp")));
         assert_eq!(of_cause(&local(io::ErrorKind::NotFound)), None);
+        for (place, said) in [
+            ("STRONGROOM_SERVER_JOBS", Some("the variable STRONGROOM_SERVER_JOBS, or unset it")),
+            ("--listen", Some("the option --listen")),
+            ("/etc/strongroom/server.toml", None),
+        ] {
+            let error = ServerError::Config { place: place.to_owned(), reason: String::new() };
+            let hint = of_cause(&error);
+            assert_eq!(hint.is_some(), said.is_some(), "{hint:?}");
+            assert!(said.is_none_or(|said| hint.unwrap_or_default().contains(said)), "{place}");
+        }
     }
 }

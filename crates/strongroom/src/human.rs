@@ -3,24 +3,7 @@
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use jiff::{Timestamp, tz::TimeZone};
 
-/// Bytes in IEC units: `512 B`, `2 GiB` if it is exactly that, `12.0 GiB` if not.
-pub(crate) fn bytes(bytes: u64) -> String {
-    const UNITS: [(u32, &str); 4] = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
-    for (shift, unit) in UNITS {
-        let one = 1_u64 << shift;
-        if bytes >= one {
-            let whole = bytes >> shift;
-            // Tenths, rounded down: a size is never shown larger than it is.
-            let tenth = u128::from(bytes & (one - 1)).wrapping_mul(10) >> shift;
-            return if whole >= 1000 || bytes.trailing_zeros() >= shift {
-                format!("{whole} {unit}")
-            } else {
-                format!("{whole}.{tenth} {unit}")
-            };
-        }
-    }
-    format!("{bytes} B")
-}
+pub(crate) use strongroom_base::words::{bytes, count};
 
 /// `5.0 of 10.0 GiB`: a part of a whole, both in the unit of the whole and with one decimal.
 pub(crate) fn of_bytes(part: u64, whole: u64) -> String {
@@ -121,10 +104,13 @@ fn time_in(moment: Timestamp, zone: &TimeZone) -> String {
     moment.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S %:z").to_string()
 }
 
-/// `1 disk`, `2 disks`.
-pub(crate) fn count(number: u64, one: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {one}{plural}")
+/// A word as a shell takes it for one: in quotes unless every character is harmless.
+pub(crate) fn shell_word(word: &str) -> String {
+    let harmless = |c: char| c.is_alphanumeric() || "/._-+:@%,=".contains(c);
+    if !word.is_empty() && word.chars().all(harmless) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// Text from outside made safe for a terminal: control characters are shown as `?`.
@@ -184,23 +170,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes() {
-        for (amount, text) in [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1 KiB"),
-            (1536, "1.5 KiB"),
-            ((1 << 20) - 1, "1023 KiB"),
-            ((19 << 20) + 1, "19.0 MiB"),
-            (1_610_612_736, "1.5 GiB"),
-            (256 << 40, "256 TiB"),
-            (u64::MAX, "16777215 TiB"),
-        ] {
-            assert_eq!(bytes(amount), text);
-        }
-    }
-
-    #[test]
     fn parts_of_wholes() {
         assert_eq!(of_bytes(0, 2 << 30), "0.0 of 2.0 GiB");
         assert_eq!(of_bytes(705_100_000, 1 << 40), "0.0 of 1.0 TiB");
@@ -215,6 +184,14 @@ mod tests {
         assert_eq!(seconds(7500.0), "2 h 05 min");
         assert_eq!(rate(200 << 20, 2.0), "100 MiB/s");
         assert_eq!(rate(200, 0.0), "");
+    }
+
+    #[test]
+    fn words_of_a_shell() {
+        assert_eq!(shell_word("/srv/a-b_1.toml"), "/srv/a-b_1.toml");
+        assert_eq!(shell_word("/srv/a b"), "'/srv/a b'");
+        assert_eq!(shell_word("it's;x"), r"'it'\''s;x'");
+        assert_eq!(shell_word(""), "''");
     }
 
     #[test]

@@ -36,6 +36,8 @@ mod error;
 mod hints;
 mod hosts;
 mod human;
+mod moments;
+mod near;
 mod open;
 mod out;
 mod progress;

@@ -108,6 +108,50 @@ fn command_tree_is_sound() {
     Cli::command().debug_assert();
 }
 
+/// Commands and options that take something away for which there is no way back.
+const TAKING: [&str; 13] = [
+    "delete",
+    "remove",
+    "revoke",
+    "disable",
+    "accept",
+    "undo",
+    "forget",
+    "keep-until",
+    "reclaim",
+    "replace",
+    "in-place",
+    "delete-backup-data",
+    "damaged",
+];
+
+/// Such as do not ask, and why.
+const UNASKED: [(&str, &str); 2] = [
+    ("strongroom context remove", "the context is made again by signing in"),
+    ("strongroom vault reclaim", "it frees what was deleted before, which was asked about then"),
+];
+
+#[test]
+fn what_takes_something_away_asks_before() {
+    fn look(command: &clap::Command, path: &str, found: &mut BTreeSet<String>) {
+        let own = path.rsplit(' ').next().unwrap_or_default();
+        let mut options = command.get_arguments().filter_map(clap::Arg::get_long);
+        let takes = TAKING.contains(&own) || options.any(|option| TAKING.contains(&option));
+        let asks = command.get_arguments().any(|argument| argument.get_long() == Some("yes"));
+        let is_leaf = command.get_subcommands().next().is_none();
+        if is_leaf && takes && !asks {
+            found.insert(path.to_owned());
+        }
+        for below in command.get_subcommands() {
+            look(below, &format!("{path} {}", below.get_name()), found);
+        }
+    }
+    let mut unasked = BTreeSet::new();
+    look(&Cli::command().disable_help_subcommand(true), "strongroom", &mut unasked);
+    let known: BTreeSet<String> = UNASKED.iter().map(|(path, _)| (*path).to_owned()).collect();
+    assert_eq!(unasked, known);
+}
+
 /// The commands that a help text shows below `Examples:`, as arguments.
 fn examples(help: &str) -> Vec<Vec<String>> {
     let examples = help.split("Examples:\n").nth(1).unwrap_or_default();

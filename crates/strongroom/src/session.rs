@@ -164,7 +164,7 @@ impl Context {
             Err(ClientError::Interrupted) => {
                 return Err(Failure::from(ClientError::Interrupted).with_hint(format!(
                     "The job itself goes on: `strongroom job wait {id}` waits for it again, \
-                     `strongroom job stop {id}` stops it."
+                     `strongroom job cancel {id}` cancels it."
                 )));
             }
             other => other?,
@@ -204,7 +204,7 @@ fn stage(job: &Job) -> &'static str {
     let at_work = job.tasks.iter().find(|task| task.state == strongroom_api::TaskState::InProgress);
     match (job.state, at_work.map(|task| task.name.as_str())) {
         (JobState::Queued, _) => "waiting",
-        (JobState::Cancelling, _) => "stopping",
+        (JobState::Cancelling, _) => "cancelling",
         (_, Some("snapshot")) => "snapshot",
         (_, Some("transfer")) => "transfer",
         (_, Some("validate")) => "validating",
@@ -224,7 +224,7 @@ pub(crate) fn outcome(job: Job) -> Result<(), Failure> {
             Some(error) => Err(FaceError::Told(Box::new(error)).into()),
             None => failed(&codes::SERVER_PROTOCOL, "failed and does not say why"),
         },
-        JobState::Cancelled => failed(&codes::JOB_CANCELLED, "was stopped"),
+        JobState::Cancelled => failed(&codes::JOB_CANCELLED, "was cancelled"),
         JobState::CompletedWithWarnings => {
             let words: Vec<String> =
                 job.warnings.into_iter().map(|warning| warning.message).collect();
@@ -261,4 +261,61 @@ pub(crate) fn secret_file(file: &std::path::Path) -> Result<String, Failure> {
         return Err(Failure::usage(format!("{} must hold exactly one line", file.display())));
     }
     Ok(line.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A backup whose host does not answer, after its first try.
+    fn waiting() -> Job {
+        let hint = codes::HOST_UNAVAILABLE.hint;
+        let mut error = ErrorBody::new(&codes::HOST_UNAVAILABLE, "libvirt on kvm1 does not answer");
+        hint.clone_into(&mut error.hint);
+        let job = serde_json::json!({
+            "id": "01JD3W6E0ZGQ6Q0PZ2R3V9M5TB", "kind": "backup", "state": "queued",
+            "trigger": "on_demand", "requested_by": "ann", "subject": "web01", "tasks": [],
+            "error": error, "attempt": 1, "max_tries": 3, "created": "2026-11-28T16:00:00Z",
+            "not_before": "2026-11-28T16:05:00Z",
+        });
+        serde_json::from_value(job).expect("a job")
+    }
+
+    #[test]
+    fn a_host_that_is_away_is_told_with_the_try_and_the_next_one() {
+        let job = waiting();
+        let told = tried(&job).expect("it is told");
+        let next = human::time(job.not_before.expect("a moment"));
+        assert_eq!(
+            told,
+            format!(
+                "Try 1 of 3 failed: libvirt on kvm1 does not answer. The next try is at {next}."
+            )
+        );
+        let shown = job.show();
+        for words in [
+            "State       queued",
+            &format!("Next try    {next}"),
+            "Try         1 of 3",
+            "Error       libvirt on kvm1 does not answer",
+            "What to do  ",
+            "Code        host.unavailable",
+        ] {
+            assert!(shown.contains(words), "{words:?} is not in\n{shown}");
+        }
+        // A try that the server's end has cut short is none.
+        let cut = tried(&Job { interruptions: 1, ..job.clone() }).expect("it is told");
+        assert!(cut.ends_with("It resumes by itself."), "{cut}");
+        // While it is at work, nothing waits.
+        assert_eq!(tried(&Job { state: JobState::InProgress, ..job }), None);
+    }
+
+    #[test]
+    fn a_job_that_was_cancelled_is_called_so() {
+        let of = |state| Job { state, ..waiting() };
+        assert_eq!(stage(&of(JobState::Cancelling)), "cancelling");
+        let failure = outcome(of(JobState::Cancelled)).expect_err("it was cancelled");
+        assert_eq!(failure.code(), &codes::JOB_CANCELLED);
+        assert!(failure.to_text().contains("was cancelled"), "{}", failure.to_text());
+    }
 }

@@ -3,13 +3,11 @@
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
-use jiff::{
-    Timestamp,
-    civil::{Date, DateTime, Time},
-    tz::TimeZone,
-};
+use jiff::Timestamp;
 use strongroom_base::{PointId, check_name};
 use strongroom_disk::DiskSpec;
+
+use crate::moments;
 
 /// Parses a number of bytes: digits and an optional `K`, `M`, `G` or `T`, powers of 1024.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
@@ -158,13 +156,8 @@ impl FromStr for Point {
         if let Ok(ids) = point_ids(text) {
             return Ok(Self::Ids(ids));
         }
-        let moment = moment(text, &TimeZone::system(), Time::MAX).ok_or_else(|| {
-            format!(
-                "{text:?} is no recovery point: write latest, an id, or a time such as \
-                 2026-11-22T18:00:00Z, \"2026-11-22 18:00\" or 2026-11-22"
-            )
-        })?;
-        Ok(Self::At(moment))
+        let moment = moments::until(text);
+        moment.map(Self::At).map_err(|words| format!("write latest, an id or a time; {words}"))
     }
 }
 
@@ -216,19 +209,6 @@ pub(crate) fn point_ids(text: &str) -> Result<IdRange, String> {
     Ok(IdRange { low: id('0')?, high: id('Z')? })
 }
 
-/// A moment: with a zone as it says, without one in `zone`; a date alone is `of_day` of that day. Of
-/// recovery points that is its end, which selects the newest point of the day.
-pub(crate) fn moment(text: &str, zone: &TimeZone, of_day: Time) -> Option<Timestamp> {
-    if let Ok(timestamp) = text.parse() {
-        return Some(timestamp);
-    }
-    let local = match text.parse::<Date>() {
-        Ok(date) if text.len() <= 10 => date.to_datetime(of_day),
-        _ => text.parse::<DateTime>().ok()?,
-    };
-    local.to_zoned(zone.clone()).ok().map(|zoned| zoned.timestamp())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,17 +253,6 @@ mod tests {
     }
 
     #[test]
-    fn moments() {
-        let zone = TimeZone::get("Asia/Tokyo").expect("known");
-        let at = |text: &str| moment(text, &zone, Time::MAX).map(|moment| moment.to_string());
-        assert_eq!(at("2026-11-22T18:00:00Z").as_deref(), Some("2026-11-22T18:00:00Z"));
-        assert_eq!(at("2026-11-22T18:00:00+09:00").as_deref(), Some("2026-11-22T09:00:00Z"));
-        assert_eq!(at("2026-11-22 18:00").as_deref(), Some("2026-11-22T09:00:00Z"));
-        assert_eq!(at("2026-11-22").as_deref(), Some("2026-11-22T14:59:59.999999999Z"));
-        assert_eq!(at("yesterday"), None);
-    }
-
-    #[test]
     fn points() {
         assert_eq!("latest".parse(), Ok(Point::Latest));
         let id = PointId::from_bytes([7; 16]);
@@ -294,9 +263,13 @@ mod tests {
         let of = |text: &str| text.parse::<PointId>().expect("an id");
         assert!(ids.contains(of("01M8HCSJD1ZZZZZZZZZZZZZZZZ")));
         assert!(!ids.contains(of("01M8HCSJD20000000000000000")));
-        for bad in ["newest", "01M8H", "01M8HCSJDU", "11M8HCSJD1", "01M8HCSJD1ZZZZZZZZZZZZZZZZZ"] {
+        for bad in
+            ["newest", "5m", "01M8H", "01M8HCSJDU", "11M8HCSJD1", "01M8HCSJD1ZZZZZZZZZZZZZZZZZ"]
+        {
             assert!(bad.parse::<Point>().is_err(), "{bad}");
         }
-        assert!(matches!("20261122".parse(), Ok(Point::At(_))));
+        for time in ["20261122", "yesterday", "2d", "2h ago"] {
+            assert!(matches!(time.parse(), Ok(Point::At(_))), "{time}");
+        }
     }
 }

@@ -243,7 +243,8 @@ impl Show for PointShown {
         let skipped = point.disks.iter().flat_map(|disk| {
             disk.skipped.iter().map(|range| {
                 let SkippedRange { offset, length } = range;
-                ("Not readable", format!("{length} bytes at {offset} of disk {}", disk.name))
+                let length = human::bytes(*length);
+                ("Not readable", format!("{length} at offset {offset} of disk {}", disk.name))
             })
         });
         facts.extend(skipped);

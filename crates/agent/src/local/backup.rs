@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 use strongroom_api::{ConsistencyWanted, DiskSelection, Source, TaskState};
-use strongroom_base::PointId;
+use strongroom_base::{PointId, words};
 use strongroom_engine::{BackupReport, CleanCheck, Deltas, DiskBackupReport};
 use strongroom_format::{DiskRecord, Manifest};
 use strongroom_hypervisor::DiskChoice;
@@ -47,7 +47,7 @@ impl LocalAgent {
             Tier::Vault => ("transfer", "the vault"),
             Tier::Snapshot => ("snapshot", "the vault near the source"),
         };
-        let detail = format!("{stored} bytes were added to {place}");
+        let detail = format!("{} added to {place}", words::bytes(stored));
         watch.task(task, TaskState::Completed, Some(detail));
         tracing::info!(point = %id, stored_bytes = stored, "a recovery point was made");
         Ok(done(&open, order, &point, report))
@@ -81,7 +81,7 @@ impl LocalAgent {
             let frozen = taken.frozen.map_or_else(String::new, |frozen| {
                 format!(", frozen for {:.2} s", frozen.as_secs_f64())
             });
-            frozen_at(order.tier, format!("{kind} consistent{frozen}"), watch);
+            frozen_at(order.tier, format!("{} consistent{frozen}", kind.in_words()), watch);
         };
         let (progress, cancel) = (&watch.progress, &watch.cancel);
         let report = strongroom_machine::backup_watched(

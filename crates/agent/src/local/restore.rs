@@ -69,7 +69,7 @@ impl Work<'_> {
     fn disks(&self, wanted: &RestoreDisks) -> Result<RestoreDone> {
         let host = &self.agent.host;
         let request = DisksRestore {
-            folder: Some(PathBuf::from(&wanted.folder)),
+            folder: wanted.folder.as_ref().map(PathBuf::from),
             named: wanted.targets.iter().map(target).collect(),
             disks: wanted.disks.clone(),
             format: wanted.format.map(image_format),

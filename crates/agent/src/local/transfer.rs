@@ -1,6 +1,7 @@
 //! Transfers: from the vault near the source to the one that keeps the recovery point.
 
 use strongroom_api::TaskState;
+use strongroom_base::words;
 use strongroom_engine::{CopyRequest, copy_point, find_copy};
 
 use super::{LocalAgent, backup::report_of, to_json};
@@ -35,7 +36,7 @@ impl LocalAgent {
         let report = copy_point(&from.vault, &to.vault, &request, progress, cancel);
         let report = report.map_err(body)?;
         let point = to.vault.point(&order.to_item, report.recovery_point).map_err(body)?;
-        let detail = format!("{} bytes were added to the vault", report.stored_bytes);
+        let detail = format!("{} added to the vault", words::bytes(report.stored_bytes));
         watch.task("transfer", TaskState::Completed, Some(detail));
         let stored_bytes = report.stored_bytes;
         tracing::info!(point = %point.id, of = %order.point, stored_bytes, "a recovery point was transferred");

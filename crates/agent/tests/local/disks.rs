@@ -29,7 +29,7 @@ fn restore_order(lab: &Lab, done: &BackupDone, restore: Restore) -> RestoreOrder
 fn to_folder(lab: &Lab, folder: &str, format: DiskFormat) -> Restore {
     Restore::Disks(RestoreDisks {
         host: None,
-        folder: lab.text(folder),
+        folder: Some(lab.text(folder)),
         disks: Vec::new(),
         format: Some(format),
         ..RestoreDisks::default()
@@ -161,7 +161,6 @@ fn a_disk_is_made_again_what_it_was_where_it_is() {
     fs::write(&a, &changed).expect("written");
     let restore = |in_place| {
         let restore = RestoreDisks {
-            folder: lab.text("beside"),
             targets: [("a".to_owned(), a.display().to_string())].into(),
             in_place,
             ..RestoreDisks::default()
@@ -173,6 +172,7 @@ fn a_disk_is_made_again_what_it_was_where_it_is() {
     assert!(fs::read(&a).expect("read") == changed);
     let restored = restore(true).expect("restored");
     assert_eq!(restored.report["disks"][0]["written_blocks"], 1, "{:#}", restored.report);
+    assert!(restored.report["template"].is_null(), "{:#}", restored.report);
     assert!(fs::read(&a).expect("read") == before);
 }
 
@@ -335,7 +335,7 @@ fn no_link_leads_an_order_out_of_its_folders() {
     }
     let in_place = |target: &str| {
         Restore::Disks(RestoreDisks {
-            folder: lab.text("restored"),
+            folder: Some(lab.text("restored")),
             targets: [("web".to_owned(), lab.text(target))].into(),
             in_place: true,
             ..RestoreDisks::default()

@@ -9,8 +9,8 @@ mod rules;
 
 use jiff::{SignedDuration, Timestamp};
 use strongroom_agent::Absence;
-use strongroom_api::{self as api, Alert, AlertState, ErrorBody};
-use strongroom_base::{AlertId, JobId, codes};
+use strongroom_api::{self as api, Alert, AlertState, ErrorBody, Severity};
+use strongroom_base::{AlertId, JobId, codes, words};
 use strongroom_catalog::{Filter, Query, Stored, Tx};
 
 use crate::{
@@ -218,18 +218,15 @@ pub(crate) async fn absent(
     now: Timestamp,
 ) -> Result<()> {
     let (count, name) = (points.len(), &vault.name);
+    let counted = words::count_of(count, "recovery point");
     let (rule, code, title) = match how {
-        Absence::Missing => (
-            Rule::PointsMissing,
-            &codes::POINT_LOST,
-            format!("{count} recovery point(s) of vault {name} are gone from it"),
-        ),
+        Absence::Missing => {
+            (Rule::PointsMissing, &codes::POINT_LOST, format!("vault {name} has lost {counted}"))
+        }
         Absence::Hidden => (
             Rule::ForeignDeletion,
             &codes::POINT_FOREIGN_DELETION,
-            format!(
-                "somebody else has deleted {count} recovery point(s) in vault {name}; they are kept"
-            ),
+            format!("somebody else has deleted {counted} in vault {name}, which the service keeps"),
         ),
     };
     if count > 0 {
@@ -282,6 +279,12 @@ pub(crate) async fn delivered(tx: &mut Tx, channel: &str, now: Timestamp) -> Res
     resolve_key(tx, &key(Rule::Undelivered, channel, None, None), now).await
 }
 
+/// That the clock shows more time than has passed.
+pub fn clock_is_ahead(ahead: SignedDuration) -> String {
+    let ahead = words::span(ahead.unsigned_abs().as_secs());
+    format!("the clock is {ahead} ahead of what has passed")
+}
+
 /// The clock has jumped, or runs well again.
 pub(crate) async fn clock(
     control: &Control,
@@ -297,7 +300,7 @@ pub(crate) async fn clock(
     if tx.count::<AlertDoc>(&same).await? > 0 {
         return Ok(());
     }
-    let title = format!("the clock is {} s ahead of what has passed", ahead.as_secs());
+    let title = clock_is_ahead(ahead);
     let error = Some(ErrorBody::new(&codes::SERVER_CLOCK, title.clone()));
     let what = Happening {
         rule: RULE,
@@ -311,17 +314,44 @@ pub(crate) async fn clock(
     raise(control, tx, what, now).await
 }
 
+/// Which alerts.
+#[derive(Clone, Debug, Default)]
+pub struct AlertFilter {
+    /// In this state.
+    pub state: Option<AlertState>,
+    /// As bad as this.
+    pub severity: Option<Severity>,
+    /// Of this kind.
+    pub rule: Option<Rule>,
+    /// About this vault, or what is in it: its name or id.
+    pub vault: Option<String>,
+    /// About this item: its name or id.
+    pub item: Option<String>,
+}
+
 impl Control {
     /// Alerts that the caller sees, the newest first.
     pub async fn alerts(
         &self,
         caller: &Caller,
-        state: Option<AlertState>,
+        which: &AlertFilter,
         at: &PageRequest,
     ) -> Result<api::Page<Alert>> {
         let mut filter = seen::<AlertDoc>(&caller.sight());
-        if let Some(state) = state {
-            filter = filter.eq("state", state.name());
+        for (column, word) in [
+            ("state", which.state.map(AlertState::name)),
+            ("severity", which.severity.map(Severity::name)),
+            ("rule", which.rule.map(Rule::name)),
+        ] {
+            if let Some(word) = word {
+                filter = filter.eq(column, word);
+            }
+        }
+        if let Some(vault) = &which.vault {
+            filter = filter.eq("vault", self.vault(caller, vault).await?.value.id.to_string());
+        }
+        if let Some(item) = &which.item {
+            filter = filter.eq("item", self.item(caller, item).await?.value.id.to_string());
         }
         let query = at.of(Query::new(filter).descending("last"));
         Ok(page(self.catalog.list::<AlertDoc>(&query).await?, |stored| stored.doc.alert))

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use strongroom_api::{Item, Vault, VaultState};
+use strongroom_base::words;
 use strongroom_catalog::{Filter, Query, ReadTx, Stored, Tx};
 
 use super::{Happening, Rule, key, raise, resolve_key};
@@ -123,7 +124,8 @@ async fn soon(tx: &mut ReadTx, trusted: Timestamp) -> Result<BTreeMap<String, So
             continue;
         };
         let title = format!(
-            "{count} deleted recovery point(s) of {} are deleted for good before {until:.0}",
+            "{} of {} will be gone for good before {until:.0}",
+            words::count(count, "deleted recovery point"),
             item.name
         );
         found.push(Soon { title, subject: item.name, vault: item.vault, item: Some(item.id) });
@@ -173,7 +175,10 @@ pub(crate) async fn points_purged(
             continue;
         };
         let name = &doc.item.name;
-        let title = format!("{count} deleted recovery point(s) of {name} are gone for good");
+        let title = format!(
+            "gone for good: {} of {name}",
+            words::count_of(count, "deleted recovery point")
+        );
         purged(control, tx, title, vault, Some(&doc.item)).await?;
     }
     Ok(())

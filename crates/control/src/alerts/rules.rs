@@ -61,6 +61,18 @@ rules! {
     Test = "test", Information, "it is not kept", "Somebody tries the channels.";
 }
 
+impl std::str::FromStr for Rule {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.iter().find(|rule| rule.name() == text).copied().ok_or_else(|| {
+            let names: Vec<&str> = Self::ALL.iter().map(|rule| rule.name()).collect();
+            let text: String = text.chars().take(80).collect();
+            format!("{text:?} is not one of {}", names.join(", "))
+        })
+    }
+}
+
 impl Rule {
     /// What is over when an item's protection is stopped.
     pub(crate) const OF_BACKUPS: [Self; 4] =

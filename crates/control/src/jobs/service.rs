@@ -294,7 +294,7 @@ impl Control {
         let job = self.job(caller, id).await?;
         self.check(caller, Operation::CancelJob, Target::of(&job), || no_job(id))?;
         if job.state.is_final() {
-            let message = format!("the job is {}", job.state);
+            let message = format!("the job is {} already", job.state.in_words());
             return Err(ControlError::refused(&codes::JOB_FINISHED, message));
         }
         let event = Event::CancelAsked { by: caller.name.clone() };
@@ -374,7 +374,7 @@ impl Control {
             };
             let what = Happening {
                 rule,
-                title: format!("{} of {} failed", job.kind, job.subject),
+                title: format!("{} of {} failed", job.kind.noun(), job.subject),
                 error: job.error.clone(),
                 subject: &job.subject,
                 vault: job.vault,

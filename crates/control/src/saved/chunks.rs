@@ -136,13 +136,13 @@ mod tests {
     /// The first, those in the middle, and the last.
     fn some<T: Clone>(all: &[T]) -> Vec<T> {
         let last = all.len().saturating_sub(1);
-        (0..=8).filter_map(|part| all.get(last * part / 8)).cloned().collect()
+        (0..=5).filter_map(|part| all.get(last * part / 5)).cloned().collect()
     }
 
     #[test]
     fn one_change_rewrites_one_chunk_whatever_the_size() {
         let mut counts: BTreeMap<(&str, &str), BTreeMap<usize, u64>> = BTreeMap::new();
-        for (items, points) in [(1, 0), (40, 0), (100, 30), (3, 6_000), (1, 15_000)] {
+        for (items, points) in [(1, 0), (40, 0), (100, 30), (3, 5_000), (1, 12_000)] {
             let catalog = catalog(items, points);
             let before = chunks(&catalog);
             let ids: Vec<_> = catalog.keys().copied().collect();
@@ -193,10 +193,7 @@ mod tests {
         }
         // Items and points, each inserted, updated and deleted; ends of chunks among what was inserted.
         assert_eq!(counts.len(), 6, "{counts:?}");
-        assert!(
-            counts.values().all(|counts| counts.get(&1).is_some_and(|n| *n > 10)),
-            "{counts:?}"
-        );
+        assert!(counts.values().all(|counts| counts.get(&1).is_some_and(|n| *n > 4)), "{counts:?}");
     }
 
     /// The next id: of no other one.

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use strongroom_agent::Watch;
 use strongroom_api::{self as api, JobKind, KeyReference, TaskState, VaultUsage};
-use strongroom_base::{ItemId, PointId, VaultId, codes};
+use strongroom_base::{ItemId, PointId, VaultId, codes, words};
 use strongroom_catalog::{Document as _, Filter, Query, Stored};
 
 use super::{Outcome, compare::forget_given_up, transfer::snapshot_item};
@@ -60,7 +60,11 @@ impl Control {
                 None => break,
             }
         }
-        let detail = format!("{removed} recovery point(s), {snapshots} snapshot(s) of others");
+        let detail = format!(
+            "{}, {} of others",
+            words::count_of(removed, "recovery point"),
+            words::count_of(snapshots, "snapshot")
+        );
         match late {
             None => {
                 watch.task("delete", TaskState::Completed, Some(detail));
@@ -219,7 +223,11 @@ impl Control {
             let detail = json!({ "purged": true });
             audit::record(tx, &system, Operation::DeleteData, &doc.item.name, detail).await
         })?;
-        watch.task("delete", TaskState::Completed, Some(format!("{removed} recovery point(s)")));
+        watch.task(
+            "delete",
+            TaskState::Completed,
+            Some(words::count_of(removed, "recovery point")),
+        );
         Ok(Some(json!({ "points_removed": removed })))
     }
 
@@ -321,7 +329,7 @@ impl Control {
         watch.task("save", TaskState::InProgress, None);
         let done = self.save_in(vault).await?;
         let (chunks, put) = done.chunks;
-        let words = format!("{} bytes, {put} of {chunks} parts", done.put);
+        let words = format!("{}, {put} of {chunks} parts", words::bytes(done.put));
         watch.task("save", TaskState::Completed, Some(words));
         Ok(None)
     }

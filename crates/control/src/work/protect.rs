@@ -9,7 +9,7 @@ use strongroom_api::{
     self as api, ErrorBody, HostState, JobKind, Protect, ProtectSource, ProtectableItem, Source,
     TaskState, Trigger, Verdict,
 };
-use strongroom_base::{Cancel, Code, HostId, VaultId, codes};
+use strongroom_base::{Cancel, Code, HostId, VaultId, codes, words};
 use strongroom_catalog::{Filter, Query, Stored};
 
 use super::{Outcome, Teller};
@@ -32,7 +32,7 @@ impl Control {
         watch.task("discover", TaskState::InProgress, None);
         let found = self.discover_now(host, watch).await?;
         let names: Vec<_> = found.iter().map(|machine| &machine.name).collect();
-        let detail = format!("{} machine(s)", found.len());
+        let detail = words::count_of(found.len(), "machine");
         watch.task("discover", TaskState::Completed, Some(detail));
         Ok(Some(json!({ "machines": names })))
     }

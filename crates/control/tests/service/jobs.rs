@@ -1,10 +1,12 @@
 //! Jobs: one at a time, tried again, cancelled, killed.
 
 use strongroom_api::{
-    self as api, BackupNow, JobKind, JobState, PointState, ProtectionState as P, TaskState,
+    self as api, AlertState, BackupNow, JobKind, JobState, PointState, ProtectionState as P,
+    Severity, TaskState,
 };
 use strongroom_base::codes;
 use strongroom_catalog::testing::{Bed, on_both_databases};
+use strongroom_control::{AlertFilter, PageRequest, Rule};
 
 use crate::world::{HOUR, World, refusal};
 
@@ -14,6 +16,7 @@ on_both_databases! {
     one_operation_at_a_time,
     what_may_pass_is_tried_again,
     a_failure_alerts_once_and_is_resolved,
+    alerts_are_listed_by_what_they_are_about,
     cancelled_while_it_waits_and_while_it_runs,
     a_server_that_dies_loses_and_doubles_nothing,
     a_point_is_restorable_only_when_validated,
@@ -69,8 +72,37 @@ async fn a_failure_alerts_once_and_is_resolved(bed: Bed) {
     assert_eq!((status.failing.len(), status.failing[0].failures), (1, 3));
     assert_eq!(status.jobs_24_hours["failed"], 3);
     world.backup("web").await;
-    assert_eq!(world.alerts().await[0].state, strongroom_api::AlertState::Resolved);
+    assert_eq!(world.alerts().await[0].state, AlertState::Resolved);
     assert_eq!(world.item("web").await.state, P::Protected);
+}
+
+async fn alerts_are_listed_by_what_they_are_about(bed: Bed) {
+    let world = World::new(bed).await;
+    for name in ["web", "db"] {
+        world.protected(name).await;
+        world.shared.outside().backups_fail.push_back(Some(&codes::KEY_WRONG));
+        world.backup(name).await;
+    }
+    world.backup("db").await;
+    let count = async |which: AlertFilter| {
+        let at = PageRequest { limit: Some(1000), token: None };
+        world.control.alerts(&world.admin, &which, &at).await.expect("alerts").items.len()
+    };
+    let all = AlertFilter::default;
+    let word = |text: &str| Some(text.to_owned());
+    assert_eq!(count(all()).await, 2);
+    assert_eq!(count(AlertFilter { state: Some(AlertState::Firing), ..all() }).await, 1);
+    assert_eq!(count(AlertFilter { severity: Some(Severity::Error), ..all() }).await, 2);
+    assert_eq!(count(AlertFilter { severity: Some(Severity::Critical), ..all() }).await, 0);
+    assert_eq!(count(AlertFilter { rule: Some(Rule::BackupFailed), ..all() }).await, 2);
+    assert_eq!(count(AlertFilter { rule: Some(Rule::JobFailed), ..all() }).await, 0);
+    assert_eq!(count(AlertFilter { item: word("web"), ..all() }).await, 1);
+    assert_eq!(count(AlertFilter { vault: word("main"), ..all() }).await, 2);
+    let both = AlertFilter { item: word("db"), state: Some(AlertState::Firing), ..all() };
+    assert_eq!(count(both).await, 0);
+    let nobody = AlertFilter { item: word("nobody"), ..all() };
+    let at = PageRequest { limit: None, token: None };
+    assert_eq!(refusal(world.control.alerts(&world.admin, &nobody, &at).await), "item.unknown");
 }
 
 async fn cancelled_while_it_waits_and_while_it_runs(bed: Bed) {
@@ -157,18 +189,20 @@ async fn restores_go_through(bed: Bed) {
     world.backup("web").await;
     let to = |folder: &str| {
         strongroom_api::Restore::Disks(strongroom_api::RestoreDisks {
-            folder: folder.to_owned(),
+            folder: Some(folder.to_owned()),
             ..Default::default()
         })
     };
     let onto = |path: &str| {
         strongroom_api::Restore::Disks(strongroom_api::RestoreDisks {
-            folder: "/restore/x".to_owned(),
             targets: [("vda".to_owned(), path.to_owned())].into(),
             in_place: true,
             ..Default::default()
         })
     };
+    let nowhere = strongroom_api::Restore::Disks(strongroom_api::RestoreDisks::default());
+    let refused = world.control.restore(&world.admin, "web", "latest", nowhere).await;
+    assert_eq!(refusal(refused), "request.invalid");
     for bad in ["/etc", "/restore/../etc", "restore", "/restored"] {
         let refused = world.control.restore(&world.admin, "web", "latest", to(bad)).await;
         assert_eq!(refusal(refused), "place.not_allowed", "{bad}");
@@ -203,7 +237,7 @@ async fn a_replacement_waits_to_be_accepted_or_undone(bed: Bed) {
     };
     assert_eq!(reminders().await, []);
     world.days(2).await;
-    assert_eq!(reminders().await, [(api::AlertState::Firing, "restore.open".to_owned())]);
+    assert_eq!(reminders().await, [(AlertState::Firing, "restore.open".to_owned())]);
 
     // What fails for whatever reason is to be decided still.
     for code in [&codes::VM_UNSUPPORTED, &codes::VM_OPERATION] {
@@ -220,7 +254,7 @@ async fn a_replacement_waits_to_be_accepted_or_undone(bed: Bed) {
     assert_eq!(world.job(begun.job).await.state, JobState::Completed);
     assert_eq!(world.shared.outside().finished, [("uuid-of-web".to_owned(), undo)]);
     assert_eq!(world.item("web").await.replaced, None);
-    assert_eq!(reminders().await, [(api::AlertState::Resolved, "restore.open".to_owned())]);
+    assert_eq!(reminders().await, [(AlertState::Resolved, "restore.open".to_owned())]);
     assert_eq!(refusal(control.finish_restore(admin, "web", undo).await), "request.not_found");
 
     let replace = api::Restore::Replace(api::RestoreReplace::default());

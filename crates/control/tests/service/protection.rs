@@ -2,7 +2,7 @@
 
 use strongroom_api::{
     DiskSelection, ItemUpdate, JobState, ProtectionState as P, ResumeProtection, StopMode,
-    StopProtection, TaskState,
+    StopProtection, TaskState, Verdict,
 };
 use strongroom_base::codes;
 use strongroom_catalog::testing::{Bed, on_both_databases};
@@ -13,6 +13,7 @@ on_both_databases! {
     several_at_once_and_again,
     a_first_backup_makes_an_item_protected,
     what_cannot_be_backed_up_is_refused,
+    what_is_less_than_good_is_said_and_is_no_warning,
     stop_and_resume,
     deleted_softly_and_brought_back,
     deleted_for_good_when_its_time_is_over,
@@ -71,7 +72,7 @@ async fn a_first_backup_makes_an_item_protected(bed: Bed) {
 async fn what_cannot_be_backed_up_is_refused(bed: Bed) {
     let world = World::new(bed).await;
     let uuid = world.machine("bad");
-    world.shared.outside().machines.get_mut(&uuid).expect("it").is_red = true;
+    world.shared.outside().machines.get_mut(&uuid).expect("it").verdict = Verdict::Red;
     let protect = strongroom_api::Protect {
         vault: "main".to_owned(),
         host: "here".to_owned(),
@@ -85,6 +86,25 @@ async fn what_cannot_be_backed_up_is_refused(bed: Bed) {
     assert_eq!(job.state, JobState::Failed);
     assert_eq!(job.error.expect("an error").code, "vm.not_ready");
     assert!(job.tasks.iter().all(|task| task.state == TaskState::Failed));
+}
+
+async fn what_is_less_than_good_is_said_and_is_no_warning(bed: Bed) {
+    let world = World::new(bed).await;
+    let uuid = world.machine("web");
+    world.shared.outside().machines.get_mut(&uuid).expect("it").verdict = Verdict::Amber;
+    let protect = strongroom_api::Protect {
+        vault: "main".to_owned(),
+        host: "here".to_owned(),
+        policy: None,
+        sources: vec![source("web")],
+        backup_now: false,
+    };
+    let begun = world.control.protect(&world.admin, protect).await.expect("begins");
+    world.control.settle().await.expect("settles");
+    let job = world.job(begun.job).await;
+    assert_eq!((job.state, job.warnings), (JobState::Completed, Vec::new()));
+    let said = job.tasks[0].detail.as_deref().unwrap_or_default();
+    assert!(said.contains("to be known: it cannot be"), "{said}");
 }
 
 async fn stop_and_resume(bed: Bed) {

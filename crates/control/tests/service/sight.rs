@@ -13,7 +13,7 @@ use strongroom_catalog::{
     testing::{Bed, on_both_databases},
 };
 use strongroom_control::{
-    ItemFilter, PageRequest,
+    AlertFilter, ItemFilter, PageRequest,
     access::{Caller, Grant, Sight},
     jobs::JobFilter,
     model::{ItemDoc, JobDoc},
@@ -195,11 +195,11 @@ async fn each_figure_has_what_may_be_seen(bed: Bed) {
         assert_eq!(items.items, expected.items, "{name}");
         let jobs = control.jobs(&caller, &JobFilter::default(), &ALL).await.expect("jobs");
         assert_eq!(jobs.items, expected.jobs, "{name}");
-        let alerts = control.alerts(&caller, None, &ALL).await.expect("alerts");
+        let alerts = control.alerts(&caller, &AlertFilter::default(), &ALL).await.expect("alerts");
         assert_eq!(alerts.items, expected.alerts, "{name}");
         // A page is as long as was asked for, if there is so much.
         let at = PageRequest { limit: Some(1), token: None };
-        let page = control.alerts(&caller, None, &at).await.expect("alerts").items;
+        let page = control.alerts(&caller, &AlertFilter::default(), &at).await.expect("alerts").items;
         assert_eq!(page.len(), expected.alerts.len().min(1), "{name}");
         // The test itself: whoever sees an item sees some of everything.
         if caller.sight() != (Sight::Some { vaults: vec![], items: vec![] }) {

@@ -46,7 +46,7 @@ fn kinds(points: &[RecoveryPoint]) -> Vec<Type> {
 
 fn to_folder(host: Option<&str>) -> Restore {
     Restore::Disks(RestoreDisks {
-        folder: "/restore/web".to_owned(),
+        folder: Some("/restore/web".to_owned()),
         disks: Vec::new(),
         format: Some(strongroom_api::DiskFormat::Raw),
         host: host.map(str::to_owned),

@@ -21,8 +21,8 @@ use strongroom_api::{
 use strongroom_base::{Clock, Code, HostId, PointId, SystemEntropy, VaultId, codes};
 use strongroom_catalog::testing::Bed;
 use strongroom_control::{
-    Agents, Control, PageRequest, Parts, Settings, access::Caller, clock::Reading, model::SCHEMA,
-    telling::Channel,
+    Agents, AlertFilter, Control, PageRequest, Parts, Settings, access::Caller, clock::Reading,
+    model::SCHEMA, telling::Channel,
 };
 
 pub(crate) const HOUR: i64 = 3600;
@@ -45,10 +45,10 @@ impl Clock for Hand {
 }
 
 /// A machine of the host.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Machine {
     pub(crate) name: String,
-    pub(crate) is_red: bool,
+    pub(crate) verdict: Verdict,
 }
 
 /// A vault in memory.
@@ -139,7 +139,9 @@ impl Agents for Host {
 
 impl Host {
     fn find(&self, source: &Source) -> Result<Machine> {
-        let Source::Machine { uuid, name } = source else { return Ok(Machine::default()) };
+        let Source::Machine { uuid, name } = source else {
+            return Ok(Machine { name: String::new(), verdict: Verdict::Green });
+        };
         let outside = self.0.outside();
         let by_name = || outside.machines.values().find(|machine| machine.name == *name);
         let found = outside.machines.get(uuid).or_else(by_name).cloned();
@@ -180,13 +182,13 @@ impl Agent for Host {
     fn check(&self, source: &Source) -> Result<Check> {
         let machine = self.find(source)?;
         let finding = Finding {
-            level: "red".to_owned(),
+            level: machine.verdict.name().to_owned(),
             id: "x".to_owned(),
             what: "it cannot be".to_owned(),
             what_to_do: "nothing".to_owned(),
         };
-        let (verdict, findings) =
-            if machine.is_red { (Verdict::Red, vec![finding]) } else { (Verdict::Green, vec![]) };
+        let verdict = machine.verdict;
+        let findings = if verdict == Verdict::Green { Vec::new() } else { vec![finding] };
         Ok(Check { name: machine.name, verdict, findings })
     }
 
@@ -708,7 +710,7 @@ impl World {
     /// A machine of the host.
     pub(crate) fn machine(&self, name: &str) -> String {
         let uuid = format!("uuid-of-{name}");
-        let machine = Machine { name: name.to_owned(), is_red: false };
+        let machine = Machine { name: name.to_owned(), verdict: Verdict::Green };
         self.shared.outside().machines.insert(uuid.clone(), machine);
         uuid
     }
@@ -759,7 +761,7 @@ impl World {
 
     pub(crate) async fn alerts(&self) -> Vec<api::Alert> {
         let at = PageRequest { limit: Some(1000), token: None };
-        self.control.alerts(&self.admin, None, &at).await.expect("alerts").items
+        self.control.alerts(&self.admin, &AlertFilter::default(), &at).await.expect("alerts").items
     }
 
     /// Points in the vault `main` itself.

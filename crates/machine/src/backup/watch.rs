@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use strongroom_base::{Cancel, Clock as _, SystemClock};
+use strongroom_base::{Cancel, Clock as _, SystemClock, words};
 use strongroom_hypervisor::{Connection, Domain, State};
 
 use crate::{MachineError, error::Result};
@@ -40,7 +40,11 @@ impl Scratch {
             return Err(MachineError::Scratch {
                 machine: machine.to_owned(),
                 folder: folder.display().to_string(),
-                reason: format!("{free} bytes are free, {reserve} have to stay free"),
+                reason: format!(
+                    "{} are free, {} have to stay free",
+                    words::bytes(free),
+                    words::bytes(reserve)
+                ),
             });
         }
         let limit = limit.map_or(most, |limit| limit.min(most));
@@ -156,12 +160,13 @@ impl<'a> Watch<'a> {
         };
         if job.scratch_used > scratch.limit {
             return error(format!(
-                "the guest has overwritten {} bytes, {} are allowed",
-                job.scratch_used, scratch.limit
+                "the guest has overwritten {}, {} are allowed",
+                words::bytes(job.scratch_used),
+                words::bytes(scratch.limit)
             ));
         }
         if free < RESERVE.min(total / 10) / 2 {
-            return error(format!("only {free} bytes are free on its file system"));
+            return error(format!("only {} are free on its file system", words::bytes(free)));
         }
         Ok(())
     }

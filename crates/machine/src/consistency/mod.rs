@@ -79,9 +79,9 @@ pub(crate) struct Proof {
 /// The kind in the words of people.
 pub(crate) const fn name(consistency: Consistency) -> &'static str {
     match consistency {
-        Consistency::Application => "application-consistent",
-        Consistency::FileSystem => "file-system-consistent",
-        Consistency::Crash => "crash-consistent",
+        Consistency::Application => "application consistent",
+        Consistency::FileSystem => "file system consistent",
+        Consistency::Crash => "crash consistent",
         Consistency::Unknown => "of unknown consistency",
     }
 }

@@ -51,6 +51,41 @@ pub struct FinishedDisk {
     pub path: String,
 }
 
+/// A replacement of a machine's disks that nobody has accepted or undone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Undecided {
+    /// The item that its disks are of.
+    pub item: String,
+    /// The recovery point.
+    pub recovery_point: PointId,
+    /// The disks' names in the machine.
+    pub disks: Vec<String>,
+    /// Whether the machine has the restored disks; if not, the restore was interrupted before.
+    pub is_done: bool,
+}
+
+/// What is to be decided about a machine's disks, if anything is. Nothing is changed.
+pub fn undecided(machine: &Machine) -> Result<Option<Undecided>> {
+    Ok(State::find(machine)?.map(|(_, state)| Undecided {
+        item: state.item,
+        recovery_point: state.point,
+        disks: state.disks.into_iter().map(|disk| disk.name).collect(),
+        is_done: state.stage != Stage::Preparing,
+    }))
+}
+
+/// What is to be decided about the disks of the machine of this name or UUID; an error if nothing is.
+pub fn to_decide(connection: &Connection, machine: &str) -> Result<(String, Undecided)> {
+    super::check_local(connection)?;
+    let domain = connection.domain(machine)?;
+    let mut machine = Machine::parse(&connection.domain_xml(&domain, Form::Inactive)?)?;
+    connection.resolve_volumes(&mut machine);
+    match undecided(&machine)? {
+        Some(undecided) => Ok((machine.name, undecided)),
+        None => Err(MachineError::NotReplaced { machine: machine.name }),
+    }
+}
+
 /// Ends a replacement in one way or the other. The machine must be off.
 pub fn finish(
     connection: &Connection,

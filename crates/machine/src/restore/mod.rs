@@ -35,7 +35,9 @@ use strongroom_vault::Vault;
 
 pub use self::ciphertext::{Container, container};
 pub use self::disks::{DisksReport, DisksRestore, PreparedDisks, prepare_disks};
-pub use self::finish::{Decision, FinishReport, FinishedDisk, finish};
+pub use self::finish::{
+    Decision, FinishReport, FinishedDisk, Undecided, finish, to_decide, undecided,
+};
 pub use self::request::{
     Identity, LeftBehind, MachineRestore, MachineRestoreReport, Placement, Power, Replace,
     RestoredDisk, Stop, Storage,

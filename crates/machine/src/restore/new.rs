@@ -48,8 +48,9 @@ pub(super) fn run(
     let _lock = Lock::take_name(&request.places.run, name)?;
     let plan = maker.make(name)?;
     let work = Work { vault, connection, point, configuration, request, plan: &plan };
-    let restored = work.run(progress, cancel)?;
-    Ok(report(connection, point, request, &plan, restored.as_ref(), seconds()))
+    let (restored, not_started) = work.run(progress, cancel)?;
+    let report = report(connection, point, request, &plan, restored.as_ref(), seconds());
+    report.or_not_started(not_started)
 }
 
 /// libvirt names files after machines.
@@ -80,7 +81,12 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn run(&self, progress: &Progress, cancel: &Cancel) -> Result<Option<RestoreReport>> {
+    /// What was written, and why the machine does not start.
+    fn run(
+        &self,
+        progress: &Progress,
+        cancel: &Cancel,
+    ) -> Result<(Option<RestoreReport>, Option<HypervisorError>)> {
         let plan = self.plan;
         let (path, note) = &plan.journal;
         let journal = Journal::write(path, note)?;
@@ -101,13 +107,11 @@ impl Work<'_> {
         let power = self.request.power;
         if power != Power::Off && !self.connection.state(&domain)?.is_active() {
             progress.set_stage("starting");
-            let started = self.connection.start(&domain, power == Power::Paused);
-            started.map_err(|source| MachineError::NotStarted {
-                machine: plan.machine.name.clone(),
-                source: Box::new(source),
-            })?;
+            if let Err(error) = self.connection.start(&domain, power == Power::Paused) {
+                return Ok((restored, Some(error)));
+            }
         }
-        Ok(restored)
+        Ok((restored, None))
     }
 
     fn disks(&self, progress: &Progress, cancel: &Cancel) -> Result<RestoreReport> {

@@ -18,7 +18,8 @@ use strongroom_engine::{
 };
 use strongroom_format::{DiskRecord, Manifest};
 use strongroom_hypervisor::{
-    Changes, Connection, Disk, DiskChoice, Domain, Form, Machine, Source, TpmBackend,
+    Changes, Connection, Disk, DiskChoice, Domain, Form, HypervisorError, Machine, Source,
+    TpmBackend,
 };
 use strongroom_vault::Vault;
 
@@ -89,10 +90,10 @@ pub(super) fn run(
                 return Err(error);
             }
         }
-        work.power(progress)?;
     }
+    let not_started = if request.dry_run { None } else { work.power(progress) };
     let seconds = SystemClock.monotonic().saturating_sub(started).as_secs_f64();
-    work.report(&state, restored.as_ref(), safety, seconds)
+    work.report(&state, restored.as_ref(), safety, seconds)?.or_not_started(not_started)
 }
 
 /// The machine that is meant.
@@ -498,16 +499,14 @@ impl<'a> Work<'a> {
         Ok(strongroom_engine::restore(self.vault, &request, progress, cancel)?)
     }
 
-    fn power(&self, progress: &Progress) -> Result<()> {
+    /// Starts the machine if that is wanted: why it does not start.
+    fn power(&self, progress: &Progress) -> Option<HypervisorError> {
         let power = self.request.power;
         if power == Power::Off {
-            return Ok(());
+            return None;
         }
         progress.set_stage("starting");
-        let started = self.connection.start(&self.domain, power == Power::Paused);
-        let machine = self.machine.name.clone();
-        let failed = |error| MachineError::NotStarted { machine, source: Box::new(error) };
-        started.map(drop).map_err(failed)
+        self.connection.start(&self.domain, power == Power::Paused).err()
     }
 
     fn report(

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use serde::Serialize;
 use strongroom_base::PointId;
 use strongroom_disk::ImageFormat;
-use strongroom_hypervisor::NetworkMapping;
+use strongroom_hypervisor::{HypervisorError, NetworkMapping};
 
-use crate::{MachineBackup, Places};
+use crate::{MachineBackup, MachineError, Places, error::Result};
 
 /// Whose identity a restored machine has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -188,4 +188,13 @@ pub struct MachineRestoreReport {
     pub notes: Vec<String>,
     /// How long it took.
     pub seconds: f64,
+}
+
+impl MachineRestoreReport {
+    /// The report, or the error with it that says why the machine does not start.
+    pub(super) fn or_not_started(self, reason: Option<HypervisorError>) -> Result<Self> {
+        let Some(source) = reason else { return Ok(self) };
+        let report = Box::new(Self { state: Power::Off.name(), ..self });
+        Err(MachineError::NotStarted { report, source: Box::new(source) })
+    }
 }

@@ -76,7 +76,7 @@ impl Failure {
             _ if status(&error) == Some(400) && mentions(&error, &["Content-MD5"]) => {
                 no_checksum(store)
             }
-            (_, Some(key)) if no_room => StoreError::Full { key: key.clone(), store, source },
+            _ if no_room => StoreError::Full { what, store, source },
             (object_store::Error::NotFound { .. }, Some(key)) => {
                 StoreError::Missing { key: key.clone(), store }
             }

@@ -8,14 +8,16 @@ use axum::{
 use futures::Stream;
 use jiff::Timestamp;
 use serde::Deserialize;
-use strongroom_api::{Alert, AlertState, AlertTest, ChannelTried, Job, JobKind, JobState, Page};
+use strongroom_api::{
+    Alert, AlertState, AlertTest, ChannelTried, Job, JobKind, JobState, Page, Severity,
+};
 use strongroom_base::AlertId;
-use strongroom_control::jobs::JobFilter;
+use strongroom_control::{AlertFilter, Rule, jobs::JobFilter};
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    answer::Done,
+    answer::{Done, Failure},
     events::{Told, follow},
     extract::{BodyOrNone, Names, NoParams, Params, Secret, Who, page},
     state::App,
@@ -136,6 +138,14 @@ async fn follow_jobs(
 struct AlertParams {
     /// In this state.
     state: Option<AlertState>,
+    /// As bad as this.
+    severity: Option<Severity>,
+    /// Of this kind: a rule of docs/monitoring.md, such as `backup_failed`.
+    rule: Option<String>,
+    /// About this vault, or what is in it: its name or id.
+    vault: Option<String>,
+    /// About this item: its name or id.
+    item: Option<String>,
     /// Entries at most: 1 to 1000; 100 if not given.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u16>,
@@ -151,8 +161,11 @@ async fn list_alerts(
     Who(caller): Who,
     Params(params): Params<AlertParams>,
 ) -> Done<Json<Page<Alert>>> {
-    let at = page(params.limit, params.page_token)?;
-    Ok(Json(app.control.alerts(&caller, params.state, &at).await?))
+    let AlertParams { state, severity, rule, vault, item, limit, page_token } = params;
+    let rule = rule.map(|rule| rule.parse::<Rule>()).transpose();
+    let rule = rule.map_err(|wrong| Failure::invalid(format!("rule: {wrong}")))?;
+    let which = AlertFilter { state, severity, rule, vault, item };
+    Ok(Json(app.control.alerts(&caller, &which, &page(limit, page_token)?).await?))
 }
 
 /// Says that somebody has seen an alert

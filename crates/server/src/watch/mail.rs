@@ -13,6 +13,7 @@ use lettre::{
     },
 };
 use strongroom_api::{Alert, AlertState, Notice, Severity};
+use strongroom_base::words;
 use strongroom_control::telling::{Channel, Sending, Undelivered};
 
 use super::channels::{MailConfig, MailTls};
@@ -151,15 +152,17 @@ fn one_line(text: &str, length: usize) -> String {
 }
 
 fn subject(notice: &Notice, host: &str) -> String {
-    let over = |alert: &&Alert| alert.state == AlertState::Resolved;
-    let resolved = notice.alerts.iter().filter(over).count();
+    let is_resolved = |alert: &&Alert| alert.state == AlertState::Resolved;
+    let resolved = notice.alerts.iter().filter(is_resolved).count();
     let firing = notice.alerts.len().saturating_sub(resolved);
     let what = match (notice.alerts.as_slice(), firing, resolved) {
         ([one], 1, _) => format!("{}: {}", one.severity, one.title),
-        ([one], ..) => format!("over: {}", one.title),
-        (_, 0, resolved) => format!("{resolved} alerts are over"),
-        (_, firing, 0) => format!("{firing} alerts"),
-        (_, firing, resolved) => format!("{firing} alerts, {resolved} over"),
+        ([one], ..) => format!("resolved: {}", one.title),
+        (_, 0, resolved) => format!("{resolved} resolved"),
+        (_, firing, 0) => words::count_of(firing, "alert"),
+        (_, firing, resolved) => {
+            format!("{}, {resolved} resolved", words::count_of(firing, "alert"))
+        }
     };
     one_line(&format!("[Strongroom {host}] {what}"), 180)
 }
@@ -171,7 +174,7 @@ fn text(notice: &Notice, host: &str) -> String {
     }
     for alert in notice.alerts.iter().take(LISTED) {
         let state = match alert.state {
-            AlertState::Resolved => "OVER".to_owned(),
+            AlertState::Resolved => "RESOLVED".to_owned(),
             _ => alert.severity.name().to_uppercase(),
         };
         let mut line = |words: &str| {
@@ -238,13 +241,21 @@ mod tests {
         use AlertState::{Firing, Resolved};
         for (titles, expected) in [
             (vec![("a failed", Firing)], "[Strongroom h] error: a failed"),
-            (vec![("a failed", Resolved)], "[Strongroom h] over: a failed"),
+            (vec![("a failed", Resolved)], "[Strongroom h] resolved: a failed"),
             (vec![("a", Firing), ("b", Firing)], "[Strongroom h] 2 alerts"),
-            (vec![("a", Firing), ("b", Resolved)], "[Strongroom h] 1 alerts, 1 over"),
+            (vec![("a", Firing), ("b", Resolved)], "[Strongroom h] 1 alert, 1 resolved"),
+            (vec![("a", Resolved), ("b", Resolved)], "[Strongroom h] 2 resolved"),
             (vec![("a\r\nBcc: x", Firing)], "[Strongroom h] error: a  Bcc: x"),
         ] {
             assert_eq!(subject(&notice(&titles), "h"), expected);
         }
+    }
+
+    #[test]
+    fn a_resolved_alert_is_called_so() {
+        let both = [("a failed", AlertState::Firing), ("b failed", AlertState::Resolved)];
+        let text = text(&notice(&both), "h");
+        assert!(text.contains("ERROR: a failed") && text.contains("RESOLVED: b failed"), "{text}");
     }
 
     #[test]

@@ -74,7 +74,7 @@ fn an_alert_is_mailed_once_and_again_when_it_is_over() {
     bed.by(&bed.token, Method::POST, &format!("/alerts/{alert}/resolve")).good(200);
     let mails = sink.wait(2);
     let subject = mails[1]["headers"]["subject"].as_str().expect("a subject");
-    assert_eq!(subject, "[Strongroom here] over: the protection of vault main was weakened");
+    assert_eq!(subject, "[Strongroom here] resolved: the protection of vault main was weakened");
     std::thread::sleep(std::time::Duration::from_secs(3));
     assert_eq!(sink.mails().len(), 2, "once each");
 }

@@ -42,7 +42,7 @@ fn alerts() -> String {
         let severity = rule.severity().name().to_owned();
         vec![code(rule.name()), severity, rule.words().to_owned(), rule.ends().to_owned()]
     });
-    table(&["rule", "severity", "what has happened", "it is over when"], rows)
+    table(&["rule", "severity", "what has happened", "it is resolved when"], rows)
 }
 
 fn keys(keys: &[ConfigKey]) -> String {

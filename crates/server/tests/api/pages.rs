@@ -144,7 +144,7 @@ fn the_examples_of_the_api_run() {
     assert_eq!(after("api /items --data"), "completed");
     assert_eq!(after("/events\" --no-buffer"), "completed\n\"restorable\"");
     assert!(after("If-Match").ends_with("request.changed"), "{out}");
-    assert_eq!(after("page_token"), "\"completed\"\n0\n\"data\"");
+    assert_eq!(after("page_token"), "\"completed\"\n0\n\"data\"\n0");
     let error: BTreeMap<String, Value> = serde_json::from_str(after("nowhere")).expect("JSON");
     assert_eq!(error["code"], "vault.unknown");
     assert!(error.values().all(|value| !value.is_null()), "{error:?}");

@@ -300,8 +300,10 @@ impl Show for BackupReport {
             for skipped in &disk.skipped {
                 writeln!(
                     text,
-                    "Not readable, recorded as zeros: {} bytes at {} of {}",
-                    skipped.length, skipped.offset, disk.name
+                    "Not readable, recorded as zeros: {} at offset {} of {}",
+                    human::bytes(skipped.length),
+                    skipped.offset,
+                    disk.name
                 )
                 .ok();
             }

@@ -100,7 +100,8 @@ enum ConsistencyChoice {
     /// Applications are prepared: by the guest's pre and post scripts, on Windows by VSS
     Application,
     /// File systems are frozen by the guest agent
-    Filesystem,
+    #[value(name = "file_system", aliases = ["filesystem", "file-system"])]
+    FileSystem,
     /// As after a power cut
     Crash,
 }
@@ -135,7 +136,7 @@ impl VmArgs {
             wish: Wish {
                 consistency: match self.consistency {
                     ConsistencyChoice::Application => Consistency::Application,
-                    ConsistencyChoice::Filesystem => Consistency::FileSystem,
+                    ConsistencyChoice::FileSystem => Consistency::FileSystem,
                     ConsistencyChoice::Crash => Consistency::Crash,
                 },
                 required: self.require,

@@ -10,8 +10,9 @@ use strongroom_server::status_of;
 use crate::{
     columns::{Columns, row},
     context::Context,
-    error::Failure,
+    error::{FaceError, Failure},
     human,
+    near::near,
     out::{self, Show},
 };
 
@@ -151,7 +152,15 @@ fn facts(code: &Code) -> Vec<(&'static str, String)> {
 fn find(name: &str) -> Result<&'static Code, Failure> {
     let is = |code: &&&Code| code.name == name || code.azure().contains(&name);
     CATALOG.iter().find(is).copied().ok_or_else(|| {
-        Failure::usage(format!("there is no error code {name:?}: `strongroom errors` lists them"))
+        let names = CATALOG.iter().flat_map(|code| std::iter::once(&code.name).chain(code.azure()));
+        let failure = Failure::from(FaceError::NoCode(name.to_owned()));
+        match near(name, names.copied()).as_slice() {
+            [] => failure,
+            near => failure.with_hint(format!(
+                "Is it {}? `strongroom errors` lists all codes.",
+                near.join(", or ")
+            )),
+        }
     })
 }
 

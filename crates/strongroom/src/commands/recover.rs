@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use clap::Args;
 use serde::Serialize;
 use strongroom_api::{Item, KeyReference};
+use strongroom_base::words;
 use strongroom_server::{Recover, recover};
 
 use crate::{
@@ -20,8 +21,8 @@ use crate::{
 /// For the day when the server is lost and the vault and its key are left. On an empty machine it makes
 /// the folder of a new server and brings back what the old one has kept in the vault, sealed: items,
 /// policies, recovery points and how long each is kept. Nothing in the vault is changed. `strongroom
-/// serve` with the same --data-dir or --config then looks after the vault: the old server must not run
-/// any more. The key file is copied into the server's folder.
+/// serve` with the same --config, --data-dir and --listen, which the command prints, then looks after the
+/// vault: the old server must not run any more. The key file is copied into the server's folder.
 ///
 /// To restore, nothing of this is needed: `strongroom restore` works with the vault and the key alone.
 #[derive(Debug, Args)]
@@ -57,6 +58,9 @@ struct Shown {
     catalog_saved: Option<jiff::Timestamp>,
     items: Vec<ShownItem>,
     data_dir: String,
+    /// How that server is started.
+    #[serde(skip)]
+    next: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -77,7 +81,10 @@ impl Show for Shown {
         let policies = self.policies;
         writeln!(
             text,
-            "Vault {name}: {items} item(s), {points} recovery point(s), {policies} policies."
+            "Vault {name}: {}, {}, {}.",
+            words::count_of(items, "item"),
+            words::count(points, "recovery point"),
+            words::count(policies, "policy")
         )
         .ok();
         match self.catalog_saved {
@@ -92,11 +99,12 @@ impl Show for Shown {
         }
         for ShownItem { item, recovery_points } in &self.items {
             let last = item.last_backup.map_or_else(|| "never".to_owned(), crate::human::time);
-            writeln!(text, "  {}  {recovery_points} point(s), the last of {last}", item.name).ok();
+            let points = words::count(*recovery_points, "recovery point");
+            writeln!(text, "  {}  {points}, the last of {last}", item.name).ok();
         }
         writeln!(text, "\nStart the server, and make sure that the old one does not run any more:")
             .ok();
-        writeln!(text, "  strongroom serve --data-dir {}", self.data_dir).ok();
+        writeln!(text, "  {}", self.next).ok();
         text
     }
 }
@@ -105,6 +113,7 @@ impl RecoverArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         let config = self.server.load()?;
         let data_dir = config.data_dir.display().to_string();
+        let next = self.server.command(&config)?;
         let key = match context.key(&self.key)? {
             KeyChoice::File(path) => KeyReference::File(absolute(&path.to_string_lossy())),
             KeyChoice::Passphrase(path) => {
@@ -128,6 +137,7 @@ impl RecoverArgs {
             recovery_points: items.iter().map(|item| item.recovery_points).sum(),
             items,
             data_dir,
+            next,
         })
     }
 }

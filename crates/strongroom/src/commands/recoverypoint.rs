@@ -13,6 +13,7 @@ use crate::{
     context::{self, Context},
     error::{FaceError, Failure},
     human,
+    near::near,
     open::open_vault,
     out::Show,
     values::{self, IdRange, Point},
@@ -61,8 +62,9 @@ pub(crate) struct PointArgs {
     /// The recovery point: `latest`, its id or the beginning of it, or a time, which selects the
     /// newest point at or before it
     ///
-    /// A time is 2026-11-22T18:00:00Z (RFC 3339), or in the local time zone "2026-11-22 18:00", or
-    /// a date alone, which means the end of that day.
+    /// A time is 2026-11-22T18:00:00Z (RFC 3339); or in the local time zone "2026-11-22 18:00", or a day
+    /// (2026-11-22, today, yesterday), which means its end; or how long ago: 90s, 30min and 2h by the
+    /// clock, 2d and 3w by the calendar, the same time of day. "2h ago" is the same as 2h.
     #[arg(long, value_name = "latest|ID|TIME", add = complete::points())]
     pub(crate) recovery_point: Point,
 }
@@ -170,13 +172,7 @@ fn known_items(vault: &Vault, wrong: &str) -> String {
     let points = vault.list_points(None).map(|list| list.points).unwrap_or_default();
     let mut items: Vec<&str> = points.iter().map(|point| point.item.as_str()).collect();
     items.dedup();
-    let wrong = wrong.to_ascii_lowercase();
-    let start: String = wrong.chars().take(3).collect();
-    let alike = |item: &&&str| {
-        let item = item.to_ascii_lowercase();
-        item.starts_with(&start) || item.contains(&wrong) || wrong.contains(&item)
-    };
-    let near: Vec<&str> = items.iter().filter(alike).copied().collect();
+    let near = near(wrong, items.iter().copied());
     let shown = if near.is_empty() { &items } else { &near };
     match shown.as_slice() {
         [] => "The vault has no recovery points yet.".to_owned(),
@@ -239,7 +235,8 @@ impl ListArgs {
 #[command(after_help = "\
 Examples:
   strongroom recoverypoint show --item web01 --recovery-point latest
-  strongroom recoverypoint show --item web01 --recovery-point \"2026-11-22 18:00\"")]
+  strongroom recoverypoint show --item web01 --recovery-point \"2026-11-22 18:00\"
+  strongroom recoverypoint show --item web01 --recovery-point yesterday")]
 pub(crate) struct ShowArgs {
     #[command(flatten)]
     point: PointArgs,
@@ -268,7 +265,8 @@ impl ShowArgs {
 #[command(after_help = "\
 Examples:
   strongroom recoverypoint diff --item web01 --from 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB
-  strongroom recoverypoint diff --item web01 --from 2026-11-01 --recovery-point 2026-11-08")]
+  strongroom recoverypoint diff --item web01 --from 2026-11-01 --recovery-point 2026-11-08
+  strongroom recoverypoint diff --item web01 --from 7d")]
 pub(crate) struct DiffArgs {
     /// The item
     #[arg(long, value_name = "NAME", value_parser = values::name, add = complete::items_of_vaults())]

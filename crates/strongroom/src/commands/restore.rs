@@ -11,6 +11,7 @@ use strongroom_machine::restore::{self, DisksReport, DisksRestore};
 use crate::{
     args::{OpenArgs, WorkArgs},
     complete,
+    confirm::{ConfirmArgs, Plan},
     context::Context,
     error::{FaceError, Failure},
     hosts, human,
@@ -49,9 +50,9 @@ impl RestoreCommand {
 ///
 /// --to DIR writes every disk to DIR/NAME.raw or DIR/NAME.qcow2. --to NAME=TARGET writes one disk
 /// to a file, a block device or an NBD URL, and may be repeated. A target that holds something else
-/// is refused, unless --in-place says that only what differs shall be overwritten. A file has the
-/// ending .partial until it is complete; an interrupted restore goes on when the same command is
-/// given again.
+/// is refused, unless --in-place says that only what differs shall be overwritten, about which it asks
+/// first, or takes --yes. A file has the ending .partial until it is complete; an interrupted restore
+/// goes on when the same command is given again.
 ///
 /// Every block is checked against its digest before it is written.
 ///
@@ -60,7 +61,8 @@ impl RestoreCommand {
 /// variables and the state of the TPM beside it. It may hold passwords and is for its owner alone.
 ///
 /// With a server, it restores to a folder, files and devices on the item's host that the server's
-/// configuration allows (restore_dirs), unless a vault or key is named.
+/// configuration allows (restore_dirs), unless a vault or key is named. NBD exports and QEMU's way of
+/// naming formats (qcow2:PATH) are for restores without a server.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -68,7 +70,7 @@ Examples:
   strongroom restore disks --item web01 --recovery-point \"2026-11-22 18:00\" --to /restore \\
       --disks system --format qcow2
   strongroom restore disks --item db --recovery-point 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB \\
-      --to data=/dev/vg0/data --in-place
+      --to data=/dev/vg0/data --in-place --yes
   strongroom restore disks --item web01 --recovery-point latest --to /restore --to-host kvm2 --wait")]
 pub(crate) struct DisksArgs {
     #[command(flatten)]
@@ -94,6 +96,9 @@ pub(crate) struct DisksArgs {
     /// Write no description of the machine
     #[arg(long)]
     no_template: bool,
+
+    #[command(flatten)]
+    confirm: ConfirmArgs,
 
     #[command(flatten)]
     through: ThroughArgs,
@@ -174,12 +179,6 @@ impl DisksArgs {
             ("--cache-dir", self.open.cache_dir.is_some()),
         ])?;
         let (folder, named) = places(self.to.clone())?;
-        let Some(folder) = folder else {
-            return Err(Failure::usage(
-                "through a server, one --to names a folder on the host: it gets the description \
-                 of the machine, and the disks that have no place of their own",
-            ));
-        };
         let mut targets = BTreeMap::new();
         for (name, disk) in named {
             let DiskSpec::File { path, format: None } = disk else {
@@ -191,7 +190,7 @@ impl DisksArgs {
         }
         Ok(api::Restore::Disks(api::RestoreDisks {
             host: self.through.to_host.clone(),
-            folder: folder.display().to_string(),
+            folder: folder.map(|folder| folder.display().to_string()),
             disks: self.disks.clone(),
             format: self.format.map(Into::into),
             targets,
@@ -199,15 +198,40 @@ impl DisksArgs {
         }))
     }
 
+    /// Asks before what is there is overwritten.
+    fn go(&self, context: &Context) -> Result<bool, Failure> {
+        let how = if self.in_place { "Overwrite, where they differ," } else { "Write" };
+        let plan = Plan::new(format!("{how} disks from a recovery point of {}", self.point.item));
+        let plan = self.to.iter().fold(plan, |plan, to| {
+            plan.with(match to {
+                RestoreTo::Folder(folder) => format!("files in {}", folder.display()),
+                RestoreTo::Disk(NamedDisk { name, disk }) => format!("{disk} with disk {name}"),
+            })
+        });
+        let plan = if self.in_place {
+            plan.with("there is no way back to what they hold now")
+        } else {
+            plan.with("what is there is left as it is").without_question()
+        };
+        self.confirm.go(context, &plan)
+    }
+
     fn run(self, context: &Context) -> Result<(), Failure> {
         let PointArgs { item, of, recovery_point } = &self.point;
         if !of.is_direct(context, &self.open)? {
             let (item, wait) = ((item.as_str(), of.vault()), self.through.wait.wait);
-            return service::restore(context, item, *recovery_point, &self.request()?, wait);
+            let request = self.request()?;
+            if !self.go(context)? {
+                return Ok(());
+            }
+            return service::restore(context, item, *recovery_point, &request, wait);
         }
         self.through.check_unused()?;
         let vault = open_vault(context, &self.open, None)?;
         let point = self.point.find(&vault)?;
+        if !self.go(context)? {
+            return Ok(());
+        }
         let (folder, named) = places(self.to)?;
         if self.in_place
             && let Some(connection) = hosts::present()

@@ -8,17 +8,17 @@ use strongroom_disk::ImageFormat;
 use strongroom_engine::{CleanCheck, Deltas};
 use strongroom_hypervisor::{DiskChoice, NetworkMapping, NetworkRef, Scope};
 use strongroom_machine::{
-    EncryptedDisks, MachineBackup, Wish,
+    EncryptedDisks, MachineBackup, MachineError, Wish,
     restore::{
         self, Decision, FinishReport, Identity, MachineRestore, MachineRestoreReport, Placement,
-        Power, Replace, Stop, Storage,
+        Power, Replace, Stop, Storage, Undecided,
     },
 };
 
 use crate::{
     args::{OpenArgs, WorkArgs},
     complete,
-    confirm::{Plan, YesArgs},
+    confirm::{ConfirmArgs, Plan, YesArgs},
     context::{self, Context},
     error::Failure,
     hosts::{self, ConnectArgs},
@@ -307,8 +307,16 @@ impl VmArgs {
                 ),
                 None => restore::restore(&vault, &connection, &point, &request, progress, cancel),
             }
-        })?;
-        context.out.result(&report)
+        });
+        match report {
+            Ok(report) => context.out.result(&report),
+            // What is there is to be known all the more.
+            Err(MachineError::NotStarted { report, source }) => {
+                context.out.result(&*report)?;
+                Err(MachineError::NotStarted { report, source }.into())
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What a server is asked for.
@@ -418,7 +426,7 @@ impl VmArgs {
         for (index, one) in all.iter().enumerate() {
             if all.iter().take(index).any(|other| other.disk == one.disk) {
                 let disk = one.disk.as_deref().unwrap_or("all disks");
-                return Err(Failure::usage(format!("it is said twice where {disk} go(es)")));
+                return Err(Failure::usage(format!("two places are given for {disk}")));
             }
         }
         Ok(all)
@@ -502,21 +510,52 @@ struct FinishArgs {
     wait: bool,
 
     #[command(flatten)]
+    confirm: ConfirmArgs,
+
+    #[command(flatten)]
     connect: ConnectArgs,
+}
+
+/// What a decision about the disks of a machine takes away.
+fn decision_plan(machine: &str, point: &str, of: Option<&Undecided>, decision: Decision) -> Plan {
+    let disks = of.map_or_else(String::new, |of| format!(": {}", of.disks.join(", ")));
+    let (action, gone) = match decision {
+        Decision::Accept => (
+            format!("Keep the restored disks of {machine}{disks}"),
+            "its disks from before the restore are gone then, but for the recovery point that was \
+             made of them",
+        ),
+        Decision::Undo => (
+            format!("Bring back the disks that {machine} had before the restore{disks}"),
+            "the restored disks are deleted, with all that the machine has written to them since",
+        ),
+    };
+    Plan::new(action)
+        .with(format!("it has the disks of recovery point {point}"))
+        .with(gone)
+        .with("there is no way back")
 }
 
 impl FinishArgs {
     fn run(&self, context: &Context, decision: Decision) -> Result<(), Failure> {
         if let Some(item) = &self.item {
+            let item = (item.as_str(), self.vault_name.as_deref());
+            let plan = |machine: &str, point: &str| decision_plan(machine, point, None, decision);
             let decision = match decision {
                 Decision::Accept => strongroom_api::RestoreDecision::Accept,
                 Decision::Undo => strongroom_api::RestoreDecision::Undo,
             };
-            let item = (item.as_str(), self.vault_name.as_deref());
-            return service::finish(context, item, decision, self.wait);
+            return service::finish(context, item, decision, self.confirm, &plan, self.wait);
         }
         let machine = self.vm.as_deref().unwrap_or_default();
         let connection = self.connect.open()?;
+        if self.confirm.wants_plan() {
+            let (name, open) = restore::to_decide(&connection, machine)?;
+            let point = format!("{} of {}", open.recovery_point, open.item);
+            if !self.confirm.go(context, &decision_plan(&name, &point, Some(&open), decision))? {
+                return Ok(());
+            }
+        }
         let places = hosts::places(connection.uri().scope);
         context.out.result(&restore::finish(&connection, &places, machine, decision)?)
     }
@@ -526,12 +565,13 @@ impl FinishArgs {
 ///
 /// What differs is written into the old images, which the machine then has again. What it has
 /// written since is kept; the state before the restore is gone, but for its recovery point. The
-/// machine must be off. If it is interrupted, run it again.
+/// machine must be off. If it is interrupted, run it again. It asks before that, or takes --yes.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom restore accept --vm web01
-  strongroom restore accept --item web01 --wait")]
+  strongroom restore accept --vm web01 --dry-run
+  strongroom restore accept --item web01 --yes --wait")]
 pub(crate) struct AcceptArgs {
     #[command(flatten)]
     finish: FinishArgs,
@@ -546,12 +586,14 @@ impl AcceptArgs {
 /// Bring back the disks that a machine had before `restore vm --replace`
 ///
 /// The restored disks are deleted, with all that the machine has written to them since. The machine
-/// must be off. If it is interrupted, run it again. It also ends a replacement that was interrupted.
+/// must be off. If it is interrupted, run it again. It also ends a replacement that was interrupted. It
+/// asks before that, or takes --yes.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom restore undo --vm web01
-  strongroom restore undo --item web01 --wait")]
+  strongroom restore undo --vm web01 --dry-run
+  strongroom restore undo --item web01 --yes --wait")]
 pub(crate) struct UndoArgs {
     #[command(flatten)]
     finish: FinishArgs,

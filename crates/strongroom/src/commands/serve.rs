@@ -1,6 +1,6 @@
 //! `serve`: the service, until it is stopped; `doctor`: whether it could work.
 
-use std::{env, fmt::Write as _, net::SocketAddr, path::PathBuf};
+use std::{env, ffi::OsString, fmt::Write as _, net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 use serde::Serialize;
@@ -10,7 +10,7 @@ use strongroom_server::{ConfigSource, Finding, Level, Serve, ServerConfig, ThisH
 use crate::{
     context::Context,
     error::{FaceError, Failure},
-    hosts,
+    hosts, human,
     out::{self, Show},
 };
 
@@ -49,6 +49,15 @@ pub(crate) struct ServerArgs {
     data_dir: Option<PathBuf>,
 }
 
+/// What the environment says of the server.
+fn variables() -> Vec<(String, String)> {
+    let ours = |(name, value): (OsString, OsString)| {
+        let name = name.into_string().ok().filter(|name| name.starts_with(VARIABLES))?;
+        Some((name, value.to_string_lossy().into_owned()))
+    };
+    env::vars_os().filter_map(ours).collect()
+}
+
 impl ServerArgs {
     /// What the operator has set.
     pub(crate) fn load(&self) -> Result<ServerConfig, Failure> {
@@ -64,18 +73,37 @@ impl ServerArgs {
             })?;
             options.push(("data_dir", folder.to_string_lossy().into_owned()));
         }
-        let variables = env::vars_os().filter_map(|(name, value)| {
-            let name = name.into_string().ok().filter(|name| name.starts_with(VARIABLES))?;
-            Some((name, value.to_string_lossy().into_owned()))
-        });
         let source = ConfigSource {
             file: self.file.clone(),
             usual_file: Some(USUAL_FILE.into()),
-            variables: variables.collect(),
+            variables: variables(),
             options,
             data_dir: hosts::data_dir(),
         };
         Ok(ServerConfig::load(&source)?)
+    }
+
+    /// The line of a shell that starts a server with the same settings, whatever folder it is given in.
+    pub(crate) fn command(&self, config: &ServerConfig) -> Result<String, Failure> {
+        let set = variables().into_iter();
+        let mut words: Vec<String> =
+            set.map(|(name, value)| format!("{name}={}", human::shell_word(&value))).collect();
+        words.sort();
+        words.push("strongroom serve".to_owned());
+        if let Some(file) = &self.file {
+            let find = |source| FaceError::Local { path: file.clone(), action: "find", source };
+            let file = std::path::absolute(file).map_err(find)?;
+            words.push(format!("--config {}", human::shell_word(&file.to_string_lossy())));
+        }
+        // A file may say another folder than the usual one; without a file nothing else does.
+        if self.data_dir.is_some() || self.file.is_none() {
+            let folder = config.data_dir.to_string_lossy();
+            words.push(format!("--data-dir {}", human::shell_word(&folder)));
+        }
+        if let Some(listen) = self.listen {
+            words.push(format!("--listen {listen}"));
+        }
+        Ok(words.join(" "))
     }
 }
 

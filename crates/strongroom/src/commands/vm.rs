@@ -10,6 +10,7 @@ use strongroom_machine::{Checked, DiscoveredMachine, OurCheckpoint};
 use crate::{
     columns::{Cell, Columns, row},
     complete,
+    confirm::{ConfirmArgs, Plan},
     context::Context,
     error::{FaceError, Failure},
     hosts::{self, ConnectArgs},
@@ -240,13 +241,14 @@ impl Show for VmChecked {
 /// what changes. While there is one, libvirt does not go back to internal snapshots, refuses new
 /// snapshots of a machine that is off, and does not undefine it. With --delete the checkpoints go, with
 /// their bitmaps, whether the machine runs or is off, also those of vaults that are lost. Recovery
-/// points stay, and the next backup reads everything and begins a new checkpoint.
+/// points stay, and the next backup reads everything and begins a new checkpoint. It asks before it
+/// deletes, or takes --yes.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom vm checkpoints web01
   strongroom vm checkpoints web01 --delete
-  strongroom vm checkpoints web01 --delete --of-vault 0h2pta93")]
+  strongroom vm checkpoints web01 --delete --of-vault 0h2pta93 --yes")]
 pub(crate) struct CheckpointsArgs {
     /// The machine: its name or UUID
     #[arg(value_name = "NAME")]
@@ -259,6 +261,9 @@ pub(crate) struct CheckpointsArgs {
     /// Only those of the vault with this id, or with an id that ends so
     #[arg(long, value_name = "ID", requires = "delete")]
     of_vault: Option<String>,
+
+    #[command(flatten)]
+    confirm: ConfirmArgs,
 
     #[command(flatten)]
     connect: ConnectArgs,
@@ -276,6 +281,18 @@ impl CheckpointsArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let connection = self.connect.open()?;
         let domain = connection.domain(&self.name)?;
+        if self.delete && self.confirm.wants_plan() {
+            let of = |vault: &str| self.of_vault.as_ref().is_none_or(|end| vault.ends_with(end));
+            let there = strongroom_machine::checkpoints(&connection, &domain)?;
+            let going = there.into_iter().filter(|checkpoint| of(&checkpoint.vault));
+            let plan =
+                Plan::new(format!("Delete checkpoints of {}, with their bitmaps", domain.name));
+            let plan = going.fold(plan, |plan, checkpoint| plan.with(checkpoint.name));
+            let plan = plan.with("the next backup reads everything; recovery points stay");
+            if !self.confirm.go(context, &plan)? {
+                return Ok(());
+            }
+        }
         let checkpoints = if self.delete {
             let places = hosts::places(connection.uri().scope);
             let vault = self.of_vault.as_deref();

@@ -94,6 +94,26 @@ fn every_code_is_used_and_made_to_happen() {
     assert!(BY_VARIANT.iter().all(|(name, _)| known(name)));
 }
 
+/// Amounts are in words: `2 items`, `1.5 GiB`, `2 h 05 min`, and jobs are cancelled by one word.
+#[test]
+fn texts_name_amounts_as_people_do() {
+    let (program, _) = program_and_tests();
+    for odd in [
+        "item(s)",
+        "point(s)",
+        "machine(s)",
+        "snapshot(s)",
+        "time(s)",
+        "(es)",
+        "} bytes were",
+        "{freed} bytes",
+        "job stop",
+        "OVER\"",
+    ] {
+        assert!(!program.contains(odd), "{odd:?} is said somewhere");
+    }
+}
+
 #[test]
 fn what_is_not_given_or_cannot_be_read_is_said() {
     need("qemu-img", "qemu-utils");
@@ -220,7 +240,7 @@ fn what_the_service_refuses_has_a_code() {
     }
     let begun = lab.json("protection backup-now --item data");
     let job = begun["job"].as_str().expect("an id");
-    lab.ok(&format!("job stop {job}"));
+    lab.ok(&format!("job cancel {job}"));
     lab.fails(&format!("job wait {job}"), 130, "job.cancelled");
     assert_eq!(lab.json(&format!("job show {job}"))["state"], "cancelled");
 }

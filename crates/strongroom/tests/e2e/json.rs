@@ -48,7 +48,7 @@ fn every_output_has_the_documented_fields() {
     let shown = lab.json("errors show BCMV2VMNotFound");
     assert_eq!(shown["code"], "vm.not_found");
     assert_documented("errors show", &shown);
-    lab.fails("errors show nonsense", 2, "usage.invalid");
+    lab.fails("errors show nonsense", 3, "code.not_found");
     let run = lab.run("recoverypoint list --output json");
     let error: Value = serde_json::from_str(&run.stderr).expect("JSON");
     assert_documented("Errors", &error);

@@ -60,12 +60,14 @@ fn restore_in_place_writes_only_what_differs() {
     lab.ok("backup --item web --disk system=d.img");
     lab.change("d.img", 3 << 20, 10, 7);
     lab.change("d.img", 30 << 20, 10, 7);
-    let report =
-        lab.json("restore disks --item web --recovery-point latest --to system=d.img --in-place");
+    let report = lab.json(
+        "restore disks --item web --recovery-point latest --to system=d.img --in-place --yes",
+    );
     assert_eq!(report["disks"][0]["written_blocks"], 2);
     lab.assert_same("d.img", "then.img");
-    let report =
-        lab.json("restore disks --item web --recovery-point latest --to system=d.img --in-place");
+    let report = lab.json(
+        "restore disks --item web --recovery-point latest --to system=d.img --in-place --yes",
+    );
     assert_eq!(report["disks"][0]["written_blocks"], 0);
 }
 
@@ -91,7 +93,7 @@ fn a_target_that_holds_something_is_refused_and_left_alone() {
     lab.fails(&format!("{two} out"), 4, "disk.not_empty");
     lab.assert_same("out/system.raw", "changed.img");
     assert!(!lab.path("out/a.raw").exists());
-    lab.ok(&format!("{to} out --in-place"));
+    lab.ok(&format!("{to} out --in-place --yes"));
     lab.ok(&format!("{two} out"));
 }
 

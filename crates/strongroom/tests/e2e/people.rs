@@ -59,8 +59,29 @@ fn what_would_go_is_shown_and_asked_by_the_service_too() {
     lab.ok("protection backup-now --item data --wait");
     lab.ok("protection backup-now --item data --wait");
     let points = lab.points("data");
-    let delete = format!("recoverypoint delete --item data --recovery-point {}", points[0]);
+    let of_point = format!("--item data --recovery-point {}", points[0]);
+    let delete = format!("recoverypoint delete {of_point}");
+    let id_of = |words: &str, field: &str| {
+        let list = lab.json(words);
+        list[field][0]["id"].as_str().expect("an id").to_owned()
+    };
+    let revoke = format!("access token revoke {}", id_of("access token list", "tokens"));
+    let assignment = id_of("access assignment list", "assignments");
+    let unassign = format!("access assignment delete {assignment}");
+    lab.ok(&format!("recoverypoint keep-until 2040-01-01 {of_point}"));
+    let shorter = format!("recoverypoint keep-until 2039-12-31 {of_point}");
+    let as_policy = format!("recoverypoint keep-until policy {of_point}");
+    let onto = format!(
+        "restore disks {of_point} --to {0} --to root={0}/d.img --in-place",
+        lab.path("").display()
+    );
     let commands = [
+        (shorter.as_str(), "it was to be kept until 2040-01-01 23:59:59"),
+        (as_policy.as_str(), "for as long as the policy says"),
+        (revoke.as_str(), "there is no way back"),
+        (unassign.as_str(), "Take the role"),
+        (onto.as_str(), "no way back to what they hold now"),
+        ("access user update admin --disable", "do not come back"),
         (delete.as_str(), "recoverypoint keep-until"),
         ("protection disable --item data --delete-backup-data", "2 recovery points of"),
         ("vault delete main", "vault undelete"),
@@ -77,6 +98,14 @@ fn what_would_go_is_shown_and_asked_by_the_service_too() {
         assert!(plan.contains(said) && plan.contains("dry run"), "{words}: {plan}");
     }
     assert_eq!(lab.points("data"), points, "nothing is gone");
+    let kept = lab.json(&format!("recoverypoint show {of_point}"))["retain_until"].to_string();
+    assert!(kept.contains("2040-01-01T23:59:59"), "{kept}");
+    // A longer time takes nothing away.
+    lab.ok(&format!("recoverypoint keep-until 2041-01-01 {of_point} --dry-run"));
+    lab.ok(&format!("recoverypoint keep-until 2041-01-01 {of_point}"));
+    lab.ok(&format!("{as_policy} --yes"));
+    lab.fails("restore undo --item data", 3, "request.not_found");
+    lab.fails("restore accept --item data --dry-run", 3, "request.not_found");
     // What takes nothing away is not asked about; a dry run of it changes nothing either.
     lab.ok("protection disable --item data --retain-forever --dry-run");
     assert_eq!(lab.json("item show data")["state"], "protected");
@@ -95,7 +124,7 @@ fn shorter_retention_is_asked_about_by_how_many_points_go() {
     lab.ok("item set-policy data --policy long");
     lab.ok("protection backup-now --item data --wait");
     let point = lab.points("data").remove(0);
-    lab.ok(&format!("recoverypoint keep-until policy --item data --recovery-point {point}"));
+    lab.ok(&format!("recoverypoint keep-until policy --item data --recovery-point {point} --yes"));
     let preview = lab.json("policy preview long --vault-name main --keep-daily 7");
     assert_eq!(preview["removed_earlier"], 1, "{preview}");
     let said = "1 recovery point kept for a shorter time";
@@ -290,6 +319,72 @@ fn a_port_that_is_taken_is_named_as_what_it_is() {
     let words = format!("serve --data-dir data --listen {address}");
     let error = lab.fails(&words, 5, "local.io");
     assert!(error["hint"].to_string().contains("ss -ltnp"), "{error}");
+}
+
+#[test]
+fn alerts_are_found_and_resolved_by_what_they_are_about() {
+    let service = Service::with_item(4);
+    let lab = &service.lab;
+    lab.ok("vault create spare");
+    lab.ok("vault delete spare --yes");
+    lab.ok("protection backup-now --item data --wait");
+    lab.ok("protection disable --item data --delete-backup-data --yes");
+    let count = |words: &str| lab.json(words)["alerts"].as_array().expect("a list").len();
+    assert_eq!(count("alert list"), 2);
+    assert_eq!(count("alert list --severity critical --state firing"), 2);
+    assert_eq!(count("alert list --severity warning"), 0);
+    assert_eq!(count("alert list --rule vault_deleted"), 1);
+    assert_eq!(count("alert list --kind delete_backup_data --item data"), 1);
+    assert_eq!(count("alert list --vault-name main"), 1);
+    let id = lab.json("alert list")["alerts"][0]["id"].as_str().expect("an id").to_owned();
+    lab.fails(&format!("alert resolve {id} --rule vault_deleted"), 2, "usage.invalid");
+    assert_eq!(count("alert resolve --all --subject data"), 1);
+    assert_eq!(count("alert list --state firing"), 1);
+    assert_eq!(count("alert resolve --all --rule job_failed"), 0);
+    assert_eq!(count("alert resolve --all"), 1);
+    assert_eq!(count("alert list --state firing"), 0);
+    assert!(lab.ok("alert resolve --all").stdout.contains("There are no alerts"));
+}
+
+#[test]
+fn a_restore_names_its_point_by_when_it_was() {
+    let lab = Lab::new();
+    lab.disk("d.img", 4, 1, 1);
+    lab.ok("backup --item web --disk a=d.img");
+    let show = |time: &str| {
+        let mut command = lab.command("recoverypoint show --item web --output json");
+        Run::of(&command.args(["--recovery-point", time]).output().expect("it starts"))
+    };
+    for time in ["today", "0h", "0s ago", "in 2h", "tomorrow"] {
+        assert_eq!(show(time).code, 0, "{time}");
+    }
+    for time in ["yesterday", "2d", "2h ago", "1w"] {
+        let run = show(time);
+        assert!(run.code == 3 && run.stderr.contains("point.none_before"), "{time}: {run:?}");
+    }
+    let run = show("5m");
+    assert!(run.code == 2 && run.stderr.contains("write 5min"), "{run:?}");
+}
+
+#[test]
+fn what_is_not_there_is_not_found_and_what_is_like_it_is_named() {
+    let mut lab = Lab::empty();
+    let hint = |lab: &Lab, words: &str, exit: i32, code: &str| {
+        lab.fails(words, exit, code)["hint"].to_string()
+    };
+    for (words, said) in [
+        ("errors show vm.agnet", "vm.agent"),
+        ("errors show agent", "vm.agent"),
+        ("errors show nope", "`strongroom errors` lists them"),
+    ] {
+        let found = hint(&lab, words, 3, "code.not_found");
+        assert!(found.contains(said), "{words}: {found}");
+    }
+    let none = hint(&lab, "context use home", 3, "context.not_found");
+    assert!(none.contains("strongroom context add"), "{none}");
+    lab.set("STRONGROOM_SERVER_JOBS", "abc");
+    let named = hint(&lab, "serve --data-dir data", 2, "config.invalid");
+    assert!(named.contains("the variable STRONGROOM_SERVER_JOBS"), "{named}");
 }
 
 #[test]

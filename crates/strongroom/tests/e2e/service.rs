@@ -54,13 +54,20 @@ fn from_the_first_token_to_the_restored_disk() {
     let (out, disk) = (lab.path("out"), lab.path("d.img"));
     let onto = format!("{restore} {} --to root={}", out.display(), disk.display());
     lab.fails(&onto, 4, "disk.not_empty");
-    lab.ok(&format!("{onto} --in-place"));
+    lab.fails(&format!("{onto} --in-place"), 2, "usage.invalid");
+    lab.ok(&format!("{onto} --in-place --yes"));
     lab.assert_same("second.img", "d.img");
     lab.fails(
-        &format!("{restore} {} --to root=/etc/passwd --in-place", out.display()),
+        &format!("{restore} {} --to root=/etc/passwd --in-place --yes", out.display()),
         8,
         "place.not_allowed",
     );
+
+    // A disk alone has its place without a folder.
+    let alone = lab.path("alone.img");
+    lab.ok(&format!("{restore} root={}", alone.display()));
+    lab.assert_same("second.img", "alone.img");
+    assert!(!lab.path("alone.xml").exists());
 
     let status = lab.ok("status").stdout;
     assert!(status.contains("1 protected") && status.contains("main"), "{status}");
@@ -157,7 +164,7 @@ fn access_is_given_and_looked_into() {
     let tokens = tokens["tokens"].as_array().expect("a list");
     let token = tokens.iter().find(|token| token["name"] == "script").expect("it is there");
     assert!(token["last_used"].is_string(), "{token}");
-    lab.ok(&format!("access token revoke {}", token["id"].as_str().expect("an id")));
+    lab.ok(&format!("access token revoke {} --yes", token["id"].as_str().expect("an id")));
     let run = Run::of(&other.output().expect("the program starts"));
     assert!(run.code == 8 && run.stderr.contains("auth.token"), "{run:?}");
 
@@ -165,8 +172,8 @@ fn access_is_given_and_looked_into() {
     let assignments = lab.json("access assignment list");
     let list = assignments["assignments"].as_array().expect("a list");
     let of_ann = list.iter().find(|one| one["role"] == "reader").expect("hers");
-    lab.ok(&format!("access assignment delete {}", of_ann["id"].as_str().expect("an id")));
-    lab.ok("access user update ann --disable");
+    lab.ok(&format!("access assignment delete {} --yes", of_ann["id"].as_str().expect("an id")));
+    lab.ok("access user update ann --disable --yes");
     lab.ok("access user delete ann --yes");
 
     let verified = lab.json("audit verify");
@@ -416,15 +423,21 @@ fn what_is_not_there_is_said_to_be_not_there() {
         ("alert resolve 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB", 3, "alert.not_found"),
         ("recoverypoint show --item data --recovery-point latest", 3, "point.not_found"),
         ("recoverypoint show --item data --recovery-point 2020-01-01", 3, "point.not_found"),
-        ("restore disks --item data --recovery-point latest --to a=b", 2, "usage.invalid"),
+        ("restore disks --item data --recovery-point latest --to a=b", 8, "place.not_allowed"),
+        ("restore disks --item data --recovery-point latest --to a=qcow2:/b", 2, "usage.invalid"),
         (
             "restore disks --item data --recovery-point latest --to /x --threads 1",
             2,
             "usage.invalid",
         ),
         ("access user delete nobody --yes", 3, "user.not_found"),
-        ("context use nobody", 2, "usage.invalid"),
-        ("item list --context nobody", 2, "usage.invalid"),
+        ("context use nobody", 3, "context.not_found"),
+        ("context show nobody", 3, "context.not_found"),
+        ("context remove nobody", 3, "context.not_found"),
+        ("item list --context nobody", 3, "context.not_found"),
+        ("alert list --item nobody", 3, "item.unknown"),
+        ("alert list --rule nothing", 2, "request.invalid"),
+        ("errors show nope", 3, "code.not_found"),
         ("item list --policy default", 2, "usage.invalid"),
         ("host create files", 4, "host.exists"),
     ] {
@@ -586,7 +599,16 @@ fn a_lost_server_is_made_anew_from_a_vault() {
     let again = lab.json(&format!("{recover} --key-file {key}"));
     assert_eq!(again["already_known"], true);
     let words = lab.ok(&format!("{recover} --key-file {key}")).stdout;
-    assert!(words.contains("2 recovery point(s)") && words.contains("strongroom serve"), "{words}");
+    // With all that the configuration says, from wherever it is started.
+    let next = format!(
+        "strongroom serve --config {} --data-dir {}",
+        lab.path("server.toml").display(),
+        lab.path("data").display()
+    );
+    assert!(
+        words.contains("1 item, 2 recovery points, 2 policies") && words.contains(&next),
+        "{words}"
+    );
     // The key is the server's own from now on.
     fs::remove_file(&key).expect("removed");
     service.start_anew();

@@ -125,7 +125,7 @@ impl Workers {
         let folder = self.lab.join(format!("restored-{}", done.point.id));
         let restore = RestoreDisks {
             host: None,
-            folder: folder.display().to_string(),
+            folder: Some(folder.display().to_string()),
             disks: Vec::new(),
             format: None,
             ..Default::default()
@@ -233,7 +233,7 @@ fn seen_checked_backed_up_and_missed() {
     ];
     assert_eq!(states, expected);
     let detail = events[1].detail.as_deref().unwrap_or_default();
-    assert!(detail.starts_with("file_system consistent, frozen for "), "{detail}");
+    assert!(detail.starts_with("file system consistent, frozen for "), "{detail}");
     assert!(first.warnings.is_empty(), "{:?}", first.warnings);
     assert_eq!(first.point.consistency, ConsistencyProved::FileSystem);
     assert_eq!(first.point.tags["job"], order.job.to_string());
@@ -496,7 +496,7 @@ fn machines_come_back_however_often_it_is_asked() {
     let refused = workers.agent.restore(&other, &Watch::silent()).expect_err("not decided");
     assert_eq!(refused.code, "restore.unfinished");
     guest.destroy();
-    host.json(&["restore", "undo", "--vm", "web"]);
+    host.json(&["restore", "undo", "--vm", "web", "--yes"]);
 
     // And of one that is not there any more.
     guest.virsh("undefine", &[]);

@@ -213,7 +213,7 @@ fn encrypted_disks_are_kept_as_ciphertext() {
     failed(&host.strongroom(&replace), "vm.unsupported");
     let replaced = host.json(&[&replace[..8], &["--disks", "vda"]].concat());
     assert!(replaced["safety_point"].is_string(), "{replaced:#}");
-    host.json(&["restore", "undo", "--vm", "web"]);
+    host.json(&["restore", "undo", "--vm", "web", "--yes"]);
     let shown = host.json(&[&["recoverypoint", "show"], &LATEST[..]].concat());
     assert!(says(&shown, "qcow2+luks"), "{shown:#}");
 

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     after::{self, assert_clean, assert_clean_within, failed},
@@ -64,7 +64,14 @@ fn qemu_does_not_start_what_was_restored() {
     Guest::named("web").disk(Disk::qcow2(32)).xml(line).create(&host);
     host.json(&["backup", "--vm", "web"]);
     let to = folder(&host, "copies");
-    fails(&host, &["--name", "copy", "--storage-dir", &to, "--start"], "restore.not_started");
+    let words = ["restore", "vm", "--item", "web", "--recovery-point", "latest", "--name", "copy"];
+    let more = ["--storage-dir", &to, "--start", "--output", "json"];
+    let run = host.strongroom(&[&words[..], &more].concat());
+    failed(&run, "restore.not_started");
+    // What there is now is said all the same.
+    let report: Value = serde_json::from_str(&run.stdout).expect("a report");
+    assert_eq!((&report["machine"], &report["state"]), (&"copy".into(), &"off".into()));
+    assert!(image(&report, 0).ends_with("copy-vda.qcow2"), "{report:#}");
     // It is restored all the same.
     assert!(host.virsh(&["list", "--all", "--name"]).contains("copy"));
     assert_eq!(files(&to), ["copy-vda.qcow2"]);

@@ -243,6 +243,19 @@ fn disks_are_replaced_and_the_old_ones_come_back() {
         assert!(disk["written_bytes"].as_u64() < Some(4 << 20), "{disk:#}");
         assert_eq!(disk["replaces"], old[index].to_str().unwrap());
     }
+    // That it is to be decided is known wherever one looks, and neither way is gone unasked.
+    let checked = host.json(&["vm", "check", "web"]);
+    let findings = checked["machines"][0]["findings"].as_array().unwrap();
+    let open = findings.iter().find(|finding| finding["id"] == "restore.open").unwrap();
+    assert!(open["what_to_do"].as_str().unwrap().contains("restore undo --vm web"), "{open}");
+    for decision in ["accept", "undo"] {
+        let run = host.strongroom(&["restore", decision, "--vm", "web"]);
+        assert_eq!(run.code, 2, "{}{}", run.stdout, run.stderr);
+        assert!(run.stderr.contains("--yes") && run.stderr.contains("vda, vdb"), "{}", run.stderr);
+        let run = host.strongroom(&["restore", decision, "--vm", "web", "--dry-run"]);
+        assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+        assert!(run.stdout.contains("no way back"), "{}", run.stdout);
+    }
     // Once more is not done before it is decided.
     let run = host.strongroom(&replace);
     assert_eq!(run.code, 4, "{}{}", run.stdout, run.stderr);
@@ -261,11 +274,11 @@ fn disks_are_replaced_and_the_old_ones_come_back() {
     let report = host.json(&["backup", "--vm", "web"]);
     assert_eq!(report["disks"][1]["changes_from"], "bitmap", "{report:#}");
     assert_backup_is_right(&host, &[new.disk_path("vda"), new.disk_path("vdb")], "checked");
-    let run = host.strongroom(&["restore", "undo", "--vm", "web"]);
+    let run = host.strongroom(&["restore", "undo", "--vm", "web", "--yes"]);
     assert_eq!(run.code, 4, "{}{}", run.stdout, run.stderr);
     new.destroy();
 
-    let undone = host.json(&["restore", "undo", "--vm", "web"]);
+    let undone = host.json(&["restore", "undo", "--vm", "web", "--yes"]);
     assert_eq!(undone["decision"], "undone", "{undone:#}");
     assert_documented("restore accept", &undone);
     for (old, before) in old.iter().zip(&before) {
@@ -282,7 +295,7 @@ fn disks_are_replaced_and_the_old_ones_come_back() {
     let report = host.json(&["backup", "--vm", "web"]);
     println!("{report:#}");
     assert_backup_is_right(&host, &[&old[0], &old[1]], "again");
-    let run = host.strongroom(&["restore", "undo", "--vm", "web"]);
+    let run = host.strongroom(&["restore", "undo", "--vm", "web", "--yes"]);
     assert_eq!(run.code, 2, "{}{}", run.stdout, run.stderr);
 }
 
@@ -302,7 +315,7 @@ fn replaced_disks_stay() {
         .into_iter()
         .map(|path| (path.clone(), std::fs::read(path).unwrap()))
         .collect();
-    let accepted = host.json(&["restore", "accept", "--vm", "web"]);
+    let accepted = host.json(&["restore", "accept", "--vm", "web", "--yes"]);
     assert_eq!(accepted["decision"], "accepted", "{accepted:#}");
     assert_documented("restore vm", &replaced);
     assert_documented("restore accept", &accepted);
@@ -336,9 +349,9 @@ fn replaced_disks_stay() {
             });
         std::fs::write(path, content).unwrap();
     }
-    let run = host.strongroom(&["restore", "undo", "--vm", "web"]);
+    let run = host.strongroom(&["restore", "undo", "--vm", "web", "--yes"]);
     assert_eq!(run.code, 4, "{}{}", run.stdout, run.stderr);
-    host.json(&["restore", "accept", "--vm", "web"]);
+    host.json(&["restore", "accept", "--vm", "web", "--yes"]);
     assert_same_disk(&copies[0], &old[0]);
     assert_same_disk(&copies[1], &old[1]);
     assert!(meanwhile.iter().all(|(path, _)| !path.exists()));
@@ -357,7 +370,7 @@ fn one_disk_is_replaced() {
     let new = Guest::known(&host, "web", &[guest.disk_path("vda"), &image(&replaced, 0)]);
     new.wait_agent();
     new.destroy();
-    host.json(&["restore", "accept", "--vm", "web"]);
+    host.json(&["restore", "accept", "--vm", "web", "--yes"]);
     guest.boot();
 }
 
@@ -388,7 +401,7 @@ fn firmware_and_tpm_come_back() {
     host.json(&words(&["--replace", "--yes", "--no-safety-point"]));
     assert!(std::fs::read(&vars).unwrap() == std::fs::read(nvram).unwrap());
     assert!(old == std::fs::read(tpm.with_file_name(&uuid).join(file)).unwrap());
-    host.json(&["restore", "undo", "--vm", "web"]);
+    host.json(&["restore", "undo", "--vm", "web", "--yes"]);
     assert_eq!(std::fs::read(&vars).unwrap(), b"other");
     assert_eq!(std::fs::read(tpm.with_file_name(&uuid).join(file)).unwrap(), b"other");
 
@@ -502,17 +515,17 @@ fn a_replacement_that_was_killed_goes_on_or_is_undone() {
         assert_eq!(guest.virsh("dumpxml", &[]), before);
     };
     interrupt();
-    host.json(&["restore", "undo", "--vm", "web"]);
+    host.json(&["restore", "undo", "--vm", "web", "--yes"]);
     assert!(!overlay.exists());
     assert_eq!(guest.virsh("dumpxml", &[]), before);
     interrupt();
-    let run = host.strongroom(&["restore", "accept", "--vm", "web"]);
+    let run = host.strongroom(&["restore", "accept", "--vm", "web", "--yes"]);
     assert_eq!(run.code, 4, "{}{}", run.stdout, run.stderr);
     let replaced = host.json(&replace);
     for (index, truth) in truth.iter().enumerate() {
         assert_same_disk(truth, &image(&replaced, index));
     }
-    host.json(&["restore", "accept", "--vm", "web"]);
+    host.json(&["restore", "accept", "--vm", "web", "--yes"]);
     assert_same_disk(&truth[1], guest.disk_path("vdb"));
     guest.boot();
 }

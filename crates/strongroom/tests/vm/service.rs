@@ -60,9 +60,8 @@ fn a_running_machine_in_s3_by_way_of_a_vault_near_it() {
     assert_eq!(found["protectable_items"][0]["name"], "web", "{found:#}");
     lab.ok("protectable-item check --host vms --vm web");
     let protect = "protection enable-for-vm --vm web --host vms --vault-name main --policy default";
-    // What the check finds is told as a warning.
-    let protected = lab.run(&format!("{protect} --wait"));
-    assert!([0, 7].contains(&protected.code), "{}{}", protected.stdout, protected.stderr);
+    // What the check finds to be less than good is told, and no reason to end scripts.
+    lab.ok(&format!("{protect} --wait"));
     lab.ok("protection backup-now --item web --wait");
     guest.wait_records(3);
     let job = lab.json("protection backup-now --item web --wait");

@@ -323,7 +323,7 @@ fn names_and_checkpoints() {
     assert_eq!(items, ["monthly", "daily"], "{listed:#?}");
 
     // Running, they go with their bitmaps, and snapshots work again.
-    host.json(&["vm", "checkpoints", "web", "--delete"]);
+    host.json(&["vm", "checkpoints", "web", "--delete", "--yes"]);
     assert_eq!(host.virsh(&["checkpoint-list", "web", "--name"]), "");
     host.virsh(&["snapshot-revert", "web", "before"]);
     assert_eq!(host.virsh(&["domstate", "web"]), "running");
@@ -334,7 +334,7 @@ fn names_and_checkpoints() {
     web.destroy();
     let report = web.backup(&["--item", "elsewhere"]);
     assert!(report["notes"].to_string().contains("backed up as daily"), "{report:#}");
-    host.json(&["vm", "checkpoints", "web", "--delete"]);
+    host.json(&["vm", "checkpoints", "web", "--delete", "--yes"]);
     assert_eq!(host.virsh(&["checkpoint-list", "web", "--name"]), "");
     let info = tool("qemu-img", &["info", text(&host.lab.path("web.qcow2"))]);
     assert!(!info.contains("strongroom-"), "{info}");
@@ -372,7 +372,8 @@ fn saved_memory_and_copies() {
     // Saved memory goes on only above the disks that it knows.
     host.virsh(&["managedsave", "web"]);
     let to = format!("vda=qcow2:{}", image.display());
-    let words = ["restore", "disks", "--item", "web", "--recovery-point", "latest", "--in-place"];
+    let words =
+        ["restore", "disks", "--item", "web", "--recovery-point", "latest", "--in-place", "--yes"];
     let words = [&words[..], &["--to", &to, "--output", "json"]].concat();
     assert!(failed(&host.strongroom(&words), "vm.state").contains("managedsave"));
     host.virsh(&["managedsave-remove", "web"]);

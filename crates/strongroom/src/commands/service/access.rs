@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 use strongroom_api::{
-    AssignmentCreate, Role, Scope, TokenCreate, TokenIssued, User, UserCreate, UserUpdate,
+    AssignmentCreate, Role, Scope, Token, TokenCreate, TokenIssued, User, UserCreate, UserUpdate,
 };
-use strongroom_base::AssignmentId;
+use strongroom_base::{AssignmentId, TokenId, codes, words::count_of};
 use strongroom_client::Client;
 
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
     values,
 };
 
-use super::common::{Gone, Listed, Names, Thing, find_id, find_item, one_of, words};
+use super::common::{Gone, Listed, Names, Thing, find_id, find_item, one_of, refused, words};
 
 /// `access ...`.
 #[derive(Debug, Subcommand)]
@@ -165,12 +165,12 @@ impl UserCreateArgs {
 /// Change a user's password, or whether the user can sign in
 ///
 /// Another password, or being disabled, ends the user's other tokens. Your own password is changed with the
-/// present one, unless you manage access.
+/// present one, unless you manage access. --disable asks before that, or takes --yes.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom access user update ann --password --current-password
-  strongroom access user update ann --disable")]
+  strongroom access user update ann --disable --yes")]
 #[group(id = "change", required = true, multiple = true,
     args = ["password", "password_file", "disable", "enable"])]
 #[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
@@ -202,11 +202,25 @@ pub(crate) struct UserUpdateArgs {
     /// The user can sign in again
     #[arg(long)]
     enable: bool,
+
+    #[command(flatten)]
+    confirm: ConfirmArgs,
 }
 
 impl UserUpdateArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let client = context.client()?;
+        if self.confirm.wants_plan() {
+            let plan = if self.disable {
+                Plan::new(format!("Disable the user {}", self.name))
+                    .with("the user's tokens end at once, and do not come back with --enable")
+            } else {
+                Plan::new(format!("Change the user {}", self.name)).without_question()
+            };
+            if !self.confirm.go(context, &plan)? {
+                return Ok(());
+            }
+        }
         let file = self.current_password_file.as_ref();
         let current_password = present_password(self.current_password, file)?;
         let wanted = self.password || self.password_file.is_some();
@@ -364,11 +378,15 @@ impl AssignmentCreateArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  strongroom access assignment delete 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB")]
+  strongroom access assignment delete 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB --dry-run
+  strongroom access assignment delete 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB --yes")]
 pub(crate) struct AssignmentDeleteArgs {
     /// The assignment's id, or as much of its beginning as no other has
     #[arg(value_name = "ID")]
     id: String,
+
+    #[command(flatten)]
+    confirm: ConfirmArgs,
 }
 
 impl AssignmentDeleteArgs {
@@ -377,6 +395,20 @@ impl AssignmentDeleteArgs {
         let client = context.client()?;
         let all = client.assignments();
         let id = find_id("assignments", &self.id, all, |one| one.id.to_string())?;
+        if self.confirm.wants_plan() {
+            let all = client.assignments().all()?;
+            let found = all.iter().find(|one| one.id.to_string() == id).ok_or_else(|| {
+                refused(&codes::ASSIGNMENT_NOT_FOUND, format!("there is no assignment {id:?}"))
+            })?;
+            let names = Names::load(&client, true).with_users(&client);
+            let (user, role) = (names.of(found.user), words(found.role));
+            let at = place(&found.scope, &names);
+            let plan = Plan::new(format!("Take the role {role} ({at}) away from {user}"))
+                .with("it is gone at once; `strongroom access assignment create` gives it again");
+            if !self.confirm.go(context, &plan)? {
+                return Ok(());
+            }
+        }
         let id: AssignmentId = id.parse().map_err(|_| {
             Failure::usage(format!("{id:?} is not the id of an assignment"))
                 .with_hint("`strongroom access assignment list` shows them.")
@@ -472,17 +504,56 @@ impl TokenCreateArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  strongroom access token revoke 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB")]
+  strongroom access token revoke 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB --dry-run
+  strongroom access token revoke 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB --yes")]
 pub(crate) struct TokenRevokeArgs {
     /// The token's id, or as much of its beginning as no other has
     #[arg(value_name = "ID")]
     id: String,
+
+    #[command(flatten)]
+    confirm: ConfirmArgs,
+}
+
+/// How many tokens were made with a token, and with those.
+fn made_with(all: &[Token], token: TokenId) -> usize {
+    let mut found = vec![token];
+    // Tokens come after those that they were made with, but lists need not have that order.
+    loop {
+        let more = all.iter().filter(|one| {
+            !found.contains(&one.id) && one.parent.is_some_and(|parent| found.contains(&parent))
+        });
+        let more: Vec<TokenId> = more.map(|one| one.id).collect();
+        if more.is_empty() {
+            return found.len().saturating_sub(1);
+        }
+        found.extend(more);
+    }
 }
 
 impl TokenRevokeArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let client = context.client()?;
         let id = find_id("tokens", &self.id, client.tokens(), |token| token.id.to_string())?;
+        if self.confirm.wants_plan() {
+            let all = client.tokens().all()?;
+            let found = all.iter().find(|one| one.id.to_string() == id).ok_or_else(|| {
+                refused(&codes::TOKEN_NOT_FOUND, format!("there is no token {id:?}"))
+            })?;
+            let user = names(context, &client).of(found.user);
+            let plan = Plan::new(format!("Revoke the token {:?} of {user}", found.name))
+                .with("what uses it is refused from then on; there is no way back");
+            let plan = match made_with(&all, found.id) {
+                0 => plan,
+                more => {
+                    let more = count_of(more, "token");
+                    plan.with(format!("so does what was made with it: {more}"))
+                }
+            };
+            if !self.confirm.go(context, &plan)? {
+                return Ok(());
+            }
+        }
         client.revoke_token(&id)?;
         context.out.result(&Gone { what: "token", deleted: id })
     }

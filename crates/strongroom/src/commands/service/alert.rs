@@ -1,11 +1,12 @@
 //! `alert`: what somebody should look at.
 
 use clap::{Args, Subcommand};
-use strongroom_api::{Alert, AlertState};
-use strongroom_client::Client;
+use strongroom_api::{Alert, AlertState, Severity};
+use strongroom_client::{AlertQuery, Client};
 
 use crate::{
     columns::{Cell, Columns, row},
+    complete,
     context::Context,
     error::{FaceError, Failure},
     human,
@@ -53,16 +54,58 @@ fn shown(alert: &Alert) -> String {
     human::facts(&facts)
 }
 
+/// Which alerts, whatever their state.
+#[derive(Debug, Args)]
+struct AboutArgs {
+    /// Only those of this severity
+    #[arg(long, value_name = "SEVERITY", value_parser = one_of!(Severity))]
+    severity: Option<Severity>,
+
+    /// Only those of this kind, such as backup_failed; docs/monitoring.md lists them
+    #[arg(long, visible_alias = "kind", value_name = "RULE")]
+    rule: Option<String>,
+
+    /// Only those about this item
+    #[arg(long, value_name = "NAME", add = complete::items())]
+    item: Option<String>,
+
+    /// Only those about this vault, or what is in it
+    #[arg(long, value_name = "NAME", add = complete::vaults())]
+    vault_name: Option<String>,
+}
+
+impl AboutArgs {
+    fn query(&self, state: Option<AlertState>) -> AlertQuery {
+        AlertQuery {
+            state,
+            severity: self.severity,
+            rule: self.rule.clone(),
+            vault: self.vault_name.clone(),
+            item: self.item.clone(),
+        }
+    }
+
+    fn is_given(&self) -> bool {
+        let Self { severity, rule, item, vault_name } = self;
+        severity.is_some() || rule.is_some() || item.is_some() || vault_name.is_some()
+    }
+}
+
 /// List the alerts, the newest first
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom alert list
-  strongroom alert list --state firing --output tsv")]
+  strongroom alert list --state firing --output tsv
+  strongroom alert list --severity critical
+  strongroom alert list --rule backup_failed --item web01")]
 pub(crate) struct ListArgs {
     /// Only those in this state
     #[arg(long, value_name = "STATE", value_parser = one_of!(AlertState))]
     state: Option<AlertState>,
+
+    #[command(flatten)]
+    about: AboutArgs,
 
     /// At most so many; 0 for all
     #[arg(long, value_name = "N", default_value_t = 50)]
@@ -72,7 +115,7 @@ pub(crate) struct ListArgs {
 impl ListArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let alerts = cut(context, self.limit, "alerts", |limit| {
-            Ok(context.client()?.alerts(self.state).up_to(limit)?)
+            Ok(context.client()?.alerts(self.about.query(self.state)).up_to(limit)?)
         })?;
         context.out.result(&listed(alerts))
     }
@@ -97,7 +140,9 @@ fn listed(alerts: Vec<Alert>) -> Listed<Alert> {
 
 /// The alert whose id begins so.
 fn find_alert(client: &Client, id: &str) -> Result<String, Failure> {
-    find_id("alerts", id, client.alerts(None), |alert: &Alert| alert.id.to_string())
+    find_id("alerts", id, client.alerts(AlertQuery::default()), |alert: &Alert| {
+        alert.id.to_string()
+    })
 }
 
 /// Say that somebody has seen an alert
@@ -127,6 +172,7 @@ impl AcknowledgeArgs {
 Examples:
   strongroom alert resolve 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB
   strongroom alert resolve --all --rule job_failed
+  strongroom alert resolve --all --item web01
   strongroom alert resolve --all --subject kvm1")]
 pub(crate) struct ResolveArgs {
     /// The alert's id, or as much of its beginning as no other has
@@ -137,9 +183,8 @@ pub(crate) struct ResolveArgs {
     #[arg(long, conflicts_with = "id")]
     all: bool,
 
-    /// With --all: only those of this rule, such as job_failed
-    #[arg(long, value_name = "RULE", requires = "all")]
-    rule: Option<String>,
+    #[command(flatten)]
+    about: AboutArgs,
 
     /// With --all: only those about this item, host or vault
     #[arg(long, value_name = "NAME", requires = "all")]
@@ -150,15 +195,16 @@ impl ResolveArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let client = context.client()?;
         if let Some(id) = &self.id {
+            if self.about.is_given() {
+                return Err(Failure::usage("what selects alerts belongs to --all, not to an ID"));
+            }
             let alert = client.resolve_alert(&find_alert(&client, id)?)?;
             return context.out.result(&Thing::new(alert, shown));
         }
         let mut resolved = Vec::new();
         for state in [AlertState::Firing, AlertState::Acknowledged] {
-            for alert in client.alerts(Some(state)).up_to(None)? {
-                let of_rule = self.rule.as_ref().is_none_or(|rule| *rule == alert.rule);
-                let about = self.subject.as_ref().is_none_or(|name| *name == alert.subject);
-                if of_rule && about {
+            for alert in client.alerts(self.about.query(Some(state))).up_to(None)? {
+                if self.subject.as_ref().is_none_or(|name| *name == alert.subject) {
                     resolved.push(client.resolve_alert(&alert.id.to_string())?);
                 }
             }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use jiff::{Timestamp, civil::Time, tz::TimeZone};
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
-use strongroom_api::{Item, Restore, SoftDeleteState, Vault};
+use strongroom_api::{ErrorBody, Item, Restore, SoftDeleteState, Vault};
+use strongroom_base::Code;
 use strongroom_client::{Client, ClientError, ItemQuery};
 
 use crate::{columns::Columns, complete, context::Context, error::Failure, out::Show, values};
@@ -97,6 +97,11 @@ pub(crate) fn find_id<T>(
             several.iter().take(5).cloned().collect::<Vec<_>>().join(", ")
         ))),
     }
+}
+
+/// What a server would say, where it is known without asking it.
+pub(crate) fn refused(code: &'static Code, message: impl Into<String>) -> Failure {
+    ClientError::Answer(Box::new(ErrorBody::new(code, message))).into()
 }
 
 /// At most `limit` things, 0 for all, of a list that may be longer; that it is, is said.
@@ -264,20 +269,6 @@ pub(crate) fn way_back(vault: &Vault, command: &str) -> String {
 #[allow(clippy::needless_pass_by_value, reason = "words are small")]
 pub(crate) fn words(word: impl ToString) -> String {
     word.to_string().replace('_', " ")
-}
-
-/// A moment: RFC 3339, or in the local time zone; a date alone is the end of that day.
-pub(crate) fn moment(text: &str) -> Result<Timestamp, String> {
-    values::moment(text, &TimeZone::system(), Time::MAX).ok_or_else(|| wrong_moment(text))
-}
-
-/// The same; a date alone is the beginning of that day.
-pub(crate) fn beginning(text: &str) -> Result<Timestamp, String> {
-    values::moment(text, &TimeZone::system(), Time::MIN).ok_or_else(|| wrong_moment(text))
-}
-
-fn wrong_moment(text: &str) -> String {
-    format!("{text:?} is no time: write 2026-11-22T18:00:00Z, \"2026-11-22 18:00\" or 2026-11-22")
 }
 
 /// `NAME=VALUE` pairs as a map; each name once.

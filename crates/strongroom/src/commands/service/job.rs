@@ -12,11 +12,11 @@ use crate::{
     complete,
     context::Context,
     error::Failure,
-    human,
+    human, moments,
 };
 
 use super::{
-    common::{Listed, Thing, beginning, cut, find_id, moment, one_of, words},
+    common::{Listed, Thing, cut, find_id, one_of, words},
     restore::report_text,
 };
 
@@ -26,7 +26,8 @@ pub(crate) enum JobCommand {
     List(ListArgs),
     Show(ShowArgs),
     Wait(WaitArgs),
-    Stop(StopArgs),
+    #[command(visible_alias = "stop")]
+    Cancel(CancelArgs),
 }
 
 impl JobCommand {
@@ -35,7 +36,7 @@ impl JobCommand {
             Self::List(args) => args.run(context),
             Self::Show(args) => args.run(context),
             Self::Wait(args) => args.run(context),
-            Self::Stop(args) => args.run(context),
+            Self::Cancel(args) => args.run(context),
         }
     }
 }
@@ -46,6 +47,7 @@ impl JobCommand {
 Examples:
   strongroom job list
   strongroom job list --state failed --since 2026-11-22
+  strongroom job list --since yesterday --until \"2h ago\"
   strongroom job list --item web01 --kind backup --limit 10")]
 pub(crate) struct ListArgs {
     /// Only those in this state
@@ -64,12 +66,12 @@ pub(crate) struct ListArgs {
     #[arg(long, value_name = "NAME", add = complete::items())]
     item: Option<String>,
 
-    /// Only those that were begun then or later
-    #[arg(long, value_name = "TIME", value_parser = beginning)]
+    /// Only those that were begun then or later, such as yesterday, 2d or "2h ago"
+    #[arg(long, value_name = "TIME", value_parser = moments::since)]
     since: Option<Timestamp>,
 
     /// Only those that were begun before then
-    #[arg(long, value_name = "TIME", value_parser = moment)]
+    #[arg(long, value_name = "TIME", value_parser = moments::until)]
     until: Option<Timestamp>,
 
     /// At most so many; 0 for all
@@ -145,7 +147,7 @@ impl crate::out::Show for Job {
         fact("Took", took(self));
         fact("Try", tries(self));
         let interruptions = Some(self.interruptions).filter(|count| *count > 0);
-        fact("Interrupted", interruptions.map(|count| format!("{count} time(s)")));
+        fact("Interrupted", interruptions.map(|count| human::count(count.into(), "time")));
         let is_final = self.state.is_final();
         if let Some(now) = self.progress.filter(|now| is_final || now.total_bytes > 0) {
             let (done, total) = (human::bytes(now.done_bytes), human::bytes(now.total_bytes));
@@ -205,7 +207,7 @@ impl ShowArgs {
 /// Wait until a job has ended, and show how far it is
 ///
 /// Ends as the job does: with 0 if it is done, 7 if it is done with warnings, 130 if it was
-/// stopped, and with the exit code of its error if it failed. Stopping to wait does not stop the
+/// cancelled, and with the exit code of its error if it failed. Stopping to wait does not stop the
 /// job.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -225,20 +227,20 @@ impl WaitArgs {
     }
 }
 
-/// Tell a job to stop
+/// Cancel a job
 ///
-/// It cleans up first: `strongroom job wait` says when it has stopped.
+/// It cleans up first: `strongroom job wait` says when it is cancelled.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  strongroom job stop 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB")]
-pub(crate) struct StopArgs {
+  strongroom job cancel 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB")]
+pub(crate) struct CancelArgs {
     /// The job's id, or as much of its beginning as no other has
     #[arg(value_name = "ID", add = complete::jobs())]
     id: String,
 }
 
-impl StopArgs {
+impl CancelArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let client = context.client()?;
         let job = client.cancel_job(&find_job(&client, &self.id)?)?;

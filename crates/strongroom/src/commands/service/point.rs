@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use clap::Args;
 use jiff::Timestamp;
 use strongroom_api::{PointState, PointUpdate, RecoveryPoint};
-use strongroom_base::PointId;
+use strongroom_base::{Clock as _, PointId, codes};
 use strongroom_client::{Client, ItemQuery};
 
 use crate::{
@@ -15,11 +15,11 @@ use crate::{
     confirm::{ConfirmArgs, Plan},
     context::Context,
     error::Failure,
-    human,
+    human, moments,
     values::{self, IdRange, Point},
 };
 
-use super::common::{ItemArgs, Listed, Thing, find_item, moment, way_back, words};
+use super::common::{ItemArgs, Listed, Thing, find_item, refused, way_back, words};
 
 /// The one recovery point of an item whose id begins so.
 fn point_of_ids(client: &Client, item: &str, ids: IdRange) -> Result<PointId, Failure> {
@@ -52,12 +52,8 @@ pub(crate) fn find_point(client: &Client, item: &str, point: Point) -> Result<St
         oldest = Some(point);
     }
     let said = human::time(before);
-    let failure = Failure::from(strongroom_client::ClientError::Answer(Box::new(
-        strongroom_api::ErrorBody::new(
-            &strongroom_base::codes::POINT_NOT_FOUND,
-            format!("{item} has no recovery point of {said} or earlier that can be restored"),
-        ),
-    )));
+    let message = format!("{item} has no recovery point of {said} or earlier that can be restored");
+    let failure = refused(&codes::POINT_NOT_FOUND, message);
     Err(match oldest {
         Some(oldest) => failure.with_hint(format!(
             "The oldest recovery point is {} of {}.",
@@ -188,14 +184,20 @@ pub(crate) fn delete(
 /// Say until when a recovery point of the service is kept, whatever its policy says
 ///
 /// A recovery point that was deleted, or whose time was over, is brought back by this while that
-/// can be done.
+/// can be done. It asks before a point is kept for a shorter time than was asked for before.
+///
+/// A time is 2027-12-31T18:00:00Z (RFC 3339); or in the local time zone "2027-12-31 18:00", or a day
+/// (2027-12-31, tomorrow), which means its end; or how far ahead: "in 12h" by the clock, "in 90d" and
+/// "in 8w" by the calendar, the same time of day.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom recoverypoint keep-until 2027-12-31 --item web01 \\
       --recovery-point 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB
+  strongroom recoverypoint keep-until \"in 90d\" --item web01 \\
+      --recovery-point 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB
   strongroom recoverypoint keep-until policy --item web01 \\
-      --recovery-point 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB")]
+      --recovery-point 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB --yes")]
 pub(crate) struct KeepUntilArgs {
     /// Until when; `policy` for as long as the policy says
     #[arg(value_name = "TIME|policy", value_parser = until)]
@@ -207,6 +209,9 @@ pub(crate) struct KeepUntilArgs {
     /// The recovery point's id, or as much of its beginning as no other has
     #[arg(long, value_name = "ID", value_parser = values::point_ids, add = complete::points())]
     recovery_point: IdRange,
+
+    #[command(flatten)]
+    confirm: ConfirmArgs,
 }
 
 /// Until when.
@@ -214,7 +219,35 @@ pub(crate) struct KeepUntilArgs {
 struct Until(Option<Timestamp>);
 
 fn until(text: &str) -> Result<Until, String> {
-    if text == "policy" { Ok(Until(None)) } else { moment(text).map(|moment| Until(Some(moment))) }
+    if text == "policy" {
+        Ok(Until(None))
+    } else {
+        moments::ahead(text).map(|moment| Until(Some(moment)))
+    }
+}
+
+/// What keeping a point until then would do: it is asked about if the point is to be kept for a shorter
+/// time than somebody has asked for.
+fn keep_plan(point: &RecoveryPoint, item: &str, until: Until, now: Timestamp) -> Plan {
+    let as_policy = "for as long as the policy says";
+    let wanted = match until.0 {
+        Some(until) => format!("until {}", human::time(until)),
+        None => as_policy.to_owned(),
+    };
+    let plan = Plan::new(format!("Keep the recovery point {} of {item} {wanted}", point.id));
+    match point.retain_until {
+        Some(before) if until.0 < Some(before) && before > now => {
+            let before = human::time(before);
+            plan.with(format!(
+                "until now it was to be kept until {before}, whatever the policy says"
+            ))
+            .with("it is deleted once neither that time nor the policy keeps it")
+        }
+        Some(before) => {
+            plan.with(format!("before it was until {}", human::time(before))).without_question()
+        }
+        None => plan.with(format!("before it was {as_policy}")).without_question(),
+    }
 }
 
 impl KeepUntilArgs {
@@ -223,6 +256,13 @@ impl KeepUntilArgs {
         let item = self.item.find(&client)?;
         let change = PointUpdate { retain_until: self.until.0 };
         let point = point_of_ids(&client, &item, self.recovery_point)?;
+        if self.confirm.wants_plan() {
+            let known = client.point(&item, &point.to_string())?;
+            let plan = keep_plan(&known, &self.item.item, self.until, context.clock.now());
+            if !self.confirm.go(context, &plan)? {
+                return Ok(());
+            }
+        }
         let point = client.update_point(&item, &point.to_string(), &change)?;
         context.out.result(&Thing::new(point, shown))
     }

@@ -14,11 +14,11 @@ use crate::{
     confirm::{ConfirmArgs, Plan},
     context::Context,
     error::Failure,
-    human, values,
+    human, moments, values,
 };
 
 use super::{
-    common::{ItemArgs, WaitArgs, map, moment, way_back},
+    common::{ItemArgs, WaitArgs, map, way_back},
     host::checked,
     item::{policy_plan, show_item},
 };
@@ -263,8 +263,8 @@ pub(crate) struct BackupNowArgs {
     #[command(flatten)]
     item: ItemArgs,
 
-    /// Keep the recovery point until then [default: for 30 days]
-    #[arg(long, value_name = "TIME", value_parser = moment)]
+    /// Keep the recovery point until then, such as 2027-01-31 or "in 90d" [default: for 30 days]
+    #[arg(long, value_name = "TIME", value_parser = moments::ahead)]
     retain_until: Option<Timestamp>,
 
     #[command(flatten)]

@@ -4,11 +4,18 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 use strongroom_api::{Replaced, Restore, RestoreDecision};
+use strongroom_base::codes;
 
-use crate::{context::Context, error::Failure, human, values::Point};
+use crate::{
+    confirm::{ConfirmArgs, Plan},
+    context::Context,
+    error::Failure,
+    human,
+    values::Point,
+};
 
 use super::{
-    common::{find_item, restore_words},
+    common::{find_item, refused, restore_words},
     point::find_point,
 };
 
@@ -33,10 +40,23 @@ pub(crate) fn finish(
     context: &Context,
     (item, vault): (&str, Option<&str>),
     decision: RestoreDecision,
+    confirm: ConfirmArgs,
+    plan: &dyn Fn(&str, &str) -> Plan,
     wait: bool,
 ) -> Result<(), Failure> {
     let client = context.client()?;
+    let name = item;
     let item = find_item(&client, item, vault)?;
+    if confirm.wants_plan() {
+        let Some(replaced) = client.item(&item)?.replaced else {
+            let message = format!("no restore of {name} is to be accepted or undone");
+            return Err(refused(&codes::REQUEST_NOT_FOUND, message));
+        };
+        let point = replaced.recovery_point.to_string();
+        if !confirm.go(context, &plan(&format!("the machine of {name}"), &point))? {
+            return Ok(());
+        }
+    }
     let begun = client.finish_restore(&item, decision)?;
     context.begun(&client, &begun, wait)
 }

@@ -113,8 +113,9 @@ impl Show for Shown {
             let count = self.status.unscheduled;
             writeln!(
                 text,
-                "\nWithout a policy, so never backed up by themselves: {count} item(s)\n  \
-                 `strongroom item list` shows them; `strongroom item set-policy` gives them one"
+                "\nWithout a policy, so never backed up by themselves: {}\n  \
+                 `strongroom item list` shows them; `strongroom item set-policy` gives them one",
+                human::count(count, "item")
             )
             .ok();
         }
@@ -251,5 +252,56 @@ impl NewTokenArgs {
         let OwnerToken { user, secret, expires } = strongroom_server::new_token(&order)?;
         context.out.say(&format!("A token for {user}, which ends {}.", human::time(expires)));
         context.out.result(&Made { user, secret, expires })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use strongroom_api::ErrorBody;
+    use strongroom_base::codes;
+
+    use super::*;
+
+    fn shown(status: &serde_json::Value) -> String {
+        let status = serde_json::from_value(status.clone()).expect("a status");
+        Shown { server: "https://backup:8443".to_owned(), status }.show()
+    }
+
+    #[test]
+    fn every_line_says_what_there_is_to_know() {
+        let id = "01JD3W6E0ZGQ6Q0PZ2R3V9M5TB";
+        let mut status = serde_json::json!({
+            "time": "2026-11-28T16:00:00Z", "version": "0.1.0", "uptime_seconds": 7500,
+            "items": { "protected": 3, "initial_backup_pending": 1, "soft_deleted": 0 },
+            "jobs_24_hours": { "completed": 5, "completed_with_warnings": 1 },
+            "next_backup": { "time": "2026-11-29T01:00:00Z", "item": "web01" },
+            "jobs_running": 1, "jobs_queued": 2, "failing": [],
+            "behind": [{ "item": id, "name": "db01", "vault": id, "due": "2026-11-28T02:00:00Z" }],
+            "unscheduled": 1, "alerts": {}, "hosts": { "new": 2 },
+            "vaults": [{ "id": id, "name": "main", "url": "/backup", "items": 4,
+                "recovery_points": 12, "stored_bytes": 3_221_225_472_u64 }],
+            "server": [ErrorBody::new(&codes::SERVER_CLOCK, "the clock is 2 h 05 min ahead of what has passed")],
+        });
+        let text = shown(&status);
+        let next = human::time("2026-11-29T01:00:00Z".parse().expect("a moment"));
+        for words in [
+            "up 2 h 05 min",
+            "1 initial backup pending, 3 protected\n",
+            "5 completed, 1 completed with warnings",
+            "1 at work, 2 waiting",
+            &next,
+            "web01",
+            "Alerts                 none",
+            "2 new (new: not asked yet, `strongroom host discover`)",
+            "The server: the clock is 2 h 05 min ahead of what has passed\n  Set the clock right",
+            "never backed up by themselves: 1 item\n",
+            "ITEM BEHIND ITS POLICY",
+            "db01",
+            "3 GiB",
+        ] {
+            assert!(text.contains(words), "{words:?} is not in\n{text}");
+        }
+        status["unscheduled"] = 2.into();
+        assert!(shown(&status).contains("by themselves: 2 items\n"));
     }
 }

@@ -67,6 +67,16 @@ fn disk(chance: &mut Chance, disks: &mut Disks) {
     small.remount("ro");
     let run = world.lab.run(&World::backup("web"));
     assert!(run.code == 5 && run.stderr.contains("Code: store.read_only"), "{}", run.stderr);
+    for words in [
+        "vault reclaim --wait 0s",
+        "recoverypoint delete --item web --recovery-point latest --yes",
+        "vault key rotate --master",
+        "vault create --vault small/other",
+    ] {
+        let run = world.lab.run(words);
+        let told = run.code == 5 && run.stderr.contains("Code: store.read_only");
+        assert!(told, "{words}: {}", run.stderr);
+    }
     world.lab.ok("vault verify");
     world.restore_all("");
     disks.read_only += 1;
