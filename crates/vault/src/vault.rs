@@ -233,7 +233,7 @@ impl Vault {
     /// Breaks this open vault on purpose: its writers share what the last of them saw of the packs and
     /// condemnations, instead of each relying on its own look. Data will be lost. For the simulator
     /// alone, which must notice.
-    #[doc(hidden)]
+    #[cfg(feature = "sabotage")]
     pub fn sabotage_trust(&self) {
         self.index.share_trust();
     }

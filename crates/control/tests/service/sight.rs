@@ -199,7 +199,8 @@ async fn each_figure_has_what_may_be_seen(bed: Bed) {
         assert_eq!(alerts.items, expected.alerts, "{name}");
         // A page is as long as was asked for, if there is so much.
         let at = PageRequest { limit: Some(1), token: None };
-        let page = control.alerts(&caller, &AlertFilter::default(), &at).await.expect("alerts").items;
+        let page =
+            control.alerts(&caller, &AlertFilter::default(), &at).await.expect("alerts").items;
         assert_eq!(page.len(), expected.alerts.len().min(1), "{name}");
         // The test itself: whoever sees an item sees some of everything.
         if caller.sight() != (Sight::Some { vaults: vec![], items: vec![] }) {

@@ -18,10 +18,7 @@ use std::{
     collections::{HashMap, HashSet},
     fs, io,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak},
 };
 
 use strongroom_base::{Digest, PackId};
@@ -46,7 +43,8 @@ pub struct Index {
     /// The writers of this process that are at work, and what each may rely on.
     trusts: Mutex<Vec<Weak<Trust>>>,
     /// Whether they all share one, which is wrong: see [`Self::share_trust`].
-    shares_trust: AtomicBool,
+    #[cfg(feature = "sabotage")]
+    shares_trust: std::sync::atomic::AtomicBool,
     /// Held while segments are added, merged or forgotten, so that no thread undoes or repeats
     /// what another does. Readers do not need it.
     changing: Mutex<()>,
@@ -151,6 +149,7 @@ impl Index {
             damaged: RwLock::default(),
             assumed: Mutex::default(),
             trusts: Mutex::default(),
+            #[cfg(feature = "sabotage")]
             shares_trust: false.into(),
             changing: Mutex::default(),
         };
@@ -353,7 +352,8 @@ impl Index {
         let trust = Arc::new(Trust::default());
         let mut trusts = lock(&self.trusts);
         trusts.retain(|trust| trust.strong_count() > 0);
-        if self.shares_trust.load(Ordering::Relaxed)
+        #[cfg(feature = "sabotage")]
+        if self.shares_trust.load(std::sync::atomic::Ordering::Relaxed)
             && let Some(trust) = trusts.first().and_then(Weak::upgrade)
         {
             return trust;
@@ -364,8 +364,9 @@ impl Index {
 
     /// From now on all writers share what the last of them saw: the fault that the simulator must
     /// find.
+    #[cfg(feature = "sabotage")]
     pub(crate) fn share_trust(&self) {
-        self.shares_trust.store(true, Ordering::Relaxed);
+        self.shares_trust.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Whoever may rely on a pack that is put now: if it is condemned later, reclaim waits for them.

@@ -440,29 +440,26 @@ impl Sealed<'_> {
                 |plain: &[u8]| serde_json::from_slice::<LockNote>(plain).map_err(|e| e.to_string());
             self.open((ObjectKind::Lock, SealedKind::Lock), &key, parse)?;
         }
-        let writers = names(self.look, layout::WRITERS)?;
-        for key in &writers {
+        for key in names(self.look, layout::WRITERS)? {
             let has_target = layout::parse_writer_target(&key).is_some();
             if !has_target && key.file_name() != "started" || self.look.inspector.is_own(&key) {
                 continue;
             }
-            // An earlier program has put its note beside an empty object of this name.
-            let may_be_empty = has_target
-                && layout::parse_writer(key)
-                    .is_some_and(|id| writers.contains(&layout::writer_started(id)));
-            let check = |bytes: &[u8]| {
-                if may_be_empty && bytes.is_empty() {
-                    return Ok(());
-                }
-                let sealed = bytes.to_vec();
-                let plain = self.vault.unseal(SealedKind::Writer, key, sealed);
+            let is_note = |bytes: &[u8]| {
+                let plain = self.vault.unseal(SealedKind::Writer, &key, bytes.to_vec());
                 let plain = plain.map_err(|error| words(&error))?;
                 serde_json::from_slice::<WriterNote>(&plain)
                     .map(drop)
                     .map_err(|error| error.to_string())
             };
+            // Earlier programs put an empty object of this name. Where another copy has the note, it is damage.
+            let is_empty = |bytes: &[u8]| match bytes {
+                [] if has_target => Ok(()),
+                _ => is_note(bytes),
+            };
+            let checks: [CheckBytes<'_>; 2] = [&is_note, &is_empty];
             let kind = ObjectKind::WriterNote;
-            self.look.inspector.object(kind, key, sealed::MAX_SEALED, &check)?;
+            self.look.inspector.object_of(kind, &key, sealed::MAX_SEALED, &checks)?;
         }
         Ok(())
     }
