@@ -32,7 +32,7 @@ struct Errors {
     missed: u64,
     /// Runs that went on all the same.
     survived: u64,
-    /// Mirrors of which one copy lacked objects afterwards; a repair brought them there.
+    /// Vaults of which one copy lacked objects afterwards; a repair brought them there.
     behind: u64,
     restores: u64,
 }
@@ -99,7 +99,7 @@ fn case(world: &mut World, chance: &mut Chance, errors: &mut Errors) {
     }
     world.restore_all("");
     let verify = world.lab.run("vault verify --output json");
-    if verify.code == 6 && reached && world.mirrored {
+    if verify.code == 6 && reached {
         assert_behind(&verify.stdout, &what);
         world.lab.ok("vault verify --repair");
         world.lab.ok("vault verify");
@@ -109,18 +109,19 @@ fn case(world: &mut World, chance: &mut Chance, errors: &mut Errors) {
     }
 }
 
-/// A program whose writes failed in both copies leaves objects that only one of them has, be they of no
-/// use to anybody. That is all that may be wrong.
+/// A program whose writes failed leaves objects that only one of two copies has, be they of no use to
+/// anybody: one of a mirror, or one of the two objects that each part of the keys is. That is all that may be
+/// wrong, and a repair brings them to the other.
 fn assert_behind(report: &str, what: &str) {
     let report: serde_json::Value = serde_json::from_str(report).expect("JSON");
     let damaged = report["damaged"].as_array().expect("an array");
     assert_eq!(report["damaged_recovery_points"], 0, "{what}: {report:#}");
     assert!(!damaged.is_empty(), "{what}: {report:#}");
     for object in damaged {
-        assert_eq!(object["good_copies"], 1, "{what}: {report:#}");
         let copies = object["copies"].as_array().expect("an array");
-        let states: Vec<_> = copies.iter().map(|copy| &copy["state"]).collect();
-        assert_eq!(states, ["missing"], "{what}: {report:#}");
+        assert!(copies.iter().all(|copy| copy["state"] == "missing"), "{what}: {report:#}");
+        let there = if object["kind"] == "key" { 0 } else { 1 };
+        assert!(object["good_copies"].as_u64() >= Some(there), "{what}: {report:#}");
     }
 }
 
