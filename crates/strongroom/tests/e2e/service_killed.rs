@@ -239,6 +239,11 @@ impl Bench {
         }
     }
 
+    fn met(&self) -> usize {
+        let jobs = self.service.lab.json("job list --limit 1000");
+        met(jobs["jobs"].as_array().expect("a list"))
+    }
+
     /// What must be true after everything.
     fn check(mut self) -> usize {
         let lab = &self.service.lab;
@@ -253,8 +258,7 @@ impl Bench {
             assert!(known || !asked || by == "system", "nobody asked for {job:#}");
         }
         // The test itself: kills have met jobs at work.
-        let again = |job: &&Value| job["attempt"].as_u64() > Some(1);
-        assert!(jobs.iter().filter(again).count() >= 3, "{jobs:#?}");
+        assert!(met(jobs) >= 3, "{jobs:#?}");
         let mut wanted: BTreeSet<String> = BTreeSet::new();
         for (item, ..) in ITEMS {
             let shown = lab.json(&format!("item show {item}"));
@@ -311,12 +315,20 @@ impl Bench {
     }
 }
 
+/// How many jobs were at work when the server was killed.
+fn met(jobs: &[Value]) -> usize {
+    jobs.iter().filter(|job| job["attempt"].as_u64() > Some(1)).count()
+}
+
 #[test]
 fn a_server_that_is_killed_at_any_moment_loses_nothing_and_does_nothing_twice() {
-    let rounds = if std::env::var_os("STRONGROOM_LONG").is_some() { 150 } else { 8 };
+    let least = if std::env::var_os("STRONGROOM_LONG").is_some() { 150 } else { 8 };
     let mut bench = Bench::new();
-    for round in 0..rounds {
-        bench.round(round);
+    let mut rounds = 0;
+    // Whether a kill meets a job depends on how busy the machine is: until some have.
+    while rounds < least || bench.met() < 3 && rounds < 5 * least {
+        bench.round(rounds);
+        rounds += 1;
     }
     let jobs = bench.check();
     assert!(jobs >= 2 * usize::try_from(rounds).expect("few"), "{jobs}");
