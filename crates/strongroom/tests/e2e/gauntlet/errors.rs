@@ -120,7 +120,7 @@ fn assert_behind(report: &str, what: &str) {
     for object in damaged {
         let copies = object["copies"].as_array().expect("an array");
         assert!(copies.iter().all(|copy| copy["state"] == "missing"), "{what}: {report:#}");
-        let there = if object["kind"] == "key" { 0 } else { 1 };
+        let there = u64::from(object["kind"] != "key");
         assert!(object["good_copies"].as_u64() >= Some(there), "{what}: {report:#}");
     }
 }
