@@ -144,7 +144,7 @@ impl<'a> Inspector<'a> {
     /// condemned something, or anybody if it is a note.
     fn is_busy(&self, key: &Key) -> Result<bool> {
         if key.as_str().starts_with(layout::WRITERS) {
-            // No copy must have it.
+            // A copy may lack it: see `is_spare`.
             return Ok(false);
         }
         let notes = [layout::DELETED, layout::CONDEMNED, layout::DAMAGED];
@@ -350,8 +350,8 @@ impl<'a> Inspector<'a> {
     }
 }
 
-/// Whether an object that some copies lack is nothing that they must have: the note of a writer, which
-/// could not be put into all copies, or not be deleted in all. It is asked for in all copies, and goes
+/// Whether all that is wrong is that some copies lack the note of a writer: it could not be put into
+/// all of them, or not be deleted in all. Readers ask every copy for notes, so one is enough; it goes
 /// when its writer is given up.
 fn is_spare(kind: ObjectKind, seen: &Seen) -> bool {
     kind == ObjectKind::WriterNote
