@@ -616,7 +616,9 @@ fn encrypted_images_say_what_to_do() {
     let words = "create -q -f qcow2 --object secret,id=s,data=secret \
         -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10";
     let words: Vec<&str> = words.split_whitespace().chain([text(&image), "1M"]).collect();
-    qemu_img(&words);
+    // QEMU refuses now and then where processor time is counted in long steps (docs/surprises.md).
+    let made = (0..20).any(|_| Command::new("qemu-img").args(&words).status().unwrap().success());
+    assert!(made, "qemu-img {words:?}");
     let refused = open(text(&image)).err().expect("refused");
     assert!(matches!(refused, DiskError::NeedsQemu { .. }), "{refused}");
 }
