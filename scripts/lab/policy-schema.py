@@ -1,6 +1,6 @@
-"""Compares the policies of docs/policies.md with the schema of policy rules in the API's description.
+"""Compares the policies of docs/use/policies.md with the schema of policy rules in the API's description.
 
-    policy-schema.py docs/policies.md docs/openapi.json
+    policy-schema.py docs/use/policies.md docs/openapi.json
 
 Ends with 1 if an example does not match, or if an example that is spoilt still does.
 """

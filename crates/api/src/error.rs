@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 /// What went wrong, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
-    /// Stable name, for scripts: one of `docs/errors.md`.
+    /// Stable name, for scripts: one of `docs/use/errors.md`.
     pub code: String,
     /// What can be done about it in general: `invalid`, `not_found`, `conflict`, `unavailable`,
     /// `corrupt`, `incomplete`, `denied`, `interrupted` or `bug`.

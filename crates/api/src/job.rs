@@ -223,7 +223,7 @@ pub struct Job {
     /// The recovery point that it made or read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery_point: Option<PointId>,
-    /// What it did, in the words of the command that does the same; see `docs/json.md`.
+    /// What it did, in the words of the command that does the same; see `docs/use/json.md`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub report: Option<serde_json::Value>,

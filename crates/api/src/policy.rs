@@ -17,7 +17,7 @@ pub struct Policy {
     pub vault: VaultId,
     /// Its name, which no other policy of the vault has.
     pub name: String,
-    /// When, and how long; see `docs/policies.md`.
+    /// When, and how long; see `docs/use/policies.md`.
     pub rules: PolicyRules,
     /// The best consistency that is tried for.
     pub consistency: ConsistencyWanted,

@@ -1,7 +1,7 @@
 //! The catalog of error codes: what users and scripts may rely on.
 //!
 //! Every error of every crate names one [`Code`]. A code's name never changes its meaning and is
-//! never used again for another. `docs/errors.md` and the pages in `docs/errors` are
+//! never used again for another. `docs/use/errors.md` and the pages in `docs/errors` are
 //! generated from this list.
 
 use std::error::Error;
@@ -200,7 +200,7 @@ catalog! {
     POINT_NOT_FOUND = "point.not_found", NotFound, "The item has no such recovery point.", "`strongroom recoverypoint list` shows the item's recovery points.";
     POINT_NONE_BEFORE = "point.none_before", NotFound, "The item has no recovery point at or before the given time.", "`strongroom recoverypoint list` shows the oldest one.";
     POINT_DAMAGED = "point.damaged", Corrupt, "The manifest of a recovery point is damaged, so nothing is known of the point.", "Run `strongroom vault verify --repair`, which takes a good copy from a mirror; `strongroom recoverypoint list` shows the points that can be read, name one of them by its id.";
-    POINT_FOREIGN_DELETION = "point.foreign_deletion", Conflict, "Recovery points of the service have deletion notes that it has not put: somebody who has the vault's key has deleted them. The service's reclaim does not execute such notes.", "Find out who did it; whoever can do it has the key: see docs/security.md. The points can be restored by their ids. If they are to go, run `strongroom vault reclaim --vault URL`.";
+    POINT_FOREIGN_DELETION = "point.foreign_deletion", Conflict, "Recovery points of the service have deletion notes that it has not put: somebody who has the vault's key has deleted them. The service's reclaim does not execute such notes.", "Find out who did it; whoever can do it has the key: see docs/operate/security.md. The points can be restored by their ids. If they are to go, run `strongroom vault reclaim --vault URL`.";
     POINT_LOST = "point.lost", NotFound, "Recovery points that nobody has deleted are not in their vault any more.", "The vault was rolled back to an older state, or lost objects: bring back what is missing, from a snapshot or a copy of the store. What is found again can be restored again.";
     POINT_LOCKED = "point.locked", Conflict, "The recovery point may not be deleted yet.", "Wait until the lock on the recovery point ends.";
     POINT_DISK_NOT_FOUND = "point.disk_not_found", NotFound, "The recovery point has no disk of this name.", "`strongroom recoverypoint show` lists its disks.";
@@ -304,7 +304,7 @@ catalog! {
     VAULT_NOT_EMPTY = "vault.not_empty", Conflict, "The vault has items.", "Stop their protection and delete their data first.";
     VAULT_SOFT_DELETED = "vault.soft_deleted", Conflict, "The vault is deleted and can only be brought back.", "Bring it back with `strongroom vault undelete`.";
     VAULT_NOT_DELETED = "vault.not_deleted", Conflict, "The vault is not deleted.", "There is nothing to bring back.";
-    VAULT_ROLLED_BACK = "vault.rolled_back", Conflict, "The vault has less than this host saw last: its newest recovery points or its newest keys are gone, and no deletion was seen.", "The vault was rolled back to an older state, or lost objects, or another host has deleted and reclaimed. See docs/recovery.md. The next backup goes on from what is there; removing the named file forgets what was seen.";
+    VAULT_ROLLED_BACK = "vault.rolled_back", Conflict, "The vault has less than this host saw last: its newest recovery points or its newest keys are gone, and no deletion was seen.", "The vault was rolled back to an older state, or lost objects, or another host has deleted and reclaimed. See docs/use/recovery.md. The next backup goes on from what is there; removing the named file forgets what was seen.";
     VAULT_IMMUTABLE = "vault.immutable", Denied, "The vault is immutable: nothing in it can be deleted or kept for a shorter time.", "Wait until the points expire; if immutability is not locked, a vault admin can turn it off.";
     VAULT_NOTHING_KEPT = "vault.nothing_kept", NotFound, "The vault keeps nothing of the service under this name.", "Name another vault: the service keeps what it knows in all that it was told to.";
     VAULT_IRREVERSIBLE = "vault.irreversible", Denied, "This setting of the vault can never be taken back.", "Make another vault if it must be otherwise.";
@@ -323,7 +323,7 @@ catalog! {
     ITEM_SOFT_DELETED = "item.soft_deleted", Conflict, "The item is deleted and can only be brought back.", "Bring it back with `strongroom protection undelete`.";
     ITEM_NOT_DELETED = "item.not_deleted", Conflict, "The item is not deleted.", "There is nothing to bring back.";
 
-    POLICY_INVALID = "policy.invalid", Invalid, "The policy's rules contradict themselves or exceed a limit.", "See the message for the rule, and docs/policies.md for the limits.";
+    POLICY_INVALID = "policy.invalid", Invalid, "The policy's rules contradict themselves or exceed a limit.", "See the message for the rule, and docs/use/policies.md for the limits.";
     POLICY_NOT_FOUND = "policy.not_found", NotFound, "The vault has no policy of this name.", "`strongroom policy list` shows the policies.";
     POLICY_EXISTS = "policy.exists", Conflict, "The vault has a policy of this name.", "Choose another name.";
     POLICY_IN_USE = "policy.in_use", Conflict, "Items are protected by the policy.", "Give them another policy first.";
@@ -350,7 +350,7 @@ catalog! {
     CATALOG_QUERY = "catalog.query", Invalid, "A list was asked for in a way that makes no sense: a page of another list, an unknown field, a wrong limit.", "Begin again at the first page, and check the fields that are filtered and sorted by.";
     CATALOG_VALUE = "catalog.value", Invalid, "A name or value is too long for the catalog or has a character that cannot be kept.", "Shorten it, and leave out control characters.";
     CATALOG_NOT_EMPTY = "catalog.not_empty", Conflict, "The catalog that was to be filled from a copy holds something already.", "Name an empty place; a catalog is never overwritten.";
-    CATALOG_CORRUPT = "catalog.corrupt", Corrupt, "The catalog holds something that was not written so.", "Keep the damaged files, and load the last good copy; see docs/catalog.md.";
+    CATALOG_CORRUPT = "catalog.corrupt", Corrupt, "The catalog holds something that was not written so.", "Keep the damaged files, and load the last good copy; see docs/operate/catalog.md.";
 
     LOCAL_CLOCK = "local.clock", Conflict, "This host's clock differs from the vault's store's, or from the one under which the recovery point before was made.", "Set the clocks right, with NTP. No data is in danger: the order of recovery points does not follow clocks, ages are reckoned by the store's clock. But retention and times in lists are what the clocks said.";
     LOCAL_IO = "local.io", Unavailable, "A local file of Strongroom itself (cache, temporary or output file) cannot be read or written.", "Check the named path, its permissions and its free space.";

@@ -616,7 +616,7 @@ fn encrypted_images_say_what_to_do() {
     let words = "create -q -f qcow2 --object secret,id=s,data=secret \
         -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10";
     let words: Vec<&str> = words.split_whitespace().chain([text(&image), "1M"]).collect();
-    // QEMU refuses now and then where processor time is counted in long steps (docs/surprises.md).
+    // QEMU refuses now and then where processor time is counted in long steps (docs/understand/surprises.md).
     let made = (0..20).any(|_| Command::new("qemu-img").args(&words).status().unwrap().success());
     assert!(made, "qemu-img {words:?}");
     let refused = open(text(&image)).err().expect("refused");

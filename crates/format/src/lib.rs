@@ -9,7 +9,7 @@
 //!  manifest, index, ... ─▶ sealed (zstd, AES-256-GCM, bound to the object's name)
 //! ```
 //!
-//! `docs/format.md` is the specification in words; golden files under `tests/golden` hold it fast.
+//! `docs/understand/format.md` is the specification in words; golden files under `tests/golden` hold it fast.
 
 pub mod codec;
 mod config;

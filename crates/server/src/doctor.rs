@@ -405,7 +405,7 @@ async fn vaults(
             Ok(Ok(facts)) => {
                 found.ok("vault", format!("{name}: {} can be opened", doc.vault.url));
                 for warning in facts.warnings {
-                    let hint = "Bring the copy back, or see docs/stores.md.";
+                    let hint = "Bring the copy back, or see docs/use/stores.md.";
                     found.bad("vault", Level::Warn, format!("{name}: {warning}"), hint);
                 }
                 if facts.free_bytes.is_some() {

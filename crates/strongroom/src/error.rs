@@ -141,7 +141,7 @@ impl<E: Coded + Send + Sync + 'static> From<E> for Failure {
     }
 }
 
-/// A failure as JSON; see `docs/json.md`.
+/// A failure as JSON; see `docs/use/json.md`.
 #[derive(Serialize)]
 struct Envelope<'a> {
     error: ErrorBody<'a>,

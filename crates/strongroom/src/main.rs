@@ -32,6 +32,8 @@ mod config;
 mod confirm;
 mod context;
 mod contexts;
+#[cfg(test)]
+mod docs_tests;
 mod error;
 mod hints;
 mod hosts;

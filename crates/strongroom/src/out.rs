@@ -18,7 +18,7 @@ pub(crate) enum Format {
     /// Tables and sentences for people.
     #[default]
     Table,
-    /// One JSON object for programs; its fields are documented in docs/json.md.
+    /// One JSON object for programs; its fields are documented in docs/use/json.md.
     Json,
     /// Bare values with tabs between them, a line for each row of the table, for scripts.
     Tsv,

@@ -10,7 +10,7 @@ use strongroom_base::CATALOG;
 
 use crate::{cli::Cli, commands::errors, human::one_final_newline};
 
-/// The page docs/cli.md.
+/// The page docs/use/cli.md.
 fn cli_markdown() -> String {
     let mut text = "\
 # Commands
@@ -77,12 +77,12 @@ fn assert_current(page: &str, text: &str) {
 
 #[test]
 fn cli_page_is_current() {
-    assert_current("cli.md", &cli_markdown());
+    assert_current("use/cli.md", &cli_markdown());
 }
 
 #[test]
 fn errors_page_is_current() {
-    assert_current("errors.md", &errors::index());
+    assert_current("use/errors.md", &errors::index());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What commands print that no library reports: recovery points, vaults, key slots.
 //!
-//! Field names are a promise to scripts: docs/json.md lists them and a test holds them fast.
+//! Field names are a promise to scripts: docs/use/json.md lists them and a test holds them fast.
 
 use std::collections::BTreeMap;
 

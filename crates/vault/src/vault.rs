@@ -167,7 +167,7 @@ impl Vault {
 
     /// What is said of a description without a good seal.
     pub const UNSEALED: &'static str = "strongroom.json is not what the vault's key vouches for: \
-        somebody has altered it; see docs/recovery.md";
+        somebody has altered it; see docs/use/recovery.md";
 
     /// Whether the vault's key vouches for a description of it.
     pub fn vouches_for(&self, config: &VaultConfig) -> bool {

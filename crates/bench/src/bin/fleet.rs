@@ -1,7 +1,7 @@
 //! Nights of 10,000 machines on 100 hosts, under several limits, in simulated time.
 //!
 //! ```text
-//! fleet [SEED]      prints the table of docs/benchmarks.md
+//! fleet [SEED]      prints the table of docs/understand/benchmarks.md
 //! ```
 
 use std::{

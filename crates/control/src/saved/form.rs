@@ -1,4 +1,4 @@
-//! The bytes of the copy: a head and chunks, as JSON. `docs/format.md` shows both.
+//! The bytes of the copy: a head and chunks, as JSON. `docs/understand/format.md` shows both.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

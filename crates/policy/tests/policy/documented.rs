@@ -1,4 +1,4 @@
-//! The examples of `docs/policies.md`, executed.
+//! The examples of `docs/use/policies.md`, executed.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -15,7 +15,7 @@ struct Page {
 }
 
 fn page() -> Page {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/policies.md");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/use/policies.md");
     let text = fs::read_to_string(file).expect("the page");
     let mut page = Page { policies: BTreeMap::new(), tables: BTreeMap::new() };
     let (mut name, mut json, mut table) = (None, None::<String>, None);

@@ -140,7 +140,7 @@ struct AlertParams {
     state: Option<AlertState>,
     /// As bad as this.
     severity: Option<Severity>,
-    /// Of this kind: a rule of docs/monitoring.md, such as `backup_failed`.
+    /// Of this kind: a rule of docs/operate/monitoring.md, such as `backup_failed`.
     rule: Option<String>,
     /// About this vault, or what is in it: its name or id.
     vault: Option<String>,

@@ -185,7 +185,7 @@ fn what_is_refused_for_good_is_seen() {
     assert!(server[0]["message"].as_str().expect("words").contains("1 given up"), "{server}");
 }
 
-/// The check that docs/monitoring.md shows.
+/// The check that docs/operate/monitoring.md shows.
 fn verify(header: &str, body: &str, now: i64) -> bool {
     let mut parts = header.split(',').filter_map(|part| part.split_once('='));
     let (Some(("t", time)), Some(("v1", tag))) = (parts.next(), parts.next()) else { return false };

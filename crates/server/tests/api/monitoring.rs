@@ -74,15 +74,15 @@ fn assert_current(page: &str, text: &str) {
 
 #[test]
 fn the_page_of_metrics_is_current() {
-    assert_current("metrics.md", &metrics());
+    assert_current("operate/metrics.md", &metrics());
 }
 
 #[test]
 fn the_tables_of_the_page_on_monitoring_are_current() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/monitoring.md");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operate/monitoring.md");
     let mut page = fs::read_to_string(file).expect("reads");
     page = put(&page, "alerts", &alerts());
     page = put(&page, "mail", &keys(MailConfig::KEYS));
     page = put(&page, "webhook", &keys(WebhookConfig::KEYS));
-    assert_current("monitoring.md", &page);
+    assert_current("operate/monitoring.md", &page);
 }

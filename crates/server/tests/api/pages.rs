@@ -50,7 +50,7 @@ fn access() {
         }
         writeln!(made, " {} |", operation.reach().name()).expect("writes");
     }
-    assert_made("access.md", &(made + "\n"));
+    assert_made("operate/access.md", &(made + "\n"));
 }
 
 #[test]
@@ -61,9 +61,9 @@ fn server() {
         let default = if shown { format!("`{}`", key.default) } else { key.default.to_owned() };
         writeln!(made, "| `{}` | {default} | {} |", key.name, key.words).expect("writes");
     }
-    assert_made("server.md", &(made + "\n"));
+    assert_made("operate/server.md", &(made + "\n"));
     // What else the page shows of the file is what the program reads.
-    let page = fs::read_to_string(docs("server.md")).expect("the page");
+    let page = fs::read_to_string(docs("operate/server.md")).expect("the page");
     let blocks: Vec<&str> = page.split("```toml\n").skip(1).collect();
     assert!(blocks.len() >= 2);
     for block in blocks {
@@ -90,7 +90,7 @@ fn every_path_that_a_page_names_is_one_of_the_api() {
         known.len() == named.len() && known.iter().zip(&named).all(same)
     };
     let mut count = 0;
-    for name in ["api.md", "access.md", "server.md", "service.md"] {
+    for name in ["use/api.md", "operate/access.md", "operate/server.md", "use/service.md"] {
         let page = fs::read_to_string(docs(name)).expect(name);
         for rest in page.split("/v1/").skip(1) {
             let end = |c: char| !(c.is_ascii_alphanumeric() || "/{}-._".contains(c));
@@ -107,12 +107,12 @@ fn every_path_that_a_page_names_is_one_of_the_api() {
     assert!(count >= 10, "{count}");
 }
 
-/// The examples of docs/api.md, in order, in one shell. An example that ends with an error of the
+/// The examples of docs/use/api.md, in order, in one shell. An example that ends with an error of the
 /// API's is one that shows such an error.
 #[test]
 fn the_examples_of_the_api_run() {
     let bed = Bed::new();
-    let page = fs::read_to_string(docs("api.md")).expect("the page");
+    let page = fs::read_to_string(docs("use/api.md")).expect("the page");
     let blocks =
         page.split("```sh\n").skip(1).map(|rest| rest.split("```").next().expect("an end"));
     let script = blocks.map(str::to_owned).collect::<Vec<_>>();

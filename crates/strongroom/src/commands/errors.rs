@@ -28,7 +28,7 @@ Examples:
   strongroom errors --output json"
 )]
 pub(crate) struct ErrorsArgs {
-    /// Print them as the Markdown page docs/errors.md
+    /// Print them as the Markdown page docs/use/errors.md
     #[arg(long, conflicts_with = "output")]
     markdown: bool,
 
@@ -54,7 +54,7 @@ pub(crate) struct ShowArgs {
     code: String,
 }
 
-/// The catalog; see `docs/json.md`.
+/// The catalog; see `docs/use/json.md`.
 #[derive(Serialize)]
 struct Catalog {
     errors: Vec<Entry>,
@@ -176,7 +176,7 @@ impl ErrorsArgs {
     }
 }
 
-/// The page docs/errors.md.
+/// The page docs/use/errors.md.
 pub(crate) fn index() -> String {
     let mut text = "\
 # Errors
@@ -199,8 +199,11 @@ This page is made by `strongroom errors --markdown`; a test keeps it and the pag
     for code in CATALOG {
         let Code { name, kind, meaning, .. } = code;
         let (kind, exit, status) = (kind.name(), kind.exit_code(), status_of(code).as_u16());
-        writeln!(text, "| [{name}](errors/{name}.md) | `{kind}` | {exit} | {status} | {meaning} |")
-            .ok();
+        writeln!(
+            text,
+            "| [{name}](../errors/{name}.md) | `{kind}` | {exit} | {status} | {meaning} |"
+        )
+        .ok();
     }
     human::one_final_newline(&text)
 }
@@ -215,6 +218,6 @@ pub(crate) fn page(code: &Code) -> String {
     for (name, value) in facts(code) {
         writeln!(text, "| {name} | {value} |").ok();
     }
-    text += "\nAll codes: [errors.md](../errors.md). This page is made from the program; a test keeps it current.\n";
+    text += "\nAll codes: [errors.md](../use/errors.md). This page is made from the program; a test keeps it current.\n";
     text
 }

@@ -35,7 +35,7 @@ use super::service::policy_rules::{Rule, monthly, read, weekly, yearly};
 /// after it, which frees the space. With a server its policies do this; this command works on a vault
 /// directly.
 ///
-/// The rules are those of policies (docs/policies.md): of a policy's file, or said one by one. The
+/// The rules are those of policies (docs/use/policies.md): of a policy's file, or said one by one. The
 /// last recovery point of a day bears the day's rules; the longest rule wins. Ages are counted
 /// from the item's newest recovery point, so neither a pause of backups nor a clock that is ahead
 /// makes anything older. What is always kept: the newest recovery point of each item, those that

@@ -1,5 +1,5 @@
 //! The commands, one file a group. Each command's doc comment is its help, its manual page and its
-//! entry in docs/cli.md.
+//! entry in docs/use/cli.md.
 
 pub(crate) mod backup;
 mod backup_vm;

@@ -30,7 +30,7 @@ use crate::{
 Examples:
   strongroom recover --vault s3://backup/main --key-file /media/stick/main.key
   strongroom recover --vault /backup/main --key-file main.key --data-dir /var/lib/strongroom
-  strongroom restore vm --vault /backup/main --key-file main.key --item web01 --recovery-point latest")]
+  strongroom restore vm --vault /backup/main --key-file main.key --item db --recovery-point latest")]
 pub(crate) struct RecoverArgs {
     /// The vault: a path, file://, s3://BUCKET/PREFIX, az://CONTAINER/PREFIX or gs://BUCKET/PREFIX
     #[arg(long, value_name = "URL")]

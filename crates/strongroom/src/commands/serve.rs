@@ -22,7 +22,7 @@ const USUAL_FILE: &str = "/etc/strongroom/server.toml";
 /// Runs until it is stopped (Ctrl-C, SIGTERM): requests are answered to their end, and running jobs
 /// stop and resume at the next start. The first start names a file with an administrator token. Here
 /// --config names the server's own file, by default /etc/strongroom/server.toml. All keys
-/// are described in docs/server.md, and every key is also a variable STRONGROOM_SERVER_KEY.
+/// are described in docs/operate/server.md, and every key is also a variable STRONGROOM_SERVER_KEY.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -77,7 +77,7 @@ impl UsageArgs {
 ///
 /// With NAME the service verifies all of its vault now, repairs what a copy mends, and raises an alert if
 /// anything is damaged. By itself it looks at every vault each day, and reads all of it within 30 days
-/// (`verify_every_hours` and `verify_all_days` in docs/server.md).
+/// (`verify_every_hours` and `verify_all_days` in docs/operate/server.md).
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -1,4 +1,4 @@
-//! Comparing what `--output json` prints with docs/json.md.
+//! Comparing what `--output json` prints with docs/use/json.md.
 //!
 //! Below each heading `## COMMAND` that page has an example; a command's output must have exactly the
 //! fields of its example.
@@ -7,14 +7,14 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use serde_json::Value;
 
-/// The example below a heading of docs/json.md.
+/// The example below a heading of docs/use/json.md.
 fn example(heading: &str) -> Value {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/json.md");
-    let page = fs::read_to_string(page).expect("docs/json.md");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/use/json.md");
+    let page = fs::read_to_string(page).expect("docs/use/json.md");
     let section = page
         .split(&format!("\n## {heading}\n"))
         .nth(1)
-        .unwrap_or_else(|| panic!("docs/json.md has no section {heading:?}"));
+        .unwrap_or_else(|| panic!("docs/use/json.md has no section {heading:?}"));
     let example = section.split("```json\n").nth(1).expect("an example");
     let example = example.split("```").next().expect("an end");
     serde_json::from_str(example).unwrap_or_else(|error| panic!("{heading}: {error}"))

@@ -73,6 +73,18 @@ impl Lab {
         command
     }
 
+    /// A script of bash, to be run in this folder with the program's environment.
+    pub(crate) fn shell(&self, script: &str) -> Command {
+        let mut command = Command::new("bash");
+        command.args(["-c", script]).current_dir(self.dir.path()).env_clear();
+        command
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.dir.path())
+            .env("TZ", "UTC")
+            .stdin(Stdio::null());
+        command
+    }
+
     /// Runs it.
     pub(crate) fn run(&self, words: &str) -> Run {
         Run::of(&self.command(words).output().expect("the program starts"))

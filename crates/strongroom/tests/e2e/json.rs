@@ -1,4 +1,4 @@
-//! What `--output json` prints is what docs/json.md shows: every command is run. Those of machines are
+//! What `--output json` prints is what docs/use/json.md shows: every command is run. Those of machines are
 //! in the tests of machines.
 
 use serde_json::Value;

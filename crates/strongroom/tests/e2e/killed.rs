@@ -271,7 +271,7 @@ fn a_vaults_creation_killed_at_any_step() {
             lab.ok(create);
         }
         lab.ok("backup --item web --disk system=d.img");
-        // A copy that was not reached counts as away: it is made one as docs/recovery.md says.
+        // A copy that was not reached counts as away: it is made one as docs/use/recovery.md says.
         if !lab.path("copy/strongroom.json").exists() {
             lab.fails("vault verify", 6, "verify.damaged");
             lab.copy("vault/strongroom.json", "copy/strongroom.json");

@@ -10,6 +10,7 @@
 mod bad_days;
 mod codes;
 mod damage;
+mod docs;
 mod documented;
 mod errors;
 mod forget;

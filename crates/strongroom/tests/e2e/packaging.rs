@@ -150,7 +150,7 @@ fn a_debian_package_has_all_that_belongs_to_the_program() {
         "/usr/share/doc/strongroom/copyright",
         "/usr/share/doc/strongroom/examples/server.toml",
         "/usr/share/doc/strongroom/examples/config.toml",
-        "/usr/share/doc/strongroom/docs/recovery.md",
+        "/usr/share/doc/strongroom/docs/use/recovery.md",
     ] {
         assert!(contents.contains(&format!(" .{file}\n")), "{file} is missing\n{contents}");
     }

@@ -1,11 +1,12 @@
-//! docs/security.md promises nothing without a test: each row names tests that exist.
+//! docs/operate/security.md promises nothing without a test: each row names tests that exist.
 
 use std::{fs, path::Path};
 
 #[test]
 fn each_row_of_the_table_names_tests_that_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let page = fs::read_to_string(root.join("docs/security.md")).expect("docs/security.md");
+    let page = fs::read_to_string(root.join("docs/operate/security.md"))
+        .expect("docs/operate/security.md");
     let rows = page.lines().filter(|line| line.starts_with("| ")).skip(1);
     let mut checked = 0;
     for row in rows {

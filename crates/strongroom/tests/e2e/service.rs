@@ -342,15 +342,15 @@ fn every_output_says_the_same() {
     assert_documented("protection backup-now", &begun);
     lab.ok(&format!("job wait {}", begun["job"].as_str().expect("an id")));
     let page = fs::read_to_string(
-        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/json.md"),
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/use/json.md"),
     );
-    let page = page.expect("docs/json.md");
+    let page = page.expect("docs/use/json.md");
     for words in LISTS {
         let json = lab.json(words);
         let command = words.split(" --").next().expect("one");
         let key = json.as_object().expect("an object").keys().next().expect("one field");
         let line = format!("| `{command}` | `{key}` |");
-        assert!(page.contains(&line), "docs/json.md lacks {line}");
+        assert!(page.contains(&line), "docs/use/json.md lacks {line}");
     }
     let rows = lab.ok("item list --output tsv").stdout;
     let cells: Vec<&str> = rows.trim_end_matches('\n').split('\t').collect();

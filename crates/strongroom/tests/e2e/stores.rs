@@ -123,7 +123,7 @@ fn a_store_that_is_gone_is_named_and_nothing_is_made_up() {
     assert!(error.to_string().contains("127.0.0.1"), "{error}");
 }
 
-/// A token with an AES key `kek`, made as docs/keys.md says.
+/// A token with an AES key `kek`, made as docs/use/keys.md says.
 fn token(lab: &mut Lab) -> String {
     const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
     need("softhsm2-util", "softhsm2");

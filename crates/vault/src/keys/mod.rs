@@ -19,7 +19,7 @@
 //!   with a former master key only can make one that follows a ring they were excluded from.
 //! - A slot may be removed, and a slot's key changed, without touching data.
 //!
-//! `docs/keys.md` explains the design and its limits. This module knows nothing of packs and
+//! `docs/use/keys.md` explains the design and its limits. This module knows nothing of packs and
 //! points.
 
 mod change;

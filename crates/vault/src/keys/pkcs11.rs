@@ -4,7 +4,7 @@
 //! IV); a hash of the answer is the key-encryption key. Nobody can compute the answer without the
 //! token. Plain AES-CBC is what practically every token has, also those without AES-GCM or key
 //! wrapping, or whose policy forbids to import or to export keys; and symmetric ciphers stay
-//! strong against quantum computers, which RSA does not. `docs/keys.md` has the comparison.
+//! strong against quantum computers, which RSA does not. `docs/use/keys.md` has the comparison.
 //!
 //! The module to load comes from the user's URI alone, never from anything stored in a vault, and is
 //! loaded by a process of its own ([`super::module`]).

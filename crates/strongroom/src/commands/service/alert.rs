@@ -61,7 +61,7 @@ struct AboutArgs {
     #[arg(long, value_name = "SEVERITY", value_parser = one_of!(Severity))]
     severity: Option<Severity>,
 
-    /// Only those of this kind, such as backup_failed; docs/monitoring.md lists them
+    /// Only those of this kind, such as backup_failed; docs/operate/monitoring.md lists them
     #[arg(long, visible_alias = "kind", value_name = "RULE")]
     rule: Option<String>,
 

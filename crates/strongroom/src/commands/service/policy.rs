@@ -222,7 +222,7 @@ struct ConsistencyArgs {
 /// Make a policy
 ///
 /// What no option says is as in `strongroom policy get-default`. The rules and their limits are in
-/// docs/policies.md.
+/// docs/use/policies.md.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -15,7 +15,7 @@ use crate::error::{FaceError, Failure};
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Rules")]
 pub(crate) struct RulesArgs {
-    /// All rules, as JSON or TOML; see docs/policies.md
+    /// All rules, as JSON or TOML; see docs/use/policies.md
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "daily_at", "weekdays", "every_hours", "keep_all", "keep_daily", "keep_weekly",
         "keep_monthly", "keep_yearly", "time_zone", "start_spread", "no_start", "enhanced",

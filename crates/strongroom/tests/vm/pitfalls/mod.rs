@@ -1,4 +1,4 @@
-//! What makes other programs' incremental backups wrong, or never work again: docs/machines.md
+//! What makes other programs' incremental backups wrong, or never work again: docs/use/machines.md
 //! has the list.
 //!
 //! After each misfortune the restored point is compared with the disks themselves, byte by byte,

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Reads a Strongroom vault in a folder, using nothing but docs/format.md.
+"""Reads a Strongroom vault in a folder, using nothing but docs/understand/format.md.
 
     format-reader.py VAULT KEY                              lists the recovery points
     format-reader.py VAULT KEY POINT DISK FILE [--no-index] restores a disk to a raw file
