@@ -155,3 +155,37 @@ fn the_first_things_of_the_readme_work() {
     assert!(output.status.success(), "{script}\n{out}\n{told}");
     assert!(lab.path("restore").read_dir().expect("the restored disks").next().is_some());
 }
+
+/// All sources of the workspace.
+fn sources() -> String {
+    let mut text = String::new();
+    let mut folders = vec![root().join("crates")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder of sources") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                text.push_str(&fs::read_to_string(&path).expect("a source"));
+            }
+        }
+    }
+    text
+}
+
+#[test]
+fn every_surprise_names_tests_that_exist() {
+    let page = fs::read_to_string(root().join("docs/understand/surprises.md")).expect("the page");
+    let sources = sources();
+    let mut rows = 0;
+    for row in page.lines().filter(|line| line.starts_with("| ") && !line.contains("| tests |")) {
+        let tests = row.trim_end_matches(" |").rsplit(" | ").next().expect("the last column");
+        let names: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "no test: {row}");
+        for name in names {
+            assert!(sources.contains(&format!("fn {name}(")), "there is no test {name}: {row}");
+        }
+        rows += 1;
+    }
+    assert!(rows >= 12, "{rows} rows");
+}
