@@ -10,7 +10,6 @@
 //! concurrency comes from the caller's threads. Everything can be done with the store and the key
 //! alone: what is kept locally is a cache.
 
-mod cache;
 mod condemned;
 mod damaged;
 mod describe;
@@ -19,7 +18,6 @@ mod files;
 mod images;
 mod index;
 pub mod keys;
-mod layout;
 mod leftovers;
 mod locks;
 pub mod place;

@@ -1,13 +1,17 @@
-//! Names of key objects, and reading them with their copies.
+//! Key objects with their copies.
 //!
-//! Every key object exists twice, under `keys/<vault id>/` and under `keys/<vault id>/copies/`: a
-//! vault must not be lost with one small object. The first name is the one that counts when
-//! objects are created.
+//! Every key object exists twice: a vault must not be lost with one small object. The first name is the
+//! one that counts when objects are created.
 
 use std::{collections::BTreeSet, ops::ControlFlow};
 
 use strongroom_base::{SlotId, VaultId};
-use strongroom_format::{FormatError, ring::Ring, slot::Slot};
+use strongroom_format::{
+    FormatError,
+    names::{self, KeyObject},
+    ring::Ring,
+    slot::Slot,
+};
 use strongroom_objects::{Key, ObjectStore, StoreError};
 
 use super::{KeyError, crypto::sha256};
@@ -60,51 +64,35 @@ impl Present {
     }
 }
 
-/// Prefix of all key objects of a vault.
-pub(super) fn prefix(vault: VaultId) -> String {
-    format!("keys/{vault}/")
-}
-
-fn pair(vault: VaultId, name: &str, max_len: u64) -> Result<Pair, KeyError> {
-    let key = |name: String| {
-        Key::new(name).map_err(|_| KeyError::Bug { what: "a key object without a good name" })
-    };
-    let prefix = prefix(vault);
-    Ok(Pair {
-        main: key(format!("{prefix}{name}"))?,
-        copy: key(format!("{prefix}copies/{name}"))?,
-        max_len,
-    })
+fn pair(main: Key, max_len: u64) -> Result<Pair, KeyError> {
+    let copy = names::key_copy(&main)
+        .ok_or(KeyError::Bug { what: "a key object whose copy has no name" })?;
+    Ok(Pair { main, copy, max_len })
 }
 
 /// The objects of a ring.
 pub(super) fn ring(vault: VaultId, generation: u32) -> Result<Pair, KeyError> {
-    pair(vault, &format!("rings/{generation:08}.json"), Ring::MAX_LEN)
+    pair(names::key_ring(vault, generation), Ring::MAX_LEN)
 }
 
 /// The objects of a slot.
 pub(super) fn slot(vault: VaultId, slot: SlotId) -> Result<Pair, KeyError> {
-    pair(vault, &format!("slots/{slot}.json"), Slot::MAX_LEN)
+    pair(names::key_slot(vault, slot), Slot::MAX_LEN)
 }
 
 /// Lists all key objects of a vault. Foreign names are left out.
 pub(super) fn list(store: &dyn ObjectStore, vault: VaultId) -> Result<Present, KeyError> {
-    let prefix = prefix(vault);
     let mut present = Present::default();
-    store.list(&prefix, &mut |entry| {
-        let name = entry.key.as_str().strip_prefix(&prefix).unwrap_or_default();
-        let (rings, slots, name) = match name.strip_prefix("copies/") {
-            Some(name) => (&mut present.ring_copies, &mut present.slot_copies, name),
-            None => (&mut present.rings, &mut present.slots, name),
+    store.list(&names::keys_of(vault), &mut |entry| {
+        let (rings, slots, object) = match names::parse_key_object(vault, &entry.key) {
+            Some((object, true)) => (&mut present.ring_copies, &mut present.slot_copies, object),
+            Some((object, false)) => (&mut present.rings, &mut present.slots, object),
+            None => return ControlFlow::Continue(()),
         };
-        if let Some(id) = name.strip_prefix("slots/").and_then(|name| name.strip_suffix(".json")) {
-            slots.extend(id.parse::<SlotId>().ok());
-        } else if let Some(number) =
-            name.strip_prefix("rings/").and_then(|name| name.strip_suffix(".json"))
-        {
-            let generation = number.parse::<u32>().ok();
-            rings.extend(generation.filter(|generation| format!("{generation:08}") == number));
-        }
+        match object {
+            KeyObject::Ring(generation) => rings.insert(generation),
+            KeyObject::Slot(slot) => slots.insert(slot),
+        };
         ControlFlow::Continue(())
     })?;
     Ok(present)

@@ -13,7 +13,7 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use strongroom_base::{Cancel, Clock, Coded as _, PackId, WriterId};
-use strongroom_format::pack::PackKind;
+use strongroom_format::{names, pack::PackKind};
 use strongroom_objects::{Heal, Key, MAX_OBJECT_LEN, ObjectStore};
 use ulid::Ulid;
 
@@ -23,7 +23,7 @@ use super::{
     metadata::words,
     report::{CopyState, DamagedObject, FailedRepair, MAX_NAMED, ObjectKind, UnsoundCopy},
 };
-use crate::{Vault, VaultError, VaultOptions, Writer, error::Result, layout};
+use crate::{Vault, VaultError, VaultOptions, Writer, error::Result};
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -143,19 +143,19 @@ impl<'a> Inspector<'a> {
     /// Whether somebody may be putting or deleting this object: an announced writer, a reclaim that has
     /// condemned something, or anybody if it is a note.
     fn is_busy(&self, key: &Key) -> Result<bool> {
-        if key.as_str().starts_with(layout::WRITERS) {
+        if key.as_str().starts_with(names::WRITERS) {
             // A copy may lack it: see `is_spare`.
             return Ok(false);
         }
-        let notes = [layout::DELETED, layout::CONDEMNED, layout::DAMAGED];
+        let notes = [names::DELETED, names::CONDEMNED, names::DAMAGED];
         if notes.iter().any(|prefix| key.as_str().starts_with(prefix)) {
             return Ok(true);
         }
         let own = self.repairs.own();
         let mut busy = false;
-        for prefix in [layout::WRITERS, layout::CONDEMNED] {
+        for prefix in [names::WRITERS, names::CONDEMNED] {
             self.copies.list(prefix, |_, entry| {
-                busy |= own.is_none() || layout::parse_writer(&entry.key) != own;
+                busy |= own.is_none() || names::parse_writer(&entry.key) != own;
             })?;
         }
         Ok(busy)
@@ -217,7 +217,7 @@ impl<'a> Inspector<'a> {
 
     /// Whether it is the note of this verify's own repairs, which is being put or taken back.
     pub(super) fn is_own(&self, key: &Key) -> bool {
-        self.repairs.own().is_some_and(|own| layout::parse_writer(key) == Some(own))
+        self.repairs.own().is_some_and(|own| names::parse_writer(key) == Some(own))
     }
 
     /// What was to repair an object failed.
@@ -398,7 +398,7 @@ struct Doomed {
 
 impl Doomed {
     fn contains(&self, key: &Key) -> bool {
-        self.keys.contains(key) || self.all_packs && layout::parse_pack(key).is_some()
+        self.keys.contains(key) || self.all_packs && names::parse_pack(key).is_some()
     }
 }
 
@@ -469,7 +469,7 @@ impl<'a> Repairs<'a> {
         match &self.how {
             How::Blind { store } => {
                 let mut condemned = false;
-                store.list(layout::CONDEMNED, &mut |_| {
+                store.list(names::CONDEMNED, &mut |_| {
                     condemned = true;
                     ControlFlow::Break(())
                 })?;
@@ -535,9 +535,9 @@ fn doomed(vault: &Vault) -> Result<Doomed> {
     let mut doomed = HashSet::new();
     let condemned = vault.condemned_packs()?;
     for pack in condemned.packs {
-        doomed.extend([PackKind::Data, PackKind::Node].map(|kind| layout::pack(kind, &pack)));
+        doomed.extend([PackKind::Data, PackKind::Node].map(|kind| names::pack(kind, &pack)));
     }
     let deleted = vault.point_names(None)?.deleted;
-    doomed.extend(deleted.into_iter().map(|(item, point)| layout::point(item, point)));
+    doomed.extend(deleted.into_iter().map(|(item, point)| names::point(item, point)));
     Ok(Doomed { keys: doomed, all_packs: !condemned.unreadable.is_empty() })
 }

@@ -5,14 +5,15 @@ use std::{
     sync::PoisonError,
 };
 
+use strongroom_format::names;
 use strongroom_objects::{Key, MAX_OBJECT_LEN, ObjectStore, StoreError};
 
 use super::{
     Look,
-    metadata::{names, words},
+    metadata::{list, words},
     report::{CopyState, DamagedObject, ObjectKind, UnsoundCopy},
 };
-use crate::{Vault, error::Result, keys::KeyError, layout};
+use crate::{Vault, error::Result, keys::KeyError};
 
 /// What the copies' key objects are.
 struct Judged {
@@ -34,7 +35,7 @@ pub(super) fn verify(vault: &Vault, look: &Look<'_>) -> Result<()> {
         report.metadata_objects = report.metadata_objects.saturating_add(before.objects);
     }
     if let Some(failure) = &before.failure {
-        let prefix = format!("keys/{}/", vault.config().vault_id);
+        let prefix = names::keys_of(vault.config().vault_id);
         let all = 0..look.inspector.copies.stores().len();
         let unsound = all.map(|number| UnsoundCopy {
             copy: name(look, number),
@@ -101,26 +102,19 @@ fn check(vault: &Vault, store: &dyn ObjectStore, repair: bool) -> Result<BTreeSe
     let mut bad: BTreeSet<Key> = check.repairable.into_iter().collect();
     for key in check.lost {
         // Neither it nor its twin is good.
-        bad.extend(twin(&key));
+        bad.extend(names::key_copy(&key));
         bad.insert(key);
     }
     Ok(bad)
-}
-
-/// The name that the second of the two objects has.
-fn twin(main: &Key) -> Option<Key> {
-    let mut parts = main.as_str().splitn(3, '/');
-    let (keys, vault, rest) = (parts.next()?, parts.next()?, parts.next()?);
-    Key::new(format!("{keys}/{vault}/copies/{rest}")).ok()
 }
 
 /// Has the ring check each copy by itself; one that it cannot make sense of at all is compared
 /// with the others.
 fn judge(vault: &Vault, look: &Look<'_>) -> Result<Judged> {
     let stores = look.inspector.copies.stores();
-    let mut names = names(look, &format!("keys/{}/", vault.config().vault_id))?;
+    let mut names = list(look, &names::keys_of(vault.config().vault_id))?;
     // What is looked at as the vault's description.
-    names.remove(&layout::config_copy(vault.config().vault_id));
+    names.remove(&names::config_copy(vault.config().vault_id));
     let mut failure = None;
     let mut checks = Vec::new();
     for store in stores {

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use strongroom_base::{PackId, PointId};
 use strongroom_format::{
     IndexObject, Manifest, VaultConfig,
+    names::{self, ItemKey},
     pack::Contents,
     sealed::{self, SealedKind},
 };
@@ -25,7 +26,6 @@ use crate::{
     condemned::Condemnation,
     damaged::DamageNote,
     error::Result,
-    layout::{self, ItemKey},
     locks::{LockNote, Locks},
     points::DeletionNote,
     voids::Named,
@@ -69,7 +69,7 @@ pub(super) fn fingerprint(contents: Contents) -> Result<([u8; 16], Contents)> {
 
 /// Reads an index object again; none if no copy of it is good.
 pub(super) fn read_index(vault: &Vault, look: &Look<'_>, id: Ulid) -> Result<Option<IndexObject>> {
-    let key = layout::index(id);
+    let key = names::index(id);
     let open = |bytes: &[u8]| {
         let plain = vault.unseal(SealedKind::Index, &key, bytes.to_vec()).map_err(|e| words(&e))?;
         IndexObject::decode(&plain).map_err(|e| e.to_string())
@@ -79,7 +79,7 @@ pub(super) fn read_index(vault: &Vault, look: &Look<'_>, id: Ulid) -> Result<Opt
 }
 
 /// All names below a prefix, from all copies.
-pub(super) fn names(look: &Look<'_>, prefix: &str) -> Result<BTreeSet<Key>> {
+pub(super) fn list(look: &Look<'_>, prefix: &str) -> Result<BTreeSet<Key>> {
     let mut names = BTreeSet::new();
     look.inspector.copies.list(prefix, |_, entry| {
         names.insert(entry.key);
@@ -101,18 +101,18 @@ impl Look<'_> {
 pub(super) fn blind(look: &Look<'_>) -> Result<()> {
     description(look, None)?;
     let prefixes = [
-        "keys/",
-        layout::INDEX,
-        layout::POINTS,
-        layout::DELETED,
-        layout::CONDEMNED,
-        layout::DAMAGED,
-        layout::SERVICE,
-        layout::LOCKS,
+        names::KEYS,
+        names::INDEX,
+        names::POINTS,
+        names::DELETED,
+        names::CONDEMNED,
+        names::DAMAGED,
+        names::SERVICE,
+        names::LOCKS,
     ];
     let mut done = 0;
     for prefix in prefixes {
-        let names = names(look, prefix)?;
+        let names = list(look, prefix)?;
         let total = u64::try_from(names.len()).unwrap_or(0);
         for key in names {
             if look.step(&mut done, total) {
@@ -136,15 +136,15 @@ pub(super) fn blind(look: &Look<'_>) -> Result<()> {
 fn kind_of(key: &Key) -> ObjectKind {
     let key = key.as_str();
     let kinds = [
-        ("keys/", ObjectKind::Key),
-        (layout::INDEX, ObjectKind::Index),
-        (layout::POINTS, ObjectKind::Manifest),
-        (layout::DELETED, ObjectKind::DeletionNote),
-        (layout::CONDEMNED, ObjectKind::Condemnation),
-        (layout::WRITERS, ObjectKind::WriterNote),
-        (layout::DAMAGED, ObjectKind::DamageNote),
-        (layout::SERVICE, ObjectKind::Service),
-        (layout::LOCKS, ObjectKind::Lock),
+        (names::KEYS, ObjectKind::Key),
+        (names::INDEX, ObjectKind::Index),
+        (names::POINTS, ObjectKind::Manifest),
+        (names::DELETED, ObjectKind::DeletionNote),
+        (names::CONDEMNED, ObjectKind::Condemnation),
+        (names::WRITERS, ObjectKind::WriterNote),
+        (names::DAMAGED, ObjectKind::DamageNote),
+        (names::SERVICE, ObjectKind::Service),
+        (names::LOCKS, ObjectKind::Lock),
     ];
     let kind = kinds.iter().find(|(prefix, _)| key.starts_with(prefix));
     kind.map_or(ObjectKind::Other, |(_, kind)| *kind)
@@ -164,9 +164,9 @@ fn description(look: &Look<'_>, known: Option<&Vault>) -> Result<()> {
         }
     };
     let (kind, max) = (ObjectKind::Description, VaultConfig::MAX_LEN);
-    let mut names = vec![layout::config()];
+    let mut names = vec![names::config()];
     if let Some(vault) = known {
-        names.push(layout::config_copy(vault.config().vault_id));
+        names.push(names::config_copy(vault.config().vault_id));
     }
     for (key, is_first) in names.iter().zip([true, false]) {
         if look.inspector.object(kind, key, max, &check)?.is_some() {
@@ -231,14 +231,14 @@ impl Sealed<'_> {
     }
 
     fn index_objects(&self, known: &mut Known) -> Result<()> {
-        let mut names = names(self.look, layout::INDEX)?;
+        let mut names = list(self.look, names::INDEX)?;
         let mut bad = Vec::new();
         let mut done = 0;
         // Once more for those that were put in place of bad ones.
         for round in 0..2 {
             let total = u64::try_from(names.len()).unwrap_or(0);
             for key in &names {
-                let Some(id) = layout::parse_ulid(key) else { continue };
+                let Some(id) = names::parse_ulid(key) else { continue };
                 if self.look.step(&mut done, total) {
                     return Ok(());
                 }
@@ -258,7 +258,7 @@ impl Sealed<'_> {
                 break;
             }
             let before = names;
-            names = self::names(self.look, layout::INDEX)?;
+            names = list(self.look, names::INDEX)?;
             names.retain(|key| !before.contains(key));
         }
         Ok(())
@@ -311,11 +311,11 @@ impl Sealed<'_> {
 
     fn points(&self, known: &mut Known) -> Result<()> {
         // Points first: one that is deleted in between is then hidden, not checked.
-        let names_of_points = names(self.look, layout::POINTS)?;
-        let deleted = names(self.look, layout::DELETED)?;
+        let names_of_points = list(self.look, names::POINTS)?;
+        let deleted = list(self.look, names::DELETED)?;
         let mut hidden = BTreeSet::new();
         for key in &deleted {
-            hidden.extend(layout::parse_point(key));
+            hidden.extend(names::parse_point(key));
             let parse = |plain: &[u8]| {
                 serde_json::from_slice::<DeletionNote>(plain).map_err(|e| e.to_string())
             };
@@ -326,7 +326,7 @@ impl Sealed<'_> {
         let now = self.vault.clock().now();
         let mut done = 0;
         for key in names_of_points {
-            let Some((item, point)) = layout::parse_point(&key) else { continue };
+            let Some((item, point)) = names::parse_point(&key) else { continue };
             if self.look.step(&mut done, total) {
                 return Ok(());
             }
@@ -362,7 +362,7 @@ impl Sealed<'_> {
             Err(error) => Err(words(&error)),
         };
         let copies = &self.look.inspector.copies;
-        copies.look(&layout::point(at.0, at.1), sealed::MAX_SEALED, &check)?;
+        copies.look(&names::point(at.0, at.1), sealed::MAX_SEALED, &check)?;
         Ok(locks.until(at, read.into_inner().as_ref()))
     }
 
@@ -418,30 +418,30 @@ impl Sealed<'_> {
     }
 
     fn notes(&self) -> Result<()> {
-        for key in names(self.look, layout::CONDEMNED)? {
+        for key in list(self.look, names::CONDEMNED)? {
             let parse = |plain: &[u8]| {
                 serde_json::from_slice::<Condemnation>(plain).map_err(|e| e.to_string())
             };
             self.open((ObjectKind::Condemnation, SealedKind::Condemned), &key, parse)?;
         }
-        for key in names(self.look, layout::DAMAGED)? {
+        for key in list(self.look, names::DAMAGED)? {
             let parse = |plain: &[u8]| {
                 serde_json::from_slice::<DamageNote>(plain).map_err(|e| e.to_string())
             };
             self.open((ObjectKind::DamageNote, SealedKind::Damaged), &key, parse)?;
         }
-        for key in names(self.look, layout::SERVICE)? {
-            if layout::parse_service(&key).is_some() {
+        for key in list(self.look, names::SERVICE)? {
+            if names::parse_service(&key).is_some() {
                 self.open((ObjectKind::Service, SealedKind::Service), &key, |_| Ok(()))?;
             }
         }
-        for key in names(self.look, layout::LOCKS)? {
+        for key in list(self.look, names::LOCKS)? {
             let parse =
                 |plain: &[u8]| serde_json::from_slice::<LockNote>(plain).map_err(|e| e.to_string());
             self.open((ObjectKind::Lock, SealedKind::Lock), &key, parse)?;
         }
-        for key in names(self.look, layout::WRITERS)? {
-            let has_target = layout::parse_writer_target(&key).is_some();
+        for key in list(self.look, names::WRITERS)? {
+            let has_target = names::parse_writer_target(&key).is_some();
             if !has_target && key.file_name() != "started" || self.look.inspector.is_own(&key) {
                 continue;
             }

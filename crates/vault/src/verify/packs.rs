@@ -14,6 +14,7 @@ use strongroom_base::{ByteRange, Digest, Entropy, EntropyExt as _, PackId};
 use strongroom_format::{
     IndexObject,
     codec::Decoder,
+    names,
     pack::{self, Contents, Entry, FOOTER_LEN, Footer, Header, MAX_PACK, PackKind, RecordKind},
 };
 use strongroom_image::Node;
@@ -27,7 +28,7 @@ use super::{
     reading::Reading,
     report::{CopyState, DamagedObject, ObjectKind, UnsoundCopy},
 };
-use crate::{Location, Vault, VaultError, VaultOptions, error::Result, layout, read::is_damage};
+use crate::{Location, Vault, VaultError, VaultOptions, error::Result, read::is_damage};
 
 /// A pack as the copies list it.
 struct Listed {
@@ -50,8 +51,8 @@ fn count(len: usize) -> u64 {
 
 fn list(look: &Look<'_>) -> Result<Vec<Listed>> {
     let mut packs: BTreeMap<PackId, Listed> = BTreeMap::new();
-    look.inspector.copies.list(layout::PACKS, |_, entry| {
-        if let Some((kind, id)) = layout::parse_pack(&entry.key) {
+    look.inspector.copies.list(names::PACKS, |_, entry| {
+        if let Some((kind, id)) = names::parse_pack(&entry.key) {
             let new = Listed { kind, id, size: entry.size, copies: 0 };
             let pack = packs.entry(id).or_insert(new);
             pack.size = pack.size.max(entry.size);
@@ -288,7 +289,7 @@ impl Work<'_> {
     fn glance(&self, pack: &Listed) -> Result<()> {
         let Some((reading, known)) = self.full else { return Ok(()) };
         if !known.indexed.contains_key(&pack.id) {
-            let key = layout::pack(pack.kind, &pack.id);
+            let key = names::pack(pack.kind, &pack.id);
             let whole = ByteRange::between(0, pack.size);
             let bytes = self.look.inspector.copies.find(&key, whole, |_, bytes| Some(bytes))?;
             match bytes.map(|mut bytes| open_contents(reading.vault, pack, &mut bytes)) {
@@ -303,7 +304,7 @@ impl Work<'_> {
     /// Compares every copy with its name. Reports and repairs what
     /// is wrong if one of them is good.
     fn named(&self, pack: &Listed) -> Result<Seen> {
-        let key = layout::pack(pack.kind, &pack.id);
+        let key = names::pack(pack.kind, &pack.id);
         let check = |bytes: &[u8]| {
             if pack::pack_id(bytes) == pack.id {
                 Ok(())
@@ -389,7 +390,7 @@ impl Work<'_> {
         match known.indexed.get(&pack.id) {
             None => self.unindexed(contents)?,
             Some(said) if said.fingerprint != print => {
-                let key = layout::index(said.source);
+                let key = names::index(said.source);
                 disagreement(
                     self.look,
                     &key,
@@ -422,7 +423,7 @@ impl Work<'_> {
         tools: &mut Tools,
     ) -> Result<()> {
         let mut object = DamagedObject {
-            object: layout::pack(pack.kind, &pack.id).to_string(),
+            object: names::pack(pack.kind, &pack.id).to_string(),
             kind: object_kind(pack.kind),
             copies: unsound,
             good_copies: 0,
@@ -460,7 +461,7 @@ impl Work<'_> {
             reason: reason.to_owned(),
         });
         self.look.inspector.damaged(DamagedObject {
-            object: layout::pack(pack.kind, &pack.id).to_string(),
+            object: names::pack(pack.kind, &pack.id).to_string(),
             kind: object_kind(pack.kind),
             copies: copies.collect(),
             good_copies: 0,
@@ -498,7 +499,7 @@ fn check_records(
     tools: &mut Tools,
 ) -> Result<Records> {
     let mut records = Records { readable: 0, bad: HashSet::new(), lost: 0, baseless: Vec::new() };
-    let object = layout::pack(contents.header.kind, &contents.id);
+    let object = names::pack(contents.header.kind, &contents.id);
     let key = reading.vault.pack_key(&contents.header, &object)?;
     for entry in &contents.entries {
         let start = usize::try_from(entry.offset).unwrap_or(usize::MAX);
@@ -531,7 +532,7 @@ const fn object_kind(kind: PackKind) -> ObjectKind {
 /// Reads a pack's own table of contents. Opens the trailer in place: `bytes` is of no use for its
 /// name afterwards.
 fn open_contents(vault: &Vault, pack: &Listed, bytes: &mut [u8]) -> Result<Contents> {
-    let key = layout::pack(pack.kind, &pack.id);
+    let key = names::pack(pack.kind, &pack.id);
     let damaged = |source| VaultError::Object { object: key.to_string(), source };
     let size = count(bytes.len());
     let header = Header::parse(bytes).map_err(damaged)?;

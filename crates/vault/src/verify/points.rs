@@ -11,8 +11,8 @@ use std::{
 };
 
 use jiff::Timestamp;
-use strongroom_base::{BLOCK_SIZE_U64, Digest, PackId, PointId};
-use strongroom_format::{DiskRecord, Manifest, pack::PackKind};
+use strongroom_base::{BLOCK_SIZE_U64, Digest, PackId, PointId, Recently};
+use strongroom_format::{DiskRecord, Manifest, names, pack::PackKind};
 use strongroom_image::{Image, Node};
 
 use super::{
@@ -26,10 +26,8 @@ use super::{
 };
 use crate::{
     VaultError,
-    cache::Recently,
     error::Result,
     images::{CONFIGURATION, images},
-    layout,
 };
 
 /// Nodes whose verdict is kept: shared subtrees of several disks are walked once.
@@ -321,7 +319,7 @@ impl<'a> Walk<'a> {
             reason: "recovery points need it, and it is not there".to_owned(),
         });
         self.look.inspector.damaged(DamagedObject {
-            object: layout::pack(kind, pack).to_string(),
+            object: names::pack(kind, pack).to_string(),
             kind: match kind {
                 PackKind::Data => ObjectKind::DataPack,
                 PackKind::Node => ObjectKind::NodePack,

@@ -9,17 +9,16 @@ use std::{
     },
 };
 
-use strongroom_base::{BLOCK_SIZE, ByteRange, Digest, PackId};
+use strongroom_base::{BLOCK_SIZE, ByteRange, Digest, PackId, Recently};
 use strongroom_format::{
     codec::Decoder,
+    names,
     pack::{Contents, Entry, PackKind, RecordKind},
 };
 use strongroom_image::Node;
 
 use super::inspect::{Inspector, lock};
-use crate::{
-    Index, Location, Vault, VaultError, cache::Recently, error::Result, layout, read::is_damage,
-};
+use crate::{Index, Location, Vault, VaultError, error::Result, read::is_damage};
 
 /// Nodes lie next to each other in the order in which they are asked for.
 const WINDOW: u64 = 256 * 1024;
@@ -242,7 +241,7 @@ impl<'a> Reading<'a> {
         place: &Location,
         mut accept: impl FnMut(&Entry, &strongroom_format::SealKey, Vec<u8>) -> Option<T>,
     ) -> Result<Option<T>> {
-        let object = layout::pack(place.header.kind, &place.pack);
+        let object = names::pack(place.header.kind, &place.pack);
         let key = match self.vault.pack_key(&place.header, &object) {
             Ok(key) => key,
             Err(error) if is_damage(&error) => return Ok(None),
@@ -273,7 +272,7 @@ impl<'a> Reading<'a> {
         let window = if let Some(window) = known {
             window
         } else {
-            let object = layout::pack(place.header.kind, &place.pack);
+            let object = names::pack(place.header.kind, &place.pack);
             let whole = ByteRange::between(first, last);
             let Some(window) =
                 self.inspector.copies.find(&object, whole, |_, bytes| Some(bytes))?

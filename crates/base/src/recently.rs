@@ -5,7 +5,7 @@ use std::{collections::HashMap, hash::Hash};
 /// Keeps about the last `capacity` entries that were used, in two generations: when the young one
 /// is full it becomes the old one, and what was old and not used again is forgotten.
 #[derive(Debug)]
-pub(crate) struct Recently<K, V> {
+pub struct Recently<K, V> {
     young: HashMap<K, V>,
     old: HashMap<K, V>,
     generation: usize,
@@ -13,12 +13,12 @@ pub(crate) struct Recently<K, V> {
 
 impl<K: Eq + Hash + Copy, V: Clone> Recently<K, V> {
     /// An empty cache.
-    pub(crate) fn new(capacity: usize) -> Self {
+    pub fn new(capacity: usize) -> Self {
         Self { young: HashMap::new(), old: HashMap::new(), generation: capacity.div_ceil(2) }
     }
 
     /// The entry, which counts as used.
-    pub(crate) fn get(&mut self, key: &K) -> Option<V> {
+    pub fn get(&mut self, key: &K) -> Option<V> {
         if let Some(value) = self.young.get(key) {
             return Some(value.clone());
         }
@@ -28,7 +28,7 @@ impl<K: Eq + Hash + Copy, V: Clone> Recently<K, V> {
     }
 
     /// Adds or replaces an entry.
-    pub(crate) fn put(&mut self, key: K, value: V) {
+    pub fn put(&mut self, key: K, value: V) {
         if self.young.len() >= self.generation {
             self.old = std::mem::take(&mut self.young);
         }
@@ -36,7 +36,7 @@ impl<K: Eq + Hash + Copy, V: Clone> Recently<K, V> {
     }
 
     /// Forgets everything.
-    pub(crate) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.young.clear();
         self.old.clear();
     }

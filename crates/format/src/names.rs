@@ -1,8 +1,10 @@
 //! The names of a vault's objects. Nothing else builds or takes apart such a name.
 //!
+//! Names need no key, so whoever copies or counts objects without one can tell what each is.
+//!
 //! ```text
 //!  strongroom.json               packs/data/<2 hex>/<64 hex>     points/<item>/<point id>
-//!  keys/...                      packs/node/<2 hex>/<64 hex>     deleted/<item>/<point id>
+//!  keys/<vault id>/...           packs/node/<2 hex>/<64 hex>     deleted/<item>/<point id>
 //!  writers/<writer id>/<note>    index/<ulid>                    condemned/<ulid>
 //!  damaged/<64 hex>              service/<name>/<ulid>           locks/<item>/<point id>-<seconds>
 //! ```
@@ -10,24 +12,38 @@
 use std::{fmt, str::FromStr};
 
 use jiff::Timestamp;
-use strongroom_base::{PackId, PointId, VaultId, WriterId};
-use strongroom_format::{check_plain_name, pack::PackKind};
-use strongroom_objects::Key;
+use strongroom_base::{Key, PackId, PointId, SlotId, VaultId, WriterId};
 use ulid::Ulid;
 
-pub(crate) const PACKS: &str = "packs/";
-pub(crate) const INDEX: &str = "index/";
-pub(crate) const POINTS: &str = "points/";
-pub(crate) const DELETED: &str = "deleted/";
-pub(crate) const WRITERS: &str = "writers/";
-pub(crate) const CONDEMNED: &str = "condemned/";
-pub(crate) const DAMAGED: &str = "damaged/";
-pub(crate) const SERVICE: &str = "service/";
-pub(crate) const LOCKS: &str = "locks/";
+use crate::{VaultConfig, check_plain_name, pack::PackKind};
+
+/// Key rings, key slots, and the copy of the description.
+pub const KEYS: &str = "keys/";
+/// Packs.
+pub const PACKS: &str = "packs/";
+/// Index objects.
+pub const INDEX: &str = "index/";
+/// What stands under the names of recovery points.
+pub const POINTS: &str = "points/";
+/// Deletion notes.
+pub const DELETED: &str = "deleted/";
+/// What writers put while they write.
+pub const WRITERS: &str = "writers/";
+/// Condemnations.
+pub const CONDEMNED: &str = "condemned/";
+/// Damage notes.
+pub const DAMAGED: &str = "damaged/";
+/// What a service keeps.
+pub const SERVICE: &str = "service/";
+/// Locks of recovery points.
+pub const LOCKS: &str = "locks/";
 
 /// The folder name of an item: a keyed hash, so that the store does not learn the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct ItemKey(pub(crate) [u8; 16]);
+pub struct ItemKey(
+    /// The first bytes of the hash.
+    pub [u8; 16],
+);
 
 impl fmt::Display for ItemKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -51,13 +67,61 @@ fn key(name: String) -> Key {
     Key::new(name).expect("a name of fixed words and ids")
 }
 
-pub(crate) fn config() -> Key {
-    key(strongroom_format::VaultConfig::KEY.to_owned())
+/// The description of the vault.
+pub fn config() -> Key {
+    key(VaultConfig::KEY.to_owned())
 }
 
 /// The same once more: a vault must not be lost with one small object.
-pub(crate) fn config_copy(vault: VaultId) -> Key {
-    key(format!("keys/{vault}/copies/{}", strongroom_format::VaultConfig::KEY))
+pub fn config_copy(vault: VaultId) -> Key {
+    key(format!("{}copies/{}", keys_of(vault), VaultConfig::KEY))
+}
+
+/// The folder of a vault's keys. Every object in it has a copy in its folder `copies/`.
+pub fn keys_of(vault: VaultId) -> String {
+    format!("{KEYS}{vault}/")
+}
+
+/// A generation of the key ring.
+pub fn key_ring(vault: VaultId, generation: u32) -> Key {
+    key(format!("{}rings/{generation:08}.json", keys_of(vault)))
+}
+
+/// A key slot.
+pub fn key_slot(vault: VaultId, slot: SlotId) -> Key {
+    key(format!("{}slots/{slot}.json", keys_of(vault)))
+}
+
+/// The copy of a key object; none if it is no key object, or a copy itself.
+pub fn key_copy(main: &Key) -> Option<Key> {
+    let (vault, rest) = main.as_str().strip_prefix(KEYS)?.split_once('/')?;
+    let is_copy = rest.starts_with("copies/");
+    if is_copy { None } else { Key::new(format!("{KEYS}{vault}/copies/{rest}")).ok() }
+}
+
+/// What a key object is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyObject {
+    /// A generation of the key ring.
+    Ring(u32),
+    /// A key slot.
+    Slot(SlotId),
+}
+
+/// What a key object of a vault is, and whether it is the copy.
+pub fn parse_key_object(vault: VaultId, key: &Key) -> Option<(KeyObject, bool)> {
+    let name = key.as_str().strip_prefix(&keys_of(vault))?;
+    let copied = name.strip_prefix("copies/");
+    let (folder, name) = copied.unwrap_or(name).strip_suffix(".json")?.split_once('/')?;
+    let object = match folder {
+        "rings" => {
+            let generation = name.parse::<u32>().ok()?;
+            (format!("{generation:08}") == name).then_some(KeyObject::Ring(generation))?
+        }
+        "slots" => KeyObject::Slot(name.parse().ok()?),
+        _ => return None,
+    };
+    Some((object, copied.is_some()))
 }
 
 const fn pack_folder(kind: PackKind) -> &'static str {
@@ -67,13 +131,15 @@ const fn pack_folder(kind: PackKind) -> &'static str {
     }
 }
 
-pub(crate) fn pack(kind: PackKind, id: &PackId) -> Key {
+/// A pack.
+pub fn pack(kind: PackKind, id: &PackId) -> Key {
     let name = id.to_string();
     let folder = name.get(..2).unwrap_or_default();
     key(format!("{PACKS}{}/{folder}/{name}", pack_folder(kind)))
 }
 
-pub(crate) fn parse_pack(key: &Key) -> Option<(PackKind, PackId)> {
+/// The kind and the id of a pack.
+pub fn parse_pack(key: &Key) -> Option<(PackKind, PackId)> {
     let id = key.file_name().parse().ok()?;
     [PackKind::Data, PackKind::Node]
         .into_iter()
@@ -81,68 +147,73 @@ pub(crate) fn parse_pack(key: &Key) -> Option<(PackKind, PackId)> {
         .map(|k| (k, id))
 }
 
-pub(crate) fn index(id: Ulid) -> Key {
+/// An index object.
+pub fn index(id: Ulid) -> Key {
     key(format!("{INDEX}{id}"))
 }
 
-pub(crate) fn condemned(id: Ulid) -> Key {
+/// A condemnation.
+pub fn condemned(id: Ulid) -> Key {
     key(format!("{CONDEMNED}{id}"))
 }
 
 /// The same once more, so that one that rots does not stop everybody.
-pub(crate) fn condemned_copy(id: Ulid) -> Key {
+pub fn condemned_copy(id: Ulid) -> Key {
     key(format!("{CONDEMNED}copies/{id}"))
 }
 
 /// The damage note of a pack.
-pub(crate) fn damaged(pack: &PackId) -> Key {
+pub fn damaged(pack: &PackId) -> Key {
     key(format!("{DAMAGED}{pack}"))
 }
 
-pub(crate) fn parse_damaged(key: &Key) -> Option<PackId> {
+/// The pack of a damage note.
+pub fn parse_damaged(key: &Key) -> Option<PackId> {
     let id = key.file_name().parse().ok()?;
     (damaged(&id) == *key).then_some(id)
 }
 
 /// The id of an index object or a condemnation.
-pub(crate) fn parse_ulid(key: &Key) -> Option<Ulid> {
+pub fn parse_ulid(key: &Key) -> Option<Ulid> {
     Ulid::from_string(key.file_name()).ok().filter(|id| id.to_string() == key.file_name())
 }
 
 /// A generation of what a service keeps under a name, which must be a good one.
-pub(crate) fn service(name: &str, id: Ulid) -> Key {
+pub fn service(name: &str, id: Ulid) -> Key {
     key(format!("{SERVICE}{name}/{id}"))
 }
 
 /// The name and the generation of something that a service keeps.
-pub(crate) fn parse_service(key: &Key) -> Option<(&str, Ulid)> {
+pub fn parse_service(key: &Key) -> Option<(&str, Ulid)> {
     let (name, _) = key.as_str().strip_prefix(SERVICE)?.split_once('/')?;
     let id = parse_ulid(key)?;
     (check_plain_name(name) && service(name, id) == *key).then_some((name, id))
 }
 
-pub(crate) fn point(item: ItemKey, id: PointId) -> Key {
+/// The manifest of a recovery point, or the void in its place.
+pub fn point(item: ItemKey, id: PointId) -> Key {
     key(format!("{POINTS}{item}/{id}"))
 }
 
-pub(crate) fn deleted(item: ItemKey, id: PointId) -> Key {
+/// The deletion note of a recovery point.
+pub fn deleted(item: ItemKey, id: PointId) -> Key {
     key(format!("{DELETED}{item}/{id}"))
 }
 
 /// The item and the point of a name under `points/` or `deleted/`.
-pub(crate) fn parse_point(key: &Key) -> Option<(ItemKey, PointId)> {
+pub fn parse_point(key: &Key) -> Option<(ItemKey, PointId)> {
     let mut parts = key.as_str().split('/').skip(1);
     let (item, point) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
     parts.next().is_none().then_some((item, point))
 }
 
 /// A lock, which says in its name until when: a name does not rot.
-pub(crate) fn lock(item: ItemKey, id: PointId, until: Timestamp) -> Key {
+pub fn lock(item: ItemKey, id: PointId, until: Timestamp) -> Key {
     key(format!("{LOCKS}{item}/{id}-{}", until.as_second()))
 }
 
 /// What [`lock`] says.
-pub(crate) fn parse_lock(key: &Key) -> Option<(ItemKey, PointId, Timestamp)> {
+pub fn parse_lock(key: &Key) -> Option<(ItemKey, PointId, Timestamp)> {
     let (item, rest) = key.as_str().strip_prefix(LOCKS)?.split_once('/')?;
     let (point, seconds) = rest.split_once('-')?;
     let until = Timestamp::from_second(seconds.parse().ok()?).ok()?;
@@ -150,27 +221,30 @@ pub(crate) fn parse_lock(key: &Key) -> Option<(ItemKey, PointId, Timestamp)> {
     (lock(item, point, until) == *key).then_some((item, point, until))
 }
 
-pub(crate) fn writer_folder(id: WriterId) -> String {
+/// The folder of a writer.
+pub fn writer_folder(id: WriterId) -> String {
     format!("{WRITERS}{id}/")
 }
 
-pub(crate) fn writer_started(id: WriterId) -> Key {
+/// The note of a writer, as earlier programs named it.
+pub fn writer_started(id: WriterId) -> Key {
     key(format!("{WRITERS}{id}/started"))
 }
 
-pub(crate) fn writer_beat(id: WriterId, number: u64) -> Key {
+/// A sign of life of a writer.
+pub fn writer_beat(id: WriterId, number: u64) -> Key {
     key(format!("{WRITERS}{id}/beat-{number}"))
 }
 
 /// Says in its name what the writer will publish, if anything: a name does not rot.
-pub(crate) fn writer_target(id: WriterId, target: Option<(ItemKey, PointId)>) -> Key {
+pub fn writer_target(id: WriterId, target: Option<(ItemKey, PointId)>) -> Key {
     let target = target.map_or("none".to_owned(), |(item, point)| format!("{item}-{point}"));
     key(format!("{WRITERS}{id}/for-{target}"))
 }
 
 /// What [`writer_target`] says; none if it is something else below a writer's name.
 #[allow(clippy::option_option, reason = "a writer that publishes nothing says so")]
-pub(crate) fn parse_writer_target(key: &Key) -> Option<Option<(ItemKey, PointId)>> {
+pub fn parse_writer_target(key: &Key) -> Option<Option<(ItemKey, PointId)>> {
     let target = key.file_name().strip_prefix("for-")?;
     if target == "none" {
         return Some(None);
@@ -179,7 +253,8 @@ pub(crate) fn parse_writer_target(key: &Key) -> Option<Option<(ItemKey, PointId)
     Some(Some((item.parse().ok()?, point.parse().ok()?)))
 }
 
-pub(crate) fn parse_writer(key: &Key) -> Option<WriterId> {
+/// The writer of a name under `writers/`.
+pub fn parse_writer(key: &Key) -> Option<WriterId> {
     key.as_str().split('/').nth(1)?.parse().ok()
 }
 
@@ -210,6 +285,20 @@ mod tests {
         assert_eq!(parse_ulid(&index(Ulid::from_bytes([4; 16]))), Some(Ulid::from_bytes([4; 16])));
         let kept = service("catalog", Ulid::from_bytes([4; 16]));
         assert_eq!(parse_service(&kept), Some(("catalog", Ulid::from_bytes([4; 16]))));
+        let vault = VaultId::from_bytes([5; 16]);
+        for (name, object) in [
+            (key_ring(vault, 7), KeyObject::Ring(7)),
+            (
+                key_slot(vault, SlotId::from_bytes([6; 16])),
+                KeyObject::Slot(SlotId::from_bytes([6; 16])),
+            ),
+        ] {
+            assert_eq!(parse_key_object(vault, &name), Some((object, false)));
+            let copy = key_copy(&name).expect("a copy");
+            assert_eq!(parse_key_object(vault, &copy), Some((object, true)));
+            assert_eq!(key_copy(&copy), None);
+        }
+        assert_eq!(parse_key_object(vault, &config_copy(vault)), None);
         let until = Timestamp::from_second(1_795_478_400).expect("a time");
         assert_eq!(parse_lock(&lock(item, id, until)), Some((item, id, until)));
         for foreign in [
