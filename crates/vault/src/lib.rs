@@ -17,7 +17,6 @@ mod error;
 mod files;
 mod images;
 mod index;
-pub mod keys;
 mod leftovers;
 mod locks;
 pub mod place;

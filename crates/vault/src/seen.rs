@@ -232,11 +232,8 @@ mod tests {
     use strongroom_objects::Memory as MemoryStore;
 
     use super::*;
-    use crate::{
-        VaultOptions,
-        keys::{KeySource, generate_key_file},
-        points::tests::put_point,
-    };
+    use crate::{VaultOptions, points::tests::put_point};
+    use strongroom_keys::{KeySource, generate_key_file};
 
     /// A vault that remembers what it saw in a folder.
     fn remembering(dir: &std::path::Path) -> Vault {

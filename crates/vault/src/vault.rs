@@ -26,11 +26,11 @@ use crate::{
     VaultError,
     error::Result,
     index::Index,
-    keys::{KeyRing, KeySource},
     leftovers::Leftovers,
     read::{Windows, is_damage},
     store_clock::StoreClock,
 };
+use strongroom_keys::{KeyRing, KeySource};
 
 /// What opening a vault needs besides the store and the key.
 #[derive(Clone)]

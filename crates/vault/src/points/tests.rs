@@ -5,10 +5,8 @@ use strongroom_base::{Clock as _, Coded as _, PointId, SystemClock, SystemEntrop
 use strongroom_format::{Conditional, Consistency, Manifest, names, sealed::SealedKind};
 use strongroom_objects::Memory;
 
-use crate::{
-    Vault, VaultOptions,
-    keys::{KeySource, generate_key_file},
-};
+use crate::{Vault, VaultOptions};
+use strongroom_keys::{KeySource, generate_key_file};
 
 pub(crate) fn vault(dir: &std::path::Path) -> Vault {
     let key = dir.join("key");

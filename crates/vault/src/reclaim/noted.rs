@@ -180,11 +180,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        ReclaimOptions, ReclaimReport, VaultOptions,
-        keys::{KeySource, generate_key_file},
-        points::tests::put_point,
-        reclaim::reclaim,
+        ReclaimOptions, ReclaimReport, VaultOptions, points::tests::put_point, reclaim::reclaim,
     };
+    use strongroom_keys::{KeySource, generate_key_file};
 
     /// A host's clock that is off by so much.
     #[derive(Debug, Default)]

@@ -13,7 +13,8 @@ use super::{
     metadata::{list, words},
     report::{CopyState, DamagedObject, ObjectKind, UnsoundCopy},
 };
-use crate::{Vault, error::Result, keys::KeyError};
+use crate::{Vault, error::Result};
+use strongroom_keys::KeyError;
 
 /// What the copies' key objects are.
 struct Judged {

@@ -13,11 +13,10 @@ use std::{
 
 use strongroom_base::{Cancel, PointId, SystemEntropy};
 use strongroom_format::Conditional;
+use strongroom_keys::{KeySource, generate_key_file};
 use strongroom_objects::{Folder, Mirror, ObjectStore};
 use strongroom_vault::{
-    ReclaimOptions, Vault, VaultOptions, VerifyOptions, VerifyReport, Writer,
-    keys::{KeySource, generate_key_file},
-    reclaim,
+    ReclaimOptions, Vault, VaultOptions, VerifyOptions, VerifyReport, Writer, reclaim,
 };
 
 use crate::common::{Content, backup, content, noise, options};

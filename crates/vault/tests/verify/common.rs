@@ -13,11 +13,9 @@ use strongroom_format::{
     Conditional, Consistency, DiskRecord, Manifest, SourceRecord, codec::Encoder, pack::RecordKind,
 };
 use strongroom_image::{Builder, Image, Node};
+use strongroom_keys::{KeySource, generate_key_file};
 use strongroom_objects::{Key, MAX_OBJECT_LEN, Memory, Mirror, ObjectStore};
-use strongroom_vault::{
-    Vault, VaultError, VaultOptions, VerifyOptions, VerifyReport, Writer,
-    keys::{KeySource, generate_key_file},
-};
+use strongroom_vault::{Vault, VaultError, VaultOptions, VerifyOptions, VerifyReport, Writer};
 
 pub(crate) const DISK: u64 = 40 << 20;
 

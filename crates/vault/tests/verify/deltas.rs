@@ -7,11 +7,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use strongroom_base::{BLOCK_SIZE, Cancel, Digest, PointId, SystemEntropy};
 use strongroom_format::{Conditional, Manifest, codec::Encoder, pack::RecordKind};
 use strongroom_image::{Builder, Node};
-use strongroom_vault::{
-    ReclaimOptions, Vault, VaultOptions, VerifyOptions, Writer,
-    keys::{KeySource, generate_key_file},
-    reclaim,
-};
+use strongroom_keys::{KeySource, generate_key_file};
+use strongroom_vault::{ReclaimOptions, Vault, VaultOptions, VerifyOptions, Writer, reclaim};
 
 use crate::common::{manifest, memory, options};
 

@@ -3,9 +3,9 @@
 use std::{collections::BTreeSet, fs};
 
 use strongroom_base::{Coded as _, SystemEntropy};
+use strongroom_keys::{KeySource, generate_key_file};
 use strongroom_vault::{
     Vault, VaultOptions,
-    keys::{KeySource, generate_key_file},
     place::{NewVault, create, folder_of, open_keys, open_store},
 };
 

@@ -4,11 +4,9 @@ use std::sync::Arc;
 
 use strongroom_base::{BLOCK_SIZE, Cancel, Digest, SystemEntropy};
 use strongroom_format::{Conditional, pack::RecordKind};
+use strongroom_keys::{KeySource, generate_key_file};
 use strongroom_objects::{Folder, Key, ObjectStore};
-use strongroom_vault::{
-    RebuildReport, Vault, VaultOptions, VerifyOptions, Writer,
-    keys::{KeySource, generate_key_file},
-};
+use strongroom_vault::{RebuildReport, Vault, VaultOptions, VerifyOptions, Writer};
 
 use crate::common::{Place, dump, flip, get, keys, memory, noise};
 

@@ -19,8 +19,8 @@
 //!   with a former master key only can make one that follows a ring they were excluded from.
 //! - A slot may be removed, and a slot's key changed, without touching data.
 //!
-//! `docs/keys.md` explains the design and its limits. This module knows nothing of packs and
-//! points.
+//! `docs/keys.md` explains the design and its limits. This crate knows the format and object stores, and
+//! nothing of packs and points. Its methods block.
 
 mod change;
 mod crypto;

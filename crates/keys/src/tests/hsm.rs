@@ -63,7 +63,7 @@ fn with_tokens(name: &str, test: impl FnOnce(&std::path::Path)) {
     let folder = tempfile::tempdir().expect("folder");
     make_tokens(folder.path());
     let output = Command::new(std::env::current_exe().expect("this program"))
-        .args(["--exact", &format!("keys::tests::hsm::{name}"), "--nocapture"])
+        .args(["--exact", &format!("tests::hsm::{name}"), "--nocapture"])
         .env(CHILD, folder.path())
         .env("SOFTHSM2_CONF", folder.path().join("softhsm2.conf"))
         .output()
@@ -86,7 +86,7 @@ fn module_process() {
 /// The same key, behind a module in a process of its own.
 fn apart(source: KeySource, patience: std::time::Duration) -> KeySource {
     let KeySource::Pkcs11(mut key) = source else { panic!("a key in a token") };
-    let arguments = ["--exact", "keys::tests::hsm::module_process", "--nocapture"];
+    let arguments = ["--exact", "tests::hsm::module_process", "--nocapture"];
     key.module = Some(ModuleCommand {
         program: std::env::current_exe().expect("this program"),
         arguments: arguments.map(str::to_owned).into(),
