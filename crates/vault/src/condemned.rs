@@ -33,11 +33,11 @@ impl Condemnation {
 
 /// What may not be relied upon.
 #[derive(Debug, Default)]
-pub(crate) struct Condemned {
+pub struct Condemned {
     /// Packs that are condemned.
-    pub(crate) packs: HashSet<PackId>,
+    pub packs: HashSet<PackId>,
     /// Condemnations that cannot be read: they may have named any pack.
-    pub(crate) unreadable: Vec<VaultError>,
+    pub unreadable: Vec<VaultError>,
 }
 
 impl Vault {

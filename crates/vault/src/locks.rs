@@ -30,11 +30,11 @@ pub(crate) struct LockNote {
 
 /// The locks of a vault that are objects of their own.
 #[derive(Debug, Default)]
-pub(crate) struct Locks(HashMap<(ItemKey, PointId), Timestamp>);
+pub struct Locks(HashMap<(ItemKey, PointId), Timestamp>);
 
 impl Locks {
     /// Until when a point is locked; none if it is not.
-    pub(crate) fn until(
+    pub fn until(
         &self,
         point: (ItemKey, PointId),
         manifest: Option<&Manifest>,

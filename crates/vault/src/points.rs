@@ -70,11 +70,11 @@ type ReadPoint = (ItemKey, PointId, Result<Manifest>);
 
 /// The names of all points.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct PointNames {
+pub struct PointNames {
     /// Names of visible points, by item, oldest first. Some may be voids: reading tells.
-    pub(crate) visible: BTreeMap<ItemKey, Vec<PointId>>,
+    pub visible: BTreeMap<ItemKey, Vec<PointId>>,
     /// Points with a deletion note; their manifests may be gone already.
-    pub(crate) deleted: Vec<(ItemKey, PointId)>,
+    pub deleted: Vec<(ItemKey, PointId)>,
 }
 
 impl Vault {

@@ -13,7 +13,7 @@
 //!
 //! Half of the sample is drawn from what was walked, half from the whole point: so blocks that were
 //! stored long ago are looked at again, a few each time. That *every* byte is what was written only
-//! [`Vault::verify`] finds out.
+//! the crate `verify` finds out.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},

@@ -238,6 +238,11 @@ impl Vault {
         self.index.share_trust();
     }
 
+    /// What it was opened with.
+    pub fn options(&self) -> &VaultOptions {
+        &self.options
+    }
+
     /// The vault's clock.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.options.clock

@@ -30,7 +30,7 @@ pub(crate) struct VoidNote {
 
 /// What a point's name stands for.
 #[derive(Debug)]
-pub(crate) enum Named {
+pub enum Named {
     /// The point exists.
     Point(Box<Manifest>),
     /// It never will.

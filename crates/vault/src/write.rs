@@ -213,8 +213,8 @@ impl Writer {
         }
     }
 
-    /// Its id.
-    pub(crate) fn id(&self) -> WriterId {
+    /// Its id, by which others know it.
+    pub fn id(&self) -> WriterId {
         self.shared.id
     }
 
@@ -424,7 +424,7 @@ impl Writer {
     }
 
     /// Ends a writer that publishes nothing. Returns the bytes of its packs.
-    pub(crate) fn end(mut self) -> Result<u64> {
+    pub fn end(mut self) -> Result<u64> {
         self.finish_packs()?;
         self.finished = true;
         self.shared.vault.remove_writer(self.shared.id)?;
@@ -537,11 +537,16 @@ impl Shared {
 }
 
 /// A pack as the store lists it.
-pub(crate) struct ListedPack {
-    pub(crate) kind: PackKind,
-    pub(crate) id: PackId,
-    pub(crate) size: u64,
-    pub(crate) modified: jiff::Timestamp,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListedPack {
+    /// What it holds.
+    pub kind: PackKind,
+    /// Its name.
+    pub id: PackId,
+    /// Its bytes.
+    pub size: u64,
+    /// When it was written, by the store's clock.
+    pub modified: jiff::Timestamp,
 }
 
 impl Vault {

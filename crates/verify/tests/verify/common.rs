@@ -15,7 +15,8 @@ use strongroom_format::{
 use strongroom_image::{Builder, Image, Node};
 use strongroom_keys::{KeySource, generate_key_file};
 use strongroom_objects::{Key, MAX_OBJECT_LEN, Memory, Mirror, ObjectStore};
-use strongroom_vault::{Vault, VaultError, VaultOptions, VerifyOptions, VerifyReport, Writer};
+use strongroom_vault::{Vault, VaultError, VaultOptions, Writer};
+use strongroom_verify::{VerifyOptions, VerifyReport, verify};
 
 pub(crate) const DISK: u64 = 40 << 20;
 
@@ -102,7 +103,7 @@ impl Place {
     }
 
     pub(crate) fn verify(&self, options: &VerifyOptions) -> VerifyReport {
-        self.vault.verify(options, &|_| {}, &Cancel::new()).expect("verifies")
+        verify(&self.vault, options, &|_| {}, &Cancel::new()).expect("verifies")
     }
 
     pub(crate) fn full(&self) -> VerifyReport {

@@ -14,7 +14,9 @@ use std::{
 use jiff::Timestamp;
 use strongroom_base::{Clock, PackId};
 
-use crate::{VaultError, error::Result, files::make_anew};
+use strongroom_vault::{VaultError, audit::make_anew};
+
+use crate::Result;
 
 /// How long what was verified may stay in memory only.
 const FLUSH_EVERY: Duration = Duration::from_secs(5);

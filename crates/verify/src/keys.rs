@@ -13,7 +13,9 @@ use super::{
     metadata::{list, words},
     report::{CopyState, DamagedObject, ObjectKind, UnsoundCopy},
 };
-use crate::{Vault, error::Result};
+use strongroom_vault::Vault;
+
+use crate::Result;
 use strongroom_keys::KeyError;
 
 /// What the copies' key objects are.
@@ -169,7 +171,7 @@ fn repair(vault: &Vault, look: &Look<'_>) -> Result<BTreeMap<Key, Vec<usize>>> {
     for key in judged.bad.keys() {
         let good = judged.good.get(key).and_then(|number| stores.get(*number));
         if let Some(Ok(good)) = good.map(|store| store.get(key, MAX_OBJECT_LEN))
-            && let Err(error) = vault.store.heal(key, &|bytes| bytes == good)
+            && let Err(error) = vault.store().heal(key, &|bytes| bytes == good)
         {
             look.inspector.not_repaired(key, &error.into());
         }

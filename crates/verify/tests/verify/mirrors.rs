@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use strongroom_base::SystemClock;
 use strongroom_objects::{Faults, Faulty, MAX_OBJECT_LEN, Mirror, ObjectStore};
-use strongroom_vault::{CopyState, VerifyMode, VerifyOptions, Writer};
+use strongroom_vault::Writer;
+use strongroom_verify::{CopyState, VerifyMode, VerifyOptions};
 
 use crate::common::{Place, dump, flip, keys, memory, mirror, names};
 
@@ -199,7 +200,7 @@ fn blind_repair_needs_no_key() {
         VerifyOptions { mode: VerifyMode::Blind, repair: true, ..VerifyOptions::default() };
     let verify = || {
         let cancel = strongroom_base::Cancel::new();
-        strongroom_vault::verify_blind(&place.store, &place.options(), &options, &|_| {}, &cancel)
+        strongroom_verify::verify_blind(&place.store, &place.options(), &options, &|_| {}, &cancel)
             .expect("verifies")
     };
     let report = verify();

@@ -23,7 +23,9 @@ use super::{
     metadata::words,
     report::{CopyState, DamagedObject, FailedRepair, MAX_NAMED, ObjectKind, UnsoundCopy},
 };
-use crate::{Vault, VaultError, VaultOptions, Writer, error::Result};
+use strongroom_vault::{Vault, VaultError, VaultOptions, Writer, audit::announce_repair};
+
+use crate::Result;
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -177,9 +179,9 @@ impl<'a> Inspector<'a> {
         let writers = vault.writers()?;
         let others = writers.iter().filter(|writer| Some(writer.id) != own);
         let young = others.map(|writer| writer.first_heard).min();
-        let packs = vault.list_packs()?;
+        let packs = vault.audit().list_packs()?;
         vault.sync()?;
-        let listed = vault.index.listed_except(bad);
+        let listed = vault.index().listed_except(bad);
         let counts = packs.iter().filter(|pack| {
             let theirs = young.is_some_and(|young| pack.modified >= young);
             unindexed.remove(&pack.id) && !theirs && !listed.contains(&pack.id)
@@ -446,7 +448,7 @@ impl<'a> Repairs<'a> {
 
     pub(super) fn store(&self) -> &Arc<dyn ObjectStore> {
         match &self.how {
-            How::Keyed { vault, .. } => &vault.store,
+            How::Keyed { vault, .. } => vault.store(),
             How::Blind { store } => store,
         }
     }
@@ -526,18 +528,18 @@ impl<'a> Repairs<'a> {
 
 impl Announced {
     fn new(vault: &Arc<Vault>, host: &str) -> Result<Self> {
-        let writer = Writer::announce(vault, host, "repair", None)?;
+        let writer = announce_repair(vault, host)?;
         Ok(Self { writer, doomed: doomed(vault)? })
     }
 }
 
 fn doomed(vault: &Vault) -> Result<Doomed> {
     let mut doomed = HashSet::new();
-    let condemned = vault.condemned_packs()?;
+    let condemned = vault.audit().condemned_packs()?;
     for pack in condemned.packs {
         doomed.extend([PackKind::Data, PackKind::Node].map(|kind| names::pack(kind, &pack)));
     }
-    let deleted = vault.point_names(None)?.deleted;
+    let deleted = vault.audit().point_names()?.deleted;
     doomed.extend(deleted.into_iter().map(|(item, point)| names::point(item, point)));
     Ok(Doomed { keys: doomed, all_packs: !condemned.unreadable.is_empty() })
 }

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use strongroom_base::{Cancel, Coded as _, PointId};
 use strongroom_objects::{Key, ObjectStore};
 use strongroom_vault::{ReclaimOptions, ReclaimReport, Vault, VaultError, Writer, reclaim};
+use strongroom_verify::verify;
 
 use crate::common::{Content, Place, dump, flip, get, keys, memory, mirror, noise};
 
@@ -225,8 +226,8 @@ fn no_rotten_object_makes_a_reclaim_delete_what_is_needed() {
             options.cache_dir = None;
             let vault = Vault::open(copy, &place.key(), options).expect("opens");
             let vault = Arc::new(vault);
-            let repair = strongroom_vault::VerifyOptions { repair: true, ..Default::default() };
-            vault.verify(&repair, &|_| {}, &Cancel::new()).expect("verifies");
+            let repair = strongroom_verify::VerifyOptions { repair: true, ..Default::default() };
+            verify(&vault, &repair, &|_| {}, &Cancel::new()).expect("verifies");
             if let Err(error) = run_reclaim(&vault) {
                 assert_eq!(error.code().kind.exit_code(), 6, "{what}: {error}");
             }
@@ -239,9 +240,9 @@ fn no_rotten_object_makes_a_reclaim_delete_what_is_needed() {
             let mut options = place.options();
             options.cache_dir = None;
             let vault = Vault::open(Arc::clone(store), &place.key(), options).expect("opens");
-            let options = strongroom_vault::VerifyOptions::default();
+            let options = strongroom_verify::VerifyOptions::default();
             let report =
-                Arc::new(vault).verify(&options, &|_| {}, &Cancel::new()).expect("verifies");
+                verify(&Arc::new(vault), &options, &|_| {}, &Cancel::new()).expect("verifies");
             assert_eq!(report.damaged_recovery_points, 0, "{what}: {report:?}");
             assert!(report.recovery_points >= 3 && report.lost_blocks == 0, "{what}: {report:?}");
             tried += 1;

@@ -1,7 +1,7 @@
 //! Damage to a vault with a single copy.
 
 use strongroom_objects::ObjectStore;
-use strongroom_vault::{CopyState, LostRange, ObjectKind};
+use strongroom_verify::{CopyState, LostRange, ObjectKind};
 
 use crate::common::{Place, dump, flip, get, keys, memory, names};
 

@@ -21,16 +21,12 @@ use super::{
     inspect::CheckBytes,
     report::{CopyState, DamagedObject, DamagedPoint, MAX_NAMED, ObjectKind, UnsoundCopy},
 };
-use crate::{
+use strongroom_vault::{
     Vault, VaultError,
-    condemned::Condemnation,
-    damaged::DamageNote,
-    error::Result,
-    locks::{LockNote, Locks},
-    points::DeletionNote,
-    voids::Named,
-    writers::WriterNote,
+    audit::{Locks, Named, check_note},
 };
+
+use crate::Result;
 
 /// What the readable metadata says, for the checks that follow.
 pub(super) struct Known {
@@ -71,7 +67,8 @@ pub(super) fn fingerprint(contents: Contents) -> Result<([u8; 16], Contents)> {
 pub(super) fn read_index(vault: &Vault, look: &Look<'_>, id: Ulid) -> Result<Option<IndexObject>> {
     let key = names::index(id);
     let open = |bytes: &[u8]| {
-        let plain = vault.unseal(SealedKind::Index, &key, bytes.to_vec()).map_err(|e| words(&e))?;
+        let plain =
+            vault.audit().unseal(SealedKind::Index, &key, bytes.to_vec()).map_err(|e| words(&e))?;
         IndexObject::decode(&plain).map_err(|e| e.to_string())
     };
     let seen = look.inspector.copies.look(&key, sealed::MAX_SEALED, &|b| open(b).map(drop))?;
@@ -178,7 +175,7 @@ fn description(look: &Look<'_>, known: Option<&Vault>) -> Result<()> {
         }
         // The copy that an earlier program did not make is no damage.
         if let Some(vault) = known.filter(|_| look.inspector.wants_repair()) {
-            match vault.restore_description(key) {
+            match vault.audit().restore_description(key) {
                 Ok(()) if is_first || there => look.inspector.mended(key),
                 Ok(()) => {}
                 Err(error) => look.inspector.not_repaired(key, &error),
@@ -221,13 +218,19 @@ impl Sealed<'_> {
     ) -> Result<Option<T>> {
         let parsed = RefCell::new(None);
         let check = |bytes: &[u8]| {
-            let plain = self.vault.unseal(kind.1, key, bytes.to_vec()).map_err(|e| words(&e))?;
+            let plain =
+                self.vault.audit().unseal(kind.1, key, bytes.to_vec()).map_err(|e| words(&e))?;
             let value = parse(&plain)?;
             parsed.borrow_mut().get_or_insert(value);
             Ok(())
         };
         self.look.inspector.object(kind.0, key, sealed::MAX_SEALED, &check)?;
         Ok(parsed.into_inner())
+    }
+
+    /// Checks one object that is a note, or of which no more is known than its seal.
+    fn note(&self, kind: (ObjectKind, SealedKind), key: &Key) -> Result<()> {
+        self.open(kind, key, |plain| check_note(kind.1, plain)).map(drop)
     }
 
     fn index_objects(&self, known: &mut Known) -> Result<()> {
@@ -288,7 +291,7 @@ impl Sealed<'_> {
         if !self.look.inspector.wants_repair() || !self.look.inspector.may_repair(key)? {
             return Ok(false);
         }
-        match self.vault.replace_damaged_index(id) {
+        match self.vault.audit().replace_damaged_index(id) {
             Ok(()) => {
                 tracing::info!(object = %key, "written anew under another name");
                 self.look.inspector.mended(key);
@@ -316,13 +319,11 @@ impl Sealed<'_> {
         let mut hidden = BTreeSet::new();
         for key in &deleted {
             hidden.extend(names::parse_point(key));
-            let parse = |plain: &[u8]| {
-                serde_json::from_slice::<DeletionNote>(plain).map_err(|e| e.to_string())
-            };
-            self.open((ObjectKind::DeletionNote, SealedKind::Deleted), key, parse)?;
+            self.note((ObjectKind::DeletionNote, SealedKind::Deleted), key)?;
         }
         let total = u64::try_from(names_of_points.len()).unwrap_or(0);
-        let locks = if hidden.is_empty() { Locks::default() } else { self.vault.locks(None)? };
+        let locks =
+            if hidden.is_empty() { Locks::default() } else { self.vault.audit().locks()? };
         let now = self.vault.clock().now();
         let mut done = 0;
         for key in names_of_points {
@@ -353,7 +354,7 @@ impl Sealed<'_> {
     /// Until when a point is locked, as far as any copy of its manifest can be read.
     fn locked_until(&self, locks: &Locks, at: (ItemKey, PointId)) -> Result<Option<Timestamp>> {
         let read = RefCell::new(None);
-        let check = |bytes: &[u8]| match self.vault.open_named(at.0, at.1, bytes.to_vec()) {
+        let check = |bytes: &[u8]| match self.vault.audit().open_named(at.0, at.1, bytes.to_vec()) {
             Ok(Named::Point(manifest)) => {
                 read.borrow_mut().get_or_insert(*manifest);
                 Ok(())
@@ -370,7 +371,10 @@ impl Sealed<'_> {
         let parsed: RefCell<Option<Manifest>> = RefCell::new(None);
         let void: RefCell<Option<Vec<u8>>> = RefCell::new(None);
         let open = |bytes: &[u8]| {
-            self.vault.open_named(item, point, bytes.to_vec()).map_err(|error| words(&error))
+            self.vault
+                .audit()
+                .open_named(item, point, bytes.to_vec())
+                .map_err(|error| words(&error))
         };
         let is_point = |bytes: &[u8]| match open(bytes)? {
             Named::Point(manifest) => {
@@ -418,27 +422,17 @@ impl Sealed<'_> {
     }
 
     fn notes(&self) -> Result<()> {
-        for key in list(self.look, names::CONDEMNED)? {
-            let parse = |plain: &[u8]| {
-                serde_json::from_slice::<Condemnation>(plain).map_err(|e| e.to_string())
-            };
-            self.open((ObjectKind::Condemnation, SealedKind::Condemned), &key, parse)?;
-        }
-        for key in list(self.look, names::DAMAGED)? {
-            let parse = |plain: &[u8]| {
-                serde_json::from_slice::<DamageNote>(plain).map_err(|e| e.to_string())
-            };
-            self.open((ObjectKind::DamageNote, SealedKind::Damaged), &key, parse)?;
-        }
-        for key in list(self.look, names::SERVICE)? {
-            if names::parse_service(&key).is_some() {
-                self.open((ObjectKind::Service, SealedKind::Service), &key, |_| Ok(()))?;
+        for (prefix, kinds) in [
+            (names::CONDEMNED, (ObjectKind::Condemnation, SealedKind::Condemned)),
+            (names::DAMAGED, (ObjectKind::DamageNote, SealedKind::Damaged)),
+            (names::SERVICE, (ObjectKind::Service, SealedKind::Service)),
+            (names::LOCKS, (ObjectKind::Lock, SealedKind::Lock)),
+        ] {
+            for key in list(self.look, prefix)? {
+                if prefix != names::SERVICE || names::parse_service(&key).is_some() {
+                    self.note(kinds, &key)?;
+                }
             }
-        }
-        for key in list(self.look, names::LOCKS)? {
-            let parse =
-                |plain: &[u8]| serde_json::from_slice::<LockNote>(plain).map_err(|e| e.to_string());
-            self.open((ObjectKind::Lock, SealedKind::Lock), &key, parse)?;
         }
         for key in list(self.look, names::WRITERS)? {
             let has_target = names::parse_writer_target(&key).is_some();
@@ -446,11 +440,9 @@ impl Sealed<'_> {
                 continue;
             }
             let is_note = |bytes: &[u8]| {
-                let plain = self.vault.unseal(SealedKind::Writer, &key, bytes.to_vec());
+                let plain = self.vault.audit().unseal(SealedKind::Writer, &key, bytes.to_vec());
                 let plain = plain.map_err(|error| words(&error))?;
-                serde_json::from_slice::<WriterNote>(&plain)
-                    .map(drop)
-                    .map_err(|error| error.to_string())
+                check_note(SealedKind::Writer, &plain)
             };
             // Earlier programs put an empty object of this name. Where another copy has the note, it is damage.
             let is_empty = |bytes: &[u8]| match bytes {

@@ -16,9 +16,12 @@ use strongroom_format::{
     pack::{Contents, Entry, PackKind, RecordKind},
 };
 use strongroom_image::Node;
+use ulid::Ulid;
 
 use super::inspect::{Inspector, lock};
-use crate::{Index, Location, Vault, VaultError, error::Result, read::is_damage};
+use strongroom_vault::{Index, Location, Vault, VaultError, is_damage};
+
+use crate::Result;
 
 /// Nodes lie next to each other in the order in which they are asked for.
 const WINDOW: u64 = 256 * 1024;
@@ -32,6 +35,8 @@ pub(super) struct Reading<'a> {
     inspector: &'a Inspector<'a>,
     /// Places in packs that the vault's index does not know.
     extra: Index,
+    /// How often packs were added there.
+    added: AtomicU64,
     needs_unindexed: AtomicBool,
     /// Records that are not what they should be, as far as is known.
     bad: RwLock<Bad>,
@@ -82,6 +87,7 @@ impl<'a> Reading<'a> {
             vault,
             inspector,
             extra,
+            added: AtomicU64::new(1),
             needs_unindexed: AtomicBool::new(false),
             bad: RwLock::default(),
             baseless: Mutex::default(),
@@ -90,6 +96,12 @@ impl<'a> Reading<'a> {
             nodes: Mutex::new(Recently::new(4096)),
             _dir: dir,
         })
+    }
+
+    /// An index, which is a local file, failed.
+    fn local_error(&self, source: std::io::Error) -> VaultError {
+        let dir = self.vault.options().cache_dir.clone();
+        VaultError::Local { path: dir.unwrap_or_else(std::env::temp_dir), source }
     }
 
     fn bad(&self) -> std::sync::RwLockWriteGuard<'_, Bad> {
@@ -150,8 +162,9 @@ impl<'a> Reading<'a> {
 
     /// Adds packs that are in no index object.
     pub(super) fn add_unindexed(&self, packs: &[Contents]) -> Result<()> {
-        let added = self.extra.add(&[(self.vault.new_ulid(), packs)]);
-        added.map_err(|error| self.vault.local_error(error))
+        // The id only tells the additions apart.
+        let id = Ulid(self.added.fetch_add(1, Ordering::Relaxed).into());
+        self.extra.add(&[(id, packs)]).map_err(|error| self.local_error(error))
     }
 
     /// Whether something that points need was found only in packs that are in no index object.
@@ -173,7 +186,7 @@ impl<'a> Reading<'a> {
     fn needed(&self, digest: &Digest) -> Result<Vec<Location>> {
         let places = self.places(digest)?;
         if !self.extra.is_empty() && !places.is_empty() {
-            let known = self.vault.index.find(digest).map_err(|e| self.vault.local_error(e))?;
+            let known = self.vault.index().find(digest).map_err(|e| self.local_error(e))?;
             if known.is_empty() {
                 self.needs_unindexed.store(true, Ordering::Relaxed);
             }
@@ -183,8 +196,8 @@ impl<'a> Reading<'a> {
 
     /// All places that an index knows, full records first.
     fn places(&self, digest: &Digest) -> Result<Vec<Location>> {
-        let find = |index: &Index| index.find(digest).map_err(|e| self.vault.local_error(e));
-        let mut places = find(&self.vault.index)?;
+        let find = |index: &Index| index.find(digest).map_err(|e| self.local_error(e));
+        let mut places = find(self.vault.index())?;
         if !self.extra.is_empty() {
             places.extend(find(&self.extra)?);
         }
@@ -242,7 +255,7 @@ impl<'a> Reading<'a> {
         mut accept: impl FnMut(&Entry, &strongroom_format::SealKey, Vec<u8>) -> Option<T>,
     ) -> Result<Option<T>> {
         let object = names::pack(place.header.kind, &place.pack);
-        let key = match self.vault.pack_key(&place.header, &object) {
+        let key = match self.vault.audit().pack_key(&place.header, &object) {
             Ok(key) => key,
             Err(error) if is_damage(&error) => return Ok(None),
             Err(error) => return Err(error),

@@ -15,9 +15,8 @@ use strongroom_base::{Cancel, PointId, SystemEntropy};
 use strongroom_format::Conditional;
 use strongroom_keys::{KeySource, generate_key_file};
 use strongroom_objects::{Folder, Mirror, ObjectStore};
-use strongroom_vault::{
-    ReclaimOptions, Vault, VaultOptions, VerifyOptions, VerifyReport, Writer, reclaim,
-};
+use strongroom_vault::{ReclaimOptions, Vault, VaultOptions, Writer, reclaim};
+use strongroom_verify::{VerifyOptions, VerifyReport, verify};
 
 use crate::common::{Content, backup, content, noise, options};
 
@@ -150,7 +149,7 @@ impl Bed {
             if runs % 3 == 0 {
                 vault = self.open();
             }
-            let report = vault.verify(&options, &|_| {}, &Cancel::new()).expect("verifies");
+            let report = verify(&vault, &options, &|_| {}, &Cancel::new()).expect("verifies");
             check(&report);
             runs += 1;
             open += u64::from(report.undecided);
@@ -218,7 +217,7 @@ fn nothing_is_called_damaged(copies: usize) {
 
     let vault = bed.open();
     reclaim(&vault, &ReclaimOptions::default(), &Cancel::new()).expect("reclaims");
-    let report = vault.verify(&VerifyOptions::default(), &|_| {}, &Cancel::new());
+    let report = verify(&vault, &VerifyOptions::default(), &|_| {}, &Cancel::new());
     let report = report.expect("verifies");
     check(&report);
     assert!(report.clean, "{report:#?}");

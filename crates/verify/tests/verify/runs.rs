@@ -7,8 +7,9 @@ use std::sync::{
 
 use strongroom_base::{Cancel, SystemEntropy};
 use strongroom_objects::{Folder, ObjectStore};
-use strongroom_vault::{
-    CopyState, UsageOptions, VerifyMode, VerifyOptions, VerifyProgress, verify_blind,
+use strongroom_vault::UsageOptions;
+use strongroom_verify::{
+    CopyState, VerifyMode, VerifyOptions, VerifyProgress, verify, verify_blind,
 };
 
 use crate::common::{Place, cache_of, flip, keys, memory, names};
@@ -25,11 +26,12 @@ fn an_interrupted_verify_goes_on_where_it_stopped() {
                 cancel.cancel();
             }
         };
-        let report = place.vault.verify(&options, &stop, &cancel).expect("stops");
+        let report = verify(&place.vault, &options, &stop, &cancel).expect("stops");
         assert!(report.interrupted && !report.clean);
         assert_eq!((report.verified_packs, report.resumed_from), (2, None));
         // Damage to what was read is not seen; that is what resuming means.
-        let report = place.open(false).verify(&options, &|_| {}, &Cancel::new()).expect("resumes");
+        let report =
+            verify(&place.open(false), &options, &|_| {}, &Cancel::new()).expect("resumes");
         assert!(report.clean && report.resumed_from.is_some(), "{report:?}");
         assert_eq!((report.resumed_packs, report.verified_packs), (2, packs - 2));
         // It came to its end: the next one starts anew.
@@ -47,18 +49,12 @@ fn what_was_found_bad_is_read_again_when_resumed() {
     packs.iter().for_each(|pack| flip(&*place.store, pack, 70));
     let options = VerifyOptions { threads: 1, resume: true, ..VerifyOptions::default() };
     let cancel = Cancel::new();
-    place
-        .vault
-        .verify(
-            &options,
-            &|p| {
-                if p.done == 2 && p.stage == "packs" {
-                    cancel.cancel();
-                }
-            },
-            &cancel,
-        )
-        .expect("stops");
+    let stop = |progress: VerifyProgress| {
+        if progress.done == 2 && progress.stage == "packs" {
+            cancel.cancel();
+        }
+    };
+    verify(&place.vault, &options, &stop, &cancel).expect("stops");
     let report = place.verify(&options);
     assert_eq!(report.resumed_packs, 0);
     assert_eq!(report.damaged.len(), packs.len());
@@ -131,10 +127,9 @@ fn a_rate_is_kept() {
 fn progress_is_told() {
     let place = Place::new(memory());
     let told = Mutex::new(Vec::new());
-    let report = place
-        .vault
-        .verify(&VerifyOptions::default(), &|p| told.lock().expect("lock").push(p), &Cancel::new())
-        .expect("verifies");
+    let tell = |progress| told.lock().expect("lock").push(progress);
+    let report = verify(&place.vault, &VerifyOptions::default(), &tell, &Cancel::new());
+    let report = report.expect("verifies");
     let told = told.into_inner().expect("lock");
     let of = |stage| told.iter().filter(move |p| p.stage == stage);
     assert_eq!(of("points").map(|p| p.done).max(), Some(3));
@@ -161,7 +156,7 @@ fn folders_are_verified_while_a_backup_runs() {
             let mut runs = 0;
             while stop.load(Ordering::Relaxed) == 0 || runs == 0 {
                 let report =
-                    vault.verify(&<_>::default(), &|_| {}, &Cancel::new()).expect("verifies");
+                    verify(&vault, &<_>::default(), &|_| {}, &Cancel::new()).expect("verifies");
                 assert!(report.clean, "{report:?}");
                 runs += 1;
             }

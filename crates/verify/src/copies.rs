@@ -6,7 +6,7 @@ use strongroom_base::{ByteRange, Clock};
 use strongroom_objects::{Entry, Key, Limited, ObjectStore, Rate, StoreError};
 
 use super::report::{CopyState, UnsoundCopy};
-use crate::error::Result;
+use crate::Result;
 
 /// The stores that hold one copy each.
 pub(super) struct Copies {

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use strongroom_base::{Cancel, Coded as _};
 use strongroom_objects::{Mirror, ObjectStore};
-use strongroom_vault::{
-    ObjectKind, ReclaimOptions, UsageOptions, Vault, VaultError, VerifyMode, VerifyOptions, reclaim,
-};
+use strongroom_vault::{ReclaimOptions, UsageOptions, Vault, VaultError, reclaim};
+use strongroom_verify::{ObjectKind, VerifyMode, VerifyOptions};
 
 use crate::common::{Place, flip, get, keys, memory, mirror};
 

@@ -28,7 +28,9 @@ use super::{
     reading::Reading,
     report::{CopyState, DamagedObject, ObjectKind, UnsoundCopy},
 };
-use crate::{Location, Vault, VaultError, VaultOptions, error::Result, read::is_damage};
+use strongroom_vault::{Location, Vault, VaultError, VaultOptions, is_damage};
+
+use crate::Result;
 
 /// A pack as the copies list it.
 struct Listed {
@@ -161,14 +163,14 @@ fn write_notes(
 ) -> Result<()> {
     let mut noted = 0_u64;
     for pack in damaged {
-        match vault.put_damage_note(*pack, &look.options.host) {
+        match vault.audit().put_damage_note(*pack, &look.options.host) {
             Ok(()) => noted = noted.saturating_add(1),
             Err(error) => tracing::warn!(%pack, %error, "that it is damaged could not be noted"),
         }
     }
     look.inspector.report().distrusted_packs = noted;
-    for pack in vault.damaged_packs()?.intersection(good) {
-        if let Err(error) = vault.remove_damage_note(pack) {
+    for pack in vault.audit().damaged_packs()?.intersection(good) {
+        if let Err(error) = vault.audit().remove_damage_note(pack) {
             tracing::warn!(%pack, %error, "that it is good again could not be noted");
         }
     }
@@ -500,7 +502,7 @@ fn check_records(
 ) -> Result<Records> {
     let mut records = Records { readable: 0, bad: HashSet::new(), lost: 0, baseless: Vec::new() };
     let object = names::pack(contents.header.kind, &contents.id);
-    let key = reading.vault.pack_key(&contents.header, &object)?;
+    let key = reading.vault.audit().pack_key(&contents.header, &object)?;
     for entry in &contents.entries {
         let start = usize::try_from(entry.offset).unwrap_or(usize::MAX);
         let end = start.saturating_add(usize::try_from(entry.stored_len).unwrap_or(usize::MAX));
@@ -542,7 +544,7 @@ fn open_contents(vault: &Vault, pack: &Listed, bytes: &mut [u8]) -> Result<Conte
     let footer = Footer::parse(bytes, size).map_err(damaged)?;
     let end = bytes.len().saturating_sub(FOOTER_LEN);
     let start = end.saturating_sub(footer.trailer_len);
-    let seal_key = vault.pack_key(&header, &key)?;
+    let seal_key = vault.audit().pack_key(&header, &key)?;
     let trailer = bytes.get_mut(start..end).unwrap_or_default();
     let (entries, bases) = footer.open_trailer(&seal_key, trailer).map_err(damaged)?;
     Ok(Contents { id: pack.id, header, size, entries, bases })

@@ -29,6 +29,8 @@
 //! - Cost: every byte of the chosen packs once for each copy; each distinct tree node about
 //!   twice; one index look-up for each distinct block.
 //! - Memory: about two packs for each thread, 50 bytes for each pack.
+//!
+//! This crate knows a vault by its public face and `vault::audit`, and neither disks nor jobs.
 
 mod copies;
 mod done;
@@ -45,7 +47,10 @@ use std::{path::PathBuf, sync::Arc};
 use strongroom_base::Cancel;
 use strongroom_objects::ObjectStore;
 
-use crate::{Vault, VaultOptions, error::Result};
+use strongroom_vault::{Vault, VaultError, VaultOptions};
+
+/// The usual result.
+type Result<T, E = VaultError> = std::result::Result<T, E>;
 
 pub use report::{
     CopyState, DamagedDisk, DamagedObject, DamagedPoint, FailedRepair, LostRange, ObjectKind,
@@ -66,7 +71,7 @@ pub enum VerifyMode {
     Full,
 }
 
-/// What [`Vault::verify`] shall do.
+/// What [`verify`] shall do.
 #[derive(Clone, Debug)]
 pub struct VerifyOptions {
     /// How deep to look.
@@ -120,45 +125,44 @@ pub struct VerifyProgress {
 /// Hears of progress, from several threads.
 pub type OnProgress<'a> = &'a (dyn Fn(VerifyProgress) + Sync);
 
-impl Vault {
-    /// Checks the vault and, if asked, repairs it. Damage is no error: it is in the report.
-    ///
-    /// Backups and reclaim may run meanwhile. When `cancel` is raised the report says what was
-    /// found so far and that it was interrupted.
-    pub fn verify(
-        self: &Arc<Self>,
-        options: &VerifyOptions,
-        progress: OnProgress<'_>,
-        cancel: &Cancel,
-    ) -> Result<VerifyReport> {
-        if options.mode == VerifyMode::Blind {
-            return verify_blind(&self.store, &self.options, options, progress, cancel);
-        }
-        let started = self.options.clock.monotonic();
-        let repairs = Repairs::keyed(self, options);
-        let inspector = Inspector::new(&self.store, &self.options, options, &repairs);
-        let look = Look { inspector: &inspector, options, progress, cancel };
-        let dir =
-            self.options.cache_dir.as_ref().map(|dir| dir.join(self.config.vault_id.to_string()));
-        let known = metadata::full(self, &look)?;
-        let reading = reading::Reading::new(self, &inspector)?;
-        let packs = packs::verify(&look, (&self.options, dir), Some((&reading, &known)))?;
-        if !cancel.is_cancelled() {
-            self.sync()?;
-            points::verify(&look, &reading, &packs, known.points, &known.locked)?;
-            if options.repair && inspector.report().index_incomplete {
-                self.adopt_leftovers()?;
-                inspector.report().index_incomplete = false;
-            }
-            inspector.count_unindexed(self, &known.bad_sources)?;
-        }
-        repairs.end();
-        let took = self.options.clock.monotonic().saturating_sub(started);
-        Ok(inspector.into_report(took, cancel))
+/// Checks a vault and, if asked, repairs it. Damage is no error: it is in the report.
+///
+/// Backups and reclaim may run meanwhile. When `cancel` is raised the report says what was found so
+/// far and that it was interrupted.
+pub fn verify(
+    vault: &Arc<Vault>,
+    options: &VerifyOptions,
+    progress: OnProgress<'_>,
+    cancel: &Cancel,
+) -> Result<VerifyReport> {
+    let vault_options = vault.options();
+    if options.mode == VerifyMode::Blind {
+        return verify_blind(vault.store(), vault_options, options, progress, cancel);
     }
+    let started = vault.clock().monotonic();
+    let repairs = Repairs::keyed(vault, options);
+    let inspector = Inspector::new(vault.store(), vault_options, options, &repairs);
+    let look = Look { inspector: &inspector, options, progress, cancel };
+    let dir = vault_options.cache_dir.as_ref();
+    let dir = dir.map(|dir| dir.join(vault.config().vault_id.to_string()));
+    let known = metadata::full(vault, &look)?;
+    let reading = reading::Reading::new(vault, &inspector)?;
+    let packs = packs::verify(&look, (vault_options, dir), Some((&reading, &known)))?;
+    if !cancel.is_cancelled() {
+        vault.sync()?;
+        points::verify(&look, &reading, &packs, known.points, &known.locked)?;
+        if options.repair && inspector.report().index_incomplete {
+            vault.audit().adopt_unlisted()?;
+            inspector.report().index_incomplete = false;
+        }
+        inspector.count_unindexed(vault, &known.bad_sources)?;
+    }
+    repairs.end();
+    let took = vault.clock().monotonic().saturating_sub(started);
+    Ok(inspector.into_report(took, cancel))
 }
 
-/// As [`Vault::verify`] with [`VerifyMode::Blind`], for whoever has the store but no key: a
+/// As [`verify`] with [`VerifyMode::Blind`], for whoever has the store but no key: a
 /// replica's keeper.
 pub fn verify_blind(
     store: &Arc<dyn ObjectStore>,

@@ -6,7 +6,8 @@ use strongroom_base::{BLOCK_SIZE, Cancel, Digest, SystemEntropy};
 use strongroom_format::{Conditional, pack::RecordKind};
 use strongroom_keys::{KeySource, generate_key_file};
 use strongroom_objects::{Folder, Key, ObjectStore};
-use strongroom_vault::{RebuildReport, Vault, VaultOptions, VerifyOptions, Writer};
+use strongroom_vault::{RebuildReport, Vault, VaultOptions, Writer};
+use strongroom_verify::{VerifyOptions, verify};
 
 use crate::common::{Place, dump, flip, get, keys, memory, noise};
 
@@ -32,7 +33,7 @@ fn lost_and_damaged_index_objects_come_back() {
         // The key's id, then what is sealed.
         flip(&*place.store, &indexes[1], at);
         let vault = place.open(true);
-        let report = vault.verify(&<_>::default(), &|_| {}, &Cancel::new()).expect("verifies");
+        let report = verify(&vault, &<_>::default(), &|_| {}, &Cancel::new()).expect("verifies");
         assert!(report.unindexed_packs > 0 && report.damaged_objects == 1, "{report:?}");
         assert_eq!(report.damaged_recovery_points, 0, "the packs are all there");
     }
@@ -44,7 +45,7 @@ fn lost_and_damaged_index_objects_come_back() {
     assert_eq!(report.unreadable_packs, 0);
     for vault in [vault, place.open(true), place.open(false)] {
         assert!((0..24).all(|seed| reads(&vault, seed)));
-        assert!(vault.verify(&<_>::default(), &|_| {}, &Cancel::new()).expect("verifies").clean);
+        assert!(verify(&vault, &<_>::default(), &|_| {}, &Cancel::new()).expect("verifies").clean);
     }
 }
 
@@ -67,10 +68,11 @@ fn nothing_depends_on_an_index_object() {
             assert!(dump(&*place.store) == hurt, "{what}: nothing is written to read it");
             let repair = VerifyOptions { repair: true, ..VerifyOptions::default() };
             let report =
-                place.open(true).verify(&repair, &|_| {}, &Cancel::new()).expect("verifies");
+                verify(&place.open(true), &repair, &|_| {}, &Cancel::new()).expect("verifies");
             assert!(report.clean && report.unindexed_packs == 0, "{what}: {report:?}");
             let vault = place.open(true);
-            let report = vault.verify(&<_>::default(), &|_| {}, &Cancel::new()).expect("verifies");
+            let report =
+                verify(&vault, &<_>::default(), &|_| {}, &Cancel::new()).expect("verifies");
             assert!(report.clean && report.damaged.is_empty(), "{what}: {report:?}");
             for key in keys(&*place.store, "") {
                 place.store.delete(&key).expect("cleared");

@@ -24,11 +24,12 @@ use super::{
         ObjectKind, UnsoundCopy,
     },
 };
-use crate::{
+use strongroom_vault::{
     VaultError,
-    error::Result,
-    images::{CONFIGURATION, images},
+    audit::{CONFIGURATION, images},
 };
+
+use crate::Result;
 
 /// Nodes whose verdict is kept: shared subtrees of several disks are walked once.
 const SEEN: usize = 400_000;
@@ -50,7 +51,7 @@ pub(super) fn verify(
     points.sort_by(|a, b| (&a.item, a.time, a.id).cmp(&(&b.item, b.time, b.id)));
     let mut points: Vec<_> = points.into_iter().map(|point| (point, Verdict::default())).collect();
     let mut packs = reading.present();
-    let clock = &reading.vault.options.clock;
+    let clock = reading.vault.clock();
     for round in 0..ROUNDS {
         reading.forget_unindexed();
         look.inspector.report().records_without_base = reading.judge_baseless()?;
@@ -60,7 +61,7 @@ pub(super) fn verify(
             other => other?,
         }
         let open = points.iter().any(|(_, verdict)| verdict.is_open());
-        let (needs_index, sources) = (reading.needs_unindexed(), reading.vault.index.sources());
+        let (needs_index, sources) = (reading.needs_unindexed(), reading.vault.index().sources());
         if !open {
             return walk.report(&points);
         }
@@ -70,7 +71,7 @@ pub(super) fn verify(
         reading.vault.sync()?;
         let now = present_packs(look)?;
         reading.set_present(now.iter().copied());
-        let names = reading.vault.point_names(None)?;
+        let names = reading.vault.audit().point_names()?;
         let visible: HashSet<_> = names.visible.into_values().flatten().collect();
         let hidden: HashSet<_> = names.deleted.into_iter().map(|(_, point)| point).collect();
         let (before, time) = (points.len(), clock.now());
@@ -78,7 +79,7 @@ pub(super) fn verify(
             let is_locked = || locked.get(&point.id).is_some_and(|until| *until > time);
             visible.contains(&point.id) || hidden.contains(&point.id) && is_locked()
         });
-        let other_index = sources != reading.vault.index.sources();
+        let other_index = sources != reading.vault.index().sources();
         let moved = packs.iter().any(|pack| !now.contains(pack)) || before != points.len();
         let changed = match round {
             0 => moved || other_index || packs != now,

@@ -8,7 +8,8 @@ use strongroom_base::{BLOCK_SIZE, Cancel, Digest, PointId, SystemEntropy};
 use strongroom_format::{Conditional, Manifest, codec::Encoder, pack::RecordKind};
 use strongroom_image::{Builder, Node};
 use strongroom_keys::{KeySource, generate_key_file};
-use strongroom_vault::{ReclaimOptions, Vault, VaultOptions, VerifyOptions, Writer, reclaim};
+use strongroom_vault::{ReclaimOptions, Vault, VaultOptions, Writer, reclaim};
+use strongroom_verify::{VerifyOptions, verify};
 
 use crate::common::{manifest, memory, options};
 
@@ -175,7 +176,7 @@ fn whatever_the_bases_every_point_reads() {
             }
             world.check();
         }
-        let verified = world.vault.verify(&VerifyOptions::default(), &|_| {}, &Cancel::new());
+        let verified = verify(&world.vault, &VerifyOptions::default(), &|_| {}, &Cancel::new());
         assert_eq!(verified.expect("verifies").lost_blocks, 0, "seed {seed}");
         deltas += world.deltas;
     }
