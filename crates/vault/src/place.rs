@@ -15,11 +15,8 @@ use strongroom_format::{Conditional, VaultConfig};
 pub use strongroom_objects::covers;
 use strongroom_objects::{Mirror, ObjectStore, Options, StoreError, open, probe};
 
-use crate::{
-    Vault, VaultError, VaultOptions,
-    error::Result,
-    keys::{KeyError, KeyRing, KeySource},
-};
+use crate::{Vault, VaultError, VaultOptions, error::Result};
+use strongroom_keys::{KeyError, KeyRing, KeySource};
 
 /// Something that is not as it should be, but does not keep anybody from using the vault.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,15 +15,13 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strongroom_base::PointId;
-use strongroom_format::{Manifest, sealed::SealedKind};
-
-use crate::{
-    Vault, VaultError,
-    error::Result,
-    layout::{self, ItemKey},
-    read::is_damage,
-    voids::Named,
+use strongroom_format::{
+    Manifest,
+    names::{self, ItemKey},
+    sealed::SealedKind,
 };
+
+use crate::{Vault, VaultError, error::Result, read::is_damage, voids::Named};
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -72,11 +70,11 @@ type ReadPoint = (ItemKey, PointId, Result<Manifest>);
 
 /// The names of all points.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct PointNames {
+pub struct PointNames {
     /// Names of visible points, by item, oldest first. Some may be voids: reading tells.
-    pub(crate) visible: BTreeMap<ItemKey, Vec<PointId>>,
+    pub visible: BTreeMap<ItemKey, Vec<PointId>>,
     /// Points with a deletion note; their manifests may be gone already.
-    pub(crate) deleted: Vec<(ItemKey, PointId)>,
+    pub deleted: Vec<(ItemKey, PointId)>,
 }
 
 impl Vault {
@@ -88,13 +86,13 @@ impl Vault {
         };
         let mut names = PointNames::default();
         // Points first: one that is deleted in between is then hidden, not shown.
-        let points = self.list(&prefix(layout::POINTS))?;
-        for entry in self.list(&prefix(layout::DELETED))? {
-            names.deleted.extend(layout::parse_point(&entry.key));
+        let points = self.list(&prefix(names::POINTS))?;
+        for entry in self.list(&prefix(names::DELETED))? {
+            names.deleted.extend(names::parse_point(&entry.key));
         }
         let hidden: HashSet<_> = names.deleted.iter().copied().collect();
         for entry in &points {
-            if let Some((item, point)) = layout::parse_point(&entry.key)
+            if let Some((item, point)) = names::parse_point(&entry.key)
                 && !hidden.contains(&(item, point))
             {
                 names.visible.entry(item).or_default().push(point);
@@ -137,7 +135,7 @@ impl Vault {
         let damaged = unreadable.into_iter().map(|(folder, point, error)| DamagedManifest {
             point,
             item: items.get(&folder).cloned(),
-            object: layout::point(folder, point).to_string(),
+            object: names::point(folder, point).to_string(),
             error,
         });
         let list = PointList { points, damaged: damaged.collect() };
@@ -264,7 +262,7 @@ impl Vault {
                 Ok(Some(manifest)) => return Ok((Some(manifest), damaged)),
                 Ok(None) => {}
                 Err(error) if is_damage(&error) => {
-                    let object = layout::point(key, point).to_string();
+                    let object = names::point(key, point).to_string();
                     let item = Some(item.to_owned());
                     damaged.push(DamagedManifest { point, item, object, error });
                 }
@@ -304,8 +302,8 @@ impl Vault {
     pub(crate) fn new_point(&self, item: ItemKey) -> Result<PointId> {
         let (clock, entropy) = (&*self.options.clock, &*self.options.entropy);
         let fresh = PointId::generate(clock, entropy);
-        let names = self.list(&format!("{}{item}/", layout::POINTS))?;
-        let newest = names.iter().filter_map(|entry| layout::parse_point(&entry.key)).max();
+        let names = self.list(&format!("{}{item}/", names::POINTS))?;
+        let newest = names.iter().filter_map(|entry| names::parse_point(&entry.key)).max();
         let Some((_, newest)) = newest.filter(|(_, newest)| *newest >= fresh) else {
             return Ok(fresh);
         };
@@ -335,7 +333,7 @@ impl Vault {
         let note = DeletionNote { time: self.options.clock.now(), host: host.to_owned() };
         let plain =
             serde_json::to_vec(&note).map_err(|_| VaultError::Bug("a note without text"))?;
-        let name = layout::deleted(self.item_key(item)?, point);
+        let name = names::deleted(self.item_key(item)?, point);
         self.put_sealed(SealedKind::Deleted, &name, &plain)?;
         Ok(())
     }

@@ -6,15 +6,16 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use strongroom_base::{BLOCK_SIZE, ByteRange, Digest, PackId};
+use strongroom_base::{BLOCK_SIZE, ByteRange, Digest, PackId, Recently};
 use strongroom_format::{
     codec::Decoder,
+    names,
     pack::{self, Entry, PackKind, RecordKind},
 };
 use strongroom_image::{Node, NodeReader};
 use strongroom_objects::Heal;
 
-use crate::{Location, Vault, VaultError, cache::Recently, error::Result, layout};
+use crate::{Location, Vault, VaultError, error::Result};
 
 /// Stretches of packs that were read around single records: neighbours are asked for next.
 pub(crate) struct Windows {
@@ -57,12 +58,12 @@ impl Vault {
 
     /// A stretch of a data pack, as it is.
     pub fn fetch(&self, pack: &PackId, range: ByteRange) -> Result<Vec<u8>> {
-        Ok(self.store.get_range(&layout::pack(PackKind::Data, pack), range)?)
+        Ok(self.store.get_range(&names::pack(PackKind::Data, pack), range)?)
     }
 
     /// The sealed bytes of one record.
     fn sealed_record(&self, place: &Location) -> Result<Vec<u8>> {
-        let key = layout::pack(place.header.kind, &place.pack);
+        let key = names::pack(place.header.kind, &place.pack);
         let (start, len) = (u64::from(place.entry.offset), u64::from(place.entry.stored_len));
         if place.header.kind == PackKind::Data {
             return Ok(self
@@ -113,7 +114,7 @@ impl Vault {
         place: &Location,
         look: impl FnOnce(&Entry, pack::Payload<'_>) -> Result<T>,
     ) -> Result<T> {
-        let object = layout::pack(place.header.kind, &place.pack);
+        let object = names::pack(place.header.kind, &place.pack);
         let key = self.pack_key(&place.header, &object)?;
         let mut sealed = self.sealed_record(place)?;
         let payload = place
@@ -191,7 +192,7 @@ impl Vault {
 
     /// Has the store check all copies of a pack and replace bad ones.
     pub(crate) fn heal_pack(&self, kind: PackKind, id: &PackId) -> Result<Heal> {
-        let key = layout::pack(kind, id);
+        let key = names::pack(kind, id);
         let healed = self.store.heal(&key, &|bytes| pack::pack_id(bytes) == *id)?;
         self.windows.recent.lock().unwrap_or_else(PoisonError::into_inner).clear();
         Ok(healed)
@@ -263,7 +264,7 @@ impl Reader<'_> {
     /// Reads a block from one place.
     fn block_at(&mut self, place: &Location, digest: &Digest, plain: &mut [u8]) -> Result<()> {
         let vault = self.vault;
-        let object = layout::pack(place.header.kind, &place.pack);
+        let object = names::pack(place.header.kind, &place.pack);
         let key = vault.pack_key(&place.header, &object)?;
         let mut sealed = vault.sealed_record(place)?;
         self.open_block(&place.entry, &place.pack, &key, &mut sealed, digest, plain)
@@ -277,7 +278,7 @@ impl Reader<'_> {
         sealed: &mut [u8],
         plain: &mut [u8],
     ) -> Result<()> {
-        let object = layout::pack(place.header.kind, &place.pack);
+        let object = names::pack(place.header.kind, &place.pack);
         let key = self.vault.pack_key(&place.header, &object)?;
         self.open_block(&place.entry, &place.pack, &key, sealed, &place.entry.digest, plain)
     }
@@ -292,7 +293,7 @@ impl Reader<'_> {
         plain: &mut [u8],
     ) -> Result<()> {
         let damaged = || VaultError::Pack { pack: *pack };
-        let object = || layout::pack(PackKind::Data, pack).to_string();
+        let object = || names::pack(PackKind::Data, pack).to_string();
         let is_block = entry.kind.pack_kind() == PackKind::Data;
         if !is_block || usize::try_from(entry.plain_len) != Ok(plain.len()) {
             return Err(damaged());

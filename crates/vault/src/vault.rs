@@ -8,10 +8,12 @@ use std::{
 };
 
 use strongroom_base::{
-    Clock, Entropy, EntropyExt as _, KeyId, SystemClock, SystemEntropy, VaultId, check_name,
+    Clock, Entropy, EntropyExt as _, KeyId, Recently, SystemClock, SystemEntropy, VaultId,
+    check_name,
 };
 use strongroom_format::{
     Conditional, FormatError, IndexObject, SealKey, VaultConfig,
+    names::{self, ItemKey},
     pack::Header,
     sealed::{self, SealedHeader, SealedKind},
     secret::SecretKey,
@@ -22,15 +24,13 @@ use ulid::Ulid;
 
 use crate::{
     VaultError,
-    cache::Recently,
     error::Result,
     index::Index,
-    keys::{KeyRing, KeySource},
-    layout::{self, ItemKey},
     leftovers::Leftovers,
     read::{Windows, is_damage},
     store_clock::StoreClock,
 };
+use strongroom_keys::{KeyRing, KeySource};
 
 /// What opening a vault needs besides the store and the key.
 #[derive(Clone)]
@@ -104,7 +104,7 @@ impl Vault {
         let bytes =
             config.encode().map_err(|source| VaultError::Format { what: "the vault", source })?;
         // Last, so that what has a description is complete.
-        match store.put_new(&layout::config(), &bytes)? {
+        match store.put_new(&names::config(), &bytes)? {
             Put::Created => {
                 remove_probes(&*store)?;
                 let vault = Self::assemble(store, config, ring, options)?;
@@ -124,14 +124,14 @@ impl Vault {
     pub fn check_vacant(store: &dyn ObjectStore) -> Result<()> {
         let mut found = None;
         store.list("", &mut |entry| {
-            if ["keys/", PROBES].iter().any(|folder| entry.key.as_str().starts_with(folder)) {
+            if [names::KEYS, PROBES].iter().any(|folder| entry.key.as_str().starts_with(folder)) {
                 return ControlFlow::Continue(());
             }
             found = Some(entry.key);
             ControlFlow::Break(())
         })?;
         let Some(found) = found else { return Ok(()) };
-        let is_vault = found == layout::config() || Self::describe(store).is_ok();
+        let is_vault = found == names::config() || Self::describe(store).is_ok();
         let what = if is_vault { "a vault".to_owned() } else { found.to_string() };
         Err(VaultError::Exists { store: store.name(), what })
     }
@@ -236,6 +236,11 @@ impl Vault {
     #[cfg(feature = "sabotage")]
     pub fn sabotage_trust(&self) {
         self.index.share_trust();
+    }
+
+    /// What it was opened with.
+    pub fn options(&self) -> &VaultOptions {
+        &self.options
     }
 
     /// The vault's clock.
@@ -361,16 +366,16 @@ impl Vault {
     /// Brings the index cache up to date with the vault's index objects.
     pub fn sync(&self) -> Result<()> {
         let known = self.index.sources();
-        let listed = self.list(layout::INDEX)?;
+        let listed = self.list(names::INDEX)?;
         let present: HashSet<Ulid> =
-            listed.iter().filter_map(|entry| layout::parse_ulid(&entry.key)).collect();
+            listed.iter().filter_map(|entry| names::parse_ulid(&entry.key)).collect();
         let local = |source| VaultError::Local { path: self.cache_path(), source };
         self.index.set_present(present, &known).map_err(local)?;
         let known = self.index.sources();
         let mut batch = Vec::new();
         let mut damaged = Vec::new();
         let mut records = 0_usize;
-        for id in listed.iter().filter_map(|entry| layout::parse_ulid(&entry.key)) {
+        for id in listed.iter().filter_map(|entry| names::parse_ulid(&entry.key)) {
             if known.contains(&id) || self.was_read_around(id) {
                 continue;
             }
@@ -417,7 +422,7 @@ impl Vault {
 
     /// Reads one index object.
     pub(crate) fn read_index_object(&self, id: Ulid) -> Result<IndexObject> {
-        let name = layout::index(id);
+        let name = names::index(id);
         let plain = self.read_sealed(SealedKind::Index, &name)?;
         IndexObject::decode(&plain)
             .map_err(|source: FormatError| VaultError::Object { object: name.to_string(), source })

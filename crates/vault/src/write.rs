@@ -24,6 +24,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use strongroom_base::{AlignedBuf, Digest, PackId, PointId, WriterId};
 use strongroom_format::{
     Conditional, IndexObject, Manifest,
+    names::{self, ItemKey},
     pack::{Contents, FinishedPack, Header, PackBuilder, PackKind, RecordKind},
     sealed::SealedKind,
 };
@@ -34,7 +35,6 @@ use crate::{
     Location, Reader, Vault, VaultError,
     error::Result,
     index::Trust,
-    layout::{self, ItemKey},
     read::is_damage,
     voids::Named,
     writers::{Life, WriterNote},
@@ -111,7 +111,7 @@ impl Writer {
         let plain =
             serde_json::to_vec(&note).map_err(|_| VaultError::Bug("a note without text"))?;
         let put_at = vault.options.clock.monotonic();
-        vault.put_sealed(SealedKind::Writer, &layout::writer_target(id, target), &plain)?;
+        vault.put_sealed(SealedKind::Writer, &names::writer_target(id, target), &plain)?;
         let shared = Arc::new(Shared {
             vault: Arc::clone(vault),
             id,
@@ -213,8 +213,8 @@ impl Writer {
         }
     }
 
-    /// Its id.
-    pub(crate) fn id(&self) -> WriterId {
+    /// Its id, by which others know it.
+    pub fn id(&self) -> WriterId {
         self.shared.id
     }
 
@@ -385,7 +385,7 @@ impl Writer {
             .encode()
             .map_err(|source| VaultError::Format { what: "the manifest", source })?;
         let vault = Arc::clone(&self.shared.vault);
-        let put = vault.put_sealed(SealedKind::Manifest, &layout::point(item, point), &plain);
+        let put = vault.put_sealed(SealedKind::Manifest, &names::point(item, point), &plain);
         self.finished = true;
         let put = match put {
             // In a mirror it may be our own that exists: other copies had decided otherwise.
@@ -424,7 +424,7 @@ impl Writer {
     }
 
     /// Ends a writer that publishes nothing. Returns the bytes of its packs.
-    pub(crate) fn end(mut self) -> Result<u64> {
+    pub fn end(mut self) -> Result<u64> {
         self.finish_packs()?;
         self.finished = true;
         self.shared.vault.remove_writer(self.shared.id)?;
@@ -465,7 +465,7 @@ impl Shared {
             return Ok(()); // the run has failed: drop what is queued
         }
         let FinishedPack { bytes, contents } = pack;
-        let key = layout::pack(contents.header.kind, &contents.id);
+        let key = names::pack(contents.header.kind, &contents.id);
         let audience = self.vault.index.audience();
         self.vault.store.put_new(&key, &bytes)?;
         lock(&self.spare).push(bytes);
@@ -523,9 +523,9 @@ impl Shared {
     /// Shows that the writer lives, and learns whether it has been expired.
     fn beat(&self) -> Result<()> {
         let number = self.beats.fetch_add(1, Ordering::Relaxed);
-        self.vault.store.put_new(&layout::writer_beat(self.id, number), b"")?;
+        self.vault.store.put_new(&names::writer_beat(self.id, number), b"")?;
         if let Some(last) = number.checked_sub(1) {
-            self.vault.store.delete(&layout::writer_beat(self.id, last))?;
+            self.vault.store.delete(&names::writer_beat(self.id, last))?;
         }
         if let Some((item, point)) = self.target
             && matches!(self.vault.named(item, point)?, Named::Void)
@@ -537,21 +537,26 @@ impl Shared {
 }
 
 /// A pack as the store lists it.
-pub(crate) struct ListedPack {
-    pub(crate) kind: PackKind,
-    pub(crate) id: PackId,
-    pub(crate) size: u64,
-    pub(crate) modified: jiff::Timestamp,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListedPack {
+    /// What it holds.
+    pub kind: PackKind,
+    /// Its name.
+    pub id: PackId,
+    /// Its bytes.
+    pub size: u64,
+    /// When it was written, by the store's clock.
+    pub modified: jiff::Timestamp,
 }
 
 impl Vault {
     /// All packs that exist.
     pub(crate) fn list_packs(&self) -> Result<Vec<ListedPack>> {
-        let entries = self.list(layout::PACKS)?;
+        let entries = self.list(names::PACKS)?;
         Ok(entries
             .into_iter()
             .filter_map(|entry| {
-                let (kind, id) = layout::parse_pack(&entry.key)?;
+                let (kind, id) = names::parse_pack(&entry.key)?;
                 Some(ListedPack { kind, id, size: entry.size, modified: entry.modified })
             })
             .collect())
@@ -564,7 +569,7 @@ impl Vault {
         let id = self.new_ulid();
         let plain =
             object.encode().map_err(|source| VaultError::Format { what: "the index", source })?;
-        let name = layout::index(id);
+        let name = names::index(id);
         let sealed = self.seal(SealedKind::Index, &name, &plain)?;
         drop(plain);
         self.store.put_new(&name, &sealed)?;

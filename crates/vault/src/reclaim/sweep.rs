@@ -8,6 +8,7 @@ use std::{
 use strongroom_base::{Cancel, PackId, PointId};
 use strongroom_format::{
     IndexObject,
+    names::{self, ItemKey},
     pack::{Contents, RecordKind, pack_id},
 };
 use strongroom_objects::{Heal, StoreError};
@@ -15,12 +16,7 @@ use ulid::Ulid;
 
 use super::{OnReclaim, ReclaimOptions, ReclaimProgress, ReclaimReport, mark::Marks};
 use crate::{
-    Vault, VaultError, Writer,
-    error::Result,
-    index::RawRecord,
-    layout::{self, ItemKey},
-    read::is_damage,
-    write::ListedPack,
+    Vault, VaultError, Writer, error::Result, index::RawRecord, read::is_damage, write::ListedPack,
 };
 
 /// Index objects with fewer records are small; more than this many small ones are joined.
@@ -89,7 +85,7 @@ fn copy_pack(
     listed: &ListedPack,
     records: &[RawRecord],
 ) -> Result<()> {
-    let key = layout::pack(listed.kind, &listed.id);
+    let key = names::pack(listed.kind, &listed.id);
     let read = || match vault.store.get(&key, listed.size) {
         Ok(bytes) if pack_id(&bytes) == listed.id => Ok(bytes),
         Ok(_) => Err(VaultError::Pack { pack: listed.id }),
@@ -133,16 +129,16 @@ pub(super) fn delete(
     let total = doomed.len();
     for (done, pack) in doomed.into_iter().enumerate() {
         progress(ReclaimProgress::new("deleting", "packs", done, total));
-        vault.store.delete(&layout::pack(pack.kind, &pack.id))?;
+        vault.store.delete(&names::pack(pack.kind, &pack.id))?;
         report.packs_removed = report.packs_removed.saturating_add(1);
         report.removed_bytes = report.removed_bytes.saturating_add(pack.size);
     }
     let mut tombstones: Vec<_> = tombstones.iter().copied().collect();
     tombstones.sort_unstable();
     for (item, point) in tombstones {
-        vault.store.delete(&layout::point(item, point))?;
+        vault.store.delete(&names::point(item, point))?;
         vault.remove_locks(item, point)?;
-        vault.store.delete(&layout::deleted(item, point))?;
+        vault.store.delete(&names::deleted(item, point))?;
         report.points_removed = report.points_removed.saturating_add(1);
     }
     replace_index_objects(vault, condemned)
@@ -152,8 +148,8 @@ pub(super) fn delete(
 fn replace_index_objects(vault: &Vault, condemned: &HashSet<PackId>) -> Result<()> {
     let mut records: HashMap<Ulid, usize> = HashMap::new();
     let mut stale: HashSet<Ulid> = HashSet::new();
-    for entry in vault.list(layout::INDEX)? {
-        let Some(id) = layout::parse_ulid(&entry.key) else { continue };
+    for entry in vault.list(names::INDEX)? {
+        let Some(id) = names::parse_ulid(&entry.key) else { continue };
         let size = usize::try_from(entry.size).unwrap_or(usize::MAX);
         records.insert(id, size.checked_div(44).unwrap_or(0));
     }
@@ -200,7 +196,7 @@ fn finish_batch(vault: &Vault, batch: &mut Vec<Contents>, replaced: &mut Vec<Uli
         vault.put_index(std::mem::take(batch))?;
     }
     for id in &*replaced {
-        vault.store.delete(&layout::index(*id))?;
+        vault.store.delete(&names::index(*id))?;
     }
     // Now, and not when all are replaced: the local index would take twice its size meanwhile.
     vault.index.forget(replaced).map_err(|error| vault.local_error(error))?;
