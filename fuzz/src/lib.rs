@@ -220,7 +220,12 @@ pub fn changed_ranges(data: &[u8]) {
 
 /// What an NBD server sends.
 pub fn nbd_reply(data: &[u8]) {
-    strongroom_disk::fuzz::fuzz_nbd_reply(data);
+    strongroom_nbd::fuzz::fuzz_reply(data);
+}
+
+/// What an NBD client sends.
+pub fn nbd_request(data: &[u8]) {
+    strongroom_nbd::fuzz::fuzz_request(data);
 }
 
 /// An image file: qcow2, VHD, VHDX, VMDK.

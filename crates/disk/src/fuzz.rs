@@ -1,10 +1,5 @@
 //! Entry points for fuzzing: each takes outside bytes and must return, whatever they are.
 
-/// What an NBD server sends.
-pub fn fuzz_nbd_reply(bytes: &[u8]) {
-    crate::nbd::fuzz(bytes);
-}
-
 /// A whole image file, taken for each format in turn.
 pub fn fuzz_image(bytes: &[u8]) {
     crate::image::fuzz(bytes);

@@ -104,7 +104,8 @@ impl FromStr for DiskSpec {
         if let Some((scheme, _)) = text.split_once("://")
             && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'+')
         {
-            return Ok(Self::Nbd(text.parse()?));
+            let url = text.parse::<NbdUrl>().map_err(|error| wrong(&error.reason))?;
+            return Ok(Self::Nbd(url));
         }
         let (path, format) = match text.split_once(':') {
             Some((prefix, path)) if ImageFormat::from_name(prefix).is_some() => {

@@ -10,11 +10,13 @@ use std::{
 use rustls::ClientConfig;
 use strongroom_base::{ByteRange, Clock as _, RangeSet, SECTOR_SIZE, SystemClock};
 
+use strongroom_nbd::{
+    client::{Connection, Contexts, Export, Handshake, Payload, Request, transport},
+    proto::{Command, Reason, STATE_DIRTY, STATE_ZERO, Stretch, transmission},
+};
+
 use super::{
     NbdConnections, NbdUrl,
-    connection::{Connection, Payload, Request},
-    handshake::{Contexts, Export, Handshake, is_shared, transport},
-    proto::{Command, Reason, STATE_DIRTY, STATE_ZERO, Stretch, transmission},
     stream::{Stream, tls_config},
 };
 use crate::{
@@ -125,7 +127,7 @@ impl NbdDisk {
         if options.write && export.can(transmission::READ_ONLY) {
             return Err(give_back(nbd("it is read-only".to_owned())));
         }
-        let most = if is_shared(&export) { MAX_CONNECTIONS } else { 1 };
+        let most = if export.is_shared() { MAX_CONNECTIONS } else { 1 };
         let pool = Pool { idle: vec![connection], open: 1, most, broken: None };
         let pool = Arc::new(Mutex::new(pool));
         if let Some(shared) = &shared {
@@ -149,7 +151,7 @@ impl NbdDisk {
     /// for that of the whole of a large disk QEMU reads gigabytes of tables.
     fn find_changed(&self) -> Result<Option<RangeSet>, DiskError> {
         let Some(context) = self.export.bitmap else { return Ok(None) };
-        if is_shared(&self.export)
+        if self.export.is_shared()
             && let Ok(alone) = Self::connect(&self.url, self.options.clone(), false)
             && let Some(context) = alone.export.bitmap
         {

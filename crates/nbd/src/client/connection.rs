@@ -8,23 +8,17 @@ use std::io::{self, BufReader, Read, Write};
 
 use strongroom_base::{ByteRange, RangeSet};
 
-use super::{
-    handshake::{Export, receive, transport},
-    proto::{self, CHUNK_REST_LEN, Command, REPLY_LEN, Reason, Reply, Stretch, chunk},
+use super::handshake::{Export, receive, transport};
+use crate::proto::{
+    self, BlockStatus, Command, ErrorChunk, MAX_ERROR, MAX_STATUS, Reason, Reply, RequestHead,
+    Stretch, chunk,
 };
-use crate::num::{to_u64, to_usize};
-
-/// The most bytes of a block-status answer: two million stretches.
-const MAX_STATUS: u32 = 16 << 20;
 
 /// The most chunks of one answer.
 const MAX_CHUNKS: u32 = 1 << 16;
 
-/// The most bytes of an error message.
-const MAX_ERROR: u32 = 8 << 10;
-
 /// What moves with a request.
-pub(super) enum Payload<'a> {
+pub enum Payload<'a> {
     /// Nothing.
     None,
     /// Bytes to the server.
@@ -36,14 +30,14 @@ pub(super) enum Payload<'a> {
 }
 
 /// A request and what becomes of it.
-pub(super) struct Request<'a> {
+pub struct Request<'a> {
     command: Command,
     offset: u64,
     len: u32,
     /// What moves.
-    pub(super) payload: Payload<'a>,
+    pub payload: Payload<'a>,
     /// The error that the server reported for it.
-    pub(super) error: Option<io::Error>,
+    pub error: Option<io::Error>,
     answered: bool,
     chunks: u32,
     received: Vec<ByteRange>,
@@ -52,7 +46,7 @@ pub(super) struct Request<'a> {
 
 impl<'a> Request<'a> {
     /// A request for `len` bytes from `offset`, or for all of what moves.
-    pub(super) fn new(command: Command, offset: u64, len: u32, payload: Payload<'a>) -> Self {
+    pub fn new(command: Command, offset: u64, len: u32, payload: Payload<'a>) -> Self {
         Self {
             command,
             offset,
@@ -64,6 +58,12 @@ impl<'a> Request<'a> {
             received: Vec::new(),
             received_len: 0,
         }
+    }
+
+    /// Its head, as it is sent.
+    fn head(&self, cookie: u64) -> RequestHead {
+        let Self { command, offset, len, .. } = *self;
+        RequestHead { flags: 0, command, cookie, offset, len }
     }
 
     /// Notes that `len` bytes from `offset` have come; they must lie within the request, and in
@@ -79,7 +79,7 @@ impl<'a> Request<'a> {
             return Err("it sends data that was not asked for".to_owned());
         }
         self.received.push(range);
-        Ok(to_usize(offset.saturating_sub(self.offset)))
+        Ok(length(offset.saturating_sub(self.offset)))
     }
 
     /// The answer is complete.
@@ -100,7 +100,7 @@ impl<'a> Request<'a> {
 
 /// A connection to an export.
 #[derive(Debug)]
-pub(super) struct Connection<S> {
+pub struct Connection<S> {
     stream: BufReader<S>,
     structured: bool,
     next_cookie: u64,
@@ -108,16 +108,15 @@ pub(super) struct Connection<S> {
 
 impl<S: Read + Write> Connection<S> {
     /// The connection after its handshake.
-    pub(super) fn new(stream: BufReader<S>, export: &Export) -> Self {
+    pub fn new(stream: BufReader<S>, export: &Export) -> Self {
         Self { stream, structured: export.structured, next_cookie: 1 }
     }
 
     /// Does requests. An error means that the connection is of no more use.
-    pub(super) fn run(&mut self, batch: &mut [Request<'_>]) -> Result<(), Reason> {
+    pub fn run(&mut self, batch: &mut [Request<'_>]) -> Result<(), Reason> {
         let first = self.next_cookie;
         for request in &*batch {
-            let head =
-                proto::request(request.command, self.next_cookie, request.offset, request.len);
+            let head = request.head(self.next_cookie).encode();
             self.next_cookie = self.next_cookie.wrapping_add(1);
             let stream = self.stream.get_mut();
             let sent = stream.write_all(&head).and_then(|()| match &request.payload {
@@ -130,16 +129,22 @@ impl<S: Read + Write> Connection<S> {
     }
 
     /// Says goodbye.
-    pub(super) fn end(mut self) {
-        let head = proto::request(Command::Disconnect, self.next_cookie, 0, 0);
+    pub fn end(mut self) {
+        let goodbye = Request::new(Command::Disconnect, 0, 0, Payload::None);
+        let head = goodbye.head(self.next_cookie).encode();
         let stream = self.stream.get_mut();
         // The server may be gone already.
         stream.write_all(&head).and_then(|()| stream.flush()).ok();
     }
 }
 
+/// A length in memory; what does not fit becomes the largest, which no buffer has.
+fn length(len: u64) -> usize {
+    usize::try_from(len).unwrap_or(usize::MAX)
+}
+
 /// Receives until every request of `batch` is answered; the first has the cookie `first`.
-pub(super) fn receive_answers(
+pub fn receive_answers(
     stream: &mut impl Read,
     structured: bool,
     first: u64,
@@ -147,10 +152,10 @@ pub(super) fn receive_answers(
 ) -> Result<(), Reason> {
     let mut left = batch.len();
     while left > 0 {
-        let reply = Reply::parse(&receive::<REPLY_LEN>(stream)?)?;
+        let reply = Reply::parse(&receive(stream)?)?;
         let (Reply::Simple { cookie, .. } | Reply::Chunk { cookie, .. }) = reply;
         let request = batch
-            .get_mut(to_usize(cookie.wrapping_sub(first)))
+            .get_mut(length(cookie.wrapping_sub(first)))
             .filter(|request| !request.answered)
             .ok_or("it answers what was not asked")?;
         match reply {
@@ -163,7 +168,7 @@ pub(super) fn receive_answers(
                 if request.chunks > MAX_CHUNKS || (kind == chunk::NONE && !done) {
                     return Err("it never ends its answer".to_owned());
                 }
-                let len = u32::from_be_bytes(receive::<CHUNK_REST_LEN>(stream)?);
+                let len = u32::from_be_bytes(receive::<{ Reply::CHUNK_REST_LEN }>(stream)?);
                 one_chunk(stream, kind, len, request)?;
                 if done {
                     request.finish()?;
@@ -232,21 +237,23 @@ fn one_chunk(
             })
         }
         chunk::BLOCK_STATUS if len <= MAX_STATUS => {
-            let (id, stretches) = proto::block_status(&payload(stream, len)?)?;
+            let BlockStatus { context, stretches } = BlockStatus::parse(&payload(stream, len)?)?;
             match &mut request.payload {
-                Payload::Status(contexts) if contexts.iter().all(|(known, _)| *known != id) => {
+                Payload::Status(contexts)
+                    if contexts.iter().all(|(known, _)| *known != context) =>
+                {
                     if contexts.len() >= 2 {
                         return Err("it answers for contexts that were not agreed on".to_owned());
                     }
-                    contexts.push((id, stretches));
+                    contexts.push((context, stretches));
                     Ok(())
                 }
                 _ => Err("it sends a block status that was not asked for".to_owned()),
             }
         }
         kind if kind & chunk::ERROR_BIT != 0 && len <= MAX_ERROR => {
-            let error = proto::error_chunk(&payload(stream, len)?)?;
-            request.error.get_or_insert(error);
+            let error = ErrorChunk::parse(&payload(stream, len)?)?;
+            request.error.get_or_insert_with(|| proto::errno(error.number));
             Ok(())
         }
         _ => Err(format!("it answers with a chunk of kind {kind} and {len} bytes")),
@@ -262,7 +269,7 @@ fn place(
 ) -> Result<(), Reason> {
     let at = request.note(offset, len)?;
     let part = match &mut request.payload {
-        Payload::In(buf) => buf.get_mut(at..).and_then(|rest| rest.get_mut(..to_usize(len))),
+        Payload::In(buf) => buf.get_mut(at..).and_then(|rest| rest.get_mut(..length(len))),
         _ => None,
     };
     fill(part.ok_or("it sends data that was not asked for")?)
@@ -272,7 +279,7 @@ fn place(
 fn payload(stream: &mut impl Read, len: u32) -> Result<Vec<u8>, Reason> {
     let mut bytes = Vec::new();
     let got = stream.take(len.into()).read_to_end(&mut bytes).map_err(|error| transport(&error))?;
-    if to_u64(got) == u64::from(len) {
+    if Ok(got) == usize::try_from(len) {
         Ok(bytes)
     } else {
         Err("it has closed the connection".to_owned())

@@ -8,13 +8,10 @@ use std::{
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
-use crate::DiskError;
+use crate::proto::MAX_STRING;
 
 /// The port of NBD.
 const DEFAULT_PORT: u16 = 10809;
-
-/// The longest export or bitmap name that the protocol allows.
-const MAX_NAME: usize = 4096;
 
 /// What is escaped when a URL is written.
 const ESCAPED: &AsciiSet =
@@ -63,6 +60,16 @@ pub struct NbdUrl {
     pub tls: Option<NbdTls>,
 }
 
+/// Why a text is not a URL of an export.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{url:?} is not the URL of an NBD export: {reason}")]
+pub struct UrlError {
+    /// What was given.
+    pub url: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
 /// How an encrypted connection is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NbdTls {
@@ -103,8 +110,8 @@ fn decode(text: &str) -> Result<String, String> {
     let decoded = percent_decode_str(text)
         .decode_utf8()
         .map_err(|_| format!("{text:?} is not UTF-8 when decoded"))?;
-    if decoded.contains('\0') || decoded.len() > MAX_NAME {
-        return Err(format!("a part is longer than {MAX_NAME} bytes or contains a zero byte"));
+    if decoded.contains('\0') || decoded.len() > MAX_STRING {
+        return Err(format!("a part is longer than {MAX_STRING} bytes or contains a zero byte"));
     }
     Ok(decoded.into_owned())
 }
@@ -192,10 +199,10 @@ fn parse(text: &str) -> Result<NbdUrl, String> {
 }
 
 impl FromStr for NbdUrl {
-    type Err = DiskError;
+    type Err = UrlError;
 
-    fn from_str(text: &str) -> Result<Self, DiskError> {
-        parse(text).map_err(|reason| DiskError::Spec { disk: text.to_owned(), reason })
+    fn from_str(text: &str) -> Result<Self, UrlError> {
+        parse(text).map_err(|reason| UrlError { url: text.to_owned(), reason })
     }
 }
 

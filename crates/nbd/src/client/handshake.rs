@@ -4,56 +4,51 @@ use std::io::{BufReader, Read, Write};
 
 use strongroom_base::MAX_DISK_SIZE;
 
-use super::proto::{
-    self, Fields, OPTION_REPLY_LEN, OptionReply, Reason, answer, info, option, printable,
-    transmission,
+use crate::proto::{
+    self, ALLOCATION, Context, ContextOption, DEFAULT_MAX_LEN, DIRTY_BITMAP, Fact, GoOption,
+    Greeting, OptionReply, Reason, answer, info, option, printable, transmission,
 };
-use crate::num::to_usize;
-
-/// The most bytes of an answer to an option.
-const MAX_ANSWER: u32 = 64 << 10;
 
 /// The most answers to one option.
 const MAX_ANSWERS: usize = 64;
 
-/// The most bytes of one read or write if the server does not say: the protocol's number.
-const DEFAULT_MAX_LEN: u32 = 32 << 20;
-
-/// The context of holes and zeros.
-const ALLOCATION: &str = "base:allocation";
-
 /// What is known of an export.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Export {
+pub struct Export {
     /// Bytes.
-    pub(super) size: u64,
-    /// See [`transmission`].
-    pub(super) flags: u16,
+    pub size: u64,
+    /// See [`proto::transmission`].
+    pub flags: u16,
     /// Every offset and length is a multiple of it: a power of two up to 64 KiB.
-    pub(super) unit: u32,
+    pub unit: u32,
     /// The most bytes of one read or write.
-    pub(super) max_len: u32,
+    pub max_len: u32,
     /// Whether reads are answered in chunks.
-    pub(super) structured: bool,
+    pub structured: bool,
     /// The number of the context of holes and zeros, if there is one.
-    pub(super) allocation: Option<u32>,
+    pub allocation: Option<u32>,
     /// The number of the dirty bitmap's context, if it was asked for.
-    pub(super) bitmap: Option<u32>,
+    pub bitmap: Option<u32>,
 }
 
 /// What is asked for of an export besides its bytes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Contexts<'a> {
+pub struct Contexts<'a> {
     /// Where its holes and zeros are.
-    pub(super) allocation: bool,
+    pub allocation: bool,
     /// What this dirty bitmap marks.
-    pub(super) bitmap: Option<&'a str>,
+    pub bitmap: Option<&'a str>,
 }
 
 impl Export {
     /// Whether it has this ability.
-    pub(super) const fn can(&self, ability: u16) -> bool {
+    pub const fn can(&self, ability: u16) -> bool {
         self.flags & ability != 0
+    }
+
+    /// Whether it can be used over several connections at once.
+    pub const fn is_shared(&self) -> bool {
+        self.can(transmission::CAN_MULTI_CONN)
     }
 }
 
@@ -65,7 +60,7 @@ pub(super) fn receive<const N: usize>(stream: &mut impl Read) -> Result<[u8; N],
 }
 
 /// Why a connection does not go on.
-pub(super) fn transport(error: &std::io::Error) -> Reason {
+pub fn transport(error: &std::io::Error) -> Reason {
     use std::io::ErrorKind;
     match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => "it does not answer".to_owned(),
@@ -77,7 +72,7 @@ pub(super) fn transport(error: &std::io::Error) -> Reason {
 }
 
 /// Sends and receives options.
-pub(super) struct Handshake<S: Read + Write> {
+pub struct Handshake<S: Read + Write> {
     stream: BufReader<S>,
 }
 
@@ -86,17 +81,10 @@ type Answer = (u32, Vec<u8>);
 
 impl<S: Read + Write> Handshake<S> {
     /// Hears the server's greeting and answers it.
-    pub(super) fn start(stream: S) -> Result<Self, Reason> {
+    pub fn start(stream: S) -> Result<Self, Reason> {
         let mut this = Self { stream: BufReader::with_capacity(4096, stream) };
-        if u64::from_be_bytes(receive(&mut this.stream)?) != proto::HELLO {
-            return Err("it is not an NBD server".to_owned());
-        }
-        let style = u64::from_be_bytes(receive(&mut this.stream)?);
-        let flags = u16::from_be_bytes(receive(&mut this.stream)?);
-        if style != proto::OPTION_MAGIC || flags & proto::FIXED_NEWSTYLE == 0 {
-            return Err("it speaks only an old form of the protocol".to_owned());
-        }
-        let agreed = u32::from(flags & (proto::FIXED_NEWSTYLE | proto::NO_ZEROES));
+        let greeting = Greeting::parse(&receive(&mut this.stream)?)?;
+        let agreed = u32::from(greeting.flags & (proto::FIXED_NEWSTYLE | proto::NO_ZEROES));
         this.send(&agreed.to_be_bytes())?;
         Ok(this)
     }
@@ -112,12 +100,9 @@ impl<S: Read + Write> Handshake<S> {
         self.send(&proto::option_bytes(number, data))?;
         let mut answers = Vec::new();
         while answers.len() < MAX_ANSWERS {
-            let head = receive::<OPTION_REPLY_LEN>(&mut self.stream)?;
-            let OptionReply { kind, len } = OptionReply::parse(&head, number)?;
-            if len > MAX_ANSWER {
-                return Err("an answer in the handshake is too long".to_owned());
-            }
-            let mut data = vec![0; to_usize(len.into())];
+            let OptionReply { kind, len, .. } =
+                OptionReply::parse(&receive(&mut self.stream)?, number)?;
+            let mut data = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
             self.stream.read_exact(&mut data).map_err(|error| transport(&error))?;
             answers.push((kind, data));
             if kind == answer::ACK || kind & answer::ERROR_BIT != 0 {
@@ -128,7 +113,7 @@ impl<S: Read + Write> Handshake<S> {
     }
 
     /// Agrees on encryption; the bytes that follow on the returned stream are the session's.
-    pub(super) fn into_tls(mut self) -> Result<S, Reason> {
+    pub fn into_tls(mut self) -> Result<S, Reason> {
         match self.ask(option::START_TLS, &[])? {
             (_, answer::ACK) => {}
             (answers, _) => return Err(refusal("it does not encrypt", &answers)),
@@ -142,12 +127,12 @@ impl<S: Read + Write> Handshake<S> {
     }
 
     /// Goes on inside a session that is encrypted by now.
-    pub(super) fn resume(stream: S) -> Self {
+    pub fn resume(stream: S) -> Self {
         Self { stream: BufReader::with_capacity(4096, stream) }
     }
 
     /// Chooses the export and its contexts.
-    pub(super) fn finish(
+    pub fn finish(
         mut self,
         name: &str,
         wanted: Contexts<'_>,
@@ -174,13 +159,10 @@ impl<S: Read + Write> Handshake<S> {
         wanted: Contexts<'_>,
         export: &mut Export,
     ) -> Result<(), Reason> {
-        let bitmap = wanted.bitmap.map(|bitmap| format!("qemu:dirty-bitmap:{bitmap}"));
+        let bitmap = wanted.bitmap.map(|bitmap| format!("{DIRTY_BITMAP}{bitmap}"));
         let allocation = wanted.allocation.then(|| ALLOCATION.to_owned());
-        let contexts: Vec<_> = allocation.iter().chain(&bitmap).collect();
-        let mut data = Vec::new();
-        proto::push_string(&mut data, name);
-        data.extend_from_slice(&u32::try_from(contexts.len()).unwrap_or(0).to_be_bytes());
-        contexts.into_iter().for_each(|context| proto::push_string(&mut data, context));
+        let queries = allocation.iter().chain(&bitmap).cloned().collect();
+        let data = ContextOption { export: name.to_owned(), queries }.encode();
         let (answers, last) = self.ask(option::SET_META_CONTEXT, &data)?;
         if last != answer::ACK {
             return Ok(());
@@ -189,24 +171,19 @@ impl<S: Read + Write> Handshake<S> {
             if kind != answer::META_CONTEXT {
                 continue;
             }
-            let mut fields = Fields(&data);
-            let id = fields.u32().ok_or("a context of a wrong form")?;
-            let context = fields.rest();
-            if context == ALLOCATION.as_bytes() {
-                export.allocation = Some(id);
-            } else if bitmap.as_ref().is_some_and(|bitmap| context == bitmap.as_bytes()) {
-                export.bitmap = Some(id);
+            let context = Context::parse(&data)?;
+            if context.name == ALLOCATION.as_bytes() {
+                export.allocation = Some(context.id);
+            } else if bitmap.as_ref().is_some_and(|bitmap| context.name == bitmap.as_bytes()) {
+                export.bitmap = Some(context.id);
             }
         }
         Ok(())
     }
 
     fn go(&mut self, name: &str, export: &mut Export) -> Result<(), Reason> {
-        let mut data = Vec::new();
-        proto::push_string(&mut data, name);
-        for number in [1, info::BLOCK_SIZE] {
-            data.extend_from_slice(&number.to_be_bytes());
-        }
+        let go = GoOption { export: name.to_owned(), facts: vec![info::BLOCK_SIZE] };
+        let data = go.encode();
         let (answers, last) = self.ask(option::GO, &data)?;
         if last != answer::ACK {
             let what = match last {
@@ -222,20 +199,14 @@ impl<S: Read + Write> Handshake<S> {
             if kind != answer::INFO {
                 continue;
             }
-            let mut fields = Fields(&data);
-            match fields.u16() {
-                Some(info::EXPORT) => {
-                    let (size, flags) =
-                        fields.u64().zip(fields.u16()).ok_or("a size of a wrong form")?;
+            match Fact::parse(&data)? {
+                Fact::Export { size, flags } => {
                     (export.size, export.flags, has_size) = (size, flags, true);
                 }
-                Some(info::BLOCK_SIZE) => {
-                    let unit = fields.u32().ok_or("block sizes of a wrong form")?;
-                    let most = fields.u32().and(fields.u32());
-                    export.unit = unit;
-                    export.max_len = most.ok_or("block sizes of a wrong form")?;
+                Fact::BlockSize { least, most, .. } => {
+                    (export.unit, export.max_len) = (least, most);
                 }
-                _ => {}
+                Fact::Other(_) => {}
             }
         }
         if !has_size {
@@ -264,9 +235,4 @@ fn refusal(what: &str, answers: &[Answer]) -> Reason {
         Some(said) if !said.is_empty() => format!("{what} ({said})"),
         _ => what.to_owned(),
     }
-}
-
-/// Whether the export can be used over several connections at once.
-pub(super) const fn is_shared(export: &Export) -> bool {
-    export.can(transmission::CAN_MULTI_CONN)
 }

@@ -1,0 +1,23 @@
+//! The NBD protocol: the messages of both sides, URLs, and the client's part of a conversation.
+//!
+//! ```text
+//!  client ── RequestHead, OptionHead, GoOption, ContextOption ──▶ server
+//!         ◀── Greeting, OptionReply, Fact, Context, Reply, chunks ──
+//! ```
+//!
+//! Pure: bytes in, messages out, and back. [`client`] leads a conversation over any stream that it is
+//! given; nothing here opens a socket, waits, or knows what a disk is. What the other side says is not
+//! believed: lengths are checked before memory is taken, and every message that breaks a rule is refused
+//! with a [`proto::Reason`].
+//!
+//! The protocol is specified at
+//! <https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md>.
+
+pub mod client;
+pub mod proto;
+mod url;
+
+#[doc(hidden)]
+pub mod fuzz;
+
+pub use url::{NbdServer, NbdTls, NbdUrl, UrlError};
