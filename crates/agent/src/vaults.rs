@@ -7,13 +7,12 @@ use std::{
 };
 
 use strongroom_api::KeyReference;
+use strongroom_orders::VaultAccess;
 use strongroom_vault::{
     Vault, VaultError, VaultOptions,
     keys::{KeyError, KeySource, ModuleCommand, Pkcs11Key, Pkcs11Uri},
     place::{self, Identity, OpenKeys, Warning},
 };
-
-use crate::VaultAccess;
 
 /// The vaults that an agent and a keeper use, kept open as long as they are used most.
 ///

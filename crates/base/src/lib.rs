@@ -14,6 +14,7 @@ mod entropy;
 mod ids;
 mod limits;
 mod names;
+mod progress;
 mod ranges;
 mod splitmix;
 pub mod words;
@@ -30,5 +31,6 @@ pub use ids::{
 };
 pub use limits::{BLOCK_SIZE, BLOCK_SIZE_U64, FANOUT, LEAF_SPAN, MAX_DISK_SIZE, SECTOR_SIZE};
 pub use names::check_name;
+pub use progress::{Progress, Snapshot};
 pub use ranges::{ByteRange, RangeError, RangeSet};
 pub use splitmix::SplitMix64;

@@ -19,10 +19,13 @@ use strongroom_machine::{
     guard::GuardCommand,
     restore::{Decision, finish},
 };
+use strongroom_orders::{
+    Agent, BackupDone, BackupOrder, CheckOrder, FinishDone, FinishOrder, HostFacts, ORDERS_VERSION,
+    RestoreDone, RestoreOrder, Result, TransferOrder, Watch,
+};
 
 use crate::{
-    Agent, BackupDone, BackupOrder, FinishDone, FinishOrder, HostFacts, RestoreDone, RestoreOrder,
-    Result, TransferOrder, Vaults, Watch,
+    Vaults,
     error::{body, of_source},
 };
 
@@ -54,7 +57,7 @@ pub struct LocalHost {
 /// The agent of this host.
 ///
 /// Orders block, and several may be given at once, on different threads. An order that is cancelled
-/// ends soon, with the error `interrupted`, and leaves machines and disks as [`crate::Agent`] says. A
+/// ends soon, with the error `interrupted`, and leaves machines and disks as [`Agent`] says. A
 /// part that an order was at when it failed is not told to have ended: the error says so.
 #[derive(Debug)]
 pub struct LocalAgent {
@@ -85,6 +88,7 @@ impl Agent for LocalAgent {
         let mut facts = HostFacts {
             host: self.host.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            orders: ORDERS_VERSION,
             libvirt: None,
             qemu: None,
         };
@@ -104,7 +108,8 @@ impl Agent for LocalAgent {
         Ok(machines.into_iter().map(found).collect())
     }
 
-    fn check(&self, source: &Source) -> Result<Check> {
+    fn check(&self, order: &CheckOrder) -> Result<Check> {
+        let source = &order.source;
         match source {
             Source::Machine { uuid, .. } => {
                 let connection = self.connect()?;
@@ -204,7 +209,7 @@ fn check(checked: Checked) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::FinishDone as D;
+    use strongroom_orders::FinishDone as D;
 
     #[test]
     fn only_a_decision_that_was_made_ends_an_order_to_finish() {

@@ -2,18 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
-    path::Path,
+    path::{Component, Path},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use jiff::{SignedDuration, Timestamp};
-use strongroom_agent::{
-    Absence, AbsentPoint, Agent, BackupDone, BackupOrder, FinishDone, FinishOrder, HeldPoint,
-    HostFacts, Keeper, PointFacts, ReclaimDone, ReclaimOrder, RestoreDone, RestoreOrder, Result,
-    SavedObject, Tier, TransferOrder, UsageFacts, VaultAccess, VaultFacts, VaultMake, VerifyDepth,
-    VerifyFacts, Watch,
-};
 use strongroom_api::{
     self as api, Check, ConsistencyProved, ErrorBody, Finding, HostCreate, Item, ItemUsage,
     KeyReference, PointDisk, ProtectableItem, Source, TaskState, Vault, VaultCreate, Verdict,
@@ -21,8 +15,15 @@ use strongroom_api::{
 use strongroom_base::{Clock, Code, HostId, PointId, SystemEntropy, VaultId, codes};
 use strongroom_catalog::testing::Bed;
 use strongroom_control::{
-    Agents, AlertFilter, Control, PageRequest, Parts, Settings, access::Caller, clock::Reading,
+    AlertFilter, Control, PageRequest, Parts, Settings, access::Caller, clock::Reading,
     model::SCHEMA, telling::Channel,
+};
+use strongroom_orders::{
+    Absence, AbsentPoint, Agent, Agents, AllowedPlaces, BackupDone, BackupOrder, CheckOrder,
+    FinishDone, FinishOrder, HeldPoint, HostFacts, Keeper, NotAllowed, ORDERS_VERSION, PointFacts,
+    ReclaimDone, ReclaimOrder, RestoreDone, RestoreOrder, Result, RotateOrder, SavedObject, Tier,
+    TransferOrder, UsageFacts, ValidateOrder, VaultAccess, VaultFacts, VaultMake, VerifyDepth,
+    VerifyFacts, VerifyOrder, Watch,
 };
 
 pub(crate) const HOUR: i64 = 3600;
@@ -154,6 +155,7 @@ impl Agent for Host {
         Ok(HostFacts {
             host: "here".to_owned(),
             version: "1".to_owned(),
+            orders: ORDERS_VERSION,
             libvirt: None,
             qemu: None,
         })
@@ -179,8 +181,8 @@ impl Agent for Host {
         Ok(outside.machines.iter().map(item).collect())
     }
 
-    fn check(&self, source: &Source) -> Result<Check> {
-        let machine = self.find(source)?;
+    fn check(&self, order: &CheckOrder) -> Result<Check> {
+        let machine = self.find(&order.source)?;
         let finding = Finding {
             level: machine.verdict.name().to_owned(),
             id: "x".to_owned(),
@@ -353,18 +355,12 @@ impl Keeper for Vaults {
         Ok((wanted.cloned().collect(), Vec::new()))
     }
 
-    fn validate(
-        &self,
-        vault: &VaultAccess,
-        _: &str,
-        point: PointId,
-        _: &Watch,
-    ) -> Result<Vec<String>> {
+    fn validate(&self, order: &ValidateOrder, _: &Watch) -> Result<Vec<String>> {
         let outside = self.0.outside();
         if let Some(code) = outside.validation_fails {
             return Err(error(code));
         }
-        let found = outside.stores[&vault.url].points.contains_key(&point);
+        let found = outside.stores[&order.vault.url].points.contains_key(&order.point);
         if found { Ok(Vec::new()) } else { Err(error(&codes::POINT_NOT_FOUND)) }
     }
 
@@ -427,9 +423,9 @@ impl Keeper for Vaults {
         Ok(absent.collect())
     }
 
-    fn reclaim(&self, vault: &VaultAccess, order: &ReclaimOrder, _: &Watch) -> Result<ReclaimDone> {
+    fn reclaim(&self, order: &ReclaimOrder, _: &Watch) -> Result<ReclaimDone> {
         let mut outside = self.0.outside();
-        let store = outside.stores.get_mut(&vault.url).expect("a vault");
+        let store = outside.stores.get_mut(&order.vault.url).expect("a vault");
         let mut held = Vec::new();
         for point in store.hidden.clone() {
             let item = store.points.get(&point).map(|point| point.item.clone());
@@ -446,9 +442,10 @@ impl Keeper for Vaults {
         Ok(ReclaimDone { complete: true, held, report })
     }
 
-    fn verify(&self, vault: &VaultAccess, depth: VerifyDepth, _: &Watch) -> Result<VerifyFacts> {
+    fn verify(&self, order: &VerifyOrder, _: &Watch) -> Result<VerifyFacts> {
+        let depth = order.depth;
         let mut outside = self.0.outside();
-        if outside.away.as_ref() == Some(&vault.url) {
+        if outside.away.as_ref() == Some(&order.vault.url) {
             return Err(error(&codes::STORE_UNAVAILABLE));
         }
         outside.verified.push(depth);
@@ -491,16 +488,16 @@ impl Keeper for Vaults {
         })
     }
 
-    fn rotate_key(&self, vault: &VaultAccess, key: Option<&KeyReference>) -> Result<VaultFacts> {
-        if let Some(key) = key {
+    fn rotate_key(&self, order: &RotateOrder) -> Result<VaultFacts> {
+        if let Some(key) = &order.new {
             let mut outside = self.0.outside();
-            outside.stores.get_mut(&vault.url).expect("a vault").key = Some(key.clone());
+            outside.stores.get_mut(&order.vault.url).expect("a vault").key = Some(key.clone());
         }
         while self.0.outside().hold_rotation {
             #[allow(clippy::disallowed_methods, reason = "the world waits in real time")]
             std::thread::sleep(Duration::from_millis(5));
         }
-        self.facts(vault)
+        self.facts(&order.vault)
     }
 
     fn make_key_file(&self, _: &Path) -> Result<()> {
@@ -539,6 +536,42 @@ impl Keeper for Vaults {
     }
 }
 
+/// What may be named: disks below `/disks`, and targets below `/restore`.
+struct Named;
+
+impl Named {
+    fn below(path: &str, folder: &str, setting: &'static str) -> Result<(), NotAllowed> {
+        let plain = !Path::new(path).components().any(|part| part == Component::ParentDir);
+        if plain && Path::new(path).starts_with(folder) {
+            return Ok(());
+        }
+        let allowed = vec![folder.to_owned()];
+        Err(NotAllowed { named: path.to_owned(), setting, allowed })
+    }
+}
+
+impl AllowedPlaces for Named {
+    fn check_vault(&self, url: &str) -> Result<(), NotAllowed> {
+        Self::below(url, "/vaults", "vault_dirs")
+    }
+
+    fn check_vault_folder(&self, url: &str) -> Result<(), NotAllowed> {
+        Self::below(url, "/vaults", "vault_dirs")
+    }
+
+    fn check_key(&self, _: &KeyReference) -> Result<(), NotAllowed> {
+        Ok(())
+    }
+
+    fn check_disk(&self, path: &str) -> Result<(), NotAllowed> {
+        Self::below(path, "/disks", "disk_dirs")
+    }
+
+    fn check_target(&self, path: &str) -> Result<(), NotAllowed> {
+        Self::below(path, "/restore", "restore_dirs")
+    }
+}
+
 /// The service that runs; there is none while it is started again.
 pub(crate) struct Served(Option<Arc<Control>>);
 
@@ -572,8 +605,6 @@ impl World {
         let clock = Arc::new(Hand(Mutex::new(begin)));
         let shared = Arc::new(Shared { outside: Mutex::default(), clock, channels });
         let settings = Settings {
-            restore_dirs: vec!["/restore".into()],
-            disk_dirs: vec!["/disks".into()],
             reclaim_every_hours: 0,
             measure_every_hours: 0,
             verify_every_hours: 0,
@@ -622,6 +653,7 @@ impl World {
             catalog,
             agents: Arc::new(Host(Arc::clone(shared))),
             keeper: Arc::new(Vaults(Arc::clone(shared))),
+            places: Arc::new(Named),
             clock: timer,
             readings: Arc::new(move || {
                 let wall = clock.now();
