@@ -16,6 +16,7 @@ use rustix::{
 };
 use strongroom_api::KeyReference;
 use strongroom_keys::Pkcs11Uri;
+use strongroom_orders::{AllowedPlaces, NotAllowed};
 use strongroom_vault::place;
 
 /// What may be named.
@@ -29,43 +30,14 @@ pub struct Allowed {
     pub key_dirs: Vec<PathBuf>,
     /// Modules of tokens, by name.
     pub pkcs11_modules: BTreeMap<String, PathBuf>,
+    /// Folders and devices that may be backed up by path.
+    pub disk_dirs: Vec<PathBuf>,
+    /// Folders below which disks may be restored to, and devices that may be overwritten.
+    pub restore_dirs: Vec<PathBuf>,
 }
 
-/// Something that was named is not on the list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NotAllowed {
-    /// What was named.
-    pub named: String,
-    /// The key of the configuration that would have to say it.
-    pub setting: &'static str,
-    /// What it says.
-    pub allowed: Vec<String>,
-}
-
-impl NotAllowed {
-    /// For somebody who may not know the configuration.
-    pub fn words(&self) -> String {
-        format!("{} is not allowed by `{}` of the server's configuration", self.named, self.setting)
-    }
-
-    /// For somebody who may.
-    pub fn all_words(&self) -> String {
-        let Self { named, setting, allowed } = self;
-        let list = if allowed.is_empty() { "none".to_owned() } else { allowed.join(", ") };
-        let what = match *setting {
-            "vault_urls" => "its URL",
-            "pkcs11_modules" => "the module",
-            _ => "the folder",
-        };
-        format!(
-            "{named}: add {what} to `{setting}` in server.toml and restart; allowed are: {list}"
-        )
-    }
-}
-
-impl Allowed {
-    /// Refuses the place of a vault.
-    pub fn check_vault(&self, url: &str) -> Result<(), NotAllowed> {
+impl AllowedPlaces for Allowed {
+    fn check_vault(&self, url: &str) -> Result<(), NotAllowed> {
         if place::folder_of(url).is_some() {
             return self.check_vault_folder(url);
         }
@@ -77,16 +49,14 @@ impl Allowed {
         Err(NotAllowed { named, setting: "vault_urls", allowed: self.vault_urls.clone() })
     }
 
-    /// Refuses the folder of a copy.
-    pub fn check_vault_folder(&self, url: &str) -> Result<(), NotAllowed> {
+    fn check_vault_folder(&self, url: &str) -> Result<(), NotAllowed> {
         let path = place::folder_of(url).unwrap_or_default();
         check_path(&path.to_string_lossy(), &self.vault_dirs, "vault_dirs").map_err(|no| {
             NotAllowed { named: url.split('?').next().unwrap_or_default().to_owned(), ..no }
         })
     }
 
-    /// Refuses what would open a vault.
-    pub fn check_key(&self, key: &KeyReference) -> Result<(), NotAllowed> {
+    fn check_key(&self, key: &KeyReference) -> Result<(), NotAllowed> {
         let uri = match key {
             KeyReference::File(path) | KeyReference::Passphrase(path) => {
                 return check_path(path, &self.key_dirs, "key_dirs");
@@ -116,13 +86,21 @@ impl Allowed {
             None => Ok(()),
         }
     }
+
+    fn check_disk(&self, path: &str) -> Result<(), NotAllowed> {
+        check_path(path, &self.disk_dirs, "disk_dirs")
+    }
+
+    fn check_target(&self, path: &str) -> Result<(), NotAllowed> {
+        check_path(path, &self.restore_dirs, "restore_dirs")
+    }
 }
 
 /// Refuses a path that is not below a folder that the operator has named, or leads out of it through a
 /// link.
 ///
 /// Outside these folders nothing is looked at: the answer does not tell what exists.
-pub fn check_path(path: &str, dirs: &[PathBuf], setting: &'static str) -> Result<(), NotAllowed> {
+fn check_path(path: &str, dirs: &[PathBuf], setting: &'static str) -> Result<(), NotAllowed> {
     let named = Path::new(path);
     let plain = named.is_absolute()
         && named.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
@@ -178,6 +156,8 @@ mod tests {
             vault_urls: vec!["s3://b/p?endpoint=https://store.example.net".to_owned()],
             key_dirs: vec![dir.join("keys")],
             pkcs11_modules: [("hsm".to_owned(), PathBuf::from("/usr/lib/hsm.so"))].into(),
+            disk_dirs: vec![dir.join("disks")],
+            restore_dirs: vec![dir.join("restored")],
         }
     }
 
@@ -212,6 +192,11 @@ mod tests {
         for bad in ["", "vaults/a", "memory:", &encoded, &encoded_slash] {
             assert_eq!(refused(bad), Some("vault_dirs"), "{bad}");
         }
+        let refused_path = |checked: Result<(), NotAllowed>| checked.err().map(|no| no.setting);
+        assert_eq!(refused_path(allowed.check_disk(&at("disks/a.raw"))), None);
+        assert_eq!(refused_path(allowed.check_disk(&at("restored/a"))), Some("disk_dirs"));
+        assert_eq!(refused_path(allowed.check_target(&at("restored/a"))), None);
+        assert_eq!(refused_path(allowed.check_target(&at("disks/a"))), Some("restore_dirs"));
         assert_eq!(refused("s3://b/p/x?endpoint=https://store.example.net"), None);
         for bad in ["s3://b/p/x", "s3://b/p?endpoint=http://127.0.0.1:1", "ftp://h/x"] {
             assert_eq!(refused(bad), Some("vault_urls"), "{bad}");
@@ -243,15 +228,5 @@ mod tests {
         ] {
             assert_eq!(refused(token(query.clone())), Some(setting), "{query}");
         }
-    }
-
-    #[test]
-    fn words_say_what_to_do() {
-        let no = NotAllowed { named: "/x".to_owned(), setting: "disk_dirs", allowed: Vec::new() };
-        assert_eq!(
-            no.all_words(),
-            "/x: add the folder to `disk_dirs` in server.toml and restart; allowed are: none"
-        );
-        assert!(!no.words().contains("none"));
     }
 }

@@ -4,9 +4,8 @@ use strongroom_api::{ConsistencyProved, ConsistencyWanted, ErrorBody, PointDisk}
 use strongroom_base::{codes, words};
 use strongroom_format::{Consistency, DiskRecord, Manifest};
 use strongroom_machine::NO_SCRIPTS;
-use strongroom_vault::place::Warning;
-
-use crate::PointFacts;
+use strongroom_orders::{Absence, AbsentPoint, PointFacts};
+use strongroom_vault::{self as vault, place::Warning};
 
 /// What a recovery point is.
 pub(crate) fn point_facts(point: &Manifest) -> PointFacts {
@@ -85,6 +84,15 @@ pub(crate) fn warnings(point: &Manifest, best: Option<ConsistencyWanted>) -> Vec
         }
     }
     warnings
+}
+
+/// A point that should be there, as it is sent.
+pub(crate) fn absent_point(absent: vault::AbsentPoint) -> AbsentPoint {
+    let how = match absent.how {
+        vault::Absence::Missing => Absence::Missing,
+        vault::Absence::Hidden => Absence::Hidden,
+    };
+    AbsentPoint { item: absent.item, point: absent.point, how }
 }
 
 /// A vault's warning, as it is sent.

@@ -12,18 +12,22 @@ use strongroom_base::{PointId, SystemClock, SystemEntropy, words};
 use strongroom_engine::data_bytes;
 use strongroom_format::Manifest;
 use strongroom_keys::{self as keys, KeyError, KeyRing};
+use strongroom_orders::{
+    AbsentPoint, HeldPoint, Keeper, PointFacts, ReclaimDone, ReclaimOrder, Result, RotateOrder,
+    SavedObject, UsageFacts, ValidateOrder, VaultAccess, VaultFacts, VaultMake, VerifyFacts,
+    VerifyOrder, Watch,
+};
 use strongroom_vault::{
-    AbsentPoint, Notes, ReclaimOptions, ReclaimProgress, UsageOptions, ValidateOptions,
-    ValidateProgress, Validated, Vault, VaultError, WhyHeld,
+    Notes, ReclaimOptions, ReclaimProgress, UsageOptions, ValidateOptions, ValidateProgress,
+    Validated, Vault, VaultError, WhyHeld,
     place::{self, NewVault, OpenKeys},
     reclaim_watched,
 };
 
 use crate::{
-    HeldPoint, Keeper, PointFacts, ReclaimDone, ReclaimOrder, Result, SavedObject, UsageFacts,
-    VaultAccess, VaultFacts, VaultMake, Vaults, VerifyDepth, VerifyFacts, Watch,
+    Vaults,
     error::body,
-    facts::{point_facts, skipped},
+    facts::{absent_point, point_facts, skipped},
     vaults::OpenVault,
     verify,
 };
@@ -126,20 +130,14 @@ impl Keeper for LocalKeeper {
         Ok((points, damaged.collect()))
     }
 
-    fn validate(
-        &self,
-        access: &VaultAccess,
-        item: &str,
-        point: PointId,
-        watch: &Watch,
-    ) -> Result<Vec<String>> {
+    fn validate(&self, order: &ValidateOrder, watch: &Watch) -> Result<Vec<String>> {
         watch.task("validate", TaskState::InProgress, None);
-        let vault = self.vault(access)?;
+        let vault = self.vault(&order.vault)?;
         let hears = |now: ValidateProgress| {
             watch.progress.count(now.stage, now.things, now.done, now.total);
         };
         let options = ValidateOptions::default();
-        let validated = vault.validate(item, point, options, &hears, &watch.cancel);
+        let validated = vault.validate(&order.item, order.point, options, &hears, &watch.cancel);
         let validated = validated.map_err(body)?;
         if validated.point.configuration.is_some() {
             // All of it, as whoever restores the machine reads it.
@@ -193,16 +191,12 @@ impl Keeper for LocalKeeper {
         item: Option<&str>,
         expected: &[(String, PointId)],
     ) -> Result<Vec<AbsentPoint>> {
-        self.vault(access)?.absent(item, expected).map_err(body)
+        let absent = self.vault(access)?.absent(item, expected).map_err(body)?;
+        Ok(absent.into_iter().map(absent_point).collect())
     }
 
-    fn reclaim(
-        &self,
-        access: &VaultAccess,
-        order: &ReclaimOrder,
-        watch: &Watch,
-    ) -> Result<ReclaimDone> {
-        let vault = self.vault(access)?;
+    fn reclaim(&self, order: &ReclaimOrder, watch: &Watch) -> Result<ReclaimDone> {
+        let vault = self.vault(&order.vault)?;
         let options = ReclaimOptions {
             threads: self.threads,
             host: self.host.clone(),
@@ -244,13 +238,9 @@ impl Keeper for LocalKeeper {
         })
     }
 
-    fn verify(
-        &self,
-        access: &VaultAccess,
-        depth: VerifyDepth,
-        watch: &Watch,
-    ) -> Result<VerifyFacts> {
-        verify::run(&self.vault(access)?, depth, (&self.host, self.threads), watch)
+    fn verify(&self, order: &VerifyOrder, watch: &Watch) -> Result<VerifyFacts> {
+        let vault = self.vault(&order.vault)?;
+        verify::run(&vault, order.depth, (&self.host, self.threads), watch)
     }
 
     fn usage(&self, access: &VaultAccess, watch: &Watch) -> Result<UsageFacts> {
@@ -282,8 +272,9 @@ impl Keeper for LocalKeeper {
         })
     }
 
-    fn rotate_key(&self, access: &VaultAccess, new: Option<&KeyReference>) -> Result<VaultFacts> {
-        let new = new.filter(|new| **new != access.key);
+    fn rotate_key(&self, order: &RotateOrder) -> Result<VaultFacts> {
+        let access = &order.vault;
+        let new = order.new.as_ref().filter(|new| **new != access.key);
         let rotated = rotate(&self.vaults, access, new);
         // Even if it failed: nobody goes on with a key that may open it no more.
         self.vaults.close(&access.url);

@@ -8,12 +8,11 @@ use std::{
 
 use strongroom_api::KeyReference;
 use strongroom_keys::{KeyError, KeySource, ModuleCommand, Pkcs11Key, Pkcs11Uri};
+use strongroom_orders::VaultAccess;
 use strongroom_vault::{
     Vault, VaultError, VaultOptions,
     place::{self, Identity, OpenKeys, Warning},
 };
-
-use crate::VaultAccess;
 
 /// The vaults that an agent and a keeper use, kept open as long as they are used most.
 ///

@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use strongroom_api::TaskState;
 use strongroom_base::Cancel;
+use strongroom_orders::{Result, VerifyDepth, VerifyFacts, Watch};
 use strongroom_vault::{Vault, VaultError};
 use strongroom_verify::{VerifyMode, VerifyOptions, VerifyProgress, VerifyReport, verify};
 
-use crate::{Result, VerifyDepth, VerifyFacts, Watch, error::body};
+use crate::error::body;
 
 /// How many per cent of the packs are read to look at the structure: a few.
 const FEW: f64 = 0.01;

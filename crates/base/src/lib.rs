@@ -12,10 +12,12 @@ mod clock;
 mod code;
 mod digest;
 mod entropy;
+mod environment;
 mod ids;
 mod key;
 mod limits;
 mod names;
+mod progress;
 mod ranges;
 mod recently;
 mod splitmix;
@@ -27,6 +29,7 @@ pub use clock::{Clock, SystemClock};
 pub use code::{CATALOG, Code, Coded, Fault, Kind, codes};
 pub use digest::{Digest, ParseHexError};
 pub use entropy::{Entropy, EntropyExt, SystemEntropy};
+pub use environment::Environment;
 pub use ids::{
     AlertId, AssignmentId, HostId, ItemId, JobId, KeyId, NoticeId, PackId, ParseIdError, PointId,
     PolicyId, RequestId, SlotId, TokenId, UserId, VaultId, WriterId,
@@ -34,6 +37,7 @@ pub use ids::{
 pub use key::{Key, KeyError};
 pub use limits::{BLOCK_SIZE, BLOCK_SIZE_U64, FANOUT, LEAF_SPAN, MAX_DISK_SIZE, SECTOR_SIZE};
 pub use names::check_name;
+pub use progress::{Progress, Snapshot};
 pub use ranges::{ByteRange, RangeError, RangeSet};
 pub use recently::Recently;
 pub use splitmix::SplitMix64;

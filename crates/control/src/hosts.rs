@@ -6,6 +6,7 @@ use strongroom_api::{
 };
 use strongroom_base::{HostId, VaultId, codes, words};
 use strongroom_catalog::{Filter, Query, ReadTx, Stored};
+use strongroom_orders::CheckOrder;
 
 use crate::{
     access::{Caller, Operation, Target},
@@ -192,11 +193,9 @@ impl Control {
         let host = self.host(caller, host).await?.value;
         let agent = self.agents.agent(&host)?;
         let machine = machine.to_owned();
-        Ok(Self::blocking(move || {
-            let source = api::Source::Machine { uuid: machine.clone(), name: machine };
-            agent.check(&source)
-        })
-        .await?)
+        let source = api::Source::Machine { uuid: machine.clone(), name: machine };
+        let order = CheckOrder { order: self.order_once(), source };
+        Ok(Self::blocking(move || agent.check(&order)).await?)
     }
 }
 

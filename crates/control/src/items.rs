@@ -7,6 +7,7 @@ use strongroom_api::{
 };
 use strongroom_base::{ItemId, VaultId, codes};
 use strongroom_catalog::{Filter, Query, Stored, Tx};
+use strongroom_orders::CheckOrder;
 
 use crate::{
     access::{Caller, Operation, Target, seen::seen},
@@ -456,7 +457,8 @@ impl Control {
         self.check(caller, Operation::CheckItem, target(&item), || no_item(name))?;
         let host = read!(self, tx => { named::<HostDoc>(tx, item.host).await })?;
         let agent = self.agents.agent(&host.doc.host)?;
-        Ok(Self::blocking(move || agent.check(&item.source)).await?)
+        let order = CheckOrder { order: self.order_once(), source: item.source };
+        Ok(Self::blocking(move || agent.check(&order)).await?)
     }
 }
 

@@ -1,8 +1,8 @@
 //! What happens and when: vaults, hosts, protection, policies, schedules, jobs, retention, access.
 //!
 //! This is the service without its network: whoever has a [`access::Caller`] may ask [`Control`] for
-//! what the API offers; the work itself is done by agents and keepers. It never touches a disk, a
-//! hypervisor or a store, and knows nothing of HTTP.
+//! what the API offers; the work itself is done by agents and keepers, to whom it gives
+//! [`strongroom_orders`]. It links no disk, hypervisor or store.
 //!
 //! ```text
 //!  caller ─▶ Control: may it? ─▶ catalog: what is, what shall be ─▶ jobs ─▶ agents, keeper
@@ -49,6 +49,6 @@ pub use policies::DEFAULT_POLICY;
 pub use pulse::{Delivery, Pulse};
 pub use recover::{Recovered, RecoveredItem};
 pub use saved::Saved;
-pub use service::{Agents, Control, Parts, Settings};
+pub use service::{Control, Parts, Settings};
 pub use vaults::{PageRequest, Versioned};
 pub use work::Rounds;

@@ -6,10 +6,10 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use strongroom_agent::VaultAccess;
 use strongroom_api as api;
 use strongroom_base::{HostId, ItemId, JobId, PointId, VaultId};
 use strongroom_catalog::{Column, Document, Kind, Migration, Schema, Value};
+use strongroom_orders::VaultAccess;
 
 use crate::cause::Cause;
 

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
-use strongroom_agent::{PointFacts, check_path};
 use strongroom_api::{
     self as api, JobBegun, PointState, PointUpdate, ProtectionState, RecoveryPoint,
     RecoveryPointType, Restore, Trigger,
 };
 use strongroom_base::{HostId, ItemId, JobId, PointId, codes};
 use strongroom_catalog::{Filter, Query, ReadTx, Stored};
+use strongroom_orders::PointFacts;
 
 use crate::{
     access::{Caller, Operation, Target},
@@ -344,8 +344,7 @@ impl Control {
             }
         }
         for folder in folders {
-            check_path(folder, &self.settings.restore_dirs, "restore_dirs")
-                .map_err(|no| not_allowed(Some(caller), &no))?;
+            self.places.check_target(folder).map_err(|no| not_allowed(Some(caller), &no))?;
         }
         Ok(())
     }

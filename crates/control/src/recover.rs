@@ -1,9 +1,9 @@
 //! A vault whose service is lost: found, opened, and looked after from now on.
 
-use strongroom_agent::VaultAccess;
 use strongroom_api::{KeyReference, Vault, VaultCreate};
 use strongroom_base::VaultId;
 use strongroom_catalog::{Filter, Query};
+use strongroom_orders::VaultAccess;
 
 use crate::{
     access::Caller,

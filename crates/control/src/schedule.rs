@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use strongroom_api::{self as api, ProtectionState, Trigger};
 use strongroom_base::{ItemId, codes};
 use strongroom_catalog::{Filter, Query, Stored, Tx};
+use strongroom_orders::CheckOrder;
 use strongroom_policy::{Due, Policy};
 
 use crate::{
@@ -74,9 +75,9 @@ impl Control {
             return Ok(true);
         }
         let host = read!(self, tx => { named::<HostDoc>(tx, doc.item.host).await })?;
-        let source = doc.item.source.clone();
+        let order = CheckOrder { order: self.order_once(), source: doc.item.source.clone() };
         let found = match self.agents.agent(&host.doc.host) {
-            Ok(agent) => Self::blocking(move || agent.check(&source)).await.map(drop),
+            Ok(agent) => Self::blocking(move || agent.check(&order)).await.map(drop),
             Err(error) => Err(error),
         };
         Ok(!found.is_err_and(|error| *code_of(&error) == codes::SOURCE_MISSING))

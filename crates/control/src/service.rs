@@ -7,10 +7,10 @@ use std::{
 
 use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
-use strongroom_agent::{Agent, Allowed, Keeper, NotAllowed, Result as WorkResult};
 use strongroom_api as api;
 use strongroom_base::{Cancel, Clock, Entropy, HostId, ItemId, JobId, PolicyId, VaultId, codes};
 use strongroom_catalog::{Catalog, Document, Filter, Lease, Query, ReadTx, Stored, Tx};
+use strongroom_orders::{Agents, AllowedPlaces, Keeper, NotAllowed, OrderId, Result as WorkResult};
 use tokio::sync::{Notify, broadcast};
 
 use crate::{
@@ -24,12 +24,6 @@ use crate::{
     telling::Channel,
 };
 
-/// Gives each host its agent.
-pub trait Agents: Send + Sync {
-    /// The agent of a host.
-    fn agent(&self, host: &api::Host) -> WorkResult<Arc<dyn Agent>>;
-}
-
 /// What the operator has set.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -37,12 +31,6 @@ pub struct Settings {
     pub limits: Limits,
     /// The folder for what the server makes: vaults without a place, their keys.
     pub data_dir: std::path::PathBuf,
-    /// Places of vaults and keys that may be named.
-    pub allowed: Allowed,
-    /// Folders below which disks may be restored to, and devices that may be overwritten; none: nowhere.
-    pub restore_dirs: Vec<std::path::PathBuf>,
-    /// Folders and devices that may be backed up by path; none: nothing.
-    pub disk_dirs: Vec<std::path::PathBuf>,
     /// Days for which ended jobs are kept.
     pub job_history_days: u32,
     /// All of a disk is read and compared at least once in so many backups; 0: only where needed.
@@ -68,9 +56,6 @@ impl Default for Settings {
         Self {
             limits: Limits::default(),
             data_dir: "/var/lib/strongroom".into(),
-            allowed: Allowed::default(),
-            restore_dirs: Vec::new(),
-            disk_dirs: Vec::new(),
             job_history_days: 400,
             full_compare_every: 30,
             limit_rate: None,
@@ -92,6 +77,8 @@ pub struct Parts {
     pub agents: Arc<dyn Agents>,
     /// Who works on vaults.
     pub keeper: Arc<dyn Keeper>,
+    /// What may be named.
+    pub places: Arc<dyn AllowedPlaces>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Where readings of the system's clocks come from.
@@ -117,6 +104,7 @@ pub struct Control {
     pub(crate) catalog: Catalog,
     pub(crate) agents: Arc<dyn Agents>,
     pub(crate) keeper: Arc<dyn Keeper>,
+    pub(crate) places: Arc<dyn AllowedPlaces>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) readings: Arc<dyn Fn() -> Reading + Send + Sync>,
     pub(crate) entropy: Arc<dyn Entropy>,
@@ -148,13 +136,14 @@ pub struct Control {
 impl Control {
     /// The service, of these parts; nothing runs yet.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { catalog, agents, keeper, clock, readings, entropy, .. } = parts;
+        let Parts { catalog, agents, keeper, places, clock, readings, entropy, .. } = parts;
         let (channels, adopt, settings) = (parts.channels, parts.adopt, parts.settings);
         Arc::new(Self {
             started: clock.now(),
             catalog,
             agents,
             keeper,
+            places,
             clock,
             readings,
             entropy,
@@ -220,6 +209,11 @@ impl Control {
     /// The time.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// The id of an order of no job.
+    pub(crate) fn order_once(&self) -> OrderId {
+        OrderId::once(&*self.clock, &*self.entropy)
     }
 
     /// Every change of a job from now on. Who is too slow misses some.

@@ -191,7 +191,7 @@ impl Control {
             // Who may not rotate it, is told so.
             let place = self.vault(caller, vault).await?.value.id;
             self.check(caller, Operation::RotateKey, Target::Vault(place), || no_vault(vault))?;
-            let checked = self.settings.allowed.check_key(key);
+            let checked = self.places.check_key(key);
             checked.map_err(|no| not_allowed(Some(caller), &no))?;
         }
         let spec = |vault| Spec::RotateKey { vault, key };

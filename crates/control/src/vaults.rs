@@ -2,13 +2,13 @@
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
-use strongroom_agent::VaultMake;
 use strongroom_api::{
     self as api, Immutability, KeyManagement, KeyReference, RecoveryPointType, Redundancy,
     SoftDelete, SoftDeleteState, Vault, VaultCreate, VaultState, VaultUpdate,
 };
 use strongroom_base::{EntropyExt as _, VaultId, codes, words};
 use strongroom_catalog::{Filter, PageToken, Query, ReadTx, Stored};
+use strongroom_orders::VaultMake;
 
 use crate::{
     access::{Caller, Operation, Target, seen::seen},
@@ -200,7 +200,7 @@ impl Control {
         if caller.is_system() {
             return Ok(());
         }
-        let allowed = &self.settings.allowed;
+        let allowed = &self.places;
         let no = |no| not_allowed(Some(caller), &no);
         request.url.iter().try_for_each(|url| allowed.check_vault(url)).map_err(no)?;
         request.mirrors.iter().try_for_each(|url| allowed.check_vault_folder(url)).map_err(no)?;

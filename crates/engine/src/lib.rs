@@ -2,7 +2,7 @@
 //!
 //! The engine joins disks and vaults and knows neither hypervisors nor people: it prints nothing,
 //! reads no environment and takes everything it needs as arguments. Long work reports through
-//! [`Progress`] and stops at [`strongroom_base::Cancel`].
+//! [`strongroom_base::Progress`] and stops at [`strongroom_base::Cancel`].
 //!
 //! ```text
 //!  disk ─▶ plan (what to read) ─▶ readers ─▶ workers (zero? same? known? delta, zstd) ─▶ vault
@@ -15,7 +15,6 @@ mod copy;
 mod error;
 mod failure;
 mod points;
-mod progress;
 mod rate;
 mod report;
 mod request;
@@ -26,7 +25,6 @@ pub use configuration::read_configuration;
 pub use copy::{COPY_OF, CopyRequest, copy_point, find_copy};
 pub use error::EngineError;
 pub use points::{data_bytes, diff_points, select_point};
-pub use progress::{Progress, Snapshot};
 pub use report::{
     BackupReport, DiffReport, DiskBackupReport, DiskDiffReport, DiskRestoreReport, RestoreReport,
 };
@@ -35,3 +33,4 @@ pub use request::{
     RestoreDisk, RestoreRequest,
 };
 pub use restore::restore;
+pub use strongroom_base::Progress;

@@ -236,7 +236,7 @@ impl ServerConfig {
     }
 
     /// Places of vaults and keys that may be named.
-    fn allowed(&self) -> Allowed {
+    pub(crate) fn allowed(&self) -> Allowed {
         let or_own = |dirs: &Option<Vec<PathBuf>>, own: &str| {
             dirs.clone().unwrap_or_else(|| vec![self.data_dir.join(own)])
         };
@@ -245,6 +245,8 @@ impl ServerConfig {
             vault_urls: self.vault_urls.clone(),
             key_dirs: or_own(&self.key_dirs, "keys"),
             pkcs11_modules: self.pkcs11_modules.clone(),
+            disk_dirs: self.disk_dirs.clone(),
+            restore_dirs: self.restore_dirs.clone(),
         }
     }
 
@@ -260,9 +262,6 @@ impl ServerConfig {
                 ..Limits::default()
             },
             data_dir: self.data_dir.clone(),
-            allowed: self.allowed(),
-            restore_dirs: self.restore_dirs.clone(),
-            disk_dirs: self.disk_dirs.clone(),
             job_history_days: self.job_history_days,
             full_compare_every: self.full_compare_every,
             limit_rate: self.rate().unwrap_or_default(),

@@ -15,7 +15,7 @@ use std::{
 
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
-use strongroom_agent::{Agent as _, Keeper as _, LocalAgent, LocalHost, LocalKeeper, Vaults};
+use strongroom_agent::{LocalKeeper, ThisHost};
 use strongroom_api::{ErrorBody, KeyReference, VaultState};
 use strongroom_base::{Clock as _, SystemClock};
 use strongroom_catalog::{Catalog, Query};
@@ -24,8 +24,9 @@ use strongroom_control::{
     clock_is_ahead,
     model::{SCHEMA, SettingDoc, VaultDoc},
 };
+use strongroom_orders::{Agent as _, Keeper as _};
 
-use crate::{agents::ThisHost, config::ServerConfig, error::ServerError, tls::CertificateFiles};
+use crate::{config::ServerConfig, error::ServerError, tls::CertificateFiles};
 
 /// Less than this is not enough to go on for long.
 const SPACE_WARN: u64 = 2 << 30;
@@ -260,24 +261,6 @@ fn keys(found: &mut Findings, folder: &Path) {
     }
 }
 
-/// The agent of this machine.
-fn agent(here: &ThisHost) -> LocalAgent {
-    let connect = here.connect.as_deref().and_then(|text| text.parse().ok());
-    let host = LocalHost {
-        name: here.name.clone(),
-        connect,
-        settings: here.settings.clone(),
-        places: here.system_places.clone(),
-        guard: here.guard.clone(),
-        notes: here.system_places.run.clone(),
-        disks: None,
-        targets: None,
-        allow_backing: Vec::new(),
-        threads: 1,
-    };
-    LocalAgent::new(host, Arc::new(Vaults::new(None)))
-}
-
 fn libvirt(found: &mut Findings, here: &ThisHost) {
     const CHECK: &str = "libvirt";
     let Some(connect) = &here.connect else {
@@ -286,7 +269,7 @@ fn libvirt(found: &mut Findings, here: &ThisHost) {
         found.bad(CHECK, Level::Warn, what, hint);
         return;
     };
-    match agent(here).hello() {
+    match here.agent().hello() {
         Ok(facts) => {
             let version = |found: Option<String>| found.unwrap_or_else(|| "?".to_owned());
             let (libvirt, qemu) = (version(facts.libvirt), version(facts.qemu));

@@ -11,11 +11,12 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
+use strongroom_agent::ThisHost;
 use strongroom_base::SystemClock;
 use strongroom_catalog::Catalog;
 use strongroom_control::{Control, model::SCHEMA};
 
-use crate::{agents::ThisHost, config::ServerConfig, error::ServerError, serve::control};
+use crate::{config::ServerConfig, error::ServerError, serve::control};
 
 /// How often it is looked whether nobody needs the first token any more.
 const LOOK: Duration = Duration::from_secs(5);

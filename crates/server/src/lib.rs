@@ -8,7 +8,6 @@
 //!  connection ─▶ TLS ─▶ guard: id, time, caller, idempotency ─▶ handler ─▶ Control ─▶ answer
 //! ```
 
-mod agents;
 mod answer;
 mod config;
 mod doctor;
@@ -31,7 +30,6 @@ mod state;
 mod tls;
 mod watch;
 
-pub use agents::ThisHost;
 pub use answer::status_of;
 pub use config::{ConfigKey, ConfigSource, LogFormat, ServerConfig, VARIABLES};
 pub use doctor::{Finding, Level, examine};

@@ -9,13 +9,13 @@ use std::{
     sync::Arc,
 };
 
+use strongroom_agent::ThisHost;
 use strongroom_api::KeyReference;
 use strongroom_base::{SystemClock, VaultId};
 use strongroom_catalog::Catalog;
 use strongroom_control::{Recovered, access::Caller, model::SCHEMA};
 
 use crate::{
-    agents::ThisHost,
     config::ServerConfig,
     error::ServerError,
     serve::{begin, control, prepare},

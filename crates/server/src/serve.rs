@@ -16,7 +16,7 @@ use std::{
 };
 
 use rustix::fs::{FlockOperation, flock};
-use strongroom_agent::{LocalKeeper, Tokens, Vaults};
+use strongroom_agent::{Folders, LocalAgents, LocalKeeper, ThisHost, Tokens, Vaults};
 use strongroom_api::HostCreate;
 use strongroom_base::{Cancel, Clock as _, SystemClock, SystemEntropy};
 use strongroom_catalog::{Catalog, Error as CatalogError};
@@ -27,7 +27,6 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    agents::{Folders, LocalAgents, ThisHost},
     config::ServerConfig,
     error::ServerError,
     first::{FirstToken, WayIn},
@@ -252,6 +251,7 @@ pub(crate) fn control(
         catalog,
         agents: Arc::new(agents),
         keeper: Arc::new(keeper),
+        places: Arc::new(config.allowed()),
         clock: Arc::new(SystemClock),
         readings: Arc::new(|| Reading::of_system(&SystemClock)),
         entropy: Arc::new(SystemEntropy),

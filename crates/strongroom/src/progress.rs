@@ -7,8 +7,7 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use strongroom_base::Clock;
-use strongroom_engine::{Progress, Snapshot};
+use strongroom_base::{Clock, Progress, Snapshot};
 
 use crate::{human, out::tell};
 

@@ -9,10 +9,10 @@ use strongroom_engine::{BackupReport, CleanCheck, Deltas, DiskBackupReport};
 use strongroom_format::{DiskRecord, Manifest};
 use strongroom_hypervisor::DiskChoice;
 use strongroom_machine::{EncryptedDisks, MachineBackup, Taken, Wish};
+use strongroom_orders::{BackupDone, BackupOrder, Result, Tier, Watch};
 
 use super::{LocalAgent, to_json};
 use crate::{
-    BackupDone, BackupOrder, Result, Tier, Watch,
     error::{body, of_source},
     facts::{consistency, point_facts, proved, sum, warning, warnings},
     vaults::OpenVault,

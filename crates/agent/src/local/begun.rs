@@ -17,8 +17,7 @@ use std::{
 use strongroom_api::ErrorBody;
 use strongroom_base::{JobId, codes};
 use strongroom_disk::make_anew;
-
-use crate::Result;
+use strongroom_orders::Result;
 
 /// How long notes are kept.
 const KEPT: Duration = Duration::from_hours(7 * 24);

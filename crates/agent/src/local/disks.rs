@@ -9,10 +9,10 @@ use strongroom_base::{Coded as _, codes};
 use strongroom_disk::{DiskError, DiskSource, DiskSpec, OpenOptions, open_source};
 use strongroom_engine::{BackupDisk, BackupRequest, CleanCheck};
 use strongroom_format::ExcludedDisk;
+use strongroom_orders::{BackupOrder, Result, Watch};
 
 use super::{LocalAgent, backup::frozen_at};
 use crate::{
-    BackupOrder, Result, Watch,
     error::{body, of_source},
     vaults::OpenVault,
 };

@@ -1,5 +1,6 @@
 //! The agent of the host that the program itself runs on.
 
+mod at_work;
 mod backup;
 mod begun;
 mod disks;
@@ -19,10 +20,14 @@ use strongroom_machine::{
     guard::GuardCommand,
     restore::{Decision, finish},
 };
+use strongroom_orders::{
+    Agent, BackupDone, BackupOrder, CheckOrder, FinishDone, FinishOrder, HostFacts, ORDERS_VERSION,
+    RestoreDone, RestoreOrder, Result, TransferOrder, Watch,
+};
 
+use self::at_work::AtWork;
 use crate::{
-    Agent, BackupDone, BackupOrder, FinishDone, FinishOrder, HostFacts, RestoreDone, RestoreOrder,
-    Result, TransferOrder, Vaults, Watch,
+    Vaults,
     error::{body, of_source},
 };
 
@@ -53,19 +58,21 @@ pub struct LocalHost {
 
 /// The agent of this host.
 ///
-/// Orders block, and several may be given at once, on different threads. An order that is cancelled
-/// ends soon, with the error `interrupted`, and leaves machines and disks as [`crate::Agent`] says. A
+/// Orders block, and several may be given at once, on different threads; one that is given again while it is
+/// at work waits for its end. An order that is cancelled
+/// ends soon, with the error `interrupted`, and leaves machines and disks as [`Agent`] says. A
 /// part that an order was at when it failed is not told to have ended: the error says so.
 #[derive(Debug)]
 pub struct LocalAgent {
     host: LocalHost,
     vaults: Arc<Vaults>,
+    at_work: AtWork,
 }
 
 impl LocalAgent {
     /// An agent for a host; it shares open vaults with others.
     pub fn new(host: LocalHost, vaults: Arc<Vaults>) -> Self {
-        Self { host, vaults }
+        Self { host, vaults, at_work: AtWork::default() }
     }
 
     /// A connection of its own: calls on one wait for each other.
@@ -85,6 +92,7 @@ impl Agent for LocalAgent {
         let mut facts = HostFacts {
             host: self.host.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            orders: ORDERS_VERSION,
             libvirt: None,
             qemu: None,
         };
@@ -104,7 +112,8 @@ impl Agent for LocalAgent {
         Ok(machines.into_iter().map(found).collect())
     }
 
-    fn check(&self, source: &Source) -> Result<Check> {
+    fn check(&self, order: &CheckOrder) -> Result<Check> {
+        let source = &order.source;
         match source {
             Source::Machine { uuid, .. } => {
                 let connection = self.connect()?;
@@ -118,14 +127,17 @@ impl Agent for LocalAgent {
     }
 
     fn backup(&self, order: &BackupOrder, watch: &Watch) -> Result<BackupDone> {
+        let _turn = self.at_work.begin(order.id(), &watch.cancel)?;
         self.back_up(order, watch)
     }
 
     fn transfer(&self, order: &TransferOrder, watch: &Watch) -> Result<BackupDone> {
+        let _turn = self.at_work.begin(order.order.clone(), &watch.cancel)?;
         self.copy(order, watch)
     }
 
     fn restore(&self, order: &RestoreOrder, watch: &Watch) -> Result<RestoreDone> {
+        let _turn = self.at_work.begin(order.id(), &watch.cancel)?;
         self.bring_back(order, watch)
     }
 
@@ -204,7 +216,7 @@ fn check(checked: Checked) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::FinishDone as D;
+    use strongroom_orders::FinishDone as D;
 
     #[test]
     fn only_a_decision_that_was_made_ends_an_order_to_finish() {

@@ -22,11 +22,11 @@ use strongroom_machine::{
         Replace, Stop, Storage,
     },
 };
+use strongroom_orders::{PointFacts, RestoreDone, RestoreOrder, Result, Watch};
 use strongroom_vault::Vault;
 
 use super::{LocalAgent, backup::JOB, begun::Begun, to_json};
 use crate::{
-    PointFacts, RestoreDone, RestoreOrder, Result, Watch,
     error::{body, of_source},
     facts::{point_facts, warning},
 };

@@ -3,10 +3,10 @@
 use strongroom_api::TaskState;
 use strongroom_base::words;
 use strongroom_engine::{CopyRequest, copy_point, find_copy};
+use strongroom_orders::{BackupDone, Result, TransferOrder, Watch};
 
 use super::{LocalAgent, backup::report_of, to_json};
 use crate::{
-    BackupDone, Result, TransferOrder, Watch,
     error::body,
     facts::{point_facts, warning},
 };

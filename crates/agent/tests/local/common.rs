@@ -6,14 +6,15 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use strongroom_agent::{
-    BackupOrder, Keeper as _, LocalAgent, LocalHost, LocalKeeper, TaskEvent, Tier, VaultAccess,
-    VaultFacts, VaultMake, Vaults, Watch, Within,
-};
+use strongroom_agent::{LocalAgent, LocalHost, LocalKeeper, Vaults, Within};
 use strongroom_api::{ConsistencyWanted, DiskSelection, KeyReference, Source};
-use strongroom_base::{Cancel, JobId, SystemClock, SystemEntropy};
+use strongroom_base::{Cancel, JobId, PointId, SystemClock, SystemEntropy};
 use strongroom_hypervisor::Settings;
 use strongroom_machine::{Places, guard::GuardCommand};
+use strongroom_orders::{
+    BackupOrder, Keeper as _, OrderId, Result, TaskEvent, Tier, ValidateOrder, VaultAccess,
+    VaultFacts, VaultMake, Watch,
+};
 
 pub(crate) struct Lab {
     pub(crate) dir: tempfile::TempDir,
@@ -97,6 +98,12 @@ impl Lab {
         path
     }
 
+    pub(crate) fn validate(&self, point: PointId, watch: &Watch) -> Result<Vec<String>> {
+        let order =
+            ValidateOrder { order: once(), vault: self.access(), item: "web".to_owned(), point };
+        self.keeper.validate(&order, watch)
+    }
+
     pub(crate) fn order(&self, disks: &[(&str, &Path)]) -> BackupOrder {
         let disks = disks.iter();
         let disks = disks.map(|(name, path)| ((*name).to_owned(), path.display().to_string()));
@@ -116,6 +123,11 @@ impl Lab {
             locked_until: None,
         }
     }
+}
+
+/// An order that nobody gives again.
+pub(crate) fn once() -> OrderId {
+    OrderId::once(&SystemClock, &SystemEntropy)
 }
 
 fn workers(

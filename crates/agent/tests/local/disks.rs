@@ -2,17 +2,17 @@
 
 use std::{fs, path::Path, process::Command};
 
-use strongroom_agent::{
-    Agent as _, BackupDone, BackupOrder, Keeper as _, RestoreOrder, Tier, TransferOrder,
-    VaultAccess, VaultMake, Watch,
-};
 use strongroom_api::{
     ConsistencyProved, DiskFormat, DiskSelection, Restore, RestoreDisks, RestoreMachine,
     RestoreReplace, Source, Verdict,
 };
 use strongroom_base::{JobId, SystemClock, SystemEntropy};
+use strongroom_orders::{
+    Agent as _, BackupDone, BackupOrder, CheckOrder, Keeper as _, RestoreOrder, Tier,
+    TransferOrder, VaultAccess, VaultMake, Watch,
+};
 
-use crate::common::{Heard, Lab, files};
+use crate::common::{Heard, Lab, files, once};
 
 fn restore_order(lab: &Lab, done: &BackupDone, restore: Restore) -> RestoreOrder {
     RestoreOrder {
@@ -47,7 +47,8 @@ fn a_host_without_libvirt() {
     assert_eq!((hello.host.as_str(), hello.libvirt, hello.qemu), ("here", None, None));
     assert!(lab.agent.discover(&Watch::silent()).expect("none").is_empty());
     let machine = Source::Machine { uuid: "x".to_owned(), name: "web".to_owned() };
-    assert_eq!(lab.agent.check(&machine).expect_err("no libvirt").code, "host.lacks");
+    let check = CheckOrder { order: once(), source: machine.clone() };
+    assert_eq!(lab.agent.check(&check).expect_err("no libvirt").code, "host.lacks");
     lab.vault();
     let mut order = lab.order(&[]);
     order.source = machine;
@@ -215,7 +216,8 @@ fn what_goes_wrong_has_its_code() {
     assert_eq!(lab.keeper.points(&lab.access(), None).expect("listed").0.len(), 1);
 
     let disks = [("a".to_owned(), a.display().to_string()), ("b".to_owned(), lab.text("gone.img"))];
-    let check = lab.agent.check(&Source::Disks { disks: disks.into() }).expect("checked");
+    let source = Source::Disks { disks: disks.into() };
+    let check = lab.agent.check(&CheckOrder { order: once(), source }).expect("checked");
     assert_eq!(check.verdict, Verdict::Red);
     assert_eq!((check.findings[0].level.as_str(), check.findings.len()), ("red", 2));
 
@@ -264,6 +266,7 @@ fn a_point_near_its_source_is_transferred_once() {
     assert_eq!(heard.take(), ["snapshot in_progress", "snapshot completed"]);
 
     let transfer = |done: &BackupDone| TransferOrder {
+        order: once(),
         from: near.clone(),
         from_item: "01ITEM".to_owned(),
         point: done.point.id,

@@ -3,16 +3,17 @@
 use std::fs;
 
 use jiff::{SignedDuration, Timestamp};
-use strongroom_agent::{
-    Absence, Agent as _, BackupOrder, HeldPoint, Keeper as _, ReclaimDone, ReclaimOrder,
-    VaultAccess, VaultFacts, VerifyDepth, Watch,
-};
 use strongroom_api::KeyReference;
 use strongroom_base::{Clock as _, PointId, SystemClock, SystemEntropy, words};
 use strongroom_keys::KeySource;
+use strongroom_orders::{
+    Absence, Agent as _, BackupOrder, HeldPoint, Keeper as _, ReclaimDone, ReclaimOrder, Result,
+    RotateOrder, ValidateOrder, VaultAccess, VaultFacts, VaultMake, VerifyDepth, VerifyOrder,
+    Watch,
+};
 use strongroom_vault::place;
 
-use crate::common::{Heard, Lab, files};
+use crate::common::{Heard, Lab, files, once};
 
 fn now() -> Timestamp {
     SystemClock.now()
@@ -23,13 +24,15 @@ fn delete(lab: &Lab, points: &[PointId]) {
     assert_eq!(locked, []);
 }
 
-fn reclaim(
-    lab: &Lab,
-    given_up: &[PointId],
-    watch: &Watch,
-) -> strongroom_agent::Result<ReclaimDone> {
+fn reclaim(lab: &Lab, given_up: &[PointId], watch: &Watch) -> Result<ReclaimDone> {
     let given_up = given_up.iter().map(|point| ("web".to_owned(), *point)).collect();
-    lab.keeper.reclaim(&lab.access(), &ReclaimOrder { given_up, now: now() }, watch)
+    let order = ReclaimOrder { order: once(), vault: lab.access(), given_up, now: now() };
+    lab.keeper.reclaim(&order, watch)
+}
+
+fn rotate(lab: &Lab, vault: &VaultAccess, new: Option<&KeyReference>) -> Result<VaultFacts> {
+    let order = RotateOrder { order: once(), vault: vault.clone(), new: new.cloned() };
+    lab.keeper.rotate_key(&order)
 }
 
 #[test]
@@ -119,21 +122,21 @@ fn points_are_listed_validated_and_deleted() {
 
     let heard = Heard::default();
     for (point, expect) in [(&first.point, "20 blocks found"), (&second.point, "1 blocks found")] {
-        let words = lab.keeper.validate(&lab.access(), "web", point.id, &heard.watch());
+        let words = lab.validate(point.id, &heard.watch());
         let words = words.expect("good");
         assert!(words[0].contains(expect), "{words:?}");
         assert_eq!(heard.take(), ["validate in_progress", "validate completed"]);
     }
     let watch = heard.watch();
     watch.cancel.cancel();
-    let stopped = lab.keeper.validate(&lab.access(), "web", first.point.id, &watch);
+    let stopped = lab.validate(first.point.id, &watch);
     assert_eq!(stopped.expect_err("stopped").code, "interrupted");
 
     let ids = [first.point.id, PointId::from_bytes([1; 16])];
     delete(&lab, &ids);
     // They are gone already.
     delete(&lab, &ids);
-    let gone = lab.keeper.validate(&lab.access(), "web", first.point.id, &Watch::silent());
+    let gone = lab.validate(first.point.id, &Watch::silent());
     assert_eq!(gone.expect_err("gone").code, "point.not_found");
     let (points, _) = lab.keeper.points(&lab.access(), None).expect("listed");
     assert_eq!(points, [second.point]);
@@ -146,7 +149,7 @@ fn damage_is_told_by_its_code() {
     let disk = lab.disk("a.img", 20, 1);
     let point = lab.agent.backup(&lab.order(&[("a", &disk)]), &Watch::silent()).expect("a point");
     let id = point.point.id;
-    let validate = || lab.keeper.validate(&lab.access(), "web", id, &Watch::silent());
+    let validate = || lab.validate(id, &Watch::silent());
     let file = |below: &str| files(&lab.path("vault").join(below)).remove(0);
     let code = || validate().expect_err("damaged").code;
     validate().expect("good");
@@ -220,7 +223,7 @@ fn keys_are_rotated_and_a_broken_off_rotation_goes_on() {
         open.ring.ids().count()
     };
     // Only the master key.
-    let rotated = lab.keeper.rotate_key(&old, None).expect("rotated");
+    let rotated = rotate(&lab, &old, None).expect("rotated");
     assert!(rotated.key_changed > made.key_changed);
     assert_eq!((rotated.id, ids(&old)), (made.id, 2));
     // A new key, killed after its slot has taken the place of the old one.
@@ -232,10 +235,10 @@ fn keys_are_rotated_and_a_broken_off_rotation_goes_on() {
     let (clock, chance) = (&SystemClock, &SystemEntropy);
     open.ring.rotate_slot(&*open.store, slot, &new_key, "", clock, chance).expect("rotates");
     assert_eq!(ids(&new), 2);
-    let rotated = lab.keeper.rotate_key(&old, Some(&new.key)).expect("goes on");
+    let rotated = rotate(&lab, &old, Some(&new.key)).expect("goes on");
     assert_eq!(ids(&new), 3);
     // Given once more, there is nothing left to do.
-    let again = lab.keeper.rotate_key(&old, Some(&new.key)).expect("is done");
+    let again = rotate(&lab, &old, Some(&new.key)).expect("is done");
     // Others use the same disk.
     let again = VaultFacts { free_bytes: rotated.free_bytes, ..again };
     assert_eq!((again, ids(&new)), (rotated, 3));
@@ -245,8 +248,8 @@ fn keys_are_rotated_and_a_broken_off_rotation_goes_on() {
     // All at once, and a key that opens nothing changes nothing.
     lab.keeper.make_key_file(&lab.path("third")).expect("made");
     let third = VaultAccess { key: lab.key("third"), ..old.clone() };
-    assert_eq!(lab.keeper.rotate_key(&old, Some(&third.key)).expect_err("wrong").code, "key.wrong");
-    lab.keeper.rotate_key(&new, Some(&third.key)).expect("rotated");
+    assert_eq!(rotate(&lab, &old, Some(&third.key)).expect_err("wrong").code, "key.wrong");
+    rotate(&lab, &new, Some(&third.key)).expect("rotated");
     assert_eq!(ids(&third), 4);
     assert_eq!(lab.keeper.facts(&new).expect_err("wrong").code, "key.wrong");
     assert_eq!(lab.keeper.load(&third, "catalog").expect("loads"), b"words");
@@ -262,11 +265,17 @@ fn an_open_vault_notices_changes_of_others() {
     let mut other = Lab::new();
     other.dir = tempfile::tempdir().expect("a folder");
     other.restart();
-    let rotated = other.keeper.rotate_key(&lab.access(), None).expect("rotated");
+    let rotated = rotate(&other, &lab.access(), None).expect("rotated");
     assert_eq!(lab.keeper.facts(&lab.access()).expect("facts").key_changed, rotated.key_changed);
     lab.disk("a.img", 5, 2);
     let second = lab.agent.backup(&lab.order(&[("a", &disk)]), &Watch::silent()).expect("a point");
-    let validated = other.keeper.validate(&lab.access(), "web", second.point.id, &Watch::silent());
+    let order = ValidateOrder {
+        order: once(),
+        vault: lab.access(),
+        item: "web".to_owned(),
+        point: second.point.id,
+    };
+    let validated = other.keeper.validate(&order, &Watch::silent());
     validated.expect("the other finds it");
     // It is another vault now.
     fs::rename(lab.path("vault"), lab.path("first")).expect("moved");
@@ -286,9 +295,7 @@ fn more_vaults_than_stay_open() {
     let accesses: Vec<_> = (0..4)
         .map(|number| {
             let url = lab.text(&format!("v{number}"));
-            keeper
-                .make(&strongroom_agent::VaultMake { url: url.clone(), ..lab.make(&[]) })
-                .expect("made");
+            keeper.make(&VaultMake { url: url.clone(), ..lab.make(&[]) }).expect("made");
             VaultAccess { url, key: lab.key("key") }
         })
         .collect();
@@ -364,7 +371,8 @@ fn a_round_of_parts_ends_also_without_a_cache() {
             lab.without_cache();
         }
         let verify = |lab: &Lab, depth| {
-            lab.keeper.verify(&lab.access(), depth, &Watch::silent()).expect("verifies")
+            let order = VerifyOrder { order: once(), vault: lab.access(), depth };
+            lab.keeper.verify(&order, &Watch::silent()).expect("verifies")
         };
         let mut read = 0;
         for of in [4, 3, 2] {

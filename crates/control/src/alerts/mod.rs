@@ -8,10 +8,10 @@ mod purges;
 mod rules;
 
 use jiff::{SignedDuration, Timestamp};
-use strongroom_agent::Absence;
 use strongroom_api::{self as api, Alert, AlertState, ErrorBody, Severity};
 use strongroom_base::{AlertId, JobId, codes, words};
 use strongroom_catalog::{Filter, Query, Stored, Tx};
+use strongroom_orders::Absence;
 
 use crate::{
     access::{Caller, Operation, Target, seen::seen},

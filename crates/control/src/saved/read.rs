@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use strongroom_agent::{PointFacts, VaultAccess};
 use strongroom_api::{PointState, Trigger};
 use strongroom_base::{HostId, VaultId};
 use strongroom_catalog::{Filter, Query, Tx};
+use strongroom_orders::{PointFacts, VaultAccess};
 
 use super::form::{KeptPoint, NAME, Saved, parse_chunk, parse_head};
 use crate::{

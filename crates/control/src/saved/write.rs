@@ -6,9 +6,9 @@
 
 use std::collections::HashSet;
 
-use strongroom_agent::VaultAccess;
 use strongroom_api::ErrorBody;
 use strongroom_catalog::{Filter, Query};
+use strongroom_orders::VaultAccess;
 
 use super::{
     Mark, all,

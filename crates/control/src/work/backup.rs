@@ -5,10 +5,10 @@
 //! completed with warnings, and the item's next backup transfers it first.
 
 use jiff::Timestamp;
-use strongroom_agent::{BackupDone, BackupOrder, Tier, Watch};
 use strongroom_api::{self as api, ErrorBody, PointState, TaskState};
-use strongroom_base::{ItemId, Kind, PointId, codes};
+use strongroom_base::{ItemId, JobId, Kind, PointId, codes};
 use strongroom_catalog::Stored;
+use strongroom_orders::{BackupDone, BackupOrder, OrderId, Tier, ValidateOrder, Watch};
 use strongroom_policy::PointTimes;
 
 use super::{
@@ -35,6 +35,8 @@ pub(super) struct Wanted<'a> {
 
 /// All that an order needs to know.
 pub(super) struct Known {
+    /// The job that gives it.
+    pub(super) job: JobId,
     pub(super) item: ItemDoc,
     pub(super) vault: VaultDoc,
     /// The vault near the source that the point goes into first, if there is one.
@@ -44,7 +46,7 @@ pub(super) struct Known {
 }
 
 impl Control {
-    async fn known(&self, item: ItemId) -> Result<Known, ControlError> {
+    async fn known(&self, job: JobId, item: ItemId) -> Result<Known, ControlError> {
         read!(self, tx => {
             let item = named::<ItemDoc>(tx, item).await?.doc;
             let vault = vault_of(tx, &item.item).await?;
@@ -55,7 +57,7 @@ impl Control {
                 None => None,
             };
             let policy = policy_of(tx, &item.item).await?.map(|(policy, _)| policy);
-            Ok(Known { item, vault, near, host, policy })
+            Ok(Known { job, item, vault, near, host, policy })
         })
     }
 
@@ -65,7 +67,7 @@ impl Control {
         teller: &Teller,
         watch: &Watch,
     ) -> Outcome {
-        let known = self.known(wanted.item).await?;
+        let known = self.known(wanted.job.id, wanted.item).await?;
         let agent = self.agents.agent(&known.host)?;
         // What is gone from the vault is to be known before a new point hides it. A vault that cannot
         // be asked says so when the backup opens it.
@@ -228,9 +230,11 @@ impl Control {
         watch.task("validate", TaskState::InProgress, None);
         let keeper = self.keeper.clone();
         let place = self.place_of(&known.vault, &known.item.item, point).await?;
-        let (access, name, point) = (place.vault, place.item, point.point.id);
+        let point = point.point.id;
+        let order = OrderId::of_job(known.job, format_args!("validate/{point}"));
+        let order = ValidateOrder { order, vault: place.vault, item: place.item, point };
         let follow = watch.clone();
-        let checked = Self::blocking(move || keeper.validate(&access, &name, point, &follow)).await;
+        let checked = Self::blocking(move || keeper.validate(&order, &follow)).await;
         match checked {
             Ok(notes) => {
                 let detail = (!notes.is_empty()).then(|| notes.join("; "));

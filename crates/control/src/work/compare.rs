@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::Timestamp;
-use strongroom_agent::{Absence, AbsentPoint, HeldPoint, ReclaimOrder};
 use strongroom_api::{self as api, ErrorBody, Immutability, PointState};
-use strongroom_base::{ItemId, PointId, VaultId};
+use strongroom_base::{ItemId, JobId, PointId, VaultId};
 use strongroom_catalog::{Document as _, Filter, Query, Stored, Tx};
+use strongroom_orders::{Absence, AbsentPoint, HeldPoint, OrderId, ReclaimOrder};
 
 use crate::{
     alerts,
@@ -196,8 +196,12 @@ impl Control {
     }
 
     /// What a reclaim of a vault is told.
-    pub(super) async fn reclaim_order(&self, vault: VaultId) -> Result<ReclaimOrder, ControlError> {
-        let filter = Filter::all().eq("vault", vault.to_string());
+    pub(super) async fn reclaim_order(
+        &self,
+        job: JobId,
+        vault: &VaultDoc,
+    ) -> Result<ReclaimOrder, ControlError> {
+        let filter = Filter::all().eq("vault", vault.vault.id.to_string());
         let (mut given_up, mut token) = (Vec::new(), None);
         loop {
             let query = Query::new(filter.clone()).limit(1000).after(token);
@@ -206,7 +210,14 @@ impl Control {
                 .extend(page.items.into_iter().map(|stored| (stored.doc.item, stored.doc.point)));
             match page.next {
                 Some(next) => token = Some(next),
-                None => return Ok(ReclaimOrder { given_up, now: self.trusted_now() }),
+                None => {
+                    return Ok(ReclaimOrder {
+                        order: OrderId::of_job(job, "reclaim"),
+                        vault: vault.access(),
+                        given_up,
+                        now: self.trusted_now(),
+                    });
+                }
             }
         }
     }

@@ -2,10 +2,10 @@
 
 use jiff::SignedDuration;
 use serde_json::json;
-use strongroom_agent::{FinishDone, FinishOrder, Watch};
 use strongroom_api::{ErrorBody, Item, JobBegun, Replaced, RestoreDecision, TaskState, Trigger};
-use strongroom_base::{ItemId, codes};
+use strongroom_base::{ItemId, JobId, codes};
 use strongroom_catalog::{Filter, Query, Stored};
+use strongroom_orders::{FinishDone, FinishOrder, OrderId, Watch};
 
 use super::{Outcome, Teller};
 use crate::{
@@ -57,6 +57,7 @@ impl Control {
 
     pub(super) async fn do_finish_restore(
         &self,
+        job: JobId,
         item: ItemId,
         decision: RestoreDecision,
         teller: &Teller,
@@ -68,7 +69,11 @@ impl Control {
         let Some(replaced) = item.replaced else { return Ok(None) };
         let host = read!(self, tx => { named::<HostDoc>(tx, replaced.host).await })?.doc.host;
         let agent = self.agents.agent(&host)?;
-        let order = FinishOrder { machine: replaced.machine.clone(), decision };
+        let order = FinishOrder {
+            order: OrderId::of_job(job, "finish"),
+            machine: replaced.machine.clone(),
+            decision,
+        };
         let done = Self::blocking(move || agent.finish(&order)).await?;
         self.set_replaced(item.id, None).await?;
         let report = match done {

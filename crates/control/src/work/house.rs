@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
-use strongroom_agent::Watch;
 use strongroom_api::{self as api, JobKind, KeyReference, TaskState, VaultUsage};
-use strongroom_base::{ItemId, PointId, VaultId, codes, words};
+use strongroom_base::{ItemId, JobId, PointId, VaultId, codes, words};
 use strongroom_catalog::{Document as _, Filter, Query, Stored};
+use strongroom_orders::{OrderId, RotateOrder, Watch};
 
 use super::{Outcome, compare::forget_given_up, transfer::snapshot_item};
 use crate::{
@@ -243,16 +243,16 @@ impl Control {
         Err(Box::new(api::ErrorBody::new(&codes::POINT_LOCKED, message)))
     }
 
-    pub(super) async fn do_reclaim(&self, vault: VaultId, watch: &Watch) -> Outcome {
+    pub(super) async fn do_reclaim(&self, job: JobId, vault: VaultId, watch: &Watch) -> Outcome {
         watch.task("reclaim", TaskState::InProgress, None);
         let doc = self.work_vault(vault).await?;
         // First: what is gone, or deleted by others, is to be known before anything is freed.
         self.compare_points(&doc, None).await?;
         self.extend_locks(&doc, None).await?;
-        let order = self.reclaim_order(vault).await?;
+        let order = self.reclaim_order(job, &doc).await?;
         let (keeper, follow) = (self.keeper.clone(), watch.clone());
-        let (access, ordered) = (doc.access(), order.clone());
-        let done = Self::blocking(move || keeper.reclaim(&access, &ordered, &follow)).await?;
+        let ordered = order.clone();
+        let done = Self::blocking(move || keeper.reclaim(&ordered, &follow)).await?;
         if done.complete {
             self.reclaimed(&doc, &order, &done.held).await?;
         }
@@ -302,14 +302,17 @@ impl Control {
 
     pub(super) async fn do_rotate_key(
         &self,
+        job: JobId,
         vault: VaultId,
         key: Option<KeyReference>,
         watch: &Watch,
     ) -> Outcome {
         watch.task("rotate", TaskState::InProgress, None);
         let doc = self.work_vault(vault).await?;
-        let (keeper, access, new) = (self.keeper.clone(), doc.access(), key.clone());
-        let facts = Self::blocking(move || keeper.rotate_key(&access, new.as_ref())).await?;
+        let order = OrderId::of_job(job, "rotate");
+        let order = RotateOrder { order, vault: doc.access(), new: key.clone() };
+        let keeper = self.keeper.clone();
+        let facts = Self::blocking(move || keeper.rotate_key(&order)).await?;
         write!(self, tx => {
             let Stored { mut doc, version } = named::<VaultDoc>(tx, vault).await?;
             doc.vault.encryption.rotated = facts.key_changed;

@@ -30,10 +30,10 @@ use std::{
 };
 
 use jiff::SignedDuration;
-use strongroom_agent::Watch;
 use strongroom_api::{self as api, ErrorBody, JobState};
 use strongroom_base::{Cancel, JobId, VaultId, codes};
 use strongroom_catalog::{Filter, Query, Stored};
+use strongroom_orders::Watch;
 use tokio::sync::{mpsc, watch};
 use tracing::Instrument as _;
 
@@ -96,7 +96,7 @@ impl Teller {
         let teller = self.clone();
         Watch::new(cancel.clone(), move |event| {
             teller.tell(Event::Task {
-                name: event.task.to_owned(),
+                name: event.task.into_owned(),
                 state: event.state,
                 detail: event.detail,
             });
@@ -437,30 +437,33 @@ impl Control {
         teller: &Teller,
         cancel: &Cancel,
     ) -> Outcome {
+        let job = doc.job.id;
         let watch = teller.watch(cancel);
         let followed = self.follow(&watch, teller);
         let work = async {
             match doc.spec {
                 Spec::Discover { host } => self.do_discover(host, &watch).await,
                 Spec::Protect { vault, host, request } => {
-                    self.do_protect(vault, host, &request, teller, cancel).await
+                    self.do_protect(job, (vault, host), &request, teller, cancel).await
                 }
                 Spec::Backup { item, occurrence, retain_until } => {
                     let order = backup::Wanted { job: &doc.job, item, occurrence, retain_until };
                     self.do_backup(order, teller, &watch).await
                 }
                 Spec::Restore { item, point, host, restore } => {
-                    self.do_restore(doc.job.id, item, point, host, *restore, teller, &watch).await
+                    self.do_restore(job, item, point, host, *restore, teller, &watch).await
                 }
                 Spec::FinishRestore { item, decision } => {
-                    self.do_finish_restore(item, decision, teller, &watch).await
+                    self.do_finish_restore(job, item, decision, teller, &watch).await
                 }
                 Spec::DeleteData { item } => self.do_delete_data(item, &watch).await,
                 Spec::Expire { vault } => self.do_expire(vault, &watch).await,
-                Spec::Reclaim { vault } => self.do_reclaim(vault, &watch).await,
-                Spec::Verify { vault, all } => self.do_verify(vault, all, teller, &watch).await,
+                Spec::Reclaim { vault } => self.do_reclaim(job, vault, &watch).await,
+                Spec::Verify { vault, all } => {
+                    self.do_verify(job, vault, all, teller, &watch).await
+                }
                 Spec::Measure { vault } => self.do_measure(vault, &watch).await,
-                Spec::RotateKey { vault, key } => self.do_rotate_key(vault, key, &watch).await,
+                Spec::RotateKey { vault, key } => self.do_rotate_key(job, vault, key, &watch).await,
                 Spec::SaveCatalog { vault } => self.do_save_catalog(vault, &watch).await,
                 Spec::Record => Ok(None),
             }

@@ -6,9 +6,8 @@ use std::{
     time::Duration,
 };
 
-use strongroom_agent::Snapshot;
 use strongroom_api::{Job, JobState, Progress};
-use strongroom_base::JobId;
+use strongroom_base::{JobId, Snapshot};
 
 use crate::{jobs::Event, model::JobDoc, service::Control};
 

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use jiff::SignedDuration;
 use serde_json::json;
-use strongroom_agent::{Watch, check_path};
 use strongroom_api::{
     self as api, ErrorBody, HostState, JobKind, Protect, ProtectSource, ProtectableItem, Source,
     TaskState, Trigger, Verdict,
 };
-use strongroom_base::{Cancel, Code, HostId, VaultId, codes, words};
+use strongroom_base::{Cancel, Code, HostId, JobId, VaultId, codes, words};
 use strongroom_catalog::{Filter, Query, Stored};
+use strongroom_orders::{CheckOrder, OrderId, Watch};
 
 use super::{Outcome, Teller};
 use crate::{
@@ -152,8 +152,8 @@ impl Control {
 
     pub(super) async fn do_protect(
         &self,
-        vault: VaultId,
-        host: HostId,
+        job: JobId,
+        (vault, host): (VaultId, HostId),
         request: &Protect,
         teller: &Teller,
         cancel: &Cancel,
@@ -175,7 +175,7 @@ impl Control {
                 teller.tell(Event::Task { name: name.clone(), state, detail });
             };
             task(TaskState::InProgress, None);
-            match self.protect_one(vault, host, request, source, &machines).await {
+            match self.protect_one(job, (vault, host), request, source, &machines).await {
                 Ok((item, words)) => {
                     task(TaskState::Completed, Some(words));
                     done.push(json!({ "item": item.id, "name": item.name }));
@@ -196,8 +196,8 @@ impl Control {
 
     async fn protect_one(
         &self,
-        vault: VaultId,
-        host: HostId,
+        job: JobId,
+        (vault, host): (VaultId, HostId),
         request: &Protect,
         source: &ProtectSource,
         machines: &[ProtectableItem],
@@ -215,8 +215,7 @@ impl Control {
             (None, paths) => {
                 let disks = paths.clone().unwrap_or_default();
                 for path in disks.values() {
-                    check_path(path, &self.settings.disk_dirs, "disk_dirs")
-                        .map_err(|no| not_allowed(None, &no))?;
+                    self.places.check_disk(path).map_err(|no| not_allowed(None, &no))?;
                 }
                 Source::Disks { disks }
             }
@@ -228,8 +227,9 @@ impl Control {
         };
         let read = read!(self, tx => { named::<HostDoc>(tx, host).await });
         let agent = self.agents.agent(&read?.doc.host)?;
-        let asked = what.clone();
-        let check = Self::blocking(move || agent.check(&asked)).await?;
+        let order = OrderId::of_job(job, format_args!("check/{name}"));
+        let order = CheckOrder { order, source: what.clone() };
+        let check = Self::blocking(move || agent.check(&order)).await?;
         let findings = |level: &str| -> Vec<&str> {
             let of = check.findings.iter().filter(|finding| finding.level == level);
             of.map(|finding| finding.what.as_str()).collect()

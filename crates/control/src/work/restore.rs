@@ -1,8 +1,8 @@
 //! A restore.
 
-use strongroom_agent::{RestoreDone, RestoreOrder, Watch};
 use strongroom_api::{self as api, ErrorBody, PointState, Trigger};
 use strongroom_base::{Code, HostId, ItemId, JobId, PointId, codes};
+use strongroom_orders::{RestoreDone, RestoreOrder, Watch};
 
 use super::{Outcome, Teller, progress::result, transfer::in_snapshot_tier};
 use crate::{

@@ -5,10 +5,10 @@
 //! items of several vaults may have one name. A transferred point has the id that it got in its vault;
 //! the id of its copy near the source is known with it, and is understood as well.
 
-use strongroom_agent::{TransferOrder, VaultAccess, Watch};
 use strongroom_api::{self as api, ErrorBody, Job, RecoveryPointType, SnapshotCopy};
 use strongroom_base::{ItemId, Kind, VaultId, codes};
 use strongroom_catalog::{Filter, Query, Stored};
+use strongroom_orders::{OrderId, TransferOrder, VaultAccess, Watch};
 
 use super::backup::Known;
 use crate::{
@@ -99,6 +99,7 @@ impl Control {
         let agent = self.agents.agent(&host)?;
         let locked_until = self.lock_of(known, point).await?;
         let order = TransferOrder {
+            order: OrderId::of_job(known.job, format_args!("transfer/{}", copy.id)),
             from: from.vault,
             from_item: from.item,
             point: copy.id,

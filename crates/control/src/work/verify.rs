@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
-use strongroom_agent::{VerifyDepth, VerifyFacts, Watch};
 use strongroom_api::{ErrorBody, Vault, VaultState, Verified};
-use strongroom_base::{VaultId, codes};
+use strongroom_base::{JobId, VaultId, codes};
 use strongroom_catalog::{Query, ReadTx, Tx};
+use strongroom_orders::{OrderId, VerifyDepth, VerifyFacts, VerifyOrder, Watch};
 
 use super::{Outcome, Teller};
 use crate::{
@@ -37,6 +37,7 @@ impl Control {
 
     pub(super) async fn do_verify(
         &self,
+        job: JobId,
         vault: VaultId,
         all: bool,
         teller: &Teller,
@@ -59,13 +60,15 @@ impl Control {
         let mut verified = before.clone();
         let mut damage: Option<VerifyFacts> = None;
         for depth in depths {
-            let (keeper, access, follow) = (self.keeper.clone(), doc.access(), watch.clone());
-            let facts = Self::blocking(move || keeper.verify(&access, depth, &follow)).await?;
             let name = match depth {
                 VerifyDepth::Structure => "structure",
                 VerifyDepth::Part { .. } => "packs",
                 VerifyDepth::All => "all",
             };
+            let order = OrderId::of_job(job, format_args!("verify/{name}"));
+            let order = VerifyOrder { order, vault: doc.access(), depth };
+            let (keeper, follow) = (self.keeper.clone(), watch.clone());
+            let facts = Self::blocking(move || keeper.verify(&order, &follow)).await?;
             found.insert(name, facts.report.clone());
             verified = after(verified, depth, &facts, now);
             if facts.damaged_objects > 0 || facts.damaged_points > 0 {

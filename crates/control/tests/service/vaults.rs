@@ -1,12 +1,12 @@
 //! Vaults: one place once, deleted when empty, found again.
 
-use strongroom_agent::VerifyDepth;
 use strongroom_api::{
     AlertState, JobKind, JobState, Redundancy, Severity, SoftDelete, SoftDeleteState, StopMode,
     StopProtection, VaultState, VaultUpdate,
 };
 use strongroom_catalog::testing::{Bed, Fault, on_both_databases};
 use strongroom_control::{PageRequest, jobs::JobFilter};
+use strongroom_orders::VerifyDepth;
 
 use crate::world::{DAY, World, refusal};
 

@@ -16,11 +16,11 @@ use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::{Value, json};
-use strongroom_agent::ModuleCommand;
+use strongroom_agent::{ModuleCommand, ThisHost};
 use strongroom_base::Cancel;
 use strongroom_hypervisor::Settings;
 use strongroom_machine::{Places, guard::GuardCommand};
-use strongroom_server::{Serve, ServerConfig, ServerError, ThisHost, serve};
+use strongroom_server::{Serve, ServerConfig, ServerError, serve};
 use tokio::{net::TcpStream, runtime::Runtime};
 use tokio_rustls::TlsConnector;
 

@@ -4,8 +4,9 @@ use std::{env, ffi::OsString, fmt::Write as _, net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 use serde::Serialize;
+use strongroom_agent::ThisHost;
 use strongroom_hypervisor::Scope;
-use strongroom_server::{ConfigSource, Finding, Level, Serve, ServerConfig, ThisHost, VARIABLES};
+use strongroom_server::{ConfigSource, Finding, Level, Serve, ServerConfig, VARIABLES};
 
 use crate::{
     context::Context,

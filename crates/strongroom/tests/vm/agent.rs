@@ -9,11 +9,7 @@ use std::{
 };
 
 use serde::{Serialize, de::DeserializeOwned};
-use strongroom_agent::{
-    Agent as _, BackupDone, BackupOrder, Keeper as _, LocalAgent, LocalHost, LocalKeeper,
-    RestoreDone, RestoreOrder, TaskEvent, Tier, TransferOrder, VaultAccess, VaultMake, Vaults,
-    Watch,
-};
+use strongroom_agent::{LocalAgent, LocalHost, LocalKeeper, Vaults};
 use strongroom_api::{
     ConsistencyProved, ConsistencyWanted, DiskSelection, KeyReference, PowerAfter, Restore,
     RestoreDisks, RestoreMachine, RestoreReplace, Source, StopFirst,
@@ -21,6 +17,10 @@ use strongroom_api::{
 use strongroom_base::{Cancel, Clock as _, JobId, SystemClock, SystemEntropy};
 use strongroom_hypervisor::Settings;
 use strongroom_machine::{Places, guard::GuardCommand};
+use strongroom_orders::{
+    Agent as _, BackupDone, BackupOrder, CheckOrder, Keeper as _, OrderId, RestoreDone,
+    RestoreOrder, TaskEvent, Tier, TransferOrder, ValidateOrder, VaultAccess, VaultMake, Watch,
+};
 
 use crate::{
     after::{assert_clean, assert_clean_within},
@@ -116,6 +116,15 @@ impl Workers {
         done.unwrap_or_else(|error| panic!("{error:#?}"))
     }
 
+    fn validate(&self, done: &BackupDone) -> ValidateOrder {
+        ValidateOrder {
+            order: once(),
+            vault: self.vault(),
+            item: "web".to_owned(),
+            point: done.point.id,
+        }
+    }
+
     fn points(&self) -> usize {
         self.keeper.points(&self.vault(), None).expect("listed").0.len()
     }
@@ -135,6 +144,10 @@ impl Workers {
         assert!(Path::new(template).exists(), "{:#}", restored.report);
         done.point.disks.iter().map(|disk| folder.join(format!("{}.raw", disk.name))).collect()
     }
+}
+
+fn once() -> OrderId {
+    OrderId::once(&SystemClock, &SystemEntropy)
 }
 
 fn job() -> JobId {
@@ -217,14 +230,17 @@ fn seen_checked_backed_up_and_missed() {
     assert_eq!((found.agent.as_str(), found.disks.len()), ("connected", 2), "{found:?}");
     assert!(found.disks[0].os_disk && found.disks[0].tracks_changes);
     let mut order = workers.order(&guest);
-    let checked_now = agent.check(&order.source).expect("checked");
+    let check = |order: &BackupOrder| {
+        agent.check(&CheckOrder { order: once(), source: order.source.clone() })
+    };
+    let checked_now = check(&order).expect("checked");
     assert_eq!(checked_now.name, "web");
 
     // The first, and what is heard of it.
     let (watch, heard) = listener();
     let first = agent.backup(&order, &watch).expect("a point");
     let events = std::mem::take(&mut *heard.lock().expect("unlocked"));
-    let states: Vec<_> = events.iter().map(|event| (event.task, event.state.name())).collect();
+    let states: Vec<_> = events.iter().map(|event| (&*event.task, event.state.name())).collect();
     let expected = [
         ("snapshot", "in_progress"),
         ("snapshot", "completed"),
@@ -251,8 +267,7 @@ fn seen_checked_backed_up_and_missed() {
     assert_eq!(second.point.consistency, ConsistencyProved::FileSystem);
     assert!(second.warnings.is_empty(), "{:?}", second.warnings);
     for done in [&first, &second] {
-        let words =
-            workers.keeper.validate(&workers.vault(), "web", done.point.id, &Watch::silent());
+        let words = workers.keeper.validate(&workers.validate(done), &Watch::silent());
         println!("{words:?}");
         assert!(words.is_ok(), "{words:?}");
         checked(&workers.disks(&order, done), Taken::Frozen);
@@ -280,7 +295,7 @@ fn seen_checked_backed_up_and_missed() {
     let missing = agent.backup(&order, &Watch::silent()).expect_err("no machine");
     assert_eq!(missing.code, "source.missing", "{missing:?}");
     assert!(missing.causes[0].contains("no machine"), "{missing:?}");
-    assert_eq!(agent.check(&order.source).expect_err("no machine").code, "source.missing");
+    assert_eq!(check(&order).expect_err("no machine").code, "source.missing");
     assert_eq!(workers.points(), 2);
 }
 
@@ -333,6 +348,7 @@ fn by_way_of_a_vault_near_the_machine() {
     };
     let transfer = |done: &BackupDone| {
         let order = TransferOrder {
+            order: once(),
             from: near.clone(),
             from_item: "item".to_owned(),
             point: done.point.id,
@@ -443,7 +459,8 @@ fn machines_come_back_however_often_it_is_asked() {
     wanted.limit_rate = None;
     let (watch, heard) = listener();
     let restored = workers.agent.restore(&wanted, &watch).expect("goes on");
-    let tasks: Vec<_> = heard.lock().expect("unlocked").iter().map(|event| event.task).collect();
+    let tasks: Vec<_> =
+        heard.lock().expect("unlocked").iter().map(|event| event.task.clone()).collect();
     assert_eq!(tasks, ["prepare", "prepare", "restore", "restore"]);
     assert_eq!(restored.report["machine"], "copy", "{:#}", restored.report);
     assert!(restored.warnings.is_empty(), "{:?}", restored.warnings);

@@ -4,11 +4,10 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use strongroom_api::KeyReference;
+use strongroom_api::{ErrorBody, ItemUsage, KeyReference};
 use strongroom_base::{PointId, VaultId};
-use strongroom_vault::AbsentPoint;
 
-use crate::{PointFacts, Result, VaultAccess, Watch};
+use crate::{OrderId, PointFacts, Result, VaultAccess, Watch};
 
 /// Makes a vault, or takes over one that is there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,12 +53,72 @@ pub struct UsageFacts {
     /// Bytes that reclaim can free.
     pub reclaimable_bytes: u64,
     /// The items: `item` and the units are for the caller to fill in.
-    pub items: Vec<strongroom_api::ItemUsage>,
+    pub items: Vec<ItemUsage>,
+}
+
+/// How a point is absent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Absence {
+    /// It has no manifest.
+    Missing,
+    /// It has a deletion note.
+    Hidden,
+}
+
+/// A point that should be there and is not.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct AbsentPoint {
+    /// Its item's name.
+    pub item: String,
+    /// The point.
+    pub point: PointId,
+    /// How it is absent.
+    pub how: Absence,
+}
+
+/// Reads what a recovery point is made of, as far as it takes to say that it can be restored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ValidateOrder {
+    /// Which order it is.
+    pub order: OrderId,
+    /// The vault.
+    pub vault: VaultAccess,
+    /// The item's name there.
+    pub item: String,
+    /// The point.
+    pub point: PointId,
+}
+
+/// Verifies a vault.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyOrder {
+    /// Which order it is.
+    pub order: OrderId,
+    /// The vault.
+    pub vault: VaultAccess,
+    /// How much of it.
+    pub depth: VerifyDepth,
+}
+
+/// Changes a vault's master key, and the key that opens it if a new one is given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RotateOrder {
+    /// Which order it is.
+    pub order: OrderId,
+    /// The vault, and what opened it before.
+    pub vault: VaultAccess,
+    /// What opens it from now on, if that is something else.
+    pub new: Option<KeyReference>,
 }
 
 /// Frees what no recovery point needs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReclaimOrder {
+    /// Which order it is.
+    pub order: OrderId,
+    /// The vault.
+    pub vault: VaultAccess,
     /// The points that were given up: item and id. Of other points no deletion note is executed,
     /// whoever put it.
     pub given_up: Vec<(String, PointId)>,
@@ -150,18 +209,12 @@ pub trait Keeper: Send + Sync {
         &self,
         vault: &VaultAccess,
         item: Option<&str>,
-    ) -> Result<(Vec<PointFacts>, Vec<strongroom_api::ErrorBody>)>;
+    ) -> Result<(Vec<PointFacts>, Vec<ErrorBody>)>;
 
     /// Whether a recovery point can be restored: its manifest, all of its trees and its
     /// configuration are read, all packs that it needs are looked for, and a sample of its blocks is
     /// read and checked. The answer is what people should know. Task: `validate`.
-    fn validate(
-        &self,
-        vault: &VaultAccess,
-        item: &str,
-        point: PointId,
-        watch: &Watch,
-    ) -> Result<Vec<String>>;
+    fn validate(&self, order: &ValidateOrder, watch: &Watch) -> Result<Vec<String>>;
 
     /// Deletes recovery points. One that is gone already is no error. Those that are locked at `now`
     /// stay: the answer says until when.
@@ -191,23 +244,17 @@ pub trait Keeper: Send + Sync {
     ) -> Result<Vec<AbsentPoint>>;
 
     /// Frees what no recovery point needs.
-    fn reclaim(
-        &self,
-        vault: &VaultAccess,
-        order: &ReclaimOrder,
-        watch: &Watch,
-    ) -> Result<ReclaimDone>;
+    fn reclaim(&self, order: &ReclaimOrder, watch: &Watch) -> Result<ReclaimDone>;
 
     /// Verifies the vault: damage that a copy mends is mended. Damage is no error. Task: `verify`.
-    fn verify(&self, vault: &VaultAccess, depth: VerifyDepth, watch: &Watch)
-    -> Result<VerifyFacts>;
+    fn verify(&self, order: &VerifyOrder, watch: &Watch) -> Result<VerifyFacts>;
 
     /// Measures what the vault holds.
     fn usage(&self, vault: &VaultAccess, watch: &Watch) -> Result<UsageFacts>;
 
     /// Changes the vault's master key, and the key that opens it if a new one is given. The old key
     /// opens it no more then. Again after a crash it goes on.
-    fn rotate_key(&self, vault: &VaultAccess, new: Option<&KeyReference>) -> Result<VaultFacts>;
+    fn rotate_key(&self, order: &RotateOrder) -> Result<VaultFacts>;
 
     /// Makes a key file that only the server can read, unless it is there.
     fn make_key_file(&self, path: &Path) -> Result<()>;

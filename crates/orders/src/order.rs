@@ -1,16 +1,16 @@
 //! What a host is asked to do.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strongroom_api::{
-    Check, ConsistencyProved, ConsistencyWanted, DiskSelection, ErrorBody, KeyReference, PointDisk,
-    ProtectableItem, Restore, RestoreDecision, Source,
+    Check, ConsistencyProved, ConsistencyWanted, DiskSelection, ErrorBody, Host, KeyReference,
+    PointDisk, ProtectableItem, Restore, RestoreDecision, Source,
 };
 use strongroom_base::{JobId, PointId};
 
-use crate::{Result, Watch};
+use crate::{OrderId, Result, Watch};
 
 /// How a vault is reached and opened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +68,8 @@ pub struct BackupOrder {
 /// Copies a recovery point from the vault near its source to the one that keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TransferOrder {
+    /// Which order it is.
+    pub order: OrderId,
     /// The vault that the point is in.
     pub from: VaultAccess,
     /// The item's name there.
@@ -155,6 +157,8 @@ pub struct RestoreDone {
 /// Accepts or undoes a restore that has replaced a machine's disks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FinishOrder {
+    /// Which order it is.
+    pub order: OrderId,
     /// The machine: its name or UUID.
     pub machine: String,
     /// What becomes of them.
@@ -172,6 +176,29 @@ pub enum FinishDone {
     DecidedBefore,
 }
 
+/// Looks for what stands in the way of a backup. It changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckOrder {
+    /// Which order it is.
+    pub order: OrderId,
+    /// What is to be backed up.
+    pub source: Source,
+}
+
+impl BackupOrder {
+    /// Which order it is: a job makes one recovery point.
+    pub fn id(&self) -> OrderId {
+        OrderId::of_job(self.job, "backup")
+    }
+}
+
+impl RestoreOrder {
+    /// Which order it is: a job brings back one thing.
+    pub fn id(&self) -> OrderId {
+        OrderId::of_job(self.job, "restore")
+    }
+}
+
 /// What a host says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostFacts {
@@ -179,10 +206,18 @@ pub struct HostFacts {
     pub host: String,
     /// Version of this program there.
     pub version: String,
+    /// Which orders it understands ([`crate::ORDERS_VERSION`]).
+    pub orders: u32,
     /// Version of libvirt, if it is asked.
     pub libvirt: Option<String>,
     /// Version of QEMU, if libvirt is asked.
     pub qemu: Option<String>,
+}
+
+/// Gives each host its agent.
+pub trait Agents: Send + Sync {
+    /// The agent of a host. It answers at once: nobody is asked yet.
+    fn agent(&self, host: &Host) -> Result<Arc<dyn Agent>>;
 }
 
 /// A host's agent.
@@ -195,7 +230,7 @@ pub trait Agent: Send + Sync {
     fn discover(&self, watch: &Watch) -> Result<Vec<ProtectableItem>>;
 
     /// What stands in the way of a backup.
-    fn check(&self, source: &Source) -> Result<Check>;
+    fn check(&self, order: &CheckOrder) -> Result<Check>;
 
     /// Makes a recovery point. Tasks: `snapshot`, and if it goes straight into the vault that keeps it,
     /// `transfer`. A source that is gone is the error `source.missing`, and nothing else is.

@@ -1,4 +1,4 @@
-//! Who works on hosts: this process itself, for hosts whose libvirt is on this machine.
+//! The agents of hosts whose libvirt is on this machine: this process itself.
 
 use std::{
     collections::HashMap,
@@ -6,12 +6,15 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use strongroom_agent::{Agent, LocalAgent, LocalHost, ModuleCommand, Result, Vaults, Within};
 use strongroom_api::{self as api, ErrorBody};
 use strongroom_base::{HostId, codes};
-use strongroom_control::Agents;
-use strongroom_hypervisor::{ConnectUri, Route, Scope, Settings};
+use strongroom_disk::Within;
+use strongroom_hypervisor::{ConnectUri, HypervisorError, Route, Scope, Settings};
+use strongroom_keys::ModuleCommand;
 use strongroom_machine::{Places, guard::GuardCommand};
+use strongroom_orders::{Agent, Agents, Result};
+
+use crate::{LocalAgent, LocalHost, Vaults};
 
 /// What the program knows of the machine that it runs on.
 #[derive(Clone, Debug)]
@@ -32,15 +35,34 @@ pub struct ThisHost {
     pub connect: Option<String>,
 }
 
+impl ThisHost {
+    /// An agent that looks at this machine and shares no vaults with others.
+    pub fn agent(&self) -> LocalAgent {
+        let host = LocalHost {
+            name: self.name.clone(),
+            connect: self.connect.as_deref().and_then(|text| text.parse().ok()),
+            settings: self.settings.clone(),
+            places: self.system_places.clone(),
+            guard: self.guard.clone(),
+            notes: self.system_places.run.clone(),
+            disks: None,
+            targets: None,
+            allow_backing: Vec::new(),
+            threads: 1,
+        };
+        LocalAgent::new(host, Arc::new(Vaults::new(None)))
+    }
+}
+
 /// What agents may touch here.
 #[derive(Debug)]
-pub(crate) struct Folders {
+pub struct Folders {
     /// What may be backed up by path.
-    pub(crate) disks: Vec<PathBuf>,
+    pub disks: Vec<PathBuf>,
     /// Below what may be restored to.
-    pub(crate) targets: Vec<PathBuf>,
+    pub targets: Vec<PathBuf>,
     /// Where begun restores are noted.
-    pub(crate) notes: PathBuf,
+    pub notes: PathBuf,
 }
 
 /// An agent, and what it was made for.
@@ -48,7 +70,7 @@ type Known = (Option<String>, Arc<LocalAgent>);
 
 /// Gives hosts their agents.
 #[derive(Debug)]
-pub(crate) struct LocalAgents {
+pub struct LocalAgents {
     here: ThisHost,
     vaults: Arc<Vaults>,
     folders: Folders,
@@ -59,7 +81,7 @@ pub(crate) struct LocalAgents {
 
 impl LocalAgents {
     /// Agents that share open vaults with others.
-    pub(crate) fn new(
+    pub fn new(
         here: ThisHost,
         vaults: Arc<Vaults>,
         folders: Folders,
@@ -106,7 +128,7 @@ impl Agents for LocalAgents {
 /// one.
 fn local(text: &str, sockets: &[PathBuf]) -> Result<ConnectUri> {
     let uri: ConnectUri = text.parse().map_err(|error| {
-        let error: strongroom_hypervisor::HypervisorError = error;
+        let error: HypervisorError = error;
         Box::new(ErrorBody::of(&error))
     })?;
     if let Route::Local { socket } = &uri.route {

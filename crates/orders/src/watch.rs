@@ -1,16 +1,16 @@
-//! How whoever gave an order follows it and stops it.
+//! Progress, events and cancellation of a running order.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
+use serde::{Deserialize, Serialize};
 use strongroom_api::TaskState;
-use strongroom_base::Cancel;
-use strongroom_engine::Progress;
+use strongroom_base::{Cancel, Progress};
 
 /// A part of an order came to another state.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskEvent {
-    /// Which part.
-    pub task: &'static str,
+    /// Which part: `snapshot`, `transfer`, ...
+    pub task: Cow<'static, str>,
     /// Its state.
     pub state: TaskState,
     /// What it found or did, for people.
@@ -40,7 +40,7 @@ impl Watch {
 
     /// Says that a part came to another state.
     pub fn task(&self, task: &'static str, state: TaskState, detail: Option<String>) {
-        (self.events)(TaskEvent { task, state, detail });
+        (self.events)(TaskEvent { task: Cow::Borrowed(task), state, detail });
     }
 }
 

@@ -1,0 +1,71 @@
+//! Places on a host that others may name.
+
+use strongroom_api::KeyReference;
+
+/// What the operator lets others name: places of vaults, keys and disks.
+///
+/// Whoever asks the service names paths and URLs, and they are opened with rights of its own. So they are
+/// looked at where they will be opened: only there it is known where a link leads.
+pub trait AllowedPlaces: Send + Sync {
+    /// Refuses the place of a vault.
+    fn check_vault(&self, url: &str) -> Result<(), NotAllowed>;
+
+    /// Refuses the folder of a copy of a vault.
+    fn check_vault_folder(&self, url: &str) -> Result<(), NotAllowed>;
+
+    /// Refuses what would open a vault.
+    fn check_key(&self, key: &KeyReference) -> Result<(), NotAllowed>;
+
+    /// Refuses a disk that is to be backed up by path.
+    fn check_disk(&self, path: &str) -> Result<(), NotAllowed>;
+
+    /// Refuses what is to be restored to.
+    fn check_target(&self, path: &str) -> Result<(), NotAllowed>;
+}
+
+/// Something that was named is not on the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotAllowed {
+    /// What was named.
+    pub named: String,
+    /// The key of the configuration that would have to say it.
+    pub setting: &'static str,
+    /// What it says.
+    pub allowed: Vec<String>,
+}
+
+impl NotAllowed {
+    /// For somebody who may not know the configuration.
+    pub fn words(&self) -> String {
+        format!("{} is not allowed by `{}` of the server's configuration", self.named, self.setting)
+    }
+
+    /// For somebody who may.
+    pub fn all_words(&self) -> String {
+        let Self { named, setting, allowed } = self;
+        let list = if allowed.is_empty() { "none".to_owned() } else { allowed.join(", ") };
+        let what = match *setting {
+            "vault_urls" => "its URL",
+            "pkcs11_modules" => "the module",
+            _ => "the folder",
+        };
+        format!(
+            "{named}: add {what} to `{setting}` in server.toml and restart; allowed are: {list}"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_say_what_to_do() {
+        let no = NotAllowed { named: "/x".to_owned(), setting: "disk_dirs", allowed: Vec::new() };
+        assert_eq!(
+            no.all_words(),
+            "/x: add the folder to `disk_dirs` in server.toml and restart; allowed are: none"
+        );
+        assert!(!no.words().contains("none"));
+    }
+}
