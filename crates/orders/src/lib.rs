@@ -36,6 +36,8 @@
 //! - A field never changes its meaning or type; a name that is gone is not used again. The shapes of this
 //!   version are written down in `tests/orders.json`, and a test compares.
 
+#[cfg(feature = "testing")]
+pub mod conformance;
 mod id;
 mod keeper;
 mod order;

@@ -1,5 +1,6 @@
 //! The agent of the host that the program itself runs on.
 
+mod at_work;
 mod backup;
 mod begun;
 mod disks;
@@ -24,6 +25,7 @@ use strongroom_orders::{
     RestoreDone, RestoreOrder, Result, TransferOrder, Watch,
 };
 
+use self::at_work::AtWork;
 use crate::{
     Vaults,
     error::{body, of_source},
@@ -56,19 +58,21 @@ pub struct LocalHost {
 
 /// The agent of this host.
 ///
-/// Orders block, and several may be given at once, on different threads. An order that is cancelled
+/// Orders block, and several may be given at once, on different threads; one that is given again while it is
+/// at work waits for its end. An order that is cancelled
 /// ends soon, with the error `interrupted`, and leaves machines and disks as [`Agent`] says. A
 /// part that an order was at when it failed is not told to have ended: the error says so.
 #[derive(Debug)]
 pub struct LocalAgent {
     host: LocalHost,
     vaults: Arc<Vaults>,
+    at_work: AtWork,
 }
 
 impl LocalAgent {
     /// An agent for a host; it shares open vaults with others.
     pub fn new(host: LocalHost, vaults: Arc<Vaults>) -> Self {
-        Self { host, vaults }
+        Self { host, vaults, at_work: AtWork::default() }
     }
 
     /// A connection of its own: calls on one wait for each other.
@@ -123,14 +127,17 @@ impl Agent for LocalAgent {
     }
 
     fn backup(&self, order: &BackupOrder, watch: &Watch) -> Result<BackupDone> {
+        let _turn = self.at_work.begin(order.id(), &watch.cancel)?;
         self.back_up(order, watch)
     }
 
     fn transfer(&self, order: &TransferOrder, watch: &Watch) -> Result<BackupDone> {
+        let _turn = self.at_work.begin(order.order.clone(), &watch.cancel)?;
         self.copy(order, watch)
     }
 
     fn restore(&self, order: &RestoreOrder, watch: &Watch) -> Result<RestoreDone> {
+        let _turn = self.at_work.begin(order.id(), &watch.cancel)?;
         self.bring_back(order, watch)
     }
 

@@ -10,3 +10,4 @@
 mod common;
 mod disks;
 mod keeper;
+mod orders;

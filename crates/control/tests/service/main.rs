@@ -11,6 +11,8 @@ mod access;
 mod costs;
 mod jobs;
 mod lost;
+mod orders;
+mod outside;
 mod promises;
 mod protection;
 mod retention;

@@ -22,11 +22,11 @@ async fn recovered(world: &World) -> World {
     let store = {
         let outside = world.shared.outside();
         let old = &outside.stores["/vaults/main"];
-        crate::world::Store {
+        crate::outside::Store {
             id: old.id,
             points: old.points.clone(),
             saved: old.saved.clone(),
-            ..crate::world::Store::default()
+            ..crate::outside::Store::default()
         }
     };
     new.shared.outside().stores.insert("/vaults/old".to_owned(), store);
