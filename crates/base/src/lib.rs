@@ -11,6 +11,7 @@ mod clock;
 mod code;
 mod digest;
 mod entropy;
+mod environment;
 mod ids;
 mod limits;
 mod names;
@@ -25,6 +26,7 @@ pub use clock::{Clock, SystemClock};
 pub use code::{CATALOG, Code, Coded, Fault, Kind, codes};
 pub use digest::{Digest, ParseHexError};
 pub use entropy::{Entropy, EntropyExt, SystemEntropy};
+pub use environment::Environment;
 pub use ids::{
     AlertId, AssignmentId, HostId, ItemId, JobId, KeyId, NoticeId, PackId, ParseIdError, PointId,
     PolicyId, RequestId, SlotId, TokenId, UserId, VaultId, WriterId,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use percent_encoding::percent_decode_str;
-use strongroom_base::{Clock, Entropy, SystemClock, SystemEntropy};
+use strongroom_base::{Clock, Entropy, Environment, SystemClock, SystemEntropy};
 
 use crate::{Folder, Memory, ObjectStore, StoreError, remote::Remote};
 
@@ -26,7 +26,8 @@ pub struct Options {
     /// How often a request to a remote store is tried.
     pub attempts: u32,
     /// Settings of the clouds' clients, keys and tokens among them, by the names of their usual
-    /// environment variables: `AWS_...`, `AZURE_...`, `GOOGLE_...`.
+    /// environment variables: `AWS_...`, `AZURE_...`, `GOOGLE_...`; by default those that the program was
+    /// started with ([`Environment::clouds`]).
     pub environment: Vec<(String, String)>,
 }
 
@@ -38,20 +39,9 @@ impl Default for Options {
             entropy: Arc::new(SystemEntropy),
             request_timeout: Duration::from_mins(1),
             attempts: 8,
-            environment: cloud_environment(),
+            environment: Environment::given().clouds(),
         }
     }
-}
-
-/// The variables of the process that configure access to clouds.
-fn cloud_environment() -> Vec<(String, String)> {
-    let is_cloud = |name: &str| {
-        ["AWS_", "AZURE_", "GOOGLE_"].iter().any(|cloud| name.starts_with(cloud))
-            || name == "IDENTITY_ENDPOINT"
-    };
-    let variables = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    variables.filter(|(name, _)| is_cloud(name)).collect()
 }
 
 /// Shows no [`Options::environment`]: it holds secrets.

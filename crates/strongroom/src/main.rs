@@ -20,7 +20,7 @@ use std::{
 
 use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 use clap_complete::CompleteEnv;
-use strongroom_base::{Cancel, Kind};
+use strongroom_base::{Cancel, Environment, Kind};
 use tracing_subscriber::EnvFilter;
 
 mod args;
@@ -55,6 +55,7 @@ use error::Failure;
 use out::{Format, Out};
 
 fn main() -> ExitCode {
+    Environment::new(env::vars_os()).give();
     let arguments: Vec<OsString> = env::args_os().collect();
     if complete(&arguments) {
         return ExitCode::SUCCESS;

@@ -18,7 +18,7 @@ use rustix::{
     process::{Pid, Resource, Rlimit, prlimit},
 };
 use serde_json::Value;
-use strongroom_base::{ByteRange, Clock as _, RangeSet, SECTOR_SIZE, SystemClock};
+use strongroom_base::{ByteRange, Clock as _, Environment, RangeSet, SECTOR_SIZE, SystemClock};
 use tempfile::TempDir;
 
 use super::chain;
@@ -225,7 +225,7 @@ fn spawn(
     let mut command = Command::new(QEMU_NBD);
     command
         .env_clear()
-        .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+        .envs(Environment::given().path())
         .arg("--socket")
         .arg(socket)
         .args(["--shared=4", "--discard=unmap"])

@@ -8,7 +8,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use strongroom_base::ByteRange;
+use strongroom_base::{ByteRange, Environment};
 
 use super::serve::{Served, Service};
 use crate::{
@@ -87,7 +87,7 @@ fn create(path: &Path, name: &str, size: u64) -> Result<(), DiskError> {
     let tool = |reason: String| DiskError::Tool { tool: QEMU_IMG, disk: name.to_owned(), reason };
     let output = Command::new(QEMU_IMG)
         .env_clear()
-        .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+        .envs(Environment::given().path())
         .args(["create", "-q", "-f", "qcow2"])
         .arg(path)
         .arg(size.to_string())

@@ -14,7 +14,7 @@ use std::{
 };
 
 use serde_json::json;
-use strongroom_base::{Clock as _, SystemClock};
+use strongroom_base::{Clock as _, Environment, SystemClock};
 use strongroom_disk::{
     DiskError, DiskSpec, DiskTarget, Existing, ImageFormat, NbdUrl, OpenOptions, TargetOptions,
     make_anew, open_ours, open_target,
@@ -181,7 +181,7 @@ fn serve(path: &Path, format: ImageFormat, object: &str, folder: &Path) -> Resul
     let said = File::create(&said).map_err(|source| local("make", &said, source))?;
     let child = Command::new(QEMU_NBD)
         .env_clear()
-        .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+        .envs(Environment::given().path())
         .args(["--object", object, "--socket"])
         .arg(folder.join("nbd"))
         .args(["--shared=4", "--discard=unmap", "--cache=writeback"])

@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde_json::Value;
-use strongroom_base::{Clock as _, SystemClock};
+use strongroom_base::{Clock as _, Environment, SystemClock};
 use strongroom_disk::{
     DiskError, DiskSpec, DiskTarget, Existing, ImageFormat, TargetOptions, open_target, pinned,
 };
@@ -84,7 +84,7 @@ pub(super) fn qemu_img(disk: &Path, words: &[String]) -> Result<()> {
     };
     let output = Command::new(QEMU_IMG)
         .env_clear()
-        .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+        .envs(Environment::given().path())
         .args(words)
         .stdin(Stdio::null())
         .output()

@@ -1,31 +1,253 @@
-//! The workspace's one-way rule: a crate uses only crates on lower rows.
+//! The workspace's walls: a crate uses only crates on lower rows, what decides reaches nothing that touches
+//! a disk or a store, and only the program reads its environment.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
+
+/// A crate, as its manifest and its sources say.
+#[derive(Default)]
+struct Crate {
+    row: Option<i64>,
+    /// What it is built with, tests aside.
+    uses: Vec<String>,
+    /// Its sources: path and text.
+    sources: Vec<(String, String)>,
+}
+
+type Crates = BTreeMap<String, Crate>;
+
+/// Crates that reach no crate of the workspace but these, directly or by others.
+const REACHES_ONLY: [(&str, &[&str]); 2] = [
+    (
+        "strongroom-control",
+        &[
+            "strongroom-api",
+            "strongroom-base",
+            "strongroom-catalog",
+            "strongroom-orders",
+            "strongroom-policy",
+        ],
+    ),
+    ("strongroom-orders", &["strongroom-api", "strongroom-base", "strongroom-policy"]),
+];
+
+/// Crates that do not use these themselves: what they need of them goes through others.
+const USES_NOT: [(&str, &[&str]); 1] = [(
+    "strongroom-server",
+    &[
+        "strongroom-disk",
+        "strongroom-engine",
+        "strongroom-hypervisor",
+        "strongroom-machine",
+        "strongroom-objects",
+        "strongroom-vault",
+    ],
+)];
+
+/// Programs, which read their environment and give it to the crates that they use.
+const PROGRAMS: [&str; 3] = ["strongroom", "strongroom-bench", "strongroom-sim"];
+
+/// What is wrong with the workspace.
+fn faults(crates: &Crates) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (name, krate) in crates {
+        let Some(row) = krate.row else {
+            faults.push(format!("{name} has no row"));
+            continue;
+        };
+        for used in &krate.uses {
+            if let Some(other) = crates.get(used).and_then(|other| other.row)
+                && other >= row
+            {
+                faults.push(format!("{name} must not use {used}: it is on row {other}"));
+            }
+        }
+        if !PROGRAMS.contains(&name.as_str()) {
+            let read = krate.sources.iter().flat_map(|(path, text)| reads(path, text));
+            faults.extend(read.map(|read| format!("{name} reads the environment: {read}")));
+        }
+    }
+    for (name, allowed) in REACHES_ONLY {
+        let strange =
+            reached(crates, name).into_iter().filter(|it| !allowed.contains(&it.as_str()));
+        faults.extend(strange.map(|it| format!("{name} must not reach {it}")));
+    }
+    for (name, forbidden) in USES_NOT {
+        let uses = crates.get(name).map(|krate| krate.uses.as_slice()).unwrap_or_default();
+        let strange = uses.iter().filter(|it| forbidden.contains(&it.as_str()));
+        faults.extend(strange.map(|it| format!("{name} must not use {it}")));
+    }
+    // A wall around what has another name now is none.
+    let named = REACHES_ONLY.iter().chain(&USES_NOT);
+    let named = named.flat_map(|(name, others)| others.iter().chain([name])).chain(&PROGRAMS);
+    let unknown: BTreeSet<_> = named.filter(|name| !crates.contains_key(**name)).collect();
+    faults.extend(unknown.into_iter().map(|name| format!("there is no crate {name}")));
+    faults
+}
+
+/// The crates of the workspace that one is built with, by whatever way.
+fn reached(crates: &Crates, name: &str) -> BTreeSet<String> {
+    let (mut found, mut left) = (BTreeSet::new(), vec![name.to_owned()]);
+    while let Some(next) = left.pop() {
+        let uses = crates.get(&next).map(|krate| krate.uses.as_slice()).unwrap_or_default();
+        for used in uses.iter().filter(|used| crates.contains_key(*used)) {
+            if found.insert(used.clone()) {
+                left.push(used.clone());
+            }
+        }
+    }
+    found
+}
+
+/// Lines of a source that read the environment or the arguments, its tests aside.
+fn reads(path: &str, text: &str) -> Vec<String> {
+    // A module of tests is the end of its file.
+    let mut lines: Vec<&str> = text.lines().collect();
+    let is_test = |pair: &[&str]| {
+        pair[0] == "#[cfg(test)]" && pair[1].contains("mod ") && pair[1].ends_with('{')
+    };
+    if let Some(end) = lines.windows(2).position(is_test) {
+        lines.truncate(end);
+    }
+    let is_read = |line: &str| {
+        let line = line.trim_start();
+        let by_name = line.contains("env::var") || line.contains("env::args");
+        let by_list =
+            line.contains("std::env::{") && ["var", "args"].iter().any(|it| line.contains(it));
+        !line.starts_with("//") && (by_name || by_list)
+    };
+    let read = lines.iter().enumerate().filter(|(_, line)| is_read(line));
+    read.map(|(at, line)| format!("{path}:{}: {}", at + 1, line.trim())).collect()
+}
+
+/// The sources below a folder, without test code that has files of its own.
+fn sources(folder: &Path, into: &mut Vec<(String, String)>) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        if ["tests", "tests.rs", "testing"].contains(&name.as_str()) {
+            continue;
+        }
+        if path.is_dir() {
+            sources(&path, into);
+        } else if path.extension().is_some_and(|it| it == "rs") {
+            let text = fs::read_to_string(&path).expect("a source");
+            into.push((path.display().to_string(), text));
+        }
+    }
+}
 
 #[test]
-fn crates_use_only_lower_rows() {
-    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let mut rows = BTreeMap::new();
-    let mut uses = Vec::new();
-    for entry in fs::read_dir(crates).expect("the crates") {
-        let file = entry.expect("a crate").path().join("Cargo.toml");
+fn the_workspace_keeps_its_walls() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut crates = Crates::new();
+    for entry in fs::read_dir(folder).expect("the crates") {
+        let path = entry.expect("a crate").path();
+        let file = path.join("Cargo.toml");
         let manifest: toml::Table =
             fs::read_to_string(&file).expect("a manifest").parse().expect("TOML");
         let package = &manifest["package"];
         let name = package["name"].as_str().expect("a name").to_owned();
-        let row = package
-            .get("metadata")
-            .and_then(|metadata| metadata.get("strongroom")?.get("row")?.as_integer());
-        let row = row.unwrap_or_else(|| panic!("{name} has no row in {}", file.display()));
-        rows.insert(name.clone(), row);
-        let used = manifest.get("dependencies").and_then(toml::Value::as_table);
-        let used = used.into_iter().flat_map(toml::Table::keys);
-        uses.extend(used.map(|used| (name.clone(), used.clone())));
-    }
-    assert!(rows.len() >= 8, "{rows:?}");
-    for (name, used) in uses {
-        if let Some(row) = rows.get(&used) {
-            assert!(*row < rows[&name], "{name} must not use {used}: it is on row {row}");
+        let mut krate = Crate {
+            row: package
+                .get("metadata")
+                .and_then(|metadata| metadata.get("strongroom")?.get("row")?.as_integer()),
+            ..Crate::default()
+        };
+        for table in ["dependencies", "build-dependencies"] {
+            let used = manifest.get(table).and_then(toml::Value::as_table);
+            krate.uses.extend(used.into_iter().flat_map(toml::Table::keys).cloned());
         }
+        sources(&path.join("src"), &mut krate.sources);
+        assert!(!krate.sources.is_empty(), "{name} has no sources");
+        crates.insert(name, krate);
+    }
+    assert!(crates.len() >= 8);
+    let faults = faults(&crates);
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// A workspace in which all walls stand, and what a change makes of it.
+fn made_up(change: impl FnOnce(&mut Crates)) -> Vec<String> {
+    let named = REACHES_ONLY.iter().chain(&USES_NOT);
+    let names = named.flat_map(|(name, others)| others.iter().chain([name])).chain(&PROGRAMS);
+    let row = |name: &str| match name {
+        "strongroom-control" => 3,
+        "strongroom-orders" => 2,
+        "strongroom-server" => 4,
+        name if PROGRAMS.contains(&name) => 5,
+        _ => 1,
+    };
+    let made =
+        |name: &&str| ((*name).to_owned(), Crate { row: Some(row(name)), ..Crate::default() });
+    let mut crates: Crates = names.map(made).collect();
+    change(&mut crates);
+    faults(&crates)
+}
+
+fn add(crates: &mut Crates, name: &str, used: &str) {
+    crates.get_mut(name).expect(name).uses.push(used.to_owned());
+}
+
+#[test]
+fn a_wall_that_is_broken_is_seen() {
+    assert_eq!(made_up(|_| {}), Vec::<String>::new());
+    assert_eq!(
+        made_up(|crates| add(crates, "strongroom-disk", "strongroom-vault")),
+        ["strongroom-disk must not use strongroom-vault: it is on row 1"]
+    );
+    assert_eq!(
+        made_up(|crates| crates.get_mut("strongroom-disk").expect("it").row = None),
+        ["strongroom-disk has no row"]
+    );
+    // By another, which may itself.
+    let by_another = made_up(|crates| {
+        crates.insert("between".to_owned(), Crate { row: Some(2), ..Crate::default() });
+        add(crates, "between", "strongroom-disk");
+        add(crates, "strongroom-control", "between");
+        add(crates, "strongroom-control", "serde");
+    });
+    let reach = |what: &str| format!("strongroom-control must not reach {what}");
+    assert_eq!(by_another, [reach("between"), reach("strongroom-disk")]);
+    assert_eq!(
+        made_up(|crates| add(crates, "strongroom-server", "strongroom-vault")),
+        ["strongroom-server must not use strongroom-vault"]
+    );
+    let renamed = made_up(|crates| drop(crates.remove("strongroom-orders")));
+    assert_eq!(renamed, ["there is no crate strongroom-orders"]);
+}
+
+#[test]
+fn whoever_reads_the_environment_is_seen() {
+    let with = |name: &'static str, text: &'static str| {
+        made_up(|crates| {
+            let source = ("a.rs".to_owned(), text.to_owned());
+            crates.get_mut(name).expect(name).sources.push(source);
+        })
+    };
+    for bad in [
+        "fn a() { std::env::var(\"A\"); }",
+        "fn a() { env::vars_os(); }",
+        "use std::env::{temp_dir, var};",
+        "let words = env::args();",
+    ] {
+        let fault = format!("strongroom-disk reads the environment: a.rs:1: {bad}");
+        assert_eq!(with("strongroom-disk", bad), [fault]);
+        assert_eq!(with("strongroom", bad), Vec::<String>::new(), "programs may");
+    }
+    // Tests in a file of their own are no end of the file.
+    let after = "#[cfg(test)]\nmod tests;\n\nlet words = env::args();";
+    assert_eq!(with("strongroom-disk", after).len(), 1);
+    for good in [
+        "// std::env::var",
+        "let folder = std::env::temp_dir();",
+        "let version = env!(\"CARGO_PKG_VERSION\");",
+        "fn a() {}\n\n#[cfg(test)]\nmod tests {\n    std::env::var(\"A\");\n}\n",
+        "fn a() {}\n\n#[cfg(test)]\npub(crate) mod golden {\n    std::env::var(\"A\");\n}\n",
+    ] {
+        assert_eq!(with("strongroom-disk", good), Vec::<String>::new(), "{good}");
     }
 }
