@@ -14,6 +14,7 @@ use serde::Deserialize;
 use strongroom_agent::{Allowed, covers};
 use strongroom_catalog::CatalogUrl;
 use strongroom_control::{Settings, jobs::Limits};
+use strongroom_http::CertificateFiles;
 use toml::{Table, Value};
 
 use crate::{
@@ -272,6 +273,21 @@ impl ServerConfig {
             save_every_minutes: self.save_every_minutes,
             alert_bundle_seconds: self.alert_bundle_seconds,
         }
+    }
+
+    /// The files of the certificate: those that are named, or the server's own.
+    pub fn certificate(&self) -> CertificateFiles {
+        match (&self.tls_certificate, &self.tls_key) {
+            (Some(certificate), Some(key)) => {
+                CertificateFiles { certificate: certificate.clone(), key: key.clone(), own: false }
+            }
+            _ => CertificateFiles::own(&self.data_dir.join("tls")),
+        }
+    }
+
+    /// Names and addresses that the server's own certificate is for.
+    pub(crate) fn names(&self, host: &str) -> Vec<String> {
+        strongroom_http::names(host, self.listen.ip(), &self.tls_names)
     }
 
     /// Where the catalog is, with its password.

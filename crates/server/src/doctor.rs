@@ -26,7 +26,7 @@ use strongroom_control::{
 };
 use strongroom_orders::{Agent as _, Keeper as _};
 
-use crate::{config::ServerConfig, error::ServerError, tls::CertificateFiles};
+use crate::{config::ServerConfig, error::ServerError};
 
 /// Less than this is not enough to go on for long.
 const SPACE_WARN: u64 = 2 << 30;
@@ -211,7 +211,7 @@ fn certificate(found: &mut Findings, config: &ServerConfig) {
         found.ok(CHECK, "it is off, and only this machine is listened to");
         return;
     }
-    let files = CertificateFiles::of(config);
+    let files = config.certificate();
     if files.own && !files.certificate.exists() {
         found.ok(CHECK, "the first start makes a certificate");
         return;

@@ -1,6 +1,6 @@
 //! Why the server cannot be started, or ends.
 
-use std::{io, net::SocketAddr, path::PathBuf};
+use std::{io, path::PathBuf};
 
 use strongroom_base::{Code, Coded, codes};
 
@@ -31,22 +31,9 @@ pub enum ServerError {
     /// Another server serves from the catalog.
     #[error("the server {0} serves from this catalog")]
     Held(String),
-    /// Nobody can listen there.
-    #[error("cannot listen on {address}")]
-    Listen {
-        /// Where.
-        address: SocketAddr,
-        /// The cause.
-        source: io::Error,
-    },
-    /// A certificate or its key is of no use.
-    #[error("{}: {reason}", path.display())]
-    Certificate {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
+    /// The face cannot serve.
+    #[error(transparent)]
+    Http(#[from] strongroom_http::HttpError),
     /// The service fails.
     #[error(transparent)]
     Control(#[from] strongroom_control::ControlError),
@@ -72,10 +59,11 @@ impl ServerError {
 impl Coded for ServerError {
     fn code(&self) -> &'static Code {
         match self {
-            Self::Config { .. } | Self::Certificate { .. } => &codes::CONFIG_INVALID,
-            Self::Local { .. } | Self::Listen { .. } => &codes::LOCAL_IO,
+            Self::Config { .. } => &codes::CONFIG_INVALID,
+            Self::Local { .. } => &codes::LOCAL_IO,
             Self::Running(_) => &codes::SERVER_RUNNING,
             Self::Held(_) => &codes::CATALOG_IN_USE,
+            Self::Http(error) => error.code(),
             Self::Control(error) => error.code(),
             Self::Catalog(error) => error.code(),
             Self::Bug(_) => &codes::BUG,

@@ -13,11 +13,11 @@ use axum::{
 use serde::{Deserialize, de::DeserializeOwned};
 use strongroom_base::codes;
 use strongroom_control::{PageRequest, access::Caller};
+use strongroom_http::{BodyError, Guest, read_body};
 use utoipa::IntoParams;
 
 use crate::{
     answer::{Done, Failure},
-    listen::Guest,
     state::App,
 };
 
@@ -152,16 +152,12 @@ fn is_json(request: &Request) -> bool {
 /// Reads a body, if it is not too large.
 pub(crate) async fn read(request: Request) -> Done<Bytes> {
     let body = request.with_limited_body().into_body();
-    axum::body::to_bytes(body, BODY_LIMIT).await.map_err(|error| {
-        let mut cause: Option<&dyn std::error::Error> = Some(&error);
-        while let Some(error) = cause {
-            if error.is::<http_body_util::LengthLimitError>() {
-                let code = &codes::REQUEST_TOO_LARGE;
-                return Failure::new(code, "the request's body is larger than 1 MiB");
-            }
-            cause = error.source();
+    read_body(body, BODY_LIMIT).await.map_err(|error| match error {
+        BodyError::TooLarge => {
+            let code = &codes::REQUEST_TOO_LARGE;
+            Failure::new(code, "the request's body is larger than 1 MiB")
         }
-        Failure::invalid("the request's body broke off")
+        BodyError::BrokeOff => Failure::invalid(error.to_string()),
     })
 }
 

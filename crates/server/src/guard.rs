@@ -20,13 +20,13 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use strongroom_base::{Clock as _, RequestId, SystemClock, SystemEntropy, codes};
 use strongroom_control::{Cause, access::Caller};
+use strongroom_http::Guest;
 use tracing::Instrument as _;
 
 use crate::{
     answer::{Denied, Done, ErrorCode, Failure, REQUEST, REQUEST_ID},
     extract::{self, Secret, bearer},
     idempotency::{self, Known},
-    listen::Guest,
     state::App,
     watch::traces,
 };

@@ -23,6 +23,7 @@ use strongroom_catalog::{Catalog, Error as CatalogError};
 use strongroom_control::{
     Control, PageRequest, Parts, access::Caller, clock::Reading, model::SCHEMA,
 };
+use strongroom_http::{self as http, CertificateFiles, Patience, Proxies, Serving, Shown};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::task::TaskTracker;
 
@@ -30,13 +31,9 @@ use crate::{
     config::ServerConfig,
     error::ServerError,
     first::{FirstToken, WayIn},
-    idempotency,
-    listen::{self, Patience, Serving},
-    notify,
-    proxies::Proxies,
+    idempotency, notify,
     router::router,
     standby,
-    tls::{self, CertificateFiles, Shown},
     watch::{Metrics, channels, follow_jobs, page, traces},
 };
 
@@ -74,14 +71,14 @@ async fn run(serve: Serve) -> Result<(), ServerError> {
     let Serve { config, here, notify, stop, tell } = serve;
     let _lock = prepare(&config.data_dir)?;
     let host = here.name.clone();
-    let files = CertificateFiles::of(&config);
+    let files = config.certificate();
     let shown = if config.tls {
-        tls::ensure(&files, &tls::names(&config, &host), SystemClock.now())?;
+        http::ensure(&files, &config.names(&host), SystemClock.now())?;
         Some(Shown::new(files.clone())?)
     } else {
         None
     };
-    let encryption = shown.clone().map(tls::encryption).transpose()?;
+    let encryption = shown.clone().map(http::encryption).transpose()?;
     let url = config.catalog_url()?;
     let catalog = Catalog::open(&url, &SCHEMA, Arc::new(SystemClock)).await?;
     let control = control(&config, here.clone(), catalog.clone())?;
@@ -106,7 +103,7 @@ async fn run(serve: Serve) -> Result<(), ServerError> {
     };
     let mut holding =
         lease.clone().map(|lease| tokio::spawn(standby::keep(catalog.clone(), lease)));
-    let (listener, address) = listen::listen(config.listen).await?;
+    let (listener, address) = http::listen(config.listen).await?;
     let metrics = Arc::new(Metrics::new());
     // Whoever was carrying them out is gone.
     idempotency::end_open(&control).await.map_err(|failure| {
@@ -164,7 +161,7 @@ async fn live(
     holding: &mut Option<JoinHandle<CatalogError>>,
 ) -> Result<(), ServerError> {
     let mut work = tokio::spawn(control.run(stopped.clone()));
-    let answering = tokio::spawn(listen::serve(listener, serving, stopped));
+    let answering = tokio::spawn(http::serve(listener, serving, stopped));
     let lost = async {
         match holding {
             Some(holding) => holding.await,
@@ -204,7 +201,7 @@ async fn watch(
     let following = follow_jobs(Arc::clone(control), Arc::clone(&metrics), stop.clone());
     let mut tasks = vec![tokio::spawn(following)];
     if let Some(address) = config.metrics_listen {
-        let (listener, bound) = listen::listen(address).await?;
+        let (listener, bound) = http::listen(address).await?;
         tracing::info!("metrics are at http://{bound}/metrics");
         let router = page(Arc::clone(control), metrics);
         let serving = Serving {
@@ -214,7 +211,7 @@ async fn watch(
             patience: Patience::USUAL,
             proxies: Proxies::default(),
         };
-        tasks.push(tokio::spawn(listen::serve(listener, serving, stop.clone())));
+        tasks.push(tokio::spawn(http::serve(listener, serving, stop.clone())));
     }
     Ok(tasks)
 }
@@ -305,8 +302,8 @@ async fn renew(shown: Arc<Shown>, files: CertificateFiles, config: ServerConfig,
     loop {
         tokio::time::sleep(CERTIFICATE).await;
         // The names that it has stay good while the server runs.
-        let names = files.facts().map_or_else(|_| tls::names(&config, &host), |facts| facts.names);
-        if let Err(error) = tls::ensure(&files, &names, SystemClock.now()) {
+        let names = files.facts().map_or_else(|_| config.names(&host), |facts| facts.names);
+        if let Err(error) = http::ensure(&files, &names, SystemClock.now()) {
             tracing::error!(%error, "the certificate cannot be made anew");
         }
         shown.refresh();

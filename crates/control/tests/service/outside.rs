@@ -304,20 +304,19 @@ impl Agent for Host {
             return Err(error(code));
         }
         let of = order.point.to_string();
-        let point = match outside.open(&order.to)?.labelled("copy_of", &of) {
-            Some(same) => same,
-            None => {
-                if outside.away.as_ref() == Some(&order.from.url) {
-                    return Err(error(&codes::VAULT_NOT_FOUND));
-                }
-                let from = outside.open(&order.from)?;
-                let was = from.point(&order.from_item, order.point)?.clone();
-                let mut tags = was.tags.clone();
-                tags.insert("copy_of".to_owned(), of);
-                let id = PointId::generate(&*self.0.clock, &SystemEntropy);
-                let locked_until = order.locked_until;
-                PointFacts { id, item: order.to_item.clone(), tags, locked_until, ..was }
+        let same = outside.open(&order.to)?.labelled("copy_of", &of);
+        let point = if let Some(same) = same {
+            same
+        } else {
+            if outside.away.as_ref() == Some(&order.from.url) {
+                return Err(error(&codes::VAULT_NOT_FOUND));
             }
+            let was = outside.open(&order.from)?.point(&order.from_item, order.point)?.clone();
+            let mut tags = was.tags.clone();
+            tags.insert("copy_of".to_owned(), of);
+            let id = PointId::generate(&*self.0.clock, &SystemEntropy);
+            let locked_until = order.locked_until;
+            PointFacts { id, item: order.to_item.clone(), tags, locked_until, ..was }
         };
         let to = outside.open(&order.to)?;
         to.locks.extend(order.locked_until.map(|until| (point.id, until)));

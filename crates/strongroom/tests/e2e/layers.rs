@@ -31,7 +31,7 @@ const REACHES_ONLY: [(&str, &[&str]); 2] = [
             "strongroom-policy",
         ],
     ),
-    ("strongroom-orders", &["strongroom-api", "strongroom-base"]),
+    ("strongroom-orders", &["strongroom-api", "strongroom-base", "strongroom-policy"]),
 ];
 
 /// Crates that do not use these themselves: what they need of them goes through others.
@@ -104,7 +104,14 @@ fn reached(crates: &Crates, name: &str) -> BTreeSet<String> {
 
 /// Lines of a source that read the environment or the arguments, its tests aside.
 fn reads(path: &str, text: &str) -> Vec<String> {
-    let text = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
+    // A module of tests is the end of its file.
+    let mut lines: Vec<&str> = text.lines().collect();
+    let is_test = |pair: &[&str]| {
+        pair[0] == "#[cfg(test)]" && pair[1].contains("mod ") && pair[1].ends_with('{')
+    };
+    if let Some(end) = lines.windows(2).position(is_test) {
+        lines.truncate(end);
+    }
     let is_read = |line: &str| {
         let line = line.trim_start();
         let by_name = line.contains("env::var") || line.contains("env::args");
@@ -112,8 +119,8 @@ fn reads(path: &str, text: &str) -> Vec<String> {
             line.contains("std::env::{") && ["var", "args"].iter().any(|it| line.contains(it));
         !line.starts_with("//") && (by_name || by_list)
     };
-    let lines = text.lines().enumerate().filter(|(_, line)| is_read(line));
-    lines.map(|(at, line)| format!("{path}:{}: {}", at + 1, line.trim())).collect()
+    let read = lines.iter().enumerate().filter(|(_, line)| is_read(line));
+    read.map(|(at, line)| format!("{path}:{}: {}", at + 1, line.trim())).collect()
 }
 
 /// The sources below a folder, without test code that has files of its own.
@@ -126,7 +133,7 @@ fn sources(folder: &Path, into: &mut Vec<(String, String)>) {
         }
         if path.is_dir() {
             sources(&path, into);
-        } else if name.ends_with(".rs") {
+        } else if path.extension().is_some_and(|it| it == "rs") {
             let text = fs::read_to_string(&path).expect("a source");
             into.push((path.display().to_string(), text));
         }
@@ -231,11 +238,15 @@ fn whoever_reads_the_environment_is_seen() {
         assert_eq!(with("strongroom-disk", bad), [fault]);
         assert_eq!(with("strongroom", bad), Vec::<String>::new(), "programs may");
     }
+    // Tests in a file of their own are no end of the file.
+    let after = "#[cfg(test)]\nmod tests;\n\nlet words = env::args();";
+    assert_eq!(with("strongroom-disk", after).len(), 1);
     for good in [
         "// std::env::var",
         "let folder = std::env::temp_dir();",
         "let version = env!(\"CARGO_PKG_VERSION\");",
         "fn a() {}\n\n#[cfg(test)]\nmod tests {\n    std::env::var(\"A\");\n}\n",
+        "fn a() {}\n\n#[cfg(test)]\npub(crate) mod golden {\n    std::env::var(\"A\");\n}\n",
     ] {
         assert_eq!(with("strongroom-disk", good), Vec::<String>::new(), "{good}");
     }

@@ -27,7 +27,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use x509_parser::{extensions::GeneralName, prelude::*};
 
-use crate::{config, error::ServerError};
+use crate::HttpError;
 
 /// How long a certificate lasts that the server makes: long, because whoever trusts it does so by
 /// its fingerprint.
@@ -48,18 +48,9 @@ pub struct CertificateFiles {
 }
 
 impl CertificateFiles {
-    /// The files that the configuration names.
-    pub fn of(config: &config::ServerConfig) -> Self {
-        match (&config.tls_certificate, &config.tls_key) {
-            (Some(certificate), Some(key)) => {
-                Self { certificate: certificate.clone(), key: key.clone(), own: false }
-            }
-            _ => Self {
-                certificate: config.data_dir.join("tls/certificate.pem"),
-                key: config.data_dir.join("tls/key.pem"),
-                own: true,
-            },
-        }
+    /// Files that the server makes, in a folder of its own.
+    pub fn own(folder: &Path) -> Self {
+        Self { certificate: folder.join("certificate.pem"), key: folder.join("key.pem"), own: true }
     }
 
     fn changed(&self) -> Option<(SystemTime, SystemTime)> {
@@ -67,26 +58,26 @@ impl CertificateFiles {
         Some((time(&self.certificate)?, time(&self.key)?))
     }
 
-    fn fault(&self, reason: impl std::fmt::Display) -> ServerError {
-        ServerError::Certificate { path: self.certificate.clone(), reason: reason.to_string() }
+    fn fault(&self, reason: impl std::fmt::Display) -> HttpError {
+        HttpError::Certificate { path: self.certificate.clone(), reason: reason.to_string() }
     }
 
-    fn read_chain(&self) -> Result<Vec<CertificateDer<'static>>, ServerError> {
+    fn read_chain(&self) -> Result<Vec<CertificateDer<'static>>, HttpError> {
         let read = CertificateDer::pem_file_iter(&self.certificate).map_err(|e| self.fault(e))?;
         let chain: Vec<_> = read.collect::<Result<_, _>>().map_err(|e| self.fault(e))?;
         if chain.is_empty() { Err(self.fault("it has no certificate")) } else { Ok(chain) }
     }
 
     /// What is known of the certificate.
-    pub fn facts(&self) -> Result<CertificateFacts, ServerError> {
+    pub fn facts(&self) -> Result<CertificateFacts, HttpError> {
         let chain = self.read_chain()?;
         let first = chain.first().ok_or_else(|| self.fault("it has no certificate"))?;
         facts_of(first).map_err(|reason| self.fault(reason))
     }
 
-    fn read(&self) -> Result<CertifiedKey, ServerError> {
+    fn read(&self) -> Result<CertifiedKey, HttpError> {
         let chain = self.read_chain()?;
-        let wrong = |reason: String| ServerError::Certificate { path: self.key.clone(), reason };
+        let wrong = |reason: String| HttpError::Certificate { path: self.key.clone(), reason };
         let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|e| wrong(e.to_string()))?;
         let provider = provider::default_provider();
         CertifiedKey::from_der(chain, key, &provider).map_err(|e| wrong(e.to_string()))
@@ -131,8 +122,9 @@ fn fingerprint(der: &[u8]) -> String {
     pairs.join(":")
 }
 
-/// Names and addresses of this machine, for its certificate.
-pub(crate) fn names(config: &config::ServerConfig, host: &str) -> Vec<String> {
+/// Names and addresses of this machine, for its certificate: its host's name, where it listens, and what else
+/// the operator has named.
+pub fn names(host: &str, listen: IpAddr, more: &[String]) -> Vec<String> {
     let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
     names.push(host.to_owned());
     // Which address would be used to reach somebody far away; nothing is sent.
@@ -143,10 +135,10 @@ pub(crate) fn names(config: &config::ServerConfig, host: &str) -> Vec<String> {
         });
         names.extend(address.map(|address| address.ip().to_string()));
     }
-    if !config.listen.ip().is_unspecified() {
-        names.push(config.listen.ip().to_string());
+    if !listen.is_unspecified() {
+        names.push(listen.to_string());
     }
-    names.extend(config.tls_names.iter().cloned());
+    names.extend(more.iter().cloned());
     names.retain(|name| !name.is_empty());
     names.sort();
     names.dedup();
@@ -154,11 +146,7 @@ pub(crate) fn names(config: &config::ServerConfig, host: &str) -> Vec<String> {
 }
 
 /// Makes the server's own certificate, unless there is one that is good.
-pub(crate) fn ensure(
-    files: &CertificateFiles,
-    names: &[String],
-    now: Timestamp,
-) -> Result<(), ServerError> {
+pub fn ensure(files: &CertificateFiles, names: &[String], now: Timestamp) -> Result<(), HttpError> {
     if !files.own {
         return Ok(());
     }
@@ -169,11 +157,9 @@ pub(crate) fn ensure(
     {
         return Ok(());
     }
-    let bug = |error: rcgen::Error| ServerError::Bug(format!("making a certificate: {error}"));
-    let mut params = CertificateParams::new(names).map_err(|error| ServerError::Config {
-        place: "tls_names".to_owned(),
-        reason: error.to_string(),
-    })?;
+    let bug = |error: rcgen::Error| HttpError::Bug(format!("making a certificate: {error}"));
+    let mut params =
+        CertificateParams::new(names).map_err(|error| HttpError::Names(error.to_string()))?;
     let mut name = DistinguishedName::new();
     name.push(DnType::CommonName, "Strongroom");
     params.distinguished_name = name;
@@ -193,11 +179,11 @@ pub(crate) fn ensure(
 }
 
 /// Writes a file in whole or not at all.
-fn write(path: &Path, text: &str, mode: u32) -> Result<(), ServerError> {
+fn write(path: &Path, text: &str, mode: u32) -> Result<(), HttpError> {
     let folder = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(folder).map_err(ServerError::local("make", folder))?;
+    fs::create_dir_all(folder).map_err(HttpError::local("make", folder))?;
     let unfinished = path.with_extension("new");
-    let failed = |error| ServerError::local("write", path)(error);
+    let failed = |error| HttpError::local("write", path)(error);
     match fs::remove_file(&unfinished) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
@@ -211,7 +197,7 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), ServerError> {
 
 /// The certificate that is shown to whoever connects; it may be replaced.
 #[derive(Debug)]
-pub(crate) struct Shown {
+pub struct Shown {
     files: CertificateFiles,
     now: RwLock<Arc<CertifiedKey>>,
     changed: RwLock<Option<(SystemTime, SystemTime)>>,
@@ -219,14 +205,14 @@ pub(crate) struct Shown {
 
 impl Shown {
     /// Of these files.
-    pub(crate) fn new(files: CertificateFiles) -> Result<Arc<Self>, ServerError> {
+    pub fn new(files: CertificateFiles) -> Result<Arc<Self>, HttpError> {
         let changed = RwLock::new(files.changed());
         let now = RwLock::new(Arc::new(files.read()?));
         Ok(Arc::new(Self { files, now, changed }))
     }
 
     /// Reads the files again if they have changed.
-    pub(crate) fn refresh(&self) {
+    pub fn refresh(&self) {
         let changed = self.files.changed();
         {
             let mut last = self.changed.write().unwrap_or_else(PoisonError::into_inner);
@@ -256,11 +242,11 @@ impl ResolvesServerCert for Shown {
 }
 
 /// How connections are encrypted.
-pub(crate) fn encryption(shown: Arc<Shown>) -> Result<Arc<ServerConfig>, ServerError> {
+pub fn encryption(shown: Arc<Shown>) -> Result<Arc<ServerConfig>, HttpError> {
     let provider: Arc<CryptoProvider> = Arc::new(provider::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| ServerError::Bug(format!("TLS: {error}")))?;
+        .map_err(|error| HttpError::Bug(format!("TLS: {error}")))?;
     let mut config = config.with_no_client_auth().with_cert_resolver(shown);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
@@ -273,10 +259,8 @@ mod tests {
     #[test]
     fn a_certificate_is_made_kept_and_made_anew() {
         let folder = tempfile::tempdir().expect("a folder");
-        let config =
-            config::ServerConfig { data_dir: folder.path().to_owned(), ..Default::default() };
-        let files = CertificateFiles::of(&config);
-        let names = names(&config, "backup.example");
+        let files = CertificateFiles::own(&folder.path().join("tls"));
+        let names = names("backup.example", IpAddr::from([127, 0, 0, 1]), &[]);
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
         ensure(&files, &names, now).expect("made");
         let facts = files.facts().expect("read");

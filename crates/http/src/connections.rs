@@ -38,44 +38,44 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
-use crate::{error::ServerError, proxies::Proxies};
+use crate::{HttpError, Proxies};
 
 /// How long requests may take that are at work when the server stops.
 const ENDING: Duration = Duration::from_secs(30);
 
 /// How long the server is patient with connections.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
+pub struct Patience {
     /// With one that does not greet, sends no whole head of a request, or has none at work.
-    pub(crate) idle: Duration,
+    pub idle: Duration,
     /// With one of a stranger.
-    pub(crate) stranger: Duration,
+    pub stranger: Duration,
 }
 
 impl Patience {
-    /// As the server is.
-    pub(crate) const USUAL: Self =
+    /// As every face is.
+    pub const USUAL: Self =
         Self { idle: Duration::from_secs(15), stranger: Duration::from_mins(1) };
 }
 
 /// How connections are served.
 #[derive(Clone)]
-pub(crate) struct Serving {
+pub struct Serving {
     /// What answers.
-    pub(crate) router: Router,
+    pub router: Router,
     /// How they are encrypted; none: not at all.
-    pub(crate) encryption: Option<Arc<ServerConfig>>,
+    pub encryption: Option<Arc<ServerConfig>>,
     /// How many there are at once at most.
-    pub(crate) connections: usize,
+    pub connections: usize,
     /// How long they may do nothing.
-    pub(crate) patience: Patience,
+    pub patience: Patience,
     /// Whose connections are those of many callers.
-    pub(crate) proxies: Proxies,
+    pub proxies: Proxies,
 }
 
 /// Who is at the other end of a connection, for the requests that come over it.
 #[derive(Clone, Debug)]
-pub(crate) struct Guest {
+pub struct Guest {
     address: IpAddr,
     known: Arc<AtomicBool>,
     place: Arc<Place>,
@@ -83,12 +83,12 @@ pub(crate) struct Guest {
 
 impl Guest {
     /// The address of whoever sent a request over it.
-    pub(crate) fn origin(&self, headers: &HeaderMap) -> IpAddr {
+    pub fn origin(&self, headers: &HeaderMap) -> IpAddr {
         self.place.places.proxies.origin(self.address, headers)
     }
 
     /// It has shown a good token.
-    pub(crate) fn is_known(&self) {
+    pub fn is_known(&self) {
         if !self.known.swap(true, Ordering::Relaxed) {
             self.place.places.state().strangers.remove(&self.place.number);
         }
@@ -242,15 +242,15 @@ impl Drop for AtWork {
 }
 
 /// Listens; the address says which port it became.
-pub(crate) async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerError> {
-    let failed = |source| ServerError::Listen { address, source };
+pub async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), HttpError> {
+    let failed = |source| HttpError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
 }
 
 /// Serves connections until it is told to stop, and lets those end that are at work then.
-pub(crate) async fn serve(listener: TcpListener, serving: Serving, stop: watch::Receiver<bool>) {
+pub async fn serve(listener: TcpListener, serving: Serving, stop: watch::Receiver<bool>) {
     let places = Places::new(serving.connections, serving.proxies.clone());
     let open = TaskTracker::new();
     let mut stopping = stop.clone();

@@ -13,22 +13,22 @@ const HEADER: &str = "x-forwarded-for";
 
 /// The proxies that are believed.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Proxies(Vec<IpAddr>);
+pub struct Proxies(Vec<IpAddr>);
 
 impl Proxies {
     /// These.
-    pub(crate) fn new(addresses: &[IpAddr]) -> Self {
+    pub fn new(addresses: &[IpAddr]) -> Self {
         Self(addresses.iter().map(IpAddr::to_canonical).collect())
     }
 
     /// Whether connections from an address are those of a proxy.
-    pub(crate) fn has(&self, address: IpAddr) -> bool {
+    pub fn has(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
     }
 
     /// Who sent a request that came over a connection from `peer`: the peer itself, or who the proxies say
     /// it was. If they say nothing that can be understood, the nearest of them.
-    pub(crate) fn origin(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    pub fn origin(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut origin = peer.to_canonical();
         // Each entry was added by the proxy that the one after it names; the last by the peer.
         let lines = headers.get_all(HEADER).iter().rev();
