@@ -69,7 +69,7 @@ pub fn backup_watched(
     let lock = Lock::take(&request.places.run, domain.uuid, &domain.name)?;
     let mut notes = Vec::new();
     let killed = "an earlier backup and its guard were killed";
-    match clear_leftovers(connection, domain.uuid, lock.guard_file()) {
+    match clear_leftovers(connection, &**vault.clock(), domain.uuid, lock.guard_file()) {
         Leftovers::None => {}
         Leftovers::Cleared => notes.push(format!("{killed}: what they left was cleaned up")),
         Leftovers::Remain => notes.push(format!(

@@ -13,7 +13,8 @@ use strongroom_engine::{
     BackupDisk, CleanCheck, DiskBackupReport, DiskEnding, Ending, backup_with,
 };
 use strongroom_hypervisor::{
-    Connection, Disk, HypervisorError, ImageInfo, ScratchImages, Selection, Source, State,
+    Connection, Disk, Domain, HypervisorError, ImageInfo, ScratchImages, Selection, Source, State,
+    agent::GuestAgent,
 };
 
 use super::{
@@ -26,9 +27,9 @@ use super::{
 use crate::{
     MachineBackupReport, MachineError,
     configuration::DiskIdentity,
-    consistency::{Instant, Proof},
+    consistency::{Instant, Proof, Subject},
     error::Result,
-    guard::{Guard, end_job_at},
+    guard::{Guard, JobsOf, Libvirt, end_job_at, still_runs},
     image::{self, Asked},
     live::{CONNECTIONS, JobFiles, LiveDisk, checkpoint_xml},
     orphans,
@@ -353,8 +354,16 @@ impl Run<'_> {
             Ok(Begun { taken, transaction, time })
         };
         let wish = work.request.wish;
-        let agent = agent_socket(work);
-        Instant::new(work.connection, &work.domain, work.state, agent, guard, wish).run(at)
+        let libvirt = (work.connection.uri().clone(), work.connection.settings().clone());
+        let agent = agent_socket(work).map(Path::to_owned);
+        let mut hands = Libvirt::new(libvirt, work.domain.uuid, agent, None);
+        let machine = Subject {
+            name: &work.domain.name,
+            state: work.state,
+            guest: &GuestAgent::new(work.connection, &work.domain),
+            hands: &mut hands,
+        };
+        Instant::new(machine, guard, &**work.vault.clock(), wish).run(at)
     }
 
     /// Opens what QEMU serves.
@@ -425,7 +434,9 @@ impl Run<'_> {
             Some((name, _)) => Some((name.clone(), connection.checkpoint_xml(&work.domain, name)?)),
             None => None,
         };
-        end_job_at(connection, &work.domain, &files.socket().display().to_string())?;
+        if !self.end_job(&work.domain, files)? {
+            tracing::warn!("the backup job takes its time to end");
+        }
         let name = checkpoint.as_ref().map(|(name, _)| name.clone());
         let archive = work.archive(taken, checkpoint, identities)?;
         let tracked = self.chosen().filter(|disk| disk.tracks);
@@ -472,12 +483,23 @@ impl Run<'_> {
         }
     }
 
+    /// Ends the job; false if it has not ended in time.
+    fn end_job(&self, domain: &Domain, files: &JobFiles) -> Result<bool> {
+        let work = self.work;
+        let mut jobs = JobsOf { connection: work.connection, domain };
+        let socket = files.socket().display().to_string();
+        Ok(end_job_at(&mut jobs, &**work.vault.clock(), &socket)?)
+    }
+
     /// The point is published: what only its making needed goes.
     fn finish(&self, guard: Guard, files: &JobFiles, name: Option<&str>) {
         let work = self.work;
         let done = || -> Result<()> {
             work.await_libvirt()?;
             let connection = work.connection;
+            if !self.end_job(&work.domain, files)? {
+                return Err(still_runs().into());
+            }
             work.let_go_on(&work.domain)?;
             self.delete_old(connection, name)?;
             files.remove();
@@ -521,7 +543,9 @@ impl Run<'_> {
             work.await_libvirt()?;
             let connection = work.connection;
             let Some(domain) = connection.domain_by_uuid(work.domain.uuid)? else { return Ok(()) };
-            end_job_at(connection, &domain, &files.socket().display().to_string())?;
+            if !self.end_job(&domain, files)? {
+                return Err(still_runs().into());
+            }
             if connection.state(&domain)?.is_active() {
                 if let Some(name) = checkpoint
                     && connection.checkpoints(&domain)?.iter().any(|known| known == name)

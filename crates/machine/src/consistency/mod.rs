@@ -10,21 +10,21 @@
 
 mod scripts;
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
-use strongroom_base::{Clock as _, SystemClock};
+use strongroom_base::Clock;
 use strongroom_format::Consistency;
 use strongroom_hypervisor::{
-    Connection, Domain, HypervisorError, State,
-    agent::{self, FreezeStatus, GuestAgent, QUICK},
+    HypervisorError, State,
+    agent::{self, Agent, FreezeStatus, QUICK},
 };
 
-pub(crate) use self::scripts::run_script;
 use self::scripts::{Script, Scripts};
+pub(crate) use self::scripts::{ScriptFailure, run_script};
 use crate::{
     MachineError,
     error::Result,
-    guard::{Guard, thaw_surely},
+    guard::{Guard, Hands, thaw_surely},
 };
 
 /// The evidence of a guest that nobody has given scripts: file-system consistent is the best that it
@@ -86,29 +86,34 @@ pub(crate) const fn name(consistency: Consistency) -> &'static str {
     }
 }
 
+/// A machine whose instant is to be taken.
+pub(crate) struct Subject<'a> {
+    /// What errors call it.
+    pub(crate) name: &'a str,
+    pub(crate) state: State,
+    pub(crate) guest: &'a dyn Agent,
+    /// What thaws it, whatever has died.
+    pub(crate) hands: &'a mut dyn Hands,
+}
+
 /// A machine around its instant.
 pub(crate) struct Instant<'a> {
-    pub(crate) connection: &'a Connection,
-    pub(crate) domain: &'a Domain,
-    pub(crate) state: State,
-    /// The socket of the guest's agent, if libvirt dies.
-    pub(crate) agent: Option<&'a Path>,
-    pub(crate) guard: &'a mut Guard,
-    pub(crate) wish: Wish,
+    machine: Subject<'a>,
+    guard: &'a mut Guard,
+    clock: &'a dyn Clock,
+    wish: Wish,
     proof: Proof,
 }
 
 impl<'a> Instant<'a> {
     pub(crate) const fn new(
-        connection: &'a Connection,
-        domain: &'a Domain,
-        state: State,
-        agent: Option<&'a Path>,
+        machine: Subject<'a>,
         guard: &'a mut Guard,
+        clock: &'a dyn Clock,
         wish: Wish,
     ) -> Self {
         let proof = Proof { consistency: wish.consistency, evidence: Vec::new(), frozen: None };
-        Self { connection, domain, state, agent, guard, wish, proof }
+        Self { machine, guard, clock, wish, proof }
     }
 
     /// Runs `at` in as consistent a state as can be had, and says which that was. Whatever happens,
@@ -130,7 +135,7 @@ impl<'a> Instant<'a> {
     }
 
     fn note(&mut self, words: String) {
-        tracing::info!(machine = %self.domain.name, "{words}");
+        tracing::info!(machine = %self.machine.name, "{words}");
         self.proof.evidence.push(words);
     }
 
@@ -151,7 +156,7 @@ impl<'a> Instant<'a> {
         self.note(reason.clone());
         if self.wish.required && self.wish.consistency != kind {
             return Err(MachineError::Consistency {
-                machine: self.domain.name.clone(),
+                machine: self.machine.name.to_owned(),
                 wanted: name(self.wish.consistency),
                 reason,
             });
@@ -166,13 +171,13 @@ impl<'a> Instant<'a> {
             self.note("no consistency was asked for: the guest was not disturbed".to_owned());
             return Ok(());
         }
-        if self.state != State::Running {
-            let state = self.state.name();
+        if self.machine.state != State::Running {
+            let state = self.machine.state.name();
             return self.fall_to(Consistency::Crash, format!("the machine was {state}"));
         }
-        let guest = GuestAgent::new(self.connection, self.domain);
-        let started = SystemClock.monotonic();
-        let info = match agent::info(&guest) {
+        let guest = self.machine.guest;
+        let started = self.clock.monotonic();
+        let info = match agent::info(guest) {
             Ok(info) => info,
             Err(error) if error.is_lost() => return Err(error.into()),
             Err(error) => {
@@ -180,10 +185,10 @@ impl<'a> Instant<'a> {
                     .fall_to(Consistency::Crash, format!("the agent did not answer: {error}"));
             }
         };
-        let took = since(started);
+        let took = self.since(started);
         self.note(format!("agent {} answered in {took}", info.version));
         let may_freeze = info.commands.iter().any(|command| command == "guest-fsfreeze-freeze");
-        match agent::freeze_status(&guest) {
+        match agent::freeze_status(guest) {
             Ok(FreezeStatus::Thawed) if may_freeze => Ok(()),
             Ok(FreezeStatus::Thawed) => {
                 let reason = "the agent may not freeze file systems".to_owned();
@@ -191,7 +196,7 @@ impl<'a> Instant<'a> {
             }
             // Frozen, it says of every other command that it may not.
             Ok(FreezeStatus::Frozen) => Err(MachineError::Busy {
-                machine: self.domain.name.clone(),
+                machine: self.machine.name.to_owned(),
                 reason: "its file systems are frozen by somebody else (virsh domfsthaw thaws them)"
                     .to_owned(),
             }),
@@ -206,15 +211,15 @@ impl<'a> Instant<'a> {
         if self.proof.consistency != Consistency::Application {
             return Ok(None);
         }
-        let guest = GuestAgent::new(self.connection, self.domain);
+        let guest = self.machine.guest;
         // On Windows, freezing is a snapshot by VSS, whose writers prepare the applications.
-        if agent::os_id(&guest).is_ok_and(|id| id == "mswindows") {
+        if agent::os_id(guest).is_ok_and(|id| id == "mswindows") {
             self.note(
                 "Windows: VSS writers prepare the applications when file systems freeze".to_owned(),
             );
             return Ok(None);
         }
-        let scripts = match scripts::load(&guest) {
+        let scripts = match scripts::load(guest) {
             Ok(Some(scripts)) => scripts,
             Ok(None) => {
                 self.fall_to(Consistency::FileSystem, NO_SCRIPTS.to_owned())?;
@@ -230,11 +235,12 @@ impl<'a> Instant<'a> {
             &scripts.post.parameters,
             scripts.post.timeout,
         )?;
-        let started = SystemClock.monotonic();
+        let started = self.clock.monotonic();
         let guard = &mut *self.guard;
-        match scripts::run(&guest, &scripts.pre, &mut |pid| guard.script_runs(pid)) {
+        match scripts::run(guest, &scripts.pre, &mut |pid| guard.script_runs(pid)) {
             Ok(tries) => {
-                self.note(done(&scripts.pre, tries, started));
+                let words = self.done(&scripts.pre, tries, started);
+                self.note(words);
                 Ok(Some(scripts))
             }
             Err(failure) if scripts.continue_on_failure => {
@@ -246,7 +252,7 @@ impl<'a> Instant<'a> {
             Err(failure) => {
                 // The post script puts right what the pre script began.
                 if let Err(error) = self.post_script(&scripts) {
-                    tracing::warn!(%error, machine = %self.domain.name, "after a failed pre script");
+                    tracing::warn!(%error, machine = %self.machine.name, "after a failed pre script");
                 }
                 Err(self.script_error("pre", failure.to_string()))
             }
@@ -254,10 +260,10 @@ impl<'a> Instant<'a> {
     }
 
     fn post_script(&mut self, scripts: &Scripts) -> Result<()> {
-        let guest = GuestAgent::new(self.connection, self.domain);
-        let started = SystemClock.monotonic();
+        let guest = self.machine.guest;
+        let started = self.clock.monotonic();
         let guard = &mut *self.guard;
-        let result = scripts::run(&guest, &scripts.post, &mut |pid| guard.script_runs(pid));
+        let result = scripts::run(guest, &scripts.post, &mut |pid| guard.script_runs(pid));
         if result.as_ref().is_err_and(|failure| failure.is_agents) {
             self.note("the post script is left to the guard".to_owned());
         } else {
@@ -265,7 +271,8 @@ impl<'a> Instant<'a> {
         }
         match result {
             Ok(tries) => {
-                self.note(done(&scripts.post, tries, started));
+                let words = self.done(&scripts.post, tries, started);
+                self.note(words);
                 Ok(())
             }
             Err(failure) if scripts.continue_on_failure => {
@@ -281,24 +288,27 @@ impl<'a> Instant<'a> {
     }
 
     fn script_error(&self, script: &'static str, reason: String) -> MachineError {
-        MachineError::Script { machine: self.domain.name.clone(), script, reason }
+        MachineError::Script { machine: self.machine.name.to_owned(), script, reason }
     }
 
     /// Runs `at` while the guest's file systems are frozen.
     fn frozen<T>(&mut self, at: impl FnOnce() -> Result<T>) -> Result<T> {
-        let guest = GuestAgent::new(self.connection, self.domain);
+        let guest = self.machine.guest;
         let wish = self.wish;
         // What is written out now need not be while the guest is frozen. Where that cannot be asked
         // for, freezing does it all.
-        let started = SystemClock.monotonic();
-        match agent::run(&guest, "sync", &[], SYNC.min(wish.freeze_timeout)) {
-            Ok(Some(_)) => self.note(format!("wrote out its buffers in {}", since(started))),
+        let started = self.clock.monotonic();
+        match agent::run(guest, "sync", &[], SYNC.min(wish.freeze_timeout)) {
+            Ok(Some(_)) => {
+                let took = self.since(started);
+                self.note(format!("wrote out its buffers in {took}"));
+            }
             Ok(None) => self.note("writing out its buffers takes long".to_owned()),
             Err(error) => tracing::debug!(%error, "no sync before freezing"),
         }
         self.guard.freeze(wish.freeze_timeout.saturating_add(wish.frozen_at_most))?;
-        let started = SystemClock.monotonic();
-        let count = match agent::freeze(&guest, wish.freeze_timeout) {
+        let started = self.clock.monotonic();
+        let count = match agent::freeze(guest, wish.freeze_timeout) {
             Ok(count) => count,
             Err(error) => {
                 // It may freeze later nevertheless.
@@ -316,11 +326,11 @@ impl<'a> Instant<'a> {
             self.thaw(THAW)?;
             return Err(error);
         }
-        let frozen = SystemClock.monotonic();
+        let frozen = self.clock.monotonic();
         let value = at();
-        let instant = SystemClock.monotonic();
-        let thawed = agent::thaw(&guest, QUICK);
-        let end = SystemClock.monotonic();
+        let instant = self.clock.monotonic();
+        let thawed = agent::thaw(guest, QUICK);
+        let end = self.clock.monotonic();
         self.thaw(THAW_IN_JOB)?;
         let late = self.guard.thawed()?;
         // Only now there is time for words.
@@ -361,26 +371,28 @@ impl<'a> Instant<'a> {
 
     /// VSS ends a freeze by itself after 10 s, and then thawing is an error.
     fn is_windows_timeout(&self, error: &HypervisorError) -> bool {
-        let guest = GuestAgent::new(self.connection, self.domain);
-        !error.is_connection() && agent::os_id(&guest).is_ok_and(|id| id == "mswindows")
+        let guest = self.machine.guest;
+        !error.is_connection() && agent::os_id(guest).is_ok_and(|id| id == "mswindows")
     }
 
-    fn thaw(&self, patience: Duration) -> Result<()> {
-        let open = || self.connection.again();
-        let (mut connection, machine) = (None, self.domain.uuid);
-        thaw_surely(&mut connection, &open, machine, self.agent, patience).map_err(|error| {
-            MachineError::NotThawed { machine: self.domain.name.clone(), reason: error.to_string() }
+    fn thaw(&mut self, patience: Duration) -> Result<()> {
+        thaw_surely(self.machine.hands, self.clock, patience).map_err(|error| {
+            MachineError::NotThawed {
+                machine: self.machine.name.to_owned(),
+                reason: error.to_string(),
+            }
         })
     }
-}
 
-fn done(script: &Script, tries: u32, started: Duration) -> String {
-    let again = if tries > 1 { format!(" at try {tries}") } else { String::new() };
-    format!("{} script {} succeeded{again} in {}", script.kind, script.path, since(started))
-}
+    fn since(&self, started: Duration) -> String {
+        seconds(self.clock.monotonic().saturating_sub(started))
+    }
 
-fn since(started: Duration) -> String {
-    seconds(SystemClock.monotonic().saturating_sub(started))
+    fn done(&self, script: &Script, tries: u32, started: Duration) -> String {
+        let again = if tries > 1 { format!(" at try {tries}") } else { String::new() };
+        let took = self.since(started);
+        format!("{} script {} succeeded{again} in {took}", script.kind, script.path)
+    }
 }
 
 fn seconds(span: Duration) -> String {

@@ -65,6 +65,13 @@ pub(crate) struct ScriptFailure {
     pub(crate) is_agents: bool,
 }
 
+impl ScriptFailure {
+    /// The agent cannot be asked.
+    pub(crate) fn of_agent(error: &HypervisorError) -> Self {
+        Self { is_agents: true, ..failure("Post-ScriptExecutionFailed", error.to_string()) }
+    }
+}
+
 fn failure(name: &'static str, detail: impl Into<String>) -> ScriptFailure {
     ScriptFailure { name, detail: detail.into(), is_agents: false }
 }

@@ -16,8 +16,12 @@
 //! If the guard is killed as well, the next backup of the machine does its work first: what the
 //! guard knows is also in a file.
 
+mod hands;
 mod serve;
 mod thaw;
+
+#[cfg(test)]
+mod simulated;
 
 use std::{
     io::{self, BufRead as _, BufReader, Write as _},
@@ -33,8 +37,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 use strongroom_hypervisor::{Connection, Uuid};
 
+pub(crate) use self::hands::{Hands, JobsOf, Libvirt, end_job_at, resume_halted, still_runs};
 pub use self::serve::serve;
-pub(crate) use self::serve::{Leftovers, clear_leftovers, end_job_at, resume_halted};
+pub(crate) use self::serve::{Leftovers, clear_leftovers};
 pub(crate) use self::thaw::thaw_surely;
 use crate::error::{MachineError, Result};
 
@@ -87,9 +92,21 @@ struct Answer {
     failed: Option<String>,
 }
 
+/// Leads to a guard.
+trait Line {
+    /// Gives an order and waits for the answer.
+    fn exchange(&mut self, order: &Order) -> io::Result<Answer>;
+
+    /// Waits for the guard's end.
+    fn wait(&mut self) -> io::Result<()>;
+}
+
 /// A running guard.
-pub(crate) struct Guard {
-    process: Child,
+pub(crate) struct Guard(Box<dyn Line>);
+
+/// A guard that is a process.
+struct Process {
+    child: Child,
     orders: UnixStream,
     answers: BufReader<UnixStream>,
 }
@@ -117,7 +134,7 @@ impl Guard {
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         ours.set_read_timeout(Some(ANSWER)).map_err(failed)?;
         let output: OwnedFd = theirs.try_clone().map_err(failed)?.into();
-        let process = Command::new(&command.program)
+        let child = Command::new(&command.program)
             .args(&command.arguments)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::from(output))
@@ -128,7 +145,7 @@ impl Guard {
             .spawn()
             .map_err(failed)?;
         let answers = BufReader::new(ours.try_clone().map_err(failed)?);
-        let mut guard = Self { process, orders: ours, answers };
+        let mut guard = Self(Box::new(Process { child, orders: ours, answers }));
         let settings = connection.settings();
         guard.tell(&Order::Watch {
             uri: connection.uri().to_string(),
@@ -208,14 +225,19 @@ impl Guard {
             tracing::warn!("the guard goes on: the guest is not yet as it was");
             return Ok(());
         }
-        self.process.wait().map_err(|source| local_error(Path::new("the guard"), source))?;
-        Ok(())
+        self.0.wait().map_err(|source| local_error(Path::new("the guard"), source))
     }
 
     fn tell(&mut self, order: &Order) -> Result<Answer> {
-        self.exchange(order).map_err(|source| local_error(Path::new("the guard"), source))
+        let answer = self.0.exchange(order).and_then(|answer| match answer.failed {
+            Some(reason) => Err(io::Error::other(reason)),
+            None => Ok(answer),
+        });
+        answer.map_err(|source| local_error(Path::new("the guard"), source))
     }
+}
 
+impl Line for Process {
     fn exchange(&mut self, order: &Order) -> io::Result<Answer> {
         let mut line = serde_json::to_vec(order)?;
         line.push(b'\n');
@@ -224,11 +246,11 @@ impl Guard {
         if self.answers.read_line(&mut answer)? == 0 {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the guard has ended"));
         }
-        let answer: Answer = serde_json::from_str(&answer)?;
-        match answer.failed {
-            Some(reason) => Err(io::Error::other(reason)),
-            None => Ok(answer),
-        }
+        Ok(serde_json::from_str(&answer)?)
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        self.child.wait().map(drop)
     }
 }
 

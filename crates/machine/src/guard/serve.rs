@@ -10,13 +10,10 @@ use std::{
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
-use strongroom_base::{Clock as _, SystemClock};
-use strongroom_hypervisor::{
-    ConnectUri, Connection, Domain, HypervisorError, Settings, Uuid, agent::GuestAgent,
-};
+use strongroom_base::Clock;
+use strongroom_hypervisor::{ConnectUri, Connection, HypervisorError, Settings, Uuid};
 
-use super::{Answer, Order, thaw_surely};
-use crate::{backup::switch_off, consistency::run_script, orphans};
+use super::{Answer, Hands, Libvirt, Order, end_job_at, still_runs, thaw_surely};
 
 /// How long the guard tries to thaw and to clean up. A libvirt that is being upgraded comes back in
 /// this time; a guest whose agent is dead does not come back by trying longer.
@@ -28,15 +25,14 @@ const LEFTOVERS: Duration = Duration::from_secs(30);
 /// How long the guard tries to run a script whose agent does not answer.
 const SCRIPT: Duration = Duration::from_mins(2);
 
-/// How long a job may take to end. Usually it is a moment; but when a guest restarts during a
-/// backup, libvirt 9 waits twice for half a minute before it looks at what QEMU says.
-const END: Duration = Duration::from_secs(75);
-
 /// How long thawing is tried before everything else is.
 const THAW: Duration = Duration::from_secs(10);
 
 /// The most bytes of an order: scripts' arguments and paths of files are the longest in it.
 const MAX_ORDER: u64 = 1 << 20;
+
+/// A script of the guest: its path, its arguments, and how many milliseconds it may take.
+pub(super) type Script = (String, Vec<String>, u64);
 
 /// What is to be put right if the backup dies. It is kept in a file as well, for the case that the
 /// guard dies too.
@@ -47,8 +43,8 @@ struct Debts {
     frozen: bool,
     /// It may be frozen by an earlier backup, which could not thaw it.
     frozen_before: bool,
-    /// A script that the guest is owed: path, arguments and milliseconds.
-    script: Option<(String, Vec<String>, u64)>,
+    /// A script that the guest is owed.
+    script: Option<Script>,
     /// The process of the script that was started last.
     running: Option<u64>,
     /// The machine ran: a job whose space has run out must not leave it standing still.
@@ -65,14 +61,9 @@ struct Debts {
 }
 
 /// What the guard knows.
-struct Watch {
-    uri: ConnectUri,
-    settings: Settings,
-    machine: Uuid,
-    /// The socket of the guest's agent, if libvirt is dead.
-    agent: Option<PathBuf>,
-    /// A connection that was open before anything was frozen.
-    connection: Option<Connection>,
+pub(super) struct Watch<'a> {
+    hands: Box<dyn Hands + 'a>,
+    clock: &'a dyn Clock,
     /// When the guest has to be thawed.
     deadline: Option<Duration>,
     /// Whether it was thawed because the time was over.
@@ -84,57 +75,112 @@ struct Watch {
     _lock: Option<File>,
 }
 
+/// What a guard hears.
+pub(super) enum Heard {
+    /// An order.
+    Order(Order),
+    /// Nothing for as long as it wanted to wait.
+    Silence,
+    /// Whoever gave orders has died, or gives none that make sense, which is as good.
+    End,
+}
+
+/// Where orders come from.
+pub(super) trait Orders {
+    /// Waits for an order, for so long at most.
+    fn hear(&mut self, patience: Option<Duration>) -> Heard;
+
+    /// Answers the last order. If nobody reads it any more, the next [`Self::hear`] says so.
+    fn answer(&mut self, answer: &Answer);
+}
+
+/// Orders that come as lines of JSON over a socket.
+struct Lines<'a> {
+    stream: &'a UnixStream,
+    orders: BufReader<UnixStream>,
+}
+
+impl Orders for Lines<'_> {
+    fn hear(&mut self, patience: Option<Duration>) -> Heard {
+        let mut line = String::new();
+        let read = self.stream.set_read_timeout(patience);
+        match read.and_then(|()| (&mut self.orders).take(MAX_ORDER).read_line(&mut line)) {
+            Ok(0) => Heard::End,
+            Ok(_) => serde_json::from_str(&line).map_or(Heard::End, Heard::Order),
+            // A line comes in one piece: orders are short and written at once.
+            Err(error) if is_timeout(&error) => Heard::Silence,
+            Err(_) => Heard::End,
+        }
+    }
+
+    fn answer(&mut self, answer: &Answer) {
+        let Ok(mut line) = serde_json::to_vec(answer) else { return };
+        line.push(b'\n');
+        self.stream.write_all(&line).ok();
+    }
+}
+
 /// Does a guard's work: reads orders from `stream` and answers them, until it is told that all is
 /// done or until whoever gives orders has died; then it cleans up.
-pub fn serve(stream: &UnixStream) -> io::Result<()> {
-    let mut orders = BufReader::new(stream.try_clone()?);
-    let mut watch: Option<Watch> = None;
+pub fn serve(stream: &UnixStream, clock: &dyn Clock) -> io::Result<()> {
+    let mut lines = Lines { stream, orders: BufReader::new(stream.try_clone()?) };
+    attend(&mut lines, &mut |order| match order {
+        Order::Watch { uri, runtime_dir, cache_dir, is_root, machine, agent, lock } => {
+            // Whoever gives the orders has talked to this daemon already.
+            let trusted_daemons_only = false;
+            let settings = Settings { runtime_dir, cache_dir, is_root, trusted_daemons_only };
+            let uri: ConnectUri = uri.parse().map_err(io::Error::other)?;
+            let machine = machine.parse().map_err(io::Error::other)?;
+            Watch::begin(&lock, clock, || {
+                let connection = Connection::open(&uri, &settings).map_err(io::Error::other)?;
+                // Open before anything is frozen.
+                let connection = Some(connection);
+                Ok(Box::new(Libvirt::new((uri, settings), machine, agent, connection)))
+            })
+        }
+        _ => Err(io::Error::other("the first order names no machine")),
+    });
+    Ok(())
+}
+
+/// Does as it is ordered. The first order makes the watch.
+pub(super) fn attend<'a>(
+    orders: &mut dyn Orders,
+    begin: &mut dyn FnMut(Order) -> io::Result<Watch<'a>>,
+) {
+    let mut watch: Option<Watch<'a>> = None;
     loop {
         let left = watch.as_ref().and_then(Watch::time_left);
-        stream.set_read_timeout(left)?;
-        let mut line = String::new();
-        match (&mut orders).take(MAX_ORDER).read_line(&mut line) {
-            Ok(0) => break,
-            Ok(_) => {}
-            Err(error) if is_timeout(&error) => {
-                // A line comes in one piece: orders are short and written at once.
+        let order = match orders.hear(left) {
+            Heard::Order(order) => order,
+            Heard::Silence => {
                 if let Some(watch) = &mut watch {
                     watch.time_is_over();
                 }
                 continue;
             }
-            Err(_) => break,
-        }
-        // Whoever gives orders that make no sense, or that cannot be kept, is as good as dead: what
-        // was begun is put right.
-        let Ok(order) = serde_json::from_str::<Order>(&line) else { break };
+            Heard::End => break,
+        };
         if matches!(order, Order::Done) {
             let goes_on = watch.as_mut().is_some_and(Watch::is_in_debt);
             if !goes_on && let Some(watch) = watch.take() {
                 watch.end();
             }
-            answer(stream, &Answer { goes_on, ..Answer::default() }).ok();
+            orders.answer(&Answer { goes_on, ..Answer::default() });
             break;
         }
-        let kept = match (&mut watch, order) {
-            (None, Order::Watch { uri, runtime_dir, cache_dir, is_root, machine, agent, lock }) => {
-                // Whoever gives the orders has talked to this daemon already.
-                let trusted_daemons_only = false;
-                let settings = Settings { runtime_dir, cache_dir, is_root, trusted_daemons_only };
-                Watch::begin(&uri, settings, &machine, agent, &lock).map(|begun| {
-                    watch = Some(begun);
-                    false
-                })
-            }
-            (Some(watch), order) => watch.note(order),
-            (None, _) => Err(io::Error::other("the first order names no machine")),
+        let kept = match &mut watch {
+            None => begin(order).map(|begun| {
+                watch = Some(begun);
+                false
+            }),
+            Some(watch) => watch.note(order),
         };
-        let said = match &kept {
+        // Orders that cannot be kept are the last: what was begun is put right.
+        orders.answer(&match &kept {
             Ok(late) => Answer { late: *late, ..Answer::default() },
             Err(error) => Answer { failed: Some(error.to_string()), ..Answer::default() },
-        };
-        // If nobody reads it any more, the next read says so.
-        answer(stream, &said).ok();
+        });
         if kept.is_err() {
             break;
         }
@@ -142,7 +188,6 @@ pub fn serve(stream: &UnixStream) -> io::Result<()> {
     if let Some(mut watch) = watch {
         watch.clean_up(PATIENCE);
     }
-    Ok(())
 }
 
 /// What became of what an earlier backup and its guard had left.
@@ -157,23 +202,23 @@ pub(crate) enum Leftovers {
 }
 
 /// Does what a guard that died itself has left to do.
-pub(crate) fn clear_leftovers(connection: &Connection, machine: Uuid, lock: &Path) -> Leftovers {
+pub(crate) fn clear_leftovers(
+    connection: &Connection,
+    clock: &dyn Clock,
+    machine: Uuid,
+    lock: &Path,
+) -> Leftovers {
+    let libvirt = (connection.uri().clone(), connection.settings().clone());
+    // Whoever comes here has libvirt.
+    clear(Box::new(Libvirt::new(libvirt, machine, None, None)), clock, lock)
+}
+
+/// As [`clear_leftovers`], by these hands.
+pub(super) fn clear(hands: Box<dyn Hands + '_>, clock: &dyn Clock, lock: &Path) -> Leftovers {
     let file = debts_file(lock);
     let Some(mut debts) = read_debts(&file) else { return Leftovers::None };
     debts.frozen |= std::mem::take(&mut debts.frozen_before);
-    let mut watch = Watch {
-        uri: connection.uri().clone(),
-        settings: connection.settings().clone(),
-        machine,
-        // Whoever comes here has libvirt.
-        agent: None,
-        connection: None,
-        deadline: None,
-        late: false,
-        debts,
-        file,
-        _lock: None,
-    };
+    let mut watch = Watch { hands, clock, deadline: None, late: false, debts, file, _lock: None };
     if watch.clean_up(LEFTOVERS) { Leftovers::Cleared } else { Leftovers::Remain }
 }
 
@@ -188,48 +233,29 @@ fn debts_file(lock: &Path) -> PathBuf {
     lock.with_extension("debts")
 }
 
-fn answer(mut stream: &UnixStream, answer: &Answer) -> io::Result<()> {
-    let mut line = serde_json::to_vec(answer)?;
-    line.push(b'\n');
-    stream.write_all(&line)
-}
-
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
-impl Watch {
-    fn begin(
-        uri: &str,
-        settings: Settings,
-        machine: &str,
-        agent: Option<PathBuf>,
+impl<'a> Watch<'a> {
+    /// Begins to watch, by the hands that `reach` gives.
+    pub(super) fn begin(
         lock: &Path,
+        clock: &'a dyn Clock,
+        reach: impl FnOnce() -> io::Result<Box<dyn Hands + 'a>>,
     ) -> io::Result<Self> {
         let file = debts_file(lock);
         let lock = File::options().create(true).write(true).truncate(false).open(lock)?;
         flock(&lock, FlockOperation::LockShared)?;
-        let uri: ConnectUri = uri.parse().map_err(io::Error::other)?;
-        let machine = machine.parse().map_err(io::Error::other)?;
-        let connection = Connection::open(&uri, &settings).map_err(io::Error::other)?;
+        let hands = reach()?;
         // What could not be put right before is kept in mind, but is not this backup's.
         let before = read_debts(&file).is_some_and(|debts| debts.frozen || debts.frozen_before);
-        Ok(Self {
-            uri,
-            settings,
-            machine,
-            agent,
-            connection: Some(connection),
-            deadline: None,
-            late: false,
-            debts: Debts { frozen_before: before, ..Debts::default() },
-            file,
-            _lock: Some(lock),
-        })
+        let debts = Debts { frozen_before: before, ..Debts::default() };
+        Ok(Self { hands, clock, deadline: None, late: false, debts, file, _lock: Some(lock) })
     }
 
     fn time_left(&self) -> Option<Duration> {
-        let left = self.deadline?.saturating_sub(SystemClock.monotonic());
+        let left = self.deadline?.saturating_sub(self.clock.monotonic());
         Some(left.max(Duration::from_millis(1)))
     }
 
@@ -247,7 +273,7 @@ impl Watch {
             }
             Order::Freeze { deadline_ms } => {
                 let longest = Duration::from_millis(deadline_ms);
-                self.deadline = Some(SystemClock.monotonic().saturating_add(longest));
+                self.deadline = Some(self.clock.monotonic().saturating_add(longest));
                 debts.frozen = true;
             }
             Order::Thawed => {
@@ -311,23 +337,19 @@ impl Watch {
     }
 
     fn thaw(&mut self, patience: Duration) -> bool {
-        let (uri, settings) = (self.uri.clone(), self.settings.clone());
-        let open = move || Connection::open(&uri, &settings);
-        let agent = self.agent.as_deref();
-        match thaw_surely(&mut self.connection, &open, self.machine, agent, patience) {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::error!(%error, machine = %self.machine, "the guest stays frozen");
-                false
-            }
+        let thawed = thaw_surely(&mut *self.hands, self.clock, patience);
+        if let Err(error) = &thawed {
+            tracing::error!(%error, debts = %self.file.display(), "the guest stays frozen");
         }
+        thawed.is_ok()
     }
 
     /// Leaves the machine as it was before the backup. False if not all of it could be done in
     /// time: that is kept in the file, for the next backup.
     fn clean_up(&mut self, patience: Duration) -> bool {
-        let started = SystemClock.monotonic();
-        let since = || SystemClock.monotonic().saturating_sub(started);
+        let clock = self.clock;
+        let started = clock.monotonic();
+        let since = || clock.monotonic().saturating_sub(started);
         let mut pause = Duration::from_millis(100);
         loop {
             // An agent that is dead must not keep the job from being ended.
@@ -342,110 +364,60 @@ impl Watch {
                 }
                 Ok(()) => {}
                 Err(error) => {
-                    tracing::warn!(%error, machine = %self.machine, "cleaning up is tried again");
+                    tracing::warn!(%error, "cleaning up is tried again");
                 }
             }
             self.save().ok();
             if since() > patience {
                 return false;
             }
-            SystemClock.sleep(pause);
+            clock.sleep(pause);
             pause = pause.saturating_mul(2).min(Duration::from_secs(5));
         }
     }
 
     /// Each step, once done, is not done again.
     fn try_clean_up(&mut self, more_tries: bool) -> Result<(), HypervisorError> {
-        let connection = match &self.connection {
-            Some(connection) => connection,
-            None => self.connection.insert(Connection::open(&self.uri, &self.settings)?),
-        };
-        let debts = &mut self.debts;
-        let domain = connection.domain_by_uuid(self.machine)?;
-        let mut is_active = false;
-        if let Some(domain) = &domain {
-            is_active = connection.state(domain)?.is_active();
+        let (hands, debts) = (&mut *self.hands, &mut self.debts);
+        let found = hands.find()?;
+        let is_on = found == Some(true);
+        if found.is_some() {
             if let Some(socket) = &debts.socket {
-                end_job_at(connection, domain, &socket.display().to_string())?;
+                if !end_job_at(hands, self.clock, &socket.display().to_string())? {
+                    return Err(still_runs());
+                }
                 debts.socket = None;
             }
-            if is_active {
-                delete_checkpoints(connection, domain, &debts.orphans)?;
-                if std::mem::take(&mut debts.runs) {
-                    resume_halted(connection, domain)?;
+            if is_on {
+                hands.delete_checkpoints(&debts.orphans)?;
+                if debts.runs {
+                    hands.resume_halted()?;
+                    debts.runs = false;
                 }
             }
             // Those of a machine that is off are deleted by its next backup.
             debts.orphans.clear();
-            switch_off(connection, self.machine, debts.switch_off)?;
+            if let Some(run) = debts.switch_off {
+                hands.switch_off(run)?;
+            }
         }
         for file in debts.files.drain(..) {
             // Most are gone with the job.
             fs::remove_dir_all(&file).or_else(|_| fs::remove_file(&file)).ok();
         }
         // While it is frozen, the agent runs nothing.
-        if debts.frozen && is_active {
+        if debts.frozen && is_on {
             return Ok(());
         }
-        if let (Some(domain), Some((path, arguments, timeout))) = (&domain, debts.script.take())
-            && is_active
+        if let Some(script) = debts.script.take()
+            && is_on
+            && let Err(error) = hands.run_script(&script, debts.running)
         {
-            let guest = GuestAgent::new(connection, domain);
-            let time = Duration::from_millis(timeout);
-            let ran = run_script(&guest, &path, &arguments, time, debts.running);
-            if let Err(error) = ran {
-                tracing::warn!(%error, "the post script failed");
-                if error.is_agents && more_tries {
-                    debts.script = Some((path, arguments, timeout));
-                }
+            tracing::warn!(%error, "the post script failed");
+            if error.is_agents && more_tries {
+                debts.script = Some(script);
             }
         }
         Ok(())
     }
-}
-
-/// Lets a machine go on that stands still because space for its backup has run out.
-pub(crate) fn resume_halted(
-    connection: &Connection,
-    domain: &Domain,
-) -> Result<(), HypervisorError> {
-    if connection.is_halted_by_a_write(domain)? {
-        connection.resume(domain)?;
-    }
-    Ok(())
-}
-
-/// Ends the job that serves at `socket`, and no other, and waits until it has ended.
-pub(crate) fn end_job_at(
-    connection: &Connection,
-    domain: &Domain,
-    socket: &str,
-) -> Result<(), HypervisorError> {
-    let runs = || {
-        let xml = connection.backup_xml(domain)?;
-        Ok::<_, HypervisorError>(xml.is_some_and(|xml| xml.contains(socket)))
-    };
-    if !runs()? {
-        return Ok(());
-    }
-    connection.end_job(domain)?;
-    let deadline = SystemClock.monotonic().saturating_add(END);
-    // libvirt only tells QEMU to end it.
-    while runs()? && SystemClock.monotonic() < deadline {
-        SystemClock.sleep(Duration::from_millis(10));
-    }
-    Ok(())
-}
-
-/// Deletes those of `names` that there are.
-pub(crate) fn delete_checkpoints(
-    connection: &Connection,
-    domain: &Domain,
-    names: &[String],
-) -> Result<(), HypervisorError> {
-    let known = connection.checkpoints(domain)?;
-    for name in names.iter().filter(|name| known.contains(name)) {
-        orphans::delete(connection, domain, name)?;
-    }
-    Ok(())
 }

@@ -18,7 +18,7 @@ pub(crate) struct GuardArgs {}
 
 impl GuardArgs {
     #[allow(clippy::unused_self, reason = "as every command")]
-    pub(crate) fn run(self, _context: &Context) -> Result<(), Failure> {
+    pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         let failed = |source| FaceError::Local {
             path: "standard input".into(),
             action: "be a guard over",
@@ -30,6 +30,7 @@ impl GuardArgs {
             signal_hook::flag::register(signal, ignored).map_err(failed)?;
         }
         let stream = std::io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
-        Ok(strongroom_machine::guard::serve(&UnixStream::from(stream)).map_err(failed)?)
+        Ok(strongroom_machine::guard::serve(&UnixStream::from(stream), &context.clock)
+            .map_err(failed)?)
     }
 }
