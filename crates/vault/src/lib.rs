@@ -30,6 +30,7 @@ mod reclaim;
 mod seen;
 mod service;
 mod store_clock;
+mod together;
 mod usage;
 mod validate;
 mod vault;

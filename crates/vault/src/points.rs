@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    ops::ControlFlow,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -16,12 +17,14 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strongroom_base::PointId;
 use strongroom_format::{Manifest, sealed::SealedKind};
+use strongroom_objects::{Entry, Key};
 
 use crate::{
     Vault, VaultError,
     error::Result,
     layout::{self, ItemKey},
     read::is_damage,
+    together::ask,
     voids::Named,
 };
 
@@ -79,28 +82,74 @@ pub(crate) struct PointNames {
     pub(crate) deleted: Vec<(ItemKey, PointId)>,
 }
 
-impl Vault {
-    /// Lists the names under `points/` and `deleted/`, of one item or of all.
-    pub(crate) fn point_names(&self, item: Option<ItemKey>) -> Result<PointNames> {
-        let prefix = |base: &str| match item {
-            Some(item) => format!("{base}{item}/"),
-            None => base.to_owned(),
-        };
-        let mut names = PointNames::default();
-        // Points first: one that is deleted in between is then hidden, not shown.
-        let points = self.list(&prefix(layout::POINTS))?;
-        for entry in self.list(&prefix(layout::DELETED))? {
-            names.deleted.extend(layout::parse_point(&entry.key));
-        }
+impl PointNames {
+    /// What two lists show.
+    pub(crate) fn new(points: &[Entry], deleted: &[Entry]) -> Self {
+        let deleted = deleted.iter().filter_map(|entry| layout::parse_point(&entry.key));
+        let mut names = Self { deleted: deleted.collect(), ..Self::default() };
         let hidden: HashSet<_> = names.deleted.iter().copied().collect();
-        for entry in &points {
+        for entry in points {
             if let Some((item, point)) = layout::parse_point(&entry.key)
                 && !hidden.contains(&(item, point))
             {
                 names.visible.entry(item).or_default().push(point);
             }
         }
-        Ok(names)
+        names
+    }
+}
+
+impl Vault {
+    /// Lists the names under `points/` and `deleted/`, of one item or of all. In whatever order: who
+    /// relies on a point reads its manifest after both lists (decision 0004).
+    pub(crate) fn point_names(&self, item: Option<ItemKey>) -> Result<PointNames> {
+        let prefix = |base: &str| match item {
+            Some(item) => format!("{base}{item}/"),
+            None => base.to_owned(),
+        };
+        let (mut points, mut deleted) = (Vec::new(), Vec::new());
+        self.together(vec![
+            ask(&mut points, || self.list(&prefix(layout::POINTS))),
+            ask(&mut deleted, || self.list(&prefix(layout::DELETED))),
+        ])?;
+        Ok(PointNames::new(&points, &deleted))
+    }
+
+    /// As [`Self::point_names`] of an item, but of those only that are not older than `since`.
+    fn point_names_since(&self, item: ItemKey, since: PointId) -> Result<PointNames> {
+        let before = u128::from_be_bytes(since.to_bytes()).saturating_sub(1);
+        let before = PointId::from_bytes(before.to_be_bytes());
+        let list = |base: &str, after: &Key| -> Result<Vec<Entry>> {
+            let mut entries = Vec::new();
+            let prefix = format!("{base}{item}/");
+            self.store.list_between(&prefix, Some(after), None, &mut |entry| {
+                entries.push(entry);
+                ControlFlow::Continue(())
+            })?;
+            entries.sort_by(|a, b| a.key.cmp(&b.key));
+            Ok(entries)
+        };
+        let (mut points, mut deleted) = (Vec::new(), Vec::new());
+        self.together(vec![
+            ask(&mut points, || list(layout::POINTS, &layout::point(item, before))),
+            ask(&mut deleted, || list(layout::DELETED, &layout::deleted(item, before))),
+        ])?;
+        Ok(PointNames::new(&points, &deleted))
+    }
+
+    /// The names among which the newest points of an item are. Where the store lists by name, those
+    /// that are older than the newest that this host remembers are left out, unless there is no
+    /// other; the flag says whether they were.
+    pub(crate) fn newest_names(&self, item: ItemKey) -> Result<(PointNames, bool)> {
+        if self.store.lists_by_name()
+            && let Some(since) = self.remembered_newest(item)
+        {
+            let names = self.point_names_since(item, since)?;
+            if names.visible.contains_key(&item) {
+                return Ok((names, true));
+            }
+        }
+        Ok((self.point_names(Some(item))?, false))
     }
 
     /// The manifests of all visible points of an item, or of all items; by item name, then in the
@@ -251,6 +300,20 @@ impl Vault {
         self.newest_of(item, key, self.point_names(Some(key))?)
     }
 
+    /// As [`Self::newest_readable`], among names that were listed before.
+    pub(crate) fn newest_among(
+        &self,
+        item: &str,
+        key: ItemKey,
+        (names, is_part): (PointNames, bool),
+    ) -> Result<(Option<Manifest>, Vec<DamagedManifest>)> {
+        let (newest, damaged) = self.newest_of(item, key, names)?;
+        if newest.is_none() && is_part {
+            return self.newest_readable(item);
+        }
+        Ok((newest, damaged))
+    }
+
     fn newest_of(
         &self,
         item: &str,
@@ -299,21 +362,36 @@ impl Vault {
         Ok(None)
     }
 
-    /// A new id for a point of an item: of this moment, but after all points of the item, so that
-    /// a clock that was ahead or jumps back does not make an older point the newest.
-    pub(crate) fn new_point(&self, item: ItemKey) -> Result<PointId> {
-        let (clock, entropy) = (&*self.options.clock, &*self.options.entropy);
-        let fresh = PointId::generate(clock, entropy);
-        let names = self.list(&format!("{}{item}/", layout::POINTS))?;
-        let newest = names.iter().filter_map(|entry| layout::parse_point(&entry.key)).max();
-        let Some((_, newest)) = newest.filter(|(_, newest)| *newest >= fresh) else {
-            return Ok(fresh);
-        };
+    /// A new id for a point: of this moment.
+    pub(crate) fn new_point(&self) -> PointId {
+        PointId::generate(&*self.options.clock, &*self.options.entropy)
+    }
+
+    /// The newest point of an item that is not older than `fresh`, if there is one: then a clock was
+    /// ahead or jumped back, and `fresh` would not be the newest.
+    pub(crate) fn point_after(&self, item: ItemKey, fresh: PointId) -> Result<Option<PointId>> {
+        let prefix = format!("{}{item}/", layout::POINTS);
+        let mut newest = None;
+        self.store.list_between(
+            &prefix,
+            Some(&layout::point(item, fresh)),
+            None,
+            &mut |entry| {
+                newest = newest.max(layout::parse_point(&entry.key).map(|(_, point)| point));
+                ControlFlow::Continue(())
+            },
+        )?;
+        Ok(newest)
+    }
+
+    /// An id after that of another point.
+    pub(crate) fn new_point_after(&self, newest: PointId) -> PointId {
+        let fresh = self.new_point();
         // The upper 48 bits are milliseconds.
         let (newest, fresh) =
             (u128::from_be_bytes(newest.to_bytes()), u128::from_be_bytes(fresh.to_bytes()));
-        let later = (newest >> 80).saturating_add(1).min(0xffff_ffff_ffff) << 80;
-        Ok(PointId::from_bytes((later | (fresh & ((1 << 80) - 1))).to_be_bytes()))
+        let later = (newest >> 80).saturating_add(1).max(fresh >> 80).min(0xffff_ffff_ffff) << 80;
+        PointId::from_bytes((later | (fresh & ((1 << 80) - 1))).to_be_bytes())
     }
 
     /// Deletes a point: it is no longer visible, and reclaim may remove it. One that is locked is

@@ -142,6 +142,13 @@ impl Vault {
         Some(dir.join(self.config.vault_id.to_string()).join("seen.json"))
     }
 
+    /// The newest point of an item that this host has seen.
+    pub(crate) fn remembered_newest(&self, item: ItemKey) -> Option<PointId> {
+        let text = fs::read(self.memory_file()?).ok()?;
+        let memory = serde_json::from_slice::<Memory>(&text).ok()?;
+        memory.items.get(&item.to_string()).map(|seen| seen.newest)
+    }
+
     /// How the vault is less than this host saw last; remembers what it sees now.
     pub fn regressions(&self) -> Result<Vec<Regression>> {
         let Some(path) = self.memory_file() else { return Ok(Vec::new()) };

@@ -202,7 +202,7 @@ struct Parent {
 fn find_parent(vault: &Vault, writer: &Writer, request: &BackupRequest) -> Result<Option<Parent>> {
     let (parent, damaged) = match request.parent {
         Some(point) => (Some(vault.parent_point(&request.item, point)?), Vec::new()),
-        None => vault.newest_readable(&request.item)?,
+        None => writer.newest_readable()?,
     };
     let is_last = damaged.is_empty();
     for damaged in damaged {

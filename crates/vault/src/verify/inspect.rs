@@ -526,7 +526,7 @@ impl<'a> Repairs<'a> {
 
 impl Announced {
     fn new(vault: &Arc<Vault>, host: &str) -> Result<Self> {
-        let writer = Writer::announce(vault, host, "repair", None)?;
+        let writer = Writer::begin_without_point(vault, host, "repair")?;
         Ok(Self { writer, doomed: doomed(vault)? })
     }
 }
