@@ -16,7 +16,10 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strongroom_base::PointId;
-use strongroom_format::{Manifest, sealed::SealedKind};
+use strongroom_format::{
+    Manifest,
+    sealed::{self, SealedKind},
+};
 use strongroom_objects::{Entry, Key};
 
 use crate::{
@@ -80,6 +83,8 @@ pub(crate) struct PointNames {
     pub(crate) visible: BTreeMap<ItemKey, Vec<PointId>>,
     /// Points with a deletion note; their manifests may be gone already.
     pub(crate) deleted: Vec<(ItemKey, PointId)>,
+    /// Size and date of the visible points' objects.
+    listed: HashMap<(ItemKey, PointId), (u64, Timestamp)>,
 }
 
 impl PointNames {
@@ -93,9 +98,28 @@ impl PointNames {
                 && !hidden.contains(&(item, point))
             {
                 names.visible.entry(item).or_default().push(point);
+                names.listed.insert((item, point), (entry.size, entry.modified));
             }
         }
         names
+    }
+
+    /// Those of one item.
+    pub(crate) fn of(&self, item: ItemKey) -> Self {
+        let visible =
+            self.visible.get_key_value(&item).map(|(item, points)| (*item, points.clone()));
+        let listed = self.listed.iter().filter(|((of, _), _)| *of == item);
+        Self {
+            visible: visible.into_iter().collect(),
+            deleted: self.deleted.iter().copied().filter(|(of, _)| *of == item).collect(),
+            listed: listed.map(|(point, about)| (*point, *about)).collect(),
+        }
+    }
+
+    /// A visible point's object as the list shows it.
+    fn entry(&self, item: ItemKey, point: PointId) -> Option<Entry> {
+        let (size, modified) = *self.listed.get(&(item, point))?;
+        Some(Entry { key: layout::point(item, point), size, modified })
     }
 }
 
@@ -162,16 +186,19 @@ impl Vault {
     /// The visible points of an item, or of all items. One that is damaged does not hide the others.
     pub fn list_points(&self, item: Option<&str>) -> Result<PointList> {
         let key = item.map(|item| self.item_key(item)).transpose()?;
-        let names = self.point_names(key)?;
+        let names = match self.names_at_opening(key) {
+            Some(names) => names,
+            None => self.point_names(key)?,
+        };
         let mut wanted = self.locked_in_spite(&names, key)?;
-        let visible = names.visible.into_iter();
+        let visible = names.visible.iter();
         wanted.extend(
-            visible.flat_map(|(item, points)| points.into_iter().map(move |point| (item, point))),
+            visible.flat_map(|(item, points)| points.iter().map(move |point| (*item, *point))),
         );
         let mut points = Vec::with_capacity(wanted.len());
         let mut unreadable = Vec::new();
         let mut items: HashMap<ItemKey, String> = HashMap::new();
-        for (item, point, manifest) in self.read_manifests(&wanted)? {
+        for (item, point, manifest) in self.read_manifests(&wanted, &names)? {
             match manifest {
                 Ok(manifest) => {
                     items.entry(item).or_insert_with(|| manifest.item.clone());
@@ -201,14 +228,19 @@ impl Vault {
     /// Reads manifests, several at once where each costs a round trip. Points that vanish
     /// meanwhile are left out. Fails if the store does; that one is damaged is the answer for that
     /// one.
-    fn read_manifests(&self, wanted: &[(ItemKey, PointId)]) -> Result<Vec<ReadPoint>> {
-        let threads = if self.store.is_local() { 1 } else { 16 };
+    fn read_manifests(
+        &self,
+        wanted: &[(ItemKey, PointId)],
+        names: &PointNames,
+    ) -> Result<Vec<ReadPoint>> {
+        let threads = if self.store.is_local() { 1 } else { 32 };
         let next = AtomicUsize::new(0);
         let results = Mutex::new(Vec::with_capacity(wanted.len()));
         std::thread::scope(|scope| {
             let work = || {
                 while let Some((item, point)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let manifest = match self.manifest(*item, *point).transpose() {
+                    let read = self.listed_manifest(*item, *point, names);
+                    let manifest = match read.transpose() {
                         None => continue,
                         Some(Err(error)) if !is_damage(&error) => Err(error),
                         Some(read) => Ok((*item, *point, read)),
@@ -227,6 +259,33 @@ impl Vault {
         });
         let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
         results.into_iter().collect()
+    }
+
+    /// The manifest of a point as a list shows it: the one that is kept on this host, if it is that.
+    /// For who wants to know what there is, and relies on nothing.
+    fn listed_manifest(
+        &self,
+        item: ItemKey,
+        point: PointId,
+        names: &PointNames,
+    ) -> Result<Option<Manifest>> {
+        let Some((kept, entry)) = self.kept.as_ref().zip(names.entry(item, point)) else {
+            return self.manifest(item, point);
+        };
+        if let Some(bytes) = kept.get(&entry)
+            && let Ok(Named::Point(manifest)) = self.open_named(item, point, bytes)
+        {
+            return Ok(Some(*manifest));
+        }
+        let bytes = self.store.get(&entry.key, sealed::MAX_SEALED);
+        if let Ok(bytes) = bytes
+            && let Ok(Named::Point(manifest)) = self.open_named(item, point, bytes.clone())
+        {
+            kept.put(&entry, &bytes);
+            return Ok(Some(*manifest));
+        }
+        // Whatever is the matter with it.
+        self.manifest(item, point)
     }
 
     /// Reads one manifest; none if there is no such point.
@@ -284,7 +343,10 @@ impl Vault {
     /// another unawares.
     pub fn latest(&self, item: &str) -> Result<Option<Manifest>> {
         let key = self.item_key(item)?;
-        let mut names = self.point_names(Some(key))?;
+        let mut names = match self.names_at_opening(Some(key)) {
+            Some(names) => names,
+            None => self.point_names(Some(key))?,
+        };
         let locked = self.locked_in_spite(&names, Some(key))?;
         let visible = names.visible.entry(key).or_default();
         visible.extend(locked.into_iter().map(|(_, point)| point));

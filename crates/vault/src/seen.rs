@@ -152,7 +152,10 @@ impl Vault {
     /// How the vault is less than this host saw last; remembers what it sees now.
     pub fn regressions(&self) -> Result<Vec<Regression>> {
         let Some(path) = self.memory_file() else { return Ok(Vec::new()) };
-        let names = self.point_names(None)?;
+        let names = match self.names_at_opening(None) {
+            Some(names) => names,
+            None => self.point_names(None)?,
+        };
         let failed = |source| VaultError::Local { path: path.clone(), source };
         let before = match fs::read(&path) {
             Ok(text) => serde_json::from_slice::<Memory>(&text).unwrap_or_else(|error| {

@@ -4,7 +4,10 @@
 //! the other: threads would cost more than the answers. Where the protocol calls for an order
 //! (`docs/decisions/0004-reclaim.md`), a second call follows the first.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{
+    Condvar, Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
 
 use strongroom_base::EntropyExt as _;
 use strongroom_objects::{Entry, Key};
@@ -62,7 +65,69 @@ pub(crate) fn do_together(in_threads: bool, pieces: Vec<Piece<'_>>) -> Result<()
     first.map_or(Ok(()), |(_, error)| Err(error))
 }
 
+/// Reads ahead: does `work` on items in several threads, and hands each result to `take`, as they come,
+/// until it fails. What is read and not taken yet has no more than `most` bytes by `size`, or is of
+/// one item.
+pub(crate) fn read_ahead<T: Sync, R: Send>(
+    threads: usize,
+    most: u64,
+    items: &[T],
+    size: impl Fn(&T) -> u64 + Sync,
+    work: impl Fn(&T) -> R + Sync,
+    mut take: impl FnMut(&T, R) -> Result<()>,
+) -> Result<()> {
+    if threads <= 1 {
+        return items.iter().try_for_each(|item| take(item, work(item)));
+    }
+    let (next, stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let (held, freed) = (Mutex::new(0_u64), Condvar::new());
+    let lock = || held.lock().unwrap_or_else(PoisonError::into_inner);
+    let free = |bytes: u64| {
+        let mut held = lock();
+        *held = held.saturating_sub(bytes);
+        drop(held);
+        freed.notify_all();
+    };
+    let (sender, receiver) = crossbeam_channel::unbounded();
+    std::thread::scope(|scope| {
+        for _ in 0..threads.min(items.len()) {
+            let sender = sender.clone();
+            scope.spawn(|| {
+                let sender = sender;
+                while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let bytes = size(item);
+                    let mut held = lock();
+                    while *held > 0 && held.saturating_add(bytes) > most {
+                        held = freed.wait(held).unwrap_or_else(PoisonError::into_inner);
+                    }
+                    *held = held.saturating_add(bytes);
+                    drop(held);
+                    if stopped.load(Ordering::Relaxed) || sender.send((item, work(item))).is_err() {
+                        free(bytes);
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        let mut taken = Ok(());
+        for (item, result) in receiver {
+            if taken.is_ok() {
+                taken = take(item, result);
+                stopped.store(taken.is_err(), Ordering::Relaxed);
+            }
+            free(size(item));
+        }
+        taken
+    })
+}
+
 impl Vault {
+    /// How many requests to the store are in flight at once when many are to be made.
+    pub(crate) fn at_once(&self) -> usize {
+        if self.store.is_local() { 1 } else { 64 }
+    }
+
     /// Does pieces of work that need not wait for each other. The simulator, which has one thread for
     /// each of its actors, sees them in any order.
     pub(crate) fn together(&self, mut pieces: Vec<Piece<'_>>) -> Result<()> {
@@ -211,6 +276,52 @@ mod tests {
         assert_eq!(list_in_parts(&store, "d/", &odd).expect("a list"), all);
         assert_eq!(list_in_parts(&store.0, "d/", &cuts).expect("one that does not"), all);
         assert_eq!([0, 1, 800, 801, 2800].map(parts_for), [1, 1, 1, 2, 4]);
+    }
+
+    #[test]
+    fn reading_ahead_is_bounded_complete_and_ends_with_a_failure() {
+        let items: Vec<u64> = (1..=100).collect();
+        for threads in [1, 8] {
+            let held = AtomicUsize::new(0);
+            let mut sum = 0;
+            let work = |item: &u64| {
+                let more = usize::try_from(*item).expect("small");
+                let now = held.fetch_add(more, Ordering::SeqCst) + more;
+                assert!(now <= 150, "{now} are held");
+                *item * 2
+            };
+            read_ahead(
+                threads,
+                150,
+                &items,
+                |item| *item,
+                work,
+                |item, double| {
+                    sum += double;
+                    held.fetch_sub(usize::try_from(*item).expect("small"), Ordering::SeqCst);
+                    Ok(())
+                },
+            )
+            .expect("all");
+            assert_eq!(sum, 2 * 5050);
+            let mut taken = 0;
+            let failed = read_ahead(
+                threads,
+                10,
+                &items,
+                |_| 1,
+                |item| *item,
+                |_, _| {
+                    taken += 1;
+                    if taken == 3 { Err(VaultError::Bug("enough")) } else { Ok(()) }
+                },
+            );
+            assert!(matches!(failed, Err(VaultError::Bug("enough"))));
+            assert_eq!(taken, 3);
+            // One that is larger than all that may be held is read by itself.
+            read_ahead(threads, 10, &[500_u64], |item| *item, |item| *item, |_, _| Ok(()))
+                .expect("one");
+        }
     }
 
     #[test]

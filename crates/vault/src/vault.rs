@@ -5,6 +5,7 @@ use std::{
     ops::ControlFlow,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError, RwLock, atomic::AtomicBool},
+    time::Duration,
 };
 
 use strongroom_base::{
@@ -17,19 +18,23 @@ use strongroom_format::{
     secret::SecretKey,
 };
 use strongroom_image::Hasher;
-use strongroom_objects::{Key, ObjectStore, PROBES, Put, StoreError};
+use strongroom_objects::{Entry, Key, ObjectStore, PROBES, Put, StoreError};
 use ulid::Ulid;
 
 use crate::{
     VaultError,
     cache::Recently,
+    early::Early,
     error::Result,
     index::Index,
+    kept::Kept,
     keys::{KeyRing, KeySource},
     layout::{self, ItemKey},
     leftovers::Leftovers,
+    points::PointNames,
     read::{Windows, is_damage},
     store_clock::StoreClock,
+    together::{Piece, cuts_of, do_together},
 };
 
 /// What opening a vault needs besides the store and the key.
@@ -62,6 +67,17 @@ impl Default for VaultOptions {
     }
 }
 
+/// The points of a vault at a moment of the monotonic clock, and how often they may be asked for.
+#[derive(Debug)]
+struct AtOpening {
+    names: PointNames,
+    at: Duration,
+    looks: u8,
+}
+
+/// How long what was listed when the vault was opened is an answer to what there is now.
+const NOW: Duration = Duration::from_secs(2);
+
 /// An open vault. Cheap to share; all methods may be called from many threads.
 pub struct Vault {
     pub(crate) store: Arc<dyn ObjectStore>,
@@ -81,6 +97,10 @@ pub struct Vault {
     pub(crate) checked: AtomicBool,
     /// What was read of packs that no index object lists.
     pub(crate) leftovers: Leftovers,
+    /// What is kept on this host of a store behind a network.
+    pub(crate) kept: Option<Kept>,
+    /// The points that there were when the vault was opened, for who asks at once.
+    at_opening: Mutex<Option<AtOpening>>,
     /// Lives as long as the vault if the cache folder is a temporary one.
     _temporary: Option<tempfile::TempDir>,
 }
@@ -142,17 +162,34 @@ impl Vault {
         key: &KeySource,
         options: VaultOptions,
     ) -> Result<Self> {
-        let config = Self::describe(&*store)?;
-        let ring = KeyRing::open(&*store, config.vault_id, key)?;
-        Self::open_with(store, config, ring, options)
+        if store.is_local() {
+            let config = Self::describe(&*store)?;
+            let ring = KeyRing::open(&*store, config.vault_id, key)?;
+            return Self::open_with(store, config, ring, options);
+        }
+        let cache_dir = options.cache_dir.as_deref();
+        let (config, early) = Early::look(&*store, cache_dir)?;
+        let ring = early.open_keys(&*store, config.vault_id, key, cache_dir)?;
+        Self::open_early(store, config, ring, Some(early), options)
     }
 
     /// Opens a vault whose description was read and whose keys were opened before: brings the index
     /// cache up to date.
     pub fn open_with(
         store: Arc<dyn ObjectStore>,
+        config: VaultConfig,
+        ring: KeyRing,
+        options: VaultOptions,
+    ) -> Result<Self> {
+        Self::open_early(store, config, ring, None, options)
+    }
+
+    /// As [`Self::open_with`], with what was asked of the store together with the description.
+    pub fn open_early(
+        store: Arc<dyn ObjectStore>,
         mut config: VaultConfig,
         ring: KeyRing,
+        early: Option<Early>,
         options: VaultOptions,
     ) -> Result<Self> {
         if !ring.vouches_for(&config) {
@@ -161,8 +198,37 @@ impl Vault {
             config.create_only_puts = Conditional::Ignored;
         }
         let vault = Self::assemble(store, config, ring, options)?;
-        vault.sync()?;
+        match early {
+            None => vault.sync()?,
+            Some(early) => {
+                let copy = layout::config_copy(vault.config.vault_id);
+                vault.described = early.keys.iter().any(|entry| entry.key == copy).into();
+                vault.sync_with(&early.index)?;
+                let names = PointNames::new(&early.points, &early.deleted);
+                let at = vault.options.clock.monotonic();
+                let at_opening = AtOpening { names, at, looks: 2 };
+                *vault.at_opening.lock().unwrap_or_else(PoisonError::into_inner) = Some(at_opening);
+            }
+        }
         Ok(vault)
+    }
+
+    /// The points that there are, as far as a list tells that was made when the vault was opened a
+    /// moment ago: once for who looks whether there are less than before, and once for who was asked
+    /// for them. Not for who writes.
+    pub(crate) fn names_at_opening(&self, item: Option<ItemKey>) -> Option<PointNames> {
+        let mut at_opening = self.at_opening.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = at_opening.as_mut()?;
+        let age = self.options.clock.monotonic().saturating_sub(found.at);
+        if found.looks == 0 || age > NOW {
+            *at_opening = None;
+            return None;
+        }
+        found.looks = found.looks.saturating_sub(1);
+        Some(match item {
+            Some(item) => found.names.of(item),
+            None => found.names.clone(),
+        })
     }
 
     /// What is said of a description without a good seal.
@@ -198,6 +264,8 @@ impl Vault {
         let name_key = oldest.derive("item name", b"");
         Ok(Self {
             windows: Windows::new(store.is_local()),
+            kept: (!store.is_local()).then(|| Kept::new(&dir)),
+            at_opening: Mutex::default(),
             store_clock: StoreClock::default(),
             store,
             config,
@@ -361,20 +429,40 @@ impl Vault {
     /// Brings the index cache up to date with the vault's index objects.
     pub fn sync(&self) -> Result<()> {
         let known = self.index.sources();
-        let listed = self.list(layout::INDEX)?;
+        let cuts: Vec<_> = if self.store.lists_by_name() {
+            let mut names: Vec<_> = known.iter().map(|id| layout::index(*id)).collect();
+            names.sort_unstable();
+            cuts_of(names.iter())
+        } else {
+            Vec::new()
+        };
+        let listed = self.list_in_parts(layout::INDEX, &cuts)?;
+        self.sync_from(&listed, &known)
+    }
+
+    /// As [`Self::sync`], with a list of the index objects that was made before anything was known of
+    /// the vault.
+    fn sync_with(&self, listed: &[Entry]) -> Result<()> {
+        let known = self.index.sources();
+        self.sync_from(listed, &known)
+    }
+
+    /// Brings the index cache up to date with a list of the index objects that was made when these
+    /// were known.
+    fn sync_from(&self, listed: &[Entry], known: &HashSet<Ulid>) -> Result<()> {
         let present: HashSet<Ulid> =
             listed.iter().filter_map(|entry| layout::parse_ulid(&entry.key)).collect();
         let local = |source| VaultError::Local { path: self.cache_path(), source };
-        self.index.set_present(present, &known).map_err(local)?;
+        self.index.set_present(present, known).map_err(local)?;
         let known = self.index.sources();
         let mut batch = Vec::new();
         let mut damaged = Vec::new();
         let mut records = 0_usize;
-        for id in listed.iter().filter_map(|entry| layout::parse_ulid(&entry.key)) {
-            if known.contains(&id) || self.was_read_around(id) {
-                continue;
-            }
-            let object = match self.read_index_object(id) {
+        let mut wanted: Vec<_> =
+            listed.iter().filter_map(|entry| layout::parse_ulid(&entry.key)).collect();
+        wanted.retain(|id| !known.contains(id) && !self.was_read_around(*id));
+        for (id, object) in self.index_objects(&wanted) {
+            let object = match object {
                 Ok(object) => object,
                 // Reclaim replaces index objects; its replacement is, or will be, in the list.
                 Err(VaultError::Store(StoreError::Missing { .. })) => continue,
@@ -395,6 +483,29 @@ impl Vault {
         }
         self.add_batch(&mut batch)?;
         damaged.into_iter().try_for_each(|id| self.read_around(id))
+    }
+
+    /// Reads index objects, several ahead where each costs a round trip; in their order, and not all at
+    /// once, as they are large.
+    pub(crate) fn index_objects<'a>(
+        &'a self,
+        wanted: &'a [Ulid],
+    ) -> impl Iterator<Item = (Ulid, Result<IndexObject>)> + 'a {
+        let at_once = if self.store.is_local() { 1 } else { 8 };
+        wanted.chunks(at_once).flat_map(move |ids| {
+            let mut objects: Vec<Option<Result<IndexObject>>> = ids.iter().map(|_| None).collect();
+            let pieces = ids.iter().zip(&mut objects).map(|(id, object)| -> Piece<'_> {
+                Box::new(|| {
+                    *object = Some(self.read_index_object(*id));
+                    Ok(())
+                })
+            });
+            let pieces = pieces.collect();
+            // Each failure is the answer for its own object.
+            drop(do_together(at_once > 1, pieces));
+            let read = ids.iter().copied().zip(objects);
+            read.filter_map(|(id, object)| Some((id, object?))).collect::<Vec<_>>()
+        })
     }
 
     /// Checks the whole index cache, makes anew what is damaged, and brings it up to date.

@@ -566,6 +566,9 @@ impl Shared {
         let key = layout::pack(contents.header.kind, &contents.id);
         let audience = self.vault.index.audience();
         self.vault.store.put_new(&key, &bytes)?;
+        if contents.header.kind == PackKind::Node {
+            self.vault.keep_windows(&contents.id, &bytes);
+        }
         lock(&self.spare).push(bytes);
         self.stored.fetch_add(contents.size, Ordering::Relaxed);
         audience.landed(contents.id);
