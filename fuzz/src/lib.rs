@@ -180,7 +180,7 @@ pub fn ring(data: &[u8]) {
 pub fn pkcs11_uri(data: &[u8]) {
     // Shown, each byte may become nine characters, and a URI of more than 4096 is refused.
     if data.len() <= 400 {
-        strongroom_vault::keys::fuzz_pkcs11_uri(data);
+        strongroom_keys::fuzz_pkcs11_uri(data);
     }
 }
 

@@ -15,7 +15,8 @@ use rustix::{
     io::Errno,
 };
 use strongroom_api::KeyReference;
-use strongroom_vault::{keys::Pkcs11Uri, place};
+use strongroom_keys::Pkcs11Uri;
+use strongroom_vault::place;
 
 /// What may be named.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

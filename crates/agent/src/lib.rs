@@ -35,7 +35,8 @@ pub use order::{
 };
 pub use strongroom_disk::Within;
 pub use strongroom_engine::Snapshot;
-pub use strongroom_vault::{Absence, AbsentPoint, keys::ModuleCommand, place::covers};
+pub use strongroom_keys::ModuleCommand;
+pub use strongroom_vault::{Absence, AbsentPoint, place::covers};
 pub use vaults::{Tokens, Vaults};
 pub use watch::{TaskEvent, Watch};
 

@@ -11,10 +11,10 @@ use strongroom_api::{ErrorBody, ItemUsage, KeyReference, TaskState};
 use strongroom_base::{PointId, SystemClock, SystemEntropy, words};
 use strongroom_engine::data_bytes;
 use strongroom_format::Manifest;
+use strongroom_keys::{self as keys, KeyError, KeyRing};
 use strongroom_vault::{
     AbsentPoint, Notes, ReclaimOptions, ReclaimProgress, UsageOptions, ValidateOptions,
     ValidateProgress, Validated, Vault, VaultError, WhyHeld,
-    keys::{self, KeyError, KeyRing},
     place::{self, NewVault, OpenKeys},
     reclaim_watched,
 };

@@ -7,9 +7,9 @@ use std::{
 };
 
 use strongroom_api::KeyReference;
+use strongroom_keys::{KeyError, KeySource, ModuleCommand, Pkcs11Key, Pkcs11Uri};
 use strongroom_vault::{
     Vault, VaultError, VaultOptions,
-    keys::{KeyError, KeySource, ModuleCommand, Pkcs11Key, Pkcs11Uri},
     place::{self, Identity, OpenKeys, Warning},
 };
 

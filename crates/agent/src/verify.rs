@@ -7,9 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use strongroom_api::TaskState;
 use strongroom_base::Cancel;
-use strongroom_vault::{
-    Vault, VaultError, VerifyMode, VerifyOptions, VerifyProgress, VerifyReport,
-};
+use strongroom_vault::{Vault, VaultError};
+use strongroom_verify::{VerifyMode, VerifyOptions, VerifyProgress, VerifyReport, verify};
 
 use crate::{Result, VerifyDepth, VerifyFacts, Watch, error::body};
 
@@ -57,7 +56,7 @@ pub(crate) fn run(
             }
         }
     };
-    let report = vault.verify(&options, &hears, &stop).map_err(body)?;
+    let report = verify(vault, &options, &hears, &stop).map_err(body)?;
     if watch.cancel.is_cancelled() {
         return Err(body(VaultError::Interrupted));
     }

@@ -1,4 +1,5 @@
-//! The words of the domain: digests, ids, byte ranges, limits, error codes, time and chance.
+//! The words of the domain: digests, ids, names of objects, byte ranges, limits, error codes, time and
+//! chance; and one small cache.
 //!
 //! Every other crate uses this one and it uses none of them. It does no I/O except to ask the
 //! system for the time and for random bytes, both behind traits so that tests and the simulator
@@ -12,9 +13,11 @@ mod code;
 mod digest;
 mod entropy;
 mod ids;
+mod key;
 mod limits;
 mod names;
 mod ranges;
+mod recently;
 mod splitmix;
 pub mod words;
 
@@ -28,7 +31,9 @@ pub use ids::{
     AlertId, AssignmentId, HostId, ItemId, JobId, KeyId, NoticeId, PackId, ParseIdError, PointId,
     PolicyId, RequestId, SlotId, TokenId, UserId, VaultId, WriterId,
 };
+pub use key::{Key, KeyError};
 pub use limits::{BLOCK_SIZE, BLOCK_SIZE_U64, FANOUT, LEAF_SPAN, MAX_DISK_SIZE, SECTOR_SIZE};
 pub use names::check_name;
 pub use ranges::{ByteRange, RangeError, RangeSet};
+pub use recently::Recently;
 pub use splitmix::SplitMix64;

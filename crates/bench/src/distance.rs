@@ -117,7 +117,8 @@ fn lock(log: &SharedLog) -> std::sync::MutexGuard<'_, Log> {
 /// ended before it began.
 fn longest_chain(spans: &mut [(Instant, Instant)]) -> u64 {
     spans.sort_unstable();
-    let (mut running, mut behind, mut longest) = (BinaryHeap::new(), 0, 0);
+    let mut running: BinaryHeap<Reverse<(Instant, u64)>> = BinaryHeap::new();
+    let (mut behind, mut longest) = (0, 0);
     for &(began, ended) in &*spans {
         while let Some(Reverse((end, depth))) = running.peek().copied() {
             if end > began {
@@ -203,10 +204,11 @@ async fn hold(
 async fn deliver(mut held: mpsc::Receiver<Held>, mut to: OwnedWriteHalf, mut done: impl FnMut()) {
     while let Some((due, bytes)) = held.recv().await {
         tokio::time::sleep_until(due).await;
+        // Before whoever waits for it can ask what was counted.
+        done();
         if to.write_all(&bytes).await.is_err() {
             return;
         }
-        done();
     }
     drop(to.shutdown().await);
 }

@@ -16,6 +16,7 @@ mod config;
 mod error;
 mod index;
 mod manifest;
+pub mod names;
 pub mod pack;
 pub mod ring;
 mod seal;

@@ -12,10 +12,9 @@ use std::{
 use strongroom_base::{BLOCK_SIZE, Cancel, Digest, PointId};
 use strongroom_format::{Consistency, DiskRecord, Manifest, SourceRecord};
 use strongroom_image::{Builder, Cursor, Image, Node};
+use strongroom_keys::KeySource;
 use strongroom_objects::StoreError;
-use strongroom_vault::{
-    Reader, ReclaimOptions, Vault, VaultError, VaultOptions, Writer, keys::KeySource, reclaim,
-};
+use strongroom_vault::{Reader, ReclaimOptions, Vault, VaultError, VaultOptions, Writer, reclaim};
 
 use crate::{
     clock::{SimClock, WrongBy},

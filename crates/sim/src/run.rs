@@ -12,12 +12,9 @@ use std::{
 
 use strongroom_base::{Cancel, Digest};
 use strongroom_format::Conditional;
+use strongroom_keys::{KeySource, generate_key_file};
 use strongroom_objects::{Key, Memory, ObjectStore};
-use strongroom_vault::{
-    ReclaimOptions, Vault, VaultOptions,
-    keys::{KeySource, generate_key_file},
-    reclaim,
-};
+use strongroom_vault::{ReclaimOptions, Vault, VaultOptions, reclaim};
 
 use crate::{
     Sabotage,

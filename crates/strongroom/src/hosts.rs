@@ -4,8 +4,8 @@ use std::{env, path::PathBuf};
 
 use clap::Args;
 use strongroom_hypervisor::{ConnectUri, Connection, Scope, Settings};
+use strongroom_keys::ModuleCommand;
 use strongroom_machine::{Places, guard::GuardCommand};
-use strongroom_vault::keys::ModuleCommand;
 
 use crate::error::{FaceError, Failure};
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use strongroom_base::codes;
 use strongroom_engine::BackupReport;
+use strongroom_keys::{KeyError, KeySource, Pkcs11Key};
 use strongroom_objects::{Limited, Rate};
 use strongroom_vault::{
     Vault, VaultError, VaultOptions,
-    keys::{KeyError, KeySource, Pkcs11Key},
     place::{self, Warning},
 };
 

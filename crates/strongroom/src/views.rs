@@ -10,7 +10,8 @@ use strongroom_base::{PointId, SlotId, VaultId};
 use strongroom_format::{
     Conditional, Consistency, DiskRecord, ExcludedDisk, Manifest, SkippedRange, VaultConfig,
 };
-use strongroom_vault::{DamagedManifest, keys::SlotInfo};
+use strongroom_keys::SlotInfo;
+use strongroom_vault::DamagedManifest;
 
 use crate::{
     columns::{Cell, Columns, row},

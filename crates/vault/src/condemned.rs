@@ -5,13 +5,13 @@ use std::collections::{BTreeSet, HashSet};
 use serde::{Deserialize, Serialize};
 use strongroom_base::PackId;
 use strongroom_format::{
-    FormatError,
+    FormatError, names,
     sealed::{self, SealedKind},
 };
 use strongroom_objects::{Key, StoreError};
 use ulid::Ulid;
 
-use crate::{Vault, VaultError, error::Result, layout, read::is_damage};
+use crate::{Vault, VaultError, error::Result, read::is_damage};
 
 /// One condemnation. It stays until all its packs are gone; a pack once condemned is never taken
 /// back into use, its live content is copied out instead.
@@ -33,11 +33,11 @@ impl Condemnation {
 
 /// What may not be relied upon.
 #[derive(Debug, Default)]
-pub(crate) struct Condemned {
+pub struct Condemned {
     /// Packs that are condemned.
-    pub(crate) packs: HashSet<PackId>,
+    pub packs: HashSet<PackId>,
     /// Condemnations that cannot be read: they may have named any pack.
-    pub(crate) unreadable: Vec<VaultError>,
+    pub unreadable: Vec<VaultError>,
 }
 
 impl Vault {
@@ -60,7 +60,7 @@ impl Vault {
     }
 
     fn is_first_gone(&self, id: Ulid) -> Result<bool> {
-        match self.store.get(&layout::condemned(id), sealed::MAX_SEALED) {
+        match self.store.get(&names::condemned(id), sealed::MAX_SEALED) {
             Ok(_) => Ok(false),
             Err(StoreError::Missing { .. }) => Ok(true),
             Err(error) => Err(error.into()),
@@ -69,15 +69,15 @@ impl Vault {
 
     /// The condemnations of which the object or its copy is there.
     pub(crate) fn condemnation_ids(&self) -> Result<BTreeSet<Ulid>> {
-        let listed = self.list(layout::CONDEMNED)?;
-        Ok(listed.iter().filter_map(|entry| layout::parse_ulid(&entry.key)).collect())
+        let listed = self.list(names::CONDEMNED)?;
+        Ok(listed.iter().filter_map(|entry| names::parse_ulid(&entry.key)).collect())
     }
 
     /// Puts a condemnation. It is in force with the first object.
     pub(crate) fn put_condemnation(&self, id: Ulid, condemnation: &Condemnation) -> Result<()> {
         let plain = serde_json::to_vec(condemnation)
             .map_err(|_| VaultError::Bug("a condemnation without text"))?;
-        for name in [layout::condemned(id), layout::condemned_copy(id)] {
+        for name in [names::condemned(id), names::condemned_copy(id)] {
             self.put_sealed(SealedKind::Condemned, &name, &plain)?;
         }
         Ok(())
@@ -86,7 +86,7 @@ impl Vault {
     /// Takes a condemnation back: of its two objects the one that can be read goes last, so that
     /// what a crash leaves behind is no riddle.
     pub(crate) fn remove_condemnation(&self, id: Ulid) -> Result<()> {
-        let mut names = [layout::condemned_copy(id), layout::condemned(id)];
+        let mut names = [names::condemned_copy(id), names::condemned(id)];
         match self.read_condemnation(&names[1]) {
             Err(error) if is_damage(&error) => names.reverse(),
             read => drop(read?),
@@ -96,7 +96,7 @@ impl Vault {
 
     /// One condemnation, from its object or the copy. None if it was taken back: its packs are gone.
     fn condemnation(&self, id: Ulid) -> Result<Option<Condemnation>> {
-        let (name, copy) = (layout::condemned(id), layout::condemned_copy(id));
+        let (name, copy) = (names::condemned(id), names::condemned_copy(id));
         let first = match self.read_condemnation(&name) {
             Err(error) if is_damage(&error) => error,
             Ok(None) => return self.read_condemnation(&copy),

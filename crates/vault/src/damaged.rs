@@ -11,10 +11,10 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 use strongroom_base::PackId;
-use strongroom_format::sealed::SealedKind;
+use strongroom_format::{names, sealed::SealedKind};
 use strongroom_objects::Put;
 
-use crate::{Vault, VaultError, error::Result, layout, read::is_damage};
+use crate::{Vault, VaultError, error::Result, read::is_damage};
 
 /// What a damage note says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -28,13 +28,13 @@ pub(crate) struct DamageNote {
 impl Vault {
     /// Packs that have a damage note, whatever is in it.
     pub(crate) fn damaged_packs(&self) -> Result<HashSet<PackId>> {
-        let notes = self.list(layout::DAMAGED)?;
-        Ok(notes.iter().filter_map(|entry| layout::parse_damaged(&entry.key)).collect())
+        let notes = self.list(names::DAMAGED)?;
+        Ok(notes.iter().filter_map(|entry| names::parse_damaged(&entry.key)).collect())
     }
 
     /// Puts a damage note, in place of one that cannot be read.
     pub(crate) fn put_damage_note(&self, pack: PackId, host: &str) -> Result<()> {
-        let name = layout::damaged(&pack);
+        let name = names::damaged(&pack);
         let note = DamageNote { time: self.options.clock.now(), host: host.to_owned() };
         let plain =
             serde_json::to_vec(&note).map_err(|_| VaultError::Bug("a note without text"))?;
@@ -52,6 +52,6 @@ impl Vault {
 
     /// Removes the damage note of a pack that is good again, or gone.
     pub(crate) fn remove_damage_note(&self, pack: &PackId) -> Result<()> {
-        Ok(self.store.delete(&layout::damaged(pack))?)
+        Ok(self.store.delete(&names::damaged(pack))?)
     }
 }

@@ -3,10 +3,10 @@
 
 use std::{ops::ControlFlow, sync::atomic::Ordering};
 
-use strongroom_format::VaultConfig;
+use strongroom_format::{VaultConfig, names};
 use strongroom_objects::{Key, ObjectStore, StoreError};
 
-use crate::{Vault, VaultError, error::Result, layout, read::is_damage};
+use crate::{Vault, VaultError, error::Result, read::is_damage};
 
 fn read(store: &dyn ObjectStore, key: &Key) -> Result<VaultConfig> {
     let bytes = store.get(key, VaultConfig::MAX_LEN)?;
@@ -18,12 +18,12 @@ impl Vault {
     /// Reads the plain description of a vault; needs no key. One that is damaged or lost is read
     /// from its copy.
     pub fn describe(store: &dyn ObjectStore) -> Result<VaultConfig> {
-        let first = match read(store, &layout::config()) {
+        let first = match read(store, &names::config()) {
             Err(error) if is_damage(&error) => error,
             read => return read,
         };
         for copy in store.copies() {
-            if let Ok(config) = read(&*copy, &layout::config()) {
+            if let Ok(config) = read(&*copy, &names::config()) {
                 return Ok(config);
             }
         }
@@ -46,7 +46,7 @@ impl Vault {
         if self.described.swap(true, Ordering::Relaxed) || !self.vouches_for(&self.config) {
             return;
         }
-        let copy = layout::config_copy(self.config.vault_id);
+        let copy = names::config_copy(self.config.vault_id);
         let put = || -> Result<()> {
             self.store.put_new(&copy, &self.encoded_description()?)?;
             Ok(())
@@ -74,7 +74,7 @@ impl Vault {
 /// The description among the keys, if exactly one vault has one there.
 fn read_copy(store: &dyn ObjectStore) -> Result<Option<VaultConfig>> {
     let mut names = Vec::new();
-    store.list("keys/", &mut |entry| {
+    store.list(names::KEYS, &mut |entry| {
         if entry.key.file_name() == VaultConfig::KEY {
             names.push(entry.key);
         }
@@ -82,7 +82,7 @@ fn read_copy(store: &dyn ObjectStore) -> Result<Option<VaultConfig>> {
     })?;
     let found = names.iter().filter_map(|name| {
         let config = read(store, name).ok()?;
-        (*name == layout::config_copy(config.vault_id)).then_some(config)
+        (*name == names::config_copy(config.vault_id)).then_some(config)
     });
     let found: Vec<_> = found.collect();
     Ok(if found.len() == 1 { found.into_iter().next() } else { None })

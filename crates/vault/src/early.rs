@@ -11,7 +11,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use strongroom_base::VaultId;
-use strongroom_format::VaultConfig;
+use strongroom_format::{VaultConfig, names};
+use strongroom_keys::{KeyError, KeyRing, KeySource};
 use strongroom_objects::{Entry, Key, ObjectStore};
 
 use crate::{
@@ -19,13 +20,8 @@ use crate::{
     error::Result,
     files::write_whole,
     kept::{Kept, Listed},
-    keys::{KeyError, KeyRing, KeySource},
-    layout,
     together::{Piece, ask, cuts_of, do_together, list_in_parts},
 };
-
-/// Prefix of all key objects of all vaults.
-pub(crate) const KEYS: &str = "keys/";
 
 /// What a store showed when a vault in it was opened.
 #[derive(Debug)]
@@ -48,7 +44,7 @@ fn keys(names: &[String]) -> Vec<Key> {
     names.iter().filter_map(|name| Key::new(name.clone()).ok()).collect()
 }
 
-fn names(entries: &[Entry]) -> Vec<String> {
+fn cut(entries: &[Entry]) -> Vec<String> {
     cuts_of(entries.iter().map(|entry| &entry.key)).iter().map(ToString::to_string).collect()
 }
 
@@ -66,16 +62,16 @@ impl Early {
         let list = |prefix, cuts: &[String]| list_in_parts(store, prefix, &keys(cuts));
         let pieces: Vec<Piece<'_>> = vec![
             ask(&mut config, || Vault::describe(store).map(Some)),
-            ask(&mut early.keys, || list(KEYS, &[])),
-            ask(&mut early.index, || list(layout::INDEX, &cuts.index)),
-            ask(&mut early.points, || list(layout::POINTS, &cuts.points)),
-            ask(&mut early.deleted, || list(layout::DELETED, &cuts.deleted)),
+            ask(&mut early.keys, || list(names::KEYS, &[])),
+            ask(&mut early.index, || list(names::INDEX, &cuts.index)),
+            ask(&mut early.points, || list(names::POINTS, &cuts.points)),
+            ask(&mut early.deleted, || list(names::DELETED, &cuts.deleted)),
         ];
         do_together(true, pieces)?;
         let now = Cuts {
-            index: names(&early.index),
-            points: names(&early.points),
-            deleted: names(&early.deleted),
+            index: cut(&early.index),
+            points: cut(&early.points),
+            deleted: cut(&early.deleted),
         };
         if let Some(file) = file.filter(|_| now != cuts) {
             remember(&file, &now);
@@ -93,8 +89,8 @@ impl Early {
         cache_dir: Option<&Path>,
     ) -> std::result::Result<KeyRing, KeyError> {
         let kept = cache_dir.map(|dir| Kept::new(&dir.join(vault.to_string())));
-        let listed = Listed::new(store, KEYS, &self.keys, kept.as_ref());
-        let own = [format!("{KEYS}{vault}/rings/"), format!("{KEYS}{vault}/slots/")];
+        let listed = Listed::new(store, names::KEYS, &self.keys, kept.as_ref());
+        let own = ["rings/", "slots/"].map(|folder| format!("{}{folder}", names::keys_of(vault)));
         listed.read_ahead(|name| own.iter().any(|folder| name.as_str().starts_with(folder)));
         KeyRing::open(&listed, vault, key)
     }

@@ -6,7 +6,7 @@ use strongroom_base::{Code, Coded, Digest, PackId, PointId, codes};
 use strongroom_format::FormatError;
 use strongroom_objects::StoreError;
 
-use crate::keys::KeyError;
+use strongroom_keys::KeyError;
 
 /// Why work on a vault failed.
 #[derive(Debug, thiserror::Error)]

@@ -9,7 +9,7 @@ use std::{
 
 /// Makes a file for its owner alone, in place of whatever has the name. A link is replaced, and not
 /// followed.
-pub(crate) fn make_anew(path: &Path) -> io::Result<File> {
+pub fn make_anew(path: &Path) -> io::Result<File> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

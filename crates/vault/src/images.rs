@@ -7,10 +7,10 @@ use strongroom_image::Image;
 use crate::{VaultError, error::Result};
 
 /// The configuration among the names of disks, of which none is empty.
-pub(crate) const CONFIGURATION: &str = "";
+pub const CONFIGURATION: &str = "";
 
 /// The images of a point with the names of their disks; the configuration's comes last.
-pub(crate) fn images(point: &Manifest) -> Result<Vec<(&str, Image)>> {
+pub fn images(point: &Manifest) -> Result<Vec<(&str, Image)>> {
     let disks = point.disks.iter().map(|disk| (disk.name.as_str(), disk.size_bytes, disk.root));
     let configuration =
         point.configuration.iter().map(|it| (CONFIGURATION, it.image_size(), it.root));

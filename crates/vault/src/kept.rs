@@ -123,7 +123,8 @@ fn head(entry: &Entry, body: &[u8]) -> [u8; HEAD] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(entry.key.as_str().as_bytes()).update(&size).update(&date).update(body);
     let mut head = [0; HEAD];
-    let parts = hasher.finalize().as_bytes().iter().copied().chain(size).chain(date);
+    let hash = *hasher.finalize().as_bytes();
+    let parts = hash.into_iter().chain(size).chain(date);
     head.iter_mut().zip(parts).for_each(|(byte, part)| *byte = part);
     head
 }

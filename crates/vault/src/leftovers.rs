@@ -16,12 +16,12 @@ use std::{
 
 use strongroom_base::PackId;
 use strongroom_format::{
-    IndexObject,
+    IndexObject, names,
     pack::{Contents, Header, PackKind},
 };
 use ulid::Ulid;
 
-use crate::{Vault, VaultError, error::Result, layout, read::is_damage, write::ListedPack};
+use crate::{Vault, VaultError, error::Result, read::is_damage, write::ListedPack};
 
 /// What this process has read already.
 #[derive(Default)]
@@ -116,7 +116,7 @@ impl Vault {
         if !contents.is_empty() {
             self.put_index(contents)?;
         }
-        self.store.delete(&layout::index(index))?;
+        self.store.delete(&names::index(index))?;
         self.index.forget(&[index]).map_err(|error| self.local_error(error))
     }
 
@@ -124,7 +124,7 @@ impl Vault {
     pub(crate) fn read_contents(&self, kind: PackKind, id: PackId, size: u64) -> Result<Contents> {
         use strongroom_base::ByteRange;
         use strongroom_format::pack::{FOOTER_LEN, Footer, HEADER_LEN};
-        let key = layout::pack(kind, &id);
+        let key = names::pack(kind, &id);
         let damaged = |source| VaultError::Object { object: key.to_string(), source };
         let footer_len = u64::try_from(FOOTER_LEN).unwrap_or(0);
         let header_len = u64::try_from(HEADER_LEN).unwrap_or(0);

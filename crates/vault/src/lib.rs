@@ -1,16 +1,16 @@
 //! A vault: recovery points, and everything needed to read them, in an object store.
 //!
 //! ```text
-//!  keys ──▶ vault ──▶ write ──▶ packs, index objects, recovery points
-//!                 ╲─▶ read  ◀── index (a local cache)
-//!                  ╲▶ reclaim, verify, rebuild-index
+//!  vault ──▶ write ──▶ packs, index objects, recovery points
+//!       ╲─▶ read  ◀── index (a local cache)
+//!        ╲▶ reclaim, rebuild-index, validate; audit, for the crate `verify`
 //! ```
 //!
 //! This crate knows object stores and the format, and neither disks nor jobs. Its methods block;
 //! concurrency comes from the caller's threads. Everything can be done with the store and the key
 //! alone: what is kept locally is a cache.
 
-mod cache;
+pub mod audit;
 mod condemned;
 mod damaged;
 mod describe;
@@ -20,8 +20,6 @@ mod files;
 mod images;
 mod index;
 mod kept;
-pub mod keys;
-mod layout;
 mod leftovers;
 mod locks;
 pub mod place;
@@ -36,7 +34,6 @@ mod together;
 mod usage;
 mod validate;
 mod vault;
-mod verify;
 mod voids;
 mod whole;
 mod write;
@@ -57,9 +54,5 @@ pub use service::ServiceObject;
 pub use usage::{ContentUsage, ItemUsage, UsageOptions, UsageReport};
 pub use validate::{OnValidate, ValidateOptions, ValidateProgress, Validated};
 pub use vault::{Vault, VaultOptions};
-pub use verify::{
-    CopyState, DamagedDisk, DamagedObject, DamagedPoint, FailedRepair, LostRange, ObjectKind,
-    OnProgress, UnsoundCopy, VerifyMode, VerifyOptions, VerifyProgress, VerifyReport, verify_blind,
-};
 pub use write::Writer;
 pub use writers::{Life, STALE_AFTER, Seen, WriterNote};

@@ -11,15 +11,13 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strongroom_base::PointId;
-use strongroom_format::{Manifest, sealed::SealedKind};
-
-use crate::{
-    Vault, VaultError,
-    error::Result,
-    layout::{self, ItemKey},
-    points::PointNames,
-    read::is_damage,
+use strongroom_format::{
+    Manifest,
+    names::{self, ItemKey},
+    sealed::SealedKind,
 };
+
+use crate::{Vault, VaultError, error::Result, points::PointNames, read::is_damage};
 
 /// What a lock says besides its name: for people.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -32,11 +30,11 @@ pub(crate) struct LockNote {
 
 /// The locks of a vault that are objects of their own.
 #[derive(Debug, Default)]
-pub(crate) struct Locks(HashMap<(ItemKey, PointId), Timestamp>);
+pub struct Locks(HashMap<(ItemKey, PointId), Timestamp>);
 
 impl Locks {
     /// Until when a point is locked; none if it is not.
-    pub(crate) fn until(
+    pub fn until(
         &self,
         point: (ItemKey, PointId),
         manifest: Option<&Manifest>,
@@ -50,12 +48,12 @@ impl Vault {
     /// The locks of the points of an item, or of all.
     pub(crate) fn locks(&self, item: Option<ItemKey>) -> Result<Locks> {
         let prefix = match item {
-            Some(item) => format!("{}{item}/", layout::LOCKS),
-            None => layout::LOCKS.to_owned(),
+            Some(item) => format!("{}{item}/", names::LOCKS),
+            None => names::LOCKS.to_owned(),
         };
         let mut locks = Locks::default();
         for entry in self.list(&prefix)? {
-            if let Some((item, point, until)) = layout::parse_lock(&entry.key) {
+            if let Some((item, point, until)) = names::parse_lock(&entry.key) {
                 let latest = locks.0.entry((item, point)).or_insert(until);
                 *latest = until.max(*latest);
             }
@@ -89,14 +87,14 @@ impl Vault {
         let note = LockNote { time: self.options.clock.now(), host: host.to_owned() };
         let plain =
             serde_json::to_vec(&note).map_err(|_| VaultError::Bug("a lock without text"))?;
-        self.put_sealed(SealedKind::Lock, &layout::lock(key, point, until), &plain)?;
+        self.put_sealed(SealedKind::Lock, &names::lock(key, point, until), &plain)?;
         Ok(until)
     }
 
     /// Removes the locks of a point that was removed.
     pub(crate) fn remove_locks(&self, item: ItemKey, point: PointId) -> Result<()> {
-        for entry in self.list(&format!("{}{item}/", layout::LOCKS))? {
-            if layout::parse_lock(&entry.key).is_some_and(|(of, id, _)| (of, id) == (item, point)) {
+        for entry in self.list(&format!("{}{item}/", names::LOCKS))? {
+            if names::parse_lock(&entry.key).is_some_and(|(of, id, _)| (of, id) == (item, point)) {
                 self.store.delete(&entry.key)?;
             }
         }

@@ -12,14 +12,11 @@ use std::{
 
 use strongroom_base::{Code, codes};
 use strongroom_format::{Conditional, VaultConfig};
+use strongroom_keys::{KeyError, KeyRing, KeySource};
 pub use strongroom_objects::covers;
 use strongroom_objects::{Mirror, ObjectStore, Options, StoreError, open, probe};
 
-use crate::{
-    Early, Vault, VaultError, VaultOptions,
-    error::Result,
-    keys::{KeyError, KeyRing, KeySource},
-};
+use crate::{Early, Vault, VaultError, VaultOptions, error::Result};
 
 /// Something that is not as it should be, but does not keep anybody from using the vault.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,18 +18,12 @@ use serde::{Deserialize, Serialize};
 use strongroom_base::PointId;
 use strongroom_format::{
     Manifest,
+    names::{self, ItemKey},
     sealed::{self, SealedKind},
 };
 use strongroom_objects::{Entry, Key};
 
-use crate::{
-    Vault, VaultError,
-    error::Result,
-    layout::{self, ItemKey},
-    read::is_damage,
-    together::ask,
-    voids::Named,
-};
+use crate::{Vault, VaultError, error::Result, read::is_damage, together::ask, voids::Named};
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -78,11 +72,11 @@ type ReadPoint = (ItemKey, PointId, Result<Manifest>);
 
 /// The names of all points.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct PointNames {
+pub struct PointNames {
     /// Names of visible points, by item, oldest first. Some may be voids: reading tells.
-    pub(crate) visible: BTreeMap<ItemKey, Vec<PointId>>,
+    pub visible: BTreeMap<ItemKey, Vec<PointId>>,
     /// Points with a deletion note; their manifests may be gone already.
-    pub(crate) deleted: Vec<(ItemKey, PointId)>,
+    pub deleted: Vec<(ItemKey, PointId)>,
     /// Size and date of the visible points' objects.
     listed: HashMap<(ItemKey, PointId), (u64, Timestamp)>,
 }
@@ -90,11 +84,11 @@ pub(crate) struct PointNames {
 impl PointNames {
     /// What two lists show.
     pub(crate) fn new(points: &[Entry], deleted: &[Entry]) -> Self {
-        let deleted = deleted.iter().filter_map(|entry| layout::parse_point(&entry.key));
+        let deleted = deleted.iter().filter_map(|entry| names::parse_point(&entry.key));
         let mut names = Self { deleted: deleted.collect(), ..Self::default() };
         let hidden: HashSet<_> = names.deleted.iter().copied().collect();
         for entry in points {
-            if let Some((item, point)) = layout::parse_point(&entry.key)
+            if let Some((item, point)) = names::parse_point(&entry.key)
                 && !hidden.contains(&(item, point))
             {
                 names.visible.entry(item).or_default().push(point);
@@ -119,7 +113,7 @@ impl PointNames {
     /// A visible point's object as the list shows it.
     fn entry(&self, item: ItemKey, point: PointId) -> Option<Entry> {
         let (size, modified) = *self.listed.get(&(item, point))?;
-        Some(Entry { key: layout::point(item, point), size, modified })
+        Some(Entry { key: names::point(item, point), size, modified })
     }
 }
 
@@ -133,8 +127,8 @@ impl Vault {
         };
         let (mut points, mut deleted) = (Vec::new(), Vec::new());
         self.together(vec![
-            ask(&mut points, || self.list(&prefix(layout::POINTS))),
-            ask(&mut deleted, || self.list(&prefix(layout::DELETED))),
+            ask(&mut points, || self.list(&prefix(names::POINTS))),
+            ask(&mut deleted, || self.list(&prefix(names::DELETED))),
         ])?;
         Ok(PointNames::new(&points, &deleted))
     }
@@ -155,8 +149,8 @@ impl Vault {
         };
         let (mut points, mut deleted) = (Vec::new(), Vec::new());
         self.together(vec![
-            ask(&mut points, || list(layout::POINTS, &layout::point(item, before))),
-            ask(&mut deleted, || list(layout::DELETED, &layout::deleted(item, before))),
+            ask(&mut points, || list(names::POINTS, &names::point(item, before))),
+            ask(&mut deleted, || list(names::DELETED, &names::deleted(item, before))),
         ])?;
         Ok(PointNames::new(&points, &deleted))
     }
@@ -213,7 +207,7 @@ impl Vault {
         let damaged = unreadable.into_iter().map(|(folder, point, error)| DamagedManifest {
             point,
             item: items.get(&folder).cloned(),
-            object: layout::point(folder, point).to_string(),
+            object: names::point(folder, point).to_string(),
             error,
         });
         let list = PointList { points, damaged: damaged.collect() };
@@ -389,7 +383,7 @@ impl Vault {
                 Ok(Some(manifest)) => return Ok((Some(manifest), damaged)),
                 Ok(None) => {}
                 Err(error) if is_damage(&error) => {
-                    let object = layout::point(key, point).to_string();
+                    let object = names::point(key, point).to_string();
                     let item = Some(item.to_owned());
                     damaged.push(DamagedManifest { point, item, object, error });
                 }
@@ -432,17 +426,12 @@ impl Vault {
     /// The newest point of an item that is not older than `fresh`, if there is one: then a clock was
     /// ahead or jumped back, and `fresh` would not be the newest.
     pub(crate) fn point_after(&self, item: ItemKey, fresh: PointId) -> Result<Option<PointId>> {
-        let prefix = format!("{}{item}/", layout::POINTS);
+        let prefix = format!("{}{item}/", names::POINTS);
         let mut newest = None;
-        self.store.list_between(
-            &prefix,
-            Some(&layout::point(item, fresh)),
-            None,
-            &mut |entry| {
-                newest = newest.max(layout::parse_point(&entry.key).map(|(_, point)| point));
-                ControlFlow::Continue(())
-            },
-        )?;
+        self.store.list_between(&prefix, Some(&names::point(item, fresh)), None, &mut |entry| {
+            newest = newest.max(names::parse_point(&entry.key).map(|(_, point)| point));
+            ControlFlow::Continue(())
+        })?;
         Ok(newest)
     }
 
@@ -475,7 +464,7 @@ impl Vault {
         let note = DeletionNote { time: self.options.clock.now(), host: host.to_owned() };
         let plain =
             serde_json::to_vec(&note).map_err(|_| VaultError::Bug("a note without text"))?;
-        let name = layout::deleted(self.item_key(item)?, point);
+        let name = names::deleted(self.item_key(item)?, point);
         self.put_sealed(SealedKind::Deleted, &name, &plain)?;
         Ok(())
     }

@@ -7,17 +7,16 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use strongroom_base::{BLOCK_SIZE, ByteRange, Digest, PackId};
+use strongroom_base::{BLOCK_SIZE, ByteRange, Digest, PackId, Recently};
 use strongroom_format::{
     codec::Decoder,
+    names,
     pack::{self, Entry, PackKind, RecordKind},
 };
 use strongroom_image::{Node, NodeReader};
-use strongroom_objects::{Entry, Heal, Key};
+use strongroom_objects::{Entry as Object, Heal, Key};
 
-use crate::{
-    Location, Vault, VaultError, cache::Recently, error::Result, layout, write::ListedPack,
-};
+use crate::{Location, Vault, VaultError, error::Result, write::ListedPack};
 
 /// Stretches of packs that were read around single records: neighbours are asked for next.
 pub(crate) struct Windows {
@@ -30,16 +29,16 @@ type WindowId = (PackId, u64);
 
 impl Windows {
     pub(crate) fn new(local: bool) -> Self {
-        let (len, count) = if local { (128 * 1024, 256) } else { (1024 * 1024, 64) };
+        let (len, count) = if local { (128 * 1024, 64) } else { (1024 * 1024, 32) };
         Self { recent: Mutex::new(Recently::new(count)), len }
     }
 }
 
 /// Under which name a window of a pack of nodes is kept. (What it holds is checked when it is read, and
 /// whether the pack exists is not asked of it.)
-fn window_entry(pack: &PackId, number: u64, size: u64) -> Option<Entry> {
+fn window_entry(pack: &PackId, number: u64, size: u64) -> Option<Object> {
     let key = Key::new(format!("{}{number}", windows_of(pack))).ok()?;
-    Some(Entry { key, size, modified: Timestamp::UNIX_EPOCH })
+    Some(Object { key, size, modified: Timestamp::UNIX_EPOCH })
 }
 
 /// How the names of all windows of a pack begin.
@@ -93,12 +92,12 @@ impl Vault {
 
     /// A stretch of a data pack, as it is.
     pub fn fetch(&self, pack: &PackId, range: ByteRange) -> Result<Vec<u8>> {
-        Ok(self.store.get_range(&layout::pack(PackKind::Data, pack), range)?)
+        Ok(self.store.get_range(&names::pack(PackKind::Data, pack), range)?)
     }
 
     /// The sealed bytes of one record.
     fn sealed_record(&self, place: &Location) -> Result<Vec<u8>> {
-        let key = layout::pack(place.header.kind, &place.pack);
+        let key = names::pack(place.header.kind, &place.pack);
         let (start, len) = (u64::from(place.entry.offset), u64::from(place.entry.stored_len));
         if place.header.kind == PackKind::Data {
             return Ok(self
@@ -144,13 +143,7 @@ impl Vault {
         self.kept.as_ref()?.get(&entry)
     }
 
-    fn window(
-        &self,
-        place: &Location,
-        key: &strongroom_objects::Key,
-        number: u64,
-        first: u64,
-    ) -> Result<Arc<Vec<u8>>> {
+    fn window(&self, place: &Location, key: &Key, number: u64, first: u64) -> Result<Arc<Vec<u8>>> {
         let cache = || self.windows.recent.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(window) = cache().get(&(place.pack, number)) {
             return Ok(window);
@@ -180,7 +173,7 @@ impl Vault {
         place: &Location,
         look: impl FnOnce(&Entry, pack::Payload<'_>) -> Result<T>,
     ) -> Result<T> {
-        let object = layout::pack(place.header.kind, &place.pack);
+        let object = names::pack(place.header.kind, &place.pack);
         let key = self.pack_key(&place.header, &object)?;
         let mut sealed = self.sealed_record(place)?;
         let payload = place
@@ -258,7 +251,7 @@ impl Vault {
 
     /// Has the store check all copies of a pack and replace bad ones.
     pub(crate) fn heal_pack(&self, kind: PackKind, id: &PackId) -> Result<Heal> {
-        let key = layout::pack(kind, id);
+        let key = names::pack(kind, id);
         if let Some(kept) = &self.kept {
             kept.forget(&windows_of(id));
         }
@@ -333,7 +326,7 @@ impl Reader<'_> {
     /// Reads a block from one place.
     fn block_at(&mut self, place: &Location, digest: &Digest, plain: &mut [u8]) -> Result<()> {
         let vault = self.vault;
-        let object = layout::pack(place.header.kind, &place.pack);
+        let object = names::pack(place.header.kind, &place.pack);
         let key = vault.pack_key(&place.header, &object)?;
         let mut sealed = vault.sealed_record(place)?;
         let sealed = Sealed { bytes: &mut sealed, base: None };
@@ -350,7 +343,7 @@ impl Reader<'_> {
         base: Option<(&Location, &[u8])>,
         plain: &mut [u8],
     ) -> Result<()> {
-        let object = layout::pack(place.header.kind, &place.pack);
+        let object = names::pack(place.header.kind, &place.pack);
         let key = self.vault.pack_key(&place.header, &object)?;
         let sealed = Sealed { bytes: sealed, base };
         self.open_block(&place.entry, &place.pack, &key, sealed, &place.entry.digest, plain)
@@ -387,7 +380,7 @@ impl Reader<'_> {
         plain: &mut [u8],
     ) -> Result<()> {
         let damaged = || VaultError::Pack { pack: *pack };
-        let object = || layout::pack(PackKind::Data, pack).to_string();
+        let object = || names::pack(PackKind::Data, pack).to_string();
         let is_block = entry.kind.pack_kind() == PackKind::Data;
         if !is_block || usize::try_from(entry.plain_len) != Ok(plain.len()) {
             return Err(damaged());

@@ -32,14 +32,14 @@ use crossbeam_channel::{Sender, bounded};
 use serde::Serialize;
 use strongroom_base::{Cancel, PackId};
 use strongroom_format::{
-    IndexObject,
+    IndexObject, names,
     pack::{Contents, PackKind},
     sealed::SealedKind,
 };
 use strongroom_objects::{Heal, MAX_OBJECT_LEN};
 use ulid::Ulid;
 
-use crate::{Vault, VaultError, error::Result, layout, read::is_damage};
+use crate::{Vault, VaultError, error::Result, read::is_damage};
 
 /// Packs named in a report; beyond that they are only counted.
 const MAX_NAMED: usize = 1000;
@@ -121,7 +121,7 @@ impl Vault {
     ) -> Result<RebuildReport> {
         let started = self.options.clock.monotonic();
         let old: Vec<Ulid> =
-            self.list(layout::INDEX)?.iter().filter_map(|e| layout::parse_ulid(&e.key)).collect();
+            self.list(names::INDEX)?.iter().filter_map(|e| names::parse_ulid(&e.key)).collect();
         let packs = self.listed_packs()?;
         // The cache is filled with the new objects as they are made.
         self.index.clear().map_err(|error| self.local_error(error))?;
@@ -145,7 +145,7 @@ impl Vault {
         }
         let mut report = lock(&rebuild.report).clone();
         for id in old {
-            match self.store.delete(&layout::index(id)) {
+            match self.store.delete(&names::index(id)) {
                 Ok(()) => {
                     report.index_objects_removed = report.index_objects_removed.saturating_add(1);
                 }
@@ -163,8 +163,8 @@ impl Vault {
 
     fn listed_packs(&self) -> Result<Vec<Listed>> {
         let mut packs = Vec::new();
-        self.store.list(layout::PACKS, &mut |entry| {
-            packs.extend(layout::parse_pack(&entry.key).map(|(kind, id)| (kind, id, entry.size)));
+        self.store.list(names::PACKS, &mut |entry| {
+            packs.extend(names::parse_pack(&entry.key).map(|(kind, id)| (kind, id, entry.size)));
             ControlFlow::Continue(())
         })?;
         packs.sort_unstable_by_key(|(kind, id, _)| (*kind, *id));
@@ -264,7 +264,7 @@ impl Rebuild<'_> {
                     return Err(error);
                 }
                 // The listed size may have been that of the damaged copy.
-                let healed = self.vault.store.get(&layout::pack(kind, &id), MAX_OBJECT_LEN)?;
+                let healed = self.vault.store.get(&names::pack(kind, &id), MAX_OBJECT_LEN)?;
                 self.vault.read_contents(kind, id, count(healed.len()))
             }
             other => other,
@@ -293,7 +293,7 @@ impl Rebuild<'_> {
         let plain =
             object.encode().map_err(|source| VaultError::Format { what: "the index", source })?;
         let id = self.vault.new_ulid();
-        let name = layout::index(id);
+        let name = names::index(id);
         let sealed = self.vault.seal(SealedKind::Index, &name, &plain)?;
         drop(plain);
         self.vault.store.put_new(&name, &sealed)?;
@@ -322,7 +322,7 @@ impl Rebuild<'_> {
         let mut named = Vec::new();
         let mut name = |id: PackId, (kind, reason): (PackKind, String), indexed| {
             if named.len() < MAX_NAMED {
-                let object = layout::pack(kind, &id).to_string();
+                let object = names::pack(kind, &id).to_string();
                 named.push(UnreadablePack { object, reason, indexed });
             }
         };

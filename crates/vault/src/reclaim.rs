@@ -27,7 +27,10 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use strongroom_base::{Cancel, PackId, PointId, WriterId};
-use strongroom_format::pack::PackKind;
+use strongroom_format::{
+    names::{self, ItemKey},
+    pack::PackKind,
+};
 use ulid::Ulid;
 
 use self::mark::Marks;
@@ -36,7 +39,6 @@ use crate::{
     Vault, VaultError,
     condemned::Condemnation,
     error::Result,
-    layout::{self, ItemKey},
     read::is_damage,
     voids::Named,
     write::ListedPack,
@@ -283,8 +285,8 @@ impl View {
     /// it, so both others show it, unless another reclaim moves it meanwhile.
     fn of(vault: &Vault, start: &Start) -> Result<Self> {
         let mut points: BTreeMap<ItemKey, Vec<PointId>> = BTreeMap::new();
-        for entry in vault.list(layout::POINTS)? {
-            if let Some((item, point)) = layout::parse_point(&entry.key)
+        for entry in vault.list(names::POINTS)? {
+            if let Some((item, point)) = names::parse_point(&entry.key)
                 && !start.tombstones.contains(&(item, point))
             {
                 points.entry(item).or_default().push(point);

@@ -15,9 +15,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use strongroom_base::PointId;
 
-use crate::{
-    Vault, VaultError, error::Result, files::write_whole, layout::ItemKey, points::PointNames,
-};
+use crate::{Vault, VaultError, error::Result, files::write_whole, points::PointNames};
+use strongroom_format::names::ItemKey;
 
 /// How a point that should be there is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -239,16 +238,12 @@ mod tests {
     use std::sync::Arc;
 
     use strongroom_base::SystemEntropy;
-    use strongroom_format::Conditional;
+    use strongroom_format::{Conditional, names};
     use strongroom_objects::Memory as MemoryStore;
 
     use super::*;
-    use crate::{
-        VaultOptions,
-        keys::{KeySource, generate_key_file},
-        layout,
-        points::tests::put_point,
-    };
+    use crate::{VaultOptions, points::tests::put_point};
+    use strongroom_keys::{KeySource, generate_key_file};
 
     /// A vault that remembers what it saw in a folder.
     fn remembering(dir: &std::path::Path) -> Vault {
@@ -267,7 +262,7 @@ mod tests {
 
     fn lose(vault: &Vault, item: &str, point: PointId) {
         let item = vault.item_key(item).expect("a name");
-        vault.store.delete(&layout::point(item, point)).expect("lost");
+        vault.store.delete(&names::point(item, point)).expect("lost");
     }
 
     #[test]

@@ -7,11 +7,11 @@
 
 use std::collections::BTreeMap;
 
-use strongroom_format::{FormatError, check_plain_name, sealed::SealedKind};
+use strongroom_format::{FormatError, check_plain_name, names, sealed::SealedKind};
 use strongroom_objects::{Put, StoreError};
 use ulid::Ulid;
 
-use crate::{Vault, VaultError, error::Result, layout, read::is_damage};
+use crate::{Vault, VaultError, error::Result, read::is_damage};
 
 /// Something that a service keeps in a vault.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,13 +39,13 @@ impl Vault {
         if let Some(newest) = older.last().filter(|newest| **newest >= id) {
             id = Ulid::from_parts(newest.timestamp_ms().saturating_add(1), id.random());
         }
-        match self.put_sealed(SealedKind::Service, &layout::service(name, id), bytes)? {
+        match self.put_sealed(SealedKind::Service, &names::service(name, id), bytes)? {
             Put::Created => {}
             Put::Exists => return Err(VaultError::Bug("an id that was used before")),
         }
         for old in older {
             // What stays is deleted next time, and nobody reads it meanwhile.
-            if let Err(error) = self.store.delete(&layout::service(name, old)) {
+            if let Err(error) = self.store.delete(&names::service(name, old)) {
                 tracing::warn!(%error, name, "an older generation is left in the vault");
             }
         }
@@ -55,9 +55,9 @@ impl Vault {
     /// What is kept so, by name.
     pub fn service_objects(&self) -> Result<Vec<ServiceObject>> {
         let mut newest = BTreeMap::new();
-        for entry in self.list(layout::SERVICE)? {
+        for entry in self.list(names::SERVICE)? {
             // Generations come in their order.
-            if let Some((name, _)) = layout::parse_service(&entry.key) {
+            if let Some((name, _)) = names::parse_service(&entry.key) {
                 newest.insert(name.to_owned(), entry.size);
             }
         }
@@ -70,7 +70,7 @@ impl Vault {
         // Twice, as all that were listed may have been replaced before they are read.
         for _ in 0..2 {
             for id in self.generations(name)?.into_iter().rev() {
-                match self.read_sealed(SealedKind::Service, &layout::service(name, id)) {
+                match self.read_sealed(SealedKind::Service, &names::service(name, id)) {
                     Ok(bytes) => return Ok(bytes),
                     Err(VaultError::Store(StoreError::Missing { .. })) => {}
                     Err(error) if is_damage(&error) => {
@@ -94,7 +94,7 @@ impl Vault {
         }
         // The oldest first: whoever reads meanwhile finds the newest or nothing.
         for id in generations {
-            self.store.delete(&layout::service(name, id))?;
+            self.store.delete(&names::service(name, id))?;
         }
         Ok(())
     }
@@ -104,8 +104,8 @@ impl Vault {
         if !check_plain_name(name) {
             return Err(VaultError::Name { name: name.chars().take(80).collect() });
         }
-        let listed = self.list(&format!("{}{name}/", layout::SERVICE))?;
-        let ids = listed.iter().filter_map(|entry| Some(layout::parse_service(&entry.key)?.1));
+        let listed = self.list(&format!("{}{name}/", names::SERVICE))?;
+        let ids = listed.iter().filter_map(|entry| Some(names::parse_service(&entry.key)?.1));
         Ok(ids.collect())
     }
 }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use strongroom_base::{Cancel, Digest, PackId, VaultId};
 use strongroom_format::{
-    Manifest,
+    Manifest, names,
     pack::{PackKind, RecordKind},
 };
 use strongroom_image::{Image, Visitor, visit_new};
@@ -21,7 +21,6 @@ use crate::{
     error::Result,
     images::{images, title},
     index::Loaded,
-    layout,
     points::PointList,
 };
 
@@ -160,7 +159,7 @@ impl Vault {
                 *number = number.saturating_add(1);
                 *bytes = bytes.saturating_add(entry.size);
             };
-            let pack = layout::parse_pack(&entry.key);
+            let pack = names::parse_pack(&entry.key);
             match pack {
                 Some((PackKind::Data, _)) => {
                     add(&mut report.data_packs, &mut report.data_pack_bytes);
@@ -168,7 +167,7 @@ impl Vault {
                 Some((PackKind::Node, _)) => {
                     add(&mut report.node_packs, &mut report.node_pack_bytes);
                 }
-                None if entry.key.as_str().starts_with(layout::INDEX) => {
+                None if entry.key.as_str().starts_with(names::INDEX) => {
                     add(&mut report.index_objects, &mut report.index_bytes);
                 }
                 None => add(&mut report.other_objects, &mut report.other_bytes),

@@ -13,7 +13,7 @@
 //!
 //! Half of the sample is drawn from what was walked, half from the whole point: so blocks that were
 //! stored long ago are looked at again, a few each time. That *every* byte is what was written only
-//! [`Vault::verify`] finds out.
+//! the crate `verify` finds out.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -21,18 +21,22 @@ use std::{
     path::PathBuf,
 };
 
-use strongroom_base::{BLOCK_SIZE, Cancel, Digest, EntropyExt as _, PackId, PointId, SplitMix64};
-use strongroom_format::{Manifest, pack::RecordKind};
+use strongroom_base::{
+    BLOCK_SIZE, Cancel, Digest, EntropyExt as _, PackId, PointId, Recently, SplitMix64,
+};
+use strongroom_format::{
+    Manifest,
+    names::{self, ItemKey},
+    pack::RecordKind,
+};
 use strongroom_image::{Image, Visitor, visit_new};
 use strongroom_objects::StoreError;
 
 use crate::{
     Vault, VaultError,
-    cache::Recently,
     error::Result,
     files::write_whole,
     images::{images, title},
-    layout::{self, ItemKey},
     read::is_damage,
 };
 
@@ -282,7 +286,7 @@ impl<'a> Walk<'a> {
 
     /// The error for a pack that should be there.
     fn missing(&self, place: &crate::Location) -> VaultError {
-        let key = layout::pack(place.header.kind, &place.pack);
+        let key = names::pack(place.header.kind, &place.pack);
         let (store, need) = (self.vault.store.name(), place.pack_size);
         match self.packs.listed.get(&place.pack) {
             Some(have) => StoreError::Length { key, store, have: *have, need }.into(),

@@ -4,32 +4,35 @@ use std::{
     collections::HashSet,
     ops::ControlFlow,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, RwLock, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use strongroom_base::{
-    Clock, Entropy, EntropyExt as _, KeyId, SystemClock, SystemEntropy, VaultId, check_name,
+    Clock, Entropy, EntropyExt as _, KeyId, Recently, SystemClock, SystemEntropy, VaultId,
+    check_name,
 };
 use strongroom_format::{
     Conditional, FormatError, IndexObject, SealKey, VaultConfig,
+    names::{self, ItemKey},
     pack::Header,
     sealed::{self, SealedHeader, SealedKind},
     secret::SecretKey,
 };
 use strongroom_image::Hasher;
+use strongroom_keys::{KeyRing, KeySource};
 use strongroom_objects::{Entry, Key, ObjectStore, PROBES, Put, StoreError};
 use ulid::Ulid;
 
 use crate::{
     VaultError,
-    cache::Recently,
     early::Early,
     error::Result,
     index::Index,
     kept::Kept,
-    keys::{KeyRing, KeySource},
-    layout::{self, ItemKey},
     leftovers::Leftovers,
     points::PointNames,
     read::{Windows, is_damage},
@@ -74,6 +77,9 @@ struct AtOpening {
     at: Duration,
     looks: u8,
 }
+
+/// Sealed bytes of index objects that are read at once.
+const INDEX_AT_ONCE: u64 = 8 << 20;
 
 /// How long what was listed when the vault was opened is an answer to what there is now.
 const NOW: Duration = Duration::from_secs(2);
@@ -124,7 +130,7 @@ impl Vault {
         let bytes =
             config.encode().map_err(|source| VaultError::Format { what: "the vault", source })?;
         // Last, so that what has a description is complete.
-        match store.put_new(&layout::config(), &bytes)? {
+        match store.put_new(&names::config(), &bytes)? {
             Put::Created => {
                 remove_probes(&*store)?;
                 let vault = Self::assemble(store, config, ring, options)?;
@@ -144,14 +150,14 @@ impl Vault {
     pub fn check_vacant(store: &dyn ObjectStore) -> Result<()> {
         let mut found = None;
         store.list("", &mut |entry| {
-            if ["keys/", PROBES].iter().any(|folder| entry.key.as_str().starts_with(folder)) {
+            if [names::KEYS, PROBES].iter().any(|folder| entry.key.as_str().starts_with(folder)) {
                 return ControlFlow::Continue(());
             }
             found = Some(entry.key);
             ControlFlow::Break(())
         })?;
         let Some(found) = found else { return Ok(()) };
-        let is_vault = found == layout::config() || Self::describe(store).is_ok();
+        let is_vault = found == names::config() || Self::describe(store).is_ok();
         let what = if is_vault { "a vault".to_owned() } else { found.to_string() };
         Err(VaultError::Exists { store: store.name(), what })
     }
@@ -201,8 +207,9 @@ impl Vault {
         match early {
             None => vault.sync()?,
             Some(early) => {
-                let copy = layout::config_copy(vault.config.vault_id);
-                vault.described = early.keys.iter().any(|entry| entry.key == copy).into();
+                let copy = names::config_copy(vault.config.vault_id);
+                let described = early.keys.iter().any(|entry| entry.key == copy);
+                vault.described.store(described, Ordering::Relaxed);
                 vault.sync_with(&early.index)?;
                 let names = PointNames::new(&early.points, &early.deleted);
                 let at = vault.options.clock.monotonic();
@@ -275,7 +282,7 @@ impl Vault {
             hasher,
             name_key,
             seal_keys: Mutex::new(Recently::new(4096)),
-            nodes: Mutex::new(Recently::new(4096)),
+            nodes: Mutex::new(Recently::new(2048)),
             checked: false.into(),
             described: false.into(),
             leftovers: Leftovers::default(),
@@ -286,6 +293,11 @@ impl Vault {
     /// The vault's description.
     pub fn config(&self) -> &VaultConfig {
         &self.config
+    }
+
+    /// What it was opened with.
+    pub fn options(&self) -> &VaultOptions {
+        &self.options
     }
 
     /// The vault's store.
@@ -416,7 +428,7 @@ impl Vault {
     }
 
     /// All keys under a prefix.
-    pub(crate) fn list(&self, prefix: &str) -> Result<Vec<strongroom_objects::Entry>> {
+    pub(crate) fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();
         self.store.list(prefix, &mut |entry| {
             entries.push(entry);
@@ -430,13 +442,13 @@ impl Vault {
     pub fn sync(&self) -> Result<()> {
         let known = self.index.sources();
         let cuts: Vec<_> = if self.store.lists_by_name() {
-            let mut names: Vec<_> = known.iter().map(|id| layout::index(*id)).collect();
+            let mut names: Vec<_> = known.iter().map(|id| names::index(*id)).collect();
             names.sort_unstable();
             cuts_of(names.iter())
         } else {
             Vec::new()
         };
-        let listed = self.list_in_parts(layout::INDEX, &cuts)?;
+        let listed = self.list_in_parts(names::INDEX, &cuts)?;
         self.sync_from(&listed, &known)
     }
 
@@ -451,16 +463,18 @@ impl Vault {
     /// were known.
     fn sync_from(&self, listed: &[Entry], known: &HashSet<Ulid>) -> Result<()> {
         let present: HashSet<Ulid> =
-            listed.iter().filter_map(|entry| layout::parse_ulid(&entry.key)).collect();
+            listed.iter().filter_map(|entry| names::parse_ulid(&entry.key)).collect();
         let local = |source| VaultError::Local { path: self.cache_path(), source };
         self.index.set_present(present, known).map_err(local)?;
         let known = self.index.sources();
         let mut batch = Vec::new();
         let mut damaged = Vec::new();
         let mut records = 0_usize;
-        let mut wanted: Vec<_> =
-            listed.iter().filter_map(|entry| layout::parse_ulid(&entry.key)).collect();
-        wanted.retain(|id| !known.contains(id) && !self.was_read_around(*id));
+        let wanted = listed
+            .iter()
+            .filter_map(|entry| Some((names::parse_ulid(&entry.key)?, entry.size)))
+            .filter(|(id, _)| !known.contains(id) && !self.was_read_around(*id));
+        let wanted: Vec<_> = wanted.collect();
         for (id, object) in self.index_objects(&wanted) {
             let object = match object {
                 Ok(object) => object,
@@ -485,25 +499,37 @@ impl Vault {
         damaged.into_iter().try_for_each(|id| self.read_around(id))
     }
 
-    /// Reads index objects, several ahead where each costs a round trip; in their order, and not all at
-    /// once, as they are large.
+    /// Reads index objects of these sizes, several at once where each costs a round trip; in their order,
+    /// and not too many bytes at once, as they may be large.
     pub(crate) fn index_objects<'a>(
         &'a self,
-        wanted: &'a [Ulid],
+        wanted: &'a [(Ulid, u64)],
     ) -> impl Iterator<Item = (Ulid, Result<IndexObject>)> + 'a {
-        let at_once = if self.store.is_local() { 1 } else { 8 };
-        wanted.chunks(at_once).flat_map(move |ids| {
-            let mut objects: Vec<Option<Result<IndexObject>>> = ids.iter().map(|_| None).collect();
-            let pieces = ids.iter().zip(&mut objects).map(|(id, object)| -> Piece<'_> {
+        let at_once = if self.store.is_local() { 1 } else { 16 };
+        let mut rest = wanted;
+        let groups = std::iter::from_fn(move || {
+            let mut bytes = 0_u64;
+            let fits = rest.iter().take(at_once).take_while(|(_, size)| {
+                bytes = bytes.saturating_add(*size);
+                bytes <= INDEX_AT_ONCE
+            });
+            let (group, after) = rest.split_at_checked(fits.count().max(1))?;
+            rest = after;
+            Some(group)
+        });
+        groups.flat_map(move |group| {
+            let mut objects: Vec<Option<Result<IndexObject>>> =
+                group.iter().map(|_| None).collect();
+            let pieces = group.iter().zip(&mut objects).map(|((id, _), object)| -> Piece<'_> {
                 Box::new(|| {
                     *object = Some(self.read_index_object(*id));
                     Ok(())
                 })
             });
-            let pieces = pieces.collect();
+            let pieces: Vec<_> = pieces.collect();
             // Each failure is the answer for its own object.
-            drop(do_together(at_once > 1, pieces));
-            let read = ids.iter().copied().zip(objects);
+            drop(do_together(pieces.len() > 1, pieces));
+            let read = group.iter().map(|(id, _)| *id).zip(objects);
             read.filter_map(|(id, object)| Some((id, object?))).collect::<Vec<_>>()
         })
     }
@@ -528,7 +554,7 @@ impl Vault {
 
     /// Reads one index object.
     pub(crate) fn read_index_object(&self, id: Ulid) -> Result<IndexObject> {
-        let name = layout::index(id);
+        let name = names::index(id);
         let plain = self.read_sealed(SealedKind::Index, &name)?;
         IndexObject::decode(&plain)
             .map_err(|source: FormatError| VaultError::Object { object: name.to_string(), source })

@@ -12,16 +12,12 @@ use serde::{Deserialize, Serialize};
 use strongroom_base::{PointId, WriterId};
 use strongroom_format::{
     FormatError, Manifest,
+    names::{self, ItemKey},
     sealed::{self, SealedKind},
 };
 use strongroom_objects::{Key, Put, StoreError};
 
-use crate::{
-    Vault, VaultError,
-    error::Result,
-    layout::{self, ItemKey},
-    read::is_damage,
-};
+use crate::{Vault, VaultError, error::Result, read::is_damage};
 
 /// What a void says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -34,7 +30,7 @@ pub(crate) struct VoidNote {
 
 /// What a point's name stands for.
 #[derive(Debug)]
-pub(crate) enum Named {
+pub enum Named {
     /// The point exists.
     Point(Box<Manifest>),
     /// It never will.
@@ -51,7 +47,7 @@ impl Vault {
         point: PointId,
         writer: Option<WriterId>,
     ) -> Result<Put> {
-        let name = layout::point(item, point);
+        let name = names::point(item, point);
         Ok(self.store.put_new(&name, &self.sealed_void(&name, writer)?)?)
     }
 
@@ -65,7 +61,7 @@ impl Vault {
     /// What stands under a point's name. In a mirror, a copy that is damaged, or a void where
     /// another copy has the manifest, is replaced by the manifest.
     pub(crate) fn named(&self, item: ItemKey, point: PointId) -> Result<Named> {
-        let name = layout::point(item, point);
+        let name = names::point(item, point);
         let bytes = match self.store.get(&name, sealed::MAX_SEALED) {
             Ok(bytes) => bytes,
             Err(StoreError::Missing { .. }) => return Ok(Named::Nothing),
@@ -86,7 +82,7 @@ impl Vault {
     /// Asks every copy, and puts what counts in place of the others. `failed` is why the first
     /// one did not do.
     fn named_by_copies(&self, item: ItemKey, point: PointId, failed: VaultError) -> Result<Named> {
-        let name = layout::point(item, point);
+        let name = names::point(item, point);
         let Some((bytes, named)) = self.best_copy(item, point)? else { return Err(failed) };
         // Whoever may only read goes on without the repair.
         if let Err(error) = self.store.heal(&name, &|copy| copy == bytes) {
@@ -97,7 +93,7 @@ impl Vault {
 
     /// The bytes of the copy that counts: of the first manifest, or else of the first void.
     fn best_copy(&self, item: ItemKey, point: PointId) -> Result<Option<(Vec<u8>, Named)>> {
-        let name = layout::point(item, point);
+        let name = names::point(item, point);
         let (mut void, mut failure) = (None, None);
         for copy in self.store.copies() {
             let bytes = match copy.get(&name, sealed::MAX_SEALED) {
@@ -125,7 +121,7 @@ impl Vault {
     /// As [`Self::named`], for whoever deletes by what it says: fails if the copies of a mirror
     /// that have the object differ.
     pub(crate) fn agreed(&self, item: ItemKey, point: PointId) -> Result<Named> {
-        let name = layout::point(item, point);
+        let name = names::point(item, point);
         let mut first: Option<Vec<u8>> = None;
         for copy in self.store.copies() {
             let bytes = match copy.get(&name, sealed::MAX_SEALED) {
@@ -153,7 +149,7 @@ impl Vault {
         point: PointId,
         object: Vec<u8>,
     ) -> Result<Named> {
-        let name = layout::point(item, point);
+        let name = names::point(item, point);
         if sealed::kind_of(&object) == Some(SealedKind::Void) {
             return self.unseal(SealedKind::Void, &name, object).map(|_| Named::Void);
         }
@@ -180,7 +176,7 @@ impl Vault {
         let key = self.item_key(item)?;
         match self.named(key, point) {
             Err(error) if is_damage(&error) => {
-                let name = layout::point(key, point);
+                let name = names::point(key, point);
                 Ok(self.store.replace(&name, &self.sealed_void(&name, None)?)?)
             }
             Err(error) => Err(error),

@@ -24,6 +24,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use strongroom_base::{AlignedBuf, Digest, PackId, PointId, WriterId};
 use strongroom_format::{
     Conditional, IndexObject, Manifest,
+    names::{self, ItemKey},
     pack::{Contents, FinishedPack, Header, PackBuilder, PackKind, RecordKind},
     sealed::SealedKind,
 };
@@ -35,7 +36,6 @@ use crate::{
     condemned::Condemned,
     error::Result,
     index::Trust,
-    layout::{self, ItemKey},
     read::is_damage,
     together::{Piece, ask, parts_for},
     voids::Named,
@@ -46,6 +46,8 @@ use crate::{
 pub(crate) const NODE_PACK: usize = 8 * 1024 * 1024;
 /// Parts of the set of claims, so that threads seldom wait for each other.
 const SHARDS: usize = 16;
+/// Records that are in no index object yet, at most: they are in memory until then.
+const INDEX_RECORDS: usize = IndexObject::TARGET_RECORDS / 4;
 /// How often a writer shows that it lives.
 const BEAT_EVERY: Duration = Duration::from_mins(1);
 
@@ -62,7 +64,8 @@ pub struct Writer {
     parent: Mutex<Option<Newest>>,
     data: Mutex<Option<PackBuilder>>,
     nodes: Mutex<Option<PackBuilder>>,
-    uploads: Option<Sender<FinishedPack>>,
+    /// To those who put packs of data, and who put packs of nodes.
+    uploads: Option<[Sender<FinishedPack>; 2]>,
     threads: Vec<JoinHandle<()>>,
     finished: bool,
 }
@@ -138,7 +141,7 @@ impl Writer {
             let plain =
                 serde_json::to_vec(&note).map_err(|_| VaultError::Bug("a note without text"))?;
             let put_at = vault.options.clock.monotonic();
-            let name = layout::writer_target(id, target);
+            let name = names::writer_target(id, target);
             let put = || vault.put_sealed(SealedKind::Writer, &name, &plain).map(drop);
             let mut pieces: Vec<Piece<'_>> = vec![Box::new(put)];
             if let Some((item, point)) = target {
@@ -291,19 +294,25 @@ impl Writer {
     fn start_threads(&mut self) {
         let options = &self.shared.vault.options;
         if options.uploaders > 0 {
-            let (sender, receiver) = bounded::<FinishedPack>(1);
-            for _ in 0..options.uploaders {
-                let (shared, receiver): (_, Receiver<_>) =
-                    (Arc::clone(&self.shared), receiver.clone());
-                self.threads.push(std::thread::spawn(move || {
-                    for pack in receiver {
-                        if let Err(error) = shared.upload(pack) {
-                            shared.fail(error);
+            // A local disk is busy with one pack of data: a second one would only take memory.
+            let local = self.shared.vault.store.is_local();
+            let of_data = if local { 1 } else { options.uploaders };
+            // Nobody queues: a pack that is handed on is being put, and what is full waits for that.
+            let channels = [of_data, 1].map(|threads| (threads, bounded::<FinishedPack>(0)));
+            self.uploads = Some(channels.map(|(threads, (sender, receiver))| {
+                for _ in 0..threads {
+                    let (shared, receiver): (_, Receiver<_>) =
+                        (Arc::clone(&self.shared), receiver.clone());
+                    self.threads.push(std::thread::spawn(move || {
+                        for pack in receiver {
+                            if let Err(error) = shared.upload(pack) {
+                                shared.fail(error);
+                            }
                         }
-                    }
-                }));
-            }
-            self.uploads = Some(sender);
+                    }));
+                }
+                sender
+            }));
         }
         if options.beats {
             let shared = Arc::clone(&self.shared);
@@ -311,8 +320,8 @@ impl Writer {
         }
     }
 
-    /// Its id.
-    pub(crate) fn id(&self) -> WriterId {
+    /// Its id, by which others know it.
+    pub fn id(&self) -> WriterId {
         self.shared.id
     }
 
@@ -436,7 +445,13 @@ impl Writer {
         let pack =
             builder.finish().map_err(|source| VaultError::Format { what: "a pack", source })?;
         match &self.uploads {
-            Some(uploads) => uploads.send(pack).map_err(|_| VaultError::Aborted),
+            Some([data, nodes]) => {
+                let uploads = match pack.contents.header.kind {
+                    PackKind::Data => data,
+                    PackKind::Node => nodes,
+                };
+                uploads.send(pack).map_err(|_| VaultError::Aborted)
+            }
             None => self.shared.upload(pack),
         }
     }
@@ -459,6 +474,7 @@ impl Writer {
         }
         self.stop_threads();
         self.check()?;
+        lock(&self.shared.spare).clear();
         self.shared.flush_index()
     }
 
@@ -483,7 +499,7 @@ impl Writer {
             .encode()
             .map_err(|source| VaultError::Format { what: "the manifest", source })?;
         let vault = Arc::clone(&self.shared.vault);
-        let put = vault.put_sealed(SealedKind::Manifest, &layout::point(item, point), &plain);
+        let put = vault.put_sealed(SealedKind::Manifest, &names::point(item, point), &plain);
         self.finished = true;
         let put = match put {
             // In a mirror it may be our own that exists: other copies had decided otherwise.
@@ -522,7 +538,7 @@ impl Writer {
     }
 
     /// Ends a writer that publishes nothing. Returns the bytes of its packs.
-    pub(crate) fn end(mut self) -> Result<u64> {
+    pub fn end(mut self) -> Result<u64> {
         self.finish_packs()?;
         self.finished = true;
         self.shared.leave()?;
@@ -563,7 +579,7 @@ impl Shared {
             return Ok(()); // the run has failed: drop what is queued
         }
         let FinishedPack { bytes, contents } = pack;
-        let key = layout::pack(contents.header.kind, &contents.id);
+        let key = names::pack(contents.header.kind, &contents.id);
         let audience = self.vault.index.audience();
         self.vault.store.put_new(&key, &bytes)?;
         if contents.header.kind == PackKind::Node {
@@ -577,7 +593,7 @@ impl Shared {
             landed.push(contents);
             landed.iter().map(|contents| contents.entries.len()).sum::<usize>()
         };
-        if records >= IndexObject::TARGET_RECORDS { self.flush_index() } else { Ok(()) }
+        if records >= INDEX_RECORDS { self.flush_index() } else { Ok(()) }
     }
 
     /// Writes an index object for the packs that have none.
@@ -626,15 +642,15 @@ impl Shared {
         if self.beats.load(Ordering::Relaxed) > 0 {
             return self.vault.remove_writer(self.id);
         }
-        Ok(self.vault.store.delete(&layout::writer_target(self.id, self.target))?)
+        Ok(self.vault.store.delete(&names::writer_target(self.id, self.target))?)
     }
 
     /// Shows that the writer lives, and learns whether it has been expired.
     fn beat(&self) -> Result<()> {
         let number = self.beats.fetch_add(1, Ordering::Relaxed);
-        self.vault.store.put_new(&layout::writer_beat(self.id, number), b"")?;
+        self.vault.store.put_new(&names::writer_beat(self.id, number), b"")?;
         if let Some(last) = number.checked_sub(1) {
-            self.vault.store.delete(&layout::writer_beat(self.id, last))?;
+            self.vault.store.delete(&names::writer_beat(self.id, last))?;
         }
         if let Some((item, point)) = self.target
             && matches!(self.vault.named(item, point)?, Named::Void)
@@ -646,11 +662,16 @@ impl Shared {
 }
 
 /// A pack as the store lists it.
-pub(crate) struct ListedPack {
-    pub(crate) kind: PackKind,
-    pub(crate) id: PackId,
-    pub(crate) size: u64,
-    pub(crate) modified: jiff::Timestamp,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListedPack {
+    /// What it holds.
+    pub kind: PackKind,
+    /// Its name.
+    pub id: PackId,
+    /// Its bytes.
+    pub size: u64,
+    /// When it was written, by the store's clock.
+    pub modified: jiff::Timestamp,
 }
 
 impl Vault {
@@ -671,24 +692,24 @@ impl Vault {
                 let [high, low] = u16::try_from(at).unwrap_or(u16::MAX).to_be_bytes();
                 let mut first = [0; 32];
                 (first[0], first[1]) = (high, low);
-                layout::pack(kind, &PackId::new(first))
+                names::pack(kind, &PackId::new(first))
             })
         });
         // Nothing comes before the first.
         let cuts: Vec<_> = cuts.skip(1).collect();
         let cuts =
             if counts.iter().all(|(_, count)| parts_for(*count) == 1) { vec![] } else { cuts };
-        let listed = self.list_in_parts(layout::PACKS, &cuts)?;
-        Ok(listed.iter().filter_map(|entry| Some(layout::parse_pack(&entry.key)?.1)).collect())
+        let listed = self.list_in_parts(names::PACKS, &cuts)?;
+        Ok(listed.iter().filter_map(|entry| Some(names::parse_pack(&entry.key)?.1)).collect())
     }
 
     /// All packs that exist.
     pub(crate) fn list_packs(&self) -> Result<Vec<ListedPack>> {
-        let entries = self.list(layout::PACKS)?;
+        let entries = self.list(names::PACKS)?;
         Ok(entries
             .into_iter()
             .filter_map(|entry| {
-                let (kind, id) = layout::parse_pack(&entry.key)?;
+                let (kind, id) = names::parse_pack(&entry.key)?;
                 Some(ListedPack { kind, id, size: entry.size, modified: entry.modified })
             })
             .collect())
@@ -701,7 +722,7 @@ impl Vault {
         let id = self.new_ulid();
         let plain =
             object.encode().map_err(|source| VaultError::Format { what: "the index", source })?;
-        let name = layout::index(id);
+        let name = names::index(id);
         let sealed = self.seal(SealedKind::Index, &name, &plain)?;
         drop(plain);
         self.store.put_new(&name, &sealed)?;

@@ -16,15 +16,14 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use strongroom_base::{PointId, WriterId};
-use strongroom_format::{FormatError, sealed::SealedKind};
+use strongroom_format::{
+    FormatError,
+    names::{self, ItemKey},
+    sealed::SealedKind,
+};
 use strongroom_objects::{Key, Put, StoreError};
 
-use crate::{
-    Vault, VaultError,
-    error::Result,
-    layout::{self, ItemKey},
-    read::is_damage,
-};
+use crate::{Vault, VaultError, error::Result, read::is_damage};
 
 /// What a writer says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,10 +166,10 @@ impl Vault {
         let here = Process::current();
         let mut seen: Vec<Seen> = Vec::new();
         let mut notes: HashMap<WriterId, Vec<Key>> = HashMap::new();
-        for entry in self.list(layout::WRITERS)? {
-            let Some(id) = layout::parse_writer(&entry.key) else { continue };
-            let target = layout::parse_writer_target(&entry.key);
-            if target.is_some() || entry.key == layout::writer_started(id) {
+        for entry in self.list(names::WRITERS)? {
+            let Some(id) = names::parse_writer(&entry.key) else { continue };
+            let target = names::parse_writer_target(&entry.key);
+            if target.is_some() || entry.key == names::writer_started(id) {
                 notes.entry(id).or_default().push(entry.key.clone());
             }
             match seen.last_mut().filter(|last| last.id == id) {
@@ -198,11 +197,13 @@ impl Vault {
             None if seen.is_empty() => return Ok(seen),
             None => self.store_now()?,
         };
-        for writer in &mut seen {
+        let own = own.map(|(id, _)| id);
+        // Whoever asks knows what it has put.
+        for writer in seen.iter_mut().filter(|writer| Some(writer.id) != own) {
             let mut names = notes.remove(&writer.id).unwrap_or_default();
             // Earlier programs put the note as `started` beside an empty object of the other name. Without
             // that, an empty one is damaged, and another copy may be good.
-            let started = layout::writer_started(writer.id);
+            let started = names::writer_started(writer.id);
             names.sort_by_key(|name| *name != started);
             writer.note = match self.writer_note(&names) {
                 Ok(note) => note,
@@ -265,12 +266,12 @@ impl Vault {
     /// Removes a writer's objects: beats, which never stand alone, and its note last, or what an
     /// earlier program has left in its place.
     pub(crate) fn remove_writer(&self, id: WriterId) -> Result<()> {
-        let started = layout::writer_started(id);
-        let listed = self.list(&layout::writer_folder(id))?;
+        let started = names::writer_started(id);
+        let listed = self.list(&names::writer_folder(id))?;
         let (targets, mut names): (Vec<_>, Vec<_>) = listed
             .into_iter()
             .map(|entry| entry.key)
-            .partition(|key| layout::parse_writer_target(key).is_some());
+            .partition(|key| names::parse_writer_target(key).is_some());
         names.retain(|name| *name != started);
         names.push(started);
         names.extend(targets);
@@ -296,7 +297,7 @@ mod tests {
             let mut note = WriterNote::new(id, "here", SystemClock.now(), "backup", target);
             note.pid = pid.unwrap_or(note.pid);
             let plain = serde_json::to_vec(&note).expect("JSON");
-            let name = layout::writer_target(id, target);
+            let name = names::writer_target(id, target);
             vault.put_sealed(SealedKind::Writer, &name, &plain).expect("put");
             let seen = vault.writers().expect("listed");
             vault.remove_writer(id).expect("removed");
@@ -310,14 +311,14 @@ mod tests {
         vault.point("web", point).expect_err("it can never be");
         // An earlier program says nothing there: it may live.
         let id = WriterId::generate(&SystemClock, &SystemEntropy);
-        vault.store.put_new(&layout::writer_target(id, target), b"").expect("put");
+        vault.store.put_new(&names::writer_target(id, target), b"").expect("put");
         let seen = vault.writers().expect("listed");
         assert_eq!((seen[0].life, seen[0].note.is_none()), (Life::Active, true));
         // And then its note under the other name: it is taken.
         let mut note = WriterNote::new(id, "here", SystemClock.now(), "backup", target);
         note.pid = u32::MAX;
         let plain = serde_json::to_vec(&note).expect("JSON");
-        vault.put_sealed(SealedKind::Writer, &layout::writer_started(id), &plain).expect("put");
+        vault.put_sealed(SealedKind::Writer, &names::writer_started(id), &plain).expect("put");
         let seen = vault.writers().expect("listed");
         assert_eq!((seen.len(), seen[0].life), (1, Life::Dead));
         assert!(!vault.expire(&seen[0]).expect("expired"), "the void was there already");

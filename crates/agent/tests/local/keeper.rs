@@ -9,7 +9,8 @@ use strongroom_agent::{
 };
 use strongroom_api::KeyReference;
 use strongroom_base::{Clock as _, PointId, SystemClock, SystemEntropy, words};
-use strongroom_vault::{keys::KeySource, place};
+use strongroom_keys::KeySource;
+use strongroom_vault::place;
 
 use crate::common::{Heard, Lab, files};
 

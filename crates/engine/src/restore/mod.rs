@@ -35,7 +35,7 @@ use crate::{
 
 /// Reads of packs in flight, and the bytes that one of them reads at most: of a local store, whose disk is busy
 /// with a few, and of one that is far away, where as much must be under way as the way holds.
-const LOCAL: (usize, u64) = (4, 4 << 20);
+const LOCAL: (usize, u64) = (4, 2 << 20);
 const FAR: (usize, u64) = (32, 1 << 20);
 /// Writes to a target in flight.
 const WRITERS: usize = 4;

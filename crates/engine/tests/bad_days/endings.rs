@@ -12,7 +12,8 @@ use strongroom_engine::{
     backup_with, read_configuration,
 };
 use strongroom_format::{Consistency, ExcludedDisk};
-use strongroom_vault::{ReclaimOptions, UsageOptions, Vault, VerifyOptions, VerifyReport, reclaim};
+use strongroom_vault::{ReclaimOptions, UsageOptions, Vault, reclaim};
+use strongroom_verify::{VerifyOptions, VerifyReport, verify};
 
 use crate::{
     common::{Place, noise, request},
@@ -38,7 +39,7 @@ fn configuration(vault: &Arc<Vault>, point: PointId) -> Result<Option<Vec<u8>>, 
 }
 
 fn verified(vault: &Arc<Vault>) -> VerifyReport {
-    vault.verify(&VerifyOptions::default(), &|_| {}, &Cancel::new()).expect("verifies")
+    verify(vault, &VerifyOptions::default(), &|_| {}, &Cancel::new()).expect("verifies")
 }
 
 #[test]

@@ -15,11 +15,9 @@ use strongroom_engine::{
     RestoreRequest, backup, restore,
 };
 use strongroom_format::Conditional;
+use strongroom_keys::{KeySource, generate_key_file};
 use strongroom_objects::{Folder, ObjectStore};
-use strongroom_vault::{
-    Vault, VaultOptions,
-    keys::{KeySource, generate_key_file},
-};
+use strongroom_vault::{Vault, VaultOptions};
 
 /// A temporary folder in memory where that exists: these tests would mostly wait for disks.
 pub fn temporary() -> tempfile::TempDir {

@@ -24,6 +24,6 @@ impl ModuleArgs {
             source,
         };
         let stream = std::io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
-        Ok(strongroom_vault::keys::serve_module(UnixStream::from(stream)).map_err(failed)?)
+        Ok(strongroom_keys::serve_module(UnixStream::from(stream)).map_err(failed)?)
     }
 }

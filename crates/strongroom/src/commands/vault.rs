@@ -1,10 +1,8 @@
 //! `vault`: making, showing, checking and cleaning vaults.
 
 use clap::{Args, Subcommand};
-use strongroom_vault::{
-    keys,
-    place::{self, NewVault},
-};
+use strongroom_keys as keys;
+use strongroom_vault::place::{self, NewVault};
 
 use crate::{
     args::{KeyArgs, OpenArgs, VaultArgs},

@@ -11,9 +11,12 @@ use strongroom_base::PointId;
 use strongroom_client::OfVault;
 use strongroom_engine::Progress;
 use strongroom_vault::{
-    DamagedDisk, Notes, ObjectKind, RebuildReport, ReclaimOptions, ReclaimProgress, ReclaimReport,
-    UsageOptions, UsageReport, Vault, VaultError, VerifyMode, VerifyOptions, VerifyProgress,
-    VerifyReport, WhyHeld, reclaim_watched, verify_blind,
+    Notes, RebuildReport, ReclaimOptions, ReclaimProgress, ReclaimReport, UsageOptions,
+    UsageReport, Vault, VaultError, WhyHeld, reclaim_watched,
+};
+use strongroom_verify::{
+    DamagedDisk, ObjectKind, VerifyMode, VerifyOptions, VerifyProgress, VerifyReport, verify,
+    verify_blind,
 };
 
 use crate::{
@@ -147,7 +150,7 @@ impl VerifyArgs {
             let vault = open_vault(context, &self.open, None)?;
             context.watched(|progress| {
                 let seen = Seen::new(progress);
-                vault.verify(&options, &|now| seen.verify(now), &context.cancel)
+                verify(&vault, &options, &|now| seen.verify(now), &context.cancel)
             })
         }?;
         context.out.result(&report)?;

@@ -4,8 +4,8 @@ use std::{path::PathBuf, sync::Arc};
 
 use clap::{Args, Subcommand};
 use strongroom_base::SlotId;
+use strongroom_keys::{self as keys, KeyRing};
 use strongroom_objects::ObjectStore;
-use strongroom_vault::keys::{self, KeyRing};
 
 use crate::{
     args::{OpenArgs, VaultArgs},

@@ -159,7 +159,7 @@ impl Index {
     }
 
     /// Index objects whose packs some segment has and speaks for.
-    pub(crate) fn sources(&self) -> HashSet<Ulid> {
+    pub fn sources(&self) -> HashSet<Ulid> {
         self.loaded().iter().flat_map(Loaded::counting).collect()
     }
 
@@ -262,7 +262,7 @@ impl Index {
     }
 
     /// Adds the packs of index objects as one segment.
-    pub(crate) fn add(&self, objects: &[(Ulid, &[Contents])]) -> io::Result<()> {
+    pub fn add(&self, objects: &[(Ulid, &[Contents])]) -> io::Result<()> {
         let _changing = lock(&self.changing);
         let mut draft = Draft::new();
         for (source, (_, packs)) in objects.iter().enumerate() {
@@ -490,7 +490,7 @@ impl Index {
     }
 
     /// Packs that count and that index objects other than these list.
-    pub(crate) fn listed_except(&self, others: &HashSet<Ulid>) -> HashSet<PackId> {
+    pub fn listed_except(&self, others: &HashSet<Ulid>) -> HashSet<PackId> {
         let assumed = lock(&self.assumed).clone();
         self.packs_from(|source| !assumed.contains(source) && !others.contains(source))
     }

@@ -2,14 +2,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use strongroom_base::{Clock as _, Coded as _, PointId, SystemClock, SystemEntropy};
-use strongroom_format::{Conditional, Consistency, Manifest, sealed::SealedKind};
+use strongroom_format::{Conditional, Consistency, Manifest, names, sealed::SealedKind};
 use strongroom_objects::Memory;
 
-use crate::{
-    Vault, VaultOptions,
-    keys::{KeySource, generate_key_file},
-    layout,
-};
+use crate::{Vault, VaultOptions};
+use strongroom_keys::{KeySource, generate_key_file};
 
 pub(crate) fn vault(dir: &std::path::Path) -> Vault {
     let key = dir.join("key");
@@ -48,7 +45,7 @@ fn manifest(item: &str, id: PointId) -> Manifest {
 
 /// Puts what a manifest says under the name of a point that may be another.
 fn put(vault: &Vault, (item, id): (&str, PointId), says: &Manifest) {
-    let name = layout::point(vault.item_key(item).expect("a name"), id);
+    let name = names::point(vault.item_key(item).expect("a name"), id);
     let plain = says.encode().expect("encodes");
     vault.put_sealed(SealedKind::Manifest, &name, &plain).expect("put");
 }

@@ -21,6 +21,7 @@ use std::{
 use strongroom_base::{Cancel, Digest, PackId, PointId};
 use strongroom_format::{
     Manifest,
+    names::ItemKey,
     pack::{Contents, RecordKind},
 };
 use strongroom_image::{Image, Node, NodeReader, visit_new};
@@ -31,7 +32,6 @@ use crate::{
     error::Result,
     images::{images, title},
     index::{Loaded, RawRecord},
-    layout::ItemKey,
     read::is_damage,
     together::read_ahead,
     voids::Named,

@@ -11,14 +11,12 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use strongroom_base::PointId;
-use strongroom_format::Manifest;
-
-use crate::{
-    Vault,
-    error::Result,
-    layout::{self, ItemKey},
-    read::is_damage,
+use strongroom_format::{
+    Manifest,
+    names::{self, ItemKey},
 };
+
+use crate::{Vault, error::Result, read::is_damage};
 
 /// Which deletion notes a reclaim executes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +89,7 @@ impl Vault {
     /// if it is not given, by this host's clock or the store's, whichever is behind.
     pub fn noted_points(&self, notes: &Notes, now: Option<Timestamp>) -> Result<NotedPoints> {
         let mut noted = NotedPoints::default();
-        let listed = self.list(layout::DELETED)?;
+        let listed = self.list(names::DELETED)?;
         if listed.is_empty() {
             return Ok(noted);
         }
@@ -102,7 +100,7 @@ impl Vault {
         let locks = self.locks(None)?;
         let rule = Rule::new(self, notes)?;
         for entry in listed {
-            let Some(key) = layout::parse_point(&entry.key) else { continue };
+            let Some(key) = names::parse_point(&entry.key) else { continue };
             let manifest = match self.manifest(key.0, key.1) {
                 Ok(Some(manifest)) => Some(manifest),
                 // An earlier reclaim has removed the point, and broke off before its note.
@@ -182,11 +180,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        ReclaimOptions, ReclaimReport, VaultOptions,
-        keys::{KeySource, generate_key_file},
-        points::tests::put_point,
-        reclaim::reclaim,
+        ReclaimOptions, ReclaimReport, VaultOptions, points::tests::put_point, reclaim::reclaim,
     };
+    use strongroom_keys::{KeySource, generate_key_file};
 
     /// A host's clock that is off by so much.
     #[derive(Debug, Default)]
@@ -236,7 +232,7 @@ mod tests {
     /// What the program does: a note, whatever locks say. With the key anybody can.
     fn traitor(vault: &Vault, point: PointId) {
         let key = vault.item_key("web").expect("a name");
-        let name = layout::deleted(key, point);
+        let name = names::deleted(key, point);
         let kind = strongroom_format::sealed::SealedKind::Deleted;
         let note = br#"{"time":"2026-01-01T00:00:00Z","host":"traitor"}"#;
         vault.put_sealed(kind, &name, note).expect("put");
@@ -294,7 +290,7 @@ mod tests {
         let later = Some(hours_from_now(24 * 8));
         let report = run(&vault, &ReclaimOptions { now: later, ..Default::default() });
         assert_eq!((report.points_removed, report.held.len()), (2, 0));
-        assert!(vault.list(layout::LOCKS).expect("lists").is_empty(), "its locks go with it");
+        assert!(vault.list(names::LOCKS).expect("lists").is_empty(), "its locks go with it");
     }
 
     #[test]

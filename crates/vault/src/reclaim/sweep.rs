@@ -8,6 +8,7 @@ use std::{
 use strongroom_base::{Cancel, PackId, PointId};
 use strongroom_format::{
     IndexObject,
+    names::{self, ItemKey},
     pack::{Contents, RecordKind, pack_id},
 };
 use strongroom_objects::{Heal, StoreError};
@@ -15,13 +16,8 @@ use ulid::Ulid;
 
 use super::{OnReclaim, ReclaimOptions, ReclaimProgress, ReclaimReport, mark::Marks};
 use crate::{
-    Vault, VaultError, Writer,
-    error::Result,
-    index::RawRecord,
-    layout::{self, ItemKey},
-    read::is_damage,
-    together::read_ahead,
-    write::ListedPack,
+    Vault, VaultError, Writer, error::Result, index::RawRecord, read::is_damage,
+    together::read_ahead, write::ListedPack,
 };
 
 /// Index objects with fewer records are small; more than this many small ones are joined.
@@ -106,7 +102,7 @@ pub(super) fn copy_live(
 
 /// Reads a whole pack, and has it healed if it is not what its name says.
 fn read_pack(vault: &Vault, listed: &ListedPack) -> Result<Vec<u8>> {
-    let key = layout::pack(listed.kind, &listed.id);
+    let key = names::pack(listed.kind, &listed.id);
     if let Some(bytes) = vault.kept_pack(listed).filter(|bytes| pack_id(bytes) == listed.id) {
         return Ok(bytes);
     }
@@ -131,7 +127,7 @@ fn copy_pack(
     records: &[RawRecord],
     bytes: &[u8],
 ) -> Result<()> {
-    let key = layout::pack(listed.kind, &listed.id);
+    let key = names::pack(listed.kind, &listed.id);
     let damaged = |source| VaultError::Object { object: key.to_string(), source };
     let header = strongroom_format::pack::Header::parse(bytes).map_err(damaged)?;
     let seal_key = vault.pack_key(&header, &key)?;
@@ -164,7 +160,7 @@ pub(super) fn delete(
     for (number, packs) in doomed.chunks(DELETED_AT_ONCE).enumerate() {
         let done = number.saturating_mul(DELETED_AT_ONCE);
         progress(ReclaimProgress::new("deleting", "packs", done, total));
-        let names: Vec<_> = packs.iter().map(|pack| layout::pack(pack.kind, &pack.id)).collect();
+        let names: Vec<_> = packs.iter().map(|pack| names::pack(pack.kind, &pack.id)).collect();
         vault.store.delete_all(&names)?;
         for pack in packs {
             report.packs_removed = report.packs_removed.saturating_add(1);
@@ -174,9 +170,9 @@ pub(super) fn delete(
     let mut tombstones: Vec<_> = tombstones.iter().copied().collect();
     tombstones.sort_unstable();
     for (item, point) in tombstones {
-        vault.store.delete(&layout::point(item, point))?;
+        vault.store.delete(&names::point(item, point))?;
         vault.remove_locks(item, point)?;
-        vault.store.delete(&layout::deleted(item, point))?;
+        vault.store.delete(&names::deleted(item, point))?;
         report.points_removed = report.points_removed.saturating_add(1);
     }
     replace_index_objects(vault, condemned)
@@ -186,8 +182,8 @@ pub(super) fn delete(
 fn replace_index_objects(vault: &Vault, condemned: &HashSet<PackId>) -> Result<()> {
     let mut records: HashMap<Ulid, usize> = HashMap::new();
     let mut stale: HashSet<Ulid> = HashSet::new();
-    for entry in vault.list(layout::INDEX)? {
-        let Some(id) = layout::parse_ulid(&entry.key) else { continue };
+    for entry in vault.list(names::INDEX)? {
+        let Some(id) = names::parse_ulid(&entry.key) else { continue };
         let size = usize::try_from(entry.size).unwrap_or(usize::MAX);
         records.insert(id, size.checked_div(44).unwrap_or(0));
     }
@@ -200,7 +196,8 @@ fn replace_index_objects(vault: &Vault, condemned: &HashSet<PackId>) -> Result<(
     if small.len() > MANY_SMALL {
         stale.extend(small);
     }
-    let mut stale: Vec<Ulid> = stale.into_iter().filter(|id| records.contains_key(id)).collect();
+    let size = |id| Some((id, u64::try_from(records.get(&id)?.saturating_mul(44)).ok()?));
+    let mut stale: Vec<(Ulid, u64)> = stale.into_iter().filter_map(size).collect();
     stale.sort_unstable();
     let mut batch: Vec<Contents> = Vec::new();
     let mut in_batch: HashSet<PackId> = HashSet::new();
@@ -235,7 +232,7 @@ fn finish_batch(vault: &Vault, batch: &mut Vec<Contents>, replaced: &mut Vec<Uli
     if !batch.is_empty() {
         vault.put_index(std::mem::take(batch))?;
     }
-    let names: Vec<_> = replaced.iter().map(|id| layout::index(*id)).collect();
+    let names: Vec<_> = replaced.iter().map(|id| names::index(*id)).collect();
     vault.store.delete_all(&names)?;
     // Now, and not when all are replaced: the local index would take twice its size meanwhile.
     vault.index.forget(replaced).map_err(|error| vault.local_error(error))?;

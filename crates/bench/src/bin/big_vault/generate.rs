@@ -16,11 +16,9 @@ use strongroom_base::{BLOCK_SIZE_U64, Digest, PointId, SystemEntropy};
 use strongroom_bench::{Failure, Outcome, rng::Rng};
 use strongroom_format::{Conditional, Consistency, DiskRecord, Manifest, SourceRecord};
 use strongroom_image::{Builder, Image, Node};
+use strongroom_keys::{KeySource, generate_key_file};
 use strongroom_objects::{Folder, ObjectStore};
-use strongroom_vault::{
-    Vault, VaultOptions, Writer,
-    keys::{KeySource, generate_key_file},
-};
+use strongroom_vault::{Vault, VaultOptions, Writer};
 
 use crate::{churn::Disk, failed, hollow, scale::Scale};
 

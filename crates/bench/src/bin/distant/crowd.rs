@@ -13,8 +13,9 @@ use strongroom_base::BLOCK_SIZE;
 use strongroom_bench::{Failure, Outcome, rng::Rng};
 use strongroom_format::{Consistency, DiskRecord, Manifest, SourceRecord, pack::RecordKind};
 use strongroom_image::{Builder, Image, Node};
+use strongroom_keys::KeySource;
 use strongroom_objects::{Options, open};
-use strongroom_vault::{Vault, VaultOptions, Writer, keys::KeySource};
+use strongroom_vault::{Vault, VaultOptions, Writer};
 
 use crate::work::Shop;
 
