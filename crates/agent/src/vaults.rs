@@ -116,9 +116,11 @@ impl Vaults {
         if let Some(known) = open.take().filter(|open| open.folder == folder && is_good(open)) {
             return Ok(open.insert(known).clone());
         }
-        let OpenKeys { store, config, ring, warnings } =
-            place::open_keys(&access.url, &self.key_source(&access.key)?)?;
-        let vault = Arc::new(Vault::open_with(store, config, ring, self.options())?);
+        let options = self.options();
+        let cache_dir = options.cache_dir.as_deref();
+        let OpenKeys { store, config, ring, early, warnings } =
+            place::open_keys_early(&access.url, &self.key_source(&access.key)?, cache_dir)?;
+        let vault = Arc::new(Vault::open_early(store, config, ring, early, options)?);
         Ok(open.insert(OpenVault { vault, warnings, folder }).clone())
     }
 

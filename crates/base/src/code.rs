@@ -211,7 +211,7 @@ catalog! {
     BACKUP_SOURCE_READ = "backup.source_read", Unavailable, "The source disk has a part that cannot be read.", "Repair or replace the disk; --skip-bad-blocks backs up the rest and records what was skipped.";
     BACKUP_SKIPPED = "backup.skipped", Incomplete, "The backup is complete but for parts of the source that could not be read; they are listed on the recovery point.", "Repair or replace the source disk soon.";
     BACKUP_CONFIGURATION_SIZE = "backup.configuration_size", Invalid, "The machine's configuration is larger than what a recovery point keeps of it.", "Look for what makes it so large, such as a firmware image among its variables.";
-    RANGES_INVALID = "ranges.invalid", Invalid, "The changed-ranges file is malformed, overlaps itself or exceeds the disk.", "Each line is `disk offset length` in bytes, ascending and within the disk.";
+    RANGES_INVALID = "ranges.invalid", Invalid, "The changed-ranges file is malformed or exceeds the disk.", "Each line is `disk offset length` in bytes, within the disk.";
 
     DISK_NOT_FOUND = "disk.not_found", NotFound, "The disk, file or export does not exist.", "Check the path or URL.";
     DISK_FORMAT = "disk.format", Invalid, "The disk image is damaged, hostile or of an unknown format.", "Name the format (raw:PATH, qcow2:PATH, ...) if it was guessed wrongly; check the image with `qemu-img check`.";

@@ -13,8 +13,10 @@
 //! | `fleet` | nights of 10,000 machines on 100 hosts, in simulated time |
 //! | `load` | asks a real server for lists, 1,000 times a second, from a catalog with years in it |
 //! | `machines` | runs Strongroom and virtnbdbackup on the same running machine and prints the table |
+//! | `distant` | runs Strongroom and restic on a store that is 50 ms away and prints the table |
 //! | `compare` | runs Strongroom and its peers on the same disks and prints the table |
 
+pub mod distance;
 pub mod failure;
 pub mod figures;
 pub mod fleet;

@@ -7,8 +7,8 @@
 //! vdb 4096 512
 //! ```
 //!
-//! Lines of one disk ascend and do not overlap. Empty lines and lines that begin with `#` say
-//! nothing. A disk without a line has no known changes: it is read whole.
+//! Lines come in any order and may overlap. Empty lines and lines that begin with `#` say nothing. A
+//! disk without a line has no known changes: it is read whole.
 
 use std::{
     collections::BTreeMap,
@@ -40,14 +40,30 @@ pub struct ChangedRanges {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Disk {
     ranges: RangeSet,
-    last_line: u64,
+    farthest_line: u64,
 }
 
 /// What was read of a disk so far.
 #[derive(Default)]
 struct Draft {
     ranges: Vec<ByteRange>,
-    last_line: u64,
+    farthest_end: u64,
+    farthest_line: u64,
+}
+
+impl Draft {
+    fn add(&mut self, range: ByteRange, line: u64) {
+        if range.end() > self.farthest_end {
+            (self.farthest_end, self.farthest_line) = (range.end(), line);
+        }
+        match self.ranges.last_mut() {
+            // Most files ascend: neighbours take no memory.
+            Some(last) if range.offset() == last.end() => {
+                *last = ByteRange::between(last.offset(), range.end());
+            }
+            _ => self.ranges.push(range),
+        }
+    }
 }
 
 impl ChangedRanges {
@@ -89,23 +105,11 @@ impl ChangedRanges {
                 Some(draft) => draft,
                 None => drafts.entry(disk.to_owned()).or_default(),
             };
-            match draft.ranges.last_mut() {
-                Some(last) if range.offset() < last.end() => {
-                    return Err(wrong(format!(
-                        "the range starts before the end of the disk's range before it, {}",
-                        last.end()
-                    )));
-                }
-                Some(last) if range.offset() == last.end() => {
-                    *last = ByteRange::between(last.offset(), range.end());
-                }
-                _ => draft.ranges.push(range),
-            }
-            draft.last_line = number;
+            draft.add(range, number);
         }
         let finish = |(name, draft): (String, Draft)| {
             let ranges = RangeSet::from_unsorted(draft.ranges);
-            (name, Disk { ranges, last_line: draft.last_line })
+            (name, Disk { ranges, farthest_line: draft.farthest_line })
         };
         let disks = drafts.into_iter().map(finish).collect();
         Ok(Self { file: file.to_owned(), disks })
@@ -124,7 +128,7 @@ impl ChangedRanges {
         if end > size {
             return Err(DiskError::Ranges {
                 file: self.file.clone(),
-                line: found.last_line,
+                line: found.farthest_line,
                 reason: format!("the range ends at {end}, the disk {disk} at {size}"),
             });
         }
@@ -192,7 +196,6 @@ mod tests {
 
     #[test]
     fn errors_name_the_line() {
-        assert_eq!(line_of("vda 0 512\nvda 511 512\n"), 2);
         assert_eq!(line_of("\nvda 0\n"), 2);
         assert_eq!(line_of("vda 0 512 x\n"), 1);
         assert_eq!(line_of("#\n#\nvda 0 0\n"), 3);
@@ -201,13 +204,27 @@ mod tests {
         assert_eq!(line_of("vda 0x10 5\n"), 1);
         assert_eq!(line_of("vda 18446744073709551615 1\nvda 1 18446744073709551615\n"), 1);
         assert_eq!(line_of(&format!("vda 0 1\n{}", "x".repeat(100_000))), 2);
-        let ranges = read("vda 0 512\nvdb 0 1\nvda 1024 512\n").expect("right");
+        let ranges = read("vda 0 512\nvdb 0 1\nvda 1024 512\nvda 512 1\n").expect("right");
         assert!(ranges.check("vda", 1536).is_ok());
         match ranges.check("vda", 1535) {
             Err(DiskError::Ranges { line, file, .. }) => {
                 assert_eq!((line, file.as_str()), (3, "f"));
             }
             other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn any_order_and_overlaps_mean_the_same() {
+        let expected = [ByteRange::between(0, 1024), ByteRange::between(4096, 8192)];
+        for text in [
+            "vda 0 1024\nvda 4096 4096\n",
+            "vda 4096 4096\nvda 0 1024\n",
+            "vda 4096 4096\nvda 512 512\nvda 4096 1\nvda 0 600\nvda 5000 3192\nvda 0 1024\n",
+        ] {
+            let ranges = read(text).expect("right");
+            let vda = ranges.check("vda", 8192).expect("fits").expect("is named");
+            assert_eq!(vda.iter().collect::<Vec<_>>(), expected, "{text}");
         }
     }
 
@@ -228,9 +245,12 @@ mod tests {
             drop(read(&text));
         }
 
-        /// Any gaps and lengths, written down, are read back.
+        /// Any gaps and lengths, written down in any order, are read back.
         #[test]
-        fn round_trip(steps in prop::collection::vec((0_u64..100, 1_u64..100, any::<bool>()), 0..50)) {
+        fn round_trip(
+            steps in prop::collection::vec((0_u64..100, 1_u64..100, any::<bool>()), 0..50),
+            turn in 0_usize..50,
+        ) {
             let (mut lines, mut ends) = (Vec::new(), [0_u64; 2]);
             let mut expected = [Vec::new(), Vec::new()];
             for (gap, len, second) in steps {
@@ -238,7 +258,8 @@ mod tests {
                 let offset = ends[disk] + gap;
                 ends[disk] = offset + len;
                 expected[disk].push(ByteRange::new(offset, len).expect("fits"));
-                lines.push(format!("disk{disk} {offset} {len}\n"));
+                let at = turn.checked_rem(lines.len() + 1).unwrap_or(0);
+                lines.insert(at, format!("disk{disk} {offset} {len}\n"));
             }
             let ranges = read(&lines.concat()).expect("right");
             for (disk, expected) in expected.into_iter().enumerate() {

@@ -51,6 +51,9 @@ pub struct BackupReport {
     pub time: Timestamp,
     /// The point it was built upon.
     pub parent: Option<PointId>,
+    /// The moment of that point's data.
+    #[serde(skip)]
+    pub parent_time: Option<Timestamp>,
     /// Bytes added to the vault in all: data, tree nodes and index, sealed.
     pub stored_bytes: u64,
     /// Bytes of the machine's configuration, if it was backed up.

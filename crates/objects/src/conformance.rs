@@ -47,6 +47,7 @@ pub fn check(store: &dyn ObjectStore, prefix: &str, extent: Extent) -> Checked {
     suite.missing_objects()?;
     suite.races()?;
     suite.lists()?;
+    suite.many_deletes()?;
     suite.heals_and_replaces()?;
     suite.same(&suite.keys("")?.len(), &0, "objects in a store that was cleaned up")
 }
@@ -226,6 +227,7 @@ impl Suite<'_> {
             "a part",
         )?;
         self.same(&self.keys("list/nothing/")?.len(), &0, "a prefix of nothing")?;
+        self.parts(&want)?;
         let mut seen = 0;
         self.store.list(self.prefix, &mut |_| {
             seen += 1;
@@ -242,6 +244,55 @@ impl Suite<'_> {
             self.store.delete(key)?;
         }
         self.same(&self.keys("list/")?.len(), &0, "a list after deletes")
+    }
+
+    /// Lists in parts: what one does not show the next one does.
+    fn parts(&self, all: &BTreeMap<String, u64>) -> Checked {
+        let cut = |name: &str| self.key(name);
+        let (first, second, third) =
+            (cut("list/a/x/3")?, cut("list/b/1-not-there")?, cut("list/c/d/e/2")?);
+        let bounds = [
+            (None, Some(&first)),
+            (Some(&first), Some(&second)),
+            (Some(&second), Some(&third)),
+            (Some(&third), None),
+        ];
+        let mut have = Vec::new();
+        for (after, until) in bounds {
+            let mut part = Vec::new();
+            self.store.list_between(
+                &format!("{}list/", self.prefix),
+                after,
+                until,
+                &mut |entry| {
+                    part.push(entry.key);
+                    ControlFlow::Continue(())
+                },
+            )?;
+            let within = |key: &Key| {
+                after.is_none_or(|after| key > after) && until.is_none_or(|until| key <= until)
+            };
+            self.holds(part.iter().all(within), "a part has its own objects only")?;
+            have.extend(part.into_iter().map(|key| key.as_str().to_owned()));
+        }
+        have.sort_unstable();
+        self.same(&have, &all.keys().cloned().collect::<Vec<_>>(), "all parts together")
+    }
+
+    fn many_deletes(&self) -> Checked {
+        let name = |nth: usize| self.key(&format!("many/{nth}"));
+        let keys = (0..self.extent.listed).map(name).collect::<Result<Vec<_>, _>>()?;
+        for key in keys.iter().skip(1) {
+            self.store.put_new(key, b"x")?;
+        }
+        let stays = self.key("many/stays")?;
+        self.store.put_new(&stays, b"x")?;
+        // The first is not there, which is no failure.
+        self.store.delete_all(&keys)?;
+        self.same(&self.keys("many/")?, &vec![stays.as_str().to_owned()], "what was not named")?;
+        self.store.delete_all(&[])?;
+        self.store.delete_all(std::slice::from_ref(&stays))?;
+        self.same(&self.keys("many/")?.len(), &0, "a list after all deletes")
     }
 
     fn heals_and_replaces(&self) -> Checked {

@@ -104,8 +104,26 @@ impl<S: ObjectStore> ObjectStore for Limited<S> {
         self.inner.list(prefix, visit)
     }
 
+    fn list_between(
+        &self,
+        prefix: &str,
+        after: Option<&Key>,
+        until: Option<&Key>,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        self.inner.list_between(prefix, after, until, visit)
+    }
+
+    fn lists_by_name(&self) -> bool {
+        self.inner.lists_by_name()
+    }
+
     fn delete(&self, key: &Key) -> Result<(), StoreError> {
         self.inner.delete(key)
+    }
+
+    fn delete_all(&self, keys: &[Key]) -> Result<(), StoreError> {
+        self.inner.delete_all(keys)
     }
 
     fn replace(&self, key: &Key, body: &[u8]) -> Result<(), StoreError> {

@@ -17,11 +17,14 @@ use std::{
     fmt,
     future::Future,
     ops::ControlFlow,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use object_store::{
     GetOptions, GetRange, ObjectMeta, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path,
@@ -31,7 +34,9 @@ use tokio::runtime::Runtime;
 
 use crate::{
     Options,
-    store::{Entry, Key, ObjectStore, Put, StoreError, check_len, check_prefix, fingerprint},
+    store::{
+        Entry, Key, ObjectStore, Put, StoreError, check_len, check_prefix, fingerprint, is_between,
+    },
 };
 use failure::Failure;
 use settings::Settings;
@@ -39,6 +44,11 @@ use settings::Settings;
 /// A store behind a network. See the module's head.
 pub(crate) struct Remote {
     client: Arc<dyn object_store::ObjectStore>,
+    /// Deletes many objects with one request, if there is such a request.
+    many: OnceLock<Option<Arc<dyn object_store::ObjectStore>>>,
+    /// The server was seen not to know that request.
+    one_by_one: AtomicBool,
+    environment: Vec<(String, String)>,
     settings: Settings,
     entropy: Arc<dyn Entropy>,
     timeout: Duration,
@@ -56,6 +66,12 @@ const TIMEOUTS_MAX: u32 = 2;
 
 /// Objects that a list takes from the stream at once.
 const LIST_CHUNK: usize = 1000;
+
+/// Objects that are deleted with one request at most: what S3 allows.
+const DELETE_CHUNK: usize = 1000;
+
+/// Deletions in flight where each takes a request.
+const DELETES_AT_ONCE: usize = 32;
 
 /// Whether a place in an object store is the place `allowed` or below it: the same server, the same bucket,
 /// and a prefix that begins with the same segments.
@@ -77,6 +93,9 @@ impl Remote {
         let client = settings.connect(&options.environment)?;
         Ok(Self {
             client,
+            many: OnceLock::new(),
+            one_by_one: false.into(),
+            environment: options.environment.clone(),
             settings,
             entropy: Arc::clone(&options.entropy),
             timeout: options.request_timeout,
@@ -100,34 +119,73 @@ impl Remote {
         StoreError::Length { key: key.clone(), store: self.name(), have, need }
     }
 
+    /// Runs a request to its end: see [`Self::tried`].
+    fn run<T, F: Future<Output = object_store::Result<T>>>(
+        &self,
+        bytes: u64,
+        once: impl Fn(u32) -> F,
+    ) -> Result<T, Failure> {
+        runtime(&self.settings.name).map_err(Failure::Local)?.block_on(self.tried(bytes, once))
+    }
+
     /// Runs a request until it succeeds, fails for good, or has been tried often enough. `once`
     /// hears how often it was tried before.
-    fn run<T, F: Future<Output = object_store::Result<T>>>(
+    async fn tried<T, F: Future<Output = object_store::Result<T>>>(
         &self,
         bytes: u64,
         once: impl Fn(u32) -> F,
     ) -> Result<T, Failure> {
         let transfer = Duration::from_secs(bytes / SLOWEST_BYTES_PER_SECOND);
         let limit = self.timeout.saturating_add(transfer);
-        let work = async {
-            let mut timeouts = 0;
-            let mut attempt = 0;
-            loop {
-                let failure = match tokio::time::timeout(limit, once(attempt)).await {
-                    Ok(Ok(value)) => return Ok(value),
-                    Ok(Err(error)) => Failure::Refused(error),
-                    Err(_) => Failure::TimedOut(limit),
-                };
-                attempt = attempt.saturating_add(1);
-                timeouts += u32::from(matches!(failure, Failure::TimedOut(_)));
-                if attempt >= self.attempts || timeouts >= TIMEOUTS_MAX || !failure.is_passing() {
-                    return Err(failure);
-                }
-                tracing::debug!(store = self.settings.name, attempt, ?failure, "trying again");
-                self.pause(attempt).await;
+        let mut timeouts = 0;
+        let mut attempt = 0;
+        loop {
+            let failure = match tokio::time::timeout(limit, once(attempt)).await {
+                Ok(Ok(value)) => return Ok(value),
+                Ok(Err(error)) => Failure::Refused(error),
+                Err(_) => Failure::TimedOut(limit),
+            };
+            attempt = attempt.saturating_add(1);
+            timeouts += u32::from(matches!(failure, Failure::TimedOut(_)));
+            if attempt >= self.attempts || timeouts >= TIMEOUTS_MAX || !failure.is_passing() {
+                return Err(failure);
             }
+            tracing::debug!(store = self.settings.name, attempt, ?failure, "trying again");
+            self.pause(attempt).await;
+        }
+    }
+
+    /// Deletes one object; that it is not there is no failure.
+    async fn delete_one(&self, key: &Key) -> Result<(), Failure> {
+        let path = self.path(key);
+        self.tried(0, |_| async {
+            match self.client.delete(&path).await {
+                Err(object_store::Error::NotFound { .. }) => Ok(()),
+                other => other,
+            }
+        })
+        .await
+    }
+
+    /// Deletes objects with one request. False if that did not do: each has to be deleted by itself.
+    async fn delete_at_once(&self, keys: &[Key]) -> bool {
+        let connect = || self.settings.connect_for_many(&self.environment);
+        let Some(client) = self.many.get_or_init(connect) else { return false };
+        if keys.len() < 2 || self.one_by_one.load(Ordering::Relaxed) {
+            return false;
+        }
+        let paths: Vec<_> = keys.iter().map(|key| Ok(self.path(key))).collect();
+        let paths = futures::stream::iter(paths).boxed();
+        let deleting = client.delete_stream(paths).try_for_each(|_| async { Ok(()) });
+        // Once: what does not pass is tried again one by one.
+        let failure = match tokio::time::timeout(self.timeout, deleting).await {
+            Ok(Ok(())) => return true,
+            Ok(Err(error)) => Failure::Refused(error),
+            Err(_) => Failure::TimedOut(self.timeout),
         };
-        runtime(&self.settings.name).map_err(Failure::Local)?.block_on(work)
+        tracing::debug!(store = self.settings.name, ?failure, "objects are deleted one by one");
+        self.one_by_one.fetch_or(!failure.is_passing(), Ordering::Relaxed);
+        false
     }
 
     /// Waits longer from one attempt to the next, and never all clients in step.
@@ -283,20 +341,38 @@ impl ObjectStore for Remote {
         prefix: &str,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
+        self.list_between(prefix, None, None, visit)
+    }
+
+    fn lists_by_name(&self) -> bool {
+        self.settings.lists_by_name()
+    }
+
+    fn list_between(
+        &self,
+        prefix: &str,
+        after: Option<&Key>,
+        until: Option<&Key>,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
         check_prefix(prefix, &self.name())?;
         let below = format!("{}{prefix}", self.settings.prefix);
         let below = as_it_is(below.trim_end_matches('/'));
         let below = (!below.as_ref().is_empty()).then_some(&below);
         let mut progress = Progress::default();
+        let after_path = after.map(|after| self.path(after));
+        let until_path = until.filter(|_| self.lists_by_name()).map(|until| self.path(until));
         let runtime = runtime(&self.settings.name)?;
         let mut failures = 0;
         'again: loop {
             // After a fault the list goes on behind the last object that was seen. Some stores ignore
             // that and begin at the start; what was seen is passed over.
-            let stream = match progress.go_on_behind() {
+            let stream = match progress.go_on_behind().or(after_path.as_ref()) {
                 None => self.client.list(below),
                 Some(last) => self.client.list_with_offset(below, last),
             };
+            let mut end = End { until: until_path.clone(), last: None };
+            let stream = stream.take_while(move |meta| std::future::ready(!end.is_behind(meta)));
             let mut chunks = stream.ready_chunks(LIST_CHUNK);
             loop {
                 let next = async { tokio::time::timeout(self.timeout, chunks.next()).await };
@@ -327,9 +403,8 @@ impl ObjectStore for Remote {
                     // Only what is new is progress: a store that fails at the same place again and again
                     // is given up.
                     failures = 0;
-                    if let Some(entry) = self.entry(&meta)
-                        && visit(entry).is_break()
-                    {
+                    let Some(entry) = self.entry(&meta) else { continue };
+                    if is_between(&entry.key, after, until) && visit(entry).is_break() {
                         return Ok(());
                     }
                 }
@@ -338,14 +413,27 @@ impl ObjectStore for Remote {
     }
 
     fn delete(&self, key: &Key) -> Result<(), StoreError> {
-        let path = self.path(key);
-        let deleted = self.run(0, |_| async {
-            match self.client.delete(&path).await {
-                Err(object_store::Error::NotFound { .. }) => Ok(()),
-                other => other,
-            }
-        });
-        deleted.map_err(|failure| self.failed("delete", key, failure))
+        let runtime = runtime(&self.settings.name)?;
+        runtime
+            .block_on(self.delete_one(key))
+            .map_err(|failure| self.failed("delete", key, failure))
+    }
+
+    fn delete_all(&self, keys: &[Key]) -> Result<(), StoreError> {
+        let runtime = runtime(&self.settings.name)?;
+        for keys in keys.chunks(DELETE_CHUNK) {
+            let work = async {
+                if self.delete_at_once(keys).await {
+                    return Ok(());
+                }
+                let each = futures::stream::iter(keys).map(|key| async move {
+                    self.delete_one(key).await.map_err(|failure| (key, failure))
+                });
+                each.buffer_unordered(DELETES_AT_ONCE).try_collect::<()>().await
+            };
+            runtime.block_on(work).map_err(|(key, failure)| self.failed("delete", key, failure))?;
+        }
+        Ok(())
     }
 
     fn replace(&self, key: &Key, body: &[u8]) -> Result<(), StoreError> {
@@ -372,6 +460,27 @@ impl ObjectStore for Remote {
 fn as_it_is(name: &str) -> Path {
     // Prefixes and keys were checked: nothing in them is refused.
     Path::parse(name).unwrap_or_else(|_| Path::from(name))
+}
+
+/// Where a part of a listing ends, as long as the store lists by name.
+struct End {
+    until: Option<Path>,
+    last: Option<Path>,
+}
+
+impl End {
+    /// Whether an object is behind the end, and all that follow.
+    fn is_behind(&mut self, meta: &object_store::Result<ObjectMeta>) -> bool {
+        let (Some(until), Ok(meta)) = (&self.until, meta) else { return false };
+        if self.last.as_ref().is_some_and(|last| last.as_ref() > meta.location.as_ref()) {
+            // It does not.
+            self.until = None;
+            return false;
+        }
+        let behind = meta.location.as_ref() > until.as_ref();
+        self.last = Some(meta.location.clone());
+        behind
+    }
 }
 
 /// How far a listing has come.

@@ -187,8 +187,39 @@ pub trait ObjectStore: Send + Sync {
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<(), StoreError>;
 
+    /// As [`Self::list`], but shows only objects whose names come after `after` and not after
+    /// `until`, where these are given. A store that [lists by name](Self::lists_by_name) does not go
+    /// through the others.
+    fn list_between(
+        &self,
+        prefix: &str,
+        after: Option<&Key>,
+        until: Option<&Key>,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        self.list(prefix, &mut |entry| {
+            if is_between(&entry.key, after, until) {
+                visit(entry)
+            } else {
+                ControlFlow::Continue(())
+            }
+        })
+    }
+
+    /// Whether a part of a list costs no more than its own objects, so that a long list is sooner
+    /// there in several parts at once.
+    fn lists_by_name(&self) -> bool {
+        false
+    }
+
     /// Removes an object. Removing what is not there succeeds.
     fn delete(&self, key: &Key) -> Result<(), StoreError>;
+
+    /// Removes objects, in no promised order, with fewer requests than one for each where the store
+    /// can do that. After an error some of them may be gone.
+    fn delete_all(&self, keys: &[Key]) -> Result<(), StoreError> {
+        keys.iter().try_for_each(|key| self.delete(key))
+    }
 
     /// Writes an object in place of whatever is there, at once. Only for putting a good copy in
     /// place of a rotten one; everything else is written once with [`ObjectStore::put_new`].
@@ -257,8 +288,26 @@ impl<S: ObjectStore + ?Sized> ObjectStore for Arc<S> {
         (**self).list(prefix, visit)
     }
 
+    fn list_between(
+        &self,
+        prefix: &str,
+        after: Option<&Key>,
+        until: Option<&Key>,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        (**self).list_between(prefix, after, until, visit)
+    }
+
+    fn lists_by_name(&self) -> bool {
+        (**self).lists_by_name()
+    }
+
     fn delete(&self, key: &Key) -> Result<(), StoreError> {
         (**self).delete(key)
+    }
+
+    fn delete_all(&self, keys: &[Key]) -> Result<(), StoreError> {
+        (**self).delete_all(keys)
     }
 
     fn replace(&self, key: &Key, body: &[u8]) -> Result<(), StoreError> {
@@ -292,6 +341,11 @@ impl<S: ObjectStore + ?Sized> ObjectStore for Arc<S> {
     fn sweep(&self) -> Result<u64, StoreError> {
         (**self).sweep()
     }
+}
+
+/// Whether a name comes after `after` and not after `until`.
+pub(crate) fn is_between(key: &Key, after: Option<&Key>, until: Option<&Key>) -> bool {
+    after.is_none_or(|after| key > after) && until.is_none_or(|until| key <= until)
 }
 
 /// Stands for a name in the memory of a list; two names never share one in practice.

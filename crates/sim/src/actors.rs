@@ -184,7 +184,7 @@ impl Run {
         let vault = Arc::clone(&self.vault);
         let mut writer = Writer::begin(&vault, item, &self.host)?;
         let point = writer.point().ok_or(VaultError::Bug("a backup without a point"))?;
-        let (parent, damaged) = vault.newest_readable(item)?;
+        let (parent, damaged) = writer.newest_readable()?;
         let parent = parent.filter(|_| damaged.is_empty());
         let known = parent.as_ref().and_then(|parent| world.truth(parent.id));
         let mut disks = known.map_or_else(Vec::new, |truth| truth.disks);

@@ -66,7 +66,13 @@ pub(crate) fn open_vault(
     args: &OpenArgs,
     limit_rate: Option<u64>,
 ) -> Result<Arc<Vault>, Failure> {
-    let OpenKeys { store, config, ring, .. } = open_keys(context, args)?;
+    let key = key_source(context.key(&args.key)?)?;
+    let url = context.vault_url(&args.vault)?;
+    let options = vault_options(context, args.cache_dir.as_ref());
+    let OpenKeys { store, config, ring, early, warnings } =
+        place::open_keys_early(&url, &key, options.cache_dir.as_deref())
+            .map_err(|error| not_opened(error, &url))?;
+    say(context, &warnings);
     let store = match limit_rate {
         Some(rate) => {
             let rate = Rate::new(rate, Arc::new(context.clock));
@@ -74,8 +80,7 @@ pub(crate) fn open_vault(
         }
         None => store,
     };
-    let options = vault_options(context, args.cache_dir.as_ref());
-    let vault = Arc::new(Vault::open_with(store, config, ring, options)?);
+    let vault = Arc::new(Vault::open_early(store, config, ring, early, options)?);
     warn_of_less(context, &vault)?;
     Ok(vault)
 }
@@ -105,14 +110,13 @@ pub(crate) fn warn_of_clocks(
     report: &BackupReport,
 ) -> Result<(), Failure> {
     let code = codes::LOCAL_CLOCK.name;
-    if let Some(parent) = report.parent
-        && let Ok(before) = vault.restorable_point(&report.item, parent)
-        && before.time.duration_since(report.time) > TOLERANCE
+    if let Some(before) = report.parent_time
+        && before.duration_since(report.time) > TOLERANCE
     {
         context.out.say(&format!(
             "Warning: the recovery point before is of {}, which is later than this one: a clock is, or \
              was, wrong. `latest` is this one ({code})",
-            human::time(before.time)
+            human::time(before)
         ));
     }
     let ahead = vault.clock_ahead()?;

@@ -125,5 +125,5 @@ impl Audit<'_> {
 /// Announces a writer that repairs and publishes nothing: others wait for it, and it sees what they
 /// delete.
 pub fn announce_repair(vault: &Arc<Vault>, host: &str) -> Result<Writer> {
-    Writer::announce(vault, host, "repair", None)
+    Writer::begin_without_point(vault, host, "repair")
 }

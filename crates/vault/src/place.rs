@@ -12,11 +12,11 @@ use std::{
 
 use strongroom_base::{Code, codes};
 use strongroom_format::{Conditional, VaultConfig};
+use strongroom_keys::{KeyError, KeyRing, KeySource};
 pub use strongroom_objects::covers;
 use strongroom_objects::{Mirror, ObjectStore, Options, StoreError, open, probe};
 
-use crate::{Vault, VaultError, VaultOptions, error::Result};
-use strongroom_keys::{KeyError, KeyRing, KeySource};
+use crate::{Early, Vault, VaultError, VaultOptions, error::Result};
 
 /// Something that is not as it should be, but does not keep anybody from using the vault.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +51,8 @@ pub struct OpenKeys {
     pub config: VaultConfig,
     /// Its keys.
     pub ring: KeyRing,
+    /// What was asked of the store besides, if it is behind a network.
+    pub early: Option<Early>,
     /// What is not as it should be.
     pub warnings: Vec<Warning>,
 }
@@ -76,6 +78,7 @@ struct Named {
     store: Arc<dyn ObjectStore>,
     config: VaultConfig,
     identity: Option<Identity>,
+    early: Option<Early>,
     warnings: Vec<Warning>,
 }
 
@@ -100,14 +103,27 @@ pub fn identity(path: &Path) -> Option<Identity> {
 
 impl Named {
     fn open(url: &str) -> Result<Self> {
+        Self::open_asking(url, None)
+    }
+
+    /// Opens the store; one behind a network is asked for all that opening the vault needs. `asking`
+    /// is where this host keeps what it knows, if it keeps anything.
+    #[allow(clippy::option_option, reason = "one says whether to ask, the other where to keep")]
+    fn open_asking(url: &str, asking: Option<Option<&Path>>) -> Result<Self> {
         let path = folder_of(url);
         if path.as_ref().is_some_and(|path| !path.exists()) {
             return Err(VaultError::NotFound { store: url.to_owned() });
         }
         let identity = path.and_then(|path| identity(&path));
         let store = open(url, &Options::default())?;
-        let config = Vault::describe(&*store)?;
-        Ok(Self { url: url.to_owned(), store, config, identity, warnings: Vec::new() })
+        let (config, early) = match asking.filter(|_| !store.is_local()) {
+            Some(cache_dir) => {
+                let (config, early) = Early::look(&*store, cache_dir)?;
+                (config, Some(early))
+            }
+            None => (Vault::describe(&*store)?, None),
+        };
+        Ok(Self { url: url.to_owned(), store, config, identity, early, warnings: Vec::new() })
     }
 
     /// Looks at a recorded place; nothing is written. `others` are the folders seen before.
@@ -217,14 +233,32 @@ pub fn open_store(url: &str) -> Result<OpenStore> {
 /// Opens the store and the keys of a vault. Until the keys vouch for the list of mirrors, nothing is
 /// written anywhere.
 pub fn open_keys(url: &str, key: &KeySource) -> Result<OpenKeys> {
-    let mut named = Named::open(url)?;
+    opened_keys(Named::open(url)?, key, None)
+}
+
+/// As [`open_keys`], for who opens the vault next: a store behind a network is asked for what that needs
+/// at the same time. `cache_dir` is that of [`VaultOptions`].
+pub fn open_keys_early(url: &str, key: &KeySource, cache_dir: Option<&Path>) -> Result<OpenKeys> {
+    opened_keys(Named::open_asking(url, Some(cache_dir))?, key, cache_dir)
+}
+
+fn opened_keys(mut named: Named, key: &KeySource, cache_dir: Option<&Path>) -> Result<OpenKeys> {
+    // Only folders have mirrors.
+    if let Some(early) = named.early.take().filter(|_| named.config.mirrors.is_empty()) {
+        let ring = early.open_keys(&*named.store, named.config.vault_id, key, cache_dir)?;
+        if ring.vouches_for(&named.config) {
+            let Named { store, config, warnings, .. } = named;
+            return Ok(OpenKeys { store, config, ring, early: Some(early), warnings });
+        }
+    }
     let mut recorded = named.look_at_all(&named.config.mirrors);
     let mut ring = unlock(&named, &recorded, key)?;
     let good = |config: &VaultConfig| ring.vouches_for(config);
     if good(&named.config) {
         let store = named.with_mirrors(recorded, true);
         ring.refresh(&*store)?;
-        return Ok(OpenKeys { store, config: named.config, ring, warnings: named.warnings });
+        let Named { config, warnings, .. } = named;
+        return Ok(OpenKeys { store, config, ring, early: None, warnings });
     }
     let message = format!("{}: {}", named.url, Vault::UNSEALED);
     named.warnings.push(Warning { code: &codes::STORE_CORRUPT, message });
@@ -237,13 +271,13 @@ pub fn open_keys(url: &str, key: &KeySource) -> Result<OpenKeys> {
         recorded = named.look_at_all(&config.mirrors);
         let store = named.with_mirrors(recorded, true);
         ring.refresh(&*store)?;
-        return Ok(OpenKeys { store, config, ring, warnings: named.warnings });
+        return Ok(OpenKeys { store, config, ring, early: None, warnings: named.warnings });
     }
     // Which other copies there are nobody knows; so nothing may be deleted.
     let mut absent: Vec<String> = recorded.into_iter().map(|(url, _)| url).collect();
     absent.push("copies that only an unaltered strongroom.json could name".to_owned());
     let store = Arc::new(Mirror::new(vec![Arc::clone(&named.store)], absent));
-    Ok(OpenKeys { store, config: named.config, ring, warnings: named.warnings })
+    Ok(OpenKeys { store, config: named.config, ring, early: None, warnings: named.warnings })
 }
 
 /// Opens the keys: from the copy that was named, else from another that has them.

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    ops::ControlFlow,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -18,10 +19,11 @@ use strongroom_base::PointId;
 use strongroom_format::{
     Manifest,
     names::{self, ItemKey},
-    sealed::SealedKind,
+    sealed::{self, SealedKind},
 };
+use strongroom_objects::{Entry, Key};
 
-use crate::{Vault, VaultError, error::Result, read::is_damage, voids::Named};
+use crate::{Vault, VaultError, error::Result, read::is_damage, together::ask, voids::Named};
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -75,30 +77,97 @@ pub struct PointNames {
     pub visible: BTreeMap<ItemKey, Vec<PointId>>,
     /// Points with a deletion note; their manifests may be gone already.
     pub deleted: Vec<(ItemKey, PointId)>,
+    /// Size and date of the visible points' objects.
+    listed: HashMap<(ItemKey, PointId), (u64, Timestamp)>,
+}
+
+impl PointNames {
+    /// What two lists show.
+    pub(crate) fn new(points: &[Entry], deleted: &[Entry]) -> Self {
+        let deleted = deleted.iter().filter_map(|entry| names::parse_point(&entry.key));
+        let mut names = Self { deleted: deleted.collect(), ..Self::default() };
+        let hidden: HashSet<_> = names.deleted.iter().copied().collect();
+        for entry in points {
+            if let Some((item, point)) = names::parse_point(&entry.key)
+                && !hidden.contains(&(item, point))
+            {
+                names.visible.entry(item).or_default().push(point);
+                names.listed.insert((item, point), (entry.size, entry.modified));
+            }
+        }
+        names
+    }
+
+    /// Those of one item.
+    pub(crate) fn of(&self, item: ItemKey) -> Self {
+        let visible =
+            self.visible.get_key_value(&item).map(|(item, points)| (*item, points.clone()));
+        let listed = self.listed.iter().filter(|((of, _), _)| *of == item);
+        Self {
+            visible: visible.into_iter().collect(),
+            deleted: self.deleted.iter().copied().filter(|(of, _)| *of == item).collect(),
+            listed: listed.map(|(point, about)| (*point, *about)).collect(),
+        }
+    }
+
+    /// A visible point's object as the list shows it.
+    fn entry(&self, item: ItemKey, point: PointId) -> Option<Entry> {
+        let (size, modified) = *self.listed.get(&(item, point))?;
+        Some(Entry { key: names::point(item, point), size, modified })
+    }
 }
 
 impl Vault {
-    /// Lists the names under `points/` and `deleted/`, of one item or of all.
+    /// Lists the names under `points/` and `deleted/`, of one item or of all. In whatever order: who
+    /// relies on a point reads its manifest after both lists (decision 0004).
     pub(crate) fn point_names(&self, item: Option<ItemKey>) -> Result<PointNames> {
         let prefix = |base: &str| match item {
             Some(item) => format!("{base}{item}/"),
             None => base.to_owned(),
         };
-        let mut names = PointNames::default();
-        // Points first: one that is deleted in between is then hidden, not shown.
-        let points = self.list(&prefix(names::POINTS))?;
-        for entry in self.list(&prefix(names::DELETED))? {
-            names.deleted.extend(names::parse_point(&entry.key));
-        }
-        let hidden: HashSet<_> = names.deleted.iter().copied().collect();
-        for entry in &points {
-            if let Some((item, point)) = names::parse_point(&entry.key)
-                && !hidden.contains(&(item, point))
-            {
-                names.visible.entry(item).or_default().push(point);
+        let (mut points, mut deleted) = (Vec::new(), Vec::new());
+        self.together(vec![
+            ask(&mut points, || self.list(&prefix(names::POINTS))),
+            ask(&mut deleted, || self.list(&prefix(names::DELETED))),
+        ])?;
+        Ok(PointNames::new(&points, &deleted))
+    }
+
+    /// As [`Self::point_names`] of an item, but of those only that are not older than `since`.
+    fn point_names_since(&self, item: ItemKey, since: PointId) -> Result<PointNames> {
+        let before = u128::from_be_bytes(since.to_bytes()).saturating_sub(1);
+        let before = PointId::from_bytes(before.to_be_bytes());
+        let list = |base: &str, after: &Key| -> Result<Vec<Entry>> {
+            let mut entries = Vec::new();
+            let prefix = format!("{base}{item}/");
+            self.store.list_between(&prefix, Some(after), None, &mut |entry| {
+                entries.push(entry);
+                ControlFlow::Continue(())
+            })?;
+            entries.sort_by(|a, b| a.key.cmp(&b.key));
+            Ok(entries)
+        };
+        let (mut points, mut deleted) = (Vec::new(), Vec::new());
+        self.together(vec![
+            ask(&mut points, || list(names::POINTS, &names::point(item, before))),
+            ask(&mut deleted, || list(names::DELETED, &names::deleted(item, before))),
+        ])?;
+        Ok(PointNames::new(&points, &deleted))
+    }
+
+    /// The names among which the newest points of an item are. Where the store lists by name, those
+    /// that are older than the newest that this host remembers are left out, unless there is no
+    /// other; the flag says whether they were.
+    pub(crate) fn newest_names(&self, item: ItemKey) -> Result<(PointNames, bool)> {
+        if self.store.lists_by_name()
+            && let Some(since) = self.remembered_newest(item)
+        {
+            let names = self.point_names_since(item, since)?;
+            if names.visible.contains_key(&item) {
+                return Ok((names, true));
             }
         }
-        Ok(names)
+        Ok((self.point_names(Some(item))?, false))
     }
 
     /// The manifests of all visible points of an item, or of all items; by item name, then in the
@@ -111,16 +180,19 @@ impl Vault {
     /// The visible points of an item, or of all items. One that is damaged does not hide the others.
     pub fn list_points(&self, item: Option<&str>) -> Result<PointList> {
         let key = item.map(|item| self.item_key(item)).transpose()?;
-        let names = self.point_names(key)?;
+        let names = match self.names_at_opening(key) {
+            Some(names) => names,
+            None => self.point_names(key)?,
+        };
         let mut wanted = self.locked_in_spite(&names, key)?;
-        let visible = names.visible.into_iter();
+        let visible = names.visible.iter();
         wanted.extend(
-            visible.flat_map(|(item, points)| points.into_iter().map(move |point| (item, point))),
+            visible.flat_map(|(item, points)| points.iter().map(move |point| (*item, *point))),
         );
         let mut points = Vec::with_capacity(wanted.len());
         let mut unreadable = Vec::new();
         let mut items: HashMap<ItemKey, String> = HashMap::new();
-        for (item, point, manifest) in self.read_manifests(&wanted)? {
+        for (item, point, manifest) in self.read_manifests(&wanted, &names)? {
             match manifest {
                 Ok(manifest) => {
                     items.entry(item).or_insert_with(|| manifest.item.clone());
@@ -150,14 +222,19 @@ impl Vault {
     /// Reads manifests, several at once where each costs a round trip. Points that vanish
     /// meanwhile are left out. Fails if the store does; that one is damaged is the answer for that
     /// one.
-    fn read_manifests(&self, wanted: &[(ItemKey, PointId)]) -> Result<Vec<ReadPoint>> {
-        let threads = if self.store.is_local() { 1 } else { 16 };
+    fn read_manifests(
+        &self,
+        wanted: &[(ItemKey, PointId)],
+        names: &PointNames,
+    ) -> Result<Vec<ReadPoint>> {
+        let threads = if self.store.is_local() { 1 } else { 32 };
         let next = AtomicUsize::new(0);
         let results = Mutex::new(Vec::with_capacity(wanted.len()));
         std::thread::scope(|scope| {
             let work = || {
                 while let Some((item, point)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let manifest = match self.manifest(*item, *point).transpose() {
+                    let read = self.listed_manifest(*item, *point, names);
+                    let manifest = match read.transpose() {
                         None => continue,
                         Some(Err(error)) if !is_damage(&error) => Err(error),
                         Some(read) => Ok((*item, *point, read)),
@@ -176,6 +253,33 @@ impl Vault {
         });
         let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
         results.into_iter().collect()
+    }
+
+    /// The manifest of a point as a list shows it: the one that is kept on this host, if it is that.
+    /// For who wants to know what there is, and relies on nothing.
+    fn listed_manifest(
+        &self,
+        item: ItemKey,
+        point: PointId,
+        names: &PointNames,
+    ) -> Result<Option<Manifest>> {
+        let Some((kept, entry)) = self.kept.as_ref().zip(names.entry(item, point)) else {
+            return self.manifest(item, point);
+        };
+        if let Some(bytes) = kept.get(&entry)
+            && let Ok(Named::Point(manifest)) = self.open_named(item, point, bytes)
+        {
+            return Ok(Some(*manifest));
+        }
+        let bytes = self.store.get(&entry.key, sealed::MAX_SEALED);
+        if let Ok(bytes) = bytes
+            && let Ok(Named::Point(manifest)) = self.open_named(item, point, bytes.clone())
+        {
+            kept.put(&entry, &bytes);
+            return Ok(Some(*manifest));
+        }
+        // Whatever is the matter with it.
+        self.manifest(item, point)
     }
 
     /// Reads one manifest; none if there is no such point.
@@ -233,7 +337,10 @@ impl Vault {
     /// another unawares.
     pub fn latest(&self, item: &str) -> Result<Option<Manifest>> {
         let key = self.item_key(item)?;
-        let mut names = self.point_names(Some(key))?;
+        let mut names = match self.names_at_opening(Some(key)) {
+            Some(names) => names,
+            None => self.point_names(Some(key))?,
+        };
         let locked = self.locked_in_spite(&names, Some(key))?;
         let visible = names.visible.entry(key).or_default();
         visible.extend(locked.into_iter().map(|(_, point)| point));
@@ -247,6 +354,20 @@ impl Vault {
     pub fn newest_readable(&self, item: &str) -> Result<(Option<Manifest>, Vec<DamagedManifest>)> {
         let key = self.item_key(item)?;
         self.newest_of(item, key, self.point_names(Some(key))?)
+    }
+
+    /// As [`Self::newest_readable`], among names that were listed before.
+    pub(crate) fn newest_among(
+        &self,
+        item: &str,
+        key: ItemKey,
+        (names, is_part): (PointNames, bool),
+    ) -> Result<(Option<Manifest>, Vec<DamagedManifest>)> {
+        let (newest, damaged) = self.newest_of(item, key, names)?;
+        if newest.is_none() && is_part {
+            return self.newest_readable(item);
+        }
+        Ok((newest, damaged))
     }
 
     fn newest_of(
@@ -297,21 +418,31 @@ impl Vault {
         Ok(None)
     }
 
-    /// A new id for a point of an item: of this moment, but after all points of the item, so that
-    /// a clock that was ahead or jumps back does not make an older point the newest.
-    pub(crate) fn new_point(&self, item: ItemKey) -> Result<PointId> {
-        let (clock, entropy) = (&*self.options.clock, &*self.options.entropy);
-        let fresh = PointId::generate(clock, entropy);
-        let names = self.list(&format!("{}{item}/", names::POINTS))?;
-        let newest = names.iter().filter_map(|entry| names::parse_point(&entry.key)).max();
-        let Some((_, newest)) = newest.filter(|(_, newest)| *newest >= fresh) else {
-            return Ok(fresh);
-        };
+    /// A new id for a point: of this moment.
+    pub(crate) fn new_point(&self) -> PointId {
+        PointId::generate(&*self.options.clock, &*self.options.entropy)
+    }
+
+    /// The newest point of an item that is not older than `fresh`, if there is one: then a clock was
+    /// ahead or jumped back, and `fresh` would not be the newest.
+    pub(crate) fn point_after(&self, item: ItemKey, fresh: PointId) -> Result<Option<PointId>> {
+        let prefix = format!("{}{item}/", names::POINTS);
+        let mut newest = None;
+        self.store.list_between(&prefix, Some(&names::point(item, fresh)), None, &mut |entry| {
+            newest = newest.max(names::parse_point(&entry.key).map(|(_, point)| point));
+            ControlFlow::Continue(())
+        })?;
+        Ok(newest)
+    }
+
+    /// An id after that of another point.
+    pub(crate) fn new_point_after(&self, newest: PointId) -> PointId {
+        let fresh = self.new_point();
         // The upper 48 bits are milliseconds.
         let (newest, fresh) =
             (u128::from_be_bytes(newest.to_bytes()), u128::from_be_bytes(fresh.to_bytes()));
-        let later = (newest >> 80).saturating_add(1).min(0xffff_ffff_ffff) << 80;
-        Ok(PointId::from_bytes((later | (fresh & ((1 << 80) - 1))).to_be_bytes()))
+        let later = (newest >> 80).saturating_add(1).max(fresh >> 80).min(0xffff_ffff_ffff) << 80;
+        PointId::from_bytes((later | (fresh & ((1 << 80) - 1))).to_be_bytes())
     }
 
     /// Deletes a point: it is no longer visible, and reclaim may remove it. One that is locked is

@@ -6,6 +6,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use jiff::Timestamp;
 use strongroom_base::{BLOCK_SIZE, ByteRange, Digest, PackId, Recently};
 use strongroom_format::{
     codec::Decoder,
@@ -13,9 +14,9 @@ use strongroom_format::{
     pack::{self, Entry, PackKind, RecordKind},
 };
 use strongroom_image::{Node, NodeReader};
-use strongroom_objects::Heal;
+use strongroom_objects::{Entry as Object, Heal, Key};
 
-use crate::{Location, Vault, VaultError, error::Result};
+use crate::{Location, Vault, VaultError, error::Result, write::ListedPack};
 
 /// Stretches of packs that were read around single records: neighbours are asked for next.
 pub(crate) struct Windows {
@@ -28,9 +29,27 @@ type WindowId = (PackId, u64);
 
 impl Windows {
     pub(crate) fn new(local: bool) -> Self {
-        let (len, count) = if local { (128 * 1024, 256) } else { (1024 * 1024, 64) };
+        let (len, count) = if local { (128 * 1024, 64) } else { (1024 * 1024, 32) };
         Self { recent: Mutex::new(Recently::new(count)), len }
     }
+}
+
+/// Under which name a window of a pack of nodes is kept. (What it holds is checked when it is read, and
+/// whether the pack exists is not asked of it.)
+fn window_entry(pack: &PackId, number: u64, size: u64) -> Option<Object> {
+    let key = Key::new(format!("{}{number}", windows_of(pack))).ok()?;
+    Some(Object { key, size, modified: Timestamp::UNIX_EPOCH })
+}
+
+/// How the names of all windows of a pack begin.
+fn windows_of(pack: &PackId) -> String {
+    format!("windows/{pack}-")
+}
+
+/// The sealed bytes of a record, and of its base if that was fetched.
+struct Sealed<'a> {
+    bytes: &'a mut [u8],
+    base: Option<(&'a Location, &'a [u8])>,
 }
 
 /// Working memory of a thread that reads blocks.
@@ -49,6 +68,21 @@ impl Vault {
     /// The places of a block, the best first.
     pub fn places(&self, digest: &Digest) -> Result<Vec<Location>> {
         self.index.find(digest).map_err(|error| self.local_error(error))
+    }
+
+    /// Where the base of a delta is, if the index knows one; of several it is a guess.
+    pub fn base_of(&self, place: &Location) -> Result<Option<Location>> {
+        if place.entry.kind != RecordKind::BlockDelta {
+            return Ok(None);
+        }
+        for base in self.bases_of(&place.entry.digest)? {
+            let mut places = self.places(&base)?;
+            places.retain(|place| place.entry.kind != RecordKind::BlockDelta);
+            if let Some(place) = places.into_iter().next() {
+                return Ok(Some(place));
+            }
+        }
+        Ok(None)
     }
 
     /// The bases that a digest's deltas may have.
@@ -90,20 +124,45 @@ impl Vault {
         Ok(bytes)
     }
 
-    fn window(
-        &self,
-        place: &Location,
-        key: &strongroom_objects::Key,
-        number: u64,
-        first: u64,
-    ) -> Result<Arc<Vec<u8>>> {
+    /// Keeps a pack of nodes that was just put: what is built upon it reads them again.
+    pub(crate) fn keep_windows(&self, pack: &PackId, bytes: &[u8]) {
+        let Some(kept) = &self.kept else { return };
+        let len = usize::try_from(self.windows.len).unwrap_or(usize::MAX);
+        for (number, window) in (0..).zip(bytes.chunks(len)) {
+            let size = u64::try_from(window.len()).unwrap_or(u64::MAX);
+            if let Some(entry) = window_entry(pack, number, size) {
+                kept.put(&entry, window);
+            }
+        }
+    }
+
+    /// A pack of nodes that is kept as a whole, as small ones are.
+    pub(crate) fn kept_pack(&self, pack: &ListedPack) -> Option<Vec<u8>> {
+        let entry =
+            window_entry(&pack.id, 0, pack.size).filter(|_| pack.size <= self.windows.len)?;
+        self.kept.as_ref()?.get(&entry)
+    }
+
+    fn window(&self, place: &Location, key: &Key, number: u64, first: u64) -> Result<Arc<Vec<u8>>> {
         let cache = || self.windows.recent.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(window) = cache().get(&(place.pack, number)) {
             return Ok(window);
         }
         let last = first.saturating_add(self.windows.len).min(place.pack_size);
         let range = ByteRange::between(first, last);
-        let window = Arc::new(self.store.get_range(key, range)?);
+        let entry = window_entry(&place.pack, number, range.len());
+        let kept = self.kept.as_ref().zip(entry);
+        let found = kept.as_ref().and_then(|(kept, entry)| kept.get(entry));
+        let window = if let Some(window) = found {
+            window
+        } else {
+            let window = self.store.get_range(key, range)?;
+            if let Some((kept, entry)) = kept {
+                kept.put(&entry, &window);
+            }
+            window
+        };
+        let window = Arc::new(window);
         cache().put((place.pack, number), Arc::clone(&window));
         Ok(window)
     }
@@ -193,6 +252,9 @@ impl Vault {
     /// Has the store check all copies of a pack and replace bad ones.
     pub(crate) fn heal_pack(&self, kind: PackKind, id: &PackId) -> Result<Heal> {
         let key = names::pack(kind, id);
+        if let Some(kept) = &self.kept {
+            kept.forget(&windows_of(id));
+        }
         let healed = self.store.heal(&key, &|bytes| pack::pack_id(bytes) == *id)?;
         self.windows.recent.lock().unwrap_or_else(PoisonError::into_inner).clear();
         Ok(healed)
@@ -267,20 +329,45 @@ impl Reader<'_> {
         let object = names::pack(place.header.kind, &place.pack);
         let key = vault.pack_key(&place.header, &object)?;
         let mut sealed = vault.sealed_record(place)?;
-        self.open_block(&place.entry, &place.pack, &key, &mut sealed, digest, plain)
+        let sealed = Sealed { bytes: &mut sealed, base: None };
+        self.open_block(&place.entry, &place.pack, &key, sealed, digest, plain)
     }
 
-    /// Opens the sealed bytes of a block that were fetched in bulk, in place. For a delta the base
-    /// is fetched as well.
+    /// Opens the sealed bytes of a block that were fetched in bulk, in place. For a delta, its base may
+    /// have been fetched as well: where it is, and its sealed bytes. If it is another one, or
+    /// damaged, the base is read.
     pub fn open_fetched(
         &mut self,
         place: &Location,
         sealed: &mut [u8],
+        base: Option<(&Location, &[u8])>,
         plain: &mut [u8],
     ) -> Result<()> {
         let object = names::pack(place.header.kind, &place.pack);
         let key = self.vault.pack_key(&place.header, &object)?;
+        let sealed = Sealed { bytes: sealed, base };
         self.open_block(&place.entry, &place.pack, &key, sealed, &place.entry.digest, plain)
+    }
+
+    /// Reads the base of a delta into this reader's memory: from what was fetched, if that is it.
+    fn read_base(&mut self, base: &Digest, fetched: Option<(&Location, &[u8])>) -> Result<()> {
+        let mut bytes = std::mem::take(&mut self.base);
+        bytes.resize(BLOCK_SIZE, 0);
+        let fetched = fetched.filter(|(place, _)| {
+            place.entry.digest == *base && place.entry.kind != RecordKind::BlockDelta
+        });
+        let opened = match fetched {
+            Some((place, sealed)) => {
+                self.open_fetched(place, &mut sealed.to_vec(), None, &mut bytes)
+            }
+            None => Err(VaultError::Bug("a base that was not fetched")),
+        };
+        let read = match opened {
+            Ok(()) => Ok(()),
+            Err(_) => self.full_block(base, &mut bytes),
+        };
+        self.base = bytes;
+        read
     }
 
     fn open_block(
@@ -288,7 +375,7 @@ impl Reader<'_> {
         entry: &Entry,
         pack: &PackId,
         key: &strongroom_format::SealKey,
-        sealed: &mut [u8],
+        Sealed { bytes: sealed, base: fetched }: Sealed<'_>,
         digest: &Digest,
         plain: &mut [u8],
     ) -> Result<()> {
@@ -303,10 +390,7 @@ impl Reader<'_> {
             .map_err(|source| VaultError::Object { object: object(), source })?;
         let base = match payload.base {
             Some(base) => {
-                let mut bytes = std::mem::take(&mut self.base);
-                let read = self.full_block(&base, &mut bytes);
-                self.base = bytes;
-                read?;
+                self.read_base(&base, fetched)?;
                 Some(self.base.as_slice())
             }
             None => None,

@@ -141,10 +141,20 @@ impl Vault {
         Some(dir.join(self.config.vault_id.to_string()).join("seen.json"))
     }
 
+    /// The newest point of an item that this host has seen.
+    pub(crate) fn remembered_newest(&self, item: ItemKey) -> Option<PointId> {
+        let text = fs::read(self.memory_file()?).ok()?;
+        let memory = serde_json::from_slice::<Memory>(&text).ok()?;
+        memory.items.get(&item.to_string()).map(|seen| seen.newest)
+    }
+
     /// How the vault is less than this host saw last; remembers what it sees now.
     pub fn regressions(&self) -> Result<Vec<Regression>> {
         let Some(path) = self.memory_file() else { return Ok(Vec::new()) };
-        let names = self.point_names(None)?;
+        let names = match self.names_at_opening(None) {
+            Some(names) => names,
+            None => self.point_names(None)?,
+        };
         let failed = |source| VaultError::Local { path: path.clone(), source };
         let before = match fs::read(&path) {
             Ok(text) => serde_json::from_slice::<Memory>(&text).unwrap_or_else(|error| {

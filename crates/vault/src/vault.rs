@@ -4,7 +4,11 @@ use std::{
     collections::HashSet,
     ops::ControlFlow,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, RwLock, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use strongroom_base::{
@@ -19,18 +23,22 @@ use strongroom_format::{
     secret::SecretKey,
 };
 use strongroom_image::Hasher;
-use strongroom_objects::{Key, ObjectStore, PROBES, Put, StoreError};
+use strongroom_keys::{KeyRing, KeySource};
+use strongroom_objects::{Entry, Key, ObjectStore, PROBES, Put, StoreError};
 use ulid::Ulid;
 
 use crate::{
     VaultError,
+    early::Early,
     error::Result,
     index::Index,
+    kept::Kept,
     leftovers::Leftovers,
+    points::PointNames,
     read::{Windows, is_damage},
     store_clock::StoreClock,
+    together::{Piece, cuts_of, do_together},
 };
-use strongroom_keys::{KeyRing, KeySource};
 
 /// What opening a vault needs besides the store and the key.
 #[derive(Clone)]
@@ -62,6 +70,20 @@ impl Default for VaultOptions {
     }
 }
 
+/// The points of a vault at a moment of the monotonic clock, and how often they may be asked for.
+#[derive(Debug)]
+struct AtOpening {
+    names: PointNames,
+    at: Duration,
+    looks: u8,
+}
+
+/// Sealed bytes of index objects that are read at once.
+const INDEX_AT_ONCE: u64 = 8 << 20;
+
+/// How long what was listed when the vault was opened is an answer to what there is now.
+const NOW: Duration = Duration::from_secs(2);
+
 /// An open vault. Cheap to share; all methods may be called from many threads.
 pub struct Vault {
     pub(crate) store: Arc<dyn ObjectStore>,
@@ -81,6 +103,10 @@ pub struct Vault {
     pub(crate) checked: AtomicBool,
     /// What was read of packs that no index object lists.
     pub(crate) leftovers: Leftovers,
+    /// What is kept on this host of a store behind a network.
+    pub(crate) kept: Option<Kept>,
+    /// The points that there were when the vault was opened, for who asks at once.
+    at_opening: Mutex<Option<AtOpening>>,
     /// Lives as long as the vault if the cache folder is a temporary one.
     _temporary: Option<tempfile::TempDir>,
 }
@@ -142,17 +168,34 @@ impl Vault {
         key: &KeySource,
         options: VaultOptions,
     ) -> Result<Self> {
-        let config = Self::describe(&*store)?;
-        let ring = KeyRing::open(&*store, config.vault_id, key)?;
-        Self::open_with(store, config, ring, options)
+        if store.is_local() {
+            let config = Self::describe(&*store)?;
+            let ring = KeyRing::open(&*store, config.vault_id, key)?;
+            return Self::open_with(store, config, ring, options);
+        }
+        let cache_dir = options.cache_dir.as_deref();
+        let (config, early) = Early::look(&*store, cache_dir)?;
+        let ring = early.open_keys(&*store, config.vault_id, key, cache_dir)?;
+        Self::open_early(store, config, ring, Some(early), options)
     }
 
     /// Opens a vault whose description was read and whose keys were opened before: brings the index
     /// cache up to date.
     pub fn open_with(
         store: Arc<dyn ObjectStore>,
+        config: VaultConfig,
+        ring: KeyRing,
+        options: VaultOptions,
+    ) -> Result<Self> {
+        Self::open_early(store, config, ring, None, options)
+    }
+
+    /// As [`Self::open_with`], with what was asked of the store together with the description.
+    pub fn open_early(
+        store: Arc<dyn ObjectStore>,
         mut config: VaultConfig,
         ring: KeyRing,
+        early: Option<Early>,
         options: VaultOptions,
     ) -> Result<Self> {
         if !ring.vouches_for(&config) {
@@ -161,8 +204,38 @@ impl Vault {
             config.create_only_puts = Conditional::Ignored;
         }
         let vault = Self::assemble(store, config, ring, options)?;
-        vault.sync()?;
+        match early {
+            None => vault.sync()?,
+            Some(early) => {
+                let copy = names::config_copy(vault.config.vault_id);
+                let described = early.keys.iter().any(|entry| entry.key == copy);
+                vault.described.store(described, Ordering::Relaxed);
+                vault.sync_with(&early.index)?;
+                let names = PointNames::new(&early.points, &early.deleted);
+                let at = vault.options.clock.monotonic();
+                let at_opening = AtOpening { names, at, looks: 2 };
+                *vault.at_opening.lock().unwrap_or_else(PoisonError::into_inner) = Some(at_opening);
+            }
+        }
         Ok(vault)
+    }
+
+    /// The points that there are, as far as a list tells that was made when the vault was opened a
+    /// moment ago: once for who looks whether there are less than before, and once for who was asked
+    /// for them. Not for who writes.
+    pub(crate) fn names_at_opening(&self, item: Option<ItemKey>) -> Option<PointNames> {
+        let mut at_opening = self.at_opening.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = at_opening.as_mut()?;
+        let age = self.options.clock.monotonic().saturating_sub(found.at);
+        if found.looks == 0 || age > NOW {
+            *at_opening = None;
+            return None;
+        }
+        found.looks = found.looks.saturating_sub(1);
+        Some(match item {
+            Some(item) => found.names.of(item),
+            None => found.names.clone(),
+        })
     }
 
     /// What is said of a description without a good seal.
@@ -198,6 +271,8 @@ impl Vault {
         let name_key = oldest.derive("item name", b"");
         Ok(Self {
             windows: Windows::new(store.is_local()),
+            kept: (!store.is_local()).then(|| Kept::new(&dir)),
+            at_opening: Mutex::default(),
             store_clock: StoreClock::default(),
             store,
             config,
@@ -207,7 +282,7 @@ impl Vault {
             hasher,
             name_key,
             seal_keys: Mutex::new(Recently::new(4096)),
-            nodes: Mutex::new(Recently::new(4096)),
+            nodes: Mutex::new(Recently::new(2048)),
             checked: false.into(),
             described: false.into(),
             leftovers: Leftovers::default(),
@@ -218,6 +293,11 @@ impl Vault {
     /// The vault's description.
     pub fn config(&self) -> &VaultConfig {
         &self.config
+    }
+
+    /// What it was opened with.
+    pub fn options(&self) -> &VaultOptions {
+        &self.options
     }
 
     /// The vault's store.
@@ -236,11 +316,6 @@ impl Vault {
     #[cfg(feature = "sabotage")]
     pub fn sabotage_trust(&self) {
         self.index.share_trust();
-    }
-
-    /// What it was opened with.
-    pub fn options(&self) -> &VaultOptions {
-        &self.options
     }
 
     /// The vault's clock.
@@ -353,7 +428,7 @@ impl Vault {
     }
 
     /// All keys under a prefix.
-    pub(crate) fn list(&self, prefix: &str) -> Result<Vec<strongroom_objects::Entry>> {
+    pub(crate) fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();
         self.store.list(prefix, &mut |entry| {
             entries.push(entry);
@@ -366,20 +441,42 @@ impl Vault {
     /// Brings the index cache up to date with the vault's index objects.
     pub fn sync(&self) -> Result<()> {
         let known = self.index.sources();
-        let listed = self.list(names::INDEX)?;
+        let cuts: Vec<_> = if self.store.lists_by_name() {
+            let mut names: Vec<_> = known.iter().map(|id| names::index(*id)).collect();
+            names.sort_unstable();
+            cuts_of(names.iter())
+        } else {
+            Vec::new()
+        };
+        let listed = self.list_in_parts(names::INDEX, &cuts)?;
+        self.sync_from(&listed, &known)
+    }
+
+    /// As [`Self::sync`], with a list of the index objects that was made before anything was known of
+    /// the vault.
+    fn sync_with(&self, listed: &[Entry]) -> Result<()> {
+        let known = self.index.sources();
+        self.sync_from(listed, &known)
+    }
+
+    /// Brings the index cache up to date with a list of the index objects that was made when these
+    /// were known.
+    fn sync_from(&self, listed: &[Entry], known: &HashSet<Ulid>) -> Result<()> {
         let present: HashSet<Ulid> =
             listed.iter().filter_map(|entry| names::parse_ulid(&entry.key)).collect();
         let local = |source| VaultError::Local { path: self.cache_path(), source };
-        self.index.set_present(present, &known).map_err(local)?;
+        self.index.set_present(present, known).map_err(local)?;
         let known = self.index.sources();
         let mut batch = Vec::new();
         let mut damaged = Vec::new();
         let mut records = 0_usize;
-        for id in listed.iter().filter_map(|entry| names::parse_ulid(&entry.key)) {
-            if known.contains(&id) || self.was_read_around(id) {
-                continue;
-            }
-            let object = match self.read_index_object(id) {
+        let wanted = listed
+            .iter()
+            .filter_map(|entry| Some((names::parse_ulid(&entry.key)?, entry.size)))
+            .filter(|(id, _)| !known.contains(id) && !self.was_read_around(*id));
+        let wanted: Vec<_> = wanted.collect();
+        for (id, object) in self.index_objects(&wanted) {
+            let object = match object {
                 Ok(object) => object,
                 // Reclaim replaces index objects; its replacement is, or will be, in the list.
                 Err(VaultError::Store(StoreError::Missing { .. })) => continue,
@@ -400,6 +497,41 @@ impl Vault {
         }
         self.add_batch(&mut batch)?;
         damaged.into_iter().try_for_each(|id| self.read_around(id))
+    }
+
+    /// Reads index objects of these sizes, several at once where each costs a round trip; in their order,
+    /// and not too many bytes at once, as they may be large.
+    pub(crate) fn index_objects<'a>(
+        &'a self,
+        wanted: &'a [(Ulid, u64)],
+    ) -> impl Iterator<Item = (Ulid, Result<IndexObject>)> + 'a {
+        let at_once = if self.store.is_local() { 1 } else { 16 };
+        let mut rest = wanted;
+        let groups = std::iter::from_fn(move || {
+            let mut bytes = 0_u64;
+            let fits = rest.iter().take(at_once).take_while(|(_, size)| {
+                bytes = bytes.saturating_add(*size);
+                bytes <= INDEX_AT_ONCE
+            });
+            let (group, after) = rest.split_at_checked(fits.count().max(1))?;
+            rest = after;
+            Some(group)
+        });
+        groups.flat_map(move |group| {
+            let mut objects: Vec<Option<Result<IndexObject>>> =
+                group.iter().map(|_| None).collect();
+            let pieces = group.iter().zip(&mut objects).map(|((id, _), object)| -> Piece<'_> {
+                Box::new(|| {
+                    *object = Some(self.read_index_object(*id));
+                    Ok(())
+                })
+            });
+            let pieces: Vec<_> = pieces.collect();
+            // Each failure is the answer for its own object.
+            drop(do_together(pieces.len() > 1, pieces));
+            let read = group.iter().map(|(id, _)| *id).zip(objects);
+            read.filter_map(|(id, object)| Some((id, object?))).collect::<Vec<_>>()
+        })
     }
 
     /// Checks the whole index cache, makes anew what is damaged, and brings it up to date.

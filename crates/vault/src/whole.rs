@@ -22,7 +22,8 @@ impl Vault {
         if self.index.missing(trust).is_empty() && damaged.is_empty() {
             return Ok(true);
         }
-        // Or were they written after the writer had listed the packs?
+        // Or were they written, or moved by a reclaim, while the writer looked?
+        self.sync()?;
         let existing: HashSet<PackId> =
             self.list_packs()?.into_iter().map(|pack| pack.id).collect();
         let mut missing = self.index.missing(trust);

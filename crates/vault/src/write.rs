@@ -1,7 +1,7 @@
 //! Writing: blocks and nodes in, packs and at last one recovery point out.
 //!
 //! ```text
-//!  begin ─▶ announce ─▶ read condemnations ─▶ bring the index up to date ─▶ adopt leftovers
+//!  begin ─▶ announce ─▶ condemnations, index, points ─▶ packs, newest manifest ─▶ adopt leftovers
 //!  store_block, store_node ─▶ open packs ─full─▶ uploaders ─durable─▶ index
 //!  publish ─▶ close packs ─▶ index object ─▶ manifest (create-only: the one step) ─▶ take leave
 //! ```
@@ -32,28 +32,40 @@ use strongroom_image::Image;
 use strongroom_objects::Put;
 
 use crate::{
-    Location, Reader, Vault, VaultError,
+    DamagedManifest, Location, Reader, Vault, VaultError,
+    condemned::Condemned,
     error::Result,
     index::Trust,
     read::is_damage,
+    together::{Piece, ask, parts_for},
     voids::Named,
-    writers::{Life, WriterNote},
+    writers::{Life, Seen, WriterNote},
 };
 
 /// Bytes after which a node pack is closed: small, as a run writes few nodes.
 pub(crate) const NODE_PACK: usize = 8 * 1024 * 1024;
 /// Parts of the set of claims, so that threads seldom wait for each other.
 const SHARDS: usize = 16;
+/// Records that are in no index object yet, at most: they are in memory until then.
+const INDEX_RECORDS: usize = IndexObject::TARGET_RECORDS / 4;
 /// How often a writer shows that it lives.
 const BEAT_EVERY: Duration = Duration::from_mins(1);
+
+/// The newest readable point of an item, if there is one, and those newer ones that are damaged.
+type Newest = (Option<Manifest>, Vec<DamagedManifest>);
 
 /// Somebody who writes to a vault.
 pub struct Writer {
     shared: Arc<Shared>,
     target: Option<(ItemKey, PointId)>,
+    /// When its note was put, by the monotonic clock.
+    put_at: Duration,
+    /// The newest point of the item, until it is asked for.
+    parent: Mutex<Option<Newest>>,
     data: Mutex<Option<PackBuilder>>,
     nodes: Mutex<Option<PackBuilder>>,
-    uploads: Option<Sender<FinishedPack>>,
+    /// To those who put packs of data, and who put packs of nodes.
+    uploads: Option<[Sender<FinishedPack>; 2]>,
     threads: Vec<JoinHandle<()>>,
     finished: bool,
 }
@@ -89,29 +101,71 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Writer {
     /// Announces a writer that will publish one recovery point of `item`.
     pub fn begin(vault: &Arc<Vault>, item: &str, host: &str) -> Result<Self> {
-        let item = vault.item_key(item)?;
-        let point = vault.new_point(item)?;
-        Self::announce(vault, host, "backup", Some((item, point)))
+        let folder = vault.item_key(item)?;
+        let mut writer = Self::announce(vault, host, "backup", Some(folder))?;
+        let prepared = writer.prepare(Some((item, folder)))?;
+        writer.parent = Mutex::new(prepared);
+        writer.start_threads();
+        Ok(writer)
     }
 
     /// Announces a writer that only copies packs.
     pub(crate) fn begin_copy(vault: &Arc<Vault>, host: &str) -> Result<Self> {
-        Self::announce(vault, host, "reclaim", None)
+        Self::begin_without_point(vault, host, "reclaim")
     }
 
-    /// Announces a writer; only one with a `target` publishes anything.
-    pub(crate) fn announce(
+    /// Announces a writer that publishes nothing.
+    pub(crate) fn begin_without_point(
         vault: &Arc<Vault>,
         host: &str,
         purpose: &str,
-        target: Option<(ItemKey, PointId)>,
     ) -> Result<Self> {
-        let id = WriterId::generate(&*vault.options.clock, &*vault.options.entropy);
-        let note = WriterNote::new(id, host, vault.options.clock.now(), purpose, target);
-        let plain =
-            serde_json::to_vec(&note).map_err(|_| VaultError::Bug("a note without text"))?;
-        let put_at = vault.options.clock.monotonic();
-        vault.put_sealed(SealedKind::Writer, &names::writer_target(id, target), &plain)?;
+        let mut writer = Self::announce(vault, host, purpose, None)?;
+        writer.prepare(None)?;
+        writer.start_threads();
+        Ok(writer)
+    }
+
+    /// Announces a writer, which publishes a point of `item`, or nothing.
+    fn announce(
+        vault: &Arc<Vault>,
+        host: &str,
+        purpose: &str,
+        item: Option<ItemKey>,
+    ) -> Result<Self> {
+        let mut fresh = vault.new_point();
+        loop {
+            let (target, mut newer) = (item.map(|item| (item, fresh)), None);
+            let id = WriterId::generate(&*vault.options.clock, &*vault.options.entropy);
+            let note = WriterNote::new(id, host, vault.options.clock.now(), purpose, target);
+            let plain =
+                serde_json::to_vec(&note).map_err(|_| VaultError::Bug("a note without text"))?;
+            let put_at = vault.options.clock.monotonic();
+            let name = names::writer_target(id, target);
+            let put = || vault.put_sealed(SealedKind::Writer, &name, &plain).map(drop);
+            let mut pieces: Vec<Piece<'_>> = vec![Box::new(put)];
+            if let Some((item, point)) = target {
+                pieces.push(ask(&mut newer, move || vault.point_after(item, point)));
+            }
+            let announced = vault.together(pieces);
+            if announced.is_ok() && newer.is_none() {
+                return Ok(Self::new(vault, id, target, put_at));
+            }
+            // Nothing was written yet, and never will be under this name.
+            let removed = vault.store.delete(&name);
+            announced?;
+            removed?;
+            // A point of a later time is there: a clock was ahead. The new one shall be the newest.
+            fresh = newer.map_or(fresh, |newer| vault.new_point_after(newer));
+        }
+    }
+
+    fn new(
+        vault: &Arc<Vault>,
+        id: WriterId,
+        target: Option<(ItemKey, PointId)>,
+        put_at: Duration,
+    ) -> Self {
         let shared = Arc::new(Shared {
             vault: Arc::clone(vault),
             id,
@@ -128,26 +182,51 @@ impl Writer {
             stop: (Mutex::new(false), Condvar::new()),
             spare: Mutex::default(),
         });
-        let mut writer = Self {
+        Self {
             shared,
             target,
+            put_at,
+            parent: Mutex::default(),
             data: Mutex::default(),
             nodes: Mutex::default(),
             uploads: None,
             threads: Vec::new(),
             finished: false,
-        };
-        writer.prepare(purpose == "backup", put_at)?;
-        writer.start_threads();
-        Ok(writer)
+        }
     }
 
-    fn prepare(&self, adopt: bool, put_at: Duration) -> Result<()> {
+    /// Learns what may be relied upon, and what there is. Returns the newest point of the item, as
+    /// [`Self::newest_readable`] has it.
+    ///
+    /// Everything here follows the note. The list of packs follows the condemnations: a pack that is
+    /// condemned later waits for this writer; one whose condemnation was taken back before is gone
+    /// from the list. The manifest follows the lists of points: one that is removed has no manifest.
+    fn prepare(&self, of: Option<(&str, ItemKey)>) -> Result<Option<Newest>> {
         let vault = &self.shared.vault;
-        // In this order: a pack that is condemned later waits for this writer; one whose
-        // condemnation was taken back before is gone from the list.
-        let condemned = vault.condemned_packs()?;
-        let existing: HashSet<_> = vault.list_packs()?.into_iter().map(|pack| pack.id).collect();
+        let own = Some((self.shared.id, self.put_at));
+        let (mut condemned, mut noted, mut others) = (Condemned::default(), HashSet::new(), vec![]);
+        let mut names = None;
+        let mut pieces: Vec<Piece<'_>> = vec![
+            ask(&mut condemned, || vault.condemned_packs()),
+            ask(&mut noted, || vault.damaged_packs()),
+            ask(&mut others, || vault.writers_seen_by(own)),
+            Box::new(|| vault.sync()),
+        ];
+        if let Some((_, folder)) = of {
+            pieces.push(ask(&mut names, move || vault.newest_names(folder).map(Some)));
+            pieces.push(Box::new(|| {
+                vault.describe_twice();
+                Ok(())
+            }));
+        }
+        vault.together(pieces)?;
+        let (mut existing, mut newest) = (HashSet::new(), None);
+        let mut pieces: Vec<Piece<'_>> = vec![ask(&mut existing, || vault.pack_ids())];
+        if let Some(((item, folder), names)) = of.zip(names) {
+            let read = move || vault.newest_among(item, folder, names).map(Some);
+            pieces.push(ask(&mut newest, read));
+        }
+        vault.together(pieces)?;
         let condemned = match condemned.unreadable.first() {
             None => condemned.packs,
             Some(error) => {
@@ -157,12 +236,7 @@ impl Writer {
             }
         };
         self.shared.trust.begin(existing.clone(), condemned);
-        vault.index.set_noted(vault.damaged_packs()?);
-        vault.sync()?;
-        if adopt {
-            vault.describe_twice();
-        }
-        let others = vault.writers_seen_by(Some((self.shared.id, put_at)))?;
+        vault.index.set_noted(noted);
         let others = others.into_iter().filter(|writer| writer.id != self.shared.id);
         let (active, gone): (Vec<_>, Vec<_>) = others.partition(|w| w.life == Life::Active);
         if vault.config.create_only_puts == Conditional::Ignored
@@ -173,39 +247,72 @@ impl Writer {
             });
             return Err(VaultError::Busy { store: vault.store.name(), who });
         }
+        if of.is_some() {
+            self.adopt(&existing, gone, active.is_empty())?;
+        }
+        Ok(newest)
+    }
+
+    /// Takes over what interrupted runs have left, and gives up who is `gone`.
+    fn adopt(&self, existing: &HashSet<PackId>, gone: Vec<Seen>, alone: bool) -> Result<()> {
+        let vault = &self.shared.vault;
         // Packs that no index object lists: of an interrupted run, or the index object is lost.
         // While others write, they are more likely theirs.
-        let indexed = vault.index.listed_packs();
-        let unlisted = existing.iter().any(|pack| !indexed.contains(pack));
-        if adopt && (!gone.is_empty() || unlisted && active.is_empty()) {
-            let adopted = vault.adopt_leftovers()?;
-            tracing::info!(packs = adopted, "found packs of an interrupted run");
-            // While a copy is missing nobody may be declared dead, and nothing can be deleted.
-            if vault.store.degraded().is_empty() {
-                for writer in gone {
-                    vault.expire(&writer)?;
-                }
+        let is_unlisted = || {
+            let indexed = vault.index.listed_packs();
+            existing.iter().any(|pack| !indexed.contains(pack))
+        };
+        let mut unlisted = alone && is_unlisted();
+        if unlisted {
+            // The packs were listed after the index: somebody may have been done in between.
+            vault.sync()?;
+            unlisted = is_unlisted();
+        }
+        if gone.is_empty() && !unlisted {
+            return Ok(());
+        }
+        let adopted = vault.adopt_leftovers()?;
+        tracing::info!(packs = adopted, "found packs of an interrupted run");
+        // While a copy is missing nobody may be declared dead, and nothing can be deleted.
+        if vault.store.degraded().is_empty() {
+            for writer in gone {
+                vault.expire(&writer)?;
             }
         }
         Ok(())
     }
 
+    /// The newest point of the item that was visible when this writer began, and those newer ones that
+    /// cannot be read: as [`Vault::newest_readable`].
+    pub fn newest_readable(&self) -> Result<Newest> {
+        match lock(&self.parent).take() {
+            Some(newest) => Ok(newest),
+            None => Err(VaultError::Bug("a writer is asked for the newest point once")),
+        }
+    }
+
     fn start_threads(&mut self) {
         let options = &self.shared.vault.options;
         if options.uploaders > 0 {
-            let (sender, receiver) = bounded::<FinishedPack>(1);
-            for _ in 0..options.uploaders {
-                let (shared, receiver): (_, Receiver<_>) =
-                    (Arc::clone(&self.shared), receiver.clone());
-                self.threads.push(std::thread::spawn(move || {
-                    for pack in receiver {
-                        if let Err(error) = shared.upload(pack) {
-                            shared.fail(error);
+            // A local disk is busy with one pack of data: a second one would only take memory.
+            let local = self.shared.vault.store.is_local();
+            let of_data = if local { 1 } else { options.uploaders };
+            // Nobody queues: a pack that is handed on is being put, and what is full waits for that.
+            let channels = [of_data, 1].map(|threads| (threads, bounded::<FinishedPack>(0)));
+            self.uploads = Some(channels.map(|(threads, (sender, receiver))| {
+                for _ in 0..threads {
+                    let (shared, receiver): (_, Receiver<_>) =
+                        (Arc::clone(&self.shared), receiver.clone());
+                    self.threads.push(std::thread::spawn(move || {
+                        for pack in receiver {
+                            if let Err(error) = shared.upload(pack) {
+                                shared.fail(error);
+                            }
                         }
-                    }
-                }));
-            }
-            self.uploads = Some(sender);
+                    }));
+                }
+                sender
+            }));
         }
         if options.beats {
             let shared = Arc::clone(&self.shared);
@@ -338,7 +445,13 @@ impl Writer {
         let pack =
             builder.finish().map_err(|source| VaultError::Format { what: "a pack", source })?;
         match &self.uploads {
-            Some(uploads) => uploads.send(pack).map_err(|_| VaultError::Aborted),
+            Some([data, nodes]) => {
+                let uploads = match pack.contents.header.kind {
+                    PackKind::Data => data,
+                    PackKind::Node => nodes,
+                };
+                uploads.send(pack).map_err(|_| VaultError::Aborted)
+            }
             None => self.shared.upload(pack),
         }
     }
@@ -361,6 +474,7 @@ impl Writer {
         }
         self.stop_threads();
         self.check()?;
+        lock(&self.shared.spare).clear();
         self.shared.flush_index()
     }
 
@@ -398,7 +512,7 @@ impl Writer {
             Err(error) => self.decide(item, point, error)?,
         };
         // The point exists, or never will: a note that stays behind is swept up by others.
-        if let Err(error) = vault.remove_writer(self.shared.id) {
+        if let Err(error) = self.shared.leave() {
             tracing::warn!(%error, "the writer's note stays for the next reclaim");
         }
         match put {
@@ -414,7 +528,7 @@ impl Writer {
         match vault.put_void(item, point, Some(self.shared.id)) {
             Ok(Put::Created) => {
                 // What stays of the note is swept up by others.
-                vault.remove_writer(self.shared.id).ok();
+                self.shared.leave().ok();
                 Err(error)
             }
             Ok(Put::Exists) if vault.manifest(item, point)?.is_some() => Ok(Put::Created),
@@ -427,7 +541,7 @@ impl Writer {
     pub fn end(mut self) -> Result<u64> {
         self.finish_packs()?;
         self.finished = true;
-        self.shared.vault.remove_writer(self.shared.id)?;
+        self.shared.leave()?;
         Ok(self.shared.stored.load(Ordering::Relaxed))
     }
 }
@@ -440,7 +554,7 @@ impl Drop for Writer {
         }
         self.stop_threads();
         let kept = self.shared.flush_index();
-        let left = self.shared.vault.remove_writer(self.shared.id);
+        let left = self.shared.leave();
         if let Err(error) = kept.and(left) {
             tracing::warn!(%error, "leftovers of a failed run stay for the next one");
         }
@@ -468,6 +582,9 @@ impl Shared {
         let key = names::pack(contents.header.kind, &contents.id);
         let audience = self.vault.index.audience();
         self.vault.store.put_new(&key, &bytes)?;
+        if contents.header.kind == PackKind::Node {
+            self.vault.keep_windows(&contents.id, &bytes);
+        }
         lock(&self.spare).push(bytes);
         self.stored.fetch_add(contents.size, Ordering::Relaxed);
         audience.landed(contents.id);
@@ -476,7 +593,7 @@ impl Shared {
             landed.push(contents);
             landed.iter().map(|contents| contents.entries.len()).sum::<usize>()
         };
-        if records >= IndexObject::TARGET_RECORDS { self.flush_index() } else { Ok(()) }
+        if records >= INDEX_RECORDS { self.flush_index() } else { Ok(()) }
     }
 
     /// Writes an index object for the packs that have none.
@@ -520,6 +637,14 @@ impl Shared {
         }
     }
 
+    /// Removes the writer's objects. One that never had to show that it lives has its note alone.
+    fn leave(&self) -> Result<()> {
+        if self.beats.load(Ordering::Relaxed) > 0 {
+            return self.vault.remove_writer(self.id);
+        }
+        Ok(self.vault.store.delete(&names::writer_target(self.id, self.target))?)
+    }
+
     /// Shows that the writer lives, and learns whether it has been expired.
     fn beat(&self) -> Result<()> {
         let number = self.beats.fetch_add(1, Ordering::Relaxed);
@@ -550,6 +675,34 @@ pub struct ListedPack {
 }
 
 impl Vault {
+    /// The packs that exist, listed in parts: their names are spread evenly, and how many there are is
+    /// known nearly.
+    fn pack_ids(&self) -> Result<HashSet<PackId>> {
+        let mut counts = [(PackKind::Data, 0_usize), (PackKind::Node, 0)];
+        if self.store.lists_by_name() {
+            for (header, _) in self.index.packs().values() {
+                let count = counts.iter_mut().filter(|(kind, _)| *kind == header.kind);
+                count.for_each(|(_, count)| *count = count.saturating_add(1));
+            }
+        }
+        let cuts = counts.into_iter().flat_map(|(kind, count)| {
+            let parts = parts_for(count);
+            (0..parts).map(move |part| {
+                let at = part.saturating_mul(1 << 16).checked_div(parts).unwrap_or(0);
+                let [high, low] = u16::try_from(at).unwrap_or(u16::MAX).to_be_bytes();
+                let mut first = [0; 32];
+                (first[0], first[1]) = (high, low);
+                names::pack(kind, &PackId::new(first))
+            })
+        });
+        // Nothing comes before the first.
+        let cuts: Vec<_> = cuts.skip(1).collect();
+        let cuts =
+            if counts.iter().all(|(_, count)| parts_for(*count) == 1) { vec![] } else { cuts };
+        let listed = self.list_in_parts(names::PACKS, &cuts)?;
+        Ok(listed.iter().filter_map(|entry| Some(names::parse_pack(&entry.key)?.1)).collect())
+    }
+
     /// All packs that exist.
     pub(crate) fn list_packs(&self) -> Result<Vec<ListedPack>> {
         let entries = self.list(names::PACKS)?;

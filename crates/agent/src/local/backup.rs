@@ -198,6 +198,7 @@ pub(super) fn report_of(point: &Manifest) -> serde_json::Value {
         item: point.item.clone(),
         time: point.time,
         parent: point.parent,
+        parent_time: None,
         stored_bytes: sum(point, |disk| disk.stored_bytes),
         configuration_bytes: point.configuration.map(|configuration| configuration.length),
         seconds: point.completed.duration_since(point.time).as_secs_f64(),

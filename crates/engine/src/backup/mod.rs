@@ -100,7 +100,7 @@ struct Session<'a> {
     writer: Writer,
     started: Duration,
     time: Timestamp,
-    parent: Option<PointId>,
+    parent: Option<(PointId, Timestamp)>,
     images: Vec<Image>,
     reports: Vec<DiskBackupReport>,
 }
@@ -130,7 +130,7 @@ impl<'a> Session<'a> {
         progress.set_stage("reading");
         let images = run(vault, &writer, &jobs, request, cancel)?;
         let reports = jobs.iter().map(|job| job.report(started)).collect();
-        let parent = parent.map(|parent| parent.manifest.id);
+        let parent = parent.map(|parent| (parent.manifest.id, parent.manifest.time));
         Ok(Self { vault, request, writer, started, time, parent, images, reports })
     }
 
@@ -162,7 +162,7 @@ impl<'a> Session<'a> {
             evidence: request.evidence.iter().cloned().chain(ending.evidence).collect(),
             host: request.host.clone(),
             software: concat!("strongroom ", env!("CARGO_PKG_VERSION")).to_owned(),
-            parent: self.parent,
+            parent: self.parent.map(|(id, _)| id),
             disks: disks.map(record).collect(),
             excluded: request.excluded.clone(),
             configuration,
@@ -178,7 +178,8 @@ impl<'a> Session<'a> {
             recovery_point: point,
             item: manifest.item,
             time: self.time,
-            parent: self.parent,
+            parent: self.parent.map(|(id, _)| id),
+            parent_time: self.parent.map(|(_, time)| time),
             stored_bytes,
             configuration_bytes: configuration.map(|record| record.length),
             seconds: now.saturating_sub(self.started).as_secs_f64(),
@@ -202,7 +203,7 @@ struct Parent {
 fn find_parent(vault: &Vault, writer: &Writer, request: &BackupRequest) -> Result<Option<Parent>> {
     let (parent, damaged) = match request.parent {
         Some(point) => (Some(vault.parent_point(&request.item, point)?), Vec::new()),
-        None => vault.newest_readable(&request.item)?,
+        None => writer.newest_readable()?,
     };
     let is_last = damaged.is_empty();
     for damaged in damaged {

@@ -20,12 +20,12 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use strongroom_base::{AlignedBuf, BLOCK_SIZE, BLOCK_SIZE_U64, ByteRange, Cancel};
+use strongroom_base::{AlignedBuf, BLOCK_SIZE, BLOCK_SIZE_U64, ByteRange, Cancel, PackId};
 use strongroom_disk::{DiskError, DiskTarget};
 use strongroom_image::Image;
 use strongroom_vault::{Location, Reader, Vault, VaultError, is_damage};
 
-use self::plan::{Span, plan_disk};
+use self::plan::{Filling, Span, bytes_of, plan_disk};
 use crate::{
     DiskRestoreReport, Overwrite, Progress, RestoreReport, RestoreRequest,
     error::{EngineError, Result},
@@ -33,8 +33,10 @@ use crate::{
     rate::Rate,
 };
 
-/// Reads of packs in flight.
-const FETCHERS: usize = 4;
+/// Reads of packs in flight, and the bytes that one of them reads at most: of a local store, whose disk is busy
+/// with a few, and of one that is far away, where as much must be under way as the way holds.
+const LOCAL: (usize, u64) = (4, 2 << 20);
+const FAR: (usize, u64) = (32, 1 << 20);
 /// Writes to a target in flight.
 const WRITERS: usize = 4;
 /// Blocks written with one call: 2 MiB.
@@ -123,6 +125,21 @@ struct Fetched<'a> {
     span: Span,
     /// None: the span could not be read in one piece; its blocks are tried one by one.
     bytes: Option<Vec<u8>>,
+    /// Stretches of packs with the bases of its deltas; those that could not be read are left out.
+    bases: Vec<(PackId, ByteRange, Vec<u8>)>,
+}
+
+impl Fetched<'_> {
+    /// The sealed bytes of a base, if they were fetched.
+    fn base<'a>(&'a self, place: &'a Location) -> Option<(&'a Location, &'a [u8])> {
+        let wanted = bytes_of(place);
+        let (_, range, bytes) = self.bases.iter().find(|(pack, range, _)| {
+            *pack == place.pack && range.offset() <= wanted.offset() && wanted.end() <= range.end()
+        })?;
+        let start = usize::try_from(wanted.offset().saturating_sub(range.offset())).ok()?;
+        let end = start.saturating_add(usize::try_from(wanted.len()).ok()?);
+        Some((place, bytes.get(start..end)?))
+    }
 }
 
 /// Some neighbouring blocks, ready to be written: at the start of their buffer.
@@ -211,7 +228,7 @@ fn run(
     let clock = Arc::clone(vault.clock());
     let rate = Rate::new(&*clock, request.limit_rate);
     let threads = request.threads.clamp(1, 64);
-    let fetchers = if vault.store().is_local() { FETCHERS } else { FETCHERS.saturating_mul(4) };
+    let (fetchers, span_max) = if vault.store().is_local() { LOCAL } else { FAR };
     let buffer_count = threads.saturating_add(WRITERS.saturating_mul(2));
     let (give, take) = bounded::<AlignedBuf>(buffer_count);
     for _ in 0..buffer_count {
@@ -227,7 +244,7 @@ fn run(
             let spans = spans.clone();
             scope.spawn(move || {
                 let send = |span| spans.send((job, span)).is_ok();
-                failure.keep(plan_disk(vault, job, threads, progress, failure, &send));
+                failure.keep(plan_disk((vault, span_max), job, threads, progress, failure, &send));
             });
         }
         drop(spans);
@@ -276,13 +293,18 @@ fn fetch<'a>(
     span: Span,
     fetched: &Sender<Fetched<'a>>,
 ) -> Result<()> {
-    let bytes = match vault.fetch(&span.pack, span.range) {
-        Ok(bytes) => Some(bytes),
-        Err(error) if is_damage(&error) => None,
-        Err(error) => return Err(error.into()),
+    let fetch = |pack: &PackId, range: ByteRange| match vault.fetch(pack, range) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if is_damage(&error) => Ok(None),
+        Err(error) => Err(error),
     };
+    let bytes = fetch(&span.pack, span.range)?;
+    let mut bases = Vec::new();
+    for (pack, range) in span.bases() {
+        bases.extend(fetch(&pack, range)?.map(|bytes| (pack, range, bytes)));
+    }
     // Nobody listens after a failure.
-    fetched.send(Fetched { job, span, bytes }).ok();
+    fetched.send(Fetched { job, span, bytes, bases }).ok();
     Ok(())
 }
 
@@ -293,9 +315,11 @@ fn open<'a>(
     buffers: &Receiver<AlignedBuf>,
     runs: &Sender<Run<'a>>,
 ) -> Result<()> {
-    let Fetched { job, span, mut bytes } = fetched;
+    let mut fetched = fetched;
+    let (job, mut bytes) = (fetched.job, fetched.bytes.take());
     let mut open: Option<Run<'a>> = None;
-    for (block, record, shared) in span.targets() {
+    for filling in fetched.span.targets() {
+        let block = filling.block;
         let next = open.as_ref().is_some_and(|run| run.blocks < RUN_BLOCKS && run.end() == block);
         if !next {
             let Ok(data) = buffers.recv() else { return Ok(()) };
@@ -307,7 +331,9 @@ fn open<'a>(
         let start = run.blocks.saturating_mul(BLOCK_SIZE);
         let plain = run.data.get_mut(start..start.saturating_add(BLOCK_SIZE));
         let plain = plain.ok_or(EngineError::Bug("a run larger than its buffer"))?;
-        open_block(reader, &span, (record, shared), bytes.as_deref_mut(), plain)?;
+        let base = filling.base.and_then(|base| fetched.base(base));
+        let from = (fetched.span.range.offset(), bytes.as_deref_mut());
+        open_block(reader, &filling, from, base, plain)?;
         run.blocks = run.blocks.saturating_add(1);
     }
     if let Some(run) = open {
@@ -318,21 +344,21 @@ fn open<'a>(
 
 fn open_block(
     reader: &mut Reader<'_>,
-    span: &Span,
-    (place, shared): (&Location, bool),
-    bytes: Option<&mut [u8]>,
+    &Filling { place, shared, .. }: &Filling<'_>,
+    (span, bytes): (u64, Option<&mut [u8]>),
+    base: Option<(&Location, &[u8])>,
     plain: &mut [u8],
 ) -> Result<()> {
-    let start = u64::from(place.entry.offset).saturating_sub(span.range.offset());
+    let start = u64::from(place.entry.offset).saturating_sub(span);
     let start = usize::try_from(start).unwrap_or(usize::MAX);
     let len = usize::try_from(place.entry.stored_len).unwrap_or(usize::MAX);
     if let Some(sealed) = bytes.and_then(|b| b.get_mut(start..start.saturating_add(len))) {
         // In place; a block that has several places on the disk is opened in a copy, as it is
         // opened once for each.
         let opened = if shared {
-            reader.open_fetched(place, &mut sealed.to_vec(), plain)
+            reader.open_fetched(place, &mut sealed.to_vec(), base, plain)
         } else {
-            reader.open_fetched(place, sealed, plain)
+            reader.open_fetched(place, sealed, base, plain)
         };
         match opened {
             Ok(()) => return Ok(()),

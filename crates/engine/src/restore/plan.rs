@@ -12,8 +12,6 @@ use crate::{Progress, error::Result, failure::Failure};
 
 /// Leaves that are planned together: 512 MiB of disk.
 const WINDOW_LEAVES: u64 = 32;
-/// Bytes of a pack that are fetched with one read at most.
-const SPAN_MAX: u64 = 4 * 1024 * 1024;
 /// Unneeded bytes that are read along rather than starting another read.
 const GAP_MAX: u64 = 64 * 1024;
 
@@ -21,27 +19,77 @@ const GAP_MAX: u64 = 64 * 1024;
 pub(super) struct Span {
     pub(super) pack: PackId,
     pub(super) range: ByteRange,
-    records: Vec<(Location, Vec<u64>)>,
+    records: Vec<Record>,
+}
+
+/// A record, the blocks of the disk that it fills, and for a delta where its base is.
+struct Record {
+    place: Location,
+    blocks: Vec<u64>,
+    base: Option<Location>,
+}
+
+/// A block of the disk and what fills it.
+pub(super) struct Filling<'a> {
+    pub(super) block: u64,
+    pub(super) place: &'a Location,
+    pub(super) base: Option<&'a Location>,
+    /// The record fills other blocks as well.
+    pub(super) shared: bool,
 }
 
 impl Span {
-    /// The blocks of the disk that the span fills, ascending; and whether a record fills several.
-    pub(super) fn targets(&self) -> Vec<(u64, &Location, bool)> {
+    /// The blocks of the disk that the span fills, ascending.
+    pub(super) fn targets(&self) -> Vec<Filling<'_>> {
         let mut targets: Vec<_> = self
             .records
             .iter()
-            .flat_map(|(place, blocks)| {
-                blocks.iter().map(move |block| (*block, place, blocks.len() > 1))
+            .flat_map(|Record { place, blocks, base }| {
+                let shared = blocks.len() > 1;
+                blocks.iter().map(move |block| Filling {
+                    block: *block,
+                    place,
+                    base: base.as_ref(),
+                    shared,
+                })
             })
             .collect();
-        targets.sort_unstable_by_key(|(block, ..)| *block);
+        targets.sort_unstable_by_key(|filling| filling.block);
         targets
+    }
+
+    /// The stretches of packs in which the bases of its deltas are: those that lie together are read
+    /// together.
+    pub(super) fn bases(&self) -> Vec<(PackId, ByteRange)> {
+        let mut bases: Vec<_> = self
+            .records
+            .iter()
+            .filter_map(|record| record.base.as_ref())
+            .map(|base| (base.pack, bytes_of(base)))
+            .collect();
+        bases.sort_unstable_by_key(|(pack, range)| (*pack, range.offset()));
+        bases.dedup_by(|(pack, range), (before, joined)| {
+            let near = pack == before && range.offset().saturating_sub(joined.end()) <= GAP_MAX;
+            if near {
+                let end = range.end().max(joined.end());
+                *joined = ByteRange::between(joined.offset(), end);
+            }
+            near
+        });
+        bases
     }
 }
 
-/// Plans a disk and hands on its spans; `send` says false when nobody wants more.
+/// Where in its pack a record lies.
+pub(super) fn bytes_of(place: &Location) -> ByteRange {
+    let start = u64::from(place.entry.offset);
+    ByteRange::between(start, start.saturating_add(u64::from(place.entry.stored_len)))
+}
+
+/// Plans a disk and hands on its spans, of at most so many bytes; `send` says false when nobody wants
+/// more.
 pub(super) fn plan_disk(
-    vault: &Vault,
+    (vault, span_max): (&Vault, u64),
     job: &Job<'_>,
     threads: usize,
     progress: &Progress,
@@ -101,7 +149,7 @@ pub(super) fn plan_disk(
         let blocks: usize = wanted.values().map(Vec::len).sum();
         let blocks = u64::try_from(blocks).unwrap_or(0);
         progress.advance(bytes.saturating_sub(blocks.saturating_mul(BLOCK_SIZE_U64)));
-        for span in spans_of(vault, wanted)? {
+        for span in spans_of(vault, span_max, wanted)? {
             if !send(span) {
                 return Ok(());
             }
@@ -185,8 +233,8 @@ impl<'a> Holes<'a> {
 }
 
 /// Finds where the blocks are and groups them by pack.
-fn spans_of(vault: &Vault, wanted: Wanted) -> Result<Vec<Span>> {
-    let mut packs: HashMap<PackId, Vec<(Location, Vec<u64>)>> = HashMap::new();
+fn spans_of(vault: &Vault, span_max: u64, wanted: Wanted) -> Result<Vec<Span>> {
+    let mut packs: HashMap<PackId, Vec<Record>> = HashMap::new();
     for (digest, blocks) in wanted {
         let mut place = vault.places(&digest)?.into_iter().next();
         if place.is_none() {
@@ -194,33 +242,41 @@ fn spans_of(vault: &Vault, wanted: Wanted) -> Result<Vec<Span>> {
             place = vault.places(&digest)?.into_iter().next();
         }
         let place = place.ok_or_else(|| vault.lost(&digest, "no pack of the index holds it"))?;
-        packs.entry(place.pack).or_default().push((place, blocks));
+        let base = vault.base_of(&place)?;
+        packs.entry(place.pack).or_default().push(Record { place, blocks, base });
     }
     let mut spans = Vec::new();
     for (pack, mut records) in packs {
-        records.sort_unstable_by_key(|(place, _)| place.entry.offset);
+        records.sort_unstable_by_key(|record| record.place.entry.offset);
         let mut open: Option<Span> = None;
-        for (place, blocks) in records {
-            let start = u64::from(place.entry.offset);
-            let end = start.saturating_add(u64::from(place.entry.stored_len));
+        // Bytes of bases that the open span takes along.
+        let mut along = 0_u64;
+        for record in records {
+            let range = bytes_of(&record.place);
+            let base = record.base.map_or(0, |base| bytes_of(&base).len());
             match &mut open {
                 Some(span)
-                    if start.saturating_sub(span.range.end()) <= GAP_MAX
-                        && end.saturating_sub(span.range.offset()) <= SPAN_MAX =>
+                    if range.offset().saturating_sub(span.range.end()) <= GAP_MAX
+                        && range
+                            .end()
+                            .saturating_sub(span.range.offset())
+                            .saturating_add(along)
+                            .saturating_add(base)
+                            <= span_max =>
                 {
-                    span.range = ByteRange::between(span.range.offset(), end);
-                    span.records.push((place, blocks));
+                    span.range = ByteRange::between(span.range.offset(), range.end());
+                    span.records.push(record);
+                    along = along.saturating_add(base);
                 }
                 _ => {
-                    let range = ByteRange::between(start, end);
-                    let span = Span { pack, range, records: vec![(place, blocks)] };
-                    spans.extend(open.replace(span));
+                    spans.extend(open.replace(Span { pack, range, records: vec![record] }));
+                    along = base;
                 }
             }
         }
         spans.extend(open);
     }
     // Roughly in the order of the disk, so that writes are too.
-    spans.sort_by_cached_key(|span| span.targets().first().map(|(block, ..)| *block));
+    spans.sort_by_cached_key(|span| span.targets().first().map(|filling| filling.block));
     Ok(spans)
 }

@@ -156,6 +156,28 @@ impl Settings {
         options.with_proxy_url("http://127.0.0.1:9").with_proxy_excludes("*,0.0.0.0/0,::/0")
     }
 
+    /// Whether the store lists objects in the order of their names and begins behind any of them:
+    /// those of Amazon for single zones do not.
+    pub(super) fn lists_by_name(&self) -> bool {
+        match self.cloud {
+            Cloud::S3 => !self.bucket.ends_with("--x-s3"),
+            Cloud::Google => true,
+            Cloud::Azure => false,
+        }
+    }
+
+    /// A second client, for deleting many objects with one request; none where there is no such
+    /// request.
+    pub(super) fn connect_for_many(
+        &self,
+        environment: &[(String, String)],
+    ) -> Option<Arc<dyn object_store::ObjectStore>> {
+        if self.cloud != Cloud::S3 {
+            return None;
+        }
+        self.connect_s3(&Environment { variables: environment, prefix: "aws_" }, true).ok()
+    }
+
     /// A client for the store. `environment` are the variables of all clouds.
     pub(super) fn connect(
         &self,
@@ -168,14 +190,16 @@ impl Settings {
         };
         let environment = Environment { variables: environment, prefix };
         let built = match self.cloud {
-            Cloud::S3 => self.connect_s3(&environment),
+            Cloud::S3 => self.connect_s3(&environment, false),
             Cloud::Azure => self.connect_azure(&environment),
             Cloud::Google => self.connect_google(&environment),
         };
         built.map_err(|error| StoreError::Url { url: self.name.clone(), reason: error.to_string() })
     }
 
-    fn connect_s3(&self, environment: &Environment<'_>) -> Built {
+    /// The client deletes `many` objects with one request, or else each with one of its own, as not
+    /// every server knows the former.
+    fn connect_s3(&self, environment: &Environment<'_>, many: bool) -> Built {
         let mut builder = AmazonS3Builder::new();
         for (name, value) in environment.settings() {
             if let Ok(name) = name.parse() {
@@ -187,7 +211,7 @@ impl Settings {
             .with_retry(no_retries())
             .with_client_options(self.client_options(environment))
             .with_virtual_hosted_style_request(self.virtual_hosted)
-            .with_disable_bulk_delete(true);
+            .with_disable_bulk_delete(!many);
         if let Some(region) = &self.region {
             builder = builder.with_region(region);
         }

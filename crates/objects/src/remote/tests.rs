@@ -68,6 +68,10 @@ impl Server {
     }
 
     fn open(&self) -> Remote {
+        self.open_at(&self.url)
+    }
+
+    fn open_at(&self, url: &str) -> Remote {
         let options = Options {
             attempts: 4,
             request_timeout: Duration::from_millis(300),
@@ -77,7 +81,7 @@ impl Server {
             ],
             ..Options::default()
         };
-        Remote::open(&self.url, &options).expect("a URL")
+        Remote::open(url, &options).expect("a URL")
     }
 
     fn requests(&self) -> usize {
@@ -206,6 +210,71 @@ fn a_listing_that_does_not_get_on_ends() {
     let error = listed(&server).expect_err("it never gets on");
     assert_eq!(error.code(), &codes::STORE_UNAVAILABLE, "{error:?}");
     assert!(server.requests() <= 2 * 4, "{}", server.requests());
+}
+
+#[test]
+fn a_part_of_a_listing_ends_where_it_shall_unless_the_store_does_not_list_by_name() {
+    let part = |script: Vec<Act>, bucket: &str| {
+        let server = Server::start(script);
+        let mut url = server.url.clone();
+        url = url.replacen("//bucket", &format!("//{bucket}"), 1);
+        let store = server.open_at(&url);
+        let mut names = Vec::new();
+        let mut visit = |entry: Entry| {
+            names.push(entry.key.to_string());
+            ControlFlow::Continue(())
+        };
+        let bound = |name: &str| Some(Key::new(name).expect("a key"));
+        let (after, until) = (bound("a"), bound("c"));
+        store.list_between("", after.as_ref(), until.as_ref(), &mut visit).expect("a list");
+        (names, server.requests())
+    };
+    // The second page is not asked for.
+    let pages = || vec![page(&["b", "c", "d"], true), page(&["e"], false)];
+    assert_eq!(part(pages(), "bucket"), (vec!["b".to_owned(), "c".to_owned()], 1));
+    // One without an order is gone through, whether it says so by its name or by what it shows.
+    let pages = || vec![page(&["d", "b"], true), page(&["a", "c"], false)];
+    let both = vec!["b".to_owned(), "c".to_owned()];
+    assert_eq!(part(pages(), "zone--x-s3"), (both, 2));
+    let pages = || vec![page(&["c", "b", "d"], true), page(&["bb"], false)];
+    let (mut names, requests) = part(pages(), "bucket");
+    names.sort_unstable();
+    assert_eq!((names.join(" ").as_str(), requests), ("b bb c", 2));
+}
+
+#[test]
+fn many_objects_are_deleted_with_one_request_or_else_each_with_its_own() {
+    let keys: Vec<Key> = (0..3).map(|n| Key::new(format!("k{n}")).expect("a key")).collect();
+    for (answer, requests) in [
+        (
+            Act::Say(
+                200,
+                "<DeleteResult><Deleted><Key>p/k0</Key></Deleted><Deleted><Key>p/k1</Key></Deleted>\
+                 <Deleted><Key>p/k2</Key></Deleted></DeleteResult>",
+            ),
+            1,
+        ),
+        (Act::Say(501, "<Code>NotImplemented</Code>"), 4),
+        (Act::Say(400, "<Code>MissingContentMD5</Code>"), 4),
+        (
+            Act::Say(
+                200,
+                "<DeleteResult><Error><Key>p/k1</Key><Code>InternalError</Code><Message>no</Message>\
+                 </Error></DeleteResult>",
+            ),
+            4,
+        ),
+    ] {
+        let server = Server::start(vec![answer]);
+        let store = server.open();
+        store.delete_all(&keys).expect("deletes");
+        assert_eq!(server.requests(), requests);
+    }
+    // What cannot be deleted is told.
+    let script = vec![Act::Say(501, "no"), Act::Say(403, "<Code>AccessDenied</Code>")];
+    let server = Server::start([script, vec![Act::Say(403, "no"); 9]].concat());
+    let error = server.open().delete_all(&keys).expect_err("denied");
+    assert_eq!(error.code(), &codes::STORE_DENIED, "{error:?}");
 }
 
 #[test]

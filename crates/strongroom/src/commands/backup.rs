@@ -69,7 +69,8 @@ pub(crate) struct BackupArgs {
     /// File that says what changed since the parent point: lines of `DISK OFFSET LENGTH` in bytes
     ///
     /// Everything else of the disks that it names is taken from the parent point, unread; a disk
-    /// that it does not name is read whole. Lines of one disk ascend. `-` reads standard input.
+    /// that it does not name is read whole. Lines come in any order and may overlap. `-` reads standard
+    /// input.
     #[arg(long, value_name = "FILE")]
     changed_ranges: Option<PathBuf>,
 

@@ -33,6 +33,7 @@ use crate::{
     images::{images, title},
     index::{Loaded, RawRecord},
     read::is_damage,
+    together::read_ahead,
     voids::Named,
     write::ListedPack,
 };
@@ -320,26 +321,59 @@ impl<'v> Marks<'v> {
         cancel: &Cancel,
     ) -> Result<()> {
         let mut before: HashMap<String, Image> = HashMap::new();
-        for point in points {
+        let ahead = self.vault.at_once();
+        for points in points.chunks(ahead) {
             if cancel.is_cancelled() {
                 return Err(VaultError::Interrupted);
             }
-            // Only a reclaim removes manifests: if it is gone now, another one is at work.
-            let named = self.vault.agreed(item, *point).map_err(|error| {
-                if is_damage(&error) {
-                    VaultError::PointDamaged { point: *point, source: Box::new(error) }
-                } else {
-                    error
+            // They come in any order, and are walked in their own.
+            let mut manifests = BTreeMap::new();
+            let read = |point: &PointId| self.manifest(item, *point, ahead > 1);
+            read_ahead(
+                ahead,
+                u64::MAX,
+                points,
+                |_| 0,
+                read,
+                |point, manifest| {
+                    manifests.insert(*point, manifest);
+                    Ok(())
+                },
+            )?;
+            for point in points {
+                if let Some(manifest) = manifests.remove(point).transpose()?.flatten() {
+                    self.mark_manifest(&manifest, &mut before, blocks)?;
                 }
-            })?;
-            match named {
-                Named::Point(manifest) => self.mark_manifest(&manifest, &mut before, blocks)?,
-                Named::Void => {}
-                Named::Nothing => return Err(VaultError::ConcurrentReclaim),
+                is_marked();
             }
-            is_marked();
         }
         Ok(())
+    }
+
+    /// The manifest of a point; none if it is a void. With its roots, which are asked for next, `ahead`
+    /// of that.
+    fn manifest(&self, item: ItemKey, point: PointId, ahead: bool) -> Result<Option<Manifest>> {
+        let named = self.vault.agreed(item, point).map_err(|error| {
+            if is_damage(&error) {
+                VaultError::PointDamaged { point, source: Box::new(error) }
+            } else {
+                error
+            }
+        })?;
+        match named {
+            Named::Point(manifest) => {
+                for (_, image) in images(&manifest)?.into_iter().filter(|_| ahead) {
+                    // What is the matter with it is found out when it is marked.
+                    if !image.root().is_hole() {
+                        drop(self.vault.node(image.root()));
+                    }
+                }
+                Ok(Some(*manifest))
+            }
+            Named::Void => Ok(None),
+            // Only a reclaim removes manifests: if it is gone now, another one is at work.
+            Named::Nothing => Err(VaultError::ConcurrentReclaim),
+        }
     }
 
     fn mark_manifest(

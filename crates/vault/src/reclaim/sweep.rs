@@ -16,12 +16,19 @@ use ulid::Ulid;
 
 use super::{OnReclaim, ReclaimOptions, ReclaimProgress, ReclaimReport, mark::Marks};
 use crate::{
-    Vault, VaultError, Writer, error::Result, index::RawRecord, read::is_damage, write::ListedPack,
+    Vault, VaultError, Writer, error::Result, index::RawRecord, read::is_damage,
+    together::read_ahead, write::ListedPack,
 };
 
 /// Index objects with fewer records are small; more than this many small ones are joined.
 const SMALL_INDEX: usize = 64 * 1024;
 const MANY_SMALL: usize = 32;
+
+/// Bytes of packs that are read ahead of being copied.
+const READ_AHEAD: u64 = 64 << 20;
+
+/// Packs that the store is asked to remove at once.
+const DELETED_AT_ONCE: usize = 1000;
 
 /// Fails if a condemnation is in force that this reclaim does not know, or one that it knows is
 /// gone: another reclaim is at work, and the two may rely on what the other removes.
@@ -58,13 +65,7 @@ pub(super) fn copy_live(
     debug_assert!(wanted.iter().all(|(pack, _)| condemned.contains(pack)));
     let writer = Writer::begin_copy(vault, &options.host)?;
     let mut copied = HashSet::new();
-    let total = wanted.len();
-    for (done, (pack, mut records)) in wanted.into_iter().enumerate() {
-        progress(ReclaimProgress::new("copying", "packs", done, total));
-        if cancel.is_cancelled() {
-            return Err(VaultError::Interrupted);
-        }
-        let listed = packs.get(&pack).ok_or(VaultError::ConcurrentReclaim)?;
+    for (_, records) in &mut wanted {
         // In the order in which they lie, so that what was written together stays together.
         records.sort_unstable_by_key(|record| record.entry().map(|entry| entry.offset));
         // One full copy of a digest is enough; of deltas it is not known which has its base.
@@ -72,11 +73,51 @@ pub(super) fn copy_live(
             let kind = record.entry().map(|entry| entry.kind);
             kind == Some(RecordKind::BlockDelta) || copied.insert(record.digest())
         });
-        copy_pack(vault, &writer, listed, &records)?;
     }
+    let (total, mut done) = (wanted.len(), 0);
+    let size = |pack: &PackId| packs.get(pack).map_or(0, |listed| listed.size);
+    let read = |pack: &PackId| {
+        if cancel.is_cancelled() {
+            return Err(VaultError::Interrupted);
+        }
+        read_pack(vault, packs.get(pack).ok_or(VaultError::ConcurrentReclaim)?)
+    };
+    read_ahead(
+        vault.at_once(),
+        READ_AHEAD,
+        &wanted,
+        |(pack, _)| size(pack),
+        |(pack, _)| read(pack),
+        |(pack, records), bytes| {
+            progress(ReclaimProgress::new("copying", "packs", done, total));
+            done += 1;
+            let listed = packs.get(pack).ok_or(VaultError::ConcurrentReclaim)?;
+            copy_pack(vault, &writer, listed, records, &bytes?)
+        },
+    )?;
     let bytes = writer.end()?;
     report.copied_bytes = report.copied_bytes.saturating_add(bytes);
     Ok(())
+}
+
+/// Reads a whole pack, and has it healed if it is not what its name says.
+fn read_pack(vault: &Vault, listed: &ListedPack) -> Result<Vec<u8>> {
+    let key = names::pack(listed.kind, &listed.id);
+    if let Some(bytes) = vault.kept_pack(listed).filter(|bytes| pack_id(bytes) == listed.id) {
+        return Ok(bytes);
+    }
+    let read = || match vault.store.get(&key, listed.size) {
+        Ok(bytes) if pack_id(&bytes) == listed.id => Ok(bytes),
+        Ok(_) => Err(VaultError::Pack { pack: listed.id }),
+        Err(StoreError::Missing { .. }) => Err(VaultError::ConcurrentReclaim),
+        Err(error) => Err(error.into()),
+    };
+    match read() {
+        Err(VaultError::Pack { .. }) if vault.heal_pack(listed.kind, &listed.id)? != Heal::Lost => {
+            read()
+        }
+        other => other,
+    }
 }
 
 fn copy_pack(
@@ -84,22 +125,11 @@ fn copy_pack(
     writer: &Writer,
     listed: &ListedPack,
     records: &[RawRecord],
+    bytes: &[u8],
 ) -> Result<()> {
     let key = names::pack(listed.kind, &listed.id);
-    let read = || match vault.store.get(&key, listed.size) {
-        Ok(bytes) if pack_id(&bytes) == listed.id => Ok(bytes),
-        Ok(_) => Err(VaultError::Pack { pack: listed.id }),
-        Err(StoreError::Missing { .. }) => Err(VaultError::ConcurrentReclaim),
-        Err(error) => Err(error.into()),
-    };
-    let bytes = match read() {
-        Err(VaultError::Pack { .. }) if vault.heal_pack(listed.kind, &listed.id)? != Heal::Lost => {
-            read()?
-        }
-        other => other?,
-    };
     let damaged = |source| VaultError::Object { object: key.to_string(), source };
-    let header = strongroom_format::pack::Header::parse(&bytes).map_err(damaged)?;
+    let header = strongroom_format::pack::Header::parse(bytes).map_err(damaged)?;
     let seal_key = vault.pack_key(&header, &key)?;
     for entry in records.iter().filter_map(RawRecord::entry) {
         let start = usize::try_from(entry.offset).unwrap_or(usize::MAX);
@@ -127,11 +157,15 @@ pub(super) fn delete(
     let mut doomed: Vec<_> = packs.values().filter(|pack| condemned.contains(&pack.id)).collect();
     doomed.sort_by_key(|pack| pack.id);
     let total = doomed.len();
-    for (done, pack) in doomed.into_iter().enumerate() {
+    for (number, packs) in doomed.chunks(DELETED_AT_ONCE).enumerate() {
+        let done = number.saturating_mul(DELETED_AT_ONCE);
         progress(ReclaimProgress::new("deleting", "packs", done, total));
-        vault.store.delete(&names::pack(pack.kind, &pack.id))?;
-        report.packs_removed = report.packs_removed.saturating_add(1);
-        report.removed_bytes = report.removed_bytes.saturating_add(pack.size);
+        let names: Vec<_> = packs.iter().map(|pack| names::pack(pack.kind, &pack.id)).collect();
+        vault.store.delete_all(&names)?;
+        for pack in packs {
+            report.packs_removed = report.packs_removed.saturating_add(1);
+            report.removed_bytes = report.removed_bytes.saturating_add(pack.size);
+        }
     }
     let mut tombstones: Vec<_> = tombstones.iter().copied().collect();
     tombstones.sort_unstable();
@@ -162,12 +196,14 @@ fn replace_index_objects(vault: &Vault, condemned: &HashSet<PackId>) -> Result<(
     if small.len() > MANY_SMALL {
         stale.extend(small);
     }
-    let mut stale: Vec<Ulid> = stale.into_iter().filter(|id| records.contains_key(id)).collect();
+    let size = |id| Some((id, u64::try_from(records.get(&id)?.saturating_mul(44)).ok()?));
+    let mut stale: Vec<(Ulid, u64)> = stale.into_iter().filter_map(size).collect();
     stale.sort_unstable();
     let mut batch: Vec<Contents> = Vec::new();
+    let mut in_batch: HashSet<PackId> = HashSet::new();
     let mut replaced = Vec::new();
-    for id in stale {
-        let packs = match vault.read_index_object(id) {
+    for (id, object) in vault.index_objects(&stale) {
+        let packs = match object {
             Ok(object) => object.packs,
             Err(VaultError::Store(StoreError::Missing { .. })) => continue,
             // Its packs were asked when the index was brought up to date.
@@ -176,7 +212,7 @@ fn replace_index_objects(vault: &Vault, condemned: &HashSet<PackId>) -> Result<(
         };
         let kept = packs.into_iter().filter(|pack| !condemned.contains(&pack.id));
         for contents in kept {
-            if !batch.iter().any(|have| have.id == contents.id) {
+            if in_batch.insert(contents.id) {
                 batch.push(contents);
             }
         }
@@ -185,6 +221,7 @@ fn replace_index_objects(vault: &Vault, condemned: &HashSet<PackId>) -> Result<(
         let count: usize = batch.iter().map(|contents| contents.entries.len()).sum();
         if count >= IndexObject::TARGET_RECORDS / 2 {
             finish_batch(vault, &mut batch, &mut replaced)?;
+            in_batch.clear();
         }
     }
     finish_batch(vault, &mut batch, &mut replaced)
@@ -195,9 +232,8 @@ fn finish_batch(vault: &Vault, batch: &mut Vec<Contents>, replaced: &mut Vec<Uli
     if !batch.is_empty() {
         vault.put_index(std::mem::take(batch))?;
     }
-    for id in &*replaced {
-        vault.store.delete(&names::index(*id))?;
-    }
+    let names: Vec<_> = replaced.iter().map(|id| names::index(*id)).collect();
+    vault.store.delete_all(&names)?;
     // Now, and not when all are replaced: the local index would take twice its size meanwhile.
     vault.index.forget(replaced).map_err(|error| vault.local_error(error))?;
     replaced.clear();

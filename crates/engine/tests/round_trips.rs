@@ -1,0 +1,298 @@
+//! How many round trips to a store behind a network have to follow one another. A store answers all
+//! that is asked of it at one moment together, once nothing more is asked: that is one round trip.
+//! So the count says how long work takes on a store that is far away, and no clock is involved in what it
+//! says, as long as threads that begin together do so within [`QUIET`].
+
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::{
+    fs::File,
+    ops::ControlFlow,
+    os::unix::fs::FileExt as _,
+    sync::{Arc, Condvar, Mutex},
+    time::{Duration, Instant},
+};
+
+use strongroom_base::{BLOCK_SIZE, ByteRange, RangeSet};
+use strongroom_format::{Consistency, DiskRecord, Manifest, SourceRecord, pack::RecordKind};
+use strongroom_image::{Builder, Node};
+use strongroom_objects::{Entry, Key, Memory, ObjectStore, Put, StoreError};
+use strongroom_vault::{Vault, VaultOptions, Writer};
+
+use common::{Place, make_disk, noise};
+
+/// How long nothing is asked before the answers come.
+const QUIET: Duration = Duration::from_millis(60);
+
+/// Objects on a page of a list.
+const PAGE: usize = 1000;
+
+/// A store that answers in waves.
+#[derive(Clone, Default)]
+struct Far {
+    memory: Memory,
+    waves: Arc<(Mutex<Waves>, Condvar)>,
+}
+
+#[derive(Default)]
+struct Waves {
+    number: u64,
+    last_asked: Option<Instant>,
+    requests: u64,
+}
+
+impl Far {
+    /// Waits for the answer to a request that is sent now.
+    fn trip(&self) {
+        let (waves, answered) = &*self.waves;
+        let mut now = waves.lock().unwrap();
+        let own = now.number;
+        now.last_asked = Some(Instant::now());
+        now.requests += 1;
+        while now.number == own {
+            let quiet = now.last_asked.map_or(Duration::ZERO, |asked| asked.elapsed());
+            if quiet >= QUIET {
+                now.number += 1;
+                answered.notify_all();
+                return;
+            }
+            now = answered.wait_timeout(now, QUIET - quiet).unwrap().0;
+        }
+    }
+
+    /// Round trips and requests since this was asked last.
+    fn take(&self) -> (u64, u64) {
+        let mut now = self.waves.0.lock().unwrap();
+        let taken = (now.number, now.requests);
+        *now = Waves::default();
+        taken
+    }
+}
+
+impl ObjectStore for Far {
+    fn put_new(&self, key: &Key, body: &[u8]) -> Result<Put, StoreError> {
+        self.trip();
+        self.memory.put_new(key, body)
+    }
+
+    fn get(&self, key: &Key, max_len: u64) -> Result<Vec<u8>, StoreError> {
+        self.trip();
+        self.memory.get(key, max_len)
+    }
+
+    fn get_range(&self, key: &Key, range: ByteRange) -> Result<Vec<u8>, StoreError> {
+        self.trip();
+        self.memory.get_range(key, range)
+    }
+
+    fn list(
+        &self,
+        prefix: &str,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        self.list_between(prefix, None, None, visit)
+    }
+
+    fn list_between(
+        &self,
+        prefix: &str,
+        after: Option<&Key>,
+        until: Option<&Key>,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        self.trip();
+        let mut shown = 0;
+        self.memory.list(prefix, &mut |entry| {
+            if after.is_some_and(|after| entry.key <= *after) {
+                return ControlFlow::Continue(());
+            }
+            if until.is_some_and(|until| entry.key > *until) {
+                return ControlFlow::Break(());
+            }
+            shown += 1;
+            if shown > PAGE {
+                shown = 1;
+                self.trip();
+            }
+            visit(entry)
+        })
+    }
+
+    fn lists_by_name(&self) -> bool {
+        true
+    }
+
+    fn delete(&self, key: &Key) -> Result<(), StoreError> {
+        self.trip();
+        self.memory.delete(key)
+    }
+
+    fn delete_all(&self, keys: &[Key]) -> Result<(), StoreError> {
+        self.trip();
+        keys.iter().try_for_each(|key| self.memory.delete(key))
+    }
+
+    fn replace(&self, key: &Key, body: &[u8]) -> Result<(), StoreError> {
+        self.trip();
+        self.memory.replace(key, body)
+    }
+
+    fn name(&self) -> String {
+        "far".to_owned()
+    }
+
+    fn is_local(&self) -> bool {
+        false
+    }
+}
+
+/// What the command line does when it opens a vault.
+fn open(place: &Place, far: &Far) -> Arc<Vault> {
+    let vault = Vault::open(Arc::new(far.clone()), &place.key(), place.options()).expect("opens");
+    assert_eq!(vault.regressions().expect("looks"), []);
+    Arc::new(vault)
+}
+
+/// Changes a block of the disk and backs it up. Returns how many round trips that took.
+fn quiet_day(place: &Place, far: &Far, block: u64) -> (u64, u64) {
+    let disk = File::options().write(true).open(place.path("a.raw")).expect("opens");
+    let offset = block * 65536;
+    disk.write_all_at(&noise(1000 + block, BLOCK_SIZE), offset).expect("writes");
+    let changed = RangeSet::from_unsorted(vec![ByteRange::between(offset, offset + 65536)]);
+    far.take();
+    let vault = open(place, far);
+    let report = place.backup(&vault, &[("a", Some(changed))]);
+    drop(vault);
+    let taken = far.take();
+    assert_eq!(report.disks[0].changes_from, "ranges");
+    assert_eq!(report.disks[0].changed_bytes, 65536);
+    taken
+}
+
+/// Adds points of an item, each with a pack of data and one of nodes.
+fn crowd(place: &Place, far: &Far, item: &str, points: u64) {
+    let options = VaultOptions {
+        cache_dir: Some(place.path("crowd-cache")),
+        beats: false,
+        uploaders: 0,
+        ..VaultOptions::default()
+    };
+    let vault = Vault::open(Arc::new(far.memory.clone()), &place.key(), options).expect("opens");
+    let vault = Arc::new(vault);
+    for number in 0..points {
+        let writer = Writer::begin(&vault, item, "crowd").expect("begins");
+        let block = noise(1_000_000 + number, BLOCK_SIZE);
+        let digest = vault.hasher().block(&block);
+        assert!(writer.claim(&digest).expect("asks"));
+        let stored = RecordKind::BlockStored;
+        writer.store_block(stored, digest, BLOCK_SIZE, None, &block).expect("stores");
+        let sink = |digest, encoded: &[u8]| writer.store_node(digest, encoded);
+        let mut builder = Builder::new(vault.hasher(), 65536, None, &*vault, sink).expect("a size");
+        let mut node = Node::empty();
+        node.set(0, digest);
+        builder.set_leaf(0, &node).expect("a leaf");
+        let image = builder.finish().expect("a tree");
+        let time = vault.clock().now();
+        let source = SourceRecord {
+            location: "crowd".to_owned(),
+            format: "raw".to_owned(),
+            changes_from: "all".to_owned(),
+            checkpoint: None,
+        };
+        let disk = DiskRecord {
+            name: "x".to_owned(),
+            size_bytes: image.size(),
+            root: image.root(),
+            allocated_bytes: None,
+            changed_bytes: 0,
+            read_bytes: 0,
+            deduplicated_bytes: 0,
+            stored_bytes: 0,
+            seconds: 0.0,
+            source,
+            skipped: vec![],
+            unexpected_blocks: 0,
+            notes: vec![],
+        };
+        let manifest = Manifest {
+            format: Manifest::FORMAT,
+            id: writer.point().expect("a point"),
+            item: item.to_owned(),
+            time,
+            completed: time,
+            consistency: Consistency::Crash,
+            evidence: vec![],
+            host: "crowd".to_owned(),
+            software: "test".to_owned(),
+            parent: None,
+            disks: vec![disk],
+            excluded: vec![],
+            configuration: None,
+            locked_until: None,
+            tags: std::collections::BTreeMap::new(),
+        };
+        writer.publish(&manifest).expect("publishes");
+    }
+}
+
+#[test]
+fn a_quiet_day_takes_eight_round_trips_however_much_the_vault_holds() {
+    let place = Place::new();
+    let far = Far::default();
+    drop(place.create_in(Arc::new(far.clone())));
+    make_disk(&place.path("a.raw"), 40 << 20);
+    let vault = open(&place, &far);
+    place.backup(&vault, &[("a", None)]);
+    drop(vault);
+    let (trips, requests) = quiet_day(&place, &far, 3);
+    assert!(trips <= 8, "{trips} round trips, {requests} requests");
+
+    // Points of the same item and of another, and packs and index objects with them: several pages of
+    // each. The first backup after that learns of them, the next one knows.
+    crowd(&place, &far, "web01", 1100);
+    crowd(&place, &far, "mail", 1100);
+    // What was made by another host is no base of what this one's hypervisor says.
+    let vault = open(&place, &far);
+    place.backup(&vault, &[("a", None)]);
+    drop(vault);
+    let (crowded, requests) = quiet_day(&place, &far, 5);
+    assert!(crowded <= trips, "{crowded} round trips, {requests} requests; {trips} before");
+    assert!(requests <= 40, "{requests} requests");
+
+    // A list of the points, of which this host knows some.
+    far.take();
+    let vault = open(&place, &far);
+    let points = vault.points(Some("mail")).expect("listed");
+    assert_eq!(points.len(), 1100);
+    let (first, _) = far.take();
+    drop(vault);
+    let vault = open(&place, &far);
+    assert_eq!(vault.points(Some("mail")).expect("listed"), points);
+    drop(vault);
+    let (trips, requests) = far.take();
+    assert!(trips <= 1, "{trips} round trips, {requests} requests; {first} the first time");
+}
+
+#[test]
+fn a_restore_is_on_its_way_after_a_few_round_trips() {
+    let place = Place::new();
+    let far = Far::default();
+    drop(place.create_in(Arc::new(far.clone())));
+    make_disk(&place.path("a.raw"), 40 << 20);
+    let vault = open(&place, &far);
+    let report = place.backup(&vault, &[("a", None)]);
+    drop(vault);
+    std::fs::remove_dir_all(place.path("cache")).expect("another host");
+    far.take();
+    let vault = open(&place, &far);
+    let (opened, _) = far.take();
+    assert!(opened <= 3, "{opened} round trips to open");
+    let to = place.path("out.raw");
+    Place::restore(&vault, report.recovery_point, "a", &to, false);
+    let (trips, requests) = far.take();
+    // Two of them are the test's own look at the point.
+    assert!(trips <= 8, "{trips} round trips, {requests} requests");
+    assert_eq!(std::fs::read(to).unwrap(), std::fs::read(place.path("a.raw")).unwrap());
+}
