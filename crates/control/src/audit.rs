@@ -7,7 +7,8 @@ use strongroom_catalog::{AuditEntry, AuditQuery, AuditRecord, Tx};
 use crate::{
     access::{Caller, Operation, Target},
     error::Result,
-    service::{Control, forbidden},
+    rights::forbidden,
+    service::Control,
 };
 
 /// Records that something was done.
@@ -66,7 +67,7 @@ impl Control {
     ) -> Result<Vec<api::AuditEntry>> {
         self.check_audit(caller)?;
         let query = AuditQuery { before, limit, ..AuditQuery::default() };
-        let entries = read!(self, tx => { Ok(tx.audit_list(&query).await?) })?;
+        let entries = in_read!(self, tx => { Ok(tx.audit_list(&query).await?) })?;
         Ok(entries.into_iter().map(entry_of).collect())
     }
 
@@ -74,7 +75,7 @@ impl Control {
     pub async fn audit_from(&self, caller: &Caller, first: u64) -> Result<Vec<api::AuditEntry>> {
         self.check_audit(caller)?;
         let mut entries = Vec::new();
-        read!(self, tx => {
+        in_read!(self, tx => {
             let last = first.saturating_add(999);
             tx.audit_export(first..=last, |entry| {
                 entries.push(entry_of(entry));
@@ -111,6 +112,6 @@ impl Control {
 
     /// Records that somebody was refused.
     pub async fn record_refusal(&self, caller: &Caller, action: &str, target: &str) -> Result<()> {
-        write!(self, tx => { entry(tx, caller, action, target, "denied", Value::Null).await })
+        in_write!(self, tx => { entry(tx, caller, action, target, "denied", Value::Null).await })
     }
 }

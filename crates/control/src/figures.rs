@@ -91,7 +91,7 @@ impl Control {
     /// How many there are of everything.
     pub async fn figures(&self) -> Result<Figures> {
         let now = self.now();
-        read!(self, tx => {
+        in_read!(self, tx => {
             let mut found = Figures::default();
             let mut token = None;
             loop {

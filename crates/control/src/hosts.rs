@@ -12,10 +12,12 @@ use crate::{
     access::{Caller, Operation, Target},
     audit,
     error::{ControlError, Result},
+    lookup::{check_name, cut, find_host, find_vault, no_vault},
     model::{HostDoc, ItemDoc, MachineDoc, Spec},
+    page::{PageRequest, Versioned, check_version, page},
     retention::judge_all,
-    service::{Control, check_name, cut, find_host, find_vault, no_vault},
-    vaults::{PageRequest, Versioned, check_active, check_version, page},
+    service::Control,
+    vaults::check_active,
 };
 
 impl From<Stored<HostDoc>> for Versioned<Host> {
@@ -42,7 +44,7 @@ impl Control {
 
     /// A host by id or name.
     pub async fn host(&self, caller: &Caller, name: &str) -> Result<Versioned<Host>> {
-        let found = read!(self, tx => { find_host(tx, name).await })?;
+        let found = in_read!(self, tx => { find_host(tx, name).await })?;
         let target = Target::Host(found.doc.host.id);
         self.check(caller, Operation::ViewHost, target, || no_host(name))?;
         Ok(found.into())
@@ -70,7 +72,7 @@ impl Control {
         };
         // An address that cannot be is refused now and not tonight.
         self.agents.agent(&host)?;
-        let (value, version) = write!(self, tx => {
+        let (value, version) = in_write!(self, tx => {
             if let Some(vault) = request.snapshot_vault.as_deref() {
                 host.snapshot_vault = self.snapshot_vault(tx, caller, vault).await?;
             }
@@ -93,7 +95,7 @@ impl Control {
     ) -> Result<Versioned<Host>> {
         self.check(caller, Operation::UpdateHost, Target::Server, || no_host(name))?;
         let max_jobs = change.max_jobs.map(check_jobs).transpose()?;
-        write!(self, tx => {
+        in_write!(self, tx => {
             let Stored { mut doc, version } = find_host(tx, name).await?;
             check_version(version, expected)?;
             if let Some(connect) = &change.connect {
@@ -137,7 +139,7 @@ impl Control {
         expected: Option<u64>,
     ) -> Result<()> {
         self.check(caller, Operation::DeleteHost, Target::Server, || no_host(name))?;
-        write!(self, tx => {
+        in_write!(self, tx => {
             let Stored { doc, version } = find_host(tx, name).await?;
             check_version(version, expected)?;
             let on_host = Filter::all().eq("host", doc.host.id.to_string());
@@ -168,7 +170,7 @@ impl Control {
 
     /// Lists a host's machines anew.
     pub async fn discover(&self, caller: &Caller, host: &str) -> Result<api::JobBegun> {
-        let begun = write!(self, tx => {
+        let begun = in_write!(self, tx => {
             let name = host;
             let host = find_host(tx, name).await?.doc.host;
             let target = Target::Host(host.id);

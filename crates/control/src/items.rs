@@ -15,14 +15,14 @@ use crate::{
     audit,
     error::{ControlError, Result},
     hosts::no_host,
+    lookup::{check_name, find_host, find_item, find_policy, find_vault, named, no_item, no_vault},
     model::{HostDoc, ItemDoc, ItemRetention, MachineDoc, PointDoc, Spec},
+    page::{PageRequest, Versioned, check_version, page},
     policies::{DEFAULT_POLICY, check_mutable, checked, policy_of, vault_of},
+    retention::purge_after,
     schedule::plan_from,
-    service::{
-        Control, check_name, find_host, find_item, find_policy, find_vault, named, no_item,
-        no_vault,
-    },
-    vaults::{PageRequest, Versioned, check_active, check_version, page, purge_after},
+    service::Control,
+    vaults::check_active,
 };
 
 /// Days for which a backup on demand is kept if nothing is said.
@@ -128,14 +128,14 @@ impl Control {
 
     /// An item by id, or by name if only one vault has it.
     pub async fn item(&self, caller: &Caller, name: &str) -> Result<Versioned<Item>> {
-        let stored = read!(self, tx => { find_item(tx, name).await })?;
+        let stored = in_read!(self, tx => { find_item(tx, name).await })?;
         self.check(caller, Operation::ViewItem, target(&stored.doc.item), || no_item(name))?;
         Ok(stored.into())
     }
 
     /// Protects machines or disks.
     pub async fn protect(&self, caller: &Caller, mut request: Protect) -> Result<JobBegun> {
-        let begun = write!(self, tx => {
+        let begun = in_write!(self, tx => {
             let vault = find_vault(tx, &request.vault).await?.doc.vault;
             let place = Target::Vault(vault.id);
             self.check(caller, Operation::Protect, place, || no_vault(&request.vault))?;
@@ -233,7 +233,7 @@ impl Control {
         change: ItemUpdate,
     ) -> Result<Versioned<Item>> {
         let now = self.now();
-        let changed = write!(self, tx => {
+        let changed = in_write!(self, tx => {
             let Stored { mut doc, version } = find_item(tx, name).await?;
             self.check(caller, Operation::UpdateItem, target(&doc.item), || no_item(name))?;
             check_version(version, expected)?;
@@ -296,7 +296,7 @@ impl Control {
             let days = jiff::SignedDuration::from_hours(24 * ON_DEMAND_DAYS);
             now.checked_add(days).unwrap_or(jiff::Timestamp::MAX)
         });
-        let begun = write!(self, tx => {
+        let begun = in_write!(self, tx => {
             let Stored { mut doc, version } = find_item(tx, name).await?;
             self.check(caller, Operation::BackupNow, target(&doc.item), || no_item(name))?;
             if until <= now {
@@ -338,7 +338,7 @@ impl Control {
             StopMode::DeleteData => Operation::DeleteData,
             _ => Operation::StopProtection,
         };
-        let item = write!(self, tx => {
+        let item = in_write!(self, tx => {
             let Stored { mut doc, version } = find_item(tx, name).await?;
             self.check(caller, operation, target(&doc.item), || no_item(name))?;
             check_not_deleted(&doc.item)?;
@@ -391,7 +391,7 @@ impl Control {
         request: ResumeProtection,
     ) -> Result<Versioned<Item>> {
         let now = self.now();
-        let item = write!(self, tx => {
+        let item = in_write!(self, tx => {
             let Stored { mut doc, version } = find_item(tx, name).await?;
             self.check(caller, Operation::Resume, target(&doc.item), || no_item(name))?;
             check_not_deleted(&doc.item)?;
@@ -429,7 +429,7 @@ impl Control {
 
     /// Brings a deleted item back: its protection is stopped, and its points are kept.
     pub async fn undelete_item(&self, caller: &Caller, name: &str) -> Result<Versioned<Item>> {
-        write!(self, tx => {
+        in_write!(self, tx => {
             let Stored { mut doc, version } = find_item(tx, name).await?;
             self.check(caller, Operation::Undelete, target(&doc.item), || no_item(name))?;
             check_free(&doc.item)?;
@@ -452,10 +452,10 @@ impl Control {
 
     /// What stands in the way of an item's backup.
     pub async fn check_item(&self, caller: &Caller, name: &str) -> Result<api::Check> {
-        let stored = read!(self, tx => { find_item(tx, name).await })?;
+        let stored = in_read!(self, tx => { find_item(tx, name).await })?;
         let item = stored.doc.item;
         self.check(caller, Operation::CheckItem, target(&item), || no_item(name))?;
-        let host = read!(self, tx => { named::<HostDoc>(tx, item.host).await })?;
+        let host = in_read!(self, tx => { named::<HostDoc>(tx, item.host).await })?;
         let agent = self.agents.agent(&host.doc.host)?;
         let order = CheckOrder { order: self.order_once(), source: item.source };
         Ok(Self::blocking(move || agent.check(&order)).await?)

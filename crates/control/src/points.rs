@@ -17,10 +17,13 @@ use crate::{
     audit,
     error::{ControlError, Result},
     items::check_free,
+    lookup::{cut, find_host, find_item, no_item},
     model::{ItemDoc, ItemRetention, PointDoc, Spec},
+    page::{PageRequest, Versioned, check_version, page},
     policies::{check_mutable, vault_of},
-    service::{Control, cut, find_host, find_item, forbidden, no_item, not_allowed},
-    vaults::{PageRequest, Versioned, check_version, page, purge_after},
+    retention::purge_after,
+    rights::{forbidden, not_allowed},
+    service::Control,
 };
 
 impl From<Stored<PointDoc>> for Versioned<RecoveryPoint> {
@@ -121,7 +124,7 @@ impl Control {
         point: &str,
     ) -> Result<Versioned<RecoveryPoint>> {
         let item = self.item(caller, item).await?.value.id;
-        Ok(read!(self, tx => { find_point(tx, item, point).await })?.into())
+        Ok(in_read!(self, tx => { find_point(tx, item, point).await })?.into())
     }
 
     /// Changes until when a recovery point is kept; brings a deleted one back.
@@ -134,7 +137,7 @@ impl Control {
         change: PointUpdate,
     ) -> Result<Versioned<RecoveryPoint>> {
         let now = self.now();
-        let (of, version) = write!(self, tx => {
+        let (of, version) = in_write!(self, tx => {
             let mut item_doc = find_item(tx, item).await?;
             let of = item_doc.doc.item.clone();
             let target = Target::Item(of.vault, of.id);
@@ -173,7 +176,7 @@ impl Control {
         expected: Option<u64>,
     ) -> Result<Versioned<RecoveryPoint>> {
         let (now, trusted) = (self.now(), self.trusted_now());
-        let deleted = write!(self, tx => {
+        let deleted = in_write!(self, tx => {
             let mut item_doc = find_item(tx, item).await?;
             let of = item_doc.doc.item.clone();
             let target = Target::Item(of.vault, of.id);
@@ -218,7 +221,7 @@ impl Control {
         point: &str,
         restore: Restore,
     ) -> Result<JobBegun> {
-        let begun = write!(self, tx => {
+        let begun = in_write!(self, tx => {
             let Stored { mut doc, version } = find_item(tx, item).await?;
             let target = Target::Item(doc.item.vault, doc.item.id);
             self.check(caller, Operation::Restore, target, || no_item(item))?;

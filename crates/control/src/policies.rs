@@ -14,10 +14,12 @@ use crate::{
     access::{Caller, Operation, Target},
     alerts, audit,
     error::{ControlError, Result},
+    lookup::{check_name, find_policy, find_vault, named, no_vault},
     model::{ItemDoc, PolicyDoc, VaultDoc},
+    page::{PageRequest, Versioned, check_version, page},
     retention,
-    service::{Control, check_name, find_policy, find_vault, named, no_vault},
-    vaults::{PageRequest, Versioned, check_active, check_version, page},
+    service::Control,
+    vaults::check_active,
 };
 
 /// The name of the policy that every vault has to begin with.
@@ -60,7 +62,7 @@ impl Control {
         name: &str,
     ) -> Result<Versioned<Policy>> {
         let vault = self.vault(caller, vault).await?.value.id;
-        let stored = read!(self, tx => { find_policy(tx, vault, name).await })?;
+        let stored = in_read!(self, tx => { find_policy(tx, vault, name).await })?;
         Ok(Versioned { value: stored.doc.policy, version: stored.version })
     }
 
@@ -72,7 +74,7 @@ impl Control {
         request: PolicyCreate,
     ) -> Result<Versioned<Policy>> {
         let id = PolicyId::generate(&*self.clock, &*self.entropy);
-        write!(self, tx => {
+        in_write!(self, tx => {
             let place = find_vault(tx, vault).await?.doc.vault;
             let target = Target::Vault(place.id);
             self.check(caller, Operation::CreatePolicy, target, || no_vault(vault))?;
@@ -108,7 +110,7 @@ impl Control {
         change: PolicyUpdate,
     ) -> Result<Versioned<Policy>> {
         let now = self.now();
-        let changed = write!(self, tx => {
+        let changed = in_write!(self, tx => {
             let place = find_vault(tx, vault).await?.doc.vault;
             let target = Target::Vault(place.id);
             self.check(caller, Operation::UpdatePolicy, target, || no_vault(vault))?;
@@ -154,7 +156,7 @@ impl Control {
         name: &str,
         expected: Option<u64>,
     ) -> Result<()> {
-        write!(self, tx => {
+        in_write!(self, tx => {
             let place = find_vault(tx, vault).await?.doc.vault;
             let target = Target::Vault(place.id);
             self.check(caller, Operation::DeletePolicy, target, || no_vault(vault))?;
@@ -192,7 +194,7 @@ impl Control {
             let query = at.of(Query::new(by_policy.clone()).ascending("name"));
             let items = self.catalog.list::<ItemDoc>(&query).await?;
             for Stored { doc, .. } in items.items {
-                let points = read!(self, tx => { live_points(tx, &doc).await })?;
+                let points = in_read!(self, tx => { live_points(tx, &doc).await })?;
                 let history = retention::history(&doc, &points);
                 let of = rules::preview(&checked_old, &new, &history.history(), now);
                 add(&mut preview, &doc, &of);

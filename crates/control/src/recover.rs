@@ -83,7 +83,7 @@ impl Control {
     }
 
     async fn recovered(&self, vault: Vault, known: bool) -> Result<Recovered> {
-        read!(self, tx => {
+        in_read!(self, tx => {
             let in_vault = Filter::all().eq("vault", vault.id.to_string());
             let mut items = Vec::new();
             let mut token = None;

@@ -6,7 +6,9 @@
 //! first, if its vault does so. Purging is a job, judged by time that no clock can hurry.
 
 use jiff::{SignedDuration, Timestamp};
-use strongroom_api::{self as api, Immutability, PointState, ProtectionState};
+use strongroom_api::{
+    self as api, Immutability, PointState, ProtectionState, SoftDelete, SoftDeleteState,
+};
 use strongroom_base::ItemId;
 use strongroom_catalog::{Filter, Query, ReadTx, Stored, Tx};
 use strongroom_policy::{self as rules, History, Keep, PointTimes};
@@ -16,7 +18,6 @@ use crate::{
     model::{HostDoc, ItemDoc, JobDoc, PointDoc, SettingDoc, Spec, VaultDoc},
     policies::{kept_by, policy_of, vault_of},
     service::Control,
-    vaults::purge_after,
 };
 
 /// Points are judged at least so often, whatever is due: about a day, and not all items at once.
@@ -104,7 +105,7 @@ impl Control {
             {
                 self.retain_items(Filter::all().eq(column.to_owned(), id)).await?;
             }
-            write!(self, tx => {
+            in_write!(self, tx => {
                 // Somebody may want it again meanwhile.
                 if tx.get::<SettingDoc>(&wanted.name).await?.is_some_and(|it| it.version == version) {
                     tx.delete::<SettingDoc>(&wanted.name, version).await?;
@@ -134,11 +135,11 @@ impl Control {
 
     /// Judges the points of an item. Only what is another then is written.
     pub(crate) async fn retain_item(&self, item: ItemId) -> Result<()> {
-        let found = read!(self, tx => { self.judge_item(tx, item).await })?;
+        let found = in_read!(self, tx => { self.judge_item(tx, item).await })?;
         if found.is_none_or(|found| found.changed.is_empty() && found.item.is_none()) {
             return Ok(());
         }
-        write!(self, tx => {
+        in_write!(self, tx => {
             let Some(Judged { changed, item }) = self.judge_item(tx, item).await? else {
                 return Ok(());
             };
@@ -163,7 +164,7 @@ impl Control {
         if vault.vault.immutability != Immutability::Locked {
             return Ok(None);
         }
-        read!(self, tx => {
+        in_read!(self, tx => {
             let Some((_, policy)) = policy_of(tx, &item.item).await? else {
                 return Ok(times.on_demand_until);
             };
@@ -245,7 +246,7 @@ impl Control {
         {
             let filter = purgeable(&vault, trusted);
             let snapshots = old_snapshots(&vault, trusted);
-            let due = read!(self, tx => {
+            let due = in_read!(self, tx => {
                 let points = tx.count::<PointDoc>(&filter).await?;
                 Ok(points.saturating_add(tx.count::<PointDoc>(&snapshots).await?))
             });
@@ -277,7 +278,7 @@ impl Control {
         let jobs = Filter::all().lt("ended", jobs);
         let answers = Filter::all().lt("time", ago(24));
         let tokens = Filter::all().lt("expires", month_ago);
-        let old = read!(self, tx => {
+        let old = in_read!(self, tx => {
             let of = [
                 tx.count::<JobDoc>(&jobs).await?,
                 tx.count::<AnswerDoc>(&answers).await?,
@@ -286,7 +287,7 @@ impl Control {
             Ok(of.into_iter().any(|count| count > 0))
         })?;
         if old {
-            write!(self, tx => {
+            in_write!(self, tx => {
                 tx.delete_all::<JobDoc>(&jobs).await?;
                 tx.delete_all::<AnswerDoc>(&answers).await?;
                 tx.delete_all::<TokenDoc>(&tokens).await?;
@@ -355,4 +356,13 @@ fn judge(
     doc.cut = early;
     doc.point.purge_after =
         Some(if early { purge_after(trusted, vault.soft_delete) } else { trusted });
+}
+
+/// When what is deleted now can no longer be brought back.
+pub(crate) fn purge_after(now: Timestamp, soft_delete: SoftDelete) -> Timestamp {
+    if soft_delete.state == SoftDeleteState::Disabled {
+        return now;
+    }
+    let days = SignedDuration::from_hours(i64::from(soft_delete.retention_days) * 24);
+    now.checked_add(days).unwrap_or(Timestamp::MAX)
 }

@@ -13,9 +13,10 @@ use strongroom_policy::{Due, Policy};
 
 use crate::{
     error::{Result, code_of},
+    lookup::named,
     model::{HostDoc, ItemDoc, Planned, Spec},
     policies::{checked, policy_of},
-    service::{Control, named},
+    service::Control,
 };
 
 /// How late a start may be without the server having been down.
@@ -74,7 +75,7 @@ impl Control {
         if doc.item.state != ProtectionState::SourceMissing {
             return Ok(true);
         }
-        let host = read!(self, tx => { named::<HostDoc>(tx, doc.item.host).await })?;
+        let host = in_read!(self, tx => { named::<HostDoc>(tx, doc.item.host).await })?;
         let order = CheckOrder { order: self.order_once(), source: doc.item.source.clone() };
         let found = match self.agents.agent(&host.doc.host) {
             Ok(agent) => Self::blocking(move || agent.check(&order)).await.map(drop),
@@ -84,7 +85,7 @@ impl Control {
     }
 
     async fn begin_if_due(&self, item: ItemId, now: Timestamp, is_back: bool) -> Result<bool> {
-        write!(self, tx => {
+        in_write!(self, tx => {
             let Some(Stored { mut doc, version }) =
                 tx.get::<ItemDoc>(&item.to_string()).await?
             else {

@@ -16,8 +16,10 @@ use crate::{
     audit,
     error::{ControlError, Result},
     figures::unscheduled,
+    lookup::{find_vault, no_vault},
     model::{AlertDoc, HostDoc, ItemDoc, JobDoc, PointDoc, Spec, UsageDoc, VaultDoc},
-    service::{Control, find_vault, no_vault, not_allowed},
+    rights::not_allowed,
+    service::Control,
     vaults::check_active,
 };
 
@@ -46,7 +48,7 @@ impl Control {
             None => Filter::all(),
             Some(hosts) => Filter::all().one_of("id", hosts.iter().map(ToString::to_string)),
         };
-        let mut status = read!(self, tx => {
+        let mut status = in_read!(self, tx => {
             let items = count_by::<ItemDoc>(tx, "state", &in_sight).await?;
             // What the service does for itself is no answer to how backups go.
             let recent = jobs_seen.clone().ge("created", day).ne("triggered", "system");
@@ -108,7 +110,7 @@ impl Control {
                 Some(stored) => Ok::<_, ControlError>(stored.doc.usage.stored_bytes),
                 None => Ok(tx.sum::<PointDoc>("stored_bytes", &in_vault).await?.unsigned_abs()),
             };
-            let (items, recovery_points, stored, verified) = read!(self, tx => {
+            let (items, recovery_points, stored, verified) = in_read!(self, tx => {
                 let newest = Query::new(in_vault.clone()).descending("measured").limit(1);
                 let usage = tx.first::<UsageDoc>(&newest).await?;
                 let stored = added(tx, &usage).await?;
@@ -205,7 +207,7 @@ impl Control {
         operation: Operation,
         spec: impl FnOnce(strongroom_base::VaultId) -> Spec,
     ) -> Result<JobBegun> {
-        let begun = write!(self, tx => {
+        let begun = in_write!(self, tx => {
             let place = find_vault(tx, vault).await?.doc.vault;
             let target = Target::Vault(place.id);
             self.check(caller, operation, target, || no_vault(vault))?;

@@ -13,7 +13,8 @@ use crate::{
     access::{Caller, Operation, Target},
     clock::{TRUSTED, TrustedTime},
     error::Result,
-    service::{Control, forbidden},
+    rights::forbidden,
+    service::Control,
 };
 
 /// How far the clock may be set back before all schedules are looked at anew.
@@ -85,7 +86,7 @@ impl Control {
         if self.trusted().time.is_some() {
             return Ok(false);
         }
-        let kept = read!(self, tx => { Self::setting::<TrustedTime>(tx, TRUSTED).await })?;
+        let kept = in_read!(self, tx => { Self::setting::<TrustedTime>(tx, TRUSTED).await })?;
         let mut trusted = self.trusted();
         trusted.time = trusted.time.take().or(kept);
         Ok(true)
@@ -96,7 +97,7 @@ impl Control {
     pub(crate) async fn store_time(&self) -> Result<()> {
         let Some(time) = self.trusted().time.clone() else { return Ok(()) };
         let now = self.now();
-        write!(self, tx => {
+        in_write!(self, tx => {
             Self::set(tx, TRUSTED, &time).await?;
             crate::alerts::clock(self, tx, time.behind(), now).await
         })?;
@@ -111,7 +112,7 @@ impl Control {
         self.advance_time().await?;
         let confirmed = self.trusted().time.as_ref().map(TrustedTime::confirm);
         let Some(confirmed) = confirmed else { return Ok(()) };
-        write!(self, tx => {
+        in_write!(self, tx => {
             Self::set(tx, TRUSTED, &confirmed).await?;
             let detail = serde_json::json!({ "wall": self.now() });
             crate::audit::record(tx, caller, operation, "clock", detail).await

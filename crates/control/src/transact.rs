@@ -1,7 +1,7 @@
 //! Transactions of the catalog, in one piece: begun, asked, and committed if all went well.
 
 /// Runs a block in a transaction that writes; its changes last if it ends with `Ok`.
-macro_rules! write {
+macro_rules! in_write {
     ($control:expr, $tx:ident => $work:block) => {
         async {
             let begun = $control.clock.monotonic();
@@ -20,7 +20,7 @@ macro_rules! write {
 }
 
 /// Runs a block in a transaction that reads: all that it reads is of one moment.
-macro_rules! read {
+macro_rules! in_read {
     ($control:expr, $tx:ident => $work:block) => {
         async {
             let mut transaction = $control.catalog.read().await?;

@@ -1,22 +1,24 @@
 //! Vaults: made, changed, deleted and brought back.
 
-use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use strongroom_api::{
     self as api, Immutability, KeyManagement, KeyReference, RecoveryPointType, Redundancy,
     SoftDelete, SoftDeleteState, Vault, VaultCreate, VaultState, VaultUpdate,
 };
 use strongroom_base::{EntropyExt as _, VaultId, codes, words};
-use strongroom_catalog::{Filter, PageToken, Query, ReadTx, Stored};
+use strongroom_catalog::{Filter, Query, ReadTx, Stored};
 use strongroom_orders::VaultMake;
 
 use crate::{
     access::{Caller, Operation, Target, seen::seen},
     audit,
     error::{ControlError, Result},
+    lookup::{check_name, find_vault, no_vault},
     model::{HostDoc, ItemDoc, PointDoc, PolicyDoc, SettingDoc, VaultDoc},
-    retention::judge_all,
-    service::{Control, check_name, find_vault, no_vault, not_allowed},
+    page::{PageRequest, Versioned, check_version, page},
+    retention::{judge_all, purge_after},
+    rights::not_allowed,
+    service::Control,
 };
 
 /// What is remembered of a vault that is being made at a place: the key that was made for it.
@@ -24,58 +26,10 @@ fn intent(url: &str) -> String {
     format!("making_vault/{url}")
 }
 
-/// A thing of the API and its version, for its `ETag`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Versioned<T> {
-    /// The thing.
-    pub value: T,
-    /// Its version.
-    pub version: u64,
-}
-
-/// Where a page of a list begins, and how long it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PageRequest {
-    /// Entries at most; 100 if not given.
-    pub limit: Option<usize>,
-    /// What the page before said.
-    pub token: Option<String>,
-}
-
-impl PageRequest {
-    /// The query of this page.
-    pub(crate) fn of(&self, query: Query) -> Query {
-        let query = query.after(self.token.clone().map(PageToken::new));
-        match self.limit {
-            Some(limit) => query.limit(limit),
-            None => query,
-        }
-    }
-}
-
-/// A page of the catalog as a page of the API.
-pub(crate) fn page<D, T>(
-    page: strongroom_catalog::Page<Stored<D>>,
-    f: impl FnMut(Stored<D>) -> T,
-) -> api::Page<T> {
-    api::Page {
-        next_page_token: page.next.map(|token| token.as_str().to_owned()),
-        items: page.items.into_iter().map(f).collect(),
-    }
-}
-
 impl From<Stored<VaultDoc>> for Versioned<Vault> {
     fn from(stored: Stored<VaultDoc>) -> Self {
         Self { value: stored.doc.vault, version: stored.version }
     }
-}
-
-/// Refuses a change of something that is not of the version that was expected.
-pub(crate) fn check_version(found: u64, expected: Option<u64>) -> Result<()> {
-    if expected.is_none_or(|expected| expected == found) {
-        return Ok(());
-    }
-    Err(ControlError::refused(&codes::REQUEST_CHANGED, codes::REQUEST_CHANGED.meaning))
 }
 
 impl Control {
@@ -88,7 +42,7 @@ impl Control {
 
     /// A vault, by id or name.
     pub async fn vault(&self, caller: &Caller, name: &str) -> Result<Versioned<Vault>> {
-        let stored = read!(self, tx => { find_vault(tx, name).await })?;
+        let stored = in_read!(self, tx => { find_vault(tx, name).await })?;
         let target = Target::Vault(stored.doc.vault.id);
         self.check(caller, Operation::ViewVault, target, || no_vault(name))?;
         Ok(stored.into())
@@ -149,7 +103,7 @@ impl Control {
         if let Some(saved) = found.as_ref().and_then(|found| found.saved.as_ref()) {
             keep_protection(&mut doc.vault, &saved.vault.vault, &request);
         }
-        let version = write!(self, tx => {
+        let version = in_write!(self, tx => {
             let version = tx.insert(&doc).await.map_err(name_taken)?;
             match &found {
                 // Every vault has a policy to begin with.
@@ -183,7 +137,7 @@ impl Control {
             return Ok((make, management));
         }
         let name = intent(&make.url);
-        write!(self, tx => {
+        in_write!(self, tx => {
             let before = Self::setting::<KeyReference>(tx, &name).await?;
             let key = if let Some(key) = before {
                 key
@@ -240,7 +194,7 @@ impl Control {
         change: VaultUpdate,
     ) -> Result<Versioned<Vault>> {
         let now = self.now();
-        write!(self, tx => {
+        in_write!(self, tx => {
             let Stored { mut doc, version } = find_vault(tx, name).await?;
             let target = Target::Vault(doc.vault.id);
             self.check(caller, Operation::UpdateVault, target, || no_vault(name))?;
@@ -280,7 +234,7 @@ impl Control {
         expected: Option<u64>,
     ) -> Result<Versioned<Vault>> {
         let trusted = self.trusted_now();
-        write!(self, tx => {
+        in_write!(self, tx => {
             let Stored { mut doc, version } = find_vault(tx, name).await?;
             let target = Target::Vault(doc.vault.id);
             self.check(caller, Operation::DeleteVault, target, || no_vault(name))?;
@@ -319,7 +273,7 @@ impl Control {
 
     /// Brings a deleted vault back.
     pub async fn undelete_vault(&self, caller: &Caller, name: &str) -> Result<Versioned<Vault>> {
-        write!(self, tx => {
+        in_write!(self, tx => {
             let Stored { mut doc, version } = find_vault(tx, name).await?;
             let target = Target::Vault(doc.vault.id);
             self.check(caller, Operation::UndeleteVault, target, || no_vault(name))?;
@@ -347,7 +301,7 @@ impl Control {
             return Ok(());
         }
         self.store_time().await?;
-        write!(self, tx => {
+        in_write!(self, tx => {
             for Stored { doc, version } in tx.list::<VaultDoc>(&deleted).await?.items {
                 let in_vault = Filter::all().eq("vault", doc.vault.id.to_string());
                 if over(&doc) && tx.count::<ItemDoc>(&in_vault).await? == 0 {
@@ -377,15 +331,6 @@ fn keep_protection(vault: &mut Vault, saved: &Vault, request: &VaultCreate) {
     if request.tags.is_empty() {
         vault.tags.clone_from(&saved.tags);
     }
-}
-
-/// When what is deleted now can no longer be brought back.
-pub(crate) fn purge_after(now: Timestamp, soft_delete: SoftDelete) -> Timestamp {
-    if soft_delete.state == SoftDeleteState::Disabled {
-        return now;
-    }
-    let days = SignedDuration::from_hours(i64::from(soft_delete.retention_days) * 24);
-    now.checked_add(days).unwrap_or(Timestamp::MAX)
 }
 
 /// A key's place, for people.

@@ -8,6 +8,7 @@ mod operation;
 pub(crate) mod people;
 pub(crate) mod seen;
 pub(crate) mod sign_in;
+mod throttle;
 mod tokens;
 pub(crate) mod used;
 

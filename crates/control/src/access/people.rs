@@ -19,9 +19,11 @@ use super::{
 use crate::{
     audit,
     error::{ControlError, Result},
+    lookup::{check_user_name, cut},
     model::{AssignmentDoc, UserDoc},
-    service::{Control, check_user_name, cut, forbidden},
-    vaults::{PageRequest, page},
+    page::{PageRequest, page},
+    rights::forbidden,
+    service::Control,
 };
 
 /// The name of the first user.
@@ -99,7 +101,7 @@ impl Control {
     /// Makes the first user, `admin`, if there is none, and a token with which to begin: its secret.
     pub async fn first_token(&self) -> Result<Option<String>> {
         self.trust_time().await?;
-        write!(self, tx => {
+        in_write!(self, tx => {
             if tx.count::<UserDoc>(&Filter::all()).await? > 0 {
                 return Ok(None);
             }
@@ -152,7 +154,7 @@ impl Control {
         by: &str,
     ) -> Result<(User, TokenIssued)> {
         self.trust_time().await?;
-        write!(self, tx => {
+        in_write!(self, tx => {
             let user = if let Some(name) = user {
                     let user = find_user(tx, name).await?.doc.user;
                     let of = assignments_of(tx, user.id).await?;
@@ -225,7 +227,7 @@ impl Control {
             },
             password,
         };
-        write!(self, tx => {
+        in_write!(self, tx => {
             tx.insert(&doc).await.map_err(|error| match error {
                 strongroom_catalog::Error::Taken { .. } => {
                     ControlError::refused(&codes::USER_EXISTS, "there is a user of this name")
@@ -246,7 +248,7 @@ impl Control {
         name: &str,
         change: UserUpdate,
     ) -> Result<User> {
-        let found = read!(self, tx => { find_user(tx, name).await });
+        let found = in_read!(self, tx => { find_user(tx, name).await });
         let own = found.as_ref().is_ok_and(|found| caller.user == Some(found.doc.user.id));
         if !own || change.disabled.is_some() {
             self.check_access(caller)?;
@@ -272,7 +274,7 @@ impl Control {
             Some(password) => Some(self.hash_password(password).await?),
             None => None,
         };
-        write!(self, tx => {
+        in_write!(self, tx => {
             let Stored { mut doc, version } = find_user(tx, &id.to_string()).await?;
             if proved.as_ref().is_some_and(|proved| *proved != doc.password) {
                 let code = &codes::REQUEST_CHANGED;
@@ -304,7 +306,7 @@ impl Control {
     /// Deletes a user with its rights and tokens.
     pub async fn delete_user(&self, caller: &Caller, name: &str) -> Result<()> {
         self.check_access(caller)?;
-        write!(self, tx => {
+        in_write!(self, tx => {
             let before = admins(tx).await?;
             let user = find_user(tx, name).await?.doc.user;
             check_other(caller, user.id)?;
@@ -335,7 +337,7 @@ impl Control {
         self.check_access(caller)?;
         let id = AssignmentId::generate(&*self.clock, &*self.entropy);
         let now = self.now();
-        write!(self, tx => {
+        in_write!(self, tx => {
             let user = find_user(tx, &request.user).await?.doc.user;
             let assignment = Assignment {
                 id,
@@ -348,7 +350,7 @@ impl Control {
                 Ok(_) => {}
                 // It has it already.
                 Err(strongroom_catalog::Error::Taken { id, .. }) => {
-                    return Ok(crate::service::named::<AssignmentDoc>(tx, id).await?.doc.assignment);
+                    return Ok(crate::lookup::named::<AssignmentDoc>(tx, id).await?.doc.assignment);
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -362,7 +364,7 @@ impl Control {
     /// Takes a right away.
     pub async fn unassign(&self, caller: &Caller, id: AssignmentId) -> Result<()> {
         self.check_access(caller)?;
-        write!(self, tx => {
+        in_write!(self, tx => {
             let before = admins(tx).await?;
             if !tx.delete::<AssignmentDoc>(&id.to_string(), None).await? {
                 let message = format!("there is no role assignment {id}");

@@ -27,9 +27,10 @@ use super::{
 use crate::{
     audit,
     error::{ControlError, Result},
+    lookup::{find_item, no_item},
     model::{ItemDoc, TokenDoc, UserDoc},
-    service::{Control, find_item, no_item},
-    vaults::{PageRequest, page},
+    page::{PageRequest, page},
+    service::Control,
 };
 
 /// What a secret begins with, so that scanners for leaked secrets know it.
@@ -223,7 +224,7 @@ impl Control {
     }
 
     async fn holder(&self, hash: &str) -> Result<Option<Holder>> {
-        let found = read!(self, tx => {
+        let found = in_read!(self, tx => {
             let by_hash = Query::new(Filter::all().eq("hash", hash));
             let Some(token) = tx.first::<TokenDoc>(&by_hash).await? else { return Ok(None) };
             let token = token.doc.token;
@@ -252,7 +253,7 @@ impl Control {
         let Holder { token, user, assignments, .. } = &*holder;
         let mut token = token.clone();
         self.used.add_to(std::slice::from_mut(&mut token));
-        read!(self, tx => {
+        in_read!(self, tx => {
             add_effective_roles(tx, std::slice::from_mut(&mut token)).await
         })?;
         Ok(WhoAmI { user: user.clone(), assignments: assignments.clone(), token })
@@ -270,7 +271,7 @@ impl Control {
         let found = self.catalog.list::<TokenDoc>(&query).await?;
         let mut found = page(found, |stored| stored.doc.token);
         self.used.add_to(&mut found.items);
-        read!(self, tx => {
+        in_read!(self, tx => {
             if let Some(seen) = seen(tx, caller).await? {
                 found.items.retain(|token| seen.contains(&token.id));
             }
@@ -313,7 +314,7 @@ impl Control {
             expires = held.expires;
         }
         let parent = (!by_password).then_some(held.id);
-        write!(self, tx => {
+        in_write!(self, tx => {
             // It may have been revoked a moment ago.
             if tx.get::<TokenDoc>(&held.id.to_string()).await?.is_none() {
                 return Err(ControlError::refused(&codes::AUTH_TOKEN, codes::AUTH_TOKEN.meaning));
@@ -338,7 +339,7 @@ impl Control {
         let within = match (own, wanted) {
             (Scope::Server, _) => true,
             (Scope::Vault(vault), Scope::Item(item)) => {
-                let found = read!(self, tx => { find_item(tx, &item.to_string()).await });
+                let found = in_read!(self, tx => { find_item(tx, &item.to_string()).await });
                 found.map_err(|_| no_item(item))?.doc.item.vault == vault
             }
             (own, wanted) => own == wanted,
@@ -352,7 +353,7 @@ impl Control {
     /// Revokes a token and what was made with it: one that the caller sees.
     pub async fn delete_token(&self, caller: &Caller, id: TokenId) -> Result<()> {
         let all = caller.may(Operation::ManageAccess, Target::Server);
-        let hidden = read!(self, tx => {
+        let hidden = in_read!(self, tx => {
             let found = tx.get::<TokenDoc>(&id.to_string()).await?.ok_or_else(|| no_token(id))?;
             let own = caller.user == Some(found.doc.token.user);
             let seen = seen(tx, caller).await?.is_none_or(|seen| seen.contains(&id));
@@ -362,7 +363,7 @@ impl Control {
             self.record_refusal(caller, ACTION, &id.to_string()).await?;
             return Err(no_token(id));
         }
-        write!(self, tx => {
+        in_write!(self, tx => {
             let found = tx.get::<TokenDoc>(&id.to_string()).await?.ok_or_else(|| no_token(id))?;
             let of = tokens_of(tx, found.doc.token.user).await?;
             let ended = with_children(&of, id);

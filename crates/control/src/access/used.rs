@@ -69,7 +69,7 @@ impl Control {
         if due.is_empty() {
             return Ok(());
         }
-        write!(self, tx => {
+        in_write!(self, tx => {
             for (id, last) in &due {
                 // It may have been revoked since.
                 if let Some(mut found) = tx.get::<TokenDoc>(&id.to_string()).await? {

@@ -18,8 +18,8 @@ use crate::{
     audit,
     error::{ControlError, Result},
     model::AlertDoc,
+    page::{PageRequest, page},
     service::Control,
-    vaults::{PageRequest, page},
 };
 
 pub(crate) use self::purges::{item_purged, points_purged, purged};
@@ -365,7 +365,7 @@ impl Control {
         state: AlertState,
     ) -> Result<Alert> {
         let none = || ControlError::refused(&codes::ALERT_NOT_FOUND, format!("no alert {id}"));
-        write!(self, tx => {
+        in_write!(self, tx => {
             let stored = tx.get::<AlertDoc>(&id.to_string()).await?.ok_or_else(none)?;
             let Stored { mut doc, version } = stored;
             let target = match (doc.alert.vault, doc.alert.item) {

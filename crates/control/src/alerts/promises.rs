@@ -41,7 +41,7 @@ impl Control {
         let mut token = None;
         loop {
             let query = Query::default().limit(500).after(token);
-            let page = read!(self, tx => {
+            let page = in_read!(self, tx => {
                 let page = tx.list::<ItemDoc>(&query).await?;
                 for Stored { doc, .. } in page.items {
                     let broken = match broken(tx, &doc, now).await {
@@ -63,12 +63,12 @@ impl Control {
                 None => break,
             }
         }
-        let holding = read!(self, tx => { holding(tx).await })?;
+        let holding = in_read!(self, tx => { holding(tx).await })?;
         let is_right = |key: &String| wanted.contains_key(key);
         if holding.iter().all(is_right) && holding.len() == wanted.len() {
             return Ok(());
         }
-        write!(self, tx => {
+        in_write!(self, tx => {
             for key in holding.iter().filter(|key| !is_right(key)) {
                 resolve_key(tx, key, now).await?;
             }

@@ -40,11 +40,11 @@ impl Control {
     /// Raises an alert for all that is purged soon, and resolves those of which that is so no more.
     pub(crate) async fn alert_of_purges(&self) -> Result<()> {
         let (now, trusted) = (self.now(), self.trusted_now());
-        let plan = read!(self, tx => { Plan::of(tx, trusted).await })?;
+        let plan = in_read!(self, tx => { Plan::of(tx, trusted).await })?;
         if plan.is_done() {
             return Ok(());
         }
-        write!(self, tx => {
+        in_write!(self, tx => {
             let plan = Plan::of(tx, trusted).await?;
             for key in &plan.over {
                 resolve_key(tx, key, now).await?;

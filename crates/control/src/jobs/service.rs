@@ -15,11 +15,12 @@ use crate::{
     audit,
     cause::Cause,
     error::{ControlError, Result, code_of},
+    lookup::cut,
     model::{ItemDoc, JobDoc, Spec},
     once,
+    page::{PageRequest, page},
     policies::policy_of,
-    service::{Control, cut},
-    vaults::{PageRequest, page},
+    service::Control,
 };
 
 /// Which jobs a list has.
@@ -190,7 +191,7 @@ impl Control {
         vault: &api::Vault,
         spec: Spec,
     ) -> Result<bool> {
-        write!(self, tx => {
+        in_write!(self, tx => {
             let open = Filter::all()
                 .eq("kind", kind.name())
                 .eq("vault", vault.id.to_string())
@@ -206,7 +207,7 @@ impl Control {
 
     /// Deletes the data of an item whose time is over.
     pub(crate) async fn begin_item_purge(&self, item: strongroom_base::ItemId) -> Result<()> {
-        write!(self, tx => {
+        in_write!(self, tx => {
             let Some(Stored { mut doc, version }) =
                 tx.get::<ItemDoc>(&item.to_string()).await?
             else {
@@ -302,7 +303,7 @@ impl Control {
         if let Some(running) = self.running().get(&job.id) {
             running.cancel.cancel();
         }
-        write!(self, tx => {
+        in_write!(self, tx => {
             audit::record(tx, caller, Operation::CancelJob, id, json!({})).await
         })?;
         Ok(told.unwrap_or(job))
@@ -316,7 +317,7 @@ impl Control {
     /// The same, with what the job is to do.
     pub(crate) async fn tell_doc(&self, id: JobId, event: Event) -> Result<Option<JobDoc>> {
         let now = self.now();
-        let told = write!(self, tx => {
+        let told = in_write!(self, tx => {
             let Some(Stored { mut doc, version }) = tx.get::<JobDoc>(&id.to_string()).await?
             else {
                 return Ok(None);

@@ -134,7 +134,7 @@ impl Control {
         vault: &VaultDoc,
         same: impl Fn(&Mark, &Mark) -> bool,
     ) -> Result<(bool, Option<Timestamp>)> {
-        read!(self, tx => {
+        in_read!(self, tx => {
             let last: Option<LastSave> = Self::setting(tx, &setting_of(vault.vault.id)).await?;
             let now = Mark::read(tx, vault).await?;
             Ok((last.as_ref().is_none_or(|last| !same(&last.mark, &now)), last.map(|it| it.time)))

@@ -17,8 +17,9 @@ use super::{
 };
 use crate::{
     error::{ControlError, Result},
+    lookup::named,
     model::{HostDoc, ItemDoc, PointDoc, VaultDoc},
-    service::{Control, named},
+    service::Control,
 };
 
 /// What a save did.
@@ -103,7 +104,7 @@ impl Control {
         vault: strongroom_base::VaultId,
     ) -> Result<SaveDone, Box<ErrorBody>> {
         // Of before anything is read: what changes meanwhile is unsaved still.
-        let (doc, mark) = read!(self, tx => {
+        let (doc, mark) = in_read!(self, tx => {
             let doc = named::<VaultDoc>(tx, vault).await?.doc;
             let mark = Mark::read(tx, &doc).await?;
             Ok((doc, mark))
@@ -145,7 +146,7 @@ impl Control {
                 tracing::warn!(code = error.code, name, "an old chunk is left in the vault");
             }
         }
-        write!(self, tx => { self.set_saved(tx, vault, mark).await })?;
+        in_write!(self, tx => { self.set_saved(tx, vault, mark).await })?;
         Ok(saving.done)
     }
 
@@ -156,7 +157,7 @@ impl Control {
         chunks: Vec<String>,
     ) -> Result<Head> {
         let in_vault = Filter::all().eq("vault", vault.vault.id.to_string());
-        read!(self, tx => {
+        in_read!(self, tx => {
             let mut hosts: Vec<HostDoc> = all(tx, Filter::all()).await?;
             hosts.retain(|doc| of_items.contains(&doc.host.id));
             Ok(Head {

@@ -14,9 +14,11 @@ use crate::{
     alerts::{self, Rule},
     audit,
     error::{ControlError, Result},
+    lookup::cut,
     model::AlertDoc,
     pulse::Delivery,
-    service::{Control, cut, forbidden},
+    rights::forbidden,
+    service::Control,
 };
 
 /// How often it is looked whether there is something to tell.
@@ -144,12 +146,12 @@ impl Control {
         let waiting = Filter::all().eq("channel", channel).not_null("next");
         let oldest = Query::new(waiting).ascending("time").limit(1);
         // Most often there is nothing, which needs no turn among those that write.
-        let found = read!(self, tx => { Ok(tx.first::<NoticeDoc>(&oldest).await?) })?;
+        let found = in_read!(self, tx => { Ok(tx.first::<NoticeDoc>(&oldest).await?) })?;
         let due = |doc: &NoticeDoc| doc.next.is_some_and(|next| next <= now);
         if !found.is_some_and(|found| due(&found.doc)) {
             return Ok(None);
         }
-        write!(self, tx => {
+        in_write!(self, tx => {
             let Some(Stored { mut doc, version }) = tx.first::<NoticeDoc>(&oldest).await? else {
                 return Ok(None);
             };
@@ -163,7 +165,7 @@ impl Control {
     /// A notice has arrived: the channel works, and what was given up before is history.
     async fn confirmed(&self, doc: &NoticeDoc) -> Result<()> {
         let now = self.now();
-        write!(self, tx => {
+        in_write!(self, tx => {
             tx.delete::<NoticeDoc>(&doc.notice.id.to_string(), None).await?;
             let given_up = Filter::all().eq("channel", doc.channel.as_str()).is_null("next");
             tx.delete_all::<NoticeDoc>(&given_up).await?;
@@ -188,7 +190,7 @@ impl Control {
         if given_up {
             doc.next = None;
         }
-        write!(self, tx => {
+        in_write!(self, tx => {
             tx.put(&doc).await?;
             if given_up || doc.tries == NOTICED {
                 alerts::undelivered(self, tx, &doc.channel, reason, now).await?;
@@ -202,10 +204,10 @@ impl Control {
         let month = SignedDuration::from_hours(24 * 30);
         let old = self.now().checked_sub(month).unwrap_or(Timestamp::MIN);
         let old = Filter::all().lt("time", old);
-        if read!(self, tx => { Ok(tx.count::<NoticeDoc>(&old).await?) })? == 0 {
+        if in_read!(self, tx => { Ok(tx.count::<NoticeDoc>(&old).await?) })? == 0 {
             return Ok(());
         }
-        write!(self, tx => {
+        in_write!(self, tx => {
             tx.delete_all::<NoticeDoc>(&old).await?;
             Ok(())
         })
@@ -236,7 +238,7 @@ impl Control {
 
     /// How many notices wait and were given up, for each channel.
     pub async fn notices(&self) -> Result<Vec<(String, u64, u64)>> {
-        read!(self, tx => {
+        in_read!(self, tx => {
             let mut found = Vec::new();
             for channel in &self.channels {
                 let of = Filter::all().eq("channel", channel.name());
@@ -264,7 +266,7 @@ impl Control {
             let message = format!("there is no channel {:?} for alerts", cut(name));
             return Err(ControlError::refused(&codes::ALERT_NO_CHANNEL, message));
         }
-        write!(self, tx => {
+        in_write!(self, tx => {
             let detail = serde_json::json!(request);
             audit::record(tx, caller, operation, "alerts", detail).await
         })?;

@@ -16,7 +16,7 @@ impl Control {
         let untold = Filter::all().eq("untold", true);
         let channels = self.channels.iter().map(|channel| channel.name());
         let waiting = Filter::all().one_of("channel", channels).not_null("next");
-        read!(self, tx => {
+        in_read!(self, tx => {
             Ok((tx.count::<AlertDoc>(&untold).await?, tx.count::<NoticeDoc>(&waiting).await?))
         })
     }
@@ -29,7 +29,7 @@ impl Control {
 
     async fn gather_some(&self) -> Result<usize> {
         let now = self.now();
-        write!(self, tx => {
+        in_write!(self, tx => {
             let untold = Query::new(Filter::all().eq("untold", true)).limit(TOGETHER);
             let untold = tx.list::<AlertDoc>(&untold).await?.items;
             for channel in &self.channels {

@@ -57,7 +57,7 @@ impl Control {
     pub(super) async fn next_time(&self, now: Timestamp) -> Result<Option<Timestamp>> {
         let free = Filter::all().not_null("next_backup").is_null("job");
         let first = Query::new(free).ascending("next_backup");
-        read!(self, tx => {
+        in_read!(self, tx => {
             let item = tx.first::<ItemDoc>(&first).await?;
             let mut next = item.and_then(|stored| stored.doc.item.next_backup);
             let mut token = None;

@@ -19,10 +19,11 @@ use super::{
 use crate::{
     error::{ControlError, code_of},
     jobs::Event,
+    lookup::named,
     model::{HostDoc, ItemDoc, PointDoc, VaultDoc},
     points::{point_doc, point_or_snapshot},
     policies::{policy_of, vault_of},
-    service::{Control, named},
+    service::Control,
 };
 
 /// What is to be backed up, and why.
@@ -47,7 +48,7 @@ pub(super) struct Known {
 
 impl Control {
     async fn known(&self, job: JobId, item: ItemId) -> Result<Known, ControlError> {
-        read!(self, tx => {
+        in_read!(self, tx => {
             let item = named::<ItemDoc>(tx, item).await?.doc;
             let vault = vault_of(tx, &item.item).await?;
             let host = named::<HostDoc>(tx, item.item.host).await?.doc.host;
@@ -212,7 +213,7 @@ impl Control {
         if let Some(near) = &known.near {
             in_snapshot_tier(&mut doc, near.vault.id);
         }
-        write!(self, tx => {
+        in_write!(self, tx => {
             if let Some(found) = point_or_snapshot(tx, item.id, done.point.id).await? {
                 return Ok(found.doc);
             }
@@ -259,7 +260,7 @@ impl Control {
         state: PointState,
     ) -> Result<(), ControlError> {
         let id = PointDoc::id_of(item.id, point);
-        write!(self, tx => {
+        in_write!(self, tx => {
             if let Some(Stored { mut doc, version }) = tx.get::<PointDoc>(&id).await? {
                 doc.point.state = state;
                 tx.update(&doc, version).await?;
@@ -275,7 +276,7 @@ impl Control {
     /// A point can be restored from now on.
     async fn point_is_good(&self, known: &Known, point: PointId) -> Result<(), ControlError> {
         let item = &known.item.item;
-        write!(self, tx => {
+        in_write!(self, tx => {
             let id = PointDoc::id_of(item.id, point);
             let Some(Stored { mut doc, version }) = tx.get::<PointDoc>(&id).await? else {
                 let message = format!("the recovery point {point} is gone from the catalog");

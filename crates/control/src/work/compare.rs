@@ -45,7 +45,7 @@ impl Control {
             .map(|absent| (absent.item.clone(), absent.point))
             .collect();
         let now = self.now();
-        write!(self, tx => {
+        in_write!(self, tx => {
             let mut lost = Vec::new();
             for (name, (id, state)) in &expected {
                 let is_lost = missing.contains(name);
@@ -101,7 +101,7 @@ impl Control {
                 let of = doc.point.item;
                 if !names.contains_key(&of) {
                     let found =
-                        read!(self, tx => { Ok(tx.get::<ItemDoc>(&of.to_string()).await?) })?;
+                        in_read!(self, tx => { Ok(tx.get::<ItemDoc>(&of.to_string()).await?) })?;
                     names.extend(found.map(|found| (of, found.doc.item.name)));
                 }
                 if let Some(name) = names.get(&of) {
@@ -161,11 +161,11 @@ impl Control {
         item: ItemId,
         locks: Vec<(PointId, Timestamp)>,
     ) -> Result<(), Box<ErrorBody>> {
-        let found = read!(self, tx => { Ok(tx.get::<ItemDoc>(&item.to_string()).await?) });
+        let found = in_read!(self, tx => { Ok(tx.get::<ItemDoc>(&item.to_string()).await?) });
         let Some(Stored { doc: of, .. }) = found? else { return Ok(()) };
         let (keeper, access, name) = (self.keeper.clone(), vault.access(), of.item.name);
         let locked = Self::blocking(move || keeper.lock_points(&access, &name, &locks)).await?;
-        write!(self, tx => {
+        in_write!(self, tx => {
             for (point, until) in &locked {
                 let id = PointDoc::id_of(item, *point);
                 if let Some(Stored { mut doc, version }) = tx.get::<PointDoc>(&id).await? {
@@ -186,7 +186,7 @@ impl Control {
         item: &str,
         points: &[PointId],
     ) -> Result<(), ControlError> {
-        write!(self, tx => {
+        in_write!(self, tx => {
             for point in points {
                 let doc = GivenUpDoc { vault, item: item.to_owned(), point: *point };
                 tx.put(&doc).await?;
@@ -240,7 +240,7 @@ impl Control {
         let foreign: Vec<String> =
             held.iter().filter(|held| !is_ours(held)).map(held_words).collect();
         let now = self.now();
-        write!(self, tx => {
+        in_write!(self, tx => {
             for (item, point) in &order.given_up {
                 if !stays.contains(&(item.as_str(), *point)) {
                     forget_given_up(tx, vault.vault.id, item, *point).await?;

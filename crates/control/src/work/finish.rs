@@ -15,8 +15,9 @@ use crate::{
     error::{ControlError, Result},
     items::check_free,
     jobs::Event,
+    lookup::{find_item, named, no_item},
     model::{HostDoc, ItemDoc, Spec},
-    service::{Control, find_item, named, no_item},
+    service::Control,
 };
 
 /// When somebody is reminded.
@@ -36,7 +37,7 @@ impl Control {
         item: &str,
         decision: RestoreDecision,
     ) -> Result<JobBegun> {
-        let begun = write!(self, tx => {
+        let begun = in_write!(self, tx => {
             let Stored { mut doc, version } = find_item(tx, item).await?;
             let target = Target::Item(doc.item.vault, doc.item.id);
             self.check(caller, Operation::FinishRestore, target, || no_item(item))?;
@@ -64,10 +65,10 @@ impl Control {
         watch: &Watch,
     ) -> Outcome {
         watch.task("finish", TaskState::InProgress, None);
-        let item = read!(self, tx => { named::<ItemDoc>(tx, item).await })?.doc.item;
+        let item = in_read!(self, tx => { named::<ItemDoc>(tx, item).await })?.doc.item;
         // A first try may have come to its end, and died before it was written down.
         let Some(replaced) = item.replaced else { return Ok(None) };
-        let host = read!(self, tx => { named::<HostDoc>(tx, replaced.host).await })?.doc.host;
+        let host = in_read!(self, tx => { named::<HostDoc>(tx, replaced.host).await })?.doc.host;
         let agent = self.agents.agent(&host)?;
         let order = FinishOrder {
             order: OrderId::of_job(job, "finish"),
@@ -96,7 +97,7 @@ impl Control {
         replaced: Option<Replaced>,
     ) -> Result<()> {
         let now = self.now();
-        write!(self, tx => {
+        in_write!(self, tx => {
             let Stored { mut doc, version } = named::<ItemDoc>(tx, item).await?;
             doc.item.replaced.clone_from(&replaced);
             if replaced.is_none() {
@@ -132,8 +133,8 @@ impl Control {
                 job: Some(replaced.job),
             };
             let key = what().key();
-            if !read!(self, tx => { alerts::holds(tx, &key).await })? {
-                write!(self, tx => { alerts::raise(self, tx, what(), now).await })?;
+            if !in_read!(self, tx => { alerts::holds(tx, &key).await })? {
+                in_write!(self, tx => { alerts::raise(self, tx, what(), now).await })?;
             }
         }
         Ok(())

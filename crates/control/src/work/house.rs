@@ -14,10 +14,11 @@ use crate::{
     access::{Caller, Operation},
     alerts, audit,
     error::{ControlError, Result},
+    lookup::named,
     model::{ItemDoc, JobDoc, MachineDoc, PointDoc, Spec, UsageDoc, VaultDoc},
     policies::vault_of,
     retention::{old_snapshots, purgeable},
-    service::{Control, named},
+    service::Control,
     vaults::key_words,
 };
 
@@ -45,7 +46,7 @@ impl Control {
             let (gone, error) = self.delete_snapshots(page.items).await?;
             late = late.or(error);
             snapshots = snapshots.saturating_add(gone.len());
-            write!(self, tx => {
+            in_write!(self, tx => {
                 for Stored { doc: gone, .. } in &gone {
                     let found = tx.get::<PointDoc>(&gone.id()).await?;
                     if let Some(Stored { mut doc, version }) = found {
@@ -151,7 +152,7 @@ impl Control {
         let now = self.trusted_now();
         let mut locked: BTreeMap<String, (String, PointId, Timestamp)> = BTreeMap::new();
         for (item, ids) in &by_item {
-            let read = read!(self, tx => { named::<ItemDoc>(tx, *item).await });
+            let read = in_read!(self, tx => { named::<ItemDoc>(tx, *item).await });
             let name = read?.doc.item.name;
             self.give_up(vault.vault.id, &name, ids).await?;
             let (keeper, access, ids) = (self.keeper.clone(), vault.access(), ids.clone());
@@ -164,7 +165,7 @@ impl Control {
         }
         let (points, stay): (Vec<_>, Vec<_>) =
             points.into_iter().partition(|stored| !locked.contains_key(&stored.doc.id()));
-        write!(self, tx => {
+        in_write!(self, tx => {
             for Stored { doc, .. } in &points {
                 let id = PointDoc::id_of(doc.point.item, doc.point.id);
                 tx.delete::<PointDoc>(&id, None).await?;
@@ -190,7 +191,7 @@ impl Control {
     pub(super) async fn do_delete_data(&self, item: ItemId, watch: &Watch) -> Outcome {
         watch.task("delete", TaskState::InProgress, None);
         self.store_time().await?;
-        let (doc, vault) = read!(self, tx => {
+        let (doc, vault) = in_read!(self, tx => {
             let item = named::<ItemDoc>(tx, item).await?.doc;
             let vault = vault_of(tx, &item.item).await?;
             Ok((item, vault))
@@ -200,14 +201,14 @@ impl Control {
         if let Some(error) = late {
             return Err(error);
         }
-        let locked = read!(self, tx => {
+        let locked = in_read!(self, tx => {
             let left = Filter::all().eq("item", item.to_string());
             Ok(tx.first::<PointDoc>(&Query::new(left).descending("purge_after").limit(1)).await?)
         })?;
         if let Some(Stored { doc: PointDoc { point, .. }, .. }) = locked {
             return self.keep_deleted_item(item, point.purge_after).await;
         }
-        write!(self, tx => {
+        in_write!(self, tx => {
             if let api::Source::Machine { uuid, .. } = &doc.item.source {
                 let id = MachineDoc::id_of(doc.item.host, uuid);
                 if let Some(Stored { doc: mut machine, version }) =
@@ -233,7 +234,7 @@ impl Control {
 
     /// Points of a deleted item are locked: it goes when the last of them may.
     async fn keep_deleted_item(&self, item: ItemId, until: Option<Timestamp>) -> Outcome {
-        write!(self, tx => {
+        in_write!(self, tx => {
             let Stored { mut doc, version } = named::<ItemDoc>(tx, item).await?;
             doc.item.purge_after = until.max(doc.item.purge_after);
             tx.update(&doc, version).await?;
@@ -268,7 +269,7 @@ impl Control {
         let (keeper, follow, access) = (self.keeper.clone(), watch.clone(), doc.access());
         let mut facts = Self::blocking(move || keeper.usage(&access, &follow)).await?;
         let now = self.now();
-        let usage = write!(self, tx => {
+        let usage = in_write!(self, tx => {
             let in_vault = Filter::all().eq("vault", vault.to_string());
             for usage in &mut facts.items {
                 usage.instance_units = instance_units(usage.instance_bytes);
@@ -313,7 +314,7 @@ impl Control {
         let order = RotateOrder { order, vault: doc.access(), new: key.clone() };
         let keeper = self.keeper.clone();
         let facts = Self::blocking(move || keeper.rotate_key(&order)).await?;
-        write!(self, tx => {
+        in_write!(self, tx => {
             let Stored { mut doc, version } = named::<VaultDoc>(tx, vault).await?;
             doc.vault.encryption.rotated = facts.key_changed;
             if let Some(key) = &key {

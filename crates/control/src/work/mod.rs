@@ -418,7 +418,7 @@ impl Control {
             .eq("vault", vault.to_string())
             .is_null("ended");
         for _ in 0..ROTATION {
-            let counted = read!(self, tx => { Ok(tx.count::<JobDoc>(&rotating).await?) });
+            let counted = in_read!(self, tx => { Ok(tx.count::<JobDoc>(&rotating).await?) });
             let is_rotating = counted? > 0;
             if self.work_vault(vault).await?.vault.encryption != *before {
                 return Ok(true);
@@ -521,7 +521,7 @@ impl Control {
 
     /// A vault that a job works in.
     pub(crate) async fn work_vault(&self, vault: VaultId) -> Result<VaultDoc, Box<ErrorBody>> {
-        let found = read!(self, tx => { crate::service::named::<VaultDoc>(tx, vault).await })?;
+        let found = in_read!(self, tx => { crate::lookup::named::<VaultDoc>(tx, vault).await })?;
         Ok(found.doc)
     }
 }

@@ -17,8 +17,10 @@ use crate::{
     error::{ControlError, code_of},
     items::NewItem,
     jobs::Event,
+    lookup::named,
     model::{HostDoc, ItemDoc, MachineDoc, Spec},
-    service::{Control, named, not_allowed},
+    rights::not_allowed,
+    service::Control,
 };
 
 /// What libvirt fails with if the host cannot be worked with at all.
@@ -43,7 +45,7 @@ impl Control {
         host: HostId,
         watch: &Watch,
     ) -> Result<Vec<ProtectableItem>, Box<ErrorBody>> {
-        let read = read!(self, tx => { named::<HostDoc>(tx, host).await });
+        let read = in_read!(self, tx => { named::<HostDoc>(tx, host).await });
         let host = read?.doc.host;
         let agent = self.agents.agent(&host)?;
         let follow = watch.clone();
@@ -55,7 +57,7 @@ impl Control {
         self.host_answered(host.id, found.as_ref().err().map(|error| (**error).clone())).await?;
         let mut found = found?;
         let now = self.now();
-        write!(self, tx => {
+        in_write!(self, tx => {
             let on_host = Filter::all().eq("host", host.id.to_string());
             let seen: BTreeSet<String> =
                 found.iter().map(|machine| machine.uuid.clone()).collect();
@@ -97,7 +99,7 @@ impl Control {
         error: Option<ErrorBody>,
     ) -> Result<(), ControlError> {
         let now = self.now();
-        write!(self, tx => {
+        in_write!(self, tx => {
             let Stored { mut doc, version } = named::<HostDoc>(tx, host).await?;
             match &error {
                 None => {
@@ -132,7 +134,7 @@ impl Control {
         if !matches!(job.kind, JobKind::Backup | JobKind::Restore) {
             return Ok(());
         }
-        let (known, asks) = read!(self, tx => {
+        let (known, asks) = in_read!(self, tx => {
             let known = named::<HostDoc>(tx, host).await?.doc.host;
             let is_machine = match job.item {
                 Some(item) => tx.get::<ItemDoc>(&item.to_string()).await?.is_some_and(|found| {
@@ -225,7 +227,7 @@ impl Control {
             (None, Source::Machine { name, .. }) => item_name(name),
             (None, Source::Disks { .. }) => name,
         };
-        let read = read!(self, tx => { named::<HostDoc>(tx, host).await });
+        let read = in_read!(self, tx => { named::<HostDoc>(tx, host).await });
         let agent = self.agents.agent(&read?.doc.host)?;
         let order = OrderId::of_job(job, format_args!("check/{name}"));
         let order = CheckOrder { order, source: what.clone() };
@@ -241,7 +243,7 @@ impl Control {
         // It is protected all the same: this is said, and is no warning of the job.
         let amber = findings("amber").join("; ");
         let backup_now = request.backup_now;
-        let (doc, made) = write!(self, tx => {
+        let (doc, made) = in_write!(self, tx => {
             let (source, disks) = (what.clone(), &source.disks);
             let new = NewItem { vault, host, request, name: &name, source, disks };
             let (mut doc, made) = self.add_item(tx, new).await?;

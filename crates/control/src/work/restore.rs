@@ -8,10 +8,11 @@ use super::{Outcome, Teller, progress::result, transfer::in_snapshot_tier};
 use crate::{
     error::{ControlError, code_of},
     jobs::Event,
+    lookup::named,
     model::{HostDoc, ItemDoc},
     points::{point_doc, point_or_snapshot},
     policies::vault_of,
-    service::{Control, named},
+    service::Control,
 };
 
 impl Control {
@@ -26,7 +27,7 @@ impl Control {
         teller: &Teller,
         watch: &Watch,
     ) -> Outcome {
-        let (item, vault, host, point) = read!(self, tx => {
+        let (item, vault, host, point) = in_read!(self, tx => {
             let item = named::<ItemDoc>(tx, item).await?.doc;
             let vault = vault_of(tx, &item.item).await?;
             let host = named::<HostDoc>(tx, host).await?.doc.host;
@@ -89,7 +90,7 @@ impl Control {
             if let Some(near) = in_near {
                 in_snapshot_tier(&mut doc, near);
             }
-            write!(self, tx => {
+            in_write!(self, tx => {
                 tx.put(&doc).await?;
                 Ok(())
             })?;

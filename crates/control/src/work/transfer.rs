@@ -14,9 +14,10 @@ use super::backup::Known;
 use crate::{
     error::{ControlError, code_of},
     jobs::Retry,
+    lookup::named,
     model::{HostDoc, ItemDoc, PointDoc, VaultDoc},
     points::{point_doc, point_or_snapshot},
-    service::{Control, named},
+    service::Control,
 };
 
 /// An item's name in a vault near its source.
@@ -95,7 +96,7 @@ impl Control {
             Box::new(ErrorBody::new(&codes::BUG, message))
         })?;
         let from = self.snapshot_place(item, copy).await?;
-        let host = read!(self, tx => { named::<HostDoc>(tx, item.host).await })?.doc.host;
+        let host = in_read!(self, tx => { named::<HostDoc>(tx, item.host).await })?.doc.host;
         let agent = self.agents.agent(&host)?;
         let locked_until = self.lock_of(known, point).await?;
         let order = TransferOrder {
@@ -110,7 +111,7 @@ impl Control {
         };
         let follow = watch.clone();
         let done = Self::blocking(move || agent.transfer(&order, &follow)).await?;
-        let sent = write!(self, tx => {
+        let sent = in_write!(self, tx => {
             let found = point_or_snapshot(tx, item.id, copy.id).await?;
             let Stored { doc: old, version } = found.ok_or_else(|| {
                 let message = "the recovery point was deleted while it was transferred";

@@ -47,7 +47,7 @@ impl Control {
         // A manifest that is gone leaves no trace in the vault: only the catalog knows of it.
         self.compare_points(&doc, None).await?;
         let now = self.now();
-        let before = read!(self, tx => { Self::verified(tx, vault).await })?.unwrap_or_default();
+        let before = in_read!(self, tx => { Self::verified(tx, vault).await })?.unwrap_or_default();
         let depths = if all {
             vec![VerifyDepth::All]
         } else if self.settings.verify_all_days == 0 {
@@ -84,7 +84,7 @@ impl Control {
             );
             ErrorBody::new(&codes::VERIFY_DAMAGED, message)
         });
-        write!(self, tx => {
+        in_write!(self, tx => {
             Self::set(tx, &setting_of(vault), &verified).await?;
             let of = Of { vault: &doc.vault, now };
             match &warning {
@@ -125,7 +125,7 @@ impl Control {
             if vault.state != VaultState::Active {
                 continue;
             }
-            let last = read!(self, tx => { Self::verified(tx, vault.id).await })?;
+            let last = in_read!(self, tx => { Self::verified(tx, vault.id).await })?;
             let last = last.unwrap_or_default();
             let structure = last.structure.unwrap_or(vault.created);
             let whole = last.whole.unwrap_or(vault.created);
@@ -139,12 +139,12 @@ impl Control {
             };
             let of = Of { vault: &vault, now };
             let key = of.happening(Rule::VerifyLate, None).key();
-            if read!(self, tx => { alerts::holds(tx, &key).await })? {
+            if in_read!(self, tx => { alerts::holds(tx, &key).await })? {
                 continue;
             }
             let message = format!("{what} verified last at {since:.0}, or never");
             let error = ErrorBody::new(&codes::VERIFY_LATE, message);
-            write!(self, tx => { of.raise(self, tx, Rule::VerifyLate, error.clone()).await })?;
+            in_write!(self, tx => { of.raise(self, tx, Rule::VerifyLate, error.clone()).await })?;
         }
         Ok(())
     }
