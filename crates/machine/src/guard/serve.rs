@@ -1,4 +1,4 @@
-//! The guard's own side.
+//! The guard's side: reads the backup's messages, watches the clock, cleans up.
 
 use std::{
     fs::{self, File},
@@ -84,8 +84,8 @@ struct Watch {
     _lock: Option<File>,
 }
 
-/// Does a guard's work: reads orders from `stream` and answers them, until it is told that all is
-/// done or until whoever gives orders has died; then it cleans up.
+/// Does a guard's work: reads orders from `stream` and answers them, until the backup reports that
+/// all is done or dies; then it cleans up.
 pub fn serve(stream: &UnixStream) -> io::Result<()> {
     let mut orders = BufReader::new(stream.try_clone()?);
     let mut watch: Option<Watch> = None;
