@@ -304,6 +304,6 @@ mod tests {
             assert!(text.contains(words), "{words:?} is not in\n{text}");
         }
         status["unscheduled"] = 2.into();
-        assert!(shown(&status).contains("by themselves: 2 items\n"));
+        assert!(shown(&status).contains("without scheduled backups: 2 items\n"));
     }
 }
