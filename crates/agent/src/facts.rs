@@ -75,9 +75,7 @@ pub(crate) fn warnings(point: &Manifest, best: Option<ConsistencyWanted>) -> Vec
         warnings.extend(skipped.map(|words| ErrorBody::new(&codes::BACKUP_SKIPPED, words)));
         if disk.unexpected_blocks > 0 {
             let message = format!(
-                "{} blocks of disk {} had changed although its record of changes does not say so; \
-                 all of the disk was compared, but points since the last full comparison may lack \
-                 changes",
+                "{} blocks of disk {} had changed although its record of changes does not list them; all of the disk was compared, but points since the last full comparison may lack changes",
                 disk.unexpected_blocks, disk.name
             );
             warnings.push(ErrorBody::new(&codes::DISK_BITMAP, message));

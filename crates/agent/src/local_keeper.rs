@@ -211,7 +211,7 @@ impl Keeper for LocalKeeper {
             if *last != now.stage {
                 *last = now.stage;
                 let words = match now.stage {
-                    "waiting" => "waiting for backups that may need what is to go".to_owned(),
+                    "waiting" => "waiting for backups that may need data to be removed".to_owned(),
                     stage => stage.to_owned(),
                 };
                 watch.task("reclaim", TaskState::InProgress, Some(words));
@@ -392,7 +392,7 @@ fn instance_bytes(vault: &Arc<Vault>, point: &Manifest) -> Result<u64> {
 fn words(validated: &Validated) -> Vec<String> {
     let Validated { point, base, nodes, blocks, sampled } = validated;
     let shared = base.map_or_else(String::new, |base| {
-        format!("; what it shares with recovery point {base} was validated with that")
+        format!("; data shared with recovery point {base} was validated with that point")
     });
     let walked = format!(
         "{nodes} tree nodes read, {blocks} blocks found, {sampled} read and checked{shared}"

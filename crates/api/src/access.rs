@@ -8,26 +8,26 @@ use utoipa::ToSchema;
 use crate::words;
 
 words! {
-    /// What somebody may do; each may do what those before it may.
+    /// The permissions of a user; each role includes all permissions of the roles before it.
     Role {
-        /// Look.
+        /// Read.
         Reader = "reader",
         /// Also protect, back up on demand and restore.
         Operator = "operator",
-        /// Also make vaults and policies and stop protection.
+        /// Also create vaults and policies, and stop protection.
         Contributor = "contributor",
         /// Also delete data and vaults, weaken their protection, and give rights.
         VaultAdmin = "vault_admin",
     }
 }
 
-/// Where a role holds.
+/// The scope of a role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", content = "id", rename_all = "snake_case")]
 pub enum Scope {
     /// Everywhere.
     Server,
-    /// In a vault, with all that is in it.
+    /// In a vault, with everything in it.
     Vault(VaultId),
     /// On an item.
     Item(ItemId),
@@ -42,11 +42,11 @@ pub struct User {
     pub id: UserId,
     /// The name to sign in with.
     pub name: String,
-    /// Whether it cannot sign in.
+    /// Whether the user is disabled and cannot sign in.
     pub disabled: bool,
-    /// When it was made.
+    /// When it was created.
     pub created: Timestamp,
-    /// When it signed in last.
+    /// When the user last signed in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_sign_in: Option<Timestamp>,
 }
@@ -63,19 +63,19 @@ pub struct UserCreate {
     pub password: String,
 }
 
-/// Changes of a user. What is not given stays as it is.
+/// Changes of a user. Omitted fields stay as they are.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UserUpdate {
-    /// Another password; all other tokens of the user end.
+    /// The new password; it revokes all other tokens of the user.
     #[serde(default)]
     #[schema(min_length = 12, max_length = 1024, format = Password)]
     pub password: Option<String>,
-    /// The present password: whoever may not manage access gives it with the new one.
+    /// The present password: needed unless the caller may manage access.
     #[serde(default)]
     #[schema(format = Password)]
     pub current_password: Option<String>,
-    /// Whether it cannot sign in.
+    /// Whether the user is disabled and cannot sign in.
     #[serde(default)]
     pub disabled: Option<bool>,
 }
@@ -91,26 +91,26 @@ pub struct SignIn {
     pub password: String,
 }
 
-/// A right that is given.
+/// A role of a user in a scope.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Assignment {
     /// Its id.
     pub id: AssignmentId,
-    /// Who has it.
+    /// The user.
     pub user: UserId,
     /// Which role.
     pub role: Role,
     /// Where.
     pub scope: Scope,
-    /// Since when.
+    /// When it was assigned.
     pub created: Timestamp,
 }
 
-/// Gives a right.
+/// Assigns a role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AssignmentCreate {
-    /// Who gets it: a user's name or id.
+    /// The user: their name or id.
     pub user: String,
     /// Which role.
     pub role: Role,
@@ -123,51 +123,52 @@ pub struct AssignmentCreate {
 pub struct Token {
     /// Its id.
     pub id: TokenId,
-    /// What it is for.
+    /// Its name, such as its purpose.
     pub name: String,
-    /// Whose it is.
+    /// Its user.
     pub user: UserId,
-    /// The most that it may do, whatever its user may.
+    /// Its role: the limit of its rights, whatever its user's roles are.
     pub role: Role,
-    /// The most that it may do at present: the lower of `role` and the best of its user's roles where it
-    /// holds. None if that is nothing.
+    /// Its present rights: the lower of `role` and the highest of its user's roles in its scope.
+    /// None if it has no rights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective_role: Option<Role>,
     /// Where it holds.
     pub scope: Scope,
-    /// When it was made.
+    /// When it was created.
     pub created: Timestamp,
-    /// When it ends.
+    /// When it expires.
     pub expires: Timestamp,
-    /// The token that it was made with, and with which it ends. None if a password was given for it.
+    /// The token that created it, and with which it is revoked. None if it was created with a
+    /// password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<TokenId>,
-    /// When it was used last. It is written down for each token once an hour at most, so after a crash of
-    /// the server it may be so much older.
+    /// When it was last used. The server records this at most once an hour, so after a crash it may
+    /// be up to an hour too old.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_used: Option<Timestamp>,
 }
 
-/// A new token of one's own.
+/// A new token for the caller.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenCreate {
-    /// What it is for.
+    /// Its name, such as its purpose.
     #[schema(min_length = 1, max_length = 200)]
     pub name: String,
-    /// The most that it may do: at most the role of the token that is sent, which is taken if not given.
+    /// Its role: at most the role of the caller's token, which is the default.
     #[serde(default)]
     pub role: Option<Role>,
-    /// Where it holds: within the scope of the token that is sent, which is taken if not given.
+    /// Its scope: within the scope of the caller's token, which is the default.
     #[serde(default)]
     pub scope: Option<Scope>,
-    /// For how many days: 1 to 366. If not given 90, or as long as the token that is sent if that ends
-    /// sooner.
+    /// Days until it expires: 1 to 366. The default is 90, or the expiry of the caller's token if
+    /// that is sooner.
     #[serde(default)]
     #[schema(minimum = 1, maximum = 366)]
     pub days: Option<u16>,
-    /// The user's password. With it the new token may last longer than the one that is sent, and does
-    /// not end with it.
+    /// The user's password. With it the new token may outlast the caller's token, and is not
+    /// revoked with it.
     #[serde(default)]
     #[schema(format = Password)]
     pub password: Option<String>,
@@ -178,16 +179,16 @@ pub struct TokenCreate {
 pub struct TokenIssued {
     /// The token.
     pub token: Token,
-    /// What to send as `Authorization: Bearer`.
+    /// The secret to send as `Authorization: Bearer`.
     pub secret: String,
 }
 
-/// Who asks, and what they may do.
+/// The caller and their rights.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WhoAmI {
     /// The user.
     pub user: User,
-    /// Its rights.
+    /// The user's rights.
     pub assignments: Vec<Assignment>,
     /// The token that was sent.
     pub token: Token,

@@ -1,4 +1,4 @@
-//! Alerts, and the log of who did what.
+//! Alerts, and the audit log.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -8,13 +8,13 @@ use utoipa::ToSchema;
 use crate::{ErrorBody, words};
 
 words! {
-    /// How bad it is.
+    /// The severity.
     Severity {
         /// Security: data was or will be deleted, or protection of it was weakened. Never turned off.
         Critical = "critical",
         /// A backup or restore failed.
         Error = "error",
-        /// It works, but less well.
+        /// It works, with limits.
         Warning = "warning",
         /// Good to know.
         Information = "information",
@@ -22,34 +22,35 @@ words! {
 }
 
 words! {
-    /// Whether an alert still holds.
+    /// The state of an alert.
     AlertState {
-        /// It does.
+        /// Its cause lasts.
         Firing = "firing",
-        /// Somebody has seen it.
+        /// Its cause lasts, and somebody has seen it.
         Acknowledged = "acknowledged",
-        /// It does no more.
+        /// It is over.
         Resolved = "resolved",
     }
 }
 
-/// Something that somebody should look at. What happens again is counted, not told again.
+/// An event that an operator should look at. A repeated alert raises its counter and sends no new
+/// notification.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Alert {
     /// Its id.
     pub id: AlertId,
-    /// Which kind of thing it is, for scripts: `backup_failed`, `delete_backup_data`, ...
+    /// Its rule, for scripts: `backup_failed`, `delete_backup_data`, ...
     pub rule: String,
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
-    /// Whether it still holds.
+    /// Its state.
     pub state: AlertState,
     /// What happened, in one line.
     pub title: String,
-    /// What went wrong, if something did.
+    /// The error, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorBody>,
-    /// What it is about, by name.
+    /// The object that it is about, by name.
     pub subject: String,
     /// The vault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,54 +58,54 @@ pub struct Alert {
     /// The item.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub item: Option<ItemId>,
-    /// The job in which it happened last.
+    /// The job of its last occurrence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobId>,
-    /// How often it happened.
+    /// Number of occurrences.
     pub count: u64,
-    /// When it happened first.
+    /// Time of the first occurrence.
     pub first: Timestamp,
-    /// When it happened last.
+    /// Time of the last occurrence.
     pub last: Timestamp,
     /// When it was resolved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolved: Option<Timestamp>,
 }
 
-/// Alerts that are told together: the body of a webhook, and what a mail is made of.
+/// Alerts that are sent together: the body of a webhook, and the content of a mail.
 ///
-/// Each alert is as it was when it was told: raised if it is firing, over if it is resolved. What is
-/// sent again because nobody has confirmed it has the same id.
+/// Each alert is as of the time of sending: firing or resolved. A message that is sent again,
+/// because nobody has confirmed it, has the same id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Notice {
-    /// Its id: whoever has received it can ignore it the next time.
+    /// Its id: a receiver can ignore an id that it has seen before.
     pub id: NoticeId,
-    /// When it was written down.
+    /// When it was written into the catalog.
     pub time: Timestamp,
-    /// Whether somebody only tries the channel.
+    /// Whether it is only a test of the channel.
     #[serde(default)]
     pub test: bool,
     /// The alerts, each once, the worst first.
     pub alerts: Vec<Alert>,
 }
 
-/// Which channel is tried.
+/// The channel to test.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AlertTest {
-    /// Its name in the server's configuration; none: all.
+    /// Its name in the server's configuration; none tests all channels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channel: Option<String>,
 }
 
-/// How a channel did when it was tried.
+/// The result of the test of a channel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ChannelTried {
     /// Its name in the server's configuration.
     pub channel: String,
-    /// How it tells: `mail` or `webhook`.
+    /// Its kind: `mail` or `webhook`.
     pub kind: String,
-    /// Why it did not work.
+    /// Why the test failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorBody>,
 }
@@ -124,7 +125,7 @@ pub struct AuditEntry {
     pub target: String,
     /// `allowed`, `denied` or `failed`.
     pub outcome: String,
-    /// More of it; never secrets.
+    /// Details; never secrets.
     #[schema(value_type = Option<Object>)]
     pub detail: serde_json::Value,
     /// Hash of the entry before, hexadecimal.
@@ -136,13 +137,13 @@ pub struct AuditEntry {
 /// Whether the audit log is whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AuditVerified {
-    /// Whether every entry is as it was written.
+    /// Whether every entry is unchanged.
     pub intact: bool,
-    /// How many entries there are.
+    /// Number of entries.
     pub entries: u64,
-    /// Hash of the last one: keep it elsewhere, and that the end was cut off is noticed too.
+    /// Hash of the last entry: keep it elsewhere to notice a log whose end was cut off.
     pub head: String,
-    /// The first entry that is not as it was written.
+    /// The first changed entry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub broken_at: Option<u64>,
 }

@@ -6,28 +6,28 @@ use serde::{Deserialize, Serialize};
 use strongroom_base::{Code, Coded};
 use utoipa::ToSchema;
 
-/// What went wrong, and what to do about it.
+/// An error, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
     /// Stable name, for scripts: one of `docs/use/errors.md`.
     pub code: String,
-    /// What can be done about it in general: `invalid`, `not_found`, `conflict`, `unavailable`,
-    /// `corrupt`, `incomplete`, `denied`, `interrupted` or `bug`.
+    /// The kind, which says what the caller can do in general: `invalid`, `not_found`, `conflict`,
+    /// `unavailable`, `corrupt`, `incomplete`, `denied`, `interrupted` or `bug`.
     pub kind: String,
     /// What happened, with names and numbers.
     pub message: String,
-    /// What was the reason, the nearest first.
+    /// The causes, the nearest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub causes: Vec<String>,
     /// What to do about it.
     pub hint: String,
-    /// Who can do something about it: `caller`, `environment`, `storage` or `strongroom`.
+    /// Who can remove the cause: `caller`, `environment`, `storage` or `strongroom`.
     pub fault: String,
-    /// Whether the same request may succeed later without anybody changing it.
+    /// Whether the same request may succeed later, unchanged.
     pub retryable: bool,
-    /// Where the documentation explains it.
+    /// Its page in the documentation.
     pub doc: String,
-    /// What stands in the way, if it is another thing of the API: the path of a running job.
+    /// The path of the API object that blocks the request, such as a running job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<String>,
     /// The request that failed; also in the server's log.
@@ -69,7 +69,7 @@ impl ErrorBody {
         body
     }
 
-    /// Says what to do better than the catalog can.
+    /// Sets a better hint than the catalog's.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = hint.into();
@@ -80,6 +80,6 @@ impl ErrorBody {
 /// The body of every answer that is an error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorAnswer {
-    /// What went wrong.
+    /// The error.
     pub error: ErrorBody,
 }

@@ -14,15 +14,15 @@ words! {
     HostState {
         /// Nobody has asked it yet.
         New = "new",
-        /// It answered last time.
+        /// It answered the last request.
         Online = "online",
-        /// It did not.
+        /// It did not answer the last request.
         Unreachable = "unreachable",
     }
 }
 
 words! {
-    /// What kind of source can be protected.
+    /// The kind of source.
     SourceKind {
         /// A virtual machine of libvirt's.
         Machine = "machine",
@@ -32,13 +32,13 @@ words! {
 }
 
 words! {
-    /// How well something can be backed up.
+    /// The result of a check for obstacles to a backup.
     Verdict {
-        /// As well as it can be.
+        /// No obstacle.
         Green = "green",
-        /// It works, but less well.
+        /// A backup works, with limits.
         Amber = "amber",
-        /// It fails.
+        /// A backup fails.
         Red = "red",
     }
 }
@@ -50,26 +50,26 @@ pub struct Host {
     pub id: HostId,
     /// Its name, which no other host has.
     pub name: String,
-    /// libvirt's address there, without secrets; none if only disks are protected.
+    /// libvirt's address, without secrets; none if the host is only for disks by path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect: Option<String>,
     /// Whether it answers.
     pub state: HostState,
-    /// When it answered last.
+    /// When it last answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen: Option<Timestamp>,
     /// Why it does not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorBody>,
-    /// How many jobs run on it at once at most.
+    /// Maximum number of jobs that run on it at the same time.
     pub max_jobs: u32,
-    /// The vault near its disks that new recovery points go into first; none if they go straight into
-    /// the vaults that keep them.
+    /// The snapshot vault, near its disks, that gets new recovery points first; none if they go
+    /// straight into the items' vaults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_vault: Option<VaultId>,
-    /// Machines that were found there last.
+    /// Number of machines at the last discovery.
     pub machines: u64,
-    /// When it was made known.
+    /// When it was added.
     pub created: Timestamp,
 }
 
@@ -84,16 +84,16 @@ pub struct HostCreate {
     /// socket is one of the server's `libvirt_sockets`.
     #[serde(default)]
     pub connect: Option<String>,
-    /// How many jobs run on it at once at most; 2 if not given.
+    /// Maximum number of jobs that run on it at the same time; the default is 2.
     #[serde(default)]
     #[schema(minimum = 1, maximum = 100)]
     pub max_jobs: Option<u32>,
-    /// The vault near its disks that new recovery points go into first, by name or id.
+    /// The snapshot vault, near its disks, that gets new recovery points first, by name or id.
     #[serde(default)]
     pub snapshot_vault: Option<String>,
 }
 
-/// Changes of a host. What is not given stays as it is.
+/// Changes of a host. Omitted fields stay as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HostUpdate {
@@ -104,12 +104,12 @@ pub struct HostUpdate {
     #[serde(default)]
     #[schema(minimum = 1, maximum = 100)]
     pub max_jobs: Option<u32>,
-    /// Another vault near its disks, by name or id; empty: none.
+    /// Another snapshot vault, by name or id; empty: none.
     #[serde(default)]
     pub snapshot_vault: Option<String>,
 }
 
-/// Something on a host that can be protected, as it was when it was discovered.
+/// A machine on a host that can be protected, as of its discovery.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ProtectableItem {
     /// The host.
@@ -118,13 +118,13 @@ pub struct ProtectableItem {
     pub name: String,
     /// Its UUID.
     pub uuid: String,
-    /// What it was doing: `running`, `paused`, `off`, ...
+    /// Its state: `running`, `paused`, `off`, ...
     pub state: String,
     /// The guest agent: `connected`, `not_connected`, `no_channel` or `off`.
     pub agent: String,
     /// `bios`, `uefi` or `uefi_secure_boot`.
     pub firmware: String,
-    /// Whose it is, if not libvirt's own tools'.
+    /// The manager that owns it, if not libvirt's own tools.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manager: Option<String>,
     /// Its disks.
@@ -132,7 +132,7 @@ pub struct ProtectableItem {
     /// The item that protects it already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protected_by: Option<ItemId>,
-    /// When it was seen last.
+    /// When it was last seen.
     pub discovered: Timestamp,
 }
 
@@ -158,25 +158,25 @@ pub struct ProtectableDisk {
     pub left_out: Option<String>,
 }
 
-/// What stands in the way of a backup, and what to do about it.
+/// The obstacles to a backup, and what to do about them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Check {
-    /// What was checked.
+    /// The checked machine or item.
     pub name: String,
     /// How well it can be backed up.
     pub verdict: Verdict,
-    /// What was found, the worst first.
+    /// The findings, the worst first.
     pub findings: Vec<Finding>,
 }
 
-/// One thing that was found.
+/// One finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Finding {
     /// `red`, `amber` or `info`.
     pub level: String,
-    /// Which kind of thing it is, for scripts.
+    /// The kind of finding, for scripts.
     pub id: String,
-    /// What is the case.
+    /// Description of the finding.
     pub what: String,
     /// What to do about it.
     pub what_to_do: String,

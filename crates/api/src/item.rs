@@ -8,28 +8,28 @@ use utoipa::ToSchema;
 use crate::{DiskPaths, ErrorBody, words};
 
 words! {
-    /// How far an item is protected.
+    /// The state of an item's protection.
     ProtectionState {
-        /// It is protected, and the first recovery point is not there yet.
+        /// It is protected, and has no recovery point yet.
         InitialBackupPending = "initial_backup_pending",
         /// It is protected and was backed up.
         Protected = "protected",
         /// It is protected, and its last backup failed.
         ProtectionError = "protection_error",
-        /// Its source is gone: its points are kept and nothing is backed up, until the source is back
-        /// or protection is stopped.
+        /// Its source is missing: its points are kept and backups are suspended, until the source
+        /// is back or protection is stopped.
         SourceMissing = "source_missing",
-        /// It is backed up no more, and its points are kept for ever.
+        /// Its protection is stopped, and its points are kept for ever.
         ProtectionStopped = "protection_stopped",
-        /// It is backed up no more, and its points expire as its policy says, but for the last.
+        /// Its protection is stopped, and its points expire as its policy says, except the last.
         BackupsSuspended = "backups_suspended",
-        /// It was deleted with its points and can still be brought back.
+        /// It is deleted with its points, and can still be restored.
         SoftDeleted = "soft_deleted",
     }
 }
 
 words! {
-    /// The best consistency that is tried for.
+    /// The best consistency to try for.
     ConsistencyWanted {
         /// Applications are prepared by scripts, or by VSS.
         Application = "application",
@@ -41,7 +41,7 @@ words! {
 }
 
 words! {
-    /// What was proved of a recovery point's consistency.
+    /// The proved consistency of a recovery point.
     ConsistencyProved {
         /// Applications were prepared by scripts, or by VSS.
         Application = "application",
@@ -49,7 +49,8 @@ words! {
         FileSystem = "file_system",
         /// As after a power cut.
         Crash = "crash",
-        /// Nothing: others may have written meanwhile, so that parts may be of different moments.
+        /// Nothing was proved: others may have written during the backup, so parts may be of
+        /// different moments.
         Unknown = "unknown",
     }
 }
@@ -64,7 +65,7 @@ impl From<ConsistencyWanted> for ConsistencyProved {
     }
 }
 
-/// What an item protects.
+/// The source of an item.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Source {
@@ -82,21 +83,21 @@ pub enum Source {
     },
 }
 
-/// Which disks of a machine.
+/// The protected disks of a machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "choose", rename_all = "snake_case", deny_unknown_fields)]
 pub enum DiskSelection {
-    /// All, also those that come later.
+    /// All disks, also disks that are added later.
     #[default]
     All,
-    /// Only that from which it starts.
+    /// Only the disk from which it starts.
     OsOnly,
-    /// These; those that come later are left out.
+    /// Only these disks; disks that are added later are left out.
     Include {
         /// Their names.
         disks: Vec<String>,
     },
-    /// All but these; those that come later are backed up.
+    /// All disks except these; disks that are added later are backed up.
     Exclude {
         /// Their names.
         disks: Vec<String>,
@@ -127,10 +128,10 @@ pub struct Item {
     /// Why its last backup failed, or why its source is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorBody>,
-    /// Backups that failed since the last that did not.
+    /// Number of failed backups since the last good one.
     #[serde(default)]
     pub failures: u32,
-    /// The job that works on it now; no other is begun.
+    /// The job that works on it now; no other job can begin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobId>,
     /// When its last good backup was.
@@ -142,7 +143,7 @@ pub struct Item {
     /// When the next backup starts, as its policy says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_backup: Option<Timestamp>,
-    /// Disks that a restore has replaced, as long as nobody has accepted or undone that.
+    /// Disks that a restore has replaced, until somebody accepts or undoes the restore.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaced: Option<Replaced>,
     /// When it was protected.
@@ -150,7 +151,7 @@ pub struct Item {
     /// When it was deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted: Option<Timestamp>,
-    /// When it can no longer be brought back.
+    /// Until when it can be restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub purge_after: Option<Timestamp>,
 }
@@ -172,11 +173,11 @@ pub struct Replaced {
 }
 
 words! {
-    /// What becomes of disks that a restore has replaced.
+    /// The decision about disks that a restore has replaced.
     RestoreDecision {
         /// The restored state stays.
         Accept = "accept",
-        /// The state before comes back.
+        /// The state before is restored.
         Undo = "undo",
     }
 }
@@ -189,18 +190,18 @@ pub struct Protect {
     pub vault: String,
     /// The host: its name or id.
     pub host: String,
-    /// The policy: its name or id; the vault's policy `default` if not given.
+    /// The policy: its name or id; the default is the vault's policy `default`.
     #[serde(default)]
     pub policy: Option<String>,
-    /// What to protect, several at once.
+    /// The sources to protect.
     #[schema(min_items = 1, max_items = 1000)]
     pub sources: Vec<ProtectSource>,
-    /// Whether the first backup is begun at once, instead of when the policy says.
+    /// Whether the first backup begins at once, not at the policy's scheduled time.
     #[serde(default)]
     pub backup_now: bool,
 }
 
-/// One thing to protect.
+/// A source to protect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProtectSource {
@@ -211,7 +212,7 @@ pub struct ProtectSource {
     /// them.
     #[serde(default)]
     pub paths: Option<DiskPaths>,
-    /// The item's name; the machine's if not given.
+    /// The item's name; the default is the machine's name.
     #[serde(default)]
     #[schema(min_length = 1, max_length = 200)]
     pub name: Option<String>,
@@ -220,14 +221,14 @@ pub struct ProtectSource {
     pub disks: DiskSelection,
 }
 
-/// Changes of an item. What is not given stays as it is.
+/// Changes of an item. Omitted fields stay as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ItemUpdate {
     /// Another policy: its name or id.
     #[serde(default)]
     pub policy: Option<String>,
-    /// Another choice of disks.
+    /// A new choice of disks.
     #[serde(default)]
     pub disks: Option<DiskSelection>,
 }
@@ -236,19 +237,19 @@ pub struct ItemUpdate {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BackupNow {
-    /// Until when its point is kept; 30 days if not given.
+    /// When its point expires; the default is in 30 days.
     #[serde(default)]
     pub retain_until: Option<Timestamp>,
 }
 
 words! {
-    /// What becomes of the points when protection is stopped.
+    /// The fate of the points when protection is stopped.
     StopMode {
         /// They are kept for ever.
         RetainForever = "retain_forever",
-        /// They expire as the policy says, but for the last.
+        /// They expire as the policy says, except the last.
         RetainAsPerPolicy = "retain_as_per_policy",
-        /// They are deleted; softly, if the vault does so.
+        /// They are deleted; with soft delete they can be restored for some days.
         DeleteData = "delete_data",
     }
 }
@@ -257,7 +258,7 @@ words! {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StopProtection {
-    /// What becomes of the points.
+    /// The fate of the points.
     pub mode: StopMode,
 }
 
@@ -265,7 +266,7 @@ pub struct StopProtection {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResumeProtection {
-    /// Another policy: its name or id; as before if not given.
+    /// The policy: its name or id; the default is the last one.
     #[serde(default)]
     pub policy: Option<String>,
 }

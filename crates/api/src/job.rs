@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use crate::{ErrorBody, words};
 
 words! {
-    /// What a job does.
+    /// The kind of a job.
     JobKind {
         /// Lists the machines of a host.
         Discover = "discover",
@@ -16,7 +16,7 @@ words! {
         ConfigureProtection = "configure_protection",
         /// Makes a recovery point.
         Backup = "backup",
-        /// Brings back a machine or disks.
+        /// Restores a machine or disks.
         Restore = "restore",
         /// Accepts or undoes a restore that has replaced a machine's disks.
         FinishRestore = "finish_restore",
@@ -24,11 +24,11 @@ words! {
         DisableProtection = "disable_protection",
         /// Deletes an item's recovery points.
         DeleteBackupData = "delete_backup_data",
-        /// Brings back a deleted item.
+        /// Restores a deleted item.
         Undelete = "undelete",
-        /// Removes recovery points whose time is over.
+        /// Removes expired recovery points.
         Expire = "expire",
-        /// Frees what no recovery point needs.
+        /// Frees the space that no recovery point needs.
         Reclaim = "reclaim",
         /// Verifies what a vault holds.
         Verify = "verify",
@@ -36,13 +36,13 @@ words! {
         MeasureUsage = "measure_usage",
         /// Changes a vault's key.
         RotateKey = "rotate_key",
-        /// Writes what the service knows, sealed, into a vault.
+        /// Saves a sealed copy of the catalog in a vault.
         SaveCatalog = "save_catalog",
     }
 }
 
 words! {
-    /// How far a job is.
+    /// The state of a job.
     JobState {
         /// It waits for its turn.
         Queued = "queued",
@@ -54,7 +54,7 @@ words! {
         Cancelled = "cancelled",
         /// It is done.
         Completed = "completed",
-        /// It is done, but not as well as it should be.
+        /// It is done, with warnings.
         CompletedWithWarnings = "completed_with_warnings",
         /// It failed.
         Failed = "failed",
@@ -84,14 +84,14 @@ impl JobKind {
 }
 
 impl Job {
-    /// Which try it is, or was last; 0 before the first.
+    /// Number of the present or last try; 0 before the first.
     pub const fn current_try(&self) -> u32 {
         self.attempt.saturating_sub(self.interruptions)
     }
 }
 
 impl JobState {
-    /// Whether nothing more will happen.
+    /// Whether the job has ended.
     pub const fn is_final(self) -> bool {
         matches!(
             self,
@@ -107,21 +107,21 @@ words! {
         OnDemand = "on_demand",
         /// A policy's schedule.
         Scheduled = "scheduled",
-        /// The service keeps house.
+        /// The service's own housekeeping.
         System = "system",
     }
 }
 
 words! {
-    /// How far a part of a job is.
+    /// The state of a part of a job.
     TaskState {
-        /// It comes later.
+        /// It has not begun.
         Pending = "pending",
         /// It is at work.
         InProgress = "in_progress",
         /// It is done.
         Completed = "completed",
-        /// It is done, but not as well as it should be.
+        /// It is done, with warnings.
         CompletedWithWarnings = "completed_with_warnings",
         /// It failed.
         Failed = "failed",
@@ -137,7 +137,7 @@ words! {
 pub struct Task {
     /// Its name: `snapshot`, `transfer`, `validate`, ...
     pub name: String,
-    /// How far it is.
+    /// Its state.
     pub state: TaskState,
     /// When it began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -150,18 +150,18 @@ pub struct Task {
     pub detail: Option<String>,
 }
 
-/// How far a job has come in bytes.
+/// The progress of a job in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Progress {
-    /// Bytes gone through.
+    /// Bytes processed.
     pub done_bytes: u64,
-    /// Bytes to go through in all, as far as known; may grow.
+    /// Total bytes to process, as far as known; may grow.
     pub total_bytes: u64,
     /// Bytes written to the vault or the target.
     pub stored_bytes: u64,
-    /// Bytes gone through a second, of late.
+    /// Recent rate, in bytes a second.
     pub bytes_per_second: u64,
-    /// Seconds that are left at this rate; none if nobody can say.
+    /// Seconds left at this rate; none if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds_left: Option<u64>,
 }
@@ -171,13 +171,13 @@ pub struct Progress {
 pub struct Job {
     /// Its id.
     pub id: JobId,
-    /// What it does.
+    /// Its kind.
     pub kind: JobKind,
-    /// How far it is.
+    /// Its state.
     pub state: JobState,
-    /// Why it was begun.
+    /// Why it began.
     pub trigger: Trigger,
-    /// Who asked for it: a user's name, or `system`.
+    /// Who started it: a user's name, or `system`.
     pub requested_by: String,
     /// What it works on, by name: an item, a host or a vault.
     pub subject: String,
@@ -192,29 +192,29 @@ pub struct Job {
     pub host: Option<HostId>,
     /// Its parts, in order.
     pub tasks: Vec<Task>,
-    /// How far it has come.
+    /// Its progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
-    /// What is not as good as it should be.
+    /// Warnings about parts that were not done as requested.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<ErrorBody>,
-    /// Why it failed; or why it is tried again.
+    /// Why it failed, or why it will be tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorBody>,
-    /// How often it was begun. A start that an orderly stop of the server has cut short does not count.
+    /// Number of starts. A start that an orderly stop of the server has cut short does not count.
     pub attempt: u32,
-    /// How often the server died while it was at work: those starts use up no tries.
+    /// Number of times that the server died while the job ran: those starts use up no tries.
     #[serde(default)]
     pub interruptions: u32,
-    /// How often it is tried at most, if it fails in a way that may pass.
+    /// Maximum number of tries after failures that may be temporary.
     #[serde(default)]
     pub max_tries: u32,
-    /// Since when it exists.
+    /// When it was created.
     pub created: Timestamp,
-    /// It is not begun before: it waits for a try again, or for its place in a window.
+    /// The earliest start: the job waits for its next try, or for its offset in a window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Timestamp>,
-    /// When it was begun first.
+    /// When it first began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started: Option<Timestamp>,
     /// When it ended.
@@ -223,17 +223,17 @@ pub struct Job {
     /// The recovery point that it made or read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery_point: Option<PointId>,
-    /// What it did, in the words of the command that does the same; see `docs/use/json.md`.
+    /// Its result, as the JSON of the command that does the same; see `docs/use/json.md`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub report: Option<serde_json::Value>,
 }
 
-/// What is answered when a job was begun.
+/// The answer to a request that begins a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct JobBegun {
     /// The job.
     pub job: JobId,
-    /// Where to ask how far it is.
+    /// The path of its progress.
     pub link: String,
 }

@@ -1,9 +1,9 @@
-//! The words of the service's API: what is sent and answered, in JSON.
+//! The types of the service's API: requests and answers, in JSON.
 //!
 //! The server, its clients and the catalog speak with these types, so that a vault, an item or a
-//! job is the same thing in each. Fields are only ever added: what an older client sends is
-//! understood, and what it does not know it may ignore. Durations and sizes have their unit in
-//! their name; times are RFC 3339 in UTC.
+//! job is the same thing in each. Fields are only ever added: the server understands older clients,
+//! and a client may ignore unknown fields. Durations and sizes have their unit in their name; times
+//! are RFC 3339 in UTC.
 //!
 //! This crate knows no database, no network and no policy's rules.
 
@@ -48,7 +48,7 @@ macro_rules! words {
         }
 
         impl $name {
-            /// All of them, in order.
+            /// All values, in order.
             pub const ALL: &[Self] = &[$(Self::$variant),*];
 
             /// The word in JSON, on the command line and in the console.
@@ -102,12 +102,12 @@ macro_rules! words {
 }
 use words;
 
-/// A text is not one of the words that it may be.
+/// A text that is not one of the allowed values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotAWord {
     /// The text, cut to 80 characters.
     pub text: String,
-    /// What it may be.
+    /// The allowed values.
     pub words: &'static [&'static str],
 }
 

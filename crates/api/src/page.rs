@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 pub struct Page<T> {
     /// The entries.
     pub items: Vec<T>,
-    /// What to ask for as `page_token` to get the next page; none if this is the last.
+    /// The `page_token` of the next page; none if this is the last page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_page_token: Option<String>,
 }

@@ -10,11 +10,11 @@ use crate::{ConsistencyProved, Trigger, words};
 words! {
     /// Where a recovery point's data is.
     RecoveryPointType {
-        /// Near its source only.
+        /// Only in the snapshot vault.
         Snapshot = "snapshot",
-        /// Near its source and in the vault.
+        /// In the snapshot vault and in the vault.
         SnapshotAndVault = "snapshot_and_vault",
-        /// In the vault only.
+        /// Only in the vault.
         Vault = "vault",
     }
 }
@@ -26,11 +26,11 @@ words! {
         Pending = "pending",
         /// It was validated.
         Restorable = "restorable",
-        /// It was found to be damaged.
+        /// It is damaged.
         Damaged = "damaged",
-        /// It is not in its vault any more, and the service has not deleted it.
+        /// It is missing from its vault, and the service has not deleted it.
         Lost = "lost",
-        /// It was deleted and can still be brought back.
+        /// It is deleted and can still be restored.
         SoftDeleted = "soft_deleted",
     }
 }
@@ -38,13 +38,13 @@ words! {
 /// A recovery point: one consistent moment of all protected disks of an item.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RecoveryPoint {
-    /// Its id in the vault; as long as it is near its source only, its id there.
+    /// Its id in the vault; until it is transferred, its id in the snapshot vault.
     pub id: PointId,
     /// Its item.
     pub item: ItemId,
     /// Its vault.
     pub vault: VaultId,
-    /// The moment whose data it is.
+    /// The moment of its data.
     pub time: Timestamp,
     /// When it was complete.
     pub completed: Timestamp,
@@ -53,7 +53,7 @@ pub struct RecoveryPoint {
     pub kind: RecoveryPointType,
     /// Whether it can be restored.
     pub state: PointState,
-    /// What was proved of its consistency.
+    /// The consistency that was proved.
     pub consistency: ConsistencyProved,
     /// Why it was made.
     pub trigger: Trigger,
@@ -62,42 +62,44 @@ pub struct RecoveryPoint {
     pub job: Option<JobId>,
     /// Its disks.
     pub disks: Vec<PointDisk>,
-    /// Its copy near its source, if there is one: restores use it.
+    /// Its copy in the snapshot vault, if it has one: restores use it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<SnapshotCopy>,
     /// Bytes that it added to the vault.
     pub stored_bytes: u64,
-    /// Until when it is locked in its vault: nobody can delete it before, and no reclaim frees it.
+    /// When its lock in the vault expires: until then nobody can delete it, and no reclaim frees
+    /// it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locked_until: Option<Timestamp>,
-    /// Until when somebody wants it kept, whatever the policy says.
+    /// The expiry that somebody has set, whatever the policy says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retain_until: Option<Timestamp>,
-    /// When it expires, as things are now; none if it is kept.
+    /// When it expires by the present rules; none if it does not expire.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Timestamp>,
-    /// Which rules keep it: `daily`, `weekly`, `monthly`, `yearly`, `on_demand`, `last_point`, ...
+    /// The rules that keep it: `daily`, `weekly`, `monthly`, `yearly`, `on_demand`, `last_point`,
+    /// ...
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kept_by: Vec<String>,
     /// When it was deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted: Option<Timestamp>,
-    /// When it can no longer be brought back.
+    /// Until when it can be restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub purge_after: Option<Timestamp>,
-    /// What people should know.
+    /// Notes for people.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }
 
-/// The copy of a recovery point near its source.
+/// The copy of a recovery point in the snapshot vault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SnapshotCopy {
     /// The vault that it is in.
     pub vault: VaultId,
     /// Its id there.
     pub id: PointId,
-    /// Until when it stays there; none as long as it is the item's newest one.
+    /// Until when it stays there; none while it is the item's newest point.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
 }
@@ -117,7 +119,7 @@ pub struct PointDisk {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PointUpdate {
-    /// Until when it is kept, whatever the policy says. An earlier time than before is a shorter
+    /// The new expiry, whatever the policy says. An earlier time than before shortens the
     /// retention.
     #[serde(default)]
     pub retain_until: Option<Timestamp>,

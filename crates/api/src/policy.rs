@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use crate::ConsistencyWanted;
 
-/// A policy: when items are backed up, how consistently, and how long their points are kept.
+/// A policy: when items are backed up, with which consistency, and when their points expire.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Policy {
     /// Its id.
@@ -17,7 +17,7 @@ pub struct Policy {
     pub vault: VaultId,
     /// Its name, which no other policy of the vault has.
     pub name: String,
-    /// When, and how long; see `docs/use/policies.md`.
+    /// Its rules; see `docs/use/policies.md`.
     pub rules: PolicyRules,
     /// The best consistency that is tried for.
     pub consistency: ConsistencyWanted,
@@ -34,9 +34,9 @@ pub struct PolicyCreate {
     /// Its name: 1 to 200 bytes of any script, without `/`, `\` and control characters.
     #[schema(min_length = 1, max_length = 200)]
     pub name: String,
-    /// When, and how long.
+    /// Its rules.
     pub rules: PolicyRules,
-    /// The best consistency that is tried for; application-consistent if not given.
+    /// The best consistency to try for; the default is application-consistent.
     #[serde(default)]
     pub consistency: Option<ConsistencyWanted>,
     /// Whether less than that is a failure.
@@ -44,7 +44,7 @@ pub struct PolicyCreate {
     pub consistency_required: bool,
 }
 
-/// Changes of a policy. What is not given stays as it is.
+/// Changes of a policy. Omitted fields stay as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyUpdate {
@@ -63,7 +63,7 @@ pub struct PolicyUpdate {
     pub consistency_required: Option<bool>,
 }
 
-/// What a change of rules would do, before it is made.
+/// The effect of a change of rules, before it is made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PolicyPreview {
     /// Whether any point could be kept for a shorter time than now.
@@ -76,10 +76,10 @@ pub struct PolicyPreview {
     pub kept_longer: u64,
     /// Points that are kept as long as before.
     pub unchanged: u64,
-    /// When the first point is removed that is removed earlier than now.
+    /// When the first point would expire whose expiry gets earlier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_removal: Option<Timestamp>,
-    /// When the last of them is.
+    /// When the last such point would expire.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_removal: Option<Timestamp>,
     /// The items whose points these are.
@@ -88,7 +88,7 @@ pub struct PolicyPreview {
     pub summary: String,
 }
 
-/// What a change of rules would do to one item.
+/// The effect of a change of rules on one item.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ItemPreview {
     /// The item.
@@ -101,10 +101,10 @@ pub struct ItemPreview {
     pub removed_earlier: u64,
 }
 
-/// Asks what other rules would do.
+/// Asks for the effect of new rules.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyTry {
-    /// The other rules.
+    /// The new rules.
     pub rules: PolicyRules,
 }

@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use crate::Role;
 
-/// The server is there.
+/// The server runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Health {
     /// `ok`.
@@ -19,19 +19,19 @@ pub struct Health {
 pub struct ErrorEntry {
     /// Stable name, for scripts.
     pub code: String,
-    /// What can be done about it in general.
+    /// The kind of error, which says what the caller can do in general.
     pub kind: String,
     /// What has happened.
     pub meaning: String,
     /// What to do about it.
     pub hint: String,
-    /// Who can do something about it.
+    /// Who can remove the cause.
     pub fault: String,
     /// Whether the same request may succeed later.
     pub retryable: bool,
-    /// The HTTP status with which it is answered.
+    /// The HTTP status of the answer.
     pub status: u16,
-    /// What Azure Backup calls the same.
+    /// Azure Backup's names for the same error.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub azure: Vec<String>,
 }
@@ -41,10 +41,11 @@ pub struct ErrorEntry {
 pub struct AccessRow {
     /// The operation's name, also in the audit log.
     pub operation: String,
-    /// The least role that may do it.
+    /// The lowest role with the permission.
     pub role: Role,
-    /// Where that role must hold: `server`, `vault` (or above) or `item` (or above).
+    /// The scope in which the user needs that role: `server`, `vault` (or above) or `item` (or
+    /// above).
     pub reach: String,
-    /// What it is.
+    /// Description of the operation.
     pub words: String,
 }

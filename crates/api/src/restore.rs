@@ -8,25 +8,25 @@ use utoipa::ToSchema;
 use crate::words;
 
 words! {
-    /// What becomes of a machine when it is restored.
+    /// The state of a machine after its restore.
     PowerAfter {
         /// It stays off.
         Off = "off",
         /// It is started.
         Start = "start",
-        /// It is started with its processors standing still.
+        /// It is started with its processors paused.
         Paused = "paused",
     }
 }
 
 words! {
-    /// How a machine that runs is brought to stand for a replacement.
+    /// How a running machine is stopped for a replacement.
     StopFirst {
         /// Not at all: it must be off.
         Refuse = "refuse",
         /// Its guest is asked to shut down.
         ShutDown = "shut_down",
-        /// As by pulling its plug.
+        /// It is switched off, like a power cut.
         PowerOff = "power_off",
     }
 }
@@ -49,7 +49,7 @@ pub enum Restore {
     Machine(RestoreMachine),
     /// Disks, and a template to make a machine of them.
     Disks(RestoreDisks),
-    /// The disks of the machine that is there.
+    /// The disks of an existing machine.
     Replace(RestoreReplace),
 }
 
@@ -61,29 +61,29 @@ pub struct RestoreMachine {
     /// The host: its name or id; that of the item if not given.
     #[serde(default)]
     pub host: Option<String>,
-    /// Its name; that which it had if not given.
+    /// Its name; the default is its old name.
     #[serde(default)]
     pub name: Option<String>,
-    /// Whether it has the UUID and network addresses that it had; the original must be gone.
+    /// Whether it gets its old UUID and network addresses; the original must be gone.
     #[serde(default)]
     pub same_identity: bool,
     /// The disks; all if empty.
     #[serde(default)]
     pub disks: Vec<String>,
-    /// Folder of each disk, on the host; that of `*` for all others; where they were if not given. Each is
-    /// below one of the server's `restore_dirs`.
+    /// Folder of each disk on the host; `*` stands for all others; the default is the old folder.
+    /// Each is below one of the server's `restore_dirs`.
     #[serde(default)]
     pub storage_dirs: BTreeMap<String, String>,
-    /// Storage pool of each disk; that of `*` for all others.
+    /// Storage pool of each disk; `*` stands for all others.
     #[serde(default)]
     pub pools: BTreeMap<String, String>,
-    /// The format of all disks; that which they had if not given.
+    /// The format of all disks; the default is their old format.
     #[serde(default)]
     pub format: Option<DiskFormat>,
     /// Other networks: `network=OLD:NEW`, `bridge=OLD:NEW`, `network=OLD:bridge=NEW`.
     #[serde(default)]
     pub networks: Vec<String>,
-    /// Whether all cables are pulled.
+    /// Whether all network interfaces are disconnected.
     #[serde(default)]
     pub links_down: bool,
     /// Another mainboard.
@@ -92,13 +92,13 @@ pub struct RestoreMachine {
     /// Another kind of processor: `host-model`, `host-passthrough`, `maximum`.
     #[serde(default)]
     pub cpu: Option<String>,
-    /// Whether secrets that the host lacks are made known to it.
+    /// Whether the host gets the secrets that it lacks.
     #[serde(default)]
     pub with_secrets: bool,
-    /// What becomes of it.
+    /// The state of the machine after the restore.
     #[serde(default)]
     pub power: Option<PowerAfter>,
-    /// Whether it is only planned: nothing is written, and the job's report says what would become.
+    /// Whether to plan only: nothing is written, and the job's report is the plan.
     #[serde(default)]
     pub dry_run: bool,
 }
@@ -110,28 +110,28 @@ pub struct RestoreDisks {
     /// The host: its name or id; that of the item if not given.
     #[serde(default)]
     pub host: Option<String>,
-    /// The folder on the host that gets the disks without a target of their own, and of a machine its
-    /// description, below one of the server's `restore_dirs`. Without one, only the disks that have
-    /// targets are restored, and no description is written.
+    /// The folder on the host for all disks without a target in `targets`, and for a machine's
+    /// description; it is below one of the server's `restore_dirs`. Without a folder, only the
+    /// disks in `targets` are restored, and no description is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, required = false)]
     pub folder: Option<String>,
     /// The disks; all if empty.
     #[serde(default)]
     pub disks: Vec<String>,
-    /// Their format; raw if not given.
+    /// Their format; the default is raw.
     #[serde(default)]
     pub format: Option<DiskFormat>,
-    /// Where single disks go, instead of the folder or without one: a file or device on the host, by the disk's name.
-    /// Each is below one of the server's `restore_dirs`, or is one of them.
+    /// Targets of single disks: a file or device on the host, by the disk's name. Each is below one
+    /// of the server's `restore_dirs`, or is one of them.
     #[serde(default)]
     pub targets: BTreeMap<String, String>,
-    /// Whether files and devices that are there are overwritten where they differ.
+    /// Whether existing files and devices are overwritten where they differ.
     #[serde(default)]
     pub in_place: bool,
 }
 
-/// Gives the machine that is there the disks of the recovery point.
+/// Gives an existing machine the disks of the recovery point.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RestoreReplace {
@@ -141,20 +141,20 @@ pub struct RestoreReplace {
     /// The disks; all if empty.
     #[serde(default)]
     pub disks: Vec<String>,
-    /// Folder of each disk's new image; that of `*` for all others; beside the old ones if not given. Each
-    /// is below one of the server's `restore_dirs`.
+    /// Folder of each disk's new image; `*` stands for all others; the default is beside the old
+    /// image. Each is below one of the server's `restore_dirs`.
     #[serde(default)]
     pub storage_dirs: BTreeMap<String, String>,
-    /// If it runs.
+    /// How to stop the machine if it runs.
     #[serde(default)]
     pub stop: Option<StopFirst>,
-    /// Whether no recovery point of the present state is made first.
+    /// Whether to skip the recovery point of the present state.
     #[serde(default)]
     pub no_safety_point: bool,
-    /// What becomes of it.
+    /// The state of the machine after the restore.
     #[serde(default)]
     pub power: Option<PowerAfter>,
-    /// Whether it is only planned: nothing is written, and the job's report says what would become.
+    /// Whether to plan only: nothing is written, and the job's report is the plan.
     #[serde(default)]
     pub dry_run: bool,
 }

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use crate::{ErrorBody, ProtectionState, Replaced};
 
-/// How things are.
+/// The state of the service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// When.
@@ -18,35 +18,35 @@ pub struct Status {
     pub version: String,
     /// Seconds since it was started.
     pub uptime_seconds: u64,
-    /// How many items are in each state of protection.
+    /// Number of items in each state of protection.
     pub items: BTreeMap<String, u64>,
-    /// How many jobs of the last 24 hours are in each state, without those that the service began for itself.
+    /// Number of jobs of the last 24 hours in each state, without the service's own jobs.
     pub jobs_24_hours: BTreeMap<String, u64>,
-    /// When the next backup begins; none if no schedule wants one.
+    /// The next scheduled backup; none if no item has a schedule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_backup: Option<NextBackup>,
-    /// How many jobs run.
+    /// Number of running jobs.
     pub jobs_running: u64,
-    /// How many jobs wait.
+    /// Number of waiting jobs.
     pub jobs_queued: u64,
     /// Items whose backups fail, the longest first.
     pub failing: Vec<FailingItem>,
     /// Items whose newest restorable point is older than their policy promises, the longest first.
     #[serde(default)]
     pub behind: Vec<BehindItem>,
-    /// How many items have no policy, so that they are never backed up by themselves.
+    /// Number of items without a policy, so without scheduled backups.
     #[serde(default)]
     pub unscheduled: u64,
     /// Restores that have replaced disks of a machine and that nobody has accepted or undone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub open_restores: Vec<OpenRestore>,
-    /// How many alerts hold, by severity.
+    /// Number of firing alerts, by severity.
     pub alerts: BTreeMap<String, u64>,
     /// The vaults.
     pub vaults: Vec<VaultStatus>,
-    /// How many hosts there are, by state.
+    /// Number of hosts, by state.
     pub hosts: BTreeMap<String, u64>,
-    /// What is wrong with the server itself: its clock, its catalog.
+    /// Problems of the server itself: its clock, its catalog.
     pub server: Vec<ErrorBody>,
 }
 
@@ -62,7 +62,7 @@ pub struct BehindItem {
     /// When its newest restorable point was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newest_point: Option<Timestamp>,
-    /// When a newer one should have been begun.
+    /// When a newer one should have begun.
     pub due: Timestamp,
     /// The job that works on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,7 +78,7 @@ pub struct OpenRestore {
     pub replaced: Replaced,
 }
 
-/// The backup that comes next.
+/// The next backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NextBackup {
     /// When it begins.
@@ -96,9 +96,9 @@ pub struct FailingItem {
     pub name: String,
     /// Its vault.
     pub vault: VaultId,
-    /// How far it is protected.
+    /// The state of its protection.
     pub state: ProtectionState,
-    /// How many backups failed since the last good one.
+    /// Number of failed backups since the last good one.
     pub failures: u32,
     /// When the last good one was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -111,20 +111,20 @@ pub struct FailingItem {
     pub job: Option<JobId>,
 }
 
-/// How a vault was verified.
+/// The verification of a vault.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Verified {
-    /// When its structure was looked at last: everything but packs, and whether every recovery point has
-    /// all that it needs.
+    /// When its structure was last checked: everything except packs, and whether every recovery
+    /// point has all that it needs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub structure: Option<Timestamp>,
-    /// When the last of its packs was read, of a round in which all of them are.
+    /// End of the last round that has read all its packs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub whole: Option<Timestamp>,
-    /// When the round began in which its packs are read now.
+    /// Start of the present round that reads its packs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub round: Option<Timestamp>,
-    /// Objects that were found damaged and are not repaired.
+    /// Damaged objects that are not repaired.
     #[serde(default)]
     pub damaged_objects: u64,
     /// Recovery points that cannot be restored whole.
@@ -145,13 +145,13 @@ pub struct VaultStatus {
     pub items: u64,
     /// Recovery points in it.
     pub recovery_points: u64,
-    /// Bytes of one copy, when it was measured last.
+    /// Bytes of one copy at the last measurement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stored_bytes: Option<u64>,
     /// Bytes that are free where it is, if it is a folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub free_bytes: Option<u64>,
-    /// How it was verified last; none if it never was.
+    /// Its last verification; none if it was never verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified: Option<Verified>,
     /// Why it cannot be reached.

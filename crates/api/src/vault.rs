@@ -10,9 +10,9 @@ use utoipa::ToSchema;
 use crate::words;
 
 words! {
-    /// In how many places a vault's data lies.
+    /// The redundancy of a vault's data.
     Redundancy {
-        /// In one region: one store, or several folders in separate fault domains that hold the same.
+        /// One region: one store, or several folders in separate fault domains with full copies.
         Local = "local",
         /// Also in a paired region.
         Geo = "geo",
@@ -22,19 +22,19 @@ words! {
 }
 
 words! {
-    /// Whether what is deleted can be brought back for some time.
+    /// Whether deleted data can be restored for some days.
     SoftDeleteState {
-        /// What is deleted is gone.
+        /// Deleted data cannot be restored.
         Disabled = "disabled",
-        /// It is kept for some days.
+        /// Deleted data is kept for some days.
         Enabled = "enabled",
-        /// It is kept for some days, and this can never be turned off.
+        /// Deleted data is kept for some days, and this can never be turned off.
         AlwaysOn = "always_on",
     }
 }
 
 words! {
-    /// Whether recovery points can be deleted before their time.
+    /// Whether recovery points can be deleted before they expire.
     Immutability {
         /// They can.
         Disabled = "disabled",
@@ -50,28 +50,29 @@ words! {
     VaultState {
         /// It is.
         Active = "active",
-        /// It was deleted and can still be brought back.
+        /// It is deleted and can still be restored.
         SoftDeleted = "soft_deleted",
     }
 }
 
 words! {
-    /// Who looks after a vault's key.
+    /// Who manages a vault's key.
     KeyManagement {
-        /// The server: it made the key and keeps it in its folder.
+        /// The server: it generated the key and keeps it in its folder.
         Platform = "platform",
         /// The customer: a key file, a passphrase, or a key in a hardware token.
         Customer = "customer",
     }
 }
 
-/// How long what is deleted can be brought back.
+/// Soft delete: how long deleted data can be restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SoftDelete {
     /// Whether it can.
     pub state: SoftDeleteState,
-    /// For how many days: 14 to 180. What is deleted already keeps the days that were in force then.
+    /// Days for which deleted data can be restored: 14 to 180. Data that is already deleted keeps
+    /// the days of its deletion.
     #[schema(minimum = 14, maximum = 180)]
     pub retention_days: u16,
 }
@@ -85,15 +86,15 @@ impl Default for SoftDelete {
 /// A vault's key, without its secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Encryption {
-    /// Who looks after it.
+    /// Who manages it.
     pub management: KeyManagement,
-    /// Where it is: a path on the server or a PKCS#11 URI.
+    /// Its location: a path on the server or a PKCS#11 URI.
     pub key: String,
-    /// When the vault's master key was changed last.
+    /// When the vault's master key was last changed.
     pub rotated: Timestamp,
 }
 
-/// A vault: where recovery points are kept.
+/// A vault: a place for recovery points.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Vault {
     /// Its id, which is also in its store.
@@ -111,19 +112,19 @@ pub struct Vault {
     pub mirrors: Vec<String>,
     /// Its key.
     pub encryption: Encryption,
-    /// How long what is deleted can be brought back.
+    /// Soft delete: how long deleted data can be restored.
     pub soft_delete: SoftDelete,
-    /// Whether recovery points can be deleted before their time.
+    /// Whether recovery points can be deleted before they expire.
     pub immutability: Immutability,
     /// Free labels.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
-    /// When it was made.
+    /// When it was created.
     pub created: Timestamp,
     /// When it was deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted: Option<Timestamp>,
-    /// When it can no longer be brought back. Its data stays in the store until somebody removes it.
+    /// Until when it can be restored. Its data stays in the store until somebody removes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub purge_after: Option<Timestamp>,
 }
@@ -135,28 +136,28 @@ pub struct VaultCreate {
     /// Its name: 1 to 200 bytes of any script, without `/`, `\` and control characters.
     #[schema(min_length = 1, max_length = 200)]
     pub name: String,
-    /// Where: the path of a folder, or the URL of an object store. A folder of the server's own if not
-    /// given. A vault that is there already is taken over, with its recovery points. The server's
-    /// configuration must allow it: a folder by `vault_dirs`, an object store by `vault_urls`.
+    /// The path of a folder, or the URL of an object store; the default is a folder of the server's
+    /// own. An existing vault is taken over with its recovery points. The server's configuration
+    /// must allow it: a folder by `vault_dirs`, an object store by `vault_urls`.
     #[serde(default)]
     pub url: Option<String>,
-    /// In how many places; only `local` can be had until regions exist.
+    /// The redundancy; only `local` is supported until regions exist.
     #[serde(default)]
     pub redundancy: Option<Redundancy>,
     /// Folders on other disks that hold the same. The server's `vault_dirs` must allow each.
     #[serde(default)]
     pub mirrors: Vec<String>,
-    /// The customer's own key; the server makes one if not given.
+    /// The customer's own key; by default the server generates one.
     #[serde(default)]
     pub key: Option<KeyReference>,
-    /// How long what is deleted can be brought back.
+    /// Soft delete: how long deleted data can be restored.
     #[serde(default)]
     pub soft_delete: Option<SoftDelete>,
-    /// Whether recovery points can be deleted before their time.
+    /// Whether recovery points can be deleted before they expire.
     #[serde(default)]
     pub immutability: Option<Immutability>,
-    /// Whether the vault is made although its store cannot keep two writers apart; nobody else may
-    /// write to it then.
+    /// Whether to create the vault although its store cannot arbitrate between writers; nobody else
+    /// may then write to it.
     #[serde(default)]
     pub single_writer: bool,
     /// Free labels.
@@ -164,7 +165,8 @@ pub struct VaultCreate {
     pub tags: BTreeMap<String, String>,
 }
 
-/// Where a key is. Keys themselves are never sent. The server's configuration must allow what is named.
+/// Location of a key. Keys themselves are never sent. The server's configuration must allow the
+/// location.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyReference {
@@ -177,7 +179,7 @@ pub enum KeyReference {
     Pkcs11(String),
 }
 
-/// Changes of a vault. What is not given stays as it is.
+/// Changes of a vault. Omitted fields stay as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VaultUpdate {
@@ -188,13 +190,13 @@ pub struct VaultUpdate {
     /// Another redundancy.
     #[serde(default)]
     pub redundancy: Option<Redundancy>,
-    /// How long what is deleted can be brought back.
+    /// Soft delete: how long deleted data can be restored.
     #[serde(default)]
     pub soft_delete: Option<SoftDelete>,
-    /// Whether recovery points can be deleted before their time.
+    /// Whether recovery points can be deleted before they expire.
     #[serde(default)]
     pub immutability: Option<Immutability>,
-    /// Other labels, in place of all that there are.
+    /// New labels, which replace all present ones.
     #[serde(default)]
     pub tags: Option<BTreeMap<String, String>>,
 }
@@ -203,13 +205,13 @@ pub struct VaultUpdate {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeyRotate {
-    /// The key that opens the vault from now on; the same as before if not given, and only the master
-    /// key is changed.
+    /// The key that opens the vault from now on; if omitted, the key stays and only the master key
+    /// changes.
     #[serde(default)]
     pub key: Option<KeyReference>,
 }
 
-/// What a vault holds and what it costs.
+/// The content of a vault and its size.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct VaultUsage {
     /// The vault.
@@ -218,7 +220,7 @@ pub struct VaultUsage {
     pub measured: Timestamp,
     /// Recovery points.
     pub recovery_points: u64,
-    /// Recovery points that were deleted and can still be brought back.
+    /// Deleted recovery points that can still be restored.
     pub soft_deleted_points: u64,
     /// Sizes of all disks of the newest point of every item.
     pub protected_bytes: u64,
@@ -229,17 +231,17 @@ pub struct VaultUsage {
     /// Protected instances, counted by size: up to 50 GB one unit, up to 500 GB two, two more for each
     /// further 500 GB.
     pub instance_units: u64,
-    /// Bytes by which it grew a day, over the last 30 days; none before there are two measurements.
+    /// Growth in bytes a day, over the last 30 days; none before the second measurement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub growth_bytes_per_day: Option<i64>,
-    /// What it is expected to hold in 30 days, if it goes on growing so.
+    /// Expected bytes in 30 days at this growth.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forecast_bytes_30_days: Option<u64>,
     /// The items, by name.
     pub items: Vec<ItemUsage>,
 }
 
-/// What an item holds in its vault.
+/// An item's share of its vault.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ItemUsage {
     /// The item, unless the service does not know it.
@@ -251,7 +253,7 @@ pub struct ItemUsage {
     pub recovery_points: u64,
     /// Sizes of all disks of its newest point.
     pub protected_bytes: u64,
-    /// Bytes of data in its newest point, which is what an instance's size is counted by.
+    /// Bytes of data in its newest point, which decide the size of a protected instance.
     pub instance_bytes: u64,
     /// Units of protected instances.
     pub instance_units: u64,

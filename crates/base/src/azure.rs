@@ -1,7 +1,7 @@
-//! What Azure Backup calls the same errors: for people and scripts that know its names.
+//! Azure Backup's names for the same errors, for people and scripts that know them.
 //!
-//! Only names whose cause and remedy are the same here. What has no like on this side (agents'
-//! installers, subscriptions, marketplaces) is left out.
+//! Only names with the same cause and remedy are listed. Names without a counterpart (agents'
+//! installers, subscriptions, marketplaces) are left out.
 
 /// Codes of the catalog, and what Azure Backup calls them.
 pub(crate) const ALIASES: &[(&str, &[&str])] = &[

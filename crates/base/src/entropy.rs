@@ -1,4 +1,4 @@
-//! Chance, behind a trait.
+//! Randomness, behind a trait.
 
 /// Where random bytes come from: keys, salts, ids.
 pub trait Entropy: Send + Sync {

@@ -1,4 +1,4 @@
-//! Identifiers, one type a kind, so that one cannot be passed for another.
+//! Identifiers: one type for each kind, so that the compiler rejects an id of another kind.
 
 use std::{fmt, str::FromStr};
 
@@ -32,7 +32,7 @@ macro_rules! ulid_id {
                 Self(Ulid::from_parts(millis, u128::from_be_bytes(entropy.array())))
             }
 
-            /// When it was made, in milliseconds since 1970, by the clock of whoever made it.
+            /// When it was made, in milliseconds since 1970, by its maker's clock.
             pub fn millis(self) -> u64 {
                 self.0.timestamp_ms()
             }
@@ -131,7 +131,7 @@ ulid_id!(
     TokenId, "token"
 );
 ulid_id!(
-    /// A role that somebody has somewhere.
+    /// A role of a user in a scope.
     AssignmentId, "role assignment"
 );
 ulid_id!(
@@ -139,7 +139,7 @@ ulid_id!(
     AlertId, "alert"
 );
 ulid_id!(
-    /// Alerts that are told together, to one mailbox or webhook.
+    /// Alerts that are sent together, to one mailbox or webhook.
     NoticeId, "notice"
 );
 ulid_id!(

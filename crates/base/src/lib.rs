@@ -1,9 +1,9 @@
-//! The words of the domain: digests, ids, names of objects, byte ranges, limits, error codes, time and
-//! chance; and one small cache.
+//! The basic types of the domain: digests, ids, names of objects, byte ranges, limits, error codes, time
+//! and randomness; and one small cache.
 //!
-//! Every other crate uses this one and it uses none of them. It does no I/O except to ask the
-//! system for the time and for random bytes, both behind traits so that tests and the simulator
-//! own them.
+//! Every other crate uses this one; this crate uses none of them. It does no I/O except to ask the
+//! system for the time and for random bytes. Both are behind traits, so that tests and the
+//! simulator control them.
 
 mod aligned;
 mod azure;

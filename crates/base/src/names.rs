@@ -1,4 +1,4 @@
-//! Names that people give.
+//! Names of items, disks and other objects that people choose.
 
 /// The most bytes of a name.
 const MAX_LEN: usize = 200;

@@ -1,4 +1,4 @@
-//! How far long work has come: numbers that somebody else shows.
+//! Progress of long work, as numbers for a display.
 
 use std::sync::{
     Arc, Mutex, PoisonError,

@@ -1,4 +1,4 @@
-//! Numbers from a seed.
+//! Pseudo-random numbers from a seed.
 
 /// `SplitMix64` (Steele, Lea, Flood 2014): the same seed gives the same numbers on every machine. Good
 /// enough to choose samples and to make up tests; nothing of it is secret.

@@ -1,4 +1,4 @@
-//! Amounts as people read them: in results, in the texts of jobs and in errors.
+//! Amounts in a form for people: in results, in the texts of jobs and in errors.
 
 /// Bytes in IEC units: `512 B`, `2 GiB` if it is exactly that, `12.0 GiB` if not.
 pub fn bytes(bytes: u64) -> String {

@@ -1,9 +1,9 @@
-//! The audit chain: who did what, in order, so that a later change of it shows.
+//! The audit chain: an ordered record of who did what, in which a later change shows.
 //!
-//! Every record has the hash of the one before and a hash of its own. An entry that is altered,
-//! removed or put in between breaks the chain at that place. Whoever can write to the database
-//! can make a whole new chain, and can cut off its end; both show against a head
-//! ([`AuditHead`]) that was kept elsewhere.
+//! Every record has the hash of the one before and a hash of its own. An altered, removed or
+//! inserted entry breaks the chain at that position. Somebody who can write to the database can
+//! make a whole new chain, or cut off its end; comparison with a head ([`AuditHead`]) kept
+//! elsewhere reveals both.
 //!
 //! The hash of a record is BLAKE3 in its mode for deriving keys, with the context
 //! `strongroom catalog audit record 1`, of these bytes:

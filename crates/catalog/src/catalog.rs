@@ -1,4 +1,4 @@
-//! A catalog that is open: its transactions.
+//! An open catalog and its transactions.
 //!
 //! A SQLite file is served by one process, which holds a lock on a file beside it. PostgreSQL
 //! serves several. On both, transactions that write come one after the other, so what one has

@@ -1,4 +1,4 @@
-//! What can go wrong with a catalog.
+//! Errors of the catalog.
 //!
 //! No message has a password or the content of a document; sources are kept and not printed.
 
@@ -41,7 +41,7 @@ pub enum Error {
         source: sqlx::Error,
     },
     /// The database does not let this user in.
-    #[error("the catalog's database refuses the access")]
+    #[error("the catalog's database denies access")]
     Denied {
         /// What the database said.
         source: sqlx::Error,
@@ -97,7 +97,9 @@ pub enum Error {
         name: String,
     },
     /// The database's schema is of a later version than this program.
-    #[error("the catalog's schema is of version {found}, this program knows those up to {known}")]
+    #[error(
+        "the catalog's schema is of version {found}, this program supports versions up to {known}"
+    )]
     Newer {
         /// The version in the database.
         found: u32,
@@ -105,13 +107,13 @@ pub enum Error {
         known: u32,
     },
     /// The database's schema is not what this program made.
-    #[error("the catalog's schema is not as it should be: {reason}")]
+    #[error("the catalog's schema is wrong: {reason}")]
     Schema {
         /// What differs.
         reason: String,
     },
     /// A list was asked for in a way that makes no sense.
-    #[error("this cannot be asked of {kind}: {reason}")]
+    #[error("this list of {kind} is not possible: {reason}")]
     Query {
         /// The documents' table.
         kind: &'static str,
@@ -119,7 +121,7 @@ pub enum Error {
         reason: String,
     },
     /// A text cannot be kept.
-    #[error("{what} of {kind} cannot be kept: {reason}")]
+    #[error("{what} of {kind} cannot be stored: {reason}")]
     Value {
         /// The document's table.
         kind: &'static str,

@@ -1,8 +1,8 @@
 //! Kinds of documents, and the tables they are kept in.
 //!
-//! A document's body is JSON that only its type understands. What is filtered or sorted by is
-//! also kept in columns. Names of tables and columns are written into SQL, so they are checked
-//! to be plain words; values never are.
+//! A document's body is JSON that only its type understands. The fields for filters and order are
+//! also stored in columns. Names of tables and columns are written into SQL, so they are checked to
+//! be plain words; values never are.
 
 use std::fmt::Write as _;
 

@@ -1,9 +1,9 @@
-//! Leases: which server does some work, when there are several.
+//! Leases: they decide which of several servers does a task.
 //!
 //! A lease has one holder until it expires by the database's time, and an epoch that grows with
-//! every holder. Whoever does work under a lease gives its epoch to what it works on, or checks
-//! the lease in the transaction that records the work ([`Tx::check_lease`]): a holder that was
-//! asleep while its lease expired then changes nothing.
+//! every holder. A holder passes its epoch on with its work, or checks the lease in the transaction
+//! that records the work ([`Tx::check_lease`]): a holder that was asleep while its lease expired
+//! then changes nothing.
 
 use std::time::Duration;
 

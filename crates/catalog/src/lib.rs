@@ -1,10 +1,10 @@
 //! The service's small state: documents, leases and the audit chain, in SQLite or PostgreSQL.
 //!
-//! This crate is the mechanism. It keeps JSON documents of declared [`Kind`]s in tables of their
-//! own, with columns for what is filtered and sorted by; changes them in transactions that all
-//! come one after the other ([`Catalog::write`]); lists them in pages; brings a database of any
-//! earlier version to the present one ([`Schema`]); and knows nothing of what the documents
-//! mean. The same code, SQL and tests serve both databases.
+//! This crate is the mechanism. It stores JSON documents of declared [`Kind`]s, a table for each
+//! kind, with columns for filters and order; changes them in transactions that run strictly one
+//! after the other ([`Catalog::write`]); lists them in pages; and upgrades a database of any
+//! earlier version ([`Schema`]). It must not know what the documents mean. The same code, SQL and
+//! tests serve both databases.
 //!
 //! ```text
 //!  open(url, schema) ─▶ Catalog ─▶ read(): ReadTx   get, list, count, sum

@@ -1,4 +1,4 @@
-//! What can be asked of the documents of one kind, and how it is said in SQL.
+//! Queries on the documents of one kind, and their SQL.
 //!
 //! Pages continue after the last document of the page before (its place in the order), never
 //! after a count, so that a document that is there all the time is on exactly one page, whatever

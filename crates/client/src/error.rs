@@ -1,4 +1,4 @@
-//! What can go wrong between a client and a server.
+//! Errors between a client and a server.
 
 use strongroom_api::ErrorBody;
 use strongroom_base::{CATALOG, Code, Coded, codes};
@@ -18,7 +18,7 @@ pub enum ClientError {
     #[error("{0}")]
     Settings(String),
     /// The token cannot be sent.
-    #[error("the token has characters that no token has")]
+    #[error("the token has invalid characters")]
     Token,
     /// The server does not answer.
     #[error("{server} does not answer")]
@@ -37,7 +37,7 @@ pub enum ClientError {
         reason: String,
     },
     /// The answer makes no sense.
-    #[error("{server} answered in a way that makes no sense: {reason}")]
+    #[error("{server} sent an answer that is not valid: {reason}")]
     Protocol {
         /// Its URL.
         server: String,

@@ -1,8 +1,8 @@
 //! A client of the service's API.
 //!
-//! [`Client`] has a method for each thing that the API offers, in the words of `strongroom_api`. It
-//! blocks, because its callers do. What may be sent twice without harm is sent again when the
-//! network fails: what only reads, and what carries an idempotency key.
+//! [`Client`] has a method for each operation of the API, with the types of `strongroom_api`. It
+//! blocks, because its callers do. When the network fails it repeats requests that are safe to
+//! repeat: reads, and requests with an idempotency key.
 //!
 //! | module  | what it does |
 //! |---------|--------------|

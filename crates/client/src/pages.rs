@@ -41,7 +41,7 @@ impl Client {
 }
 
 impl<T: DeserializeOwned> Pages<'_, T> {
-    /// At most so many entries; all if nothing is said.
+    /// Maximum number of entries; all if none is given.
     pub fn up_to(self, limit: Option<usize>) -> Result<Vec<T>, ClientError> {
         self.take(limit.unwrap_or(usize::MAX)).collect()
     }

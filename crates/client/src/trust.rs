@@ -1,8 +1,8 @@
-//! Whose certificate is believed.
+//! Trust in server certificates.
 //!
-//! A server for own hardware mostly has a certificate of its own making. It is trusted by its
-//! fingerprint, which the server prints: exactly this certificate, whoever signed it and whatever
-//! name it has. The server still proves that it has the certificate's key.
+//! A server on private hardware usually has a self-signed certificate. The client trusts it by the
+//! fingerprint that the server prints: exactly this certificate, whatever its issuer and its name.
+//! The server still proves that it has the certificate's key.
 
 use std::{
     fmt, fs,
@@ -188,7 +188,7 @@ impl ServerCertVerifier for Pinned {
     }
 }
 
-/// Judges by another rule, and remembers which certificate was refused, so that people can be told.
+/// Checks by another verifier, and remembers the refused certificate for the error message.
 #[derive(Debug)]
 struct Remembering {
     rule: Arc<dyn ServerCertVerifier>,

@@ -1,4 +1,4 @@
-//! Waiting for a job: by the server's events, or by asking now and then where they do not come.
+//! Waiting for a job: by the server's events, or by polling where no events arrive.
 
 use std::time::Duration;
 

@@ -70,7 +70,7 @@ fn target(item: &Item) -> Target {
 /// Refuses to protect what cannot be.
 fn check_sources(request: &Protect) -> Result<()> {
     if request.sources.is_empty() || request.sources.len() > 1000 {
-        let message = "1 to 1000 machines or sets of disks can be protected at once";
+        let message = "1 to 1000 machines or sets of disks can be protected in one request";
         return Err(ControlError::refused(&codes::REQUEST_INVALID, message));
     }
     for source in &request.sources {

@@ -399,8 +399,7 @@ fn check_redundancy(redundancy: Option<Redundancy>) -> Result<()> {
         None | Some(Redundancy::Local) => Ok(()),
         Some(other) => {
             let message = format!(
-                "the redundancy {other} takes a paired region, and there are none yet; `local` \
-                 with mirrors on other disks can be had"
+                "the redundancy {other} needs a paired region, and regions are not supported yet; use `local` with mirrors on other disks"
             );
             Err(ControlError::refused(&codes::FEATURE_MISSING, message))
         }

@@ -222,8 +222,7 @@ fn guess_format(file: &RawFile, path: &Path, name: &str) -> Result<ImageFormat, 
         Some(format) => Err(DiskError::Spec {
             disk: name.to_owned(),
             reason: format!(
-                "it looks like {format}, its name does not: say {format}:PATH, or raw:PATH if it \
-                 is the disk itself"
+                "its content looks like {format}, but its name does not: write {format}:PATH, or raw:PATH if the file is the disk itself"
             ),
         }),
     }

@@ -97,7 +97,7 @@ pub enum DiskError {
         reason: String,
     },
     /// The image refers to another file that was not allowed.
-    #[error("{disk} refers to {reference}, which is not opened unless allowed")]
+    #[error("{disk} refers to {reference}, which Strongroom opens only if you allow it")]
     Unsafe {
         /// Path.
         disk: String,
@@ -113,7 +113,7 @@ pub enum DiskError {
         reason: &'static str,
     },
     /// A link leads out of the folders that are allowed.
-    #[error("{disk} leads out of the folders that are allowed")]
+    #[error("{disk} leads out of the allowed folders")]
     Outside {
         /// Path.
         disk: String,

@@ -1,5 +1,5 @@
-//! A machine's configuration: an archive that is kept as the image of a disk would be, so that one
-//! that has not changed costs nothing, and whatever keeps, checks or copies disks does it as well.
+//! A machine's configuration: an archive that is stored like the image of a disk. So an unchanged
+//! archive costs nothing, and the code that stores, checks and copies disks handles it too.
 
 use strongroom_base::{BLOCK_SIZE, Digest};
 use strongroom_format::{ConfigurationRecord, Manifest, codec::Encoder, pack::RecordKind};

@@ -1,13 +1,13 @@
-//! Copies of recovery points: from the vault near the source to the one that is to keep them.
+//! Transfer of recovery points: from a snapshot vault into the item's own vault.
 //!
 //! ```text
 //!  point of one vault ─▶ its images, as disks ─▶ backup ─▶ point of another vault
 //!                  └─ what differs from the point that was copied before ─┘
 //! ```
 //!
-//! A copy is a backup whose disks are images: what the other vault has already is not stored again, and
-//! of what has not changed since the last copy nothing is read. The copy is the same moment with the
-//! same evidence, labels and checkpoints, but a point of its own: ids are never used twice.
+//! A copy is a backup whose disks are images: it stores no block that the other vault has, and
+//! reads nothing that has not changed since the last copy. The copy has the same moment, evidence,
+//! labels and checkpoints, but its own id: ids are never used twice.
 
 use std::sync::Arc;
 

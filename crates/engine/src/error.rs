@@ -1,4 +1,4 @@
-//! Why work of the engine failed.
+//! Errors of the engine.
 
 use strongroom_base::{ByteRange, Code, Coded, PointId, codes};
 use strongroom_disk::DiskError;
@@ -58,7 +58,7 @@ pub enum EngineError {
         source: SizeError,
     },
     /// Disk names are wrong or not unique.
-    #[error("the disks of item {item} need different names that are fit for files")]
+    #[error("the disks of item {item} need different names that are valid file names")]
     Names {
         /// The item.
         item: String,

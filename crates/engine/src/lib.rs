@@ -1,8 +1,8 @@
-//! How it happens: backup, restore and the queries on recovery points.
+//! Backup, restore and queries on recovery points: how the work is done.
 //!
-//! The engine joins disks and vaults and knows neither hypervisors nor people: it prints nothing,
-//! reads no environment and takes everything it needs as arguments. Long work reports through
-//! [`strongroom_base::Progress`] and stops at [`strongroom_base::Cancel`].
+//! The engine joins disks and vaults. It must not know hypervisors or people: it prints nothing,
+//! does not read the environment, and takes everything that it needs as arguments. Long work
+//! reports through [`strongroom_base::Progress`] and stops at [`strongroom_base::Cancel`].
 //!
 //! ```text
 //!  disk ─▶ plan (what to read) ─▶ readers ─▶ workers (zero? same? known? delta, zstd) ─▶ vault

@@ -1,4 +1,4 @@
-//! Questions about recovery points: which one, and what differs between two.
+//! Queries on recovery points: find one, compare two.
 
 use std::{collections::BTreeSet, sync::Arc};
 

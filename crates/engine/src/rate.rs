@@ -1,4 +1,4 @@
-//! Keeping to a number of bytes a second.
+//! A limit on bytes a second.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -7,7 +7,7 @@ use std::{
 
 use strongroom_base::Clock;
 
-/// Lets so many bytes a second pass, shared by all threads that use it.
+/// Limits the bytes a second of all threads that share it.
 pub(crate) struct Rate<'a> {
     clock: &'a dyn Clock,
     bytes_a_second: Option<u64>,

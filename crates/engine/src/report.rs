@@ -1,4 +1,4 @@
-//! What the engine says when work is done; also the stable JSON of the command line.
+//! Reports of finished work; they are also the stable JSON of the command line.
 
 use jiff::Timestamp;
 use serde::Serialize;

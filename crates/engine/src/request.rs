@@ -1,4 +1,4 @@
-//! What can be asked of the engine.
+//! Requests to the engine.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -26,11 +26,11 @@ pub enum CleanCheck {
     /// As it is said.
     #[default]
     Trust,
-    /// One in so many blocks that are said to be unchanged, at random, but at least 64 and at most
-    /// 4096, is compared with the parent point before anything else. If one differs, the disk is
-    /// read and compared as a whole. Blocks that are zeros, then and now, are hardly looked at.
+    /// One in N blocks that are reported as unchanged, at random, but at least 64 and at most 4096,
+    /// is compared with the parent point before anything else. If one differs, the disk is read and
+    /// compared as a whole. Blocks that are zeros, then and now, are hardly looked at.
     Sample {
-        /// One in so many.
+        /// The N.
         one_in: u64,
     },
     /// Not at all: the disk is read and compared as a whole. What is said to have changed only serves

@@ -126,7 +126,7 @@ pub(crate) fn returned(name: &str, answer: &[u8]) -> Result<Value> {
 fn read<T: serde::de::DeserializeOwned>(command: &str, value: Value) -> Result<T> {
     serde_json::from_value(value).map_err(|error| HypervisorError::Agent {
         command: command.to_owned(),
-        reason: format!("its answer makes no sense: {error}"),
+        reason: format!("its answer is not valid: {error}"),
     })
 }
 
@@ -153,8 +153,8 @@ pub fn info(agent: &dyn Agent) -> Result<AgentInfo> {
     Ok(AgentInfo { version: info.version, commands: commands.collect() })
 }
 
-/// Freezes all file systems and says how many. When this fails, they may be frozen nevertheless, or
-/// become so later: whoever calls it must see to it that they are thawed.
+/// Freezes all file systems and returns their number. If this fails, they may still be frozen, or
+/// freeze later: the caller must make sure that they are thawed.
 pub fn freeze(agent: &dyn Agent, timeout: Duration) -> Result<u64> {
     let command = "guest-fsfreeze-freeze";
     read(command, agent.command(command, Value::Null, timeout)?)

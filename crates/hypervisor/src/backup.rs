@@ -1,9 +1,8 @@
 //! Backup jobs and checkpoints of running machines.
 //!
 //! Source: libvirt's `docs/kbase/internals/incremental-backup.rst`, `formatbackup.rst` and
-//! `formatcheckpoint.rst`. A job freezes the content of the chosen disks in one instant and serves
-//! it over NBD until it is ended; a checkpoint begins, in the same instant, a bitmap of what
-//! changes from then on.
+//! `formatcheckpoint.rst`. A job fixes the content of the chosen disks at one instant and serves it
+//! over NBD until it ends; a checkpoint begins, at the same instant, a bitmap of later changes.
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -275,7 +275,7 @@ impl Connection {
             .optional_string(kind)
             .u32(0);
         let procedure = Procedure::ConnectGetDomainCapabilities;
-        self.call("asking what machines can have", procedure, arguments, xdr::text)
+        self.call("asking for the capabilities of machines", procedure, arguments, xdr::text)
     }
 
     /// How the host's processors compare with those that a `<cpu>` element asks for.

@@ -1,4 +1,4 @@
-//! What can go wrong between us and a hypervisor.
+//! Errors of libvirt, QEMU and machine descriptions.
 
 use std::io;
 
@@ -54,7 +54,7 @@ pub enum HypervisorError {
         seconds: u64,
     },
     /// An answer that makes no sense.
-    #[error("libvirt's answer while {action} makes no sense: {reason}")]
+    #[error("libvirt's answer while {action} is not valid: {reason}")]
     Protocol {
         /// What was being done.
         action: &'static str,
@@ -109,14 +109,14 @@ pub enum HypervisorError {
     },
     /// A mapping of networks that is not understood.
     #[error(
-        "{text:?} maps no network: write network=OLD:NEW, bridge=OLD:NEW or network=OLD:bridge=NEW"
+        "{text:?} is not a network mapping: write network=OLD:NEW, bridge=OLD:NEW or network=OLD:bridge=NEW"
     )]
     Mapping {
         /// What was given.
         text: String,
     },
     /// Nothing is left to be backed up.
-    #[error("machine {machine:?} has no disk that is to be backed up")]
+    #[error("machine {machine:?} has no disk to back up")]
     NoDisks {
         /// The machine.
         machine: String,
@@ -131,7 +131,7 @@ pub enum HypervisorError {
     },
 }
 
-/// libvirt's error numbers (`virErrorNumber`, virterror.h) that are told apart.
+/// The libvirt error numbers (`virErrorNumber`, virterror.h) that this crate distinguishes.
 pub(crate) mod number {
     pub(crate) const OPERATION_DENIED: i32 = 29;
     pub(crate) const NO_DOMAIN: i32 = 42;

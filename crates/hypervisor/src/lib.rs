@@ -1,4 +1,4 @@
-//! Virtual machines as libvirt and QEMU have them.
+//! Virtual machines of libvirt and QEMU: protocol, descriptions, backup jobs, the guest's agent.
 //!
 //! ```text
 //!  ConnectUri ─▶ Connection ─┬─ domains, states, descriptions      (connection)
@@ -7,15 +7,13 @@
 //!                            └─ the agent in the guest             (agent)
 //!                  without libvirt: the agent's socket            (agent_socket)
 //!
-//!  description ─▶ Machine ─┬─ disks, firmware, TPM, owners         (machine)
-//!   (XML)                  ├─ which disks are backed up            (select)
-//!                          ├─ what stands in the way of backups    (precheck)
-//!                          ├─ the description of a restored one    (rewrite)
-//!                          └─ what a host lacks for it             (requirements)
+//!  description ─▶ Machine ─┬─ disks, firmware, TPM, owners (machine) (XML) ├─ which disks are
+//!  backed up (select) ├─ obstacles to backups (precheck) ├─ the description of a restored one
+//!  (rewrite) └─ what a host lacks for it (requirements)
 //! ```
 //!
-//! This crate says what a host has and does what it is told. It knows nothing of vaults, recovery
-//! points or policies, and decides nothing.
+//! This crate reports what a host has and carries out single operations. It must not know vaults,
+//! recovery points or policies, and decides nothing.
 
 pub mod agent;
 mod agent_socket;

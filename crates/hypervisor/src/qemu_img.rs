@@ -1,4 +1,4 @@
-//! What `qemu-img info --output=json` says of an image.
+//! The output of `qemu-img info --output=json`.
 //!
 //! Source: QEMU's `qapi/block-core.json` (`ImageInfo`).
 
@@ -75,7 +75,7 @@ impl ImageInfo {
         }
         // The messages of the reader quote what it read, which may name secrets.
         let unclear =
-            |error: serde_json::Error| wrong(WHAT, format!("line {} makes no sense", error.line()));
+            |error: serde_json::Error| wrong(WHAT, format!("line {} is not valid", error.line()));
         let chain: Vec<Raw> = if text.trim_start().starts_with('[') {
             serde_json::from_str(text).map_err(unclear)?
         } else {

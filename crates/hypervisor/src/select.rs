@@ -1,4 +1,4 @@
-//! Which of a machine's disks are backed up.
+//! The choice of a machine's disks to back up.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ pub enum DiskChoice {
     /// All that can be.
     #[default]
     All,
-    /// Only that which the machine starts from.
+    /// Only the disk that the machine starts from.
     OsOnly,
     /// Only these.
     Include(Vec<String>),

@@ -1,4 +1,4 @@
-//! What machines use besides themselves: secrets, networks, storage pools.
+//! Objects of the host that machines use: secrets, networks, storage pools.
 
 use crate::{
     Connection, Machine, Source, Uuid,

@@ -1,4 +1,4 @@
-//! Which libvirt: the URIs that all its tools know.
+//! Addresses of libvirt: the URIs that all its tools use.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 

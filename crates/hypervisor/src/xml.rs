@@ -1,4 +1,5 @@
-//! Reading libvirt's XML, which is taken for hostile: it has passed through many hands.
+//! Reading libvirt's XML, which is treated as hostile: other programs and users may have written
+//! it.
 
 use roxmltree::{Document, Node, ParsingOptions};
 

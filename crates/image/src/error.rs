@@ -1,4 +1,4 @@
-//! What can go wrong between an image and its nodes.
+//! Errors of images and their nodes.
 
 use strongroom_base::{Code, Coded, Digest, codes};
 

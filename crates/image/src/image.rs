@@ -1,4 +1,4 @@
-//! Images, and the arithmetic of places in their trees.
+//! Images, and the arithmetic of positions in their trees.
 
 use std::ops::Range;
 

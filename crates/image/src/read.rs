@@ -1,4 +1,4 @@
-//! From an image down to its blocks.
+//! Reading an image: from its root down to its blocks.
 
 use std::{ops::Range, sync::Arc};
 

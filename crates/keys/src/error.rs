@@ -109,7 +109,7 @@ pub enum KeyError {
     #[error("a key slot's label has at most 200 bytes and no control characters")]
     Label,
     /// Other changes of keys came first, again and again.
-    #[error("the vault's keys are being changed by somebody else")]
+    #[error("somebody else is changing the vault's keys")]
     Busy,
     /// Something that cannot happen.
     #[error("keys: {what}")]

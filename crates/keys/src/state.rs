@@ -147,7 +147,7 @@ fn signer(previous: Option<&RingHead>, head: &RingHead, first: KeyId) -> Result<
     if matches!(added, Some(0 | 1)) && previous.keys().zip(head.keys()).all(|(a, b)| a == b) {
         Ok(previous.current)
     } else {
-        Err(Fault::from("its master keys do not go on from those of the ring before"))
+        Err(Fault::from("its master keys do not continue those of the previous ring"))
     }
 }
 

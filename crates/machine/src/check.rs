@@ -1,4 +1,4 @@
-//! The check before a machine is protected: what stands in the way, and what to do about it.
+//! The check before a machine is protected: obstacles, and what to do about them.
 
 use std::{
     cmp::Reverse,
@@ -92,8 +92,7 @@ fn open_decision(machine: &Machine) -> Option<Finding> {
     let (what, what_to_do) = if undecided.is_done {
         (
             format!(
-                "its disks {disks} are those of recovery point {point} of {item}, as layers over its \
-                 old ones, and nobody has accepted or undone that"
+                "its disks {disks} are those of recovery point {point} of {item}, as layers over its old ones, and nobody has accepted or undone the restore"
             ),
             format!(
                 "with the machine off, `strongroom restore accept --vm {name}` keeps them, `strongroom \

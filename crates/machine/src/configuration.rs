@@ -1,6 +1,6 @@
-//! What is needed to rebuild a machine besides its disks: an archive in its recovery points.
+//! The archive in a recovery point with everything besides disks that rebuilding a machine needs.
 //!
-//! A tar archive, so that anybody can look into it:
+//! It is a tar archive, which standard tools can read:
 //!
 //! | file | what |
 //! |---|---|
@@ -13,7 +13,8 @@
 //! | `secrets/UUID.xml`, `secrets/UUID.value` | keys of encrypted disks |
 //! | `snapshots/NUMBER.xml` | what libvirt knows of snapshots; their data is not in the point |
 //!
-//! The same configuration makes the same bytes, so that it costs nothing in the next point.
+//! The same configuration makes the same bytes, so an unchanged one costs nothing in the next
+//! point.
 
 use std::io::Read as _;
 

@@ -1,4 +1,4 @@
-//! What machines a host has, and what can be backed up of them.
+//! The machines of a host, and the parts of them that can be backed up.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What can go wrong with a machine.
+//! Errors of work on machines.
 
 use std::io;
 
@@ -56,7 +56,7 @@ pub enum MachineError {
         reason: String,
     },
     /// No restore that has replaced the machine's disks is to be decided on.
-    #[error("{machine}: its disks were not replaced, or that was decided on already")]
+    #[error("{machine}: no replacement of its disks waits for a decision")]
     NotReplaced {
         /// The machine.
         machine: String,
@@ -76,7 +76,7 @@ pub enum MachineError {
         manager: String,
     },
     /// The consistency that was required could not be had.
-    #[error("{machine} could not be brought into the required state ({wanted}): {reason}")]
+    #[error("{machine} did not reach the required consistency ({wanted}): {reason}")]
     Consistency {
         /// The machine.
         machine: String,
@@ -133,8 +133,7 @@ pub enum MachineError {
     },
     /// The item has points of another machine.
     #[error(
-        "item {item} of the vault is of another machine, {machine} ({uuid}): name another item with \
-         --item, or this one if this is the same machine, made anew"
+        "item {item} of the vault belongs to another machine, {machine} ({uuid}): name another item with --item, or this item if it is the same machine, created again"
     )]
     Taken {
         /// The item.

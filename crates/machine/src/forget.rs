@@ -1,7 +1,7 @@
-//! Our checkpoints of a machine, of whatever vault: what there is, and how it goes.
+//! Strongroom's checkpoints of a machine, of all vaults: list and delete.
 //!
-//! A checkpoint stays for the next backup. Where there will be none (the vault is lost, Strongroom is
-//! given up) it stays for nobody, and stands in the way of snapshots.
+//! A checkpoint stays for the next backup. If there will be no next backup (the vault is lost,
+//! Strongroom is no longer used), the checkpoint is useless and blocks snapshots.
 
 use std::{
     collections::BTreeMap,

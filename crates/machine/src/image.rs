@@ -1,4 +1,4 @@
-//! What `qemu-img` says of an image.
+//! Facts about an image from `qemu-img`.
 
 use std::{
     io::Read as _,

@@ -1,5 +1,4 @@
-//! How the disks of a machine that is off are put together: as its definition says, which is what
-//! decides when it starts.
+//! The layout of the disks of a machine that is off: its definition decides, as at its next start.
 
 use std::path::{Path, PathBuf};
 

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! This crate joins the hypervisor's machines and the engine's recovery points. It decides how a
-//! machine is protected and got back; when that happens is for others to say.
+//! machine is backed up and restored; it must not know when that happens.
 
 mod backup;
 mod check;

@@ -1,8 +1,8 @@
 //! The backup job of a running machine.
 //!
-//! One transaction of QEMU holds the content of all disks at one instant and begins the new
-//! checkpoint's bitmaps. QEMU then serves that content over NBD until the job is ended; what the
-//! guest overwrites meanwhile is copied to scratch files first.
+//! One QEMU transaction fixes the content of all disks at one instant and begins the new
+//! checkpoint's bitmaps. QEMU then serves that content over NBD until the job ends; before the
+//! guest overwrites a block, QEMU copies it to a scratch file.
 
 use std::{
     fmt::Write as _,

@@ -1,4 +1,4 @@
-//! One operation at a time on a machine.
+//! The lock that allows one operation at a time on a machine.
 
 use std::{
     fs::{self, File},
@@ -96,7 +96,7 @@ fn open(path: &Path) -> io::Result<File> {
     File::options().create(true).write(true).truncate(false).open(path)
 }
 
-/// Makes a file and locks it; none if somebody else has the lock.
+/// Makes a file and locks it; none if another process has the lock.
 fn lock_file(path: &Path) -> io::Result<Option<File>> {
     loop {
         let file = open(path)?;

@@ -1,8 +1,8 @@
 //! Checkpoints and bitmaps that no point needs any more.
 //!
-//! libvirt deletes a checkpoint with its bitmaps only if all of them are as they should be. Where
-//! one is not, libvirt is made to forget the checkpoint, and then told of it again for one disk
-//! after the other: what can be deleted is, and the others are not there.
+//! libvirt deletes a checkpoint with its bitmaps only if all of them are consistent. If one is not,
+//! this module removes the checkpoint's metadata from libvirt, and then defines the checkpoint
+//! again for one disk after the other. So every bitmap that exists and can be deleted is deleted.
 
 use std::fmt::Write as _;
 

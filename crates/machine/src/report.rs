@@ -1,4 +1,4 @@
-//! What was done; also the stable JSON of the command line.
+//! Reports of finished work; they are also the stable JSON of the command line.
 
 use serde::Serialize;
 use strongroom_engine::BackupReport;

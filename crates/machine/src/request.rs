@@ -1,4 +1,4 @@
-//! What can be asked for.
+//! Requests for backups of machines.
 
 use std::{
     collections::BTreeMap,
@@ -73,7 +73,7 @@ pub struct MachineBackup {
     pub item: Option<String>,
     /// Which disks.
     pub disks: DiskChoice,
-    /// What is kept of those that are encrypted on the host.
+    /// How to keep disks that are encrypted on the host.
     pub encrypted_disks: EncryptedDisks,
     /// Which consistency.
     pub wish: Wish,
@@ -84,11 +84,12 @@ pub struct MachineBackup {
     pub allow_managed: bool,
     /// Whether a disk is believed to be unchanged where its bitmap says so.
     pub clean: CleanCheck,
-    /// All of a disk is read and compared at least once in so many backups; 0: only where needed.
+    /// All of a disk is read and compared at least once in this number of backups; 0: only where
+    /// needed.
     pub full_compare_every: u32,
     /// Folder for what the guest overwrites meanwhile; if not given, beside the first disk's image.
     pub scratch_dir: Option<PathBuf>,
-    /// The most bytes for that; if not given, what is free there but for a reserve.
+    /// Maximum bytes for that; the default is the free space less a reserve.
     pub scratch_limit: Option<u64>,
     /// Labels for the point.
     pub tags: BTreeMap<String, String>,

@@ -1,4 +1,4 @@
-//! Machines that go on from saved memory: their disks must be what they were.
+//! Machines that resume saved memory: their disks must be unchanged.
 
 use std::path::PathBuf;
 
@@ -26,9 +26,7 @@ pub fn refuse_saved_memory(connection: &Connection, targets: &[PathBuf]) -> Resu
                 machine: domain.name,
                 state: State::Off.name(),
                 reason: format!(
-                    "its memory is saved on the host, and its next start would go on with that above \
-                     another content of {path}: start it and shut it down first, or give the memory \
-                     up (virsh managedsave-remove)"
+                    "its memory is saved on the host, and its next start would resume that memory above another content of {path}: start it and shut it down first, or discard the memory (virsh managedsave-remove)"
                 ),
             });
         }

@@ -67,7 +67,7 @@ pub(crate) fn decode(part: &str) -> Result<String, &'static str> {
     let mut percents = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'%');
     let digits = |at: usize| bytes.get(at.saturating_add(1)..).unwrap_or_default();
     if percents.any(|(at, _)| !hex(digits(at).first()) || !hex(digits(at).get(1))) {
-        return Err("in a URL a % that stands for itself is written %25");
+        return Err("in a URL, write a literal % as %25");
     }
     let text = percent_decode_str(part).decode_utf8().map_err(|_| "it is not UTF-8")?;
     if text.contains('\0') { Err("it has a zero byte") } else { Ok(text.into_owned()) }

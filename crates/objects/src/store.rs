@@ -129,7 +129,7 @@ pub enum StoreError {
         reason: String,
     },
     /// The store does something no store should.
-    #[error("{store} answered strangely: {reason}")]
+    #[error("{store} sent an answer that is not valid: {reason}")]
     Protocol {
         /// Where.
         store: String,

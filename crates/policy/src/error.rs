@@ -1,4 +1,4 @@
-//! What can be wrong with the rules of a policy: one variant for each rule that can be broken.
+//! Errors in the rules of a policy: one variant for each limit that rules can break.
 
 use std::fmt;
 
@@ -66,7 +66,7 @@ pub enum PolicyError {
         given: u8,
     },
     /// Days that exist in none of the named months, such as 30 February.
-    #[error("yearly retention tags only days that its months never have")]
+    #[error("yearly retention tags only days that do not exist in its months")]
     NeverTagged,
     /// A duration of a retention rule is out of range.
     #[error("{of} is for {given} {unit}; allowed are {min} to {max}{}", years(*max))]

@@ -1,7 +1,7 @@
-//! The limits that policies are held to, and the check of rules against them.
+//! The limits of policies, and the check of rules against them.
 //!
-//! The limits are those of Azure Backup, except where a constant says otherwise. What a policy may
-//! not say is decided here and nowhere else.
+//! The limits are those of Azure Backup, except where a constant says otherwise. No other module
+//! decides which rules are valid.
 
 use std::collections::BTreeSet;
 

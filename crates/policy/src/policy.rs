@@ -1,4 +1,4 @@
-//! A policy that has been checked: no invalid one can exist.
+//! A checked policy: no invalid policy can exist.
 //!
 //! Invariants: the rules keep all [limits]; the zone is known; `snapshot_days` is what
 //! the rules say or their kind's default. Serialises as its rules, and deserialises through the check.

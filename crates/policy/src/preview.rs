@@ -1,7 +1,7 @@
-//! What a change of policy would do, before it is made.
+//! The effect of a change of policy, before it is made.
 //!
-//! [`preview`] tells of the points that exist; [`is_shorter`] of all that could ever exist. Neither
-//! does anything.
+//! [`preview`] covers the points that exist; [`is_shorter`] covers all points that could ever
+//! exist. Neither changes anything.
 
 use jiff::Timestamp;
 
@@ -19,7 +19,8 @@ pub struct Preview {
     pub removed: Vec<usize>,
     /// Kept for a shorter time, but not removed at once.
     pub shorter: Vec<usize>,
-    /// Kept for a longer time; also those that the old policy lets go now and the new one keeps.
+    /// Kept for a longer time, including points that the old policy would remove now and the new
+    /// policy keeps.
     pub longer: Vec<usize>,
     /// Kept as long as before.
     pub unchanged: Vec<usize>,

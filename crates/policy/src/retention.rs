@@ -1,14 +1,15 @@
-//! Retention: until when each recovery point of an item is kept, and by which rules.
+//! Retention: when each recovery point of an item expires, and which rules keep it.
 //!
 //! # How it is counted
 //!
 //! A point belongs to a **day**: the local date of the occurrence that it was made for, or of its own
 //! time if it was made for none. The last point of a day is the day's point.
 //!
-//! A rule **tags** days: every day, Sundays, the first of every month. The **bearer** of a tagged day
-//! is the day's point. If the tagged day has none, because that backup failed, the point of the next
-//! day that has one stands in, unless the rule's next tagged day comes first: one bad night does not
-//! cost the year's point. Days before the item was protected have no stand-in: nothing failed there.
+//! A rule **tags** days: every day, Sundays, the first of every month. The **bearer** of a tagged
+//! day is the day's point. If the tagged day has none, because that backup failed, the point of the
+//! next day that has one becomes the bearer, unless the rule's next tagged day comes first: one
+//! failed backup does not cost the year's point. Days before the item was protected have no bearer:
+//! no backup failed there.
 //!
 //! A bearer is kept **through the date that lies the rule's time after the tagged day**, to the end
 //! of that local day. Dates are counted on the calendar: a month from 31 January ends with February,
@@ -16,12 +17,12 @@
 //!
 //! # Why it is stable
 //!
-//! What a tag promises depends on the tagged day alone, not on the point that bears it. If the
-//! bearer has been removed because its time was over, whichever point is now found to be the bearer
-//! is promised a time that is over too. So evaluation needs no memory: it gives the same answer for
-//! the points that are left as for all that ever were. And a later point never takes a tag away from
-//! a point of an earlier day, so a promise is never shortened, except that the tag of a day moves to
-//! a later point of the same day.
+//! The expiry of a tag depends on the tagged day alone, not on the bearer. If the bearer has
+//! expired and was removed, the point that becomes the bearer gets an expiry that has passed too.
+//! So evaluation needs no memory: it gives the same answer for the remaining points as for all
+//! points that ever existed. A later point never takes a tag from a point of an earlier day, so an
+//! expiry never gets earlier. One exception: the tag of a day moves to a later point of the same
+//! day.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -172,7 +173,7 @@ pub struct Kept {
     pub until: Option<Timestamp>,
     /// Until when it stays in the snapshot tier, if it is there. Never after `until`.
     pub snapshot_until: Timestamp,
-    /// The rules that apply to it, also those that are not the longest or whose time is over.
+    /// All rules that apply to it, including shorter and expired ones.
     pub rules: KeptBy,
 }
 

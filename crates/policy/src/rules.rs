@@ -1,8 +1,8 @@
 //! A policy as it is written down: plain data, as in JSON, not yet checked.
 //!
 //! Every set is a set: days and times come out sorted and once, however they were written. Unknown
-//! fields are refused, so that a misspelt rule is never silently no rule. What is wrong in the rules
-//! is found when a [`Policy`](crate::Policy) is made of them; nothing here judges.
+//! fields are refused, so a typo in a rule's name is never silently ignored. Making a
+//! [`Policy`](crate::Policy) checks the rules; this module does not.
 
 use std::collections::BTreeSet;
 
@@ -64,7 +64,7 @@ pub enum PolicyKind {
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Schedule {
-    /// Every so many hours within a window that opens every day. Enhanced policies only.
+    /// At a fixed interval within a window that opens every day. Enhanced policies only.
     Hourly {
         /// 4, 6, 8, 12 or 24.
         #[cfg_attr(feature = "schema", schema(minimum = 4, maximum = 24))]
@@ -97,7 +97,7 @@ pub enum Schedule {
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Retention {
-    /// Every point, also those that are not the last of their day.
+    /// Every point, not only the last of its day.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hourly: Option<HourlyRetention>,
     /// The last point of every day.
@@ -114,7 +114,7 @@ pub struct Retention {
     pub yearly: Option<YearlyRetention>,
 }
 
-/// Keeps every point for so many days.
+/// Keeps every point for a number of days.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -124,7 +124,7 @@ pub struct HourlyRetention {
     pub days: u16,
 }
 
-/// Keeps the last point of every day for so many days.
+/// Keeps the last point of every day for a number of days.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -134,7 +134,7 @@ pub struct DailyRetention {
     pub days: u16,
 }
 
-/// Keeps the last point of some weekdays for so many weeks.
+/// Keeps the last point of some weekdays for a number of weeks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -147,7 +147,7 @@ pub struct WeeklyRetention {
     pub weeks: u16,
 }
 
-/// Keeps the last point of some days of every month for so many months.
+/// Keeps the last point of some days of every month for a number of months.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -159,7 +159,7 @@ pub struct MonthlyRetention {
     pub months: u16,
 }
 
-/// Keeps the last point of some days of some months for so many years.
+/// Keeps the last point of some days of some months for a number of years.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -207,7 +207,7 @@ pub enum MonthDays {
 #[expect(dead_code, reason = "only its description is of use")]
 struct DayOfMonth(u8);
 
-/// A time in which no backup starts. One that is running goes on.
+/// A period in which no backup starts. A running backup continues.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]

@@ -10,7 +10,7 @@
 //!     ├──│xxxxxx─────────────┼────────────────────────────┤  │  skipped: the next comes first
 //! ```
 //!
-//! The place is a fixed function of the item's key, so that an item starts at the same time every
+//! The offset is a fixed function of the item's key, so that an item starts at the same time every
 //! day, everywhere, and under every version of the program:
 //!
 //! 1. `h` = FNV-1a, 64 bits, of the key's bytes (offset basis `0xcbf29ce484222325`, prime

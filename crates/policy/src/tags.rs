@@ -1,10 +1,10 @@
-//! Tagged days: which dates a weekly, monthly or yearly rule speaks of, and until when it keeps them.
+//! Tagged days: the dates that a weekly, monthly or yearly rule tags, and the expiry of each tag.
 //!
-//! Pure calendar arithmetic; knows neither zones nor points. What a rule tags is worked out once: a
-//! month's tagged days are decided by its length and by the weekday that it begins with.
+//! Pure calendar arithmetic; knows neither zones nor points. The tagged days of a rule are computed
+//! once: a month's tagged days depend on its length and on its first weekday.
 //!
 //! Invariants: [`TagRule::newest`] and [`TagRule::next`] never decrease when the day increases, nor
-//! does [`TagRule::keeps_through`]; what retention promises stands on this.
+//! does [`TagRule::keeps_through`]; retention relies on this.
 
 use std::collections::BTreeSet;
 

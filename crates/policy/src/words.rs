@@ -1,8 +1,7 @@
-//! The words of calendars that policies are written in: times of day, weekdays, weeks, months.
+//! The calendar types of policies: times of day, weekdays, weeks, months.
 //!
-//! Invariant: a [`TimeOfDay`] is a whole minute of a day that has 24 hours on the clock, so 00:00 to
-//! 23:59. Nothing here knows time zones; what a time of day means on a given date is asked of
-//! `zone`.
+//! Invariant: a [`TimeOfDay`] is a whole minute of a day that has 24 hours on the clock, so 00:00
+//! to 23:59. Nothing here knows time zones: `zone` converts a time of day on a date to a moment.
 
 use std::{fmt, str::FromStr};
 
@@ -21,7 +20,7 @@ pub struct TimeOfDay(u16);
 
 /// A text is no time of day.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no time of day; write hours and minutes, like 02:30")]
+#[error("`{0}` is not a time of day; write hours and minutes, like 02:30")]
 pub struct ParseTimeError(String);
 
 impl TimeOfDay {
@@ -35,7 +34,7 @@ impl TimeOfDay {
         valid.then_some(Self(minutes))
     }
 
-    /// The time that is so many hours later on the clock, past midnight if need be.
+    /// The time a number of hours later on the clock, wrapping at midnight.
     #[must_use]
     pub fn plus_hours(self, hours: u16) -> Self {
         let minutes = u32::from(self.0).saturating_add(u32::from(hours).saturating_mul(60));

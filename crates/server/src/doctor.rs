@@ -124,7 +124,7 @@ fn data_dir(found: &mut Findings, path: &Path) -> bool {
     let meta = match fs::metadata(path) {
         Ok(meta) => meta,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            found.ok(CHECK, format!("{shown} is not there yet; the first start makes it"));
+            found.ok(CHECK, format!("{shown} does not exist yet; the first start creates it"));
             return false;
         }
         Err(error) => {
@@ -199,7 +199,7 @@ fn port(found: &mut Findings, config: &ServerConfig, running: bool) {
         }
         Err(error) => {
             let what = format!("nobody can listen on {address}: {error}");
-            let hint = "Stop what listens there (`ss -ltnp`), or set another `listen`.";
+            let hint = "Stop the program that listens there (`ss -ltnp`), or set another `listen`.";
             found.bad(CHECK, Level::Fail, what, hint);
         }
     }
@@ -228,7 +228,7 @@ fn certificate(found: &mut Findings, config: &ServerConfig) {
             }
         }
         Err(error) => {
-            let hint = "Correct the file, or remove it if the server made it.";
+            let hint = "Correct the file, or remove it if the server has generated it.";
             found.bad(CHECK, Level::Fail, error.to_string(), hint);
         }
     }
@@ -246,7 +246,7 @@ fn secret(found: &mut Findings, check: &'static str, path: &Path) {
         }
         Ok(_) => found.ok(check, format!("{shown} can be read, and only by its user")),
         Err(error) => {
-            let hint = "Bring it back from where you keep a copy, and see who may read it.";
+            let hint = "Restore it from your copy, and check who may read it.";
             found.bad(check, Level::Fail, format!("{shown} cannot be read: {error}"), hint);
         }
     }
@@ -287,7 +287,7 @@ fn scratch(found: &mut Findings, config: &ServerConfig) {
             space(found, "scratch", folder);
         } else if *folder != images && !folder.exists() {
             let what = format!("{} is not there", folder.display());
-            let hint = "Make it, or take it out of disk_dirs and restore_dirs.";
+            let hint = "Create it, or remove it from disk_dirs and restore_dirs.";
             found.bad("scratch", Level::Warn, what, hint);
         }
     }

@@ -31,10 +31,10 @@ const TAGS: &[(&str, &str)] = &[
     ("vaults", "Where recovery points are kept."),
     ("policies", "When items are backed up, and how long recovery points are kept."),
     ("hosts", "Where machines run."),
-    ("items", "What is protected."),
-    ("recovery points", "What can be restored."),
+    ("items", "Protected items."),
+    ("recovery points", "Recovery points."),
     ("jobs", "Durable units of work."),
-    ("alerts", "What somebody should look at."),
+    ("alerts", "Alerts for operators."),
     ("audit", "Who did what."),
 ];
 
@@ -174,7 +174,8 @@ fn describe(path: &str, method: &str, operation: &mut Map<String, Value>) {
         parameters.extend(own.iter().cloned());
     }
     if conditional {
-        let words = "The ETag of what is to be changed: it is refused if it was changed since.";
+        let words =
+            "The ETag of the object: the change is refused if the object has changed since.";
         let schema = json!({ "type": "string", "pattern": "^(\\*|\"[0-9]{1,19}\")$" });
         parameters.push(parameter("If-Match", "header", words, &schema));
     }
@@ -275,8 +276,8 @@ fn error(status: &str) -> Value {
         "400" => "The request is wrong: see the message.",
         "401" => "There is no token, or it is not good.",
         "403" => "The caller's roles do not allow this.",
-        "404" => "What is named is not there, or the caller may not see it.",
-        "409" => "Something stands in the way.",
+        "404" => "The named object does not exist, or the caller may not see it.",
+        "409" => "The present state does not allow it.",
         "412" => "It was changed since.",
         "413" => "The body is larger than 1 MiB.",
         "415" => "The body is not JSON.",

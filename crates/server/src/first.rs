@@ -90,7 +90,7 @@ impl FirstToken {
                     Err(error) => tracing::error!(%error, "the first token is left"),
                 },
                 Ok(false) => {}
-                Err(error) => tracing::debug!(%error, "it is not known who can sign in"),
+                Err(error) => tracing::debug!(%error, "it is unknown whether anybody can sign in"),
             }
             tokio::time::sleep(LOOK).await;
         }

@@ -11,7 +11,7 @@ use std::{
 pub(crate) fn tell(socket: Option<&OsStr>, words: &str) {
     let Some(socket) = socket else { return };
     if let Err(error) = send(socket, words) {
-        tracing::warn!(%error, "the system's manager cannot be told of us");
+        tracing::warn!(%error, "the system's service manager cannot be notified");
     }
 }
 

@@ -144,7 +144,7 @@ async fn run(serve: Serve) -> Result<(), ServerError> {
     if let Some(lease) = &lease
         && let Err(error) = catalog.release_lease(lease).await
     {
-        tracing::warn!(%error, "the lease of the catalog is not given back: it ends by itself");
+        tracing::warn!(%error, "the lease of the catalog was not released: it expires by itself");
     }
     catalog.close().await;
     done
@@ -304,7 +304,7 @@ async fn renew(shown: Arc<Shown>, files: CertificateFiles, config: ServerConfig,
         // The names that it has stay good while the server runs.
         let names = files.facts().map_or_else(|_| config.names(&host), |facts| facts.names);
         if let Err(error) = http::ensure(&files, &names, SystemClock.now()) {
-            tracing::error!(%error, "the certificate cannot be made anew");
+            tracing::error!(%error, "the certificate cannot be renewed");
         }
         shown.refresh();
     }
@@ -335,12 +335,10 @@ impl Greeting<'_> {
         match way_in {
             WayIn::Users => words,
             WayIn::None => format!(
-                "{words}\nNobody has a password yet, and no token is left. Whoever owns the server's \
-                 folder makes one:\n\n  strongroom server new-token\n\n"
+                "{words}\nNobody has a password yet, and no token is left. The owner of the server's folder makes one:\n\n  strongroom server new-token\n\n"
             ),
             WayIn::Token(file) => format!(
-                "{words}\nNobody has a password yet. The user admin may do everything, with the token of the \
-                 first start, which ends after 12 hours. It is in this file until a user is made:\n\n  {}\n\nSign \
+                "{words}\nNobody has a password yet. The user admin has all rights, with the token of the first start, which expires after 12 hours. It is in this file until a user is created:\n\n  {}\n\nSign \
                  in with it, here or on another machine, and make a user:\n\n  strongroom context add \
                  home --server {url} --token-file FILE{trust}\n  strongroom access user create \
                  NAME\n\nAnother token is made by `strongroom server new-token`. Programs send it as \

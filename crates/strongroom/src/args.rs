@@ -30,12 +30,12 @@ pub(crate) struct GlobalArgs {
     #[arg(long, short, global = true, conflicts_with = "verbose", hide_short_help = true)]
     pub(crate) quiet: bool,
 
-    /// Print more of what happens; twice for even more
+    /// Print more details of the work; give it twice for even more
     #[arg(long, short, global = true, action = ArgAction::Count, hide_short_help = true)]
     pub(crate) verbose: u8,
 }
 
-/// Which vault.
+/// The vault.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Vault")]
 pub(crate) struct VaultArgs {
@@ -45,7 +45,7 @@ pub(crate) struct VaultArgs {
     pub(crate) vault: Option<String>,
 }
 
-/// Which key opens the vault.
+/// The key that opens the vault.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Vault")]
 #[group(id = "key", multiple = false)]
@@ -64,7 +64,7 @@ pub(crate) struct KeyArgs {
     pub(crate) pkcs11: Option<String>,
 }
 
-/// Which vault and what opens it.
+/// The vault and the key that opens it.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Vault")]
 pub(crate) struct OpenArgs {
@@ -88,7 +88,7 @@ impl OpenArgs {
     }
 }
 
-/// How hard to work.
+/// Limits on the use of resources.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Resources")]
 pub(crate) struct WorkArgs {

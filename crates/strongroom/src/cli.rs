@@ -35,17 +35,17 @@ use crate::{
 
 /// Backs up the disks of virtual machines into an encrypted vault, and restores them
 ///
-/// A vault is a folder or a place in an object store (S3, Azure Blob, GCS). It holds recovery
-/// points: the disks of an item (a machine, or any set of disks) at one moment. The first backup
-/// of an item reads everything; every later one stores only what changed. Everything in a vault
-/// is encrypted with a key that only you have. The vault and the key are all that a restore
-/// needs.
+/// A vault is a folder or a prefix in an object store (S3, Azure Blob, GCS). It holds recovery
+/// points: the disks of an item (a machine, or any set of disks) at one moment. The first backup of
+/// an item reads everything; every later one stores only what changed. Everything in a vault is
+/// encrypted with a key that only you have. A restore needs only the vault and the key.
 ///
-/// This works without a server. With one (`strongroom serve`), machines are backed up as policies
-/// say: `strongroom context add` makes it known, and the commands `host`, `policy`, `protection`,
-/// `item`, `job` and others ask it. Where a command can do both, a vault's NAME means one of the
-/// service, --vault and a key mean one without a server. `recoverypoint` and `restore` ask the
-/// server if a context is in use, unless the command line or the environment names a vault or key.
+/// None of this needs a server. A server (`strongroom serve`) backs up machines by policies:
+/// connect to it with `strongroom context add`; the commands `host`, `policy`, `protection`,
+/// `item`, `job` and others then use it. Where a command works with and without a server, a vault's
+/// NAME means a vault of the service, and --vault with a key means a vault without a server.
+/// `recoverypoint` and `restore` use the server if a context is in use, unless the command line or
+/// the environment names a vault or key.
 ///
 /// Results go to standard output, everything else to standard error.
 #[derive(Debug, Parser)]
@@ -76,12 +76,12 @@ Examples:
 Exit codes:
   0    done
   2    the request or the configuration is wrong
-  3    what was named does not exist
-  4    something else holds, or already is, what was asked for
+  3    the named object does not exist
+  4    the present state does not allow it: the object exists, is in use, or has changed
   5    a store, disk or tool does not answer or has no room; try again
   6    stored data is damaged
-  7    done, but something was lost on the way and is listed
-  8    the key or the rights do not suffice
+  7    done, except for a part that is listed
+  8    the key does not fit, or the rights are missing
   70   a defect of Strongroom
   130  stopped on request
 
@@ -92,7 +92,7 @@ Configuration file (TOML; every key is optional):
   limit_rate = \"100M\"
   threads = 2
   output = \"table\"
-The command line counts before the environment, the environment before the file."
+The command line overrides the environment, the environment overrides the file."
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -102,7 +102,7 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// What can be done.
+/// The top-level commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Create, inspect and maintain vaults and their keys
@@ -115,16 +115,16 @@ pub(crate) enum Command {
     /// List, show, compare and delete recovery points
     #[command(subcommand)]
     Recoverypoint(RecoverypointCommand),
-    /// Bring disks back from recovery points
+    /// Restore machines and disks from recovery points
     #[command(subcommand)]
     Restore(RestoreCommand),
-    /// Protect machines and disks by the service, back them up now, stop and resume
+    /// Protect machines and disks with the service, back them up now, stop and resume
     #[command(subcommand)]
     Protection(ProtectionCommand),
     /// List and show what the service protects
     #[command(subcommand)]
     Item(ItemCommand),
-    /// List, make and change policies: when is backed up, how long is kept
+    /// List, create and change policies: when backups run, when recovery points expire
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// List, show, wait for and cancel the service's jobs
@@ -134,7 +134,7 @@ pub(crate) enum Command {
     /// List, acknowledge and resolve alerts
     #[command(subcommand)]
     Alert(AlertCommand),
-    /// Make the service's hosts known, and find their machines
+    /// Add hosts to the service, and find their machines
     #[command(subcommand)]
     Host(HostCommand),
     /// List and check what can be protected on a host
@@ -143,13 +143,13 @@ pub(crate) enum Command {
     /// Manage users, roles and tokens
     #[command(subcommand)]
     Access(AccessCommand),
-    /// Read, export and verify the log of who did what
+    /// Read, export and verify the audit log: who did what
     #[command(subcommand)]
     Audit(AuditCommand),
-    /// Look after the server
+    /// Maintain the server
     #[command(subcommand)]
     Server(ServerCommand),
-    /// Make servers known, sign in, choose one
+    /// Connect to servers, sign in, choose a server
     #[command(subcommand)]
     Context(ContextCommand),
     Serve(ServeArgs),
@@ -177,7 +177,7 @@ impl Command {
         server.file = global.config.take();
     }
 
-    /// Does it.
+    /// Runs the command.
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         match self {
             Self::Vault(command) => command.run(context),

@@ -15,7 +15,7 @@ pub(crate) enum Cell {
     Number(u64),
     /// Bytes: with a unit for people.
     Bytes(u64),
-    /// An id: for people as much of its beginning as tells it from the others of its column.
+    /// An id: for people a beginning of it that is unique in its column.
     Id(String),
     /// A moment: to the minute, in the local time zone, for people.
     Time(Timestamp),

@@ -110,8 +110,10 @@ impl YesArgs {
         if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
             let mut going = vec![plan.action.clone()];
             going.extend(plan.consequences.iter().cloned());
-            let words =
-                format!("this needs your consent, and no terminal is there: {}", going.join("; "));
+            let words = format!(
+                "this needs your consent, but there is no terminal to ask on: {}",
+                going.join("; ")
+            );
             return Err(Failure::usage(words)
                 .with_hint("Give --yes to do it without a question. Nothing was changed."));
         }

@@ -127,7 +127,7 @@ impl Contexts {
         self.contexts.get(name).ok_or_else(|| {
             let known: Vec<&str> = self.contexts.keys().map(String::as_str).collect();
             let hint = match known.as_slice() {
-                [] => "There are none: make one with `strongroom context add`.".to_owned(),
+                [] => "There is no context: create one with `strongroom context add`.".to_owned(),
                 known => format!(
                     "There are: {}; `strongroom context list` shows them.",
                     known.join(", ")

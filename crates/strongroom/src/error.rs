@@ -72,10 +72,10 @@ pub(crate) enum FaceError {
         prefix: String,
     },
     /// Machines that cannot be backed up as they are.
-    #[error("cannot be backed up as they are: {0}")]
+    #[error("cannot be backed up now: {0}")]
     NotReady(String),
     /// What a server needs is not there.
-    #[error("not as a server needs it: {0}")]
+    #[error("the machine is not ready for a server: {0}")]
     ServerNotReady(String),
     /// Alerts do not arrive.
     #[error("alerts do not arrive by {0}")]

@@ -1,5 +1,5 @@
-//! What to do, said better than the catalog of errors can: words that people bring from other programs,
-//! and causes that only this machine shows.
+//! Better hints than the error catalog's: names from other programs, and causes that only this machine
+//! shows.
 
 use std::{error::Error, io};
 
@@ -16,7 +16,10 @@ const COMMANDS: [(&[&str], &str); 19] = [
         "`strongroom recoverypoint list` lists recovery points; `strongroom vm list`, `item list` \
          and `vault list` list machines, items and vaults",
     ),
-    (&["init"], "`strongroom vault create` makes a vault, `strongroom vault key generate` its key"),
+    (
+        &["init"],
+        "`strongroom vault create` creates a vault, `strongroom vault key generate` its key",
+    ),
     (
         &["forget"],
         "`strongroom recoverypoint forget --keep-daily N`; a server does it by policy: `strongroom \
@@ -60,7 +63,10 @@ const OPTIONS: [(&[&str], &str); 13] = [
         "`--passphrase-file FILE` or `--key-file FILE`",
     ),
     (&["--target", "-t"], "`--to DIR`"),
-    (&["--force", "-f"], "`--yes` answers the question of a command that takes something away"),
+    (
+        &["--force", "-f"],
+        "`--yes` answers the question of a command that removes or stops something",
+    ),
     (&["--snapshot", "--point", "--rp-name"], "`--recovery-point latest|ID|TIME`"),
     (&["--item-name"], "`--item NAME`"),
     (&["--vm-name"], "`--vm NAME`"),
@@ -73,7 +79,7 @@ const OPTIONS: [(&[&str], &str); 13] = [
     (&["--tags"], "`--tag KEY=VALUE`, as often as needed"),
 ];
 
-/// What somebody meant who wrote a command or option that is not there.
+/// The equivalent of another program's command or option.
 pub(crate) fn of_habit(error: &clap::Error) -> Option<String> {
     let (kind, table): (_, &[(&[&str], &str)]) = match error.kind() {
         ErrorKind::InvalidSubcommand => (ContextKind::InvalidSubcommand, &COMMANDS),
@@ -102,7 +108,7 @@ pub(crate) fn of_cause(error: &(dyn Coded + Send + Sync + 'static)) -> Option<St
     {
         return Some(format!(
             "{name} is not read, since other programs may see it: write the passphrase to a file \
-             for you alone, and name it with --passphrase-file or STRONGROOM_PASSPHRASE_FILE."
+             that only you can read, and name the file with --passphrase-file or STRONGROOM_PASSPHRASE_FILE."
         ));
     }
     if code == &codes::VAULT_NOT_GIVEN
@@ -124,11 +130,15 @@ pub(crate) fn of_cause(error: &(dyn Coded + Send + Sync + 'static)) -> Option<St
     let io = io_kind(error);
     if io == Some(io::ErrorKind::AddrInUse) {
         return Some(
-            "Stop what listens there (`ss -ltnp` names it), or set another `listen`.".to_owned(),
+            "Stop the program that listens there (`ss -ltnp` names it), or set another `listen`."
+                .to_owned(),
         );
     }
     if code == &codes::KEY_UNREADABLE && io == Some(io::ErrorKind::AlreadyExists) {
-        return Some("A key is there already; it is never overwritten. Name another file.".into());
+        return Some(
+            "The key file exists already, and Strongroom never overwrites it. Name another file."
+                .into(),
+        );
     }
     let words = chain(error);
     if code == &codes::STORE_DENIED && words.contains("the folder") {
@@ -141,7 +151,7 @@ pub(crate) fn of_cause(error: &(dyn Coded + Send + Sync + 'static)) -> Option<St
     if words.contains("authentication unavailable") || words.contains("authentication cancelled") {
         return Some(
             "Run it as root, or add this user to the group libvirt (`usermod -aG libvirt USER`, \
-             then sign in anew); `--connect qemu:///session` means the user's own machines."
+             then sign in again); `--connect qemu:///session` uses the user's own machines."
                 .to_owned(),
         );
     }

@@ -163,8 +163,7 @@ impl Context {
         let job = match job {
             Err(ClientError::Interrupted) => {
                 return Err(Failure::from(ClientError::Interrupted).with_hint(format!(
-                    "The job itself goes on: `strongroom job wait {id}` waits for it again, \
-                     `strongroom job cancel {id}` cancels it."
+                    "The job continues: `strongroom job wait {id}` waits for it again, `strongroom job cancel {id}` cancels it."
                 )));
             }
             other => other?,

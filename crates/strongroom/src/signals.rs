@@ -16,7 +16,7 @@ use crate::out::tell;
 /// moment has lost nothing that was published.
 pub(crate) fn watch(cancel: Cancel) {
     let Ok(mut signals) = Signals::new([SIGINT, SIGTERM]) else {
-        tracing::warn!("signals cannot be watched; Ctrl-C ends the program at once");
+        tracing::warn!("signals cannot be handled; Ctrl-C ends the program at once");
         return;
     };
     thread::spawn(move || {

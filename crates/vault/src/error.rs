@@ -33,7 +33,7 @@ pub enum VaultError {
         store: String,
     },
     /// A service keeps nothing under this name.
-    #[error("the vault keeps nothing of the service under the name {name}")]
+    #[error("the vault has no copy of a catalog under the name {name}")]
     NothingKept {
         /// The name.
         name: String,
@@ -141,7 +141,7 @@ pub enum VaultError {
         source: Box<VaultError>,
     },
     /// Only a point that cannot be read is given up.
-    #[error("recovery point {point} can be read: it is deleted, not given up")]
+    #[error("recovery point {point} can be read: delete it normally")]
     PointReadable {
         /// The point.
         point: PointId,
@@ -155,7 +155,7 @@ pub enum VaultError {
         until: jiff::Timestamp,
     },
     /// A reclaim stopped waiting for this writer.
-    #[error("writing recovery point {point} took a pause so long that it was given up")]
+    #[error("the backup of recovery point {point} paused for so long that it was given up")]
     Expired {
         /// The point that will not be.
         point: PointId,

@@ -202,7 +202,7 @@ impl Named {
                 }
                 Found::Copy(store, config) if vouches || config.is_some() => copies.push(store),
                 Found::Copy(..) => {
-                    self.warn(format!("{url} cannot be told to be a copy of the vault"));
+                    self.warn(format!("it is unknown whether {url} is a copy of the vault"));
                     absent.push(url);
                 }
                 Found::Away(why) => {

@@ -158,7 +158,7 @@ impl Vault {
         let failed = |source| VaultError::Local { path: path.clone(), source };
         let before = match fs::read(&path) {
             Ok(text) => serde_json::from_slice::<Memory>(&text).unwrap_or_else(|error| {
-                tracing::warn!(path = %path.display(), %error, "what was seen of the vault is forgotten");
+                tracing::warn!(path = %path.display(), %error, "the record of the vault's newest points was lost");
                 Memory::default()
             }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Memory::default(),
@@ -180,7 +180,7 @@ impl Vault {
             && let Err(error) = save(&path, &after)
         {
             // A cache that cannot be written is no reason not to work.
-            tracing::warn!(path = %path.display(), %error, "what was seen of the vault is not kept");
+            tracing::warn!(path = %path.display(), %error, "the record of the vault's newest points cannot be saved");
         }
         Ok(found)
     }

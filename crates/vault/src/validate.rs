@@ -269,7 +269,7 @@ impl<'a> Walk<'a> {
         if delta {
             let bases = vault.bases_of(digest)?;
             if bases.is_empty() {
-                return Err(vault.lost(digest, "what it is a delta against is not known"));
+                return Err(vault.lost(digest, "the base of its delta is unknown"));
             }
             return bases.iter().try_for_each(|base| self.find(base, true));
         }

@@ -230,8 +230,7 @@ impl Writer {
         let condemned = match condemned.unreadable.first() {
             None => condemned.packs,
             Some(error) => {
-                tracing::warn!(%error, "a condemnation cannot be read: what the vault has already \
-                    is stored again, unless the parent point has it");
+                tracing::warn!(%error, "a condemnation cannot be read: blocks are stored again even if the vault has them, unless the parent point has them");
                 existing.clone()
             }
         };

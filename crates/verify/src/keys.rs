@@ -76,7 +76,7 @@ fn unsound(look: &Look<'_>, key: &Key, number: usize) -> UnsoundCopy {
     let store = look.inspector.copies.stores().get(number);
     let (state, reason) = match store.map(|store| store.get(key, MAX_OBJECT_LEN)) {
         Some(Err(StoreError::Missing { .. })) | None => (CopyState::Missing, "it is not there"),
-        Some(_) => (CopyState::Damaged, "it is not what the key ring says"),
+        Some(_) => (CopyState::Damaged, "it differs from the key ring"),
     };
     UnsoundCopy { copy: name(look, number), state, reason: reason.to_owned() }
 }

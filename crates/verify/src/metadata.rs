@@ -155,7 +155,7 @@ fn description(look: &Look<'_>, known: Option<&Vault>) -> Result<()> {
                 Err("it is not what the vault's key vouches for".to_owned())
             }
             Some(vault) if *vault.config() != found => {
-                Err("it is not what it was when the vault was opened".to_owned())
+                Err("it has changed since the vault was opened".to_owned())
             }
             _ => Ok(()),
         }

@@ -311,7 +311,7 @@ impl Work<'_> {
             if pack::pack_id(bytes) == pack.id {
                 Ok(())
             } else {
-                Err("its bytes are not those that its name stands for".to_owned())
+                Err("its bytes do not match its name".to_owned())
             }
         };
         let inspector = self.look.inspector;

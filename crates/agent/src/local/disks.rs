@@ -27,7 +27,7 @@ impl LocalAgent {
         watch: &Watch,
     ) -> Result<(strongroom_base::PointId, serde_json::Value)> {
         if order.consistency_required && order.consistency != ConsistencyWanted::Crash {
-            let message = "disks by path are as they are: nothing can prepare them";
+            let message = "disks by path are read unprepared: nothing can freeze them";
             return Err(Box::new(ErrorBody::new(&codes::VM_CONSISTENCY, message)));
         }
         let (chosen, excluded) = choose(disks, &order.disks)?;
@@ -89,9 +89,8 @@ impl LocalAgent {
         findings.push(Finding {
             level: "info".to_owned(),
             id: "disks.as_they_are".to_owned(),
-            what: "Disks by path are read as they are.".to_owned(),
-            what_to_do: "Let nothing write to them during a backup: name snapshots, or stop what \
-                         uses them."
+            what: "Disks by path are read without freezing.".to_owned(),
+            what_to_do: "Let nothing write to them during a backup: name snapshots, or stop the programs that use them."
                 .to_owned(),
         });
         let names: Vec<&str> = disks.keys().map(String::as_str).collect();

@@ -67,9 +67,9 @@ operations! {
     ViewHost = "host.view", Reader, Host, "See a host and what can be protected on it.";
     ViewVault = "vault.view", Reader, Vault, "See a vault, its policies, jobs, alerts and usage.";
     ViewItem = "item.view", Reader, Item, "See an item, its recovery points, jobs and alerts.";
-    CheckItem = "item.check", Reader, Item, "Check what stands in the way of an item's backup.";
+    CheckItem = "item.check", Reader, Item, "Check an item for obstacles to a backup.";
 
-    DiscoverHost = "host.discover", Operator, Host, "List a host's machines anew, and check them.";
+    DiscoverHost = "host.discover", Operator, Host, "Update the list of a host's machines, and check them.";
     Protect = "item.protect", Operator, Vault, "Protect machines and disks, together with `machine.protect`.";
     ProtectMachine = "machine.protect", Operator, Host, "Protect machines and disks of a host, which reads them.";
     UpdateItem = "item.update", Operator, Item, "Change which disks of an item are backed up.";
@@ -83,21 +83,21 @@ operations! {
     MeasureUsage = "vault.measure", Operator, Vault, "Measure what a vault holds.";
     VerifyVault = "vault.verify", Operator, Vault, "Verify what a vault holds.";
 
-    CreateVault = "vault.create", Contributor, Server, "Make a vault, or take one over.";
+    CreateVault = "vault.create", Contributor, Server, "Create a vault, or take one over.";
     UpdateVault = "vault.update", Contributor, Vault, "Change a vault's name and labels, and strengthen its protection.";
-    Reclaim = "vault.reclaim", Contributor, Vault, "Free what no recovery point of a vault needs.";
-    CreatePolicy = "policy.create", Contributor, Vault, "Make a policy.";
+    Reclaim = "vault.reclaim", Contributor, Vault, "Free the space that no recovery point of a vault needs.";
+    CreatePolicy = "policy.create", Contributor, Vault, "Create a policy.";
     UpdatePolicy = "policy.update", Contributor, Vault, "Change a policy.";
     DeletePolicy = "policy.delete", Contributor, Vault, "Delete a policy.";
     SetPolicy = "item.set_policy", Contributor, Item, "Give an item another policy.";
     StopProtection = "item.stop", Contributor, Item, "Stop an item's protection and keep its recovery points.";
     DeleteData = "item.delete_data", Contributor, Item, "Delete an item's recovery points.";
-    Undelete = "item.undelete", Contributor, Item, "Bring back a deleted item.";
-    UpdatePoint = "point.update", Contributor, Item, "Change until when a recovery point is kept.";
-    RestoreSecrets = "secrets.restore", Contributor, Host, "Make the secrets of a machine known to the host on which it is restored.";
-    CreateHost = "host.create", Contributor, Server, "Make a host known.";
+    Undelete = "item.undelete", Contributor, Item, "Restore a deleted item.";
+    UpdatePoint = "point.update", Contributor, Item, "Change the expiry of a recovery point.";
+    RestoreSecrets = "secrets.restore", Contributor, Host, "Give the secrets of a machine to the host on which it is restored.";
+    CreateHost = "host.create", Contributor, Server, "Add a host.";
     UpdateHost = "host.update", Contributor, Server, "Change a host.";
-    DeleteHost = "host.delete", Contributor, Server, "Forget a host.";
+    DeleteHost = "host.delete", Contributor, Server, "Remove a host.";
 
     DeletePoint = "point.delete", VaultAdmin, Item, "Delete a single recovery point.";
     WeakenVault = "vault.weaken", VaultAdmin, Vault, "Turn off soft delete or immutability, or shorten soft delete.";
@@ -106,10 +106,10 @@ operations! {
     SaveCatalog = "vault.save_catalog", VaultAdmin, Vault, "Save the catalog in a vault.";
     RotateKey = "vault.rotate_key", VaultAdmin, Vault, "Change a vault's key.";
     DeleteVault = "vault.delete", VaultAdmin, Vault, "Delete a vault.";
-    UndeleteVault = "vault.undelete", VaultAdmin, Vault, "Bring back a deleted vault.";
-    ManageAccess = "access.manage", VaultAdmin, Server, "Make users, give and take rights, revoke tokens.";
+    UndeleteVault = "vault.undelete", VaultAdmin, Vault, "Restore a deleted vault.";
+    ManageAccess = "access.manage", VaultAdmin, Server, "Create users, give and take rights, revoke tokens.";
     ViewAudit = "audit.view", VaultAdmin, Server, "Read, export and verify the audit log.";
-    TestAlerts = "alert.test", VaultAdmin, Server, "Try whether alerts arrive by mail and webhook.";
+    TestAlerts = "alert.test", VaultAdmin, Server, "Test whether alerts arrive by mail and webhook.";
     ManageServer = "server.manage", VaultAdmin, Server, "Confirm the server's clock.";
 }
 

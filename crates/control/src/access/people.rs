@@ -83,7 +83,7 @@ async fn admins(tx: &mut ReadTx) -> Result<Admins> {
 async fn check_admin_left(tx: &mut ReadTx, before: Admins) -> Result<()> {
     let left = admins(tx).await?;
     if (left.all == 0 && before.all > 0) || (left.with_password == 0 && before.with_password > 0) {
-        let message = "this would leave nobody who may give rights and has a password";
+        let message = "this would leave no administrator with a password";
         return Err(ControlError::refused(&codes::USER_LAST_ADMIN, message));
     }
     Ok(())

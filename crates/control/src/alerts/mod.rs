@@ -226,7 +226,7 @@ pub(crate) async fn absent(
         Absence::Hidden => (
             Rule::ForeignDeletion,
             &codes::POINT_FOREIGN_DELETION,
-            format!("somebody else has deleted {counted} in vault {name}, which the service keeps"),
+            format!("somebody else has deleted {counted} in vault {name}; the service keeps them"),
         ),
     };
     if count > 0 {
@@ -261,7 +261,7 @@ pub(crate) async fn undelivered(
     reason: &str,
     now: Timestamp,
 ) -> Result<()> {
-    let title = format!("alerts cannot be told by the channel {channel}");
+    let title = format!("alerts cannot be sent through the channel {channel}");
     let what = Happening {
         rule: Rule::Undelivered,
         title,
@@ -282,7 +282,7 @@ pub(crate) async fn delivered(tx: &mut Tx, channel: &str, now: Timestamp) -> Res
 /// That the clock shows more time than has passed.
 pub fn clock_is_ahead(ahead: SignedDuration) -> String {
     let ahead = words::span(ahead.unsigned_abs().as_secs());
-    format!("the clock is {ahead} ahead of what has passed")
+    format!("the clock is {ahead} ahead of the time that has passed")
 }
 
 /// The clock has jumped, or runs well again.

@@ -125,7 +125,7 @@ impl Broken {
 
     fn title(&self, name: &str) -> String {
         match self {
-            Self::Unscheduled => format!("{name} has no policy: it is never backed up by itself"),
+            Self::Unscheduled => format!("{name} has no policy, so no scheduled backups"),
             Self::Behind(BehindItem { due, newest_point: Some(newest), .. }) => format!(
                 "the newest recovery point of {name} is of {newest:.0}, older than its policy \
                  promises: a newer one was due {due:.0}"

@@ -38,27 +38,27 @@ macro_rules! rules {
 }
 
 rules! {
-    DeleteBackupData = "delete_backup_data", Critical, "somebody resolves it", "An item's data, or one of its recovery points, was deleted: softly, if the vault does so.";
-    PurgeSoon = "purge_soon", Critical, "it was brought back, or is purged", "What was deleted softly is deleted for good within two days.";
-    Purged = "purged", Critical, "somebody resolves it", "What was deleted softly is deleted for good.";
+    DeleteBackupData = "delete_backup_data", Critical, "somebody resolves it", "An item's data, or one of its recovery points, was deleted. If the vault has soft delete, it can still be restored.";
+    PurgeSoon = "purge_soon", Critical, "the data is restored or purged", "Soft-deleted data will be deleted for good within two days.";
+    Purged = "purged", Critical, "somebody resolves it", "Soft-deleted data was deleted for good.";
     VaultDeleted = "vault_deleted", Critical, "somebody resolves it", "A vault was deleted.";
     VaultWeakened = "vault_weakened", Critical, "somebody resolves it", "Soft delete or immutability of a vault was turned off, or soft delete was shortened.";
     VaultLocked = "vault_locked", Critical, "somebody resolves it", "Soft delete or immutability of a vault was made irreversible.";
     ShorterRetention = "shorter_retention", Critical, "somebody resolves it", "A policy, or an item's new policy, keeps recovery points for a shorter time.";
-    PointsMissing = "points_missing", Critical, "the points are in the vault again, or nobody expects them any more", "Recovery points are not in their vault any more, and the service has not deleted them: the vault was rolled back, or lost objects.";
-    ForeignDeletion = "foreign_deletion", Critical, "no deletion note that is not the service's own is left", "Somebody else has deleted recovery points in a vault of the service. Its reclaim keeps them.";
-    VaultDamaged = "vault_damaged", Critical, "a verification of all of the vault finds nothing, or somebody resolves it", "A vault has damage that no copy of it mends.";
+    PointsMissing = "points_missing", Critical, "the points are in the vault again, or are no longer expected", "Recovery points are missing from their vault, and the service has not deleted them: the vault was rolled back, or lost objects.";
+    ForeignDeletion = "foreign_deletion", Critical, "only the service's own deletion notes are left", "Somebody else has deleted recovery points in a vault of the service. Its reclaim keeps them.";
+    VaultDamaged = "vault_damaged", Critical, "a verification of all of the vault finds nothing, or somebody resolves it", "A vault has damage that no copy can repair.";
     BackupFailed = "backup_failed", Error, "a backup of the item succeeds, or its protection is stopped", "Backups of an item fail.";
     RpoMissed = "rpo_missed", Error, "a restorable recovery point is as new as promised, or protection is stopped", "The newest restorable recovery point of an item is older than its policy promises, whatever its jobs say.";
     RestoreFailed = "restore_failed", Error, "somebody resolves it", "A restore failed.";
     JobFailed = "job_failed", Error, "somebody resolves it", "A job of another kind failed.";
-    ClockJumped = "clock_jumped", Error, "the clock runs right again, or is confirmed", "The server's clock has jumped, so nothing is deleted whose time may not be over.";
-    Undelivered = "alert_undelivered", Error, "the channel works again", "Alerts cannot be told by one of the channels. The others tell of it.";
-    RestoreOpen = "restore_open", Warning, "the restore is accepted or undone", "A restore has replaced a machine's disks a day ago, and nobody has accepted or undone it.";
-    VerifyLate = "verify_late", Warning, "it is verified", "A vault was not verified for too long.";
-    SourceMissing = "source_missing", Warning, "a backup of the item succeeds, or its protection is stopped", "What an item protects is gone.";
-    NoSchedule = "no_schedule", Warning, "the item gets a policy, or its protection is stopped", "An item has no policy, so it is never backed up by itself.";
-    Test = "test", Information, "it is not kept", "Somebody tries the channels.";
+    ClockJumped = "clock_jumped", Error, "the clock runs right again, or is confirmed", "The server's clock has jumped, so nothing is deleted that may not have expired.";
+    Undelivered = "alert_undelivered", Error, "the channel works again", "Alerts cannot be sent through one of the channels. The other channels report it.";
+    RestoreOpen = "restore_open", Warning, "the restore is accepted or undone", "A restore replaced a machine's disks a day ago, and nobody has accepted or undone it.";
+    VerifyLate = "verify_late", Warning, "the vault is verified", "The last verification of a vault is too old.";
+    SourceMissing = "source_missing", Warning, "a backup of the item succeeds, or its protection is stopped", "The machine or disk that an item protects is missing.";
+    NoSchedule = "no_schedule", Warning, "the item gets a policy, or its protection is stopped", "An item has no policy, so it has no scheduled backups.";
+    Test = "test", Information, "it is not stored", "Somebody tests the channels.";
 }
 
 impl std::str::FromStr for Rule {

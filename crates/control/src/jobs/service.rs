@@ -414,7 +414,7 @@ impl Control {
                     ProtectionState::ProtectionError
                 };
                 let (rule, title) = if gone {
-                    let title = format!("what {} protects is gone", doc.item.name);
+                    let title = format!("the source of {} is missing", doc.item.name);
                     (Rule::SourceMissing, title)
                 } else {
                     let title = format!("the backup of {} failed", doc.item.name);

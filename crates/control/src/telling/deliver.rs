@@ -82,7 +82,7 @@ impl Control {
                     tracing::error!(
                         code = body.code,
                         error = body.message,
-                        "alerts cannot be told"
+                        "alerts cannot be sent"
                     );
                 }
             }
@@ -180,10 +180,10 @@ impl Control {
         let given_up = error.refused || age >= GIVE_UP;
         let (channel, notice, reason) = (&doc.channel, doc.notice.id, &error.reason);
         if given_up {
-            tracing::error!(channel, %notice, tries = doc.tries, reason, "alerts are not told: given up");
+            tracing::error!(channel, %notice, tries = doc.tries, reason, "alerts are not sent: given up");
             self.pulse.delivered(channel, Delivery::GivenUp);
         } else {
-            tracing::warn!(channel, %notice, tries = doc.tries, reason, "alerts could not be told; trying again later");
+            tracing::warn!(channel, %notice, tries = doc.tries, reason, "alerts could not be sent; trying again later");
             self.pulse.delivered(channel, Delivery::Failed);
         }
         doc.error = Some(reason.clone());
@@ -229,8 +229,10 @@ impl Control {
             let reason = last.doc.error;
             let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
             let lost = if given_up > 0 { format!(" ({given_up} given up)") } else { String::new() };
-            let message =
-                format!("alerts cannot be told by the channel {}{lost}{reason}", channel.name());
+            let message = format!(
+                "alerts cannot be sent through the channel {}{lost}{reason}",
+                channel.name()
+            );
             found.push(ErrorBody::new(&codes::ALERT_UNDELIVERED, message));
         }
         Ok(found)

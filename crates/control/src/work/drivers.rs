@@ -88,7 +88,7 @@ impl Drivers {
         };
         let Some(job) = self.jobs.remove(&error.id()) else { return };
         tracing::error!(%job, %error, "the driver of a job ended unexpectedly");
-        let words = format!("what drives the job ended unexpectedly: {error}");
+        let words = format!("the task of the job ended unexpectedly: {error}");
         let event = Event::Broke { error: ErrorBody::new(&codes::BUG, words) };
         control.note(job, event).await;
     }

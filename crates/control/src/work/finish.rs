@@ -81,7 +81,7 @@ impl Control {
             FinishDone::Finished(report) => Some(report),
             FinishDone::DecidedBefore => {
                 let message =
-                    format!("it was decided on the host itself what {} has", replaced.machine);
+                    format!("the decision about {} was made on the host itself", replaced.machine);
                 teller.tell(Event::Warning(ErrorBody::new(&codes::VM_UNSUPPORTED, message)));
                 None
             }

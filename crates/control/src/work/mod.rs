@@ -332,7 +332,7 @@ impl Control {
                 Ok(report) => Event::Finished { report },
                 // Whatever it failed with: it was not left to end.
                 Err(_) if self.stopping.load(Relaxed) && cancel.is_cancelled() => {
-                    tracing::info!("a job is stopped, and goes on at the next start");
+                    tracing::info!("a job is stopped, and resumes at the next start");
                     Event::Stopped
                 }
                 Err(error) => {

@@ -354,8 +354,7 @@ impl NbdDisk {
         if let Some(source) = request.error {
             if !self.export.size.is_multiple_of(self.unit()) {
                 return Err(self.nbd_error(format!(
-                    "it refuses to say what is at its end ({source}): its size of {} bytes is no \
-                     multiple of the blocks of {} bytes that it wants",
+                    "it refuses to report its last blocks ({source}): its size of {} bytes is not a multiple of its block size of {} bytes",
                     self.export.size,
                     self.unit()
                 )));

@@ -1,8 +1,8 @@
-//! Whether a disk is unchanged where it is said to be: a sample is compared with the parent point.
+//! The check of blocks that are reported as unchanged: a sample is compared with the parent point.
 //!
-//! Dirty bitmaps lie: after a crash, when something wrote to the image behind QEMU's back, when a
-//! caller mixes up files. Such lies concern many blocks, so a small sample finds them, and then the
-//! whole disk is compared in the same run.
+//! Dirty bitmaps can be wrong: after a crash, when another program wrote to the image behind QEMU's
+//! back, when a caller mixes up files. Such errors concern many blocks, so a small sample finds
+//! them, and then the same run compares the whole disk.
 //!
 //! ```text
 //!  a random place ─▶ the next leaf that the parent has (or where the source has data)

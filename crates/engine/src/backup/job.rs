@@ -1,4 +1,4 @@
-//! A disk during its backup: what it is compared with, and what is counted.
+//! A disk during its backup: its parent, and its counters.
 
 use std::{
     sync::{
@@ -32,7 +32,7 @@ pub(super) struct DiskWork {
     pub(super) delta_blocks: AtomicU64,
     pub(super) skipped: Mutex<Vec<SkippedRange>>,
     pub(super) done_after: Mutex<Duration>,
-    /// What is said to have changed, where everything is compared nevertheless.
+    /// The ranges that are reported as changed, although everything is compared.
     doubted: Option<RangeSet>,
     unexpected_blocks: AtomicU64,
 }
@@ -197,12 +197,11 @@ impl Job<'_> {
         let mut notes = self.disk.notes.clone();
         if self.sample.differs {
             notes.push(format!(
-                "a sample showed that {said_by} left out what had changed: everything was read and \
-                 compared, and {} had been left out",
+                "a sample showed that {said_by} had missed changes: everything was read and compared, and {} had been missed",
                 blocks(unexpected)
             ));
         } else if unexpected > 0 {
-            notes.push(format!("{} had changed that {said_by} left out", blocks(unexpected)));
+            notes.push(format!("{} had changed that {said_by} had missed", blocks(unexpected)));
         }
         if self.sample.unreadable > 0 {
             notes.push(format!(

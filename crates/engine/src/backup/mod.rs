@@ -189,7 +189,7 @@ impl<'a> Session<'a> {
 }
 
 const READ_ALL: &str =
-    "the parent point has lost content: everything is read, and what is lost is stored again";
+    "the parent point has lost content: everything is read, and the lost content is stored again";
 
 /// The point that a backup builds upon.
 struct Parent {

@@ -1,4 +1,5 @@
-//! What of a target is already right: for restoring in place and for going on after a break.
+//! Finds the parts of a target that are already right, for restores in place and for continued
+//! restores.
 
 use std::{
     ops::Range,
@@ -31,7 +32,7 @@ impl<'a> Comparer<'a> {
         Self { vault, job, threads }
     }
 
-    /// Finds the blocks of a window of leaves that differ; those that must be zero are cleared.
+    /// Finds the blocks of a window of leaves that differ; clears blocks that must be zero.
     pub(super) fn window(
         &self,
         window: Range<u64>,

@@ -1,4 +1,4 @@
-//! Which parts of which packs a disk needs.
+//! The plan of a restore: the parts of packs that a disk needs.
 
 use std::collections::HashMap;
 

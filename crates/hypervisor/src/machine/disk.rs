@@ -340,8 +340,7 @@ impl fmt::Display for DiskNote {
             Self::Shareable => "other machines may write to it during a backup",
             Self::BlockJob => "a block job is at work on it",
             Self::Encrypted => {
-                "it is encrypted on the host; backups have what the guest sees, unless ciphertext \
-                 is asked for"
+                "it is encrypted on the host; backups have what the guest sees, unless you choose ciphertext"
             }
             Self::Chain => "its image has others under it; backups have what the guest sees",
             Self::DataFile => "its bytes are in a file beside its image",
@@ -355,7 +354,7 @@ impl fmt::Display for SkipReason {
             Self::Cdrom => "a CD or DVD drive",
             Self::Floppy => "a floppy drive",
             Self::ReadOnly => "read-only",
-            Self::Transient => "transient: what is written to it ends with the machine's run",
+            Self::Transient => "transient: its writes are lost when the machine stops",
             Self::Absent => "not there, and the machine starts without it",
             Self::Empty => "empty",
             Self::Passthrough => "passed through to the guest, past QEMU",

@@ -1,4 +1,4 @@
-//! What a machine starts with: BIOS or UEFI, and a kernel of the host's.
+//! The firmware of a machine: BIOS or UEFI; and a kernel from the host's files.
 
 use roxmltree::Node;
 

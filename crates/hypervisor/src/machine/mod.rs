@@ -1,7 +1,7 @@
-//! A machine as its description says: what it is, what it is made of, whose it is.
+//! A machine by its description: identity, devices, owner.
 //!
-//! Source: libvirt's `formatdomain.rst`. What is not known of a description is passed over: a new
-//! libvirt must not make backups fail. Passwords are never taken out of it.
+//! Source: libvirt's `formatdomain.rst`. Unknown parts of a description are ignored: a new libvirt
+//! must not make backups fail. Passwords are never read from it.
 
 pub(crate) mod devices;
 mod disk;
@@ -123,7 +123,7 @@ impl Machine {
             arch: attribute(os_type, "arch").unwrap_or_else(|| "x86_64".to_owned()),
             machine_type: attribute(os_type, "machine"),
             emulator: devices.and_then(|devices| text_of(devices, "emulator")),
-            memory_kib: memory(root).ok_or_else(|| wrong(&what, "its memory makes no sense"))?,
+            memory_kib: memory(root).ok_or_else(|| wrong(&what, "its memory size is not valid"))?,
             vcpus: text_of(root, "vcpu").and_then(|text| text.parse().ok()).unwrap_or(1),
             cpu: child(root, "cpu").map(|node| cpu(node, text)),
             firmware: firmware::parse(root),

@@ -1,4 +1,4 @@
-//! Whose a machine is, and what runs in it.
+//! The manager that owns a machine, and its guest system.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Where a disk's bytes are.
+//! The source of a disk's bytes.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! What stands in the way of backups of each disk.
+//! Obstacles to backups of each disk.
 
 use super::Check;
 use crate::{
@@ -61,10 +61,9 @@ impl<'a> Check<'a> {
             SkipReason::Floppy if disk.source == Source::None => return,
             SkipReason::ReadOnly | SkipReason::Floppy => Info,
             SkipReason::Transient => {
-                let what =
-                    "is not in the backup: what the guest writes to it vanishes when it ends";
+                let what = "is not in the backup: the guest's writes to it are lost when the machine stops";
                 let what_to_do =
-                    "make it lasting (remove <transient/>), or back its file up by path";
+                    "make it permanent (remove <transient/>), or back up its file by path";
                 return self.of(Amber, "disk.transient", disk, what, what_to_do);
             }
             SkipReason::Passthrough
@@ -81,7 +80,7 @@ impl<'a> Check<'a> {
     /// What its description tells.
     fn description(&mut self, disk: &Disk) {
         if disk.shareable {
-            let what = "is shared: what other machines write to it is not at rest";
+            let what = "is shared: other machines may write to it during the backup";
             let what_to_do = "back it up where the cluster keeps it, or leave it out";
             self.of(Amber, "disk.shared", disk, what, what_to_do);
         }
@@ -95,9 +94,7 @@ impl<'a> Check<'a> {
         }
         if disk.encryption.is_some() {
             let what = "is encrypted on the host; the backup has what the guest sees";
-            let what_to_do = "the vault is encrypted with keys of its own, and restored machines' \
-                 disks are encrypted as they were; backup --encrypted-disks ciphertext keeps the \
-                 image as it is, while the machine is off";
+            let what_to_do = "the vault encrypts with its own keys, and restored machines' disks are encrypted as before; backup --encrypted-disks ciphertext keeps the image as it is, while the machine is off";
             self.of(Info, "disk.encrypted", disk, what, what_to_do);
         }
     }

@@ -1,6 +1,6 @@
-//! Whether a machine can be backed up, how well, and what would make it better.
+//! The check whether and how well a machine can be backed up, and what would improve it.
 //!
-//! No findings: everything is as good as it can be.
+//! No findings means: no obstacle.
 
 mod disks;
 
@@ -137,7 +137,7 @@ impl Check<'_> {
     fn owner(&mut self) {
         if let Some(manager) = self.machine.manager {
             let level = if self.facts.may_be_managed { Amber } else { Red };
-            let what = format!("{manager} owns the machine, and makes it anew at each start");
+            let what = format!("{manager} owns the machine, and creates it anew at each start");
             let what_to_do = "use its own backup; or allow this one, and after a restore register \
                  the machine there by hand";
             self.find(level, "machine.managed", what, what_to_do);
@@ -162,7 +162,7 @@ impl Check<'_> {
                 let what_to_do = format!("{what_to_do}, or back the machine up while it is off");
                 self.find(Red, "host.version", what, what_to_do);
             } else if version < whole {
-                let what = format!("{said} knows only a part of what backups need");
+                let what = format!("{said} supports only a part of what backups need");
                 self.find(Amber, "host.version", what, what_to_do);
             } else if version < ready {
                 let what = format!("{said} has incremental backups only as a trial");
@@ -187,8 +187,7 @@ impl Check<'_> {
             AgentState::NoChannel => {
                 let what = format!("the machine has no channel for the guest agent, {no_rest}");
                 let what_to_do = format!(
-                    "add {CHANNEL} to its devices (virsh edit), install qemu-guest-agent in the \
-                     guest and start the machine anew"
+                    "add {CHANNEL} to its devices (virsh edit), install qemu-guest-agent in the guest and restart the machine"
                 );
                 self.find(Amber, "agent.no_channel", what, what_to_do);
             }
@@ -211,7 +210,7 @@ impl Check<'_> {
         }
         if self.facts.state == State::Paused {
             let what = format!("the machine is paused, {no_rest}");
-            self.find(Amber, "machine.paused", what, "let it go on (virsh resume)");
+            self.find(Amber, "machine.paused", what, "resume it (virsh resume)");
         }
     }
 
@@ -227,12 +226,13 @@ impl Check<'_> {
         let size = tops.fold(0_u64, |sum, image| sum.saturating_add(image.virtual_size));
         let (mib, what_to_do) = (free >> 20, "make room, or name another folder for it");
         if free < LITTLE.min(size) {
-            let what = format!("only {mib} MiB are free for what the guest overwrites meanwhile");
+            let what = format!(
+                "only {mib} MiB are free for blocks that the guest overwrites during the backup"
+            );
             self.find(Red, "scratch.full", what, what_to_do);
         } else if free < size / 10 {
             let what = format!(
-                "{mib} MiB are free for what the guest overwrites meanwhile, less than a tenth of \
-                 its disks: a busy guest ends the backup"
+                "{mib} MiB are free for blocks that the guest overwrites during the backup, less than a tenth of its disks: a busy guest can end the backup"
             );
             self.find(Amber, "scratch.small", what, what_to_do);
         }
@@ -258,7 +258,7 @@ impl Check<'_> {
             let what =
                 format!("it has {kind} snapshots, which no backup has: {}", names.join(", "));
             let mut what_to_do = "delete those that are no longer needed (virsh snapshot-delete); \
-                 after a return to one the next backup reads all of the disk"
+                 after a revert the next backup reads all of the disk"
                 .to_owned();
             if is_internal {
                 let name = &self.machine.name;
@@ -290,7 +290,7 @@ impl Check<'_> {
         let folders = machine.filesystems.iter().filter_map(|one| one.source.clone());
         let shared: Vec<String> = folders.chain(machine.lasting_memory.iter().cloned()).collect();
         if !shared.is_empty() {
-            let what = format!("what it has in {} is in no disk", shared.join(", "));
+            let what = format!("no backup has its content of {}", shared.join(", "));
             self.find(Amber, "machine.shared", what, "back it up with the host's files");
         }
         if let Some(kind) = &machine.launch_security {
@@ -301,12 +301,11 @@ impl Check<'_> {
         match machine.tpm.as_ref().map(|tpm| &tpm.backend) {
             Some(TpmBackend::Emulator { .. }) => {
                 let what = "it has a TPM, whose state is backed up with it";
-                let what_to_do = "keep recovery keys (BitLocker, LUKS) nevertheless: a TPM that \
-                     was restored may be taken for another";
+                let what_to_do = "keep recovery keys (BitLocker, LUKS) all the same: a guest may treat a restored TPM as another one";
                 self.find(Info, "machine.tpm", what, what_to_do);
             }
             Some(_) => {
-                let what = "its TPM is not QEMU's own, and what it keeps is in no backup";
+                let what = "its TPM is not QEMU's own, and no backup has its content";
                 let what_to_do = "keep recovery keys (BitLocker, LUKS)";
                 self.find(Amber, "machine.tpm", what, what_to_do);
             }

@@ -1,4 +1,4 @@
-//! What a host can run.
+//! The capabilities of a host.
 //!
 //! Source: libvirt's `formatcaps.rst` and `formatdomaincaps.rst`.
 

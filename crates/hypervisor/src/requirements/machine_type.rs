@@ -1,4 +1,4 @@
-//! Names of mainboards: which of a host's is nearest to one that it lacks.
+//! Names of mainboards: finds the host's nearest one to a mainboard that it lacks.
 
 use super::GuestArch;
 

@@ -1,7 +1,7 @@
-//! What a machine needs from a host, before it is restored there.
+//! A machine's requirements on a host, checked before it is restored there.
 //!
-//! Checked is the description as it is to be defined, after [`Machine::rewrite`]: what was changed
-//! is no longer needed.
+//! The check uses the description after [`Machine::rewrite`]: replaced parts are no longer
+//! required.
 
 mod capabilities;
 mod machine_type;
@@ -145,7 +145,7 @@ impl Check<'_> {
             self.amber(
                 "host.cpu_model",
                 what,
-                "it starts with what there is; programs may miss the rest",
+                "it starts without the missing features; programs may need them",
             );
         } else {
             self.red("host.cpu_model", what, what_to_do);
@@ -180,8 +180,7 @@ impl Check<'_> {
             && !self.exists(template)
         {
             let what = format!("the host has no {template}");
-            let what_to_do = "the firmware's variables are restored and are not made from it; \
-                 install it for when they are to be reset";
+            let what_to_do = "the restored firmware variables do not need it; install it to be able to reset them";
             self.found.push(Finding::new(Info, "host.nvram_template", what, what_to_do));
         }
     }
@@ -189,7 +188,7 @@ impl Check<'_> {
     fn tpm(&mut self) {
         let Some(tpm) = &self.machine.tpm else { return };
         if let TpmBackend::Passthrough { .. } = tpm.backend {
-            let what = "its TPM is the old host's own, and what it kept stays there".to_owned();
+            let what = "its TPM is the old host's own, and its content stays there".to_owned();
             self.amber("host.tpm_passthrough", what, "have recovery keys ready (BitLocker, LUKS)");
         }
         if let TpmBackend::Emulator { secret: Some(secret), .. } = &tpm.backend
@@ -233,7 +232,7 @@ impl Check<'_> {
             if !there {
                 let networks = list(self.host.networks);
                 let what_to_do =
-                    format!("make it, or map it to another (networks of the host: {networks})");
+                    format!("create it, or map it to another (networks of the host: {networks})");
                 self.red("host.network", format!("the host has no {what} {name}"), what_to_do);
             }
         }
@@ -247,7 +246,7 @@ impl Check<'_> {
                     let what = format!("the host has no storage pool {pool} (disk {target})");
                     let pools = list(self.host.pools);
                     let what_to_do =
-                        format!("make it, or restore the disk elsewhere (pools: {pools})");
+                        format!("create it, or restore the disk elsewhere (pools: {pools})");
                     self.red("host.pool", what, what_to_do);
                     continue;
                 }
@@ -287,14 +286,14 @@ impl Check<'_> {
         for path in machine.filesystems.iter().filter_map(|one| one.source.as_deref()) {
             if !self.exists(path) {
                 let what = format!("the host has no {path}, which the machine shares");
-                self.red("host.filesystem", what, "make the folder, or leave the device out");
+                self.red("host.filesystem", what, "create the folder, or leave the device out");
             }
         }
         for path in &machine.terminals {
             let folder = Path::new(path).parent().and_then(Path::to_str).unwrap_or("/");
             if !self.exists(folder) {
                 let what = format!("the host has no folder {folder}, for the terminal file {path}");
-                self.red("host.terminal", what, "make the folder, or leave the device out");
+                self.red("host.terminal", what, "create the folder, or leave the device out");
             }
         }
         for path in &machine.lasting_memory {

@@ -1,4 +1,4 @@
-//! A machine's disks: where they are restored to.
+//! The new locations of a machine's restored disks.
 
 use std::collections::BTreeMap;
 

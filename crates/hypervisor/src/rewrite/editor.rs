@@ -1,4 +1,4 @@
-//! Edits of a text of XML that leave all else as it is, byte by byte.
+//! Edits of an XML text that keep all other bytes.
 
 use std::{cmp::Reverse, ops::Range};
 

@@ -1,4 +1,4 @@
-//! Who a machine is: names and identities.
+//! A machine's name and identities.
 
 use roxmltree::Node;
 use strongroom_base::{Entropy, EntropyExt as _};

@@ -1,7 +1,7 @@
-//! Changes of a machine's description, for restoring it elsewhere or beside itself.
+//! Changes of a machine's description, for a restore elsewhere or beside the original.
 //!
-//! What is not changed stays as it is, byte by byte: comments, the order of things, what newer
-//! versions of libvirt have added and this program has never heard of.
+//! All other bytes stay as they are: comments, the order of elements, and elements of newer libvirt
+//! versions that this program does not know.
 
 mod disk;
 mod editor;

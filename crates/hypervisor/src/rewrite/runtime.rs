@@ -1,4 +1,4 @@
-//! What belongs to one run of a machine, and goes with it.
+//! Parts of a description that belong to one run of a machine only.
 
 use roxmltree::Node;
 

@@ -1,4 +1,4 @@
-//! What a backup builds on: the last committed point, if it is of this very machine, and the
+//! The base of a backup: the last committed point, if it is of this very machine, and the
 //! checkpoint that it recorded.
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -219,15 +219,12 @@ pub(super) fn reconcile(
     };
     match connection.redefine_checkpoint(domain, &without_parent(xml), true) {
         Ok(()) => {
-            notes.push(format!(
-                "libvirt had forgotten checkpoint {wanted}; it was made known again"
-            ));
+            notes.push(format!("libvirt had lost checkpoint {wanted}; it was defined again"));
             Ok(Ok(wanted.to_owned()))
         }
         Err(error) if error.is_connection() => Err(error.into()),
         Err(error) => Ok(Err(format!(
-            "libvirt does not know checkpoint {wanted} any more, and it cannot be made known \
-             again: {error}"
+            "libvirt has lost checkpoint {wanted}, and it cannot be defined again: {error}"
         ))),
     }
 }

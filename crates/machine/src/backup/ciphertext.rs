@@ -1,4 +1,4 @@
-//! Disks that are encrypted on the host, kept as they lie there.
+//! Disks that are encrypted on the host, kept as ciphertext.
 //!
 //! The image is read as the bytes that it is, its headers with the (encrypted) keys included: in
 //! qcow2 the ciphertext depends on where in the file it is, so only the file as a whole can be opened
@@ -45,9 +45,7 @@ pub(super) fn check(work: &Work<'_>) -> Result<()> {
             _ => return Ok(()),
         },
         _ => format!(
-            "its encrypted disk {target} can be kept as ciphertext only while it is off, since \
-             QEMU gives out only what the guest sees; shut it down, or back it up with \
-             --encrypted-disks decrypted"
+            "its encrypted disk {target} can be kept as ciphertext only while the machine is off, since QEMU exports only what the guest sees; shut the machine down, or back it up with --encrypted-disks decrypted"
         ),
     };
     let (machine, state) = (work.domain.name.clone(), work.state.name());

@@ -1,4 +1,4 @@
-//! Collecting what is needed to rebuild a machine.
+//! Collects everything that rebuilding a machine needs.
 
 use std::{
     fs::{self, File},

@@ -234,7 +234,7 @@ impl<'a> Work<'a> {
         result
     }
 
-    /// Refuses what would wait for, or disturb, somebody else's operation.
+    /// Refuses a backup that would wait for, or disturb, another program's operation.
     fn check_not_busy(&self) -> Result<()> {
         let busy = |reason: &str| {
             Err(MachineError::Busy { machine: self.domain.name.clone(), reason: reason.to_owned() })
@@ -277,7 +277,7 @@ impl<'a> Work<'a> {
             let (vault, connection) = (self.vault, self.connection);
             for other in base::other_items(vault, connection, &self.domain, &self.item)? {
                 notes.push(format!(
-                    "this machine was backed up as {other}; to go on there: --item '{other}'"
+                    "this machine was backed up as {other}; to continue that item: --item '{other}'"
                 ));
             }
         }
@@ -316,7 +316,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Waits for libvirt, which may be being restarted; QEMU goes on without it.
+    /// Waits for libvirt, which may be restarting; QEMU runs on without it.
     fn await_libvirt(&self) -> Result<()> {
         Ok(self.connection.wait_until_it_answers(LIBVIRT)?)
     }
@@ -399,8 +399,8 @@ pub(crate) fn select<'a>(
     Ok(selection)
 }
 
-/// Switches a machine off that was started only to be read, unless somebody has let it go on: then
-/// it is theirs.
+/// Switches a machine off that was started only to be read, unless somebody has resumed it: then it
+/// is theirs.
 pub(crate) fn switch_off(
     connection: &Connection,
     machine: Uuid,

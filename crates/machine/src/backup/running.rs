@@ -472,7 +472,7 @@ impl Run<'_> {
                     Ok(()) => MachineError::State {
                         machine: work.domain.name.clone(),
                         state: work.state.name(),
-                        reason: "its backup job was ended by somebody else".to_owned(),
+                        reason: "another program ended its backup job".to_owned(),
                     },
                 };
             }

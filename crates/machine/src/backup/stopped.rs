@@ -1,4 +1,4 @@
-//! A machine that is off: its images, read without keeping anybody from starting it.
+//! A machine that is off: the backup reads its images without blocking a start.
 //!
 //! No lock is taken on the images, as a lock would make a start fail. Instead the machine is
 //! watched: if it starts, the backup begins again with the running machine. The bitmaps in the

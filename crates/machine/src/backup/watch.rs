@@ -1,4 +1,4 @@
-//! Watching over a machine while its disks are read.
+//! Watches a machine and its scratch space while its disks are read.
 
 use std::{
     path::{Path, PathBuf},
@@ -31,7 +31,7 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    /// `limit` bytes, or what is free but for a reserve.
+    /// `limit` bytes, or the free space less a reserve.
     pub(super) fn plan(folder: &Path, limit: Option<u64>, machine: &str) -> Result<Self> {
         let (free, total) = space(folder)?;
         let reserve = RESERVE.min(total / 10);

@@ -5,8 +5,8 @@
 //!      application ▲            file system ▲                                crash: nothing of it
 //! ```
 //!
-//! The label of a point is what was proved here. Each step that fails takes the label down by one
-//! kind, or fails the backup where that kind is required.
+//! The label of a point is what was proved here. Each failed step lowers the label by one kind, or
+//! fails the backup if that kind is required.
 
 mod scripts;
 
@@ -31,14 +31,14 @@ use crate::{
 /// can be.
 pub const NO_SCRIPTS: &str = "the guest has no pre and post scripts";
 
-/// How long a backup itself tries to thaw before it fails; its guard goes on.
+/// How long a backup itself tries to thaw before it fails; its guard continues.
 const THAW: Duration = Duration::from_mins(1);
 
 /// The same while QEMU's job runs: for so long libvirt 9 does not see an agent that comes back, so
 /// the job is better ended soon.
 const THAW_IN_JOB: Duration = Duration::from_secs(10);
 
-/// How long the guest may write out its buffers before it is frozen nevertheless.
+/// How long the guest may write out its buffers before it is frozen anyway.
 const SYNC: Duration = Duration::from_secs(10);
 
 /// What is asked for.
@@ -197,7 +197,7 @@ impl<'a> Instant<'a> {
             // Frozen, it says of every other command that it may not.
             Ok(FreezeStatus::Frozen) => Err(MachineError::Busy {
                 machine: self.machine.name.to_owned(),
-                reason: "its file systems are frozen by somebody else (virsh domfsthaw thaws them)"
+                reason: "another program has frozen its file systems (virsh domfsthaw thaws them)"
                     .to_owned(),
             }),
             Err(error) => self

@@ -47,7 +47,7 @@ pub(crate) struct Scripts {
     pub(crate) pre: Script,
     /// After the thaw.
     pub(crate) post: Script,
-    /// Whether the backup goes on when a script fails.
+    /// Whether the backup continues when a script fails.
     pub(crate) continue_on_failure: bool,
     /// Whether file systems are frozen between the scripts.
     pub(crate) freeze: bool,

@@ -1,10 +1,10 @@
-//! The guard: a process of its own that leaves the guest unharmed if the backup dies.
+//! The guard: a separate process that thaws the guest and cleans up if the backup dies.
 //!
-//! Before a backup touches a machine it starts a guard and tells it each step before taking it.
-//! When the backup's process ends without saying that all is done (killed, crashed, out of memory)
-//! the guard thaws the guest, runs the post script, ends the backup job, deletes the checkpoint that
-//! belongs to no point and removes the files. While the guest is frozen it also watches the clock,
-//! and thaws when the time is over, whatever the backup does.
+//! Before a backup touches a machine it starts a guard, and reports each step to the guard before
+//! it takes the step. When the backup's process ends without reporting that all is done (killed,
+//! crashed, out of memory), the guard thaws the guest, runs the post script, ends the backup job,
+//! deletes the checkpoint that belongs to no point and removes the files. While the guest is frozen
+//! it also watches the clock, and thaws when the time is over, whatever the backup does.
 //!
 //! ```text
 //!  backup ── watch, script, freeze, thawed, job, committed, done ──▶ guard ──▶ libvirt (its own
@@ -46,7 +46,7 @@ use crate::error::{MachineError, Result};
 /// How long the guard may take to answer; it does little before it does.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// What the guard is told.
+/// Messages to the guard.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Order {

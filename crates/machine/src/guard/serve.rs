@@ -1,4 +1,4 @@
-//! The guard's own side.
+//! The guard's side: reads the backup's messages, watches the clock, cleans up.
 
 use std::{
     fs::{self, File},

@@ -1,7 +1,7 @@
-//! Thawing until it is so.
+//! Thaws the guest, and repeats it until the agent confirms.
 //!
-//! libvirt leads to the agent as long as it lives. When it is dead, the socket that QEMU has for the
-//! agent does: a guest must not stay frozen until a daemon is back.
+//! While libvirt lives, it is the way to the agent. When it is dead, the guard uses QEMU's socket
+//! to the agent: a guest must not stay frozen until a daemon is back.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Disks that were kept as ciphertext: encrypted images that come back as the bytes that they were.
+//! Disks that were kept as ciphertext: encrypted images that are restored byte by byte.
 
 use std::{fs::File, io, path::Path};
 

@@ -1,4 +1,4 @@
-//! Disks that are restored to files, devices or servers, with a description to make a machine of them.
+//! Restore of disks to files, devices or servers, with a description that makes a machine of them.
 
 use std::{collections::BTreeMap, fs::File, path::PathBuf, sync::Arc};
 
@@ -60,7 +60,8 @@ pub struct DisksReport {
     pub notes: Vec<String>,
 }
 
-/// A restore of disks whose targets are open. What an earlier one has written is gone on with.
+/// A restore of disks whose targets are open. It continues the files of an earlier, interrupted
+/// restore.
 pub struct PreparedDisks<'a> {
     vault: &'a Arc<Vault>,
     point: &'a Manifest,

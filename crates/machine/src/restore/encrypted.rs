@@ -1,8 +1,8 @@
-//! Disks that QEMU encrypts on the host: restored as encrypted as they were.
+//! Disks that QEMU encrypts on the host: they are restored encrypted.
 //!
 //! The vault has what the guest sees. A child `qemu-nbd` encrypts it again on the way into the new
-//! image, with the passphrase that libvirt or the recovery point has. It hears the passphrase from a
-//! file in a folder of our own, which is gone when it has read it.
+//! image, with the passphrase that libvirt or the recovery point has. It reads the passphrase from
+//! a file in a folder of our own; the file is deleted when it has been read.
 
 use std::{
     fs::{self, File, Permissions},
@@ -56,7 +56,7 @@ pub(super) fn key(
     may_bring: bool,
 ) -> std::result::Result<Key, Reason> {
     if encryption.format != "luks" || encryption.engine.as_deref().is_some_and(|e| e != "qemu") {
-        return Err(format!("its encryption ({}) is not one that can be made", encryption.format));
+        return Err(format!("its encryption ({}) cannot be created", encryption.format));
     }
     let known = match &encryption.secret {
         Some(SecretRef::Uuid(uuid)) => connection.secret(*uuid),
@@ -76,8 +76,7 @@ pub(super) fn key(
     let value = saved.and_then(|saved| saved.value.clone());
     match (value, may_bring) {
         (Some(value), true) => Ok(Key(Zeroizing::new(value))),
-        (Some(_), false) => Err("the host lacks its secret; the recovery point has it, and \
-             --with-secrets makes it known to the host"
+        (Some(_), false) => Err("the host lacks its secret; the recovery point has it, and --with-secrets gives it to the host"
             .to_owned()),
         (None, _) => Err("neither the host nor the recovery point has its secret".to_owned()),
     }

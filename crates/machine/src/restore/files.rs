@@ -1,10 +1,11 @@
-//! Where a restore of disks writes: which disk goes where, and files that are not complete yet.
+//! The targets of a restore of disks, and unfinished files.
 //!
-//! A file that does not exist is written under its name with `.partial` appended, and gets its
-//! name when it is complete and durable. A `.partial` file that is found is gone on with if an earlier
-//! run can have left it: what it holds is compared with the recovery point, so the result is right in
-//! any case. Another's, or a link, is refused: its owner would own the disk. A file that has its name already is never written unasked: it is either what is wanted, or
-//! the restore is refused.
+//! A file that does not exist is written under its name with `.partial` appended, and gets its name
+//! when it is complete and durable. A restore continues an existing `.partial` file if an earlier
+//! run can have left it: it compares the content with the recovery point, so the result is right in
+//! any case. It refuses another user's file, or a link: its owner would own the disk. It never
+//! overwrites an existing file under the final name unless that is requested: either the file is
+//! already right, or the restore is refused.
 
 use std::{
     collections::BTreeMap,
@@ -264,7 +265,7 @@ pub(super) fn open_folder(folder: &Path, within: Option<&Within>) -> Result<File
     opened.map_err(|source| no_folder(folder, source))
 }
 
-/// Why a folder cannot be used. One that a link leads out of is told apart.
+/// Why a folder cannot be used. A folder with a link that leads out of it has its own variant.
 fn no_folder(folder: &Path, source: io::Error) -> MachineError {
     if source.kind() == io::ErrorKind::CrossesDevices {
         return DiskError::Outside { disk: folder.display().to_string() }.into();

@@ -1,4 +1,4 @@
-//! What becomes of the old disks of a machine that got others: the decision after a replacement.
+//! Accept and undo: the decision about the old disks of a machine after a replacement.
 
 use std::{
     fs, io,
@@ -144,8 +144,7 @@ impl Work<'_> {
                 Some(false) => {}
                 None => {
                     return Err(self.refuse(format!(
-                        "its disk {} is neither {} nor {} any more: end what came since, such as \
-                         a snapshot, first",
+                        "its disk {} is neither {} nor {} any more: first remove later layers, such as a snapshot",
                         disk.name,
                         disk.overlay.display(),
                         disk.old.display()
@@ -189,7 +188,7 @@ impl Work<'_> {
     fn undo(mut self) -> Result<FinishReport> {
         if self.state.stage == Stage::Accepting {
             return Err(self.refuse(
-                "it is being accepted, so its old disks are not what they were: run accept again"
+                "an accept is unfinished, so its old disks have changed already: run accept again"
                     .to_owned(),
             ));
         }

@@ -1,4 +1,4 @@
-//! Whether a host can run a machine, asked before anything is written.
+//! The check whether a host can run a machine, before anything is written.
 
 use std::path::Path;
 

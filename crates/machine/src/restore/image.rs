@@ -1,4 +1,4 @@
-//! Images of disks: made like those that were backed up, opened to be written.
+//! Images of restored disks: created like the backed up ones, and opened for writing.
 
 use std::{
     fs,

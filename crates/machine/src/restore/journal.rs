@@ -1,7 +1,6 @@
-//! The note of a restore that is under way: which files are its own, and which identity the machine
-//! has. It is written before anything else and goes when the machine is defined, so that the same
-//! command, given again after whatever has happened, goes on and takes nothing for its own that is
-//! not.
+//! The note of an unfinished restore: its files, and the identity of its machine. The restore
+//! writes it before anything else and deletes it when the machine is defined. So the same command
+//! can continue after any interruption, and never treats another file as its own.
 
 use std::{
     fs::{self, File},
@@ -65,7 +64,7 @@ impl Note {
 pub(super) struct Journal(PathBuf);
 
 impl Journal {
-    /// Writes it; whoever does holds the lock of the machine's name.
+    /// Writes it; the caller holds the lock of the machine's name.
     pub(super) fn write(path: &Path, note: &Note) -> Result<Self> {
         let failed = |source| local("write", path, source);
         let content = serde_json::to_vec_pretty(note).map_err(|error| failed(error.into()))?;

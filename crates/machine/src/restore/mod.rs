@@ -1,13 +1,13 @@
-//! Restoring a machine: its disks, and all that makes a machine of them.
+//! Restoring a machine: its disks, and everything that makes a machine of them.
 //!
 //! ```text
 //!  plan: conflicts, host, room ─▶ journal ─▶ disks ─▶ firmware's variables, TPM, secrets
 //!                                                 ─▶ defined ─▶ journal goes ─▶ started
 //! ```
 //!
-//! Nothing is written before all that can be checked is checked. The journal says which files and
-//! which identity belong to the restore, so the same command goes on after any end, and never takes
-//! what is not its own. libvirt hears of the machine when all of it is there.
+//! The restore makes all checks before it writes anything. The journal lists the files and the
+//! identity of the restore, so the same command continues after any interruption, and never uses
+//! other files. The restore defines the machine in libvirt when all its files are complete.
 
 mod ciphertext;
 mod disks;

@@ -1,4 +1,4 @@
-//! A machine that is made from a recovery point.
+//! A new machine from a recovery point.
 
 use std::{
     fs::{self, File},

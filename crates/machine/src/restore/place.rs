@@ -1,4 +1,4 @@
-//! Where restored disks go: folders, pools, room.
+//! The places of restored disks: folders, pools, room.
 
 use std::{
     collections::BTreeMap,
@@ -103,7 +103,7 @@ fn parse_pool(xml: &str) -> Option<(String, Option<String>)> {
     Some((root.attribute("type")?.to_owned(), path))
 }
 
-/// Checks that there is room for so many bytes more in each folder.
+/// Checks that each folder has room for its bytes.
 pub(super) fn check_room(needed: &[(PathBuf, u64)], machine: &str) -> Result<()> {
     let mut volumes: BTreeMap<u64, (PathBuf, u64)> = BTreeMap::new();
     for (folder, bytes) in needed {

@@ -1,4 +1,4 @@
-//! What a restore of a machine will do, decided before anything is written.
+//! The plan of a restore of a machine, made before anything is written.
 
 use std::{
     collections::BTreeMap,
@@ -284,7 +284,7 @@ impl Maker<'_> {
             host: self.connection.hostname().unwrap_or_else(|_| "the host".to_owned()),
             machine: self.old.name.clone(),
             reason: format!(
-                "disk {} was encrypted, and is not restored unencrypted unasked: {reason} \
+                "disk {} was encrypted, and is not restored without encryption unless you ask for it: {reason} \
                  (`strongroom restore disks` restores what the guest sees)",
                 disk.target
             ),
@@ -328,8 +328,9 @@ impl Maker<'_> {
         // Also if they are not in the point: the original's are not shared.
         changes.nvram = Some(path.display().to_string());
         if !saved {
-            notes
-                .push("the point has no firmware variables: boot entries are made anew".to_owned());
+            notes.push(
+                "the point has no firmware variables: boot entries are created anew".to_owned(),
+            );
         }
         saved.then_some(path)
     }
@@ -339,7 +340,7 @@ impl Maker<'_> {
         let TpmBackend::Emulator { state, .. } = &tpm.backend else { return Ok(None) };
         if self.configuration.tpm.is_empty() {
             notes.push(
-                "the point has no state of the TPM: what was sealed with it stays closed"
+                "the point has no state of the TPM: data that was sealed with the TPM stays sealed"
                     .to_owned(),
             );
             return Ok(None);
@@ -366,12 +367,11 @@ impl Maker<'_> {
             match (self.request.with_secrets, &secret.value) {
                 (true, Some(_)) => brought.push(secret.clone()),
                 (_, None) => notes.push(format!(
-                    "the host lacks secret {}, whose value is not in the point: make it known with \
-                     virsh secret-define and secret-set-value before the machine is started",
+                    "the host lacks secret {}, whose value is not in the point: set it with virsh secret-define and secret-set-value before you start the machine",
                     secret.uuid
                 )),
                 (false, Some(_)) => notes.push(format!(
-                    "the host lacks secret {}; --with-secrets makes it known",
+                    "the host lacks secret {}; --with-secrets restores it",
                     secret.uuid
                 )),
             }

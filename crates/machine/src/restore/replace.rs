@@ -1,8 +1,8 @@
-//! A machine that gets its disks of a recovery point.
+//! Replacing the disks of an existing machine by those of a recovery point.
 //!
 //! Each restored disk is a new image with the old one under it, and holds only what differs. The
-//! old one is not written, so the machine can have it back; or the difference is written into it,
-//! when it is decided to stay with what was restored ([`super::finish()`]).
+//! old one is not written. Undo gives it back to the machine; accept writes the difference into it
+//! ([`super::finish()`]).
 
 use std::{
     fs,
@@ -402,7 +402,7 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// A machine that we have shut down for nothing goes on.
+    /// Starts a machine again that we have shut down in vain.
     fn start_again(&self, was_running: bool) {
         let is_off = self.connection.state(&self.domain).is_ok_and(|state| !state.is_active());
         if was_running
@@ -540,14 +540,12 @@ impl<'a> Work<'a> {
         });
         let left_behind = untouched.map(|disk| LeftBehind {
             name: disk.target.clone(),
-            reason: "left as it is: not in the recovery point, or not asked for".to_owned(),
+            reason: "kept: not in the recovery point, or not selected".to_owned(),
         });
         let mut notes = self.notes.clone();
         if !self.request.dry_run {
             notes.push(format!(
-                "the old disks are kept until you decide: `strongroom restore accept --vm {name}` \
-                 writes what differs into them, `strongroom restore undo --vm {name}` brings them \
-                 back",
+                "the old disks are kept until you decide: `strongroom restore accept --vm {name}` writes the difference into them, `strongroom restore undo --vm {name}` restores them",
                 name = self.machine.name
             ));
         }

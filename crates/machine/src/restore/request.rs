@@ -1,4 +1,4 @@
-//! What can be asked of a restore, and what was done.
+//! Requests for restores, and their reports.
 
 use std::path::PathBuf;
 
@@ -89,13 +89,13 @@ pub struct Replace {
 pub struct MachineRestore {
     /// The disks; all of the point if empty.
     pub disks: Vec<String>,
-    /// Its name; that which it had if not given.
+    /// Its name; the default is its old name.
     pub name: Option<String>,
     /// Whose identity.
     pub identity: Identity,
     /// Where disks go; if nothing is said, to the folders where they were.
     pub storage: Vec<Placement>,
-    /// The format of all disks; that which they had if not given.
+    /// The format of all disks; the default is their old format.
     pub format: Option<ImageFormat>,
     /// Other networks.
     pub networks: Vec<NetworkMapping>,

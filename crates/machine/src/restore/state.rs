@@ -1,5 +1,5 @@
-//! The note of a machine whose disks were replaced: where its old ones are, until it is decided
-//! which of them stay.
+//! The note of a machine whose disks were replaced: the location of its old disks, until accept or
+//! undo.
 
 use std::{
     io::{self, Read as _},

@@ -1,4 +1,4 @@
-//! A description to make a machine of restored disks with, for those who do that by hand.
+//! A description that makes a machine of restored disks, for use by hand.
 
 use std::{
     fs::{self, File},
@@ -108,8 +108,7 @@ pub(super) fn template(
     }
     if !configuration.secrets.is_empty() {
         notes.push(
-            "its disks or TPM were encrypted: the keys are not written out, and the disks are as \
-             the guest sees them, but for those that were kept as ciphertext"
+            "its disks or TPM were encrypted: the keys are not written, and the disks are as the guest sees them, except disks kept as ciphertext"
                 .to_owned(),
         );
     }

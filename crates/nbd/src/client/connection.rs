@@ -157,7 +157,7 @@ pub fn receive_answers(
         let request = batch
             .get_mut(length(cookie.wrapping_sub(first)))
             .filter(|request| !request.answered)
-            .ok_or("it answers what was not asked")?;
+            .ok_or("it answers a request that was not sent")?;
         match reply {
             Reply::Simple { error, .. } => simple(stream, structured, error, request)?,
             Reply::Chunk { done, kind, .. } => {

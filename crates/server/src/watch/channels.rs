@@ -37,12 +37,12 @@ keys! {
     /// A mailbox that is told of alerts.
     MailConfig {
         name: String = String::new(), "required", "Name of the channel, in messages and for `strongroom alert test`.";
-        severity: Severity = Severity::Warning, "\"warning\"", "Least severity that it is told of: `critical`, `error`, `warning` or `information`.";
+        severity: Severity = Severity::Warning, "\"warning\"", "Lowest severity that the channel gets: `critical`, `error`, `warning` or `information`.";
         server: String = String::new(), "required", "Mail server: `HOST` or `HOST:PORT`; the port is usually 587, with `tls = \"tls\"` 465, with `tls = \"none\"` 25.";
-        tls: MailTls = MailTls::Starttls, "\"starttls\"", "How the connection is encrypted: `starttls` (always, or nothing is sent), `tls`, or `none`, only to a mail server on the same machine.";
-        ca_file: Option<PathBuf> = None, "the system's", "PEM file with the certificates that the server's is checked against, instead of the system's.";
+        tls: MailTls = MailTls::Starttls, "\"starttls\"", "Encryption of the connection: `starttls` (without it nothing is sent), `tls`, or `none`, only for a mail server on the same machine.";
+        ca_file: Option<PathBuf> = None, "the system's", "PEM file with the authorities to trust, instead of the system's.";
         user: Option<String> = None, "none", "User to sign in as.";
-        password_file: Option<PathBuf> = None, "none", "File with the user's password. Read each time.";
+        password_file: Option<PathBuf> = None, "none", "File with the user's password. Read for each message.";
         from: String = String::new(), "required", "Sender: `strongroom@example.net` or `Strongroom <strongroom@example.net>`.";
         to: Vec<String> = Vec::new(), "required", "Receivers.";
     }
@@ -52,10 +52,10 @@ keys! {
     /// A URL that is told of alerts.
     WebhookConfig {
         name: String = String::new(), "required", "Name of the channel, in messages and for `strongroom alert test`.";
-        severity: Severity = Severity::Warning, "\"warning\"", "Least severity that it is told of: `critical`, `error`, `warning` or `information`.";
-        url: String = String::new(), "required", "Where alerts are sent to, by POST: `https://`, or `http://` on the same machine.";
-        secret_file: Option<PathBuf> = None, "required", "File with the secret that signs, 16 bytes or more. Read each time.";
-        ca_file: Option<PathBuf> = None, "the system's", "PEM file with the certificates that the server's is checked against, instead of the system's.";
+        severity: Severity = Severity::Warning, "\"warning\"", "Lowest severity that the channel gets: `critical`, `error`, `warning` or `information`.";
+        url: String = String::new(), "required", "URL that gets alerts by POST: `https://`, or `http://` on the same machine.";
+        secret_file: Option<PathBuf> = None, "required", "File with the secret for signatures, 16 bytes or more. Read for each message.";
+        ca_file: Option<PathBuf> = None, "the system's", "PEM file with the authorities to trust, instead of the system's.";
     }
 }
 

@@ -102,50 +102,50 @@ macro_rules! metrics {
 }
 
 metrics! {
-    build_info: gauge "strongroom_build_info" ["version"], "Always 1: which version runs.";
-    start_time: gauge "strongroom_start_time_seconds" [], "When the server was started, as Unix time.";
+    build_info: gauge "strongroom_build_info" ["version"], "Always 1; the label is the version that runs.";
+    start_time: gauge "strongroom_start_time_seconds" [], "Start of the server, as Unix time.";
 
     items: gauge "strongroom_items" ["vault" "state"], "Items, by vault and state of protection.";
     items_failing: gauge "strongroom_items_failing" ["vault"], "Items whose last backup failed.";
-    items_overdue: gauge "strongroom_items_overdue" [], "Items whose next backup should have begun and has not.";
+    items_overdue: gauge "strongroom_items_overdue" [], "Items whose scheduled backup is overdue.";
     schedule_lag: gauge "strongroom_schedule_lag_seconds" [], "Age in seconds of the most overdue scheduled backup.";
     items_behind: gauge "strongroom_items_behind" [], "Items whose newest restorable recovery point is older than their policy promises.";
-    items_unscheduled: gauge "strongroom_items_unscheduled" [], "Items that have no policy, so that they are never backed up by themselves.";
+    items_unscheduled: gauge "strongroom_items_unscheduled" [], "Items without a policy, so without scheduled backups.";
     points: gauge "strongroom_recovery_points" ["vault" "state"], "Recovery points, by vault and state.";
-    newest_point: gauge "strongroom_vault_newest_point_timestamp_seconds" ["vault"], "When the newest good recovery point of a vault was made, as Unix time.";
-    stalest_item: gauge "strongroom_vault_stalest_item_timestamp_seconds" ["vault"], "Of the items that are backed up: the last good backup of the one that has waited longest for one, as Unix time.";
-    vault_stored: gauge "strongroom_vault_stored_bytes" ["vault"], "What a vault held when it was measured last.";
-    vault_reclaimable: gauge "strongroom_vault_reclaimable_bytes" ["vault"], "What no recovery point of a vault needed then.";
-    vault_measured: gauge "strongroom_vault_measured_timestamp_seconds" ["vault"], "When that was, as Unix time.";
+    newest_point: gauge "strongroom_vault_newest_point_timestamp_seconds" ["vault"], "Time of the newest good recovery point of a vault, as Unix time.";
+    stalest_item: gauge "strongroom_vault_stalest_item_timestamp_seconds" ["vault"], "Last good backup of the protected item whose last good backup is the oldest, as Unix time.";
+    vault_stored: gauge "strongroom_vault_stored_bytes" ["vault"], "Bytes in a vault at its last measurement.";
+    vault_reclaimable: gauge "strongroom_vault_reclaimable_bytes" ["vault"], "Bytes that no recovery point of a vault needed at its last measurement.";
+    vault_measured: gauge "strongroom_vault_measured_timestamp_seconds" ["vault"], "Time of a vault's last measurement, as Unix time.";
 
-    vault_verified: gauge "strongroom_vault_verified_timestamp_seconds" ["vault"], "When the structure of a vault was verified last, as Unix time.";
-    vault_whole: gauge "strongroom_vault_read_timestamp_seconds" ["vault"], "When the last of a vault's packs was read, of a round in which all are, as Unix time.";
+    vault_verified: gauge "strongroom_vault_verified_timestamp_seconds" ["vault"], "Time of the last verification of a vault's structure, as Unix time.";
+    vault_whole: gauge "strongroom_vault_read_timestamp_seconds" ["vault"], "End of the last round that has read all packs of a vault, as Unix time.";
 
     jobs_open: gauge "strongroom_jobs_open" ["kind" "state"], "Jobs that wait or run.";
-    queue_age: gauge "strongroom_queue_age_seconds" [], "How long the oldest job waits that could run.";
-    jobs_ended: counter "strongroom_jobs_ended_total" ["kind" "outcome"], "Jobs that have ended, since the server was started.";
-    job_seconds: histogram(long) "strongroom_job_duration_seconds" ["kind" "outcome"], "How long they ran.";
+    queue_age: gauge "strongroom_queue_age_seconds" [], "Age in seconds of the oldest waiting job that could run.";
+    jobs_ended: counter "strongroom_jobs_ended_total" ["kind" "outcome"], "Jobs that have ended since the start of the server.";
+    job_seconds: histogram(long) "strongroom_job_duration_seconds" ["kind" "outcome"], "Duration of ended jobs in seconds.";
     read_bytes: counter "strongroom_backup_read_bytes_total" [], "Bytes that backups have read from disks.";
     stored_bytes: counter "strongroom_backup_stored_bytes_total" [], "Bytes that backups have added to vaults.";
 
-    alerts: gauge "strongroom_alerts_firing" ["severity"], "Alerts that hold and that nobody has acknowledged.";
-    deliveries: counter "strongroom_alert_deliveries_total" ["channel" "outcome"], "Tries to tell of alerts, by how they went: `delivered`, `failed` (and tried again), `given_up`.";
-    notices: gauge "strongroom_alert_notices" ["channel" "state"], "Notices of alerts that wait, and that were given up.";
+    alerts: gauge "strongroom_alerts_firing" ["severity"], "Firing alerts that nobody has acknowledged.";
+    deliveries: counter "strongroom_alert_deliveries_total" ["channel" "outcome"], "Tries to send alerts, by outcome: `delivered`, `failed` (and tried again), `given_up`.";
+    notices: gauge "strongroom_alert_notices" ["channel" "state"], "Messages with alerts that wait, and that were given up.";
 
     requests: counter "strongroom_http_requests_total" ["method" "route" "status"], "Answered requests; the route is the path's pattern in the API's description.";
-    request_seconds: histogram(short) "strongroom_http_request_duration_seconds" ["method" "route"], "How long their answers took to begin.";
+    request_seconds: histogram(short) "strongroom_http_request_duration_seconds" ["method" "route"], "Seconds until the answer to a request began.";
 
-    catalog_up: gauge "strongroom_catalog_up" [], "Whether the catalog answers: 1 or 0. If it does not, numbers that come from it are missing.";
-    catalog_read: gauge "strongroom_catalog_read_seconds" [], "How long the catalog took to answer the questions of this page.";
+    catalog_up: gauge "strongroom_catalog_up" [], "1 if the catalog answers, 0 if not. If it does not answer, metrics from the catalog are missing.";
+    catalog_read: gauge "strongroom_catalog_read_seconds" [], "Seconds that the catalog took to answer the queries of this page.";
     catalog_writes: counter "strongroom_catalog_writes_total" [], "Changes of the catalog.";
-    catalog_write_seconds: counter "strongroom_catalog_write_seconds_total" [], "How long they took together, with the wait for their turn.";
-    round_age: gauge "strongroom_scheduler_round_age_seconds" [], "How long ago the scheduler last looked at everything. More than a few seconds: it is stuck.";
+    catalog_write_seconds: counter "strongroom_catalog_write_seconds_total" [], "Total seconds of all changes of the catalog, with the wait for their turn.";
+    round_age: gauge "strongroom_scheduler_round_age_seconds" [], "Seconds since the scheduler's last round. If it is more than a few seconds, the scheduler is stuck.";
 
     process_cpu: counter "process_cpu_seconds_total" [], "Processor time that the server has used.";
     process_memory: gauge "process_resident_memory_bytes" [], "Memory that the server uses.";
     process_fds: gauge "process_open_fds" [], "Files that the server has open.";
-    process_max_fds: gauge "process_max_fds" [], "Files that it may have open.";
-    process_threads: gauge "process_threads" [], "Its threads.";
+    process_max_fds: gauge "process_max_fds" [], "Maximum number of files that the server may have open.";
+    process_threads: gauge "process_threads" [], "Threads of the server.";
 }
 
 impl Default for Metrics {

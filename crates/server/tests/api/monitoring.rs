@@ -29,8 +29,8 @@ fn metrics() -> String {
         vec![code(metric.name), metric.kind.to_owned(), labels.join(", "), metric.words.to_owned()]
     });
     format!(
-        "# Metrics\n\nWhat `/metrics` shows, if `metrics_listen` is set; [monitoring.md](monitoring.md) says \
-         how to\nwatch it. This page is made from the program; a test keeps it current.\n\nLabels name \
+        "# Metrics\n\nThe metrics on `/metrics`, if `metrics_listen` is set; [monitoring.md](monitoring.md) says \
+         how to\nwatch them. This page is generated from the program; a test keeps it current.\n\nLabels name \
          vaults, channels and routes, never items, users or tokens. A metric without values yet\nis not \
          shown. Counters begin at 0 when the server is started.\n\n{}",
         table(&["name", "type", "labels", "meaning"], rows)

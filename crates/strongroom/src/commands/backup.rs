@@ -31,22 +31,22 @@ use crate::{
 
 /// Back up a machine, or the disks of an item: a new recovery point
 ///
-/// With --vm, a machine of libvirt is backed up while it runs (or off): all its disks at one
-/// instant, in as consistent a state as can be proved, with all that is needed to rebuild it. QEMU
-/// tells what has changed since the last recovery point. With --disk, disks that do not change
-/// meanwhile are backed up: of stopped machines, or snapshots.
+/// --vm backs up a libvirt machine, running or off: all its disks at one instant, with the best
+/// consistency that can be proved, and everything that a rebuild needs. QEMU reports what has
+/// changed since the last recovery point. --disk backs up disks that do not change during the
+/// backup: disks of stopped machines, or snapshots.
 ///
 /// The first backup of an item reads everything. Later ones store only what the vault does not
-/// have: what changed is found from --changed-ranges, from the dirty bitmap of an NBD source, or
-/// by reading the whole disk and comparing digests. Free space is skipped where the source says
-/// where it is. All disks are read at once.
+/// have. They learn what changed from --changed-ranges, from the dirty bitmap of an NBD source, or
+/// by reading the whole disk and comparing digests. They skip free space where the source reports
+/// it, and read all disks at the same time.
 ///
-/// A disk is a path of a raw file or block device, of a qcow2, vhd, vhdx or vmdk image, or an
-/// NBD URL: nbd://HOST/EXPORT, nbds://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH. A format that
-/// the file's name does not tell is written before the path: raw:PATH, qcow2:PATH.
+/// A disk is a path of a raw file or block device, of a qcow2, vhd, vhdx or vmdk image, or an NBD
+/// URL: nbd://HOST/EXPORT, nbds://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH. If the file's name
+/// does not show the format, write the format before the path: raw:PATH, qcow2:PATH.
 ///
-/// An interrupted backup leaves nothing behind but blocks that the next one finds and reuses.
-/// Disks given with --disk must not change meanwhile: take a snapshot, or stop what uses them.
+/// An interrupted backup leaves only blocks behind, which the next backup reuses. Disks given with
+/// --disk must not change during the backup: take a snapshot, or stop the programs that use them.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -58,26 +58,26 @@ Examples:
   strongroom backup --item web01 --disk system=web01.img --changed-ranges today.txt
   strongroom backup --item db --disk 'data=nbd+unix:///sda?socket=/run/db.sock'")]
 pub(crate) struct BackupArgs {
-    /// The item: the name of this set of disks; of a machine, its own name if not given
+    /// The item: the name of this set of disks [default with --vm: the machine's name]
     #[arg(long, value_name = "NAME", value_parser = values::name, add = complete::items_of_vaults())]
     item: Option<String>,
 
-    /// A disk: the name it has within the item, and where it is; may be repeated
+    /// A disk: its name within the item, and its path or URL; may be repeated
     #[arg(long = "disk", value_name = "NAME=DISK")]
     disks: Vec<NamedDisk>,
 
     /// File that says what changed since the parent point: lines of `DISK OFFSET LENGTH` in bytes
     ///
-    /// Everything else of the disks that it names is taken from the parent point, unread; a disk
-    /// that it does not name is read whole. Lines come in any order and may overlap. `-` reads standard
-    /// input.
+    /// The backup takes all other parts of the disks that the file names from the parent point,
+    /// without reading them. It reads a disk whole that the file does not name. Lines may
+    /// come in any order and overlap. `-` reads standard input.
     #[arg(long, value_name = "FILE")]
     changed_ranges: Option<PathBuf>,
 
     /// How to verify blocks that --changed-ranges or a dirty bitmap reports as unchanged
     ///
-    /// What is found to have changed nevertheless is in the recovery point, is counted, and is noted
-    /// on the point.
+    /// If a block has changed all the same, the recovery point has its new content, and counts and
+    /// notes the difference.
     #[arg(long, value_enum, value_name = "HOW", default_value = "sample")]
     check_clean: CheckCleanChoice,
 
@@ -89,8 +89,8 @@ pub(crate) struct BackupArgs {
     #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = values::tag)]
     tags: Vec<(String, String)>,
 
-    /// Record parts of a disk that cannot be read as zeros, and list them on the point, instead of
-    /// failing; ends with exit code 7 if there were any
+    /// Record unreadable parts of a disk as zeros, and list them on the point, instead of failing;
+    /// the exit code is then 7
     #[arg(long)]
     skip_bad_blocks: bool,
 
@@ -98,10 +98,11 @@ pub(crate) struct BackupArgs {
     #[arg(long, value_name = "DIR")]
     allow_backing: Vec<PathBuf>,
 
-    /// Back up a disk although others may write to it; the recovery point's consistency is `unknown`
+    /// Back up a disk although others may write to it; the recovery point's consistency is
+    /// `unknown`
     ///
-    /// What is mounted, held by another device, or open for writing by another process is refused
-    /// otherwise: its parts would be of different moments.
+    /// By default a disk is refused that is mounted, held by another device, or open for writing by
+    /// another process: its parts would be of different moments.
     #[arg(long)]
     allow_busy: bool,
 
@@ -125,9 +126,9 @@ enum CheckCleanChoice {
     /// Compare a few random blocks (one in 1000, 64 to 4096 of them) first; if one has changed, read
     /// and compare the whole disk
     Sample,
-    /// Believe nothing: read and compare the whole disk
+    /// Read and compare the whole disk
     All,
-    /// Believe it
+    /// Compare nothing, and rely on the report
     None,
 }
 
@@ -169,8 +170,7 @@ impl BackupArgs {
         }
         if self.item.is_none() || self.disks.is_empty() {
             return Err(Failure::usage(
-                "nothing says what is to be backed up: give --vm NAME for a machine of libvirt, or \
-                 --item NAME and --disk NAME=DISK for disks",
+                "no source is given: use --vm NAME for a libvirt machine, or --item NAME and --disk NAME=DISK for disks",
             ));
         }
         let vault = open_vault(context, &self.open, None)?;

@@ -37,7 +37,7 @@ pub(crate) struct VmArgs {
     #[arg(long, value_name = "DISK,...", value_delimiter = ',', requires = "vm", group = "choice")]
     include_disks: Vec<String>,
 
-    /// Back up all disks but these
+    /// Back up all disks except these
     #[arg(long, value_name = "DISK,...", value_delimiter = ',', requires = "vm", group = "choice")]
     exclude_disks: Vec<String>,
 
@@ -45,11 +45,11 @@ pub(crate) struct VmArgs {
     #[arg(long, requires = "vm", group = "choice")]
     os_disk_only: bool,
 
-    /// What is kept of disks that QEMU encrypts on the host (LUKS)
+    /// How to keep disks that QEMU encrypts on the host (LUKS)
     #[arg(long, value_enum, value_name = "HOW", default_value = "decrypted", requires = "vm")]
     encrypted_disks: EncryptedChoice,
 
-    /// The best consistency to try for; what was proved is on the recovery point
+    /// The best consistency to try for; the recovery point records the consistency that was proved
     #[arg(long, value_enum, value_name = "KIND", default_value = "application", requires = "vm")]
     consistency: ConsistencyChoice,
 
@@ -61,22 +61,22 @@ pub(crate) struct VmArgs {
     #[arg(long, value_name = "TIME", value_parser = values::duration, default_value = "30s", requires = "vm")]
     freeze_timeout: Duration,
 
-    /// Read and compare all of each disk at least once in so many backups (0: only where needed)
+    /// Read and compare all of each disk at least once in N backups (0: only where needed)
     #[arg(long, value_name = "N", default_value_t = 30, requires = "vm")]
     full_compare_every: u32,
 
-    /// Folder for what the guest overwrites during the backup, on storage as fast as its disks
-    /// [default: beside the first disk's image]
+    /// Folder for the scratch files with blocks that the guest overwrites during the backup; it
+    /// should be as fast as the guest's disks [default: beside the first disk's image]
     #[arg(long, value_name = "DIR", requires = "vm")]
     scratch_dir: Option<PathBuf>,
 
-    /// The most space for that; the backup is ended before the guest is harmed [default: what is
-    /// free, but for a reserve]
+    /// Maximum size of the scratch files; the backup stops before it harms the guest [default: the
+    /// free space less a reserve]
     #[arg(long, value_name = "SIZE", value_parser = values::size, requires = "vm")]
     scratch_limit: Option<u64>,
 
     /// If the machine is off and has disks that only QEMU can read (encrypted, or on a server),
-    /// start it for the backup with its processors standing still
+    /// start it for the backup with its processors paused
     #[arg(long, requires = "vm")]
     start_paused: bool,
 

@@ -16,7 +16,7 @@ use crate::{
     out::{self, Show},
 };
 
-/// List all error codes: what each means and what to do
+/// List all error codes: their meaning and what to do
 ///
 /// Every error that Strongroom reports has one of these codes. A code never changes its meaning.
 #[derive(Debug, Args)]
@@ -42,14 +42,14 @@ pub(crate) enum ErrorsCommand {
     Show(ShowArgs),
 }
 
-/// Show what an error code means and what to do
+/// Show the meaning of an error code and what to do
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom errors show vm.agent
   strongroom errors show UserErrorGuestAgentStatusUnavailable")]
 pub(crate) struct ShowArgs {
-    /// The code, or what Azure Backup calls the same
+    /// The code, or Azure Backup's name for the same error
     #[arg(value_name = "CODE")]
     code: String,
 }
@@ -126,12 +126,12 @@ impl Show for Shown {
     }
 }
 
-/// What is to be known of a code beside its sentences.
+/// The facts about a code besides its sentences.
 fn facts(code: &Code) -> Vec<(&'static str, String)> {
     let who = match code.fault() {
-        Fault::Caller => "whoever asks: by asking otherwise, or with other rights",
-        Fault::Environment => "whoever runs the hosts, guests, networks and stores",
-        Fault::Storage => "nobody now: what is stored is not what was written",
+        Fault::Caller => "the caller: with another request, or with other rights",
+        Fault::Environment => "the operator of the hosts, guests, networks and stores",
+        Fault::Storage => "nobody: stored bytes have changed",
         Fault::Strongroom => "the makers of Strongroom",
     };
     let again = if code.is_retryable() { "yes" } else { "no" };
@@ -139,8 +139,8 @@ fn facts(code: &Code) -> Vec<(&'static str, String)> {
         ("Kind", format!("`{}`", code.kind.name())),
         ("Exit code", code.kind.exit_code().to_string()),
         ("HTTP status", status_of(code).as_u16().to_string()),
-        ("Who can mend it", who.to_owned()),
-        ("May pass by itself", again.to_owned()),
+        ("Who can remove the cause", who.to_owned()),
+        ("May succeed later, unchanged", again.to_owned()),
     ];
     if !code.azure().is_empty() {
         let names: Vec<String> = code.azure().iter().map(|name| format!("`{name}`")).collect();
@@ -181,16 +181,16 @@ pub(crate) fn index() -> String {
     let mut text = "\
 # Errors
 
-Every error that Strongroom reports has a code. Codes are stable: scripts may rely on them, a code
-never changes its meaning and is never used again for another. The kind says what the caller can
-do about it and decides the exit code. An error is printed on standard error, as words or, with
-`--output json`, as an object (see [json.md](json.md#errors)); the API answers the same object.
+Every error that Strongroom reports has a code. Scripts may rely on codes: a code never
+changes its meaning and is never reused for another error. The kind says what the caller can
+do about it and decides the exit code. Commands print an error on standard error, as text or, with
+`--output json`, as an object (see [json.md](json.md#errors)); the API returns the same object.
 
-Each code has a page: what has happened, what to do, who can mend it, whether the same request may
-succeed later, and what Azure Backup calls it. `strongroom errors show CODE` prints the same, and takes
-Azure's names too; `GET /v1/errors` answers it all.
+Each code has a page: what has happened, what to do, who can remove the cause, whether the same request
+may succeed later, and Azure Backup's name for it. `strongroom errors show CODE` prints the same, and takes
+Azure's names too; `GET /v1/errors` returns all codes.
 
-This page is made by `strongroom errors --markdown`; a test keeps it and the pages current.
+`strongroom errors --markdown` generates this page; a test keeps it and the pages current.
 
 | code | kind | exit code | HTTP status | what has happened |
 |---|---|---|---|---|
@@ -218,6 +218,6 @@ pub(crate) fn page(code: &Code) -> String {
     for (name, value) in facts(code) {
         writeln!(text, "| {name} | {value} |").ok();
     }
-    text += "\nAll codes: [errors.md](../use/errors.md). This page is made from the program; a test keeps it current.\n";
+    text += "\nAll codes: [errors.md](../use/errors.md). This page is generated from the program; a test keeps it current.\n";
     text
 }

@@ -29,19 +29,19 @@ use crate::{
 
 use super::service::policy_rules::{Rule, monthly, read, weekly, yearly};
 
-/// Delete the recovery points that rules do not keep
+/// Delete recovery points by retention rules
 ///
-/// Retention for vaults without a server: run it from cron or a systemd timer, and `vault reclaim`
-/// after it, which frees the space. With a server its policies do this; this command works on a vault
-/// directly.
+/// This is retention for vaults without a server: run it from cron or a systemd timer, and then
+/// `vault reclaim`, which frees the space. A server does this by its policies; this command always
+/// works directly on a vault.
 ///
-/// The rules are those of policies (docs/use/policies.md): of a policy's file, or said one by one. The
-/// last recovery point of a day bears the day's rules; the longest rule wins. Ages are counted
-/// from the item's newest recovery point, so neither a pause of backups nor a clock that is ahead
-/// makes anything older. What is always kept: the newest recovery point of each item, those that
-/// cannot be read, and those that are locked.
+/// The rules are those of policies (docs/use/policies.md), from a policy file or given as options.
+/// A day's rules apply to the last recovery point of the day; the longest rule wins. Ages are
+/// counted from the item's newest recovery point, so neither a pause of backups nor a clock that is
+/// ahead makes a point older. The command always keeps the newest recovery point of each item,
+/// points that it cannot read, and locked points.
 ///
-/// On a terminal the command shows what goes and asks. Elsewhere it needs --yes.
+/// On a terminal the command shows what it would delete, and asks. Elsewhere it needs --yes.
 #[derive(Debug, Args)]
 #[command(
     visible_alias = "prune",
@@ -67,41 +67,42 @@ pub(crate) struct ForgetArgs {
     open: OpenArgs,
 }
 
-/// What is kept.
+/// The retention rules.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Rules")]
 pub(crate) struct KeepArgs {
-    /// Keep what a policy's file says, JSON or TOML; its schedule plays no part
+    /// Use the retention rules of a policy file, JSON or TOML; its schedule is ignored
     #[arg(long, value_name = "FILE", group = "rules", conflicts_with_all = [
         "keep_all", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly", "time_zone"
     ])]
     policy_file: Option<PathBuf>,
 
-    /// Keep the newest so many recovery points of each item, whatever their age
+    /// Keep this number of newest recovery points of each item, whatever their age
     #[arg(long, value_name = "NUMBER", group = "rules", value_parser = clap::value_parser!(u32).range(1..))]
     keep_last: Option<u32>,
 
-    /// Keep every recovery point for so many days
+    /// Keep every recovery point for this number of days
     #[arg(long, value_name = "DAYS", group = "rules")]
     keep_all: Option<u16>,
 
-    /// Keep the last recovery point of every day for so many days
+    /// Keep the last recovery point of every day for this number of days
     #[arg(long, value_name = "DAYS", group = "rules")]
     keep_daily: Option<u16>,
 
-    /// Keep those of some weekdays for so many weeks: sun:12
+    /// Keep the points of some weekdays for a number of weeks: sun:12
     #[arg(long, value_name = "DAY,DAY:WEEKS", group = "rules", value_parser = weekly)]
     keep_weekly: Option<Rule<WeeklyRetention>>,
 
-    /// Keep those of some days of the month for so many months: first-sun:12, 1,15,last:6
+    /// Keep the points of some days of the month for a number of months: first-sun:12, 1,15,last:6
     #[arg(long, value_name = "DAYS:MONTHS", group = "rules", value_parser = monthly)]
     keep_monthly: Option<Rule<MonthlyRetention>>,
 
-    /// Keep those of some days of some months for so many years: jan/first-sun:10, jan,jul/1:5
+    /// Keep the points of some days of some months for a number of years: jan/first-sun:10,
+    /// jan,jul/1:5
     #[arg(long, value_name = "MONTHS/DAYS:YEARS", group = "rules", value_parser = yearly)]
     keep_yearly: Option<Rule<YearlyRetention>>,
 
-    /// The zone in which days are meant: Europe/Berlin [default: this host's]
+    /// Time zone of the days: Europe/Berlin [default: this host's]
     #[arg(long, value_name = "ZONE")]
     time_zone: Option<String>,
 }
@@ -151,12 +152,12 @@ struct Forgotten {
     time: Timestamp,
 }
 
-/// What becomes of the points of an item.
+/// The decision about the points of an item.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct ForgottenItem {
     item: String,
     kept: u64,
-    /// Of those kept: only because they are locked.
+    /// The kept points that are kept only because they are locked.
     locked: u64,
     deleted: Vec<Forgotten>,
 }
@@ -215,7 +216,7 @@ impl ForgetArgs {
     }
 }
 
-/// What the rules say of an item's points, which come in the order in which they were made.
+/// Applies the rules to an item's points, which come in the order in which they were made.
 fn judge(
     vault: &Vault,
     policy: Option<&Policy>,

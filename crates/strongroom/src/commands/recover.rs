@@ -18,13 +18,15 @@ use crate::{
 
 /// Rebuild a server's catalog from a vault
 ///
-/// For the day when the server is lost and the vault and its key are left. On an empty machine it makes
-/// the folder of a new server and brings back what the old one has kept in the vault, sealed: items,
-/// policies, recovery points and how long each is kept. Nothing in the vault is changed. `strongroom
-/// serve` with the same --config, --data-dir and --listen, which the command prints, then looks after the
-/// vault: the old server must not run any more. The key file is copied into the server's folder.
+/// Use it when the server is lost, and the vault and its key are left. On an empty machine it
+/// creates the folder of a new server and restores the sealed copy of the catalog that the old
+/// server has saved in the vault: items, policies, recovery points and their expiry. It changes
+/// nothing in the vault. It prints the `strongroom serve` command that starts the new server with
+/// the same --config, --data-dir and --listen. The old server must not run any more. The key file
+/// is copied into the server's folder.
 ///
-/// To restore, nothing of this is needed: `strongroom restore` works with the vault and the key alone.
+/// A restore does not need this command: `strongroom restore` works with the vault and the key
+/// alone.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -39,7 +41,7 @@ pub(crate) struct RecoverArgs {
     #[command(flatten)]
     key: KeyArgs,
 
-    /// The vault's name from now on [default: that which it had]
+    /// The vault's name from now on [default: its old name]
     #[arg(long, value_name = "NAME", value_parser = crate::values::name)]
     name: Option<String>,
 
@@ -47,18 +49,18 @@ pub(crate) struct RecoverArgs {
     pub(crate) server: ServerArgs,
 }
 
-/// What was brought back.
+/// What was restored.
 #[derive(Debug, Serialize)]
 struct Shown {
     vault: strongroom_api::Vault,
     already_known: bool,
     policies: u64,
     recovery_points: u64,
-    /// Of when the copy of the catalog is; none if the vault has none.
+    /// When the copy of the catalog was saved; none if the vault has none.
     catalog_saved: Option<jiff::Timestamp>,
     items: Vec<ShownItem>,
     data_dir: String,
-    /// How that server is started.
+    /// The command that starts the server.
     #[serde(skip)]
     next: String,
 }
@@ -142,7 +144,7 @@ impl RecoverArgs {
     }
 }
 
-/// The server may be started elsewhere: folders are named from the root.
+/// Makes a path absolute, since the server may be started in another folder.
 fn absolute(vault: &str) -> String {
     if vault.contains("://") {
         return vault.to_owned();

@@ -59,12 +59,12 @@ pub(crate) struct PointArgs {
     #[command(flatten)]
     pub(crate) of: OfServiceArgs,
 
-    /// The recovery point: `latest`, its id or the beginning of it, or a time, which selects the
-    /// newest point at or before it
+    /// The recovery point: `latest`, its id or the beginning of its id, or a time, which selects
+    /// the newest point at or before it
     ///
-    /// A time is 2026-11-22T18:00:00Z (RFC 3339); or in the local time zone "2026-11-22 18:00", or a day
-    /// (2026-11-22, today, yesterday), which means its end; or how long ago: 90s, 30min and 2h by the
-    /// clock, 2d and 3w by the calendar, the same time of day. "2h ago" is the same as 2h.
+    /// A time is 2026-11-22T18:00:00Z (RFC 3339); or in the local time zone "2026-11-22 18:00", or
+    /// a day (2026-11-22, today, yesterday), which means its end; or an age: 90s, 30min and 2h by
+    /// the clock, 2d and 3w by the calendar, the same time of day. "2h ago" is the same as 2h.
     #[arg(long, value_name = "latest|ID|TIME", add = complete::points())]
     pub(crate) recovery_point: Point,
 }
@@ -185,12 +185,11 @@ fn known_items(vault: &Vault, wrong: &str) -> String {
 
 /// List the recovery points of an item, or of all items, in the order in which they were made
 ///
-/// The last of an item is its `latest`, whatever the clocks said when they were made.
+/// The last point of an item is its `latest`, whatever times the clocks have recorded.
 ///
-/// Ends with exit code 6 if the manifest of a point is damaged; such points are named after the
-/// others.
+/// The exit code is 6 if the manifest of a point is damaged; the list ends with such points.
 ///
-/// With a server, its recovery points are listed, unless a vault or key is named.
+/// With a server it lists the server's recovery points, unless you name a vault or key.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -230,7 +229,7 @@ impl ListArgs {
 
 /// Show everything about a recovery point
 ///
-/// With a server: one of its recovery points, unless a vault or key is named.
+/// With a server it shows one of the server's recovery points, unless you name a vault or key.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -257,7 +256,7 @@ impl ShowArgs {
     }
 }
 
-/// Show what differs between two recovery points of an item
+/// Show the differences between two recovery points of an item
 ///
 /// Bytes are counted in blocks of 64 KiB. The cost follows the difference, not the size of the
 /// disks. --output json lists the changed ranges. Works on a vault directly, without a server.
@@ -295,12 +294,12 @@ impl DiffArgs {
 
 /// Delete recovery points
 ///
-/// Other points are not affected. Their space becomes free at the next `vault reclaim`. There is no
-/// way back, so the points are named by their ids, and the command asks before it deletes. A point
-/// that is locked is not deleted (point.locked). `recoverypoint forget` deletes by rules.
+/// Other points are not affected. The next `vault reclaim` frees the space of the deleted points.
+/// Deletion is final, so you name the points by their ids, and the command asks before it deletes.
+/// It does not delete a locked point (point.locked). `recoverypoint forget` deletes by rules.
 ///
-/// With a server, recovery points of its items are deleted, unless a vault or key is
-/// named; they can be brought back for some time if the vault deletes softly.
+/// With a server it deletes recovery points of the server's items, unless you name a vault or key.
+/// If the vault has soft delete, `recoverypoint keep-until` can restore them for some days.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -317,13 +316,13 @@ pub(crate) struct DeleteArgs {
     #[command(flatten)]
     of: OfServiceArgs,
 
-    /// The recovery points: their ids, as much of their beginnings as no other has, or `latest`
+    /// The recovery points: their ids, unique beginnings of their ids, or `latest`
     #[arg(long, value_name = "ID,ID|latest", value_delimiter = ',', required = true,
         add = complete::points())]
     recovery_point: Vec<Point>,
 
     /// Give up a point whose manifest is damaged (`point.damaged`) and has no good copy, so that
-    /// reclaim can run again; directly on a vault
+    /// reclaim can run again; only without a server
     #[arg(long)]
     damaged: bool,
 
@@ -341,7 +340,7 @@ impl DeleteArgs {
         }
         if self.recovery_point.iter().any(|point| matches!(point, Point::At(_))) {
             return Err(Failure::usage(
-                "a time does not name what is deleted: give ids, or latest",
+                "a time does not say which points to delete: give ids, or latest",
             ));
         }
         if !self.of.is_direct(context, &self.open)? {

@@ -17,9 +17,9 @@ pub(crate) const COMPLETE: &str = "STRONGROOM_COMPLETE";
 
 /// Print a completion script for a shell
 ///
-/// Commands and options are completed, and, with a server, the names of vaults, hosts, items,
-/// policies, jobs and contexts. The script asks the program, so it belongs to this version: make it
-/// anew with each.
+/// The script completes commands, options, and, with a server, the names of vaults, hosts, items,
+/// policies, jobs and contexts. It calls this program and belongs to this version: print it again
+/// after an upgrade.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -55,7 +55,7 @@ Examples:
   strongroom man | man -l -
   strongroom man /usr/local/share/man/man1")]
 pub(crate) struct ManArgs {
-    /// Folder to write one page a command to; it is made if it does not exist
+    /// Folder for the pages, one for each command; it is created if it does not exist
     #[arg(value_name = "DIR")]
     dir: Option<PathBuf>,
 }
@@ -95,8 +95,8 @@ fn pages_of(
     Ok(())
 }
 
-/// A page: what clap_mangen makes of options and commands, and our own sections around it, since it
-/// fills examples into paragraphs.
+/// A page: clap_mangen's sections for options and commands, with our own sections around them,
+/// since clap_mangen fills examples into paragraphs.
 fn page(command: clap::Command) -> Result<Vec<u8>, Failure> {
     let synopsis = command.clone().render_usage().to_string();
     let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
@@ -162,11 +162,11 @@ STRONGROOM_PKCS11           as --pkcs11
 STRONGROOM_CACHE_DIR        as --cache-dir
 STRONGROOM_CONFIG           the configuration file, as --config
 STRONGROOM_CONTEXT          the context, as --context
-STRONGROOM_CONNECT          libvirt, as --connect; else LIBVIRT_DEFAULT_URI
+STRONGROOM_CONNECT          libvirt, as --connect; the default is LIBVIRT_DEFAULT_URI
 STRONGROOM_SERVER           a server without a context, with STRONGROOM_TOKEN and
                             STRONGROOM_FINGERPRINT or STRONGROOM_CA_FILE
 STRONGROOM_SERVER_KEY       each KEY of the server's configuration, for serve
-STRONGROOM_LOG              what is logged: warn, info, debug";
+STRONGROOM_LOG              the level of the log: warn, info, debug";
 
 const FILES: &str = "\
 ~/.config/strongroom/config.toml    the user's configuration file
@@ -179,16 +179,16 @@ const SERVER_FILES: &str = "\
 /var/lib/strongroom          its catalog, keys and certificate (data_dir)
 /run/strongroom              sockets and locks of backups at work";
 
-/// What `strongroom --help` says of exit codes.
+/// The exit codes of `strongroom --help`.
 const EXIT_STATUS: &str = "\
 0    done
 2    the request or the configuration is wrong
-3    what was named does not exist
-4    something else holds, or already is, what was asked for
+3    the named object does not exist
+4    the present state does not allow it: the object exists, is in use, or has changed
 5    a store, disk or tool does not answer or has no room; try again
 6    stored data is damaged
-7    done, but something was lost on the way and is listed
-8    the key or the rights do not suffice
+7    done, except for a part that is listed
+8    the key does not fit, or the rights are missing
 70   a defect of Strongroom
 130  stopped on request";
 

@@ -49,20 +49,21 @@ impl RestoreCommand {
 /// Restore disks of a recovery point to files, block devices or NBD exports
 ///
 /// --to DIR writes every disk to DIR/NAME.raw or DIR/NAME.qcow2. --to NAME=TARGET writes one disk
-/// to a file, a block device or an NBD URL, and may be repeated. A target that holds something else
-/// is refused, unless --in-place says that only what differs shall be overwritten, about which it asks
-/// first, or takes --yes. A file has the ending .partial until it is complete; an interrupted restore
-/// goes on when the same command is given again.
+/// to a file, a block device or an NBD URL, and may be repeated. A target that holds other data is
+/// refused. --in-place overwrites an existing target where it differs; the command asks first, or
+/// takes --yes. A file has the extension .partial until it is complete; to continue an interrupted
+/// restore, give the same command again.
 ///
-/// Every block is checked against its digest before it is written.
+/// The restore checks every block against its digest before it writes the block.
 ///
-/// If the item is a machine and --to names a folder, ITEM.xml is written there as well: libvirt's
-/// description of a machine with these disks and a new identity, for `virsh define`, with firmware
-/// variables and the state of the TPM beside it. It may hold passwords and is for its owner alone.
+/// If the item is a machine and --to names a folder, the restore also writes ITEM.xml there:
+/// libvirt's description of a machine with these disks and a new identity, for `virsh define`, with
+/// firmware variables and the state of the TPM beside it. The file may hold passwords; only its
+/// owner can read it.
 ///
-/// With a server, it restores to a folder, files and devices on the item's host that the server's
-/// configuration allows (restore_dirs), unless a vault or key is named. NBD exports and QEMU's way of
-/// naming formats (qcow2:PATH) are for restores without a server.
+/// With a server it restores to a folder, files and devices on the item's host that the server's
+/// configuration allows (restore_dirs), unless you name a vault or key. NBD exports and format
+/// prefixes (qcow2:PATH) work only without a server.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -76,8 +77,7 @@ pub(crate) struct DisksArgs {
     #[command(flatten)]
     point: PointArgs,
 
-    /// Where to: a folder for all disks, or NAME=TARGET for one of them; the latter may be
-    /// repeated
+    /// The target: a folder for all disks, or NAME=TARGET for one disk, which may be repeated
     #[arg(long, value_name = "DIR|NAME=TARGET", required = true)]
     to: Vec<RestoreTo>,
 
@@ -85,15 +85,15 @@ pub(crate) struct DisksArgs {
     #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', value_parser = values::name)]
     disks: Vec<String>,
 
-    /// Format of the files in a folder, and of targets whose name does not tell
+    /// Format of the files in a folder, and of targets whose name does not show it
     #[arg(long, value_enum, value_name = "FORMAT")]
     format: Option<FormatChoice>,
 
-    /// Overwrite existing targets where they differ from the recovery point, and say how much
+    /// Overwrite existing targets where they differ from the recovery point, and report how much
     #[arg(long)]
     in_place: bool,
 
-    /// Write no description of the machine
+    /// Do not write the description of the machine
     #[arg(long)]
     no_template: bool,
 
@@ -141,7 +141,7 @@ impl From<FormatChoice> for api::DiskFormat {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Through a server")]
 pub(crate) struct ThroughArgs {
-    /// The host that gets it: its name or id [default: that of the item]
+    /// The host to restore to: its name or id [default: the item's host]
     #[arg(long, value_name = "NAME", add = complete::hosts())]
     pub(crate) to_host: Option<String>,
 
@@ -150,7 +150,7 @@ pub(crate) struct ThroughArgs {
 }
 
 impl ThroughArgs {
-    /// Refuses what only a server does.
+    /// Refuses options that need a server.
     pub(crate) fn check_unused(&self) -> Result<(), Failure> {
         if self.to_host.is_some() || self.wait.wait {
             return Err(FaceError::NoServer.into());
@@ -209,9 +209,9 @@ impl DisksArgs {
             })
         });
         let plan = if self.in_place {
-            plan.with("there is no way back to what they hold now")
+            plan.with("their present content is lost")
         } else {
-            plan.with("what is there is left as it is").without_question()
+            plan.with("existing disks stay as they are").without_question()
         };
         self.confirm.go(context, &plan)
     }

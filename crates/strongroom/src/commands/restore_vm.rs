@@ -34,29 +34,29 @@ use super::{
     service::restore as service,
 };
 
-/// Restore a machine: a new one, one that is lost, or the disks of one that is there
+/// Restore a machine: as a new machine, in place of a lost one, or onto an existing machine
 ///
-/// The disks are written to new files in the format that they had, NAME-DISK.FORMAT; firmware
-/// variables and the state of the TPM come back with them; then the machine is defined. It has a
-/// new UUID and new network addresses, so that it can run beside the original, unless
-/// --same-identity is given. Machines that are there are not touched.
+/// The restore writes the disks to new files in their old format, NAME-DISK.FORMAT, restores
+/// firmware variables and the state of the TPM, and then defines the machine. The machine has a new
+/// UUID and new network addresses, so that it can run beside the original, unless you give
+/// --same-identity. Existing machines are not touched.
 ///
-/// With --replace, a machine that is there gets the disks of the recovery point. First a recovery
-/// point of its present state is made. Only what differs is written, into new images above the old
-/// ones, which are kept until `strongroom restore accept` or `strongroom restore undo` says what
-/// becomes of them. Its hardware stays as it is; so do disks that the recovery point does not have.
-/// It asks before that, or takes --yes.
+/// With --replace, an existing machine gets the disks of the recovery point. The command first
+/// makes a recovery point of the machine's present state. It then writes only what differs, into
+/// new images above the old ones. The old images stay until you decide with `strongroom restore
+/// accept` or `strongroom restore undo`. The machine keeps its hardware, and the disks that the
+/// recovery point does not have. The command asks first, or takes --yes.
 ///
-/// Everything that can be checked is checked before anything is written: names, identities, room,
+/// The restore checks everything that it can before it writes anything: names, identities, room,
 /// and whether the host has the processor, mainboard, firmware, networks and files that the machine
-/// needs. --dry-run stops there and shows the plan. If the restore is interrupted, the same command
-/// goes on where it stopped.
+/// needs. --dry-run stops there and shows the plan. To continue an interrupted restore, give the
+/// same command again.
 ///
-/// Disks that the recovery point does not have are removed from the machine, drives whose media the
-/// host lacks are emptied; the report names them.
+/// The restore removes disks from the machine that the recovery point does not have, and empties
+/// drives whose media the host lacks; the report names them.
 ///
-/// With a server, it restores to the item's host or to --to-host, unless a vault or key is
-/// named; folders, pools and networks are those of that host.
+/// With a server it restores to the item's host or to --to-host, unless you name a vault or key;
+/// folders, pools and networks are those of that host.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -77,8 +77,8 @@ pub(crate) struct VmArgs {
     #[command(flatten)]
     point: PointArgs,
 
-    /// Name of the new machine [default: the name that it had]; with --replace, name or UUID of the
-    /// machine that gets the disks [default: the machine that was backed up]
+    /// Name of the new machine [default: its old name]; with --replace, name or UUID of the machine
+    /// that gets the disks [default: the machine that was backed up]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
 
@@ -86,11 +86,11 @@ pub(crate) struct VmArgs {
     #[arg(long, group = "identity")]
     new_identity: bool,
 
-    /// Give the machine the UUID and network addresses that it had; the original must be gone
+    /// Give the machine its old UUID and network addresses; the original must be gone
     #[arg(long, group = "identity")]
     same_identity: bool,
 
-    /// Give a machine that is there the disks of the recovery point, and keep its old ones
+    /// Give an existing machine the disks of the recovery point, and keep its old ones
     #[arg(
         long,
         group = "identity",
@@ -103,7 +103,7 @@ pub(crate) struct VmArgs {
     #[arg(long, requires = "replace", group = "stop")]
     shut_down: bool,
 
-    /// With --replace: switch the machine off first, if it runs, as by pulling its plug
+    /// With --replace: switch the machine off first, if it runs, like a power cut
     #[arg(long, requires = "replace", group = "stop")]
     power_off: bool,
 
@@ -119,7 +119,7 @@ pub(crate) struct VmArgs {
     #[arg(long, value_name = "[DISK=]POOL", value_parser = pool)]
     pool: Vec<Placement>,
 
-    /// Restore these disks only; the machine will not have the others
+    /// Restore only these disks; the machine will not have the others
     #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', value_parser = values::name)]
     disks: Vec<String>,
 
@@ -132,7 +132,7 @@ pub(crate) struct VmArgs {
     #[arg(long, value_name = "MAP")]
     network: Vec<NetworkMapping>,
 
-    /// Pull the cables of all network interfaces, for a machine that runs beside its original
+    /// Disconnect all network interfaces, for a machine that runs beside its original
     #[arg(long)]
     links_down: bool,
 
@@ -144,23 +144,23 @@ pub(crate) struct VmArgs {
     #[arg(long, value_enum, value_name = "MODE")]
     cpu: Option<CpuChoice>,
 
-    /// Make secrets (keys of encrypted disks, ...) known to libvirt that it does not have
+    /// Give libvirt the secrets that it lacks (keys of encrypted disks, ...)
     #[arg(long)]
     with_secrets: bool,
 
-    /// Start the machine with the host [default: no; with --same-identity, as it was]
+    /// Start the machine when the host starts [default: no; with --same-identity, as before]
     #[arg(long)]
     autostart: bool,
 
-    /// Start it when it is restored
+    /// Start the machine after the restore
     #[arg(long, group = "power")]
     start: bool,
 
-    /// Start it with its processors standing still: `virsh resume` lets them go
+    /// Start the machine with its processors paused: `virsh resume` starts them
     #[arg(long, group = "power")]
     paused: bool,
 
-    /// Check everything and say what would be done, and do nothing
+    /// Check everything and show the plan; change nothing
     #[arg(long, visible_alias = "plan")]
     dry_run: bool,
 
@@ -183,11 +183,11 @@ pub(crate) struct VmArgs {
 /// `--cpu`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum CpuChoice {
-    /// The model that is most like the host's
+    /// The model that is closest to the host's
     HostModel,
-    /// The host's own, as it is
+    /// The host's own processor, unchanged
     HostPassthrough,
-    /// All that QEMU can offer on the host
+    /// Everything that QEMU supports on the host
     Maximum,
 }
 
@@ -201,7 +201,7 @@ impl CpuChoice {
     }
 }
 
-/// What is before the first `=` is a disk if it can be one.
+/// The part before the first `=` is a disk if it can be one.
 fn placement(text: &str) -> (Option<String>, &str) {
     match text.split_once('=') {
         Some((disk, rest)) if values::name(disk).is_ok() => (Some(disk.to_owned()), rest),
@@ -235,7 +235,7 @@ fn network_words(mapping: &NetworkMapping) -> String {
 }
 
 impl VmArgs {
-    /// Asks before a machine that is there is shut down and gets other disks.
+    /// Asks before an existing machine is shut down and gets other disks.
     fn ask(&self, context: &Context) -> Result<(), Failure> {
         if !self.replace || self.dry_run {
             return Ok(());
@@ -473,7 +473,7 @@ impl Show for MachineRestoreReport {
             }
         }
         if !self.secrets.is_empty() {
-            writeln!(text, "Secrets made known to libvirt: {}", self.secrets.join(", ")).ok();
+            writeln!(text, "Secrets given to libvirt: {}", self.secrets.join(", ")).ok();
         }
         for left in &self.left_behind {
             writeln!(text, "Disk {}: {}", left.name, left.reason).ok();
@@ -489,7 +489,7 @@ impl Show for MachineRestoreReport {
     }
 }
 
-/// Which machine.
+/// The machine.
 #[derive(Debug, Args)]
 struct FinishArgs {
     /// The machine on this host: its name or UUID
@@ -516,17 +516,16 @@ struct FinishArgs {
     connect: ConnectArgs,
 }
 
-/// What a decision about the disks of a machine takes away.
+/// The loss that a decision about the disks of a machine causes.
 fn decision_plan(machine: &str, point: &str, of: Option<&Undecided>, decision: Decision) -> Plan {
     let disks = of.map_or_else(String::new, |of| format!(": {}", of.disks.join(", ")));
     let (action, gone) = match decision {
         Decision::Accept => (
             format!("Keep the restored disks of {machine}{disks}"),
-            "its disks from before the restore are gone then, but for the recovery point that was \
-             made of them",
+            "its disks from before the restore are then lost; the recovery point made of them remains",
         ),
         Decision::Undo => (
-            format!("Bring back the disks that {machine} had before the restore{disks}"),
+            format!("Restore the disks that {machine} had before the restore{disks}"),
             "the restored disks are deleted, with all that the machine has written to them since",
         ),
     };
@@ -561,11 +560,12 @@ impl FinishArgs {
     }
 }
 
-/// Stay with the disks that `restore vm --replace` has restored
+/// Keep the disks that `restore vm --replace` has restored
 ///
-/// What differs is written into the old images, which the machine then has again. What it has
-/// written since is kept; the state before the restore is gone, but for its recovery point. The
-/// machine must be off. If it is interrupted, run it again. It asks before that, or takes --yes.
+/// The command writes the difference into the old images, which the machine then uses again. The
+/// machine's later writes are kept. The state before the restore is lost; its recovery point
+/// remains. The machine must be off. If the command is interrupted, run it again. It asks first, or
+/// takes --yes.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -583,11 +583,11 @@ impl AcceptArgs {
     }
 }
 
-/// Bring back the disks that a machine had before `restore vm --replace`
+/// Restore the disks that a machine had before `restore vm --replace`
 ///
-/// The restored disks are deleted, with all that the machine has written to them since. The machine
-/// must be off. If it is interrupted, run it again. It also ends a replacement that was interrupted. It
-/// asks before that, or takes --yes.
+/// The command deletes the restored disks, with all later writes of the machine. The machine must
+/// be off. If the command is interrupted, run it again. It also ends an interrupted replacement. It
+/// asks first, or takes --yes.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -609,7 +609,7 @@ impl Show for FinishReport {
     fn show(&self) -> String {
         let what = match self.decision {
             "accepted" => "stays with the disks",
-            _ => "has its disks from before the restore again; given up are those",
+            _ => "has its disks from before the restore again; the restored disks were deleted:",
         };
         let mut text = format!(
             "{} {what} of recovery point {} of {}\n",

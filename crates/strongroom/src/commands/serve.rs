@@ -15,15 +15,15 @@ use crate::{
     out::{self, Show},
 };
 
-/// The file that is read if none is named.
+/// The default configuration file.
 const USUAL_FILE: &str = "/etc/strongroom/server.toml";
 
-/// Serves the API: schedules, jobs, retention and rights for many vaults and machines
+/// Run the server: schedules, jobs, retention and rights for many vaults and machines
 ///
-/// Runs until it is stopped (Ctrl-C, SIGTERM): requests are answered to their end, and running jobs
-/// stop and resume at the next start. The first start names a file with an administrator token. Here
-/// --config names the server's own file, by default /etc/strongroom/server.toml. All keys
-/// are described in docs/operate/server.md, and every key is also a variable STRONGROOM_SERVER_KEY.
+/// The server runs until it is stopped (Ctrl-C, SIGTERM): it then finishes its requests; running
+/// jobs stop, and resume at the next start. The first start names a file with an administrator
+/// token. Here --config names the server's own file, by default /etc/strongroom/server.toml.
+/// docs/operate/server.md describes all keys; every key is also a variable STRONGROOM_SERVER_KEY.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -35,22 +35,22 @@ pub(crate) struct ServeArgs {
     pub(crate) server: ServerArgs,
 }
 
-/// Which server of this machine.
+/// The server of this machine.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ServerArgs {
-    /// What `--config` names: for these commands it is the server's file.
+    /// The value of `--config`: for these commands it is the server's file.
     #[arg(skip)]
     pub(crate) file: Option<PathBuf>,
     /// Address and port to listen on [default: 127.0.0.1:8443]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
-    /// Folder for what the server makes [default: /var/lib/strongroom for root, else
+    /// Folder for the server's own files [default: /var/lib/strongroom for root, else
     /// ~/.local/share/strongroom]
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<PathBuf>,
 }
 
-/// What the environment says of the server.
+/// The server's variables in the environment.
 fn variables() -> Vec<(String, String)> {
     let ours = |(name, value): (OsString, OsString)| {
         let name = name.into_string().ok().filter(|name| name.starts_with(VARIABLES))?;
@@ -84,7 +84,7 @@ impl ServerArgs {
         Ok(ServerConfig::load(&source)?)
     }
 
-    /// The line of a shell that starts a server with the same settings, whatever folder it is given in.
+    /// The shell command that starts a server with the same settings, in any folder.
     pub(crate) fn command(&self, config: &ServerConfig) -> Result<String, Failure> {
         let set = variables().into_iter();
         let mut words: Vec<String> =
@@ -123,11 +123,11 @@ impl ServeArgs {
     }
 }
 
-/// Checks whether this machine is as a server needs it
+/// Check whether this machine is ready for a server
 ///
-/// Looks at the folder, the port, the certificate, keys, libvirt, the clock, the catalog and the
-/// vaults of a server, with its configuration (--config, as for serve), and says what to do about
-/// each thing that is not right. What a running server holds is left alone.
+/// The command checks the folder, the port, the certificate, keys, libvirt, the clock, the catalog
+/// and the vaults of a server, with its configuration (--config, as for serve), and says how to fix
+/// each problem. It does not disturb a running server.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -138,7 +138,7 @@ pub(crate) struct DoctorArgs {
     pub(crate) server: ServerArgs,
 }
 
-/// What was found.
+/// The findings.
 #[derive(Debug, Serialize)]
 struct Findings {
     findings: Vec<Finding>,
@@ -171,7 +171,7 @@ impl DoctorArgs {
     }
 }
 
-/// What the server must know of the machine that it runs on.
+/// Facts about the machine that the server runs on.
 pub(crate) fn this_host() -> Result<ThisHost, Failure> {
     let name = crate::context::host();
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');

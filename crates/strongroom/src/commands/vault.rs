@@ -67,16 +67,16 @@ impl VaultCommand {
 
 /// Create a new, empty vault
 ///
-/// The place must be empty; a folder is made if it does not exist. The store is probed first: if
-/// it does not honour create-only puts, two writers could overwrite each other, and the vault is
-/// only created with --single-writer.
+/// The folder or prefix must be empty; a missing folder is created. The command tests the store
+/// first: if the store does not honour create-only puts, two writers could overwrite each other,
+/// and the command creates the vault only with --single-writer.
 ///
-/// The key that is named opens the vault from then on. Without it nobody can read the recovery
-/// points: keep a copy of it away from the vault.
+/// The given key opens the vault from now on. Without it nobody can read the recovery points: keep
+/// a copy of it away from the vault.
 ///
-/// With NAME, the vault is one of the service: the server makes it, at --vault or in a folder of its
-/// own, with a key that it keeps itself unless one is named, which must be on the server. A vault
-/// that is there already is taken over, with its recovery points.
+/// With NAME, the service creates the vault, at --vault or in a folder of its own. The server
+/// generates and keeps a key unless you name one, which must be a file on the server. If --vault
+/// names an existing vault, the service takes it over with its recovery points.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -86,19 +86,20 @@ Examples:
   strongroom vault create --vault s3://backups/strongroom --passphrase-file /run/secrets/vault
   strongroom vault create main --vault /backup/main --soft-delete always_on")]
 pub(crate) struct CreateArgs {
-    /// Make a vault of the service, of this name
+    /// Create a vault of the service with this name
     #[arg(value_name = "NAME", value_parser = values::name)]
     name: Option<String>,
 
-    /// A further folder that holds a full copy, best on another disk; may be repeated
+    /// Another folder for a full copy, best on another disk; may be repeated
     #[arg(long, value_name = "DIR")]
     mirror: Vec<String>,
 
-    /// Accept a store that cannot arbitrate between writers; never write to it from two places
+    /// Accept a store that cannot arbitrate between writers; never write to it from two hosts at a
+    /// time
     #[arg(long)]
     single_writer: bool,
 
-    /// Words that tell this key from others in `vault key list`
+    /// Label of this key in `vault key list`
     #[arg(long, value_name = "TEXT", default_value = "first key")]
     label: String,
 
@@ -145,11 +146,11 @@ impl CreateArgs {
     }
 }
 
-/// Show what a vault is: its format, its store, its keys and its items
+/// Show a vault: its format, its store, its keys and its items
 ///
-/// Ends with exit code 6 if the manifest of a recovery point is damaged; such points are named.
+/// The exit code is 6 if the manifest of a recovery point is damaged; the output names such points.
 ///
-/// With NAME: how the service has the vault.
+/// With NAME it shows the service's settings of the vault.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -183,7 +184,7 @@ impl ShowArgs {
     }
 }
 
-/// Refuses options that are for a vault directly, where a NAME says that it is one of the service.
+/// Refuses options for a vault without a server if a NAME names a vault of the service.
 pub(crate) fn direct_only(open: &OpenArgs) -> Result<(), Failure> {
     if open.is_given() {
         return Err(Failure::usage(

@@ -34,7 +34,7 @@ use super::{service::vault as service, vault::direct_only};
 
 /// Show how much a vault holds: in all and for each item
 ///
-/// With NAME: as the service measured it last, with its growth.
+/// With NAME it shows the service's last measurement, with the growth.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -42,12 +42,12 @@ Examples:
   strongroom vault usage main
   strongroom vault usage --content --output json")]
 pub(crate) struct UsageArgs {
-    /// Show that of a vault of the service: its name or id
+    /// A vault of the service: its name or id
     #[arg(value_name = "NAME", conflicts_with = "content", add = complete::vaults())]
     name: Option<String>,
 
-    /// Also find out what each item needs alone, what it shares, and what reclaim could free;
-    /// reads the trees of all recovery points
+    /// Also show what each item uses alone, what it shares, and what reclaim could free; reads the
+    /// trees of all recovery points
     #[arg(long)]
     content: bool,
 
@@ -67,20 +67,20 @@ impl UsageArgs {
     }
 }
 
-/// Check that what a vault holds is what was written
+/// Check that a vault holds what was written
 ///
-/// Without options everything that recovery points need is read, decrypted, decompressed and
-/// compared with its digest. --blind compares every object with its name only, which needs no
-/// key. --sample checks a random part. --repair replaces damaged and missing objects by good
-/// copies, where a mirror has one. Where none has, later backups no longer rely on the damaged
-/// object and store what is in it again: what the disks still have is then whole again in older
-/// recovery points, too, and `vault reclaim` removes the damaged object when nothing needs it.
+/// Without options the command reads, decrypts and decompresses everything that recovery points
+/// need, and compares it with its digest. --blind compares every object only with its name, which
+/// needs no key. --sample checks a random part. --repair replaces damaged and missing objects by
+/// good copies from a mirror. If no mirror has a good copy, later backups no longer rely on the
+/// damaged object and store its content again. Where the disks still have the content, this repairs
+/// older recovery points, too. `vault reclaim` removes the damaged object when nothing needs it.
 ///
-/// Ends with exit code 6 if anything is damaged; the recovery points that need it are listed.
+/// The exit code is 6 if anything is damaged; the report lists the recovery points that need it.
 ///
-/// With NAME the service verifies all of its vault now, repairs what a copy mends, and raises an alert if
-/// anything is damaged. By itself it looks at every vault each day, and reads all of it within 30 days
-/// (`verify_every_hours` and `verify_all_days` in docs/operate/server.md).
+/// With NAME the service verifies all of its vault now, repairs what a good copy can repair, and
+/// raises an alert if anything is damaged. By itself it checks every vault each day, and reads all
+/// of it within 30 days (`verify_every_hours` and `verify_all_days` in docs/operate/server.md).
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -100,19 +100,20 @@ pub(crate) struct VerifyArgs {
     #[arg(long, requires = "name")]
     wait: bool,
 
-    /// Compare objects with their names only; needs no key
+    /// Compare objects only with their names; needs no key
     #[arg(long)]
     blind: bool,
 
-    /// Check a random part of the packs only
+    /// Check only a random part of the packs
     #[arg(long, value_name = "PERCENT", value_parser = values::percent)]
     sample: Option<f64>,
 
-    /// Replace damaged and missing objects by good copies of a mirror; rely no longer on others
+    /// Replace damaged and missing objects by good copies from a mirror; without a good copy, let
+    /// later backups store their content again
     #[arg(long)]
     repair: bool,
 
-    /// Go on where an interrupted verify of this vault stopped
+    /// Continue where an interrupted verify of this vault stopped
     #[arg(long, conflicts_with = "sample")]
     resume: bool,
 
@@ -162,8 +163,7 @@ impl VerifyArgs {
         }
         if report.undecided && report.damaged_objects == report.repaired_objects {
             return Err(Failure::from(VaultError::ConcurrentReclaim).with_hint(
-                "Whether all recovery points are whole could not be decided while a reclaim moved \
-                 what they need: run `strongroom vault verify` again.",
+                "A reclaim moved data during the verification, so it could not check all recovery points: run `strongroom vault verify` again.",
             ));
         }
         let failure = Failure::from(FaceError::Damaged(damage(&report)));
@@ -174,7 +174,7 @@ impl VerifyArgs {
     }
 }
 
-/// What helps, where that is not a repair from a mirror.
+/// The remedy, if it is not a repair from a mirror.
 fn hint(report: &VerifyReport) -> Option<&'static str> {
     let mut unrepaired = report.damaged.iter().filter(|object| !object.repaired);
     let all_named = u64::try_from(report.damaged.len()) == Ok(report.damaged_objects);
@@ -183,8 +183,7 @@ fn hint(report: &VerifyReport) -> Option<&'static str> {
         && report.damaged_recovery_points == 0
         && report.absent_copies.is_empty();
     only_index.then_some(
-        "Run `strongroom vault rebuild-index`: nothing else is damaged, and the index is made anew \
-         from the packs.",
+        "Run `strongroom vault rebuild-index`: nothing else is damaged, and this rebuilds the index from the packs.",
     )
 }
 
@@ -196,7 +195,7 @@ fn verdict(report: &VerifyReport) -> &'static str {
     }
 }
 
-/// What a verify found, in one line.
+/// The findings of a verify, in one line.
 fn damage(report: &VerifyReport) -> String {
     let mut found = vec![format!(
         "{} not as written, {} repaired",
@@ -216,7 +215,7 @@ fn damage(report: &VerifyReport) -> String {
     found.join("; ")
 }
 
-/// Passes on what a vault says of its progress, from several threads, to who shows it.
+/// Passes the progress of a vault, from several threads, to the display.
 struct Seen<'p> {
     progress: &'p Progress,
     last: Mutex<(u64, u64)>,
@@ -312,18 +311,19 @@ impl Show for VerifyReport {
 
 /// Free the space that no recovery point needs
 ///
-/// Backups may run meanwhile. Objects that nothing needs are condemned first and deleted when
-/// every backup that could still use them has ended. Objects that are mostly unneeded, and small
-/// ones, are packed together.
+/// Backups may run at the same time. Reclaim first condemns the objects that nothing needs, and
+/// deletes them when every backup that could still use them has ended. It packs objects together
+/// that are small or mostly unneeded.
 ///
-/// Recovery points that were deleted are removed for good: they are named first. Those that are locked
-/// stay, and with --respect-notes-after those that were deleted only lately. In a vault of a service
-/// this command also removes points that the service has not deleted, but somebody with the key.
+/// Reclaim removes deleted recovery points for good, and names them first. It keeps locked points,
+/// and with --respect-notes-after also recently deleted points. In a vault of a service this
+/// command also removes points that somebody else with the key has deleted, not the service.
 ///
-/// Ends with exit code 7 if backups that started earlier are still running after --wait: run it
-/// again later, it goes on where it stopped.
+/// The exit code is 7 if backups that started earlier are still running after --wait: run the
+/// command again later, and it continues where it stopped.
 ///
-/// With NAME: the service does it, as it also does by itself; --wait then waits for its job.
+/// With NAME the service runs the reclaim, as it also does by itself; --wait then waits for the
+/// job.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -335,16 +335,16 @@ pub(crate) struct ReclaimArgs {
     #[arg(value_name = "NAME", conflicts_with = "dry_run", add = complete::vaults())]
     name: Option<String>,
 
-    /// Say what would be freed, change nothing
+    /// Show what would be freed; change nothing
     #[arg(long)]
     dry_run: bool,
 
-    /// Leave deleted recovery points whose deletion note is younger than this, by the store's clock:
-    /// time to notice that somebody else has deleted them
+    /// Keep deleted recovery points whose deletion note is younger than this, by the store's clock:
+    /// this leaves time to notice that somebody else has deleted them
     #[arg(long, value_name = "DURATION", value_parser = values::duration, conflicts_with = "name")]
     respect_notes_after: Option<Duration>,
 
-    /// Wait at most so long for running backups; 0 to not wait [default: 1h]. With NAME: wait for
+    /// Maximum time to wait for running backups; 0 does not wait [default: 1h]. With NAME: wait for
     /// the job
     #[arg(long, value_name = "DURATION", value_parser = values::duration, num_args = 0..=1,
         default_missing_value = "1h")]
@@ -375,7 +375,7 @@ impl ReclaimArgs {
         if !self.dry_run {
             announce(context, &vault, &options)?;
         }
-        context.out.say("Looking for what no recovery point needs");
+        context.out.say("Searching for data that no recovery point needs");
         let report = context.watched(|progress| {
             let hears = |now: ReclaimProgress| {
                 progress.count(now.stage, now.things, now.done, now.total);
@@ -391,7 +391,7 @@ impl ReclaimArgs {
     }
 }
 
-/// Names the deleted points that go, before anything does.
+/// Names the deleted points that reclaim will remove, before it removes anything.
 fn announce(context: &Context, vault: &Vault, options: &ReclaimOptions) -> Result<(), Failure> {
     let noted = vault.noted_points(&options.notes, options.now)?;
     for point in &noted.due {
@@ -409,8 +409,8 @@ fn point_words(id: PointId, item: Option<&str>, time: Option<Timestamp>) -> Stri
 
 /// Rebuild a vault's index from its packs
 ///
-/// The index only saves time: it can always be made again from what the packs say about
-/// themselves. Needed after index objects were lost or damaged.
+/// The index is a cache: this command can always rebuild it from the packs. Use it after index
+/// objects were lost or damaged.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -423,7 +423,7 @@ pub(crate) struct RebuildIndexArgs {
 impl RebuildIndexArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         let vault = open_vault(context, &self.open, None)?;
-        context.out.say("Reading what every pack says about itself");
+        context.out.say("Reading the trailer of every pack");
         let report = context.watched(|progress| {
             let hears = |done, total| progress.count("reading", "packs", done, total);
             vault.rebuild_index(&hears, &context.cancel)
@@ -432,7 +432,7 @@ impl RebuildIndexArgs {
     }
 }
 
-/// Says what helps where a condemnation cannot be read and no copy of it can.
+/// Gives the remedy for a condemnation that is unreadable, like its copy.
 fn reclaim_failed(error: VaultError) -> Failure {
     let unreadable = matches!(
         &error,

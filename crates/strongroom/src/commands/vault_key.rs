@@ -38,20 +38,20 @@ impl KeyCommand {
     }
 }
 
-/// A key to be added.
+/// A key to add.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "New key")]
 #[group(id = "new_key", multiple = false)]
 pub(crate) struct NewKeyArgs {
-    /// Key file that shall open the vault
+    /// Key file to add
     #[arg(id = "new_key_file", long = "new-key-file", value_name = "FILE")]
     file: Option<PathBuf>,
 
-    /// File with a passphrase that shall open the vault
+    /// File with the passphrase to add
     #[arg(id = "new_passphrase_file", long = "new-passphrase-file", value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
 
-    /// Key of a PKCS#11 token that shall open the vault
+    /// Key of a PKCS#11 token to add
     #[arg(id = "new_pkcs11", long = "new-pkcs11", value_name = "URI")]
     pkcs11: Option<String>,
 }
@@ -88,16 +88,17 @@ impl ListArgs {
     }
 }
 
-/// Add a key: from then on it opens the vault as well
+/// Add a key: from now on it opens the vault as well
 ///
-/// Data is not touched. A second key, kept somewhere else, is the cheapest insurance there is.
+/// The command does not touch stored data. Every vault should have a second key, kept in another
+/// place.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom vault key add --new-passphrase-file ~/recovery-words --label \"in the safe\"
   strongroom vault key add --new-pkcs11 'pkcs11:token=hsm;object=strongroom?pin-source=/run/pin'")]
 pub(crate) struct AddArgs {
-    /// Words that tell this key from others
+    /// Label of this key
     #[arg(long, value_name = "TEXT", default_value = "")]
     label: String,
 
@@ -120,9 +121,9 @@ impl AddArgs {
 
 /// Remove a key slot: its key no longer opens the vault
 ///
-/// Whoever had the key before may have kept the master key that it opened: rotate the master
-/// key too (`vault key rotate --master`) if the removed key has fallen into wrong hands. The last
-/// slot cannot be removed.
+/// A holder of the removed key may have kept the master key that it opened: if the key has fallen
+/// into wrong hands, rotate the master key too (`vault key rotate --master`). The last slot cannot
+/// be removed.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -155,9 +156,8 @@ impl RemoveArgs {
 
 /// Replace a key by a new one, or begin a new master key for new data
 ///
-/// With a new key: its slot takes the place of the slot that the present key opens (or of
-/// --slot). With --master: what is written from now on is sealed under a new master key; what is
-/// there stays as it is and stays readable. Neither touches stored data.
+/// A new key replaces the slot that the present key opens (or --slot). With --master, new data is
+/// sealed under a new master key; existing data stays readable. Neither touches stored data.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -168,7 +168,7 @@ pub(crate) struct RotateArgs {
     #[arg(long, value_name = "ID", value_parser = slot_id, conflicts_with = "master")]
     slot: Option<SlotId>,
 
-    /// Words that tell the new key from others [default: those of the slot it replaces]
+    /// Label of the new key [default: the label of the slot that it replaces]
     #[arg(long, value_name = "TEXT", conflicts_with = "master")]
     label: Option<String>,
 
@@ -207,7 +207,7 @@ impl RotateArgs {
     }
 }
 
-/// Make a new key file: 32 random bytes as text, readable by its owner only
+/// Generate a new key file: 32 random bytes as text, readable only by its owner
 ///
 /// An existing file is never replaced.
 #[derive(Debug, Args)]
@@ -215,7 +215,7 @@ impl RotateArgs {
 Examples:
   strongroom vault key generate ~/strongroom.key")]
 pub(crate) struct GenerateArgs {
-    /// The file to make
+    /// The new file
     #[arg(value_name = "FILE")]
     file: PathBuf,
 }
@@ -224,7 +224,7 @@ impl GenerateArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         keys::generate_key_file(&self.file, &context.entropy)?;
         context.out.say(
-            "Made a key file. Keep a copy of it away from the vault: without the key nobody can \
+            "Generated a key file. Keep a copy of it away from the vault: without the key nobody can \
              read the recovery points.",
         );
         context.out.result(&KeyChanged::Generated { file: self.file.display().to_string() })

@@ -71,7 +71,7 @@ impl Show for VmList {
         let mut text = self.columns().map(|table| table.to_text()).unwrap_or_default();
         for machine in &self.machines {
             if let Some(problem) = &machine.problem {
-                writeln!(text, "{}: libvirt does not tell more: {problem}", machine.name).ok();
+                writeln!(text, "{}: libvirt has no more details: {problem}", machine.name).ok();
             }
         }
         text
@@ -131,7 +131,7 @@ impl Show for VmShown {
         let machine = &self.0;
         let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
         if let Some(problem) = &machine.problem {
-            return format!("{}: libvirt does not tell more: {problem}\n", machine.name);
+            return format!("{}: libvirt has no more details: {problem}\n", machine.name);
         }
         let mut text = human::facts(&[
             ("Name", machine.name.clone()),
@@ -175,17 +175,17 @@ impl Show for VmShown {
     }
 }
 
-/// Check whether machines can be backed up, how well, and what to do about what is in the way
+/// Check whether and how well machines can be backed up, and how to remove obstacles
 ///
-/// green: as good as it can be. amber: it works, but less well or with something left out. red: a
-/// backup fails. Ends with exit code 4 if a machine is red.
+/// green: no obstacle. amber: a backup works, but with limits or without some parts. red: a backup
+/// fails. The exit code is 4 if a machine is red.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom vm check
   strongroom vm check web01 db01")]
 pub(crate) struct CheckArgs {
-    /// The machines: names or UUIDs; all if none is given
+    /// The machines: names or UUIDs [default: all]
     #[arg(value_name = "NAME", add = complete::machines())]
     names: Vec<String>,
 
@@ -237,12 +237,12 @@ impl Show for VmChecked {
 
 /// List or delete the checkpoints that backups have left for the next one
 ///
-/// Each backup of a running machine leaves a checkpoint: bitmaps in its images, in which QEMU notes
-/// what changes. While there is one, libvirt does not go back to internal snapshots, refuses new
-/// snapshots of a machine that is off, and does not undefine it. With --delete the checkpoints go, with
-/// their bitmaps, whether the machine runs or is off, also those of vaults that are lost. Recovery
-/// points stay, and the next backup reads everything and begins a new checkpoint. It asks before it
-/// deletes, or takes --yes.
+/// Each backup of a running machine leaves a checkpoint: bitmaps in its images, in which QEMU
+/// records changed blocks. While a checkpoint exists, libvirt does not revert to internal
+/// snapshots, refuses new snapshots of a machine that is off, and does not undefine it. --delete
+/// deletes the checkpoints with their bitmaps, whether the machine runs or is off, also those of
+/// lost vaults. Recovery points stay; the next backup reads everything and begins a new checkpoint.
+/// The command asks before it deletes, or takes --yes.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -258,7 +258,7 @@ pub(crate) struct CheckpointsArgs {
     #[arg(long)]
     delete: bool,
 
-    /// Only those of the vault with this id, or with an id that ends so
+    /// Only checkpoints of the vault with this id, or with this end of its id
     #[arg(long, value_name = "ID", requires = "delete")]
     of_vault: Option<String>,
 
@@ -269,7 +269,7 @@ pub(crate) struct CheckpointsArgs {
     connect: ConnectArgs,
 }
 
-/// Checkpoints that there are, or that went.
+/// The checkpoints, existing or deleted.
 #[derive(Debug, Serialize)]
 struct VmCheckpoints {
     machine: String,

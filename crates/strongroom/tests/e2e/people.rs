@@ -80,8 +80,8 @@ fn what_would_go_is_shown_and_asked_by_the_service_too() {
         (as_policy.as_str(), "for as long as the policy says"),
         (revoke.as_str(), "there is no way back"),
         (unassign.as_str(), "Take the role"),
-        (onto.as_str(), "no way back to what they hold now"),
-        ("access user update admin --disable", "do not come back"),
+        (onto.as_str(), "their present content is lost"),
+        ("access user update admin --disable", "does not restore them"),
         (delete.as_str(), "recoverypoint keep-until"),
         ("protection disable --item data --delete-backup-data", "2 recovery points of"),
         ("vault delete main", "vault undelete"),
@@ -304,7 +304,7 @@ fn slips_get_a_hint_that_helps() {
         hint(&lab, "restore disks --item web1 --recovery-point latest --to x", 3, "item.not_found");
     assert!(near.contains("web01"), "{near}");
     let there = hint(&lab, "vault key generate key", 2, "key.unreadable");
-    assert!(there.contains("never overwritten"), "{there}");
+    assert!(there.contains("never overwrites"), "{there}");
     lab.set("STRONGROOM_KEY_FILE", "");
     lab.set("RESTIC_PASSWORD", "x");
     let unread = hint(&lab, "recoverypoint list", 8, "key.missing");

@@ -564,7 +564,7 @@ fn the_disk_is_full() {
         assert!(within(20, || partial.exists()), "{:?}", files(&to));
         fill();
         let said = failed(&Run::of(&run.wait_with_output().unwrap()), "disk.full");
-        assert!(said.contains(file) && said.contains("goes on where it stopped"), "{said}");
+        assert!(said.contains(file) && said.contains("continues where it stopped"), "{said}");
         assert!(!host.virsh(&["list", "--all", "--name"]).contains(name));
         std::fs::remove_file(&other).unwrap();
         let restored = host.json(&command[..command.len() - 2]);

@@ -243,7 +243,10 @@ fn disks_that_are_left_out_and_volumes_of_pools() {
             web.start();
         }
         let (verdict, findings) = web.check();
-        assert!(verdict == "amber" && findings.contains("vanishes"), "{findings}");
+        assert!(
+            verdict == "amber" && findings.contains("lost when the machine stops"),
+            "{findings}"
+        );
         assert_eq!(web.backup(&[])["disks"].as_array().unwrap().len(), 1);
     }
     web.destroy();

@@ -26,13 +26,13 @@ use super::common::{Gone, Listed, Names, Thing, find_id, find_item, one_of, refu
 /// `access ...`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum AccessCommand {
-    /// List, make, change and delete users
+    /// List, create, change and delete users
     #[command(subcommand)]
     User(UserCommand),
-    /// List, give and take away roles
+    /// List, assign and remove roles
     #[command(subcommand)]
     Assignment(AssignmentCommand),
-    /// List, make and revoke tokens
+    /// List, create and revoke tokens
     #[command(subcommand)]
     Token(TokenCommand),
     Table(TableArgs),
@@ -94,7 +94,7 @@ fn password(file: Option<&PathBuf>, user: &str) -> Result<String, Failure> {
     }
 }
 
-/// The password that somebody has now, if it is to be sent.
+/// The present password, if the request needs it.
 fn present_password(ask: bool, file: Option<&PathBuf>) -> Result<Option<String>, Failure> {
     match file {
         Some(file) => secret_file(file).map(Some),
@@ -135,9 +135,9 @@ impl UserListArgs {
     }
 }
 
-/// Make a user, who has no rights yet
+/// Create a user, who has no rights yet
 ///
-/// Rights are given with `strongroom access assignment create`.
+/// `strongroom access assignment create` gives rights to the user.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -162,10 +162,10 @@ impl UserCreateArgs {
     }
 }
 
-/// Change a user's password, or whether the user can sign in
+/// Change a user's password, or disable or enable the user
 ///
-/// Another password, or being disabled, ends the user's other tokens. Your own password is changed with the
-/// present one, unless you manage access. --disable asks before that, or takes --yes.
+/// A new password, and --disable, revoke the user's other tokens. To change your own password, give
+/// the present one, unless you manage access. --disable asks first, or takes --yes.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -179,11 +179,11 @@ pub(crate) struct UserUpdateArgs {
     #[arg(value_name = "NAME")]
     name: String,
 
-    /// Ask for another password
+    /// Ask for a new password
     #[arg(long, conflicts_with = "password_file")]
     password: bool,
 
-    /// Take another password from this file; `-` reads it from standard input
+    /// Take the new password from this file; `-` reads it from standard input
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
 
@@ -212,8 +212,9 @@ impl UserUpdateArgs {
         let client = context.client()?;
         if self.confirm.wants_plan() {
             let plan = if self.disable {
-                Plan::new(format!("Disable the user {}", self.name))
-                    .with("the user's tokens end at once, and do not come back with --enable")
+                Plan::new(format!("Disable the user {}", self.name)).with(
+                    "the user's tokens are revoked at once, and --enable does not restore them",
+                )
             } else {
                 Plan::new(format!("Change the user {}", self.name)).without_question()
             };
@@ -235,7 +236,7 @@ impl UserUpdateArgs {
     }
 }
 
-/// Delete a user, with rights and tokens
+/// Delete a user, with their rights and tokens
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -255,7 +256,7 @@ impl UserDeleteArgs {
         let client = context.client()?;
         if self.confirm.wants_plan() {
             let plan = Plan::new(format!("Delete the user {}", self.name))
-                .with("the user's roles and tokens go at once; there is no way back");
+                .with("the user's roles and tokens are removed at once; this cannot be undone");
             if !self.confirm.go(context, &plan)? {
                 return Ok(());
             }
@@ -265,7 +266,7 @@ impl UserDeleteArgs {
     }
 }
 
-/// Where a role holds.
+/// The scope of a role.
 #[derive(Debug, Args)]
 struct ScopeArgs {
     /// In this vault [default: everywhere]
@@ -306,7 +307,7 @@ fn place(scope: &Scope, names: &Names) -> String {
     }
 }
 
-/// Names of users, vaults and hosts, if people read them.
+/// Names of users, vaults and hosts, for output to people.
 fn names(context: &Context, client: &Client) -> Names {
     if context.out.shows_names() {
         Names::load(client, true).with_users(client)
@@ -315,7 +316,7 @@ fn names(context: &Context, client: &Client) -> Names {
     }
 }
 
-/// List who has which role where
+/// List role assignments: user, role and scope
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -340,7 +341,7 @@ impl AssignmentListArgs {
 
 /// Give a user a role: everywhere, in a vault, on an item, or on a host
 ///
-/// `strongroom access table` shows which role may do what.
+/// `strongroom access table` shows the permissions of each role.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -374,14 +375,14 @@ impl AssignmentCreateArgs {
     }
 }
 
-/// Take a role away
+/// Remove a role from a user
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom access assignment delete 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB --dry-run
   strongroom access assignment delete 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB --yes")]
 pub(crate) struct AssignmentDeleteArgs {
-    /// The assignment's id, or as much of its beginning as no other has
+    /// The assignment's id, or a unique beginning of it
     #[arg(value_name = "ID")]
     id: String,
 
@@ -404,7 +405,7 @@ impl AssignmentDeleteArgs {
             let (user, role) = (names.of(found.user), words(found.role));
             let at = place(&found.scope, &names);
             let plan = Plan::new(format!("Take the role {role} ({at}) away from {user}"))
-                .with("it is gone at once; `strongroom access assignment create` gives it again");
+                .with("the role is removed at once; `strongroom access assignment create` assigns it again");
             if !self.confirm.go(context, &plan)? {
                 return Ok(());
             }
@@ -420,8 +421,8 @@ impl AssignmentDeleteArgs {
 
 /// List tokens: your own, or all if you manage access
 ///
-/// The role is what a token may do at present: the lower of that which it was made for and its user's. With a
-/// token that is limited, only that one is listed, and those that were made with it.
+/// The role column shows the present rights of a token: the lower of its own role and its user's.
+/// With a limited token the command lists only this token and the tokens created with it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -451,32 +452,34 @@ impl TokenListArgs {
     }
 }
 
-/// Make a token of your own, for a script
+/// Create a token for yourself, for a script
 ///
-/// Its secret is printed once. It may do at most what the token may with which you ask, and less if you
-/// say so. It ends with that one, unless you give your password.
+/// The command prints the secret once. The new token has at most the rights of the token in use,
+/// and fewer if you limit it. It expires and is revoked together with the token in use, unless you
+/// give your password.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom access token create nightly-report --role reader --days 30 --password
   strongroom access token create restore-test --role operator --vault-name main")]
 pub(crate) struct TokenCreateArgs {
-    /// What it is for
+    /// Name of the token, such as its purpose
     #[arg(value_name = "NAME")]
     name: String,
 
-    /// The most that it may do [default: all that you may]
+    /// The highest role of the token [default: all your rights]
     #[arg(long, value_name = "ROLE", value_parser = one_of!(Role))]
     role: Option<Role>,
 
-    /// For how many days: 1 to 366
+    /// Days until the token expires: 1 to 366
     ///
-    /// More than the token with which you ask is good for takes your password. [default: 90, or as long
-    /// as that token if it ends sooner]
+    /// To outlast the token in use, give your password. [default: 90, or until the token in use
+    /// expires]
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=366))]
     days: Option<u16>,
 
-    /// Ask for your password: the token may outlast the one with which you ask, and is not revoked with it
+    /// Ask for your password: the new token may outlast the token in use, and is not revoked with
+    /// it
     #[arg(long, conflicts_with = "password_file")]
     password: bool,
 
@@ -495,19 +498,19 @@ impl TokenCreateArgs {
         let password = present_password(self.password, self.password_file.as_ref())?;
         let (name, role, days) = (self.name, self.role, self.days);
         let issued = client.create_token(&TokenCreate { name, role, scope, days, password })?;
-        context.out.say("Keep it: it is never shown again.");
+        context.out.say("Keep it: it is not shown again.");
         context.out.result(&Thing::new(issued, |TokenIssued { secret, .. }| secret.clone() + "\n"))
     }
 }
 
-/// Revoke a token: it ends at once, with all that were made with it
+/// Revoke a token at once, with all tokens created with it
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom access token revoke 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB --dry-run
   strongroom access token revoke 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB --yes")]
 pub(crate) struct TokenRevokeArgs {
-    /// The token's id, or as much of its beginning as no other has
+    /// The token's id, or a unique beginning of it
     #[arg(value_name = "ID")]
     id: String,
 
@@ -515,7 +518,7 @@ pub(crate) struct TokenRevokeArgs {
     confirm: ConfirmArgs,
 }
 
-/// How many tokens were made with a token, and with those.
+/// The number of tokens created with a token, directly or indirectly.
 fn made_with(all: &[Token], token: TokenId) -> usize {
     let mut found = vec![token];
     // Tokens come after those that they were made with, but lists need not have that order.
@@ -542,12 +545,12 @@ impl TokenRevokeArgs {
             })?;
             let user = names(context, &client).of(found.user);
             let plan = Plan::new(format!("Revoke the token {:?} of {user}", found.name))
-                .with("what uses it is refused from then on; there is no way back");
+                .with("requests with it are refused from then on; this cannot be undone");
             let plan = match made_with(&all, found.id) {
                 0 => plan,
                 more => {
                     let more = count_of(more, "token");
-                    plan.with(format!("so does what was made with it: {more}"))
+                    plan.with(format!("so are the tokens created with it: {more}"))
                 }
             };
             if !self.confirm.go(context, &plan)? {
@@ -559,7 +562,7 @@ impl TokenRevokeArgs {
     }
 }
 
-/// Show which role may do what
+/// Show the permissions of each role
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

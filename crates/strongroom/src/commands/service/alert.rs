@@ -54,22 +54,22 @@ fn shown(alert: &Alert) -> String {
     human::facts(&facts)
 }
 
-/// Which alerts, whatever their state.
+/// A selection of alerts, whatever their state.
 #[derive(Debug, Args)]
 struct AboutArgs {
-    /// Only those of this severity
+    /// Only alerts of this severity
     #[arg(long, value_name = "SEVERITY", value_parser = one_of!(Severity))]
     severity: Option<Severity>,
 
-    /// Only those of this kind, such as backup_failed; docs/operate/monitoring.md lists them
+    /// Only alerts of this rule, such as backup_failed; docs/operate/monitoring.md lists the rules
     #[arg(long, visible_alias = "kind", value_name = "RULE")]
     rule: Option<String>,
 
-    /// Only those about this item
+    /// Only alerts about this item
     #[arg(long, value_name = "NAME", add = complete::items())]
     item: Option<String>,
 
-    /// Only those about this vault, or what is in it
+    /// Only alerts about this vault or its items
     #[arg(long, value_name = "NAME", add = complete::vaults())]
     vault_name: Option<String>,
 }
@@ -100,14 +100,14 @@ Examples:
   strongroom alert list --severity critical
   strongroom alert list --rule backup_failed --item web01")]
 pub(crate) struct ListArgs {
-    /// Only those in this state
+    /// Only alerts in this state
     #[arg(long, value_name = "STATE", value_parser = one_of!(AlertState))]
     state: Option<AlertState>,
 
     #[command(flatten)]
     about: AboutArgs,
 
-    /// At most so many; 0 for all
+    /// Maximum number of entries; 0 for all
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: usize,
 }
@@ -138,20 +138,20 @@ fn listed(alerts: Vec<Alert>) -> Listed<Alert> {
     Listed::new("alerts", alerts, columns)
 }
 
-/// The alert whose id begins so.
+/// The alert whose id has this beginning.
 fn find_alert(client: &Client, id: &str) -> Result<String, Failure> {
     find_id("alerts", id, client.alerts(AlertQuery::default()), |alert: &Alert| {
         alert.id.to_string()
     })
 }
 
-/// Say that somebody has seen an alert
+/// Acknowledge an alert: somebody has seen it
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom alert acknowledge 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB")]
 pub(crate) struct AcknowledgeArgs {
-    /// The alert's id, or as much of its beginning as no other has
+    /// The alert's id, or a unique beginning of it
     #[arg(value_name = "ID")]
     id: String,
 }
@@ -164,9 +164,9 @@ impl AcknowledgeArgs {
     }
 }
 
-/// Say that an alert holds no more, or several
+/// Resolve one alert, or several
 ///
-/// An alert whose cause lasts is raised again.
+/// An alert whose cause lasts fires again.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -175,18 +175,18 @@ Examples:
   strongroom alert resolve --all --item web01
   strongroom alert resolve --all --subject kvm1")]
 pub(crate) struct ResolveArgs {
-    /// The alert's id, or as much of its beginning as no other has
+    /// The alert's id, or a unique beginning of it
     #[arg(value_name = "ID", required_unless_present = "all")]
     id: Option<String>,
 
-    /// All alerts that hold and that you see
+    /// All firing alerts that you may see
     #[arg(long, conflicts_with = "id")]
     all: bool,
 
     #[command(flatten)]
     about: AboutArgs,
 
-    /// With --all: only those about this item, host or vault
+    /// With --all: only alerts about this item, host or vault
     #[arg(long, value_name = "NAME", requires = "all")]
     subject: Option<String>,
 }
@@ -196,7 +196,7 @@ impl ResolveArgs {
         let client = context.client()?;
         if let Some(id) = &self.id {
             if self.about.is_given() {
-                return Err(Failure::usage("what selects alerts belongs to --all, not to an ID"));
+                return Err(Failure::usage("options that select alerts need --all, not an ID"));
             }
             let alert = client.resolve_alert(&find_alert(&client, id)?)?;
             return context.out.result(&Thing::new(alert, shown));
@@ -213,10 +213,10 @@ impl ResolveArgs {
     }
 }
 
-/// Try whether alerts arrive by mail and webhook
+/// Test whether alerts arrive by mail and webhook
 ///
-/// Sends a test alert through every configured channel, waits until each has confirmed it, and reports
-/// each failure.
+/// The command sends a test alert through every configured channel, waits until each has confirmed
+/// it, and reports each failure.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -31,18 +31,18 @@ impl AuditCommand {
     }
 }
 
-/// List what was done last, and by whom; the newest first
+/// List the latest changes and who made them, newest first
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom audit list
   strongroom audit list --limit 20 --before 1000")]
 pub(crate) struct ListArgs {
-    /// At most so many, up to 1000
+    /// Maximum number of entries, up to 1000
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: usize,
 
-    /// Only entries before the one with this number
+    /// Only entries with a lower number than this
     #[arg(long, value_name = "SEQ")]
     before: Option<u64>,
 }
@@ -64,14 +64,15 @@ impl ListArgs {
 
 /// Print the audit log as lines of JSON, the oldest entry first
 ///
-/// Kept elsewhere, it shows whether somebody has changed the log since: `strongroom audit verify`.
+/// Keep the output in another place: with it, `strongroom audit verify` shows whether somebody has
+/// changed the log since.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom audit export > audit.jsonl
   strongroom audit export --from 1001 >> audit.jsonl")]
 pub(crate) struct ExportArgs {
-    /// From the entry with this number on
+    /// Begin with the entry of this number
     #[arg(long, value_name = "SEQ", default_value_t = 1)]
     from: u64,
 }
@@ -84,10 +85,10 @@ impl ExportArgs {
     }
 }
 
-/// Check that the audit log is as it was written
+/// Check that the audit log is unchanged
 ///
-/// With --seq and --hash of an entry that was kept elsewhere it is also noticed if the log was cut
-/// off or written anew. Ends with exit code 6 if the log is not whole.
+/// --seq and --hash of an entry that you have kept elsewhere also reveal a log that was cut off or
+/// rewritten. The exit code is 6 if the log is not whole.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -95,11 +96,11 @@ Examples:
   strongroom audit verify --seq 1000 \\
       --hash 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]
 pub(crate) struct VerifyArgs {
-    /// The number of an entry that was kept elsewhere
+    /// The number of an entry that you have kept elsewhere
     #[arg(long, value_name = "SEQ", requires = "hash")]
     seq: Option<u64>,
 
-    /// Its hash
+    /// The hash of this entry
     #[arg(long, value_name = "HASH", requires = "seq")]
     hash: Option<String>,
 }

@@ -10,7 +10,7 @@ use strongroom_client::{Client, ClientError, ItemQuery};
 
 use crate::{columns::Columns, complete, context::Context, error::Failure, out::Show, values};
 
-/// A parser of one of the words of the API.
+/// A parser of a value of an enumeration of the API.
 macro_rules! one_of {
     ($words:ty) => {
         clap::builder::TypedValueParser::try_map(
@@ -24,31 +24,32 @@ pub(crate) use one_of;
 /// Whether to wait.
 #[derive(Debug, Args)]
 pub(crate) struct WaitArgs {
-    /// Wait for the job and end as it does; without this the command returns when it is begun
+    /// Wait for the job and take its exit code; by default the command returns when the job has
+    /// begun
     #[arg(long)]
     pub(crate) wait: bool,
 }
 
-/// Which item of the service.
+/// An item of the service.
 #[derive(Debug, Args)]
 pub(crate) struct ItemArgs {
     /// The item: its name or id
     #[arg(long, value_name = "NAME", add = complete::items())]
     pub(crate) item: String,
 
-    /// Its vault, if several have an item of this name
+    /// The item's vault, if several vaults have an item of this name
     #[arg(long, value_name = "NAME", add = complete::vaults())]
     pub(crate) vault_name: Option<String>,
 }
 
 impl ItemArgs {
-    /// What the API calls it.
+    /// Its name in the API.
     pub(crate) fn find(&self, client: &Client) -> Result<String, Failure> {
         find_item(client, &self.item, self.vault_name.as_deref())
     }
 }
 
-/// What the API calls an item of a vault: its name if that says all, else its id.
+/// The name of an item of a vault in the API: its name if that is unique, otherwise its id.
 pub(crate) fn find_item(
     client: &Client,
     item: &str,
@@ -69,8 +70,8 @@ pub(crate) fn find_item(
     Ok(item.to_owned())
 }
 
-/// The whole id of the one thing whose id begins so; what cannot be the beginning of one is left for
-/// the server to refuse.
+/// The whole id of the one object whose id has this beginning. The server refuses a text that
+/// cannot be the beginning of an id.
 pub(crate) fn find_id<T>(
     what: &str,
     given: &str,
@@ -99,12 +100,12 @@ pub(crate) fn find_id<T>(
     }
 }
 
-/// What a server would say, where it is known without asking it.
+/// The server's error, where the answer is known without a request.
 pub(crate) fn refused(code: &'static Code, message: impl Into<String>) -> Failure {
     ClientError::Answer(Box::new(ErrorBody::new(code, message))).into()
 }
 
-/// At most `limit` things, 0 for all, of a list that may be longer; that it is, is said.
+/// At most `limit` entries of a list, 0 for all; reports if the list has more.
 pub(crate) fn cut<T>(
     context: &Context,
     limit: usize,
@@ -122,19 +123,19 @@ pub(crate) fn cut<T>(
     Ok(found)
 }
 
-/// Which policy.
+/// A policy of the service.
 #[derive(Debug, Args)]
 pub(crate) struct PolicyArgs {
     /// The policy: its name or id
     #[arg(value_name = "NAME", add = complete::policies())]
     pub(crate) name: String,
 
-    /// Its vault
+    /// The policy's vault
     #[arg(long, value_name = "NAME", add = complete::vaults())]
     pub(crate) vault_name: String,
 }
 
-/// A list of things: in JSON an object with one field, for people a table.
+/// A list: in JSON an object with one field, for people a table.
 pub(crate) struct Listed<T> {
     name: &'static str,
     entries: Vec<T>,
@@ -169,7 +170,7 @@ impl<T> Show for Listed<T> {
     }
 }
 
-/// One thing of the API: in JSON as the API has it, for people as a text.
+/// One object of the API: in JSON as the API has it, for people as a text.
 #[derive(Serialize)]
 #[serde(transparent)]
 pub(crate) struct Thing<T> {
@@ -179,7 +180,7 @@ pub(crate) struct Thing<T> {
 }
 
 impl<T> Thing<T> {
-    /// A thing and what it looks like.
+    /// An object and its text.
     pub(crate) fn new(value: T, text: impl FnOnce(&T) -> String) -> Self {
         let text = text(&value);
         Self { value, text }
@@ -192,10 +193,10 @@ impl<T> Show for Thing<T> {
     }
 }
 
-/// What was done, where there is nothing left to show.
+/// A finished change that leaves no object to show.
 #[derive(Debug, Serialize)]
 pub(crate) struct Gone {
-    /// What kind of thing it was.
+    /// The kind of the object.
     #[serde(skip)]
     pub(crate) what: &'static str,
     /// Its name or id.
@@ -208,7 +209,7 @@ impl Show for Gone {
     }
 }
 
-/// Names by id, for people. What may not be seen keeps its id.
+/// Names by id, for people. Objects that the user may not see keep their ids.
 #[derive(Debug, Default)]
 pub(crate) struct Names(BTreeMap<String, String>);
 
@@ -252,7 +253,7 @@ impl Names {
     }
 }
 
-/// Whether what is deleted from a vault can be brought back, and by which command.
+/// Whether a deletion in a vault can be undone, and by which command.
 pub(crate) fn way_back(vault: &Vault, command: &str) -> String {
     match vault.soft_delete.state {
         SoftDeleteState::Disabled => {
@@ -265,7 +266,7 @@ pub(crate) fn way_back(vault: &Vault, command: &str) -> String {
     }
 }
 
-/// Words of the API, for people.
+/// Enumeration values of the API, for people.
 #[allow(clippy::needless_pass_by_value, reason = "words are small")]
 pub(crate) fn words(word: impl ToString) -> String {
     word.to_string().replace('_', " ")
@@ -283,7 +284,7 @@ pub(crate) fn map(pairs: Vec<(String, String)>) -> Result<BTreeMap<String, Strin
     Ok(map)
 }
 
-/// What a restore is called while it is begun.
+/// The name of a restore while it begins.
 pub(crate) fn restore_words(restore: &Restore) -> &'static str {
     match restore {
         Restore::Machine(_) => "a machine",

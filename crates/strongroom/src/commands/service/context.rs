@@ -80,17 +80,18 @@ impl Show for ContextView {
     }
 }
 
-/// Make a server known, and sign in to it
+/// Save the connection to a server, and sign in
 ///
-/// The server's own certificate is trusted by the fingerprint that `strongroom serve` prints, one
-/// of an authority of your own with --ca-file. The token comes from a file (that which the first
-/// `strongroom serve` prints makes the way in), or from signing in: then the password is asked for,
-/// or read from a file. A token that was signed in for ends after 12 hours; then add the context
-/// again, for which its name and --sign-in suffice. The first context is the one in use; a further
-/// one is used by its name (--context), or after `strongroom context use`.
+/// --fingerprint trusts the server's self-signed certificate: `strongroom serve` prints the
+/// fingerprint. --ca-file trusts your own authority. The token comes from a file (the first
+/// `strongroom serve` names the file of the first token), or from signing in: the command then asks
+/// for the password, or reads it from a file. A token from signing in expires after 12 hours; sign
+/// in again with the context's name and --sign-in. The first context is in use at once; use another
+/// one by its name (--context), or after `strongroom context use`.
 ///
-/// Contexts are kept in ~/.config/strongroom/contexts.toml, for you alone. Without one, commands
-/// use STRONGROOM_SERVER, STRONGROOM_TOKEN, and STRONGROOM_FINGERPRINT or STRONGROOM_CA_FILE.
+/// Contexts are stored in ~/.config/strongroom/contexts.toml, which only you can read. Without a
+/// context, commands use STRONGROOM_SERVER, STRONGROOM_TOKEN, and STRONGROOM_FINGERPRINT or
+/// STRONGROOM_CA_FILE.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -105,7 +106,7 @@ pub(crate) struct AddArgs {
     #[arg(value_name = "NAME", value_parser = values::name)]
     name: String,
 
-    /// The server: https://HOST:PORT [default: that which the context has already]
+    /// The server: https://HOST:PORT [default: the server of the existing context]
     #[arg(long, value_name = "URL")]
     server: Option<String>,
 
@@ -121,15 +122,16 @@ pub(crate) struct AddArgs {
     #[arg(long, value_name = "FILE", requires = "sign_in")]
     password_file: Option<PathBuf>,
 
-    /// Trust the authorities in this file (PEM), and no others
+    /// Trust only the authorities in this file (PEM)
     #[arg(long, value_name = "FILE", conflicts_with = "fingerprint")]
     ca_file: Option<PathBuf>,
 
-    /// Trust exactly the certificate with this fingerprint
+    /// Trust only the certificate with this fingerprint
     #[arg(long, value_name = "SHA256")]
     fingerprint: Option<String>,
 
-    /// Use it from now on, as `strongroom context use` does; the first context is used anyway
+    /// Use this context from now on, like `strongroom context use`; the first context is always
+    /// used
     #[arg(long = "use")]
     then_use: bool,
 }
@@ -241,14 +243,14 @@ impl UseArgs {
 
 /// Show the context in use, or another one
 ///
-/// What the environment says counts: this is the server that commands speak to.
+/// The output includes settings from the environment: it shows the server that commands use.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom context show
   strongroom context show home --output json")]
 pub(crate) struct ShowArgs {
-    /// Its name [default: that which commands use]
+    /// The context [default: the one that commands use]
     #[arg(value_name = "NAME", add = complete::contexts())]
     name: Option<String>,
 }
@@ -265,7 +267,7 @@ impl ShowArgs {
 
 /// Forget a context and its token
 ///
-/// The token stays valid until it ends: `strongroom access token revoke` ends it at once.
+/// The token stays valid until it expires: `strongroom access token revoke` revokes it at once.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -108,9 +108,9 @@ impl ShowArgs {
     }
 }
 
-/// Make a host known to the service
+/// Add a host to the service
 ///
-/// The server reaches the libvirt of its own machine. A host without libvirt is for disks by path.
+/// The server can use the libvirt of its own machine. A host without libvirt is for disks by path.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -122,15 +122,16 @@ pub(crate) struct CreateArgs {
     #[arg(value_name = "NAME", value_parser = values::name)]
     name: String,
 
-    /// libvirt's address there [default: none]
+    /// libvirt's address [default: none]
     #[arg(long, value_name = "URI")]
     connect: Option<String>,
 
-    /// Jobs that run on it at once at most [default: 2]
+    /// Maximum number of jobs that run on it at the same time [default: 2]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     max_jobs: Option<u32>,
 
-    /// The vault near its disks that new recovery points go into first [default: none]
+    /// The snapshot vault, near the host's disks, that gets new recovery points first [default:
+    /// none]
     #[arg(long, value_name = "VAULT", add = complete::vaults())]
     snapshot_vault: Option<String>,
 }
@@ -146,9 +147,10 @@ impl CreateArgs {
 
 /// Change a host
 ///
-/// With a vault near its disks (a folder on fast storage there), a new recovery point is complete as soon
-/// as that has it, and is then transferred into the item's vault. It stays near as long as the policy's
-/// snapshot retention says; restores on the same host use it.
+/// With a snapshot vault (a folder on fast storage of the host), a new recovery point is complete
+/// as soon as the snapshot vault has it. The job then transfers it into the item's vault. The point
+/// stays in the snapshot vault for the policy's snapshot retention; restores on the same host use
+/// it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -163,19 +165,19 @@ pub(crate) struct UpdateArgs {
     #[arg(value_name = "NAME", add = complete::hosts())]
     name: String,
 
-    /// Another address of libvirt
+    /// The new address of libvirt
     #[arg(long, value_name = "URI")]
     connect: Option<String>,
 
-    /// Another number of jobs at once
+    /// The new maximum number of jobs at the same time
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     max_jobs: Option<u32>,
 
-    /// The vault near its disks that new recovery points go into first
+    /// The snapshot vault, near the host's disks, that gets new recovery points first
     #[arg(long, value_name = "VAULT", add = complete::vaults())]
     snapshot_vault: Option<String>,
 
-    /// New recovery points go straight into the vaults that keep them
+    /// Use no snapshot vault: new recovery points go straight into the items' vaults
     #[arg(long, conflicts_with = "snapshot_vault")]
     no_snapshot_vault: bool,
 }
@@ -193,9 +195,9 @@ impl UpdateArgs {
     }
 }
 
-/// Forget a host
+/// Remove a host from the service
 ///
-/// It must protect nothing any more.
+/// The host must have no items.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -216,7 +218,7 @@ impl DeleteArgs {
         if self.confirm.wants_plan() {
             let host = client.host(&self.name)?;
             let plan = Plan::new(format!("Forget the host {}", host.name))
-                .with("recovery points stay; `strongroom host create` makes it known again");
+                .with("recovery points stay; `strongroom host create` adds it again");
             if !self.confirm.go(context, &plan)? {
                 return Ok(());
             }
@@ -226,7 +228,7 @@ impl DeleteArgs {
     }
 }
 
-/// List a host's machines anew
+/// Update the list of a host's machines
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -248,7 +250,7 @@ impl DiscoverArgs {
     }
 }
 
-/// List what can be protected on a host, as it was discovered last
+/// List the machines of the last discovery of a host
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -259,7 +261,7 @@ pub(crate) struct ProtectableListArgs {
     #[arg(long, value_name = "NAME", add = complete::hosts())]
     host: String,
 
-    /// Only what nothing protects yet
+    /// Only machines that no item protects
     #[arg(long)]
     unprotected: bool,
 }
@@ -291,9 +293,9 @@ fn protectable_row(item: &ProtectableItem) -> [Cell; 8] {
     ]
 }
 
-/// Check whether a machine of a host can be backed up, and what to do about what is in the way
+/// Check whether a machine of a host can be backed up, and how to remove obstacles
 ///
-/// Ends with exit code 4 if a backup would fail.
+/// The exit code is 4 if a backup would fail.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -314,7 +316,7 @@ impl ProtectableCheckArgs {
     }
 }
 
-/// Prints what a check found, and fails if a backup would.
+/// Prints the findings of a check, and fails if a backup would fail.
 pub(crate) fn checked(context: &Context, check: Check) -> Result<(), Failure> {
     let (red, name) = (check.verdict == Verdict::Red, check.name.clone());
     context.out.result(&Thing::new(check, |check| {

@@ -82,7 +82,7 @@ fn shown(item: &Item, names: &Names) -> String {
     fact("To be decided", item.replaced.as_ref().map(|replaced| owed(&item.name, replaced)));
     fact("Protected since", Some(human::time(item.created)));
     fact("Deleted", item.deleted.map(human::time));
-    fact("Can be brought back until", item.purge_after.map(human::time));
+    fact("Can be restored until", item.purge_after.map(human::time));
     human::facts(&facts)
 }
 
@@ -93,19 +93,19 @@ Examples:
   strongroom item list
   strongroom item list --vault-name main --state protection_error")]
 pub(crate) struct ListArgs {
-    /// Only those of this vault
+    /// Only items of this vault
     #[arg(long, value_name = "NAME", add = complete::vaults())]
     vault_name: Option<String>,
 
-    /// Only those in this state
+    /// Only items in this state
     #[arg(long, value_name = "STATE", value_parser = one_of!(ProtectionState))]
     state: Option<ProtectionState>,
 
-    /// Only those with this policy, of the vault
+    /// Only items with this policy of the vault
     #[arg(long, value_name = "NAME", requires = "vault_name", add = complete::policies())]
     policy: Option<String>,
 
-    /// Only those whose names contain this
+    /// Only items whose names contain this text
     #[arg(long, value_name = "TEXT")]
     name: Option<String>,
 }
@@ -166,8 +166,8 @@ impl ShowArgs {
 
 /// Give an item another policy of its vault
 ///
-/// Its recovery points are kept as the new policy says from then on. If that is a shorter time, the
-/// command shows of how many and asks.
+/// From then on the new policy decides when the item's recovery points expire. If it keeps some of
+/// them for a shorter time, the command shows their number and asks.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -190,7 +190,7 @@ pub(crate) struct SetPolicyArgs {
     confirm: ConfirmArgs,
 }
 
-/// What of an item another policy takes away.
+/// The recovery points that another policy keeps for a shorter time.
 pub(crate) fn policy_plan(client: &Client, item: &str, policy: &str) -> Result<Plan, Failure> {
     let item = client.item(item)?;
     let vault = item.vault.to_string();

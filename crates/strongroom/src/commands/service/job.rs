@@ -50,31 +50,31 @@ Examples:
   strongroom job list --since yesterday --until \"2h ago\"
   strongroom job list --item web01 --kind backup --limit 10")]
 pub(crate) struct ListArgs {
-    /// Only those in this state
+    /// Only jobs in this state
     #[arg(long, value_name = "STATE", value_parser = one_of!(JobState))]
     state: Option<JobState>,
 
-    /// Only those that do this
+    /// Only jobs of this kind
     #[arg(long, value_name = "KIND", value_parser = one_of!(JobKind))]
     kind: Option<JobKind>,
 
-    /// Only those of this vault
+    /// Only jobs of this vault
     #[arg(long, value_name = "NAME", add = complete::vaults())]
     vault_name: Option<String>,
 
-    /// Only those of this item
+    /// Only jobs of this item
     #[arg(long, value_name = "NAME", add = complete::items())]
     item: Option<String>,
 
-    /// Only those that were begun then or later, such as yesterday, 2d or "2h ago"
+    /// Only jobs that began at this time or later: yesterday, 2d, "2h ago"
     #[arg(long, value_name = "TIME", value_parser = moments::since)]
     since: Option<Timestamp>,
 
-    /// Only those that were begun before then
+    /// Only jobs that began before this time
     #[arg(long, value_name = "TIME", value_parser = moments::until)]
     until: Option<Timestamp>,
 
-    /// At most so many; 0 for all
+    /// Maximum number of jobs; 0 for all
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: usize,
 }
@@ -105,7 +105,7 @@ pub(crate) fn tries(job: &Job) -> Option<String> {
     again.then(|| format!("{now} of {}", job.max_tries.max(now)))
 }
 
-/// The job whose id begins so.
+/// The job whose id has this beginning.
 fn find_job(client: &Client, id: &str) -> Result<String, Failure> {
     find_id("jobs", id, client.jobs(JobQuery::default()), |job| job.id.to_string())
 }
@@ -192,7 +192,7 @@ impl crate::out::Show for Job {
 Examples:
   strongroom job show 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB")]
 pub(crate) struct ShowArgs {
-    /// The job's id, or as much of its beginning as no other has
+    /// The job's id, or a unique beginning of it
     #[arg(value_name = "ID", add = complete::jobs())]
     id: String,
 }
@@ -204,17 +204,17 @@ impl ShowArgs {
     }
 }
 
-/// Wait until a job has ended, and show how far it is
+/// Wait until a job has ended, and show its progress
 ///
-/// Ends as the job does: with 0 if it is done, 7 if it is done with warnings, 130 if it was
-/// cancelled, and with the exit code of its error if it failed. Stopping to wait does not stop the
-/// job.
+/// The exit code is the job's: 0 if it is done, 7 if it is done with warnings, 130 if it was
+/// cancelled, and the exit code of its error if it failed. If you stop this command, the job
+/// continues.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom job wait 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB")]
 pub(crate) struct WaitArgs {
-    /// The job's id, or as much of its beginning as no other has
+    /// The job's id, or a unique beginning of it
     #[arg(value_name = "ID", add = complete::jobs())]
     id: String,
 }
@@ -229,13 +229,13 @@ impl WaitArgs {
 
 /// Cancel a job
 ///
-/// It cleans up first: `strongroom job wait` says when it is cancelled.
+/// The job cleans up first: `strongroom job wait` reports when it is cancelled.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom job cancel 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB")]
 pub(crate) struct CancelArgs {
-    /// The job's id, or as much of its beginning as no other has
+    /// The job's id, or a unique beginning of it
     #[arg(value_name = "ID", add = complete::jobs())]
     id: String,
 }

@@ -21,7 +21,7 @@ use crate::{
 
 use super::common::{ItemArgs, Listed, Thing, find_item, refused, way_back, words};
 
-/// The one recovery point of an item whose id begins so.
+/// The one recovery point of an item whose id has this beginning.
 fn point_of_ids(client: &Client, item: &str, ids: IdRange) -> Result<PointId, Failure> {
     if let Some(id) = ids.whole() {
         return Ok(id);
@@ -36,7 +36,7 @@ fn point_of_ids(client: &Client, item: &str, ids: IdRange) -> Result<PointId, Fa
     the_one(item, ids, &found)
 }
 
-/// What the API calls a point: for a moment, the newest that was made before it.
+/// The name of a point in the API; for a time, the newest point made before it.
 pub(crate) fn find_point(client: &Client, item: &str, point: Point) -> Result<String, Failure> {
     let before = match point {
         Point::Latest => return Ok("latest".to_owned()),
@@ -138,7 +138,7 @@ fn shown(point: &RecoveryPoint) -> String {
     fact("Kept on request until", point.retain_until.map(human::time));
     fact("Job", point.job.map(|job| job.to_string()));
     fact("Deleted", point.deleted.map(human::time));
-    fact("Can be brought back until", point.purge_after.map(human::time));
+    fact("Can be restored until", point.purge_after.map(human::time));
     facts.extend(point.notes.iter().map(|note| ("Note", note.clone())));
     let mut text = human::facts(&facts);
     let rows = point.disks.iter().map(|disk| {
@@ -181,14 +181,14 @@ pub(crate) fn delete(
     }))
 }
 
-/// Say until when a recovery point of the service is kept, whatever its policy says
+/// Set when a recovery point of the service expires, whatever its policy says
 ///
-/// A recovery point that was deleted, or whose time was over, is brought back by this while that
-/// can be done. It asks before a point is kept for a shorter time than was asked for before.
+/// The command also restores a deleted or expired recovery point, while this is possible. It asks
+/// before it shortens a time that was set before.
 ///
-/// A time is 2027-12-31T18:00:00Z (RFC 3339); or in the local time zone "2027-12-31 18:00", or a day
-/// (2027-12-31, tomorrow), which means its end; or how far ahead: "in 12h" by the clock, "in 90d" and
-/// "in 8w" by the calendar, the same time of day.
+/// A time is 2027-12-31T18:00:00Z (RFC 3339); or in the local time zone "2027-12-31 18:00", or a
+/// day (2027-12-31, tomorrow), which means its end; or a time from now: "in 12h" by the clock, "in
+/// 90d" and "in 8w" by the calendar, the same time of day.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -199,14 +199,14 @@ Examples:
   strongroom recoverypoint keep-until policy --item web01 \\
       --recovery-point 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB --yes")]
 pub(crate) struct KeepUntilArgs {
-    /// Until when; `policy` for as long as the policy says
+    /// The new expiry; `policy` leaves it to the policy
     #[arg(value_name = "TIME|policy", value_parser = until)]
     until: Until,
 
     #[command(flatten)]
     item: ItemArgs,
 
-    /// The recovery point's id, or as much of its beginning as no other has
+    /// The recovery point's id, or a unique beginning of it
     #[arg(long, value_name = "ID", value_parser = values::point_ids, add = complete::points())]
     recovery_point: IdRange,
 
@@ -214,7 +214,7 @@ pub(crate) struct KeepUntilArgs {
     confirm: ConfirmArgs,
 }
 
-/// Until when.
+/// The new expiry.
 #[derive(Clone, Copy, Debug)]
 struct Until(Option<Timestamp>);
 
@@ -226,8 +226,7 @@ fn until(text: &str) -> Result<Until, String> {
     }
 }
 
-/// What keeping a point until then would do: it is asked about if the point is to be kept for a shorter
-/// time than somebody has asked for.
+/// The effect of the new expiry; the command asks if it shortens a time that somebody has set.
 fn keep_plan(point: &RecoveryPoint, item: &str, until: Until, now: Timestamp) -> Plan {
     let as_policy = "for as long as the policy says";
     let wanted = match until.0 {

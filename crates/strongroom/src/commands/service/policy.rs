@@ -58,7 +58,7 @@ fn list<T: Serialize>(values: impl IntoIterator<Item = T>) -> String {
     values.into_iter().map(name).collect::<Vec<_>>().join(", ")
 }
 
-/// When, in words.
+/// The schedule, in words.
 fn when(schedule: &Schedule) -> String {
     match schedule {
         Schedule::Hourly { every_hours, window_start, window_hours } => {
@@ -81,7 +81,7 @@ fn days(on: &MonthDays) -> String {
     }
 }
 
-/// How long, in words.
+/// The retention, in words.
 fn kept(rules: &PolicyRules) -> Vec<(&'static str, String)> {
     let of = &rules.retention;
     let mut kept = Vec::new();
@@ -145,12 +145,12 @@ Examples:
   strongroom policy list
   strongroom policy list --vault-name main")]
 pub(crate) struct ListArgs {
-    /// The vault: its name or id; not needed if there is only one
+    /// The vault: its name or id [default: the only vault]
     #[arg(long, value_name = "NAME", add = complete::vaults())]
     vault_name: Option<String>,
 }
 
-/// The vault that is named, or the only one.
+/// The given vault, or the only one.
 fn one_vault(client: &Client, named: Option<String>) -> Result<String, Failure> {
     if let Some(name) = named {
         return Ok(name);
@@ -158,7 +158,7 @@ fn one_vault(client: &Client, named: Option<String>) -> Result<String, Failure> 
     let vaults = client.vaults().all()?;
     match vaults.as_slice() {
         [only] => Ok(only.id.to_string()),
-        [] => Err(Failure::usage("there is no vault: make one with `strongroom vault create`")),
+        [] => Err(Failure::usage("there is no vault: create one with `strongroom vault create`")),
         more => {
             let names: Vec<&str> = more.iter().map(|vault| vault.name.as_str()).collect();
             Err(Failure::usage(format!("name the vault with --vault-name: {}", names.join(", "))))
@@ -207,22 +207,22 @@ impl ShowArgs {
     }
 }
 
-/// How consistent backups are to be.
+/// The consistency of backups.
 #[derive(Debug, Args)]
 struct ConsistencyArgs {
-    /// The best consistency that is tried for
+    /// The best consistency to try for
     #[arg(long, value_name = "CONSISTENCY", value_parser = one_of!(ConsistencyWanted))]
     consistency: Option<ConsistencyWanted>,
 
-    /// Whether less than that is a failure
+    /// Whether a lower consistency fails the backup
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     consistency_required: Option<bool>,
 }
 
-/// Make a policy
+/// Create a policy
 ///
-/// What no option says is as in `strongroom policy get-default`. The rules and their limits are in
-/// docs/use/policies.md.
+/// `strongroom policy get-default` shows the defaults of all rules. docs/use/policies.md describes
+/// the rules and their limits.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -264,8 +264,9 @@ impl CreateArgs {
 
 /// Change a policy
 ///
-/// What no option says stays as it is. If the new rules keep recovery points for a shorter time, the
-/// command shows how many and asks; `strongroom policy preview` shows it item by item.
+/// Rules without an option stay as they are. If the new rules keep recovery points for a shorter
+/// time, the command shows their number and asks; `strongroom policy preview` shows them item by
+/// item.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -276,7 +277,7 @@ pub(crate) struct SetArgs {
     #[command(flatten)]
     policy: PolicyArgs,
 
-    /// Another name
+    /// The new name
     #[arg(long, value_name = "NAME", value_parser = values::name)]
     new_name: Option<String>,
 
@@ -290,7 +291,7 @@ pub(crate) struct SetArgs {
     confirm: ConfirmArgs,
 }
 
-/// What a change of a policy takes away.
+/// The recovery points that a change of a policy keeps for a shorter time.
 fn change_plan(name: &str, preview: Option<&PolicyPreview>) -> Plan {
     let plan = Plan::new(format!("Change the policy {name}"));
     match preview {
@@ -338,7 +339,7 @@ impl SetArgs {
     }
 }
 
-/// Delete a policy that no item has
+/// Delete a policy without items
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -365,9 +366,9 @@ impl DeleteArgs {
     }
 }
 
-/// Say what other rules would do to the recovery points of a policy's items
+/// Show the effect of new rules on the recovery points of a policy's items
 ///
-/// Takes the options of `policy set`, and changes nothing.
+/// The options are those of `policy set`; the command changes nothing.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -411,16 +412,16 @@ fn preview_text(preview: &PolicyPreview) -> String {
     text
 }
 
-/// Print the rules that a policy has if nothing else is said; needs no server
+/// Print the default rules of a policy; needs no server
 ///
-/// As JSON they are what `policy create --file` reads.
+/// `policy create --file` reads the JSON output.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom policy get-default
   strongroom policy get-default --enhanced --output json > rules.json")]
 pub(crate) struct GetDefaultArgs {
-    /// Those of an enhanced policy
+    /// The rules of an enhanced policy
     #[arg(long)]
     enhanced: bool,
 }

@@ -11,7 +11,7 @@ use strongroom_policy::{
 
 use crate::error::{FaceError, Failure};
 
-/// Rules: of a file, or said one by one.
+/// Rules: from a file, or given as options.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Rules")]
 pub(crate) struct RulesArgs {
@@ -23,11 +23,11 @@ pub(crate) struct RulesArgs {
     ])]
     file: Option<PathBuf>,
 
-    /// Back up every day at this time; at several with --enhanced
+    /// Back up every day at this time; with --enhanced at several times
     #[arg(long, value_name = "HH:MM,...", value_delimiter = ',', conflicts_with = "every_hours")]
     daily_at: Vec<TimeOfDay>,
 
-    /// Only on these days of the week
+    /// Back up only on these days of the week
     #[arg(long, value_name = "DAY,DAY", requires = "daily_at", value_parser = weekdays)]
     weekdays: Option<Days>,
 
@@ -35,53 +35,53 @@ pub(crate) struct RulesArgs {
     #[arg(long, value_name = "HOURS")]
     every_hours: Option<u8>,
 
-    /// With --every-hours: from this time on [default: 08:00]
+    /// With --every-hours: start of the daily window [default: 08:00]
     #[arg(long, value_name = "HH:MM", requires = "every_hours")]
     window_start: Option<TimeOfDay>,
 
-    /// With --every-hours: for so many hours [default: 24]
+    /// With --every-hours: length of the daily window in hours [default: 24]
     #[arg(long, value_name = "HOURS", requires = "every_hours")]
     window_hours: Option<u8>,
 
-    /// Also several backups a day, and longer snapshots
+    /// Make an enhanced policy: several backups a day, and longer snapshot retention
     #[arg(long)]
     enhanced: bool,
 
-    /// The zone in which all days and times are meant: Europe/Berlin [default: UTC]
+    /// Time zone of all days and times: Europe/Berlin [default: UTC]
     #[arg(long, value_name = "ZONE")]
     time_zone: Option<String>,
 
-    /// Keep every recovery point for so many days; 0 for no such rule
+    /// Keep every recovery point for this number of days; 0 removes the rule
     #[arg(long, value_name = "DAYS")]
     keep_all: Option<u16>,
 
-    /// Keep the last recovery point of every day for so many days; 0 for no such rule
+    /// Keep the last recovery point of every day for this number of days; 0 removes the rule
     #[arg(long, value_name = "DAYS")]
     keep_daily: Option<u16>,
 
-    /// Keep those of some weekdays for so many weeks: sun:12; `none` for no such rule
+    /// Keep the points of some weekdays for a number of weeks: sun:12; `none` removes the rule
     #[arg(long, value_name = "DAY,DAY:WEEKS", value_parser = weekly)]
     keep_weekly: Option<Rule<WeeklyRetention>>,
 
-    /// Keep those of some days of the month for so many months: first-sun:12, 1,15,last:6; `none`
+    /// Keep the points of some days of the month for a number of months: first-sun:12, 1,15,last:6;
+    /// `none` removes the rule
     #[arg(long, value_name = "DAYS:MONTHS", value_parser = monthly)]
     keep_monthly: Option<Rule<MonthlyRetention>>,
 
-    /// Keep those of some days of some months for so many years: jan/first-sun:10, jan,jul/1:5;
-    /// `none`
+    /// Keep the points of some days of some months for a number of years: jan/first-sun:10,
+    /// jan,jul/1:5; `none` removes the rule
     #[arg(long, value_name = "MONTHS/DAYS:YEARS", value_parser = yearly)]
     keep_yearly: Option<Rule<YearlyRetention>>,
 
-    /// Keep snapshots near the source for so many days
+    /// Keep recovery points in the snapshot vault for this number of days
     #[arg(long, value_name = "DAYS")]
     keep_snapshots: Option<u16>,
 
-    /// Spread the starts of different items over so many minutes
+    /// Spread the starts of the items over this number of minutes
     #[arg(long, value_name = "MINUTES")]
     start_spread: Option<u16>,
 
-    /// Begin no backup on these days between these times; may be repeated:
-    /// mon,tue@08:00-18:00
+    /// Start no backup on these days between these times; may be repeated: mon,tue@08:00-18:00
     #[arg(long, value_name = "DAYS@FROM-TO", value_parser = blackout)]
     no_start: Vec<Blackout>,
 }
@@ -90,7 +90,7 @@ pub(crate) struct RulesArgs {
 #[derive(Clone, Debug)]
 pub(crate) struct Days(BTreeSet<Weekday>);
 
-/// A rule, or that there is none.
+/// A rule, or none.
 #[derive(Clone, Debug)]
 pub(crate) struct Rule<T>(pub(crate) Option<T>);
 
@@ -111,8 +111,8 @@ impl RulesArgs {
         !(keeps || when || rest)
     }
 
-    /// The rules: those of the file, or `base` with what is said put in its place. They are checked
-    /// here, so that a mistake is named without a server.
+    /// The rules: those of the file, or `base` with the given options. They are checked here, so
+    /// that mistakes are found without a server.
     pub(crate) fn rules(self, base: PolicyRules) -> Result<PolicyRules, Failure> {
         let rules = match &self.file {
             Some(file) => read(file)?,
@@ -196,7 +196,7 @@ pub(crate) fn read(file: &PathBuf) -> Result<PolicyRules, Failure> {
     }
 }
 
-/// A word of which the first three letters suffice.
+/// A word that can be shortened to its first three letters.
 fn word<T: Copy + serde::Serialize>(text: &str, all: &[T], what: &str) -> Result<T, String> {
     let text = text.trim().to_ascii_lowercase();
     let named = |value: &&T| {
@@ -352,7 +352,7 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         for (line, named) in [
-            ("--daily-at 25:00", "no time of day"),
+            ("--daily-at 25:00", "not a time of day"),
             ("--keep-weekly sun", "sun:12"),
             ("--keep-weekly xyz:1", "no day of the week"),
             ("--keep-monthly first-sun,last-mon:1", "cannot be one rule"),

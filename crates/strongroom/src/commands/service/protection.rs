@@ -51,10 +51,10 @@ impl ProtectionCommand {
     }
 }
 
-/// Where to and by which rules.
+/// The vault, the host and the policy.
 #[derive(Debug, Args)]
 struct WhereArgs {
-    /// The vault that gets the recovery points: its name or id
+    /// The vault for the recovery points: its name or id
     #[arg(long, value_name = "NAME", add = complete::vaults())]
     vault_name: String,
 
@@ -66,7 +66,7 @@ struct WhereArgs {
     #[arg(long, value_name = "NAME", add = complete::policies())]
     policy: Option<String>,
 
-    /// Begin the first backup at once, instead of when the policy says
+    /// Begin the first backup at once, not at the policy's scheduled time
     #[arg(long)]
     backup_now: bool,
 
@@ -84,7 +84,7 @@ impl WhereArgs {
             }
             failure.with_hint(format!(
                 "`strongroom protectable-item list --host {host}` shows the host's machines; \
-                 `strongroom host discover {host} --wait` looks anew."
+                 `strongroom host discover {host} --wait` updates the list."
             ))
         };
         let request = Protect {
@@ -99,11 +99,11 @@ impl WhereArgs {
     }
 }
 
-/// Which disks of a machine.
+/// The disks of a machine.
 #[derive(Debug, Args)]
 #[group(id = "selection", multiple = false)]
 struct SelectionArgs {
-    /// Back up all disks, also those that come later (this is the default)
+    /// Back up all disks, also disks that are added later (this is the default)
     #[arg(long)]
     all_disks: bool,
 
@@ -111,11 +111,11 @@ struct SelectionArgs {
     #[arg(long)]
     os_disk_only: bool,
 
-    /// Back up these disks only
+    /// Back up only these disks
     #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
     disks: Vec<String>,
 
-    /// Back up all disks but these
+    /// Back up all disks except these
     #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
     exclude_disks: Vec<String>,
 }
@@ -150,7 +150,7 @@ pub(crate) struct EnableForVmArgs {
         add = complete::machines_of_host())]
     vm: Vec<String>,
 
-    /// The item's name, if it is one machine [default: the machine's]
+    /// The item's name, for a single machine [default: the machine's name]
     #[arg(long, value_name = "NAME", value_parser = values::name)]
     item: Option<String>,
 
@@ -179,7 +179,7 @@ impl EnableForVmArgs {
 
 /// Protect disks by path: images, devices, NBD servers
 ///
-/// They are read as they are: nobody freezes what writes to them.
+/// The service reads the disks without freezing the programs that write to them.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -190,7 +190,7 @@ pub(crate) struct EnableForDisksArgs {
     #[arg(long, value_name = "NAME", value_parser = values::name)]
     item: String,
 
-    /// Name and place of a disk on the host; may be repeated
+    /// A disk: its name within the item, and its path or URL on the host; may be repeated
     #[arg(long, value_name = "NAME=PATH", required = true, value_parser = values::tag)]
     disk: Vec<(String, String)>,
 
@@ -220,7 +220,7 @@ pub(crate) struct UpdateForVmArgs {
     #[command(flatten)]
     item: ItemArgs,
 
-    /// Another policy: its name or id
+    /// The new policy: its name or id
     #[arg(long, value_name = "NAME", add = complete::policies())]
     policy: Option<String>,
 
@@ -263,7 +263,7 @@ pub(crate) struct BackupNowArgs {
     #[command(flatten)]
     item: ItemArgs,
 
-    /// Keep the recovery point until then, such as 2027-01-31 or "in 90d" [default: for 30 days]
+    /// Keep the recovery point until this time: 2027-01-31, "in 90d" [default: for 30 days]
     #[arg(long, value_name = "TIME", value_parser = moments::ahead)]
     retain_until: Option<Timestamp>,
 
@@ -280,7 +280,7 @@ impl BackupNowArgs {
     }
 }
 
-/// Stop an item's protection, and say what becomes of its recovery points
+/// Stop an item's protection, and keep or delete its recovery points
 ///
 /// --delete-backup-data asks first, or takes --yes.
 #[derive(Debug, Args)]
@@ -298,15 +298,16 @@ pub(crate) struct DisableArgs {
     #[command(flatten)]
     item: ItemArgs,
 
-    /// Keep them for ever
+    /// Keep the recovery points for ever
     #[arg(long)]
     retain_forever: bool,
 
-    /// Let them expire as the policy says, but for the last
+    /// Let the recovery points expire as the policy says, except the last one
     #[arg(long)]
     retain_as_per_policy: bool,
 
-    /// Delete them: if the vault deletes softly, `protection undelete` brings them back for a time
+    /// Delete the recovery points: if the vault has soft delete, `protection undelete` restores
+    /// them within its days
     #[arg(long)]
     delete_backup_data: bool,
 
@@ -314,7 +315,7 @@ pub(crate) struct DisableArgs {
     confirm: ConfirmArgs,
 }
 
-/// What goes if an item's data is deleted.
+/// The loss if an item's data is deleted.
 fn deletion(client: &Client, item: &str) -> Result<Plan, Failure> {
     let item = client.item(item)?;
     let vault = client.vault(&item.vault.to_string())?;
@@ -350,7 +351,7 @@ impl DisableArgs {
         let plan = match mode {
             StopMode::DeleteData => deletion(&client, &item)?,
             StopMode::RetainAsPerPolicy => Plan::new(
-                "Stop the protection; recovery points go when the policy says, but never the last",
+                "Stop the protection; recovery points expire as the policy says, except the last one",
             )
             .without_question(),
             StopMode::RetainForever => {
@@ -365,7 +366,7 @@ impl DisableArgs {
     }
 }
 
-/// Resume the protection of an item that was stopped
+/// Resume the stopped protection of an item
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -375,7 +376,7 @@ pub(crate) struct ResumeArgs {
     #[command(flatten)]
     item: ItemArgs,
 
-    /// Another policy: its name or id [default: that which it had]
+    /// The policy: its name or id [default: the item's last policy]
     #[arg(long, value_name = "NAME", add = complete::policies())]
     policy: Option<String>,
 
@@ -402,7 +403,7 @@ impl ResumeArgs {
     }
 }
 
-/// Bring a deleted item back, with its recovery points
+/// Restore a deleted item, with its recovery points
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -417,17 +418,16 @@ impl UndeleteArgs {
         let client = context.client()?;
         let item = client.undelete_item(&self.item.find(&client)?)?;
         context.out.say(&format!(
-            "It is not backed up by itself yet: `strongroom protection resume --item {}` starts \
-             backups again.",
+            "Its scheduled backups are still stopped: `strongroom protection resume --item {}` resumes them.",
             item.name
         ));
         show_item(context, &client, item)
     }
 }
 
-/// Check what stands in the way of a backup of an item, or of a machine that is no item yet
+/// Check an item, or a machine that is not an item yet, for obstacles to a backup
 ///
-/// Ends with exit code 4 if a backup would fail.
+/// The exit code is 4 if a backup would fail.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -61,7 +61,7 @@ pub(crate) fn finish(
     context.begun(&client, &begun, wait)
 }
 
-/// What is owed after a restore that has replaced disks, by item.
+/// The decision that a restore with replaced disks waits for, by item.
 pub(super) fn owed(item: &str, replaced: &Replaced) -> String {
     format!(
         "{} has the disks of {} since {}, as layers over its old ones. With the machine off, \
@@ -73,7 +73,7 @@ pub(super) fn owed(item: &str, replaced: &Replaced) -> String {
     )
 }
 
-/// What a restore did, or would do, from the report of its job.
+/// The result or the plan of a restore, from the report of its job.
 pub(super) fn report_text(item: &str, report: &Value) -> String {
     let text = |value: &Value, key: &str| {
         let text = value.get(key).and_then(Value::as_str).unwrap_or_default();

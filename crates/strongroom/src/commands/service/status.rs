@@ -19,10 +19,11 @@ use crate::{
 
 use super::{common::words, restore::owed};
 
-/// Show how things are, on one screen
+/// Show the state of the service on one screen
 ///
-/// Protected items by state, the jobs of the last 24 hours by outcome, the items whose backups fail
-/// and why, what the vaults hold, and how many alerts there are. As far as you may see it.
+/// The screen shows protected items by state, the jobs of the last 24 hours by outcome, the items
+/// whose backups fail and the reason, what the vaults hold, and the number of alerts. It includes
+/// only objects that you may see.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -58,7 +59,7 @@ fn counts(counts: &BTreeMap<String, u64>) -> String {
     if counted.is_empty() { "none".to_owned() } else { counted.join(", ") }
 }
 
-/// A host that is new was never asked: it is not known whether it answers.
+/// A new host has not been contacted yet, so its state is unknown.
 fn host_counts(hosts: &BTreeMap<String, u64>) -> String {
     let text = counts(hosts);
     match hosts.get("new") {
@@ -77,7 +78,7 @@ impl Shown {
     }
 }
 
-/// When a vault was verified last, or that it is damaged.
+/// The last verification of a vault, or its damage.
 fn verified(vault: &VaultStatus) -> Cell {
     let Some(verified) = &vault.verified else { return "never".into() };
     if verified.damaged_objects > 0 || verified.damaged_points > 0 {
@@ -113,7 +114,7 @@ impl Show for Shown {
             let count = self.status.unscheduled;
             writeln!(
                 text,
-                "\nWithout a policy, so never backed up by themselves: {}\n  \
+                "\nWithout a policy, so without scheduled backups: {}\n  \
                  `strongroom item list` shows them; `strongroom item set-policy` gives them one",
                 human::count(count, "item")
             )
@@ -172,8 +173,8 @@ impl ServerCommand {
 
 /// Confirm that the server's clock is right after it has jumped
 ///
-/// Until then nothing is deleted whose time may not be over. Look at the clock first: what is
-/// confirmed counts as time that has passed.
+/// Until then the server deletes nothing that may not have expired. Check the clock first: the time
+/// that you confirm counts as time that has passed.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -188,7 +189,7 @@ struct Confirmed {
 
 impl Show for Confirmed {
     fn show(&self) -> String {
-        "The server's clock is taken for right from now on\n".to_owned()
+        "The server's clock is confirmed\n".to_owned()
     }
 }
 
@@ -200,12 +201,13 @@ impl ConfirmClockArgs {
     }
 }
 
-/// Make a token for an administrator, as the owner of the server's folder
+/// Create a token for an administrator, as the owner of the server's folder
 ///
-/// The way in when nobody can sign in any more. It is for the user `admin`, who is made, enabled and given all
-/// rights if need be, or for another vault admin of the server. It works on the server's own machine,
-/// as the user who owns its folder or as root, whether the server runs or not, and is recorded in the audit
-/// log. Its secret is printed once. Here --config names the server's own file, as for `serve`.
+/// Use it when nobody can sign in any more. The token is for the user `admin`, whom the command
+/// creates, enables and gives all rights if necessary, or for another vault admin of the server.
+/// Run the command on the server's own machine, as the user who owns the server's folder or as
+/// root, whether the server runs or not. The audit log records it. The command prints the secret
+/// once. Here --config names the server's own file, as for `serve`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -216,11 +218,11 @@ pub(crate) struct NewTokenArgs {
     #[command(flatten)]
     pub(crate) server: ServerArgs,
 
-    /// For this user, who is a vault admin of the server [default: admin]
+    /// The user, a vault admin of the server [default: admin]
     #[arg(long, value_name = "NAME", value_parser = values::name)]
     user: Option<String>,
 
-    /// For how many hours: 1 to 8784
+    /// Hours until the token expires: 1 to 8784
     #[arg(long, value_name = "HOURS", default_value_t = 12,
         value_parser = clap::value_parser!(u32).range(1..=8784))]
     hours: u32,
@@ -294,7 +296,7 @@ mod tests {
             "Alerts                 none",
             "2 new (new: not asked yet, `strongroom host discover`)",
             "The server: the clock is 2 h 05 min ahead of what has passed\n  Set the clock right",
-            "never backed up by themselves: 1 item\n",
+            "without scheduled backups: 1 item\n",
             "ITEM BEHIND ITS POLICY",
             "db01",
             "3 GiB",
@@ -302,6 +304,6 @@ mod tests {
             assert!(text.contains(words), "{words:?} is not in\n{text}");
         }
         status["unscheduled"] = 2.into();
-        assert!(shown(&status).contains("by themselves: 2 items\n"));
+        assert!(shown(&status).contains("without scheduled backups: 2 items\n"));
     }
 }

@@ -48,27 +48,27 @@ fn shown(vault: &Vault) -> String {
     facts.extend(vault.tags.iter().map(|(name, value)| ("Tag", format!("{name}={value}"))));
     facts.extend(vault.deleted.map(|moment| ("Deleted", human::time(moment))));
     let back = vault.purge_after.map(human::time);
-    facts.extend(back.map(|until| ("Can be brought back until", until)));
+    facts.extend(back.map(|until| ("Can be restored until", until)));
     human::facts(&facts)
 }
 
-/// How a vault of the service protects what is in it.
+/// Protection settings of a vault of the service.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "With NAME")]
 pub(crate) struct SafetyArgs {
-    /// Whether what is deleted can be brought back for some time
+    /// Whether deleted data can be restored for some days
     #[arg(long, value_name = "STATE", value_parser = one_of!(SoftDeleteState))]
     soft_delete: Option<SoftDeleteState>,
 
-    /// For how many days: 14 to 180
+    /// Days for which deleted data can be restored: 14 to 180
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(14..=180))]
     soft_delete_days: Option<u16>,
 
-    /// Whether recovery points can be deleted before their time
+    /// Whether recovery points can be deleted before they expire
     #[arg(long, value_name = "STATE", value_parser = one_of!(Immutability))]
     immutability: Option<Immutability>,
 
-    /// A free label; may be repeated
+    /// A label; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = values::tag)]
     tag: Vec<(String, String)>,
 }
@@ -92,7 +92,7 @@ impl SafetyArgs {
         })
     }
 
-    /// What of a change cannot be taken back, or takes a way back away.
+    /// The parts of a change that are irreversible.
     fn plan(&self, vault: &str) -> Plan {
         let mut words = Vec::new();
         match self.soft_delete {
@@ -100,7 +100,7 @@ impl SafetyArgs {
                 words.push("soft delete can never be switched off again");
             }
             Some(SoftDeleteState::Disabled) => {
-                words.push("what is deleted from then on cannot be brought back");
+                words.push("data that is deleted from then on cannot be restored");
             }
             _ => {}
         }
@@ -122,7 +122,7 @@ impl SafetyArgs {
     }
 }
 
-/// The key that a server finds, as it is named for one.
+/// The key, by its path on the server.
 fn reference(key: KeyArgs) -> Option<KeyReference> {
     let path = |path: std::path::PathBuf| path.display().to_string();
     let KeyArgs { key_file, passphrase_file, pkcs11 } = key;
@@ -131,7 +131,7 @@ fn reference(key: KeyArgs) -> Option<KeyReference> {
     file.or(passphrase).or(pkcs11.map(KeyReference::Pkcs11))
 }
 
-/// What `vault create` says of a vault of the service.
+/// The options of `vault create` for a vault of the service.
 pub(crate) struct New {
     /// Its name.
     pub(crate) name: String,
@@ -176,7 +176,7 @@ pub(crate) fn show(context: &Context, name: &str) -> Result<(), Failure> {
     context.out.result(&Thing::new(context.client()?.vault(name)?, shown))
 }
 
-/// Shows what a vault held when it was measured last.
+/// Shows the last measurement of a vault.
 pub(crate) fn usage(context: &Context, name: &str) -> Result<(), Failure> {
     let usage = context.client()?.usage(name).map_err(|error| {
         let never = error.is(&codes::REQUEST_NOT_FOUND);
@@ -241,7 +241,7 @@ Examples:
   strongroom vault list
   strongroom vault list --deleted")]
 pub(crate) struct ListArgs {
-    /// Only those that were deleted and can be brought back
+    /// Only deleted vaults that can be restored
     #[arg(long)]
     deleted: bool,
 }
@@ -268,7 +268,7 @@ impl ListArgs {
 
 /// Change a vault of the service
 ///
-/// What is made weaker takes a vault admin; what is `always_on` or `locked` can never be taken back.
+/// Only a vault admin can weaken the protection; `always_on` and `locked` are irreversible.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -283,7 +283,7 @@ pub(crate) struct UpdateArgs {
     #[arg(long, value_name = "NAME", value_parser = values::name)]
     new_name: Option<String>,
 
-    /// No labels any more
+    /// Remove all labels
     #[arg(long, conflicts_with = "tag")]
     no_tags: bool,
 
@@ -323,8 +323,8 @@ impl UpdateArgs {
 
 /// Delete a vault of the service
 ///
-/// It must protect nothing any more. It can be brought back for some time, if it deletes softly; its
-/// data stays in the store until somebody removes it there.
+/// The vault must have no items, except soft-deleted ones. If the vault has soft delete, it can be
+/// restored for some days. Its data stays in the store until somebody removes it there.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -361,7 +361,7 @@ impl DeleteArgs {
     }
 }
 
-/// Bring a deleted vault back
+/// Restore a deleted vault
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -381,7 +381,7 @@ impl UndeleteArgs {
 
 /// Measure what a vault of the service holds
 ///
-/// `strongroom vault usage NAME` shows what was measured.
+/// `strongroom vault usage NAME` shows the result.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -401,9 +401,10 @@ impl MeasureArgs {
     }
 }
 
-/// Write what the service knows, sealed, into a vault
+/// Save a sealed copy of the catalog in a vault
 ///
-/// After a loss of the server a new one is made of it. It is also done every day.
+/// `strongroom recover` makes a new server from it if the server is lost. The service also saves
+/// the catalog by itself.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -425,7 +426,8 @@ impl SaveCatalogArgs {
 
 /// Change the key of a vault of the service
 ///
-/// Without a key only the master key is changed. Keys are never sent: the paths are on the server.
+/// Without a key option only the master key changes. Keys are never sent: the paths are paths on
+/// the server.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
