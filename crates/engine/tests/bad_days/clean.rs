@@ -59,7 +59,7 @@ fn one_block_that_was_left_out_is_found_where_nothing_is_believed() {
     let (report, _) = right(&vault, &disk, &[3], CleanCheck::All);
     assert_eq!((report.checked_blocks, report.unexpected_blocks), (599, 1));
     assert_eq!((report.changes_from.as_str(), report.changed_bytes), ("all", 2 * BLOCK));
-    assert_eq!(report.notes, ["1 block had changed that the dirty bitmap left out"]);
+    assert_eq!(report.notes, ["1 block had changed that the dirty bitmap had missed"]);
     disk.clear_block(4);
     let (report, _) = right(&vault, &disk, &[], CleanCheck::All);
     assert_eq!(report.unexpected_blocks, 1);
@@ -95,7 +95,7 @@ fn a_sample_finds_a_lie_of_many_blocks_and_everything_is_compared() {
     part.clean = CleanCheck::SAMPLE;
     let report = try_backup(&vault, &request("web01", vec![part])).expect("backup");
     assert_eq!(report.disks[0].unexpected_blocks, 999);
-    assert!(report.disks[0].notes[0].contains("the changed ranges left out"));
+    assert!(report.disks[0].notes[0].contains("the changed ranges had missed"));
     restored(&vault, report.recovery_point, &disk).expect("the disk as it is");
 }
 

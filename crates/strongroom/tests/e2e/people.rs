@@ -78,7 +78,7 @@ fn what_would_go_is_shown_and_asked_by_the_service_too() {
     let commands = [
         (shorter.as_str(), "it was to be kept until 2040-01-01 23:59:59"),
         (as_policy.as_str(), "for as long as the policy says"),
-        (revoke.as_str(), "there is no way back"),
+        (revoke.as_str(), "this cannot be undone"),
         (unassign.as_str(), "Take the role"),
         (onto.as_str(), "their present content is lost"),
         ("access user update admin --disable", "does not restore them"),

@@ -68,7 +68,7 @@ fn checkpoints_that_libvirt_forgets() {
     guest.virsh("checkpoint-delete", &[first.checkpoint(), "--metadata"]);
     guest.wait_records(3);
     let report = bench.backup_from("bitmap", &[]);
-    assert!(report.0["notes"].to_string().contains("made known again"), "{:#}", report.0);
+    assert!(report.0["notes"].to_string().contains("defined again"), "{:#}", report.0);
     // Defined anew.
     guest.shutdown();
     let xml = host.lab.path("again.xml");
@@ -97,7 +97,7 @@ fn machines_without_a_definition() {
         host.virsh(&["create", text(&xml)]);
         guest.wait_agent();
         let report = bench.backup_from(if known { "bitmap" } else { "all" }, &[]);
-        assert_eq!(report.0["notes"].to_string().contains("made known again"), known);
+        assert_eq!(report.0["notes"].to_string().contains("defined again"), known);
     };
     transient(true);
     transient(true);
