@@ -171,8 +171,8 @@ fn quiet_day(place: &Place, far: &Far, block: u64) -> (u64, u64) {
     taken
 }
 
-/// Adds points of an item, each with a pack of data and one of nodes.
-fn crowd(place: &Place, far: &Far, item: &str, points: u64) {
+/// Adds points of an item, each with a pack of data and one of nodes; their blocks are of these numbers.
+fn crowd(place: &Place, far: &Far, item: &str, (first, points): (u64, u64)) {
     let options = VaultOptions {
         cache_dir: Some(place.path("crowd-cache")),
         beats: false,
@@ -183,7 +183,7 @@ fn crowd(place: &Place, far: &Far, item: &str, points: u64) {
     let vault = Arc::new(vault);
     for number in 0..points {
         let writer = Writer::begin(&vault, item, "crowd").expect("begins");
-        let block = noise(1_000_000 + number, BLOCK_SIZE);
+        let block = noise(first + number, BLOCK_SIZE);
         let digest = vault.hasher().block(&block);
         assert!(writer.claim(&digest).expect("asks"));
         let stored = RecordKind::BlockStored;
@@ -251,8 +251,8 @@ fn a_quiet_day_takes_eight_round_trips_however_much_the_vault_holds() {
 
     // Points of the same item and of another, and packs and index objects with them: several pages of
     // each. The first backup after that learns of them, the next one knows.
-    crowd(&place, &far, "web01", 1100);
-    crowd(&place, &far, "mail", 1100);
+    crowd(&place, &far, "web01", (1_000_000, 1100));
+    crowd(&place, &far, "mail", (2_000_000, 1100));
     // What was made by another host is no base of what this one's hypervisor says.
     let vault = open(&place, &far);
     place.backup(&vault, &[("a", None)]);

@@ -24,12 +24,13 @@ use crate::{
 };
 
 /// What a store showed when a vault in it was opened.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Early {
     pub(crate) keys: Vec<Entry>,
     pub(crate) index: Vec<Entry>,
     pub(crate) points: Vec<Entry>,
     pub(crate) deleted: Vec<Entry>,
+    pub(crate) damaged: Vec<Entry>,
 }
 
 /// Where long lists of a place are divided.
@@ -58,7 +59,7 @@ impl Early {
         let read = |file: &PathBuf| serde_json::from_slice::<Cuts>(&fs::read(file).ok()?).ok();
         let cuts = file.as_ref().and_then(read).unwrap_or_default();
         let mut config = None;
-        let mut early = Self { keys: vec![], index: vec![], points: vec![], deleted: vec![] };
+        let mut early = Self::default();
         let list = |prefix, cuts: &[String]| list_in_parts(store, prefix, &keys(cuts));
         let pieces: Vec<Piece<'_>> = vec![
             ask(&mut config, || Vault::describe(store).map(Some)),
@@ -66,6 +67,7 @@ impl Early {
             ask(&mut early.index, || list(names::INDEX, &cuts.index)),
             ask(&mut early.points, || list(names::POINTS, &cuts.points)),
             ask(&mut early.deleted, || list(names::DELETED, &cuts.deleted)),
+            ask(&mut early.damaged, || list(names::DAMAGED, &[])),
         ];
         do_together(true, pieces)?;
         let now = Cuts {

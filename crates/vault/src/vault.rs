@@ -12,7 +12,7 @@ use std::{
 };
 
 use strongroom_base::{
-    Clock, Entropy, EntropyExt as _, KeyId, Recently, SystemClock, SystemEntropy, VaultId,
+    Clock, Entropy, EntropyExt as _, KeyId, PackId, Recently, SystemClock, SystemEntropy, VaultId,
     check_name,
 };
 use strongroom_format::{
@@ -105,6 +105,8 @@ pub struct Vault {
     pub(crate) leftovers: Leftovers,
     /// What is kept on this host of a store behind a network.
     pub(crate) kept: Option<Kept>,
+    /// The packs with a damage note when the vault was opened, for the first writer.
+    damaged_at_opening: Mutex<Option<(HashSet<PackId>, Duration)>>,
     /// The points that there were when the vault was opened, for who asks at once.
     at_opening: Mutex<Option<AtOpening>>,
     /// Lives as long as the vault if the cache folder is a temporary one.
@@ -211,6 +213,10 @@ impl Vault {
                 let described = early.keys.iter().any(|entry| entry.key == copy);
                 vault.described.store(described, Ordering::Relaxed);
                 vault.sync_with(&early.index)?;
+                let damaged = early.damaged.iter();
+                let damaged = damaged.filter_map(|entry| names::parse_damaged(&entry.key));
+                *vault.damaged_at_opening.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Some((damaged.collect(), vault.options.clock.monotonic()));
                 let names = PointNames::new(&early.points, &early.deleted);
                 let at = vault.options.clock.monotonic();
                 let at_opening = AtOpening { names, at, looks: 2 };
@@ -218,6 +224,14 @@ impl Vault {
             }
         }
         Ok(vault)
+    }
+
+    /// Packs that had a damage note when the vault was opened: for the first who asks. Such a note is
+    /// advice, and as good if it is a little old.
+    pub(crate) fn take_damaged_at_opening(&self) -> Option<HashSet<PackId>> {
+        let mut damaged = self.damaged_at_opening.lock().unwrap_or_else(PoisonError::into_inner);
+        let (damaged, at) = damaged.take()?;
+        (self.options.clock.monotonic().saturating_sub(at) <= NOW).then_some(damaged)
     }
 
     /// The points that there are, as far as a list tells that was made when the vault was opened a
@@ -272,6 +286,7 @@ impl Vault {
         Ok(Self {
             windows: Windows::new(store.is_local()),
             kept: (!store.is_local()).then(|| Kept::new(&dir)),
+            damaged_at_opening: Mutex::default(),
             at_opening: Mutex::default(),
             store_clock: StoreClock::default(),
             store,

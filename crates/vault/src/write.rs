@@ -208,7 +208,10 @@ impl Writer {
         let mut names = None;
         let mut pieces: Vec<Piece<'_>> = vec![
             ask(&mut condemned, || vault.condemned_packs()),
-            ask(&mut noted, || vault.damaged_packs()),
+            ask(&mut noted, || match vault.take_damaged_at_opening() {
+                Some(noted) => Ok(noted),
+                None => vault.damaged_packs(),
+            }),
             ask(&mut others, || vault.writers_seen_by(own)),
             Box::new(|| vault.sync()),
         ];

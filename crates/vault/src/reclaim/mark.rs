@@ -289,6 +289,8 @@ impl<'v> Marks<'v> {
         };
         let next = AtomicUsize::new(0);
         let failure: Mutex<Option<VaultError>> = Mutex::default();
+        // Where each node costs a round trip, walkers wait most of the time.
+        let threads = if self.vault.store.is_local() { threads } else { threads.max(16) };
         let walkers = threads.min(items.len()).max(1);
         let work = || {
             let mut blocks = Blocks::new(self, walkers, threads);

@@ -206,7 +206,7 @@ impl<'a> Shop<'a> {
         self.measure(records, ("strongroom", Work::CrowdedListAnew), &mut list)?;
         let mut reclaim = self.ours(true, &["vault", "reclaim"]);
         self.measure(records, ("strongroom", Work::Reclaim), &mut reclaim)?;
-        self.run(&mut self.ours(false, &["vault", "verify", "--metadata"])).map(drop)
+        self.run(&mut self.ours(false, &["vault", "verify", "--blind"])).map(drop)
     }
 
     fn restic_command(&self, endpoint: &str, arguments: &[&str]) -> Command {
