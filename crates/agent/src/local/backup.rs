@@ -24,6 +24,16 @@ pub(super) const JOB: &str = "job";
 /// Points are looked for from this long before their job was made: clocks differ. Milliseconds.
 const SLACK: u64 = 24 * 60 * 60 * 1000;
 
+/// A recovery point that was made just now.
+pub(super) struct Made {
+    /// The point.
+    pub(super) point: PointId,
+    /// Bytes that it added to the vault.
+    pub(super) stored_bytes: u64,
+    /// The report, as the command prints it.
+    pub(super) report: serde_json::Value,
+}
+
 impl LocalAgent {
     /// Makes a recovery point, or finds that the job has made it already.
     pub(super) fn back_up(&self, order: &BackupOrder, watch: &Watch) -> Result<BackupDone> {
@@ -37,12 +47,12 @@ impl LocalAgent {
             }
             return Ok(done(&open, order, &point, report_of(&point)));
         }
-        let (id, report) = match &order.source {
+        let made = match &order.source {
             Source::Machine { uuid, .. } => self.back_up_machine(&open, order, uuid, watch)?,
             Source::Disks { disks } => self.back_up_disks(&open, order, disks, watch)?,
         };
+        let Made { point: id, stored_bytes: stored, report } = made;
         let point = open.vault.point(&order.item, id).map_err(body)?;
-        let stored = report.get("stored_bytes").and_then(serde_json::Value::as_u64).unwrap_or(0);
         let (task, place) = match order.tier {
             Tier::Vault => ("transfer", "the vault"),
             Tier::Snapshot => ("snapshot", "the vault near the source"),
@@ -59,7 +69,7 @@ impl LocalAgent {
         order: &BackupOrder,
         uuid: &str,
         watch: &Watch,
-    ) -> Result<(PointId, serde_json::Value)> {
+    ) -> Result<Made> {
         let connection = self.connect()?;
         let request = MachineBackup {
             item: Some(order.item.clone()),
@@ -93,7 +103,11 @@ impl LocalAgent {
             &taken,
         );
         let report = report.map_err(|error| of_source(&order.source, error))?;
-        Ok((report.point.recovery_point, to_json(&report)?))
+        Ok(Made {
+            point: report.point.recovery_point,
+            stored_bytes: report.point.stored_bytes,
+            report: to_json(&report)?,
+        })
     }
 
     /// A backup of a machine, as it is made if nothing else is said.

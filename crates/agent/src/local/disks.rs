@@ -11,21 +11,24 @@ use strongroom_engine::{BackupDisk, BackupRequest, CleanCheck};
 use strongroom_format::ExcludedDisk;
 use strongroom_orders::{BackupOrder, Result, Watch};
 
-use super::{LocalAgent, backup::frozen_at};
+use super::{
+    LocalAgent,
+    backup::{Made, frozen_at},
+};
 use crate::{
     error::{body, of_source},
     vaults::OpenVault,
 };
 
 impl LocalAgent {
-    /// Makes a recovery point of disks. The report.
+    /// Makes a recovery point of disks.
     pub(super) fn back_up_disks(
         &self,
         open: &OpenVault,
         order: &BackupOrder,
         disks: &DiskPaths,
         watch: &Watch,
-    ) -> Result<(strongroom_base::PointId, serde_json::Value)> {
+    ) -> Result<Made> {
         if order.consistency_required && order.consistency != ConsistencyWanted::Crash {
             let message = "disks by path are read unprepared: nothing can freeze them";
             return Err(Box::new(ErrorBody::new(&codes::VM_CONSISTENCY, message)));
@@ -58,7 +61,11 @@ impl LocalAgent {
         let report =
             strongroom_engine::backup(&open.vault, &request, &watch.progress, &watch.cancel)
                 .map_err(body)?;
-        Ok((report.recovery_point, super::to_json(&report)?))
+        Ok(Made {
+            point: report.recovery_point,
+            stored_bytes: report.stored_bytes,
+            report: super::to_json(&report)?,
+        })
     }
 
     fn open(&self, place: &str) -> Result<(DiskSpec, Arc<dyn DiskSource>), DiskError> {
