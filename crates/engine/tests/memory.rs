@@ -1,7 +1,7 @@
 //! How much memory a backup and a restore take, by the kernel's own account. In a file of its own: the
 //! peak is that of the process.
 
-#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod common;
 

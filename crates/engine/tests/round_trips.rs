@@ -3,7 +3,12 @@
 //! So the count says how long work takes on a store that is far away, and no clock is involved in what it
 //! says, as long as threads that begin together do so within [`QUIET`].
 
-#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 
@@ -58,7 +63,7 @@ impl Far {
                 answered.notify_all();
                 return;
             }
-            now = answered.wait_timeout(now, QUIET - quiet).unwrap().0;
+            now = answered.wait_timeout(now, QUIET.saturating_sub(quiet)).unwrap().0;
         }
     }
 

@@ -31,6 +31,9 @@ const LOOK_EVERY: u64 = 128;
 /// Length of what stands before an object's bytes: their hash with what follows, size, date.
 const HEAD: usize = 32 + 8 + 8;
 
+/// Numbers unfinished files: threads, too, must not write to the same one.
+static NUMBER: AtomicU64 = AtomicU64::new(0);
+
 /// The objects that are kept of one vault.
 #[derive(Debug)]
 pub(crate) struct Kept {
@@ -74,8 +77,6 @@ impl Kept {
             self.forget_oldest()?;
         }
         let path = self.path(&entry.key);
-        // Threads, too, must not write to one unfinished file.
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let unfinished = self.dir.join(format!("new-{}-{number}", std::process::id()));
         write_whole(&path, &unfinished, &[&head(entry, body)[..], body].concat())

@@ -520,7 +520,7 @@ impl Vault {
         &'a self,
         wanted: &'a [(Ulid, u64)],
     ) -> impl Iterator<Item = (Ulid, Result<IndexObject>)> + 'a {
-        let at_once = if self.store.is_local() { 1 } else { 16 };
+        let at_once = self.at_once();
         let mut rest = wanted;
         let groups = std::iter::from_fn(move || {
             let mut bytes = 0_u64;
