@@ -19,6 +19,7 @@ mod names;
 mod ranges;
 mod recently;
 mod splitmix;
+mod threads;
 pub mod words;
 
 pub use aligned::AlignedBuf;
@@ -37,3 +38,4 @@ pub use names::check_name;
 pub use ranges::{ByteRange, RangeError, RangeSet};
 pub use recently::Recently;
 pub use splitmix::SplitMix64;
+pub use threads::start_thread;
