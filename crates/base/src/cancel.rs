@@ -73,7 +73,7 @@ mod tests {
         for _ in 0..500 {
             let cancel = Cancel::new();
             let raising = cancel.clone();
-            let thread = std::thread::spawn(move || raising.cancel());
+            let thread = crate::start_thread("raises", move || raising.cancel());
             let waiting = cancel.cancelled();
             let mut waiting = pin!(waiting);
             let woken = Arc::new(Woken(std::thread::current()));

@@ -23,6 +23,7 @@ impl<E: Entropy + ?Sized> EntropyExt for E {}
 pub struct SystemEntropy;
 
 impl Entropy for SystemEntropy {
+    #[allow(clippy::disallowed_methods, reason = "the one place that asks for chance")]
     #[allow(clippy::expect_used, reason = "no work with keys is possible without randomness")]
     fn fill(&self, bytes: &mut [u8]) {
         getrandom::fill(bytes).expect("the operating system has no random bytes");

@@ -21,6 +21,7 @@ mod progress;
 mod ranges;
 mod recently;
 mod splitmix;
+mod threads;
 pub mod words;
 
 pub use aligned::AlignedBuf;
@@ -41,3 +42,4 @@ pub use progress::{Progress, Snapshot};
 pub use ranges::{ByteRange, RangeError, RangeSet};
 pub use recently::Recently;
 pub use splitmix::SplitMix64;
+pub use threads::start_thread;

@@ -1,4 +1,5 @@
 //! The client against a server that says whatever a test wants.
+#![allow(clippy::disallowed_methods, reason = "real time and real threads are tried here")]
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,

@@ -1,4 +1,5 @@
 //! Image files through QEMU: honest ones are read, hostile ones are refused.
+#![allow(clippy::disallowed_methods, reason = "real time and real threads are tried here")]
 #![allow(
     clippy::expect_used,
     clippy::panic,

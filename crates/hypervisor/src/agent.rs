@@ -11,7 +11,7 @@ use std::{fmt, time::Duration};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use strongroom_base::{Clock as _, SystemClock};
+use strongroom_base::Clock;
 
 use crate::{
     Connection, Domain, HypervisorError,
@@ -62,6 +62,9 @@ pub struct Exit {
 pub trait Agent: Send + Sync {
     /// Sends a command with arguments and gives what it returns.
     fn command(&self, name: &str, arguments: Value, timeout: Duration) -> Result<Value>;
+
+    /// By which its answers are waited for.
+    fn clock(&self) -> &dyn Clock;
 }
 
 /// The agent of a machine, reached through libvirt.
@@ -79,6 +82,10 @@ impl<'a> GuestAgent<'a> {
 }
 
 impl Agent for GuestAgent<'_> {
+    fn clock(&self) -> &dyn Clock {
+        self.connection.clock()
+    }
+
     fn command(&self, name: &str, given: Value, timeout: Duration) -> Result<Value> {
         let seconds = timeout.as_secs().max(1);
         let arguments = arguments(self.domain)
@@ -213,7 +220,8 @@ pub fn wait(agent: &dyn Agent, pid: u64, timeout: Duration) -> Result<Option<Exi
         out_data: Option<String>,
         err_data: Option<String>,
     }
-    let deadline = SystemClock.monotonic().saturating_add(timeout);
+    let clock = agent.clock();
+    let deadline = clock.monotonic().saturating_add(timeout);
     let mut pause = Duration::from_millis(5);
     loop {
         let command = "guest-exec-status";
@@ -229,10 +237,10 @@ pub fn wait(agent: &dyn Agent, pid: u64, timeout: Duration) -> Result<Option<Exi
                 stderr: text(status.err_data),
             }));
         }
-        if SystemClock.monotonic() >= deadline {
+        if clock.monotonic() >= deadline {
             return Ok(None);
         }
-        SystemClock.sleep(pause);
+        clock.sleep(pause);
         pause = pause.saturating_mul(2).min(Duration::from_millis(200));
     }
 }

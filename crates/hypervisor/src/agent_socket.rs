@@ -12,13 +12,13 @@ use std::{
     io::{self, Read as _, Write as _},
     os::unix::net::UnixStream,
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde_json::{Value, json};
-use strongroom_base::{Clock as _, SystemClock};
+use strongroom_base::Clock;
 
 use crate::{
     HypervisorError,
@@ -34,32 +34,36 @@ const MAX_LINE: usize = 1 << 20;
 const DELIMITER: u8 = 0xff;
 
 /// The agent of one machine, that answers us and nobody else until this is dropped.
-#[derive(Debug)]
 pub struct AgentSocket {
     line: Mutex<Line>,
+    clock: Arc<dyn Clock>,
 }
 
-#[derive(Debug)]
 struct Line {
     stream: UnixStream,
+    clock: Arc<dyn Clock>,
     /// What was read and not yet used.
     rest: Vec<u8>,
 }
 
 impl AgentSocket {
     /// Talks to the agent whose channel QEMU has at `path`, if it answers within `timeout`.
-    pub fn open(path: &Path, timeout: Duration) -> Result<Self> {
-        let deadline = SystemClock.monotonic().saturating_add(timeout);
+    pub fn open(path: &Path, timeout: Duration, clock: Arc<dyn Clock>) -> Result<Self> {
+        let deadline = clock.monotonic().saturating_add(timeout);
         let stream = connect(path).map_err(|error| failed("guest-sync-delimited", &error))?;
-        let mut line = Line { stream, rest: Vec::new() };
+        let mut line = Line { stream, clock: Arc::clone(&clock), rest: Vec::new() };
         line.synchronize(deadline).map_err(|error| failed("guest-sync-delimited", &error))?;
-        Ok(Self { line: Mutex::new(line) })
+        Ok(Self { line: Mutex::new(line), clock })
     }
 }
 
 impl Agent for AgentSocket {
+    fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
     fn command(&self, name: &str, given: Value, timeout: Duration) -> Result<Value> {
-        let deadline = SystemClock.monotonic().saturating_add(timeout);
+        let deadline = self.clock.monotonic().saturating_add(timeout);
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         let command = format!("{}\n", request(name, given));
         let answer = line.say(command.as_bytes(), deadline).and_then(|()| line.hear(deadline));
@@ -92,7 +96,7 @@ impl Line {
     /// Finds the place in the stream from which on answers are to our commands.
     fn synchronize(&mut self, deadline: Duration) -> io::Result<()> {
         // Another number each time: an answer to somebody who was here before is not to us.
-        let number = SystemClock.monotonic().as_nanos() & 0x7fff_ffff;
+        let number = self.clock.monotonic().as_nanos() & 0x7fff_ffff;
         let number = u64::try_from(number).unwrap_or(1) ^ (u64::from(std::process::id()) << 20);
         let ask = request("guest-sync-delimited", json!({ "id": number }));
         let mut bytes = vec![DELIMITER];
@@ -110,8 +114,14 @@ impl Line {
     }
 
     fn say(&mut self, bytes: &[u8], deadline: Duration) -> io::Result<()> {
-        self.stream.set_write_timeout(Some(left(deadline)?))?;
+        self.stream.set_write_timeout(Some(self.left(deadline)?))?;
         self.stream.write_all(bytes)
+    }
+
+    /// The time until `deadline`, or that it is over.
+    fn left(&self, deadline: Duration) -> io::Result<Duration> {
+        let left = deadline.saturating_sub(self.clock.monotonic());
+        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
     }
 
     /// The next line.
@@ -125,7 +135,7 @@ impl Line {
             if self.rest.len() > MAX_LINE {
                 return Err(io::Error::other(format!("a line of more than {MAX_LINE} bytes")));
             }
-            self.stream.set_read_timeout(Some(left(deadline)?))?;
+            self.stream.set_read_timeout(Some(self.left(deadline)?))?;
             match self.stream.read(&mut buffer) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => self.rest.extend_from_slice(buffer.get(..count).unwrap_or_default()),
@@ -136,20 +146,24 @@ impl Line {
     }
 }
 
-/// The time until `deadline`, or that it is over.
-fn left(deadline: Duration) -> io::Result<Duration> {
-    let left = deadline.saturating_sub(SystemClock.monotonic());
-    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{io::BufRead as _, os::unix::net::UnixListener, path::PathBuf};
+
+    use strongroom_base::SystemClock;
 
     use super::*;
     use crate::agent::{self, FreezeStatus};
 
     const SHORT: Duration = Duration::from_millis(200);
+
+    fn open(path: &Path, timeout: Duration) -> Result<AgentSocket> {
+        AgentSocket::open(path, timeout, Arc::new(SystemClock))
+    }
+
+    fn why_not(path: &Path, timeout: Duration) -> String {
+        open(path, timeout).map(drop).expect_err("nobody").to_string()
+    }
 
     /// A socket at which `serve` has the first client.
     fn server(
@@ -159,7 +173,9 @@ mod tests {
         let path = std::env::temp_dir().join(format!("agent-{}-{name}", std::process::id()));
         std::fs::remove_file(&path).ok();
         let listener = UnixListener::bind(&path).expect("a socket");
-        let thread = std::thread::spawn(move || serve(listener.accept().expect("a client").0));
+        let thread = strongroom_base::start_thread("serves", move || {
+            serve(listener.accept().expect("a client").0);
+        });
         (path, thread)
     }
 
@@ -186,7 +202,7 @@ mod tests {
             let error = b"{\"error\": {\"class\": \"GenericError\", \"desc\": \"no\"}}\n";
             stream.write_all(error).expect("said");
         });
-        let agent = AgentSocket::open(&path, Duration::from_secs(5)).expect("it answers");
+        let agent = open(&path, Duration::from_secs(5)).expect("it answers");
         assert_eq!(agent::freeze_status(&agent).expect("a status"), FreezeStatus::Frozen);
         let error = agent::thaw(&agent, Duration::from_secs(5)).expect_err("refused");
         assert!(error.to_string().contains("no"), "{error}");
@@ -196,23 +212,23 @@ mod tests {
 
     #[test]
     fn silence_noise_and_an_end_are_errors() {
-        let open = |path: &Path| AgentSocket::open(path, SHORT).expect_err("nobody").to_string();
+        let failed = |path: &Path| why_not(path, SHORT);
         let (path, thread) = server("silence", |stream| {
             assert_eq!(asked(&stream)["execute"], "guest-sync-delimited");
             SystemClock.sleep(SHORT * 2);
         });
-        assert!(open(&path).contains("no answer in time"));
+        assert!(failed(&path).contains("no answer in time"));
         thread.join().expect("as expected");
-        assert!(open(&path).contains("refused"));
+        assert!(failed(&path).contains("refused"));
         std::fs::remove_file(&path).expect("removed");
-        assert!(open(&path).contains("No such file"));
+        assert!(failed(&path).contains("No such file"));
         let (path, thread) =
             server("noise", |mut stream| while stream.write_all(&[b'x'; 4096]).is_ok() {});
-        let error = AgentSocket::open(&path, Duration::from_secs(20)).expect_err("noise");
-        assert!(error.to_string().contains("a line of more than"), "{error}");
+        let error = why_not(&path, Duration::from_secs(20));
+        assert!(error.contains("a line of more than"), "{error}");
         thread.join().expect("as expected");
         let (path, thread) = server("end", drop);
-        assert!(!open(&path).is_empty());
+        assert!(!failed(&path).is_empty());
         thread.join().expect("as expected");
         std::fs::remove_file(path).expect("removed");
     }
@@ -228,8 +244,8 @@ mod tests {
         rustix::net::bind(&socket, &address).expect("bound");
         rustix::net::listen(&socket, 0).expect("listening");
         let _first = UnixStream::connect(&path).expect("in line");
-        let error = AgentSocket::open(&path, SHORT).expect_err("full");
-        assert!(error.to_string().contains("no answer in time"), "{error}");
+        let error = why_not(&path, SHORT);
+        assert!(error.contains("no answer in time"), "{error}");
         std::fs::remove_file(path).expect("removed");
     }
 }

@@ -6,8 +6,6 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use strongroom_base::{Clock as _, SystemClock};
-
 use crate::{
     Connection, Domain,
     connection::{arguments, domain, named},
@@ -143,7 +141,7 @@ impl Connection {
         // libvirt 9 fails if a checkpoint is being made or deleted at this moment.
         for _ in 0..AGAIN {
             match ask() {
-                Err(error) if error.is_half_made() => SystemClock.sleep(PAUSE),
+                Err(error) if error.is_half_made() => self.clock().sleep(PAUSE),
                 other => return other,
             }
         }

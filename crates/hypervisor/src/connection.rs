@@ -7,11 +7,11 @@ use std::{
     fmt, io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use strongroom_base::{Clock as _, SystemClock};
+use strongroom_base::Clock;
 
 use crate::{
     HypervisorError,
@@ -27,8 +27,10 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(45);
 
 /// What a connection needs to know of our surroundings.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Settings {
+    /// Time: when a daemon is silent for too long.
+    pub clock: Arc<dyn Clock>,
     /// `XDG_RUNTIME_DIR`, where a user's own daemon has its socket.
     pub runtime_dir: Option<PathBuf>,
     /// `XDG_CACHE_HOME` or `~/.cache`: where it has it without one.
@@ -38,6 +40,30 @@ pub struct Settings {
     /// Whether a daemon on this host must be root's or our own user's: what another user's says of
     /// machines and their files would be carried out with our rights.
     pub trusted_daemons_only: bool,
+}
+
+impl Settings {
+    /// Nothing is known but the time.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            clock,
+            runtime_dir: None,
+            cache_dir: None,
+            is_root: false,
+            trusted_daemons_only: false,
+        }
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("runtime_dir", &self.runtime_dir)
+            .field("cache_dir", &self.cache_dir)
+            .field("is_root", &self.is_root)
+            .field("trusted_daemons_only", &self.trusted_daemons_only)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A machine's identity.
@@ -181,6 +207,11 @@ impl Connection {
         first(Path::new("/run/libvirt")).is_ok()
     }
 
+    /// The clock that it was opened with.
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.settings.clock
+    }
+
     /// Another connection to the same daemon.
     pub fn again(&self) -> Result<Self> {
         Self::open(&self.uri, &self.settings)
@@ -203,11 +234,12 @@ impl Connection {
 
     /// Waits until the daemon answers, for so long at most: it may be being restarted.
     pub fn wait_until_it_answers(&self, patience: Duration) -> Result<()> {
-        let deadline = SystemClock.monotonic().saturating_add(patience);
+        let clock = self.clock();
+        let deadline = clock.monotonic().saturating_add(patience);
         loop {
             match self.versions() {
-                Err(error) if error.is_connection() && SystemClock.monotonic() < deadline => {
-                    SystemClock.sleep(Duration::from_millis(200));
+                Err(error) if error.is_connection() && clock.monotonic() < deadline => {
+                    clock.sleep(Duration::from_millis(200));
                 }
                 other => return other.map(drop),
             }
@@ -513,9 +545,9 @@ fn call<T>(
     arguments: Encoder,
     read: impl FnOnce(&mut Decoder<'_>) -> std::result::Result<T, Malformed>,
 ) -> Result<T> {
-    let started = SystemClock.monotonic();
+    let started = client.clock().monotonic();
     let result = client.call(procedure, &arguments.into_bytes(), timeout, read);
-    let took = SystemClock.monotonic().saturating_sub(started);
+    let took = client.clock().monotonic().saturating_sub(started);
     tracing::debug!(?procedure, ?took, ok = result.is_ok(), "libvirt");
     result.map_err(|error| match error {
         CallError::Remote(error) => {
@@ -572,7 +604,7 @@ fn connect(uri: &ConnectUri, settings: &Settings) -> Result<Client> {
             return Err(HypervisorError::Refused { uri: uri.to_string(), reason });
         }
     }
-    Ok(Client::new(transport))
+    Ok(Client::new(transport, Arc::clone(&settings.clock)))
 }
 
 /// Connects to a daemon of this host: the one for everything, or QEMU's own, where each driver has
@@ -667,6 +699,8 @@ mod tests {
         os::unix::{fs::PermissionsExt as _, net::UnixListener, process::CommandExt as _},
     };
 
+    use strongroom_base::SystemClock;
+
     use super::*;
 
     /// Where the test listens as another user, in a process of its own.
@@ -683,7 +717,8 @@ mod tests {
         let (own, other) = (folder.path().join("own"), folder.path().join("other"));
         let open = |path: &Path, trusted_daemons_only| {
             let uri = format!("qemu+unix:///session?socket={}", path.display());
-            let settings = Settings { trusted_daemons_only, ..Settings::default() };
+            let clock = Arc::new(SystemClock);
+            let settings = Settings { trusted_daemons_only, ..Settings::new(clock) };
             connect(&uri.parse().expect("a URI"), &settings).map(drop)
         };
         let _listener = UnixListener::bind(&own).expect("listens");

@@ -1,6 +1,7 @@
 //! How fast one thread tests blocks for zero and computes digests:
 //! `cargo run --release -p strongroom-image --example tree_speed`.
 
+#![allow(clippy::disallowed_methods, reason = "real time and real threads are tried here")]
 #![allow(clippy::print_stdout, reason = "its purpose")]
 
 use std::{hint::black_box, time::Instant};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use strongroom_base::{Clock, SystemClock};
+use strongroom_base::Clock;
 use strongroom_hypervisor::{
     BackupKind, Connection, Disk, Domain, Form, HypervisorError, Machine, State, TpmBackend,
 };
@@ -109,7 +109,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// All machines of a host, by name. One that goes away meanwhile is left out; one of which libvirt
 /// does not tell all is there with what is known.
 pub fn discover(connection: &Connection) -> Result<Vec<DiscoveredMachine>, HypervisorError> {
-    described(&connection.domains()?, &SystemClock, |domain| describe(connection, domain))
+    described(&connection.domains()?, connection.clock(), |domain| describe(connection, domain))
 }
 
 /// Asks for each of these.

@@ -72,7 +72,7 @@ pub fn delete_checkpoints(
     domain: &Domain,
     vault: Option<&str>,
 ) -> Result<Vec<OurCheckpoint>> {
-    let lock = Lock::take(&places_of_host.run, domain.uuid, &domain.name)?;
+    let lock = Lock::take(&places_of_host.run, domain, connection.clock())?;
     let chosen = |name: &str| {
         name.starts_with(OURS)
             && vault.is_none_or(|id| id.to_ascii_lowercase().ends_with(vault_of(name)))

@@ -9,8 +9,8 @@ use std::{
 };
 
 use rustix::fs::{FlockOperation, flock};
-use strongroom_base::{Clock as _, SystemClock};
-use strongroom_hypervisor::Uuid;
+use strongroom_base::Clock;
+use strongroom_hypervisor::Domain;
 
 use crate::{MachineError, error::Result};
 
@@ -28,7 +28,8 @@ pub(crate) struct Lock {
 
 impl Lock {
     /// Takes the lock of a machine, and waits until no guard of an earlier operation is at work.
-    pub(crate) fn take(folder: &Path, machine: Uuid, name: &str) -> Result<Self> {
+    pub(crate) fn take(folder: &Path, domain: &Domain, clock: &dyn Clock) -> Result<Self> {
+        let machine = domain.uuid;
         let failed = |path: &Path, source| MachineError::Local {
             action: "lock",
             path: path.display().to_string(),
@@ -37,7 +38,7 @@ impl Lock {
         fs::create_dir_all(folder).map_err(|source| failed(folder, source))?;
         let path = folder.join(format!("{machine}.lock"));
         let busy = |reason: &str| MachineError::Busy {
-            machine: name.to_owned(),
+            machine: domain.name.clone(),
             reason: reason.to_owned(),
         };
         let Some(file) = lock_file(&path).map_err(|source| failed(&path, source))? else {
@@ -45,12 +46,12 @@ impl Lock {
         };
         let guard = folder.join(format!("{machine}.guard"));
         let file_of_guard = open(&guard).map_err(|source| failed(&guard, source))?;
-        let deadline = SystemClock.monotonic().saturating_add(GUARD);
+        let deadline = clock.monotonic().saturating_add(GUARD);
         while !try_lock(&file_of_guard).map_err(|source| failed(&guard, source))? {
-            if SystemClock.monotonic() >= deadline {
+            if clock.monotonic() >= deadline {
                 return Err(busy("an earlier backup died, and its guard still cleans up"));
             }
-            SystemClock.sleep(Duration::from_millis(100));
+            clock.sleep(Duration::from_millis(100));
         }
         Ok(Self { _file: file, path, guard: Some(guard) })
     }
@@ -126,13 +127,16 @@ fn try_lock(file: &File) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use strongroom_base::SystemClock;
+    use strongroom_hypervisor::Uuid;
+
     use super::*;
 
     #[test]
     fn one_at_a_time_and_nothing_left() {
         let folder = tempfile::tempdir().expect("a folder");
-        let machine = Uuid([7; 16]);
-        let take = || Lock::take(folder.path(), machine, "web");
+        let machine = Domain { name: "web".to_owned(), uuid: Uuid([7; 16]), run: None };
+        let take = || Lock::take(folder.path(), &machine, &SystemClock);
         for _ in 0..2 {
             let lock = take().expect("free");
             assert!(matches!(take(), Err(MachineError::Busy { .. })));

@@ -3,6 +3,7 @@
 //! usage: `speed URL [MiB per object] [objects] [threads]`. The URL must not be in use: the
 //! objects are removed at the end.
 
+#![allow(clippy::disallowed_methods, reason = "real time and real threads are tried here")]
 #![allow(clippy::print_stdout, reason = "prints what it measured")]
 
 use std::{error::Error, sync::Arc, thread, time::Instant};

@@ -1,5 +1,6 @@
 //! Folders on bad days: no room, read-only, and writers that are killed.
 
+#![allow(clippy::disallowed_methods, reason = "real time and real threads are tried here")]
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,

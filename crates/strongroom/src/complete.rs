@@ -3,11 +3,11 @@
 //! A shell that completes wants an answer at once or none: everything here is asked for in a hurry,
 //! and whatever goes wrong is no answer.
 
-use std::{sync::mpsc::channel, thread, time::Duration};
+use std::{sync::mpsc::channel, time::Duration};
 
 use clap_complete::{ArgValueCandidates, CompletionCandidate};
 use strongroom_api::RecoveryPoint;
-use strongroom_base::Cancel;
+use strongroom_base::{Cancel, start_thread};
 use strongroom_client::{Client, ItemQuery, JobQuery};
 use strongroom_vault::Vault;
 
@@ -81,7 +81,7 @@ fn in_time(
     move || {
         let (send, receive) = channel();
         // The program ends when it has answered, and this thread with it.
-        thread::spawn(move || send.send(ask().unwrap_or_default()));
+        start_thread("completes", move || send.send(ask().unwrap_or_default()));
         receive.recv_timeout(HURRY).unwrap_or_default()
     }
 }

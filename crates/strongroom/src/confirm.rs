@@ -3,12 +3,12 @@
 use std::{
     io::{self, IsTerminal as _},
     sync::mpsc::{RecvTimeoutError, channel},
-    thread,
     time::Duration,
 };
 
 use clap::Args;
 use serde::Serialize;
+use strongroom_base::start_thread;
 
 use crate::{
     context::Context,
@@ -128,7 +128,7 @@ impl YesArgs {
 /// Reads a line, unless the user stops the program first: a read that waits does not notice that.
 fn answer(context: &Context) -> Result<String, Failure> {
     let (send, receive) = channel();
-    thread::spawn(move || {
+    start_thread("answer", move || {
         let mut line = String::new();
         // Nobody waits for the answer any more if this fails.
         send.send(io::stdin().read_line(&mut line).map(|_| line)).ok();

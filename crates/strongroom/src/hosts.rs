@@ -1,8 +1,9 @@
 //! Which libvirt, and where its and our files are on this host.
 
-use std::{env, path::PathBuf};
+use std::{env, path::PathBuf, sync::Arc};
 
 use clap::Args;
+use strongroom_base::SystemClock;
 use strongroom_hypervisor::{ConnectUri, Connection, Scope, Settings};
 use strongroom_keys::ModuleCommand;
 use strongroom_machine::{Places, guard::GuardCommand};
@@ -62,6 +63,7 @@ fn home(below: &str) -> Option<PathBuf> {
 /// What a connection needs to know of our surroundings.
 pub(crate) fn settings() -> Settings {
     Settings {
+        clock: Arc::new(SystemClock),
         runtime_dir: folder("XDG_RUNTIME_DIR"),
         cache_dir: folder("XDG_CACHE_HOME").or_else(|| home(".cache")),
         is_root: is_root(),

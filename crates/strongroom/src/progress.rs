@@ -2,12 +2,12 @@
 
 use std::{
     sync::mpsc::{RecvTimeoutError, Sender, channel},
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
     time::Duration,
 };
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use strongroom_base::{Clock, Progress, Snapshot};
+use strongroom_base::{Clock, Progress, Snapshot, start_thread};
 
 use crate::{human, out::tell};
 
@@ -41,8 +41,8 @@ impl Shown {
         let wait = move |time| stopped.recv_timeout(time) == Err(RecvTimeoutError::Timeout);
         let thread = match style {
             Style::None => None,
-            Style::Lines => Some(thread::spawn(move || lines(&progress, &clock, &wait))),
-            Style::Bar => Some(thread::spawn(move || bar(&progress, &wait))),
+            Style::Lines => Some(start_thread("shows", move || lines(&progress, &clock, &wait))),
+            Style::Bar => Some(start_thread("shows", move || bar(&progress, &wait))),
         };
         Self { stop: Some(stop), thread }
     }

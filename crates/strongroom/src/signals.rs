@@ -1,12 +1,10 @@
 //! Ctrl-C and `kill`: the first asks the work to stop, the second ends the program.
 
-use std::thread;
-
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     iterator::Signals,
 };
-use strongroom_base::{Cancel, Kind};
+use strongroom_base::{Cancel, Kind, start_thread};
 
 use crate::out::tell;
 
@@ -19,7 +17,7 @@ pub(crate) fn watch(cancel: Cancel) {
         tracing::warn!("signals cannot be handled; Ctrl-C ends the program at once");
         return;
     };
-    thread::spawn(move || {
+    start_thread("signals", move || {
         for _ in signals.forever() {
             if cancel.is_cancelled() {
                 std::process::exit(i32::from(Kind::Interrupted.exit_code()));

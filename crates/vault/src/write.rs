@@ -21,7 +21,7 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use strongroom_base::{AlignedBuf, Digest, PackId, PointId, WriterId};
+use strongroom_base::{AlignedBuf, Digest, PackId, PointId, WriterId, start_thread};
 use strongroom_format::{
     Conditional, IndexObject, Manifest,
     names::{self, ItemKey},
@@ -305,7 +305,7 @@ impl Writer {
                 for _ in 0..threads {
                     let (shared, receiver): (_, Receiver<_>) =
                         (Arc::clone(&self.shared), receiver.clone());
-                    self.threads.push(std::thread::spawn(move || {
+                    self.threads.push(start_thread("uploads", move || {
                         for pack in receiver {
                             if let Err(error) = shared.upload(pack) {
                                 shared.fail(error);
@@ -318,7 +318,7 @@ impl Writer {
         }
         if options.beats {
             let shared = Arc::clone(&self.shared);
-            self.threads.push(std::thread::spawn(move || shared.beat_until_stopped()));
+            self.threads.push(start_thread("beats", move || shared.beat_until_stopped()));
         }
     }
 

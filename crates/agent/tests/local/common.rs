@@ -139,7 +139,7 @@ fn workers(
     let host = LocalHost {
         name: "here".to_owned(),
         connect: None,
-        settings: Settings::default(),
+        settings: Settings::new(Arc::new(SystemClock)),
         places: Places::of_session(&dir.join("run"), &dir.join("config")),
         guard: GuardCommand { program: PathBuf::from("/bin/false"), arguments: Vec::new() },
         notes: dir.join("notes"),

@@ -6,6 +6,8 @@
 //!                     [--threads 2] [--readers N] [--level 1] [--hash-only]
 //! ```
 
+#![allow(clippy::disallowed_methods, reason = "real time and real threads are tried here")]
+
 use std::{
     env,
     io::{Write, stdout},

@@ -8,6 +8,8 @@
 //! that it starts for itself; 0 leaves one out), then measures. Times are in microseconds; `cpu`
 //! is that of this process alone, which has SQLite's in it and not PostgreSQL's.
 
+#![allow(clippy::disallowed_methods, reason = "real time and real threads are tried here")]
+
 use std::{
     env,
     io::{Write as _, stdout},

@@ -7,6 +7,8 @@
 //! The primitives of the processor work on up to 512 MiB of the image's blocks that are not zero, taken
 //! evenly from all over it, on one thread and on two. Reads and writes go through whole files.
 
+#![allow(clippy::disallowed_methods, reason = "real time and real threads are tried here")]
+
 use std::{
     env,
     fs::{self, File},

@@ -1,5 +1,6 @@
 //! The service with a clock of our own, and hosts and vaults that do what they are told: whatever the
 //! real ones cannot be made to show. The real ones have tests of their own.
+#![allow(clippy::disallowed_methods, reason = "real time and real threads are tried here")]
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,

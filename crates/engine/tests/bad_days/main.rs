@@ -1,5 +1,6 @@
 //! Bad days: stores, disks, clocks and neighbours that misbehave. Nothing published may be lost,
 //! nothing wrong may be restored without an error, and the next run has to succeed.
+#![allow(clippy::disallowed_methods, reason = "real time and real threads are tried here")]
 #![allow(
     clippy::as_conversions,
     clippy::expect_used,

@@ -1,11 +1,13 @@
 //! One connection: calls one after the other, each with a deadline.
 
 use std::{
+    fmt,
     io::{self, Read as _, Write as _},
+    sync::Arc,
     time::Duration,
 };
 
-use strongroom_base::{Clock as _, SystemClock};
+use strongroom_base::Clock;
 
 use super::{
     message::{self, Incoming, MAX_MESSAGE, RemoteError},
@@ -34,17 +36,32 @@ impl From<Malformed> for CallError {
 }
 
 /// A connection to a daemon.
-#[derive(Debug)]
 pub(crate) struct Client {
     transport: Transport,
+    clock: Arc<dyn Clock>,
     serial: u32,
     /// After a timeout or a failure nobody knows where in the stream of answers we are.
     broken: bool,
 }
 
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("transport", &self.transport)
+            .field("serial", &self.serial)
+            .field("broken", &self.broken)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Client {
-    pub(crate) const fn new(transport: Transport) -> Self {
-        Self { transport, serial: 0, broken: false }
+    pub(crate) const fn new(transport: Transport, clock: Arc<dyn Clock>) -> Self {
+        Self { transport, clock, serial: 0, broken: false }
+    }
+
+    /// By which it waits.
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.clock
     }
 
     /// Whether the connection is of no more use: a call has failed, or the other side is gone.
@@ -76,7 +93,7 @@ impl Client {
         read: impl FnOnce(&mut Decoder<'_>) -> Result<T, Malformed>,
     ) -> Result<T, CallError> {
         self.serial = self.serial.wrapping_add(1);
-        let deadline = SystemClock.monotonic().saturating_add(timeout);
+        let deadline = self.clock.monotonic().saturating_add(timeout);
         self.transport.set_timeout(timeout).map_err(CallError::Lost)?;
         let frame = message::call(procedure, self.serial, arguments);
         self.transport.stream().write_all(&frame).map_err(lost)?;
@@ -106,7 +123,7 @@ impl Client {
 
     fn fill(&mut self, mut buffer: &mut [u8], deadline: Duration) -> Result<(), CallError> {
         while !buffer.is_empty() {
-            let left = deadline.saturating_sub(SystemClock.monotonic());
+            let left = deadline.saturating_sub(self.clock.monotonic());
             if left.is_zero() {
                 return Err(CallError::Timeout);
             }

@@ -9,7 +9,7 @@ mod watch;
 
 use std::{collections::BTreeMap, fs, io::ErrorKind::NotFound, sync::Arc, time::Duration};
 
-use strongroom_base::{Cancel, Clock as _, SystemClock};
+use strongroom_base::Cancel;
 use strongroom_engine::{BackupDisk, BackupReport, BackupRequest, Progress};
 use strongroom_format::{Consistency, ExcludedDisk};
 use strongroom_hypervisor::{
@@ -66,10 +66,10 @@ pub fn backup_watched(
     taken: OnTaken<'_>,
 ) -> Result<MachineBackupReport> {
     let domain = connection.domain(&request.machine)?;
-    let lock = Lock::take(&request.places.run, domain.uuid, &domain.name)?;
+    let lock = Lock::take(&request.places.run, &domain, connection.clock())?;
     let mut notes = Vec::new();
     let killed = "an earlier backup and its guard were killed";
-    match clear_leftovers(connection, &**vault.clock(), domain.uuid, lock.guard_file()) {
+    match clear_leftovers(connection, domain.uuid, lock.guard_file()) {
         Leftovers::None => {}
         Leftovers::Cleared => notes.push(format!("{killed}: what they left was cleaned up")),
         Leftovers::Remain => notes.push(format!(
@@ -416,9 +416,10 @@ pub(crate) fn switch_off(
 /// Waits for the agent of a machine that has just been started. libvirt 9 does not take note of an
 /// agent that appears while a backup runs: it would be without one until it is restarted.
 fn wait_for_agent(connection: &Connection, domain: &Domain, cancel: &Cancel) -> Result<()> {
-    let deadline = SystemClock.monotonic().saturating_add(AGENT);
+    let clock = connection.clock();
+    let deadline = clock.monotonic().saturating_add(AGENT);
     while connection.state(domain)? == State::Running
-        && SystemClock.monotonic() < deadline
+        && clock.monotonic() < deadline
         && !cancel.is_cancelled()
     {
         let xml = connection.domain_xml(domain, Form::Present)?;
@@ -433,21 +434,22 @@ fn wait_for_agent(connection: &Connection, domain: &Domain, cancel: &Cancel) -> 
         if !is_missing {
             break;
         }
-        SystemClock.sleep(Duration::from_millis(250));
+        clock.sleep(Duration::from_millis(250));
     }
     Ok(())
 }
 
 /// A machine's state; if it is shutting down, the one after that.
 fn settled(connection: &Connection, domain: &Domain, cancel: &Cancel) -> Result<State> {
-    let deadline = SystemClock.monotonic().saturating_add(SHUTDOWN);
+    let clock = connection.clock();
+    let deadline = clock.monotonic().saturating_add(SHUTDOWN);
     loop {
         let state = connection.state(domain)?;
-        let waits = state == State::ShuttingDown && SystemClock.monotonic() < deadline;
+        let waits = state == State::ShuttingDown && clock.monotonic() < deadline;
         if !waits || cancel.is_cancelled() {
             return Ok(state);
         }
-        SystemClock.sleep(Duration::from_millis(100));
+        clock.sleep(Duration::from_millis(100));
     }
 }
 

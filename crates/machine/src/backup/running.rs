@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use strongroom_base::{Clock as _, EntropyExt as _, SystemClock, SystemEntropy};
+use strongroom_base::EntropyExt as _;
 use strongroom_disk::NbdConnections;
 use strongroom_engine::{
     BackupDisk, CleanCheck, DiskBackupReport, DiskEnding, Ending, backup_with,
@@ -233,8 +233,8 @@ impl Run<'_> {
         let limit = work.request.scratch_limit;
         let space = Scratch::plan(&scratch, limit, &work.domain.name)?;
         let id = ulid::Ulid::from_parts(
-            u64::try_from(SystemClock.now().as_millisecond()).unwrap_or(0),
-            u128::from_be_bytes(SystemEntropy.array()),
+            u64::try_from(work.vault.clock().now().as_millisecond()).unwrap_or(0),
+            u128::from_be_bytes(work.vault.entropy().array()),
         );
         let id = id.to_string().to_ascii_lowercase();
         let name = format!("{}{id}", self.prefix);
@@ -330,7 +330,7 @@ impl Run<'_> {
         let backup = files.backup_xml(&self.disks);
         let is_local = work.connection.uri().is_local();
         let at = || {
-            let started = SystemClock.monotonic();
+            let started = work.connection.clock().monotonic();
             let time = work.vault.clock().now();
             let checkpoint = checkpoint.map(|(_, xml)| xml.as_str());
             let begin =
@@ -341,7 +341,7 @@ impl Run<'_> {
                         && !error.is_connection()
                         && !error.is_bad_checkpoint()
                         && !error.is_no_place_for_bitmaps()
-                        && SystemClock.monotonic().saturating_sub(started) < SOON =>
+                        && work.connection.clock().monotonic().saturating_sub(started) < SOON =>
                 {
                     tracing::debug!(%error, "libvirt makes the scratch images itself");
                     files.remove_scratch();
@@ -349,7 +349,7 @@ impl Run<'_> {
                 }
                 other => other?,
             }
-            let transaction = SystemClock.monotonic().saturating_sub(started);
+            let transaction = work.connection.clock().monotonic().saturating_sub(started);
             let taken = Instantaneous::take(&work.machine, &work.request.places, is_local);
             Ok(Begun { taken, transaction, time })
         };
@@ -363,7 +363,7 @@ impl Run<'_> {
             guest: &GuestAgent::new(work.connection, &work.domain),
             hands: &mut hands,
         };
-        Instant::new(machine, guard, &**work.vault.clock(), wish).run(at)
+        Instant::new(machine, guard, work.connection.clock(), wish).run(at)
     }
 
     /// Opens what QEMU serves.
@@ -458,7 +458,7 @@ impl Run<'_> {
         let work = self.work;
         work.await_libvirt().ok();
         let read_failed = matches!(error, MachineError::Engine(_) | MachineError::Disk(_));
-        let deadline = SystemClock.monotonic().saturating_add(ENDING);
+        let deadline = work.connection.clock().monotonic().saturating_add(ENDING);
         loop {
             match check(work.connection, &work.domain, work.state) {
                 Err(changed @ MachineError::Changed { .. }) => return changed,
@@ -476,10 +476,10 @@ impl Run<'_> {
                     },
                 };
             }
-            if SystemClock.monotonic() >= deadline {
+            if work.connection.clock().monotonic() >= deadline {
                 return error;
             }
-            SystemClock.sleep(Duration::from_millis(100));
+            work.connection.clock().sleep(Duration::from_millis(100));
         }
     }
 
@@ -488,7 +488,7 @@ impl Run<'_> {
         let work = self.work;
         let mut jobs = JobsOf { connection: work.connection, domain };
         let socket = files.socket().display().to_string();
-        Ok(end_job_at(&mut jobs, &**work.vault.clock(), &socket)?)
+        Ok(end_job_at(&mut jobs, work.connection.clock(), &socket)?)
     }
 
     /// The point is published: what only its making needed goes.

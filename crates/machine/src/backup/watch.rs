@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use strongroom_base::{Cancel, Clock as _, SystemClock, words};
+use strongroom_base::{Cancel, words};
 use strongroom_hypervisor::{Connection, Domain, State};
 
 use crate::{MachineError, error::Result};
@@ -116,13 +116,14 @@ impl<'a> Watch<'a> {
 
     fn watch(&self, connection: &Connection) {
         let mut own = connection.again().ok();
-        let mut next = SystemClock.monotonic();
+        let clock = connection.clock();
+        let mut next = clock.monotonic();
         while !self.ended.load(Ordering::Relaxed) {
             if self.cancel.is_cancelled() {
                 self.stop(MachineError::Interrupted);
                 return;
             }
-            if SystemClock.monotonic() >= next {
+            if clock.monotonic() >= next {
                 // libvirt may be restarted meanwhile: QEMU's job goes on without it.
                 if own.is_none() {
                     own = connection.again().ok();
@@ -131,9 +132,9 @@ impl<'a> Watch<'a> {
                     self.stop(error);
                     return;
                 }
-                next = SystemClock.monotonic().saturating_add(LOOK);
+                next = clock.monotonic().saturating_add(LOOK);
             }
-            SystemClock.sleep(TICK);
+            clock.sleep(TICK);
         }
     }
 

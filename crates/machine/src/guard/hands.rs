@@ -1,7 +1,7 @@
 //! What leaves a machine unharmed: thawing its guest, ending its backup job, and the rest. By libvirt, and
 //! by the socket that QEMU has for the agent; in tests by a simulated host.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use strongroom_base::Clock;
 use strongroom_hypervisor::{
@@ -160,7 +160,8 @@ impl Libvirt {
     /// Thaws without libvirt. Where that is alive, QEMU does not let us talk to the agent.
     fn thaw_over_socket(&self) -> bool {
         let Some(socket) = &self.agent else { return false };
-        let thawed = AgentSocket::open(socket, QUICK).and_then(|agent| thaw(&agent));
+        let thawed = AgentSocket::open(socket, QUICK, Arc::clone(&self.settings.clock))
+            .and_then(|agent| thaw(&agent));
         if let Err(error) = &thawed {
             tracing::debug!(%error, "not thawed without libvirt");
         }

@@ -5,6 +5,7 @@ use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -122,16 +123,22 @@ impl Orders for Lines<'_> {
 
 /// Does a guard's work: reads orders from `stream` and answers them, until it is told that all is
 /// done or until whoever gives orders has died; then it cleans up.
-pub fn serve(stream: &UnixStream, clock: &dyn Clock) -> io::Result<()> {
+pub fn serve(stream: &UnixStream, clock: &Arc<dyn Clock>) -> io::Result<()> {
     let mut lines = Lines { stream, orders: BufReader::new(stream.try_clone()?) };
     attend(&mut lines, &mut |order| match order {
         Order::Watch { uri, runtime_dir, cache_dir, is_root, machine, agent, lock } => {
             // Whoever gives the orders has talked to this daemon already.
             let trusted_daemons_only = false;
-            let settings = Settings { runtime_dir, cache_dir, is_root, trusted_daemons_only };
+            let settings = Settings {
+                clock: Arc::clone(clock),
+                runtime_dir,
+                cache_dir,
+                is_root,
+                trusted_daemons_only,
+            };
             let uri: ConnectUri = uri.parse().map_err(io::Error::other)?;
             let machine = machine.parse().map_err(io::Error::other)?;
-            Watch::begin(&lock, clock, || {
+            Watch::begin(&lock, &**clock, || {
                 let connection = Connection::open(&uri, &settings).map_err(io::Error::other)?;
                 // Open before anything is frozen.
                 let connection = Some(connection);
@@ -202,15 +209,10 @@ pub(crate) enum Leftovers {
 }
 
 /// Does what a guard that died itself has left to do.
-pub(crate) fn clear_leftovers(
-    connection: &Connection,
-    clock: &dyn Clock,
-    machine: Uuid,
-    lock: &Path,
-) -> Leftovers {
+pub(crate) fn clear_leftovers(connection: &Connection, machine: Uuid, lock: &Path) -> Leftovers {
     let libvirt = (connection.uri().clone(), connection.settings().clone());
     // Whoever comes here has libvirt.
-    clear(Box::new(Libvirt::new(libvirt, machine, None, None)), clock, lock)
+    clear(Box::new(Libvirt::new(libvirt, machine, None, None)), connection.clock(), lock)
 }
 
 /// As [`clear_leftovers`], by these hands.

@@ -14,7 +14,7 @@ use std::{
 };
 
 use serde_json::json;
-use strongroom_base::{Clock as _, Environment, SystemClock};
+use strongroom_base::{Clock, Environment};
 use strongroom_disk::{
     DiskError, DiskSpec, DiskTarget, Existing, ImageFormat, NbdUrl, OpenOptions, TargetOptions,
     make_anew, open_ours, open_target,
@@ -96,6 +96,7 @@ pub(super) fn open(
     options: &[String],
     existing: Existing,
     (key, run): (&Key, &Path),
+    clock: &dyn Clock,
 ) -> Result<(Box<dyn DiskTarget>, Served)> {
     let failed = |source| local("make a folder in", run, source);
     fs::create_dir_all(run).map_err(failed)?;
@@ -119,7 +120,7 @@ pub(super) fn open(
     }
     let mut served = Served { child: serve(path, format, &object, folder.path())?, folder };
     let socket = served.folder.path().join("nbd");
-    served.wait_for(&socket, path)?;
+    served.wait_for(&socket, path, clock)?;
     fs::remove_file(&secret).map_err(|source| local("remove", &secret, source))?;
     let spec = DiskSpec::Nbd(NbdUrl::unix(&socket, ""));
     let open = OpenOptions { patience: LISTEN, ..OpenOptions::default() };
@@ -196,30 +197,30 @@ fn serve(path: &Path, format: ImageFormat, object: &str, folder: &Path) -> Resul
 }
 
 impl Served {
-    fn wait_for(&mut self, socket: &Path, path: &Path) -> Result<()> {
-        let start = SystemClock.monotonic();
+    fn wait_for(&mut self, socket: &Path, path: &Path, clock: &dyn Clock) -> Result<()> {
+        let start = clock.monotonic();
         while !socket.exists() {
             let ended = !matches!(self.child.try_wait(), Ok(None));
-            if ended || SystemClock.monotonic().saturating_sub(start) > START {
+            if ended || clock.monotonic().saturating_sub(start) > START {
                 let said = fs::read_to_string(socket.with_file_name("said")).unwrap_or_default();
                 let said: String =
                     said.trim().chars().filter(|c| !c.is_control()).take(500).collect();
                 let (tool, disk) = (QEMU_NBD, path.display().to_string());
                 return Err(DiskError::Tool { tool, disk, reason: said }.into());
             }
-            SystemClock.sleep(STEP);
+            clock.sleep(STEP);
         }
         Ok(())
     }
 
     /// Waits until all is written; the target must be closed.
-    pub(super) fn finish(mut self, path: &Path) -> Result<()> {
-        let start = SystemClock.monotonic();
+    pub(super) fn finish(mut self, path: &Path, clock: &dyn Clock) -> Result<()> {
+        let start = clock.monotonic();
         loop {
             match self.child.try_wait() {
                 Ok(Some(status)) if status.success() => return Ok(()),
-                Ok(None) if SystemClock.monotonic().saturating_sub(start) <= END => {
-                    SystemClock.sleep(STEP);
+                Ok(None) if clock.monotonic().saturating_sub(start) <= END => {
+                    clock.sleep(STEP);
                 }
                 _ => {
                     let (tool, disk) = (QEMU_NBD, path.display().to_string());

@@ -95,7 +95,7 @@ pub fn finish(
 ) -> Result<FinishReport> {
     super::check_local(connection)?;
     let domain = connection.domain(machine)?;
-    let _lock = Lock::take(&places.run, domain.uuid, &domain.name)?;
+    let _lock = Lock::take(&places.run, &domain, connection.clock())?;
     let xml = connection.domain_xml(&domain, Form::Inactive)?;
     let mut machine = Machine::parse(&xml)?;
     connection.resolve_volumes(&mut machine);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde_json::Value;
-use strongroom_base::{Clock as _, Environment, SystemClock};
+use strongroom_base::{Clock, Environment};
 use strongroom_disk::{
     DiskError, DiskSpec, DiskTarget, Existing, ImageFormat, TargetOptions, open_target, pinned,
 };
@@ -108,6 +108,7 @@ pub(super) fn open(
     options: &[String],
     allow_backing: &[PathBuf],
     existing: Existing,
+    clock: &dyn Clock,
 ) -> Result<Box<dyn DiskTarget>> {
     if path.symlink_metadata().is_ok_and(|file| file.is_file() && file.len() == 0) {
         // An earlier attempt ended before it had a header.
@@ -120,13 +121,13 @@ pub(super) fn open(
     let spec = DiskSpec::File { path: path.to_owned(), format: Some(format) };
     let mut target = TargetOptions { existing, ..TargetOptions::default() };
     target.open.allow_backing = allow_backing.to_vec();
-    patiently(|| Ok(open_target(&spec, size, &target)?))
+    patiently(clock, || Ok(open_target(&spec, size, &target)?))
 }
 
 /// Tries until an image is free: the child that served it to an attempt that was killed takes a moment
 /// to end.
-pub(super) fn patiently<T>(mut open: impl FnMut() -> Result<T>) -> Result<T> {
-    let start = SystemClock.monotonic();
+pub(super) fn patiently<T>(clock: &dyn Clock, mut open: impl FnMut() -> Result<T>) -> Result<T> {
+    let start = clock.monotonic();
     loop {
         let result = open();
         let is_busy = match &result {
@@ -134,10 +135,10 @@ pub(super) fn patiently<T>(mut open: impl FnMut() -> Result<T>) -> Result<T> {
             Err(MachineError::Disk(DiskError::Tool { reason, .. })) => reason.contains("\" lock"),
             _ => false,
         };
-        if !is_busy || SystemClock.monotonic().saturating_sub(start) > PATIENCE {
+        if !is_busy || clock.monotonic().saturating_sub(start) > PATIENCE {
             return result;
         }
-        SystemClock.sleep(Duration::from_millis(100));
+        clock.sleep(Duration::from_millis(100));
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use strongroom_base::{Cancel, Clock as _, SystemClock};
+use strongroom_base::Cancel;
 use strongroom_disk::{DiskTarget, Existing, folder_in, make_anew, own_folder, pinned};
 use strongroom_engine::{Overwrite, Progress, RestoreDisk, RestoreReport, RestoreRequest};
 use strongroom_format::Manifest;
@@ -33,13 +33,13 @@ pub(super) fn run(
     progress: &Progress,
     cancel: &Cancel,
 ) -> Result<MachineRestoreReport> {
-    let started = SystemClock.monotonic();
+    let started = connection.clock().monotonic();
     progress.set_stage("planning");
     let old = Machine::parse(&configuration.inactive)?;
     let name = request.name.as_deref().unwrap_or(&old.name);
     check_name(name)?;
     let maker = Maker { vault, connection, point, configuration, request, old: &old };
-    let seconds = || SystemClock.monotonic().saturating_sub(started).as_secs_f64();
+    let seconds = || connection.clock().monotonic().saturating_sub(started).as_secs_f64();
     if request.dry_run {
         let plan = maker.make(name)?;
         return Ok(report(connection, point, request, &plan, None, seconds()));
@@ -115,6 +115,7 @@ impl Work<'_> {
     }
 
     fn disks(&self, progress: &Progress, cancel: &Cancel) -> Result<RestoreReport> {
+        let clock = self.connection.clock();
         let (mut disks, mut served) = (Vec::new(), Vec::new());
         for disk in &self.plan.disks {
             // Complete but for what only comparing can tell.
@@ -127,12 +128,13 @@ impl Work<'_> {
             let (format, size, options) = (disk.written_as(), disk.size, &disk.options);
             let target = if let Some(key) = &disk.key {
                 let run = &self.request.places.run;
-                let open = || encrypted::open(&path, format, size, options, existing, (key, run));
-                let (target, server) = image::patiently(open)?;
+                let open =
+                    || encrypted::open(&path, format, size, options, existing, (key, run), clock);
+                let (target, server) = image::patiently(clock, open)?;
                 served.push((path, server));
                 target
             } else {
-                image::open(&path, format, size, options, &[], existing)?
+                image::open(&path, format, size, options, &[], existing, clock)?
             };
             disks.push(to_restore(disk, target));
         }
@@ -147,7 +149,7 @@ impl Work<'_> {
         // Closed before they get their names.
         drop(request);
         for (path, server) in served {
-            server.finish(&path)?;
+            server.finish(&path, clock)?;
         }
         for disk in &self.plan.disks {
             let partial = disk.partial();

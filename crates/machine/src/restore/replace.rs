@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use strongroom_base::{Cancel, Clock as _, PointId, SystemClock, SystemEntropy};
+use strongroom_base::{Cancel, Clock, PointId, SystemEntropy};
 use strongroom_disk::{DiskTarget, Existing, ImageFormat};
 use strongroom_engine::{
     EngineError, Overwrite, Progress, RestoreDisk, RestoreReport, RestoreRequest, data_bytes,
@@ -66,7 +66,7 @@ pub(super) fn run(
     progress: &Progress,
     cancel: &Cancel,
 ) -> Result<MachineRestoreReport> {
-    let started = SystemClock.monotonic();
+    let started = connection.clock().monotonic();
     progress.set_stage("planning");
     let domain = find(connection, configuration, replace)?;
     let mut work = Work::new(vault, connection, point, configuration, request, domain)?;
@@ -78,7 +78,7 @@ pub(super) fn run(
         let result = (|| {
             work.stop(replace.stop, progress, cancel)?;
             safety = work.safety_point(replace, progress, cancel)?;
-            let _lock = Lock::take(&request.places.run, work.domain.uuid, &work.domain.name)?;
+            let _lock = Lock::take(&request.places.run, &work.domain, connection.clock())?;
             // Until now others could do something with it.
             work.must_be_off()?;
             work.carry_out(&path, &state, progress, cancel)
@@ -92,7 +92,7 @@ pub(super) fn run(
         }
     }
     let not_started = if request.dry_run { None } else { work.power(progress) };
-    let seconds = SystemClock.monotonic().saturating_sub(started).as_secs_f64();
+    let seconds = connection.clock().monotonic().saturating_sub(started).as_secs_f64();
     work.report(&state, restored.as_ref(), safety, seconds)?.or_not_started(not_started)
 }
 
@@ -388,16 +388,17 @@ impl<'a> Work<'a> {
             Stop::ShutDown => self.connection.shutdown(&self.domain)?,
             Stop::PowerOff => self.connection.power_off(&self.domain)?,
         }
-        let start = SystemClock.monotonic();
+        let clock = self.connection.clock();
+        let start = clock.monotonic();
         while self.connection.state(&self.domain)?.is_active() {
             if cancel.is_cancelled() {
                 return Err(MachineError::Interrupted);
             }
-            if SystemClock.monotonic().saturating_sub(start) > SHUT_DOWN {
+            if clock.monotonic().saturating_sub(start) > SHUT_DOWN {
                 let reason = "its guest does not shut down; nothing was changed";
                 return Err(self.wrong_state("running", reason));
             }
-            SystemClock.sleep(Duration::from_millis(200));
+            clock.sleep(Duration::from_millis(200));
         }
         Ok(())
     }
@@ -481,7 +482,7 @@ impl<'a> Work<'a> {
     ) -> Result<RestoreReport> {
         let mut disks = Vec::new();
         for disk in &state.disks {
-            let target = open_overlay(disk)?;
+            let target = open_overlay(disk, self.connection.clock())?;
             disks.push(RestoreDisk {
                 name: disk.name.clone(),
                 location: disk.overlay.display().to_string(),
@@ -574,7 +575,7 @@ impl<'a> Work<'a> {
 }
 
 /// Opens the new image of a disk: the one that an earlier attempt has left, if it is there.
-fn open_overlay(disk: &ReplacedDisk) -> Result<Box<dyn DiskTarget>> {
+fn open_overlay(disk: &ReplacedDisk, clock: &dyn Clock) -> Result<Box<dyn DiskTarget>> {
     let is_made = match disk.overlay.symlink_metadata() {
         // An earlier attempt ended before it had a header.
         Ok(file) if file.is_file() && file.len() == 0 => {
@@ -593,7 +594,7 @@ fn open_overlay(disk: &ReplacedDisk) -> Result<Box<dyn DiskTarget>> {
     let folders = below.chain([disk.old.as_path()]).filter_map(Path::parent);
     let folders: Vec<PathBuf> = folders.map(Path::to_owned).collect();
     let qcow2 = ImageFormat::Qcow2;
-    image::open(&disk.overlay, qcow2, disk.size, &[], &folders, Existing::Ours)
+    image::open(&disk.overlay, qcow2, disk.size, &[], &folders, Existing::Ours, clock)
 }
 
 /// Copies a file aside, once.
@@ -613,7 +614,7 @@ fn keep_folder(kept: &Kept) -> Result<()> {
 mod tests {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
-    use strongroom_base::Coded as _;
+    use strongroom_base::{Coded as _, SystemClock};
 
     use super::*;
 
@@ -643,23 +644,23 @@ mod tests {
         let disk = disk(folder.path());
         // It had no header yet.
         fs::write(&disk.overlay, "").expect("writes");
-        let target = open_overlay(&disk).expect("opens");
+        let target = open_overlay(&disk, &SystemClock).expect("opens");
         assert_eq!(first(&*target), 1);
         target.write_at(0, &vec![2; 65_536]).expect("writes");
         target.flush().expect("flushes");
         drop(target);
-        assert_eq!(first(&*open_overlay(&disk).expect("opens again")), 2);
+        assert_eq!(first(&*open_overlay(&disk, &SystemClock).expect("opens again")), 2);
     }
 
     #[test]
     fn what_an_earlier_attempt_cannot_have_left_is_refused_and_left_alone() {
         let folder = tempfile::tempdir().expect("a folder");
         let disk = disk(folder.path());
-        drop(open_overlay(&disk).expect("makes it"));
+        drop(open_overlay(&disk, &SystemClock).expect("makes it"));
         // Somebody else's image, by whatever way it has the name.
         let other = folder.path().join("other.qcow2");
         let refused = || {
-            let error = open_overlay(&disk).map(drop).expect_err("it is refused");
+            let error = open_overlay(&disk, &SystemClock).map(drop).expect_err("it is refused");
             assert_eq!(error.code().name, "disk.unsafe", "{error}");
         };
         fs::hard_link(&disk.overlay, &other).expect("links");

@@ -1,5 +1,6 @@
 //! Policies as a caller sees them: limits, schedules, starts, retention, previews, and ten years of
 //! five hundred machines against a naive model.
+#![allow(clippy::disallowed_methods, reason = "real time and real threads are tried here")]
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,

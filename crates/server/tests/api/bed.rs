@@ -17,7 +17,7 @@ use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::{Value, json};
 use strongroom_agent::{ModuleCommand, ThisHost};
-use strongroom_base::Cancel;
+use strongroom_base::{Cancel, SystemClock};
 use strongroom_hypervisor::Settings;
 use strongroom_machine::{Places, guard::GuardCommand};
 use strongroom_server::{Serve, ServerConfig, ServerError, serve};
@@ -134,7 +134,7 @@ impl Bed {
             config,
             here: ThisHost {
                 name: "here".to_owned(),
-                settings: Settings::default(),
+                settings: Settings::new(Arc::new(SystemClock)),
                 system_places: Places::of_system(),
                 session_places: Places::of_system(),
                 guard: GuardCommand { program: PathBuf::from("/bin/false"), arguments: Vec::new() },

@@ -1,9 +1,13 @@
 //! `vm-guard`: what a backup of a machine starts beside itself. Not for people.
 
-use std::os::{fd::AsFd as _, unix::net::UnixStream};
+use std::{
+    os::{fd::AsFd as _, unix::net::UnixStream},
+    sync::Arc,
+};
 
 use clap::Args;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use strongroom_base::Clock;
 
 use crate::{
     context::Context,
@@ -26,11 +30,11 @@ impl GuardArgs {
         };
         // What ends the backup must not end its guard.
         for signal in [SIGTERM, SIGINT, SIGHUP] {
-            let ignored = std::sync::Arc::default();
+            let ignored = Arc::default();
             signal_hook::flag::register(signal, ignored).map_err(failed)?;
         }
+        let clock: Arc<dyn Clock> = Arc::new(context.clock);
         let stream = std::io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
-        Ok(strongroom_machine::guard::serve(&UnixStream::from(stream), &context.clock)
-            .map_err(failed)?)
+        Ok(strongroom_machine::guard::serve(&UnixStream::from(stream), &clock).map_err(failed)?)
     }
 }

@@ -245,7 +245,9 @@ fn what_a_ranges_file_leaves_out_is_found_noted_and_backed_up() {
     let many = lab.json(&format!("{with} sample"));
     assert!(many["disks"][0]["unexpected_blocks"].as_u64().unwrap() > 400, "{many}");
     let show = lab.ok("recoverypoint show --item web --recovery-point latest");
-    assert!(show.stdout.contains("disk system: a sample showed that the changed ranges had missed"));
+    assert!(
+        show.stdout.contains("disk system: a sample showed that the changed ranges had missed")
+    );
     lab.ok("restore disks --item web --recovery-point latest --to out");
     lab.assert_same("d.img", "out/system.raw");
 }

@@ -1,4 +1,5 @@
 //! The real program, run as a user runs it, on real disks in temporary folders.
+#![allow(clippy::disallowed_methods, reason = "real time and real threads are tried here")]
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,

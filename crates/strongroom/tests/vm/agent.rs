@@ -48,7 +48,10 @@ impl Workers {
         let host = LocalHost {
             name: "here".to_owned(),
             connect: Some(uri.parse().expect("an address")),
-            settings: Settings { runtime_dir: Some(runtime.clone()), ..Settings::default() },
+            settings: Settings {
+                runtime_dir: Some(runtime.clone()),
+                ..Settings::new(Arc::new(SystemClock))
+            },
             places: Places::of_session(&runtime, &config),
             guard: GuardCommand {
                 program: PathBuf::from(env!("CARGO_BIN_EXE_strongroom")),

@@ -209,7 +209,10 @@ fn encrypted_disks_are_kept_as_ciphertext() {
     // While it runs there is no whole ciphertext.
     let wish = ["backup", "--vm", "web", "--encrypted-disks", "ciphertext", "--output", "json"];
     let words = failed(&host.strongroom(&wish), "vm.state");
-    assert!(words.contains("vdb can be kept as ciphertext only while the machine is off"), "{words}");
+    assert!(
+        words.contains("vdb can be kept as ciphertext only while the machine is off"),
+        "{words}"
+    );
     host.json(&[&wish[..5], &["--exclude-disks", "vdb,vdc"]].concat());
     // Both ways can follow each other.
     host.json(&["backup", "--vm", "web"]);

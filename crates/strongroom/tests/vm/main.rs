@@ -1,5 +1,6 @@
 //! Real machines: libvirt and QEMU in emulation, with a guest whose data can be checked after any
 //! restore.
+#![allow(clippy::disallowed_methods, reason = "real time and real threads are tried here")]
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,

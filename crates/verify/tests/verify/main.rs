@@ -1,5 +1,6 @@
 //! Verify finds every damage and names it, repairs what a mirror has good, and says what damage
 //! means for recovery points. Rebuilding the index, and usage.
+#![allow(clippy::disallowed_methods, reason = "real time and real threads are tried here")]
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,

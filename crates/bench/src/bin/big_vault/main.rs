@@ -24,6 +24,8 @@
 //! vault, so no time goes into Argon2. After the reclaim the trees of the first and the last point left are
 //! read, and a part of their blocks looked for in the index and in the store.
 
+#![allow(clippy::disallowed_methods, reason = "real time and real threads are tried here")]
+
 mod check;
 mod churn;
 mod generate;

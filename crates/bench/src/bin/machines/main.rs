@@ -10,6 +10,8 @@
 //! from an earlier run, and the table says so. `--render` measures nothing and prints the tables of an
 //! earlier run. `scripts/bench-machines` calls this.
 
+#![allow(clippy::disallowed_methods, reason = "real time and real threads are tried here")]
+
 mod disks;
 mod guest;
 mod host;

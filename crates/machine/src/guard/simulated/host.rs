@@ -10,12 +10,13 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use strongroom_base::Clock;
 use strongroom_hypervisor::{HypervisorError, agent::Agent, agent::QUICK};
 
 use super::{
     super::{hands, hands::Hands, hands::Jobs, serve::Script},
     Sabotage,
-    stage::{Actor, Stage},
+    stage::{Actor, Stage, StageClock},
 };
 use crate::consistency::ScriptFailure;
 
@@ -235,12 +236,24 @@ fn lost(action: &'static str) -> HypervisorError {
 
 /// The agent, by way of libvirt or of the socket.
 pub(super) struct SimAgent {
-    pub(super) host: Arc<Host>,
-    pub(super) me: Actor,
-    pub(super) by_libvirt: bool,
+    host: Arc<Host>,
+    me: Actor,
+    by_libvirt: bool,
+    clock: StageClock,
+}
+
+impl SimAgent {
+    pub(super) fn new(host: &Arc<Host>, me: Actor, by_libvirt: bool) -> Self {
+        let clock = StageClock(Arc::clone(&host.stage), me);
+        Self { host: Arc::clone(host), me, by_libvirt, clock }
+    }
 }
 
 impl Agent for SimAgent {
+    fn clock(&self) -> &dyn Clock {
+        &self.clock
+    }
+
     fn command(&self, name: &str, _: Value, timeout: Duration) -> Result<Value, HypervisorError> {
         if self.by_libvirt {
             self.host.call(self.me)?;
@@ -259,7 +272,7 @@ pub(super) struct SimHands {
 
 impl SimHands {
     fn agent(&self, by_libvirt: bool) -> SimAgent {
-        SimAgent { host: Arc::clone(&self.host), me: self.me, by_libvirt }
+        SimAgent::new(&self.host, self.me, by_libvirt)
     }
 }
 
