@@ -16,6 +16,7 @@
 //! | `distant` | runs Strongroom and restic on a store that is 50 ms away and prints the table |
 //! | `compare` | runs Strongroom and its peers on the same disks and prints the table |
 
+#[allow(clippy::disallowed_methods, reason = "it delays real connections")]
 pub mod distance;
 pub mod failure;
 pub mod figures;

@@ -3,6 +3,7 @@
 //! So the count says how long work takes on a store that is far away, and no clock is involved in what it
 //! says, as long as threads that begin together do so within [`QUIET`].
 
+#![allow(clippy::disallowed_methods, reason = "real time and real threads are tried here")]
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,

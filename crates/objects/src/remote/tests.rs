@@ -67,10 +67,10 @@ impl Server {
     }
 
     fn open(&self) -> Remote {
-        self.open_at(&self.url)
+        Self::open_at(&self.url)
     }
 
-    fn open_at(&self, url: &str) -> Remote {
+    fn open_at(url: &str) -> Remote {
         let options = Options {
             attempts: 4,
             request_timeout: Duration::from_millis(300),
@@ -217,7 +217,7 @@ fn a_part_of_a_listing_ends_where_it_shall_unless_the_store_does_not_list_by_nam
         let server = Server::start(script);
         let mut url = server.url.clone();
         url = url.replacen("//bucket", &format!("//{bucket}"), 1);
-        let store = server.open_at(&url);
+        let store = Server::open_at(&url);
         let mut names = Vec::new();
         let mut visit = |entry: Entry| {
             names.push(entry.key.to_string());

@@ -8,6 +8,7 @@
 //!
 //! The store is an S3 server on this machine, as `scripts/lab/stores` starts it: URL is what that
 //! prints, and the credentials are in the environment. `scripts/bench-distant` calls this.
+#![allow(clippy::disallowed_methods, reason = "real time is measured")]
 
 mod crowd;
 mod report;
