@@ -44,7 +44,7 @@ impl Greeting {
 /// The head of an option; `len` bytes of data follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OptionHead {
-    /// See [`option`].
+    /// See [`option`](super::option).
     pub option: u32,
     /// At most [`MAX_OPTION`].
     pub len: u32,
@@ -79,7 +79,7 @@ pub fn option_bytes(option: u32, data: &[u8]) -> Vec<u8> {
     [OptionHead { option, len }.encode().as_slice(), data].concat()
 }
 
-/// The data of [`option::GO`] and [`option::INFO`].
+/// The data of [`option::GO`](super::option::GO) and [`option::INFO`](super::option::INFO).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GoOption {
     /// The export's name; may be empty.
@@ -111,7 +111,7 @@ impl GoOption {
     }
 }
 
-/// The data of [`option::SET_META_CONTEXT`] and [`option::LIST_META_CONTEXT`].
+/// The data of [`option::SET_META_CONTEXT`](super::option::SET_META_CONTEXT) and [`option::LIST_META_CONTEXT`](super::option::LIST_META_CONTEXT).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContextOption {
     /// The export's name; may be empty.
@@ -149,7 +149,7 @@ impl ContextOption {
 pub struct OptionReply {
     /// The option that it answers.
     pub option: u32,
-    /// See [`answer`].
+    /// See [`answer`](super::answer).
     pub kind: u32,
     /// At most [`MAX_OPTION`].
     pub len: u32,
@@ -178,14 +178,14 @@ impl OptionReply {
     }
 }
 
-/// A fact of an export: the data of an answer of the kind [`answer::INFO`].
+/// A fact of an export: the data of an answer of the kind [`answer::INFO`](super::answer::INFO).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact {
     /// How large it is and what it can do.
     Export {
         /// Bytes.
         size: u64,
-        /// See [`transmission`].
+        /// See [`transmission`](super::transmission).
         flags: u16,
     },
     /// Sizes of blocks.
@@ -238,7 +238,7 @@ impl Fact {
     }
 }
 
-/// A context that was agreed on: the data of an answer of the kind [`answer::META_CONTEXT`].
+/// A context that was agreed on: the data of an answer of the kind [`answer::META_CONTEXT`](super::answer::META_CONTEXT).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Context {
     /// By which number block status names it.

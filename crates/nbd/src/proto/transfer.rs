@@ -12,7 +12,7 @@ const CHUNK_MAGIC: u32 = 0x668e_33ef;
 /// The head of a request; for [`Command::Write`] `len` bytes follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestHead {
-    /// See [`request_flag`].
+    /// See [`request_flag`](super::request_flag).
     pub flags: u16,
     /// What is asked.
     pub command: Command,
@@ -87,7 +87,7 @@ pub enum Reply {
     Chunk {
         /// Whether it is the last.
         done: bool,
-        /// See [`chunk`].
+        /// See [`chunk`](super::chunk).
         kind: u16,
         /// The request's.
         cookie: u64,
@@ -147,7 +147,7 @@ pub fn chunk_bytes(done: bool, kind: u16, cookie: u64, payload: &[u8]) -> Vec<u8
 pub struct Stretch {
     /// Its bytes: at least one.
     pub len: u32,
-    /// Its state in the context, for example [`STATE_ZERO`].
+    /// Its state in the context, for example [`STATE_ZERO`](super::STATE_ZERO).
     pub state: u32,
 }
 
