@@ -118,7 +118,10 @@ fn a_server_whose_size_and_blocks_contradict_each_other_is_named() {
     let source = open(&url).expect("opens");
     let whole = ByteRange::between(0, source.size());
     let error = source.extents(whole).expect_err("its end cannot be asked for").to_string();
-    assert!(error.contains("1000003 bytes is no multiple of the blocks of 512"), "{error}");
+    assert!(
+        error.contains("size of 1000003 bytes is not a multiple of its block size of 512 bytes"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -92,6 +92,8 @@ struct Shared {
     stop: (Mutex<bool>, Condvar),
     /// Memory of packs that are durable, for the next ones.
     spare: Mutex<Vec<AlignedBuf>>,
+    /// Packs of data that are being filled or put: they are most of a run's memory.
+    data_packs: (Mutex<usize>, Condvar),
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -181,6 +183,7 @@ impl Writer {
             beats: AtomicU64::new(0),
             stop: (Mutex::new(false), Condvar::new()),
             spare: Mutex::default(),
+            data_packs: (Mutex::new(0), Condvar::new()),
         });
         Self {
             shared,
@@ -296,9 +299,7 @@ impl Writer {
     fn start_threads(&mut self) {
         let options = &self.shared.vault.options;
         if options.uploaders > 0 {
-            // A local disk is busy with one pack of data: a second one would only take memory.
-            let local = self.shared.vault.store.is_local();
-            let of_data = if local { 1 } else { options.uploaders };
+            let of_data = self.shared.vault.data_uploaders();
             // Nobody queues: a pack that is handed on is being put, and what is full waits for that.
             let channels = [of_data, 1].map(|threads| (threads, bounded::<FinishedPack>(0)));
             self.uploads = Some(channels.map(|(threads, (sender, receiver))| {
@@ -411,19 +412,42 @@ impl Writer {
                 full = open.take();
             }
             let builder = match &mut *open {
-                Some(builder) => builder,
-                None => open.insert(self.new_pack(pack_kind)?),
+                Some(builder) => Ok(builder),
+                None => self.new_pack(pack_kind).map(|new| open.insert(new)),
             };
-            builder.append(kind, digest, plain_len, base, payload).map_err(format)?
+            builder.and_then(|builder| {
+                builder.append(kind, digest, plain_len, base, payload).map_err(format)
+            })
         };
-        if let Some(full) = full {
-            self.close(full)?;
+        match full {
+            Some(full) if entry.is_ok() => self.close(full)?,
+            // The run fails; nobody may wait for this pack.
+            Some(_) => self.shared.pack_is_gone(pack_kind),
+            None => {}
         }
-        Ok(entry.stored_len)
+        Ok(entry?.stored_len)
     }
 
+    /// How many packs of data may exist at once: one is filled while the others are being put.
+    fn most_data_packs(&self) -> usize {
+        self.shared.vault.data_uploaders().saturating_add(1)
+    }
+
+    /// Opens a pack. Waits while as many packs of data exist as may: that bounds the memory of a run.
     fn new_pack(&self, kind: PackKind) -> Result<PackBuilder> {
         let vault = &self.shared.vault;
+        if kind == PackKind::Data {
+            let (count, freed) = &self.shared.data_packs;
+            let mut count = lock(count);
+            while self.uploads.is_some() && *count >= self.most_data_packs() {
+                count = freed.wait(count).unwrap_or_else(PoisonError::into_inner);
+            }
+            *count = count.saturating_add(1);
+        }
+        self.open_pack(vault, kind).inspect_err(|_| self.shared.pack_is_gone(kind))
+    }
+
+    fn open_pack(&self, vault: &Vault, kind: PackKind) -> Result<PackBuilder> {
         let (key_id, salt) = vault.fresh();
         let header = Header { kind, key_id, salt };
         let capacity = match kind {
@@ -444,8 +468,11 @@ impl Writer {
     /// Names a full pack and hands it to the uploaders. Blocks while they are busy: that bounds
     /// the memory of a run.
     fn close(&self, builder: PackBuilder) -> Result<()> {
-        let pack =
-            builder.finish().map_err(|source| VaultError::Format { what: "a pack", source })?;
+        let kind = builder.kind();
+        let pack = builder.finish().map_err(|source| {
+            self.shared.pack_is_gone(kind);
+            VaultError::Format { what: "a pack", source }
+        })?;
         match &self.uploads {
             Some([data, nodes]) => {
                 let uploads = match pack.contents.header.kind {
@@ -563,6 +590,15 @@ impl Drop for Writer {
     }
 }
 
+impl Vault {
+    /// How many packs of data a writer puts at once. A local disk is busy with one: a second one would only
+    /// take memory.
+    fn data_uploaders(&self) -> usize {
+        let uploaders = self.options.uploaders;
+        if self.store.is_local() { uploaders.min(1) } else { uploaders }
+    }
+}
+
 impl Shared {
     fn claims_of(&self, digest: &Digest) -> &Mutex<HashSet<Digest>> {
         let number = usize::from(digest.as_bytes()[31] & 15);
@@ -576,7 +612,24 @@ impl Shared {
         }
     }
 
+    /// Puts a pack, and makes room for the next one, also if that fails.
     fn upload(&self, pack: FinishedPack) -> Result<()> {
+        let kind = pack.contents.header.kind;
+        let put = self.put_pack(pack);
+        self.pack_is_gone(kind);
+        put
+    }
+
+    /// A pack is no longer in memory.
+    fn pack_is_gone(&self, kind: PackKind) {
+        if kind == PackKind::Data {
+            let mut count = lock(&self.data_packs.0);
+            *count = count.saturating_sub(1);
+            self.data_packs.1.notify_all();
+        }
+    }
+
+    fn put_pack(&self, pack: FinishedPack) -> Result<()> {
         if self.failed.load(Ordering::Relaxed) {
             return Ok(()); // the run has failed: drop what is queued
         }

@@ -13,7 +13,7 @@ use strongroom_api::{
     self as api, Check, ConsistencyProved, ErrorBody, Finding, ItemUsage, KeyReference, PointDisk,
     ProtectableDisk, ProtectableItem, Restore, Source, TaskState, Verdict,
 };
-use strongroom_base::{Clock as _, Code, HostId, JobId, PointId, SystemEntropy, VaultId, codes};
+use strongroom_base::{Clock, Code, HostId, JobId, PointId, SystemEntropy, VaultId, codes};
 use strongroom_control::telling::Channel;
 use strongroom_orders::{
     Absence, AbsentPoint, Agent, Agents, AllowedPlaces, BackupDone, BackupOrder, CheckOrder,
@@ -56,6 +56,15 @@ impl Store {
         let found = self.points.get(&point).filter(|found| found.item == item);
         let found = found.filter(|_| !self.hidden.contains(&point));
         found.ok_or_else(|| error(&codes::POINT_NOT_FOUND))
+    }
+
+    /// An id after those of all points, as a vault gives it: the clock of these tests may stand still.
+    fn new_point(&self, clock: &dyn Clock) -> PointId {
+        let fresh = PointId::generate(clock, &SystemEntropy);
+        let after = |id: &PointId| {
+            PointId::from_bytes(u128::from_be_bytes(id.to_bytes()).saturating_add(1).to_be_bytes())
+        };
+        self.points.keys().max().map(after).map_or(fresh, |after| after.max(fresh))
     }
 
     /// A point with this label.
@@ -272,7 +281,7 @@ impl Agent for Host {
                 }
             };
             PointFacts {
-                id: PointId::generate(&*self.0.clock, &SystemEntropy),
+                id: store.new_point(&*self.0.clock),
                 item: order.item.clone(),
                 time: now,
                 completed: now,
@@ -314,7 +323,7 @@ impl Agent for Host {
             let was = outside.open(&order.from)?.point(&order.from_item, order.point)?.clone();
             let mut tags = was.tags.clone();
             tags.insert("copy_of".to_owned(), of);
-            let id = PointId::generate(&*self.0.clock, &SystemEntropy);
+            let id = outside.open(&order.to)?.new_point(&*self.0.clock);
             let locked_until = order.locked_until;
             PointFacts { id, item: order.to_item.clone(), tags, locked_until, ..was }
         };

@@ -5,8 +5,8 @@ use zerocopy::IntoBytes as _;
 
 use super::{
     Contents, ENTRY_LEN, Entry, FOOTER_LEN, FOOTER_MAGIC, FinishedPack, HEADER_LEN, Header,
-    MAX_PACK, MAX_RECORDS, PackFooter, RecordKind, TRAILER_ORDINAL, VERSION, encode_table, pack_id,
-    record_aad, trailer_aad,
+    MAX_PACK, MAX_RECORDS, PackFooter, PackKind, RecordKind, TRAILER_ORDINAL, VERSION,
+    encode_table, pack_id, record_aad, trailer_aad,
 };
 use crate::{FormatError, SealKey};
 
@@ -35,6 +35,11 @@ impl PackBuilder {
         } else {
             Err(FormatError::TooLarge { what: "pack" })
         }
+    }
+
+    /// What the pack is for.
+    pub fn kind(&self) -> PackKind {
+        self.header.kind
     }
 
     /// Whether it has no records yet.

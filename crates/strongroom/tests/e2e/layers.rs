@@ -40,10 +40,12 @@ const USES_NOT: [(&str, &[&str]); 1] = [(
     &[
         "strongroom-disk",
         "strongroom-engine",
+        "strongroom-export",
         "strongroom-hypervisor",
         "strongroom-machine",
         "strongroom-objects",
         "strongroom-vault",
+        "strongroom-verify",
     ],
 )];
 
@@ -128,7 +130,7 @@ fn sources(folder: &Path, into: &mut Vec<(String, String)>) {
     for entry in fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-        if ["tests", "tests.rs", "testing"].contains(&name.as_str()) {
+        if ["tests", "tests.rs", "testing", "simulated"].contains(&name.as_str()) {
             continue;
         }
         if path.is_dir() {
