@@ -4,7 +4,10 @@
 //! damaged or missing is repaired from a mirror on the spot where there is one, then looked for in
 //! other packs; only then is it lost.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use jiff::Timestamp;
 use strongroom_base::{BLOCK_SIZE, ByteRange, Digest, PackId, Recently};
@@ -22,6 +25,17 @@ use crate::{Location, Vault, VaultError, error::Result, write::ListedPack};
 pub(crate) struct Windows {
     recent: Mutex<Recently<WindowId, Arc<Vec<u8>>>>,
     len: u64,
+    /// How many read in order to learn what the store has.
+    askers: AtomicUsize,
+}
+
+/// As long as it lives, nodes are read from the store, not from what this host keeps of it.
+pub(crate) struct FromStore<'a>(&'a Vault);
+
+impl Drop for FromStore<'_> {
+    fn drop(&mut self) {
+        self.0.windows.askers.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// A pack and the number of the window in it.
@@ -30,7 +44,7 @@ type WindowId = (PackId, u64);
 impl Windows {
     pub(crate) fn new(local: bool) -> Self {
         let (len, count) = if local { (128 * 1024, 64) } else { (1024 * 1024, 32) };
-        Self { recent: Mutex::new(Recently::new(count)), len }
+        Self { recent: Mutex::new(Recently::new(count)), len, askers: AtomicUsize::new(0) }
     }
 }
 
@@ -152,8 +166,14 @@ impl Vault {
         let range = ByteRange::between(first, last);
         let entry = window_entry(&place.pack, number, range.len());
         let kept = self.kept.as_ref().zip(entry);
-        let found = kept.as_ref().and_then(|(kept, entry)| kept.get(entry));
+        let asks_store = || self.windows.askers.load(Ordering::Acquire) > 0;
+        let found = kept.as_ref().filter(|_| !asks_store());
+        let found = found.and_then(|(kept, entry)| kept.get(entry));
         let window = if let Some(window) = found {
+            if asks_store() {
+                // Somebody has begun to ask the store meanwhile, and may not meet this.
+                return Ok(Arc::new(window));
+            }
             window
         } else {
             let window = self.store.get_range(key, range)?;
@@ -241,7 +261,7 @@ impl Vault {
     /// the index was read, or the cache is damaged, which is looked into once, or an index object is
     /// lost, so that the packs themselves are asked.
     pub fn look_again(&self) -> Result<()> {
-        if self.checked.swap(true, std::sync::atomic::Ordering::Relaxed) {
+        if self.checked.swap(true, Ordering::Relaxed) {
             self.sync()?;
         } else {
             self.sync_checked()?;
@@ -282,6 +302,14 @@ impl Vault {
 }
 
 impl Vault {
+    /// Has nodes read from the store from now on: what is in memory, or kept on this host, says nothing
+    /// about it.
+    pub(crate) fn read_from_store(&self) -> FromStore<'_> {
+        self.windows.askers.fetch_add(1, Ordering::AcqRel);
+        self.forget_nodes();
+        FromStore(self)
+    }
+
     /// Gives back the memory of the nodes that were read.
     pub(crate) fn forget_nodes(&self) {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner).clear();

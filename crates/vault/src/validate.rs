@@ -100,8 +100,7 @@ impl Vault {
         progress: OnValidate<'_>,
         cancel: &Cancel,
     ) -> Result<Validated> {
-        // What is in memory says nothing about the store.
-        self.forget_nodes();
+        let _from_store = self.read_from_store();
         let key = self.item_key(item)?;
         self.sync()?;
         let mut round = 1;

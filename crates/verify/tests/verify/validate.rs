@@ -1,10 +1,53 @@
 //! Validation of single points: what it notices, and what it costs.
 
-use strongroom_base::{Cancel, Coded as _, PointId};
-use strongroom_objects::ObjectStore;
+use std::{ops::ControlFlow, sync::Arc};
+
+use strongroom_base::{ByteRange, Cancel, Coded as _, PointId};
+use strongroom_objects::{Entry, Key, Memory, ObjectStore, Put, StoreError};
 use strongroom_vault::{ValidateOptions, Validated, VaultError};
 
 use crate::common::{Place, cache_of, flip, get, keys, memory, mirror};
+
+/// A store behind a network, of which a vault keeps objects on its host.
+struct Distant(Memory);
+
+impl ObjectStore for Distant {
+    fn put_new(&self, key: &Key, body: &[u8]) -> Result<Put, StoreError> {
+        self.0.put_new(key, body)
+    }
+
+    fn get(&self, key: &Key, max_len: u64) -> Result<Vec<u8>, StoreError> {
+        self.0.get(key, max_len)
+    }
+
+    fn get_range(&self, key: &Key, range: ByteRange) -> Result<Vec<u8>, StoreError> {
+        self.0.get_range(key, range)
+    }
+
+    fn list(
+        &self,
+        prefix: &str,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        self.0.list(prefix, visit)
+    }
+
+    fn delete(&self, key: &Key) -> Result<(), StoreError> {
+        self.0.delete(key)
+    }
+
+    fn replace(&self, key: &Key, body: &[u8]) -> Result<(), StoreError> {
+        self.0.replace(key, body)
+    }
+
+    fn name(&self) -> String {
+        "distant".to_owned()
+    }
+
+    fn is_local(&self) -> bool {
+        false
+    }
+}
 
 fn validate(place: &Place, item: &str, point: PointId) -> Result<Validated, VaultError> {
     let vault = place.open(false);
@@ -78,14 +121,23 @@ fn a_pack_that_went_since_the_last_validation_is_missed() {
 
 #[test]
 fn corrupted_packs_and_manifests() {
-    let place = Place::new(memory());
+    find_what_is_corrupted(&Place::new(memory()));
+}
+
+/// What this host keeps of the store says nothing about the store.
+#[test]
+fn corrupted_packs_and_manifests_of_a_distant_store() {
+    find_what_is_corrupted(&Place::new(Arc::new(Distant(Memory::default()))));
+}
+
+fn find_what_is_corrupted(place: &Place) {
     for kind in ["packs/data/", "packs/node/"] {
         let mut bad = 0;
         for pack in keys(&*place.store, kind) {
             let good = get(&*place.store, &pack);
             for at in (100..good.len()).step_by(good.len() / 4) {
                 flip(&*place.store, &pack, at);
-                let found: Vec<_> = codes(&place).into_iter().flatten().collect();
+                let found: Vec<_> = codes(place).into_iter().flatten().collect();
                 assert!(found.iter().all(|code| *code == "store.corrupt"), "{pack}: {found:?}");
                 bad += usize::from(!found.is_empty());
                 place.store.replace(&pack, &good).expect("restores");
@@ -97,11 +149,11 @@ fn corrupted_packs_and_manifests() {
         let good = get(&*place.store, &manifest);
         for bytes in [&good[..good.len() - 1], &good[..70], &good[..3]] {
             place.store.replace(&manifest, bytes).expect("replaces");
-            let found: Vec<_> = codes(&place).into_iter().flatten().collect();
+            let found: Vec<_> = codes(place).into_iter().flatten().collect();
             assert_eq!(found, ["point.damaged"]);
         }
         place.store.delete(&manifest).expect("deletes");
-        let found: Vec<_> = codes(&place).into_iter().flatten().collect();
+        let found: Vec<_> = codes(place).into_iter().flatten().collect();
         assert_eq!(found, ["point.not_found"]);
         place.store.put_new(&manifest, &good).expect("restores");
     }
