@@ -8,9 +8,9 @@
 //! of a writer, could have written.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use strongroom_base::{BLOCK_SIZE, Digest, PackId, PointId};
+use strongroom_base::{BLOCK_SIZE, Digest, PackId, PointId, check_name};
 use strongroom_format::{
-    IndexObject, Manifest, SealKey, VaultConfig, check_name,
+    IndexObject, Manifest, SealKey, VaultConfig,
     codec::{Decoder, Encoder, Encoding},
     pack::{self, Entry, Footer, Header},
     sealed::{self, SealedHeader, SealedKind},

@@ -177,7 +177,9 @@ fn encrypted_disks_come_back_encrypted() {
     let run = host.command(&words).env("PATH", a_coarse_qemu_img(&host)).output().unwrap();
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
     let restored: Value = serde_json::from_slice(&run.stdout).unwrap();
-    assert_eq!(fs::read_to_string(host.lab.path("tools/tries")).unwrap().lines().count(), 8);
+    // Four for each image, and more if QEMU failed by itself.
+    let tries = fs::read_to_string(host.lab.path("tools/tries")).unwrap().lines().count();
+    assert!(tries >= 8, "{tries}");
     assert_eq!(restored["secrets"][0], SECRET, "{restored:#}");
     assert_eq!(files(&to), ["copy-vda.qcow2", "copy-vdb.qcow2", "copy-vdc.raw"]);
     let info = tool("qemu-img", &["info", &format!("{to}/copy-vdb.qcow2")]);
