@@ -62,7 +62,10 @@ fn libvirt_dies_while_the_guest_is_frozen() {
         assert_ne!(host.try_virsh(&["list"]).code, 0, "libvirt is back");
         host.start_libvirtd();
         guest.wait_agent();
-        assert_eq!(guest.freeze_status(), "thawed");
+        if end != "CONT" {
+            // A backup that goes on begins again as soon as libvirt is back, and freezes it once more.
+            assert_eq!(guest.freeze_status(), "thawed");
+        }
         if end == "KILL" {
             run.end();
             assert_clean_within(20, &host, &guest, first["checkpoint"].as_str());
