@@ -246,8 +246,8 @@ fn sizes(compressible: u64) -> Record {
 
 fn measure_limits(bench: &Bench, programs: &Programs, disk: &Disk) -> Outcome<Value> {
     drop_caches()?;
-    let mut command = Command::new(programs.own.join("limits"));
-    command.arg(&disk.path).arg("--scratch").arg(&bench.scratch);
+    let mut command = Command::new(programs.own.join("bench"));
+    command.arg("limits").arg(&disk.path).arg("--scratch").arg(&bench.scratch);
     let printed = bench.quietly(command)?;
     tell(printed.trim_end());
     Ok(serde_json::from_str(&printed)?)

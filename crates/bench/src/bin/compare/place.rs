@@ -79,13 +79,14 @@ impl Disk {
     }
 
     /// Makes the disk twice as large; the second half gets as much data as the first has.
-    pub(crate) fn double(&self, generate: &Path) -> Outcome<()> {
+    pub(crate) fn double(&self, bench: &Path) -> Outcome<()> {
         fs::write(self.marker(), "doubled\n")?;
         let data: u64 = extents(&open(&self.path, false)?)?.iter().map(|extent| extent.len).sum();
-        let mut command = Command::new(generate);
+        let mut command = Command::new(bench);
+        command.arg("generate");
         command.arg("log").arg(&self.path).arg(data.to_string()).arg("77");
         if !command.status()?.success() {
-            return Err(Failure::new("generate could not double the disk"));
+            return Err(Failure::new("bench could not double the disk"));
         }
         let disk = OpenOptions::new().write(true).open(&self.path)?;
         disk.set_len(self.size * 2)?;

@@ -10,7 +10,7 @@ use std::{
 
 use strongroom_bench::{
     Failure, Outcome,
-    place::{drop_caches, remove, tell},
+    place::{drop_caches, remove},
     rng::Rng,
 };
 
@@ -100,8 +100,8 @@ impl Product<'_> {
     ) -> Outcome<()> {
         let file = self.bench.scratch.join("pipeline.out");
         remove(&file)?;
-        let mut command = Command::new(self.programs.own.join("bare_pipeline"));
-        command.arg(disk);
+        let mut command = Command::new(self.programs.own.join("bench"));
+        command.arg("bare-pipeline").arg(disk);
         if output {
             command.arg("--output").arg(&file);
         }
@@ -162,7 +162,7 @@ impl Product<'_> {
     pub(crate) fn double(&mut self, disk: &mut Disk) -> Outcome<()> {
         let path = disk.path.clone();
         disk.go(1)?;
-        disk.double(&self.programs.own.join("generate"))?;
+        disk.double(&self.programs.own.join("bench"))?;
         self.create()?;
         self.measure_backup("full, double disk", Cache::Warm, &path, None)?;
         self.bench.world.put_aside("double")?;
@@ -199,8 +199,8 @@ impl Product<'_> {
     pub(crate) fn compressible(&mut self, bytes: u64) -> Outcome<()> {
         let path = self.bench.scratch.join("compressible.raw");
         remove(&path)?;
-        let mut command = Command::new(self.programs.own.join("generate"));
-        command.arg("log").arg(&path).arg(bytes.to_string()).arg("5");
+        let mut command = Command::new(self.programs.own.join("bench"));
+        command.args(["generate", "log"]).arg(&path).arg(bytes.to_string()).arg("5");
         self.bench.quietly(command)?;
         fs::OpenOptions::new().write(true).open(&path)?.set_len(bytes)?;
         self.create()?;
@@ -213,27 +213,21 @@ impl Product<'_> {
     }
 
     // --- A vault of 1 TB and 1,000 points -----------------------------------------------------------
-    // `big_vault --scratch DIR --strongroom PROGRAM` generates the metadata of such a vault (no data) and
+    // `bench big-vault --scratch DIR --strongroom PROGRAM` generates the metadata of such a vault (no data) and
     // measures on it. It prints one JSON object with the numbers the report reads:
     //   open_warm_seconds         opening it with its index at hand
     //   open_rebuild_seconds      opening it with no index: from the packs' trailers
     //   index_ram_bytes           resident memory the open index takes
     //   stored_bytes              how much data the vault's packs would hold
     //   reclaim_seconds           a whole reclaim over all points
-    // Until that program exists its rows say "not measured".
 
     /// Opening and reclaiming a vault of 1 TB and 1,000 points.
     pub(crate) fn big_vault(&mut self) -> Outcome<()> {
-        let program = self.programs.own.join("big_vault");
-        if !program.exists() {
-            tell("big vault    not measured: there is no big_vault program");
-            return Ok(());
-        }
         self.bench.world.clear()?;
         let scratch = self.bench.world.repository();
         fs::create_dir_all(&scratch)?;
-        let mut command = Command::new(program);
-        command.arg("--scratch").arg(&scratch);
+        let mut command = Command::new(self.programs.own.join("bench"));
+        command.arg("big-vault").arg("--scratch").arg(&scratch);
         command.arg("--strongroom").arg(&self.programs.strongroom);
         let task = Task {
             tool: TOOL,
@@ -244,7 +238,7 @@ impl Product<'_> {
         };
         self.bench.measure(&task, &command)?;
         if self.bench.records.0.last().is_some_and(|record| record.said.is_null()) {
-            return Err(Failure::new("big_vault printed no JSON object"));
+            return Err(Failure::new("bench big-vault printed no JSON object"));
         }
         self.bench.world.end(&[])
     }

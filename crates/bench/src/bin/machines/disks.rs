@@ -56,7 +56,7 @@ impl Size {
     }
 
     /// Makes `vda.qcow2` and `vdb.qcow2` in a folder, unless they are there.
-    pub(crate) fn make(self, folder: &Path, generate: &Path) -> Outcome<()> {
+    pub(crate) fn make(self, folder: &Path, bench: &Path) -> Outcome<()> {
         let stamp = folder.join("made-of");
         let made_of = format!("{self:?}\n");
         if fs::read_to_string(&stamp).is_ok_and(|text| text == made_of) {
@@ -71,7 +71,8 @@ impl Size {
         }
         let generate = |what: &str, file: &Path, count: u64, seed: u64| {
             let (count, seed) = (count.to_string(), seed.to_string());
-            run(Command::new(generate).arg(what).arg(file).args([&count, &seed])).map(drop)
+            run(Command::new(bench).args(["generate", what]).arg(file).args([&count, &seed]))
+                .map(drop)
         };
         let [a, b] = self.pages;
         generate("heap", &file("vda", "db/table"), a, 41)?;
@@ -110,10 +111,10 @@ impl Size {
         let (seed, last) = (1000 + day * 10, 1000 + day * 10 + 1);
         let said = guest.sh(&format!(
             "set -e
-             generate churn /data/a/db/table {a} {seed}
-             generate churn /data/b/db/table {b} {last}
-             generate log /data/a/log/syslog {part} {seed}
-             generate noise /data/a/srv/media/day{day}.jpg {part} {seed}
+             bench generate churn /data/a/db/table {a} {seed}
+             bench generate churn /data/b/db/table {b} {last}
+             bench generate log /data/a/log/syslog {part} {seed}
+             bench generate noise /data/a/srv/media/day{day}.jpg {part} {seed}
              sync"
         ))?;
         if said.is_empty() { Ok(()) } else { Err(Failure::new(said)) }

@@ -149,9 +149,9 @@ fn run(options: &Options) -> Outcome<()> {
     if lock.try_lock().is_err() {
         return Err(Failure::new(format!("another run works in {}", options.work.display())));
     }
-    let generate = env::current_exe()?.with_file_name("generate");
+    let bench = env::current_exe()?.with_file_name("bench");
     let images = options.work.join(format!("images-{}", options.size.name));
-    options.size.make(&images, &generate)?;
+    options.size.make(&images, &bench)?;
     let mut results =
         Results { about: about(options)?, records: Records::default(), targets: Value::Null };
     if options.tools.len() < TOOLS.len() {

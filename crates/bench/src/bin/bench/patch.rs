@@ -1,49 +1,41 @@
 //! How two states of a disk differ, kept so that one disk can be taken from day to day and back.
 //!
 //! ```text
-//! patch compare OLD NEW --disk NAME --to PREFIX    writes PREFIX.ranges, .forward, .back
-//! patch apply DISK PREFIX forward|back             writes those bytes over DISK's ranges
+//! bench patch compare OLD NEW --disk NAME --to PREFIX    writes PREFIX.ranges, .forward, .back
+//! bench patch apply DISK PREFIX forward|back             writes those bytes over DISK's ranges
 //! ```
 //!
 //! `ranges` has lines of `NAME offset length` in whole 64 KiB blocks; `forward` and `back` are the bytes
 //! of these ranges, one after the other, in NEW and in OLD.
 
 use std::{
-    env,
     fs::{self, File},
     io::{BufWriter, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    process::ExitCode,
 };
 
 use strongroom_base::BLOCK_SIZE;
 use strongroom_bench::{
     Failure, Outcome,
-    failure::finish,
     image::{Extent, apply, extents, open, pieces},
 };
 
 const PIECE: u64 = 16 << 20;
 
-fn main() -> ExitCode {
-    let arguments: Vec<String> = env::args().skip(1).collect();
+/// Runs it.
+pub(crate) fn run_program(arguments: &[String]) -> Outcome<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    finish(
-        "patch",
-        match words.as_slice() {
-            ["compare", old, new, "--disk", name, "--to", prefix] => {
-                compare(Path::new(old), Path::new(new), name, prefix)
-            }
-            ["apply", disk, prefix, "forward"] => {
-                apply(Path::new(disk), Path::new(prefix), "forward")
-            }
-            ["apply", disk, prefix, "back"] => apply(Path::new(disk), Path::new(prefix), "back"),
-            _ => Err(Failure::new(
-                "usage: patch compare OLD NEW --disk NAME --to PREFIX | patch apply DISK PREFIX forward|back",
-            )),
-        },
-    )
+    match words.as_slice() {
+        ["compare", old, new, "--disk", name, "--to", prefix] => {
+            compare(Path::new(old), Path::new(new), name, prefix)
+        }
+        ["apply", disk, prefix, "forward"] => apply(Path::new(disk), Path::new(prefix), "forward"),
+        ["apply", disk, prefix, "back"] => apply(Path::new(disk), Path::new(prefix), "back"),
+        _ => Err(Failure::new(
+            "usage: bench patch compare OLD NEW --disk NAME --to PREFIX\n       bench patch apply DISK PREFIX forward|back",
+        )),
+    }
 }
 
 fn part(prefix: &str, kind: &str) -> PathBuf {

@@ -2,24 +2,19 @@
 //! compresses, encrypts and writes. Prints one JSON object.
 //!
 //! ```text
-//! bare_pipeline IMAGE [--output FILE] [--direct-input] [--cached-output] [--ranges FILE]
+//! bench bare-pipeline IMAGE [--output FILE] [--direct-input] [--cached-output] [--ranges FILE]
 //!                     [--threads 2] [--readers N] [--level 1] [--hash-only]
 //! ```
 
-#![allow(clippy::disallowed_methods, reason = "real time and real threads are tried here")]
-
 use std::{
-    env,
     io::{Write, stdout},
     path::{Path, PathBuf},
-    process::ExitCode,
     time::Instant,
 };
 
 use serde::Serialize;
 use strongroom_bench::{
     Failure, Outcome,
-    failure::finish,
     image::{create, extents, open, pieces, read_ranges},
     pipeline::{DIRECT_PIECE, Setup, Totals, run},
 };
@@ -31,11 +26,9 @@ struct Report {
     totals: Totals,
 }
 
-fn main() -> ExitCode {
-    finish("bare_pipeline", work(env::args().skip(1)))
-}
-
-fn work(mut arguments: impl Iterator<Item = String>) -> Outcome<()> {
+/// Runs it.
+pub(crate) fn run_program(arguments: Vec<String>) -> Outcome<()> {
+    let mut arguments = arguments.into_iter();
     let mut image = None;
     let (mut output, mut ranges) = (None::<PathBuf>, None::<PathBuf>);
     let (mut direct_input, mut cached_output) = (false, false);

@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use strongroom_bench::rng::Rng;
 
-use crate::scale::Scale;
+use super::scale::Scale;
 
 const STRETCHES: u64 = 12;
 /// Blocks of a run.

@@ -1,21 +1,17 @@
 //! What this machine can do, one primitive at a time, on data of a measured disk.
 //!
 //! ```text
-//! limits IMAGE --scratch DIR [--seconds 2]      prints one JSON object, in MB (10^6 bytes) a second
+//! bench limits IMAGE --scratch DIR [--seconds 2]      prints one JSON object, in MB (10^6 bytes) a second
 //! ```
 //!
 //! The primitives of the processor work on up to 512 MiB of the image's blocks that are not zero, taken
 //! evenly from all over it, on one thread and on two. Reads and writes go through whole files.
 
-#![allow(clippy::disallowed_methods, reason = "real time and real threads are tried here")]
-
 use std::{
-    env,
     fs::{self, File},
     io::{Write, stdout},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    process::ExitCode,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
@@ -26,7 +22,6 @@ use serde_json::{Map, Value, json};
 use strongroom_base::{AlignedBuf, BLOCK_SIZE, BLOCK_SIZE_U64};
 use strongroom_bench::{
     Failure, Outcome,
-    failure::finish,
     image::{Extent, create, extents, open, pieces},
     pipeline::is_zero,
 };
@@ -36,11 +31,9 @@ const SAMPLE_BLOCKS: usize = 8192;
 const FILE_PIECE: u64 = 1 << 20;
 const WRITTEN_BYTES: u64 = 4 << 30;
 
-fn main() -> ExitCode {
-    finish("limits", work(env::args().skip(1)))
-}
-
-fn work(mut arguments: impl Iterator<Item = String>) -> Outcome<()> {
+/// Runs it.
+pub(crate) fn run_program(arguments: Vec<String>) -> Outcome<()> {
+    let mut arguments = arguments.into_iter();
     let (mut image, mut scratch, mut seconds) = (None, None, 2);
     while let Some(argument) = arguments.next() {
         let mut value =
@@ -52,7 +45,7 @@ fn work(mut arguments: impl Iterator<Item = String>) -> Outcome<()> {
         }
     }
     let (Some(image), Some(scratch)) = (image, scratch) else {
-        return Err(Failure::new("usage: limits IMAGE --scratch DIR [--seconds N]"));
+        return Err(Failure::new("usage: bench limits IMAGE --scratch DIR [--seconds N]"));
     };
     let budget = Duration::from_secs(seconds);
     let mut report = Map::new();

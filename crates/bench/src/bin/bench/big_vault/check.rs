@@ -9,7 +9,7 @@ use strongroom_format::Manifest;
 use strongroom_image::{Image, Visitor, visit};
 use strongroom_vault::{Vault, VaultError};
 
-use crate::{
+use super::{
     failed,
     generate::{ITEM, Place},
 };

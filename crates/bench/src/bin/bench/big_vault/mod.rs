@@ -2,8 +2,8 @@
 //! how long reclaim takes.
 //!
 //! ```text
-//! big_vault --scratch DIR --strongroom PROGRAM [--points 1000] [--disk-bytes 1T] [--stored-bytes 1T]
-//!           [--churn PERCENT] [--delete POINTS] [--keep]
+//! bench big-vault --scratch DIR --strongroom PROGRAM [--points 1000] [--disk-bytes 1T] [--stored-bytes 1T]
+//!                 [--churn PERCENT] [--delete POINTS] [--keep]
 //! ```
 //!
 //! It makes the vault in `DIR`, measures the program on it, prints one JSON object and removes the vault.
@@ -24,8 +24,6 @@
 //! vault, so no time goes into Argon2. After the reclaim the trees of the first and the last point left are
 //! read, and a part of their blocks looked for in the index and in the store.
 
-#![allow(clippy::disallowed_methods, reason = "real time and real threads are tried here")]
-
 mod check;
 mod churn;
 mod generate;
@@ -36,20 +34,19 @@ mod scale;
 mod tests;
 
 use std::{
-    env, fs,
+    fs,
     io::{Write, stderr, stdout},
     path::{Path, PathBuf},
-    process::ExitCode,
     time::Instant,
 };
 
 use serde_json::{Value, json};
-use strongroom_bench::{Failure, Outcome, failure::finish};
+use strongroom_bench::{Failure, Outcome};
 
-use crate::{generate::Place, measure::Program, scale::Scale};
+use self::{generate::Place, measure::Program, scale::Scale};
 
 const USAGE: &str = "\
-usage: big_vault --scratch DIR --strongroom PROGRAM [OPTIONS]
+usage: bench big-vault --scratch DIR --strongroom PROGRAM [OPTIONS]
 
   --scratch DIR         where the vault is made; it is removed again
   --strongroom PROGRAM  what is measured
@@ -68,16 +65,15 @@ struct Options {
     keep: bool,
 }
 
-fn main() -> ExitCode {
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    let outcome = match arguments.as_slice() {
+/// Runs it.
+pub(crate) fn run_program(arguments: Vec<String>) -> Outcome<()> {
+    match arguments.as_slice() {
         [flag] if flag == "--help" || flag == "-h" => {
             stdout().write_all(USAGE.as_bytes()).map_err(Failure::from)
         }
         [flag, cache] if flag == measure::OPEN_INDEX => measure::open_index(Path::new(cache)),
         _ => options(arguments.into_iter()).and_then(|options| run(&options)),
-    };
-    finish("big_vault", outcome)
+    }
 }
 
 fn options(mut arguments: impl Iterator<Item = String>) -> Outcome<Options> {
@@ -180,7 +176,7 @@ fn measure_all(options: &Options, place: &Place) -> Outcome<Value> {
 /// Tells the person who waits.
 fn tell(line: &str) {
     // Progress that nobody can read is no reason to stop.
-    drop(writeln!(stderr(), "big_vault: {line}"));
+    drop(writeln!(stderr(), "bench big-vault: {line}"));
 }
 
 /// An error with its causes.

@@ -1,20 +1,17 @@
 //! How fast the catalog lists, reads, writes and counts, on both databases.
 //!
 //! ```text
-//! catalog [--sqlite N] [--postgres N] [--rounds N] [--scratch DIR]      prints one JSON object
+//! bench catalog [--sqlite N] [--postgres N] [--rounds N] [--scratch DIR]      prints one JSON object
 //! ```
 //!
 //! Fills a catalog with N documents of 1 KB (100,000 on SQLite, 1,000,000 on a PostgreSQL server
 //! that it starts for itself; 0 leaves one out), then measures. Times are in microseconds; `cpu`
 //! is that of this process alone, which has SQLite's in it and not PostgreSQL's.
 
-#![allow(clippy::disallowed_methods, reason = "real time and real threads are tried here")]
-
 use std::{
     env,
     io::{Write as _, stdout},
     path::PathBuf,
-    process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -23,7 +20,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
 use strongroom_base::SystemClock;
-use strongroom_bench::{Failure, Outcome, failure::finish, figures::number, rng::Rng};
+use strongroom_bench::{Failure, Outcome, figures::number, rng::Rng};
 use strongroom_catalog::{
     AuditRecord, Catalog, CatalogUrl, Column, Document, Filter, Kind, Migration, Page, Query,
     Schema, Stored, Value,
@@ -98,11 +95,9 @@ struct Plan {
     scratch: PathBuf,
 }
 
-fn main() -> ExitCode {
-    finish("catalog", work(env::args().skip(1)))
-}
-
-fn work(mut arguments: impl Iterator<Item = String>) -> Outcome<()> {
+/// Runs it.
+pub(crate) fn run_program(arguments: Vec<String>) -> Outcome<()> {
+    let mut arguments = arguments.into_iter();
     let mut plan =
         Plan { sqlite: 100_000, postgres: 1_000_000, rounds: 1000, scratch: env::temp_dir() };
     while let Some(argument) = arguments.next() {

@@ -17,7 +17,7 @@ use strongroom_base::{Clock as _, SystemClock};
 use strongroom_bench::{Failure, Outcome};
 use strongroom_vault::Index;
 
-use crate::{
+use super::{
     failed,
     generate::{Place, files},
 };
@@ -95,7 +95,7 @@ pub(crate) struct IndexMemory {
 /// Has a process of its own open the index cache, so that nothing else is in the figure.
 pub(crate) fn index_memory(cache: &Path) -> Outcome<IndexMemory> {
     let output = Command::new(env::current_exe()?)
-        .arg(OPEN_INDEX)
+        .args(["big-vault", OPEN_INDEX])
         .arg(cache)
         .stderr(Stdio::inherit())
         .output()?;

@@ -1,25 +1,22 @@
 //! Makes the data of the measured disks: the same bytes for the same seed, on every machine.
 //!
 //! ```text
-//! generate heap  FILE PAGES SEED        a table of 8 KiB pages
-//! generate churn FILE PAGES SEED        a day's changes to that many of its pages, in place
-//! generate log   FILE BYTES SEED        appends log lines
-//! generate noise FILE BYTES SEED        bytes that no compression makes smaller
-//! generate grow  FILE BYTES SEED        appends a table of that many bytes to a disk
+//! bench generate heap  FILE PAGES SEED        a table of 8 KiB pages
+//! bench generate churn FILE PAGES SEED        a day's changes to that many of its pages, in place
+//! bench generate log   FILE BYTES SEED        appends log lines
+//! bench generate noise FILE BYTES SEED        bytes that no compression makes smaller
+//! bench generate grow  FILE BYTES SEED        appends a table of that many bytes to a disk
 //! ```
 
 use std::{
-    env,
     fs::{File, OpenOptions},
     io::{BufWriter, Write},
     os::unix::fs::FileExt,
     path::Path,
-    process::ExitCode,
 };
 
 use strongroom_bench::{
     Failure, Outcome,
-    failure::finish,
     heap::{Heap, PAGE_SIZE},
     rng::Rng,
     text::write_log,
@@ -27,13 +24,12 @@ use strongroom_bench::{
 
 const PAGE_SIZE_U64: u64 = 8192;
 
-fn main() -> ExitCode {
-    finish("generate", run(env::args().skip(1).collect()))
-}
-
-fn run(arguments: Vec<String>) -> Outcome<()> {
+/// Runs it.
+pub(crate) fn run_program(arguments: Vec<String>) -> Outcome<()> {
     let Ok([what, file, count, seed]) = <[String; 4]>::try_from(arguments) else {
-        return Err(Failure::new("usage: generate heap|churn|log|noise|grow FILE COUNT SEED"));
+        return Err(Failure::new(
+            "usage: bench generate heap|churn|log|noise|grow FILE COUNT SEED",
+        ));
     };
     let (path, count, seed) = (Path::new(&file), count.parse()?, seed.parse()?);
     let at = Failure::at(path);
@@ -53,7 +49,7 @@ fn run(arguments: Vec<String>) -> Outcome<()> {
             let file = OpenOptions::new().append(true).open(path).map_err(&at)?;
             heap(file, count / PAGE_SIZE_U64, seed)
         }
-        _ => Err(Failure::new(format!("generate: there is no {what}"))),
+        _ => Err(Failure::new(format!("bench generate: there is no {what}"))),
     }
 }
 

@@ -3,7 +3,7 @@
 use strongroom_base::Cancel;
 use strongroom_vault::{ReclaimOptions, reclaim};
 
-use crate::{
+use super::{
     check,
     churn::Disk,
     generate::{self, ITEM, Place},

@@ -19,7 +19,7 @@ use strongroom_format::{
 };
 use strongroom_vault::Vault;
 
-use crate::{
+use super::{
     failed,
     scale::{RECORD_BYTES, RECORDS_A_PACK},
 };

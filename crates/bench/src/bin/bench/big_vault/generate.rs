@@ -20,7 +20,7 @@ use strongroom_keys::{KeySource, generate_key_file};
 use strongroom_objects::{Folder, ObjectStore};
 use strongroom_vault::{Vault, VaultOptions, Writer};
 
-use crate::{churn::Disk, failed, hollow, scale::Scale};
+use super::{churn::Disk, failed, hollow, scale::Scale};
 
 /// The item that the points are of.
 pub(crate) const ITEM: &str = "big";

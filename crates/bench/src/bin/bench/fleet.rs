@@ -1,29 +1,22 @@
 //! Nights of 10,000 machines on 100 hosts, under several limits, in simulated time.
 //!
 //! ```text
-//! fleet [SEED]      prints the table of docs/understand/benchmarks.md
+//! bench fleet [SEED]      prints the table of docs/understand/benchmarks.md
 //! ```
 
-use std::{
-    env,
-    io::{Write as _, stdout},
-    process::ExitCode,
-};
+use std::io::{Write as _, stdout};
 
 use strongroom_bench::{
     Failure, Outcome,
-    failure::finish,
     fleet::{Fleet, night},
 };
 
-fn main() -> ExitCode {
-    finish("fleet", run())
-}
-
-fn run() -> Outcome<()> {
-    let seed = match env::args().nth(1) {
-        Some(word) => word.parse()?,
-        None => 1,
+/// Runs it.
+pub(crate) fn run_program(arguments: &[String]) -> Outcome<()> {
+    let seed = match arguments {
+        [] => 1,
+        [seed] => seed.parse()?,
+        _ => return Err(Failure::new("usage: bench fleet [SEED]")),
     };
     let usual = Fleet { seed, ..Fleet::USUAL };
     let nights = [
