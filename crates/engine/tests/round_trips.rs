@@ -22,10 +22,9 @@ use std::{
 };
 
 use strongroom_base::{BLOCK_SIZE, ByteRange, RangeSet};
-use strongroom_format::{Consistency, DiskRecord, Manifest, SourceRecord, pack::RecordKind};
-use strongroom_image::{Builder, Node};
 use strongroom_objects::{Entry, Key, Memory, ObjectStore, Put, StoreError};
-use strongroom_vault::{Vault, VaultOptions, Writer};
+use strongroom_testing::put_points;
+use strongroom_vault::{Vault, VaultOptions};
 
 use common::{Place, make_disk, noise};
 
@@ -187,60 +186,7 @@ fn crowd(place: &Place, far: &Far, item: &str, (first, points): (u64, u64)) {
     };
     let vault = Vault::open(Arc::new(far.memory.clone()), &place.key(), options).expect("opens");
     let vault = Arc::new(vault);
-    for number in 0..points {
-        let writer = Writer::begin(&vault, item, "crowd").expect("begins");
-        let block = noise(first + number, BLOCK_SIZE);
-        let digest = vault.hasher().block(&block);
-        assert!(writer.claim(&digest).expect("asks"));
-        let stored = RecordKind::BlockStored;
-        writer.store_block(stored, digest, BLOCK_SIZE, None, &block).expect("stores");
-        let sink = |digest, encoded: &[u8]| writer.store_node(digest, encoded);
-        let mut builder = Builder::new(vault.hasher(), 65536, None, &*vault, sink).expect("a size");
-        let mut node = Node::empty();
-        node.set(0, digest);
-        builder.set_leaf(0, &node).expect("a leaf");
-        let image = builder.finish().expect("a tree");
-        let time = vault.clock().now();
-        let source = SourceRecord {
-            location: "crowd".to_owned(),
-            format: "raw".to_owned(),
-            changes_from: "all".to_owned(),
-            checkpoint: None,
-        };
-        let disk = DiskRecord {
-            name: "x".to_owned(),
-            size_bytes: image.size(),
-            root: image.root(),
-            allocated_bytes: None,
-            changed_bytes: 0,
-            read_bytes: 0,
-            deduplicated_bytes: 0,
-            stored_bytes: 0,
-            seconds: 0.0,
-            source,
-            skipped: vec![],
-            unexpected_blocks: 0,
-            notes: vec![],
-        };
-        let manifest = Manifest {
-            format: Manifest::FORMAT,
-            id: writer.point().expect("a point"),
-            item: item.to_owned(),
-            time,
-            completed: time,
-            consistency: Consistency::Crash,
-            evidence: vec![],
-            host: "crowd".to_owned(),
-            software: "test".to_owned(),
-            parent: None,
-            disks: vec![disk],
-            excluded: vec![],
-            configuration: None,
-            locked_until: None,
-            tags: std::collections::BTreeMap::new(),
-        };
-        writer.publish(&manifest).expect("publishes");
-    }
+    put_points(&vault, item, first..first + points);
 }
 
 #[test]

@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, fmt::Debug, ops::ControlFlow};
 
 use strongroom_base::{AlignedBuf, ByteRange};
 
-use crate::store::{Heal, Key, ObjectStore, Put, StoreError};
+use crate::{
+    probe::race,
+    store::{Heal, Key, ObjectStore, Put, StoreError},
+};
 
 /// What a store did wrong.
 #[derive(Debug, thiserror::Error)]
@@ -309,33 +312,6 @@ impl Suite<'_> {
         self.same(&self.store.get(&key, 9)?, b"new".as_slice(), "a replacement of nothing")?;
         Ok(self.store.delete(&key)?)
     }
-}
-
-/// Lets `writers` threads put different bodies of one key at once; what each put and was told.
-pub(crate) fn race(
-    store: &dyn ObjectStore,
-    key: &Key,
-    writers: u8,
-) -> Result<Vec<(Vec<u8>, Put)>, StoreError> {
-    let barrier = std::sync::Barrier::new(usize::from(writers));
-    let put = |nth: u8| {
-        let body = vec![nth; 10_000];
-        barrier.wait();
-        store.put_new(key, &body).map(|put| (body, put))
-    };
-    let put = &put;
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..writers).map(|nth| scope.spawn(move || put(nth))).collect();
-        threads
-            .into_iter()
-            .map(|thread| {
-                thread.join().unwrap_or_else(|_| {
-                    let reason = "a writer of the race panicked".to_owned();
-                    Err(StoreError::Protocol { store: store.name(), reason })
-                })
-            })
-            .collect()
-    })
 }
 
 /// Bytes without a pattern, the same for the same length.

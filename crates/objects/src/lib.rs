@@ -7,12 +7,13 @@
 //!
 //! ```text
 //!  open(url) ─▶ Folder | Remote (S3, Azure Blob, GCS)        Memory   for tests
-//!                  └─▶ Mirror of several                     Faulty   for tests
-//!                  └─▶ Limited in bytes per second           conformance, probe
+//!                  └─▶ Mirror of several                     Faulty   with the feature
+//!                  └─▶ Limited in bytes per second           conformance   "testing"
 //! ```
 
-#[doc(hidden)]
+#[cfg(any(test, feature = "testing"))]
 pub mod conformance;
+#[cfg(any(test, feature = "testing"))]
 mod faulty;
 mod folder;
 mod limited;
@@ -23,6 +24,7 @@ mod probe;
 mod remote;
 mod store;
 
+#[cfg(any(test, feature = "testing"))]
 pub use faulty::{Faults, Faulty, Operations};
 pub use folder::Folder;
 pub use limited::{Limited, Rate};

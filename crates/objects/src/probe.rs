@@ -8,10 +8,7 @@ use std::ops::ControlFlow;
 use serde::{Deserialize, Serialize};
 use strongroom_base::{ByteRange, Entropy, EntropyExt};
 
-use crate::{
-    conformance::race,
-    store::{Key, ObjectStore, Put, StoreError},
-};
+use crate::store::{Key, ObjectStore, Put, StoreError};
 
 /// What a put of a key that exists does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,6 +128,33 @@ fn conditional_put(
         }
     }
     Ok(ConditionalPut::Honoured)
+}
+
+/// Lets `writers` threads put different bodies of one key at once; what each put and was told.
+pub(crate) fn race(
+    store: &dyn ObjectStore,
+    key: &Key,
+    writers: u8,
+) -> Result<Vec<(Vec<u8>, Put)>, StoreError> {
+    let barrier = std::sync::Barrier::new(usize::from(writers));
+    let put = |nth: u8| {
+        let body = vec![nth; 10_000];
+        barrier.wait();
+        store.put_new(key, &body).map(|put| (body, put))
+    };
+    let put = &put;
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..writers).map(|nth| scope.spawn(move || put(nth))).collect();
+        threads
+            .into_iter()
+            .map(|thread| {
+                thread.join().unwrap_or_else(|_| {
+                    let reason = "a writer of the race panicked".to_owned();
+                    Err(StoreError::Protocol { store: store.name(), reason })
+                })
+            })
+            .collect()
+    })
 }
 
 fn clean(store: &dyn ObjectStore, prefix: &str) -> Result<(), StoreError> {

@@ -13,7 +13,7 @@ use std::{
     collections::BTreeSet,
     io::{BufRead, BufReader},
     ops::ControlFlow,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
@@ -21,7 +21,7 @@ use std::{
 
 use strongroom_base::{AlignedBuf, Coded, SystemEntropy, codes};
 use strongroom_objects::{Folder, Key, ObjectStore, Put};
-use tempfile::TempDir;
+use strongroom_testing::TemporaryMount;
 
 fn key(name: &str) -> Key {
     Key::new(name).expect("a key")
@@ -37,49 +37,9 @@ fn keys(folder: &Folder) -> BTreeSet<String> {
     keys
 }
 
-/// A small file system that goes when the test ends.
-struct Mount(TempDir);
-
-impl Mount {
-    /// None, and a note, where mounting is not allowed.
-    fn small() -> Option<Self> {
-        let place = tempfile::tempdir().expect("a temporary folder");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=4m", "strongroom-test"])
-            .arg(place.path())
-            .output()
-            .expect("mount, of the package mount");
-        if mounted.status.success() {
-            return Some(Self(place));
-        }
-        println!(
-            "not tried, as nothing can be mounted here: {}",
-            String::from_utf8_lossy(&mounted.stderr)
-        );
-        None
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn remount(&self, how: &str) {
-        let options = format!("remount,{how}");
-        let done = Command::new("mount").args(["-o", &options]).arg(self.path()).status();
-        assert!(done.expect("mount").success());
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let done = Command::new("umount").arg("-l").arg(self.path()).status();
-        assert!(done.expect("umount").success());
-    }
-}
-
 #[test]
 fn a_full_disk_is_said_to_be_full_and_keeps_what_it_has() {
-    let Some(mount) = Mount::small() else { return };
+    let Some(mount) = TemporaryMount::new(4) else { return };
     let folder = Folder::open(mount.path(), Arc::new(SystemEntropy)).expect("a folder");
     let mut body = AlignedBuf::zeroed(800_001);
     let mut stored = 0;
@@ -109,7 +69,7 @@ fn a_full_disk_is_said_to_be_full_and_keeps_what_it_has() {
 
 #[test]
 fn a_read_only_disk_can_be_read() {
-    let Some(mount) = Mount::small() else { return };
+    let Some(mount) = TemporaryMount::new(4) else { return };
     let folder = Folder::open(mount.path(), Arc::new(SystemEntropy)).expect("a folder");
     folder.put_new(&key("a/b"), b"body").expect("a put");
     mount.remount("ro");

@@ -1,7 +1,7 @@
 //! What actors do: back up, delete, restore, reclaim, each with the vault's own code.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::HashSet,
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
@@ -10,10 +10,11 @@ use std::{
 };
 
 use strongroom_base::{BLOCK_SIZE, Cancel, Digest, PointId};
-use strongroom_format::{Consistency, DiskRecord, Manifest, SourceRecord};
+use strongroom_format::Manifest;
 use strongroom_image::{Builder, Cursor, Image, Node};
 use strongroom_keys::KeySource;
 use strongroom_objects::StoreError;
+use strongroom_testing::{disk_record, manifest};
 use strongroom_vault::{Reader, ReclaimOptions, Vault, VaultError, VaultOptions, Writer, reclaim};
 
 use crate::{
@@ -203,26 +204,13 @@ impl Run {
             let old = old.map(|old| Image::new(old.size_bytes, old.root)).transpose();
             let old = old.map_err(|_| VaultError::Bug("a parent of an impossible size"))?;
             let image = self.store_disk(world, &writer, old, disk)?;
-            records.push(disk_record(name, image));
+            records.push(disk_record(name, &image));
         }
         writer.finish_packs()?;
-        let now = vault.clock().now();
         let manifest = Manifest {
-            format: Manifest::FORMAT,
-            id: point,
-            item: item.to_owned(),
-            time: now,
-            completed: now,
-            consistency: Consistency::Crash,
-            evidence: Vec::new(),
             host: self.host.clone(),
-            software: "simulator".to_owned(),
             parent: parent.map(|parent| parent.id),
-            disks: records,
-            excluded: Vec::new(),
-            configuration: None,
-            locked_until: None,
-            tags: BTreeMap::new(),
+            ..manifest(point, item, vault.clock().now(), records)
         };
         writer.publish(&manifest)
     }
@@ -368,29 +356,6 @@ pub(crate) fn reclaim_options(rng: &mut Rng, host: &str) -> ReclaimOptions {
         threads: 1,
         host: host.to_owned(),
         ..ReclaimOptions::default()
-    }
-}
-
-fn disk_record(name: &str, image: Image) -> DiskRecord {
-    DiskRecord {
-        name: name.to_owned(),
-        size_bytes: image.size(),
-        root: image.root(),
-        allocated_bytes: None,
-        changed_bytes: 0,
-        read_bytes: 0,
-        deduplicated_bytes: 0,
-        stored_bytes: 0,
-        seconds: 0.0,
-        source: SourceRecord {
-            location: "model".to_owned(),
-            format: "raw".to_owned(),
-            changes_from: "ranges".to_owned(),
-            checkpoint: None,
-        },
-        skipped: Vec::new(),
-        unexpected_blocks: 0,
-        notes: Vec::new(),
     }
 }
 

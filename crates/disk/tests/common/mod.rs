@@ -9,86 +9,23 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use strongroom_base::{ByteRange, Clock as _, SystemClock};
+use strongroom_base::ByteRange;
 use strongroom_disk::{DiskError, DiskSource, DiskSpec, ExtentKind, OpenOptions, open_source};
+#[allow(unused_imports, reason = "each test program uses a part of it")]
+pub use strongroom_testing::{Server, noise, run, wait_until};
 
 /// A folder on the file system that the build uses: a real one, not a tmpfs.
 pub fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder for the test")
 }
 
-/// Runs a program that the test needs, and returns what it printed.
-pub fn run(package: &str, program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
-    let output = output.unwrap_or_else(|error| {
-        panic!("cannot run {program} ({error}): install the package {package}")
-    });
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {arguments:?}: {said}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// A server process that ends with the test.
-pub struct Server(std::process::Child);
-
-impl Server {
-    pub fn start(package: &str, program: &str, arguments: &[&str]) -> Self {
-        let child = Command::new(program).args(arguments).stdin(Stdio::null()).spawn();
-        Self(child.unwrap_or_else(|error| {
-            panic!("cannot run {program} ({error}): install the package {package}")
-        }))
-    }
-
-    pub fn id(&self) -> u32 {
-        self.0.id()
-    }
-
-    pub fn kill(&mut self) {
-        self.0.kill().expect("is running");
-        self.0.wait().expect("has ended");
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
-}
-
 /// Waits until somebody listens at the socket `path`.
 pub fn wait_for(path: &Path) {
     let listens = || std::os::unix::net::UnixStream::connect(path).is_ok();
     wait_until(&format!("somebody listens at {}", path.display()), listens);
-}
-
-/// Waits, at most ten seconds, until something is so.
-pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
-    for _ in 0..1000 {
-        if is_so() {
-            return;
-        }
-        SystemClock.sleep(std::time::Duration::from_millis(10));
-    }
-    panic!("waited in vain until {what}");
-}
-
-/// Bytes that look random and depend on `seed` alone.
-pub fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut bytes = Vec::with_capacity(len + 8);
-    while bytes.len() < len {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(len);
-    bytes
 }
 
 /// Writes a disk of `len` bytes with data at the given places, and returns its bytes.

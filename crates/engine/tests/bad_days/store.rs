@@ -8,13 +8,13 @@ use std::{
 use strongroom_base::{Cancel, Coded as _, SystemClock};
 use strongroom_engine::diff_points;
 use strongroom_objects::{Faults, Faulty, ObjectStore};
+use strongroom_testing::TemporaryMount;
 use strongroom_vault::{ReclaimOptions, Vault, reclaim};
 
 use crate::{
     common::{Place, noise, request},
     tools::{
-        BLOCK, Disk, Mount, back_up, bytes_below, chain, code, restored, restored_item, source,
-        try_backup,
+        BLOCK, Disk, back_up, bytes_below, chain, code, restored, restored_item, source, try_backup,
     },
 };
 
@@ -28,8 +28,8 @@ fn reclaimed(vault: &Arc<Vault>) -> strongroom_vault::ReclaimReport {
 
 #[test]
 fn a_store_that_is_full_in_the_middle_keeps_its_points_and_what_landed() {
-    let Some(mount) = Mount::new(24) else { return };
-    let place = Place::with_vault_in(mount.path());
+    let Some(mount) = TemporaryMount::new(24) else { return };
+    let place = Place::with_vault_in(mount.path().join("vault"));
     let first = Arc::new(Disk::with_noise(1, 32));
     let vault = place.open();
     let old = back_up(&vault, &first).expect("room for two MiB").recovery_point;
@@ -68,8 +68,8 @@ fn a_store_that_is_full_in_the_middle_keeps_its_points_and_what_landed() {
 
 #[test]
 fn a_read_only_store_can_be_read_without_a_cache() {
-    let Some(mount) = Mount::new(24) else { return };
-    let place = Place::with_vault_in(mount.path());
+    let Some(mount) = TemporaryMount::new(24) else { return };
+    let place = Place::with_vault_in(mount.path().join("vault"));
     let mut disk = Disk::with_noise(1, 32);
     let old = back_up(&place.open(), &Arc::new(disk.copy())).expect("backup").recovery_point;
     let before = disk.copy();

@@ -5,7 +5,6 @@ use std::{
     error::Error,
     fs, io,
     path::{Path, PathBuf},
-    process::Command,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -389,46 +388,6 @@ pub(crate) fn code(error: &EngineError) -> &'static str {
     let name = error.code().name;
     assert_ne!(name, "bug", "{}", chain(error));
     name
-}
-
-/// A small file system that goes when the test ends.
-pub(crate) struct Mount(tempfile::TempDir);
-
-impl Mount {
-    /// None, and a note, where mounting is not allowed.
-    pub(crate) fn new(megabytes: u32) -> Option<Self> {
-        let place = tempfile::tempdir().expect("a temporary folder");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={megabytes}m"), "strongroom-test"])
-            .arg(place.path())
-            .output()
-            .expect("mount, of the package mount");
-        if mounted.status.success() {
-            return Some(Self(place));
-        }
-        println!(
-            "not tried, as nothing can be mounted here: {}",
-            String::from_utf8_lossy(&mounted.stderr)
-        );
-        None
-    }
-
-    pub(crate) fn path(&self) -> PathBuf {
-        self.0.path().join("vault")
-    }
-
-    pub(crate) fn remount(&self, how: &str) {
-        let options = format!("remount,{how}");
-        let done = Command::new("mount").args(["-o", &options]).arg(self.0.path()).status();
-        assert!(done.expect("mount").success());
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let done = Command::new("umount").arg("-l").arg(self.0.path()).status();
-        assert!(done.expect("umount").success());
-    }
 }
 
 /// A clock that is ahead of the machine's by some seconds, or behind.

@@ -17,12 +17,9 @@ use strongroom_engine::{
 use strongroom_format::Conditional;
 use strongroom_keys::{KeySource, generate_key_file};
 use strongroom_objects::{Folder, ObjectStore};
+use strongroom_testing::folder_in_memory;
+pub use strongroom_testing::noise;
 use strongroom_vault::{Vault, VaultOptions};
-
-/// A temporary folder in memory where that exists: these tests would mostly wait for disks.
-pub fn temporary() -> tempfile::TempDir {
-    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("temp")
-}
 
 pub struct Place {
     dir: tempfile::TempDir,
@@ -31,14 +28,14 @@ pub struct Place {
 
 impl Place {
     pub fn new() -> Self {
-        let dir = temporary();
+        let dir = folder_in_memory();
         let vault = dir.path().join("vault");
         Self::with(dir, vault)
     }
 
     /// With the vault in a folder elsewhere.
     pub fn with_vault_in(vault: PathBuf) -> Self {
-        Self::with(temporary(), vault)
+        Self::with(folder_in_memory(), vault)
     }
 
     fn with(dir: tempfile::TempDir, vault: PathBuf) -> Self {
@@ -133,12 +130,6 @@ impl Place {
 
 pub fn request(item: &str, disks: Vec<BackupDisk>) -> BackupRequest {
     BackupRequest { threads: 2, ..BackupRequest::new(item, "here", disks) }
-}
-
-pub fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut bytes = vec![0; len];
-    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
-    bytes
 }
 
 /// A sparse file with noise, text and holes.

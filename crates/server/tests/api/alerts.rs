@@ -7,11 +7,12 @@ use aws_lc_rs::hmac;
 use axum::http::Method;
 use serde_json::{Value, json};
 use strongroom_server::{MailConfig, MailTls, ServerConfig, WebhookConfig};
+use strongroom_testing::{eventually, free_port};
 use tokio::runtime::Runtime;
 
 use crate::{
     bed::Bed,
-    sinks::{Certificate, HookSink, MailSink, eventually, free_port},
+    sinks::{Certificate, HookSink, MailSink},
 };
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";

@@ -11,10 +11,11 @@ use std::{
 use serde_json::json;
 use strongroom_catalog::testing::{Postgres, Settings};
 use strongroom_server::{MailConfig, MailTls, Metrics};
+use strongroom_testing::{eventually, free_port};
 
 use crate::{
     bed::Bed,
-    sinks::{MailSink, eventually, free_port, lab_python},
+    sinks::{MailSink, lab_python},
 };
 
 /// What a plain HTTP server answers: its head and its body.

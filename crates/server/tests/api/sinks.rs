@@ -7,11 +7,11 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use axum::{Router, extract::State, http::HeaderMap, routing::post};
 use serde_json::Value;
+use strongroom_testing::eventually;
 
 /// A path of the project.
 fn project(path: &str) -> PathBuf {
@@ -83,24 +83,6 @@ impl Drop for MailSink {
         self.process.kill().ok();
         self.process.wait().ok();
     }
-}
-
-/// A port where nobody listens.
-pub(crate) fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
-    listener.local_addr().expect("an address").port()
-}
-
-/// Waits until there is something.
-#[track_caller]
-pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    for _ in 0..1200 {
-        if let Some(found) = look() {
-            return found;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    panic!("{what} does not come");
 }
 
 /// One request that a hook was sent.

@@ -10,9 +10,10 @@ use opentelemetry_proto::tonic::{
 use prost::Message as _;
 use serde_json::json;
 use strongroom_server::ServerConfig;
+use strongroom_testing::eventually;
 use tokio::runtime::Runtime;
 
-use crate::{bed::Bed, sinks::eventually};
+use crate::bed::Bed;
 
 type Spans = Arc<Mutex<Vec<Span>>>;
 

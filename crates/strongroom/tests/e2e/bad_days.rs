@@ -7,18 +7,9 @@ use std::{
 };
 
 use strongroom_base::{Clock as _, SystemClock};
+use strongroom_testing::wait_until;
 
 use crate::harness::{Lab, Run, need};
-
-/// Waits until something is so; fails after a minute.
-pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let start = SystemClock.monotonic();
-    while !is_so() {
-        let waited = SystemClock.monotonic().saturating_sub(start);
-        assert!(waited < Duration::from_mins(1), "waited for {what} in vain");
-        SystemClock.sleep(Duration::from_millis(20));
-    }
-}
 
 fn start(lab: &Lab, words: &str) -> Child {
     lab.command(words).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("starts")

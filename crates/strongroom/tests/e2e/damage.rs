@@ -3,8 +3,9 @@
 use std::{fs, path::Path};
 
 use serde_json::Value;
+use strongroom_testing::wait_until;
 
-use crate::{bad_days::wait_until, harness::Lab};
+use crate::harness::Lab;
 
 /// Overwrites a file of a vault, which is read-only, with a changed version of itself.
 fn alter(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {

@@ -49,6 +49,9 @@ const USES_NOT: [(&str, &[&str]); 1] = [(
     ],
 )];
 
+/// What tests share, and the crates that are built with it: no part of the product.
+const TESTING: (&str, [&str; 2]) = ("strongroom-testing", ["strongroom-bench", "strongroom-sim"]);
+
 /// Programs, which read their environment and give it to the crates that they use.
 const PROGRAMS: [&str; 3] = ["strongroom", "strongroom-bench", "strongroom-sim"];
 
@@ -82,6 +85,9 @@ fn faults(crates: &Crates) -> Vec<String> {
         let strange = uses.iter().filter(|it| forbidden.contains(&it.as_str()));
         faults.extend(strange.map(|it| format!("{name} must not use {it}")));
     }
+    let users = crates.iter().filter(|(_, krate)| krate.uses.iter().any(|it| it == TESTING.0));
+    let strange = users.filter(|(name, _)| !TESTING.1.contains(&name.as_str()));
+    faults.extend(strange.map(|(name, _)| format!("{name} must not use {}", TESTING.0)));
     // A wall around what has another name now is none.
     let named = REACHES_ONLY.iter().chain(&USES_NOT);
     let named = named.flat_map(|(name, others)| others.iter().chain([name])).chain(&PROGRAMS);
@@ -220,6 +226,14 @@ fn a_wall_that_is_broken_is_seen() {
     );
     let renamed = made_up(|crates| drop(crates.remove("strongroom-orders")));
     assert_eq!(renamed, ["there is no crate strongroom-orders"]);
+    let tested = |name: &'static str| {
+        made_up(|crates| {
+            crates.insert(TESTING.0.to_owned(), Crate { row: Some(0), ..Crate::default() });
+            add(crates, name, TESTING.0);
+        })
+    };
+    assert_eq!(tested("strongroom-bench"), Vec::<String>::new());
+    assert_eq!(tested("strongroom-disk"), ["strongroom-disk must not use strongroom-testing"]);
 }
 
 #[test]

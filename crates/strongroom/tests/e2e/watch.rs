@@ -5,10 +5,11 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
     sync::mpsc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use serde_json::Value;
+use strongroom_testing::eventually;
 
 use crate::server::Service;
 
@@ -22,18 +23,6 @@ fn spans(line: &Value) -> Vec<(String, Value)> {
 fn field(line: &Value, name: &str) -> Option<String> {
     let found = spans(line).into_iter().find(|(found, _)| found == name);
     found.map(|(_, value)| value.as_str().unwrap_or_default().to_owned())
-}
-
-fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_mins(1) {
-        if let Some(found) = look() {
-            return found;
-        }
-        #[allow(clippy::disallowed_methods, reason = "it waits for a real server")]
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    panic!("{what} does not come");
 }
 
 #[test]

@@ -1,8 +1,8 @@
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use strongroom_base::{Clock as _, Coded as _, PointId, SystemClock, SystemEntropy};
-use strongroom_format::{Conditional, Consistency, Manifest, names, sealed::SealedKind};
+use strongroom_format::{Conditional, Manifest, names, sealed::SealedKind};
 use strongroom_objects::Memory;
 
 use crate::{Vault, VaultOptions};
@@ -23,24 +23,7 @@ pub(crate) fn vault(dir: &std::path::Path) -> Vault {
 }
 
 fn manifest(item: &str, id: PointId) -> Manifest {
-    let time = Timestamp::UNIX_EPOCH;
-    Manifest {
-        format: Manifest::FORMAT,
-        id,
-        item: item.to_owned(),
-        time,
-        completed: time,
-        consistency: Consistency::Crash,
-        evidence: Vec::new(),
-        host: "here".to_owned(),
-        software: "test".to_owned(),
-        parent: None,
-        disks: Vec::new(),
-        excluded: Vec::new(),
-        configuration: None,
-        locked_until: None,
-        tags: BTreeMap::new(),
-    }
+    strongroom_testing::manifest(id, item, Timestamp::UNIX_EPOCH, Vec::new())
 }
 
 /// Puts what a manifest says under the name of a point that may be another.

@@ -2,19 +2,18 @@
 
 use std::{
     collections::BTreeMap,
-    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use jiff::Timestamp;
 use strongroom_base::{BLOCK_SIZE, Cancel, Digest, PointId, SystemEntropy};
-use strongroom_format::{
-    Conditional, Consistency, DiskRecord, Manifest, SourceRecord, codec::Encoder, pack::RecordKind,
-};
+use strongroom_format::{Conditional, DiskRecord, Manifest, codec::Encoder, pack::RecordKind};
 use strongroom_image::{Builder, Image, Node};
 use strongroom_keys::{KeySource, generate_key_file};
 use strongroom_objects::{Key, MAX_OBJECT_LEN, Memory, Mirror, ObjectStore};
+use strongroom_testing::disk_record;
+pub(crate) use strongroom_testing::{dump, flip, keys};
 use strongroom_vault::{Vault, VaultError, VaultOptions, Writer};
 use strongroom_verify::{VerifyOptions, VerifyReport, verify};
 
@@ -23,10 +22,9 @@ pub(crate) const DISK: u64 = 40 << 20;
 /// Blocks by their index.
 pub(crate) type Content = BTreeMap<u64, Vec<u8>>;
 
+/// A block of noise.
 pub(crate) fn noise(seed: u64) -> Vec<u8> {
-    let mut bytes = vec![0; BLOCK_SIZE];
-    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
-    bytes
+    strongroom_testing::noise(seed, BLOCK_SIZE)
 }
 
 /// Noise with a small change: worth a delta.
@@ -176,42 +174,8 @@ pub(crate) fn content(vault: &Vault, point: &Manifest) -> Content {
 pub(crate) fn manifest(point: PointId, item: &str, image: &Image, nth: usize) -> Manifest {
     let seconds = 1_700_000_000 + i64::try_from(nth).expect("few");
     let time = Timestamp::from_second(seconds).expect("a time");
-    Manifest {
-        format: Manifest::FORMAT,
-        id: point,
-        item: item.to_owned(),
-        time,
-        completed: time,
-        consistency: Consistency::Crash,
-        evidence: vec![],
-        host: "here".to_owned(),
-        software: "test".to_owned(),
-        parent: None,
-        disks: vec![DiskRecord {
-            name: "vda".to_owned(),
-            size_bytes: image.size(),
-            root: image.root(),
-            allocated_bytes: None,
-            changed_bytes: 0,
-            read_bytes: 0,
-            deduplicated_bytes: 0,
-            stored_bytes: 1000,
-            seconds: 0.0,
-            source: SourceRecord {
-                location: "nowhere".to_owned(),
-                format: "raw".to_owned(),
-                changes_from: "all".to_owned(),
-                checkpoint: None,
-            },
-            skipped: vec![],
-            unexpected_blocks: 0,
-            notes: vec![],
-        }],
-        excluded: Vec::new(),
-        configuration: None,
-        locked_until: None,
-        tags: BTreeMap::new(),
-    }
+    let disk = DiskRecord { stored_bytes: 1000, ..disk_record("vda", image) };
+    strongroom_testing::manifest(point, item, time, vec![disk])
 }
 
 pub(crate) fn memory() -> Arc<dyn ObjectStore> {
@@ -224,32 +188,8 @@ pub(crate) fn mirror() -> (Arc<dyn ObjectStore>, [Arc<dyn ObjectStore>; 2]) {
     (Arc::new(Mirror::new(copies.to_vec(), vec![])), copies)
 }
 
-pub(crate) fn keys(store: &dyn ObjectStore, prefix: &str) -> Vec<Key> {
-    let mut keys = vec![];
-    store
-        .list(prefix, &mut |entry| {
-            keys.push(entry.key);
-            ControlFlow::Continue(())
-        })
-        .expect("lists");
-    keys.sort();
-    keys
-}
-
 pub(crate) fn get(store: &dyn ObjectStore, key: &Key) -> Vec<u8> {
     store.get(key, MAX_OBJECT_LEN).expect("reads")
-}
-
-/// Everything in a store.
-pub(crate) fn dump(store: &dyn ObjectStore) -> BTreeMap<Key, Vec<u8>> {
-    keys(store, "").into_iter().map(|key| (key.clone(), get(store, &key))).collect()
-}
-
-pub(crate) fn flip(store: &dyn ObjectStore, key: &Key, at: usize) {
-    let mut bytes = get(store, key);
-    let at = at % bytes.len();
-    bytes[at] ^= 0x10;
-    store.replace(key, &bytes).expect("replaces");
 }
 
 /// The names of what a report calls damaged.

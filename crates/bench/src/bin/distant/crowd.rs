@@ -1,20 +1,17 @@
 //! A vault with many points and packs: as many backups of small disks, made over a short way.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicUsize, Ordering},
 };
 
-use jiff::Timestamp;
 use strongroom_base::BLOCK_SIZE;
 use strongroom_bench::{Failure, Outcome, rng::Rng};
-use strongroom_format::{Consistency, DiskRecord, Manifest, SourceRecord, pack::RecordKind};
-use strongroom_image::{Builder, Image, Node};
+use strongroom_format::pack::RecordKind;
+use strongroom_image::{Builder, Node};
 use strongroom_keys::KeySource;
 use strongroom_objects::{Options, open};
+use strongroom_testing::{disk_record, manifest};
 use strongroom_vault::{Vault, VaultOptions, Writer};
 
 use crate::work::Shop;
@@ -85,45 +82,7 @@ fn add(vault: &Arc<Vault>, number: usize) -> Outcome<()> {
     builder.set_leaf(0, &node).map_err(failed)?;
     let image = builder.finish().map_err(failed)?;
     let id = writer.point().ok_or_else(|| Failure::new("a writer without a point"))?;
-    let manifest = manifest(id, item, image, vault.clock().now());
+    let disks = vec![disk_record("root", &image)];
+    let manifest = manifest(id, &item, vault.clock().now(), disks);
     writer.publish(&manifest).map_err(failed)
-}
-
-fn manifest(id: strongroom_base::PointId, item: String, image: Image, time: Timestamp) -> Manifest {
-    Manifest {
-        format: Manifest::FORMAT,
-        id,
-        item,
-        time,
-        completed: time,
-        consistency: Consistency::Crash,
-        evidence: vec![],
-        host: "bench".to_owned(),
-        software: "distant".to_owned(),
-        parent: None,
-        disks: vec![DiskRecord {
-            name: "root".to_owned(),
-            size_bytes: image.size(),
-            root: image.root(),
-            allocated_bytes: None,
-            changed_bytes: 0,
-            read_bytes: 0,
-            deduplicated_bytes: 0,
-            stored_bytes: 0,
-            seconds: 0.0,
-            source: SourceRecord {
-                location: "generated".to_owned(),
-                format: "raw".to_owned(),
-                changes_from: "all".to_owned(),
-                checkpoint: None,
-            },
-            skipped: vec![],
-            unexpected_blocks: 0,
-            notes: vec![],
-        }],
-        excluded: vec![],
-        configuration: None,
-        locked_until: None,
-        tags: BTreeMap::new(),
-    }
 }

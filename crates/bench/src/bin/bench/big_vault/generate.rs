@@ -14,10 +14,11 @@ use std::{
 use jiff::Timestamp;
 use strongroom_base::{BLOCK_SIZE_U64, Digest, PointId, SystemEntropy};
 use strongroom_bench::{Failure, Outcome, rng::Rng};
-use strongroom_format::{Conditional, Consistency, DiskRecord, Manifest, SourceRecord};
+use strongroom_format::{Conditional, DiskRecord, Manifest};
 use strongroom_image::{Builder, Image, Node};
 use strongroom_keys::{KeySource, generate_key_file};
 use strongroom_objects::{Folder, ObjectStore};
+use strongroom_testing::disk_record;
 use strongroom_vault::{Vault, VaultOptions, Writer};
 
 use super::{churn::Disk, failed, hollow, scale::Scale};
@@ -191,42 +192,12 @@ fn manifest(id: PointId, scale: &Scale, image: &Image, point: u64) -> Outcome<Ma
     let time =
         Timestamp::from_second(1_700_000_000 + i64::try_from(point)? * 86_400).map_err(failed)?;
     let changed = if point == 0 { scale.blocks } else { scale.changed };
-    Ok(Manifest {
-        format: Manifest::FORMAT,
-        id,
-        item: ITEM.to_owned(),
-        time,
-        completed: time,
-        consistency: Consistency::Crash,
-        evidence: vec![],
-        host: HOST.to_owned(),
-        software: "big_vault".to_owned(),
-        parent: None,
-        disks: vec![DiskRecord {
-            name: "root".to_owned(),
-            size_bytes: image.size(),
-            root: image.root(),
-            allocated_bytes: None,
-            changed_bytes: changed * BLOCK_SIZE_U64,
-            read_bytes: changed * BLOCK_SIZE_U64,
-            deduplicated_bytes: 0,
-            stored_bytes: 0,
-            seconds: 0.0,
-            source: SourceRecord {
-                location: "generated".to_owned(),
-                format: "raw".to_owned(),
-                changes_from: "ranges".to_owned(),
-                checkpoint: None,
-            },
-            skipped: vec![],
-            unexpected_blocks: 0,
-            notes: vec![],
-        }],
-        excluded: Vec::new(),
-        configuration: None,
-        locked_until: None,
-        tags: std::collections::BTreeMap::new(),
-    })
+    let disk = DiskRecord {
+        changed_bytes: changed * BLOCK_SIZE_U64,
+        read_bytes: changed * BLOCK_SIZE_U64,
+        ..disk_record("root", image)
+    };
+    Ok(strongroom_testing::manifest(id, ITEM, time, vec![disk]))
 }
 
 /// Deletes the oldest points but the first, as schemes do that keep one of each year. The first one
