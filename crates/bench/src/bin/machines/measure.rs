@@ -17,7 +17,7 @@ use crate::{
     disks::{LOAD, Size},
     guest::{DISKS, Guest, NAME},
     host::{pause, run},
-    record::{Latency, Record, Records, Work},
+    record::{During, Latency, Record, Records, Work},
     tools::{Shop, Tool},
 };
 
@@ -77,8 +77,11 @@ impl Measure<'_> {
 
     /// A backup; gives when it began and ended by the guest's clock, unless the guest is paused.
     fn backup(&mut self, work: Work) -> Outcome<(u64, u64)> {
-        let full = matches!(work, Work::Full | Work::FullUnderLoad);
-        let command = self.shop.backup(full);
+        let command = match work {
+            Work::FullUnfrozen => self.shop.backup_unfrozen(),
+            Work::Full | Work::FullUnderLoad => self.shop.backup(true),
+            _ => self.shop.backup(false),
+        };
         let images = self.images.to_owned();
         if work == Work::Proof {
             return self.run(work, &command, &images);
@@ -181,26 +184,37 @@ impl Measure<'_> {
         Ok((begin, end))
     }
 
-    /// How long writes in the guest take, without and with full backups meanwhile.
+    /// How long writes in the guest take: at rest, and with full backups meanwhile.
     fn latencies(&mut self) -> Outcome<()> {
         remove(&self.shop.restored("").with_file_name(""))?;
         let load = Load::start(self.guest)?;
         let start = self.guest.milliseconds()?;
         pause(UNDISTURBED * 1000);
         let window = (start, self.guest.milliseconds()?);
-        let undisturbed = Latency::of(self.name(), false, load.end(&[window])?)?;
+        self.note(Latency::of(self.name(), During::Rest, load.end(&[window])?)?);
+        self.latency(Work::FullUnderLoad, During::Frozen)?;
+        // The peer freezes whenever there is an agent.
+        if self.shop.tool == Tool::Strongroom {
+            self.latency(Work::FullUnfrozen, During::Unfrozen)?;
+        }
+        Ok(())
+    }
+
+    /// With full backups meanwhile.
+    fn latency(&mut self, work: Work, during: During) -> Outcome<()> {
         let load = Load::start(self.guest)?;
         let mut windows = Vec::new();
         for _ in 0..self.runs {
-            windows.push(self.full(Work::FullUnderLoad)?);
+            windows.push(self.full(work)?);
             pause(2000);
         }
-        let disturbed = Latency::of(self.name(), true, load.end(&windows)?)?;
-        for latency in [undisturbed, disturbed] {
-            tell(&format!("{latency:?}"));
-            self.records.latencies.push(latency);
-        }
+        self.note(Latency::of(self.name(), during, load.end(&windows)?)?);
         Ok(())
+    }
+
+    fn note(&mut self, latency: Latency) {
+        tell(&format!("{latency:?}"));
+        self.records.latencies.push(latency);
     }
 }
 

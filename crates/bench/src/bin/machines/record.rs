@@ -21,6 +21,20 @@ pub(crate) enum Work {
     Restore,
     /// The first point, while the guest writes.
     FullUnderLoad,
+    /// The same without a freeze, crash consistent.
+    FullUnfrozen,
+}
+
+/// What goes on while writes in the guest are timed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum During {
+    /// Nothing.
+    Rest,
+    /// Full backups that freeze the guest's file systems for the instant.
+    Frozen,
+    /// Full backups that do not: crash consistent.
+    Unfrozen,
 }
 
 /// One run of a tool.
@@ -52,8 +66,7 @@ pub(crate) struct Record {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Latency {
     pub(crate) tool: String,
-    /// Whether full backups ran meanwhile.
-    pub(crate) backup: bool,
+    pub(crate) during: During,
     pub(crate) writes: usize,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
@@ -62,7 +75,7 @@ pub(crate) struct Latency {
 
 impl Latency {
     /// Of the nanoseconds that writes took.
-    pub(crate) fn of(tool: &str, backup: bool, mut times: Vec<u64>) -> Outcome<Self> {
+    pub(crate) fn of(tool: &str, during: During, mut times: Vec<u64>) -> Outcome<Self> {
         times.sort_unstable();
         let writes = times.len();
         let at = |per_cent: usize| {
@@ -72,7 +85,7 @@ impl Latency {
             Ok::<_, Failure>(number(time) / 1000.0)
         };
         let (p50_us, p99_us, max_us) = (at(50)?, at(99)?, at(100)?);
-        Ok(Self { tool: tool.to_owned(), backup, writes, p50_us, p99_us, max_us })
+        Ok(Self { tool: tool.to_owned(), during, writes, p50_us, p99_us, max_us })
     }
 }
 
@@ -111,8 +124,8 @@ impl Records {
         self.stored.iter().find(|(name, _)| name == tool).map(|&(_, bytes)| number(bytes))
     }
 
-    pub(crate) fn latency(&self, tool: &str, backup: bool) -> Option<&Latency> {
-        self.latencies.iter().find(|found| found.tool == tool && found.backup == backup)
+    pub(crate) fn latency(&self, tool: &str, during: During) -> Option<&Latency> {
+        self.latencies.iter().find(|found| found.tool == tool && found.during == during)
     }
 
     /// Forgets what was measured of a tool.
@@ -123,16 +136,51 @@ impl Records {
     }
 }
 
+/// The steps while the guest is frozen, as [`steps`] finds them.
+pub(crate) const STEPS: [(&str, &str); 4] = [
+    ("froze ", "the agent freezes the file systems"),
+    ("QEMU's transaction took ", "libvirt begins the backup: QEMU's transaction"),
+    ("thawed ", "the agent thaws them"),
+    ("frozen for ", "from the freeze command to the thaw's answer"),
+];
+
+/// Seconds that each step took, by what a report of Strongroom says as evidence.
+pub(crate) fn steps(said: &Value) -> [Option<f64>; 4] {
+    let evidence = said.get("evidence").and_then(Value::as_array);
+    let lines: Vec<&str> = evidence.into_iter().flatten().filter_map(Value::as_str).collect();
+    STEPS.map(|(start, _)| {
+        let line = lines.iter().find(|line| line.starts_with(start))?;
+        let mut words = line.split(' ').rev().skip_while(|word| !matches!(*word, "s" | "s;"));
+        words.nth(1)?.parse().ok()
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Latency;
+    use super::{During, Latency, steps};
 
     #[test]
     fn percentiles_are_of_the_slow_end() {
-        let latency = Latency::of("x", true, (1..=200).map(|n| n * 1000).collect()).unwrap();
+        let latency =
+            Latency::of("x", During::Frozen, (1..=200).map(|n| n * 1000).collect()).unwrap();
         let close = |a: f64, b: f64| (a - b).abs() < 0.001;
         assert!(close(latency.p50_us, 101.0) && close(latency.p99_us, 199.0));
         assert!(close(latency.max_us, 200.0) && latency.writes == 200);
-        assert!(Latency::of("x", true, Vec::new()).is_err());
+        assert!(Latency::of("x", During::Frozen, Vec::new()).is_err());
+    }
+
+    #[test]
+    fn steps_are_what_the_report_says_took_so_long() {
+        let said = serde_json::json!({"evidence": [
+            "agent 7.2.22 answered in 0.010 s",
+            "froze 2 file systems in 0.031 s",
+            "QEMU's transaction took 0.042 s",
+            "thawed 2 file systems in 0.012 s; the agent says they are thawed",
+            "frozen for 0.085 s in all",
+            "the guest has no pre and post scripts",
+        ]});
+        let found = steps(&said).map(|step| step.map(|seconds| (seconds * 1000.0).round()));
+        assert_eq!(found, [Some(31.0), Some(42.0), Some(12.0), Some(85.0)]);
+        assert_eq!(steps(&serde_json::Value::Null), [None; 4]);
     }
 }

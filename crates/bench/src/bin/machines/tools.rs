@@ -120,6 +120,13 @@ impl Shop<'_> {
         }
     }
 
+    /// A first backup that does not freeze the guest; of Strongroom only.
+    pub(crate) fn backup_unfrozen(&self) -> Command {
+        let mut command = self.backup(true);
+        command.args(["--consistency", "crash"]);
+        command
+    }
+
     /// The restore of the newest point to qcow2 images, into a folder that is made anew.
     pub(crate) fn restore(&self) -> Outcome<Command> {
         remove(&self.target())?;
