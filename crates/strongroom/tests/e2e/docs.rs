@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::harness::Lab;
+use crate::{harness::Lab, server::Service};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the project")
@@ -237,6 +237,112 @@ fn the_page_for_the_worst_day_works() {
     assert!(run >= 15 && left >= 8, "{run} lines run, {left} left out");
     lab.assert_same("db01.raw", "db01-restored.raw");
     lab.assert_same("web01.raw", "restore/web01/system.raw");
+}
+
+/// The pages of the service: how it is used, and how access to it is given. Machines are tried elsewhere (`vm`).
+#[test]
+fn the_pages_of_the_service_work() {
+    let service = Service::start();
+    let lab = &service.lab;
+    fs::write(lab.path("password"), "a long password\n").expect("a password");
+    fs::create_dir(lab.path("restore")).expect("a folder");
+    let path = |name: &str| lab.path(name).display().to_string();
+    let url = service.url.clone();
+    let mut replaced = vec![
+        ("https://backup.example.net:8443", url.clone()),
+        ("https://127.0.0.1:8443", url),
+        ("/var/lib/strongroom/first-token", path("token")),
+        ("C6:20:8C:...", format!("{} --token-file token", service.fingerprint)),
+        ("PRINT", service.fingerprint.clone()),
+        // What a person types, or answers with yes.
+        ("user create ann", "user create ann --password-file password".to_owned()),
+        ("--sign-in ann", "--sign-in ann --password-file password".to_owned()),
+        ("--days 90 --password", "--days 90 --password-file password".to_owned()),
+        ("--delete-backup-data", "--delete-backup-data --yes".to_owned()),
+        ("--in-place", "--in-place --yes".to_owned()),
+        ("/fast/strongroom", path("fast")),
+        ("/srv/data.raw", path("data.raw")),
+        ("/restore", path("restore")),
+        ("/dev/vg0/data", path("restore/data.raw")),
+        ("/etc/bash_completion.d", path("")),
+        ("kvm1", "files".to_owned()),
+        ("HOST", "files".to_owned()),
+        ("\"2026-11-22 18:00\"", "latest".to_owned()),
+    ];
+    let mut counts = (0, 0);
+    let mut run = |replaced: &[(&'static str, String)], text: &str| {
+        let session = Session {
+            lab,
+            replaced: replaced.to_vec(),
+            left_out: &[
+                "strongroom serve",
+                "host discover",
+                "protectable-item",
+                "enable-for-vm",
+                "restore vm",
+                "restore accept",
+                // Of a job that has ended there is nothing to cancel.
+                "job cancel",
+            ],
+        };
+        let (run, left) = session.run(text);
+        counts = (counts.0 + run, counts.1 + left);
+    };
+    let page = read("docs/use/service.md");
+    let section = |heading: &str| part(&page, &format!("\n## {heading}\n"), "\n## ");
+    run(&replaced, section("Start a server and connect to it"));
+    lab.ok("context use home");
+    lab.ok("host create files");
+    for (name, seed) in [("data", 1), ("db", 2), ("web01", 3)] {
+        lab.disk(&format!("{name}.raw"), 4, 1, seed);
+    }
+    lab.ok("vault create main");
+    for item in ["db", "web01"] {
+        let (name, image) =
+            (if item == "db" { "data" } else { "root" }, path(&format!("{item}.raw")));
+        let protect = "protection enable-for-disks --host files --vault-name main --wait";
+        lab.ok(&format!("{protect} --item {item} --disk {name}={image}"));
+        lab.ok(&format!("protection backup-now --item {item} --wait"));
+    }
+    replaced.push(("vault create main", "vault show main".to_owned()));
+    run(&replaced, section("Protect machines"));
+    run(&replaced, section("Snapshots near the machines"));
+    let job = lab.json("job list --state completed")["jobs"][0]["id"].clone();
+    replaced.push(("01M830F62PWXMD24MNW8TYRGAN", job.as_str().expect("a job").to_owned()));
+    run(&replaced, section("Monitor: status, items, jobs, alerts"));
+    run(&replaced, section("Restore"));
+    lab.assert_same("db.raw", "restore/data.raw");
+    let point = lab.json("recoverypoint list --item web01")["recovery_points"][0]["id"].clone();
+    replaced.push(("01M830F62TN2ZNNSX1P1N8C470", point.as_str().expect("a point").to_owned()));
+    run(&replaced, section("Stop protection, delete, undelete"));
+    let entries = lab.json("audit list --limit 1");
+    let entry = &entries["entries"][0];
+    let hash = entry["hash"].as_str().expect("a hash").to_owned();
+    replaced.push(("--seq 1000", format!("--seq {}", entry["seq"])));
+    replaced.push(("HASH_OF_ENTRY_1000", hash));
+    run(&replaced, section("Audit: who did what"));
+    run(&replaced, section("Completion"));
+
+    let access = read("docs/operate/access.md");
+    // The page has the same person twice, who is there already.
+    for (heading, name) in [("Roles and scopes", "bea"), ("Signing in", "carl")] {
+        let another = vec![
+            ("create ann", format!("create {name} --password-file password")),
+            ("--user ann", format!("--user {name}")),
+        ];
+        let replaced = [another, replaced.clone()].concat();
+        run(&replaced, part(&access, &format!("\n## {heading}\n"), "\n## "));
+    }
+    // The page has just used the first token, whose user has no password.
+    lab.ok("context add home --sign-in ann --password-file password");
+    lab.ok("access token create lost --role reader");
+    let tokens = lab.json("access token list");
+    let tokens = tokens["tokens"].as_array().expect("a list");
+    let token = &tokens.iter().find(|token| token["name"] == "lost").expect("it is there")["id"];
+    replaced.push(("revoke ID", format!("revoke {} --yes", token.as_str().expect("a token"))));
+    run(&replaced, part(&access, "\n## Tokens\n", "\n## "));
+    run(&replaced, part(&access, "\n## The audit log\n", "\n# "));
+    assert!(counts.0 >= 38 && counts.1 <= 12, "{counts:?}: lines run, lines left out");
 }
 
 /// All sources of the workspace.
