@@ -6,7 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{harness::Lab, server::Service};
+use crate::{
+    harness::Lab,
+    server::Service,
+    session::{Session, part, read},
+};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the project")
@@ -108,63 +112,6 @@ fn links_and_headings_are_found() {
     assert_eq!(anchors(page), BTreeSet::from(["one-a-thing".to_owned()]));
 }
 
-/// A page's commands, to be run in order in one shell.
-struct Session<'a> {
-    lab: &'a Lab,
-    /// What stands in the page, and what it is in the test's folder.
-    replaced: Vec<(&'a str, String)>,
-    /// Lines with these words are left out: other tests run them, in a world that they need.
-    left_out: &'a [&'a str],
-}
-
-impl Session<'_> {
-    /// Runs the fenced blocks of a text; all must succeed. Returns how many lines were run and left out.
-    fn run(&self, text: &str) -> (usize, usize) {
-        let mut script =
-            String::from("set -eu\nstrongroom() { echo \"+ $*\"; command \"$PROGRAM\" \"$@\"; }\n");
-        let (mut run, mut left) = (0, 0);
-        let blocks =
-            text.split("```").skip(1).step_by(2).filter_map(|block| block.split_once('\n'));
-        for line in blocks.flat_map(|(_, block)| block.lines()).map(str::trim) {
-            let line = line.strip_prefix("# ").unwrap_or(line);
-            if line.is_empty() {
-                continue;
-            }
-            if self.left_out.iter().any(|word| line.contains(word)) {
-                left += 1;
-                continue;
-            }
-            run += 1;
-            let line = self
-                .replaced
-                .iter()
-                .fold(line.to_owned(), |line, (page, ours)| line.replace(page, ours));
-            script.push_str(&line);
-            script.push('\n');
-        }
-        let output = self
-            .lab
-            .shell(&script)
-            .env("PROGRAM", env!("CARGO_BIN_EXE_strongroom"))
-            .output()
-            .expect("bash runs");
-        let (out, told) =
-            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "{script}\n{out}\n{told}");
-        (run, left)
-    }
-}
-
-fn read(page: &str) -> String {
-    fs::read_to_string(root().join(page)).expect("a page")
-}
-
-/// A part of a page, from a heading to another.
-fn part<'a>(page: &'a str, from: &str, to: &str) -> &'a str {
-    let rest = page.split(from).nth(1).unwrap_or_else(|| panic!("no {from:?}"));
-    rest.split(to).next().expect("an end")
-}
-
 /// The README's first steps, as they stand there. Machines have tests of their own (`vm`).
 #[test]
 fn the_first_things_of_the_readme_work() {
@@ -181,6 +128,7 @@ fn the_first_things_of_the_readme_work() {
     let path = |name: &str| lab.path(name).display().to_string();
     let session = Session {
         lab: &lab,
+        environment: vec![],
         replaced: vec![
             ("/backup/vault", path("backup/vault")),
             ("/var/lib/libvirt/images/web01.qcow2", path("web01.qcow2")),
@@ -211,6 +159,7 @@ fn the_page_for_the_worst_day_works() {
     let path = |name: &str| lab.path(name).display().to_string();
     let session = Session {
         lab: &lab,
+        environment: vec![],
         replaced: vec![
             ("'s3://backups/strongroom?region=eu-1'", path("vault")),
             ("/mnt/usb/vault", path("vault")),
@@ -239,22 +188,17 @@ fn the_page_for_the_worst_day_works() {
     lab.assert_same("web01.raw", "restore/web01/system.raw");
 }
 
-/// The pages of the service: how it is used, and how access to it is given. Machines are tried elsewhere (`vm`).
-#[test]
-fn the_pages_of_the_service_work() {
-    let service = Service::start();
-    let lab = &service.lab;
-    fs::write(lab.path("password"), "a long password\n").expect("a password");
-    fs::create_dir(lab.path("restore")).expect("a folder");
-    let path = |name: &str| lab.path(name).display().to_string();
-    let url = service.url.clone();
-    let mut replaced = vec![
-        ("https://backup.example.net:8443", url.clone()),
-        ("https://127.0.0.1:8443", url),
+/// What the pages of the service have, and what it is for a server of a test: where it is, and what a person
+/// types or answers with yes.
+fn replaced(service: &Service) -> Vec<(&'static str, String)> {
+    let path = |name: &str| service.lab.path(name).display().to_string();
+    fs::write(service.lab.path("password"), "a long password\n").expect("a password");
+    vec![
+        ("https://backup.example.net:8443", service.url.clone()),
+        ("https://127.0.0.1:8443", service.url.clone()),
         ("/var/lib/strongroom/first-token", path("token")),
         ("C6:20:8C:...", format!("{} --token-file token", service.fingerprint)),
         ("PRINT", service.fingerprint.clone()),
-        // What a person types, or answers with yes.
         ("user create ann", "user create ann --password-file password".to_owned()),
         ("--sign-in ann", "--sign-in ann --password-file password".to_owned()),
         ("--days 90 --password", "--days 90 --password-file password".to_owned()),
@@ -268,11 +212,22 @@ fn the_pages_of_the_service_work() {
         ("kvm1", "files".to_owned()),
         ("HOST", "files".to_owned()),
         ("\"2026-11-22 18:00\"", "latest".to_owned()),
-    ];
-    let mut counts = (0, 0);
-    let mut run = |replaced: &[(&'static str, String)], text: &str| {
+    ]
+}
+
+/// How the service is used. Machines are tried elsewhere (`vm`).
+#[test]
+fn the_page_of_the_service_works() {
+    let service = Service::start();
+    let lab = &service.lab;
+    fs::create_dir(lab.path("restore")).expect("a folder");
+    let mut replaced = replaced(&service);
+    let page = read("docs/use/service.md");
+    let (mut run, mut left) = (0, 0);
+    let mut follow = |replaced: &[(&'static str, String)], heading: &str| {
         let session = Session {
             lab,
+            environment: vec![],
             replaced: replaced.to_vec(),
             left_out: &[
                 "strongroom serve",
@@ -285,64 +240,73 @@ fn the_pages_of_the_service_work() {
                 "job cancel",
             ],
         };
-        let (run, left) = session.run(text);
-        counts = (counts.0 + run, counts.1 + left);
+        let counts = session.run(part(&page, &format!("\n## {heading}\n"), "\n## "));
+        (run, left) = (run + counts.0, left + counts.1);
     };
-    let page = read("docs/use/service.md");
-    let section = |heading: &str| part(&page, &format!("\n## {heading}\n"), "\n## ");
-    run(&replaced, section("Start a server and connect to it"));
+    follow(&replaced, "Start a server and connect to it");
     lab.ok("context use home");
     lab.ok("host create files");
     for (name, seed) in [("data", 1), ("db", 2), ("web01", 3)] {
         lab.disk(&format!("{name}.raw"), 4, 1, seed);
     }
     lab.ok("vault create main");
-    for item in ["db", "web01"] {
-        let (name, image) =
-            (if item == "db" { "data" } else { "root" }, path(&format!("{item}.raw")));
+    for (item, disk) in [("db", "data"), ("web01", "root")] {
+        let image = lab.path(&format!("{item}.raw")).display().to_string();
         let protect = "protection enable-for-disks --host files --vault-name main --wait";
-        lab.ok(&format!("{protect} --item {item} --disk {name}={image}"));
+        lab.ok(&format!("{protect} --item {item} --disk {disk}={image}"));
         lab.ok(&format!("protection backup-now --item {item} --wait"));
     }
     replaced.push(("vault create main", "vault show main".to_owned()));
-    run(&replaced, section("Protect machines"));
-    run(&replaced, section("Snapshots near the machines"));
+    follow(&replaced, "Protect machines");
+    follow(&replaced, "Snapshots near the machines");
     let job = lab.json("job list --state completed")["jobs"][0]["id"].clone();
     replaced.push(("01M830F62PWXMD24MNW8TYRGAN", job.as_str().expect("a job").to_owned()));
-    run(&replaced, section("Monitor: status, items, jobs, alerts"));
-    run(&replaced, section("Restore"));
+    follow(&replaced, "Monitor: status, items, jobs, alerts");
+    follow(&replaced, "Restore");
     lab.assert_same("db.raw", "restore/data.raw");
     let point = lab.json("recoverypoint list --item web01")["recovery_points"][0]["id"].clone();
     replaced.push(("01M830F62TN2ZNNSX1P1N8C470", point.as_str().expect("a point").to_owned()));
-    run(&replaced, section("Stop protection, delete, undelete"));
+    follow(&replaced, "Stop protection, delete, undelete");
     let entries = lab.json("audit list --limit 1");
     let entry = &entries["entries"][0];
-    let hash = entry["hash"].as_str().expect("a hash").to_owned();
     replaced.push(("--seq 1000", format!("--seq {}", entry["seq"])));
-    replaced.push(("HASH_OF_ENTRY_1000", hash));
-    run(&replaced, section("Audit: who did what"));
-    run(&replaced, section("Completion"));
+    replaced.push(("HASH_OF_ENTRY_1000", entry["hash"].as_str().expect("a hash").to_owned()));
+    follow(&replaced, "Audit: who did what");
+    follow(&replaced, "Completion");
+    assert!(run >= 28 && left <= 12, "{run} lines run, {left} left out");
+}
 
-    let access = read("docs/operate/access.md");
-    // The page has the same person twice, who is there already.
-    for (heading, name) in [("Roles and scopes", "bea"), ("Signing in", "carl")] {
-        let another = vec![
-            ("create ann", format!("create {name} --password-file password")),
-            ("--user ann", format!("--user {name}")),
-        ];
-        let replaced = [another, replaced.clone()].concat();
-        run(&replaced, part(&access, &format!("\n## {heading}\n"), "\n## "));
-    }
-    // The page has just used the first token, whose user has no password.
-    lab.ok("context add home --sign-in ann --password-file password");
+/// How access is given.
+#[test]
+fn the_page_of_access_works() {
+    let service = Service::start();
+    let lab = &service.lab;
+    let page = read("docs/operate/access.md");
+    let mut replaced = replaced(&service);
+    lab.ok("vault create main");
+    lab.ok("host create files");
+    let mut run = 0;
+    let mut follow = |replaced: Vec<(&'static str, String)>, heading: &str| {
+        let session = Session { lab, environment: vec![], replaced, left_out: &[] };
+        run += session.run(part(&page, &format!("\n## {heading}\n"), "\n## ")).0;
+    };
+    // The page makes the same person twice.
+    let another = vec![
+        ("create ann", "create bea --password-file password".to_owned()),
+        ("--user ann", "--user bea".to_owned()),
+    ];
+    follow([another, replaced.clone()].concat(), "Roles and scopes");
+    follow(replaced.clone(), "Signing in");
+    // It has just used the first token, whose user has no password.
+    lab.ok("context add home --sign-in ann --password-file password --use");
     lab.ok("access token create lost --role reader");
     let tokens = lab.json("access token list");
     let tokens = tokens["tokens"].as_array().expect("a list");
     let token = &tokens.iter().find(|token| token["name"] == "lost").expect("it is there")["id"];
-    replaced.push(("revoke ID", format!("revoke {} --yes", token.as_str().expect("a token"))));
-    run(&replaced, part(&access, "\n## Tokens\n", "\n## "));
-    run(&replaced, part(&access, "\n## The audit log\n", "\n# "));
-    assert!(counts.0 >= 38 && counts.1 <= 12, "{counts:?}: lines run, lines left out");
+    replaced.push(("revoke ID", format!("revoke {} --yes", token.as_str().expect("an id"))));
+    follow(replaced.clone(), "Tokens");
+    follow(replaced, "The audit log");
+    assert!(run >= 13, "{run} lines run");
 }
 
 /// All sources of the workspace.

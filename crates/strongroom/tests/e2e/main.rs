@@ -31,6 +31,7 @@ mod service;
 mod service_killed;
 mod service_saved;
 mod service_stopped;
+mod session;
 mod store;
 mod stores;
 mod watch;

@@ -30,6 +30,7 @@ mod killed;
 #[allow(dead_code, reason = "the other tests use the rest")]
 mod lab;
 mod misfortune;
+mod pages;
 mod pitfalls;
 mod remote;
 mod restore;
@@ -37,6 +38,9 @@ mod restore;
 #[allow(dead_code, reason = "the other tests use the rest")]
 mod server;
 mod service;
+#[path = "../e2e/session.rs"]
+#[allow(dead_code, reason = "the other tests use the rest")]
+mod session;
 mod states;
 #[path = "../e2e/store.rs"]
 #[allow(dead_code, reason = "the other tests use the rest")]
