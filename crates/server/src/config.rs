@@ -369,6 +369,24 @@ mod tests {
     }
 
     #[test]
+    fn every_configuration_in_the_docs_is_taken() {
+        let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operate");
+        let mut count = 0;
+        for page in fs::read_dir(pages).expect("the pages") {
+            let path = page.expect("a page").path();
+            let page = fs::read_to_string(&path).expect("a text");
+            for block in page.split("```toml\n").skip(1) {
+                let text = block.split("```").next().unwrap_or_default();
+                if let Err(error) = load(text, &[]) {
+                    panic!("{}: {error}\n{text}", path.display());
+                }
+                count += 1;
+            }
+        }
+        assert!(count >= 7, "{count} configurations");
+    }
+
+    #[test]
     fn defaults_are_those_that_are_documented() {
         let config = load("", &[]).expect("loads");
         assert_eq!(config.data_dir, PathBuf::from("/data"));
