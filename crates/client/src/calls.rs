@@ -34,26 +34,26 @@ pub enum OfVault {
 /// Which items a list has.
 #[derive(Clone, Debug, Default)]
 pub struct ItemQuery {
-    /// Of this vault.
+    /// Only those of this vault.
     pub vault: Option<String>,
-    /// In this state.
+    /// Only those in this state.
     pub state: Option<ProtectionState>,
-    /// Of the policy with this id.
+    /// Only those with this policy: its id.
     pub policy: Option<String>,
-    /// Whose names contain this.
+    /// Only those whose names contain this text.
     pub name: Option<String>,
 }
 
 /// Which jobs a list has.
 #[derive(Clone, Debug, Default)]
 pub struct JobQuery {
-    /// In this state.
+    /// Only those in this state.
     pub state: Option<JobState>,
     /// That do this.
     pub kind: Option<JobKind>,
-    /// Of this vault.
+    /// Only those of this vault.
     pub vault: Option<String>,
-    /// Of this item.
+    /// Only those of this item.
     pub item: Option<String>,
     /// That were begun at this moment or later.
     pub since: Option<String>,
@@ -64,15 +64,15 @@ pub struct JobQuery {
 /// Which alerts a list has.
 #[derive(Clone, Debug, Default)]
 pub struct AlertQuery {
-    /// In this state.
+    /// Only those in this state.
     pub state: Option<AlertState>,
-    /// As bad as this.
+    /// Only those of this severity.
     pub severity: Option<Severity>,
-    /// Of this kind.
+    /// Only those of this kind.
     pub rule: Option<String>,
-    /// About this vault, or what is in it.
+    /// Only those about this vault or something in it.
     pub vault: Option<String>,
-    /// About this item.
+    /// Only those about this item.
     pub item: Option<String>,
 }
 

@@ -31,13 +31,13 @@ const ON_DEMAND_DAYS: i64 = 30;
 /// Which items a list has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ItemFilter {
-    /// Of this vault: its name or id.
+    /// Only those of this vault: its name or id.
     pub vault: Option<String>,
-    /// In this state.
+    /// Only those in this state.
     pub state: Option<ProtectionState>,
     /// Of this policy's id.
     pub policy: Option<String>,
-    /// Whose names contain this.
+    /// Only those whose names contain this text.
     pub name: Option<String>,
 }
 

@@ -18,7 +18,7 @@ pub struct Versioned<T> {
 /// Where a page of a list begins, and how long it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PageRequest {
-    /// Entries at most; 100 if not given.
+    /// Maximum number of entries on a page; 100 if not given.
     pub limit: Option<usize>,
     /// What the page before said.
     pub token: Option<String>,

@@ -13,7 +13,7 @@ use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder, OpenApiVersion};
 /// Names in paths, and what they are.
 const NAMES: &[(&str, &str, bool)] = &[
     ("user", "A user: its name or id.", false),
-    ("assignment", "A right that was given: its id.", true),
+    ("assignment", "A role assignment: its id.", true),
     ("token", "A token: its id.", true),
     ("vault", "A vault: its name or id.", false),
     ("policy", "A policy: its name or id.", false),
@@ -180,7 +180,7 @@ fn describe(path: &str, method: &str, operation: &mut Map<String, Value>) {
         parameters.push(parameter("If-Match", "header", words, &schema));
     }
     if keyed {
-        let words = "A name for this request. Sent again, it is not carried out again, and is answered the same.";
+        let words = "A name of your choice for this request. If you send the request again with the same name, it is not carried out again and gets the same answer.";
         let schema = json!({ "type": "string", "pattern": "^[!-~]{1,200}$" });
         parameters.push(parameter("Idempotency-Key", "header", words, &schema));
     }
@@ -274,11 +274,11 @@ fn header(answer: &mut Value, name: &str, words: &str) {
 fn error(status: &str) -> Value {
     let words = match status {
         "400" => "The request is wrong: see the message.",
-        "401" => "There is no token, or it is not good.",
+        "401" => "The token is missing or not valid.",
         "403" => "The caller's roles do not allow this.",
         "404" => "The named object does not exist, or the caller may not see it.",
         "409" => "The present state does not allow it.",
-        "412" => "It was changed since.",
+        "412" => "The object has changed since.",
         "413" => "The body is larger than 1 MiB.",
         "415" => "The body is not JSON.",
         "429" => "Signing in failed too often.",

@@ -69,7 +69,7 @@ pub(crate) struct NoParams {}
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct PageParams {
-    /// Entries at most: 1 to 1000; 100 if not given.
+    /// Maximum number of entries on a page: 1 to 1000; 100 if not given.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u16>,
     /// The `next_page_token` of the page before.

@@ -317,15 +317,15 @@ pub(crate) async fn clock(
 /// Which alerts.
 #[derive(Clone, Debug, Default)]
 pub struct AlertFilter {
-    /// In this state.
+    /// Only those in this state.
     pub state: Option<AlertState>,
-    /// As bad as this.
+    /// Only those of this severity.
     pub severity: Option<Severity>,
-    /// Of this kind.
+    /// Only those of this kind.
     pub rule: Option<Rule>,
-    /// About this vault, or what is in it: its name or id.
+    /// Only those about this vault or something in it: its name or id.
     pub vault: Option<String>,
-    /// About this item: its name or id.
+    /// Only those about this item: its name or id.
     pub item: Option<String>,
 }
 

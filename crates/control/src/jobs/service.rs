@@ -26,17 +26,17 @@ use crate::{
 /// Which jobs a list has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JobFilter {
-    /// In this state.
+    /// Only those in this state.
     pub state: Option<JobState>,
-    /// Of this kind.
+    /// Only those of this kind.
     pub kind: Option<JobKind>,
-    /// Of this vault: its name or id.
+    /// Only those of this vault: its name or id.
     pub vault: Option<String>,
-    /// Of this item: its name or id.
+    /// Only those of this item: its name or id.
     pub item: Option<String>,
-    /// Made at this time or later.
+    /// Only those created at this time or later.
     pub since: Option<jiff::Timestamp>,
-    /// Made before this time.
+    /// Only those created before this time.
     pub until: Option<jiff::Timestamp>,
 }
 

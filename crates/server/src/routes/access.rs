@@ -29,11 +29,12 @@ pub(super) fn signed_in() -> OpenApiRouter<App> {
         .routes(routes!(delete_token))
 }
 
-/// Signs in
+/// Sign in
 ///
-/// The token lasts 12 hours. After five tries of an address for a name, each next one has to wait.
+/// The token is valid for 12 hours. After five tries from one address for one name, each further try
+/// has to wait.
 #[utoipa::path(post, path = "/sign-in", tag = "access", request_body = SignIn,
-    responses((status = 200, description = "A token.", body = TokenIssued)))]
+    responses((status = 200, description = "The new token.", body = TokenIssued)))]
 async fn sign_in(
     State(app): State<App>,
     Origin(address): Origin,
@@ -43,16 +44,16 @@ async fn sign_in(
     Ok(Json(app.control.sign_in(request, address).await?))
 }
 
-/// Who asks, and what they may do
+/// Show who you are and what you may do
 #[utoipa::path(get, path = "/me", tag = "access",
-    responses((status = 200, description = "The caller.", body = WhoAmI)))]
+    responses((status = 200, description = "You, and your rights.", body = WhoAmI)))]
 async fn me(State(app): State<App>, secret: Secret, _: Params<NoParams>) -> Done<Json<WhoAmI>> {
     Ok(Json(app.control.who_am_i(&secret.0).await?))
 }
 
-/// All users, by name
+/// List all users, by name
 #[utoipa::path(get, path = "/users", tag = "access", params(PageParams),
-    responses((status = 200, description = "A page of them.", body = Page<User>)),
+    responses((status = 200, description = "One page of the list.", body = Page<User>)),
     extensions(("x-operation" = json!("access.manage"))))]
 async fn list_users(
     State(app): State<App>,
@@ -62,9 +63,9 @@ async fn list_users(
     Ok(Json(app.control.users(&caller, &at.page()?).await?))
 }
 
-/// Makes a user, who has no rights yet
+/// Create a user, who has no rights yet
 #[utoipa::path(post, path = "/users", tag = "access", request_body = UserCreate,
-    responses((status = 201, description = "It was made.", body = User)),
+    responses((status = 201, description = "The new object.", body = User)),
     extensions(("x-operation" = json!("access.manage"))))]
 async fn create_user(
     State(app): State<App>,
@@ -76,12 +77,12 @@ async fn create_user(
     Ok(Made { path: format!("/v1/users/{}", value.id), version: None, value })
 }
 
-/// Changes a user
+/// Change a user
 ///
-/// Anybody may change the own password, with the present one and a token that is not limited. Another
-/// password, or being disabled, ends the user's other tokens.
+/// You may change your own password with the present one and a token that is not limited. A new password
+/// revokes the user's other tokens, and so does disabling the user.
 #[utoipa::path(patch, path = "/users/{user}", tag = "access", request_body = UserUpdate,
-    responses((status = 200, description = "As it is now.", body = User)),
+    responses((status = 200, description = "The changed object.", body = User)),
     extensions(("x-operation" = json!("access.manage"))))]
 async fn update_user(
     State(app): State<App>,
@@ -93,9 +94,9 @@ async fn update_user(
     Ok(Json(app.control.update_user(&caller, &user, change).await?))
 }
 
-/// Deletes a user with its rights and tokens
+/// Delete a user with their role assignments and tokens
 #[utoipa::path(delete, path = "/users/{user}", tag = "access",
-    responses((status = 204, description = "It is gone.")),
+    responses((status = 204, description = "The object is deleted.")),
     extensions(("x-operation" = json!("access.manage"))))]
 async fn delete_user(
     State(app): State<App>,
@@ -107,9 +108,9 @@ async fn delete_user(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// All rights that were given
+/// List all role assignments
 #[utoipa::path(get, path = "/assignments", tag = "access", params(PageParams),
-    responses((status = 200, description = "A page of them.", body = Page<Assignment>)),
+    responses((status = 200, description = "One page of the list.", body = Page<Assignment>)),
     extensions(("x-operation" = json!("access.manage"))))]
 async fn list_assignments(
     State(app): State<App>,
@@ -119,9 +120,9 @@ async fn list_assignments(
     Ok(Json(app.control.assignments(&caller, &at.page()?).await?))
 }
 
-/// Gives a right
+/// Assign a role
 #[utoipa::path(post, path = "/assignments", tag = "access", request_body = AssignmentCreate,
-    responses((status = 201, description = "It was given.", body = Assignment)),
+    responses((status = 201, description = "The new role assignment.", body = Assignment)),
     extensions(("x-operation" = json!("access.manage"))))]
 async fn create_assignment(
     State(app): State<App>,
@@ -133,9 +134,9 @@ async fn create_assignment(
     Ok(Made { path: format!("/v1/assignments/{}", value.id), version: None, value })
 }
 
-/// Takes a right away
+/// Delete a role assignment
 #[utoipa::path(delete, path = "/assignments/{assignment}", tag = "access",
-    responses((status = 204, description = "It is gone.")),
+    responses((status = 204, description = "The object is deleted.")),
     extensions(("x-operation" = json!("access.manage"))))]
 async fn delete_assignment(
     State(app): State<App>,
@@ -147,11 +148,11 @@ async fn delete_assignment(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Tokens: one's own, or all of them for who may manage access
+/// List your tokens, or all tokens if you may manage access
 ///
-/// With a limited token only that one is listed, and what was made with it.
+/// A limited token lists only itself and the tokens created with it.
 #[utoipa::path(get, path = "/tokens", tag = "access", params(PageParams),
-    responses((status = 200, description = "A page of them.", body = Page<Token>)))]
+    responses((status = 200, description = "One page of the list.", body = Page<Token>)))]
 async fn list_tokens(
     State(app): State<App>,
     Who(caller): Who,
@@ -160,12 +161,12 @@ async fn list_tokens(
     Ok(Json(app.control.tokens(&caller, &at.page()?).await?))
 }
 
-/// Makes a token of one's own
+/// Create a token for yourself
 ///
-/// It may no more than the one that is sent, and ends with it, unless the user's password is given. Its
-/// secret is answered once and never again.
+/// It has at most the rights of the token that you send, and is revoked with it, unless you give your
+/// password. The answer shows its secret, which is never shown again.
 #[utoipa::path(post, path = "/tokens", tag = "access", request_body = TokenCreate,
-    responses((status = 201, description = "It was made.", body = TokenIssued)))]
+    responses((status = 201, description = "The new object.", body = TokenIssued)))]
 async fn create_token(
     State(app): State<App>,
     Who(caller): Who,
@@ -176,11 +177,12 @@ async fn create_token(
     Ok(Once(Made { path: format!("/v1/tokens/{}", value.token.id), version: None, value }))
 }
 
-/// Revokes a token: one's own, or anybody's for who may manage access
+/// Revoke a token: your own, or anybody's if you may manage access
 ///
-/// What was made with it ends too. A limited token revokes only itself and what was made with it.
+/// The tokens created with it are revoked, too. A limited token can revoke only itself and the tokens
+/// created with it.
 #[utoipa::path(delete, path = "/tokens/{token}", tag = "access",
-    responses((status = 204, description = "It is gone.")))]
+    responses((status = 204, description = "The object is deleted.")))]
 async fn delete_token(
     State(app): State<App>,
     Who(caller): Who,

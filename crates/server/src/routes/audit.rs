@@ -29,18 +29,18 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct AuditParams {
-    /// With numbers below this.
+    /// Only entries with sequence numbers below this.
     before: Option<u64>,
-    /// Entries at most: 1 to 1000; 100 if not given.
+    /// Maximum number of entries on a page: 1 to 1000; 100 if not given.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u16>,
     /// The `next_page_token` of the page before; instead of `before`.
     page_token: Option<String>,
 }
 
-/// Entries of the audit log, the latest first
+/// List the audit log, newest first
 #[utoipa::path(get, path = "/audit", tag = "audit", params(AuditParams),
-    responses((status = 200, description = "A page of them.", body = Page<AuditEntry>)),
+    responses((status = 200, description = "One page of the list.", body = Page<AuditEntry>)),
     extensions(("x-operation" = json!("audit.view"))))]
 async fn list_audit(
     State(app): State<App>,
@@ -70,15 +70,15 @@ async fn list_audit(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct ExportParams {
-    /// The number of the first entry; 1 if not given.
+    /// The sequence number of the first entry; 1 if not given.
     from: Option<u64>,
 }
 
-/// The audit log from a number on, in order
+/// Export the audit log from a sequence number on, in order
 ///
-/// One JSON object a line. If it cannot be read to its end, the answer breaks off.
+/// One JSON object per line. If the log cannot be read to its end, the answer is cut off.
 #[utoipa::path(get, path = "/audit/export", tag = "audit", params(ExportParams),
-    responses((status = 200, description = "Entries.", content_type = "application/x-ndjson",
+    responses((status = 200, description = "The entries, one JSON object per line.", content_type = "application/x-ndjson",
         body = String)),
     extensions(("x-operation" = json!("audit.view"))))]
 async fn export_audit(
@@ -131,16 +131,16 @@ async fn after(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct VerifyParams {
-    /// The number of an entry that was kept elsewhere.
+    /// The sequence number of an entry that you have kept elsewhere.
     seq: Option<u64>,
-    /// Its hash.
+    /// The hash of that entry.
     #[param(pattern = "^[0-9a-f]{64}$")]
     hash: Option<String>,
 }
 
-/// Checks the whole audit log
+/// Verify the hash chain of the whole audit log
 #[utoipa::path(get, path = "/audit/verify", tag = "audit", params(VerifyParams),
-    responses((status = 200, description = "Whether it is whole.", body = AuditVerified)),
+    responses((status = 200, description = "Whether the chain is intact.", body = AuditVerified)),
     extensions(("x-operation" = json!("audit.view"))))]
 async fn verify_audit(
     State(app): State<App>,

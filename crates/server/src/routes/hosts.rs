@@ -19,9 +19,9 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(check_protectable_item))
 }
 
-/// The hosts that the caller sees, by name
+/// List the hosts that you may see, by name
 #[utoipa::path(get, path = "/hosts", tag = "hosts", params(PageParams),
-    responses((status = 200, description = "A page of them.", body = Page<Host>)))]
+    responses((status = 200, description = "One page of the list.", body = Page<Host>)))]
 async fn list_hosts(
     State(app): State<App>,
     Who(caller): Who,
@@ -30,9 +30,9 @@ async fn list_hosts(
     Ok(Json(app.control.hosts(&caller, &at.page()?).await?))
 }
 
-/// Makes a host known
+/// Create a host
 #[utoipa::path(post, path = "/hosts", tag = "hosts", request_body = HostCreate,
-    responses((status = 201, description = "It is known.", body = Host)),
+    responses((status = 201, description = "The new host.", body = Host)),
     extensions(("x-operation" = json!("host.create"))))]
 async fn create_host(
     State(app): State<App>,
@@ -44,9 +44,9 @@ async fn create_host(
     Ok(Made::at(|host| format!("/v1/hosts/{}", host.id), made))
 }
 
-/// A host
+/// Get a host
 #[utoipa::path(get, path = "/hosts/{host}", tag = "hosts",
-    responses((status = 200, description = "It.", body = Host)),
+    responses((status = 200, description = "The object.", body = Host)),
     extensions(("x-operation" = json!("host.view"))))]
 async fn get_host(
     State(app): State<App>,
@@ -57,9 +57,9 @@ async fn get_host(
     Ok(Tagged(app.control.host(&caller, &host).await?))
 }
 
-/// Changes a host
+/// Change a host
 #[utoipa::path(patch, path = "/hosts/{host}", tag = "hosts", request_body = HostUpdate,
-    responses((status = 200, description = "As it is now.", body = Host)),
+    responses((status = 200, description = "The changed object.", body = Host)),
     extensions(("x-operation" = json!("host.update"))))]
 async fn update_host(
     State(app): State<App>,
@@ -72,9 +72,9 @@ async fn update_host(
     Ok(Tagged(app.control.update_host(&caller, &host, expected, change).await?))
 }
 
-/// Forgets a host on which nothing is protected
+/// Delete a host on which nothing is protected
 #[utoipa::path(delete, path = "/hosts/{host}", tag = "hosts",
-    responses((status = 204, description = "It is forgotten.")),
+    responses((status = 204, description = "The host is deleted.")),
     extensions(("x-operation" = json!("host.delete"))))]
 async fn delete_host(
     State(app): State<App>,
@@ -87,9 +87,9 @@ async fn delete_host(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Lists a host's machines anew
+/// Discover the machines of a host
 #[utoipa::path(post, path = "/hosts/{host}/discover", tag = "hosts",
-    responses((status = 202, description = "A job was begun.", body = JobBegun)),
+    responses((status = 202, description = "The job that was started.", body = JobBegun)),
     extensions(("x-operation" = json!("host.discover"))))]
 async fn discover_host(
     State(app): State<App>,
@@ -100,9 +100,9 @@ async fn discover_host(
     Ok(Begun(app.control.discover(&caller, &host).await?))
 }
 
-/// What was found on a host last, by name
+/// List the machines that the last discovery found on a host, by name
 #[utoipa::path(get, path = "/hosts/{host}/protectable-items", tag = "hosts", params(PageParams),
-    responses((status = 200, description = "A page of it.", body = Page<ProtectableItem>)),
+    responses((status = 200, description = "One page of the log.", body = Page<ProtectableItem>)),
     extensions(("x-operation" = json!("host.view"))))]
 async fn list_protectable_items(
     State(app): State<App>,
@@ -113,9 +113,9 @@ async fn list_protectable_items(
     Ok(Json(app.control.protectable_items(&caller, &host, &at.page()?).await?))
 }
 
-/// What stands in the way of a machine's backup
+/// Check a machine for obstacles to a backup
 #[utoipa::path(get, path = "/hosts/{host}/protectable-items/{machine}/check", tag = "hosts",
-    responses((status = 200, description = "What was found.", body = Check)),
+    responses((status = 200, description = "The findings.", body = Check)),
     extensions(("x-operation" = json!("host.view"))))]
 async fn check_protectable_item(
     State(app): State<App>,

@@ -34,24 +34,24 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct ItemParams {
-    /// Of this vault: its name or id.
+    /// Only those of this vault: its name or id.
     vault: Option<String>,
-    /// In this state.
+    /// Only those in this state.
     state: Option<ProtectionState>,
-    /// Of the policy with this id.
+    /// Only those with this policy: its id.
     policy: Option<String>,
-    /// Whose names contain this.
+    /// Only those whose names contain this text.
     name: Option<String>,
-    /// Entries at most: 1 to 1000; 100 if not given.
+    /// Maximum number of entries on a page: 1 to 1000; 100 if not given.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u16>,
     /// The `next_page_token` of the page before.
     page_token: Option<String>,
 }
 
-/// Items that the caller sees, by name
+/// List the items that you may see, by name
 #[utoipa::path(get, path = "/items", tag = "items", params(ItemParams),
-    responses((status = 200, description = "A page of them.", body = Page<Item>)))]
+    responses((status = 200, description = "One page of the list.", body = Page<Item>)))]
 async fn list_items(
     State(app): State<App>,
     Who(caller): Who,
@@ -62,9 +62,9 @@ async fn list_items(
     Ok(Json(app.control.items(&caller, &which, &page(limit, page_token)?).await?))
 }
 
-/// Protects machines or disks
+/// Protect machines or disks
 #[utoipa::path(post, path = "/items", tag = "items", request_body = Protect,
-    responses((status = 202, description = "A job was begun.", body = JobBegun)),
+    responses((status = 202, description = "The job that was started.", body = JobBegun)),
     extensions(("x-operation" = json!("item.protect"))))]
 async fn protect(
     State(app): State<App>,
@@ -75,9 +75,9 @@ async fn protect(
     Ok(Begun(app.control.protect(&caller, request).await?))
 }
 
-/// An item
+/// Get an item
 #[utoipa::path(get, path = "/items/{item}", tag = "items",
-    responses((status = 200, description = "It.", body = Item)),
+    responses((status = 200, description = "The object.", body = Item)),
     extensions(("x-operation" = json!("item.view"))))]
 async fn get_item(
     State(app): State<App>,
@@ -88,11 +88,11 @@ async fn get_item(
     Ok(Tagged(app.control.item(&caller, &item).await?))
 }
 
-/// Changes an item
+/// Change an item
 ///
-/// Another policy takes `item.set_policy`.
+/// A change of the policy needs `item.set_policy`.
 #[utoipa::path(patch, path = "/items/{item}", tag = "items", request_body = ItemUpdate,
-    responses((status = 200, description = "As it is now.", body = Item)),
+    responses((status = 200, description = "The changed object.", body = Item)),
     extensions(("x-operation" = json!("item.update"))))]
 async fn update_item(
     State(app): State<App>,
@@ -105,9 +105,9 @@ async fn update_item(
     Ok(Tagged(app.control.update_item(&caller, &item, expected, change).await?))
 }
 
-/// What stands in the way of an item's backup
+/// Check an item for obstacles to a backup
 #[utoipa::path(get, path = "/items/{item}/check", tag = "items",
-    responses((status = 200, description = "What was found.", body = Check)),
+    responses((status = 200, description = "The findings.", body = Check)),
     extensions(("x-operation" = json!("item.check"))))]
 async fn check_item(
     State(app): State<App>,
@@ -118,10 +118,10 @@ async fn check_item(
     Ok(Json(app.control.check_item(&caller, &item).await?))
 }
 
-/// Backs an item up now
+/// Back up an item now
 #[utoipa::path(post, path = "/items/{item}/backup", tag = "items",
     request_body = Option<BackupNow>,
-    responses((status = 202, description = "A job was begun.", body = JobBegun)),
+    responses((status = 202, description = "The job that was started.", body = JobBegun)),
     extensions(("x-operation" = json!("item.backup"))))]
 async fn backup_now(
     State(app): State<App>,
@@ -133,11 +133,11 @@ async fn backup_now(
     Ok(Begun(app.control.backup_now(&caller, &item, request).await?))
 }
 
-/// Stops an item's protection
+/// Stop the protection of an item
 ///
-/// To delete its recovery points takes `item.delete_data`.
+/// Deleting the recovery points as well needs `item.delete_data`.
 #[utoipa::path(post, path = "/items/{item}/stop", tag = "items", request_body = StopProtection,
-    responses((status = 200, description = "As it is now.", body = Item)),
+    responses((status = 200, description = "The changed object.", body = Item)),
     extensions(("x-operation" = json!("item.stop"))))]
 async fn stop_protection(
     State(app): State<App>,
@@ -149,10 +149,10 @@ async fn stop_protection(
     Ok(Tagged(app.control.stop_protection(&caller, &item, request).await?))
 }
 
-/// Resumes an item's protection
+/// Resume the protection of an item
 #[utoipa::path(post, path = "/items/{item}/resume", tag = "items",
     request_body = Option<ResumeProtection>,
-    responses((status = 200, description = "As it is now.", body = Item)),
+    responses((status = 200, description = "The changed object.", body = Item)),
     extensions(("x-operation" = json!("item.resume"))))]
 async fn resume_protection(
     State(app): State<App>,
@@ -164,11 +164,11 @@ async fn resume_protection(
     Ok(Tagged(app.control.resume_protection(&caller, &item, request).await?))
 }
 
-/// Brings a deleted item back
+/// Restore a deleted item
 ///
-/// Its protection is stopped, and its recovery points are kept.
+/// Its protection stays stopped, and its recovery points are kept.
 #[utoipa::path(post, path = "/items/{item}/undelete", tag = "items",
-    responses((status = 200, description = "As it is now.", body = Item)),
+    responses((status = 200, description = "The changed object.", body = Item)),
     extensions(("x-operation" = json!("item.undelete"))))]
 async fn undelete_item(
     State(app): State<App>,
@@ -179,11 +179,11 @@ async fn undelete_item(
     Ok(Tagged(app.control.undelete_item(&caller, &item).await?))
 }
 
-/// Accepts the restore that has replaced the disks of an item's machine
+/// Accept the restore that replaced the disks of an item's machine
 ///
-/// The restored state stays. The machine must be off.
+/// The machine keeps the restored state. It must be off.
 #[utoipa::path(post, path = "/items/{item}/restore/accept", tag = "items",
-    responses((status = 202, description = "A job was begun.", body = JobBegun)),
+    responses((status = 202, description = "The job that was started.", body = JobBegun)),
     extensions(("x-operation" = json!("restore.finish"))))]
 async fn accept_restore(
     State(app): State<App>,
@@ -194,11 +194,11 @@ async fn accept_restore(
     Ok(Begun(app.control.finish_restore(&caller, &item, RestoreDecision::Accept).await?))
 }
 
-/// Undoes the restore that has replaced the disks of an item's machine
+/// Undo the restore that replaced the disks of an item's machine
 ///
-/// The state before the restore comes back. The machine must be off.
+/// The machine gets back the state before the restore. It must be off.
 #[utoipa::path(post, path = "/items/{item}/restore/undo", tag = "items",
-    responses((status = 202, description = "A job was begun.", body = JobBegun)),
+    responses((status = 202, description = "The job that was started.", body = JobBegun)),
     extensions(("x-operation" = json!("restore.finish"))))]
 async fn undo_restore(
     State(app): State<App>,

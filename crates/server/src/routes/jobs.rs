@@ -41,28 +41,28 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct JobParams {
-    /// In this state.
+    /// Only those in this state.
     state: Option<JobState>,
-    /// Of this kind.
+    /// Only those of this kind.
     kind: Option<JobKind>,
-    /// Of this vault: its name or id.
+    /// Only those of this vault: its name or id.
     vault: Option<String>,
-    /// Of this item: its name or id.
+    /// Only those of this item: its name or id.
     item: Option<String>,
-    /// Made at this time or later.
+    /// Only those created at this time or later.
     since: Option<Timestamp>,
-    /// Made before this time.
+    /// Only those created before this time.
     until: Option<Timestamp>,
-    /// Entries at most: 1 to 1000; 100 if not given.
+    /// Maximum number of entries on a page: 1 to 1000; 100 if not given.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u16>,
     /// The `next_page_token` of the page before.
     page_token: Option<String>,
 }
 
-/// Jobs that the caller sees, the newest first
+/// List the jobs that you may see, newest first
 #[utoipa::path(get, path = "/jobs", tag = "jobs", params(JobParams),
-    responses((status = 200, description = "A page of them.", body = Page<Job>)))]
+    responses((status = 200, description = "One page of the list.", body = Page<Job>)))]
 async fn list_jobs(
     State(app): State<App>,
     Who(caller): Who,
@@ -73,9 +73,9 @@ async fn list_jobs(
     Ok(Json(app.control.jobs(&caller, &which, &page(limit, page_token)?).await?))
 }
 
-/// A job
+/// Get a job
 #[utoipa::path(get, path = "/jobs/{job}", tag = "jobs",
-    responses((status = 200, description = "It.", body = Job)),
+    responses((status = 200, description = "The object.", body = Job)),
     extensions(("x-operation" = json!("item.view"))))]
 async fn get_job(
     State(app): State<App>,
@@ -86,9 +86,9 @@ async fn get_job(
     Ok(Json(app.control.job(&caller, &job).await?))
 }
 
-/// Cancels a job
+/// Cancel a job
 #[utoipa::path(post, path = "/jobs/{job}/cancel", tag = "jobs",
-    responses((status = 200, description = "As it is now.", body = Job)),
+    responses((status = 200, description = "The changed object.", body = Job)),
     extensions(("x-operation" = json!("job.cancel"))))]
 async fn cancel_job(
     State(app): State<App>,
@@ -99,11 +99,12 @@ async fn cancel_job(
     Ok(Json(app.control.cancel_job(&caller, &job).await?))
 }
 
-/// Follows a job
+/// Follow a job
 ///
-/// Server-sent events: `job`, with the job as data. The first is how it is now, the last its end.
+/// Server-sent events named `job`, with the job as data. The first event is its present state, the last
+/// one its end.
 #[utoipa::path(get, path = "/jobs/{job}/events", tag = "jobs",
-    responses((status = 200, description = "Events.", content_type = "text/event-stream",
+    responses((status = 200, description = "The stream of events.", content_type = "text/event-stream",
         body = String)),
     extensions(("x-operation" = json!("item.view"))))]
 async fn follow_job(
@@ -117,11 +118,12 @@ async fn follow_job(
     Ok(Sse::new(follow(app, secret, Some(job))).keep_alive(KeepAlive::default()))
 }
 
-/// Follows all jobs that the caller sees
+/// Follow all jobs that you may see
 ///
-/// Server-sent events: `job`, with the job as data. The first are the jobs that are open now.
+/// Server-sent events named `job`, with the job as data. The first events are the jobs that are open
+/// now.
 #[utoipa::path(get, path = "/jobs/events", tag = "jobs",
-    responses((status = 200, description = "Events.", content_type = "text/event-stream",
+    responses((status = 200, description = "The stream of events.", content_type = "text/event-stream",
         body = String)))]
 async fn follow_jobs(
     State(app): State<App>,
@@ -136,26 +138,26 @@ async fn follow_jobs(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct AlertParams {
-    /// In this state.
+    /// Only those in this state.
     state: Option<AlertState>,
-    /// As bad as this.
+    /// Only those of this severity.
     severity: Option<Severity>,
-    /// Of this kind: a rule of docs/operate/monitoring.md, such as `backup_failed`.
+    /// Only those of this rule, such as `backup_failed`; docs/operate/monitoring.md lists the rules.
     rule: Option<String>,
-    /// About this vault, or what is in it: its name or id.
+    /// Only those about this vault or something in it: its name or id.
     vault: Option<String>,
-    /// About this item: its name or id.
+    /// Only those about this item: its name or id.
     item: Option<String>,
-    /// Entries at most: 1 to 1000; 100 if not given.
+    /// Maximum number of entries on a page: 1 to 1000; 100 if not given.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u16>,
     /// The `next_page_token` of the page before.
     page_token: Option<String>,
 }
 
-/// Alerts that the caller sees, the newest first
+/// List the alerts that you may see, newest first
 #[utoipa::path(get, path = "/alerts", tag = "alerts", params(AlertParams),
-    responses((status = 200, description = "A page of them.", body = Page<Alert>)))]
+    responses((status = 200, description = "One page of the list.", body = Page<Alert>)))]
 async fn list_alerts(
     State(app): State<App>,
     Who(caller): Who,
@@ -168,9 +170,9 @@ async fn list_alerts(
     Ok(Json(app.control.alerts(&caller, &which, &page(limit, page_token)?).await?))
 }
 
-/// Says that somebody has seen an alert
+/// Acknowledge an alert
 #[utoipa::path(post, path = "/alerts/{alert}/acknowledge", tag = "alerts",
-    responses((status = 200, description = "As it is now.", body = Alert)),
+    responses((status = 200, description = "The changed object.", body = Alert)),
     extensions(("x-operation" = json!("alert.acknowledge"))))]
 async fn acknowledge_alert(
     State(app): State<App>,
@@ -181,9 +183,9 @@ async fn acknowledge_alert(
     Ok(Json(app.control.set_alert(&caller, alert, AlertState::Acknowledged).await?))
 }
 
-/// Says that an alert holds no more
+/// Resolve an alert
 #[utoipa::path(post, path = "/alerts/{alert}/resolve", tag = "alerts",
-    responses((status = 200, description = "As it is now.", body = Alert)),
+    responses((status = 200, description = "The changed object.", body = Alert)),
     extensions(("x-operation" = json!("alert.acknowledge"))))]
 async fn resolve_alert(
     State(app): State<App>,
@@ -194,11 +196,11 @@ async fn resolve_alert(
     Ok(Json(app.control.set_alert(&caller, alert, AlertState::Resolved).await?))
 }
 
-/// Tries whether alerts arrive by mail and webhook
+/// Test whether alerts arrive by mail and webhook
 ///
-/// Sends an alert that is none, and waits until it is confirmed.
+/// Sends a test alert and waits for the confirmation of each recipient.
 #[utoipa::path(post, path = "/alerts/test", tag = "alerts", request_body = Option<AlertTest>,
-    responses((status = 200, description = "How each channel did.", body = Page<ChannelTried>)),
+    responses((status = 200, description = "The result for each mailbox and webhook.", body = Page<ChannelTried>)),
     extensions(("x-operation" = json!("alert.test"))))]
 async fn test_alerts(
     State(app): State<App>,

@@ -24,19 +24,19 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct PointParams {
-    /// In this state.
+    /// Only those in this state.
     state: Option<PointState>,
-    /// Entries at most: 1 to 1000; 100 if not given.
+    /// Maximum number of entries on a page: 1 to 1000; 100 if not given.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u16>,
     /// The `next_page_token` of the page before.
     page_token: Option<String>,
 }
 
-/// The recovery points of an item, the newest first
+/// List the recovery points of an item, newest first
 #[utoipa::path(get, path = "/items/{item}/recovery-points", tag = "recovery points",
     params(PointParams),
-    responses((status = 200, description = "A page of them.", body = Page<RecoveryPoint>)),
+    responses((status = 200, description = "One page of the list.", body = Page<RecoveryPoint>)),
     extensions(("x-operation" = json!("item.view"))))]
 async fn list_recovery_points(
     State(app): State<App>,
@@ -48,9 +48,9 @@ async fn list_recovery_points(
     Ok(Json(app.control.points(&caller, &item, params.state, &at).await?))
 }
 
-/// A recovery point
+/// Get a recovery point
 #[utoipa::path(get, path = "/items/{item}/recovery-points/{point}", tag = "recovery points",
-    responses((status = 200, description = "It.", body = RecoveryPoint)),
+    responses((status = 200, description = "The object.", body = RecoveryPoint)),
     extensions(("x-operation" = json!("item.view"))))]
 async fn get_recovery_point(
     State(app): State<App>,
@@ -61,12 +61,12 @@ async fn get_recovery_point(
     Ok(Tagged(app.control.point(&caller, &item, &point).await?))
 }
 
-/// Changes until when a recovery point is kept
+/// Change until when a recovery point is kept
 ///
-/// Brings a deleted one back, if that is later than now.
+/// A time in the future restores a deleted recovery point.
 #[utoipa::path(patch, path = "/items/{item}/recovery-points/{point}", tag = "recovery points",
     request_body = PointUpdate,
-    responses((status = 200, description = "As it is now.", body = RecoveryPoint)),
+    responses((status = 200, description = "The changed object.", body = RecoveryPoint)),
     extensions(("x-operation" = json!("point.update"))))]
 async fn update_recovery_point(
     State(app): State<App>,
@@ -79,11 +79,11 @@ async fn update_recovery_point(
     Ok(Tagged(app.control.update_point(&caller, &item, &point, expected, change).await?))
 }
 
-/// Deletes a recovery point
+/// Delete a recovery point
 ///
-/// Softly, if its vault does so; never the last good one.
+/// Softly, if the vault has soft delete. The last good recovery point of an item cannot be deleted.
 #[utoipa::path(delete, path = "/items/{item}/recovery-points/{point}", tag = "recovery points",
-    responses((status = 200, description = "As it is now.", body = RecoveryPoint)),
+    responses((status = 200, description = "The changed object.", body = RecoveryPoint)),
     extensions(("x-operation" = json!("point.delete"))))]
 async fn delete_recovery_point(
     State(app): State<App>,
@@ -95,10 +95,10 @@ async fn delete_recovery_point(
     Ok(Tagged(app.control.delete_point(&caller, &item, &point, expected).await?))
 }
 
-/// Restores from a recovery point
+/// Restore from a recovery point
 #[utoipa::path(post, path = "/items/{item}/recovery-points/{point}/restore",
     tag = "recovery points", request_body = Restore,
-    responses((status = 202, description = "A job was begun.", body = JobBegun)),
+    responses((status = 202, description = "The job that was started.", body = JobBegun)),
     extensions(("x-operation" = json!("item.restore"))))]
 async fn restore(
     State(app): State<App>,

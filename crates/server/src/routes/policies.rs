@@ -17,9 +17,9 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(preview_policy))
 }
 
-/// The policies of a vault, by name
+/// List the policies of a vault, by name
 #[utoipa::path(get, path = "/vaults/{vault}/policies", tag = "policies", params(PageParams),
-    responses((status = 200, description = "A page of them.", body = Page<Policy>)),
+    responses((status = 200, description = "One page of the list.", body = Page<Policy>)),
     extensions(("x-operation" = json!("vault.view"))))]
 async fn list_policies(
     State(app): State<App>,
@@ -30,10 +30,10 @@ async fn list_policies(
     Ok(Json(app.control.policies(&caller, &vault, &at.page()?).await?))
 }
 
-/// Makes a policy
+/// Create a policy
 #[utoipa::path(post, path = "/vaults/{vault}/policies", tag = "policies",
     request_body = PolicyCreate,
-    responses((status = 201, description = "It was made.", body = Policy)),
+    responses((status = 201, description = "The new object.", body = Policy)),
     extensions(("x-operation" = json!("policy.create"))))]
 async fn create_policy(
     State(app): State<App>,
@@ -46,9 +46,9 @@ async fn create_policy(
     Ok(Made::at(|policy| format!("/v1/vaults/{}/policies/{}", policy.vault, policy.id), made))
 }
 
-/// A policy
+/// Get a policy
 #[utoipa::path(get, path = "/vaults/{vault}/policies/{policy}", tag = "policies",
-    responses((status = 200, description = "It.", body = Policy)),
+    responses((status = 200, description = "The object.", body = Policy)),
     extensions(("x-operation" = json!("vault.view"))))]
 async fn get_policy(
     State(app): State<App>,
@@ -59,13 +59,13 @@ async fn get_policy(
     Ok(Tagged(app.control.policy(&caller, &vault, &policy).await?))
 }
 
-/// Changes a policy
+/// Change a policy
 ///
-/// The points of its items are judged by the new rules from then on; `preview` says before what
-/// that does.
+/// From then on the new rules decide how long the recovery points of its items are kept; `preview` shows
+/// the effect beforehand.
 #[utoipa::path(patch, path = "/vaults/{vault}/policies/{policy}", tag = "policies",
     request_body = PolicyUpdate,
-    responses((status = 200, description = "As it is now.", body = Policy)),
+    responses((status = 200, description = "The changed object.", body = Policy)),
     extensions(("x-operation" = json!("policy.update"))))]
 async fn update_policy(
     State(app): State<App>,
@@ -78,9 +78,9 @@ async fn update_policy(
     Ok(Tagged(app.control.update_policy(&caller, &vault, &policy, expected, change).await?))
 }
 
-/// Deletes a policy that no item has
+/// Delete a policy that no item uses
 #[utoipa::path(delete, path = "/vaults/{vault}/policies/{policy}", tag = "policies",
-    responses((status = 204, description = "It is gone.")),
+    responses((status = 204, description = "The object is deleted.")),
     extensions(("x-operation" = json!("policy.delete"))))]
 async fn delete_policy(
     State(app): State<App>,
@@ -93,12 +93,12 @@ async fn delete_policy(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// What other rules would do to the recovery points of a policy's items
+/// Show what other rules would do to the recovery points of a policy's items
 ///
-/// Nothing is changed.
+/// It changes nothing.
 #[utoipa::path(post, path = "/vaults/{vault}/policies/{policy}/preview", tag = "policies",
     request_body = PolicyTry,
-    responses((status = 200, description = "What would happen.", body = PolicyPreview)),
+    responses((status = 200, description = "The effect.", body = PolicyPreview)),
     extensions(("x-operation" = json!("vault.view"))))]
 async fn preview_policy(
     State(app): State<App>,

@@ -34,16 +34,16 @@ fn alive() -> Json<Health> {
     Json(Health { status: "ok".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() })
 }
 
-/// Whether the server lives
+/// Say that the server is alive
 #[utoipa::path(get, path = "/health", tag = "server",
-    responses((status = 200, description = "It does.", body = Health)))]
+    responses((status = 200, description = "The server is alive.", body = Health)))]
 async fn health(_: Params<NoParams>) -> Json<Health> {
     alive()
 }
 
-/// Whether the server can work
+/// Say whether the server can work
 #[utoipa::path(get, path = "/ready", tag = "server",
-    responses((status = 200, description = "It can.", body = Health)))]
+    responses((status = 200, description = "The server can work.", body = Health)))]
 async fn ready(State(app): State<App>, _: Params<NoParams>) -> Done<Json<Health>> {
     let reasons = crate::watch::not_ready(&app.control).await;
     if reasons.is_empty() {
@@ -53,16 +53,16 @@ async fn ready(State(app): State<App>, _: Params<NoParams>) -> Done<Json<Health>
     Err(Failure::new(&codes::SERVER_NOT_READY, message))
 }
 
-/// The description of this API
+/// Get the description of this API
 #[utoipa::path(get, path = "/openapi.json", tag = "server", operation_id = "openapi",
-    responses((status = 200, description = "OpenAPI 3.1.", body = Object)))]
+    responses((status = 200, description = "The description, in OpenAPI 3.1.", body = Object)))]
 async fn openapi(State(app): State<App>, _: Params<NoParams>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], app.document.to_string())
 }
 
-/// The catalog of errors
+/// List all error codes
 #[utoipa::path(get, path = "/errors", tag = "server",
-    responses((status = 200, description = "All of them.", body = Page<ErrorEntry>)))]
+    responses((status = 200, description = "The whole list.", body = Page<ErrorEntry>)))]
 async fn errors(_: Params<NoParams>) -> Json<Page<ErrorEntry>> {
     let entries = CATALOG.iter().map(|code| ErrorEntry {
         code: code.name.to_owned(),
@@ -77,9 +77,9 @@ async fn errors(_: Params<NoParams>) -> Json<Page<ErrorEntry>> {
     Json(Page { items: entries.collect(), next_page_token: None })
 }
 
-/// The table of rights
+/// Show which role may do what
 #[utoipa::path(get, path = "/access-table", tag = "access",
-    responses((status = 200, description = "All of it.", body = Page<AccessRow>)))]
+    responses((status = 200, description = "The whole list.", body = Page<AccessRow>)))]
 async fn access_table(_: Params<NoParams>) -> Json<Page<AccessRow>> {
     let rows = Operation::ALL.iter().map(|operation| AccessRow {
         operation: operation.name().to_owned(),
@@ -90,11 +90,11 @@ async fn access_table(_: Params<NoParams>) -> Json<Page<AccessRow>> {
     Json(Page { items: rows.collect(), next_page_token: None })
 }
 
-/// Everything on one screen
+/// Show the status of everything on one screen
 ///
-/// As far as the caller sees it.
+/// It covers only what you may see.
 #[utoipa::path(get, path = "/status", tag = "server",
-    responses((status = 200, description = "How things are.", body = Status)))]
+    responses((status = 200, description = "The status.", body = Status)))]
 async fn status(
     State(app): State<App>,
     Who(caller): Who,
@@ -103,11 +103,12 @@ async fn status(
     Ok(Json(app.control.status(&caller).await?))
 }
 
-/// Says that the server's clock is right
+/// Confirm that the server's clock is right
 ///
-/// After a jump of the clock nothing is deleted whose time may not be over, until this is said.
+/// After a jump of the clock, the service deletes nothing that may not have expired until the clock is
+/// confirmed.
 #[utoipa::path(post, path = "/server/confirm-clock", tag = "server",
-    responses((status = 204, description = "It is believed.")),
+    responses((status = 204, description = "The clock is confirmed.")),
     extensions(("x-operation" = json!("server.manage"))))]
 async fn confirm_clock(
     State(app): State<App>,

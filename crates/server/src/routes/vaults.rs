@@ -25,9 +25,9 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(rotate_key))
 }
 
-/// All vaults that the caller sees, by name
+/// List the vaults that you may see, by name
 #[utoipa::path(get, path = "/vaults", tag = "vaults", params(PageParams),
-    responses((status = 200, description = "A page of them.", body = Page<Vault>)))]
+    responses((status = 200, description = "One page of the list.", body = Page<Vault>)))]
 async fn list_vaults(
     State(app): State<App>,
     Who(caller): Who,
@@ -36,9 +36,9 @@ async fn list_vaults(
     Ok(Json(app.control.vaults(&caller, &at.page()?).await?))
 }
 
-/// Makes a vault, or takes over one that is there
+/// Create a vault, or take over an existing one
 #[utoipa::path(post, path = "/vaults", tag = "vaults", request_body = VaultCreate,
-    responses((status = 201, description = "It is there.", body = Vault)),
+    responses((status = 201, description = "The object is restored.", body = Vault)),
     extensions(("x-operation" = json!("vault.create"))))]
 async fn create_vault(
     State(app): State<App>,
@@ -50,9 +50,9 @@ async fn create_vault(
     Ok(Made::at(|vault| format!("/v1/vaults/{}", vault.id), made))
 }
 
-/// A vault
+/// Get a vault
 #[utoipa::path(get, path = "/vaults/{vault}", tag = "vaults",
-    responses((status = 200, description = "It.", body = Vault)),
+    responses((status = 200, description = "The object.", body = Vault)),
     extensions(("x-operation" = json!("vault.view"))))]
 async fn get_vault(
     State(app): State<App>,
@@ -63,11 +63,11 @@ async fn get_vault(
     Ok(Tagged(app.control.vault(&caller, &vault).await?))
 }
 
-/// Changes a vault
+/// Change a vault
 ///
-/// To weaken its protection takes `vault.weaken`; what cannot be undone takes `vault.lock`.
+/// Weakening its protection needs `vault.weaken`; irreversible settings need `vault.lock`.
 #[utoipa::path(patch, path = "/vaults/{vault}", tag = "vaults", request_body = VaultUpdate,
-    responses((status = 200, description = "As it is now.", body = Vault)),
+    responses((status = 200, description = "The changed object.", body = Vault)),
     extensions(("x-operation" = json!("vault.update"))))]
 async fn update_vault(
     State(app): State<App>,
@@ -80,11 +80,11 @@ async fn update_vault(
     Ok(Tagged(app.control.update_vault(&caller, &vault, expected, change).await?))
 }
 
-/// Deletes a vault
+/// Delete a vault
 ///
-/// Softly, and only if it has no items but deleted ones. Its data stays in its store.
+/// Softly, and only if all its items are deleted. Its data stays in its store.
 #[utoipa::path(delete, path = "/vaults/{vault}", tag = "vaults",
-    responses((status = 200, description = "As it is now.", body = Vault)),
+    responses((status = 200, description = "The changed object.", body = Vault)),
     extensions(("x-operation" = json!("vault.delete"))))]
 async fn delete_vault(
     State(app): State<App>,
@@ -96,9 +96,9 @@ async fn delete_vault(
     Ok(Tagged(app.control.delete_vault(&caller, &vault, expected).await?))
 }
 
-/// Brings a deleted vault back
+/// Restore a deleted vault
 #[utoipa::path(post, path = "/vaults/{vault}/undelete", tag = "vaults",
-    responses((status = 200, description = "As it is now.", body = Vault)),
+    responses((status = 200, description = "The changed object.", body = Vault)),
     extensions(("x-operation" = json!("vault.undelete"))))]
 async fn undelete_vault(
     State(app): State<App>,
@@ -109,9 +109,9 @@ async fn undelete_vault(
     Ok(Tagged(app.control.undelete_vault(&caller, &vault).await?))
 }
 
-/// What a vault held when it was measured last
+/// Show what a vault held at its last measurement
 #[utoipa::path(get, path = "/vaults/{vault}/usage", tag = "vaults",
-    responses((status = 200, description = "What it held.", body = VaultUsage)),
+    responses((status = 200, description = "The measurement.", body = VaultUsage)),
     extensions(("x-operation" = json!("vault.view"))))]
 async fn get_usage(
     State(app): State<App>,
@@ -122,9 +122,9 @@ async fn get_usage(
     Ok(Json(app.control.usage(&caller, &vault).await?))
 }
 
-/// Measures what a vault holds
+/// Measure what a vault holds
 #[utoipa::path(post, path = "/vaults/{vault}/measure", tag = "vaults",
-    responses((status = 202, description = "A job was begun.", body = JobBegun)),
+    responses((status = 202, description = "The job that was started.", body = JobBegun)),
     extensions(("x-operation" = json!("vault.measure"))))]
 async fn measure_vault(
     State(app): State<App>,
@@ -135,9 +135,9 @@ async fn measure_vault(
     Ok(Begun(app.control.begin_in_vault(&caller, &vault, JobKind::MeasureUsage).await?))
 }
 
-/// Frees what no recovery point of a vault needs
+/// Reclaim the space that no recovery point of a vault needs
 #[utoipa::path(post, path = "/vaults/{vault}/reclaim", tag = "vaults",
-    responses((status = 202, description = "A job was begun.", body = JobBegun)),
+    responses((status = 202, description = "The job that was started.", body = JobBegun)),
     extensions(("x-operation" = json!("vault.reclaim"))))]
 async fn reclaim_vault(
     State(app): State<App>,
@@ -148,9 +148,9 @@ async fn reclaim_vault(
     Ok(Begun(app.control.begin_in_vault(&caller, &vault, JobKind::Reclaim).await?))
 }
 
-/// Verifies all that a vault holds
+/// Verify everything that a vault holds
 #[utoipa::path(post, path = "/vaults/{vault}/verify", tag = "vaults",
-    responses((status = 202, description = "A job was begun.", body = JobBegun)),
+    responses((status = 202, description = "The job that was started.", body = JobBegun)),
     extensions(("x-operation" = json!("vault.verify"))))]
 async fn verify_vault(
     State(app): State<App>,
@@ -161,9 +161,9 @@ async fn verify_vault(
     Ok(Begun(app.control.begin_in_vault(&caller, &vault, JobKind::Verify).await?))
 }
 
-/// Writes what the service knows of a vault into it, sealed
+/// Save the catalog of a vault in the vault, encrypted
 #[utoipa::path(post, path = "/vaults/{vault}/save-catalog", tag = "vaults",
-    responses((status = 202, description = "A job was begun.", body = JobBegun)),
+    responses((status = 202, description = "The job that was started.", body = JobBegun)),
     extensions(("x-operation" = json!("vault.save_catalog"))))]
 async fn save_catalog(
     State(app): State<App>,
@@ -174,10 +174,10 @@ async fn save_catalog(
     Ok(Begun(app.control.begin_in_vault(&caller, &vault, JobKind::SaveCatalog).await?))
 }
 
-/// Changes a vault's key
+/// Change the key of a vault
 #[utoipa::path(post, path = "/vaults/{vault}/rotate-key", tag = "vaults",
     request_body = Option<KeyRotate>,
-    responses((status = 202, description = "A job was begun.", body = JobBegun)),
+    responses((status = 202, description = "The job that was started.", body = JobBegun)),
     extensions(("x-operation" = json!("vault.rotate_key"))))]
 async fn rotate_key(
     State(app): State<App>,
