@@ -2,13 +2,15 @@
 //!
 //! ```text
 //!  manifest ─▶ PointDisk ─▶ DiskSource: extents, read_at ─▶ a copy of the point, and whatever else reads disks
-//!                  └─ tree nodes, blocks ◀── vault::Reader
+//!                  └─ tree nodes, blocks ◀── vault::Reader                 └─▶ Shown: an export of an NBD server
 //! ```
 //!
 //! Whoever shows a point to others (over NBD, as a file system, as a machine's disk) reads it here. What could
 //! not be read when the point was made cannot be read from it either: it is no zeros.
 //!
 //! This crate knows vaults and what a disk is; it knows neither jobs nor who reads.
+
+mod shown;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,6 +19,8 @@ use strongroom_disk::{DiskError, DiskSource, Extent, ExtentKind};
 use strongroom_format::DiskRecord;
 use strongroom_image::{Cursor, Error, Image, SizeError, blocks};
 use strongroom_vault::{Vault, VaultError};
+
+pub use shown::Shown;
 
 /// Most stretches of one answer of [`DiskSource::extents`].
 const EXTENTS_AT_ONCE: usize = 1024;

@@ -1,9 +1,47 @@
 //! Entry points for fuzzing: each takes outside bytes and must return, whatever they are.
 
+use std::{
+    io::{self, BufReader},
+    sync::Arc,
+};
+
 use crate::{
     client::{Contexts, Handshake, Payload, Request, receive_answers},
     proto::{Command, ContextOption, GoOption, OptionHead, RequestHead},
+    server::{self, Encryption, Exported, Exports, Heard, Session},
 };
+
+/// A disk that takes everything and has nothing.
+struct Void;
+
+impl Exported for Void {
+    fn size(&self) -> u64 {
+        1 << 30
+    }
+
+    fn is_read_only(&self) -> bool {
+        false
+    }
+
+    fn read(&self, _: u64, buf: &mut [u8]) -> io::Result<()> {
+        buf.fill(0);
+        Ok(())
+    }
+
+    fn write(&self, _: u64, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Exports for Void {
+    fn names(&self) -> Vec<String> {
+        vec![String::new()]
+    }
+
+    fn open(&self, _: &str) -> Result<Arc<dyn Exported>, String> {
+        Ok(Arc::new(Self))
+    }
+}
 
 /// What a server sends, in the handshake and after it.
 pub fn fuzz_reply(bytes: &[u8]) {
@@ -39,23 +77,32 @@ pub fn fuzz_request(bytes: &[u8]) {
     if let Ok(option) = ContextOption::parse(bytes) {
         assert_eq!(ContextOption::parse(&option.encode()), Ok(option));
     }
+    if let Ok(handshake) = server::Handshake::start(Script(bytes), Encryption::Offered)
+        && let Ok(Heard::Chosen(mut session)) = handshake.hear(&Void)
+    {
+        session.serve().ok();
+    }
+    for structured in [false, true] {
+        let stream = BufReader::new(Script(bytes));
+        Session::new(stream, Arc::new(Void), structured, structured).serve().ok();
+    }
 }
 
 /// A peer that has already said all it will say.
 pub(crate) struct Script<'a>(pub(crate) &'a [u8]);
 
-impl std::io::Read for Script<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+impl io::Read for Script<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.0.read(buf)
     }
 }
 
-impl std::io::Write for Script<'_> {
-    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+impl io::Write for Script<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         Ok(buf.len())
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }

@@ -1,12 +1,12 @@
-//! The NBD protocol: the messages of both sides, URLs, and the client's part of a conversation.
+//! The NBD protocol: the messages of both sides, URLs, and both parts of a conversation.
 //!
 //! ```text
 //!  client ── RequestHead, OptionHead, GoOption, ContextOption ──▶ server
 //!         ◀── Greeting, OptionReply, Fact, Context, Reply, chunks ──
 //! ```
 //!
-//! Pure: bytes in, messages out, and back. [`client`] leads a conversation over any stream that it is
-//! given; nothing here opens a socket, waits, or knows what a disk is. What the other side says is not
+//! Pure: bytes in, messages out, and back. [`client`] and [`server`] lead a conversation over any stream that
+//! they are given; nothing here opens a socket, waits, or knows what a disk is. What the other side says is not
 //! believed: lengths are checked before memory is taken, and every message that breaks a rule is refused
 //! with a [`proto::Reason`].
 //!
@@ -15,6 +15,7 @@
 
 pub mod client;
 pub mod proto;
+pub mod server;
 mod url;
 
 #[doc(hidden)]

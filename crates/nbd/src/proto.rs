@@ -115,6 +115,8 @@ pub mod transmission {
     pub const SEND_TRIM: u16 = 1 << 5;
     /// It knows [`Command::WriteZeroes`](super::Command::WriteZeroes).
     pub const SEND_WRITE_ZEROES: u16 = 1 << 6;
+    /// It knows [`request_flag::DONT_FRAGMENT`](super::request_flag::DONT_FRAGMENT).
+    pub const SEND_DF: u16 = 1 << 7;
     /// Several connections see the same bytes.
     pub const CAN_MULTI_CONN: u16 = 1 << 8;
     /// It knows [`Command::Cache`](super::Command::Cache).
