@@ -75,6 +75,7 @@ pub(crate) fn targets(records: &Records, limits: &Value) -> Vec<Target> {
             Bound::AtMost(1.1),
         ),
     ];
+    rows.extend(small(records));
     for (name, day) in [("working day", "day2"), ("quiet day", "day3")] {
         let work = format!("{name}, ranges unknown");
         rows.push(against(&work, day, "restic", day, "at most 1/8", Bound::AtMost(0.125)));
@@ -101,6 +102,19 @@ pub(crate) fn targets(records: &Records, limits: &Value) -> Vec<Target> {
         Bound::AtMost(400.0),
     ));
     rows.extend(big_vault(records));
+    rows
+}
+
+fn small(records: &Records) -> Vec<Target> {
+    let work = "small disk";
+    let seconds = |tool: &str| records.seconds(tool, work, Cache::Warm);
+    let reached = seconds(US);
+    let title = "backup of a small disk of which 64 KiB changed, process and all, s";
+    let mut rows = vec![target(title, "at most 0.08", reached, Bound::AtMost(0.08))];
+    for peer in ["restic", "borg zstd,1"] {
+        let title = format!("the same, time against {peer}");
+        rows.push(target(title, "(for information)", ratio(reached, seconds(peer)), Bound::None));
+    }
     rows
 }
 
