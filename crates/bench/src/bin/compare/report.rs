@@ -170,6 +170,7 @@ fn big_vault(records: &Records) -> Vec<Target> {
     let said =
         records.0.iter().find(|record| record.work == "big vault").map(|record| &record.said);
     let value = |name: &str| said.and_then(|said| said.get(name)).and_then(Value::as_f64);
+    let mebibytes = |name: &str| value(name).map(|bytes| bytes / 1_048_576.0);
     let ram = ratio(value("index_ram_bytes"), value("stored_bytes")).map(|ratio| ratio * 1e6);
     let open = "a vault of 1 TB and 1,000 points";
     vec![
@@ -191,6 +192,18 @@ fn big_vault(records: &Records) -> Vec<Target> {
             "minutes (under 600)",
             value("reclaim_seconds"),
             Bound::AtMost(600.0),
+        ),
+        target(
+            "the same, peak memory, MiB",
+            "at most 200",
+            mebibytes("reclaim_peak_rss_bytes"),
+            Bound::AtMost(200.0),
+        ),
+        target(
+            "rebuilding its index from pack trailers, peak memory, MiB",
+            "at most 200",
+            mebibytes("open_rebuild_peak_rss_bytes"),
+            Bound::AtMost(200.0),
         ),
     ]
 }
