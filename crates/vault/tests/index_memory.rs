@@ -16,10 +16,10 @@ const OBJECTS: u64 = 128;
 
 /// Bytes that a record may take of the peak, beside what one object takes that is being added: 12 bits in
 /// the filter and a part of a fence, in the old segments and in the new one.
-const BYTES_A_RECORD: u64 = 4;
+const BYTES_A_RECORD: u64 = 3;
 
 /// Bytes of an object in memory: as it came, and sorted.
-const AN_OBJECT: u64 = RECORDS * 160 + (4 << 20);
+const AN_OBJECT: u64 = RECORDS * 160 + (2 << 20);
 
 fn status(name: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").expect("a status");
