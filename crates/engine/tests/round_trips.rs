@@ -21,10 +21,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use strongroom_base::{BLOCK_SIZE, ByteRange, RangeSet};
-use strongroom_objects::{Entry, Key, Memory, ObjectStore, Put, StoreError};
+use strongroom_base::{ByteRange, Cancel, RangeSet};
+use strongroom_objects::{Entry, Folder, Key, Memory, ObjectStore, Put, StoreError};
 use strongroom_testing::put_points;
-use strongroom_vault::{Vault, VaultOptions};
+use strongroom_vault::{ReclaimOptions, Vault, VaultOptions, reclaim};
 
 use common::{Place, make_disk, noise};
 
@@ -228,6 +228,34 @@ fn a_quiet_day_takes_eight_round_trips_however_much_the_vault_holds() {
 }
 
 #[test]
+fn a_first_reclaim_of_many_small_packs_asks_for_many_at_once() {
+    let place = Place::new();
+    let far = Far::default();
+    drop(place.create_in(Arc::new(far.clone())));
+    crowd(&place, &far, "web01", (1_000_000, 150));
+    crowd(&place, &far, "mail", (2_000_000, 150));
+    // It knows the index, as any host does that has made a backup.
+    drop(open(&place, &far));
+    far.take();
+    // Packs as large as they are outside of tests.
+    let options = VaultOptions { pack_size: 32 << 20, ..place.options() };
+    let vault = Vault::open(Arc::new(far.clone()), &place.key(), options).expect("opens");
+    let vault = Arc::new(vault);
+    let options = ReclaimOptions::default();
+    let report = reclaim(&vault, &options, &Cancel::new()).expect("reclaims");
+    drop(vault);
+    let (trips, requests) = far.take();
+    assert_eq!((report.packs, report.packs_removed), (600, 600));
+    // A manifest, a node and a pack of data for each point, and nothing else that grows.
+    assert!(requests <= 3 * 300 + 60, "{trips} round trips, {requests} requests");
+    assert!(trips <= 45, "{trips} round trips, {requests} requests");
+    let vault = open(&place, &far);
+    assert_eq!(vault.points(None).expect("listed").len(), 300);
+    let again = reclaim(&vault, &options, &Cancel::new()).expect("marks everything once more");
+    assert_eq!(again.packs_removed, 0);
+}
+
+#[test]
 fn a_restore_is_on_its_way_after_a_few_round_trips() {
     let place = Place::new();
     let far = Far::default();
@@ -247,4 +275,23 @@ fn a_restore_is_on_its_way_after_a_few_round_trips() {
     // Two of them are the test's own look at the point.
     assert!(trips <= 8, "{trips} round trips, {requests} requests");
     assert_eq!(std::fs::read(to).unwrap(), std::fs::read(place.path("a.raw")).unwrap());
+}
+
+#[test]
+fn a_quiet_day_in_a_folder_waits_for_the_disk_ten_times() {
+    let place = Place::new();
+    make_disk(&place.path("a.raw"), 4 << 20);
+    place.backup(&place.open(), &[("a", None)]);
+    for block in 0..3 {
+        let disk = File::options().write(true).open(place.path("a.raw")).expect("opens");
+        disk.write_all_at(&noise(1000 + block, BLOCK_SIZE), block * 65536).expect("writes");
+        // As a process of its own finds it.
+        let folder = Arc::new(place.folder());
+        let vault = place.open_in(Arc::<Folder>::clone(&folder));
+        let report = place.backup(&vault, &[("a", None)]);
+        assert_eq!(report.disks[0].changed_bytes, 65536);
+        // The bytes and the name of: two packs, the index object, the manifest. Each pack mostly takes
+        // a new directory.
+        assert!((8..=10).contains(&folder.syncs()), "{} times", folder.syncs());
+    }
 }

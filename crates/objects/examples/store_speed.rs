@@ -8,7 +8,7 @@
 
 use std::{error::Error, sync::Arc, thread, time::Instant};
 
-use strongroom_base::{AlignedBuf, ByteRange};
+use strongroom_base::{AlignedBuf, ByteRange, Environment};
 use strongroom_objects::{Key, ObjectStore, Options, StoreError, open};
 
 fn timed(
@@ -24,6 +24,7 @@ fn timed(
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
+    Environment::new(std::env::vars_os()).give();
     let mut arguments = std::env::args().skip(1);
     let url = arguments.next().ok_or("usage: speed URL [MiB] [objects] [threads]")?;
     let mut number = |default: u32| arguments.next().map_or(Ok(default), |text| text.parse());

@@ -3,8 +3,10 @@
 //! An object is a file; its key is the file's path below the folder.
 //!
 //! ```text
-//!  put:  .tmp/<random> ─ write ─▶ fdatasync ─▶ rename, never replacing ─▶ fsync the directories
+//!  put:  .tmp/<random> ─ write ─▶ fdatasync ─▶ rename, never replacing ─▶ fsync the directory
 //! ```
+//!
+//! A directory that a put has to make is synced into the one above it before anything is put in it.
 //!
 //! Invariants: a file under an object's name is whole and durable, whatever was killed when;
 //! bodies of 256 KiB and more go past the page cache, so that a backup does not evict what the
@@ -21,7 +23,10 @@ use std::{
     ops::ControlFlow,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use rustix::{
@@ -30,6 +35,7 @@ use rustix::{
 };
 use strongroom_base::{AlignedBuf, ByteRange, Entropy};
 
+use self::write::How;
 use crate::store::{Entry, Key, ObjectStore, Put, StoreError, check_len, check_prefix};
 
 /// Bodies and reads of at least this many bytes go past the page cache.
@@ -46,7 +52,7 @@ pub struct Folder {
     root: OwnedFd,
     path: PathBuf,
     entropy: Arc<dyn Entropy>,
-    durable: Mutex<write::DurableDirectories>,
+    syncs: AtomicU64,
     open_files: Mutex<read::OpenFiles>,
     bounce: Mutex<Vec<AlignedBuf>>,
 }
@@ -67,7 +73,7 @@ impl Folder {
                 root,
                 path: path.to_owned(),
                 entropy,
-                durable: Mutex::default(),
+                syncs: AtomicU64::new(0),
                 open_files: Mutex::default(),
                 bounce: Mutex::default(),
             }),
@@ -98,6 +104,11 @@ impl Folder {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// How often this store has waited for the disk since it was opened.
+    pub fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
     }
 
     /// Removes unfinished files that are older than a day by the file system's own clock, and
@@ -200,7 +211,17 @@ fn parent_of(path: &str) -> &str {
 impl ObjectStore for Folder {
     fn put_new(&self, key: &Key, body: &[u8]) -> Result<Put, StoreError> {
         check_len(key, body, &self.name())?;
-        self.put(key, body, false).map_err(|error| self.error("write", key.as_str(), error))
+        let put = self.put(key, body, How::New);
+        put.map_err(|error| self.error("write", key.as_str(), error))
+    }
+
+    fn put_passing(&self, key: &Key, body: &[u8]) -> Result<Put, StoreError> {
+        if !self.is_of_this_machine() {
+            return self.put_new(key, body);
+        }
+        check_len(key, body, &self.name())?;
+        let put = self.put(key, body, How::Passing);
+        put.map_err(|error| self.error("write", key.as_str(), error))
     }
 
     fn get(&self, key: &Key, max_len: u64) -> Result<Vec<u8>, StoreError> {
@@ -226,13 +247,31 @@ impl ObjectStore for Folder {
 
     fn delete(&self, key: &Key) -> Result<(), StoreError> {
         self.forget_open_file(key);
-        self.remove(key).map_err(|error| self.error("delete", key.as_str(), error))
+        self.remove(key, true).map_err(|error| self.error("delete", key.as_str(), error))
+    }
+
+    fn delete_passing(&self, key: &Key) -> Result<(), StoreError> {
+        self.forget_open_file(key);
+        let removed = self.remove(key, !self.is_of_this_machine());
+        removed.map_err(|error| self.error("delete", key.as_str(), error))
+    }
+
+    fn delete_all(&self, keys: &[Key]) -> Result<(), StoreError> {
+        let mut keys: Vec<&Key> = keys.iter().collect();
+        keys.sort_unstable();
+        keys.iter().for_each(|key| self.forget_open_file(key));
+        for keys in keys.chunk_by(|a, b| parent_of(a.as_str()) == parent_of(b.as_str())) {
+            let Some(first) = keys.first().map(|key| key.as_str()) else { continue };
+            self.remove_from(parent_of(first), keys, true)
+                .map_err(|error| self.error("delete", first, error))?;
+        }
+        Ok(())
     }
 
     fn replace(&self, key: &Key, body: &[u8]) -> Result<(), StoreError> {
         check_len(key, body, &self.name())?;
         self.forget_open_file(key);
-        let put = self.put(key, body, true);
+        let put = self.put(key, body, How::Over);
         put.map(|_| ()).map_err(|error| self.error("write", key.as_str(), error))
     }
 

@@ -84,6 +84,11 @@ impl<S: ObjectStore> ObjectStore for Limited<S> {
         self.inner.put_new(key, body)
     }
 
+    fn put_passing(&self, key: &Key, body: &[u8]) -> Result<Put, StoreError> {
+        self.take(body);
+        self.inner.put_passing(key, body)
+    }
+
     fn get(&self, key: &Key, max_len: u64) -> Result<Vec<u8>, StoreError> {
         let bytes = self.inner.get(key, max_len)?;
         self.take(&bytes);
@@ -120,6 +125,10 @@ impl<S: ObjectStore> ObjectStore for Limited<S> {
 
     fn delete(&self, key: &Key) -> Result<(), StoreError> {
         self.inner.delete(key)
+    }
+
+    fn delete_passing(&self, key: &Key) -> Result<(), StoreError> {
+        self.inner.delete_passing(key)
     }
 
     fn delete_all(&self, keys: &[Key]) -> Result<(), StoreError> {

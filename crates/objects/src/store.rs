@@ -170,6 +170,14 @@ pub trait ObjectStore: Send + Sync {
     /// object that is answered with [`Put::Exists`] is as durable as a created one.
     fn put_new(&self, key: &Key, body: &[u8]) -> Result<Put, StoreError>;
 
+    /// As [`Self::put_new`], for an object that says only that a process of this machine is at work.
+    /// Where all who see the store stop with this machine, it may be lost, or torn, when the machine
+    /// stops, and is seen by all others at once all the same. Below a first segment of keys all
+    /// objects are put so, or none.
+    fn put_passing(&self, key: &Key, body: &[u8]) -> Result<Put, StoreError> {
+        self.put_new(key, body)
+    }
+
     /// Reads a whole object of at most `max_len` bytes; a longer one is a
     /// [`StoreError::Length`] and is not read.
     fn get(&self, key: &Key, max_len: u64) -> Result<Vec<u8>, StoreError>;
@@ -214,6 +222,12 @@ pub trait ObjectStore: Send + Sync {
 
     /// Removes an object. Removing what is not there succeeds.
     fn delete(&self, key: &Key) -> Result<(), StoreError>;
+
+    /// As [`Self::delete`], for what was put with [`Self::put_passing`]: it may be there again after the
+    /// machine has stopped.
+    fn delete_passing(&self, key: &Key) -> Result<(), StoreError> {
+        self.delete(key)
+    }
 
     /// Removes objects, in no promised order, with fewer requests than one for each where the store
     /// can do that. After an error some of them may be gone.
@@ -272,6 +286,10 @@ impl<S: ObjectStore + ?Sized> ObjectStore for Arc<S> {
         (**self).put_new(key, body)
     }
 
+    fn put_passing(&self, key: &Key, body: &[u8]) -> Result<Put, StoreError> {
+        (**self).put_passing(key, body)
+    }
+
     fn get(&self, key: &Key, max_len: u64) -> Result<Vec<u8>, StoreError> {
         (**self).get(key, max_len)
     }
@@ -304,6 +322,10 @@ impl<S: ObjectStore + ?Sized> ObjectStore for Arc<S> {
 
     fn delete(&self, key: &Key) -> Result<(), StoreError> {
         (**self).delete(key)
+    }
+
+    fn delete_passing(&self, key: &Key) -> Result<(), StoreError> {
+        (**self).delete_passing(key)
     }
 
     fn delete_all(&self, keys: &[Key]) -> Result<(), StoreError> {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  list index objects (these are replaced) ─▶ list packs ─▶ read trailers, several at once
-//!     ─▶ index objects of about half a million records, sealed and put one after the other
+//!     ─▶ index objects of about 130,000 records, sealed and put one after the other
 //!     ─▶ the old index objects are removed ─▶ the local cache holds the new ones
 //! ```
 //!
@@ -40,6 +40,9 @@ use strongroom_objects::{Heal, MAX_OBJECT_LEN};
 use ulid::Ulid;
 
 use crate::{Vault, VaultError, error::Result, read::is_damage};
+
+/// Records of an index object: fewer than such an object may have, as several are in memory at once.
+const RECORDS: usize = IndexObject::TARGET_RECORDS / 4;
 
 /// Packs named in a report; beyond that they are only counted.
 const MAX_NAMED: usize = 1000;
@@ -281,7 +284,7 @@ impl Rebuild<'_> {
         let mut batch = lock(&self.batch);
         batch.records = batch.records.saturating_add(contents.entries.len());
         batch.packs.push(contents);
-        if batch.records < IndexObject::TARGET_RECORDS {
+        if batch.records < RECORDS {
             return Ok(());
         }
         hand_on(std::mem::take(&mut *batch).packs)

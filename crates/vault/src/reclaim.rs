@@ -40,6 +40,7 @@ use crate::{
     condemned::Condemnation,
     error::Result,
     read::is_damage,
+    together::{ask, cuts_of},
     voids::Named,
     write::ListedPack,
     writers::{Life, Seen},
@@ -196,28 +197,25 @@ pub fn reclaim_watched(
     let mut report = ReclaimReport { dry_run: options.dry_run, ..ReclaimReport::default() };
     // The index decides what is deleted: it must be what the vault says, to the bit.
     vault.sync_checked()?;
-    let ahead = vault.clock_ahead()?;
+    let (mut ahead, mut begun) = (SignedDuration::ZERO, None);
+    vault.together(vec![
+        ask(&mut ahead, || vault.clock_ahead()),
+        ask(&mut begun, || Start::and_view(vault, options).map(Some)),
+    ])?;
+    let (start, noted, mut view) = begun.ok_or(VaultError::Bug("a reclaim that did not begin"))?;
     if ahead.abs() > CLOCKS_AGREE {
         report.clock_ahead_seconds = Some(ahead.as_secs());
     }
-    let noted = vault.noted_points(&options.notes, options.now)?;
-    let start = Start {
-        tombstones: noted.keys,
-        adopted: vault.condemnations()?,
-        damaged: vault.damaged_packs()?,
-    };
-    report.held = noted.held;
-    report.removed = noted.due;
+    (report.held, report.removed) = (noted.held, noted.due);
     let mut condemned: HashSet<PackId> =
         start.adopted.iter().flat_map(|(_, condemnation)| condemnation.packs()).collect();
-    let mut view = View::of(vault, &start)?;
     if view.has_leftovers(vault) {
         if options.dry_run {
             vault.ask_unlisted()?;
         } else {
             vault.adopt_leftovers()?;
         }
-        view = View::of(vault, &start)?;
+        view = View::of(vault, &start, Some(&view))?;
     }
     let mut marks = Marks::new(vault, &view.packs, &condemned, &start.damaged);
     let marked = marks.mark_points(&view.points, options.threads, progress, cancel);
@@ -247,7 +245,7 @@ pub fn reclaim_watched(
     // From here on nobody who has not seen the condemnation can publish.
     let known: BTreeSet<Ulid> = start.adopted.iter().map(|(id, _)| *id).chain(own).collect();
     sweep::check_alone(vault, &known)?;
-    let mut later = View::of(vault, &start)?;
+    let mut later = View::of(vault, &start, Some(&view))?;
     later.forget_new_voids(vault, &view)?;
     if later.differs_from(&view) {
         report.nodes_read = marks.nodes_read();
@@ -280,12 +278,33 @@ pub fn reclaim_watched(
     Ok(report)
 }
 
+impl Start {
+    /// What is fixed now, and then the first view.
+    fn and_view(vault: &Vault, options: &ReclaimOptions) -> Result<(Self, NotedPoints, View)> {
+        let mut noted = NotedPoints::default();
+        let (mut adopted, mut damaged) = (Vec::new(), HashSet::new());
+        vault.together(vec![
+            ask(&mut noted, || vault.noted_points(&options.notes, options.now)),
+            ask(&mut adopted, || vault.condemnations()),
+            ask(&mut damaged, || vault.damaged_packs()),
+        ])?;
+        let start = Self { tombstones: std::mem::take(&mut noted.keys), adopted, damaged };
+        let view = View::of(vault, &start, None)?;
+        Ok((start, noted, view))
+    }
+}
+
 impl View {
     /// Lists points, then packs, then index objects: what a listed point needs was stored before
-    /// it, so both others show it, unless another reclaim moves it meanwhile.
-    fn of(vault: &Vault, start: &Start) -> Result<Self> {
+    /// it, so both others show it, unless another reclaim moves it meanwhile. Where an earlier view has
+    /// shown many points, their list is asked for in parts.
+    fn of(vault: &Vault, start: &Start, earlier: Option<&Self>) -> Result<Self> {
+        let names = earlier.map(|view| &view.points).into_iter().flatten();
+        let names: Vec<_> = names
+            .flat_map(|(item, points)| points.iter().map(|point| names::point(*item, *point)))
+            .collect();
         let mut points: BTreeMap<ItemKey, Vec<PointId>> = BTreeMap::new();
-        for entry in vault.list(names::POINTS)? {
+        for entry in vault.list_in_parts(names::POINTS, &cuts_of(names.iter()))? {
             if let Some((item, point)) = names::parse_point(&entry.key)
                 && !start.tombstones.contains(&(item, point))
             {

@@ -125,7 +125,7 @@ pub(crate) fn read_ahead<T: Sync, R: Send>(
 impl Vault {
     /// How many requests to the store are in flight at once when many are to be made.
     pub(crate) fn at_once(&self) -> usize {
-        if self.store.is_local() { 1 } else { 64 }
+        if self.store.is_local() { 1 } else { 128 }
     }
 
     /// Does pieces of work that need not wait for each other. The simulator, which has one thread for

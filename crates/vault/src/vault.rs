@@ -442,6 +442,16 @@ impl Vault {
         Ok(self.store.put_new(name, &self.seal(kind, name, plain)?)?)
     }
 
+    /// As [`Self::put_sealed`], for an object that speaks of a process of this machine.
+    pub(crate) fn put_sealed_passing(
+        &self,
+        kind: SealedKind,
+        name: &Key,
+        plain: &[u8],
+    ) -> Result<Put> {
+        Ok(self.store.put_passing(name, &self.seal(kind, name, plain)?)?)
+    }
+
     /// All keys under a prefix.
     pub(crate) fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();

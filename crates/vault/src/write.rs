@@ -29,7 +29,7 @@ use strongroom_format::{
     sealed::SealedKind,
 };
 use strongroom_image::Image;
-use strongroom_objects::Put;
+use strongroom_objects::{Entry, Put};
 
 use crate::{
     DamagedManifest, Location, Reader, Vault, VaultError,
@@ -144,7 +144,8 @@ impl Writer {
                 serde_json::to_vec(&note).map_err(|_| VaultError::Bug("a note without text"))?;
             let put_at = vault.options.clock.monotonic();
             let name = names::writer_target(id, target);
-            let put = || vault.put_sealed(SealedKind::Writer, &name, &plain).map(drop);
+            // If it is lost, its writer has ended with the machine.
+            let put = || vault.put_sealed_passing(SealedKind::Writer, &name, &plain).map(drop);
             let mut pieces: Vec<Piece<'_>> = vec![Box::new(put)];
             if let Some((item, point)) = target {
                 pieces.push(ask(&mut newer, move || vault.point_after(item, point)));
@@ -154,7 +155,7 @@ impl Writer {
                 return Ok(Self::new(vault, id, target, put_at));
             }
             // Nothing was written yet, and never will be under this name.
-            let removed = vault.store.delete(&name);
+            let removed = vault.store.delete_passing(&name);
             announced?;
             removed?;
             // A point of a later time is there: a clock was ahead. The new one shall be the newest.
@@ -697,15 +698,15 @@ impl Shared {
         if self.beats.load(Ordering::Relaxed) > 0 {
             return self.vault.remove_writer(self.id);
         }
-        Ok(self.vault.store.delete(&names::writer_target(self.id, self.target))?)
+        Ok(self.vault.store.delete_passing(&names::writer_target(self.id, self.target))?)
     }
 
     /// Shows that the writer lives, and learns whether it has been expired.
     fn beat(&self) -> Result<()> {
         let number = self.beats.fetch_add(1, Ordering::Relaxed);
-        self.vault.store.put_new(&names::writer_beat(self.id, number), b"")?;
+        self.vault.store.put_passing(&names::writer_beat(self.id, number), b"")?;
         if let Some(last) = number.checked_sub(1) {
-            self.vault.store.delete(&names::writer_beat(self.id, last))?;
+            self.vault.store.delete_passing(&names::writer_beat(self.id, last))?;
         }
         if let Some((item, point)) = self.target
             && matches!(self.vault.named(item, point)?, Named::Void)
@@ -730,9 +731,14 @@ pub struct ListedPack {
 }
 
 impl Vault {
-    /// The packs that exist, listed in parts: their names are spread evenly, and how many there are is
-    /// known nearly.
+    /// The packs that exist.
     fn pack_ids(&self) -> Result<HashSet<PackId>> {
+        Ok(self.list_packs()?.into_iter().map(|pack| pack.id).collect())
+    }
+
+    /// The objects that packs are, listed in parts: their names are spread evenly, and how many there
+    /// are is known nearly.
+    fn pack_objects(&self) -> Result<Vec<Entry>> {
         let mut counts = [(PackKind::Data, 0_usize), (PackKind::Node, 0)];
         if self.store.lists_by_name() {
             for (header, _) in self.index.packs().values() {
@@ -754,14 +760,13 @@ impl Vault {
         let cuts: Vec<_> = cuts.skip(1).collect();
         let cuts =
             if counts.iter().all(|(_, count)| parts_for(*count) == 1) { vec![] } else { cuts };
-        let listed = self.list_in_parts(names::PACKS, &cuts)?;
-        Ok(listed.iter().filter_map(|entry| Some(names::parse_pack(&entry.key)?.1)).collect())
+        self.list_in_parts(names::PACKS, &cuts)
     }
 
     /// All packs that exist.
     pub(crate) fn list_packs(&self) -> Result<Vec<ListedPack>> {
-        let entries = self.list(names::PACKS)?;
-        Ok(entries
+        Ok(self
+            .pack_objects()?
             .into_iter()
             .filter_map(|entry| {
                 let (kind, id) = names::parse_pack(&entry.key)?;

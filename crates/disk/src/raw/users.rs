@@ -86,7 +86,12 @@ fn writer(path: &Path, about: &Metadata) -> Option<(String, String)> {
     for process in processes {
         let open = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
         for fd in open.map(|entry| entry.path()) {
-            let is_open = fs::read_link(&fd).is_ok_and(|link| may_be_it(&link)) && is_it(&fd);
+            let is_open = match fs::read_link(&fd) {
+                Ok(link) => may_be_it(&link) && is_it(&fd),
+                // It says no more of its other files.
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => break,
+                Err(_) => false,
+            };
             if is_open && can_write(&process, &fd) {
                 let number = process.file_name()?.to_string_lossy().into_owned();
                 let program = fs::read_to_string(process.join("comm")).unwrap_or_default();

@@ -3,7 +3,7 @@ use std::{
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
 };
 
-use strongroom_base::{Clock as _, Coded, SystemClock, SystemEntropy, codes};
+use strongroom_base::{Coded, SystemEntropy, codes};
 use tempfile::TempDir;
 
 use super::*;
@@ -42,28 +42,45 @@ fn the_parent_of_a_top_level_name_is_the_folder() {
     assert_eq!((parent_of("a"), parent_of("a/b"), parent_of("a/b/c")), ("", "a", "a/b"));
 }
 
-/// A directory that another process removed and made again may have the same inode number.
 #[test]
-fn a_directory_that_was_made_again_is_synced_again() {
+fn a_put_waits_for_the_disk_as_often_as_it_must() {
     let (_place, folder) = folder();
-    let path = folder.path().join("packs/ab");
-    let is_known =
-        |folder: &Folder| folder.durable.lock().expect("a lock").contains_key("packs/ab");
-    folder.put_new(&key("packs/ab/1"), b"1").expect("a put");
-    assert!(!is_known(&folder), "one that was made just now may be another one already");
-    SystemClock.sleep(std::time::Duration::from_millis(2_100));
-    folder.put_new(&key("packs/ab/2"), b"2").expect("a put");
-    if !is_known(&folder) {
-        return; // The file system does not say when it made a directory: it is always synced.
-    }
-    let before = folder.durable.lock().expect("a lock").get("packs/ab").copied();
-    fs::remove_dir_all(&path).expect("removed");
-    fs::create_dir(&path).expect("made again");
-    folder.put_new(&key("packs/ab/3"), b"3").expect("a put");
-    SystemClock.sleep(std::time::Duration::from_millis(2_100));
-    folder.put_new(&key("packs/ab/4"), b"4").expect("a put");
-    let after = folder.durable.lock().expect("a lock").get("packs/ab").copied();
-    assert_ne!(before, after, "it is another one");
+    let waits = |folder: &Folder, work: &dyn Fn(&Folder)| {
+        let before = folder.syncs();
+        work(folder);
+        folder.syncs() - before
+    };
+    let put = |name: &'static str| move |folder: &Folder| drop(folder.put_new(&key(name), b"x"));
+    // Three names of directories, the body, and the object's name.
+    assert_eq!(waits(&folder, &put("a/b/c/1")), 5);
+    assert_eq!(waits(&folder, &put("a/b/c/2")), 2);
+    assert_eq!(waits(&folder, &put("a/b/c/2")), 1, "it may be another process that has put it");
+    // To another process a directory with something in it is durable, an empty one is not.
+    let other = Folder::open(folder.path(), Arc::new(SystemEntropy)).expect("a folder");
+    assert_eq!(waits(&other, &put("a/b/c/3")), 2);
+    fs::create_dir(folder.path().join("a/b/d")).expect("by one that was killed then");
+    assert_eq!(waits(&other, &put("a/b/d/1")), 3);
+    // What was removed and made again is synced again.
+    fs::remove_dir_all(folder.path().join("a/b/d")).expect("removed");
+    assert_eq!(waits(&folder, &put("a/b/d/1")), 3);
+    assert_eq!(waits(&folder, &|folder| folder.delete(&key("a/b/d/1")).expect("gone")), 1);
+    let all = ["a/b/c/1", "a/b/c/2", "a/b/c/3", "a/x"].map(key);
+    put("a/x")(&folder);
+    assert_eq!(waits(&folder, &|folder| folder.delete_all(&all).expect("gone")), 2);
+    assert_eq!(keys(&folder), BTreeSet::new());
+}
+
+#[test]
+fn what_passes_with_its_process_waits_for_nothing() {
+    let (_place, folder) = folder();
+    let local = folder.is_of_this_machine();
+    let before = folder.syncs();
+    assert_eq!(folder.put_passing(&key("writers/1/a"), b"x").expect("a put"), Put::Created);
+    assert_eq!(folder.put_passing(&key("writers/1/a"), b"y").expect("a put"), Put::Exists);
+    assert_eq!(folder.get(&key("writers/1/a"), 1).expect("a get"), b"x");
+    folder.delete_passing(&key("writers/1/a")).expect("a delete");
+    assert_eq!(folder.syncs() == before, local, "{} times", folder.syncs() - before);
+    assert!(!folder.path().join("writers").exists());
 }
 
 #[test]

@@ -88,7 +88,7 @@ impl Folder {
 
     /// The time as the file system dates a new file.
     fn file_system_time(&self) -> io::Result<Timestamp> {
-        let mark = self.write_temporary(b"")?;
+        let mark = self.write_temporary(b"", false)?;
         let stat = rustix::fs::statat(&self.root, &mark.path, AtFlags::SYMLINK_NOFOLLOW)?;
         Ok(modified(&stat))
     }

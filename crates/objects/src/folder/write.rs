@@ -1,14 +1,15 @@
 //! Writing objects: unfinished file, sync, publication, sync of the directories; and removal.
 
 use std::{
-    collections::HashMap,
     fs::File,
     io::{self, ErrorKind},
+    mem::MaybeUninit,
     os::{fd::OwnedFd, unix::fs::FileExt},
+    sync::atomic::Ordering,
 };
 
 use rustix::{
-    fs::{Advice, AtFlags, OFlags, RenameFlags, StatxFlags},
+    fs::{Advice, AtFlags, OFlags, RawDir, RenameFlags},
     io::Errno,
 };
 use strongroom_base::{AlignedBuf, EntropyExt};
@@ -16,77 +17,86 @@ use strongroom_base::{AlignedBuf, EntropyExt};
 use super::{DIRECT_FROM, DIRECTORY_MODE, FILE_MODE, Folder, TEMPORARY, Unfinished, parent_of};
 use crate::store::{Key, Put};
 
-/// Directories whose own names, up to the store's folder, this process has synced. One that another
-/// process has removed and made again has to be synced anew.
-pub(super) type DurableDirectories = HashMap<String, Birth>;
-
-/// What tells a directory from all others that have had its path: inode numbers are used again, so
-/// the moment when it was made counts, too.
+/// How an object is put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Birth {
-    device: (u32, u32),
-    inode: u64,
-    time: (i64, u32),
+pub(super) enum How {
+    /// Durably, unless there is one.
+    New,
+    /// Durably, in place of what is there.
+    Over,
+    /// Unless there is one; it may be lost when the machine stops.
+    Passing,
 }
 
-impl Birth {
-    /// None where that cannot be told for certain: the file system does not know when it was made, or
-    /// that was just now, so that another one of the same moment might follow.
-    fn of(directory: &OwnedFd) -> io::Result<Option<Self>> {
-        let wanted = StatxFlags::INO | StatxFlags::BTIME | StatxFlags::MTIME;
-        let stat = match rustix::fs::statx(directory, c"", AtFlags::EMPTY_PATH, wanted) {
-            Ok(stat) => stat,
-            Err(Errno::NOSYS | Errno::PERM) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let (made, changed) = (stat.stx_btime, stat.stx_mtime);
-        let settled = changed.tv_sec > made.tv_sec.saturating_add(1);
-        if !settled || stat.stx_mask & StatxFlags::BTIME.bits() == 0 {
-            return Ok(None);
-        }
-        Ok(Some(Self {
-            device: (stat.stx_dev_major, stat.stx_dev_minor),
-            inode: stat.stx_ino,
-            time: (made.tv_sec, made.tv_nsec),
-        }))
-    }
+/// An open directory.
+struct Place {
+    directory: OwnedFd,
+    /// The directory that has its name, if that name may not be durable yet.
+    unsettled: Option<OwnedFd>,
 }
-
-/// More directories than a vault has; the limit only bounds memory.
-const DURABLE_MAX: usize = 100_000;
 
 /// How often a put may find its directory removed by a delete in another thread.
 const ATTEMPTS: usize = 20;
 
 impl Folder {
-    /// Writes an object; `over` replaces what is there.
-    pub(super) fn put(&self, key: &Key, body: &[u8], over: bool) -> io::Result<Put> {
+    /// Writes an object.
+    pub(super) fn put(&self, key: &Key, body: &[u8], how: How) -> io::Result<Put> {
         let parent = parent_of(key.as_str());
-        if !over && self.exists(key)? {
-            self.sync_directories(parent)?;
-            return Ok(Put::Exists);
+        let durable = how != How::Passing;
+        if how != How::Over && self.exists(key)? {
+            return self.say_exists(parent, durable);
         }
-        let mut unfinished = self.write_temporary(body)?;
-        for attempt in 1.. {
-            let published = self
-                .make_directories(parent)
-                .and_then(|directory| publish(&unfinished, &directory, key.file_name(), over));
+        // Made before the body is synced: a journal has both in one piece then, and the sync of the
+        // directory's own name finds nothing left to do.
+        let mut place = self.place(parent, durable);
+        let mut unfinished = self.write_temporary(body, durable)?;
+        let mut attempt = 1;
+        loop {
+            let published = place.and_then(|place| {
+                self.settle(&place)?;
+                let over = how == How::Over;
+                let put = publish(&unfinished, &place.directory, key.file_name(), over)?;
+                Ok((put, place.directory))
+            });
             match published {
-                Ok(Put::Created) => {
+                Ok((Put::Created, directory)) => {
                     unfinished.published = true;
-                    break;
+                    if durable {
+                        self.sync_directory(&directory)?;
+                    }
+                    return Ok(Put::Created);
                 }
-                Ok(Put::Exists) => {
-                    self.sync_directories(parent)?;
-                    return Ok(Put::Exists);
-                }
+                Ok((Put::Exists, _)) => return self.say_exists(parent, durable),
                 // A delete took the empty directory away between the two steps.
-                Err(error) if error.kind() == ErrorKind::NotFound && attempt < ATTEMPTS => {}
+                Err(error) if error.kind() == ErrorKind::NotFound && attempt < ATTEMPTS => {
+                    place = self.place(parent, durable);
+                    attempt += 1;
+                }
                 Err(error) => return Err(error),
             }
         }
-        self.sync_directories(parent)?;
-        Ok(Put::Created)
+    }
+
+    /// Makes sure that an object which somebody else has put is as durable as an own one.
+    fn say_exists(&self, parent: &str, durable: bool) -> io::Result<Put> {
+        if durable {
+            match self.open_directory(parent) {
+                // A delete has taken it away, and the object before it.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                other => self.sync_directory(&other?)?,
+            }
+        }
+        Ok(Put::Exists)
+    }
+
+    fn sync_directory(&self, directory: &OwnedFd) -> io::Result<()> {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        Ok(rustix::fs::fsync(directory)?)
+    }
+
+    fn sync_data(&self, file: &File) -> io::Result<()> {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        file.sync_data()
     }
 
     fn exists(&self, key: &Key) -> io::Result<bool> {
@@ -100,13 +110,13 @@ impl Folder {
         }
     }
 
-    pub(super) fn write_temporary(&self, body: &[u8]) -> io::Result<Unfinished<'_>> {
+    pub(super) fn write_temporary(&self, body: &[u8], durable: bool) -> io::Result<Unfinished<'_>> {
         let random = u128::from_le_bytes(self.entropy.array());
         let path = format!("{TEMPORARY}/{random:032x}");
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
         let file = match self.open_beneath(&path, flags, FILE_MODE) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                self.make_directories(TEMPORARY)?;
+                self.place(TEMPORARY, false)?;
                 self.open_beneath(&path, flags, FILE_MODE)?
             }
             other => other?,
@@ -117,7 +127,9 @@ impl Folder {
             self.write_past_the_cache(&file, body)?;
         } else {
             file.write_all_at(body, 0)?;
-            file.sync_data()?;
+            if durable {
+                self.sync_data(&file)?;
+            }
         }
         Ok(unfinished)
     }
@@ -135,7 +147,7 @@ impl Folder {
             }
         }
         file.write_all_at(body, 0)?;
-        file.sync_data()?;
+        self.sync_data(file)?;
         // Only advice: a file system may ignore it.
         let _ = rustix::fs::fadvise(file, 0, None, Advice::DontNeed);
         Ok(())
@@ -166,56 +178,64 @@ impl Folder {
             file.write_all_at(&last, length(whole))?;
             file.set_len(length(body))?;
         }
-        file.sync_data()
+        self.sync_data(file)
     }
 
     /// Opens a directory below the folder, and makes it and its parents if they are missing.
-    fn make_directories(&self, path: &str) -> io::Result<OwnedFd> {
-        match self.open_directory(path) {
-            Err(error) if error.kind() == ErrorKind::NotFound && !path.is_empty() => {}
-            other => return other,
-        }
-        let parent = self.make_directories(parent_of(path))?;
-        let name = path.rsplit('/').next().unwrap_or(path);
-        match rustix::fs::mkdirat(&parent, name, DIRECTORY_MODE) {
-            Ok(()) | Err(Errno::EXIST) => self.open_directory(path),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Makes the names in a directory durable, and its own name in its parents.
-    fn sync_directories(&self, path: &str) -> io::Result<()> {
+    ///
+    /// If it is to be `durable`, nothing is put in a directory, neither an object nor a directory,
+    /// before the directory's own name is durable. So one that has something in it needs no sync of
+    /// the directories above it, whoever made it.
+    fn place(&self, path: &str, durable: bool) -> io::Result<Place> {
         let directory = match self.open_directory(path) {
-            // A delete has taken it away, and the object before it.
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            other => other?,
-        };
-        let birth = Birth::of(&directory)?;
-        rustix::fs::fsync(&directory)?;
-        let is_known = birth.is_some() && self.durable().get(path) == birth.as_ref();
-        if path.is_empty() || is_known {
-            return Ok(());
-        }
-        self.sync_directories(parent_of(path))?;
-        if let Some(birth) = birth {
-            let mut durable = self.durable();
-            if durable.len() >= DURABLE_MAX {
-                durable.clear();
+            Ok(directory) if path.is_empty() || !durable || !is_empty(&directory)? => {
+                return Ok(Place { directory, unsettled: None });
             }
-            durable.insert(path.to_owned(), birth);
-        }
-        Ok(())
+            Ok(directory) => Some(directory),
+            Err(error) if error.kind() == ErrorKind::NotFound && !path.is_empty() => None,
+            Err(error) => return Err(error),
+        };
+        let above = self.place(parent_of(path), durable)?;
+        self.settle(&above)?;
+        let directory = if let Some(directory) = directory {
+            directory
+        } else {
+            let name = path.rsplit('/').next().unwrap_or(path);
+            match rustix::fs::mkdirat(&above.directory, name, DIRECTORY_MODE) {
+                Ok(()) | Err(Errno::EXIST) => self.open_directory(path)?,
+                Err(error) => return Err(error.into()),
+            }
+        };
+        Ok(Place { directory, unsettled: durable.then_some(above.directory) })
     }
 
-    fn durable(&self) -> std::sync::MutexGuard<'_, DurableDirectories> {
-        self.durable.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    /// Makes a directory's own name durable.
+    fn settle(&self, place: &Place) -> io::Result<()> {
+        place.unsettled.as_ref().map_or(Ok(()), |above| self.sync_directory(above))
     }
 
-    pub(super) fn remove(&self, key: &Key) -> io::Result<()> {
-        let mut path = parent_of(key.as_str());
+    /// Removes an object.
+    pub(super) fn remove(&self, key: &Key, durable: bool) -> io::Result<()> {
+        self.remove_from(parent_of(key.as_str()), &[key], durable)
+    }
+
+    /// Removes objects of one directory.
+    pub(super) fn remove_from(
+        &self,
+        mut path: &str,
+        keys: &[&Key],
+        durable: bool,
+    ) -> io::Result<()> {
         let removed = self.open_directory(path).and_then(|directory| {
-            rustix::fs::unlinkat(&directory, key.file_name(), AtFlags::empty())?;
-            Ok(rustix::fs::fsync(&directory)?)
+            let mut any = false;
+            for key in keys {
+                match rustix::fs::unlinkat(&directory, key.file_name(), AtFlags::empty()) {
+                    Ok(()) => any = true,
+                    Err(Errno::NOENT) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            if durable && any { self.sync_directory(&directory) } else { Ok(()) }
         });
         match removed {
             Err(error) if error.kind() == ErrorKind::NotFound && self.is_still_there() => {
@@ -230,11 +250,40 @@ impl Folder {
             if rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR).is_err() {
                 break;
             }
-            self.durable().remove(path);
             path = parent_of(path);
         }
         Ok(())
     }
+
+    /// Whether all who write here are processes of this machine, so that they end when it stops: the
+    /// file system is of a kind that only one machine at a time can have mounted.
+    pub(super) fn is_of_this_machine(&self) -> bool {
+        const KINDS: [u32; 8] = [
+            0xef53,      // ext2, ext3, ext4
+            0x5846_5342, // XFS
+            0x9123_683e, // btrfs
+            0x2fc1_2fc1, // ZFS
+            0xf2f5_2010, // F2FS
+            0xca45_1a4e, // bcachefs
+            0x0102_1994, // tmpfs
+            0x794c_7630, // overlayfs
+        ];
+        let kind = rustix::fs::fstatfs(&self.root).ok().map(|about| about.f_type);
+        kind.and_then(|kind| u32::try_from(kind).ok()).is_some_and(|kind| KINDS.contains(&kind))
+    }
+}
+
+/// Whether a directory that was just opened has nothing in it.
+fn is_empty(directory: &OwnedFd) -> io::Result<bool> {
+    let mut buffer = [MaybeUninit::uninit(); 2048];
+    let mut entries = RawDir::new(directory, &mut buffer);
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        if entry.file_name() != c"." && entry.file_name() != c".." {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn publish(

@@ -264,7 +264,8 @@ impl Index {
     /// Adds the packs of index objects as one segment.
     pub fn add(&self, objects: &[(Ulid, &[Contents])]) -> io::Result<()> {
         let _changing = lock(&self.changing);
-        let mut draft = Draft::new();
+        let packs = objects.iter().flat_map(|(_, packs)| packs.iter());
+        let mut draft = Draft::with_room(packs.map(|pack| pack.entries.len()).sum());
         for (source, (_, packs)) in objects.iter().enumerate() {
             packs.iter().for_each(|contents| draft.add(contents, source));
         }

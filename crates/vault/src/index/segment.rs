@@ -233,29 +233,26 @@ impl Segment {
         if header.magic != MAGIC || records_start.saturating_add(records_len) != size {
             return Err(bad());
         }
-        let mut bytes = vec![0; front_len];
-        file.read_exact(&mut bytes)?;
-        let (body, checksum) = bytes.split_last_chunk::<32>().ok_or_else(bad)?;
+        // The counts lie within the file, so memory is bounded by its size. Nothing is in it twice.
+        let [sources, packs, words, fences, _] = front;
         let mut hasher = blake3::Hasher::new();
-        hasher.update(header.as_bytes()).update(body);
-        if hasher.finalize().as_bytes() != checksum {
+        hasher.update(header.as_bytes());
+        let sources = read_bytes(&mut file, sources, &mut hasher)?;
+        let packs = read_bytes(&mut file, packs, &mut hasher)?;
+        let words = read_numbers(&mut file, words, &mut hasher)?;
+        let fences = read_numbers(&mut file, fences, &mut hasher)?;
+        let mut checksum = [0; 32];
+        file.read_exact(&mut checksum)?;
+        if hasher.finalize().as_bytes() != &checksum {
             return Err(bad());
         }
-        let [sources, packs, words, fences, _] = front;
-        let (sources, rest) = body.split_at_checked(sources).ok_or_else(bad)?;
-        let (packs, rest) = rest.split_at_checked(packs).ok_or_else(bad)?;
-        let (words, rest) = rest.split_at_checked(words).ok_or_else(bad)?;
-        let (fences, _) = rest.split_at_checked(fences).ok_or_else(bad)?;
-        let numbers = |bytes: &[u8]| -> Vec<u64> {
-            bytes.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect()
-        };
-        let packs = <[RawPack]>::ref_from_bytes(packs).map_err(|_| bad())?;
+        let packs = <[RawPack]>::ref_from_bytes(&packs).map_err(|_| bad())?;
         Ok(Self {
             path: path.to_owned(),
             sources: sources.as_chunks().0.iter().map(|b| Ulid::from_bytes(*b)).collect(),
             packs: packs.iter().map(pack_row).collect::<Option<_>>().ok_or_else(bad)?,
-            filter: Filter::from_words(numbers(words)).ok_or_else(bad)?,
-            fences: numbers(fences),
+            filter: Filter::from_words(words).ok_or_else(bad)?,
+            fences,
             deltas: header.deltas.get(),
             records: header.records.get(),
             records_start,
@@ -317,22 +314,33 @@ impl Segment {
             below.write(delta.as_bytes())?;
             delta_count = delta_count.saturating_add(1);
         }
-        header.below = below.finish()?;
+        below.finish()?.finalize_xof().fill(&mut header.below);
         if seen != room || delta_count != counts.deltas {
             return Err(invalid("the number of records is wrong"));
         }
-        let mut front = Vec::with_capacity(front_len);
-        sources.iter().for_each(|source| front.extend_from_slice(&source.to_bytes()));
-        packs.iter().for_each(|row| front.extend_from_slice(raw_pack(row).as_bytes()));
-        filter.words().iter().for_each(|word| front.extend_from_slice(&word.to_le_bytes()));
-        fences.iter().for_each(|fence| front.extend_from_slice(&fence.to_le_bytes()));
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(header.as_bytes()).update(&front);
-        front.extend_from_slice(hasher.finalize().as_bytes());
+        let mut front = Below::new(&file, u64::try_from(HEADER_LEN).unwrap_or(0));
+        front.hasher.update(header.as_bytes());
+        sources.iter().try_for_each(|source| front.write(&source.to_bytes()))?;
+        packs.iter().try_for_each(|row| front.write(raw_pack(row).as_bytes()))?;
+        let mut numbers = filter.words().iter().chain(&fences);
+        numbers.try_for_each(|number| front.write(&number.to_le_bytes()))?;
+        let checksum = front.finish()?.finalize();
+        file.write_all_at(checksum.as_bytes(), start.saturating_sub(32))?;
         file.write_all_at(header.as_bytes(), 0)?;
-        file.write_all_at(&front, u64::try_from(HEADER_LEN).unwrap_or(0))?;
         std::fs::rename(&temporary, path)?;
-        Self::open(path)
+        // What was just written is not read once more: the filter would be in memory twice.
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            sources: sources.to_vec(),
+            packs: packs.to_vec(),
+            filter,
+            fences,
+            deltas: counts.deltas,
+            records: counts.records,
+            records_start: start,
+            below: header.below,
+        })
     }
 
     /// Whether records and deltas are what was written. Reads the whole file.
@@ -490,7 +498,24 @@ impl Segment {
     }
 }
 
-/// Writes records and deltas, and hashes them, in large pieces: one by one takes several times as long.
+/// Reads the next so many bytes, which the checksum covers.
+fn read_bytes(file: &mut File, len: usize, hasher: &mut blake3::Hasher) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; len];
+    file.read_exact(&mut bytes)?;
+    hasher.update(&bytes);
+    Ok(bytes)
+}
+
+/// As [`read_bytes`], numbers.
+fn read_numbers(file: &mut File, len: usize, hasher: &mut blake3::Hasher) -> io::Result<Vec<u64>> {
+    let mut numbers = vec![0_u64; len.div_euclid(8)];
+    file.read_exact(numbers.as_mut_slice().as_mut_bytes())?;
+    hasher.update(numbers.as_slice().as_bytes());
+    numbers.iter_mut().for_each(|number| *number = u64::from_le(*number));
+    Ok(numbers)
+}
+
+/// Writes a part of a segment, and hashes it, in large pieces: one by one takes several times as long.
 struct Below<'a> {
     file: &'a File,
     at: u64,
@@ -521,12 +546,10 @@ impl<'a> Below<'a> {
         Ok(())
     }
 
-    /// The checksum of everything.
-    fn finish(mut self) -> io::Result<[u8; 24]> {
+    /// What has seen everything.
+    fn finish(mut self) -> io::Result<blake3::Hasher> {
         self.flush()?;
-        let mut checksum = [0; 24];
-        self.hasher.finalize_xof().fill(&mut checksum);
-        Ok(checksum)
+        Ok(self.hasher)
     }
 }
 
@@ -619,8 +642,9 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    pub(crate) fn new() -> Self {
-        Self { packs: Vec::new(), records: Vec::new(), deltas: Vec::new() }
+    /// For so many records.
+    pub(crate) fn with_room(records: usize) -> Self {
+        Self { packs: Vec::new(), records: Vec::with_capacity(records), deltas: Vec::new() }
     }
 
     pub(crate) fn add(&mut self, contents: &Contents, source: usize) {

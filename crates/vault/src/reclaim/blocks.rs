@@ -9,7 +9,7 @@ use crate::{VaultError, error::Result};
 
 /// Digests that are looked up at once, over all threads: more of them are looked up faster, and take
 /// 32 bytes each.
-const AT_ONCE: usize = 4 << 20;
+const AT_ONCE: usize = 1 << 20;
 
 /// Blocks that one walker has come upon and not marked yet, parted by digest: a part for each thread
 /// that looks them up.

@@ -38,6 +38,20 @@ use crate::{
     write::ListedPack,
 };
 
+/// Points whose manifests are read before the first of them is walked, over all items, where each costs a
+/// round trip. Their roots must not push each other out of the memory of nodes.
+const POINTS_AT_ONCE: usize = 1024;
+
+/// How items are walked.
+struct Walk<'a> {
+    /// Requests for manifests of one item that are on their way at once.
+    requests: usize,
+    /// Points of one item whose manifests are read ahead.
+    points: usize,
+    is_marked: &'a (dyn Fn() + Sync),
+    cancel: &'a Cancel,
+}
+
 /// Whether a record may serve.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Use {
@@ -290,13 +304,20 @@ impl<'v> Marks<'v> {
         let next = AtomicUsize::new(0);
         let failure: Mutex<Option<VaultError>> = Mutex::default();
         // Where each node costs a round trip, walkers wait most of the time.
-        let threads = if self.vault.store.is_local() { threads } else { threads.max(16) };
+        let threads = if self.vault.store.is_local() { threads } else { threads.max(32) };
         let walkers = threads.min(items.len()).max(1);
+        let share = |of: usize| of.checked_div(walkers).unwrap_or(1).max(1);
+        let walk = Walk {
+            requests: share(self.vault.at_once()),
+            points: if self.vault.store.is_local() { 1 } else { share(POINTS_AT_ONCE) },
+            is_marked: &point_is_marked,
+            cancel,
+        };
         let work = || {
             let mut blocks = Blocks::new(self, walkers, threads);
             let walked = (|| {
                 while let Some((item, points)) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    self.mark_item(**item, points, &mut blocks, &point_is_marked, cancel)?;
+                    self.mark_item(**item, points, &mut blocks, &walk)?;
                 }
                 blocks.mark_all()
             })();
@@ -319,20 +340,19 @@ impl<'v> Marks<'v> {
         item: ItemKey,
         points: &[PointId],
         blocks: &mut Blocks<'_, 'v>,
-        is_marked: &dyn Fn(),
-        cancel: &Cancel,
+        walk: &Walk<'_>,
     ) -> Result<()> {
         let mut before: HashMap<String, Image> = HashMap::new();
-        let ahead = self.vault.at_once();
-        for points in points.chunks(ahead) {
-            if cancel.is_cancelled() {
+        let is_far = !self.vault.store.is_local();
+        for points in points.chunks(walk.points) {
+            if walk.cancel.is_cancelled() {
                 return Err(VaultError::Interrupted);
             }
             // They come in any order, and are walked in their own.
             let mut manifests = BTreeMap::new();
-            let read = |point: &PointId| self.manifest(item, *point, ahead > 1);
+            let read = |point: &PointId| self.manifest(item, *point, is_far);
             read_ahead(
-                ahead,
+                walk.requests,
                 u64::MAX,
                 points,
                 |_| 0,
@@ -346,7 +366,7 @@ impl<'v> Marks<'v> {
                 if let Some(manifest) = manifests.remove(point).transpose()?.flatten() {
                     self.mark_manifest(&manifest, &mut before, blocks)?;
                 }
-                is_marked();
+                (walk.is_marked)();
             }
         }
         Ok(())
@@ -408,6 +428,7 @@ impl<'v> Marks<'v> {
                 if let Some(sum) = by_row.get_mut(record.row()) {
                     *sum = sum.saturating_add(bytes);
                 }
+                Ok(())
             })?;
             for (pack, bytes) in segment.loaded.segment.packs.iter().zip(by_row) {
                 let sum: &mut u64 = live.entry(pack.id).or_default();
@@ -431,41 +452,44 @@ impl<'v> Marks<'v> {
         Ok(good.filter(|pack| live.get(pack).is_some_and(|bytes| *bytes > 0)).collect())
     }
 
-    /// Needed records that only condemned packs have, by pack.
+    /// Needed records that only condemned packs have, by pack. One full record of a digest is enough;
+    /// of deltas it is not known which has its base.
     pub(super) fn to_copy(&self) -> Result<HashMap<PackId, Vec<RawRecord>>> {
-        let mut wanted: Vec<(PackId, RawRecord)> = Vec::new();
+        let mut wanted: HashMap<PackId, Vec<RawRecord>> = HashMap::new();
+        // Only of those of which there are several: the others are many.
+        let mut several = HashSet::new();
         for segment in &self.segments {
             self.for_marked(segment, &mut |record| {
                 let row = record.row();
-                if segment.uses.get(row) == Some(&Use::Condemned)
-                    && let Some(pack) = segment.loaded.segment.packs.get(row)
-                {
-                    wanted.push((pack.id, *record));
+                let Some(pack) = segment.loaded.segment.packs.get(row) else { return Ok(()) };
+                if segment.uses.get(row) != Some(&Use::Condemned) {
+                    return Ok(());
                 }
+                let instances = self.instances(&record.digest())?;
+                let fulls = || instances.iter().filter(|instance| !instance.is_delta());
+                // A full record outside the condemned packs serves in its place. A delta cannot: its
+                // base may be gone.
+                if let Some(good) = fulls().find(|instance| instance.place == Use::Good) {
+                    self.set_mark(good)?;
+                    return Ok(());
+                }
+                let kind = record.entry().map(|entry| entry.kind);
+                let is_one_of_several =
+                    kind != Some(RecordKind::BlockDelta) && fulls().nth(1).is_some();
+                if !is_one_of_several || several.insert(record.digest()) {
+                    wanted.entry(pack.id).or_default().push(*record);
+                }
+                Ok(())
             })?;
         }
-        let mut by_pack: HashMap<PackId, Vec<RawRecord>> = HashMap::new();
-        for (pack, record) in wanted {
-            if !self.has_good_copy(&record)? {
-                by_pack.entry(pack).or_default().push(record);
-            }
-        }
-        Ok(by_pack)
+        Ok(wanted)
     }
 
-    /// Whether a full record outside the condemned packs can serve in the place of one in them. It
-    /// is marked then. A delta cannot: its base may be gone.
-    fn has_good_copy(&self, record: &RawRecord) -> Result<bool> {
-        for instance in self.instances(&record.digest())? {
-            if instance.place == Use::Good && !instance.is_delta() {
-                self.set_mark(&instance)?;
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    fn for_marked(&self, segment: &Segment, visit: &mut dyn FnMut(&RawRecord)) -> Result<()> {
+    fn for_marked(
+        &self,
+        segment: &Segment,
+        visit: &mut dyn FnMut(&RawRecord) -> Result<()>,
+    ) -> Result<()> {
         let mut scan = segment.loaded.segment.scan();
         let local = |error| self.vault.local_error(error);
         let mut number = 0_u64;
@@ -473,7 +497,7 @@ impl<'v> Marks<'v> {
             let word = usize::try_from(number >> 6).ok().and_then(|word| segment.bits.get(word));
             let word = word.map_or(0, |word| word.load(Ordering::Relaxed));
             if word & (1 << (number & 63)) != 0 {
-                visit(&record);
+                visit(&record)?;
             }
             number = number.saturating_add(1);
         }

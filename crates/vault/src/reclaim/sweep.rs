@@ -9,15 +9,19 @@ use strongroom_base::{Cancel, PackId, PointId};
 use strongroom_format::{
     IndexObject,
     names::{self, ItemKey},
-    pack::{Contents, RecordKind, pack_id},
+    pack::{Contents, pack_id},
 };
 use strongroom_objects::{Heal, StoreError};
 use ulid::Ulid;
 
 use super::{OnReclaim, ReclaimOptions, ReclaimProgress, ReclaimReport, mark::Marks};
 use crate::{
-    Vault, VaultError, Writer, error::Result, index::RawRecord, read::is_damage,
-    together::read_ahead, write::ListedPack,
+    Vault, VaultError, Writer,
+    error::Result,
+    index::RawRecord,
+    read::is_damage,
+    together::{cuts_of, read_ahead},
+    write::ListedPack,
 };
 
 /// Index objects with fewer records are small; more than this many small ones are joined.
@@ -29,6 +33,9 @@ const READ_AHEAD: u64 = 64 << 20;
 
 /// Packs that the store is asked to remove at once.
 const DELETED_AT_ONCE: usize = 1000;
+
+/// How many such requests are on their way at once.
+const DELETES_AT_ONCE: usize = 4;
 
 /// Fails if a condemnation is in force that this reclaim does not know, or one that it knows is
 /// gone: another reclaim is at work, and the two may rely on what the other removes.
@@ -64,15 +71,9 @@ pub(super) fn copy_live(
     wanted.sort_by_key(|(pack, _)| *pack);
     debug_assert!(wanted.iter().all(|(pack, _)| condemned.contains(pack)));
     let writer = Writer::begin_copy(vault, &options.host)?;
-    let mut copied = HashSet::new();
     for (_, records) in &mut wanted {
         // In the order in which they lie, so that what was written together stays together.
         records.sort_unstable_by_key(|record| record.entry().map(|entry| entry.offset));
-        // One full copy of a digest is enough; of deltas it is not known which has its base.
-        records.retain(|record| {
-            let kind = record.entry().map(|entry| entry.kind);
-            kind == Some(RecordKind::BlockDelta) || copied.insert(record.digest())
-        });
     }
     let (total, mut done) = (wanted.len(), 0);
     let size = |pack: &PackId| packs.get(pack).map_or(0, |listed| listed.size);
@@ -157,16 +158,32 @@ pub(super) fn delete(
     let mut doomed: Vec<_> = packs.values().filter(|pack| condemned.contains(&pack.id)).collect();
     doomed.sort_by_key(|pack| pack.id);
     let total = doomed.len();
-    for (number, packs) in doomed.chunks(DELETED_AT_ONCE).enumerate() {
-        let done = number.saturating_mul(DELETED_AT_ONCE);
-        progress(ReclaimProgress::new("deleting", "packs", done, total));
-        let names: Vec<_> = packs.iter().map(|pack| names::pack(pack.kind, &pack.id)).collect();
-        vault.store.delete_all(&names)?;
-        for pack in packs {
-            report.packs_removed = report.packs_removed.saturating_add(1);
-            report.removed_bytes = report.removed_bytes.saturating_add(pack.size);
-        }
+    let groups: Vec<_> = doomed.chunks(DELETED_AT_ONCE).collect();
+    if total > 0 {
+        progress(ReclaimProgress::new("deleting", "packs", 0, total));
     }
+    let at_once = if vault.store.is_local() { 1 } else { DELETES_AT_ONCE };
+    let mut done = 0_usize;
+    read_ahead(
+        at_once,
+        u64::MAX,
+        &groups,
+        |_| 0,
+        |packs| {
+            let names: Vec<_> = packs.iter().map(|pack| names::pack(pack.kind, &pack.id)).collect();
+            vault.store.delete_all(&names)
+        },
+        |packs, deleted| {
+            deleted?;
+            for pack in *packs {
+                report.packs_removed = report.packs_removed.saturating_add(1);
+                report.removed_bytes = report.removed_bytes.saturating_add(pack.size);
+            }
+            done = done.saturating_add(packs.len());
+            progress(ReclaimProgress::new("deleting", "packs", done, total));
+            Ok(())
+        },
+    )?;
     let mut tombstones: Vec<_> = tombstones.iter().copied().collect();
     tombstones.sort_unstable();
     for (item, point) in tombstones {
@@ -182,14 +199,22 @@ pub(super) fn delete(
 fn replace_index_objects(vault: &Vault, condemned: &HashSet<PackId>) -> Result<()> {
     let mut records: HashMap<Ulid, usize> = HashMap::new();
     let mut stale: HashSet<Ulid> = HashSet::new();
-    for entry in vault.list(names::INDEX)? {
+    let known: Vec<_> = vault.index.sources().into_iter().map(names::index).collect();
+    for entry in vault.list_in_parts(names::INDEX, &cuts_of(known.iter()))? {
         let Some(id) = names::parse_ulid(&entry.key) else { continue };
         let size = usize::try_from(entry.size).unwrap_or(usize::MAX);
         records.insert(id, size.checked_div(44).unwrap_or(0));
     }
+    // Whether something stays of what an object lists.
+    let mut listing: HashMap<Ulid, bool> = HashMap::new();
     for loaded in vault.index.loaded() {
-        let gone = loaded.segment.packs.iter().filter(|pack| condemned.contains(&pack.id));
-        stale.extend(gone.filter_map(|pack| loaded.segment.sources.get(pack.source)));
+        for pack in &loaded.segment.packs {
+            let Some(source) = loaded.segment.sources.get(pack.source) else { continue };
+            *listing.entry(*source).or_default() |= !condemned.contains(&pack.id);
+            if condemned.contains(&pack.id) {
+                stale.insert(*source);
+            }
+        }
     }
     let small: Vec<Ulid> =
         records.iter().filter(|(_, count)| **count < SMALL_INDEX).map(|(id, _)| *id).collect();
@@ -199,9 +224,12 @@ fn replace_index_objects(vault: &Vault, condemned: &HashSet<PackId>) -> Result<(
     let size = |id| Some((id, u64::try_from(records.get(&id)?.saturating_mul(44)).ok()?));
     let mut stale: Vec<(Ulid, u64)> = stale.into_iter().filter_map(size).collect();
     stale.sort_unstable();
+    // Of an object of which nothing stays nobody needs to know more.
+    let (stale, over): (Vec<_>, Vec<_>) =
+        stale.into_iter().partition(|(id, _)| listing.get(id) != Some(&false));
     let mut batch: Vec<Contents> = Vec::new();
     let mut in_batch: HashSet<PackId> = HashSet::new();
-    let mut replaced = Vec::new();
+    let mut replaced: Vec<Ulid> = over.into_iter().map(|(id, _)| id).collect();
     for (id, object) in vault.index_objects(&stale) {
         let packs = match object {
             Ok(object) => object.packs,
@@ -219,7 +247,7 @@ fn replace_index_objects(vault: &Vault, condemned: &HashSet<PackId>) -> Result<(
         replaced.push(id);
         // Not later: the next one may be as large as index objects get, and would come on top.
         let count: usize = batch.iter().map(|contents| contents.entries.len()).sum();
-        if count >= IndexObject::TARGET_RECORDS / 2 {
+        if count >= IndexObject::TARGET_RECORDS / 4 {
             finish_batch(vault, &mut batch, &mut replaced)?;
             in_batch.clear();
         }
@@ -231,6 +259,9 @@ fn replace_index_objects(vault: &Vault, condemned: &HashSet<PackId>) -> Result<(
 fn finish_batch(vault: &Vault, batch: &mut Vec<Contents>, replaced: &mut Vec<Ulid>) -> Result<()> {
     if !batch.is_empty() {
         vault.put_index(std::mem::take(batch))?;
+    }
+    if replaced.is_empty() {
+        return Ok(());
     }
     let names: Vec<_> = replaced.iter().map(|id| names::index(*id)).collect();
     vault.store.delete_all(&names)?;

@@ -5,7 +5,7 @@
 //!         [--docs FILE] [--readme FILE] [--runs 3] [--peer-runs 1] [--parts a,b,...] [--keep] [--render]
 //! ```
 //!
-//! Parts: limits, product, double, database, compressible, big-vault, restic, borg, borg-default, qemu-img.
+//! Parts: limits, small, product, double, database, compressible, big-vault, restic, borg, borg-default, qemu-img.
 //! `--keep` keeps the figures of the other parts from an earlier run's JSON and says so in the table.
 //! `--render` measures nothing and prints the tables of an earlier run's JSON.
 //! Needs root: it empties the page cache.
@@ -32,13 +32,13 @@ use strongroom_bench::{
     failure::finish,
     figures::replace_measured,
     image::{extents, open},
-    place::{busy_percent, drop_caches, first_line, tell, this_host},
+    place::{busy_percent, drop_caches, first_line, remove, tell, this_host},
 };
 
 use crate::{
     measure::Bench,
     peers::Peer,
-    place::{Disk, World},
+    place::{Disk, SmallDisk, World},
     product::{Product, Programs},
     record::{Cache, Record, Records},
 };
@@ -46,8 +46,9 @@ use crate::{
 /// Who writes into documents.
 const PROGRAM: &str = "scripts/bench";
 
-const PARTS: [&str; 10] = [
+const PARTS: [&str; 11] = [
     "limits",
+    "small",
     "product",
     "double",
     "compressible",
@@ -209,6 +210,7 @@ fn run_part(
     database: &mut Disk,
 ) -> Outcome<()> {
     match part {
+        "small" => small(bench, programs),
         "product" => Product { programs, bench }.machine(disk),
         "double" => Product { programs, bench }.double(disk),
         "compressible" => {
@@ -229,6 +231,15 @@ fn run_part(
         "qemu-img" => peers::qemu_img(bench, disk),
         _ => Ok(()),
     }
+}
+
+/// A small disk of which little changes, backed up by each tool in turn.
+fn small(bench: &mut Bench, programs: &Programs) -> Outcome<()> {
+    let disk = SmallDisk::new(&bench.scratch)?;
+    Product { programs, bench }.small(&disk)?;
+    peers::small(bench, Peer::Restic, &disk)?;
+    peers::small(bench, Peer::Borg(Some("zstd,1")), &disk)?;
+    remove(&disk.path)
 }
 
 fn sizes(compressible: u64) -> Record {

@@ -13,7 +13,7 @@ use strongroom_bench::{
 
 use crate::{
     measure::{Bench, Task},
-    place::{Disk, same_bytes},
+    place::{Disk, SmallDisk, same_bytes},
     record::Cache,
 };
 
@@ -141,6 +141,25 @@ pub(crate) fn empty_target(bench: &Bench) -> Outcome<PathBuf> {
     remove(&to)?;
     fs::create_dir_all(&to)?;
     Ok(to)
+}
+
+/// A backup of little, process and all.
+pub(crate) fn small(bench: &mut Bench, peer: Peer, disk: &SmallDisk) -> Outcome<()> {
+    peer.create(bench)?;
+    bench.quietly(peer.backup(bench, &disk.path, "first"))?;
+    for turn in 0..SmallDisk::TURNS {
+        disk.change(turn)?;
+        let command = peer.backup(bench, &disk.path, &format!("turn{turn}"));
+        let task = Task {
+            tool: peer.name(),
+            work: "small disk",
+            cache: Cache::Warm,
+            reads: &disk.path,
+            stores: true,
+        };
+        bench.measure(&task, &command)?;
+    }
+    bench.world.end(&[])
 }
 
 /// A disk that is one database, and a day of its churn.

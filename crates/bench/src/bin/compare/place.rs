@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, OpenOptions},
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -10,6 +11,7 @@ use strongroom_bench::{
     Failure, Outcome,
     image::{self, extents, open},
     place::{remove, tree_bytes},
+    rng::Rng,
 };
 
 /// One disk image that is taken from day to day by patches.
@@ -98,6 +100,36 @@ impl Disk {
         let disk =
             OpenOptions::new().write(true).open(&self.path).map_err(Failure::at(&self.path))?;
         disk.set_len(self.size)?;
+        Ok(disk.sync_all()?)
+    }
+}
+
+/// A disk of 4 MiB of noise.
+pub(crate) struct SmallDisk {
+    pub(crate) path: PathBuf,
+}
+
+impl SmallDisk {
+    /// Backups of it: what they take differs more than what long ones take.
+    pub(crate) const TURNS: u64 = 11;
+    const LEN: usize = 4 << 20;
+    const CHANGE: usize = 64 << 10;
+
+    pub(crate) fn new(scratch: &Path) -> Outcome<Self> {
+        let path = scratch.join("small.raw");
+        let mut bytes = vec![0; Self::LEN];
+        Rng::new(41).fill(&mut bytes);
+        fs::write(&path, bytes)?;
+        Ok(Self { path })
+    }
+
+    /// Changes 64 KiB of it: others in each turn, and the same for each tool.
+    pub(crate) fn change(&self, turn: u64) -> Outcome<()> {
+        let places = u64::try_from(Self::LEN / Self::CHANGE)?;
+        let mut bytes = vec![0; Self::CHANGE];
+        Rng::new(turn + 42).fill(&mut bytes);
+        let disk = OpenOptions::new().write(true).open(&self.path)?;
+        disk.write_all_at(&bytes, turn * 5 % places * u64::try_from(Self::CHANGE)?)?;
         Ok(disk.sync_all()?)
     }
 }

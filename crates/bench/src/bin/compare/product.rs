@@ -17,7 +17,7 @@ use strongroom_bench::{
 use crate::{
     measure::{Bench, Task},
     peers::empty_target,
-    place::{Disk, same_bytes},
+    place::{Disk, SmallDisk, same_bytes},
     record::Cache,
 };
 
@@ -181,6 +181,17 @@ impl Product<'_> {
         disk.go(0)?;
         drop_caches()?;
         self.bench.world.end(&["double"])
+    }
+
+    /// A backup of little, process and all.
+    pub(crate) fn small(&mut self, disk: &SmallDisk) -> Outcome<()> {
+        self.create()?;
+        self.bench.quietly(self.backup(&disk.path, None))?;
+        for turn in 0..SmallDisk::TURNS {
+            disk.change(turn)?;
+            self.measure_backup("small disk", Cache::Warm, &disk.path, None)?;
+        }
+        self.bench.world.end(&[])
     }
 
     /// A disk that is one database, and a day of its churn.

@@ -75,6 +75,7 @@ pub(crate) fn targets(records: &Records, limits: &Value) -> Vec<Target> {
             Bound::AtMost(1.1),
         ),
     ];
+    rows.extend(small(records));
     for (name, day) in [("working day", "day2"), ("quiet day", "day3")] {
         let work = format!("{name}, ranges unknown");
         rows.push(against(&work, day, "restic", day, "at most 1/8", Bound::AtMost(0.125)));
@@ -101,6 +102,19 @@ pub(crate) fn targets(records: &Records, limits: &Value) -> Vec<Target> {
         Bound::AtMost(400.0),
     ));
     rows.extend(big_vault(records));
+    rows
+}
+
+fn small(records: &Records) -> Vec<Target> {
+    let work = "small disk";
+    let seconds = |tool: &str| records.seconds(tool, work, Cache::Warm);
+    let reached = seconds(US);
+    let title = "backup of a small disk of which 64 KiB changed, process and all, s";
+    let mut rows = vec![target(title, "at most 0.08", reached, Bound::AtMost(0.08))];
+    for peer in ["restic", "borg zstd,1"] {
+        let title = format!("the same, time against {peer}");
+        rows.push(target(title, "(for information)", ratio(reached, seconds(peer)), Bound::None));
+    }
     rows
 }
 
@@ -156,6 +170,7 @@ fn big_vault(records: &Records) -> Vec<Target> {
     let said =
         records.0.iter().find(|record| record.work == "big vault").map(|record| &record.said);
     let value = |name: &str| said.and_then(|said| said.get(name)).and_then(Value::as_f64);
+    let mebibytes = |name: &str| value(name).map(|bytes| bytes / 1_048_576.0);
     let ram = ratio(value("index_ram_bytes"), value("stored_bytes")).map(|ratio| ratio * 1e6);
     let open = "a vault of 1 TB and 1,000 points";
     vec![
@@ -177,6 +192,18 @@ fn big_vault(records: &Records) -> Vec<Target> {
             "minutes (under 600)",
             value("reclaim_seconds"),
             Bound::AtMost(600.0),
+        ),
+        target(
+            "the same, peak memory, MiB",
+            "at most 200",
+            mebibytes("reclaim_peak_rss_bytes"),
+            Bound::AtMost(200.0),
+        ),
+        target(
+            "rebuilding its index from pack trailers, peak memory, MiB",
+            "at most 200",
+            mebibytes("open_rebuild_peak_rss_bytes"),
+            Bound::AtMost(200.0),
         ),
     ]
 }

@@ -24,6 +24,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use strongroom_base::Environment;
 use strongroom_bench::{
     Failure, Outcome,
     distance::Distance,
@@ -68,6 +69,8 @@ pub(crate) struct About {
 }
 
 fn main() -> ExitCode {
+    // The store's settings are variables.
+    Environment::new(env::vars_os()).give();
     finish("distant", options(env::args().skip(1)).and_then(|options| run(&options)))
 }
 
