@@ -1,7 +1,7 @@
 //! Errors as they are sent.
 
 use strongroom_api::{ErrorBody, Source};
-use strongroom_base::{Coded, codes};
+use strongroom_base::{Coded, codes, message};
 
 /// Any error of the catalog, to be sent.
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
@@ -20,12 +20,24 @@ pub(crate) fn of_source<E: Coded + 'static>(source: &Source, error: E) -> Box<Er
     }
     let message = match source {
         Source::Machine { name, .. } if *code == codes::VM_NOT_FOUND => {
-            format!("machine {name} is not on this host any more")
+            message!(
+                SOURCE_MISSING,
+                "machine {machine} is not on this host any more",
+                machine = name
+            )
         }
-        Source::Machine { name, .. } => format!("a disk of machine {name} is not there any more"),
-        Source::Disks { .. } => "a disk of the item is not there any more".to_owned(),
+        Source::Machine { name, .. } => {
+            message!(
+                SOURCE_MISSING,
+                "a disk of machine {machine} is not there any more",
+                machine = name
+            )
+        }
+        Source::Disks { .. } => {
+            message!(SOURCE_MISSING, "a disk of the item is not there any more")
+        }
     };
-    let mut missing = ErrorBody::new(&codes::SOURCE_MISSING, message);
+    let mut missing = ErrorBody::from(message);
     missing.causes.push(found.message);
     missing.causes.extend(found.causes);
     Box::new(missing)
@@ -45,7 +57,7 @@ mod tests {
         let uri = "qemu:///system".to_owned();
         let gone = HypervisorError::NoDomain { uri: uri.clone(), name: "web".to_owned() };
         let gone = of_source(&machine, MachineError::from(gone));
-        assert_eq!(gone.code, "source.missing");
+        assert_eq!(gone.code.as_str(), "source.missing");
         assert_eq!(gone.message, "machine web is not on this host any more");
         assert_eq!(gone.causes, ["qemu:///system has no machine \"web\""]);
         let disk = DiskError::NotFound { disk: "/a".to_owned() };

@@ -397,6 +397,6 @@ fn words(validated: &Validated) -> Vec<String> {
     let walked = format!(
         "{nodes} tree nodes read, {blocks} blocks found, {sampled} read and checked{shared}"
     );
-    let skipped = point.disks.iter().filter_map(skipped);
+    let skipped = point.disks.iter().filter_map(skipped).map(|message| message.text);
     std::iter::once(walked).chain(skipped).collect()
 }

@@ -79,6 +79,8 @@ macro_rules! words {
 
         impl utoipa::ToSchema for $name {}
 
+        strongroom_base::text_params! { $name }
+
         impl std::fmt::Display for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.pad(self.name())

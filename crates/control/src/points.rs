@@ -7,7 +7,7 @@ use strongroom_api::{
     self as api, JobBegun, PointState, PointUpdate, ProtectionState, RecoveryPoint,
     RecoveryPointType, Restore, Trigger,
 };
-use strongroom_base::{HostId, ItemId, JobId, PointId, codes};
+use strongroom_base::{HostId, ItemId, JobId, PointId, codes, message};
 use strongroom_catalog::{Filter, Query, ReadTx, Stored};
 use strongroom_orders::PointFacts;
 
@@ -70,8 +70,9 @@ pub(crate) fn point_doc(
 }
 
 fn no_point(name: &str) -> ControlError {
-    let message = format!("the item has no recovery point {:?}", cut(name));
-    ControlError::refused(&codes::POINT_NOT_FOUND, message)
+    let message =
+        message!(POINT_NOT_FOUND, "the item has no recovery point {point:?}", point = cut(name));
+    ControlError::from(message)
 }
 
 /// A point of an item: its id, or `latest`, which is the newest that can be restored.
@@ -192,8 +193,8 @@ impl Control {
             if doc.point.state == PointState::Restorable
                 && tx.count::<PointDoc>(&good).await? == 1
             {
-                let message = format!("{} is the last good point of {}", doc.point.id, of.name);
-                return Err(ControlError::refused(&codes::POINT_LAST, message));
+                let message = message!(POINT_LAST, "{point} is the last good point of {item}", point = doc.point.id, item = of.name);
+                return Err(ControlError::from(message));
             }
             doc.point.state = PointState::SoftDeleted;
             doc.point.deleted = Some(now);
@@ -233,8 +234,8 @@ impl Control {
             let point = find_point(tx, doc.item.id, point).await?.doc;
             let (point, in_vault) = (point.point.clone(), point.is_in_vault());
             if point.state != PointState::Restorable {
-                let message = format!("the recovery point {} is {}", point.id, point.state.in_words());
-                return Err(ControlError::refused(&codes::POINT_NOT_RESTORABLE, message));
+                let message = message!(POINT_NOT_RESTORABLE, "the recovery point {point} is {state}", point = point.id, state = point.state.in_words());
+                return Err(ControlError::from(message));
             }
             let host = match &restore {
                 Restore::Machine(machine) => machine.host.as_deref(),
@@ -252,8 +253,8 @@ impl Control {
                 self.check(caller, secrets, Target::Host(host), || forbidden(caller, secrets))?;
             }
             if !in_vault && host != doc.item.host {
-                let message = format!("the recovery point {} is not in the vault yet", point.id);
-                return Err(ControlError::refused(&codes::POINT_SNAPSHOT_ONLY, message));
+                let message = message!(POINT_SNAPSHOT_ONLY, "the recovery point {point} is not in the vault yet", point = point.id);
+                return Err(ControlError::from(message));
             }
             let spec = Spec::Restore {
                 item: doc.item.id,

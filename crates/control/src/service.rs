@@ -8,7 +8,7 @@ use std::{
 use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
 use strongroom_api as api;
-use strongroom_base::{Cancel, Clock, Entropy, JobId, VaultId, codes};
+use strongroom_base::{Cancel, Clock, Entropy, JobId, VaultId, message};
 use strongroom_catalog::{Catalog, Lease, ReadTx, Tx};
 use strongroom_orders::{Agents, AllowedPlaces, Keeper, OrderId, Result as WorkResult};
 use tokio::sync::{Notify, broadcast};
@@ -233,8 +233,12 @@ impl Control {
         match tokio::task::spawn_blocking(move || span.in_scope(work)).await {
             Ok(done) => done,
             Err(error) => {
-                let words = format!("a worker ended unexpectedly: {error}");
-                Err(Box::new(api::ErrorBody::new(&codes::BUG, words)))
+                let words = message!(
+                    BUG,
+                    "a worker ended unexpectedly: {error}",
+                    error = error.to_string()
+                );
+                Err(Box::new(api::ErrorBody::from(words)))
             }
         }
     }

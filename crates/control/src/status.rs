@@ -8,7 +8,7 @@ use strongroom_api::{
     self as api, AlertState, FailingItem, JobBegun, JobKind, KeyReference, Status, Trigger,
     VaultStatus, VaultUsage,
 };
-use strongroom_base::codes;
+use strongroom_base::message;
 use strongroom_catalog::{Document, Filter, Query, ReadTx, Stored, Value};
 
 use crate::{
@@ -91,8 +91,7 @@ impl Control {
         })?;
         status.vaults = self.vault_statuses(&sight).await?;
         if let Some(ahead) = self.clock_is_ahead().filter(|_| all_seen) {
-            let message = crate::alerts::clock_is_ahead(ahead);
-            status.server.push(api::ErrorBody::new(&codes::SERVER_CLOCK, message));
+            status.server.push(crate::alerts::clock_is_ahead(ahead).into());
         }
         Ok(status)
     }
@@ -146,8 +145,12 @@ impl Control {
         let found = self.catalog.list::<UsageDoc>(&query).await?.items;
         let mut all = found.into_iter().map(|stored| stored.doc.usage);
         let Some(mut usage) = all.next() else {
-            let message = format!("the vault {} was not measured yet", vault.name);
-            return Err(ControlError::refused(&codes::REQUEST_NOT_FOUND, message));
+            let message = message!(
+                REQUEST_NOT_FOUND,
+                "the vault {vault} was not measured yet",
+                vault = vault.name
+            );
+            return Err(ControlError::from(message));
         };
         let month = SignedDuration::from_hours(24 * 30);
         let oldest = all.take_while(|old| usage.measured.duration_since(old.measured) <= month);

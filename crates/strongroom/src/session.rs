@@ -10,8 +10,8 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use serde::Serialize;
-use strongroom_api::{ErrorBody, Job, JobBegun, JobState};
-use strongroom_base::{SystemEntropy, codes};
+use strongroom_api::{Job, JobBegun, JobState};
+use strongroom_base::{Message, SystemEntropy, message};
 use strongroom_client::{Client, ClientError, Options, Trust};
 
 use crate::{
@@ -214,16 +214,19 @@ fn stage(job: &Job) -> &'static str {
 
 /// Success or failure, as the job's own.
 pub(crate) fn outcome(job: Job) -> Result<(), Failure> {
-    let failed = |code, words: &str| {
-        let body = ErrorBody::new(code, format!("the job {} {words}", job.id));
-        Err(FaceError::Told(Box::new(body)).into())
-    };
+    let failed = |message: Message| Err(FaceError::Told(Box::new(message.into())).into());
     match job.state {
         JobState::Failed => match job.error {
             Some(error) => Err(FaceError::Told(Box::new(error)).into()),
-            None => failed(&codes::SERVER_PROTOCOL, "failed and does not say why"),
+            None => failed(message!(
+                SERVER_PROTOCOL,
+                "the job {job} failed and does not say why",
+                job = job.id
+            )),
         },
-        JobState::Cancelled => failed(&codes::JOB_CANCELLED, "was cancelled"),
+        JobState::Cancelled => {
+            failed(message!(JOB_CANCELLED, "the job {job} was cancelled", job = job.id))
+        }
         JobState::CompletedWithWarnings => {
             let words: Vec<String> =
                 job.warnings.into_iter().map(|warning| warning.message).collect();
@@ -264,6 +267,9 @@ pub(crate) fn secret_file(file: &std::path::Path) -> Result<String, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use strongroom_api::ErrorBody;
+    use strongroom_base::codes;
+
     use super::*;
 
     /// A backup whose host does not answer, after its first try.

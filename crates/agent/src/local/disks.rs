@@ -5,7 +5,7 @@ use std::sync::Arc;
 use strongroom_api::{
     Check, ConsistencyWanted, DiskPaths, DiskSelection, ErrorBody, Finding, Verdict,
 };
-use strongroom_base::{Coded as _, codes};
+use strongroom_base::{Coded as _, codes, message};
 use strongroom_disk::{DiskError, DiskSource, DiskSpec, OpenOptions, open_source};
 use strongroom_engine::{BackupDisk, BackupRequest, CleanCheck};
 use strongroom_format::ExcludedDisk;
@@ -120,8 +120,8 @@ fn choose<'a>(
         DiskSelection::Include { disks } | DiskSelection::Exclude { disks } => disks,
     };
     if let Some(unknown) = named.iter().find(|name| !disks.contains_key(*name)) {
-        let message = format!("the item has no disk {unknown}");
-        return Err(Box::new(ErrorBody::new(&codes::VM_DISK_NOT_FOUND, message)));
+        let message = message!(VM_DISK_NOT_FOUND, "the item has no disk {disk}", disk = unknown);
+        return Err(Box::new(ErrorBody::from(message)));
     }
     let is_chosen = |name: &String| match choice {
         DiskSelection::All | DiskSelection::OsOnly => true,

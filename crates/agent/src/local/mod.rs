@@ -12,7 +12,7 @@ use std::{path::PathBuf, sync::Arc};
 use strongroom_api::{
     Check, ErrorBody, Finding, ProtectableDisk, ProtectableItem, RestoreDecision, Source, Verdict,
 };
-use strongroom_base::{Clock as _, HostId, SystemClock, codes};
+use strongroom_base::{Clock as _, HostId, SystemClock, message};
 use strongroom_disk::Within;
 use strongroom_hypervisor::{ConnectUri, Connection, Settings};
 use strongroom_machine::{
@@ -79,10 +79,11 @@ impl LocalAgent {
     fn connect(&self) -> Result<Connection> {
         match &self.host.connect {
             Some(uri) => Connection::open(uri, &self.host.settings).map_err(body),
-            None => Err(Box::new(ErrorBody::new(
-                &codes::HOST_LACKS,
-                format!("{} was given no libvirt, so only disks can be protected", self.host.name),
-            ))),
+            None => Err(Box::new(ErrorBody::from(message!(
+                HOST_LACKS,
+                "{host} was given no libvirt, so only disks can be protected",
+                host = self.host.name
+            )))),
         }
     }
 }
@@ -164,8 +165,8 @@ fn finished(done: Result<impl serde::Serialize, MachineError>) -> Result<FinishD
 /// A report as it is sent.
 pub(crate) fn to_json(report: &impl serde::Serialize) -> Result<serde_json::Value> {
     serde_json::to_value(report).map_err(|error| {
-        let message = format!("a report that is no JSON: {error}");
-        Box::new(ErrorBody::new(&codes::BUG, message))
+        let message = message!(BUG, "a report that is no JSON: {error}", error = error.to_string());
+        Box::new(ErrorBody::from(message))
     })
 }
 
@@ -226,7 +227,7 @@ mod tests {
         // As of a host that is reached over ssh: it has done nothing.
         let reason = "a machine is restored on the host that runs it".to_owned();
         let error = done(MachineError::Unsupported { machine: machine(), reason });
-        assert_eq!(error.expect_err("it waits still").code, codes::VM_UNSUPPORTED.name);
+        assert_eq!(error.expect_err("it waits still").code.as_str(), "vm.unsupported");
         assert_eq!(finished(Ok("report")), Ok(D::Finished("report".into())));
     }
 

@@ -11,7 +11,7 @@ use strongroom_api::{
     DiskFormat, ErrorBody, PowerAfter, Restore, RestoreDisks, RestoreMachine, RestoreReplace,
     Source, StopFirst, TaskState,
 };
-use strongroom_base::codes;
+use strongroom_base::{codes, message};
 use strongroom_disk::{DiskSpec, ImageFormat};
 use strongroom_format::Manifest;
 use strongroom_hypervisor::Connection;
@@ -263,8 +263,13 @@ impl Work<'_> {
             .iter()
             .filter(|left| all || !self.point.disks.iter().any(|disk| disk.name == left.name));
         let warnings = left.map(|left| {
-            let message = format!("{}: {}", left.name, left.reason);
-            ErrorBody::new(&codes::RESTORE_DIFFERS, message)
+            let message = message!(
+                RESTORE_DIFFERS,
+                "{disk}: {reason}",
+                disk = left.name,
+                reason = left.reason
+            );
+            ErrorBody::from(message)
         });
         Ok(RestoreDone { warnings: warnings.collect(), safety_point, report: to_json(report)? })
     }
@@ -337,8 +342,12 @@ fn placements(
     pools: &BTreeMap<String, String>,
 ) -> Result<Vec<Placement>> {
     if let Some(twice) = folders.keys().find(|disk| pools.contains_key(*disk)) {
-        let message = format!("disk {twice} has a folder and a pool; give one of them");
-        return Err(Box::new(ErrorBody::new(&codes::REQUEST_INVALID, message)));
+        let message = message!(
+            REQUEST_INVALID,
+            "disk {disk} has a folder and a pool; give one of them",
+            disk = twice
+        );
+        return Err(Box::new(ErrorBody::from(message)));
     }
     let place = |disk: &String, storage| {
         let disk = (disk != "*").then(|| disk.clone());

@@ -7,7 +7,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use strongroom_api::ErrorBody;
-use strongroom_base::{Cancel, JobId, codes};
+use strongroom_base::{Cancel, JobId, message};
 use tokio::task::{Id, JoinError, JoinSet};
 
 use crate::{
@@ -88,8 +88,12 @@ impl Drivers {
         };
         let Some(job) = self.jobs.remove(&error.id()) else { return };
         tracing::error!(%job, %error, "the driver of a job ended unexpectedly");
-        let words = format!("the task of the job ended unexpectedly: {error}");
-        let event = Event::Broke { error: ErrorBody::new(&codes::BUG, words) };
+        let words = message!(
+            BUG,
+            "the task of the job ended unexpectedly: {error}",
+            error = error.to_string()
+        );
+        let event = Event::Broke { error: ErrorBody::from(words) };
         control.note(job, event).await;
     }
 }

@@ -40,7 +40,7 @@ use tracing::Instrument as _;
 use self::drivers::{Drivers, Slot};
 
 use crate::{
-    error::{ControlError, Result, code_of},
+    error::{ControlError, Result},
     jobs::{Claim, Event, Waiting, choose, service::queued_jobs},
     model::{HostDoc, JobDoc, Spec, VaultDoc},
     service::Control,
@@ -187,7 +187,7 @@ impl Control {
     fn look_at(&self, outcome: Result<()>) -> Result<()> {
         if let Err(error) = &outcome {
             let body = error.body();
-            tracing::error!(error = %body.message, code = body.code, "the service cannot do its work");
+            tracing::error!(error = %body.message, code = body.code.as_str(), "the service cannot do its work");
         }
         outcome
     }
@@ -337,7 +337,7 @@ impl Control {
                 }
                 Err(error) => {
                     let ErrorBody { code, message, .. } = &*error;
-                    tracing::warn!(code, error = message, "a job failed");
+                    tracing::warn!(code = code.as_str(), error = message, "a job failed");
                     Event::Broke { error: *error }
                 }
             };
@@ -374,7 +374,7 @@ impl Control {
                 Ok(_) => return,
                 Err(error) => error.body(),
             };
-            let (code, words) = (&error.code, &error.message);
+            let (code, words) = (error.code.as_str(), &error.message);
             tracing::error!(code, error = words, "a job's state cannot be written down");
             if !error.retryable || last_tries >= LAST_NOTES {
                 return;
@@ -397,7 +397,7 @@ impl Control {
         let outcome = self.perform_once(doc.clone(), teller, cancel).await;
         match &outcome {
             Err(error)
-                if *code_of(error) == codes::KEY_WRONG
+                if error.code == codes::KEY_WRONG
                     && self.key_has_changed(vault, &before, cancel).await? =>
             {
                 self.perform_once(doc, teller, cancel).await

@@ -8,13 +8,13 @@ use strongroom_api::{
     self as api, ErrorBody, HostState, JobKind, Protect, ProtectSource, ProtectableItem, Source,
     TaskState, Trigger, Verdict,
 };
-use strongroom_base::{Cancel, Code, HostId, JobId, VaultId, codes, words};
+use strongroom_base::{Cancel, Code, HostId, JobId, VaultId, codes, message, words};
 use strongroom_catalog::{Filter, Query, Stored};
 use strongroom_orders::{CheckOrder, OrderId, Watch};
 
 use super::{Outcome, Teller};
 use crate::{
-    error::{ControlError, code_of},
+    error::ControlError,
     items::NewItem,
     jobs::Event,
     lookup::named,
@@ -119,7 +119,7 @@ impl Control {
         let Some(host) = job.host else { return };
         let seen = match outcome {
             Ok(_) => self.host_has_worked(host, job).await,
-            Err(error) if AWAY.contains(&code_of(error)) => {
+            Err(error) if error.code.known().is_some_and(|code| AWAY.contains(&code)) => {
                 self.host_answered(host, Some((**error).clone())).await
             }
             Err(_) => Ok(()),
@@ -169,8 +169,8 @@ impl Control {
         let (mut done, mut failed) = (Vec::new(), Vec::new());
         for source in &request.sources {
             if cancel.is_cancelled() {
-                let words = codes::JOB_CANCELLED.meaning;
-                return Err(Box::new(ErrorBody::new(&codes::JOB_CANCELLED, words)));
+                let code = &codes::JOB_CANCELLED;
+                return Err(Box::new(ErrorBody::new(code, code.meaning)));
             }
             let name = source_name(source);
             let task = |state, detail| {
@@ -209,8 +209,9 @@ impl Control {
             (Some(machine), _) => {
                 let found = machines.iter().find(|m| m.name == *machine || m.uuid == *machine);
                 let found = found.ok_or_else(|| {
-                    let message = format!("the host has no machine {machine:?}");
-                    Box::new(ErrorBody::new(&codes::VM_NOT_FOUND, message))
+                    let message =
+                        message!(VM_NOT_FOUND, "the host has no machine {machine:?}", machine);
+                    Box::new(ErrorBody::from(message))
                 })?;
                 Source::Machine { uuid: found.uuid.clone(), name: found.name.clone() }
             }
@@ -237,8 +238,13 @@ impl Control {
             of.map(|finding| finding.what.as_str()).collect()
         };
         if check.verdict == Verdict::Red {
-            let message = format!("{name} cannot be backed up: {}", findings("red").join("; "));
-            return Err(Box::new(ErrorBody::new(&codes::VM_NOT_READY, message)));
+            let message = message!(
+                VM_NOT_READY,
+                "{name} cannot be backed up: {reasons}",
+                name,
+                reasons = findings("red").join("; ")
+            );
+            return Err(Box::new(ErrorBody::from(message)));
         }
         // It is protected all the same: this is said, and is no warning of the job.
         let amber = findings("amber").join("; ");

@@ -6,7 +6,7 @@ use strongroom_orders::{RestoreDone, RestoreOrder, Watch};
 
 use super::{Outcome, Teller, progress::result, transfer::in_snapshot_tier};
 use crate::{
-    error::{ControlError, code_of},
+    error::ControlError,
     jobs::Event,
     lookup::named,
     model::{HostDoc, ItemDoc},
@@ -134,7 +134,7 @@ impl Control {
 
 /// Whether an error says that a vault is away or damaged, and not that what is restored cannot be.
 fn is_of_vault(error: &ErrorBody) -> bool {
-    OF_VAULTS.contains(&code_of(error))
+    error.code.known().is_some_and(|code| OF_VAULTS.contains(&code))
 }
 
 /// What a vault that is away or damaged fails with.

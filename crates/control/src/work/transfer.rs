@@ -12,7 +12,7 @@ use strongroom_orders::{OrderId, TransferOrder, VaultAccess, Watch};
 
 use super::backup::Known;
 use crate::{
-    error::{ControlError, code_of},
+    error::ControlError,
     jobs::Retry,
     lookup::named,
     model::{HostDoc, ItemDoc, PointDoc, VaultDoc},
@@ -33,7 +33,7 @@ pub(super) fn in_snapshot_tier(doc: &mut PointDoc, near: VaultId) {
 
 /// Whether a transfer that failed so is given up, so that the job ends. The next one tries again.
 pub(super) fn is_final(error: &ErrorBody, job: &Job) -> bool {
-    let interrupted = code_of(error).kind == Kind::Interrupted;
+    let interrupted = error.kind == Kind::Interrupted;
     let again = error.retryable && job.current_try() < Retry::USUAL.attempts;
     !interrupted && !again
 }
