@@ -301,9 +301,7 @@ impl Control {
         }
         let event = Event::CancelAsked { by: caller.name.clone() };
         let told = self.tell(job.id, event).await?;
-        if let Some(running) = self.running().get(&job.id) {
-            running.cancel.cancel();
-        }
+        self.drivers.cancel(job.id);
         in_write!(self, tx => {
             audit::record(tx, caller, Operation::CancelJob, id, json!({})).await
         })?;

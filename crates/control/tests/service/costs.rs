@@ -15,7 +15,7 @@ on_both_databases! {
 async fn rounds(world: &World, rounds: &mut Rounds, count: u32) {
     for _ in 0..count {
         world.control.tick(rounds).await.expect("a round");
-        rounds.settle(&world.control).await;
+        rounds.settle().await;
         world.pass(1);
     }
 }
