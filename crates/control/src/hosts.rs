@@ -17,6 +17,7 @@ use crate::{
     page::{PageRequest, Versioned, check_version, page},
     retention::judge_all,
     service::Control,
+    sources,
     vaults::check_active,
 };
 
@@ -194,8 +195,7 @@ impl Control {
     ) -> Result<api::Check> {
         let host = self.host(caller, host).await?.value;
         let agent = self.agents.agent(&host)?;
-        let machine = machine.to_owned();
-        let source = api::Source::Machine { uuid: machine.clone(), name: machine };
+        let source = sources::machine_called(machine.to_owned());
         let order = CheckOrder { order: self.order_once(), source };
         Ok(Self::blocking(move || agent.check(&order)).await?)
     }

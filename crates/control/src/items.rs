@@ -22,6 +22,7 @@ use crate::{
     retention::purge_after,
     schedule::plan_from,
     service::Control,
+    sources,
     vaults::check_active,
 };
 
@@ -77,10 +78,7 @@ fn check_sources(request: &Protect) -> Result<()> {
         if let Some(name) = &source.name {
             check_name("the item's name", name)?;
         }
-        if source.machine.is_some() == source.paths.is_some() {
-            let message = "each source is either a `machine` or `paths`";
-            return Err(ControlError::refused(&codes::REQUEST_INVALID, message));
-        }
+        sources::wanted(source)?;
     }
     Ok(())
 }
@@ -219,8 +217,8 @@ impl Control {
         let rules = policy.map(|policy| checked(policy.rules)).transpose()?;
         plan_from(&mut doc, rules.as_ref(), now);
         tx.insert(&doc).await.map_err(name_taken)?;
-        if let api::Source::Machine { uuid, .. } = &doc.item.source {
-            let id = MachineDoc::id_of(host, uuid);
+        if let Some(uuid) = sources::machine_uuid(&doc.item.source) {
+            let id = MachineDoc::id_of(host, &uuid);
             if let Some(Stored { doc: mut machine, version }) = tx.get::<MachineDoc>(&id).await? {
                 machine.machine.protected_by = Some(doc.item.id);
                 tx.update(&machine, version).await?;

@@ -1,7 +1,5 @@
 //! Recovery points: listed, kept longer, deleted, restored from, found again in a vault.
 
-use std::collections::BTreeMap;
-
 use serde_json::json;
 use strongroom_api::{
     self as api, JobBegun, PointState, PointUpdate, ProtectionState, RecoveryPoint,
@@ -24,6 +22,7 @@ use crate::{
     retention::purge_after,
     rights::{forbidden, not_allowed},
     service::Control,
+    sources,
 };
 
 impl From<Stored<PointDoc>> for Versioned<RecoveryPoint> {
@@ -286,11 +285,10 @@ impl Control {
         replace: &mut api::RestoreReplace,
     ) -> Result<()> {
         let Some(machine) = replace.machine.clone() else { return Ok(()) };
-        let uuid_of = |source: &api::Source| match source {
-            api::Source::Machine { uuid, name } if *uuid == machine || *name == machine => {
-                Some(uuid.clone())
-            }
-            _ => None,
+        let uuid_of = |source: &api::Source| {
+            let found = sources::of(source);
+            let found = found.machine().filter(|found| found.is(&machine));
+            found.map(|found| found.uuid.to_owned())
         };
         if let Some(uuid) = uuid_of(&item.source) {
             replace.machine = Some(uuid);
@@ -362,7 +360,7 @@ impl Control {
                 name: name.to_owned(),
                 vault: vault.id,
                 host,
-                source: api::Source::Disks { disks: BTreeMap::new() },
+                source: sources::unknown(),
                 disks: api::DiskSelection::All,
                 policy: None,
                 state: ProtectionState::ProtectionStopped,

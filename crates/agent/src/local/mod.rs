@@ -3,20 +3,18 @@
 mod at_work;
 mod backup;
 mod begun;
-mod disks;
 mod restore;
+pub(crate) mod sources;
 mod transfer;
 
 use std::{path::PathBuf, sync::Arc};
 
-use strongroom_api::{
-    Check, ErrorBody, Finding, ProtectableDisk, ProtectableItem, RestoreDecision, Source, Verdict,
-};
+use strongroom_api::{Check, ErrorBody, ProtectableDisk, ProtectableItem, RestoreDecision};
 use strongroom_base::{Clock as _, HostId, SystemClock, message};
 use strongroom_disk::Within;
 use strongroom_hypervisor::{ConnectUri, Connection, Settings};
 use strongroom_machine::{
-    Checked, DiscoveredMachine, MachineError, Places,
+    DiscoveredMachine, MachineError, Places,
     guard::GuardCommand,
     restore::{Decision, finish},
 };
@@ -26,10 +24,7 @@ use strongroom_orders::{
 };
 
 use self::at_work::AtWork;
-use crate::{
-    Vaults,
-    error::{body, of_source},
-};
+use crate::{Vaults, error::body};
 
 /// What an agent must know of its host; nothing of it is looked for in the environment.
 #[derive(Clone, Debug)]
@@ -114,17 +109,7 @@ impl Agent for LocalAgent {
     }
 
     fn check(&self, order: &CheckOrder) -> Result<Check> {
-        let source = &order.source;
-        match source {
-            Source::Machine { uuid, .. } => {
-                let connection = self.connect()?;
-                let checked = connection
-                    .domain(uuid)
-                    .and_then(|domain| strongroom_machine::check(&connection, &domain));
-                Ok(check(checked.map_err(|error| of_source(source, error))?))
-            }
-            Source::Disks { disks } => Ok(self.check_disks(disks)),
-        }
+        sources::of(&order.source).check(self)
     }
 
     fn backup(&self, order: &BackupOrder, watch: &Watch) -> Result<BackupDone> {
@@ -197,20 +182,6 @@ fn found(machine: DiscoveredMachine) -> ProtectableItem {
         disks: disks.collect(),
         protected_by: None,
         discovered: SystemClock.now(),
-    }
-}
-
-fn check(checked: Checked) -> Check {
-    let findings = checked.findings.into_iter().map(|finding| Finding {
-        level: finding.level.to_owned(),
-        id: finding.id.to_owned(),
-        what: finding.what,
-        what_to_do: finding.what_to_do,
-    });
-    Check {
-        name: checked.name,
-        verdict: checked.verdict.parse().unwrap_or(Verdict::Red),
-        findings: findings.collect(),
     }
 }
 

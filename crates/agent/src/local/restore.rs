@@ -9,9 +9,9 @@ use std::{
 use serde_json::json;
 use strongroom_api::{
     DiskFormat, ErrorBody, PowerAfter, Restore, RestoreDisks, RestoreMachine, RestoreReplace,
-    Source, StopFirst, TaskState,
+    StopFirst, TaskState,
 };
-use strongroom_base::{codes, message};
+use strongroom_base::message;
 use strongroom_disk::{DiskSpec, ImageFormat};
 use strongroom_format::Manifest;
 use strongroom_hypervisor::Connection;
@@ -25,7 +25,7 @@ use strongroom_machine::{
 use strongroom_orders::{PointFacts, RestoreDone, RestoreOrder, Result, Watch};
 use strongroom_vault::Vault;
 
-use super::{LocalAgent, backup::JOB, begun::Begun, to_json};
+use super::{LocalAgent, backup::JOB, begun::Begun, sources, to_json};
 use crate::{
     error::{body, of_source},
     facts::{point_facts, warning},
@@ -119,13 +119,9 @@ impl Work<'_> {
 
     fn replace(&self, wanted: &RestoreReplace) -> Result<RestoreDone> {
         let connection = self.agent.connect()?;
-        let machine = match (&wanted.machine, &self.order.source) {
-            (Some(machine), _) => machine.clone(),
-            (None, Source::Machine { uuid, .. }) => uuid.clone(),
-            (None, Source::Disks { .. }) => {
-                let message = "an item of disks by path has no machine; name one";
-                return Err(Box::new(ErrorBody::new(&codes::REQUEST_INVALID, message)));
-            }
+        let machine = match &wanted.machine {
+            Some(machine) => machine.clone(),
+            None => sources::of(&self.order.source).machine()?.to_owned(),
         };
         let request = MachineRestore {
             disks: wanted.disks.clone(),
@@ -197,7 +193,7 @@ impl Work<'_> {
     /// The machine that the item protects is its source; another is not.
     fn of_source(&self, wanted: &RestoreReplace, error: MachineError) -> Box<ErrorBody> {
         match wanted.machine {
-            None => of_source(&self.order.source, error),
+            None => of_source(&*sources::of(&self.order.source), error),
             Some(_) => body(error),
         }
     }

@@ -19,6 +19,7 @@ use crate::{
     policies::vault_of,
     retention::{old_snapshots, purgeable},
     service::Control,
+    sources,
     vaults::key_words,
 };
 
@@ -209,8 +210,8 @@ impl Control {
             return self.keep_deleted_item(item, point.purge_after).await;
         }
         in_write!(self, tx => {
-            if let api::Source::Machine { uuid, .. } = &doc.item.source {
-                let id = MachineDoc::id_of(doc.item.host, uuid);
+            if let Some(uuid) = sources::machine_uuid(&doc.item.source) {
+                let id = MachineDoc::id_of(doc.item.host, &uuid);
                 if let Some(Stored { doc: mut machine, version }) =
                     tx.get::<MachineDoc>(&id).await?
                 {

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use jiff::SignedDuration;
 use serde_json::json;
 use strongroom_api::{
-    self as api, ErrorBody, HostState, JobKind, Protect, ProtectSource, ProtectableItem, Source,
-    TaskState, Trigger, Verdict,
+    self as api, ErrorBody, HostState, JobKind, Protect, ProtectSource, ProtectableItem, TaskState,
+    Trigger, Verdict,
 };
 use strongroom_base::{Cancel, Code, HostId, JobId, VaultId, codes, message, words};
 use strongroom_catalog::{Filter, Query, Stored};
@@ -19,8 +19,8 @@ use crate::{
     jobs::Event,
     lookup::named,
     model::{HostDoc, ItemDoc, MachineDoc, Spec},
-    rights::not_allowed,
     service::Control,
+    sources,
 };
 
 /// What libvirt fails with if the host cannot be worked with at all.
@@ -138,7 +138,7 @@ impl Control {
             let known = named::<HostDoc>(tx, host).await?.doc.host;
             let is_machine = match job.item {
                 Some(item) => tx.get::<ItemDoc>(&item.to_string()).await?.is_some_and(|found| {
-                    matches!(found.doc.item.source, Source::Machine { .. })
+                    sources::machine_uuid(&found.doc.item.source).is_some()
                 }),
                 None => false,
             };
@@ -161,18 +161,18 @@ impl Control {
         cancel: &Cancel,
     ) -> Outcome {
         let watch = teller.watch(cancel);
-        let machines = if request.sources.iter().any(|source| source.machine.is_some()) {
-            self.discover_now(host, &watch).await?
-        } else {
-            Vec::new()
-        };
+        let is_discovered = |source| Ok(sources::wanted(source)?.is_discovered());
+        let asks: Result<Vec<bool>, ControlError> =
+            request.sources.iter().map(is_discovered).collect();
+        let machines =
+            if asks?.contains(&true) { self.discover_now(host, &watch).await? } else { Vec::new() };
         let (mut done, mut failed) = (Vec::new(), Vec::new());
         for source in &request.sources {
             if cancel.is_cancelled() {
                 let code = &codes::JOB_CANCELLED;
                 return Err(Box::new(ErrorBody::new(code, code.meaning)));
             }
-            let name = source_name(source);
+            let name = source_name(source)?;
             let task = |state, detail| {
                 teller.tell(Event::Task { name: name.clone(), state, detail });
             };
@@ -204,30 +204,9 @@ impl Control {
         source: &ProtectSource,
         machines: &[ProtectableItem],
     ) -> Result<(api::Item, String), Box<ErrorBody>> {
-        let name = source_name(source);
-        let what = match (&source.machine, &source.paths) {
-            (Some(machine), _) => {
-                let found = machines.iter().find(|m| m.name == *machine || m.uuid == *machine);
-                let found = found.ok_or_else(|| {
-                    let message =
-                        message!(VM_NOT_FOUND, "the host has no machine {machine:?}", machine);
-                    Box::new(ErrorBody::from(message))
-                })?;
-                Source::Machine { uuid: found.uuid.clone(), name: found.name.clone() }
-            }
-            (None, paths) => {
-                let disks = paths.clone().unwrap_or_default();
-                for path in disks.values() {
-                    self.places.check_disk(path).map_err(|no| not_allowed(None, &no))?;
-                }
-                Source::Disks { disks }
-            }
-        };
-        let name = match (&source.name, &what) {
-            (Some(name), _) => name.clone(),
-            (None, Source::Machine { name, .. }) => item_name(name),
-            (None, Source::Disks { .. }) => name,
-        };
+        let found = sources::wanted(source)?.find(source, machines, &*self.places)?;
+        let what = found.source;
+        let name = source.name.clone().unwrap_or(found.name);
         let read = in_read!(self, tx => { named::<HostDoc>(tx, host).await });
         let agent = self.agents.agent(&read?.doc.host)?;
         let order = OrderId::of_job(job, format_args!("check/{name}"));
@@ -271,19 +250,10 @@ impl Control {
     }
 }
 
-fn source_name(source: &ProtectSource) -> String {
-    let first = || source.paths.as_ref().and_then(|paths| paths.keys().next().cloned());
-    let name = source.name.clone().or_else(|| source.machine.clone()).or_else(first);
-    name.unwrap_or_else(|| "disks".to_owned())
-}
-
-/// A machine's name as an item's: the same, but for what names of items may not have, which becomes
-/// `-`. Nobody else's item is taken for it: names of items are checked when one is added.
-fn item_name(machine: &str) -> String {
-    if strongroom_base::check_name(machine) {
-        return machine.to_owned();
+/// What a source is called until it is found.
+fn source_name(source: &ProtectSource) -> Result<String, ControlError> {
+    match &source.name {
+        Some(name) => Ok(name.clone()),
+        None => Ok(sources::wanted(source)?.called(source)),
     }
-    let good = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
-    let name: String = machine.chars().map(good).take(198).collect();
-    if name.starts_with(|c: char| c.is_ascii_alphanumeric()) { name } else { format!("vm{name}") }
 }

@@ -13,6 +13,7 @@ use crate::{
     points::{point_doc, point_or_snapshot},
     policies::vault_of,
     service::Control,
+    sources,
 };
 
 impl Control {
@@ -41,10 +42,8 @@ impl Control {
         // Named as whoever looks for it will.
         let replaces = match &restore {
             api::Restore::Replace(replace) if !replace.dry_run => {
-                Some(replace.machine.clone().unwrap_or_else(|| match &item.item.source {
-                    api::Source::Machine { uuid, .. } => uuid.clone(),
-                    api::Source::Disks { .. } => item.item.name.clone(),
-                }))
+                let own = || sources::of(&item.item.source).replaced(&item.item);
+                Some(replace.machine.clone().unwrap_or_else(own))
             }
             _ => None,
         };
