@@ -41,7 +41,7 @@ pub use key::{Key, KeyError};
 pub use limits::{BLOCK_SIZE, BLOCK_SIZE_U64, FANOUT, LEAF_SPAN, MAX_DISK_SIZE, SECTOR_SIZE};
 pub use message::{AsParam, Message, Param, Params};
 pub use names::check_name;
-pub use progress::{Progress, Snapshot};
+pub use progress::{Progress, Snapshot, Stage, Things};
 pub use ranges::{ByteRange, RangeError, RangeSet};
 pub use recently::Recently;
 pub use splitmix::SplitMix64;

@@ -77,7 +77,8 @@ fn no_point(name: &str) -> ControlError {
 /// A point of an item: its id, or `latest`, which is the newest that can be restored.
 async fn find_point(tx: &mut ReadTx, item: ItemId, name: &str) -> Result<Stored<PointDoc>> {
     if name == "latest" {
-        let good = Filter::all().eq("item", item.to_string()).eq("state", "restorable");
+        let good =
+            Filter::all().eq("item", item.to_string()).eq("state", PointState::Restorable.name());
         let newest = Query::new(good).descending("time").limit(1);
         return tx.first::<PointDoc>(&newest).await?.ok_or_else(|| no_point(name));
     }
@@ -188,7 +189,7 @@ impl Control {
             if doc.point.state == PointState::SoftDeleted {
                 return Ok(Versioned { value: doc.point, version });
             }
-            let good = Filter::all().eq("item", of.id.to_string()).eq("state", "restorable");
+            let good = Filter::all().eq("item", of.id.to_string()).eq("state", PointState::Restorable.name());
             if doc.point.state == PointState::Restorable
                 && tx.count::<PointDoc>(&good).await? == 1
             {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use jiff::SignedDuration;
 use serde_json::json;
 use strongroom_api::{
-    self as api, AlertState, FailingItem, JobBegun, JobKind, KeyReference, Status, Trigger,
-    VaultStatus, VaultUsage,
+    self as api, AlertState, FailingItem, JobBegun, JobKind, JobState, KeyReference, Status,
+    Trigger, VaultStatus, VaultUsage,
 };
 use strongroom_base::message;
 use strongroom_catalog::{Document, Filter, Query, ReadTx, Stored, Value};
@@ -58,8 +58,8 @@ impl Control {
                 Some(api::NextBackup { time: item.next_backup?, item: item.name })
             });
             let jobs = count_by::<JobDoc>(tx, "state", &recent).await?;
-            let running = jobs_seen.clone().one_of("state", ["in_progress", "cancelling"]);
-            let queued = jobs_seen.clone().eq("state", "queued");
+            let running = jobs_seen.clone().one_of("state", [JobState::InProgress, JobState::Cancelling].map(JobState::name));
+            let queued = jobs_seen.clone().eq("state", JobState::Queued.name());
             let failing = Query::new(in_sight.clone().gt("failures", 0_i64))
                 .descending("failures")
                 .limit(FAILING);

@@ -241,7 +241,7 @@ impl Control {
             check_version(version, expected)?;
             check_active(&doc.vault)?;
             let in_vault = Filter::all().eq("vault", doc.vault.id.to_string());
-            let items = tx.count::<ItemDoc>(&in_vault.clone().ne("state", "soft_deleted")).await?;
+            let items = tx.count::<ItemDoc>(&in_vault.clone().ne("state", api::ProtectionState::SoftDeleted.name())).await?;
             if items > 0 {
                 let message = message!(VAULT_NOT_EMPTY, "the vault {vault} has {items}", vault = doc.vault.name, items = items => words::count(items, "item"));
                 return Err(ControlError::from(message));
@@ -294,7 +294,8 @@ impl Control {
     /// Forgets deleted vaults whose time is over. What is in their stores is left there.
     pub(crate) async fn purge_vaults(&self) -> Result<()> {
         let trusted = self.trusted_now();
-        let deleted = Query::new(Filter::all().eq("state", "soft_deleted")).limit(1000);
+        let deleted =
+            Query::new(Filter::all().eq("state", VaultState::SoftDeleted.name())).limit(1000);
         let over = |doc: &VaultDoc| doc.vault.purge_after.is_some_and(|after| after <= trusted);
         let found = self.catalog.list::<VaultDoc>(&deleted).await?.items;
         if !found.iter().any(|stored| over(&stored.doc)) {
@@ -356,8 +357,9 @@ async fn check_no_snapshots(tx: &mut ReadTx, vault: &Vault) -> Result<()> {
         );
         return Err(text.into());
     }
-    let near =
-        Filter::all().eq("kind", RecoveryPointType::Snapshot.name()).ne("state", "soft_deleted");
+    let near = Filter::all()
+        .eq("kind", RecoveryPointType::Snapshot.name())
+        .ne("state", api::PointState::SoftDeleted.name());
     let mut token = None;
     loop {
         let query = Query::new(near.clone()).limit(1000).after(token);

@@ -11,7 +11,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use serde::Serialize;
 use strongroom_api::{Job, JobBegun, JobState};
-use strongroom_base::{Message, SystemEntropy, message};
+use strongroom_base::{Message, Stage, SystemEntropy, message};
 use strongroom_client::{Client, ClientError, Options, Trust};
 
 use crate::{
@@ -199,16 +199,16 @@ fn tried(job: &Job) -> Option<String> {
 }
 
 /// How a job's work is called while it goes on.
-fn stage(job: &Job) -> &'static str {
+fn stage(job: &Job) -> Stage {
     let at_work = job.tasks.iter().find(|task| task.state == strongroom_api::TaskState::InProgress);
     match (job.state, at_work.map(|task| task.name.as_str())) {
-        (JobState::Queued, _) => "waiting",
-        (JobState::Cancelling, _) => "cancelling",
-        (_, Some("snapshot")) => "snapshot",
-        (_, Some("transfer")) => "transfer",
-        (_, Some("validate")) => "validating",
-        (_, Some("restore")) => "restoring",
-        _ => "working",
+        (JobState::Queued, _) => Stage::Waiting,
+        (JobState::Cancelling, _) => Stage::Cancelling,
+        (_, Some("snapshot")) => Stage::Snapshot,
+        (_, Some("transfer")) => Stage::Transfer,
+        (_, Some("validate")) => Stage::Validating,
+        (_, Some("restore")) => Stage::Restoring,
+        _ => Stage::Working,
     }
 }
 
@@ -318,7 +318,7 @@ mod tests {
     #[test]
     fn a_job_that_was_cancelled_is_called_so() {
         let of = |state| Job { state, ..waiting() };
-        assert_eq!(stage(&of(JobState::Cancelling)), "cancelling");
+        assert_eq!(stage(&of(JobState::Cancelling)), Stage::Cancelling);
         let failure = outcome(of(JobState::Cancelled)).expect_err("it was cancelled");
         assert_eq!(failure.code(), &codes::JOB_CANCELLED);
         assert!(failure.to_text().contains("was cancelled"), "{}", failure.to_text());

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::json;
-use strongroom_api::TaskState;
+use strongroom_api::{Report, TaskState};
 use strongroom_base::{PointId, words};
 use strongroom_engine::{BackupReport, CleanCheck, Deltas, DiskBackupReport};
 use strongroom_format::{DiskRecord, Manifest};
@@ -31,7 +30,7 @@ pub(crate) struct Made {
     /// Bytes that it added to the vault.
     pub(super) stored_bytes: u64,
     /// The report, as the command prints it.
-    pub(super) report: serde_json::Value,
+    pub(super) report: Report,
 }
 
 impl LocalAgent {
@@ -45,7 +44,7 @@ impl LocalAgent {
             if order.tier == Tier::Vault {
                 watch.task("transfer", TaskState::Completed, detail());
             }
-            return Ok(done(&open, order, &point, report_of(&point)));
+            return Ok(done(&open, order, &point, report_of(&point)?));
         }
         let made = sources::of(&order.source).back_up(self, &open, order, watch)?;
         let Made { point: id, stored_bytes: stored, report } = made;
@@ -113,12 +112,7 @@ fn made_before(open: &OpenVault, order: &BackupOrder) -> Result<Option<Manifest>
     open.vault.find_point(&order.item, since, is_it).map_err(body)
 }
 
-fn done(
-    open: &OpenVault,
-    order: &BackupOrder,
-    point: &Manifest,
-    report: serde_json::Value,
-) -> BackupDone {
+fn done(open: &OpenVault, order: &BackupOrder, point: &Manifest, report: Report) -> BackupDone {
     let best = sources::of(&order.source).best(order);
     let mut found = warnings(point, Some(best));
     found.extend(open.warnings.iter().map(warning));
@@ -126,7 +120,7 @@ fn done(
 }
 
 /// The report of a point that was made before, as far as the point knows.
-pub(super) fn report_of(point: &Manifest) -> serde_json::Value {
+pub(super) fn report_of(point: &Manifest) -> Result<Report> {
     let disk = |disk: &DiskRecord| DiskBackupReport {
         name: disk.name.clone(),
         size_bytes: disk.size_bytes,
@@ -155,9 +149,5 @@ pub(super) fn report_of(point: &Manifest) -> serde_json::Value {
         seconds: point.completed.duration_since(point.time).as_secs_f64(),
         disks: point.disks.iter().map(disk).collect(),
     };
-    let mut report = serde_json::to_value(report).unwrap_or_default();
-    if let Some(fields) = report.as_object_mut() {
-        fields.insert("made_before".to_owned(), json!(true));
-    }
-    report
+    Ok(Report::of(&report)?.with("made_before", true))
 }

@@ -9,7 +9,7 @@ mod transfer;
 
 use std::{path::PathBuf, sync::Arc};
 
-use strongroom_api::{Check, ErrorBody, ProtectableDisk, ProtectableItem, RestoreDecision};
+use strongroom_api::{Check, ErrorBody, ProtectableDisk, ProtectableItem, Report, RestoreDecision};
 use strongroom_base::{Clock as _, HostId, SystemClock, message};
 use strongroom_disk::Within;
 use strongroom_hypervisor::{ConnectUri, Connection, Settings};
@@ -141,18 +141,10 @@ impl Agent for LocalAgent {
 /// leaves it to be decided still.
 fn finished(done: Result<impl serde::Serialize, MachineError>) -> Result<FinishDone> {
     match done {
-        Ok(report) => to_json(&report).map(FinishDone::Finished),
+        Ok(report) => Ok(FinishDone::Finished(Report::of(&report)?)),
         Err(MachineError::NotReplaced { .. }) => Ok(FinishDone::DecidedBefore),
         Err(error) => Err(body(error)),
     }
-}
-
-/// A report as it is sent.
-pub(crate) fn to_json(report: &impl serde::Serialize) -> Result<serde_json::Value> {
-    serde_json::to_value(report).map_err(|error| {
-        let message = message!(BUG, "a report that is no JSON: {error}", error = error.to_string());
-        Box::new(ErrorBody::from(message))
-    })
 }
 
 /// libvirt's numbers: major × 1,000,000 + minor × 1,000 + release.
@@ -199,7 +191,7 @@ mod tests {
         let reason = "a machine is restored on the host that runs it".to_owned();
         let error = done(MachineError::Unsupported { machine: machine(), reason });
         assert_eq!(error.expect_err("it waits still").code.as_str(), "vm.unsupported");
-        assert_eq!(finished(Ok("report")), Ok(D::Finished("report".into())));
+        assert_eq!(finished(Ok(Report::default())), Ok(D::Finished(Report::default())));
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::{
 
 use serde_json::json;
 use strongroom_api::{
-    DiskFormat, ErrorBody, PowerAfter, Restore, RestoreDisks, RestoreMachine, RestoreReplace,
-    StopFirst, TaskState,
+    DiskFormat, ErrorBody, PowerAfter, Report, Restore, RestoreDisks, RestoreMachine,
+    RestoreReplace, StopFirst, TaskState,
 };
 use strongroom_base::message;
 use strongroom_disk::{DiskSpec, ImageFormat};
@@ -25,7 +25,7 @@ use strongroom_machine::{
 use strongroom_orders::{PointFacts, RestoreDone, RestoreOrder, Result, Watch};
 use strongroom_vault::Vault;
 
-use super::{LocalAgent, backup::JOB, begun::Begun, sources, to_json};
+use super::{LocalAgent, backup::JOB, begun::Begun, sources};
 use crate::{
     error::{body, of_source},
     facts::{point_facts, warning},
@@ -82,7 +82,7 @@ impl Work<'_> {
         let prepared = restore::prepare_disks(&self.vault, &self.point, request).map_err(body)?;
         self.prepared();
         let report = prepared.run(&self.watch.progress, &self.watch.cancel).map_err(body)?;
-        Ok(RestoreDone { warnings: Vec::new(), safety_point: None, report: to_json(&report)? })
+        Ok(RestoreDone { warnings: Vec::new(), safety_point: None, report: Report::of(&report)? })
     }
 
     fn machine(&self, wanted: &RestoreMachine) -> Result<RestoreDone> {
@@ -234,7 +234,7 @@ impl Work<'_> {
         if power != Power::Off && !state.is_active() {
             connection.start(&domain, power == Power::Paused).map_err(body)?;
         }
-        let report = json!({
+        let report = Report::of(&json!({
             "recovery_point": self.point.id,
             "item": self.point.item,
             "machine": domain.name,
@@ -242,7 +242,7 @@ impl Work<'_> {
             "host": connection.uri().to_string(),
             "safety_point": safety_point.as_ref().map(|point| point.id),
             "done_before": true,
-        });
+        }))?;
         Ok(RestoreDone { warnings: Vec::new(), safety_point, report })
     }
 
@@ -267,7 +267,7 @@ impl Work<'_> {
             );
             ErrorBody::from(message)
         });
-        Ok(RestoreDone { warnings: warnings.collect(), safety_point, report: to_json(report)? })
+        Ok(RestoreDone { warnings: warnings.collect(), safety_point, report: Report::of(report)? })
     }
 
     fn new_machine(&self, wanted: &RestoreMachine) -> Result<MachineRestore> {

@@ -226,7 +226,7 @@ fn what_goes_wrong_has_its_code() {
     let source = Source::Disks { disks: disks.into() };
     let check = lab.agent.check(&CheckOrder { order: once(), source }).expect("checked");
     assert_eq!(check.verdict, Verdict::Red);
-    assert_eq!((check.findings[0].level.as_str(), check.findings.len()), ("red", 2));
+    assert_eq!((check.findings[0].level.name(), check.findings.len()), ("red", 2));
 
     // Restores that make no sense.
     let machine = Restore::Machine(RestoreMachine::default());

@@ -20,7 +20,7 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use strongroom_api::{ErrorBody, Job, JobState, Progress, Task, TaskState};
+use strongroom_api::{ErrorBody, Job, JobState, Progress, Report, Task, TaskState};
 use strongroom_base::{PointId, codes, message};
 
 /// How often a job is tried again, and when.
@@ -75,7 +75,7 @@ pub enum Event {
     /// All is done.
     Finished {
         /// What was done.
-        report: Option<serde_json::Value>,
+        report: Option<Report>,
     },
     /// It failed.
     Broke {

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 use strongroom_api::{
-    self as api, ErrorBody, Job, JobBegun, JobKind, JobState, ProtectionState, StopMode, Task,
-    TaskState, Trigger,
+    self as api, ErrorBody, Job, JobBegun, JobKind, JobState, ProtectionState, Report, StopMode,
+    Task, TaskState, Trigger,
 };
 use strongroom_base::{Fault, JobId, codes, message};
 use strongroom_catalog::{Filter, Query, Stored, Tx};
@@ -238,7 +238,7 @@ impl Control {
         job.job.host = Some(item.host);
         job.job.started = Some(now);
         job.job.ended = Some(now);
-        job.job.report = Some(json!({ "mode": mode }));
+        job.job.report = Some(Report::of(&json!({ "mode": mode }))?);
         tx.insert(&job).await?;
         Ok(())
     }

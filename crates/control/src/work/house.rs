@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
-use strongroom_api::{self as api, JobKind, KeyReference, TaskState, VaultUsage};
+use strongroom_api::{self as api, JobKind, KeyReference, Report, TaskState, VaultUsage};
 use strongroom_base::{ItemId, JobId, PointId, VaultId, codes, words};
 use strongroom_catalog::{Document as _, Filter, Query, Stored};
 use strongroom_orders::{OrderId, RotateOrder, Watch};
@@ -70,7 +70,9 @@ impl Control {
         match late {
             None => {
                 watch.task("delete", TaskState::Completed, Some(detail));
-                Ok(Some(json!({ "points_removed": removed, "snapshots_removed": snapshots })))
+                Ok(Some(Report::of(
+                    &json!({ "points_removed": removed, "snapshots_removed": snapshots }),
+                )?))
             }
             Some(error) => {
                 watch.task("delete", TaskState::Failed, Some(detail));
@@ -230,7 +232,7 @@ impl Control {
             TaskState::Completed,
             Some(words::count_of(removed, "recovery point")),
         );
-        Ok(Some(json!({ "points_removed": removed })))
+        Ok(Some(Report::of(&json!({ "points_removed": removed }))?))
     }
 
     /// Points of a deleted item are locked: it goes when the last of them may.
@@ -278,7 +280,7 @@ impl Control {
                 let item = tx.first::<ItemDoc>(&Query::new(by_name)).await?;
                 usage.item = item.map(|stored| stored.doc.item.id);
             }
-            let deleted = in_vault.clone().eq("state", "soft_deleted");
+            let deleted = in_vault.clone().eq("state", api::PointState::SoftDeleted.name());
             let usage = VaultUsage {
                 vault,
                 measured: now,
@@ -299,7 +301,7 @@ impl Control {
             Ok(usage)
         })?;
         watch.task("measure", TaskState::Completed, None);
-        Ok(Some(json!({ "stored_bytes": usage.stored_bytes })))
+        Ok(Some(Report::of(&json!({ "stored_bytes": usage.stored_bytes }))?))
     }
 
     pub(super) async fn do_rotate_key(

@@ -31,7 +31,7 @@ use std::{
 
 use jiff::SignedDuration;
 use strongroom_api::{self as api, ErrorBody, JobState};
-use strongroom_base::{Cancel, JobId, VaultId, codes, message};
+use strongroom_base::{Cancel, JobId, Things, VaultId, codes, message};
 use strongroom_catalog::{Filter, Query, Stored};
 use strongroom_orders::Watch;
 use tokio::sync::{mpsc, watch};
@@ -87,7 +87,7 @@ impl Rounds {
 }
 
 /// What a job did, or why it failed.
-pub(crate) type Outcome = Result<Option<serde_json::Value>, Box<ErrorBody>>;
+pub(crate) type Outcome = Result<Option<api::Report>, Box<ErrorBody>>;
 
 /// What a running job tells.
 #[derive(Clone)]
@@ -531,7 +531,7 @@ impl Control {
                 rate.saturating_mul(3).saturating_add(current) / 4
             };
             (last, then) = (now, at);
-            if !now.things.is_empty() {
+            if now.things != Things::Bytes {
                 continue;
             }
             // As long as nobody knows how much there is to do, nothing is said.

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use jiff::SignedDuration;
 use serde_json::json;
 use strongroom_api::{
-    self as api, ErrorBody, HostState, JobKind, Protect, ProtectSource, ProtectableItem, TaskState,
-    Trigger, Verdict,
+    self as api, ErrorBody, HostState, JobKind, Level, Protect, ProtectSource, ProtectableItem,
+    Report, TaskState, Trigger, Verdict,
 };
 use strongroom_base::{Cancel, Code, HostId, JobId, VaultId, codes, message, words};
 use strongroom_catalog::{Filter, Query, Stored};
@@ -36,7 +36,7 @@ impl Control {
         let names: Vec<_> = found.iter().map(|machine| &machine.name).collect();
         let detail = words::count_of(found.len(), "machine");
         watch.task("discover", TaskState::Completed, Some(detail));
-        Ok(Some(json!({ "machines": names })))
+        Ok(Some(Report::of(&json!({ "machines": names }))?))
     }
 
     /// Asks a host what it has, and writes it down; or that it does not answer.
@@ -192,7 +192,7 @@ impl Control {
         match failed.into_iter().next() {
             // If none could be protected, the first says why.
             Some(error) if done.is_empty() => Err(Box::new(error)),
-            _ => Ok(Some(json!({ "items": done }))),
+            _ => Ok(Some(Report::of(&json!({ "items": done }))?)),
         }
     }
 
@@ -212,7 +212,7 @@ impl Control {
         let order = OrderId::of_job(job, format_args!("check/{name}"));
         let order = CheckOrder { order, source: what.clone() };
         let check = Self::blocking(move || agent.check(&order)).await?;
-        let findings = |level: &str| -> Vec<&str> {
+        let findings = |level: Level| -> Vec<&str> {
             let of = check.findings.iter().filter(|finding| finding.level == level);
             of.map(|finding| finding.what.as_str()).collect()
         };
@@ -221,12 +221,12 @@ impl Control {
                 VM_NOT_READY,
                 "{name} cannot be backed up: {reasons}",
                 name,
-                reasons = findings("red").join("; ")
+                reasons = findings(Level::Red).join("; ")
             );
             return Err(Box::new(ErrorBody::from(message)));
         }
         // It is protected all the same: this is said, and is no warning of the job.
-        let amber = findings("amber").join("; ");
+        let amber = findings(Level::Amber).join("; ");
         let backup_now = request.backup_now;
         let (doc, made) = in_write!(self, tx => {
             let (source, disks) = (what.clone(), &source.disks);

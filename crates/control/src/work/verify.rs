@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use serde_json::json;
-use strongroom_api::{ErrorBody, Vault, VaultState, Verified};
+use strongroom_api::{ErrorBody, Report, Vault, VaultState, Verified};
 use strongroom_base::{JobId, VaultId, message};
 use strongroom_catalog::{Query, ReadTx, Tx};
 use strongroom_orders::{OrderId, VerifyDepth, VerifyFacts, VerifyOrder, Watch};
@@ -99,7 +98,7 @@ impl Control {
         if let Some(warning) = warning {
             teller.tell(Event::Warning(warning));
         }
-        Ok(Some(json!(found)))
+        Ok(Some(Report::of(&found)?))
     }
 
     /// In how many times what is left of a round is to be read.

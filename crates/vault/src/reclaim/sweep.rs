@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use strongroom_base::{Cancel, PackId, PointId};
+use strongroom_base::{Cancel, PackId, PointId, Stage, Things};
 use strongroom_format::{
     IndexObject,
     names::{self, ItemKey},
@@ -89,7 +89,7 @@ pub(super) fn copy_live(
         |(pack, _)| size(pack),
         |(pack, _)| read(pack),
         |(pack, records), bytes| {
-            progress(ReclaimProgress::new("copying", "packs", done, total));
+            progress(ReclaimProgress::new(Stage::Copying, Things::Packs, done, total));
             done += 1;
             let listed = packs.get(pack).ok_or(VaultError::ConcurrentReclaim)?;
             copy_pack(vault, &writer, listed, records, &bytes?)
@@ -159,7 +159,7 @@ pub(super) fn delete(
     let total = doomed.len();
     for (number, packs) in doomed.chunks(DELETED_AT_ONCE).enumerate() {
         let done = number.saturating_mul(DELETED_AT_ONCE);
-        progress(ReclaimProgress::new("deleting", "packs", done, total));
+        progress(ReclaimProgress::new(Stage::Deleting, Things::Packs, done, total));
         let names: Vec<_> = packs.iter().map(|pack| names::pack(pack.kind, &pack.id)).collect();
         vault.store.delete_all(&names)?;
         for pack in packs {

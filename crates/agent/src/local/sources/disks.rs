@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use strongroom_api::{
-    Check, ConsistencyWanted, DiskPaths, DiskSelection, ErrorBody, Finding, Verdict,
+    Check, ConsistencyWanted, DiskPaths, DiskSelection, ErrorBody, Finding, Level, Report, Verdict,
 };
 use strongroom_base::{Code, Coded as _, Message, codes, message};
 use strongroom_disk::{DiskError, DiskSource, DiskSpec, OpenOptions, open_source};
@@ -17,7 +17,6 @@ use crate::{
     local::{
         LocalAgent,
         backup::{Made, frozen_at, tags},
-        to_json,
     },
     vaults::OpenVault,
 };
@@ -71,7 +70,7 @@ impl Kind for Disks<'_> {
         Ok(Made {
             point: report.recovery_point,
             stored_bytes: report.stored_bytes,
-            report: to_json(&report)?,
+            report: Report::of(&report)?,
         })
     }
 
@@ -80,7 +79,7 @@ impl Kind for Disks<'_> {
         for (name, place) in self.disks {
             if let Err(error) = agent.open(place) {
                 findings.push(Finding {
-                    level: "red".to_owned(),
+                    level: Level::Red,
                     id: error.code().name.to_owned(),
                     what: format!("disk {name}: {error}"),
                     what_to_do: error.code().hint.to_owned(),
@@ -89,7 +88,7 @@ impl Kind for Disks<'_> {
         }
         let verdict = if findings.is_empty() { Verdict::Green } else { Verdict::Red };
         findings.push(Finding {
-            level: "info".to_owned(),
+            level: Level::Info,
             id: "disks.as_they_are".to_owned(),
             what: "Disks by path are read without freezing.".to_owned(),
             what_to_do: "Let nothing write to them during a backup: name snapshots, or stop the programs that use them."

@@ -1,9 +1,9 @@
 //! Machines of libvirt.
 
-use strongroom_api::{Check, ConsistencyWanted, DiskSelection, Finding, Verdict};
+use strongroom_api::{Check, ConsistencyWanted, DiskSelection, Finding, Level, Report, Verdict};
 use strongroom_base::{Code, Message, codes, message};
-use strongroom_hypervisor::DiskChoice;
-use strongroom_machine::{Checked, MachineBackup, Taken, Wish};
+use strongroom_hypervisor::{DiskChoice, Level as FoundLevel};
+use strongroom_machine::{Checked, MachineBackup, Taken, Verdict as FoundVerdict, Wish};
 use strongroom_orders::{BackupOrder, Result, Watch};
 
 use super::Kind;
@@ -13,7 +13,6 @@ use crate::{
     local::{
         LocalAgent,
         backup::{Made, frozen_at, tags},
-        to_json,
     },
     vaults::OpenVault,
 };
@@ -78,7 +77,7 @@ impl Kind for Machine<'_> {
         Ok(Made {
             point: report.point.recovery_point,
             stored_bytes: report.point.stored_bytes,
-            report: to_json(&report)?,
+            report: Report::of(&report)?,
         })
     }
 
@@ -111,14 +110,22 @@ fn choice(disks: &DiskSelection) -> DiskChoice {
 
 fn check(checked: Checked) -> Check {
     let findings = checked.findings.into_iter().map(|finding| Finding {
-        level: finding.level.to_owned(),
+        level: match finding.level {
+            FoundLevel::Info => Level::Info,
+            FoundLevel::Amber => Level::Amber,
+            FoundLevel::Red => Level::Red,
+        },
         id: finding.id.to_owned(),
         what: finding.what,
         what_to_do: finding.what_to_do,
     });
     Check {
         name: checked.name,
-        verdict: checked.verdict.parse().unwrap_or(Verdict::Red),
+        verdict: match checked.verdict {
+            FoundVerdict::Green => Verdict::Green,
+            FoundVerdict::Amber => Verdict::Amber,
+            FoundVerdict::Red => Verdict::Red,
+        },
         findings: findings.collect(),
     }
 }
