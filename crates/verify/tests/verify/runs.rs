@@ -139,7 +139,7 @@ fn progress_is_told() {
         (end.done, end.total, end.bytes_total),
         (report.packs, report.packs, report.read_bytes)
     );
-    assert!(of("metadata").count() >= 6);
+    assert!(of(Stage::Metadata).count() >= 6);
 }
 
 #[test]
