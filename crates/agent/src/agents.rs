@@ -7,7 +7,7 @@ use std::{
 };
 
 use strongroom_api::{self as api, ErrorBody};
-use strongroom_base::{HostId, codes};
+use strongroom_base::{HostId, codes, message};
 use strongroom_disk::Within;
 use strongroom_hypervisor::{ConnectUri, HypervisorError, Route, Scope, Settings};
 use strongroom_keys::ModuleCommand;
@@ -135,9 +135,12 @@ fn local(text: &str, sockets: &[PathBuf]) -> Result<ConnectUri> {
         if socket.as_ref().is_none_or(|socket| sockets.contains(socket)) {
             return Ok(uri);
         }
-        let message =
-            format!("{uri} is no socket that the server's configuration allows (libvirt_sockets)");
-        return Err(Box::new(ErrorBody::new(&codes::HOST_SOCKET, message)));
+        let message = message!(
+            HOST_SOCKET,
+            "{uri} is no socket that the server's configuration allows (libvirt_sockets)",
+            uri = uri.to_string()
+        );
+        return Err(Box::new(ErrorBody::from(message)));
     }
     let message =
         "agents on further hosts come later: only the libvirt of this machine can be used";
@@ -163,7 +166,7 @@ mod tests {
             ("qemu+unix:///system?socket=/run/other/../other/libvirt-sock", "host.socket"),
             ("qemu+ssh://kvm2/system", "feature.missing"),
         ] {
-            assert_eq!(local(bad, &named).expect_err(bad).code, code);
+            assert_eq!(local(bad, &named).expect_err(bad).code.as_str(), code);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What recovery points say, as it is sent.
 
 use strongroom_api::{ConsistencyProved, ConsistencyWanted, ErrorBody, PointDisk};
-use strongroom_base::{codes, words};
+use strongroom_base::{Message, message, words};
 use strongroom_format::{Consistency, DiskRecord, Manifest};
 use strongroom_machine::NO_SCRIPTS;
 use strongroom_orders::{Absence, AbsentPoint, PointFacts};
@@ -40,19 +40,20 @@ fn notes(point: &Manifest) -> Vec<String> {
         left_out.map(|disk| format!("disk {} is left out: {}", disk.name, disk.reason)).collect();
     for disk in &point.disks {
         notes.extend(disk.notes.iter().map(|note| format!("disk {}: {note}", disk.name)));
-        notes.extend(skipped(disk));
+        notes.extend(skipped(disk).map(|message| message.text));
     }
     notes
 }
 
 /// That parts of a disk could not be read, if that is so.
-pub(crate) fn skipped(disk: &DiskRecord) -> Option<String> {
+pub(crate) fn skipped(disk: &DiskRecord) -> Option<Message> {
     let bytes = disk.skipped.iter().map(|range| range.length).fold(0, u64::saturating_add);
     (bytes > 0).then(|| {
-        format!(
-            "{} of disk {} could not be read and were recorded as zeros",
-            words::bytes(bytes),
-            disk.name
+        message!(
+            BACKUP_SKIPPED,
+            "{bytes} of disk {disk} could not be read and were recorded as zeros",
+            bytes = bytes => words::bytes(bytes),
+            disk = disk.name
         )
     })
 }
@@ -67,18 +68,25 @@ pub(crate) fn warnings(point: &Manifest, best: Option<ConsistencyWanted>) -> Vec
     // The best comes first.
     if let Some(best) = best.filter(|best| ConsistencyProved::from(*best) < had && !best_there_is) {
         let evidence = point.evidence.join("; ");
-        let message = format!("it is {had} consistent, not {best} consistent: {evidence}");
-        warnings.push(ErrorBody::new(&codes::VM_CONSISTENCY, message));
+        let message = message!(
+            VM_CONSISTENCY,
+            "it is {had} consistent, not {best} consistent: {evidence}",
+            had,
+            best,
+            evidence
+        );
+        warnings.push(ErrorBody::from(message));
     }
     for disk in &point.disks {
-        let skipped = skipped(disk);
-        warnings.extend(skipped.map(|words| ErrorBody::new(&codes::BACKUP_SKIPPED, words)));
+        warnings.extend(skipped(disk).map(ErrorBody::from));
         if disk.unexpected_blocks > 0 {
-            let message = format!(
-                "{} blocks of disk {} had changed although its record of changes does not list them; all of the disk was compared, but points since the last full comparison may lack changes",
-                disk.unexpected_blocks, disk.name
+            let message = message!(
+                DISK_BITMAP,
+                "{blocks} blocks of disk {disk} had changed although its record of changes does not list them; all of the disk was compared, but points since the last full comparison may lack changes",
+                blocks = disk.unexpected_blocks,
+                disk = disk.name
             );
-            warnings.push(ErrorBody::new(&codes::DISK_BITMAP, message));
+            warnings.push(ErrorBody::from(message));
         }
     }
     warnings
@@ -95,7 +103,7 @@ pub(crate) fn absent_point(absent: vault::AbsentPoint) -> AbsentPoint {
 
 /// A vault's warning, as it is sent.
 pub(crate) fn warning(warning: &Warning) -> ErrorBody {
-    ErrorBody::new(warning.code, warning.message.clone())
+    warning.0.clone().into()
 }
 
 /// A kind of consistency in the words of the API.

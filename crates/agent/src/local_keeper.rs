@@ -7,8 +7,8 @@ use std::{
 };
 
 use jiff::Timestamp;
-use strongroom_api::{ErrorBody, ItemUsage, KeyReference, TaskState};
-use strongroom_base::{PointId, SystemClock, SystemEntropy, words};
+use strongroom_api::{ErrorBody, ItemUsage, KeyReference, Report, TaskState};
+use strongroom_base::{PointId, Stage, SystemClock, SystemEntropy, words};
 use strongroom_engine::data_bytes;
 use strongroom_format::Manifest;
 use strongroom_keys::{self as keys, KeyError, KeyRing};
@@ -204,17 +204,17 @@ impl Keeper for LocalKeeper {
             now: Some(order.now),
             ..ReclaimOptions::default()
         };
-        let last = Mutex::new("");
+        let last = Mutex::new(None);
         let hears = |now: ReclaimProgress| {
             watch.progress.count(now.stage, now.things, now.done, now.total);
             let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-            if *last != now.stage {
-                *last = now.stage;
+            if *last != Some(now.stage) {
+                *last = Some(now.stage);
                 let words = match now.stage {
-                    "waiting" => "waiting for backups that may need data to be removed".to_owned(),
-                    stage => stage.to_owned(),
+                    Stage::Waiting => "waiting for backups that may need data to be removed",
+                    stage => stage.name(),
                 };
-                watch.task("reclaim", TaskState::InProgress, Some(words));
+                watch.task("reclaim", TaskState::InProgress, Some(words.to_owned()));
             }
         };
         let report = reclaim_watched(&vault, &options, &hears, &watch.cancel).map_err(body)?;
@@ -234,7 +234,7 @@ impl Keeper for LocalKeeper {
         Ok(ReclaimDone {
             complete: report.waiting_for.is_empty(),
             held: held.collect(),
-            report: crate::local::to_json(&report)?,
+            report: Report::of(&report)?,
         })
     }
 
@@ -397,6 +397,6 @@ fn words(validated: &Validated) -> Vec<String> {
     let walked = format!(
         "{nodes} tree nodes read, {blocks} blocks found, {sampled} read and checked{shared}"
     );
-    let skipped = point.disks.iter().filter_map(skipped);
+    let skipped = point.disks.iter().filter_map(skipped).map(|message| message.text);
     std::iter::once(walked).chain(skipped).collect()
 }

@@ -5,8 +5,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use strongroom_api::TaskState;
-use strongroom_base::Cancel;
+use strongroom_api::{Report, TaskState};
+use strongroom_base::{Cancel, Stage, Things};
 use strongroom_orders::{Result, VerifyDepth, VerifyFacts, Watch};
 use strongroom_vault::{Vault, VaultError};
 use strongroom_verify::{VerifyMode, VerifyOptions, VerifyProgress, VerifyReport, verify};
@@ -36,19 +36,24 @@ pub(crate) fn run(
         ..VerifyOptions::default()
     };
     let stop = Cancel::new();
-    let stage = Mutex::new("");
+    let stage = Mutex::new(None);
     let hears = |now: VerifyProgress| {
-        watch.progress.count(now.stage, now.stage, now.done, now.total);
+        let things = match now.stage {
+            Stage::Packs => Things::Packs,
+            Stage::Points => Things::RecoveryPoints,
+            _ => Things::Objects,
+        };
+        watch.progress.count(now.stage, things, now.done, now.total);
         let mut last = stage.lock().unwrap_or_else(PoisonError::into_inner);
-        if *last != now.stage {
-            *last = now.stage;
-            watch.task("verify", TaskState::InProgress, Some(now.stage.to_owned()));
+        if *last != Some(now.stage) {
+            *last = Some(now.stage);
+            watch.task("verify", TaskState::InProgress, Some(now.stage.to_string()));
         }
         if watch.cancel.is_cancelled() {
             stop.cancel();
         }
         if let VerifyDepth::Part { of } = depth
-            && now.stage == "packs"
+            && now.stage == Stage::Packs
             && now.bytes_done < now.bytes_total
         {
             // Of what is left, its share of the times that are left.
@@ -87,6 +92,6 @@ fn facts(report: &VerifyReport) -> Result<VerifyFacts> {
         packs: report.packs,
         read_bytes: report.read_bytes,
         damaged: points.chain(objects).take(NAMED).collect(),
-        report: crate::local::to_json(report)?,
+        report: Report::of(report)?,
     })
 }

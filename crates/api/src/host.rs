@@ -32,6 +32,18 @@ words! {
 }
 
 words! {
+    /// How bad a finding is.
+    Level {
+        /// Nothing is wrong; it is only good to know.
+        Info = "info",
+        /// It works, but less well or with something left out.
+        Amber = "amber",
+        /// It will fail.
+        Red = "red",
+    }
+}
+
+words! {
     /// The result of a check for obstacles to a backup.
     Verdict {
         /// No obstacle.
@@ -172,8 +184,9 @@ pub struct Check {
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Finding {
-    /// `red`, `amber` or `info`.
-    pub level: String,
+    /// How bad it is: `red`, `amber` or `info`.
+    #[schema(value_type = String)]
+    pub level: Level,
     /// The kind of finding, for scripts.
     pub id: String,
     /// Description of the finding.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use strongroom_base::{HostId, ItemId, JobId, PointId, VaultId};
 use utoipa::ToSchema;
 
-use crate::{ErrorBody, words};
+use crate::{ErrorBody, Report, words};
 
 words! {
     /// The kind of a job.
@@ -226,7 +226,7 @@ pub struct Job {
     /// Its result, as the JSON of the command that does the same; see `docs/use/json.md`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
-    pub report: Option<serde_json::Value>,
+    pub report: Option<Report>,
 }
 
 /// The answer to a request that begins a job.

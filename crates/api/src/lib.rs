@@ -17,6 +17,7 @@ mod page;
 mod point;
 mod policy;
 mod reference;
+mod report;
 mod restore;
 mod status;
 mod vault;
@@ -31,6 +32,7 @@ pub use page::*;
 pub use point::*;
 pub use policy::*;
 pub use reference::*;
+pub use report::*;
 pub use restore::*;
 pub use status::*;
 pub use vault::*;
@@ -78,6 +80,8 @@ macro_rules! words {
         }
 
         impl utoipa::ToSchema for $name {}
+
+        strongroom_base::text_params! { $name }
 
         impl std::fmt::Display for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

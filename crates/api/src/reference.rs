@@ -1,9 +1,10 @@
 //! What the API tells of itself.
 
 use serde::{Deserialize, Serialize};
+use strongroom_base::{Fault, Kind};
 use utoipa::ToSchema;
 
-use crate::Role;
+use crate::{CodeName, Role};
 
 /// The server runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -18,19 +19,25 @@ pub struct Health {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorEntry {
     /// Stable name, for scripts.
-    pub code: String,
+    #[schema(value_type = String)]
+    pub code: CodeName,
     /// The kind of error, which says what the caller can do in general.
-    pub kind: String,
+    #[schema(value_type = String)]
+    pub kind: Kind,
     /// What has happened.
     pub meaning: String,
     /// What to do about it.
     pub hint: String,
     /// Who can remove the cause.
-    pub fault: String,
+    #[schema(value_type = String)]
+    pub fault: Fault,
     /// Whether the same request may succeed later.
     pub retryable: bool,
     /// The HTTP status of the answer.
     pub status: u16,
+    /// The names of the values that its messages are composed of.
+    #[serde(default)]
+    pub params: Vec<String>,
     /// Azure Backup's names for the same error.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub azure: Vec<String>,

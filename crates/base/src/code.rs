@@ -6,29 +6,55 @@
 
 use std::error::Error;
 
-use crate::azure::ALIASES;
+use crate::{Params, azure::ALIASES, code_params::PARAMS};
 
-/// What the caller can do about an error; also decides the exit code of the program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// The request is wrong; change it.
-    Invalid,
-    /// The named thing does not exist.
-    NotFound,
-    /// The present state does not allow it: the object exists, is in use, or has changed.
-    Conflict,
-    /// A store, disk or tool does not answer or has no room: try again later, or make room.
-    Unavailable,
-    /// Stored bytes are not what was written.
-    Corrupt,
-    /// The work is done, except for a part that the error lists.
-    Incomplete,
-    /// The key does not fit, or the rights are missing.
-    Denied,
-    /// Stopped on request.
-    Interrupted,
-    /// A defect of this program.
-    Bug,
+/// An enum that is one word in JSON.
+macro_rules! word {
+    ($(#[doc = $doc:literal])* $name:ident { $($(#[doc = $variant_doc:literal])* $variant:ident = $word:literal,)* }) => {
+        $(#[doc = $doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+        pub enum $name {
+            $($(#[doc = $variant_doc])* #[serde(rename = $word)] $variant,)*
+        }
+
+        impl $name {
+            /// The name in JSON.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)*
+                }
+            }
+
+            /// The value of this name.
+            pub fn named(name: &str) -> Option<Self> {
+                [$(Self::$variant),*].into_iter().find(|value| value.name() == name)
+            }
+        }
+    };
+}
+
+word! {
+    /// What the caller can do about an error; also decides the exit code of the program.
+    Kind {
+        /// The request is wrong; change it.
+        Invalid = "invalid",
+        /// The named thing does not exist.
+        NotFound = "not_found",
+        /// The present state does not allow it: the object exists, is in use, or has changed.
+        Conflict = "conflict",
+        /// A store, disk or tool does not answer or has no room: try again later, or make room.
+        Unavailable = "unavailable",
+        /// Stored bytes are not what was written.
+        Corrupt = "corrupt",
+        /// The work is done, except for a part that the error lists.
+        Incomplete = "incomplete",
+        /// The key does not fit, or the rights are missing.
+        Denied = "denied",
+        /// Stopped on request.
+        Interrupted = "interrupted",
+        /// A defect of this program.
+        Bug = "bug",
+    }
 }
 
 impl Kind {
@@ -46,45 +72,19 @@ impl Kind {
             Self::Interrupted => 130,
         }
     }
-
-    /// The kind's name in JSON output.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Invalid => "invalid",
-            Self::NotFound => "not_found",
-            Self::Conflict => "conflict",
-            Self::Unavailable => "unavailable",
-            Self::Corrupt => "corrupt",
-            Self::Incomplete => "incomplete",
-            Self::Denied => "denied",
-            Self::Interrupted => "interrupted",
-            Self::Bug => "bug",
-        }
-    }
 }
 
-/// Who can remove the cause of an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fault {
-    /// The caller: with another request, or with other rights.
-    Caller,
-    /// The operator of the hosts, guests, networks and stores.
-    Environment,
-    /// Nobody: stored bytes have changed.
-    Storage,
-    /// The makers of Strongroom.
-    Strongroom,
-}
-
-impl Fault {
-    /// The name in JSON output.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Caller => "caller",
-            Self::Environment => "environment",
-            Self::Storage => "storage",
-            Self::Strongroom => "strongroom",
-        }
+word! {
+    /// Who can remove the cause of an error.
+    Fault {
+        /// The caller: with another request, or with other rights.
+        Caller = "caller",
+        /// The operator of the hosts, guests, networks and stores.
+        Environment = "environment",
+        /// Nobody: stored bytes have changed.
+        Storage = "storage",
+        /// The makers of Strongroom.
+        Strongroom = "strongroom",
     }
 }
 
@@ -114,6 +114,35 @@ impl Code {
         }
     }
 
+    /// The names of the values that its messages are composed of; a message has some of them.
+    pub const fn params(&self) -> &'static [&'static str] {
+        let mut rest = PARAMS;
+        while let [(name, params), others @ ..] = rest {
+            if is_same(name, self.name) {
+                return params;
+            }
+            rest = others;
+        }
+        &[]
+    }
+
+    /// Whether a message may have a value of this name.
+    pub const fn has_param(&self, name: &str) -> bool {
+        let mut rest = self.params();
+        while let [param, others @ ..] = rest {
+            if is_same(param, name) {
+                return true;
+            }
+            rest = others;
+        }
+        false
+    }
+
+    /// The entry of this name.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        CATALOG.iter().find(|code| code.name == name).copied()
+    }
+
     /// Azure Backup's names for the same error.
     pub fn azure(&self) -> &'static [&'static str] {
         let found = ALIASES.iter().find(|(name, _)| *name == self.name);
@@ -124,6 +153,18 @@ impl Code {
     pub fn page(&self) -> String {
         format!("docs/errors/{}.md", self.name)
     }
+}
+
+/// Whether two texts are the same; the compiler can ask it too.
+const fn is_same(one: &str, other: &str) -> bool {
+    let (mut one, mut other) = (one.as_bytes(), other.as_bytes());
+    while let ([a, one_rest @ ..], [b, other_rest @ ..]) = (one, other) {
+        if *a != *b {
+            return false;
+        }
+        (one, other) = (one_rest, other_rest);
+    }
+    one.is_empty() && other.is_empty()
 }
 
 /// One entry of the catalog.
@@ -143,6 +184,9 @@ pub struct Code {
 pub trait Coded: Error {
     /// The catalog entry.
     fn code(&self) -> &'static Code;
+
+    /// The values that its message was composed of; not those of its causes.
+    fn params(&self) -> Params;
 }
 
 macro_rules! catalog {

@@ -1,9 +1,120 @@
 //! Progress of long work, as numbers for a display.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
+
+/// An enum of words for a display.
+macro_rules! shown {
+    ($(#[doc = $doc:literal])* $name:ident { $($(#[$meta:meta])* $variant:ident = $word:literal,)* }) => {
+        $(#[doc = $doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$meta])* $variant,)*
+        }
+
+        impl $name {
+            /// In words.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)*
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.name())
+            }
+        }
+    };
+}
+
+shown! {
+    /// What long work is doing.
+    Stage {
+        /// Nothing more is known of it.
+        #[default]
+        Working = "working",
+        /// It waits for others.
+        Waiting = "waiting",
+        /// It opens and looks.
+        Preparing = "preparing",
+        /// It decides what to do.
+        Planning = "planning",
+        /// It looks whether what did not change did not.
+        Checking = "checking",
+        /// It freezes a guest.
+        Freezing = "freezing",
+        /// It reads what is backed up.
+        Reading = "reading",
+        /// It writes what is left.
+        Finishing = "finishing",
+        /// It makes the recovery point known.
+        Publishing = "publishing",
+        /// It compares with what is there.
+        Comparing = "comparing",
+        /// It writes what is restored.
+        Restoring = "restoring",
+        /// It waits until all is on disk.
+        Flushing = "flushing",
+        /// It stops a machine.
+        ShuttingDown = "shutting down",
+        /// It describes a machine.
+        Configuring = "configuring",
+        /// It starts a machine.
+        Starting = "starting",
+        /// A reclaim finds what is needed.
+        Marking = "marking",
+        /// A reclaim moves what is needed.
+        Copying = "copying",
+        /// A reclaim deletes what is not.
+        Deleting = "deleting",
+        /// A validation follows trees.
+        Walking = "walking",
+        /// A validation reads a sample.
+        Sampling = "sampling",
+        /// A verification reads what describes a vault.
+        Metadata = "metadata",
+        /// A verification reads packs.
+        Packs = "packs",
+        /// A verification follows recovery points.
+        Points = "points",
+        /// A job makes a snapshot.
+        Snapshot = "snapshot",
+        /// A job transfers a recovery point.
+        Transfer = "transfer",
+        /// A job validates a recovery point.
+        Validating = "validating",
+        /// A job is being cancelled.
+        Cancelling = "cancelling",
+    }
+}
+
+shown! {
+    /// What is counted.
+    Things {
+        /// Bytes, which are shown in larger units.
+        #[default]
+        Bytes = "bytes",
+        /// Backups.
+        Backups = "backups",
+        /// Blocks of disks.
+        Blocks = "blocks",
+        /// Disks.
+        Disks = "disks",
+        /// Objects in a store.
+        Objects = "objects",
+        /// Packs.
+        Packs = "packs",
+        /// Recovery points.
+        RecoveryPoints = "recovery points",
+    }
+}
 
 /// Counters that long work advances and that a face polls. Clones share the counters.
 #[derive(Clone, Debug, Default)]
@@ -14,8 +125,8 @@ struct Counters {
     total_bytes: AtomicU64,
     done_bytes: AtomicU64,
     stored_bytes: AtomicU64,
-    stage: Mutex<&'static str>,
-    things: Mutex<&'static str>,
+    stage: Mutex<Stage>,
+    things: Mutex<Things>,
 }
 
 /// The counters at one moment.
@@ -27,10 +138,10 @@ pub struct Snapshot {
     pub done_bytes: u64,
     /// Bytes written to the vault or the target so far.
     pub stored_bytes: u64,
-    /// What is being done: `reading`, `publishing`, ...
-    pub stage: &'static str,
-    /// What is counted instead of bytes: `packs`, ...; empty if it is bytes.
-    pub things: &'static str,
+    /// What is being done.
+    pub stage: Stage,
+    /// What is counted.
+    pub things: Things,
 }
 
 impl Progress {
@@ -55,7 +166,7 @@ impl Progress {
     }
 
     /// Begins a stage of which not bytes are counted but `things`: so many are done, of so many.
-    pub fn count(&self, stage: &'static str, things: &'static str, done: u64, total: u64) {
+    pub fn count(&self, stage: Stage, things: Things, done: u64, total: u64) {
         self.set_stage(stage);
         *self.0.things.lock().unwrap_or_else(PoisonError::into_inner) = things;
         self.0.done_bytes.store(done, Ordering::Relaxed);
@@ -63,7 +174,7 @@ impl Progress {
     }
 
     /// What is being done now.
-    pub fn set_stage(&self, stage: &'static str) {
+    pub fn set_stage(&self, stage: Stage) {
         *self.0.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
     }
 

@@ -4,7 +4,7 @@
 
 use std::{io, path::PathBuf};
 
-use strongroom_base::{Code, Coded, codes};
+use strongroom_base::{Code, Coded, Params, codes, params};
 
 /// The result of work on a catalog.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -209,6 +209,32 @@ impl Coded for Error {
             Self::NotEmpty => &codes::CATALOG_NOT_EMPTY,
             Self::Corrupt { .. } => &codes::CATALOG_CORRUPT,
             Self::Document { .. } => &codes::BUG,
+        }
+    }
+
+    #[allow(clippy::match_same_arms, reason = "each variant says its own")]
+    fn params(&self) -> Params {
+        match self {
+            Self::Url { reason } => params!(CATALOG_URL: reason),
+            Self::Unavailable { doing, source: _ } => params!(CATALOG_UNAVAILABLE: doing),
+            Self::Io { path, source: _ } => params!(CATALOG_DENIED | CATALOG_UNAVAILABLE: path),
+            Self::InUse { path } => params!(CATALOG_IN_USE: path),
+            Self::Exists { kind, id } => params!(CATALOG_CONFLICT: kind, id),
+            Self::Taken { kind, key, id } => params!(CATALOG_CONFLICT: kind, key, id),
+            Self::Changed { kind, id, expected: _, found: _ } => {
+                params!(CATALOG_CONFLICT: kind, id)
+            }
+            Self::LeaseLost { name } => params!(CATALOG_LEASE_LOST: name),
+            Self::Newer { found, known } => params!(CATALOG_SCHEMA: found, known),
+            Self::Schema { reason } => params!(CATALOG_SCHEMA: reason),
+            Self::Query { kind, reason } => params!(CATALOG_QUERY: kind, reason),
+            Self::Value { kind, what, reason } => params!(CATALOG_VALUE: kind, what, reason),
+            Self::Corrupt { what, source: _ } => params!(CATALOG_CORRUPT: what),
+            Self::Document { kind, reason } => params!(BUG: kind, reason),
+            Self::Aborted
+            | Self::Uncertain { source: _ }
+            | Self::Denied { source: _ }
+            | Self::NotEmpty => Params::none(),
         }
     }
 }

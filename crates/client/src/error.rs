@@ -1,7 +1,7 @@
 //! Errors between a client and a server.
 
 use strongroom_api::ErrorBody;
-use strongroom_base::{CATALOG, Code, Coded, codes};
+use strongroom_base::{Code, Coded, Params, codes, params};
 
 /// A request that failed.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +63,7 @@ impl ClientError {
 
     /// Whether the server says this.
     pub fn is(&self, code: &Code) -> bool {
-        self.answer().is_some_and(|body| body.code == code.name)
+        self.answer().is_some_and(|body| body.code == *code)
     }
 }
 
@@ -74,27 +74,21 @@ impl Coded for ClientError {
             Self::Unavailable { .. } => &codes::SERVER_UNAVAILABLE,
             Self::Untrusted { .. } => &codes::SERVER_UNTRUSTED,
             Self::Protocol { .. } => &codes::SERVER_PROTOCOL,
-            Self::Answer(body) => code_of(body),
+            Self::Answer(body) => body.known(),
             Self::Interrupted => &codes::INTERRUPTED,
         }
     }
-}
 
-/// The catalog's entry of an answer. A newer server may have codes that this catalog lacks; then its
-/// kind decides.
-pub fn code_of(body: &ErrorBody) -> &'static Code {
-    if let Some(code) = CATALOG.iter().find(|code| code.name == body.code) {
-        return code;
-    }
-    match body.kind.as_str() {
-        "invalid" => &codes::REQUEST_INVALID,
-        "not_found" => &codes::REQUEST_NOT_FOUND,
-        "conflict" => &codes::REQUEST_CHANGED,
-        "denied" => &codes::AUTH_FORBIDDEN,
-        "corrupt" => &codes::VERIFY_DAMAGED,
-        "incomplete" => &codes::JOB_WARNINGS,
-        "interrupted" => &codes::JOB_CANCELLED,
-        "bug" => &codes::BUG,
-        _ => &codes::SERVER_UNAVAILABLE,
+    #[allow(clippy::match_same_arms, reason = "each variant says its own")]
+    fn params(&self) -> Params {
+        match self {
+            Self::Url { url, reason } => params!(USAGE_INVALID: url, reason),
+            Self::Settings(reason) => params!(USAGE_INVALID: reason),
+            Self::Unavailable { server, source: _ } => params!(SERVER_UNAVAILABLE: server),
+            Self::Untrusted { server, reason } => params!(SERVER_UNTRUSTED: server, reason),
+            Self::Protocol { server, reason } => params!(SERVER_PROTOCOL: server, reason),
+            Self::Answer(body) => body.params.clone(),
+            Self::Token | Self::Interrupted => Params::none(),
+        }
     }
 }

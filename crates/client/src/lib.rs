@@ -23,7 +23,7 @@ mod trust;
 mod watch;
 
 pub use calls::{AlertQuery, ItemQuery, JobQuery, OfVault};
-pub use error::{ClientError, code_of};
+pub use error::ClientError;
 pub use http::{Client, Options};
 pub use pages::Pages;
 pub use trust::{Fingerprint, NotAFingerprint, Trust};

@@ -1,7 +1,7 @@
 //! Why the service does not do what it was asked.
 
 use strongroom_api::ErrorBody;
-use strongroom_base::{Code, Coded, ItemId, JobId, codes, words};
+use strongroom_base::{Code, Coded, ItemId, JobId, Message, Params, codes, message, params, words};
 
 /// The result of what the service was asked.
 pub type Result<T, E = ControlError> = std::result::Result<T, E>;
@@ -10,20 +10,15 @@ pub type Result<T, E = ControlError> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     /// It was asked for something that cannot be.
-    #[error("{message}")]
-    Refused {
-        /// Its place in the catalog of errors.
-        code: &'static Code,
-        /// What exactly.
-        message: String,
-    },
+    #[error("{}", .0.text)]
+    Refused(Box<Message>),
     /// The caller lacks a right.
-    #[error("{message}")]
+    #[error("{}", message.text)]
     Forbidden {
         /// What it may not do: the operation's name.
         operation: &'static str,
         /// What exactly.
-        message: String,
+        message: Box<Message>,
     },
     /// Another operation works on the item.
     #[error("the job {job} works on {name}")]
@@ -50,9 +45,9 @@ pub enum ControlError {
 }
 
 impl ControlError {
-    /// It was asked for something that cannot be.
-    pub(crate) fn refused(code: &'static Code, message: impl Into<String>) -> Self {
-        Self::Refused { code, message: message.into() }
+    /// It was asked for something that cannot be, in words without values.
+    pub(crate) fn refused(code: &'static Code, message: &'static str) -> Self {
+        Message::new(code, message).into()
     }
 
     /// As the API tells it.
@@ -66,7 +61,7 @@ impl ControlError {
             }
             // Its own code and words say more than that it was the catalog.
             Self::Catalog(error) => ErrorBody::of(error),
-            Self::Refused { .. } | Self::Forbidden { .. } | Self::TooOften { .. } => {
+            Self::Refused(_) | Self::Forbidden { .. } | Self::TooOften { .. } => {
                 ErrorBody::of(self)
             }
         }
@@ -80,9 +75,15 @@ impl From<strongroom_catalog::Error> for ControlError {
             E::Changed { .. } => {
                 Self::refused(&codes::REQUEST_CHANGED, codes::REQUEST_CHANGED.meaning)
             }
-            E::Query { reason, .. } => Self::refused(&codes::REQUEST_PAGE_TOKEN, reason),
+            E::Query { reason, .. } => message!(REQUEST_PAGE_TOKEN, "{reason}", reason).into(),
             error => Self::Catalog(error),
         }
+    }
+}
+
+impl From<Message> for ControlError {
+    fn from(message: Message) -> Self {
+        Self::Refused(Box::new(message))
     }
 }
 
@@ -95,18 +96,25 @@ impl From<Box<ErrorBody>> for ControlError {
 impl Coded for ControlError {
     fn code(&self) -> &'static Code {
         match self {
-            Self::Refused { code, .. } => code,
+            Self::Refused(message) => message.code,
             Self::Forbidden { .. } => &codes::AUTH_FORBIDDEN,
             Self::Busy { .. } => &codes::ITEM_BUSY,
             Self::TooOften { .. } => &codes::AUTH_RATE,
             Self::Catalog(error) => error.code(),
-            Self::Work(body) => code_of(body),
+            Self::Work(body) => body.known(),
         }
     }
-}
 
-/// The place in the catalog of an error that came as data.
-pub(crate) fn code_of(body: &ErrorBody) -> &'static Code {
-    let known = strongroom_base::CATALOG.iter().find(|code| code.name == body.code);
-    known.copied().unwrap_or(&codes::BUG)
+    #[allow(clippy::match_same_arms, reason = "each variant says its own")]
+    fn params(&self) -> Params {
+        match self {
+            Self::Refused(message) | Self::Forbidden { operation: _, message } => {
+                message.params.clone()
+            }
+            Self::Busy { item: _, name, job } => params!(ITEM_BUSY: item = name, job),
+            Self::TooOften { seconds } => params!(AUTH_RATE: seconds),
+            Self::Catalog(_) => Params::none(),
+            Self::Work(body) => body.params.clone(),
+        }
+    }
 }

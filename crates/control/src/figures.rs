@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, sync::PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
-use strongroom_api::{AlertState, JobKind, JobState, PointState};
+use strongroom_api::{AlertState, JobKind, JobState, PointState, ProtectionState};
 use strongroom_base::VaultId;
 use strongroom_catalog::{Document as _, Filter, Query, ReadTx, Stored, Value};
 
@@ -67,11 +67,13 @@ pub struct VaultFigures {
 }
 
 /// States of items that are backed up.
-const BACKED_UP: [&str; 3] = ["protected", "protection_error", "source_missing"];
+const BACKED_UP: [ProtectionState; 3] =
+    [ProtectionState::Protected, ProtectionState::ProtectionError, ProtectionState::SourceMissing];
 
 /// Items that are backed up, but not by themselves.
 pub(crate) fn unscheduled(filter: Filter) -> Filter {
-    let active = ["initial_backup_pending", "protected", "protection_error", "source_missing"];
+    let active = [ProtectionState::InitialBackupPending].into_iter().chain(BACKED_UP);
+    let active = active.map(ProtectionState::name);
     filter.one_of("state", active).is_null("policy")
 }
 
@@ -172,7 +174,8 @@ async fn vault_figures(
 ) -> Result<VaultFigures> {
     let all = || Filter::all().eq("vault", id.to_string());
     let verified = Control::verified(tx, id).await?.unwrap_or_default();
-    let backed_up = all().one_of("state", BACKED_UP).not_null("last_backup");
+    let backed_up =
+        all().one_of("state", BACKED_UP.map(ProtectionState::name)).not_null("last_backup");
     let stalest = Query::new(backed_up).ascending("last_backup").limit(1);
     let stalest = tx.first::<ItemDoc>(&stalest).await?;
     let usage = Query::new(all()).descending("measured").limit(1);

@@ -4,7 +4,7 @@ use serde_json::json;
 use strongroom_api::{
     self as api, Host, HostCreate, HostState, HostUpdate, ProtectableItem, Trigger,
 };
-use strongroom_base::{HostId, VaultId, codes, words};
+use strongroom_base::{HostId, VaultId, codes, message, words};
 use strongroom_catalog::{Filter, Query, ReadTx, Stored};
 use strongroom_orders::CheckOrder;
 
@@ -17,6 +17,7 @@ use crate::{
     page::{PageRequest, Versioned, check_version, page},
     retention::judge_all,
     service::Control,
+    sources,
     vaults::check_active,
 };
 
@@ -28,7 +29,7 @@ impl From<Stored<HostDoc>> for Versioned<Host> {
 
 /// There is no such host, for whoever may not see it.
 pub(crate) fn no_host(name: &str) -> ControlError {
-    ControlError::refused(&codes::HOST_UNKNOWN, format!("there is no host {:?}", cut(name)))
+    ControlError::from(message!(HOST_UNKNOWN, "there is no host {host:?}", host = cut(name)))
 }
 
 impl Control {
@@ -145,8 +146,8 @@ impl Control {
             let on_host = Filter::all().eq("host", doc.host.id.to_string());
             let items = tx.count::<ItemDoc>(&on_host).await?;
             if items > 0 {
-                let message = format!("the host {} has {}", doc.host.name, words::count(items, "protected item"));
-                return Err(ControlError::refused(&codes::HOST_IN_USE, message));
+                let message = message!(HOST_IN_USE, "the host {host} has {items}", host = doc.host.name, items = items => words::count(items, "protected item"));
+                return Err(ControlError::from(message));
             }
             tx.delete_all::<MachineDoc>(&on_host).await?;
             tx.delete::<HostDoc>(&doc.host.id.to_string(), version).await?;
@@ -194,8 +195,7 @@ impl Control {
     ) -> Result<api::Check> {
         let host = self.host(caller, host).await?.value;
         let agent = self.agents.agent(&host)?;
-        let machine = machine.to_owned();
-        let source = api::Source::Machine { uuid: machine.clone(), name: machine };
+        let source = sources::machine_called(machine.to_owned());
         let order = CheckOrder { order: self.order_once(), source };
         Ok(Self::blocking(move || agent.check(&order)).await?)
     }
@@ -205,8 +205,9 @@ fn check_jobs(jobs: u32) -> Result<u32> {
     if (1..=100).contains(&jobs) {
         return Ok(jobs);
     }
-    let message = format!("{jobs} jobs at once on a host: it can be 1 to 100");
-    Err(ControlError::refused(&codes::REQUEST_INVALID, message))
+    let message =
+        message!(REQUEST_INVALID, "{jobs} jobs at once on a host: it can be 1 to 100", jobs);
+    Err(ControlError::from(message))
 }
 
 fn name_taken(error: strongroom_catalog::Error) -> ControlError {

@@ -5,7 +5,7 @@ use strongroom_api::{
     self as api, BackupNow, Item, ItemUpdate, JobBegun, Protect, ProtectionState, ResumeProtection,
     StopMode, StopProtection, Trigger,
 };
-use strongroom_base::{ItemId, VaultId, codes};
+use strongroom_base::{ItemId, VaultId, codes, message};
 use strongroom_catalog::{Filter, Query, Stored, Tx};
 use strongroom_orders::CheckOrder;
 
@@ -22,6 +22,7 @@ use crate::{
     retention::purge_after,
     schedule::plan_from,
     service::Control,
+    sources,
     vaults::check_active,
 };
 
@@ -77,10 +78,7 @@ fn check_sources(request: &Protect) -> Result<()> {
         if let Some(name) = &source.name {
             check_name("the item's name", name)?;
         }
-        if source.machine.is_some() == source.paths.is_some() {
-            let message = "each source is either a `machine` or `paths`";
-            return Err(ControlError::refused(&codes::REQUEST_INVALID, message));
-        }
+        sources::wanted(source)?;
     }
     Ok(())
 }
@@ -97,8 +95,8 @@ fn check_not_deleted(item: &Item) -> Result<()> {
     if item.state != ProtectionState::SoftDeleted {
         return Ok(());
     }
-    let message = format!("{} is deleted", item.name);
-    Err(ControlError::refused(&codes::ITEM_SOFT_DELETED, message))
+    let message = message!(ITEM_SOFT_DELETED, "{item} is deleted", item = item.name);
+    Err(ControlError::from(message))
 }
 
 impl Control {
@@ -200,8 +198,13 @@ impl Control {
             if found.item.policy == item.policy && found.item.disks == item.disks {
                 return Ok((found, false));
             }
-            let message = format!("{} is protected already, as {}", name, found.item.name);
-            return Err(ControlError::refused(&codes::ITEM_EXISTS, message));
+            let message = message!(
+                ITEM_EXISTS,
+                "{name} is protected already, as {item}",
+                name,
+                item = found.item.name
+            );
+            return Err(ControlError::from(message));
         }
         let mut doc = ItemDoc {
             item,
@@ -214,8 +217,8 @@ impl Control {
         let rules = policy.map(|policy| checked(policy.rules)).transpose()?;
         plan_from(&mut doc, rules.as_ref(), now);
         tx.insert(&doc).await.map_err(name_taken)?;
-        if let api::Source::Machine { uuid, .. } = &doc.item.source {
-            let id = MachineDoc::id_of(host, uuid);
+        if let Some(uuid) = sources::machine_uuid(&doc.item.source) {
+            let id = MachineDoc::id_of(host, &uuid);
             if let Some(Stored { doc: mut machine, version }) = tx.get::<MachineDoc>(&id).await? {
                 machine.machine.protected_by = Some(doc.item.id);
                 tx.update(&machine, version).await?;
@@ -300,13 +303,13 @@ impl Control {
             let Stored { mut doc, version } = find_item(tx, name).await?;
             self.check(caller, Operation::BackupNow, target(&doc.item), || no_item(name))?;
             if until <= now {
-                let message = format!("retain_until {until} is over already");
-                return Err(ControlError::refused(&codes::REQUEST_INVALID, message));
+                let message = message!(REQUEST_INVALID, "retain_until {until} is over already", until);
+                return Err(ControlError::from(message));
             }
             check_not_deleted(&doc.item)?;
             if !doc.is_active() {
-                let message = format!("the protection of {} is stopped", doc.item.name);
-                return Err(ControlError::refused(&codes::ITEM_STOPPED, message));
+                let message = message!(ITEM_STOPPED, "the protection of {item} is stopped", item = doc.item.name);
+                return Err(ControlError::from(message));
             }
             check_free(&doc.item)?;
             let spec = Spec::Backup {
@@ -400,8 +403,8 @@ impl Control {
                 ProtectionState::ProtectionStopped | ProtectionState::BackupsSuspended
             );
             if !stopped {
-                let message = format!("the protection of {} is not stopped", doc.item.name);
-                return Err(ControlError::refused(&codes::ITEM_NOT_STOPPED, message));
+                let message = message!(ITEM_NOT_STOPPED, "the protection of {item} is not stopped", item = doc.item.name);
+                return Err(ControlError::from(message));
             }
             let vault = vault_of(tx, &doc.item).await?.vault;
             check_active(&vault)?;
@@ -434,8 +437,8 @@ impl Control {
             self.check(caller, Operation::Undelete, target(&doc.item), || no_item(name))?;
             check_free(&doc.item)?;
             if doc.item.state != ProtectionState::SoftDeleted {
-                let message = format!("{} is not deleted", doc.item.name);
-                return Err(ControlError::refused(&codes::ITEM_NOT_DELETED, message));
+                let message = message!(ITEM_NOT_DELETED, "{item} is not deleted", item = doc.item.name);
+                return Err(ControlError::from(message));
             }
             check_active(&vault_of(tx, &doc.item).await?.vault)?;
             doc.item.state = ProtectionState::ProtectionStopped;

@@ -36,6 +36,7 @@ mod rights;
 mod saved;
 mod schedule;
 mod service;
+mod sources;
 mod status;
 pub mod telling;
 mod time;

@@ -3,7 +3,7 @@
 //! What is not there is an error of its own for each kind of thing. Nothing here asks whether a caller may
 //! see it.
 
-use strongroom_base::{HostId, ItemId, PolicyId, VaultId, codes};
+use strongroom_base::{HostId, ItemId, PolicyId, VaultId, message};
 use strongroom_catalog::{Document, Filter, Query, ReadTx, Stored};
 
 use crate::{
@@ -21,12 +21,14 @@ pub(crate) fn check_name(what: &str, name: &str) -> Result<()> {
     if strongroom_base::check_name(name) {
         return Ok(());
     }
-    let message = format!(
-        "{what} {:?} is not 1 to 200 bytes of letters and digits of any script, spaces and \
+    let message = message!(
+        REQUEST_INVALID,
+        "{what} {name:?} is not 1 to 200 bytes of letters and digits of any script, spaces and \
          punctuation without '/' and '\\', beginning with neither '.', '-' nor a space",
-        cut(name)
+        what,
+        name = cut(name)
     );
-    Err(ControlError::refused(&codes::REQUEST_INVALID, message))
+    Err(ControlError::from(message))
 }
 
 /// Checks the name of somebody: no two may look alike, so it is of ASCII.
@@ -36,12 +38,13 @@ pub(crate) fn check_user_name(name: &str) -> Result<()> {
     if starts && name.len() <= 200 && name.chars().all(good) {
         return Ok(());
     }
-    let message = format!(
-        "the user's name {:?} is not 1 to 200 letters and digits of ASCII, '.', '_' and '-', \
+    let message = message!(
+        REQUEST_INVALID,
+        "the user's name {name:?} is not 1 to 200 letters and digits of ASCII, '.', '_' and '-', \
          starting with a letter or digit",
-        cut(name)
+        name = cut(name)
     );
-    Err(ControlError::refused(&codes::REQUEST_INVALID, message))
+    Err(ControlError::from(message))
 }
 
 /// A document by its id, or by its name if it is alone with it.
@@ -70,7 +73,7 @@ pub(crate) async fn find_vault(tx: &mut ReadTx, name: &str) -> Result<Stored<Vau
 /// There is no such vault.
 pub(crate) fn no_vault(name: impl std::fmt::Display) -> ControlError {
     let name = cut(&name.to_string());
-    ControlError::refused(&codes::VAULT_UNKNOWN, format!("there is no vault {name:?}"))
+    ControlError::from(message!(VAULT_UNKNOWN, "there is no vault {vault:?}", vault = name))
 }
 
 /// A host by id or name.
@@ -78,7 +81,7 @@ pub(crate) async fn find_host(tx: &mut ReadTx, name: &str) -> Result<Stored<Host
     let id = name.parse::<HostId>().ok().map(|id| id.to_string());
     let found = by_id_or_name(tx, id, Filter::all(), name).await?;
     found.ok_or_else(|| {
-        ControlError::refused(&codes::HOST_UNKNOWN, format!("there is no host {:?}", cut(name)))
+        ControlError::from(message!(HOST_UNKNOWN, "there is no host {host:?}", host = cut(name)))
     })
 }
 
@@ -92,15 +95,16 @@ pub(crate) async fn find_policy(
     let filter = Filter::all().eq("vault", vault.to_string());
     let found = by_id_or_name::<PolicyDoc>(tx, id, filter, name).await?;
     found.filter(|found| found.doc.policy.vault == vault).ok_or_else(|| {
-        let message = format!("the vault has no policy {:?}", cut(name));
-        ControlError::refused(&codes::POLICY_NOT_FOUND, message)
+        let message =
+            message!(POLICY_NOT_FOUND, "the vault has no policy {policy:?}", policy = cut(name));
+        ControlError::from(message)
     })
 }
 
 /// There is no such item.
 pub(crate) fn no_item(name: impl std::fmt::Display) -> ControlError {
     let name = cut(&name.to_string());
-    ControlError::refused(&codes::ITEM_UNKNOWN, format!("there is no item {name:?}"))
+    ControlError::from(message!(ITEM_UNKNOWN, "there is no item {item:?}", item = name))
 }
 
 /// An item by id, or by its name if only one vault has it.
@@ -117,7 +121,7 @@ pub(crate) async fn named<D: Document>(
 ) -> Result<Stored<D>> {
     let id = id.to_string();
     tx.get::<D>(&id).await?.ok_or_else(|| {
-        let message = format!("{} {id} is gone", D::KIND.table);
-        ControlError::refused(&codes::REQUEST_CHANGED, message)
+        let message = message!(REQUEST_CHANGED, "{kind} {id} is gone", kind = D::KIND.table, id);
+        ControlError::from(message)
     })
 }

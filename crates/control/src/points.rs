@@ -1,13 +1,11 @@
 //! Recovery points: listed, kept longer, deleted, restored from, found again in a vault.
 
-use std::collections::BTreeMap;
-
 use serde_json::json;
 use strongroom_api::{
     self as api, JobBegun, PointState, PointUpdate, ProtectionState, RecoveryPoint,
     RecoveryPointType, Restore, Trigger,
 };
-use strongroom_base::{HostId, ItemId, JobId, PointId, codes};
+use strongroom_base::{HostId, ItemId, JobId, PointId, codes, message};
 use strongroom_catalog::{Filter, Query, ReadTx, Stored};
 use strongroom_orders::PointFacts;
 
@@ -24,6 +22,7 @@ use crate::{
     retention::purge_after,
     rights::{forbidden, not_allowed},
     service::Control,
+    sources,
 };
 
 impl From<Stored<PointDoc>> for Versioned<RecoveryPoint> {
@@ -70,14 +69,16 @@ pub(crate) fn point_doc(
 }
 
 fn no_point(name: &str) -> ControlError {
-    let message = format!("the item has no recovery point {:?}", cut(name));
-    ControlError::refused(&codes::POINT_NOT_FOUND, message)
+    let message =
+        message!(POINT_NOT_FOUND, "the item has no recovery point {point:?}", point = cut(name));
+    ControlError::from(message)
 }
 
 /// A point of an item: its id, or `latest`, which is the newest that can be restored.
 async fn find_point(tx: &mut ReadTx, item: ItemId, name: &str) -> Result<Stored<PointDoc>> {
     if name == "latest" {
-        let good = Filter::all().eq("item", item.to_string()).eq("state", "restorable");
+        let good =
+            Filter::all().eq("item", item.to_string()).eq("state", PointState::Restorable.name());
         let newest = Query::new(good).descending("time").limit(1);
         return tx.first::<PointDoc>(&newest).await?.ok_or_else(|| no_point(name));
     }
@@ -188,12 +189,12 @@ impl Control {
             if doc.point.state == PointState::SoftDeleted {
                 return Ok(Versioned { value: doc.point, version });
             }
-            let good = Filter::all().eq("item", of.id.to_string()).eq("state", "restorable");
+            let good = Filter::all().eq("item", of.id.to_string()).eq("state", PointState::Restorable.name());
             if doc.point.state == PointState::Restorable
                 && tx.count::<PointDoc>(&good).await? == 1
             {
-                let message = format!("{} is the last good point of {}", doc.point.id, of.name);
-                return Err(ControlError::refused(&codes::POINT_LAST, message));
+                let message = message!(POINT_LAST, "{point} is the last good point of {item}", point = doc.point.id, item = of.name);
+                return Err(ControlError::from(message));
             }
             doc.point.state = PointState::SoftDeleted;
             doc.point.deleted = Some(now);
@@ -233,8 +234,8 @@ impl Control {
             let point = find_point(tx, doc.item.id, point).await?.doc;
             let (point, in_vault) = (point.point.clone(), point.is_in_vault());
             if point.state != PointState::Restorable {
-                let message = format!("the recovery point {} is {}", point.id, point.state.in_words());
-                return Err(ControlError::refused(&codes::POINT_NOT_RESTORABLE, message));
+                let message = message!(POINT_NOT_RESTORABLE, "the recovery point {point} is {state}", point = point.id, state = point.state.in_words());
+                return Err(ControlError::from(message));
             }
             let host = match &restore {
                 Restore::Machine(machine) => machine.host.as_deref(),
@@ -252,8 +253,8 @@ impl Control {
                 self.check(caller, secrets, Target::Host(host), || forbidden(caller, secrets))?;
             }
             if !in_vault && host != doc.item.host {
-                let message = format!("the recovery point {} is not in the vault yet", point.id);
-                return Err(ControlError::refused(&codes::POINT_SNAPSHOT_ONLY, message));
+                let message = message!(POINT_SNAPSHOT_ONLY, "the recovery point {point} is not in the vault yet", point = point.id);
+                return Err(ControlError::from(message));
             }
             let spec = Spec::Restore {
                 item: doc.item.id,
@@ -285,11 +286,10 @@ impl Control {
         replace: &mut api::RestoreReplace,
     ) -> Result<()> {
         let Some(machine) = replace.machine.clone() else { return Ok(()) };
-        let uuid_of = |source: &api::Source| match source {
-            api::Source::Machine { uuid, name } if *uuid == machine || *name == machine => {
-                Some(uuid.clone())
-            }
-            _ => None,
+        let uuid_of = |source: &api::Source| {
+            let found = sources::of(source);
+            let found = found.machine().filter(|found| found.is(&machine));
+            found.map(|found| found.uuid.to_owned())
         };
         if let Some(uuid) = uuid_of(&item.source) {
             replace.machine = Some(uuid);
@@ -361,7 +361,7 @@ impl Control {
                 name: name.to_owned(),
                 vault: vault.id,
                 host,
-                source: api::Source::Disks { disks: BTreeMap::new() },
+                source: sources::unknown(),
                 disks: api::DiskSelection::All,
                 policy: None,
                 state: ProtectionState::ProtectionStopped,

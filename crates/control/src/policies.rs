@@ -6,7 +6,7 @@ use serde_json::json;
 use strongroom_api::{
     self as api, ConsistencyWanted, Immutability, Policy, PolicyCreate, PolicyPreview, PolicyUpdate,
 };
-use strongroom_base::{PolicyId, VaultId, codes, words};
+use strongroom_base::{Message, PolicyId, VaultId, codes, message, words};
 use strongroom_catalog::{Filter, Query, ReadTx, Stored};
 use strongroom_policy as rules;
 
@@ -165,8 +165,8 @@ impl Control {
             let by_policy = Filter::all().eq("policy", doc.policy.id.to_string());
             let items = tx.count::<ItemDoc>(&by_policy).await?;
             if items > 0 {
-                let message = format!("items with the policy {}: {items}", doc.policy.name);
-                return Err(ControlError::refused(&codes::POLICY_IN_USE, message));
+                let message = message!(POLICY_IN_USE, "items with the policy {policy}: {items}", policy = doc.policy.name, items);
+                return Err(ControlError::from(message));
             }
             tx.delete::<PolicyDoc>(&doc.policy.id.to_string(), version).await?;
             let name = format!("{}/{}", place.name, doc.policy.name);
@@ -257,8 +257,7 @@ fn summary(preview: &PolicyPreview) -> String {
 
 /// Rules that keep to all limits.
 pub(crate) fn checked(of: rules::PolicyRules) -> Result<rules::Policy> {
-    rules::Policy::try_from(of)
-        .map_err(|error| ControlError::refused(&codes::POLICY_INVALID, error.to_string()))
+    rules::Policy::try_from(of).map_err(|error| Message::of(&error).into())
 }
 
 /// Refuses what an immutable vault blocks.
@@ -266,8 +265,13 @@ pub(crate) fn check_mutable(vault: &api::Vault, what: &str) -> Result<()> {
     if vault.immutability == Immutability::Disabled {
         return Ok(());
     }
-    let message = format!("the vault {} is immutable: {what} is refused", vault.name);
-    Err(ControlError::refused(&codes::VAULT_IMMUTABLE, message))
+    let message = message!(
+        VAULT_IMMUTABLE,
+        "the vault {vault} is immutable: {what} is refused",
+        vault = vault.name,
+        what
+    );
+    Err(ControlError::from(message))
 }
 
 fn name_taken(error: strongroom_catalog::Error) -> ControlError {

@@ -64,7 +64,8 @@ pub(crate) async fn live_points(tx: &mut ReadTx, item: ItemId) -> Result<Vec<Sto
     let mut points = Vec::new();
     let mut token = None;
     loop {
-        let filter = Filter::all().eq("item", item.to_string()).ne("state", "soft_deleted");
+        let filter =
+            Filter::all().eq("item", item.to_string()).ne("state", PointState::SoftDeleted.name());
         let page = Query::new(filter).ascending("time").limit(1000).after(token);
         let page = tx.list::<PointDoc>(&page).await?;
         points.extend(page.items);
@@ -118,7 +119,7 @@ impl Control {
     }
 
     async fn retain_items(&self, which: Filter) -> Result<()> {
-        let filter = which.ne("state", "soft_deleted");
+        let filter = which.ne("state", PointState::SoftDeleted.name());
         let mut token = None;
         loop {
             let query = Query::new(filter.clone()).limit(200).after(token);
@@ -255,7 +256,9 @@ impl Control {
                     .await?;
             }
         }
-        let over = Filter::all().eq("state", "soft_deleted").le("purge_after", trusted);
+        let over = Filter::all()
+            .eq("state", ProtectionState::SoftDeleted.name())
+            .le("purge_after", trusted);
         let items = self.catalog.list::<ItemDoc>(&Query::new(over).limit(200)).await?.items;
         for Stored { doc, .. } in items {
             if doc.item.job.is_none() {
@@ -302,7 +305,7 @@ impl Control {
 pub(crate) fn purgeable(vault: &api::Vault, trusted: Timestamp) -> Filter {
     Filter::all()
         .eq("vault", vault.id.to_string())
-        .eq("state", "soft_deleted")
+        .eq("state", PointState::SoftDeleted.name())
         .le("purge_after", trusted)
 }
 

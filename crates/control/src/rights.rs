@@ -1,6 +1,6 @@
 //! What a caller may not do, and what may not be named.
 
-use strongroom_base::codes;
+use strongroom_base::message;
 use strongroom_orders::NotAllowed;
 
 use crate::{
@@ -39,8 +39,7 @@ impl Control {
 /// who see the server.
 pub(crate) fn not_allowed(caller: Option<&Caller>, no: &NotAllowed) -> ControlError {
     let sees = caller.is_none_or(|caller| caller.may(Operation::ViewServer, Target::Server));
-    let words = if sees { no.all_words() } else { no.words() };
-    ControlError::refused(&codes::PLACE_NOT_ALLOWED, words)
+    if sees { no.whole_message().into() } else { no.message().into() }
 }
 
 /// The error of somebody who lacks a right.
@@ -51,11 +50,13 @@ pub(crate) fn forbidden(caller: &Caller, operation: Operation) -> ControlError {
         Reach::Item => "on the item",
         Reach::Host => "on the host",
     };
-    let message = format!(
-        "{} may not do this ({}): it takes the role {} {place}",
-        caller.name,
-        operation.name(),
-        operation.role(),
+    let message = message!(
+        AUTH_FORBIDDEN,
+        "{user} may not do this ({operation}): it takes the role {role} {place}",
+        user = caller.name,
+        operation = operation.name(),
+        role = operation.role(),
+        place
     );
-    ControlError::Forbidden { operation: operation.name(), message }
+    ControlError::Forbidden { operation: operation.name(), message: Box::new(message) }
 }

@@ -12,7 +12,7 @@ use strongroom_orders::CheckOrder;
 use strongroom_policy::{Due, Policy};
 
 use crate::{
-    error::{Result, code_of},
+    error::Result,
     lookup::named,
     model::{HostDoc, ItemDoc, Planned, Spec},
     policies::{checked, policy_of},
@@ -36,7 +36,8 @@ impl Control {
                 Ok(true) => begun = begun.saturating_add(1),
                 Ok(false) => {}
                 Err(error) => {
-                    let code = error.body().code;
+                    let body = error.body();
+                    let code = body.code.as_str();
                     tracing::error!(item = %doc.item.id, code, %error, "a backup that is due cannot be begun");
                     outcome = Err(error);
                 }
@@ -81,7 +82,7 @@ impl Control {
             Ok(agent) => Self::blocking(move || agent.check(&order)).await.map(drop),
             Err(error) => Err(error),
         };
-        Ok(!found.is_err_and(|error| *code_of(&error) == codes::SOURCE_MISSING))
+        Ok(!found.is_err_and(|error| error.code == codes::SOURCE_MISSING))
     }
 
     async fn begin_if_due(&self, item: ItemId, now: Timestamp, is_back: bool) -> Result<bool> {

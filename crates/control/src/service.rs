@@ -2,25 +2,20 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicBool},
+    sync::{Arc, Mutex, OnceLock, atomic::AtomicBool},
 };
 
 use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
 use strongroom_api as api;
-use strongroom_base::{Cancel, Clock, Entropy, JobId, VaultId, codes};
+use strongroom_base::{Clock, Entropy, VaultId, message};
 use strongroom_catalog::{Catalog, Lease, ReadTx, Tx};
 use strongroom_orders::{Agents, AllowedPlaces, Keeper, OrderId, Result as WorkResult};
 use tokio::sync::{Notify, broadcast};
 
 use crate::{
-    cause::Adopt,
-    clock::Reading,
-    error::Result,
-    jobs::{Claim, Limits},
-    model::SettingDoc,
-    pulse::Pulse,
-    telling::Channel,
+    cause::Adopt, clock::Reading, error::Result, jobs::Limits, model::SettingDoc, pulse::Pulse,
+    telling::Channel, work::Drivers,
 };
 
 /// What the operator has set.
@@ -92,12 +87,6 @@ pub struct Parts {
     pub settings: Settings,
 }
 
-/// A job that runs in this process.
-pub(crate) struct Running {
-    pub(crate) claim: Claim,
-    pub(crate) cancel: Cancel,
-}
-
 /// The service.
 pub struct Control {
     pub(crate) catalog: Catalog,
@@ -117,7 +106,8 @@ pub struct Control {
     pub(crate) wake: Notify,
     /// Told of every change of a job.
     pub(crate) job_events: broadcast::Sender<api::Job>,
-    pub(crate) running: Mutex<HashMap<JobId, Running>>,
+    /// The way to whoever owns the jobs at work.
+    pub(crate) drivers: Arc<Drivers>,
     /// It is being stopped: jobs that are left now did not fail.
     pub(crate) stopping: AtomicBool,
     pub(crate) progress: Mutex<crate::work::progress::Known>,
@@ -152,7 +142,7 @@ impl Control {
             fence: OnceLock::new(),
             wake: Notify::new(),
             job_events: broadcast::channel(1024).0,
-            running: Mutex::default(),
+            drivers: Arc::default(),
             stopping: AtomicBool::new(false),
             progress: Mutex::default(),
             unsaved: Mutex::default(),
@@ -220,10 +210,6 @@ impl Control {
         self.job_events.subscribe()
     }
 
-    pub(crate) fn running(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, Running>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Runs blocking work where it may block.
     pub(crate) async fn blocking<T: Send + 'static>(
         work: impl FnOnce() -> WorkResult<T> + Send + 'static,
@@ -233,8 +219,12 @@ impl Control {
         match tokio::task::spawn_blocking(move || span.in_scope(work)).await {
             Ok(done) => done,
             Err(error) => {
-                let words = format!("a worker ended unexpectedly: {error}");
-                Err(Box::new(api::ErrorBody::new(&codes::BUG, words)))
+                let words = message!(
+                    BUG,
+                    "a worker ended unexpectedly: {error}",
+                    error = error.to_string()
+                );
+                Err(Box::new(api::ErrorBody::from(words)))
             }
         }
     }

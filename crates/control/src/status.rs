@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use jiff::SignedDuration;
 use serde_json::json;
 use strongroom_api::{
-    self as api, AlertState, FailingItem, JobBegun, JobKind, KeyReference, Status, Trigger,
-    VaultStatus, VaultUsage,
+    self as api, AlertState, FailingItem, JobBegun, JobKind, JobState, KeyReference, Status,
+    Trigger, VaultStatus, VaultUsage,
 };
-use strongroom_base::codes;
+use strongroom_base::message;
 use strongroom_catalog::{Document, Filter, Query, ReadTx, Stored, Value};
 
 use crate::{
@@ -58,8 +58,8 @@ impl Control {
                 Some(api::NextBackup { time: item.next_backup?, item: item.name })
             });
             let jobs = count_by::<JobDoc>(tx, "state", &recent).await?;
-            let running = jobs_seen.clone().one_of("state", ["in_progress", "cancelling"]);
-            let queued = jobs_seen.clone().eq("state", "queued");
+            let running = jobs_seen.clone().one_of("state", [JobState::InProgress, JobState::Cancelling].map(JobState::name));
+            let queued = jobs_seen.clone().eq("state", JobState::Queued.name());
             let failing = Query::new(in_sight.clone().gt("failures", 0_i64))
                 .descending("failures")
                 .limit(FAILING);
@@ -91,8 +91,7 @@ impl Control {
         })?;
         status.vaults = self.vault_statuses(&sight).await?;
         if let Some(ahead) = self.clock_is_ahead().filter(|_| all_seen) {
-            let message = crate::alerts::clock_is_ahead(ahead);
-            status.server.push(api::ErrorBody::new(&codes::SERVER_CLOCK, message));
+            status.server.push(crate::alerts::clock_is_ahead(ahead).into());
         }
         Ok(status)
     }
@@ -146,8 +145,12 @@ impl Control {
         let found = self.catalog.list::<UsageDoc>(&query).await?.items;
         let mut all = found.into_iter().map(|stored| stored.doc.usage);
         let Some(mut usage) = all.next() else {
-            let message = format!("the vault {} was not measured yet", vault.name);
-            return Err(ControlError::refused(&codes::REQUEST_NOT_FOUND, message));
+            let message = message!(
+                REQUEST_NOT_FOUND,
+                "the vault {vault} was not measured yet",
+                vault = vault.name
+            );
+            return Err(ControlError::from(message));
         };
         let month = SignedDuration::from_hours(24 * 30);
         let oldest = all.take_while(|old| usage.measured.duration_since(old.measured) <= month);

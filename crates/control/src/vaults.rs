@@ -5,7 +5,7 @@ use strongroom_api::{
     self as api, Immutability, KeyManagement, KeyReference, RecoveryPointType, Redundancy,
     SoftDelete, SoftDeleteState, Vault, VaultCreate, VaultState, VaultUpdate,
 };
-use strongroom_base::{EntropyExt as _, VaultId, codes, words};
+use strongroom_base::{EntropyExt as _, VaultId, codes, message, words};
 use strongroom_catalog::{Filter, Query, ReadTx, Stored};
 use strongroom_orders::VaultMake;
 
@@ -123,8 +123,8 @@ impl Control {
         let query = Query::new(Filter::all().eq("name", name)).limit(1);
         let found = self.catalog.list::<VaultDoc>(&query).await?.items;
         if found.iter().any(|stored| Some(stored.doc.vault.id) != except) {
-            let message = format!("there is a vault {name:?} already");
-            return Err(ControlError::refused(&codes::VAULT_NAME_TAKEN, message));
+            let message = message!(VAULT_NAME_TAKEN, "there is a vault {name:?} already", name);
+            return Err(ControlError::from(message));
         }
         Ok(())
     }
@@ -241,10 +241,10 @@ impl Control {
             check_version(version, expected)?;
             check_active(&doc.vault)?;
             let in_vault = Filter::all().eq("vault", doc.vault.id.to_string());
-            let items = tx.count::<ItemDoc>(&in_vault.clone().ne("state", "soft_deleted")).await?;
+            let items = tx.count::<ItemDoc>(&in_vault.clone().ne("state", api::ProtectionState::SoftDeleted.name())).await?;
             if items > 0 {
-                let message = format!("the vault {} has {}", doc.vault.name, words::count(items, "item"));
-                return Err(ControlError::refused(&codes::VAULT_NOT_EMPTY, message));
+                let message = message!(VAULT_NOT_EMPTY, "the vault {vault} has {items}", vault = doc.vault.name, items = items => words::count(items, "item"));
+                return Err(ControlError::from(message));
             }
             check_no_snapshots(tx, &doc.vault).await?;
             doc.vault.state = VaultState::SoftDeleted;
@@ -278,8 +278,8 @@ impl Control {
             let target = Target::Vault(doc.vault.id);
             self.check(caller, Operation::UndeleteVault, target, || no_vault(name))?;
             if doc.vault.state != VaultState::SoftDeleted {
-                let message = format!("the vault {} is not deleted", doc.vault.name);
-                return Err(ControlError::refused(&codes::VAULT_NOT_DELETED, message));
+                let message = message!(VAULT_NOT_DELETED, "the vault {vault} is not deleted", vault = doc.vault.name);
+                return Err(ControlError::from(message));
             }
             doc.vault.state = VaultState::Active;
             doc.vault.deleted = None;
@@ -294,7 +294,8 @@ impl Control {
     /// Forgets deleted vaults whose time is over. What is in their stores is left there.
     pub(crate) async fn purge_vaults(&self) -> Result<()> {
         let trusted = self.trusted_now();
-        let deleted = Query::new(Filter::all().eq("state", "soft_deleted")).limit(1000);
+        let deleted =
+            Query::new(Filter::all().eq("state", VaultState::SoftDeleted.name())).limit(1000);
         let over = |doc: &VaultDoc| doc.vault.purge_after.is_some_and(|after| after <= trusted);
         let found = self.catalog.list::<VaultDoc>(&deleted).await?.items;
         if !found.iter().any(|stored| over(&stored.doc)) {
@@ -345,16 +346,20 @@ pub(crate) fn key_words(key: &KeyReference) -> String {
 /// Refuses to delete a vault that new recovery points go into first, or that has some which are nowhere
 /// else. Others are forgotten with it.
 async fn check_no_snapshots(tx: &mut ReadTx, vault: &Vault) -> Result<()> {
-    let refuse = |why: String| {
-        let message = format!("the vault {} {why}", vault.name);
-        Err(ControlError::refused(&codes::VAULT_NOT_EMPTY, message))
-    };
     let hosts = tx.list::<HostDoc>(&Query::default().limit(1000)).await?.items;
     if let Some(host) = hosts.iter().find(|host| host.doc.host.snapshot_vault == Some(vault.id)) {
-        return refuse(format!("takes the snapshots of the host {}", host.doc.host.name));
+        let (vault, host) = (&vault.name, &host.doc.host.name);
+        let text = message!(
+            VAULT_NOT_EMPTY,
+            "the vault {vault} takes the snapshots of the host {host}",
+            vault,
+            host
+        );
+        return Err(text.into());
     }
-    let near =
-        Filter::all().eq("kind", RecoveryPointType::Snapshot.name()).ne("state", "soft_deleted");
+    let near = Filter::all()
+        .eq("kind", RecoveryPointType::Snapshot.name())
+        .ne("state", api::PointState::SoftDeleted.name());
     let mut token = None;
     loop {
         let query = Query::new(near.clone()).limit(1000).after(token);
@@ -362,7 +367,12 @@ async fn check_no_snapshots(tx: &mut ReadTx, vault: &Vault) -> Result<()> {
         let here =
             |doc: &PointDoc| doc.point.snapshot.as_ref().is_some_and(|c| c.vault == vault.id);
         if page.items.iter().any(|stored| here(&stored.doc)) {
-            return refuse("has recovery points that are not in their vaults yet".to_owned());
+            let message = message!(
+                VAULT_NOT_EMPTY,
+                "the vault {vault} has recovery points that are not in their vaults yet",
+                vault = vault.name
+            );
+            return Err(message.into());
         }
         match page.next {
             Some(next) => token = Some(next),
@@ -376,8 +386,8 @@ pub(crate) fn check_active(vault: &Vault) -> Result<()> {
     if vault.state == VaultState::Active {
         return Ok(());
     }
-    let message = format!("the vault {} is deleted", vault.name);
-    Err(ControlError::refused(&codes::VAULT_SOFT_DELETED, message))
+    let message = message!(VAULT_SOFT_DELETED, "the vault {vault} is deleted", vault = vault.name);
+    Err(ControlError::from(message))
 }
 
 fn name_taken(error: strongroom_catalog::Error) -> ControlError {
@@ -398,10 +408,12 @@ fn check_redundancy(redundancy: Option<Redundancy>) -> Result<()> {
     match redundancy {
         None | Some(Redundancy::Local) => Ok(()),
         Some(other) => {
-            let message = format!(
-                "the redundancy {other} needs a paired region, and regions are not supported yet; use `local` with mirrors on other disks"
+            let message = message!(
+                FEATURE_MISSING,
+                "the redundancy {redundancy} needs a paired region, and regions are not supported yet; use `local` with mirrors on other disks",
+                redundancy = other
             );
-            Err(ControlError::refused(&codes::FEATURE_MISSING, message))
+            Err(ControlError::from(message))
         }
     }
 }
@@ -410,15 +422,19 @@ fn check_soft_delete(soft_delete: SoftDelete) -> Result<()> {
     if (14..=180).contains(&soft_delete.retention_days) {
         return Ok(());
     }
-    let message =
-        format!("soft delete of {} days: it can be 14 to 180", soft_delete.retention_days);
-    Err(ControlError::refused(&codes::REQUEST_INVALID, message))
+    let message = message!(
+        REQUEST_INVALID,
+        "soft delete of {days} days: it can be 14 to 180",
+        days = soft_delete.retention_days
+    );
+    Err(ControlError::from(message))
 }
 
 /// What a change does that takes more rights than a change; an error for what can never be done.
 fn weakens(vault: &Vault, change: &VaultUpdate) -> Result<Vec<Operation>> {
     let mut operations = Vec::new();
-    let never = |message: &str| Err(ControlError::refused(&codes::VAULT_IRREVERSIBLE, message));
+    let never =
+        |message: &'static str| Err(ControlError::refused(&codes::VAULT_IRREVERSIBLE, message));
     if let Some(to) = change.soft_delete {
         let from = vault.soft_delete;
         if from.state == SoftDeleteState::AlwaysOn && to.state != SoftDeleteState::AlwaysOn {

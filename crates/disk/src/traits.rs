@@ -1,6 +1,6 @@
 //! The two traits of this crate and their errors.
 
-use strongroom_base::{ByteRange, Code, Coded, RangeSet, codes};
+use strongroom_base::{ByteRange, Code, Coded, Params, RangeSet, codes, params};
 
 /// A stretch of a disk that is alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -273,6 +273,35 @@ impl Coded for DiskError {
             Self::Tool { .. } => &codes::DISK_TOOL,
             Self::Point { code, .. } => code,
             Self::Ranges { .. } => &codes::RANGES_INVALID,
+        }
+    }
+
+    #[allow(clippy::match_same_arms, reason = "each variant says its own")]
+    fn params(&self) -> Params {
+        match self {
+            Self::NotFound { disk } => params!(DISK_NOT_FOUND: disk),
+            Self::Spec { disk, reason } => params!(URL_INVALID: disk, reason),
+            Self::Format { disk, format, reason } => params!(DISK_FORMAT: disk, format, reason),
+            Self::Unsafe { disk, reference } => params!(DISK_UNSAFE: disk, reference),
+            Self::Planted { disk, reason } => params!(DISK_UNSAFE: disk, reason),
+            Self::Outside { disk } => params!(PLACE_NOT_ALLOWED: disk),
+            Self::NeedsQemu { disk, reason } => params!(DISK_NEEDS_QEMU: disk, reason),
+            Self::Doubtful { disk, reason } => params!(DISK_DOUBTFUL: disk, reason),
+            Self::Busy { disk, reason } => params!(DISK_BUSY: disk, reason),
+            Self::Denied { disk } => params!(DISK_DENIED: disk),
+            Self::Read { disk, range, source: _ } => params!(DISK_IO: disk, range),
+            Self::Write { disk, range, source: _ } => params!(DISK_IO: disk, range),
+            Self::Io { disk, action, source: _ } => params!(DISK_IO: disk, action),
+            Self::Full { disk, range } => params!(DISK_FULL: disk, range),
+            Self::TooSmall { disk, have, need } => params!(DISK_TOO_SMALL: disk, have, need),
+            Self::NotEmpty { disk } => params!(DISK_NOT_EMPTY: disk),
+            Self::Nbd { disk, reason } => params!(DISK_NBD: disk, reason),
+            Self::Bitmap { disk, bitmap, reason } => params!(DISK_BITMAP: disk, bitmap, reason),
+            Self::Tool { tool, disk, reason } => params!(DISK_TOOL: tool, disk, reason),
+            Self::Point { disk, code: _, source: _ } => {
+                params!(STORE_CORRUPT | STORE_MISSING | STORE_UNAVAILABLE | STORE_DENIED | STORE_PROTOCOL | STORE_FULL | STORE_READ_ONLY | STORE_DEGRADED | INDEX_INCOMPLETE | VAULT_FORMAT | VAULT_NOT_FOUND | KEY_WRONG | LOCAL_IO | INTERRUPTED | BUG: disk)
+            }
+            Self::Ranges { file, line, reason } => params!(RANGES_INVALID: file, line, reason),
         }
     }
 }

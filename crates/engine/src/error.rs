@@ -1,6 +1,6 @@
 //! Errors of the engine.
 
-use strongroom_base::{ByteRange, Code, Coded, PointId, codes};
+use strongroom_base::{ByteRange, Code, Coded, Params, PointId, codes, params};
 use strongroom_disk::DiskError;
 use strongroom_image::SizeError;
 use strongroom_vault::VaultError;
@@ -119,6 +119,33 @@ impl Coded for EngineError {
             Self::NoneBefore { .. } => &codes::POINT_NONE_BEFORE,
             Self::Interrupted => &codes::INTERRUPTED,
             Self::Bug(_) => &codes::BUG,
+        }
+    }
+
+    #[allow(clippy::match_same_arms, reason = "each variant says its own")]
+    fn params(&self) -> Params {
+        match self {
+            Self::Vault(error) => error.params(),
+            Self::Disk { name, source: _ } => {
+                params!(DISK_NOT_FOUND | URL_INVALID | DISK_FORMAT | DISK_UNSAFE | PLACE_NOT_ALLOWED | DISK_NEEDS_QEMU | DISK_DOUBTFUL | DISK_BUSY | DISK_DENIED | DISK_IO | DISK_FULL | DISK_TOO_SMALL | DISK_NOT_EMPTY | DISK_NBD | DISK_BITMAP | DISK_TOOL | RANGES_INVALID | STORE_CORRUPT | STORE_MISSING | STORE_UNAVAILABLE | STORE_DENIED | STORE_PROTOCOL | STORE_FULL | STORE_READ_ONLY | STORE_DEGRADED | INDEX_INCOMPLETE | VAULT_FORMAT | VAULT_NOT_FOUND | KEY_WRONG | LOCAL_IO | INTERRUPTED | BUG: disk = name)
+            }
+            Self::SourceRead { name, range, source: _ } => {
+                params!(BACKUP_SOURCE_READ: disk = name, range)
+            }
+            Self::Image { name, source: _ } => {
+                params!(STORE_CORRUPT | STORE_MISSING | STORE_UNAVAILABLE | STORE_DENIED | STORE_PROTOCOL | STORE_FULL | STORE_READ_ONLY | STORE_DEGRADED | INDEX_INCOMPLETE | VAULT_FORMAT | VAULT_NOT_FOUND | KEY_WRONG | LOCAL_IO | INTERRUPTED | BUG | DISK_FORMAT: disk = name)
+            }
+            Self::Configuration(_) => Params::none(),
+            Self::ConfigurationSize { length, limit } => {
+                params!(BACKUP_CONFIGURATION_SIZE: length, limit)
+            }
+            Self::Size { name, source: _ } => params!(DISK_FORMAT: disk = name),
+            Self::Names { item } => params!(ITEM_NAME: item),
+            Self::Ranges { name, size, end } => params!(RANGES_INVALID: disk = name, size, end),
+            Self::NoSuchDisk { point, name } => params!(POINT_DISK_NOT_FOUND: point, disk = name),
+            Self::NoneBefore { item, time } => params!(POINT_NONE_BEFORE: item, time),
+            Self::Bug(reason) => params!(BUG: reason),
+            Self::Interrupted => Params::none(),
         }
     }
 }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use common::{Place, make_disk, noise};
-use strongroom_base::Cancel;
+use strongroom_base::{Cancel, Stage};
 use strongroom_vault::{
     ReclaimOptions, ReclaimProgress, ReclaimReport, Vault, reclaim, reclaim_watched,
 };
@@ -25,7 +25,7 @@ fn run(vault: &Arc<Vault>, dry_run: bool) -> ReclaimReport {
 }
 
 /// Reclaims, and says which stages it told of. What it counted never exceeded the whole.
-fn watched(vault: &Arc<Vault>) -> (ReclaimReport, Vec<&'static str>) {
+fn watched(vault: &Arc<Vault>) -> (ReclaimReport, Vec<Stage>) {
     let told: Mutex<Vec<ReclaimProgress>> = Mutex::default();
     let options = ReclaimOptions { host: "here".to_owned(), ..ReclaimOptions::default() };
     let hears = |now| told.lock().expect("told").push(now);
@@ -64,8 +64,8 @@ fn deleted_points_give_their_space_back_and_the_others_stay() {
     assert!(planned.freed_bytes > 0);
     let (report, mut stages) = watched(&vault);
     // Whether a pack is needed in part depends on which of the threads came first.
-    stages.retain(|stage| *stage != "copying");
-    assert_eq!(stages, ["marking", "waiting", "deleting"]);
+    stages.retain(|stage| *stage != Stage::Copying);
+    assert_eq!(stages, [Stage::Marking, Stage::Waiting, Stage::Deleting]);
     assert_eq!(report.points_removed, 4);
     assert!(report.freed_bytes > 6_000_000, "{report:?}");
     let again = run(&vault, false);

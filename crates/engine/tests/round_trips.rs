@@ -21,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use strongroom_base::{ByteRange, Cancel, RangeSet};
+use strongroom_base::{BLOCK_SIZE, ByteRange, Cancel, RangeSet};
 use strongroom_objects::{Entry, Folder, Key, Memory, ObjectStore, Put, StoreError};
 use strongroom_testing::put_points;
 use strongroom_vault::{ReclaimOptions, Vault, VaultOptions, reclaim};

@@ -1,6 +1,6 @@
 //! Why bytes are not what Strongroom wrote.
 
-use strongroom_base::{Code, Coded, codes};
+use strongroom_base::{Code, Coded, Params, codes, params};
 
 /// Why bytes are not of a format that this program knows.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -72,6 +72,19 @@ impl Coded for FormatError {
             | Self::Forged { .. }
             | Self::Compression { .. }
             | Self::Text { .. } => &codes::STORE_CORRUPT,
+        }
+    }
+
+    #[allow(clippy::match_same_arms, reason = "each variant says its own")]
+    fn params(&self) -> Params {
+        match self {
+            Self::Magic { what } => params!(STORE_CORRUPT: what),
+            Self::Version { what, found, known } => params!(VAULT_FORMAT: what, found, known),
+            Self::Layout { what, offset, reason } => params!(STORE_CORRUPT: what, offset, reason),
+            Self::Forged { what, offset } => params!(STORE_CORRUPT: what, offset),
+            Self::Compression { what } => params!(STORE_CORRUPT: what),
+            Self::Text { what, reason } => params!(STORE_CORRUPT: what, reason),
+            Self::TooLarge { what } => params!(BUG: what),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, path::PathBuf};
 
-use strongroom_base::{Code, Coded, codes};
+use strongroom_base::{Code, Coded, Params, codes, params};
 
 /// Why a face cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +58,17 @@ impl Coded for HttpError {
             Self::Names(_) | Self::Certificate { .. } => &codes::CONFIG_INVALID,
             Self::Local { .. } | Self::Listen { .. } => &codes::LOCAL_IO,
             Self::Bug(_) => &codes::BUG,
+        }
+    }
+
+    #[allow(clippy::match_same_arms, reason = "each variant says its own")]
+    fn params(&self) -> Params {
+        match self {
+            Self::Listen { address, source: _ } => params!(LOCAL_IO: address),
+            Self::Certificate { path, reason } => params!(CONFIG_INVALID: path, reason),
+            Self::Names(reason) => params!(CONFIG_INVALID: reason),
+            Self::Local { path, action, source: _ } => params!(LOCAL_IO: path, action),
+            Self::Bug(reason) => params!(BUG: reason),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use strongroom_base::{Code, Coded, codes};
+use strongroom_base::{Code, Coded, Params, codes, params};
 
 use crate::Machine;
 
@@ -280,6 +280,30 @@ impl Coded for HypervisorError {
                 _ if self.is_busy() => &codes::VM_BUSY,
                 _ => &codes::VM_OPERATION,
             },
+        }
+    }
+
+    #[allow(clippy::match_same_arms, reason = "each variant says its own")]
+    fn params(&self) -> Params {
+        match self {
+            Self::Uri { uri, reason } => params!(URL_INVALID: uri, reason),
+            Self::Connect { uri, source: _ } => params!(HOST_DENIED | HOST_UNAVAILABLE: uri),
+            Self::Refused { uri, reason } => params!(HOST_DENIED: uri, reason),
+            Self::Lost { action, source: _ } => params!(HOST_UNAVAILABLE: action),
+            Self::Timeout { action, seconds } => params!(HOST_UNAVAILABLE: action, seconds),
+            Self::Protocol { action, reason } => params!(HOST_PROTOCOL: action, reason),
+            Self::Libvirt { action, number: _, message } => {
+                params!(VM_NOT_FOUND | HOST_DENIED | VM_AGENT | VM_UNSUPPORTED | VM_STATE | VM_BUSY | VM_OPERATION: action, message)
+            }
+            Self::NoDomain { uri, name } => params!(VM_NOT_FOUND: uri, name),
+            Self::Xml { what, reason } => params!(VM_UNSUPPORTED: what, reason),
+            Self::NoDisk { machine, disk, has } => params!(VM_DISK_NOT_FOUND: machine, disk, has),
+            Self::DiskNotProtected { machine, disk, reason } => {
+                params!(VM_UNSUPPORTED: machine, disk, reason)
+            }
+            Self::Mapping { text } => params!(USAGE_INVALID: text),
+            Self::NoDisks { machine } => params!(VM_UNSUPPORTED: machine),
+            Self::Agent { command, reason } => params!(VM_AGENT: command, reason),
         }
     }
 }

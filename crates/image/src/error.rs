@@ -1,6 +1,6 @@
 //! Errors of images and their nodes.
 
-use strongroom_base::{Code, Coded, Digest, codes};
+use strongroom_base::{Code, Coded, Digest, Params, codes, params};
 
 use crate::SizeError;
 
@@ -54,6 +54,19 @@ impl<E: Coded + 'static> Coded for Error<E> {
             Self::Damaged { .. } => &codes::STORE_CORRUPT,
             Self::Size(error) => error.code(),
             Self::OutOfOrder { .. } | Self::BeyondEnd { .. } => &codes::BUG,
+        }
+    }
+
+    #[allow(clippy::match_same_arms, reason = "each variant says its own")]
+    fn params(&self) -> Params {
+        match self {
+            Self::Store(error) => error.params(),
+            Self::Damaged { digest, level, index, size } => {
+                params!(STORE_CORRUPT: digest, level, index, size)
+            }
+            Self::Size(error) => error.params(),
+            Self::OutOfOrder { index, next } => params!(BUG: index, next),
+            Self::BeyondEnd { block, blocks } => params!(BUG: block, blocks),
         }
     }
 }

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use strongroom_base::{
-    BLOCK_SIZE_U64, ByteRange, Code, Coded, Digest, LEAF_SPAN, MAX_DISK_SIZE, SECTOR_SIZE, codes,
+    BLOCK_SIZE_U64, ByteRange, Code, Coded, Digest, LEAF_SPAN, MAX_DISK_SIZE, Params, SECTOR_SIZE,
+    codes, params,
 };
 
 /// The whole content of a disk: its size and the digest of its tree's root.
@@ -24,6 +25,10 @@ pub struct SizeError {
 impl Coded for SizeError {
     fn code(&self) -> &'static Code {
         &codes::DISK_FORMAT
+    }
+
+    fn params(&self) -> Params {
+        params!(DISK_FORMAT: size = self.size)
     }
 }
 

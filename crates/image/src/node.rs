@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use strongroom_base::{Code, Coded, Digest, FANOUT, codes};
+use strongroom_base::{Code, Coded, Digest, FANOUT, Params, codes, params};
 
 /// 256 child digests: of blocks in a leaf, of nodes in every other node.
 ///
@@ -48,6 +48,15 @@ pub enum DecodeError {
 impl Coded for DecodeError {
     fn code(&self) -> &'static Code {
         &codes::STORE_CORRUPT
+    }
+
+    #[allow(clippy::match_same_arms, reason = "each variant says its own")]
+    fn params(&self) -> Params {
+        match self {
+            Self::Length { len, want } => params!(STORE_CORRUPT: len, want),
+            Self::PresentHole { slot } => params!(STORE_CORRUPT: slot),
+            Self::Empty => Params::none(),
+        }
     }
 }
 

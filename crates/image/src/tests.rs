@@ -476,6 +476,10 @@ impl Coded for Full {
     fn code(&self) -> &'static strongroom_base::Code {
         &strongroom_base::codes::STORE_FULL
     }
+
+    fn params(&self) -> strongroom_base::Params {
+        strongroom_base::Params::none()
+    }
 }
 
 #[test]

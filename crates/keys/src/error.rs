@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use strongroom_base::{Code, Coded, SlotId, VaultId, codes};
+use strongroom_base::{Code, Coded, Params, SlotId, VaultId, codes, params};
 use strongroom_format::FormatError;
 use strongroom_objects::{Key, StoreError};
 
@@ -137,6 +137,28 @@ impl Coded for KeyError {
             Self::Label => &codes::USAGE_INVALID,
             Self::Busy => &codes::VAULT_BUSY,
             Self::Bug { .. } => &codes::BUG,
+        }
+    }
+
+    #[allow(clippy::match_same_arms, reason = "each variant says its own")]
+    fn params(&self) -> Params {
+        match self {
+            Self::None { vault } => params!(STORE_MISSING: vault),
+            Self::Exists { vault } => params!(VAULT_EXISTS: vault),
+            Self::Wrong { key, slots } => params!(KEY_WRONG: key, slots),
+            Self::Removed { slot } => params!(KEY_WRONG: slot),
+            Self::File { path, action, source: _ } => params!(KEY_UNREADABLE: path, action),
+            Self::Unusable { path, reason } => params!(KEY_UNREADABLE: path, reason),
+            Self::Uri { reason } => params!(KEY_URI: reason),
+            Self::Hsm { what, source: _ } => params!(KEY_HSM: what),
+            Self::Damaged { key, reason, source: _ } => {
+                params!(VAULT_FORMAT | STORE_CORRUPT | BUG: key, reason)
+            }
+            Self::SlotNotFound { slot } => params!(KEY_SLOT_NOT_FOUND: slot),
+            Self::LastSlot { slot } => params!(KEY_LAST_SLOT: slot),
+            Self::Limit { what, limit } => params!(KEY_LIMIT: what, limit),
+            Self::Bug { what } => params!(BUG: what),
+            Self::Store { source: _ } | Self::Label | Self::Busy => Params::none(),
         }
     }
 }

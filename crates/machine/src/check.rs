@@ -3,6 +3,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
+    fmt,
     path::Path,
 };
 
@@ -20,6 +21,28 @@ use crate::{backup::select, image, layout, restore};
 /// The beginning of the names of our checkpoints, of any vault.
 pub(crate) const OURS: &str = "strongroom-";
 
+/// What the findings of a machine come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// All is as good as it can be.
+    Green,
+    /// It works, but less well.
+    Amber,
+    /// It fails.
+    Red,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Green => "green",
+            Self::Amber => "amber",
+            Self::Red => "red",
+        })
+    }
+}
+
 /// What was found of one machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Checked {
@@ -27,8 +50,8 @@ pub struct Checked {
     pub name: String,
     /// Its UUID.
     pub uuid: String,
-    /// `green`: all is as good as it can be; `amber`: it works, but less well; `red`: it fails.
-    pub verdict: &'static str,
+    /// What it comes to.
+    pub verdict: Verdict,
     /// What was found, the worst first.
     pub findings: Vec<FindingReport>,
 }
@@ -36,8 +59,8 @@ pub struct Checked {
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FindingReport {
-    /// `red`, `amber` or `info`.
-    pub level: &'static str,
+    /// How bad it is.
+    pub level: Level,
     /// Which kind of thing it is, for scripts.
     pub id: &'static str,
     /// What is the case.
@@ -49,7 +72,7 @@ pub struct FindingReport {
 impl From<Finding> for FindingReport {
     fn from(finding: Finding) -> Self {
         let Finding { level, id, what, what_to_do } = finding;
-        Self { level: level.name(), id, what, what_to_do }
+        Self { level, id, what, what_to_do }
     }
 }
 
@@ -75,9 +98,9 @@ pub fn check(connection: &Connection, domain: &Domain) -> Result<Checked, Hyperv
         name: machine.name,
         uuid: machine.uuid.to_string(),
         verdict: match Finding::worst(&findings) {
-            None | Some(Level::Info) => "green",
-            Some(Level::Amber) => "amber",
-            Some(Level::Red) => "red",
+            None | Some(Level::Info) => Verdict::Green,
+            Some(Level::Amber) => Verdict::Amber,
+            Some(Level::Red) => Verdict::Red,
         },
         findings: findings.into_iter().map(FindingReport::from).collect(),
     })

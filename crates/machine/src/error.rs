@@ -2,7 +2,7 @@
 
 use std::io;
 
-use strongroom_base::{Code, Coded, codes, words};
+use strongroom_base::{Code, Coded, Params, codes, params, words};
 use strongroom_disk::DiskError;
 use strongroom_engine::EngineError;
 use strongroom_hypervisor::HypervisorError;
@@ -272,6 +272,50 @@ impl Coded for MachineError {
             Self::Configuration { .. } => &codes::POINT_NO_MACHINE,
             Self::Local { .. } => &codes::LOCAL_IO,
             Self::Interrupted => &codes::INTERRUPTED,
+        }
+    }
+
+    #[allow(clippy::match_same_arms, reason = "each variant says its own")]
+    fn params(&self) -> Params {
+        match self {
+            Self::Hypervisor(error) => error.params(),
+            Self::Disk(error) => error.params(),
+            Self::Engine(error) => error.params(),
+            Self::Vault(error) => error.params(),
+            Self::Busy { machine, reason } => params!(VM_BUSY: machine, reason),
+            Self::State { machine, state, reason } => params!(VM_STATE: machine, state, reason),
+            Self::Unsupported { machine, reason } => params!(VM_UNSUPPORTED: machine, reason),
+            Self::NotReplaced { machine } => params!(VM_UNSUPPORTED: machine),
+            Self::Choice { reason } => params!(USAGE_INVALID: reason),
+            Self::Managed { machine, manager } => params!(VM_OTHER_MANAGER: machine, manager),
+            Self::Consistency { machine, wanted, reason } => {
+                params!(VM_CONSISTENCY: machine, wanted, reason)
+            }
+            Self::NotThawed { machine, reason } => params!(VM_NOT_THAWED: machine, reason),
+            Self::Script { machine, script, reason } => params!(VM_SCRIPT: machine, script, reason),
+            Self::Scratch { machine, folder, reason } => {
+                params!(VM_SCRATCH: machine, folder, reason)
+            }
+            Self::Changed { machine, reason } => params!(VM_CHANGED: machine, reason),
+            Self::HostLacks { host, machine, reason } => params!(HOST_LACKS: host, machine, reason),
+            Self::Taken { item, machine, uuid } => params!(ITEM_EXISTS: item, machine, uuid),
+            Self::Exists { host, name } => params!(VM_EXISTS: host, name),
+            Self::NoRoom { machine, folder, needed, free } => {
+                params!(DISK_FULL: machine, folder, needed, free)
+            }
+            Self::InTheWay { machine, path } => params!(DISK_NOT_EMPTY: machine, path),
+            Self::Unfinished { machine, reason, note } => {
+                params!(RESTORE_UNFINISHED: machine, reason, note)
+            }
+            Self::NotDefined { machine, description, source: _ } => {
+                params!(RESTORE_NOT_DEFINED: machine, description)
+            }
+            Self::NotStarted { report, source: _ } => {
+                params!(RESTORE_NOT_STARTED: machine = report.machine)
+            }
+            Self::Configuration { point, reason } => params!(POINT_NO_MACHINE: point, reason),
+            Self::Local { action, path, source: _ } => params!(LOCAL_IO: action, path),
+            Self::Interrupted => Params::none(),
         }
     }
 }

@@ -27,7 +27,7 @@ pub mod restore;
 mod saved;
 
 pub use backup::{OnTaken, Taken, backup, backup_watched};
-pub use check::{Checked, FindingReport, check};
+pub use check::{Checked, FindingReport, Verdict, check};
 pub use configuration::{Configuration, DiskIdentity, MachineRecord, SavedSecret};
 pub use consistency::{NO_SCRIPTS, Wish};
 pub use discover::{DiscoveredDisk, DiscoveredMachine, describe, discover};

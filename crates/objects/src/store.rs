@@ -3,7 +3,7 @@
 use std::{ops::ControlFlow, sync::Arc};
 
 use jiff::Timestamp;
-use strongroom_base::{ByteRange, Code, Coded, codes};
+use strongroom_base::{ByteRange, Code, Coded, Params, codes, params};
 
 pub use strongroom_base::{Key, KeyError};
 
@@ -149,6 +149,24 @@ impl Coded for StoreError {
             Self::Unavailable { .. } => &codes::STORE_UNAVAILABLE,
             Self::Url { .. } => &codes::URL_INVALID,
             Self::Protocol { .. } => &codes::STORE_PROTOCOL,
+        }
+    }
+
+    #[allow(clippy::match_same_arms, reason = "each variant says its own")]
+    fn params(&self) -> Params {
+        match self {
+            Self::Missing { key, store } => params!(STORE_MISSING: key, store),
+            Self::Length { key, store, have, need } => {
+                params!(STORE_CORRUPT: key, store, have, need)
+            }
+            Self::Full { what, store, source: _ } => params!(STORE_FULL: what, store),
+            Self::ReadOnly { what, store, source: _ } => params!(STORE_READ_ONLY: what, store),
+            Self::Denied { what, store, source: _ } => params!(STORE_DENIED: what, store),
+            Self::Unavailable { store, action, what, source: _ } => {
+                params!(STORE_UNAVAILABLE: store, action, what)
+            }
+            Self::Url { url, reason } => params!(URL_INVALID: url, reason),
+            Self::Protocol { store, reason } => params!(STORE_PROTOCOL: store, reason),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use strongroom_api::{ErrorBody, ItemUsage, KeyReference};
+use strongroom_api::{ErrorBody, ItemUsage, KeyReference, Report};
 use strongroom_base::{PointId, VaultId};
 
 use crate::{OrderId, PointFacts, Result, VaultAccess, Watch};
@@ -145,7 +145,7 @@ pub struct ReclaimDone {
     /// Points whose deletion notes were not executed.
     pub held: Vec<HeldPoint>,
     /// The report, as the command of the same name prints it.
-    pub report: serde_json::Value,
+    pub report: Report,
 }
 
 /// How much of a vault is verified.
@@ -183,7 +183,7 @@ pub struct VerifyFacts {
     /// What is damaged, the first of it, for people.
     pub damaged: Vec<String>,
     /// The report, as the command prints it.
-    pub report: serde_json::Value,
+    pub report: Report,
 }
 
 /// Something that the service keeps in a vault, sealed.

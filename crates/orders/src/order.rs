@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strongroom_api::{
     Check, ConsistencyProved, ConsistencyWanted, DiskSelection, ErrorBody, Host, KeyReference,
-    PointDisk, ProtectableItem, Restore, RestoreDecision, Source,
+    PointDisk, ProtectableItem, Report, Restore, RestoreDecision, Source,
 };
 use strongroom_base::{JobId, PointId};
 
@@ -121,7 +121,7 @@ pub struct BackupDone {
     /// What is not as good as it should be.
     pub warnings: Vec<ErrorBody>,
     /// The report, as the command of the same name prints it.
-    pub report: serde_json::Value,
+    pub report: Report,
 }
 
 /// Brings back a machine or disks.
@@ -151,7 +151,7 @@ pub struct RestoreDone {
     /// The point of the state before, of a replacement.
     pub safety_point: Option<PointFacts>,
     /// The report, as the command of the same name prints it.
-    pub report: serde_json::Value,
+    pub report: Report,
 }
 
 /// Accepts or undoes a restore that has replaced a machine's disks.
@@ -170,7 +170,7 @@ pub struct FinishOrder {
 #[serde(rename_all = "snake_case")]
 pub enum FinishDone {
     /// It is as was decided: the report, as the command of the same name prints it.
-    Finished(serde_json::Value),
+    Finished(Report),
     /// Nothing waits to be decided: a first try of the order has come to its end, or somebody has decided
     /// on the host itself.
     DecidedBefore,

@@ -1,6 +1,7 @@
 //! Places on a host that others may name.
 
 use strongroom_api::KeyReference;
+use strongroom_base::{Message, message};
 
 /// What the operator lets others name: places of vaults, keys and disks.
 ///
@@ -36,21 +37,33 @@ pub struct NotAllowed {
 
 impl NotAllowed {
     /// For somebody who may not know the configuration.
-    pub fn words(&self) -> String {
-        format!("{} is not allowed by `{}` of the server's configuration", self.named, self.setting)
+    pub fn message(&self) -> Message {
+        let Self { named, setting, .. } = self;
+        message!(
+            PLACE_NOT_ALLOWED,
+            "{named} is not allowed by `{setting}` of the server's configuration",
+            named,
+            setting
+        )
     }
 
     /// For somebody who may.
-    pub fn all_words(&self) -> String {
+    pub fn whole_message(&self) -> Message {
         let Self { named, setting, allowed } = self;
-        let list = if allowed.is_empty() { "none".to_owned() } else { allowed.join(", ") };
+        let none = ["none".to_owned()];
+        let allowed = if allowed.is_empty() { &none[..] } else { allowed };
         let what = match *setting {
             "vault_urls" => "its URL",
             "pkcs11_modules" => "the module",
             _ => "the folder",
         };
-        format!(
-            "{named}: add {what} to `{setting}` in server.toml and restart; allowed are: {list}"
+        message!(
+            PLACE_NOT_ALLOWED,
+            "{named}: add {what} to `{setting}` in server.toml and restart; allowed are: {allowed}",
+            named,
+            what,
+            setting,
+            allowed
         )
     }
 }
@@ -63,9 +76,9 @@ mod tests {
     fn words_say_what_to_do() {
         let no = NotAllowed { named: "/x".to_owned(), setting: "disk_dirs", allowed: Vec::new() };
         assert_eq!(
-            no.all_words(),
+            no.whole_message().text,
             "/x: add the folder to `disk_dirs` in server.toml and restart; allowed are: none"
         );
-        assert!(!no.words().contains("none"));
+        assert!(!no.message().text.contains("none"));
     }
 }

@@ -11,7 +11,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use strongroom_api::{
     ConsistencyProved, ConsistencyWanted, DiskSelection, ErrorBody, ItemUsage, KeyReference,
-    PointDisk, Restore, RestoreDecision, RestoreDisks, Source, TaskState,
+    PointDisk, Report, Restore, RestoreDecision, RestoreDisks, Source, TaskState,
 };
 use strongroom_base::{JobId, PointId, VaultId, codes};
 use strongroom_orders::{
@@ -107,7 +107,7 @@ fn of_hosts(shapes: &mut Shapes) {
     };
     shapes.add("transfer", &transfer);
     let warnings = vec![warning.clone()];
-    shapes.add("backup_done", &BackupDone { point: facts(), warnings, report: json!({}) });
+    shapes.add("backup_done", &BackupDone { point: facts(), warnings, report: Report::default() });
     let restore = RestoreOrder {
         job: job(),
         vault: vault(),
@@ -123,12 +123,12 @@ fn of_hosts(shapes: &mut Shapes) {
     assert_eq!(restore.id(), id("restore"));
     shapes.add("restore", &restore);
     let safety_point = Some(facts());
-    let done = RestoreDone { warnings: vec![warning], safety_point, report: json!({}) };
+    let done = RestoreDone { warnings: vec![warning], safety_point, report: Report::default() };
     shapes.add("restore_done", &done);
     let decision = RestoreDecision::Undo;
     let finish = FinishOrder { order: id("finish"), machine: "web".to_owned(), decision };
     shapes.add("finish", &finish);
-    shapes.add("finish_done", &FinishDone::Finished(json!({})));
+    shapes.add("finish_done", &FinishDone::Finished(Report::default()));
     shapes.add("finish_done_before", &FinishDone::DecidedBefore);
     let hello = HostFacts {
         host: "kvm1".to_owned(),
@@ -169,7 +169,7 @@ fn of_vaults(shapes: &mut Shapes) {
     let reclaim = ReclaimOrder { order: id("reclaim"), vault: vault(), given_up, now: time() };
     shapes.add("reclaim", &reclaim);
     let held = vec![HeldPoint { item: Some("web".to_owned()), point: point(), locked: true }];
-    shapes.add("reclaim_done", &ReclaimDone { complete: true, held, report: json!({}) });
+    shapes.add("reclaim_done", &ReclaimDone { complete: true, held, report: Report::default() });
     let absent = |how| AbsentPoint { item: "web".to_owned(), point: point(), how };
     shapes.add("absent", &[absent(Absence::Missing), absent(Absence::Hidden)]);
     for (name, depth) in [
@@ -187,7 +187,7 @@ fn of_vaults(shapes: &mut Shapes) {
         packs: 4,
         read_bytes: 5,
         damaged: vec!["a pack".to_owned()],
-        report: json!({}),
+        report: Report::default(),
     };
     shapes.add("verified", &verified);
     let rotate = RotateOrder { order: id("rotate"), vault: vault(), new: Some(key) };

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use strongroom_base::{Code, Coded, codes};
+use strongroom_base::{Code, Coded, Params, codes, params};
 
 /// Why rules are no policy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -160,6 +160,36 @@ impl Coded for PolicyError {
     fn code(&self) -> &'static Code {
         &codes::POLICY_INVALID
     }
+
+    #[allow(clippy::match_same_arms, reason = "each variant says its own")]
+    fn params(&self) -> Params {
+        match self {
+            Self::UnknownTimeZone { name } => params!(POLICY_INVALID: name),
+            Self::StandardTimes { given } => params!(POLICY_INVALID: given),
+            Self::EveryHours { given } => params!(POLICY_INVALID: given),
+            Self::WindowHours { given, every_hours } => params!(POLICY_INVALID: given, every_hours),
+            Self::TooManyTimes { given } => params!(POLICY_INVALID: given),
+            Self::Empty { of, what } => params!(POLICY_INVALID: of, what),
+            Self::DayOfMonth { of, given } => params!(POLICY_INVALID: of, given),
+            Self::Duration { of, given, unit, min, max } => {
+                params!(POLICY_INVALID: of, given, unit, min, max)
+            }
+            Self::SnapshotDays { given, min, max } => params!(POLICY_INVALID: given, min, max),
+            Self::SnapshotBeyondVault { given, vault } => params!(POLICY_INVALID: given, vault),
+            Self::TagWithoutBackup { of } => params!(POLICY_INVALID: of),
+            Self::TooManyPoints { points, max } => params!(POLICY_INVALID: points, max),
+            Self::StartSpread { given } => params!(POLICY_INVALID: given),
+            Self::TooManyBlackouts { given, max } => params!(POLICY_INVALID: given, max),
+            Self::StandardHourly
+            | Self::NoTimes
+            | Self::NeverTagged
+            | Self::DailyMissing
+            | Self::DailyWithWeekly
+            | Self::WeeklyMissing
+            | Self::WeeklyDaysDiffer
+            | Self::BlackoutsCoverWeek => Params::none(),
+        }
+    }
 }
 
 /// A part of a policy, in messages.
@@ -174,6 +204,8 @@ pub enum Part {
     Yearly,
     Blackout,
 }
+
+strongroom_base::text_params! { Part }
 
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,8 +8,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use strongroom_api::{ErrorAnswer, ErrorBody, JobBegun};
-use strongroom_base::{CATALOG, Code, Kind, RequestId, codes};
+use strongroom_api::{CodeName, ErrorAnswer, ErrorBody, JobBegun};
+use strongroom_base::{Code, Kind, Message, RequestId, codes};
 use strongroom_control::{ControlError, Versioned};
 
 /// The id of a request, in its answer.
@@ -28,23 +28,18 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// An error of the catalog.
-    pub(crate) fn new(code: &'static Code, message: impl Into<String>) -> Self {
-        Self {
-            body: Box::new(ErrorBody::new(code, message)),
-            status: None,
-            retry_after: None,
-            denied: None,
-        }
+    /// An error of the catalog, in words without values.
+    pub(crate) fn new(code: &'static Code, message: &'static str) -> Self {
+        Message::new(code, message).into()
     }
 
     /// The request is not of the form that the API knows.
-    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+    pub(crate) fn invalid(message: &'static str) -> Self {
         Self::new(&codes::REQUEST_INVALID, message)
     }
 
     /// Its name in the catalog.
-    pub(crate) fn code(&self) -> &str {
+    pub(crate) fn code(&self) -> &CodeName {
         &self.body.code
     }
 
@@ -53,8 +48,7 @@ impl Failure {
         if let Some(status) = self.status {
             return status;
         }
-        let code = CATALOG.iter().find(|code| code.name == self.body.code);
-        code.map_or(StatusCode::INTERNAL_SERVER_ERROR, |code| status_of(code))
+        self.body.code.known().map_or(StatusCode::INTERNAL_SERVER_ERROR, status_of)
     }
 }
 
@@ -104,6 +98,12 @@ impl From<strongroom_catalog::Error> for Failure {
     }
 }
 
+impl From<Message> for Failure {
+    fn from(message: Message) -> Self {
+        Box::<ErrorBody>::from(message).into()
+    }
+}
+
 impl From<Box<ErrorBody>> for Failure {
     fn from(body: Box<ErrorBody>) -> Self {
         Self { body, status: None, retry_after: None, denied: None }
@@ -116,7 +116,7 @@ pub(crate) struct Denied(pub(crate) &'static str);
 
 /// The name of the error in an answer, for the log and for the record of refusals.
 #[derive(Clone, Debug)]
-pub(crate) struct ErrorCode(pub(crate) String);
+pub(crate) struct ErrorCode(pub(crate) CodeName);
 
 tokio::task_local! {
     /// The request that is worked on.
@@ -130,7 +130,7 @@ impl IntoResponse for Failure {
         error.request_id = REQUEST.try_with(ToString::to_string).ok();
         if status.is_server_error() {
             let id = error.request_id.as_deref();
-            tracing::error!(request = id, code = error.code, causes = ?error.causes, "{}", error.message);
+            tracing::error!(request = id, code = error.code.as_str(), causes = ?error.causes, "{}", error.message);
         }
         let code = ErrorCode(error.code.clone());
         let mut answer = (status, Json(ErrorAnswer { error: *error })).into_response();
@@ -225,6 +225,8 @@ impl IntoResponse for Begun {
 
 #[cfg(test)]
 mod tests {
+    use strongroom_base::CATALOG;
+
     use super::*;
 
     #[test]

@@ -356,7 +356,7 @@ async fn trusted(found: &mut Findings, catalog: &Catalog) -> strongroom_catalog:
     let Ok(time) = serde_json::from_value::<TrustedTime>(stored.doc.value) else { return Ok(()) };
     match time.advance(Reading::of_system(&SystemClock)).behind() {
         Some(ahead) => {
-            let what = clock_is_ahead(ahead);
+            let what = clock_is_ahead(ahead).text;
             let hint = "Set it right; if it is right: strongroom server confirm-clock.";
             found.bad("clock", Level::Warn, what, hint);
         }

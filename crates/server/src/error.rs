@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use strongroom_base::{Code, Coded, codes};
+use strongroom_base::{Code, Coded, Params, codes, params};
 
 /// Why the server cannot be started, or ends.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +67,20 @@ impl Coded for ServerError {
             Self::Control(error) => error.code(),
             Self::Catalog(error) => error.code(),
             Self::Bug(_) => &codes::BUG,
+        }
+    }
+
+    #[allow(clippy::match_same_arms, reason = "each variant says its own")]
+    fn params(&self) -> Params {
+        match self {
+            Self::Config { place, reason } => params!(CONFIG_INVALID: place, reason),
+            Self::Local { path, action, source: _ } => params!(LOCAL_IO: path, action),
+            Self::Running(folder) => params!(SERVER_RUNNING: folder),
+            Self::Held(server) => params!(CATALOG_IN_USE: server),
+            Self::Http(error) => error.params(),
+            Self::Control(error) => error.params(),
+            Self::Catalog(error) => error.params(),
+            Self::Bug(reason) => params!(BUG: reason),
         }
     }
 }

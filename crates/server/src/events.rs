@@ -95,7 +95,10 @@ impl Follower {
     /// How things are now.
     async fn tell_all(&mut self, caller: &Caller) -> Result<(), Over> {
         for job in self.present(caller).await.map_err(|failure| {
-            tracing::warn!(code = failure.code(), "the present state of jobs cannot be read");
+            tracing::warn!(
+                code = failure.code().as_str(),
+                "the present state of jobs cannot be read"
+            );
             Over
         })? {
             self.tell(caller, &job).await?;

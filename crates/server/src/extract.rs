@@ -11,7 +11,7 @@ use axum::{
     http::{header, request::Parts},
 };
 use serde::{Deserialize, de::DeserializeOwned};
-use strongroom_base::codes;
+use strongroom_base::{codes, message};
 use strongroom_control::{PageRequest, access::Caller};
 use strongroom_http::{BodyError, Guest, read_body};
 use utoipa::IntoParams;
@@ -35,7 +35,11 @@ impl<T: DeserializeOwned + Send> FromRequestParts<App> for Names<T> {
             Ok(axum::extract::Path(names)) => Ok(Self(names)),
             Err(refusal) => {
                 let words: axum::extract::rejection::PathRejection = refusal;
-                Err(Failure::invalid(format!("the path: {}", words.body_text())))
+                Err(Failure::from(message!(
+                    REQUEST_INVALID,
+                    "the path: {reason}",
+                    reason = words.body_text()
+                )))
             }
         }
     }
@@ -53,7 +57,11 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Params<T> {
             Ok(axum::extract::Query(params)) => Ok(Self(params)),
             Err(refusal) => {
                 let words: axum::extract::rejection::QueryRejection = refusal;
-                Err(Failure::invalid(format!("the parameters: {}", words.body_text())))
+                Err(Failure::from(message!(
+                    REQUEST_INVALID,
+                    "the parameters: {reason}",
+                    reason = words.body_text()
+                )))
             }
         }
     }
@@ -86,9 +94,11 @@ impl PageParams {
 /// A number that the catalog can have: of those with a sign.
 pub(crate) fn number(name: &str, number: Option<u64>) -> Done<Option<u64>> {
     match number {
-        Some(number) if i64::try_from(number).is_err() => {
-            Err(Failure::invalid(format!("the parameters: {name} is larger than any number")))
-        }
+        Some(number) if i64::try_from(number).is_err() => Err(Failure::from(message!(
+            REQUEST_INVALID,
+            "the parameters: {name} is larger than any number",
+            name
+        ))),
         number => Ok(number),
     }
 }
@@ -99,8 +109,10 @@ pub(crate) fn page(limit: Option<u16>, token: Option<String>) -> Done<PageReques
         None => None,
         Some(limit @ 1..=1000) => Some(usize::from(limit)),
         Some(limit) => {
-            return Err(Failure::invalid(format!(
-                "the parameters: limit is {limit}, not 1 to 1000"
+            return Err(Failure::from(message!(
+                REQUEST_INVALID,
+                "the parameters: limit is {limit}, not 1 to 1000",
+                limit
             )));
         }
     };
@@ -157,12 +169,14 @@ pub(crate) async fn read(request: Request) -> Done<Bytes> {
             let code = &codes::REQUEST_TOO_LARGE;
             Failure::new(code, "the request's body is larger than 1 MiB")
         }
-        BodyError::BrokeOff => Failure::invalid(error.to_string()),
+        BodyError::BrokeOff => Failure::invalid("the request's body broke off"),
     })
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Done<T> {
-    let wrong = |error: serde_json::Error| Failure::invalid(format!("the body: {error}"));
+    let wrong = |error: serde_json::Error| {
+        Failure::from(message!(REQUEST_INVALID, "the body: {reason}", reason = error.to_string()))
+    };
     // No database keeps this character.
     if bytes.windows(6).any(|part| part == b"\\u0000") {
         let value: serde_json::Value = serde_json::from_slice(bytes).map_err(wrong)?;

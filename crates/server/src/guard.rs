@@ -136,14 +136,14 @@ async fn changed(
     next: Next,
 ) -> Response {
     let answer = change(&app, caller.clone(), request, next).await;
-    let forbidden = |code: &ErrorCode| code.0 == codes::AUTH_FORBIDDEN.name;
+    let forbidden = |code: &ErrorCode| code.0 == codes::AUTH_FORBIDDEN;
     let denied = answer.extensions().get::<Denied>().map(|denied| denied.0);
     let operation = denied.unwrap_or(&operation);
     if answer.extensions().get::<ErrorCode>().is_some_and(forbidden)
         && let Err(error) = app.control.record_refusal(&caller, operation, &path).await
     {
         let failure = Failure::from(error);
-        tracing::error!(code = failure.code(), "a refusal cannot be recorded");
+        tracing::error!(code = failure.code().as_str(), "a refusal cannot be recorded");
     }
     answer
 }
@@ -229,7 +229,7 @@ mod tests {
         let begun = tokio::time::Instant::now();
         let read = read_in_time(Request::new(Body::from_stream(never))).await;
         assert_eq!(begun.elapsed(), TIME);
-        assert_eq!(read.expect_err("it is refused").code(), "request.timeout");
+        assert_eq!(read.expect_err("it is refused").code().as_str(), "request.timeout");
     }
 
     #[tokio::test(start_paused = true)]
@@ -240,7 +240,7 @@ mod tests {
         let answer = router.oneshot(Request::new(Body::empty())).await.expect("an answer");
         assert_eq!(begun.elapsed(), TIME);
         assert_eq!(answer.status().as_u16(), 503);
-        let code = answer.extensions().get::<ErrorCode>().map(|code| code.0.clone());
+        let code = answer.extensions().get::<ErrorCode>().map(|code| code.0.to_string());
         assert_eq!(code.as_deref(), Some("request.timeout"));
     }
 }

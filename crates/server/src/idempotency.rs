@@ -145,7 +145,7 @@ impl Open {
         let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
         if let Err(error) = self.write(control, &parts, &body).await {
             // It was done. If it is sent again, it is said to be in progress.
-            tracing::error!(code = error.code(), "an answer cannot be written down");
+            tracing::error!(code = error.code().as_str(), "an answer cannot be written down");
         }
         Response::from_parts(parts, Body::from(body))
     }
@@ -239,7 +239,7 @@ mod tests {
             body: String::new(),
             time: Timestamp::UNIX_EPOCH,
         };
-        let code = |doc, request| answered(doc, request).expect_err("refused").code().to_owned();
+        let code = |doc, request| answered(doc, request).expect_err("refused").code().to_string();
         assert_eq!(code(doc.clone(), "hash"), codes::REQUEST_IN_PROGRESS.name);
         assert_eq!(code(doc.clone(), "other"), codes::REQUEST_KEY_REUSED.name);
         assert_eq!(code(unanswered(doc), "hash"), codes::REQUEST_ANSWERED.name);

@@ -7,8 +7,8 @@ use std::{borrow::Cow, error::Error, fmt::Write as _, io, path::PathBuf};
 
 use console::style;
 use serde::Serialize;
-use strongroom_base::{Code, Coded, codes};
-use strongroom_client::{ClientError, code_of};
+use strongroom_base::{Code, Coded, Kind, Message, Params, codes, params};
+use strongroom_client::ClientError;
 
 use crate::human::printable;
 
@@ -119,10 +119,34 @@ impl Coded for FaceError {
             Self::AlertsUndelivered(_) => &codes::ALERT_UNDELIVERED,
             Self::BackupsRunning(_) => &codes::RECLAIM_WAITING,
             Self::NoServer => &codes::SERVER_NEEDED,
-            Self::Told(body) => code_of(body),
+            Self::Told(body) => body.known(),
             Self::JobWarnings(_) => &codes::JOB_WARNINGS,
             Self::Declined => &codes::INTERRUPTED,
             Self::Bug(_) => &codes::BUG,
+        }
+    }
+
+    #[allow(clippy::match_same_arms, reason = "each variant says its own")]
+    fn params(&self) -> Params {
+        match self {
+            Self::Usage(reason) => params!(USAGE_INVALID: reason),
+            Self::Config { file, reason } => params!(CONFIG_INVALID: file, reason),
+            Self::Local { path, action, source: _ } => params!(LOCAL_IO: path, action),
+            Self::Output(_) => Params::none(),
+            Self::Skipped(parts) => params!(BACKUP_SKIPPED: parts),
+            Self::Damaged(reason) => params!(VERIFY_DAMAGED: reason),
+            Self::PointsDamaged { objects } => params!(POINT_DAMAGED: objects),
+            Self::NoContext(name) => params!(CONTEXT_NOT_FOUND: name),
+            Self::NoCode(name) => params!(CODE_NOT_FOUND: name),
+            Self::NoPoint { item, prefix } => params!(POINT_NOT_FOUND: item, prefix),
+            Self::NotReady(reason) => params!(VM_NOT_READY: reason),
+            Self::ServerNotReady(reason) => params!(SERVER_NOT_READY: reason),
+            Self::AlertsUndelivered(channel) => params!(ALERT_UNDELIVERED: channel),
+            Self::BackupsRunning(who) => params!(RECLAIM_WAITING: who),
+            Self::Told(body) => body.params.clone(),
+            Self::JobWarnings(reason) => params!(JOB_WARNINGS: reason),
+            Self::Bug(reason) => params!(BUG: reason),
+            Self::NoVault | Self::NoKey | Self::NoServer | Self::Declined => Params::none(),
         }
     }
 }
@@ -150,8 +174,10 @@ struct Envelope<'a> {
 #[derive(Serialize)]
 struct ErrorBody<'a> {
     code: &'a str,
-    kind: &'a str,
+    kind: Kind,
     message: String,
+    #[serde(skip_serializing_if = "Params::is_empty")]
+    params: Params,
     causes: Vec<String>,
     hint: Cow<'a, str>,
     /// Only of errors that a server tells.
@@ -199,7 +225,7 @@ impl Failure {
 
     /// The code's name; a server may have one that this program does not know.
     pub(crate) fn name(&self) -> &str {
-        self.told().map_or(self.code().name, |told| &told.code)
+        self.told().map_or(self.code().name, |told| told.code.as_str())
     }
 
     fn hint(&self) -> Cow<'_, str> {
@@ -230,8 +256,15 @@ impl Failure {
         causes
     }
 
+    /// Its values stand in its message, and its code's page names them. A newer server may have others.
+    fn check_params(&self) {
+        let faults = |error: &dyn Coded| Message::of(error).faults();
+        debug_assert!(self.told().is_some() || faults(&*self.error).is_empty(), "{self:?}");
+    }
+
     /// As words for people, in several lines.
     pub(crate) fn to_text(&self) -> String {
+        self.check_params();
         let mut text = String::new();
         let mut line = |label: &str, words: &str| {
             // Further lines (a parser that points at its place) keep their columns.
@@ -250,10 +283,12 @@ impl Failure {
 
     /// As one JSON object.
     pub(crate) fn to_json(&self) -> String {
+        self.check_params();
         let error = ErrorBody {
             code: self.name(),
-            kind: self.code().kind.name(),
+            kind: self.code().kind,
             message: self.error.to_string(),
+            params: self.error.params(),
             causes: self.causes(),
             hint: self.hint(),
             link: self.told().and_then(|told| told.link.as_deref()),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use strongroom_base::{Clock, Progress, Snapshot, start_thread};
+use strongroom_base::{Clock, Progress, Snapshot, Things, start_thread};
 
 use crate::{human, out::tell};
 
@@ -73,13 +73,9 @@ fn percent(now: &Snapshot) -> Option<u64> {
     u64::try_from(percent).ok()
 }
 
-fn stage(now: &Snapshot) -> &str {
-    if now.stage.is_empty() { "working" } else { now.stage }
-}
-
 /// `5.0 of 10.0 GiB`: both in the unit of the larger.
 fn amounts(now: &Snapshot) -> String {
-    if now.things.is_empty() {
+    if now.things == Things::Bytes {
         human::of_bytes(now.done_bytes, now.total_bytes)
     } else {
         format!("{} of {} {}", now.done_bytes, now.total_bytes, now.things)
@@ -88,9 +84,9 @@ fn amounts(now: &Snapshot) -> String {
 
 /// What has been done in so many seconds.
 fn line(now: &Snapshot, seconds: f64) -> String {
-    let Some(percent) = percent(now) else { return stage(now).to_owned() };
-    let mut text = format!("{} {percent} %, {}", stage(now), amounts(now));
-    if now.things.is_empty() {
+    let Some(percent) = percent(now) else { return now.stage.name().to_owned() };
+    let mut text = format!("{} {percent} %, {}", now.stage, amounts(now));
+    if now.things == Things::Bytes {
         let rate = human::rate(now.done_bytes, seconds);
         let stored = if now.stored_bytes > 0 {
             format!("{} written", human::bytes(now.stored_bytes))
@@ -110,12 +106,12 @@ const BAR: u64 = 20;
 
 /// A line for a terminal of this width. What does not fit is left out from the right, never cut.
 fn bar_line(now: &Snapshot, rate: f64, left: Duration, width: usize) -> String {
-    let mut text = format!("{:<11}", stage(now));
+    let mut text = format!("{:<11}", now.stage);
     let Some(percent) = percent(now) else { return text.trim_end().to_owned() };
     let filled = percent.saturating_mul(BAR) / 100;
     let drawn: String = (0..BAR).map(|at| if at < filled { '=' } else { ' ' }).collect();
     let mut parts = vec![format!("[{drawn}] {percent:>3} %"), amounts(now)];
-    if now.things.is_empty() && rate >= 1.0 {
+    if now.things == Things::Bytes && rate >= 1.0 {
         parts.push(human::rate_of(rate));
         if now.done_bytes < now.total_bytes {
             parts.push(format!("{} left", human::about(left)));
@@ -158,6 +154,8 @@ fn bar(progress: &Progress, wait: &dyn Fn(Duration) -> bool) {
 
 #[cfg(test)]
 mod tests {
+    use strongroom_base::Stage;
+
     use super::*;
 
     #[test]
@@ -166,17 +164,17 @@ mod tests {
             total_bytes: 10 << 30,
             done_bytes: 5 << 30,
             stored_bytes: 1 << 20,
-            stage: "reading",
-            things: "",
+            stage: Stage::Reading,
+            things: Things::Bytes,
         };
         let text = line(&now, 10.0);
         assert_eq!(text, "reading 50 %, 5.0 of 10.0 GiB, 512 MiB/s, 1 MiB written");
         assert_eq!(line(&Snapshot::default(), 0.0), "working");
         let progress = Progress::new();
-        progress.count("marking", "recovery points", 3, 12);
+        progress.count(Stage::Marking, Things::RecoveryPoints, 3, 12);
         let text = line(&progress.snapshot(), 10.0);
         assert_eq!(text, "marking 25 %, 3 of 12 recovery points");
-        progress.count("waiting", "backups", 0, 0);
+        progress.count(Stage::Waiting, Things::Backups, 0, 0);
         assert_eq!(line(&progress.snapshot(), 10.0), "waiting");
     }
 
@@ -186,8 +184,8 @@ mod tests {
             total_bytes: 3 << 30,
             done_bytes: 2_126_000_000,
             stored_bytes: 705_100_000,
-            stage: "transfer",
-            things: "",
+            stage: Stage::Transfer,
+            things: Things::Bytes,
         };
         let at = |width| bar_line(&now, 542_710_000.5, Duration::from_secs(3700), width);
         assert_eq!(
@@ -202,7 +200,7 @@ mod tests {
         }
         assert!(at(80).contains("MiB/s"), "{}", at(80));
         assert_eq!(bar_line(&Snapshot::default(), 0.0, Duration::ZERO, 80), "working");
-        let nothing = Snapshot { stage: "snapshot", ..Snapshot::default() };
+        let nothing = Snapshot { stage: Stage::Snapshot, ..Snapshot::default() };
         assert_eq!(bar_line(&nothing, 0.0, Duration::ZERO, 80), "snapshot");
     }
 

@@ -10,8 +10,8 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use serde::Serialize;
-use strongroom_api::{ErrorBody, Job, JobBegun, JobState};
-use strongroom_base::{SystemEntropy, codes};
+use strongroom_api::{Job, JobBegun, JobState};
+use strongroom_base::{Message, Stage, SystemEntropy, message};
 use strongroom_client::{Client, ClientError, Options, Trust};
 
 use crate::{
@@ -199,31 +199,34 @@ fn tried(job: &Job) -> Option<String> {
 }
 
 /// How a job's work is called while it goes on.
-fn stage(job: &Job) -> &'static str {
+fn stage(job: &Job) -> Stage {
     let at_work = job.tasks.iter().find(|task| task.state == strongroom_api::TaskState::InProgress);
     match (job.state, at_work.map(|task| task.name.as_str())) {
-        (JobState::Queued, _) => "waiting",
-        (JobState::Cancelling, _) => "cancelling",
-        (_, Some("snapshot")) => "snapshot",
-        (_, Some("transfer")) => "transfer",
-        (_, Some("validate")) => "validating",
-        (_, Some("restore")) => "restoring",
-        _ => "working",
+        (JobState::Queued, _) => Stage::Waiting,
+        (JobState::Cancelling, _) => Stage::Cancelling,
+        (_, Some("snapshot")) => Stage::Snapshot,
+        (_, Some("transfer")) => Stage::Transfer,
+        (_, Some("validate")) => Stage::Validating,
+        (_, Some("restore")) => Stage::Restoring,
+        _ => Stage::Working,
     }
 }
 
 /// Success or failure, as the job's own.
 pub(crate) fn outcome(job: Job) -> Result<(), Failure> {
-    let failed = |code, words: &str| {
-        let body = ErrorBody::new(code, format!("the job {} {words}", job.id));
-        Err(FaceError::Told(Box::new(body)).into())
-    };
+    let failed = |message: Message| Err(FaceError::Told(Box::new(message.into())).into());
     match job.state {
         JobState::Failed => match job.error {
             Some(error) => Err(FaceError::Told(Box::new(error)).into()),
-            None => failed(&codes::SERVER_PROTOCOL, "failed and does not say why"),
+            None => failed(message!(
+                SERVER_PROTOCOL,
+                "the job {job} failed and does not say why",
+                job = job.id
+            )),
         },
-        JobState::Cancelled => failed(&codes::JOB_CANCELLED, "was cancelled"),
+        JobState::Cancelled => {
+            failed(message!(JOB_CANCELLED, "the job {job} was cancelled", job = job.id))
+        }
         JobState::CompletedWithWarnings => {
             let words: Vec<String> =
                 job.warnings.into_iter().map(|warning| warning.message).collect();
@@ -264,6 +267,9 @@ pub(crate) fn secret_file(file: &std::path::Path) -> Result<String, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use strongroom_api::ErrorBody;
+    use strongroom_base::codes;
+
     use super::*;
 
     /// A backup whose host does not answer, after its first try.
@@ -312,7 +318,7 @@ mod tests {
     #[test]
     fn a_job_that_was_cancelled_is_called_so() {
         let of = |state| Job { state, ..waiting() };
-        assert_eq!(stage(&of(JobState::Cancelling)), "cancelling");
+        assert_eq!(stage(&of(JobState::Cancelling)), Stage::Cancelling);
         let failure = outcome(of(JobState::Cancelled)).expect_err("it was cancelled");
         assert_eq!(failure.code(), &codes::JOB_CANCELLED);
         assert!(failure.to_text().contains("was cancelled"), "{}", failure.to_text());

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use strongroom_base::{Code, Coded, Digest, PackId, PointId, codes};
+use strongroom_base::{Code, Coded, Digest, PackId, Params, PointId, codes, params};
 use strongroom_format::FormatError;
 use strongroom_objects::StoreError;
 
@@ -211,6 +211,39 @@ impl Coded for VaultError {
             Self::ConcurrentReclaim => &codes::RECLAIM_CONCURRENT,
             Self::Interrupted => &codes::INTERRUPTED,
             Self::Aborted | Self::Bug(_) => &codes::BUG,
+        }
+    }
+
+    #[allow(clippy::match_same_arms, reason = "each variant says its own")]
+    fn params(&self) -> Params {
+        match self {
+            Self::NotFound { store } => params!(VAULT_NOT_FOUND: store),
+            Self::Exists { store, what } => params!(VAULT_EXISTS: store, what),
+            Self::Unsafe { store } => params!(VAULT_STORE_UNSAFE: store),
+            Self::NothingKept { name } => params!(VAULT_NOTHING_KEPT: name),
+            Self::SameFolder { folder } => params!(USAGE_INVALID: folder),
+            Self::Busy { store, who } => params!(VAULT_BUSY: store, who),
+            Self::Store(error) => error.params(),
+            Self::Object { object, source: _ } => {
+                params!(VAULT_FORMAT | STORE_CORRUPT | BUG: object)
+            }
+            Self::Format { what, source: _ } => params!(VAULT_FORMAT | STORE_CORRUPT | BUG: what),
+            Self::Key(error) => error.params(),
+            Self::UnknownKey { object, key } => params!(STORE_CORRUPT: object, key),
+            Self::Lost { digest, reason } => params!(STORE_CORRUPT: digest, reason),
+            Self::NotIndexed { digest, packs } => params!(INDEX_INCOMPLETE: digest, packs),
+            Self::Pack { pack } => params!(STORE_CORRUPT: pack),
+            Self::Local { path, source: _ } => params!(LOCAL_IO: path),
+            Self::ItemNotFound { item } => params!(ITEM_NOT_FOUND: item),
+            Self::Name { name } => params!(ITEM_NAME: name),
+            Self::PointNotFound { item, point } => params!(POINT_NOT_FOUND: item, point),
+            Self::PointDamaged { point, source: _ } => params!(VAULT_FORMAT | POINT_DAMAGED: point),
+            Self::PointReadable { point } => params!(USAGE_INVALID: point),
+            Self::Locked { point, until } => params!(POINT_LOCKED: point, until),
+            Self::Expired { point } => params!(BACKUP_EXPIRED: point),
+            Self::Degraded { copies } => params!(STORE_DEGRADED: copies),
+            Self::Bug(reason) => params!(BUG: reason),
+            Self::ConcurrentReclaim | Self::Interrupted | Self::Aborted => Params::none(),
         }
     }
 }

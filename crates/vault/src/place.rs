@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use strongroom_base::{Code, codes};
+use strongroom_base::{Message, message};
 use strongroom_format::{Conditional, VaultConfig};
 use strongroom_keys::{KeyError, KeyRing, KeySource};
 pub use strongroom_objects::covers;
@@ -20,16 +20,11 @@ use crate::{Early, Vault, VaultError, VaultOptions, error::Result};
 
 /// Something that is not as it should be, but does not keep anybody from using the vault.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Warning {
-    /// Its place in the catalog.
-    pub code: &'static Code,
-    /// What is the case.
-    pub message: String,
-}
+pub struct Warning(pub Message);
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.0.text)
     }
 }
 
@@ -89,7 +84,7 @@ enum Found {
     /// A folder with this vault; with its description if that can be read.
     Copy(Arc<dyn ObjectStore>, Option<Box<VaultConfig>>),
     /// Nothing that may be used, and why.
-    Away(String),
+    Away(Message),
 }
 
 /// What makes a folder the same one under all its names: symbolic links, further mounts.
@@ -132,27 +127,43 @@ impl Named {
         // A description is read before anybody can vouch for it: it shall not make the program
         // speak to some server, or look below the current folder.
         if !path.is_absolute() {
-            return Found::Away(format!("{url} is not the path of a folder"));
+            return Found::Away(message!(STORE_DEGRADED, "{url} is not the path of a folder", url));
         }
         let folder = identity(path);
         if folder.is_some() && folder == self.identity {
             return Found::Named;
         }
         if folder.is_some_and(|folder| others.contains(&folder)) {
-            return Found::Away(format!("{url} is the same folder as another copy"));
+            return Found::Away(message!(
+                STORE_DEGRADED,
+                "{url} is the same folder as another copy",
+                url
+            ));
         }
         let store = match open(url, &Options::default()) {
             Ok(store) => store,
-            Err(error) => return Found::Away(format!("a copy of the vault is away: {error}")),
+            Err(error) => {
+                return Found::Away(message!(
+                    STORE_DEGRADED,
+                    "a copy of the vault is away: {error}",
+                    error = error.to_string()
+                ));
+            }
         };
         let found = match Vault::describe(&*store) {
             Ok(config) if config.vault_id == self.config.vault_id => {
                 Found::Copy(store, Some(Box::new(config)))
             }
-            Ok(_) => Found::Away(format!("{url} holds another vault, which is left alone")),
+            Ok(_) => Found::Away(message!(
+                STORE_DEGRADED,
+                "{url} holds another vault, which is left alone",
+                url
+            )),
             // An empty folder is more often the mount point of a disk that is not mounted.
-            Err(VaultError::NotFound { .. }) => Found::Away(format!(
-                "{url} should hold a copy of the vault and does not; is its disk mounted?"
+            Err(VaultError::NotFound { .. }) => Found::Away(message!(
+                STORE_DEGRADED,
+                "{url} should hold a copy of the vault and does not; is its disk mounted?",
+                url
             )),
             Err(_) => Found::Copy(store, None),
         };
@@ -165,9 +176,11 @@ impl Named {
         let mut named = false;
         let recorded = recorded.iter().map(|url| {
             let found = match self.look(url, &mut others) {
-                Found::Named if named => {
-                    Found::Away(format!("{url} is the same folder as another copy"))
-                }
+                Found::Named if named => Found::Away(message!(
+                    STORE_DEGRADED,
+                    "{url} is the same folder as another copy",
+                    url
+                )),
                 found => found,
             };
             named |= matches!(found, Found::Named);
@@ -176,8 +189,8 @@ impl Named {
         recorded.collect()
     }
 
-    fn warn(&mut self, message: String) {
-        self.warnings.push(Warning { code: &codes::STORE_DEGRADED, message });
+    fn warn(&mut self, message: Message) {
+        self.warnings.push(Warning(message));
     }
 
     /// The store of the vault: this copy, and those of the recorded places that are copies. One
@@ -202,7 +215,11 @@ impl Named {
                 }
                 Found::Copy(store, config) if vouches || config.is_some() => copies.push(store),
                 Found::Copy(..) => {
-                    self.warn(format!("it is unknown whether {url} is a copy of the vault"));
+                    self.warn(message!(
+                        STORE_DEGRADED,
+                        "it is unknown whether {url} is a copy of the vault",
+                        url
+                    ));
                     absent.push(url);
                 }
                 Found::Away(why) => {
@@ -213,8 +230,12 @@ impl Named {
         }
         if !named {
             let url = &self.url;
-            let words = "is not among the places of copies that the vault has recorded";
-            self.warn(format!("{url} {words}"));
+            let message = message!(
+                STORE_DEGRADED,
+                "{url} is not among the places of copies that the vault has recorded",
+                url
+            );
+            self.warn(message);
             copies.push(Arc::clone(&self.store));
         }
         Arc::new(Mirror::new(copies, absent))
@@ -260,8 +281,9 @@ fn opened_keys(mut named: Named, key: &KeySource, cache_dir: Option<&Path>) -> R
         let Named { config, warnings, .. } = named;
         return Ok(OpenKeys { store, config, ring, early: None, warnings });
     }
-    let message = format!("{}: {}", named.url, Vault::UNSEALED);
-    named.warnings.push(Warning { code: &codes::STORE_CORRUPT, message });
+    let reason = Vault::UNSEALED;
+    let message = message!(STORE_CORRUPT, "{url}: {reason}", url = named.url, reason);
+    named.warnings.push(Warning(message));
     let copies = recorded.iter().filter_map(|(_, found)| match found {
         Found::Copy(_, config) => config.as_deref(),
         _ => None,

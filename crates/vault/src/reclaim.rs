@@ -26,7 +26,7 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use strongroom_base::{Cancel, PackId, PointId, WriterId};
+use strongroom_base::{Cancel, PackId, PointId, Stage, Things, WriterId};
 use strongroom_format::{
     names::{self, ItemKey},
     pack::PackKind,
@@ -136,10 +136,10 @@ pub struct ReclaimReport {
 /// How far a reclaim has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReclaimProgress {
-    /// `marking`, `waiting`, `copying` or `deleting`.
-    pub stage: &'static str,
-    /// What is counted: `recovery points`, `backups` or `packs`.
-    pub things: &'static str,
+    /// Marking, waiting, copying or deleting.
+    pub stage: Stage,
+    /// What is counted: recovery points, backups or packs.
+    pub things: Things,
     /// How many of them are done.
     pub done: u64,
     /// How many there are; 0 if that is not known.
@@ -147,7 +147,7 @@ pub struct ReclaimProgress {
 }
 
 impl ReclaimProgress {
-    fn new(stage: &'static str, things: &'static str, done: usize, total: usize) -> Self {
+    fn new(stage: Stage, things: Things, done: usize, total: usize) -> Self {
         let count = |number| u64::try_from(number).unwrap_or(u64::MAX);
         Self { stage, things, done: count(done), total: count(total) }
     }
@@ -236,7 +236,7 @@ pub fn reclaim_watched(
         vault.store.sweep()?;
         return Ok(report);
     }
-    progress(ReclaimProgress::new("waiting", "backups", 0, 0));
+    progress(ReclaimProgress::new(Stage::Waiting, Things::Backups, 0, 0));
     wait_for_writers(vault, options, cancel, &mut report)?;
     if !report.waiting_for.is_empty() {
         report.removed.clear();

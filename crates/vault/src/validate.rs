@@ -22,7 +22,8 @@ use std::{
 };
 
 use strongroom_base::{
-    BLOCK_SIZE, Cancel, Digest, EntropyExt as _, PackId, PointId, Recently, SplitMix64,
+    BLOCK_SIZE, Cancel, Digest, EntropyExt as _, PackId, PointId, Recently, SplitMix64, Stage,
+    Things,
 };
 use strongroom_format::{
     Manifest,
@@ -62,10 +63,10 @@ impl Default for ValidateOptions {
 /// How far a validation has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ValidateProgress {
-    /// `walking` or `sampling`.
-    pub stage: &'static str,
-    /// What is counted: `disks` or `blocks`.
-    pub things: &'static str,
+    /// Walking or sampling.
+    pub stage: Stage,
+    /// What is counted: disks or blocks.
+    pub things: Things,
     /// How many of them are done.
     pub done: u64,
     /// How many there are.
@@ -224,7 +225,7 @@ impl<'a> Walk<'a> {
         let images = images(&point)?;
         let total = count(images.len());
         for ((name, image), done) in images.iter().zip(0..) {
-            let (stage, things) = ("walking", "disks");
+            let (stage, things) = (Stage::Walking, Things::Disks);
             (self.progress)(ValidateProgress { stage, things, done, total });
             let vault = self.vault;
             let walked = visit_new(of_base.get(name).copied(), *image, vault, &mut self);
@@ -310,7 +311,7 @@ impl<'a> Walk<'a> {
         let total = count(blocks.len());
         for (block, done) in blocks.iter().zip(0..) {
             self.go_on()?;
-            let (stage, things) = ("sampling", "blocks");
+            let (stage, things) = (Stage::Sampling, Things::Blocks);
             (self.progress)(ValidateProgress { stage, things, done, total });
             self.read(block)?;
         }

@@ -44,7 +44,7 @@ mod report;
 
 use std::{path::PathBuf, sync::Arc};
 
-use strongroom_base::Cancel;
+use strongroom_base::{Cancel, Stage};
 use strongroom_objects::ObjectStore;
 
 use strongroom_vault::{Vault, VaultError, VaultOptions};
@@ -110,8 +110,8 @@ impl Default for VerifyOptions {
 /// How far a verify has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VerifyProgress {
-    /// `metadata`, `packs` or `points`.
-    pub stage: &'static str,
+    /// Metadata, packs or points.
+    pub stage: Stage,
     /// Objects or points done in this stage.
     pub done: u64,
     /// Objects or points in this stage; 0 if that is not known yet.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use strongroom_base::{PackId, PointId};
+use strongroom_base::{PackId, PointId, Stage};
 use strongroom_format::{
     IndexObject, Manifest, VaultConfig,
     names::{self, ItemKey},
@@ -88,7 +88,7 @@ impl Look<'_> {
     fn step(&self, done: &mut u64, total: u64) -> bool {
         *done = done.saturating_add(1);
         let (bytes_done, bytes_total) = (0, 0);
-        let stage = "metadata";
+        let stage = Stage::Metadata;
         (self.progress)(VerifyProgress { stage, done: *done, total, bytes_done, bytes_total });
         self.cancel.is_cancelled()
     }

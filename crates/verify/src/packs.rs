@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use strongroom_base::{ByteRange, Digest, Entropy, EntropyExt as _, PackId};
+use strongroom_base::{ByteRange, Digest, Entropy, EntropyExt as _, PackId, Stage};
 use strongroom_format::{
     IndexObject,
     codec::Decoder,
@@ -278,7 +278,7 @@ impl Work<'_> {
             let done = self.done_packs.fetch_add(1, Ordering::Relaxed).saturating_add(1);
             let bytes = self.done_bytes.fetch_add(pack.size, Ordering::Relaxed);
             (self.look.progress)(VerifyProgress {
-                stage: "packs",
+                stage: Stage::Packs,
                 done,
                 total: self.total,
                 bytes_done: bytes.saturating_add(pack.size),

@@ -11,7 +11,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use strongroom_base::{BLOCK_SIZE_U64, Digest, PackId, PointId, Recently};
+use strongroom_base::{BLOCK_SIZE_U64, Digest, PackId, PointId, Recently, Stage};
 use strongroom_format::{DiskRecord, Manifest, names, pack::PackKind};
 use strongroom_image::{Image, Node};
 
@@ -205,7 +205,7 @@ impl<'a> Walk<'a> {
             }
             *found = verdict;
             let (bytes_done, bytes_total) = (0, 0);
-            let stage = "points";
+            let stage = Stage::Points;
             (self.look.progress)(VerifyProgress { stage, done, total, bytes_done, bytes_total });
         }
         Ok(())

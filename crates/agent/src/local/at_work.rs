@@ -76,6 +76,6 @@ mod tests {
         let _first = at_work.begin(id("backup"), &cancel).expect("its turn");
         cancel.cancel();
         let stopped = at_work.begin(id("backup"), &cancel).expect_err("stopped");
-        assert_eq!(stopped.code, codes::INTERRUPTED.name);
+        assert_eq!(stopped.code, codes::INTERRUPTED);
     }
 }

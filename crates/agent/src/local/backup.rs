@@ -1,20 +1,19 @@
-//! Backups: of machines, and what they have in common with those of disks.
+//! Backups: what those of all kinds of sources have in common.
 
 use std::collections::BTreeMap;
 
-use serde_json::json;
-use strongroom_api::{ConsistencyWanted, DiskSelection, Source, TaskState};
+use strongroom_api::{Report, TaskState};
 use strongroom_base::{PointId, words};
 use strongroom_engine::{BackupReport, CleanCheck, Deltas, DiskBackupReport};
 use strongroom_format::{DiskRecord, Manifest};
 use strongroom_hypervisor::DiskChoice;
-use strongroom_machine::{EncryptedDisks, MachineBackup, Taken, Wish};
+use strongroom_machine::{EncryptedDisks, MachineBackup, Wish};
 use strongroom_orders::{BackupDone, BackupOrder, Result, Tier, Watch};
 
-use super::{LocalAgent, to_json};
+use super::{LocalAgent, sources};
 use crate::{
-    error::{body, of_source},
-    facts::{consistency, point_facts, proved, sum, warning, warnings},
+    error::body,
+    facts::{point_facts, sum, warning, warnings},
     vaults::OpenVault,
 };
 
@@ -25,13 +24,13 @@ pub(super) const JOB: &str = "job";
 const SLACK: u64 = 24 * 60 * 60 * 1000;
 
 /// A recovery point that was made just now.
-pub(super) struct Made {
+pub(crate) struct Made {
     /// The point.
     pub(super) point: PointId,
     /// Bytes that it added to the vault.
     pub(super) stored_bytes: u64,
     /// The report, as the command prints it.
-    pub(super) report: serde_json::Value,
+    pub(super) report: Report,
 }
 
 impl LocalAgent {
@@ -45,12 +44,9 @@ impl LocalAgent {
             if order.tier == Tier::Vault {
                 watch.task("transfer", TaskState::Completed, detail());
             }
-            return Ok(done(&open, order, &point, report_of(&point)));
+            return Ok(done(&open, order, &point, report_of(&point)?));
         }
-        let made = match &order.source {
-            Source::Machine { uuid, .. } => self.back_up_machine(&open, order, uuid, watch)?,
-            Source::Disks { disks } => self.back_up_disks(&open, order, disks, watch)?,
-        };
+        let made = sources::of(&order.source).back_up(self, &open, order, watch)?;
         let Made { point: id, stored_bytes: stored, report } = made;
         let point = open.vault.point(&order.item, id).map_err(body)?;
         let (task, place) = match order.tier {
@@ -61,53 +57,6 @@ impl LocalAgent {
         watch.task(task, TaskState::Completed, Some(detail));
         tracing::info!(point = %id, stored_bytes = stored, "a recovery point was made");
         Ok(done(&open, order, &point, report))
-    }
-
-    fn back_up_machine(
-        &self,
-        open: &OpenVault,
-        order: &BackupOrder,
-        uuid: &str,
-        watch: &Watch,
-    ) -> Result<Made> {
-        let connection = self.connect()?;
-        let request = MachineBackup {
-            item: Some(order.item.clone()),
-            disks: choice(&order.disks),
-            wish: Wish {
-                consistency: consistency(order.consistency),
-                required: order.consistency_required,
-                ..Wish::default()
-            },
-            full_compare_every: order.full_compare_every,
-            scratch_dir: order.scratch_dir.clone(),
-            limit_rate: order.limit_rate,
-            tags: tags(order),
-            locked_until: order.locked_until,
-            ..self.machine_backup(uuid)
-        };
-        let taken = |taken: &Taken| {
-            let kind = proved(taken.consistency);
-            let frozen = taken.frozen.map_or_else(String::new, |frozen| {
-                format!(", frozen for {:.2} s", frozen.as_secs_f64())
-            });
-            frozen_at(order.tier, format!("{} consistent{frozen}", kind.in_words()), watch);
-        };
-        let (progress, cancel) = (&watch.progress, &watch.cancel);
-        let report = strongroom_machine::backup_watched(
-            &open.vault,
-            &connection,
-            &request,
-            progress,
-            cancel,
-            &taken,
-        );
-        let report = report.map_err(|error| of_source(&order.source, error))?;
-        Ok(Made {
-            point: report.point.recovery_point,
-            stored_bytes: report.point.stored_bytes,
-            report: to_json(&report)?,
-        })
     }
 
     /// A backup of a machine, as it is made if nothing else is said.
@@ -155,15 +104,6 @@ pub(super) fn tags(order: &BackupOrder) -> BTreeMap<String, String> {
     tags
 }
 
-fn choice(disks: &DiskSelection) -> DiskChoice {
-    match disks {
-        DiskSelection::All => DiskChoice::All,
-        DiskSelection::OsOnly => DiskChoice::OsOnly,
-        DiskSelection::Include { disks } => DiskChoice::Include(disks.clone()),
-        DiskSelection::Exclude { disks } => DiskChoice::Exclude(disks.clone()),
-    }
-}
-
 /// The point that the job has published before whoever gave the order could hear of it.
 fn made_before(open: &OpenVault, order: &BackupOrder) -> Result<Option<Manifest>> {
     let job = order.job.to_string();
@@ -172,24 +112,15 @@ fn made_before(open: &OpenVault, order: &BackupOrder) -> Result<Option<Manifest>
     open.vault.find_point(&order.item, since, is_it).map_err(body)
 }
 
-fn done(
-    open: &OpenVault,
-    order: &BackupOrder,
-    point: &Manifest,
-    report: serde_json::Value,
-) -> BackupDone {
-    // Of disks by path nobody can have more.
-    let best = match order.source {
-        Source::Machine { .. } => order.consistency,
-        Source::Disks { .. } => ConsistencyWanted::Crash,
-    };
+fn done(open: &OpenVault, order: &BackupOrder, point: &Manifest, report: Report) -> BackupDone {
+    let best = sources::of(&order.source).best(order);
     let mut found = warnings(point, Some(best));
     found.extend(open.warnings.iter().map(warning));
     BackupDone { point: point_facts(point), warnings: found, report }
 }
 
 /// The report of a point that was made before, as far as the point knows.
-pub(super) fn report_of(point: &Manifest) -> serde_json::Value {
+pub(super) fn report_of(point: &Manifest) -> Result<Report> {
     let disk = |disk: &DiskRecord| DiskBackupReport {
         name: disk.name.clone(),
         size_bytes: disk.size_bytes,
@@ -218,9 +149,5 @@ pub(super) fn report_of(point: &Manifest) -> serde_json::Value {
         seconds: point.completed.duration_since(point.time).as_secs_f64(),
         disks: point.disks.iter().map(disk).collect(),
     };
-    let mut report = serde_json::to_value(report).unwrap_or_default();
-    if let Some(fields) = report.as_object_mut() {
-        fields.insert("made_before".to_owned(), json!(true));
-    }
-    report
+    Ok(Report::of(&report)?.with("made_before", true))
 }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use strongroom_api::ErrorBody;
-use strongroom_base::{JobId, codes};
+use strongroom_base::{JobId, message};
 use strongroom_disk::make_anew;
 use strongroom_orders::Result;
 
@@ -49,8 +49,8 @@ impl Begun {
             fs::File::open(folder)?.sync_all()
         };
         write().map_err(|error| {
-            let message = format!("cannot write {}", self.path.display());
-            let mut body = ErrorBody::new(&codes::LOCAL_IO, message);
+            let message = message!(LOCAL_IO, "cannot write {path}", path = self.path);
+            let mut body = ErrorBody::from(message);
             body.causes.push(error.to_string());
             Box::new(body)
         })

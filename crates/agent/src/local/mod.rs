@@ -3,20 +3,18 @@
 mod at_work;
 mod backup;
 mod begun;
-mod disks;
 mod restore;
+pub(crate) mod sources;
 mod transfer;
 
 use std::{path::PathBuf, sync::Arc};
 
-use strongroom_api::{
-    Check, ErrorBody, Finding, ProtectableDisk, ProtectableItem, RestoreDecision, Source, Verdict,
-};
-use strongroom_base::{Clock as _, HostId, SystemClock, codes};
+use strongroom_api::{Check, ErrorBody, ProtectableDisk, ProtectableItem, Report, RestoreDecision};
+use strongroom_base::{Clock as _, HostId, SystemClock, message};
 use strongroom_disk::Within;
 use strongroom_hypervisor::{ConnectUri, Connection, Settings};
 use strongroom_machine::{
-    Checked, DiscoveredMachine, MachineError, Places,
+    DiscoveredMachine, MachineError, Places,
     guard::GuardCommand,
     restore::{Decision, finish},
 };
@@ -26,10 +24,7 @@ use strongroom_orders::{
 };
 
 use self::at_work::AtWork;
-use crate::{
-    Vaults,
-    error::{body, of_source},
-};
+use crate::{Vaults, error::body};
 
 /// What an agent must know of its host; nothing of it is looked for in the environment.
 #[derive(Clone, Debug)]
@@ -79,10 +74,11 @@ impl LocalAgent {
     fn connect(&self) -> Result<Connection> {
         match &self.host.connect {
             Some(uri) => Connection::open(uri, &self.host.settings).map_err(body),
-            None => Err(Box::new(ErrorBody::new(
-                &codes::HOST_LACKS,
-                format!("{} was given no libvirt, so only disks can be protected", self.host.name),
-            ))),
+            None => Err(Box::new(ErrorBody::from(message!(
+                HOST_LACKS,
+                "{host} was given no libvirt, so only disks can be protected",
+                host = self.host.name
+            )))),
         }
     }
 }
@@ -113,17 +109,7 @@ impl Agent for LocalAgent {
     }
 
     fn check(&self, order: &CheckOrder) -> Result<Check> {
-        let source = &order.source;
-        match source {
-            Source::Machine { uuid, .. } => {
-                let connection = self.connect()?;
-                let checked = connection
-                    .domain(uuid)
-                    .and_then(|domain| strongroom_machine::check(&connection, &domain));
-                Ok(check(checked.map_err(|error| of_source(source, error))?))
-            }
-            Source::Disks { disks } => Ok(self.check_disks(disks)),
-        }
+        sources::of(&order.source).check(self)
     }
 
     fn backup(&self, order: &BackupOrder, watch: &Watch) -> Result<BackupDone> {
@@ -155,18 +141,10 @@ impl Agent for LocalAgent {
 /// leaves it to be decided still.
 fn finished(done: Result<impl serde::Serialize, MachineError>) -> Result<FinishDone> {
     match done {
-        Ok(report) => to_json(&report).map(FinishDone::Finished),
+        Ok(report) => Ok(FinishDone::Finished(Report::of(&report)?)),
         Err(MachineError::NotReplaced { .. }) => Ok(FinishDone::DecidedBefore),
         Err(error) => Err(body(error)),
     }
-}
-
-/// A report as it is sent.
-pub(crate) fn to_json(report: &impl serde::Serialize) -> Result<serde_json::Value> {
-    serde_json::to_value(report).map_err(|error| {
-        let message = format!("a report that is no JSON: {error}");
-        Box::new(ErrorBody::new(&codes::BUG, message))
-    })
 }
 
 /// libvirt's numbers: major × 1,000,000 + minor × 1,000 + release.
@@ -199,20 +177,6 @@ fn found(machine: DiscoveredMachine) -> ProtectableItem {
     }
 }
 
-fn check(checked: Checked) -> Check {
-    let findings = checked.findings.into_iter().map(|finding| Finding {
-        level: finding.level.to_owned(),
-        id: finding.id.to_owned(),
-        what: finding.what,
-        what_to_do: finding.what_to_do,
-    });
-    Check {
-        name: checked.name,
-        verdict: checked.verdict.parse().unwrap_or(Verdict::Red),
-        findings: findings.collect(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,8 +190,8 @@ mod tests {
         // As of a host that is reached over ssh: it has done nothing.
         let reason = "a machine is restored on the host that runs it".to_owned();
         let error = done(MachineError::Unsupported { machine: machine(), reason });
-        assert_eq!(error.expect_err("it waits still").code, codes::VM_UNSUPPORTED.name);
-        assert_eq!(finished(Ok("report")), Ok(D::Finished("report".into())));
+        assert_eq!(error.expect_err("it waits still").code.as_str(), "vm.unsupported");
+        assert_eq!(finished(Ok(Report::default())), Ok(D::Finished(Report::default())));
     }
 
     #[test]

@@ -8,10 +8,10 @@ use std::{
 
 use serde_json::json;
 use strongroom_api::{
-    DiskFormat, ErrorBody, PowerAfter, Restore, RestoreDisks, RestoreMachine, RestoreReplace,
-    Source, StopFirst, TaskState,
+    DiskFormat, ErrorBody, PowerAfter, Report, Restore, RestoreDisks, RestoreMachine,
+    RestoreReplace, StopFirst, TaskState,
 };
-use strongroom_base::codes;
+use strongroom_base::message;
 use strongroom_disk::{DiskSpec, ImageFormat};
 use strongroom_format::Manifest;
 use strongroom_hypervisor::Connection;
@@ -25,7 +25,7 @@ use strongroom_machine::{
 use strongroom_orders::{PointFacts, RestoreDone, RestoreOrder, Result, Watch};
 use strongroom_vault::Vault;
 
-use super::{LocalAgent, backup::JOB, begun::Begun, to_json};
+use super::{LocalAgent, backup::JOB, begun::Begun, sources};
 use crate::{
     error::{body, of_source},
     facts::{point_facts, warning},
@@ -82,7 +82,7 @@ impl Work<'_> {
         let prepared = restore::prepare_disks(&self.vault, &self.point, request).map_err(body)?;
         self.prepared();
         let report = prepared.run(&self.watch.progress, &self.watch.cancel).map_err(body)?;
-        Ok(RestoreDone { warnings: Vec::new(), safety_point: None, report: to_json(&report)? })
+        Ok(RestoreDone { warnings: Vec::new(), safety_point: None, report: Report::of(&report)? })
     }
 
     fn machine(&self, wanted: &RestoreMachine) -> Result<RestoreDone> {
@@ -119,13 +119,9 @@ impl Work<'_> {
 
     fn replace(&self, wanted: &RestoreReplace) -> Result<RestoreDone> {
         let connection = self.agent.connect()?;
-        let machine = match (&wanted.machine, &self.order.source) {
-            (Some(machine), _) => machine.clone(),
-            (None, Source::Machine { uuid, .. }) => uuid.clone(),
-            (None, Source::Disks { .. }) => {
-                let message = "an item of disks by path has no machine; name one";
-                return Err(Box::new(ErrorBody::new(&codes::REQUEST_INVALID, message)));
-            }
+        let machine = match &wanted.machine {
+            Some(machine) => machine.clone(),
+            None => sources::of(&self.order.source).machine()?.to_owned(),
         };
         let request = MachineRestore {
             disks: wanted.disks.clone(),
@@ -197,7 +193,7 @@ impl Work<'_> {
     /// The machine that the item protects is its source; another is not.
     fn of_source(&self, wanted: &RestoreReplace, error: MachineError) -> Box<ErrorBody> {
         match wanted.machine {
-            None => of_source(&self.order.source, error),
+            None => of_source(&*sources::of(&self.order.source), error),
             Some(_) => body(error),
         }
     }
@@ -238,7 +234,7 @@ impl Work<'_> {
         if power != Power::Off && !state.is_active() {
             connection.start(&domain, power == Power::Paused).map_err(body)?;
         }
-        let report = json!({
+        let report = Report::of(&json!({
             "recovery_point": self.point.id,
             "item": self.point.item,
             "machine": domain.name,
@@ -246,7 +242,7 @@ impl Work<'_> {
             "host": connection.uri().to_string(),
             "safety_point": safety_point.as_ref().map(|point| point.id),
             "done_before": true,
-        });
+        }))?;
         Ok(RestoreDone { warnings: Vec::new(), safety_point, report })
     }
 
@@ -263,10 +259,15 @@ impl Work<'_> {
             .iter()
             .filter(|left| all || !self.point.disks.iter().any(|disk| disk.name == left.name));
         let warnings = left.map(|left| {
-            let message = format!("{}: {}", left.name, left.reason);
-            ErrorBody::new(&codes::RESTORE_DIFFERS, message)
+            let message = message!(
+                RESTORE_DIFFERS,
+                "{disk}: {reason}",
+                disk = left.name,
+                reason = left.reason
+            );
+            ErrorBody::from(message)
         });
-        Ok(RestoreDone { warnings: warnings.collect(), safety_point, report: to_json(report)? })
+        Ok(RestoreDone { warnings: warnings.collect(), safety_point, report: Report::of(report)? })
     }
 
     fn new_machine(&self, wanted: &RestoreMachine) -> Result<MachineRestore> {
@@ -337,8 +338,12 @@ fn placements(
     pools: &BTreeMap<String, String>,
 ) -> Result<Vec<Placement>> {
     if let Some(twice) = folders.keys().find(|disk| pools.contains_key(*disk)) {
-        let message = format!("disk {twice} has a folder and a pool; give one of them");
-        return Err(Box::new(ErrorBody::new(&codes::REQUEST_INVALID, message)));
+        let message = message!(
+            REQUEST_INVALID,
+            "disk {disk} has a folder and a pool; give one of them",
+            disk = twice
+        );
+        return Err(Box::new(ErrorBody::from(message)));
     }
     let place = |disk: &String, storage| {
         let disk = (disk != "*").then(|| disk.clone());

@@ -8,7 +8,7 @@ use strongroom_api::{
     self as api, Assignment, AssignmentCreate, Role, Scope, TokenIssued, User, UserCreate,
     UserUpdate,
 };
-use strongroom_base::{AssignmentId, UserId, codes};
+use strongroom_base::{AssignmentId, UserId, codes, message};
 use strongroom_catalog::{Filter, Query, ReadTx, Stored, Tx};
 
 use super::{
@@ -38,7 +38,7 @@ fn check_password(password: &str) -> Result<()> {
 }
 
 fn no_user(name: &str) -> ControlError {
-    ControlError::refused(&codes::USER_NOT_FOUND, format!("there is no user {:?}", cut(name)))
+    ControlError::from(message!(USER_NOT_FOUND, "there is no user {user:?}", user = cut(name)))
 }
 
 pub(super) async fn find_user(tx: &mut ReadTx, name: &str) -> Result<Stored<UserDoc>> {
@@ -162,9 +162,8 @@ impl Control {
                         it.role == Role::VaultAdmin && it.scope == Scope::Server
                     });
                     if user.disabled || !admin {
-                        let message =
-                            format!("{} is disabled, or no vault admin of the server", user.name);
-                        return Err(ControlError::refused(&codes::AUTH_FORBIDDEN, message));
+                        let message = message!(AUTH_FORBIDDEN, "{user} is disabled, or no vault admin of the server", user = user.name);
+                        return Err(ControlError::from(message));
                     }
                     user
                 } else {
@@ -367,8 +366,8 @@ impl Control {
         in_write!(self, tx => {
             let before = admins(tx).await?;
             if !tx.delete::<AssignmentDoc>(&id.to_string(), None).await? {
-                let message = format!("there is no role assignment {id}");
-                return Err(ControlError::refused(&codes::ASSIGNMENT_NOT_FOUND, message));
+                let message = message!(ASSIGNMENT_NOT_FOUND, "there is no role assignment {assignment}", assignment = id);
+                return Err(ControlError::from(message));
             }
             check_admin_left(tx, before).await?;
             let (operation, detail) = (Operation::ManageAccess, json!({ "right": "taken" }));

@@ -24,8 +24,8 @@ use argon2::{
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
-use strongroom_api::{ErrorBody, Role, Scope, SignIn, TokenIssued};
-use strongroom_base::{Clock, UserId, codes};
+use strongroom_api::{Role, Scope, SignIn, TokenIssued};
+use strongroom_base::{Clock, UserId, codes, message};
 use strongroom_catalog::{Filter, Query, Stored};
 use tokio::sync::Semaphore;
 
@@ -190,7 +190,7 @@ impl SignIns {
         &self,
         work: impl FnOnce(&mut Memory) -> Result<T, String> + Send + 'static,
     ) -> Result<T> {
-        let bug = |error: String| ControlError::from(Box::new(ErrorBody::new(&codes::BUG, error)));
+        let bug = |error: String| ControlError::from(message!(BUG, "{error}", error));
         let turn = Arc::clone(&self.turns).acquire_owned().await;
         let turn = turn.map_err(|error| bug(error.to_string()))?;
         let (memory, hashed) = (Arc::clone(&self.memory), Arc::clone(&self.hashed));
@@ -319,8 +319,7 @@ impl Control {
             Some(found) if right && !found.doc.user.disabled => found.doc.user.id,
             _ => {
                 self.sign_in_failed(name, from).await?;
-                let message = codes::AUTH_FAILED.meaning;
-                return Err(ControlError::refused(&codes::AUTH_FAILED, message));
+                return Err(ControlError::refused(&codes::AUTH_FAILED, codes::AUTH_FAILED.meaning));
             }
         };
         self.sign_ins.succeeded(from, &name);

@@ -16,7 +16,7 @@ use serde_json::json;
 use strongroom_api::{
     self as api, Assignment, Scope, Token, TokenCreate, TokenIssued, User, WhoAmI,
 };
-use strongroom_base::{EntropyExt as _, ItemId, TokenId, UserId, VaultId, codes};
+use strongroom_base::{EntropyExt as _, ItemId, Message, TokenId, UserId, VaultId, codes, message};
 use strongroom_catalog::{Filter, Query, ReadTx, Tx};
 
 use super::{
@@ -60,11 +60,11 @@ fn hash_secret(secret: &str) -> String {
 }
 
 fn no_token(id: TokenId) -> ControlError {
-    ControlError::refused(&codes::TOKEN_NOT_FOUND, format!("there is no token {id}"))
+    ControlError::from(message!(TOKEN_NOT_FOUND, "there is no token {token}", token = id))
 }
 
-fn too_wide(message: String) -> ControlError {
-    ControlError::Forbidden { operation: ACTION, message }
+fn too_wide(message: Message) -> ControlError {
+    ControlError::Forbidden { operation: ACTION, message: Box::new(message) }
 }
 
 /// The tokens of a user.
@@ -134,9 +134,10 @@ pub(super) fn check_full(caller: &Caller) -> Result<()> {
     if caller.is_full() {
         return Ok(());
     }
-    let message = format!(
-        "{} may not do this with a token that is limited: it takes one of signing in",
-        caller.name
+    let message = message!(
+        AUTH_FORBIDDEN,
+        "{user} may not do this with a token that is limited: it takes one of signing in",
+        user = caller.name
     );
     Err(too_wide(message))
 }
@@ -292,7 +293,11 @@ impl Control {
         };
         let role = request.role.unwrap_or(caller.limit.role);
         if role > caller.limit.role {
-            let message = format!("this token is limited to the role {}", caller.limit.role);
+            let message = message!(
+                AUTH_FORBIDDEN,
+                "this token is limited to the role {role}",
+                role = caller.limit.role
+            );
             return Err(too_wide(message));
         }
         let scope = self.narrowed(caller, request.scope).await?;
@@ -307,9 +312,13 @@ impl Control {
         let mut expires = self.ends_after(SignedDuration::from_hours(24 * i64::from(days)));
         if !by_password && expires > held.expires {
             if request.days.is_some() {
-                let message =
-                    format!("this token ends {}, before a new one of {days} days", held.expires);
-                return Err(ControlError::refused(&codes::TOKEN_OUTLIVES, message));
+                let message = message!(
+                    TOKEN_OUTLIVES,
+                    "this token ends {expires}, before a new one of {days} days",
+                    expires = held.expires,
+                    days
+                );
+                return Err(ControlError::from(message));
             }
             expires = held.expires;
         }
@@ -347,7 +356,7 @@ impl Control {
         if within {
             return Ok(wanted);
         }
-        Err(too_wide("this token is limited to a part of that".to_owned()))
+        Err(too_wide(message!(AUTH_FORBIDDEN, "this token is limited to a part of that")))
     }
 
     /// Revokes a token and what was made with it: one that the caller sees.

@@ -9,7 +9,7 @@ mod rules;
 
 use jiff::{SignedDuration, Timestamp};
 use strongroom_api::{self as api, Alert, AlertState, ErrorBody, Severity};
-use strongroom_base::{AlertId, JobId, codes, words};
+use strongroom_base::{AlertId, Code, JobId, Message, codes, message, words};
 use strongroom_catalog::{Filter, Query, Stored, Tx};
 use strongroom_orders::Absence;
 
@@ -233,7 +233,7 @@ pub(crate) async fn absent(
         let what = Happening {
             rule,
             title,
-            error: Some(ErrorBody::new(code, named(points))),
+            error: Some(named(code, points).into()),
             subject: name,
             vault: Some(vault.id),
             item: None,
@@ -245,12 +245,15 @@ pub(crate) async fn absent(
 }
 
 /// Points by name, the first of them.
-fn named(points: &[String]) -> String {
+fn named(code: &'static Code, points: &[String]) -> Message {
     const MOST: usize = 20;
-    let first: Vec<&str> = points.iter().take(MOST).map(String::as_str).collect();
     let more = points.len().saturating_sub(MOST);
-    let rest = if more > 0 { format!(", and {more} more") } else { String::new() };
-    format!("recovery points {}{rest}", first.join(", "))
+    let points: Vec<String> = points.iter().take(MOST).cloned().collect();
+    if more > 0 {
+        message!((code), "recovery points {points}, and {more} more", points, more)
+    } else {
+        message!((code), "recovery points {points}", points)
+    }
 }
 
 /// Alerts cannot be told by a channel.
@@ -265,7 +268,12 @@ pub(crate) async fn undelivered(
     let what = Happening {
         rule: Rule::Undelivered,
         title,
-        error: Some(ErrorBody::new(&codes::ALERT_UNDELIVERED, format!("{channel}: {reason}"))),
+        error: Some(ErrorBody::from(message!(
+            ALERT_UNDELIVERED,
+            "{channel}: {reason}",
+            channel,
+            reason
+        ))),
         subject: channel,
         vault: None,
         item: None,
@@ -280,9 +288,13 @@ pub(crate) async fn delivered(tx: &mut Tx, channel: &str, now: Timestamp) -> Res
 }
 
 /// That the clock shows more time than has passed.
-pub fn clock_is_ahead(ahead: SignedDuration) -> String {
-    let ahead = words::span(ahead.unsigned_abs().as_secs());
-    format!("the clock is {ahead} ahead of the time that has passed")
+pub fn clock_is_ahead(ahead: SignedDuration) -> Message {
+    let seconds = ahead.unsigned_abs().as_secs();
+    message!(
+        SERVER_CLOCK,
+        "the clock is {seconds} ahead of the time that has passed",
+        seconds = seconds => words::span(seconds)
+    )
 }
 
 /// The clock has jumped, or runs well again.
@@ -300,8 +312,9 @@ pub(crate) async fn clock(
     if tx.count::<AlertDoc>(&same).await? > 0 {
         return Ok(());
     }
-    let title = clock_is_ahead(ahead);
-    let error = Some(ErrorBody::new(&codes::SERVER_CLOCK, title.clone()));
+    let message = clock_is_ahead(ahead);
+    let title = message.text.clone();
+    let error = Some(message.into());
     let what = Happening {
         rule: RULE,
         title,
@@ -364,7 +377,7 @@ impl Control {
         id: AlertId,
         state: AlertState,
     ) -> Result<Alert> {
-        let none = || ControlError::refused(&codes::ALERT_NOT_FOUND, format!("no alert {id}"));
+        let none = || ControlError::from(message!(ALERT_NOT_FOUND, "no alert {alert}", alert = id));
         in_write!(self, tx => {
             let stored = tx.get::<AlertDoc>(&id.to_string()).await?.ok_or_else(none)?;
             let Stored { mut doc, version } = stored;

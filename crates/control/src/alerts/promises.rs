@@ -46,7 +46,7 @@ impl Control {
                 for Stored { doc, .. } in page.items {
                     let broken = match broken(tx, &doc, now).await {
                         // An item whose policy is gone, or is none, has no schedule either.
-                        Err(ControlError::Refused { .. }) => Some(Broken::Unscheduled),
+                        Err(ControlError::Refused(_)) => Some(Broken::Unscheduled),
                         broken => broken?,
                     };
                     if let Some(broken) = broken {

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use strongroom_api::{Item, Vault, VaultState};
+use strongroom_api::{Item, PointState, ProtectionState, Vault, VaultState};
 use strongroom_base::words;
 use strongroom_catalog::{Filter, Query, ReadTx, Stored, Tx};
 
@@ -91,7 +91,6 @@ impl Plan {
 /// All that is purged soon, by the key of its alert.
 async fn soon(tx: &mut ReadTx, trusted: Timestamp) -> Result<BTreeMap<String, Soon>> {
     let until = trusted.checked_add(NOTICE).unwrap_or(Timestamp::MAX);
-    let deleted = Filter::all().eq("state", "soft_deleted");
     let mut found = Vec::new();
     let vaults = tx.list::<VaultDoc>(&Query::default().limit(1000)).await?.items;
     let ids: Vec<String> = vaults.iter().map(|it| it.doc.vault.id.to_string()).collect();
@@ -105,8 +104,11 @@ async fn soon(tx: &mut ReadTx, trusted: Timestamp) -> Result<BTreeMap<String, So
         }
     }
     // What is to go at once is gone before anybody reads of it, as points whose time is simply over.
-    let deleted = deleted.gt("purge_after", trusted).le("purge_after", until);
-    let items = Query::new(deleted.clone()).ascending("purge_after").limit(1000);
+    let deleted = |state: &'static str| {
+        Filter::all().eq("state", state).gt("purge_after", trusted).le("purge_after", until)
+    };
+    let items = deleted(ProtectionState::SoftDeleted.name());
+    let items = Query::new(items).ascending("purge_after").limit(1000);
     for Stored { doc: ItemDoc { item, .. }, .. } in tx.list::<ItemDoc>(&items).await?.items {
         let after = item.purge_after.unwrap_or(until);
         let title = format!("the data of {} is deleted for good after {after:.0}", item.name);
@@ -115,7 +117,7 @@ async fn soon(tx: &mut ReadTx, trusted: Timestamp) -> Result<BTreeMap<String, So
     let mut counts = Vec::new();
     for vault in ids {
         // Vault by vault, as an index has them.
-        let here = deleted.clone().eq("vault", vault);
+        let here = deleted(PointState::SoftDeleted.name()).eq("vault", vault);
         counts.extend(tx.count_by::<PointDoc>("item", &here).await?);
     }
     for (item, count) in counts {

@@ -20,8 +20,8 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use strongroom_api::{ErrorBody, Job, JobState, Progress, Task, TaskState};
-use strongroom_base::{PointId, codes};
+use strongroom_api::{ErrorBody, Job, JobState, Progress, Report, Task, TaskState};
+use strongroom_base::{PointId, codes, message};
 
 /// How often a job is tried again, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ pub enum Event {
     /// All is done.
     Finished {
         /// What was done.
-        report: Option<serde_json::Value>,
+        report: Option<Report>,
     },
     /// It failed.
     Broke {
@@ -166,7 +166,7 @@ pub fn on(job: &Job, event: Event, retry: &Retry, now: Timestamp) -> Option<Job>
 }
 
 fn cancelled(by: &str) -> ErrorBody {
-    ErrorBody::new(&codes::JOB_CANCELLED, format!("{by} cancelled the job"))
+    ErrorBody::from(message!(JOB_CANCELLED, "{by} cancelled the job", by))
 }
 
 fn interrupted() -> ErrorBody {
@@ -342,7 +342,7 @@ mod tests {
     fn what_does_not_pass_fails_at_once() {
         let job = run(&[Event::Started, broke(&codes::KEY_WRONG)]);
         assert_eq!(job.state, JobState::Failed);
-        assert_eq!(job.error.expect("an error").code, "key.wrong");
+        assert_eq!(job.error.expect("an error").code.as_str(), "key.wrong");
     }
 
     #[test]
@@ -374,7 +374,7 @@ mod tests {
         }
         let stopped = run(&events);
         assert_eq!((stopped.state, stopped.attempt), (JobState::Queued, 0));
-        assert_eq!(stopped.error.expect("why").code, "job.interrupted");
+        assert_eq!(stopped.error.expect("why").code.as_str(), "job.interrupted");
         // One that a death had begun is stopped like any other.
         events.extend([Event::Started, Event::Interrupted, Event::Started, Event::Stopped]);
         assert_eq!(run(&events).state, JobState::Queued);

@@ -2,10 +2,10 @@
 
 use serde_json::json;
 use strongroom_api::{
-    self as api, ErrorBody, Job, JobBegun, JobKind, JobState, ProtectionState, StopMode, Task,
-    TaskState, Trigger,
+    self as api, ErrorBody, Job, JobBegun, JobKind, JobState, ProtectionState, Report, StopMode,
+    Task, TaskState, Trigger,
 };
-use strongroom_base::{Fault, JobId, codes};
+use strongroom_base::{Fault, JobId, codes, message};
 use strongroom_catalog::{Filter, Query, Stored, Tx};
 
 use super::{Event, Retry, on};
@@ -14,7 +14,7 @@ use crate::{
     alerts::{self, Happening, Rule},
     audit,
     cause::Cause,
-    error::{ControlError, Result, code_of},
+    error::{ControlError, Result},
     lookup::cut,
     model::{ItemDoc, JobDoc, Spec},
     once,
@@ -100,7 +100,7 @@ pub(crate) fn pending(name: &str) -> Task {
 /// Whether a failure is the answer to somebody who waits for it, and nothing that others should look at:
 /// what was asked for cannot be, as with a misspelt name. A restore is looked at in any case.
 fn answers_a_person(job: &Job) -> bool {
-    let by_caller = |error: &ErrorBody| code_of(error).fault() == Fault::Caller;
+    let by_caller = |error: &ErrorBody| error.fault == Fault::Caller;
     job.trigger == Trigger::OnDemand
         && match job.kind {
             JobKind::Discover | JobKind::ConfigureProtection => true,
@@ -110,7 +110,7 @@ fn answers_a_person(job: &Job) -> bool {
 }
 
 fn no_job(id: &str) -> ControlError {
-    ControlError::refused(&codes::JOB_NOT_FOUND, format!("there is no job {:?}", cut(id)))
+    ControlError::from(message!(JOB_NOT_FOUND, "there is no job {job:?}", job = cut(id)))
 }
 
 impl Control {
@@ -238,7 +238,7 @@ impl Control {
         job.job.host = Some(item.host);
         job.job.started = Some(now);
         job.job.ended = Some(now);
-        job.job.report = Some(json!({ "mode": mode }));
+        job.job.report = Some(Report::of(&json!({ "mode": mode }))?);
         tx.insert(&job).await?;
         Ok(())
     }
@@ -295,14 +295,13 @@ impl Control {
         let job = self.job(caller, id).await?;
         self.check(caller, Operation::CancelJob, Target::of(&job), || no_job(id))?;
         if job.state.is_final() {
-            let message = format!("the job is {} already", job.state.in_words());
-            return Err(ControlError::refused(&codes::JOB_FINISHED, message));
+            let message =
+                message!(JOB_FINISHED, "the job is {state} already", state = job.state.in_words());
+            return Err(ControlError::from(message));
         }
         let event = Event::CancelAsked { by: caller.name.clone() };
         let told = self.tell(job.id, event).await?;
-        if let Some(running) = self.running().get(&job.id) {
-            running.cancel.cancel();
-        }
+        self.drivers.cancel(job.id);
         in_write!(self, tx => {
             audit::record(tx, caller, Operation::CancelJob, id, json!({})).await
         })?;
@@ -393,7 +392,7 @@ impl Control {
         if !doc.is_active() {
             return Ok(());
         }
-        let missing = |error: &ErrorBody| *code_of(error) == codes::SOURCE_MISSING;
+        let missing = |error: &ErrorBody| error.code == codes::SOURCE_MISSING;
         match job.state {
             JobState::Completed | JobState::CompletedWithWarnings => {
                 doc.item.state = ProtectionState::Protected;

@@ -6,6 +6,8 @@ use strongroom_api as api;
 use strongroom_base::{ItemId, PointId, VaultId};
 use strongroom_catalog::{Column, Document, Kind, Value};
 
+use crate::sources;
+
 /// A policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyDoc {
@@ -99,10 +101,7 @@ impl ItemDoc {
 
     /// What no two items of a vault protect both.
     pub fn source_key(item: &api::Item) -> String {
-        match &item.source {
-            api::Source::Machine { uuid, .. } => format!("{}/{uuid}", item.host),
-            api::Source::Disks { .. } => format!("{}/disks/{}", item.host, item.name),
-        }
+        format!("{}/{}", item.host, sources::of(&item.source).key(item))
     }
 
     /// Whether backups are made of it.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strongroom_api::{PointState, Trigger};
-use strongroom_base::{ItemId, JobId, PointId, VaultId, codes};
+use strongroom_base::{ItemId, JobId, PointId, VaultId, message};
 
 use crate::{
     error::{ControlError, Result},
@@ -191,8 +191,9 @@ pub(super) fn is_chunk(name: &str) -> bool {
 }
 
 fn damaged(what: &str) -> ControlError {
-    let message = format!("what the service has kept of itself in the vault: {what}");
-    ControlError::refused(&codes::CATALOG_CORRUPT, message)
+    let message =
+        message!(CATALOG_CORRUPT, "what the service has kept of itself in the vault: {what}", what);
+    ControlError::from(message)
 }
 
 /// A head of format 2, or all of format 1.
@@ -203,11 +204,13 @@ pub(super) fn parse_head(bytes: &[u8], vault: VaultId) -> Result<Saved> {
     }
     let of: Version = serde_json::from_slice(bytes).map_err(|it| damaged(&it.to_string()))?;
     if !(1..=FORMAT).contains(&of.format) {
-        let message = format!(
-            "the copy of the catalog has format {}; this program reads 1 to {FORMAT}",
-            of.format
+        let message = message!(
+            CATALOG_SCHEMA,
+            "the copy of the catalog has format {format}; this program reads 1 to {known}",
+            format = of.format,
+            known = FORMAT
         );
-        return Err(ControlError::refused(&codes::CATALOG_SCHEMA, message));
+        return Err(ControlError::from(message));
     }
     let saved: Saved = serde_json::from_slice(bytes).map_err(|it| damaged(&it.to_string()))?;
     if saved.vault.vault.id != vault {
@@ -279,7 +282,9 @@ mod tests {
 
     #[test]
     fn what_is_no_copy_of_this_vault_is_refused() {
-        let code = |bytes: &[u8], vault| parse_head(bytes, vault).expect_err("refused").body().code;
+        let code = |bytes: &[u8], vault| {
+            parse_head(bytes, vault).expect_err("refused").body().code.as_str().to_owned()
+        };
         let golden = golden("catalog-v1.json");
         assert_eq!(code(&golden, VaultId::from_bytes([7; 16])), "catalog.corrupt");
         assert_eq!(code(b"{\"format\": 3}", vault()), "catalog.schema");

@@ -31,7 +31,7 @@ impl Control {
             let (points, damaged) = keeper.points(&access, None)?;
             for error in damaged {
                 tracing::warn!(
-                    code = error.code,
+                    code = error.code.as_str(),
                     message = error.message,
                     "a recovery point is damaged"
                 );
@@ -79,7 +79,7 @@ impl Control {
                 Err(error) => {
                     let body = error.body();
                     tracing::warn!(
-                        code = body.code,
+                        code = body.code.as_str(),
                         error = body.message,
                         name,
                         "a part of the catalog's copy is lost"

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 
 use strongroom_api::ErrorBody;
+use strongroom_base::message;
 use strongroom_catalog::{Filter, Query};
 use strongroom_orders::VaultAccess;
 
@@ -94,7 +95,7 @@ impl Saving<'_> {
 
 fn json(of: &impl serde::Serialize) -> Result<Vec<u8>, Box<ErrorBody>> {
     serde_json::to_vec(of)
-        .map_err(|error| Box::new(ErrorBody::new(&strongroom_base::codes::BUG, error.to_string())))
+        .map_err(|error| message!(BUG, "{error}", error = error.to_string()).into())
 }
 
 impl Control {
@@ -143,7 +144,11 @@ impl Control {
             let gone = name.clone();
             // What stays is removed next time, and nobody reads it meanwhile.
             if let Err(error) = Self::blocking(move || keeper.unsave(&access, &gone)).await {
-                tracing::warn!(code = error.code, name, "an old chunk is left in the vault");
+                tracing::warn!(
+                    code = error.code.as_str(),
+                    name,
+                    "an old chunk is left in the vault"
+                );
             }
         }
         in_write!(self, tx => { self.set_saved(tx, vault, mark).await })?;

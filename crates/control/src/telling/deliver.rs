@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use strongroom_api::{Alert, AlertState, AlertTest, ChannelTried, ErrorBody, Notice};
-use strongroom_base::{AlertId, NoticeId, codes};
+use strongroom_base::{AlertId, NoticeId, message};
 use strongroom_catalog::{Document as _, Filter, Query, ReadTx, Stored};
 use tokio::{sync::watch, task::JoinSet};
 
@@ -80,7 +80,7 @@ impl Control {
                 if let Err(error) = round {
                     let body = error.body();
                     tracing::error!(
-                        code = body.code,
+                        code = body.code.as_str(),
                         error = body.message,
                         "alerts cannot be sent"
                     );
@@ -226,14 +226,25 @@ impl Control {
                 last = tx.first::<NoticeDoc>(&Query::new(lost).descending("time")).await?;
             }
             let Some(last) = last else { continue };
-            let reason = last.doc.error;
-            let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-            let lost = if given_up > 0 { format!(" ({given_up} given up)") } else { String::new() };
-            let message = format!(
-                "alerts cannot be sent through the channel {}{lost}{reason}",
-                channel.name()
-            );
-            found.push(ErrorBody::new(&codes::ALERT_UNDELIVERED, message));
+            let reason = last.doc.error.unwrap_or_else(|| "no answer".to_owned());
+            let channel = channel.name();
+            let message = if given_up > 0 {
+                message!(
+                    ALERT_UNDELIVERED,
+                    "alerts cannot be sent through the channel {channel} ({given_up} given up): {reason}",
+                    channel,
+                    given_up,
+                    reason
+                )
+            } else {
+                message!(
+                    ALERT_UNDELIVERED,
+                    "alerts cannot be sent through the channel {channel}: {reason}",
+                    channel,
+                    reason
+                )
+            };
+            found.push(message.into());
         }
         Ok(found)
     }
@@ -265,8 +276,12 @@ impl Control {
         };
         let channels: Vec<_> = self.channels.iter().filter(wanted).cloned().collect();
         if let (true, Some(name)) = (channels.is_empty(), &request.channel) {
-            let message = format!("there is no channel {:?} for alerts", cut(name));
-            return Err(ControlError::refused(&codes::ALERT_NO_CHANNEL, message));
+            let message = message!(
+                ALERT_NO_CHANNEL,
+                "there is no channel {channel:?} for alerts",
+                channel = cut(name)
+            );
+            return Err(ControlError::from(message));
         }
         in_write!(self, tx => {
             let detail = serde_json::json!(request);
@@ -319,7 +334,8 @@ async fn tried(channel: &dyn Channel, notice: &Notice) -> ChannelTried {
     ChannelTried {
         channel: channel.name().to_owned(),
         kind: channel.kind().to_owned(),
-        error: failed.map(|error| ErrorBody::new(&codes::ALERT_UNDELIVERED, error.reason)),
+        error: failed
+            .map(|error| message!(ALERT_UNDELIVERED, "{reason}", reason = error.reason).into()),
     }
 }
 

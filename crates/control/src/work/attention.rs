@@ -50,7 +50,7 @@ impl Control {
     /// What is to be seen without asking the catalog.
     pub(super) fn seen(&self) -> Seen {
         let kinds = [ItemDoc::KIND, JobDoc::KIND, HostDoc::KIND, VaultDoc::KIND, PolicyDoc::KIND];
-        Seen { changes: self.catalog.changes(&kinds), running: self.running().len() }
+        Seen { changes: self.catalog.changes(&kinds), running: self.drivers.at_work().len() }
     }
 
     /// When something is to be begun next, if nothing changes.

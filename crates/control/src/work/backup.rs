@@ -6,7 +6,7 @@
 
 use jiff::Timestamp;
 use strongroom_api::{self as api, ErrorBody, PointState, TaskState};
-use strongroom_base::{ItemId, JobId, Kind, PointId, codes};
+use strongroom_base::{ItemId, JobId, Kind, PointId, message};
 use strongroom_catalog::Stored;
 use strongroom_orders::{BackupDone, BackupOrder, OrderId, Tier, ValidateOrder, Watch};
 use strongroom_policy::PointTimes;
@@ -17,7 +17,7 @@ use super::{
     transfer::{in_snapshot_tier, is_final, snapshot_item},
 };
 use crate::{
-    error::{ControlError, code_of},
+    error::ControlError,
     jobs::Event,
     lookup::named,
     model::{HostDoc, ItemDoc, PointDoc, VaultDoc},
@@ -107,7 +107,7 @@ impl Control {
                     let said = Some(error.message.clone());
                     watch.task("transfer", TaskState::Failed, said);
                     // One that is lost or damaged holds up no other; a store that is away would.
-                    let is_away = code_of(&error).kind == Kind::Unavailable;
+                    let is_away = error.kind == Kind::Unavailable;
                     teller.tell(Event::Warning(*error));
                     if is_away {
                         break;
@@ -245,7 +245,7 @@ impl Control {
             Err(error) => {
                 watch.task("validate", TaskState::Failed, Some(error.message.clone()));
                 // Only damage says something of the point.
-                if matches!(code_of(&error).kind, Kind::Corrupt | Kind::NotFound) {
+                if matches!(error.kind, Kind::Corrupt | Kind::NotFound) {
                     self.set_point_state(&known.item.item, point, PointState::Damaged).await?;
                 }
                 Err(error)
@@ -279,8 +279,8 @@ impl Control {
         in_write!(self, tx => {
             let id = PointDoc::id_of(item.id, point);
             let Some(Stored { mut doc, version }) = tx.get::<PointDoc>(&id).await? else {
-                let message = format!("the recovery point {point} is gone from the catalog");
-                return Err(ControlError::refused(&codes::POINT_NOT_FOUND, message));
+                let message = message!(POINT_NOT_FOUND, "the recovery point {point} is gone from the catalog", point);
+                return Err(ControlError::from(message));
             };
             doc.point.state = PointState::Restorable;
             tx.update(&doc, version).await?;

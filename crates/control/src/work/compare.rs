@@ -87,7 +87,8 @@ impl Control {
             Some(item) => Filter::all().eq("item", item.id.to_string()),
             None => Filter::all().eq("vault", vault.to_string()),
         };
-        let filter = filter.one_of("state", ["restorable", "lost"]);
+        let filter = filter
+            .one_of("state", [PointState::Restorable, PointState::Lost].map(PointState::name));
         let (mut expected, mut token) = (BTreeMap::new(), None);
         let mut names: HashMap<ItemId, String> = HashMap::new();
         names.extend(item.map(|item| (item.id, item.name.clone())));
@@ -130,7 +131,8 @@ impl Control {
             Some(item) => Filter::all().eq("item", item.id.to_string()),
             None => Filter::all().eq("vault", vault.vault.id.to_string()),
         };
-        let filter = filter.one_of("state", ["restorable", "damaged"]);
+        let filter = filter
+            .one_of("state", [PointState::Restorable, PointState::Damaged].map(PointState::name));
         let now = self.trusted_now();
         let mut token = None;
         loop {

@@ -3,7 +3,7 @@
 use jiff::SignedDuration;
 use serde_json::json;
 use strongroom_api::{ErrorBody, Item, JobBegun, Replaced, RestoreDecision, TaskState, Trigger};
-use strongroom_base::{ItemId, JobId, codes};
+use strongroom_base::{ItemId, JobId, message};
 use strongroom_catalog::{Filter, Query, Stored};
 use strongroom_orders::{FinishDone, FinishOrder, OrderId, Watch};
 
@@ -25,8 +25,12 @@ const REMIND: SignedDuration = SignedDuration::from_hours(24);
 
 /// There is no restore to decide on.
 fn none_open(item: &Item) -> ControlError {
-    let message = format!("no restore of {} waits to be accepted or undone", item.name);
-    ControlError::refused(&codes::REQUEST_NOT_FOUND, message)
+    let message = message!(
+        REQUEST_NOT_FOUND,
+        "no restore of {item} waits to be accepted or undone",
+        item = item.name
+    );
+    ControlError::from(message)
 }
 
 impl Control {
@@ -80,9 +84,12 @@ impl Control {
         let report = match done {
             FinishDone::Finished(report) => Some(report),
             FinishDone::DecidedBefore => {
-                let message =
-                    format!("the decision about {} was made on the host itself", replaced.machine);
-                teller.tell(Event::Warning(ErrorBody::new(&codes::VM_UNSUPPORTED, message)));
+                let message = message!(
+                    VM_UNSUPPORTED,
+                    "the decision about {machine} was made on the host itself",
+                    machine = replaced.machine
+                );
+                teller.tell(Event::Warning(ErrorBody::from(message)));
                 None
             }
         };
@@ -120,13 +127,12 @@ impl Control {
             let what = || Happening {
                 rule: Rule::RestoreOpen,
                 title: format!("the restore over {} is to be accepted or undone", item.name),
-                error: Some(ErrorBody::new(
-                    &codes::RESTORE_OPEN,
-                    format!(
-                        "the machine {} runs on layers over its old disks since {:.0}",
-                        replaced.machine, replaced.time
-                    ),
-                )),
+                error: Some(ErrorBody::from(message!(
+                    RESTORE_OPEN,
+                    "the machine {machine} runs on layers over its old disks since {time}",
+                    machine = replaced.machine,
+                    time = format!("{:.0}", replaced.time)
+                ))),
                 subject: &item.name,
                 vault: Some(item.vault),
                 item: Some(item.id),

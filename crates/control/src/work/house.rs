@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
-use strongroom_api::{self as api, JobKind, KeyReference, TaskState, VaultUsage};
+use strongroom_api::{self as api, JobKind, KeyReference, Report, TaskState, VaultUsage};
 use strongroom_base::{ItemId, JobId, PointId, VaultId, codes, words};
 use strongroom_catalog::{Document as _, Filter, Query, Stored};
 use strongroom_orders::{OrderId, RotateOrder, Watch};
@@ -19,6 +19,7 @@ use crate::{
     policies::vault_of,
     retention::{old_snapshots, purgeable},
     service::Control,
+    sources,
     vaults::key_words,
 };
 
@@ -69,7 +70,9 @@ impl Control {
         match late {
             None => {
                 watch.task("delete", TaskState::Completed, Some(detail));
-                Ok(Some(json!({ "points_removed": removed, "snapshots_removed": snapshots })))
+                Ok(Some(Report::of(
+                    &json!({ "points_removed": removed, "snapshots_removed": snapshots }),
+                )?))
             }
             Some(error) => {
                 watch.task("delete", TaskState::Failed, Some(detail));
@@ -209,8 +212,8 @@ impl Control {
             return self.keep_deleted_item(item, point.purge_after).await;
         }
         in_write!(self, tx => {
-            if let api::Source::Machine { uuid, .. } = &doc.item.source {
-                let id = MachineDoc::id_of(doc.item.host, uuid);
+            if let Some(uuid) = sources::machine_uuid(&doc.item.source) {
+                let id = MachineDoc::id_of(doc.item.host, &uuid);
                 if let Some(Stored { doc: mut machine, version }) =
                     tx.get::<MachineDoc>(&id).await?
                 {
@@ -229,7 +232,7 @@ impl Control {
             TaskState::Completed,
             Some(words::count_of(removed, "recovery point")),
         );
-        Ok(Some(json!({ "points_removed": removed })))
+        Ok(Some(Report::of(&json!({ "points_removed": removed }))?))
     }
 
     /// Points of a deleted item are locked: it goes when the last of them may.
@@ -277,7 +280,7 @@ impl Control {
                 let item = tx.first::<ItemDoc>(&Query::new(by_name)).await?;
                 usage.item = item.map(|stored| stored.doc.item.id);
             }
-            let deleted = in_vault.clone().eq("state", "soft_deleted");
+            let deleted = in_vault.clone().eq("state", api::PointState::SoftDeleted.name());
             let usage = VaultUsage {
                 vault,
                 measured: now,
@@ -298,7 +301,7 @@ impl Control {
             Ok(usage)
         })?;
         watch.task("measure", TaskState::Completed, None);
-        Ok(Some(json!({ "stored_bytes": usage.stored_bytes })))
+        Ok(Some(Report::of(&json!({ "stored_bytes": usage.stored_bytes }))?))
     }
 
     pub(super) async fn do_rotate_key(

@@ -1,7 +1,7 @@
 //! The work: begins jobs when their turn comes, follows them, and writes down how they go.
 //!
 //! ```text
-//!  tick: schedules ─▶ queue ─▶ choose ─▶ run (one task each) ─▶ agent or keeper, on a thread
+//!  tick: schedules ─▶ queue ─▶ choose ─▶ the owner: one task each ─▶ agent or keeper, on a thread
 //!                                            ▲                        │ events
 //!                                            └── tell: write down ◀───┘
 //! ```
@@ -31,16 +31,17 @@ use std::{
 
 use jiff::SignedDuration;
 use strongroom_api::{self as api, ErrorBody, JobState};
-use strongroom_base::{Cancel, JobId, VaultId, codes};
+use strongroom_base::{Cancel, JobId, Things, VaultId, codes, message};
 use strongroom_catalog::{Filter, Query, Stored};
 use strongroom_orders::Watch;
 use tokio::sync::{mpsc, watch};
 use tracing::Instrument as _;
 
-use self::drivers::{Drivers, Slot};
+pub(crate) use self::drivers::Drivers;
+use self::drivers::Owner;
 
 use crate::{
-    error::{ControlError, Result, code_of},
+    error::{ControlError, Result},
     jobs::{Claim, Event, Waiting, choose, service::queued_jobs},
     model::{HostDoc, JobDoc, Spec, VaultDoc},
     service::Control,
@@ -61,24 +62,32 @@ const ROTATION: u32 = 60;
 /// How often it is tried to write down how a job went while the server stops.
 const LAST_NOTES: u32 = 5;
 
-/// What one round of the work leaves for the next.
-#[derive(Debug, Default)]
+/// What one round of the work leaves for the next. For tests, which begin rounds themselves.
+#[derive(Default)]
 pub struct Rounds {
-    drivers: Drivers,
+    owner: Option<Owner>,
+    looks: Looks,
+}
+
+/// When what was looked after last.
+#[derive(Debug, Default)]
+struct Looks {
     attention: attention::Attention,
-    /// When the house was looked after last.
+    /// The house.
     house: Option<jiff::Timestamp>,
 }
 
 impl Rounds {
-    /// Waits for all jobs that were begun. For tests.
-    pub async fn settle(&mut self, control: &Arc<Control>) {
-        self.drivers.wait(control).await;
+    /// Waits for all jobs that were begun.
+    pub async fn settle(&mut self) {
+        if let Some(owner) = &mut self.owner {
+            owner.until_idle().await;
+        }
     }
 }
 
 /// What a job did, or why it failed.
-pub(crate) type Outcome = Result<Option<serde_json::Value>, Box<ErrorBody>>;
+pub(crate) type Outcome = Result<Option<api::Report>, Box<ErrorBody>>;
 
 /// What a running job tells.
 #[derive(Clone)]
@@ -116,23 +125,26 @@ impl Control {
     pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) -> Result<()> {
         self.recover().await?;
         let telling = tokio::spawn(Arc::clone(&self).keep_telling(stop.clone()));
-        let mut rounds = Rounds::default();
-        while !*stop.borrow() {
-            if self.tick(&mut rounds).await.is_ok() {
-                self.pulse.round_ended(self.clock.monotonic());
+        let mut owner = Owner::new(&self.drivers);
+        let rounds = async {
+            let mut looks = Looks::default();
+            while !*stop.borrow() {
+                if self.look_after(&mut looks).await.is_ok() {
+                    self.pulse.round_ended(self.clock.monotonic());
+                }
+                tokio::select! {
+                    () = self.wake.notified() => {}
+                    () = self.drivers.freed.notified() => {}
+                    () = tokio::time::sleep(TICK) => {}
+                    _ = stop.changed() => {}
+                }
             }
-            tokio::select! {
-                () = self.wake.notified() => {}
-                () = tokio::time::sleep(TICK) => {}
-                _ = stop.changed() => {}
-            }
-        }
+        };
+        Box::pin(owner.beside(rounds)).await;
         // First this, so that none of them is taken for one that failed.
         self.stopping.store(true, Relaxed);
-        for running in self.running().values() {
-            running.cancel.cancel();
-        }
-        rounds.drivers.wait(&self).await;
+        self.drivers.stop();
+        owner.until_idle().await;
         self.look_at(self.record_failed_sign_ins(true).await).ok();
         self.look_at(self.write_down_uses(true).await).ok();
         if let Err(error) = telling.await {
@@ -144,20 +156,25 @@ impl Control {
     /// Does what is due now, and asks the catalog nothing if nothing can be. For tests, which have a clock
     /// of their own.
     pub async fn tick(self: &Arc<Self>, rounds: &mut Rounds) -> Result<()> {
+        let owner = rounds.owner.get_or_insert_with(|| Owner::new(&self.drivers));
+        Box::pin(owner.beside(self.look_after(&mut rounds.looks))).await
+    }
+
+    /// Does what is due now.
+    async fn look_after(self: &Arc<Self>, looks: &mut Looks) -> Result<()> {
         let now = self.now();
-        rounds.drivers.reap(self).await;
         let mut outcome = self.look_at(self.advance_time().await);
         outcome = self.look_at(self.save_unsaved().await).and(outcome);
         outcome = self.look_at(self.record_failed_sign_ins(false).await).and(outcome);
         // Before anything is asked: what changes meanwhile is looked at again.
         let seen = self.seen();
-        if rounds.attention.is_due(seen, now) {
-            let begun = self.round(&mut rounds.drivers).await;
+        if looks.attention.is_due(seen, now) {
+            let (_, begun) = self.round().await;
             match begun {
                 Ok(()) => {
                     let next = self.next_time(now).await;
                     match next {
-                        Ok(next) => rounds.attention.looked(seen, now, next),
+                        Ok(next) => looks.attention.looked(seen, now, next),
                         Err(error) => outcome = self.look_at(Err(error)).and(outcome),
                     }
                 }
@@ -165,21 +182,21 @@ impl Control {
                 Err(error) => outcome = Err(error),
             }
         }
-        if rounds.house.is_none_or(|house| now.duration_since(house).abs() >= HOUSE) {
-            rounds.house = Some(now);
+        if looks.house.is_none_or(|house| now.duration_since(house).abs() >= HOUSE) {
+            looks.house = Some(now);
             outcome = self.look_at(self.keep_house().await).and(outcome);
         }
         outcome
     }
 
-    /// One round of the scheduler. Each part is tried, whatever became of those before it; the last
-    /// failure.
-    async fn round(self: &Arc<Self>, drivers: &mut Drivers) -> Result<()> {
-        drivers.reap(self).await;
+    /// One round of the scheduler. Each part is tried, whatever became of those before it: how many jobs were
+    /// begun, and the last failure.
+    async fn round(self: &Arc<Self>) -> (u64, Result<()>) {
         let mut outcome = self.look_at(self.recover().await);
         outcome = self.look_at(self.advance_time().await).and(outcome);
         outcome = self.look_at(self.begin_scheduled().await.map(drop)).and(outcome);
-        self.look_at(self.dispatch(drivers).await).and(outcome)
+        let (begun, dispatched) = self.dispatch().await;
+        (begun, self.look_at(dispatched).and(outcome))
     }
 
     /// Says in the log what a part of a round failed with.
@@ -187,7 +204,7 @@ impl Control {
     fn look_at(&self, outcome: Result<()>) -> Result<()> {
         if let Err(error) = &outcome {
             let body = error.body();
-            tracing::error!(error = %body.message, code = body.code, "the service cannot do its work");
+            tracing::error!(error = %body.message, code = body.code.as_str(), "the service cannot do its work");
         }
         outcome
     }
@@ -203,12 +220,11 @@ impl Control {
             let page = self.catalog.list::<JobDoc>(&query).await?;
             for Stored { doc, .. } in page.items {
                 // Read after the catalog, so that none is missed which has just begun.
-                let is_driven = self.running().get(&doc.job.id).map(|running| {
+                if self.drivers.at_work().contains_key(&doc.job.id) {
                     if doc.job.state == JobState::Cancelling {
-                        running.cancel.cancel();
+                        self.drivers.cancel(doc.job.id);
                     }
-                });
-                if is_driven.is_none() {
+                } else {
                     tracing::info!(job = %doc.job.id, kind = %doc.job.kind, "a job was interrupted");
                     self.tell(doc.job.id, Event::Interrupted).await?;
                 }
@@ -238,34 +254,56 @@ impl Control {
     pub async fn settle(self: &Arc<Self>) -> Result<u64> {
         let mut begun = 0_u64;
         loop {
-            let mut drivers = Drivers::default();
-            let saved = self.look_at(self.save_unsaved().await);
-            let outcome = self.round(&mut drivers).await.and(saved);
-            let driven = drivers.len();
-            drivers.wait(self).await;
+            let mut owner = Owner::new(&self.drivers);
+            let round = async {
+                let saved = self.look_at(self.save_unsaved().await);
+                let (driven, outcome) = self.round().await;
+                (driven, outcome.and(saved))
+            };
+            let (driven, outcome) = Box::pin(owner.beside(round)).await;
+            owner.until_idle().await;
             outcome?;
             if driven == 0 {
                 return Ok(begun);
             }
-            begun = begun.saturating_add(u64::try_from(driven).unwrap_or(u64::MAX));
+            begun = begun.saturating_add(driven);
         }
     }
 
-    /// Begins the jobs whose turn it is.
-    async fn dispatch(self: &Arc<Self>, drivers: &mut Drivers) -> Result<()> {
-        let stores = self.stores().await?;
-        let mut outcome = Ok(());
-        for (id, claim) in self.next_jobs(&stores).await? {
-            let Some(slot) = Slot::take(self, id, claim) else { continue };
+    /// Begins the jobs whose turn it is: how many, and the last failure.
+    async fn dispatch(self: &Arc<Self>) -> (u64, Result<()>) {
+        let next = async { self.next_jobs(&self.stores().await?).await };
+        let next = match next.await {
+            Ok(next) => next,
+            Err(error) => return (0, Err(error)),
+        };
+        let (mut begun, mut outcome) = (0_u64, Ok(()));
+        for (id, claim) in next {
+            let Some(place) = self.drivers.take(id, claim).await else { continue };
             // Written down first. One that was cancelled meanwhile is not begun; one of which it is
-            // not known whether it was written down has no driver, and is looked after by `recover`.
+            // not known whether it was written down has no place, and is looked after by `recover`.
             match self.tell_doc(id, Event::Started).await {
-                Ok(Some(doc)) => drivers.drive(id, Box::pin(Arc::clone(self).drive(doc, slot))),
+                Ok(Some(doc)) => {
+                    begun = begun.saturating_add(1);
+                    let cancel = place.cancel.clone();
+                    let work = Box::pin(Arc::clone(self).drive(doc, cancel));
+                    let control = Arc::clone(self);
+                    let broke = move |error| -> drivers::Work {
+                        Box::pin(async move { control.broke(id, error).await })
+                    };
+                    place.drive(work, Box::new(broke));
+                }
                 Ok(None) => {}
                 Err(error) => outcome = Err(error),
             }
         }
-        outcome
+        (begun, outcome)
+    }
+
+    /// The task of a job has panicked, and could not say so itself.
+    async fn broke(&self, id: JobId, error: String) {
+        let message = message!(BUG, "the task of the job ended unexpectedly: {error}", error);
+        self.note(id, Event::Broke { error: message.into() }).await;
     }
 
     /// Which store each vault is in.
@@ -286,8 +324,8 @@ impl Control {
             let ripe = page.items.iter().map(|stored| &stored.doc.job);
             let ripe = ripe.filter(|job| job.not_before.is_none_or(|time| time <= now));
             // The driver of one that is tried again may not have let go of it yet.
-            let driven: Vec<JobId> = self.running().keys().copied().collect();
-            let ripe = ripe.filter(|job| !driven.contains(&job.id));
+            let driven = self.drivers.at_work();
+            let ripe = ripe.filter(|job| !driven.contains_key(&job.id));
             waiting.extend(ripe.map(|job| Waiting {
                 id: job.id,
                 trigger: job.trigger,
@@ -302,7 +340,7 @@ impl Control {
         if waiting.is_empty() {
             return Ok(Vec::new());
         }
-        let running: Vec<Claim> = self.running().values().map(|running| running.claim).collect();
+        let running: Vec<Claim> = self.drivers.at_work().values().copied().collect();
         let mut limits = self.settings.limits.clone();
         let hosts = self.catalog.list::<HostDoc>(&Query::default().limit(1000)).await?.items;
         for Stored { doc: HostDoc { host }, .. } in hosts {
@@ -314,9 +352,9 @@ impl Control {
     }
 
     /// Does a job from its beginning to its end.
-    async fn drive(self: Arc<Self>, doc: JobDoc, slot: Slot) {
+    async fn drive(self: Arc<Self>, doc: JobDoc, cancel: Cancel) {
         let span = span::of(&doc, self.adopt);
-        Box::pin(self.live(doc, &slot.cancel)).instrument(span).await;
+        Box::pin(self.live(doc, &cancel)).instrument(span).await;
     }
 
     async fn live(self: Arc<Self>, doc: JobDoc, cancel: &Cancel) {
@@ -337,7 +375,7 @@ impl Control {
                 }
                 Err(error) => {
                     let ErrorBody { code, message, .. } = &*error;
-                    tracing::warn!(code, error = message, "a job failed");
+                    tracing::warn!(code = code.as_str(), error = message, "a job failed");
                     Event::Broke { error: *error }
                 }
             };
@@ -374,7 +412,7 @@ impl Control {
                 Ok(_) => return,
                 Err(error) => error.body(),
             };
-            let (code, words) = (&error.code, &error.message);
+            let (code, words) = (error.code.as_str(), &error.message);
             tracing::error!(code, error = words, "a job's state cannot be written down");
             if !error.retryable || last_tries >= LAST_NOTES {
                 return;
@@ -397,7 +435,7 @@ impl Control {
         let outcome = self.perform_once(doc.clone(), teller, cancel).await;
         match &outcome {
             Err(error)
-                if *code_of(error) == codes::KEY_WRONG
+                if error.code == codes::KEY_WRONG
                     && self.key_has_changed(vault, &before, cancel).await? =>
             {
                 self.perform_once(doc, teller, cancel).await
@@ -493,7 +531,7 @@ impl Control {
                 rate.saturating_mul(3).saturating_add(current) / 4
             };
             (last, then) = (now, at);
-            if !now.things.is_empty() {
+            if now.things != Things::Bytes {
                 continue;
             }
             // As long as nobody knows how much there is to do, nothing is said.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use strongroom_api::{Job, JobState, Progress};
-use strongroom_base::{JobId, Snapshot};
+use strongroom_base::{JobId, Snapshot, Things};
 
 use crate::{jobs::Event, model::JobDoc, service::Control};
 
@@ -29,7 +29,7 @@ pub(crate) struct Far {
 
 /// What a job has gone through and written, now that it is done: all that there was to do.
 pub(super) fn result(of: Snapshot, stored_bytes: u64) -> Event {
-    let total = if of.things.is_empty() { of.total_bytes } else { 0 };
+    let total = if of.things == Things::Bytes { of.total_bytes } else { 0 };
     Event::Result(Progress {
         done_bytes: total,
         total_bytes: total,

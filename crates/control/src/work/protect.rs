@@ -5,22 +5,22 @@ use std::collections::BTreeSet;
 use jiff::SignedDuration;
 use serde_json::json;
 use strongroom_api::{
-    self as api, ErrorBody, HostState, JobKind, Protect, ProtectSource, ProtectableItem, Source,
-    TaskState, Trigger, Verdict,
+    self as api, ErrorBody, HostState, JobKind, Level, Protect, ProtectSource, ProtectableItem,
+    Report, TaskState, Trigger, Verdict,
 };
-use strongroom_base::{Cancel, Code, HostId, JobId, VaultId, codes, words};
+use strongroom_base::{Cancel, Code, HostId, JobId, VaultId, codes, message, words};
 use strongroom_catalog::{Filter, Query, Stored};
 use strongroom_orders::{CheckOrder, OrderId, Watch};
 
 use super::{Outcome, Teller};
 use crate::{
-    error::{ControlError, code_of},
+    error::ControlError,
     items::NewItem,
     jobs::Event,
     lookup::named,
     model::{HostDoc, ItemDoc, MachineDoc, Spec},
-    rights::not_allowed,
     service::Control,
+    sources,
 };
 
 /// What libvirt fails with if the host cannot be worked with at all.
@@ -36,7 +36,7 @@ impl Control {
         let names: Vec<_> = found.iter().map(|machine| &machine.name).collect();
         let detail = words::count_of(found.len(), "machine");
         watch.task("discover", TaskState::Completed, Some(detail));
-        Ok(Some(json!({ "machines": names })))
+        Ok(Some(Report::of(&json!({ "machines": names }))?))
     }
 
     /// Asks a host what it has, and writes it down; or that it does not answer.
@@ -119,7 +119,7 @@ impl Control {
         let Some(host) = job.host else { return };
         let seen = match outcome {
             Ok(_) => self.host_has_worked(host, job).await,
-            Err(error) if AWAY.contains(&code_of(error)) => {
+            Err(error) if error.code.known().is_some_and(|code| AWAY.contains(&code)) => {
                 self.host_answered(host, Some((**error).clone())).await
             }
             Err(_) => Ok(()),
@@ -138,7 +138,7 @@ impl Control {
             let known = named::<HostDoc>(tx, host).await?.doc.host;
             let is_machine = match job.item {
                 Some(item) => tx.get::<ItemDoc>(&item.to_string()).await?.is_some_and(|found| {
-                    matches!(found.doc.item.source, Source::Machine { .. })
+                    sources::machine_uuid(&found.doc.item.source).is_some()
                 }),
                 None => false,
             };
@@ -161,18 +161,18 @@ impl Control {
         cancel: &Cancel,
     ) -> Outcome {
         let watch = teller.watch(cancel);
-        let machines = if request.sources.iter().any(|source| source.machine.is_some()) {
-            self.discover_now(host, &watch).await?
-        } else {
-            Vec::new()
-        };
+        let is_discovered = |source| Ok(sources::wanted(source)?.is_discovered());
+        let asks: Result<Vec<bool>, ControlError> =
+            request.sources.iter().map(is_discovered).collect();
+        let machines =
+            if asks?.contains(&true) { self.discover_now(host, &watch).await? } else { Vec::new() };
         let (mut done, mut failed) = (Vec::new(), Vec::new());
         for source in &request.sources {
             if cancel.is_cancelled() {
-                let words = codes::JOB_CANCELLED.meaning;
-                return Err(Box::new(ErrorBody::new(&codes::JOB_CANCELLED, words)));
+                let code = &codes::JOB_CANCELLED;
+                return Err(Box::new(ErrorBody::new(code, code.meaning)));
             }
-            let name = source_name(source);
+            let name = source_name(source)?;
             let task = |state, detail| {
                 teller.tell(Event::Task { name: name.clone(), state, detail });
             };
@@ -192,7 +192,7 @@ impl Control {
         match failed.into_iter().next() {
             // If none could be protected, the first says why.
             Some(error) if done.is_empty() => Err(Box::new(error)),
-            _ => Ok(Some(json!({ "items": done }))),
+            _ => Ok(Some(Report::of(&json!({ "items": done }))?)),
         }
     }
 
@@ -204,44 +204,29 @@ impl Control {
         source: &ProtectSource,
         machines: &[ProtectableItem],
     ) -> Result<(api::Item, String), Box<ErrorBody>> {
-        let name = source_name(source);
-        let what = match (&source.machine, &source.paths) {
-            (Some(machine), _) => {
-                let found = machines.iter().find(|m| m.name == *machine || m.uuid == *machine);
-                let found = found.ok_or_else(|| {
-                    let message = format!("the host has no machine {machine:?}");
-                    Box::new(ErrorBody::new(&codes::VM_NOT_FOUND, message))
-                })?;
-                Source::Machine { uuid: found.uuid.clone(), name: found.name.clone() }
-            }
-            (None, paths) => {
-                let disks = paths.clone().unwrap_or_default();
-                for path in disks.values() {
-                    self.places.check_disk(path).map_err(|no| not_allowed(None, &no))?;
-                }
-                Source::Disks { disks }
-            }
-        };
-        let name = match (&source.name, &what) {
-            (Some(name), _) => name.clone(),
-            (None, Source::Machine { name, .. }) => item_name(name),
-            (None, Source::Disks { .. }) => name,
-        };
+        let found = sources::wanted(source)?.find(source, machines, &*self.places)?;
+        let what = found.source;
+        let name = source.name.clone().unwrap_or(found.name);
         let read = in_read!(self, tx => { named::<HostDoc>(tx, host).await });
         let agent = self.agents.agent(&read?.doc.host)?;
         let order = OrderId::of_job(job, format_args!("check/{name}"));
         let order = CheckOrder { order, source: what.clone() };
         let check = Self::blocking(move || agent.check(&order)).await?;
-        let findings = |level: &str| -> Vec<&str> {
+        let findings = |level: Level| -> Vec<&str> {
             let of = check.findings.iter().filter(|finding| finding.level == level);
             of.map(|finding| finding.what.as_str()).collect()
         };
         if check.verdict == Verdict::Red {
-            let message = format!("{name} cannot be backed up: {}", findings("red").join("; "));
-            return Err(Box::new(ErrorBody::new(&codes::VM_NOT_READY, message)));
+            let message = message!(
+                VM_NOT_READY,
+                "{name} cannot be backed up: {reasons}",
+                name,
+                reasons = findings(Level::Red).join("; ")
+            );
+            return Err(Box::new(ErrorBody::from(message)));
         }
         // It is protected all the same: this is said, and is no warning of the job.
-        let amber = findings("amber").join("; ");
+        let amber = findings(Level::Amber).join("; ");
         let backup_now = request.backup_now;
         let (doc, made) = in_write!(self, tx => {
             let (source, disks) = (what.clone(), &source.disks);
@@ -265,19 +250,10 @@ impl Control {
     }
 }
 
-fn source_name(source: &ProtectSource) -> String {
-    let first = || source.paths.as_ref().and_then(|paths| paths.keys().next().cloned());
-    let name = source.name.clone().or_else(|| source.machine.clone()).or_else(first);
-    name.unwrap_or_else(|| "disks".to_owned())
-}
-
-/// A machine's name as an item's: the same, but for what names of items may not have, which becomes
-/// `-`. Nobody else's item is taken for it: names of items are checked when one is added.
-fn item_name(machine: &str) -> String {
-    if strongroom_base::check_name(machine) {
-        return machine.to_owned();
+/// What a source is called until it is found.
+fn source_name(source: &ProtectSource) -> Result<String, ControlError> {
+    match &source.name {
+        Some(name) => Ok(name.clone()),
+        None => Ok(sources::wanted(source)?.called(source)),
     }
-    let good = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
-    let name: String = machine.chars().map(good).take(198).collect();
-    if name.starts_with(|c: char| c.is_ascii_alphanumeric()) { name } else { format!("vm{name}") }
 }

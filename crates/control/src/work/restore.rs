@@ -6,13 +6,14 @@ use strongroom_orders::{RestoreDone, RestoreOrder, Watch};
 
 use super::{Outcome, Teller, progress::result, transfer::in_snapshot_tier};
 use crate::{
-    error::{ControlError, code_of},
+    error::ControlError,
     jobs::Event,
     lookup::named,
     model::{HostDoc, ItemDoc},
     points::{point_doc, point_or_snapshot},
     policies::vault_of,
     service::Control,
+    sources,
 };
 
 impl Control {
@@ -41,10 +42,8 @@ impl Control {
         // Named as whoever looks for it will.
         let replaces = match &restore {
             api::Restore::Replace(replace) if !replace.dry_run => {
-                Some(replace.machine.clone().unwrap_or_else(|| match &item.item.source {
-                    api::Source::Machine { uuid, .. } => uuid.clone(),
-                    api::Source::Disks { .. } => item.item.name.clone(),
-                }))
+                let own = || sources::of(&item.item.source).replaced(&item.item);
+                Some(replace.machine.clone().unwrap_or_else(own))
             }
             _ => None,
         };
@@ -134,7 +133,7 @@ impl Control {
 
 /// Whether an error says that a vault is away or damaged, and not that what is restored cannot be.
 fn is_of_vault(error: &ErrorBody) -> bool {
-    OF_VAULTS.contains(&code_of(error))
+    error.code.known().is_some_and(|code| OF_VAULTS.contains(&code))
 }
 
 /// What a vault that is away or damaged fails with.

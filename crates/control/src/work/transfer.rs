@@ -5,14 +5,14 @@
 //! items of several vaults may have one name. A transferred point has the id that it got in its vault;
 //! the id of its copy near the source is known with it, and is understood as well.
 
-use strongroom_api::{self as api, ErrorBody, Job, RecoveryPointType, SnapshotCopy};
+use strongroom_api::{self as api, ErrorBody, Job, PointState, RecoveryPointType, SnapshotCopy};
 use strongroom_base::{ItemId, Kind, VaultId, codes};
 use strongroom_catalog::{Filter, Query, Stored};
 use strongroom_orders::{OrderId, TransferOrder, VaultAccess, Watch};
 
 use super::backup::Known;
 use crate::{
-    error::{ControlError, code_of},
+    error::ControlError,
     jobs::Retry,
     lookup::named,
     model::{HostDoc, ItemDoc, PointDoc, VaultDoc},
@@ -33,7 +33,7 @@ pub(super) fn in_snapshot_tier(doc: &mut PointDoc, near: VaultId) {
 
 /// Whether a transfer that failed so is given up, so that the job ends. The next one tries again.
 pub(super) fn is_final(error: &ErrorBody, job: &Job) -> bool {
-    let interrupted = code_of(error).kind == Kind::Interrupted;
+    let interrupted = error.kind == Kind::Interrupted;
     let again = error.retryable && job.current_try() < Retry::USUAL.attempts;
     !interrupted && !again
 }
@@ -76,7 +76,8 @@ impl Control {
     ) -> Result<Vec<PointDoc>, ControlError> {
         let kind = RecoveryPointType::Snapshot.name();
         let waiting = Filter::all().eq("item", item.to_string()).eq("kind", kind);
-        let waiting = waiting.one_of("state", ["pending", "restorable"]);
+        let waiting = waiting
+            .one_of("state", [PointState::Pending, PointState::Restorable].map(PointState::name));
         let query = Query::new(waiting).ascending("time").limit(1000);
         let found = self.catalog.list::<PointDoc>(&query).await?.items;
         Ok(found.into_iter().map(|stored| stored.doc).collect())

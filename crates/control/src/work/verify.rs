@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use serde_json::json;
-use strongroom_api::{ErrorBody, Vault, VaultState, Verified};
-use strongroom_base::{JobId, VaultId, codes};
+use strongroom_api::{ErrorBody, Report, Vault, VaultState, Verified};
+use strongroom_base::{JobId, VaultId, message};
 use strongroom_catalog::{Query, ReadTx, Tx};
 use strongroom_orders::{OrderId, VerifyDepth, VerifyFacts, VerifyOrder, Watch};
 
@@ -76,13 +75,14 @@ impl Control {
             }
         }
         let warning = damage.map(|facts| {
-            let message = format!(
-                "{} objects and {} recovery points are damaged: {}",
-                facts.damaged_objects,
-                facts.damaged_points,
-                facts.damaged.join(", ")
+            let message = message!(
+                VERIFY_DAMAGED,
+                "{objects} objects and {points} recovery points are damaged: {damaged}",
+                objects = facts.damaged_objects,
+                points = facts.damaged_points,
+                damaged = facts.damaged.join(", ")
             );
-            ErrorBody::new(&codes::VERIFY_DAMAGED, message)
+            ErrorBody::from(message)
         });
         in_write!(self, tx => {
             Self::set(tx, &setting_of(vault), &verified).await?;
@@ -98,7 +98,7 @@ impl Control {
         if let Some(warning) = warning {
             teller.tell(Event::Warning(warning));
         }
-        Ok(Some(json!(found)))
+        Ok(Some(Report::of(&found)?))
     }
 
     /// In how many times what is left of a round is to be read.
@@ -142,8 +142,13 @@ impl Control {
             if in_read!(self, tx => { alerts::holds(tx, &key).await })? {
                 continue;
             }
-            let message = format!("{what} verified last at {since:.0}, or never");
-            let error = ErrorBody::new(&codes::VERIFY_LATE, message);
+            let message = message!(
+                VERIFY_LATE,
+                "{what} verified last at {since}, or never",
+                what,
+                since = format!("{:.0}", since)
+            );
+            let error = ErrorBody::from(message);
             in_write!(self, tx => { of.raise(self, tx, Rule::VerifyLate, error.clone()).await })?;
         }
         Ok(())

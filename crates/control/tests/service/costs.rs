@@ -15,7 +15,7 @@ on_both_databases! {
 async fn rounds(world: &World, rounds: &mut Rounds, count: u32) {
     for _ in 0..count {
         world.control.tick(rounds).await.expect("a round");
-        rounds.settle(&world.control).await;
+        rounds.settle().await;
         world.pass(1);
     }
 }
@@ -63,7 +63,7 @@ async fn the_trusted_time_only_lags_after_a_crash(bed: Bed) {
     world.restart().await;
     rounds(&world, &mut Rounds::default(), 1).await;
     let status = world.control.status(&world.admin).await.expect("a status");
-    assert!(status.server.iter().any(|it| it.code == "server.clock"), "{status:?}");
+    assert!(status.server.iter().any(|it| it.code.as_str() == "server.clock"), "{status:?}");
     // Deleted now, it goes after fourteen days of the time that has really passed.
     let stop = strongroom_api::StopProtection { mode: strongroom_api::StopMode::DeleteData };
     world.protected("a").await;

@@ -29,7 +29,7 @@ async fn one_operation_at_a_time(bed: Bed) {
     let now = BackupNow::default();
     let first = world.control.backup_now(&world.admin, "web", now.clone()).await.expect("begins");
     let error = world.control.backup_now(&world.admin, "web", now).await.expect_err("busy").body();
-    assert_eq!(error.code, "item.busy");
+    assert_eq!(error.code.as_str(), "item.busy");
     assert_eq!(error.link, Some(format!("/v1/jobs/{}", first.job)));
     world.settle().await;
     assert_eq!(world.job(first.job).await.state, JobState::Completed);
@@ -43,7 +43,7 @@ async fn what_may_pass_is_tried_again(bed: Bed) {
     world.shared.outside().backups_fail.extend([fail, fail]);
     let job = world.backup("web").await;
     assert_eq!((job.state, job.attempt), (JobState::Queued, 1));
-    assert_eq!(job.error.expect("why").code, "store.unavailable");
+    assert_eq!(job.error.expect("why").code.as_str(), "store.unavailable");
     // Meanwhile the item is busy still.
     assert_eq!(
         refusal(world.control.backup_now(&world.admin, "web", BackupNow::default()).await),
@@ -156,7 +156,7 @@ async fn a_server_that_dies_loses_and_doubles_nothing(bed: Bed) {
     world.restart().await;
     let job = world.job(begun.job).await;
     assert_eq!(job.state, JobState::Queued);
-    assert_eq!(job.error.expect("why").code, "job.interrupted");
+    assert_eq!(job.error.expect("why").code.as_str(), "job.interrupted");
     world.settle().await;
     let job = world.job(begun.job).await;
     assert_eq!((job.state, job.attempt), (JobState::Completed, 2));
@@ -233,7 +233,7 @@ async fn a_replacement_waits_to_be_accepted_or_undone(bed: Bed) {
     assert_eq!(status.open_restores[0].item, "web");
     let reminders = async || {
         let alerts = world.alerts().await.into_iter().filter(|it| it.rule == "restore_open");
-        alerts.map(|it| (it.state, it.error.expect("why").code)).collect::<Vec<_>>()
+        alerts.map(|it| (it.state, it.error.expect("why").code.to_string())).collect::<Vec<_>>()
     };
     assert_eq!(reminders().await, []);
     world.days(2).await;

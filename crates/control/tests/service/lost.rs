@@ -61,7 +61,7 @@ async fn a_driver_that_panics_ends_its_job(bed: Bed) {
     world.shared.outside().panics = true;
     let job = world.backup("web").await;
     assert_eq!(job.state, JobState::Failed);
-    assert_eq!(job.error.expect("why").code, codes::BUG.name);
+    assert_eq!(job.error.expect("why").code, codes::BUG);
     assert_eq!(world.alerts().await.len(), 1);
     world.shared.outside().panics = false;
     assert_eq!(world.backup("web").await.state, JobState::Completed);
@@ -99,7 +99,7 @@ async fn an_orderly_stop_fails_nothing(bed: Bed) {
             work.await.expect("ends").expect("stops");
             let job = world.job(begun.job).await;
             assert_eq!(job.state, JobState::Queued, "{job:?}");
-            assert_eq!(job.error.expect("why").code, "job.interrupted");
+            assert_eq!(job.error.expect("why").code.as_str(), "job.interrupted");
         }
         world.restart().await;
     }

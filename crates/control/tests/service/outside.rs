@@ -10,8 +10,8 @@ use std::{
 
 use jiff::Timestamp;
 use strongroom_api::{
-    self as api, Check, ConsistencyProved, ErrorBody, Finding, ItemUsage, KeyReference, PointDisk,
-    ProtectableDisk, ProtectableItem, Restore, Source, TaskState, Verdict,
+    self as api, Check, ConsistencyProved, ErrorBody, Finding, ItemUsage, KeyReference, Level,
+    PointDisk, ProtectableDisk, ProtectableItem, Restore, Source, TaskState, Verdict,
 };
 use strongroom_base::{Clock, Code, HostId, JobId, PointId, SystemEntropy, VaultId, codes};
 use strongroom_control::telling::Channel;
@@ -243,7 +243,7 @@ impl Agent for Host {
             (found, _) => found?,
         };
         let finding = Finding {
-            level: machine.verdict.name().to_owned(),
+            level: if machine.verdict == Verdict::Red { Level::Red } else { Level::Amber },
             id: "x".to_owned(),
             what: "it cannot be".to_owned(),
             what_to_do: "nothing".to_owned(),
@@ -302,7 +302,7 @@ impl Agent for Host {
         if order.tier == Tier::Vault {
             watch.task("transfer", TaskState::Completed, None);
         }
-        Ok(BackupDone { point, warnings: Vec::new(), report: serde_json::json!({}) })
+        Ok(BackupDone { point, warnings: Vec::new(), report: api::Report::default() })
     }
 
     fn transfer(&self, order: &TransferOrder, watch: &Watch) -> Result<BackupDone> {
@@ -335,7 +335,7 @@ impl Agent for Host {
             return Err(error(&codes::STORE_UNAVAILABLE));
         }
         watch.task("transfer", TaskState::Completed, None);
-        Ok(BackupDone { point, warnings: Vec::new(), report: serde_json::json!({}) })
+        Ok(BackupDone { point, warnings: Vec::new(), report: api::Report::default() })
     }
 
     fn restore(&self, order: &RestoreOrder, watch: &Watch) -> Result<RestoreDone> {
@@ -365,6 +365,7 @@ impl Agent for Host {
             if let (Restore::Machine(_), Some(machine)) = (&order.restore, machine) {
                 report["machine"] = machine.into();
             }
+            let report = api::Report::of(&report)?;
             let done = RestoreDone { warnings: Vec::new(), safety_point: None, report };
             outside.restored.insert(order.job, done.clone());
             done
@@ -382,7 +383,9 @@ impl Agent for Host {
             return Ok(FinishDone::DecidedBefore);
         }
         outside.finished.push((order.machine.clone(), order.decision));
-        Ok(FinishDone::Finished(serde_json::json!({ "machine": order.machine })))
+        Ok(FinishDone::Finished(
+            api::Report::of(&serde_json::json!({ "machine": order.machine })).expect("an object"),
+        ))
     }
 }
 
@@ -529,7 +532,7 @@ impl Keeper for Vaults {
                 store.deleted.remove(&point);
             }
         }
-        let report = serde_json::json!({ "freed_bytes": 1 });
+        let report = api::Report::of(&serde_json::json!({ "freed_bytes": 1 }))?;
         Ok(ReclaimDone { complete: true, held, report })
     }
 
@@ -549,7 +552,7 @@ impl Keeper for Vaults {
             packs: 1,
             read_bytes: 1,
             damaged: (0..damaged).map(|_| "a pack".to_owned()).collect(),
-            report: serde_json::json!({}),
+            report: api::Report::default(),
         })
     }
 

@@ -136,7 +136,7 @@ async fn what_somebody_mistyped_is_no_alert(bed: Bed) {
     world.settle().await;
     let job = world.job(begun.job).await;
     assert_eq!(job.state, JobState::Failed);
-    assert_eq!(job.error.expect("why").code, "vm.not_found");
+    assert_eq!(job.error.expect("why").code.as_str(), "vm.not_found");
     world.shared.outside().host_fails = Some(&codes::HOST_UNAVAILABLE);
     let begun = world.control.discover(&world.admin, "here").await.expect("begins");
     world.settle().await;
@@ -153,11 +153,11 @@ async fn a_host_that_does_not_answer_is_not_online(bed: Bed) {
     let job = world.backup("web").await;
     // It says at once why it waits, which try that was, and when the next is.
     assert_eq!((job.state, job.current_try(), job.max_tries), (JobState::Queued, 1, 3));
-    assert_eq!(job.error.expect("why").code, "host.unavailable");
+    assert_eq!(job.error.expect("why").code.as_str(), "host.unavailable");
     assert!(job.not_before.is_some());
     let host = state().await;
     assert_eq!(host.state, HostState::Unreachable);
-    assert_eq!(host.error.expect("why").code, "host.unavailable");
+    assert_eq!(host.error.expect("why").code.as_str(), "host.unavailable");
     world.shared.outside().host_fails = None;
     world.pass(HOUR);
     world.settle().await;

@@ -154,7 +154,7 @@ async fn notes_of_others_are_not_executed_and_raise_an_alert(bed: Bed) {
     let alerts = world.alerts().await;
     let alert = alerts.iter().find(|alert| alert.rule == "foreign_deletion").expect("an alert");
     let error = alert.error.as_ref().expect("an error");
-    assert_eq!(error.code, "point.foreign_deletion");
+    assert_eq!(error.code.as_str(), "point.foreign_deletion");
     assert!(error.message.contains(&deleted.to_string()), "{}", error.message);
     // It can be restored, as the list says.
     assert!(world.points("web").await.iter().all(|point| point.state == PointState::Restorable));
@@ -238,7 +238,7 @@ async fn points_that_are_gone_from_their_vault_are_lost(bed: Bed) {
     let alerts = world.alerts().await;
     let alert = alerts.iter().find(|alert| alert.rule == "points_missing").expect("an alert");
     let error = alert.error.as_ref().expect("an error");
-    assert!(error.code == "point.lost" && error.message.contains(&second.to_string()));
+    assert!(error.code.as_str() == "point.lost" && error.message.contains(&second.to_string()));
     assert!(!error.message.contains(&first.to_string()));
     let restore = serde_json::from_str(r#"{"mode":"disks","folder":"/restore"}"#).expect("it");
     let id = second.to_string();

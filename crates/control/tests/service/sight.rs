@@ -215,7 +215,7 @@ async fn each_figure_has_what_may_be_seen(bed: Bed) {
     control.settle().await.expect("settles");
     for (scope, told) in [(Scope::Server, true), (Scope::Item(a.id), false)] {
         let status = control.status(&limited(scope)).await.expect("a status");
-        let clock = status.server.iter().any(|error| error.code == codes::SERVER_CLOCK.name);
+        let clock = status.server.iter().any(|error| error.code == codes::SERVER_CLOCK);
         assert_eq!(clock, told, "{scope:?}");
     }
 }

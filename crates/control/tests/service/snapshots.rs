@@ -93,7 +93,7 @@ async fn a_transfer_that_fails_leaves_a_point_and_is_made_up_for(bed: Bed) {
     world.shared.outside().transfers_fail.push_back(Some(&codes::STORE_DENIED));
     let job = world.backup("web").await;
     assert_eq!(job.state, JobState::CompletedWithWarnings);
-    assert_eq!(job.warnings[0].code, "store.denied");
+    assert_eq!(job.warnings[0].code.as_str(), "store.denied");
     let states: Vec<_> = job.tasks.iter().map(|task| task.state).collect();
     assert_eq!(states, [TaskState::Completed, TaskState::Failed, TaskState::Completed]);
     let points = world.points("web").await;
@@ -162,7 +162,7 @@ async fn restored_from_the_nearer_and_else_from_the_vault(bed: Bed) {
     world.shared.outside().away = Some("/vaults/near".to_owned());
     let job = restore(None).await;
     assert_eq!(job.state, JobState::CompletedWithWarnings);
-    assert_eq!(job.warnings[0].code, "store.unavailable");
+    assert_eq!(job.warnings[0].code.as_str(), "store.unavailable");
     let from = std::mem::take(&mut world.shared.outside().restored_from);
     assert_eq!(from, ["/vaults/near", "/vaults/main", "/vaults/main"]);
     // One that was not transferred: from there or not at all.
@@ -220,7 +220,7 @@ async fn a_snapshot_that_is_lost_holds_up_no_other(bed: Bed) {
     world.pass(60);
     let job = world.backup("web").await;
     assert_eq!((job.state, job.warnings.len()), (JobState::CompletedWithWarnings, 1), "{job:?}");
-    assert_eq!(job.warnings[0].code, "vault.not_found");
+    assert_eq!(job.warnings[0].code.as_str(), "vault.not_found");
     assert_eq!(kinds(&world.points("web").await), [Type::SnapshotAndVault, Type::Snapshot]);
     // Whoever gives it up is rid of it, and of its vault.
     let delete = async || world.control.delete_vault(&world.admin, "near", None).await;

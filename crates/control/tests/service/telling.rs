@@ -184,7 +184,7 @@ async fn what_fails_is_tried_again_with_the_same_id(bed: Bed) {
     }
     assert_eq!(mail.state().tried.len(), 4);
     let status = world.control.status(&world.admin).await.expect("a status");
-    assert_eq!(status.server[0].code, "alert.undelivered");
+    assert_eq!(status.server[0].code.as_str(), "alert.undelivered");
     assert!(status.server[0].message.contains("nobody is there"), "{:?}", status.server);
     let own =
         |alert: &Alert| alert.rule == "alert_undelivered" && alert.state == AlertState::Firing;

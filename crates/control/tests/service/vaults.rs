@@ -130,7 +130,7 @@ async fn damage_is_an_alert_until_all_is_read_and_well(bed: Bed) {
         let alerts = world.alerts().await.into_iter();
         let damage = alerts.filter(|alert| alert.rule == "vault_damaged");
         let mut damage = damage.filter(|alert| alert.state == AlertState::Firing);
-        damage.next().map(|alert| (alert.severity, alert.error.expect("why").code))
+        damage.next().map(|alert| (alert.severity, alert.error.expect("why").code.to_string()))
     };
     world.shared.outside().is_damaged = true;
     world.pass(DAY);
@@ -156,7 +156,8 @@ async fn a_vault_that_is_not_verified_is_an_alert(bed: Bed) {
     let late = async |world: &World| {
         let alerts = world.alerts().await.into_iter();
         let late = alerts.filter(|alert| alert.rule == "verify_late");
-        late.map(|alert| (alert.state, alert.error.expect("why").code)).collect::<Vec<_>>()
+        late.map(|alert| (alert.state, alert.error.expect("why").code.to_string()))
+            .collect::<Vec<_>>()
     };
     world.days(2).await;
     assert_eq!(late(&world).await, []);

@@ -282,5 +282,5 @@ pub(crate) fn source(machine: &str) -> api::ProtectSource {
 
 /// The code of a refusal.
 pub(crate) fn refusal<T: std::fmt::Debug>(of: strongroom_control::Result<T>) -> String {
-    of.expect_err("it is refused").body().code
+    of.expect_err("it is refused").body().code.as_str().to_owned()
 }

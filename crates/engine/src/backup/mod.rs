@@ -24,7 +24,7 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use jiff::Timestamp;
-use strongroom_base::{AlignedBuf, Cancel, PointId};
+use strongroom_base::{AlignedBuf, Cancel, PointId, Stage};
 use strongroom_format::{DiskRecord, Manifest, SourceRecord, names_are_valid};
 use strongroom_image::{Builder, Image, Node};
 use strongroom_vault::{Vault, Writer};
@@ -86,9 +86,9 @@ pub fn backup_with<E: From<EngineError>>(
         }
         other => other,
     }?;
-    progress.set_stage("finishing");
+    progress.set_stage(Stage::Finishing);
     let ending = finish(&session.reports)?;
-    progress.set_stage("publishing");
+    progress.set_stage(Stage::Publishing);
     Ok(session.publish(ending, cancel)?)
 }
 
@@ -121,13 +121,13 @@ impl<'a> Session<'a> {
         if request.disks.is_empty() || !names_are_valid(names) {
             return Err(EngineError::Names { item: request.item.clone() });
         }
-        progress.set_stage("preparing");
+        progress.set_stage(Stage::Preparing);
         let writer = Writer::begin(vault, &request.item, &request.host)?;
         let parent = if inherit { find_parent(vault, &writer, request)? } else { None };
         let mut jobs = plan_jobs(request, parent.as_ref(), progress)?;
-        progress.set_stage("checking");
+        progress.set_stage(Stage::Checking);
         clean::check(vault, &mut jobs, request, cancel)?;
-        progress.set_stage("reading");
+        progress.set_stage(Stage::Reading);
         let images = run(vault, &writer, &jobs, request, cancel)?;
         let reports = jobs.iter().map(|job| job.report(started)).collect();
         let parent = parent.map(|parent| (parent.manifest.id, parent.manifest.time));

@@ -20,7 +20,7 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use strongroom_base::{AlignedBuf, BLOCK_SIZE, BLOCK_SIZE_U64, ByteRange, Cancel, PackId};
+use strongroom_base::{AlignedBuf, BLOCK_SIZE, BLOCK_SIZE_U64, ByteRange, Cancel, PackId, Stage};
 use strongroom_disk::{DiskError, DiskTarget};
 use strongroom_image::Image;
 use strongroom_vault::{Location, Reader, Vault, VaultError, is_damage};
@@ -166,7 +166,7 @@ pub fn restore(
 ) -> Result<RestoreReport> {
     let clock = Arc::clone(vault.clock());
     let started = clock.monotonic();
-    progress.set_stage("preparing");
+    progress.set_stage(Stage::Preparing);
     let manifest = vault.restorable_point(&request.item, request.point)?;
     let mut jobs = Vec::new();
     for disk in &request.disks {
@@ -199,12 +199,12 @@ pub fn restore(
     let (complete, others): (Vec<&Job<'_>>, Vec<_>) =
         jobs.iter().partition(|job| job.overwrite == Overwrite::Nothing);
     if !complete.is_empty() {
-        progress.set_stage("comparing");
+        progress.set_stage(Stage::Comparing);
         run(vault, &complete, request, progress, cancel)?;
     }
-    progress.set_stage("restoring");
+    progress.set_stage(Stage::Restoring);
     run(vault, &others, request, progress, cancel)?;
-    progress.set_stage("flushing");
+    progress.set_stage(Stage::Flushing);
     for job in &jobs {
         job.target.flush().map_err(|source| job.disk_error(source))?;
     }

@@ -9,7 +9,7 @@ mod watch;
 
 use std::{collections::BTreeMap, fs, io::ErrorKind::NotFound, sync::Arc, time::Duration};
 
-use strongroom_base::Cancel;
+use strongroom_base::{Cancel, Stage};
 use strongroom_engine::{BackupDisk, BackupReport, BackupRequest, Progress};
 use strongroom_format::{Consistency, ExcludedDisk};
 use strongroom_hypervisor::{
@@ -150,7 +150,7 @@ impl<'a> Work<'a> {
         if cancel.is_cancelled() {
             return Err(MachineError::Interrupted);
         }
-        progress.set_stage("preparing");
+        progress.set_stage(Stage::Preparing);
         let state = settled(connection, &domain, cancel)?;
         let domain = connection.domain_by_uuid(domain.uuid)?.unwrap_or(domain);
         let descriptions = Descriptions::read(connection, &domain)?;

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use strongroom_base::EntropyExt as _;
+use strongroom_base::{EntropyExt as _, Stage};
 use strongroom_disk::NbdConnections;
 use strongroom_engine::{
     BackupDisk, CleanCheck, DiskBackupReport, DiskEnding, Ending, backup_with,
@@ -281,7 +281,7 @@ impl Run<'_> {
         scratch: ScratchImages,
     ) -> Result<MachineBackupReport> {
         let work = self.work;
-        work.progress.set_stage("freezing");
+        work.progress.set_stage(Stage::Freezing);
         let (begun, proof) = self.begin(guard, files, checkpoint, scratch)?;
         work.is_taken(&proof);
         let watch = Watch::new(&work.domain, work.state, Some(space), work.cancel);

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use strongroom_base::Cancel;
+use strongroom_base::{Cancel, Stage};
 use strongroom_disk::{DiskTarget, Existing, folder_in, make_anew, own_folder, pinned};
 use strongroom_engine::{Overwrite, Progress, RestoreDisk, RestoreReport, RestoreRequest};
 use strongroom_format::Manifest;
@@ -34,7 +34,7 @@ pub(super) fn run(
     cancel: &Cancel,
 ) -> Result<MachineRestoreReport> {
     let started = connection.clock().monotonic();
-    progress.set_stage("planning");
+    progress.set_stage(Stage::Planning);
     let old = Machine::parse(&configuration.inactive)?;
     let name = request.name.as_deref().unwrap_or(&old.name);
     check_name(name)?;
@@ -93,7 +93,7 @@ impl Work<'_> {
         let mut restored = None;
         if !plan.is_defined {
             restored = Some(self.disks(progress, cancel)?);
-            progress.set_stage("configuring");
+            progress.set_stage(Stage::Configuring);
             self.firmware()?;
             self.secrets()?;
             if cancel.is_cancelled() {
@@ -106,7 +106,7 @@ impl Work<'_> {
         journal.remove()?;
         let power = self.request.power;
         if power != Power::Off && !self.connection.state(&domain)?.is_active() {
-            progress.set_stage("starting");
+            progress.set_stage(Stage::Starting);
             if let Err(error) = self.connection.start(&domain, power == Power::Paused) {
                 return Ok((restored, Some(error)));
             }

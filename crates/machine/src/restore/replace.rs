@@ -67,7 +67,7 @@ pub(super) fn run(
     cancel: &Cancel,
 ) -> Result<MachineRestoreReport> {
     let started = connection.clock().monotonic();
-    progress.set_stage("planning");
+    progress.set_stage(strongroom_base::Stage::Planning);
     let domain = find(connection, configuration, replace)?;
     let mut work = Work::new(vault, connection, point, configuration, request, domain)?;
     let was_running = work.check_state(replace.stop)?;
@@ -382,7 +382,7 @@ impl<'a> Work<'a> {
         if !self.connection.state(&self.domain)?.is_active() {
             return Ok(());
         }
-        progress.set_stage("shutting down");
+        progress.set_stage(strongroom_base::Stage::ShuttingDown);
         match stop {
             Stop::Refuse => return self.must_be_off(),
             Stop::ShutDown => self.connection.shutdown(&self.domain)?,
@@ -452,7 +452,7 @@ impl<'a> Work<'a> {
     ) -> Result<RestoreReport> {
         state.write(path)?;
         let restored = self.restore(state, progress, cancel)?;
-        progress.set_stage("configuring");
+        progress.set_stage(strongroom_base::Stage::Configuring);
         if let (Some(kept), Some(content)) = (&state.nvram, &self.configuration.nvram) {
             keep_file(kept)?;
             write_whole(&kept.path, content)?;
@@ -506,7 +506,7 @@ impl<'a> Work<'a> {
         if power == Power::Off {
             return None;
         }
-        progress.set_stage("starting");
+        progress.set_stage(strongroom_base::Stage::Starting);
         self.connection.start(&self.domain, power == Power::Paused).err()
     }
 

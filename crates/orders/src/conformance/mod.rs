@@ -124,7 +124,7 @@ impl Suite<'_> {
     #[allow(clippy::unused_self, reason = "reads like its neighbours")]
     fn fails<T: Debug>(&self, done: Result<T>, code: &Code, what: &str) -> Checked {
         match done {
-            Err(error) if error.code == code.name => Ok(()),
+            Err(error) if error.code == *code => Ok(()),
             other => Err(Failure(format!("{what}: {other:?} is not the error {}", code.name))),
         }
     }

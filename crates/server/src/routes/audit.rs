@@ -121,7 +121,7 @@ async fn after(
     let next = control.audit_from(caller, last.seq.saturating_add(1)).await;
     next.map(Some).map_err(|error| {
         let body = error.body();
-        tracing::error!(code = body.code, message = body.message, "an export broke off");
+        tracing::error!(code = body.code.as_str(), message = body.message, "an export broke off");
         io::Error::other(body.message)
     })
 }

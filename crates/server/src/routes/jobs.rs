@@ -11,13 +11,13 @@ use serde::Deserialize;
 use strongroom_api::{
     Alert, AlertState, AlertTest, ChannelTried, Job, JobKind, JobState, Page, Severity,
 };
-use strongroom_base::AlertId;
+use strongroom_base::{AlertId, message};
 use strongroom_control::{AlertFilter, Rule, jobs::JobFilter};
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    answer::{Done, Failure},
+    answer::Done,
     events::{Told, follow},
     extract::{BodyOrNone, Names, NoParams, Params, Secret, Who, page},
     state::App,
@@ -165,7 +165,7 @@ async fn list_alerts(
 ) -> Done<Json<Page<Alert>>> {
     let AlertParams { state, severity, rule, vault, item, limit, page_token } = params;
     let rule = rule.map(|rule| rule.parse::<Rule>()).transpose();
-    let rule = rule.map_err(|wrong| Failure::invalid(format!("rule: {wrong}")))?;
+    let rule = rule.map_err(|wrong| message!(REQUEST_INVALID, "rule: {reason}", reason = wrong))?;
     let which = AlertFilter { state, severity, rule, vault, item };
     Ok(Json(app.control.alerts(&caller, &which, &page(limit, page_token)?).await?))
 }

@@ -7,7 +7,7 @@ use axum::{
     response::IntoResponse,
 };
 use strongroom_api::{AccessRow, ErrorEntry, Health, Page, Status};
-use strongroom_base::{CATALOG, codes};
+use strongroom_base::{CATALOG, message};
 use strongroom_control::access::Operation;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -49,8 +49,12 @@ async fn ready(State(app): State<App>, _: Params<NoParams>) -> Done<Json<Health>
     if reasons.is_empty() {
         return Ok(alive());
     }
-    let message = format!("the server cannot work: {}", reasons.join(", "));
-    Err(Failure::new(&codes::SERVER_NOT_READY, message))
+    let message = message!(
+        SERVER_NOT_READY,
+        "the server cannot work: {reasons}",
+        reasons = reasons.join(", ")
+    );
+    Err(Failure::from(message))
 }
 
 /// Get the description of this API
@@ -65,13 +69,14 @@ async fn openapi(State(app): State<App>, _: Params<NoParams>) -> impl IntoRespon
     responses((status = 200, description = "The whole list.", body = Page<ErrorEntry>)))]
 async fn errors(_: Params<NoParams>) -> Json<Page<ErrorEntry>> {
     let entries = CATALOG.iter().map(|code| ErrorEntry {
-        code: code.name.to_owned(),
-        kind: code.kind.name().to_owned(),
+        code: (*code).into(),
+        kind: code.kind,
         meaning: code.meaning.to_owned(),
         hint: code.hint.to_owned(),
-        fault: code.fault().name().to_owned(),
+        fault: code.fault(),
         retryable: code.is_retryable(),
         status: status_of(code).as_u16(),
+        params: code.params().iter().map(|name| (*name).to_owned()).collect(),
         azure: code.azure().iter().map(|alias| (*alias).to_owned()).collect(),
     });
     Json(Page { items: entries.collect(), next_page_token: None })

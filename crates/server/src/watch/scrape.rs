@@ -158,13 +158,14 @@ impl Metrics {
             self.job_seconds.get_or_create(&labels).observe(took.max(0.0));
         }
         if let (JobKind::Backup, Some(report)) = (job.kind, &job.report) {
-            let bytes = |value: &serde_json::Value, name: &str| {
-                number(value.get(name).and_then(serde_json::Value::as_u64).unwrap_or(0))
+            let bytes = |value: Option<&serde_json::Value>| {
+                number(value.and_then(serde_json::Value::as_u64).unwrap_or(0))
             };
             let disks = report.get("disks").and_then(serde_json::Value::as_array);
-            let read: f64 = disks.into_iter().flatten().map(|it| bytes(it, "read_bytes")).sum();
+            let read = disks.into_iter().flatten().map(|it| bytes(it.get("read_bytes")));
+            let read: f64 = read.sum();
             self.read_bytes.get_or_create(&Vec::new()).inc_by(read);
-            self.stored_bytes.get_or_create(&Vec::new()).inc_by(bytes(report, "stored_bytes"));
+            self.stored_bytes.get_or_create(&Vec::new()).inc_by(bytes(report.get("stored_bytes")));
         }
     }
 }

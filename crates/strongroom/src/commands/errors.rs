@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use strongroom_base::{CATALOG, Code, Fault};
+use strongroom_base::{CATALOG, Code, Fault, Kind};
 use strongroom_server::status_of;
 
 use crate::{
@@ -63,13 +63,14 @@ struct Catalog {
 #[derive(Serialize)]
 struct Entry {
     code: &'static str,
-    kind: &'static str,
+    kind: Kind,
     exit_code: u8,
     status: u16,
-    fault: &'static str,
+    fault: Fault,
     retryable: bool,
     meaning: &'static str,
     hint: &'static str,
+    params: &'static [&'static str],
     azure: &'static [&'static str],
 }
 
@@ -77,13 +78,14 @@ impl From<&'static Code> for Entry {
     fn from(code: &'static Code) -> Self {
         Self {
             code: code.name,
-            kind: code.kind.name(),
+            kind: code.kind,
             exit_code: code.kind.exit_code(),
             status: status_of(code).as_u16(),
-            fault: code.fault().name(),
+            fault: code.fault(),
             retryable: code.is_retryable(),
             meaning: code.meaning,
             hint: code.hint,
+            params: code.params(),
             azure: code.azure(),
         }
     }
@@ -93,6 +95,7 @@ impl Show for Catalog {
     fn show(&self) -> String {
         let mut text = String::new();
         for Entry { code, kind, exit_code, meaning, hint, .. } in &self.errors {
+            let kind = kind.name();
             write!(text, "{code} ({kind}, exit code {exit_code})\n  {meaning}\n  {hint}\n").ok();
         }
         text
@@ -101,7 +104,7 @@ impl Show for Catalog {
     fn columns(&self) -> Option<Columns> {
         let rows = self.errors.iter().map(|entry| {
             let Entry { code, kind, exit_code, meaning, hint, .. } = *entry;
-            row![code, kind, u32::from(exit_code), meaning, hint]
+            row![code, kind.name(), u32::from(exit_code), meaning, hint]
         });
         Some(Columns::new(["CODE", "KIND", "EXIT CODE", "MEANING", "HINT"], rows))
     }
@@ -142,6 +145,10 @@ fn facts(code: &Code) -> Vec<(&'static str, String)> {
         ("Who can remove the cause", who.to_owned()),
         ("May succeed later, unchanged", again.to_owned()),
     ];
+    if !code.params().is_empty() {
+        let names: Vec<String> = code.params().iter().map(|name| format!("`{name}`")).collect();
+        facts.push(("Parameters", names.join(", ")));
+    }
     if !code.azure().is_empty() {
         let names: Vec<String> = code.azure().iter().map(|name| format!("`{name}`")).collect();
         facts.push(("Azure Backup's name", names.join(", ")));
@@ -187,7 +194,7 @@ do about it and decides the exit code. Commands print an error on standard error
 `--output json`, as an object (see [json.md](json.md#errors)); the API returns the same object.
 
 Each code has a page: what has happened, what to do, who can remove the cause, whether the same request
-may succeed later, and Azure Backup's name for it. `strongroom errors show CODE` prints the same, and takes
+may succeed later, the names of the values in its messages (`params`), and Azure Backup's name for it. `strongroom errors show CODE` prints the same, and takes
 Azure's names too; `GET /v1/errors` returns all codes.
 
 `strongroom errors --markdown` generates this page; a test keeps it and the pages current.

@@ -7,7 +7,7 @@ use std::{
 
 use clap::Args;
 use jiff::Timestamp;
-use strongroom_base::PointId;
+use strongroom_base::{PointId, Stage, Things};
 use strongroom_client::OfVault;
 use strongroom_engine::Progress;
 use strongroom_vault::{
@@ -425,7 +425,7 @@ impl RebuildIndexArgs {
         let vault = open_vault(context, &self.open, None)?;
         context.out.say("Reading the trailer of every pack");
         let report = context.watched(|progress| {
-            let hears = |done, total| progress.count("reading", "packs", done, total);
+            let hears = |done, total| progress.count(Stage::Reading, Things::Packs, done, total);
             vault.rebuild_index(&hears, &context.cancel)
         })?;
         context.out.result(&report)

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use strongroom_hypervisor::Connection;
-use strongroom_machine::{Checked, DiscoveredMachine, OurCheckpoint};
+use strongroom_machine::{Checked, DiscoveredMachine, OurCheckpoint, Verdict};
 
 use crate::{
     columns::{Cell, Columns, row},
@@ -203,7 +203,7 @@ impl CheckArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let connection = self.connect.open()?;
         let machines = self.check(&connection)?;
-        let red = machines.iter().filter(|machine| machine.verdict == "red");
+        let red = machines.iter().filter(|machine| machine.verdict == Verdict::Red);
         let red: Vec<_> = red.map(|machine| machine.name.clone()).collect();
         context.out.result(&VmChecked { machines })?;
         if red.is_empty() { Ok(()) } else { Err(FaceError::NotReady(red.join(", ")).into()) }

@@ -24,6 +24,7 @@ mod layers;
 mod life;
 mod mirrors;
 mod packaging;
+mod params;
 mod people;
 mod security;
 mod server;

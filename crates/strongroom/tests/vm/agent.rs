@@ -278,7 +278,7 @@ fn seen_checked_backed_up_and_missed() {
     order.job = job();
     order.consistency_required = true;
     let refused = agent.backup(&order, &Watch::silent()).expect_err("less is no good");
-    assert_eq!(refused.code, "vm.consistency");
+    assert_eq!(refused.code.as_str(), "vm.consistency");
     order.consistency_required = false;
 
     // A disk that is gone, a libvirt that does not answer, a machine that is gone.
@@ -287,18 +287,18 @@ fn seen_checked_backed_up_and_missed() {
     let aside = disk.with_extension("aside");
     fs::rename(&disk, &aside).expect("moved");
     let missing = agent.backup(&order, &Watch::silent()).expect_err("no disk");
-    assert_eq!(missing.code, "source.missing", "{missing:?}");
+    assert_eq!(missing.code.as_str(), "source.missing", "{missing:?}");
     fs::rename(&aside, &disk).expect("moved");
     host.kill_libvirtd();
     let silent = agent.backup(&order, &Watch::silent()).expect_err("no libvirt");
     assert_eq!((silent.code.as_str(), silent.retryable), ("host.unavailable", true));
-    assert_eq!(agent.hello().expect_err("no libvirt").code, "host.unavailable");
+    assert_eq!(agent.hello().expect_err("no libvirt").code.as_str(), "host.unavailable");
     host.start_libvirtd();
     guest.virsh("undefine", &["--checkpoints-metadata"]);
     let missing = agent.backup(&order, &Watch::silent()).expect_err("no machine");
-    assert_eq!(missing.code, "source.missing", "{missing:?}");
+    assert_eq!(missing.code.as_str(), "source.missing", "{missing:?}");
     assert!(missing.causes[0].contains("no machine"), "{missing:?}");
-    assert_eq!(check(&order).expect_err("no machine").code, "source.missing");
+    assert_eq!(check(&order).expect_err("no machine").code.as_str(), "source.missing");
     assert_eq!(workers.points(), 2);
 }
 
@@ -319,7 +319,7 @@ fn what_the_point_lacks_is_left_behind_and_said() {
     let order = workers.restore(&order, &done, Restore::Machine(restore));
     let warnings = workers.bring_back(&order).warnings;
     assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert_eq!(warnings[0].code, "restore.differs");
+    assert_eq!(warnings[0].code.as_str(), "restore.differs");
     assert!(warnings[0].message.starts_with("vdb: "), "{warnings:?}");
     let xml = host.virsh(&["dumpxml", "copy"]);
     assert!(xml.contains("copy-vda.qcow2") && !xml.contains("vdb"), "{xml}");
@@ -417,7 +417,7 @@ fn killed_cancelled_and_given_again() {
         cancel.cancel();
         work.join().expect("ends")
     });
-    assert_eq!(stopped.expect_err("stopped").code, "interrupted");
+    assert_eq!(stopped.expect_err("stopped").code.as_str(), "interrupted");
     assert_clean(&host, &guest, None);
 
     order.limit_rate = None;
@@ -439,7 +439,7 @@ fn machines_come_back_however_often_it_is_asked() {
     let order = workers.order(&guest);
     let done = workers.backup(&order);
     // It was off, which is less than frozen.
-    assert_eq!(done.warnings[0].code, "vm.consistency");
+    assert_eq!(done.warnings[0].code.as_str(), "vm.consistency");
     let to = folder(&host, "copies");
     let mut restore = RestoreMachine {
         name: Some("copy".to_owned()),
@@ -483,7 +483,7 @@ fn machines_come_back_however_often_it_is_asked() {
     // To another order it is somebody's machine.
     let other = workers.restore(&order, &done, Restore::Machine(restore));
     let refused = workers.agent.restore(&other, &Watch::silent()).expect_err("it exists");
-    assert_eq!(refused.code, "vm.exists");
+    assert_eq!(refused.code.as_str(), "vm.exists");
 
     // The disks of the machine that is there.
     let replace = RestoreReplace { stop: Some(StopFirst::PowerOff), ..RestoreReplace::default() };
@@ -493,7 +493,7 @@ fn machines_come_back_however_often_it_is_asked() {
     let refuse = RestoreReplace { stop: None, ..replace.clone() };
     wanted.restore = Restore::Replace(refuse);
     let refused = workers.agent.restore(&wanted, &Watch::silent()).expect_err("it runs");
-    assert_eq!(refused.code, "vm.state");
+    assert_eq!(refused.code.as_str(), "vm.state");
     let plan = RestoreReplace { dry_run: true, ..replace.clone() };
     wanted.restore = Restore::Replace(plan);
     let planned = workers.bring_back(&wanted);
@@ -514,7 +514,7 @@ fn machines_come_back_however_often_it_is_asked() {
     // Another order has to wait until it is decided which disks stay.
     let other = workers.restore(&order, &done, Restore::Replace(replace.clone()));
     let refused = workers.agent.restore(&other, &Watch::silent()).expect_err("not decided");
-    assert_eq!(refused.code, "restore.unfinished");
+    assert_eq!(refused.code.as_str(), "restore.unfinished");
     guest.destroy();
     host.json(&["restore", "undo", "--vm", "web", "--yes"]);
 
@@ -522,5 +522,5 @@ fn machines_come_back_however_often_it_is_asked() {
     guest.virsh("undefine", &[]);
     let wanted = workers.restore(&order, &done, Restore::Replace(replace));
     let missing = workers.agent.restore(&wanted, &Watch::silent()).expect_err("gone");
-    assert_eq!(missing.code, "source.missing", "{missing:?}");
+    assert_eq!(missing.code.as_str(), "source.missing", "{missing:?}");
 }

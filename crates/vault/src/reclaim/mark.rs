@@ -18,7 +18,7 @@ use std::{
     },
 };
 
-use strongroom_base::{Cancel, Digest, PackId, PointId};
+use strongroom_base::{Cancel, Digest, PackId, PointId, Stage, Things};
 use strongroom_format::{
     Manifest,
     names::ItemKey,
@@ -299,7 +299,7 @@ impl<'v> Marks<'v> {
         let marked = AtomicUsize::new(0);
         let point_is_marked = || {
             let done = marked.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-            progress(ReclaimProgress::new("marking", "recovery points", done, total));
+            progress(ReclaimProgress::new(Stage::Marking, Things::RecoveryPoints, done, total));
         };
         let next = AtomicUsize::new(0);
         let failure: Mutex<Option<VaultError>> = Mutex::default();

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use strongroom_base::{Cancel, PackId, PointId};
+use strongroom_base::{Cancel, PackId, PointId, Stage, Things};
 use strongroom_format::{
     IndexObject,
     names::{self, ItemKey},
@@ -90,7 +90,7 @@ pub(super) fn copy_live(
         |(pack, _)| size(pack),
         |(pack, _)| read(pack),
         |(pack, records), bytes| {
-            progress(ReclaimProgress::new("copying", "packs", done, total));
+            progress(ReclaimProgress::new(Stage::Copying, Things::Packs, done, total));
             done += 1;
             let listed = packs.get(pack).ok_or(VaultError::ConcurrentReclaim)?;
             copy_pack(vault, &writer, listed, records, &bytes?)
@@ -160,7 +160,7 @@ pub(super) fn delete(
     let total = doomed.len();
     let groups: Vec<_> = doomed.chunks(DELETED_AT_ONCE).collect();
     if total > 0 {
-        progress(ReclaimProgress::new("deleting", "packs", 0, total));
+        progress(ReclaimProgress::new(Stage::Deleting, Things::Packs, 0, total));
     }
     let at_once = if vault.store.is_local() { 1 } else { DELETES_AT_ONCE };
     let mut done = 0_usize;
@@ -180,7 +180,7 @@ pub(super) fn delete(
                 report.removed_bytes = report.removed_bytes.saturating_add(pack.size);
             }
             done = done.saturating_add(packs.len());
-            progress(ReclaimProgress::new("deleting", "packs", done, total));
+            progress(ReclaimProgress::new(Stage::Deleting, Things::Packs, done, total));
             Ok(())
         },
     )?;

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use strongroom_base::{Cancel, SystemEntropy};
+use strongroom_base::{Cancel, Stage, SystemEntropy};
 use strongroom_objects::{Folder, ObjectStore};
 use strongroom_vault::UsageOptions;
 use strongroom_verify::{
@@ -22,7 +22,7 @@ fn an_interrupted_verify_goes_on_where_it_stopped() {
         let options = VerifyOptions { mode, threads: 1, resume: true, ..VerifyOptions::default() };
         let cancel = Cancel::new();
         let stop = |progress: VerifyProgress| {
-            if progress.stage == "packs" && progress.done == 2 {
+            if progress.stage == Stage::Packs && progress.done == 2 {
                 cancel.cancel();
             }
         };
@@ -50,7 +50,7 @@ fn what_was_found_bad_is_read_again_when_resumed() {
     let options = VerifyOptions { threads: 1, resume: true, ..VerifyOptions::default() };
     let cancel = Cancel::new();
     let stop = |progress: VerifyProgress| {
-        if progress.done == 2 && progress.stage == "packs" {
+        if progress.done == 2 && progress.stage == Stage::Packs {
             cancel.cancel();
         }
     };
@@ -132,14 +132,14 @@ fn progress_is_told() {
     let report = report.expect("verifies");
     let told = told.into_inner().expect("lock");
     let of = |stage| told.iter().filter(move |p| p.stage == stage);
-    assert_eq!(of("points").map(|p| p.done).max(), Some(3));
-    assert_eq!(u64::try_from(of("packs").count()).expect("few"), report.packs);
-    let end = of("packs").max_by_key(|p| p.done).expect("packs");
+    assert_eq!(of(Stage::Points).map(|p| p.done).max(), Some(3));
+    assert_eq!(u64::try_from(of(Stage::Packs).count()).expect("few"), report.packs);
+    let end = of(Stage::Packs).max_by_key(|p| p.done).expect("packs");
     assert_eq!(
         (end.done, end.total, end.bytes_total),
         (report.packs, report.packs, report.read_bytes)
     );
-    assert!(of("metadata").count() >= 6);
+    assert!(of(Stage::Metadata).count() >= 6);
 }
 
 #[test]

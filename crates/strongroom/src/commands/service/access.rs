@@ -7,7 +7,7 @@ use serde_json::Value;
 use strongroom_api::{
     AssignmentCreate, Role, Scope, Token, TokenCreate, TokenIssued, User, UserCreate, UserUpdate,
 };
-use strongroom_base::{AssignmentId, TokenId, codes, words::count_of};
+use strongroom_base::{AssignmentId, TokenId, message, words::count_of};
 use strongroom_client::Client;
 
 use crate::{
@@ -399,7 +399,11 @@ impl AssignmentDeleteArgs {
         if self.confirm.wants_plan() {
             let all = client.assignments().all()?;
             let found = all.iter().find(|one| one.id.to_string() == id).ok_or_else(|| {
-                refused(&codes::ASSIGNMENT_NOT_FOUND, format!("there is no assignment {id:?}"))
+                refused(message!(
+                    ASSIGNMENT_NOT_FOUND,
+                    "there is no assignment {assignment:?}",
+                    assignment = id
+                ))
             })?;
             let names = Names::load(&client, true).with_users(&client);
             let (user, role) = (names.of(found.user), words(found.role));
@@ -541,7 +545,7 @@ impl TokenRevokeArgs {
         if self.confirm.wants_plan() {
             let all = client.tokens().all()?;
             let found = all.iter().find(|one| one.id.to_string() == id).ok_or_else(|| {
-                refused(&codes::TOKEN_NOT_FOUND, format!("there is no token {id:?}"))
+                refused(message!(TOKEN_NOT_FOUND, "there is no token {token:?}", token = id))
             })?;
             let user = names(context, &client).of(found.user);
             let plan = Plan::new(format!("Revoke the token {:?} of {user}", found.name))

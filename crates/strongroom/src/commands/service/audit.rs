@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 use strongroom_api::{AuditVerified, ErrorBody};
-use strongroom_base::codes;
+use strongroom_base::message;
 
 use crate::{
     columns::{Columns, row},
@@ -115,8 +115,9 @@ impl VerifyArgs {
             return Ok(());
         }
         let place = broken.map(|seq| format!(" from entry {seq} on")).unwrap_or_default();
-        let message = format!("the audit log is not as it was written{place}");
-        let body = ErrorBody::new(&codes::AUDIT_BROKEN, message);
+        let message =
+            message!(AUDIT_BROKEN, "the audit log is not as it was written{place}", place);
+        let body = ErrorBody::from(message);
         Err(FaceError::Told(Box::new(body)).into())
     }
 }

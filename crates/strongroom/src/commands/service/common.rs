@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
-use strongroom_api::{ErrorBody, Item, Restore, SoftDeleteState, Vault};
-use strongroom_base::Code;
+use strongroom_api::{Item, Restore, SoftDeleteState, Vault};
+use strongroom_base::Message;
 use strongroom_client::{Client, ClientError, ItemQuery};
 
 use crate::{columns::Columns, complete, context::Context, error::Failure, out::Show, values};
@@ -101,8 +101,8 @@ pub(crate) fn find_id<T>(
 }
 
 /// The server's error, where the answer is known without a request.
-pub(crate) fn refused(code: &'static Code, message: impl Into<String>) -> Failure {
-    ClientError::Answer(Box::new(ErrorBody::new(code, message))).into()
+pub(crate) fn refused(message: Message) -> Failure {
+    ClientError::Answer(Box::new(message.into())).into()
 }
 
 /// At most `limit` entries of a list, 0 for all; reports if the list has more.

@@ -124,7 +124,7 @@ fn job_row(job: &Job) -> [Cell; 8] {
         job.started.unwrap_or(job.created),
         took(job),
         job.progress.map_or(Cell::None, |progress| Cell::Bytes(progress.stored_bytes)),
-        job.error.as_ref().map(|error| error.code.clone()),
+        job.error.as_ref().map(|error| error.code.to_string()),
     ]
 }
 
@@ -164,7 +164,7 @@ impl crate::out::Show for Job {
         if let Some(error) = &self.error {
             facts.push(("Error", error.message.clone()));
             facts.push(("What to do", error.hint.clone()));
-            facts.push(("Code", error.code.clone()));
+            facts.push(("Code", error.code.to_string()));
         }
         let mut text = human::facts(&facts);
         if !self.tasks.is_empty() {
@@ -180,7 +180,7 @@ impl crate::out::Show for Job {
             write!(text, "\n{}", tasks.to_text()).ok();
         }
         if let (JobKind::Restore, Some(report)) = (self.kind, &self.report) {
-            write!(text, "\n{}", report_text(&self.subject, report)).ok();
+            write!(text, "\n{}", report_text(&self.subject, &report.into())).ok();
         }
         text
     }

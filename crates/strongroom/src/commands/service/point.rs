@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use clap::Args;
 use jiff::Timestamp;
 use strongroom_api::{PointState, PointUpdate, RecoveryPoint};
-use strongroom_base::{Clock as _, PointId, codes};
+use strongroom_base::{Clock as _, PointId, message};
 use strongroom_client::{Client, ItemQuery};
 
 use crate::{
@@ -52,8 +52,12 @@ pub(crate) fn find_point(client: &Client, item: &str, point: Point) -> Result<St
         oldest = Some(point);
     }
     let said = human::time(before);
-    let message = format!("{item} has no recovery point of {said} or earlier that can be restored");
-    let failure = refused(&codes::POINT_NOT_FOUND, message);
+    let failure = refused(message!(
+        POINT_NOT_FOUND,
+        "{item} has no recovery point of {time} or earlier that can be restored",
+        item,
+        time = said
+    ));
     Err(match oldest {
         Some(oldest) => failure.with_hint(format!(
             "The oldest recovery point is {} of {}.",

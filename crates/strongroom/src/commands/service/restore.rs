@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 use strongroom_api::{Replaced, Restore, RestoreDecision};
-use strongroom_base::codes;
+use strongroom_base::message;
 
 use crate::{
     confirm::{ConfirmArgs, Plan},
@@ -49,8 +49,12 @@ pub(crate) fn finish(
     let item = find_item(&client, item, vault)?;
     if confirm.wants_plan() {
         let Some(replaced) = client.item(&item)?.replaced else {
-            let message = format!("no restore of {name} is to be accepted or undone");
-            return Err(refused(&codes::REQUEST_NOT_FOUND, message));
+            let message = message!(
+                REQUEST_NOT_FOUND,
+                "no restore of {item} is to be accepted or undone",
+                item = name
+            );
+            return Err(refused(message));
         };
         let point = replaced.recovery_point.to_string();
         if !confirm.go(context, &plan(&format!("the machine of {name}"), &point))? {

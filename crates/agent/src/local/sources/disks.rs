@@ -3,40 +3,46 @@
 use std::sync::Arc;
 
 use strongroom_api::{
-    Check, ConsistencyWanted, DiskPaths, DiskSelection, ErrorBody, Finding, Verdict,
+    Check, ConsistencyWanted, DiskPaths, DiskSelection, ErrorBody, Finding, Level, Report, Verdict,
 };
-use strongroom_base::{Coded as _, codes};
+use strongroom_base::{Code, Coded as _, Message, codes, message};
 use strongroom_disk::{DiskError, DiskSource, DiskSpec, OpenOptions, open_source};
 use strongroom_engine::{BackupDisk, BackupRequest, CleanCheck};
 use strongroom_format::ExcludedDisk;
 use strongroom_orders::{BackupOrder, Result, Watch};
 
-use super::{
-    LocalAgent,
-    backup::{Made, frozen_at},
-};
+use super::Kind;
 use crate::{
     error::{body, of_source},
+    local::{
+        LocalAgent,
+        backup::{Made, frozen_at, tags},
+    },
     vaults::OpenVault,
 };
 
-impl LocalAgent {
-    /// Makes a recovery point of disks.
-    pub(super) fn back_up_disks(
+/// Disks.
+pub(super) struct Disks<'a> {
+    /// Name and place of each.
+    pub(super) disks: &'a DiskPaths,
+}
+
+impl Kind for Disks<'_> {
+    fn back_up(
         &self,
+        agent: &LocalAgent,
         open: &OpenVault,
         order: &BackupOrder,
-        disks: &DiskPaths,
         watch: &Watch,
     ) -> Result<Made> {
         if order.consistency_required && order.consistency != ConsistencyWanted::Crash {
             let message = "disks by path are read unprepared: nothing can freeze them";
             return Err(Box::new(ErrorBody::new(&codes::VM_CONSISTENCY, message)));
         }
-        let (chosen, excluded) = choose(disks, &order.disks)?;
+        let (chosen, excluded) = choose(self.disks, &order.disks)?;
         let mut opened = Vec::new();
         for (name, place) in chosen {
-            let disk = self.open(place).map_err(|error| of_source(&order.source, error))?;
+            let disk = agent.open(place).map_err(|error| of_source(self, error))?;
             let location = disk.0.location();
             let clean = CleanCheck::SAMPLE;
             opened.push(BackupDisk { clean, ..BackupDisk::new(name, location, disk.1) });
@@ -51,12 +57,12 @@ impl LocalAgent {
         let evidence = "disks by path, which were not to change meanwhile";
         let request = BackupRequest {
             excluded,
-            tags: super::backup::tags(order),
+            tags: tags(order),
             locked_until: order.locked_until,
             evidence: vec![evidence.to_owned()],
-            threads: self.host.threads,
+            threads: agent.host.threads,
             limit_rate: order.limit_rate,
-            ..BackupRequest::new(&order.item, &self.host.name, opened)
+            ..BackupRequest::new(&order.item, &agent.host.name, opened)
         };
         let report =
             strongroom_engine::backup(&open.vault, &request, &watch.progress, &watch.cancel)
@@ -64,10 +70,50 @@ impl LocalAgent {
         Ok(Made {
             point: report.recovery_point,
             stored_bytes: report.stored_bytes,
-            report: super::to_json(&report)?,
+            report: Report::of(&report)?,
         })
     }
 
+    fn check(&self, agent: &LocalAgent) -> Result<Check> {
+        let mut findings = Vec::new();
+        for (name, place) in self.disks {
+            if let Err(error) = agent.open(place) {
+                findings.push(Finding {
+                    level: Level::Red,
+                    id: error.code().name.to_owned(),
+                    what: format!("disk {name}: {error}"),
+                    what_to_do: error.code().hint.to_owned(),
+                });
+            }
+        }
+        let verdict = if findings.is_empty() { Verdict::Green } else { Verdict::Red };
+        findings.push(Finding {
+            level: Level::Info,
+            id: "disks.as_they_are".to_owned(),
+            what: "Disks by path are read without freezing.".to_owned(),
+            what_to_do: "Let nothing write to them during a backup: name snapshots, or stop the programs that use them."
+                .to_owned(),
+        });
+        let names: Vec<&str> = self.disks.keys().map(String::as_str).collect();
+        Ok(Check { name: names.join(", "), verdict, findings })
+    }
+
+    // Nobody can have more.
+    fn best(&self, _: &BackupOrder) -> ConsistencyWanted {
+        ConsistencyWanted::Crash
+    }
+
+    fn gone(&self, _: &Code) -> Message {
+        message!(SOURCE_MISSING, "a disk of the item is not there any more")
+    }
+
+    fn machine(&self) -> Result<&str> {
+        let message = "an item of disks by path has no machine; name one";
+        Err(Box::new(ErrorBody::new(&codes::REQUEST_INVALID, message)))
+    }
+}
+
+impl LocalAgent {
     fn open(&self, place: &str) -> Result<(DiskSpec, Arc<dyn DiskSource>), DiskError> {
         let spec: DiskSpec = place.parse()?;
         let options = OpenOptions {
@@ -77,31 +123,6 @@ impl LocalAgent {
         };
         let source = open_source(&spec, &options)?;
         Ok((spec, Arc::from(source)))
-    }
-
-    /// Whether disks can be backed up.
-    pub(super) fn check_disks(&self, disks: &DiskPaths) -> Check {
-        let mut findings = Vec::new();
-        for (name, place) in disks {
-            if let Err(error) = self.open(place) {
-                findings.push(Finding {
-                    level: "red".to_owned(),
-                    id: error.code().name.to_owned(),
-                    what: format!("disk {name}: {error}"),
-                    what_to_do: error.code().hint.to_owned(),
-                });
-            }
-        }
-        let verdict = if findings.is_empty() { Verdict::Green } else { Verdict::Red };
-        findings.push(Finding {
-            level: "info".to_owned(),
-            id: "disks.as_they_are".to_owned(),
-            what: "Disks by path are read without freezing.".to_owned(),
-            what_to_do: "Let nothing write to them during a backup: name snapshots, or stop the programs that use them."
-                .to_owned(),
-        });
-        let names: Vec<&str> = disks.keys().map(String::as_str).collect();
-        Check { name: names.join(", "), verdict, findings }
     }
 }
 
@@ -120,8 +141,8 @@ fn choose<'a>(
         DiskSelection::Include { disks } | DiskSelection::Exclude { disks } => disks,
     };
     if let Some(unknown) = named.iter().find(|name| !disks.contains_key(*name)) {
-        let message = format!("the item has no disk {unknown}");
-        return Err(Box::new(ErrorBody::new(&codes::VM_DISK_NOT_FOUND, message)));
+        let message = message!(VM_DISK_NOT_FOUND, "the item has no disk {disk}", disk = unknown);
+        return Err(Box::new(ErrorBody::from(message)));
     }
     let is_chosen = |name: &String| match choice {
         DiskSelection::All | DiskSelection::OsOnly => true,
