@@ -210,11 +210,12 @@ class Vault:
             (copy,) = self.folder.glob("keys/*/copies/strongroom.json")
             print(f"refused: strongroom.json: {error}; read from {copy}", file=sys.stderr)
             config = json.loads(copy.read_bytes())
-        need((config["kind"], config["format"]) == ("strongroom vault", 1), "not a vault of version 1")
+        need(config["kind"] == "strongroom vault" and config["format"] in (1, 2), "not a vault of version 1 or 2")
         need((config["block_size"], config["fan_out"]) == (BLOCK, 256), "block size or fan-out")
         self.keys = Keys(self.folder, config["vault_id"], secret)
         first = self.keys.first[1]
         words = [config["create_only_puts"], *config.get("mirrors", [])]
+        words += [f"format {config['format']}"] * (config["format"] > 1)
         text = b"".join(word.encode() + b"\0" for word in words)
         seal = mac(derive(first, "vault description", ulid(config["vault_id"])), text).hex()
         if config.get("seal") != seal:
@@ -252,15 +253,17 @@ class Vault:
         for _ in range(count):
             name, kind, key_id, salt, size, records, bases = struct.unpack_from("<32sB16s32sQII", plain, at)
             length = 44 * records + 32 * bases
-            self.add(name, kind, key_id, salt, records, plain[at + 97 : at + 97 + length])
+            need((kind & 15, kind >> 4) in ((1, 0), (2, 0), (1, 1), (1, 2)), "kind of a pack")
+            self.add(name, kind & 15, key_id, salt, records, plain[at + 97 : at + 97 + length])
             at += 97 + length
         need(at == len(plain), "bytes behind an index")
 
     def read_trailer(self, path):
         name, data = bytes.fromhex(path.name), path.read_bytes()
         need(blake3.blake3(data).digest() == name, f"{path} has another hash")
-        magic, version, kind, reserved, key_id, salt = struct.unpack("<8sHB5s16s32s", data[:64])
-        need(magic == b"SRPACK\r\n" and version == 1 and reserved == bytes(5), "header of a pack")
+        magic, version, kind, packing, reserved, key_id, salt = struct.unpack("<8sHBB4s16s32s", data[:64])
+        need(magic == b"SRPACK\r\n" and reserved == bytes(4), "header of a pack")
+        need((version, kind, packing) in ((1, 1, 0), (1, 2, 0), (2, 1, 1), (2, 1, 2)), "version of a pack")
         offset, length, records, bases, zero, version, magic = struct.unpack("<QIIIHH8s", data[-32:])
         need((zero, version, magic) == (0, 1, b"SRPKEND\n"), "footer of a pack")
         need(records <= 262144 and length == 44 * records + 32 * bases + 16, "counts of a pack")
@@ -271,21 +274,31 @@ class Vault:
         self.add(name, kind, key_id, salt, records, plain)
 
     def add(self, name, kind, key_id, salt, records, table):
-        next_offset = 64
-        for ordinal in range(records):
-            digest, offset, stored, packed = struct.unpack_from("<32sIII", table, 44 * ordinal)
-            need(offset == next_offset and packed & 0xFFFFFF <= BLOCK and digest != HOLE, "a record")
-            next_offset += stored
-            place = (packed >> 24, kind, name, key_id, salt, ordinal, offset, stored, packed & 0xFFFFFF)
+        next_offset, unit = 64, None
+        for entry in range(records):
+            digest, offset, stored, packed = struct.unpack_from("<32sIII", table, 44 * entry)
+            record, length, at, blocks = packed >> 24, packed & 0xFFFFFF, 0, 1
+            if record == 6:
+                at, blocks, length = length & 0xFF, length >> 8, BLOCK
+                need(2 <= blocks <= 16 and at < blocks, "a block of a unit")
+            if unit is None:
+                need(offset == next_offset and at == 0, "a record")
+                next_offset += stored
+            else:
+                need(unit == (record, offset, stored, blocks, at), "a unit")
+            unit = (record, offset, stored, blocks, at + 1) if at + 1 < blocks else None
+            need(length <= BLOCK and digest != HOLE, "a record")
+            place = (record, kind, name, key_id, salt, entry - at, offset, stored, at, blocks, length)
             self.places.setdefault(digest, []).append(place)
+        need(unit is None, "a unit that is not complete")
 
     def payload(self, place):
-        kind, pack_kind, name, key_id, salt, ordinal, offset, stored, length = place
+        kind, pack_kind, name, key_id, salt, ordinal, offset, stored, at, blocks, length = place
         folder = {1: "data", 2: "node"}[pack_kind]
         with open(self.folder / "packs" / folder / name.hex()[:2] / name.hex(), "rb") as pack:
             pack.seek(offset)
             sealed = pack.read(stored)
-        aad = bytes([kind]) + b"rec" + struct.pack("<II", ordinal, length)
+        aad = bytes([kind]) + b"rec" + struct.pack("<II", ordinal, length * blocks)
         nonce = struct.pack("<I", ordinal) + bytes(8)
         return gcm_open(self.key(key_id, "pack", salt), nonce, aad, sealed, "a record")
 
@@ -309,7 +322,10 @@ class Vault:
             return payload
         if place[0] == 2:
             return decompress(payload, place[-1])
-        return decompress(payload[32:], place[-1], self.find(payload[:32], (1, 2), self.block_key))
+        if place[0] == 6:
+            at, blocks, length = place[-3:]
+            return decompress(payload, blocks * length)[at * length : (at + 1) * length]
+        return decompress(payload[32:], place[-1], self.find(payload[:32], (1, 2, 6), self.block_key))
 
     # --- 7. Images
 
@@ -344,7 +360,7 @@ class Vault:
             for number, digest in self.blocks(bytes.fromhex(disk["root"]), depth):
                 need(number * BLOCK < size, "a block beyond the end")
                 file.seek(number * BLOCK)
-                file.write(self.find(digest, (1, 2, 3), self.block_key)[: size - number * BLOCK])
+                file.write(self.find(digest, (1, 2, 3, 6), self.block_key)[: size - number * BLOCK])
 
     # --- 8. Recovery points
 

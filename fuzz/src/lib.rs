@@ -43,12 +43,17 @@ pub fn open_in_place(ordinal: u32, aad: &[u8], bytes: &mut [u8]) {
     key.open_in_place(nonce, Aad::from(aad), bytes).expect("authentic");
 }
 
+/// The ordinal that a record is sealed with: that of its first block.
+fn ordinal(entry: &Entry) -> u32 {
+    entry.ordinal - u32::from(entry.part.at)
+}
+
 /// What is bound to a record.
 pub fn record_aad(entry: &Entry) -> Vec<u8> {
-    let kind = (1..=5).find(|n| pack::RecordKind::from_number(*n) == Some(entry.kind));
+    let kind = (1..=6).find(|n| pack::RecordKind::from_number(*n) == Some(entry.kind));
     let kind = kind.expect("a kind with a number");
-    [&[kind, b'r', b'e', b'c'], &entry.ordinal.to_le_bytes()[..], &entry.plain_len.to_le_bytes()]
-        .concat()
+    let (ordinal, plain_len) = (ordinal(entry), entry.record_plain_len());
+    [&[kind, b'r', b'e', b'c'], &ordinal.to_le_bytes()[..], &plain_len.to_le_bytes()].concat()
 }
 
 /// What is bound to the trailer of a pack: the counts of its footer.
@@ -75,10 +80,11 @@ pub fn pack(data: &[u8]) {
     for entry in &entries {
         let range = entry.offset as usize..(entry.offset + entry.stored_len) as usize;
         let mut sealed = data[range].to_vec();
-        seal_in_place(entry.ordinal, &record_aad(entry), &mut sealed);
+        seal_in_place(ordinal(entry), &record_aad(entry), &mut sealed);
         let Ok(payload) = entry.open(&key, &mut sealed) else { continue };
-        let mut plain = vec![0; entry.plain_len as usize];
-        assert!(plain.len() <= pack::MAX_PLAIN);
+        let mut plain = vec![0; entry.record_plain_len() as usize];
+        assert!(plain.len() <= pack::MAX_PLAIN * pack::MAX_UNIT);
+        assert!(entry.plain_start() + entry.plain_len as usize <= plain.len());
         let base = vec![7; BLOCK_SIZE];
         let base = payload.base.map(|_| base.as_slice());
         let _ = decoder.decode(entry.kind.encoding(), payload.bytes, base, &mut plain);

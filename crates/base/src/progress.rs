@@ -68,6 +68,8 @@ shown! {
         Configuring = "configuring",
         /// It starts a machine.
         Starting = "starting",
+        /// A reclaim compresses what is needed once more.
+        Recompressing = "recompressing",
         /// A reclaim finds what is needed.
         Marking = "marking",
         /// A reclaim moves what is needed.

@@ -4,7 +4,7 @@
 //! the same place of the disk. There are no deltas against deltas.
 
 use strongroom_base::BLOCK_SIZE;
-use zstd_safe::{CCtx, DCtx};
+use zstd_safe::{CCtx, CParameter, DCtx, ResetDirective, Strategy};
 
 use crate::FormatError;
 
@@ -19,6 +19,15 @@ pub enum Encoding {
     Delta,
 }
 
+/// How hard units are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// While a backup runs: as fast as block by block, and smaller.
+    Backup,
+    /// When there is time.
+    Recompression,
+}
+
 /// First bytes of a trained zstd dictionary. zstd would treat a prefix that starts with them as
 /// one; such blocks serve as nobody's base.
 const DICTIONARY_MAGIC: [u8; 4] = [0x37, 0xa4, 0x30, 0xec];
@@ -29,11 +38,17 @@ pub struct Encoder {
     level: i32,
     full: Vec<u8>,
     delta: Vec<u8>,
+    /// For units, which have their own parameters; made when the first one comes.
+    units: Option<CCtx<'static>>,
+    effort: Effort,
 }
 
 impl Encoder {
     /// The level for blocks: chosen by measurement, see `docs/decisions/0003-compression.md`.
     pub const LEVEL: i32 = 1;
+
+    /// The level for what is compressed once more when there is time.
+    pub const TIGHT_LEVEL: i32 = 12;
 
     /// An encoder of [`Self::LEVEL`].
     pub fn new() -> Self {
@@ -48,7 +63,28 @@ impl Encoder {
             level,
             full: Vec::with_capacity(room),
             delta: Vec::with_capacity(room),
+            units: None,
+            effort: Effort::Backup,
         }
+    }
+
+    /// An encoder that compresses units with this effort.
+    pub fn with_effort(effort: Effort) -> Self {
+        let level = if effort == Effort::Backup { Self::LEVEL } else { Self::TIGHT_LEVEL };
+        Self { effort, ..Self::with_level(level) }
+    }
+
+    /// Several blocks as one frame, if that saves at least a 32nd.
+    pub fn unit(&mut self, plain: &[u8]) -> Option<&[u8]> {
+        let context = match &mut self.units {
+            Some(context) => context,
+            none => none.insert(unit_context(self.effort)?),
+        };
+        self.full.clear();
+        self.full.reserve(zstd_safe::compress_bound(plain.len()));
+        context.compress2(&mut self.full, plain).ok()?;
+        let worth = plain.len().saturating_sub(plain.len() >> 5);
+        (self.full.len() < worth).then_some(self.full.as_slice())
     }
 
     /// The smallest full representation of `plain`: compressed if that saves at least a 32nd.
@@ -74,6 +110,29 @@ impl Encoder {
         self.context.compress_using_dict(&mut self.delta, plain, base, self.level).ok()?;
         (self.delta.len() < limit).then_some(self.delta.as_slice())
     }
+}
+
+/// The parameters were measured: see `docs/decisions/0003-compression.md`.
+fn unit_context(effort: Effort) -> Option<CCtx<'static>> {
+    let mut context = CCtx::create();
+    let parameters = match effort {
+        Effort::Backup => &[
+            CParameter::CompressionLevel(Encoder::LEVEL),
+            CParameter::WindowLog(20),
+            CParameter::HashLog(15),
+            CParameter::ChainLog(15),
+            CParameter::MinMatch(6),
+            CParameter::Strategy(Strategy::ZSTD_fast),
+        ][..],
+        Effort::Recompression => {
+            &[CParameter::CompressionLevel(Encoder::TIGHT_LEVEL), CParameter::WindowLog(20)][..]
+        }
+    };
+    context.reset(ResetDirective::SessionAndParameters).ok()?;
+    for parameter in parameters {
+        context.set_parameter(*parameter).ok()?;
+    }
+    Some(context)
 }
 
 impl Default for Encoder {
@@ -160,6 +219,23 @@ mod tests {
         assert_eq!(plain, changed);
         assert!(decoder.decode(Encoding::Delta, &delta, None, &mut plain).is_err());
         assert!(encoder.delta(&noise(4, BLOCK_SIZE), &base, BLOCK_SIZE / 2).is_none());
+    }
+
+    #[test]
+    fn a_unit_is_smaller_than_its_blocks_and_noise_is_none() {
+        // Each block by itself is noise; together they repeat each other.
+        let block = noise(7, BLOCK_SIZE);
+        let unit = block.repeat(4);
+        for effort in [Effort::Backup, Effort::Recompression] {
+            let mut encoder = Encoder::with_effort(effort);
+            let payload = encoder.unit(&unit).expect("smaller").to_vec();
+            assert!(payload.len() < BLOCK_SIZE + 1000, "{effort:?}: {}", payload.len());
+            let mut plain = vec![0; unit.len()];
+            let mut decoder = Decoder::new();
+            decoder.decode(Encoding::Zstd, &payload, None, &mut plain).expect("decodes");
+            assert_eq!(plain, unit);
+            assert!(encoder.unit(&noise(8, 4 * BLOCK_SIZE)).is_none());
+        }
     }
 
     #[test]

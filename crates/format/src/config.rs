@@ -46,8 +46,10 @@ pub struct VaultConfig {
 impl VaultConfig {
     /// Name of the object.
     pub const KEY: &'static str = "strongroom.json";
-    /// Format version that this program reads and writes.
-    pub const FORMAT: u16 = 1;
+    /// Format version of new vaults.
+    pub const FORMAT: u16 = 2;
+    /// From this format version on blocks may share a record of a pack.
+    pub const UNITS: u16 = 2;
     /// Most bytes of the object.
     pub const MAX_LEN: u64 = 64 * 1024;
     const KIND: &'static str = "strongroom vault";
@@ -79,7 +81,10 @@ impl VaultConfig {
             Conditional::Honoured => "honoured",
             Conditional::Ignored => "ignored",
         };
-        let words = std::iter::once(puts).chain(self.mirrors.iter().map(String::as_str));
+        // Paths are absolute: this is none.
+        let format = (self.format > 1).then(|| format!("format {}", self.format));
+        let mirrors = self.mirrors.iter().map(String::as_str);
+        let words = std::iter::once(puts).chain(mirrors).chain(format.as_deref());
         words.flat_map(|word| word.bytes().chain([0])).collect()
     }
 
@@ -101,7 +106,7 @@ impl VaultConfig {
         if version.kind != Self::KIND {
             return Err(FormatError::Magic { what: Self::KEY });
         }
-        if version.format != Self::FORMAT {
+        if !(1..=Self::FORMAT).contains(&version.format) {
             return Err(FormatError::Version {
                 what: "vault",
                 found: version.format,
@@ -136,23 +141,26 @@ mod tests {
 
     #[test]
     fn golden_text() {
-        let config = VaultConfig::new(
+        let mut config = VaultConfig::new(
             VaultId::from_bytes([1; 16]),
             Timestamp::UNIX_EPOCH,
             Conditional::Honoured,
             Vec::new(),
         );
-        let bytes = config.encode().expect("encodes");
-        crate::golden::assert_golden("strongroom-v1.json", &bytes);
-        assert_eq!(VaultConfig::decode(&bytes), Ok(config));
+        for (format, name) in [(1, "strongroom-v1.json"), (2, "strongroom-v2.json")] {
+            config.format = format;
+            let bytes = config.encode().expect("encodes");
+            crate::golden::assert_golden(name, &bytes);
+            assert_eq!(VaultConfig::decode(&bytes), Ok(config.clone()));
+        }
     }
 
     #[test]
     fn other_versions_and_texts_are_refused() {
-        let newer = br#"{"kind":"strongroom vault","format":2,"news":true}"#;
+        let newer = br#"{"kind":"strongroom vault","format":3,"news":true}"#;
         assert_eq!(
             VaultConfig::decode(newer),
-            Err(FormatError::Version { what: "vault", found: 2, known: 1 })
+            Err(FormatError::Version { what: "vault", found: 3, known: 2 })
         );
         assert!(VaultConfig::decode(b"{}").is_err());
         let mut config = VaultConfig::new(
@@ -161,6 +169,8 @@ mod tests {
             Conditional::Ignored,
             vec!["/a".to_owned(), "/b".to_owned()],
         );
+        assert_eq!(config.sealed_text(), b"ignored\0/a\0/b\0format 2\0");
+        config.format = 1;
         assert_eq!(config.sealed_text(), b"ignored\0/a\0/b\0");
         config.mirrors = vec!["/a\0/b".to_owned()];
         let bytes = config.encode().expect("encodes");

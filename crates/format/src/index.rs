@@ -14,7 +14,7 @@ use zerocopy::{
 
 use crate::{
     FormatError,
-    pack::{self, Contents, Header, PackKind},
+    pack::{self, Contents, Header},
 };
 
 /// The plain content of an index object.
@@ -28,6 +28,7 @@ pub struct IndexObject {
 #[repr(C)]
 struct PackRecord {
     id: [u8; 32],
+    /// The kind in the low 4 bits, the packing in the high 4.
     kind: u8,
     key_id: [u8; 16],
     salt: [u8; 32],
@@ -50,10 +51,7 @@ impl IndexObject {
         for contents in &self.packs {
             let record = PackRecord {
                 id: *contents.id.as_bytes(),
-                kind: match contents.header.kind {
-                    PackKind::Data => 1,
-                    PackKind::Node => 2,
-                },
+                kind: contents.header.kind_and_packing(),
                 key_id: contents.header.key_id.to_bytes(),
                 salt: contents.header.salt,
                 size: contents.size.into(),
@@ -75,11 +73,8 @@ impl IndexObject {
         for _ in 0..count.get() {
             let (record, after) =
                 PackRecord::read_from_prefix(rest).map_err(|_| error("shorter than its packs"))?;
-            let kind = match record.kind {
-                1 => PackKind::Data,
-                2 => PackKind::Node,
-                _ => return Err(error("unknown kind of pack")),
-            };
+            let (kind, packing) =
+                pack::kind_and_packing_of(record.kind).ok_or(error("unknown kind of pack"))?;
             let footer =
                 pack::footer_of(record.size.get(), record.records.get(), record.bases.get())
                     .ok_or(error("impossible counts"))?;
@@ -94,6 +89,7 @@ impl IndexObject {
                     kind,
                     key_id: KeyId::from_bytes(record.key_id),
                     salt: record.salt,
+                    packing,
                 },
                 size: record.size.get(),
                 entries,

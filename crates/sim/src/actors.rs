@@ -237,6 +237,7 @@ impl Run {
             reader: vault.reader(),
             base: vec![0; BLOCK_SIZE],
             deltas: !self.rng.once_in(4),
+            waiting: None,
         };
         for index in 0..3_u64 {
             let old = match &mut cursor {
@@ -253,6 +254,7 @@ impl Run {
                 }
                 node.set(slot, digest);
             }
+            blocks.store_waiting()?;
             if node != old {
                 builder.set_leaf(index, &node).map_err(image_error)?;
             }
@@ -355,6 +357,7 @@ pub(crate) fn reclaim_options(rng: &mut Rng, host: &str) -> ReclaimOptions {
         merge_below: rng.choose([0, 25, 90], 25),
         threads: 1,
         host: host.to_owned(),
+        recompress: rng.clone().once_in(3).then_some(u64::MAX),
         ..ReclaimOptions::default()
     }
 }
@@ -365,6 +368,8 @@ struct Blocks<'a> {
     reader: Reader<'a>,
     base: Vec<u8>,
     deltas: bool,
+    /// A block that waits for another one to share a record with.
+    waiting: Option<(Digest, Letter)>,
 }
 
 impl Blocks<'_> {
@@ -384,11 +389,35 @@ impl Blocks<'_> {
         let of = |base| Some((base, alphabet.letter(&self.base)?));
         let delta =
             base.and_then(of).and_then(|(base, old)| Some((base, alphabet.delta(letter, old)?)));
-        let (base, (kind, payload)) = match delta {
-            Some((base, delta)) => (Some(base), delta),
-            None => (None, alphabet.full(letter)),
+        if let Some((base, (kind, payload))) = delta {
+            self.writer.store_block(kind, digest, BLOCK_SIZE, Some(base), &payload)?;
+            return Ok(());
+        }
+        let Some((first_digest, first)) = self.waiting.take() else {
+            self.waiting = Some((digest, letter));
+            // Some are alone.
+            return if letter.is_multiple_of(5) { self.store_waiting() } else { Ok(()) };
         };
-        self.writer.store_block(kind, digest, BLOCK_SIZE, base, &payload)?;
+        match alphabet.unit(first, letter).filter(|unit| self.writer.takes_unit(unit)) {
+            Some(unit) if self.writer.unit_blocks() > 1 => {
+                self.writer.store_unit(&[first_digest, digest], &unit)?;
+            }
+            _ => {
+                self.waiting = Some((first_digest, first));
+                self.store_waiting()?;
+                self.waiting = Some((digest, letter));
+                self.store_waiting()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores the block that waits by itself.
+    fn store_waiting(&mut self) -> Result<(), VaultError> {
+        if let Some((digest, letter)) = self.waiting.take() {
+            let (kind, payload) = Alphabet::get().full(letter);
+            self.writer.store_block(kind, digest, BLOCK_SIZE, None, &payload)?;
+        }
         Ok(())
     }
 }

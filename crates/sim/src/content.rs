@@ -40,10 +40,15 @@ pub(crate) struct Alphabet {
     blocks: Vec<Vec<u8>>,
     /// By letter and base; none: not worth it.
     payloads: Mutex<HashMap<Which, Option<Payload>>>,
+    /// Two letters as one frame.
+    units: Mutex<Units>,
 }
 
 /// A letter, in full or as a delta against another.
 type Which = (Letter, Option<Letter>);
+
+/// Pairs of letters as one frame each, where that is worth it.
+type Units = HashMap<(Letter, Letter), Option<Vec<u8>>>;
 
 /// How a block is stored.
 pub(crate) type Payload = (RecordKind, Vec<u8>);
@@ -67,7 +72,11 @@ impl Alphabet {
             }
             block
         };
-        Self { blocks: (0..LETTERS).map(block).collect(), payloads: Mutex::default() }
+        Self {
+            blocks: (0..LETTERS).map(block).collect(),
+            payloads: Mutex::default(),
+            units: Mutex::default(),
+        }
     }
 
     /// The bytes of a letter.
@@ -88,6 +97,16 @@ impl Alphabet {
             Some((RecordKind::of_block(encoding), payload.to_vec()))
         });
         made.unwrap_or((RecordKind::BlockStored, self.block(letter).to_vec()))
+    }
+
+    /// Two letters as one frame, if that is worth it.
+    pub(crate) fn unit(&self, first: Letter, second: Letter) -> Option<Vec<u8>> {
+        let mut units = self.units.lock().unwrap_or_else(PoisonError::into_inner);
+        let make = || {
+            let both = [self.block(first), self.block(second)].concat();
+            Encoder::new().unit(&both).map(<[u8]>::to_vec)
+        };
+        units.entry((first, second)).or_insert_with(make).clone()
     }
 
     /// A letter as a delta against another, if that is small.

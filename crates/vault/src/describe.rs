@@ -3,7 +3,7 @@
 
 use std::{ops::ControlFlow, sync::atomic::Ordering};
 
-use strongroom_format::{VaultConfig, names};
+use strongroom_format::{FormatError, VaultConfig, names, pack::Packing};
 use strongroom_objects::{Key, ObjectStore, StoreError};
 
 use crate::{Vault, VaultError, error::Result, read::is_damage};
@@ -69,8 +69,40 @@ impl Vault {
         Ok(self.store.replace(key, &self.encoded_description()?)?)
     }
 
+    /// Lets blocks share a record of a pack from now on. Programs that know only the first format
+    /// refuse the vault then.
+    pub fn upgrade_format(&self) -> Result<()> {
+        if self.packing() != Packing::Single {
+            return Ok(());
+        }
+        if !self.vouches_for(&self.config) {
+            let source = FormatError::Forged { what: "the vault's description", offset: 0 };
+            return Err(VaultError::Object { object: names::config().to_string(), source });
+        }
+        self.format.store(VaultConfig::FORMAT, Ordering::Release);
+        let keys = [names::config(), names::config_copy(self.config.vault_id)];
+        let replaced = keys.iter().try_for_each(|key| self.restore_description(key));
+        if replaced.is_err() {
+            self.format.store(self.config.format, Ordering::Release);
+        }
+        replaced
+    }
+
+    /// Whether another description of the vault says the same, of whatever format it is.
+    pub fn describes(&self, found: &VaultConfig) -> bool {
+        let mut same = self.config.clone();
+        (same.format, same.seal) = (found.format, found.seal.clone());
+        same == *found
+    }
+
     fn encoded_description(&self) -> Result<Vec<u8>> {
-        self.config
+        let mut config = self.config.clone();
+        let format = self.format.load(Ordering::Acquire);
+        if config.format != format {
+            config.format = format;
+            config.seal = Some(self.seal_of(&config));
+        }
+        config
             .encode()
             .map_err(|source| VaultError::Format { what: "the vault's description", source })
     }

@@ -12,7 +12,7 @@ use std::sync::{
 use jiff::Timestamp;
 use strongroom_base::{BLOCK_SIZE, ByteRange, Digest, PackId, Recently};
 use strongroom_format::{
-    codec::Decoder,
+    codec::{Decoder, Encoding},
     names,
     pack::{self, Entry, PackKind, RecordKind},
 };
@@ -71,12 +71,25 @@ pub struct Reader<'v> {
     vault: &'v Vault,
     decoder: Decoder,
     base: Vec<u8>,
+    /// The units that were opened last: their other blocks are asked for next.
+    units: Vec<Unit>,
 }
+
+/// The plain bytes of a unit that was opened. Its blocks are compared with their digests when they are
+/// taken out.
+struct Unit {
+    pack: PackId,
+    offset: u32,
+    plain: Vec<u8>,
+}
+
+/// Opened units that a reader keeps.
+const UNITS_KEPT: usize = 2;
 
 impl Vault {
     /// A reader for the calling thread.
     pub fn reader(&self) -> Reader<'_> {
-        Reader { vault: self, decoder: Decoder::new(), base: Vec::new() }
+        Reader { vault: self, decoder: Decoder::new(), base: Vec::new(), units: Vec::new() }
     }
 
     /// The places of a block, the best first.
@@ -354,11 +367,19 @@ impl Reader<'_> {
     /// Reads a block from one place.
     fn block_at(&mut self, place: &Location, digest: &Digest, plain: &mut [u8]) -> Result<()> {
         let vault = self.vault;
+        if self.take_of_unit(&place.pack, &place.entry, digest, plain) {
+            return Ok(());
+        }
         let object = names::pack(place.header.kind, &place.pack);
         let key = vault.pack_key(&place.header, &object)?;
         let mut sealed = vault.sealed_record(place)?;
         let sealed = Sealed { bytes: &mut sealed, base: None };
         self.open_block(&place.entry, &place.pack, &key, sealed, digest, plain)
+    }
+
+    /// Whether the block is in a unit that this reader has opened a moment ago: then it is in `plain`.
+    pub fn is_at_hand(&self, place: &Location, plain: &mut [u8]) -> bool {
+        self.take_of_unit(&place.pack, &place.entry, &place.entry.digest, plain)
     }
 
     /// Opens the sealed bytes of a block that were fetched in bulk, in place. For a delta, its base may
@@ -385,6 +406,7 @@ impl Reader<'_> {
             place.entry.digest == *base && place.entry.kind != RecordKind::BlockDelta
         });
         let opened = match fetched {
+            Some((place, _)) if self.is_at_hand(place, &mut bytes) => Ok(()),
             Some((place, sealed)) => {
                 self.open_fetched(place, &mut sealed.to_vec(), None, &mut bytes)
             }
@@ -416,6 +438,17 @@ impl Reader<'_> {
         let payload = entry
             .open(key, sealed)
             .map_err(|source| VaultError::Object { object: object(), source })?;
+        if entry.kind == RecordKind::BlockUnit {
+            let mut unit = self.room_for_unit(entry);
+            let decoded = self.decoder.decode(Encoding::Zstd, payload.bytes, None, &mut unit.plain);
+            decoded.map_err(|source| VaultError::Object { object: object(), source })?;
+            (unit.pack, unit.offset) = (*pack, entry.offset);
+            // One that was opened before was another copy.
+            self.units.retain(|old| (old.pack, old.offset) != (unit.pack, unit.offset));
+            self.units.push(unit);
+            let taken = self.take_of_unit(pack, entry, digest, plain);
+            return if taken { Ok(()) } else { Err(damaged()) };
+        }
         let base = match payload.base {
             Some(base) => {
                 self.read_base(&base, fetched)?;
@@ -427,6 +460,40 @@ impl Reader<'_> {
             .decode(entry.kind.encoding(), payload.bytes, base, plain)
             .map_err(|source| VaultError::Object { object: object(), source })?;
         if self.vault.hasher().block(plain) == *digest { Ok(()) } else { Err(damaged()) }
+    }
+
+    /// Memory for the plain bytes of a unit: that of the one that was opened first, if there are enough.
+    fn room_for_unit(&mut self, entry: &Entry) -> Unit {
+        let mut unit = if self.units.len() < UNITS_KEPT {
+            Unit { pack: PackId::new([0; 32]), offset: 0, plain: Vec::new() }
+        } else {
+            self.units.remove(0)
+        };
+        unit.plain.resize(usize::try_from(entry.record_plain_len()).unwrap_or(0), 0);
+        unit
+    }
+
+    /// Takes a block out of a unit that was opened before; false if it was not, or is not that block.
+    fn take_of_unit(
+        &self,
+        pack: &PackId,
+        entry: &Entry,
+        digest: &Digest,
+        plain: &mut [u8],
+    ) -> bool {
+        if entry.kind != RecordKind::BlockUnit {
+            return false;
+        }
+        let is_it = |unit: &Unit| unit.pack == *pack && unit.offset == entry.offset;
+        let Some(unit) = self.units.iter().find(|unit| is_it(unit)) else { return false };
+        let start = entry.plain_start();
+        match unit.plain.get(start..start.saturating_add(plain.len())) {
+            Some(block) if self.vault.hasher().block(block) == *digest => {
+                plain.copy_from_slice(block);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Reads a block that is not a delta: the base of one.

@@ -16,6 +16,8 @@
 mod blocks;
 mod mark;
 mod noted;
+mod recompress;
+mod repack;
 mod sweep;
 
 use std::{
@@ -72,6 +74,15 @@ pub struct ReclaimOptions {
     /// The time by which locks are judged; if not given, this host's or the store's, whichever is
     /// behind.
     pub now: Option<Timestamp>,
+    /// First compress what is needed once more, with what takes longer and gains more: at most this
+    /// number of bytes. What is left is for the next reclaim.
+    pub recompress: Option<u64>,
+}
+
+impl ReclaimOptions {
+    /// Bytes that one reclaim compresses once more, if nobody says otherwise: as long as they and their
+    /// successors are both there, they take the space of both.
+    pub const RECOMPRESS: u64 = 64 << 30;
 }
 
 impl Default for ReclaimOptions {
@@ -86,6 +97,7 @@ impl Default for ReclaimOptions {
             host: String::new(),
             notes: Notes::default(),
             now: None,
+            recompress: None,
         }
     }
 }
@@ -119,6 +131,14 @@ pub struct ReclaimReport {
     pub copied_bytes: u64,
     /// Bytes freed in all: removed less copied.
     pub freed_bytes: u64,
+    /// Packs of which all full blocks were compressed once more.
+    pub recompressed_packs: u64,
+    /// Bytes of these blocks before; with a dry run of those that would be compressed once more.
+    pub recompressed_bytes: u64,
+    /// Bytes of the packs that they are in now, which count among those copied.
+    pub recompressed_to_bytes: u64,
+    /// Bytes of blocks that the next recompression will take.
+    pub recompression_left_bytes: u64,
     /// Tree nodes read.
     pub nodes_read: u64,
     /// Writers that had gone silent and were stopped from publishing.
@@ -136,7 +156,7 @@ pub struct ReclaimReport {
 /// How far a reclaim has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReclaimProgress {
-    /// Marking, waiting, copying or deleting.
+    /// Recompressing, marking, waiting, copying or deleting.
     pub stage: Stage,
     /// What is counted: recovery points, backups or packs.
     pub things: Things,
@@ -195,6 +215,12 @@ pub fn reclaim_watched(
         return Err(VaultError::Degraded { copies });
     }
     let mut report = ReclaimReport { dry_run: options.dry_run, ..ReclaimReport::default() };
+    let emptied = match options.recompress {
+        Some(most) if !options.dry_run => {
+            recompress::recompress(vault, options, most, (progress, cancel), &mut report)?
+        }
+        _ => HashSet::new(),
+    };
     // The index decides what is deleted: it must be what the vault says, to the bit.
     vault.sync_checked()?;
     let (mut ahead, mut begun) = (SignedDuration::ZERO, None);
@@ -207,22 +233,17 @@ pub fn reclaim_watched(
         report.clock_ahead_seconds = Some(ahead.as_secs());
     }
     (report.held, report.removed) = (noted.held, noted.due);
-    let mut condemned: HashSet<PackId> =
-        start.adopted.iter().flat_map(|(_, condemnation)| condemnation.packs()).collect();
-    if view.has_leftovers(vault) {
-        if options.dry_run {
-            vault.ask_unlisted()?;
-        } else {
-            vault.adopt_leftovers()?;
-        }
-        view = View::of(vault, &start, Some(&view))?;
-    }
+    let mut condemned = start.condemned();
+    view = view.with_leftovers(vault, &start, options)?;
     let mut marks = Marks::new(vault, &view.packs, &condemned, &start.damaged);
     let marked = marks.mark_points(&view.points, options.threads, progress, cancel);
     marked.or_else(|error| view.explain(vault, error))?;
     let kept = (&condemned, &start.damaged);
-    let victims = choose(vault, options, &view, &marks, kept, &mut report)?;
+    let victims = choose(vault, options, &view, &marks, (kept, &emptied), &mut report)?;
     if options.dry_run {
+        if let Some(most) = options.recompress {
+            recompress::foresee(vault, &view, &marks, kept, most, &mut report)?;
+        }
         return Ok(report);
     }
     let own = condemn(vault, &victims, &condemned)?;
@@ -292,9 +313,32 @@ impl Start {
         let view = View::of(vault, &start, None)?;
         Ok((start, noted, view))
     }
+
+    /// The packs that others have condemned.
+    fn condemned(&self) -> HashSet<PackId> {
+        self.adopted.iter().flat_map(|(_, condemnation)| condemnation.packs()).collect()
+    }
 }
 
 impl View {
+    /// The same with what interrupted runs have left, which is adopted.
+    fn with_leftovers(
+        self,
+        vault: &Vault,
+        start: &Start,
+        options: &ReclaimOptions,
+    ) -> Result<Self> {
+        if !self.has_leftovers(vault) {
+            return Ok(self);
+        }
+        if options.dry_run {
+            vault.ask_unlisted()?;
+        } else {
+            vault.adopt_leftovers()?;
+        }
+        Self::of(vault, start, Some(&self))
+    }
+
     /// Lists points, then packs, then index objects: what a listed point needs was stored before
     /// it, so both others show it, unless another reclaim moves it meanwhile. Where an earlier view has
     /// shown many points, their list is asked for in parts.
@@ -370,13 +414,16 @@ impl View {
     }
 }
 
+/// Packs that are condemned, and damaged ones.
+type Kept<'a> = (&'a HashSet<PackId>, &'a HashSet<PackId>);
+
 /// Chooses packs to remove: with nothing needed, with little needed, and small ones to merge.
 fn choose(
     vault: &Vault,
     options: &ReclaimOptions,
     view: &View,
     marks: &Marks<'_>,
-    (condemned, damaged): (&HashSet<PackId>, &HashSet<PackId>),
+    ((condemned, damaged), emptied): (Kept<'_>, &HashSet<PackId>),
     report: &mut ReclaimReport,
 ) -> Result<Vec<PackId>> {
     let live = marks.live_by_pack()?;
@@ -406,7 +453,9 @@ fn choose(
             dead.push(pack.id);
         } else if damaged.contains(&pack.id) {
             // Not all of what is needed of it can be copied.
-        } else if percent(live_bytes, pack.size) < u64::from(options.compact_below) {
+        } else if emptied.contains(&pack.id)
+            || percent(live_bytes, pack.size) < u64::from(options.compact_below)
+        {
             sparse.push((percent(live_bytes, pack.size), pack));
         } else if percent(pack.size, full) < u64::from(options.merge_below) {
             small.entry(pack.kind).or_default().push(pack);

@@ -357,7 +357,7 @@ impl Content<'_> {
                 if alive.get(raw.row()) == Some(&true)
                     && let Ok(record) = usize::try_from(record)
                 {
-                    let place = (number, record, u64::from(entry.stored_len), entry.kind);
+                    let place = (number, record, entry.stored_share(), entry.kind);
                     if entry.kind != RecordKind::BlockDelta {
                         return Ok(Some(place));
                     }

@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU16, Ordering},
     },
     time::Duration,
 };
@@ -18,7 +18,7 @@ use strongroom_base::{
 use strongroom_format::{
     Conditional, FormatError, IndexObject, SealKey, VaultConfig,
     names::{self, ItemKey},
-    pack::Header,
+    pack::{Header, Packing},
     sealed::{self, SealedHeader, SealedKind},
     secret::SecretKey,
 };
@@ -88,6 +88,8 @@ const NOW: Duration = Duration::from_secs(2);
 pub struct Vault {
     pub(crate) store: Arc<dyn ObjectStore>,
     pub(crate) config: VaultConfig,
+    /// The format that its description has by now.
+    pub(crate) format: AtomicU16,
     pub(crate) options: VaultOptions,
     pub(crate) index: Index,
     keys: RwLock<KeyRing>,
@@ -261,6 +263,10 @@ impl Vault {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).vouches_for(config)
     }
 
+    pub(crate) fn seal_of(&self, config: &VaultConfig) -> String {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).seal_of(config)
+    }
+
     fn assemble(
         store: Arc<dyn ObjectStore>,
         config: VaultConfig,
@@ -290,6 +296,7 @@ impl Vault {
             at_opening: Mutex::default(),
             store_clock: StoreClock::default(),
             store,
+            format: config.format.into(),
             config,
             options,
             index,
@@ -308,6 +315,15 @@ impl Vault {
     /// The vault's description.
     pub fn config(&self) -> &VaultConfig {
         &self.config
+    }
+
+    /// How packs of data are packed in this vault.
+    pub(crate) fn packing(&self) -> Packing {
+        if self.format.load(Ordering::Acquire) >= VaultConfig::UNITS {
+            Packing::Units
+        } else {
+            Packing::Single
+        }
     }
 
     /// What it was opened with.

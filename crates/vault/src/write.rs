@@ -23,9 +23,9 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, bounded};
 use strongroom_base::{AlignedBuf, Digest, PackId, PointId, WriterId, start_thread};
 use strongroom_format::{
-    Conditional, IndexObject, Manifest,
+    Conditional, FormatError, IndexObject, Manifest,
     names::{self, ItemKey},
-    pack::{Contents, FinishedPack, Header, PackBuilder, PackKind, RecordKind},
+    pack::{Contents, FinishedPack, Header, MAX_UNIT, PackBuilder, PackKind, Packing, RecordKind},
     sealed::SealedKind,
 };
 use strongroom_image::Image;
@@ -63,6 +63,8 @@ pub struct Writer {
     /// The newest point of the item, until it is asked for.
     parent: Mutex<Option<Newest>>,
     data: Mutex<Option<PackBuilder>>,
+    /// How new packs of data are packed.
+    packing: Packing,
     nodes: Mutex<Option<PackBuilder>>,
     /// To those who put packs of data, and who put packs of nodes.
     uploads: Option<[Sender<FinishedPack>; 2]>,
@@ -192,6 +194,7 @@ impl Writer {
             put_at,
             parent: Mutex::default(),
             data: Mutex::default(),
+            packing: vault.packing(),
             nodes: Mutex::default(),
             uploads: None,
             threads: Vec::new(),
@@ -383,6 +386,35 @@ impl Writer {
         self.append(PackKind::Data, kind, digest, plain_len, base, payload)
     }
 
+    /// How many blocks may share a record in this vault: [`Self::store_unit`] takes no more. At least 1.
+    pub fn unit_blocks(&self) -> usize {
+        if self.packing == Packing::Single { 1 } else { MAX_UNIT }
+    }
+
+    /// Whether a unit of so many payload bytes may be stored: of larger ones packs would not become full.
+    pub fn takes_unit(&self, payload: &[u8]) -> bool {
+        payload.len() <= self.shared.vault.options.pack_size / 2
+    }
+
+    /// Stores blocks that [`Self::claim`] gave to the caller as one record: `payload` is one frame with
+    /// all of them. Returns its sealed bytes.
+    pub fn store_unit(&self, digests: &[Digest], payload: &[u8]) -> Result<u32> {
+        let fits = |builder: &PackBuilder| builder.fits_with(payload.len(), digests.len());
+        self.append_by(PackKind::Data, fits, |builder| builder.append_unit(digests, payload))
+    }
+
+    /// Says how packs of data are packed from now on: in place of how the vault has them.
+    pub(crate) fn set_packing(&mut self, packing: Packing) -> Result<()> {
+        if self.packing != packing {
+            self.packing = packing;
+            let open = lock(&self.data).take();
+            if let Some(builder) = open {
+                self.close(builder)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Stores a tree node unless the vault has it.
     pub fn store_node(&self, digest: Digest, encoded: &[u8]) -> Result<()> {
         if self.claim(&digest)? {
@@ -400,6 +432,21 @@ impl Writer {
         base: Option<Digest>,
         payload: &[u8],
     ) -> Result<u32> {
+        let fits = |builder: &PackBuilder| builder.fits(payload.len());
+        let append = |builder: &mut PackBuilder| {
+            let entry = builder.append(kind, digest, plain_len, base, payload)?;
+            Ok(entry.stored_len)
+        };
+        self.append_by(pack_kind, fits, append)
+    }
+
+    /// Appends to the open pack, or to the next one if it does not fit.
+    fn append_by(
+        &self,
+        pack_kind: PackKind,
+        fits: impl FnOnce(&PackBuilder) -> bool,
+        append: impl FnOnce(&mut PackBuilder) -> Result<u32, FormatError>,
+    ) -> Result<u32> {
         self.check()?;
         let format = |source| VaultError::Format { what: "a record", source };
         let slot = match pack_kind {
@@ -407,26 +454,24 @@ impl Writer {
             PackKind::Node => &self.nodes,
         };
         let mut full = None;
-        let entry = {
+        let stored = {
             let mut open = lock(slot);
-            if open.as_ref().is_some_and(|builder| !builder.fits(payload.len())) {
+            if open.as_ref().is_some_and(|builder| !fits(builder)) {
                 full = open.take();
             }
             let builder = match &mut *open {
                 Some(builder) => Ok(builder),
                 None => self.new_pack(pack_kind).map(|new| open.insert(new)),
             };
-            builder.and_then(|builder| {
-                builder.append(kind, digest, plain_len, base, payload).map_err(format)
-            })
+            builder.and_then(|builder| append(builder).map_err(format))
         };
         match full {
-            Some(full) if entry.is_ok() => self.close(full)?,
+            Some(full) if stored.is_ok() => self.close(full)?,
             // The run fails; nobody may wait for this pack.
             Some(_) => self.shared.pack_is_gone(pack_kind),
             None => {}
         }
-        Ok(entry?.stored_len)
+        stored
     }
 
     /// How many packs of data may exist at once: one is filled while the others are being put.
@@ -450,7 +495,11 @@ impl Writer {
 
     fn open_pack(&self, vault: &Vault, kind: PackKind) -> Result<PackBuilder> {
         let (key_id, salt) = vault.fresh();
-        let header = Header { kind, key_id, salt };
+        let packing = match kind {
+            PackKind::Data => self.packing,
+            PackKind::Node => Packing::Single,
+        };
+        let header = Header { kind, key_id, salt, packing };
         let capacity = match kind {
             PackKind::Data => vault.options.pack_size,
             PackKind::Node => NODE_PACK.min(vault.options.pack_size),

@@ -6,7 +6,7 @@
 use std::fs;
 
 use strongroom_base::{Digest, KeyId, PackId};
-use strongroom_format::pack::{Contents, Entry, Header, PackKind, RecordKind};
+use strongroom_format::pack::{Contents, Entry, Header, PackKind, Packing, Part, RecordKind};
 use strongroom_vault::Index;
 use ulid::Ulid;
 
@@ -34,7 +34,8 @@ fn pack(number: u64) -> Contents {
         digests.fill(&mut bytes);
         bytes
     };
-    let header = Header { kind: PackKind::Data, key_id: KeyId::from_bytes([1; 16]), salt: [2; 32] };
+    let (kind, key_id) = (PackKind::Data, KeyId::from_bytes([1; 16]));
+    let header = Header { kind, key_id, salt: [2; 32], packing: Packing::Single };
     let id = PackId::new(digest());
     let entries = (0..1024_u32).map(|ordinal| Entry {
         digest: Digest::new(digest()),
@@ -43,6 +44,7 @@ fn pack(number: u64) -> Contents {
         offset: 65 + ordinal * 1000,
         stored_len: 1000,
         plain_len: 65536,
+        part: Part::WHOLE,
     });
     Contents { id, header, size: 2 << 20, entries: entries.collect(), bases: vec![] }
 }

@@ -154,7 +154,7 @@ fn description(look: &Look<'_>, known: Option<&Vault>) -> Result<()> {
             Some(vault) if !vault.vouches_for(&found) => {
                 Err("it is not what the vault's key vouches for".to_owned())
             }
-            Some(vault) if *vault.config() != found => {
+            Some(vault) if !vault.describes(&found) => {
                 Err("it has changed since the vault was opened".to_owned())
             }
             _ => Ok(()),

@@ -10,10 +10,10 @@ use std::{
     thread,
 };
 
-use strongroom_base::{ByteRange, Digest, Entropy, EntropyExt as _, PackId, Stage};
+use strongroom_base::{BLOCK_SIZE, ByteRange, Digest, Entropy, EntropyExt as _, PackId, Stage};
 use strongroom_format::{
     IndexObject,
-    codec::Decoder,
+    codec::{Decoder, Encoding},
     names,
     pack::{self, Contents, Entry, FOOTER_LEN, Footer, Header, MAX_PACK, PackKind, RecordKind},
 };
@@ -205,6 +205,8 @@ struct Tools {
     base: Vec<u8>,
     /// The base that `base` holds.
     base_digest: Option<Digest>,
+    /// The plain bytes of the unit that is looked at; empty if it cannot be opened.
+    unit: Vec<u8>,
 }
 
 /// What the records of a pack are.
@@ -254,6 +256,7 @@ impl Work<'_> {
             plain: Vec::new(),
             base: Vec::new(),
             base_digest: None,
+            unit: Vec::new(),
         };
         loop {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -550,6 +553,22 @@ fn open_contents(vault: &Vault, pack: &Listed, bytes: &mut [u8]) -> Result<Conte
     Ok(Contents { id: pack.id, header, size, entries, bases })
 }
 
+/// Opens a unit, in place, at its first block.
+fn open_unit(
+    entry: &Entry,
+    key: &strongroom_format::SealKey,
+    sealed: &mut [u8],
+    tools: &mut Tools,
+) {
+    tools.unit.clear();
+    let Ok(payload) = entry.open(key, sealed) else { return };
+    // Limits were checked when the trailer was opened.
+    tools.unit.resize(usize::try_from(entry.record_plain_len()).unwrap_or(0), 0);
+    if tools.decoder.decode(Encoding::Zstd, payload.bytes, None, &mut tools.unit).is_err() {
+        tools.unit.clear();
+    }
+}
+
 /// Opens one record, in place, and compares it with its digest. Fails only if the store does.
 fn check_record(
     reading: &Reading<'_>,
@@ -560,12 +579,20 @@ fn check_record(
 ) -> Result<Record> {
     let hasher = reading.vault.hasher();
     let verdict = |good| if good { Record::Good } else { Record::Bad };
+    if entry.kind == RecordKind::BlockUnit {
+        if entry.part.at == 0 {
+            open_unit(entry, key, sealed, tools);
+        }
+        let start = entry.plain_start();
+        let block = tools.unit.get(start..start.saturating_add(BLOCK_SIZE));
+        return Ok(verdict(block.is_some_and(|block| hasher.block(block) == entry.digest)));
+    }
     let Ok(payload) = entry.open(key, sealed) else { return Ok(Record::Bad) };
     if entry.kind == RecordKind::Node {
         let same = hasher.node(payload.bytes) == entry.digest;
         return Ok(verdict(same && Node::decode(payload.bytes).is_ok()));
     }
-    let Tools { decoder, plain, base, base_digest } = tools;
+    let Tools { decoder, plain, base, base_digest, .. } = tools;
     let base = match payload.base {
         Some(digest) => {
             if *base_digest != Some(digest) {

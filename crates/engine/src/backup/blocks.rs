@@ -29,6 +29,9 @@ pub(super) struct Worker<'a> {
     base: Vec<u8>,
     deltas: bool,
     misses: u32,
+    /// New blocks that will share a record, one behind the other, and their digests.
+    together: Vec<u8>,
+    waiting: Vec<Digest>,
 }
 
 impl<'a> Worker<'a> {
@@ -41,6 +44,8 @@ impl<'a> Worker<'a> {
             base: Vec::new(),
             deltas,
             misses: 0,
+            together: Vec::new(),
+            waiting: Vec::new(),
         }
     }
 
@@ -66,6 +71,7 @@ impl<'a> Worker<'a> {
                 work.progress.advance(BLOCK_SIZE_U64);
             }
         }
+        self.store_waiting(work)?;
         let mut node = leaf.node.lock().unwrap_or_else(PoisonError::into_inner);
         updates.into_iter().for_each(|(slot, digest)| node.set(slot, digest));
         Ok(())
@@ -82,14 +88,16 @@ impl<'a> Worker<'a> {
             work.deduplicated_blocks.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         }
-        let stored = match self.delta_base(&old)? {
-            Some(base) => self.store_best(work, digest, base, block)?,
-            None => self.store_full(digest, block)?,
-        };
+        match self.delta_base(&old)? {
+            Some(base) => self.store_best(work, digest, base, block),
+            None => self.store_full(work, digest, block),
+        }
+    }
+
+    fn count_stored(work: &DiskWork, stored: u32) {
         let stored = u64::from(stored);
         work.stored.fetch_add(stored, Ordering::Relaxed);
         work.progress.add_stored(stored);
-        Ok(())
     }
 
     /// The full block that the new one can be a delta against, read into `self.base`.
@@ -119,30 +127,62 @@ impl<'a> Worker<'a> {
         digest: Digest,
         base: Digest,
         block: &[u8; BLOCK_SIZE],
-    ) -> Result<u32> {
+    ) -> Result<()> {
         let delta = self.encoder.delta(block, &self.base, MAX_DELTA).map(<[u8]>::to_vec);
         let Some(delta) = delta else {
             self.misses = self.misses.saturating_add(1);
-            return self.store_full(digest, block);
+            return self.store_full(work, digest, block);
         };
         if delta.len() > SMALL_DELTA {
             // A delta binds its base, so it must save a good part.
-            let (encoding, full) = self.encoder.full(block);
+            let (_, full) = self.encoder.full(block);
             if full.len().saturating_mul(3) < delta.len().saturating_mul(4) {
                 self.misses = self.misses.saturating_add(1);
-                let kind = RecordKind::of_block(encoding);
-                return Ok(self.writer.store_block(kind, digest, BLOCK_SIZE, None, full)?);
+                return self.store_full(work, digest, block);
             }
         }
         self.misses = 0;
         work.delta_blocks.fetch_add(1, Ordering::Relaxed);
         let kind = RecordKind::of_block(Encoding::Delta);
-        Ok(self.writer.store_block(kind, digest, BLOCK_SIZE, Some(base), &delta)?)
+        let stored = self.writer.store_block(kind, digest, BLOCK_SIZE, Some(base), &delta)?;
+        Self::count_stored(work, stored);
+        Ok(())
     }
 
-    fn store_full(&mut self, digest: Digest, block: &[u8; BLOCK_SIZE]) -> Result<u32> {
-        let (encoding, payload) = self.encoder.full(block);
-        let kind = RecordKind::of_block(encoding);
-        Ok(self.writer.store_block(kind, digest, BLOCK_SIZE, None, payload)?)
+    /// Stores a block in full: by itself, or together with the next ones.
+    fn store_full(
+        &mut self,
+        work: &DiskWork,
+        digest: Digest,
+        block: &[u8; BLOCK_SIZE],
+    ) -> Result<()> {
+        self.together.extend_from_slice(block);
+        self.waiting.push(digest);
+        if self.waiting.len() < self.writer.unit_blocks() {
+            Ok(())
+        } else {
+            self.store_waiting(work)
+        }
+    }
+
+    /// Stores what waits to be stored together.
+    fn store_waiting(&mut self, work: &DiskWork) -> Result<()> {
+        if self.waiting.len() > 1
+            && let Some(payload) = self.encoder.unit(&self.together)
+            && self.writer.takes_unit(payload)
+        {
+            let stored = self.writer.store_unit(&self.waiting, payload)?;
+            Self::count_stored(work, stored);
+        } else {
+            for (digest, block) in self.waiting.iter().zip(self.together.chunks(BLOCK_SIZE)) {
+                let (encoding, payload) = self.encoder.full(block);
+                let kind = RecordKind::of_block(encoding);
+                let stored = self.writer.store_block(kind, *digest, BLOCK_SIZE, None, payload)?;
+                Self::count_stored(work, stored);
+            }
+        }
+        self.together.clear();
+        self.waiting.clear();
+        Ok(())
     }
 }

@@ -349,13 +349,16 @@ fn open_block(
     base: Option<(&Location, &[u8])>,
     plain: &mut [u8],
 ) -> Result<()> {
+    if reader.is_at_hand(place, plain) {
+        return Ok(());
+    }
     let start = u64::from(place.entry.offset).saturating_sub(span);
     let start = usize::try_from(start).unwrap_or(usize::MAX);
     let len = usize::try_from(place.entry.stored_len).unwrap_or(usize::MAX);
     if let Some(sealed) = bytes.and_then(|b| b.get_mut(start..start.saturating_add(len))) {
         // In place; a block that has several places on the disk is opened in a copy, as it is
-        // opened once for each.
-        let opened = if shared {
+        // opened once for each, and so is a unit, which has other blocks.
+        let opened = if shared || place.entry.part.of > 1 {
             reader.open_fetched(place, &mut sealed.to_vec(), base, plain)
         } else {
             reader.open_fetched(place, sealed, base, plain)

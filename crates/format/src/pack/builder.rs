@@ -4,9 +4,9 @@ use strongroom_base::{AlignedBuf, Digest};
 use zerocopy::IntoBytes as _;
 
 use super::{
-    Contents, ENTRY_LEN, Entry, FOOTER_LEN, FOOTER_MAGIC, FinishedPack, HEADER_LEN, Header,
-    MAX_PACK, MAX_RECORDS, PackFooter, PackKind, RecordKind, TRAILER_ORDINAL, VERSION,
-    encode_table, pack_id, record_aad, trailer_aad,
+    BLOCK_LEN, Contents, ENTRY_LEN, Entry, FOOTER_LEN, FOOTER_MAGIC, FinishedPack, HEADER_LEN,
+    Header, MAX_PACK, MAX_RECORDS, PackFooter, PackKind, Packing, Part, RecordKind,
+    TRAILER_ORDINAL, VERSION, encode_table, pack_id, record_aad, trailer_aad,
 };
 use crate::{FormatError, SealKey};
 
@@ -42,6 +42,11 @@ impl PackBuilder {
         self.header.kind
     }
 
+    /// How it is packed.
+    pub fn packing(&self) -> Packing {
+        self.header.packing
+    }
+
     /// Whether it has no records yet.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -69,11 +74,72 @@ impl PackBuilder {
 
     /// Whether a record of so many payload bytes still fits.
     pub fn fits(&self, payload_len: usize) -> bool {
+        self.fits_with(payload_len, 1)
+    }
+
+    /// Whether a unit of so many payload bytes and blocks still fits.
+    pub fn fits_with(&self, payload_len: usize, blocks: usize) -> bool {
         let needed = payload_len
             .saturating_add(super::BASE_LEN)
             .saturating_add(SealKey::OVERHEAD)
-            .saturating_add(self.closing_len(1, 1));
-        self.entries.len() < MAX_RECORDS && needed <= self.buf.room()
+            .saturating_add(self.closing_len(blocks, 1));
+        self.entries.len().saturating_add(blocks) <= MAX_RECORDS && needed <= self.buf.room()
+    }
+
+    /// Seals a unit: blocks of these digests, in one frame. Returns the sealed bytes.
+    pub fn append_unit(&mut self, digests: &[Digest], payload: &[u8]) -> Result<u32, FormatError> {
+        let too_large = || FormatError::TooLarge { what: "unit" };
+        let of = u8::try_from(digests.len()).map_err(|_| too_large())?;
+        let limit = usize::from(of).saturating_mul(super::MAX_PLAIN);
+        let shares = self.header.packing != Packing::Single && self.kind() == PackKind::Data;
+        if !shares
+            || Part::of_unit(0, of).is_none()
+            || !self.fits_with(payload.len(), digests.len())
+            || payload.len() > limit
+        {
+            return Err(too_large());
+        }
+        let first = u32::try_from(self.entries.len()).map_err(|_| too_large())?;
+        let aad = record_aad(RecordKind::BlockUnit, first, BLOCK_LEN.saturating_mul(u32::from(of)));
+        let (offset, stored_len) = self.seal(first, &aad, None, payload)?;
+        for ((at, ordinal), digest) in (0..of).zip(first..).zip(digests) {
+            self.entries.push(Entry {
+                digest: *digest,
+                kind: RecordKind::BlockUnit,
+                ordinal,
+                offset,
+                stored_len,
+                plain_len: BLOCK_LEN,
+                part: Part { at, of },
+            });
+        }
+        Ok(stored_len)
+    }
+
+    /// Appends sealed bytes. Returns where they are, and how many.
+    fn seal(
+        &mut self,
+        ordinal: u32,
+        aad: &[u8],
+        base: Option<Digest>,
+        payload: &[u8],
+    ) -> Result<(u32, u32), FormatError> {
+        let too_large = || FormatError::TooLarge { what: "record" };
+        let start = self.buf.len();
+        let offset = u32::try_from(start).map_err(|_| too_large())?;
+        let room =
+            base.is_none_or(|base| self.buf.append(base.as_bytes())) && self.buf.append(payload);
+        let sealed = self
+            .buf
+            .get_mut(start..)
+            .and_then(|record| self.key.seal(ordinal, aad, record))
+            .is_some_and(|tag| self.buf.append(&tag));
+        if !room || !sealed {
+            return Err(too_large());
+        }
+        let stored_len =
+            u32::try_from(self.buf.len().saturating_sub(start)).map_err(|_| too_large())?;
+        Ok((offset, stored_len))
     }
 
     /// Seals a record. A `base` goes with [`RecordKind::BlockDelta`] and with nothing else.
@@ -89,27 +155,16 @@ impl PackBuilder {
         if !self.fits(payload.len())
             || plain_len > super::MAX_PLAIN
             || base.is_some() != (kind == RecordKind::BlockDelta)
+            || kind == RecordKind::BlockUnit
         {
             return Err(too_large());
         }
-        let start = self.buf.len();
         let ordinal = u32::try_from(self.entries.len()).map_err(|_| too_large())?;
-        let offset = u32::try_from(start).map_err(|_| too_large())?;
         let plain_len = u32::try_from(plain_len).map_err(|_| too_large())?;
-        let room =
-            base.is_none_or(|base| self.buf.append(base.as_bytes())) && self.buf.append(payload);
         let aad = record_aad(kind, ordinal, plain_len);
-        let sealed = self
-            .buf
-            .get_mut(start..)
-            .and_then(|record| self.key.seal(ordinal, &aad, record))
-            .is_some_and(|tag| self.buf.append(&tag));
-        if !room || !sealed {
-            return Err(too_large());
-        }
-        let stored_len =
-            u32::try_from(self.buf.len().saturating_sub(start)).map_err(|_| too_large())?;
-        let entry = Entry { digest, kind, ordinal, offset, stored_len, plain_len };
+        let (offset, stored_len) = self.seal(ordinal, &aad, base, payload)?;
+        let part = Part::WHOLE;
+        let entry = Entry { digest, kind, ordinal, offset, stored_len, plain_len, part };
         self.entries.push(entry);
         self.bases.extend(base);
         Ok(entry)

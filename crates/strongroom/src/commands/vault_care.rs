@@ -329,6 +329,7 @@ impl Show for VerifyReport {
 Examples:
   strongroom vault reclaim --dry-run
   strongroom vault reclaim --wait 2h --respect-notes-after 7d
+  strongroom vault reclaim --recompress
   strongroom vault reclaim main --wait")]
 pub(crate) struct ReclaimArgs {
     /// Reclaim in a vault of the service: its name or id
@@ -338,6 +339,12 @@ pub(crate) struct ReclaimArgs {
     /// Show what would be freed; change nothing
     #[arg(long)]
     dry_run: bool,
+
+    /// First compress what is needed once more, with what takes longer and gains more: at most 64 GiB,
+    /// the next time the rest. Backups may run. Needs space for both until the old packs are removed.
+    /// A vault of an earlier program can afterwards not be read by that any more
+    #[arg(long, conflicts_with = "name")]
+    recompress: bool,
 
     /// Keep deleted recovery points whose deletion note is younger than this, by the store's clock:
     /// this leaves time to notice that somebody else has deleted them
@@ -370,6 +377,7 @@ impl ReclaimArgs {
             threads: context.threads(&self.work),
             host: context::host(),
             notes: Notes::OlderThan(self.respect_notes_after.unwrap_or_default()),
+            recompress: self.recompress.then_some(ReclaimOptions::RECOMPRESS),
             ..ReclaimOptions::default()
         };
         if !self.dry_run {
@@ -544,6 +552,19 @@ impl Show for ReclaimReport {
             ("Held before", human::bytes(self.pack_bytes)),
             ("Needed of that", human::bytes(self.live_bytes)),
         ];
+        if self.recompressed_bytes > 0 {
+            let before = human::bytes(self.recompressed_bytes);
+            facts.push(if self.dry_run {
+                ("To be recompressed", before)
+            } else {
+                let after = human::bytes(self.recompressed_to_bytes);
+                ("Recompressed", format!("{before} to {after}"))
+            });
+        }
+        if self.recompression_left_bytes > 0 {
+            let left = human::bytes(self.recompression_left_bytes);
+            facts.push(("For the next recompression", left));
+        }
         facts.extend(self.gave_up.iter().map(|who| ("Gave up", who.clone())));
         if let Some(seconds) = self.clock_ahead_seconds {
             let way = if seconds < 0 { "behind" } else { "ahead of" };

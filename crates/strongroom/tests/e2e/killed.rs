@@ -176,6 +176,28 @@ fn a_reclaim_killed_at_any_step() {
 }
 
 #[test]
+fn a_recompression_killed_at_any_step() {
+    let lab = lab_with_points("vault create");
+    let recompress = "vault reclaim --recompress --wait 0s";
+    let kills =
+        killed_at_every_step(&lab, recompress, Threads::Several, &["vault", ".cache"], &|step| {
+            assert_eq!(lab.points("web").len(), 2, "step {step}");
+            lab.ok("vault verify");
+            assert_restores(&lab, "");
+            // Beside its leftovers, others can work.
+            lab.ok("backup --item third --disk system=day1.img");
+            lab.ok(recompress);
+            lab.ok("vault verify");
+            assert_restores(&lab, "");
+            // All of it is compressed once more now, and is not a second time.
+            let again = lab.json(recompress);
+            assert_eq!(again["recompressed_packs"], 0, "step {step}: {again}");
+            reclaim_all(&lab, &["vault"], step);
+        });
+    assert!(kills > 10, "{kills} steps");
+}
+
+#[test]
 fn a_key_rotation_killed_at_any_step() {
     let lab = lab_with_points("vault create");
     lab.ok("vault key generate new");

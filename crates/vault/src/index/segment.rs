@@ -26,8 +26,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use strongroom_base::{Digest, KeyId, PackId};
-use strongroom_format::pack::{Contents, Header, PackKind, RecordKind};
+use strongroom_base::{BLOCK_SIZE, Digest, KeyId, PackId};
+use strongroom_format::pack::{Contents, Header, Part, RecordKind, kind_and_packing_of};
 use ulid::Ulid;
 use zerocopy::{
     FromBytes, FromZeros as _, Immutable, IntoBytes, KnownLayout, Unaligned,
@@ -113,11 +113,12 @@ pub(crate) struct RawRecord {
     /// Row of the segment's pack table.
     pack: U32,
     offset: U32,
-    /// From the low end: sealed length 18 bits, plain length 17, kind 3, ordinal 18.
+    /// From the low end: sealed length 21 bits, plain length 17, kind 3, ordinal 18. Of a block of a
+    /// unit, in place of the plain length: its place in the unit 8 bits, the number of its blocks 8.
     place: U64,
 }
 
-const MAGIC: [u8; 8] = *b"SRINDEX3";
+const MAGIC: [u8; 8] = *b"SRINDEX4";
 const HEADER_LEN: usize = size_of::<RawHeader>();
 const RECORD_LEN: usize = size_of::<RawRecord>();
 const RECORDS_A_PAGE: usize = 85;
@@ -153,11 +154,16 @@ impl RawRecord {
             RecordKind::BlockZstd => 2,
             RecordKind::BlockDelta => 3,
             RecordKind::Node => 4,
+            RecordKind::BlockUnit => 6,
+        };
+        let plain = match entry.kind {
+            RecordKind::BlockUnit => u64::from(entry.part.at) | (u64::from(entry.part.of) << 8),
+            _ => u64::from(entry.plain_len),
         };
         let place = u64::from(entry.stored_len)
-            | (u64::from(entry.plain_len) << 18)
-            | (kind << 35)
-            | (u64::from(entry.ordinal) << 38);
+            | (plain << 21)
+            | (kind << 38)
+            | (u64::from(entry.ordinal) << 41);
         Self {
             digest: *entry.digest.as_bytes(),
             pack: row.into(),
@@ -178,13 +184,21 @@ impl RawRecord {
             let mask = (1_u64 << width).saturating_sub(1);
             u32::try_from((place >> shift) & mask).unwrap_or(0)
         };
+        let kind = RecordKind::from_number(u8::try_from(bits(38, 3)).ok()?)?;
+        let small = |shift| u8::try_from(bits(shift, 8)).ok();
+        let (plain_len, part) = if kind == RecordKind::BlockUnit {
+            (u32::try_from(BLOCK_SIZE).ok()?, Part::of_unit(small(21)?, small(29)?)?)
+        } else {
+            (bits(21, 17), Part::WHOLE)
+        };
         Some(strongroom_format::pack::Entry {
             digest: self.digest(),
-            kind: RecordKind::from_number(u8::try_from(bits(35, 3)).ok()?)?,
-            ordinal: bits(38, 18),
+            kind,
+            ordinal: bits(41, 18),
             offset: self.offset.get(),
-            stored_len: bits(0, 18),
-            plain_len: bits(18, 17),
+            stored_len: bits(0, 21),
+            plain_len,
+            part,
         })
     }
 }
@@ -604,17 +618,10 @@ fn as_records(bytes: &[u8]) -> io::Result<&[RawRecord]> {
 }
 
 fn pack_row(raw: &RawPack) -> Option<PackRow> {
+    let (kind, packing) = kind_and_packing_of(raw.kind)?;
     Some(PackRow {
         id: PackId::new(raw.id),
-        header: Header {
-            kind: match raw.kind {
-                1 => PackKind::Data,
-                2 => PackKind::Node,
-                _ => return None,
-            },
-            key_id: KeyId::from_bytes(raw.key_id),
-            salt: raw.salt,
-        },
+        header: Header { kind, packing, key_id: KeyId::from_bytes(raw.key_id), salt: raw.salt },
         size: raw.size.get(),
         source: usize::try_from(raw.source.get()).ok()?,
     })
@@ -623,10 +630,7 @@ fn pack_row(raw: &RawPack) -> Option<PackRow> {
 fn raw_pack(row: &PackRow) -> RawPack {
     RawPack {
         id: *row.id.as_bytes(),
-        kind: match row.header.kind {
-            PackKind::Data => 1,
-            PackKind::Node => 2,
-        },
+        kind: row.header.kind_and_packing(),
         key_id: row.header.key_id.to_bytes(),
         salt: row.header.salt,
         size: row.size.into(),

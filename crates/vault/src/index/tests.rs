@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use strongroom_base::KeyId;
-use strongroom_format::pack::{Entry, PackKind};
+use strongroom_format::pack::{Entry, PackKind, Packing, Part};
 
 use super::*;
 
@@ -31,6 +31,7 @@ fn contents(pack: u8, digests: impl Iterator<Item = u32>) -> Contents {
                 offset,
                 stored_len: 100 + n % 50,
                 plain_len: 65536,
+                part: Part::WHOLE,
             };
             offset += entry.stored_len;
             entry
@@ -45,6 +46,7 @@ fn contents(pack: u8, digests: impl Iterator<Item = u32>) -> Contents {
         id: PackId::new([pack; 32]),
         header: Header {
             kind: PackKind::Data,
+            packing: Packing::Units,
             key_id: KeyId::from_bytes([1; 16]),
             salt: [pack; 32],
         },

@@ -22,7 +22,7 @@ use strongroom_base::{Cancel, Digest, PackId, PointId, Stage, Things};
 use strongroom_format::{
     Manifest,
     names::ItemKey,
-    pack::{Contents, RecordKind},
+    pack::{Contents, Packing, RecordKind},
 };
 use strongroom_image::{Image, Node, NodeReader, visit_new};
 
@@ -79,6 +79,16 @@ pub(super) struct Marks<'v> {
     nodes_read: AtomicU64,
 }
 
+/// Needed bytes of a pack.
+pub(super) struct FullAndDelta {
+    /// Of full blocks.
+    pub(super) full: u64,
+    /// Of deltas.
+    pub(super) delta: u64,
+    /// How the pack is packed.
+    pub(super) packing: Packing,
+}
+
 /// A record that was found for a digest.
 struct Instance {
     segment: usize,
@@ -86,6 +96,7 @@ struct Instance {
     record: RawRecord,
     pack: PackId,
     place: Use,
+    packing: Packing,
 }
 
 impl Segment {
@@ -97,8 +108,9 @@ impl Segment {
     ) -> impl Iterator<Item = Instance> + 'a {
         found.drain(..).filter_map(move |(number, record)| {
             let place = self.uses.get(record.row()).copied()?;
-            let pack = self.loaded.segment.packs.get(record.row())?.id;
-            let instance = Instance { segment, number, record, pack, place };
+            let row = self.loaded.segment.packs.get(record.row())?;
+            let (pack, packing) = (row.id, row.header.packing);
+            let instance = Instance { segment, number, record, pack, place, packing };
             (place != Use::Gone).then_some(instance)
         })
     }
@@ -182,12 +194,13 @@ impl<'v> Marks<'v> {
     /// Marks one of the records of a digest, a full one if `full`.
     fn mark_among(&self, digest: &Digest, instances: &[Instance], full: bool) -> Result<bool> {
         // A full record, wherever it is, rather than a delta: a delta may have lost its base while
-        // nobody needed it. Of equals the one in the pack of the highest name: the same one next
-        // time, whatever the index looks like then, so that the others' packs become free for good.
+        // nobody needed it. Of equals the one that was packed best, in the pack of the highest name:
+        // the same one next time, whatever the index looks like then, so that the others' packs become
+        // free for good.
         let fulls = || instances.iter().filter(|instance| !instance.is_delta());
         let deltas = || instances.iter().filter(|instance| instance.is_delta());
         let (no_full, no_delta) = (fulls().next().is_none(), deltas().next().is_none());
-        let best = fulls().max_by_key(|i| (i.place, i.pack));
+        let best = fulls().max_by_key(|i| (i.place, i.packing, i.pack));
         if let Some(best) = best.filter(|best| best.place > Use::Doubtful) {
             if fulls().any(|instance| self.is_marked(instance)) {
                 return Ok(false);
@@ -439,6 +452,54 @@ impl<'v> Marks<'v> {
             }
         }
         Ok(live)
+    }
+
+    /// Needed bytes of every pack that stays, by what they are.
+    pub(super) fn full_by_pack(&self) -> Result<Vec<(PackId, FullAndDelta)>> {
+        let mut found = Vec::new();
+        for segment in &self.segments {
+            let mut by_row = vec![(0_u64, 0_u64); segment.uses.len()];
+            self.for_marked(segment, &mut |record| {
+                let Some(entry) = record.entry() else { return Ok(()) };
+                let Some((full, delta)) = by_row.get_mut(record.row()) else { return Ok(()) };
+                let bytes = Contents::share_of(&entry);
+                let sum = if entry.kind == RecordKind::BlockDelta { delta } else { full };
+                *sum = sum.saturating_add(bytes);
+                Ok(())
+            })?;
+            let rows = segment.loaded.segment.packs.iter().zip(&segment.uses).zip(by_row);
+            found.extend(rows.filter(|((_, place), _)| **place == Use::Good).map(
+                |((row, _), (full, delta))| {
+                    (row.id, FullAndDelta { full, delta, packing: row.header.packing })
+                },
+            ));
+        }
+        Ok(found)
+    }
+
+    /// The needed full records of packs, in the order in which they lie.
+    pub(super) fn full_records(
+        &self,
+        of: &HashSet<PackId>,
+    ) -> Result<HashMap<PackId, Vec<RawRecord>>> {
+        let mut records: HashMap<PackId, Vec<RawRecord>> = HashMap::new();
+        for segment in &self.segments {
+            self.for_marked(segment, &mut |record| {
+                let pack = segment.loaded.segment.packs.get(record.row());
+                let is_full =
+                    record.entry().is_some_and(|entry| entry.kind != RecordKind::BlockDelta);
+                if let Some(pack) = pack.filter(|pack| is_full && of.contains(&pack.id)) {
+                    records.entry(pack.id).or_default().push(*record);
+                }
+                Ok(())
+            })?;
+        }
+        for records in records.values_mut() {
+            let place = |record: &RawRecord| record.entry().map(|e| (e.offset, e.part.at));
+            records.sort_unstable_by_key(place);
+            records.dedup_by_key(|record| place(record));
+        }
+        Ok(records)
     }
 
     /// Packs that are not condemned and that something needed is in.

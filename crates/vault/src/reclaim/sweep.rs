@@ -8,17 +8,21 @@ use std::{
 use strongroom_base::{Cancel, PackId, PointId, Stage, Things};
 use strongroom_format::{
     IndexObject,
+    codec::Effort,
     names::{self, ItemKey},
-    pack::{Contents, pack_id},
+    pack::{Contents, Packing, pack_id},
 };
 use strongroom_objects::{Heal, StoreError};
 use ulid::Ulid;
 
-use super::{OnReclaim, ReclaimOptions, ReclaimProgress, ReclaimReport, mark::Marks};
+use super::{
+    OnReclaim, ReclaimOptions, ReclaimProgress, ReclaimReport,
+    mark::Marks,
+    repack::{Repacker, packing_by_pack},
+};
 use crate::{
     Vault, VaultError, Writer,
     error::Result,
-    index::RawRecord,
     read::is_damage,
     together::{cuts_of, read_ahead},
     write::ListedPack,
@@ -70,12 +74,18 @@ pub(super) fn copy_live(
     }
     wanted.sort_by_key(|(pack, _)| *pack);
     debug_assert!(wanted.iter().all(|(pack, _)| condemned.contains(pack)));
-    let writer = Writer::begin_copy(vault, &options.host)?;
+    let mut writer = Writer::begin_copy(vault, &options.host)?;
     for (_, records) in &mut wanted {
         // In the order in which they lie, so that what was written together stays together.
-        records.sort_unstable_by_key(|record| record.entry().map(|entry| entry.offset));
+        records.sort_unstable_by_key(|record| record.entry().map(|e| (e.offset, e.part.at)));
     }
-    let (total, mut done) = (wanted.len(), 0);
+    // What was packed tightly stays apart, and is never packed once more.
+    let packing = packing_by_pack(vault);
+    let tight = |pack: &PackId| packing.get(pack) == Some(&Packing::Tight);
+    let (tightly, loosely): (Vec<_>, Vec<_>) =
+        wanted.into_iter().partition(|(pack, _)| tight(pack));
+    let total = tightly.len().saturating_add(loosely.len());
+    let mut done = 0;
     let size = |pack: &PackId| packs.get(pack).map_or(0, |listed| listed.size);
     let read = |pack: &PackId| {
         if cancel.is_cancelled() {
@@ -83,26 +93,35 @@ pub(super) fn copy_live(
         }
         read_pack(vault, packs.get(pack).ok_or(VaultError::ConcurrentReclaim)?)
     };
-    read_ahead(
-        vault.at_once(),
-        READ_AHEAD,
-        &wanted,
-        |(pack, _)| size(pack),
-        |(pack, _)| read(pack),
-        |(pack, records), bytes| {
-            progress(ReclaimProgress::new(Stage::Copying, Things::Packs, done, total));
-            done += 1;
-            let listed = packs.get(pack).ok_or(VaultError::ConcurrentReclaim)?;
-            copy_pack(vault, &writer, listed, records, &bytes?)
-        },
-    )?;
+    for (packs_of, effort) in [(loosely, Effort::Backup), (tightly, Effort::Recompression)] {
+        if packs_of.is_empty() {
+            continue;
+        }
+        if effort == Effort::Recompression {
+            writer.set_packing(Packing::Tight)?;
+        }
+        let mut repacker = Repacker::new(vault, &writer, effort);
+        read_ahead(
+            vault.at_once(),
+            READ_AHEAD,
+            &packs_of,
+            |(pack, _)| size(pack),
+            |(pack, _)| read(pack),
+            |(pack, records), bytes| {
+                progress(ReclaimProgress::new(Stage::Copying, Things::Packs, done, total));
+                done += 1;
+                let listed = packs.get(pack).ok_or(VaultError::ConcurrentReclaim)?;
+                repacker.copy(listed, records, &bytes?)
+            },
+        )?;
+    }
     let bytes = writer.end()?;
     report.copied_bytes = report.copied_bytes.saturating_add(bytes);
     Ok(())
 }
 
 /// Reads a whole pack, and has it healed if it is not what its name says.
-fn read_pack(vault: &Vault, listed: &ListedPack) -> Result<Vec<u8>> {
+pub(super) fn read_pack(vault: &Vault, listed: &ListedPack) -> Result<Vec<u8>> {
     let key = names::pack(listed.kind, &listed.id);
     if let Some(bytes) = vault.kept_pack(listed).filter(|bytes| pack_id(bytes) == listed.id) {
         return Ok(bytes);
@@ -119,30 +138,6 @@ fn read_pack(vault: &Vault, listed: &ListedPack) -> Result<Vec<u8>> {
         }
         other => other,
     }
-}
-
-fn copy_pack(
-    vault: &Vault,
-    writer: &Writer,
-    listed: &ListedPack,
-    records: &[RawRecord],
-    bytes: &[u8],
-) -> Result<()> {
-    let key = names::pack(listed.kind, &listed.id);
-    let damaged = |source| VaultError::Object { object: key.to_string(), source };
-    let header = strongroom_format::pack::Header::parse(bytes).map_err(damaged)?;
-    let seal_key = vault.pack_key(&header, &key)?;
-    for entry in records.iter().filter_map(RawRecord::entry) {
-        let start = usize::try_from(entry.offset).unwrap_or(usize::MAX);
-        let end = start.saturating_add(usize::try_from(entry.stored_len).unwrap_or(usize::MAX));
-        let sealed = bytes.get(start..end).ok_or(VaultError::Pack { pack: listed.id })?;
-        let mut sealed = sealed.to_vec();
-        let payload = entry.open(&seal_key, &mut sealed).map_err(damaged)?;
-        let plain_len = usize::try_from(entry.plain_len).unwrap_or(usize::MAX);
-        let kind = entry.kind;
-        writer.append(listed.kind, kind, entry.digest, plain_len, payload.base, payload.bytes)?;
-    }
-    Ok(())
 }
 
 /// Deletes the condemned packs, then the deleted points, then replaces the index objects that

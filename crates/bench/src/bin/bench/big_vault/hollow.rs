@@ -15,7 +15,7 @@ use strongroom_base::{BLOCK_SIZE_U64, Digest, EntropyExt, PackId, SystemEntropy}
 use strongroom_bench::{Failure, Outcome, rng::Rng};
 use strongroom_format::{
     SealKey,
-    pack::{Entry, HEADER_LEN, Header, PackKind, RecordKind, closing},
+    pack::{Entry, HEADER_LEN, Header, PackKind, Packing, Part, RecordKind, closing},
 };
 use strongroom_vault::Vault;
 
@@ -71,6 +71,7 @@ fn put_one(
             offset,
             stored_len,
             plain_len: u32::try_from(BLOCK_SIZE_U64)?,
+            part: Part::WHOLE,
         });
         offset += stored_len;
     }
@@ -79,7 +80,7 @@ fn put_one(
     fs::create_dir_all(&path).map_err(Failure::at(&path))?;
     let path = path.join(&name);
     let file = File::create_new(&path).map_err(Failure::at(&path))?;
-    let header = Header { kind: PackKind::Data, key_id, salt };
+    let header = Header { kind: PackKind::Data, key_id, salt, packing: Packing::Single };
     file.write_all_at(&header.encode(), 0).map_err(Failure::at(&path))?;
     let closing = closing(&key, &entries, &[]).map_err(failed)?;
     file.write_all_at(&closing, offset.into()).map_err(Failure::at(&path))
