@@ -30,10 +30,9 @@ fn a_backup_and_a_restore_stay_within_their_memory() {
     let place = Place::new();
     let path = place.path("a.raw");
     let disk = fs::File::create(&path).expect("a disk");
-    let mut block = noise(5, 65536);
-    block[32768..].fill(b'x');
+    let mut block = vec![b'x'; 65536];
     for number in 0..BLOCKS {
-        block[..8].copy_from_slice(&number.to_le_bytes());
+        block[..32768].copy_from_slice(&noise(number, 32768));
         disk.write_all_at(&block, number * 65536).expect("written");
     }
     // Packs as large as they are outside of tests.

@@ -67,7 +67,10 @@ fn deleted_points_give_their_space_back_and_the_others_stay() {
     stages.retain(|stage| *stage != Stage::Copying);
     assert_eq!(stages, [Stage::Marking, Stage::Waiting, Stage::Deleting]);
     assert_eq!(report.points_removed, 4);
-    assert!(report.freed_bytes > 6_000_000, "{report:?}");
+    // How much exactly depends on how the threads have mixed blocks; no pack of which most is not needed
+    // stays.
+    assert!(report.freed_bytes > 4_000_000, "{report:?}");
+    assert!(report.pack_bytes - report.freed_bytes < report.live_bytes * 2, "{report:?}");
     let again = run(&vault, false);
     assert_eq!((again.points_removed, again.packs_removed), (0, 0), "{again:?}");
     assert_eq!(again.pack_bytes, report.pack_bytes - report.freed_bytes);

@@ -275,7 +275,7 @@ fn run(
         Deltas::Never => false,
     };
     let readers = READERS.div_ceil(jobs.len().max(1)).max(1);
-    let buffer_count = threads.saturating_mul(2).saturating_add(READERS.max(jobs.len()));
+    let buffer_count = threads.saturating_add(READERS.max(jobs.len()));
     let (give, take) = bounded::<AlignedBuf>(buffer_count);
     for _ in 0..buffer_count {
         let capacity = UNIT_BLOCKS.saturating_mul(strongroom_base::BLOCK_SIZE);
