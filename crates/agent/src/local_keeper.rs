@@ -202,6 +202,7 @@ impl Keeper for LocalKeeper {
             host: self.host.clone(),
             notes: Notes::Of(order.given_up.iter().cloned().collect()),
             now: Some(order.now),
+            recompress: order.recompress.then_some(ReclaimOptions::RECOMPRESS),
             ..ReclaimOptions::default()
         };
         let last = Mutex::new(None);

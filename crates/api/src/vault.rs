@@ -116,6 +116,9 @@ pub struct Vault {
     pub soft_delete: SoftDelete,
     /// Whether recovery points can be deleted before they expire.
     pub immutability: Immutability,
+    /// Whether each reclaim also compresses once more what the recovery points need.
+    #[serde(default)]
+    pub recompress: bool,
     /// Free labels.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
@@ -156,6 +159,11 @@ pub struct VaultCreate {
     /// Whether recovery points can be deleted before they expire.
     #[serde(default)]
     pub immutability: Option<Immutability>,
+    /// Whether each reclaim also compresses once more what the recovery points need: up to 64 GiB each
+    /// time, beside running backups. By default it does not. Programs before format 2 cannot read the
+    /// vault afterwards.
+    #[serde(default)]
+    pub recompress: Option<bool>,
     /// Whether to create the vault although its store cannot arbitrate between writers; nobody else
     /// may then write to it.
     #[serde(default)]
@@ -196,6 +204,9 @@ pub struct VaultUpdate {
     /// Whether recovery points can be deleted before they expire.
     #[serde(default)]
     pub immutability: Option<Immutability>,
+    /// Whether each reclaim also compresses once more what the recovery points need.
+    #[serde(default)]
+    pub recompress: Option<bool>,
     /// New labels, which replace all present ones.
     #[serde(default)]
     pub tags: Option<BTreeMap<String, String>>,

@@ -73,6 +73,7 @@ impl Control {
             key: Some(key.clone()),
             soft_delete: None,
             immutability: None,
+            recompress: None,
             single_writer: false,
             tags: std::collections::BTreeMap::new(),
         };

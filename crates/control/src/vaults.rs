@@ -92,6 +92,7 @@ impl Control {
                 },
                 soft_delete,
                 immutability,
+                recompress: request.recompress.unwrap_or(false),
                 tags: request.tags.clone(),
                 created: self.now(),
                 deleted: None,
@@ -217,6 +218,7 @@ impl Control {
             vault.name = change.name.unwrap_or_else(|| vault.name.clone());
             vault.soft_delete = change.soft_delete.unwrap_or(vault.soft_delete);
             vault.immutability = change.immutability.unwrap_or(vault.immutability);
+            vault.recompress = change.recompress.unwrap_or(vault.recompress);
             vault.tags = change.tags.unwrap_or_else(|| vault.tags.clone());
             let version = tx.update(&doc, version).await.map_err(name_taken)?;
             judge_all(tx, "vault", doc.vault.id).await?;
@@ -328,6 +330,9 @@ fn keep_protection(vault: &mut Vault, saved: &Vault, request: &VaultCreate) {
     }
     if request.immutability.is_none() || saved.immutability == Immutability::Locked {
         vault.immutability = saved.immutability;
+    }
+    if request.recompress.is_none() {
+        vault.recompress = saved.recompress;
     }
     if request.tags.is_empty() {
         vault.tags.clone_from(&saved.tags);

@@ -124,6 +124,9 @@ pub struct ReclaimOrder {
     pub given_up: Vec<(String, PointId)>,
     /// The time by which locks are judged.
     pub now: Timestamp,
+    /// Whether to compress once more what the points need, as much as one reclaim does.
+    #[serde(default)]
+    pub recompress: bool,
 }
 
 /// A point with a deletion note that a reclaim has left.

@@ -166,7 +166,13 @@ fn of_vaults(shapes: &mut Shapes) {
     let validate = ValidateOrder { order: id("validate"), vault: vault(), item, point: point() };
     shapes.add("validate", &validate);
     let given_up = vec![("web".to_owned(), point())];
-    let reclaim = ReclaimOrder { order: id("reclaim"), vault: vault(), given_up, now: time() };
+    let reclaim = ReclaimOrder {
+        order: id("reclaim"),
+        vault: vault(),
+        given_up,
+        now: time(),
+        recompress: true,
+    };
     shapes.add("reclaim", &reclaim);
     let held = vec![HeldPoint { item: Some("web".to_owned()), point: point(), locked: true }];
     shapes.add("reclaim_done", &ReclaimDone { complete: true, held, report: Report::default() });

@@ -26,7 +26,8 @@ fn delete(lab: &Lab, points: &[PointId]) {
 
 fn reclaim(lab: &Lab, given_up: &[PointId], watch: &Watch) -> Result<ReclaimDone> {
     let given_up = given_up.iter().map(|point| ("web".to_owned(), *point)).collect();
-    let order = ReclaimOrder { order: once(), vault: lab.access(), given_up, now: now() };
+    let order =
+        ReclaimOrder { order: once(), vault: lab.access(), given_up, now: now(), recompress: true };
     lab.keeper.reclaim(&order, watch)
 }
 

@@ -218,6 +218,7 @@ impl Control {
                         vault: vault.access(),
                         given_up,
                         now: self.trusted_now(),
+                        recompress: vault.vault.recompress,
                     });
                 }
             }

@@ -245,6 +245,7 @@ async fn a_vault_that_is_made_again_after_a_crash_can_be_opened(bed: Bed) {
         key: None,
         soft_delete: None,
         immutability: None,
+        recompress: None,
         single_writer: false,
         tags: std::collections::BTreeMap::new(),
     };

@@ -202,6 +202,7 @@ impl World {
             key: Some(KeyReference::File("/key".to_owned())),
             soft_delete: None,
             immutability: None,
+            recompress: None,
             single_writer: false,
             tags: BTreeMap::new(),
         };

@@ -93,7 +93,7 @@ impl Suite<'_> {
     fn reclaim_order(&self, vault: &VaultAccess, given_up: &[PointId]) -> ReclaimOrder {
         let given_up = given_up.iter().map(|point| (ITEM.to_owned(), *point)).collect();
         let (order, now) = (Self::once(), self.world.now());
-        ReclaimOrder { order, vault: vault.clone(), given_up, now }
+        ReclaimOrder { order, vault: vault.clone(), given_up, now, recompress: false }
     }
 
     /// Locks hold, and only what was given up is freed.

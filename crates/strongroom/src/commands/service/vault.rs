@@ -42,6 +42,7 @@ fn shown(vault: &Vault) -> String {
         ("Key changed", human::time(vault.encryption.rotated)),
         ("Soft delete", soft),
         ("Immutability", words(vault.immutability)),
+        ("Recompression", if vault.recompress { "with each reclaim" } else { "no" }.to_owned()),
         ("Created", human::time(vault.created)),
     ];
     facts.extend(vault.mirrors.iter().map(|mirror| ("Mirror", mirror.clone())));
@@ -68,6 +69,11 @@ pub(crate) struct SafetyArgs {
     #[arg(long, value_name = "STATE", value_parser = one_of!(Immutability))]
     immutability: Option<Immutability>,
 
+    /// Whether each reclaim also compresses once more what the recovery points need, up to 64 GiB each
+    /// time. Programs before format 2 cannot read the vault afterwards
+    #[arg(long, value_name = "BOOL")]
+    recompress: Option<bool>,
+
     /// A label; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = values::tag)]
     tag: Vec<(String, String)>,
@@ -79,6 +85,7 @@ impl SafetyArgs {
         self.soft_delete.is_none()
             && self.soft_delete_days.is_none()
             && self.immutability.is_none()
+            && self.recompress.is_none()
             && self.tag.is_empty()
     }
 
@@ -157,6 +164,7 @@ pub(crate) fn create(context: &Context, new: New) -> Result<(), Failure> {
         key: reference(new.key),
         soft_delete: new.safety.soft_delete(SoftDelete::default()),
         immutability: new.safety.immutability,
+        recompress: new.safety.recompress,
         single_writer: new.single_writer,
         tags: new.safety.tags()?,
     };
@@ -273,6 +281,7 @@ impl ListArgs {
 #[command(after_help = "\
 Examples:
   strongroom vault update main --soft-delete-days 30
+  strongroom vault update main --recompress true
   strongroom vault update main --immutability unlocked --tag site=berlin")]
 pub(crate) struct UpdateArgs {
     /// The vault: its name or id
@@ -308,12 +317,14 @@ impl UpdateArgs {
             _ => self.safety.soft_delete(client.vault(&self.name)?.soft_delete),
         };
         let immutability = self.safety.immutability;
+        let recompress = self.safety.recompress;
         let tags = self.safety.tags()?;
         let change = VaultUpdate {
             name: self.new_name,
             redundancy: None,
             soft_delete,
             immutability,
+            recompress,
             tags: (self.no_tags || !tags.is_empty()).then_some(tags),
         };
         let vault = client.update_vault(&self.name, &change)?;
