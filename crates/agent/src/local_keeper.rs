@@ -8,7 +8,7 @@ use std::{
 
 use jiff::Timestamp;
 use strongroom_api::{ErrorBody, ItemUsage, KeyReference, Report, TaskState};
-use strongroom_base::{PointId, Stage, SystemClock, SystemEntropy, words};
+use strongroom_base::{PointId, Stage, SystemEntropy, words};
 use strongroom_engine::data_bytes;
 use strongroom_format::Manifest;
 use strongroom_keys::{self as keys, KeyError, KeyRing};
@@ -19,7 +19,7 @@ use strongroom_orders::{
 };
 use strongroom_vault::{
     Notes, ReclaimOptions, ReclaimProgress, UsageOptions, ValidateOptions, ValidateProgress,
-    Validated, Vault, VaultError, WhyHeld,
+    Validated, Vault, VaultError, VaultOptions, WhyHeld,
     place::{self, NewVault, OpenKeys},
     reclaim_watched,
 };
@@ -314,7 +314,7 @@ fn rotate(
 ) -> Result<(), VaultError> {
     let old_key = vaults.key_source(&access.key)?;
     let new_key = new.map(|key| vaults.key_source(key)).transpose()?;
-    let clock_and_chance = (&SystemClock, &SystemEntropy);
+    let VaultOptions { clock, entropy, .. } = vaults.options();
     let (open, replaced) = match (place::open_keys(&access.url, &old_key), &new_key) {
         (Ok(open), _) => (open, false),
         // The old one opens it no more: has an earlier try replaced it?
@@ -330,13 +330,11 @@ fn rotate(
         let slots = keys::list_slots(&*store, ring.vault())?.into_iter();
         let label = slots.filter(|slot| slot.slot == old).find_map(|slot| Some(slot.head?.label));
         let label = label.unwrap_or_default();
-        let (clock, chance) = clock_and_chance;
-        ring.rotate_slot(&*store, old, new_key, &label, clock, chance)?;
+        ring.rotate_slot(&*store, old, new_key, &label, &*clock, &*entropy)?;
     }
     // Whoever had the old key may have kept the master key: so it is changed last.
     if !(replaced && is_newer_than_slot(&ring)) {
-        let (clock, chance) = clock_and_chance;
-        ring.rotate_master(&*store, clock, chance)?;
+        ring.rotate_master(&*store, &*clock, &*entropy)?;
     }
     Ok(())
 }

@@ -9,8 +9,9 @@ mod transfer;
 
 use std::{path::PathBuf, sync::Arc};
 
+use jiff::Timestamp;
 use strongroom_api::{Check, ErrorBody, ProtectableDisk, ProtectableItem, Report, RestoreDecision};
-use strongroom_base::{Clock as _, HostId, SystemClock, message};
+use strongroom_base::{HostId, message};
 use strongroom_disk::Within;
 use strongroom_hypervisor::{ConnectUri, Connection, Settings};
 use strongroom_machine::{
@@ -105,7 +106,8 @@ impl Agent for LocalAgent {
             return Ok(Vec::new());
         }
         let machines = strongroom_machine::discover(&self.connect()?).map_err(body)?;
-        Ok(machines.into_iter().map(found).collect())
+        let now = self.host.settings.clock.now();
+        Ok(machines.into_iter().map(|machine| found(machine, now)).collect())
     }
 
     fn check(&self, order: &CheckOrder) -> Result<Check> {
@@ -153,7 +155,7 @@ fn version(number: u64) -> String {
     format!("{}.{}.{}", part(1_000_000), part(1000), part(1))
 }
 
-fn found(machine: DiscoveredMachine) -> ProtectableItem {
+fn found(machine: DiscoveredMachine, now: Timestamp) -> ProtectableItem {
     let disks = machine.disks.into_iter().map(|disk| ProtectableDisk {
         name: disk.name,
         source: disk.source,
@@ -173,7 +175,7 @@ fn found(machine: DiscoveredMachine) -> ProtectableItem {
         manager: machine.manager,
         disks: disks.collect(),
         protected_by: None,
-        discovered: SystemClock.now(),
+        discovered: now,
     }
 }
 

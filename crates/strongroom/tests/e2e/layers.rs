@@ -52,6 +52,26 @@ const USES_NOT: [(&str, &[&str]); 1] = [(
 /// What tests share, and the crates that are built with it: no part of the product.
 const TESTING: (&str, [&str; 2]) = ("strongroom-testing", ["strongroom-bench", "strongroom-sim"]);
 
+/// Sources below the programs that name the machine's own clock. Everything else takes a [`Clock`] from its caller, so
+/// that tests and simulators own the time.
+///
+/// [`Clock`]: strongroom_base::Clock
+const SYSTEM_CLOCK: [(&str, &str); 9] = [
+    // What they wait for is another process, which lives in the machine's time.
+    ("strongroom-disk", "image/serve.rs"),
+    ("strongroom-disk", "nbd/disk.rs"),
+    ("strongroom-keys", "module.rs"),
+    // It puts the service together, and talks to clients and watchers in the machine's time.
+    ("strongroom-server", ".rs"),
+    // Tools for tests.
+    ("strongroom-testing", "processes.rs"),
+    ("strongroom-orders", "conformance/mod.rs"),
+    // What is taken if the caller says nothing.
+    ("strongroom-objects", "open.rs"),
+    ("strongroom-objects", "memory.rs"),
+    ("strongroom-vault", "vault.rs"),
+];
+
 /// Programs, which read their environment and give it to the crates that they use.
 const PROGRAMS: [&str; 3] = ["strongroom", "strongroom-bench", "strongroom-sim"];
 
@@ -73,6 +93,13 @@ fn faults(crates: &Crates) -> Vec<String> {
         if !PROGRAMS.contains(&name.as_str()) {
             let read = krate.sources.iter().flat_map(|(path, text)| reads(path, text));
             faults.extend(read.map(|read| format!("{name} reads the environment: {read}")));
+            let clocks = krate.sources.iter().filter(|(path, text)| {
+                let known = |(of, end): &(&str, &str)| name == of && path.ends_with(end);
+                names_the_clock(text)
+                    && name != "strongroom-base"
+                    && !SYSTEM_CLOCK.iter().any(known)
+            });
+            faults.extend(clocks.map(|(path, _)| format!("{name} has a clock of its own: {path}")));
         }
     }
     for (name, allowed) in REACHES_ONLY {
@@ -108,6 +135,12 @@ fn reached(crates: &Crates, name: &str) -> BTreeSet<String> {
         }
     }
     found
+}
+
+/// Whether a source names the machine's own clock, its tests aside.
+fn names_the_clock(text: &str) -> bool {
+    let product = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+    product.lines().any(|line| !line.trim_start().starts_with("//") && line.contains("SystemClock"))
 }
 
 /// Lines of a source that read the environment or the arguments, its tests aside.
@@ -254,6 +287,10 @@ fn whoever_reads_the_environment_is_seen() {
         assert_eq!(with("strongroom-disk", bad), [fault]);
         assert_eq!(with("strongroom", bad), Vec::<String>::new(), "programs may");
     }
+    let clock = "use strongroom_base::SystemClock;";
+    let fault = "strongroom-disk has a clock of its own: a.rs".to_owned();
+    assert_eq!(with("strongroom-disk", clock), [fault]);
+    assert_eq!(with("strongroom", clock), Vec::<String>::new(), "programs may");
     // Tests in a file of their own are no end of the file.
     let after = "#[cfg(test)]\nmod tests;\n\nlet words = env::args();";
     assert_eq!(with("strongroom-disk", after).len(), 1);
