@@ -117,7 +117,7 @@ macro_rules! numbers {
 }
 numbers! { u8 u16 u32 u64 usize }
 
-/// Implements [`AsParam`](crate::AsParam) for types that are shown by their `Display`.
+/// Implements [`AsParam`] for types that are shown by their `Display`.
 #[macro_export]
 macro_rules! text_params {
     ($($shown:ty)*) => {$(
@@ -254,7 +254,7 @@ impl Message {
     }
 }
 
-/// Makes a [`Message`](crate::Message) of a code's constant, a text, and each value in it by name:
+/// Makes a [`Message`] of a code's constant, a text, and each value in it by name:
 ///
 /// ```
 /// let (item, days) = ("web", 3_u64);
