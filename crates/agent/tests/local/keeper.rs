@@ -26,8 +26,13 @@ fn delete(lab: &Lab, points: &[PointId]) {
 
 fn reclaim(lab: &Lab, given_up: &[PointId], watch: &Watch) -> Result<ReclaimDone> {
     let given_up = given_up.iter().map(|point| ("web".to_owned(), *point)).collect();
-    let order =
-        ReclaimOrder { order: once(), vault: lab.access(), given_up, now: now(), recompress: true };
+    let order = ReclaimOrder {
+        order: once(),
+        vault: lab.access(),
+        given_up,
+        now: now(),
+        recompress: false,
+    };
     lab.keeper.reclaim(&order, watch)
 }
 
@@ -213,6 +218,35 @@ fn space_is_measured_and_freed() {
     let end = lab.keeper.usage(&lab.access(), &Watch::silent()).expect("measured");
     assert!(end.stored_bytes < before.stored_bytes - 20 * 60000);
     assert_eq!(end.recovery_points, 1);
+}
+
+#[test]
+fn what_the_points_need_is_compressed_once_more_if_the_order_says_so() {
+    let lab = Lab::new();
+    lab.vault();
+    let disk = lab.disk("a.img", 20, 1);
+    lab.agent.backup(&lab.order(&[("a", &disk)]), &Watch::silent()).expect("a point");
+    let plain = reclaim(&lab, &[], &Watch::silent()).expect("reclaims");
+    assert_eq!(plain.report["recompressed_packs"], 0);
+    let order = ReclaimOrder {
+        order: once(),
+        vault: lab.access(),
+        given_up: vec![],
+        now: now(),
+        recompress: true,
+    };
+    let heard = Heard::default();
+    let done = lab.keeper.reclaim(&order, &heard.watch()).expect("reclaims");
+    assert_eq!(done.report["recompressed_packs"], 1, "{:?}", done.report);
+    assert!(
+        heard.details().iter().any(|detail| detail == "recompressing"),
+        "{:?}",
+        heard.details()
+    );
+    let again = lab.keeper.reclaim(&order, &Watch::silent()).expect("nothing left to do");
+    assert_eq!(again.report["recompressed_packs"], 0);
+    let usage = lab.keeper.usage(&lab.access(), &Watch::silent()).expect("measured");
+    assert_eq!((usage.recovery_points, usage.items[0].protected_bytes), (1, 20 * 65536));
 }
 
 #[test]
