@@ -44,7 +44,7 @@ impl Exported for RawFile {
         self.file.read_exact_at(buf, offset)
     }
 
-    /// The second half of the first copy is a hole; it is read to be sure.
+    /// Stretches of 64 KiB: one that reads as zeros is called a hole.
     fn allocation(&self, offset: u64, len: u64) -> io::Result<Vec<Allocation>> {
         let mut stretches = Vec::new();
         let mut at = offset;
