@@ -22,11 +22,12 @@ use std::{
 };
 
 use strongroom_base::{BLOCK_SIZE, ByteRange, Cancel, RangeSet};
+use strongroom_engine::{BackupRequest, Deltas, Progress, backup};
 use strongroom_objects::{Entry, Folder, Key, Memory, ObjectStore, Put, StoreError};
 use strongroom_testing::put_points;
 use strongroom_vault::{ReclaimOptions, Vault, VaultOptions, reclaim};
 
-use common::{Place, make_disk, noise};
+use common::{Place, make_disk, noise, request};
 
 /// How long nothing is asked before the answers come.
 const QUIET: Duration = Duration::from_millis(60);
@@ -46,6 +47,8 @@ struct Waves {
     number: u64,
     last_asked: Option<Instant>,
     requests: u64,
+    /// Bytes read out of packs of data.
+    read: u64,
 }
 
 impl Far {
@@ -65,6 +68,11 @@ impl Far {
             }
             now = answered.wait_timeout(now, QUIET.saturating_sub(quiet)).unwrap().0;
         }
+    }
+
+    /// Bytes read out of packs of data since [`Self::take`] was asked last.
+    fn read(&self) -> u64 {
+        self.waves.0.lock().unwrap().read
     }
 
     /// Round trips and requests since this was asked last.
@@ -89,6 +97,9 @@ impl ObjectStore for Far {
 
     fn get_range(&self, key: &Key, range: ByteRange) -> Result<Vec<u8>, StoreError> {
         self.trip();
+        if key.as_str().starts_with("packs/data/") {
+            self.waves.0.lock().unwrap().read += range.len();
+        }
         self.memory.get_range(key, range)
     }
 
@@ -274,6 +285,46 @@ fn a_restore_is_on_its_way_after_a_few_round_trips() {
     let (trips, requests) = far.take();
     // Two of them are the test's own look at the point.
     assert!(trips <= 8, "{trips} round trips, {requests} requests");
+    assert_eq!(std::fs::read(to).unwrap(), std::fs::read(place.path("a.raw")).unwrap());
+}
+
+#[test]
+fn a_restore_of_many_deltas_reads_nothing_twice() {
+    let place = Place::new();
+    let far = Far::default();
+    drop(place.create_in(Arc::new(far.clone())));
+    let blocks = 256;
+    let disk = File::create(place.path("a.raw")).expect("creates");
+    for block in 0..blocks {
+        // Compresses to a half, so that blocks share a record.
+        let mut bytes = noise(block, BLOCK_SIZE / 2);
+        bytes.resize(BLOCK_SIZE, b'-');
+        disk.write_all_at(&bytes, block * 65536).expect("writes");
+    }
+    let vault = open(&place, &far);
+    let back_up = || {
+        let disks = vec![place.disk("a", None)];
+        let request = BackupRequest { deltas: Deltas::Always, ..request("web01", disks) };
+        backup(&vault, &request, &Progress::new(), &Cancel::new()).expect("backup")
+    };
+    back_up();
+    for block in (0..blocks).step_by(3) {
+        disk.write_all_at(b"changed", block * 65536 + 1000).expect("writes");
+    }
+    let report = back_up();
+    let mut packs = 0;
+    let mut count = |entry: Entry| {
+        packs += entry.size;
+        ControlFlow::Continue(())
+    };
+    far.memory.list("packs/data/", &mut count).expect("lists");
+    assert!(report.stored_bytes < packs / 20, "deltas: {} of {packs}", report.stored_bytes);
+    far.take();
+    let to = place.path("out.raw");
+    Place::restore(&vault, report.recovery_point, "a", &to, false);
+    // Each unit is read once, for the blocks that stayed and as the base of those that changed.
+    let read = far.read();
+    assert!(read > packs / 2 && read <= packs, "{read} of {packs} bytes");
     assert_eq!(std::fs::read(to).unwrap(), std::fs::read(place.path("a.raw")).unwrap());
 }
 

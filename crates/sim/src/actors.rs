@@ -398,7 +398,7 @@ impl Blocks<'_> {
             // Some are alone.
             return if letter.is_multiple_of(5) { self.store_waiting() } else { Ok(()) };
         };
-        match alphabet.unit(first, letter).filter(|unit| self.writer.takes_unit(unit)) {
+        match alphabet.unit(first, letter).filter(|unit| self.writer.takes_unit(2, unit)) {
             Some(unit) if self.writer.unit_blocks() > 1 => {
                 self.writer.store_unit(&[first_digest, digest], &unit)?;
             }

@@ -44,6 +44,9 @@ use crate::{
 
 /// Bytes after which a node pack is closed: small, as a run writes few nodes.
 pub(crate) const NODE_PACK: usize = 8 * 1024 * 1024;
+/// Blocks that share a record in a backup, at most. Of twice as many the bytes are a two-hundredth less,
+/// and to read one block takes twice as long: see `docs/decisions/0003-compression.md`.
+const BACKUP_UNIT: usize = 8;
 /// Parts of the set of claims, so that threads seldom wait for each other.
 const SHARDS: usize = 16;
 /// Records that are in no index object yet, at most: they are in memory until then.
@@ -386,14 +389,22 @@ impl Writer {
         self.append(PackKind::Data, kind, digest, plain_len, base, payload)
     }
 
-    /// How many blocks may share a record in this vault: [`Self::store_unit`] takes no more. At least 1.
+    /// How many new blocks should share a record: whoever reads one of them opens the whole record. At
+    /// least 1.
     pub fn unit_blocks(&self) -> usize {
-        if self.packing == Packing::Single { 1 } else { MAX_UNIT }
+        match self.packing {
+            Packing::Single => 1,
+            Packing::Units => BACKUP_UNIT,
+            Packing::Tight => MAX_UNIT,
+        }
     }
 
-    /// Whether a unit of so many payload bytes may be stored: of larger ones packs would not become full.
-    pub fn takes_unit(&self, payload: &[u8]) -> bool {
-        payload.len() <= self.shared.vault.options.pack_size / 2
+    /// Whether [`Self::store_unit`] may store a payload of this number of blocks: earlier programs may have
+    /// put more of them together than [`Self::unit_blocks`]. With larger payloads packs would not become
+    /// full.
+    pub fn takes_unit(&self, blocks: usize, payload: &[u8]) -> bool {
+        let most = if self.packing == Packing::Single { 1 } else { MAX_UNIT };
+        blocks <= most && payload.len() <= self.shared.vault.options.pack_size / 2
     }
 
     /// Stores blocks that [`Self::claim`] gave to the caller as one record: `payload` is one frame with

@@ -169,7 +169,7 @@ impl<'a> Worker<'a> {
     fn store_waiting(&mut self, work: &DiskWork) -> Result<()> {
         if self.waiting.len() > 1
             && let Some(payload) = self.encoder.unit(&self.together)
-            && self.writer.takes_unit(payload)
+            && self.writer.takes_unit(self.waiting.len(), payload)
         {
             let stored = self.writer.store_unit(&self.waiting, payload)?;
             Self::count_stored(work, stored);

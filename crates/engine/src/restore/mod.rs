@@ -125,21 +125,27 @@ struct Fetched<'a> {
     span: Span,
     /// None: the span could not be read in one piece; its blocks are tried one by one.
     bytes: Option<Vec<u8>>,
-    /// Stretches of packs with the bases of its deltas; those that could not be read are left out.
-    bases: Vec<(PackId, ByteRange, Vec<u8>)>,
+    /// Stretches of packs with its deltas; those that could not be read are left out.
+    deltas: Vec<(PackId, ByteRange, Vec<u8>)>,
 }
 
 impl Fetched<'_> {
-    /// The sealed bytes of a base, if they were fetched.
-    fn base<'a>(&'a self, place: &'a Location) -> Option<(&'a Location, &'a [u8])> {
+    /// The sealed bytes of a delta, if they were fetched.
+    fn delta(&self, place: &Location) -> Option<&[u8]> {
         let wanted = bytes_of(place);
-        let (_, range, bytes) = self.bases.iter().find(|(pack, range, _)| {
+        let (_, range, bytes) = self.deltas.iter().find(|(pack, range, _)| {
             *pack == place.pack && range.offset() <= wanted.offset() && wanted.end() <= range.end()
         })?;
-        let start = usize::try_from(wanted.offset().saturating_sub(range.offset())).ok()?;
-        let end = start.saturating_add(usize::try_from(wanted.len()).ok()?);
-        Some((place, bytes.get(start..end)?))
+        bytes.get(within(*range, place))
     }
+}
+
+/// Where the bytes of a record are in those of a stretch of its pack.
+fn within(range: ByteRange, place: &Location) -> std::ops::Range<usize> {
+    let start = u64::from(place.entry.offset).saturating_sub(range.offset());
+    let start = usize::try_from(start).unwrap_or(usize::MAX);
+    let len = usize::try_from(place.entry.stored_len).unwrap_or(usize::MAX);
+    start..start.saturating_add(len)
 }
 
 /// Some neighbouring blocks, ready to be written: at the start of their buffer.
@@ -299,12 +305,12 @@ fn fetch<'a>(
         Err(error) => Err(error),
     };
     let bytes = fetch(&span.pack, span.range)?;
-    let mut bases = Vec::new();
-    for (pack, range) in span.bases() {
-        bases.extend(fetch(&pack, range)?.map(|bytes| (pack, range, bytes)));
+    let mut deltas = Vec::new();
+    for (pack, range) in span.deltas() {
+        deltas.extend(fetch(&pack, range)?.map(|bytes| (pack, range, bytes)));
     }
     // Nobody listens after a failure.
-    fetched.send(Fetched { job, span, bytes, bases }).ok();
+    fetched.send(Fetched { job, span, bytes, deltas }).ok();
     Ok(())
 }
 
@@ -331,9 +337,7 @@ fn open<'a>(
         let start = run.blocks.saturating_mul(BLOCK_SIZE);
         let plain = run.data.get_mut(start..start.saturating_add(BLOCK_SIZE));
         let plain = plain.ok_or(EngineError::Bug("a run larger than its buffer"))?;
-        let base = filling.base.and_then(|base| fetched.base(base));
-        let from = (fetched.span.range.offset(), bytes.as_deref_mut());
-        open_block(reader, &filling, from, base, plain)?;
+        open_block(reader, &filling, &fetched, bytes.as_deref_mut(), plain)?;
         run.blocks = run.blocks.saturating_add(1);
     }
     if let Some(run) = open {
@@ -344,33 +348,33 @@ fn open<'a>(
 
 fn open_block(
     reader: &mut Reader<'_>,
-    &Filling { place, shared, .. }: &Filling<'_>,
-    (span, bytes): (u64, Option<&mut [u8]>),
-    base: Option<(&Location, &[u8])>,
+    filling: &Filling<'_>,
+    fetched: &Fetched<'_>,
+    span: Option<&mut [u8]>,
     plain: &mut [u8],
 ) -> Result<()> {
+    let &Filling { place, base, shared, .. } = filling;
     if reader.is_at_hand(place, plain) {
         return Ok(());
     }
-    let start = u64::from(place.entry.offset).saturating_sub(span);
-    let start = usize::try_from(start).unwrap_or(usize::MAX);
-    let len = usize::try_from(place.entry.stored_len).unwrap_or(usize::MAX);
-    if let Some(sealed) = bytes.and_then(|b| b.get_mut(start..start.saturating_add(len))) {
-        // In place; a block that has several places on the disk is opened in a copy, as it is
-        // opened once for each, and so is a unit, which has other blocks.
-        let opened = if shared || place.entry.part.of > 1 {
-            reader.open_fetched(place, &mut sealed.to_vec(), base, plain)
-        } else {
-            reader.open_fetched(place, sealed, base, plain)
-        };
-        match opened {
-            Ok(()) => return Ok(()),
-            Err(error) if is_damage(&error) => {}
-            Err(error) => return Err(error.into()),
-        }
+    let sealed = |place| span.and_then(|bytes| bytes.get_mut(within(fetched.span.range, place)));
+    let opened = if let Some(base) = base {
+        fetched.delta(place).map(|delta| {
+            let base = sealed(base).map(|bytes| (base, &*bytes));
+            reader.open_fetched(place, &mut delta.to_vec(), base, plain)
+        })
+    } else if shared || place.entry.part.of > 1 {
+        // In a copy, as others are opened from these bytes as well.
+        sealed(place).map(|bytes| reader.open_fetched(place, &mut bytes.to_vec(), None, plain))
+    } else {
+        sealed(place).map(|bytes| reader.open_fetched(place, bytes, None, plain))
+    };
+    match opened {
+        Some(Ok(())) => Ok(()),
+        Some(Err(error)) if !is_damage(&error) => Err(error.into()),
+        // From a mirror, or from another pack.
+        Some(Err(_)) | None => Ok(reader.block(&place.entry.digest, plain)?),
     }
-    // From a mirror, or from another pack.
-    Ok(reader.block(&place.entry.digest, plain)?)
 }
 
 fn write(run: &Run<'_>, rate: &Rate<'_>, progress: &Progress) -> Result<()> {

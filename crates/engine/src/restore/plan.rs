@@ -15,7 +15,9 @@ const WINDOW_LEAVES: u64 = 32;
 /// Unneeded bytes that are read along rather than starting another read.
 const GAP_MAX: u64 = 64 * 1024;
 
-/// A stretch of a pack and the records that are wanted from it.
+/// A stretch of a pack and the records that are opened with it: those that lie in it, and the deltas
+/// whose bases do. So a base is read and opened together with its neighbours, which the disk nearly
+/// always needs as well.
 pub(super) struct Span {
     pub(super) pack: PackId,
     pub(super) range: ByteRange,
@@ -27,6 +29,15 @@ struct Record {
     place: Location,
     blocks: Vec<u64>,
     base: Option<Location>,
+    /// What lies at its home is opened for another record as well.
+    shared: bool,
+}
+
+impl Record {
+    /// Where the span of this record is: for a delta at its base.
+    fn home(&self) -> &Location {
+        self.base.as_ref().unwrap_or(&self.place)
+    }
 }
 
 /// A block of the disk and what fills it.
@@ -34,7 +45,7 @@ pub(super) struct Filling<'a> {
     pub(super) block: u64,
     pub(super) place: &'a Location,
     pub(super) base: Option<&'a Location>,
-    /// The record fills other blocks as well.
+    /// Its bytes in the span are opened for others as well.
     pub(super) shared: bool,
 }
 
@@ -44,8 +55,8 @@ impl Span {
         let mut targets: Vec<_> = self
             .records
             .iter()
-            .flat_map(|Record { place, blocks, base }| {
-                let shared = blocks.len() > 1;
+            .flat_map(|Record { place, blocks, base, shared }| {
+                let shared = *shared || blocks.len() > 1;
                 blocks.iter().map(move |block| Filling {
                     block: *block,
                     place,
@@ -58,17 +69,16 @@ impl Span {
         targets
     }
 
-    /// The stretches of packs in which the bases of its deltas are: those that lie together are read
-    /// together.
-    pub(super) fn bases(&self) -> Vec<(PackId, ByteRange)> {
-        let mut bases: Vec<_> = self
+    /// The stretches of packs in which its deltas are: those that lie together are read together.
+    pub(super) fn deltas(&self) -> Vec<(PackId, ByteRange)> {
+        let mut deltas: Vec<_> = self
             .records
             .iter()
-            .filter_map(|record| record.base.as_ref())
-            .map(|base| (base.pack, bytes_of(base)))
+            .filter(|record| record.base.is_some())
+            .map(|record| (record.place.pack, bytes_of(&record.place)))
             .collect();
-        bases.sort_unstable_by_key(|(pack, range)| (*pack, range.offset()));
-        bases.dedup_by(|(pack, range), (before, joined)| {
+        deltas.sort_unstable_by_key(|(pack, range)| (*pack, range.offset()));
+        deltas.dedup_by(|(pack, range), (before, joined)| {
             let near = pack == before && range.offset().saturating_sub(joined.end()) <= GAP_MAX;
             if near {
                 let end = range.end().max(joined.end());
@@ -76,7 +86,7 @@ impl Span {
             }
             near
         });
-        bases
+        deltas
     }
 }
 
@@ -243,17 +253,18 @@ fn spans_of(vault: &Vault, span_max: u64, wanted: Wanted) -> Result<Vec<Span>> {
         }
         let place = place.ok_or_else(|| vault.lost(&digest, "no pack of the index holds it"))?;
         let base = vault.base_of(&place)?;
-        packs.entry(place.pack).or_default().push(Record { place, blocks, base });
+        let record = Record { place, blocks, base, shared: false };
+        packs.entry(record.home().pack).or_default().push(record);
     }
     let mut spans = Vec::new();
     for (pack, mut records) in packs {
-        records.sort_unstable_by_key(|record| record.place.entry.offset);
+        records.sort_unstable_by_key(|record| record.home().entry.offset);
         let mut open: Option<Span> = None;
-        // Bytes of bases that the open span takes along.
+        // Bytes of deltas that the open span takes along.
         let mut along = 0_u64;
-        for record in records {
-            let range = bytes_of(&record.place);
-            let base = record.base.map_or(0, |base| bytes_of(&base).len());
+        for mut record in records {
+            let range = bytes_of(record.home());
+            let delta = record.base.map_or(0, |_| bytes_of(&record.place).len());
             match &mut open {
                 Some(span)
                     if range.offset().saturating_sub(span.range.end()) <= GAP_MAX
@@ -261,16 +272,22 @@ fn spans_of(vault: &Vault, span_max: u64, wanted: Wanted) -> Result<Vec<Span>> {
                             .end()
                             .saturating_sub(span.range.offset())
                             .saturating_add(along)
-                            .saturating_add(base)
+                            .saturating_add(delta)
                             <= span_max =>
                 {
-                    span.range = ByteRange::between(span.range.offset(), range.end());
+                    if let Some(before) = span.records.last_mut()
+                        && before.home().entry.offset == record.home().entry.offset
+                    {
+                        (before.shared, record.shared) = (true, true);
+                    }
+                    let end = range.end().max(span.range.end());
+                    span.range = ByteRange::between(span.range.offset(), end);
                     span.records.push(record);
-                    along = along.saturating_add(base);
+                    along = along.saturating_add(delta);
                 }
                 _ => {
                     spans.extend(open.replace(Span { pack, range, records: vec![record] }));
-                    along = base;
+                    along = delta;
                 }
             }
         }

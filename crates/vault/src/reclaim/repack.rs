@@ -94,8 +94,7 @@ impl<'a> Repacker<'a> {
                 let (kind, digest) = (first.kind, first.digest);
                 self.writer.append(listed.kind, kind, digest, len, payload.base, payload.bytes)?;
             } else if record.len() == usize::from(first.part.of)
-                && record.len() <= self.writer.unit_blocks()
-                && self.writer.takes_unit(payload.bytes)
+                && self.writer.takes_unit(record.len(), payload.bytes)
             {
                 let digests: Vec<Digest> = record.iter().map(|entry| entry.digest).collect();
                 self.writer.store_unit(&digests, payload.bytes)?;
@@ -169,7 +168,7 @@ impl<'a> Repacker<'a> {
     fn flush(&mut self) -> Result<()> {
         if self.waiting.len() > 1
             && let Some(payload) = self.encoder.unit(&self.together)
-            && self.writer.takes_unit(payload)
+            && self.writer.takes_unit(self.waiting.len(), payload)
         {
             self.writer.store_unit(&self.waiting, payload)?;
         } else {

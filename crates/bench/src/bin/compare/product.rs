@@ -30,6 +30,7 @@ pub(crate) struct Programs {
 
 const TOOL: &str = "strongroom";
 const CEILING: &str = "bare pipeline";
+const WRITING: &str = "writing alone";
 
 /// The commands of the product, for one bench.
 pub(crate) struct Product<'a> {
@@ -86,6 +87,20 @@ impl Product<'_> {
         self.bench
             .measure(&Task { tool: TOOL, work, cache, reads: &vault, stores: false }, &command)?;
         same_bytes(&to.join("root.raw"), disk)?;
+        remove(&to)
+    }
+
+    /// Writes what a restore of the disk writes, and does nothing else: `dd`, past the page cache as the
+    /// product, holes left out.
+    fn measure_writing(&mut self, work: &str, disk: &Path) -> Outcome<()> {
+        let to = empty_target(self.bench)?;
+        let mut command = Command::new("dd");
+        command.arg(format!("if={}", disk.display()));
+        command.arg(format!("of={}", to.join("root.raw").display()));
+        command.args(["bs=2M", "iflag=fullblock", "oflag=direct", "conv=sparse", "status=none"]);
+        let cache = Cache::Warm;
+        self.bench
+            .measure(&Task { tool: WRITING, work, cache, reads: disk, stores: false }, &command)?;
         remove(&to)
     }
 
@@ -153,6 +168,7 @@ impl Product<'_> {
         }
         self.bench.world.take_up("day3")?;
         for _ in 0..self.bench.runs {
+            self.measure_writing("restore", &path)?;
             self.measure_restore("restore", Cache::Warm, &path)?;
         }
         self.measure_restore("restore", Cache::Cold, &path)?;

@@ -126,6 +126,8 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Outcome<Options> {
     else {
         return Err(Failure::new("needs --project, --work, --lab, --initrd and --strongroom"));
     };
+    // A link to a folder of the lab is made elsewhere.
+    let lab = fs::canonicalize::<PathBuf>(lab)?;
     Ok(Options { project, work, lab, initrd, strongroom, size, runs, tools, docs, readme, render })
 }
 
