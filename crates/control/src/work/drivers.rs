@@ -1,9 +1,9 @@
 //! Who drives which job: one owner of all jobs at work, which others only send messages to.
 //!
 //! ```text
-//!  dispatch ── take, drive ──▶ ┌───────┐ ◀── it has ended ── the tasks that drive jobs
-//!  cancel_job, recover ─ cancel ▶ │ owner │
-//!                              └───────┘ ──▶ what is at work, published for whoever looks
+//!  dispatch ────────── take, drive ─▶ ┌───────┐ ◀─ it has ended ── the tasks that drive jobs
+//!  cancel_job, recover ──── cancel ─▶ │ owner │
+//!                                     └───────┘ ─▶ the jobs at work, published for all readers
 //! ```
 //!
 //! The [`Owner`] lives in the task that runs the service, beside its rounds, and ends with it: then so do
