@@ -305,6 +305,17 @@ mod tests {
     }
 
     #[test]
+    fn the_settings_of_scripts_on_the_page_are_taken() {
+        let page = include_str!("../../../../docs/use/machines.md");
+        let block = page.split("```json\n").nth(1).expect("the settings");
+        let block = block.split("```").next().expect("an end");
+        let scripts = parse(block.as_bytes(), PLACE).expect("right");
+        assert_eq!(scripts.pre.path, "/etc/strongroom/pre.sh");
+        assert_eq!(scripts.post.timeout, Duration::from_secs(30));
+        assert!(scripts.continue_on_failure && scripts.freeze);
+    }
+
+    #[test]
     fn wrong_files() {
         let name = |text: &str| parse(text.as_bytes(), PLACE).expect_err(text).name;
         assert_eq!(name("{"), "IncorrectJSONConfigFile");
