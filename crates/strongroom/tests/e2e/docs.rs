@@ -287,10 +287,10 @@ fn the_page_of_access_works() {
     page.assert_all_run();
 }
 
-/// All sources of the workspace.
-pub(crate) fn sources() -> String {
+/// The sources below a folder.
+fn sources_of(folder: PathBuf) -> String {
     let mut text = String::new();
-    let mut folders = vec![root().join("crates")];
+    let mut folders = vec![folder];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).expect("a folder of sources") {
             let path = entry.expect("an entry").path();
@@ -302,6 +302,52 @@ pub(crate) fn sources() -> String {
         }
     }
     text
+}
+
+/// All sources of the workspace.
+pub(crate) fn sources() -> String {
+    sources_of(root().join("crates"))
+}
+
+/// Whether a crate declares a module, a type, a constant, a function or a field of this name.
+fn declares(sources: &str, name: &str) -> bool {
+    let words = ["mod", "struct", "enum", "trait", "fn", "const", "type"];
+    let is_end = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+    let is_after = |before: &str| {
+        let is_end = |(_, rest): (&str, &str)| is_end(rest);
+        sources.match_indices(before).any(|(at, found)| is_end(sources.split_at(at + found.len())))
+    };
+    words.iter().any(|word| is_after(&format!("{word} {name}")))
+        || sources.contains(&format!("pub {name}: "))
+        // In a macro that declares types.
+        || sources.contains(&format!("\n    {name} {{\n"))
+}
+
+#[test]
+fn every_path_of_the_glossary_is_in_the_code() {
+    let page = read("docs/understand/glossary.md");
+    let (mut rows, mut wrong) = (0, Vec::new());
+    for row in page.lines().filter(|line| line.starts_with("| **")) {
+        let code = row.trim_end_matches(" |").rsplit(" | ").next().expect("the last column");
+        let paths: Vec<&str> = code.split('`').skip(1).step_by(2).collect();
+        assert!(!paths.is_empty(), "nothing in the code: {row}");
+        rows += 1;
+        for path in paths {
+            let mut names = path.split("::");
+            let folder = root().join("crates").join(names.next().expect("a crate")).join("src");
+            if !folder.is_dir() {
+                wrong.push(format!("{path}: no such crate"));
+                continue;
+            }
+            let sources = sources_of(folder);
+            let missing = names.filter(|name| !declares(&sources, name));
+            wrong.extend(missing.map(|name| format!("{path}: the crate has no {name}")));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(rows > 50, "{rows} rows");
+    assert!(declares("pub(crate) mod one;", "one") && declares("struct One<'a> {", "One"));
+    assert!(!declares("mod ones;", "one") && !declares("// a mode one", "one"));
 }
 
 #[test]
