@@ -5,7 +5,7 @@
 //! [`strongroom_orders`]. It links no disk, hypervisor or store.
 //!
 //! ```text
-//!  caller ─▶ Control: may it? ─▶ catalog: what is, what shall be ─▶ jobs ─▶ agents, keeper
+//!  caller ─▶ Control: may it? ─▶ catalog: what is, what is wanted ─▶ jobs ─▶ agents, keeper
 //!                                   ▲                                 │
 //!            schedules, retention ──┘◀──────── what became of it ◀────┘
 //! ```

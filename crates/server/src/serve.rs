@@ -37,7 +37,7 @@ use crate::{
     watch::{Metrics, channels, follow_jobs, page, traces},
 };
 
-/// How often it is looked whether the certificate has changed or must be made anew.
+/// How often it is looked whether the certificate has changed or must be generated again.
 const CERTIFICATE: Duration = Duration::from_mins(1);
 
 /// How long changes may take that are being made when the server stops.
@@ -60,7 +60,7 @@ pub struct Serve {
     pub tell: Box<dyn Fn(&str) + Send + Sync>,
 }
 
-/// Serves until it is told to stop.
+/// Serves until it is stopped.
 pub fn serve(serve: Serve) -> Result<(), ServerError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| ServerError::Bug(format!("no threads: {error}")))?;
@@ -105,7 +105,7 @@ async fn run(serve: Serve) -> Result<(), ServerError> {
         lease.clone().map(|lease| tokio::spawn(standby::keep(catalog.clone(), lease)));
     let (listener, address) = http::listen(config.listen).await?;
     let metrics = Arc::new(Metrics::new());
-    // Whoever was carrying them out is gone.
+    // The process that carried them out is gone.
     idempotency::end_open(&control).await.map_err(|failure| {
         ServerError::Bug(format!("the catalog cannot be cleaned: {}", failure.code()))
     })?;
@@ -310,7 +310,7 @@ async fn renew(shown: Arc<Shown>, files: CertificateFiles, config: ServerConfig,
     }
 }
 
-/// What people are told at the start.
+/// The greeting at the start.
 struct Greeting<'a> {
     config: &'a ServerConfig,
     address: SocketAddr,

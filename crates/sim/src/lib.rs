@@ -2,7 +2,7 @@
 //! reclaims on a simulated store, clock and chance. One seed is one interleaving.
 //!
 //! ```text
-//!  seed ─▶ run ─▶ actors (threads) ─▶ strongroom-vault ─▶ store ─▶ scheduler: who goes on?
+//!  seed ─▶ run ─▶ actors (threads) ─▶ strongroom-vault ─▶ store ─▶ scheduler: who continues?
 //!                    │                                      │      faults, pauses, clock jumps
 //!                    └────────▶ world (oracle) ◀────────────┘
 //! ```

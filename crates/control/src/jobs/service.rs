@@ -205,7 +205,7 @@ impl Control {
         })
     }
 
-    /// Deletes the data of an item whose time is over.
+    /// Deletes the data of an expired item.
     pub(crate) async fn begin_item_purge(&self, item: strongroom_base::ItemId) -> Result<()> {
         in_write!(self, tx => {
             let Some(Stored { mut doc, version }) =

@@ -191,7 +191,7 @@ impl Owner {
                 if self.is_stopping {
                     cancel.cancel();
                 }
-                // Whoever asked may be gone by now.
+                // The caller may be gone by now.
                 if taken.send(cancel.clone()).is_ok() {
                     self.running.insert(id, Running { cancel, broke: None });
                     self.publish(|at_work| at_work.insert(id, claim));

@@ -55,8 +55,8 @@ pub fn backup(
     backup_watched(vault, connection, request, progress, cancel, &|_| {})
 }
 
-/// As [`backup`]; `taken` hears as soon as it is fixed which moment's data the point will have, and
-/// how consistent it is. If the backup has to begin again after that, it hears once more.
+/// As [`backup`]; calls `taken` as soon as it is fixed which moment's data the point will have, and
+/// how consistent it is. If the backup has to begin again after that, it calls `taken` once more.
 pub fn backup_watched(
     vault: &Arc<Vault>,
     connection: &Connection,
@@ -116,7 +116,7 @@ pub struct Taken {
     pub frozen: Option<Duration>,
 }
 
-/// Hears of that.
+/// Is called with that.
 pub type OnTaken<'a> = &'a dyn Fn(&Taken);
 
 /// One attempt: a machine as it is now, and what is wanted of it.

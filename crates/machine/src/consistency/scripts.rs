@@ -274,7 +274,7 @@ pub(crate) fn run_script(
     running: Option<u64>,
 ) -> Result<(), ScriptFailure> {
     if let Some(pid) = running {
-        // The agent forgets a process once it was told of its end; then the number may be another's.
+        // The agent forgets a process once it has reported its end; then the number may be another's.
         if agent::wait(guest, pid, Duration::ZERO).is_ok_and(|exit| exit.is_none()) {
             kill(guest, pid).ok();
         }

@@ -329,7 +329,8 @@ impl Maker<'_> {
         changes.nvram = Some(path.display().to_string());
         if !saved {
             notes.push(
-                "the point has no firmware variables: boot entries are created anew".to_owned(),
+                "the point has no firmware variables: the firmware creates new boot entries"
+                    .to_owned(),
             );
         }
         saved.then_some(path)

@@ -222,11 +222,11 @@ impl Heard {
             match event.state {
                 TaskState::InProgress => begun.push(&event.task),
                 TaskState::Completed => done.push(event.task.to_string()),
-                state => return Err(Failure(format!("{} was told to be {state}", event.task))),
+                state => return Err(Failure(format!("{} was reported as {state}", event.task))),
             }
         }
         if begun.is_empty() {
-            return Err(Failure(format!("nothing was told to have begun: {events:?}")));
+            return Err(Failure(format!("no event said that something had begun: {events:?}")));
         }
         Ok(done)
     }
