@@ -1,4 +1,10 @@
-//! What a vault is asked to do.
+//! Orders, questions and wanted states for vaults, and the trait [`Keeper`] that carries them out.
+//!
+//! Owns the plain data of both directions. Must not know how a vault keeps its data, nor why an order is
+//! given.
+//!
+//! Invariants: every order names its vault and is safe to repeat; questions change nothing; a field that
+//! may be missing has a default, and `ORDERS_VERSION` grows with every other change.
 
 use std::path::Path;
 

@@ -1,4 +1,15 @@
 //! Backing up a machine, running or not.
+//!
+//! Owns the order of the steps and the second attempt when the machine starts or stops meanwhile. The
+//! files beside this one own the parts: which earlier point to build on (`base`), the machine's
+//! configuration (`collect`), a running machine (`running`, `watch`), one that is off (`stopped`, `ciphertext`).
+//!
+//! Must not know when and why a backup is made, and how its data is kept: `engine` reads the disks and
+//! writes the point.
+//!
+//! Invariants: one backup of a machine at a time, by its lock. A point is published only after its
+//! disks are read and its configuration is collected. Whatever fails, the guard thaws the guest and ends
+//! QEMU's job, and an unfinished checkpoint goes.
 
 mod base;
 mod ciphertext;
