@@ -2,7 +2,7 @@
 //!
 //! Values are checked here before they reach a database, so that both refuse the same. A
 //! conflict that is reported is found by asking, never by a failed statement, so that the
-//! transaction can go on after it.
+//! transaction can continue after it.
 
 use std::{
     collections::BTreeSet,

@@ -31,7 +31,7 @@ struct Follower {
     secret: Secret,
     /// One job, or all.
     only: Option<JobId>,
-    /// Open jobs that were sent: their later states are sent too.
+    /// Open jobs that were told: what becomes of them is told too.
     open: HashSet<JobId>,
     to: mpsc::Sender<Event>,
 }

@@ -60,7 +60,7 @@ pub struct Serve {
     pub tell: Box<dyn Fn(&str) + Send + Sync>,
 }
 
-/// Serves until it is stopped.
+/// Serves until it is told to stop.
 pub fn serve(serve: Serve) -> Result<(), ServerError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| ServerError::Bug(format!("no threads: {error}")))?;
@@ -310,7 +310,7 @@ async fn renew(shown: Arc<Shown>, files: CertificateFiles, config: ServerConfig,
     }
 }
 
-/// The greeting at the start.
+/// What people are told at the start.
 struct Greeting<'a> {
     config: &'a ServerConfig,
     address: SocketAddr,

@@ -68,7 +68,7 @@ pub(crate) async fn try_take(catalog: &Catalog, id: &str) -> Result<Result<Lease
     Ok(taken.ok_or_else(|| "another server".to_owned()))
 }
 
-/// Stands by until the lease is free; none if the server is to stop meanwhile. `waits` is called with the
+/// Stands by until the lease is free; none if the server is to stop meanwhile. `waits` is told of the
 /// first holder.
 pub(crate) async fn take(
     catalog: &Catalog,

@@ -16,7 +16,7 @@
 //! | `packs`    | packs and the records in them |
 //! | `reading`  | records by digest, without the repairs that ordinary reads make |
 //! | `points`   | walks the trees of all points and finds what damage means for them |
-//! | `done`     | remembers verified packs, to go on after an interruption |
+//! | `done`     | remembers verified packs, to continue after an interruption |
 //!
 //! Invariants:
 //! - Nothing is written unless repair was asked for, and nothing is ever deleted but notes of damage
@@ -71,7 +71,7 @@ pub enum VerifyMode {
     Full,
 }
 
-/// What [`verify`] does.
+/// What [`verify`] shall do.
 #[derive(Clone, Debug)]
 pub struct VerifyOptions {
     /// How deep to look.

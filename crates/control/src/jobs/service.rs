@@ -1,4 +1,4 @@
-//! Jobs as the service keeps them: begun, listed, told what happens to them, cancelled.
+//! Jobs as the service keeps them: begun, listed, changed by events, cancelled.
 
 use serde_json::json;
 use strongroom_api::{

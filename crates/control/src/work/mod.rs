@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A job is written down as begun before anything is done, and its end before its item is free. What is
-//! at work in the catalog and has no driver is told that it was interrupted, and is queued again: after
+//! at work in the catalog and has no driver is interrupted, and is queued again: after
 //! a crash, and whenever the catalog and this process disagree. All orders can be given again.
 
 mod attention;

@@ -39,7 +39,7 @@ impl Control {
             Ok((item, vault, host, point.doc))
         })?;
         teller.tell(Event::Point(point.point.id));
-        // Named as a later search will.
+        // Named as whoever looks for it will.
         let replaces = match &restore {
             api::Restore::Replace(replace) if !replace.dry_run => {
                 let own = || sources::of(&item.item.source).replaced(&item.item);

@@ -222,7 +222,7 @@ impl Heard {
             match event.state {
                 TaskState::InProgress => begun.push(&event.task),
                 TaskState::Completed => done.push(event.task.to_string()),
-                state => return Err(Failure(format!("{} was reported as {state}", event.task))),
+                state => return Err(Failure(format!("{} was told to be {state}", event.task))),
             }
         }
         if begun.is_empty() {

@@ -392,3 +392,101 @@ fn every_variable_of_the_docs_exists() {
     }
     assert!(count > 40, "only {count} variables were found");
 }
+
+/// Words that docs/contribute/style.md rules out.
+const RULED_OUT: &[&str] = &[
+    "told",
+    "whoever",
+    "anew",
+    "go on",
+    "goes on",
+    "going on",
+    "gone on",
+    "so many",
+    "nevertheless",
+    "but for",
+    "bring back",
+    "brings back",
+    "brought back",
+    "get back",
+    "gets back",
+    "hears",
+    "shall",
+    "is over",
+    "are over",
+    "makes no sense",
+    "make no sense",
+];
+
+/// Where they may stand: the page or the source, and the word.
+const ALLOWED: &[(&str, &str)] = &[
+    // It says what to write in place of them.
+    ("docs/contribute/style.md", ""),
+    // It says which words went.
+    ("CHANGELOG.md", "told"),
+    ("CHANGELOG.md", "brought back"),
+    // A line that scripts/bench writes.
+    ("README.md", "anew"),
+    ("docs/understand/benchmarks.md", ""),
+    ("docs/decisions/0003-compression.md", ""),
+    ("crates/vault/src/reclaim/", ""),
+    ("crates/bench/", ""),
+];
+
+/// Whether a text has these words, in any case and across lines, and not as a part of longer ones.
+fn has_words(text: &str, words: &str) -> bool {
+    let is_inside = |c: char| c.is_alphanumeric() || c == '_';
+    text.match_indices(words).any(|(at, found)| {
+        let (before, after) = (text.split_at(at).0, text.split_at(at + found.len()).1);
+        !before.ends_with(is_inside) && !after.starts_with(is_inside)
+    })
+}
+
+/// The heads of the sources below a folder, by their paths.
+fn heads(folder: PathBuf) -> Vec<(PathBuf, String)> {
+    let (mut heads, mut folders) = (Vec::new(), vec![folder]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder of sources") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).expect("a source");
+                let head = text.lines().filter_map(|line| line.trim().strip_prefix("//!"));
+                heads.push((path, head.collect::<Vec<_>>().join(" ")));
+            }
+        }
+    }
+    heads
+}
+
+/// Pages (with the help of the program and the pages of its errors, which are made from it), the description
+/// of the API, and the heads of modules.
+#[test]
+fn no_text_has_a_word_that_the_style_rules_out() {
+    let mut texts: Vec<(PathBuf, String)> = pages()
+        .into_iter()
+        .chain([root().join("docs/openapi.json")])
+        .map(|page| (page.clone(), fs::read_to_string(page).expect("a page")))
+        .collect();
+    for entry in fs::read_dir(root().join("crates")).expect("crates") {
+        texts.extend(heads(entry.expect("a crate").path().join("src")));
+    }
+    let mut wrong = Vec::new();
+    for (path, text) in &texts {
+        let name = path.strip_prefix(root()).expect("below the project").display().to_string();
+        let text = text.to_lowercase().split_whitespace().collect::<Vec<_>>().join(" ");
+        for words in RULED_OUT {
+            let is_allowed = |(place, allowed): &(&str, &str)| {
+                name.starts_with(place) && (allowed.is_empty() || allowed == words)
+            };
+            if has_words(&text, words) && !ALLOWED.iter().any(is_allowed) {
+                wrong
+                    .push(format!("{name}: {words:?}; docs/contribute/style.md has a better word"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(texts.len() > 500, "only {} texts were found", texts.len());
+    assert!(has_words("it is told.", "told") && !has_words("who_is_told_apart", "told"));
+}
