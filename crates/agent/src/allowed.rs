@@ -1,6 +1,6 @@
 //! What the operator lets others name: places of vaults and keys, and the modules of tokens.
 //!
-//! Whoever asks the service names paths, URLs and modules, and the service opens them with its own
+//! A caller of the service names paths, URLs and modules, and the service opens them with its own
 //! rights. So only what stands in its configuration can be named. What a vault was made with stays good
 //! when the list becomes shorter: the list is asked when something is named, not when it is used.
 

@@ -140,7 +140,7 @@ impl Keeper for LocalKeeper {
         let validated = vault.validate(&order.item, order.point, options, &hears, &watch.cancel);
         let validated = validated.map_err(body)?;
         if validated.point.configuration.is_some() {
-            // All of it, as whoever restores the machine reads it.
+            // All of it, as a restore of the machine reads it.
             strongroom_machine::restore::configuration(&vault, &validated.point).map_err(body)?;
         }
         let found = words(&validated);
@@ -277,7 +277,7 @@ impl Keeper for LocalKeeper {
         let access = &order.vault;
         let new = order.new.as_ref().filter(|new| **new != access.key);
         let rotated = rotate(&self.vaults, access, new);
-        // Even if it failed: nobody goes on with a key that may open it no more.
+        // Even if it failed: nobody continues with a key that may open it no more.
         self.vaults.close(&access.url);
         rotated.map_err(body)?;
         let key = new.unwrap_or(&access.key).clone();
@@ -306,7 +306,7 @@ impl Keeper for LocalKeeper {
     }
 }
 
-/// Changes the keys of a vault. A first try that broke off is gone on with.
+/// Changes the keys of a vault. It continues a first try that broke off.
 fn rotate(
     vaults: &Vaults,
     access: &VaultAccess,
@@ -332,7 +332,7 @@ fn rotate(
         let label = label.unwrap_or_default();
         ring.rotate_slot(&*store, old, new_key, &label, &*clock, &*entropy)?;
     }
-    // Whoever had the old key may have kept the master key: so it is changed last.
+    // A holder of the old key may have kept the master key: so it is changed last.
     if !(replaced && is_newer_than_slot(&ring)) {
         ring.rotate_master(&*store, &*clock, &*entropy)?;
     }

@@ -17,7 +17,7 @@ use strongroom_vault::{
 /// The vaults that an agent and a keeper use, kept open as long as they are used most.
 ///
 /// A vault that is given out again was looked at before: it is still the same one, its keys and its
-/// index are what they are now, and no copy of it is away. Else it is opened anew.
+/// index are what they are now, and no copy of it is away. Else it is opened again.
 #[derive(Debug)]
 pub struct Vaults {
     cache_dir: Option<PathBuf>,
@@ -66,7 +66,7 @@ impl Vaults {
     pub const MOST: usize = 16;
 
     /// None is open yet. The index of each is cached in a folder of its own in `cache_dir`; without
-    /// one it is read anew whenever a vault is opened, and nothing is known of past validations.
+    /// one it is read again whenever a vault is opened, and nothing is known of past validations.
     pub fn new(cache_dir: Option<PathBuf>) -> Self {
         let tokens = Tokens::default();
         Self { cache_dir, tokens, most: Self::MOST, places: Mutex::default() }
@@ -78,7 +78,7 @@ impl Vaults {
         Self { tokens, ..self }
     }
 
-    /// Keeps at most so many open.
+    /// Keeps at most this number open.
     #[must_use]
     pub fn with_most(self, most: usize) -> Self {
         Self { most: most.max(1), ..self }
@@ -145,7 +145,7 @@ impl Vaults {
     }
 }
 
-/// Whether a vault is still what it was when it was opened; its keys and index are read anew.
+/// Whether a vault is still what it was when it was opened; its keys and index are read again.
 fn is_good(open: &OpenVault) -> bool {
     let OpenVault { vault, warnings, .. } = open;
     let store = vault.store();
@@ -160,6 +160,6 @@ fn is_good(open: &OpenVault) -> bool {
         vault.sync()?;
         Ok(true)
     };
-    // Why it is not good is told when it is opened anew.
+    // Opening it again reports why it is not good.
     look().unwrap_or(false)
 }

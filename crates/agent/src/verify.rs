@@ -1,7 +1,7 @@
-//! Verifies a vault, all of it or the part whose turn it is.
+//! Verifies a vault: all of it, or the next part of a round.
 //!
-//! Which packs were read is remembered in the vault's cache folder, as for a verify that was
-//! interrupted: a part is one that is stopped when it has read its share, and that the next goes on with.
+//! A part is a verify that stops when it has read its share. Like an interrupted verify, it records the
+//! packs that it has read in the vault's cache folder, and the next part continues from there.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

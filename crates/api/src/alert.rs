@@ -28,7 +28,7 @@ words! {
         Firing = "firing",
         /// Its cause lasts, and somebody has seen it.
         Acknowledged = "acknowledged",
-        /// It is over.
+        /// Its cause has ended.
         Resolved = "resolved",
     }
 }

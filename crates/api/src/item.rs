@@ -1,4 +1,7 @@
-//! Protected items.
+//! Protected items: their source, their disks, and the requests to protect, stop, resume and back up.
+//!
+//! Must not know how a source is backed up, nor when an item is due. Fields are added, never removed or
+//! renamed; requests refuse unknown fields.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,7 @@
-//! Vaults.
+//! Vaults: their settings, their keys by reference, and their usage.
+//!
+//! Must not know how a vault is stored. No type here holds a secret: a key is named by file or by token.
+//! Fields are added, never removed or renamed; requests refuse unknown fields.
 
 use std::collections::BTreeMap;
 

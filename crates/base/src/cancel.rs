@@ -36,7 +36,7 @@ impl Cancel {
 
     /// Waits until the work should stop, without looking again and again. Dropping it is harmless.
     pub async fn cancelled(&self) {
-        // Whoever raises the flag after this is heard.
+        // A flag that is raised after this is seen.
         let listener = self.0.event.listen();
         if !self.0.raised.load(Ordering::SeqCst) {
             listener.await;

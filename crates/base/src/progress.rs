@@ -157,17 +157,17 @@ impl Progress {
         self.0.total_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// So many more bytes are done.
+    /// Adds to the bytes that are done.
     pub fn advance(&self, bytes: u64) {
         self.0.done_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// So many more bytes were written.
+    /// Adds to the bytes that were written.
     pub fn add_stored(&self, bytes: u64) {
         self.0.stored_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Begins a stage of which not bytes are counted but `things`: so many are done, of so many.
+    /// Begins a stage that counts `things` in place of bytes: how many are done, of how many.
     pub fn count(&self, stage: Stage, things: Things, done: u64, total: u64) {
         self.set_stage(stage);
         *self.0.things.lock().unwrap_or_else(PoisonError::into_inner) = things;

@@ -103,7 +103,7 @@ impl AuditEntry {
 }
 
 /// A place in the chain that vouches for all before it. Kept elsewhere, it shows whether the
-/// chain was cut off or made anew.
+/// chain was cut off or rebuilt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditHead {
     /// How many records there are up to here.
@@ -146,7 +146,7 @@ pub enum ChainFault {
     /// The record is not what was hashed.
     Altered,
     /// The record is well formed, but not the one that the anchor was taken of: the chain was
-    /// made anew.
+    /// rebuilt.
     NotAnchored,
     /// An anchor is of a record beyond the end: the chain was cut off.
     CutOff,
@@ -248,7 +248,7 @@ impl ReadTx {
         self.session.fetch(sql).await
     }
 
-    /// Hands out records of a range of numbers, in order, until told to stop. A record that
+    /// Hands out records of a range of numbers, in order, until `each` stops it. A record that
     /// cannot even be read is [`Error::Corrupt`].
     pub async fn audit_export(
         &mut self,

@@ -71,7 +71,7 @@ impl Catalog {
         let Inner { pools, clock, .. } = &*catalog.inner;
         schema.upgrade(pools, &**clock).await?;
         if !url.is_shared() {
-            // Whoever held a lease was an earlier process, which is gone.
+            // The holder of a lease was an earlier process, which is gone.
             catalog.end_leases().await?;
         }
         Ok(catalog)

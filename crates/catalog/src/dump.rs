@@ -204,7 +204,7 @@ impl Catalog {
         file.into_inner().sync_all().await.map_err(failed)
     }
 
-    /// Makes a catalog anew of a copy in a file; see [`Load`].
+    /// Rebuilds a catalog from a copy in a file; see [`Load`].
     pub async fn restore_from(
         url: &CatalogUrl,
         schema: &'static Schema,

@@ -112,7 +112,7 @@ pub enum Error {
         /// What differs.
         reason: String,
     },
-    /// A list was asked for in a way that makes no sense.
+    /// The query for a list is not valid.
     #[error("this list of {kind} is not possible: {reason}")]
     Query {
         /// The documents' table.

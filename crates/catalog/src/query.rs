@@ -433,7 +433,7 @@ enum Part {
     After(Value, String),
 }
 
-/// Where a page ends, as an opaque text for whoever asks for the next one.
+/// Where a page ends, as an opaque text for the request for the next one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PageToken(String);

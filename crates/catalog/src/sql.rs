@@ -59,7 +59,7 @@ pub(crate) enum Pools {
 /// How a transaction begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Begin {
-    /// Reads with one statement, which sees one state by itself: saves two ways to the database.
+    /// One statement, which is its own snapshot; this saves the two round trips of BEGIN and COMMIT.
     Single,
     /// Sees one state and changes nothing.
     Read,
@@ -216,10 +216,10 @@ impl Pools {
     }
 }
 
-/// Begins a transaction on PostgreSQL in a task of its own, which goes on if the caller is dropped.
+/// Begins a transaction on PostgreSQL in a task of its own, which continues if the caller is dropped.
 ///
 /// sqlx 0.9.0 counts a transaction only once the server has confirmed its `BEGIN`. Dropped before that,
-/// nothing ends it, and the pool hands the connection on: whoever gets it reads what was so when that
+/// nothing ends it, and the pool hands the connection on: its next user reads what was so when that
 /// transaction began. The task always has the answer, and a transaction that nobody takes is rolled back.
 async fn begin_whole(
     pool: &PgPool,
@@ -246,7 +246,7 @@ pub(crate) enum Bind {
 }
 
 impl Bind {
-    /// What a column of this type shall hold.
+    /// The value for a column of this type.
     pub(crate) fn column(value: Value, of: Type) -> Self {
         match value {
             Value::Null => Self::Null(of),

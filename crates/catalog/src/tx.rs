@@ -2,7 +2,7 @@
 //!
 //! Values are checked here before they reach a database, so that both refuse the same. A
 //! conflict that is reported is found by asking, never by a failed statement, so that the
-//! transaction can go on after it.
+//! transaction can continue after it.
 
 use std::{
     collections::BTreeSet,
@@ -25,7 +25,7 @@ use crate::{
 /// The largest body of a document, in bytes.
 pub const MAX_BODY: usize = 16 << 20;
 
-/// Whoever keeps others from writing for longer is warned of.
+/// A transaction that keeps others from writing for longer is logged as a warning.
 const SLOW: Duration = Duration::from_secs(5);
 
 /// A document and its version, which counts its changes from 1.

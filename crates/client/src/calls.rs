@@ -183,7 +183,7 @@ impl Client {
         self.patch(&["vaults", name], request)
     }
 
-    /// Deletes a vault. It can be brought back for some time if it is answered.
+    /// Deletes a vault. If the answer has it, the vault can be undeleted for some time.
     pub fn delete_vault(&self, name: &str) -> Result<Option<Vault>> {
         self.delete(&["vaults", name])
     }
@@ -278,7 +278,7 @@ impl Client {
         self.delete(&["hosts", name])
     }
 
-    /// Begins to list a host's machines anew.
+    /// Starts a new discovery of a host's machines.
     pub fn discover(&self, host: &str) -> Result<JobBegun> {
         self.tell(&["hosts", host, "discover"])
     }
@@ -373,7 +373,7 @@ impl Client {
         self.patch(&["items", item, "recovery-points", point], request)
     }
 
-    /// Deletes a recovery point. It can be brought back for some time if it is answered.
+    /// Deletes a recovery point. If the answer has it, the point can be undeleted for some time.
     pub fn delete_point(&self, item: &str, point: &str) -> Result<Option<RecoveryPoint>> {
         self.delete(&["items", item, "recovery-points", point])
     }

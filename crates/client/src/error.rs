@@ -36,7 +36,7 @@ pub enum ClientError {
         /// Why not; names the fingerprint that was presented, if there was one.
         reason: String,
     },
-    /// The answer makes no sense.
+    /// The answer is not valid.
     #[error("{server} sent an answer that is not valid: {reason}")]
     Protocol {
         /// Its URL.

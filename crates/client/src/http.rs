@@ -31,7 +31,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_mins(2);
 /// The pauses before further tries.
 const PAUSES: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(1)];
-/// An answer that is longer makes no sense.
+/// A longer answer is not valid.
 const MAX_ANSWER: usize = 64 << 20;
 
 /// How a server is reached.

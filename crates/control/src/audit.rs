@@ -1,4 +1,4 @@
-//! The log of who did what: an entry in the same transaction as what was done.
+//! The audit log: each change writes an entry, in its own transaction, with its user.
 
 use serde_json::Value;
 use strongroom_api as api;
@@ -58,7 +58,7 @@ impl Control {
         self.check(caller, operation, Target::Server, || forbidden(caller, operation))
     }
 
-    /// Entries of the audit log with numbers below one, the latest first; at most so many.
+    /// Entries of the audit log with numbers below one, the latest first, up to a maximum number.
     pub async fn audit_entries(
         &self,
         caller: &Caller,

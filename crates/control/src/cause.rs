@@ -1,7 +1,7 @@
-//! What asked for a job: told by whoever serves requests, kept with the job, given back when it runs.
+//! What asked for a job: given by the request, kept with the job, given back when it runs.
 //!
 //! So that the lines of a job's log and its spans can be found from the request that began it, even
-//! after the server was started anew. What a trace is, is no business of the service.
+//! after the server was started again. What a trace is, is no business of the service.
 
 use std::future::Future;
 
@@ -16,7 +16,7 @@ tokio::task_local! {
 pub struct Cause {
     /// The request's id.
     pub request: String,
-    /// Its place in a trace, as whoever traces has written it.
+    /// Its place in a trace, as the tracer has written it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<String>,
 }

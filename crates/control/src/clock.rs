@@ -1,9 +1,8 @@
 //! Time that may delete: wall-clock time that no jump of the clock can hurry.
 //!
-//! What is deleted for good is deleted when its time is over, and not before, even if somebody or
-//! something sets the server's clock ahead by a year. So the time that purges are judged by goes
-//! forward only by what really has passed: by the system's count of seconds since boot, which
-//! setting the clock does not change. Over a reboot nobody counts; a gap of up to a day is
+//! Nothing is purged before it expires, even if the server's clock is set ahead by a year. So the time
+//! by which purges are judged advances only with elapsed time: with the system's count of seconds since
+//! boot, which setting the clock does not change. Over a reboot nobody counts; a gap of up to a day is
 //! believed, and a longer one only when somebody confirms it. Where it is behind the wall clock,
 //! things are kept longer; it is never ahead of it.
 
@@ -63,7 +62,7 @@ impl TrustedTime {
         Self { trusted: reading.wall, last: reading, slack: TOLERANCE }
     }
 
-    /// Goes on to another reading.
+    /// Advances to another reading.
     #[must_use]
     pub fn advance(&self, reading: Reading) -> Self {
         let by_wall = reading.wall.duration_since(self.last.wall);

@@ -1,6 +1,6 @@
 //! Figures: how many there are of everything, in one look at the catalog.
 //!
-//! For whoever watches from outside. It names vaults, never items or people, so that what is shown
+//! For monitoring. It names vaults, never items or people, so that what is shown
 //! stays small and may be seen by those who may see nothing else.
 
 use std::{collections::BTreeMap, sync::PoisonError};
@@ -142,7 +142,7 @@ const COUNTED: SignedDuration = SignedDuration::from_mins(1);
 const ANYWAY: SignedDuration = SignedDuration::from_mins(10);
 
 impl Control {
-    /// The points of a vault, counted anew only if they may have changed.
+    /// The points of a vault, counted again only if they may have changed.
     async fn point_figures(&self, tx: &mut ReadTx, vault: VaultId) -> Result<PointFigures> {
         let now = (self.catalog.changes(&[PointDoc::KIND]), self.now());
         let known = || self.points.lock().unwrap_or_else(PoisonError::into_inner);

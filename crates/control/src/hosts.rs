@@ -27,7 +27,7 @@ impl From<Stored<HostDoc>> for Versioned<Host> {
     }
 }
 
-/// There is no such host, for whoever may not see it.
+/// The answer to a caller who may not see the host: there is none.
 pub(crate) fn no_host(name: &str) -> ControlError {
     ControlError::from(message!(HOST_UNKNOWN, "there is no host {host:?}", host = cut(name)))
 }
@@ -169,7 +169,7 @@ impl Control {
         Ok(page(self.catalog.list::<MachineDoc>(&query).await?, |stored| stored.doc.machine))
     }
 
-    /// Lists a host's machines anew.
+    /// Starts a new discovery of a host's machines.
     pub async fn discover(&self, caller: &Caller, host: &str) -> Result<api::JobBegun> {
         let begun = in_write!(self, tx => {
             let name = host;

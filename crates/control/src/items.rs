@@ -1,4 +1,4 @@
-//! Items: protected, backed up on demand, stopped, resumed, deleted, brought back.
+//! Items: protected, backed up on demand, stopped, resumed, deleted, undeleted.
 
 use serde_json::json;
 use strongroom_api::{
@@ -303,7 +303,7 @@ impl Control {
             let Stored { mut doc, version } = find_item(tx, name).await?;
             self.check(caller, Operation::BackupNow, target(&doc.item), || no_item(name))?;
             if until <= now {
-                let message = message!(REQUEST_INVALID, "retain_until {until} is over already", until);
+                let message = message!(REQUEST_INVALID, "retain_until {until} is in the past", until);
                 return Err(ControlError::from(message));
             }
             check_not_deleted(&doc.item)?;

@@ -1,11 +1,11 @@
 //! What happens and when: vaults, hosts, protection, policies, schedules, jobs, retention, access.
 //!
-//! This is the service without its network: whoever has a [`access::Caller`] may ask [`Control`] for
+//! This is the service without its network: code with a [`access::Caller`] may ask [`Control`] for
 //! what the API offers; the work itself is done by agents and keepers, to whom it gives
 //! [`strongroom_orders`]. It links no disk, hypervisor or store.
 //!
 //! ```text
-//!  caller ─▶ Control: may it? ─▶ catalog: what is, what shall be ─▶ jobs ─▶ agents, keeper
+//!  caller ─▶ Control: may it? ─▶ catalog: what is, what is wanted ─▶ jobs ─▶ agents, keeper
 //!                                   ▲                                 │
 //!            schedules, retention ──┘◀──────── what became of it ◀────┘
 //! ```

@@ -327,7 +327,7 @@ impl Control {
         Ok(())
     }
 
-    /// Whoever may restore shall not overwrite the host's own files.
+    /// A user who may restore must not overwrite the host's own files.
     fn check_folder(&self, caller: &Caller, restore: &Restore) -> Result<()> {
         let mut folders: Vec<&str> = Vec::new();
         match restore {

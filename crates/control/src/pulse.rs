@@ -1,4 +1,4 @@
-//! The pulse: what the service counts of itself while it works, for whoever watches it.
+//! The pulse: what the service counts of itself while it works, for monitoring.
 //!
 //! Only numbers that are cheap to keep and cannot be asked of the catalog later. It knows nothing of
 //! how they are shown.

@@ -1,9 +1,9 @@
 //! Retention: which recovery points go when, beside running backups.
 //!
-//! A reconciler: it looks at what there is and at what the rules say, and brings the one to the
-//! other; run again, it does nothing. A point whose time is over is marked to be purged; one that
-//! goes before anything had promised it would (because a policy became shorter) is deleted softly
-//! first, if its vault does so. Purging is a job, judged by time that no clock can hurry.
+//! A reconciler: it compares the points with the rules and applies the difference; run again, it does
+//! nothing. It marks an expired point for a purge. A point that would go earlier than any policy ever
+//! promised (because a policy became shorter) is soft-deleted first, if its vault has soft delete. Purging
+//! is a job, judged by trusted time.
 
 use jiff::{SignedDuration, Timestamp};
 use strongroom_api::{
@@ -79,7 +79,7 @@ pub(crate) async fn live_points(tx: &mut ReadTx, item: ItemId) -> Result<Vec<Sto
 /// The setting in which it is kept that all items of a vault or on a host are to be judged.
 const JUDGE: &str = "judge/";
 
-/// All items of a vault or on a host are to be judged anew: what they are judged by has changed.
+/// All items of a vault or on a host are to be judged again: the rules have changed.
 pub(crate) async fn judge_all(
     tx: &mut Tx,
     column: &'static str,
@@ -238,7 +238,7 @@ impl Control {
     }
 
     /// Begins a job in each vault that has points to purge, unless one is at work, and one for each
-    /// deleted item whose time is over.
+    /// deleted item that has expired.
     async fn begin_purges(&self) -> Result<()> {
         let trusted = self.trusted_now();
         let all = Query::default().limit(1000);
@@ -361,7 +361,7 @@ fn judge(
         Some(if early { purge_after(trusted, vault.soft_delete) } else { trusted });
 }
 
-/// When what is deleted now can no longer be brought back.
+/// When what is deleted now can no longer be undeleted.
 pub(crate) fn purge_after(now: Timestamp, soft_delete: SoftDelete) -> Timestamp {
     if soft_delete.state == SoftDeleteState::Disabled {
         return now;

@@ -2,7 +2,7 @@
 //!
 //! A reconciler. Each item remembers what of its schedule was dealt with and which backup comes next;
 //! the next begins when its time has come, the item is free, and nothing newer replaces it. Runs that
-//! were missed while the server was down are one run, spread anew, so that no stampede follows.
+//! were missed while the server was down are one run with a new random start, so that not all start at once.
 
 use jiff::{SignedDuration, Timestamp};
 use strongroom_api::{self as api, ProtectionState, Trigger};
@@ -133,7 +133,7 @@ impl Control {
             return None;
         }
         let id = doc.item.id.to_bytes();
-        // A start that the server has slept through is spread anew, once: after that it is
+        // A start that the server has slept through gets a new random start, once: after that it is
         // remembered.
         let slept = doc.planned.is_some_and(|planned| {
             planned.start < self.started.checked_sub(LATE).unwrap_or(Timestamp::MIN)
@@ -166,7 +166,7 @@ impl Control {
         begin
     }
 
-    /// Plans the items of a policy anew, because its rules have changed.
+    /// Plans the items of a policy again, because its rules have changed.
     pub(crate) async fn replan(
         &self,
         tx: &mut Tx,

@@ -27,7 +27,7 @@ pub struct Settings {
     pub data_dir: std::path::PathBuf,
     /// Days for which ended jobs are kept.
     pub job_history_days: u32,
-    /// All of a disk is read and compared at least once in so many backups; 0: only where needed.
+    /// All of a disk is read and compared at least once in this number of backups; 0: only where needed.
     pub full_compare_every: u32,
     /// Bytes a second that one job reads or writes at most.
     pub limit_rate: Option<u64>,
@@ -73,11 +73,11 @@ pub struct Parts {
     pub keeper: Arc<dyn Keeper>,
     /// What may be named.
     pub places: Arc<dyn AllowedPlaces>,
-    /// Time.
+    /// The clock of schedules and retries.
     pub clock: Arc<dyn Clock>,
     /// Where readings of the system's clocks come from.
     pub readings: Arc<dyn Fn() -> Reading + Send + Sync>,
-    /// Chance.
+    /// The source of random ids and tokens.
     pub entropy: Arc<dyn Entropy>,
     /// How people and programs outside are told of alerts.
     pub channels: Vec<Arc<dyn Channel>>,
@@ -106,7 +106,7 @@ pub struct Control {
     pub(crate) wake: Notify,
     /// Told of every change of a job.
     pub(crate) job_events: broadcast::Sender<api::Job>,
-    /// The way to whoever owns the jobs at work.
+    /// The way to the owner of the jobs at work.
     pub(crate) drivers: Arc<Drivers>,
     /// It is being stopped: jobs that are left now did not fail.
     pub(crate) stopping: AtomicBool,

@@ -1,6 +1,6 @@
 //! The trusted time of a running server: kept in memory, written down once a minute.
 //!
-//! What is written down only ever lags behind. After a crash on the same boot nothing of it is lost, as
+//! The stored time may lag, never lead. After a crash on the same boot nothing of it is lost, as
 //! the system has counted on; over a reboot the gap is what the wall clock says, up to a day. A time
 //! that lags deletes later, never earlier. Before anything is deleted for good, the time that says
 //! so is written down first.
@@ -17,7 +17,7 @@ use crate::{
     service::Control,
 };
 
-/// How far the clock may be set back before all schedules are looked at anew.
+/// How far the clock may be set back before all schedules are planned again.
 const WENT_BACK: SignedDuration = SignedDuration::from_mins(30);
 
 /// How often the time is written down.
@@ -31,7 +31,7 @@ pub(crate) struct Trusted {
 }
 
 impl Trusted {
-    /// Goes on to what the clocks say now: whether the wall clock went back.
+    /// Advances to what the clocks say now; returns whether the wall clock went back.
     fn advance(&mut self, reading: crate::clock::Reading) -> bool {
         let before = self.time.take();
         let back = |before: &TrustedTime| reading.wall.duration_since(before.wall()) < -WENT_BACK;
@@ -43,7 +43,7 @@ impl Trusted {
         went_back
     }
 
-    /// Whether it is time to write it down: once a minute, and when a jump was seen or is over.
+    /// Whether it is time to write it down: once a minute, and when a jump was seen or has ended.
     fn is_due(&self) -> bool {
         let (Some(time), Some(stored)) = (&self.time, &self.stored) else { return true };
         time.wall().duration_since(stored.wall()).abs() >= STORE

@@ -1,4 +1,4 @@
-//! Vaults: made, changed, deleted and brought back.
+//! Vaults: created, changed, deleted and undeleted.
 
 use serde_json::json;
 use strongroom_api::{
@@ -130,7 +130,7 @@ impl Control {
         Ok(())
     }
 
-    /// Where the vault and its key are to be, written down before anything is made: whoever asks again
+    /// Where the vault and its key are to be, written down before anything is made: a repeated request
     /// after a crash gets the same key, which opens what was made.
     async fn intended_vault(&self, request: &VaultCreate) -> Result<(VaultMake, KeyManagement)> {
         let (make, management) = self.vault_make(request);
@@ -293,7 +293,7 @@ impl Control {
         })
     }
 
-    /// Forgets deleted vaults whose time is over. What is in their stores is left there.
+    /// Forgets deleted vaults that have expired. What is in their stores is left there.
     pub(crate) async fn purge_vaults(&self) -> Result<()> {
         let trusted = self.trusted_now();
         let deleted =

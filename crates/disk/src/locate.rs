@@ -10,7 +10,7 @@ use crate::num::{round_down, round_up};
 /// error; `error` is what reading the whole of `range` said. If nothing fails when it is read
 /// again in pieces, that is the last piece that was looked at, and `error`.
 ///
-/// Halves the range until one unit is left, then goes on unit by unit while they fail.
+/// Halves the range until one unit is left, then continues unit by unit while they fail.
 pub(crate) fn first_failing(
     range: ByteRange,
     unit: u64,

@@ -79,7 +79,7 @@ pub struct TargetOptions {
 ///
 /// A file's format is what its spec says, else what its extension says, else raw; a block device
 /// is raw. A file without a telling extension that begins (or, for a fixed VHD, ends) as an image
-/// does is refused until its format is said: read as an image, whoever could write to a raw disk
+/// does is refused until its format is said: read as an image, any program that could write to a raw disk
 /// could make us read other files by writing a header to it; read as raw, a renamed image would be
 /// backed up as a disk that no machine can start from. Nor is a file taken for a disk unasked that
 /// is a text, an archive or the like.

@@ -56,7 +56,7 @@ impl fmt::Display for ImageFormat {
 
 /// A disk as a user names it, parsed but not looked at.
 ///
-/// - `PATH`: a file or block device; how its format is found is told at [`crate::open_source`]
+/// - `PATH`: a file or block device; [`crate::open_source`] says how its format is found
 /// - `raw:PATH`, `qcow2:PATH`, `vhd:PATH`, `vhdx:PATH`, `vmdk:PATH`: this format and no other
 /// - `nbd://`, `nbds://`, `nbd+unix://`, `nbds+unix://`: see [`NbdUrl`]
 ///

@@ -104,7 +104,7 @@ pub enum DiskError {
         /// What it refers to.
         reference: String,
     },
-    /// A file that is to be gone on with is not one that we have left.
+    /// A file to continue with is not one that an earlier attempt has left.
     #[error("{disk} was not left by an earlier run: {reason}")]
     Planted {
         /// Path.
@@ -118,7 +118,7 @@ pub enum DiskError {
         /// Path.
         disk: String,
     },
-    /// Only a QEMU that is told all about it can read it.
+    /// Only a QEMU that gets all its options can read it.
     #[error("{disk} cannot be read without a machine's QEMU: {reason}")]
     NeedsQemu {
         /// Path.

@@ -30,7 +30,7 @@ pub const COPY_OF: &str = "copy_of";
 /// A copy is begun after its point, but perhaps by another clock. Milliseconds.
 const SLACK: u64 = 24 * 60 * 60 * 1000;
 
-/// Ranges that are told apart at most; with more, whole leaves count as changed. (16 bytes each.)
+/// Maximum number of separate ranges; with more, whole leaves count as changed. (16 bytes each.)
 const MAX_RANGES: usize = 1 << 20;
 
 /// A copy of a recovery point.

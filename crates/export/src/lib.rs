@@ -5,7 +5,7 @@
 //!                  └─ tree nodes, blocks ◀── vault::Reader                 └─▶ Shown: an export of an NBD server
 //! ```
 //!
-//! Whoever shows a point to others (over NBD, as a file system, as a machine's disk) reads it here. What could
+//! Code that shows a point to others (over NBD, as a file system, as a machine's disk) reads it here. What could
 //! not be read when the point was made cannot be read from it either: it is no zeros.
 //!
 //! This crate knows vaults and what a disk is; it knows neither jobs nor who reads.

@@ -1,6 +1,6 @@
 //! The names of a vault's objects. Nothing else builds or takes apart such a name.
 //!
-//! Names need no key, so whoever copies or counts objects without one can tell what each is.
+//! Names need no key, so a program that copies or counts objects without one knows what each is.
 //!
 //! ```text
 //!  strongroom.json               packs/data/<2 hex>/<64 hex>     points/<item>/<point id>

@@ -35,7 +35,7 @@ pub struct RingHead {
     /// SHA-256 of the ring object before this one; zeros in the first.
     #[serde(with = "text::bytes")]
     pub previous: [u8; 32],
-    /// When the change was made, by the clock of whoever made it.
+    /// When the change was made, by the clock of its author.
     pub created: Timestamp,
     /// Former master keys, oldest first.
     pub older: Vec<OlderKey>,

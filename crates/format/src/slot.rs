@@ -4,7 +4,7 @@
 //! and carries, sealed under it, the slot's private X25519 key and the vault's first master key.
 //! Which slots a vault has, and the newer master keys, is in the key ring ([`crate::ring`]).
 //!
-//! This module knows the bytes; which of them open what is the business of the crate `vault`.
+//! This module knows the bytes. The crate `keys` decides which slot opens a vault.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

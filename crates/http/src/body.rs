@@ -14,7 +14,7 @@ pub enum BodyError {
     BrokeOff,
 }
 
-/// Reads a body of so many bytes at most.
+/// Reads a body up to a maximum number of bytes.
 pub async fn read_body(body: Body, limit: usize) -> Result<Bytes, BodyError> {
     axum::body::to_bytes(body, limit).await.map_err(|error| {
         let mut cause: Option<&dyn std::error::Error> = Some(&error);

@@ -1,8 +1,8 @@
 //! Certificates: those that are given, or one of the server's own.
 //!
 //! A certificate that the server makes is self-signed and for all names and addresses of its
-//! machine; it is made anew when these change or its end is near, and clients that know it by its
-//! fingerprint are told the new one then. Files that change are read again while the server runs;
+//! machine; it is generated again when these change or its expiry is near, and clients that know it by its
+//! fingerprint need the new one then. Files that change are read again while the server runs;
 //! if they are of no use, what was read last is used on.
 
 use std::{
@@ -29,11 +29,11 @@ use x509_parser::{extensions::GeneralName, prelude::*};
 
 use crate::HttpError;
 
-/// How long a certificate lasts that the server makes: long, because whoever trusts it does so by
+/// How long a certificate lasts that the server makes: long, because a client that trusts it does so by
 /// its fingerprint.
 const LASTS: SignedDuration = SignedDuration::from_hours(24 * 1826);
 
-/// How long before its end it is made anew.
+/// How long before its expiry it is generated again.
 const RENEWED: SignedDuration = SignedDuration::from_hours(24 * 60);
 
 /// The files of a certificate.
@@ -195,7 +195,7 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), HttpError> {
     fs::rename(&unfinished, path).map_err(failed)
 }
 
-/// The certificate that is shown to whoever connects; it may be replaced.
+/// The certificate that is shown to clients; it may be replaced.
 #[derive(Debug)]
 pub struct Shown {
     files: CertificateFiles,

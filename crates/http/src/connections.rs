@@ -82,7 +82,7 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// The address of whoever sent a request over it.
+    /// The address of the client that sent a request over it.
     pub fn origin(&self, headers: &HeaderMap) -> IpAddr {
         self.place.places.proxies.origin(self.address, headers)
     }
@@ -249,7 +249,7 @@ pub async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Ht
     Ok((listener, bound))
 }
 
-/// Serves connections until it is told to stop, and lets those end that are at work then.
+/// Serves connections until it is stopped, and lets those end that are at work then.
 pub async fn serve(listener: TcpListener, serving: Serving, stop: watch::Receiver<bool>) {
     let places = Places::new(serving.connections, serving.proxies.clone());
     let open = TaskTracker::new();

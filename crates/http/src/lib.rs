@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A face gives a router ([`Serving`]) and says who has shown a good token ([`Guest::is_known`]). Nothing here
-//! knows what is asked for, who may ask, or how an error is told.
+//! knows what is asked for, who may ask, or how an error is reported.
 
 mod body;
 mod certificate;

@@ -1,7 +1,7 @@
 //! Who asks through a reverse proxy.
 //!
 //! Only a proxy that the operator has named is believed, and only what it has added itself: the last
-//! entry of `X-Forwarded-For`. What stands before it was sent by whoever asked. `Forwarded` is read of
+//! entry of `X-Forwarded-For`. What stands before it was sent by the client. `Forwarded` is read of
 //! nobody: a proxy that does not know it passes on what a stranger has written there.
 
 use std::net::{IpAddr, SocketAddr};

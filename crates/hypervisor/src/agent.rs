@@ -187,7 +187,7 @@ pub fn os_id(agent: &dyn Agent) -> Result<String> {
 }
 
 /// Runs a program in the guest and waits for its end; none if it is not done in time, and then it
-/// goes on.
+/// continues.
 pub fn run(
     agent: &dyn Agent,
     path: &str,

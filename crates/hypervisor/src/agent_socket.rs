@@ -118,7 +118,7 @@ impl Line {
         self.stream.write_all(bytes)
     }
 
-    /// The time until `deadline`, or that it is over.
+    /// The time until `deadline`, or that it has passed.
     fn left(&self, deadline: Duration) -> io::Result<Duration> {
         let left = deadline.saturating_sub(self.clock.monotonic());
         if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }

@@ -182,11 +182,11 @@ pub enum Form {
     Inactive,
 }
 
-/// A connection to one libvirt daemon. Calls are made one after the other; whoever must not wait
+/// A connection to one libvirt daemon. Calls are made one after the other; a caller that must not wait
 /// for another's call opens a connection of their own.
 ///
 /// A daemon may be restarted at any time, and machines go on without it. So a connection that is
-/// found to have ended before a call is opened anew for it; one that ends during a call fails it,
+/// found to have ended before a call is opened again for it; one that ends during a call fails it,
 /// since nobody knows whether it was carried out.
 #[derive(Debug)]
 pub struct Connection {

@@ -53,7 +53,7 @@ pub enum HypervisorError {
         /// How long it was waited for.
         seconds: u64,
     },
-    /// An answer that makes no sense.
+    /// An answer that is not valid.
     #[error("libvirt's answer while {action} is not valid: {reason}")]
     Protocol {
         /// What was being done.

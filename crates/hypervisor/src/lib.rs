@@ -7,9 +7,11 @@
 //!                            └─ the agent in the guest             (agent)
 //!                  without libvirt: the agent's socket            (agent_socket)
 //!
-//!  description ─▶ Machine ─┬─ disks, firmware, TPM, owners (machine) (XML) ├─ which disks are
-//!  backed up (select) ├─ obstacles to backups (precheck) ├─ the description of a restored one
-//!  (rewrite) └─ what a host lacks for it (requirements)
+//!  description ─▶ Machine ───┬─ disks, firmware, TPM, owners       (machine)
+//!   (XML)                    ├─ which disks are backed up          (select)
+//!                            ├─ obstacles to backups               (precheck)
+//!                            ├─ the description of a restored one  (rewrite)
+//!                            └─ what a host lacks for it           (requirements)
 //! ```
 //!
 //! This crate reports what a host has and carries out single operations. It must not know vaults,

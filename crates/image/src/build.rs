@@ -23,7 +23,7 @@ use crate::{Error, Hasher, Image, Node, NodeReader, image::Place, read::load};
 ///
 /// The parent may have another size. Where the disk has grown there are holes; where it has shrunk
 /// everything beyond its new end is dropped. This works on whole blocks: if the new end lies within
-/// a block, the block's content beyond it is not seen here, so whoever shrinks a disk (or grows one,
+/// a block, the block's content beyond it is not seen here, so a caller that shrinks a disk (or grows one,
 /// where zeros cannot be taken for granted) must read, hash and set the leaf of its last block.
 ///
 /// After an error the builder is of no more use.

@@ -5,7 +5,7 @@ use strongroom_base::{Code, Coded, Digest, Params, codes, params};
 use crate::SizeError;
 
 /// Why an image could not be read or built. `E` is the error of the [`NodeReader`](crate::NodeReader)
-/// and of whoever takes new nodes.
+/// and of the receiver of new nodes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error<E> {
     /// A node could not be read, or a new one could not be handed on.

@@ -43,7 +43,7 @@ impl Hasher {
 
     /// The digest of a node, from its encoding ([`Node::encode`](crate::Node::encode)).
     ///
-    /// Whoever reads a node from a store compares this with the digest asked for.
+    /// A reader of a node from a store compares this with the digest asked for.
     pub fn node(&self, encoded: &[u8]) -> Digest {
         Digest::new(blake3::keyed_hash(&self.node_key, encoded).into())
     }

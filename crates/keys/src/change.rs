@@ -50,7 +50,7 @@ impl KeyRing {
     }
 
     /// Replaces a slot by a new one with another key, in one step. If it is the slot that the
-    /// vault was opened with, the ring goes on with the new one.
+    /// vault was opened with, the ring continues with the new one.
     pub fn rotate_slot(
         &mut self,
         store: &dyn ObjectStore,
@@ -70,7 +70,7 @@ impl KeyRing {
         Ok(slot)
     }
 
-    /// Removes a slot and deletes its object, so that its key opens nothing any more. Whoever
+    /// Removes a slot and deletes its object, so that its key opens nothing any more. A process that
     /// had opened the vault with it may have kept the master keys: see
     /// [`rotate_master`](Self::rotate_master).
     pub fn remove_slot(

@@ -12,7 +12,7 @@
 //!
 //! Invariants:
 //! - Every change is one create-only put of the next ring: it happens as a whole or not at all, in
-//!   one order, whoever else changes keys at the same moment. What a crash leaves behind (slot
+//!   one order, even if other processes change keys at the same moment. What a crash leaves behind (slot
 //!   objects that no ring names) opens nothing and is removed by the next change.
 //! - A master key becomes current only together with its being sealed to every slot.
 //! - Nobody without a master key can make a ring, a slot or a master key that is accepted; nobody
@@ -329,7 +329,7 @@ impl KeyRing {
         self.state.head.generation
     }
 
-    /// When the keys were changed last, by the clock of whoever did it.
+    /// When the keys were changed last, by the clock of the process that did it.
     pub fn changed(&self) -> Timestamp {
         self.state.head.created
     }

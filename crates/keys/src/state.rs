@@ -245,7 +245,7 @@ impl State {
     }
 }
 
-/// Told apart from damage by [`State::load`].
+/// [`State::load`] distinguishes it from damage.
 const NOT_MY_SLOT: &str = "it does not know the slot";
 
 impl Draft {

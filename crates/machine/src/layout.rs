@@ -20,7 +20,7 @@ pub(crate) fn of(disk: &Disk) -> Result<(DiskSpec, Layout), String> {
 }
 
 /// How such a disk is opened: everything that it refers to may be read, since QEMU opens the same at
-/// every start, and whoever can change it runs here.
+/// every start, and a user who can change it runs here.
 pub(crate) fn options(layout: Layout) -> OpenOptions {
     OpenOptions {
         allow_backing: vec![PathBuf::from("/")],

@@ -32,7 +32,7 @@ pub(crate) fn delete(
 }
 
 /// Deletes a disk's bitmap with the name of a checkpoint that libvirt does not know: of a machine
-/// whose definition is made anew at each start, or after somebody made libvirt forget it.
+/// whose definition is created again at each start, or after somebody made libvirt forget it.
 pub(crate) fn delete_unknown(
     connection: &Connection,
     domain: &Domain,

@@ -53,7 +53,7 @@ pub mod option {
     pub const START_TLS: u32 = 5;
     /// What is this export? Nothing is chosen by it.
     pub const INFO: u32 = 6;
-    /// This export, and the handshake is over.
+    /// This export; ends the handshake.
     pub const GO: u32 = 7;
     /// Answers may come in chunks.
     pub const STRUCTURED_REPLY: u32 = 8;
@@ -231,7 +231,7 @@ impl Fields<'_> {
     }
 }
 
-/// Appends a string as the protocol writes them. Longer ones than [`MAX_STRING`] are refused by whoever
+/// Appends a string as the protocol writes them. Longer ones than [`MAX_STRING`] are refused by the code that
 /// reads them.
 fn push_string(bytes: &mut Vec<u8>, text: &str) {
     bytes.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());

@@ -90,7 +90,7 @@ enum Fate {
     Fine,
     /// Fails without having been done.
     Refused,
-    /// Is done and fails nevertheless.
+    /// Is done, and reports a failure.
     Unanswered,
 }
 

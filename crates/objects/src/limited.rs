@@ -1,4 +1,4 @@
-//! A store that moves at most so many bytes a second, so that a backup leaves room for others.
+//! A store that moves at most this number of bytes a second, so that a backup leaves room for others.
 
 use std::{
     ops::ControlFlow,

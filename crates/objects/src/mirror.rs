@@ -9,7 +9,7 @@
 //! Rules, and why:
 //!
 //! - *A copy that fails a write is degraded* for the life of this value: it is no longer written
-//!   and read last. One good copy is enough to go on writing. What a degraded copy has missed is
+//!   and read last. One good copy is enough to continue writing. What a degraded copy has missed is
 //!   rebuilt when it is read or healed in a later run.
 //! - *The first healthy copy arbitrates* creation. All copies are looked at before, so that an
 //!   object which only the second copy has (the first was replaced, or was away) still counts.

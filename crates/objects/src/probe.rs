@@ -86,7 +86,7 @@ fn try_out(store: &dyn ObjectStore, prefix: &str) -> Result<Capabilities, StoreE
         }
         Err(error) => return Err(error),
     };
-    // Whoever won: these bytes are there now.
+    // Whichever writer won: its bytes are there now.
     store.replace(&one, first)?;
     let whole = store.get(&one, 100)?;
     let part = store.get_range(&one, ByteRange::between(4, 9))?;
@@ -130,7 +130,7 @@ fn conditional_put(
     Ok(ConditionalPut::Honoured)
 }
 
-/// Lets `writers` threads put different bodies of one key at once; what each put and was told.
+/// Lets `writers` threads put different bodies of one key at once; what each put, and the answer that it got.
 pub(crate) fn race(
     store: &dyn ObjectStore,
     key: &Key,

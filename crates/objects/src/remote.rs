@@ -6,7 +6,7 @@
 //! call from an asynchronous task.
 //!
 //! A create-only put whose answer was lost may find its own object when it is tried again. Only
-//! then are the bytes compared: two writers of equal bytes must not both hear that they created
+//! then are the bytes compared: two writers of equal bytes must not both get the answer that they created
 //! them.
 
 mod failure;
@@ -129,7 +129,7 @@ impl Remote {
     }
 
     /// Runs a request until it succeeds, fails for good, or has been tried often enough. `once`
-    /// hears how often it was tried before.
+    /// gets the number of earlier tries.
     async fn tried<T, F: Future<Output = object_store::Result<T>>>(
         &self,
         bytes: u64,
@@ -365,7 +365,7 @@ impl ObjectStore for Remote {
         let runtime = runtime(&self.settings.name)?;
         let mut failures = 0;
         'again: loop {
-            // After a fault the list goes on behind the last object that was seen. Some stores ignore
+            // After a fault the list continues behind the last object that was seen. Some stores ignore
             // that and begin at the start; what was seen is passed over.
             let stream = match progress.go_on_behind().or(after_path.as_ref()) {
                 None => self.client.list(below),

@@ -63,7 +63,7 @@ pub enum StoreError {
     Missing {
         /// The object.
         key: Key,
-        /// Where.
+        /// The store, as messages name it.
         store: String,
     },
     /// The object is shorter or longer than what was asked for.
@@ -71,7 +71,7 @@ pub enum StoreError {
     Length {
         /// The object.
         key: Key,
-        /// Where.
+        /// The store, as messages name it.
         store: String,
         /// Bytes there.
         have: u64,
@@ -83,7 +83,7 @@ pub enum StoreError {
     Full {
         /// The object, or what belongs to the store itself.
         what: String,
-        /// Where.
+        /// The store, as messages name it.
         store: String,
         /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -93,7 +93,7 @@ pub enum StoreError {
     ReadOnly {
         /// The object, or what belongs to the store itself.
         what: String,
-        /// Where.
+        /// The store, as messages name it.
         store: String,
         /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -103,7 +103,7 @@ pub enum StoreError {
     Denied {
         /// The object or prefix.
         what: String,
-        /// Where.
+        /// The store, as messages name it.
         store: String,
         /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -111,7 +111,7 @@ pub enum StoreError {
     /// It does not answer or keeps failing.
     #[error("{store} cannot {action} {what}")]
     Unavailable {
-        /// Where.
+        /// The store, as messages name it.
         store: String,
         /// The verb: read, write, list, delete.
         action: &'static str,
@@ -131,7 +131,7 @@ pub enum StoreError {
     /// The store does something no store should.
     #[error("{store} sent an answer that is not valid: {reason}")]
     Protocol {
-        /// Where.
+        /// The store, as messages name it.
         store: String,
         /// What it did.
         reason: String,

@@ -1,4 +1,10 @@
-//! What a vault is asked to do.
+//! Orders, questions and wanted states for vaults, and the trait [`Keeper`] that carries them out.
+//!
+//! Owns the plain data of both directions. Must not know how a vault keeps its data, nor why an order is
+//! given.
+//!
+//! Invariants: every order names its vault and is safe to repeat; questions change nothing; a field that
+//! may be missing has a default, and `ORDERS_VERSION` grows with every other change.
 
 use std::path::Path;
 
@@ -120,7 +126,7 @@ pub struct ReclaimOrder {
     /// The vault.
     pub vault: VaultAccess,
     /// The points that were given up: item and id. Of other points no deletion note is executed,
-    /// whoever put it.
+    /// whichever process put it.
     pub given_up: Vec<(String, PointId)>,
     /// The time by which locks are judged.
     pub now: Timestamp,
@@ -171,7 +177,7 @@ pub enum VerifyDepth {
 /// What a verify found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VerifyFacts {
-    /// Whether all packs were read, now or the times before that this one went on from.
+    /// Whether all packs were read, now or by the interrupted verifies that this one continued.
     pub is_whole: bool,
     /// Objects of which a copy is missing or not what was written, and is so still.
     pub damaged_objects: u64,
@@ -198,7 +204,7 @@ pub struct SavedObject {
     pub size_bytes: u64,
 }
 
-/// Who looks after vaults. Every order names the vault; whoever carries it out keeps it open.
+/// Who looks after vaults. Every order names the vault; the keeper keeps it open.
 pub trait Keeper: Send + Sync {
     /// Makes a vault, or takes over one that is there and that the key opens.
     fn make(&self, order: &VaultMake) -> Result<VaultFacts>;
@@ -206,7 +212,7 @@ pub trait Keeper: Send + Sync {
     /// Opens a vault, and says how it is.
     fn facts(&self, vault: &VaultAccess) -> Result<VaultFacts>;
 
-    /// The recovery points of an item, or of all, oldest first; those that are damaged are told
+    /// The recovery points of an item, or of all, oldest first; those that are damaged are reported
     /// with an error each.
     fn points(
         &self,
@@ -256,7 +262,7 @@ pub trait Keeper: Send + Sync {
     fn usage(&self, vault: &VaultAccess, watch: &Watch) -> Result<UsageFacts>;
 
     /// Changes the vault's master key, and the key that opens it if a new one is given. The old key
-    /// opens it no more then. Again after a crash it goes on.
+    /// opens it no more then. A repeated order continues.
     fn rotate_key(&self, order: &RotateOrder) -> Result<VaultFacts>;
 
     /// Makes a key file that only the server can read, unless it is there.

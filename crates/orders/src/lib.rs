@@ -14,9 +14,9 @@
 //!
 //! There are three kinds of calls:
 //!
-//! - **Orders** change something or take long. Each has an [`OrderId`]. An order may be given again after
-//!   any crash or cut line, with the same id: whoever carries it out finds what the first time has left, and
-//!   goes on or answers what it would have answered. Two ids are two orders.
+//! - **Orders** change something or take long. Each has an [`OrderId`]. An order may be repeated with the same id
+//!   after any crash or cut line: the agent finds the earlier result and continues, or repeats its answer.
+//!   Two ids are two orders.
 //! - **Questions** (`hello`, `discover`, `facts`, `points`, `absent`, `usage`, `saved`, `load`) change nothing.
 //! - **Wanted states** (`make`, `delete_points`, `lock_points`, `make_key_file`, `save`, `unsave`) say what is
 //!   to be the case; a second time finds it so.

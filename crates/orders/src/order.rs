@@ -52,7 +52,7 @@ pub struct BackupOrder {
     pub consistency: ConsistencyWanted,
     /// Whether less than that is a failure.
     pub consistency_required: bool,
-    /// All of a disk is read and compared at least once in so many backups; 0: only where needed.
+    /// All of a disk is read and compared at least once in this number of backups; 0: only where needed.
     pub full_compare_every: u32,
     /// Folder for what the guest overwrites meanwhile.
     pub scratch_dir: Option<PathBuf>,
@@ -124,7 +124,7 @@ pub struct BackupDone {
     pub report: Report,
 }
 
-/// Brings back a machine or disks.
+/// Restores a machine or disks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoreOrder {
     /// The job.
@@ -193,7 +193,7 @@ impl BackupOrder {
 }
 
 impl RestoreOrder {
-    /// Which order it is: a job brings back one thing.
+    /// Which order it is: a job restores one thing.
     pub fn id(&self) -> OrderId {
         OrderId::of_job(self.job, "restore")
     }
@@ -240,9 +240,9 @@ pub trait Agent: Send + Sync {
     /// copied again. Task: `transfer`.
     fn transfer(&self, order: &TransferOrder, watch: &Watch) -> Result<BackupDone>;
 
-    /// Brings back a machine or disks. Tasks: `prepare`, `restore`.
+    /// Restores a machine or disks. Tasks: `prepare`, `restore`.
     fn restore(&self, order: &RestoreOrder, watch: &Watch) -> Result<RestoreDone>;
 
-    /// Accepts or undoes a restore that has replaced a machine's disks. Again after a crash it goes on.
+    /// Accepts or undoes a restore that has replaced a machine's disks. A repeated order continues.
     fn finish(&self, order: &FinishOrder) -> Result<FinishDone>;
 }

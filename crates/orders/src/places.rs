@@ -5,7 +5,7 @@ use strongroom_base::{Message, message};
 
 /// What the operator lets others name: places of vaults, keys and disks.
 ///
-/// Whoever asks the service names paths and URLs, and they are opened with rights of its own. So they are
+/// A caller of the service names paths and URLs, and they are opened with rights of its own. So they are
 /// looked at where they will be opened: only there it is known where a link leads.
 pub trait AllowedPlaces: Send + Sync {
     /// Refuses the place of a vault.

@@ -28,12 +28,12 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Follows an order; `events` hears of every change of a part, from any thread.
+    /// Follows an order; `events` is called with every change of a part, from any thread.
     pub fn new(cancel: Cancel, events: impl Fn(TaskEvent) + Send + Sync + 'static) -> Self {
         Self { cancel, progress: Progress::new(), events: Arc::new(events) }
     }
 
-    /// Follows an order of which nobody wants to hear.
+    /// Follows an order without a listener.
     pub fn silent() -> Self {
         Self::new(Cancel::new(), |_| {})
     }

@@ -231,7 +231,7 @@ pub(crate) fn most_points(rules: &PolicyRules, snapshot_days: u16) -> u32 {
     let retention = &rules.retention;
     let daily = retention.daily.map_or(0, |daily| daily.days);
     let every = snapshot_days.max(retention.hourly.map_or(0, |hourly| hourly.days));
-    // What is older than the daily points: all that a rule keeps but for the time they cover.
+    // What is older than the daily points: all that a rule keeps except the time they cover.
     let beyond = |count: u16, days: u16, tags: usize| {
         let count = count.saturating_sub(daily.checked_div(days).unwrap_or(0));
         u32::from(count).saturating_mul(u32::try_from(tags).unwrap_or(u32::MAX))

@@ -84,7 +84,7 @@ impl Policy {
     ///
     /// `awake_since`: since when the caller has been asking this question without a pause that could
     /// have hidden a start: when it was started, when the machine woke from sleep, when it saw the
-    /// clock jump. A run whose start was slept through begins later, spread anew from this moment,
+    /// clock jump. A run whose start was slept through begins later, spread again from this moment,
     /// so that not every item of a host begins at once. A caller that is restarted all the time must
     /// remember the [`Run`] it was given, or it would be put off each time.
     ///

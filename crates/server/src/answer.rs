@@ -177,7 +177,7 @@ fn location(path: &str) -> HeaderMap {
 
 /// Something that was made, with the path where it is.
 pub(crate) struct Made<T> {
-    /// It.
+    /// The new object, as the API shows it.
     pub(crate) value: T,
     /// Its version, if it has one.
     pub(crate) version: Option<u64>,

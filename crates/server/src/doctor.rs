@@ -300,10 +300,10 @@ fn time(found: &mut Findings) {
     let word = asked.ok().filter(|output| output.status.success());
     let word = word.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
     match word.as_deref() {
-        Some("yes") => found.ok(CHECK, "it is kept right by NTP"),
+        Some("yes") => found.ok(CHECK, "synchronised by NTP"),
         Some("no") => {
             let hint = "Turn it on: timedatectl set-ntp true.";
-            found.bad(CHECK, Level::Warn, "it is not kept right by NTP", hint);
+            found.bad(CHECK, Level::Warn, "not synchronised by NTP", hint);
         }
         _ => {
             let hint = "See to it that chrony, ntpd or the hypervisor does so.";

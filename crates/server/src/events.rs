@@ -1,7 +1,7 @@
 //! Jobs as they go, as server-sent events.
 //!
-//! Whoever follows is first told how things are and then of every change; changes are listened to
-//! before the state is read, so that none is missed. Who is too slow is told the present state
+//! A follower first gets the present state and then every change; changes are listened to
+//! before the state is read, so that none is missed. A slow follower gets the present state
 //! again. Rights are looked at again and again: a stream ends with the token that opened it.
 
 use std::{collections::HashSet, convert::Infallible, pin::pin, time::Duration};
@@ -44,14 +44,14 @@ pub(crate) fn follow(app: App, secret: Secret, only: Option<JobId>) -> impl Stre
     let (to, from) = mpsc::channel(64);
     let follower = Follower { app, secret, only, open: HashSet::new(), to };
     let work = stream::once(async move {
-        // That it is over is no error.
+        // That it has ended is no error.
         follower.run().await.err();
         None
     });
     let events = stream::unfold(from, |mut from| async move {
         from.recv().await.map(|event| (Some(event), from))
     });
-    // The worker lives in the stream: it ends when whoever follows goes away.
+    // The worker lives in the stream: it ends when the follower goes away.
     stream::select(work, events).filter_map(|event| async move { event.map(Ok) })
 }
 

@@ -219,7 +219,7 @@ impl FromRequestParts<App> for IfMatch {
     }
 }
 
-/// Who asks.
+/// The caller that the request's token belongs to.
 pub(crate) struct Who(pub(crate) Caller);
 
 impl FromRequestParts<App> for Who {

@@ -1,4 +1,4 @@
-//! The way in while nobody can sign in: the first start's token, in a file, and a token for whoever
+//! The way in while nobody can sign in: the first start's token, in a file, and a token for the user who
 //! owns the server's folder.
 
 use std::{
@@ -97,7 +97,7 @@ impl FirstToken {
     }
 }
 
-/// A token to be made by whoever owns the server's folder.
+/// A token that the owner of the server's folder may make.
 pub struct NewToken {
     /// What the operator has set.
     pub config: ServerConfig,

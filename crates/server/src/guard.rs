@@ -5,7 +5,7 @@
 //!                                                    └─ what was refused is recorded
 //! ```
 //!
-//! A change goes on even if whoever asked for it has hung up: it is a task of its own, and the
+//! A change continues even if its client has hung up: it is a task of its own, and the
 //! server waits for it before it ends.
 
 use std::{panic::AssertUnwindSafe, time::Duration};

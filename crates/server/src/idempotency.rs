@@ -2,8 +2,8 @@
 //!
 //! A request is written down before it is carried out, that it was is written down with what it
 //! changes ([`once`]), and its answer when it has succeeded; a request that was refused has changed
-//! nothing and is forgotten. Answers with secrets are not kept: who sends such a request again is
-//! told that it was done. So is who was not answered because the server died, unless the request
+//! nothing and is forgotten. Answers with secrets are not kept: such a request, repeated, gets the answer
+//! that it was done. So does a request that the server died before answering, unless it
 //! began a job: that is answered as it would have been. Entries are of one caller: the same key of
 //! somebody else is another. They are forgotten after a day ([`Control`] does so).
 

@@ -1,8 +1,10 @@
 //! The service on the network: its API over HTTPS, its configuration, its life.
 //!
-//! Handlers are thin: [`strongroom_control::Control`] decides everything. Here is what networks and
-//! operating systems need: who asks, what was sent, how it is answered; certificates, signals,
-//! folders.
+//! Handlers are thin: [`strongroom_control::Control`] decides everything. This crate owns the network and
+//! the operating system: callers, requests and answers, certificates, signals, folders.
+//!
+//! It must not know rules (who may do what, when a job runs), disks, hypervisors or stores: `control`
+//! decides, and `agent` carries out.
 //!
 //! ```text
 //!  connection ─▶ TLS ─▶ guard: id, time, caller, idempotency ─▶ handler ─▶ Control ─▶ answer

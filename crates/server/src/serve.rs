@@ -37,7 +37,7 @@ use crate::{
     watch::{Metrics, channels, follow_jobs, page, traces},
 };
 
-/// How often it is looked whether the certificate has changed or must be made anew.
+/// How often it is looked whether the certificate has changed or must be generated again.
 const CERTIFICATE: Duration = Duration::from_mins(1);
 
 /// How long changes may take that are being made when the server stops.
@@ -105,7 +105,7 @@ async fn run(serve: Serve) -> Result<(), ServerError> {
         lease.clone().map(|lease| tokio::spawn(standby::keep(catalog.clone(), lease)));
     let (listener, address) = http::listen(config.listen).await?;
     let metrics = Arc::new(Metrics::new());
-    // Whoever was carrying them out is gone.
+    // The process that carried them out is gone.
     idempotency::end_open(&control).await.map_err(|failure| {
         ServerError::Bug(format!("the catalog cannot be cleaned: {}", failure.code()))
     })?;

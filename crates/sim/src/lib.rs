@@ -2,7 +2,7 @@
 //! reclaims on a simulated store, clock and chance. One seed is one interleaving.
 //!
 //! ```text
-//!  seed ─▶ run ─▶ actors (threads) ─▶ strongroom-vault ─▶ store ─▶ scheduler: who goes on?
+//!  seed ─▶ run ─▶ actors (threads) ─▶ strongroom-vault ─▶ store ─▶ scheduler: who continues?
 //!                    │                                      │      faults, pauses, clock jumps
 //!                    └────────▶ world (oracle) ◀────────────┘
 //! ```
@@ -19,7 +19,7 @@
 //! | `run`       | one run: from a seed to an outcome |
 //! | `explore`   | many seeds |
 //!
-//! For tests only. How to use it when it finds something: `docs/understand/simulation.md`.
+//! Must not know the bytes of the vault: it sees operations on objects. For tests only. How to use it when it finds something: `docs/understand/simulation.md`.
 
 mod actors;
 mod clock;

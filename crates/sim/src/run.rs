@@ -146,7 +146,7 @@ fn prepare(shared: &Arc<Shared>, rng: &mut Rng) -> Setup<(tempfile::TempDir, Sce
     Ok((folder, scene))
 }
 
-/// The host of whoever looks on from outside.
+/// The host of the observer outside.
 fn observer_host() -> Host {
     Host { name: "observer".to_owned(), cache: None, wrong_by: Arc::default(), service: None }
 }

@@ -2,13 +2,13 @@
 //!
 //! ```text
 //!  actor (own thread) ──store operation──▶ step: time passes, the baton is handed on
-//!                                          │ wait until it comes back (or a pause is over)
+//!                                          │ wait until it comes back (or a pause has ended)
 //!  the operation takes effect ◀────────────┘
 //! ```
 //!
 //! Invariants: of the actors of one run at most one is not waiting, so that everything between two
 //! steps is atomic and one seed is one interleaving. Time passes only in steps; when everybody
-//! sleeps it jumps to whoever wakes first.
+//! sleeps it jumps to the actor that wakes first.
 
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -26,9 +26,9 @@ const MAX_STEPS: u64 = 60_000;
 /// How the next actor is chosen.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Policy {
-    /// Whoever runs goes on, except once in so many steps; then anybody.
+    /// The running actor continues, except once in this number of steps; then any actor.
     Random(u64),
-    /// The actor of the highest rank goes on; once in so many steps it falls to the lowest.
+    /// The actor of the highest rank continues; once in this number of steps it falls to the lowest.
     Ranks(u64),
 }
 
@@ -92,7 +92,7 @@ impl Scheduler {
         self.state().steps
     }
 
-    /// Whether the run has taken so many steps that it will not end by itself.
+    /// Whether the run has taken more steps than one that ends by itself.
     pub(crate) fn is_endless(&self) -> bool {
         self.state().steps > MAX_STEPS
     }

@@ -106,7 +106,7 @@ struct Object {
 enum Change {
     Put(Key, Arc<[u8]>, Option<ActorId>),
     Delete(Key),
-    /// It loses its end: of so many parts one is left.
+    /// It loses its end: one part of this number is left.
     Cut(Key, usize),
 }
 

@@ -114,7 +114,7 @@ impl World {
                 }
                 Some(truth) if truth.published == Stage::Never => {
                     self.fail(format!(
-                        "{when}: point {point} exists, its backup was told it never would"
+                        "{when}: point {point} exists, but its backup learned that it never would"
                     ));
                 }
                 Some(truth) => {

@@ -28,6 +28,14 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
+/// The calls of the program in a line that something else runs: cron at a time and as a user, or systemd.
+fn scheduled(line: &str) -> Vec<String> {
+    let after_time = line.split_once(" root ").filter(|(time, _)| time.split(' ').count() == 5);
+    let command = line.strip_prefix("ExecStart=").or(after_time.map(|(_, command)| command));
+    let calls = command.into_iter().flat_map(|command| command.split(" && "));
+    calls.map(str::to_owned).collect()
+}
+
 /// The lines in fenced blocks of a page that call the program, with continued lines joined.
 fn commands(page: &str) -> Vec<String> {
     let mut commands = Vec::new();
@@ -47,6 +55,7 @@ fn commands(page: &str) -> Vec<String> {
         } else {
             let line = line.strip_prefix("# ").or(line.strip_prefix("$ ")).unwrap_or(line);
             if !line.starts_with("strongroom ") {
+                commands.extend(scheduled(line));
                 continue;
             }
             commands.push(line.to_owned());
@@ -54,6 +63,15 @@ fn commands(page: &str) -> Vec<String> {
         continued = commands.last().is_some_and(|line| line.ends_with('\\'));
     }
     commands
+}
+
+/// What a page's prose puts between backticks and begins with the program's name.
+fn mentions(page: &str) -> Vec<&str> {
+    let prose = page.split("```").step_by(2);
+    let code = prose.flat_map(|text| text.split('`').skip(1).step_by(2));
+    // Names of versions, such as `strongroom key ring 1`, are no calls.
+    let is_call = |code: &&str| code.starts_with("strongroom ") && !code.ends_with(" 1");
+    code.filter(is_call).collect()
 }
 
 /// The words of the program's first call in a line of shell.
@@ -72,6 +90,32 @@ fn is_usage(words: &[String]) -> bool {
             || (word.len() > 1 && word.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
     };
     words.iter().any(placeholder)
+}
+
+/// The comment of a line of shell, which a prompt of root does not begin.
+fn comment(line: &str) -> Option<&str> {
+    let line = line.trim();
+    let line = line.strip_prefix("# ").unwrap_or(line);
+    line.split_once(" # ").map(|(_, comment)| comment)
+}
+
+#[test]
+fn no_comment_of_a_command_hides_another_command() {
+    let is_hidden = |line: &&str| {
+        let padded = |text: &str| format!(" {text} ").contains(" strongroom ");
+        comment(line).is_some_and(padded)
+    };
+    let mut wrong = Vec::new();
+    for page in pages() {
+        let text = fs::read_to_string(&page).expect("a page");
+        let blocks = text.split("```").skip(1).step_by(2);
+        let hidden = blocks.flat_map(str::lines).filter(is_hidden);
+        wrong.extend(hidden.map(|line| format!("{}: {line}", page.display())));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(is_hidden(&"strongroom vm check # what it finds strongroom backup --vm web01"));
+    assert!(is_hidden(&"# strongroom vm list  # strongroom vm check"));
+    assert!(!is_hidden(&"# strongroom vm list  # those of Strongroom"));
 }
 
 #[test]
@@ -97,19 +141,73 @@ fn every_command_of_the_docs_is_taken() {
     assert!(count > 250, "only {count} commands were found");
 }
 
+/// Prose may leave out what a command requires, but must not name one, or an option, that does not exist.
+#[test]
+fn every_command_in_prose_exists() {
+    let mut count = 0;
+    let mut wrong = Vec::new();
+    for page in pages() {
+        let text = fs::read_to_string(&page).expect("a page");
+        for mention in mentions(&text) {
+            let words = words(&mention.replace('\n', " "));
+            if is_usage(&words) {
+                continue;
+            }
+            count += 1;
+            let taken = Cli::command().try_get_matches_from(&words);
+            let kind = taken.err().map(|error| error.kind());
+            if matches!(kind, Some(ErrorKind::InvalidSubcommand | ErrorKind::UnknownArgument)) {
+                wrong.push(format!("{}: `{mention}`", page.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(count > 100, "only {count} commands were found");
+}
+
+/// What the script shows a newcomer.
+#[test]
+fn every_command_of_the_quickstart_is_taken() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/quickstart");
+    let script = fs::read_to_string(script).expect("the script").replace("\\\n", " ");
+    let calls = script.lines().map(str::trim).filter_map(|line| {
+        let call = line.strip_prefix("run ").unwrap_or(line);
+        call.strip_prefix("./strongroom ")
+    });
+    let mut count = 0;
+    for call in calls {
+        let call = format!("strongroom {call}").replace("$(point 1)", "latest");
+        let call = call.split("     (").next().expect("a call").replace('|', " | ");
+        let taken = Cli::command().try_get_matches_from(words(&call));
+        assert!(
+            taken.is_ok(),
+            "{call}\n{}",
+            taken.err().map(|e| e.to_string()).unwrap_or_default()
+        );
+        count += 1;
+    }
+    assert!(count > 20, "only {count} calls were found");
+}
+
 #[test]
 fn commands_are_found_in_pages() {
     let page = "strongroom no\n```console\n# strongroom vault create --vault a \\\n    --key-file b\nls\n```\n\
-                ```\n$ strongroom status | less\nstrongroom vault [OPTIONS]\n```\n";
+                ```\n$ strongroom status | less\nstrongroom vault [OPTIONS]\n```\n\
+                ```cron\n5 2 * * * root strongroom vault reclaim && strongroom vault verify\n```\n\
+                ```ini\nExecStart=strongroom status\n```\nSee `strongroom vault key`.\n";
     let found = commands(page);
     assert_eq!(
         found,
         [
             "strongroom vault create --vault a --key-file b",
             "strongroom status | less",
-            "strongroom vault [OPTIONS]"
+            "strongroom vault [OPTIONS]",
+            "strongroom vault reclaim",
+            "strongroom vault verify",
+            "strongroom status",
         ]
     );
     assert_eq!(words(&found[1]), ["strongroom", "status"]);
     assert!(is_usage(&words(&found[2])));
+    assert_eq!(mentions(page), ["strongroom vault key"]);
 }

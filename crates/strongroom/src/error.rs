@@ -203,7 +203,7 @@ impl Failure {
     pub(crate) fn of_server(self, asked: Option<&String>) -> Self {
         let Some(asked) = asked else { return self };
         let hint = format!(
-            "{} (Asked was the server {asked}; for a vault without it give --vault.)",
+            "{} (The server {asked} answered. For a vault without a server, give --vault.)",
             self.hint()
         );
         self.with_hint(hint)

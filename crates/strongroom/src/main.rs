@@ -1,8 +1,10 @@
 //! `strongroom`, the program: commands in, words out.
 //!
 //! This crate reads the command line, the environment and the configuration file, calls the
-//! engine and the vault, and formats what they say for people or as JSON. It decides nothing
-//! about data. Only here is anything printed.
+//! engine and the vault, and formats their results for people or as JSON. Only this crate prints.
+//!
+//! It must not know how data is kept, and decides nothing about data: rules of retention, damage and
+//! rights live in the crates below.
 
 #![allow(
     clippy::doc_markdown,

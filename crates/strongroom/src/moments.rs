@@ -6,7 +6,7 @@
 //!  2026-11-22                 a day of the local time zone, as are
 //!  today, yesterday, tomorrow
 //!  90s, 30min, 2h             so long ago to the second; also "2h ago"
-//!  2d, 3w                     the same time of day so many days or weeks ago, by the local calendar
+//!  2d, 3w                     the same time of day a number of days or weeks ago, by the local calendar
 //!  in 2h, in 30d              the same ahead
 //! ```
 //!

@@ -60,7 +60,7 @@ fn not_opened(error: VaultError, url: &str) -> Failure {
     failure
 }
 
-/// Opens a vault with its key. With a rate, its store moves at most so many bytes a second.
+/// Opens a vault with its key. With a rate, its store moves at most this number of bytes a second.
 pub(crate) fn open_vault(
     context: &Context,
     args: &OpenArgs,

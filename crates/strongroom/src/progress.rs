@@ -82,7 +82,7 @@ fn amounts(now: &Snapshot) -> String {
     }
 }
 
-/// What has been done in so many seconds.
+/// What has been done in a number of seconds.
 fn line(now: &Snapshot, seconds: f64) -> String {
     let Some(percent) = percent(now) else { return now.stage.name().to_owned() };
     let mut text = format!("{} {percent} %, {}", now.stage, amounts(now));

@@ -1,6 +1,6 @@
 //! Pages that are made from the program stay what the program says.
 //!
-//! `STRONGROOM_BLESS=1 cargo test -p strongroom` writes them anew.
+//! `STRONGROOM_BLESS=1 cargo test -p strongroom` writes them.
 
 use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path};
 

@@ -198,7 +198,7 @@ fn tried(job: &Job) -> Option<String> {
     })
 }
 
-/// How a job's work is called while it goes on.
+/// The name of a job's work while it runs.
 fn stage(job: &Job) -> Stage {
     let at_work = job.tasks.iter().find(|task| task.state == strongroom_api::TaskState::InProgress);
     match (job.state, at_work.map(|task| task.name.as_str())) {

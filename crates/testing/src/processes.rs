@@ -138,7 +138,7 @@ impl TemporaryMount {
         self.0.path()
     }
 
-    /// Mounts it anew with these options, such as `ro` or `size=8m`.
+    /// Mounts it again with these options, such as `ro` or `size=8m`.
     ///
     /// # Panics
     ///

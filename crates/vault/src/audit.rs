@@ -111,7 +111,7 @@ impl Audit<'_> {
         self.vault.restore_description(name)
     }
 
-    /// Writes a damaged index object anew from the packs themselves, under another name, and removes it.
+    /// Writes the content of a damaged index object again from the packs, under another name, and removes it.
     pub fn replace_damaged_index(&self, index: Ulid) -> Result<()> {
         self.vault.replace_damaged_index(index)
     }

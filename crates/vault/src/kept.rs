@@ -25,7 +25,7 @@ use crate::files::write_whole;
 /// Bytes that are kept of a vault, at most, and how much of it stays when it was more.
 const MOST: u64 = 256 << 20;
 const LESS: u64 = MOST / 4 * 3;
-/// How often it is looked whether it is more: after so many files.
+/// After this number of files it checks whether it is more.
 const LOOK_EVERY: u64 = 128;
 
 /// Length of what stands before an object's bytes: their hash with what follows, size, date.
@@ -152,7 +152,7 @@ impl<'a> Listed<'a> {
     }
 
     /// Reads objects at once, as far as they are not kept. Those that cannot be read are left to
-    /// whoever asks for them.
+    /// the caller.
     pub(crate) fn read_ahead(&self, wanted: impl Fn(&Key) -> bool) {
         let wanted = self.entries.iter().filter(|entry| wanted(&entry.key)).take(64);
         std::thread::scope(|scope| {

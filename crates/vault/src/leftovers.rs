@@ -1,7 +1,7 @@
 //! Packs that no index object lists: what they hold is in their own trailers.
 //!
 //! They are those of an interrupted run or of a running one, or what a damaged or lost index object
-//! listed. Whoever may write *adopts* them: an index object for them is put. Whoever only reads looks
+//! listed. A writer *adopts* them: it puts an index object for them. A reader looks
 //! into their trailers and keeps what they say in the local cache, so that nothing stored depends on
 //! an index object. Of a damaged one that is done when the index is brought up to date, under its
 //! name, so that it is done once; of a lost one when something is not found.
@@ -110,7 +110,7 @@ impl Vault {
         self.read_trailers(&packs)
     }
 
-    /// Writes a damaged index object anew, under another name, and removes it.
+    /// Writes the content of a damaged index object again, under another name, and removes it.
     pub(crate) fn replace_damaged_index(&self, index: Ulid) -> Result<()> {
         let contents = self.contents_of_damaged(index)?;
         if !contents.is_empty() {

@@ -2,8 +2,8 @@
 //!
 //! A manifest may say so itself (`locked_until`). As manifests never change, a lock is extended by
 //! an object of its own: `locks/<item>/<point>-<seconds>`, whose name says until when, as a name
-//! does not rot. The latest of them all counts, so nothing ever shortens a lock. Whoever deletes and
-//! whoever reclaims honours it. A deletion note does not hide a locked point from readers; but it
+//! does not rot. The latest of them all counts, so nothing ever shortens a lock. Deletions and
+//! reclaims honour it. A deletion note does not hide a locked point from readers; but it
 //! is nobody's parent any more, as no clock may decide what a new point relies on.
 
 use std::collections::HashMap;

@@ -1,8 +1,8 @@
 //! Where a vault is: its store, found by a path or URL, with the mirrors that it has recorded.
 //!
 //! The copy that was named is used in any case; those that are recorded only if they are folders of
-//! this vault. Whoever has the key vouches for the list of them; without it, only folders that hold
-//! this vault already are used. What is not as it should be is told, not fatal.
+//! this vault. A process with the key vouches for the list of them; without it, only folders that hold
+//! this vault already are used. A wrong copy is reported and not fatal.
 
 use std::{
     fmt, fs,
@@ -124,7 +124,7 @@ impl Named {
     /// Looks at a recorded place; nothing is written. `others` are the folders seen before.
     fn look(&self, url: &str, others: &mut Vec<Identity>) -> Found {
         let path = Path::new(url);
-        // A description is read before anybody can vouch for it: it shall not make the program
+        // A description is read before anybody can vouch for it: it must not make the program
         // speak to some server, or look below the current folder.
         if !path.is_absolute() {
             return Found::Away(message!(STORE_DEGRADED, "{url} is not the path of a folder", url));

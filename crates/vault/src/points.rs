@@ -40,7 +40,7 @@ pub(crate) struct DeletionNote {
 /// Points as far as they can be read.
 #[derive(Debug, Default)]
 pub struct PointList {
-    /// By item name, then in the order in which they were made, which their ids tell whatever the
+    /// By item name, then in the order in which they were made, which their ids show whatever the
     /// clocks said. The last of an item is its latest.
     pub points: Vec<Manifest>,
     /// Points that exist and of which nothing can be read, in the order of their ids.
@@ -171,7 +171,7 @@ impl Vault {
     }
 
     /// The manifests of all visible points of an item, or of all items; by item name, then in the
-    /// order in which they were made. Fails if one of them cannot be read: for whoever must not miss any.
+    /// order in which they were made. Fails if one of them cannot be read: for callers that must not miss any.
     pub fn points(&self, item: Option<&str>) -> Result<Vec<Manifest>> {
         let PointList { points, damaged } = self.list_points(item)?;
         damaged.into_iter().next().map_or(Ok(points), |damaged| Err(damaged.into_error()))
@@ -298,13 +298,13 @@ impl Vault {
     }
 
     /// One visible point of an item, for a new point to build upon. A deletion note rules it out,
-    /// whatever any lock says: a reclaim may count the lock as over.
+    /// whatever any lock says: a reclaim may count the lock as expired.
     pub fn parent_point(&self, item: &str, point: PointId) -> Result<Manifest> {
         self.find_one(item, point, |_, _| Ok(false))
     }
 
     /// One point of an item, even if it has a deletion note: until a reclaim removes it, it can be
-    /// restored by whoever knows its id.
+    /// restored by a user who knows its id.
     pub fn restorable_point(&self, item: &str, point: PointId) -> Result<Manifest> {
         self.find_one(item, point, |_, _| Ok(true))
     }
@@ -333,7 +333,7 @@ impl Vault {
     }
 
     /// The newest point of an item that is visible or locked, if there is one: the one whose backup
-    /// began last. Fails if that one cannot be read: whoever asks for the newest is not to get
+    /// began last. Fails if that one cannot be read: a caller that asks for the newest must not get
     /// another unawares.
     pub fn latest(&self, item: &str) -> Result<Option<Manifest>> {
         let key = self.item_key(item)?;
@@ -395,7 +395,7 @@ impl Vault {
 
     /// The newest visible point of an item whose id is of this moment (milliseconds since 1970) or
     /// later and that `is_it` knows by its manifest. Those that are damaged are passed over. An id
-    /// is never of an earlier moment than its backup, by the clock of whoever made it.
+    /// is never of an earlier moment than its backup, by the clock of its host.
     pub fn find_point(
         &self,
         item: &str,

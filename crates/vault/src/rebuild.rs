@@ -112,8 +112,8 @@ fn count(len: usize) -> u64 {
 }
 
 impl Vault {
-    /// Writes the index anew from the packs' own trailers, and replaces what index objects there
-    /// were. `progress` hears of packs done and packs in all, from several threads.
+    /// Rebuilds the index from the packs' own trailers, and replaces what index objects there
+    /// were. `progress` gets the packs done and the packs in all, from several threads.
     ///
     /// Backups may run meanwhile. Packs that cannot be read are reported and are no failure.
     /// Stopping it, or a crash, loses nothing: old index objects go last.

@@ -1,7 +1,7 @@
 //! What a service keeps in a vault beside recovery points: a few sealed objects, each under a name.
 //!
 //! Objects are never changed, so what replaces another is a new generation of it:
-//! `service/<name>/<id>`. It is put first, and what it replaces is deleted then; whoever reads takes
+//! `service/<name>/<id>`. It is put first, and what it replaces is deleted then; a reader takes
 //! the newest generation that opens. A crash between any two steps leaves the old one, or both.
 //! `docs/decisions/0013-service-objects.md` has the reasons.
 
@@ -92,7 +92,7 @@ impl Vault {
         if !generations.is_empty() && !copies.is_empty() {
             return Err(VaultError::Degraded { copies });
         }
-        // The oldest first: whoever reads meanwhile finds the newest or nothing.
+        // The oldest first: a reader meanwhile finds the newest or nothing.
         for id in generations {
             self.store.delete(&names::service(name, id))?;
         }

@@ -1,6 +1,6 @@
 //! The store's own clock, by which the ages of objects are reckoned.
 //!
-//! How old an object is cannot be told from its date and the clock of this host: the two may differ
+//! The age of an object does not follow from its date and the clock of this host: the two may differ
 //! by minutes or years. So the date of an object that was just put is taken for the store's time,
 //! and what has passed since is counted without a wall clock.
 
@@ -59,7 +59,7 @@ impl Vault {
         after(look, self.options.clock.monotonic())
     }
 
-    /// Whoever sleeps between put and list may find the probe removed, as one that was left behind: then
+    /// A process that sleeps between put and list may find the probe removed, as one that was left behind: then
     /// it is tried again.
     fn look_at_store_clock(&self) -> Result<Look> {
         for _ in 0..TRIES {

@@ -35,7 +35,7 @@ const PARTS: usize = 32;
 const PAGE: usize = 800;
 
 /// Does all pieces of work, in threads or one after the other. The first failure, in the order in
-/// which they are given, is that of all; in threads the others are done nevertheless.
+/// which they are given, is that of all; in threads the others are done all the same.
 pub(crate) fn do_together(in_threads: bool, pieces: Vec<Piece<'_>>) -> Result<()> {
     if !in_threads {
         return pieces.into_iter().try_for_each(|piece| piece());
@@ -190,7 +190,7 @@ pub(crate) fn cuts_of<'a>(names: impl Iterator<Item = &'a Key>) -> Vec<Key> {
     names.skip(PAGE).step_by(PAGE).cloned().collect()
 }
 
-/// How many parts a list of so many objects should have.
+/// The number of parts that a list of this number of objects should have.
 pub(crate) fn parts_for(objects: usize) -> usize {
     objects.div_ceil(PAGE).max(1)
 }

@@ -24,7 +24,7 @@ use crate::{
     points::PointList,
 };
 
-/// What [`Vault::usage`] shall find out.
+/// What [`Vault::usage`] finds out.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UsageOptions {
     /// Also tell what each item needs alone and what it shares, and what reclaim could free.

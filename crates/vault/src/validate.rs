@@ -73,7 +73,7 @@ pub struct ValidateProgress {
     pub total: u64,
 }
 
-/// Hears of progress.
+/// Gets the progress.
 pub type OnValidate<'a> = &'a dyn Fn(ValidateProgress);
 
 /// A recovery point that can be restored, as far as was looked.
@@ -106,7 +106,7 @@ impl Vault {
         self.sync()?;
         let mut round = 1;
         loop {
-            // Each round anew: it may have been deleted meanwhile.
+            // In each round: it may have been deleted meanwhile.
             let manifest = self.point(item, point)?;
             let packs = Packs::look(self)?;
             let base =

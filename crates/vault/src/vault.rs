@@ -45,9 +45,9 @@ use crate::{
 pub struct VaultOptions {
     /// Folder of the index cache; each vault has its own below it. None: a temporary one.
     pub cache_dir: Option<PathBuf>,
-    /// Time.
+    /// The clock of points, notes and pauses.
     pub clock: Arc<dyn Clock>,
-    /// Chance.
+    /// The source of random ids and salts.
     pub entropy: Arc<dyn Entropy>,
     /// Threads that put packs; 0 puts them in the calling thread (for the simulator).
     pub uploaders: usize,
@@ -575,7 +575,7 @@ impl Vault {
         })
     }
 
-    /// Checks the whole index cache, makes anew what is damaged, and brings it up to date.
+    /// Checks the whole index cache, rebuilds damaged parts, and brings it up to date.
     pub(crate) fn sync_checked(&self) -> Result<()> {
         self.index.drop_damaged().map_err(|error| self.local_error(error))?;
         self.sync()

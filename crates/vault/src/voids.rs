@@ -84,7 +84,7 @@ impl Vault {
     fn named_by_copies(&self, item: ItemKey, point: PointId, failed: VaultError) -> Result<Named> {
         let name = names::point(item, point);
         let Some((bytes, named)) = self.best_copy(item, point)? else { return Err(failed) };
-        // Whoever may only read goes on without the repair.
+        // A process that may only read continues without the repair.
         if let Err(error) = self.store.heal(&name, &|copy| copy == bytes) {
             tracing::warn!(object = %name, %error, "a copy of a recovery point was not repaired");
         }
@@ -118,7 +118,7 @@ impl Vault {
         }
     }
 
-    /// As [`Self::named`], for whoever deletes by what it says: fails if the copies of a mirror
+    /// As [`Self::named`], for callers that delete by what it says: fails if the copies of a mirror
     /// that have the object differ.
     pub(crate) fn agreed(&self, item: ItemKey, point: PointId) -> Result<Named> {
         let name = names::point(item, point);
@@ -159,7 +159,7 @@ impl Vault {
         if manifest.id == point && self.item_key(&manifest.item).ok() == Some(item) {
             return Ok(Named::Point(Box::new(manifest)));
         }
-        // Its seal is good, so some writer had the key and did this. Whoever it was: it is
+        // Its seal is good, so some writer had the key and did this. Whichever it was: it is
         // input, and nothing of it may be used.
         let reason = "it is the manifest of another point".to_owned();
         Err(damaged(FormatError::Text { what: "manifest", reason }))

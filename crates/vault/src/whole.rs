@@ -1,4 +1,4 @@
-//! Is everything there that an image needs? Asked before a new point inherits from an old one.
+//! Checks that every node and block of a parent image exists before a new point builds on it.
 //!
 //! What did not change since the parent point is not stored again, so a pack that somebody removed
 //! from the store would be missed by every later point as well, without a word. This costs nothing
@@ -15,7 +15,7 @@ use crate::{Vault, VaultError, error::Result, index::Trust, read::is_damage};
 
 impl Vault {
     /// Whether every node and block of the images exists, as far as the index and the list of
-    /// packs tell; the content of packs is not read, but for the nodes. `trust` says what its writer
+    /// packs tell; the content of packs is not read, except the nodes. `trust` says what its writer
     /// saw when it began.
     pub(crate) fn holds(&self, images: &[Image], trust: &Trust) -> Result<bool> {
         let damaged = self.index.distrusted();

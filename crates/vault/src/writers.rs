@@ -4,8 +4,8 @@
 //! (`writers/<id>/for-...`), shows that it lives with `writers/<id>/beat-<n>`, and removes both when it
 //! is done. Its note names the recovery point it
 //! will publish, so that anybody can *expire* a writer that has gone silent: a void
-//! under the point's name, made with the same create-only put as the point itself. Whoever comes
-//! first decides. Expiring is always safe for data: the writer finds the name taken and gives up.
+//! under the point's name, made with the same create-only put as the point itself. The first put
+//! decides. Expiring is always safe for data: the writer finds the name taken and gives up.
 //! Clocks only decide how soon it is tried.
 
 use std::{
@@ -198,7 +198,7 @@ impl Vault {
             None => self.store_now()?,
         };
         let own = own.map(|(id, _)| id);
-        // Whoever asks knows what it has put.
+        // The caller knows what it has put.
         for writer in seen.iter_mut().filter(|writer| Some(writer.id) != own) {
             let mut names = notes.remove(&writer.id).unwrap_or_default();
             // Earlier programs put the note as `started` beside an empty object of the other name. Without

@@ -64,7 +64,7 @@ impl Copies {
         &self.stores
     }
 
-    /// Lists every copy; `visit` hears which one has an object.
+    /// Lists every copy; `visit` is called with the one that has an object.
     pub(super) fn list(&self, prefix: &str, mut visit: impl FnMut(usize, Entry)) -> Result<()> {
         let mut failure = None;
         let mut answered = false;

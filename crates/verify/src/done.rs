@@ -33,7 +33,7 @@ pub(super) struct Done {
 }
 
 impl Done {
-    /// Opens the file of this kind of verify, anew or to go on.
+    /// Opens the file of this kind of verify, to begin or to continue.
     pub(super) fn open(
         dir: &Path,
         mode: &str,
@@ -47,7 +47,7 @@ impl Done {
             let earlier = if resume { read(&path, copies)? } else { None };
             let (began, packs) = earlier.unzip();
             let packs: HashSet<PackId> = packs.unwrap_or_default();
-            // Written anew in one step, so that a cut-off last line is not gone on with.
+            // Written again in one step, so that nothing is appended to a cut-off last line.
             let new = path.with_extension("new");
             let mut file = BufWriter::new(make_anew(&new)?);
             writeln!(file, "{}", head(began.unwrap_or_else(|| clock.now()), copies))?;

@@ -326,7 +326,7 @@ impl<'a> Inspector<'a> {
                 tracing::info!(object = %key, "repaired");
                 Ok(true)
             }
-            // Whoever read it meanwhile may have repaired it; or its copy is not written any more.
+            // A reader may have repaired it meanwhile; or its copy is not written any more.
             Ok(Heal::Healthy) => {
                 Ok(self.copies.look(key, MAX_OBJECT_LEN, check)?.unsound.is_empty())
             }
@@ -483,7 +483,7 @@ impl<'a> Repairs<'a> {
                     Some(state) => state,
                     None => match Announced::new(vault, host) {
                         Ok(new) => announced.insert(Box::new(new)),
-                        // Looking goes on without.
+                        // The check continues without.
                         Err(error @ VaultError::Store(_)) => {
                             self.given_up.store(true, Ordering::Relaxed);
                             self.failed(key, &error);

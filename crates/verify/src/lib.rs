@@ -16,14 +16,14 @@
 //! | `packs`    | packs and the records in them |
 //! | `reading`  | records by digest, without the repairs that ordinary reads make |
 //! | `points`   | walks the trees of all points and finds what damage means for them |
-//! | `done`     | remembers verified packs, to go on after an interruption |
+//! | `done`     | remembers verified packs, to continue after an interruption |
 //!
 //! Invariants:
 //! - Nothing is written unless repair was asked for, and nothing is ever deleted but notes of damage
 //!   that is mended.
 //! - A repair puts a good copy in place of a bad or missing one, and notes which packs have damage
-//!   that no copy mends, so that backups store anew what they hold. Reclaim deletes
-//!   copies one after the other; so that no repair brings back what is being deleted, verify
+//!   that no copy mends, so that backups store their content again. Reclaim deletes
+//!   copies one after the other; so that no repair restores what is being deleted, verify
 //!   announces itself as a writer before its first repair and leaves alone what was condemned or
 //!   deleted before that.
 //! - Cost: every byte of the chosen packs once for each copy; each distinct tree node about
@@ -122,7 +122,7 @@ pub struct VerifyProgress {
     pub bytes_total: u64,
 }
 
-/// Hears of progress, from several threads.
+/// Gets the progress, from several threads.
 pub type OnProgress<'a> = &'a (dyn Fn(VerifyProgress) + Sync);
 
 /// Checks a vault and, if asked, repairs it. Damage is no error: it is in the report.
@@ -162,7 +162,7 @@ pub fn verify(
     Ok(inspector.into_report(took, cancel))
 }
 
-/// As [`verify`] with [`VerifyMode::Blind`], for whoever has the store but no key: a
+/// As [`verify`] with [`VerifyMode::Blind`], for a process that has the store but no key: a
 /// replica's keeper.
 pub fn verify_blind(
     store: &Arc<dyn ObjectStore>,

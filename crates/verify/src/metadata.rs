@@ -34,7 +34,7 @@ pub(super) struct Known {
     pub(super) indexed: HashMap<PackId, Indexed>,
     /// The index objects that could be read.
     pub(super) sources: HashSet<Ulid>,
-    /// Those that could not, and were not written anew.
+    /// Those that could not, and were not written again.
     pub(super) bad_sources: HashSet<Ulid>,
     /// The manifests of visible points that could be read, and of those that are locked in spite of
     /// their deletion notes.
@@ -285,15 +285,15 @@ impl Sealed<'_> {
         Ok(true)
     }
 
-    /// Writes what a damaged index object listed anew, if repairs were asked for: the packs say it
-    /// themselves. Whether that was done.
+    /// Writes the content of a damaged index object again from the packs, if repairs were asked for.
+    /// Returns whether it did.
     fn mend_index(&self, key: &Key, id: Ulid) -> Result<bool> {
         if !self.look.inspector.wants_repair() || !self.look.inspector.may_repair(key)? {
             return Ok(false);
         }
         match self.vault.audit().replace_damaged_index(id) {
             Ok(()) => {
-                tracing::info!(object = %key, "written anew under another name");
+                tracing::info!(object = %key, "written again under another name");
                 self.look.inspector.mended(key);
                 Ok(true)
             }
@@ -332,7 +332,7 @@ impl Sealed<'_> {
                 return Ok(());
             }
             let hidden = hidden.contains(&(item, point));
-            // A point that is locked is promised, whoever has put a note.
+            // A locked point is promised, whichever process has put a note.
             let locked = if hidden { self.locked_until(&locks, (item, point))? } else { None };
             let locked = locked.filter(|until| *until > now);
             if let Some(until) = locked {

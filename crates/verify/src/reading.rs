@@ -177,7 +177,7 @@ impl<'a> Reading<'a> {
         self.needs_unindexed.store(true, Ordering::Relaxed);
     }
 
-    /// Points are looked at anew.
+    /// Points are looked at again.
     pub(super) fn forget_unindexed(&self) {
         self.needs_unindexed.store(false, Ordering::Relaxed);
     }

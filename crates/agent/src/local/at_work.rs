@@ -11,7 +11,7 @@ use strongroom_api::ErrorBody;
 use strongroom_base::{Cancel, codes};
 use strongroom_orders::{OrderId, Result};
 
-/// How often whoever waits looks whether it shall.
+/// How often a waiting call checks whether to continue.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// The orders that are at work.

@@ -104,7 +104,7 @@ pub(super) fn tags(order: &BackupOrder) -> BTreeMap<String, String> {
     tags
 }
 
-/// The point that the job has published before whoever gave the order could hear of it.
+/// The point that an earlier attempt of the job has published without reporting it.
 fn made_before(open: &OpenVault, order: &BackupOrder) -> Result<Option<Manifest>> {
     let job = order.job.to_string();
     let since = order.job.millis().saturating_sub(SLACK);

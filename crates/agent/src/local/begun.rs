@@ -1,5 +1,5 @@
-//! Which restores of machines were begun: a note of each, so that one that was killed after its last
-//! step, before anybody heard of that, is not taken for one that must not be.
+//! Notes of started machine restores. With its note, a restore that was killed after its last step, before it
+//! reported success, is recognised as done when the order is repeated.
 //!
 //! The note is written when it is sure that the order is the first to make what it makes: there is no
 //! machine of that name, or none of its disks is replaced. If the order is given again, and that is

@@ -57,7 +57,7 @@ pub struct LocalHost {
 /// Orders block, and several may be given at once, on different threads; one that is given again while it is
 /// at work waits for its end. An order that is cancelled
 /// ends soon, with the error `interrupted`, and leaves machines and disks as [`Agent`] says. A
-/// part that an order was at when it failed is not told to have ended: the error says so.
+/// part that an order was at when it failed gets no event of its end: the error says so.
 #[derive(Debug)]
 pub struct LocalAgent {
     host: LocalHost,

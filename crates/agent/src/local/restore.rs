@@ -41,7 +41,7 @@ struct Work<'a> {
 }
 
 impl LocalAgent {
-    /// Brings back a machine or disks.
+    /// Restores a machine or disks.
     pub(super) fn bring_back(&self, order: &RestoreOrder, watch: &Watch) -> Result<RestoreDone> {
         watch.task("prepare", TaskState::InProgress, None);
         let open = self.vaults.open(&order.vault).map_err(body)?;
@@ -221,7 +221,7 @@ impl Work<'_> {
         Ok(found.as_ref().map(point_facts))
     }
 
-    /// An earlier run of the order has come to its end, but for starting the machine perhaps.
+    /// An earlier run of the order has come to its end, except perhaps for the start of the machine.
     fn done_before(
         &self,
         connection: &Connection,
@@ -289,7 +289,7 @@ impl Work<'_> {
         })
     }
 
-    /// Where disks go, as far as their folders are where they are said to be. libvirt is told their names.
+    /// Where disks go, as far as their folders are where they are said to be. libvirt gets their names.
     fn placements(
         &self,
         folders: &BTreeMap<String, String>,

@@ -10,7 +10,7 @@ use std::{
 pub enum Fault {
     /// Nothing is changed.
     Refused,
-    /// The change is made, and whoever made it does not hear of it.
+    /// The change is made, and its caller gets no answer.
     Unheard,
 }
 
@@ -49,7 +49,7 @@ impl Faults {
 }
 
 impl Fault {
-    /// What whoever commits is told.
+    /// The answer to the caller that commits.
     pub(crate) fn error(self) -> crate::Error {
         let source = sqlx::Error::Io(io::Error::other("a test has it so"));
         match self {

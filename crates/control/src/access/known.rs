@@ -21,7 +21,7 @@ use crate::model::{AssignmentDoc, TokenDoc, UserDoc};
 /// How long it is believed.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// So many are remembered.
+/// The number that is remembered.
 const MAX: usize = 1000;
 
 /// What says who somebody is.

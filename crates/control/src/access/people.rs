@@ -145,7 +145,7 @@ impl Control {
         }
     }
 
-    /// A token for a vault admin of the server, for whoever owns the server's data: of the user that is
+    /// A token for a vault admin of the server, for the owner of the server's data: of the user that is
     /// named, who must be one, or of `admin`, who is made and enabled if need be.
     pub async fn owner_token(
         &self,

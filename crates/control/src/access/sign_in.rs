@@ -194,8 +194,8 @@ impl SignIns {
         let turn = Arc::clone(&self.turns).acquire_owned().await;
         let turn = turn.map_err(|error| bug(error.to_string()))?;
         let (memory, hashed) = (Arc::clone(&self.memory), Arc::clone(&self.hashed));
-        // The allocator would keep memory for each thread that ever hashed. Whoever asked may hang up, but
-        // the work goes on, and so does its turn.
+        // The allocator would keep memory for each thread that ever hashed. The client may hang up, but
+        // the work continues, and keeps its turn.
         let done = Control::blocking(move || {
             let _turn = turn;
             let free = || memory.lock().unwrap_or_else(PoisonError::into_inner);
@@ -305,7 +305,7 @@ impl Control {
         Ok(found.password)
     }
 
-    /// Signs in with a name and a password; `from` is the address of whoever tries.
+    /// Signs in with a name and a password; `from` is the address of the client.
     pub async fn sign_in(&self, request: SignIn, from: Option<IpAddr>) -> Result<TokenIssued> {
         let name: String = request.name.chars().take(200).collect();
         let Some(_seat) = self.sign_ins.seat(from) else { return Err(too_often(1)) };

@@ -97,7 +97,7 @@ fn with_children(tokens: &[Token], of: TokenId) -> BTreeSet<TokenId> {
     }
 }
 
-/// Ends a user's tokens but for one, which then stands for itself; how many.
+/// Revokes a user's tokens except one, which then stands for itself; returns their number.
 pub(super) async fn end_tokens(tx: &mut Tx, user: UserId, but: Option<TokenId>) -> Result<usize> {
     let mut ended = 0_usize;
     for token in tokens_of(tx, user).await? {

@@ -1,7 +1,8 @@
-//! Alerts: what somebody should look at. What happens again is counted, not told again.
+//! Alerts: conditions that an administrator must know. A repeated alert raises its counter and sends no
+//! new notification.
 //!
-//! An alert is raised in the transaction of what it is about. Whether it was told to anybody is no
-//! business of whoever raises it: see [`crate::telling`].
+//! An alert is raised in the transaction of the change that it reports. Sending it is a separate step:
+//! see [`crate::telling`].
 
 mod promises;
 mod purges;
@@ -389,7 +390,7 @@ impl Control {
             self.check(caller, Operation::AcknowledgeAlert, target, none)?;
             match state {
                 AlertState::Resolved => settle(&mut doc, self.now()),
-                // What is over stays so.
+                // A resolved alert stays resolved.
                 _ if doc.alert.state == AlertState::Resolved => {}
                 other => doc.alert.state = other,
             }

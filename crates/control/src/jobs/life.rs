@@ -12,8 +12,8 @@
 //!    └─ Broke, Interrupted, Stopped ─┘ (if it is tried again)
 //! ```
 //!
-//! Whoever drives a job writes the new state down before acting on it. A final state never changes.
-//! A job that was running when the server died is told [`Event::Interrupted`], one that an orderly stop
+//! The driver of a job writes the new state down before acting on it. A final state never changes.
+//! A job that was running when the server died gets [`Event::Interrupted`], one that an orderly stop
 //! of the server ended [`Event::Stopped`]; every order can be given again, so it goes back to the queue.
 //! Neither uses up one of its tries, and only deaths are counted: a job that kills its server ends.
 
@@ -41,7 +41,7 @@ impl Retry {
     /// Three times in all, after one minute and after three.
     pub const USUAL: Self = Self { attempts: 3, pause: Duration::from_mins(1), interruptions: 10 };
 
-    /// When it is begun again after so many attempts.
+    /// When it is begun again after a number of attempts.
     fn next(&self, now: Timestamp, attempt: u32) -> Timestamp {
         let times = 3_u32.saturating_pow(attempt.saturating_sub(1));
         let pause = self.pause.saturating_mul(times).min(Duration::from_hours(1));
@@ -93,7 +93,7 @@ pub enum Event {
     Stopped,
 }
 
-/// The job after an event; none if the event makes no sense in its state, and nothing changes.
+/// The job after an event; none if the event is not valid in its state, and nothing changes.
 pub fn on(job: &Job, event: Event, retry: &Retry, now: Timestamp) -> Option<Job> {
     use JobState as S;
     let mut job = job.clone();
@@ -197,7 +197,7 @@ fn requeue(job: &mut Job, at: Timestamp) {
     job.progress = None;
 }
 
-/// The job is over: what was at work failed or was stopped with it, what was to come never does.
+/// The job has ended: its running tasks failed or were stopped with it, later tasks never run.
 fn end(job: &mut Job, state: JobState, rest: TaskState, now: Timestamp) {
     job.state = state;
     job.ended = Some(now);

@@ -1,4 +1,4 @@
-//! Jobs as the service keeps them: begun, listed, told what happens to them, cancelled.
+//! Jobs as the service keeps them: begun, listed, changed by events, cancelled.
 
 use serde_json::json;
 use strongroom_api::{
@@ -205,7 +205,7 @@ impl Control {
         })
     }
 
-    /// Deletes the data of an item whose time is over.
+    /// Deletes the data of an expired item.
     pub(crate) async fn begin_item_purge(&self, item: strongroom_base::ItemId) -> Result<()> {
         in_write!(self, tx => {
             let Some(Stored { mut doc, version }) =

@@ -1,4 +1,4 @@
-//! What the catalog holds: the words of the API, and what belongs to them that nobody else is told.
+//! What the catalog holds: the words of the API, and what belongs to them that no caller sees.
 //!
 //! A document is kept as JSON; what lists filter and sort by is also in columns. Fields are only
 //! added, with defaults, so that what an earlier version wrote can be read; what cannot be done so

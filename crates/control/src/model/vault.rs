@@ -41,7 +41,7 @@ impl Document for VaultDoc {
 /// A measurement of a vault.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UsageDoc {
-    /// As the API shows it, but for the forecast, which follows from all of them.
+    /// As the API shows it, without the forecast, which follows from all of them.
     pub usage: api::VaultUsage,
 }
 

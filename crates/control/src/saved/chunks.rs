@@ -7,11 +7,11 @@
 use super::form::{Chunk, FORMAT, KeptPoint};
 use crate::model::ItemDoc;
 
-/// One point in so many ends a chunk, on average. A chunk of a million points that is ten times as
+/// One point in this number ends a chunk, on average. A chunk of a million points that is ten times as
 /// long has a chance of one in a hundred, and some 8 MB.
 const POINTS: u64 = 4096;
 
-/// One item in so many ends a chunk, on average.
+/// One item in this number ends a chunk, on average.
 const ITEMS: u64 = 16;
 
 /// Points in a chunk at most: only if somebody has chosen the ids. Then changes cost more.

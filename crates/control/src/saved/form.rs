@@ -93,7 +93,7 @@ pub struct KeptPoint {
     /// When it was deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deleted: Option<Timestamp>,
-    /// When it can no longer be brought back.
+    /// When it can no longer be undeleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub purge_after: Option<Timestamp>,
     /// Whether it was deleted by itself, and not with its item.

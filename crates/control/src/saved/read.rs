@@ -156,7 +156,7 @@ async fn known_host(tx: &mut Tx, doc: &HostDoc) -> Result<HostId> {
         return Ok(here.doc.host.id);
     }
     let mut doc = doc.clone();
-    // A vault near its disks is to be chosen anew: of that one nobody knows.
+    // A snapshot vault must be chosen again: the copy does not name one.
     doc.host.snapshot_vault = None;
     // Nobody here has asked it anything.
     doc.host.state = strongroom_api::HostState::New;

@@ -53,7 +53,7 @@ impl Protectable for Machines {
     }
 }
 
-/// A machine's name as an item's: the same, but for what names of items may not have, which becomes
+/// A machine's name as an item's: the same, except what names of items may not have, which becomes
 /// `-`. Nobody else's item is taken for it: names of items are checked when one is added.
 fn item_name(machine: &str) -> String {
     if strongroom_base::check_name(machine) {

@@ -1,4 +1,4 @@
-//! The outbox: which alerts are to be told, written down as notices in one transaction.
+//! The outbox: which alerts are unsent, written down as notices in one transaction.
 
 use std::collections::BTreeMap;
 

@@ -225,7 +225,7 @@ impl Control {
         }
     }
 
-    /// After a reclaim that came to its end: what was given up is gone, but for what is locked. Points
+    /// After a reclaim that came to its end: what was given up is gone, except what is locked. Points
     /// that somebody else has deleted are kept, and an alert names them.
     pub(super) async fn reclaimed(
         &self,

@@ -1,9 +1,9 @@
 //! Who drives which job: one owner of all jobs at work, which others only send messages to.
 //!
 //! ```text
-//!  dispatch ── take, drive ──▶ ┌───────┐ ◀── it has ended ── the tasks that drive jobs
-//!  cancel_job, recover ─ cancel ▶ │ owner │
-//!                              └───────┘ ──▶ what is at work, published for whoever looks
+//!  dispatch ────────── take, drive ─▶ ┌───────┐ ◀─ it has ended ── the tasks that drive jobs
+//!  cancel_job, recover ──── cancel ─▶ │ owner │
+//!                                     └───────┘ ─▶ the jobs at work, published for all readers
 //! ```
 //!
 //! The [`Owner`] lives in the task that runs the service, beside its rounds, and ends with it: then so do
@@ -191,7 +191,7 @@ impl Owner {
                 if self.is_stopping {
                     cancel.cancel();
                 }
-                // Whoever asked may be gone by now.
+                // The caller may be gone by now.
                 if taken.send(cancel.clone()).is_ok() {
                     self.running.insert(id, Running { cancel, broke: None });
                     self.publish(|at_work| at_work.insert(id, claim));

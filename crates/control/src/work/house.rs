@@ -23,7 +23,7 @@ use crate::{
     vaults::key_words,
 };
 
-/// One unit of protected instances for so many bytes, two up to ten times as many, two more for each
+/// One unit of protected instances for this number of bytes, two up to ten times as many, two more for each
 /// further ten times: as the articles on Azure's prices count.
 const UNIT_BYTES: u64 = 50_000_000_000;
 
@@ -173,7 +173,7 @@ impl Control {
                 let id = PointDoc::id_of(doc.point.item, doc.point.id);
                 tx.delete::<PointDoc>(&id, None).await?;
             }
-            // What is locked goes when its lock is over.
+            // A locked point goes when its lock has expired.
             for Stored { doc, .. } in &stay {
                 let Some((name, point, until)) = locked.get(&doc.id()) else { continue };
                 forget_given_up(tx, vault.vault.id, name, *point).await?;

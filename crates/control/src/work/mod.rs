@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A job is written down as begun before anything is done, and its end before its item is free. What is
-//! at work in the catalog and has no driver is told that it was interrupted, and is queued again: after
+//! at work in the catalog and has no driver is interrupted, and is queued again: after
 //! a crash, and whenever the catalog and this process disagree. All orders can be given again.
 
 mod attention;
@@ -211,7 +211,7 @@ impl Control {
 
     /// Brings the catalog and this process to agree on what is at work. A job that nobody drives was
     /// interrupted: the server died, or could not write down that it had begun or how it ended. One
-    /// that somebody cancelled, and whose driver has not heard of it, hears of it now.
+    /// that somebody cancelled, and whose driver does not know it yet, is cancelled now.
     pub async fn recover(&self) -> Result<()> {
         let mut token = None;
         loop {
@@ -249,7 +249,7 @@ impl Control {
         self.forget_old().await
     }
 
-    /// Does all that is due now, with all that comes of it: how many jobs were begun. For whoever has
+    /// Does all that is due now, with all that comes of it: how many jobs were begun. For callers that have
     /// a clock of their own.
     pub async fn settle(self: &Arc<Self>) -> Result<u64> {
         let mut begun = 0_u64;

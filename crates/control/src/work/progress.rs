@@ -1,4 +1,4 @@
-//! How far jobs have come: in memory and told to whoever listens, rarely written down.
+//! How far jobs have come: in memory and sent to listeners, rarely written down.
 
 use std::{
     collections::HashMap,
@@ -67,7 +67,7 @@ impl Control {
         if is_due {
             self.note(id, Event::Progress(now)).await;
         } else if self.job_events.receiver_count() > 0 {
-            // Only whoever listens hears of it; that it cannot be read now is no matter.
+            // Only listeners get it; that it cannot be read now is no matter.
             if let Ok(Some(found)) = self.catalog.get::<JobDoc>(&id.to_string()).await {
                 let _listeners = self.job_events.send(self.as_it_is(found.doc.job)).unwrap_or(0);
             }
@@ -85,7 +85,7 @@ impl Control {
         self.progress().get(&id).map(|far| far.progress)
     }
 
-    /// A job begins anew or has ended.
+    /// A job begins again or has ended.
     pub(crate) fn forget_progress(&self, id: JobId) {
         self.progress().remove(&id);
     }

@@ -17,7 +17,7 @@ use crate::{
     service::Control,
 };
 
-/// A vault is verified too late after so many times the usual pause.
+/// A vault is verified too late after this multiple of the usual pause.
 const LATE: u32 = 3;
 
 fn setting_of(vault: VaultId) -> String {
@@ -159,7 +159,7 @@ impl Control {
 fn after(before: Verified, depth: VerifyDepth, facts: &VerifyFacts, now: Timestamp) -> Verified {
     let mut verified = before;
     if depth != VerifyDepth::Structure {
-        // A round that is over is followed by the next.
+        // The next round follows one that has ended.
         verified.round = Some(if facts.is_whole { now } else { verified.round.unwrap_or(now) });
     }
     let is_whole = depth != VerifyDepth::Structure && facts.is_whole;

@@ -30,7 +30,7 @@ pub(super) struct Chain {
     pub(super) node: Value,
     /// Bytes of the disk, if the header says so.
     pub(super) size: Option<u64>,
-    /// Its files: QEMU is told to open these, whatever has their names by then.
+    /// Its files: QEMU opens these, whatever has their names by then.
     pub(super) files: Vec<File>,
     /// What QEMU calls them, and what people do.
     names: Vec<(String, String)>,
@@ -161,7 +161,7 @@ impl Walk<'_> {
         Ok(file)
     }
 
-    /// The node of QEMU that holds a file's bytes. It is told the file that was looked at and not its path.
+    /// The node of QEMU that holds a file's bytes. It gets the file that was looked at and not its path.
     fn file_node(&mut self, path: &Path, file: &RawFile) -> Result<Value, DiskError> {
         let held = file.file().try_clone().map_err(|error| file.io_error("open", error))?;
         let text = pinned(&held).display().to_string();
@@ -323,7 +323,7 @@ impl Walk<'_> {
         let folder = image.parent().unwrap_or(Path::new("/"));
         let named = folder.join(name);
         let path = named.canonicalize().map_err(|error| {
-            // Of a file elsewhere it is not told whether it exists.
+            // A file elsewhere is not revealed to exist or not.
             let is_inside = self.allowed.iter().any(|folder| named.starts_with(folder))
                 && !named.components().any(|part| part == Component::ParentDir);
             if is_inside && error.kind() == std::io::ErrorKind::NotFound {

@@ -3,7 +3,7 @@
 //! QEMU knows these formats; a child `qemu-nbd` reads them for us. But an image can be hostile:
 //! one that names `/etc/shadow` as its backing file would make QEMU read that. So before QEMU sees
 //! an image, our own small parsers look at its header; every file that it refers to must lie in a
-//! folder that the caller allowed, and is looked at in turn; and QEMU is told exactly which files
+//! folder that the caller allowed, and is looked at in turn; and QEMU gets exactly the files
 //! to open in which formats, so that it follows no name by itself.
 //!
 //! ```text

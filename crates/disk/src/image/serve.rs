@@ -2,7 +2,8 @@
 //!
 //! It listens on a socket in a folder that only we can enter, ends with its last connection (so
 //! it ends if we die), may use little memory, and inherits nothing of our environment. If we are killed
-//! before the first connection, it waits for one, and keeps the image locked; who finds it so ends it.
+//! before the first connection, it waits for one and keeps the image locked; the next process that needs the
+//! image ends it.
 
 use std::{
     fs::{self, File, Permissions},
@@ -54,8 +55,8 @@ const MAX_MEMORY: u64 = 2 << 30;
 /// The most that is shown of what a child says.
 const MAX_SAID: u64 = 2000;
 
-/// How long the end of whoever holds an image is waited for. Of a work that was killed, the child that
-/// served the image ends some moments later, and whoever begins the work again shall not have to wait.
+/// How long to wait for the end of the process that holds an image. When work is killed, the child that
+/// served its image ends some moments later, and the next attempt must not fail because of it.
 const RELEASE: Duration = Duration::from_secs(3);
 
 /// How long until an image that is in use is tried again.

@@ -1,11 +1,11 @@
-//! Connections that several exports of one server share: a server takes only so many, and keeps those
+//! Connections that several exports of one server share: a server takes a limited number, and keeps those
 //! beyond waiting without a word.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 
 use super::disk::Pool;
 
-/// So many connections for all exports together. An export that has none takes over one that another
+/// A maximum number of connections for all exports together. An export that has none takes over one that another
 /// does not use at the moment. Nobody holds one and waits for a second, so all come to their end.
 #[derive(Clone, Debug)]
 pub struct NbdConnections(Arc<Shared>);
@@ -25,7 +25,7 @@ struct State {
 }
 
 impl NbdConnections {
-    /// At most so many, and at least one.
+    /// At most this number, and at least one.
     pub fn new(most: usize) -> Self {
         let state = Mutex::default();
         Self(Arc::new(Shared { most: most.max(1), state, freed: Condvar::new() }))
@@ -70,7 +70,7 @@ impl NbdConnections {
         }
     }
 
-    /// Gives back so many rights.
+    /// Returns this number of rights.
     pub(super) fn give(&self, count: usize) {
         let mut state = self.state();
         state.open = state.open.saturating_sub(count);

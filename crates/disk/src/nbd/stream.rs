@@ -57,7 +57,7 @@ impl Stream {
         }
     }
 
-    /// Goes on encrypted.
+    /// Continues encrypted.
     pub(super) fn start_tls(self, tls: &NbdTls, config: &Arc<ClientConfig>) -> io::Result<Self> {
         let name = ServerName::try_from(tls.hostname.clone()).map_err(io::Error::other)?;
         let session = ClientConnection::new(config.clone(), name).map_err(io::Error::other)?;

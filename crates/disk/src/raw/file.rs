@@ -15,7 +15,7 @@
 //! starts reading what was asked for into the page cache. That is why the first look is one page,
 //! and why later ones are no longer than the run of hits before them. Pages that a look brought in
 //! go once they have been read, by `RWF_DONTCACHE`; nothing else in the cache is touched. A hit may
-//! make the kernel read ahead, if whoever filled the cache read in order; so at most the device's
+//! make the kernel read ahead, if the cache was filled by reading in order; so at most the device's
 //! read-ahead stays where such a stretch ends. Without the flag (before Linux 6.14, or on some
 //! file systems) there are no looks: everything comes with `O_DIRECT`.
 //!

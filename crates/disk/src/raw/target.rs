@@ -43,7 +43,7 @@ pub enum Existing {
 /// What is done with a name that is a symbolic link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Links {
-    /// It is followed: whoever named it knows where it leads.
+    /// It is followed: the user who named it knows where it leads.
     #[default]
     Followed,
     /// It is refused.

@@ -72,12 +72,12 @@ impl PackBuilder {
             .saturating_add(FOOTER_LEN)
     }
 
-    /// Whether a record of so many payload bytes still fits.
+    /// Whether a record of this number of payload bytes still fits.
     pub fn fits(&self, payload_len: usize) -> bool {
         self.fits_with(payload_len, 1)
     }
 
-    /// Whether a unit of so many payload bytes and blocks still fits.
+    /// Whether a unit of this number of payload bytes and blocks still fits.
     pub fn fits_with(&self, payload_len: usize, blocks: usize) -> bool {
         let needed = payload_len
             .saturating_add(super::BASE_LEN)

@@ -6,7 +6,7 @@ use roxmltree::Node;
 
 use crate::xml::{at, attribute, child, children, text};
 
-/// Software that manages machines of its own. It makes their descriptions anew at each start, so
+/// Software that manages machines of its own. It creates their descriptions again at each start, so
 /// what others change in them (checkpoints, restored machines) does not last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manager {

@@ -137,7 +137,7 @@ impl Check<'_> {
     fn owner(&mut self) {
         if let Some(manager) = self.machine.manager {
             let level = if self.facts.may_be_managed { Amber } else { Red };
-            let what = format!("{manager} owns the machine, and creates it anew at each start");
+            let what = format!("{manager} owns the machine, and creates it again at each start");
             let what_to_do = "use its own backup; or allow this one, and after a restore register \
                  the machine there by hand";
             self.find(level, "machine.managed", what, what_to_do);

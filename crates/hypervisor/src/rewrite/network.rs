@@ -40,7 +40,7 @@ pub enum NetworkRef {
 pub struct NetworkMapping {
     /// What it is connected to.
     pub from: NetworkRef,
-    /// What it shall be connected to.
+    /// What it will be connected to.
     pub to: NetworkRef,
 }
 

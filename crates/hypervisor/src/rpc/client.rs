@@ -25,7 +25,7 @@ pub(crate) enum CallError {
     Timeout,
     /// The connection is gone.
     Lost(io::Error),
-    /// The answer makes no sense.
+    /// The answer is not valid.
     Malformed,
 }
 

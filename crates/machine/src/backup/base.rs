@@ -187,7 +187,7 @@ pub(super) fn reconcile(
     notes: &mut Vec<String>,
 ) -> Result<std::result::Result<String, String>> {
     // Without a point to build on, it is not known which of them may be of use again: one that only
-    // cannot be read now is a point nevertheless. They go when there is a new point.
+    // cannot be read now is a point all the same. They go when there is a new point.
     let Some(base) = base else { return Ok(Err("there is no point to build on".to_owned())) };
     let (connection, domain) = (work.connection, &work.domain);
     let known = connection.checkpoints(domain)?;
@@ -212,7 +212,7 @@ pub(super) fn reconcile(
     if known.iter().any(|name| name == wanted) {
         return Ok(Ok(wanted.to_owned()));
     }
-    // A machine whose definition is made anew at each start has no checkpoints, but its images
+    // A machine whose definition is created again at each start has no checkpoints, but its images
     // still have the bitmaps.
     let Some(xml) = &base.configuration.checkpoint else {
         return Ok(Err(format!("libvirt does not know checkpoint {wanted} any more")));

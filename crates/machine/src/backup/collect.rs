@@ -108,7 +108,7 @@ pub(super) fn identity(
 ) -> DiskIdentity {
     let path = disk.source.path().filter(|_| is_local);
     let file = path.and_then(|path| fs::metadata(path).ok()).map(|file| {
-        // A device's inode is made anew at each boot; its number tells more, but not for ever.
+        // A device gets a new inode at each boot; its number tells more, but not for ever.
         if file.rdev() == 0 { (file.dev(), file.ino()) } else { (0, file.rdev()) }
     });
     DiskIdentity {
@@ -216,7 +216,7 @@ pub(super) fn configuration(
 }
 
 /// The secrets of encrypted disks and of the TPM. Of disks that are kept as ciphertext there are the
-/// descriptions only: nobody who has the vault shall be able to open them.
+/// descriptions only: nobody who has the vault may be able to open them.
 fn secrets(
     connection: &Connection,
     machine: &Machine,

@@ -1,4 +1,15 @@
 //! Backing up a machine, running or not.
+//!
+//! Owns the order of the steps and the second attempt when the machine starts or stops meanwhile. The
+//! files beside this one own the parts: which earlier point to build on (`base`), the machine's
+//! configuration (`collect`), a running machine (`running`, `watch`), one that is off (`stopped`, `ciphertext`).
+//!
+//! Must not know when and why a backup is made, and how its data is kept: `engine` reads the disks and
+//! writes the point.
+//!
+//! Invariants: one backup of a machine at a time, by its lock. A point is published only after its
+//! disks are read and its configuration is collected. Whatever fails, the guard thaws the guest and ends
+//! QEMU's job, and an unfinished checkpoint goes.
 
 mod base;
 mod ciphertext;
@@ -55,8 +66,8 @@ pub fn backup(
     backup_watched(vault, connection, request, progress, cancel, &|_| {})
 }
 
-/// As [`backup`]; `taken` hears as soon as it is fixed which moment's data the point will have, and
-/// how consistent it is. If the backup has to begin again after that, it hears once more.
+/// As [`backup`]; calls `taken` as soon as it is fixed which moment's data the point will have, and
+/// how consistent it is. If the backup has to begin again after that, it calls `taken` once more.
 pub fn backup_watched(
     vault: &Arc<Vault>,
     connection: &Connection,
@@ -116,7 +127,7 @@ pub struct Taken {
     pub frozen: Option<Duration>,
 }
 
-/// Hears of that.
+/// Is called with that.
 pub type OnTaken<'a> = &'a dyn Fn(&Taken);
 
 /// One attempt: a machine as it is now, and what is wanted of it.

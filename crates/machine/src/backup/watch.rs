@@ -124,7 +124,7 @@ impl<'a> Watch<'a> {
                 return;
             }
             if clock.monotonic() >= next {
-                // libvirt may be restarted meanwhile: QEMU's job goes on without it.
+                // libvirt may be restarted meanwhile: QEMU's job continues without it.
                 if own.is_none() {
                     own = connection.again().ok();
                 }

@@ -311,7 +311,7 @@ impl<'a> Instant<'a> {
         let count = match agent::freeze(guest, wish.freeze_timeout) {
             Ok(count) => count,
             Err(error) => {
-                // It may freeze later nevertheless.
+                // It may freeze later all the same.
                 self.thaw(THAW)?;
                 self.guard.thawed()?;
                 if error.is_lost() {

@@ -274,7 +274,7 @@ pub(crate) fn run_script(
     running: Option<u64>,
 ) -> Result<(), ScriptFailure> {
     if let Some(pid) = running {
-        // The agent forgets a process once it was told of its end; then the number may be another's.
+        // The agent forgets a process once it has reported its end; then the number may be another's.
         if agent::wait(guest, pid, Duration::ZERO).is_ok_and(|exit| exit.is_none()) {
             kill(guest, pid).ok();
         }
@@ -302,6 +302,17 @@ mod tests {
         assert!(scripts.pre.parameters.is_empty());
         assert_eq!(scripts.post.parameters, ["a", ""]);
         assert!(!scripts.continue_on_failure && scripts.freeze);
+    }
+
+    #[test]
+    fn the_settings_of_scripts_on_the_page_are_taken() {
+        let page = include_str!("../../../../docs/use/machines.md");
+        let block = page.split("```json\n").nth(1).expect("the settings");
+        let block = block.split("```").next().expect("an end");
+        let scripts = parse(block.as_bytes(), PLACE).expect("right");
+        assert_eq!(scripts.pre.path, "/etc/strongroom/pre.sh");
+        assert_eq!(scripts.post.timeout, Duration::from_secs(30));
+        assert!(scripts.continue_on_failure && scripts.freeze);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! it takes the step. When the backup's process ends without reporting that all is done (killed,
 //! crashed, out of memory), the guard thaws the guest, runs the post script, ends the backup job,
 //! deletes the checkpoint that belongs to no point and removes the files. While the guest is frozen
-//! it also watches the clock, and thaws when the time is over, whatever the backup does.
+//! it also watches the clock, and thaws at the deadline, whatever the backup does.
 //!
 //! ```text
 //!  backup ── watch, script, freeze, thawed, job, committed, done ──▶ guard ──▶ libvirt (its own
@@ -84,7 +84,7 @@ enum Order {
 /// What the guard answers to every order.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Answer {
-    /// Whether it had to thaw because the time was over.
+    /// Whether it had to thaw at the deadline.
     late: bool,
     /// Whether something is left for it to do, after the last order.
     goes_on: bool,
@@ -191,7 +191,7 @@ impl Guard {
         self.tell(&Order::Freeze { deadline_ms: millis(longest) }).map(drop)
     }
 
-    /// The guest is thawed. True if the guard had to do it because the time was over.
+    /// The guest is thawed. True if the guard had to do it at the deadline.
     pub(crate) fn thawed(&mut self) -> Result<bool> {
         Ok(self.tell(&Order::Thawed)?.late)
     }
@@ -222,7 +222,7 @@ impl Guard {
     /// The guard ends, unless the guest is still owed a thaw or a script.
     pub(crate) fn done(mut self) -> Result<()> {
         if self.tell(&Order::Done)?.goes_on {
-            tracing::warn!("the guard goes on: the guest is not yet as it was");
+            tracing::warn!("the guard continues: the guest still needs a thaw or a script");
             return Ok(());
         }
         self.0.wait().map_err(|source| local_error(Path::new("the guard"), source))

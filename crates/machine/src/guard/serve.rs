@@ -67,7 +67,7 @@ pub(super) struct Watch<'a> {
     clock: &'a dyn Clock,
     /// When the guest has to be thawed.
     deadline: Option<Duration>,
-    /// Whether it was thawed because the time was over.
+    /// Whether it was thawed at the deadline.
     late: bool,
     debts: Debts,
     /// Where the debts are kept.
@@ -76,13 +76,13 @@ pub(super) struct Watch<'a> {
     _lock: Option<File>,
 }
 
-/// What a guard hears.
+/// What a guard receives.
 pub(super) enum Heard {
     /// An order.
     Order(Order),
     /// Nothing for as long as it wanted to wait.
     Silence,
-    /// Whoever gave orders has died, or gives none that make sense, which is as good.
+    /// The backup has died, or gives orders that are not valid, which means the same.
     End,
 }
 
@@ -121,13 +121,13 @@ impl Orders for Lines<'_> {
     }
 }
 
-/// Does a guard's work: reads orders from `stream` and answers them, until it is told that all is
-/// done or until whoever gives orders has died; then it cleans up.
+/// Does a guard's work: reads orders from `stream` and answers them, until an order says that all is
+/// done, or until the backup has died; then it cleans up.
 pub fn serve(stream: &UnixStream, clock: &Arc<dyn Clock>) -> io::Result<()> {
     let mut lines = Lines { stream, orders: BufReader::new(stream.try_clone()?) };
     attend(&mut lines, &mut |order| match order {
         Order::Watch { uri, runtime_dir, cache_dir, is_root, machine, agent, lock } => {
-            // Whoever gives the orders has talked to this daemon already.
+            // The backup has talked to this daemon already.
             let trusted_daemons_only = false;
             let settings = Settings {
                 clock: Arc::clone(clock),
@@ -211,7 +211,7 @@ pub(crate) enum Leftovers {
 /// Does what a guard that died itself has left to do.
 pub(crate) fn clear_leftovers(connection: &Connection, machine: Uuid, lock: &Path) -> Leftovers {
     let libvirt = (connection.uri().clone(), connection.settings().clone());
-    // Whoever comes here has libvirt.
+    // An order to be here needs libvirt.
     clear(Box::new(Libvirt::new(libvirt, machine, None, None)), connection.clock(), lock)
 }
 

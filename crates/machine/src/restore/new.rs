@@ -118,7 +118,7 @@ impl Work<'_> {
         let clock = self.connection.clock();
         let (mut disks, mut served) = (Vec::new(), Vec::new());
         for disk in &self.plan.disks {
-            // Complete but for what only comparing can tell.
+            // Complete, except what only a comparison shows.
             let is_complete = disk.path.exists();
             let (path, existing) = if is_complete {
                 (disk.path.clone(), Existing::Keep)

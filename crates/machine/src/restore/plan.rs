@@ -1,4 +1,13 @@
 //! The plan of a restore of a machine, made before anything is written.
+//!
+//! Owns every decision of a restore: which disks, where they go, the new description, and what cannot be
+//! as it was (the notes). It reads the point, the host and the files that exist, and refuses conflicts and
+//! a lack of room.
+//!
+//! Must not write a file or define a machine: [`Plan`] is carried out elsewhere, and `--dry-run` only shows it.
+//!
+//! Invariants: a file of the plan either does not exist, or the journal of an earlier attempt at the same
+//! restore names it. A continued attempt keeps the UUID of that journal.
 
 use std::{
     collections::BTreeMap,
@@ -329,7 +338,8 @@ impl Maker<'_> {
         changes.nvram = Some(path.display().to_string());
         if !saved {
             notes.push(
-                "the point has no firmware variables: boot entries are created anew".to_owned(),
+                "the point has no firmware variables: the firmware creates new boot entries"
+                    .to_owned(),
             );
         }
         saved.then_some(path)

@@ -234,7 +234,7 @@ impl<'a> Work<'a> {
     }
 
     /// Refuses to go on with an earlier attempt if the machine has got other disks since: those would be
-    /// what an undo brings back.
+    /// what an undo restores.
     fn check_unchanged(&self, path: &Path, state: &State) -> Result<()> {
         match state.disks.iter().find(|disk| disk.is_in(&self.machine).is_none()) {
             None => Ok(()),

@@ -80,7 +80,7 @@ pub struct Handshake<S: Read + Write> {
 type Answer = (u32, Vec<u8>);
 
 impl<S: Read + Write> Handshake<S> {
-    /// Hears the server's greeting and answers it.
+    /// Reads the server's greeting and answers it.
     pub fn start(stream: S) -> Result<Self, Reason> {
         let mut this = Self { stream: BufReader::with_capacity(4096, stream) };
         let greeting = Greeting::parse(&receive(&mut this.stream)?)?;
@@ -126,7 +126,7 @@ impl<S: Read + Write> Handshake<S> {
         }
     }
 
-    /// Goes on inside a session that is encrypted by now.
+    /// Continues inside a session that is encrypted by now.
     pub fn resume(stream: S) -> Self {
         Self { stream: BufReader::with_capacity(4096, stream) }
     }

@@ -14,7 +14,7 @@ use crate::proto::{
 /// The most options of one client: libnbd needs about ten, qemu as many for each export that it looks at.
 const MAX_OPTIONS: usize = 1000;
 
-/// The option of the oldest clients: an export, and the handshake is over without an answer.
+/// The option of the oldest clients: an export; the handshake ends without an answer.
 const EXPORT_NAME: u32 = 1;
 
 /// What follows the answer to it, unless the client asked to leave it out.
@@ -54,7 +54,7 @@ impl<S: Read + Write> std::fmt::Debug for Heard<S> {
     }
 }
 
-/// Hears options and answers them.
+/// Reads options and answers them.
 #[derive(Debug)]
 pub struct Handshake<S: Read + Write> {
     stream: BufReader<S>,
@@ -94,7 +94,7 @@ impl<S: Read + Write> Handshake<S> {
         Ok(this)
     }
 
-    /// Goes on inside a session that is encrypted by now.
+    /// Continues inside a session that is encrypted by now.
     pub fn resume(stream: S) -> Self {
         Self { no_zeroes: true, ..Self::new(stream, Encryption::None) }
     }
@@ -116,7 +116,7 @@ impl<S: Read + Write> Handshake<S> {
         self.send(&[&head[..], data].concat())
     }
 
-    /// Hears options until the client has chosen.
+    /// Reads options until the client has chosen.
     ///
     /// # Errors
     ///

@@ -50,7 +50,7 @@ pub struct Allocation {
 /// Something that a client reads, and writes where it may. Offsets and lengths were checked against
 /// [`Exported::size`] and [`Exported::unit`] before any method gets them.
 ///
-/// What fails is told to the client as one of the protocol's error numbers; the words of an error reach only
+/// A failure reaches the client as one of the protocol's error numbers; the words of an error reach only
 /// clients that understand structured replies.
 pub trait Exported: Send + Sync {
     /// Bytes. It does not change while a client is connected.
@@ -109,7 +109,7 @@ pub trait Exported: Send + Sync {
         Err(io::ErrorKind::PermissionDenied.into())
     }
 
-    /// Is told that nobody needs these bytes any more; what they read as then is up to the export.
+    /// Learns that nobody needs these bytes any more; what they read as then is up to the export.
     ///
     /// # Errors
     ///

@@ -28,7 +28,7 @@ mod errno {
     pub(super) const SHUTDOWN: u32 = 108;
 }
 
-/// A request that is refused or has failed: the connection goes on.
+/// A request that is refused or has failed: the connection continues.
 struct Refusal {
     number: u32,
     words: String,

@@ -29,7 +29,7 @@ struct OpenFile {
 }
 
 impl Folder {
-    /// Reads the range that `choose` names when it hears the object's length; its error is the
+    /// Reads the range that `choose` names when it gets the object's length; its error is the
     /// length that would have been needed.
     pub(super) fn read(
         &self,

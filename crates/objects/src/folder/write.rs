@@ -185,7 +185,7 @@ impl Folder {
     ///
     /// If it is to be `durable`, nothing is put in a directory, neither an object nor a directory,
     /// before the directory's own name is durable. So one that has something in it needs no sync of
-    /// the directories above it, whoever made it.
+    /// the directories above it, whichever process made it.
     fn place(&self, path: &str, durable: bool) -> io::Result<Place> {
         let directory = match self.open_directory(path) {
             Ok(directory) if path.is_empty() || !durable || !is_empty(&directory)? => {

@@ -46,7 +46,7 @@ impl Failure {
         }
     }
 
-    /// What the caller hears.
+    /// The error for the caller.
     pub(super) fn into_error(
         self,
         action: &'static str,

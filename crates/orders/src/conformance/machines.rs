@@ -7,7 +7,7 @@ use super::{Checked, Failure, Suite};
 use crate::{BackupOrder, CheckOrder, FinishDone, FinishOrder, RestoreOrder, Watch};
 
 impl Suite<'_> {
-    /// A machine is found, backed up once, and brought back once.
+    /// A machine is found, backed up once, and restored once.
     pub(super) fn machine(&self) -> Checked {
         let source = self.world.machine().ok_or_else(|| Failure("no machine".to_owned()))?;
         let Source::Machine { uuid, name } = &source else {

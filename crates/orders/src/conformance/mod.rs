@@ -226,7 +226,7 @@ impl Heard {
             }
         }
         if begun.is_empty() {
-            return Err(Failure(format!("nothing was told to have begun: {events:?}")));
+            return Err(Failure(format!("no event said that something had begun: {events:?}")));
         }
         Ok(done)
     }

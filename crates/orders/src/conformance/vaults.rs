@@ -15,7 +15,7 @@ fn hours(from: Timestamp, hours: i64) -> Timestamp {
 }
 
 impl Suite<'_> {
-    /// A vault is made once, and taken over by whoever has its key.
+    /// A vault is made once, and taken over by a service that has its key.
     pub(super) fn vaults(&self) -> Checked {
         let made = self.make("made")?;
         self.holds(!made.existed, "a vault that is made was not there before")?;

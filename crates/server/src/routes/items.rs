@@ -196,7 +196,7 @@ async fn accept_restore(
 
 /// Undo the restore that replaced the disks of an item's machine
 ///
-/// The machine gets back the state before the restore. It must be off.
+/// Restores the machine's state before the restore. It must be off.
 #[utoipa::path(post, path = "/items/{item}/restore/undo", tag = "items",
     responses((status = 202, description = "The job that was started.", body = JobBegun)),
     extensions(("x-operation" = json!("restore.finish"))))]

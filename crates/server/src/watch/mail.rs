@@ -21,7 +21,7 @@ use super::channels::{MailConfig, MailTls};
 /// Alerts that a message tells of one by one; of more it says how many there are.
 const LISTED: usize = 50;
 
-/// A mailbox that is told of alerts.
+/// A mailbox that gets alerts.
 pub(super) struct Mail {
     config: MailConfig,
     from: Mailbox,

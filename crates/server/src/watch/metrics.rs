@@ -165,7 +165,7 @@ impl Metrics {
 
     /// A request was answered.
     pub(crate) fn answered(&self, method: &str, route: &str, status: u16, seconds: f64) {
-        // Whoever asks may invent methods, but no routes.
+        // A client may invent methods, but no routes.
         let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
         let method = if known.contains(&method) { method } else { "other" };
         let labels = |more: Option<(&'static str, String)>| {

@@ -1,6 +1,6 @@
 //! The pages that programs which watch ask for: `/metrics`, `/healthz`, `/readyz`.
 //!
-//! Metrics have an address of their own, because whoever collects them has no token; there, only
+//! Metrics have an address of their own, because the collector has no token; there, only
 //! these pages are. Readiness says which part is not ready, and nothing that helps an attacker.
 
 use std::{sync::Arc, time::Duration};

@@ -117,7 +117,7 @@ impl Injector for Parent {
     }
 }
 
-/// Makes a request's span part of the trace of whoever asks, if it has one.
+/// Makes a request's span part of the client's trace, if it has one.
 pub(crate) fn adopt_request(span: &Span, headers: &HeaderMap) {
     adopt_from(span, &Headers(headers));
 }

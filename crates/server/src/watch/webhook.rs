@@ -24,7 +24,7 @@ const TIME: Duration = Duration::from_secs(15);
 /// The least length of a secret.
 const SECRET: usize = 16;
 
-/// A URL that is told of alerts.
+/// A URL that gets alerts.
 pub(super) struct Webhook {
     config: WebhookConfig,
     host: String,

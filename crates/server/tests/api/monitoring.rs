@@ -2,7 +2,7 @@
 //!
 //! `STRONGROOM_BLESS=1 cargo nextest run -p strongroom-server` writes them anew.
 
-use std::{fmt::Write as _, fs, path::Path};
+use std::{fmt::Write as _, fs, path::Path, process::Command};
 
 use strongroom_control::Rule;
 use strongroom_server::{ConfigKey, MailConfig, Metrics, WebhookConfig};
@@ -85,4 +85,37 @@ fn the_tables_of_the_page_on_monitoring_are_current() {
     page = put(&page, "mail", &keys(MailConfig::KEYS));
     page = put(&page, "webhook", &keys(WebhookConfig::KEYS));
     assert_current("operate/monitoring.md", &page);
+}
+
+/// The names in an expression of Prometheus that are ours, without what is added to those of histograms.
+fn names(text: &str) -> Vec<&str> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    words.filter(|word| word.starts_with("strongroom_")).collect()
+}
+
+/// The rules and the settings of Prometheus: `promtool` (Debian: prometheus) takes them, where it is
+/// installed; and every metric that a rule asks for is one that the server has.
+#[test]
+fn the_settings_of_prometheus_on_the_page_are_taken() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operate/monitoring.md");
+    let page = fs::read_to_string(file).expect("reads");
+    let blocks = page.split("```yaml\n").skip(1);
+    let blocks: Vec<&str> = blocks.filter_map(|block| block.split("```").next()).collect();
+    let [settings, rules] = blocks.as_slice() else { panic!("{blocks:#?}") };
+    let names = names(rules);
+    assert!(names.len() >= 7, "{names:?}");
+    for name in names {
+        assert!(Metrics::ALL.iter().any(|metric| metric.name == name), "no metric {name}");
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    for (kind, text) in [("config", settings), ("rules", rules)] {
+        let file = folder.path().join(kind);
+        fs::write(&file, text).expect("writes");
+        let mut command = Command::new("promtool");
+        match command.args(["check", kind]).arg(&file).output() {
+            Ok(output) => assert!(output.status.success(), "{kind}: {output:?}"),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => (),
+            Err(error) => panic!("promtool: {error}"),
+        }
+    }
 }

@@ -62,20 +62,28 @@ fn server() {
         writeln!(made, "| `{}` | {default} | {} |", key.name, key.words).expect("writes");
     }
     assert_made("operate/server.md", &(made + "\n"));
-    // What else the page shows of the file is what the program reads.
     let page = fs::read_to_string(docs("operate/server.md")).expect("the page");
-    let blocks: Vec<&str> = page.split("```toml\n").skip(1).collect();
-    assert!(blocks.len() >= 2);
-    for block in blocks {
-        let text = block.split("```").next().expect("an end");
-        let config: ServerConfig = toml::from_str(text).unwrap_or_else(|e| panic!("{text}{e}"));
-        config.catalog_url().ok();
-    }
     for variable in page.split("STRONGROOM_SERVER_").skip(1) {
         let name: String =
             variable.chars().take_while(|c| c.is_ascii_uppercase() || *c == '_').collect();
         let known = |key: &&strongroom_server::ConfigKey| key.name == name.to_lowercase();
         assert!(name.is_empty() || ServerConfig::KEYS.iter().any(|key| known(&key)), "{name}");
+    }
+}
+
+/// What pages show of the file of settings is what the program reads.
+#[test]
+fn the_settings_on_pages_are_taken() {
+    for (name, least) in [("operate/server.md", 3), ("operate/monitoring.md", 4)] {
+        let page = fs::read_to_string(docs(name)).expect("the page");
+        let blocks: Vec<&str> = page.split("```toml\n").skip(1).collect();
+        assert!(blocks.len() >= least, "{name}");
+        for block in blocks {
+            let text = block.split("```").next().expect("an end");
+            let config: ServerConfig =
+                toml::from_str(text).unwrap_or_else(|error| panic!("{name}: {text}{error}"));
+            config.catalog_url().ok();
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 )]
 
 mod bad_days;
+mod blocks;
 mod codes;
 mod damage;
 mod docs;
@@ -24,6 +25,7 @@ mod layers;
 mod life;
 mod mirrors;
 mod packaging;
+mod pages;
 mod params;
 mod people;
 mod security;

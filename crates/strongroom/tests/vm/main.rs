@@ -15,6 +15,9 @@ mod after;
 mod agent;
 mod backup;
 mod bed;
+#[path = "../e2e/blocks.rs"]
+#[allow(dead_code, reason = "the other tests use the rest")]
+mod blocks;
 #[allow(dead_code, reason = "the bed offers more than is used now")]
 mod check;
 mod consistency;

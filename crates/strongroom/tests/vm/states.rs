@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::{
     after::{failed, long},
+    documented::assert_documented,
     harness::{Host, Mounted, tool},
 };
 
@@ -321,6 +322,7 @@ fn names_and_checkpoints() {
     let (_, findings) = web.check();
     assert!(findings.contains("vm checkpoints 'web' --delete"), "{findings}");
     let listed = host.json(&["vm", "checkpoints", "web"]);
+    assert_documented("vm checkpoints", &listed);
     let listed = listed["checkpoints"].as_array().unwrap().clone();
     let items: Vec<_> = listed.iter().map(|one| one["item"].as_str().unwrap()).collect();
     assert_eq!(items, ["monthly", "daily"], "{listed:#?}");

@@ -15,7 +15,7 @@ const WORDS_A_LINE: usize = 8;
 const PROBES: u32 = 6;
 
 impl Filter {
-    /// A filter for so many digests.
+    /// A filter for this number of digests.
     pub(crate) fn with_capacity(digests: usize) -> Self {
         let lines = digests.saturating_mul(12).div_ceil(64 * WORDS_A_LINE).max(1);
         Self { words: vec![0; lines.saturating_mul(WORDS_A_LINE)] }

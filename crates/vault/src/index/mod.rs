@@ -191,7 +191,7 @@ impl Index {
     }
 
     /// Says which index objects a list of the vault has shown; what came from others is forgotten,
-    /// but for those that were added after `known` was asked for, before the list: another thread
+    /// except those that were added after `known` was asked for, before the list: another thread
     /// may have put them since.
     pub(crate) fn set_present(
         &self,
@@ -224,7 +224,7 @@ impl Index {
         self.set_present_now(&present)
     }
 
-    /// As [`Self::set_present`], for whoever is changing the segments already.
+    /// As [`Self::set_present`], for callers that are changing the segments already.
     fn set_present_now(&self, present: &HashSet<Ulid>) -> io::Result<()> {
         let mut kept = Vec::new();
         for Loaded { segment, .. } in self.loaded() {
@@ -244,7 +244,7 @@ impl Index {
         self.drop_damaged_now()
     }
 
-    /// As [`Self::drop_damaged`], for whoever is changing the segments already.
+    /// As [`Self::drop_damaged`], for callers that are changing the segments already.
     fn drop_damaged_now(&self) -> io::Result<usize> {
         let mut damaged = HashSet::new();
         for Loaded { segment, .. } in self.loaded() {
@@ -370,7 +370,7 @@ impl Index {
         self.shares_trust.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 
-    /// Whoever may rely on a pack that is put now: if it is condemned later, reclaim waits for them.
+    /// Writers that may rely on a pack that is put now: if it is condemned later, reclaim waits for them.
     pub(crate) fn audience(&self) -> Audience {
         Audience(lock(&self.trusts).iter().filter_map(Weak::upgrade).collect())
     }

@@ -512,7 +512,7 @@ impl Segment {
     }
 }
 
-/// Reads the next so many bytes, which the checksum covers.
+/// Reads the next bytes, which the checksum covers.
 fn read_bytes(file: &mut File, len: usize, hasher: &mut blake3::Hasher) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; len];
     file.read_exact(&mut bytes)?;
@@ -646,7 +646,7 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    /// For so many records.
+    /// For this number of records.
     pub(crate) fn with_room(records: usize) -> Self {
         Self { packs: Vec::new(), records: Vec::with_capacity(records), deltas: Vec::new() }
     }

@@ -27,7 +27,7 @@ pub(super) type Span = (Duration, Duration);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Plan {
     pub(super) libvirt_is_down: Vec<Span>,
-    /// One call to libvirt in so many fails all the same; none if it is 0.
+    /// One call to libvirt in this number fails all the same; none if it is 0.
     pub(super) lost_calls: u64,
     pub(super) agent_hangs: Vec<Span>,
     pub(super) qemu_dies: Option<Duration>,
@@ -44,7 +44,7 @@ pub(super) struct Plan {
     pub(super) halts: Option<Duration>,
 }
 
-/// What the agent has been told and will do.
+/// The commands that the agent has received and will carry out.
 #[derive(Clone, Copy, PartialEq)]
 enum Effect {
     Freeze,
@@ -130,7 +130,7 @@ impl Host {
             && (!self.libvirt_is_down(at) || !self.plan.no_socket)
     }
 
-    /// Whether there is a job that nobody has told to end.
+    /// Whether there is a job that nobody has ended.
     pub(super) fn has_job(&self) -> bool {
         self.truth().job == Some(Duration::MAX)
     }

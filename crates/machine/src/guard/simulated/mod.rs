@@ -48,7 +48,7 @@ pub(super) enum Sabotage {
     ThawIsNotRepeated,
     /// The guard does not look at the clock.
     DeadlinesAreIgnored,
-    /// That the guard had to thaw is not told.
+    /// The guard does not report that it had to thaw.
     LateIsNotTold,
     /// Where libvirt does not say whether there is a job, there is none.
     UnknownJobsAreNone,

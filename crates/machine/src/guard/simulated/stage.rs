@@ -1,7 +1,7 @@
 //! Who runs next, and what time it is: one baton among a few threads, handed on by a seed.
 //!
 //! Of the actors of a run at most one is not waiting, so that one seed is one interleaving. Time passes only
-//! while actors wait: it jumps to whoever wakes first. An actor that is killed dies at its time, wherever it
+//! while actors wait: it jumps to the actor that wakes first. An actor that is killed dies at its time, wherever it
 //! is, as a process does.
 
 use std::{
@@ -62,7 +62,7 @@ impl Stage {
         self.state().dice.below(end)
     }
 
-    /// Up to so many milliseconds.
+    /// Up to this number of milliseconds.
     pub(super) fn span(&self, most: u64) -> Duration {
         Duration::from_millis(self.roll(most + 1))
     }
@@ -74,7 +74,7 @@ impl Stage {
         state.actors.len() - 1
     }
 
-    /// Hands the baton to whoever is first. All actors have entered.
+    /// Hands the baton to the actor that is first. All actors have entered.
     pub(super) fn begin(&self) {
         let mut state = self.state();
         Self::choose(&mut state);
