@@ -10,10 +10,9 @@ use std::sync::{MutexGuard, PoisonError};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    access::{Caller, Operation, Target},
     clock::{TRUSTED, TrustedTime},
     error::Result,
-    rights::forbidden,
+    rights::{Caller, Operation, Target, forbidden},
     service::Control,
 };
 

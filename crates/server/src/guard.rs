@@ -19,7 +19,7 @@ use axum::{
 use bytes::Bytes;
 use futures::FutureExt as _;
 use strongroom_base::{Clock as _, RequestId, SystemClock, SystemEntropy, codes};
-use strongroom_control::{Cause, access::Caller};
+use strongroom_control::{Cause, rights::Caller};
 use strongroom_http::Guest;
 use tracing::Instrument as _;
 

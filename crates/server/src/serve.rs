@@ -21,7 +21,7 @@ use strongroom_api::HostCreate;
 use strongroom_base::{Cancel, Clock as _, SystemClock, SystemEntropy};
 use strongroom_catalog::{Catalog, Error as CatalogError};
 use strongroom_control::{
-    Control, PageRequest, Parts, access::Caller, clock::Reading, model::SCHEMA,
+    Control, PageRequest, Parts, clock::Reading, model::SCHEMA, rights::Caller,
 };
 use strongroom_http::{self as http, CertificateFiles, Patience, Proxies, Serving, Shown};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};

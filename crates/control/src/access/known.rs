@@ -15,8 +15,10 @@ use strongroom_api::{Assignment, Token, User};
 use strongroom_base::Clock;
 use strongroom_catalog::{Catalog, Document as _, Kind};
 
-use super::Caller;
-use crate::model::{AssignmentDoc, TokenDoc, UserDoc};
+use crate::{
+    model::{AssignmentDoc, TokenDoc, UserDoc},
+    rights::Caller,
+};
 
 /// How long it is believed.
 const FRESH: Duration = Duration::from_secs(1);

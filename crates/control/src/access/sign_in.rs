@@ -22,7 +22,7 @@ use argon2::{
     Algorithm, Argon2, Block, Params, PasswordHash, Version,
     password_hash::phc::{Output, ParamsString, Salt},
 };
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::json;
 use strongroom_api::{Role, Scope, SignIn, TokenIssued};
 use strongroom_base::{Clock, UserId, codes, message};
@@ -30,20 +30,17 @@ use strongroom_catalog::{Filter, Query, Stored};
 use tokio::sync::Semaphore;
 
 use super::{
-    Caller, Grant,
-    people::find_user,
     throttle::{Throttle, counts, network},
-    tokens::Issue,
+    tokens::{Issue, SESSION},
 };
 use crate::{
     audit,
     error::{ControlError, Result},
+    lookup::find_user,
     model::UserDoc,
+    rights::{Caller, Grant},
     service::Control,
 };
-
-/// How long a token of signing in lasts.
-pub(super) const SESSION: SignedDuration = SignedDuration::from_hours(12);
 
 /// What signing in is called in the audit log.
 const ACTION: &str = "access.sign_in";

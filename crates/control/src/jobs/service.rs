@@ -10,16 +10,16 @@ use strongroom_catalog::{Filter, Query, Stored, Tx};
 
 use super::{Event, Retry, on};
 use crate::{
-    access::{Caller, Operation, Target, seen::seen},
+    access::seen::seen,
     alerts::{self, Happening, Rule},
     audit,
     cause::Cause,
     error::{ControlError, Result},
-    lookup::cut,
+    lookup::{cut, policy_of},
     model::{ItemDoc, JobDoc, Spec},
     once,
     page::{PageRequest, page},
-    policies::policy_of,
+    rights::{Caller, Operation, Target},
     service::Control,
 };
 

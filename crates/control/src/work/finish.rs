@@ -7,9 +7,8 @@ use strongroom_base::{ItemId, JobId, message};
 use strongroom_catalog::{Filter, Query, Stored};
 use strongroom_orders::{FinishDone, FinishOrder, OrderId, Watch};
 
-use super::{Outcome, Teller};
+use super::outcome::{Outcome, Teller};
 use crate::{
-    access::{Caller, Operation, Target},
     alerts::{self, Happening, Rule},
     audit,
     error::{ControlError, Result},
@@ -17,6 +16,7 @@ use crate::{
     jobs::Event,
     lookup::{find_item, named, no_item},
     model::{HostDoc, ItemDoc, Spec},
+    rights::{Caller, Operation, Target},
     service::Control,
 };
 

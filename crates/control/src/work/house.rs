@@ -9,15 +9,14 @@ use strongroom_base::{ItemId, JobId, PointId, VaultId, codes, words};
 use strongroom_catalog::{Document as _, Filter, Query, Stored};
 use strongroom_orders::{OrderId, RotateOrder, Watch};
 
-use super::{Outcome, compare::forget_given_up, transfer::snapshot_item};
+use super::{compare::forget_given_up, outcome::Outcome, transfer::snapshot_item};
 use crate::{
-    access::{Caller, Operation},
     alerts, audit,
     error::{ControlError, Result},
-    lookup::named,
+    lookup::{named, vault_of},
     model::{ItemDoc, JobDoc, MachineDoc, PointDoc, Spec, UsageDoc, VaultDoc},
-    policies::vault_of,
     retention::{old_snapshots, purgeable},
+    rights::{Caller, Operation},
     service::Control,
     sources,
     vaults::key_words,

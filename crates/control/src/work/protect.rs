@@ -12,7 +12,7 @@ use strongroom_base::{Cancel, Code, HostId, JobId, VaultId, codes, message, word
 use strongroom_catalog::{Filter, Query, Stored};
 use strongroom_orders::{CheckOrder, OrderId, Watch};
 
-use super::{Outcome, Teller};
+use super::outcome::{Outcome, Teller};
 use crate::{
     error::ControlError,
     items::NewItem,

@@ -165,7 +165,7 @@ fn reads(path: &str, text: &str) -> Vec<String> {
 }
 
 /// The sources below a folder, without test code that has files of its own.
-fn sources(folder: &Path, into: &mut Vec<(String, String)>) {
+pub(crate) fn sources(folder: &Path, into: &mut Vec<(String, String)>) {
     for entry in fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();

@@ -9,6 +9,7 @@
 )]
 
 mod bad_days;
+mod circles;
 mod codes;
 mod damage;
 mod docs;
