@@ -55,7 +55,7 @@ pub trait World {
     /// A path of a disk that is not there.
     fn missing_disk(&self) -> String;
 
-    /// A folder of this name to restore to.
+    /// A folder of this name to restore to; for a machine's disks it must be there.
     fn target(&self, name: &str) -> String;
 
     /// A machine of the host; none if it has none.
