@@ -7,7 +7,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use strongroom_api::{ErrorBody, ItemUsage, KeyReference, Report, TaskState};
+use strongroom_api::{ErrorBody, ItemUsage, KeyReference, Report, TaskName, TaskState};
 use strongroom_base::{PointId, Stage, SystemEntropy, words};
 use strongroom_engine::data_bytes;
 use strongroom_format::Manifest;
@@ -131,7 +131,7 @@ impl Keeper for LocalKeeper {
     }
 
     fn validate(&self, order: &ValidateOrder, watch: &Watch) -> Result<Vec<String>> {
-        watch.task("validate", TaskState::InProgress, None);
+        watch.task(TaskName::Validate, TaskState::InProgress, None);
         let vault = self.vault(&order.vault)?;
         let hears = |now: ValidateProgress| {
             watch.progress.count(now.stage, now.things, now.done, now.total);
@@ -144,7 +144,7 @@ impl Keeper for LocalKeeper {
             strongroom_machine::restore::configuration(&vault, &validated.point).map_err(body)?;
         }
         let found = words(&validated);
-        watch.task("validate", TaskState::Completed, found.first().cloned());
+        watch.task(TaskName::Validate, TaskState::Completed, found.first().cloned());
         Ok(found)
     }
 
@@ -215,7 +215,7 @@ impl Keeper for LocalKeeper {
                     Stage::Waiting => "waiting for backups that may need data to be removed",
                     stage => stage.name(),
                 };
-                watch.task("reclaim", TaskState::InProgress, Some(words.to_owned()));
+                watch.task(TaskName::Reclaim, TaskState::InProgress, Some(words.to_owned()));
             }
         };
         let report = reclaim_watched(&vault, &options, &hears, &watch.cancel).map_err(body)?;
@@ -226,7 +226,7 @@ impl Keeper for LocalKeeper {
                 "freed {freed}; the rest is for the next reclaim, as others are at work: {others}"
             ),
         };
-        watch.task("reclaim", TaskState::InProgress, Some(words));
+        watch.task(TaskName::Reclaim, TaskState::InProgress, Some(words));
         let held = report.held.iter().map(|held| HeldPoint {
             item: held.item.clone(),
             point: held.recovery_point,

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use strongroom_api::{Report, TaskState};
+use strongroom_api::{Report, TaskName, TaskState};
 use strongroom_base::{Cancel, Stage, Things};
 use strongroom_orders::{Result, VerifyDepth, VerifyFacts, Watch};
 use strongroom_vault::{Vault, VaultError};
@@ -25,7 +25,7 @@ pub(crate) fn run(
     (host, threads): (&str, usize),
     watch: &Watch,
 ) -> Result<VerifyFacts> {
-    watch.task("verify", TaskState::InProgress, None);
+    watch.task(TaskName::Verify, TaskState::InProgress, None);
     let options = VerifyOptions {
         mode: VerifyMode::Full,
         sample: (depth == VerifyDepth::Structure).then_some(FEW),
@@ -47,7 +47,7 @@ pub(crate) fn run(
         let mut last = stage.lock().unwrap_or_else(PoisonError::into_inner);
         if *last != Some(now.stage) {
             *last = Some(now.stage);
-            watch.task("verify", TaskState::InProgress, Some(now.stage.to_string()));
+            watch.task(TaskName::Verify, TaskState::InProgress, Some(now.stage.to_string()));
         }
         if watch.cancel.is_cancelled() {
             stop.cancel();
@@ -72,7 +72,7 @@ pub(crate) fn run(
         0 => words,
         _ => format!("{words}; damaged: {}", facts.damaged.join(", ")),
     };
-    watch.task("verify", TaskState::Completed, Some(words));
+    watch.task(TaskName::Verify, TaskState::Completed, Some(words));
     Ok(facts)
 }
 

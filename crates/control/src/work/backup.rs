@@ -5,7 +5,7 @@
 //! completed with warnings, and the item's next backup transfers it first.
 
 use jiff::Timestamp;
-use strongroom_api::{self as api, ErrorBody, PointState, TaskState};
+use strongroom_api::{self as api, ErrorBody, PointState, TaskName, TaskState};
 use strongroom_base::{Kind, PointId, message};
 use strongroom_catalog::Stored;
 use strongroom_orders::{BackupDone, BackupOrder, OrderId, Tier, ValidateOrder, Watch};
@@ -69,7 +69,7 @@ impl Control {
                 Err(error) if watch.cancel.is_cancelled() => return Err(error),
                 Err(error) if is_final(&error, wanted.job) => {
                     let said = Some(error.message.clone());
-                    watch.task("transfer", TaskState::Failed, said);
+                    watch.task(TaskName::Transfer, TaskState::Failed, said);
                     // One that is lost or damaged holds up no other; a store that is away would.
                     let is_away = error.kind == Kind::Unavailable;
                     teller.tell(Event::Warning(*error));
@@ -162,7 +162,7 @@ impl Control {
         point: &PointDoc,
         watch: &Watch,
     ) -> Result<(), Box<ErrorBody>> {
-        watch.task("validate", TaskState::InProgress, None);
+        watch.task(TaskName::Validate, TaskState::InProgress, None);
         let keeper = self.keeper.clone();
         let place = self.place_of(&known.vault, &known.item.item, point).await?;
         let point = point.point.id;
@@ -173,11 +173,11 @@ impl Control {
         match checked {
             Ok(notes) => {
                 let detail = (!notes.is_empty()).then(|| notes.join("; "));
-                watch.task("validate", TaskState::Completed, detail);
+                watch.task(TaskName::Validate, TaskState::Completed, detail);
                 Ok(())
             }
             Err(error) => {
-                watch.task("validate", TaskState::Failed, Some(error.message.clone()));
+                watch.task(TaskName::Validate, TaskState::Failed, Some(error.message.clone()));
                 // Only damage says something of the point.
                 if matches!(error.kind, Kind::Corrupt | Kind::NotFound) {
                     self.set_point_state(&known.item.item, point, PointState::Damaged).await?;

@@ -25,11 +25,7 @@ impl Teller {
     pub(crate) fn watch(&self, cancel: &Cancel) -> Watch {
         let teller = self.clone();
         Watch::new(cancel.clone(), move |event| {
-            teller.tell(Event::Task {
-                name: event.task.into_owned(),
-                state: event.state,
-                detail: event.detail,
-            });
+            teller.tell(Event::Task { name: event.task, state: event.state, detail: event.detail });
         })
     }
 }

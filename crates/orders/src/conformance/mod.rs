@@ -13,7 +13,7 @@ use std::{
 
 use jiff::Timestamp;
 use strongroom_api::{
-    ConsistencyWanted, DiskSelection, ErrorBody, KeyReference, Source, TaskState,
+    ConsistencyWanted, DiskSelection, ErrorBody, KeyReference, Source, TaskName, TaskState,
 };
 use strongroom_base::{Cancel, Code, JobId, PointId, SystemClock, SystemEntropy};
 
@@ -214,14 +214,14 @@ impl Heard {
     }
 
     /// The parts that came to their end, in order; each must have begun.
-    fn completed(&self) -> std::result::Result<Vec<String>, Failure> {
+    fn completed(&self) -> std::result::Result<Vec<TaskName>, Failure> {
         let events = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut begun: Vec<&str> = Vec::new();
+        let mut begun: Vec<&TaskName> = Vec::new();
         let mut done = Vec::new();
         for event in &events {
             match event.state {
                 TaskState::InProgress => begun.push(&event.task),
-                TaskState::Completed => done.push(event.task.to_string()),
+                TaskState::Completed => done.push(event.task.clone()),
                 state => return Err(Failure(format!("{} was told to be {state}", event.task))),
             }
         }
