@@ -98,23 +98,6 @@ impl ReadTx {
         }
     }
 
-    /// Those of some documents that exist, by id.
-    pub async fn get_many<D: Document>(
-        &mut self,
-        ids: impl IntoIterator<Item = impl Into<String>>,
-    ) -> Result<Vec<Stored<D>>> {
-        let mut ids: Vec<String> = ids.into_iter().map(Into::into).collect();
-        ids.retain(|id| text_fault(id).is_none());
-        ids.sort_unstable();
-        ids.dedup();
-        let mut found = Vec::with_capacity(ids.len());
-        for some in ids.chunks(500) {
-            let filter = Filter::all().one_of("id", some);
-            found.extend(self.list(&Query::new(filter).limit(500)).await?.items);
-        }
-        Ok(found)
-    }
-
     /// A page of documents.
     pub async fn list<D: Document>(&mut self, query: &Query) -> Result<Page<Stored<D>>> {
         let (rows, next) = self.page(D::KIND, query).await?;

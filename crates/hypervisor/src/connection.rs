@@ -431,17 +431,6 @@ impl Connection {
         self.call("defining the machine", procedure, arguments, domain)
     }
 
-    /// Forgets a machine that is off, with its checkpoints, but keeps all its files.
-    pub fn undefine(&self, of: &Domain) -> Result<()> {
-        const SNAPSHOTS_METADATA: u32 = 2;
-        const KEEP_NVRAM: u32 = 8;
-        const CHECKPOINTS_METADATA: u32 = 16;
-        let flags = SNAPSHOTS_METADATA | KEEP_NVRAM | CHECKPOINTS_METADATA;
-        let arguments = arguments(of).u32(flags);
-        let procedure = Procedure::DomainUndefineFlags;
-        self.call("removing the machine's definition", procedure, arguments, |_| Ok(()))
-    }
-
     /// Starts a machine, with its processors standing still if asked.
     pub fn start(&self, of: &Domain, paused: bool) -> Result<Domain> {
         let arguments = arguments(of).u32(u32::from(paused));

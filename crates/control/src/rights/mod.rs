@@ -140,12 +140,6 @@ impl Caller {
         enough(&self.limit) && self.grants.iter().any(enough)
     }
 
-    /// Whether it may do this anywhere.
-    pub fn may_somewhere(&self, operation: Operation) -> bool {
-        let role = operation.role();
-        self.limit.role >= role && self.grants.iter().any(|grant| grant.role >= role)
-    }
-
     /// The hosts that it sees; none: all of them.
     pub fn hosts(&self) -> Option<Vec<HostId>> {
         if self.may(Operation::ViewServer, Target::Server) {
