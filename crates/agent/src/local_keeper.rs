@@ -8,7 +8,7 @@ use std::{
 
 use jiff::Timestamp;
 use strongroom_api::{ErrorBody, ItemUsage, KeyReference, Report, TaskName, TaskState};
-use strongroom_base::{PointId, Stage, SystemEntropy, words};
+use strongroom_base::{EntropyExt as _, PointId, Stage, SystemEntropy, lock, words};
 use strongroom_engine::data_bytes;
 use strongroom_format::Manifest;
 use strongroom_keys::{self as keys, KeyError, KeyRing};
@@ -208,7 +208,7 @@ impl Keeper for LocalKeeper {
         let last = Mutex::new(None);
         let hears = |now: ReclaimProgress| {
             watch.progress.count(now.stage, now.things, now.done, now.total);
-            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut last = lock(&last);
             if *last != Some(now.stage) {
                 *last = Some(now.stage);
                 let words = match now.stage {
@@ -351,10 +351,9 @@ fn make_key_file(path: &Path) -> Result<(), VaultError> {
         return Ok(());
     }
     let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(format!(".{}", std::process::id()));
+    // Another process may make it at the same time, even one of our number in another container.
+    unfinished.push(format!(".{:016x}", u64::from_le_bytes(SystemEntropy.array())));
     let unfinished = PathBuf::from(unfinished);
-    // Of a process that had this number and was killed.
-    fs::remove_file(&unfinished).ok();
     keys::generate_key_file(&unfinished, &SystemEntropy)?;
     let linked = match fs::hard_link(&unfinished, path) {
         // Somebody else was faster.

@@ -3,10 +3,10 @@
 //! Which packs were read is remembered in the vault's cache folder, as for a verify that was
 //! interrupted: a part is one that is stopped when it has read its share, and that the next goes on with.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use strongroom_api::{Report, TaskName, TaskState};
-use strongroom_base::{Cancel, Stage, Things};
+use strongroom_base::{Cancel, Stage, Things, lock};
 use strongroom_orders::{Result, VerifyDepth, VerifyFacts, Watch};
 use strongroom_vault::{Vault, VaultError};
 use strongroom_verify::{VerifyMode, VerifyOptions, VerifyProgress, VerifyReport, verify};
@@ -44,7 +44,7 @@ pub(crate) fn run(
             _ => Things::Objects,
         };
         watch.progress.count(now.stage, things, now.done, now.total);
-        let mut last = stage.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock(&stage);
         if *last != Some(now.stage) {
             *last = Some(now.stage);
             watch.task(TaskName::Verify, TaskState::InProgress, Some(now.stage.to_string()));

@@ -7,11 +7,11 @@
 use std::{
     collections::BTreeSet,
     ops::{Deref, DerefMut},
-    sync::{Arc, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
-use strongroom_base::Clock;
+use strongroom_base::{Clock, lock};
 
 use crate::{
     Document, Error, Filter, Kind, Page, Query, Result, Value,
@@ -289,7 +289,7 @@ impl Tx {
         #[cfg(feature = "testing")]
         let done = fault.map_or(done, |fault| Err(fault.error()));
         // Also if it failed: nobody may know.
-        let mut counts = changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = lock(&changes);
         for table in touched {
             let count = counts.entry(table).or_default();
             *count = count.saturating_add(1);

@@ -7,11 +7,11 @@ use std::{
     fmt, io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use strongroom_base::Clock;
+use strongroom_base::{Clock, lock};
 
 use crate::{
     HypervisorError,
@@ -229,7 +229,7 @@ impl Connection {
 
     /// Whether its daemon has died or was restarted since the last call, or that call has failed.
     pub fn has_ended(&self) -> bool {
-        self.client.lock().unwrap_or_else(PoisonError::into_inner).has_ended()
+        lock(&self.client).has_ended()
     }
 
     /// Waits until the daemon answers, for so long at most: it may be being restarted.
@@ -266,7 +266,7 @@ impl Connection {
         arguments: Encoder,
         read: impl FnOnce(&mut Decoder<'_>) -> std::result::Result<T, Malformed>,
     ) -> Result<T> {
-        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut client = lock(&self.client);
         if client.has_ended() {
             *client = open(&self.uri, &self.settings)?;
         }

@@ -8,14 +8,14 @@ mod vaults;
 
 use std::{
     fmt::Debug,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use jiff::Timestamp;
 use strongroom_api::{
     ConsistencyWanted, DiskSelection, ErrorBody, KeyReference, Source, TaskName, TaskState,
 };
-use strongroom_base::{Cancel, Code, JobId, PointId, SystemClock, SystemEntropy};
+use strongroom_base::{Cancel, Code, JobId, PointId, SystemClock, SystemEntropy, lock};
 
 use crate::{
     Agent, BackupDone, BackupOrder, Keeper, OrderId, Result, TaskEvent, Tier, VaultAccess,
@@ -209,13 +209,13 @@ impl Heard {
     fn watch(&self) -> Watch {
         let heard = self.clone();
         Watch::new(Cancel::new(), move |event| {
-            heard.0.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+            lock(&heard.0).push(event);
         })
     }
 
     /// The parts that came to their end, in order; each must have begun.
     fn completed(&self) -> std::result::Result<Vec<TaskName>, Failure> {
-        let events = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let events = std::mem::take(&mut *lock(&self.0));
         let mut begun: Vec<&TaskName> = Vec::new();
         let mut done = Vec::new();
         for event in &events {
