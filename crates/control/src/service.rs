@@ -202,6 +202,11 @@ impl Control {
         self.pulse.since_round(self.clock.monotonic())
     }
 
+    /// The clock that it was given.
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
     /// The time.
     pub fn now(&self) -> Timestamp {
         self.clock.now()

@@ -56,13 +56,17 @@ const TESTING: (&str, [&str; 2]) = ("strongroom-testing", ["strongroom-bench", "
 /// that tests and simulators own the time.
 ///
 /// [`Clock`]: strongroom_base::Clock
-const SYSTEM_CLOCK: [(&str, &str); 9] = [
+const SYSTEM_CLOCK: [(&str, &str); 13] = [
     // What they wait for is another process, which lives in the machine's time.
     ("strongroom-disk", "image/serve.rs"),
     ("strongroom-disk", "nbd/disk.rs"),
     ("strongroom-keys", "module.rs"),
-    // It puts the service together, and talks to clients and watchers in the machine's time.
-    ("strongroom-server", ".rs"),
+    // They put the service together, for all its life or for one command, and give it this clock.
+    ("strongroom-server", "src/serve.rs"),
+    ("strongroom-server", "src/first.rs"),
+    ("strongroom-server", "src/copies.rs"),
+    ("strongroom-server", "src/recover.rs"),
+    ("strongroom-server", "src/doctor.rs"),
     // Tools for tests.
     ("strongroom-testing", "processes.rs"),
     ("strongroom-orders", "conformance/mod.rs"),
