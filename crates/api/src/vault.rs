@@ -119,7 +119,7 @@ pub struct Vault {
     /// Whether each reclaim also compresses once more what the recovery points need.
     #[serde(default)]
     pub recompress: bool,
-    /// Free labels.
+    /// Tags: names and values of the operator's choice.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
     /// When it was created.
@@ -168,7 +168,7 @@ pub struct VaultCreate {
     /// may then write to it.
     #[serde(default)]
     pub single_writer: bool,
-    /// Free labels.
+    /// Tags: names and values of the operator's choice.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
 }
@@ -207,7 +207,7 @@ pub struct VaultUpdate {
     /// Whether each reclaim also compresses once more what the recovery points need.
     #[serde(default)]
     pub recompress: Option<bool>,
-    /// New labels, which replace all present ones.
+    /// New tags, which replace all present ones.
     #[serde(default)]
     pub tags: Option<BTreeMap<String, String>>,
 }

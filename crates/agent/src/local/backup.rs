@@ -17,7 +17,7 @@ use crate::{
     vaults::OpenVault,
 };
 
-/// The label that names a point's job.
+/// The tag that names a point's job.
 pub(super) const JOB: &str = "job";
 
 /// Points are looked for from this long before their job was made: clocks differ. Milliseconds.
@@ -97,7 +97,7 @@ pub(super) fn frozen_at(tier: Tier, detail: String, watch: &Watch) {
     }
 }
 
-/// The labels of an order's point.
+/// The tags of an order's point.
 pub(super) fn tags(order: &BackupOrder) -> BTreeMap<String, String> {
     let mut tags = order.tags.clone();
     tags.insert(JOB.to_owned(), order.job.to_string());

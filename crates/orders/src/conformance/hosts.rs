@@ -41,7 +41,7 @@ impl Suite<'_> {
         self.same(&point.item.as_str(), &ITEM, "the item's name")?;
         let of_job = Some(order.job.to_string());
         self.same(&point.tags.get("job").cloned(), &of_job, "the point names its job")?;
-        self.holds(point.tags.contains_key("why"), "the point bears the order's labels")?;
+        self.holds(point.tags.contains_key("why"), "the point bears the order's tags")?;
         self.same(&point.consistency, &ConsistencyProved::Crash, "disks are as they are")?;
         let names: Vec<_> = point.disks.iter().map(|disk| disk.name.as_str()).collect();
         self.same(&names, &vec!["a"], "the point's disks")?;
