@@ -3,11 +3,11 @@
 use std::{
     collections::HashMap,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use strongroom_api::{self as api, ErrorBody};
-use strongroom_base::{HostId, codes, message};
+use strongroom_base::{HostId, codes, lock, message};
 use strongroom_disk::Within;
 use strongroom_hypervisor::{ConnectUri, HypervisorError, Route, Scope, Settings};
 use strongroom_keys::ModuleCommand;
@@ -94,7 +94,7 @@ impl LocalAgents {
 
 impl Agents for LocalAgents {
     fn agent(&self, host: &api::Host) -> Result<Arc<dyn Agent>> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.known);
         if let Some((connect, agent)) = known.get(&host.id)
             && *connect == host.connect
         {

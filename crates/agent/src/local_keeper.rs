@@ -7,8 +7,8 @@ use std::{
 };
 
 use jiff::Timestamp;
-use strongroom_api::{ErrorBody, ItemUsage, KeyReference, Report, TaskState};
-use strongroom_base::{PointId, Stage, SystemEntropy, words};
+use strongroom_api::{ErrorBody, ItemUsage, KeyReference, Report, TaskName, TaskState};
+use strongroom_base::{EntropyExt as _, PointId, Stage, SystemEntropy, lock, words};
 use strongroom_engine::data_bytes;
 use strongroom_format::Manifest;
 use strongroom_keys::{self as keys, KeyError, KeyRing};
@@ -131,7 +131,7 @@ impl Keeper for LocalKeeper {
     }
 
     fn validate(&self, order: &ValidateOrder, watch: &Watch) -> Result<Vec<String>> {
-        watch.task("validate", TaskState::InProgress, None);
+        watch.task(TaskName::Validate, TaskState::InProgress, None);
         let vault = self.vault(&order.vault)?;
         let hears = |now: ValidateProgress| {
             watch.progress.count(now.stage, now.things, now.done, now.total);
@@ -144,7 +144,7 @@ impl Keeper for LocalKeeper {
             strongroom_machine::restore::configuration(&vault, &validated.point).map_err(body)?;
         }
         let found = words(&validated);
-        watch.task("validate", TaskState::Completed, found.first().cloned());
+        watch.task(TaskName::Validate, TaskState::Completed, found.first().cloned());
         Ok(found)
     }
 
@@ -208,14 +208,14 @@ impl Keeper for LocalKeeper {
         let last = Mutex::new(None);
         let hears = |now: ReclaimProgress| {
             watch.progress.count(now.stage, now.things, now.done, now.total);
-            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut last = lock(&last);
             if *last != Some(now.stage) {
                 *last = Some(now.stage);
                 let words = match now.stage {
                     Stage::Waiting => "waiting for backups that may need data to be removed",
                     stage => stage.name(),
                 };
-                watch.task("reclaim", TaskState::InProgress, Some(words.to_owned()));
+                watch.task(TaskName::Reclaim, TaskState::InProgress, Some(words.to_owned()));
             }
         };
         let report = reclaim_watched(&vault, &options, &hears, &watch.cancel).map_err(body)?;
@@ -226,7 +226,7 @@ impl Keeper for LocalKeeper {
                 "freed {freed}; the rest is for the next reclaim, as others are at work: {others}"
             ),
         };
-        watch.task("reclaim", TaskState::InProgress, Some(words));
+        watch.task(TaskName::Reclaim, TaskState::InProgress, Some(words));
         let held = report.held.iter().map(|held| HeldPoint {
             item: held.item.clone(),
             point: held.recovery_point,
@@ -351,10 +351,9 @@ fn make_key_file(path: &Path) -> Result<(), VaultError> {
         return Ok(());
     }
     let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(format!(".{}", std::process::id()));
+    // Another process may make it at the same time, even one of our number in another container.
+    unfinished.push(format!(".{:016x}", u64::from_le_bytes(SystemEntropy.array())));
     let unfinished = PathBuf::from(unfinished);
-    // Of a process that had this number and was killed.
-    fs::remove_file(&unfinished).ok();
     keys::generate_key_file(&unfinished, &SystemEntropy)?;
     let linked = match fs::hard_link(&unfinished, path) {
         // Somebody else was faster.

@@ -6,6 +6,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use strongroom_base::lock;
+
 use strongroom_api::KeyReference;
 use strongroom_keys::{KeyError, KeySource, ModuleCommand, Pkcs11Key, Pkcs11Uri};
 use strongroom_orders::VaultAccess;
@@ -111,7 +113,7 @@ impl Vaults {
     /// A vault, opened if need be.
     pub(crate) fn open(&self, access: &VaultAccess) -> Result<OpenVault, VaultError> {
         let place = self.place(access);
-        let mut open = place.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = lock(&place);
         let folder = place::folder_of(&access.url).and_then(|folder| place::identity(&folder));
         if let Some(known) = open.take().filter(|open| open.folder == folder && is_good(open)) {
             return Ok(open.insert(known).clone());
@@ -126,12 +128,12 @@ impl Vaults {
 
     /// Closes a vault, once nobody uses it.
     pub(crate) fn close(&self, url: &str) {
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut places = lock(&self.places);
         places.retain(|place| place.access.url != url);
     }
 
     fn place(&self, access: &VaultAccess) -> Arc<Mutex<Option<OpenVault>>> {
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut places = lock(&self.places);
         let known = places.iter().position(|place| place.access == *access);
         let place = match known {
             Some(at) => places.remove(at),

@@ -3,10 +3,10 @@
 //! A part is a verify that stops when it has read its share. Like an interrupted verify, it records the
 //! packs that it has read in the vault's cache folder, and the next part continues from there.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use strongroom_api::{Report, TaskState};
-use strongroom_base::{Cancel, Stage, Things};
+use strongroom_api::{Report, TaskName, TaskState};
+use strongroom_base::{Cancel, Stage, Things, lock};
 use strongroom_orders::{Result, VerifyDepth, VerifyFacts, Watch};
 use strongroom_vault::{Vault, VaultError};
 use strongroom_verify::{VerifyMode, VerifyOptions, VerifyProgress, VerifyReport, verify};
@@ -25,7 +25,7 @@ pub(crate) fn run(
     (host, threads): (&str, usize),
     watch: &Watch,
 ) -> Result<VerifyFacts> {
-    watch.task("verify", TaskState::InProgress, None);
+    watch.task(TaskName::Verify, TaskState::InProgress, None);
     let options = VerifyOptions {
         mode: VerifyMode::Full,
         sample: (depth == VerifyDepth::Structure).then_some(FEW),
@@ -44,10 +44,10 @@ pub(crate) fn run(
             _ => Things::Objects,
         };
         watch.progress.count(now.stage, things, now.done, now.total);
-        let mut last = stage.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock(&stage);
         if *last != Some(now.stage) {
             *last = Some(now.stage);
-            watch.task("verify", TaskState::InProgress, Some(now.stage.to_string()));
+            watch.task(TaskName::Verify, TaskState::InProgress, Some(now.stage.to_string()));
         }
         if watch.cancel.is_cancelled() {
             stop.cancel();
@@ -72,7 +72,7 @@ pub(crate) fn run(
         0 => words,
         _ => format!("{words}; damaged: {}", facts.damaged.join(", ")),
     };
-    watch.task("verify", TaskState::Completed, Some(words));
+    watch.task(TaskName::Verify, TaskState::Completed, Some(words));
     Ok(facts)
 }
 

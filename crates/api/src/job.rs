@@ -1,5 +1,7 @@
 //! Jobs: durable units of work.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strongroom_base::{HostId, ItemId, JobId, PointId, VaultId};
@@ -132,11 +134,88 @@ words! {
     }
 }
 
+macro_rules! task_names {
+    ($($(#[doc = $doc:literal])* $variant:ident = $name:literal,)*) => {
+        /// The name of a part of a job.
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(from = "String", into = "String")]
+        pub enum TaskName {
+            $($(#[doc = $doc])* $variant,)*
+            /// Another: a source that is being protected, by its name, or a part of a newer server.
+            Other(String),
+        }
+
+        impl TaskName {
+            /// As it is written.
+            pub fn as_str(&self) -> &str {
+                match self {
+                    $(Self::$variant => $name,)*
+                    Self::Other(name) => name,
+                }
+            }
+        }
+
+        impl From<String> for TaskName {
+            fn from(name: String) -> Self {
+                match name.as_str() {
+                    $($name => Self::$variant,)*
+                    _ => Self::Other(name),
+                }
+            }
+        }
+    };
+}
+
+task_names! {
+    /// The disks as they are at one instant.
+    Snapshot = "snapshot",
+    /// What is read goes into the vault that keeps it.
+    Transfer = "transfer",
+    /// What is in the vault can be restored.
+    Validate = "validate",
+    /// A restore finds out what it will do.
+    Prepare = "prepare",
+    /// What is read from the vault goes to its place.
+    Restore = "restore",
+    /// A restore is accepted or undone.
+    Finish = "finish",
+    /// A host says what it has.
+    Discover = "discover",
+    /// Recovery points are deleted.
+    Delete = "delete",
+    /// Space is freed.
+    Reclaim = "reclaim",
+    /// What the vault holds is verified.
+    Verify = "verify",
+    /// What the vault holds is measured.
+    Measure = "measure",
+    /// The vault's key is changed.
+    Rotate = "rotate",
+    /// The catalog is saved in the vault.
+    Save = "save",
+}
+
+impl From<TaskName> for String {
+    fn from(name: TaskName) -> Self {
+        match name {
+            TaskName::Other(name) => name,
+            known => known.as_str().to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for TaskName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
 /// A part of a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Task {
     /// Its name: `snapshot`, `transfer`, `validate`, ...
-    pub name: String,
+    #[schema(value_type = String)]
+    pub name: TaskName,
     /// Its state.
     pub state: TaskState,
     /// When it began.
@@ -236,4 +315,21 @@ pub struct JobBegun {
     pub job: JobId,
     /// The path of its progress.
     pub link: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_tasks_are_texts_in_json() {
+        for (name, text) in [
+            (TaskName::Snapshot, "snapshot"),
+            (TaskName::Save, "save"),
+            (TaskName::Other("web 1".to_owned()), "web 1"),
+        ] {
+            assert_eq!(serde_json::to_value(&name).expect("JSON"), text);
+            assert_eq!(serde_json::from_value::<TaskName>(text.into()).expect("a name"), name);
+        }
+    }
 }

@@ -122,7 +122,7 @@ pub struct Vault {
     /// Whether each reclaim also compresses once more what the recovery points need.
     #[serde(default)]
     pub recompress: bool,
-    /// Free labels.
+    /// Tags: names and values of the operator's choice.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
     /// When it was created.
@@ -171,7 +171,7 @@ pub struct VaultCreate {
     /// may then write to it.
     #[serde(default)]
     pub single_writer: bool,
-    /// Free labels.
+    /// Tags: names and values of the operator's choice.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
 }
@@ -210,7 +210,7 @@ pub struct VaultUpdate {
     /// Whether each reclaim also compresses once more what the recovery points need.
     #[serde(default)]
     pub recompress: Option<bool>,
-    /// New labels, which replace all present ones.
+    /// New tags, which replace all present ones.
     #[serde(default)]
     pub tags: Option<BTreeMap<String, String>>,
 }

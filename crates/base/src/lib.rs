@@ -45,4 +45,4 @@ pub use progress::{Progress, Snapshot, Stage, Things};
 pub use ranges::{ByteRange, RangeError, RangeSet};
 pub use recently::Recently;
 pub use splitmix::SplitMix64;
-pub use threads::start_thread;
+pub use threads::{lock, start_thread};

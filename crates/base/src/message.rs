@@ -234,11 +234,6 @@ impl Message {
         Self { code: error.code(), text: error.to_string(), params: error.params() }
     }
 
-    /// What an error says of itself, under another code.
-    pub fn of_as(code: &'static Code, error: &(impl Coded + ?Sized)) -> Self {
-        Self { code, ..Self::of(error) }
-    }
-
     /// What is wrong with the values: names that the code's page does not have, values that the text
     /// does not show.
     pub fn faults(&self) -> Vec<String> {

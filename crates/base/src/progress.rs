@@ -3,10 +3,12 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
 };
+
+use crate::lock;
 
 /// An enum of words for a display.
 macro_rules! shown {
@@ -170,14 +172,14 @@ impl Progress {
     /// Begins a stage that counts `things` in place of bytes: how many are done, of how many.
     pub fn count(&self, stage: Stage, things: Things, done: u64, total: u64) {
         self.set_stage(stage);
-        *self.0.things.lock().unwrap_or_else(PoisonError::into_inner) = things;
+        *lock(&self.0.things) = things;
         self.0.done_bytes.store(done, Ordering::Relaxed);
         self.0.total_bytes.store(total, Ordering::Relaxed);
     }
 
     /// What is being done now.
     pub fn set_stage(&self, stage: Stage) {
-        *self.0.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+        *lock(&self.0.stage) = stage;
     }
 
     /// The counters now.
@@ -189,8 +191,8 @@ impl Progress {
             // Disks are gone through in whole blocks; the last one may be longer than the disk.
             done_bytes: if total_bytes > 0 { done_bytes.min(total_bytes) } else { done_bytes },
             stored_bytes: self.0.stored_bytes.load(Ordering::Relaxed),
-            stage: *self.0.stage.lock().unwrap_or_else(PoisonError::into_inner),
-            things: *self.0.things.lock().unwrap_or_else(PoisonError::into_inner),
+            stage: *lock(&self.0.stage),
+            things: *lock(&self.0.things),
         }
     }
 }

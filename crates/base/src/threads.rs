@@ -1,6 +1,19 @@
-//! Threads that have a name.
+//! Threads that have a name, and what they share.
 
-use std::thread::{Builder, JoinHandle};
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread::{Builder, JoinHandle},
+};
+
+/// Locks what threads share.
+///
+/// Poison is passed over. A thread that panics ends its job, which is said where the thread is joined; what others
+/// have under the same lock (counters, caches, lists of failures) is changed in single steps, so that it is whole at
+/// every moment. Where a change of several steps must be seen whole or not at all, it is made beside the lock and
+/// put in at once.
+pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Starts a thread. The system shows the first 15 bytes of its name.
 ///

@@ -407,11 +407,6 @@ impl Tx {
 }
 
 impl Catalog {
-    /// The head of the audit chain; see [`ReadTx::audit_head`].
-    pub async fn audit_head(&self) -> Result<AuditHead> {
-        self.read().await?.audit_head().await
-    }
-
     /// Checks the whole audit chain; see [`ReadTx::verify_chain`].
     pub async fn verify_chain(&self, anchors: &[AuditHead]) -> Result<ChainReport> {
         self.read().await?.verify_chain(anchors).await

@@ -17,7 +17,8 @@ use tokio::io::{
 };
 
 use crate::{
-    AuditEntry, Catalog, CatalogUrl, ChainReport, Error, Kind, ReadTx, Result, Schema, Tx, Value,
+    AuditEntry, Catalog, CatalogUrl, ChainBreak, ChainReport, Error, Kind, ReadTx, Result, Schema,
+    Tx, Value,
     audit::Checker,
     error::Cause,
     kind::is_word,
@@ -190,12 +191,23 @@ impl Catalog {
         })
     }
 
-    /// Writes a copy of the whole catalog into a new file, which only its owner can read.
+    /// Writes a copy of the whole catalog into a new file, which only its owner can read. If that fails,
+    /// no file stays.
     pub async fn backup_to(&self, path: &Path) -> Result<()> {
         let failed = |source| Error::Io { path: path.to_owned(), source };
         let mut options = tokio::fs::OpenOptions::new();
         let file = options.write(true).create_new(true).mode(0o600).open(path).await;
-        let mut file = BufWriter::new(file.map_err(failed)?);
+        let written = self.write_to(file.map_err(failed)?, path).await;
+        if written.is_err() {
+            // Else it would be in the way of the next; why there is no copy is said already.
+            tokio::fs::remove_file(path).await.ok();
+        }
+        written
+    }
+
+    async fn write_to(&self, file: tokio::fs::File, path: &Path) -> Result<()> {
+        let failed = |source| Error::Io { path: path.to_owned(), source };
+        let mut file = BufWriter::new(file);
         let mut dump = self.dump().await?;
         while let Some(lines) = dump.next().await? {
             file.write_all(lines.as_bytes()).await.map_err(failed)?;
@@ -235,6 +247,8 @@ pub struct Load {
     tx: Tx,
     tables: BTreeMap<String, Vec<FoundColumn>>,
     checker: Checker,
+    /// The first thing that is wrong with the chain.
+    broken: Option<ChainBreak>,
     documents: BTreeMap<String, u64>,
     stage: Stage,
     lines: u64,
@@ -262,6 +276,7 @@ impl Load {
             catalog,
             tables: BTreeMap::new(),
             checker: Checker::new(&[]),
+            broken: None,
             documents: BTreeMap::new(),
             stage: Stage::Header,
             lines: 0,
@@ -303,7 +318,8 @@ impl Load {
             }
             (Stage::Lines, Line::Audit(entry)) => {
                 // A chain that is broken is kept as it is: its records are still worth having.
-                self.checker.check(&entry);
+                let broken = self.checker.check(&entry);
+                self.broken = self.broken.take().or(broken);
                 self.tx.audit_insert(&entry).await?;
             }
             (Stage::Lines, Line::End { lines, hash }) => {
@@ -372,7 +388,9 @@ impl Load {
         self.tx.commit().await?;
         let catalog = self.catalog;
         catalog.schema().upgrade(&catalog.inner.pools, &*catalog.inner.clock).await?;
-        Ok((catalog, Dumped { documents: self.documents, chain: self.checker.end() }))
+        let mut chain = self.checker.end();
+        chain.broken = self.broken.or(chain.broken);
+        Ok((catalog, Dumped { documents: self.documents, chain }))
     }
 }
 

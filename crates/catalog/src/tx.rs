@@ -7,11 +7,11 @@
 use std::{
     collections::BTreeSet,
     ops::{Deref, DerefMut},
-    sync::{Arc, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
-use strongroom_base::Clock;
+use strongroom_base::{Clock, lock};
 
 use crate::{
     Document, Error, Filter, Kind, Page, Query, Result, Value,
@@ -96,23 +96,6 @@ impl ReadTx {
             Some(row) => stored(id, &row, 0, 1).map(Some),
             None => Ok(None),
         }
-    }
-
-    /// Those of some documents that exist, by id.
-    pub async fn get_many<D: Document>(
-        &mut self,
-        ids: impl IntoIterator<Item = impl Into<String>>,
-    ) -> Result<Vec<Stored<D>>> {
-        let mut ids: Vec<String> = ids.into_iter().map(Into::into).collect();
-        ids.retain(|id| text_fault(id).is_none());
-        ids.sort_unstable();
-        ids.dedup();
-        let mut found = Vec::with_capacity(ids.len());
-        for some in ids.chunks(500) {
-            let filter = Filter::all().one_of("id", some);
-            found.extend(self.list(&Query::new(filter).limit(500)).await?.items);
-        }
-        Ok(found)
     }
 
     /// A page of documents.
@@ -306,7 +289,7 @@ impl Tx {
         #[cfg(feature = "testing")]
         let done = fault.map_or(done, |fault| Err(fault.error()));
         // Also if it failed: nobody may know.
-        let mut counts = changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = lock(&changes);
         for table in touched {
             let count = counts.entry(table).or_default();
             *count = count.saturating_add(1);

@@ -45,11 +45,6 @@ impl Value {
         if let Self::Text(text) = self { Some(text) } else { None }
     }
 
-    /// The number, if it is one.
-    pub fn as_integer(&self) -> Option<i64> {
-        if let Self::Integer(number) = self { Some(*number) } else { None }
-    }
-
     /// Why this cannot be kept, if it cannot.
     pub(crate) fn fault(&self) -> Option<&'static str> {
         self.as_text().and_then(text_fault)

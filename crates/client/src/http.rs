@@ -1,13 +1,6 @@
 //! Requests: tokens, idempotency keys, tries, errors.
 
-use std::{
-    error::Error,
-    fmt::Write as _,
-    io,
-    net::IpAddr,
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
+use std::{error::Error, fmt::Write as _, io, net::IpAddr, sync::Arc, time::Duration};
 
 use reqwest::{
     Method, Request, Response, StatusCode,
@@ -16,7 +9,7 @@ use reqwest::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use strongroom_api::ErrorAnswer;
-use strongroom_base::{Entropy, EntropyExt as _};
+use strongroom_base::{Entropy, EntropyExt as _, lock};
 use tokio::runtime::Runtime;
 use url::Url;
 
@@ -329,7 +322,7 @@ impl Client {
         let distrust = tls_error(&error).map(ToString::to_string);
         match distrust {
             Some(reason) => {
-                let refused = *self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+                let refused = *lock(&self.refused);
                 let reason = match refused {
                     Some(shown) => format!(
                         "its certificate has the SHA-256 fingerprint {shown} and was refused \

@@ -8,8 +8,10 @@ use std::{
     fmt, fs,
     path::{Path, PathBuf},
     str::FromStr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
+
+use strongroom_base::lock;
 
 use aws_lc_rs::digest;
 use rustls::{
@@ -212,7 +214,7 @@ impl ServerCertVerifier for Remembering {
             now,
         );
         if verdict.is_err() {
-            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut refused = lock(&self.refused);
             *refused = Some(Fingerprint::of(end_entity));
         }
         verdict

@@ -5,9 +5,8 @@ use strongroom_api as api;
 use strongroom_catalog::{AuditEntry, AuditQuery, AuditRecord, Tx};
 
 use crate::{
-    access::{Caller, Operation, Target},
     error::Result,
-    rights::forbidden,
+    rights::{Caller, Operation, Target, forbidden},
     service::Control,
 };
 

@@ -3,11 +3,11 @@
 //! For monitoring. It names vaults, never items or people, so that what is shown
 //! stays small and may be seen by those who may see nothing else.
 
-use std::{collections::BTreeMap, sync::PoisonError};
+use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use strongroom_api::{AlertState, JobKind, JobState, PointState, ProtectionState};
-use strongroom_base::VaultId;
+use strongroom_base::{VaultId, lock};
 use strongroom_catalog::{Document as _, Filter, Query, ReadTx, Stored, Value};
 
 use crate::{
@@ -145,7 +145,7 @@ impl Control {
     /// The points of a vault, counted again only if they may have changed.
     async fn point_figures(&self, tx: &mut ReadTx, vault: VaultId) -> Result<PointFigures> {
         let now = (self.catalog.changes(&[PointDoc::KIND]), self.now());
-        let known = || self.points.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = || lock(&self.points);
         if let Some(found) = known().get(&vault).cloned() {
             let age = now.1.duration_since(found.counted.1).abs();
             if age < COUNTED || (found.counted.0 == now.0 && age < ANYWAY) {

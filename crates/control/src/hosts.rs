@@ -9,16 +9,15 @@ use strongroom_catalog::{Filter, Query, ReadTx, Stored};
 use strongroom_orders::CheckOrder;
 
 use crate::{
-    access::{Caller, Operation, Target},
     audit,
     error::{ControlError, Result},
-    lookup::{check_name, cut, find_host, find_vault, no_vault},
+    lookup::{check_active, check_name, cut, find_host, find_vault, no_vault},
     model::{HostDoc, ItemDoc, MachineDoc, Spec},
     page::{PageRequest, Versioned, check_version, page},
     retention::judge_all,
+    rights::{Caller, Operation, Target},
     service::Control,
     sources,
-    vaults::check_active,
 };
 
 impl From<Stored<HostDoc>> for Versioned<Host> {

@@ -10,20 +10,23 @@ use strongroom_catalog::{Filter, Query, Stored, Tx};
 use strongroom_orders::CheckOrder;
 
 use crate::{
-    access::{Caller, Operation, Target, seen::seen},
+    access::seen::seen,
     alerts::{self, Rule},
     audit,
     error::{ControlError, Result},
     hosts::no_host,
-    lookup::{check_name, find_host, find_item, find_policy, find_vault, named, no_item, no_vault},
+    lookup::{
+        check_active, check_mutable, check_name, checked, find_host, find_item, find_policy,
+        find_vault, named, no_item, no_vault, policy_of, vault_of,
+    },
     model::{HostDoc, ItemDoc, ItemRetention, MachineDoc, PointDoc, Spec},
     page::{PageRequest, Versioned, check_version, page},
-    policies::{DEFAULT_POLICY, check_mutable, checked, policy_of, vault_of},
+    policies::DEFAULT_POLICY,
     retention::purge_after,
+    rights::{Caller, Operation, Target},
     schedule::plan_from,
     service::Control,
     sources,
-    vaults::check_active,
 };
 
 /// Days for which a backup on demand is kept if nothing is said.

@@ -1,6 +1,6 @@
 //! What happens and when: vaults, hosts, protection, policies, schedules, jobs, retention, access.
 //!
-//! This is the service without its network: code with a [`access::Caller`] may ask [`Control`] for
+//! This is the service without its network: code with a [`rights::Caller`] may ask [`Control`] for
 //! what the API offers; the work itself is done by agents and keepers, to whom it gives
 //! [`strongroom_orders`]. It links no disk, hypervisor or store.
 //!
@@ -13,7 +13,7 @@
 #[macro_use]
 mod transact;
 
-pub mod access;
+mod access;
 mod alerts;
 mod audit;
 mod cause;
@@ -32,7 +32,7 @@ mod policies;
 mod pulse;
 mod recover;
 mod retention;
-mod rights;
+pub mod rights;
 mod saved;
 mod schedule;
 mod service;

@@ -1,14 +1,17 @@
-//! Documents by the names that callers give them, and what such a name may be.
+//! Documents by the names that callers give them, what such a name may be, and the documents that others
+//! name, with whether they may be worked with.
 //!
 //! What is not there is an error of its own for each kind of thing. Nothing here asks whether a caller may
 //! see it.
 
-use strongroom_base::{HostId, ItemId, PolicyId, VaultId, message};
+use strongroom_api::{self as api, Assignment, Immutability, Policy, Vault, VaultState};
+use strongroom_base::{HostId, ItemId, Message, PolicyId, UserId, VaultId, message};
 use strongroom_catalog::{Document, Filter, Query, ReadTx, Stored};
+use strongroom_policy as rules;
 
 use crate::{
     error::{ControlError, Result},
-    model::{HostDoc, ItemDoc, PolicyDoc, VaultDoc},
+    model::{AssignmentDoc, HostDoc, ItemDoc, PolicyDoc, UserDoc, VaultDoc},
 };
 
 /// Cuts a name that somebody has sent, for messages.
@@ -124,4 +127,71 @@ pub(crate) async fn named<D: Document>(
         let message = message!(REQUEST_CHANGED, "{kind} {id} is gone", kind = D::KIND.table, id);
         ControlError::from(message)
     })
+}
+
+/// There is no such user.
+fn no_user(name: &str) -> ControlError {
+    ControlError::from(message!(USER_NOT_FOUND, "there is no user {user:?}", user = cut(name)))
+}
+
+/// A user by id or name.
+pub(crate) async fn find_user(tx: &mut ReadTx, name: &str) -> Result<Stored<UserDoc>> {
+    if let Ok(id) = name.parse::<UserId>()
+        && let Some(found) = tx.get::<UserDoc>(&id.to_string()).await?
+    {
+        return Ok(found);
+    }
+    let by_name = Query::new(Filter::all().eq("name", name));
+    tx.first::<UserDoc>(&by_name).await?.ok_or_else(|| no_user(name))
+}
+
+/// The roles of a user.
+pub(crate) async fn assignments_of(tx: &mut ReadTx, user: UserId) -> Result<Vec<Assignment>> {
+    let query = Query::new(Filter::all().eq("owner", user.to_string())).limit(1000);
+    let found = tx.list::<AssignmentDoc>(&query).await?;
+    Ok(found.items.into_iter().map(|stored| stored.doc.assignment).collect())
+}
+
+/// The vault of an item.
+pub(crate) async fn vault_of(tx: &mut ReadTx, item: &api::Item) -> Result<VaultDoc> {
+    Ok(named::<VaultDoc>(tx, item.vault).await?.doc)
+}
+
+/// Refuses work in a deleted vault.
+pub(crate) fn check_active(vault: &Vault) -> Result<()> {
+    if vault.state == VaultState::Active {
+        return Ok(());
+    }
+    let message = message!(VAULT_SOFT_DELETED, "the vault {vault} is deleted", vault = vault.name);
+    Err(ControlError::from(message))
+}
+
+/// Refuses what an immutable vault blocks.
+pub(crate) fn check_mutable(vault: &Vault, what: &str) -> Result<()> {
+    if vault.immutability == Immutability::Disabled {
+        return Ok(());
+    }
+    let message = message!(
+        VAULT_IMMUTABLE,
+        "the vault {vault} is immutable: {what} is refused",
+        vault = vault.name,
+        what
+    );
+    Err(ControlError::from(message))
+}
+
+/// Rules that keep to all limits.
+pub(crate) fn checked(of: rules::PolicyRules) -> Result<rules::Policy> {
+    rules::Policy::try_from(of).map_err(|error| Message::of(&error).into())
+}
+
+/// The policy of an item, checked.
+pub(crate) async fn policy_of(
+    tx: &mut ReadTx,
+    item: &api::Item,
+) -> Result<Option<(Policy, rules::Policy)>> {
+    let Some(id) = item.policy else { return Ok(None) };
+    let policy = named::<PolicyDoc>(tx, id).await?.doc.policy;
+    let checked = checked(policy.rules.clone())?;
+    Ok(Some((policy, checked)))
 }

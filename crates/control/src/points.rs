@@ -10,17 +10,15 @@ use strongroom_catalog::{Filter, Query, ReadTx, Stored};
 use strongroom_orders::PointFacts;
 
 use crate::{
-    access::{Caller, Operation, Target},
     alerts::{self, Rule},
     audit,
     error::{ControlError, Result},
     items::check_free,
-    lookup::{cut, find_host, find_item, no_item},
+    lookup::{check_mutable, cut, find_host, find_item, no_item, vault_of},
     model::{ItemDoc, ItemRetention, PointDoc, Spec},
     page::{PageRequest, Versioned, check_version, page},
-    policies::{check_mutable, vault_of},
     retention::purge_after,
-    rights::{forbidden, not_allowed},
+    rights::{Caller, Operation, Target, forbidden, not_allowed},
     service::Control,
     sources,
 };

@@ -1,25 +1,22 @@
 //! Policies of vaults: made, changed, looked ahead.
 
-use std::collections::BTreeSet;
-
 use serde_json::json;
 use strongroom_api::{
-    self as api, ConsistencyWanted, Immutability, Policy, PolicyCreate, PolicyPreview, PolicyUpdate,
+    self as api, ConsistencyWanted, Policy, PolicyCreate, PolicyPreview, PolicyUpdate,
 };
-use strongroom_base::{Message, PolicyId, VaultId, codes, message, words};
+use strongroom_base::{PolicyId, VaultId, codes, message, words};
 use strongroom_catalog::{Filter, Query, ReadTx, Stored};
 use strongroom_policy as rules;
 
 use crate::{
-    access::{Caller, Operation, Target},
     alerts, audit,
     error::{ControlError, Result},
-    lookup::{check_name, find_policy, find_vault, named, no_vault},
-    model::{ItemDoc, PolicyDoc, VaultDoc},
+    lookup::{check_active, check_mutable, check_name, checked, find_policy, find_vault, no_vault},
+    model::{ItemDoc, PolicyDoc},
     page::{PageRequest, Versioned, check_version, page},
     retention,
+    rights::{Caller, Operation, Target},
     service::Control,
-    vaults::check_active,
 };
 
 /// The name of the policy that every vault has to begin with.
@@ -255,25 +252,6 @@ fn summary(preview: &PolicyPreview) -> String {
     }
 }
 
-/// Rules that keep to all limits.
-pub(crate) fn checked(of: rules::PolicyRules) -> Result<rules::Policy> {
-    rules::Policy::try_from(of).map_err(|error| Message::of(&error).into())
-}
-
-/// Refuses what an immutable vault blocks.
-pub(crate) fn check_mutable(vault: &api::Vault, what: &str) -> Result<()> {
-    if vault.immutability == Immutability::Disabled {
-        return Ok(());
-    }
-    let message = message!(
-        VAULT_IMMUTABLE,
-        "the vault {vault} is immutable: {what} is refused",
-        vault = vault.name,
-        what
-    );
-    Err(ControlError::from(message))
-}
-
 fn name_taken(error: strongroom_catalog::Error) -> ControlError {
     match error {
         strongroom_catalog::Error::Taken { .. } => {
@@ -281,30 +259,4 @@ fn name_taken(error: strongroom_catalog::Error) -> ControlError {
         }
         error => error.into(),
     }
-}
-
-/// The policy of an item, checked.
-pub(crate) async fn policy_of(
-    tx: &mut ReadTx,
-    item: &api::Item,
-) -> Result<Option<(Policy, rules::Policy)>> {
-    let Some(id) = item.policy else { return Ok(None) };
-    let policy = named::<PolicyDoc>(tx, id).await?.doc.policy;
-    let checked = checked(policy.rules.clone())?;
-    Ok(Some((policy, checked)))
-}
-
-/// The vault of an item.
-pub(crate) async fn vault_of(tx: &mut ReadTx, item: &api::Item) -> Result<VaultDoc> {
-    Ok(named::<VaultDoc>(tx, item.vault).await?.doc)
-}
-
-/// Words of retention's rules, for the API.
-pub(crate) fn kept_by(kept: &rules::Kept) -> Vec<String> {
-    let words: BTreeSet<String> = kept
-        .rules
-        .iter()
-        .filter_map(|rule| serde_json::to_value(rule).ok()?.as_str().map(str::to_owned))
-        .collect();
-    words.into_iter().collect()
 }

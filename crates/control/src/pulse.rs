@@ -6,11 +6,13 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Mutex, PoisonError,
+        Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
+
+use strongroom_base::lock;
 
 /// How it went to tell of alerts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,7 +67,7 @@ impl Pulse {
 
     /// A channel was tried.
     pub(crate) fn delivered(&self, channel: &str, how: Delivery) {
-        let mut deliveries = self.deliveries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut deliveries = lock(&self.deliveries);
         let count = deliveries.entry((channel.to_owned(), how)).or_default();
         *count = count.saturating_add(1);
     }
@@ -84,6 +86,6 @@ impl Pulse {
 
     /// How often each channel was tried, and how it went.
     pub fn deliveries(&self) -> BTreeMap<(String, Delivery), u64> {
-        self.deliveries.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.deliveries).clone()
     }
 }

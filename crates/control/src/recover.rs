@@ -6,9 +6,9 @@ use strongroom_catalog::{Filter, Query};
 use strongroom_orders::VaultAccess;
 
 use crate::{
-    access::Caller,
     error::Result,
     model::{ItemDoc, PointDoc, PolicyDoc, VaultDoc},
+    rights::Caller,
     service::Control,
 };
 

@@ -5,6 +5,8 @@
 //! promised (because a policy became shorter) is soft-deleted first, if its vault has soft delete. Purging
 //! is a job, judged by trusted time.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 use strongroom_api::{
     self as api, Immutability, PointState, ProtectionState, SoftDelete, SoftDeleteState,
@@ -15,8 +17,8 @@ use strongroom_policy::{self as rules, History, Keep, PointTimes};
 
 use crate::{
     error::Result,
+    lookup::{policy_of, vault_of},
     model::{HostDoc, ItemDoc, JobDoc, PointDoc, SettingDoc, Spec, VaultDoc},
-    policies::{kept_by, policy_of, vault_of},
     service::Control,
 };
 
@@ -368,4 +370,14 @@ pub(crate) fn purge_after(now: Timestamp, soft_delete: SoftDelete) -> Timestamp 
     }
     let days = SignedDuration::from_hours(i64::from(soft_delete.retention_days) * 24);
     now.checked_add(days).unwrap_or(Timestamp::MAX)
+}
+
+/// Words of retention's rules, for the API.
+fn kept_by(kept: &rules::Kept) -> Vec<String> {
+    let words: BTreeSet<String> = kept
+        .rules
+        .iter()
+        .filter_map(|rule| serde_json::to_value(rule).ok()?.as_str().map(str::to_owned))
+        .collect();
+    words.into_iter().collect()
 }

@@ -13,9 +13,8 @@ use strongroom_policy::{Due, Policy};
 
 use crate::{
     error::Result,
-    lookup::named,
+    lookup::{checked, named, policy_of},
     model::{HostDoc, ItemDoc, Planned, Spec},
-    policies::{checked, policy_of},
     service::Control,
 };
 

@@ -14,8 +14,15 @@ use strongroom_orders::{Agents, AllowedPlaces, Keeper, OrderId, Result as WorkRe
 use tokio::sync::{Notify, broadcast};
 
 use crate::{
-    cause::Adopt, clock::Reading, error::Result, jobs::Limits, model::SettingDoc, pulse::Pulse,
-    telling::Channel, work::Drivers,
+    cause::Adopt,
+    clock::Reading,
+    error::{ControlError, Result},
+    jobs::Limits,
+    model::SettingDoc,
+    pulse::Pulse,
+    rights::{Caller, Operation, Target, forbidden},
+    telling::Channel,
+    work::drivers::Drivers,
 };
 
 /// What the operator has set.
@@ -195,6 +202,11 @@ impl Control {
         self.pulse.since_round(self.clock.monotonic())
     }
 
+    /// The clock that it was given.
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
     /// The time.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
@@ -208,6 +220,30 @@ impl Control {
     /// Every change of a job from now on. Who is too slow misses some.
     pub fn job_events(&self) -> broadcast::Receiver<api::Job> {
         self.job_events.subscribe()
+    }
+
+    /// Refuses what a caller may not do. What it may not even see does not exist.
+    #[allow(clippy::unused_self, reason = "a step of the service")]
+    pub(crate) fn check(
+        &self,
+        caller: &Caller,
+        operation: Operation,
+        target: Target,
+        missing: impl FnOnce() -> ControlError,
+    ) -> Result<()> {
+        if caller.may(operation, target) {
+            return Ok(());
+        }
+        let view = match target {
+            Target::Server => Operation::ViewServer,
+            Target::Host(_) => Operation::ViewHost,
+            Target::Vault(_) => Operation::ViewVault,
+            Target::Item(..) => Operation::ViewItem,
+        };
+        if caller.may(view, target) || matches!(target, Target::Server) {
+            return Err(forbidden(caller, operation));
+        }
+        Err(missing())
     }
 
     /// Runs blocking work where it may block.

@@ -12,15 +12,14 @@ use strongroom_base::message;
 use strongroom_catalog::{Document, Filter, Query, ReadTx, Stored, Value};
 
 use crate::{
-    access::{Caller, Operation, Sight, Target, seen::seen},
+    access::seen::seen,
     audit,
     error::{ControlError, Result},
     figures::unscheduled,
-    lookup::{find_vault, no_vault},
+    lookup::{check_active, find_vault, no_vault},
     model::{AlertDoc, HostDoc, ItemDoc, JobDoc, PointDoc, Spec, UsageDoc, VaultDoc},
-    rights::not_allowed,
+    rights::{Caller, Operation, Sight, Target, not_allowed},
     service::Control,
-    vaults::check_active,
 };
 
 /// Failing items that are listed.

@@ -5,15 +5,16 @@
 //! that lags deletes later, never earlier. Before anything is deleted for good, the time that says
 //! so is written down first.
 
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::MutexGuard;
+
+use strongroom_base::lock;
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    access::{Caller, Operation, Target},
     clock::{TRUSTED, TrustedTime},
     error::Result,
-    rights::forbidden,
+    rights::{Caller, Operation, Target, forbidden},
     service::Control,
 };
 
@@ -53,7 +54,7 @@ impl Trusted {
 
 impl Control {
     fn trusted(&self) -> MutexGuard<'_, Trusted> {
-        self.trusted.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.trusted)
     }
 
     /// Goes on with the trusted time, and writes it down from time to time. Told of a jump: an alert.

@@ -10,14 +10,14 @@ use strongroom_catalog::{Filter, Query, ReadTx, Stored};
 use strongroom_orders::VaultMake;
 
 use crate::{
-    access::{Caller, Operation, Target, seen::seen},
+    access::seen::seen,
     audit,
     error::{ControlError, Result},
-    lookup::{check_name, find_vault, no_vault},
+    lookup::{check_active, check_name, find_vault, no_vault},
     model::{HostDoc, ItemDoc, PointDoc, PolicyDoc, SettingDoc, VaultDoc},
     page::{PageRequest, Versioned, check_version, page},
     retention::{judge_all, purge_after},
-    rights::not_allowed,
+    rights::{Caller, Operation, Target, not_allowed},
     service::Control,
 };
 
@@ -384,15 +384,6 @@ async fn check_no_snapshots(tx: &mut ReadTx, vault: &Vault) -> Result<()> {
             None => return Ok(()),
         }
     }
-}
-
-/// Refuses work in a deleted vault.
-pub(crate) fn check_active(vault: &Vault) -> Result<()> {
-    if vault.state == VaultState::Active {
-        return Ok(());
-    }
-    let message = message!(VAULT_SOFT_DELETED, "the vault {vault} is deleted", vault = vault.name);
-    Err(ControlError::from(message))
 }
 
 fn name_taken(error: strongroom_catalog::Error) -> ControlError {

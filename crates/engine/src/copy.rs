@@ -7,7 +7,7 @@
 //!
 //! A copy is a backup whose disks are images: it stores no block that the other vault has, and
 //! reads nothing that has not changed since the last copy. The copy has the same moment, evidence,
-//! labels and checkpoints, but its own id: ids are never used twice.
+//! tags and checkpoints, but its own id: ids are never used twice.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::{
     read_configuration,
 };
 
-/// The label of a copy: the id of the point that it is a copy of, in the vault that it was copied from.
+/// The tag of a copy: the id of the point that it is a copy of, in the vault that it was copied from.
 pub const COPY_OF: &str = "copy_of";
 
 /// A copy is begun after its point, but perhaps by another clock. Milliseconds.

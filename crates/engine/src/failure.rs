@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use strongroom_base::Cancel;
+use strongroom_base::{Cancel, lock};
 use strongroom_vault::VaultError;
 
 use crate::error::{EngineError, Result};
@@ -32,7 +32,7 @@ impl<'a> Failure<'a> {
 
     /// Reports an error. One that says that another came first gives way to that one.
     pub(crate) fn set(&self, error: EngineError) {
-        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut first = lock(&self.first);
         let echo = |error: &EngineError| matches!(error, EngineError::Vault(VaultError::Aborted));
         if first.as_ref().is_none_or(echo) {
             *first = Some(error);

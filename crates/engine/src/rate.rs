@@ -1,11 +1,8 @@
 //! A limit on bytes a second.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Mutex, time::Duration};
 
-use strongroom_base::Clock;
+use strongroom_base::{Clock, lock};
 
 /// Limits the bytes a second of all threads that share it.
 pub(crate) struct Rate<'a> {
@@ -28,7 +25,7 @@ impl<'a> Rate<'a> {
         let cost = Duration::from_nanos(u64::try_from(nanos.unwrap_or(0)).unwrap_or(u64::MAX));
         let now = self.clock.monotonic();
         let wait = {
-            let mut paid = self.paid_until.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut paid = lock(&self.paid_until);
             let start = (*paid).max(now);
             *paid = start.saturating_add(cost);
             start.saturating_sub(now)

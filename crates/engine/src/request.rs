@@ -147,7 +147,7 @@ pub struct Ending {
     pub consistency: Option<Consistency>,
     /// How, after what the request says.
     pub evidence: Vec<String>,
-    /// More labels; they replace those of the same name.
+    /// More tags; they replace those of the same name.
     pub tags: BTreeMap<String, String>,
     /// By the names of disks of the request.
     pub disks: BTreeMap<String, DiskEnding>,

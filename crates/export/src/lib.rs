@@ -12,9 +12,9 @@
 
 mod shown;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use strongroom_base::{BLOCK_SIZE, BLOCK_SIZE_U64, ByteRange, Coded as _, RangeSet};
+use strongroom_base::{BLOCK_SIZE, BLOCK_SIZE_U64, ByteRange, Coded as _, RangeSet, lock};
 use strongroom_disk::{DiskError, DiskSource, Extent, ExtentKind};
 use strongroom_format::DiskRecord;
 use strongroom_image::{Cursor, Error, Image, SizeError, blocks};
@@ -104,7 +104,7 @@ impl DiskSource for PointDisk {
         }
         let mut cursor = Cursor::new(self.image, &*self.vault);
         let mut reader = self.vault.reader();
-        let pool = || self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let pool = || lock(&self.spare);
         let mut whole = pool().pop().unwrap_or_else(|| vec![0; BLOCK_SIZE]);
         let mut at = offset;
         let mut rest = buf;

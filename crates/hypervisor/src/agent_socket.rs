@@ -12,13 +12,13 @@ use std::{
     io::{self, Read as _, Write as _},
     os::unix::net::UnixStream,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde_json::{Value, json};
-use strongroom_base::Clock;
+use strongroom_base::{Clock, lock};
 
 use crate::{
     HypervisorError,
@@ -64,7 +64,7 @@ impl Agent for AgentSocket {
 
     fn command(&self, name: &str, given: Value, timeout: Duration) -> Result<Value> {
         let deadline = self.clock.monotonic().saturating_add(timeout);
-        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut line = lock(&self.line);
         let command = format!("{}\n", request(name, given));
         let answer = line.say(command.as_bytes(), deadline).and_then(|()| line.hear(deadline));
         returned(name, &answer.map_err(|error| failed(name, &error))?)

@@ -7,11 +7,11 @@ use std::{
     fmt, io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use strongroom_base::Clock;
+use strongroom_base::{Clock, lock};
 
 use crate::{
     HypervisorError,
@@ -229,7 +229,7 @@ impl Connection {
 
     /// Whether its daemon has died or was restarted since the last call, or that call has failed.
     pub fn has_ended(&self) -> bool {
-        self.client.lock().unwrap_or_else(PoisonError::into_inner).has_ended()
+        lock(&self.client).has_ended()
     }
 
     /// Waits until the daemon answers, for so long at most: it may be being restarted.
@@ -266,7 +266,7 @@ impl Connection {
         arguments: Encoder,
         read: impl FnOnce(&mut Decoder<'_>) -> std::result::Result<T, Malformed>,
     ) -> Result<T> {
-        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut client = lock(&self.client);
         if client.has_ended() {
             *client = open(&self.uri, &self.settings)?;
         }
@@ -429,17 +429,6 @@ impl Connection {
         let arguments = Encoder::default().string(xml).u32(0);
         let procedure = Procedure::DomainDefineXmlFlags;
         self.call("defining the machine", procedure, arguments, domain)
-    }
-
-    /// Forgets a machine that is off, with its checkpoints, but keeps all its files.
-    pub fn undefine(&self, of: &Domain) -> Result<()> {
-        const SNAPSHOTS_METADATA: u32 = 2;
-        const KEEP_NVRAM: u32 = 8;
-        const CHECKPOINTS_METADATA: u32 = 16;
-        let flags = SNAPSHOTS_METADATA | KEEP_NVRAM | CHECKPOINTS_METADATA;
-        let arguments = arguments(of).u32(flags);
-        let procedure = Procedure::DomainUndefineFlags;
-        self.call("removing the machine's definition", procedure, arguments, |_| Ok(()))
     }
 
     /// Starts a machine, with its processors standing still if asked.

@@ -126,13 +126,6 @@ impl Connection {
         self.call("listing networks", Procedure::ConnectListAllNetworks, arguments, read)
     }
 
-    /// A network's description.
-    pub fn network_xml(&self, of: &Named) -> Result<String> {
-        let arguments = arguments_named(of).u32(0);
-        let procedure = Procedure::NetworkGetXmlDesc;
-        self.call("reading a network's description", procedure, arguments, xdr::text)
-    }
-
     /// All storage pools.
     pub fn pools(&self) -> Result<Vec<Named>> {
         let arguments = Encoder::default().i32(1).u32(0);

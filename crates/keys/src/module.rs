@@ -16,13 +16,13 @@ use std::{
     os::{fd::OwnedFd, unix::net::UnixStream},
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
     time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
-use strongroom_base::{Clock as _, SystemClock};
+use strongroom_base::{Clock as _, SystemClock, lock};
 use strongroom_format::secret::SecretKey;
 use zeroize::Zeroizing;
 
@@ -129,7 +129,7 @@ impl Process {
 
     pub(super) fn kek(&self, challenge: &[u8; 64]) -> Result<SecretKey, KeyError> {
         let question = Question::Kek { challenge: STANDARD.encode(challenge) };
-        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut line = lock(&self.line);
         match line.ask(&question)? {
             Answer::Kek { key } => {
                 let key = Zeroizing::new(key);

@@ -12,8 +12,10 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
 };
+
+use strongroom_base::lock;
 
 use cryptoki::{
     context::{CInitializeArgs, CInitializeFlags, Pkcs11},
@@ -74,7 +76,7 @@ fn load_module(uri: &Pkcs11Uri) -> Result<Pkcs11, KeyError> {
         (None, Some(name)) => find_module(name)?,
         (None, None) => return Err(KeyError::Bug { what: "a PKCS#11 URI without a module" }),
     };
-    let mut modules = MODULES.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut modules = lock(&MODULES);
     if let Some(module) = modules.get(&path) {
         return Ok(module.clone());
     }

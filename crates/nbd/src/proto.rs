@@ -95,8 +95,6 @@ pub mod info {
     pub const EXPORT: u16 = 0;
     /// The export's name.
     pub const NAME: u16 = 1;
-    /// The export in words.
-    pub const DESCRIPTION: u16 = 2;
     /// Sizes of blocks.
     pub const BLOCK_SIZE: u16 = 3;
 }
@@ -119,8 +117,6 @@ pub mod transmission {
     pub const SEND_DF: u16 = 1 << 7;
     /// Several connections see the same bytes.
     pub const CAN_MULTI_CONN: u16 = 1 << 8;
-    /// It knows [`Command::Cache`](super::Command::Cache).
-    pub const SEND_CACHE: u16 = 1 << 10;
 }
 
 /// Flags of requests.

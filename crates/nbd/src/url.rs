@@ -89,12 +89,6 @@ impl NbdUrl {
             tls: None,
         }
     }
-
-    /// The same export; what the server's `qemu:dirty-bitmap:NAME` marks is what changed.
-    #[must_use]
-    pub fn with_dirty_bitmap(self, name: impl Into<String>) -> Self {
-        Self { dirty_bitmap: Some(name.into()), ..self }
-    }
 }
 
 /// The query of a URL.
@@ -251,7 +245,8 @@ mod tests {
         let unix = url("nbd+unix:///disk%20a?socket=/run/a%3Fb&dirty-bitmap=b0");
         assert_eq!(unix.server, NbdServer::Unix { path: "/run/a?b".into() });
         assert_eq!((unix.export.as_str(), unix.dirty_bitmap.as_deref()), ("disk a", Some("b0")));
-        assert_eq!(unix, NbdUrl::unix("/run/a?b", "disk a").with_dirty_bitmap("b0"));
+        let export = NbdUrl::unix("/run/a?b", "disk a");
+        assert_eq!(unix, NbdUrl { dirty_bitmap: Some("b0".to_owned()), ..export });
     }
 
     #[test]

@@ -7,13 +7,13 @@ use std::{
     io,
     ops::ControlFlow,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use strongroom_base::{ByteRange, Clock};
+use strongroom_base::{ByteRange, Clock, SplitMix64, lock};
 
 use crate::store::{Entry, Heal, Key, ObjectStore, Put, Refusal, StoreError};
 
@@ -123,7 +123,7 @@ impl<S: ObjectStore> Faulty<S> {
 
     /// Changes what goes wrong from the next operation on.
     pub fn set(&self, faults: Faults) {
-        *self.faults.lock().unwrap_or_else(PoisonError::into_inner) = faults;
+        *lock(&self.faults) = faults;
     }
 
     /// How many operations have begun.
@@ -137,11 +137,11 @@ impl<S: ObjectStore> Faulty<S> {
     }
 
     fn tally(&self) -> MutexGuard<'_, Operations> {
-        self.operations.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.operations)
     }
 
     fn faults(&self) -> Faults {
-        self.faults.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.faults).clone()
     }
 
     /// Decides what happens to the next operation, and does the waiting.
@@ -351,19 +351,16 @@ fn count_put(tally: &mut Operations, body: &[u8]) {
     tally.put_bytes = tally.put_bytes.saturating_add(len);
 }
 
-/// The chances of one operation (`SplitMix64`).
-struct Draw(u64);
+/// The chances of one operation.
+struct Draw(SplitMix64);
 
 impl Draw {
     fn new(seed: u64, nth: u64) -> Self {
-        Self(seed ^ nth.wrapping_mul(0x9E37_79B9_7F4A_7C15))
+        Self(SplitMix64::new(seed ^ nth.wrapping_mul(0x9E37_79B9_7F4A_7C15)))
     }
 
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        self.0.bits()
     }
 
     fn below(&mut self, limit: u64) -> u64 {

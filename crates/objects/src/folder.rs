@@ -24,7 +24,7 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -33,7 +33,7 @@ use rustix::{
     fs::{AtFlags, Mode, OFlags, ResolveFlags},
     io::Errno,
 };
-use strongroom_base::{AlignedBuf, ByteRange, Entropy};
+use strongroom_base::{AlignedBuf, ByteRange, Entropy, lock};
 
 use self::write::How;
 use crate::store::{Entry, Key, ObjectStore, Put, StoreError, check_len, check_prefix};
@@ -136,7 +136,7 @@ impl Folder {
     }
 
     fn bounce(&self) -> MutexGuard<'_, Vec<AlignedBuf>> {
-        self.bounce.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.bounce)
     }
 
     /// Runs `work` with a buffer of [`BOUNCE_LEN`] bytes; a few are kept for the next time.

@@ -2,11 +2,11 @@
 
 use std::{
     ops::ControlFlow,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use strongroom_base::{ByteRange, Clock};
+use strongroom_base::{ByteRange, Clock, lock};
 
 use crate::store::{Entry, Heal, Key, ObjectStore, Put, Refusal, StoreError};
 
@@ -45,7 +45,7 @@ impl Rate {
         let cost = Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX));
         let now = self.clock.monotonic();
         let wait = {
-            let mut paid_until = self.paid_until.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut paid_until = lock(&self.paid_until);
             *paid_until = (*paid_until).max(now.saturating_sub(BURST)).saturating_add(cost);
             paid_until.saturating_sub(now)
         };

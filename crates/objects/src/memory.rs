@@ -4,11 +4,11 @@ use std::{
     collections::BTreeMap,
     fmt,
     ops::ControlFlow,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use jiff::Timestamp;
-use strongroom_base::{ByteRange, Clock, SystemClock};
+use strongroom_base::{ByteRange, Clock, SystemClock, lock};
 
 use crate::store::{Entry, Key, ObjectStore, Put, StoreError, check_len, check_prefix};
 
@@ -43,7 +43,7 @@ impl Memory {
     }
 
     fn objects(&self) -> MutexGuard<'_, BTreeMap<Key, Object>> {
-        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.objects)
     }
 
     fn body(&self, key: &Key) -> Result<Arc<[u8]>, StoreError> {

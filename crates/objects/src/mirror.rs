@@ -29,12 +29,12 @@ use std::{
     fmt,
     ops::ControlFlow,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
 
-use strongroom_base::{ByteRange, Coded as _};
+use strongroom_base::{ByteRange, Coded as _, lock};
 
 use crate::store::{
     Entry, Heal, Key, MAX_OBJECT_LEN, ObjectStore, Put, Refusal, StoreError, check_len,
@@ -132,7 +132,7 @@ impl Mirror {
     }
 
     fn rebuilding(&self) -> MutexGuard<'_, HashSet<Key>> {
-        self.rebuilding.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.rebuilding)
     }
 
     /// Creates the object on the first copy that can, which decides whether it is new.

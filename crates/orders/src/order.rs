@@ -35,7 +35,7 @@ pub enum Tier {
 /// Makes a recovery point.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupOrder {
-    /// The job; the point bears it as the label `job`, so that it is found again after a crash.
+    /// The job; the point bears it as the tag `job`, so that it is found again after a crash.
     pub job: JobId,
     /// The vault.
     pub vault: VaultAccess,
@@ -58,7 +58,7 @@ pub struct BackupOrder {
     pub scratch_dir: Option<PathBuf>,
     /// Bytes a second to read at most.
     pub limit_rate: Option<u64>,
-    /// More labels for the point.
+    /// More tags for the point.
     pub tags: BTreeMap<String, String>,
     /// Until when nobody may delete the point.
     #[serde(default)]
@@ -106,7 +106,7 @@ pub struct PointFacts {
     pub stored_bytes: u64,
     /// What people should know.
     pub notes: Vec<String>,
-    /// Its labels.
+    /// Its tags.
     pub tags: BTreeMap<String, String>,
     /// Until when nobody may delete it, as its manifest says.
     #[serde(default)]

@@ -1,16 +1,16 @@
 //! Progress, events and cancellation of a running order.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
-use strongroom_api::TaskState;
+use strongroom_api::{TaskName, TaskState};
 use strongroom_base::{Cancel, Progress};
 
 /// A part of an order came to another state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskEvent {
-    /// Which part: `snapshot`, `transfer`, ...
-    pub task: Cow<'static, str>,
+    /// Which part.
+    pub task: TaskName,
     /// Its state.
     pub state: TaskState,
     /// What it found or did, for people.
@@ -39,8 +39,8 @@ impl Watch {
     }
 
     /// Says that a part came to another state.
-    pub fn task(&self, task: &'static str, state: TaskState, detail: Option<String>) {
-        (self.events)(TaskEvent { task: Cow::Borrowed(task), state, detail });
+    pub fn task(&self, task: TaskName, state: TaskState, detail: Option<String>) {
+        (self.events)(TaskEvent { task, state, detail });
     }
 }
 

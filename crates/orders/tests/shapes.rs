@@ -11,7 +11,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use strongroom_api::{
     ConsistencyProved, ConsistencyWanted, DiskSelection, ErrorBody, ItemUsage, KeyReference,
-    PointDisk, Report, Restore, RestoreDecision, RestoreDisks, Source, TaskState,
+    PointDisk, Report, Restore, RestoreDecision, RestoreDisks, Source, TaskName, TaskState,
 };
 use strongroom_base::{JobId, PointId, VaultId, codes};
 use strongroom_orders::{
@@ -139,7 +139,7 @@ fn of_hosts(shapes: &mut Shapes) {
     };
     shapes.add("host", &hello);
     let detail = Some("1 GiB".to_owned());
-    let event = TaskEvent { task: "snapshot".into(), state: TaskState::Completed, detail };
+    let event = TaskEvent { task: TaskName::Snapshot, state: TaskState::Completed, detail };
     shapes.add("event", &event);
 }
 

@@ -12,8 +12,8 @@ use strongroom_api::{Job, JobState};
 use strongroom_base::JobId;
 use strongroom_control::{
     PageRequest,
-    access::{Caller, Operation, Target},
     jobs::JobFilter,
+    rights::{Caller, Operation, Target},
 };
 use tokio::sync::{broadcast, mpsc};
 

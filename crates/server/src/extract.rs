@@ -12,7 +12,7 @@ use axum::{
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use strongroom_base::{codes, message};
-use strongroom_control::{PageRequest, access::Caller};
+use strongroom_control::{PageRequest, rights::Caller};
 use strongroom_http::{BodyError, Guest, read_body};
 use utoipa::IntoParams;
 

@@ -4,7 +4,7 @@
 use std::{
     fs, io,
     io::Write as _,
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -16,7 +16,7 @@ use strongroom_base::SystemClock;
 use strongroom_catalog::Catalog;
 use strongroom_control::{Control, model::SCHEMA};
 
-use crate::{config::ServerConfig, error::ServerError, serve::control};
+use crate::{config::ServerConfig, copies::check_owner, error::ServerError, serve::control};
 
 /// How often it is looked whether nobody needs the first token any more.
 const LOOK: Duration = Duration::from_secs(5);
@@ -131,13 +131,7 @@ pub fn new_token(order: &NewToken) -> Result<OwnerToken, ServerError> {
 
 async fn run(order: &NewToken) -> Result<OwnerToken, ServerError> {
     let NewToken { config, here, user, hours, by } = order;
-    let folder = &config.data_dir;
-    let found = fs::metadata(folder).map_err(ServerError::local("find", folder))?;
-    let own = rustix::process::geteuid();
-    if !own.is_root() && found.uid() != own.as_raw() {
-        let denied = io::Error::new(io::ErrorKind::PermissionDenied, "it is another user's");
-        return Err(ServerError::local("use", folder)(denied));
-    }
+    check_owner(&config.data_dir)?;
     let catalog = Catalog::beside(&config.catalog_url()?, &SCHEMA, Arc::new(SystemClock)).await?;
     let control = control(config, here.clone(), catalog.clone())?;
     let lasts = SignedDuration::from_hours(i64::from(*hours));

@@ -18,8 +18,8 @@ use axum::{
 };
 use bytes::Bytes;
 use futures::FutureExt as _;
-use strongroom_base::{Clock as _, RequestId, SystemClock, SystemEntropy, codes};
-use strongroom_control::{Cause, access::Caller};
+use strongroom_base::{RequestId, SystemEntropy, codes};
+use strongroom_control::{Cause, rights::Caller};
 use strongroom_http::Guest;
 use tracing::Instrument as _;
 
@@ -45,8 +45,9 @@ const SECURITY: [(&str, &str); 5] = [
 
 /// Every request.
 pub(crate) async fn every(State(app): State<App>, request: Request, next: Next) -> Response {
-    let id = RequestId::generate(&SystemClock, &SystemEntropy);
-    let start = SystemClock.monotonic();
+    let clock = app.control.clock();
+    let id = RequestId::generate(clock, &SystemEntropy);
+    let start = clock.monotonic();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let route = request.extensions().get::<MatchedPath>();
     let route = route.map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
@@ -64,7 +65,7 @@ pub(crate) async fn every(State(app): State<App>, request: Request, next: Next) 
     }
     let code = answer.extensions().get::<ErrorCode>().map(|code| code.0.as_str());
     let user = answer.extensions().get::<Caller>().map(|caller| caller.name.as_str());
-    let took = SystemClock.monotonic().saturating_sub(start);
+    let took = clock.monotonic().saturating_sub(start);
     let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     let status = answer.status().as_u16();
     app.metrics.answered(method.as_str(), &route, status, took.as_secs_f64());

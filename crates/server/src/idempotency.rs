@@ -16,7 +16,7 @@ use bytes::Bytes;
 use strongroom_api::JobBegun;
 use strongroom_base::codes;
 use strongroom_catalog::{Error, Filter, Query, Stored};
-use strongroom_control::{Control, access::Caller, model::AnswerDoc, once};
+use strongroom_control::{Control, model::AnswerDoc, once, rights::Caller};
 
 use crate::answer::{Done, Failure, HasSecret};
 

@@ -12,6 +12,7 @@
 
 mod answer;
 mod config;
+mod copies;
 mod doctor;
 mod document;
 mod error;
@@ -31,6 +32,7 @@ mod watch;
 
 pub use answer::status_of;
 pub use config::{ConfigKey, ConfigSource, LogFormat, ServerConfig, VARIABLES};
+pub use copies::{CatalogCopy, dump_catalog, load_catalog};
 pub use doctor::{Finding, Level, examine};
 pub use error::ServerError;
 pub use first::{NewToken, OwnerToken, new_token};

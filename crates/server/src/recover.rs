@@ -13,7 +13,7 @@ use strongroom_agent::ThisHost;
 use strongroom_api::KeyReference;
 use strongroom_base::{SystemClock, VaultId};
 use strongroom_catalog::Catalog;
-use strongroom_control::{Recovered, access::Caller, model::SCHEMA};
+use strongroom_control::{Recovered, model::SCHEMA, rights::Caller};
 
 use crate::{
     config::ServerConfig,

@@ -18,10 +18,10 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 use strongroom_agent::{Folders, LocalAgents, LocalKeeper, ThisHost, Tokens, Vaults};
 use strongroom_api::HostCreate;
-use strongroom_base::{Cancel, Clock as _, SystemClock, SystemEntropy};
+use strongroom_base::{Cancel, Clock, SystemClock, SystemEntropy};
 use strongroom_catalog::{Catalog, Error as CatalogError};
 use strongroom_control::{
-    Control, PageRequest, Parts, access::Caller, clock::Reading, model::SCHEMA,
+    Control, PageRequest, Parts, clock::Reading, model::SCHEMA, rights::Caller,
 };
 use strongroom_http::{self as http, CertificateFiles, Patience, Proxies, Serving, Shown};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
@@ -102,7 +102,7 @@ async fn run(serve: Serve) -> Result<(), ServerError> {
         None
     };
     let mut holding =
-        lease.clone().map(|lease| tokio::spawn(standby::keep(catalog.clone(), lease)));
+        lease.clone().map(|lease| tokio::spawn(standby::keep(Arc::clone(&control), lease)));
     let (listener, address) = http::listen(config.listen).await?;
     let metrics = Arc::new(Metrics::new());
     // The process that carried them out is gone.
@@ -236,7 +236,8 @@ pub(crate) fn control(
     };
     let keeper = LocalKeeper::new(Arc::clone(&vaults), here.name.clone(), threads);
     let place = "the configuration".to_owned();
-    let channels = channels(&config.mail, &config.webhook, &here.name)
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let channels = channels(&config.mail, &config.webhook, &here.name, &clock)
         .map_err(|reason| ServerError::Config { place, reason })?;
     let folders = Folders {
         disks: config.disk_dirs.clone(),
@@ -249,7 +250,7 @@ pub(crate) fn control(
         agents: Arc::new(agents),
         keeper: Arc::new(keeper),
         places: Arc::new(config.allowed()),
-        clock: Arc::new(SystemClock),
+        clock,
         readings: Arc::new(|| Reading::of_system(&SystemClock)),
         entropy: Arc::new(SystemEntropy),
         channels,

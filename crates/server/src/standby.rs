@@ -3,13 +3,12 @@
 //! A SQLite file has a lock. In PostgreSQL it is the lease `server`: who holds it serves, and all that
 //! control changes is changed under it ([`Control::fence`]). A further server stands by until the
 //! lease is free; one that has lost it stops.
-//!
-//! [`Control::fence`]: strongroom_control::Control::fence
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
-use strongroom_base::{Cancel, Clock as _, EntropyExt as _, SystemClock, SystemEntropy};
+use strongroom_base::{Cancel, EntropyExt as _, SystemEntropy};
 use strongroom_catalog::{Catalog, Error, Lease};
+use strongroom_control::Control;
 
 use crate::error::ServerError;
 
@@ -93,17 +92,18 @@ pub(crate) async fn take(
 }
 
 /// Holds the lease until it is lost, and says so.
-pub(crate) async fn keep(catalog: Catalog, lease: Lease) -> Error {
-    let mut renewed = SystemClock.monotonic();
+pub(crate) async fn keep(control: Arc<Control>, lease: Lease) -> Error {
+    let (catalog, clock) = (control.catalog(), control.clock());
+    let mut renewed = clock.monotonic();
     loop {
         tokio::time::sleep(RENEW).await;
-        let before = SystemClock.monotonic();
+        let before = clock.monotonic();
         match catalog.renew_lease(&lease, TIME).await {
             Ok(_) => renewed = before,
             Err(error @ Error::LeaseLost { .. }) => return error,
             Err(error) => tracing::error!(%error, "the lease of the catalog cannot be renewed"),
         }
-        if SystemClock.monotonic().saturating_sub(renewed) > SURE {
+        if clock.monotonic().saturating_sub(renewed) > SURE {
             return Error::LeaseLost { name: NAME.to_owned() };
         }
     }

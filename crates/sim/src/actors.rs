@@ -4,12 +4,12 @@ use std::{
     collections::HashSet,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
 };
 
-use strongroom_base::{BLOCK_SIZE, Cancel, Digest, PointId};
+use strongroom_base::{BLOCK_SIZE, Cancel, Digest, PointId, lock};
 use strongroom_format::Manifest;
 use strongroom_image::{Builder, Cursor, Image, Node};
 use strongroom_keys::KeySource;
@@ -50,13 +50,13 @@ impl Host {
     /// The process that the actors of this host share, if there is one and it has not crashed.
     fn running(&self) -> Option<Service> {
         let service = self.service.as_ref()?;
-        let running = service.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let running = lock(service).clone();
         running.filter(|service| !service.crashed.load(Ordering::Relaxed))
     }
 
     fn start(&self, new: Service) {
         if let Some(service) = &self.service {
-            *service.lock().unwrap_or_else(PoisonError::into_inner) = Some(new);
+            *lock(service) = Some(new);
         }
     }
 }

@@ -5,10 +5,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{Mutex, OnceLock},
 };
 
-use strongroom_base::{BLOCK_SIZE, Digest};
+use strongroom_base::{BLOCK_SIZE, Digest, lock};
 use strongroom_format::{codec::Encoder, pack::RecordKind};
 use strongroom_image::Hasher;
 
@@ -101,7 +101,7 @@ impl Alphabet {
 
     /// Two letters as one frame, if that is worth it.
     pub(crate) fn unit(&self, first: Letter, second: Letter) -> Option<Vec<u8>> {
-        let mut units = self.units.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut units = lock(&self.units);
         let make = || {
             let both = [self.block(first), self.block(second)].concat();
             Encoder::new().unit(&both).map(<[u8]>::to_vec)
@@ -119,7 +119,7 @@ impl Alphabet {
     }
 
     fn payload(&self, which: Which, make: impl FnOnce() -> Option<Payload>) -> Option<Payload> {
-        let mut payloads = self.payloads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut payloads = lock(&self.payloads);
         payloads.entry(which).or_insert_with(make).clone()
     }
 

@@ -8,6 +8,8 @@ use std::{
     },
 };
 
+use strongroom_base::lock;
+
 use crate::{Outcome, Sabotage, simulate};
 
 /// What many runs came to.
@@ -35,7 +37,7 @@ pub fn explore(seeds: Range<u64>, sabotage: Sabotage, keep_going: bool) -> Explo
                 return;
             }
             let outcome = simulate(seed, sabotage);
-            let mut explored = explored.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut explored = lock(&explored);
             explored.runs = explored.runs.saturating_add(1);
             explored.steps = explored.steps.saturating_add(outcome.steps);
             explored.published = explored.published.saturating_add(outcome.published);

@@ -1,8 +1,8 @@
 //! Seeded chance: every decision of a run comes from here.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
-use strongroom_base::{Entropy, SplitMix64};
+use strongroom_base::{Entropy, SplitMix64, lock};
 
 /// A small generator: the same seed gives the same numbers on every machine.
 #[derive(Clone, Debug)]
@@ -55,7 +55,7 @@ impl SimEntropy {
 
 impl Entropy for SimEntropy {
     fn fill(&self, bytes: &mut [u8]) {
-        let mut rng = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rng = lock(&self.0);
         for part in bytes.chunks_mut(8) {
             let word = rng.next().to_le_bytes();
             part.copy_from_slice(word.get(..part.len()).unwrap_or(&word));

@@ -15,6 +15,8 @@ use std::{
     time::Duration,
 };
 
+use strongroom_base::lock;
+
 use crate::rng::Rng;
 
 /// The number of an actor in its run.
@@ -74,7 +76,7 @@ impl Scheduler {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Chance, in the order of the interleaving.

@@ -16,14 +16,14 @@ use std::{
     collections::{BTreeMap, HashSet},
     ops::{Bound, ControlFlow},
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use jiff::Timestamp;
-use strongroom_base::{ByteRange, PointId};
+use strongroom_base::{ByteRange, PointId, lock};
 use strongroom_format::sealed::{SealedKind, kind_of};
 use strongroom_objects::{Entry, Key, ObjectStore, Put, StoreError};
 
@@ -136,10 +136,6 @@ pub(crate) struct Shared {
     order: u64,
     trace: Mutex<Vec<String>>,
     watcher: OnceLock<Watcher>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {

@@ -2,10 +2,10 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::Mutex,
 };
 
-use strongroom_base::{BLOCK_SIZE, Digest, PointId};
+use strongroom_base::{BLOCK_SIZE, Digest, PointId, lock};
 use strongroom_format::Manifest;
 use strongroom_image::{Image, blocks};
 use strongroom_vault::{PointList, Vault, VaultError};
@@ -40,10 +40,6 @@ pub(crate) struct World {
     digests: Vec<Digest>,
     points: Mutex<BTreeMap<PointId, Truth>>,
     failure: Mutex<Option<String>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl World {

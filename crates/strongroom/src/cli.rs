@@ -171,7 +171,10 @@ impl Command {
             Self::Serve(args) => &mut args.server,
             Self::Recover(args) => &mut args.server,
             Self::Doctor(args) => &mut args.server,
-            Self::Server(ServerCommand::NewToken(args)) => &mut args.server,
+            Self::Server(command) => match command.server() {
+                Some(server) => server,
+                None => return,
+            },
             _ => return,
         };
         server.file = global.config.take();

@@ -12,6 +12,7 @@ use std::{
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use strongroom_base::{EntropyExt as _, SystemEntropy};
 use strongroom_client::{Fingerprint, Trust};
 
 use crate::{
@@ -108,7 +109,8 @@ impl Contexts {
         if let Some(folder) = file.parent() {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
         }
-        let new = file.with_extension(format!("toml.{}", std::process::id()));
+        let new =
+            file.with_extension(format!("toml.{:016x}", u64::from_le_bytes(SystemEntropy.array())));
         let write = || {
             let mut options = fs::OpenOptions::new();
             let mut to = options.write(true).create_new(true).mode(0o600).open(&new)?;

@@ -10,7 +10,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use serde::Serialize;
-use strongroom_api::{Job, JobBegun, JobState};
+use strongroom_api::{Job, JobBegun, JobState, TaskName, TaskState};
 use strongroom_base::{Message, Stage, SystemEntropy, message};
 use strongroom_client::{Client, ClientError, Options, Trust};
 
@@ -200,14 +200,14 @@ fn tried(job: &Job) -> Option<String> {
 
 /// The name of a job's work while it runs.
 fn stage(job: &Job) -> Stage {
-    let at_work = job.tasks.iter().find(|task| task.state == strongroom_api::TaskState::InProgress);
-    match (job.state, at_work.map(|task| task.name.as_str())) {
+    let at_work = job.tasks.iter().find(|task| task.state == TaskState::InProgress);
+    match (job.state, at_work.map(|task| &task.name)) {
         (JobState::Queued, _) => Stage::Waiting,
         (JobState::Cancelling, _) => Stage::Cancelling,
-        (_, Some("snapshot")) => Stage::Snapshot,
-        (_, Some("transfer")) => Stage::Transfer,
-        (_, Some("validate")) => Stage::Validating,
-        (_, Some("restore")) => Stage::Restoring,
+        (_, Some(TaskName::Snapshot)) => Stage::Snapshot,
+        (_, Some(TaskName::Transfer)) => Stage::Transfer,
+        (_, Some(TaskName::Validate)) => Stage::Validating,
+        (_, Some(TaskName::Restore)) => Stage::Restoring,
         _ => Stage::Working,
     }
 }

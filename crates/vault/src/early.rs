@@ -106,8 +106,7 @@ fn file_of(cache_dir: &Path, store: &str) -> PathBuf {
 fn remember(file: &Path, cuts: &Cuts) {
     let write = || {
         file.parent().map_or(Ok(()), fs::create_dir_all)?;
-        let unfinished = file.with_extension(format!("new-{}", std::process::id()));
-        write_whole(file, &unfinished, &serde_json::to_vec(cuts)?)
+        write_whole(file, &serde_json::to_vec(cuts)?)
     };
     if let Err(error) = write() {
         tracing::debug!(file = %file.display(), %error, "how long lists are is not remembered");

@@ -9,7 +9,7 @@ use std::{
     io::{self, Read as _},
     path::{Path, PathBuf},
     sync::{
-        Mutex, PoisonError,
+        Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::SystemTime,
@@ -17,7 +17,7 @@ use std::{
 
 use std::{collections::HashMap, ops::ControlFlow};
 
-use strongroom_base::ByteRange;
+use strongroom_base::{ByteRange, lock};
 use strongroom_objects::{Entry, Key, ObjectStore, Put, StoreError};
 
 use crate::files::write_whole;
@@ -30,9 +30,6 @@ const LOOK_EVERY: u64 = 128;
 
 /// Length of what stands before an object's bytes: their hash with what follows, size, date.
 const HEAD: usize = 32 + 8 + 8;
-
-/// Numbers unfinished files: threads, too, must not write to the same one.
-static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 /// The objects that are kept of one vault.
 #[derive(Debug)]
@@ -77,9 +74,7 @@ impl Kept {
             self.forget_oldest()?;
         }
         let path = self.path(&entry.key);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let unfinished = self.dir.join(format!("new-{}-{number}", std::process::id()));
-        write_whole(&path, &unfinished, &[&head(entry, body)[..], body].concat())
+        write_whole(&path, &[&head(entry, body)[..], body].concat())
     }
 
     /// Forgets what was kept first, if that is much.
@@ -167,7 +162,7 @@ impl<'a> Listed<'a> {
                         Some(body)
                     };
                     if let Some(body) = kept.or_else(read) {
-                        let mut bodies = self.bodies.lock().unwrap_or_else(PoisonError::into_inner);
+                        let mut bodies = lock(&self.bodies);
                         bodies.insert(entry.key.clone(), body);
                     }
                 });
@@ -182,7 +177,7 @@ impl ObjectStore for Listed<'_> {
     }
 
     fn get(&self, key: &Key, max_len: u64) -> Result<Vec<u8>, StoreError> {
-        let bodies = self.bodies.lock().unwrap_or_else(PoisonError::into_inner);
+        let bodies = lock(&self.bodies);
         match bodies.get(key) {
             Some(body) if u64::try_from(body.len()).is_ok_and(|len| len <= max_len) => {
                 Ok(body.clone())

@@ -14,7 +14,7 @@ use std::{
     },
 };
 
-use strongroom_base::PackId;
+use strongroom_base::{PackId, lock};
 use strongroom_format::{
     IndexObject, names,
     pack::{Contents, Header, PackKind},
@@ -35,7 +35,7 @@ pub(crate) struct Leftovers {
 impl Vault {
     /// Whether the packs of a damaged index object were asked.
     pub(crate) fn was_read_around(&self, index: Ulid) -> bool {
-        self.leftovers.around.lock().unwrap_or_else(PoisonError::into_inner).contains(&index)
+        lock(&self.leftovers.around).contains(&index)
     }
 
     /// Adds to the local index what the packs that no readable index object lists say of
@@ -46,7 +46,7 @@ impl Vault {
         packs.retain(|pack| !known.contains(&pack.id));
         let contents = self.read_trailers(&packs)?;
         self.index.add(&[(damaged, &contents)]).map_err(|error| self.local_error(error))?;
-        self.leftovers.around.lock().unwrap_or_else(PoisonError::into_inner).insert(damaged);
+        lock(&self.leftovers.around).insert(damaged);
         Ok(())
     }
 
@@ -56,7 +56,7 @@ impl Vault {
         let known = self.index.packs();
         let mut packs = self.list_packs()?;
         {
-            let mut asked = self.leftovers.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut asked = lock(&self.leftovers.asked);
             packs.retain(|pack| !known.contains_key(&pack.id) && asked.insert(pack.id));
         }
         let contents = self.read_trailers(&packs)?;
@@ -88,7 +88,7 @@ impl Vault {
                     if read.is_err() {
                         next.store(packs.len(), Ordering::Relaxed);
                     }
-                    results.lock().unwrap_or_else(PoisonError::into_inner).push(read);
+                    lock(&results).push(read);
                 }
             };
             for _ in 1..threads.min(packs.len()) {

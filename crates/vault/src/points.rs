@@ -15,7 +15,7 @@ use std::{
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use strongroom_base::PointId;
+use strongroom_base::{PointId, lock};
 use strongroom_format::{
     Manifest,
     names::{self, ItemKey},
@@ -240,7 +240,7 @@ impl Vault {
                         Some(read) => Ok((*item, *point, read)),
                     };
                     let failed = manifest.is_err();
-                    results.lock().unwrap_or_else(PoisonError::into_inner).push(manifest);
+                    lock(&results).push(manifest);
                     if failed {
                         next.store(wanted.len(), Ordering::Relaxed);
                     }

@@ -22,7 +22,7 @@ use std::{
     collections::HashMap,
     ops::ControlFlow,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread,
@@ -30,7 +30,7 @@ use std::{
 
 use crossbeam_channel::{Sender, bounded};
 use serde::Serialize;
-use strongroom_base::{Cancel, PackId};
+use strongroom_base::{Cancel, PackId, lock};
 use strongroom_format::{
     IndexObject, names,
     pack::{Contents, PackKind},
@@ -101,10 +101,6 @@ struct Rebuild<'a> {
 struct Batch {
     packs: Vec<Contents>,
     records: usize,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn count(len: usize) -> u64 {

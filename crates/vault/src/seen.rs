@@ -229,8 +229,7 @@ fn save(path: &std::path::Path, memory: &Memory) -> io::Result<()> {
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir)?;
     }
-    let new = path.with_extension(format!("new-{}", std::process::id()));
-    write_whole(path, &new, &serde_json::to_vec(memory)?)
+    write_whole(path, &serde_json::to_vec(memory)?)
 }
 
 #[cfg(test)]

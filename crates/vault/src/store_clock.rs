@@ -4,10 +4,9 @@
 //! by minutes or years. So the date of an object that was just put is taken for the store's time,
 //! and what has passed since is counted without a wall clock.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Mutex, time::Duration};
+
+use strongroom_base::lock;
 
 use jiff::{SignedDuration, Timestamp};
 use strongroom_objects::{Key, PROBES};
@@ -38,7 +37,7 @@ impl Vault {
     /// The time by the store's own clock.
     pub fn store_now(&self) -> Result<Timestamp> {
         let now = self.options.clock.monotonic();
-        let known = *self.store_clock.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = *lock(&self.store_clock.0);
         let look = match known.filter(|look| now.saturating_sub(look.at) < GOOD_FOR) {
             Some(look) => look,
             None => self.look_at_store_clock()?,
@@ -55,7 +54,7 @@ impl Vault {
     /// Takes note of the date of an object that was put at a moment of the monotonic clock.
     pub(crate) fn store_clock_was(&self, time: Timestamp, at: Duration) -> Timestamp {
         let look = Look { time, at };
-        *self.store_clock.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(look);
+        *lock(&self.store_clock.0) = Some(look);
         after(look, self.options.clock.monotonic())
     }
 

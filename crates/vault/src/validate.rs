@@ -140,8 +140,7 @@ impl Vault {
         let write = || {
             path.parent().map_or(Ok(()), fs::create_dir_all)?;
             // A new file, as others may read it.
-            let new = path.with_extension(point.to_string());
-            write_whole(&path, &new, point.to_string().as_bytes())
+            write_whole(&path, point.to_string().as_bytes())
         };
         if let Err(error) = write() {
             tracing::warn!(%error, path = %path.display(), "the next validation walks everything");

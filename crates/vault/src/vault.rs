@@ -13,7 +13,7 @@ use std::{
 
 use strongroom_base::{
     Clock, Entropy, EntropyExt as _, KeyId, PackId, Recently, SystemClock, SystemEntropy, VaultId,
-    check_name,
+    check_name, lock,
 };
 use strongroom_format::{
     Conditional, FormatError, IndexObject, SealKey, VaultConfig,
@@ -217,12 +217,12 @@ impl Vault {
                 vault.sync_with(&early.index)?;
                 let damaged = early.damaged.iter();
                 let damaged = damaged.filter_map(|entry| names::parse_damaged(&entry.key));
-                *vault.damaged_at_opening.lock().unwrap_or_else(PoisonError::into_inner) =
+                *lock(&vault.damaged_at_opening) =
                     Some((damaged.collect(), vault.options.clock.monotonic()));
                 let names = PointNames::new(&early.points, &early.deleted);
                 let at = vault.options.clock.monotonic();
                 let at_opening = AtOpening { names, at, looks: 2 };
-                *vault.at_opening.lock().unwrap_or_else(PoisonError::into_inner) = Some(at_opening);
+                *lock(&vault.at_opening) = Some(at_opening);
             }
         }
         Ok(vault)
@@ -231,7 +231,7 @@ impl Vault {
     /// Packs that had a damage note when the vault was opened: for the first who asks. Such a note is
     /// advice, and as good if it is a little old.
     pub(crate) fn take_damaged_at_opening(&self) -> Option<HashSet<PackId>> {
-        let mut damaged = self.damaged_at_opening.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut damaged = lock(&self.damaged_at_opening);
         let (damaged, at) = damaged.take()?;
         (self.options.clock.monotonic().saturating_sub(at) <= NOW).then_some(damaged)
     }
@@ -240,7 +240,7 @@ impl Vault {
     /// moment ago: once for who looks whether there are less than before, and once for who was asked
     /// for them. Not for who writes.
     pub(crate) fn names_at_opening(&self, item: Option<ItemKey>) -> Option<PointNames> {
-        let mut at_opening = self.at_opening.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut at_opening = lock(&self.at_opening);
         let found = at_opening.as_mut()?;
         let age = self.options.clock.monotonic().saturating_sub(found.at);
         if found.looks == 0 || age > NOW {
@@ -395,17 +395,12 @@ impl Vault {
 
     /// The key of a pack.
     pub(crate) fn pack_key(&self, header: &Header, object: &Key) -> Result<Arc<SealKey>> {
-        let cached = |vault: &Self| {
-            vault.seal_keys.lock().unwrap_or_else(PoisonError::into_inner).get(&header.salt)
-        };
+        let cached = |vault: &Self| lock(&vault.seal_keys).get(&header.salt);
         if let Some(key) = cached(self) {
             return Ok(key);
         }
         let key = Arc::new(self.derive(header.key_id, &header.salt, "pack", object.as_str())?);
-        self.seal_keys
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .put(header.salt, Arc::clone(&key));
+        lock(&self.seal_keys).put(header.salt, Arc::clone(&key));
         Ok(key)
     }
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use strongroom_base::{Cancel, Clock, Coded as _, PackId, WriterId};
+use strongroom_base::{Cancel, Clock, Coded as _, PackId, WriterId, lock};
 use strongroom_format::{names, pack::PackKind};
 use strongroom_objects::{Heal, Key, MAX_OBJECT_LEN, ObjectStore};
 use ulid::Ulid;
@@ -26,10 +26,6 @@ use super::{
 use strongroom_vault::{Vault, VaultError, VaultOptions, Writer, audit::announce_repair};
 
 use crate::Result;
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// A check of an object's bytes; the error is what is wrong with them.
 pub(super) type CheckBytes<'a> = &'a dyn Fn(&[u8]) -> std::result::Result<(), String>;

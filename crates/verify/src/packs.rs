@@ -10,7 +10,9 @@ use std::{
     thread,
 };
 
-use strongroom_base::{BLOCK_SIZE, ByteRange, Digest, Entropy, EntropyExt as _, PackId, Stage};
+use strongroom_base::{
+    BLOCK_SIZE, ByteRange, Digest, Entropy, EntropyExt as _, PackId, Stage, lock,
+};
 use strongroom_format::{
     IndexObject,
     codec::{Decoder, Encoding},
@@ -23,7 +25,6 @@ use super::{
     Look, VerifyProgress,
     copies::Seen,
     done::Done,
-    inspect::lock,
     metadata::{Known, disagreement, fingerprint, read_index, words},
     reading::Reading,
     report::{CopyState, DamagedObject, ObjectKind, UnsoundCopy},

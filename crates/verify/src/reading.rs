@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use strongroom_base::{BLOCK_SIZE, ByteRange, Digest, PackId, Recently};
+use strongroom_base::{BLOCK_SIZE, ByteRange, Digest, PackId, Recently, lock};
 use strongroom_format::{
     codec::Decoder,
     names,
@@ -18,7 +18,7 @@ use strongroom_format::{
 use strongroom_image::Node;
 use ulid::Ulid;
 
-use super::inspect::{Inspector, lock};
+use super::inspect::Inspector;
 use strongroom_vault::{Index, Location, Vault, VaultError, is_damage};
 
 use crate::Result;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use strongroom_api::ErrorBody;
-use strongroom_base::{Cancel, codes};
+use strongroom_base::{Cancel, codes, lock};
 use strongroom_orders::{OrderId, Result};
 
 /// How often a waiting call checks whether to continue.
@@ -30,7 +30,7 @@ pub(super) struct Turn<'a> {
 
 impl AtWork {
     fn orders(&self) -> MutexGuard<'_, BTreeSet<OrderId>> {
-        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.orders)
     }
 
     /// The turn of an order, once no other of its id is at work.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use strongroom_api::{Report, TaskState};
+use strongroom_api::{Report, TaskName, TaskState};
 use strongroom_base::{PointId, words};
 use strongroom_engine::{BackupReport, CleanCheck, Deltas, DiskBackupReport};
 use strongroom_format::{DiskRecord, Manifest};
@@ -17,7 +17,7 @@ use crate::{
     vaults::OpenVault,
 };
 
-/// The label that names a point's job.
+/// The tag that names a point's job.
 pub(super) const JOB: &str = "job";
 
 /// Points are looked for from this long before their job was made: clocks differ. Milliseconds.
@@ -36,13 +36,13 @@ pub(crate) struct Made {
 impl LocalAgent {
     /// Makes a recovery point, or finds that the job has made it already.
     pub(super) fn back_up(&self, order: &BackupOrder, watch: &Watch) -> Result<BackupDone> {
-        watch.task("snapshot", TaskState::InProgress, None);
+        watch.task(TaskName::Snapshot, TaskState::InProgress, None);
         let open = self.vaults.open(&order.vault).map_err(body)?;
         if let Some(point) = made_before(&open, order)? {
             let detail = || Some("the recovery point was made before".to_owned());
-            watch.task("snapshot", TaskState::Completed, detail());
+            watch.task(TaskName::Snapshot, TaskState::Completed, detail());
             if order.tier == Tier::Vault {
-                watch.task("transfer", TaskState::Completed, detail());
+                watch.task(TaskName::Transfer, TaskState::Completed, detail());
             }
             return Ok(done(&open, order, &point, report_of(&point)?));
         }
@@ -50,8 +50,8 @@ impl LocalAgent {
         let Made { point: id, stored_bytes: stored, report } = made;
         let point = open.vault.point(&order.item, id).map_err(body)?;
         let (task, place) = match order.tier {
-            Tier::Vault => ("transfer", "the vault"),
-            Tier::Snapshot => ("snapshot", "the vault near the source"),
+            Tier::Vault => (TaskName::Transfer, "the vault"),
+            Tier::Snapshot => (TaskName::Snapshot, "the vault near the source"),
         };
         let detail = format!("{} added to {place}", words::bytes(stored));
         watch.task(task, TaskState::Completed, Some(detail));
@@ -90,14 +90,14 @@ impl LocalAgent {
 pub(super) fn frozen_at(tier: Tier, detail: String, watch: &Watch) {
     match tier {
         Tier::Vault => {
-            watch.task("snapshot", TaskState::Completed, Some(detail));
-            watch.task("transfer", TaskState::InProgress, None);
+            watch.task(TaskName::Snapshot, TaskState::Completed, Some(detail));
+            watch.task(TaskName::Transfer, TaskState::InProgress, None);
         }
-        Tier::Snapshot => watch.task("snapshot", TaskState::InProgress, Some(detail)),
+        Tier::Snapshot => watch.task(TaskName::Snapshot, TaskState::InProgress, Some(detail)),
     }
 }
 
-/// The labels of an order's point.
+/// The tags of an order's point.
 pub(super) fn tags(order: &BackupOrder) -> BTreeMap<String, String> {
     let mut tags = order.tags.clone();
     tags.insert(JOB.to_owned(), order.job.to_string());

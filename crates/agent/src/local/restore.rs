@@ -9,7 +9,7 @@ use std::{
 use serde_json::json;
 use strongroom_api::{
     DiskFormat, ErrorBody, PowerAfter, Report, Restore, RestoreDisks, RestoreMachine,
-    RestoreReplace, StopFirst, TaskState,
+    RestoreReplace, StopFirst, TaskName, TaskState,
 };
 use strongroom_base::message;
 use strongroom_disk::{DiskSpec, ImageFormat};
@@ -43,7 +43,7 @@ struct Work<'a> {
 impl LocalAgent {
     /// Restores a machine or disks.
     pub(super) fn bring_back(&self, order: &RestoreOrder, watch: &Watch) -> Result<RestoreDone> {
-        watch.task("prepare", TaskState::InProgress, None);
+        watch.task(TaskName::Prepare, TaskState::InProgress, None);
         let open = self.vaults.open(&order.vault).map_err(body)?;
         let vault = Arc::clone(&open.vault);
         let point = vault.restorable_point(&order.item, order.point).map_err(body)?;
@@ -54,7 +54,7 @@ impl LocalAgent {
             Restore::Replace(wanted) => work.replace(wanted),
         }?;
         done.warnings.extend(open.warnings.iter().map(warning));
-        watch.task("restore", TaskState::Completed, None);
+        watch.task(TaskName::Restore, TaskState::Completed, None);
         Ok(done)
     }
 }
@@ -62,8 +62,8 @@ impl LocalAgent {
 impl Work<'_> {
     /// All is there: what follows writes.
     fn prepared(&self) {
-        self.watch.task("prepare", TaskState::Completed, None);
-        self.watch.task("restore", TaskState::InProgress, None);
+        self.watch.task(TaskName::Prepare, TaskState::Completed, None);
+        self.watch.task(TaskName::Restore, TaskState::InProgress, None);
     }
 
     fn disks(&self, wanted: &RestoreDisks) -> Result<RestoreDone> {

@@ -1,6 +1,6 @@
 //! Transfers: from the vault near the source to the one that keeps the recovery point.
 
-use strongroom_api::{Report, TaskState};
+use strongroom_api::{Report, TaskName, TaskState};
 use strongroom_base::words;
 use strongroom_engine::{CopyRequest, copy_point, find_copy};
 use strongroom_orders::{BackupDone, Result, TransferOrder, Watch};
@@ -14,12 +14,12 @@ use crate::{
 impl LocalAgent {
     /// Copies a recovery point, or finds that it was copied already.
     pub(super) fn copy(&self, order: &TransferOrder, watch: &Watch) -> Result<BackupDone> {
-        watch.task("transfer", TaskState::InProgress, None);
+        watch.task(TaskName::Transfer, TaskState::InProgress, None);
         let to = self.vaults.open(&order.to).map_err(body)?;
         let warnings = to.warnings.iter().map(warning).collect();
         if let Some(point) = find_copy(&to.vault, &order.to_item, order.point).map_err(body)? {
             let detail = "the recovery point was transferred before".to_owned();
-            watch.task("transfer", TaskState::Completed, Some(detail));
+            watch.task(TaskName::Transfer, TaskState::Completed, Some(detail));
             let report = report_of(&point)?;
             return Ok(BackupDone { point: point_facts(&point), warnings, report });
         }
@@ -37,7 +37,7 @@ impl LocalAgent {
         let report = report.map_err(body)?;
         let point = to.vault.point(&order.to_item, report.recovery_point).map_err(body)?;
         let detail = format!("{} added to the vault", words::bytes(report.stored_bytes));
-        watch.task("transfer", TaskState::Completed, Some(detail));
+        watch.task(TaskName::Transfer, TaskState::Completed, Some(detail));
         let stored_bytes = report.stored_bytes;
         tracing::info!(point = %point.id, of = %order.point, stored_bytes, "a recovery point was transferred");
         Ok(BackupDone { point: point_facts(&point), warnings, report: Report::of(&report)? })

@@ -83,6 +83,15 @@ fn key_files_are_private_and_never_replaced() {
     let first = fs::read(&path).expect("read");
     assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
     lab.keeper.make_key_file(&path).expect("there already");
+    // By several at once, one is made, and nothing else is left.
+    let shared = lab.path("shared");
+    fs::create_dir(&shared).expect("a folder");
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| lab.keeper.make_key_file(&shared.join("key")).expect("made"));
+        }
+    });
+    assert_eq!(fs::read_dir(&shared).expect("a folder").count(), 1);
     assert_eq!(fs::read(&path).expect("read"), first);
     assert_eq!(files(lab.dir.path()).len(), 1, "nothing else is left");
     let nowhere = lab.keeper.make_key_file(&lab.path("no/key")).expect_err("no folder");

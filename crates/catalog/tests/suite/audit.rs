@@ -34,27 +34,33 @@ async fn records(catalog: &Catalog, count: u64) -> Vec<AuditHead> {
     heads
 }
 
+/// The head of the chain.
+pub(crate) async fn head(catalog: &Catalog) -> AuditHead {
+    let mut tx = catalog.read().await.expect("begins");
+    tx.audit_head().await.expect("reads")
+}
+
 async fn records_are_of_their_transaction(bed: Bed) {
     let catalog = bed.open(&SCHEMA).await.expect("opens");
-    assert_eq!(catalog.audit_head().await.expect("reads"), AuditHead::EMPTY);
+    assert_eq!(head(&catalog).await, AuditHead::EMPTY);
     let report = catalog.verify_chain(&[AuditHead::EMPTY]).await.expect("reads");
     assert_eq!((report.head, report.broken), (AuditHead::EMPTY, None));
     let mut tx = catalog.write().await.expect("begins");
     tx.insert(&job("a")).await.expect("inserts");
     record(&mut tx, "job.create", "job/a").await;
     drop(tx);
-    assert_eq!(catalog.audit_head().await.expect("reads"), AuditHead::EMPTY);
+    assert_eq!(head(&catalog).await, AuditHead::EMPTY);
     assert_eq!(catalog.get::<Job>("a").await.expect("reads"), None);
 
     let heads = records(&catalog, 2500).await;
-    assert_eq!(catalog.audit_head().await.expect("reads"), heads[2499]);
+    assert_eq!(head(&catalog).await, heads[2499]);
     let anchors = [heads[2499], heads[0], heads[1000]];
     let report = catalog.verify_chain(&anchors).await.expect("reads");
     assert_eq!((report.head, report.broken), (heads[2499], None));
 }
 
 /// Lets SQL change what only ever grows.
-fn unlocked(bed: &Bed, sql: &str) -> String {
+pub(crate) fn unlocked(bed: &Bed, sql: &str) -> String {
     if bed.url.is_shared() {
         format!("ALTER TABLE catalog_audit DISABLE TRIGGER USER; {sql}")
     } else {

@@ -9,10 +9,12 @@ use strongroom_catalog::{
     testing::{Bed, on_both_databases},
 };
 
+use crate::audit::{head, unlocked};
 use crate::world::{FIRST, Job, SCHEMA, User, job, user};
 
 on_both_databases! {
     a_copy_becomes_the_same_catalog, damaged_copies_are_refused, copies_of_earlier_versions_load,
+    a_broken_audit_log_is_kept_and_said_to_be,
 }
 
 async fn fill(catalog: &Catalog) {
@@ -68,7 +70,7 @@ async fn a_copy_becomes_the_same_catalog(bed: Bed) {
     };
     let (copy, dumped) = from_file(&other.url, &path).await.expect("loads");
     assert_eq!(dumped.documents.into_values().collect::<Vec<_>>(), [450, 1]);
-    let head = catalog.audit_head().await.expect("reads");
+    let head = head(&catalog).await;
     assert_eq!((dumped.chain.head, dumped.chain.broken), (head, None));
     let same = copy.verify_chain(&[head]).await.expect("reads");
     assert_eq!((same.head, same.broken), (head, None));
@@ -142,6 +144,24 @@ async fn damaged_copies_are_refused(bed: Bed) {
     assert_eq!(error.code(), &codes::CATALOG_SCHEMA);
     // After all of that there is nothing yet.
     load(&target.url, &good).await.expect("loads");
+}
+
+async fn a_broken_audit_log_is_kept_and_said_to_be(bed: Bed) {
+    let catalog = bed.open(&SCHEMA).await.expect("opens");
+    fill(&catalog).await;
+    bed.run_sql(&unlocked(&bed, "UPDATE catalog_audit SET actor = 'eve' WHERE seq = 2"))
+        .await
+        .expect("runs");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("copy");
+    catalog.backup_to(&path).await.expect("copies");
+    let other = Bed::sqlite().expect("a folder");
+    let (copy, dumped) = from_file(&other.url, &path).await.expect("loads");
+    assert_eq!(dumped.chain.head.seq, 1);
+    let broken = dumped.chain.broken.as_ref().map(|broken| broken.seq);
+    assert_eq!(broken, Some(2));
+    assert_eq!(copy.verify_chain(&[]).await.expect("reads"), dumped.chain);
+    assert_eq!(head(&copy).await.seq, 3, "the records after it are there");
 }
 
 async fn copies_of_earlier_versions_load(bed: Bed) {

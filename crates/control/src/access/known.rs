@@ -7,16 +7,18 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use strongroom_api::{Assignment, Token, User};
-use strongroom_base::Clock;
+use strongroom_base::{Clock, lock};
 use strongroom_catalog::{Catalog, Document as _, Kind};
 
-use super::Caller;
-use crate::model::{AssignmentDoc, TokenDoc, UserDoc};
+use crate::{
+    model::{AssignmentDoc, TokenDoc, UserDoc},
+    rights::Caller,
+};
 
 /// How long it is believed.
 const FRESH: Duration = Duration::from_secs(1);
@@ -57,7 +59,7 @@ pub(crate) struct Known(Mutex<HashMap<String, (Moment, Arc<Holder>)>>);
 impl Known {
     /// The holder of a token, if it is known since so short a time that it is so still.
     pub(super) fn get(&self, hash: &str, now: Moment) -> Option<Arc<Holder>> {
-        let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let map = lock(&self.0);
         let (read, holder) = map.get(hash)?;
         let fresh = now.at.saturating_sub(read.at) < FRESH && read.changes == now.changes;
         fresh.then(|| Arc::clone(holder))
@@ -65,7 +67,7 @@ impl Known {
 
     /// Remembers what was read after a moment.
     pub(super) fn put(&self, hash: String, read: Moment, holder: Arc<Holder>) {
-        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut map = lock(&self.0);
         if map.len() >= MAX {
             map.retain(|_, (at, _)| read.at.saturating_sub(at.at) < FRESH);
             if map.len() >= MAX {

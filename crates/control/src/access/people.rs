@@ -11,18 +11,14 @@ use strongroom_api::{
 use strongroom_base::{AssignmentId, UserId, codes, message};
 use strongroom_catalog::{Filter, Query, ReadTx, Stored, Tx};
 
-use super::{
-    Caller, Grant, Operation, Target,
-    sign_in::SESSION,
-    tokens::{Issue, check_full, end_tokens},
-};
+use super::tokens::{Issue, SESSION, check_full, end_tokens};
 use crate::{
     audit,
     error::{ControlError, Result},
-    lookup::{check_user_name, cut},
+    lookup::{assignments_of, check_user_name, find_user},
     model::{AssignmentDoc, UserDoc},
     page::{PageRequest, page},
-    rights::forbidden,
+    rights::{Caller, Grant, Operation, Target, forbidden},
     service::Control,
 };
 
@@ -35,26 +31,6 @@ fn check_password(password: &str) -> Result<()> {
     }
     let message = "a password has 12 to 1024 characters";
     Err(ControlError::refused(&codes::USER_PASSWORD, message))
-}
-
-fn no_user(name: &str) -> ControlError {
-    ControlError::from(message!(USER_NOT_FOUND, "there is no user {user:?}", user = cut(name)))
-}
-
-pub(super) async fn find_user(tx: &mut ReadTx, name: &str) -> Result<Stored<UserDoc>> {
-    if let Ok(id) = name.parse::<UserId>()
-        && let Some(found) = tx.get::<UserDoc>(&id.to_string()).await?
-    {
-        return Ok(found);
-    }
-    let by_name = Query::new(Filter::all().eq("name", name));
-    tx.first::<UserDoc>(&by_name).await?.ok_or_else(|| no_user(name))
-}
-
-pub(super) async fn assignments_of(tx: &mut ReadTx, user: UserId) -> Result<Vec<Assignment>> {
-    let query = Query::new(Filter::all().eq("owner", user.to_string())).limit(1000);
-    let found = tx.list::<AssignmentDoc>(&query).await?;
-    Ok(found.items.into_iter().map(|stored| stored.doc.assignment).collect())
 }
 
 /// How many may give rights, and how many of them can sign in: who has a password.

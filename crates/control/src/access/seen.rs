@@ -3,8 +3,10 @@
 
 use strongroom_catalog::{Document, Filter};
 
-use super::Sight;
-use crate::model::{AlertDoc, ItemDoc, JobDoc, VaultDoc};
+use crate::{
+    model::{AlertDoc, ItemDoc, JobDoc, VaultDoc},
+    rights::Sight,
+};
 
 /// A kind of document that is seen by those who see its vault or its item.
 pub(crate) trait InSight: Document {

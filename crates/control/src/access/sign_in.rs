@@ -12,7 +12,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -22,28 +22,25 @@ use argon2::{
     Algorithm, Argon2, Block, Params, PasswordHash, Version,
     password_hash::phc::{Output, ParamsString, Salt},
 };
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::json;
 use strongroom_api::{Role, Scope, SignIn, TokenIssued};
-use strongroom_base::{Clock, UserId, codes, message};
+use strongroom_base::{Clock, UserId, codes, lock, message};
 use strongroom_catalog::{Filter, Query, Stored};
 use tokio::sync::Semaphore;
 
 use super::{
-    Caller, Grant,
-    people::find_user,
     throttle::{Throttle, counts, network},
-    tokens::Issue,
+    tokens::{Issue, SESSION},
 };
 use crate::{
     audit,
     error::{ControlError, Result},
+    lookup::find_user,
     model::UserDoc,
+    rights::{Caller, Grant},
     service::Control,
 };
-
-/// How long a token of signing in lasts.
-pub(super) const SESSION: SignedDuration = SignedDuration::from_hours(12);
 
 /// What signing in is called in the audit log.
 const ACTION: &str = "access.sign_in";
@@ -143,7 +140,7 @@ struct Seat<'a> {
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
-        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut room = lock(self.room);
         room.all = room.all.saturating_sub(1);
         if let Some(of) = self.of
             && let Some(count) = room.by_address.get_mut(&of)
@@ -160,7 +157,7 @@ impl SignIns {
     /// A place for a stranger, if there is one.
     fn seat(&self, from: Option<IpAddr>) -> Option<Seat<'_>> {
         let of = from.map(network).filter(counts);
-        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut room = lock(&self.room);
         let own = of.and_then(|of| room.by_address.get(&of)).copied().unwrap_or(0);
         if room.all >= WAITING || own >= WAITING_OF_ONE {
             return None;
@@ -173,7 +170,7 @@ impl SignIns {
     }
 
     fn admit(&self, from: Option<IpAddr>, name: &str, clock: &dyn Clock) -> Result<()> {
-        let mut throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut throttle = lock(&self.throttle);
         match throttle.admit(from, name, clock.monotonic()) {
             Some(wait) => Err(too_often(wait.as_secs().saturating_add(1))),
             None => Ok(()),
@@ -181,7 +178,7 @@ impl SignIns {
     }
 
     fn succeeded(&self, from: Option<IpAddr>, name: &str) {
-        let mut throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut throttle = lock(&self.throttle);
         throttle.succeeded(from, name);
     }
 
@@ -198,7 +195,7 @@ impl SignIns {
         // the work continues, and keeps its turn.
         let done = Control::blocking(move || {
             let _turn = turn;
-            let free = || memory.lock().unwrap_or_else(PoisonError::into_inner);
+            let free = || lock(&memory);
             let mut own = Memory { blocks: free().pop().unwrap_or_default(), hashed };
             let done = work(&mut own);
             free().push(own.blocks);
@@ -342,7 +339,7 @@ impl Control {
     /// Counts a failure for the audit log, and writes what is there unless it was written just now.
     async fn sign_in_failed(&self, name: String, from: Option<IpAddr>) -> Result<()> {
         {
-            let mut failed = self.sign_ins.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut failed = lock(&self.sign_ins.failed);
             failed.count = failed.count.saturating_add(1);
             let now = self.now();
             failed.first.get_or_insert(now);
@@ -357,7 +354,7 @@ impl Control {
     /// Writes the failures of the last minute into the audit log, as one record; at the end at once.
     pub async fn record_failed_sign_ins(&self, at_the_end: bool) -> Result<()> {
         let gathered = {
-            let mut failed = self.sign_ins.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut failed = lock(&self.sign_ins.failed);
             let now = self.clock.monotonic();
             let recent = failed.written.is_some_and(|at| now.saturating_sub(at) < GATHER);
             if failed.count == 0 || (recent && !at_the_end) {

@@ -19,19 +19,19 @@ use strongroom_api::{
 use strongroom_base::{EntropyExt as _, ItemId, Message, TokenId, UserId, VaultId, codes, message};
 use strongroom_catalog::{Filter, Query, ReadTx, Tx};
 
-use super::{
-    Caller, Grant, Held, Operation, Target,
-    known::{Holder, Moment},
-    people::{assignments_of, find_user},
-};
+use super::known::{Holder, Moment};
 use crate::{
     audit,
     error::{ControlError, Result},
-    lookup::{find_item, no_item},
+    lookup::{assignments_of, find_item, find_user, no_item},
     model::{ItemDoc, TokenDoc, UserDoc},
     page::{PageRequest, page},
+    rights::{Caller, Grant, Held, Operation, Target},
     service::Control,
 };
+
+/// How long a token of signing in lasts.
+pub(super) const SESSION: SignedDuration = SignedDuration::from_hours(12);
 
 /// What a secret begins with, so that scanners for leaked secrets know it.
 const PREFIX: &str = "srt_";

@@ -4,12 +4,12 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
 };
 
 use jiff::{SignedDuration, Timestamp};
 use strongroom_api::Token;
-use strongroom_base::TokenId;
+use strongroom_base::{TokenId, lock};
 
 use crate::{error::Result, model::TokenDoc, service::Control};
 
@@ -36,7 +36,7 @@ pub(crate) struct Used(Mutex<BTreeMap<TokenId, Use>>);
 
 impl Used {
     fn uses(&self) -> MutexGuard<'_, BTreeMap<TokenId, Use>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// A token is used.

@@ -15,11 +15,12 @@ use strongroom_catalog::{Filter, Query, Stored, Tx};
 use strongroom_orders::Absence;
 
 use crate::{
-    access::{Caller, Operation, Target, seen::seen},
+    access::seen::seen,
     audit,
     error::{ControlError, Result},
     model::AlertDoc,
     page::{PageRequest, page},
+    rights::{Caller, Operation, Target},
     service::Control,
 };
 

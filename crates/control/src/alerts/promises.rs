@@ -13,10 +13,11 @@ use strongroom_policy::Policy;
 
 use super::{Happening, Rule, key, raise, resolve_key};
 use crate::{
-    access::{Sight, seen::seen},
+    access::seen::seen,
     error::{ControlError, Result},
+    lookup::policy_of,
     model::{AlertDoc, ItemDoc, PointDoc},
-    policies::policy_of,
+    rights::Sight,
     service::Control,
 };
 

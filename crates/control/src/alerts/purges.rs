@@ -14,8 +14,8 @@ use strongroom_catalog::{Filter, Query, ReadTx, Stored, Tx};
 use super::{Happening, Rule, key, raise, resolve_key};
 use crate::{
     error::Result,
+    lookup::vault_of,
     model::{AlertDoc, ItemDoc, PointDoc, VaultDoc},
-    policies::vault_of,
     service::Control,
 };
 

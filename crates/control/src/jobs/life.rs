@@ -20,7 +20,7 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use strongroom_api::{ErrorBody, Job, JobState, Progress, Report, Task, TaskState};
+use strongroom_api::{ErrorBody, Job, JobState, Progress, Report, Task, TaskName, TaskState};
 use strongroom_base::{PointId, codes, message};
 
 /// How often a job is tried again, and when.
@@ -58,7 +58,7 @@ pub enum Event {
     /// A part of it came to another state.
     Task {
         /// Which.
-        name: String,
+        name: TaskName,
         /// Its state.
         state: TaskState,
         /// What it found or did.
@@ -108,7 +108,7 @@ pub fn on(job: &Job, event: Event, retry: &Retry, now: Timestamp) -> Option<Job>
             job.state = S::Cancelling;
         }
         (S::InProgress | S::Cancelling, Event::Task { name, state, detail }) => {
-            task(&mut job, &name, state, detail, now);
+            task(&mut job, name, state, detail, now);
         }
         (S::InProgress | S::Cancelling, Event::Progress(progress) | Event::Result(progress)) => {
             job.progress = Some(progress);
@@ -181,13 +181,8 @@ fn start(job: &mut Job, now: Timestamp) {
     job.progress = None;
     job.warnings.clear();
     for task in &mut job.tasks {
-        *task = Task {
-            name: std::mem::take(&mut task.name),
-            state: TaskState::Pending,
-            started: None,
-            ended: None,
-            detail: None,
-        };
+        task.state = TaskState::Pending;
+        (task.started, task.ended, task.detail) = (None, None, None);
     }
 }
 
@@ -221,10 +216,10 @@ fn end(job: &mut Job, state: JobState, rest: TaskState, now: Timestamp) {
     }
 }
 
-fn task(job: &mut Job, name: &str, state: TaskState, detail: Option<String>, now: Timestamp) {
+fn task(job: &mut Job, name: TaskName, state: TaskState, detail: Option<String>, now: Timestamp) {
     let index = job.tasks.iter().position(|task| task.name == name).unwrap_or_else(|| {
         job.tasks.push(Task {
-            name: name.to_owned(),
+            name,
             state: TaskState::Pending,
             started: None,
             ended: None,
@@ -252,8 +247,8 @@ mod tests {
     use super::*;
 
     fn job() -> Job {
-        let task = |name: &str| Task {
-            name: name.to_owned(),
+        let task = |name| Task {
+            name,
             state: TaskState::Pending,
             started: None,
             ended: None,
@@ -269,7 +264,7 @@ mod tests {
             vault: None,
             item: None,
             host: None,
-            tasks: ["snapshot", "transfer", "validate"].map(task).into(),
+            tasks: [TaskName::Snapshot, TaskName::Transfer, TaskName::Validate].map(task).into(),
             progress: None,
             warnings: Vec::new(),
             error: None,
@@ -300,17 +295,17 @@ mod tests {
         })
     }
 
-    fn state_of(name: &str, state: TaskState) -> Event {
-        Event::Task { name: name.to_owned(), state, detail: None }
+    fn state_of(name: TaskName, state: TaskState) -> Event {
+        Event::Task { name, state, detail: None }
     }
 
     #[test]
     fn a_good_life() {
         let job = run(&[
             Event::Started,
-            state_of("snapshot", TaskState::InProgress),
-            state_of("snapshot", TaskState::Completed),
-            state_of("transfer", TaskState::InProgress),
+            state_of(TaskName::Snapshot, TaskState::InProgress),
+            state_of(TaskName::Snapshot, TaskState::Completed),
+            state_of(TaskName::Transfer, TaskState::InProgress),
             Event::Finished { report: None },
         ]);
         assert_eq!(job.state, JobState::Completed);
@@ -321,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_part_that_failed_makes_warnings() {
-        let failed = state_of("transfer", TaskState::Failed);
+        let failed = state_of(TaskName::Transfer, TaskState::Failed);
         let job = run(&[Event::Started, failed, Event::Finished { report: None }]);
         assert_eq!(job.state, JobState::CompletedWithWarnings);
     }
@@ -391,8 +386,8 @@ mod tests {
     fn event() -> impl Strategy<Value = Event> {
         prop_oneof![
             Just(Event::Started),
-            Just(state_of("transfer", TaskState::InProgress)),
-            Just(state_of("transfer", TaskState::Failed)),
+            Just(state_of(TaskName::Transfer, TaskState::InProgress)),
+            Just(state_of(TaskName::Transfer, TaskState::Failed)),
             Just(Event::Progress(Progress::default())),
             Just(Event::Warning(ErrorBody::new(&codes::VM_AGENT, "no agent"))),
             Just(Event::Finished { report: None }),

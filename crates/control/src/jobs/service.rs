@@ -3,23 +3,23 @@
 use serde_json::json;
 use strongroom_api::{
     self as api, ErrorBody, Job, JobBegun, JobKind, JobState, ProtectionState, Report, StopMode,
-    Task, TaskState, Trigger,
+    Task, TaskName, TaskState, Trigger,
 };
 use strongroom_base::{Fault, JobId, codes, message};
 use strongroom_catalog::{Filter, Query, Stored, Tx};
 
 use super::{Event, Retry, on};
 use crate::{
-    access::{Caller, Operation, Target, seen::seen},
+    access::seen::seen,
     alerts::{self, Happening, Rule},
     audit,
     cause::Cause,
     error::{ControlError, Result},
-    lookup::cut,
+    lookup::{cut, policy_of},
     model::{ItemDoc, JobDoc, Spec},
     once,
     page::{PageRequest, page},
-    policies::policy_of,
+    rights::{Caller, Operation, Target},
     service::Control,
 };
 
@@ -60,18 +60,18 @@ impl Spec {
         }
     }
 
-    fn tasks(&self) -> &'static [&'static str] {
+    fn tasks(&self) -> &'static [TaskName] {
         match self {
-            Self::Backup { .. } => &["snapshot", "transfer", "validate"],
-            Self::Restore { .. } => &["prepare", "restore"],
-            Self::FinishRestore { .. } => &["finish"],
-            Self::Discover { .. } => &["discover"],
-            Self::DeleteData { .. } | Self::Expire { .. } => &["delete"],
-            Self::Reclaim { .. } => &["reclaim"],
-            Self::Verify { .. } => &["verify"],
-            Self::Measure { .. } => &["measure"],
-            Self::RotateKey { .. } => &["rotate"],
-            Self::SaveCatalog { .. } => &["save"],
+            Self::Backup { .. } => &[TaskName::Snapshot, TaskName::Transfer, TaskName::Validate],
+            Self::Restore { .. } => &[TaskName::Prepare, TaskName::Restore],
+            Self::FinishRestore { .. } => &[TaskName::Finish],
+            Self::Discover { .. } => &[TaskName::Discover],
+            Self::DeleteData { .. } | Self::Expire { .. } => &[TaskName::Delete],
+            Self::Reclaim { .. } => &[TaskName::Reclaim],
+            Self::Verify { .. } => &[TaskName::Verify],
+            Self::Measure { .. } => &[TaskName::Measure],
+            Self::RotateKey { .. } => &[TaskName::Rotate],
+            Self::SaveCatalog { .. } => &[TaskName::Save],
             // One for each source.
             Self::Protect { .. } | Self::Record => &[],
         }
@@ -87,14 +87,8 @@ impl Spec {
 }
 
 /// A part of a job that comes later.
-pub(crate) fn pending(name: &str) -> Task {
-    Task {
-        name: name.to_owned(),
-        state: TaskState::Pending,
-        started: None,
-        ended: None,
-        detail: None,
-    }
+pub(crate) fn pending(name: TaskName) -> Task {
+    Task { name, state: TaskState::Pending, started: None, ended: None, detail: None }
 }
 
 /// Whether a failure is the answer to somebody who waits for it, and nothing that others should look at:
@@ -141,7 +135,7 @@ impl Control {
             vault,
             item,
             host,
-            tasks: spec.tasks().iter().map(|name| pending(name)).collect(),
+            tasks: spec.tasks().iter().map(|name| pending(name.clone())).collect(),
             progress: None,
             warnings: Vec::new(),
             error: None,

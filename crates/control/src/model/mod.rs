@@ -8,6 +8,7 @@ mod answer;
 mod host;
 mod item;
 mod job;
+mod notice;
 mod people;
 mod vault;
 
@@ -19,6 +20,7 @@ pub use self::{
     host::{HostDoc, MachineDoc},
     item::{GivenUpDoc, ItemDoc, ItemRetention, Planned, PointDoc, PolicyDoc},
     job::{AlertDoc, JobDoc, Spec},
+    notice::NoticeDoc,
     people::{AssignmentDoc, TokenDoc, UserDoc},
     vault::{UsageDoc, VaultDoc},
 };
@@ -35,7 +37,7 @@ pub static SCHEMA: Schema = Schema {
         GivenUpDoc::KIND,
         JobDoc::KIND,
         AlertDoc::KIND,
-        crate::telling::NoticeDoc::KIND,
+        NoticeDoc::KIND,
         UsageDoc::KIND,
         UserDoc::KIND,
         TokenDoc::KIND,

@@ -24,15 +24,12 @@ mod form;
 mod read;
 mod write;
 
-use std::{
-    collections::HashMap,
-    sync::{MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, sync::MutexGuard};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use strongroom_api::{JobKind, JobState, VaultState};
-use strongroom_base::VaultId;
+use strongroom_base::{VaultId, lock};
 use strongroom_catalog::{Document, Filter, Query, ReadTx, Stored, Tx};
 
 pub use self::form::Saved;
@@ -125,7 +122,7 @@ pub(crate) struct Unsaved {
 
 impl Control {
     fn unsaved(&self) -> MutexGuard<'_, Unsaved> {
-        self.unsaved.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.unsaved)
     }
 
     /// Whether a vault's part of the catalog is others than what was saved, and when that was.

@@ -3,7 +3,7 @@
 use strongroom_api::{Item, ProtectSource, ProtectableItem, Source};
 use strongroom_orders::AllowedPlaces;
 
-use super::{Found, Kind, Machine, Protectable};
+use super::kind::{Found, Kind, Machine, Protectable};
 use crate::{error::Result, rights::not_allowed};
 
 /// Disks; what they are called is their item's.

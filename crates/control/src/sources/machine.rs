@@ -4,7 +4,7 @@ use strongroom_api::{Item, ProtectSource, ProtectableItem, Source};
 use strongroom_base::message;
 use strongroom_orders::AllowedPlaces;
 
-use super::{Found, Kind, Machine, Protectable};
+use super::kind::{Found, Kind, Machine, Protectable};
 use crate::error::Result;
 
 impl Kind for Machine<'_> {

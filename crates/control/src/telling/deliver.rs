@@ -8,16 +8,15 @@ use strongroom_base::{AlertId, NoticeId, message};
 use strongroom_catalog::{Document as _, Filter, Query, ReadTx, Stored};
 use tokio::{sync::watch, task::JoinSet};
 
-use super::{Channel, GIVE_UP, NOTICED, NoticeDoc, PATIENCE, Undelivered, pause};
+use super::{Channel, GIVE_UP, NOTICED, PATIENCE, Undelivered, pause};
 use crate::{
-    access::{Caller, Operation, Target},
     alerts::{self, Rule},
     audit,
     error::{ControlError, Result},
     lookup::cut,
-    model::AlertDoc,
+    model::{AlertDoc, NoticeDoc},
     pulse::Delivery,
-    rights::forbidden,
+    rights::{Caller, Operation, Target, forbidden},
     service::Control,
 };
 

@@ -15,10 +15,8 @@ mod outbox;
 
 use std::{future::Future, pin::Pin, time::Duration};
 
-use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
+use jiff::SignedDuration;
 use strongroom_api::{Notice, Severity};
-use strongroom_catalog::{Column, Document, Kind, Value};
 
 /// A way to tell of alerts.
 pub trait Channel: Send + Sync {
@@ -76,48 +74,6 @@ const TOGETHER: usize = 500;
 fn pause(tries: u32) -> SignedDuration {
     let doublings = tries.saturating_sub(1).min(10);
     SignedDuration::from_secs((10_i64 << doublings).min(15 * 60))
-}
-
-/// What is to be told by one channel.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NoticeDoc {
-    /// What is sent.
-    pub notice: Notice,
-    /// The channel's name.
-    pub channel: String,
-    /// How often it was tried; one that was, is changed no more.
-    pub tries: u32,
-    /// When it is tried next; none: it was given up.
-    pub next: Option<Timestamp>,
-    /// Why the last try failed.
-    pub error: Option<String>,
-}
-
-impl Document for NoticeDoc {
-    const KIND: &'static Kind = &Kind {
-        table: "notices",
-        columns: &[
-            Column::text("channel"),
-            Column::integer("time"),
-            Column::integer("tries"),
-            Column::integer("next").nullable(),
-        ],
-        unique: &[],
-        indexes: &[&["channel", "time"], &["time"]],
-    };
-
-    fn id(&self) -> String {
-        self.notice.id.to_string()
-    }
-
-    fn columns(&self) -> Vec<Value> {
-        vec![
-            self.channel.as_str().into(),
-            self.notice.time.into(),
-            self.tries.into(),
-            self.next.into(),
-        ]
-    }
 }
 
 #[cfg(test)]

@@ -7,8 +7,13 @@ use strongroom_api::{Alert, Notice};
 use strongroom_base::NoticeId;
 use strongroom_catalog::{Filter, Query, Stored, Tx};
 
-use super::{Channel, NoticeDoc, TOGETHER};
-use crate::{alerts::Rule, error::Result, model::AlertDoc, service::Control};
+use super::{Channel, TOGETHER};
+use crate::{
+    alerts::Rule,
+    error::Result,
+    model::{AlertDoc, NoticeDoc},
+    service::Control,
+};
 
 impl Control {
     /// How many alerts are in no notice yet, and how many notices wait for a channel.

@@ -5,14 +5,14 @@
 //! completed with warnings, and the item's next backup transfers it first.
 
 use jiff::Timestamp;
-use strongroom_api::{self as api, ErrorBody, PointState, TaskState};
-use strongroom_base::{ItemId, JobId, Kind, PointId, message};
+use strongroom_api::{self as api, ErrorBody, PointState, TaskName, TaskState};
+use strongroom_base::{Kind, PointId, message};
 use strongroom_catalog::Stored;
 use strongroom_orders::{BackupDone, BackupOrder, OrderId, Tier, ValidateOrder, Watch};
-use strongroom_policy::PointTimes;
 
 use super::{
-    Outcome, Teller,
+    known::{Known, Wanted},
+    outcome::{Outcome, Teller},
     progress::result,
     transfer::{in_snapshot_tier, is_final, snapshot_item},
 };
@@ -20,48 +20,12 @@ use crate::{
     error::ControlError,
     jobs::Event,
     lookup::named,
-    model::{HostDoc, ItemDoc, PointDoc, VaultDoc},
+    model::{ItemDoc, PointDoc},
     points::{point_doc, point_or_snapshot},
-    policies::{policy_of, vault_of},
     service::Control,
 };
 
-/// What is to be backed up, and why.
-pub(super) struct Wanted<'a> {
-    pub(super) job: &'a api::Job,
-    pub(super) item: ItemId,
-    pub(super) occurrence: Option<Timestamp>,
-    pub(super) retain_until: Option<Timestamp>,
-}
-
-/// All that an order needs to know.
-pub(super) struct Known {
-    /// The job that gives it.
-    pub(super) job: JobId,
-    pub(super) item: ItemDoc,
-    pub(super) vault: VaultDoc,
-    /// The vault near the source that the point goes into first, if there is one.
-    near: Option<VaultDoc>,
-    host: api::Host,
-    policy: Option<api::Policy>,
-}
-
 impl Control {
-    async fn known(&self, job: JobId, item: ItemId) -> Result<Known, ControlError> {
-        in_read!(self, tx => {
-            let item = named::<ItemDoc>(tx, item).await?.doc;
-            let vault = vault_of(tx, &item.item).await?;
-            let host = named::<HostDoc>(tx, item.item.host).await?.doc.host;
-            let near = host.snapshot_vault.filter(|near| *near != vault.vault.id);
-            let near = match near {
-                Some(near) => Some(named::<VaultDoc>(tx, near).await?.doc),
-                None => None,
-            };
-            let policy = policy_of(tx, &item.item).await?.map(|(policy, _)| policy);
-            Ok(Known { job, item, vault, near, host, policy })
-        })
-    }
-
     pub(super) async fn do_backup(
         &self,
         wanted: Wanted<'_>,
@@ -105,7 +69,7 @@ impl Control {
                 Err(error) if watch.cancel.is_cancelled() => return Err(error),
                 Err(error) if is_final(&error, wanted.job) => {
                     let said = Some(error.message.clone());
-                    watch.task("transfer", TaskState::Failed, said);
+                    watch.task(TaskName::Transfer, TaskState::Failed, said);
                     // One that is lost or damaged holds up no other; a store that is away would.
                     let is_away = error.kind == Kind::Unavailable;
                     teller.tell(Event::Warning(*error));
@@ -134,36 +98,6 @@ impl Control {
     ) -> Result<(), Box<ErrorBody>> {
         self.validate(known, point, watch).await?;
         Ok(self.point_is_good(known, point.point.id).await?)
-    }
-
-    /// Until when a new point is locked, if its vault is immutable for ever: as long as it is promised.
-    async fn lock_of_new(
-        &self,
-        wanted: &Wanted<'_>,
-        known: &Known,
-    ) -> Result<Option<Timestamp>, ControlError> {
-        let times = PointTimes {
-            time: self.now(),
-            occurrence: wanted.occurrence,
-            on_demand_until: wanted.retain_until,
-            good: true,
-        };
-        self.lock_until(&known.item, &known.vault, times).await
-    }
-
-    /// The same of a point that is transferred into its vault.
-    pub(super) async fn lock_of(
-        &self,
-        known: &Known,
-        point: &PointDoc,
-    ) -> Result<Option<Timestamp>, ControlError> {
-        let times = PointTimes {
-            time: point.point.time,
-            occurrence: point.occurrence,
-            on_demand_until: point.point.retain_until,
-            good: true,
-        };
-        self.lock_until(&known.item, &known.vault, times).await
     }
 
     fn backup_order(
@@ -228,7 +162,7 @@ impl Control {
         point: &PointDoc,
         watch: &Watch,
     ) -> Result<(), Box<ErrorBody>> {
-        watch.task("validate", TaskState::InProgress, None);
+        watch.task(TaskName::Validate, TaskState::InProgress, None);
         let keeper = self.keeper.clone();
         let place = self.place_of(&known.vault, &known.item.item, point).await?;
         let point = point.point.id;
@@ -239,11 +173,11 @@ impl Control {
         match checked {
             Ok(notes) => {
                 let detail = (!notes.is_empty()).then(|| notes.join("; "));
-                watch.task("validate", TaskState::Completed, detail);
+                watch.task(TaskName::Validate, TaskState::Completed, detail);
                 Ok(())
             }
             Err(error) => {
-                watch.task("validate", TaskState::Failed, Some(error.message.clone()));
+                watch.task(TaskName::Validate, TaskState::Failed, Some(error.message.clone()));
                 // Only damage says something of the point.
                 if matches!(error.kind, Kind::Corrupt | Kind::NotFound) {
                     self.set_point_state(&known.item.item, point, PointState::Damaged).await?;

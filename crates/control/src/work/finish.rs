@@ -2,14 +2,15 @@
 
 use jiff::SignedDuration;
 use serde_json::json;
-use strongroom_api::{ErrorBody, Item, JobBegun, Replaced, RestoreDecision, TaskState, Trigger};
+use strongroom_api::{
+    ErrorBody, Item, JobBegun, Replaced, RestoreDecision, TaskName, TaskState, Trigger,
+};
 use strongroom_base::{ItemId, JobId, message};
 use strongroom_catalog::{Filter, Query, Stored};
 use strongroom_orders::{FinishDone, FinishOrder, OrderId, Watch};
 
-use super::{Outcome, Teller};
+use super::outcome::{Outcome, Teller};
 use crate::{
-    access::{Caller, Operation, Target},
     alerts::{self, Happening, Rule},
     audit,
     error::{ControlError, Result},
@@ -17,6 +18,7 @@ use crate::{
     jobs::Event,
     lookup::{find_item, named, no_item},
     model::{HostDoc, ItemDoc, Spec},
+    rights::{Caller, Operation, Target},
     service::Control,
 };
 
@@ -68,7 +70,7 @@ impl Control {
         teller: &Teller,
         watch: &Watch,
     ) -> Outcome {
-        watch.task("finish", TaskState::InProgress, None);
+        watch.task(TaskName::Finish, TaskState::InProgress, None);
         let item = in_read!(self, tx => { named::<ItemDoc>(tx, item).await })?.doc.item;
         // A first try may have come to its end, and died before it was written down.
         let Some(replaced) = item.replaced else { return Ok(None) };
@@ -93,7 +95,7 @@ impl Control {
                 None
             }
         };
-        watch.task("finish", TaskState::Completed, None);
+        watch.task(TaskName::Finish, TaskState::Completed, None);
         Ok(report)
     }
 

@@ -4,20 +4,19 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
-use strongroom_api::{self as api, JobKind, KeyReference, Report, TaskState, VaultUsage};
+use strongroom_api::{self as api, JobKind, KeyReference, Report, TaskName, TaskState, VaultUsage};
 use strongroom_base::{ItemId, JobId, PointId, VaultId, codes, words};
 use strongroom_catalog::{Document as _, Filter, Query, Stored};
 use strongroom_orders::{OrderId, RotateOrder, Watch};
 
-use super::{Outcome, compare::forget_given_up, transfer::snapshot_item};
+use super::{compare::forget_given_up, outcome::Outcome, transfer::snapshot_item};
 use crate::{
-    access::{Caller, Operation},
     alerts, audit,
     error::{ControlError, Result},
-    lookup::named,
+    lookup::{named, vault_of},
     model::{ItemDoc, JobDoc, MachineDoc, PointDoc, Spec, UsageDoc, VaultDoc},
-    policies::vault_of,
     retention::{old_snapshots, purgeable},
+    rights::{Caller, Operation},
     service::Control,
     sources,
     vaults::key_words,
@@ -35,7 +34,7 @@ const AT_ONCE: usize = 500;
 
 impl Control {
     pub(super) async fn do_expire(&self, vault: VaultId, watch: &Watch) -> Outcome {
-        watch.task("delete", TaskState::InProgress, None);
+        watch.task(TaskName::Delete, TaskState::InProgress, None);
         let doc = self.work_vault(vault).await?;
         self.store_time().await?;
         let now = self.trusted_now();
@@ -69,13 +68,13 @@ impl Control {
         );
         match late {
             None => {
-                watch.task("delete", TaskState::Completed, Some(detail));
+                watch.task(TaskName::Delete, TaskState::Completed, Some(detail));
                 Ok(Some(Report::of(
                     &json!({ "points_removed": removed, "snapshots_removed": snapshots }),
                 )?))
             }
             Some(error) => {
-                watch.task("delete", TaskState::Failed, Some(detail));
+                watch.task(TaskName::Delete, TaskState::Failed, Some(detail));
                 Err(error)
             }
         }
@@ -192,7 +191,7 @@ impl Control {
     }
 
     pub(super) async fn do_delete_data(&self, item: ItemId, watch: &Watch) -> Outcome {
-        watch.task("delete", TaskState::InProgress, None);
+        watch.task(TaskName::Delete, TaskState::InProgress, None);
         self.store_time().await?;
         let (doc, vault) = in_read!(self, tx => {
             let item = named::<ItemDoc>(tx, item).await?.doc;
@@ -228,7 +227,7 @@ impl Control {
             audit::record(tx, &system, Operation::DeleteData, &doc.item.name, detail).await
         })?;
         watch.task(
-            "delete",
+            TaskName::Delete,
             TaskState::Completed,
             Some(words::count_of(removed, "recovery point")),
         );
@@ -248,7 +247,7 @@ impl Control {
     }
 
     pub(super) async fn do_reclaim(&self, job: JobId, vault: VaultId, watch: &Watch) -> Outcome {
-        watch.task("reclaim", TaskState::InProgress, None);
+        watch.task(TaskName::Reclaim, TaskState::InProgress, None);
         let doc = self.work_vault(vault).await?;
         // First: what is gone, or deleted by others, is to be known before anything is freed.
         self.compare_points(&doc, None).await?;
@@ -260,12 +259,12 @@ impl Control {
         if done.complete {
             self.reclaimed(&doc, &order, &done.held).await?;
         }
-        watch.task("reclaim", TaskState::Completed, None);
+        watch.task(TaskName::Reclaim, TaskState::Completed, None);
         Ok(Some(done.report))
     }
 
     pub(super) async fn do_measure(&self, vault: VaultId, watch: &Watch) -> Outcome {
-        watch.task("measure", TaskState::InProgress, None);
+        watch.task(TaskName::Measure, TaskState::InProgress, None);
         let doc = self.work_vault(vault).await?;
         self.compare_points(&doc, None).await?;
         self.extend_locks(&doc, None).await?;
@@ -300,7 +299,7 @@ impl Control {
             tx.delete_all::<UsageDoc>(&in_vault.lt("measured", old)).await?;
             Ok(usage)
         })?;
-        watch.task("measure", TaskState::Completed, None);
+        watch.task(TaskName::Measure, TaskState::Completed, None);
         Ok(Some(Report::of(&json!({ "stored_bytes": usage.stored_bytes }))?))
     }
 
@@ -311,7 +310,7 @@ impl Control {
         key: Option<KeyReference>,
         watch: &Watch,
     ) -> Outcome {
-        watch.task("rotate", TaskState::InProgress, None);
+        watch.task(TaskName::Rotate, TaskState::InProgress, None);
         let doc = self.work_vault(vault).await?;
         let order = OrderId::of_job(job, "rotate");
         let order = RotateOrder { order, vault: doc.access(), new: key.clone() };
@@ -328,16 +327,16 @@ impl Control {
             tx.update(&doc, version).await?;
             Ok(())
         })?;
-        watch.task("rotate", TaskState::Completed, None);
+        watch.task(TaskName::Rotate, TaskState::Completed, None);
         Ok(None)
     }
 
     pub(super) async fn do_save_catalog(&self, vault: VaultId, watch: &Watch) -> Outcome {
-        watch.task("save", TaskState::InProgress, None);
+        watch.task(TaskName::Save, TaskState::InProgress, None);
         let done = self.save_in(vault).await?;
         let (chunks, put) = done.chunks;
         let words = format!("{}, {put} of {chunks} parts", words::bytes(done.put));
-        watch.task("save", TaskState::Completed, Some(words));
+        watch.task(TaskName::Save, TaskState::Completed, Some(words));
         Ok(None)
     }
 

@@ -13,9 +13,11 @@
 mod attention;
 mod backup;
 mod compare;
-mod drivers;
+pub(crate) mod drivers;
 mod finish;
 mod house;
+mod known;
+mod outcome;
 pub(crate) mod progress;
 mod protect;
 mod restore;
@@ -37,11 +39,13 @@ use strongroom_orders::Watch;
 use tokio::sync::{mpsc, watch};
 use tracing::Instrument as _;
 
-pub(crate) use self::drivers::Drivers;
-use self::drivers::Owner;
+use self::{
+    drivers::Owner,
+    outcome::{Outcome, Teller},
+};
 
 use crate::{
-    error::{ControlError, Result},
+    error::Result,
     jobs::{Claim, Event, Waiting, choose, service::queued_jobs},
     model::{HostDoc, JobDoc, Spec, VaultDoc},
     service::Control,
@@ -83,39 +87,6 @@ impl Rounds {
         if let Some(owner) = &mut self.owner {
             owner.until_idle().await;
         }
-    }
-}
-
-/// What a job did, or why it failed.
-pub(crate) type Outcome = Result<Option<api::Report>, Box<ErrorBody>>;
-
-/// What a running job tells.
-#[derive(Clone)]
-pub(crate) struct Teller(mpsc::UnboundedSender<Event>);
-
-impl Teller {
-    /// Something happened.
-    pub(crate) fn tell(&self, event: Event) {
-        // Nobody listens any more only when the job has ended.
-        self.0.send(event).ok();
-    }
-
-    /// A watch whose events go here.
-    pub(crate) fn watch(&self, cancel: &Cancel) -> Watch {
-        let teller = self.clone();
-        Watch::new(cancel.clone(), move |event| {
-            teller.tell(Event::Task {
-                name: event.task.into_owned(),
-                state: event.state,
-                detail: event.detail,
-            });
-        })
-    }
-}
-
-impl From<ControlError> for Box<ErrorBody> {
-    fn from(error: ControlError) -> Self {
-        Self::new(error.body())
     }
 }
 
@@ -485,7 +456,7 @@ impl Control {
                     self.do_protect(job, (vault, host), &request, teller, cancel).await
                 }
                 Spec::Backup { item, occurrence, retain_until } => {
-                    let order = backup::Wanted { job: &doc.job, item, occurrence, retain_until };
+                    let order = known::Wanted { job: &doc.job, item, occurrence, retain_until };
                     self.do_backup(order, teller, &watch).await
                 }
                 Spec::Restore { item, point, host, restore } => {

@@ -1,13 +1,9 @@
 //! How far jobs have come: in memory and sent to listeners, rarely written down.
 
-use std::{
-    collections::HashMap,
-    sync::{MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::MutexGuard, time::Duration};
 
 use strongroom_api::{Job, JobState, Progress};
-use strongroom_base::{JobId, Snapshot, Things};
+use strongroom_base::{JobId, Snapshot, Things, lock};
 
 use crate::{jobs::Event, model::JobDoc, service::Control};
 
@@ -41,7 +37,7 @@ pub(super) fn result(of: Snapshot, stored_bytes: u64) -> Event {
 
 impl Control {
     fn progress(&self) -> MutexGuard<'_, Known> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.progress)
     }
 
     /// A job has come further.

@@ -6,13 +6,13 @@ use jiff::SignedDuration;
 use serde_json::json;
 use strongroom_api::{
     self as api, ErrorBody, HostState, JobKind, Level, Protect, ProtectSource, ProtectableItem,
-    Report, TaskState, Trigger, Verdict,
+    Report, TaskName, TaskState, Trigger, Verdict,
 };
 use strongroom_base::{Cancel, Code, HostId, JobId, VaultId, codes, message, words};
 use strongroom_catalog::{Filter, Query, Stored};
 use strongroom_orders::{CheckOrder, OrderId, Watch};
 
-use super::{Outcome, Teller};
+use super::outcome::{Outcome, Teller};
 use crate::{
     error::ControlError,
     items::NewItem,
@@ -31,11 +31,11 @@ const SEEN_EVERY: SignedDuration = SignedDuration::from_mins(5);
 
 impl Control {
     pub(super) async fn do_discover(&self, host: HostId, watch: &Watch) -> Outcome {
-        watch.task("discover", TaskState::InProgress, None);
+        watch.task(TaskName::Discover, TaskState::InProgress, None);
         let found = self.discover_now(host, watch).await?;
         let names: Vec<_> = found.iter().map(|machine| &machine.name).collect();
         let detail = words::count_of(found.len(), "machine");
-        watch.task("discover", TaskState::Completed, Some(detail));
+        watch.task(TaskName::Discover, TaskState::Completed, Some(detail));
         Ok(Some(Report::of(&json!({ "machines": names }))?))
     }
 
@@ -172,7 +172,7 @@ impl Control {
                 let code = &codes::JOB_CANCELLED;
                 return Err(Box::new(ErrorBody::new(code, code.meaning)));
             }
-            let name = source_name(source)?;
+            let name = TaskName::from(source_name(source)?);
             let task = |state, detail| {
                 teller.tell(Event::Task { name: name.clone(), state, detail });
             };

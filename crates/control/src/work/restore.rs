@@ -4,14 +4,17 @@ use strongroom_api::{self as api, ErrorBody, PointState, Trigger};
 use strongroom_base::{Code, HostId, ItemId, JobId, PointId, codes};
 use strongroom_orders::{RestoreDone, RestoreOrder, Watch};
 
-use super::{Outcome, Teller, progress::result, transfer::in_snapshot_tier};
+use super::{
+    outcome::{Outcome, Teller},
+    progress::result,
+    transfer::in_snapshot_tier,
+};
 use crate::{
     error::ControlError,
     jobs::Event,
-    lookup::named,
+    lookup::{named, vault_of},
     model::{HostDoc, ItemDoc},
     points::{point_doc, point_or_snapshot},
-    policies::vault_of,
     service::Control,
     sources,
 };

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use strongroom_api::{Job, TaskState};
+use strongroom_api::{Job, TaskName, TaskState};
 use tracing::{
     Span,
     field::{Empty, display},
@@ -35,7 +35,7 @@ pub(super) fn of(doc: &JobDoc, adopt: Adopt) -> Span {
 
 /// The spans of the tasks that are under way.
 #[derive(Default)]
-pub(super) struct Tasks(HashMap<String, Span>);
+pub(super) struct Tasks(HashMap<TaskName, Span>);
 
 impl Tasks {
     /// A task may have begun or ended.

@@ -10,7 +10,7 @@ use strongroom_base::{ItemId, Kind, VaultId, codes};
 use strongroom_catalog::{Filter, Query, Stored};
 use strongroom_orders::{OrderId, TransferOrder, VaultAccess, Watch};
 
-use super::backup::Known;
+use super::known::Known;
 use crate::{
     error::ControlError,
     jobs::Retry,

@@ -8,7 +8,7 @@ use strongroom_base::{JobId, VaultId, message};
 use strongroom_catalog::{Query, ReadTx, Tx};
 use strongroom_orders::{OrderId, VerifyDepth, VerifyFacts, VerifyOrder, Watch};
 
-use super::{Outcome, Teller};
+use super::outcome::{Outcome, Teller};
 use crate::{
     alerts::{self, Happening, Rule},
     error::Result,

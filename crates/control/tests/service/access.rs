@@ -7,7 +7,7 @@ use strongroom_api::{
     Scope, SignIn, TokenCreate, UserCreate, UserUpdate,
 };
 use strongroom_catalog::testing::{Bed, on_both_databases};
-use strongroom_control::{ItemFilter, PageRequest, access::Caller};
+use strongroom_control::{ItemFilter, PageRequest, rights::Caller};
 
 use crate::world::{World, refusal, source};
 

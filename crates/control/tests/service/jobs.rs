@@ -2,7 +2,7 @@
 
 use strongroom_api::{
     self as api, AlertState, BackupNow, JobKind, JobState, PointState, ProtectionState as P,
-    Severity, TaskState,
+    Severity, TaskName, TaskState,
 };
 use strongroom_base::codes;
 use strongroom_catalog::testing::{Bed, on_both_databases};
@@ -172,7 +172,7 @@ async fn a_point_is_restorable_only_when_validated(bed: Bed) {
     world.shared.outside().validation_fails = Some(&codes::STORE_CORRUPT);
     let job = world.backup("web").await;
     assert_eq!(job.state, JobState::Failed);
-    let validate = job.tasks.iter().find(|task| task.name == "validate").expect("a task");
+    let validate = job.tasks.iter().find(|task| task.name == TaskName::Validate).expect("a task");
     assert_eq!(validate.state, TaskState::Failed);
     let points = world.points("web").await;
     assert_eq!((points[0].state, points[1].state), (PointState::Damaged, PointState::Restorable));

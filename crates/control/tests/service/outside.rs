@@ -11,7 +11,7 @@ use std::{
 use jiff::Timestamp;
 use strongroom_api::{
     self as api, Check, ConsistencyProved, ErrorBody, Finding, ItemUsage, KeyReference, Level,
-    PointDisk, ProtectableDisk, ProtectableItem, Restore, Source, TaskState, Verdict,
+    PointDisk, ProtectableDisk, ProtectableItem, Restore, Source, TaskName, TaskState, Verdict,
 };
 use strongroom_base::{Clock, Code, HostId, JobId, PointId, SystemEntropy, VaultId, codes};
 use strongroom_control::telling::Channel;
@@ -254,7 +254,7 @@ impl Agent for Host {
     }
 
     fn backup(&self, order: &BackupOrder, watch: &Watch) -> Result<BackupDone> {
-        watch.task("snapshot", TaskState::InProgress, None);
+        watch.task(TaskName::Snapshot, TaskState::InProgress, None);
         while self.0.outside().hold && !watch.cancel.is_cancelled() {
             #[allow(clippy::disallowed_methods, reason = "the world waits in real time")]
             std::thread::sleep(Duration::from_millis(5));
@@ -298,15 +298,15 @@ impl Agent for Host {
         watch.progress.add_total(1 << 30);
         watch.progress.advance(3 << 29);
         outside.backups_made += 1;
-        watch.task("snapshot", TaskState::Completed, None);
+        watch.task(TaskName::Snapshot, TaskState::Completed, None);
         if order.tier == Tier::Vault {
-            watch.task("transfer", TaskState::Completed, None);
+            watch.task(TaskName::Transfer, TaskState::Completed, None);
         }
         Ok(BackupDone { point, warnings: Vec::new(), report: api::Report::default() })
     }
 
     fn transfer(&self, order: &TransferOrder, watch: &Watch) -> Result<BackupDone> {
-        watch.task("transfer", TaskState::InProgress, None);
+        watch.task(TaskName::Transfer, TaskState::InProgress, None);
         goes_on(watch)?;
         let mut outside = self.0.outside();
         if let Some(code) = outside.transfers_fail.pop_front().flatten() {
@@ -334,18 +334,18 @@ impl Agent for Host {
             outside.transfers_unheard -= 1;
             return Err(error(&codes::STORE_UNAVAILABLE));
         }
-        watch.task("transfer", TaskState::Completed, None);
+        watch.task(TaskName::Transfer, TaskState::Completed, None);
         Ok(BackupDone { point, warnings: Vec::new(), report: api::Report::default() })
     }
 
     fn restore(&self, order: &RestoreOrder, watch: &Watch) -> Result<RestoreDone> {
-        watch.task("prepare", TaskState::InProgress, None);
+        watch.task(TaskName::Prepare, TaskState::InProgress, None);
         goes_on(watch)?;
         let mut outside = self.0.outside();
         outside.reach(&order.vault)?;
         outside.open(&order.vault)?.point(&order.item, order.point)?;
-        watch.task("prepare", TaskState::Completed, None);
-        watch.task("restore", TaskState::InProgress, None);
+        watch.task(TaskName::Prepare, TaskState::Completed, None);
+        watch.task(TaskName::Restore, TaskState::InProgress, None);
         let done = if let Some(done) = outside.restored.get(&order.job) {
             done.clone()
         } else {
@@ -370,7 +370,7 @@ impl Agent for Host {
             outside.restored.insert(order.job, done.clone());
             done
         };
-        watch.task("restore", TaskState::Completed, None);
+        watch.task(TaskName::Restore, TaskState::Completed, None);
         Ok(done)
     }
 
@@ -439,14 +439,14 @@ impl Keeper for Vaults {
     }
 
     fn validate(&self, order: &ValidateOrder, watch: &Watch) -> Result<Vec<String>> {
-        watch.task("validate", TaskState::InProgress, None);
+        watch.task(TaskName::Validate, TaskState::InProgress, None);
         goes_on(watch)?;
         let mut outside = self.0.outside();
         if let Some(code) = outside.validation_fails {
             return Err(error(code));
         }
         outside.open(&order.vault)?.point(&order.item, order.point)?;
-        watch.task("validate", TaskState::Completed, None);
+        watch.task(TaskName::Validate, TaskState::Completed, None);
         Ok(Vec::new())
     }
 

@@ -14,9 +14,9 @@ use strongroom_catalog::{
 };
 use strongroom_control::{
     AlertFilter, ItemFilter, PageRequest,
-    access::{Caller, Grant, Sight},
     jobs::JobFilter,
     model::{ItemDoc, JobDoc},
+    rights::{Caller, Grant, Sight},
 };
 
 use crate::world::{DAY, World, source};

@@ -11,8 +11,8 @@ use strongroom_api::{self as api, HostCreate, Item, KeyReference, Vault, VaultCr
 use strongroom_base::{Clock, SystemEntropy};
 use strongroom_catalog::testing::Bed;
 use strongroom_control::{
-    AlertFilter, Control, PageRequest, Parts, Settings, access::Caller, clock::Reading,
-    model::SCHEMA, telling::Channel,
+    AlertFilter, Control, PageRequest, Parts, Settings, clock::Reading, model::SCHEMA,
+    rights::Caller, telling::Channel,
 };
 
 use crate::outside::{Host, Machine, Named, Shared, Vaults};

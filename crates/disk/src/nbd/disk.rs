@@ -3,12 +3,12 @@
 use std::{
     cell::Cell,
     io,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, PoisonError},
     time::Duration,
 };
 
 use rustls::ClientConfig;
-use strongroom_base::{ByteRange, Clock as _, RangeSet, SECTOR_SIZE, SystemClock};
+use strongroom_base::{ByteRange, Clock as _, RangeSet, SECTOR_SIZE, SystemClock, lock};
 
 use strongroom_nbd::{
     client::{Connection, Contexts, Export, Handshake, Payload, Request, transport},
@@ -91,10 +91,6 @@ pub(super) struct Pool {
     /// Why the export is of no more use. After one connection has failed nobody knows what became
     /// of its writes, so all end.
     broken: Option<Reason>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One part of the work of a batch: a request and where its bytes are.

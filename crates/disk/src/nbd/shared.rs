@@ -3,6 +3,8 @@
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 
+use strongroom_base::lock;
+
 use super::disk::Pool;
 
 /// A maximum number of connections for all exports together. An export that has none takes over one that another
@@ -32,7 +34,7 @@ impl NbdConnections {
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.state)
     }
 
     /// The right to one more connection, if there is one to be had without taking it from others.

@@ -3,13 +3,13 @@
 use std::{
     path::{Path, PathBuf},
     sync::{
-        Mutex, PoisonError,
+        Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use strongroom_base::{Cancel, words};
+use strongroom_base::{Cancel, lock, words};
 use strongroom_hypervisor::{Connection, Domain, State};
 
 use crate::{MachineError, error::Result};
@@ -106,7 +106,7 @@ impl<'a> Watch<'a> {
 
     /// Why the work had to stop, if it had to.
     pub(super) fn verdict(&self) -> Option<MachineError> {
-        self.verdict.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.verdict).take()
     }
 
     /// The most scratch space that was seen in use.
@@ -139,7 +139,7 @@ impl<'a> Watch<'a> {
     }
 
     fn stop(&self, reason: MachineError) {
-        self.verdict.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+        lock(&self.verdict).get_or_insert(reason);
         self.engine.cancel();
     }
 

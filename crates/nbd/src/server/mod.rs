@@ -10,6 +10,9 @@
 //! [`Exports`] says what there is, [`Exported`] is one of them. One conversation takes one thread and at most
 //! [`PIECE`] bytes for data, however long its requests are. Who may connect, how long the other side may be
 //! silent and how many may talk at once is the caller's to decide, by the stream that it gives.
+//!
+//! No command listens yet: this is for the instant restore, by `strongroom_export::Shown`. Until then the client of
+//! this crate, others' clients and a fuzzer talk to it in tests.
 
 mod handshake;
 mod session;

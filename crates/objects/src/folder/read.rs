@@ -4,14 +4,14 @@ use std::{
     fs::File,
     io::{self, ErrorKind, IoSliceMut},
     os::unix::fs::FileExt,
-    sync::{Arc, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, MutexGuard, OnceLock},
 };
 
 use rustix::{
     fs::{FileType, Mode, OFlags},
     io::ReadWriteFlags,
 };
-use strongroom_base::{AlignedBuf, ByteRange};
+use strongroom_base::{AlignedBuf, ByteRange, lock};
 
 use super::{BOUNCE_LEN, DIRECT_FROM, Folder};
 use crate::store::{Key, ObjectStore, StoreError};
@@ -51,7 +51,7 @@ impl Folder {
     }
 
     fn open_files(&self) -> MutexGuard<'_, OpenFiles> {
-        self.open_files.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.open_files)
     }
 
     pub(super) fn forget_open_file(&self, key: &Key) {

@@ -1,6 +1,6 @@
 //! Hosts: what an [`Agent`](crate::Agent) must do with disks by path.
 
-use strongroom_api::{ConsistencyProved, Restore, RestoreDisks, Source, Verdict};
+use strongroom_api::{ConsistencyProved, Restore, RestoreDisks, Source, TaskName, Verdict};
 use strongroom_base::{PointId, codes};
 
 use super::{Checked, Heard, ITEM, Suite};
@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The parts of an order, in the order in which they end.
-const BACKUP: [&str; 2] = ["snapshot", "transfer"];
+const BACKUP: [TaskName; 2] = [TaskName::Snapshot, TaskName::Transfer];
 
 impl Suite<'_> {
     /// A host says what it is, and what can be backed up.
@@ -41,7 +41,7 @@ impl Suite<'_> {
         self.same(&point.item.as_str(), &ITEM, "the item's name")?;
         let of_job = Some(order.job.to_string());
         self.same(&point.tags.get("job").cloned(), &of_job, "the point names its job")?;
-        self.holds(point.tags.contains_key("why"), "the point bears the order's labels")?;
+        self.holds(point.tags.contains_key("why"), "the point bears the order's tags")?;
         self.same(&point.consistency, &ConsistencyProved::Crash, "disks are as they are")?;
         let names: Vec<_> = point.disks.iter().map(|disk| disk.name.as_str()).collect();
         self.same(&names, &vec!["a"], "the point's disks")?;
@@ -70,7 +70,7 @@ impl Suite<'_> {
 
         let near = BackupOrder { tier: Tier::Snapshot, ..self.backup_order(&vault, 3) };
         self.agent().backup(&near, &heard.watch())?;
-        self.same(&heard.completed()?, &["snapshot"].as_slice(), "parts near the source")
+        self.same(&heard.completed()?, &[TaskName::Snapshot].as_slice(), "parts near the source")
     }
 
     /// What cannot be backed up has its code, and leaves no point.
@@ -116,7 +116,7 @@ impl Suite<'_> {
         self.fails(stopped, &codes::INTERRUPTED, "a transfer that was cancelled")?;
         let heard = Heard::default();
         let sent = self.agent().transfer(&order, &heard.watch())?;
-        self.same(&heard.completed()?, &["transfer"].as_slice(), "parts of a transfer")?;
+        self.same(&heard.completed()?, &[TaskName::Transfer].as_slice(), "parts of a transfer")?;
         self.same(&sent.point.time, &point.time, "the copy is of the same moment")?;
         let copy_of = Some(point.id.to_string());
         self.same(&sent.point.tags.get("copy_of").cloned(), &copy_of, "it says of what it is")?;
@@ -164,7 +164,11 @@ impl Suite<'_> {
             let done = self.agent().restore(&wanted, &heard.watch())?;
             self.same(&done.safety_point, &None, "nothing was replaced")?;
             let parts = heard.completed()?;
-            self.same(&parts, &["prepare", "restore"].as_slice(), "parts of a restore")?;
+            self.same(
+                &parts,
+                &[TaskName::Prepare, TaskName::Restore].as_slice(),
+                "parts of a restore",
+            )?;
         }
         let missing = RestoreOrder { point: Self::stranger(), ..order("missing") };
         self.fails(restore(&missing), &codes::POINT_NOT_FOUND, "a point that is not there")?;

@@ -8,14 +8,14 @@ mod vaults;
 
 use std::{
     fmt::Debug,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use jiff::Timestamp;
 use strongroom_api::{
-    ConsistencyWanted, DiskSelection, ErrorBody, KeyReference, Source, TaskState,
+    ConsistencyWanted, DiskSelection, ErrorBody, KeyReference, Source, TaskName, TaskState,
 };
-use strongroom_base::{Cancel, Code, JobId, PointId, SystemClock, SystemEntropy};
+use strongroom_base::{Cancel, Code, JobId, PointId, SystemClock, SystemEntropy, lock};
 
 use crate::{
     Agent, BackupDone, BackupOrder, Keeper, OrderId, Result, TaskEvent, Tier, VaultAccess,
@@ -55,7 +55,7 @@ pub trait World {
     /// A path of a disk that is not there.
     fn missing_disk(&self) -> String;
 
-    /// A folder of this name to restore to.
+    /// A folder of this name to restore to; for a machine's disks it must be there.
     fn target(&self, name: &str) -> String;
 
     /// A machine of the host; none if it has none.
@@ -209,19 +209,19 @@ impl Heard {
     fn watch(&self) -> Watch {
         let heard = self.clone();
         Watch::new(Cancel::new(), move |event| {
-            heard.0.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+            lock(&heard.0).push(event);
         })
     }
 
     /// The parts that came to their end, in order; each must have begun.
-    fn completed(&self) -> std::result::Result<Vec<String>, Failure> {
-        let events = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut begun: Vec<&str> = Vec::new();
+    fn completed(&self) -> std::result::Result<Vec<TaskName>, Failure> {
+        let events = std::mem::take(&mut *lock(&self.0));
+        let mut begun: Vec<&TaskName> = Vec::new();
         let mut done = Vec::new();
         for event in &events {
             match event.state {
                 TaskState::InProgress => begun.push(&event.task),
-                TaskState::Completed => done.push(event.task.to_string()),
+                TaskState::Completed => done.push(event.task.clone()),
                 state => return Err(Failure(format!("{} was told to be {state}", event.task))),
             }
         }

@@ -1,7 +1,7 @@
 //! Vaults: what a [`Keeper`](crate::Keeper) must do.
 
 use jiff::{SignedDuration, Timestamp};
-use strongroom_api::KeyReference;
+use strongroom_api::{KeyReference, TaskName};
 use strongroom_base::{PointId, codes};
 
 use super::{Checked, Failure, Heard, ITEM, Suite};
@@ -56,7 +56,11 @@ impl Suite<'_> {
         let order = Self::validate_order(&vault, first.id);
         for _ in 0..2 {
             self.keeper().validate(&order, &heard.watch())?;
-            self.same(&heard.completed()?, &["validate"].as_slice(), "parts of a validation")?;
+            self.same(
+                &heard.completed()?,
+                &[TaskName::Validate].as_slice(),
+                "parts of a validation",
+            )?;
         }
         let stopped = self.keeper().validate(&order, &Self::cancelled());
         self.fails(stopped, &codes::INTERRUPTED, "a validation that was cancelled")?;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::stream;
 use serde::Deserialize;
 use strongroom_api::{AuditEntry, AuditVerified, Page};
-use strongroom_control::{Control, access::Caller};
+use strongroom_control::{Control, rights::Caller};
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 

@@ -8,7 +8,7 @@ use axum::{
 };
 use strongroom_api::{AccessRow, ErrorEntry, Health, Page, Status};
 use strongroom_base::{CATALOG, message};
-use strongroom_control::access::Operation;
+use strongroom_control::rights::Operation;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{

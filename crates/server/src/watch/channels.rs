@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use serde::Deserialize;
 use strongroom_api::Severity;
+use strongroom_base::Clock;
 use strongroom_control::telling::Channel;
 
 use super::{mail::Mail, webhook::Webhook};
@@ -145,13 +146,14 @@ pub(crate) fn channels(
     mail: &[MailConfig],
     webhook: &[WebhookConfig],
     host: &str,
+    clock: &Arc<dyn Clock>,
 ) -> Result<Vec<Arc<dyn Channel>>, String> {
     let mut found: Vec<Arc<dyn Channel>> = Vec::new();
     for config in mail {
         found.push(Arc::new(Mail::new(config, host)?));
     }
     for config in webhook {
-        found.push(Arc::new(Webhook::new(config, host)));
+        found.push(Arc::new(Webhook::new(config, host, Arc::clone(clock))));
     }
     Ok(found)
 }

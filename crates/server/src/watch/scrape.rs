@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use strongroom_api::{Job, JobKind};
-use strongroom_base::{Clock as _, SystemClock};
 use strongroom_control::{Control, Figures};
 
 use super::{
@@ -40,9 +39,9 @@ impl Metrics {
         set(&self.process_max_fds, &none, process.max_fds);
         set(&self.process_threads, &none, process.threads);
         self.pulse(control);
-        let begun = SystemClock.monotonic();
+        let begun = control.clock().monotonic();
         let (figures, notices) = (control.figures().await, control.notices().await);
-        let took = SystemClock.monotonic().saturating_sub(begun);
+        let took = control.clock().monotonic().saturating_sub(begun);
         set(&self.catalog_read, &none, took.as_secs_f64());
         let answered = figures.is_ok() && notices.is_ok();
         set(&self.catalog_up, &none, if answered { 1.0 } else { 0.0 });

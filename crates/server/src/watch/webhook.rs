@@ -7,13 +7,13 @@
 //!
 //! The time of sending is signed too, so that what somebody has recorded is not believed later.
 
-use std::{fs, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 
 use aws_lc_rs::hmac;
 use reqwest::{Certificate, Client, redirect::Policy};
 use serde::Serialize;
 use strongroom_api::{Notice, Severity};
-use strongroom_base::{Clock as _, SystemClock};
+use strongroom_base::Clock;
 use strongroom_control::telling::{Channel, Sending, Undelivered};
 
 use super::{channels::WebhookConfig, mail::words};
@@ -28,6 +28,7 @@ const SECRET: usize = 16;
 pub(super) struct Webhook {
     config: WebhookConfig,
     host: String,
+    clock: Arc<dyn Clock>,
 }
 
 /// What is sent.
@@ -43,8 +44,8 @@ struct Body<'a> {
 
 impl Webhook {
     /// Of what was set.
-    pub(super) fn new(config: &WebhookConfig, host: &str) -> Self {
-        Self { config: config.clone(), host: host.to_owned() }
+    pub(super) fn new(config: &WebhookConfig, host: &str, clock: Arc<dyn Clock>) -> Self {
+        Self { config: config.clone(), host: host.to_owned(), clock }
     }
 
     fn secret(&self) -> Result<hmac::Key, Undelivered> {
@@ -82,7 +83,7 @@ impl Webhook {
         let version = env!("CARGO_PKG_VERSION");
         let body = serde_json::to_string(&Body { server: &self.host, version, notice })
             .map_err(|error| Undelivered::refused(format!("no JSON can be made: {error}")))?;
-        let signature = signature(&self.secret()?, SystemClock.now().as_second(), &body);
+        let signature = signature(&self.secret()?, self.clock.now().as_second(), &body);
         let sent = self
             .client()?
             .post(&self.config.url)

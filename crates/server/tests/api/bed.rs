@@ -93,7 +93,7 @@ impl Answer {
     }
 }
 
-fn config(dir: &tempfile::TempDir) -> ServerConfig {
+pub(crate) fn config(dir: &tempfile::TempDir) -> ServerConfig {
     ServerConfig {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         data_dir: dir.path().join("data"),

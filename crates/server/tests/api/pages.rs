@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::Value;
 use strongroom_api::Role;
-use strongroom_control::access::Operation;
+use strongroom_control::rights::Operation;
 use strongroom_server::ServerConfig;
 
 use crate::bed::Bed;

@@ -4,7 +4,7 @@ use axum::http::Method;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use strongroom_api::Role;
-use strongroom_control::access::Operation;
+use strongroom_control::rights::Operation;
 
 use crate::bed::{Answer, Bed};
 

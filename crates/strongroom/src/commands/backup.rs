@@ -85,7 +85,7 @@ pub(crate) struct BackupArgs {
     #[arg(long, value_name = "ID", value_parser = values::point_ids)]
     parent: Option<IdRange>,
 
-    /// A label for the recovery point; may be repeated
+    /// A tag for the recovery point; may be repeated
     #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = values::tag)]
     tags: Vec<(String, String)>,
 

@@ -123,7 +123,7 @@ impl CreateArgs {
         }
         if !self.safety.is_empty() {
             return Err(Failure::usage(
-                "soft delete, immutability and labels are for vaults of the service: give a NAME",
+                "soft delete, immutability and tags are for vaults of the service: give a NAME",
             ));
         }
         let url = context.vault_url(&self.vault)?;

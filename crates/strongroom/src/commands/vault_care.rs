@@ -1,13 +1,10 @@
 //! `vault usage|verify|reclaim|rebuild-index`: looking after a vault.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Mutex, time::Duration};
 
 use clap::Args;
 use jiff::Timestamp;
-use strongroom_base::{PointId, Stage, Things};
+use strongroom_base::{PointId, Stage, Things, lock};
 use strongroom_client::OfVault;
 use strongroom_engine::Progress;
 use strongroom_vault::{
@@ -233,7 +230,7 @@ impl<'p> Seen<'p> {
 
     /// Takes absolute figures, which may come in any order.
     fn bytes(&self, done: u64, total: u64) {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock(&self.last);
         self.progress.advance(done.saturating_sub(last.0));
         self.progress.add_total(total.saturating_sub(last.1));
         *last = (done.max(last.0), total.max(last.1));

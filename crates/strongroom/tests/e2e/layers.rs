@@ -56,13 +56,17 @@ const TESTING: (&str, [&str; 2]) = ("strongroom-testing", ["strongroom-bench", "
 /// that tests and simulators own the time.
 ///
 /// [`Clock`]: strongroom_base::Clock
-const SYSTEM_CLOCK: [(&str, &str); 9] = [
+const SYSTEM_CLOCK: [(&str, &str); 13] = [
     // What they wait for is another process, which lives in the machine's time.
     ("strongroom-disk", "image/serve.rs"),
     ("strongroom-disk", "nbd/disk.rs"),
     ("strongroom-keys", "module.rs"),
-    // It puts the service together, and talks to clients and watchers in the machine's time.
-    ("strongroom-server", ".rs"),
+    // They put the service together, for all its life or for one command, and give it this clock.
+    ("strongroom-server", "src/serve.rs"),
+    ("strongroom-server", "src/first.rs"),
+    ("strongroom-server", "src/copies.rs"),
+    ("strongroom-server", "src/recover.rs"),
+    ("strongroom-server", "src/doctor.rs"),
     // Tools for tests.
     ("strongroom-testing", "processes.rs"),
     ("strongroom-orders", "conformance/mod.rs"),
@@ -165,7 +169,7 @@ fn reads(path: &str, text: &str) -> Vec<String> {
 }
 
 /// The sources below a folder, without test code that has files of its own.
-fn sources(folder: &Path, into: &mut Vec<(String, String)>) {
+pub(crate) fn sources(folder: &Path, into: &mut Vec<(String, String)>) {
     for entry in fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();

@@ -10,6 +10,7 @@
 
 mod bad_days;
 mod blocks;
+mod circles;
 mod codes;
 mod damage;
 mod docs;

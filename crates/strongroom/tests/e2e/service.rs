@@ -231,6 +231,46 @@ fn the_owner_of_the_folder_always_comes_in() {
     panic!("the first token's file is left");
 }
 
+#[test]
+fn a_catalog_is_copied_and_loaded_elsewhere() {
+    let mut service = Service::with_item(4);
+    let lab = &service.lab;
+    let dump = "server dump-catalog --config server.toml --data-dir data";
+    let dumped = lab.json(&format!("{dump} copy"));
+    assert_documented("server dump-catalog", &dumped);
+    let copy = fs::metadata(lab.path("copy")).expect("it is there");
+    assert_eq!(copy.permissions().mode() & 0o777, 0o600);
+    assert_eq!(dumped["size_bytes"], copy.len());
+    // Nothing is overwritten, and nothing is left of what failed.
+    lab.fails(&format!("{dump} copy"), 5, "local.io");
+    lab.fails("server dump-catalog --data-dir nowhere other", 5, "local.io");
+    assert!(!lab.path("other").exists());
+
+    // Into the catalog of a server that runs, or that is there: never.
+    let load = "server load-catalog --config server.toml --data-dir data";
+    lab.fails(&format!("{load} copy"), 4, "server.running");
+    let items = lab.json("item list");
+    service.stop();
+    let lab = &service.lab;
+    lab.fails(&format!("{load} copy"), 4, "catalog.not_empty");
+    for name in ["catalog.sqlite", "catalog.sqlite-wal", "catalog.sqlite-shm"] {
+        fs::remove_file(lab.path("data").join(name)).ok();
+    }
+    let text = fs::read_to_string(lab.path("copy")).expect("readable");
+    fs::write(lab.path("cut"), &text[..text.len() - 100]).expect("written");
+    lab.fails(&format!("{load} cut"), 6, "catalog.corrupt");
+    lab.fails(&format!("{load} gone"), 5, "local.io");
+    let loaded = lab.json(&format!("{load} copy"));
+    assert_documented("server load-catalog", &loaded);
+    assert_eq!(loaded["audit_intact"], true);
+    assert!(loaded["documents"].as_u64() > Some(5), "{loaded}");
+    // Tokens, items and jobs are those of before.
+    service.start_again();
+    service.wait_for_greeting();
+    assert_eq!(service.lab.json("item list"), items);
+    assert_eq!(service.lab.json("audit verify")["intact"], true);
+}
+
 /// What a process has in memory at present, in bytes.
 fn resident(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("readable");

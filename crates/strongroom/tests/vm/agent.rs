@@ -12,7 +12,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use strongroom_agent::{LocalAgent, LocalHost, LocalKeeper, Vaults};
 use strongroom_api::{
     ConsistencyProved, ConsistencyWanted, DiskSelection, KeyReference, PowerAfter, Restore,
-    RestoreDisks, RestoreMachine, RestoreReplace, Source, StopFirst,
+    RestoreDisks, RestoreMachine, RestoreReplace, Source, StopFirst, TaskName,
 };
 use strongroom_base::{Cancel, Clock as _, JobId, SystemClock, SystemEntropy};
 use strongroom_hypervisor::Settings;
@@ -243,7 +243,8 @@ fn seen_checked_backed_up_and_missed() {
     let (watch, heard) = listener();
     let first = agent.backup(&order, &watch).expect("a point");
     let events = std::mem::take(&mut *heard.lock().expect("unlocked"));
-    let states: Vec<_> = events.iter().map(|event| (&*event.task, event.state.name())).collect();
+    let states: Vec<_> =
+        events.iter().map(|event| (event.task.as_str(), event.state.name())).collect();
     let expected = [
         ("snapshot", "in_progress"),
         ("snapshot", "completed"),
@@ -412,7 +413,8 @@ fn killed_cancelled_and_given_again() {
     let cancel = watch.cancel.clone();
     let stopped = std::thread::scope(|scope| {
         let work = scope.spawn(|| workers.agent.backup(&order, &watch));
-        let reads = || heard.lock().expect("unlocked").iter().any(|event| event.task == "transfer");
+        let reads =
+            || heard.lock().expect("unlocked").iter().any(|event| event.task == TaskName::Transfer);
         assert!(within(60, reads), "it does not read");
         cancel.cancel();
         work.join().expect("ends")
@@ -464,7 +466,8 @@ fn machines_come_back_however_often_it_is_asked() {
     let restored = workers.agent.restore(&wanted, &watch).expect("goes on");
     let tasks: Vec<_> =
         heard.lock().expect("unlocked").iter().map(|event| event.task.clone()).collect();
-    assert_eq!(tasks, ["prepare", "prepare", "restore", "restore"]);
+    let expected = [TaskName::Prepare, TaskName::Prepare, TaskName::Restore, TaskName::Restore];
+    assert_eq!(tasks, expected);
     assert_eq!(restored.report["machine"], "copy", "{:#}", restored.report);
     assert!(restored.warnings.is_empty(), "{:?}", restored.warnings);
     let images = ["copy-vda.qcow2", "copy-vdb.raw"].map(|name| Path::new(&to).join(name));

@@ -33,6 +33,7 @@ mod killed;
 #[allow(dead_code, reason = "the other tests use the rest")]
 mod lab;
 mod misfortune;
+mod orders;
 mod pages;
 mod pitfalls;
 mod remote;

@@ -18,10 +18,10 @@ use std::{
     collections::{HashMap, HashSet},
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak},
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, Weak},
 };
 
-use strongroom_base::{Digest, PackId};
+use strongroom_base::{Digest, PackId, lock};
 use strongroom_format::pack::{Contents, Header, RecordKind};
 use ulid::Ulid;
 
@@ -110,10 +110,6 @@ pub(crate) struct Loaded {
     pub(crate) segment: Arc<Segment>,
     /// By pack row: its source exists and no other segment speaks for it.
     pub(crate) alive: Arc<[bool]>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Loaded {

@@ -309,7 +309,7 @@ impl Segment {
             .saturating_add(pages.saturating_mul(8))
             .saturating_add(32);
         // Another process that shares the folder may make the same segment now.
-        let temporary = path.with_extension(format!("{}.new", std::process::id()));
+        let temporary = crate::files::unfinished(path);
         let file = crate::files::make_anew(&temporary)?;
         let start = u64::try_from(front_len.saturating_add(HEADER_LEN)).unwrap_or(u64::MAX);
         let mut below = Below::new(&file, start);

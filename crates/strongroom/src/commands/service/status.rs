@@ -1,11 +1,11 @@
 //! `status` and `server`: how things are.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf};
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use strongroom_api::{Status, VaultStatus};
-use strongroom_server::{NewToken, OwnerToken};
+use strongroom_server::{CatalogCopy, NewToken, OwnerToken};
 
 use crate::{
     columns::{Cell, Columns, row},
@@ -160,6 +160,8 @@ impl Show for Shown {
 pub(crate) enum ServerCommand {
     ConfirmClock(ConfirmClockArgs),
     NewToken(NewTokenArgs),
+    DumpCatalog(DumpCatalogArgs),
+    LoadCatalog(LoadCatalogArgs),
 }
 
 impl ServerCommand {
@@ -167,6 +169,18 @@ impl ServerCommand {
         match self {
             Self::ConfirmClock(args) => args.run(context),
             Self::NewToken(args) => args.run(context),
+            Self::DumpCatalog(args) => args.run(context),
+            Self::LoadCatalog(args) => args.run(context),
+        }
+    }
+
+    /// The server of this machine, if the command works on it.
+    pub(crate) fn server(&mut self) -> Option<&mut ServerArgs> {
+        match self {
+            Self::ConfirmClock(_) => None,
+            Self::NewToken(args) => Some(&mut args.server),
+            Self::DumpCatalog(args) => Some(&mut args.server),
+            Self::LoadCatalog(args) => Some(&mut args.server),
         }
     }
 }
@@ -254,6 +268,98 @@ impl NewTokenArgs {
         let OwnerToken { user, secret, expires } = strongroom_server::new_token(&order)?;
         context.out.say(&format!("A token for {user}, which ends {}.", human::time(expires)));
         context.out.result(&Made { user, secret, expires })
+    }
+}
+
+/// Copy the server's catalog to a file, while the server runs or not
+///
+/// The copy is a text file with the state of one moment: vaults, items, policies, jobs, users and the
+/// audit log. `strongroom server load-catalog` makes a catalog of it, in SQLite or PostgreSQL. The copy
+/// has neither backup data nor the keys in the server's folder, but the hashes of passwords and
+/// tokens: protect it like the catalog. Run the command on the server's own machine, as the user who
+/// owns the server's folder or as root. Here --config names the server's own file, as for `serve`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom server dump-catalog /backup/catalog.jsonl
+  strongroom server dump-catalog --config /etc/strongroom/server.toml catalog.jsonl")]
+pub(crate) struct DumpCatalogArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+
+    /// The file to create; an existing file is never replaced
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
+
+/// That it was copied.
+#[derive(Debug, Serialize)]
+struct Dumped {
+    file: PathBuf,
+    size_bytes: u64,
+}
+
+impl Show for Dumped {
+    fn show(&self) -> String {
+        let size = human::bytes(self.size_bytes);
+        format!("The catalog is copied to {} ({size})\n", self.file.display())
+    }
+}
+
+impl DumpCatalogArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let Self { server, file } = self;
+        strongroom_server::dump_catalog(&server.load()?, &file)?;
+        let size_bytes = std::fs::metadata(&file).map(|found| found.len()).unwrap_or_default();
+        context.out.result(&Dumped { file, size_bytes })
+    }
+}
+
+/// Make the server's catalog of a copy
+///
+/// The catalog is the one that the server's configuration names, SQLite or PostgreSQL, whatever the
+/// copy was made from. It must be empty, and the server must not run. The command checks the whole
+/// copy first, and loads all of it or nothing. A copy of an earlier version is upgraded. The keys and
+/// vaults in the server's folder are not part of the copy: keep them, or copy them yourself. Run the
+/// command on the server's own machine. Here --config names the server's own file, as for `serve`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom server load-catalog /backup/catalog.jsonl
+  STRONGROOM_SERVER_CATALOG=postgres://strongroom@db/strongroom \
+    strongroom server load-catalog catalog.jsonl")]
+pub(crate) struct LoadCatalogArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+
+    /// The copy
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
+
+/// What was loaded.
+#[derive(Debug, Serialize)]
+struct Loaded {
+    documents: u64,
+    audit_records: u64,
+    audit_intact: bool,
+}
+
+impl Show for Loaded {
+    fn show(&self) -> String {
+        let Self { documents, audit_records, audit_intact } = self;
+        let chain = if *audit_intact { "intact" } else { "broken: `strongroom audit verify`" };
+        format!(
+            "The catalog is loaded: {documents} documents, {audit_records} audit records (the log is {chain})\n"
+        )
+    }
+}
+
+impl LoadCatalogArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let CatalogCopy { documents, audit_records, audit_intact } =
+            strongroom_server::load_catalog(&self.server.load()?, &self.file)?;
+        context.out.result(&Loaded { documents, audit_records, audit_intact })
     }
 }
 

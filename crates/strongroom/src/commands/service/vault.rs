@@ -74,7 +74,7 @@ pub(crate) struct SafetyArgs {
     #[arg(long, value_name = "BOOL")]
     recompress: Option<bool>,
 
-    /// A label; may be repeated
+    /// A tag; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = values::tag)]
     tag: Vec<(String, String)>,
 }
@@ -292,7 +292,7 @@ pub(crate) struct UpdateArgs {
     #[arg(long, value_name = "NAME", value_parser = values::name)]
     new_name: Option<String>,
 
-    /// Remove all labels
+    /// Remove all tags
     #[arg(long, conflicts_with = "tag")]
     no_tags: bool,
 

@@ -84,7 +84,7 @@ operations! {
     VerifyVault = "vault.verify", Operator, Vault, "Verify what a vault holds.";
 
     CreateVault = "vault.create", Contributor, Server, "Create a vault, or take one over.";
-    UpdateVault = "vault.update", Contributor, Vault, "Change a vault's name and labels, and strengthen its protection.";
+    UpdateVault = "vault.update", Contributor, Vault, "Change a vault's name and tags, and strengthen its protection.";
     Reclaim = "vault.reclaim", Contributor, Vault, "Free the space that no recovery point of a vault needs.";
     CreatePolicy = "policy.create", Contributor, Vault, "Create a policy.";
     UpdatePolicy = "policy.update", Contributor, Vault, "Change a policy.";
