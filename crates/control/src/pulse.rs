@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-/// How it went to tell of alerts.
+/// How the sending of a notice went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Delivery {
     /// It was confirmed.

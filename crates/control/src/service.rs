@@ -14,8 +14,8 @@ use strongroom_orders::{Agents, AllowedPlaces, Keeper, OrderId, Result as WorkRe
 use tokio::sync::{Notify, broadcast};
 
 use crate::{
-    cause::Adopt, clock::Reading, error::Result, jobs::Limits, model::SettingDoc, pulse::Pulse,
-    telling::Channel, work::Drivers,
+    cause::Adopt, clock::Reading, error::Result, jobs::Limits, model::SettingDoc, notify::Channel,
+    pulse::Pulse, work::Drivers,
 };
 
 /// What the operator has set.
@@ -41,7 +41,7 @@ pub struct Settings {
     pub verify_all_days: u32,
     /// Minutes between two copies of the catalog in each vault, if something changed; 0: none.
     pub save_every_minutes: u32,
-    /// Seconds that alerts wait for others, to be told together.
+    /// Seconds that alerts wait for others, to be sent together.
     pub alert_bundle_seconds: u32,
 }
 
@@ -79,7 +79,7 @@ pub struct Parts {
     pub readings: Arc<dyn Fn() -> Reading + Send + Sync>,
     /// Chance.
     pub entropy: Arc<dyn Entropy>,
-    /// How people and programs outside are told of alerts.
+    /// How alerts reach people and programs outside.
     pub channels: Vec<Arc<dyn Channel>>,
     /// How a job's span becomes part of the trace of what asked for it.
     pub adopt: Adopt,
@@ -102,9 +102,9 @@ pub struct Control {
     /// The lease under which everything is changed, if several servers can reach the catalog.
     fence: OnceLock<Lease>,
     pub(crate) started: Timestamp,
-    /// Told when there may be something to do.
+    /// Notified when there may be something to do.
     pub(crate) wake: Notify,
-    /// Told of every change of a job.
+    /// Gets every change of a job.
     pub(crate) job_events: broadcast::Sender<api::Job>,
     /// The way to whoever owns the jobs at work.
     pub(crate) drivers: Arc<Drivers>,

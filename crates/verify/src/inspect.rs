@@ -437,13 +437,13 @@ impl<'a> Repairs<'a> {
         if !self.wanted {
             return Vec::new();
         }
-        let told = self.store().refusals().into_iter().map(|refusal| FailedRepair {
+        let refused = self.store().refusals().into_iter().map(|refusal| FailedRepair {
             copy: refusal.copy,
             code: refusal.code.name,
             reason: refusal.reason,
         });
-        let told: Vec<_> = told.collect();
-        if told.is_empty() { lock(&self.failure).take().into_iter().collect() } else { told }
+        let refused: Vec<_> = refused.collect();
+        if refused.is_empty() { lock(&self.failure).take().into_iter().collect() } else { refused }
     }
 
     pub(super) fn store(&self) -> &Arc<dyn ObjectStore> {

@@ -1,4 +1,4 @@
-//! What the catalog holds: the words of the API, and what belongs to them that nobody else is told.
+//! What the catalog holds: the words of the API, and what belongs to them that no caller sees.
 //!
 //! A document is kept as JSON; what lists filter and sort by is also in columns. Fields are only
 //! added, with defaults, so that what an earlier version wrote can be read; what cannot be done so
@@ -35,7 +35,7 @@ pub static SCHEMA: Schema = Schema {
         GivenUpDoc::KIND,
         JobDoc::KIND,
         AlertDoc::KIND,
-        crate::telling::NoticeDoc::KIND,
+        crate::notify::NoticeDoc::KIND,
         UsageDoc::KIND,
         UserDoc::KIND,
         TokenDoc::KIND,

@@ -7,7 +7,7 @@ use strongroom_base::{ItemId, JobId, message};
 use strongroom_catalog::{Filter, Query, Stored};
 use strongroom_orders::{FinishDone, FinishOrder, OrderId, Watch};
 
-use super::{Outcome, Teller};
+use super::{JobEvents, Outcome};
 use crate::{
     access::{Caller, Operation, Target},
     alerts::{self, Happening, Rule},
@@ -65,7 +65,7 @@ impl Control {
         job: JobId,
         item: ItemId,
         decision: RestoreDecision,
-        teller: &Teller,
+        events: &JobEvents,
         watch: &Watch,
     ) -> Outcome {
         watch.task("finish", TaskState::InProgress, None);
@@ -89,7 +89,7 @@ impl Control {
                     "the decision about {machine} was made on the host itself",
                     machine = replaced.machine
                 );
-                teller.tell(Event::Warning(ErrorBody::from(message)));
+                events.send(Event::Warning(ErrorBody::from(message)));
                 None
             }
         };

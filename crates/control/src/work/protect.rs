@@ -12,7 +12,7 @@ use strongroom_base::{Cancel, Code, HostId, JobId, VaultId, codes, message, word
 use strongroom_catalog::{Filter, Query, Stored};
 use strongroom_orders::{CheckOrder, OrderId, Watch};
 
-use super::{Outcome, Teller};
+use super::{JobEvents, Outcome};
 use crate::{
     error::ControlError,
     items::NewItem,
@@ -157,10 +157,10 @@ impl Control {
         job: JobId,
         (vault, host): (VaultId, HostId),
         request: &Protect,
-        teller: &Teller,
+        events: &JobEvents,
         cancel: &Cancel,
     ) -> Outcome {
-        let watch = teller.watch(cancel);
+        let watch = events.watch(cancel);
         let is_discovered = |source| Ok(sources::wanted(source)?.is_discovered());
         let asks: Result<Vec<bool>, ControlError> =
             request.sources.iter().map(is_discovered).collect();
@@ -174,7 +174,7 @@ impl Control {
             }
             let name = source_name(source)?;
             let task = |state, detail| {
-                teller.tell(Event::Task { name: name.clone(), state, detail });
+                events.send(Event::Task { name: name.clone(), state, detail });
             };
             task(TaskState::InProgress, None);
             match self.protect_one(job, (vault, host), request, source, &machines).await {

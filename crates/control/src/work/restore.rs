@@ -4,7 +4,7 @@ use strongroom_api::{self as api, ErrorBody, PointState, Trigger};
 use strongroom_base::{Code, HostId, ItemId, JobId, PointId, codes};
 use strongroom_orders::{RestoreDone, RestoreOrder, Watch};
 
-use super::{Outcome, Teller, progress::result, transfer::in_snapshot_tier};
+use super::{JobEvents, Outcome, progress::result, transfer::in_snapshot_tier};
 use crate::{
     error::ControlError,
     jobs::Event,
@@ -25,7 +25,7 @@ impl Control {
         point: PointId,
         host: HostId,
         restore: api::Restore,
-        teller: &Teller,
+        events: &JobEvents,
         watch: &Watch,
     ) -> Outcome {
         let (item, vault, host, point) = in_read!(self, tx => {
@@ -38,7 +38,7 @@ impl Control {
             })?;
             Ok((item, vault, host, point.doc))
         })?;
-        teller.tell(Event::Point(point.point.id));
+        events.send(Event::Point(point.point.id));
         // Named as whoever looks for it will.
         let replaces = match &restore {
             api::Restore::Replace(replace) if !replace.dry_run => {
@@ -71,7 +71,7 @@ impl Control {
                     done = Some(restored);
                 }
                 Err(error) if point.is_in_vault() && is_of_vault(&error) => {
-                    teller.tell(Event::Warning(*error));
+                    events.send(Event::Warning(*error));
                 }
                 Err(error) => return Err(error),
             }
@@ -81,7 +81,7 @@ impl Control {
             None => self.order_restore(&host, order, watch).await?,
         };
         for warning in &done.warnings {
-            teller.tell(Event::Warning(warning.clone()));
+            events.send(Event::Warning(warning.clone()));
         }
         if let Some(facts) = &done.safety_point {
             let state = PointState::Restorable;
@@ -101,7 +101,7 @@ impl Control {
             self.set_replaced(item.item.id, Some(replaced)).await?;
         }
         let far = watch.progress.snapshot();
-        teller.tell(result(far, far.stored_bytes));
+        events.send(result(far, far.stored_bytes));
         Ok(Some(done.report))
     }
 

@@ -8,7 +8,7 @@ use strongroom_base::{JobId, VaultId, message};
 use strongroom_catalog::{Query, ReadTx, Tx};
 use strongroom_orders::{OrderId, VerifyDepth, VerifyFacts, VerifyOrder, Watch};
 
-use super::{Outcome, Teller};
+use super::{JobEvents, Outcome};
 use crate::{
     alerts::{self, Happening, Rule},
     error::Result,
@@ -39,7 +39,7 @@ impl Control {
         job: JobId,
         vault: VaultId,
         all: bool,
-        teller: &Teller,
+        events: &JobEvents,
         watch: &Watch,
     ) -> Outcome {
         let doc = self.work_vault(vault).await?;
@@ -96,7 +96,7 @@ impl Control {
             of.resolve(tx, Rule::VerifyLate).await
         })?;
         if let Some(warning) = warning {
-            teller.tell(Event::Warning(warning));
+            events.send(Event::Warning(warning));
         }
         Ok(Some(Report::of(&found)?))
     }

@@ -14,7 +14,7 @@ use strongroom_api::{
     PointDisk, ProtectableDisk, ProtectableItem, Restore, Source, TaskState, Verdict,
 };
 use strongroom_base::{Clock, Code, HostId, JobId, PointId, SystemEntropy, VaultId, codes};
-use strongroom_control::telling::Channel;
+use strongroom_control::notify::Channel;
 use strongroom_orders::{
     Absence, AbsentPoint, Agent, Agents, AllowedPlaces, BackupDone, BackupOrder, CheckOrder,
     FinishDone, FinishOrder, HeldPoint, HostFacts, Keeper, NotAllowed, ORDERS_VERSION, PointFacts,

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use serde::Deserialize;
 use strongroom_api::Severity;
-use strongroom_control::telling::Channel;
+use strongroom_control::notify::Channel;
 
 use super::{mail::Mail, webhook::Webhook};
 use crate::config::keys;
@@ -34,7 +34,7 @@ impl MailTls {
 }
 
 keys! {
-    /// A mailbox that is told of alerts.
+    /// A mailbox that gets alerts.
     MailConfig {
         name: String = String::new(), "required", "Name of the channel, in messages and for `strongroom alert test`.";
         severity: Severity = Severity::Warning, "\"warning\"", "Lowest severity that the channel gets: `critical`, `error`, `warning` or `information`.";
@@ -49,7 +49,7 @@ keys! {
 }
 
 keys! {
-    /// A URL that is told of alerts.
+    /// A URL that gets alerts.
     WebhookConfig {
         name: String = String::new(), "required", "Name of the channel, in messages and for `strongroom alert test`.";
         severity: Severity = Severity::Warning, "\"warning\"", "Lowest severity that the channel gets: `critical`, `error`, `warning` or `information`.";

@@ -14,14 +14,14 @@ use lettre::{
 };
 use strongroom_api::{Alert, AlertState, Notice, Severity};
 use strongroom_base::words;
-use strongroom_control::telling::{Channel, Sending, Undelivered};
+use strongroom_control::notify::{Channel, Sending, Undelivered};
 
 use super::channels::{MailConfig, MailTls};
 
 /// Alerts that a message tells of one by one; of more it says how many there are.
 const LISTED: usize = 50;
 
-/// A mailbox that is told of alerts.
+/// A mailbox that gets alerts.
 pub(super) struct Mail {
     config: MailConfig,
     from: Mailbox,

@@ -5,8 +5,8 @@
 //!  how it is ─▶ metrics, readiness  how it went   ─▶ traces: spans of requests and jobs
 //! ```
 //!
-//! It only looks: nothing here decides anything, and nothing waits for it. What is told and when is
-//! decided by [`strongroom_control::telling`].
+//! It only looks: nothing here decides anything, and nothing waits for it. What is sent and when is
+//! decided by [`strongroom_control::notify`].
 
 mod channels;
 mod logs;

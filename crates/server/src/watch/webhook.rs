@@ -14,7 +14,7 @@ use reqwest::{Certificate, Client, redirect::Policy};
 use serde::Serialize;
 use strongroom_api::{Notice, Severity};
 use strongroom_base::{Clock as _, SystemClock};
-use strongroom_control::telling::{Channel, Sending, Undelivered};
+use strongroom_control::notify::{Channel, Sending, Undelivered};
 
 use super::{channels::WebhookConfig, mail::words};
 
@@ -24,7 +24,7 @@ const TIME: Duration = Duration::from_secs(15);
 /// The least length of a secret.
 const SECRET: usize = 16;
 
-/// A URL that is told of alerts.
+/// A URL that gets alerts.
 pub(super) struct Webhook {
     config: WebhookConfig,
     host: String,
