@@ -7,7 +7,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use strongroom_api::{ErrorBody, ItemUsage, KeyReference, Report, TaskState};
+use strongroom_api::{ErrorBody, ItemUsage, KeyReference, TaskState};
 use strongroom_base::{PointId, Stage, SystemEntropy, words};
 use strongroom_engine::data_bytes;
 use strongroom_format::Manifest;
@@ -235,7 +235,7 @@ impl Keeper for LocalKeeper {
         Ok(ReclaimDone {
             complete: report.waiting_for.is_empty(),
             held: held.collect(),
-            report: Report::of(&report)?,
+            report: report.into(),
         })
     }
 

@@ -46,11 +46,11 @@ pub use points::{DamagedManifest, PointList};
 pub use read::{Reader, is_damage};
 pub use rebuild::{RebuildReport, UnreadablePack};
 pub use reclaim::{
-    HeldPoint, NotedPoints, Notes, OnReclaim, ReclaimOptions, ReclaimProgress, ReclaimReport,
-    RemovedPoint, WhyHeld, reclaim, reclaim_watched,
+    NotedPoints, Notes, OnReclaim, ReclaimOptions, ReclaimProgress, reclaim, reclaim_watched,
 };
 pub use seen::{Absence, AbsentPoint, Regression};
 pub use service::ServiceObject;
+pub use strongroom_reports::{HeldPoint, ReclaimReport, RemovedPoint, WhyHeld};
 pub use usage::{ContentUsage, ItemUsage, UsageOptions, UsageReport};
 pub use validate::{OnValidate, ValidateOptions, ValidateProgress, Validated};
 pub use vault::{Vault, VaultOptions};

@@ -29,7 +29,7 @@ pub(crate) struct Made {
     pub(super) point: PointId,
     /// Bytes that it added to the vault.
     pub(super) stored_bytes: u64,
-    /// The report, as the command prints it.
+    /// The report.
     pub(super) report: Report,
 }
 
@@ -44,7 +44,7 @@ impl LocalAgent {
             if order.tier == Tier::Vault {
                 watch.task("transfer", TaskState::Completed, detail());
             }
-            return Ok(done(&open, order, &point, report_of(&point)?));
+            return Ok(done(&open, order, &point, report_of(&point).into()));
         }
         let made = sources::of(&order.source).back_up(self, &open, order, watch)?;
         let Made { point: id, stored_bytes: stored, report } = made;
@@ -120,7 +120,7 @@ fn done(open: &OpenVault, order: &BackupOrder, point: &Manifest, report: Report)
 }
 
 /// The report of a point that was made before, as far as the point knows.
-pub(super) fn report_of(point: &Manifest) -> Result<Report> {
+pub(super) fn report_of(point: &Manifest) -> BackupReport {
     let disk = |disk: &DiskRecord| DiskBackupReport {
         name: disk.name.clone(),
         size_bytes: disk.size_bytes,
@@ -138,7 +138,7 @@ pub(super) fn report_of(point: &Manifest) -> Result<Report> {
         notes: disk.notes.clone(),
         seconds: disk.seconds,
     };
-    let report = BackupReport {
+    BackupReport {
         recovery_point: point.id,
         item: point.item.clone(),
         time: point.time,
@@ -148,6 +148,6 @@ pub(super) fn report_of(point: &Manifest) -> Result<Report> {
         configuration_bytes: point.configuration.map(|configuration| configuration.length),
         seconds: point.completed.duration_since(point.time).as_secs_f64(),
         disks: point.disks.iter().map(disk).collect(),
-    };
-    Ok(Report::of(&report)?.with("made_before", true))
+        made_before: true,
+    }
 }

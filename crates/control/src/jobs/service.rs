@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use strongroom_api::{
-    self as api, ErrorBody, Job, JobBegun, JobKind, JobState, ProtectionState, Report, StopMode,
+    self as api, ErrorBody, Job, JobBegun, JobKind, JobState, ProtectionState, StopMode, Stopped,
     Task, TaskState, Trigger,
 };
 use strongroom_base::{Fault, JobId, codes, message};
@@ -238,7 +238,7 @@ impl Control {
         job.job.host = Some(item.host);
         job.job.started = Some(now);
         job.job.ended = Some(now);
-        job.job.report = Some(Report::of(&json!({ "mode": mode }))?);
+        job.job.report = Some(Stopped { mode: *mode }.into());
         tx.insert(&job).await?;
         Ok(())
     }

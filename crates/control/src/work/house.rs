@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
-use strongroom_api::{self as api, JobKind, KeyReference, Report, TaskState, VaultUsage};
+use strongroom_api::{
+    self as api, JobKind, KeyReference, Measured, RemovedPoints, TaskState, VaultUsage,
+};
 use strongroom_base::{ItemId, JobId, PointId, VaultId, codes, words};
 use strongroom_catalog::{Document as _, Filter, Query, Stored};
 use strongroom_orders::{OrderId, RotateOrder, Watch};
@@ -32,6 +34,10 @@ const FIRST_FIGURES: SignedDuration = SignedDuration::from_hours(1);
 
 /// Points that are deleted at once.
 const AT_ONCE: usize = 500;
+
+fn count(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
+}
 
 impl Control {
     pub(super) async fn do_expire(&self, vault: VaultId, watch: &Watch) -> Outcome {
@@ -70,9 +76,9 @@ impl Control {
         match late {
             None => {
                 watch.task("delete", TaskState::Completed, Some(detail));
-                Ok(Some(Report::of(
-                    &json!({ "points_removed": removed, "snapshots_removed": snapshots }),
-                )?))
+                let snapshots_removed = Some(count(snapshots));
+                let points_removed = count(removed);
+                Ok(Some(RemovedPoints { points_removed, snapshots_removed }.into()))
             }
             Some(error) => {
                 watch.task("delete", TaskState::Failed, Some(detail));
@@ -232,7 +238,8 @@ impl Control {
             TaskState::Completed,
             Some(words::count_of(removed, "recovery point")),
         );
-        Ok(Some(Report::of(&json!({ "points_removed": removed }))?))
+        let points_removed = count(removed);
+        Ok(Some(RemovedPoints { points_removed, snapshots_removed: None }.into()))
     }
 
     /// Points of a deleted item are locked: it goes when the last of them may.
@@ -301,7 +308,7 @@ impl Control {
             Ok(usage)
         })?;
         watch.task("measure", TaskState::Completed, None);
-        Ok(Some(Report::of(&json!({ "stored_bytes": usage.stored_bytes }))?))
+        Ok(Some(Measured { stored_bytes: usage.stored_bytes }.into()))
     }
 
     pub(super) async fn do_rotate_key(

@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 
 use jiff::SignedDuration;
-use serde_json::json;
 use strongroom_api::{
-    self as api, ErrorBody, HostState, JobKind, Level, Protect, ProtectSource, ProtectableItem,
-    Report, TaskState, Trigger, Verdict,
+    self as api, Discovered, ErrorBody, HostState, JobKind, Level, Protect, ProtectSource,
+    ProtectableItem, Protected, ProtectedSource, TaskState, Trigger, Verdict,
 };
 use strongroom_base::{Cancel, Code, HostId, JobId, VaultId, codes, message, words};
 use strongroom_catalog::{Filter, Query, Stored};
@@ -33,10 +32,10 @@ impl Control {
     pub(super) async fn do_discover(&self, host: HostId, watch: &Watch) -> Outcome {
         watch.task("discover", TaskState::InProgress, None);
         let found = self.discover_now(host, watch).await?;
-        let names: Vec<_> = found.iter().map(|machine| &machine.name).collect();
+        let machines = found.iter().map(|machine| machine.name.clone()).collect();
         let detail = words::count_of(found.len(), "machine");
         watch.task("discover", TaskState::Completed, Some(detail));
-        Ok(Some(Report::of(&json!({ "machines": names }))?))
+        Ok(Some(Discovered { machines }.into()))
     }
 
     /// Asks a host what it has, and writes it down; or that it does not answer.
@@ -180,7 +179,7 @@ impl Control {
             match self.protect_one(job, (vault, host), request, source, &machines).await {
                 Ok((item, words)) => {
                     task(TaskState::Completed, Some(words));
-                    done.push(json!({ "item": item.id, "name": item.name }));
+                    done.push(ProtectedSource { item: item.id, name: item.name });
                 }
                 Err(error) => {
                     task(TaskState::Failed, Some(error.message.clone()));
@@ -192,7 +191,7 @@ impl Control {
         match failed.into_iter().next() {
             // If none could be protected, the first says why.
             Some(error) if done.is_empty() => Err(Box::new(error)),
-            _ => Ok(Some(Report::of(&json!({ "items": done }))?)),
+            _ => Ok(Some(Protected { items: done }.into())),
         }
     }
 

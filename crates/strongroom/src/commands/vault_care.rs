@@ -244,7 +244,7 @@ impl Show for VerifyReport {
     fn show(&self) -> String {
         let mut facts = vec![
             ("Verdict", verdict(self).to_owned()),
-            ("Mode", self.mode.to_owned()),
+            ("Mode", self.mode.name().to_owned()),
             ("Packs checked", format!("{} of {}", self.verified_packs, self.packs)),
         ];
         if self.resumed_packs > 0 {
@@ -285,7 +285,7 @@ impl Show for VerifyReport {
             let rows = self
                 .failed_repairs
                 .iter()
-                .map(|failed| [failed.copy.clone(), failed.code.to_owned(), failed.reason.clone()]);
+                .map(|failed| [failed.copy.clone(), failed.code.clone(), failed.reason.clone()]);
             text.push('\n');
             text += &human::table(["NOT REPAIRED", "CODE", "WHY"], &[], rows);
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use strongroom_api::{
-    Check, ConsistencyWanted, DiskPaths, DiskSelection, ErrorBody, Finding, Level, Report, Verdict,
+    Check, ConsistencyWanted, DiskPaths, DiskSelection, ErrorBody, Finding, Level, Verdict,
 };
 use strongroom_base::{Code, Coded as _, Message, codes, message};
 use strongroom_disk::{DiskError, DiskSource, DiskSpec, OpenOptions, open_source};
@@ -70,7 +70,7 @@ impl Kind for Disks<'_> {
         Ok(Made {
             point: report.recovery_point,
             stored_bytes: report.stored_bytes,
-            report: Report::of(&report)?,
+            report: report.into(),
         })
     }
 

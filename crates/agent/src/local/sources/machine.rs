@@ -1,6 +1,6 @@
 //! Machines of libvirt.
 
-use strongroom_api::{Check, ConsistencyWanted, DiskSelection, Finding, Level, Report, Verdict};
+use strongroom_api::{Check, ConsistencyWanted, DiskSelection, Finding, Level, Verdict};
 use strongroom_base::{Code, Message, codes, message};
 use strongroom_hypervisor::{DiskChoice, Level as FoundLevel};
 use strongroom_machine::{Checked, MachineBackup, Taken, Verdict as FoundVerdict, Wish};
@@ -77,7 +77,7 @@ impl Kind for Machine<'_> {
         Ok(Made {
             point: report.point.recovery_point,
             stored_bytes: report.point.stored_bytes,
-            report: Report::of(&report)?,
+            report: report.into(),
         })
     }
 
