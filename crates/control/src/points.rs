@@ -16,7 +16,7 @@ use crate::{
     error::{ControlError, Result},
     items::check_free,
     lookup::{cut, find_host, find_item, no_item},
-    model::{ItemDoc, ItemRetention, PointDoc, Spec},
+    model::{ItemDoc, PointDoc, Spec},
     page::{PageRequest, Versioned, check_version, page},
     policies::{check_mutable, vault_of},
     retention::purge_after,
@@ -355,32 +355,7 @@ impl Control {
     /// An item of which a vault has points and nobody knows more.
     pub(crate) fn found_item(&self, vault: &api::Vault, host: HostId, name: &str) -> ItemDoc {
         let now = self.now();
-        ItemDoc {
-            item: api::Item {
-                id: ItemId::generate(&*self.clock, &*self.entropy),
-                name: name.to_owned(),
-                vault: vault.id,
-                host,
-                source: sources::unknown(),
-                disks: api::DiskSelection::All,
-                policy: None,
-                state: ProtectionState::ProtectionStopped,
-                error: None,
-                failures: 0,
-                job: None,
-                last_backup: None,
-                last_point: None,
-                next_backup: None,
-                replaced: None,
-                created: now,
-                deleted: None,
-                purge_after: None,
-            },
-            handled_until: now,
-            planned: None,
-            before_deletion: None,
-            active_since: None,
-            retention: ItemRetention::default(),
-        }
+        let id = ItemId::generate(&*self.clock, &*self.entropy);
+        ItemDoc::new(id, name, (vault.id, host), sources::unknown(), now)
     }
 }

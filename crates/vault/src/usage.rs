@@ -1,7 +1,7 @@
 //! How much a vault holds, in all and for each item.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     io,
     ops::ControlFlow,
     sync::Arc,
@@ -14,12 +14,12 @@ use strongroom_format::{
     Manifest, names,
     pack::{PackKind, RecordKind},
 };
-use strongroom_image::{Image, Visitor, visit_new};
+use strongroom_image::{Image, Visitor};
 
 use crate::{
     Vault, VaultError,
     error::Result,
-    images::{images, title},
+    images::visit_images,
     index::Loaded,
     points::PointList,
 };
@@ -287,21 +287,9 @@ struct Content<'a> {
 impl Content<'_> {
     fn add_points(&mut self, points: &[Manifest]) -> Result<()> {
         // Per disk, each point against the one before it: what they share is passed over.
-        let mut last: BTreeMap<&str, Image> = BTreeMap::new();
-        for point in points {
-            for (name, image) in images(point)? {
-                let old = last.insert(name, image);
-                let vault = self.vault;
-                visit_new(old, image, vault, &mut *self).map_err(|error| match error {
-                    strongroom_image::Error::Store(error) => error,
-                    _ => VaultError::Lost {
-                        digest: image.root(),
-                        reason: format!("the tree of {} is damaged", title(name)),
-                    },
-                })?;
-            }
-        }
-        Ok(())
+        let mut last = HashMap::new();
+        let vault = self.vault;
+        points.iter().try_for_each(|point| visit_images(point, &mut last, vault, self))
     }
 
     /// Notes that the item needs a digest; whether that is new.
