@@ -340,9 +340,9 @@ pub(crate) struct ReclaimArgs {
     #[arg(long)]
     dry_run: bool,
 
-    /// First compress what is needed once more, with what takes longer and gains more: at most 64 GiB,
-    /// the next time the rest. Backups may run. Needs space for both until the old packs are removed.
-    /// A vault of an earlier program can afterwards not be read by that any more
+    /// First compress the needed data again, more slowly and more tightly: at most 64 GiB; the next run
+    /// continues. Backups may run at the same time. The vault needs space for old and new packs until
+    /// the old ones are removed. Afterwards, programs before vault format 2 cannot read the vault
     #[arg(long, conflicts_with = "name")]
     recompress: bool,
 
