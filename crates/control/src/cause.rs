@@ -2,6 +2,8 @@
 //!
 //! So that the lines of a job's log and its spans can be found from the request that began it, even
 //! after the server was started anew. What a trace is, is no business of the service.
+//!
+//! This module owns only that it is kept.
 
 use std::future::Future;
 

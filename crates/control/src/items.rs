@@ -1,4 +1,7 @@
-//! Items: protected, backed up on demand, stopped, resumed, deleted, brought back.
+//! Items: protected, backed up on demand, stopped, resumed, deleted, undeleted.
+//!
+//! This module owns the state of protection and which change of it is allowed. When a backup runs is the matter of
+//! `schedule`, how it runs of `work`; which kind of source an item has is the matter of `sources`.
 
 use serde_json::json;
 use strongroom_api::{

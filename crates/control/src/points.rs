@@ -1,4 +1,7 @@
 //! Recovery points: listed, kept longer, deleted, restored from, found again in a vault.
+//!
+//! This module owns what a caller may do with a point. How long a point is kept by itself is the matter of
+//! `retention`, the restore that is begun here of `work`. The vault decides what exists: documents follow it.
 
 use serde_json::json;
 use strongroom_api::{

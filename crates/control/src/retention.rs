@@ -4,6 +4,8 @@
 //! other; run again, it does nothing. A point whose time is over is marked to be purged; one that
 //! goes before anything had promised it would (because a policy became shorter) is deleted softly
 //! first, if its vault does so. Purging is a job, judged by time that no clock can hurry.
+//!
+//! This module owns until when a point is kept and when its data may go. It must not know how data is removed.
 
 use jiff::{SignedDuration, Timestamp};
 use strongroom_api::{

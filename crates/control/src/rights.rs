@@ -1,4 +1,7 @@
 //! What a caller may not do, and what may not be named.
+//!
+//! This module owns the one check of rights, and the errors of its refusals: what a caller may not see is reported as
+//! not found. The table of rights is in `access`.
 
 use strongroom_base::message;
 use strongroom_orders::NotAllowed;

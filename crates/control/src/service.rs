@@ -1,4 +1,6 @@
 //! The service: what everything else here works with.
+//!
+//! This module owns [`Control`] itself: its parts, settings and what it shares in memory. It decides nothing.
 
 use std::{
     collections::HashMap,

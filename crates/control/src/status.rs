@@ -1,4 +1,6 @@
 //! Everything on one screen, and what vaults hold and cost.
+//!
+//! This module owns the overview that the API answers. It only reads.
 
 use std::collections::BTreeMap;
 

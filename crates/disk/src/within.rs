@@ -2,6 +2,8 @@
 //!
 //! A path is a promise of whoever may change its folders. So what matters is looked at through the open
 //! file, and other programs are told `/proc/PID/fd/N`: what was checked is what they open.
+//!
+//! This module owns the check. Which folders are allowed is for the caller to say.
 
 use std::{
     ffi::OsStr,

@@ -2,7 +2,7 @@
 //!
 //! Handlers are thin: [`strongroom_control::Control`] decides everything. Here is what networks and
 //! operating systems need: who asks, what was sent, how it is answered; certificates, signals,
-//! folders.
+//! folders. This crate must not know rules, disks or stores: it gives control the agents, and asks nothing of them.
 //!
 //! ```text
 //!  connection ─▶ TLS ─▶ guard: id, time, caller, idempotency ─▶ handler ─▶ Control ─▶ answer

@@ -6,9 +6,10 @@
 //!        ╲▶ reclaim, rebuild-index, validate; audit, for the crate `verify`
 //! ```
 //!
-//! This crate knows object stores and the format, and neither disks nor jobs. Its methods block;
-//! concurrency comes from the caller's threads. Everything can be done with the store and the key
-//! alone: what is kept locally is a cache.
+//! This crate owns the protocol by which many writers, readers and one reclaim share a store without losing a point.
+//! It knows object stores and the format. It must not know disks, jobs, policies or people. Its methods block;
+//! concurrency comes from the caller's threads. Everything can be done with the store and the key alone: what is
+//! kept locally is a cache.
 
 pub mod audit;
 mod condemned;

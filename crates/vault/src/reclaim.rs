@@ -12,6 +12,9 @@
 //!    exists and that nobody has condemned.
 //!
 //! A crash between any two steps loses nothing; the next reclaim adopts the condemnations.
+//!
+//! This module owns the order of the steps; the modules below own a step each. Nothing else in the crate deletes a
+//! pack or a manifest. It must not know who keeps a catalog of points: the caller says which deletion notes count.
 
 mod blocks;
 mod mark;

@@ -1,4 +1,7 @@
 //! How much a vault holds, in all and for each item.
+//!
+//! This module owns the figures of a vault. It reads lists and, if asked, walks the trees; it changes nothing, and
+//! must not know prices or quotas.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},

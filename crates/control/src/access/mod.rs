@@ -2,6 +2,8 @@
 //!
 //! A user has roles in scopes: the server, a vault, an item, a host. A token narrows its user's rights and
 //! never widens them. What somebody may not see does not exist for them.
+//!
+//! This part owns users, tokens, roles and the table of rights. It must not know what the operations do.
 
 pub(crate) mod known;
 mod operation;

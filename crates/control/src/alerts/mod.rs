@@ -2,6 +2,8 @@
 //!
 //! An alert is raised in the transaction of what it is about. Whether it was sent is no
 //! business of whoever raises it: see [`crate::notify`].
+//!
+//! This part owns which alerts hold. It must not know channels.
 
 mod promises;
 mod purges;

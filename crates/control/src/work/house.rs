@@ -1,4 +1,7 @@
 //! The service's own work in vaults: purging, freeing, measuring, keys, copies of the catalog.
+//!
+//! This module owns the jobs that no item has. What may be purged is decided by `retention`; the keeper does the
+//! work.
 
 use std::collections::BTreeMap;
 

@@ -9,6 +9,9 @@
 //! A job is written down as begun before anything is done, and its end before its item is free. What is
 //! at work in the catalog and has no driver is interrupted, and is queued again: after
 //! a crash, and whenever the catalog and this process disagree. All orders can be given again.
+//!
+//! This part owns the way from a job to orders and from their events to the job. It must not know when a job is due,
+//! who may begin it, or how an order is carried out.
 
 mod attention;
 mod backup;

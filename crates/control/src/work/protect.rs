@@ -1,4 +1,6 @@
-//! Discovery and protection.
+//! Discovery and protection: what a host has, and items for what was chosen of it.
+//!
+//! This module owns these two jobs. The state of an item is the matter of `items`.
 
 use std::collections::BTreeSet;
 

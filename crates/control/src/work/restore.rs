@@ -1,4 +1,7 @@
-//! A restore.
+//! A restore: the order that is given, and what becomes of the job.
+//!
+//! This module owns the choice of the vault that is read, the snapshot tier or the item's own. How a machine is put
+//! together is the matter of the agent.
 
 use strongroom_api::{self as api, ErrorBody, PointState, Trigger};
 use strongroom_base::{Code, HostId, ItemId, JobId, PointId, codes};

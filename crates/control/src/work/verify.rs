@@ -1,4 +1,7 @@
 //! Verification: every day the structure of a vault, and in rotation all of its packs.
+//!
+//! This module owns what is verified when, and the alerts that follow. What counts as damage is the matter of the
+//! keeper's side.
 
 use jiff::{SignedDuration, Timestamp};
 use strongroom_api::{ErrorBody, Vault, VaultState, Verified, VerifiedParts};
