@@ -5,8 +5,8 @@
 
 use serde_json::json;
 use strongroom_api::{
-    self as api, JobBegun, PointState, PointUpdate, ProtectionState, RecoveryPoint,
-    RecoveryPointType, Restore, Trigger,
+    self as api, JobBegun, PointState, PointUpdate, RecoveryPoint, RecoveryPointType, Restore,
+    Trigger,
 };
 use strongroom_base::{HostId, ItemId, JobId, PointId, codes, message};
 use strongroom_catalog::{Filter, Query, ReadTx, Stored};

@@ -17,14 +17,10 @@ use strongroom_format::{
     Manifest, names,
     pack::{PackKind, RecordKind},
 };
-use strongroom_image::{Image, Visitor};
+use strongroom_image::Visitor;
 
 use crate::{
-    Vault, VaultError,
-    error::Result,
-    images::visit_images,
-    index::Loaded,
-    points::PointList,
+    Vault, VaultError, error::Result, images::visit_images, index::Loaded, points::PointList,
 };
 
 /// What [`Vault::usage`] shall find out.
