@@ -10,7 +10,10 @@ use strongroom_hypervisor::DiskChoice;
 use strongroom_machine::{EncryptedDisks, MachineBackup, Wish};
 use strongroom_orders::{BackupDone, BackupOrder, Result, Tier, Watch};
 
-use super::{LocalAgent, sources};
+use super::{
+    LocalAgent,
+    sources::{self, Work},
+};
 use crate::{
     error::body,
     facts::{point_facts, sum, warning, warnings},
@@ -46,7 +49,8 @@ impl LocalAgent {
             }
             return Ok(done(&open, order, &point, report_of(&point).into()));
         }
-        let made = sources::of(&order.source).back_up(self, &open, order, watch)?;
+        let work = Work { agent: self, open: &open, order, watch };
+        let made = sources::of(&order.source).back_up(&work)?;
         let Made { point: id, stored_bytes: stored, report } = made;
         let point = open.vault.point(&order.item, id).map_err(body)?;
         let (task, place) = match order.tier {
