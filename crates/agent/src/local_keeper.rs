@@ -7,7 +7,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use strongroom_api::{ErrorBody, ItemUsage, KeyReference, Report, TaskName, TaskState};
+use strongroom_api::{ErrorBody, ItemUsage, KeyReference, TaskName, TaskState};
 use strongroom_base::{EntropyExt as _, PointId, Stage, SystemEntropy, lock, words};
 use strongroom_engine::data_bytes;
 use strongroom_format::Manifest;
@@ -235,7 +235,7 @@ impl Keeper for LocalKeeper {
         Ok(ReclaimDone {
             complete: report.waiting_for.is_empty(),
             held: held.collect(),
-            report: Report::of(&report)?,
+            report: report.into(),
         })
     }
 

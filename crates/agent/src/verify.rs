@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use strongroom_api::{Report, TaskName, TaskState};
+use strongroom_api::{TaskName, TaskState};
 use strongroom_base::{Cancel, Stage, Things, lock};
 use strongroom_orders::{Result, VerifyDepth, VerifyFacts, Watch};
 use strongroom_vault::{Vault, VaultError};
@@ -66,7 +66,7 @@ pub(crate) fn run(
     if watch.cancel.is_cancelled() {
         return Err(body(VaultError::Interrupted));
     }
-    let facts = facts(&report)?;
+    let facts = facts(report);
     let words = format!("{} of {} packs read", facts.verified_packs, facts.packs);
     let words = match facts.damaged.len() {
         0 => words,
@@ -76,7 +76,7 @@ pub(crate) fn run(
     Ok(facts)
 }
 
-fn facts(report: &VerifyReport) -> Result<VerifyFacts> {
+fn facts(report: VerifyReport) -> VerifyFacts {
     let points = report.damaged_points.iter().map(|point| {
         let item = point.item.as_deref().unwrap_or("an unknown item");
         format!("recovery point {} of {item}", point.recovery_point)
@@ -84,7 +84,7 @@ fn facts(report: &VerifyReport) -> Result<VerifyFacts> {
     let objects = report.damaged.iter().filter(|damaged| !damaged.repaired);
     let objects = objects.map(|damaged| damaged.object.clone());
     let read = report.verified_packs.saturating_add(report.resumed_packs);
-    Ok(VerifyFacts {
+    VerifyFacts {
         is_whole: !report.interrupted && read >= report.packs,
         damaged_objects: report.damaged_objects.saturating_sub(report.repaired_objects),
         damaged_points: report.damaged_recovery_points,
@@ -92,6 +92,6 @@ fn facts(report: &VerifyReport) -> Result<VerifyFacts> {
         packs: report.packs,
         read_bytes: report.read_bytes,
         damaged: points.chain(objects).take(NAMED).collect(),
-        report: Report::of(report)?,
-    })
+        report: report.into(),
+    }
 }

@@ -107,7 +107,7 @@ impl Client {
 
     /// Confirms that the server's clock is right.
     pub fn confirm_clock(&self) -> Result<()> {
-        self.tell(&["server", "confirm-clock"])
+        self.post_empty(&["server", "confirm-clock"])
     }
 
     /// The users.
@@ -190,7 +190,7 @@ impl Client {
 
     /// Brings a deleted vault back.
     pub fn undelete_vault(&self, name: &str) -> Result<Vault> {
-        self.tell(&["vaults", name, "undelete"])
+        self.post_empty(&["vaults", name, "undelete"])
     }
 
     /// What a vault held when it was measured last.
@@ -206,7 +206,7 @@ impl Client {
             OfVault::Verify => "verify",
             OfVault::SaveCatalog => "save-catalog",
         };
-        self.tell(&["vaults", vault, verb])
+        self.post_empty(&["vaults", vault, verb])
     }
 
     /// Begins to change a vault's key.
@@ -280,7 +280,7 @@ impl Client {
 
     /// Starts a new discovery of a host's machines.
     pub fn discover(&self, host: &str) -> Result<JobBegun> {
-        self.tell(&["hosts", host, "discover"])
+        self.post_empty(&["hosts", host, "discover"])
     }
 
     /// What can be protected on a host.
@@ -341,12 +341,12 @@ impl Client {
 
     /// Begins to accept or undo the restore that has replaced the disks of an item's machine.
     pub fn finish_restore(&self, item: &str, decision: RestoreDecision) -> Result<JobBegun> {
-        self.tell(&["items", item, "restore", decision.name()])
+        self.post_empty(&["items", item, "restore", decision.name()])
     }
 
     /// Brings a deleted item back.
     pub fn undelete_item(&self, item: &str) -> Result<Item> {
-        self.tell(&["items", item, "undelete"])
+        self.post_empty(&["items", item, "undelete"])
     }
 }
 
@@ -403,7 +403,7 @@ impl Client {
 
     /// Tells a job to stop.
     pub fn cancel_job(&self, id: &str) -> Result<Job> {
-        self.tell(&["jobs", id, "cancel"])
+        self.post_empty(&["jobs", id, "cancel"])
     }
 
     /// Alerts, the newest first.
@@ -420,12 +420,12 @@ impl Client {
 
     /// Says that somebody has seen an alert.
     pub fn acknowledge_alert(&self, id: &str) -> Result<Alert> {
-        self.tell(&["alerts", id, "acknowledge"])
+        self.post_empty(&["alerts", id, "acknowledge"])
     }
 
     /// Says that an alert holds no more.
     pub fn resolve_alert(&self, id: &str) -> Result<Alert> {
-        self.tell(&["alerts", id, "resolve"])
+        self.post_empty(&["alerts", id, "resolve"])
     }
 
     /// Tries whether alerts arrive, by one channel or by all: how each did.

@@ -169,7 +169,7 @@ impl Client {
     }
 
     /// Asks for something to be done that needs no words.
-    pub(crate) fn tell<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, ClientError> {
+    pub(crate) fn post_empty<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, ClientError> {
         self.answer(&Sent { method: Method::POST, path, query: &[], body: None })
     }
 

@@ -1,4 +1,6 @@
-//! The audit log: each change writes an entry, in its own transaction, with its user.
+//! The log of who did what: an entry in the same transaction as what was done.
+//!
+//! This module owns the form of entries and the check of the chain. It must not know whether the action was allowed.
 
 use serde_json::Value;
 use strongroom_api as api;

@@ -1,7 +1,9 @@
-//! What asked for a job: given by the request, kept with the job, given back when it runs.
+//! What asked for a job: given by whoever serves requests, kept with the job, given back when it runs.
 //!
 //! So that the lines of a job's log and its spans can be found from the request that began it, even
-//! after the server was started again. What a trace is, is no business of the service.
+//! after the server was started anew. What a trace is, is no business of the service.
+//!
+//! This module owns only that it is kept.
 
 use std::future::Future;
 

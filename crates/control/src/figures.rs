@@ -2,6 +2,8 @@
 //!
 //! For monitoring. It names vaults, never items or people, so that what is shown
 //! stays small and may be seen by those who may see nothing else.
+//!
+//! This module owns the counts. It must not know how metrics are named or shown.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,7 @@
-//! Hosts: made known, asked what they have.
+//! Hosts: added, changed, removed, and asked what they have.
+//!
+//! This module owns the documents of hosts. What a host can do is the matter of its agent, which is reached only
+//! through orders.
 
 use serde_json::json;
 use strongroom_api::{

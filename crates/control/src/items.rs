@@ -1,4 +1,7 @@
 //! Items: protected, backed up on demand, stopped, resumed, deleted, undeleted.
+//!
+//! This module owns the state of protection and which change of it is allowed. When a backup runs is the matter of
+//! `schedule`, how it runs of `work`; which kind of source an item has is the matter of `sources`.
 
 use serde_json::json;
 use strongroom_api::{
@@ -19,7 +22,7 @@ use crate::{
         check_active, check_mutable, check_name, checked, find_host, find_item, find_policy,
         find_vault, named, no_item, no_vault, policy_of, vault_of,
     },
-    model::{HostDoc, ItemDoc, ItemRetention, MachineDoc, PointDoc, Spec},
+    model::{HostDoc, ItemDoc, MachineDoc, PointDoc, Spec},
     page::{PageRequest, Versioned, check_version, page},
     policies::DEFAULT_POLICY,
     retention::purge_after,
@@ -172,27 +175,14 @@ impl Control {
             Some(policy) => Some(find_policy(tx, vault, policy).await?.doc.policy),
             None => None,
         };
-        let item = Item {
-            id: ItemId::generate(&*self.clock, &*self.entropy),
-            name: name.to_owned(),
-            vault,
-            host,
-            source,
-            disks: disks.clone(),
-            policy: policy.as_ref().map(|policy| policy.id),
-            state: ProtectionState::InitialBackupPending,
-            error: None,
-            failures: 0,
-            job: None,
-            last_backup: None,
-            last_point: None,
-            next_backup: None,
-            replaced: None,
-            created: now,
-            deleted: None,
-            purge_after: None,
-        };
-        let key = ItemDoc::source_key(&item);
+        let id = ItemId::generate(&*self.clock, &*self.entropy);
+        let mut doc = ItemDoc::new(id, name, (vault, host), source, now);
+        doc.item.disks = disks.clone();
+        doc.item.policy = policy.as_ref().map(|policy| policy.id);
+        doc.item.state = ProtectionState::InitialBackupPending;
+        doc.active_since = Some(now);
+        let item = &doc.item;
+        let key = ItemDoc::source_key(item);
         let same = Filter::all().eq("vault", vault.to_string()).eq("source", key);
         if let Some(found) = tx.first::<ItemDoc>(&Query::new(same)).await? {
             let found = found.doc;
@@ -209,14 +199,6 @@ impl Control {
             );
             return Err(ControlError::from(message));
         }
-        let mut doc = ItemDoc {
-            item,
-            handled_until: now,
-            planned: None,
-            before_deletion: None,
-            active_since: Some(now),
-            retention: ItemRetention::default(),
-        };
         let rules = policy.map(|policy| checked(policy.rules)).transpose()?;
         plan_from(&mut doc, rules.as_ref(), now);
         tx.insert(&doc).await.map_err(name_taken)?;

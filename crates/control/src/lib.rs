@@ -2,13 +2,16 @@
 //!
 //! This is the service without its network: code with a [`rights::Caller`] may ask [`Control`] for
 //! what the API offers; the work itself is done by agents and keepers, to whom it gives
-//! [`strongroom_orders`]. It links no disk, hypervisor or store.
+//! [`strongroom_orders`].
 //!
 //! ```text
 //!  caller ─▶ Control: may it? ─▶ catalog: what is, what is wanted ─▶ jobs ─▶ agents, keeper
 //!                                   ▲                                 │
 //!            schedules, retention ──┘◀──────── what became of it ◀────┘
 //! ```
+//!
+//! This crate owns every decision of the service and every document of the catalog. It must not know HTTP, disks,
+//! hypervisors or stores, and links none of them. It never reads a clock or chance except through its [`Parts`].
 
 #[macro_use]
 mod transact;
@@ -25,6 +28,7 @@ mod items;
 pub mod jobs;
 mod lookup;
 pub mod model;
+pub mod notify;
 mod once;
 mod page;
 mod points;
@@ -38,7 +42,6 @@ mod schedule;
 mod service;
 mod sources;
 mod status;
-pub mod telling;
 mod time;
 mod vaults;
 mod work;

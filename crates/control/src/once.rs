@@ -8,11 +8,11 @@ use std::{cell::Cell, future::Future};
 use strongroom_base::JobId;
 use strongroom_catalog::{Stored, Tx};
 
-use crate::{error::Result, model::AnswerDoc};
+use crate::{error::Result, model::RequestDoc};
 
 /// The request that is carried out.
 struct Request {
-    /// The id of its [`AnswerDoc`], which is written down already.
+    /// The id of its [`RequestDoc`], which is written down already.
     key: String,
     /// The job that it has begun.
     job: Cell<Option<JobId>>,
@@ -22,7 +22,7 @@ tokio::task_local! {
     static REQUEST: Request;
 }
 
-/// Carries a request out whose [`AnswerDoc`] is written down.
+/// Carries a request out whose [`RequestDoc`] is written down.
 pub async fn once<T>(key: String, work: impl Future<Output = T>) -> T {
     REQUEST.scope(Request { key, job: Cell::new(None) }, work).await
 }
@@ -37,7 +37,7 @@ pub(crate) fn began(job: JobId) {
 pub(crate) async fn note(tx: &mut Tx) -> Result<()> {
     let request = REQUEST.try_with(|request| (request.key.clone(), request.job.get()));
     let Ok((key, job)) = request else { return Ok(()) };
-    if let Some(Stored { mut doc, version }) = tx.get::<AnswerDoc>(&key).await? {
+    if let Some(Stored { mut doc, version }) = tx.get::<RequestDoc>(&key).await? {
         (doc.carried_out, doc.job) = (true, job);
         tx.update(&doc, version).await?;
     }

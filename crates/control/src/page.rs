@@ -1,4 +1,7 @@
 //! Pages of lists, and versions of what is changed.
+//!
+//! This module owns how a page of the catalog becomes one of the API, and the check of expected versions. It must
+//! not know what is listed.
 
 use strongroom_api as api;
 use strongroom_base::codes;

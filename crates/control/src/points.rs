@@ -1,9 +1,12 @@
 //! Recovery points: listed, kept longer, deleted, restored from, found again in a vault.
+//!
+//! This module owns what a caller may do with a point. How long a point is kept by itself is the matter of
+//! `retention`, the restore that is begun here of `work`. The vault decides what exists: documents follow it.
 
 use serde_json::json;
 use strongroom_api::{
-    self as api, JobBegun, PointState, PointUpdate, ProtectionState, RecoveryPoint,
-    RecoveryPointType, Restore, Trigger,
+    self as api, JobBegun, PointState, PointUpdate, RecoveryPoint, RecoveryPointType, Restore,
+    Trigger,
 };
 use strongroom_base::{HostId, ItemId, JobId, PointId, codes, message};
 use strongroom_catalog::{Filter, Query, ReadTx, Stored};
@@ -15,7 +18,7 @@ use crate::{
     error::{ControlError, Result},
     items::check_free,
     lookup::{check_mutable, cut, find_host, find_item, no_item, vault_of},
-    model::{ItemDoc, ItemRetention, PointDoc, Spec},
+    model::{ItemDoc, PointDoc, Spec},
     page::{PageRequest, Versioned, check_version, page},
     retention::purge_after,
     rights::{Caller, Operation, Target, forbidden, not_allowed},
@@ -353,32 +356,7 @@ impl Control {
     /// An item of which a vault has points and nobody knows more.
     pub(crate) fn found_item(&self, vault: &api::Vault, host: HostId, name: &str) -> ItemDoc {
         let now = self.now();
-        ItemDoc {
-            item: api::Item {
-                id: ItemId::generate(&*self.clock, &*self.entropy),
-                name: name.to_owned(),
-                vault: vault.id,
-                host,
-                source: sources::unknown(),
-                disks: api::DiskSelection::All,
-                policy: None,
-                state: ProtectionState::ProtectionStopped,
-                error: None,
-                failures: 0,
-                job: None,
-                last_backup: None,
-                last_point: None,
-                next_backup: None,
-                replaced: None,
-                created: now,
-                deleted: None,
-                purge_after: None,
-            },
-            handled_until: now,
-            planned: None,
-            before_deletion: None,
-            active_since: None,
-            retention: ItemRetention::default(),
-        }
+        let id = ItemId::generate(&*self.clock, &*self.entropy);
+        ItemDoc::new(id, name, (vault.id, host), sources::unknown(), now)
     }
 }

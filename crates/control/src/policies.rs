@@ -1,4 +1,7 @@
-//! Policies of vaults: made, changed, looked ahead.
+//! Policies of vaults: created, changed, previewed.
+//!
+//! This module owns the documents and which change is allowed. What the rules of a policy mean is the matter of the
+//! crate `policy`; points are judged by `retention`, backups begun by `schedule`.
 
 use serde_json::json;
 use strongroom_api::{

@@ -14,7 +14,7 @@ use std::{
 
 use strongroom_base::lock;
 
-/// How it went to tell of alerts.
+/// How the sending of a notice went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Delivery {
     /// It was confirmed.

@@ -1,4 +1,6 @@
 //! A vault whose service is lost: found, opened, and looked after from now on.
+//!
+//! This module owns the steps of taking a vault over. The form of the copy in the vault is the matter of `saved`.
 
 use strongroom_api::{KeyReference, Vault, VaultCreate};
 use strongroom_base::VaultId;

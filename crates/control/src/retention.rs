@@ -4,6 +4,8 @@
 //! nothing. It marks an expired point for a purge. A point that would go earlier than any policy ever
 //! promised (because a policy became shorter) is soft-deleted first, if its vault has soft delete. Purging
 //! is a job, judged by trusted time.
+//!
+//! This module owns until when a point is kept and when its data may go. It must not know how data is removed.
 
 use std::collections::BTreeSet;
 
@@ -270,9 +272,9 @@ impl Control {
         self.purge_vaults().await
     }
 
-    /// Removes ended jobs, answers and tokens that nobody needs any more.
+    /// Removes ended jobs, requests with their answers, and tokens that nobody needs any more.
     pub(crate) async fn forget_old(&self) -> Result<()> {
-        use crate::model::{AnswerDoc, TokenDoc};
+        use crate::model::{RequestDoc, TokenDoc};
         let now = self.now();
         let ago = |hours: i64| {
             now.checked_sub(SignedDuration::from_hours(hours)).unwrap_or(Timestamp::MIN)
@@ -281,12 +283,12 @@ impl Control {
         let month = SignedDuration::from_hours(24 * 30);
         let month_ago = self.trusted_now().checked_sub(month).unwrap_or(Timestamp::MIN);
         let jobs = Filter::all().lt("ended", jobs);
-        let answers = Filter::all().lt("time", ago(24));
+        let requests = Filter::all().lt("time", ago(24));
         let tokens = Filter::all().lt("expires", month_ago);
         let old = in_read!(self, tx => {
             let of = [
                 tx.count::<JobDoc>(&jobs).await?,
-                tx.count::<AnswerDoc>(&answers).await?,
+                tx.count::<RequestDoc>(&requests).await?,
                 tx.count::<TokenDoc>(&tokens).await?,
             ];
             Ok(of.into_iter().any(|count| count > 0))
@@ -294,7 +296,7 @@ impl Control {
         if old {
             in_write!(self, tx => {
                 tx.delete_all::<JobDoc>(&jobs).await?;
-                tx.delete_all::<AnswerDoc>(&answers).await?;
+                tx.delete_all::<RequestDoc>(&requests).await?;
                 tx.delete_all::<TokenDoc>(&tokens).await?;
                 Ok(())
             })?;

@@ -1,4 +1,6 @@
 //! The service: what everything else here works with.
+//!
+//! This module owns [`Control`] itself: its parts, settings and what it shares in memory. It decides nothing.
 
 use std::{
     collections::HashMap,
@@ -19,9 +21,9 @@ use crate::{
     error::{ControlError, Result},
     jobs::Limits,
     model::SettingDoc,
+    notify::Channel,
     pulse::Pulse,
     rights::{Caller, Operation, Target, forbidden},
-    telling::Channel,
     work::drivers::Drivers,
 };
 
@@ -48,7 +50,7 @@ pub struct Settings {
     pub verify_all_days: u32,
     /// Minutes between two copies of the catalog in each vault, if something changed; 0: none.
     pub save_every_minutes: u32,
-    /// Seconds that alerts wait for others, to be told together.
+    /// Seconds that alerts wait for others, to be sent together.
     pub alert_bundle_seconds: u32,
 }
 
@@ -86,7 +88,7 @@ pub struct Parts {
     pub readings: Arc<dyn Fn() -> Reading + Send + Sync>,
     /// The source of random ids and tokens.
     pub entropy: Arc<dyn Entropy>,
-    /// How people and programs outside are told of alerts.
+    /// How alerts reach people and programs outside.
     pub channels: Vec<Arc<dyn Channel>>,
     /// How a job's span becomes part of the trace of what asked for it.
     pub adopt: Adopt,
@@ -109,9 +111,9 @@ pub struct Control {
     /// The lease under which everything is changed, if several servers can reach the catalog.
     fence: OnceLock<Lease>,
     pub(crate) started: Timestamp,
-    /// Told when there may be something to do.
+    /// Notified when there may be something to do.
     pub(crate) wake: Notify,
-    /// Told of every change of a job.
+    /// Gets every change of a job.
     pub(crate) job_events: broadcast::Sender<api::Job>,
     /// The way to the owner of the jobs at work.
     pub(crate) drivers: Arc<Drivers>,

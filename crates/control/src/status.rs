@@ -1,4 +1,6 @@
 //! Everything on one screen, and what vaults hold and cost.
+//!
+//! This module owns the overview that the API answers. It only reads.
 
 use std::collections::BTreeMap;
 
@@ -192,7 +194,7 @@ impl Control {
         if let Some(key) = &key
             && !caller.is_system()
         {
-            // Who may not rotate it, is told so.
+            // Whoever may not rotate the key gets that error and no other.
             let place = self.vault(caller, vault).await?.value.id;
             self.check(caller, Operation::RotateKey, Target::Vault(place), || no_vault(vault))?;
             let checked = self.places.check_key(key);

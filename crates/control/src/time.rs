@@ -57,7 +57,7 @@ impl Control {
         lock(&self.trusted)
     }
 
-    /// Goes on with the trusted time, and writes it down from time to time. Told of a jump: an alert.
+    /// Goes on with the trusted time, and writes it down from time to time. A jump raises an alert.
     pub(crate) async fn advance_time(&self) -> Result<()> {
         self.read_time().await?;
         let (went_back, is_due) = {

@@ -1,4 +1,7 @@
 //! Transactions of the catalog, in one piece: begun, asked, and committed if all went well.
+//!
+//! These macros own the fence and the note of a carried-out request, which every change needs. They must not know what
+//! is changed.
 
 /// Runs a block in a transaction that writes; its changes last if it ends with `Ok`.
 macro_rules! in_write {

@@ -1,4 +1,7 @@
 //! Vaults: created, changed, deleted and undeleted.
+//!
+//! This module owns the documents of vaults and which change is allowed, irreversible ones among them. Objects and keys
+//! of a vault are the matter of its keeper, which is reached only through orders.
 
 use serde_json::json;
 use strongroom_api::{

@@ -9,6 +9,8 @@
 //!
 //! Lines come in any order and may overlap. Empty lines and lines that begin with `#` say nothing. A
 //! disk without a line has no known changes: it is read whole.
+//!
+//! This module owns the form of the file. It must not know how the caller has found the changes.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,7 @@
 //! How the definition of a machine says that a disk is put together.
+//!
+//! These are plain facts that the caller has read from the definition. This module must not know machines or
+//! hypervisors.
 
 use std::path::PathBuf;
 

@@ -1,14 +1,16 @@
 //! Disks outside Strongroom: raw files, block devices, NBD exports, qcow2, VHD, VHDX and VMDK.
 //!
 //! A disk to read is a [`DiskSource`], a disk to write is a [`DiskTarget`]. [`open_source`] and
-//! [`open_target`] make them from a [`DiskSpec`], which is what a user wrote. This crate knows
-//! nothing of packs, vaults or jobs.
+//! [`open_target`] make them from a [`DiskSpec`], which is what a user wrote.
 //!
 //! ```text
 //!  DiskSpec ─┬─ file, device, raw ───────────────────────────▶ raw ─┐
 //!            ├─ nbd URL ─────────────────────────────────▶ nbd ─────┼─▶ DiskSource, DiskTarget
 //!            └─ qcow2, VHD, VHDX, VMDK ─▶ image: check, serve ─▶ nbd┘
 //! ```
+//!
+//! This crate owns how each kind of disk is opened, read and written safely, whoever else has a hand in it. It must
+//! not know packs, vaults, machines or jobs.
 
 mod changed;
 mod image;

@@ -1,4 +1,6 @@
 //! Finding the exact part of a disk that cannot be read.
+//!
+//! This module owns the search. Whether such a part is skipped or ends the work is for the caller to decide.
 
 use std::io;
 

@@ -1,4 +1,7 @@
 //! From what a user wrote to a disk that can be read or written.
+//!
+//! This module owns the choice: which format a file has, and which part of the crate opens it. It must not know what
+//! the disk is for.
 
 use std::{
     path::{Path, PathBuf},

@@ -1,4 +1,6 @@
 //! What a user writes to name a disk: a path, `FORMAT:PATH`, or an NBD URL.
+//!
+//! This module owns the notation. It opens nothing and must not know whether the disk is there.
 
 use std::{
     fmt,

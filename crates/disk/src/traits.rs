@@ -1,4 +1,7 @@
 //! The two traits of this crate and their errors.
+//!
+//! This module owns the contract of every disk: sizes, extents, reads, writes, and what an error says of it. It must
+//! not know any single kind of disk.
 
 use strongroom_base::{ByteRange, Code, Coded, Params, RangeSet, codes, params};
 

@@ -25,12 +25,11 @@ pub use configuration::read_configuration;
 pub use copy::{COPY_OF, CopyRequest, copy_point, find_copy};
 pub use error::EngineError;
 pub use points::{data_bytes, diff_points, select_point};
-pub use report::{
-    BackupReport, DiffReport, DiskBackupReport, DiskDiffReport, DiskRestoreReport, RestoreReport,
-};
+pub use report::{DiffReport, DiskDiffReport};
 pub use request::{
     BackupDisk, BackupRequest, CleanCheck, Deltas, DiskEnding, Ending, Overwrite, PointSelector,
     RestoreDisk, RestoreRequest,
 };
 pub use restore::restore;
 pub use strongroom_base::Progress;
+pub use strongroom_reports::{BackupReport, DiskBackupReport, DiskRestoreReport, RestoreReport};

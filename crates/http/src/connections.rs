@@ -109,7 +109,7 @@ struct Places {
     /// Whose connections are those of many callers.
     proxies: Proxies,
     state: Mutex<State>,
-    /// Told when one is free.
+    /// Notified when one is free.
     free: Notify,
 }
 
@@ -117,7 +117,7 @@ struct Places {
 struct State {
     next: u64,
     taken: usize,
-    /// By number, so the oldest first: the address, and how one is told to go.
+    /// By number, so the oldest first: the address, and how one is asked to go.
     strangers: BTreeMap<u64, (IpAddr, Arc<Notify>)>,
 }
 
@@ -126,10 +126,10 @@ impl State {
     fn send_off(&mut self, address: Option<IpAddr>) -> bool {
         let of = |of: &IpAddr| address.is_none_or(|address| *of == address);
         let oldest = self.strangers.iter().find(|(_, (from, _))| of(from)).map(|(at, _)| *at);
-        let Some((_, told)) = oldest.and_then(|oldest| self.strangers.remove(&oldest)) else {
+        let Some((_, leave)) = oldest.and_then(|oldest| self.strangers.remove(&oldest)) else {
             return false;
         };
-        told.notify_one();
+        leave.notify_one();
         true
     }
 }
@@ -139,7 +139,7 @@ impl State {
 struct Place {
     places: Arc<Places>,
     number: u64,
-    /// Told when it is for somebody else.
+    /// Notified when it is for somebody else.
     go: Arc<Notify>,
 }
 

@@ -88,7 +88,7 @@ fn story() -> impl Strategy<Value = Story> {
     )
 }
 
-struct Told {
+struct Written {
     store: NodeStore,
     images: [Image; 2],
     models: [Model; 2],
@@ -96,7 +96,7 @@ struct Told {
 }
 
 /// Builds both states, the second from the first.
-fn tell(story: &Story) -> Told {
+fn write(story: &Story) -> Written {
     let store = NodeStore::default();
     let [old_size, new_size] = story.sizes;
     let mut model = Model::new();
@@ -108,7 +108,7 @@ fn tell(story: &Story) -> Told {
     store.take_reads();
     store.take_writes();
     let new = store.build(new_size, Some(old), &model, touched.iter().copied()).expect("builds");
-    Told { store, images: [old, new], models: [old_model, model], touched }
+    Written { store, images: [old, new], models: [old_model, model], touched }
 }
 
 fn model_diff(old: &Model, new: &Model, within: std::ops::Range<u64>) -> Vec<BlockDiff> {
@@ -130,7 +130,7 @@ proptest! {
 
     #[test]
     fn building_from_a_parent_is_canonical_and_touches_paths_only(story in story()) {
-        let Told { store, images: [old, new], models: [_, model], touched } = tell(&story);
+        let Written { store, images: [old, new], models: [_, model], touched } = write(&story);
         let (reads, writes) = (store.take_reads(), store.take_writes());
 
         // Another way to the same content gives the same root.
@@ -166,7 +166,7 @@ proptest! {
 
     #[test]
     fn every_prefix_of_what_goes_to_the_sink_is_closed(story in story()) {
-        let Told { store, images: [old, new], .. } = tell(&story);
+        let Written { store, images: [old, new], .. } = write(&story);
         let mut have = store.nodes_of(old);
         let leaf_level: HashSet<Digest> = leaves(new, &store, new.bytes()).map(|leaf| leaf.expect("reads").digest).collect();
         for digest in store.take_writes() {
@@ -180,7 +180,7 @@ proptest! {
 
     #[test]
     fn setting_more_leaves_than_changed_changes_nothing(story in story(), more in prop::collection::btree_set(any::<u64>(), 0..20)) {
-        let Told { store, images: [old, new], models: [_, model], touched } = tell(&story);
+        let Written { store, images: [old, new], models: [_, model], touched } = write(&story);
         let mut touched = touched;
         touched.extend(more.iter().map(|leaf| leaf % new.leaves()));
         touched.extend(model.keys().map(|block| block >> 8));
@@ -195,7 +195,7 @@ proptest! {
 
     #[test]
     fn leaves_and_blocks_are_the_model_s(story in story(), part in any::<(u64, u64)>()) {
-        let Told { store, images: [_, image], models: [_, model], .. } = tell(&story);
+        let Written { store, images: [_, image], models: [_, model], .. } = write(&story);
         for range in [image.bytes(), range_in(image.size(), part)] {
             let within = image.block_range(range);
             let want: Vec<_> = model.range(within.clone()).map(|(block, digest)| (*block, *digest)).collect();
@@ -218,7 +218,7 @@ proptest! {
 
     #[test]
     fn a_cursor_finds_what_the_model_has(story in story(), at in prop::collection::vec(any::<u64>(), 1..30), sorted in any::<bool>()) {
-        let Told { store, images: [_, image], models: [_, model], .. } = tell(&story);
+        let Written { store, images: [_, image], models: [_, model], .. } = write(&story);
         let mut at = at;
         if sorted {
             at.sort_unstable();
@@ -246,7 +246,7 @@ proptest! {
 
     #[test]
     fn diff_is_the_model_s_and_costs_the_difference(story in story(), part in any::<(u64, u64)>(), swap in any::<bool>()) {
-        let Told { store, images: [mut old, mut new], models: [mut old_model, mut new_model], .. } = tell(&story);
+        let Written { store, images: [mut old, mut new], models: [mut old_model, mut new_model], .. } = write(&story);
         if swap {
             std::mem::swap(&mut old, &mut new);
             std::mem::swap(&mut old_model, &mut new_model);
@@ -280,7 +280,7 @@ proptest! {
 
     #[test]
     fn marking_sees_every_digest_once_it_must(story in story()) {
-        let Told { store, images: [old, new], models: [old_model, new_model], .. } = tell(&story);
+        let Written { store, images: [old, new], models: [old_model, new_model], .. } = write(&story);
         let all = |images: &[(Image, &Model)]| {
             let mut all = HashSet::new();
             for (image, model) in images {
@@ -317,7 +317,7 @@ proptest! {
 
     #[test]
     fn copying_what_is_missing_makes_a_whole_image(story in story()) {
-        let Told { store, images: [old, new], models: [old_model, new_model], .. } = tell(&story);
+        let Written { store, images: [old, new], models: [old_model, new_model], .. } = write(&story);
         let there = std::cell::RefCell::new(HashSet::<Digest>::new());
         for (image, model) in [(old, &old_model), (new, &new_model)] {
             let before = there.borrow().clone();

@@ -12,6 +12,9 @@
 //! bodies of 256 KiB and more go past the page cache, so that a backup does not evict what the
 //! host needs; nothing outside the folder is touched: below it, symbolic links are not followed.
 //! Names that are no [`Key`], `.tmp` among them, are not objects.
+//!
+//! This module owns the layout of files and their durability. It must not know what an object holds, and believes
+//! nothing that others may have put into the folder.
 
 mod read;
 mod walk;

@@ -10,6 +10,9 @@
 //!                  └─▶ Mirror of several                     Faulty   with the feature
 //!                  └─▶ Limited in bytes per second           conformance   "testing"
 //! ```
+//!
+//! Nothing above this crate names a kind of store: what differs between them is hidden here, or is an answer of the
+//! trait.
 
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;

@@ -1,4 +1,6 @@
 //! A store that moves at most this number of bytes a second, so that a backup leaves room for others.
+//!
+//! This module owns the wait. It passes every call on to another store and must not know which one.
 
 use std::{
     ops::ControlFlow,

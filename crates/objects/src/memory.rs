@@ -1,4 +1,6 @@
 //! A store in memory, for tests and the simulator.
+//!
+//! It passes the same suite as every store, and must have no abilities that a real store lacks.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,7 @@
 //! From a URL to a store.
+//!
+//! This module owns the forms of URLs and which kind of store each one names. It must not know what a store is
+//! used for; settings and secrets of clouds come from the caller's environment.
 
 use std::{
     fmt,

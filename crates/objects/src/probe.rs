@@ -2,6 +2,8 @@
 //!
 //! Servers that speak S3 often accept the header of a conditional put and ignore it, or are not
 //! atomic about it. A vault on such a store may have one writer only, so it has to know.
+//!
+//! This module owns the trial and its verdict. What a vault does with the verdict is its own matter.
 
 use std::ops::ControlFlow;
 

@@ -8,6 +8,9 @@
 //! A create-only put whose answer was lost may find its own object when it is tried again. Only
 //! then are the bytes compared: two writers of equal bytes must not both get the answer that they created
 //! them.
+//!
+//! This module owns requests, tries and time limits; `failure` owns what an answer means, `settings` how a cloud is
+//! reached. None of them knows keys, packs or vaults.
 
 mod failure;
 mod settings;

@@ -1,4 +1,7 @@
 //! The one trait that every store implements, and its vocabulary.
+//!
+//! This module owns the contract: what a put, get, list and delete promise, and the errors that all stores share. The
+//! suite `conformance` checks it. It must not know any single store.
 
 use std::{ops::ControlFlow, sync::Arc};
 

@@ -1,7 +1,7 @@
 //! Jobs as they go, as server-sent events.
 //!
-//! A follower first gets the present state and then every change; changes are listened to
-//! before the state is read, so that none is missed. A slow follower gets the present state
+//! Whoever follows first gets the present state and then every change; changes are listened to
+//! before the state is read, so that none is missed. Who is too slow gets the present state
 //! again. Rights are looked at again and again: a stream ends with the token that opened it.
 
 use std::{collections::HashSet, convert::Infallible, pin::pin, time::Duration};
@@ -20,7 +20,7 @@ use tokio::sync::{broadcast, mpsc};
 use crate::{answer::Done, extract::Secret, state::App};
 
 /// What a stream gives; it cannot fail, it ends.
-pub(crate) type Told = Result<Event, Infallible>;
+pub(crate) type Sent = Result<Event, Infallible>;
 
 /// How often rights are looked at again.
 const RIGHTS: Duration = Duration::from_secs(30);
@@ -31,7 +31,7 @@ struct Follower {
     secret: Secret,
     /// One job, or all.
     only: Option<JobId>,
-    /// Open jobs that were told: what becomes of them is told too.
+    /// Open jobs that were sent: what becomes of them is sent too.
     open: HashSet<JobId>,
     to: mpsc::Sender<Event>,
 }
@@ -40,7 +40,7 @@ struct Follower {
 struct Over;
 
 /// The stream of one who follows a job, or all of them.
-pub(crate) fn follow(app: App, secret: Secret, only: Option<JobId>) -> impl Stream<Item = Told> {
+pub(crate) fn follow(app: App, secret: Secret, only: Option<JobId>) -> impl Stream<Item = Sent> {
     let (to, from) = mpsc::channel(64);
     let follower = Follower { app, secret, only, open: HashSet::new(), to };
     let work = stream::once(async move {
@@ -80,7 +80,7 @@ impl Follower {
                 _ = &mut stop => return Err(Over),
                 _ = rights.tick() => caller = self.caller().await?,
                 change = changes.recv() => match change {
-                    Ok(job) => self.tell(&caller, &job).await?,
+                    Ok(job) => self.send(&caller, &job).await?,
                     Err(broadcast::error::RecvError::Lagged(_)) => self.tell_all(&caller).await?,
                     Err(broadcast::error::RecvError::Closed) => return Err(Over),
                 },
@@ -101,7 +101,7 @@ impl Follower {
             );
             Over
         })? {
-            self.tell(caller, &job).await?;
+            self.send(caller, &job).await?;
         }
         Ok(())
     }
@@ -133,7 +133,7 @@ impl Follower {
         Ok(jobs)
     }
 
-    async fn tell(&mut self, caller: &Caller, job: &Job) -> Result<(), Over> {
+    async fn send(&mut self, caller: &Caller, job: &Job) -> Result<(), Over> {
         if self.only.is_some_and(|only| only != job.id) || !sees(caller, job) {
             return Ok(());
         }

@@ -13,10 +13,12 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use strongroom_api::JobBegun;
 use strongroom_base::codes;
 use strongroom_catalog::{Error, Filter, Query, Stored};
-use strongroom_control::{Control, model::AnswerDoc, once, rights::Caller};
+use strongroom_control::{Control, model::RequestDoc, once, rights::Caller};
 
 use crate::answer::{Done, Failure, HasSecret};
 
@@ -46,7 +48,7 @@ fn fingerprint(parts: &Parts, body: &Bytes) -> String {
     let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
     hasher.update(target.as_bytes());
     hasher.update(b"\n");
-    match serde_json::from_slice::<serde_json::Value>(body) {
+    match serde_json::from_slice::<Value>(body) {
         Ok(mut value) => {
             if let Some(map) = value.as_object_mut() {
                 map.remove("password");
@@ -59,9 +61,34 @@ fn fingerprint(parts: &Parts, body: &Bytes) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
+/// The answer to a request, as it is kept with it.
+#[derive(Serialize, Deserialize)]
+struct Answer {
+    /// The status.
+    status: u16,
+    /// The headers that count.
+    headers: Vec<(String, String)>,
+    /// The body; empty if it has a secret, which is not kept.
+    body: String,
+}
+
+impl Answer {
+    /// The answer to a request; none while it is worked on.
+    fn of(doc: &RequestDoc) -> Option<Self> {
+        serde_json::from_value(Value::Object(doc.answer.clone())).ok()
+    }
+
+    /// Keeps it with its request.
+    fn keep(&self, doc: &mut RequestDoc) {
+        if let Ok(Value::Object(answer)) = serde_json::to_value(self) {
+            doc.answer = answer;
+        }
+    }
+}
+
 /// A request with a key that is being carried out.
 pub(crate) struct Open {
-    doc: AnswerDoc,
+    doc: RequestDoc,
 }
 
 /// What is known of a request with a key.
@@ -81,15 +108,13 @@ pub(crate) async fn begin(
     body: &Bytes,
 ) -> Done<Known> {
     let user = caller.user.map(|user| user.to_string()).unwrap_or_default();
-    let doc = AnswerDoc {
+    let doc = RequestDoc {
         key: format!("{user}/{key}"),
         request: fingerprint(parts, body),
         carried_out: false,
         job: None,
-        status: None,
-        headers: Vec::new(),
-        body: String::new(),
         time: control.now(),
+        answer: Map::new(),
     };
     let mut tx = control.catalog().write().await?;
     match tx.insert(&doc).await {
@@ -100,30 +125,32 @@ pub(crate) async fn begin(
         Err(Error::Exists { .. } | Error::Taken { .. }) => drop(tx),
         Err(error) => return Err(error.into()),
     }
-    let Some(found) = control.catalog().get::<AnswerDoc>(&doc.key).await? else {
+    let Some(found) = control.catalog().get::<RequestDoc>(&doc.key).await? else {
         // It has just been refused and forgotten.
         let code = &codes::REQUEST_IN_PROGRESS;
         return Err(Failure::new(code, code.meaning));
     };
-    answered(found.doc, &doc.request).map(Known::Answered)
+    answered(&found.doc, &doc.request).map(Known::Answered)
 }
 
-fn answered(doc: AnswerDoc, request: &str) -> Done<Response> {
+fn answered(doc: &RequestDoc, request: &str) -> Done<Response> {
     if doc.request != request {
         let code = &codes::REQUEST_KEY_REUSED;
         return Err(Failure::new(code, code.meaning));
     }
-    let Some(status) = doc.status.and_then(|status| StatusCode::from_u16(status).ok()) else {
+    let answer = Answer::of(doc);
+    let status = answer.as_ref().and_then(|answer| StatusCode::from_u16(answer.status).ok());
+    let (Some(kept), Some(status)) = (answer, status) else {
         let code = &codes::REQUEST_IN_PROGRESS;
         return Err(Failure::new(code, code.meaning));
     };
-    if doc.body.is_empty() && status != StatusCode::NO_CONTENT {
+    if kept.body.is_empty() && status != StatusCode::NO_CONTENT {
         let code = &codes::REQUEST_ANSWERED;
         return Err(Failure::new(code, code.meaning));
     }
-    let mut answer = (status, doc.body).into_response();
+    let mut answer = (status, kept.body).into_response();
     answer.headers_mut().remove(header::CONTENT_TYPE);
-    for (name, value) in &doc.headers {
+    for (name, value) in &kept.headers {
         if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::try_from(value)) {
             answer.headers_mut().insert(name, value);
         }
@@ -157,25 +184,27 @@ impl Open {
         body: &Bytes,
     ) -> Done<()> {
         let mut tx = control.catalog().write().await?;
-        let kept = tx.get::<AnswerDoc>(&self.doc.key).await?;
+        let kept = tx.get::<RequestDoc>(&self.doc.key).await?;
         // It has the job that was begun. After a day it is forgotten.
         let Some(Stored { mut doc, version }) = kept else { return Ok(()) };
         if parts.status.is_success() {
-            let kept = [header::CONTENT_TYPE, header::ETAG, header::LOCATION];
-            for name in kept {
-                let value = parts.headers.get(&name).and_then(|value| value.to_str().ok());
-                if let Some(value) = value {
-                    doc.headers.push((name.to_string(), value.to_owned()));
-                }
-            }
+            let headers = [header::CONTENT_TYPE, header::ETAG, header::LOCATION].into_iter();
+            let headers = headers.filter_map(|name| {
+                let value = parts.headers.get(&name)?.to_str().ok()?;
+                Some((name.to_string(), value.to_owned()))
+            });
+            let has_secret = parts.extensions.get::<HasSecret>().is_some();
+            let body = if has_secret { "".into() } else { String::from_utf8_lossy(body) };
+            let answer = Answer {
+                status: parts.status.as_u16(),
+                headers: headers.collect(),
+                body: body.into_owned(),
+            };
+            answer.keep(&mut doc);
             doc.carried_out = true;
-            doc.status = Some(parts.status.as_u16());
-            if parts.extensions.get::<HasSecret>().is_none() {
-                doc.body = String::from_utf8_lossy(body).into_owned();
-            }
             tx.update(&doc, version).await?;
         } else {
-            tx.delete::<AnswerDoc>(&doc.key, version).await?;
+            tx.delete::<RequestDoc>(&doc.key, version).await?;
         }
         tx.commit().await?;
         Ok(())
@@ -187,13 +216,13 @@ pub(crate) async fn end_open(control: &Control) -> Done<()> {
     let mut token = None;
     loop {
         let query = Query::new(Filter::all()).limit(1000).after(token);
-        let page = control.catalog().list::<AnswerDoc>(&query).await?;
+        let page = control.catalog().list::<RequestDoc>(&query).await?;
         let mut tx = control.catalog().write().await?;
-        for open in page.items.into_iter().filter(|stored| stored.doc.status.is_none()) {
+        for open in page.items.into_iter().filter(|stored| Answer::of(&stored.doc).is_none()) {
             if open.doc.carried_out {
                 tx.update(&unanswered(open.doc), open.version).await?;
             } else {
-                tx.delete::<AnswerDoc>(&open.doc.key, None).await?;
+                tx.delete::<RequestDoc>(&open.doc.key, None).await?;
             }
         }
         tx.commit().await?;
@@ -206,18 +235,21 @@ pub(crate) async fn end_open(control: &Control) -> Done<()> {
 
 /// A request that was carried out and not answered: a job that it began is its answer, and all else
 /// is answered like a secret that is not kept.
-fn unanswered(mut doc: AnswerDoc) -> AnswerDoc {
-    let Some(job) = doc.job else {
-        doc.status = Some(StatusCode::OK.as_u16());
-        return doc;
+fn unanswered(mut doc: RequestDoc) -> RequestDoc {
+    let answer = if let Some(job) = doc.job {
+        let begun = JobBegun { job, link: format!("/v1/jobs/{job}") };
+        Answer {
+            status: StatusCode::ACCEPTED.as_u16(),
+            headers: vec![
+                (header::CONTENT_TYPE.to_string(), "application/json".to_owned()),
+                (header::LOCATION.to_string(), begun.link.clone()),
+            ],
+            body: serde_json::to_string(&begun).unwrap_or_default(),
+        }
+    } else {
+        Answer { status: StatusCode::OK.as_u16(), headers: Vec::new(), body: String::new() }
     };
-    let begun = JobBegun { job, link: format!("/v1/jobs/{job}") };
-    doc.status = Some(StatusCode::ACCEPTED.as_u16());
-    doc.headers = vec![
-        (header::CONTENT_TYPE.to_string(), "application/json".to_owned()),
-        (header::LOCATION.to_string(), begun.link.clone()),
-    ];
-    doc.body = serde_json::to_string(&begun).unwrap_or_default();
+    answer.keep(&mut doc);
     doc
 }
 
@@ -229,17 +261,15 @@ mod tests {
 
     #[test]
     fn what_is_at_work_is_said_to_be_and_not_begun_again() {
-        let doc = AnswerDoc {
+        let doc = RequestDoc {
             key: "user/key".to_owned(),
             request: "hash".to_owned(),
             carried_out: true,
             job: None,
-            status: None,
-            headers: Vec::new(),
-            body: String::new(),
             time: Timestamp::UNIX_EPOCH,
+            answer: Map::new(),
         };
-        let code = |doc, request| answered(doc, request).expect_err("refused").code().to_string();
+        let code = |doc, request| answered(&doc, request).expect_err("refused").code().to_string();
         assert_eq!(code(doc.clone(), "hash"), codes::REQUEST_IN_PROGRESS.name);
         assert_eq!(code(doc.clone(), "other"), codes::REQUEST_KEY_REUSED.name);
         assert_eq!(code(unanswered(doc), "hash"), codes::REQUEST_ANSWERED.name);

@@ -1,10 +1,8 @@
 //! The service on the network: its API over HTTPS, its configuration, its life.
 //!
-//! Handlers are thin: [`strongroom_control::Control`] decides everything. This crate owns the network and
-//! the operating system: callers, requests and answers, certificates, signals, folders.
-//!
-//! It must not know rules (who may do what, when a job runs), disks, hypervisors or stores: `control`
-//! decides, and `agent` carries out.
+//! Handlers are thin: [`strongroom_control::Control`] decides everything. Here is what networks and
+//! operating systems need: who asks, what was sent, how it is answered; certificates, signals,
+//! folders. This crate must not know rules, disks or stores: it gives control the agents, and asks nothing of them.
 //!
 //! ```text
 //!  connection ─▶ TLS ─▶ guard: id, time, caller, idempotency ─▶ handler ─▶ Control ─▶ answer

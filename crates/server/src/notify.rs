@@ -8,7 +8,7 @@ use std::{
 
 /// Sends words to the socket that the manager has named; an address that begins with `@` has no
 /// file.
-pub(crate) fn tell(socket: Option<&OsStr>, words: &str) {
+pub(crate) fn send_state(socket: Option<&OsStr>, words: &str) {
     let Some(socket) = socket else { return };
     if let Err(error) = send(socket, words) {
         tracing::warn!(%error, "the system's service manager cannot be notified");
@@ -32,7 +32,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("notify");
         let socket = net::UnixDatagram::bind(&path).expect("binds");
-        tell(Some(path.as_os_str()), "READY=1\n");
+        send_state(Some(path.as_os_str()), "READY=1\n");
         let mut bytes = [0; 20];
         let count = socket.recv(&mut bytes).expect("receives");
         assert_eq!(&bytes[..count], b"READY=1\n");

@@ -57,10 +57,10 @@ pub struct Serve {
     /// Raised when it should stop.
     pub stop: Cancel,
     /// Tells people something.
-    pub tell: Box<dyn Fn(&str) + Send + Sync>,
+    pub announce: Box<dyn Fn(&str) + Send + Sync>,
 }
 
-/// Serves until it is told to stop.
+/// Serves until it is to stop.
 pub fn serve(serve: Serve) -> Result<(), ServerError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| ServerError::Bug(format!("no threads: {error}")))?;
@@ -68,7 +68,7 @@ pub fn serve(serve: Serve) -> Result<(), ServerError> {
 }
 
 async fn run(serve: Serve) -> Result<(), ServerError> {
-    let Serve { config, here, notify, stop, tell } = serve;
+    let Serve { config, here, notify, stop, announce } = serve;
     let _lock = prepare(&config.data_dir)?;
     let host = here.name.clone();
     let files = config.certificate();
@@ -86,8 +86,8 @@ async fn run(serve: Serve) -> Result<(), ServerError> {
         let id = standby::identity(&config.data_dir, &host)?;
         let waits = |holder: &str| {
             // For the system's manager it is up: it does what it should.
-            notify::tell(notify.as_deref(), "READY=1\nSTATUS=Stands by\n");
-            tell(&format!(
+            notify::send_state(notify.as_deref(), "READY=1\nSTATUS=Stands by\n");
+            announce(&format!(
                 "The server {holder} serves from this catalog. This one stands by, and serves when \
                  that one ends.\n"
             ));
@@ -116,7 +116,7 @@ async fn run(serve: Serve) -> Result<(), ServerError> {
     let fingerprint = if config.tls { Some(files.facts()?.fingerprint) } else { None };
     let first = FirstToken::of(&config.data_dir);
     let way_in = first.way_in(&control).await?;
-    tell(&greeting.words(fingerprint.as_deref(), &way_in));
+    announce(&greeting.words(fingerprint.as_deref(), &way_in));
     let removing = tokio::spawn(first.remove_in_time(Arc::clone(&control)));
     let tasks = TaskTracker::new();
     let serving = Serving {
@@ -129,7 +129,7 @@ async fn run(serve: Serve) -> Result<(), ServerError> {
     let renewing = shown.map(|shown| tokio::spawn(renew(shown, files, config.clone(), host)));
     // Where servers stand by, it says that this one does not.
     let ready = if lease.is_some() { "READY=1\nSTATUS=Serves\n" } else { "READY=1\n" };
-    notify::tell(notify.as_deref(), ready);
+    notify::send_state(notify.as_deref(), ready);
     let serving = live(listener, serving, control, (stopper, stopped), stop, notify, &mut holding);
     let done = serving.await;
     tasks.close();
@@ -177,7 +177,7 @@ async fn live(
         tracing::error!("another server has the catalog: this one stops");
     }
     tracing::info!("the server stops");
-    notify::tell(notify.as_deref(), "STOPPING=1\n");
+    notify::send_state(notify.as_deref(), "STOPPING=1\n");
     stopper.send_replace(true);
     let bug = |error: tokio::task::JoinError| ServerError::Bug(format!("the work ended: {error}"));
     answering.await.map_err(bug)?;
@@ -311,7 +311,7 @@ async fn renew(shown: Arc<Shown>, files: CertificateFiles, config: ServerConfig,
     }
 }
 
-/// What people are told at the start.
+/// What is announced at the start.
 struct Greeting<'a> {
     config: &'a ServerConfig,
     address: SocketAddr,

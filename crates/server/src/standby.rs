@@ -67,7 +67,7 @@ pub(crate) async fn try_take(catalog: &Catalog, id: &str) -> Result<Result<Lease
     Ok(taken.ok_or_else(|| "another server".to_owned()))
 }
 
-/// Stands by until the lease is free; none if the server is to stop meanwhile. `waits` is told of the
+/// Stands by until the lease is free; none if the server is to stop meanwhile. `waits` gets the
 /// first holder.
 pub(crate) async fn take(
     catalog: &Catalog,
@@ -75,12 +75,12 @@ pub(crate) async fn take(
     stop: &Cancel,
     waits: impl Fn(&str),
 ) -> Result<Option<Lease>, ServerError> {
-    let mut told = false;
+    let mut announced = false;
     loop {
         match try_take(catalog, id).await? {
             Ok(lease) => return Ok(Some(lease)),
-            Err(holder) if !told => {
-                told = true;
+            Err(holder) if !announced => {
+                announced = true;
                 waits(holder.rsplit_once('/').map_or(&*holder, |(server, _)| server));
             }
             Err(_) => {}

@@ -88,7 +88,7 @@ pub(crate) enum FaceError {
     NoServer,
     /// What a server says: of a job that failed, of the audit log.
     #[error("{}", .0.message)]
-    Told(Box<strongroom_api::ErrorBody>),
+    Answered(Box<strongroom_api::ErrorBody>),
     /// A job ended, but not as well as it should have.
     #[error("{0}")]
     JobWarnings(String),
@@ -119,7 +119,7 @@ impl Coded for FaceError {
             Self::AlertsUndelivered(_) => &codes::ALERT_UNDELIVERED,
             Self::BackupsRunning(_) => &codes::RECLAIM_WAITING,
             Self::NoServer => &codes::SERVER_NEEDED,
-            Self::Told(body) => body.known(),
+            Self::Answered(body) => body.known(),
             Self::JobWarnings(_) => &codes::JOB_WARNINGS,
             Self::Declined => &codes::INTERRUPTED,
             Self::Bug(_) => &codes::BUG,
@@ -143,7 +143,7 @@ impl Coded for FaceError {
             Self::ServerNotReady(reason) => params!(SERVER_NOT_READY: reason),
             Self::AlertsUndelivered(channel) => params!(ALERT_UNDELIVERED: channel),
             Self::BackupsRunning(who) => params!(RECLAIM_WAITING: who),
-            Self::Told(body) => body.params.clone(),
+            Self::Answered(body) => body.params.clone(),
             Self::JobWarnings(reason) => params!(JOB_WARNINGS: reason),
             Self::Bug(reason) => params!(BUG: reason),
             Self::NoVault | Self::NoKey | Self::NoServer | Self::Declined => Params::none(),
@@ -215,25 +215,25 @@ impl Failure {
     }
 
     /// What a server said, if it was one that failed.
-    fn told(&self) -> Option<&strongroom_api::ErrorBody> {
+    fn answered(&self) -> Option<&strongroom_api::ErrorBody> {
         let error: &(dyn Error + 'static) = &*self.error;
         match error.downcast_ref::<FaceError>() {
-            Some(FaceError::Told(body)) => Some(body),
+            Some(FaceError::Answered(body)) => Some(body),
             _ => error.downcast_ref::<ClientError>().and_then(ClientError::answer),
         }
     }
 
     /// The code's name; a server may have one that this program does not know.
     pub(crate) fn name(&self) -> &str {
-        self.told().map_or(self.code().name, |told| told.code.as_str())
+        self.answered().map_or(self.code().name, |body| body.code.as_str())
     }
 
     fn hint(&self) -> Cow<'_, str> {
         if let Some(hint) = &self.hint {
             return Cow::Borrowed(hint);
         }
-        match (self.told(), crate::hints::of_cause(&*self.error)) {
-            (Some(told), _) => Cow::Borrowed(&told.hint),
+        match (self.answered(), crate::hints::of_cause(&*self.error)) {
+            (Some(body), _) => Cow::Borrowed(&body.hint),
             (None, Some(hint)) => Cow::Owned(hint),
             (None, None) => Cow::Borrowed(self.code().hint),
         }
@@ -242,7 +242,7 @@ impl Failure {
     /// The errors below the first one, outermost first, without repetitions.
     fn causes(&self) -> Vec<String> {
         let mut last = self.error.to_string();
-        let mut causes = self.told().map(|told| told.causes.clone()).unwrap_or_default();
+        let mut causes = self.answered().map(|body| body.causes.clone()).unwrap_or_default();
         let mut next = self.error.source();
         while let Some(cause) = next {
             let text = cause.to_string();
@@ -259,7 +259,7 @@ impl Failure {
     /// Its values stand in its message, and its code's page names them. A newer server may have others.
     fn check_params(&self) {
         let faults = |error: &dyn Coded| Message::of(error).faults();
-        debug_assert!(self.told().is_some() || faults(&*self.error).is_empty(), "{self:?}");
+        debug_assert!(self.answered().is_some() || faults(&*self.error).is_empty(), "{self:?}");
     }
 
     /// As words for people, in several lines.
@@ -291,8 +291,8 @@ impl Failure {
             params: self.error.params(),
             causes: self.causes(),
             hint: self.hint(),
-            link: self.told().and_then(|told| told.link.as_deref()),
-            request_id: self.told().and_then(|told| told.request_id.as_deref()),
+            link: self.answered().and_then(|body| body.link.as_deref()),
+            request_id: self.answered().and_then(|body| body.request_id.as_deref()),
         };
         let text = serde_json::to_string_pretty(&Envelope { error });
         text.unwrap_or_else(|error| {

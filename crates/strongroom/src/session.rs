@@ -144,12 +144,12 @@ impl Context {
     pub(crate) fn wait_for(&self, client: &Client, id: &str) -> Result<(), Failure> {
         let job = self.watched(|progress| {
             let mut before = strongroom_api::Progress::default();
-            let mut told = None;
+            let mut announced = None;
             client.wait(id, &self.cancel, &mut |job: &Job| {
-                if told != job.not_before
+                if announced != job.not_before
                     && let Some(words) = tried(job)
                 {
-                    told = job.not_before;
+                    announced = job.not_before;
                     self.out.say(&words);
                 }
                 progress.set_stage(stage(job));
@@ -214,10 +214,10 @@ fn stage(job: &Job) -> Stage {
 
 /// Success or failure, as the job's own.
 pub(crate) fn outcome(job: Job) -> Result<(), Failure> {
-    let failed = |message: Message| Err(FaceError::Told(Box::new(message.into())).into());
+    let failed = |message: Message| Err(FaceError::Answered(Box::new(message.into())).into());
     match job.state {
         JobState::Failed => match job.error {
-            Some(error) => Err(FaceError::Told(Box::new(error)).into()),
+            Some(error) => Err(FaceError::Answered(Box::new(error)).into()),
             None => failed(message!(
                 SERVER_PROTOCOL,
                 "the job {job} failed and does not say why",
@@ -289,10 +289,10 @@ mod tests {
     #[test]
     fn a_host_that_is_away_is_told_with_the_try_and_the_next_one() {
         let job = waiting();
-        let told = tried(&job).expect("it is told");
+        let announced = tried(&job).expect("it is announced");
         let next = human::time(job.not_before.expect("a moment"));
         assert_eq!(
-            told,
+            announced,
             format!(
                 "Try 1 of 3 failed: libvirt on kvm1 does not answer. The next try is at {next}."
             )
@@ -309,7 +309,7 @@ mod tests {
             assert!(shown.contains(words), "{words:?} is not in\n{shown}");
         }
         // A try that the server's end has cut short is none.
-        let cut = tried(&Job { interruptions: 1, ..job.clone() }).expect("it is told");
+        let cut = tried(&Job { interruptions: 1, ..job.clone() }).expect("it is announced");
         assert!(cut.ends_with("It resumes by itself."), "{cut}");
         // While it is at work, nothing waits.
         assert_eq!(tried(&Job { state: JobState::InProgress, ..job }), None);

@@ -1,4 +1,8 @@
 //! Condemnations: packs that reclaim is about to remove, which nothing new may rely on.
+//!
+//! This module owns the notes and how they are read and written. When a pack may be condemned, and when a
+//! condemnation is taken back, is the matter of `reclaim`; that nothing new relies on a condemned pack is the matter
+//! of writers.
 
 use std::collections::{BTreeSet, HashSet};
 

@@ -1,4 +1,7 @@
 //! Why work on a vault failed.
+//!
+//! This module owns the one error of the crate and its place in the catalog of codes. It must not know how an error
+//! is shown.
 
 use std::{io, path::PathBuf};
 

@@ -1,8 +1,10 @@
 //! The images of a recovery point. Every state is one, the machine's configuration too: what is kept,
 //! checked and counted of a point is what its images need.
 
+use std::collections::HashMap;
+
 use strongroom_format::Manifest;
-use strongroom_image::Image;
+use strongroom_image::{Error, Image, NodeReader, Visitor, visit_new};
 
 use crate::{VaultError, error::Result};
 
@@ -20,6 +22,27 @@ pub fn images(point: &Manifest) -> Result<Vec<(&str, Image)>> {
         Ok((name, image))
     };
     disks.chain(configuration).map(image).collect()
+}
+
+/// Visits what the images of a point have and their namesakes among `before` have not; then the images are
+/// those of `before`. So the points of an item, one after the other, cost their distinct nodes.
+pub(crate) fn visit_images(
+    point: &Manifest,
+    before: &mut HashMap<String, Image>,
+    reader: &impl NodeReader<Error = VaultError>,
+    visitor: &mut impl Visitor<VaultError>,
+) -> Result<()> {
+    for (name, image) in images(point)? {
+        let old = before.insert(name.to_owned(), image);
+        visit_new(old, image, reader, visitor).map_err(|error| match error {
+            Error::Store(error) => error,
+            _ => VaultError::Lost {
+                digest: image.root(),
+                reason: format!("the tree of {} is damaged", title(name)),
+            },
+        })?;
+    }
+    Ok(())
 }
 
 /// What to call an image that is damaged.

@@ -6,9 +6,10 @@
 //!        ╲▶ reclaim, rebuild-index, validate; audit, for the crate `verify`
 //! ```
 //!
-//! This crate knows object stores and the format, and neither disks nor jobs. Its methods block;
-//! concurrency comes from the caller's threads. Everything can be done with the store and the key
-//! alone: what is kept locally is a cache.
+//! This crate owns the protocol by which many writers, readers and one reclaim share a store without losing a point.
+//! It knows object stores and the format. It must not know disks, jobs, policies or people. Its methods block;
+//! concurrency comes from the caller's threads. Everything can be done with the store and the key alone: what is
+//! kept locally is a cache.
 
 pub mod audit;
 mod condemned;
@@ -46,11 +47,11 @@ pub use points::{DamagedManifest, PointList};
 pub use read::{Reader, is_damage};
 pub use rebuild::{RebuildReport, UnreadablePack};
 pub use reclaim::{
-    HeldPoint, NotedPoints, Notes, OnReclaim, ReclaimOptions, ReclaimProgress, ReclaimReport,
-    RemovedPoint, WhyHeld, reclaim, reclaim_watched,
+    NotedPoints, Notes, OnReclaim, ReclaimOptions, ReclaimProgress, reclaim, reclaim_watched,
 };
 pub use seen::{Absence, AbsentPoint, Regression};
 pub use service::ServiceObject;
+pub use strongroom_reports::{HeldPoint, ReclaimReport, RemovedPoint, WhyHeld};
 pub use usage::{ContentUsage, ItemUsage, UsageOptions, UsageReport};
 pub use validate::{OnValidate, ValidateOptions, ValidateProgress, Validated};
 pub use vault::{Vault, VaultOptions};

@@ -1,8 +1,10 @@
 //! Where a vault is: its store, found by a path or URL, with the mirrors that it has recorded.
 //!
 //! The copy that was named is used in any case; those that are recorded only if they are folders of
-//! this vault. A process with the key vouches for the list of them; without it, only folders that hold
-//! this vault already are used. A wrong copy is reported and not fatal.
+//! this vault. Whoever has the key vouches for the list of them; without it, only folders that hold
+//! this vault already are used. What is not as it should be is told, not fatal.
+//!
+//! This module owns the way from a URL to a store with its mirrors and keys. It must not know what the vault holds.
 
 use std::{
     fmt, fs,

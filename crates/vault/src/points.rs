@@ -3,6 +3,8 @@
 //! A point is visible while its manifest exists and no deletion note does. Deleting writes the
 //! note; reclaim removes both later, with what only this point needed. A void in the manifest's
 //! place keeps an expired writer from publishing under that name, for ever (`voids.rs`).
+//!
+//! This module owns which points a vault shows. It must not know why a point is deleted, or how its data is kept.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},

@@ -17,6 +17,8 @@
 //! - Memory: three index objects in the making, whatever the size of the vault: one that waits for
 //!   more packs, one that is sealed, one that is added to the local index. One thread does each, as the
 //!   allocator keeps for each thread what that has needed.
+//!
+//! It must not know what the records are for: points and trees are never read.
 
 use std::{
     collections::HashMap,

@@ -4,6 +4,8 @@
 //! there must be asks for it: [`Vault::absent`]. Who does not remembers what it saw: the newest point
 //! of each item, how many there were, and the generation of the key ring, in a file of the vault's
 //! cache folder. Deleting it harms nothing but this memory.
+//!
+//! This module owns what is remembered and the comparison. What follows from a loss is for the caller to decide.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},

@@ -1,7 +1,10 @@
 //! How much a vault holds, in all and for each item.
+//!
+//! This module owns the figures of a vault. It reads lists and, if asked, walks the trees; it changes nothing, and
+//! must not know prices or quotas.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     io,
     ops::ControlFlow,
     sync::Arc,
@@ -14,14 +17,10 @@ use strongroom_format::{
     Manifest, names,
     pack::{PackKind, RecordKind},
 };
-use strongroom_image::{Image, Visitor, visit_new};
+use strongroom_image::Visitor;
 
 use crate::{
-    Vault, VaultError,
-    error::Result,
-    images::{images, title},
-    index::Loaded,
-    points::PointList,
+    Vault, VaultError, error::Result, images::visit_images, index::Loaded, points::PointList,
 };
 
 /// What [`Vault::usage`] finds out.
@@ -287,21 +286,9 @@ struct Content<'a> {
 impl Content<'_> {
     fn add_points(&mut self, points: &[Manifest]) -> Result<()> {
         // Per disk, each point against the one before it: what they share is passed over.
-        let mut last: BTreeMap<&str, Image> = BTreeMap::new();
-        for point in points {
-            for (name, image) in images(point)? {
-                let old = last.insert(name, image);
-                let vault = self.vault;
-                visit_new(old, image, vault, &mut *self).map_err(|error| match error {
-                    strongroom_image::Error::Store(error) => error,
-                    _ => VaultError::Lost {
-                        digest: image.root(),
-                        reason: format!("the tree of {} is damaged", title(name)),
-                    },
-                })?;
-            }
-        }
-        Ok(())
+        let mut last = HashMap::new();
+        let vault = self.vault;
+        points.iter().try_for_each(|point| visit_images(point, &mut last, vault, self))
     }
 
     /// Notes that the item needs a digest; whether that is new.

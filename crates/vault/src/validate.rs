@@ -14,6 +14,8 @@
 //! Half of the sample is drawn from what was walked, half from the whole point: so blocks that were
 //! stored long ago are looked at again, a few each time. That *every* byte is what was written only
 //! the crate `verify` finds out.
+//!
+//! This module owns the verdict on one point. It repairs nothing and must not know who asks.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},

@@ -1,4 +1,8 @@
 //! An open vault: its store, keys and index, and how its objects are sealed and opened.
+//!
+//! This module owns what all others of the crate share: names of objects become sealed objects and back here, and
+//! errors of the store become errors of the vault. It must not know what any object means: that is the matter of the
+//! module that is named after it.
 
 use std::{
     collections::HashSet,

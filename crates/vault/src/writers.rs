@@ -7,6 +7,8 @@
 //! under the point's name, made with the same create-only put as the point itself. The first put
 //! decides. Expiring is always safe for data: the writer finds the name taken and gives up.
 //! Clocks only decide how soon it is tried.
+//!
+//! This module owns the notes of writers and the verdict on who lives. It must not know what a writer writes.
 
 use std::{
     collections::{BTreeSet, HashMap},

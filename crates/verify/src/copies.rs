@@ -4,8 +4,8 @@ use std::{ops::ControlFlow, sync::Arc};
 
 use strongroom_base::{ByteRange, Clock};
 use strongroom_objects::{Entry, Key, Limited, ObjectStore, Rate, StoreError};
+use strongroom_reports::{CopyState, UnsoundCopy};
 
-use super::report::{CopyState, UnsoundCopy};
 use crate::Result;
 
 /// The stores that hold one copy each.

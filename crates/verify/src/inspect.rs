@@ -15,13 +15,11 @@ use jiff::{SignedDuration, Timestamp};
 use strongroom_base::{Cancel, Clock, Coded as _, PackId, WriterId, lock};
 use strongroom_format::{names, pack::PackKind};
 use strongroom_objects::{Heal, Key, MAX_OBJECT_LEN, ObjectStore};
+use strongroom_reports::{CopyState, DamagedObject, FailedRepair, ObjectKind, UnsoundCopy};
 use ulid::Ulid;
 
 use super::{
-    Copies, VerifyMode, VerifyOptions, VerifyReport,
-    copies::Seen,
-    metadata::words,
-    report::{CopyState, DamagedObject, FailedRepair, MAX_NAMED, ObjectKind, UnsoundCopy},
+    Copies, VerifyOptions, VerifyReport, copies::Seen, metadata::words, report::MAX_NAMED,
 };
 use strongroom_vault::{Vault, VaultError, VaultOptions, Writer, audit::announce_repair};
 
@@ -62,10 +60,7 @@ impl<'a> Inspector<'a> {
     ) -> Self {
         let copies = Copies::new(store, options.limit_rate, &vault.clock);
         let report = VerifyReport {
-            mode: match options.mode {
-                VerifyMode::Blind => "blind",
-                VerifyMode::Full => "full",
-            },
+            mode: options.mode,
             sample_percent: options.sample,
             copies: copies.names().to_vec(),
             absent_copies: store.degraded(),
@@ -423,7 +418,8 @@ impl<'a> Repairs<'a> {
     /// A repair failed.
     fn failed(&self, key: &Key, error: &VaultError) {
         tracing::warn!(object = %key, %error, "not repaired");
-        let (copy, code, reason) = (self.store().name(), error.code().name, words(error));
+        let (copy, code, reason) =
+            (self.store().name(), error.code().name.to_owned(), words(error));
         lock(&self.failure).get_or_insert(FailedRepair { copy, code, reason });
     }
 
@@ -433,13 +429,13 @@ impl<'a> Repairs<'a> {
         if !self.wanted {
             return Vec::new();
         }
-        let told = self.store().refusals().into_iter().map(|refusal| FailedRepair {
+        let refused = self.store().refusals().into_iter().map(|refusal| FailedRepair {
             copy: refusal.copy,
-            code: refusal.code.name,
+            code: refusal.code.name.to_owned(),
             reason: refusal.reason,
         });
-        let told: Vec<_> = told.collect();
-        if told.is_empty() { lock(&self.failure).take().into_iter().collect() } else { told }
+        let refused: Vec<_> = refused.collect();
+        if refused.is_empty() { lock(&self.failure).take().into_iter().collect() } else { refused }
     }
 
     pub(super) fn store(&self) -> &Arc<dyn ObjectStore> {

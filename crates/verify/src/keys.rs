@@ -11,12 +11,12 @@ use strongroom_objects::{Key, MAX_OBJECT_LEN, ObjectStore, StoreError};
 use super::{
     Look,
     metadata::{list, words},
-    report::{CopyState, DamagedObject, ObjectKind, UnsoundCopy},
 };
 use strongroom_vault::Vault;
 
 use crate::Result;
 use strongroom_keys::KeyError;
+use strongroom_reports::{CopyState, DamagedObject, ObjectKind, UnsoundCopy};
 
 /// What the copies' key objects are.
 struct Judged {

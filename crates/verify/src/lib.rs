@@ -52,24 +52,13 @@ use strongroom_vault::{Vault, VaultError, VaultOptions};
 /// The usual result.
 type Result<T, E = VaultError> = std::result::Result<T, E>;
 
-pub use report::{
+pub use strongroom_reports::{
     CopyState, DamagedDisk, DamagedObject, DamagedPoint, FailedRepair, LostRange, ObjectKind,
-    UnsoundCopy, VerifyReport,
+    UnsoundCopy, VerifyMode, VerifyReport,
 };
 
 use copies::Copies;
 use inspect::{Inspector, Repairs};
-
-/// How deep to look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum VerifyMode {
-    /// Compare packs with their names, and the copies of everything else with each other; needs
-    /// no key. A pack that is missing from every copy is not noticed.
-    Blind,
-    /// Open everything, and follow every recovery point down to its blocks.
-    #[default]
-    Full,
-}
 
 /// What [`verify`] shall do.
 #[derive(Clone, Debug)]

@@ -14,13 +14,10 @@ use strongroom_format::{
     sealed::{self, SealedKind},
 };
 use strongroom_objects::{Key, MAX_OBJECT_LEN};
+use strongroom_reports::{CopyState, DamagedObject, DamagedPoint, ObjectKind, UnsoundCopy};
 use ulid::Ulid;
 
-use super::{
-    Look, VerifyProgress,
-    inspect::CheckBytes,
-    report::{CopyState, DamagedObject, DamagedPoint, MAX_NAMED, ObjectKind, UnsoundCopy},
-};
+use super::{Look, VerifyProgress, inspect::CheckBytes, report::MAX_NAMED};
 use strongroom_vault::{
     Vault, VaultError,
     audit::{Locks, Named, check_note},

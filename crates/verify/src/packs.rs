@@ -20,6 +20,7 @@ use strongroom_format::{
     pack::{self, Contents, Entry, FOOTER_LEN, Footer, Header, MAX_PACK, PackKind, RecordKind},
 };
 use strongroom_image::Node;
+use strongroom_reports::{CopyState, DamagedObject, ObjectKind, UnsoundCopy};
 
 use super::{
     Look, VerifyProgress,
@@ -27,7 +28,6 @@ use super::{
     done::Done,
     metadata::{Known, disagreement, fingerprint, read_index, words},
     reading::Reading,
-    report::{CopyState, DamagedObject, ObjectKind, UnsoundCopy},
 };
 use strongroom_vault::{Location, Vault, VaultError, VaultOptions, is_damage};
 
@@ -99,7 +99,7 @@ pub(super) fn verify(
     let done = match dir {
         Some(dir) if !sampled => {
             let copies = look.inspector.copies.names();
-            Some(Done::open(&dir, mode, copies, look.options.resume, &*vault.clock)?)
+            Some(Done::open(&dir, mode.name(), copies, look.options.resume, &*vault.clock)?)
         }
         _ => None,
     };

@@ -14,15 +14,15 @@ use jiff::Timestamp;
 use strongroom_base::{BLOCK_SIZE_U64, Digest, PackId, PointId, Recently, Stage};
 use strongroom_format::{DiskRecord, Manifest, names, pack::PackKind};
 use strongroom_image::{Image, Node};
+use strongroom_reports::{
+    CopyState, DamagedDisk, DamagedObject, DamagedPoint, LostRange, ObjectKind, UnsoundCopy,
+};
 
 use super::{
     Look, VerifyProgress,
     packs::{Verified, present_packs},
     reading::Reading,
-    report::{
-        CopyState, DamagedDisk, DamagedObject, DamagedPoint, LostRange, MAX_NAMED, MAX_RANGES,
-        ObjectKind, UnsoundCopy,
-    },
+    report::{MAX_NAMED, MAX_RANGES},
 };
 use strongroom_vault::{
     VaultError,

@@ -10,7 +10,10 @@ use strongroom_hypervisor::DiskChoice;
 use strongroom_machine::{EncryptedDisks, MachineBackup, Wish};
 use strongroom_orders::{BackupDone, BackupOrder, Result, Tier, Watch};
 
-use super::{LocalAgent, sources};
+use super::{
+    LocalAgent,
+    sources::{self, Work},
+};
 use crate::{
     error::body,
     facts::{point_facts, sum, warning, warnings},
@@ -29,7 +32,7 @@ pub(crate) struct Made {
     pub(super) point: PointId,
     /// Bytes that it added to the vault.
     pub(super) stored_bytes: u64,
-    /// The report, as the command prints it.
+    /// The report.
     pub(super) report: Report,
 }
 
@@ -44,9 +47,10 @@ impl LocalAgent {
             if order.tier == Tier::Vault {
                 watch.task(TaskName::Transfer, TaskState::Completed, detail());
             }
-            return Ok(done(&open, order, &point, report_of(&point)?));
+            return Ok(done(&open, order, &point, report_of(&point).into()));
         }
-        let made = sources::of(&order.source).back_up(self, &open, order, watch)?;
+        let work = Work { agent: self, open: &open, order, watch };
+        let made = sources::of(&order.source).back_up(&work)?;
         let Made { point: id, stored_bytes: stored, report } = made;
         let point = open.vault.point(&order.item, id).map_err(body)?;
         let (task, place) = match order.tier {
@@ -120,7 +124,7 @@ fn done(open: &OpenVault, order: &BackupOrder, point: &Manifest, report: Report)
 }
 
 /// The report of a point that was made before, as far as the point knows.
-pub(super) fn report_of(point: &Manifest) -> Result<Report> {
+pub(super) fn report_of(point: &Manifest) -> BackupReport {
     let disk = |disk: &DiskRecord| DiskBackupReport {
         name: disk.name.clone(),
         size_bytes: disk.size_bytes,
@@ -138,7 +142,7 @@ pub(super) fn report_of(point: &Manifest) -> Result<Report> {
         notes: disk.notes.clone(),
         seconds: disk.seconds,
     };
-    let report = BackupReport {
+    BackupReport {
         recovery_point: point.id,
         item: point.item.clone(),
         time: point.time,
@@ -148,6 +152,6 @@ pub(super) fn report_of(point: &Manifest) -> Result<Report> {
         configuration_bytes: point.configuration.map(|configuration| configuration.length),
         seconds: point.completed.duration_since(point.time).as_secs_f64(),
         disks: point.disks.iter().map(disk).collect(),
-    };
-    Ok(Report::of(&report)?.with("made_before", true))
+        made_before: true,
+    }
 }

@@ -141,9 +141,9 @@ impl Agent for LocalAgent {
 
 /// What becomes of an order to finish. That there is nothing to decide is its end too; any other failure
 /// leaves it to be decided still.
-fn finished(done: Result<impl serde::Serialize, MachineError>) -> Result<FinishDone> {
+fn finished(done: Result<impl Into<Report>, MachineError>) -> Result<FinishDone> {
     match done {
-        Ok(report) => Ok(FinishDone::Finished(Report::of(&report)?)),
+        Ok(report) => Ok(FinishDone::Finished(report.into())),
         Err(MachineError::NotReplaced { .. }) => Ok(FinishDone::DecidedBefore),
         Err(error) => Err(body(error)),
     }
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn only_a_decision_that_was_made_ends_an_order_to_finish() {
         let machine = || "web".to_owned();
-        let done = |error| finished(Err::<(), _>(error));
+        let done = |error| finished(Err::<Report, _>(error));
         assert_eq!(done(MachineError::NotReplaced { machine: machine() }), Ok(D::DecidedBefore));
         // As of a host that is reached over ssh: it has done nothing.
         let reason = "a machine is restored on the host that runs it".to_owned();

@@ -6,10 +6,9 @@ use std::{
     sync::Arc,
 };
 
-use serde_json::json;
 use strongroom_api::{
-    DiskFormat, ErrorBody, PowerAfter, Report, Restore, RestoreDisks, RestoreMachine,
-    RestoreReplace, StopFirst, TaskName, TaskState,
+    DiskFormat, ErrorBody, PowerAfter, Restore, RestoreDisks, RestoreMachine, RestoreReplace,
+    RestoredBefore, StopFirst, TaskName, TaskState,
 };
 use strongroom_base::message;
 use strongroom_disk::{DiskSpec, ImageFormat};
@@ -82,7 +81,7 @@ impl Work<'_> {
         let prepared = restore::prepare_disks(&self.vault, &self.point, request).map_err(body)?;
         self.prepared();
         let report = prepared.run(&self.watch.progress, &self.watch.cancel).map_err(body)?;
-        Ok(RestoreDone { warnings: Vec::new(), safety_point: None, report: Report::of(&report)? })
+        Ok(RestoreDone { warnings: Vec::new(), safety_point: None, report: report.into() })
     }
 
     fn machine(&self, wanted: &RestoreMachine) -> Result<RestoreDone> {
@@ -96,7 +95,7 @@ impl Work<'_> {
         let all = wanted.disks.is_empty();
         if wanted.dry_run {
             self.prepared();
-            return self.machine_done(&restore().map_err(body)?, all, None);
+            return Ok(self.machine_done(restore().map_err(body)?, all, None));
         }
         let begun = Begun::of(&self.agent.host.notes, self.order.job);
         match connection.domain(&name) {
@@ -106,7 +105,7 @@ impl Work<'_> {
         }
         self.prepared();
         match restore() {
-            Ok(report) => self.machine_done(&report, all, None),
+            Ok(report) => Ok(self.machine_done(report, all, None)),
             Err(MachineError::Exists { .. }) if begun.again && connection.domain(&name).is_ok() => {
                 self.done_before(&connection, &name, request.power, None)
             }
@@ -136,7 +135,7 @@ impl Work<'_> {
         match self.look(&connection, &request, &replace) {
             Ok(plan) if wanted.dry_run => {
                 self.prepared();
-                return self.machine_done(&plan, all, None);
+                return Ok(self.machine_done(plan, all, None));
             }
             Ok(_) => {}
             Err(MachineError::Unfinished { .. }) if begun.again => {
@@ -165,7 +164,7 @@ impl Work<'_> {
                 let safety = report.safety_point;
                 let safety = safety.map(|id| self.vault.point(&self.order.item, id));
                 let safety = safety.transpose().map_err(body)?;
-                self.machine_done(&report, all, safety.as_ref().map(point_facts))
+                Ok(self.machine_done(report, all, safety.as_ref().map(point_facts)))
             }
             Err(error) => {
                 begun.forget();
@@ -234,25 +233,25 @@ impl Work<'_> {
         if power != Power::Off && !state.is_active() {
             connection.start(&domain, power == Power::Paused).map_err(body)?;
         }
-        let report = Report::of(&json!({
-            "recovery_point": self.point.id,
-            "item": self.point.item,
-            "machine": domain.name,
-            "uuid": domain.uuid.to_string(),
-            "host": connection.uri().to_string(),
-            "safety_point": safety_point.as_ref().map(|point| point.id),
-            "done_before": true,
-        }))?;
-        Ok(RestoreDone { warnings: Vec::new(), safety_point, report })
+        let report = RestoredBefore {
+            recovery_point: self.point.id,
+            item: self.point.item.clone(),
+            machine: domain.name,
+            uuid: domain.uuid.to_string(),
+            host: connection.uri().to_string(),
+            safety_point: safety_point.as_ref().map(|point| point.id),
+            done_before: true,
+        };
+        Ok(RestoreDone { warnings: Vec::new(), safety_point, report: report.into() })
     }
 
     /// A machine is restored; `all` of its disks were asked for.
     fn machine_done(
         &self,
-        report: &MachineRestoreReport,
+        report: MachineRestoreReport,
         all: bool,
         safety_point: Option<PointFacts>,
-    ) -> Result<RestoreDone> {
+    ) -> RestoreDone {
         // That it has no disks that nobody asked for is no news.
         let left = report
             .left_behind
@@ -267,7 +266,8 @@ impl Work<'_> {
             );
             ErrorBody::from(message)
         });
-        Ok(RestoreDone { warnings: warnings.collect(), safety_point, report: Report::of(report)? })
+        let warnings = warnings.collect();
+        RestoreDone { warnings, safety_point, report: report.into() }
     }
 
     fn new_machine(&self, wanted: &RestoreMachine) -> Result<MachineRestore> {

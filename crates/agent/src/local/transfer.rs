@@ -1,6 +1,6 @@
 //! Transfers: from the vault near the source to the one that keeps the recovery point.
 
-use strongroom_api::{Report, TaskName, TaskState};
+use strongroom_api::{TaskName, TaskState};
 use strongroom_base::words;
 use strongroom_engine::{CopyRequest, copy_point, find_copy};
 use strongroom_orders::{BackupDone, Result, TransferOrder, Watch};
@@ -20,7 +20,7 @@ impl LocalAgent {
         if let Some(point) = find_copy(&to.vault, &order.to_item, order.point).map_err(body)? {
             let detail = "the recovery point was transferred before".to_owned();
             watch.task(TaskName::Transfer, TaskState::Completed, Some(detail));
-            let report = report_of(&point)?;
+            let report = report_of(&point).into();
             return Ok(BackupDone { point: point_facts(&point), warnings, report });
         }
         let from = self.vaults.open(&order.from).map_err(body)?;
@@ -40,6 +40,6 @@ impl LocalAgent {
         watch.task(TaskName::Transfer, TaskState::Completed, Some(detail));
         let stored_bytes = report.stored_bytes;
         tracing::info!(point = %point.id, of = %order.point, stored_bytes, "a recovery point was transferred");
-        Ok(BackupDone { point: point_facts(&point), warnings, report: Report::of(&report)? })
+        Ok(BackupDone { point: point_facts(&point), warnings, report: report.into() })
     }
 }

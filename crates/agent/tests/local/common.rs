@@ -7,7 +7,7 @@ use std::{
 };
 
 use strongroom_agent::{LocalAgent, LocalHost, LocalKeeper, Vaults, Within};
-use strongroom_api::{ConsistencyWanted, DiskSelection, KeyReference, Source};
+use strongroom_api::{ConsistencyWanted, DiskSelection, KeyReference, Report, Source};
 use strongroom_base::{Cancel, JobId, PointId, SystemClock, SystemEntropy};
 use strongroom_hypervisor::Settings;
 use strongroom_machine::{Places, guard::GuardCommand};
@@ -186,4 +186,9 @@ pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     }
     found.sort();
     found
+}
+
+/// A report as it is read outside.
+pub(crate) fn json(report: &Report) -> serde_json::Value {
+    report.to_json().expect("JSON")
 }

@@ -12,7 +12,7 @@ use strongroom_orders::{
     TransferOrder, VaultAccess, VaultMake, Watch,
 };
 
-use crate::common::{Heard, Lab, files, once};
+use crate::common::{Heard, Lab, files, json, once};
 
 fn restore_order(lab: &Lab, done: &BackupDone, restore: Restore) -> RestoreOrder {
     RestoreOrder {
@@ -79,14 +79,16 @@ fn backed_up_again_and_again_and_restored() {
     assert_eq!(point.tags["job"], order.job.to_string());
     assert_eq!(point.tags["policy"], "daily");
     assert_eq!((point.disks.len(), point.disks[0].size_bytes), (2, 20 * 65536));
-    assert!(point.stored_bytes > 25 * 60000 && done.report["stored_bytes"].as_u64() > Some(0));
+    assert!(
+        point.stored_bytes > 25 * 60000 && json(&done.report)["stored_bytes"].as_u64() > Some(0)
+    );
 
     // The same order again: the point is there.
     let again = lab.agent.backup(&order, &heard.watch()).expect("the same");
     assert_eq!(heard.take().len(), 3);
     assert_eq!(again.point, done.point);
-    assert_eq!(again.report["made_before"], true);
-    assert_eq!(again.report["disks"].as_array().map(Vec::len), Some(2));
+    assert_eq!(json(&again.report)["made_before"], true);
+    assert_eq!(json(&again.report)["disks"].as_array().map(Vec::len), Some(2));
     assert_eq!(lab.keeper.points(&lab.access(), None).expect("listed").0.len(), 1);
 
     // Another job: only what differs is added.
@@ -109,10 +111,15 @@ fn backed_up_again_and_again_and_restored() {
                 "restore completed"
             ]
         );
-        assert_eq!(restored.report["disks"].as_array().map(Vec::len), Some(2));
+        assert_eq!(json(&restored.report)["disks"].as_array().map(Vec::len), Some(2));
         // Given again: nothing is left to do.
         let again = lab.agent.restore(&order, &heard.watch()).expect("is done");
-        assert_eq!(again.report["disks"][0]["written_bytes"], 0, "{:#}", again.report);
+        assert_eq!(
+            json(&again.report)["disks"][0]["written_bytes"],
+            0,
+            "{:#}",
+            json(&again.report)
+        );
         heard.take();
         assert_eq!(files(&lab.path(folder)).len(), 2);
     }
@@ -141,7 +148,12 @@ fn an_interrupted_restore_goes_on() {
     half[5] ^= 1;
     fs::write(lab.path("to/a.raw.partial"), half).expect("written");
     let restored = lab.agent.restore(&order, &Watch::silent()).expect("restored");
-    assert_eq!(restored.report["disks"][0]["written_blocks"], 21, "{:#}", restored.report);
+    assert_eq!(
+        json(&restored.report)["disks"][0]["written_blocks"],
+        21,
+        "{:#}",
+        json(&restored.report)
+    );
     same(&lab.path("to/a.raw"), &a);
     // What is there and is something else is not touched.
     fs::write(lab.path("to/a.raw"), vec![7; 40 * 65536]).expect("written");
@@ -178,8 +190,13 @@ fn a_disk_is_made_again_what_it_was_where_it_is() {
     assert_eq!(restore(false).expect_err("something is there").code.as_str(), "disk.not_empty");
     assert!(fs::read(&a).expect("read") == changed);
     let restored = restore(true).expect("restored");
-    assert_eq!(restored.report["disks"][0]["written_blocks"], 1, "{:#}", restored.report);
-    assert!(restored.report["template"].is_null(), "{:#}", restored.report);
+    assert_eq!(
+        json(&restored.report)["disks"][0]["written_blocks"],
+        1,
+        "{:#}",
+        json(&restored.report)
+    );
+    assert!(json(&restored.report)["template"].is_null(), "{:#}", json(&restored.report));
     assert!(fs::read(&a).expect("read") == before);
 }
 
@@ -296,7 +313,7 @@ fn a_point_near_its_source_is_transferred_once() {
     let second = snapshot(lab.order(&[("a", &a)]));
     let second = lab.agent.backup(&second, &heard.watch()).expect("a point");
     let sent = lab.agent.transfer(&transfer(&second), &heard.watch()).expect("transferred");
-    assert_eq!(sent.report["disks"][0]["read_bytes"], 65536, "{:#}", sent.report);
+    assert_eq!(json(&sent.report)["disks"][0]["read_bytes"], 65536, "{:#}", json(&sent.report));
     assert!(sent.point.stored_bytes < 2 * 65536, "{}", sent.point.stored_bytes);
     let order = restore_order(&lab, &sent, to_folder(&lab, "back", DiskFormat::Raw));
     lab.agent.restore(&order, &Watch::silent()).expect("restored");

@@ -13,7 +13,7 @@ use strongroom_orders::{
 };
 use strongroom_vault::place;
 
-use crate::common::{Heard, Lab, files, once};
+use crate::common::{Heard, Lab, files, json, once};
 
 fn now() -> Timestamp {
     SystemClock.now()
@@ -216,9 +216,9 @@ fn space_is_measured_and_freed() {
     let done = reclaim(&lab, &[], &Watch::silent()).expect("reclaims");
     let held = HeldPoint { item: Some("web".to_owned()), point: first.point.id, locked: false };
     assert_eq!((done.held, done.complete), (vec![held], true));
-    assert_eq!(done.report["points_removed"], 0);
+    assert_eq!(json(&done.report)["points_removed"], 0);
     let done = reclaim(&lab, &[first.point.id], &heard.watch()).expect("freed");
-    let report = done.report;
+    let report = json(&done.report);
     let freed = report["freed_bytes"].as_u64().expect("a number");
     assert!(freed > 20 * 60000, "{report:#}");
     let details = heard.details();
@@ -236,7 +236,7 @@ fn what_the_points_need_is_compressed_once_more_if_the_order_says_so() {
     let disk = lab.disk("a.img", 20, 1);
     lab.agent.backup(&lab.order(&[("a", &disk)]), &Watch::silent()).expect("a point");
     let plain = reclaim(&lab, &[], &Watch::silent()).expect("reclaims");
-    assert_eq!(plain.report["recompressed_packs"], 0);
+    assert_eq!(json(&plain.report)["recompressed_packs"], 0);
     let order = ReclaimOrder {
         order: once(),
         vault: lab.access(),
@@ -246,14 +246,14 @@ fn what_the_points_need_is_compressed_once_more_if_the_order_says_so() {
     };
     let heard = Heard::default();
     let done = lab.keeper.reclaim(&order, &heard.watch()).expect("reclaims");
-    assert_eq!(done.report["recompressed_packs"], 1, "{:?}", done.report);
+    assert_eq!(json(&done.report)["recompressed_packs"], 1, "{:?}", done.report);
     assert!(
         heard.details().iter().any(|detail| detail == "recompressing"),
         "{:?}",
         heard.details()
     );
     let again = lab.keeper.reclaim(&order, &Watch::silent()).expect("nothing left to do");
-    assert_eq!(again.report["recompressed_packs"], 0);
+    assert_eq!(json(&again.report)["recompressed_packs"], 0);
     let usage = lab.keeper.usage(&lab.access(), &Watch::silent()).expect("measured");
     assert_eq!((usage.recovery_points, usage.items[0].protected_bytes), (1, 20 * 65536));
 }

@@ -1,5 +1,9 @@
-//! Who somebody is: users, their rights, tokens, and how they sign in. What they may do is said by
-//! [`crate::rights`].
+//! Who may do what: one table, and how it is asked.
+//!
+//! A user has roles in scopes: the server, a vault, an item, a host. A token narrows its user's rights and
+//! never widens them. What somebody may not see does not exist for them.
+//!
+//! This part owns users, tokens, roles and the table of rights. It must not know what the operations do.
 
 pub(crate) mod known;
 pub(crate) mod people;

@@ -1,8 +1,9 @@
-//! Alerts: conditions that an administrator must know. A repeated alert raises its counter and sends no
-//! new notification.
+//! Alerts: what somebody should look at. A repeated alert raises its counter and is not sent again.
 //!
-//! An alert is raised in the transaction of the change that it reports. Sending it is a separate step:
-//! see [`crate::telling`].
+//! An alert is raised in the transaction of what it is about. Whether it was sent is no
+//! business of whoever raises it: see [`crate::notify`].
+//!
+//! This part owns which alerts hold. It must not know channels.
 
 mod promises;
 mod purges;
@@ -103,7 +104,7 @@ pub(crate) async fn raise(
             resolved: None,
         },
         key: Some(key),
-        untold: true,
+        unsent: true,
     };
     tx.insert(&doc).await?;
     Ok(())
@@ -133,12 +134,12 @@ pub(crate) async fn resolve_key(tx: &mut Tx, key: &str, now: Timestamp) -> Resul
     Ok(())
 }
 
-/// An alert that holds no more; if it was told, so is this.
+/// An alert that holds no more; if it was sent, so is this.
 fn settle(doc: &mut AlertDoc, now: Timestamp) {
     if doc.alert.state == AlertState::Resolved {
         return;
     }
-    doc.untold = !doc.untold;
+    doc.unsent = !doc.unsent;
     doc.key = None;
     doc.alert.state = AlertState::Resolved;
     doc.alert.resolved = Some(now);
@@ -202,7 +203,7 @@ pub(crate) async fn security(
             resolved: None,
         },
         key: None,
-        untold: true,
+        unsent: true,
     };
     tx.insert(&doc).await?;
     Ok(())
@@ -258,7 +259,7 @@ fn named(code: &'static Code, points: &[String]) -> Message {
     }
 }
 
-/// Alerts cannot be told by a channel.
+/// Alerts cannot be sent through a channel.
 pub(crate) async fn undelivered(
     control: &Control,
     tx: &mut Tx,

@@ -2,7 +2,7 @@
 //! schedule says, whatever becomes of jobs. And which items have no schedule at all.
 //!
 //! A reconciler, like that of purges: it compares how things are with the alerts that hold. It asks
-//! nothing of jobs, so it also tells of what goes wrong in a way that nobody has thought of.
+//! nothing of jobs, so it also finds what goes wrong in a way that nobody has thought of.
 
 use std::collections::BTreeMap;
 
@@ -92,8 +92,7 @@ impl Control {
         })
     }
 
-    /// The first items of a filter whose newest restorable point is older than promised, as their alerts
-    /// tell.
+    /// The first items of a filter whose newest restorable point is older than promised, by their alerts.
     pub(crate) async fn behind_items(
         &self,
         tx: &mut ReadTx,

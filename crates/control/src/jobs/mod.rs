@@ -1,4 +1,7 @@
 //! Jobs: how one lives, and whose turn it is.
+//!
+//! `life` and `queue` are pure functions; `service` keeps the documents. This part must not know what a job does: that
+//! is the matter of `work`.
 
 mod life;
 mod queue;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use strongroom_api::{
-    self as api, ErrorBody, Job, JobBegun, JobKind, JobState, ProtectionState, Report, StopMode,
+    self as api, ErrorBody, Job, JobBegun, JobKind, JobState, ProtectionState, StopMode, Stopped,
     Task, TaskName, TaskState, Trigger,
 };
 use strongroom_base::{Fault, JobId, codes, message};
@@ -232,7 +232,7 @@ impl Control {
         job.job.host = Some(item.host);
         job.job.started = Some(now);
         job.job.ended = Some(now);
-        job.job.report = Some(Report::of(&json!({ "mode": mode }))?);
+        job.job.report = Some(Stopped { mode: *mode }.into());
         tx.insert(&job).await?;
         Ok(())
     }
@@ -294,23 +294,23 @@ impl Control {
             return Err(ControlError::from(message));
         }
         let event = Event::CancelAsked { by: caller.name.clone() };
-        let told = self.tell(job.id, event).await?;
+        let changed = self.apply_event(job.id, event).await?;
         self.drivers.cancel(job.id);
         in_write!(self, tx => {
             audit::record(tx, caller, Operation::CancelJob, id, json!({})).await
         })?;
-        Ok(told.unwrap_or(job))
+        Ok(changed.unwrap_or(job))
     }
 
-    /// Tells a job what happened, and writes down what becomes of it; none if that makes no sense.
-    pub(crate) async fn tell(&self, id: JobId, event: Event) -> Result<Option<Job>> {
-        Ok(self.tell_doc(id, event).await?.map(|doc| doc.job))
+    /// Applies an event to a job, and writes down what becomes of it; none if the event does not fit its state.
+    pub(crate) async fn apply_event(&self, id: JobId, event: Event) -> Result<Option<Job>> {
+        Ok(self.apply_event_doc(id, event).await?.map(|doc| doc.job))
     }
 
     /// The same, with what the job is to do.
-    pub(crate) async fn tell_doc(&self, id: JobId, event: Event) -> Result<Option<JobDoc>> {
+    pub(crate) async fn apply_event_doc(&self, id: JobId, event: Event) -> Result<Option<JobDoc>> {
         let now = self.now();
-        let told = in_write!(self, tx => {
+        let changed = in_write!(self, tx => {
             let Some(Stored { mut doc, version }) = tx.get::<JobDoc>(&id.to_string()).await?
             else {
                 return Ok(None);
@@ -331,7 +331,7 @@ impl Control {
             }
             Ok(Some(doc))
         })?;
-        if let Some(JobDoc { job, .. }) = &told {
+        if let Some(JobDoc { job, .. }) = &changed {
             if !matches!(job.state, JobState::InProgress | JobState::Cancelling) {
                 self.forget_progress(id);
             }
@@ -341,7 +341,7 @@ impl Control {
                 self.wake.notify_one();
             }
         }
-        Ok(told)
+        Ok(changed)
     }
 
     /// A job has ended: its item is free again, and knows how it went.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strongroom_api as api;
-use strongroom_base::{ItemId, PointId, VaultId};
+use strongroom_base::{HostId, ItemId, PointId, VaultId};
 use strongroom_catalog::{Column, Document, Kind, Value};
 
 use crate::sources;
@@ -81,6 +81,43 @@ impl ItemRetention {
 }
 
 impl ItemDoc {
+    /// A new item that nothing is made of yet: without a policy, its protection stopped.
+    pub(crate) fn new(
+        id: ItemId,
+        name: &str,
+        (vault, host): (VaultId, HostId),
+        source: api::Source,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            item: api::Item {
+                id,
+                name: name.to_owned(),
+                vault,
+                host,
+                source,
+                disks: api::DiskSelection::All,
+                policy: None,
+                state: api::ProtectionState::ProtectionStopped,
+                error: None,
+                failures: 0,
+                job: None,
+                last_backup: None,
+                last_point: None,
+                next_backup: None,
+                replaced: None,
+                created: now,
+                deleted: None,
+                purge_after: None,
+            },
+            handled_until: now,
+            planned: None,
+            before_deletion: None,
+            active_since: None,
+            retention: ItemRetention::default(),
+        }
+    }
+
     /// A digest of what the copy in the vault must have of it: all but what backups change. The sum
     /// over the items of a vault tells whether anything has changed.
     fn kept(&self) -> i64 {

@@ -159,9 +159,9 @@ pub struct AlertDoc {
     pub alert: api::Alert,
     /// What makes two alerts the same, as long as they hold; none when it does not.
     pub key: Option<String>,
-    /// Whether it is still to be told, by mail and webhook.
-    #[serde(default)]
-    pub untold: bool,
+    /// Whether it is still to be sent, by mail and webhook. Catalogs know it by its first name.
+    #[serde(default, rename = "untold")]
+    pub unsent: bool,
 }
 
 impl Document for AlertDoc {
@@ -201,7 +201,7 @@ impl Document for AlertDoc {
             alert.item.map(|item| item.to_string()).into(),
             self.key.clone().into(),
             alert.last.into(),
-            self.untold.into(),
+            self.unsent.into(),
         ]
     }
 }

@@ -4,24 +4,24 @@
 //! added, with defaults, so that what an earlier version wrote can be read; what cannot be done so
 //! takes a migration.
 
-mod answer;
 mod host;
 mod item;
 mod job;
 mod notice;
 mod people;
+mod request;
 mod vault;
 
 use serde::{Deserialize, Serialize};
 use strongroom_catalog::{Document, Kind, Migration, Schema, Value};
 
 pub use self::{
-    answer::AnswerDoc,
     host::{HostDoc, MachineDoc},
     item::{GivenUpDoc, ItemDoc, ItemRetention, Planned, PointDoc, PolicyDoc},
     job::{AlertDoc, JobDoc, Spec},
     notice::NoticeDoc,
     people::{AssignmentDoc, TokenDoc, UserDoc},
+    request::RequestDoc,
     vault::{UsageDoc, VaultDoc},
 };
 
@@ -42,7 +42,7 @@ pub static SCHEMA: Schema = Schema {
         UserDoc::KIND,
         TokenDoc::KIND,
         AssignmentDoc::KIND,
-        AnswerDoc::KIND,
+        RequestDoc::KIND,
         SettingDoc::KIND,
     ],
     migrations: MIGRATIONS,

@@ -12,7 +12,7 @@ use strongroom_orders::{BackupDone, BackupOrder, OrderId, Tier, ValidateOrder, W
 
 use super::{
     known::{Known, Wanted},
-    outcome::{Outcome, Teller},
+    outcome::{JobEvents, Outcome},
     progress::result,
     transfer::{in_snapshot_tier, is_final, snapshot_item},
 };
@@ -29,7 +29,7 @@ impl Control {
     pub(super) async fn do_backup(
         &self,
         wanted: Wanted<'_>,
-        teller: &Teller,
+        events: &JobEvents,
         watch: &Watch,
     ) -> Outcome {
         let known = self.known(wanted.job.id, wanted.item).await?;
@@ -51,17 +51,17 @@ impl Control {
         let done = Self::blocking(move || agent.backup(&ordered, &follow)).await?;
         let mut gone_through = watch.progress.snapshot();
         for warning in &done.warnings {
-            teller.tell(Event::Warning(warning.clone()));
+            events.send(Event::Warning(warning.clone()));
         }
         let mut point = self.keep_point(&wanted, &known, &done).await?;
-        teller.tell(Event::Point(point.point.id));
+        events.send(Event::Point(point.point.id));
         // Those that could not be transferred before come first.
         for waiting in self.waiting_snapshots(wanted.item).await? {
             let is_new = waiting.point.id == point.point.id;
             match self.transfer(&known, &waiting, watch).await {
                 Ok(sent) if is_new => {
                     gone_through = watch.progress.snapshot();
-                    teller.tell(Event::Point(sent.point.id));
+                    events.send(Event::Point(sent.point.id));
                     point = sent;
                 }
                 Ok(sent) => self.finish_point(&known, &sent, watch).await?,
@@ -72,7 +72,7 @@ impl Control {
                     watch.task(TaskName::Transfer, TaskState::Failed, said);
                     // One that is lost or damaged holds up no other; a store that is away would.
                     let is_away = error.kind == Kind::Unavailable;
-                    teller.tell(Event::Warning(*error));
+                    events.send(Event::Warning(*error));
                     if is_away {
                         break;
                     }
@@ -80,11 +80,11 @@ impl Control {
                 Err(error) => return Err(error),
             }
         }
-        teller.tell(result(gone_through, point.point.stored_bytes));
+        events.send(result(gone_through, point.point.stored_bytes));
         self.finish_point(&known, &point, watch).await?;
         // The next reclaim or measurement tries again.
         if let Err(error) = self.extend_locks(&known.vault, Some(&known.item.item)).await {
-            teller.tell(Event::Warning(*error));
+            events.send(Event::Warning(*error));
         }
         Ok(Some(done.report))
     }

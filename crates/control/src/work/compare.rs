@@ -197,7 +197,7 @@ impl Control {
         })
     }
 
-    /// What a reclaim of a vault is told.
+    /// The order of a reclaim of a vault.
     pub(super) async fn reclaim_order(
         &self,
         job: JobId,

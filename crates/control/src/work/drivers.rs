@@ -54,7 +54,7 @@ pub(crate) struct Drivers {
     /// Held by the owner while it listens.
     inbox: Mutex<mpsc::UnboundedReceiver<Ask>>,
     at_work: watch::Sender<Arc<AtWork>>,
-    /// Told when a place has become free.
+    /// Notified when a place has become free.
     pub(super) freed: Notify,
 }
 

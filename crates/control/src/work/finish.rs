@@ -9,7 +9,7 @@ use strongroom_base::{ItemId, JobId, message};
 use strongroom_catalog::{Filter, Query, Stored};
 use strongroom_orders::{FinishDone, FinishOrder, OrderId, Watch};
 
-use super::outcome::{Outcome, Teller};
+use super::outcome::{JobEvents, Outcome};
 use crate::{
     alerts::{self, Happening, Rule},
     audit,
@@ -67,7 +67,7 @@ impl Control {
         job: JobId,
         item: ItemId,
         decision: RestoreDecision,
-        teller: &Teller,
+        events: &JobEvents,
         watch: &Watch,
     ) -> Outcome {
         watch.task(TaskName::Finish, TaskState::InProgress, None);
@@ -91,7 +91,7 @@ impl Control {
                     "the decision about {machine} was made on the host itself",
                     machine = replaced.machine
                 );
-                teller.tell(Event::Warning(ErrorBody::from(message)));
+                events.send(Event::Warning(ErrorBody::from(message)));
                 None
             }
         };

@@ -1,10 +1,15 @@
 //! The service's own work in vaults: purging, freeing, measuring, keys, copies of the catalog.
+//!
+//! This module owns the jobs that no item has. What may be purged is decided by `retention`; the keeper does the
+//! work.
 
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
-use strongroom_api::{self as api, JobKind, KeyReference, Report, TaskName, TaskState, VaultUsage};
+use strongroom_api::{
+    self as api, JobKind, KeyReference, Measured, RemovedPoints, TaskName, TaskState, VaultUsage,
+};
 use strongroom_base::{ItemId, JobId, PointId, VaultId, codes, words};
 use strongroom_catalog::{Document as _, Filter, Query, Stored};
 use strongroom_orders::{OrderId, RotateOrder, Watch};
@@ -31,6 +36,10 @@ const FIRST_FIGURES: SignedDuration = SignedDuration::from_hours(1);
 
 /// Points that are deleted at once.
 const AT_ONCE: usize = 500;
+
+fn count(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
+}
 
 impl Control {
     pub(super) async fn do_expire(&self, vault: VaultId, watch: &Watch) -> Outcome {
@@ -69,9 +78,9 @@ impl Control {
         match late {
             None => {
                 watch.task(TaskName::Delete, TaskState::Completed, Some(detail));
-                Ok(Some(Report::of(
-                    &json!({ "points_removed": removed, "snapshots_removed": snapshots }),
-                )?))
+                let snapshots_removed = Some(count(snapshots));
+                let points_removed = count(removed);
+                Ok(Some(RemovedPoints { points_removed, snapshots_removed }.into()))
             }
             Some(error) => {
                 watch.task(TaskName::Delete, TaskState::Failed, Some(detail));
@@ -231,7 +240,8 @@ impl Control {
             TaskState::Completed,
             Some(words::count_of(removed, "recovery point")),
         );
-        Ok(Some(Report::of(&json!({ "points_removed": removed }))?))
+        let points_removed = count(removed);
+        Ok(Some(RemovedPoints { points_removed, snapshots_removed: None }.into()))
     }
 
     /// Points of a deleted item are locked: it goes when the last of them may.
@@ -300,7 +310,7 @@ impl Control {
             Ok(usage)
         })?;
         watch.task(TaskName::Measure, TaskState::Completed, None);
-        Ok(Some(Report::of(&json!({ "stored_bytes": usage.stored_bytes }))?))
+        Ok(Some(Measured { stored_bytes: usage.stored_bytes }.into()))
     }
 
     pub(super) async fn do_rotate_key(

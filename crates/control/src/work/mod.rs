@@ -3,12 +3,15 @@
 //! ```text
 //!  tick: schedules ─▶ queue ─▶ choose ─▶ the owner: one task each ─▶ agent or keeper, on a thread
 //!                                            ▲                        │ events
-//!                                            └── tell: write down ◀───┘
+//!                                            └── event: write down ◀───┘
 //! ```
 //!
 //! A job is written down as begun before anything is done, and its end before its item is free. What is
 //! at work in the catalog and has no driver is interrupted, and is queued again: after
 //! a crash, and whenever the catalog and this process disagree. All orders can be given again.
+//!
+//! This part owns the way from a job to orders and from their events to the job. It must not know when a job is due,
+//! who may begin it, or how an order is carried out.
 
 mod attention;
 mod backup;
@@ -41,7 +44,7 @@ use tracing::Instrument as _;
 
 use self::{
     drivers::Owner,
-    outcome::{Outcome, Teller},
+    outcome::{JobEvents, Outcome},
 };
 
 use crate::{
@@ -91,11 +94,11 @@ impl Rounds {
 }
 
 impl Control {
-    /// Runs the service until it is told to stop. Jobs that are at work then are told to stop, and
+    /// Runs the service until it is to stop. Jobs that are at work then are stopped, and
     /// waited for; they wait for the next start, and go on then as if nothing had happened.
     pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) -> Result<()> {
         self.recover().await?;
-        let telling = tokio::spawn(Arc::clone(&self).keep_telling(stop.clone()));
+        let notices = tokio::spawn(Arc::clone(&self).keep_notifying(stop.clone()));
         let mut owner = Owner::new(&self.drivers);
         let rounds = async {
             let mut looks = Looks::default();
@@ -118,8 +121,8 @@ impl Control {
         owner.until_idle().await;
         self.look_at(self.record_failed_sign_ins(true).await).ok();
         self.look_at(self.write_down_uses(true).await).ok();
-        if let Err(error) = telling.await {
-            tracing::error!(%error, "telling of alerts ended early");
+        if let Err(error) = notices.await {
+            tracing::error!(%error, "sending alerts ended early");
         }
         Ok(())
     }
@@ -197,7 +200,7 @@ impl Control {
                     }
                 } else {
                     tracing::info!(job = %doc.job.id, kind = %doc.job.kind, "a job was interrupted");
-                    self.tell(doc.job.id, Event::Interrupted).await?;
+                    self.apply_event(doc.job.id, Event::Interrupted).await?;
                 }
             }
             match page.next {
@@ -253,7 +256,7 @@ impl Control {
             let Some(place) = self.drivers.take(id, claim).await else { continue };
             // Written down first. One that was cancelled meanwhile is not begun; one of which it is
             // not known whether it was written down has no place, and is looked after by `recover`.
-            match self.tell_doc(id, Event::Started).await {
+            match self.apply_event_doc(id, Event::Started).await {
                 Ok(Some(doc)) => {
                     begun = begun.saturating_add(1);
                     let cancel = place.cancel.clone();
@@ -331,11 +334,11 @@ impl Control {
     async fn live(self: Arc<Self>, doc: JobDoc, cancel: &Cancel) {
         let id = doc.job.id;
         tracing::info!(subject = doc.job.subject, attempt = doc.job.attempt, "a job begins");
-        let (sender, mut events) = mpsc::unbounded_channel();
-        let teller = Teller(sender);
+        let (sender, mut sent) = mpsc::unbounded_channel();
+        let events = JobEvents(sender);
         let work = async {
             let job = doc.job.clone();
-            let outcome = self.perform(doc, &teller, cancel).await;
+            let outcome = self.perform(doc, &events, cancel).await;
             self.host_seen(&job, &outcome).await;
             let event = match outcome {
                 Ok(report) => Event::Finished { report },
@@ -350,12 +353,12 @@ impl Control {
                     Event::Broke { error: *error }
                 }
             };
-            teller.tell(event);
+            events.send(event);
         };
         // Beside the work, not in its pauses: it may pause in the middle of a change of the catalog.
         let notes = async {
             let mut tasks = span::Tasks::default();
-            while let Some(event) = events.recv().await {
+            while let Some(event) = sent.recv().await {
                 tasks.hear(&event);
                 let is_last =
                     matches!(event, Event::Finished { .. } | Event::Broke { .. } | Event::Stopped);
@@ -373,13 +376,13 @@ impl Control {
         tracing::info!("a job has ended");
     }
 
-    /// Writes down what a job tells. While the catalog cannot be written, the job waits; if the server
+    /// Writes down an event of a job. While the catalog cannot be written, the job waits; if the server
     /// stops meanwhile, its next start finds a job that nobody drives.
     async fn note(&self, id: JobId, event: Event) {
         let mut pause = Duration::from_millis(100);
         let mut last_tries = 0_u32;
         loop {
-            let error = match self.tell(id, event.clone()).await {
+            let error = match self.apply_event(id, event.clone()).await {
                 Ok(_) => return,
                 Err(error) => error.body(),
             };
@@ -398,18 +401,23 @@ impl Control {
 
     /// Does a job. If the vault's key was changed between its being read here and being used there, once
     /// more with the new one.
-    async fn perform(self: &Arc<Self>, doc: JobDoc, teller: &Teller, cancel: &Cancel) -> Outcome {
+    async fn perform(
+        self: &Arc<Self>,
+        doc: JobDoc,
+        events: &JobEvents,
+        cancel: &Cancel,
+    ) -> Outcome {
         let Some(vault) = doc.job.vault.filter(|_| doc.job.kind != api::JobKind::RotateKey) else {
-            return self.perform_once(doc, teller, cancel).await;
+            return self.perform_once(doc, events, cancel).await;
         };
         let before = self.work_vault(vault).await?.vault.encryption;
-        let outcome = self.perform_once(doc.clone(), teller, cancel).await;
+        let outcome = self.perform_once(doc.clone(), events, cancel).await;
         match &outcome {
             Err(error)
                 if error.code == codes::KEY_WRONG
                     && self.key_has_changed(vault, &before, cancel).await? =>
             {
-                self.perform_once(doc, teller, cancel).await
+                self.perform_once(doc, events, cancel).await
             }
             _ => outcome,
         }
@@ -443,33 +451,33 @@ impl Control {
     async fn perform_once(
         self: &Arc<Self>,
         doc: JobDoc,
-        teller: &Teller,
+        events: &JobEvents,
         cancel: &Cancel,
     ) -> Outcome {
         let job = doc.job.id;
-        let watch = teller.watch(cancel);
-        let followed = self.follow(&watch, teller);
+        let watch = events.watch(cancel);
+        let followed = self.follow(&watch, events);
         let work = async {
             match doc.spec {
                 Spec::Discover { host } => self.do_discover(host, &watch).await,
                 Spec::Protect { vault, host, request } => {
-                    self.do_protect(job, (vault, host), &request, teller, cancel).await
+                    self.do_protect(job, (vault, host), &request, events, cancel).await
                 }
                 Spec::Backup { item, occurrence, retain_until } => {
                     let order = known::Wanted { job: &doc.job, item, occurrence, retain_until };
-                    self.do_backup(order, teller, &watch).await
+                    self.do_backup(order, events, &watch).await
                 }
                 Spec::Restore { item, point, host, restore } => {
-                    self.do_restore(job, item, point, host, *restore, teller, &watch).await
+                    self.do_restore(job, item, point, host, *restore, events, &watch).await
                 }
                 Spec::FinishRestore { item, decision } => {
-                    self.do_finish_restore(job, item, decision, teller, &watch).await
+                    self.do_finish_restore(job, item, decision, events, &watch).await
                 }
                 Spec::DeleteData { item } => self.do_delete_data(item, &watch).await,
                 Spec::Expire { vault } => self.do_expire(vault, &watch).await,
                 Spec::Reclaim { vault } => self.do_reclaim(job, vault, &watch).await,
                 Spec::Verify { vault, all } => {
-                    self.do_verify(job, vault, all, teller, &watch).await
+                    self.do_verify(job, vault, all, events, &watch).await
                 }
                 Spec::Measure { vault } => self.do_measure(vault, &watch).await,
                 Spec::RotateKey { vault, key } => self.do_rotate_key(job, vault, key, &watch).await,
@@ -484,7 +492,7 @@ impl Control {
     }
 
     /// Tells how far a job has come, from time to time, for ever.
-    async fn follow(&self, watch: &Watch, teller: &Teller) {
+    async fn follow(&self, watch: &Watch, events: &JobEvents) {
         let (mut last, mut then) = (watch.progress.snapshot(), self.clock.monotonic());
         let mut rate = 0_u64;
         loop {
@@ -511,7 +519,7 @@ impl Control {
                 continue;
             }
             let left = total.saturating_sub(now.done_bytes);
-            teller.tell(Event::Progress(api::Progress {
+            events.send(Event::Progress(api::Progress {
                 done_bytes: now.done_bytes,
                 total_bytes: total,
                 stored_bytes: now.stored_bytes,

@@ -1,4 +1,4 @@
-//! What a job tells while it runs, and what becomes of it.
+//! The events of a running job, and its outcome.
 
 use strongroom_api::{self as api, ErrorBody};
 use strongroom_base::Cancel;
@@ -10,22 +10,22 @@ use crate::{error::ControlError, jobs::Event};
 /// What a job did, or why it failed.
 pub(crate) type Outcome = Result<Option<api::Report>, Box<ErrorBody>>;
 
-/// What a running job tells.
+/// Where a running job's events go.
 #[derive(Clone)]
-pub(crate) struct Teller(pub(super) mpsc::UnboundedSender<Event>);
+pub(crate) struct JobEvents(pub(super) mpsc::UnboundedSender<Event>);
 
-impl Teller {
+impl JobEvents {
     /// Something happened.
-    pub(crate) fn tell(&self, event: Event) {
-        // Nobody listens any more only when the job has ended.
+    pub(crate) fn send(&self, event: Event) {
+        // The receiver goes only when the job has ended.
         self.0.send(event).ok();
     }
 
     /// A watch whose events go here.
     pub(crate) fn watch(&self, cancel: &Cancel) -> Watch {
-        let teller = self.clone();
+        let events = self.clone();
         Watch::new(cancel.clone(), move |event| {
-            teller.tell(Event::Task { name: event.task, state: event.state, detail: event.detail });
+            events.send(Event::Task { name: event.task, state: event.state, detail: event.detail });
         })
     }
 }

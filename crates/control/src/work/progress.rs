@@ -1,4 +1,4 @@
-//! How far jobs have come: in memory and sent to listeners, rarely written down.
+//! How far jobs have come: in memory and sent to whoever listens, rarely written down.
 
 use std::{collections::HashMap, sync::MutexGuard, time::Duration};
 

@@ -1,18 +1,19 @@
-//! Discovery and protection.
+//! Discovery and protection: what a host has, and items for what was chosen of it.
+//!
+//! This module owns these two jobs. The state of an item is the matter of `items`.
 
 use std::collections::BTreeSet;
 
 use jiff::SignedDuration;
-use serde_json::json;
 use strongroom_api::{
-    self as api, ErrorBody, HostState, JobKind, Level, Protect, ProtectSource, ProtectableItem,
-    Report, TaskName, TaskState, Trigger, Verdict,
+    self as api, Discovered, ErrorBody, HostState, JobKind, Level, Protect, ProtectSource,
+    ProtectableItem, Protected, ProtectedSource, TaskName, TaskState, Trigger, Verdict,
 };
 use strongroom_base::{Cancel, Code, HostId, JobId, VaultId, codes, message, words};
 use strongroom_catalog::{Filter, Query, Stored};
 use strongroom_orders::{CheckOrder, OrderId, Watch};
 
-use super::outcome::{Outcome, Teller};
+use super::outcome::{JobEvents, Outcome};
 use crate::{
     error::ControlError,
     items::NewItem,
@@ -33,10 +34,10 @@ impl Control {
     pub(super) async fn do_discover(&self, host: HostId, watch: &Watch) -> Outcome {
         watch.task(TaskName::Discover, TaskState::InProgress, None);
         let found = self.discover_now(host, watch).await?;
-        let names: Vec<_> = found.iter().map(|machine| &machine.name).collect();
+        let machines = found.iter().map(|machine| machine.name.clone()).collect();
         let detail = words::count_of(found.len(), "machine");
         watch.task(TaskName::Discover, TaskState::Completed, Some(detail));
-        Ok(Some(Report::of(&json!({ "machines": names }))?))
+        Ok(Some(Discovered { machines }.into()))
     }
 
     /// Asks a host what it has, and writes it down; or that it does not answer.
@@ -157,10 +158,10 @@ impl Control {
         job: JobId,
         (vault, host): (VaultId, HostId),
         request: &Protect,
-        teller: &Teller,
+        events: &JobEvents,
         cancel: &Cancel,
     ) -> Outcome {
-        let watch = teller.watch(cancel);
+        let watch = events.watch(cancel);
         let is_discovered = |source| Ok(sources::wanted(source)?.is_discovered());
         let asks: Result<Vec<bool>, ControlError> =
             request.sources.iter().map(is_discovered).collect();
@@ -174,13 +175,13 @@ impl Control {
             }
             let name = TaskName::from(source_name(source)?);
             let task = |state, detail| {
-                teller.tell(Event::Task { name: name.clone(), state, detail });
+                events.send(Event::Task { name: name.clone(), state, detail });
             };
             task(TaskState::InProgress, None);
             match self.protect_one(job, (vault, host), request, source, &machines).await {
                 Ok((item, words)) => {
                     task(TaskState::Completed, Some(words));
-                    done.push(json!({ "item": item.id, "name": item.name }));
+                    done.push(ProtectedSource { item: item.id, name: item.name });
                 }
                 Err(error) => {
                     task(TaskState::Failed, Some(error.message.clone()));
@@ -192,7 +193,7 @@ impl Control {
         match failed.into_iter().next() {
             // If none could be protected, the first says why.
             Some(error) if done.is_empty() => Err(Box::new(error)),
-            _ => Ok(Some(Report::of(&json!({ "items": done }))?)),
+            _ => Ok(Some(Protected { items: done }.into())),
         }
     }
 

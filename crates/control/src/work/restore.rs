@@ -1,11 +1,14 @@
-//! A restore.
+//! A restore: the order that is given, and what becomes of the job.
+//!
+//! This module owns the choice of the vault that is read, the snapshot tier or the item's own. How a machine is put
+//! together is the matter of the agent.
 
 use strongroom_api::{self as api, ErrorBody, PointState, Trigger};
 use strongroom_base::{Code, HostId, ItemId, JobId, PointId, codes};
 use strongroom_orders::{RestoreDone, RestoreOrder, Watch};
 
 use super::{
-    outcome::{Outcome, Teller},
+    outcome::{JobEvents, Outcome},
     progress::result,
     transfer::in_snapshot_tier,
 };
@@ -28,7 +31,7 @@ impl Control {
         point: PointId,
         host: HostId,
         restore: api::Restore,
-        teller: &Teller,
+        events: &JobEvents,
         watch: &Watch,
     ) -> Outcome {
         let (item, vault, host, point) = in_read!(self, tx => {
@@ -41,7 +44,7 @@ impl Control {
             })?;
             Ok((item, vault, host, point.doc))
         })?;
-        teller.tell(Event::Point(point.point.id));
+        events.send(Event::Point(point.point.id));
         // Named as whoever looks for it will.
         let replaces = match &restore {
             api::Restore::Replace(replace) if !replace.dry_run => {
@@ -74,7 +77,7 @@ impl Control {
                     done = Some(restored);
                 }
                 Err(error) if point.is_in_vault() && is_of_vault(&error) => {
-                    teller.tell(Event::Warning(*error));
+                    events.send(Event::Warning(*error));
                 }
                 Err(error) => return Err(error),
             }
@@ -84,7 +87,7 @@ impl Control {
             None => self.order_restore(&host, order, watch).await?,
         };
         for warning in &done.warnings {
-            teller.tell(Event::Warning(warning.clone()));
+            events.send(Event::Warning(warning.clone()));
         }
         if let Some(facts) = &done.safety_point {
             let state = PointState::Restorable;
@@ -104,7 +107,7 @@ impl Control {
             self.set_replaced(item.item.id, Some(replaced)).await?;
         }
         let far = watch.progress.snapshot();
-        teller.tell(result(far, far.stored_bytes));
+        events.send(result(far, far.stored_bytes));
         Ok(Some(done.report))
     }
 

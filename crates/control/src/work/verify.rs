@@ -1,14 +1,15 @@
 //! Verification: every day the structure of a vault, and in rotation all of its packs.
-
-use std::collections::BTreeMap;
+//!
+//! This module owns what is verified when, and the alerts that follow. What counts as damage is the matter of the
+//! keeper's side.
 
 use jiff::{SignedDuration, Timestamp};
-use strongroom_api::{ErrorBody, Report, Vault, VaultState, Verified};
+use strongroom_api::{ErrorBody, Vault, VaultState, Verified, VerifiedParts};
 use strongroom_base::{JobId, VaultId, message};
 use strongroom_catalog::{Query, ReadTx, Tx};
 use strongroom_orders::{OrderId, VerifyDepth, VerifyFacts, VerifyOrder, Watch};
 
-use super::outcome::{Outcome, Teller};
+use super::outcome::{JobEvents, Outcome};
 use crate::{
     alerts::{self, Happening, Rule},
     error::Result,
@@ -39,7 +40,7 @@ impl Control {
         job: JobId,
         vault: VaultId,
         all: bool,
-        teller: &Teller,
+        events: &JobEvents,
         watch: &Watch,
     ) -> Outcome {
         let doc = self.work_vault(vault).await?;
@@ -55,20 +56,20 @@ impl Control {
             let of = self.times_left(before.round.unwrap_or(now), now);
             vec![VerifyDepth::Structure, VerifyDepth::Part { of }]
         };
-        let mut found = BTreeMap::new();
+        let mut found = VerifiedParts::default();
         let mut verified = before.clone();
         let mut damage: Option<VerifyFacts> = None;
         for depth in depths {
-            let name = match depth {
-                VerifyDepth::Structure => "structure",
-                VerifyDepth::Part { .. } => "packs",
-                VerifyDepth::All => "all",
+            let (name, part) = match depth {
+                VerifyDepth::Structure => ("structure", &mut found.structure),
+                VerifyDepth::Part { .. } => ("packs", &mut found.packs),
+                VerifyDepth::All => ("all", &mut found.all),
             };
             let order = OrderId::of_job(job, format_args!("verify/{name}"));
             let order = VerifyOrder { order, vault: doc.access(), depth };
             let (keeper, follow) = (self.keeper.clone(), watch.clone());
             let facts = Self::blocking(move || keeper.verify(&order, &follow)).await?;
-            found.insert(name, facts.report.clone());
+            *part = Some(facts.report.clone());
             verified = after(verified, depth, &facts, now);
             if facts.damaged_objects > 0 || facts.damaged_points > 0 {
                 damage = Some(facts);
@@ -96,9 +97,9 @@ impl Control {
             of.resolve(tx, Rule::VerifyLate).await
         })?;
         if let Some(warning) = warning {
-            teller.tell(Event::Warning(warning));
+            events.send(Event::Warning(warning));
         }
-        Ok(Some(Report::of(&found)?))
+        Ok(Some(found.into()))
     }
 
     /// In how many times what is left of a round is to be read.

@@ -14,7 +14,7 @@ use strongroom_api::{
     PointDisk, ProtectableDisk, ProtectableItem, Restore, Source, TaskName, TaskState, Verdict,
 };
 use strongroom_base::{Clock, Code, HostId, JobId, PointId, SystemEntropy, VaultId, codes};
-use strongroom_control::telling::Channel;
+use strongroom_control::notify::Channel;
 use strongroom_orders::{
     Absence, AbsentPoint, Agent, Agents, AllowedPlaces, BackupDone, BackupOrder, CheckOrder,
     FinishDone, FinishOrder, HeldPoint, HostFacts, Keeper, NotAllowed, ORDERS_VERSION, PointFacts,
@@ -151,6 +151,14 @@ impl Shared {
 
 fn error(code: &'static Code) -> Box<ErrorBody> {
     Box::new(ErrorBody::new(code, "the world has it so"))
+}
+
+/// A report of a kind that no version knows.
+fn other(report: serde_json::Value) -> api::Report {
+    match report {
+        serde_json::Value::Object(fields) => api::Report::Other(fields),
+        other => panic!("{other} is no object"),
+    }
 }
 
 /// Whether an order may go on.
@@ -361,11 +369,18 @@ impl Agent for Host {
             if let (Restore::Replace(_), Some(machine)) = (&order.restore, &machine) {
                 outside.replaced.insert(machine.clone());
             }
-            let mut report = serde_json::json!({ "recovery_point": order.point });
-            if let (Restore::Machine(_), Some(machine)) = (&order.restore, machine) {
-                report["machine"] = machine.into();
-            }
-            let report = api::Report::of(&report)?;
+            let report = match (&order.restore, machine) {
+                (Restore::Machine(_), Some(machine)) => api::Report::from(api::RestoredBefore {
+                    recovery_point: order.point,
+                    item: order.item.clone(),
+                    machine,
+                    uuid: "u".to_owned(),
+                    host: "qemu:///system".to_owned(),
+                    safety_point: None,
+                    done_before: true,
+                }),
+                _ => other(serde_json::json!({ "recovery_point": order.point })),
+            };
             let done = RestoreDone { warnings: Vec::new(), safety_point: None, report };
             outside.restored.insert(order.job, done.clone());
             done
@@ -383,9 +398,7 @@ impl Agent for Host {
             return Ok(FinishDone::DecidedBefore);
         }
         outside.finished.push((order.machine.clone(), order.decision));
-        Ok(FinishDone::Finished(
-            api::Report::of(&serde_json::json!({ "machine": order.machine })).expect("an object"),
-        ))
+        Ok(FinishDone::Finished(other(serde_json::json!({ "machine": order.machine }))))
     }
 }
 
@@ -532,7 +545,7 @@ impl Keeper for Vaults {
                 store.deleted.remove(&point);
             }
         }
-        let report = api::Report::of(&serde_json::json!({ "freed_bytes": 1 }))?;
+        let report = other(serde_json::json!({ "freed_bytes": 1 }));
         Ok(ReclaimDone { complete: true, held, report })
     }
 

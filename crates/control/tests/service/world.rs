@@ -12,7 +12,7 @@ use strongroom_base::{Clock, SystemEntropy};
 use strongroom_catalog::testing::Bed;
 use strongroom_control::{
     AlertFilter, Control, PageRequest, Parts, Settings, clock::Reading, model::SCHEMA,
-    rights::Caller, telling::Channel,
+    notify::Channel, rights::Caller,
 };
 
 use crate::outside::{Host, Machine, Named, Shared, Vaults};
@@ -66,11 +66,11 @@ pub(crate) struct World {
 impl World {
     /// A new one, on the first of March 2026, with a host and the vault `main`.
     pub(crate) async fn new(bed: Bed) -> Self {
-        Self::telling(bed, Vec::new()).await
+        Self::with_channels(bed, Vec::new()).await
     }
 
     /// One that tells of its alerts.
-    pub(crate) async fn telling(bed: Bed, channels: Vec<Arc<dyn Channel>>) -> Self {
+    pub(crate) async fn with_channels(bed: Bed, channels: Vec<Arc<dyn Channel>>) -> Self {
         let clock = Arc::new(Hand::at("2026-03-01T12:00:00Z"));
         let shared = Arc::new(Shared { outside: Mutex::default(), clock, channels });
         let settings = Settings {

@@ -15,6 +15,8 @@
 //! Between our look and QEMU's opening, somebody who may write to the image can change it; QEMU's
 //! locks keep other machines out, not an attacker with the right to write. A file that such a
 //! person owns is no safer than that person.
+//!
+//! This part owns what may be opened at all. It must not know what the disk is for, and interprets no data of the guest.
 
 mod bytes;
 mod chain;

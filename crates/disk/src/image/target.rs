@@ -1,4 +1,6 @@
 //! qcow2 images to write.
+//!
+//! This module makes the image and lets `qemu-nbd` write into it. It must not know where the data comes from.
 
 use std::{
     fs::{self, OpenOptions},

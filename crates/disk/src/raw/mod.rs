@@ -1,6 +1,8 @@
 //! Raw files and block devices, read and written past the host's page cache.
 //!
 //! [`file::RawFile`] moves bytes; [`RawSource`] and [`RawTarget`] make a disk of it.
+//!
+//! This part owns the way past the page cache, and the look at who else uses a disk. It must not know image formats.
 
 mod file;
 mod locks;

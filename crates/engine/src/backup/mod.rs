@@ -184,6 +184,7 @@ impl<'a> Session<'a> {
             configuration_bytes: configuration.map(|record| record.length),
             seconds: now.saturating_sub(self.started).as_secs_f64(),
             disks: self.reports,
+            made_before: false,
         })
     }
 }

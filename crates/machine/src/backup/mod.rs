@@ -374,7 +374,7 @@ impl<'a> Work<'a> {
         MachineBackupReport {
             machine: self.machine.name.clone(),
             uuid: self.domain.uuid.to_string(),
-            state: self.state.name(),
+            state: self.state.name().to_owned(),
             consistency: proof.consistency,
             evidence: proof.evidence,
             frozen_seconds: proof.frozen.map(|frozen| frozen.as_secs_f64()),

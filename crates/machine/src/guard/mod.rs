@@ -147,7 +147,7 @@ impl Guard {
         let answers = BufReader::new(ours.try_clone().map_err(failed)?);
         let mut guard = Self(Box::new(Process { child, orders: ours, answers }));
         let settings = connection.settings();
-        guard.tell(&Order::Watch {
+        guard.send(&Order::Watch {
             uri: connection.uri().to_string(),
             runtime_dir: settings.runtime_dir.clone(),
             cache_dir: settings.cache_dir.clone(),
@@ -166,7 +166,7 @@ impl Guard {
         arguments: &[String],
         timeout: Duration,
     ) -> Result<()> {
-        self.tell(&Order::Script {
+        self.send(&Order::Script {
             path: path.to_owned(),
             arguments: arguments.to_vec(),
             timeout_ms: millis(timeout),
@@ -176,29 +176,29 @@ impl Guard {
 
     /// A script, the one that is owed or the one before it, runs in the guest as this process.
     pub(crate) fn script_runs(&mut self, pid: u64) {
-        if let Err(error) = self.tell(&Order::ScriptRuns { pid }) {
+        if let Err(error) = self.send(&Order::ScriptRuns { pid }) {
             tracing::warn!(%error, "the guard does not know of a script");
         }
     }
 
     /// The script was run.
     pub(crate) fn script_done(&mut self) -> Result<()> {
-        self.tell(&Order::ScriptDone).map(drop)
+        self.send(&Order::ScriptDone).map(drop)
     }
 
     /// The guest will be frozen; the guard thaws it after `longest`.
     pub(crate) fn freeze(&mut self, longest: Duration) -> Result<()> {
-        self.tell(&Order::Freeze { deadline_ms: millis(longest) }).map(drop)
+        self.send(&Order::Freeze { deadline_ms: millis(longest) }).map(drop)
     }
 
     /// The guest is thawed. True if the guard had to do it at the deadline.
     pub(crate) fn thawed(&mut self) -> Result<bool> {
-        Ok(self.tell(&Order::Thawed)?.late)
+        Ok(self.send(&Order::Thawed)?.late)
     }
 
     /// If we die, this run of the machine is switched off.
     pub(crate) fn switch_off(&mut self, run: i32) -> Result<()> {
-        self.tell(&Order::SwitchOff { run }).map(drop)
+        self.send(&Order::SwitchOff { run }).map(drop)
     }
 
     /// A job will be started.
@@ -211,24 +211,24 @@ impl Guard {
     ) -> Result<()> {
         let checkpoint = checkpoint.map(ToOwned::to_owned);
         let (socket, files) = (socket.to_owned(), files.to_vec());
-        self.tell(&Order::Job { socket, checkpoint, files, runs }).map(drop)
+        self.send(&Order::Job { socket, checkpoint, files, runs }).map(drop)
     }
 
     /// The point is published; these checkpoints are of no more use.
     pub(crate) fn committed(&mut self, superseded: &[String]) -> Result<()> {
-        self.tell(&Order::Committed { superseded: superseded.to_vec() }).map(drop)
+        self.send(&Order::Committed { superseded: superseded.to_vec() }).map(drop)
     }
 
     /// The guard ends, unless the guest is still owed a thaw or a script.
     pub(crate) fn done(mut self) -> Result<()> {
-        if self.tell(&Order::Done)?.goes_on {
+        if self.send(&Order::Done)?.goes_on {
             tracing::warn!("the guard continues: the guest still needs a thaw or a script");
             return Ok(());
         }
         self.0.wait().map_err(|source| local_error(Path::new("the guard"), source))
     }
 
-    fn tell(&mut self, order: &Order) -> Result<Answer> {
+    fn send(&mut self, order: &Order) -> Result<Answer> {
         let answer = self.0.exchange(order).and_then(|answer| match answer.failed {
             Some(reason) => Err(io::Error::other(reason)),
             None => Ok(answer),

@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, fs::File, path::PathBuf, sync::Arc};
 
-use serde::Serialize;
 use strongroom_base::Cancel;
 use strongroom_disk::{DiskSpec, ImageFormat, Within};
-use strongroom_engine::{Progress, RestoreReport, RestoreRequest};
+use strongroom_engine::{Progress, RestoreRequest};
 use strongroom_format::{DiskRecord, Manifest};
+use strongroom_reports::DisksReport;
 use strongroom_vault::Vault;
 
 use super::{
@@ -39,25 +39,6 @@ pub struct DisksRestore {
     pub threads: usize,
     /// Bytes a second to write at most.
     pub limit_rate: Option<u64>,
-}
-
-/// Restored disks, and the description of a machine with them; also the stable JSON of the command
-/// line.
-#[derive(Debug, Serialize)]
-pub struct DisksReport {
-    /// The disks.
-    #[serde(flatten)]
-    pub restored: RestoreReport,
-    /// The description.
-    pub template: Option<String>,
-    /// The UUID in it.
-    pub template_uuid: Option<String>,
-    /// Firmware variables.
-    pub nvram: Option<String>,
-    /// State of the TPM.
-    pub tpm: Option<String>,
-    /// What people should know.
-    pub notes: Vec<String>,
 }
 
 /// A restore of disks whose targets are open. It continues the files of an earlier, interrupted
@@ -140,7 +121,7 @@ impl PreparedDisks<'_> {
             let (path, opened) = folder;
             let place = (path.as_path(), opened);
             let written = template(configuration, self.point, place, &self.template, swtpm)?;
-            report.add(written, &self.point.item);
+            add(&mut report, written, &self.point.item);
         }
         Ok(report)
     }
@@ -153,18 +134,17 @@ fn containers(point: &Manifest, configuration: &Configuration) -> BTreeMap<Strin
     point.disks.iter().filter_map(found).collect()
 }
 
-impl DisksReport {
-    fn add(&mut self, template: Option<Template>, item: &str) {
-        let Some(template) = template else {
-            self.notes.push(format!(
-                "{item}.xml exists already, so the machine's description was not written"
-            ));
-            return;
-        };
-        self.template = Some(template.description);
-        self.template_uuid = Some(template.uuid);
-        self.nvram = template.nvram;
-        self.tpm = template.tpm;
-        self.notes = template.notes;
-    }
+/// Adds the description that was written to the report.
+fn add(report: &mut DisksReport, template: Option<Template>, item: &str) {
+    let Some(template) = template else {
+        report.notes.push(format!(
+            "{item}.xml exists already, so the machine's description was not written"
+        ));
+        return;
+    };
+    report.template = Some(template.description);
+    report.template_uuid = Some(template.uuid);
+    report.nvram = template.nvram;
+    report.tpm = template.tpm;
+    report.notes = template.notes;
 }

@@ -214,8 +214,8 @@ impl Wanted<'_> {
 
     /// The format of a file: as said with it, by its ending, as said for all.
     fn format_of(&self, path: &Path, said: Option<ImageFormat>) -> ImageFormat {
-        let told = said.or_else(|| ImageFormat::from_extension(path));
-        told.or(self.format).unwrap_or(ImageFormat::Raw)
+        let named = said.or_else(|| ImageFormat::from_extension(path));
+        named.or(self.format).unwrap_or(ImageFormat::Raw)
     }
 
     /// Whether an existing file may be what an earlier run of the same command has restored

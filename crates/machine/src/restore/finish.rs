@@ -5,9 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Serialize;
 use strongroom_base::{PointId, SystemEntropy};
 use strongroom_hypervisor::{Changes, Connection, Domain, Form, Machine};
+use strongroom_reports::{Decided, FinishReport, FinishedDisk};
 
 use super::{
     image,
@@ -23,32 +23,6 @@ pub enum Decision {
     Accept,
     /// The old state comes back.
     Undo,
-}
-
-/// What was done; also the stable JSON of the command line.
-#[derive(Clone, Debug, Serialize)]
-pub struct FinishReport {
-    /// The machine.
-    pub machine: String,
-    /// Its UUID.
-    pub uuid: String,
-    /// `accepted` or `undone`.
-    pub decision: &'static str,
-    /// The recovery point that its disks were replaced from.
-    pub recovery_point: PointId,
-    /// Its item.
-    pub item: String,
-    /// Its disks, as it has them now.
-    pub disks: Vec<FinishedDisk>,
-}
-
-/// A disk after the decision.
-#[derive(Clone, Debug, Serialize)]
-pub struct FinishedDisk {
-    /// Its name in the machine.
-    pub name: String,
-    /// Where it is.
-    pub path: String,
 }
 
 /// A replacement of a machine's disks that nobody has accepted or undone.
@@ -182,7 +156,7 @@ impl Work<'_> {
                 remove(aside)?;
             }
         }
-        self.end("accepted")
+        self.end(Decided::Accepted)
     }
 
     fn undo(mut self) -> Result<FinishReport> {
@@ -199,7 +173,7 @@ impl Work<'_> {
             bring_back(kept)?;
         }
         self.give_old_ones()?;
-        self.end("undone")
+        self.end(Decided::Undone)
     }
 
     /// The machine gets the old images.
@@ -219,7 +193,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn end(self, decision: &'static str) -> Result<FinishReport> {
+    fn end(self, decision: Decided) -> Result<FinishReport> {
         for disk in &self.state.disks {
             remove(&disk.overlay)?;
         }

@@ -34,16 +34,15 @@ use strongroom_hypervisor::Connection;
 use strongroom_vault::Vault;
 
 pub use self::ciphertext::{Container, container};
-pub use self::disks::{DisksReport, DisksRestore, PreparedDisks, prepare_disks};
-pub use self::finish::{
-    Decision, FinishReport, FinishedDisk, Undecided, finish, to_decide, undecided,
-};
-pub use self::request::{
-    Identity, LeftBehind, MachineRestore, MachineRestoreReport, Placement, Power, Replace,
-    RestoredDisk, Stop, Storage,
-};
+pub use self::disks::{DisksRestore, PreparedDisks, prepare_disks};
+pub use self::finish::{Decision, Undecided, finish, to_decide, undecided};
+pub use self::request::{Identity, MachineRestore, Placement, Power, Replace, Stop, Storage};
 pub use self::template::{Template, TemplateDisk};
 use crate::{Configuration, MachineError, error::Result};
+pub use strongroom_reports::{
+    Decided, DisksReport, FinishReport, FinishedDisk, LeftBehind, MachineRestoreReport, PowerState,
+    RestoreKind, RestoredDisk,
+};
 
 /// Restores a machine as a new one.
 pub fn restore(

@@ -13,6 +13,7 @@ use strongroom_disk::{DiskTarget, Existing, folder_in, make_anew, own_folder, pi
 use strongroom_engine::{Overwrite, Progress, RestoreDisk, RestoreReport, RestoreRequest};
 use strongroom_format::Manifest;
 use strongroom_hypervisor::{Connection, Domain, HypervisorError, Machine};
+use strongroom_reports::{MachineRestoreReport, RestoreKind, RestoredDisk};
 use strongroom_vault::Vault;
 
 use super::{
@@ -20,7 +21,7 @@ use super::{
     journal::{Journal, sync_folder, write_whole},
     place::local,
     plan::{Maker, Plan, PlannedDisk},
-    request::{Identity, MachineRestore, MachineRestoreReport, Power, RestoredDisk, Storage},
+    request::{Identity, MachineRestore, Power, Storage, or_not_started},
 };
 use crate::{Configuration, MachineError, error::Result, lock::Lock};
 
@@ -50,7 +51,7 @@ pub(super) fn run(
     let work = Work { vault, connection, point, configuration, request, plan: &plan };
     let (restored, not_started) = work.run(progress, cancel)?;
     let report = report(connection, point, request, &plan, restored.as_ref(), seconds());
-    report.or_not_started(not_started)
+    or_not_started(report, not_started)
 }
 
 /// libvirt names files after machines.
@@ -309,14 +310,14 @@ fn report(
         recovery_point: point.id,
         item: point.item.clone(),
         kind: match request.identity {
-            Identity::New => "new",
-            Identity::Same => "same",
+            Identity::New => RestoreKind::New,
+            Identity::Same => RestoreKind::Same,
         },
         dry_run: request.dry_run,
         machine: plan.machine.name.clone(),
         uuid: plan.machine.uuid.to_string(),
         host: connection.uri().to_string(),
-        state: request.power.name(),
+        state: request.power.state(),
         autostart: plan.autostart,
         disks: disks.collect(),
         addresses: plan.machine.interfaces.iter().filter_map(|one| one.mac.clone()).collect(),

@@ -23,6 +23,7 @@ use strongroom_hypervisor::{
     BackupKind, Changes, Connection, Device, Disk, DiskChange, MacChange, Machine, SecretRef,
     SkipReason, Source, TpmBackend, Uuid,
 };
+use strongroom_reports::LeftBehind;
 use strongroom_vault::Vault;
 
 use super::{
@@ -31,7 +32,7 @@ use super::{
     host, image,
     journal::Note,
     place::{self, check_room, local},
-    request::{Identity, LeftBehind, MachineRestore, Power},
+    request::{Identity, MachineRestore, Power},
 };
 use crate::{Configuration, MachineError, SavedSecret, error::Result};
 

@@ -21,6 +21,7 @@ use strongroom_hypervisor::{
     Changes, Connection, Disk, DiskChoice, Domain, Form, HypervisorError, Machine, Source,
     TpmBackend,
 };
+use strongroom_reports::{LeftBehind, MachineRestoreReport, RestoreKind, RestoredDisk};
 use strongroom_vault::Vault;
 
 use super::{
@@ -29,9 +30,7 @@ use super::{
     journal::write_whole,
     new::{open_to_swtpm, write_tpm},
     place::{self, local},
-    request::{
-        LeftBehind, MachineRestore, MachineRestoreReport, Power, Replace, RestoredDisk, Stop,
-    },
+    request::{MachineRestore, Power, Replace, Stop, or_not_started},
     state::{Kept, ReplacedDisk, Stage, State},
 };
 use crate::{
@@ -93,7 +92,7 @@ pub(super) fn run(
     }
     let not_started = if request.dry_run { None } else { work.power(progress) };
     let seconds = connection.clock().monotonic().saturating_sub(started).as_secs_f64();
-    work.report(&state, restored.as_ref(), safety, seconds)?.or_not_started(not_started)
+    or_not_started(work.report(&state, restored.as_ref(), safety, seconds)?, not_started)
 }
 
 /// The machine that is meant.
@@ -554,12 +553,12 @@ impl<'a> Work<'a> {
         Ok(MachineRestoreReport {
             recovery_point: self.point.id,
             item: self.point.item.clone(),
-            kind: "replaced",
+            kind: RestoreKind::Replaced,
             dry_run: self.request.dry_run,
             machine: self.machine.name.clone(),
             uuid: self.machine.uuid.to_string(),
             host: self.connection.uri().to_string(),
-            state: self.request.power.name(),
+            state: self.request.power.state(),
             autostart: self.connection.autostart(&self.domain)?,
             disks,
             addresses: self.machine.interfaces.iter().filter_map(|one| one.mac.clone()).collect(),

@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use serde::Serialize;
-use strongroom_base::PointId;
 use strongroom_disk::ImageFormat;
 use strongroom_hypervisor::{HypervisorError, NetworkMapping};
+use strongroom_reports::{MachineRestoreReport, PowerState};
 
 use crate::{MachineBackup, MachineError, Places, error::Result};
 
@@ -50,12 +49,12 @@ pub enum Power {
 }
 
 impl Power {
-    /// The state that follows, for people and in JSON.
-    pub(super) const fn name(self) -> &'static str {
+    /// The state that follows.
+    pub(super) const fn state(self) -> PowerState {
         match self {
-            Self::Off => "off",
-            Self::Start => "running",
-            Self::Paused => "paused",
+            Self::Off => PowerState::Off,
+            Self::Start => PowerState::Running,
+            Self::Paused => PowerState::Paused,
         }
     }
 }
@@ -121,80 +120,12 @@ pub struct MachineRestore {
     pub places: Places,
 }
 
-/// A disk that is restored; also the stable JSON of the command line.
-#[derive(Clone, Debug, Serialize)]
-pub struct RestoredDisk {
-    /// Its name in the machine.
-    pub name: String,
-    /// Where it is.
-    pub path: String,
-    /// Its format.
-    pub format: String,
-    /// The old image, which a replaced disk's has under it.
-    pub replaces: Option<String>,
-    /// Size, bytes.
-    pub size_bytes: u64,
-    /// Bytes that are not zeros.
-    pub data_bytes: u64,
-    /// Bytes that were written.
-    pub written_bytes: u64,
-}
-
-/// A part of the machine that is not as it was.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct LeftBehind {
-    /// Which.
-    pub name: String,
-    /// Why.
-    pub reason: String,
-}
-
-/// A restored machine, or the plan of it; also the stable JSON of the command line.
-#[derive(Clone, Debug, Serialize)]
-pub struct MachineRestoreReport {
-    /// The recovery point.
-    pub recovery_point: PointId,
-    /// Its item.
-    pub item: String,
-    /// `new`, `same` or `replaced`.
-    pub kind: &'static str,
-    /// Whether nothing was done yet.
-    pub dry_run: bool,
-    /// The machine.
-    pub machine: String,
-    /// Its UUID.
-    pub uuid: String,
-    /// Which libvirt has it.
-    pub host: String,
-    /// `off`, `running` or `paused`.
-    pub state: &'static str,
-    /// Whether it starts with the host.
-    pub autostart: bool,
-    /// Its disks.
-    pub disks: Vec<RestoredDisk>,
-    /// Addresses of its network interfaces.
-    pub addresses: Vec<String>,
-    /// The file of its firmware's variables, if it was restored.
-    pub nvram: Option<String>,
-    /// The folder of its TPM's state, if it was restored.
-    pub tpm: Option<String>,
-    /// Secrets that were made known to the host.
-    pub secrets: Vec<String>,
-    /// Disks that it has no more, drives that are empty now.
-    pub left_behind: Vec<LeftBehind>,
-    /// The point of the state before, of a replacement.
-    pub safety_point: Option<PointId>,
-    /// What people should know.
-    pub notes: Vec<String>,
-    /// How long it took.
-    pub seconds: f64,
-}
-
-impl MachineRestoreReport {
-    /// The report, or the error with it that says why the machine does not start.
-    pub(super) fn or_not_started(self, reason: Option<HypervisorError>) -> Result<Self> {
-        let Some(source) = reason else { return Ok(self) };
-        let report = Box::new(Self { state: Power::Off.name(), ..self });
-        Err(MachineError::NotStarted { report, source: Box::new(source) })
-    }
+/// The report of a restore, or the error with it that says why the machine does not start.
+pub(super) fn or_not_started(
+    report: MachineRestoreReport,
+    reason: Option<HypervisorError>,
+) -> Result<MachineRestoreReport> {
+    let Some(source) = reason else { return Ok(report) };
+    let report = Box::new(MachineRestoreReport { state: PowerState::Off, ..report });
+    Err(MachineError::NotStarted { report, source: Box::new(source) })
 }

@@ -1,4 +1,7 @@
 //! Listing objects, and sweeping what killed writers have left.
+//!
+//! This module owns what counts as an object and what as a leftover. It deletes only unfinished files of the store's
+//! own.
 
 use std::{
     io::{self, ErrorKind},

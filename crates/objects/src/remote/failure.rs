@@ -1,4 +1,7 @@
 //! What went wrong with a request, and what it means.
+//!
+//! This module owns the way from statuses and errors of clients to the errors of the trait. It must not try again by
+//! itself.
 
 use std::{error::Error, time::Duration};
 

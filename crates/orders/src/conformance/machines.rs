@@ -1,6 +1,6 @@
 //! Machines: what an [`Agent`](crate::Agent) must do with them.
 
-use strongroom_api::{Restore, RestoreDecision, RestoreMachine, Source};
+use strongroom_api::{Report, Restore, RestoreDecision, RestoreMachine, Source};
 use strongroom_base::codes;
 
 use super::{Checked, Failure, Suite};
@@ -57,7 +57,11 @@ impl Suite<'_> {
         };
         for _ in 0..2 {
             let done = self.agent().restore(&restore, &Watch::silent())?;
-            let machine = done.report.get("machine").and_then(serde_json::Value::as_str);
+            let machine = match &done.report {
+                Report::MachineRestore(report) => Some(&*report.machine),
+                Report::RestoredBefore(report) => Some(&*report.machine),
+                _ => None,
+            };
             self.same(&machine, &Some("conformance-copy"), "the new machine")?;
         }
         let decision = RestoreDecision::Accept;

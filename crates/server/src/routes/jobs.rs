@@ -18,7 +18,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     answer::Done,
-    events::{Told, follow},
+    events::{Sent, follow},
     extract::{BodyOrNone, Names, NoParams, Params, Secret, Who, page},
     state::App,
 };
@@ -113,7 +113,7 @@ async fn follow_job(
     secret: Secret,
     Names(job): Names<String>,
     _: Params<NoParams>,
-) -> Done<Sse<impl Stream<Item = Told>>> {
+) -> Done<Sse<impl Stream<Item = Sent>>> {
     let job = app.control.job(&caller, &job).await?.id;
     Ok(Sse::new(follow(app, secret, Some(job))).keep_alive(KeepAlive::default()))
 }
@@ -129,7 +129,7 @@ async fn follow_jobs(
     State(app): State<App>,
     secret: Secret,
     _: Params<NoParams>,
-) -> Sse<impl Stream<Item = Told>> {
+) -> Sse<impl Stream<Item = Sent>> {
     Sse::new(follow(app, secret, None)).keep_alive(KeepAlive::default())
 }
 

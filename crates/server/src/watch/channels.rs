@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 use serde::Deserialize;
 use strongroom_api::Severity;
 use strongroom_base::Clock;
-use strongroom_control::telling::Channel;
+use strongroom_control::notify::Channel;
 
 use super::{mail::Mail, webhook::Webhook};
 use crate::config::keys;

@@ -14,7 +14,7 @@ use lettre::{
 };
 use strongroom_api::{Alert, AlertState, Notice, Severity};
 use strongroom_base::words;
-use strongroom_control::telling::{Channel, Sending, Undelivered};
+use strongroom_control::notify::{Channel, Sending, Undelivered};
 
 use super::channels::{MailConfig, MailTls};
 

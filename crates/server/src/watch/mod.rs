@@ -6,7 +6,7 @@
 //! ```
 //!
 //! It only looks: nothing here decides anything, and nothing waits for it. What is sent and when is
-//! decided by [`strongroom_control::telling`].
+//! decided by [`strongroom_control::notify`].
 
 mod channels;
 mod logs;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use strongroom_api::{Job, JobKind};
+use strongroom_api::{Job, JobKind, Report};
 use strongroom_control::{Control, Figures};
 
 use super::{
@@ -156,15 +156,12 @@ impl Metrics {
             let took = ended.duration_since(started).as_secs_f64();
             self.job_seconds.get_or_create(&labels).observe(took.max(0.0));
         }
-        if let (JobKind::Backup, Some(report)) = (job.kind, &job.report) {
-            let bytes = |value: Option<&serde_json::Value>| {
-                number(value.and_then(serde_json::Value::as_u64).unwrap_or(0))
-            };
-            let disks = report.get("disks").and_then(serde_json::Value::as_array);
-            let read = disks.into_iter().flatten().map(|it| bytes(it.get("read_bytes")));
-            let read: f64 = read.sum();
+        if let (JobKind::Backup, Some(report)) =
+            (job.kind, job.report.as_ref().and_then(Report::backup))
+        {
+            let read: f64 = report.disks.iter().map(|disk| number(disk.read_bytes)).sum();
             self.read_bytes.get_or_create(&Vec::new()).inc_by(read);
-            self.stored_bytes.get_or_create(&Vec::new()).inc_by(bytes(report.get("stored_bytes")));
+            self.stored_bytes.get_or_create(&Vec::new()).inc_by(number(report.stored_bytes));
         }
     }
 }

@@ -14,7 +14,7 @@ use reqwest::{Certificate, Client, redirect::Policy};
 use serde::Serialize;
 use strongroom_api::{Notice, Severity};
 use strongroom_base::Clock;
-use strongroom_control::telling::{Channel, Sending, Undelivered};
+use strongroom_control::notify::{Channel, Sending, Undelivered};
 
 use super::{channels::WebhookConfig, mail::words};
 

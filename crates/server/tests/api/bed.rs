@@ -143,7 +143,7 @@ impl Bed {
             },
             notify: None,
             stop: stop.clone(),
-            tell: Box::new(move |words| tell.send(words.to_owned()).expect("tells")),
+            announce: Box::new(move |words| tell.send(words.to_owned()).expect("tells")),
         };
         let thread = std::thread::spawn(|| serve(serving));
         Starting { dir, stop, told, thread }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use serde_json::{Value, json};
 use strongroom_catalog::{Catalog, Query};
-use strongroom_control::model::{AnswerDoc, SCHEMA};
+use strongroom_control::model::{RequestDoc, SCHEMA};
 
 use crate::bed::Bed;
 
@@ -219,14 +219,12 @@ fn what_was_carried_out_and_not_answered_is_not_carried_out_again() {
         let url = format!("sqlite:{}", bed.path("data/catalog.sqlite")).parse().expect("a URL");
         let clock = std::sync::Arc::new(strongroom_base::SystemClock);
         let catalog = Catalog::open(&url, &SCHEMA, clock).await.expect("opens");
-        let kept = catalog.list::<AnswerDoc>(&Query::default()).await.expect("lists").items;
+        let kept = catalog.list::<RequestDoc>(&Query::default()).await.expect("lists").items;
         assert_eq!(kept.len(), 2);
         let mut tx = catalog.write().await.expect("writes");
         for mut kept in kept {
             assert!(kept.doc.carried_out);
-            kept.doc.status = None;
-            kept.doc.headers.clear();
-            kept.doc.body.clear();
+            kept.doc.answer.clear();
             tx.put(&kept.doc).await.expect("writes");
         }
         tx.commit().await.expect("commits");

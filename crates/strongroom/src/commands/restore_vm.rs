@@ -10,10 +10,11 @@ use strongroom_hypervisor::{DiskChoice, NetworkMapping, NetworkRef, Scope};
 use strongroom_machine::{
     EncryptedDisks, MachineBackup, MachineError, Wish,
     restore::{
-        self, Decision, FinishReport, Identity, MachineRestore, MachineRestoreReport, Placement,
-        Power, Replace, Stop, Storage, Undecided,
+        self, Decision, Identity, MachineRestore, Placement, Power, Replace, Stop, Storage,
+        Undecided,
     },
 };
+use strongroom_reports::{Decided, FinishReport, MachineRestoreReport, RestoreKind};
 
 use crate::{
     args::{OpenArgs, WorkArgs},
@@ -447,9 +448,9 @@ impl Show for MachineRestoreReport {
         });
         let head = ["DISK", "SIZE", "DATA", "WRITTEN", "FORMAT", "PATH"];
         let what = match (self.dry_run, self.kind) {
-            (true, "replaced") => "Would replace disks of",
+            (true, RestoreKind::Replaced) => "Would replace disks of",
             (true, _) => "Would restore",
-            (false, "replaced") => "Replaced disks of",
+            (false, RestoreKind::Replaced) => "Replaced disks of",
             (false, _) => "Restored",
         };
         let mut text = format!(
@@ -460,10 +461,10 @@ impl Show for MachineRestoreReport {
             table = human::table(head, &[1, 2, 3], rows),
         );
         let identity = match self.kind {
-            "new" => " (new)",
-            _ => "",
+            RestoreKind::New => " (new)",
+            RestoreKind::Same | RestoreKind::Replaced => "",
         };
-        writeln!(text, "UUID {}{identity}, {}", self.uuid, self.state).ok();
+        writeln!(text, "UUID {}{identity}, {}", self.uuid, self.state.name()).ok();
         if !self.addresses.is_empty() {
             writeln!(text, "Network addresses: {}", self.addresses.join(", ")).ok();
         }
@@ -608,8 +609,10 @@ impl UndoArgs {
 impl Show for FinishReport {
     fn show(&self) -> String {
         let what = match self.decision {
-            "accepted" => "stays with the disks",
-            _ => "has its disks from before the restore again; the restored disks were deleted:",
+            Decided::Accepted => "stays with the disks",
+            Decided::Undone => {
+                "has its disks from before the restore again; the restored disks were deleted:"
+            }
         };
         let mut text = format!(
             "{} {what} of recovery point {} of {}\n",

@@ -117,7 +117,7 @@ impl ServeArgs {
             config,
             notify: env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty()),
             stop: context.cancel.clone(),
-            tell: Box::new(out::tell),
+            announce: Box::new(out::tell),
         };
         Ok(strongroom_server::serve(serve)?)
     }

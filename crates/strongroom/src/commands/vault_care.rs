@@ -241,7 +241,7 @@ impl Show for VerifyReport {
     fn show(&self) -> String {
         let mut facts = vec![
             ("Verdict", verdict(self).to_owned()),
-            ("Mode", self.mode.to_owned()),
+            ("Mode", self.mode.name().to_owned()),
             ("Packs checked", format!("{} of {}", self.verified_packs, self.packs)),
         ];
         if self.resumed_packs > 0 {
@@ -282,7 +282,7 @@ impl Show for VerifyReport {
             let rows = self
                 .failed_repairs
                 .iter()
-                .map(|failed| [failed.copy.clone(), failed.code.to_owned(), failed.reason.clone()]);
+                .map(|failed| [failed.copy.clone(), failed.code.clone(), failed.reason.clone()]);
             text.push('\n');
             text += &human::table(["NOT REPAIRED", "CODE", "WHY"], &[], rows);
         }
@@ -337,9 +337,9 @@ pub(crate) struct ReclaimArgs {
     #[arg(long)]
     dry_run: bool,
 
-    /// First compress what is needed once more, with what takes longer and gains more: at most 64 GiB,
-    /// the next time the rest. Backups may run. Needs space for both until the old packs are removed.
-    /// A vault of an earlier program can afterwards not be read by that any more
+    /// First compress the needed data again, more slowly and more tightly: at most 64 GiB; the next run
+    /// continues. Backups may run at the same time. The vault needs space for old and new packs until
+    /// the old ones are removed. Afterwards, programs before vault format 2 cannot read the vault
     #[arg(long, conflicts_with = "name")]
     recompress: bool,
 

@@ -27,7 +27,7 @@ const MAY: [(&str, &str, &str, &str); 10] = [
     ("control", "service", "work/progress", "how far jobs have come"),
     // What it is made with.
     ("control", "service", "jobs/queue", "the limits of the queue are settings"),
-    ("control", "service", "telling", "the channels are parts that it is given"),
+    ("control", "service", "notify", "the channels are parts that it is given"),
 ];
 
 /// Modules by their path below `src`, with `/`; the root of the crate is the empty one.

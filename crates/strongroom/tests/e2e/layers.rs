@@ -29,9 +29,13 @@ const REACHES_ONLY: [(&str, &[&str]); 2] = [
             "strongroom-catalog",
             "strongroom-orders",
             "strongroom-policy",
+            "strongroom-reports",
         ],
     ),
-    ("strongroom-orders", &["strongroom-api", "strongroom-base", "strongroom-policy"]),
+    (
+        "strongroom-orders",
+        &["strongroom-api", "strongroom-base", "strongroom-policy", "strongroom-reports"],
+    ),
 ];
 
 /// Crates that do not use these themselves: what they need of them goes through others.

@@ -140,7 +140,7 @@ fn an_alert_survives_that_the_server_is_killed_while_it_tells() {
     let (again, same, mut stream) = hook.wait();
     assert_eq!((&again, &same), (&id, &body), "the same once more");
     stream.write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").expect("written");
-    eventually("the confirmation", || service.log().contains("alerts were told").then_some(()));
+    eventually("the confirmation", || service.log().contains("alerts were sent").then_some(()));
     // And never again.
     service.kill_and_start();
     let more = hook.got.recv_timeout(Duration::from_secs(15));

@@ -11,7 +11,7 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 use strongroom_agent::{LocalAgent, LocalHost, LocalKeeper, Vaults};
 use strongroom_api::{
-    ConsistencyProved, ConsistencyWanted, DiskSelection, KeyReference, PowerAfter, Restore,
+    ConsistencyProved, ConsistencyWanted, DiskSelection, KeyReference, PowerAfter, Report, Restore,
     RestoreDisks, RestoreMachine, RestoreReplace, Source, StopFirst, TaskName,
 };
 use strongroom_base::{Cancel, Clock as _, JobId, SystemClock, SystemEntropy};
@@ -143,10 +143,16 @@ impl Workers {
             ..Default::default()
         };
         let restored = self.bring_back(&self.restore(order, done, Restore::Disks(restore)));
-        let template = restored.report["template"].as_str().expect("a description");
-        assert!(Path::new(template).exists(), "{:#}", restored.report);
+        let report = json(&restored.report);
+        let template = report["template"].as_str().expect("a description");
+        assert!(Path::new(template).exists(), "{report:#}");
         done.point.disks.iter().map(|disk| folder.join(format!("{}.raw", disk.name))).collect()
     }
+}
+
+/// A report as it is read outside.
+fn json(report: &Report) -> serde_json::Value {
+    report.to_json().expect("JSON")
 }
 
 fn once() -> OrderId {
@@ -257,7 +263,7 @@ fn seen_checked_backed_up_and_missed() {
     assert!(first.warnings.is_empty(), "{:?}", first.warnings);
     assert_eq!(first.point.consistency, ConsistencyProved::FileSystem);
     assert_eq!(first.point.tags["job"], order.job.to_string());
-    assert_clean(&host, &guest, first.report["checkpoint"].as_str());
+    assert_clean(&host, &guest, json(&first.report)["checkpoint"].as_str());
     // Once more the same order.
     let again = workers.backup(&order);
     assert_eq!((again.point, workers.points()), (first.point.clone(), 1));
@@ -267,7 +273,12 @@ fn seen_checked_backed_up_and_missed() {
     order.job = job();
     order.consistency = ConsistencyWanted::Application;
     let second = workers.backup(&order);
-    assert_eq!(second.report["disks"][0]["changes_from"], "bitmap", "{:#}", second.report);
+    assert_eq!(
+        json(&second.report)["disks"][0]["changes_from"],
+        "bitmap",
+        "{:#}",
+        json(&second.report)
+    );
     assert_eq!(second.point.consistency, ConsistencyProved::FileSystem);
     assert!(second.warnings.is_empty(), "{:?}", second.warnings);
     for done in [&first, &second] {
@@ -368,24 +379,44 @@ fn by_way_of_a_vault_near_the_machine() {
     for round in 0..3 {
         let done = workers.backup(&snapshot());
         let from = if round == 0 { "all" } else { "bitmap" };
-        assert_eq!(done.report["disks"][0]["changes_from"], from, "{:#}", done.report);
-        assert_clean(&host, &guest, done.report["checkpoint"].as_str());
+        assert_eq!(
+            json(&done.report)["disks"][0]["changes_from"],
+            from,
+            "{:#}",
+            json(&done.report)
+        );
+        assert_clean(&host, &guest, json(&done.report)["checkpoint"].as_str());
         sent.push(transfer(&done));
         guest.wait_records(3);
     }
-    assert_eq!(sent[2].report["disks"][0]["changes_from"], "ranges", "{:#}", sent[2].report);
+    assert_eq!(
+        json(&sent[2].report)["disks"][0]["changes_from"],
+        "ranges",
+        "{:#}",
+        json(&sent[2].report)
+    );
     assert_eq!(sent[2].point.consistency, ConsistencyProved::FileSystem);
     // The host's vault near the disks is given up: what is in the other one goes on from there.
     let order = workers.order(&guest);
     let straight = workers.backup(&order);
-    assert_eq!(straight.report["disks"][0]["changes_from"], "bitmap", "{:#}", straight.report);
+    assert_eq!(
+        json(&straight.report)["disks"][0]["changes_from"],
+        "bitmap",
+        "{:#}",
+        json(&straight.report)
+    );
     for done in sent.iter().chain([&straight]) {
         checked(&workers.disks(&order, done), Taken::Frozen);
     }
     // And back: the machine still has the bitmap of the last point there.
     guest.wait_records(3);
     let again = workers.backup(&snapshot());
-    assert_eq!(again.report["disks"][0]["changes_from"], "bitmap", "{:#}", again.report);
+    assert_eq!(
+        json(&again.report)["disks"][0]["changes_from"],
+        "bitmap",
+        "{:#}",
+        json(&again.report)
+    );
     let last = transfer(&again);
     checked(&workers.disks(&order, &last), Taken::Frozen);
 }
@@ -427,7 +458,7 @@ fn killed_cancelled_and_given_again() {
     assert_eq!(done.point.tags["job"], order.job.to_string());
     assert_eq!(workers.points(), 1);
     checked(&workers.disks(&order, &done), Taken::Frozen);
-    assert_clean(&host, &guest, done.report["checkpoint"].as_str());
+    assert_clean(&host, &guest, json(&done.report)["checkpoint"].as_str());
 }
 
 #[test]
@@ -450,7 +481,7 @@ fn machines_come_back_however_often_it_is_asked() {
     };
     // Planned only.
     let plan = Restore::Machine(RestoreMachine { dry_run: true, ..restore.clone() });
-    let plan = workers.bring_back(&workers.restore(&order, &done, plan)).report;
+    let plan = json(&workers.bring_back(&workers.restore(&order, &done, plan)).report);
     assert_eq!((&plan["dry_run"], &plan["machine"]), (&true.into(), &"copy".into()), "{plan:#}");
     assert_eq!(fs::read_dir(&to).expect("a folder").count(), 0);
     let mut wanted = workers.restore(&order, &done, Restore::Machine(restore.clone()));
@@ -468,7 +499,7 @@ fn machines_come_back_however_often_it_is_asked() {
         heard.lock().expect("unlocked").iter().map(|event| event.task.clone()).collect();
     let expected = [TaskName::Prepare, TaskName::Prepare, TaskName::Restore, TaskName::Restore];
     assert_eq!(tasks, expected);
-    assert_eq!(restored.report["machine"], "copy", "{:#}", restored.report);
+    assert_eq!(json(&restored.report)["machine"], "copy", "{:#}", json(&restored.report));
     assert!(restored.warnings.is_empty(), "{:?}", restored.warnings);
     let images = ["copy-vda.qcow2", "copy-vdb.raw"].map(|name| Path::new(&to).join(name));
     assert_same_disk(guest.disk_path("vda"), &images[0]);
@@ -479,7 +510,7 @@ fn machines_come_back_however_often_it_is_asked() {
     restore.power = Some(PowerAfter::Paused);
     wanted.restore = Restore::Machine(restore.clone());
     let again = workers.bring_back(&wanted);
-    assert_eq!(again.report["done_before"], true, "{:#}", again.report);
+    assert_eq!(json(&again.report)["done_before"], true, "{:#}", json(&again.report));
     assert_eq!(host.virsh(&["domuuid", "copy"]), uuid);
     assert_eq!(host.virsh(&["domstate", "copy"]), "paused");
     host.virsh(&["destroy", "copy"]);
@@ -500,7 +531,10 @@ fn machines_come_back_however_often_it_is_asked() {
     let plan = RestoreReplace { dry_run: true, ..replace.clone() };
     wanted.restore = Restore::Replace(plan);
     let planned = workers.bring_back(&wanted);
-    assert_eq!((&planned.report["dry_run"], planned.safety_point), (&true.into(), None));
+    assert_eq!(
+        (json(&planned.report)["dry_run"].clone(), planned.safety_point),
+        (true.into(), None)
+    );
     assert_eq!((guest.state().as_str(), workers.points()), ("running", 1));
     wanted.restore = Restore::Replace(replace.clone());
     let replaced = workers.bring_back(&wanted);
@@ -511,7 +545,7 @@ fn machines_come_back_however_often_it_is_asked() {
     wanted.restore =
         Restore::Replace(RestoreReplace { power: Some(PowerAfter::Start), ..replace.clone() });
     let again = workers.bring_back(&wanted);
-    assert_eq!(again.report["done_before"], true, "{:#}", again.report);
+    assert_eq!(json(&again.report)["done_before"], true, "{:#}", json(&again.report));
     assert_eq!(again.safety_point, Some(safety));
     assert_eq!((guest.state().as_str(), workers.points()), ("running", 2));
     // Another order has to wait until it is decided which disks stay.

@@ -8,6 +8,9 @@
 //! A record counts only while the index object that it came from exists in the vault; reclaim
 //! removes those objects before it forgets that it removed packs. Several processes may share
 //! the cache folder: files are immutable and made under their final name in one step.
+//!
+//! This module owns the answer to "where is the record of this digest". It must not know why a record is wanted,
+//! and must never decide what exists: only packs and points do.
 
 mod filter;
 mod segment;

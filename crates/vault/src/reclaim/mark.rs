@@ -24,13 +24,13 @@ use strongroom_format::{
     names::ItemKey,
     pack::{Contents, Packing, RecordKind},
 };
-use strongroom_image::{Image, Node, NodeReader, visit_new};
+use strongroom_image::{Image, Node, NodeReader};
 
 use super::{OnReclaim, ReclaimProgress, blocks::Blocks};
 use crate::{
     Vault, VaultError,
     error::Result,
-    images::{images, title},
+    images::{images, visit_images},
     index::{Loaded, RawRecord},
     read::is_damage,
     together::read_ahead,
@@ -417,17 +417,7 @@ impl<'v> Marks<'v> {
         before: &mut HashMap<String, Image>,
         blocks: &mut Blocks<'_, 'v>,
     ) -> Result<()> {
-        for (name, image) in images(manifest)? {
-            let old = before.insert(name.to_owned(), image);
-            visit_new(old, image, &Nodes(self), &mut *blocks).map_err(|error| match error {
-                strongroom_image::Error::Store(error) => error,
-                _ => VaultError::Lost {
-                    digest: image.root(),
-                    reason: format!("the tree of {} is damaged", title(name)),
-                },
-            })?;
-        }
-        Ok(())
+        visit_images(manifest, before, &Nodes(self), blocks)
     }
 
     /// Needed bytes of every pack, with what the pack itself takes: of a pack that is needed

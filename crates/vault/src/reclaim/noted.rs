@@ -9,12 +9,12 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
 use strongroom_base::PointId;
 use strongroom_format::{
     Manifest,
     names::{self, ItemKey},
 };
+use strongroom_reports::{HeldPoint, RemovedPoint, WhyHeld};
 
 use crate::{Vault, error::Result, read::is_damage};
 
@@ -33,44 +33,6 @@ impl Default for Notes {
     fn default() -> Self {
         Self::OlderThan(Duration::ZERO)
     }
-}
-
-/// A deleted point that a reclaim removes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct RemovedPoint {
-    /// Its item's name; none if its manifest cannot be read.
-    pub item: Option<String>,
-    /// The point.
-    pub recovery_point: PointId,
-    /// The moment whose data it is.
-    pub time: Option<Timestamp>,
-}
-
-/// Why a deleted point stays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WhyHeld {
-    /// It is locked.
-    Locked,
-    /// Its note is too young.
-    Young,
-    /// Who keeps the catalog has not given it up.
-    NotGivenUp,
-}
-
-/// A deleted point that a reclaim leaves.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct HeldPoint {
-    /// Its item's name; none if its manifest cannot be read.
-    pub item: Option<String>,
-    /// The point.
-    pub recovery_point: PointId,
-    /// The moment whose data it is.
-    pub time: Option<Timestamp>,
-    /// Why it stays.
-    pub why: WhyHeld,
-    /// From when on that does not hold any more, if that is known.
-    pub until: Option<Timestamp>,
 }
 
 /// What the deletion notes of a vault come to.

@@ -10,7 +10,7 @@ use strongroom_format::{
     SealKey,
     codec::{Decoder, Effort, Encoder, Encoding},
     names,
-    pack::{Entry, Header, PackKind, Packing, RecordKind},
+    pack::{Entry, Header, PackKind, Packing, Payload, RecordKind},
 };
 
 use crate::{Vault, VaultError, Writer, error::Result, index::RawRecord, write::ListedPack};
@@ -38,6 +38,16 @@ struct Source<'a> {
     listed: &'a ListedPack,
     key: std::sync::Arc<SealKey>,
     bytes: &'a [u8],
+}
+
+/// A record that is open.
+struct Record<'a> {
+    source: &'a Source<'a>,
+    /// Its first entry, which says how all of it is kept.
+    first: &'a Entry,
+    /// The needed entries that lie in it.
+    blocks: &'a [Entry],
+    payload: Payload<'a>,
 }
 
 impl<'a> Source<'a> {
@@ -83,28 +93,24 @@ impl<'a> Repacker<'a> {
         records: &[RawRecord],
         bytes: &[u8],
     ) -> Result<()> {
-        let source = Source::open(self.vault, listed, bytes)?;
-        let entries: Vec<Entry> = records.iter().filter_map(RawRecord::entry).collect();
-        for record in entries.chunk_by(|a, b| a.offset == b.offset) {
-            let Some(first) = record.first() else { continue };
-            let mut sealed = source.sealed(first)?;
-            let payload = first.open(&source.key, &mut sealed).map_err(|e| source.damaged(e))?;
+        self.open_records(listed, records, bytes, |this, record| {
+            let Record { source, first, blocks, payload } = record;
             if first.kind != RecordKind::BlockUnit {
                 let len = usize::try_from(first.plain_len).unwrap_or(usize::MAX);
                 let (kind, digest) = (first.kind, first.digest);
-                self.writer.append(listed.kind, kind, digest, len, payload.base, payload.bytes)?;
-            } else if record.len() == usize::from(first.part.of)
-                && self.writer.takes_unit(record.len(), payload.bytes)
+                this.writer.append(listed.kind, kind, digest, len, payload.base, payload.bytes)?;
+            } else if blocks.len() == usize::from(first.part.of)
+                && this.writer.takes_unit(blocks.len(), payload.bytes)
             {
-                let digests: Vec<Digest> = record.iter().map(|entry| entry.digest).collect();
-                self.writer.store_unit(&digests, payload.bytes)?;
+                let digests: Vec<Digest> = blocks.iter().map(|entry| entry.digest).collect();
+                this.writer.store_unit(&digests, payload.bytes)?;
             } else {
-                self.open_unit(&source, first, payload.bytes)?;
-                self.take_blocks(&source, record)?;
-                self.flush()?;
+                this.open_unit(source, first, payload.bytes)?;
+                this.take_blocks(source, blocks)?;
+                this.flush()?;
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Compresses full blocks of a pack anew.
@@ -114,19 +120,34 @@ impl<'a> Repacker<'a> {
         records: &[RawRecord],
         bytes: &[u8],
     ) -> Result<()> {
-        let source = Source::open(self.vault, listed, bytes)?;
-        let entries: Vec<Entry> = records.iter().filter_map(RawRecord::entry).collect();
-        for record in entries.chunk_by(|a, b| a.offset == b.offset) {
-            let Some(first) = record.first() else { continue };
-            let mut sealed = source.sealed(first)?;
-            let payload = first.open(&source.key, &mut sealed).map_err(|e| source.damaged(e))?;
+        self.open_records(listed, records, bytes, |this, record| {
+            let Record { source, first, blocks, payload } = record;
             if payload.base.is_some() || first.kind.pack_kind() != PackKind::Data {
                 return Err(VaultError::Bug("only full blocks are compressed anew"));
             }
-            self.open_unit(&source, first, payload.bytes)?;
-            self.take_blocks(&source, record)?;
-        }
+            this.open_unit(source, first, payload.bytes)?;
+            this.take_blocks(source, blocks)
+        })?;
         self.flush()
+    }
+
+    /// Opens records of a pack, which come in the order in which they lie, and gives each to `take`.
+    fn open_records(
+        &mut self,
+        listed: &ListedPack,
+        records: &[RawRecord],
+        bytes: &[u8],
+        mut take: impl FnMut(&mut Self, Record<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let source = Source::open(self.vault, listed, bytes)?;
+        let entries: Vec<Entry> = records.iter().filter_map(RawRecord::entry).collect();
+        for blocks in entries.chunk_by(|a, b| a.offset == b.offset) {
+            let Some(first) = blocks.first() else { continue };
+            let mut sealed = source.sealed(first)?;
+            let payload = first.open(&source.key, &mut sealed).map_err(|e| source.damaged(e))?;
+            take(self, Record { source: &source, first, blocks, payload })?;
+        }
+        Ok(())
     }
 
     /// Decompresses the blocks of a record.

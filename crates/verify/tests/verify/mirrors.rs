@@ -184,7 +184,7 @@ fn a_vault_that_is_read_only_is_looked_at_to_the_end() {
     let report = place.repair();
     assert!(!report.clean && names(&report).contains(&pack.to_string()), "{report:?}");
     assert_eq!(report.repaired_objects, 0);
-    let codes: Vec<_> = report.failed_repairs.iter().map(|failed| failed.code).collect();
+    let codes: Vec<_> = report.failed_repairs.iter().map(|failed| &*failed.code).collect();
     assert_eq!(codes, ["store.read_only"], "{report:?}");
     assert!(dump(&*inner) == before);
 }

@@ -103,7 +103,7 @@ fn blind_needs_no_key() {
             .expect("verifies")
     };
     let report = verify();
-    assert!(report.clean && report.mode == "blind", "{report:?}");
+    assert!(report.clean && report.mode == VerifyMode::Blind, "{report:?}");
     for pack in keys(&*place.store, "packs/") {
         flip(&*place.store, &pack, 5000);
         let report = verify();

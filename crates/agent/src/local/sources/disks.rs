@@ -3,22 +3,21 @@
 use std::sync::Arc;
 
 use strongroom_api::{
-    Check, ConsistencyWanted, DiskPaths, DiskSelection, ErrorBody, Finding, Level, Report, Verdict,
+    Check, ConsistencyWanted, DiskPaths, DiskSelection, ErrorBody, Finding, Level, Verdict,
 };
 use strongroom_base::{Code, Coded as _, Message, codes, message};
 use strongroom_disk::{DiskError, DiskSource, DiskSpec, OpenOptions, open_source};
 use strongroom_engine::{BackupDisk, BackupRequest, CleanCheck};
 use strongroom_format::ExcludedDisk;
-use strongroom_orders::{BackupOrder, Result, Watch};
+use strongroom_orders::{BackupOrder, Result};
 
-use super::Kind;
+use super::{Kind, Work};
 use crate::{
     error::{body, of_source},
     local::{
         LocalAgent,
         backup::{Made, frozen_at, tags},
     },
-    vaults::OpenVault,
 };
 
 /// Disks.
@@ -28,13 +27,8 @@ pub(super) struct Disks<'a> {
 }
 
 impl Kind for Disks<'_> {
-    fn back_up(
-        &self,
-        agent: &LocalAgent,
-        open: &OpenVault,
-        order: &BackupOrder,
-        watch: &Watch,
-    ) -> Result<Made> {
+    fn back_up(&self, work: &Work<'_>) -> Result<Made> {
+        let Work { agent, open, order, watch } = *work;
         if order.consistency_required && order.consistency != ConsistencyWanted::Crash {
             let message = "disks by path are read unprepared: nothing can freeze them";
             return Err(Box::new(ErrorBody::new(&codes::VM_CONSISTENCY, message)));
@@ -70,7 +64,7 @@ impl Kind for Disks<'_> {
         Ok(Made {
             point: report.recovery_point,
             stored_bytes: report.stored_bytes,
-            report: Report::of(&report)?,
+            report: report.into(),
         })
     }
 

@@ -1,12 +1,12 @@
 //! Machines of libvirt.
 
-use strongroom_api::{Check, ConsistencyWanted, DiskSelection, Finding, Level, Report, Verdict};
+use strongroom_api::{Check, ConsistencyWanted, DiskSelection, Finding, Level, Verdict};
 use strongroom_base::{Code, Message, codes, message};
 use strongroom_hypervisor::{DiskChoice, Level as FoundLevel};
 use strongroom_machine::{Checked, MachineBackup, Taken, Verdict as FoundVerdict, Wish};
-use strongroom_orders::{BackupOrder, Result, Watch};
+use strongroom_orders::{BackupOrder, Result};
 
-use super::Kind;
+use super::{Kind, Work};
 use crate::{
     error::of_source,
     facts::{consistency, proved},
@@ -14,7 +14,6 @@ use crate::{
         LocalAgent,
         backup::{Made, frozen_at, tags},
     },
-    vaults::OpenVault,
 };
 
 /// A machine.
@@ -34,13 +33,8 @@ impl Kind for Machine<'_> {
         Ok(check(checked.map_err(|error| of_source(self, error))?))
     }
 
-    fn back_up(
-        &self,
-        agent: &LocalAgent,
-        open: &OpenVault,
-        order: &BackupOrder,
-        watch: &Watch,
-    ) -> Result<Made> {
+    fn back_up(&self, work: &Work<'_>) -> Result<Made> {
+        let Work { agent, open, order, watch } = *work;
         let connection = agent.connect()?;
         let request = MachineBackup {
             item: Some(order.item.clone()),
@@ -77,7 +71,7 @@ impl Kind for Machine<'_> {
         Ok(Made {
             point: report.point.recovery_point,
             stored_bytes: report.point.stored_bytes,
-            report: Report::of(&report)?,
+            report: report.into(),
         })
     }
 

@@ -12,19 +12,25 @@ use strongroom_orders::{BackupOrder, Result, Watch};
 use super::{LocalAgent, backup::Made};
 use crate::vaults::OpenVault;
 
+/// An order for a backup with all that it needs.
+pub(crate) struct Work<'a> {
+    /// The agent that carries it out.
+    pub(crate) agent: &'a LocalAgent,
+    /// The vault that the point goes to.
+    pub(crate) open: &'a OpenVault,
+    /// The order.
+    pub(crate) order: &'a BackupOrder,
+    /// Who follows it.
+    pub(crate) watch: &'a Watch,
+}
+
 /// A source of a kind.
 pub(crate) trait Kind {
     /// What stands in the way of a backup.
     fn check(&self, agent: &LocalAgent) -> Result<Check>;
 
     /// Makes a recovery point.
-    fn back_up(
-        &self,
-        agent: &LocalAgent,
-        open: &OpenVault,
-        order: &BackupOrder,
-        watch: &Watch,
-    ) -> Result<Made>;
+    fn back_up(&self, work: &Work<'_>) -> Result<Made>;
 
     /// The best consistency that somebody who gives the order can have.
     fn best(&self, order: &BackupOrder) -> ConsistencyWanted;

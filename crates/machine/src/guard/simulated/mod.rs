@@ -182,7 +182,7 @@ fn back_up(run: &Arc<Run>) -> crate::error::Result<()> {
     let clock = StageClock(Arc::clone(stage), run.backup);
     let mut hands = SimHands { host: Arc::clone(host), me: run.backup };
     let mut guard = Guard(Box::new(BackupEnd(Arc::clone(run))));
-    guard.tell(&watch_order(&run.lock))?;
+    guard.send(&watch_order(&run.lock))?;
     guard.job(Path::new("socket"), Some("checkpoint"), &[], true)?;
     let wish = Wish { consistency: Consistency::FileSystem, ..Wish::default() };
     let guest = SimAgent::new(host, run.backup, true);

@@ -118,7 +118,7 @@ impl VerifyArgs {
         let message =
             message!(AUDIT_BROKEN, "the audit log is not as it was written{place}", place);
         let body = ErrorBody::from(message);
-        Err(FaceError::Told(Box::new(body)).into())
+        Err(FaceError::Answered(Box::new(body)).into())
     }
 }
 

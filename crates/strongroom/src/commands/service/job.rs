@@ -180,7 +180,10 @@ impl crate::out::Show for Job {
             write!(text, "\n{}", tasks.to_text()).ok();
         }
         if let (JobKind::Restore, Some(report)) = (self.kind, &self.report) {
-            write!(text, "\n{}", report_text(&self.subject, &report.into())).ok();
+            let result = report_text(&self.subject, report);
+            if !result.is_empty() {
+                write!(text, "\n{result}").ok();
+            }
         }
         text
     }

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use serde_json::Value;
-use strongroom_api::{Replaced, Restore, RestoreDecision};
-use strongroom_base::message;
+use strongroom_api::{Replaced, Report, Restore, RestoreDecision};
+use strongroom_base::{PointId, message};
+use strongroom_reports::{DisksReport, MachineRestoreReport, RestoreKind};
 
 use crate::{
     confirm::{ConfirmArgs, Plan},
@@ -77,58 +77,65 @@ pub(super) fn owed(item: &str, replaced: &Replaced) -> String {
     )
 }
 
-/// The result or the plan of a restore, from the report of its job.
-pub(super) fn report_text(item: &str, report: &Value) -> String {
-    let text = |value: &Value, key: &str| {
-        let text = value.get(key).and_then(Value::as_str).unwrap_or_default();
-        human::printable(text)
-    };
-    let bytes = |value: &Value, key: &str| {
-        value.get(key).and_then(Value::as_u64).map(human::bytes).unwrap_or_default()
-    };
-    let list = |key: &str| report.get(key).and_then(Value::as_array).into_iter().flatten();
-    let dry_run = report.get("dry_run").and_then(Value::as_bool) == Some(true);
-    let replaced = text(report, "kind") == "replaced";
-    let what = match (dry_run, replaced) {
+/// The result or the plan of a restore, from the report of its job; empty if the report is of another version.
+pub(super) fn report_text(item: &str, report: &Report) -> String {
+    match report {
+        Report::MachineRestore(report) => machine_text(item, report),
+        Report::DisksRestore(report) => disks_text(report),
+        Report::RestoredBefore(report) => {
+            let (machine, uuid) =
+                (human::printable(&report.machine), human::printable(&report.uuid));
+            let mut found = format!("Restored machine {machine}, UUID {uuid}\n");
+            add_safety_point(&mut found, report.safety_point);
+            found
+        }
+        _ => String::new(),
+    }
+}
+
+/// Name, size, written bytes, format and path of each disk.
+fn disk_table(rows: impl Iterator<Item = [String; 5]>) -> String {
+    human::table(["DISK", "SIZE", "WRITTEN", "FORMAT", "PATH"], &[1, 2], rows)
+}
+
+fn add_safety_point(found: &mut String, point: Option<PointId>) {
+    if let Some(point) = point {
+        writeln!(found, "The state before is recovery point {point}").ok();
+    }
+}
+
+fn add_notes(found: &mut String, notes: &[String]) {
+    for note in notes {
+        writeln!(found, "Note: {}", human::printable(note)).ok();
+    }
+}
+
+fn machine_text(item: &str, report: &MachineRestoreReport) -> String {
+    let is_replaced = report.kind == RestoreKind::Replaced;
+    let what = match (report.dry_run, is_replaced) {
         (true, true) => "Would replace disks of",
         (true, false) => "Would restore",
         (false, true) => "Replaced disks of",
         (false, false) => "Restored",
     };
-    let mut found = String::new();
-    if report.get("machine").is_some() {
-        let (machine, uuid) = (text(report, "machine"), text(report, "uuid"));
-        writeln!(found, "{what} machine {machine}, UUID {uuid}, {}", text(report, "state")).ok();
-    } else {
-        writeln!(found, "{what} disks").ok();
+    let (machine, uuid) = (human::printable(&report.machine), human::printable(&report.uuid));
+    let mut found = format!("{what} machine {machine}, UUID {uuid}, {}\n", report.state.name());
+    found += &disk_table(report.disks.iter().map(|disk| {
+        [
+            disk.name.clone(),
+            human::bytes(disk.size_bytes),
+            human::bytes(disk.written_bytes),
+            disk.format.clone(),
+            disk.path.clone(),
+        ]
+    }));
+    for left in &report.left_behind {
+        let (name, reason) = (human::printable(&left.name), human::printable(&left.reason));
+        writeln!(found, "Disk {name}: {reason}").ok();
     }
-    let path = |disk: &Value| {
-        let path = text(disk, "path");
-        if path.is_empty() { text(disk, "location") } else { path }
-    };
-    let rows: Vec<[String; 5]> = list("disks")
-        .map(|disk| {
-            [
-                text(disk, "name"),
-                bytes(disk, "size_bytes"),
-                bytes(disk, "written_bytes"),
-                text(disk, "format"),
-                path(disk),
-            ]
-        })
-        .collect();
-    let head = ["DISK", "SIZE", "WRITTEN", "FORMAT", "PATH"];
-    found.push_str(&human::table(head, &[1, 2], rows));
-    for left in list("left_behind") {
-        writeln!(found, "Disk {}: {}", text(left, "name"), text(left, "reason")).ok();
-    }
-    if let Some(point) = report.get("safety_point").and_then(Value::as_str) {
-        writeln!(found, "The state before is recovery point {point}").ok();
-    }
-    for note in list("notes").filter_map(Value::as_str) {
-        writeln!(found, "Note: {}", human::printable(note)).ok();
-    }
-    if replaced && !dry_run {
+    add_safety_point(&mut found, report.safety_point);
+    add_notes(&mut found, &report.notes);
+    if is_replaced && !report.dry_run {
         writeln!(
             found,
             "To be decided, with the machine off: `strongroom restore accept --item {item}` or \
@@ -136,5 +143,20 @@ pub(super) fn report_text(item: &str, report: &Value) -> String {
         )
         .ok();
     }
+    found
+}
+
+fn disks_text(report: &DisksReport) -> String {
+    let mut found = "Restored disks\n".to_owned();
+    found += &disk_table(report.restored.disks.iter().map(|disk| {
+        [
+            disk.name.clone(),
+            human::bytes(disk.size_bytes),
+            human::bytes(disk.written_bytes),
+            String::new(),
+            disk.location.clone(),
+        ]
+    }));
+    add_notes(&mut found, &report.notes);
     found
 }

@@ -1,4 +1,4 @@
-//! Telling of alerts: each once, together, by all channels, whatever fails; and two days before
+//! Notices of alerts: each once, together, by all channels, whatever fails; and two days before
 //! something is gone for good.
 
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -8,20 +8,20 @@ use strongroom_api::{
 };
 use strongroom_base::codes;
 use strongroom_catalog::testing::{Bed, on_both_databases};
-use strongroom_control::telling::{Channel, Sending, Undelivered};
+use strongroom_control::notify::{Channel, Sending, Undelivered};
 
 use crate::world::{DAY, HOUR, World, refusal};
 
 on_both_databases! {
-    each_alert_is_told_once_and_once_when_it_is_over,
+    each_alert_is_sent_once_and_once_when_it_is_over,
     a_storm_is_one_notice,
-    only_what_is_bad_enough_is_told,
+    only_what_is_bad_enough_is_sent,
     what_fails_is_tried_again_with_the_same_id,
     what_is_refused_is_given_up_and_seen,
     a_day_without_success_is_given_up,
-    a_server_that_dies_while_it_tells_tells_again,
+    a_server_that_dies_while_it_sends_sends_again,
     channels_are_tried,
-    deletion_is_told_two_days_before,
+    deletion_is_announced_two_days_before,
     what_is_brought_back_is_not_purged_soon,
     what_is_over_stays_over,
 }
@@ -90,7 +90,7 @@ impl Channel for Sink {
 
 async fn with(bed: Bed, sinks: &[&Arc<Sink>]) -> World {
     let channel = |sink: &&Arc<Sink>| -> Arc<dyn Channel> { Arc::<Sink>::clone(sink) };
-    World::telling(bed, sinks.iter().map(channel).collect()).await
+    World::with_channels(bed, sinks.iter().map(channel).collect()).await
 }
 
 fn said(notices: &[Notice]) -> Vec<Vec<(String, AlertState)>> {
@@ -103,35 +103,35 @@ async fn fail(world: &World, name: &str) {
     world.backup(name).await;
 }
 
-async fn tell(world: &World) {
-    world.control.tell_alerts().await.expect("tells");
+async fn send(world: &World) {
+    world.control.send_alerts().await.expect("sends");
 }
 
-async fn each_alert_is_told_once_and_once_when_it_is_over(bed: Bed) {
+async fn each_alert_is_sent_once_and_once_when_it_is_over(bed: Bed) {
     let (mail, hook) = (Sink::new("mail", Severity::Warning), Sink::new("hook", Severity::Error));
     let world = with(bed, &[&mail, &hook]).await;
     world.protected("web").await;
-    tell(&world).await;
+    send(&world).await;
     assert!(mail.take().is_empty());
     // Three nights.
     for _ in 0..3 {
         fail(&world, "web").await;
-        tell(&world).await;
+        send(&world).await;
         world.pass(HOUR);
     }
     let firing = vec![vec![("backup_failed".to_owned(), AlertState::Firing)]];
     assert_eq!(said(&mail.take()), firing);
     assert_eq!(said(&hook.take()), firing);
     world.backup("web").await;
-    tell(&world).await;
-    tell(&world).await;
+    send(&world).await;
+    send(&world).await;
     let resolved = vec![vec![("backup_failed".to_owned(), AlertState::Resolved)]];
     assert_eq!(said(&mail.take()), resolved);
     assert_eq!(said(&hook.take()), resolved);
-    // What comes and goes before anybody was told is told to nobody.
+    // What comes and goes before it was sent is not sent.
     fail(&world, "web").await;
     world.backup("web").await;
-    tell(&world).await;
+    send(&world).await;
     assert!(mail.take().is_empty());
 }
 
@@ -143,12 +143,12 @@ async fn a_storm_is_one_notice(bed: Bed) {
         world.protected(&name).await;
         fail(&world, &name).await;
     }
-    tell(&world).await;
+    send(&world).await;
     let notices = mail.take();
     assert_eq!((notices.len(), notices[0].alerts.len()), (1, 8));
 }
 
-async fn only_what_is_bad_enough_is_told(bed: Bed) {
+async fn only_what_is_bad_enough_is_sent(bed: Bed) {
     let mail = Sink::new("mail", Severity::Error);
     let world = with(bed, &[&mail]).await;
     let uuid = world.machine("web");
@@ -156,7 +156,7 @@ async fn only_what_is_bad_enough_is_told(bed: Bed) {
     world.shared.outside().machines.remove(&uuid);
     world.backup("web").await;
     assert_eq!(world.alerts().await[0].rule, "source_missing");
-    tell(&world).await;
+    send(&world).await;
     assert!(mail.state().tried.is_empty());
 }
 
@@ -166,21 +166,21 @@ async fn what_fails_is_tried_again_with_the_same_id(bed: Bed) {
     mail.state().fails = Some(Undelivered::passing("nobody is there"));
     world.protected("web").await;
     fail(&world, "web").await;
-    tell(&world).await;
+    send(&world).await;
     assert_eq!(hook.take().len(), 1, "one channel does not wait for another");
     // Not before its time.
-    tell(&world).await;
+    send(&world).await;
     assert_eq!(mail.state().tried.len(), 1);
     // What comes meanwhile is gathered in one more notice.
     for name in ["a", "b"] {
         world.pass(1);
         world.protected(name).await;
         fail(&world, name).await;
-        tell(&world).await;
+        send(&world).await;
     }
     for _ in 0..3 {
         world.pass(600);
-        tell(&world).await;
+        send(&world).await;
     }
     assert_eq!(mail.state().tried.len(), 4);
     let status = world.control.status(&world.admin).await.expect("a status");
@@ -191,18 +191,18 @@ async fn what_fails_is_tried_again_with_the_same_id(bed: Bed) {
     assert_eq!(world.alerts().await.iter().filter(|alert| own(alert)).count(), 1);
     mail.state().fails = None;
     world.pass(HOUR);
-    tell(&world).await;
-    tell(&world).await;
+    send(&world).await;
+    send(&world).await;
     let tried: Vec<_> = mail.state().tried.iter().map(|notice| notice.id).collect();
     assert!(tried[..5].iter().all(|id| *id == tried[0]), "{tried:?}");
     let got = mail.take();
     let counts: Vec<usize> = got.iter().map(|notice| notice.alerts.len()).collect();
     assert_eq!(counts, [1, 2], "{got:?}");
     assert!(world.control.status(&world.admin).await.expect("a status").server.is_empty());
-    // The other channel was told of it, the failing one was not.
-    let told = said(&hook.take()).concat();
-    assert!(told.contains(&("alert_undelivered".to_owned(), AlertState::Firing)), "{told:?}");
-    assert!(told.contains(&("alert_undelivered".to_owned(), AlertState::Resolved)), "{told:?}");
+    // It was sent through the other channel, not through the failing one.
+    let sent = said(&hook.take()).concat();
+    assert!(sent.contains(&("alert_undelivered".to_owned(), AlertState::Firing)), "{sent:?}");
+    assert!(sent.contains(&("alert_undelivered".to_owned(), AlertState::Resolved)), "{sent:?}");
     assert!(!said(&got).concat().iter().any(|(rule, _)| rule == "alert_undelivered"));
 }
 
@@ -213,7 +213,7 @@ async fn what_is_refused_is_given_up_and_seen(bed: Bed) {
     world.protected("web").await;
     fail(&world, "web").await;
     for _ in 0..3 {
-        tell(&world).await;
+        send(&world).await;
         world.pass(DAY);
     }
     assert_eq!(mail.state().tried.len(), 1);
@@ -226,7 +226,7 @@ async fn what_is_refused_is_given_up_and_seen(bed: Bed) {
     mail.state().fails = None;
     world.protected("db").await;
     fail(&world, "db").await;
-    tell(&world).await;
+    send(&world).await;
     assert_eq!(mail.take().len(), 1);
     assert_eq!(world.control.notices().await.expect("notices"), [("mail".to_owned(), 0, 0)]);
 }
@@ -238,7 +238,7 @@ async fn a_day_without_success_is_given_up(bed: Bed) {
     world.protected("web").await;
     fail(&world, "web").await;
     for _ in 0..30 {
-        tell(&world).await;
+        send(&world).await;
         world.pass(HOUR);
     }
     // At once, and each hour up to the day's end.
@@ -246,7 +246,7 @@ async fn a_day_without_success_is_given_up(bed: Bed) {
     assert_eq!(world.control.notices().await.expect("notices"), [("mail".to_owned(), 0, 1)]);
 }
 
-async fn a_server_that_dies_while_it_tells_tells_again(bed: Bed) {
+async fn a_server_that_dies_while_it_sends_sends_again(bed: Bed) {
     let mail = Sink::new("mail", Severity::Error);
     let mut world = with(bed, &[&mail]).await;
     world.protected("web").await;
@@ -254,21 +254,21 @@ async fn a_server_that_dies_while_it_tells_tells_again(bed: Bed) {
     mail.state().hangs = true;
     // It has arrived, but the server dies before it knows.
     let control = Arc::clone(&world.control);
-    let telling = tokio::spawn(async move { control.tell_alerts().await });
+    let notices = tokio::spawn(async move { control.send_alerts().await });
     while mail.state().tried.is_empty() {
         tokio::task::yield_now().await;
     }
-    telling.abort();
-    assert!(telling.await.expect_err("it was aborted").is_cancelled());
+    notices.abort();
+    assert!(notices.await.expect_err("it was aborted").is_cancelled());
     mail.state().hangs = false;
     world.restart().await;
     world.pass(60);
-    tell(&world).await;
+    send(&world).await;
     let got = mail.take();
     assert_eq!(got.len(), 2);
     assert_eq!(got[0], got[1], "the same notice, with the same id");
     world.pass(HOUR);
-    tell(&world).await;
+    send(&world).await;
     assert!(mail.take().is_empty());
 }
 
@@ -297,36 +297,36 @@ async fn firing(world: &World, rule: &str) -> usize {
     alerts.iter().filter(firing).count()
 }
 
-async fn deletion_is_told_two_days_before(bed: Bed) {
+async fn deletion_is_announced_two_days_before(bed: Bed) {
     let mail = Sink::new("mail", Severity::Critical);
     let world = with(bed, &[&mail]).await;
     world.protected("web").await;
     world.days(2).await;
     let delete = StopProtection { mode: StopMode::DeleteData };
     world.control.stop_protection(&world.admin, "web", delete).await.expect("deletes");
-    tell(&world).await;
+    send(&world).await;
     assert_eq!(said(&mail.take()).concat().len(), 1);
     world.days(11).await;
-    tell(&world).await;
+    send(&world).await;
     assert!(mail.take().is_empty(), "three days before");
     world.days(2).await;
     world.settle().await;
-    tell(&world).await;
-    let told = mail.take();
-    assert_eq!(said(&told), [[("purge_soon".to_owned(), AlertState::Firing)]]);
-    assert!(told[0].alerts[0].title.contains("web"), "{told:?}");
-    assert_eq!(told[0].alerts[0].count, 1, "{told:?}");
+    send(&world).await;
+    let sent = mail.take();
+    assert_eq!(said(&sent), [[("purge_soon".to_owned(), AlertState::Firing)]]);
+    assert!(sent[0].alerts[0].title.contains("web"), "{sent:?}");
+    assert_eq!(sent[0].alerts[0].count, 1, "{sent:?}");
     world.days(3).await;
     world.settle().await;
     assert_eq!(world.stored(), 0);
-    tell(&world).await;
-    let mut told = said(&mail.take()).concat();
-    told.sort_unstable();
+    send(&world).await;
+    let mut sent = said(&mail.take()).concat();
+    sent.sort_unstable();
     let expected = [
         ("purge_soon".to_owned(), AlertState::Resolved),
         ("purged".to_owned(), AlertState::Firing),
     ];
-    assert_eq!(told, expected);
+    assert_eq!(sent, expected);
     // A vault goes with the same warning.
     world.vault("other").await;
     world.control.delete_vault(&world.admin, "other", None).await.expect("deletes");
@@ -372,12 +372,12 @@ async fn what_is_over_stays_over(bed: Bed) {
     let world = with(bed, &[&mail]).await;
     world.protected("web").await;
     fail(&world, "web").await;
-    tell(&world).await;
+    send(&world).await;
     let id = world.alerts().await[0].id;
     let set = |state| world.control.set_alert(&world.admin, id, state);
     for state in [AlertState::Resolved, AlertState::Resolved, AlertState::Acknowledged] {
         assert_eq!(set(state).await.expect("sets").state, AlertState::Resolved);
     }
-    tell(&world).await;
+    send(&world).await;
     assert_eq!(said(&mail.take()).concat().len(), 2, "raised, and over once");
 }

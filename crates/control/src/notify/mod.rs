@@ -1,7 +1,7 @@
-//! Telling: alerts reach people and programs outside, by channels such as mail and webhooks.
+//! Notification: alerts reach people and programs outside, by channels such as mail and webhooks.
 //!
 //! ```text
-//!  alert: untold ─▶ gathered: one notice for each channel ─▶ sent: tried until it is confirmed
+//!  alert: unsent ─▶ gathered: one notice for each channel ─▶ sent: tried until it is confirmed
 //!                   (in one transaction, storms together)     (each try is written down first)
 //! ```
 //!
@@ -18,15 +18,15 @@ use std::{future::Future, pin::Pin, time::Duration};
 use jiff::SignedDuration;
 use strongroom_api::{Notice, Severity};
 
-/// A way to tell of alerts.
+/// A way to send alerts.
 pub trait Channel: Send + Sync {
     /// Its name in the configuration.
     fn name(&self) -> &str;
 
-    /// How it tells: `mail` or `webhook`.
+    /// What it is: `mail` or `webhook`.
     fn kind(&self) -> &'static str;
 
-    /// The least severity that it tells of.
+    /// The least severity that it sends.
     fn least(&self) -> Severity;
 
     /// Sends, and waits until what was sent is confirmed.

@@ -1,16 +1,20 @@
-//! Answers that are kept, so that a request that is sent again is carried out once.
+//! Requests that bear an idempotency key, so that one that is sent again is carried out once.
+//!
+//! This module owns when a request came and whether it was carried out. What was answered is kept with it
+//! in the words of the face that answered: the service never looks into it.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
 use strongroom_base::JobId;
 use strongroom_catalog::{Column, Document, Kind, Value};
 
-/// What was answered to a request that bore an idempotency key, to answer the same again.
+/// A request that bore an idempotency key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AnswerDoc {
+pub struct RequestDoc {
     /// Who asked, and the key.
     pub key: String,
-    /// BLAKE3 of the request: method, path and body.
+    /// BLAKE3 of the request, as the face has read it.
     pub request: String,
     /// Whether it has changed what it should.
     #[serde(default)]
@@ -18,17 +22,14 @@ pub struct AnswerDoc {
     /// The job that it has begun.
     #[serde(default)]
     pub job: Option<JobId>,
-    /// The status; none while the request is worked on.
-    pub status: Option<u16>,
-    /// The answer's headers that count.
-    pub headers: Vec<(String, String)>,
-    /// The answer's body.
-    pub body: String,
     /// When it was asked.
     pub time: Timestamp,
+    /// The answer, in the words of the face that gave it; empty while the request is worked on.
+    #[serde(flatten)]
+    pub answer: Map<String, Json>,
 }
 
-impl Document for AnswerDoc {
+impl Document for RequestDoc {
     const KIND: &'static Kind = &Kind {
         table: "answers",
         columns: &[Column::integer("time")],

@@ -18,15 +18,15 @@ use crate::{
 impl Control {
     /// How many alerts are in no notice yet, and how many notices wait for a channel.
     pub(super) async fn owed(&self) -> Result<(u64, u64)> {
-        let untold = Filter::all().eq("untold", true);
+        let unsent = Filter::all().eq("untold", true);
         let channels = self.channels.iter().map(|channel| channel.name());
         let waiting = Filter::all().one_of("channel", channels).not_null("next");
         in_read!(self, tx => {
-            Ok((tx.count::<AlertDoc>(&untold).await?, tx.count::<NoticeDoc>(&waiting).await?))
+            Ok((tx.count::<AlertDoc>(&unsent).await?, tx.count::<NoticeDoc>(&waiting).await?))
         })
     }
 
-    /// Writes notices of all alerts that are to be told. Without channels, nobody is to be told.
+    /// Writes notices of all unsent alerts; without channels they count as sent.
     pub(super) async fn gather(&self) -> Result<()> {
         while self.gather_some().await? == TOGETHER {}
         Ok(())
@@ -35,19 +35,19 @@ impl Control {
     async fn gather_some(&self) -> Result<usize> {
         let now = self.now();
         in_write!(self, tx => {
-            let untold = Query::new(Filter::all().eq("untold", true)).limit(TOGETHER);
-            let untold = tx.list::<AlertDoc>(&untold).await?.items;
+            let unsent = Query::new(Filter::all().eq("untold", true)).limit(TOGETHER);
+            let unsent = tx.list::<AlertDoc>(&unsent).await?.items;
             for channel in &self.channels {
-                let alerts = untold.iter().map(|stored| &stored.doc.alert);
+                let alerts = unsent.iter().map(|stored| &stored.doc.alert);
                 let alerts: Vec<Alert> =
                     alerts.filter(|alert| concerns(channel.as_ref(), alert)).cloned().collect();
                 if !alerts.is_empty() {
                     self.add(tx, channel.name(), alerts, now).await?;
                 }
             }
-            let count = untold.len();
-            for Stored { mut doc, version } in untold {
-                doc.untold = false;
+            let count = unsent.len();
+            for Stored { mut doc, version } in unsent {
+                doc.unsent = false;
                 tx.update(&doc, version).await?;
             }
             Ok(count)
@@ -81,7 +81,7 @@ impl Control {
     }
 }
 
-/// Whether a channel tells of an alert. Nobody tells of its own failure.
+/// Whether an alert is sent through a channel. No channel sends its own failure.
 fn concerns(channel: &dyn Channel, alert: &Alert) -> bool {
     let own = alert.rule == Rule::Undelivered.name() && alert.subject == channel.name();
     alert.severity <= channel.least() && !own

@@ -20,16 +20,16 @@ use crate::{
     service::Control,
 };
 
-/// How often it is looked whether there is something to tell.
+/// How often it is looked whether there is something to send.
 const TICK: Duration = Duration::from_secs(1);
 
-/// After something was told, alerts wait so many times as long for others.
+/// After something was sent, alerts wait so many times as long for others.
 const LONGER: u32 = 10;
 
 /// How long nothing is asked of the catalog though nothing has changed.
 const ANYWAY: Duration = Duration::from_secs(30);
 
-/// That there was nothing to tell, so that an idle server does not ask the catalog each second.
+/// That there was nothing to send, so that an idle server does not ask the catalog each second.
 #[derive(Debug, Default)]
 struct Quiet {
     /// How many changes of alerts and notices there had been, and when.
@@ -37,7 +37,7 @@ struct Quiet {
 }
 
 impl Quiet {
-    /// There is nothing to tell. The changes were counted before that was looked up.
+    /// There is nothing to send. The changes were counted before that was looked up.
     fn begins(&mut self, changes: u64, now: Duration) {
         self.seen = Some((changes, now));
     }
@@ -49,25 +49,25 @@ impl Quiet {
 }
 
 impl Control {
-    /// Tells of alerts until the server stops.
-    pub(crate) async fn keep_telling(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+    /// Sends notices of alerts until the server stops.
+    pub(crate) async fn keep_notifying(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         let bundle = Duration::from_secs(self.settings.alert_bundle_seconds.into());
-        let (mut since, mut told) = (None, None::<Duration>);
+        let (mut since, mut sent) = (None, None::<Duration>);
         let mut quiet = Quiet::default();
         while !*stop.borrow() {
             let now = self.clock.monotonic();
             let changes = self.catalog.changes(&[AlertDoc::KIND, NoticeDoc::KIND]);
             if !quiet.lasts(changes, now) {
                 let round: Result<()> = async {
-                    let (untold, waiting) = self.owed().await?;
-                    if untold > 0 {
+                    let (unsent, waiting) = self.owed().await?;
+                    if unsent > 0 {
                         let waited = now.saturating_sub(*since.get_or_insert(now));
-                        let pause = told.map(|told| now.saturating_sub(told));
+                        let pause = sent.map(|sent| now.saturating_sub(sent));
                         let rested =
                             pause.is_none_or(|pause| pause >= bundle.saturating_mul(LONGER));
                         if waited >= bundle && rested {
                             self.gather().await?;
-                            (since, told) = (None, Some(now));
+                            (since, sent) = (None, Some(now));
                         }
                     } else if waiting == 0 {
                         quiet.begins(changes, now);
@@ -92,9 +92,9 @@ impl Control {
         }
     }
 
-    /// Tells at once what is to be told, as far as it is time for another try. For whoever has a clock
+    /// Sends at once what is unsent, as far as it is time for another try. For whoever has a clock
     /// of their own.
-    pub async fn tell_alerts(self: &Arc<Self>) -> Result<()> {
+    pub async fn send_alerts(self: &Arc<Self>) -> Result<()> {
         self.gather().await?;
         self.deliver().await
     }
@@ -124,7 +124,7 @@ impl Control {
             let name = channel.name();
             match sent {
                 Ok(()) => {
-                    tracing::info!(channel = name, notice = %doc.notice.id, alerts = doc.notice.alerts.len(), "alerts were told");
+                    tracing::info!(channel = name, notice = %doc.notice.id, alerts = doc.notice.alerts.len(), "alerts were sent");
                     self.pulse.delivered(name, Delivery::Delivered);
                     self.confirmed(&doc).await?;
                 }
@@ -198,7 +198,7 @@ impl Control {
         })
     }
 
-    /// Forgets what is told to channels that are no more, and what was given up long ago.
+    /// Forgets notices of channels that are no more, and what was given up long ago.
     pub(crate) async fn forget_notices(&self) -> Result<()> {
         let month = SignedDuration::from_hours(24 * 30);
         let old = self.now().checked_sub(month).unwrap_or(Timestamp::MIN);
