@@ -7,7 +7,7 @@
 //! whole. A copy is loaded at the version of the schema it was made at and then upgraded, so a
 //! copy of any earlier version can be loaded.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, io, path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -194,10 +194,10 @@ impl Catalog {
     /// Writes a copy of the whole catalog into a new file, which only its owner can read. If that fails,
     /// no file stays.
     pub async fn backup_to(&self, path: &Path) -> Result<()> {
-        let failed = |source| Error::Io { path: path.to_owned(), source };
         let mut options = tokio::fs::OpenOptions::new();
         let file = options.write(true).create_new(true).mode(0o600).open(path).await;
-        let written = self.write_to(file.map_err(failed)?, path).await;
+        let file = file.map_err(failed("create", path))?;
+        let written = self.write_to(file, path).await;
         if written.is_err() {
             // Else it would be in the way of the next; why there is no copy is said already.
             tokio::fs::remove_file(path).await.ok();
@@ -206,14 +206,13 @@ impl Catalog {
     }
 
     async fn write_to(&self, file: tokio::fs::File, path: &Path) -> Result<()> {
-        let failed = |source| Error::Io { path: path.to_owned(), source };
         let mut file = BufWriter::new(file);
         let mut dump = self.dump().await?;
         while let Some(lines) = dump.next().await? {
-            file.write_all(lines.as_bytes()).await.map_err(failed)?;
+            file.write_all(lines.as_bytes()).await.map_err(failed("write", path))?;
         }
-        file.flush().await.map_err(failed)?;
-        file.into_inner().sync_all().await.map_err(failed)
+        file.flush().await.map_err(failed("write", path))?;
+        file.into_inner().sync_all().await.map_err(failed("write", path))
     }
 
     /// Rebuilds a catalog from a copy in a file; see [`Load`].
@@ -223,21 +222,26 @@ impl Catalog {
         clock: Arc<dyn Clock>,
         path: &Path,
     ) -> Result<(Self, Dumped)> {
-        let failed = |source| Error::Io { path: path.to_owned(), source };
-        let file = tokio::fs::File::open(path).await.map_err(failed)?;
+        let file = tokio::fs::File::open(path).await.map_err(failed("open", path))?;
         let mut file = BufReader::new(file);
         let mut load = Load::begin(url, schema, clock).await?;
         let mut line = Vec::new();
         loop {
             line.clear();
             let mut some = (&mut file).take(MAX_LINE);
-            some.read_until(b'\n', &mut line).await.map_err(failed)?;
+            some.read_until(b'\n', &mut line).await.map_err(failed("read", path))?;
             if line.is_empty() {
                 return load.finish().await;
             }
             load.line(&line).await?;
         }
     }
+}
+
+/// The error for the file of a copy.
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Copy { action, path, source }
 }
 
 /// Fills an empty catalog with the lines of a copy. Nothing is there before

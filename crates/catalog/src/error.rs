@@ -54,6 +54,16 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The file of a copy cannot be created, written or read.
+    #[error("cannot {action} {}", path.display())]
+    Copy {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Another process has the SQLite file open for service.
     #[error("{} is in use by another process", path.display())]
     InUse {
@@ -198,6 +208,7 @@ impl Coded for Error {
             Self::Io { .. } | Self::Unavailable { .. } | Self::Aborted | Self::Uncertain { .. } => {
                 &codes::CATALOG_UNAVAILABLE
             }
+            Self::Copy { .. } => &codes::LOCAL_IO,
             Self::InUse { .. } => &codes::CATALOG_IN_USE,
             Self::Exists { .. } | Self::Taken { .. } | Self::Changed { .. } => {
                 &codes::CATALOG_CONFLICT
@@ -218,6 +229,7 @@ impl Coded for Error {
             Self::Url { reason } => params!(CATALOG_URL: reason),
             Self::Unavailable { doing, source: _ } => params!(CATALOG_UNAVAILABLE: doing),
             Self::Io { path, source: _ } => params!(CATALOG_DENIED | CATALOG_UNAVAILABLE: path),
+            Self::Copy { action, path, source: _ } => params!(LOCAL_IO: action, path),
             Self::InUse { path } => params!(CATALOG_IN_USE: path),
             Self::Exists { kind, id } => params!(CATALOG_CONFLICT: kind, id),
             Self::Taken { kind, key, id } => params!(CATALOG_CONFLICT: kind, key, id),

@@ -1,7 +1,7 @@
-//! What asked for a job: given by whoever serves requests, kept with the job, given back when it runs.
+//! The cause of a job: the server gives it with the request, the job keeps it, and returns it when it runs.
 //!
-//! So that the lines of a job's log and its spans can be found from the request that began it, even
-//! after the server was started anew. What a trace is, is no business of the service.
+//! So the lines of a job's log and its spans can be found from the request that began it, even after a
+//! restart of the server. What a trace is, is no business of the service.
 //!
 //! This module owns only that it is kept.
 

@@ -2,7 +2,7 @@
 //!
 //! A reconciler. Each item remembers what of its schedule was dealt with and which backup comes next;
 //! the next begins when its time has come, the item is free, and nothing newer replaces it. Runs that
-//! were missed while the server was down are one run, spread anew, so that no stampede follows.
+//! were missed while the server was down become one run with a new random delay, so that they do not all start at once.
 //!
 //! This module owns when a backup is due. It must not know how a backup is made.
 

@@ -9,8 +9,8 @@
 //!            └─ qcow2, VHD, VHDX, VMDK ─▶ image: check, serve ─▶ nbd┘
 //! ```
 //!
-//! This crate owns how each kind of disk is opened, read and written safely, whoever else has a hand in it. It must
-//! not know packs, vaults, machines or jobs.
+//! This crate owns how each kind of disk is opened, read and written safely, also while other programs use it.
+//! It must not know packs, vaults, machines or jobs.
 
 mod changed;
 mod image;

@@ -1,7 +1,7 @@
 //! Files that are what they are taken for: below an allowed folder, or left by ourselves.
 //!
-//! A path is a promise of whoever may change its folders. So what matters is looked at through the open
-//! file, and other programs are told `/proc/PID/fd/N`: what was checked is what they open.
+//! Who may change the folders of a path may change what it names. So the check looks at the open file, and
+//! other programs get `/proc/PID/fd/N`: they open what was checked.
 //!
 //! This module owns the check. Which folders are allowed is for the caller to say.
 

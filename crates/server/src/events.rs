@@ -1,8 +1,8 @@
 //! Jobs as they go, as server-sent events.
 //!
-//! Whoever follows first gets the present state and then every change; changes are listened to
-//! before the state is read, so that none is missed. Who is too slow gets the present state
-//! again. Rights are looked at again and again: a stream ends with the token that opened it.
+//! A stream first sends the present state and then every change. It subscribes to changes before it reads
+//! the state, so that it misses none. A client that is too slow gets the present state again. Rights are
+//! checked again and again: a stream ends with the token that opened it.
 
 use std::{collections::HashSet, convert::Infallible, pin::pin, time::Duration};
 

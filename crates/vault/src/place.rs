@@ -1,8 +1,8 @@
 //! Where a vault is: its store, found by a path or URL, with the mirrors that it has recorded.
 //!
-//! The copy that was named is used in any case; those that are recorded only if they are folders of
-//! this vault. Whoever has the key vouches for the list of them; without it, only folders that hold
-//! this vault already are used. What is not as it should be is told, not fatal.
+//! The named copy is always used, a recorded one only if it is a folder of this vault. The key
+//! authenticates the recorded list; without the key, only folders that already hold this vault are used.
+//! A copy that is missing or wrong is reported, and is no error.
 //!
 //! This module owns the way from a URL to a store with its mirrors and keys. It must not know what the vault holds.
 

@@ -1,7 +1,6 @@
 //! Alerts: what somebody should look at. A repeated alert raises its counter and is not sent again.
 //!
-//! An alert is raised in the transaction of what it is about. Whether it was sent is no
-//! business of whoever raises it: see [`crate::notify`].
+//! An alert is raised in the transaction of what it is about. [`crate::notify`] sends it later.
 //!
 //! This part owns which alerts hold. It must not know channels.
 

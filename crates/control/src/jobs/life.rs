@@ -12,7 +12,7 @@
 //!    └─ Broke, Interrupted, Stopped ─┘ (if it is tried again)
 //! ```
 //!
-//! Whoever drives a job writes the new state down before acting on it. A final state never changes.
+//! The driver of a job writes the new state down before it acts on it. A final state never changes.
 //! A job that was running when the server died gets [`Event::Interrupted`], one that an orderly stop
 //! of the server ended [`Event::Stopped`]; every order can be given again, so it goes back to the queue.
 //! Neither uses up one of its tries, and only deaths are counted: a job that kills its server ends.

@@ -1,4 +1,4 @@
-//! How far jobs have come: in memory and sent to whoever listens, rarely written down.
+//! The progress of jobs: in memory, sent to subscribers, rarely written down.
 
 use std::{collections::HashMap, sync::MutexGuard, time::Duration};
 

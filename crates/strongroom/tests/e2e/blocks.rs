@@ -51,6 +51,7 @@ const WHO: &[(&str, &str, By)] = &[
     ("docs/contribute/tests.md", "scripts/test", FLAGS),
     ("docs/contribute/tests.md", "cargo ", Nobody("it runs the tests themselves")),
     ("docs/operate/access.md", "", Test("the_page_of_access_works")),
+    ("docs/operate/catalog.md", "", Test("a_catalog_is_copied_and_loaded_elsewhere")),
     ("docs/operate/monitoring.md", "hashlib", Test("the_check_of_signatures_on_the_page_is_right")),
     (
         "docs/operate/monitoring.md",

@@ -145,7 +145,7 @@ impl Service {
         fs::copy(file, self.lab.path("token")).expect("copied");
     }
 
-    fn add_context(&self, name: &str) {
+    pub(crate) fn add_context(&self, name: &str) {
         let (url, print) = (&self.url, &self.fingerprint);
         let add = format!(
             "context add {name} --server {url} --fingerprint {print} --token-file token --use"

@@ -16,6 +16,7 @@ use strongroom_base::{Clock as _, Coded as _, SystemClock, SystemEntropy};
 use strongroom_client::{Client, Options, Trust};
 
 use crate::{
+    blocks::Page,
     documented::assert_documented,
     harness::{Lab, Run},
     server::Service,
@@ -235,7 +236,18 @@ fn the_owner_of_the_folder_always_comes_in() {
 fn a_catalog_is_copied_and_loaded_elsewhere() {
     let mut service = Service::with_item(4);
     let lab = &service.lab;
-    let dump = "server dump-catalog --config server.toml --data-dir data";
+    // The commands of the page, with the files of this test.
+    let page = Page::new("docs/operate/catalog.md", "a_catalog_is_copied_and_loaded_elsewhere");
+    let of_page = |command: &str| {
+        let part = page.parts().into_iter().find(|part| part.contains(command));
+        let part = part.expect("the page has it");
+        assert!(page.take(&part));
+        let words = part.strip_prefix("strongroom ").expect("a command of the program");
+        let words = words.replace("/etc/strongroom/server.toml", "server.toml --data-dir data");
+        words.strip_suffix(" /backup/catalog.jsonl").expect("the copy").to_owned()
+    };
+    let (dump, load) = (of_page("dump-catalog"), of_page("load-catalog"));
+    page.assert_all_run();
     let dumped = lab.json(&format!("{dump} copy"));
     assert_documented("server dump-catalog", &dumped);
     let copy = fs::metadata(lab.path("copy")).expect("it is there");
@@ -247,7 +259,6 @@ fn a_catalog_is_copied_and_loaded_elsewhere() {
     assert!(!lab.path("other").exists());
 
     // Into the catalog of a server that runs, or that is there: never.
-    let load = "server load-catalog --config server.toml --data-dir data";
     lab.fails(&format!("{load} copy"), 4, "server.running");
     let items = lab.json("item list");
     service.stop();
@@ -267,6 +278,7 @@ fn a_catalog_is_copied_and_loaded_elsewhere() {
     // Tokens, items and jobs are those of before.
     service.start_again();
     service.wait_for_greeting();
+    service.add_context("loaded");
     assert_eq!(service.lab.json("item list"), items);
     assert_eq!(service.lab.json("audit verify")["intact"], true);
 }
