@@ -49,8 +49,9 @@ pub(crate) const NODE_PACK: usize = 8 * 1024 * 1024;
 const BACKUP_UNIT: usize = 8;
 /// Parts of the set of claims, so that threads seldom wait for each other.
 const SHARDS: usize = 16;
-/// Records that are in no index object yet, at most: they are in memory until then.
-const INDEX_RECORDS: usize = IndexObject::TARGET_RECORDS / 4;
+/// Records that are in no index object yet, at most: they are in memory until then, and several times over while
+/// an object is made of them. So an index object of a backup lists 2 GiB of blocks; reclaim joins small ones.
+const INDEX_RECORDS: usize = IndexObject::TARGET_RECORDS / 16;
 /// How often a writer shows that it lives.
 const BEAT_EVERY: Duration = Duration::from_mins(1);
 
