@@ -44,8 +44,8 @@ use crate::{
 
 /// Bytes after which a node pack is closed: small, as a run writes few nodes.
 pub(crate) const NODE_PACK: usize = 8 * 1024 * 1024;
-/// Blocks that share a record in a backup, at most. Of twice as many the bytes are a two-hundredth less,
-/// and to read one block takes twice as long: see `docs/decisions/0003-compression.md`.
+/// Blocks that share a record in a backup, at most. Twice as many store 0.7 % less, and reading one block
+/// takes twice as long: see `docs/decisions/0003-compression.md`.
 const BACKUP_UNIT: usize = 8;
 /// Parts of the set of claims, so that threads seldom wait for each other.
 const SHARDS: usize = 16;
