@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, io, path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use strongroom_base::{Clock, Digest};
+use strongroom_base::{Clock, Digest, EntropyExt as _, SystemEntropy};
 use tokio::io::{
     AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, BufWriter,
 };
@@ -191,18 +191,32 @@ impl Catalog {
         })
     }
 
-    /// Writes a copy of the whole catalog into a new file, which only its owner can read. If that fails,
-    /// no file stays.
+    /// Writes a copy of the whole catalog into a new file, which only its owner can read. The file gets its
+    /// name when it is whole and on the disk: if its process is killed, the bytes are under a name that
+    /// ends in `.new-` and 16 digits, and a next copy can be made.
     pub async fn backup_to(&self, path: &Path) -> Result<()> {
-        let mut options = tokio::fs::OpenOptions::new();
-        let file = options.write(true).create_new(true).mode(0o600).open(path).await;
-        let file = file.map_err(failed("create", path))?;
-        let written = self.write_to(file, path).await;
-        if written.is_err() {
-            // Else it would be in the way of the next; why there is no copy is said already.
-            tokio::fs::remove_file(path).await.ok();
+        if tokio::fs::symlink_metadata(path).await.is_ok() {
+            return Err(failed("create", path)(io::ErrorKind::AlreadyExists.into()));
         }
-        written
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".new-{:016x}", u64::from_le_bytes(SystemEntropy.array())));
+        let unfinished = path.with_file_name(name);
+        let mut options = tokio::fs::OpenOptions::new();
+        let file = options.write(true).create_new(true).mode(0o600).open(&unfinished).await;
+        let file = file.map_err(failed("create", path))?;
+        let mut written = self.write_to(file, path).await;
+        if written.is_ok() {
+            // Unlike a rename, a link does not replace what has the name meanwhile.
+            let linked = tokio::fs::hard_link(&unfinished, path).await;
+            written = linked.map_err(failed("create", path));
+        }
+        // Why there is no copy is said already; beside a copy, a second name of it does no harm.
+        tokio::fs::remove_file(&unfinished).await.ok();
+        written?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = tokio::fs::File::open(folder.unwrap_or(Path::new("."))).await;
+        let folder = folder.map_err(failed("store", path))?;
+        folder.sync_all().await.map_err(failed("store", path))
     }
 
     async fn write_to(&self, file: tokio::fs::File, path: &Path) -> Result<()> {

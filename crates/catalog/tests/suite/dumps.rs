@@ -1,6 +1,6 @@
 //! Copies of the whole catalog.
 
-use std::{path::Path, sync::Arc};
+use std::{future::poll_fn, path::Path, sync::Arc, task::Poll};
 
 use serde_json::json;
 use strongroom_base::{Coded as _, SystemClock, codes};
@@ -14,7 +14,7 @@ use crate::world::{FIRST, Job, SCHEMA, User, job, user};
 
 on_both_databases! {
     a_copy_becomes_the_same_catalog, damaged_copies_are_refused, copies_of_earlier_versions_load,
-    a_broken_audit_log_is_kept_and_said_to_be,
+    a_broken_audit_log_is_kept_and_said_to_be, a_copy_that_is_cut_off_has_no_name,
 }
 
 async fn fill(catalog: &Catalog) {
@@ -53,6 +53,28 @@ async fn load(url: &CatalogUrl, lines: &[String]) -> Result<Catalog> {
         load.line(line.as_bytes()).await?;
     }
     Ok(load.finish().await?.0)
+}
+
+/// The process ends in the middle of a copy: nothing passes for one, and the next can be made.
+async fn a_copy_that_is_cut_off_has_no_name(bed: Bed) {
+    let catalog = bed.open(&SCHEMA).await.expect("opens");
+    fill(&catalog).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("copy");
+    let files = || std::fs::read_dir(folder.path()).expect("a folder").count();
+    let mut copying = Box::pin(catalog.backup_to(&path));
+    poll_fn(|context| match copying.as_mut().poll(context) {
+        Poll::Ready(done) => panic!("it was not cut off: {done:?}"),
+        Poll::Pending if files() > 0 => Poll::Ready(()),
+        Poll::Pending => Poll::Pending,
+    })
+    .await;
+    drop(copying);
+    assert!(!path.exists());
+    assert_eq!(files(), 1);
+    catalog.backup_to(&path).await.expect("copies");
+    assert_eq!(files(), 2, "the copy, and what was cut off");
+    from_file(&Bed::sqlite().expect("a folder").url, &path).await.expect("loads");
 }
 
 /// From one database to the other, and back.
