@@ -15,7 +15,6 @@ mod copy;
 mod error;
 mod failure;
 mod points;
-mod rate;
 mod report;
 mod request;
 mod restore;

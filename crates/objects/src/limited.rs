@@ -1,4 +1,4 @@
-//! A store that moves at most this number of bytes a second, so that a backup leaves room for others.
+//! A maximum number of bytes a second, and a store behind one, so that a backup leaves room for others.
 //!
 //! This module owns the wait. It passes every call on to another store and must not know which one.
 
@@ -18,7 +18,8 @@ const BURST: Duration = Duration::from_millis(250);
 /// A rate that several stores may share; clones share it.
 #[derive(Clone)]
 pub struct Rate {
-    bytes_per_second: u64,
+    /// None: everything passes at once.
+    bytes_per_second: Option<u64>,
     clock: Arc<dyn Clock>,
     /// When everything that was let through so far will have been paid for.
     paid_until: Arc<Mutex<Duration>>,
@@ -33,16 +34,23 @@ impl std::fmt::Debug for Rate {
 }
 
 impl Rate {
-    /// At most this many bytes per second (at least 1).
+    /// At most this number of bytes per second (at least 1).
     pub fn new(bytes_per_second: u64, clock: Arc<dyn Clock>) -> Self {
-        Self { bytes_per_second: bytes_per_second.max(1), clock, paid_until: Arc::default() }
+        Self { bytes_per_second: Some(bytes_per_second.max(1)), clock, paid_until: Arc::default() }
+    }
+
+    /// A rate that limits nothing if no number is given, or 0.
+    pub fn limited(bytes_per_second: Option<u64>, clock: &Arc<dyn Clock>) -> Self {
+        let bytes_per_second = bytes_per_second.filter(|rate| *rate > 0);
+        Self { bytes_per_second, clock: Arc::clone(clock), paid_until: Arc::default() }
     }
 
     /// Waits until `bytes` more may move.
     pub fn take(&self, bytes: u64) {
+        let Some(rate) = self.bytes_per_second else { return };
         let nanoseconds = u128::from(bytes)
             .saturating_mul(1_000_000_000)
-            .checked_div(u128::from(self.bytes_per_second))
+            .checked_div(u128::from(rate))
             .unwrap_or(0);
         let cost = Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX));
         let now = self.clock.monotonic();
@@ -226,5 +234,14 @@ mod tests {
         store.get(&key(0), 1000).expect("a get");
         // A quarter second of burst is not waited for, and idle time is not saved up.
         assert_eq!(clock.monotonic().saturating_sub(start), Duration::from_millis(10_750));
+    }
+
+    #[test]
+    fn without_a_limit_nothing_waits() {
+        let clock: Arc<dyn Clock> = Arc::new(Still::default());
+        for limit in [None, Some(0)] {
+            Rate::limited(limit, &clock).take(u64::MAX);
+        }
+        assert_eq!(clock.monotonic(), Duration::ZERO);
     }
 }

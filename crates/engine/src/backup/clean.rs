@@ -28,6 +28,7 @@ use strongroom_base::{
 };
 use strongroom_disk::{DiskError, ExtentKind};
 use strongroom_image::{Cursor, Image};
+use strongroom_objects::Rate;
 use strongroom_vault::Vault;
 
 use super::{
@@ -39,7 +40,6 @@ use crate::{
     BackupRequest, CleanCheck,
     error::{EngineError, Result},
     failure::Failure,
-    rate::Rate,
 };
 
 /// The least and the most blocks of a sample.
@@ -73,7 +73,7 @@ pub(super) fn check(
     cancel: &Cancel,
 ) -> Result<()> {
     let clock = vault.clock();
-    let rate = Rate::new(&**clock, request.limit_rate);
+    let rate = Rate::limited(request.limit_rate, clock);
     for job in jobs {
         let CleanCheck::Sample { one_in } = job.disk.clean else { continue };
         let (Some(changed), Some(parent)) = (&job.changed, job.parent) else { continue };
@@ -145,7 +145,7 @@ impl<'a> Sampler<'a> {
     }
 
     /// Compares with several threads: what is not in a cache is slow to read.
-    fn run(&self, rate: &Rate<'_>, cancel: &Cancel) -> Result<Sample> {
+    fn run(&self, rate: &Rate, cancel: &Cancel) -> Result<Sample> {
         let failure = Failure::new(cancel);
         if let Some((block, wanted)) = self.last()? {
             {
@@ -192,7 +192,7 @@ impl<'a> Sampler<'a> {
         Ok(None)
     }
 
-    fn work(&self, failure: &Failure<'_>, rate: &Rate<'_>) -> Result<()> {
+    fn work(&self, failure: &Failure<'_>, rate: &Rate) -> Result<()> {
         let mut cursor = Cursor::new(self.parent, self.vault);
         let mut buffer = AlignedBuf::zeroed(BLOCK_SIZE);
         while let Some(seed) = self.seeds.get(self.next.fetch_add(1, Ordering::Relaxed)) {
@@ -204,7 +204,7 @@ impl<'a> Sampler<'a> {
                     return Ok(());
                 }
                 let there = if has_data {
-                    rate.pass(BLOCK_SIZE_U64);
+                    rate.take(BLOCK_SIZE_U64);
                     self.read(block, &mut buffer)?
                 } else {
                     Some(Digest::HOLE)

@@ -27,6 +27,7 @@ use jiff::Timestamp;
 use strongroom_base::{AlignedBuf, Cancel, PointId, Stage};
 use strongroom_format::{DiskRecord, Manifest, SourceRecord, names_are_valid};
 use strongroom_image::{Builder, Image, Node};
+use strongroom_objects::Rate;
 use strongroom_vault::{Vault, Writer};
 
 use self::{
@@ -40,7 +41,6 @@ use crate::{
     configuration,
     error::{EngineError, Result},
     failure::Failure,
-    rate::Rate,
 };
 
 /// Readers of one disk: enough reads in flight to keep a disk busy that is not in the page cache.
@@ -268,7 +268,7 @@ fn run(
 ) -> Result<Vec<Image>> {
     let failure = Failure::new(cancel);
     let clock = Arc::clone(vault.clock());
-    let rate = Rate::new(&*clock, request.limit_rate);
+    let rate = Rate::limited(request.limit_rate, &clock);
     let threads = request.threads.clamp(1, 64);
     let deltas = match request.deltas {
         Deltas::Auto => vault.store().is_local(),

@@ -6,6 +6,7 @@ use crossbeam_channel::{Receiver, Sender};
 use strongroom_base::{AlignedBuf, BLOCK_SIZE_U64, ByteRange, LEAF_SPAN};
 use strongroom_disk::DiskError;
 use strongroom_format::SkippedRange;
+use strongroom_objects::Rate;
 
 use super::{
     Filled,
@@ -15,7 +16,6 @@ use super::{
 use crate::{
     error::{EngineError, Result},
     failure::Failure,
-    rate::Rate,
 };
 
 /// Reads units of one disk into buffers.
@@ -30,7 +30,7 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    pub(super) fn run(&self, failure: &Failure<'_>, rate: &Rate<'_>) -> Result<()> {
+    pub(super) fn run(&self, failure: &Failure<'_>, rate: &Rate) -> Result<()> {
         while failure.go_on() {
             // The buffer first: units are then handed out in the order in which they are read.
             let Ok(mut buffer) = self.buffers.recv() else { break };
@@ -53,7 +53,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn fill(&self, unit: &Unit, buffer: &mut AlignedBuf, rate: &Rate<'_>) -> Result<()> {
+    fn fill(&self, unit: &Unit, buffer: &mut AlignedBuf, rate: &Rate) -> Result<()> {
         let leaf_start = unit.leaf.index.saturating_mul(LEAF_SPAN);
         let mut from = 0_usize;
         for run in &unit.runs {
@@ -66,7 +66,7 @@ impl Reader<'_> {
                 .ok_or(EngineError::Bug("a unit larger than its buffer"))?;
             from = end;
             let bytes = u64::try_from(len).unwrap_or(u64::MAX);
-            rate.pass(bytes);
+            rate.take(bytes);
             self.read(offset, part)?;
             let bytes = bytes.min(self.job.source.size().saturating_sub(offset));
             self.job.work.read.fetch_add(bytes, Ordering::Relaxed);

@@ -23,6 +23,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use strongroom_base::{AlignedBuf, BLOCK_SIZE, BLOCK_SIZE_U64, ByteRange, Cancel, PackId, Stage};
 use strongroom_disk::{DiskError, DiskTarget};
 use strongroom_image::Image;
+use strongroom_objects::Rate;
 use strongroom_vault::{Location, Reader, Vault, VaultError, is_damage};
 
 use self::plan::{Filling, Span, bytes_of, plan_disk};
@@ -30,7 +31,6 @@ use crate::{
     DiskRestoreReport, Overwrite, Progress, RestoreReport, RestoreRequest,
     error::{EngineError, Result},
     failure::Failure,
-    rate::Rate,
 };
 
 /// Reads of packs in flight, and the bytes that one of them reads at most: of a local store, whose disk is busy
@@ -232,7 +232,7 @@ fn run(
 ) -> Result<()> {
     let failure = Failure::new(cancel);
     let clock = Arc::clone(vault.clock());
-    let rate = Rate::new(&*clock, request.limit_rate);
+    let rate = Rate::limited(request.limit_rate, &clock);
     let threads = request.threads.clamp(1, 64);
     let (fetchers, span_max) = if vault.store().is_local() { LOCAL } else { FAR };
     let buffer_count = threads.saturating_add(WRITERS.saturating_mul(2));
@@ -377,11 +377,11 @@ fn open_block(
     }
 }
 
-fn write(run: &Run<'_>, rate: &Rate<'_>, progress: &Progress) -> Result<()> {
+fn write(run: &Run<'_>, rate: &Rate, progress: &Progress) -> Result<()> {
     let job = run.job;
     let blocks = u64::try_from(run.blocks).unwrap_or(0);
     let range = job.range(run.block, blocks);
-    rate.pass(range.len());
+    rate.take(range.len());
     let len = usize::try_from(range.len()).unwrap_or(usize::MAX);
     let data = run.data.get(..len).ok_or(EngineError::Bug("a run larger than its buffer"))?;
     job.target.write_at(range.offset(), data).map_err(|source| job.disk_error(source))?;

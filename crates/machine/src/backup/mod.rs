@@ -366,7 +366,7 @@ impl<'a> Work<'a> {
     }
 
     /// Says that the data is fixed.
-    fn is_taken(&self, proof: &Proof) {
+    fn report_instant(&self, proof: &Proof) {
         (self.taken)(&Taken { consistency: proof.consistency, frozen: proof.frozen });
     }
 

@@ -283,7 +283,7 @@ impl Run<'_> {
         let work = self.work;
         work.progress.set_stage(Stage::Freezing);
         let (begun, proof) = self.begin(guard, files, checkpoint, scratch)?;
-        work.is_taken(&proof);
+        work.report_instant(&proof);
         let watch = Watch::new(&work.domain, work.state, Some(space), work.cancel);
         let result = watch.over(work.connection, || {
             let (sources, identities) = self.open(files)?;

@@ -66,7 +66,7 @@ pub(super) fn run(work: &Work<'_>, mut notes: Vec<String>) -> Result<MachineBack
             .iter()
             .map(|disk| open(work, disk, base.as_ref()))
             .collect::<Result<_>>()?;
-        work.is_taken(&proof);
+        work.report_instant(&proof);
         let mut disks = Vec::new();
         let mut identities = Vec::new();
         let mut files = Vec::new();

@@ -142,9 +142,8 @@ impl Settings {
     }
 
     fn client_options(&self, environment: &Environment<'_>) -> ClientOptions {
-        let endpoint_is_http = self.endpoint.as_ref().is_some_and(|url| url.starts_with("http:"));
         let options = ClientOptions::new()
-            .with_allow_http(endpoint_is_http || environment.allows_http())
+            .with_allow_http(self.endpoint_is_http() || environment.allows_http())
             .with_connect_timeout(CONNECT_TIMEOUT)
             // Both would cut off a slow upload of a large object; the caller limits requests.
             .with_timeout_disabled()
@@ -154,6 +153,18 @@ impl Settings {
         }
         // A proxy that is used for no host: this keeps the one of the environment out.
         options.with_proxy_url("http://127.0.0.1:9").with_proxy_excludes("*,0.0.0.0/0,::/0")
+    }
+
+    /// Reading the system's some hundred certificates takes as long as a small backup. A client without TLS needs
+    /// none; but one that has no key of its own asks other servers for it, over TLS.
+    fn client_options_s3(&self, environment: &Environment<'_>) -> ClientOptions {
+        let has_key = self.anonymous || environment.get("aws_access_key_id").is_some();
+        let speaks_tls = !self.endpoint_is_http() || self.system_proxy || !has_key;
+        self.client_options(environment).with_no_system_certificates(!speaks_tls)
+    }
+
+    fn endpoint_is_http(&self) -> bool {
+        self.endpoint.as_ref().is_some_and(|url| url.starts_with("http:"))
     }
 
     /// Whether the store lists objects in the order of their names and begins behind any of them:
@@ -209,7 +220,7 @@ impl Settings {
         builder = builder
             .with_bucket_name(&self.bucket)
             .with_retry(no_retries())
-            .with_client_options(self.client_options(environment))
+            .with_client_options(self.client_options_s3(environment))
             .with_virtual_hosted_style_request(self.virtual_hosted)
             .with_disable_bulk_delete(!many);
         if let Some(region) = &self.region {
@@ -362,6 +373,8 @@ fn no_retries() -> RetryConfig {
 
 #[cfg(test)]
 mod tests {
+    use object_store::ClientConfigKey;
+
     use super::*;
 
     fn refused(url: &str) -> String {
@@ -369,6 +382,25 @@ mod tests {
             StoreError::Url { url, reason } => format!("{url}: {reason}"),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn only_a_client_that_may_speak_tls_reads_the_systems_certificates() {
+        let key = [("aws_access_key_id".to_owned(), "lab".to_owned())];
+        let reads = |url: &str, environment: &[(String, String)]| {
+            let environment = Environment { variables: environment, prefix: "aws_" };
+            let options = Settings::parse(url).expect(url).client_options_s3(&environment);
+            let none = options.get_config_value(&ClientConfigKey::NoSystemCertificates);
+            none.as_deref() != Some("true")
+        };
+        let plain = "s3://b?endpoint=http://127.0.0.1:1";
+        assert!(!reads(plain, &key));
+        assert!(!reads(&format!("{plain}&anonymous=true"), &[]));
+        // Its key comes from a server of Amazon's; the proxy may be one with TLS; the store is.
+        assert!(reads(plain, &[]));
+        assert!(reads(&format!("{plain}&proxy=environment"), &key));
+        assert!(reads("s3://b?endpoint=https://127.0.0.1:1", &key));
+        assert!(reads("s3://b", &key));
     }
 
     #[test]
