@@ -1,4 +1,4 @@
-//! Lists, a page at a time.
+//! Paged lists.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

@@ -8,7 +8,7 @@
 //! |---------|--------------|
 //! | `trust` | whose certificate is believed: the system's authorities, one file's, or one certificate |
 //! | `http`  | requests: tokens, keys, tries, errors |
-//! | `pages` | lists, a page at a time |
+//! | `pages` | paged lists |
 //! | `calls` | one method for each route |
 //! | `watch` | waiting for a job |
 //! | `error` | [`ClientError`] |

@@ -1,4 +1,4 @@
-//! Lists, a page at a time.
+//! Paged lists.
 
 use serde::de::DeserializeOwned;
 use strongroom_api::Page;

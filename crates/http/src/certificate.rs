@@ -3,7 +3,7 @@
 //! A certificate that the server makes is self-signed and for all names and addresses of its
 //! machine; it is generated again when these change or its expiry is near, and clients that know it by its
 //! fingerprint need the new one then. Files that change are read again while the server runs;
-//! if they are of no use, what was read last is used on.
+//! if the new files are invalid, the previous certificate stays in use.
 
 use std::{
     fs,

@@ -1,8 +1,8 @@
 //! Who asks through a reverse proxy.
 //!
 //! Only a proxy that the operator has named is believed, and only what it has added itself: the last
-//! entry of `X-Forwarded-For`. What stands before it was sent by the client. `Forwarded` is read of
-//! nobody: a proxy that does not know it passes on what a stranger has written there.
+//! entry of `X-Forwarded-For`. What stands before it was sent by the client. `Forwarded` is always
+//! ignored: a proxy that does not know it passes on what a stranger has written there.
 
 use std::net::{IpAddr, SocketAddr};
 

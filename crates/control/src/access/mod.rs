@@ -1,7 +1,7 @@
 //! Who may do what: one table, and how it is asked.
 //!
 //! A user has roles in scopes: the server, a vault, an item, a host. A token narrows its user's rights and
-//! never widens them. What somebody may not see does not exist for them.
+//! never widens them. Objects that a user may not see are reported as not found.
 //!
 //! This part owns users, tokens, roles and the table of rights. It must not know what the operations do.
 

@@ -1,5 +1,5 @@
-//! What policies promise of items, and whether it is kept: the newest restorable point is as new as the
-//! schedule says, whatever becomes of jobs. And which items have no schedule at all.
+//! Checks that each item's newest restorable point is as new as its policy promises, whatever becomes of jobs, and
+//! finds items without a schedule.
 //!
 //! A reconciler, like that of purges: it compares how things are with the alerts that hold. It asks
 //! nothing of jobs, so it also finds what goes wrong in a way that nobody has thought of.

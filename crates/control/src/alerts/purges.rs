@@ -1,4 +1,4 @@
-//! What is deleted for good soon, and what was: alerts that give two days to bring something back.
+//! What is deleted for good soon, and what was: alerts that leave two days to restore deleted data.
 //!
 //! A reconciler: it compares what will be purged with the alerts that hold, and brings these to that.
 //! Time is the one that purges are judged by, so an alert never comes too late because a clock was

@@ -40,7 +40,7 @@ pub type Sending<'a> = Pin<Box<dyn Future<Output = Result<(), Undelivered>> + Se
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct Undelivered {
-    /// Whether the receiver has refused this notice for good, so that trying again makes no sense.
+    /// Whether the receiver has refused this notice for good, so that a retry cannot succeed.
     pub refused: bool,
     /// Why, for people; never with secrets.
     pub reason: String,

@@ -1,7 +1,7 @@
 //! Who may do what: callers, the table of operations, and how it is asked.
 //!
 //! A user has roles in scopes: the server, a vault, an item, a host. A token narrows its user's rights and
-//! never widens them. What somebody may not see does not exist for them. Users and tokens themselves are
+//! never widens them. Objects that a user may not see are reported as not found. Users and tokens themselves are
 //! `access`; nothing here reads the catalog.
 
 mod operation;

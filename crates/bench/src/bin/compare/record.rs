@@ -58,6 +58,11 @@ impl Records {
         median(self.of(tool, work, cache).map(|record| record.seconds).collect())
     }
 
+    /// The least wall time: what the machine can do when nothing disturbs it.
+    pub(crate) fn least_seconds(&self, tool: &str, work: &str, cache: Cache) -> Option<f64> {
+        self.of(tool, work, cache).map(|record| record.seconds).reduce(f64::min)
+    }
+
     /// The median processor time.
     pub(crate) fn cpu_seconds(&self, tool: &str, work: &str, cache: Cache) -> Option<f64> {
         median(self.of(tool, work, cache).map(|record| record.cpu_seconds).collect())

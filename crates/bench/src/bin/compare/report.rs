@@ -92,7 +92,8 @@ pub(crate) fn targets(records: &Records, limits: &Value) -> Vec<Target> {
     rows.push(target(
         "restore, time against writing the same bytes alone",
         "at most 1.1",
-        ratio(warm(US, "restore"), warm("writing alone", "restore")),
+        // The disk's rate differs from run to run; the fastest one says what it can do.
+        ratio(warm(US, "restore"), records.least_seconds("writing alone", "restore", Cache::Warm)),
         Bound::AtMost(1.1),
     ));
     rows.push(target(
@@ -408,6 +409,7 @@ mod tests {
             record("bare pipeline", "full", 10.0, None),
             record("strongroom", "restore", 11.5, None),
             record("writing alone", "restore", 10.0, None),
+            record("writing alone", "restore", 20.0, None),
             Record { peak_rss_bytes: 300 << 20, ..record("strongroom", "big vault", 1.0, None) },
         ]);
         let rows = targets(&records, &json!({}));
