@@ -38,6 +38,7 @@ const LOGS: By = Test("the_log_line_of_the_page_is_found_by_its_job");
 
 /// The page, words of the line or the block, and who runs it; the first row that fits counts.
 const WHO: &[(&str, &str, By)] = &[
+    ("README.md", "scripts/quickstart", Script("scripts/quickstart")),
     ("README.md", "scripts/", FLAGS),
     ("README.md", "packaging/build-deb", INSTALL),
     ("README.md", "cargo build", Nobody("it builds a release; scripts/quickstart runs it as well")),
