@@ -152,7 +152,7 @@ pub(crate) fn small(bench: &mut Bench, peer: Peer, disk: &SmallDisk) -> Outcome<
         let command = peer.backup(bench, &disk.path, &format!("turn{turn}"));
         let task = Task {
             tool: peer.name(),
-            work: "small disk",
+            work: SmallDisk::WORK,
             cache: Cache::Warm,
             reads: &disk.path,
             stores: true,

@@ -114,6 +114,10 @@ impl SmallDisk {
     pub(crate) const TURNS: u64 = 11;
     const LEN: usize = 4 << 20;
     const CHANGE: usize = 64 << 10;
+    /// What a backup has to store at least: the change is noise.
+    pub(crate) const CHANGED_BYTES: u64 = 64 << 10;
+    /// What its backups are called.
+    pub(crate) const WORK: &str = "small disk";
 
     pub(crate) fn new(scratch: &Path) -> Outcome<Self> {
         let path = scratch.join("small.raw");
@@ -123,7 +127,7 @@ impl SmallDisk {
         Ok(Self { path })
     }
 
-    /// Changes 64 KiB of it: others in each turn, and the same for each tool.
+    /// Changes 64 KiB of it, of another place and to other noise in each turn.
     pub(crate) fn change(&self, turn: u64) -> Outcome<()> {
         let places = u64::try_from(Self::LEN / Self::CHANGE)?;
         let mut bytes = vec![0; Self::CHANGE];

@@ -221,7 +221,7 @@ impl Product<'_> {
         self.bench.quietly(self.backup(&disk.path, None))?;
         for turn in 0..SmallDisk::TURNS {
             disk.change(turn)?;
-            self.measure_backup("small disk", Cache::Warm, &disk.path, None)?;
+            self.measure_backup(SmallDisk::WORK, Cache::Warm, &disk.path, None)?;
         }
         self.bench.world.end(&[])
     }

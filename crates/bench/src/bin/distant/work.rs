@@ -97,20 +97,34 @@ impl<'a> Shop<'a> {
         self.options.work.join("key")
     }
 
-    /// Changes a little of the disk; says where.
+    /// Changes a little of the disk, to noise that it never had; says where.
     fn change(&self, turn: u64) -> Outcome<()> {
         let blocks = u64::try_from(DISK / CHANGE)?;
         let offset = (turn * 37 + 11) % blocks * u64::try_from(CHANGE)?;
         let mut bytes = vec![0; CHANGE];
-        Rng::new(turn + 1000).fill(&mut bytes);
+        // The points of the crowd are of other seeds: what they have would not be stored again.
+        Rng::new(turn + 1_000_000_000).fill(&mut bytes);
         let mut disk = File::options().write(true).open(&self.disk)?;
         disk.seek(SeekFrom::Start(offset))?;
         disk.write_all(&bytes)?;
         Ok(fs::write(self.options.work.join("ranges"), format!("system {offset} {CHANGE}\n"))?)
     }
 
-    /// Runs a command, and gives how long it took and what went over the distance.
-    fn run(&self, command: &mut Command) -> Outcome<(f64, Counts)> {
+    /// Measures a backup of a change, which must store it.
+    fn measure_backup(&self, records: &mut Vec<Record>, work: Work) -> Outcome<()> {
+        let mut command = self.backup(true);
+        let output =
+            self.measure(records, ("strongroom", work), command.args(["--output", "json"]))?;
+        let report: serde_json::Value = serde_json::from_slice(&output)?;
+        let stored = report.get("stored_bytes").and_then(serde_json::Value::as_u64);
+        match stored {
+            Some(stored) if stored >= u64::try_from(CHANGE)? => Ok(()),
+            _ => Err(Failure::new(format!("the backup of a change stored {stored:?} bytes"))),
+        }
+    }
+
+    /// Runs a command, and gives how long it took, what went over the distance, and what it printed.
+    fn run(&self, command: &mut Command) -> Outcome<(f64, Counts, Vec<u8>)> {
         self.far.take();
         let began = Instant::now();
         let output = command.stdin(Stdio::null()).output()?;
@@ -119,7 +133,7 @@ impl<'a> Shop<'a> {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             return Err(Failure::new(format!("{command:?}: {said}")));
         }
-        Ok((seconds, self.far.take()))
+        Ok((seconds, self.far.take(), output.stdout))
     }
 
     fn measure(
@@ -127,11 +141,11 @@ impl<'a> Shop<'a> {
         records: &mut Vec<Record>,
         (tool, work): (&str, Work),
         command: &mut Command,
-    ) -> Outcome<()> {
-        let (seconds, counts) = self.run(command)?;
+    ) -> Outcome<Vec<u8>> {
+        let (seconds, counts, printed) = self.run(command)?;
         tell(&format!("{tool}, {work:?}: {seconds:.2} s, {counts:?}"));
         records.push(Record { tool: tool.to_owned(), work, seconds, counts });
-        Ok(())
+        Ok(printed)
     }
 
     /// The product's command on the vault, near or far.
@@ -168,7 +182,7 @@ impl<'a> Shop<'a> {
         self.run(&mut self.backup(true))?;
         for turn in 0..self.options.runs {
             self.change(u64::try_from(turn)? + 2)?;
-            self.measure(records, ("strongroom", Work::Incremental), &mut self.backup(true))?;
+            self.measure_backup(records, Work::Incremental)?;
         }
         for _ in 0..self.options.runs {
             let mut list = self.ours(true, &["recoverypoint", "list"]);
@@ -192,8 +206,7 @@ impl<'a> Shop<'a> {
         self.run(&mut self.backup(true))?;
         for turn in 0..self.options.runs {
             self.change(u64::try_from(turn)? + 101)?;
-            let work = ("strongroom", Work::CrowdedIncremental);
-            self.measure(records, work, &mut self.backup(true))?;
+            self.measure_backup(records, Work::CrowdedIncremental)?;
         }
         for _ in 0..self.options.runs {
             let mut list = self.ours(true, &["recoverypoint", "list", "--item", "web"]);
@@ -222,7 +235,9 @@ impl<'a> Shop<'a> {
     /// The peer's works.
     pub(crate) fn restic(&self, records: &mut Vec<Record>) -> Outcome<()> {
         let (near, far) = (self.near_endpoint.clone(), format!("http://{}", self.far.address()));
-        self.change(0)?;
+        // The changes of another tool are in the first backup already.
+        let turns = 10_000;
+        self.change(turns)?;
         let backup = |endpoint: &str| {
             let mut command = self.restic_command(endpoint, &["backup"]);
             command.arg(&self.disk);
@@ -230,10 +245,10 @@ impl<'a> Shop<'a> {
         };
         self.run(&mut self.restic_command(&near, &["init"]))?;
         self.run(&mut backup(&near))?;
-        self.change(1)?;
+        self.change(turns + 1)?;
         self.run(&mut backup(&far))?;
         for turn in 0..self.options.runs {
-            self.change(u64::try_from(turn)? + 2)?;
+            self.change(u64::try_from(turn)? + turns + 2)?;
             self.measure(records, ("restic", Work::Incremental), &mut backup(&far))?;
         }
         for _ in 0..self.options.runs {
