@@ -1,5 +1,7 @@
 //! The query of a request: percent-decoding, and parameters by their names in lower case.
 
+use std::fmt;
+
 use crate::{Code, Refusal};
 
 /// The most parameters of one request.
@@ -7,8 +9,15 @@ const MAX_PARAMETERS: usize = 64;
 
 /// The parameters of a query. A name is there once: two values of one name are refused, because a signature and the
 /// code behind it might then read different ones.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Query(Vec<(String, String)>);
+
+/// Without values, which may be secrets.
+impl fmt::Debug for Query {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
+}
 
 impl Query {
     /// Reads the part of a request's target after its question mark.
@@ -22,7 +31,8 @@ impl Query {
                 return Err(Refusal::new(Code::UnsupportedQueryParameter));
             }
             if query.0.iter().any(|(other, _)| *other == name) {
-                return Err(Refusal::parameter(&name, &value, "The parameter is given twice."));
+                let shown = if name == "sig" { "" } else { &value };
+                return Err(Refusal::parameter(&name, shown, "The parameter is given twice."));
             }
             query.0.push((name, value));
         }

@@ -2,8 +2,12 @@
 
 use crate::Code;
 
-/// The longest value that a refusal repeats.
+/// The longest value that a refusal repeats, in characters.
 const MAX_VALUE: usize = 256;
+/// The longest string that was to be signed.
+const MAX_SIGNED: usize = 4096;
+/// The element that says what was to be signed. It is for the client alone: it may repeat URLs with their secrets.
+const SIGNED: &str = "AuthenticationErrorDetail";
 
 /// Why a request is refused: a code, and which header, parameter or value was wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,7 +27,8 @@ impl Refusal {
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         let mut value = value.into();
-        if let Some((at, _)) = value.char_indices().nth(MAX_VALUE) {
+        let limit = if name == SIGNED { MAX_SIGNED } else { MAX_VALUE };
+        if let Some((at, _)) = value.char_indices().nth(limit) {
             value.truncate(at);
         }
         self.details.push((name, value));
@@ -55,7 +60,7 @@ impl Refusal {
 
     /// A signature, a time or a credential that does not hold.
     pub(crate) fn authentication(detail: impl Into<String>) -> Self {
-        Self::new(Code::AuthenticationFailed).with("AuthenticationErrorDetail", detail)
+        Self::new(Code::AuthenticationFailed).with(SIGNED, detail)
     }
 
     /// The code.
@@ -69,9 +74,12 @@ impl Refusal {
     }
 
     fn shown(&self) -> String {
-        self.details.iter().fold(String::new(), |text, (name, value)| {
-            format!("{text} {name}: {}.", value.escape_debug())
-        })
+        self.details
+            .iter()
+            .filter(|(name, _)| *name != SIGNED)
+            .fold(String::new(), |text, (name, value)| {
+                format!("{text} {name}: {}.", value.escape_debug())
+            })
     }
 }
 

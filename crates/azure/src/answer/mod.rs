@@ -3,8 +3,10 @@
 mod blob;
 mod blocks;
 mod container;
+mod failure;
 mod lists;
 mod pages;
+mod read;
 mod service;
 
 #[cfg(test)]
@@ -13,6 +15,7 @@ mod tests;
 pub use blob::{BlobProperties, BlobRead, CopyState, CopyStatus, Written};
 pub use blocks::{BlockLookup, BlockPlace, ListedBlock, block_list};
 pub use container::{ContainerProperties, container_acl};
+pub use failure::Failure;
 pub use lists::{
     BlobEntry, BlobList, BlobListHead, ContainerEntry, ContainerList, ContainerListHead, ListedBlob,
 };

@@ -1,6 +1,6 @@
 //! `SharedKey` and `SharedKeyLite`: a request signed by an account's key.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, fmt};
 
 use jiff::SignedDuration;
 
@@ -16,11 +16,18 @@ const MAX_SKEW: SignedDuration = SignedDuration::from_mins(15);
 const EMPTY_LENGTH: Version = Version::new(2015, 2, 21);
 
 /// The header `Authorization`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SharedKey {
     account: String,
     signature: Vec<u8>,
     is_lite: bool,
+}
+
+/// Without the signature.
+impl fmt::Debug for SharedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedKey").field("account", &self.account).finish_non_exhaustive()
+    }
 }
 
 impl SharedKey {
