@@ -1,9 +1,9 @@
 //! The dialect of Azure's blob service: requests in, typed operations out; typed answers in, headers and XML out.
 //!
 //! ```text
-//!  method, target, headers ──Request::parse──▶ Request ──authorize──▶ Grant ──▶ operation, body
-//!                                                │                                   │
-//!             Refusal ──Answer::refused──▶ status, headers, XML ◀──answer── BlobProperties, PageList, …
+//!  method, target, headers ─Request::parse─▶ Request ─authorize─▶ Grant ─▶ operation, body
+//!                                               │                               │
+//!          Refusal ─Answer::refused─▶ status, headers, XML ◀─answer─ BlobProperties, PageList, …
 //! ```
 //!
 //! | module       | what it does |
@@ -63,7 +63,8 @@
 //! assert_eq!((answer.status, answer.header("x-ms-error-code")), (400, Some("InvalidAuthenticationInfo")));
 //! ```
 //!
-//! A service's REST interface is described at <https://learn.microsoft.com/rest/api/storageservices/blob-service-rest-api>.
+//! The dialect is specified at
+//! <https://learn.microsoft.com/rest/api/storageservices/blob-service-rest-api>.
 
 mod acl;
 mod address;
@@ -87,6 +88,9 @@ mod structured;
 mod time;
 mod version;
 mod xml;
+
+#[doc(hidden)]
+pub mod fuzz;
 
 pub use acl::{MAX_POLICIES, StoredPolicy};
 pub use address::{Address, MAX_TARGET, Resource, Suffixes};
