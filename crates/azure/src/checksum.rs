@@ -218,7 +218,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parts_make_the_checksum_of_the_whole(bytes in prop::collection::vec(any::<u8>(), 0..3000), at in 0..3000_usize) {
+        fn parts_make_the_checksum_of_the_whole(
+            bytes in prop::collection::vec(any::<u8>(), 0..3000),
+            at in 0..3000_usize,
+        ) {
             let at = at.min(bytes.len());
             let mut checksums = Checksums::new([ChecksumKind::Md5, ChecksumKind::Crc64]);
             checksums.update(&bytes[..at]);

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::{
-    AccountKey, Answer, BlobList, BlobListHead, BlockLookup, Caller, ConnectionString,
+    AccountKey, Answer, Batch, BlobList, BlobListHead, BlockLookup, Caller, ConnectionString,
     ContainerList, Decoder, Failure, Headers, Include, ListedBlock, PageList, Repeated, Request,
     ServiceProperties, ServiceStats, SnapshotId, StoredPolicy, Suffixes, Version,
 };
@@ -35,6 +35,7 @@ pub fn fuzz_request(bytes: &[u8]) {
                     length += u64::try_from(content.len()).unwrap_or(u64::MAX);
                 })?;
                 reader.finish()?;
+                Batch::parse(&request, &body, &Suffixes::default()).ok();
                 assert_eq!(length, declared.length, "the content has its declared length");
             }
             request.authorize(&[AccountKey::from_bytes(&[1; 64])], None, &caller)

@@ -14,6 +14,7 @@
 //! | `conditions`, `range`, `lease`, `properties` | what many operations have |
 //! | `body`, `checksum`, `structured` | [`Body`]: reading a body in parts, with its checksums |
 //! | `auth`       | [`Credentials`]: shared keys and shared access signatures, verified and made |
+//! | `batch`      | [`Batch`]: several deletions in one request |
 //! | `acl`, `connection` | stored access policies; connection strings |
 //! | `code`, `refusal` | [`Code`]: Azure's error codes, with status and message |
 //! | `answer`     | [`Answer`]: every answer, and reading the lists of other servers |
@@ -70,6 +71,7 @@ mod acl;
 mod address;
 mod answer;
 mod auth;
+mod batch;
 mod body;
 mod checksum;
 mod code;
@@ -96,6 +98,7 @@ pub use acl::{MAX_POLICIES, StoredPolicy};
 pub use address::{Address, MAX_TARGET, Resource, Suffixes};
 pub use answer::*;
 pub use auth::*;
+pub use batch::{Batch, BatchPart, MAX_PARTS};
 pub use body::{Body, BodyReader, Received};
 pub use checksum::{Checksum, ChecksumKind, Checksums, crc64, encode_crc64, md5};
 pub use code::Code;

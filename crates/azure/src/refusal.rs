@@ -78,7 +78,7 @@ impl Refusal {
             .iter()
             .filter(|(name, _)| *name != SIGNED)
             .fold(String::new(), |text, (name, value)| {
-                format!("{text} {name}: {}.", value.escape_debug())
+                format!("{text} ({name}: {})", value.escape_debug())
             })
     }
 }

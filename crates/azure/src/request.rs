@@ -33,9 +33,33 @@ impl Request {
         headers: Headers,
         suffixes: &Suffixes,
     ) -> Result<Self, Refusal> {
+        Self::read(None, method, target, headers, suffixes)
+    }
+
+    /// Reads a request in a batch, which has the version of the batch.
+    pub(crate) fn parse_part(
+        version: Version,
+        method: &str,
+        target: &str,
+        headers: Headers,
+        suffixes: &Suffixes,
+    ) -> Result<Self, Refusal> {
+        Self::read(Some(version), method, target, headers, suffixes)
+    }
+
+    fn read(
+        of_batch: Option<Version>,
+        method: &str,
+        target: &str,
+        headers: Headers,
+        suffixes: &Suffixes,
+    ) -> Result<Self, Refusal> {
         let method = Method::parse(method)?;
         let (address, query) = Address::parse(target, headers.get("host"), suffixes)?;
-        let version = version(&headers, &query)?;
+        let version = match of_batch {
+            Some(version) => version,
+            None => version(&headers, &query)?,
+        };
         client_request_id(&headers)?;
         let parts = Parts {
             method,

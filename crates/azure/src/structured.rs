@@ -395,7 +395,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_body_survives_whatever_the_parts(content in prop::collection::vec(any::<u8>(), 0..2000), chunk in 1..300_usize) {
+        fn a_body_survives_whatever_the_parts(
+            content in prop::collection::vec(any::<u8>(), 0..2000),
+            chunk in 1..300_usize,
+        ) {
             let body = encode(&content);
             prop_assert_eq!(decode(&body, len(&content), chunk), Ok(content));
         }

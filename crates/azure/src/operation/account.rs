@@ -1,7 +1,7 @@
 //! Operations on an account.
 
 use super::{Method, Parts, max_results};
-use crate::{Body, Refusal, xml::MAX_PROPERTIES_XML};
+use crate::{Body, Refusal, batch::MAX_BATCH, xml::MAX_PROPERTIES_XML};
 
 /// The most containers and blobs in one answer.
 pub(super) const MAX_LIST: u32 = 5000;
@@ -19,6 +19,8 @@ pub enum AccountOperation {
     ListContainers(ListContainers),
     /// Get Account Information.
     GetInformation,
+    /// Blob Batch; the body is read by `Batch::parse`.
+    Batch(Body),
 }
 
 /// List Containers.
@@ -55,6 +57,7 @@ impl AccountOperation {
                 ));
             }
             (Method::Get, "", "list") => Self::ListContainers(ListContainers::parse(parts)?),
+            (Method::Post, "", "batch") => Self::Batch(parts.body(MAX_BATCH)?),
             (_, "account" | "service", "properties")
             | (_, "", "list")
             | (_, "service", "stats") => {

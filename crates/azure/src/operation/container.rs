@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use super::{Method, Parts, account::MAX_LIST, max_results};
 use crate::{
-    Body, Conditions, Headers, Lease, LeaseId, Metadata, Refusal, UnknownName,
+    Body, Conditions, Headers, Lease, LeaseId, Metadata, Refusal, UnknownName, batch::MAX_BATCH,
     lease::no_conditions, xml::MAX_ACL_XML,
 };
 
@@ -29,6 +29,8 @@ pub enum ContainerOperation {
     ListBlobs(ListBlobs),
     /// Get Account Information, addressed to a container.
     GetAccountInformation,
+    /// Blob Batch; the body is read by `Batch::parse`.
+    Batch(Body),
 }
 
 /// What may be read without credentials.
@@ -184,6 +186,7 @@ impl ContainerOperation {
                 Self::Lease(Lease { conditions: lease.conditions.only_times()?, ..lease })
             }
             (Method::Get, "list") => Self::ListBlobs(ListBlobs::parse(parts)?),
+            (Method::Post, "batch") => Self::Batch(parts.body(MAX_BATCH)?),
             (_, "" | "metadata" | "acl" | "lease" | "list") => return Err(parts.unknown(true)),
             _ => return Err(parts.unknown(false)),
         })
@@ -196,10 +199,12 @@ impl ContainerOperation {
             | Self::SetMetadata(_)
             | Self::SetAcl(_)
             | Self::Lease(_) => true,
+            // What writes in a batch is a part, which is checked by itself.
             Self::GetProperties(_)
             | Self::GetAcl(_)
             | Self::ListBlobs(_)
-            | Self::GetAccountInformation => false,
+            | Self::GetAccountInformation
+            | Self::Batch(_) => false,
         }
     }
 }

@@ -44,7 +44,7 @@ pub enum Method {
     Put,
     /// Deletes.
     Delete,
-    /// Batches, queries and keys: known, and not supported.
+    /// Batches. Queries and keys are not supported.
     Post,
     /// Asks for permission across origins: known, and not granted.
     Options,
@@ -153,8 +153,13 @@ impl Operation {
     /// The body that the request has, if the operation takes one.
     pub fn body(&self) -> Option<&Body> {
         match self {
-            Self::Account(AccountOperation::SetProperties(body))
-            | Self::Container(_, ContainerOperation::SetAcl(SetAcl { body, .. })) => Some(body),
+            Self::Account(
+                AccountOperation::SetProperties(body) | AccountOperation::Batch(body),
+            )
+            | Self::Container(
+                _,
+                ContainerOperation::SetAcl(SetAcl { body, .. }) | ContainerOperation::Batch(body),
+            ) => Some(body),
             Self::Blob(_, operation) => operation.body(),
             Self::Account(_) | Self::Container(..) => None,
         }

@@ -86,7 +86,7 @@ impl Operation {
                 }
                 AccountOperation::SetProperties(_) => on(Level::Service, &[Write]),
                 AccountOperation::ListContainers(_) => on(Level::Service, &[List]),
-                AccountOperation::GetInformation => INFORMATION,
+                AccountOperation::GetInformation | AccountOperation::Batch(_) => ANYTHING,
             },
             Self::Container(_, operation) => match operation {
                 ContainerOperation::Create(_) => on(Level::Container, &[Create, Write]),
@@ -102,15 +102,18 @@ impl Operation {
                 ContainerOperation::ListBlobs(_) => {
                     Needs { by_service_sas: true, ..on(Level::Container, &[List]) }
                 }
-                ContainerOperation::GetAccountInformation => INFORMATION,
+                ContainerOperation::GetAccountInformation | ContainerOperation::Batch(_) => {
+                    ANYTHING
+                }
             },
             Self::Blob(_, operation) => operation.needs(),
         }
     }
 }
 
-/// Get Account Information needs any permission on any level.
-const INFORMATION: Needs = Needs {
+/// Get Account Information needs any permission on any level; a batch too, because each of its parts is checked by
+/// itself.
+const ANYTHING: Needs = Needs {
     level: None,
     any_of: &[
         Permission::Read,
@@ -160,7 +163,7 @@ impl BlobOperation {
             | Self::GetMetadata(_)
             | Self::GetPageRanges(_)
             | Self::GetBlockList(_) => (&[Read], false),
-            Self::GetAccountInformation => return INFORMATION,
+            Self::GetAccountInformation => return ANYTHING,
         };
         Needs { level: Some(Level::Object), any_of, may_overwrite, by_service_sas: true }
     }
