@@ -252,7 +252,8 @@ mod tests {
             Some("multipart/mixed; boundary=batchresponse_r1")
         );
         let text = String::from_utf8(answer.body).expect("is text");
-        let start = "--batchresponse_r1\r\nContent-Type: application/http\r\nContent-ID: 0\r\n\r\nHTTP/1.1 202 Accepted\r\n";
+        let start = "--batchresponse_r1\r\nContent-Type: application/http\r\nContent-ID: 0\r\n\r\n\
+                     HTTP/1.1 202 Accepted\r\n";
         assert!(text.starts_with(start), "{text}");
         assert!(
             text.contains("HTTP/1.1 400 Bad Request\r\n")

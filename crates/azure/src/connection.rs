@@ -3,9 +3,13 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
 use zeroize::Zeroizing;
 
-use crate::{AccountKey, AccountName, Resource, query::percent_encode};
+use crate::{
+    AccountKey, AccountName, Headers, Method, Refusal, Resource, Version, query::percent_encode,
+    sign_request, time::http_date,
+};
 
 /// The longest connection string.
 const MAX_LENGTH: usize = 8 << 10;
@@ -123,6 +127,24 @@ impl fmt::Display for Endpoint {
     }
 }
 
+/// A request that is ready to be sent. Its URL or its headers have a secret: neither is shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Prepared {
+    /// The method.
+    pub method: Method,
+    /// The whole URL.
+    pub url: String,
+    /// Every header, except `host`.
+    pub headers: Vec<(String, String)>,
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plain = self.url.split_once('?').map_or(self.url.as_str(), |(before, _)| before);
+        write!(f, "Prepared({} {plain})", self.method.name())
+    }
+}
+
 /// An account of any blob service that speaks the dialect.
 #[derive(Clone, Debug)]
 pub struct ConnectionString {
@@ -237,6 +259,38 @@ impl ConnectionString {
         })
     }
 
+    /// Makes a request about a resource ready to be sent to one of the endpoints: adds version and date, and the
+    /// signature or the SAS. The headers must have `content-length` if there is a body; the values of the query are
+    /// encoded here.
+    pub fn prepare(
+        &self,
+        endpoint: &Endpoint,
+        method: Method,
+        resource: &Resource,
+        query: &[(&str, &str)],
+        mut headers: Vec<(String, String)>,
+        moment: Timestamp,
+    ) -> Result<Prepared, Refusal> {
+        headers.push(("x-ms-version".to_owned(), Version::OURS.to_string()));
+        headers.push(("x-ms-date".to_owned(), http_date(moment)));
+        let mut target = endpoint.target(resource, query);
+        match (&self.secret, &self.account) {
+            (Secret::Key(key), Some(account)) => {
+                let signed = Headers::of(
+                    headers.iter().map(|(name, value)| (name.as_str(), value.as_str())),
+                )?;
+                let authorization = sign_request(account, key, method, &target, &signed)?;
+                headers.push(("authorization".to_owned(), authorization));
+            }
+            (Secret::Sas(sas), _) => {
+                target.push(if query.is_empty() { '?' } else { '&' });
+                target.push_str(sas);
+            }
+            (Secret::Key(_) | Secret::Nothing, _) => {}
+        }
+        Ok(Prepared { method, url: endpoint.url(&target), headers })
+    }
+
     /// The connection string, with its secret.
     pub fn to_text(&self) -> Zeroizing<String> {
         let mut text = Zeroizing::new(String::new());
@@ -268,7 +322,10 @@ impl ConnectionString {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{BlobName, BlobPath, ContainerName};
+    use crate::{
+        AccountSas, BlobName, BlobPath, Caller, ContainerName, Grant, Request, Sas, SasKind,
+        Suffixes,
+    };
     use proptest::prelude::*;
 
     fn parse(text: &str) -> ConnectionString {
@@ -357,6 +414,56 @@ mod tests {
         assert_eq!(endpoint.url(&target), format!("http://h:1{target}"));
         let host_style = Endpoint::parse("https://acct.blob.test").expect("is a URL");
         assert_eq!(host_style.target(&Resource::Account, &[("comp", "list")]), "/?comp=list");
+    }
+
+    /// What is sent by each kind of secret is let in by our own service.
+    #[test]
+    fn prepared_requests_are_authorized() {
+        let blob = Resource::Blob(BlobPath {
+            container: ContainerName::new("con").expect("is a name"),
+            name: BlobName::new("a b+c").expect("is a name"),
+        });
+        let moment: Timestamp = "2026-11-28T16:17:00Z".parse().expect("is a moment");
+        let key = AccountKey::from_bytes(b"key");
+        let kind = SasKind::Account(AccountSas {
+            services: "b".to_owned(),
+            resource_types: "o".to_owned(),
+        });
+        let sas = Sas::new(kind, "w", "2027-01-01T00:00:00Z".parse().expect("is a moment"));
+        let account = AccountName::new("acct").expect("is a name");
+        let sas = sas.sign(&account, &key, &blob, None).expect("fits");
+        let by_key = format!(
+            "AccountName=acct;AccountKey={};BlobEndpoint=http://h:1/acct",
+            key.to_base64().as_str()
+        );
+        let by_sas = format!("BlobEndpoint=http://acct.blob.localhost;SharedAccessSignature={sas}");
+        for text in [by_key, by_sas] {
+            let connection = parse(&text);
+            let headers = vec![
+                ("x-ms-page-write".to_owned(), "clear".to_owned()),
+                ("x-ms-range".to_owned(), "bytes=0-511".to_owned()),
+            ];
+            let query = [("comp", "page")];
+            let prepared = connection.prepare(
+                &connection.primary,
+                Method::Put,
+                &blob,
+                &query,
+                headers,
+                moment,
+            );
+            let prepared = prepared.expect("is prepared");
+            assert!(!format!("{prepared:?}").contains("sig="));
+            let fields =
+                prepared.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            let headers = Headers::of(fields).expect("headers");
+            let request =
+                Request::parse("PUT", &prepared.url, headers, &Suffixes::new(["localhost"]));
+            let caller = Caller { moment, address: None, is_https: false };
+            let grant =
+                request.expect("is a request").authorize(std::slice::from_ref(&key), None, &caller);
+            assert!(matches!(grant, Ok(Grant::Owner | Grant::Sas { .. })), "{grant:?}");
+        }
     }
 
     proptest! {

@@ -103,7 +103,7 @@ pub use body::{Body, BodyReader, Received};
 pub use checksum::{Checksum, ChecksumKind, Checksums, crc64, encode_crc64, md5};
 pub use code::Code;
 pub use conditions::{Access, AppendConditions, Conditions, ETag, SequenceConditions, State, Tags};
-pub use connection::{BadConnectionString, ConnectionString, Endpoint, Secret};
+pub use connection::{BadConnectionString, ConnectionString, Endpoint, Prepared, Secret};
 pub use headers::{Headers, MAX_HEADER_BYTES, MAX_HEADERS};
 pub use lease::{BadLeaseId, Lease, LeaseAction, LeaseDuration, LeaseId, LeaseState};
 pub use names::{AccountName, BlobName, BlobPath, ContainerName, MAX_BLOB_NAME, MAX_BLOB_SEGMENTS};
