@@ -83,6 +83,11 @@ impl Request {
         self.method == Method::Head
     }
 
+    /// Every header, for what is not part of the dialect.
+    pub const fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
     /// The resource that is addressed.
     pub const fn resource(&self) -> &Resource {
         &self.address.resource
