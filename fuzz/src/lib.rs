@@ -271,3 +271,23 @@ pub fn machine_configuration(data: &[u8]) {
         assert!(strongroom_machine::Configuration::from_archive(&archive).is_ok());
     }
 }
+
+/// A request of Azure's blob service, with its body.
+pub fn azure_request(data: &[u8]) {
+    strongroom_azure::fuzz::fuzz_request(data);
+}
+
+/// A structured body of Azure's blob service.
+pub fn azure_structured(data: &[u8]) {
+    strongroom_azure::fuzz::fuzz_structured(data);
+}
+
+/// Ids of snapshots, versions, connection strings.
+pub fn azure_text(data: &[u8]) {
+    strongroom_azure::fuzz::fuzz_text(data);
+}
+
+/// XML bodies of Azure's blob service.
+pub fn azure_xml(data: &[u8]) {
+    strongroom_azure::fuzz::fuzz_xml(data);
+}
