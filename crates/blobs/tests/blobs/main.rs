@@ -9,6 +9,7 @@
 )]
 
 mod copies;
+mod crash;
 mod lists;
 mod model;
 mod rules;
