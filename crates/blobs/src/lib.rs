@@ -26,6 +26,8 @@
 mod change;
 mod commit;
 mod decide;
+#[cfg(test)]
+mod golden_tests;
 mod journal;
 mod lease;
 mod map;

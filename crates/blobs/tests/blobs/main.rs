@@ -9,8 +9,11 @@
 )]
 
 mod copies;
+mod costs;
 mod crash;
+mod killed;
 mod lists;
 mod model;
+mod readers;
 mod rules;
 mod tools;
