@@ -15,9 +15,9 @@ use std::{
     time::Duration,
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, unbounded};
 use redb::{ReadableDatabase as _, ReadableTable as _, WriteTransaction};
-use strongroom_base::lock;
+use strongroom_base::{lock, start_thread};
 
 use crate::{
     change::{Change, Done},
@@ -27,8 +27,11 @@ use crate::{
     record::{Op, Record},
     refusal::Refusal,
     rows::{Ticks, keys},
-    slots::{Pending, Place, Slot},
-    state::{ALL_SLOTS, Counters, EPOCHS, EpochUse, NAMES, StateError, Tables, write_counters},
+    slots::{DataFiles, Pending, Place, Slot},
+    state::{
+        ALL_SLOTS, Counters, EPOCHS, EpochUse, GENERATIONS, NAMES, StateError, Tables,
+        write_counters,
+    },
     store::{Options, Shared, StoreError},
 };
 
@@ -38,6 +41,8 @@ const MAX_GROUP: usize = 256;
 const MAX_GROUP_BYTES: usize = 8 << 20;
 /// Rows that one step of background work looks at.
 const STEP: u32 = 256;
+/// Slots that one step gives back; each is a call of the file system.
+const RELEASE_STEP: usize = 32;
 /// Files that may wait for a checkpoint.
 const MAX_DIRTY_FILES: usize = 512;
 /// How long the committer sleeps before it looks at the clock.
@@ -89,6 +94,26 @@ pub(crate) struct Committer {
     /// When changes began to wait for a checkpoint.
     oldest: Option<Duration>,
     settlers: Vec<Sender<()>>,
+    sweeper: Sender<Sweep>,
+}
+
+/// What the sweeper does. It deletes files, which may take minutes: some file systems discard each piece of a file.
+enum Sweep {
+    /// Both files of a generation.
+    Generation(u64),
+    /// Say that all before is done.
+    Answer(Sender<()>),
+}
+
+fn sweep(files: &DataFiles, work: &Receiver<Sweep>) {
+    for one in work {
+        match one {
+            // A file that stays is found again when the store is opened.
+            Sweep::Generation(generation) => drop(files.remove(generation)),
+            // Who waited may have gone.
+            Sweep::Answer(settler) => drop(settler.send(())),
+        }
+    }
 }
 
 /// Applies what the journal has behind the state, and returns the counters then.
@@ -193,6 +218,10 @@ impl Committer {
         }
         drop(names);
         drop(transaction);
+        let (sweeper, work) = unbounded();
+        let files = Arc::clone(&shared.files);
+        // It ends when the committer has gone and its work is done; it has no part of the state.
+        drop(start_thread("blob-sweeper", move || sweep(&files, &work)));
         Ok(Self {
             shared,
             journal,
@@ -204,7 +233,25 @@ impl Committer {
             release: None,
             oldest: None,
             settlers: Vec::new(),
+            sweeper,
         })
+    }
+
+    /// Deletes files of generations that are no more. Only after a checkpoint: before it, the journal may need them.
+    pub(crate) fn sweep_leftovers(&self) -> Result<(), StoreError> {
+        let transaction = self.shared.state.database.begin_read().map_err(StateError::from)?;
+        let known = transaction.open_table(GENERATIONS).map_err(StateError::from)?;
+        for generation in self.shared.files.generations().map_err(StoreError::Data)? {
+            if known.get(generation).map_err(StateError::from)?.is_none() {
+                self.ask_sweeper(Sweep::Generation(generation));
+            }
+        }
+        Ok(())
+    }
+
+    fn ask_sweeper(&self, work: Sweep) {
+        // It receives as long as this sender lives.
+        drop(self.sweeper.send(work));
     }
 
     /// Works until the store is closed.
@@ -216,9 +263,8 @@ impl Committer {
                     TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
                 })
             } else if self.settlers.is_empty() || self.is_stopped() || self.oldest.is_none() {
-                for settler in self.settlers.drain(..) {
-                    // Who waited may have gone.
-                    let _sent = settler.send(());
+                for settler in std::mem::take(&mut self.settlers) {
+                    self.ask_sweeper(Sweep::Answer(settler));
                 }
                 self.waiting.recv_timeout(IDLE)
             } else {
@@ -476,7 +522,7 @@ impl Committer {
             let mut found = Vec::new();
             for row in tables.freed.range(from..).map_err(StateError::from)? {
                 let (key, checkpoint) = row.map_err(StateError::from)?;
-                if found.len() > crate::numbers::size(u64::from(STEP)) {
+                if found.len() >= RELEASE_STEP {
                     next = Some(key.value());
                     break;
                 }
@@ -504,7 +550,7 @@ impl Committer {
     ) -> Result<(), StoreError> {
         let (generation, number, block) = key;
         if number == ALL_SLOTS {
-            self.shared.files.remove(generation).map_err(StoreError::Data)?;
+            self.ask_sweeper(Sweep::Generation(generation));
             let slots = (generation, 0)..=(generation, u64::MAX);
             tables.free.retain_in(slots, |_, ()| false).map_err(StateError::from)?;
             let slots = (generation, 0, 0)..=(generation, u64::MAX, u32::MAX);

@@ -5,7 +5,7 @@
 //! its records are durable.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs::{self, File, OpenOptions},
     io,
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
@@ -180,19 +180,32 @@ impl DataFiles {
         }
     }
 
-    /// Deletes both files of a generation.
+    /// Deletes both files of a generation. It may take long: a file system gives the room of each piece back.
     pub(crate) fn remove(&self, generation: u64) -> io::Result<()> {
-        let mut open = lock(&self.open);
         for is_home in [true, false] {
             let id = FileId { generation, is_home };
-            open.files.remove(&id);
-            open.dirty.remove(&id);
+            {
+                let mut open = lock(&self.open);
+                open.files.remove(&id);
+                open.dirty.remove(&id);
+            }
             match fs::remove_file(self.path(id)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
         }
         Ok(())
+    }
+
+    /// The generations that have files.
+    pub(crate) fn generations(&self) -> io::Result<BTreeSet<u64>> {
+        let mut found = BTreeSet::new();
+        for entry in fs::read_dir(&self.folder)? {
+            let path = PathBuf::from(entry?.file_name());
+            let stem = path.file_stem().and_then(|stem| stem.to_str());
+            found.extend(stem.and_then(|stem| u64::from_str_radix(stem, 16).ok()));
+        }
+        Ok(found)
     }
 
     /// How many files were written since the last [`DataFiles::sync`].

@@ -112,7 +112,7 @@ pub struct Status {
 /// What the committer and readers share.
 pub(crate) struct Shared {
     pub(crate) state: State,
-    pub(crate) files: DataFiles,
+    pub(crate) files: Arc<DataFiles>,
     /// Held for writing while slots and the state are not in step.
     pub(crate) in_step: RwLock<()>,
     pub(crate) failure: Mutex<Option<Arc<StoreError>>>,
@@ -180,7 +180,7 @@ impl Store {
         let (id, counters) = state.identity()?;
         let shared = Arc::new(Shared {
             state,
-            files: DataFiles::new(folder.join("data")),
+            files: Arc::new(DataFiles::new(folder.join("data"))),
             in_step: RwLock::new(()),
             failure: Mutex::default(),
             records: AtomicU64::default(),
@@ -195,7 +195,8 @@ impl Store {
         let mut committer =
             Committer::new(Arc::clone(&shared), journal, counters, options, waiting)?;
         // The end of the old journal may be torn: nothing is written behind it.
-        committer.checkpoint().inspect_err(|_| shared.state.gate.shut())?;
+        let ready = committer.checkpoint().and_then(|()| committer.sweep_leftovers());
+        ready.inspect_err(|_| shared.state.gate.shut())?;
         let committer = start_thread("blob-committer", move || committer.run());
         Ok(Self { shared, changes, committer: Some(committer), _lock: lock_file })
     }
