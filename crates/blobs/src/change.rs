@@ -1,4 +1,4 @@
-//! What a caller can ask to change, and what it gets back: the domain's words, without HTTP.
+//! What a caller can ask to change, and what is answered: the domain's words, without HTTP.
 
 use bytes::Bytes;
 
@@ -198,7 +198,7 @@ pub enum BlobChange {
     Lease(LeaseAction),
     /// Begin a copy to it.
     BeginCopy(NewCopy),
-    /// Go on with a copy.
+    /// Continue a copy.
     Copy {
         /// The id of the copy.
         id: String,

@@ -74,7 +74,7 @@ enum Attempt {
     Done(Vec<Result<Done, Refusal>>),
     /// One change cannot be applied; the others are tried again without it.
     Without(usize, Refusal),
-    /// None is applied, and the store goes on.
+    /// None is applied, and the store continues.
     Refused(Refusal),
 }
 
@@ -89,7 +89,7 @@ pub(crate) struct Committer {
     ended: BTreeSet<(u64, u32)>,
     /// Deleted containers to empty.
     doomed: BTreeSet<u64>,
-    /// Where the release of slots goes on.
+    /// Where the release of slots continues.
     release: Option<(u64, u64, u32)>,
     /// When changes began to wait for a checkpoint.
     oldest: Option<Duration>,

@@ -115,19 +115,31 @@ impl DataFiles {
         self.folder.join(format!("{:016x}.{kind}", file.generation))
     }
 
+    /// A file to write to.
     fn file(&self, id: FileId) -> io::Result<Arc<File>> {
+        match self.existing(id, true)? {
+            Some(file) => Ok(file),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// A file, if it is there or is to be created.
+    fn existing(&self, id: FileId, create: bool) -> io::Result<Option<Arc<File>>> {
         let mut open = lock(&self.open);
         open.uses = open.uses.saturating_add(1);
         let now = open.uses;
         if let Some((file, used)) = open.files.get_mut(&id) {
             *used = now;
-            return Ok(Arc::clone(file));
+            return Ok(Some(Arc::clone(file)));
         }
         let path = self.path(id);
         let mut options = OpenOptions::new();
         options.read(true).write(true).mode(0o600);
         let file = match options.open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if !create {
+                    return Ok(None);
+                }
                 open.named = true;
                 options.create(true).open(&path)?
             }
@@ -141,12 +153,16 @@ impl DataFiles {
         }
         let file = Arc::new(file);
         open.files.insert(id, (Arc::clone(&file), now));
-        Ok(file)
+        Ok(Some(file))
     }
 
     /// Reads `start..` of a slot. What lies behind the file's end is zero.
     pub(crate) fn read(&self, place: Place, start: u64, bytes: &mut [u8]) -> io::Result<()> {
-        let file = self.file(place.file)?;
+        let Some(file) = self.existing(place.file, false)? else {
+            // It was deleted after the map was read: the next look at the map says so.
+            bytes.fill(0);
+            return Ok(());
+        };
         let mut done = 0;
         while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
             let at = place.offset(start).saturating_add(crate::numbers::wide(done));
@@ -174,7 +190,8 @@ impl DataFiles {
     pub(crate) fn punch(&self, place: Place, start: u64, end: u64) -> io::Result<()> {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         let len = end.saturating_sub(start);
-        match fallocate(&*self.file(place.file)?, flags, place.offset(start), len) {
+        let Some(file) = self.existing(place.file, false)? else { return Ok(()) };
+        match fallocate(&*file, flags, place.offset(start), len) {
             Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
             Err(error) => Err(error.into()),
         }

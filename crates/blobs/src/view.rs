@@ -113,7 +113,7 @@ pub struct ListMarker {
 pub struct ListQuery {
     /// What names begin with.
     pub prefix: String,
-    /// Names that go on with it are given once, up to it.
+    /// Names that continue with it are given once, up to it.
     pub delimiter: Option<String>,
     /// Where to continue.
     pub marker: Option<ListMarker>,

@@ -201,7 +201,7 @@ fn every_prefix(work_before: usize, seed: u64) {
         let found = store.status().records;
         assert!(found >= wanted, "{found} of {wanted} records at {len}");
         same(&seen(&store), state, &format!("{len} of {behind}, {wanted} records"));
-        // It goes on, and what it does then survives as well.
+        // It continues, and what it does then survives as well.
         store.apply(create("new", 512)).expect("creates");
         store.apply(write("new", 0, vec![5; 512])).expect("writes");
     }
@@ -269,7 +269,7 @@ fn a_journal_that_is_missing_or_another_stores_is_refused() {
 }
 
 #[test]
-fn a_change_that_finds_no_room_is_refused_and_the_store_goes_on() {
+fn a_change_that_finds_no_room_is_refused_and_the_store_continues() {
     let root = folder();
     let clock = TestClock::new();
     let path = root.path().join("s");
@@ -325,4 +325,30 @@ fn a_damaged_cell_is_refused_and_never_written_over_with_a_good_checksum() {
     store.apply(snapshot("a")).expect("a snapshot");
     assert_eq!(store.apply(write("a", 0, vec![2; 4096])), Err(damaged));
     store.apply(write("a", 0, vec![2; 16384])).expect("replaces all of it");
+}
+
+#[test]
+fn a_store_that_fails_reads_and_changes_nothing_until_it_is_opened_again() {
+    let root = folder();
+    let clock = TestClock::new();
+    let path = root.path().join("s");
+    let store = store_in(&path, &clock, AccountKind::Standard);
+    store.apply(create("a", 65536)).expect("creates");
+    store.apply(write("a", 0, vec![1; 4096])).expect("writes");
+    store.apply(create("b", 65536)).expect("creates");
+    let before = seen(&store);
+    // The data file of `b` cannot be made: that is no want of room.
+    let in_the_way = path.join("data/0000000000000002.home");
+    fs::create_dir(&in_the_way).expect("a folder");
+    assert_eq!(store.apply(write("b", 0, vec![2; 4096])), Err(Refusal::NotDurable));
+    assert_eq!(store.apply(write("a", 0, vec![3; 4096])), Err(Refusal::Stopped));
+    assert!(matches!(store.status().failure.as_deref(), Some(StoreError::Apply(_))));
+    assert!(seen(&store) == before, "it reads");
+    store.checkpoint();
+    store.settle();
+    drop(store);
+    fs::remove_dir(&in_the_way).expect("removes");
+    let store = Store::open(&path, options(&clock)).expect("opens");
+    same(&seen(&store), &before, "opened again");
+    store.apply(write("b", 0, vec![2; 4096])).expect("writes again");
 }
