@@ -11,11 +11,15 @@ use std::{
     collections::BTreeSet,
     io,
     path::Path,
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
     time::Duration,
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, unbounded};
 use redb::{ReadableDatabase as _, ReadableTable as _, WriteTransaction};
 use strongroom_base::{lock, start_thread};
 
@@ -43,6 +47,8 @@ const MAX_GROUP_BYTES: usize = 8 << 20;
 const STEP: u32 = 256;
 /// Slots that one step gives back; each is a call of the file system.
 const RELEASE_STEP: usize = 32;
+/// How often data files are written to the disk between two checkpoints.
+const FLUSHES: u64 = 8;
 /// Files that may wait for a checkpoint.
 const MAX_DIRTY_FILES: usize = 512;
 /// How long the committer sleeps before it looks at the clock.
@@ -95,6 +101,13 @@ pub(crate) struct Committer {
     oldest: Option<Duration>,
     settlers: Vec<Sender<()>>,
     sweeper: Sender<Sweep>,
+    /// Asks for data files to be written to the disk before the next checkpoint.
+    flusher: Sender<()>,
+    /// How long the journal was then, in bytes since the last checkpoint.
+    flushed: u64,
+    /// Both helpers, and whether they are to end.
+    helpers: Vec<JoinHandle<()>>,
+    is_closing: Arc<AtomicBool>,
 }
 
 /// What the sweeper does. It deletes files, which may take minutes: some file systems discard each piece of a file.
@@ -105,10 +118,12 @@ enum Sweep {
     Answer(Sender<()>),
 }
 
-fn sweep(files: &DataFiles, work: &Receiver<Sweep>) {
+fn sweep(files: &DataFiles, work: &Receiver<Sweep>, is_closing: &AtomicBool) {
     for one in work {
         match one {
-            // A file that stays is found again when the store is opened.
+            // What is left is found again when the store is opened.
+            Sweep::Generation(_) if is_closing.load(Ordering::SeqCst) => {}
+            // The same holds for a file that cannot be deleted.
             Sweep::Generation(generation) => drop(files.remove(generation)),
             // Who waited may have gone.
             Sweep::Answer(settler) => drop(settler.send(())),
@@ -220,8 +235,13 @@ impl Committer {
         drop(transaction);
         let (sweeper, work) = unbounded();
         let files = Arc::clone(&shared.files);
-        // It ends when the committer has gone and its work is done; it has no part of the state.
-        drop(start_thread("blob-sweeper", move || sweep(&files, &work)));
+        let is_closing = Arc::new(AtomicBool::new(false));
+        let ends = Arc::clone(&is_closing);
+        let sweeps = start_thread("blob-sweeper", move || sweep(&files, &work, &ends));
+        let (flusher, asked) = bounded(1);
+        let files = Arc::clone(&shared.files);
+        let flushes =
+            start_thread("blob-flusher", move || asked.iter().for_each(|()| files.flush()));
         Ok(Self {
             shared,
             journal,
@@ -234,6 +254,10 @@ impl Committer {
             oldest: None,
             settlers: Vec::new(),
             sweeper,
+            flusher,
+            flushed: 0,
+            helpers: vec![sweeps, flushes],
+            is_closing,
         })
     }
 
@@ -300,6 +324,18 @@ impl Committer {
                 Some(_) => break,
                 None => {}
             }
+        }
+        self.end_helpers();
+    }
+
+    /// Waits for the file that is deleted now, and no other: nobody may touch the folder after the store is closed.
+    fn end_helpers(&mut self) {
+        self.is_closing.store(true, Ordering::SeqCst);
+        self.sweeper = unbounded().0;
+        self.flusher = bounded(1).0;
+        for helper in self.helpers.drain(..) {
+            // One that panicked has ended as well.
+            drop(helper.join());
         }
     }
 
@@ -458,6 +494,12 @@ impl Committer {
             }
         }
         self.oldest.get_or_insert_with(|| self.options.clock.monotonic());
+        let written = self.journal.bytes_since();
+        if written.saturating_sub(self.flushed) >= self.options.checkpoint_size / FLUSHES {
+            self.flushed = written;
+            // A full queue asks for the same.
+            let _asked = self.flusher.try_send(());
+        }
         self.publish();
     }
 
@@ -494,6 +536,7 @@ impl Committer {
         transaction.commit().map_err(StateError::from)?;
         self.counters = counters;
         self.oldest = None;
+        self.flushed = 0;
         // Old segments that stay for want of room for a new one do no harm, and the next checkpoint tries again.
         let _tried = self.journal.forget_before(counters.next_record, &*self.options.entropy);
         self.release = Some((0, 0, 0));

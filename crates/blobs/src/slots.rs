@@ -91,6 +91,8 @@ impl Place {
 pub(crate) struct DataFiles {
     folder: PathBuf,
     open: Mutex<Open>,
+    /// Whether a call of `fdatasync` failed: the system reports it once, and the bytes may be lost.
+    has_failed: Mutex<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -107,7 +109,7 @@ struct Open {
 impl DataFiles {
     /// The files in a folder.
     pub(crate) fn new(folder: PathBuf) -> Self {
-        Self { folder, open: Mutex::default() }
+        Self { folder, open: Mutex::default(), has_failed: Mutex::default() }
     }
 
     fn path(&self, file: FileId) -> PathBuf {
@@ -230,8 +232,25 @@ impl DataFiles {
         lock(&self.open).dirty.len()
     }
 
+    /// Begins to make written files durable, so that [`DataFiles::sync`] has less to wait for.
+    pub(crate) fn flush(&self) {
+        let mut has_failed = lock(&self.has_failed);
+        let dirty: Vec<Arc<File>> = lock(&self.open).dirty.values().map(Arc::clone).collect();
+        *has_failed |= dirty.iter().any(|file| file.sync_data().is_err());
+    }
+
     /// Makes everything durable that was written before the call.
     pub(crate) fn sync(&self) -> io::Result<()> {
+        let mut has_failed = lock(&self.has_failed);
+        if *has_failed {
+            return Err(io::Error::other("a data file could not be made durable before"));
+        }
+        let result = self.sync_dirty();
+        *has_failed = result.is_err();
+        result
+    }
+
+    fn sync_dirty(&self) -> io::Result<()> {
         let (dirty, named) = {
             let mut open = lock(&self.open);
             (std::mem::take(&mut open.dirty), std::mem::take(&mut open.named))

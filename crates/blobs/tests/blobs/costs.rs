@@ -107,3 +107,24 @@ fn deleted_snapshots_give_their_space_back() {
     store.settle();
     assert_eq!(used(), size, "the snapshot's");
 }
+
+#[test]
+fn files_of_no_generation_are_deleted_when_the_store_is_opened() {
+    let root = folder();
+    let clock = TestClock::new();
+    let path = root.path().join("s");
+    let store = store_in(&path, &clock, AccountKind::Standard);
+    store.apply(create("a", BLOCK)).expect("creates");
+    store.apply(write("a", 0, vec![3; 512])).expect("writes");
+    drop(store);
+    let left = path.join("data/00000000000000ff.aside");
+    std::fs::write(&left, [1; 512]).expect("writes");
+    let store = Store::open(&path, crate::tools::options(&clock)).expect("opens");
+    store.settle();
+    assert!(!left.exists());
+    let view = store.view().expect("a view");
+    let head = view.head(&blob("a"), None).expect("is there");
+    let mut page = [0; 512];
+    view.read(&head, 0, &mut page).expect("stays");
+    assert_eq!(page, [3; 512]);
+}
