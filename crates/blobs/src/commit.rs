@@ -1,7 +1,7 @@
 //! The committer: the one thread that changes the store.
 //!
-//! It takes all changes that wait, decides each against the state as the earlier ones of the group left it, appends their
-//! records, makes them durable by one `fdatasync`, writes the slots, commits the state without durability, and
+//! It takes all changes that wait, decides each against the state as the earlier ones of the group left it, appends
+//! their records, makes them durable by one `fdatasync`, writes the slots, commits the state without durability, and
 //! replies. Between groups it makes checkpoints and does background work in small steps.
 //!
 //! After an error that leaves open what is on the disk the store stops: it reads, and refuses changes until it is

@@ -17,9 +17,9 @@
 //!  View::diff  ─▶ changed: pages touched in the epochs between ─▶ blocks: which of them have content
 //! ```
 //!
-//! A checkpoint makes data files and state durable and deletes the journal before it. After a crash the state is that of
-//! the last checkpoint, and the journal from there on is applied again, by the same code. One rule makes that
-//! right: *a slot that the last checkpoint uses for another version is never written* ([`map`]).
+//! A checkpoint makes data files and state durable and deletes the journal before it. After a crash the state is
+//! that of the last checkpoint, and the journal from there on is applied again, by the same code. One rule makes
+//! that right: *a slot that the last checkpoint uses for another version is never written* ([`map`]).
 //!
 //! Decision 0032 says why; `docs/understand/blob-format.md` has every byte.
 

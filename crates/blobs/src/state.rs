@@ -1,8 +1,8 @@
 //! The state: the tables of redb, how they are opened, and what a checkpoint writes.
 //!
 //! Every group of changes is one transaction without durability; a checkpoint is a durable one. The file is behind a
-//! [`Gate`]: once the store has failed, redb cannot write to it any more, so that closing it makes nothing durable whose
-//! data may be missing.
+//! [`Gate`]: once the store has failed, redb cannot write to it any more, so that closing it makes nothing durable
+//! whose data may be missing.
 
 use std::{
     fs::OpenOptions,

@@ -28,7 +28,8 @@ const QUEUE: usize = 1024;
 /// How a store works.
 #[derive(Clone)]
 pub struct Options {
-    /// A checkpoint follows when the journal has grown by this, in bytes. It bounds what is applied again after a crash.
+    /// A checkpoint follows when the journal has grown by this, in bytes. It bounds what is applied again after a
+    /// crash.
     pub checkpoint_size: u64,
     /// A checkpoint follows when changes are older than this.
     pub checkpoint_interval: Duration,

@@ -1,7 +1,7 @@
 //! Reading: names and maps as one moment had them, and pages as they are.
 //!
-//! A [`View`] is a read transaction of the state. Bytes are read outside of it, from slots that may change meanwhile: every
-//! read looks the map up again, checks the checksums, and tries again if the committer was faster.
+//! A [`View`] is a read transaction of the state. Bytes are read outside of it, from slots that may change
+//! meanwhile: every read looks the map up again, checks the checksums, and tries again if the committer was faster.
 
 use std::{
     cmp::Reverse,
