@@ -417,7 +417,12 @@ impl Committer {
         let mut results = Vec::new();
         let (pending, chores) = {
             let mut applier = applier(&shared, &transaction, counters.checkpoint)?;
+            let is_tight = self.is_tight();
             for (index, work) in group.iter().enumerate() {
+                if is_tight && work.data_len() > 0 {
+                    results.push(Err(Refusal::Full));
+                    continue;
+                }
                 let stamp = counters.stamp.saturating_add(1).max(now.0);
                 let decider = Decider {
                     applier: &applier,
@@ -510,12 +515,19 @@ impl Committer {
         self.shared.journal_bytes.store(self.journal.bytes_since(), Ordering::SeqCst);
     }
 
+    /// Whether what is left on the disk is needed for checkpoints and deletions.
+    fn is_tight(&self) -> bool {
+        self.journal.free_room() < self.options.reserve_size
+    }
+
     fn is_checkpoint_due(&self) -> bool {
         let now = self.options.clock.monotonic();
         let age = self.oldest.map(|oldest| now.saturating_sub(oldest));
         age.is_some_and(|age| age >= self.options.checkpoint_interval)
             || self.journal.bytes_since() >= self.options.checkpoint_size
             || self.shared.files.dirty_files() >= MAX_DIRTY_FILES
+            // The journal's room is the first that can be given back.
+            || self.journal.bytes_since() > self.options.reserve_size / 8 && self.is_tight()
     }
 
     fn try_checkpoint(&mut self) {
@@ -617,6 +629,13 @@ impl Work {
     fn reply(self, result: Result<Done, Refusal>) {
         if let Self::Change(_, reply) = self {
             reply(result);
+        }
+    }
+
+    fn data_len(&self) -> usize {
+        match self {
+            Self::Change(change, _) => change.data_len(),
+            _ => 0,
         }
     }
 

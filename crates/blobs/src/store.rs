@@ -35,6 +35,9 @@ pub struct Options {
     pub checkpoint_interval: Duration,
     /// The length of a segment of the journal, in bytes.
     pub segment_size: u64,
+    /// Room that is kept free on the disk, in bytes: with less, changes that carry data are refused. A checkpoint, a
+    /// deletion and the next opening need some.
+    pub reserve_size: u64,
     /// Memory for the state, in bytes.
     pub cache_size: u64,
     /// The time.
@@ -44,12 +47,13 @@ pub struct Options {
 }
 
 impl Options {
-    /// Checkpoints after 256 MiB or a minute, segments of 64 MiB, a cache of 64 MiB.
+    /// Checkpoints after 256 MiB or a minute, segments of 64 MiB, a reserve of 128 MiB, a cache of 64 MiB.
     pub fn new(clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
         Self {
             checkpoint_size: 256 << 20,
             checkpoint_interval: Duration::from_mins(1),
             segment_size: 64 << 20,
+            reserve_size: 128 << 20,
             cache_size: 64 << 20,
             clock,
             entropy,

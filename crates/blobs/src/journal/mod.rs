@@ -97,6 +97,11 @@ impl Journal {
         Ok(())
     }
 
+    /// The room on the disk of the journal, in bytes.
+    pub(crate) fn free_room(&self) -> u64 {
+        free_room(&self.folder)
+    }
+
     /// How much was appended since records were last forgotten, in bytes.
     pub(crate) fn bytes_since(&self) -> u64 {
         self.since
@@ -128,7 +133,9 @@ impl Journal {
             .write(true)
             .mode(0o600)
             .open(&unfinished)?;
-        let size = self.segment_size.max(len.saturating_add(SEGMENT_HEAD));
+        // On a disk that is almost full a segment takes a part of the rest.
+        let size = self.segment_size.min(free_room(&self.folder) / 4);
+        let size = size.max(len.saturating_add(SEGMENT_HEAD));
         let made = reserve(&file, 0, size)
             .and_then(|()| file.write_all(&head.encode()))
             .and_then(|()| file.sync_all())
@@ -175,6 +182,13 @@ pub(crate) fn reserve(file: &File, offset: u64, len: u64) -> io::Result<()> {
         Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The room on the disk of a folder that the caller may use, in bytes.
+pub(crate) fn free_room(folder: &Path) -> u64 {
+    // A disk that does not say is taken for empty: its errors are heard when it is written.
+    let known = rustix::fs::statvfs(folder);
+    known.map_or(u64::MAX, |known| known.f_bavail.saturating_mul(known.f_frsize))
 }
 
 fn write_all_at<'a>(

@@ -28,6 +28,7 @@ fn open(path: &Path) -> Store {
         // Checkpoints come in the middle.
         checkpoint_size: 1 << 20,
         segment_size: 1 << 20,
+        reserve_size: 0,
         ..Options::new(Arc::new(SystemClock), Arc::new(SystemEntropy))
     };
     Store::open(path, options).expect("opens")

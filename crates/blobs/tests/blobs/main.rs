@@ -11,6 +11,7 @@
 mod copies;
 mod costs;
 mod crash;
+mod full;
 mod killed;
 mod lists;
 mod model;

@@ -72,6 +72,7 @@ pub(crate) fn options(clock: &Arc<TestClock>) -> Options {
         checkpoint_size: 1 << 40,
         checkpoint_interval: Duration::from_secs(1 << 30),
         segment_size: 1 << 20,
+        reserve_size: 0,
         cache_size: 8 << 20,
         ..Options::new(clock.clone(), Seeded::new(7))
     }
