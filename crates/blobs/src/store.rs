@@ -124,16 +124,28 @@ pub(crate) struct Shared {
     pub(crate) records: AtomicU64,
     pub(crate) checkpoints: AtomicU64,
     pub(crate) journal_bytes: AtomicU64,
+    /// Dropped last, when the state is closed.
+    pub(crate) _lock: FolderLock,
+}
+
+/// That no other store is open in the folder.
+pub(crate) struct FolderLock(fs::File);
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        // A process that is being started has the file open for a moment as well, and with it the lock.
+        let _unlocked = rustix::fs::flock(&self.0, rustix::fs::FlockOperation::Unlock);
+    }
 }
 
 /// A store of blobs, open.
 ///
-/// Dropping it waits for the changes that were submitted, and makes a checkpoint.
+/// Dropping it waits for the changes that were submitted, and makes a checkpoint. It is in use until its views are
+/// dropped as well.
 pub struct Store {
     shared: Arc<Shared>,
     changes: Sender<Message>,
     committer: Option<JoinHandle<()>>,
-    _lock: fs::File,
 }
 
 impl Store {
@@ -191,6 +203,7 @@ impl Store {
             records: AtomicU64::default(),
             checkpoints: AtomicU64::default(),
             journal_bytes: AtomicU64::default(),
+            _lock: FolderLock(lock_file),
         });
         let folder = folder.join("journal");
         let recovered = recover(&shared, &folder, id, counters);
@@ -203,7 +216,7 @@ impl Store {
         let ready = committer.checkpoint().and_then(|()| committer.sweep_leftovers());
         ready.inspect_err(|_| shared.state.gate.shut())?;
         let committer = start_thread("blob-committer", move || committer.run());
-        Ok(Self { shared, changes, committer: Some(committer), _lock: lock_file })
+        Ok(Self { shared, changes, committer: Some(committer) })
     }
 
     /// Asks for a change. `reply` is called by the committer's thread when the change is durable or refused; it must be

@@ -89,7 +89,10 @@ fn a_store_is_opened_once_and_created_in_an_empty_folder() {
     let store = store_in(&path, &clock, AccountKind::Standard);
     let open = || Store::open(&path, options(&clock));
     assert!(matches!(open().err(), Some(StoreError::InUse { .. })));
+    let view = store.view().expect("a view");
     drop(store);
+    assert!(matches!(open().err(), Some(StoreError::InUse { .. })), "a view reads the state");
+    drop(view);
     open().expect("opens again");
     let again = Store::create(&path, &options(&clock));
     assert!(matches!(again, Err(StoreError::Exists { .. })));
