@@ -1,0 +1,242 @@
+//! Copies to a blob: begin, steps while they are pending, and their ends.
+
+use super::{
+    Decider, Decision, Undecided,
+    blobs::{Present, check_range, check_sequence, check_size, done, shrink},
+};
+use crate::{
+    change::{Access, CopyStep, Done, NewBlob, NewCopy},
+    lease::{Lease, LeaseState},
+    record::{Mark, Op},
+    refusal::Refusal,
+    rows::{self, Blob, BlobName, Copy, CopyStatus, Etag, IncrementalCopy, SnapshotId},
+};
+
+impl Decider<'_, '_, '_> {
+    pub(super) fn begin_copy(
+        &self,
+        name: &BlobName,
+        container: u64,
+        key: Vec<u8>,
+        present: Option<Present>,
+        access: &Access,
+        new: &NewCopy,
+    ) -> Decision {
+        check_size(new.blob.size)?;
+        check_sequence(new.blob.sequence)?;
+        self.admit_create(present.as_ref(), access)?;
+        if let Some(present) = &present {
+            if present.blob.is_copy_pending() {
+                return Err(Refusal::PendingCopyOperation.into());
+            }
+            let lease = present.blob.lease.as_ref();
+            let is_held = Lease::state(lease, self.moment.now) == LeaseState::Leased;
+            if is_held && lease.is_some_and(|lease| lease.duration.is_some()) {
+                return Err(Refusal::InfiniteLeaseRequired.into());
+            }
+        }
+        let copy = Copy {
+            id: self.uuid(),
+            source: new.source.clone(),
+            status: CopyStatus::Pending,
+            done: 0,
+            total: new.blob.size,
+            completed: None,
+            description: None,
+            incremental: None,
+        };
+        match (new.incremental, present) {
+            (Some(source), Some(present)) => self.next_increment(&present, copy, source, new),
+            (source, present) => {
+                if let Some(present) = &present {
+                    self.admit_overwrite(name, container, present)?;
+                }
+                let first = |source| IncrementalCopy { source, last_source: None, snapshot: None };
+                let copy = Copy { incremental: source.map(first), ..copy };
+                Ok(self.overwritten(key, present.as_ref(), copy, &new.blob))
+            }
+        }
+    }
+
+    fn admit_overwrite(
+        &self,
+        name: &BlobName,
+        container: u64,
+        present: &Present,
+    ) -> Result<(), Undecided> {
+        if present.blob.is_incremental() {
+            return Err(Refusal::OperationNotAllowedOnIncrementalCopyBlob.into());
+        }
+        if self.has_premium_rules(&name.container.account)?
+            && self.has_snapshots(container, &name.blob)?
+        {
+            return Err(Refusal::SnapshotsPresent.into());
+        }
+        Ok(())
+    }
+
+    /// A new generation that the copy fills.
+    fn overwritten(
+        &self,
+        key: Vec<u8>,
+        present: Option<&Present>,
+        copy: Copy,
+        new: &NewBlob,
+    ) -> (Vec<Op>, Done) {
+        let generation = self.next_generation;
+        let mark = self.marked(new.size, new.sequence);
+        let lease = present.and_then(|present| present.blob.lease.clone());
+        let id = copy.id.clone();
+        let blob = Blob { copy: Some(copy), ..self.new_blob(new, lease) };
+        let mut ops: Vec<Op> = present.into_iter().map(Present::end).collect();
+        ops.push(Op::Begin { generation });
+        ops.push(Op::Mark { generation, mark });
+        ops.push(Op::Put { key, value: rows::encode(&blob) });
+        (ops, Done { copy: Some(id), ..done(mark) })
+    }
+
+    fn next_increment(
+        &self,
+        present: &Present,
+        copy: Copy,
+        source: SnapshotId,
+        new: &NewCopy,
+    ) -> Decision {
+        let before = present.blob.copy.as_ref();
+        let Some((before, memory)) = before.and_then(|b| b.incremental.map(|m| (b, m))) else {
+            return Err(Refusal::IncrementalCopyBlobMismatch.into());
+        };
+        if before.source != new.source {
+            return Err(Refusal::IncrementalCopyBlobMismatch.into());
+        }
+        if memory.last_source.is_some_and(|last| source <= last) {
+            return Err(Refusal::IncrementalCopyOfEarlierSnapshot.into());
+        }
+        let generation = present.blob.generation;
+        let mark = self.marked(new.blob.size, new.blob.sequence);
+        let id = copy.id.clone();
+        let copy = Copy { incremental: Some(IncrementalCopy { source, ..memory }), ..copy };
+        let blob = Blob {
+            copy: Some(copy),
+            properties: new.blob.properties.clone(),
+            metadata: new.blob.metadata.clone(),
+            ..present.blob.clone()
+        };
+        let mut ops = vec![Op::Mark { generation, mark }, present.put(&blob)];
+        let old = present.mark().size;
+        match memory.last_source {
+            // The first copy did not end well: nothing that it left may stay.
+            None if old > 0 => ops.push(Op::Clear { generation, offset: 0, len: old }),
+            _ => ops.extend(shrink(generation, old, new.blob.size)),
+        }
+        Ok((ops, Done { copy: Some(id), ..done(mark) }))
+    }
+
+    pub(super) fn copy_step(
+        &self,
+        container: u64,
+        name: &BlobName,
+        present: &Present,
+        access: &Access,
+        id: &str,
+        step: &CopyStep,
+    ) -> Decision {
+        let Some(copy) = present.blob.copy.clone().filter(|_| present.blob.is_copy_pending())
+        else {
+            return Err(Refusal::NoPendingCopyOperation.into());
+        };
+        if copy.id != id {
+            return Err(Refusal::CopyIdMismatch.into());
+        }
+        let old = present.mark();
+        let mark = self.marked(old.size, old.sequence);
+        let generation = present.blob.generation;
+        let passed = |done: u64| {
+            let copy = Copy { done: done.min(copy.total), ..copy.clone() };
+            present.put(&Blob { copy: Some(copy), ..present.blob.clone() })
+        };
+        let marked = Op::Mark { generation, mark };
+        let ops = match step {
+            CopyStep::Write { offset, data, done } => {
+                let write = self.write_op(present, *offset, data)?;
+                [marked, passed(*done)].into_iter().chain(write).collect()
+            }
+            CopyStep::Clear { offset, len, done } => {
+                check_range(*offset, *len, old.size)?;
+                let clear = Op::Clear { generation, offset: *offset, len: *len };
+                vec![marked, passed(*done), clear]
+            }
+            CopyStep::Finish => return Ok(self.finish(container, name, present, copy)),
+            CopyStep::Fail { description } => {
+                let description = Some(description.clone());
+                let copy = Copy { status: CopyStatus::Failed, description, ..copy };
+                return Ok(self.ended(present, copy));
+            }
+            CopyStep::Abort => {
+                Lease::admits(present.blob.lease.as_ref(), access.lease.as_ref(), self.moment.now)?;
+                let copy = Copy { status: CopyStatus::Aborted, ..copy };
+                return Ok(self.ended(present, copy));
+            }
+        };
+        Ok((ops, done(mark)))
+    }
+
+    fn finish(
+        &self,
+        container: u64,
+        name: &BlobName,
+        present: &Present,
+        copy: Copy,
+    ) -> (Vec<Op>, Done) {
+        let old = present.mark();
+        let mark = self.marked(old.size, old.sequence);
+        let generation = present.blob.generation;
+        let snapshot = SnapshotId(self.moment.stamp);
+        let incremental = copy.incremental.map(|memory| IncrementalCopy {
+            source: memory.source,
+            last_source: Some(memory.source),
+            snapshot: Some(snapshot),
+        });
+        let copy = Copy {
+            status: CopyStatus::Success,
+            done: copy.total,
+            completed: Some(self.moment.now),
+            incremental,
+            ..copy
+        };
+        let blob = Blob { copy: Some(copy), ..present.blob.clone() };
+        let mut ops = vec![Op::Mark { generation, mark }, present.put(&blob)];
+        let mut answer = done(mark);
+        if incremental.is_some() {
+            let mut frozen = Self::frozen(present);
+            frozen.etag = Etag(mark.etag);
+            frozen.modified = mark.modified;
+            ops.extend(self.snapshot_ops(container, name, blob, frozen));
+            answer.snapshot = Some(snapshot);
+        }
+        (ops, answer)
+    }
+
+    /// A copy that ended without success leaves an empty blob. The base of incremental copies keeps its pages: the next
+    /// one begins from the last snapshot that was copied, and writes or clears every page that this one touched.
+    fn ended(&self, present: &Present, copy: Copy) -> (Vec<Op>, Done) {
+        let copy = Copy { completed: Some(self.moment.now), ..copy };
+        let blob = Blob { copy: Some(copy), ..present.blob.clone() };
+        if blob.is_incremental() {
+            let Mark { size, sequence, .. } = present.mark();
+            let mark = self.marked(size, sequence);
+            let generation = blob.generation;
+            return (vec![Op::Mark { generation, mark }, present.put(&blob)], done(mark));
+        }
+        let generation = self.next_generation;
+        let mark = self.marked(0, present.mark().sequence);
+        let blob = Blob { generation, ..blob };
+        let ops = vec![
+            present.end(),
+            Op::Begin { generation },
+            Op::Mark { generation, mark },
+            present.put(&blob),
+        ];
+        (ops, done(mark))
+    }
+}

@@ -1,0 +1,149 @@
+//! Golden files: bytes that later versions must read. `STRONGROOM_BLESS=1` writes them.
+
+use std::{fmt::Write as _, fs, path::Path};
+
+use bytes::Bytes;
+
+use crate::{
+    AccessPolicy, Account, AccountKey, AccountKind, Copy, CopyStatus, Etag, Lease, LeaseId,
+    Properties, Redundancy, SnapshotId, Ticks,
+    journal::frame::{SEGMENT_HEAD, SegmentHead},
+    record::{Mark, Op, Record},
+    rows::{self, Blob, Container, ContainerName, Frozen, keys},
+    slots::Slot,
+    state::{Generation, Version},
+};
+
+fn golden(name: &str, bytes: &[u8]) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    if std::env::var_os("STRONGROOM_BLESS").is_some() {
+        fs::write(&path, bytes).expect("writes");
+    }
+    let kept = fs::read(&path).expect("the golden file");
+    assert!(kept == bytes, "{name} is not what this version writes");
+}
+
+fn records() -> Vec<Record> {
+    let data = Bytes::from((0..8192_u32).map(|n| n.to_le_bytes()[0]).collect::<Vec<u8>>());
+    let mark = Mark { size: 1 << 20, etag: 17, modified: 1_700_000_000, sequence: 3 };
+    let ops = [
+        Op::Put { key: b"key".to_vec(), value: b"value".to_vec() },
+        Op::Remove { key: b"key".to_vec() },
+        Op::Begin { generation: 5 },
+        Op::Mark { generation: 5, mark },
+        Op::Seal { generation: 5 },
+        Op::End { generation: 5, epoch: 2 },
+        Op::Merge { generation: 5, epoch: 2, limit: 256 },
+        Op::Clear { generation: 5, offset: 65536, len: 512 },
+    ];
+    let write = Op::Write { generation: 5, offset: 3584, len: 1024, data };
+    let last = Record { stamp: 19, ops: vec![Op::Mark { generation: 5, mark }, write] };
+    vec![Record { stamp: 18, ops: ops.to_vec() }, last]
+}
+
+#[test]
+fn the_journal_is_what_it_was() {
+    let head = SegmentHead { store: [7; 16], first: 41, salt: [9; 16] };
+    let mut bytes = head.encode();
+    for (number, record) in (41..).zip(records()) {
+        let (payload, data) = record.encode();
+        bytes.extend(head.frame(number, 40, (&payload, &data)));
+        bytes.extend(payload);
+        bytes.extend(data);
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+    }
+    golden("journal-v1.bin", &bytes);
+    let bytes = Bytes::from(bytes);
+    assert_eq!(SegmentHead::decode(&bytes), Some(head));
+    let mut at = SEGMENT_HEAD;
+    for (number, record) in (41..).zip(records()) {
+        let frame = head.whole_frame(&bytes, at).expect("a frame");
+        assert_eq!((frame.number, frame.durable), (number, 40));
+        assert_eq!(Record::decode(&frame.payload), Ok(record));
+        at = frame.end;
+    }
+    assert_eq!(at, crate::numbers::wide(bytes.len()));
+}
+
+fn blob() -> Blob {
+    Blob {
+        generation: 5,
+        created: Ticks(17_000_000_000_000_000),
+        properties: Properties {
+            content_type: Some("application/octet-stream".to_owned()),
+            ..Properties::default()
+        },
+        metadata: [("disk".to_owned(), "vda".to_owned())].into(),
+        lease: Some(Lease {
+            id: LeaseId("one".to_owned()),
+            duration: Some(15),
+            expires: Some(Ticks(17_000_000_150_000_000)),
+            breaks: None,
+        }),
+        copy: Some(Copy {
+            id: "id".to_owned(),
+            source: "http://source".to_owned(),
+            status: CopyStatus::Success,
+            done: 512,
+            total: 512,
+            completed: Some(Ticks(17_000_000_000_000_001)),
+            description: None,
+            incremental: None,
+        }),
+        frozen: None,
+    }
+}
+
+#[test]
+fn rows_are_what_they_were() {
+    let hex = |bytes: &[u8]| -> String {
+        bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    };
+    let account = Account {
+        kind: AccountKind::Premium,
+        redundancy: Redundancy::RaGrs,
+        keys: [AccountKey::new(vec![1; 4]), AccountKey::new(vec![2; 4])],
+        rules: true,
+        created: Ticks(17_000_000_000_000_000),
+    };
+    let container = Container {
+        id: 17_000_000_000_000_001,
+        etag: Etag(17_000_000_000_000_002),
+        modified: 1_700_000_000,
+        metadata: [("a".to_owned(), "b".to_owned())].into(),
+        policies: vec![AccessPolicy {
+            id: "policy".to_owned(),
+            start: None,
+            expiry: Some(Ticks(18_000_000_000_000_000)),
+            permissions: Some("rw".to_owned()),
+        }],
+        lease: None,
+    };
+    let frozen =
+        Frozen { epoch: 3, size: 512, etag: Etag(9), modified: 1_700_000_000, sequence: 0 };
+    let snapshot = Blob { frozen: Some(frozen), lease: None, copy: None, ..blob() };
+    let name = ContainerName::new("account", "container");
+    let rows = [
+        (keys::account("account"), rows::encode(&account)),
+        (keys::container(&name), rows::encode(&container)),
+        (keys::blob(7, "disk", Some(8)), rows::encode(&snapshot)),
+        (keys::blob(7, "disk", None), rows::encode(&blob())),
+        (keys::doomed(7), Vec::new()),
+    ];
+    let mut text = String::new();
+    for (key, value) in &rows {
+        writeln!(text, "{} {}", hex(key), String::from_utf8_lossy(value)).expect("text");
+    }
+    let mark = Mark { size: 512, etag: 9, modified: 1_700_000_000, sequence: 4 };
+    let generation = Generation { mark, epoch: 3, aside: 6 };
+    writeln!(text, "generation {}", hex(&generation.encode())).expect("text");
+    let mut checksums = [0; 16];
+    checksums[1] = 0x0102_0304;
+    let version = Version { slot: Slot::Aside(5), written: 0b11 << 8, checksums };
+    writeln!(text, "version {}", hex(&version.encode())).expect("text");
+    golden("rows-v1.txt", text.as_bytes());
+    let again: Blob = rows::decode(b"", &rows[3].1).expect("reads");
+    assert_eq!(again, blob());
+    let again: SnapshotId = rows::decode(b"", b"8").expect("reads");
+    assert_eq!(again, SnapshotId(8));
+}

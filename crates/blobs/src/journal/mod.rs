@@ -1,0 +1,214 @@
+//! The journal: segments of frames, each the record of one change, in order.
+//!
+//! It knows files and numbers of records; it does not know what records mean. A record is acknowledged when
+//! [`Journal::append`] returns. Segments are preallocated, where the file system can do it.
+//!
+//! After an error of a write or of `fdatasync` the journal refuses everything until the store is opened again: what the
+//! segment then holds is not known, and only a recovery, which reads it, may decide.
+
+pub(crate) mod frame;
+mod replay;
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{FallocateFlags, fallocate};
+use strongroom_base::{Entropy, EntropyExt as _};
+
+pub use self::replay::JournalDamage;
+pub(crate) use self::replay::replay;
+
+use self::frame::{FRAME_HEAD, SEGMENT_HEAD, SegmentHead, padded};
+use crate::{numbers::wide, record::Record};
+
+/// The journal of an open store, at its end.
+pub(crate) struct Journal {
+    folder: PathBuf,
+    store: [u8; 16],
+    segment_size: u64,
+    segment: Option<Segment>,
+    /// Bytes of records since the last [`Journal::forget_before`].
+    since: u64,
+}
+
+struct Segment {
+    file: File,
+    head: SegmentHead,
+    end: u64,
+    size: u64,
+}
+
+/// Why nothing was appended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AppendError {
+    /// No segment could be made. Nothing was written, and the next try may succeed.
+    #[error("a new segment of the journal cannot be created")]
+    Segment(#[source] io::Error),
+    /// The records may be in the file or not.
+    #[error("the journal cannot be written")]
+    Write(#[source] io::Error),
+}
+
+impl Journal {
+    /// A journal that continues with a new segment.
+    pub(crate) fn new(folder: PathBuf, store: [u8; 16], segment_size: u64) -> Self {
+        Self { folder, store, segment_size, segment: None, since: 0 }
+    }
+
+    /// Writes records, the first of them with the number `first`, and makes them durable by one `fdatasync`.
+    pub(crate) fn append(
+        &mut self,
+        first: u64,
+        records: &[Record],
+        entropy: &dyn Entropy,
+    ) -> Result<(), AppendError> {
+        let encoded: Vec<_> = records.iter().map(Record::encode).collect();
+        let len = encoded.iter().fold(0_u64, |sum, (head, data)| {
+            let payload = wide(head.len()).saturating_add(wide(data.len()));
+            sum.saturating_add(padded(FRAME_HEAD.saturating_add(payload)))
+        });
+        let fits = |segment: &Segment| segment.end.saturating_add(len) <= segment.size;
+        let mut segment = match self.segment.take() {
+            Some(segment) if fits(&segment) => segment,
+            _ => self.create(first, len, entropy).map_err(AppendError::Segment)?,
+        };
+        let durable = first.saturating_sub(1);
+        let frames = encoded.iter().zip(first..).map(|((head, data), number)| {
+            let frame = segment.head.frame(number, durable, (head, data));
+            let len = FRAME_HEAD + wide(head.len()) + wide(data.len());
+            let pad = crate::numbers::size(padded(len).saturating_sub(len));
+            (frame, head, data, pad)
+        });
+        let frames: Vec<_> = frames.collect();
+        let zeros = [0; 8];
+        let slices = frames.iter().flat_map(|(frame, head, data, pad)| {
+            [frame.as_slice(), head.as_slice(), data.as_ref(), zeros.get(..*pad).unwrap_or(&[])]
+        });
+        write_all_at(&segment.file, segment.end, slices)
+            .and_then(|()| segment.file.sync_data())
+            .map_err(AppendError::Write)?;
+        segment.end = segment.end.saturating_add(len);
+        self.since = self.since.saturating_add(len);
+        self.segment = Some(segment);
+        Ok(())
+    }
+
+    /// The room on the disk of the journal, in bytes.
+    pub(crate) fn free_room(&self) -> u64 {
+        free_room(&self.folder)
+    }
+
+    /// How much was appended since records were last forgotten, in bytes.
+    pub(crate) fn bytes_since(&self) -> u64 {
+        self.since
+    }
+
+    /// Deletes the segments that hold only records before `number`, which the next record gets.
+    pub(crate) fn forget_before(&mut self, number: u64, entropy: &dyn Entropy) -> io::Result<()> {
+        let old = segments(&self.folder)?;
+        if self.segment.as_ref().is_none_or(|segment| segment.end > SEGMENT_HEAD) {
+            self.segment = Some(self.create(number, 0, entropy)?);
+        }
+        self.since = 0;
+        for (first, path) in old {
+            if first < number {
+                fs::remove_file(path)?;
+            }
+        }
+        sync_folder(&self.folder)
+    }
+
+    fn create(&self, first: u64, len: u64, entropy: &dyn Entropy) -> io::Result<Segment> {
+        let head = SegmentHead { store: self.store, first, salt: entropy.array() };
+        let path = self.folder.join(file_name(first));
+        let unfinished = path.with_extension("unfinished");
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .open(&unfinished)?;
+        // On a disk that is almost full a segment takes a part of the rest.
+        let size = self.segment_size.min(free_room(&self.folder) / 4);
+        let size = size.max(len.saturating_add(SEGMENT_HEAD));
+        let made = reserve(&file, 0, size)
+            .and_then(|()| file.write_all(&head.encode()))
+            .and_then(|()| file.sync_all())
+            .and_then(|()| fs::rename(&unfinished, &path))
+            .and_then(|()| sync_folder(&self.folder));
+        if let Err(error) = made {
+            // The room is wanted for what is there already; an unfinished segment is ignored if it stays.
+            let _left = fs::remove_file(&unfinished);
+            return Err(error);
+        }
+        Ok(Segment { file, head, end: SEGMENT_HEAD, size })
+    }
+}
+
+/// The segments of a journal, by the numbers of their first records.
+pub(crate) fn segments(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let is_segment = path.extension().is_some_and(|extension| extension == "journal");
+        let stem = path.file_stem().and_then(|stem| stem.to_str());
+        if let Some(first) = stem.and_then(|stem| u64::from_str_radix(stem, 16).ok())
+            && is_segment
+        {
+            found.push((first, path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn file_name(first: u64) -> String {
+    format!("{first:016x}.journal")
+}
+
+/// Makes the names in a folder durable.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Takes room for a range of a file. A file system that cannot do it takes the room when it is written.
+pub(crate) fn reserve(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    match fallocate(file, FallocateFlags::KEEP_SIZE, offset, len) {
+        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The room on the disk of a folder that the caller may use, in bytes.
+pub(crate) fn free_room(folder: &Path) -> u64 {
+    // A disk that does not say is taken for empty: its errors are heard when it is written.
+    let known = rustix::fs::statvfs(folder);
+    known.map_or(u64::MAX, |known| known.f_bavail.saturating_mul(known.f_frsize))
+}
+
+fn write_all_at<'a>(
+    file: &File,
+    offset: u64,
+    slices: impl Iterator<Item = &'a [u8]>,
+) -> io::Result<()> {
+    let mut at = offset;
+    let mut small: Vec<u8> = Vec::new();
+    // Small pieces are joined, long ones are written from where they are.
+    for slice in slices {
+        if slice.len() < 1 << 16 {
+            small.extend(slice);
+            continue;
+        }
+        file.write_all_at(&small, at)?;
+        at = at.saturating_add(wide(small.len()));
+        small.clear();
+        file.write_all_at(slice, at)?;
+        at = at.saturating_add(wide(slice.len()));
+    }
+    file.write_all_at(&small, at)
+}

@@ -1,0 +1,20 @@
+//! The store as its callers use it: against a model, through crashes, by Azure's rules, and at what cost.
+#![allow(clippy::disallowed_methods, reason = "real time and real processes are tried here")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "test helpers fail by panicking, and the model prints its seed"
+)]
+
+mod copies;
+mod costs;
+mod crash;
+mod full;
+mod killed;
+mod lists;
+mod model;
+mod readers;
+mod rules;
+mod tools;
