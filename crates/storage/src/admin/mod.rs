@@ -1,0 +1,395 @@
+//! Administering accounts: commands and replies as data, carried out on an open store.
+//!
+//! [`run`] does so wherever the store is: it opens the store if nobody has it, or asks the process that has it, over a
+//! socket in the folder of the data that only the owner of the process may use. Keys are in the replies of
+//! [`Command::Create`], [`Command::Keys`] and [`Command::RegenerateKey`] and nowhere else.
+
+mod socket;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use azure::{AccountName, ConnectionString, Endpoint, Secret};
+use blobs::{
+    AccountChange, AccountKey, AccountKind, Change, KeyNumber, NewAccount, ReadError, Redundancy,
+    Refusal, Store, View,
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use strongroom_azure as azure;
+use strongroom_base::{Clock, Entropy, EntropyExt as _};
+use strongroom_blobs as blobs;
+
+pub use socket::Socket;
+
+use crate::{StorageError, map, storage::open_store};
+
+/// How often a store is asked for that another process has just taken or given back.
+const TRIES: u32 = 50;
+/// How long after one another.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// One of an account's keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhichKey {
+    /// `key1`.
+    Key1,
+    /// `key2`.
+    Key2,
+}
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case")]
+pub enum Command {
+    /// Create an account with two new keys.
+    Create {
+        /// Its name.
+        name: String,
+        /// What it is made for.
+        kind: AccountKind,
+        /// Where its data is kept.
+        redundancy: Redundancy,
+        /// Whether the limits of its kind are enforced.
+        rules: bool,
+        /// The URL of the server, for the connection string: `http://HOST:PORT`, or with `{account}` in its host.
+        endpoint: String,
+    },
+    /// List the accounts.
+    List,
+    /// Show an account.
+    Show {
+        /// Its name.
+        name: String,
+    },
+    /// Show the keys of an account.
+    Keys {
+        /// Its name.
+        name: String,
+        /// The URL of the server, as in [`Command::Create`].
+        endpoint: String,
+    },
+    /// Replace a key of an account.
+    RegenerateKey {
+        /// Its name.
+        name: String,
+        /// Which key.
+        key: WhichKey,
+        /// The URL of the server, as in [`Command::Create`].
+        endpoint: String,
+    },
+    /// Delete an account with everything in it.
+    Delete {
+        /// Its name.
+        name: String,
+    },
+    /// Say how the store stands.
+    Status,
+}
+
+/// An account, without its keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountShown {
+    /// Its name.
+    pub name: String,
+    /// What it is made for.
+    pub kind: AccountKind,
+    /// Where its data is kept.
+    pub redundancy: Redundancy,
+    /// Whether the limits of its kind are enforced.
+    pub rules: bool,
+    /// When it was created.
+    pub created: Timestamp,
+}
+
+/// A key of an account. It is not shown by `Debug`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyShown {
+    /// Which one.
+    pub name: WhichKey,
+    /// The key in base64.
+    pub value: String,
+    /// What clients need to reach the account with this key.
+    pub connection_string: String,
+}
+
+impl std::fmt::Debug for KeyShown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeyShown").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// An account with its keys. The connection string is not shown by `Debug`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountWithKeys {
+    /// The account.
+    #[serde(flatten)]
+    pub account: AccountShown,
+    /// Both keys.
+    pub keys: Vec<KeyShown>,
+    /// What clients need to reach the account: that of the first key.
+    pub connection_string: String,
+}
+
+impl std::fmt::Debug for AccountWithKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { account, keys, connection_string: _ } = self;
+        let mut shown = f.debug_struct("AccountWithKeys");
+        shown.field("account", account).field("keys", keys).finish_non_exhaustive()
+    }
+}
+
+/// How the store stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusShown {
+    /// How many accounts there are.
+    pub accounts: u64,
+    /// Changes in the life of the store.
+    pub records: u64,
+    /// Checkpoints since it was opened.
+    pub checkpoints: u64,
+    /// Bytes of the journal that would be applied again after a crash.
+    pub journal_bytes: u64,
+    /// Why the store takes no changes.
+    pub failure: Option<String>,
+}
+
+/// What is answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    /// An account was created, a key replaced, or keys were asked for.
+    Keys(AccountWithKeys),
+    /// The accounts by name.
+    Accounts {
+        /// The accounts.
+        accounts: Vec<AccountShown>,
+    },
+    /// An account.
+    Account(AccountShown),
+    /// An account was deleted.
+    Deleted,
+    /// How the store stands.
+    Status(StatusShown),
+    /// The command is refused.
+    Refused {
+        /// What kind of refusal it is.
+        kind: RefusedKind,
+        /// Why.
+        message: String,
+    },
+}
+
+/// What kind of refusal a command gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusedKind {
+    /// The account does not exist.
+    NotFound,
+    /// The account exists.
+    Exists,
+    /// A name or a URL is not valid.
+    Invalid,
+    /// The store failed.
+    Failed,
+}
+
+impl Reply {
+    fn refused(kind: RefusedKind, message: impl Into<String>) -> Self {
+        Self::Refused { kind, message: message.into() }
+    }
+}
+
+impl From<Refusal> for Reply {
+    fn from(refusal: Refusal) -> Self {
+        let kind = match refusal {
+            Refusal::AccountNotFound => RefusedKind::NotFound,
+            Refusal::AccountExists => RefusedKind::Exists,
+            Refusal::InvalidName => RefusedKind::Invalid,
+            _ => RefusedKind::Failed,
+        };
+        Self::refused(kind, refusal.to_string())
+    }
+}
+
+impl From<ReadError> for Reply {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Refused(refusal) => refusal.into(),
+            error => Self::refused(RefusedKind::Failed, error.to_string()),
+        }
+    }
+}
+
+/// Carries a command out on the store in a folder of data, or has it carried out by the process that serves it. Only
+/// [`Command::Create`] makes a store.
+pub fn run(
+    data_dir: &Path,
+    command: &Command,
+    clock: &Arc<dyn Clock>,
+    entropy: &Arc<dyn Entropy>,
+) -> Result<Reply, StorageError> {
+    let create = matches!(command, Command::Create { .. });
+    let mut tries = 0;
+    loop {
+        let in_use = match open_store(data_dir, create, clock, entropy) {
+            Ok(store) => return refused(execute(&store, command, &**entropy)),
+            Err(error @ StorageError::InUse { .. }) => error,
+            Err(error) => return Err(error),
+        };
+        // The other process may be at its start or its end: then there is no socket, and soon no lock or a socket.
+        match socket::ask(data_dir, command) {
+            Ok(Some(reply)) => return refused(reply),
+            Ok(None) if tries < TRIES => tries += 1,
+            Ok(None) => return Err(in_use),
+            Err(error) => return Err(error),
+        }
+        clock.sleep(PAUSE);
+    }
+}
+
+fn refused(reply: Reply) -> Result<Reply, StorageError> {
+    match reply {
+        Reply::Refused { kind, message } => Err(StorageError::Refused { kind, message }),
+        reply => Ok(reply),
+    }
+}
+
+/// Carries a command out on an open store.
+pub fn execute(store: &Store, command: &Command, entropy: &dyn Entropy) -> Reply {
+    match carry_out(store, command, entropy) {
+        Ok(reply) | Err(reply) => reply,
+    }
+}
+
+fn carry_out(store: &Store, command: &Command, entropy: &dyn Entropy) -> Result<Reply, Reply> {
+    let view = || store.view().map_err(|error| Reply::from(ReadError::State(error)));
+    let change = |name: &str, change: AccountChange| {
+        let change = Change::Account { name: name.to_owned(), change };
+        store.apply(change).map(|_| ()).map_err(Reply::from)
+    };
+    match command {
+        Command::Create { name, kind, redundancy, rules, endpoint } => {
+            check_names(name, endpoint)?;
+            let keys = [new_key(entropy), new_key(entropy)];
+            let (kind, redundancy, rules) = (*kind, *redundancy, *rules);
+            if kind == AccountKind::Premium && redundancy != Redundancy::Lrs {
+                return Err(Reply::refused(
+                    RefusedKind::Invalid,
+                    "a premium account has no secondary: its redundancy is LRS",
+                ));
+            }
+            let new = NewAccount { kind, redundancy, keys, rules };
+            change(name, AccountChange::Create(new))?;
+            keys_of(&view()?, name, endpoint)
+        }
+        Command::List => {
+            let accounts = view()?.accounts()?;
+            let accounts = accounts.iter().map(|(name, account)| shown(name, account)).collect();
+            Ok(Reply::Accounts { accounts })
+        }
+        Command::Show { name } => Ok(Reply::Account(shown(name, &view()?.account(name)?))),
+        Command::Keys { name, endpoint } => {
+            check_names(name, endpoint)?;
+            keys_of(&view()?, name, endpoint)
+        }
+        Command::RegenerateKey { name, key, endpoint } => {
+            check_names(name, endpoint)?;
+            let number = match key {
+                WhichKey::Key1 => KeyNumber::First,
+                WhichKey::Key2 => KeyNumber::Second,
+            };
+            change(name, AccountChange::SetKey(number, new_key(entropy)))?;
+            keys_of(&view()?, name, endpoint)
+        }
+        Command::Delete { name } => {
+            change(name, AccountChange::Delete)?;
+            Ok(Reply::Deleted)
+        }
+        Command::Status => {
+            let status = store.status();
+            let accounts = u64::try_from(view()?.accounts()?.len()).unwrap_or(u64::MAX);
+            Ok(Reply::Status(StatusShown {
+                accounts,
+                records: status.records,
+                checkpoints: status.checkpoints,
+                journal_bytes: status.journal_bytes,
+                failure: status.failure.map(|failure| failure.to_string()),
+            }))
+        }
+    }
+}
+
+impl Command {
+    /// The account that it changes.
+    pub(crate) fn changed_account(&self) -> Option<&str> {
+        match self {
+            Self::Create { name, .. }
+            | Self::RegenerateKey { name, .. }
+            | Self::Delete { name } => Some(name),
+            Self::List | Self::Show { .. } | Self::Keys { .. } | Self::Status => None,
+        }
+    }
+}
+
+fn new_key(entropy: &dyn Entropy) -> AccountKey {
+    AccountKey::new(entropy.array::<64>().to_vec())
+}
+
+fn check_names(name: &str, endpoint: &str) -> Result<(), Reply> {
+    let name = AccountName::new(name).map_err(|_| Refusal::InvalidName)?;
+    endpoints(&name, endpoint)
+        .map(|_| ())
+        .ok_or_else(|| Reply::refused(RefusedKind::Invalid, "the endpoint is not valid"))
+}
+
+/// Primary and secondary of an account: by a host that has `{account}`, or by paths below any other host.
+fn endpoints(name: &AccountName, endpoint: &str) -> Option<(Endpoint, Endpoint)> {
+    let secondary = format!("{name}-secondary");
+    let at = |account: &str| {
+        let url = if endpoint.contains("{account}") {
+            endpoint.replace("{account}", account)
+        } else {
+            format!("{}/{account}", endpoint.trim_end_matches('/'))
+        };
+        Endpoint::parse(&url)
+    };
+    Some((at(name.as_str())?, at(&secondary)?))
+}
+
+fn shown(name: &str, account: &blobs::Account) -> AccountShown {
+    AccountShown {
+        name: name.to_owned(),
+        kind: account.kind,
+        redundancy: account.redundancy,
+        rules: account.rules,
+        created: map::timestamp(account.created),
+    }
+}
+
+fn keys_of(view: &View, name: &str, endpoint: &str) -> Result<Reply, Reply> {
+    let account = view.account(name)?;
+    let invalid = || Reply::from(Refusal::InvalidName);
+    let account_name = AccountName::new(name).map_err(|_| invalid())?;
+    let (primary, secondary) = endpoints(&account_name, endpoint).ok_or_else(invalid)?;
+    let is_readable = account.redundancy == Redundancy::RaGrs;
+    let key = |which: WhichKey, key: azure::AccountKey| KeyShown {
+        name: which,
+        value: key.to_base64().to_string(),
+        connection_string: ConnectionString {
+            account: Some(account_name.clone()),
+            secret: Secret::Key(key),
+            primary: primary.clone(),
+            secondary: is_readable.then(|| secondary.clone()),
+        }
+        .to_text()
+        .to_string(),
+    };
+    let [first, second] = map::keys(&account);
+    let first = key(WhichKey::Key1, first);
+    Ok(Reply::Keys(AccountWithKeys {
+        account: shown(name, &account),
+        connection_string: first.connection_string.clone(),
+        keys: vec![first, key(WhichKey::Key2, second)],
+    }))
+}

@@ -1,0 +1,146 @@
+//! Commands over a socket in the folder of the data: one line of JSON in, one line out.
+
+use std::{
+    fs,
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    os::{
+        fd::AsRawFd as _,
+        unix::{
+            fs::{DirBuilderExt as _, PermissionsExt as _},
+            net::UnixStream,
+        },
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _},
+    net::UnixListener,
+    sync::watch,
+};
+
+use super::{Command, Reply, execute};
+use crate::{Storage, StorageError};
+
+/// The name of the socket.
+const NAME: &str = "admin.sock";
+/// The longest line, in bytes.
+const LINE: u64 = 1 << 20;
+/// How long either side waits for a line.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The socket of a process that serves. It is gone when this is dropped.
+pub struct Socket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        fs::remove_file(&self.path).ok();
+    }
+}
+
+/// A socket's path that fits into its address, however long the folder's is.
+fn short(folder: &fs::File, name: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}/{name}", folder.as_raw_fd()))
+}
+
+impl Socket {
+    /// Makes the socket in the folder of a storage's data. Nobody but the owner of the process can use it at any moment.
+    pub fn bind(storage: &Storage) -> Result<Self, StorageError> {
+        let path = storage.folder().join(NAME);
+        let private = storage.folder().join(".admin");
+        let bind = || {
+            fs::remove_dir_all(&private).or_else(|error| {
+                if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+            })?;
+            fs::DirBuilder::new().mode(0o700).create(&private)?;
+            let folder = fs::File::open(&private)?;
+            let listener = UnixListener::bind(short(&folder, NAME))?;
+            let made = private.join(NAME);
+            fs::set_permissions(&made, fs::Permissions::from_mode(0o600))?;
+            // A socket of a process that was killed is replaced: only one process has the store.
+            fs::rename(&made, &path)?;
+            fs::remove_dir(&private)?;
+            Ok(listener)
+        };
+        let listener = bind().map_err(StorageError::local("make", &path))?;
+        Ok(Self { listener, path })
+    }
+
+    /// Serves commands until it is stopped.
+    pub async fn serve(self, storage: Arc<Storage>, mut stop: watch::Receiver<bool>) {
+        loop {
+            let accepted = tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                accepted = self.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let storage = Arc::clone(&storage);
+                    tokio::spawn(async move {
+                        let served = tokio::time::timeout(PATIENCE, one(stream, storage)).await;
+                        if let Ok(Err(error)) = served {
+                            tracing::warn!(%error, "a command over the socket broke off");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a command cannot be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+}
+
+async fn one(stream: tokio::net::UnixStream, storage: Arc<Storage>) -> io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut line = String::new();
+    tokio::io::BufReader::new(read.take(LINE)).read_line(&mut line).await?;
+    let command: Command = serde_json::from_str(&line)?;
+    let working = tokio::task::spawn_blocking(move || {
+        let reply = execute(&storage.store, &command, &*storage.entropy);
+        if let Some(name) = command.changed_account() {
+            storage.forget_account(name);
+        }
+        reply
+    });
+    let reply = working.await.map_err(io::Error::other)?;
+    let mut answer = serde_json::to_vec(&reply)?;
+    answer.push(b'\n');
+    write.write_all(&answer).await?;
+    write.shutdown().await
+}
+
+/// Asks the process that serves; none if nobody listens.
+pub(super) fn ask(data_dir: &Path, command: &Command) -> Result<Option<Reply>, StorageError> {
+    let failed = || StorageError::local("ask over", data_dir.join(NAME));
+    let folder = fs::File::open(data_dir).map_err(failed())?;
+    let mut stream = match UnixStream::connect(short(&folder, NAME)) {
+        Ok(stream) => stream,
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(failed()(error)),
+    };
+    let mut talk = || {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut line = serde_json::to_vec(command)?;
+        line.push(b'\n');
+        stream.write_all(&line)?;
+        let mut answer = String::new();
+        BufReader::new((&mut stream).take(LINE)).read_line(&mut answer)?;
+        Ok(answer)
+    };
+    let answer = talk().map_err(failed())?;
+    serde_json::from_str(&answer).map(Some).map_err(|_| StorageError::BadAnswer)
+}

@@ -1,0 +1,37 @@
+//! The HTTP face of storage accounts: it listens, reads requests in Azure's dialect, carries them out on a store of
+//! blobs, and answers in that dialect.
+//!
+//! ```text
+//!  http: listen, serve ─▶ face: read, authorize ─▶ operations, copies ─▶ storage: changes, reads ─▶ blobs::Store
+//!                            azure                  map: both dialects
+//! ```
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `face` | the way of a request, and its answer |
+//! | `storage` | the open store, without blocking the runtime |
+//! | `operations` | what each operation does |
+//! | `copies` | copies in the background, from this store and from other servers |
+//! | `map` | words of the dialect and words of the store, each way in one place |
+//! | `bodies` | memory that requests share, and reading bodies |
+//! | [`admin`] | accounts, administered on an open store or through the process that has it |
+//!
+//! It knows nothing of how pages are kept, and nothing of backups. What the store cannot do is refused by a code of 4xx:
+//! clients repeat a request for minutes after a 5xx.
+
+pub mod admin;
+
+mod bodies;
+mod copies;
+mod error;
+mod face;
+mod map;
+mod numbers;
+mod operations;
+mod serve;
+mod storage;
+
+pub use error::StorageError;
+pub use face::router;
+pub use serve::{Serve, serve};
+pub use storage::{Options, SecondaryState, Storage};

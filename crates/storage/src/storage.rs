@@ -1,0 +1,284 @@
+//! The open store as operations use it: changes and reads that never block a task of the runtime, accounts that are
+//! asked for with every request, and the memory that requests share.
+
+use std::{
+    collections::HashMap,
+    fs,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use azure::Suffixes;
+use blobs::{Account, Change, Done, ReadError, Refusal, Store, StoreError, View};
+use jiff::Timestamp;
+use strongroom_azure as azure;
+use strongroom_base::{Clock, Entropy, EntropyExt as _, SystemClock, SystemEntropy, lock};
+use strongroom_blobs as blobs;
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::{
+    StorageError,
+    bodies::{Budget, QUEUE},
+    copies::Copies,
+};
+
+/// Changes that are under way at once; the store's own queue is longer, so that it never blocks.
+const CHANGES: usize = 768;
+/// Reads that are under way at once; each has a thread.
+const READS: usize = 32;
+/// Bytes of bodies of requests in memory.
+const BODIES: u64 = 64 << 20;
+/// Bytes of pieces of answers in memory.
+const PIECES: u64 = 32 << 20;
+/// How long an account is known without asking the store.
+const KNOWN: Duration = Duration::from_secs(1);
+
+/// How a secondary stands; asked when a client wants its statistics.
+pub type SecondaryState = Arc<dyn Fn() -> azure::ServiceStats + Send + Sync>;
+
+/// How storage accounts are served.
+#[derive(Clone)]
+pub struct Options {
+    /// The names of domains below which `ACCOUNT.blob.NAME` is an account.
+    pub suffixes: Vec<String>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Chance.
+    pub entropy: Arc<dyn Entropy>,
+    /// Set where this store is the readable secondary of its RA-GRS accounts: then `ACCOUNT-secondary` is answered.
+    pub secondary: Option<SecondaryState>,
+}
+
+impl Default for Options {
+    /// Accounts below `localhost`, the machine's time and chance, no secondary.
+    fn default() -> Self {
+        Self {
+            suffixes: vec!["localhost".to_owned()],
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(SystemEntropy),
+            secondary: None,
+        }
+    }
+}
+
+/// Why the store did not do something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// By its rules.
+    Refused(Refusal),
+    /// Too many others ask.
+    Busy,
+    /// It has failed; the log says why.
+    Broken,
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Refused(refusal) => Self::Refused(refusal),
+            ReadError::State(_) | ReadError::File(_) => {
+                tracing::error!(error = %Chain(&error), "the store of blobs cannot be read");
+                Self::Broken
+            }
+        }
+    }
+}
+
+/// An error with its causes, for the log.
+struct Chain<'a>(&'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// Storage accounts, open.
+pub struct Storage {
+    pub(crate) store: Arc<Store>,
+    pub(crate) suffixes: Suffixes,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) secondary: Option<SecondaryState>,
+    pub(crate) bodies: Budget,
+    pub(crate) pieces: Budget,
+    pub(crate) copies: Copies,
+    folder: PathBuf,
+    accounts: Mutex<HashMap<String, (Duration, Arc<Account>)>>,
+    changes: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
+}
+
+/// The store's folder in the folder of the data.
+fn store_folder(data_dir: &Path) -> PathBuf {
+    data_dir.join("blobs")
+}
+
+/// Opens the store in a folder of data. It is created if there is none and `create` says so.
+pub(crate) fn open_store(
+    data_dir: &Path,
+    create: bool,
+    clock: &Arc<dyn Clock>,
+    entropy: &Arc<dyn Entropy>,
+) -> Result<Store, StorageError> {
+    let folder = store_folder(data_dir);
+    let options = blobs::Options::new(Arc::clone(clock), Arc::clone(entropy));
+    if !folder.join("state.redb").exists() {
+        if !create {
+            return Err(StorageError::NoStore { path: data_dir.to_owned() });
+        }
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir);
+        made.map_err(StorageError::local("create", data_dir))?;
+        Store::create(&folder, &options)?;
+    }
+    Ok(Store::open(&folder, options)?)
+}
+
+impl Storage {
+    /// Opens the storage accounts in a folder, which is created if it does not exist.
+    pub fn open(data_dir: &Path, options: Options) -> Result<Arc<Self>, StorageError> {
+        let store = open_store(data_dir, true, &options.clock, &options.entropy)?;
+        Self::new(Arc::new(store), data_dir, options)
+    }
+
+    /// Serves a store that is open; `data_dir` has what belongs to the service and not to the store.
+    pub fn new(
+        store: Arc<Store>,
+        data_dir: &Path,
+        options: Options,
+    ) -> Result<Arc<Self>, StorageError> {
+        let Options { suffixes, clock, entropy, secondary } = options;
+        Ok(Arc::new(Self {
+            store,
+            suffixes: Suffixes::new(suffixes.iter().map(String::as_str)),
+            clock,
+            entropy,
+            secondary,
+            bodies: Budget::new(BODIES),
+            pieces: Budget::new(PIECES),
+            copies: Copies::new(data_dir.join("copies"))?,
+            folder: data_dir.to_owned(),
+            accounts: Mutex::default(),
+            changes: Arc::new(Semaphore::new(CHANGES)),
+            reads: Arc::new(Semaphore::new(READS)),
+        }))
+    }
+
+    /// The store.
+    pub const fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// The folder with the data.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// A random id in the form of a GUID.
+    pub(crate) fn new_id(&self) -> String {
+        let bytes: [u8; 16] = self.entropy.array();
+        azure::LeaseId::from_bytes(bytes).to_string()
+    }
+
+    /// Asks for a change and waits until it is durable.
+    pub(crate) async fn change(&self, change: Change) -> Result<Done, Failure> {
+        let receiver = self.submit(change, ()).await?;
+        receiver.await.unwrap_or(Err(Refusal::Stopped)).map_err(Failure::Refused)
+    }
+
+    /// Asks for a change; changes happen in the order of these calls. `held` is dropped when the change is durable or
+    /// refused.
+    pub(crate) async fn submit(
+        &self,
+        change: Change,
+        held: impl Send + 'static,
+    ) -> Result<oneshot::Receiver<Result<Done, Refusal>>, Failure> {
+        let turn = tokio::time::timeout(QUEUE, Arc::clone(&self.changes).acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else { return Err(Failure::Busy) };
+        let (sender, receiver) = oneshot::channel();
+        self.store.submit(change, move |result| {
+            drop((turn, held));
+            // Without a receiver the client is gone, and the change stays.
+            sender.send(result).ok();
+        });
+        Ok(receiver)
+    }
+
+    /// Reads from the store, on a thread that may wait for the disk.
+    pub(crate) async fn look<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&View) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let turn = tokio::time::timeout(QUEUE, Arc::clone(&self.reads).acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else { return Err(Failure::Busy) };
+        let store = Arc::clone(&self.store);
+        let reading = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            let view = store.view().map_err(ReadError::State)?;
+            read(&view)
+        });
+        match reading.await {
+            Ok(read) => Ok(read?),
+            Err(error) => {
+                tracing::error!(%error, "a read of the store ended early");
+                Err(Failure::Broken)
+            }
+        }
+    }
+
+    /// An account, as it was a second ago at the earliest.
+    pub(crate) async fn account(&self, name: &str) -> Result<Arc<Account>, Failure> {
+        let now = self.clock.monotonic();
+        if let Some((known, account)) = lock(&self.accounts).get(name)
+            && now.saturating_sub(*known) < KNOWN
+        {
+            return Ok(Arc::clone(account));
+        }
+        let wanted = name.to_owned();
+        let found = self.look(move |view| view.account(&wanted)).await;
+        let mut accounts = lock(&self.accounts);
+        match found {
+            Ok(account) => {
+                let account = Arc::new(account);
+                accounts.insert(name.to_owned(), (now, Arc::clone(&account)));
+                Ok(account)
+            }
+            Err(failure) => {
+                accounts.remove(name);
+                Err(failure)
+            }
+        }
+    }
+
+    /// Forgets what is known of an account that has changed.
+    pub(crate) fn forget_account(&self, name: &str) {
+        lock(&self.accounts).remove(name);
+    }
+}
+
+impl From<StoreError> for StorageError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::InUse { path } => Self::InUse { path },
+            error => Self::Store(error),
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! A server that is killed in the middle of writes has everything that it acknowledged when it starts again.
+//!
+//! This program is the test, and with `serve FOLDER` the server that is killed.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::format_push_string,
+    missing_docs,
+    dead_code,
+    reason = "a test fails by panicking, and says its port"
+)]
+
+#[path = "../storage/client.rs"]
+mod client;
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use client::Client;
+use strongroom_base::{Clock, Entropy, SystemClock, SystemEntropy, lock, start_thread};
+use strongroom_blobs::{AccountKind, Redundancy};
+use strongroom_storage::{
+    Options, Serve, Storage,
+    admin::{self, Reply},
+    serve,
+};
+
+const WRITERS: usize = 6;
+/// Pages of 4 KiB that each writer has for itself.
+const PAGES: u64 = 64;
+const PAGE: usize = 4096;
+const ROUNDS: u64 = 3;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    match arguments.get(1).map(String::as_str) {
+        Some("serve") => be_killed(Path::new(&arguments[2])),
+        // A filter for other tests.
+        Some(name) if !name.starts_with('-') && !"a_killed_server".contains(name) => {}
+        _ => a_killed_server_has_what_it_acknowledged(),
+    }
+}
+
+fn be_killed(folder: &Path) {
+    let storage = Storage::open(folder, Options::default()).expect("opens");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("runs");
+    runtime.block_on(async {
+        let (listen, address) = Serve::plain(([127, 0, 0, 1], 0).into()).await.expect("listens");
+        println!("{address}");
+        let (_stop, stopped) = tokio::sync::watch::channel(false);
+        serve(storage, listen, stopped).await.expect("serves");
+    });
+}
+
+/// A server in a process of its own, which is killed at the end.
+struct Killed(Child, SocketAddr);
+
+impl Killed {
+    fn start(folder: &Path) -> Self {
+        let mut child = Command::new(std::env::current_exe().expect("a path"))
+            .arg("serve")
+            .arg(folder)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("starts");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("says its address");
+        let address = line.trim().parse().expect("an address");
+        Self(child, address)
+    }
+}
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        self.0.kill().expect("is running");
+        self.0.wait().expect("ends");
+    }
+}
+
+/// What a page has after its n-th write.
+fn content(writer: usize, page: u64, write: u64) -> Vec<u8> {
+    let seed = format!("{writer}/{page}/{write}|");
+    seed.bytes().cycle().take(PAGE).collect()
+}
+
+/// For each page the last write that was acknowledged, and the last one that was sent.
+type Ledger = BTreeMap<u64, (u64, u64)>;
+
+fn account(folder: &Path) -> BTreeMap<String, String> {
+    let command = admin::Command::Create {
+        name: "acct".to_owned(),
+        kind: AccountKind::Standard,
+        redundancy: Redundancy::Lrs,
+        rules: true,
+        endpoint: "http://127.0.0.1:1".to_owned(),
+    };
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+    let reply = admin::run(folder, &command, &clock, &entropy).expect("is created");
+    let Reply::Keys(account) = reply else { panic!("{reply:?}") };
+    BTreeMap::from([("acct".to_owned(), account.keys[0].value.clone())])
+}
+
+fn a_killed_server_has_what_it_acknowledged() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let keys = account(folder.path());
+    let ledgers: Vec<Arc<Mutex<Ledger>>> = (0..WRITERS).map(|_| Arc::default()).collect();
+    let mut acknowledged = 0;
+    for round in 0..ROUNDS {
+        let killed = Killed::start(folder.path());
+        let client = Client { address: killed.1, keys: keys.clone() };
+        if round == 0 {
+            let made = client.ask("PUT", "/con?restype=container", &[], b"");
+            assert_eq!(made.status, 201, "{}", made.text());
+            for writer in 0..WRITERS {
+                client.page_blob(&format!("/con/{writer}"), PAGES * 4096);
+            }
+        }
+        acknowledged += check(&client, &ledgers);
+        let writers: Vec<_> = ledgers
+            .iter()
+            .enumerate()
+            .map(|(writer, ledger)| {
+                let (client, ledger) = (client.clone(), Arc::clone(ledger));
+                start_thread("writer", move || write(&client, writer, &ledger))
+            })
+            .collect();
+        SystemClock.sleep(Duration::from_millis(700 + 300 * round));
+        drop(killed);
+        for writer in writers {
+            writer.join().expect("ends with the server");
+        }
+    }
+    let killed = Killed::start(folder.path());
+    let client = Client { address: killed.1, keys };
+    acknowledged += check(&client, &ledgers);
+    assert!(acknowledged > 50, "only {acknowledged} writes were acknowledged");
+    println!("a killed server has what it acknowledged: {acknowledged} pages compared");
+}
+
+/// Writes until the server is gone.
+fn write(client: &Client, writer: usize, ledger: &Mutex<Ledger>) {
+    let mut connection = client.connect();
+    for turn in 0.. {
+        let page = (turn * 7) % PAGES;
+        let write = {
+            let mut ledger = lock(ledger);
+            let entry = ledger.entry(page).or_default();
+            entry.1 += 1;
+            entry.1
+        };
+        let offset = page * 4096;
+        let range = format!("bytes={offset}-{}", offset + 4095);
+        let host = client.address.to_string();
+        let target = format!("/acct/con/{writer}?comp=page");
+        let headers = [("host", &*host), ("x-ms-page-write", "update"), ("x-ms-range", &*range)];
+        let head = client.signed("acct", "PUT", &target, &headers, PAGE);
+        connection.send(&head);
+        connection.send(&content(writer, page, write));
+        match connection.answer(false) {
+            Some(answer) => assert_eq!(answer.status, 201, "{}", answer.text()),
+            None => return,
+        }
+        lock(ledger).entry(page).or_default().0 = write;
+    }
+}
+
+/// Compares every page with what was acknowledged; says how many.
+fn check(client: &Client, ledgers: &[Arc<Mutex<Ledger>>]) -> usize {
+    let mut compared = 0;
+    for (writer, ledger) in ledgers.iter().enumerate() {
+        let answer = client.ask("GET", &format!("/con/{writer}"), &[], b"");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        for (page, (acknowledged, sent)) in lock(ledger).iter_mut() {
+            let at = usize::try_from(page * 4096).expect("is small");
+            let found = &answer.body[at..at + PAGE];
+            // A write whose answer was lost may be there or not, whole in any case.
+            let zero = vec![0; PAGE];
+            let is = |write: u64| {
+                let wanted = if write == 0 { zero.clone() } else { content(writer, *page, write) };
+                found == wanted
+            };
+            let seen = (*acknowledged..=*sent).rev().find(|write| is(*write));
+            let seen = seen.unwrap_or_else(|| {
+                let text = String::from_utf8_lossy(&found[..24]).into_owned();
+                panic!("page {page} of {writer} lacks write {acknowledged}: it has {text:?}")
+            });
+            compared += usize::from(*acknowledged > 0);
+            (*acknowledged, *sent) = (seen, seen);
+        }
+    }
+    compared
+}

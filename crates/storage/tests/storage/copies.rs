@@ -1,0 +1,199 @@
+//! Copies that take long: aborted, failed, and continued after a restart.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use strongroom_base::{Clock as _, SystemClock, start_thread};
+
+use crate::{client::Client, server::Server};
+
+const SIZE: u64 = 4 << 20;
+
+/// Another server, which has one blob of 4 MiB and gives its pages only while it is open.
+struct Far {
+    address: SocketAddr,
+    open: Arc<AtomicBool>,
+}
+
+impl Far {
+    fn start(open: bool) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("listens");
+        let address = listener.local_addr().expect("has an address");
+        let open = Arc::new(AtomicBool::new(open));
+        let gate = Arc::clone(&open);
+        start_thread("far", move || {
+            for stream in listener.incoming().flatten() {
+                let gate = Arc::clone(&gate);
+                start_thread("far", move || one(stream, &gate));
+            }
+        });
+        Self { address, open }
+    }
+
+    fn url(&self, blob: &str) -> String {
+        format!("http://{}/far/con/{blob}?sv=2020-12-06&sig=secret", self.address)
+    }
+}
+
+fn byte_at(offset: u64) -> u8 {
+    u8::try_from(offset / 512 % 251).expect("is small")
+}
+
+fn one(stream: TcpStream, gate: &AtomicBool) -> Option<()> {
+    let mut reader = BufReader::new(stream);
+    loop {
+        let (mut line, mut range) = (String::new(), None);
+        reader.read_line(&mut line).ok().filter(|length| *length > 0)?;
+        loop {
+            let mut header = String::new();
+            reader.read_line(&mut header).ok().filter(|length| *length > 0)?;
+            let Some((name, value)) = header.trim().split_once(": ") else { break };
+            if name.eq_ignore_ascii_case("x-ms-range") {
+                let (start, last) = value.strip_prefix("bytes=")?.split_once('-')?;
+                range = Some((start.parse::<u64>().ok()?, last.parse::<u64>().ok()?));
+            }
+        }
+        let props = format!(
+            "etag: \"0x1\"\r\nlast-modified: Sat, 28 Nov 2026 16:17:00 GMT\r\nx-ms-blob-type: {}\r\n",
+            if line.contains("block") { "BlockBlob" } else { "PageBlob" }
+        );
+        let mut body = Vec::new();
+        let mut length = SIZE;
+        if line.contains("comp=pagelist") {
+            body = format!(
+                "<PageList><PageRange><Start>0</Start><End>{}</End></PageRange></PageList>",
+                SIZE - 1
+            )
+            .into_bytes();
+            length = u64::try_from(body.len()).ok()?;
+        } else if let Some((start, last)) = range.filter(|_| line.starts_with("GET")) {
+            // The first mebibyte comes at once, the rest when the gate opens.
+            while start >= SIZE / 4 && !gate.load(Ordering::SeqCst) {
+                SystemClock.sleep(Duration::from_millis(20));
+            }
+            body = (start..=last).map(byte_at).collect();
+            length = last - start + 1;
+        }
+        let head = format!("HTTP/1.1 200 OK\r\n{props}content-length: {length}\r\n\r\n");
+        reader.get_mut().write_all(head.as_bytes()).ok()?;
+        reader.get_mut().write_all(&body).ok()?;
+    }
+}
+
+fn begin(client: &Client, target: &str, url: &str) -> (u16, String, String) {
+    let answer = client.ask("PUT", target, &[("x-ms-copy-source", url)], b"");
+    let status = answer.header("x-ms-copy-status").to_owned();
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    (answer.status, status, answer.header("x-ms-copy-id").to_owned())
+}
+
+/// Waits until the blob's copy has this status.
+fn wait_for(
+    client: &Client,
+    target: &str,
+    status: &str,
+) -> std::collections::BTreeMap<String, String> {
+    for _ in 0..600 {
+        let head = client.ask("HEAD", target, &[], b"");
+        if head.header("x-ms-copy-status") == status {
+            return head.headers;
+        }
+        SystemClock.sleep(Duration::from_millis(50));
+    }
+    panic!("the copy of {target} does not become {status}")
+}
+
+#[test]
+fn a_copy_from_another_server_is_aborted() {
+    let server = Server::start();
+    server.container("con");
+    let far = Far::start(false);
+    let (_, status, id) = begin(&server, "/con/a", &far.url("a"));
+    assert_eq!(status, "pending");
+    let again = server.ask("PUT", "/con/a", &[("x-ms-copy-source", &far.url("a"))], b"");
+    assert_eq!(again.code(), (409, "PendingCopyOperation"));
+    assert_eq!(server.put_page("/con/a", 0, &[1; 512]).code(), (409, "PendingCopyOperation"));
+    let wrong = "/con/a?comp=copy&copyid=5f5f3a2e-1d0c-4b8a-9c7d-0a1b2c3d4e5f";
+    let headers = [("x-ms-copy-action", "abort")];
+    assert_eq!(server.ask("PUT", wrong, &headers, b"").code(), (409, "CopyIdMismatch"));
+    let own = format!("/con/a?comp=copy&copyid={id}");
+    assert_eq!(server.ask("PUT", &own, &headers, b"").status, 204);
+    let found = wait_for(&server, "/con/a", "aborted");
+    assert_eq!(found["content-length"], "0");
+    assert!(!format!("{found:?}").contains("secret"), "{found:?}");
+    assert_eq!(server.ask("PUT", &own, &headers, b"").code(), (409, "NoPendingCopyOperation"));
+    assert_eq!(std::fs::read_dir(server.data().join("copies")).expect("reads").count(), 0);
+}
+
+#[test]
+fn a_copy_continues_when_the_server_starts_again() {
+    let server = Server::start();
+    server.container("con");
+    let far = Far::start(false);
+    begin(&server, "/con/a", &far.url("a"));
+    for _ in 0..200 {
+        let progress =
+            server.ask("HEAD", "/con/a", &[], b"").header("x-ms-copy-progress").to_owned();
+        if progress == format!("{}/{SIZE}", SIZE / 4) {
+            break;
+        }
+        SystemClock.sleep(Duration::from_millis(50));
+    }
+    let server = server.restart();
+    let head = server.ask("HEAD", "/con/a", &[], b"");
+    assert_eq!(head.header("x-ms-copy-status"), "pending");
+    assert_eq!(head.header("x-ms-copy-progress"), format!("{}/{SIZE}", SIZE / 4));
+    far.open.store(true, Ordering::SeqCst);
+    wait_for(&server, "/con/a", "success");
+    let content = server.ask("GET", "/con/a", &[], b"").body;
+    assert!(content.iter().zip(0..).all(|(byte, offset)| *byte == byte_at(offset)));
+    assert_eq!(std::fs::read_dir(server.data().join("copies")).expect("reads").count(), 0);
+}
+
+#[test]
+fn what_cannot_be_copied_is_refused_before_it_begins() {
+    let server = Server::start();
+    server.container("con");
+    let far = Far::start(true);
+    let copy = |url: &str| {
+        let answer = server.ask("PUT", "/con/x", &[("x-ms-copy-source", url)], b"");
+        (answer.status, answer.header("x-ms-error-code").to_owned())
+    };
+    let expected = |status, code: &str| (status, code.to_owned());
+    assert_eq!(copy(&far.url("block")), expected(409, "InvalidSourceBlobType"));
+    assert_eq!(copy("http://127.0.0.1:1/far/con/a"), expected(404, "CannotVerifyCopySource"));
+    assert_eq!(copy("ftp://127.0.0.1/far/con/a"), expected(400, "InvalidHeaderValue"));
+    assert_eq!(server.ask("HEAD", "/con/x", &[], b"").status, 404);
+    begin(&server, "/con/x", &far.url("a"));
+    wait_for(&server, "/con/x", "success");
+}
+
+#[test]
+fn pages_come_from_another_server() {
+    let server = Server::start();
+    server.container("con");
+    server.page_blob("/con/a", 1 << 20);
+    let far = Far::start(true);
+    let put = |range: &str, source: &str| {
+        let url = far.url("a");
+        let headers = [
+            ("x-ms-page-write", "update"),
+            ("x-ms-range", range),
+            ("x-ms-source-range", source),
+            ("x-ms-copy-source", &*url),
+        ];
+        let answer = server.ask("PUT", "/con/a?comp=page", &headers, b"");
+        (answer.status, answer.header("x-ms-error-code").to_owned())
+    };
+    assert_eq!(put("bytes=0-1023", "bytes=512-1535"), (201, String::new()));
+    let read = server.ask("GET", "/con/a", &[("x-ms-range", "bytes=0-1023")], b"");
+    assert_eq!((read.status, read.body[0], read.body[512]), (206, 1, 2));
+    assert_eq!(put("bytes=0-1023", "bytes=512-1023").0, 400);
+}

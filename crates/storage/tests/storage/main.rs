@@ -1,0 +1,18 @@
+//! The face over real connections: what goes over the wire, and what real clients make of it.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::format_push_string,
+    missing_docs,
+    reason = "a test fails by panicking"
+)]
+
+mod admin;
+mod client;
+mod copies;
+mod python;
+mod server;
+mod wire;

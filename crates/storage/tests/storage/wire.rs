@@ -1,0 +1,216 @@
+//! Details of the wire: bodies that are late, short or long, heads, and answers to what is not valid.
+
+use std::time::Duration;
+
+use strongroom_base::{Clock as _, SystemClock};
+
+use crate::server::Server;
+
+fn with_blob() -> Server {
+    let server = Server::start();
+    server.container("con");
+    server.page_blob("/con/a", 1 << 20);
+    server
+}
+
+#[test]
+fn every_answer_repeats_what_clients_look_for() {
+    let server = with_blob();
+    let id = [("x-ms-client-request-id", "mine-1"), ("x-ms-version", "2099-01-01")];
+    for (method, path) in [("GET", "/con/a"), ("HEAD", "/con/a"), ("GET", "/con/missing")] {
+        let answer = server.ask(method, path, &id, b"");
+        assert_eq!(answer.header("x-ms-client-request-id"), "mine-1");
+        assert_eq!(answer.header("x-ms-version"), "2099-01-01");
+        assert_eq!(answer.header("x-ms-request-id").len(), 36);
+        assert!(answer.header("server").starts_with("Strongroom-Blob/"));
+        assert!(answer.header("date").ends_with("GMT"));
+    }
+    let missing = server.ask("GET", "/con/missing", &[], b"");
+    assert_eq!(missing.code(), (404, "BlobNotFound"));
+    assert!(missing.text().contains("<Code>BlobNotFound</Code>"), "{}", missing.text());
+}
+
+#[test]
+fn a_head_has_the_length_and_no_body() {
+    let server = with_blob();
+    let head = server.ask("HEAD", "/con/a", &[], b"");
+    assert_eq!((head.status, head.header("content-length")), (200, "1048576"));
+    let missing = server.ask("HEAD", "/con/missing", &[], b"");
+    assert_eq!(missing.code(), (404, "BlobNotFound"));
+    // The connection goes on after both.
+    let host = server.address.to_string();
+    let request = server.signed("acct", "HEAD", "/acct/con/a", &[("host", &host)], 0);
+    let mut connection = server.connect();
+    for _ in 0..3 {
+        connection.send(&request);
+        assert_eq!(connection.answer(true).expect("an answer").status, 200);
+    }
+}
+
+#[test]
+fn ranges_are_answered_in_part_and_whole_blobs_are_not() {
+    let server = with_blob();
+    let data: Vec<u8> = (0..2048_u32).map(|n| u8::try_from(n % 251).expect("is small")).collect();
+    assert_eq!(server.put_page("/con/a", 512, &data).status, 201);
+    let read = |range: &str| server.ask("GET", "/con/a", &[("x-ms-range", range)], b"");
+    let part = read("bytes=600-2999");
+    assert_eq!((part.status, part.header("content-range")), (206, "bytes 600-2999/1048576"));
+    assert_eq!(part.body[..1960], data[88..]);
+    assert!(part.body[1960..].iter().all(|byte| *byte == 0));
+    assert_eq!(read("bytes=1048000-9999999").body.len(), 576);
+    assert_eq!(read("bytes=1048576-").code(), (416, "InvalidRange"));
+    let whole = server.ask("GET", "/con/a", &[], b"");
+    assert_eq!((whole.status, whole.body.len()), (200, 1 << 20));
+    let md5 = [("x-ms-range", "bytes=512-2559"), ("x-ms-range-get-content-md5", "true")];
+    let checked = server.ask("GET", "/con/a", &md5, b"");
+    assert_eq!(checked.header("content-md5").len(), 24);
+}
+
+#[test]
+fn a_body_is_asked_for_when_the_client_waits() {
+    let server = with_blob();
+    let host = server.address.to_string();
+    let headers = [
+        ("host", &*host),
+        ("x-ms-page-write", "update"),
+        ("x-ms-range", "bytes=0-511"),
+        ("expect", "100-continue"),
+    ];
+    let head = server.signed("acct", "PUT", "/acct/con/a?comp=page", &headers, 512);
+    let mut connection = server.connect();
+    connection.send(&head);
+    assert_eq!(connection.line().as_deref(), Some("HTTP/1.1 100 Continue"));
+    assert_eq!(connection.line().as_deref(), Some(""));
+    connection.send(&[7; 512]);
+    assert_eq!(connection.answer(false).expect("an answer").status, 201);
+    // What is refused is refused before the body.
+    let head = String::from_utf8(head).expect("text").replace("bytes=0-511", "bytes=0-510");
+    let mut connection = server.connect();
+    connection.send(head.as_bytes());
+    assert_eq!(connection.answer(false).expect("an answer").status, 416);
+}
+
+#[test]
+fn a_refused_body_is_read_so_that_the_answer_is_seen() {
+    let server = with_blob();
+    let data = vec![1; 9 << 20];
+    let answer = server.put_page("/con/a", 0, &data);
+    assert_eq!(answer.code(), (413, "RequestBodyTooLarge"));
+    let answer = server.put_page("/con/missing", 0, &data[..1 << 20]);
+    assert_eq!(answer.code(), (404, "BlobNotFound"));
+}
+
+#[test]
+fn a_short_body_changes_nothing_and_a_slow_one_is_waited_for() {
+    let server = with_blob();
+    let host = server.address.to_string();
+    let headers = [("host", &*host), ("x-ms-page-write", "update"), ("x-ms-range", "bytes=0-1023")];
+    let head = server.signed("acct", "PUT", "/acct/con/a?comp=page", &headers, 1024);
+    let mut short = server.connect();
+    short.send(&head);
+    short.send(&[1; 1000]);
+    drop(short);
+    let mut slow = server.connect();
+    slow.send(&head);
+    for _ in 0..4 {
+        SystemClock.sleep(Duration::from_millis(100));
+        slow.send(&[2; 256]);
+    }
+    assert_eq!(slow.answer(false).expect("an answer").status, 201);
+    let read = server.ask("GET", "/con/a", &[("x-ms-range", "bytes=0-1023")], b"");
+    assert_eq!(read.body, [2; 1024]);
+}
+
+#[test]
+fn bytes_behind_a_body_are_the_next_request() {
+    let server = with_blob();
+    let host = server.address.to_string();
+    let headers = [("host", &*host), ("x-ms-page-write", "update"), ("x-ms-range", "bytes=0-511")];
+    let head = server.signed("acct", "PUT", "/acct/con/a?comp=page", &headers, 512);
+    let mut connection = server.connect();
+    connection.send(&head);
+    connection.send(&[3; 512]);
+    connection.send(&head);
+    connection.send(&[4; 512]);
+    connection.send(b"nonsense\r\n\r\n");
+    assert_eq!(connection.answer(false).expect("an answer").status, 201);
+    assert_eq!(connection.answer(false).expect("an answer").status, 201);
+    assert_eq!(connection.answer(false).map(|answer| answer.status), Some(400));
+    let read = server.ask("GET", "/con/a", &[("x-ms-range", "bytes=0-511")], b"");
+    assert_eq!(read.body, [4; 512]);
+}
+
+#[test]
+fn a_write_without_length_and_wrong_methods_are_refused() {
+    let server = with_blob();
+    let host = server.address.to_string();
+    let headers = [("host", &*host), ("x-ms-page-write", "update"), ("x-ms-range", "bytes=0-511")];
+    let head = server.signed("acct", "PUT", "/acct/con/a?comp=page", &headers, 512);
+    let chunked = String::from_utf8(head).expect("text");
+    let chunked = chunked.replace("content-length: 512", "transfer-encoding: chunked");
+    let mut connection = server.connect();
+    connection.send(chunked.as_bytes());
+    connection.send(b"3\r\nabc\r\n0\r\n\r\n");
+    let answer = connection.answer(false).expect("an answer");
+    assert_eq!(answer.code(), (411, "MissingContentLengthHeader"));
+    let post = server.ask("POST", "/con/a", &[], b"");
+    assert_eq!(post.status, 405, "{}", post.text());
+    let unknown = server.ask("PUT", "/con/a?comp=legalhold", &[("x-ms-legal-hold", "false")], b"");
+    assert_eq!(unknown.code(), (400, "InvalidQueryParameterValue"));
+    let account = server.ask_as("acct", "GET", "/nobody/?comp=list", &[], b"");
+    assert_eq!(account.code(), (404, "AccountNotFound"));
+}
+
+#[test]
+fn hosts_name_accounts_too() {
+    let server = with_blob();
+    for (host, target, status) in [
+        ("acct.blob.localhost", "/con/a", 200),
+        ("ACCT.blob.localhost:10000", "/con/a", 200),
+        ("acct-secondary.blob.localhost", "/con/a", 403),
+        ("elsewhere", "/acct/con/a", 200),
+        ("elsewhere", "/acct-secondary/con/a", 403),
+    ] {
+        let answer = server.ask_as("acct", "GET", target, &[("host", host)], b"");
+        assert_eq!(answer.status, status, "{host}{target}: {}", answer.text());
+    }
+    let geo = server.ask_as("geo", "GET", "/geo-secondary/?comp=list", &[], b"");
+    assert_eq!(geo.status, 200, "{}", geo.text());
+    let geo = server.ask_as("geo", "PUT", "/geo-secondary/con?restype=container", &[], b"");
+    assert_eq!(geo.code(), (403, "InsufficientAccountPermissions"));
+}
+
+#[test]
+fn a_list_of_ranges_is_whole_without_a_maximum() {
+    let server = with_blob();
+    server.page_blob("/con/sparse", 32 << 20);
+    // One page in each block: as many ranges as clients ask for at once, and more.
+    let count = 300_u64;
+    for block in 0..count {
+        let at = usize::try_from(block * 65536).expect("is small");
+        assert_eq!(server.put_page("/con/sparse", at, &[1; 512]).status, 201);
+    }
+    let all = server.ask("GET", "/con/sparse?comp=pagelist", &[], b"").text();
+    assert_eq!(all.matches("<PageRange>").count(), 300);
+    assert!(!all.contains("NextMarker"));
+    let mut marker = String::new();
+    let mut found = 0;
+    loop {
+        let path = format!("/con/sparse?comp=pagelist&maxresults=128{marker}");
+        let part = server.ask("GET", &path, &[], b"").text();
+        found += part.matches("<PageRange>").count();
+        let Some((_, rest)) = part.split_once("<NextMarker>") else { break };
+        marker = format!("&marker={}", rest.split_once('<').expect("ends").0);
+    }
+    assert_eq!(found, 300);
+}
+
+#[test]
+fn changes_of_several_kinds_at_once_are_not_done_by_half() {
+    let server = with_blob();
+    let headers =
+        [("x-ms-blob-content-length", "512"), ("x-ms-sequence-number-action", "increment")];
+    let answer = server.ask("PUT", "/con/a?comp=properties", &headers, b"");
+    assert_eq!(answer.code(), (400, "UnsupportedHeader"));
+    assert_eq!(server.ask("HEAD", "/con/a", &[], b"").header("content-length"), "1048576");
+}
