@@ -35,6 +35,7 @@ impl Work<'_> {
                 secondary.ok_or(Code::SecondaryReadDisabled)?().answer()
             }
             AccountOperation::ListContainers(list) => self.list_containers(list).await?,
+            AccountOperation::Batch(body) => self.batch(body, incoming).await?,
             AccountOperation::GetInformation => map::information(&self.account).answer(),
         };
         Ok(answer.into())

@@ -62,6 +62,7 @@ impl Work<'_> {
                 map::lease_answer(lease.action, &done)?
             }
             ContainerOperation::ListBlobs(list) => self.list_blobs(name, list).await?,
+            ContainerOperation::Batch(body) => self.batch(body, incoming).await?,
             ContainerOperation::GetAccountInformation => map::information(&self.account).answer(),
         };
         Ok(answer.into())

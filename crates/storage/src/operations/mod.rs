@@ -1,6 +1,7 @@
 //! What each operation does: the change or the question to the store, and the answer.
 
 mod account;
+mod batch;
 mod blob;
 mod container;
 mod pages;

@@ -366,6 +366,14 @@ def test_delete(container):
     fails("BlobNotFound", blob.get_blob_properties)
 
 
+def test_batch(container):
+    for name in ("a", "b", "c d"):
+        disk(container, 512, name)
+    done = list(container.delete_blobs("a", "missing", "c d", raise_on_any_failure=False))
+    assert [answer.status_code for answer in done] == [202, 404, 202], done
+    assert [b.name for b in container.list_blobs()] == ["b"]
+
+
 def wait_for_copy(blob):
     for _ in range(200):
         copy = blob.get_blob_properties().copy
