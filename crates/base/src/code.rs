@@ -396,6 +396,15 @@ catalog! {
     CATALOG_NOT_EMPTY = "catalog.not_empty", Conflict, "The catalog to be filled from a copy is not empty.", "Name an empty catalog; Strongroom never overwrites one.";
     CATALOG_CORRUPT = "catalog.corrupt", Corrupt, "The catalog's data has been damaged or changed after it was written.", "Keep the damaged files, and load the last good copy; see docs/operate/catalog.md.";
 
+    STORAGE_NOT_FOUND = "storage.not_found", NotFound, "The folder has no storage accounts.", "Check --data-dir; `strongroom storage account create` makes the first account.";
+    STORAGE_IN_USE = "storage.in_use", Conflict, "Another process has the storage accounts of the folder open, and takes no commands.", "Stop that process, or repeat the command when it has ended.";
+    STORAGE_FORMAT = "storage.format", Invalid, "The storage accounts were written by another version of the format.", "Use the version of Strongroom that wrote them, or a newer one.";
+    STORAGE_DAMAGED = "storage.damaged", Corrupt, "The journal or the state of the storage accounts is damaged: changes that were acknowledged would be missing.", "Keep the folder as it is, check the disk, and use a copy of the folder.";
+    STORAGE_STOPPED = "storage.stopped", Unavailable, "The storage accounts cannot be read or changed: the disk fails or is full.", "See the message; check the disk and its free space, then start the process again. What was acknowledged is safe.";
+    ACCOUNT_NOT_FOUND = "account.not_found", NotFound, "There is no storage account of this name.", "`strongroom storage account list` shows the accounts.";
+    ACCOUNT_EXISTS = "account.exists", Conflict, "There is a storage account of this name.", "Choose another name, or use the account: `strongroom storage account keys`.";
+    ACCOUNT_INVALID = "account.invalid", Invalid, "The name or a setting of a storage account is not valid.", "A name has 3 to 24 lower-case letters and digits; see the message.";
+
     LOCAL_CLOCK = "local.clock", Conflict, "This host's clock differs from the clock of the vault's store, or from the clock of the previous recovery point's host.", "Set the clocks right, with NTP. No data is in danger: the order of recovery points does not depend on clocks, and ages are measured by the store's clock. But retention and the times in lists use the hosts' clocks.";
     LOCAL_IO = "local.io", Unavailable, "A local file of Strongroom itself (cache, temporary or output file) cannot be read or written.", "Check the named path, its permissions and its free space.";
     INTERRUPTED = "interrupted", Interrupted, "The work was stopped on request.", "Run the command again to continue: it reuses what is already stored.";

@@ -2,7 +2,10 @@
 
 use std::{io, path::PathBuf};
 
-use strongroom_blobs as blobs;
+use strongroom_base::{Code, Coded, Params, codes, params};
+use strongroom_blobs::{self as blobs, StateError};
+
+use crate::admin::RefusedKind;
 
 /// Why storage accounts cannot be served or administered.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +29,7 @@ pub enum StorageError {
     #[error("{message}")]
     Refused {
         /// What kind of refusal it is.
-        kind: crate::admin::RefusedKind,
+        kind: RefusedKind,
         /// Why.
         message: String,
     },
@@ -49,6 +52,64 @@ pub enum StorageError {
     /// The process that serves sent something that is no answer.
     #[error("the process that serves the storage accounts gave no answer that can be read")]
     BadAnswer,
+    /// Something that cannot happen.
+    #[error("{0}")]
+    Bug(&'static str),
+}
+
+impl Coded for StorageError {
+    fn code(&self) -> &'static Code {
+        match self {
+            Self::NoStore { .. } => &codes::STORAGE_NOT_FOUND,
+            Self::InUse { .. } | Self::BadAnswer => &codes::STORAGE_IN_USE,
+            Self::Store(error) => code_of(error),
+            Self::Refused { kind, .. } => match kind {
+                RefusedKind::NotFound => &codes::ACCOUNT_NOT_FOUND,
+                RefusedKind::Exists => &codes::ACCOUNT_EXISTS,
+                RefusedKind::Invalid => &codes::ACCOUNT_INVALID,
+                RefusedKind::Failed => &codes::STORAGE_STOPPED,
+            },
+            Self::Local { .. } => &codes::LOCAL_IO,
+            Self::Http(error) => error.code(),
+            Self::Client(_) | Self::Bug(_) => &codes::BUG,
+        }
+    }
+
+    #[allow(clippy::match_same_arms, reason = "each variant says its own")]
+    fn params(&self) -> Params {
+        match self {
+            Self::NoStore { path } => params!(STORAGE_NOT_FOUND: path),
+            Self::InUse { path } => params!(STORAGE_IN_USE: path),
+            Self::Local { path, action, source: _ } => params!(LOCAL_IO: path, action),
+            Self::Refused { kind: _, message } => {
+                params!(ACCOUNT_NOT_FOUND | ACCOUNT_EXISTS | ACCOUNT_INVALID | STORAGE_STOPPED: reason = message)
+            }
+            Self::Store(error) => {
+                let reason = error.to_string();
+                params!(STORAGE_DAMAGED | STORAGE_FORMAT | STORAGE_STOPPED | STORAGE_IN_USE: reason)
+            }
+            Self::Http(error) => error.params(),
+            Self::Client(_) | Self::BadAnswer => Params::none(),
+            Self::Bug(reason) => params!(BUG: reason),
+        }
+    }
+}
+
+/// What the state of a store that cannot be opened means to its owner.
+fn code_of(error: &blobs::StoreError) -> &'static Code {
+    match error {
+        blobs::StoreError::InUse { .. } | blobs::StoreError::Exists { .. } => {
+            &codes::STORAGE_IN_USE
+        }
+        blobs::StoreError::Journal(_)
+        | blobs::StoreError::Apply(_)
+        | blobs::StoreError::State(StateError::Row { .. }) => &codes::STORAGE_DAMAGED,
+        blobs::StoreError::State(StateError::Format { .. }) => &codes::STORAGE_FORMAT,
+        blobs::StoreError::File { .. }
+        | blobs::StoreError::State(StateError::Redb(_) | StateError::Open(_))
+        | blobs::StoreError::Append(_)
+        | blobs::StoreError::Data(_) => &codes::STORAGE_STOPPED,
+    }
 }
 
 impl StorageError {

@@ -14,6 +14,7 @@
 //! | `copies` | copies in the background, from this store and from other servers |
 //! | `map` | words of the dialect and words of the store, each way in one place |
 //! | `bodies` | memory that requests share, and reading bodies |
+//! | `run`, `serve` | a process that serves, and the parts of serving |
 //! | [`admin`] | accounts, administered on an open store or through the process that has it |
 //!
 //! It knows nothing of how pages are kept, and nothing of backups. What the store cannot do is refused by a code of 4xx:
@@ -28,10 +29,12 @@ mod face;
 mod map;
 mod numbers;
 mod operations;
+mod run;
 mod serve;
 mod storage;
 
 pub use error::StorageError;
 pub use face::router;
+pub use run::{Run, run};
 pub use serve::{Serve, serve};
 pub use storage::{Options, SecondaryState, Storage};

@@ -26,6 +26,7 @@ use crate::{
             protection::ProtectionCommand,
             status::{ServerCommand, StatusArgs},
         },
+        storage::StorageCommand,
         vault::VaultCommand,
         vm::VmCommand,
     },
@@ -146,6 +147,9 @@ pub(crate) enum Command {
     /// Read, export and verify the audit log: who did what
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Serve storage accounts with page blobs to Azure's clients, and manage them
+    #[command(subcommand)]
+    Storage(StorageCommand),
     /// Maintain the server
     #[command(subcommand)]
     Server(ServerCommand),
@@ -206,6 +210,7 @@ impl Command {
             Self::Completions(args) => args.run(),
             Self::Man(args) => args.run(context),
             Self::Errors(args) => args.run(context),
+            Self::Storage(command) => command.run(context),
             Self::VmGuard(args) => args.run(context),
             Self::Module(args) => args.run(context),
         }

@@ -10,8 +10,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use azure::{AccountName, ConnectionString, Endpoint, Secret};
 use blobs::{
-    AccountChange, AccountKey, AccountKind, Change, KeyNumber, NewAccount, ReadError, Redundancy,
-    Refusal, Store, View,
+    AccountChange, AccountKey, Change, KeyNumber, NewAccount, ReadError, Refusal, Store, View,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -20,6 +19,7 @@ use strongroom_base::{Clock, Entropy, EntropyExt as _};
 use strongroom_blobs as blobs;
 
 pub use socket::Socket;
+pub use strongroom_blobs::{AccountKind, Redundancy};
 
 use crate::{StorageError, map, storage::open_store};
 

@@ -14,6 +14,7 @@ pub(crate) mod restore;
 mod restore_vm;
 pub(crate) mod serve;
 pub(crate) mod service;
+pub(crate) mod storage;
 pub(crate) mod vault;
 pub(crate) mod vault_care;
 pub(crate) mod vault_key;

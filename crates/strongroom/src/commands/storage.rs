@@ -1,0 +1,501 @@
+//! `storage ...`: storage accounts with page blobs, in Azure's dialect.
+
+use std::{fs, io, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde::Serialize;
+use strongroom_base::{Clock, Entropy, SystemClock, SystemEntropy};
+use strongroom_storage::{
+    Run,
+    admin::{
+        self, AccountKind, AccountShown, AccountWithKeys, Command, Redundancy, Reply, StatusShown,
+        WhichKey,
+    },
+};
+
+use super::service::common::{Gone, Listed, Thing};
+use crate::{
+    columns::{Columns, row},
+    confirm::{ConfirmArgs, Plan},
+    context::Context,
+    error::{FaceError, Failure},
+    hosts, human,
+    out::Show,
+};
+
+/// The file that says where the accounts were served last.
+const ENDPOINT: &str = "endpoint";
+/// Where they are served unless something else is known.
+const USUAL_ENDPOINT: &str = "https://127.0.0.1:10000";
+
+/// `storage ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum StorageCommand {
+    Serve(StorageServeArgs),
+    /// Create, list, show and delete storage accounts, and their keys
+    #[command(subcommand)]
+    Account(AccountCommand),
+    Status(StatusArgs),
+}
+
+/// `storage account ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AccountCommand {
+    Create(CreateArgs),
+    List(ListArgs),
+    Show(ShowArgs),
+    Keys(KeysArgs),
+    RegenerateKey(RegenerateKeyArgs),
+    Delete(DeleteArgs),
+}
+
+impl StorageCommand {
+    pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        match self {
+            Self::Serve(args) => args.run(context),
+            Self::Account(command) => match command {
+                AccountCommand::Create(args) => args.run(context),
+                AccountCommand::List(args) => args.run(context),
+                AccountCommand::Show(args) => args.run(context),
+                AccountCommand::Keys(args) => args.run(context),
+                AccountCommand::RegenerateKey(args) => args.run(context),
+                AccountCommand::Delete(args) => args.run(context),
+            },
+            Self::Status(args) => args.run(context),
+        }
+    }
+}
+
+/// Where the accounts are.
+#[derive(Clone, Debug, Args)]
+struct DataArgs {
+    /// Folder of the storage accounts [default: /var/lib/strongroom/storage for root, else
+    /// ~/.local/share/strongroom/storage]
+    #[arg(long, value_name = "FOLDER", env = "STRONGROOM_STORAGE_DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl DataArgs {
+    fn folder(&self) -> Result<PathBuf, Failure> {
+        let folder = match &self.data_dir {
+            Some(folder) => folder.clone(),
+            None => hosts::data_dir().join("storage"),
+        };
+        let find = |source| FaceError::Local { path: folder.clone(), action: "find", source };
+        Ok(std::path::absolute(&folder).map_err(find)?)
+    }
+
+    fn ask(&self, command: &Command) -> Result<Reply, Failure> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+        Ok(admin::run(&self.folder()?, command, &clock, &entropy)?)
+    }
+}
+
+/// Where clients reach the accounts.
+#[derive(Clone, Debug, Args)]
+struct EndpointArgs {
+    /// URL of the server, for the connection string; `{account}` stands for the account's name
+    /// [default: where the accounts were served last, or https://127.0.0.1:10000]
+    #[arg(long, value_name = "URL")]
+    endpoint: Option<String>,
+}
+
+impl EndpointArgs {
+    fn of(&self, data: &DataArgs) -> Result<String, Failure> {
+        if let Some(endpoint) = &self.endpoint {
+            return Ok(endpoint.clone());
+        }
+        let path = data.folder()?.join(ENDPOINT);
+        match fs::read_to_string(&path) {
+            Ok(endpoint) => Ok(endpoint.trim().to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(USUAL_ENDPOINT.to_owned()),
+            Err(source) => Err(FaceError::Local { path, action: "read", source }.into()),
+        }
+    }
+}
+
+/// Whether connections are encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Tls {
+    /// Encrypted, with a certificate that the server makes.
+    On,
+    /// Not encrypted; only on a loopback address.
+    Off,
+}
+
+/// Serve storage accounts with page blobs to Azure's clients
+///
+/// The accounts of a folder are served in the dialect of Azure's blob service, so that its SDKs and tools work with
+/// them unchanged: page blobs with snapshots, exact differences between snapshots, leases, copies and incremental
+/// copies, by shared keys and shared access signatures. A write is acknowledged when it is durable. The server runs
+/// until it is stopped (Ctrl-C, SIGTERM). docs/use/storage.md has the operations and what is not supported.
+///
+/// Accounts are addressed by path (https://HOST:PORT/ACCOUNT) or by host (https://ACCOUNT.blob.SUFFIX:PORT). Other
+/// clients find the server's certificate, certificate.pem, in the folder.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom storage serve
+  strongroom storage serve --data-dir /srv/storage --listen 127.0.0.1:10000 --tls off
+  strongroom storage serve --listen 192.0.2.7:443 --suffix storage.example.org")]
+pub(crate) struct StorageServeArgs {
+    #[command(flatten)]
+    data: DataArgs,
+
+    /// Address and port to listen on; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:10000")]
+    listen: SocketAddr,
+
+    /// Encrypt connections, with a certificate that the server makes and renews
+    #[arg(long, value_enum, default_value = "on")]
+    tls: Tls,
+
+    /// A domain: ACCOUNT.blob.DOMAIN is an account; may be repeated
+    #[arg(long, value_name = "DOMAIN", default_value = "localhost")]
+    suffix: Vec<String>,
+}
+
+impl StorageServeArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let tls = self.tls == Tls::On;
+        if !tls && !self.listen.ip().is_loopback() {
+            return Err(Failure::usage(format!(
+                "without TLS everybody on the network can read keys and data: {} is no loopback address",
+                self.listen
+            )));
+        }
+        let folder = self.data.folder()?;
+        let said = context.out;
+        let file = folder.join(ENDPOINT);
+        let announce = move |address: SocketAddr, fingerprint: Option<&str>| {
+            let scheme = if tls { "https" } else { "http" };
+            let url = format!("{scheme}://{address}");
+            // Without the file, commands that make connection strings need --endpoint.
+            if let Err(error) = fs::write(&file, format!("{url}\n")) {
+                tracing::warn!(%error, path = %file.display(), "cannot note where the accounts are served");
+            }
+            let mut words = format!("Storage accounts are served at {url}");
+            if let Some(fingerprint) = fingerprint {
+                words += &format!("\nIts certificate's SHA-256 fingerprint: {fingerprint}");
+            }
+            said.say(&words);
+        };
+        let run = Run {
+            data_dir: folder,
+            listen: self.listen,
+            host: crate::context::host(),
+            tls,
+            suffixes: self.suffix,
+            stop: context.cancel.clone(),
+            announce: Box::new(announce),
+        };
+        Ok(strongroom_storage::run(run)?)
+    }
+}
+
+/// What an account is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// Disks: at most 100 snapshots of a blob, one in ten minutes
+    Premium,
+    /// Everything else
+    Standard,
+}
+
+/// How many copies of an account there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Copies {
+    /// In this store
+    Lrs,
+    /// Also in a second region: not supported yet
+    Grs,
+    /// The same, readable there: not supported yet
+    RaGrs,
+}
+
+/// Create a storage account
+///
+/// The command works while the accounts are served, and before. It prints both keys and a connection string, which
+/// clients take as it is. Keys are shown by this command, by `keys` and by `regenerate-key`, and nowhere else.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom storage account create disks
+  strongroom storage account create disks --kind premium --data-dir /srv/storage --output json")]
+pub(crate) struct CreateArgs {
+    /// Name of the account: 3 to 24 lower-case letters and digits
+    name: String,
+
+    #[command(flatten)]
+    data: DataArgs,
+
+    /// What the account is for; Azure's limits of the kind are enforced
+    #[arg(long, value_enum, default_value = "standard")]
+    kind: Kind,
+
+    /// Where its data is kept
+    #[arg(long, value_enum, default_value = "lrs")]
+    redundancy: Copies,
+
+    /// Do not enforce the limits of the kind
+    #[arg(long)]
+    no_limits: bool,
+
+    #[command(flatten)]
+    endpoint: EndpointArgs,
+}
+
+impl CreateArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        if self.redundancy != Copies::Lrs {
+            return Err(Failure::usage("geo-redundancy is not supported yet")
+                .with_hint("Create the account with --redundancy lrs."));
+        }
+        let command = Command::Create {
+            name: self.name,
+            kind: match self.kind {
+                Kind::Premium => AccountKind::Premium,
+                Kind::Standard => AccountKind::Standard,
+            },
+            redundancy: Redundancy::Lrs,
+            rules: !self.no_limits,
+            endpoint: self.endpoint.of(&self.data)?,
+        };
+        show_keys(context, self.data.ask(&command)?)
+    }
+}
+
+/// List the storage accounts
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom storage account list
+  strongroom storage account list --data-dir /srv/storage --output json")]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+impl ListArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let Reply::Accounts { accounts } = self.data.ask(&Command::List)? else {
+            return Err(other_answer());
+        };
+        let rows = accounts.iter().map(|account| {
+            row![&account.name, kind(account.kind), redundancy(account.redundancy), account.created]
+        });
+        let columns = Columns::new(["ACCOUNT", "KIND", "REDUNDANCY", "CREATED"], rows);
+        context.out.result(&Listed::new("accounts", accounts, columns))
+    }
+}
+
+/// Show a storage account, without its keys
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom storage account show disks")]
+pub(crate) struct ShowArgs {
+    /// The account
+    name: String,
+
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+impl ShowArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let Reply::Account(account) = self.data.ask(&Command::Show { name: self.name })? else {
+            return Err(other_answer());
+        };
+        context.out.result(&Thing::new(account, |account| human::facts(&facts(account))))
+    }
+}
+
+/// Show the keys and connection strings of a storage account
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom storage account keys disks
+  strongroom storage account keys disks --endpoint https://storage.example.org --output json")]
+pub(crate) struct KeysArgs {
+    /// The account
+    name: String,
+
+    #[command(flatten)]
+    data: DataArgs,
+
+    #[command(flatten)]
+    endpoint: EndpointArgs,
+}
+
+impl KeysArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let endpoint = self.endpoint.of(&self.data)?;
+        show_keys(context, self.data.ask(&Command::Keys { name: self.name, endpoint })?)
+    }
+}
+
+/// One of the keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Key {
+    /// The first key
+    Key1,
+    /// The second key
+    Key2,
+}
+
+/// Replace a key of a storage account
+///
+/// Requests and shared access signatures by the old key are refused from then on. Give clients the other key first.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom storage account regenerate-key disks --key key2 --yes")]
+pub(crate) struct RegenerateKeyArgs {
+    /// The account
+    name: String,
+
+    /// Which key
+    #[arg(long, value_enum)]
+    key: Key,
+
+    #[command(flatten)]
+    data: DataArgs,
+
+    #[command(flatten)]
+    endpoint: EndpointArgs,
+
+    #[command(flatten)]
+    confirm: ConfirmArgs,
+}
+
+impl RegenerateKeyArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let key = match self.key {
+            Key::Key1 => WhichKey::Key1,
+            Key::Key2 => WhichKey::Key2,
+        };
+        let plan = Plan::new(format!("Replace a key of the storage account {}", self.name))
+            .with("Clients and signatures that use the old key are refused");
+        if !self.confirm.go(context, &plan)? {
+            return Ok(());
+        }
+        let endpoint = self.endpoint.of(&self.data)?;
+        let command = Command::RegenerateKey { name: self.name, key, endpoint };
+        show_keys(context, self.data.ask(&command)?)
+    }
+}
+
+/// Delete a storage account with its containers, blobs and snapshots
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom storage account delete disks --dry-run
+  strongroom storage account delete disks --yes")]
+pub(crate) struct DeleteArgs {
+    /// The account
+    name: String,
+
+    #[command(flatten)]
+    data: DataArgs,
+
+    #[command(flatten)]
+    confirm: ConfirmArgs,
+}
+
+impl DeleteArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        // One that does not exist is reported before the question.
+        self.data.ask(&Command::Show { name: self.name.clone() })?;
+        let plan = Plan::new(format!("Delete the storage account {}", self.name))
+            .with("All containers, blobs and snapshots in it are deleted for good");
+        if !self.confirm.go(context, &plan)? {
+            return Ok(());
+        }
+        self.data.ask(&Command::Delete { name: self.name.clone() })?;
+        context.out.result(&Gone { what: "storage account", deleted: self.name })
+    }
+}
+
+/// Show how the store of the storage accounts stands
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom storage status
+  strongroom storage status --output json")]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+impl StatusArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let Reply::Status(status) = self.data.ask(&Command::Status)? else {
+            return Err(other_answer());
+        };
+        context.out.result(&Thing::new(status, |status: &StatusShown| {
+            let failure = status.failure.clone().unwrap_or_else(|| "no".to_owned());
+            human::facts(&[
+                ("Accounts", status.accounts.to_string()),
+                ("Changes recorded", status.records.to_string()),
+                ("Checkpoints", status.checkpoints.to_string()),
+                ("Journal since the last", human::bytes(status.journal_bytes)),
+                ("Stopped by a failure", failure),
+            ])
+        }))
+    }
+}
+
+fn kind(kind: AccountKind) -> &'static str {
+    match kind {
+        AccountKind::Premium => "premium",
+        AccountKind::Standard => "standard",
+    }
+}
+
+fn redundancy(redundancy: Redundancy) -> &'static str {
+    match redundancy {
+        Redundancy::Lrs => "lrs",
+        Redundancy::Grs => "grs",
+        Redundancy::RaGrs => "ra-grs",
+    }
+}
+
+fn facts(account: &AccountShown) -> [(&'static str, String); 5] {
+    let limits = if account.rules { "enforced" } else { "not enforced" };
+    [
+        ("Account", account.name.clone()),
+        ("Kind", kind(account.kind).to_owned()),
+        ("Redundancy", redundancy(account.redundancy).to_owned()),
+        ("Limits of the kind", limits.to_owned()),
+        ("Created", human::time(account.created)),
+    ]
+}
+
+/// An account with its keys, as it is printed.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Keys(AccountWithKeys);
+
+impl Show for Keys {
+    fn show(&self) -> String {
+        let mut shown = facts(&self.0.account).to_vec();
+        let [first, second] = ["Key 1", "Key 2"];
+        let keys = [first, second].into_iter().zip(&self.0.keys);
+        shown.extend(keys.map(|(name, key)| (name, key.value.clone())));
+        shown.push(("Connection string", self.0.connection_string.clone()));
+        human::facts(&shown)
+    }
+}
+
+fn show_keys(context: &Context, reply: Reply) -> Result<(), Failure> {
+    match reply {
+        Reply::Keys(account) => context.out.result(&Keys(account)),
+        _ => Err(other_answer()),
+    }
+}
+
+fn other_answer() -> Failure {
+    FaceError::Bug("the answer is to another command".to_owned()).into()
+}
