@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use strongroom_api::Notice;
 use strongroom_catalog::{Column, Document, Kind, Value};
 
-/// What is to be told by one channel.
+/// What is to be sent by one channel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NoticeDoc {
     /// What is sent.

@@ -40,7 +40,7 @@ pub type Sending<'a> = Pin<Box<dyn Future<Output = Result<(), Undelivered>> + Se
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct Undelivered {
-    /// Whether the receiver has refused this notice for good, so that trying again makes no sense.
+    /// Whether the receiver has refused this notice for good, so that trying again is useless.
     pub refused: bool,
     /// Why, for people; never with secrets.
     pub reason: String,
@@ -70,7 +70,7 @@ const NOTICED: u32 = 3;
 /// Alerts in one notice at most.
 const TOGETHER: usize = 500;
 
-/// How long to wait after so many failed tries: 10 s, twice as long each time, 15 minutes at most.
+/// How long to wait after this number of failed tries: 10 s, twice as long each time, 15 minutes at most.
 fn pause(tries: u32) -> SignedDuration {
     let doublings = tries.saturating_sub(1).min(10);
     SignedDuration::from_secs((10_i64 << doublings).min(15 * 60))
