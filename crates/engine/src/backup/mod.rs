@@ -150,6 +150,7 @@ impl<'a> Session<'a> {
             time: self.time,
             completed: self.vault.clock().now(),
             consistency: ending.consistency.unwrap_or(request.consistency),
+            best_consistency: request.best_consistency,
             evidence: request.evidence.iter().cloned().chain(ending.evidence).collect(),
             host: request.host.clone(),
             software: concat!("strongroom ", env!("CARGO_PKG_VERSION")).to_owned(),
