@@ -450,10 +450,11 @@ pub(crate) struct RotateKeyArgs {
     name: String,
 
     #[command(flatten)]
-    key: NewKeyArgs,
-
-    #[command(flatten)]
     wait: WaitArgs,
+
+    // Last: its heading would go before what follows.
+    #[command(flatten)]
+    key: NewKeyArgs,
 }
 
 /// The key that opens the vault afterwards.
