@@ -3,7 +3,6 @@
 use strongroom_api::{ConsistencyProved, ConsistencyWanted, ErrorBody, PointDisk};
 use strongroom_base::{Message, message, words};
 use strongroom_format::{Consistency, DiskRecord, Manifest};
-use strongroom_machine::NO_SCRIPTS;
 use strongroom_orders::{Absence, AbsentPoint, PointFacts};
 use strongroom_vault::{self as vault, place::Warning};
 
@@ -58,15 +57,14 @@ pub(crate) fn skipped(disk: &DiskRecord) -> Option<Message> {
     })
 }
 
-/// What is not as good as it should be of a point, if so much was `wanted`.
-pub(crate) fn warnings(point: &Manifest, best: Option<ConsistencyWanted>) -> Vec<ErrorBody> {
+/// What is not as good as it should be of a point, if this consistency was `wanted`.
+pub(crate) fn warnings(point: &Manifest, wanted: Option<ConsistencyWanted>) -> Vec<ErrorBody> {
     let mut warnings = Vec::new();
     let had = proved(point.consistency);
     // Without scripts a Linux guest can be no better. That is no news every night.
-    let best_there_is =
-        had == ConsistencyProved::FileSystem && point.evidence.iter().any(|it| it == NO_SCRIPTS);
+    let is_best = point.best_consistency == Some(point.consistency);
     // The best comes first.
-    if let Some(best) = best.filter(|best| ConsistencyProved::from(*best) < had && !best_there_is) {
+    if let Some(best) = wanted.filter(|wanted| !had.reaches(*wanted) && !is_best) {
         let evidence = point.evidence.join("; ");
         let message = message!(
             VM_CONSISTENCY,
@@ -122,5 +120,37 @@ pub(crate) const fn consistency(wanted: ConsistencyWanted) -> Consistency {
         ConsistencyWanted::Application => Consistency::Application,
         ConsistencyWanted::FileSystem => Consistency::FileSystem,
         ConsistencyWanted::Crash => Consistency::Crash,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use strongroom_base::codes;
+
+    use super::*;
+
+    /// Which consistency was had, and which of the points with it could have had no better one.
+    fn warned(had: Consistency, best: Option<Consistency>, wanted: ConsistencyWanted) -> bool {
+        // One of a program that did not know the field.
+        let old = include_bytes!("../../format/tests/golden/manifest-v1.json");
+        let point = Manifest {
+            consistency: had,
+            best_consistency: best,
+            evidence: vec!["said".to_owned()],
+            ..Manifest::decode(old).expect("a point")
+        };
+        warnings(&point, Some(wanted)).iter().any(|it| it.code == codes::VM_CONSISTENCY)
+    }
+
+    #[test]
+    fn what_a_guest_cannot_have_is_no_warning() {
+        use ConsistencyWanted as W;
+        let guest = Some(Consistency::FileSystem);
+        assert!(warned(Consistency::FileSystem, None, W::Application), "nothing is known of it");
+        assert!(!warned(Consistency::FileSystem, guest, W::Application));
+        assert!(warned(Consistency::Crash, guest, W::Application), "it could have had more");
+        assert!(!warned(Consistency::FileSystem, None, W::FileSystem));
+        assert!(!warned(Consistency::Application, None, W::FileSystem));
+        assert!(warned(Consistency::Unknown, None, W::Crash));
     }
 }

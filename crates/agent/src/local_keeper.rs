@@ -8,7 +8,7 @@ use std::{
 
 use jiff::Timestamp;
 use strongroom_api::{ErrorBody, ItemUsage, KeyReference, TaskName, TaskState};
-use strongroom_base::{EntropyExt as _, PointId, Stage, SystemEntropy, lock, words};
+use strongroom_base::{Entropy, EntropyExt as _, PointId, Stage, lock, words};
 use strongroom_engine::data_bytes;
 use strongroom_format::Manifest;
 use strongroom_keys::{self as keys, KeyError, KeyRing};
@@ -59,7 +59,7 @@ impl LocalKeeper {
 
     fn make_new(&self, order: &VaultMake) -> Result<(), VaultError> {
         if let (KeyReference::File(path), true) = (&order.key, order.make_key) {
-            make_key_file(Path::new(path))?;
+            make_key_file(Path::new(path), &*self.vaults.options().entropy)?;
         }
         let new = NewVault {
             url: order.url.clone(),
@@ -285,7 +285,7 @@ impl Keeper for LocalKeeper {
     }
 
     fn make_key_file(&self, path: &Path) -> Result<()> {
-        make_key_file(path).map_err(body)
+        make_key_file(path, &*self.vaults.options().entropy).map_err(body)
     }
 
     fn save(&self, access: &VaultAccess, name: &str, bytes: &[u8]) -> Result<()> {
@@ -345,16 +345,16 @@ fn is_newer_than_slot(ring: &KeyRing) -> bool {
 }
 
 /// Makes a key file, unless it is there. A crash leaves all of it or nothing.
-fn make_key_file(path: &Path) -> Result<(), VaultError> {
+fn make_key_file(path: &Path, entropy: &dyn Entropy) -> Result<(), VaultError> {
     let failed = |source| VaultError::Local { path: path.to_owned(), source };
     if path.try_exists().map_err(failed)? {
         return Ok(());
     }
     let mut unfinished = path.as_os_str().to_owned();
     // Another process may make it at the same time, even one of our number in another container.
-    unfinished.push(format!(".{:016x}", u64::from_le_bytes(SystemEntropy.array())));
+    unfinished.push(format!(".{:016x}", u64::from_le_bytes(entropy.array())));
     let unfinished = PathBuf::from(unfinished);
-    keys::generate_key_file(&unfinished, &SystemEntropy)?;
+    keys::generate_key_file(&unfinished, entropy)?;
     let linked = match fs::hard_link(&unfinished, path) {
         // Somebody else was faster.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),

@@ -58,12 +58,13 @@ words! {
     }
 }
 
-impl From<ConsistencyWanted> for ConsistencyProved {
-    fn from(wanted: ConsistencyWanted) -> Self {
+impl ConsistencyProved {
+    /// Whether it is at least what was wanted.
+    pub const fn reaches(self, wanted: ConsistencyWanted) -> bool {
         match wanted {
-            ConsistencyWanted::Application => Self::Application,
-            ConsistencyWanted::FileSystem => Self::FileSystem,
-            ConsistencyWanted::Crash => Self::Crash,
+            ConsistencyWanted::Application => matches!(self, Self::Application),
+            ConsistencyWanted::FileSystem => matches!(self, Self::Application | Self::FileSystem),
+            ConsistencyWanted::Crash => !matches!(self, Self::Unknown),
         }
     }
 }
@@ -272,4 +273,24 @@ pub struct ResumeProtection {
     /// The policy: its name or id; the default is the last one.
     #[serde(default)]
     pub policy: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_consistency_reaches_itself_and_what_is_less() {
+        use ConsistencyProved as P;
+        let proved = [P::Unknown, P::Crash, P::FileSystem, P::Application];
+        for (least, wanted) in [
+            (1, ConsistencyWanted::Crash),
+            (2, ConsistencyWanted::FileSystem),
+            (3, ConsistencyWanted::Application),
+        ] {
+            for (rank, had) in proved.into_iter().enumerate() {
+                assert_eq!(had.reaches(wanted), rank >= least, "{had:?} {wanted:?}");
+            }
+        }
+    }
 }

@@ -4,9 +4,10 @@
 //! never used again for another. `docs/use/errors.md` and the pages in `docs/errors` are
 //! generated from this list.
 
-use std::error::Error;
-
-use crate::{Params, azure::ALIASES, code_params::PARAMS};
+use crate::{
+    azure::ALIASES,
+    code_params::{PARAMS, PROBLEMS},
+};
 
 /// An enum that is one word in JSON.
 macro_rules! word {
@@ -138,6 +139,31 @@ impl Code {
         false
     }
 
+    /// The values that its parameter `problem` can have, and what each means. A code has it if several of its
+    /// sentences have the same other values.
+    pub const fn problems(&self) -> &'static [(&'static str, &'static str)] {
+        let mut rest = PROBLEMS;
+        while let [(name, problems), others @ ..] = rest {
+            if is_same(name, self.name) {
+                return problems;
+            }
+            rest = others;
+        }
+        &[]
+    }
+
+    /// Whether its parameter `problem` can have this value.
+    pub const fn has_problem(&self, problem: &str) -> bool {
+        let mut rest = self.problems();
+        while let [(name, _), others @ ..] = rest {
+            if is_same(name, problem) {
+                return true;
+            }
+            rest = others;
+        }
+        false
+    }
+
     /// The entry of this name.
     pub fn named(name: &str) -> Option<&'static Self> {
         CATALOG.iter().find(|code| code.name == name).copied()
@@ -178,15 +204,6 @@ pub struct Code {
     pub meaning: &'static str,
     /// What to do about it, in one sentence.
     pub hint: &'static str,
-}
-
-/// An error that names its place in the catalog.
-pub trait Coded: Error {
-    /// The catalog entry.
-    fn code(&self) -> &'static Code;
-
-    /// The values that its message was composed of; not those of its causes.
-    fn params(&self) -> Params;
 }
 
 macro_rules! catalog {
@@ -355,6 +372,7 @@ catalog! {
 
     HOST_SOCKET = "host.socket", Denied, "The server may not use this socket of libvirt.", "Ask the operator of the server to add it to `libvirt_sockets` in its configuration and to restart it.";
     HOST_UNKNOWN = "host.unknown", NotFound, "The service has no host of this name.", "`strongroom host list` shows the hosts.";
+    HOST_VERSION = "host.version", Conflict, "The service does not know the host's version of orders.", "Install the server's version of Strongroom on the host, then discover its machines again: `strongroom host discover NAME`.";
     HOST_EXISTS = "host.exists", Conflict, "A host with this name exists already.", "Choose another name.";
     HOST_IN_USE = "host.in_use", Conflict, "The host has protected items.", "First stop their protection and delete their data.";
     SOURCE_MISSING = "source.missing", NotFound, "The machine or disk that the item protects no longer exists.", "Restore it, or stop the item's protection: `strongroom protection disable`. The item keeps its recovery points.";

@@ -2,6 +2,9 @@
 //!
 //! [`message!`](crate::message!) and [`params!`](crate::params!) take no other names, and a test finds those that
 //! nothing gives any more.
+//!
+//! Where several sentences of a code have the same values, the parameter `problem` says which of them it is. Its
+//! values are listed here too.
 
 /// Names of codes, and of their values.
 pub(crate) const PARAMS: &[(&str, &[&str])] = &[
@@ -35,7 +38,7 @@ pub(crate) const PARAMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("index.incomplete", &["digest", "disk", "packs"]),
-    ("store.degraded", &["copies", "disk", "error", "url"]),
+    ("store.degraded", &["copies", "disk", "error", "problem", "url"]),
     ("store.protocol", &["disk", "reason", "store"]),
     ("item.not_found", &["item"]),
     ("item.name", &["item", "name"]),
@@ -105,7 +108,7 @@ pub(crate) const PARAMS: &[(&str, &[&str])] = &[
     ("request.changed", &["id", "kind"]),
     ("request.page_token", &["reason"]),
     ("auth.rate", &["seconds"]),
-    ("auth.forbidden", &["operation", "place", "role", "user"]),
+    ("auth.forbidden", &["operation", "place", "problem", "role", "user"]),
     ("place.not_allowed", &["allowed", "disk", "named", "setting", "what"]),
     ("user.not_found", &["user"]),
     ("token.not_found", &["token"]),
@@ -121,8 +124,9 @@ pub(crate) const PARAMS: &[(&str, &[&str])] = &[
     ("vault.nothing_kept", &["name"]),
     ("host.socket", &["uri"]),
     ("host.unknown", &["host"]),
+    ("host.version", &["found", "host", "known"]),
     ("host.in_use", &["host", "items"]),
-    ("source.missing", &["machine"]),
+    ("source.missing", &["machine", "problem"]),
     ("item.unknown", &["item"]),
     ("item.exists", &["item", "machine", "name", "uuid"]),
     ("item.busy", &["item", "job"]),
@@ -171,6 +175,40 @@ pub(crate) const PARAMS: &[(&str, &[&str])] = &[
         &[
             "block", "blocks", "disk", "error", "index", "key", "kind", "next", "object", "reason",
             "what",
+        ],
+    ),
+];
+
+/// Names of codes, and what their parameter `problem` can be.
+pub(crate) const PROBLEMS: &[(&str, &[(&str, &str)])] = &[
+    (
+        "store.degraded",
+        &[
+            ("no_folder", "the recorded place of a copy is not an absolute path"),
+            ("same_folder", "two recorded places are one folder"),
+            ("unreadable", "the store of a copy cannot be opened"),
+            ("other_vault", "the place of a copy holds another vault"),
+            ("no_copy", "the place of a copy holds no vault: its disk may not be mounted"),
+            ("unknown", "nobody vouches for the list of copies, and a copy cannot be read"),
+            ("not_recorded", "the named copy is not among the recorded ones"),
+        ],
+    ),
+    (
+        "auth.forbidden",
+        &[
+            ("role", "the user lacks the role"),
+            ("limited_token", "the token is narrower than its user, and may not do this"),
+            ("token_role", "a token cannot be made for a higher role than that of the token sent"),
+            ("token_scope", "a token cannot be made for more than the scope of the token sent"),
+            ("no_admin", "the user is disabled, or is no vault admin of the server"),
+        ],
+    ),
+    (
+        "source.missing",
+        &[
+            ("machine", "the host has no such machine"),
+            ("machine_disk", "a disk of the machine is missing"),
+            ("disk", "a disk of an item of disks by path is missing"),
         ],
     ),
 ];

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
+    path::{Path, PathBuf},
     sync::OnceLock,
 };
 
@@ -44,6 +45,12 @@ impl Environment {
         self.0.get(OsStr::new("PATH")).map(|path| ("PATH", path.as_os_str()))
     }
 
+    /// The folder for temporary files: `TMPDIR`, and `/tmp` without it.
+    pub fn temporary_folder(&self) -> PathBuf {
+        let named = self.0.get(OsStr::new("TMPDIR")).filter(|folder| !folder.is_empty());
+        named.map_or_else(|| Path::new("/tmp").to_owned(), PathBuf::from)
+    }
+
     /// What configures access to clouds, by the usual names: `AWS_...`, `AZURE_...`, `GOOGLE_...`.
     pub fn clouds(&self) -> Vec<(String, String)> {
         let is_cloud = |name: &str| {
@@ -65,6 +72,7 @@ mod tests {
     fn clouds_have_their_own_variables() {
         let variables = [
             ("PATH", "/bin"),
+            ("TMPDIR", "/scratch"),
             ("AWS_REGION", "eu"),
             ("IDENTITY_ENDPOINT", "http://x"),
             ("MY_AWS_KEY", "no"),
@@ -75,7 +83,9 @@ mod tests {
         let names: Vec<_> = clouds.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["AWS_REGION", "IDENTITY_ENDPOINT"]);
         assert_eq!(environment.path(), Some(("PATH", OsStr::new("/bin"))));
+        assert_eq!(environment.temporary_folder(), Path::new("/scratch"));
         assert_eq!(Environment::default().path(), None);
+        assert_eq!(Environment::default().temporary_folder(), Path::new("/tmp"));
         assert!(!format!("{environment:?}").contains("eu"));
     }
 }

@@ -4,213 +4,10 @@
 //! value that is not a parameter, and no parameter that the text does not show. A page in another
 //! language composes its own sentence of the code and the parameters.
 
-use std::{
-    borrow::Cow,
-    collections::BTreeMap,
-    fmt,
-    path::{Path, PathBuf},
-};
+use crate::{AsParam as _, Code, Coded, Param, Params};
 
-use crate::{ByteRange, Code, Coded, words};
-
-/// One value that a message was composed of.
-#[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(untagged)]
-pub enum Param {
-    /// A number: an amount in the unit that its name has, bytes if it is a size.
-    Number(u64),
-    /// A text, as the message shows it.
-    Text(String),
-    /// Several texts, in the order of the message.
-    List(Vec<String>),
-}
-
-impl Param {
-    /// Whether a text shows this value: as it is, quoted, or in words for people.
-    pub fn stands_in(&self, text: &str) -> bool {
-        match self {
-            Self::Number(number) => {
-                let forms = [number.to_string(), words::bytes(*number), words::span(*number)];
-                forms.iter().any(|form| text.contains(form))
-            }
-            Self::Text(value) => shows(text, value),
-            Self::List(values) => values.iter().all(|value| shows(text, value)),
-        }
-    }
-}
-
-fn shows(text: &str, value: &str) -> bool {
-    text.contains(value) || text.contains(&format!("{value:?}"))
-}
-
-impl fmt::Display for Param {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Number(number) => fmt::Display::fmt(number, f),
-            Self::Text(text) => fmt::Display::fmt(text, f),
-            Self::List(texts) => fmt::Display::fmt(&texts.join(", "), f),
-        }
-    }
-}
-
-/// As the value itself, so that `{name:?}` in a message quotes it.
-impl fmt::Debug for Param {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Number(number) => fmt::Debug::fmt(number, f),
-            Self::Text(text) => fmt::Debug::fmt(text, f),
-            Self::List(texts) => fmt::Debug::fmt(texts, f),
-        }
-    }
-}
-
-#[cfg(feature = "schema")]
-impl utoipa::PartialSchema for Param {
-    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
-        use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, Type};
-        let of = |kind| ObjectBuilder::new().schema_type(kind);
-        let texts = ArrayBuilder::new().items(of(Type::String));
-        OneOfBuilder::new()
-            .item(of(Type::Integer).minimum(Some(0)))
-            .item(of(Type::String))
-            .item(texts)
-            .description(Some("A value that a message was composed of."))
-            .into()
-    }
-}
-
-#[cfg(feature = "schema")]
-impl utoipa::ToSchema for Param {}
-
-/// What can be a value of a message.
-pub trait AsParam {
-    /// The value.
-    fn as_param(&self) -> Param;
-}
-
-impl<T: AsParam + ?Sized> AsParam for &T {
-    fn as_param(&self) -> Param {
-        (**self).as_param()
-    }
-}
-
-impl AsParam for Param {
-    fn as_param(&self) -> Param {
-        self.clone()
-    }
-}
-
-impl<T: AsParam + ?Sized> AsParam for Box<T> {
-    fn as_param(&self) -> Param {
-        (**self).as_param()
-    }
-}
-
-macro_rules! numbers {
-    ($($number:ty)*) => {$(
-        impl AsParam for $number {
-            fn as_param(&self) -> Param {
-                Param::Number(u64::try_from(*self).unwrap_or(u64::MAX))
-            }
-        }
-    )*};
-}
-numbers! { u8 u16 u32 u64 usize }
-
-/// Implements [`AsParam`] for types that are shown by their `Display`.
-#[macro_export]
-macro_rules! text_params {
-    ($($shown:ty)*) => {$(
-        impl $crate::AsParam for $shown {
-            fn as_param(&self) -> $crate::Param {
-                $crate::Param::Text(self.to_string())
-            }
-        }
-    )*};
-}
-text_params! { str String Cow<'_, str> ByteRange jiff::Timestamp std::net::SocketAddr fmt::Arguments<'_> }
-text_params! { crate::Digest crate::Key crate::PackId crate::WriterId crate::AlertId crate::AssignmentId }
-text_params! { crate::HostId crate::ItemId crate::JobId crate::KeyId crate::NoticeId crate::PointId }
-text_params! { crate::PolicyId crate::RequestId crate::SlotId crate::TokenId crate::UserId crate::VaultId }
-text_params! { crate::KeyError crate::ParseIdError crate::RangeError }
-
-impl AsParam for Path {
-    fn as_param(&self) -> Param {
-        Param::Text(self.display().to_string())
-    }
-}
-
-impl AsParam for PathBuf {
-    fn as_param(&self) -> Param {
-        self.as_path().as_param()
-    }
-}
-
-impl AsParam for [String] {
-    fn as_param(&self) -> Param {
-        Param::List(self.to_vec())
-    }
-}
-
-impl AsParam for Vec<String> {
-    fn as_param(&self) -> Param {
-        self.as_slice().as_param()
-    }
-}
-
-/// The values that a message was composed of, by name. One object in JSON.
-#[derive(Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(transparent)]
-pub struct Params(BTreeMap<Cow<'static, str>, Param>);
-
-impl Params {
-    /// No values.
-    pub const fn none() -> Self {
-        Self(BTreeMap::new())
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// The value of this name.
-    pub fn get(&self, name: &str) -> Option<&Param> {
-        self.0.get(name)
-    }
-
-    /// All of them, by name.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Param)> {
-        self.0.iter().map(|(name, value)| (&**name, value))
-    }
-}
-
-impl fmt::Debug for Params {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
-    }
-}
-
-impl FromIterator<(&'static str, Param)> for Params {
-    fn from_iter<I: IntoIterator<Item = (&'static str, Param)>>(values: I) -> Self {
-        Self(values.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)).collect())
-    }
-}
-
-#[cfg(feature = "schema")]
-impl utoipa::PartialSchema for Params {
-    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
-        use utoipa::openapi::schema::{ObjectBuilder, Type};
-        ObjectBuilder::new()
-            .schema_type(Type::Object)
-            .additional_properties(Some(Param::schema()))
-            .description(Some("The values that a message was composed of, by name."))
-            .into()
-    }
-}
-
-#[cfg(feature = "schema")]
-impl utoipa::ToSchema for Params {}
+/// The parameter that says which of a code's sentences it is; the sentence does not show it.
+const PROBLEM: &str = "problem";
 
 /// What is said about an error: its place in the catalog, a sentence, and the values in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -234,13 +31,24 @@ impl Message {
         Self { code: error.code(), text: error.to_string(), params: error.params() }
     }
 
+    /// The same, saying by a word which of the code's sentences it is.
+    #[must_use]
+    pub fn with_problem(mut self, problem: &'static str) -> Self {
+        self.params.add(PROBLEM, problem.as_param());
+        self
+    }
+
     /// What is wrong with the values: names that the code's page does not have, values that the text
-    /// does not show.
+    /// does not show. Of the problem there must be a word on the code's page.
     pub fn faults(&self) -> Vec<String> {
         let strange = |(name, value): (&str, &Param)| {
             let (code, text) = (self.code.name, &self.text);
             if !self.code.has_param(name) {
                 return Some(format!("{code} has no parameter {name}"));
+            }
+            if name == PROBLEM {
+                let is_known = matches!(value, Param::Text(word) if self.code.has_problem(word));
+                return (!is_known).then(|| format!("{code} has no problem {value:?}"));
             }
             let fault = || format!("{code}: {name} is {value:?}, which does not stand in {text:?}");
             (!value.stands_in(text)).then(fault)
@@ -258,6 +66,14 @@ impl Message {
 /// ```
 ///
 /// A value that the text shows in another form has that form behind `=>`: `free = free => words::bytes(free)`.
+/// Where a code has several sentences with the same values, `: word` behind it says which one it is, as the
+/// parameter `problem`; the code's page lists these words:
+///
+/// ```
+/// let message = strongroom_base::message!(STORE_DEGRADED: other_vault, "{url} holds another vault", url = "/b");
+/// assert_eq!(message.params.get("problem").map(ToString::to_string).as_deref(), Some("other_vault"));
+/// ```
+///
 /// A code that is not a constant is written in parentheses. A name that the page of a constant does not have,
 /// a value in the text without a name, and a name that the text does not show are errors of the compiler:
 ///
@@ -271,8 +87,20 @@ impl Message {
 /// ```compile_fail
 /// strongroom_base::message!(ITEM_BUSY, "it has the colour {colour}", colour = "red");
 /// ```
+/// ```compile_fail
+/// strongroom_base::message!(STORE_DEGRADED: bad_mood, "{url} is sad", url = "/b");
+/// ```
 #[macro_export]
 macro_rules! message {
+    ($code:ident : $problem:ident, $($rest:tt)+) => {{
+        const {
+            assert!(
+                $crate::codes::$code.has_problem(stringify!($problem)),
+                concat!("the code has no problem ", stringify!($problem)),
+            );
+        }
+        $crate::message!($code, $($rest)+).with_problem(stringify!($problem))
+    }};
     (($code:expr), $text:literal $(,)?) => { $crate::Message::new($code, $text) };
     ($code:ident, $text:literal $(,)?) => { $crate::Message::new(&$crate::codes::$code, $text) };
     (($code:expr), $text:literal $(, $name:ident $(= $value:expr $(=> $shown:expr)?)?)+ $(,)?) => {{
@@ -337,7 +165,7 @@ macro_rules! params {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codes;
+    use crate::{codes, words};
 
     #[test]
     fn values_are_in_the_text_and_in_the_parameters() {
@@ -364,6 +192,10 @@ mod tests {
         let faults = message.faults();
         assert!(faults[0].contains("no parameter colour"), "{faults:?}");
         assert!(faults[1].contains("does not stand"), "{faults:?}");
+        let sad = message!(SOURCE_MISSING, "it is away").with_problem("sad").faults();
+        assert!(sad.len() == 1 && sad[0].contains("no problem \"sad\""), "{sad:?}");
+        let known = message!(SOURCE_MISSING: disk, "a disk is missing");
+        assert_eq!(known.faults(), Vec::<String>::new());
     }
 
     #[test]

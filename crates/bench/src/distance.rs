@@ -14,10 +14,11 @@ use std::{
     cmp::Reverse,
     collections::BinaryHeap,
     net::{SocketAddr, TcpListener},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
+use strongroom_base::lock;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
@@ -109,10 +110,6 @@ impl Distance {
     }
 }
 
-fn lock(log: &SharedLog) -> std::sync::MutexGuard<'_, Log> {
-    log.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// How many of some spans of time had to follow one another at least, if each waited for all that had
 /// ended before it began.
 fn longest_chain(spans: &mut [(Instant, Instant)]) -> u64 {
@@ -153,7 +150,7 @@ async fn carry(client: TcpStream, server: SocketAddr, round_trip: Duration, log:
     let asked = {
         let (current, log) = (Arc::clone(&current), Arc::clone(&log));
         move |first: bool| {
-            let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut current = lock(&current);
             if current.is_none_or(|(_, answered)| answered) {
                 let began = if first { opened } else { Instant::now() };
                 let mut log = lock(&log);
@@ -163,7 +160,7 @@ async fn carry(client: TcpStream, server: SocketAddr, round_trip: Duration, log:
         }
     };
     let answered = move || {
-        let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = lock(&current);
         if let Some((number, answered)) = &mut *current {
             *answered = true;
             // It may have been taken out of the log meanwhile.

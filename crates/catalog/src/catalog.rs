@@ -5,11 +5,10 @@
 //! read is still so when it writes.
 
 use std::{
-    collections::HashMap,
     fs::{File, OpenOptions},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, PoisonError},
 };
 
 use rustix::fs::{FlockOperation, flock};
@@ -19,6 +18,7 @@ use crate::{
     CatalogUrl, Document, Error, Kind, Page, Query, ReadTx, Result, Schema, Stored, Tx,
     kind::Dialect,
     sql::{Begin, CONNECTIONS, Pools, Session, Statement},
+    tx::Changes,
     url::Place,
 };
 
@@ -27,9 +27,6 @@ use crate::{
 pub struct Catalog {
     pub(crate) inner: Arc<Inner>,
 }
-
-/// How often the documents of each table were changed.
-pub(crate) type Changes = Arc<Mutex<HashMap<&'static str, u64>>>;
 
 pub(crate) struct Inner {
     pub(crate) pools: Pools,

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, io, path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use strongroom_base::{Clock, Digest, EntropyExt as _, SystemEntropy};
+use strongroom_base::{Clock, Digest, Entropy, EntropyExt as _};
 use tokio::io::{
     AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, BufWriter,
 };
@@ -194,12 +194,12 @@ impl Catalog {
     /// Writes a copy of the whole catalog into a new file, which only its owner can read. The file gets its
     /// name when it is whole and on the disk: if its process is killed, the bytes are under a name that
     /// ends in `.new-` and 16 digits, and a next copy can be made.
-    pub async fn backup_to(&self, path: &Path) -> Result<()> {
+    pub async fn backup_to(&self, path: &Path, entropy: &dyn Entropy) -> Result<()> {
         if tokio::fs::symlink_metadata(path).await.is_ok() {
             return Err(failed("create", path)(io::ErrorKind::AlreadyExists.into()));
         }
         let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".new-{:016x}", u64::from_le_bytes(SystemEntropy.array())));
+        name.push(format!(".new-{:016x}", u64::from_le_bytes(entropy.array())));
         let unfinished = path.with_file_name(name);
         let mut options = tokio::fs::OpenOptions::new();
         let file = options.write(true).create_new(true).mode(0o600).open(&unfinished).await;

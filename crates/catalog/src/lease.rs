@@ -164,7 +164,7 @@ impl Catalog {
         tx.commit().await
     }
 
-    /// Ends all leases; their epochs go on.
+    /// Ends all leases; their epochs continue.
     pub(crate) async fn end_leases(&self) -> Result<()> {
         let mut session = self.begin(Begin::Write).await?;
         session.run("UPDATE catalog_leases SET expires = 0 WHERE expires <> 0").await?;

@@ -5,9 +5,9 @@
 //! transaction can continue after it.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     ops::{Deref, DerefMut},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -15,7 +15,6 @@ use strongroom_base::{Clock, lock};
 
 use crate::{
     Document, Error, Filter, Kind, Page, Query, Result, Value,
-    catalog::Changes,
     error::Cause,
     query::quoted,
     sql::{Bind, Row, Session, Statement},
@@ -47,6 +46,9 @@ pub struct RawDocument {
     /// JSON.
     pub body: String,
 }
+
+/// How often the documents of each table were changed.
+pub(crate) type Changes = Arc<Mutex<HashMap<&'static str, u64>>>;
 
 /// A transaction that reads: it sees one state of the catalog, whatever others write.
 pub struct ReadTx {

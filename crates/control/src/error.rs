@@ -54,16 +54,12 @@ impl ControlError {
     pub fn body(&self) -> ErrorBody {
         match self {
             Self::Work(body) => (**body).clone(),
-            Self::Busy { job, .. } => {
-                let mut body = ErrorBody::of(self);
-                body.link = Some(format!("/v1/jobs/{job}"));
-                body
-            }
             // Its own code and words say more than that it was the catalog.
             Self::Catalog(error) => ErrorBody::of(error),
-            Self::Refused(_) | Self::Forbidden { .. } | Self::TooOften { .. } => {
-                ErrorBody::of(self)
-            }
+            Self::Refused(_)
+            | Self::Forbidden { .. }
+            | Self::Busy { .. }
+            | Self::TooOften { .. } => ErrorBody::of(self),
         }
     }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use strongroom_api::{
     self as api, Host, HostCreate, HostState, HostUpdate, ProtectableItem, Trigger,
 };
-use strongroom_base::{HostId, VaultId, codes, message, words};
+use strongroom_base::{HostId, JobId, VaultId, codes, message, words};
 use strongroom_catalog::{Filter, Query, ReadTx, Stored};
 use strongroom_orders::CheckOrder;
 
@@ -117,8 +117,8 @@ impl Control {
         })
     }
 
-    /// The vault of a name, which recovery points are to go into first; none of no name. Whoever says so
-    /// sends data there, so they must see the vault.
+    /// The vault of a name, which recovery points are to go into first; none of no name. A caller who
+    /// says so sends data there, so they must see the vault.
     async fn snapshot_vault(
         &self,
         tx: &mut ReadTx,
@@ -172,7 +172,7 @@ impl Control {
     }
 
     /// Starts a new discovery of a host's machines.
-    pub async fn discover(&self, caller: &Caller, host: &str) -> Result<api::JobBegun> {
+    pub async fn discover(&self, caller: &Caller, host: &str) -> Result<JobId> {
         let begun = in_write!(self, tx => {
             let name = host;
             let host = find_host(tx, name).await?.doc.host;

@@ -5,10 +5,10 @@
 
 use serde_json::json;
 use strongroom_api::{
-    self as api, BackupNow, Item, ItemUpdate, JobBegun, Protect, ProtectionState, ResumeProtection,
-    StopMode, StopProtection, Trigger,
+    self as api, BackupNow, Item, ItemUpdate, Protect, ProtectionState, ResumeProtection, StopMode,
+    StopProtection, Trigger,
 };
-use strongroom_base::{ItemId, VaultId, codes, message};
+use strongroom_base::{ItemId, JobId, VaultId, codes, message};
 use strongroom_catalog::{Filter, Query, Stored, Tx};
 use strongroom_orders::CheckOrder;
 
@@ -138,7 +138,7 @@ impl Control {
     }
 
     /// Protects machines or disks.
-    pub async fn protect(&self, caller: &Caller, mut request: Protect) -> Result<JobBegun> {
+    pub async fn protect(&self, caller: &Caller, mut request: Protect) -> Result<JobId> {
         let begun = in_write!(self, tx => {
             let vault = find_vault(tx, &request.vault).await?.doc.vault;
             let place = Target::Vault(vault.id);
@@ -278,7 +278,7 @@ impl Control {
         caller: &Caller,
         name: &str,
         request: BackupNow,
-    ) -> Result<JobBegun> {
+    ) -> Result<JobId> {
         let now = self.now();
         let until = request.retain_until.unwrap_or_else(|| {
             let days = jiff::SignedDuration::from_hours(24 * ON_DEMAND_DAYS);
@@ -306,7 +306,7 @@ impl Control {
             let begun = self
                 .begin_for_item(tx, &mut doc, version, spec, Trigger::OnDemand, &caller.name)
                 .await?;
-            let detail = json!({ "job": begun.job });
+            let detail = json!({ "job": begun });
             audit::record(tx, caller, Operation::BackupNow, &name, detail).await?;
             Ok(begun)
         })?;

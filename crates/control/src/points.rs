@@ -5,8 +5,7 @@
 
 use serde_json::json;
 use strongroom_api::{
-    self as api, JobBegun, PointState, PointUpdate, RecoveryPoint, RecoveryPointType, Restore,
-    Trigger,
+    self as api, PointState, PointUpdate, RecoveryPoint, RecoveryPointType, Restore, Trigger,
 };
 use strongroom_base::{HostId, ItemId, JobId, PointId, codes, message};
 use strongroom_catalog::{Filter, Query, ReadTx, Stored};
@@ -222,7 +221,7 @@ impl Control {
         item: &str,
         point: &str,
         restore: Restore,
-    ) -> Result<JobBegun> {
+    ) -> Result<JobId> {
         let begun = in_write!(self, tx => {
             let Stored { mut doc, version } = find_item(tx, item).await?;
             let target = Target::Item(doc.item.vault, doc.item.id);

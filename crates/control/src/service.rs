@@ -209,6 +209,11 @@ impl Control {
         &*self.clock
     }
 
+    /// The chance that it was given.
+    pub fn entropy(&self) -> &dyn Entropy {
+        &*self.entropy
+    }
+
     /// The time.
     pub fn now(&self) -> Timestamp {
         self.clock.now()

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use jiff::SignedDuration;
 use serde_json::json;
 use strongroom_api::{
-    self as api, AlertState, FailingItem, JobBegun, JobKind, JobState, KeyReference, Status,
-    Trigger, VaultStatus, VaultUsage,
+    self as api, AlertState, FailingItem, JobKind, JobState, KeyReference, Status, Trigger,
+    VaultStatus, VaultUsage,
 };
-use strongroom_base::message;
+use strongroom_base::{JobId, message};
 use strongroom_catalog::{Document, Filter, Query, ReadTx, Stored, Value};
 
 use crate::{
@@ -168,7 +168,7 @@ impl Control {
         caller: &Caller,
         vault: &str,
         kind: JobKind,
-    ) -> Result<JobBegun> {
+    ) -> Result<JobId> {
         let operation = match kind {
             JobKind::Reclaim => Operation::Reclaim,
             JobKind::Verify => Operation::VerifyVault,
@@ -190,11 +190,11 @@ impl Control {
         caller: &Caller,
         vault: &str,
         key: Option<KeyReference>,
-    ) -> Result<JobBegun> {
+    ) -> Result<JobId> {
         if let Some(key) = &key
             && !caller.is_system()
         {
-            // Whoever may not rotate the key gets that error and no other.
+            // A caller who may not rotate the key gets that error and no other.
             let place = self.vault(caller, vault).await?.value.id;
             self.check(caller, Operation::RotateKey, Target::Vault(place), || no_vault(vault))?;
             let checked = self.places.check_key(key);
@@ -210,7 +210,7 @@ impl Control {
         vault: &str,
         operation: Operation,
         spec: impl FnOnce(strongroom_base::VaultId) -> Spec,
-    ) -> Result<JobBegun> {
+    ) -> Result<JobId> {
         let begun = in_write!(self, tx => {
             let place = find_vault(tx, vault).await?.doc.vault;
             let target = Target::Vault(place.id);
@@ -223,11 +223,10 @@ impl Control {
                 .is_null("ended");
             if let Some(same) = tx.first::<JobDoc>(&Query::new(open)).await? {
                 // It is being done already.
-                let id = same.doc.job.id;
-                return Ok(JobBegun { job: id, link: format!("/v1/jobs/{id}") });
+                return Ok(same.doc.job.id);
             }
             let begun = self.begin(tx, job).await?;
-            audit::record(tx, caller, operation, &place.name, json!({ "job": begun.job })).await?;
+            audit::record(tx, caller, operation, &place.name, json!({ "job": begun })).await?;
             Ok(begun)
         })?;
         self.wake.notify_one();

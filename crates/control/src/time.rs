@@ -57,7 +57,7 @@ impl Control {
         lock(&self.trusted)
     }
 
-    /// Goes on with the trusted time, and writes it down from time to time. A jump raises an alert.
+    /// Continues with the trusted time, and writes it down from time to time. A jump raises an alert.
     pub(crate) async fn advance_time(&self) -> Result<()> {
         self.read_time().await?;
         let (went_back, is_due) = {
@@ -93,8 +93,8 @@ impl Control {
         Ok(true)
     }
 
-    /// Writes the trusted time down, as it is in memory. Whoever deletes something for good because its
-    /// time is over does this first.
+    /// Writes the trusted time down, as it is in memory. A caller that deletes something for
+    /// good because it has expired does this first.
     pub(crate) async fn store_time(&self) -> Result<()> {
         let Some(time) = self.trusted().time.clone() else { return Ok(()) };
         let now = self.now();

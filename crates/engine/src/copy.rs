@@ -80,6 +80,7 @@ pub fn copy_point(
         locked_until: request.locked_until,
         time: Some(point.time),
         consistency: point.consistency,
+        best_consistency: point.best_consistency,
         evidence: point.evidence.clone(),
         parent: last.as_ref().map(|(parent, _)| *parent),
         // What could not be read when the point was made is not there to be copied.

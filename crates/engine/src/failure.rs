@@ -22,7 +22,7 @@ impl<'a> Failure<'a> {
         Self { cancel, stopped: AtomicBool::new(false), first: Mutex::new(None) }
     }
 
-    /// Whether to go on: nobody has failed and nobody has asked to stop.
+    /// Whether to continue: nobody has failed and nobody has asked to stop.
     pub(crate) fn go_on(&self) -> bool {
         if self.cancel.is_cancelled() {
             self.set(EngineError::Interrupted);

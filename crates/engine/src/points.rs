@@ -35,7 +35,7 @@ pub fn select_point(vault: &Vault, item: &str, selector: PointSelector) -> Resul
 }
 
 /// Whether a point that cannot be read may be the newest one at or before a time, rather than the
-/// one that was found. Its id says when it was made, unless a clock was ahead: then ids go on from
+/// one that was found. Its id says when it was made, unless a clock was ahead: then ids continue from
 /// the highest, and the id of the point before it is later than that point's own time.
 fn may_be_meant(
     damaged: &DamagedManifest,

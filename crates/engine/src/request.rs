@@ -101,6 +101,8 @@ pub struct BackupRequest {
     pub time: Option<Timestamp>,
     /// What the caller has proved.
     pub consistency: Consistency,
+    /// The best that the guest can have, where that is known to be less than what was asked for.
+    pub best_consistency: Option<Consistency>,
     /// How it was proved.
     pub evidence: Vec<String>,
     /// The point that the changed ranges refer to; the newest point if not given.
@@ -128,6 +130,7 @@ impl BackupRequest {
             locked_until: None,
             time: None,
             consistency: Consistency::Crash,
+            best_consistency: None,
             evidence: Vec::new(),
             parent: None,
             host: host.into(),
@@ -192,7 +195,7 @@ pub struct RestoreDisk {
 pub enum Overwrite {
     /// All of it, without looking.
     All,
-    /// What differs: in place, or to go on with an interrupted restore.
+    /// What differs: in place, or to continue an interrupted restore.
     Differences,
     /// Nothing: the target must hold the recovery point already, as it does when a restore was
     /// interrupted after its last step. If it differs, nothing is written to any target.

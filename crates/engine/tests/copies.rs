@@ -68,6 +68,7 @@ fn a_copy_is_the_same_moment_and_costs_what_changed() {
     let mut wanted = request("web01", vec![near.disk("d", None)]);
     wanted.consistency = Consistency::Application;
     wanted.evidence = vec!["proved".to_owned()];
+    wanted.best_consistency = Some(Consistency::FileSystem);
     wanted.tags = BTreeMap::from([("job".to_owned(), "J".to_owned())]);
     wanted.disks[0].checkpoint = Some("cp1".to_owned());
     wanted.disks[0].notes = vec!["a note".to_owned()];
@@ -86,6 +87,8 @@ fn a_copy_is_the_same_moment_and_costs_what_changed() {
     assert_ne!(old.id, new.id);
     assert_eq!((old.time, old.consistency), (new.time, new.consistency));
     assert_eq!((&old.evidence, &old.host), (&new.evidence, &new.host));
+    let best = Some(Consistency::FileSystem);
+    assert_eq!((old.best_consistency, new.best_consistency), (best, best));
     assert_eq!(new.disks[0].source.checkpoint.as_deref(), Some("cp1"));
     assert_eq!(new.disks[0].notes, ["a note"]);
     assert_eq!(new.tags["job"], "J");

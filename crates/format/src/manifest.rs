@@ -108,7 +108,11 @@ pub struct Manifest {
     pub completed: Timestamp,
     /// What was proved.
     pub consistency: Consistency,
-    /// How it was proved, step by step.
+    /// The best that the guest can have as it is set up, where that is less than what was asked for. Nothing
+    /// is known of it if it is missing, as it is in points of earlier programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_consistency: Option<Consistency>,
+    /// How it was proved, step by step, for people.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evidence: Vec<String>,
     /// The host that wrote it.
@@ -238,6 +242,9 @@ mod tests {
         assert_eq!(manifest.disks[0].source.checkpoint.as_deref(), Some("strongroom-7"));
         assert_eq!((manifest.disks[0].notes.len(), manifest.disks[0].unexpected_blocks), (1, 2));
         assert_eq!(manifest.excluded[0].name, "vdb");
+        assert_eq!(manifest.best_consistency, None, "earlier programs did not say it");
+        let best = Manifest { best_consistency: Some(Consistency::FileSystem), ..manifest.clone() };
+        assert_eq!(Manifest::decode(&best.encode().expect("encodes")).expect("decodes"), best);
         let again = Manifest::decode(&manifest.encode().expect("encodes")).expect("decodes");
         assert_eq!(again, manifest);
         let golden = String::from_utf8_lossy(golden);

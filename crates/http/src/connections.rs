@@ -90,7 +90,7 @@ impl Guest {
     }
 
     /// It has shown a good token.
-    pub fn is_known(&self) {
+    pub fn mark_known(&self) {
         if !self.known.swap(true, Ordering::Relaxed) {
             self.place.places.state().strangers.remove(&self.place.number);
         }
@@ -403,7 +403,7 @@ mod tests {
     /// A server; whoever asks for `/in` has a token.
     async fn server(connections: usize) -> (SocketAddr, watch::Sender<bool>) {
         let come_in = get(async |guest: axum::Extension<Guest>| {
-            guest.is_known();
+            guest.mark_known();
             "in"
         });
         let slow = get(async || {

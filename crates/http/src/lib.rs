@@ -6,7 +6,7 @@
 //!                 strangers make room          certificate, renewed     Guest: who is at the other end
 //! ```
 //!
-//! A face gives a router ([`Serving`]) and says who has shown a good token ([`Guest::is_known`]). Nothing here
+//! A face gives a router ([`Serving`]) and says who has shown a good token ([`Guest::mark_known`]). Nothing here
 //! knows what is asked for, who may ask, or how an error is reported.
 
 mod body;

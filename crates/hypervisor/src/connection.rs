@@ -185,7 +185,7 @@ pub enum Form {
 /// A connection to one libvirt daemon. Calls are made one after the other; a caller that must not wait
 /// for another's call opens a connection of their own.
 ///
-/// A daemon may be restarted at any time, and machines go on without it. So a connection that is
+/// A daemon may be restarted at any time, and machines run on without it. So a connection that is
 /// found to have ended before a call is opened again for it; one that ends during a call fails it,
 /// since nobody knows whether it was carried out.
 #[derive(Debug)]
@@ -418,7 +418,7 @@ impl Connection {
         self.call("setting autostart", procedure, arguments, |_| Ok(()))
     }
 
-    /// Whether libvirt has saved its memory to go on from.
+    /// Whether libvirt has saved its memory to continue from.
     pub fn has_saved_memory(&self, of: &Domain) -> Result<bool> {
         let procedure = Procedure::DomainHasManagedSaveImage;
         self.call("asking about the machine", procedure, arguments(of).u32(0), flag)
@@ -452,7 +452,7 @@ impl Connection {
         self.call("switching the machine off", procedure, arguments(of).u32(0), |_| Ok(()))
     }
 
-    /// Lets a paused machine go on.
+    /// Resumes a paused machine.
     pub fn resume(&self, of: &Domain) -> Result<()> {
         let procedure = Procedure::DomainResume;
         self.call("resuming the machine", procedure, arguments(of), |_| Ok(()))

@@ -28,6 +28,7 @@ mod error;
 mod module;
 mod objects;
 mod pkcs11;
+mod secret_file;
 mod source;
 mod state;
 mod uri;
@@ -48,7 +49,8 @@ use strongroom_objects::{ObjectStore, Put};
 pub use change::KeyCheck;
 pub use error::KeyError;
 pub use module::{ModuleCommand, serve_module};
-pub use source::{KeySource, MAX_SECRET_FILE, MIN_KEY_FILE, Pkcs11Key, generate_key_file};
+pub use secret_file::MAX_SECRET_FILE;
+pub use source::{KeySource, MIN_KEY_FILE, Pkcs11Key, generate_key_file};
 pub use uri::{PKCS11_HELP, Pkcs11Uri, fuzz_pkcs11_uri};
 
 use crypto::sha256;

@@ -30,7 +30,7 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use strongroom_format::{secret::SecretKey, slot::label_is_valid};
 use zeroize::Zeroizing;
 
-use super::{KeyError, Pkcs11Uri, crypto, source::read_secret_file};
+use super::{KeyError, Pkcs11Uri, crypto, secret_file::read_secret_file};
 
 /// Modules that have been loaded. A module may be initialised once per process only, and
 /// finalising it would pull it from under other users; so each stays until the process ends.

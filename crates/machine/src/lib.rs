@@ -28,7 +28,7 @@ mod saved;
 pub use backup::{OnTaken, Taken, backup, backup_watched};
 pub use check::{Checked, FindingReport, Verdict, check};
 pub use configuration::{Configuration, DiskIdentity, MachineRecord, SavedSecret};
-pub use consistency::{NO_SCRIPTS, Wish};
+pub use consistency::Wish;
 pub use discover::{DiscoveredDisk, DiscoveredMachine, describe, discover};
 pub use error::MachineError;
 pub use forget::{OurCheckpoint, checkpoints, delete_checkpoints};

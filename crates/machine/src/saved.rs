@@ -6,8 +6,8 @@ use strongroom_hypervisor::{Connection, Form, Machine, State};
 
 use crate::{MachineError, error::Result};
 
-/// Refuses to write to the disks of a machine whose memory is saved: its next start would go on with the
-/// old memory above other disks.
+/// Refuses to write to the disks of a machine whose memory is saved: its next start would continue with
+/// the old memory above other disks.
 pub fn refuse_saved_memory(connection: &Connection, targets: &[PathBuf]) -> Result<()> {
     let targets: Vec<PathBuf> =
         targets.iter().filter_map(|path| path.canonicalize().ok()).collect();

@@ -505,7 +505,7 @@ impl Progress {
         true
     }
 
-    /// Behind which object a listing may go on; none if it must begin again.
+    /// Behind which object a listing may continue; none if it must begin again.
     fn go_on_behind(&self) -> Option<&Path> {
         self.last.as_ref().filter(|_| !self.unordered)
     }

@@ -123,7 +123,7 @@ pub enum StoreError {
         /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The URL or the settings of the store make no sense.
+    /// The URL or the settings of the store are not valid.
     #[error("{url:?} is not a usable store: {reason}")]
     Url {
         /// The URL, without secrets.

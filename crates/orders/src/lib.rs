@@ -27,7 +27,8 @@
 //! # Versions
 //!
 //! [`ORDERS_VERSION`] is that of all orders and facts together; a host says in [`HostFacts::orders`] which it
-//! understands.
+//! understands. The service refuses a host whose version it does not know: an error `host.version` at its discovery,
+//! and no orders after it until it is asked again.
 //!
 //! - A new field that may be missing (`#[serde(default)]`) and means then what was the case before it keeps
 //!   the version: an older reader ignores it, an older writer leaves it out.

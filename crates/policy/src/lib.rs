@@ -32,6 +32,7 @@ mod limits;
 mod policy;
 mod preview;
 mod retention;
+mod rule;
 mod rules;
 mod schedule;
 mod start;
@@ -43,7 +44,8 @@ pub use error::{Part, PolicyError};
 pub use limits::{MAX_BLACKOUTS, MAX_POINTS, MAX_START_SPREAD_MINUTES, MAX_TIMES};
 pub use policy::Policy;
 pub use preview::{Preview, is_shorter, preview};
-pub use retention::{History, Keep, Kept, KeptBy, PointTimes, Rule, evaluate};
+pub use retention::{History, Keep, Kept, KeptBy, PointTimes, evaluate};
+pub use rule::Rule;
 pub use rules::{
     Blackout, DEFAULT_START_SPREAD_MINUTES, DailyRetention, HourlyRetention, MonthDays,
     MonthlyRetention, PolicyKind, PolicyRules, Retention, Schedule, WeeklyRetention,

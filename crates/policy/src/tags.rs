@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     calendar::{Day, MonthOfYear},
-    retention::Rule,
+    rule::Rule,
     rules::{MonthDays, Retention},
     words::{Month, WeekOfMonth, Weekday},
 };

@@ -61,7 +61,7 @@ pub struct VerifyReport {
     /// Records that are good but of no use, because they say how a block differs from one that is
     /// lost.
     pub records_without_base: u64,
-    /// Packs that no readable index object lists, but for those that may be of running backups:
+    /// Packs that no readable index object lists, except those that may be of running backups:
     /// `vault rebuild-index` puts that right.
     pub unindexed_packs: u64,
     /// The vault changed so much that it could not be decided whether all recovery points are

@@ -9,7 +9,7 @@ use axum::{
 };
 use serde::Serialize;
 use strongroom_api::{CodeName, ErrorAnswer, ErrorBody, JobBegun};
-use strongroom_base::{Code, Kind, Message, RequestId, codes};
+use strongroom_base::{Code, JobId, Kind, Message, RequestId, codes};
 use strongroom_control::{ControlError, Versioned};
 
 /// The id of a request, in its answer.
@@ -88,7 +88,11 @@ impl From<ControlError> for Failure {
             ControlError::Forbidden { operation, .. } => Some(*operation),
             _ => None,
         };
-        Self { body: Box::new(error.body()), status: None, retry_after, denied }
+        let mut body = error.body();
+        if let ControlError::Busy { job, .. } = &error {
+            body.link = Some(job_path(*job));
+        }
+        Self { body: Box::new(body), status: None, retry_after, denied }
     }
 }
 
@@ -214,12 +218,25 @@ impl<T: IntoResponse> IntoResponse for Once<T> {
     }
 }
 
+/// The path of a job.
+pub(crate) fn job_path(job: JobId) -> String {
+    format!("/v1/jobs/{job}")
+}
+
 /// A job that was begun.
-pub(crate) struct Begun(pub(crate) JobBegun);
+pub(crate) struct Begun(pub(crate) JobId);
+
+impl Begun {
+    /// The answer's content.
+    pub(crate) fn body(&self) -> JobBegun {
+        JobBegun { job: self.0, link: job_path(self.0) }
+    }
+}
 
 impl IntoResponse for Begun {
     fn into_response(self) -> Response {
-        (StatusCode::ACCEPTED, location(&self.0.link), Json(self.0)).into_response()
+        let body = self.body();
+        (StatusCode::ACCEPTED, location(&body.link), Json(body)).into_response()
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path, sync::Arc};
 
-use strongroom_base::SystemClock;
+use strongroom_base::{SystemClock, SystemEntropy};
 use strongroom_catalog::Catalog;
 use strongroom_control::model::SCHEMA;
 
@@ -26,7 +26,7 @@ pub fn dump_catalog(config: &ServerConfig, file: &Path) -> Result<(), ServerErro
         check_owner(&config.data_dir)?;
         let url = config.catalog_url()?;
         let catalog = Catalog::beside(&url, &SCHEMA, Arc::new(SystemClock)).await?;
-        let copied = catalog.backup_to(file).await;
+        let copied = catalog.backup_to(file, &SystemEntropy).await;
         catalog.close().await;
         Ok(copied?)
     })

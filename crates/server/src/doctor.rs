@@ -28,7 +28,7 @@ use strongroom_orders::{Agent as _, Keeper as _};
 
 use crate::{config::ServerConfig, error::ServerError};
 
-/// Less than this is not enough to go on for long.
+/// Less than this does not last for long.
 const SPACE_WARN: u64 = 2 << 30;
 
 /// Less than this is not enough to work.

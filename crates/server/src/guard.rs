@@ -18,7 +18,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures::FutureExt as _;
-use strongroom_base::{RequestId, SystemEntropy, codes};
+use strongroom_base::{RequestId, codes};
 use strongroom_control::{Cause, rights::Caller};
 use strongroom_http::Guest;
 use tracing::Instrument as _;
@@ -46,7 +46,7 @@ const SECURITY: [(&str, &str); 5] = [
 /// Every request.
 pub(crate) async fn every(State(app): State<App>, request: Request, next: Next) -> Response {
     let clock = app.control.clock();
-    let id = RequestId::generate(clock, &SystemEntropy);
+    let id = RequestId::generate(clock, app.control.entropy());
     let start = clock.monotonic();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let route = request.extensions().get::<MatchedPath>();
@@ -99,7 +99,7 @@ pub(crate) async fn signed_in(State(app): State<App>, request: Request, next: Ne
         Err(failure) => return failure.into_response(),
     };
     if let Some(guest) = request.extensions().get::<Guest>() {
-        guest.is_known();
+        guest.mark_known();
     }
     let method = request.method().clone();
     if matches!(method, Method::GET | Method::HEAD) {

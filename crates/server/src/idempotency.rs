@@ -15,12 +15,11 @@ use axum::{
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use strongroom_api::JobBegun;
 use strongroom_base::codes;
 use strongroom_catalog::{Error, Filter, Query, Stored};
 use strongroom_control::{Control, model::RequestDoc, once, rights::Caller};
 
-use crate::answer::{Done, Failure, HasSecret};
+use crate::answer::{Begun, Done, Failure, HasSecret};
 
 /// The header with the key.
 pub(crate) static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -237,7 +236,7 @@ pub(crate) async fn end_open(control: &Control) -> Done<()> {
 /// is answered like a secret that is not kept.
 fn unanswered(mut doc: RequestDoc) -> RequestDoc {
     let answer = if let Some(job) = doc.job {
-        let begun = JobBegun { job, link: format!("/v1/jobs/{job}") };
+        let begun = Begun(job).body();
         Answer {
             status: StatusCode::ACCEPTED.as_u16(),
             headers: vec![

@@ -11,7 +11,7 @@ use std::{
 
 use strongroom_agent::ThisHost;
 use strongroom_api::KeyReference;
-use strongroom_base::{SystemClock, VaultId};
+use strongroom_base::{SystemClock, SystemEntropy, VaultId};
 use strongroom_catalog::Catalog;
 use strongroom_control::{Recovered, model::SCHEMA, rights::Caller};
 
@@ -51,8 +51,9 @@ async fn run(order: &Recover) -> Result<Recovered, ServerError> {
     let catalog = Catalog::open(&shared, &SCHEMA, Arc::new(SystemClock)).await?;
     let control = control(config, here.clone(), catalog.clone())?;
     if shared.is_shared() {
-        let id = standby::identity(&config.data_dir, &here.name)?;
-        let lease = standby::try_take(&catalog, &id).await?.map_err(ServerError::Held)?;
+        let id = standby::identity(&config.data_dir, &here.name, &SystemEntropy)?;
+        let lease =
+            standby::try_take(&catalog, &id, &SystemEntropy).await?.map_err(ServerError::Held)?;
         control.fence(lease);
     }
     let vault = control.find_vault_at(url, key).await?;

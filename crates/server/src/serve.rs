@@ -83,7 +83,7 @@ async fn run(serve: Serve) -> Result<(), ServerError> {
     let catalog = Catalog::open(&url, &SCHEMA, Arc::new(SystemClock)).await?;
     let control = control(&config, here.clone(), catalog.clone())?;
     let lease = if url.is_shared() {
-        let id = standby::identity(&config.data_dir, &host)?;
+        let id = standby::identity(&config.data_dir, &host, &SystemEntropy)?;
         let waits = |holder: &str| {
             // For the system's manager it is up: it does what it should.
             notify::send_state(notify.as_deref(), "READY=1\nSTATUS=Stands by\n");
@@ -92,7 +92,8 @@ async fn run(serve: Serve) -> Result<(), ServerError> {
                  that one ends.\n"
             ));
         };
-        let Some(lease) = standby::take(&catalog, &id, &stop, waits).await? else {
+        let Some(lease) = standby::take(&catalog, (&id, &SystemEntropy), &stop, waits).await?
+        else {
             catalog.close().await;
             return Ok(());
         };

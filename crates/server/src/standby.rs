@@ -6,7 +6,7 @@
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
-use strongroom_base::{Cancel, EntropyExt as _, SystemEntropy};
+use strongroom_base::{Cancel, Entropy, EntropyExt as _};
 use strongroom_catalog::{Catalog, Error, Lease};
 use strongroom_control::Control;
 
@@ -28,12 +28,16 @@ const SURE: Duration = Duration::from_secs(25);
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Who the server of a folder is: its host's name, and what is drawn once for the folder.
-pub(crate) fn identity(data_dir: &Path, host: &str) -> Result<String, ServerError> {
+pub(crate) fn identity(
+    data_dir: &Path,
+    host: &str,
+    entropy: &dyn Entropy,
+) -> Result<String, ServerError> {
     let path = data_dir.join("server-id");
     let known = fs::read_to_string(&path).unwrap_or_default();
     let known = known.trim();
     let is_one = known.len() == 16 && known.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let id = if is_one { known.to_owned() } else { random() };
+    let id = if is_one { known.to_owned() } else { random(entropy) };
     if !is_one {
         fs::write(&path, format!("{id}\n")).map_err(ServerError::local("write", &path))?;
     }
@@ -41,13 +45,17 @@ pub(crate) fn identity(data_dir: &Path, host: &str) -> Result<String, ServerErro
     Ok(format!("{host}/{id}"))
 }
 
-fn random() -> String {
-    format!("{:016x}", u64::from_be_bytes(SystemEntropy.array()))
+fn random(entropy: &dyn Entropy) -> String {
+    format!("{:016x}", u64::from_be_bytes(entropy.array()))
 }
 
 /// Takes the lease if it is free, or was that of an earlier process of the same server: its folder's
 /// lock is ours, so it is gone. Else, who holds it.
-pub(crate) async fn try_take(catalog: &Catalog, id: &str) -> Result<Result<Lease, String>, Error> {
+pub(crate) async fn try_take(
+    catalog: &Catalog,
+    id: &str,
+    entropy: &dyn Entropy,
+) -> Result<Result<Lease, String>, Error> {
     let is_ours = |lease: &Lease| lease.owner.rsplit_once('/').is_some_and(|(of, _)| of == id);
     let held = catalog.read().await?.lease(NAME).await?;
     if let Some((lease, true)) = held
@@ -61,7 +69,7 @@ pub(crate) async fn try_take(catalog: &Catalog, id: &str) -> Result<Result<Lease
     {
         tx.release_lease(&lease).await?;
     }
-    let owner = format!("{id}/{}", random());
+    let owner = format!("{id}/{}", random(entropy));
     let taken = tx.acquire_lease(NAME, &owner, TIME).await?;
     tx.commit().await?;
     Ok(taken.ok_or_else(|| "another server".to_owned()))
@@ -71,13 +79,13 @@ pub(crate) async fn try_take(catalog: &Catalog, id: &str) -> Result<Result<Lease
 /// first holder.
 pub(crate) async fn take(
     catalog: &Catalog,
-    id: &str,
+    (id, entropy): (&str, &dyn Entropy),
     stop: &Cancel,
     waits: impl Fn(&str),
 ) -> Result<Option<Lease>, ServerError> {
     let mut announced = false;
     loop {
-        match try_take(catalog, id).await? {
+        match try_take(catalog, id, entropy).await? {
             Ok(lease) => return Ok(Some(lease)),
             Err(holder) if !announced => {
                 announced = true;

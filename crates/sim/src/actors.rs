@@ -335,7 +335,7 @@ impl Run {
             error,
             VaultError::Store(StoreError::Unavailable { .. }) | VaultError::Aborted
         );
-        // Nobody may go on as if a manifest that was cut had never been.
+        // Nobody may continue as if a manifest that was cut had never been.
         let cut = match &error {
             VaultError::PointDamaged { .. } => !scene.shared.ever_cut().is_empty(),
             VaultError::Object { object, .. } => scene.shared.ever_cut().contains(object),

@@ -81,7 +81,7 @@ impl Show for Plan {
 }
 
 impl ConfirmArgs {
-    /// Whether the command should go on. With `--dry-run` it should not, and the plan is printed.
+    /// Whether the command should continue. With `--dry-run` it should not, and the plan is printed.
     pub(crate) fn go(self, context: &Context, plan: &Plan) -> Result<bool, Failure> {
         if self.dry_run {
             context.out.result(plan)?;
@@ -102,7 +102,7 @@ impl ConfirmArgs {
 }
 
 impl YesArgs {
-    /// Returns if the command should go on; a refusal is a failure.
+    /// Returns if the command should continue; a refusal is a failure.
     pub(crate) fn ask(self, context: &Context, plan: &Plan) -> Result<(), Failure> {
         if self.yes || !plan.asks {
             return Ok(());

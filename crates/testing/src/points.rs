@@ -45,6 +45,7 @@ pub fn manifest(id: PointId, item: &str, time: Timestamp, disks: Vec<DiskRecord>
         time,
         completed: time,
         consistency: Consistency::Crash,
+        best_consistency: None,
         evidence: Vec::new(),
         host: "here".to_owned(),
         software: "test".to_owned(),

@@ -25,7 +25,7 @@ pub(crate) fn unfinished(path: &Path) -> PathBuf {
     path.with_extension(format!("new-{:016x}", u64::from_le_bytes(SystemEntropy.array())))
 }
 
-/// Writes a file, by way of one of another name, in one step: whoever reads it meanwhile, or writes it at the same
+/// Writes a file, by way of one of another name, in one step: who reads it meanwhile, or writes it at the same
 /// time, sees one content or the other.
 pub(crate) fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
     let unfinished = unfinished(path);

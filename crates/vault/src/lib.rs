@@ -54,6 +54,6 @@ pub use service::ServiceObject;
 pub use strongroom_reports::{HeldPoint, ReclaimReport, RemovedPoint, WhyHeld};
 pub use usage::{ContentUsage, ItemUsage, UsageOptions, UsageReport};
 pub use validate::{OnValidate, ValidateOptions, ValidateProgress, Validated};
-pub use vault::{Vault, VaultOptions};
+pub use vault::{Vault, VaultOptions, temporary_folder};
 pub use write::Writer;
 pub use writers::{Life, STALE_AFTER, Seen, WriterNote};

@@ -129,7 +129,9 @@ impl Named {
         // A description is read before anybody can vouch for it: it must not make the program
         // speak to some server, or look below the current folder.
         if !path.is_absolute() {
-            return Found::Away(message!(STORE_DEGRADED, "{url} is not the path of a folder", url));
+            return Found::Away(
+                message!(STORE_DEGRADED: no_folder, "{url} is not the path of a folder", url),
+            );
         }
         let folder = identity(path);
         if folder.is_some() && folder == self.identity {
@@ -137,7 +139,7 @@ impl Named {
         }
         if folder.is_some_and(|folder| others.contains(&folder)) {
             return Found::Away(message!(
-                STORE_DEGRADED,
+                STORE_DEGRADED: same_folder,
                 "{url} is the same folder as another copy",
                 url
             ));
@@ -146,7 +148,7 @@ impl Named {
             Ok(store) => store,
             Err(error) => {
                 return Found::Away(message!(
-                    STORE_DEGRADED,
+                    STORE_DEGRADED: unreadable,
                     "a copy of the vault is away: {error}",
                     error = error.to_string()
                 ));
@@ -157,13 +159,13 @@ impl Named {
                 Found::Copy(store, Some(Box::new(config)))
             }
             Ok(_) => Found::Away(message!(
-                STORE_DEGRADED,
+                STORE_DEGRADED: other_vault,
                 "{url} holds another vault, which is left alone",
                 url
             )),
             // An empty folder is more often the mount point of a disk that is not mounted.
             Err(VaultError::NotFound { .. }) => Found::Away(message!(
-                STORE_DEGRADED,
+                STORE_DEGRADED: no_copy,
                 "{url} should hold a copy of the vault and does not; is its disk mounted?",
                 url
             )),
@@ -179,7 +181,7 @@ impl Named {
         let recorded = recorded.iter().map(|url| {
             let found = match self.look(url, &mut others) {
                 Found::Named if named => Found::Away(message!(
-                    STORE_DEGRADED,
+                    STORE_DEGRADED: same_folder,
                     "{url} is the same folder as another copy",
                     url
                 )),
@@ -218,7 +220,7 @@ impl Named {
                 Found::Copy(store, config) if vouches || config.is_some() => copies.push(store),
                 Found::Copy(..) => {
                     self.warn(message!(
-                        STORE_DEGRADED,
+                        STORE_DEGRADED: unknown,
                         "it is unknown whether {url} is a copy of the vault",
                         url
                     ));
@@ -233,7 +235,7 @@ impl Named {
         if !named {
             let url = &self.url;
             let message = message!(
-                STORE_DEGRADED,
+                STORE_DEGRADED: not_recorded,
                 "{url} is not among the places of copies that the vault has recorded",
                 url
             );

@@ -125,7 +125,7 @@ impl ReclaimProgress {
     }
 }
 
-/// Hears of progress, from several threads.
+/// Gets progress, from several threads.
 pub type OnReclaim<'a> = &'a (dyn Fn(ReclaimProgress) + Sync);
 
 /// What was fixed when the reclaim began.
@@ -417,7 +417,7 @@ fn choose(
         sparse.extend(packs.into_iter().map(|pack| (100, pack)));
     }
     sparse.sort_by_key(|(share, pack)| (*share, pack.id));
-    // Bounded work and memory: the next reclaim goes on.
+    // Bounded work and memory: the next reclaim continues.
     let mut budget = 64_u64 << 30;
     let mut chosen = Vec::new();
     for (_, pack) in sparse {

@@ -16,8 +16,8 @@ use std::{
 };
 
 use strongroom_base::{
-    Clock, Entropy, EntropyExt as _, KeyId, PackId, Recently, SystemClock, SystemEntropy, VaultId,
-    check_name, lock,
+    Clock, Entropy, EntropyExt as _, Environment, KeyId, PackId, Recently, SystemClock,
+    SystemEntropy, VaultId, check_name, lock,
 };
 use strongroom_format::{
     Conditional, FormatError, IndexObject, SealKey, VaultConfig,
@@ -80,6 +80,12 @@ struct AtOpening {
     names: PointNames,
     at: Duration,
     looks: u8,
+}
+
+/// A folder for files that live only as long as the value that holds it.
+pub fn temporary_folder() -> Result<tempfile::TempDir> {
+    let path = Environment::given().temporary_folder();
+    tempfile::tempdir_in(&path).map_err(|source| VaultError::Local { path, source })
 }
 
 /// Sealed bytes of index objects that are read at once.
@@ -281,8 +287,7 @@ impl Vault {
         let dir = if let Some(dir) = &options.cache_dir {
             dir.join(config.vault_id.to_string())
         } else {
-            let dir = tempfile::tempdir()
-                .map_err(|source| VaultError::Local { path: std::env::temp_dir(), source })?;
+            let dir = temporary_folder()?;
             temporary.insert(dir).path().to_owned()
         };
         let index =
@@ -607,7 +612,8 @@ impl Vault {
     }
 
     pub(crate) fn cache_path(&self) -> PathBuf {
-        self.options.cache_dir.clone().unwrap_or_else(std::env::temp_dir)
+        let temporary = || Environment::given().temporary_folder();
+        self.options.cache_dir.clone().unwrap_or_else(temporary)
     }
 
     pub(crate) fn local_error(&self, source: std::io::Error) -> VaultError {

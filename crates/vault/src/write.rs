@@ -13,7 +13,7 @@
 use std::{
     collections::HashSet,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
@@ -21,7 +21,7 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use strongroom_base::{AlignedBuf, Digest, PackId, PointId, WriterId, start_thread};
+use strongroom_base::{AlignedBuf, Digest, PackId, PointId, WriterId, lock, start_thread};
 use strongroom_format::{
     Conditional, FormatError, IndexObject, Manifest,
     names::{self, ItemKey},
@@ -102,10 +102,6 @@ struct Shared {
     data_packs: (Mutex<usize>, Condvar),
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Writer {
     /// Announces a writer that will publish one recovery point of `item`.
     pub fn begin(vault: &Arc<Vault>, item: &str, host: &str) -> Result<Self> {
@@ -164,7 +160,7 @@ impl Writer {
             let removed = vault.store.delete_passing(&name);
             announced?;
             removed?;
-            // A point of a later time is there: a clock was ahead. The new one shall be the newest.
+            // A point of a later time is there: a clock was ahead. The new one must be the newest.
             fresh = newer.map_or(fresh, |newer| vault.new_point_after(newer));
         }
     }
@@ -390,7 +386,7 @@ impl Writer {
         self.append(PackKind::Data, kind, digest, plain_len, base, payload)
     }
 
-    /// How many new blocks should share a record: whoever reads one of them opens the whole record. At
+    /// How many new blocks should share a record: a reader of one of them opens the whole record. At
     /// least 1.
     pub fn unit_blocks(&self) -> usize {
         match self.packing {
@@ -613,7 +609,7 @@ impl Writer {
     }
 
     /// After a put that failed, the manifest may be there, may still come, or never: a void decides.
-    /// Without a decision the writer's note stays, and whoever expires it decides.
+    /// Without a decision the writer's note stays, and a process that expires it decides.
     fn decide(&self, item: ItemKey, point: PointId, error: VaultError) -> Result<Put> {
         let vault = &self.shared.vault;
         match vault.put_void(item, point, Some(self.shared.id)) {

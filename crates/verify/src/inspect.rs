@@ -18,9 +18,7 @@ use strongroom_objects::{Heal, Key, MAX_OBJECT_LEN, ObjectStore};
 use strongroom_reports::{CopyState, DamagedObject, FailedRepair, ObjectKind, UnsoundCopy};
 use ulid::Ulid;
 
-use super::{
-    Copies, VerifyOptions, VerifyReport, copies::Seen, metadata::words, report::MAX_NAMED,
-};
+use super::{Copies, VerifyOptions, VerifyReport, copies::Seen, report::MAX_NAMED, words::words};
 use strongroom_vault::{Vault, VaultError, VaultOptions, Writer, audit::announce_repair};
 
 use crate::Result;

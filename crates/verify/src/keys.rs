@@ -8,10 +8,7 @@ use std::{
 use strongroom_format::names;
 use strongroom_objects::{Key, MAX_OBJECT_LEN, ObjectStore, StoreError};
 
-use super::{
-    Look,
-    metadata::{list, words},
-};
+use super::{Look, listing::list, words::words};
 use strongroom_vault::Vault;
 
 use crate::Result;

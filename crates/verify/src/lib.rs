@@ -36,11 +36,13 @@ mod copies;
 mod done;
 mod inspect;
 mod keys;
+mod listing;
 mod metadata;
 mod packs;
 mod points;
 mod reading;
 mod report;
+mod words;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -60,7 +62,7 @@ pub use strongroom_reports::{
 use copies::Copies;
 use inspect::{Inspector, Repairs};
 
-/// What [`verify`] shall do.
+/// What [`verify`] does.
 #[derive(Clone, Debug)]
 pub struct VerifyOptions {
     /// How deep to look.
@@ -74,7 +76,7 @@ pub struct VerifyOptions {
     pub limit_rate: Option<u64>,
     /// Packs to verify at once, 1 to 64.
     pub threads: usize,
-    /// Go on where an interrupted verify of the same vault, mode and copies stopped: packs that it
+    /// Continue where an interrupted verify of the same vault, mode and copies stopped: packs that it
     /// found good are not read again. It is kept in the vault's cache folder; without one there is
     /// nothing to resume. Not together with `sample`.
     pub resume: bool,

@@ -17,7 +17,9 @@ use strongroom_objects::{Key, MAX_OBJECT_LEN};
 use strongroom_reports::{CopyState, DamagedObject, DamagedPoint, ObjectKind, UnsoundCopy};
 use ulid::Ulid;
 
-use super::{Look, VerifyProgress, inspect::CheckBytes, report::MAX_NAMED};
+use super::{
+    Look, VerifyProgress, inspect::CheckBytes, listing::list, report::MAX_NAMED, words::words,
+};
 use strongroom_vault::{
     Vault, VaultError,
     audit::{Locks, Named, check_note},
@@ -70,15 +72,6 @@ pub(super) fn read_index(vault: &Vault, look: &Look<'_>, id: Ulid) -> Result<Opt
     };
     let seen = look.inspector.copies.look(&key, sealed::MAX_SEALED, &|b| open(b).map(drop))?;
     Ok(seen.good.and_then(|bytes| open(&bytes).ok()))
-}
-
-/// All names below a prefix, from all copies.
-pub(super) fn list(look: &Look<'_>, prefix: &str) -> Result<BTreeSet<Key>> {
-    let mut names = BTreeSet::new();
-    look.inspector.copies.list(prefix, |_, entry| {
-        names.insert(entry.key);
-    })?;
-    Ok(names)
 }
 
 impl Look<'_> {
@@ -476,16 +469,4 @@ pub(super) fn disagreement(look: &Look<'_>, key: &Key, reason: &str) {
         readable_records: None,
         lost_records: None,
     });
-}
-
-/// An error with what is behind it.
-pub(super) fn words(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        words.push_str(": ");
-        words.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    words
 }

@@ -26,8 +26,9 @@ use super::{
     Look, VerifyProgress,
     copies::Seen,
     done::Done,
-    metadata::{Known, disagreement, fingerprint, read_index, words},
+    metadata::{Known, disagreement, fingerprint, read_index},
     reading::Reading,
+    words::words,
 };
 use strongroom_vault::{Location, Vault, VaultError, VaultOptions, is_damage};
 

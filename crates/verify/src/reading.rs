@@ -19,7 +19,7 @@ use strongroom_image::Node;
 use ulid::Ulid;
 
 use super::inspect::Inspector;
-use strongroom_vault::{Index, Location, Vault, VaultError, is_damage};
+use strongroom_vault::{Index, Location, Vault, VaultError, is_damage, temporary_folder};
 
 use crate::Result;
 
@@ -46,7 +46,7 @@ pub(super) struct Reading<'a> {
     beyond: AtomicU64,
     windows: Mutex<Recently<WindowId, Arc<Vec<u8>>>>,
     nodes: Mutex<Recently<Digest, Arc<Node>>>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 /// What cannot be relied upon.
@@ -79,8 +79,7 @@ const MAX_BASELESS: usize = 100_000;
 
 impl<'a> Reading<'a> {
     pub(super) fn new(vault: &'a Vault, inspector: &'a Inspector<'a>) -> Result<Self> {
-        let dir = tempfile::tempdir()
-            .map_err(|source| VaultError::Local { path: std::env::temp_dir(), source })?;
+        let dir = temporary_folder()?;
         let extra = Index::open(dir.path())
             .map_err(|source| VaultError::Local { path: dir.path().to_owned(), source })?;
         Ok(Self {
@@ -94,14 +93,13 @@ impl<'a> Reading<'a> {
             beyond: AtomicU64::new(0),
             windows: Mutex::new(Recently::new(128)),
             nodes: Mutex::new(Recently::new(4096)),
-            _dir: dir,
+            dir,
         })
     }
 
     /// An index, which is a local file, failed.
     fn local_error(&self, source: std::io::Error) -> VaultError {
-        let dir = self.vault.options().cache_dir.clone();
-        VaultError::Local { path: dir.unwrap_or_else(std::env::temp_dir), source }
+        VaultError::Local { path: self.dir.path().to_owned(), source }
     }
 
     fn bad(&self) -> std::sync::RwLockWriteGuard<'_, Bad> {

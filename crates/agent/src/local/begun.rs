@@ -11,16 +11,16 @@ use std::{
     fs, io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
+use jiff::{SignedDuration, Timestamp};
 use strongroom_api::ErrorBody;
-use strongroom_base::{JobId, message};
+use strongroom_base::{Clock, JobId, message};
 use strongroom_disk::make_anew;
 use strongroom_orders::Result;
 
 /// How long notes are kept.
-const KEPT: Duration = Duration::from_hours(7 * 24);
+const KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// The note of an order.
 pub(super) struct Begun {
@@ -37,11 +37,11 @@ impl Begun {
     }
 
     /// Notes that it is begun.
-    pub(super) fn write(&self) -> Result<()> {
+    pub(super) fn write(&self, clock: &dyn Clock) -> Result<()> {
         let write = || -> io::Result<()> {
             if let Some(folder) = self.path.parent() {
                 fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-                remove_old(folder)?;
+                remove_old(folder, clock.now())?;
             }
             let folder = self.path.parent().unwrap_or(Path::new("/"));
             make_anew(&self.path)?.sync_all()?;
@@ -67,11 +67,11 @@ impl Begun {
     }
 }
 
-fn remove_old(folder: &Path) -> io::Result<()> {
+fn remove_old(folder: &Path, now: Timestamp) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        let age = entry.metadata().and_then(|data| data.modified()).map(|time| time.elapsed());
-        if matches!(age, Ok(Ok(age)) if age > KEPT) {
+        let written = entry.metadata().and_then(|data| data.modified()).map(Timestamp::try_from);
+        if matches!(written, Ok(Ok(written)) if now.duration_since(written) > KEPT) {
             fs::remove_file(entry.path())?;
         }
     }
@@ -80,7 +80,37 @@ fn remove_old(folder: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use strongroom_base::SystemClock;
+
     use super::*;
+
+    /// The machine's clock, this many days later.
+    struct Later(i64);
+
+    impl Clock for Later {
+        fn now(&self) -> Timestamp {
+            SystemClock.now() + SignedDuration::from_hours(24 * self.0)
+        }
+
+        fn monotonic(&self) -> Duration {
+            SystemClock.monotonic()
+        }
+
+        fn sleep(&self, _: Duration) {}
+    }
+
+    #[test]
+    fn a_note_is_kept_for_a_week() {
+        let run = tempfile::tempdir().expect("a folder");
+        let of = |byte| Begun::of(run.path(), JobId::from_bytes([byte; 16]));
+        of(1).write(&SystemClock).expect("written");
+        of(2).write(&Later(6)).expect("written");
+        assert!(of(1).again);
+        of(3).write(&Later(8)).expect("written");
+        assert!(!of(1).again && !of(2).again && of(3).again);
+    }
 
     #[test]
     fn a_note_is_found_again() {
@@ -88,9 +118,9 @@ mod tests {
         let job = JobId::from_bytes([7; 16]);
         let first = Begun::of(run.path(), job);
         assert!(!first.again);
-        first.write().expect("written");
+        first.write(&SystemClock).expect("written");
         assert!(Begun::of(run.path(), job).again);
-        Begun::of(run.path(), JobId::from_bytes([8; 16])).write().expect("written");
+        Begun::of(run.path(), JobId::from_bytes([8; 16])).write(&SystemClock).expect("written");
         first.forget();
         first.forget();
         assert!(!Begun::of(run.path(), job).again);

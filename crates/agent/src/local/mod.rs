@@ -135,7 +135,8 @@ impl Agent for LocalAgent {
             RestoreDecision::Undo => Decision::Undo,
         };
         let places = &self.host.places;
-        finished(finish(&self.connect()?, places, &order.machine, decision))
+        let entropy = self.vaults.options().entropy;
+        finished(finish(&self.connect()?, places, &order.machine, decision, &*entropy))
     }
 }
 

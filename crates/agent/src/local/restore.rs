@@ -100,7 +100,7 @@ impl Work<'_> {
         let begun = Begun::of(&self.agent.host.notes, self.order.job);
         match connection.domain(&name) {
             Ok(_) => {}
-            Err(error) if error.is_missing() => begun.write()?,
+            Err(error) if error.is_missing() => begun.write(&*self.agent.host.settings.clock)?,
             Err(error) => return Err(body(error)),
         }
         self.prepared();
@@ -147,7 +147,7 @@ impl Work<'_> {
                 return Err(self.of_source(wanted, error));
             }
         }
-        begun.write()?;
+        begun.write(&*self.agent.host.settings.clock)?;
         self.prepared();
         let (progress, cancel) = (&self.watch.progress, &self.watch.cancel);
         let replaced = restore::replace(

@@ -3,7 +3,7 @@
 use std::{future::poll_fn, path::Path, sync::Arc, task::Poll};
 
 use serde_json::json;
-use strongroom_base::{Coded as _, SystemClock, codes};
+use strongroom_base::{Coded as _, SystemClock, SystemEntropy, codes};
 use strongroom_catalog::{
     AuditRecord, Catalog, CatalogUrl, Error, Load, Query, Result,
     testing::{Bed, on_both_databases},
@@ -62,7 +62,7 @@ async fn a_copy_that_is_cut_off_has_no_name(bed: Bed) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("copy");
     let files = || std::fs::read_dir(folder.path()).expect("a folder").count();
-    let mut copying = Box::pin(catalog.backup_to(&path));
+    let mut copying = Box::pin(catalog.backup_to(&path, &SystemEntropy));
     poll_fn(|context| match copying.as_mut().poll(context) {
         Poll::Ready(done) => panic!("it was not cut off: {done:?}"),
         Poll::Pending if files() > 0 => Poll::Ready(()),
@@ -72,7 +72,7 @@ async fn a_copy_that_is_cut_off_has_no_name(bed: Bed) {
     drop(copying);
     assert!(!path.exists());
     assert_eq!(files(), 1);
-    catalog.backup_to(&path).await.expect("copies");
+    catalog.backup_to(&path, &SystemEntropy).await.expect("copies");
     assert_eq!(files(), 2, "the copy, and what was cut off");
     from_file(&Bed::sqlite().expect("a folder").url, &path).await.expect("loads");
 }
@@ -83,8 +83,8 @@ async fn a_copy_becomes_the_same_catalog(bed: Bed) {
     fill(&catalog).await;
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("copy");
-    catalog.backup_to(&path).await.expect("copies");
-    catalog.backup_to(&path).await.expect_err("nothing is overwritten");
+    catalog.backup_to(&path, &SystemEntropy).await.expect("copies");
+    catalog.backup_to(&path, &SystemEntropy).await.expect_err("nothing is overwritten");
     let other = if bed.url.is_shared() {
         Bed::sqlite().expect("a folder")
     } else {
@@ -176,7 +176,7 @@ async fn a_broken_audit_log_is_kept_and_said_to_be(bed: Bed) {
         .expect("runs");
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("copy");
-    catalog.backup_to(&path).await.expect("copies");
+    catalog.backup_to(&path, &SystemEntropy).await.expect("copies");
     let other = Bed::sqlite().expect("a folder");
     let (copy, dumped) = from_file(&other.url, &path).await.expect("loads");
     assert_eq!(dumped.chain.head.seq, 1);

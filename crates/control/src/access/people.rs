@@ -138,7 +138,7 @@ impl Control {
                         it.role == Role::VaultAdmin && it.scope == Scope::Server
                     });
                     if user.disabled || !admin {
-                        let message = message!(AUTH_FORBIDDEN, "{user} is disabled, or no vault admin of the server", user = user.name);
+                        let message = message!(AUTH_FORBIDDEN: no_admin, "{user} is disabled, or no vault admin of the server", user = user.name);
                         return Err(ControlError::from(message));
                     }
                     user

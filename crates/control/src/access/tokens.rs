@@ -135,7 +135,7 @@ pub(super) fn check_full(caller: &Caller) -> Result<()> {
         return Ok(());
     }
     let message = message!(
-        AUTH_FORBIDDEN,
+        AUTH_FORBIDDEN: limited_token,
         "{user} may not do this with a token that is limited: it takes one of signing in",
         user = caller.name
     );
@@ -294,7 +294,7 @@ impl Control {
         let role = request.role.unwrap_or(caller.limit.role);
         if role > caller.limit.role {
             let message = message!(
-                AUTH_FORBIDDEN,
+                AUTH_FORBIDDEN: token_role,
                 "this token is limited to the role {role}",
                 role = caller.limit.role
             );
@@ -356,7 +356,9 @@ impl Control {
         if within {
             return Ok(wanted);
         }
-        Err(too_wide(message!(AUTH_FORBIDDEN, "this token is limited to a part of that")))
+        Err(too_wide(
+            message!(AUTH_FORBIDDEN: token_scope, "this token is limited to a part of that"),
+        ))
     }
 
     /// Revokes a token and what was made with it: one that the caller sees.

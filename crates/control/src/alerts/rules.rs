@@ -24,7 +24,7 @@ macro_rules! rules {
                 match self { $(Self::$variant => Severity::$severity,)* }
             }
 
-            /// When it is over.
+            /// When it ends.
             pub const fn ends(self) -> &'static str {
                 match self { $(Self::$variant => $ends,)* }
             }
@@ -74,7 +74,7 @@ impl std::str::FromStr for Rule {
 }
 
 impl Rule {
-    /// What is over when an item's protection is stopped.
+    /// What ends when an item's protection is stopped.
     pub(crate) const OF_BACKUPS: [Self; 4] =
         [Self::BackupFailed, Self::RpoMissed, Self::SourceMissing, Self::NoSchedule];
 }

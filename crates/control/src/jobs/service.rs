@@ -2,8 +2,8 @@
 
 use serde_json::json;
 use strongroom_api::{
-    self as api, ErrorBody, Job, JobBegun, JobKind, JobState, ProtectionState, StopMode, Stopped,
-    Task, TaskName, TaskState, Trigger,
+    self as api, ErrorBody, Job, JobKind, JobState, ProtectionState, StopMode, Stopped, Task,
+    TaskName, TaskState, Trigger,
 };
 use strongroom_base::{Fault, JobId, codes, message};
 use strongroom_catalog::{Filter, Query, Stored, Tx};
@@ -153,11 +153,11 @@ impl Control {
     }
 
     /// Writes a job down; it is begun when its turn comes.
-    pub(crate) async fn begin(&self, tx: &mut Tx, job: JobDoc) -> Result<JobBegun> {
+    pub(crate) async fn begin(&self, tx: &mut Tx, job: JobDoc) -> Result<JobId> {
         tx.insert(&job).await?;
         let id = job.job.id;
         once::began(id);
-        Ok(JobBegun { job: id, link: format!("/v1/jobs/{id}") })
+        Ok(id)
     }
 
     /// Writes down a job that works on an item, which is no other's meanwhile.
@@ -169,7 +169,7 @@ impl Control {
         spec: Spec,
         trigger: Trigger,
         by: &str,
-    ) -> Result<JobBegun> {
+    ) -> Result<JobId> {
         let mut job = self.new_job(spec, &doc.item.name, trigger, by);
         job.job.vault = Some(doc.item.vault);
         job.job.host = job.job.host.or(Some(doc.item.host));

@@ -23,7 +23,7 @@ use crate::{
 /// How often it is looked whether there is something to send.
 const TICK: Duration = Duration::from_secs(1);
 
-/// After something was sent, alerts wait so many times as long for others.
+/// After something was sent, alerts wait this many times as long for others.
 const LONGER: u32 = 10;
 
 /// How long nothing is asked of the catalog though nothing has changed.
@@ -92,7 +92,7 @@ impl Control {
         }
     }
 
-    /// Sends at once what is unsent, as far as it is time for another try. For whoever has a clock
+    /// Sends at once what is unsent, as far as it is time for another try. For callers with a clock
     /// of their own.
     pub async fn send_alerts(self: &Arc<Self>) -> Result<()> {
         self.gather().await?;

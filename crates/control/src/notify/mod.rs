@@ -70,7 +70,7 @@ const NOTICED: u32 = 3;
 /// Alerts in one notice at most.
 const TOGETHER: usize = 500;
 
-/// How long to wait after so many failed tries: 10 s, twice as long each time, 15 minutes at most.
+/// How long to wait after this number of failed tries: 10 s, twice as long each time, 15 minutes at most.
 fn pause(tries: u32) -> SignedDuration {
     let doublings = tries.saturating_sub(1).min(10);
     SignedDuration::from_secs((10_i64 << doublings).min(15 * 60))

@@ -204,7 +204,7 @@ pub(crate) fn forbidden(caller: &Caller, operation: Operation) -> ControlError {
         Reach::Host => "on the host",
     };
     let message = message!(
-        AUTH_FORBIDDEN,
+        AUTH_FORBIDDEN: role,
         "{user} may not do this ({operation}): it takes the role {role} {place}",
         user = caller.name,
         operation = operation.name(),

@@ -67,7 +67,7 @@ impl Control {
             let (keeper, at, asked) = (self.keeper.clone(), access.clone(), name.clone());
             let chunk = match Self::blocking(move || keeper.load(&at, &asked)).await {
                 Ok(bytes) => parse_chunk(&bytes, &name),
-                // What cannot be reached now is no reason to go on without it.
+                // What cannot be reached now is no reason to continue without it.
                 Err(error) if error.retryable => return Err(error.into()),
                 Err(error) => Err(error.into()),
             };

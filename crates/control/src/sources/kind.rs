@@ -10,7 +10,7 @@ pub(crate) trait Kind {
     /// What no two items of a vault protect both, on one host.
     fn key(&self, item: &Item) -> String;
 
-    /// What a restore replaces, as whoever looks for it names it.
+    /// What a restore replaces, as somebody who looks for it names it.
     fn replaced(&self, item: &Item) -> String;
 
     /// The machine of the host that it is, if it is one: what the host says of its machines is said of

@@ -33,7 +33,7 @@ impl Control {
         watch: &Watch,
     ) -> Outcome {
         let known = self.known(wanted.job.id, wanted.item).await?;
-        let agent = self.agents.agent(&known.host)?;
+        let agent = self.agent(&known.host)?;
         // What is gone from the vault is to be known before a new point hides it. A vault that cannot
         // be asked says so when the backup opens it.
         if let Err(error) = self.compare_points(&known.vault, Some(&known.item.item)).await {

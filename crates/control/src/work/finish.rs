@@ -2,9 +2,7 @@
 
 use jiff::SignedDuration;
 use serde_json::json;
-use strongroom_api::{
-    ErrorBody, Item, JobBegun, Replaced, RestoreDecision, TaskName, TaskState, Trigger,
-};
+use strongroom_api::{ErrorBody, Item, Replaced, RestoreDecision, TaskName, TaskState, Trigger};
 use strongroom_base::{ItemId, JobId, message};
 use strongroom_catalog::{Filter, Query, Stored};
 use strongroom_orders::{FinishDone, FinishOrder, OrderId, Watch};
@@ -42,7 +40,7 @@ impl Control {
         caller: &Caller,
         item: &str,
         decision: RestoreDecision,
-    ) -> Result<JobBegun> {
+    ) -> Result<JobId> {
         let begun = in_write!(self, tx => {
             let Stored { mut doc, version } = find_item(tx, item).await?;
             let target = Target::Item(doc.item.vault, doc.item.id);
@@ -75,7 +73,7 @@ impl Control {
         // A first try may have come to its end, and died before it was written down.
         let Some(replaced) = item.replaced else { return Ok(None) };
         let host = in_read!(self, tx => { named::<HostDoc>(tx, replaced.host).await })?.doc.host;
-        let agent = self.agents.agent(&host)?;
+        let agent = self.agent(&host)?;
         let order = FinishOrder {
             order: OrderId::of_job(job, "finish"),
             machine: replaced.machine.clone(),

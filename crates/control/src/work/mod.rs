@@ -95,7 +95,7 @@ impl Rounds {
 
 impl Control {
     /// Runs the service until it is to stop. Jobs that are at work then are stopped, and
-    /// waited for; they wait for the next start, and go on then as if nothing had happened.
+    /// waited for; they wait for the next start, and continue then as if nothing had happened.
     pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) -> Result<()> {
         self.recover().await?;
         let notices = tokio::spawn(Arc::clone(&self).keep_notifying(stop.clone()));

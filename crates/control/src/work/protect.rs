@@ -2,16 +2,16 @@
 //!
 //! This module owns these two jobs. The state of an item is the matter of `items`.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use jiff::SignedDuration;
 use strongroom_api::{
-    self as api, Discovered, ErrorBody, HostState, JobKind, Level, Protect, ProtectSource,
+    self as api, Discovered, ErrorBody, Host, HostState, JobKind, Level, Protect, ProtectSource,
     ProtectableItem, Protected, ProtectedSource, TaskName, TaskState, Trigger, Verdict,
 };
 use strongroom_base::{Cancel, Code, HostId, JobId, VaultId, codes, message, words};
 use strongroom_catalog::{Filter, Query, Stored};
-use strongroom_orders::{CheckOrder, OrderId, Watch};
+use strongroom_orders::{Agent, CheckOrder, HostFacts, ORDERS_VERSION, OrderId, Watch};
 
 use super::outcome::{JobEvents, Outcome};
 use crate::{
@@ -27,6 +27,21 @@ use crate::{
 /// What libvirt fails with if the host cannot be worked with at all.
 const AWAY: [&Code; 3] = [&codes::HOST_UNAVAILABLE, &codes::HOST_DENIED, &codes::HOST_PROTOCOL];
 
+/// Refuses a host whose version of orders the service does not know: it would not understand what that host says.
+fn check_orders(facts: &HostFacts) -> Result<(), Box<ErrorBody>> {
+    if (1..=ORDERS_VERSION).contains(&facts.orders) {
+        return Ok(());
+    }
+    let message = message!(
+        HOST_VERSION,
+        "the host {host} has version {found} of orders, and this service knows 1 to {known}",
+        host = facts.host,
+        found = facts.orders,
+        known = ORDERS_VERSION
+    );
+    Err(Box::new(ErrorBody::from(message)))
+}
+
 /// How often it is written down that a host answers.
 const SEEN_EVERY: SignedDuration = SignedDuration::from_mins(5);
 
@@ -40,6 +55,14 @@ impl Control {
         Ok(Some(Discovered { machines }.into()))
     }
 
+    /// The agent of a host, for orders; not of one that was refused for its version.
+    pub(super) fn agent(&self, host: &Host) -> Result<Arc<dyn Agent>, Box<ErrorBody>> {
+        match &host.error {
+            Some(error) if error.code == codes::HOST_VERSION => Err(Box::new(error.clone())),
+            _ => self.agents.agent(host),
+        }
+    }
+
     /// Asks a host what it has, and writes it down; or that it does not answer.
     async fn discover_now(
         &self,
@@ -51,7 +74,7 @@ impl Control {
         let agent = self.agents.agent(&host)?;
         let follow = watch.clone();
         let found = Self::blocking(move || {
-            agent.hello()?;
+            check_orders(&agent.hello()?)?;
             agent.discover(&follow)
         })
         .await;

@@ -45,7 +45,7 @@ impl Control {
             Ok((item, vault, host, point.doc))
         })?;
         events.send(Event::Point(point.point.id));
-        // Named as whoever looks for it will.
+        // Named as somebody who looks for it will.
         let replaces = match &restore {
             api::Restore::Replace(replace) if !replace.dry_run => {
                 let own = || sources::of(&item.item.source).replaced(&item.item);
@@ -131,7 +131,7 @@ impl Control {
         order: RestoreOrder,
         watch: &Watch,
     ) -> Result<RestoreDone, Box<ErrorBody>> {
-        let agent = self.agents.agent(host)?;
+        let agent = self.agent(host)?;
         let follow = watch.clone();
         Self::blocking(move || agent.restore(&order, &follow)).await
     }

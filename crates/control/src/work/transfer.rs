@@ -98,7 +98,7 @@ impl Control {
         })?;
         let from = self.snapshot_place(item, copy).await?;
         let host = in_read!(self, tx => { named::<HostDoc>(tx, item.host).await })?.doc.host;
-        let agent = self.agents.agent(&host)?;
+        let agent = self.agent(&host)?;
         let locked_until = self.lock_of(known, point).await?;
         let order = TransferOrder {
             order: OrderId::of_job(known.job, format_args!("transfer/{}", copy.id)),

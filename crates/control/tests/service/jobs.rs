@@ -30,9 +30,10 @@ async fn one_operation_at_a_time(bed: Bed) {
     let first = world.control.backup_now(&world.admin, "web", now.clone()).await.expect("begins");
     let error = world.control.backup_now(&world.admin, "web", now).await.expect_err("busy").body();
     assert_eq!(error.code.as_str(), "item.busy");
-    assert_eq!(error.link, Some(format!("/v1/jobs/{}", first.job)));
+    let job = error.params.get("job").map(ToString::to_string);
+    assert_eq!((job, error.link), (Some(first.to_string()), None));
     world.settle().await;
-    assert_eq!(world.job(first.job).await.state, JobState::Completed);
+    assert_eq!(world.job(first).await.state, JobState::Completed);
     assert_eq!(world.backup("web").await.state, JobState::Completed);
 }
 
@@ -110,7 +111,7 @@ async fn cancelled_while_it_waits_and_while_it_runs(bed: Bed) {
     world.protected("web").await;
     let now = BackupNow::default();
     let begun = world.control.backup_now(&world.admin, "web", now.clone()).await.expect("begins");
-    let id = begun.job.to_string();
+    let id = begun.to_string();
     let job = world.control.cancel_job(&world.admin, &id).await.expect("cancels");
     assert_eq!(job.state, JobState::Cancelled);
     assert_eq!(world.item("web").await.job, None);
@@ -127,10 +128,10 @@ async fn cancelled_while_it_waits_and_while_it_runs(bed: Bed) {
             break;
         }
     }
-    let job = world.control.cancel_job(&world.admin, &begun.job.to_string()).await.expect("it");
+    let job = world.control.cancel_job(&world.admin, &begun.to_string()).await.expect("it");
     assert_eq!(job.state, JobState::Cancelling);
     work.await.expect("ends").expect("settles");
-    assert_eq!(world.job(begun.job).await.state, JobState::Cancelled);
+    assert_eq!(world.job(begun).await.state, JobState::Cancelled);
     assert_eq!((world.stored(), world.item("web").await.job), (0, None));
 }
 
@@ -154,11 +155,11 @@ async fn a_server_that_dies_loses_and_doubles_nothing(bed: Bed) {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     world.restart().await;
-    let job = world.job(begun.job).await;
+    let job = world.job(begun).await;
     assert_eq!(job.state, JobState::Queued);
     assert_eq!(job.error.expect("why").code.as_str(), "job.interrupted");
     world.settle().await;
-    let job = world.job(begun.job).await;
+    let job = world.job(begun).await;
     assert_eq!((job.state, job.attempt), (JobState::Completed, 2));
     assert_eq!((world.stored(), world.points("web").await.len()), (1, 1));
     assert_eq!(world.item("web").await.job, None);
@@ -212,7 +213,7 @@ async fn restores_go_through(bed: Bed) {
     let begun =
         world.control.restore(&world.admin, "web", "latest", to("/restore/x")).await.expect("it");
     world.settle().await;
-    let job = world.job(begun.job).await;
+    let job = world.job(begun).await;
     assert_eq!((job.state, job.kind), (JobState::Completed, JobKind::Restore));
     assert_eq!(world.shared.outside().restores_made, 1);
 }
@@ -244,14 +245,14 @@ async fn a_replacement_waits_to_be_accepted_or_undone(bed: Bed) {
         world.shared.outside().host_fails = Some(code);
         let begun = control.finish_restore(admin, "web", undo).await.expect("begins");
         world.settle().await;
-        assert_eq!(world.job(begun.job).await.state, JobState::Failed);
+        assert_eq!(world.job(begun).await.state, JobState::Failed);
         assert!(world.item("web").await.replaced.is_some(), "{}", code.name);
     }
     world.shared.outside().host_fails = None;
 
     let begun = control.finish_restore(admin, "web", undo).await.expect("begins");
     world.settle().await;
-    assert_eq!(world.job(begun.job).await.state, JobState::Completed);
+    assert_eq!(world.job(begun).await.state, JobState::Completed);
     assert_eq!(world.shared.outside().finished, [("uuid-of-web".to_owned(), undo)]);
     assert_eq!(world.item("web").await.replaced, None);
     assert_eq!(reminders().await, [(AlertState::Resolved, "restore.open".to_owned())]);
@@ -263,7 +264,7 @@ async fn a_replacement_waits_to_be_accepted_or_undone(bed: Bed) {
     world.shared.outside().decided_there = true;
     let begun = control.finish_restore(admin, "web", undo).await.expect("begins");
     world.settle().await;
-    let job = world.job(begun.job).await;
+    let job = world.job(begun).await;
     assert_eq!((job.state, job.warnings.len()), (JobState::CompletedWithWarnings, 1));
     assert_eq!(world.item("web").await.replaced, None);
 }

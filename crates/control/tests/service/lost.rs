@@ -97,7 +97,7 @@ async fn an_orderly_stop_fails_nothing(bed: Bed) {
         } else {
             stopper.send_replace(true);
             work.await.expect("ends").expect("stops");
-            let job = world.job(begun.job).await;
+            let job = world.job(begun).await;
             assert_eq!(job.state, JobState::Queued, "{job:?}");
             assert_eq!(job.error.expect("why").code.as_str(), "job.interrupted");
         }
@@ -105,7 +105,7 @@ async fn an_orderly_stop_fails_nothing(bed: Bed) {
     }
     world.shared.outside().hold = false;
     world.settle().await;
-    let job = world.job(begun.job).await;
+    let job = world.job(begun).await;
     assert_eq!((job.state, job.current_try(), job.interruptions), (JobState::Completed, 1, 1));
     assert_eq!((world.stored(), world.points("web").await.len()), (1, 1));
     assert_eq!(world.alerts().await, []);
@@ -122,8 +122,8 @@ async fn cancelled_just_when_it_begins(bed: Bed) {
     let work = tokio::spawn(async move { control.settle().await });
     // The first that is heard of it: it was written down as begun, and nothing else has happened.
     while events.recv().await.expect("an event").state != JobState::InProgress {}
-    world.control.cancel_job(&world.admin, &begun.job.to_string()).await.expect("cancels");
+    world.control.cancel_job(&world.admin, &begun.to_string()).await.expect("cancels");
     work.await.expect("ends").expect("settles");
-    assert_eq!(world.job(begun.job).await.state, JobState::Cancelled);
+    assert_eq!(world.job(begun).await.state, JobState::Cancelled);
     assert_eq!(world.item("web").await.job, None);
 }

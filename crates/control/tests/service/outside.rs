@@ -114,6 +114,8 @@ pub(crate) struct Outside {
     pub(crate) hold_rotation: bool,
     /// What hosts fail with, whatever they are asked.
     pub(crate) host_fails: Option<&'static Code>,
+    /// The host's version of orders, if it is not the service's.
+    pub(crate) host_orders: Option<u32>,
     /// Whoever asks for a host's agent panics.
     pub(crate) panics: bool,
     /// A backup dies after its point is in the vault, as if the server was killed.
@@ -208,7 +210,7 @@ impl Agent for Host {
         Ok(HostFacts {
             host: "here".to_owned(),
             version: "1".to_owned(),
-            orders: ORDERS_VERSION,
+            orders: self.0.outside().host_orders.unwrap_or(ORDERS_VERSION),
             libvirt: None,
             qemu: None,
         })

@@ -11,6 +11,7 @@ use strongroom_catalog::{
     testing::{Bed, on_both_databases},
 };
 use strongroom_control::model::ItemDoc;
+use strongroom_orders::ORDERS_VERSION;
 use tokio::sync::watch;
 
 use crate::world::{DAY, HOUR, World, refusal, source};
@@ -21,6 +22,7 @@ on_both_databases! {
     without_a_policy_the_default_counts,
     an_item_without_a_policy_is_told_of,
     what_somebody_mistyped_is_no_alert,
+    a_host_of_an_unknown_version_of_orders_is_refused,
     a_host_that_does_not_answer_is_not_online,
 }
 
@@ -40,7 +42,7 @@ async fn a_job_that_never_ends_is_told_of(bed: Bed) {
         world.control.backup_now(&world.admin, "web", BackupNow::default()).await.expect("begins");
     let (stopper, stopped) = watch::channel(false);
     let work = tokio::spawn(Arc::clone(&world.control).run(stopped));
-    while world.job(begun.job).await.state != JobState::InProgress {
+    while world.job(begun).await.state != JobState::InProgress {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     world.pass(2 * DAY);
@@ -49,7 +51,7 @@ async fn a_job_that_never_ends_is_told_of(bed: Bed) {
     }
     let status = world.control.status(&world.admin).await.expect("a status");
     let behind: Vec<_> = status.behind.iter().map(|item| (&*item.name, item.job)).collect();
-    assert_eq!(behind, [("web", Some(begun.job))]);
+    assert_eq!(behind, [("web", Some(begun))]);
     assert_eq!(world.control.figures().await.expect("figures").behind, 1);
     world.shared.outside().hold = false;
     while !firing(&world, "rpo_missed").await.is_empty() {
@@ -134,14 +136,45 @@ async fn what_somebody_mistyped_is_no_alert(bed: Bed) {
     let world = World::new(bed).await;
     let begun = world.control.protect(&world.admin, protect("wbe", None)).await.expect("begins");
     world.settle().await;
-    let job = world.job(begun.job).await;
+    let job = world.job(begun).await;
     assert_eq!(job.state, JobState::Failed);
     assert_eq!(job.error.expect("why").code.as_str(), "vm.not_found");
     world.shared.outside().host_fails = Some(&codes::HOST_UNAVAILABLE);
     let begun = world.control.discover(&world.admin, "here").await.expect("begins");
     world.settle().await;
-    assert_eq!(world.job(begun.job).await.state, JobState::Failed);
+    assert_eq!(world.job(begun).await.state, JobState::Failed);
     assert_eq!(world.alerts().await, []);
+}
+
+async fn a_host_of_an_unknown_version_of_orders_is_refused(bed: Bed) {
+    let world = World::new(bed).await;
+    world.protected("web").await;
+    let state = async || world.control.host(&world.admin, "here").await.expect("a host").value;
+    let discover = async || {
+        let job = world.control.discover(&world.admin, "here").await.expect("begins");
+        world.settle().await;
+        world.job(job).await
+    };
+    for orders in [0, ORDERS_VERSION + 1] {
+        world.shared.outside().host_orders = Some(orders);
+        let job = discover().await;
+        assert_eq!(job.state, JobState::Failed);
+        let error = job.error.expect("why");
+        assert_eq!(error.code, codes::HOST_VERSION);
+        let found = error.params.get("found").map(ToString::to_string);
+        assert_eq!(found, Some(orders.to_string()));
+        let host = state().await;
+        assert_eq!(host.state, HostState::Unreachable);
+        assert_eq!(host.error.expect("why").code, codes::HOST_VERSION);
+        // It gets no orders either until it was asked again.
+        let job = world.backup("web").await;
+        assert_eq!(job.state, JobState::Failed);
+        assert_eq!(job.error.expect("why").code, codes::HOST_VERSION);
+    }
+    world.shared.outside().host_orders = None;
+    assert_eq!(discover().await.state, JobState::Completed);
+    assert_eq!((state().await.state, state().await.error), (HostState::Online, None));
+    assert_eq!(world.backup("web").await.state, JobState::Completed);
 }
 
 async fn a_host_that_does_not_answer_is_not_online(bed: Bed) {

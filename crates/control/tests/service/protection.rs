@@ -35,7 +35,7 @@ async fn several_at_once_and_again(bed: Bed) {
     for round in 0..2 {
         let begun = world.control.protect(&world.admin, protect.clone()).await.expect("begins");
         world.control.settle().await.expect("settles");
-        let job = world.job(begun.job).await;
+        let job = world.job(begun).await;
         assert_eq!(job.state, JobState::Completed);
         assert!(job.tasks.iter().all(|task| task.state == TaskState::Completed));
         let words = if round == 0 { "protected" } else { "was protected already" };
@@ -50,7 +50,7 @@ async fn several_at_once_and_again(bed: Bed) {
     other.sources[0].disks = DiskSelection::OsOnly;
     let begun = world.control.protect(&world.admin, other).await.expect("begins");
     world.control.settle().await.expect("settles");
-    let job = world.job(begun.job).await;
+    let job = world.job(begun).await;
     assert_eq!(job.error.expect("fails").code.as_str(), "item.exists");
 }
 
@@ -82,7 +82,7 @@ async fn what_cannot_be_backed_up_is_refused(bed: Bed) {
     };
     let begun = world.control.protect(&world.admin, protect).await.expect("begins");
     world.control.settle().await.expect("settles");
-    let job = world.job(begun.job).await;
+    let job = world.job(begun).await;
     assert_eq!(job.state, JobState::Failed);
     assert_eq!(job.error.expect("an error").code.as_str(), "vm.not_ready");
     assert!(job.tasks.iter().all(|task| task.state == TaskState::Failed));
@@ -101,7 +101,7 @@ async fn what_is_less_than_good_is_said_and_is_no_warning(bed: Bed) {
     };
     let begun = world.control.protect(&world.admin, protect).await.expect("begins");
     world.control.settle().await.expect("settles");
-    let job = world.job(begun.job).await;
+    let job = world.job(begun).await;
     assert_eq!((job.state, job.warnings), (JobState::Completed, Vec::new()));
     let said = job.tasks[0].detail.as_deref().unwrap_or_default();
     assert!(said.contains("to be known: it cannot be"), "{said}");

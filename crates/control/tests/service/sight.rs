@@ -71,7 +71,7 @@ async fn scene(bed: Bed) -> World {
         let begun = control.backup_now(admin, name, BackupNow::default()).await.expect("begins");
         if matches!(name, "b" | "d") {
             let mut tx = control.catalog().write().await.expect("begins");
-            let found = tx.get::<JobDoc>(&begun.job.to_string()).await.expect("reads");
+            let found = tx.get::<JobDoc>(&begun.to_string()).await.expect("reads");
             let Stored { mut doc, version } = found.expect("there");
             doc.job.state = JobState::InProgress;
             tx.update(&doc, version).await.expect("updates");

@@ -155,7 +155,7 @@ async fn restored_from_the_nearer_and_else_from_the_vault(bed: Bed) {
     let restore = async |host: Option<&str>| {
         let begun = world.control.restore(&world.admin, "web", "latest", to_folder(host)).await;
         world.control.settle().await.expect("settles");
-        world.job(begun.expect("begins").job).await
+        world.job(begun.expect("begins")).await
     };
     assert_eq!(restore(None).await.state, JobState::Completed);
     assert_eq!(restore(Some("other")).await.state, JobState::Completed);
@@ -289,7 +289,7 @@ async fn a_vault_of_snapshots_that_is_lost_is_given_up(bed: Bed) {
     world.control.delete_vault(&world.admin, "near", None).await.expect("deletes");
     let begun = world.control.restore(&world.admin, "web", "latest", to_folder(None)).await;
     world.control.settle().await.expect("settles");
-    let job = world.job(begun.expect("begins").job).await;
+    let job = world.job(begun.expect("begins")).await;
     assert_eq!((job.state, job.warnings), (JobState::Completed, Vec::new()));
     world.days(1).await;
     assert!(world.points("web").await.iter().all(|point| point.kind == Type::Vault));

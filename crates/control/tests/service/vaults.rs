@@ -178,7 +178,7 @@ async fn the_catalog_is_kept_in_the_vault(bed: Bed) {
         .await
         .expect("begins");
     world.settle().await;
-    assert_eq!(world.job(begun.job).await.state, JobState::Completed);
+    assert_eq!(world.job(begun).await.state, JobState::Completed);
     let outside = world.shared.outside();
     let saved = &outside.stores["/vaults/main"].saved;
     let read =
@@ -231,7 +231,7 @@ async fn a_vault_and_its_key_are_enough(bed: Bed) {
     let begun =
         new.control.restore(&new.admin, "web", "latest", restore).await.expect("restores at once");
     new.settle().await;
-    assert_eq!(new.job(begun.job).await.state, JobState::Completed);
+    assert_eq!(new.job(begun).await.state, JobState::Completed);
 }
 
 async fn a_vault_that_is_made_again_after_a_crash_can_be_opened(bed: Bed) {
@@ -283,14 +283,14 @@ async fn a_key_that_is_changed_fails_nobody(bed: Bed) {
     while world.shared.outside().stores["/vaults/main"].key != Some(new.clone()) {
         pause().await;
     }
-    while world.job(backup.job).await.tasks[0].started.is_none() {
+    while world.job(backup).await.tasks[0].started.is_none() {
         pause().await;
     }
     world.shared.outside().hold = false;
     pause().await;
     world.shared.outside().hold_rotation = false;
     work.await.expect("ends").expect("settles");
-    for job in [backup.job, rotation.job] {
+    for job in [backup, rotation] {
         assert_eq!(world.job(job).await.state, JobState::Completed, "{:?}", world.job(job).await);
     }
     assert_eq!(world.alerts().await, []);

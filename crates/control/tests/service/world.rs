@@ -229,7 +229,7 @@ impl World {
         };
         let begun = self.control.protect(&self.admin, protect).await.expect("begins");
         self.control.settle().await.expect("settles");
-        let job = self.job(begun.job).await;
+        let job = self.job(begun).await;
         assert_eq!(job.state, api::JobState::Completed, "{job:?}");
         self.item(name).await
     }
@@ -253,7 +253,7 @@ impl World {
         let request = api::BackupNow::default();
         let begun = self.control.backup_now(&self.admin, name, request).await.expect("begins");
         self.control.settle().await.expect("settles");
-        self.job(begun.job).await
+        self.job(begun).await
     }
 
     pub(crate) async fn points(&self, name: &str) -> Vec<api::RecoveryPoint> {

@@ -260,7 +260,7 @@ impl Folder {
         let dir = tempfile::Builder::new()
             .prefix(FOLDER)
             .permissions(Permissions::from_mode(0o700))
-            .tempdir()?;
+            .tempdir_in(Environment::given().temporary_folder())?;
         let made = dir.path().join("new");
         let lock = File::create_new(&made)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
@@ -272,7 +272,8 @@ impl Folder {
     /// Ends the children of processes that have died: for those that never had a connection, the
     /// first is the last.
     fn end_orphans() {
-        let found = fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
+        let found =
+            fs::read_dir(Environment::given().temporary_folder()).into_iter().flatten().flatten();
         let ours = |entry: &fs::DirEntry| {
             entry.file_name().as_encoded_bytes().starts_with(FOLDER.as_bytes())
         };

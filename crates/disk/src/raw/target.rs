@@ -32,8 +32,8 @@ pub enum Existing {
     /// It is refused.
     #[default]
     Refuse,
-    /// Its content is kept, to be compared and overwritten where it differs, or to go on with an
-    /// interrupted restore.
+    /// Its content is kept, to be compared and overwritten where it differs, or to
+    /// continue an interrupted restore.
     Keep,
     /// It is kept if an earlier run of ours can have left it: a regular file of our user with one name, no
     /// link, that nobody else may write to. Else it is refused.

@@ -9,7 +9,7 @@ use strongroom_format::{
 };
 use strongroom_vault::{Reader, Vault, Writer, is_damage};
 
-use super::{Filled, job::DiskWork};
+use super::{job::DiskWork, plan::UNIT_BLOCKS, reader::Filled};
 use crate::error::{EngineError, Result};
 
 /// A delta below this is taken without looking at what full compression would give.
@@ -53,7 +53,7 @@ impl<'a> Worker<'a> {
     pub(super) fn unit(&mut self, filled: &mut Filled<'_>) -> Result<()> {
         let work = &filled.job.work;
         let leaf = &filled.unit.leaf;
-        let mut updates = Vec::with_capacity(super::UNIT_BLOCKS);
+        let mut updates = Vec::with_capacity(UNIT_BLOCKS);
         self.misses = 0;
         let mut blocks = filled.buffer.as_chunks::<BLOCK_SIZE>().0.iter();
         for run in &filled.unit.runs {

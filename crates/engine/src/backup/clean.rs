@@ -32,12 +32,12 @@ use strongroom_objects::Rate;
 use strongroom_vault::Vault;
 
 use super::{
-    READERS,
-    job::Job,
+    job::{Job, Sample},
     plan::{leaf_of, mark},
+    reader::READERS,
 };
 use crate::{
-    BackupRequest, CleanCheck,
+    CleanCheck,
     error::{EngineError, Result},
     failure::Failure,
 };
@@ -53,31 +53,18 @@ const TRIES: u64 = 4;
 /// Leaves in which the last block is looked for.
 const LAST_LEAVES: usize = 64;
 
-/// What a sample has found.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Sample {
-    /// Blocks that were compared.
-    pub(super) checked: u64,
-    /// Blocks that could not be read. The parent point has them, so that is no failure.
-    pub(super) unreadable: u64,
-    /// Whether a block differed.
-    pub(super) differs: bool,
-}
-
 /// Compares samples of the disks for which that was asked, and has everything read of those that
 /// differ.
 pub(super) fn check(
     vault: &Vault,
     jobs: &mut [Job<'_>],
-    request: &BackupRequest,
+    rate: &Rate,
     cancel: &Cancel,
 ) -> Result<()> {
-    let clock = vault.clock();
-    let rate = Rate::limited(request.limit_rate, clock);
     for job in jobs {
         let CleanCheck::Sample { one_in } = job.disk.clean else { continue };
         let (Some(changed), Some(parent)) = (&job.changed, job.parent) else { continue };
-        let sample = Sampler::new(vault, job, parent, changed, one_in).run(&rate, cancel)?;
+        let sample = Sampler::new(vault, job, parent, changed, one_in).run(rate, cancel)?;
         job.sample = sample;
         if sample.differs {
             tracing::warn!(
@@ -196,7 +183,7 @@ impl<'a> Sampler<'a> {
         let mut cursor = Cursor::new(self.parent, self.vault);
         let mut buffer = AlignedBuf::zeroed(BLOCK_SIZE);
         while let Some(seed) = self.seeds.get(self.next.fetch_add(1, Ordering::Relaxed)) {
-            // What is chosen shall not be foreseen, but is no secret.
+            // What is chosen must not be foreseen, but is no secret.
             let mut chance = SplitMix64::new(*seed);
             let leaf = self.pick_leaf(&mut chance, &mut cursor)?;
             for (block, wanted, has_data) in self.pick_blocks(leaf, &mut chance, &mut cursor)? {

@@ -14,7 +14,7 @@ use strongroom_format::SkippedRange;
 use strongroom_image::Image;
 use strongroom_vault::VaultError;
 
-use super::{Parent, clean::Sample};
+use super::parent::Parent;
 use crate::{
     BackupDisk, BackupRequest, CleanCheck, DiskBackupReport, Progress,
     error::{EngineError, Result},
@@ -66,6 +66,17 @@ impl DiskWork {
     }
 }
 
+/// What a sample of the blocks that are reported as unchanged has found.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Sample {
+    /// Blocks that were compared.
+    pub(super) checked: u64,
+    /// Blocks that could not be read. The parent point has them, so that is no failure.
+    pub(super) unreadable: u64,
+    /// Whether a block differed.
+    pub(super) differs: bool,
+}
+
 /// A disk with what its backup starts from.
 pub(super) struct Job<'a> {
     pub(super) work: DiskWork,
@@ -98,7 +109,7 @@ pub(super) fn plan_jobs<'a>(
         Image::new(size, strongroom_base::Digest::HOLE).map_err(size_error)?;
         let image = old.map(|old| Image::new(old.size_bytes, old.root)).transpose();
         let image = image.map_err(size_error)?;
-        // Whoever says what changed means "since the last backup", and means its own: what
+        // A caller who says what changed means "since the last backup", and means its own: what
         // another host has backed up meanwhile it cannot know of.
         // The same goes for an older point, where the last one cannot be read.
         let own = request.parent.is_some() || parent.is_some_and(|p| p.host == request.host);

@@ -13,6 +13,7 @@
 mod blocks;
 mod clean;
 mod job;
+mod parent;
 mod plan;
 mod reader;
 
@@ -33,8 +34,9 @@ use strongroom_vault::{Vault, Writer};
 use self::{
     blocks::Worker,
     job::{Job, plan_jobs},
-    plan::{LeafWork, Planner, UNIT_BLOCKS, Unit},
-    reader::Reader,
+    parent::{READ_ALL, find_parent},
+    plan::{LeafWork, Planner, UNIT_BLOCKS},
+    reader::{Filled, READERS, Reader},
 };
 use crate::{
     BackupDisk, BackupReport, BackupRequest, Deltas, DiskBackupReport, Ending, Progress,
@@ -42,18 +44,6 @@ use crate::{
     error::{EngineError, Result},
     failure::Failure,
 };
-
-/// Readers of one disk: enough reads in flight to keep a disk busy that is not in the page cache.
-const READERS: usize = 8;
-
-/// A unit whose bytes are in memory: at the start of its buffer, which is longer. (Buffers keep
-/// their length, so that they are cleared once and not for every unit.)
-struct Filled<'a> {
-    job: &'a Job<'a>,
-    leaves: Sender<Arc<LeafWork>>,
-    unit: Unit,
-    buffer: AlignedBuf,
-}
 
 /// Backs up the disks of one item and publishes a recovery point.
 pub fn backup(
@@ -96,7 +86,7 @@ pub fn backup_with<E: From<EngineError>>(
 struct Session<'a> {
     vault: &'a Arc<Vault>,
     request: &'a BackupRequest,
-    /// Goes on showing that it lives, however long the caller takes.
+    /// Continues to show that it lives, however long the caller takes.
     writer: Writer,
     started: Duration,
     time: Timestamp,
@@ -126,9 +116,10 @@ impl<'a> Session<'a> {
         let parent = if inherit { find_parent(vault, &writer, request)? } else { None };
         let mut jobs = plan_jobs(request, parent.as_ref(), progress)?;
         progress.set_stage(Stage::Checking);
-        clean::check(vault, &mut jobs, request, cancel)?;
+        let rate = Rate::limited(request.limit_rate, vault.clock());
+        clean::check(vault, &mut jobs, &rate, cancel)?;
         progress.set_stage(Stage::Reading);
-        let images = run(vault, &writer, &jobs, request, cancel)?;
+        let images = run(vault, &writer, &jobs, (request, &rate), cancel)?;
         let reports = jobs.iter().map(|job| job.report(started)).collect();
         let parent = parent.map(|parent| (parent.manifest.id, parent.manifest.time));
         Ok(Self { vault, request, writer, started, time, parent, images, reports })
@@ -159,6 +150,7 @@ impl<'a> Session<'a> {
             time: self.time,
             completed: self.vault.clock().now(),
             consistency: ending.consistency.unwrap_or(request.consistency),
+            best_consistency: request.best_consistency,
             evidence: request.evidence.iter().cloned().chain(ending.evidence).collect(),
             host: request.host.clone(),
             software: concat!("strongroom ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -187,43 +179,6 @@ impl<'a> Session<'a> {
             made_before: false,
         })
     }
-}
-
-const READ_ALL: &str =
-    "the parent point has lost content: everything is read, and the lost content is stored again";
-
-/// The point that a backup builds upon.
-struct Parent {
-    manifest: Manifest,
-    /// Whether it is the one that the caller means who says what has changed since the last point.
-    is_last: bool,
-}
-
-/// The point to build upon. None if there is none, or if content of it is gone: it would be missed
-/// by the new point as well.
-fn find_parent(vault: &Vault, writer: &Writer, request: &BackupRequest) -> Result<Option<Parent>> {
-    let (parent, damaged) = match request.parent {
-        Some(point) => (Some(vault.parent_point(&request.item, point)?), Vec::new()),
-        None => writer.newest_readable()?,
-    };
-    let is_last = damaged.is_empty();
-    for damaged in damaged {
-        tracing::warn!(
-            object = damaged.object,
-            "the newest recovery point is damaged: everything is read and compared with an older one"
-        );
-    }
-    let Some(parent) = parent else { return Ok(None) };
-    let image = |disk: &DiskRecord| {
-        Image::new(disk.size_bytes, disk.root)
-            .map_err(|source| EngineError::Size { name: disk.name.clone(), source })
-    };
-    let images: Vec<_> = parent.disks.iter().map(image).collect::<Result<_>>()?;
-    if writer.holds(&images)? {
-        return Ok(Some(Parent { manifest: parent, is_last }));
-    }
-    tracing::warn!(point = %parent.id, "{READ_ALL}");
-    Ok(None)
 }
 
 /// Whether a tree that the vault should have cannot be read, and no copy of it helped.
@@ -263,12 +218,11 @@ fn run(
     vault: &Arc<Vault>,
     writer: &Writer,
     jobs: &[Job<'_>],
-    request: &BackupRequest,
+    (request, rate): (&BackupRequest, &Rate),
     cancel: &Cancel,
 ) -> Result<Vec<Image>> {
     let failure = Failure::new(cancel);
     let clock = Arc::clone(vault.clock());
-    let rate = Rate::limited(request.limit_rate, &clock);
     let threads = request.threads.clamp(1, 64);
     let deltas = match request.deltas {
         Deltas::Auto => vault.store().is_local(),
@@ -285,7 +239,7 @@ fn run(
     let (units, filled) = bounded::<Filled<'_>>(buffer_count);
     let images: Mutex<BTreeMap<usize, Image>> = Mutex::default();
     std::thread::scope(|scope| {
-        let (failure, rate) = (&failure, &rate);
+        let failure = &failure;
         for (number, job) in jobs.iter().enumerate() {
             let (leaves, done) = unbounded();
             let planner =

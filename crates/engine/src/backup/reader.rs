@@ -9,7 +9,6 @@ use strongroom_format::SkippedRange;
 use strongroom_objects::Rate;
 
 use super::{
-    Filled,
     job::Job,
     plan::{LeafWork, Planner, Unit},
 };
@@ -17,6 +16,18 @@ use crate::{
     error::{EngineError, Result},
     failure::Failure,
 };
+
+/// Readers of one disk: enough reads in flight to keep a disk busy that is not in the page cache.
+pub(super) const READERS: usize = 8;
+
+/// A unit whose bytes are in memory: at the start of its buffer, which is longer. (Buffers keep
+/// their length, so that they are cleared once and not for every unit.)
+pub(super) struct Filled<'a> {
+    pub(super) job: &'a Job<'a>,
+    pub(super) leaves: Sender<Arc<LeafWork>>,
+    pub(super) unit: Unit,
+    pub(super) buffer: AlignedBuf,
+}
 
 /// Reads units of one disk into buffers.
 pub(super) struct Reader<'a> {

@@ -14,7 +14,10 @@ use strongroom_disk::{DiskError, ExtentKind};
 use strongroom_image::Node;
 use strongroom_vault::Vault;
 
-use super::{Job, Wanted, plan::Holes};
+use super::{
+    holes::Holes,
+    job::{Job, Wanted},
+};
 use crate::{
     Overwrite,
     error::{EngineError, Result},

@@ -9,26 +9,28 @@
 //! on the disk. Every block is checked against its digest before it is written.
 
 mod compare;
+mod holes;
+mod job;
 mod plan;
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use strongroom_base::{AlignedBuf, BLOCK_SIZE, BLOCK_SIZE_U64, ByteRange, Cancel, PackId, Stage};
-use strongroom_disk::{DiskError, DiskTarget};
+use strongroom_base::{AlignedBuf, BLOCK_SIZE, ByteRange, Cancel, PackId, Stage};
+use strongroom_disk::DiskError;
 use strongroom_image::Image;
 use strongroom_objects::Rate;
-use strongroom_vault::{Location, Reader, Vault, VaultError, is_damage};
+use strongroom_vault::{Location, Reader, Vault, is_damage};
 
-use self::plan::{Filling, Span, bytes_of, plan_disk};
+use self::{
+    job::Job,
+    plan::{Filling, Span, bytes_of, plan_disk},
+};
 use crate::{
-    DiskRestoreReport, Overwrite, Progress, RestoreReport, RestoreRequest,
+    Overwrite, Progress, RestoreReport, RestoreRequest,
     error::{EngineError, Result},
     failure::Failure,
 };
@@ -41,83 +43,6 @@ const FAR: (usize, u64) = (32, 1 << 20);
 const WRITERS: usize = 4;
 /// Blocks written with one call: 2 MiB.
 const RUN_BLOCKS: usize = 32;
-
-/// Bytes of a hole that are made zero with one call at most.
-const CLEAR_AT_ONCE: u64 = 64 << 30;
-
-/// One disk during its restore.
-struct Job<'a> {
-    name: &'a str,
-    location: &'a str,
-    target: &'a dyn DiskTarget,
-    image: Image,
-    overwrite: Overwrite,
-    data_blocks: AtomicU64,
-    compared_blocks: AtomicU64,
-    written_blocks: AtomicU64,
-    written_bytes: AtomicU64,
-}
-
-impl Job<'_> {
-    fn disk_error(&self, source: DiskError) -> EngineError {
-        EngineError::Disk { name: self.name.to_owned(), source }
-    }
-
-    fn image_error(&self, source: strongroom_image::Error<VaultError>) -> EngineError {
-        match source {
-            strongroom_image::Error::Store(error) => EngineError::Vault(error),
-            source => EngineError::Image { name: self.name.to_owned(), source },
-        }
-    }
-
-    /// Whether the target is read before it is written.
-    fn compares(&self) -> bool {
-        self.overwrite != Overwrite::All
-    }
-
-    /// The bytes of so many blocks, as far as they lie within the disk.
-    fn range(&self, block: u64, blocks: u64) -> ByteRange {
-        let start = block.saturating_mul(BLOCK_SIZE_U64);
-        let end = start.saturating_add(blocks.saturating_mul(BLOCK_SIZE_U64));
-        ByteRange::between(start, end.min(self.image.size()))
-    }
-
-    /// Makes blocks zero on a target that is not known to be.
-    fn clear(&self, block: u64, blocks: u64) -> Result<()> {
-        let range = self.range(block, blocks);
-        self.target.write_zeroes(range).map_err(|source| self.disk_error(source))?;
-        self.written_blocks.fetch_add(blocks, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Makes a large hole zero, piece by piece: a target may need a while for each.
-    fn clear_range(&self, range: ByteRange) -> Result<()> {
-        let mut start = range.offset();
-        while start < range.end() {
-            let end = start.saturating_add(CLEAR_AT_ONCE).min(range.end());
-            let piece = ByteRange::between(start, end);
-            self.target.write_zeroes(piece).map_err(|source| self.disk_error(source))?;
-            start = end;
-        }
-        let blocks = range.len().div_ceil(BLOCK_SIZE_U64);
-        self.written_blocks.fetch_add(blocks, Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn report(&self, seconds: f64) -> DiskRestoreReport {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        DiskRestoreReport {
-            name: self.name.to_owned(),
-            location: self.location.to_owned(),
-            size_bytes: self.image.size(),
-            data_bytes: load(&self.data_blocks).saturating_mul(BLOCK_SIZE_U64),
-            compared_blocks: load(&self.compared_blocks),
-            written_blocks: load(&self.written_blocks),
-            written_bytes: load(&self.written_bytes),
-            seconds,
-        }
-    }
-}
 
 /// A span of a pack whose bytes are in memory.
 struct Fetched<'a> {
@@ -201,15 +126,16 @@ pub fn restore(
         progress.add_total(image.size());
         jobs.push(job);
     }
+    let rate = Rate::limited(request.limit_rate, &clock);
     // First what must be right already: if it is not, nothing has been written.
     let (complete, others): (Vec<&Job<'_>>, Vec<_>) =
         jobs.iter().partition(|job| job.overwrite == Overwrite::Nothing);
     if !complete.is_empty() {
         progress.set_stage(Stage::Comparing);
-        run(vault, &complete, request, progress, cancel)?;
+        run(vault, &complete, request, &rate, progress, cancel)?;
     }
     progress.set_stage(Stage::Restoring);
-    run(vault, &others, request, progress, cancel)?;
+    run(vault, &others, request, &rate, progress, cancel)?;
     progress.set_stage(Stage::Flushing);
     for job in &jobs {
         job.target.flush().map_err(|source| job.disk_error(source))?;
@@ -227,12 +153,11 @@ fn run(
     vault: &Vault,
     jobs: &[&Job<'_>],
     request: &RestoreRequest,
+    rate: &Rate,
     progress: &Progress,
     cancel: &Cancel,
 ) -> Result<()> {
     let failure = Failure::new(cancel);
-    let clock = Arc::clone(vault.clock());
-    let rate = Rate::limited(request.limit_rate, &clock);
     let threads = request.threads.clamp(1, 64);
     let (fetchers, span_max) = if vault.store().is_local() { LOCAL } else { FAR };
     let buffer_count = threads.saturating_add(WRITERS.saturating_mul(2));
@@ -245,7 +170,7 @@ fn run(
     let (fetched, to_open) = bounded::<Fetched<'_>>(2);
     let (runs, to_write) = bounded::<Run<'_>>(buffer_count);
     std::thread::scope(|scope| {
-        let (failure, rate) = (&failure, &rate);
+        let failure = &failure;
         for job in jobs.iter().copied() {
             let spans = spans.clone();
             scope.spawn(move || {
@@ -391,6 +316,3 @@ fn write(run: &Run<'_>, rate: &Rate, progress: &Progress) -> Result<()> {
     progress.advance(range.len());
     Ok(())
 }
-
-/// Blocks by digest: a block that occurs several times is fetched once a window.
-type Wanted = BTreeMap<strongroom_base::Digest, Vec<u64>>;

@@ -7,7 +7,11 @@ use strongroom_disk::ExtentKind;
 use strongroom_image::{Cursor, Node};
 use strongroom_vault::{Location, Vault};
 
-use super::{Job, Wanted, compare::Comparer};
+use super::{
+    compare::Comparer,
+    holes::Holes,
+    job::{Job, Wanted},
+};
 use crate::{Progress, error::Result, failure::Failure};
 
 /// Leaves that are planned together: 512 MiB of disk.
@@ -96,7 +100,7 @@ pub(super) fn bytes_of(place: &Location) -> ByteRange {
     ByteRange::between(start, start.saturating_add(u64::from(place.entry.stored_len)))
 }
 
-/// Plans a disk and hands on its spans, of at most so many bytes; `send` says false when nobody wants
+/// Plans a disk and hands on its spans, of at most this number of bytes; `send` says false when nobody wants
 /// more.
 pub(super) fn plan_disk(
     (vault, span_max): (&Vault, u64),
@@ -209,37 +213,6 @@ fn want_leaf(
         }
     }
     Ok(())
-}
-
-/// Joins neighbouring blocks that must be made zero.
-pub(super) struct Holes<'a> {
-    job: &'a Job<'a>,
-    run: Option<(u64, u64)>,
-}
-
-impl<'a> Holes<'a> {
-    pub(super) fn new(job: &'a Job<'a>) -> Self {
-        Self { job, run: None }
-    }
-
-    pub(super) fn add(&mut self, block: u64) -> Result<()> {
-        if let Some((start, len)) = &mut self.run {
-            if start.saturating_add(*len) == block {
-                *len = len.saturating_add(1);
-                return Ok(());
-            }
-            self.close()?;
-        }
-        self.run = Some((block, 1));
-        Ok(())
-    }
-
-    pub(super) fn close(&mut self) -> Result<()> {
-        match self.run.take() {
-            Some((start, len)) => self.job.clear(start, len),
-            None => Ok(()),
-        }
-    }
 }
 
 /// Finds where the blocks are and groups them by pack.

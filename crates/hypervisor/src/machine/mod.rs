@@ -72,7 +72,7 @@ pub struct Machine {
     pub filesystems: Vec<Filesystem>,
     /// Paths of memory that lasts (NVDIMM), which are no disks.
     pub lasting_memory: Vec<String>,
-    /// Files and sockets of the host that its terminals (serial ports, consoles, channels) write to, but for
+    /// Files and sockets of the host that its terminals (serial ports, consoles, channels) write to, except
     /// those in libvirt's own folders.
     pub terminals: Vec<String>,
     /// Encryption of its memory by the processor: `sev`, `sev-snp`, `tdx`, ...

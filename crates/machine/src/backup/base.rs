@@ -88,8 +88,8 @@ pub(super) fn find(
 /// Why there is nothing to build on in an item that has no points.
 pub(super) const FIRST: &str = "it is the first backup";
 
-/// The item of a machine if none was named: that of its name. Where that has no points, the item goes
-/// on that an earlier version, which knew fewer names, has made of it.
+/// The item of a machine if none was named: that of its name. Where that has no points, the item
+/// continues that an earlier version, which knew fewer names, has made of it.
 pub(super) fn item_of(vault: &Arc<Vault>, name: &str, machine: Uuid) -> Result<String> {
     let earlier = earlier_name(name);
     if !check_name(name) {

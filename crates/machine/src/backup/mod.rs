@@ -317,6 +317,7 @@ impl<'a> Work<'a> {
             tags: request.tags.clone(),
             locked_until: request.locked_until,
             consistency: proof.consistency,
+            best_consistency: proof.best,
             evidence: proof.evidence.clone(),
             parent: base.map(|base| base.point),
             skip_bad_blocks: request.skip_bad_blocks,
@@ -332,7 +333,7 @@ impl<'a> Work<'a> {
         Ok(self.connection.wait_until_it_answers(LIBVIRT)?)
     }
 
-    /// Lets the machine go on if QEMU has paused it because scratch space ran out.
+    /// Resumes the machine if QEMU has paused it because scratch space ran out.
     fn let_go_on(&self, domain: &Domain) -> Result<()> {
         if self.state == State::Running {
             resume_halted(self.connection, domain)?;
@@ -466,7 +467,8 @@ fn settled(connection: &Connection, domain: &Domain, cancel: &Cancel) -> Result<
 
 /// Crash-consistent for a reason.
 fn crash(reason: &str) -> Proof {
-    Proof { consistency: Consistency::Crash, evidence: vec![reason.to_owned()], frozen: None }
+    let evidence = vec![reason.to_owned()];
+    Proof { consistency: Consistency::Crash, best: None, evidence, frozen: None }
 }
 
 /// Notes of each disk, by target.

@@ -27,10 +27,6 @@ use crate::{
     guard::{Guard, Hands, thaw_surely},
 };
 
-/// The evidence of a guest that nobody has given scripts: file-system consistent is the best that it
-/// can be.
-pub const NO_SCRIPTS: &str = "the guest has no pre and post scripts";
-
 /// How long a backup itself tries to thaw before it fails; its guard continues.
 const THAW: Duration = Duration::from_mins(1);
 
@@ -70,6 +66,8 @@ impl Default for Wish {
 pub(crate) struct Proof {
     /// The kind.
     pub(crate) consistency: Consistency,
+    /// The best that the guest can have as it is set up, where that is less than what was asked for.
+    pub(crate) best: Option<Consistency>,
     /// Each step and its answer.
     pub(crate) evidence: Vec<String>,
     /// From the freeze command to the answer to the thaw command.
@@ -112,7 +110,8 @@ impl<'a> Instant<'a> {
         clock: &'a dyn Clock,
         wish: Wish,
     ) -> Self {
-        let proof = Proof { consistency: wish.consistency, evidence: Vec::new(), frozen: None };
+        let consistency = wish.consistency;
+        let proof = Proof { consistency, best: None, evidence: Vec::new(), frozen: None };
         Self { machine, guard, clock, wish, proof }
     }
 
@@ -222,7 +221,9 @@ impl<'a> Instant<'a> {
         let scripts = match scripts::load(guest) {
             Ok(Some(scripts)) => scripts,
             Ok(None) => {
-                self.fall_to(Consistency::FileSystem, NO_SCRIPTS.to_owned())?;
+                let reason = "the guest has no pre and post scripts".to_owned();
+                self.fall_to(Consistency::FileSystem, reason)?;
+                self.proof.best = Some(Consistency::FileSystem);
                 return Ok(None);
             }
             Err(failure) => {
@@ -230,7 +231,7 @@ impl<'a> Instant<'a> {
                 return Ok(None);
             }
         };
-        self.guard.owes_script(
+        self.guard.register_script(
             &scripts.post.path,
             &scripts.post.parameters,
             scripts.post.timeout,

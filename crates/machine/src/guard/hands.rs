@@ -37,7 +37,7 @@ pub(crate) trait Hands: Jobs {
     /// Deletes those checkpoints of these names that there are.
     fn delete_checkpoints(&mut self, names: &[String]) -> Result<(), HypervisorError>;
 
-    /// Lets a machine go on that stands still because space for its backup has run out.
+    /// Resumes a machine that stands still because space for its backup has run out.
     fn resume_halted(&mut self) -> Result<(), HypervisorError>;
 
     /// Switches the machine off, if this is still the run that was started for the backup.
@@ -97,7 +97,7 @@ impl Jobs for JobsOf<'_> {
     }
 }
 
-/// Lets a machine go on that stands still because space for its backup has run out.
+/// Resumes a machine that stands still because space for its backup has run out.
 pub(crate) fn resume_halted(
     connection: &Connection,
     domain: &Domain,

@@ -160,7 +160,7 @@ impl Guard {
     }
 
     /// If we die, this script runs in the guest.
-    pub(crate) fn owes_script(
+    pub(crate) fn register_script(
         &mut self,
         path: &str,
         arguments: &[String],

@@ -120,7 +120,9 @@ impl PreparedDisks<'_> {
         if let (Some((configuration, swtpm)), Some(folder)) = (&self.describes, &self.folder) {
             let (path, opened) = folder;
             let place = (path.as_path(), opened);
-            let written = template(configuration, self.point, place, &self.template, swtpm)?;
+            let entropy = &**self.vault.entropy();
+            let written =
+                template(configuration, self.point, place, &self.template, swtpm, entropy)?;
             add(&mut report, written, &self.point.item);
         }
         Ok(report)

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use strongroom_base::{PointId, SystemEntropy};
+use strongroom_base::{Entropy, PointId};
 use strongroom_hypervisor::{Changes, Connection, Domain, Form, Machine};
 use strongroom_reports::{Decided, FinishReport, FinishedDisk};
 
@@ -66,6 +66,7 @@ pub fn finish(
     places: &Places,
     machine: &str,
     decision: Decision,
+    entropy: &dyn Entropy,
 ) -> Result<FinishReport> {
     super::check_local(connection)?;
     let domain = connection.domain(machine)?;
@@ -84,7 +85,7 @@ pub fn finish(
             reason: "it must be off, without saved memory".to_owned(),
         });
     }
-    let work = Work { connection, domain, xml, machine, path, state };
+    let work = Work { connection, entropy, domain, xml, machine, path, state };
     match decision {
         Decision::Accept => work.accept(),
         Decision::Undo => work.undo(),
@@ -93,6 +94,7 @@ pub fn finish(
 
 struct Work<'a> {
     connection: &'a Connection,
+    entropy: &'a dyn Entropy,
     domain: Domain,
     xml: String,
     machine: Machine,
@@ -188,7 +190,7 @@ impl Work<'_> {
             disks: replaced.iter().map(|disk| (disk.name.clone(), disk.to_old())).collect(),
             ..Changes::default()
         };
-        let xml = Machine::rewrite(&self.xml, &changes, &SystemEntropy)?;
+        let xml = Machine::rewrite(&self.xml, &changes, self.entropy)?;
         self.connection.define(&xml)?;
         Ok(())
     }

@@ -15,7 +15,6 @@ use std::{
     sync::Arc,
 };
 
-use strongroom_base::SystemEntropy;
 use strongroom_disk::ImageFormat;
 use strongroom_engine::{EngineError, data_bytes};
 use strongroom_format::{DiskRecord, Manifest};
@@ -135,13 +134,14 @@ impl Maker<'_> {
         let earlier = self.earlier(&journal, name)?;
         let uuid = match (&earlier, self.request.identity) {
             (Some(note), _) => parse_uuid(&note.uuid, name)?,
-            (None, Identity::New) => Uuid::random(&SystemEntropy),
+            (None, Identity::New) => Uuid::random(&**self.vault.entropy()),
             (None, Identity::Same) => self.old.uuid,
         };
         changes.uuid = Some(uuid);
         let nvram = self.nvram(first, name, &mut changes, &mut notes);
         let tpm = self.tpm(uuid, &mut notes)?;
-        let xml = Machine::rewrite(&self.configuration.inactive, &changes, &SystemEntropy)?;
+        let xml =
+            Machine::rewrite(&self.configuration.inactive, &changes, &**self.vault.entropy())?;
         let machine = Machine::parse(&xml)?;
         let secrets = self.secrets(&mut notes)?;
         let brought: Vec<String> = secrets.iter().map(|one| one.uuid.to_string()).collect();

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use strongroom_base::{Cancel, Clock, PointId, SystemEntropy};
+use strongroom_base::{Cancel, Clock, PointId};
 use strongroom_disk::{DiskTarget, Existing, ImageFormat};
 use strongroom_engine::{
     EngineError, Overwrite, Progress, RestoreDisk, RestoreReport, RestoreRequest, data_bytes,
@@ -232,7 +232,7 @@ impl<'a> Work<'a> {
         Ok((path, state))
     }
 
-    /// Refuses to go on with an earlier attempt if the machine has got other disks since: those would be
+    /// Refuses to continue an earlier attempt if the machine has got other disks since: those would be
     /// what an undo restores.
     fn check_unchanged(&self, path: &Path, state: &State) -> Result<()> {
         match state.disks.iter().find(|disk| disk.is_in(&self.machine).is_none()) {
@@ -466,7 +466,7 @@ impl<'a> Work<'a> {
             disks: state.disks.iter().map(|disk| (disk.name.clone(), disk.to_new())).collect(),
             ..Changes::default()
         };
-        let xml = Machine::rewrite(&self.xml, &changes, &SystemEntropy)?;
+        let xml = Machine::rewrite(&self.xml, &changes, &**self.vault.entropy())?;
         self.connection.define(&xml)?;
         State { stage: Stage::Replaced, ..state.clone() }.write(path)?;
         Ok(restored)

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use strongroom_base::SystemEntropy;
+use strongroom_base::Entropy;
 use strongroom_disk::pinned;
 use strongroom_format::Manifest;
 use strongroom_hypervisor::{Changes, DiskChange, MacChange, Machine, Uuid};
@@ -57,6 +57,7 @@ pub(super) fn template(
     (folder, opened): (&Path, &File),
     disks: &[TemplateDisk],
     swtpm: &Path,
+    entropy: &dyn Entropy,
 ) -> Result<Option<Template>> {
     let folder = absolute(folder)?;
     let name = |end: &str| format!("{}{end}", point.item);
@@ -73,7 +74,7 @@ pub(super) fn template(
         Err(error) => return Err(local("read", &description, error)),
     }
     let old = Machine::parse(&configuration.inactive)?;
-    let uuid = Uuid::random(&SystemEntropy);
+    let uuid = Uuid::random(entropy);
     let (mut left, mut notes) = (Vec::new(), Vec::new());
     let names: Vec<&str> = disks.iter().map(|disk| disk.name.as_str()).collect();
     let mut changes = Changes {
@@ -91,7 +92,7 @@ pub(super) fn template(
     if nvram.is_some() || old.firmware.nvram.is_some() {
         changes.nvram = Some(file("-nvram.fd").display().to_string());
     }
-    let xml = Machine::rewrite(&configuration.inactive, &changes, &SystemEntropy)?;
+    let xml = Machine::rewrite(&configuration.inactive, &changes, entropy)?;
     if let Some((path, content)) = &nvram {
         let written = write_at(&held("-nvram.fd"), content);
         written.map_err(|source| local("write", path, source))?;

@@ -59,7 +59,7 @@ pub(super) fn receive<const N: usize>(stream: &mut impl Read) -> Result<[u8; N],
     Ok(bytes)
 }
 
-/// Why a connection does not go on.
+/// Why a connection ends early.
 pub fn transport(error: &std::io::Error) -> Reason {
     use std::io::ErrorKind;
     match error.kind() {

@@ -41,7 +41,7 @@ impl RequestHead {
     }
 
     /// As it was received. A command that is not known keeps its cookie, so that the request can be
-    /// refused and the connection go on; its length is that of no data.
+    /// refused and the connection continue; its length is that of no data.
     pub fn parse(bytes: &[u8; Self::LEN]) -> Result<Self, BadRequest> {
         let mut fields = Fields(bytes);
         if fields.u32() != Some(REQUEST_MAGIC) {

@@ -5,7 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use super::{Exported, Exports, Session};
+use super::{
+    Exported, Exports, Session,
+    wire::{ALLOCATION_ID, receive, wrong},
+};
 use crate::proto::{
     ALLOCATION, Context, ContextOption, DEFAULT_MAX_LEN, FIXED_NEWSTYLE, Fact, GoOption, Greeting,
     NO_ZEROES, OptionHead, OptionReply, answer, info, option, transmission,
@@ -19,9 +22,6 @@ const EXPORT_NAME: u32 = 1;
 
 /// What follows the answer to it, unless the client asked to leave it out.
 const PADDING: [u8; 124] = [0; 124];
-
-/// By which number block status names `base:allocation`.
-pub(super) const ALLOCATION_ID: u32 = 1;
 
 /// Whether a conversation is encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub enum Encryption {
 pub enum Heard<S: Read + Write> {
     /// An export.
     Chosen(Session<S>),
-    /// Encryption: encrypt the stream as the server, and go on with [`Handshake::resume`].
+    /// Encryption: encrypt the stream as the server, and continue with [`Handshake::resume`].
     Encrypt(S),
     /// To go away.
     Ended,
@@ -280,16 +280,4 @@ fn flags(export: &dyn Exported, structured: bool) -> u16 {
         transmission::SEND_FUA | transmission::SEND_TRIM | transmission::SEND_WRITE_ZEROES
     };
     always | shared | fragments | writes
-}
-
-/// Bytes of which the protocol says how many come.
-pub(super) fn receive<const N: usize>(stream: &mut impl Read) -> io::Result<[u8; N]> {
-    let mut bytes = [0; N];
-    stream.read_exact(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// A broken rule of the protocol.
-pub(super) fn wrong(reason: impl Into<String>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, reason.into())
 }

@@ -16,6 +16,7 @@
 
 mod handshake;
 mod session;
+mod wire;
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Exported, PIECE,
-    handshake::{ALLOCATION_ID, receive, wrong},
+    wire::{ALLOCATION_ID, receive, wrong},
 };
 use crate::proto::{
     BadRequest, BlockStatus, Command, DEFAULT_MAX_LEN, ErrorChunk, Reply, RequestHead, STATE_HOLE,

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use strongroom_base::SplitMix64;
 use strongroom_policy::{
     Blackout, DailyRetention, HourlyRetention, Month, MonthDays, MonthlyRetention, Policy,
     PolicyKind, PolicyRules, Retention, Schedule, TimeOfDay, WeekOfMonth, Weekday, WeeklyRetention,
@@ -58,24 +59,21 @@ pub(crate) fn daily_at(times: &[&str]) -> Schedule {
     Schedule::Daily { times: times.iter().map(|text| time(text)).collect() }
 }
 
-/// Chance from a seed (splitmix64).
-pub(crate) struct Chance(u64);
+/// Chance from a seed.
+pub(crate) struct Chance(SplitMix64);
 
 impl Chance {
     pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(SplitMix64::new(seed))
     }
 
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.0.bits()
     }
 
     /// 0 to `end`, without `end`.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
+        self.0.below(end)
     }
 
     pub(crate) fn between(&mut self, first: u16, last: u16) -> u16 {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use strongroom_api::{Job, JobKind, Report};
+use strongroom_api::{Job, JobKind, JobState, Report};
 use strongroom_control::{Control, Figures};
 
 use super::{
@@ -107,13 +107,11 @@ impl Metrics {
         set(&self.items_unscheduled, &none, number(figures.unscheduled));
         set(&self.queue_age, &none, age(figures.waiting_since));
         for kind in JobKind::ALL {
-            for state in ["queued", "in_progress", "cancelling"] {
-                let same = |key: &&(JobKind, strongroom_api::JobState)| {
-                    key.0 == *kind && key.1.name() == state
-                };
-                let count = figures.jobs.keys().find(same).and_then(|key| figures.jobs.get(key));
-                let labels = vec![("kind", kind.name().to_owned()), ("state", state.to_owned())];
-                set(&self.jobs_open, &labels, number(count.copied().unwrap_or(0)));
+            for state in JobState::ALL.iter().filter(|state| !state.is_final()) {
+                let count = figures.jobs.get(&(*kind, *state)).copied().unwrap_or(0);
+                let labels =
+                    vec![("kind", kind.name().to_owned()), ("state", state.name().to_owned())];
+                set(&self.jobs_open, &labels, number(count));
             }
         }
         for severity in strongroom_api::Severity::ALL {

@@ -149,6 +149,11 @@ fn facts(code: &Code) -> Vec<(&'static str, String)> {
         let names: Vec<String> = code.params().iter().map(|name| format!("`{name}`")).collect();
         facts.push(("Parameters", names.join(", ")));
     }
+    if !code.problems().is_empty() {
+        let of = |(name, meaning): &(&str, &str)| format!("`{name}`: {meaning}");
+        let problems: Vec<String> = code.problems().iter().map(of).collect();
+        facts.push(("Values of problem", problems.join("; ")));
+    }
     if !code.azure().is_empty() {
         let names: Vec<String> = code.azure().iter().map(|name| format!("`{name}`")).collect();
         facts.push(("Azure Backup's name", names.join(", ")));
@@ -194,7 +199,8 @@ do about it and decides the exit code. Commands print an error on standard error
 `--output json`, as an object (see [json.md](json.md#errors)); the API returns the same object.
 
 Each code has a page: what has happened, what to do, who can remove the cause, whether the same request
-may succeed later, the names of the values in its messages (`params`), and Azure Backup's name for it. `strongroom errors show CODE` prints the same, and takes
+may succeed later, the names of the values in its messages (`params`), and Azure Backup's name for it. Where several messages of a code have the same values,
+the parameter `problem` says by a word which of them it is, and the page lists these words. `strongroom errors show CODE` prints the same, and takes
 Azure's names too; `GET /v1/errors` returns all codes.
 
 `strongroom errors --markdown` generates this page; a test keeps it and the pages current.

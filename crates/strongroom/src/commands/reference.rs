@@ -12,7 +12,7 @@ use crate::{
     out,
 };
 
-/// The variable by which a shell asks what a line could go on with.
+/// The variable by which a shell asks what can follow in a line.
 pub(crate) const COMPLETE: &str = "STRONGROOM_COMPLETE";
 
 /// Print a completion script for a shell

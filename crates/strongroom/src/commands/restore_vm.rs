@@ -557,7 +557,8 @@ impl FinishArgs {
             }
         }
         let places = hosts::places(connection.uri().scope);
-        context.out.result(&restore::finish(&connection, &places, machine, decision)?)
+        let entropy = &context.entropy;
+        context.out.result(&restore::finish(&connection, &places, machine, decision, entropy)?)
     }
 }
 

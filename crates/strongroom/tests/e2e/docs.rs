@@ -442,26 +442,39 @@ fn has_words(text: &str, words: &str) -> bool {
     })
 }
 
-/// The heads of the sources below a folder, by their paths.
-fn heads(folder: PathBuf) -> Vec<(PathBuf, String)> {
-    let (mut heads, mut folders) = (Vec::new(), vec![folder]);
+/// The comments of the sources below a folder, by their paths, without those of tests: each run of them is a text.
+fn comments(folder: PathBuf) -> Vec<(PathBuf, String)> {
+    let (mut comments, mut folders) = (Vec::new(), vec![folder]);
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).expect("a folder of sources") {
             let path = entry.expect("an entry").path();
-            if path.is_dir() {
+            let is_test =
+                ["tests", "tests.rs", "simulated"].iter().any(|name| path.ends_with(name));
+            if path.is_dir() && !is_test {
                 folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
+            } else if path.extension().is_some_and(|extension| extension == "rs") && !is_test {
                 let text = fs::read_to_string(&path).expect("a source");
-                let head = text.lines().filter_map(|line| line.trim().strip_prefix("//!"));
-                heads.push((path, head.collect::<Vec<_>>().join(" ")));
+                let product = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+                comments.push((path, comments_of(product)));
             }
         }
     }
-    heads
+    comments
+}
+
+/// The comments of a source, joined across lines; between two of them is a mark.
+fn comments_of(source: &str) -> String {
+    let of = |line: &str| {
+        let line = line.trim_start();
+        let at = if line.starts_with("//") { Some(0) } else { line.find(" // ").map(|at| at + 1) };
+        at.map(|at| line[at..].trim_start_matches(['/', '!']).to_owned())
+    };
+    let texts = source.lines().map(|line| of(line).unwrap_or_else(|| "|".to_owned()));
+    texts.collect::<Vec<_>>().join(" ")
 }
 
 /// Pages (with the help of the program and the pages of its errors, which are made from it), the description
-/// of the API, and the heads of modules.
+/// of the API, and the comments of the product.
 #[test]
 fn no_text_has_a_word_that_the_style_rules_out() {
     let mut texts: Vec<(PathBuf, String)> = pages()
@@ -470,7 +483,7 @@ fn no_text_has_a_word_that_the_style_rules_out() {
         .map(|page| (page.clone(), fs::read_to_string(page).expect("a page")))
         .collect();
     for entry in fs::read_dir(root().join("crates")).expect("crates") {
-        texts.extend(heads(entry.expect("a crate").path().join("src")));
+        texts.extend(comments(entry.expect("a crate").path().join("src")));
     }
     let mut wrong = Vec::new();
     for (path, text) in &texts {
@@ -488,5 +501,7 @@ fn no_text_has_a_word_that_the_style_rules_out() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(texts.len() > 500, "only {} texts were found", texts.len());
+    let source = "//! One\n/// that goes\n/// on.\nlet a = 1; // two\n    // three\n";
+    assert_eq!(comments_of(source), " One  that goes  on.  two  three");
     assert!(has_words("it is told.", "told") && !has_words("who_is_told_apart", "told"));
 }

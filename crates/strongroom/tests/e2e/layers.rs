@@ -80,6 +80,24 @@ const SYSTEM_CLOCK: [(&str, &str); 13] = [
     ("strongroom-vault", "vault.rs"),
 ];
 
+/// Sources below the programs that name the operating system's chance. Everything else takes an [`Entropy`] from its
+/// caller, so that tests and simulators own what is drawn.
+///
+/// [`Entropy`]: strongroom_base::Entropy
+const SYSTEM_ENTROPY: [(&str, &str); 7] = [
+    // They put the service together, for all its life or for one command, and give it this chance.
+    ("strongroom-server", "src/serve.rs"),
+    ("strongroom-server", "src/copies.rs"),
+    ("strongroom-server", "src/recover.rs"),
+    // Names of unfinished files of a cache, which no simulated vault shares with another process.
+    ("strongroom-vault", "files.rs"),
+    // A tool for tests.
+    ("strongroom-orders", "conformance/mod.rs"),
+    // What is taken if the caller says nothing.
+    ("strongroom-objects", "open.rs"),
+    ("strongroom-vault", "vault.rs"),
+];
+
 /// Programs, which read their environment and give it to the crates that they use.
 const PROGRAMS: [&str; 3] = ["strongroom", "strongroom-bench", "strongroom-sim"];
 
@@ -99,15 +117,20 @@ fn faults(crates: &Crates) -> Vec<String> {
             }
         }
         if !PROGRAMS.contains(&name.as_str()) {
-            let read = krate.sources.iter().flat_map(|(path, text)| reads(path, text));
+            let read = krate.sources.iter().filter(|_| name != TESTING.0);
+            let read = read.flat_map(|(path, text)| reads(path, text));
             faults.extend(read.map(|read| format!("{name} reads the environment: {read}")));
-            let clocks = krate.sources.iter().filter(|(path, text)| {
-                let known = |(of, end): &(&str, &str)| name == of && path.ends_with(end);
-                names_the_clock(text)
-                    && name != "strongroom-base"
-                    && !SYSTEM_CLOCK.iter().any(known)
-            });
-            faults.extend(clocks.map(|(path, _)| format!("{name} has a clock of its own: {path}")));
+            for (own, allowed, what) in [
+                ("SystemClock", SYSTEM_CLOCK.as_slice(), "a clock"),
+                ("SystemEntropy", &SYSTEM_ENTROPY, "chance"),
+            ] {
+                let found = krate.sources.iter().filter(|(path, text)| {
+                    let known = |(of, end): &(&str, &str)| name == of && path.ends_with(end);
+                    names(text, own) && name != "strongroom-base" && !allowed.iter().any(known)
+                });
+                faults
+                    .extend(found.map(|(path, _)| format!("{name} has {what} of its own: {path}")));
+            }
         }
     }
     for (name, allowed) in REACHES_ONLY {
@@ -145,10 +168,10 @@ fn reached(crates: &Crates, name: &str) -> BTreeSet<String> {
     found
 }
 
-/// Whether a source names the machine's own clock, its tests aside.
-fn names_the_clock(text: &str) -> bool {
+/// Whether a source names something, its tests aside.
+fn names(text: &str, what: &str) -> bool {
     let product = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
-    product.lines().any(|line| !line.trim_start().starts_with("//") && line.contains("SystemClock"))
+    product.lines().any(|line| !line.trim_start().starts_with("//") && line.contains(what))
 }
 
 /// Lines of a source that read the environment or the arguments, its tests aside.
@@ -163,10 +186,13 @@ fn reads(path: &str, text: &str) -> Vec<String> {
     }
     let is_read = |line: &str| {
         let line = line.trim_start();
-        let by_name = line.contains("env::var") || line.contains("env::args");
-        let by_list =
-            line.contains("std::env::{") && ["var", "args"].iter().any(|it| line.contains(it));
-        !line.starts_with("//") && (by_name || by_list)
+        let by_name = ["env::var", "env::args", "env::temp_dir"].iter().any(|it| line.contains(it));
+        let by_list = line.contains("std::env::{")
+            && ["var", "args", "temp_dir"].iter().any(|it| line.contains(it));
+        // They ask for `TMPDIR`; those that end in `_in` are given a folder.
+        let by_tempfile =
+            ["tempdir()", "tempfile()", "NamedTempFile::new()"].iter().any(|it| line.contains(it));
+        !line.starts_with("//") && (by_name || by_list || by_tempfile)
     };
     let read = lines.iter().enumerate().filter(|(_, line)| is_read(line));
     read.map(|(at, line)| format!("{path}:{}: {}", at + 1, line.trim())).collect()
@@ -289,6 +315,8 @@ fn whoever_reads_the_environment_is_seen() {
         "fn a() { std::env::var(\"A\"); }",
         "fn a() { env::vars_os(); }",
         "use std::env::{temp_dir, var};",
+        "let folder = std::env::temp_dir();",
+        "let folder = tempfile::tempdir()?;",
         "let words = env::args();",
     ] {
         let fault = format!("strongroom-disk reads the environment: a.rs:1: {bad}");
@@ -299,12 +327,16 @@ fn whoever_reads_the_environment_is_seen() {
     let fault = "strongroom-disk has a clock of its own: a.rs".to_owned();
     assert_eq!(with("strongroom-disk", clock), [fault]);
     assert_eq!(with("strongroom", clock), Vec::<String>::new(), "programs may");
+    let chance = "let id = PointId::generate(clock, &SystemEntropy);";
+    let fault = "strongroom-disk has chance of its own: a.rs".to_owned();
+    assert_eq!(with("strongroom-disk", chance), [fault]);
+    assert_eq!(with("strongroom", chance), Vec::<String>::new(), "programs may");
     // Tests in a file of their own are no end of the file.
     let after = "#[cfg(test)]\nmod tests;\n\nlet words = env::args();";
     assert_eq!(with("strongroom-disk", after).len(), 1);
     for good in [
         "// std::env::var",
-        "let folder = std::env::temp_dir();",
+        "let folder = tempfile::tempdir_in(&place)?;",
         "let version = env!(\"CARGO_PKG_VERSION\");",
         "fn a() {}\n\n#[cfg(test)]\nmod tests {\n    std::env::var(\"A\");\n}\n",
         "fn a() {}\n\n#[cfg(test)]\npub(crate) mod golden {\n    std::env::var(\"A\");\n}\n",

@@ -21,7 +21,7 @@ pub(super) struct Blocks<'m, 'v> {
 }
 
 impl<'m, 'v> Blocks<'m, 'v> {
-    /// For one of so many walkers, of which each has its share of the threads.
+    /// For one of this number of walkers, of which each has its share of the threads.
     pub(super) fn new(marks: &'m Marks<'v>, walkers: usize, threads: usize) -> Self {
         let share = |of: usize| of.checked_div(walkers).unwrap_or(of).max(1);
         let parts = vec![Vec::new(); share(threads)];

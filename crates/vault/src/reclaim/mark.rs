@@ -298,8 +298,8 @@ impl<'v> Marks<'v> {
         }
     }
 
-    /// Marks everything that the points need. Items are walked side by side; what is over of the
-    /// threads helps to look up their blocks.
+    /// Marks everything that the points need. Items are walked side by side; the threads that
+    /// are left help to look up their blocks.
     pub(super) fn mark_points(
         &self,
         points: &BTreeMap<ItemKey, Vec<PointId>>,

@@ -23,7 +23,7 @@ use crate::{Vault, error::Result, read::is_damage};
 pub enum Notes {
     /// Those that are at least as old as this, by the store's clock.
     OlderThan(Duration),
-    /// Those of these points: item and id. Whoever keeps a catalog of what there must be knows which
+    /// Those of these points: item and id. A caller that keeps a catalog of what there must be knows which
     /// points it has given up.
     Of(BTreeSet<(String, PointId)>),
 }

@@ -113,7 +113,7 @@ impl<'a> Repacker<'a> {
         })
     }
 
-    /// Compresses full blocks of a pack anew.
+    /// Compresses full blocks of a pack again.
     pub(super) fn compress(
         &mut self,
         listed: &ListedPack,

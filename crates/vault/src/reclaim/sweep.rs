@@ -190,7 +190,7 @@ pub(super) fn delete(
     replace_index_objects(vault, condemned)
 }
 
-/// Writes the index objects that list condemned packs anew without them, and joins small ones.
+/// Writes the index objects that list condemned packs again without them, and joins small ones.
 fn replace_index_objects(vault: &Vault, condemned: &HashSet<PackId>) -> Result<()> {
     let mut records: HashMap<Ulid, usize> = HashMap::new();
     let mut stale: HashSet<Ulid> = HashSet::new();

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use strongroom_base::{BLOCK_SIZE, Cancel, Digest, PointId, SystemEntropy};
+use strongroom_base::{BLOCK_SIZE, Cancel, Digest, PointId, SplitMix64, SystemEntropy};
 use strongroom_format::{Conditional, Manifest, codec::Encoder, pack::RecordKind};
 use strongroom_image::{Builder, Node};
 use strongroom_keys::{KeySource, generate_key_file};
@@ -16,18 +16,6 @@ use crate::common::{manifest, memory, options};
 const DISK: u64 = 1 << 20;
 const FAMILIES: u64 = 3;
 const VERSIONS: u64 = 5;
-
-/// Random numbers of a seed (splitmix64).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % sides
-    }
-}
 
 /// A version of a block: any two of a family are worth a delta.
 fn plain(family: u64, version: u64) -> Vec<u8> {
@@ -51,7 +39,7 @@ struct Running {
 struct World {
     _dir: tempfile::TempDir,
     vault: Arc<Vault>,
-    dice: Dice,
+    dice: SplitMix64,
     points: Vec<(PointId, Content)>,
     deltas: usize,
 }
@@ -70,7 +58,7 @@ impl World {
             VaultOptions { pack_size: 1 << 18, ..options(dir.path()) },
         );
         let vault = Arc::new(vault.expect("vault"));
-        Self { _dir: dir, vault, dice: Dice(seed), points: vec![], deltas: 0 }
+        Self { _dir: dir, vault, dice: SplitMix64::new(seed), points: vec![], deltas: 0 }
     }
 
     /// Stores what a backup would, with any base that can be relied upon, but does not publish.
@@ -82,10 +70,10 @@ impl World {
         let mut encoder = Encoder::new();
         let mut reader = vault.reader();
         for family in 0..FAMILIES {
-            if self.dice.roll(4) == 0 {
+            if self.dice.below(4) == 0 {
                 continue;
             }
-            let version = self.dice.roll(VERSIONS);
+            let version = self.dice.below(VERSIONS);
             let new = plain(family, version);
             let digest = vault.hasher().block(&new);
             leaf.set(u8::try_from(family).expect("small"), digest);
@@ -93,7 +81,7 @@ impl World {
             if !writer.claim(&digest).expect("asks") {
                 continue;
             }
-            let previous = vault.hasher().block(&plain(family, self.dice.roll(VERSIONS)));
+            let previous = vault.hasher().block(&plain(family, self.dice.below(VERSIONS)));
             let mut base = Vec::new();
             let found = writer.delta_base(&mut reader, &previous, &mut base).expect("looks");
             let (kind, base, payload) = if let Some(previous) = found.filter(|it| *it != digest) {
@@ -123,8 +111,8 @@ impl World {
     }
 
     fn delete_some(&mut self) {
-        while !self.points.is_empty() && self.dice.roll(3) > 0 {
-            let which = self.dice.roll(u64::try_from(self.points.len()).expect("few"));
+        while !self.points.is_empty() && self.dice.below(3) > 0 {
+            let which = self.dice.below(u64::try_from(self.points.len()).expect("few"));
             let (id, _) = self.points.remove(usize::try_from(which).expect("small"));
             self.vault.delete_point("web01", id, "here").expect("deletes");
         }
@@ -165,13 +153,13 @@ fn whatever_the_bases_every_point_reads() {
         for _ in 0..25 {
             let first = world.begin();
             // Another writer beside it knows nothing of what the first stores.
-            if world.dice.roll(2) == 0 {
+            if world.dice.below(2) == 0 {
                 let second = world.begin();
                 world.publish(second);
             }
             world.publish(first);
             world.delete_some();
-            if world.dice.roll(2) == 0 {
+            if world.dice.below(2) == 0 {
                 world.reclaim();
             }
             world.check();

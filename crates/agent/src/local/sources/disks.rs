@@ -98,7 +98,7 @@ impl Kind for Disks<'_> {
     }
 
     fn gone(&self, _: &Code) -> Message {
-        message!(SOURCE_MISSING, "a disk of the item is not there any more")
+        message!(SOURCE_MISSING: disk, "a disk of the item is not there any more")
     }
 
     fn machine(&self) -> Result<&str> {

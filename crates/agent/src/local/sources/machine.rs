@@ -82,9 +82,9 @@ impl Kind for Machine<'_> {
     fn gone(&self, code: &Code) -> Message {
         let machine = self.name;
         if *code == codes::VM_NOT_FOUND {
-            message!(SOURCE_MISSING, "machine {machine} is not on this host any more", machine)
+            message!(SOURCE_MISSING: machine, "machine {machine} is not on this host any more", machine)
         } else {
-            message!(SOURCE_MISSING, "a disk of machine {machine} is not there any more", machine)
+            message!(SOURCE_MISSING: machine_disk, "a disk of machine {machine} is not there any more", machine)
         }
     }
 

@@ -1,6 +1,6 @@
 //! `vault` of the service.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf};
 
 use clap::Args;
 use strongroom_api::{
@@ -131,7 +131,7 @@ impl SafetyArgs {
 
 /// The key, by its path on the server.
 fn reference(key: KeyArgs) -> Option<KeyReference> {
-    let path = |path: std::path::PathBuf| path.display().to_string();
+    let path = |path: PathBuf| path.display().to_string();
     let KeyArgs { key_file, passphrase_file, pkcs11 } = key;
     let file = key_file.map(|file| KeyReference::File(path(file)));
     let passphrase = passphrase_file.map(|file| KeyReference::Passphrase(path(file)));
@@ -450,16 +450,37 @@ pub(crate) struct RotateKeyArgs {
     name: String,
 
     #[command(flatten)]
-    key: KeyArgs,
-
-    #[command(flatten)]
     wait: WaitArgs,
+
+    // Last: its heading would go before what follows.
+    #[command(flatten)]
+    key: NewKeyArgs,
+}
+
+/// The key that opens the vault afterwards.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "New key")]
+#[group(id = "new_key", multiple = false)]
+struct NewKeyArgs {
+    /// Replace the vault's key with the key in this file of the server, which must exist
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+
+    /// Replace the vault's key with the passphrase in this file of the server
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+
+    /// Replace the vault's key with this key of a PKCS#11 token that the server reaches
+    #[arg(long, value_name = "URI")]
+    pkcs11: Option<String>,
 }
 
 impl RotateKeyArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         let client = context.client()?;
-        let begun = client.rotate_key(&self.name, &KeyRotate { key: reference(self.key) })?;
+        let NewKeyArgs { key_file, passphrase_file, pkcs11 } = self.key;
+        let key = KeyArgs { key_file, passphrase_file, pkcs11 };
+        let begun = client.rotate_key(&self.name, &KeyRotate { key: reference(key) })?;
         context.begun(&client, &begun, self.wait.wait)
     }
 }
