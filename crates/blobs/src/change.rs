@@ -183,6 +183,15 @@ pub enum BlobChange {
     },
     /// Change its sequence number.
     SetSequence(SequenceAction),
+    /// Change size, sequence number and headers at once, each if it is given.
+    Set {
+        /// The new size.
+        size: Option<u64>,
+        /// How the sequence number changes.
+        sequence: Option<SequenceAction>,
+        /// The new headers, instead of all there are.
+        properties: Option<Properties>,
+    },
     /// Replace its headers.
     SetProperties(Properties),
     /// Replace its metadata.

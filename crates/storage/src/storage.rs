@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use strongroom_azure as azure;
 use strongroom_base::{Clock, Entropy, EntropyExt as _, SystemClock, SystemEntropy, lock};
 use strongroom_blobs as blobs;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::{
     StorageError,
@@ -30,6 +30,10 @@ const CHANGES: usize = 768;
 const READS: usize = 32;
 /// Bytes of bodies of requests in memory.
 const BODIES: u64 = 64 << 20;
+/// Bytes of small bodies, which do not wait behind large ones of slow clients.
+const SMALL_BODIES: u64 = 8 << 20;
+/// The largest small body.
+const SMALL: u64 = 64 << 10;
 /// Bytes of pieces of answers in memory.
 const PIECES: u64 = 32 << 20;
 /// How long an account is known without asking the store.
@@ -114,7 +118,8 @@ pub struct Storage {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) secondary: Option<SecondaryState>,
-    pub(crate) bodies: Budget,
+    bodies: Budget,
+    small_bodies: Budget,
     pub(crate) pieces: Budget,
     pub(crate) copies: Copies,
     folder: PathBuf,
@@ -169,6 +174,7 @@ impl Storage {
             entropy,
             secondary,
             bodies: Budget::new(BODIES),
+            small_bodies: Budget::new(SMALL_BODIES),
             pieces: Budget::new(PIECES),
             copies: Copies::new(data_dir.join("copies"))?,
             folder: data_dir.to_owned(),
@@ -196,6 +202,12 @@ impl Storage {
     pub(crate) fn new_id(&self) -> String {
         let bytes: [u8; 16] = self.entropy.array();
         azure::LeaseId::from_bytes(bytes).to_string()
+    }
+
+    /// Memory for the body of a request.
+    pub(crate) async fn body_memory(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Failure> {
+        let budget = if bytes <= SMALL { &self.small_bodies } else { &self.bodies };
+        budget.take(bytes).await.ok_or(Failure::Busy)
     }
 
     /// Asks for a change and waits until it is durable.

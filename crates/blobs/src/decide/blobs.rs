@@ -174,6 +174,20 @@ impl Decider<'_, '_, '_> {
                 mark.size = *size;
             }
             BlobChange::SetSequence(action) => mark.sequence = action.apply(old.sequence)?,
+            BlobChange::Set { size, sequence, properties } => {
+                if let Some(size) = *size {
+                    check_size(size)?;
+                    ops.extend(shrink(generation, old.size, size));
+                    mark.size = size;
+                }
+                if let Some(action) = sequence {
+                    mark.sequence = action.apply(old.sequence)?;
+                }
+                if let Some(properties) = properties {
+                    let properties = properties.clone();
+                    ops.push(row(Blob { properties, ..blob() }));
+                }
+            }
             BlobChange::SetProperties(properties) => {
                 let properties: Properties = properties.clone();
                 ops.push(row(Blob { properties, ..blob() }));

@@ -7,6 +7,7 @@ use strongroom_azure as azure;
 use crate::{
     bodies::Incoming,
     face::{Work, authorize},
+    map::{self, Subject},
 };
 
 impl Work<'_> {
@@ -15,8 +16,8 @@ impl Work<'_> {
         body: &azure::Body,
         incoming: &mut Incoming,
     ) -> Result<Answer, Refusal> {
-        let memory = self.storage.bodies.take(body.wire_length).await;
-        let _memory = memory.ok_or(Code::ServerBusy)?;
+        let memory = self.storage.body_memory(body.wire_length).await;
+        let _memory = memory.map_err(|failure| map::failure(&failure, Subject::Container))?;
         let (content, _) = incoming.read(body).await?;
         let batch = Batch::parse(self.request, &content, &self.storage.suffixes)?;
         let mut answers = Vec::with_capacity(batch.parts.len());

@@ -158,23 +158,15 @@ impl Work<'_> {
         Ok(Answer::deleted())
     }
 
-    /// The store changes headers, length and sequence number each by itself; a request that wants several of them is
-    /// refused, so that none is done by half.
     async fn set_properties(
         &self,
         name: BlobName,
         set: &SetBlobProperties,
     ) -> Result<Answer, Refusal> {
-        let change = match (&set.headers, set.length, set.sequence) {
-            (Some(headers), None, None) => BlobChange::SetProperties(map::properties(headers)),
-            (None, Some(size), None) => BlobChange::Resize { size },
-            (None, None, Some(action)) => BlobChange::SetSequence(map::sequence_action(action)),
-            _ => {
-                return Err(unsupported(
-                    Code::UnsupportedHeader,
-                    "Headers, length and sequence number are set by one request each.",
-                ));
-            }
+        let change = BlobChange::Set {
+            size: set.length,
+            sequence: set.sequence.map(map::sequence_action),
+            properties: set.headers.as_ref().map(map::properties),
         };
         let done = self.change_blob(name, &set.write, change).await?;
         let stamp = map::stamp(done.etag, done.modified);

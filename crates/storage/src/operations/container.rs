@@ -17,6 +17,8 @@ use crate::{
 };
 
 const SUBJECT: Subject = Subject::Container;
+/// Bytes of memory that a list of blobs is taken to need, so that only some are made at once.
+const LIST_MEMORY: u64 = 4 << 20;
 
 impl Work<'_> {
     /// Carries out an operation on a container.
@@ -122,6 +124,7 @@ impl Work<'_> {
             max: size(u64::from(list.max_results.unwrap_or(LIST))),
         };
         let name = self.container_name(container);
+        let _memory = self.storage.pieces.take(LIST_MEMORY).await.ok_or(Code::ServerBusy)?;
         let found = self.storage.look(move |view| view.list(&name, &query)).await;
         let found = found.map_err(|failure| map::failure(&failure, SUBJECT))?;
         let now = self.now();

@@ -32,8 +32,8 @@ impl Work<'_> {
         put: &PutPage,
         incoming: &mut Incoming,
     ) -> Result<Answer, Refusal> {
-        let part = self.storage.bodies.take(put.body.wire_length).await;
-        let _part = part.ok_or(Code::ServerBusy)?;
+        let memory = self.storage.body_memory(put.body.wire_length).await;
+        let _memory = memory.map_err(|failure| map::failure(&failure, Subject::Blob))?;
         let (data, received) = incoming.read(&put.body).await?;
         let change = BlobChange::Write {
             offset: put.range.offset(),
@@ -75,8 +75,8 @@ impl Work<'_> {
         name: BlobName,
         put: &PutPageFromUrl,
     ) -> Result<Answer, Refusal> {
-        let part = self.storage.bodies.take(put.range.len()).await;
-        let _part = part.ok_or(Code::ServerBusy)?;
+        let memory = self.storage.body_memory(put.range.len()).await;
+        let _memory = memory.map_err(|failure| map::failure(&failure, Subject::Blob))?;
         let source = Source::find(self, &put.source.url).await?;
         let data = source.read_checked(self.storage, &put.source, put.source_range).await?;
         let kind = azure::Checksum::answered(put.source.checksum, self.request.version);

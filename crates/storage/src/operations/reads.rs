@@ -4,11 +4,13 @@ use std::{io, sync::Arc};
 
 use axum::body::Body;
 use azure::{
-    Answer, BlobRead, Checksums, Code, Encoder, GetBlob, Grant, Overrides, ReadBlob, Refusal,
+    Answer, BlobRead, Checksums, Code, Encoder, GetBlob, Grant, Overrides, RangeHeader, ReadBlob,
+    Refusal,
 };
 use blobs::{BlobName, Head};
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};
+use jiff::Timestamp;
 use strongroom_azure as azure;
 use strongroom_base::ByteRange;
 use strongroom_blobs as blobs;
@@ -32,8 +34,7 @@ impl Work<'_> {
         let snapshot = read.snapshot.map(map::snapshot_id);
         let found = self.storage.look(move |view| view.head(&name, snapshot)).await;
         let head = found.map_err(|failure| map::failure(&failure, Subject::Blob))?;
-        map::check_read_lease(read.lease, head.lease.as_ref(), self.now(), Subject::Blob)?;
-        map::check_read(&read.conditions, &map::stamp(head.etag, head.modified))?;
+        admit(&head, read, self.now())?;
         Ok(head)
     }
 
@@ -63,9 +64,8 @@ impl Work<'_> {
     }
 
     pub(super) async fn get_blob(&self, name: BlobName, get: &GetBlob) -> Result<Reply, Refusal> {
-        let head = self.head(name, &get.read).await?;
+        let (head, range, is_partial, first) = self.begin(name, get).await?;
         let properties = map::blob_properties(&head, self.now());
-        let (range, is_partial) = get.within(head.size)?;
         let reader = Reader { storage: Arc::clone(self.storage), head: Arc::new(head) };
         let answer = |checksum, structured_length| {
             let read = BlobRead {
@@ -87,11 +87,9 @@ impl Work<'_> {
         }
         if get.is_structured {
             let length = azure::encoded_length(range.len()).ok_or(Code::InvalidRange)?;
-            let first = reader.first(range).await?;
             let content = structured(range.len(), reader.stream(range, first));
             return Ok(Reply { answer: answer(None, Some(length)), content: Some(content) });
         }
-        let first = reader.first(range).await?;
         let content = if wide(first.len()) == range.len() {
             Body::from(first)
         } else {
@@ -99,6 +97,42 @@ impl Work<'_> {
         };
         Ok(Reply { answer: answer(None, None), content: Some(content) })
     }
+
+    /// The blob, the range that is read, whether it is a part, and the first piece of it, by one question to the store:
+    /// what cannot be read is refused before the answer begins.
+    async fn begin(
+        &self,
+        name: BlobName,
+        get: &GetBlob,
+    ) -> Result<(Head, ByteRange, bool, Bytes), Refusal> {
+        let asked = get.range.and_then(RangeHeader::length).unwrap_or(PIECE).min(PIECE);
+        let memory = self.storage.pieces.take(asked).await.ok_or(Code::ServerBusy)?;
+        let (get, now) = (get.clone(), self.now());
+        let reading = self.storage.look(move |view| {
+            let head = view.head(&name, get.read.snapshot.map(map::snapshot_id))?;
+            let admitted = admit(&head, &get.read, now).and_then(|()| get.within(head.size));
+            let (range, is_partial) = match admitted {
+                Ok(within) => within,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            // A checksum stands before the content: all of it is read at once, later.
+            let len = if get.checksum.is_some() { 0 } else { range.len().min(PIECE) };
+            let mut bytes = vec![0; size(len)];
+            if len > 0 {
+                view.read(&head, range.offset(), &mut bytes)?;
+            }
+            Ok(Ok((head, range, is_partial, bytes)))
+        });
+        let read = reading.await.map_err(|failure| refused(&failure))?;
+        let (head, range, is_partial, bytes) = read?;
+        Ok((head, range, is_partial, counted(bytes, memory)))
+    }
+}
+
+/// Whether lease and conditions admit a read.
+fn admit(head: &Head, read: &ReadBlob, now: Timestamp) -> Result<(), Refusal> {
+    map::check_read_lease(read.lease, head.lease.as_ref(), now, Subject::Blob)?;
+    map::check_read(&read.conditions, &map::stamp(head.etag, head.modified))
 }
 
 fn refused(failure: &Failure) -> Refusal {
@@ -126,13 +160,6 @@ impl Reader {
             Ok(bytes)
         });
         Ok(counted(reading.await?, part))
-    }
-
-    /// The first piece: what cannot be read is refused before the answer begins.
-    async fn first(&self, range: ByteRange) -> Result<Bytes, Refusal> {
-        let first = range
-            .intersect(ByteRange::between(range.offset(), range.offset().saturating_add(PIECE)));
-        self.piece(first).await.map_err(|failure| refused(&failure))
     }
 
     /// All pieces, of which the first is there already.

@@ -6,6 +6,7 @@ use crate::client::Client;
 use strongroom_azure as azure;
 use strongroom_base::SystemEntropy;
 use strongroom_blobs::{AccountKind, Redundancy};
+use strongroom_http::Shown;
 use strongroom_storage::{
     Options, Serve, Storage,
     admin::{Command, Reply, execute},
@@ -28,7 +29,11 @@ impl Server {
         Self::start_in(tempfile::tempdir().expect("a folder"))
     }
 
-    pub(crate) fn start_in(folder: tempfile::TempDir) -> Self {
+    fn start_in(folder: tempfile::TempDir) -> Self {
+        Self::start_with(folder, None)
+    }
+
+    pub(crate) fn start_with(folder: tempfile::TempDir, certificate: Option<Arc<Shown>>) -> Self {
         let options = Options {
             secondary: Some(Arc::new(|| azure::ServiceStats {
                 status: azure::GeoStatus::Live,
@@ -45,6 +50,7 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let (serving, address) =
             runtime.block_on(Serve::plain(([127, 0, 0, 1], 0).into())).expect("listens");
+        let serving = Serve { certificate, ..serving };
         let mut keys = BTreeMap::new();
         for (name, kind, redundancy) in [
             ("acct", AccountKind::Standard, Redundancy::Lrs),

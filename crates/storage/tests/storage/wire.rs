@@ -206,11 +206,60 @@ fn a_list_of_ranges_is_whole_without_a_maximum() {
 }
 
 #[test]
-fn changes_of_several_kinds_at_once_are_not_done_by_half() {
+fn changes_of_several_kinds_at_once_happen_all_or_not_at_all() {
     let server = with_blob();
-    let headers =
-        [("x-ms-blob-content-length", "512"), ("x-ms-sequence-number-action", "increment")];
-    let answer = server.ask("PUT", "/con/a?comp=properties", &headers, b"");
-    assert_eq!(answer.code(), (400, "UnsupportedHeader"));
-    assert_eq!(server.ask("HEAD", "/con/a", &[], b"").header("content-length"), "1048576");
+    let set = |headers: &[(&str, &str)]| server.ask("PUT", "/con/a?comp=properties", headers, b"");
+    let found = || {
+        let head = server.ask("HEAD", "/con/a", &[], b"");
+        let names = ["content-length", "x-ms-blob-sequence-number", "content-type"];
+        names.map(|name| head.header(name).to_owned())
+    };
+    let (size, kind) = (("x-ms-blob-content-length", "512"), ("x-ms-blob-content-type", "x/disk"));
+    let number = |text| ("x-ms-blob-sequence-number", text);
+    let answer = set(&[size, kind, ("x-ms-sequence-number-action", "update"), number("9")]);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(found(), ["512", "9", "x/disk"]);
+    let most = number("9223372036854775807");
+    assert_eq!(set(&[("x-ms-sequence-number-action", "max"), most]).status, 200);
+    let larger = ("x-ms-blob-content-length", "1024");
+    let answer = set(&[larger, ("x-ms-sequence-number-action", "increment")]);
+    assert_eq!(answer.code(), (409, "SequenceNumberIncrementTooLarge"));
+    assert_eq!(found(), ["512", most.1, "x/disk"]);
+}
+
+/// An answer over HTTPS, with a certificate that the server has made.
+#[test]
+fn connections_are_encrypted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let files = strongroom_http::CertificateFiles::own(folder.path());
+    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+    strongroom_http::ensure(&files, &names, SystemClock.now()).expect("is made");
+    let certificate = strongroom_http::Shown::new(files).expect("is read");
+    let server = Server::start_with(tempfile::tempdir().expect("a folder"), Some(certificate));
+    let resource = strongroom_azure::Resource::Account;
+    let account = strongroom_azure::AccountName::new("acct").expect("a name");
+    let key = strongroom_azure::AccountKey::parse(&server.keys["acct"]).expect("a key");
+    let sas = |protocol: &str| {
+        let kind = strongroom_azure::SasKind::Account(strongroom_azure::AccountSas {
+            services: "b".to_owned(),
+            resource_types: "s".to_owned(),
+        });
+        let expiry = SystemClock.now() + Duration::from_hours(1);
+        let mut sas = strongroom_azure::Sas::new(kind, "l", expiry);
+        sas.protocol = Some(protocol.to_owned());
+        sas.sign(&account, &key, &resource, None).expect("signs")
+    };
+    let client = reqwest::Client::builder()
+        .danger_accept_invalid_certs(true)
+        .no_proxy()
+        .build()
+        .expect("a client");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runs");
+    for protocol in ["https", "https,http"] {
+        let url = format!("https://{}/acct/?comp=list&{}", server.address, sas(protocol));
+        let answer = runtime.block_on(client.get(url).send()).expect("an answer");
+        assert_eq!(answer.status().as_u16(), 200);
+        let text = runtime.block_on(answer.text()).expect("text");
+        assert!(text.contains(&format!("https://{}/acct/", server.address)), "{text}");
+    }
 }
