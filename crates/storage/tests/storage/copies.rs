@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use strongroom_azure::{AccountKey, AccountName, AccountSas, Resource, Sas, SasKind};
 use strongroom_base::{Clock as _, SystemClock, start_thread};
 
 use crate::{client::Client, server::Server};
@@ -196,4 +197,100 @@ fn pages_come_from_another_server() {
     let read = server.ask("GET", "/con/a", &[("x-ms-range", "bytes=0-1023")], b"");
     assert_eq!((read.status, read.body[0], read.body[512]), (206, 1, 2));
     assert_eq!(put("bytes=0-1023", "bytes=512-1023").0, 400);
+}
+
+/// The URL of a blob of `acct`, with a signature that lets others read it.
+fn shared(server: &Server, path: &str) -> String {
+    let account = AccountName::new("acct").expect("a name");
+    let key = AccountKey::parse(&server.keys["acct"]).expect("a key");
+    let kind = SasKind::Account(AccountSas { services: "b".into(), resource_types: "o".into() });
+    let sas = Sas::new(kind, "r", SystemClock.now() + Duration::from_hours(1));
+    let query = sas.sign(&account, &key, &Resource::Account, None).expect("signs");
+    let joint = if path.contains('?') { '&' } else { '?' };
+    format!("http://{}/acct{path}{joint}{query}", server.address)
+}
+
+fn ranges(server: &Server, path: &str) -> String {
+    let joint = if path.contains('?') { '&' } else { '?' };
+    let list = server.ask("GET", &format!("{path}{joint}comp=pagelist"), &[], b"");
+    assert_eq!(list.status, 200, "{}", list.text());
+    let text = list.text();
+    text.split_once("<PageList>").map_or(String::new(), |(_, rest)| rest.to_owned())
+}
+
+#[test]
+fn two_servers_copy_whole_blobs_and_what_differs() {
+    let (from, to) = (Server::start(), Server::start());
+    from.container("con");
+    to.container("con");
+    from.page_blob("/con/disk", 64 << 20);
+    // More ranges than one part of a list has, and a large one.
+    for block in 0..1100 {
+        assert_eq!(from.put_page("/con/disk", block * 4096, &[7; 512]).status, 201);
+    }
+    assert_eq!(from.put_page("/con/disk", 32 << 20, &vec![8; 4 << 20]).status, 201);
+    let snapshot = || {
+        let taken = from.ask("PUT", "/con/disk?comp=snapshot", &[], b"");
+        format!("/con/disk?snapshot={}", taken.header("x-ms-snapshot").replace(':', "%3A"))
+    };
+    let first = snapshot();
+    begin(&to, "/con/whole", &shared(&from, &first));
+    wait_for(&to, "/con/whole", "success");
+    assert_eq!(ranges(&to, "/con/whole"), ranges(&from, &first));
+    let content = |server: &Server, path: &str| server.ask("GET", path, &[], b"").body;
+    assert!(content(&to, "/con/whole") == content(&from, &first));
+
+    let increment = |source: &str| {
+        let url = shared(&from, source);
+        let path = "/con/backup?comp=incrementalcopy";
+        let begun = to.ask("PUT", path, &[("x-ms-copy-source", &url)], b"");
+        assert_eq!(begun.status, 202, "{}", begun.text());
+        let done = wait_for(&to, "/con/backup", "success");
+        assert_eq!(done["x-ms-incremental-copy"], "true");
+        format!(
+            "/con/backup?snapshot={}",
+            done["x-ms-copy-destination-snapshot"].replace(':', "%3A")
+        )
+    };
+    let one = increment(&first);
+    let clear = [("x-ms-page-write", "clear"), ("x-ms-range", "bytes=0-4095")];
+    assert_eq!(from.ask("PUT", "/con/disk?comp=page", &clear, b"").status, 201);
+    assert_eq!(from.put_page("/con/disk", 48 << 20, &[9; 512]).status, 201);
+    let second = snapshot();
+    let two = increment(&second);
+    assert!(content(&to, &one) == content(&from, &first));
+    assert!(content(&to, &two) == content(&from, &second));
+    let previous = one.replace("/con/backup?snapshot=", "&prevsnapshot=");
+    let previous_source = first.replace("/con/disk?snapshot=", "&prevsnapshot=");
+    assert_eq!(
+        ranges(&to, &format!("{two}{previous}")),
+        ranges(&from, &format!("{second}{previous_source}"))
+    );
+    // The snapshot that was copied last is gone: the next difference cannot be listed.
+    let third = snapshot();
+    assert_eq!(from.ask("DELETE", &second, &[], b"").status, 202);
+    let url = shared(&from, &third);
+    let path = "/con/backup?comp=incrementalcopy";
+    let refused = to.ask("PUT", path, &[("x-ms-copy-source", &url)], b"");
+    assert_eq!(refused.code(), (409, "IncrementalCopyBlobPreviousSnapshotDoesNotExist"));
+}
+
+#[test]
+fn a_source_without_a_right_is_refused() {
+    let (from, to) = (Server::start(), Server::start());
+    from.container("con");
+    to.container("con");
+    from.page_blob("/con/disk", 512);
+    let url = shared(&from, "/con/disk");
+    let copy = |url: &str| {
+        let answer = to.ask("PUT", "/con/x", &[("x-ms-copy-source", url)], b"");
+        (answer.status, answer.header("x-ms-error-code").to_owned())
+    };
+    let refused = (403, "CannotVerifyCopySource".to_owned());
+    assert_eq!(copy(&url.replace("sig=", "sig=AA")), refused);
+    assert_eq!(copy(url.split_once('?').expect("a query").0), refused);
+    let missing = (404, "CannotVerifyCopySource".to_owned());
+    assert_eq!(copy(&shared(&from, "/con/missing")), missing);
+    begin(&to, "/con/x", &url);
+    wait_for(&to, "/con/x", "success");
 }

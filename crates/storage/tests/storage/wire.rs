@@ -227,6 +227,34 @@ fn changes_of_several_kinds_at_once_happen_all_or_not_at_all() {
     assert_eq!(found(), ["512", most.1, "x/disk"]);
 }
 
+#[test]
+fn slow_and_idle_clients_keep_nobody_out() {
+    let server = with_blob();
+    let host = server.address.to_string();
+    let idle: Vec<_> = (0..300).map(|_| server.connect()).collect();
+    // More large bodies than there is memory for, which do not come.
+    let headers =
+        [("host", &*host), ("x-ms-page-write", "update"), ("x-ms-range", "bytes=0-1048575")];
+    let head = server.signed("acct", "PUT", "/acct/con/a?comp=page", &headers, 1 << 20);
+    let slow: Vec<_> = (0..80)
+        .map(|_| {
+            let mut connection = server.connect();
+            connection.send(&head);
+            connection.send(&[1; 100]);
+            connection
+        })
+        .collect();
+    SystemClock.sleep(Duration::from_millis(200));
+    let began = SystemClock.monotonic();
+    assert_eq!(server.put_page("/con/a", 0, &[5; 4096]).status, 201);
+    assert_eq!(server.ask("GET", "/con/a", &[], b"").body.len(), 1 << 20);
+    let took = SystemClock.monotonic().saturating_sub(began);
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    drop((idle, slow));
+    let read = server.ask("GET", "/con/a", &[("x-ms-range", "bytes=0-4095")], b"");
+    assert_eq!(read.body, [5; 4096]);
+}
+
 /// An answer over HTTPS, with a certificate that the server has made.
 #[test]
 fn connections_are_encrypted() {
