@@ -263,9 +263,11 @@ mod tests {
 
     #[test]
     fn a_batch_of_the_account_reaches_every_container() {
-        let batch = parse("/acct/?comp=batch", &["DELETE /acct/con/a", "DELETE /acct/other/b"])
-            .expect("is a batch");
-        assert!(batch.parts.iter().all(|part| part.request.is_ok()));
+        for target in ["/acct/?comp=batch", "/acct?comp=batch&restype=container"] {
+            let batch = parse(target, &["DELETE /acct/con/a", "DELETE /acct/other/b"]);
+            let batch = batch.expect("is a batch");
+            assert!(batch.parts.iter().all(|part| part.request.is_ok()), "{target}");
+        }
         let other = parse("/acct/?comp=batch", &["DELETE /acc2/con/a"]).expect("is a batch");
         assert!(other.parts[0].request.is_err());
     }

@@ -57,7 +57,8 @@ impl AccountOperation {
                 ));
             }
             (Method::Get, "", "list") => Self::ListContainers(ListContainers::parse(parts)?),
-            (Method::Post, "", "batch") => Self::Batch(parts.body(MAX_BATCH)?),
+            // A client for JavaScript takes the account in the path for a container.
+            (Method::Post, "" | "container", "batch") => Self::Batch(parts.body(MAX_BATCH)?),
             (_, "account" | "service", "properties")
             | (_, "", "list")
             | (_, "service", "stats") => {

@@ -12,7 +12,7 @@
 
 mod admin;
 mod client;
+mod clients;
 mod copies;
-mod python;
 mod server;
 mod wire;
