@@ -14,7 +14,7 @@ use azure::Suffixes;
 use blobs::{Account, Change, Done, ReadError, Refusal, Store, StoreError, View};
 use jiff::Timestamp;
 use strongroom_azure as azure;
-use strongroom_base::{Clock, Entropy, EntropyExt as _, SystemClock, SystemEntropy, lock};
+use strongroom_base::{Clock, Entropy, EntropyExt as _, lock};
 use strongroom_blobs as blobs;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
@@ -55,15 +55,10 @@ pub struct Options {
     pub secondary: Option<SecondaryState>,
 }
 
-impl Default for Options {
-    /// Accounts below `localhost`, the machine's time and chance, no secondary.
-    fn default() -> Self {
-        Self {
-            suffixes: vec!["localhost".to_owned()],
-            clock: Arc::new(SystemClock),
-            entropy: Arc::new(SystemEntropy),
-            secondary: None,
-        }
+impl Options {
+    /// Accounts below `localhost`, and no secondary.
+    pub fn new(clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
+        Self { suffixes: vec!["localhost".to_owned()], clock, entropy, secondary: None }
     }
 }
 

@@ -53,7 +53,8 @@ fn main() {
 }
 
 fn be_killed(folder: &Path) {
-    let storage = Storage::open(folder, Options::default()).expect("opens");
+    let options = Options::new(Arc::new(SystemClock), Arc::new(SystemEntropy));
+    let storage = Storage::open(folder, options).expect("opens");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("runs");
     runtime.block_on(async {
         let (listen, address) = Serve::plain(([127, 0, 0, 1], 0).into()).await.expect("listens");

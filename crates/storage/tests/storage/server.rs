@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ops::Deref, path::Path, sync::Arc, time::Durati
 
 use crate::client::Client;
 use strongroom_azure as azure;
-use strongroom_base::SystemEntropy;
+use strongroom_base::{SystemClock, SystemEntropy};
 use strongroom_blobs::{AccountKind, Redundancy};
 use strongroom_http::Shown;
 use strongroom_storage::{
@@ -39,7 +39,7 @@ impl Server {
                 status: azure::GeoStatus::Live,
                 last_sync: "2026-11-28T16:17:00Z".parse().ok(),
             })),
-            ..Options::default()
+            ..Options::new(Arc::new(SystemClock), Arc::new(SystemEntropy))
         };
         let storage = Storage::open(folder.path(), options).expect("opens");
         let runtime = tokio::runtime::Builder::new_multi_thread()
