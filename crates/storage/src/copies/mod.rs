@@ -196,6 +196,9 @@ impl Work<'_> {
         let state = State { etag: &head.stamp.etag, last_modified: head.stamp.last_modified };
         copy.source.conditions.check_source(state)?;
         head.admit(source.is_snapshot())?;
+        if !source.is_snapshot() {
+            self.refuse_self(&name, &head).await?;
+        }
         if copy.is_synchronous && head.blob.size > MAX_SYNCHRONOUS {
             return Err(Refusal::new(Code::InvalidInput)
                 .with("Reason", "A synchronous copy has at most 256 MiB."));
@@ -213,6 +216,23 @@ impl Work<'_> {
             .map_err(|failure| self.create_failure(&failure, &copy.write, Subject::CopyTarget))?;
         let patience = if copy.is_synchronous { SYNCHRONOUS } else { SHORT };
         self.copy_answer(name, &id, ended, patience).await
+    }
+
+    /// Refuses a copy of a blob to itself, under whatever name of this server: it would be emptied before it is read. No
+    /// two states in a store have the same tag.
+    async fn refuse_self(&self, name: &BlobName, source: &SourceHead) -> Result<(), Refusal> {
+        let wanted = name.clone();
+        let target = match self.storage.look(move |view| view.head(&wanted, None)).await {
+            Ok(target) => map::stamp(target.etag, target.modified),
+            Err(Failure::Refused(_)) => return Ok(()),
+            Err(failure) => return Err(map::failure(&failure, Subject::CopyTarget)),
+        };
+        if target == source.stamp {
+            return Err(Refusal::new(Code::InvalidHeaderValue)
+                .with("HeaderName", "x-ms-copy-source")
+                .with("Reason", "The source is the blob itself."));
+        }
+        Ok(())
     }
 
     /// Incremental Copy Blob: only what differs from the snapshot that was copied before.

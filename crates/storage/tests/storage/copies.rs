@@ -276,6 +276,21 @@ fn two_servers_copy_whole_blobs_and_what_differs() {
 }
 
 #[test]
+fn a_blob_is_not_copied_over_itself() {
+    let server = Server::start();
+    server.container("con");
+    server.page_blob("/con/disk", 4096);
+    assert_eq!(server.put_page("/con/disk", 0, &[3; 512]).status, 201);
+    let url = shared(&server, "/con/disk");
+    // By its own name, and by another one of this server.
+    for source in [url.clone(), url.replace("127.0.0.1", "localhost")] {
+        let copied = server.ask("PUT", "/con/disk", &[("x-ms-copy-source", &source)], b"");
+        assert_eq!(copied.code(), (400, "InvalidHeaderValue"), "{}", copied.text());
+    }
+    assert_eq!(server.ask("GET", "/con/disk", &[], b"").body[..512], [3; 512]);
+}
+
+#[test]
 fn a_source_without_a_right_is_refused() {
     let (from, to) = (Server::start(), Server::start());
     from.container("con");
