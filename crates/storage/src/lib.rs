@@ -17,8 +17,8 @@
 //! | `run`, `serve` | a process that serves, and the parts of serving |
 //! | [`admin`] | accounts, administered on an open store or through the process that has it |
 //!
-//! It knows nothing of how pages are kept, and nothing of backups. What the store cannot do is refused by a code of 4xx:
-//! clients repeat a request for minutes after a 5xx.
+//! It knows nothing of how pages are kept, and nothing of backups. What the store cannot do is refused by a code of
+//! 4xx: clients repeat a request for minutes after a 5xx.
 
 pub mod admin;
 

@@ -49,7 +49,7 @@ fn short(folder: &fs::File, name: &str) -> PathBuf {
 }
 
 impl Socket {
-    /// Makes the socket in the folder of a storage's data. Nobody but the owner of the process can use it at any moment.
+    /// Makes the socket in the folder of a storage's data. Only the owner of the process can use it, at any moment.
     pub fn bind(storage: &Storage) -> Result<Self, StorageError> {
         let path = storage.folder().join(NAME);
         let private = storage.folder().join(".admin");

@@ -1,7 +1,7 @@
 //! Copies: begun by an operation, carried on in the background, begun again after a restart.
 //!
-//! What a copy needs besides its blob (the whole URL of the source, with its signature, and the tag that the source had)
-//! lies in a file of its own before the copy begins, and is deleted at its end. So a restart finds every copy that was
+//! What a copy needs besides its blob lies in a file of its own before the copy begins, and is deleted at its end: the
+//! whole URL of the source with its signature, and the tag that the source had. So a restart finds every copy that was
 //! running by the files alone.
 
 mod job;
@@ -218,8 +218,8 @@ impl Work<'_> {
         self.copy_answer(name, &id, ended, patience).await
     }
 
-    /// Refuses a copy of a blob to itself, under whatever name of this server: it would be emptied before it is read. No
-    /// two states in a store have the same tag.
+    /// Refuses a copy of a blob to itself, under whatever name of this server: it would be emptied before it is read.
+    /// No two states in a store have the same tag.
     async fn refuse_self(&self, name: &BlobName, source: &SourceHead) -> Result<(), Refusal> {
         let wanted = name.clone();
         let target = match self.storage.look(move |view| view.head(&wanted, None)).await {

@@ -65,6 +65,11 @@ fn one(stream: TcpStream, gate: &AtomicBool) -> Option<()> {
             "etag: \"0x1\"\r\nlast-modified: Sat, 28 Nov 2026 16:17:00 GMT\r\nx-ms-blob-type: {}\r\n",
             if line.contains("block") { "BlockBlob" } else { "PageBlob" }
         );
+        if line.contains("/gone") && !line.starts_with("HEAD") {
+            let gone = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
+            reader.get_mut().write_all(gone).ok()?;
+            continue;
+        }
         let mut body = Vec::new();
         let mut length = SIZE;
         if line.contains("comp=pagelist") {
@@ -273,6 +278,20 @@ fn two_servers_copy_whole_blobs_and_what_differs() {
     let path = "/con/backup?comp=incrementalcopy";
     let refused = to.ask("PUT", path, &[("x-ms-copy-source", &url)], b"");
     assert_eq!(refused.code(), (409, "IncrementalCopyBlobPreviousSnapshotDoesNotExist"));
+}
+
+#[test]
+fn a_copy_whose_source_is_gone_fails_and_says_why() {
+    let server = Server::start();
+    server.container("con");
+    let far = Far::start(true);
+    begin(&server, "/con/a", &far.url("gone"));
+    let found = wait_for(&server, "/con/a", "failed");
+    let description = &found["x-ms-copy-status-description"];
+    assert!(description.starts_with("404 CannotVerifyCopySource"), "{description}");
+    assert!(!format!("{found:?}").contains("secret"), "{found:?}");
+    // The blob can be used again.
+    server.page_blob("/con/a", 512);
 }
 
 #[test]

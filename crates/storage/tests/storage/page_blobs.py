@@ -84,7 +84,7 @@ def disk(container, size=MIB, name="disk.vhd", **named):
 
 def test_create_and_properties(container):
     blob = disk(container, 4 * MIB, sequence_number=7, metadata={"Vm": "web01"},
-                content_settings=ContentSettings(content_type="x/disk", cache_control="no-store", content_language="de"))
+                content_settings=ContentSettings(content_type="x/disk", content_language="de"))
     found = blob.get_blob_properties()
     assert found.size == 4 * MIB and found.blob_type == BlobType.PAGEBLOB
     assert found.page_blob_sequence_number == 7, found
