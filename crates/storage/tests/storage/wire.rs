@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use strongroom_azure::{Decoder, Encoder, STRUCTURED, crc64, encode_crc64};
 use strongroom_base::{Clock as _, SystemClock};
 
 use crate::server::Server;
@@ -253,6 +254,49 @@ fn slow_and_idle_clients_keep_nobody_out() {
     drop((idle, slow));
     let read = server.ask("GET", "/con/a", &[("x-ms-range", "bytes=0-4095")], b"");
     assert_eq!(read.body, [5; 4096]);
+}
+
+#[test]
+fn structured_bodies_are_checked_and_answered() {
+    let server = with_blob();
+    let content: Vec<u8> =
+        (0..1_048_576_u32).map(|n| u8::try_from(n % 253).expect("is small")).collect();
+    let mut body = Vec::new();
+    let mut encoder = Encoder::new(1 << 20);
+    encoder.encode(&content, &mut body);
+    assert!(encoder.finish(&mut body));
+    let form = ("x-ms-structured-body", STRUCTURED);
+    let headers = [
+        ("x-ms-page-write", "update"),
+        ("x-ms-range", "bytes=0-1048575"),
+        form,
+        ("x-ms-structured-content-length", "1048576"),
+    ];
+    let put = |body: &[u8]| server.ask("PUT", "/con/a?comp=page", &headers, body);
+    let mut damaged = body.clone();
+    damaged[1000] ^= 1;
+    assert_eq!(put(&damaged).code(), (400, "Crc64Mismatch"));
+    let read = server.ask("GET", "/con/a", &[form], b"");
+    assert_eq!(read.header("x-ms-structured-content-length"), "1048576");
+    assert!(decoded(&read.body).iter().all(|byte| *byte == 0));
+    let written = put(&body);
+    assert_eq!((written.status, written.header("x-ms-structured-body")), (201, STRUCTURED));
+    assert_eq!(written.header("x-ms-content-crc64"), encode_crc64(crc64(&content)));
+    assert!(decoded(&server.ask("GET", "/con/a", &[form], b"").body) == content);
+    let part = [form, ("x-ms-range", "bytes=512-700")];
+    let part = server.ask("GET", "/con/a", &part, b"");
+    assert_eq!((part.status, decoded(&part.body)), (206, content[512..701].to_vec()));
+}
+
+/// The content of a structured body.
+fn decoded(body: &[u8]) -> Vec<u8> {
+    // Of one segment: 13 + 10 bytes before the content, two checksums behind it.
+    let length = u64::try_from(body.len() - 39).expect("fits");
+    let mut decoder = Decoder::new(length + 39, length).expect("a body");
+    let mut content = Vec::new();
+    decoder.decode(body, |bytes| content.extend_from_slice(bytes)).expect("is whole");
+    decoder.finish().expect("has its checksum");
+    content
 }
 
 /// An answer over HTTPS, with a certificate that the server has made.
