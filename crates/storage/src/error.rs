@@ -122,3 +122,25 @@ impl StorageError {
         move |source| Self::Local { path, action, source }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_store_has_a_code() {
+        let io = || io::Error::other("a test");
+        let code = |error: blobs::StoreError| StorageError::Store(error).code().name;
+        let state = |error| code(blobs::StoreError::State(error));
+        assert_eq!(state(StateError::Format { found: 9, known: 1 }), "storage.format");
+        assert_eq!(state(StateError::Row { row: "x".to_owned() }), "storage.damaged");
+        assert_eq!(state(StateError::Open(io())), "storage.stopped");
+        assert_eq!(code(blobs::StoreError::Data(io())), "storage.stopped");
+        let full = StorageError::Refused { kind: RefusedKind::Failed, message: "full".to_owned() };
+        assert_eq!(full.code().name, "storage.stopped");
+        assert_eq!(
+            full.params().get("reason").map(ToString::to_string).as_deref(),
+            Some("\"full\"")
+        );
+    }
+}

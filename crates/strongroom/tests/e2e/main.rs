@@ -36,6 +36,7 @@ mod service_killed;
 mod service_saved;
 mod service_stopped;
 mod session;
+mod storage;
 mod store;
 mod stores;
 mod watch;

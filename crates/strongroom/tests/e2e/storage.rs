@@ -1,0 +1,170 @@
+//! Storage accounts by the program: served, and managed before and while they are.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
+
+use rustix::{
+    fs::{FlockOperation, flock},
+    process::{Pid, Signal, kill_process},
+};
+
+use crate::{
+    blocks::{Page, parts, read},
+    harness::Lab,
+};
+
+/// Accounts that are served.
+struct Served {
+    server: Child,
+    url: String,
+    said: BufReader<std::process::ChildStderr>,
+}
+
+impl Served {
+    fn start(lab: &Lab, words: &str) -> Self {
+        let mut command = lab.command(words);
+        let mut server = command.stderr(Stdio::piped()).spawn().expect("the program starts");
+        let mut said = BufReader::new(server.stderr.take().expect("piped"));
+        let mut line = String::new();
+        said.read_line(&mut line).expect("a line");
+        let url = line.trim().strip_prefix("Storage accounts are served at ").map(str::to_owned);
+        let url = url.unwrap_or_else(|| panic!("{line}"));
+        Self { server, url, said }
+    }
+
+    /// Stops it as a service manager does.
+    fn stop(mut self) {
+        let pid = Pid::from_child(&self.server);
+        kill_process(pid, Signal::TERM).expect("a signal");
+        let status = self.server.wait().expect("ends");
+        let mut rest = String::new();
+        self.said.read_to_string(&mut rest).expect("text");
+        assert!(status.success(), "{status}: {rest}");
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // One that was stopped is gone.
+        self.server.kill().ok();
+        self.server.wait().ok();
+    }
+}
+
+/// Azure's client for Python, which `scripts/lab/install` installs.
+fn python() -> PathBuf {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let lab = std::env::var_os("STRONGROOM_LAB");
+    let python =
+        lab.map_or_else(|| root.join("target/lab"), PathBuf::from).join("python/bin/python");
+    assert!(python.exists(), "{} is missing: run scripts/lab/install", python.display());
+    python
+}
+
+#[test]
+fn the_page_of_storage_accounts_works() {
+    let lab = Lab::empty();
+    let name = "docs/use/storage.md";
+    let page = Page::new(name, "the_page_of_storage_accounts_works");
+    let mut served = None;
+    let mut connection_string = String::new();
+    for part in parts(&read(name)) {
+        if !page.take(&part) {
+            continue;
+        }
+        let words = part.replace("~/storage", "storage");
+        if let Some(words) = words.strip_prefix("strongroom storage serve") {
+            let words = words.replace("127.0.0.1:10000", "127.0.0.1:0");
+            served = Some(Served::start(&lab, &format!("storage serve{words}")));
+        } else if let Some(words) = words.strip_prefix("strongroom storage account") {
+            let account = lab.json(&format!("storage account{words}"));
+            connection_string = account["connection_string"].as_str().expect("text").to_owned();
+        } else {
+            let script = format!("connection_string = {connection_string:?}\n{part}");
+            let output = Command::new(python()).arg("-c").arg(script).output().expect("runs");
+            let failed = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{failed}");
+            assert_eq!(String::from_utf8_lossy(&output.stdout), "[(4096, 4607)]\n");
+        }
+    }
+    page.assert_all_run();
+    served.expect("it was served").stop();
+}
+
+#[test]
+fn accounts_are_managed_before_and_while_they_are_served() {
+    let lab = Lab::empty();
+    let at = "--data-dir data";
+    lab.fails(&format!("storage account list {at}"), 3, "storage.not_found");
+    lab.fails(&format!("storage account create No {at}"), 2, "account.invalid");
+    let endpoint = "--endpoint http://files.example.org";
+    let before = lab.json(&format!("storage account create before {at} {endpoint} --kind premium"));
+    let string = before["connection_string"].as_str().expect("text");
+    assert!(string.contains("BlobEndpoint=http://files.example.org/before"), "{string}");
+    assert_eq!(before["keys"].as_array().expect("keys").len(), 2);
+    lab.fails(&format!("storage account create before {at}"), 4, "account.exists");
+
+    let served = Served::start(&lab, &format!("storage serve {at} --listen 127.0.0.1:0 --tls off"));
+    let during = lab.json(&format!("storage account create during {at}"));
+    let string = during["connection_string"].as_str().expect("text");
+    assert!(string.contains(&format!("BlobEndpoint={}/during", served.url)), "{string}");
+    let list = lab.json(&format!("storage account list {at}"));
+    let names = list["accounts"].as_array().expect("accounts").iter();
+    assert_eq!(
+        names.map(|account| account["name"].clone()).collect::<Vec<_>>(),
+        ["before", "during"]
+    );
+    // Keys are asked for by name only.
+    let key = during["keys"][0]["value"].as_str().expect("a key");
+    assert!(!list.to_string().contains(key));
+    assert!(!lab.json(&format!("storage account show during {at}")).to_string().contains(key));
+    let new = lab.json(&format!("storage account regenerate-key during --key key1 --yes {at}"));
+    assert_ne!(new["keys"][0], during["keys"][0]);
+    assert_eq!(new["keys"][1], during["keys"][1]);
+    assert_eq!(lab.json(&format!("storage account keys during {at}"))["keys"], new["keys"]);
+    lab.fails(&format!("storage account delete during {at}"), 2, "usage.invalid");
+    let deleted = lab.json(&format!("storage account delete during {at} --yes"));
+    assert_eq!(deleted["deleted"], "during");
+    lab.fails(&format!("storage account keys during {at}"), 3, "account.not_found");
+    assert_eq!(lab.json(&format!("storage status {at}"))["accounts"], 1);
+
+    // A stranger is refused in Azure's words.
+    let address = served.url.strip_prefix("http://").expect("no TLS").to_owned();
+    let mut stranger = TcpStream::connect(address).expect("listens");
+    let request = b"GET /before?comp=list HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    stranger.write_all(request).expect("sent");
+    let mut answer = String::new();
+    stranger.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 401") || answer.starts_with("HTTP/1.1 403"), "{answer}");
+    assert!(answer.contains("<Error>"), "{answer}");
+    served.stop();
+    assert_eq!(lab.json(&format!("storage account show before {at}"))["kind"], "premium");
+}
+
+#[test]
+fn what_cannot_be_served_is_refused() {
+    let lab = Lab::empty();
+    lab.ok("storage account create disks --data-dir data");
+    lab.fails("storage serve --data-dir data --listen 0.0.0.0:0 --tls off", 2, "usage.invalid");
+    lab.fails(
+        "storage account create more --data-dir data --redundancy ra-grs",
+        2,
+        "usage.invalid",
+    );
+    // A process that has the store, and takes no commands.
+    let lock = File::open(lab.path("data/blobs/state.redb")).expect("the state");
+    flock(&lock, FlockOperation::LockExclusive).expect("nobody has it");
+    lab.fails("storage account list --data-dir data", 4, "storage.in_use");
+    drop(lock);
+    lab.ok("storage account list --data-dir data");
+    // A journal of which a part is gone.
+    for segment in fs::read_dir(lab.path("data/blobs/journal")).expect("a folder") {
+        fs::remove_file(segment.expect("an entry").path()).expect("removed");
+    }
+    lab.fails("storage account list --data-dir data", 6, "storage.damaged");
+}
