@@ -74,7 +74,7 @@ struct Piece {
 }
 
 impl Job<'_> {
-    /// Copies; says whether the copy is over, so that nothing of it must be remembered.
+    /// Copies; says whether the copy has ended, so that nothing of it must be remembered.
     pub(super) async fn run(&self) -> bool {
         let Ok(_slot) = self.storage.copies.slots.acquire().await else { return false };
         let end = match self.pages().await {

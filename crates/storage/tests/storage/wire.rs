@@ -38,7 +38,7 @@ fn a_head_has_the_length_and_no_body() {
     assert_eq!((head.status, head.header("content-length")), (200, "1048576"));
     let missing = server.ask("HEAD", "/con/missing", &[], b"");
     assert_eq!(missing.code(), (404, "BlobNotFound"));
-    // The connection goes on after both.
+    // The connection continues after both.
     let host = server.address.to_string();
     let request = server.signed("acct", "HEAD", "/acct/con/a", &[("host", &host)], 0);
     let mut connection = server.connect();
