@@ -152,7 +152,7 @@ async fn carry(
     *repeated = Repeated::from(&request);
     let (grant, account) = authorize(storage, &request, &caller).await?;
     if let Some(guest) = guest {
-        guest.is_known();
+        guest.mark_known();
     }
     let work = Work { storage, request: &request, grant, account, caller, authority };
     match &request.operation {

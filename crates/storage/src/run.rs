@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use strongroom_base::{Cancel, Clock as _, SystemClock};
+use strongroom_base::{Cancel, Clock, Entropy};
 use strongroom_http::{self as http, CertificateFiles, Proxies, Shown};
 use tokio::sync::watch;
 
@@ -23,6 +23,10 @@ pub struct Run {
     pub tls: bool,
     /// Names of domains below which `ACCOUNT.blob.NAME` is an account.
     pub suffixes: Vec<String>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Chance.
+    pub entropy: Arc<dyn Entropy>,
     /// Raised when it should stop.
     pub stop: Cancel,
     /// Gets where it listens, and the fingerprint of its certificate.
@@ -37,17 +41,17 @@ pub fn run(run: Run) -> Result<(), StorageError> {
 }
 
 async fn serve_until_stopped(run: Run) -> Result<(), StorageError> {
-    let Run { data_dir, listen, host, tls, suffixes, stop, announce } = run;
-    let storage =
-        Storage::open(&data_dir, Options { suffixes: suffixes.clone(), ..Options::default() })?;
+    let Run { data_dir, listen, host, tls, suffixes, clock, entropy, stop, announce } = run;
+    let options = Options::new(Arc::clone(&clock), entropy);
+    let storage = Storage::open(&data_dir, Options { suffixes: suffixes.clone(), ..options })?;
     let (listener, address) = http::listen(listen).await?;
     let certificate = if tls {
         let files = CertificateFiles::own(&data_dir);
         let more: Vec<String> = suffixes.iter().map(|suffix| format!("*.blob.{suffix}")).collect();
         let names = http::names(&host, listen.ip(), &more);
-        http::ensure(&files, &names, SystemClock.now())?;
+        http::ensure(&files, &names, clock.now())?;
         let shown = Shown::new(files.clone())?;
-        tokio::spawn(renew(Arc::clone(&shown), files.clone(), names));
+        tokio::spawn(renew(Arc::clone(&shown), files.clone(), names, clock));
         Some((shown, files))
     } else {
         None
@@ -79,10 +83,15 @@ fn joined(
 }
 
 /// Keeps the certificate fresh while the process lives.
-async fn renew(shown: Arc<Shown>, files: CertificateFiles, names: Vec<String>) {
+async fn renew(
+    shown: Arc<Shown>,
+    files: CertificateFiles,
+    names: Vec<String>,
+    clock: Arc<dyn Clock>,
+) {
     loop {
         tokio::time::sleep(CERTIFICATE).await;
-        if let Err(error) = http::ensure(&files, &names, SystemClock.now()) {
+        if let Err(error) = http::ensure(&files, &names, clock.now()) {
             tracing::error!(%error, "the certificate cannot be renewed");
         }
         shown.refresh();

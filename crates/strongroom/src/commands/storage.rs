@@ -4,7 +4,7 @@ use std::{fs, io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
-use strongroom_base::{Clock, Entropy, SystemClock, SystemEntropy};
+use strongroom_base::{Clock, Entropy};
 use strongroom_storage::{
     Run,
     admin::{
@@ -85,9 +85,9 @@ impl DataArgs {
         Ok(std::path::absolute(&folder).map_err(find)?)
     }
 
-    fn ask(&self, command: &Command) -> Result<Reply, Failure> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+    fn ask(&self, context: &Context, command: &Command) -> Result<Reply, Failure> {
+        let clock: Arc<dyn Clock> = Arc::new(context.clock);
+        let entropy: Arc<dyn Entropy> = Arc::new(context.entropy);
         Ok(admin::run(&self.folder()?, command, &clock, &entropy)?)
     }
 }
@@ -187,6 +187,8 @@ impl StorageServeArgs {
             host: crate::context::host(),
             tls,
             suffixes: self.suffix,
+            clock: Arc::new(context.clock),
+            entropy: Arc::new(context.entropy),
             stop: context.cancel.clone(),
             announce: Box::new(announce),
         };
@@ -262,7 +264,7 @@ impl CreateArgs {
             rules: !self.no_limits,
             endpoint: self.endpoint.of(&self.data)?,
         };
-        show_keys(context, self.data.ask(&command)?)
+        show_keys(context, self.data.ask(context, &command)?)
     }
 }
 
@@ -279,7 +281,7 @@ pub(crate) struct ListArgs {
 
 impl ListArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        let Reply::Accounts { accounts } = self.data.ask(&Command::List)? else {
+        let Reply::Accounts { accounts } = self.data.ask(context, &Command::List)? else {
             return Err(other_answer());
         };
         let rows = accounts.iter().map(|account| {
@@ -305,7 +307,8 @@ pub(crate) struct ShowArgs {
 
 impl ShowArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        let Reply::Account(account) = self.data.ask(&Command::Show { name: self.name })? else {
+        let Reply::Account(account) = self.data.ask(context, &Command::Show { name: self.name })?
+        else {
             return Err(other_answer());
         };
         context.out.result(&Thing::new(account, |account| human::facts(&facts(account))))
@@ -332,7 +335,7 @@ pub(crate) struct KeysArgs {
 impl KeysArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let endpoint = self.endpoint.of(&self.data)?;
-        show_keys(context, self.data.ask(&Command::Keys { name: self.name, endpoint })?)
+        show_keys(context, self.data.ask(context, &Command::Keys { name: self.name, endpoint })?)
     }
 }
 
@@ -383,7 +386,7 @@ impl RegenerateKeyArgs {
         }
         let endpoint = self.endpoint.of(&self.data)?;
         let command = Command::RegenerateKey { name: self.name, key, endpoint };
-        show_keys(context, self.data.ask(&command)?)
+        show_keys(context, self.data.ask(context, &command)?)
     }
 }
 
@@ -407,13 +410,13 @@ pub(crate) struct DeleteArgs {
 impl DeleteArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         // One that does not exist is reported before the question.
-        self.data.ask(&Command::Show { name: self.name.clone() })?;
+        self.data.ask(context, &Command::Show { name: self.name.clone() })?;
         let plan = Plan::new(format!("Delete the storage account {}", self.name))
             .with("All containers, blobs and snapshots in it are deleted for good");
         if !self.confirm.go(context, &plan)? {
             return Ok(());
         }
-        self.data.ask(&Command::Delete { name: self.name.clone() })?;
+        self.data.ask(context, &Command::Delete { name: self.name.clone() })?;
         context.out.result(&Gone { what: "storage account", deleted: self.name })
     }
 }
@@ -431,7 +434,7 @@ pub(crate) struct StatusArgs {
 
 impl StatusArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        let Reply::Status(status) = self.data.ask(&Command::Status)? else {
+        let Reply::Status(status) = self.data.ask(context, &Command::Status)? else {
             return Err(other_answer());
         };
         context.out.result(&Thing::new(status, |status: &StatusShown| {
