@@ -15,6 +15,7 @@ use rustix::{
 
 use crate::{
     blocks::{Page, parts, read},
+    documented::assert_documented,
     harness::Lab,
 };
 
@@ -107,6 +108,7 @@ fn accounts_are_managed_before_and_while_they_are_served() {
     let string = before["connection_string"].as_str().expect("text");
     assert!(string.contains("BlobEndpoint=http://files.example.org/before"), "{string}");
     assert_eq!(before["keys"].as_array().expect("keys").len(), 2);
+    assert_documented("storage account create", &before);
     lab.fails(&format!("storage account create before {at}"), 4, "account.exists");
 
     let served = Served::start(&lab, &format!("storage serve {at} --listen 127.0.0.1:0 --tls off"));
@@ -119,10 +121,13 @@ fn accounts_are_managed_before_and_while_they_are_served() {
         names.map(|account| account["name"].clone()).collect::<Vec<_>>(),
         ["before", "during"]
     );
+    assert_documented("storage account list", &list);
+    let show = lab.json(&format!("storage account show during {at}"));
+    assert_documented("storage account show", &show);
     // Keys are asked for by name only.
     let key = during["keys"][0]["value"].as_str().expect("a key");
     assert!(!list.to_string().contains(key));
-    assert!(!lab.json(&format!("storage account show during {at}")).to_string().contains(key));
+    assert!(!show.to_string().contains(key));
     let new = lab.json(&format!("storage account regenerate-key during --key key1 --yes {at}"));
     assert_ne!(new["keys"][0], during["keys"][0]);
     assert_eq!(new["keys"][1], during["keys"][1]);
@@ -130,8 +135,11 @@ fn accounts_are_managed_before_and_while_they_are_served() {
     lab.fails(&format!("storage account delete during {at}"), 2, "usage.invalid");
     let deleted = lab.json(&format!("storage account delete during {at} --yes"));
     assert_eq!(deleted["deleted"], "during");
+    assert_documented("storage account delete", &deleted);
     lab.fails(&format!("storage account keys during {at}"), 3, "account.not_found");
-    assert_eq!(lab.json(&format!("storage status {at}"))["accounts"], 1);
+    let status = lab.json(&format!("storage status {at}"));
+    assert_documented("storage status", &status);
+    assert_eq!(status["accounts"], 1);
 
     // A stranger is refused in Azure's words.
     let address = served.url.strip_prefix("http://").expect("no TLS").to_owned();
