@@ -42,13 +42,26 @@ const PAGES: u64 = 64;
 const PAGE: usize = 4096;
 const ROUNDS: u64 = 3;
 
+/// The one test, as runners name it.
+const NAME: &str = "a_killed_server_has_what_it_acknowledged";
+
+/// Answers runners of tests as a usual test program does.
 fn main() {
-    let arguments: Vec<String> = std::env::args().collect();
-    match arguments.get(1).map(String::as_str) {
-        Some("serve") => be_killed(Path::new(&arguments[2])),
-        // A filter for other tests.
-        Some(name) if !name.starts_with('-') && !"a_killed_server".contains(name) => {}
-        _ => a_killed_server_has_what_it_acknowledged(),
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    if let [serve, folder] = arguments.as_slice()
+        && serve == "serve"
+    {
+        be_killed(Path::new(folder));
+    } else if has("--list") {
+        if !has("--ignored") {
+            println!("{NAME}: test");
+        }
+    } else {
+        let mut wanted = arguments.iter().filter(|argument| !argument.starts_with('-')).peekable();
+        if wanted.peek().is_none() || wanted.any(|wanted| NAME.contains(wanted.as_str())) {
+            a_killed_server_has_what_it_acknowledged();
+        }
     }
 }
 
