@@ -174,7 +174,7 @@ pub enum LeaseState {
     Available,
     /// It is held.
     Leased(LeaseDuration),
-    /// Its time is over.
+    /// It has expired.
     Expired,
     /// It is broken, and ends later.
     Breaking,

@@ -29,7 +29,7 @@ pub enum LeaseState {
     Available,
     /// It is held.
     Leased,
-    /// Its time is over; its holder may renew it.
+    /// It has expired; its holder may renew it.
     Expired,
     /// It is held until its break is complete.
     Breaking,

@@ -81,9 +81,12 @@ impl Coded for StorageError {
             Self::NoStore { path } => params!(STORAGE_NOT_FOUND: path),
             Self::InUse { path } => params!(STORAGE_IN_USE: path),
             Self::Local { path, action, source: _ } => params!(LOCAL_IO: path, action),
-            Self::Refused { kind: _, message } => {
-                params!(ACCOUNT_NOT_FOUND | ACCOUNT_EXISTS | ACCOUNT_INVALID | STORAGE_STOPPED: reason = message)
-            }
+            Self::Refused { kind, message: reason } => match kind {
+                RefusedKind::NotFound => params!(ACCOUNT_NOT_FOUND: reason),
+                RefusedKind::Exists => params!(ACCOUNT_EXISTS: reason),
+                RefusedKind::Invalid => params!(ACCOUNT_INVALID: reason),
+                RefusedKind::Failed => params!(STORAGE_STOPPED: reason),
+            },
             Self::Store(error) => {
                 let reason = error.to_string();
                 params!(STORAGE_DAMAGED | STORAGE_FORMAT | STORAGE_STOPPED | STORAGE_IN_USE: reason)

@@ -32,7 +32,7 @@ pub(super) struct Job<'a> {
     pub(super) memory: &'a Memory,
 }
 
-/// Why a copy does not go on.
+/// Why a copy does not continue.
 enum End {
     /// It is aborted, or its blob is gone.
     Over,

@@ -422,7 +422,7 @@ fn headers_of(answer: &reqwest::Response) -> Result<Headers, Trouble> {
     Headers::new(fields).map_err(Trouble::Refused)
 }
 
-/// The body of an answer, of at most so many bytes.
+/// The body of an answer, of at most this number of bytes.
 async fn body_of(mut answer: reqwest::Response, limit: u64) -> Result<Bytes, Trouble> {
     let broken = || {
         Trouble::Later(

@@ -203,7 +203,8 @@ pub(crate) fn sources(folder: &Path, into: &mut Vec<(String, String)>) {
     for entry in fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-        if ["tests", "tests.rs", "testing", "simulated"].contains(&name.as_str()) {
+        let is_of_tests = ["tests", "tests.rs", "testing", "simulated"].contains(&name.as_str());
+        if is_of_tests || name.ends_with("_tests.rs") {
             continue;
         }
         if path.is_dir() {
