@@ -35,6 +35,6 @@ mod storage;
 
 pub use error::StorageError;
 pub use face::router;
-pub use run::{Run, run};
+pub use run::{Announce, Run, run};
 pub use serve::{Serve, serve};
 pub use storage::{Options, SecondaryState, Storage};

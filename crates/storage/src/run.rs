@@ -11,6 +11,9 @@ use crate::{Options, Serve, Storage, StorageError, serve};
 /// How often the certificate is looked after.
 const CERTIFICATE: Duration = Duration::from_hours(1);
 
+/// Gets the address at which a process listens, and the fingerprint of its certificate.
+pub type Announce = Box<dyn FnOnce(SocketAddr, Option<&str>) + Send>;
+
 /// What serves, and where.
 pub struct Run {
     /// The folder of the data.
@@ -29,8 +32,8 @@ pub struct Run {
     pub entropy: Arc<dyn Entropy>,
     /// Raised when it should stop.
     pub stop: Cancel,
-    /// Gets where it listens, and the fingerprint of its certificate.
-    pub announce: Box<dyn FnOnce(SocketAddr, Option<&str>) + Send>,
+    /// Called once it listens.
+    pub announce: Announce,
 }
 
 /// Serves until it is to stop.

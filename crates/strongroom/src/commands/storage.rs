@@ -175,11 +175,10 @@ impl StorageServeArgs {
             if let Err(error) = fs::write(&file, format!("{url}\n")) {
                 tracing::warn!(%error, path = %file.display(), "cannot note where the accounts are served");
             }
-            let mut words = format!("Storage accounts are served at {url}");
+            said.say(&format!("Storage accounts are served at {url}"));
             if let Some(fingerprint) = fingerprint {
-                words += &format!("\nIts certificate's SHA-256 fingerprint: {fingerprint}");
+                said.say(&format!("Its certificate's SHA-256 fingerprint: {fingerprint}"));
             }
-            said.say(&words);
         };
         let run = Run {
             data_dir: folder,
