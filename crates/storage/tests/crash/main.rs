@@ -42,8 +42,14 @@ const PAGES: u64 = 64;
 const PAGE: usize = 4096;
 const ROUNDS: u64 = 3;
 
-/// The one test, as runners name it.
-const NAME: &str = "a_killed_server_has_what_it_acknowledged";
+/// The tests, as runners name them.
+const TESTS: [(&str, fn()); 2] = [
+    ("a_killed_server_has_what_it_acknowledged", a_killed_server_has_what_it_acknowledged),
+    (
+        "a_copy_is_whole_however_often_the_server_is_killed",
+        a_copy_is_whole_however_often_the_server_is_killed,
+    ),
+];
 
 /// Answers runners of tests as a usual test program does.
 fn main() {
@@ -55,12 +61,15 @@ fn main() {
         be_killed(Path::new(folder));
     } else if has("--list") {
         if !has("--ignored") {
-            println!("{NAME}: test");
+            TESTS.iter().for_each(|(name, _)| println!("{name}: test"));
         }
     } else {
-        let mut wanted = arguments.iter().filter(|argument| !argument.starts_with('-')).peekable();
-        if wanted.peek().is_none() || wanted.any(|wanted| NAME.contains(wanted.as_str())) {
-            a_killed_server_has_what_it_acknowledged();
+        let wanted: Vec<&String> =
+            arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+        for (name, test) in TESTS {
+            if wanted.is_empty() || wanted.iter().any(|wanted| name.contains(wanted.as_str())) {
+                test();
+            }
         }
     }
 }
@@ -162,6 +171,62 @@ fn a_killed_server_has_what_it_acknowledged() {
     acknowledged += check(&client, &ledgers);
     assert!(acknowledged > 50, "only {acknowledged} writes were acknowledged");
     println!("a killed server has what it acknowledged: {acknowledged} pages compared");
+}
+
+fn a_copy_is_whole_however_often_the_server_is_killed() {
+    const MIB: usize = 1 << 20;
+    let folder = tempfile::tempdir().expect("a folder");
+    let keys = account(folder.path());
+    let piece = |number: usize| content(number, 1, 1).repeat(4 * MIB / PAGE);
+    let pieces = 48;
+    let mut killed = Killed::start(folder.path());
+    let client = Client { address: killed.1, keys: keys.clone() };
+    assert_eq!(client.ask("PUT", "/con?restype=container", &[], b"").status, 201);
+    client.page_blob("/con/from", u64::try_from(pieces * 4 * MIB).expect("is small"));
+    for number in 0..pieces {
+        let put = client.put_page("/con/from", number * 4 * MIB, &piece(number));
+        assert_eq!(put.status, 201, "{}", put.text());
+    }
+    // Its own blob, whatever port the server has after a start.
+    let url = format!("http://{}/acct/con/from", client.address);
+    let asker = client.clone();
+    let copier = start_thread("copier", move || {
+        let host = client.address.to_string();
+        let headers = [("host", &*host), ("x-ms-copy-source", &*url)];
+        let mut connection = client.connect();
+        connection.send(&client.signed("acct", "PUT", "/acct/con/to", &headers, 0));
+        // A copy of this size is answered at its end, which the kill comes before.
+        connection.answer(false).is_none()
+    });
+    while asker.ask("HEAD", "/con/to", &[], b"").status == 404 {
+        SystemClock.sleep(Duration::from_millis(5));
+    }
+    let mut in_the_middle = 0;
+    for turn in 0_u64.. {
+        assert!(turn < 500, "the copy does not end");
+        if turn < 8 {
+            drop(killed);
+            killed = Killed::start(folder.path());
+        }
+        let client = Client { address: killed.1, keys: keys.clone() };
+        let head = client.ask("HEAD", "/con/to", &[], b"");
+        match head.header("x-ms-copy-status") {
+            "success" => break,
+            status => assert_eq!(status, "pending"),
+        }
+        // What the next start has to continue.
+        in_the_middle += u64::from(turn < 8);
+        SystemClock.sleep(Duration::from_millis(20));
+    }
+    assert!(copier.join().expect("ends with the server"), "the copy was faster than the kill");
+    assert!(in_the_middle > 0, "the copy ended before the server was killed");
+    let client = Client { address: killed.1, keys };
+    let found = client.ask("GET", "/con/to", &[], b"").body;
+    assert!(found.chunks(4 * MIB).enumerate().all(|(number, found)| found == piece(number)));
+    assert_eq!(found.len(), pieces * 4 * MIB);
+    let left = std::fs::read_dir(folder.path().join("copies")).expect("reads").count();
+    println!("a copy is whole after {in_the_middle} kills");
+    assert_eq!(left, 0, "the file of the copy stays");
 }
 
 /// Writes until the server is gone.
