@@ -419,8 +419,12 @@ catalog! {
     STORAGE_FORMAT = "storage.format", Invalid, "The storage accounts were written by another version of the format.", "Use the version of Strongroom that wrote them, or a newer one.";
     STORAGE_DAMAGED = "storage.damaged", Corrupt, "The journal or the state of the storage accounts is damaged: changes that were acknowledged would be missing.", "Keep the folder as it is, check the disk, and use a copy of the folder.";
     STORAGE_STOPPED = "storage.stopped", Unavailable, "The storage accounts cannot be read or changed: the disk fails or is full.", "See the message; check the disk and its free space, then start the process again. What was acknowledged is safe.";
+    STORAGE_NOT_SERVED = "storage.not_served", Unavailable, "No process serves the storage accounts of the folder, and an export needs one.", "Start `strongroom storage serve` on the same --data-dir, then repeat the command.";
+    STORAGE_EXPORT_BROKEN = "storage.export_broken", Unavailable, "The process that exported a blob has ended.", "Start `strongroom storage serve` again and repeat the command; what was flushed is there.";
     ACCOUNT_NOT_FOUND = "account.not_found", NotFound, "There is no storage account of this name.", "`strongroom storage account list` shows the accounts.";
     ACCOUNT_EXISTS = "account.exists", Conflict, "There is a storage account of this name.", "Choose another name, or use the account: `strongroom storage account keys`.";
+    BLOB_NOT_FOUND = "blob.not_found", NotFound, "The container, the blob or the snapshot does not exist.", "Check the names: ACCOUNT/CONTAINER/BLOB; a snapshot is named by its time, as clients list it.";
+    BLOB_LEASED = "blob.leased", Conflict, "Somebody else has a lease on the blob.", "End what uses the blob, or give the lease's id with --lease; a client can break the lease.";
     ACCOUNT_INVALID = "account.invalid", Invalid, "The name or a setting of a storage account is not valid.", "A name has 3 to 24 lower-case letters and digits; see the message.";
 
     LOCAL_CLOCK = "local.clock", Conflict, "This host's clock differs from the clock of the vault's store, or from the clock of the previous recovery point's host.", "Set the clocks right, with NTP. No data is in danger: the order of recovery points does not depend on clocks, and ages are measured by the store's clock. But retention and the times in lists use the hosts' clocks.";

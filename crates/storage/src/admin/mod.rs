@@ -4,6 +4,7 @@
 //! socket in the folder of the data that only the owner of the process may use. Keys are in the replies of
 //! [`Command::Create`], [`Command::Keys`] and [`Command::RegenerateKey`] and nowhere else.
 
+mod export;
 mod socket;
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -18,6 +19,7 @@ use strongroom_azure as azure;
 use strongroom_base::{Clock, Entropy, EntropyExt as _};
 use strongroom_blobs as blobs;
 
+pub use export::{OpenExport, export};
 pub use socket::Socket;
 pub use strongroom_blobs::{AccountKind, Redundancy};
 
@@ -188,6 +190,10 @@ pub enum RefusedKind {
     NotFound,
     /// The account exists.
     Exists,
+    /// The blob or the snapshot does not exist.
+    BlobNotFound,
+    /// Somebody else has a lease on the blob.
+    Leased,
     /// A name or a URL is not valid.
     Invalid,
     /// The store failed.
@@ -195,7 +201,7 @@ pub enum RefusedKind {
 }
 
 impl Reply {
-    fn refused(kind: RefusedKind, message: impl Into<String>) -> Self {
+    pub(crate) fn refused(kind: RefusedKind, message: impl Into<String>) -> Self {
         Self::Refused { kind, message: message.into() }
     }
 }
@@ -205,7 +211,15 @@ impl From<Refusal> for Reply {
         let kind = match refusal {
             Refusal::AccountNotFound => RefusedKind::NotFound,
             Refusal::AccountExists => RefusedKind::Exists,
-            Refusal::InvalidName => RefusedKind::Invalid,
+            Refusal::BlobNotFound
+            | Refusal::ContainerNotFound
+            | Refusal::PreviousSnapshotNotFound => RefusedKind::BlobNotFound,
+            Refusal::LeaseAlreadyPresent | Refusal::LeaseIsBreakingAndCannotBeAcquired => {
+                RefusedKind::Leased
+            }
+            Refusal::InvalidName
+            | Refusal::BlobOverwritten
+            | Refusal::PreviousSnapshotCannotBeNewer => RefusedKind::Invalid,
             _ => RefusedKind::Failed,
         };
         Self::refused(kind, refusal.to_string())

@@ -14,5 +14,6 @@ mod admin;
 mod client;
 mod clients;
 mod copies;
+mod exports;
 mod server;
 mod wire;

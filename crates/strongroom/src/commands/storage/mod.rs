@@ -1,5 +1,7 @@
 //! `storage ...`: storage accounts with page blobs, in Azure's dialect.
 
+mod export;
+
 use std::{fs, io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -35,6 +37,7 @@ pub(crate) enum StorageCommand {
     /// Create, list, show and delete storage accounts, and their keys
     #[command(subcommand)]
     Account(AccountCommand),
+    Export(export::ExportArgs),
     Status(StatusArgs),
 }
 
@@ -61,6 +64,7 @@ impl StorageCommand {
                 AccountCommand::RegenerateKey(args) => args.run(context),
                 AccountCommand::Delete(args) => args.run(context),
             },
+            Self::Export(args) => args.run(context),
             Self::Status(args) => args.run(context),
         }
     }
