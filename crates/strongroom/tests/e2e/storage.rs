@@ -16,7 +16,7 @@ use rustix::{
 use crate::{
     blocks::{Page, parts, read},
     documented::assert_documented,
-    harness::Lab,
+    harness::{Lab, need},
 };
 
 /// Accounts that are served.
@@ -57,6 +57,39 @@ impl Drop for Served {
     }
 }
 
+/// A blob that is exported.
+struct Export {
+    command: Child,
+    url: String,
+}
+
+impl Export {
+    fn start(lab: &Lab, words: &str) -> Self {
+        let mut command = lab.command(&format!("{words} --output json"));
+        let mut command = command.stdout(Stdio::piped()).spawn().expect("the program starts");
+        let said = BufReader::new(command.stdout.take().expect("piped"));
+        let shown = serde_json::Deserializer::from_reader(said).into_iter().next();
+        let shown: serde_json::Value = shown.expect("a document").expect("JSON");
+        assert_documented("storage export", &shown);
+        Self { command, url: shown["url"].as_str().expect("text").to_owned() }
+    }
+
+    /// Stops it as a user does.
+    fn stop(mut self) {
+        kill_process(Pid::from_child(&self.command), Signal::INT).expect("a signal");
+        let status = self.command.wait().expect("ends");
+        assert!(status.success(), "{status}");
+    }
+}
+
+impl Drop for Export {
+    fn drop(&mut self) {
+        // One that was stopped is gone.
+        self.command.kill().ok();
+        self.command.wait().ok();
+    }
+}
+
 /// Azure's client for Python, which `scripts/lab/install` installs.
 fn python() -> PathBuf {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -79,7 +112,19 @@ fn the_page_of_storage_accounts_works() {
             continue;
         }
         let words = part.replace("~/storage", "storage");
-        if let Some(words) = words.strip_prefix("strongroom storage serve") {
+        if let Some(words) = words.strip_prefix("strongroom storage export") {
+            let socket = lab.path("web01.sock").display().to_string();
+            let words = words.replace("/run/web01.sock", &socket);
+            let export = Export::start(&lab, &format!("storage export{words}"));
+            let copy = lab.path("copy.raw").display().to_string();
+            need("nbdcopy", "libnbd-bin");
+            let copied = Command::new("nbdcopy").args([&export.url, &copy]).status();
+            assert!(copied.expect("runs").success());
+            export.stop();
+            let content = fs::read(&copy).expect("a copy");
+            assert_eq!((content[0], content[4096], content[8192]), (b'x', b'y', 0));
+            assert!(!lab.path("web01.sock").exists());
+        } else if let Some(words) = words.strip_prefix("strongroom storage serve") {
             let words = words.replace("127.0.0.1:10000", "127.0.0.1:0");
             served = Some(Served::start(&lab, &format!("storage serve{words}")));
         } else if let Some(words) = words.strip_prefix("strongroom storage account") {
@@ -175,4 +220,51 @@ fn what_cannot_be_served_is_refused() {
         fs::remove_file(segment.expect("an entry").path()).expect("removed");
     }
     lab.fails("storage account list --data-dir data", 6, "storage.damaged");
+}
+
+/// Makes the container `vms` and the page blob `a` of 1 MiB in an account.
+fn make_blob(connection_string: &str) {
+    let script = format!(
+        "from azure.storage.blob import BlobServiceClient\n\
+         service = BlobServiceClient.from_connection_string({connection_string:?})\n\
+         service.create_container('vms').get_blob_client('a').create_page_blob(1 << 20)"
+    );
+    let output = Command::new(python()).arg("-c").arg(script).output().expect("runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn exports_say_what_is_wrong() {
+    let lab = Lab::empty();
+    let at = "--data-dir storage";
+    let export = format!("storage export disks/vms/a {at} --socket a.sock");
+    lab.ok(&format!("storage account create disks {at}"));
+    lab.fails(&export, 5, "storage.not_served");
+    let served = Served::start(&lab, &format!("storage serve {at} --listen 127.0.0.1:0 --tls off"));
+    let account = lab.json(&format!("storage account keys disks {at}"));
+    make_blob(account["connection_string"].as_str().expect("text"));
+    let missing = format!("storage export disks/vms/b {at} --socket b.sock");
+    lab.fails(&missing, 3, "blob.not_found");
+    lab.fails(&format!("storage export disks/vms/a {at}"), 2, "usage.invalid");
+    let open = format!("storage export disks/vms/a {at} --listen 127.0.0.1:0");
+    let said = lab.fails(&open, 2, "usage.invalid").to_string();
+    assert!(said.contains("--client-ca"), "{said}");
+
+    let first = Export::start(&lab, &export);
+    let other = format!("storage export disks/vms/a {at} --socket other.sock");
+    lab.fails(&other, 4, "blob.leased");
+    first.stop();
+
+    // The server dies under an export: the command says so, and ends.
+    let mut command = lab.command(&format!("{export} --output json"));
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut command = command.spawn().expect("the program starts");
+    let said = BufReader::new(command.stdout.take().expect("piped"));
+    let shown = serde_json::Deserializer::from_reader(said).into_iter().next();
+    let _: serde_json::Value = shown.expect("a document").expect("JSON");
+    drop(served);
+    let output = command.wait_with_output().expect("ends");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(5), "{said}");
+    assert!(said.contains("storage.export_broken"), "{said}");
 }
