@@ -1,0 +1,134 @@
+//! Copies that the service makes itself.
+
+use strongroom_azure::{
+    BlobPath, BlobWrite, CopyStatus, LeaseId, Metadata, Method, Overrides, Resource, Sas, SasKind,
+    SasResource, Secret, ServiceSas, SnapshotId, SourceUrl,
+};
+
+use crate::{
+    Client, StorageClientError,
+    blobs::write_headers,
+    http::{Received, Sent},
+};
+
+/// How long a signature for a source is valid: as long as Azure lets a copy wait.
+const SIGNATURE_HOURS: i64 = 14 * 24;
+
+/// A copy that was begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copied {
+    /// Its id.
+    pub id: String,
+    /// How it stands. [`Client::properties`] shows its progress.
+    pub status: CopyStatus,
+}
+
+impl Client {
+    /// The URL of a blob or a snapshot, with a signature by which another service may read it for two weeks. With a
+    /// shared access signature instead of a key, the URL has that one.
+    pub fn signed_url(
+        &self,
+        path: &BlobPath,
+        snapshot: Option<SnapshotId>,
+    ) -> Result<SourceUrl, StorageClientError> {
+        let resource = Resource::Blob(path.clone());
+        let id = snapshot.map(|snapshot| snapshot.to_string());
+        let query: Vec<_> = id.iter().map(|id| ("snapshot", id.as_str())).collect();
+        let plain = self.connection.primary.url(&self.connection.primary.target(&resource, &query));
+        let signature = match (&self.connection.secret, &self.connection.account) {
+            (Secret::Key(key), Some(account)) => {
+                let kind = SasKind::Service(ServiceSas {
+                    // That of the blob is valid for its snapshots, too, and incremental copies need it.
+                    resource: SasResource::Blob,
+                    policy: None,
+                    overrides: Overrides::default(),
+                });
+                let until = self.clock.now() + jiff::SignedDuration::from_hours(SIGNATURE_HOURS);
+                Sas::new(kind, "r", until).sign(account, key, &resource, None)
+            }
+            (Secret::Sas(sas), _) => Some(sas.to_string()),
+            (Secret::Key(_) | Secret::Nothing, _) => None,
+        };
+        let joint = if query.is_empty() { '?' } else { '&' };
+        let url = match signature {
+            Some(signature) => format!("{plain}{joint}{signature}"),
+            None => plain,
+        };
+        SourceUrl::parse("x-ms-copy-source", &url).map_err(|_| {
+            StorageClientError::Settings("the URL of the source is too long".to_owned())
+        })
+    }
+
+    /// Begins a copy to a blob, which it replaces; snapshots of that blob stay. Without metadata the copy gets that of
+    /// the source.
+    pub fn copy(
+        &self,
+        source: &SourceUrl,
+        to: &BlobPath,
+        metadata: &Metadata,
+        write: &BlobWrite,
+    ) -> Result<Copied, StorageClientError> {
+        let resource = Resource::Blob(to.clone());
+        let sent = Sent::new("begin a copy to", Method::Put, &resource)
+            .header("x-ms-copy-source", source.as_str())
+            .headers(metadata.to_headers())
+            .headers(write_headers(write))
+            .once();
+        let received = self.send(&sent)?;
+        self.copied(&received)
+    }
+
+    /// Makes a snapshot the present state of its blob again. Snapshots stay; a difference to one of them cannot be
+    /// listed any more.
+    pub fn promote(
+        &self,
+        path: &BlobPath,
+        snapshot: SnapshotId,
+        write: &BlobWrite,
+    ) -> Result<Copied, StorageClientError> {
+        let source = self.signed_url(path, Some(snapshot))?;
+        self.copy(&source, path, &Metadata::default(), write)
+    }
+
+    /// Begins an incremental copy of a snapshot. The URL names the snapshot.
+    pub fn incremental_copy(
+        &self,
+        source: &SourceUrl,
+        to: &BlobPath,
+    ) -> Result<Copied, StorageClientError> {
+        let resource = Resource::Blob(to.clone());
+        let sent = Sent::new("begin an incremental copy to", Method::Put, &resource)
+            .query("comp", "incrementalcopy")
+            .header("x-ms-copy-source", source.as_str())
+            .once();
+        let received = self.send(&sent)?;
+        self.copied(&received)
+    }
+
+    /// Ends a copy that is under way. The blob is empty then.
+    pub fn abort_copy(
+        &self,
+        to: &BlobPath,
+        copy_id: &str,
+        lease: Option<LeaseId>,
+    ) -> Result<(), StorageClientError> {
+        let resource = Resource::Blob(to.clone());
+        let sent = Sent::new("abort the copy to", Method::Put, &resource)
+            .query("comp", "copy")
+            .query("copyid", copy_id)
+            .header("x-ms-copy-action", "abort")
+            .maybe("x-ms-lease-id", lease)
+            .once();
+        self.send(&sent).map(|_| ())
+    }
+
+    fn copied(&self, received: &Received) -> Result<Copied, StorageClientError> {
+        let text = |name: &str| received.headers.get(name);
+        let status = text("x-ms-copy-status")
+            .and_then(|status| CopyStatus::ALL.into_iter().find(|known| known.name() == status));
+        let id = text("x-ms-copy-id").map(str::to_owned);
+        let (id, status) =
+            id.zip(status).ok_or_else(|| self.senseless("there is no copy in it"))?;
+        Ok(Copied { id, status })
+    }
+}
