@@ -100,6 +100,15 @@ fn python() -> PathBuf {
     python
 }
 
+/// The newest backup of the page's example, by the time that names it.
+fn last_backup(lab: &Lab) -> String {
+    let list = "storage incremental-backup list --target backups/vms/web01.vhd --data-dir storage";
+    let list = lab.json(list);
+    assert_documented("storage incremental-backup list", &list);
+    let last = list["backups"].as_array().and_then(|all| all.last()).expect("a backup");
+    last["snapshot"].as_str().expect("text").to_owned()
+}
+
 #[test]
 fn the_page_of_storage_accounts_works() {
     let lab = Lab::empty();
@@ -130,6 +139,14 @@ fn the_page_of_storage_accounts_works() {
         } else if let Some(words) = words.strip_prefix("strongroom storage account") {
             let account = lab.json(&format!("storage account{words}"));
             connection_string = account["connection_string"].as_str().expect("text").to_owned();
+        } else if let Some(words) = words.strip_prefix("strongroom ") {
+            let words = match words.split_once("TIME") {
+                Some((before, behind)) => format!("{before}{}{behind}", last_backup(&lab)),
+                None => words.to_owned(),
+            };
+            lab.ok(&words);
+        } else if words.starts_with("truncate") {
+            assert!(lab.shell(&words).status().expect("runs").success());
         } else {
             let script = format!("connection_string = {connection_string:?}\n{part}");
             let output = Command::new(python()).arg("-c").arg(script).output().expect("runs");
@@ -267,4 +284,85 @@ fn exports_say_what_is_wrong() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(5), "{said}");
     assert!(said.contains("storage.export_broken"), "{said}");
+}
+
+#[test]
+fn blobs_are_managed_by_the_program() {
+    let mut lab = Lab::empty();
+    let at = "--data-dir storage";
+    lab.ok(&format!("storage account create disks {at}"));
+    lab.ok(&format!("storage account create far {at}"));
+    let _served = Served::start(&lab, &format!("storage serve {at} --listen 127.0.0.1:0 --tls off"));
+    lab.fails("container list", 2, "usage.invalid");
+    lab.fails(&format!("container list --account nobody {at}"), 3, "account.not_found");
+    lab.fails("container list --connection-string nonsense", 2, "usage.invalid");
+    let account = lab.json(&format!("storage account keys disks {at}"));
+    let string = account["connection_string"].as_str().expect("text").to_owned();
+    let file = lab.path("account.txt");
+    fs::write(&file, format!("{string}\n")).expect("written");
+    let by_file = "--connection-string-file account.txt";
+    assert_documented("container show", &lab.json(&format!("container create vms {by_file}")));
+    lab.fails(&format!("container create vms {by_file}"), 4, "container.exists");
+    lab.fails(&format!("container show none {by_file}"), 3, "container.not_found");
+    lab.set("STRONGROOM_CONNECTION_STRING", &string);
+    assert_eq!(lab.json("container list")["containers"][0]["name"], "vms");
+
+    lab.disk("web.raw", 8, 3 << 20, 7);
+    let up = lab.json("blob upload web.raw vms/web");
+    assert_documented("blob upload", &up);
+    assert_eq!((&up["size"], &up["was_continued"]), (&(8 << 20).into(), &false.into()));
+    lab.fails("blob upload web.raw vms/web", 4, "blob.exists");
+    lab.fails("blob upload none.raw vms/other", 5, "local.io");
+    fs::write(lab.path("odd"), b"odd").expect("written");
+    lab.fails("blob upload odd vms/odd", 2, "blob.type");
+    lab.fails("blob show vms/none", 3, "blob.not_found");
+    lab.fails("blob show web", 2, "usage.invalid");
+    let first = lab.json("blob snapshot vms/web --metadata reason=test");
+    assert_eq!(first["metadata"]["reason"], "test");
+    let first = first["snapshot"].as_str().expect("text").to_owned();
+    lab.ok("blob copy vms/web vms/copy");
+    assert_documented("blob show", &lab.json("blob show vms/copy"));
+    lab.change("web.raw", 4 << 20, 4096, 9);
+    lab.ok("blob upload web.raw vms/web --overwrite");
+    // The blob was created again: there is no difference from a snapshot of before.
+    lab.fails(&format!("blob diff vms/web --since {first}"), 4, "blob.conflict");
+    let second = lab.json("blob snapshot vms/web");
+    let second = second["snapshot"].as_str().expect("text").to_owned();
+    let diff = lab.json(&format!("blob diff vms/web --since {second}"));
+    assert_eq!(diff["ranges"].as_array().map(Vec::len), Some(0));
+    let pages = lab.json(&format!("blob pages vms/web --snapshot {second}"));
+    assert_documented("blob diff", &pages);
+    lab.ok(&format!("blob promote vms/web --snapshot {first}"));
+    lab.ok("blob download vms/web back.raw");
+    lab.fails("blob download vms/web back.raw", 5, "local.io");
+    lab.ok(&format!("blob download vms/web second.raw --snapshot {second}"));
+    lab.assert_same("second.raw", "web.raw");
+    let list = lab.json("blob list vms --snapshots");
+    assert_eq!(list["blobs"].as_array().map(Vec::len), Some(4), "{list:#}");
+    lab.fails("blob delete vms/web --yes", 4, "blob.conflict");
+    lab.ok("blob delete vms/web --snapshots include --yes");
+    assert_eq!(lab.json("blob list vms")["blobs"][0]["blob"], "vms/copy");
+
+    // From one account to another; then the container is taken away.
+    lab.ok(&format!("container create far --account far {at}"));
+    let backup = format!("storage incremental-backup --source disks/vms/copy --target far/far/copy {at}");
+    let made = lab.json(&backup);
+    assert_documented("storage incremental-backup", &made);
+    assert_eq!(made["backups"][0]["method"], "full", "{made:#}");
+    assert_eq!(lab.json(&backup)["backups"][0]["method"], "incremental");
+    let other = format!("storage incremental-backup --source disks/vms/copy --target disks/vms/copy2 {at}");
+    lab.ok(&other);
+    let foreign = format!("storage incremental-backup --source far/far/copy --target disks/vms/copy2 {at}");
+    lab.fails(&foreign, 4, "blob.foreign");
+    let restore = "storage incremental-backup restore --target far/far/copy --to disks/vms/restored";
+    let missing = format!("{restore} --snapshot 2026-01-01T00:00:00.0000000Z {at}");
+    lab.fails(&missing, 3, "blob.no_backup");
+    let snapshot = made["backups"][0]["snapshot"].as_str().expect("text").to_owned();
+    let restored = lab.json(&format!("{restore} --snapshot {snapshot} {at}"));
+    assert_documented("storage incremental-backup restore", &restored);
+    lab.ok("blob download vms/restored restored.raw");
+    lab.ok("blob download vms/copy copy.raw");
+    lab.assert_same("restored.raw", "copy.raw");
+    lab.ok("container delete vms --yes");
+    lab.fails("blob list vms", 3, "container.not_found");
 }
