@@ -223,6 +223,23 @@ fn client_certificates(folder: &Path) -> PathBuf {
     PathBuf::from(ca)
 }
 
+/// Signs the client's key again, as many instructions do it.
+fn sign_as_version_1(from: &Path, to: &Path) {
+    let [ca, ca_key, key] = ["authority.pem", "authority-key.pem", "client-key.pem"]
+        .map(|name| from.join(name).display().to_string());
+    let [asked, cert] =
+        ["client.csr", "client-cert.pem"].map(|name| to.join(name).display().to_string());
+    let openssl = |words: &[&str]| run("openssl", "openssl", words);
+    openssl(&["req", "-new", "-key", &key, "-subj", "/CN=client", "-out", &asked]);
+    let signs = ["x509", "-req", "-in", &asked, "-CA", &ca, "-CAkey", &ca_key, "-CAcreateserial"];
+    openssl(&[&signs[..], &["-days", "30", "-out", &cert]].concat());
+    let text = openssl(&["x509", "-in", &cert, "-noout", "-text"]);
+    assert!(text.contains("Version: 1"), "{text}");
+    for name in ["ca-cert.pem", "client-key.pem"] {
+        fs::copy(from.join(name), to.join(name)).expect("is copied");
+    }
+}
+
 #[test]
 fn over_tls_a_client_needs_a_certificate() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -245,12 +262,17 @@ fn over_tls_a_client_needs_a_certificate() {
     let with = format!("{}?tls-certificates={}", open.shown.url, certificates.display());
     let info = run("libnbd-bin", "nbdinfo", &[&with]);
     assert!(info.contains("with TLS") && info.contains("export-size: 1048576"), "{info}");
+    // What OpenSSL signs without being told of extensions has version 1, which rustls refuses.
+    let old = server.data().join("old");
+    fs::create_dir(&old).expect("a folder");
+    sign_as_version_1(&certificates, &old);
+    let old = format!("{}?tls-certificates={}", open.shown.url, old.display());
     // Without a certificate, and without TLS, nothing is shown.
     let strangers = server.data().join("strangers");
     fs::create_dir(&strangers).expect("a folder");
     fs::copy(certificates.join("ca-cert.pem"), strangers.join("ca-cert.pem")).expect("is copied");
     let without = format!("{}?tls-certificates={}", open.shown.url, strangers.display());
-    for url in [without, open.shown.url.replace("nbds:", "nbd:")] {
+    for url in [old, without, open.shown.url.replace("nbds:", "nbd:")] {
         let output = Command::new("nbdinfo").arg(&url).output().expect("nbdinfo, of libnbd-bin");
         assert!(!output.status.success(), "{url}");
         assert!(!String::from_utf8_lossy(&output.stdout).contains("export-size"));
