@@ -14,6 +14,7 @@
 //! | [`transfer`] | files to page blobs and back |
 //! | [`incremental`] | incremental backups of page blobs by snapshots, restores of them |
 //! | `ranges`, `parallel` | lists of ranges side by side; work by several threads |
+//! | `source` | a snapshot as a disk to read |
 //! | `error` | [`StorageClientError`] |
 //!
 //! It blocks, because its callers do. It knows nothing of command lines, of where secrets are kept, or of vaults.
@@ -32,6 +33,7 @@ mod location;
 mod pages;
 mod parallel;
 mod ranges;
+mod source;
 pub mod transfer;
 
 pub use blobs::{BlobQuery, Blobs};
@@ -42,3 +44,4 @@ pub use http::{Client, Options, Patience, Trust};
 pub use leases::Held;
 pub use location::{Location, place};
 pub use pages::{NewPageBlob, Pages, RangeQuery};
+pub use source::SnapshotDisk;

@@ -7,11 +7,12 @@
 mod export;
 mod socket;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use azure::{AccountName, ConnectionString, Endpoint, Secret};
 use blobs::{
-    AccountChange, AccountKey, Change, KeyNumber, NewAccount, ReadError, Refusal, Store, View,
+    Access, AccountChange, AccountKey, Change, KeyNumber, NewAccount, ReadError, Refusal,
+    SnapshotOf, Store, View,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -84,6 +85,11 @@ pub enum Command {
     Delete {
         /// Its name.
         name: String,
+    },
+    /// Take a snapshot of each of these blobs at the same moment, of all or of none.
+    Snapshot {
+        /// Each blob, `ACCOUNT/CONTAINER/BLOB`, and the metadata of its snapshot.
+        blobs: Vec<(String, BTreeMap<String, String>)>,
     },
     /// Say how the store stands.
     Status,
@@ -171,6 +177,11 @@ pub enum Reply {
     Account(AccountShown),
     /// An account was deleted.
     Deleted,
+    /// Snapshots were taken, all of the same moment.
+    Snapshot {
+        /// The time that names each of them.
+        snapshot: String,
+    },
     /// How the store stands.
     Status(StatusShown),
     /// The command is refused.
@@ -320,6 +331,18 @@ fn carry_out(store: &Store, command: &Command, entropy: &dyn Entropy) -> Result<
             change(name, AccountChange::Delete)?;
             Ok(Reply::Deleted)
         }
+        Command::Snapshot { blobs } => {
+            let mut set = Vec::new();
+            for (blob, metadata) in blobs {
+                let blob = blob_name(blob)?;
+                let metadata = Some(metadata.clone());
+                set.push(SnapshotOf { blob, access: Access::default(), metadata });
+            }
+            let done = store.apply(Change::Snapshot(set)).map_err(Reply::from)?;
+            let id = done.snapshot.and_then(map::snapshot_shown);
+            let id = id.ok_or_else(|| Reply::refused(RefusedKind::Failed, "no snapshot"))?;
+            Ok(Reply::Snapshot { snapshot: id.to_string() })
+        }
         Command::Status => {
             let status = store.status();
             let accounts = u64::try_from(view()?.accounts()?.len()).unwrap_or(u64::MAX);
@@ -341,7 +364,25 @@ impl Command {
             Self::Create { name, .. }
             | Self::RegenerateKey { name, .. }
             | Self::Delete { name } => Some(name),
-            Self::List | Self::Show { .. } | Self::Keys { .. } | Self::Status => None,
+            Self::List
+            | Self::Show { .. }
+            | Self::Keys { .. }
+            | Self::Snapshot { .. }
+            | Self::Status => None,
+        }
+    }
+}
+
+/// Reads `ACCOUNT/CONTAINER/BLOB`.
+pub(crate) fn blob_name(text: &str) -> Result<blobs::BlobName, Reply> {
+    let mut parts = text.splitn(3, '/');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(account), Some(container), Some(blob)) => {
+            Ok(blobs::ContainerName::new(account, container).blob(blob))
+        }
+        _ => {
+            let reason = "a blob is named by ACCOUNT/CONTAINER/BLOB";
+            Err(Reply::refused(RefusedKind::Invalid, reason))
         }
     }
 }

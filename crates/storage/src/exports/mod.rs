@@ -35,7 +35,7 @@ use strongroom_nbd::server::{
 
 use crate::{
     Storage,
-    admin::{RefusedKind, Reply},
+    admin::{RefusedKind, Reply, blob_name},
     map,
 };
 
@@ -178,18 +178,13 @@ fn invalid(message: impl Into<String>) -> Reply {
 }
 
 fn wanted(request: &ExportRequest) -> Result<Wanted, Reply> {
-    let mut parts = request.blob.splitn(3, '/');
-    let (Some(account), Some(container), Some(blob)) = (parts.next(), parts.next(), parts.next())
-    else {
-        return Err(invalid("a blob is named by ACCOUNT/CONTAINER/BLOB"));
-    };
     let snapshot = |text: &Option<String>| {
         let id = text.as_ref().map(|text| text.parse::<azure::SnapshotId>());
         let id = id.transpose().map_err(|error| invalid(error.to_string()))?;
         Ok::<_, Reply>(id.map(map::snapshot_id))
     };
     Ok(Wanted {
-        blob: blobs::ContainerName::new(account, container).blob(blob),
+        blob: blob_name(&request.blob)?,
         snapshot: snapshot(&request.snapshot)?,
         since: snapshot(&request.since)?,
         read_only: request.read_only,

@@ -2,6 +2,7 @@
 //! entry in docs/use/cli.md.
 
 pub(crate) mod backup;
+mod backup_blobs;
 mod backup_vm;
 pub(crate) mod blob;
 pub(crate) mod container;

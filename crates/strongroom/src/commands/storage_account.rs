@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The variables with a connection string; the second is Azure's.
-const VARIABLES: [&str; 2] = ["STRONGROOM_CONNECTION_STRING", "AZURE_STORAGE_CONNECTION_STRING"];
+pub(super) const VARIABLES: [&str; 2] = ["STRONGROOM_CONNECTION_STRING", "AZURE_STORAGE_CONNECTION_STRING"];
 
 /// The storage account that a command works on.
 #[derive(Clone, Debug, Default, Args)]
@@ -77,7 +77,7 @@ impl AccountArgs {
 }
 
 /// The first line of a file.
-fn read(path: &PathBuf) -> Result<String, Failure> {
+pub(super) fn read(path: &PathBuf) -> Result<String, Failure> {
     let read = |source| FaceError::Local { path: path.clone(), action: "read", source };
     Ok(fs::read_to_string(path).map_err(read)?.trim().to_owned())
 }
