@@ -113,7 +113,8 @@ fn message(from: &mut BufReader<TcpStream>, is_answer_of_head: bool) -> Option<V
     Some(bytes)
 }
 
-const BUSY: &[u8] = b"HTTP/1.1 503 Busy\r\nx-ms-error-code: ServerBusy\r\ncontent-length: 0\r\n\r\n";
+const BUSY: &[u8] =
+    b"HTTP/1.1 503 Busy\r\nx-ms-error-code: ServerBusy\r\ncontent-length: 0\r\n\r\n";
 
 fn connection(client: TcpStream, server: SocketAddr, count: &AtomicU64, rule: &Mutex<Rule>) {
     let Ok(upstream) = TcpStream::connect(server) else { return };

@@ -12,7 +12,9 @@ use std::{
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
-use strongroom_azure::{BlobName, BlobPath, BlobWrite, ConnectionString, ContainerName, Metadata, ReadBlob, SnapshotId};
+use strongroom_azure::{
+    BlobName, BlobPath, BlobWrite, ConnectionString, ContainerName, Metadata, ReadBlob, SnapshotId,
+};
 use strongroom_base::{Clock, SystemClock, SystemEntropy};
 use strongroom_blobs::{AccountKind, Redundancy};
 use strongroom_storage::{
@@ -60,7 +62,7 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) keys: BTreeMap<String, String>,
     pub(crate) clock: Arc<Leaping>,
-    _folder: tempfile::TempDir,
+    pub(crate) folder: tempfile::TempDir,
 }
 
 impl Server {
@@ -69,7 +71,14 @@ impl Server {
     }
 
     pub(crate) fn start_at(clock: Arc<Leaping>) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
+        Self::start_with(clock, tempfile::tempdir().expect("a folder"), None)
+    }
+
+    pub(crate) fn start_with(
+        clock: Arc<Leaping>,
+        folder: tempfile::TempDir,
+        certificate: Option<Arc<strongroom_http::Shown>>,
+    ) -> Self {
         let options = strongroom_storage::Options::new(clock.clone(), Arc::new(SystemEntropy));
         let storage = Storage::open(folder.path(), options).expect("opens");
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -80,6 +89,7 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let (serving, address) =
             runtime.block_on(Serve::plain(([127, 0, 0, 1], 0).into())).expect("listens");
+        let serving = Serve { certificate, ..serving };
         let mut keys = BTreeMap::new();
         for (name, kind) in [("acct", AccountKind::Standard), ("prem", AccountKind::Premium)] {
             let create = Command::Create {
@@ -97,21 +107,23 @@ impl Server {
         let serving = runtime.spawn(async move {
             serve(storage, serving, stopped).await.expect("serves");
         });
-        Self { runtime: Some(runtime), serving: Some(serving), stop, address, keys, clock, _folder: folder }
+        Self { runtime: Some(runtime), serving: Some(serving), stop, address, keys, clock, folder }
     }
 
     /// A client of an account, at the server or at a proxy before it.
     pub(crate) fn client_at(&self, account: &str, address: SocketAddr, tries: u32) -> Client {
-        let text = format!(
-            "AccountName={account};AccountKey={};BlobEndpoint=http://{address}/{account}",
-            self.keys[account]
-        );
-        let connection = ConnectionString::parse(&text).expect("a connection string");
+        let connection = self.connection(account, &format!("http://{address}/{account}"));
         let patience = Patience { tries, ..Patience::default() };
         let clock: Arc<dyn Clock> = self.clock.clone();
         let options =
             Options { patience, ..Options::new(connection, clock, Arc::new(SystemEntropy)) };
         Client::new(options).expect("a client")
+    }
+
+    pub(crate) fn connection(&self, account: &str, endpoint: &str) -> ConnectionString {
+        let key = &self.keys[account];
+        let text = format!("AccountName={account};AccountKey={key};BlobEndpoint={endpoint}");
+        ConnectionString::parse(&text).expect("a connection string")
     }
 
     pub(crate) fn client(&self, account: &str) -> Client {
