@@ -5,14 +5,16 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use strongroom_azure::{BlobPath, BlobWrite, DeleteSnapshots, Metadata, ReadBlob, SnapshotId};
 use strongroom_base::{ByteRange, Coded as _};
 use strongroom_storage_client::{
-    BlobQuery, Client, NewPageBlob, StorageClientError,
+    Client, NewPageBlob, StorageClientError,
     incremental::{
         Backup, BackupReport, BackupSnapshot, Method, Place, Restore, Through, list, restore, run,
     },
     transfer::Work,
 };
 
-use crate::server::{Leaping, Server, at, content, path, put, ranges, take, with_disk};
+use crate::server::{
+    Leaping, Server, at, content, path, put, ranges, snapshots, take, wide, with_disk,
+};
 
 const MIB: u64 = 1 << 20;
 
@@ -64,31 +66,15 @@ impl Pair {
         report
     }
 
-    pub(crate) fn snapshots(&self, client: &Client, blob: &BlobPath) -> Vec<SnapshotId> {
-        let query = BlobQuery { snapshots: true, ..BlobQuery::default() };
-        let listed = client.blobs(&blob.container, query).map(|entry| entry.expect("an entry"));
-        let of_blob = |entry| match entry {
-            strongroom_azure::BlobEntry::Blob(listed) if listed.name == blob.name.as_str() => {
-                listed.snapshot
-            }
-            _ => None,
-        };
-        listed.filter_map(of_blob).collect()
-    }
-
     /// Remembers what new snapshots of the source have.
     pub(crate) fn observe(&mut self) {
-        for id in self.snapshots(&self.source, &self.disk) {
+        for id in snapshots(&self.source, &self.disk) {
             let key = (self.disk.clone(), id);
             if !self.seen.contains_key(&key) {
-                let seen = self.look(&self.source, &self.disk, id);
+                let seen = look(&self.source, &self.disk, id);
                 self.seen.insert(key, seen);
             }
         }
-    }
-
-    fn look(&self, client: &Client, blob: &BlobPath, id: SnapshotId) -> Seen {
-        (content(client, blob, &at(id)), ranges(client, blob, &at(id)))
     }
 
     pub(crate) fn backups(&self) -> Vec<BackupSnapshot> {
@@ -101,10 +87,10 @@ impl Pair {
             let name = backup.source.rsplit_once('/').expect("a name").1;
             let expected = self.seen.get(&(path("disks", name), backup.source_snapshot));
             let (bytes, ranges) = expected.expect("was seen");
-            let (found, found_ranges) = self.look(&self.target, &self.backup, backup.snapshot);
+            let (found, found_ranges) = look(&self.target, &self.backup, backup.snapshot);
             assert_eq!(&found_ranges, ranges, "the ranges of {backup:?}");
             assert!(&found == bytes, "the bytes of {backup:?} differ");
-            assert_eq!(backup.size, bytes.len() as u64);
+            assert_eq!(backup.size, wide(bytes.len()));
         }
     }
 
@@ -116,6 +102,10 @@ impl Pair {
         let to = Place { client: &self.source, blob };
         restore(self.to_place(), snapshot, to, &Restore::default(), &Work::default())
     }
+}
+
+fn look(client: &Client, blob: &BlobPath, id: SnapshotId) -> Seen {
+    (content(client, blob, &at(id)), ranges(client, blob, &at(id)))
 }
 
 fn clear(client: &Client, blob: &BlobPath, start: u64, end: u64) {
@@ -147,7 +137,7 @@ fn the_first_backup_is_full_and_the_next_ones_are_what_has_changed() {
     let third = pair.run();
     assert_eq!((third.backups[0].written_bytes, third.backups[0].cleared_bytes), (0, 0));
     assert_eq!(pair.backups().len(), 3);
-    let left = pair.snapshots(&pair.source, &pair.disk);
+    let left = snapshots(&pair.source, &pair.disk);
     assert_eq!(left, [users, third.backups[0].backup.source_snapshot]);
 
     let json = serde_json::to_string(&third).expect("is JSON");
@@ -301,7 +291,7 @@ fn a_restored_disk_continues_the_backups() {
     let made = pair.run().backups.remove(0);
     assert_eq!((made.method, made.written_bytes), (Method::Incremental, 0));
     assert_eq!(pair.backups().len(), 4);
-    assert_eq!(pair.snapshots(&pair.source, &pair.disk).len(), 1);
+    assert_eq!(snapshots(&pair.source, &pair.disk).len(), 1);
 }
 
 /// A blob that is made of a snapshot has its metadata, and hands it on to snapshots that users take.
@@ -327,13 +317,13 @@ fn metadata_that_was_handed_on_proves_nothing() {
     let users = take(&pair.source, &pair.disk);
     let of_restored = take(&pair.source, &restored);
     pair.run();
-    assert!(pair.snapshots(&pair.source, &pair.disk).contains(&users));
+    assert!(snapshots(&pair.source, &pair.disk).contains(&users));
     pair.source.delete(&restored, Some(marked), None, &none).expect("deletes");
     put(&pair.source, &restored, 2048, vec![8; 512]);
     let web = std::mem::replace(&mut pair.disk, restored.clone());
     // Nothing links the restored disk to the backup any more, though a snapshot of it seems to.
     assert_eq!(pair.try_run().expect_err("is foreign").code().name, "blob.foreign");
-    assert!(pair.snapshots(&pair.source, &restored).contains(&of_restored));
+    assert!(snapshots(&pair.source, &restored).contains(&of_restored));
     pair.disk = web;
     pair.run();
 }

@@ -10,7 +10,7 @@ use std::{
 
 use proptest::prelude::*;
 use strongroom_azure::{BlobPath, BlobWrite, ReadBlob};
-use strongroom_base::ByteRange;
+use strongroom_base::{ByteRange, Coded as _};
 use strongroom_storage_client::{
     Client, StorageClientError,
     incremental::{Backup, Place, Restore, restore, run},
@@ -20,7 +20,7 @@ use strongroom_storage_client::{
 use crate::{
     incremental::Pair,
     proxy::{Fate, Proxy},
-    server::{at, content, path, ranges},
+    server::{at, content, path, ranges, snapshots},
 };
 
 const PAGE: u64 = 512;
@@ -149,7 +149,9 @@ fn a_backup_that_is_killed_at_any_request_is_continued() {
                 assert!(number > 20, "a run has only {number} requests");
                 break;
             }
-            pair.check();
+            if pair.target.find(&pair.backup, None).expect("asks").is_some() {
+                pair.check();
+            }
             // Every other time the source changes before the run is continued.
             if number % 2 == 0 {
                 Change::Clear { at: number, pages: 3 }.apply(&pair.source, &pair.disk);
@@ -159,7 +161,7 @@ fn a_backup_that_is_killed_at_any_request_is_continued() {
             let report = pair.run();
             let newest = report.backups.last().expect("a backup");
             assert_eq!(newest.reason, None, "killed at {number}: {newest:?}");
-            let left = pair.snapshots(&pair.source, &pair.disk);
+            let left = snapshots(&pair.source, &pair.disk);
             assert_eq!(left, [newest.backup.source_snapshot], "killed at {number}");
         }
     }
@@ -205,10 +207,14 @@ fn a_restore_that_is_killed_at_any_request_is_continued() {
         let restored = restore(from, backup.snapshot, to, &Restore::default(), &work());
         pair.clock.leap(Duration::from_secs(61));
         if restored.is_err() {
-            pair.restore_to(backup.snapshot, &blob).expect("continues");
+            match pair.restore_to(backup.snapshot, &blob) {
+                Ok(_) => {}
+                // Only the last answer was lost.
+                Err(error) => assert_eq!(error.code().name, "blob.exists", "{number}: {error:?}"),
+            }
         }
         assert!(content(&pair.source, &blob, &ReadBlob::default()) == expected, "{number}");
-        assert_eq!(pair.snapshots(&pair.source, &blob).len(), 1, "killed at {number}");
+        assert_eq!(snapshots(&pair.source, &blob).len(), 1, "killed at {number}");
         assert_eq!(
             ranges(&pair.source, &blob, &ReadBlob::default()),
             ranges(&pair.target, &pair.backup, &at(backup.snapshot))
@@ -239,7 +245,7 @@ proptest! {
             }
             killed(&mut pair, &cut, number, arrives);
             if is_deleted && number % 5 == 0 {
-                for id in pair.snapshots(&pair.source, &pair.disk) {
+                for id in snapshots(&pair.source, &pair.disk) {
                     let none = BlobWrite::default();
                     pair.source.delete(&pair.disk, Some(id), None, &none).expect("deletes");
                 }

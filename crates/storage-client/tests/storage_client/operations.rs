@@ -158,7 +158,7 @@ fn the_service_copies_promotes_and_copies_incrementally() {
             let copy = client.properties(at, &ReadBlob::default()).expect("is there").copy;
             match copy.expect("was copied").status {
                 CopyStatus::Pending => {
-                    std::thread::park_timeout(std::time::Duration::from_millis(20))
+                    std::thread::park_timeout(std::time::Duration::from_millis(20));
                 }
                 status => return status,
             }

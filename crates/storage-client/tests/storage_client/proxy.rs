@@ -62,10 +62,6 @@ impl Proxy {
         self.requests.store(0, Ordering::SeqCst);
         *current = Box::new(rule);
     }
-
-    pub(crate) fn requests(&self) -> u64 {
-        self.requests.load(Ordering::SeqCst)
-    }
 }
 
 impl Drop for Proxy {

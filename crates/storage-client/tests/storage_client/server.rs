@@ -13,7 +13,8 @@ use std::{
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use strongroom_azure::{
-    BlobName, BlobPath, BlobWrite, ConnectionString, ContainerName, Metadata, ReadBlob, SnapshotId,
+    BlobEntry, BlobName, BlobPath, BlobWrite, ConnectionString, ContainerName, Metadata, ReadBlob,
+    SnapshotId,
 };
 use strongroom_base::{Clock, SystemClock, SystemEntropy};
 use strongroom_blobs::{AccountKind, Redundancy};
@@ -22,7 +23,7 @@ use strongroom_storage::{
     admin::{Command, Reply, execute},
     serve,
 };
-use strongroom_storage_client::{Client, NewPageBlob, Options, Patience, RangeQuery};
+use strongroom_storage_client::{BlobQuery, Client, NewPageBlob, Options, Patience, RangeQuery};
 use tokio::{runtime::Runtime, sync::watch, task::JoinHandle};
 
 /// The system's clock, except that a pause passes at once.
@@ -62,7 +63,7 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) keys: BTreeMap<String, String>,
     pub(crate) clock: Arc<Leaping>,
-    pub(crate) folder: tempfile::TempDir,
+    _folder: tempfile::TempDir,
 }
 
 impl Server {
@@ -107,7 +108,15 @@ impl Server {
         let serving = runtime.spawn(async move {
             serve(storage, serving, stopped).await.expect("serves");
         });
-        Self { runtime: Some(runtime), serving: Some(serving), stop, address, keys, clock, folder }
+        Self {
+            runtime: Some(runtime),
+            serving: Some(serving),
+            stop,
+            address,
+            keys,
+            clock,
+            _folder: folder,
+        }
     }
 
     /// A client of an account, at the server or at a proxy before it.
@@ -188,10 +197,25 @@ pub(crate) fn ranges(client: &Client, path: &BlobPath, read: &ReadBlob) -> Vec<(
 pub(crate) fn content(client: &Client, path: &BlobPath, read: &ReadBlob) -> Vec<u8> {
     let length = client.properties(path, read).expect("is there").length;
     let mut bytes = Vec::new();
-    while (bytes.len() as u64) < length {
-        let start = bytes.len() as u64;
+    while wide(bytes.len()) < length {
+        let start = wide(bytes.len());
         let range = strongroom_base::ByteRange::between(start, length.min(start + (4 << 20)));
         bytes.extend_from_slice(&client.get(path, read, range).expect("bytes"));
     }
     bytes
+}
+
+/// The snapshots of a blob, the oldest first.
+pub(crate) fn snapshots(client: &Client, blob: &BlobPath) -> Vec<SnapshotId> {
+    let query = BlobQuery { snapshots: true, ..BlobQuery::default() };
+    let listed = client.blobs(&blob.container, query).map(|entry| entry.expect("an entry"));
+    let of_blob = |entry| match entry {
+        BlobEntry::Blob(listed) if listed.name == blob.name.as_str() => listed.snapshot,
+        _ => None,
+    };
+    listed.filter_map(of_blob).collect()
+}
+
+pub(crate) fn wide(length: usize) -> u64 {
+    u64::try_from(length).expect("fits")
 }
