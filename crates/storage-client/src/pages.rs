@@ -163,9 +163,8 @@ impl Client {
             .query("comp", "page")
             .header("x-ms-page-write", "update")
             .header("x-ms-range", &header)
-            .headers([self.checksum_header(&body)])
             .headers(write_headers(write))
-            .body(body);
+            .content(body);
         let sent = if write.conditions.is_empty() { sent } else { sent.once() };
         let received = self.send(&sent)?;
         self.stamp(&received.headers)

@@ -293,11 +293,11 @@ impl Run<'_> {
                 Some(reason.to_owned()).filter(|why| !why.is_empty()),
             ))
         };
-        if self.source.client.is_azurite() || self.target.client.is_azurite() {
-            // It lists all pages as different, and none as cleared.
-            return all(is_empty, Method::Compared, "Azurite lists no differences");
-        }
         if let Some(anchor) = state.anchor(snapshot) {
+            if self.source.client.is_azurite() || self.target.client.is_azurite() {
+                // It lists all pages as different, and none as cleared.
+                return all(is_empty, Method::Compared, "Azurite lists no differences");
+            }
             return match self.missing_difference(anchor, snapshot)? {
                 None => Ok((Plan::Difference(anchor), Method::Incremental, None)),
                 Some(reason) => all(false, Method::Compared, &reason),
@@ -404,7 +404,8 @@ impl Run<'_> {
                 self.source.client.delete(self.source.blob, Some(id), None, &BlobWrite::default());
             match deleted {
                 Ok(()) => report.deleted_snapshots.push(id.to_string()),
-                Err(error) if error.is_not_found() => {}
+                // An earlier try has deleted it.
+                Err(error) if error.is_not_found() => report.deleted_snapshots.push(id.to_string()),
                 // The backup is made. The next run tries again.
                 Err(error) => {
                     tracing::warn!("{error}");

@@ -12,8 +12,9 @@ use strongroom_storage_client::{
     transfer::Work,
 };
 
-use crate::server::{
-    Leaping, Server, at, content, path, put, ranges, snapshots, take, wide, with_disk,
+use crate::{
+    proxy::{Fate, Proxy},
+    server::{Leaping, Server, at, content, path, put, ranges, snapshots, take, wide, with_disk},
 };
 
 const MIB: u64 = 1 << 20;
@@ -292,6 +293,30 @@ fn a_restored_disk_continues_the_backups() {
     assert_eq!((made.method, made.written_bytes), (Method::Incremental, 0));
     assert_eq!(pair.backups().len(), 4);
     assert_eq!(snapshots(&pair.source, &pair.disk).len(), 1);
+}
+
+#[test]
+fn lost_requests_lost_answers_and_a_busy_server_do_not_matter() {
+    let mut pair = Pair::new("acct", 4 * MIB);
+    let proxies = [Proxy::before(pair.from.address), Proxy::before(pair.to.address)];
+    for proxy in &proxies {
+        proxy.rule(|number| match number % 5 {
+            1 => Fate::IsLost,
+            2 => Fate::AnswerIsLost,
+            4 => Fate::IsBusy,
+            _ => Fate::Passes,
+        });
+    }
+    let direct = pair.source.clone();
+    pair.source = pair.from.client_at("acct", proxies[0].address, 8);
+    pair.target = pair.to.client_at("acct", proxies[1].address, 8);
+    for round in 0..8_u8 {
+        put(&direct, &pair.disk, u64::from(round) * 4096, vec![round + 1; 1 << 20]);
+        clear(&direct, &pair.disk, u64::from(round) * 512, u64::from(round) * 512 + 512);
+        pair.run();
+        assert_eq!(snapshots(&direct, &pair.disk).len(), 1);
+    }
+    assert_eq!(pair.backups().len(), 8);
 }
 
 /// A blob that is made of a snapshot has its metadata, and hands it on to snapshots that users take.

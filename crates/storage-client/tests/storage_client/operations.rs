@@ -175,6 +175,7 @@ fn the_service_copies_promotes_and_copies_incrementally() {
     assert_eq!(none.code().name, "blob.conflict");
 
     let incremental = path("disks", "incremental");
+    let source = client.incremental_url(&disk, first).expect("a URL");
     client.incremental_copy(&source, &incremental).expect("begins");
     assert_eq!(wait(&incremental), CopyStatus::Success);
     let made = client.properties(&incremental, &ReadBlob::default()).expect("is there");
