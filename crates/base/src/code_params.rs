@@ -166,7 +166,7 @@ pub(crate) const PARAMS: &[(&str, &[&str])] = &[
     ("storage.format", &["reason"]),
     ("storage.damaged", &["reason"]),
     ("storage.stopped", &["reason"]),
-    ("storage.unavailable", &["action", "resource", "endpoint"]),
+    ("storage.unavailable", &["action", "endpoint", "resource", "service_code", "status"]),
     ("storage.untrusted", &["endpoint", "reason"]),
     ("storage.denied", &["action", "resource", "service_code", "status"]),
     ("storage.protocol", &["endpoint", "reason"]),

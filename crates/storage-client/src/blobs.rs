@@ -235,7 +235,8 @@ impl Client {
         id.ok_or_else(|| self.senseless("there is no id of a snapshot in it"))
     }
 
-    /// Deletes a blob or a snapshot. A blob with snapshots is deleted only with `snapshots`.
+    /// Deletes a blob or a snapshot. A blob with snapshots is deleted only with `snapshots`. A snapshot that is not found
+    /// may have been deleted by an earlier try.
     pub fn delete(
         &self,
         path: &BlobPath,
@@ -244,15 +245,16 @@ impl Client {
         write: &BlobWrite,
     ) -> Result<(), StorageClientError> {
         let resource = Resource::Blob(path.clone());
-        let snapshots = snapshots.map(|snapshots| match snapshots {
+        let with_snapshots = snapshots.map(|snapshots| match snapshots {
             DeleteSnapshots::Include => "include",
             DeleteSnapshots::Only => "only",
         });
         let sent = Sent::new("delete", Method::Delete, &resource)
             .maybe_query("snapshot", snapshot)
-            .maybe("x-ms-delete-snapshots", snapshots)
-            .headers(write_headers(write))
-            .once();
+            .maybe("x-ms-delete-snapshots", with_snapshots)
+            .headers(write_headers(write));
+        // The id of a snapshot is never given to another.
+        let sent = if snapshot.is_some() { sent } else { sent.once() };
         self.send(&sent).map(|_| ())
     }
 

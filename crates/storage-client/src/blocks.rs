@@ -20,9 +20,8 @@ impl Client {
         let sent = Sent::new("create the block blob", Method::Put, &resource)
             .header("x-ms-blob-type", "BlockBlob")
             .headers(metadata.to_headers())
-            .headers([self.checksum_header(&body)])
             .headers(write_headers(write))
-            .body(body);
+            .content(body);
         let sent = if write.conditions.is_empty() { sent } else { sent.once() };
         let received = self.send(&sent)?;
         self.stamp(&received.headers)
@@ -39,8 +38,7 @@ impl Client {
         let sent = Sent::new("write a block of", Method::Put, &resource)
             .query("comp", "block")
             .query("blockid", &id)
-            .headers([self.checksum_header(&body)])
-            .body(body);
+            .content(body);
         self.send(&sent).map(|_| ())
     }
 
@@ -61,7 +59,7 @@ impl Client {
             .query("comp", "blocklist")
             .headers(metadata.to_headers())
             .headers(write_headers(write))
-            .body(BlockLookup::list_to_xml(&list).into());
+            .xml(BlockLookup::list_to_xml(&list));
         let sent = if write.conditions.is_empty() { sent } else { sent.once() };
         let received = self.send(&sent)?;
         self.stamp(&received.headers)

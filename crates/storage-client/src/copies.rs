@@ -1,5 +1,6 @@
 //! Copies that the service makes itself.
 
+use jiff::SignedDuration;
 use strongroom_azure::{
     BlobPath, BlobWrite, CopyStatus, LeaseId, Metadata, Method, Overrides, Resource, Sas, SasKind,
     SasResource, Secret, ServiceSas, SnapshotId, SourceUrl,
@@ -31,23 +32,41 @@ impl Client {
         path: &BlobPath,
         snapshot: Option<SnapshotId>,
     ) -> Result<SourceUrl, StorageClientError> {
+        let resource = if snapshot.is_some() { SasResource::Snapshot } else { SasResource::Blob };
+        self.source_url(path, snapshot, Some(resource))
+    }
+
+    /// The URL of a snapshot for an incremental copy: its signature is that of the blob, as Azure wants it.
+    pub fn incremental_url(
+        &self,
+        path: &BlobPath,
+        snapshot: SnapshotId,
+    ) -> Result<SourceUrl, StorageClientError> {
+        self.source_url(path, Some(snapshot), Some(SasResource::Blob))
+    }
+
+    /// A URL with a signature for `signed`, if there is a key to sign with.
+    fn source_url(
+        &self,
+        path: &BlobPath,
+        snapshot: Option<SnapshotId>,
+        signed: Option<SasResource>,
+    ) -> Result<SourceUrl, StorageClientError> {
         let resource = Resource::Blob(path.clone());
         let id = snapshot.map(|snapshot| snapshot.to_string());
         let query: Vec<_> = id.iter().map(|id| ("snapshot", id.as_str())).collect();
         let plain = self.connection.primary.url(&self.connection.primary.target(&resource, &query));
-        let signature = match (&self.connection.secret, &self.connection.account) {
-            (Secret::Key(key), Some(account)) => {
-                let kind = SasKind::Service(ServiceSas {
-                    // That of the blob is valid for its snapshots, too, and incremental copies need it.
-                    resource: SasResource::Blob,
-                    policy: None,
-                    overrides: Overrides::default(),
-                });
-                let until = self.clock.now() + jiff::SignedDuration::from_hours(SIGNATURE_HOURS);
-                Sas::new(kind, "r", until).sign(account, key, &resource, None)
+        let signature = match (&self.connection.secret, &self.connection.account, signed) {
+            (Secret::Key(key), Some(account), Some(signed)) => {
+                let of = snapshot.filter(|_| signed == SasResource::Snapshot);
+                let overrides = Overrides::default();
+                let kind =
+                    SasKind::Service(ServiceSas { resource: signed, policy: None, overrides });
+                let until = self.clock.now() + SignedDuration::from_hours(SIGNATURE_HOURS);
+                Sas::new(kind, "r", until).sign(account, key, &resource, of)
             }
-            (Secret::Sas(sas), _) => Some(sas.to_string()),
-            (Secret::Key(_) | Secret::Nothing, _) => None,
+            (Secret::Sas(sas), ..) => Some(sas.to_string()),
+            (Secret::Key(_) | Secret::Nothing, ..) => None,
         };
         let joint = if query.is_empty() { '?' } else { '&' };
         let url = match signature {
@@ -86,7 +105,8 @@ impl Client {
         snapshot: SnapshotId,
         write: &BlobWrite,
     ) -> Result<Copied, StorageClientError> {
-        let source = self.signed_url(path, Some(snapshot))?;
+        // The key that signs the request permits to read within the account.
+        let source = self.source_url(path, Some(snapshot), None)?;
         self.copy(&source, path, &Metadata::default(), write)
     }
 

@@ -114,6 +114,7 @@ pub(crate) struct Sent<'a> {
     query: Vec<(&'static str, String)>,
     headers: Vec<(String, String)>,
     body: Bytes,
+    has_checksum: bool,
     is_repeatable: bool,
     limit: usize,
 }
@@ -128,6 +129,7 @@ impl<'a> Sent<'a> {
             query: Vec::new(),
             headers: Vec::new(),
             body: Bytes::new(),
+            has_checksum: false,
             is_repeatable: true,
             limit: MAX_XML,
         }
@@ -174,10 +176,16 @@ impl<'a> Sent<'a> {
         self
     }
 
+    /// A body whose checksum the service checks.
     #[must_use]
-    pub(crate) fn body(mut self, body: Bytes) -> Self {
-        self.body = body;
-        self
+    pub(crate) fn content(self, body: Bytes) -> Self {
+        Self { body, has_checksum: true, ..self }
+    }
+
+    /// A body that is XML.
+    #[must_use]
+    pub(crate) fn xml(self, body: Vec<u8>) -> Self {
+        Self { body: body.into(), ..self }
     }
 
     /// The longest answer.
@@ -315,6 +323,9 @@ impl Client {
         let mut headers = sent.headers.clone();
         if sent.method == Method::Put {
             headers.push(("content-length".to_owned(), sent.body.len().to_string()));
+        }
+        if sent.has_checksum {
+            headers.push(self.checksum_header(&sent.body));
         }
         let query: Vec<(&str, &str)> =
             sent.query.iter().map(|(name, value)| (*name, value.as_str())).collect();

@@ -4,8 +4,9 @@ use std::{num::NonZeroU32, vec};
 
 use bytes::Bytes;
 use strongroom_azure::{
-    BlobHeaders, BlobPath, BlobWrite, Checksum, ListedRange, MAX_PUT_PAGE, Metadata, Method,
-    PageList, ReadBlob, Resource, SnapshotId, SourceUrl, Stamp, range_header,
+    BlobHeaders, BlobPath, BlobProperties, BlobWrite, Checksum, Code, Conditions, ListedRange,
+    MAX_PUT_PAGE, Metadata, Method, PageList, ReadBlob, Resource, SnapshotId, SourceUrl, Stamp,
+    Tags, range_header,
 };
 use strongroom_base::ByteRange;
 
@@ -102,6 +103,35 @@ impl Client {
         blob: &NewPageBlob,
         write: &BlobWrite,
     ) -> Result<Stamp, StorageClientError> {
+        self.send_new(path, blob, write, write.conditions.is_empty())
+    }
+
+    /// Creates a page blob that does not exist. One that does is good, too, if `is_it` says that it was created for the
+    /// same purpose: by an earlier try, or by an earlier run.
+    pub(crate) fn create_or_find(
+        &self,
+        path: &BlobPath,
+        blob: &NewPageBlob,
+        is_it: impl Fn(&BlobProperties) -> bool,
+    ) -> Result<(), StorageClientError> {
+        let conditions = Conditions { if_none_match: Some(Tags::Any), ..Conditions::default() };
+        match self.send_new(path, blob, &BlobWrite { conditions, lease: None }, true) {
+            Ok(_) => Ok(()),
+            Err(error) if error.service() == Some(Code::BlobAlreadyExists) => {
+                let found = self.find(path, None)?;
+                found.filter(is_it).map(|_| ()).ok_or(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn send_new(
+        &self,
+        path: &BlobPath,
+        blob: &NewPageBlob,
+        write: &BlobWrite,
+        is_repeatable: bool,
+    ) -> Result<Stamp, StorageClientError> {
         let resource = Resource::Blob(path.clone());
         let sent = Sent::new("create the page blob", Method::Put, &resource)
             .header("x-ms-blob-type", "PageBlob")
@@ -109,7 +139,7 @@ impl Client {
             .maybe("x-ms-blob-content-type", blob.headers.content_type.as_deref())
             .headers(blob.metadata.to_headers())
             .headers(write_headers(write));
-        let sent = if write.conditions.is_empty() { sent } else { sent.once() };
+        let sent = if is_repeatable { sent } else { sent.once() };
         let received = self.send(&sent)?;
         self.stamp(&received.headers)
     }
@@ -133,9 +163,8 @@ impl Client {
             .query("comp", "page")
             .header("x-ms-page-write", "update")
             .header("x-ms-range", &header)
-            .headers([self.checksum_header(&body)])
             .headers(write_headers(write))
-            .body(body);
+            .content(body);
         let sent = if write.conditions.is_empty() { sent } else { sent.once() };
         let received = self.send(&sent)?;
         self.stamp(&received.headers)

@@ -6,7 +6,7 @@ use strongroom_base::Stage;
 use super::{
     Place, RestoreReport, find,
     names::{BACKUP, RESTORED, RESTORING, name, new_run, with},
-    run::{Through, if_absent, take},
+    run::{Through, take},
     state::snapshots,
 };
 use crate::{
@@ -95,14 +95,8 @@ fn begin(
     }
     let metadata = with(&options.metadata, &[(RESTORING, mark)])?;
     let blob = NewPageBlob { length: size, metadata, ..NewPageBlob::default() };
-    match to.client.create_page_blob(to.blob, &blob, &if_absent()) {
-        Ok(_) => Ok(false),
-        Err(error) if error.may_be_done() => match to.client.find(to.blob, None)? {
-            Some(found) if is_ours(&found) => Ok(false),
-            _ => Err(error),
-        },
-        Err(error) => Err(error),
-    }
+    to.client.create_or_find(to.blob, &blob, is_ours)?;
+    Ok(false)
 }
 
 /// Takes the snapshot from which the next backup continues, unless an earlier attempt has.

@@ -1,8 +1,8 @@
 //! A run of an incremental backup.
 
 use strongroom_azure::{
-    BlobProperties, BlobType, BlobWrite, Code, Conditions, Metadata, SnapshotId, Tags, http_date,
-    iso_date, parse_http_date,
+    BlobProperties, BlobType, BlobWrite, Code, Metadata, SnapshotId, http_date, iso_date,
+    parse_http_date,
 };
 use strongroom_base::Stage;
 
@@ -12,13 +12,16 @@ use super::{
         BACKUP, COMPLETE, FILLING, MOMENT, OLD, RUN, SNAPSHOT, SOURCE, STATE, joined, name,
         new_run, with,
     },
-    state::{Anchor, State, snapshots},
+    state::{Anchor, State, Taken, snapshots},
 };
 use crate::{
     Client, Held, NewPageBlob, RangeQuery, StorageClientError,
     blobs::of_snapshot,
     transfer::{Copying, Counts, Work, apply, equalise, millis, repair},
 };
+
+/// How often a snapshot is tried of which it is not known whether it was taken.
+const TRIES: u32 = 3;
 
 /// By whom pages are copied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,20 +104,7 @@ fn ensure_target(source: Place<'_>, target: Place<'_>) -> Result<(), StorageClie
         metadata: with(&Metadata::default(), &[(SOURCE, &own_name)])?,
         ..NewPageBlob::default()
     };
-    match target.client.create_page_blob(target.blob, &blob, &if_absent()) {
-        Ok(_) => Ok(()),
-        // Another run may have created it, or the answer was lost.
-        Err(error) if error.service() == Some(Code::BlobAlreadyExists) || error.may_be_done() => {
-            target.client.properties(target.blob, &of_snapshot(None)).map(|_| ())
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// A write that creates and never replaces.
-pub(super) fn if_absent() -> BlobWrite {
-    let conditions = Conditions { if_none_match: Some(Tags::Any), ..Conditions::default() };
-    BlobWrite { conditions, lease: None }
+    target.client.create_or_find(target.blob, &blob, |_| true)
 }
 
 /// Takes a snapshot with metadata that names the run. If it is not known whether it was taken, looks.
@@ -127,15 +117,24 @@ pub(super) fn take(
     let moment = place.client.moment(place.blob)?;
     let own: Vec<_> = own.iter().copied().chain([(RUN, run), (MOMENT, &moment)]).collect();
     let metadata = with(&Metadata::default(), &own)?;
-    match place.client.snapshot(place.blob, &metadata, write) {
-        Err(error) if error.may_be_done() => {
-            let taken = snapshots(place.client, place.blob)?;
-            let is_it = |taken: &Metadata| {
-                taken.get(RUN) == Some(run) && taken.get(MOMENT) == Some(&moment)
-            };
-            taken.iter().find(|taken| is_it(&taken.metadata)).map(|taken| taken.id).ok_or(error)
+    let mut tries = 1;
+    loop {
+        let error = match place.client.snapshot(place.blob, &metadata, write) {
+            Err(error) if error.may_be_done() => error,
+            taken => return taken,
+        };
+        let is_it = |taken: &Taken| {
+            let value = |name: &str| taken.metadata.get(name);
+            value(RUN) == Some(run) && value(MOMENT) == Some(&moment)
+        };
+        if let Some(taken) = snapshots(place.client, place.blob)?.iter().find(|taken| is_it(taken))
+        {
+            return Ok(taken.id);
         }
-        taken => taken,
+        if tries == TRIES {
+            return Err(error);
+        }
+        tries += 1;
     }
 }
 
@@ -294,11 +293,11 @@ impl Run<'_> {
                 Some(reason.to_owned()).filter(|why| !why.is_empty()),
             ))
         };
-        if self.source.client.is_azurite() || self.target.client.is_azurite() {
-            // It lists all pages as different, and none as cleared.
-            return all(is_empty, Method::Compared, "Azurite lists no differences");
-        }
         if let Some(anchor) = state.anchor(snapshot) {
+            if self.source.client.is_azurite() || self.target.client.is_azurite() {
+                // It lists all pages as different, and none as cleared.
+                return all(is_empty, Method::Compared, "Azurite lists no differences");
+            }
             return match self.missing_difference(anchor, snapshot)? {
                 None => Ok((Plan::Difference(anchor), Method::Incremental, None)),
                 Some(reason) => all(false, Method::Compared, &reason),
@@ -405,7 +404,8 @@ impl Run<'_> {
                 self.source.client.delete(self.source.blob, Some(id), None, &BlobWrite::default());
             match deleted {
                 Ok(()) => report.deleted_snapshots.push(id.to_string()),
-                Err(error) if error.is_not_found() => {}
+                // An earlier try has deleted it.
+                Err(error) if error.is_not_found() => report.deleted_snapshots.push(id.to_string()),
                 // The backup is made. The next run tries again.
                 Err(error) => {
                     tracing::warn!("{error}");

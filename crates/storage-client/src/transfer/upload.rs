@@ -108,22 +108,16 @@ fn begin(
     let headers =
         BlobHeaders { content_type: options.content_type.clone(), ..BlobHeaders::default() };
     let blob = NewPageBlob { length: size, metadata, headers };
-    // What was found is replaced, and nothing that came meanwhile.
-    let conditions = match found {
+    match found {
         Some(found) if options.overwrites => {
-            Conditions { if_match: Some(Tags::One(found.stamp.etag)), ..Conditions::default() }
+            // What was found is replaced, and nothing that came meanwhile.
+            let tag = Tags::One(found.stamp.etag);
+            let conditions = Conditions { if_match: Some(tag), ..Conditions::default() };
+            client.create_page_blob(to, &blob, &BlobWrite { conditions, lease: None })?;
         }
-        _ => Conditions { if_none_match: Some(Tags::Any), ..Conditions::default() },
-    };
-    let write = BlobWrite { conditions, lease: None };
-    match client.create_page_blob(to, &blob, &write) {
-        Ok(_) => Ok(false),
-        Err(error) if error.may_be_done() => match client.find(to, None)? {
-            Some(found) if is_ours(&found) => Ok(false),
-            _ => Err(error),
-        },
-        Err(error) => Err(error),
+        _ => client.create_or_find(to, &blob, is_ours)?,
     }
+    Ok(false)
 }
 
 struct Sending<'a> {

@@ -1,8 +1,8 @@
 //! Each operation, and what comes back.
 
 use strongroom_azure::{
-    BlobEntry, BlobHeaders, BlobWrite, Code, Conditions, CopyStatus, DeleteSnapshots, LeaseAction, LeaseDuration,
-    Metadata, ReadBlob, Tags,
+    BlobEntry, BlobHeaders, BlobWrite, Code, Conditions, CopyStatus, DeleteSnapshots, LeaseAction,
+    LeaseDuration, Metadata, ReadBlob, Tags,
 };
 use strongroom_base::{ByteRange, Coded as _};
 use strongroom_storage_client::{BlobQuery, Client, Location, NewPageBlob, Options, RangeQuery};
@@ -28,7 +28,10 @@ fn containers_are_created_listed_shown_and_deleted() {
     assert_eq!(listed, ["one", "other"].map(|name| (name.to_owned(), Some(name.to_owned()))));
     let again = client.create_container(&container("one"), &Metadata::default());
     let again = again.expect_err("is there");
-    assert_eq!((again.service(), again.code().name), (Some(Code::ContainerAlreadyExists), "container.exists"));
+    assert_eq!(
+        (again.service(), again.code().name),
+        (Some(Code::ContainerAlreadyExists), "container.exists")
+    );
     let shown = client.container(&container("two")).expect("is there");
     assert_eq!(shown.metadata.get("of"), Some("two"));
     client.delete_container(&container("two")).expect("deletes");
@@ -53,7 +56,11 @@ fn pages_are_written_cleared_read_and_listed() {
         [(0, 512), (1024, 4 << 20), (6 << 20, (6 << 20) + 512)]
     );
     assert_eq!(ranges(&client, &disk, &at(first)), [(0, 4 << 20)]);
-    let query = RangeQuery { previous: Some(first), page: std::num::NonZeroU32::new(1), ..RangeQuery::default() };
+    let query = RangeQuery {
+        previous: Some(first),
+        page: std::num::NonZeroU32::new(1),
+        ..RangeQuery::default()
+    };
     let difference: Vec<_> = client
         .pages(&disk, query)
         .map(|listed| listed.expect("a range"))
@@ -150,7 +157,9 @@ fn the_service_copies_promotes_and_copies_incrementally() {
         for _ in 0..500 {
             let copy = client.properties(at, &ReadBlob::default()).expect("is there").copy;
             match copy.expect("was copied").status {
-                CopyStatus::Pending => std::thread::park_timeout(std::time::Duration::from_millis(20)),
+                CopyStatus::Pending => {
+                    std::thread::park_timeout(std::time::Duration::from_millis(20));
+                }
                 status => return status,
             }
         }
@@ -166,6 +175,7 @@ fn the_service_copies_promotes_and_copies_incrementally() {
     assert_eq!(none.code().name, "blob.conflict");
 
     let incremental = path("disks", "incremental");
+    let source = client.incremental_url(&disk, first).expect("a URL");
     client.incremental_copy(&source, &incremental).expect("begins");
     assert_eq!(wait(&incremental), CopyStatus::Success);
     let made = client.properties(&incremental, &ReadBlob::default()).expect("is there");
@@ -175,7 +185,10 @@ fn the_service_copies_promotes_and_copies_incrementally() {
     client
         .put_pages_from(&copy, ByteRange::between(0, 512), &url, &BlobWrite::default())
         .expect("copies pages");
-    assert_eq!(content(&client, &copy, &ReadBlob::default()), content(&client, &disk, &ReadBlob::default()));
+    assert_eq!(
+        content(&client, &copy, &ReadBlob::default()),
+        content(&client, &disk, &ReadBlob::default())
+    );
 
     client.promote(&disk, first, &BlobWrite::default()).expect("promotes");
     assert_eq!(wait(&disk), CopyStatus::Success);
@@ -191,7 +204,11 @@ fn a_url_with_a_signature_is_enough_to_read() {
     let location = Location::parse(url.as_str()).expect("a location");
     assert_eq!(location.resource, strongroom_azure::Resource::Blob(disk.clone()));
     let clock = server.clock.clone();
-    let options = Options::new(location.connection, clock, std::sync::Arc::new(strongroom_base::SystemEntropy));
+    let options = Options::new(
+        location.connection,
+        clock,
+        std::sync::Arc::new(strongroom_base::SystemEntropy),
+    );
     let guest = Client::new(options).expect("a client");
     assert_eq!(guest.properties(&disk, &ReadBlob::default()).expect("reads").length, 512);
     let denied = guest.put_pages(&disk, 0, vec![1; 512].into(), &BlobWrite::default());

@@ -62,10 +62,6 @@ impl Proxy {
         self.requests.store(0, Ordering::SeqCst);
         *current = Box::new(rule);
     }
-
-    pub(crate) fn requests(&self) -> u64 {
-        self.requests.load(Ordering::SeqCst)
-    }
 }
 
 impl Drop for Proxy {
@@ -113,7 +109,8 @@ fn message(from: &mut BufReader<TcpStream>, is_answer_of_head: bool) -> Option<V
     Some(bytes)
 }
 
-const BUSY: &[u8] = b"HTTP/1.1 503 Busy\r\nx-ms-error-code: ServerBusy\r\ncontent-length: 0\r\n\r\n";
+const BUSY: &[u8] =
+    b"HTTP/1.1 503 Busy\r\nx-ms-error-code: ServerBusy\r\ncontent-length: 0\r\n\r\n";
 
 fn connection(client: TcpStream, server: SocketAddr, count: &AtomicU64, rule: &Mutex<Rule>) {
     let Ok(upstream) = TcpStream::connect(server) else { return };

@@ -12,7 +12,10 @@ use std::{
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
-use strongroom_azure::{BlobName, BlobPath, BlobWrite, ConnectionString, ContainerName, Metadata, ReadBlob, SnapshotId};
+use strongroom_azure::{
+    BlobEntry, BlobName, BlobPath, BlobWrite, ConnectionString, ContainerName, Metadata, ReadBlob,
+    SnapshotId,
+};
 use strongroom_base::{Clock, SystemClock, SystemEntropy};
 use strongroom_blobs::{AccountKind, Redundancy};
 use strongroom_storage::{
@@ -20,7 +23,7 @@ use strongroom_storage::{
     admin::{Command, Reply, execute},
     serve,
 };
-use strongroom_storage_client::{Client, NewPageBlob, Options, Patience, RangeQuery};
+use strongroom_storage_client::{BlobQuery, Client, NewPageBlob, Options, Patience, RangeQuery};
 use tokio::{runtime::Runtime, sync::watch, task::JoinHandle};
 
 /// The system's clock, except that a pause passes at once.
@@ -69,7 +72,14 @@ impl Server {
     }
 
     pub(crate) fn start_at(clock: Arc<Leaping>) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
+        Self::start_with(clock, tempfile::tempdir().expect("a folder"), None)
+    }
+
+    pub(crate) fn start_with(
+        clock: Arc<Leaping>,
+        folder: tempfile::TempDir,
+        certificate: Option<Arc<strongroom_http::Shown>>,
+    ) -> Self {
         let options = strongroom_storage::Options::new(clock.clone(), Arc::new(SystemEntropy));
         let storage = Storage::open(folder.path(), options).expect("opens");
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -80,6 +90,7 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let (serving, address) =
             runtime.block_on(Serve::plain(([127, 0, 0, 1], 0).into())).expect("listens");
+        let serving = Serve { certificate, ..serving };
         let mut keys = BTreeMap::new();
         for (name, kind) in [("acct", AccountKind::Standard), ("prem", AccountKind::Premium)] {
             let create = Command::Create {
@@ -97,21 +108,31 @@ impl Server {
         let serving = runtime.spawn(async move {
             serve(storage, serving, stopped).await.expect("serves");
         });
-        Self { runtime: Some(runtime), serving: Some(serving), stop, address, keys, clock, _folder: folder }
+        Self {
+            runtime: Some(runtime),
+            serving: Some(serving),
+            stop,
+            address,
+            keys,
+            clock,
+            _folder: folder,
+        }
     }
 
     /// A client of an account, at the server or at a proxy before it.
     pub(crate) fn client_at(&self, account: &str, address: SocketAddr, tries: u32) -> Client {
-        let text = format!(
-            "AccountName={account};AccountKey={};BlobEndpoint=http://{address}/{account}",
-            self.keys[account]
-        );
-        let connection = ConnectionString::parse(&text).expect("a connection string");
+        let connection = self.connection(account, &format!("http://{address}/{account}"));
         let patience = Patience { tries, ..Patience::default() };
         let clock: Arc<dyn Clock> = self.clock.clone();
         let options =
             Options { patience, ..Options::new(connection, clock, Arc::new(SystemEntropy)) };
         Client::new(options).expect("a client")
+    }
+
+    pub(crate) fn connection(&self, account: &str, endpoint: &str) -> ConnectionString {
+        let key = &self.keys[account];
+        let text = format!("AccountName={account};AccountKey={key};BlobEndpoint={endpoint}");
+        ConnectionString::parse(&text).expect("a connection string")
     }
 
     pub(crate) fn client(&self, account: &str) -> Client {
@@ -176,10 +197,25 @@ pub(crate) fn ranges(client: &Client, path: &BlobPath, read: &ReadBlob) -> Vec<(
 pub(crate) fn content(client: &Client, path: &BlobPath, read: &ReadBlob) -> Vec<u8> {
     let length = client.properties(path, read).expect("is there").length;
     let mut bytes = Vec::new();
-    while (bytes.len() as u64) < length {
-        let start = bytes.len() as u64;
+    while wide(bytes.len()) < length {
+        let start = wide(bytes.len());
         let range = strongroom_base::ByteRange::between(start, length.min(start + (4 << 20)));
         bytes.extend_from_slice(&client.get(path, read, range).expect("bytes"));
     }
     bytes
+}
+
+/// The snapshots of a blob, the oldest first.
+pub(crate) fn snapshots(client: &Client, blob: &BlobPath) -> Vec<SnapshotId> {
+    let query = BlobQuery { snapshots: true, ..BlobQuery::default() };
+    let listed = client.blobs(&blob.container, query).map(|entry| entry.expect("an entry"));
+    let of_blob = |entry| match entry {
+        BlobEntry::Blob(listed) if listed.name == blob.name.as_str() => listed.snapshot,
+        _ => None,
+    };
+    listed.filter_map(of_blob).collect()
+}
+
+pub(crate) fn wide(length: usize) -> u64 {
+    u64::try_from(length).expect("fits")
 }

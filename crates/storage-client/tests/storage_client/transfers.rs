@@ -1,11 +1,17 @@
 //! Files up and down.
 
-use std::{fs::File, os::unix::fs::{FileExt as _, MetadataExt as _}, path::Path, sync::Arc};
+use std::{
+    fs::File,
+    os::unix::fs::{FileExt as _, MetadataExt as _},
+    path::Path,
+    sync::Arc,
+};
 
 use strongroom_azure::{BlobWrite, Metadata, ReadBlob};
-use strongroom_base::{Cancel, Coded as _};
+use strongroom_base::{Cancel, Clock as _, Coded as _, SystemClock, SystemEntropy};
+use strongroom_http::{CertificateFiles, Shown, ensure};
 use strongroom_storage_client::{
-    Client, StorageClientError,
+    Client, Options, Patience, StorageClientError, Trust,
     transfer::{Download, Upload, Work, download, upload},
 };
 
@@ -21,7 +27,8 @@ fn sparse(folder: &Path) -> std::path::PathBuf {
     let path = folder.join("disk.raw");
     let file = File::create(&path).expect("creates");
     file.set_len(64 * MIB).expect("sets");
-    for (at, length, byte) in [(0, 512, 1), (9 * MIB, 5 * MIB + 512, 2), (64 * MIB - 4096, 4096, 3)] {
+    for (at, length, byte) in [(0, 512, 1), (9 * MIB, 5 * MIB + 512, 2), (64 * MIB - 4096, 4096, 3)]
+    {
         file.write_all_at(&vec![byte; usize::try_from(length).expect("fits")], at).expect("writes");
     }
     path
@@ -79,7 +86,8 @@ fn an_upload_does_not_replace_what_is_there() {
     upload(&client, &file, &disk, &options, &Work::default()).expect("replaces");
     assert_eq!(content(&client, &disk, &ReadBlob::default()), std::fs::read(&file).expect("reads"));
     std::fs::write(&file, b"x").expect("writes");
-    let refused = upload(&client, &file, &path("disks", "new"), &Upload::default(), &Work::default());
+    let refused =
+        upload(&client, &file, &path("disks", "new"), &Upload::default(), &Work::default());
     assert_eq!(refused.expect_err("is no disk").code().name, "blob.type");
 }
 
@@ -175,11 +183,22 @@ fn work_stops_on_request() {
 }
 
 #[test]
-fn the_certificate_that_a_server_makes_is_trusted_when_it_is_named() {
-    use strongroom_http as http;
+fn the_certificate_of_a_server_is_trusted_when_it_is_named() {
     let folder = tempfile::tempdir().expect("a folder");
-    let files = http::CertificateFiles::in_folder(folder.path());
-    http::ensure(&files, &["localhost".to_owned(), "127.0.0.1".to_owned()], strongroom_base::Clock::now(&strongroom_base::SystemClock))
-        .expect("makes");
-    let _ = Arc::new(files);
+    let files = CertificateFiles::own(folder.path());
+    let certificate = folder.path().join("certificate.pem");
+    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+    ensure(&files, &names, SystemClock.now()).expect("makes a certificate");
+    let shown = Shown::new(files).expect("reads it");
+    let server = Server::start_with(Arc::default(), folder, Some(shown));
+    let connection = server.connection("acct", &format!("https://{}/acct", server.address));
+    let client = |trust: Trust| {
+        let options =
+            Options::new(connection.clone(), server.clock.clone(), Arc::new(SystemEntropy));
+        let patience = Patience { tries: 1, ..Patience::default() };
+        Client::new(Options { trust, patience, ..options }).expect("a client")
+    };
+    container(&client(Trust::CaFile(certificate)));
+    let refused = client(Trust::System).container(&path("disks", "x").container);
+    assert_eq!(refused.expect_err("is not trusted").code().name, "storage.untrusted");
 }
