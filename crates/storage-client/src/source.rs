@@ -76,7 +76,9 @@ fn difference(
         match range {
             Ok(listed) => ranges.push(listed.range),
             // The blob was created again, or the service has no differences.
-            Err(error) if matches!(error.refused().map(|it| it.failure.status), Some(409 | 501)) => {
+            Err(error)
+                if matches!(error.refused().map(|it| it.failure.status), Some(409 | 501)) =>
+            {
                 return Ok(None);
             }
             Err(error) => return Err(error),

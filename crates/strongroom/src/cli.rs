@@ -6,6 +6,8 @@ use crate::{
     args::GlobalArgs,
     commands::{
         backup::BackupArgs,
+        blob::BlobCommand,
+        container::ContainerCommand,
         errors::ErrorsArgs,
         guard::GuardArgs,
         module::ModuleArgs,
@@ -26,8 +28,6 @@ use crate::{
             protection::ProtectionCommand,
             status::{ServerCommand, StatusArgs},
         },
-        blob::BlobCommand,
-        container::ContainerCommand,
         storage::StorageCommand,
         vault::VaultCommand,
         vm::VmCommand,

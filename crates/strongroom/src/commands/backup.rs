@@ -9,7 +9,6 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use strongroom_base::PointId;
 use strongroom_disk::{ChangedRanges, DiskError, OpenOptions, open_source};
 use strongroom_engine::{BackupDisk, BackupReport, BackupRequest, CleanCheck, Deltas};
 use strongroom_format::Consistency;
@@ -183,7 +182,9 @@ impl BackupArgs {
             ));
         }
         let mut names = std::collections::BTreeSet::new();
-        if let Some(name) = self.disks.iter().map(NamedSource::name).find(|name| !names.insert(*name)) {
+        if let Some(name) =
+            self.disks.iter().map(NamedSource::name).find(|name| !names.insert(*name))
+        {
             return Err(Failure::usage(format!("--disk names disk {name} twice")));
         }
         let vault = open_vault(context, &self.open, None)?;

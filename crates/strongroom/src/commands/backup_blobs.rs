@@ -206,7 +206,9 @@ impl Blobs {
         let disk = SnapshotDisk::open(client, path, snapshot, taken.since)?;
         let mut notes = Vec::new();
         if taken.since.is_some() && disk.changed().is_none() {
-            notes.push("the service lists no difference from the last snapshot: all was read".to_owned());
+            notes.push(
+                "the service lists no difference from the last snapshot: all was read".to_owned(),
+            );
         }
         let location = taken.location();
         Ok(BackupDisk {
@@ -266,7 +268,8 @@ fn connection(accounts: &BlobAccountArgs) -> Result<Option<String>, Failure> {
 
 /// The metadata that names a vault, an item and a disk. Metadata is ASCII.
 fn mark(vault: &Vault, item: &str, disk: &str) -> Result<Metadata, Failure> {
-    let value = format!("{}/{}/{}", vault.config().vault_id, item.escape_default(), disk.escape_default());
+    let value =
+        format!("{}/{}/{}", vault.config().vault_id, item.escape_default(), disk.escape_default());
     Metadata::of([(MARK, value.as_str())])
         .map_err(|_| Failure::usage("the names of the item and the disk are too long for metadata"))
 }

@@ -15,7 +15,8 @@ use crate::{
 };
 
 /// The variables with a connection string; the second is Azure's.
-pub(super) const VARIABLES: [&str; 2] = ["STRONGROOM_CONNECTION_STRING", "AZURE_STORAGE_CONNECTION_STRING"];
+pub(super) const VARIABLES: [&str; 2] =
+    ["STRONGROOM_CONNECTION_STRING", "AZURE_STORAGE_CONNECTION_STRING"];
 
 /// The storage account that a command works on.
 #[derive(Clone, Debug, Default, Args)]
@@ -87,8 +88,7 @@ fn connect(
     connection: ConnectionString,
     trust: &CaArgs,
 ) -> Result<Client, Failure> {
-    let options =
-        Options::new(connection, Arc::new(context.clock), Arc::new(context.entropy));
+    let options = Options::new(connection, Arc::new(context.clock), Arc::new(context.entropy));
     let trust = trust.ca_file.clone().map_or(Trust::System, Trust::CaFile);
     Ok(Client::new(Options { trust, ..options })?)
 }

@@ -292,7 +292,8 @@ fn blobs_are_managed_by_the_program() {
     let at = "--data-dir storage";
     lab.ok(&format!("storage account create disks {at}"));
     lab.ok(&format!("storage account create far {at}"));
-    let _served = Served::start(&lab, &format!("storage serve {at} --listen 127.0.0.1:0 --tls off"));
+    let _served =
+        Served::start(&lab, &format!("storage serve {at} --listen 127.0.0.1:0 --tls off"));
     lab.fails("container list", 2, "usage.invalid");
     lab.fails(&format!("container list --account nobody {at}"), 3, "account.not_found");
     lab.fails("container list --connection-string nonsense", 2, "usage.invalid");
@@ -345,16 +346,20 @@ fn blobs_are_managed_by_the_program() {
 
     // From one account to another; then the container is taken away.
     lab.ok(&format!("container create far --account far {at}"));
-    let backup = format!("storage incremental-backup --source disks/vms/copy --target far/far/copy {at}");
+    let backup =
+        format!("storage incremental-backup --source disks/vms/copy --target far/far/copy {at}");
     let made = lab.json(&backup);
     assert_documented("storage incremental-backup", &made);
     assert_eq!(made["backups"][0]["method"], "full", "{made:#}");
     assert_eq!(lab.json(&backup)["backups"][0]["method"], "incremental");
-    let other = format!("storage incremental-backup --source disks/vms/copy --target disks/vms/copy2 {at}");
+    let other =
+        format!("storage incremental-backup --source disks/vms/copy --target disks/vms/copy2 {at}");
     lab.ok(&other);
-    let foreign = format!("storage incremental-backup --source far/far/copy --target disks/vms/copy2 {at}");
+    let foreign =
+        format!("storage incremental-backup --source far/far/copy --target disks/vms/copy2 {at}");
     lab.fails(&foreign, 4, "blob.foreign");
-    let restore = "storage incremental-backup restore --target far/far/copy --to disks/vms/restored";
+    let restore =
+        "storage incremental-backup restore --target far/far/copy --to disks/vms/restored";
     let missing = format!("{restore} --snapshot 2026-01-01T00:00:00.0000000Z {at}");
     lab.fails(&missing, 3, "blob.no_backup");
     let snapshot = made["backups"][0]["snapshot"].as_str().expect("text").to_owned();
@@ -365,4 +370,77 @@ fn blobs_are_managed_by_the_program() {
     lab.assert_same("restored.raw", "copy.raw");
     lab.ok("container delete vms --yes");
     lab.fails("blob list vms", 3, "container.not_found");
+}
+
+/// The snapshots of a blob.
+fn snapshots(lab: &Lab, blob: &str) -> Vec<String> {
+    let (container, _) = blob.split_once('/').expect("a blob");
+    let list =
+        lab.json(&format!("blob list {container} --snapshots --account disks --data-dir storage"));
+    let blobs = list["blobs"].as_array().expect("a list");
+    let ours = blobs.iter().filter(|it| it["blob"] == blob);
+    ours.filter_map(|it| it["snapshot"].as_str().map(str::to_owned)).collect()
+}
+
+#[test]
+fn page_blobs_are_backed_up_by_their_snapshots() {
+    let lab = Lab::new();
+    let at = "--data-dir storage";
+    let account = format!("--account disks {at}");
+    lab.ok(&format!("storage account create disks {at}"));
+    let served = Served::start(&lab, &format!("storage serve {at} --listen 127.0.0.1:0 --tls off"));
+    lab.ok(&format!("container create vms {account}"));
+    for (name, seed) in [("a", 1), ("b", 2)] {
+        lab.disk(&format!("{name}.raw"), 16, 4 << 20, seed);
+        lab.ok(&format!("blob upload {name}.raw vms/{name} {account}"));
+    }
+    lab.ok(&format!("blob snapshot vms/a {account}"));
+    let own = snapshots(&lab, "vms/a");
+    let disks = "--disk one=blob:disks/vms/a --disk two=blob:disks/vms/b";
+    let first = lab.json(&format!("backup --item web {disks} {at}"));
+    assert_eq!(first["disks"][0]["changes_from"], "all", "{first:#}");
+    // Both are of one moment, and a snapshot of the user's stays.
+    let of = |lab: &Lab| (snapshots(lab, "vms/a"), snapshots(lab, "vms/b"));
+    let (a, b) = of(&lab);
+    assert_eq!((a.len(), b.len(), &a[0]), (2, 1, &own[0]));
+    assert_eq!(a[1], b[0]);
+
+    // 512 bytes change over NBD.
+    let export = Export::start(&lab, &format!("storage export disks/vms/a {at} --socket a.sock"));
+    need("qemu-io", "qemu-utils");
+    let write = ["-f", "raw", "-c", "write -P 9 1048576 512", "-c", "flush", &export.url];
+    assert!(Command::new("qemu-io").args(write).status().expect("runs").success());
+    export.stop();
+    let second = lab.json(&format!("backup --item web {disks} {at}"));
+    let disk = |index: usize, field: &str| second["disks"][index][field].clone();
+    assert_eq!(
+        (disk(0, "changes_from"), disk(1, "changes_from")),
+        ("bitmap".into(), "bitmap".into())
+    );
+    // A block of the vault, and the sample of blocks that are said to be unchanged.
+    assert_eq!((disk(0, "changed_bytes"), disk(1, "changed_bytes")), (65536.into(), 0.into()));
+    let (later_a, later_b) = of(&lab);
+    assert_eq!((later_a.len(), later_b.len(), &later_a[0]), (2, 1, &own[0]));
+    assert!(later_a[1] > a[1]);
+
+    // A backup that fails leaves its snapshot behind as little as its point.
+    lab.fails(
+        &format!("backup --item web {disks} --disk three=none.raw {at}"),
+        3,
+        "disk.not_found",
+    );
+    assert_eq!(of(&lab), (later_a.clone(), later_b));
+
+    // Where the blob was created again, all is read.
+    lab.change("a.raw", 0, 4096, 5);
+    lab.ok(&format!("blob upload a.raw vms/a --overwrite {account}"));
+    let third = lab.json(&format!("backup --item web {disks} {at}"));
+    assert_eq!(third["disks"][0]["changes_from"], "all", "{third:#}");
+    assert_eq!(third["disks"][1]["changes_from"], "bitmap");
+    lab.ok("restore disks --item web --recovery-point latest --to out");
+    lab.assert_same("out/one.raw", "a.raw");
+    lab.assert_same("out/two.raw", "b.raw");
+    served.stop();
+    let refused = format!("backup --item web {disks} {at}");
+    lab.fails(&refused, 5, "storage.unavailable");
 }

@@ -72,8 +72,8 @@ impl Connection {
             ("content-length", &length),
         ];
         all.extend_from_slice(headers);
-        let parsed = Headers::of(all.iter().copied())
-            .map_err(|_| Failure::new("a header is not valid"))?;
+        let parsed =
+            Headers::of(all.iter().copied()).map_err(|_| Failure::new("a header is not valid"))?;
         let verb = Method::parse(method).ok_or_else(|| Failure::new("no such method"))?;
         let signed = sign_request(&account.name, &account.key, verb, &target, &parsed);
         let signed = signed.map_err(|_| Failure::new("the request cannot be signed"))?;
@@ -182,10 +182,8 @@ impl Connection {
         let (mut ranges, mut marker) = (0, String::new());
         let [since, until] = [since, until].map(|id| id.replace(':', "%3A"));
         loop {
-            let next =
-                if marker.is_empty() { String::new() } else { format!("&marker={marker}") };
-            let query =
-                format!("{path}?snapshot={until}&comp=pagelist&prevsnapshot={since}{next}");
+            let next = if marker.is_empty() { String::new() } else { format!("&marker={marker}") };
+            let query = format!("{path}?snapshot={until}&comp=pagelist&prevsnapshot={since}{next}");
             let answer = self.ask(200, "GET", &query, &[], &[])?;
             let text = String::from_utf8_lossy(&answer.body);
             ranges += text.matches("<Start>").count();

@@ -22,9 +22,8 @@ fn value(records: &[Record], tool: &str, work: &str) -> Option<f64> {
 
 /// Every target and what was reached.
 fn targets(records: &[Record]) -> Vec<Target> {
-    let against = |peer: &str, work: &str| {
-        ratio(value(records, US, work), value(records, peer, work))
-    };
+    let against =
+        |peer: &str, work: &str| ratio(value(records, US, work), value(records, peer, work));
     let ours = |work: &str| value(records, US, work);
     let least = Bound::AtLeast;
     let most = Bound::AtMost;
@@ -52,7 +51,12 @@ fn targets(records: &[Record]) -> Vec<Target> {
     all.push(target(format!("{difference}, ms"), "at most 200", ours(difference), most(200.0)));
     let smaller = ratio(ours(difference), ours("difference of 10 GiB in a blob of 64 GiB"));
     all.push(target("the same, times that of 64 GiB", "about 1", smaller, most(1.5)));
-    all.push(target(format!("{CROWD_MEMORY}, MiB"), "at most 256", ours(CROWD_MEMORY), most(256.0)));
+    all.push(target(
+        format!("{CROWD_MEMORY}, MiB"),
+        "at most 256",
+        ours(CROWD_MEMORY),
+        most(256.0),
+    ));
     all
 }
 

@@ -285,9 +285,9 @@ fn change(path: &str, size: u64, count: u64, chunk: &[u8], account: &Account) ->
                 })
             })
             .collect();
-        let joined = writers.into_iter().map(|writer| {
-            writer.join().unwrap_or_else(|_| Err(Failure::new("a thread panicked")))
-        });
+        let joined = writers
+            .into_iter()
+            .map(|writer| writer.join().unwrap_or_else(|_| Err(Failure::new("a thread panicked"))));
         joined.collect()
     })
 }

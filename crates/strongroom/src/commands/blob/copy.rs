@@ -74,12 +74,7 @@ impl CopyArgs {
 }
 
 /// Waits until a copy has ended, and fails if it has not succeeded.
-fn wait(
-    context: &Context,
-    client: &Client,
-    to: &BlobPath,
-    copied: Copied,
-) -> Result<(), Failure> {
+fn wait(context: &Context, client: &Client, to: &BlobPath, copied: Copied) -> Result<(), Failure> {
     let mut status = copied.status;
     while status == CopyStatus::Pending {
         if context.cancel.is_cancelled() {

@@ -272,8 +272,7 @@ fn ranges(
     since: Option<SnapshotId>,
 ) -> Result<(), Failure> {
     let (client, path) = blob.open(context)?;
-    let query =
-        RangeQuery { read: read_of(snapshot), previous: since, ..RangeQuery::default() };
+    let query = RangeQuery { read: read_of(snapshot), previous: since, ..RangeQuery::default() };
     let found = client.pages(&path, query).collect::<Result<Vec<_>, _>>()?;
     let shown = RangesShown::new(path.to_string(), snapshot, since, &found);
     context.out.result(&Thing::new(shown, RangesShown::text))

@@ -108,8 +108,7 @@ impl UploadArgs {
         let report = self
             .parallel
             .watched(context, |work| upload(&client, &self.file, &path, &options, work))?;
-        let done =
-            Transferred { blob: path.to_string(), snapshot: None, file: self.file, report };
+        let done = Transferred { blob: path.to_string(), snapshot: None, file: self.file, report };
         context.out.result(&Thing::new(done, |done| done.text("Uploaded")))
     }
 }
