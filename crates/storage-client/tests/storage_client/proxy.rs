@@ -37,6 +37,15 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// A proxy that passes everything on.
     pub(crate) fn before(server: SocketAddr) -> Self {
+        Self::start(server, false)
+    }
+
+    /// A proxy behind which Azurite cannot be recognised.
+    pub(crate) fn hiding(azurite: SocketAddr) -> Self {
+        Self::start(azurite, true)
+    }
+
+    fn start(server: SocketAddr, hides_azurite: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("listens");
         let address = listener.local_addr().expect("an address");
         let requests = Arc::new(AtomicU64::new(0));
@@ -50,7 +59,9 @@ impl Proxy {
                 }
                 let Ok(client) = stream else { continue };
                 let (counted, decides) = (counted.clone(), decides.clone());
-                start_thread("proxied", move || connection(client, server, &counted, &decides));
+                start_thread("proxied", move || {
+                    connection(client, server, hides_azurite, &counted, &decides);
+                });
             }
         });
         Self { address, requests, rule, is_over }
@@ -112,7 +123,21 @@ fn message(from: &mut BufReader<TcpStream>, is_answer_of_head: bool) -> Option<V
 const BUSY: &[u8] =
     b"HTTP/1.1 503 Busy\r\nx-ms-error-code: ServerBusy\r\ncontent-length: 0\r\n\r\n";
 
-fn connection(client: TcpStream, server: SocketAddr, count: &AtomicU64, rule: &Mutex<Rule>) {
+/// Makes an answer of Azurite one of a service that nobody knows.
+fn disguise(answer: &mut [u8]) {
+    let (name, other) = (b"Azurite-Blob", b"Another-Blob");
+    if let Some(at) = answer.windows(name.len()).position(|part| part == name) {
+        answer[at..at + name.len()].copy_from_slice(other);
+    }
+}
+
+fn connection(
+    client: TcpStream,
+    server: SocketAddr,
+    hides_azurite: bool,
+    count: &AtomicU64,
+    rule: &Mutex<Rule>,
+) {
     let Ok(upstream) = TcpStream::connect(server) else { return };
     client.set_nodelay(true).ok();
     upstream.set_nodelay(true).ok();
@@ -135,7 +160,10 @@ fn connection(client: TcpStream, server: SocketAddr, count: &AtomicU64, rule: &M
         if upstream.get_mut().write_all(&request).is_err() {
             return;
         }
-        let Some(answer) = message(&mut upstream, request.starts_with(b"HEAD")) else { return };
+        let Some(mut answer) = message(&mut upstream, request.starts_with(b"HEAD")) else { return };
+        if hides_azurite {
+            disguise(&mut answer);
+        }
         if fate == Fate::AnswerIsLost || client.get_mut().write_all(&answer).is_err() {
             return;
         }
