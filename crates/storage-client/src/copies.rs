@@ -45,6 +45,15 @@ impl Client {
         self.source_url(path, Some(snapshot), Some(SasResource::Blob))
     }
 
+    /// The URL of a snapshot for a copy within the account: the key that signs the request permits to read it.
+    pub(crate) fn own_url(
+        &self,
+        path: &BlobPath,
+        snapshot: SnapshotId,
+    ) -> Result<SourceUrl, StorageClientError> {
+        self.source_url(path, Some(snapshot), None)
+    }
+
     /// A URL with a signature for `signed`, if there is a key to sign with.
     fn source_url(
         &self,
@@ -105,8 +114,7 @@ impl Client {
         snapshot: SnapshotId,
         write: &BlobWrite,
     ) -> Result<Copied, StorageClientError> {
-        // The key that signs the request permits to read within the account.
-        let source = self.source_url(path, Some(snapshot), None)?;
+        let source = self.own_url(path, snapshot)?;
         self.copy(&source, path, &Metadata::default(), write)
     }
 

@@ -38,6 +38,7 @@ mod names;
 mod report;
 mod restore;
 mod run;
+mod staging;
 mod state;
 
 use strongroom_azure::{BlobPath, SnapshotId};
@@ -45,6 +46,7 @@ use strongroom_azure::{BlobPath, SnapshotId};
 pub use report::{BackupReport, Method, RestoreReport, SnapshotReport};
 pub use restore::{Restore, restore};
 pub use run::{Backup, Through, run};
+pub(crate) use staging::Readable;
 pub use state::BackupSnapshot;
 
 use crate::{Client, StorageClientError};

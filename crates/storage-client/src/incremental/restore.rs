@@ -4,7 +4,7 @@ use strongroom_azure::{BlobProperties, BlobWrite, Metadata, SnapshotId};
 use strongroom_base::Stage;
 
 use super::{
-    Place, RestoreReport, find,
+    Place, Readable, RestoreReport, find,
     names::{BACKUP, RESTORED, RESTORING, name, new_run, with},
     run::{Through, take},
     state::snapshots,
@@ -46,10 +46,12 @@ pub fn restore(
         Through::Service => Some(backup.client.signed_url(backup.blob, Some(snapshot))?),
     };
     let counts = Counts::default();
+    let readable = Readable { blob: backup.blob.clone(), snapshot: Some(snapshot) };
     let copying = Copying {
         from: backup.client,
         source: backup.blob,
         snapshot,
+        readable: &readable,
         to: to.client,
         target: to.blob,
         size: found.size,

@@ -7,11 +7,12 @@ use strongroom_azure::{
 use strongroom_base::Stage;
 
 use super::{
-    BackupReport, BackupSnapshot, Method, Place, SnapshotReport,
+    BackupReport, BackupSnapshot, Method, Place, Readable, SnapshotReport,
     names::{
         BACKUP, COMPLETE, FILLING, MOMENT, OLD, RUN, SNAPSHOT, SOURCE, STATE, joined, name,
         new_run, with,
     },
+    staging::{finish, readable},
     state::{Anchor, State, Taken, snapshots},
 };
 use crate::{
@@ -249,7 +250,12 @@ impl Run<'_> {
         }
         let counts = Counts::default();
         self.work.progress.set_stage(Stage::Copying);
-        self.write_all(&plan, snapshot, size, &counts)?;
+        let own_name = name(self.target);
+        let readable = readable(self.source, snapshot, &own_name, run, &self.work.cancel)?;
+        let written = self.write_all(&plan, snapshot, &readable, size, &counts);
+        let finished = finish(self.source.client, &readable, &own_name);
+        written?;
+        finished?;
         self.work.progress.set_stage(Stage::Publishing);
         self.held.check()?;
         let of_source = snapshot.to_string();
@@ -356,19 +362,21 @@ impl Run<'_> {
         &self,
         plan: &Plan,
         snapshot: SnapshotId,
+        readable: &Readable,
         size: u64,
         counts: &Counts,
     ) -> Result<(), StorageClientError> {
         let url = match self.options.through {
             Through::Client => None,
             Through::Service => {
-                Some(self.source.client.signed_url(self.source.blob, Some(snapshot))?)
+                Some(self.source.client.signed_url(&readable.blob, readable.snapshot)?)
             }
         };
         let copying = Copying {
             from: self.source.client,
             source: self.source.blob,
             snapshot,
+            readable,
             to: self.target.client,
             target: self.target.blob,
             size,

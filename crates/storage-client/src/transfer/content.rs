@@ -9,6 +9,7 @@ use super::{Counts, Work};
 use crate::{
     Client, Held, Pages, RangeQuery, StorageClientError,
     blobs::of_snapshot,
+    incremental::Readable,
     parallel::in_parallel,
     ranges::{Beside, Listed, Piece, Pieces, of_both, of_kind, without},
 };
@@ -23,6 +24,8 @@ pub(crate) struct Copying<'a> {
     pub(crate) snapshot: SnapshotId,
     pub(crate) to: &'a Client,
     pub(crate) target: &'a BlobPath,
+    /// From where the bytes of the snapshot are read.
+    pub(crate) readable: &'a Readable,
     /// The length of both.
     pub(crate) size: u64,
     /// With the lease.
@@ -77,7 +80,8 @@ impl Copying<'_> {
     }
 
     fn read(&self, range: ByteRange) -> Result<Bytes, StorageClientError> {
-        let bytes = self.from.get(self.source, &of_snapshot(Some(self.snapshot)), range)?;
+        let Readable { blob, snapshot } = self.readable;
+        let bytes = self.from.get(blob, &of_snapshot(*snapshot), range)?;
         Counts::add(&self.counts.read_bytes, range.len());
         Ok(bytes)
     }

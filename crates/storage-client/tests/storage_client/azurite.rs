@@ -8,16 +8,20 @@ use std::{
 };
 
 use strongroom_azure::{
-    BlobWrite, BlockId, CopyStatus, DeleteSnapshots, LeaseAction, LeaseDuration, Metadata, ReadBlob,
+    BlobWrite, BlockId, ConnectionString, CopyStatus, DeleteSnapshots, LeaseAction, LeaseDuration,
+    Metadata, ReadBlob,
 };
 use strongroom_base::{ByteRange, Coded as _, SystemClock, SystemEntropy};
 use strongroom_storage_client::{
-    Client, Location, Options,
+    Client, Location, Options, Patience,
     incremental::{Backup, Method, Place, Restore, Through, list, restore, run},
     transfer::{Download, Upload, Work, download, upload},
 };
 
-use crate::server::{Server, at, content, path, put, ranges, snapshots, take, with_disk};
+use crate::{
+    proxy::Proxy,
+    server::{Server, at, content, path, put, ranges, snapshots, take, with_disk},
+};
 
 const MIB: u64 = 1 << 20;
 
@@ -25,6 +29,7 @@ const MIB: u64 = 1 << 20;
 struct Azurite {
     child: Child,
     client: Client,
+    connection: ConnectionString,
     _folder: tempfile::TempDir,
 }
 
@@ -39,12 +44,17 @@ fn program() -> PathBuf {
 
 impl Azurite {
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    fn start_with(options: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let mut child = Command::new("node")
             .arg(program())
             .args(["--blobHost", "127.0.0.1", "--blobPort", "0", "--skipApiVersionCheck"])
             .args(["--silent", "--disableTelemetry", "--location"])
             .arg(folder.path())
+            .args(options)
             .stdout(Stdio::piped())
             .spawn()
             .expect("starts");
@@ -60,9 +70,10 @@ impl Azurite {
         let emulated = Location::parse("UseDevelopmentStorage=true").expect("a connection string");
         let mut connection = emulated.connection;
         connection.primary.authority = format!("127.0.0.1:{port}");
-        let options = Options::new(connection, Arc::new(SystemClock), Arc::new(SystemEntropy));
+        let options =
+            Options::new(connection.clone(), Arc::new(SystemClock), Arc::new(SystemEntropy));
         let client = Client::new(options).expect("a client");
-        Self { child, client, _folder: folder }
+        Self { child, client, connection, _folder: folder }
     }
 }
 
@@ -144,6 +155,38 @@ fn files_go_to_azurite_and_back() {
     assert_eq!(sent.written_bytes, MIB + 1024);
     download(client, &disk, &output, &Download::default(), &work).expect("downloads");
     assert!(std::fs::read(&output).expect("reads") == bytes);
+}
+
+/// The list of differences of a service that nobody knows to be wrong has all pages, and none that was cleared. The
+/// lists of all pages show it before the backup is complete.
+#[test]
+fn a_difference_that_is_not_whole_is_found() {
+    // It ignores the headers that it does not know, as CRC-64.
+    let azurite = Azurite::start_with(&["--loose"]);
+    let server = Server::start();
+    let client = server.client("acct");
+    let mut connection = azurite.connection.clone();
+    let proxy = Proxy::hiding(connection.primary.authority.parse().expect("an address"));
+    connection.primary.authority = proxy.address.to_string();
+    let options = Options::new(connection, Arc::new(SystemClock), Arc::new(SystemEntropy));
+    let patience = Patience { tries: 1, ..Patience::default() };
+    let unknown = Client::new(Options { patience, ..options }).expect("a client");
+    let disk = with_disk(&azurite.client, "web", 4 * MIB);
+    let backup = path("backups", "web");
+    client.create_container(&backup.container, &Metadata::default()).expect("creates");
+    let source = Place { client: &unknown, blob: &disk };
+    let target = Place { client: &client, blob: &backup };
+    put(&azurite.client, &disk, 0, vec![1; 2 << 20]);
+    run(source, target, Backup::default(), &Work::default()).expect("backs up");
+    let cleared = ByteRange::between(MIB, MIB + 4096);
+    azurite.client.clear_pages(&disk, cleared, &BlobWrite::default()).expect("clears");
+    let report = run(source, target, Backup::default(), &Work::default()).expect("backs up");
+    let made = &report.backups[0];
+    assert_eq!((made.method, made.cleared_bytes), (Method::Incremental, 4096));
+    assert_eq!(
+        ranges(&client, &backup, &at(made.backup.snapshot)),
+        ranges(&azurite.client, &disk, &ReadBlob::default())
+    );
 }
 
 /// Azurite lists every page as different and none as cleared: such a list must not be believed.

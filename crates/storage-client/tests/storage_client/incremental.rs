@@ -296,6 +296,34 @@ fn a_restored_disk_continues_the_backups() {
 }
 
 #[test]
+fn a_snapshot_that_cannot_be_read_is_copied_first() {
+    let mut pair = Pair::new("prem", 8 * MIB);
+    let proxy = Proxy::premium(pair.from.address);
+    let direct = pair.source.clone();
+    let premium = pair.from.client_at("prem", proxy.address, 1);
+    put(&direct, &pair.disk, 0, vec![1; 4 << 20]);
+    for round in 0..3_u8 {
+        put(&direct, &pair.disk, 4 * MIB, vec![round + 1; 1 << 20]);
+        pair.source = premium.clone();
+        let source = pair.place();
+        let through = if round == 2 { Through::Service } else { Through::Client };
+        let made = run(source, pair.to_place(), Backup { through }, &Work::default());
+        made.expect("backs up");
+        pair.source = direct.clone();
+        pair.observe();
+        pair.check();
+        pair.clock.leap(Duration::from_mins(11));
+    }
+    let blobs = direct.blobs(&pair.disk.container, strongroom_storage_client::BlobQuery::default());
+    assert_eq!(blobs.count(), 1, "the copy was not deleted");
+    // A blob of somebody else is left alone.
+    with_disk(&direct, "web.strongroom-staging", 512);
+    pair.source = premium;
+    let refused = run(pair.place(), pair.to_place(), Backup::default(), &Work::default());
+    assert_eq!(refused.expect_err("is foreign").code().name, "blob.foreign");
+}
+
+#[test]
 fn lost_requests_lost_answers_and_a_busy_server_do_not_matter() {
     let mut pair = Pair::new("acct", 4 * MIB);
     let proxies = [Proxy::before(pair.from.address), Proxy::before(pair.to.address)];

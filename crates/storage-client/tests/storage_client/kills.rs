@@ -9,7 +9,7 @@ use std::{
 };
 
 use proptest::prelude::*;
-use strongroom_azure::{BlobPath, BlobWrite, ReadBlob};
+use strongroom_azure::{BlobPath, BlobWrite, DeleteSnapshots, ReadBlob};
 use strongroom_base::{ByteRange, Coded as _};
 use strongroom_storage_client::{
     Client, StorageClientError,
@@ -136,6 +136,20 @@ fn some_changes(seed: u64) -> Vec<Change> {
     ]
 }
 
+/// Deletes the snapshots of the source that are no backups yet: what the target has of them must be undone.
+fn delete_pending(pair: &Pair) {
+    if pair.target.find(&pair.backup, None).expect("asks").is_none() {
+        return;
+    }
+    let backups = pair.backups();
+    for id in snapshots(&pair.source, &pair.disk) {
+        if backups.iter().all(|backup| backup.source_snapshot != id) {
+            let none = BlobWrite::default();
+            pair.source.delete(&pair.disk, Some(id), None, &none).expect("deletes");
+        }
+    }
+}
+
 #[test]
 fn a_backup_that_is_killed_at_any_request_is_continued() {
     for arrives in [false, true] {
@@ -157,6 +171,9 @@ fn a_backup_that_is_killed_at_any_request_is_continued() {
                 Change::Clear { at: number, pages: 3 }.apply(&pair.source, &pair.disk);
                 Change::Write { at: number + 1, pages: 1, byte: 77 }
                     .apply(&pair.source, &pair.disk);
+            }
+            if number % 3 == 0 {
+                delete_pending(&pair);
             }
             let report = pair.run();
             let newest = report.backups.last().expect("a backup");
@@ -233,22 +250,25 @@ proptest! {
     #[test]
     fn backups_equal_their_snapshots(
         rounds in prop::collection::vec(
-            (prop::collection::vec(change(), 0..6), 0..70_u64, any::<bool>(), any::<bool>()),
+            (prop::collection::vec(change(), 0..6), 0..70_u64, any::<bool>(), 0..8_u8),
             1..7,
         ),
     ) {
         let mut pair = Pair::new("acct", PAGES * PAGE);
         let cut = Cut::new(&pair);
-        for (changes, number, arrives, is_deleted) in rounds {
+        for (changes, number, arrives, delete) in rounds {
             for change in changes {
                 change.apply(&pair.source, &pair.disk);
             }
             killed(&mut pair, &cut, number, arrives);
-            if is_deleted && number % 5 == 0 {
-                for id in snapshots(&pair.source, &pair.disk) {
+            match delete {
+                0 => delete_pending(&pair),
+                1 => {
+                    let only = Some(DeleteSnapshots::Only);
                     let none = BlobWrite::default();
-                    pair.source.delete(&pair.disk, Some(id), None, &none).expect("deletes");
+                    pair.source.delete(&pair.disk, None, only, &none).expect("deletes");
                 }
+                _ => {}
             }
         }
         pair.run();

@@ -22,6 +22,15 @@ pub(crate) enum Fate {
     AnswerIsLost,
     /// It is answered by 503.
     IsBusy,
+    /// It is answered by 400.
+    IsRefused,
+}
+
+/// What a proxy does besides.
+#[derive(Clone, Copy, Debug, Default)]
+struct Manner {
+    hides_azurite: bool,
+    refuses_snapshots: bool,
 }
 
 type Rule = Box<dyn FnMut(u64) -> Fate + Send>;
@@ -37,6 +46,20 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// A proxy that passes everything on.
     pub(crate) fn before(server: SocketAddr) -> Self {
+        Self::start(server, Manner::default())
+    }
+
+    /// A proxy behind which Azurite cannot be recognised.
+    pub(crate) fn hiding(azurite: SocketAddr) -> Self {
+        Self::start(azurite, Manner { hides_azurite: true, ..Manner::default() })
+    }
+
+    /// A proxy before a service that gives no bytes of snapshots, as premium accounts.
+    pub(crate) fn premium(server: SocketAddr) -> Self {
+        Self::start(server, Manner { refuses_snapshots: true, ..Manner::default() })
+    }
+
+    fn start(server: SocketAddr, manner: Manner) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("listens");
         let address = listener.local_addr().expect("an address");
         let requests = Arc::new(AtomicU64::new(0));
@@ -50,7 +73,9 @@ impl Proxy {
                 }
                 let Ok(client) = stream else { continue };
                 let (counted, decides) = (counted.clone(), decides.clone());
-                start_thread("proxied", move || connection(client, server, &counted, &decides));
+                start_thread("proxied", move || {
+                    connection(client, server, manner, &counted, &decides);
+                });
             }
         });
         Self { address, requests, rule, is_over }
@@ -109,23 +134,48 @@ fn message(from: &mut BufReader<TcpStream>, is_answer_of_head: bool) -> Option<V
     Some(bytes)
 }
 
+const REFUSED: &[u8] =
+    b"HTTP/1.1 400 Bad\r\nx-ms-error-code: InvalidOperation\r\ncontent-length: 0\r\n\r\n";
 const BUSY: &[u8] =
     b"HTTP/1.1 503 Busy\r\nx-ms-error-code: ServerBusy\r\ncontent-length: 0\r\n\r\n";
 
-fn connection(client: TcpStream, server: SocketAddr, count: &AtomicU64, rule: &Mutex<Rule>) {
+/// Makes an answer of Azurite one of a service that nobody knows.
+fn disguise(answer: &mut [u8]) {
+    let (name, other) = (b"Azurite-Blob", b"Another-Blob");
+    if let Some(at) = answer.windows(name.len()).position(|part| part == name) {
+        answer[at..at + name.len()].copy_from_slice(other);
+    }
+}
+
+/// Whether it is Get Blob of a snapshot.
+fn is_read_of_snapshot(request: &[u8]) -> bool {
+    let line = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let line = String::from_utf8_lossy(line);
+    line.starts_with("GET") && line.contains("snapshot=") && !line.contains("comp=")
+}
+
+fn connection(
+    client: TcpStream,
+    server: SocketAddr,
+    options: Manner,
+    count: &AtomicU64,
+    rule: &Mutex<Rule>,
+) {
     let Ok(upstream) = TcpStream::connect(server) else { return };
     client.set_nodelay(true).ok();
     upstream.set_nodelay(true).ok();
     let (mut client, mut upstream) = (BufReader::new(client), BufReader::new(upstream));
     while let Some(request) = message(&mut client, false) {
-        let fate = {
-            let mut rule = lock(rule);
-            rule(count.fetch_add(1, Ordering::SeqCst))
+        let is_read = is_read_of_snapshot(&request);
+        let fate = match lock(rule).as_mut() {
+            _ if options.refuses_snapshots && is_read => Fate::IsRefused,
+            rule => rule(count.fetch_add(1, Ordering::SeqCst)),
         };
         match fate {
             Fate::IsLost => return,
-            Fate::IsBusy => {
-                if client.get_mut().write_all(BUSY).is_err() {
+            Fate::IsBusy | Fate::IsRefused => {
+                let answer = if fate == Fate::IsBusy { BUSY } else { REFUSED };
+                if client.get_mut().write_all(answer).is_err() {
                     return;
                 }
                 continue;
@@ -135,7 +185,10 @@ fn connection(client: TcpStream, server: SocketAddr, count: &AtomicU64, rule: &M
         if upstream.get_mut().write_all(&request).is_err() {
             return;
         }
-        let Some(answer) = message(&mut upstream, request.starts_with(b"HEAD")) else { return };
+        let Some(mut answer) = message(&mut upstream, request.starts_with(b"HEAD")) else { return };
+        if options.hides_azurite {
+            disguise(&mut answer);
+        }
         if fate == Fate::AnswerIsLost || client.get_mut().write_all(&answer).is_err() {
             return;
         }
