@@ -193,18 +193,13 @@ impl BackupArgs {
             _ => None,
         };
         let item = self.item.clone().unwrap_or_default();
-        let mut blobs = Blobs::take(context, &self.blobs, &vault, &item, &self.disks, parent)?;
-        let request = self.request(context, &mut blobs)?;
-        let report = context.watched(|progress| -> Result<_, Failure> {
-            Ok(strongroom_engine::backup(&vault, &request, progress, &context.cancel)?)
+        let blobs = Blobs::take(context, &self.blobs, &vault, &item, &self.disks, parent)?;
+        let done = self.request(context, &blobs).and_then(|request| {
+            context.watched(|progress| -> Result<_, Failure> {
+                Ok(strongroom_engine::backup(&vault, &request, progress, &context.cancel)?)
+            })
         });
-        let report = match report {
-            Ok(report) => report,
-            Err(failure) => {
-                blobs.give_up(context);
-                return Err(failure);
-            }
-        };
+        let report = done.inspect_err(|_| blobs.give_up(context))?;
         blobs.keep_newest(context);
         context.out.result(&report)?;
         warn_of_clocks(context, &vault, &report)?;
@@ -231,7 +226,7 @@ impl BackupArgs {
     }
 
     /// Opens the disks and reads the ranges file.
-    fn request(self, context: &Context, blobs: &mut Blobs) -> Result<BackupRequest, Failure> {
+    fn request(self, context: &Context, blobs: &Blobs) -> Result<BackupRequest, Failure> {
         let mut disks: Vec<BackupDisk> = Vec::new();
         let mut busy = Vec::new();
         let options = OpenOptions { allow_backing: self.allow_backing, ..OpenOptions::default() };

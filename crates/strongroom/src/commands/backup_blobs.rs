@@ -197,7 +197,7 @@ impl Blobs {
     }
 
     /// A blob as a disk of the backup.
-    pub(super) fn disk(&mut self, name: &str, clean: CleanCheck) -> Result<BackupDisk, Failure> {
+    pub(super) fn disk(&self, name: &str, clean: CleanCheck) -> Result<BackupDisk, Failure> {
         let found = self.taken.iter().find(|taken| taken.name == name);
         let Some((taken, snapshot)) = found.and_then(|taken| Some((taken, taken.snapshot?))) else {
             return Err(FaceError::Bug(format!("disk {name} has no snapshot")).into());

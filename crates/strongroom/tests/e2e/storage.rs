@@ -277,8 +277,8 @@ fn exports_say_what_is_wrong() {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut command = command.spawn().expect("the program starts");
     let said = BufReader::new(command.stdout.take().expect("piped"));
-    let shown = serde_json::Deserializer::from_reader(said).into_iter().next();
-    let _: serde_json::Value = shown.expect("a document").expect("JSON");
+    let shown = serde_json::Deserializer::from_reader(said).into_iter::<serde_json::Value>().next();
+    assert!(shown.expect("a document").is_ok());
     drop(served);
     let output = command.wait_with_output().expect("ends");
     let said = String::from_utf8_lossy(&output.stderr);
@@ -308,7 +308,7 @@ fn blobs_are_managed_by_the_program() {
     lab.set("STRONGROOM_CONNECTION_STRING", &string);
     assert_eq!(lab.json("container list")["containers"][0]["name"], "vms");
 
-    lab.disk("web.raw", 8, 3 << 20, 7);
+    lab.disk("web.raw", 8, 3, 7);
     let up = lab.json("blob upload web.raw vms/web");
     assert_documented("blob upload", &up);
     assert_eq!((&up["size"], &up["was_continued"]), (&(8 << 20).into(), &false.into()));
@@ -391,7 +391,7 @@ fn page_blobs_are_backed_up_by_their_snapshots() {
     let served = Served::start(&lab, &format!("storage serve {at} --listen 127.0.0.1:0 --tls off"));
     lab.ok(&format!("container create vms {account}"));
     for (name, seed) in [("a", 1), ("b", 2)] {
-        lab.disk(&format!("{name}.raw"), 16, 4 << 20, seed);
+        lab.disk(&format!("{name}.raw"), 16, 4, seed);
         lab.ok(&format!("blob upload {name}.raw vms/{name} {account}"));
     }
     lab.ok(&format!("blob snapshot vms/a {account}"));

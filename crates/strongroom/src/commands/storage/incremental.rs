@@ -120,7 +120,7 @@ pub(crate) struct IncrementalArgs {
     command: Option<IncrementalCommand>,
 
     #[command(flatten)]
-    run: Option<RunArgs>,
+    run: RunArgs,
 }
 
 /// `storage incremental-backup ...`.
@@ -132,12 +132,10 @@ enum IncrementalCommand {
 
 impl IncrementalArgs {
     pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
-        match (self.command, self.run) {
-            (Some(IncrementalCommand::List(args)), _) => args.run(context),
-            (Some(IncrementalCommand::Restore(args)), _) => args.run(context),
-            (None, Some(args)) => args.run(context),
-            // Prevented by the required arguments.
-            (None, None) => Err(Failure::usage("say what to back up: --source and --target")),
+        match self.command {
+            Some(IncrementalCommand::List(args)) => args.run(context),
+            Some(IncrementalCommand::Restore(args)) => args.run(context),
+            None => self.run.run(context),
         }
     }
 }
@@ -146,12 +144,12 @@ impl IncrementalArgs {
 #[derive(Debug, Args)]
 struct RunArgs {
     /// The blob that is backed up: ACCOUNT/CONTAINER/BLOB, or its URL with a shared access signature
-    #[arg(long, value_name = "BLOB")]
-    source: String,
+    #[arg(long, value_name = "BLOB", required = true)]
+    source: Option<String>,
 
     /// The blob that is the backup: ACCOUNT/CONTAINER/BLOB, or its URL; it is created by the first backup
-    #[arg(long, value_name = "BLOB")]
-    target: String,
+    #[arg(long, value_name = "BLOB", required = true)]
+    target: Option<String>,
 
     /// Who copies pages
     #[arg(long, value_enum, default_value = "client")]
@@ -172,8 +170,12 @@ struct RunArgs {
 
 impl RunArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        let (source, source_blob) = self.from.open(context, &self.source, &self.data)?;
-        let (target, target_blob) = self.to.open(context, &self.target, &self.data)?;
+        // They are missing only beside a subcommand.
+        let missing = || Failure::usage("say what to back up: --source and --target");
+        let source = self.source.as_deref().ok_or_else(missing)?;
+        let target = self.target.as_deref().ok_or_else(missing)?;
+        let (source, source_blob) = self.from.open(context, source, &self.data)?;
+        let (target, target_blob) = self.to.open(context, target, &self.data)?;
         let options = Backup { through: self.through.into() };
         let report = self.parallel.watched(context, |work| {
             incremental::run(at(&source, &source_blob), at(&target, &target_blob), options, work)
