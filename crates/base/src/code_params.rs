@@ -181,7 +181,7 @@ pub(crate) const PARAMS: &[(&str, &[&str])] = &[
     ("blob.foreign", &["resource", "reason"]),
     ("blob.type", &["resource", "path", "reason"]),
     ("blob.no_backup", &["resource", "snapshot"]),
-    ("account.not_found", &["reason"]),
+    ("account.not_found", &["action", "reason", "resource", "service_code", "status"]),
     ("account.exists", &["reason"]),
     ("account.invalid", &["reason"]),
     ("local.io", &["action", "address", "disk", "path"]),

@@ -80,7 +80,7 @@ pub fn upload(
 }
 
 /// What tells one state of a file from another.
-fn mark_of(file: &File, path: &Path, size: u64) -> Result<String, StorageClientError> {
+pub(super) fn mark_of(file: &File, path: &Path, size: u64) -> Result<String, StorageClientError> {
     let facts = file.metadata().map_err(StorageClientError::local("read", path))?;
     Ok(format!("{size}.{}.{:09}", facts.mtime(), facts.mtime_nsec()))
 }
