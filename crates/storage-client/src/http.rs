@@ -17,7 +17,10 @@ use reqwest::{
     header::{HeaderMap, HeaderName, HeaderValue},
     redirect,
 };
-use strongroom_azure::{ConnectionString, Failure, Headers, Method, Refusal, Resource, Secret};
+use strongroom_azure::{
+    Checksum, ChecksumKind, ConnectionString, Failure, Headers, Method, Refusal, Resource, Secret,
+    crc64, md5,
+};
 use strongroom_base::{Clock, Entropy, EntropyExt as _};
 use tokio::runtime::Runtime;
 
@@ -364,6 +367,21 @@ impl Client {
             *request.body_mut() = Some(sent.body.clone().into());
         }
         Ok(request)
+    }
+
+    /// The kind of checksum that the service knows.
+    pub(crate) fn checksum_kind(&self) -> ChecksumKind {
+        if self.is_azurite() { ChecksumKind::Md5 } else { ChecksumKind::Crc64 }
+    }
+
+    /// The checksum of a request's body, as a header.
+    fn checksum_header(&self, body: &[u8]) -> (String, String) {
+        let checksum = match self.checksum_kind() {
+            ChecksumKind::Md5 => Checksum::Md5(md5(body)),
+            ChecksumKind::Crc64 => Checksum::Crc64(crc64(body)),
+        };
+        let (name, value) = checksum.to_header();
+        (name.to_owned(), value)
     }
 
     fn headers(&self, fields: &HeaderMap) -> Result<Headers, StorageClientError> {

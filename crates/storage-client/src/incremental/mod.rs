@@ -46,7 +46,6 @@ use strongroom_azure::{BlobPath, SnapshotId};
 pub use report::{BackupReport, Method, RestoreReport, SnapshotReport};
 pub use restore::{Restore, restore};
 pub use run::{Backup, Through, run};
-pub(crate) use staging::Readable;
 pub use state::BackupSnapshot;
 
 use crate::{Client, StorageClientError};

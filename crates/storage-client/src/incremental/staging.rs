@@ -12,20 +12,12 @@ use super::{
     Place,
     names::{BACKUP, RUN},
 };
-use crate::{Client, RangeQuery, StorageClientError, blobs::of_snapshot};
+use crate::{Client, RangeQuery, StorageClientError, blobs::of_snapshot, transfer::Readable};
 
 /// What the name of such a blob ends with.
 const ENDING: &str = ".strongroom-staging";
 /// How often it is looked whether a copy has ended.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// From where the bytes of a snapshot are read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Readable {
-    pub(crate) blob: BlobPath,
-    /// None if it is a copy.
-    pub(crate) snapshot: Option<SnapshotId>,
-}
 
 /// Finds out whether a snapshot can be read, and has it copied if it cannot. `backup` is the name of the target, `run`
 /// that of the run.

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use strongroom_base::{Cancel, Progress};
 
 pub use blocks::upload_blocks;
-pub(crate) use content::{Copying, apply, equalise, repair};
+pub(crate) use content::{Copying, Readable, apply, equalise, repair};
 pub use download::{Download, download};
 pub use upload::{Upload, upload};
 

@@ -62,7 +62,7 @@ pub fn upload(
     let mark = mark_of(&opened, file, size)?;
     work.progress.set_stage(Stage::Preparing);
     let was_continued = begin(client, to, size, &mark, options)?;
-    let held = client.hold(to, work.wait)?;
+    let held = client.hold(to, work.wait, &work.cancel)?;
     let write = BlobWrite { lease: Some(held.id()), ..BlobWrite::default() };
     let counts = Counts::default();
     let sending =

@@ -2,8 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use strongroom_azure::{BlobPath, BlobWrite, DeleteSnapshots, Metadata, ReadBlob, SnapshotId};
-use strongroom_base::{ByteRange, Coded as _};
+use strongroom_azure::{
+    BlobPath, BlobWrite, DeleteSnapshots, LeaseAction, LeaseDuration, Metadata, ReadBlob,
+    SnapshotId,
+};
+use strongroom_base::{ByteRange, Cancel, Coded as _};
 use strongroom_storage_client::{
     Client, NewPageBlob, StorageClientError,
     incremental::{
@@ -146,6 +149,22 @@ fn the_first_backup_is_full_and_the_next_ones_are_what_has_changed() {
     assert_eq!(again, third);
 }
 
+/// The disk of a running machine has a lease without an end.
+#[test]
+fn a_disk_with_a_lease_is_backed_up() {
+    let mut pair = Pair::new("acct", 4 * MIB);
+    let action = LeaseAction::Acquire { duration: LeaseDuration::Infinite, proposed: None };
+    let lease = pair.source.lease(&pair.disk, action).expect("takes");
+    for byte in 1..4 {
+        let write = BlobWrite { lease, ..BlobWrite::default() };
+        let bytes = vec![byte; 512];
+        pair.source.put_pages(&pair.disk, 0, bytes.into(), &write).expect("writes");
+        let report = pair.run();
+        assert_eq!(report.kept_snapshots, Vec::<String>::new());
+        assert_eq!(snapshots(&pair.source, &pair.disk).len(), 1);
+    }
+}
+
 #[test]
 fn a_disk_grows_and_shrinks() {
     let mut pair = Pair::new("acct", 4 * MIB);
@@ -225,7 +244,7 @@ fn what_others_write_to_the_target_is_written_again() {
 fn a_second_run_and_a_target_of_something_else_are_refused() {
     let mut pair = Pair::new("acct", MIB);
     pair.run();
-    let held = pair.target.hold(&pair.backup, Duration::ZERO).expect("takes");
+    let held = pair.target.hold(&pair.backup, Duration::ZERO, &Cancel::new()).expect("takes");
     assert_eq!(pair.try_run().expect_err("is busy").code().name, "blob.leased");
     drop(held);
     let other = with_disk(&pair.source, "other", MIB);

@@ -4,7 +4,7 @@ use strongroom_azure::{
     BlobEntry, BlobHeaders, BlobWrite, Code, Conditions, CopyStatus, DeleteSnapshots, LeaseAction,
     LeaseDuration, Metadata, ReadBlob, Tags,
 };
-use strongroom_base::{ByteRange, Coded as _};
+use strongroom_base::{ByteRange, Cancel, Coded as _};
 use strongroom_storage_client::{BlobQuery, Client, Location, NewPageBlob, Options, RangeQuery};
 
 use crate::server::{Server, at, container, content, path, put, ranges, take, with_disk};
@@ -138,8 +138,9 @@ fn conditions_and_leases_protect_a_blob() {
     client.put_pages(&disk, 0, vec![2; 512].into(), &write).expect("writes");
     client.lease(&disk, LeaseAction::Renew(id)).expect("renews");
     client.lease(&disk, LeaseAction::Release(id)).expect("releases");
-    let held = client.hold(&disk, std::time::Duration::ZERO).expect("takes");
-    let second = client.hold(&disk, std::time::Duration::ZERO).expect_err("is taken");
+    let held = client.hold(&disk, std::time::Duration::ZERO, &Cancel::new()).expect("takes");
+    let second =
+        client.hold(&disk, std::time::Duration::ZERO, &Cancel::new()).expect_err("is taken");
     assert_eq!(second.code().name, "blob.leased");
     drop(held);
     put(&client, &disk, 0, vec![3; 512]);
