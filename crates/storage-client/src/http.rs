@@ -2,8 +2,7 @@
 
 use std::{
     error::Error,
-    fmt, fs, io,
-    path::PathBuf,
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,7 +12,6 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use reqwest::{
-    Certificate,
     header::{HeaderMap, HeaderName, HeaderValue},
     redirect,
 };
@@ -24,22 +22,15 @@ use strongroom_azure::{
 use strongroom_base::{Clock, Entropy, EntropyExt as _};
 use tokio::runtime::Runtime;
 
-use crate::{Refused, StorageClientError};
+use crate::{
+    Refused, StorageClientError, Trust,
+    trust::{certificates, distrust, is_here},
+};
 
 /// The longest answer that is XML.
 const MAX_XML: usize = 64 << 20;
 /// The longest answer that says why something failed.
 const MAX_FAILURE: usize = 64 << 10;
-
-/// Whose certificates are believed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Trust {
-    /// Those of the authorities that the system trusts.
-    #[default]
-    System,
-    /// The certificates in this file, those that they have signed, and no others.
-    CaFile(PathBuf),
-}
 
 /// How long the client waits, and how often it tries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -435,41 +426,6 @@ fn refused_here(refusal: &Refusal) -> StorageClientError {
     StorageClientError::Settings(format!("the request cannot be made: {}", refusal.code()))
 }
 
-fn is_here(authority: &str) -> bool {
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
-    matches!(host, "localhost" | "[::1]") || host.ends_with(".localhost") || {
-        host.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback())
-    }
-}
-
-fn certificates(file: &PathBuf) -> Result<Vec<Certificate>, StorageClientError> {
-    let wrong = |reason: &str| {
-        StorageClientError::Settings(format!("the CA file {} {reason}", file.display()))
-    };
-    let pem = fs::read(file).map_err(|error| wrong(&format!("cannot be read: {error}")))?;
-    let certificates = Certificate::from_pem_bundle(&pem).map_err(|_| wrong("is not PEM"))?;
-    if certificates.is_empty() { Err(wrong("has no certificate")) } else { Ok(certificates) }
-}
-
-/// The certificate's fault among the causes of an error.
-fn distrust(error: &(dyn Error + 'static)) -> Option<String> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-            return matches!(tls, rustls::Error::InvalidCertificate(_)).then(|| tls.to_string());
-        }
-        // An I/O error hides the error that it was made of from `source`.
-        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(inner) => {
-                let inner: &(dyn Error + 'static) = inner;
-                Some(inner)
-            }
-            None => error.source(),
-        };
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use strongroom_base::{SystemClock, SystemEntropy};
@@ -506,14 +462,5 @@ mod tests {
         let error = client.send(&sent).err().expect("nobody is there");
         assert!(!error.may_be_done(), "{error:?}");
         assert!(!format!("{error:?} {error}").contains("hidden"), "{error:?}");
-    }
-
-    #[test]
-    fn a_ca_file_must_have_certificates() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("ca.pem");
-        fs::write(&file, "nothing").expect("written");
-        assert!(certificates(&file).is_err());
-        assert!(certificates(&folder.path().join("missing")).is_err());
     }
 }

@@ -2,11 +2,19 @@
 
 use std::fmt::Write as _;
 
-use strongroom_azure::{Metadata, Resource, SnapshotId, md5};
+use strongroom_azure::{BlobPath, Metadata, Resource, SnapshotId, md5};
 use strongroom_base::{Entropy, EntropyExt as _};
 
-use super::Place;
-use crate::StorageClientError;
+use crate::{Client, StorageClientError};
+
+/// A blob of an account.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The account.
+    pub client: &'a Client,
+    /// The blob.
+    pub blob: &'a BlobPath,
+}
 
 pub(super) const STATE: &str = "strongroom_state";
 pub(super) const COMPLETE: &str = "complete";

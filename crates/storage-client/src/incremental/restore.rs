@@ -4,10 +4,10 @@ use strongroom_azure::{BlobProperties, BlobWrite, Metadata, SnapshotId};
 use strongroom_base::Stage;
 
 use super::{
-    Place, RestoreReport, find,
-    names::{BACKUP, RESTORED, RESTORING, name, new_run, with},
+    names::{BACKUP, Place, RESTORED, RESTORING, name, new_run, with},
+    report::RestoreReport,
     run::{Through, take},
-    state::snapshots,
+    state::{find, snapshots},
 };
 use crate::{
     NewPageBlob, StorageClientError,

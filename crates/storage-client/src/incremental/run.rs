@@ -7,13 +7,13 @@ use strongroom_azure::{
 use strongroom_base::Stage;
 
 use super::{
-    BackupReport, BackupSnapshot, Method, Place, SnapshotReport,
     names::{
-        BACKUP, COMPLETE, FILLING, MOMENT, OLD, RUN, SNAPSHOT, SOURCE, STATE, joined, name,
+        BACKUP, COMPLETE, FILLING, MOMENT, OLD, Place, RUN, SNAPSHOT, SOURCE, STATE, joined, name,
         new_run, with,
     },
+    report::{BackupReport, Method, SnapshotReport},
     staging::{finish, readable},
-    state::{Anchor, State, Taken, snapshots},
+    state::{Anchor, BackupSnapshot, State, Taken, snapshots},
 };
 use crate::{
     Client, Held, NewPageBlob, RangeQuery, StorageClientError,

@@ -8,10 +8,7 @@ use strongroom_azure::{
 };
 use strongroom_base::{ByteRange, Cancel};
 
-use super::{
-    Place,
-    names::{BACKUP, RUN},
-};
+use super::names::{BACKUP, Place, RUN};
 use crate::{Client, RangeQuery, StorageClientError, blobs::of_snapshot, transfer::Readable};
 
 /// What the name of such a blob ends with.

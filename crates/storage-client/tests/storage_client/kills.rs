@@ -14,7 +14,7 @@ use strongroom_base::{ByteRange, Coded as _};
 use strongroom_storage_client::{
     Client, StorageClientError,
     incremental::{Backup, Place, Restore, restore, run},
-    transfer::Work,
+    transfer::{Upload, Work, upload},
 };
 
 use crate::{
@@ -238,6 +238,39 @@ fn a_restore_that_is_killed_at_any_request_is_continued() {
         );
         if restored.is_ok() {
             assert!(number > 10, "a restore has only {number} requests");
+            break;
+        }
+    }
+}
+
+#[test]
+fn an_upload_that_is_killed_at_any_request_is_continued() {
+    let pair = Pair::new("acct", PAGE);
+    let cut = Cut::new(&pair);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("disk");
+    let mut bytes = vec![0; 2 << 20];
+    for at in [0, 300 << 10, 900 << 10, (2 << 20) - 512] {
+        bytes[at..at + 512].fill(7);
+    }
+    std::fs::write(&file, &bytes).expect("writes");
+    for number in 0.. {
+        let blob = path("disks", &format!("disk-{number}"));
+        cut.at(number, number % 2 == 0);
+        let sent = upload(&cut.clients[0], &file, &blob, &Upload::default(), &work());
+        pair.clock.leap(Duration::from_secs(61));
+        if sent.is_err() {
+            match upload(&pair.source, &file, &blob, &Upload::default(), &work()) {
+                Ok(_) => {}
+                // Only the last answer was lost.
+                Err(error) => assert_eq!(error.code().name, "blob.exists", "{number}: {error:?}"),
+            }
+        }
+        assert!(content(&pair.source, &blob, &ReadBlob::default()) == bytes, "{number}");
+        let found = pair.source.properties(&blob, &ReadBlob::default()).expect("is there");
+        assert!(found.metadata.is_empty(), "{number}: {found:?}");
+        if sent.is_ok() {
+            assert!(number > 6, "an upload has only {number} requests");
             break;
         }
     }
