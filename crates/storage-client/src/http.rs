@@ -19,7 +19,7 @@ use strongroom_azure::{
     Checksum, ChecksumKind, ConnectionString, Failure, Headers, Method, Refusal, Resource, Secret,
     crc64, md5,
 };
-use strongroom_base::{Clock, Entropy, EntropyExt as _};
+use strongroom_base::{Cancel, Clock, Entropy, EntropyExt as _};
 use tokio::runtime::Runtime;
 
 use crate::{
@@ -27,6 +27,8 @@ use crate::{
     trust::{certificates, distrust, is_here},
 };
 
+/// How long a pause goes on after the work was stopped.
+const NAP: Duration = Duration::from_millis(200);
 /// The longest answer that is XML.
 const MAX_XML: usize = 64 << 20;
 /// The longest answer that says why something failed.
@@ -69,6 +71,8 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     /// Chance: ids of leases and runs, pauses.
     pub entropy: Arc<dyn Entropy>,
+    /// Ends requests that are under way, and pauses. What is asked for afterwards is sent once: a lease is released.
+    pub cancel: Cancel,
 }
 
 impl Options {
@@ -78,7 +82,14 @@ impl Options {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Self {
-        Self { connection, trust: Trust::default(), patience: Patience::default(), clock, entropy }
+        Self {
+            connection,
+            trust: Trust::default(),
+            patience: Patience::default(),
+            clock,
+            entropy,
+            cancel: Cancel::new(),
+        }
     }
 }
 
@@ -91,6 +102,7 @@ pub struct Client {
     patience: Patience,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
+    cancel: Cancel,
     is_azurite: Arc<AtomicBool>,
 }
 
@@ -199,7 +211,7 @@ pub(crate) struct Received {
 impl Client {
     /// A client; nothing is sent yet.
     pub fn new(options: Options) -> Result<Self, StorageClientError> {
-        let Options { connection, trust, patience, clock, entropy } = options;
+        let Options { connection, trust, patience, clock, entropy, cancel } = options;
         let failed = |error: &dyn Error| {
             StorageClientError::Settings(format!("the HTTP client cannot be made: {error}"))
         };
@@ -235,6 +247,7 @@ impl Client {
             patience,
             clock,
             entropy,
+            cancel,
             is_azurite: Arc::default(),
         })
     }
@@ -260,7 +273,7 @@ impl Client {
     pub(crate) fn send(&self, sent: &Sent<'_>) -> Result<Received, StorageClientError> {
         let mut tries = 1;
         loop {
-            let failure = match self.runtime.block_on(self.attempt(sent)) {
+            let failure = match self.runtime.block_on(self.attempt_or_cancel(sent)) {
                 Ok(received) => return Ok(received),
                 Err(failure) => failure,
             };
@@ -270,12 +283,38 @@ impl Client {
                 _ => false,
             };
             let is_harmless = sent.is_repeatable || !failure.may_be_done();
-            if !is_passing || !is_harmless || tries >= self.patience.tries {
+            let is_over = tries >= self.patience.tries || self.cancel.is_cancelled();
+            if !is_passing || !is_harmless || is_over {
                 return Err(failure);
             }
             tracing::info!("{failure}; trying again");
-            self.clock.sleep(self.pause(tries));
+            self.sleep(self.pause(tries))?;
             tries += 1;
+        }
+    }
+
+    /// Sleeps, unless the work is stopped.
+    pub(crate) fn sleep(&self, pause: Duration) -> Result<(), StorageClientError> {
+        let until = self.clock.monotonic().saturating_add(pause);
+        loop {
+            let left = until.saturating_sub(self.clock.monotonic());
+            if self.cancel.is_cancelled() {
+                return Err(StorageClientError::Interrupted);
+            }
+            if left.is_zero() {
+                return Ok(());
+            }
+            self.clock.sleep(left.min(NAP));
+        }
+    }
+
+    async fn attempt_or_cancel(&self, sent: &Sent<'_>) -> Result<Received, StorageClientError> {
+        if self.cancel.is_cancelled() {
+            return self.attempt(sent).await;
+        }
+        tokio::select! {
+            result = self.attempt(sent) => result,
+            () = self.cancel.cancelled() => Err(StorageClientError::Interrupted),
         }
     }
 
@@ -452,6 +491,27 @@ mod tests {
         assert!((375..=500 * 5 / 4).contains(&client.pause(1).as_millis()));
         assert!(client.pause(3) > client.pause(1));
         assert!(client.pause(60) <= Duration::from_secs(13));
+    }
+
+    #[test]
+    fn a_request_that_waits_is_cancelled() {
+        // It accepts connections, and never answers.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("listens");
+        let address = silent.local_addr().expect("an address");
+        let location = Location::parse(&format!("http://{address}/acct?sv=1&sig=x"));
+        let connection = location.expect("a location").connection;
+        let options = Options::new(connection, Arc::new(SystemClock), Arc::new(SystemEntropy));
+        let cancel = options.cancel.clone();
+        let client = Client::new(options).expect("a client");
+        let stopping = strongroom_base::start_thread("stops", move || {
+            SystemClock.sleep(Duration::from_millis(100));
+            cancel.cancel();
+        });
+        let sent = Sent::new("list", Method::Get, &Resource::Account);
+        let stopped = client.send(&sent).err().expect("is stopped");
+        assert!(matches!(stopped, StorageClientError::Interrupted), "{stopped:?}");
+        stopping.join().expect("ends");
+        assert!(client.sleep(Duration::from_hours(1)).is_err());
     }
 
     #[test]

@@ -84,7 +84,7 @@ impl Client {
                     if cancel.is_cancelled() {
                         return Err(StorageClientError::Interrupted);
                     }
-                    self.clock.sleep(ASK_AGAIN);
+                    self.sleep(ASK_AGAIN)?;
                 }
                 Err(error) => return Err(error),
             }

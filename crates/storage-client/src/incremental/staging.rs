@@ -92,7 +92,7 @@ fn wait(client: &Client, blob: &BlobPath, cancel: &Cancel) -> Result<(), Storage
         let copy = client.properties(blob, &of_snapshot(None))?.copy;
         match copy.map(|copy| copy.status) {
             Some(CopyStatus::Success) => return Ok(()),
-            Some(CopyStatus::Pending) if !cancel.is_cancelled() => client.clock.sleep(LOOK),
+            Some(CopyStatus::Pending) if !cancel.is_cancelled() => client.sleep(LOOK)?,
             Some(CopyStatus::Pending) => return Err(StorageClientError::Interrupted),
             _ => {
                 return Err(StorageClientError::Unsuitable {
