@@ -13,7 +13,7 @@ use strongroom_azure::{
 };
 use strongroom_base::{ByteRange, Coded as _, SystemClock, SystemEntropy};
 use strongroom_storage_client::{
-    Client, Location, Options, Patience,
+    Client, Location, Options, Patience, RangeQuery,
     incremental::{Backup, Method, Place, Restore, Through, list, restore, run},
     transfer::{Download, Upload, Work, download, upload, upload_blocks},
 };
@@ -101,6 +101,9 @@ fn azurite_understands_the_operations() {
     assert_eq!(ranges(client, &disk, &at(snapshot)), [(0, 4 * MIB), (6 * MIB, 6 * MIB + 512)]);
     assert_eq!(content(client, &disk, &at(snapshot)).len(), 8 << 20);
     assert_eq!(snapshots(client, &disk), [snapshot]);
+    let query = RangeQuery { previous: Some(snapshot), ..RangeQuery::default() };
+    let difference = client.pages(&disk, query).next().expect("an answer");
+    assert_eq!(difference.expect_err("is no difference").code().name, "storage.protocol");
     let names: Vec<_> =
         client.containers(None).map(|entry| entry.expect("an entry").name).collect();
     assert_eq!(names, ["disks"]);
