@@ -183,7 +183,7 @@ pub(crate) const PARAMS: &[(&str, &[&str])] = &[
     ("blob.type", &["resource", "path", "reason"]),
     ("blob.copy_failed", &["blob", "reason"]),
     ("blob.no_backup", &["resource", "snapshot"]),
-    ("account.not_found", &["reason"]),
+    ("account.not_found", &["action", "reason", "resource", "service_code", "status"]),
     ("account.exists", &["reason"]),
     ("account.invalid", &["reason"]),
     ("local.io", &["action", "address", "disk", "path"]),

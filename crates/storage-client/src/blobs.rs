@@ -201,21 +201,6 @@ impl Client {
         Ok(body)
     }
 
-    /// The kind of checksum that the service knows.
-    pub(crate) fn checksum_kind(&self) -> ChecksumKind {
-        if self.is_azurite() { ChecksumKind::Md5 } else { ChecksumKind::Crc64 }
-    }
-
-    /// The checksum of a request's body, as a header.
-    pub(crate) fn checksum_header(&self, body: &[u8]) -> (String, String) {
-        let checksum = match self.checksum_kind() {
-            ChecksumKind::Md5 => Checksum::Md5(strongroom_azure::md5(body)),
-            ChecksumKind::Crc64 => Checksum::Crc64(strongroom_azure::crc64(body)),
-        };
-        let (name, value) = checksum.to_header();
-        (name.to_owned(), value)
-    }
-
     /// Takes a snapshot. Without metadata it gets that of the blob. It is sent once: a repeated request could take a
     /// second snapshot.
     pub fn snapshot(

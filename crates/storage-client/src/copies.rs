@@ -1,10 +1,13 @@
 //! Copies that the service makes itself.
 
+use std::time::Duration;
+
 use jiff::SignedDuration;
 use strongroom_azure::{
-    BlobPath, BlobWrite, CopyStatus, LeaseId, Metadata, Method, Overrides, Resource, Sas, SasKind,
-    SasResource, Secret, ServiceSas, SnapshotId, SourceUrl,
+    BlobPath, BlobWrite, CopyState, CopyStatus, LeaseId, Metadata, Method, Overrides, ReadBlob,
+    Resource, Sas, SasKind, SasResource, Secret, ServiceSas, SnapshotId, SourceUrl,
 };
+use strongroom_base::{Cancel, Progress, Stage, Things};
 
 use crate::{
     Client, StorageClientError,
@@ -12,6 +15,8 @@ use crate::{
     http::{Received, Sent},
 };
 
+/// How often it is looked whether a copy has ended.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long a signature for a source is valid: as long as Azure lets a copy wait.
 const SIGNATURE_HOURS: i64 = 14 * 24;
 
@@ -131,6 +136,31 @@ impl Client {
             .once();
         let received = self.send(&sent)?;
         self.copied(&received)
+    }
+
+    /// Waits until the last copy to a blob has ended, and says how. If the work is stopped, the copy goes on.
+    pub fn wait_for_copy(
+        &self,
+        to: &BlobPath,
+        cancel: &Cancel,
+        progress: &Progress,
+    ) -> Result<CopyState, StorageClientError> {
+        loop {
+            let copy = self.properties(to, &ReadBlob::default())?.copy;
+            let copy = copy.ok_or_else(|| StorageClientError::Unsuitable {
+                resource: to.to_string(),
+                reason: "nothing was copied to it",
+            })?;
+            let (done, total) = (copy.done_bytes, copy.total_bytes);
+            progress.count(Stage::Copying, Things::Bytes, done, total);
+            if copy.status != CopyStatus::Pending {
+                return Ok(copy);
+            }
+            if cancel.is_cancelled() {
+                return Err(StorageClientError::Interrupted);
+            }
+            self.sleep(LOOK)?;
+        }
     }
 
     /// Ends a copy that is under way. The blob is empty then.

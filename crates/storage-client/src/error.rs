@@ -175,6 +175,7 @@ impl StorageClientError {
 /// What a refusal means to whoever runs the command.
 fn code_of(refused: &Refused) -> &'static Code {
     match refused.failure.code {
+        Some(Service::AccountNotFound) => return &codes::ACCOUNT_NOT_FOUND,
         Some(Service::ContainerNotFound) => return &codes::CONTAINER_NOT_FOUND,
         Some(Service::ContainerAlreadyExists | Service::ContainerBeingDeleted) => {
             return &codes::CONTAINER_EXISTS;
@@ -232,7 +233,7 @@ impl Coded for StorageClientError {
                 let (service_code, status) =
                     (refused.service_code(), u64::from(refused.failure.status));
                 params!(
-                    STORAGE_UNAVAILABLE | STORAGE_DENIED | CONTAINER_NOT_FOUND | CONTAINER_EXISTS
+                    STORAGE_UNAVAILABLE | ACCOUNT_NOT_FOUND | STORAGE_DENIED | CONTAINER_NOT_FOUND | CONTAINER_EXISTS
                         | BLOB_NOT_FOUND | BLOB_EXISTS | BLOB_CHANGED | BLOB_LEASED
                         | BLOB_SNAPSHOT_LIMIT | BLOB_CONFLICT | BLOB_REFUSED:
                     action, resource, service_code, status
@@ -274,6 +275,7 @@ mod tests {
     fn what_a_service_says_has_a_code_and_its_message_the_values() {
         for (status, name, code) in [
             (404, "BlobNotFound", "blob.not_found"),
+            (404, "AccountNotFound", "account.not_found"),
             (404, "ContainerNotFound", "container.not_found"),
             (409, "ContainerAlreadyExists", "container.exists"),
             (409, "BlobAlreadyExists", "blob.exists"),

@@ -2,8 +2,7 @@
 
 use std::{
     error::Error,
-    fmt, fs, io,
-    path::PathBuf,
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,30 +12,27 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use reqwest::{
-    Certificate,
     header::{HeaderMap, HeaderName, HeaderValue},
     redirect,
 };
-use strongroom_azure::{ConnectionString, Failure, Headers, Method, Refusal, Resource, Secret};
-use strongroom_base::{Clock, Entropy, EntropyExt as _};
+use strongroom_azure::{
+    Checksum, ChecksumKind, ConnectionString, Failure, Headers, Method, Refusal, Resource, Secret,
+    crc64, md5,
+};
+use strongroom_base::{Cancel, Clock, Entropy, EntropyExt as _};
 use tokio::runtime::Runtime;
 
-use crate::{Refused, StorageClientError};
+use crate::{
+    Refused, StorageClientError, Trust,
+    trust::{certificates, distrust, is_here},
+};
 
+/// How long a pause goes on after the work was stopped.
+const NAP: Duration = Duration::from_millis(200);
 /// The longest answer that is XML.
 const MAX_XML: usize = 64 << 20;
 /// The longest answer that says why something failed.
 const MAX_FAILURE: usize = 64 << 10;
-
-/// Whose certificates are believed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Trust {
-    /// Those of the authorities that the system trusts.
-    #[default]
-    System,
-    /// The certificates in this file, those that they have signed, and no others.
-    CaFile(PathBuf),
-}
 
 /// How long the client waits, and how often it tries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +71,8 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     /// Chance: ids of leases and runs, pauses.
     pub entropy: Arc<dyn Entropy>,
+    /// Ends requests that are under way, and pauses. What is asked for afterwards is sent once: a lease is released.
+    pub cancel: Cancel,
 }
 
 impl Options {
@@ -84,7 +82,14 @@ impl Options {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Self {
-        Self { connection, trust: Trust::default(), patience: Patience::default(), clock, entropy }
+        Self {
+            connection,
+            trust: Trust::default(),
+            patience: Patience::default(),
+            clock,
+            entropy,
+            cancel: Cancel::new(),
+        }
     }
 }
 
@@ -97,6 +102,7 @@ pub struct Client {
     patience: Patience,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
+    cancel: Cancel,
     is_azurite: Arc<AtomicBool>,
 }
 
@@ -205,7 +211,7 @@ pub(crate) struct Received {
 impl Client {
     /// A client; nothing is sent yet.
     pub fn new(options: Options) -> Result<Self, StorageClientError> {
-        let Options { connection, trust, patience, clock, entropy } = options;
+        let Options { connection, trust, patience, clock, entropy, cancel } = options;
         let failed = |error: &dyn Error| {
             StorageClientError::Settings(format!("the HTTP client cannot be made: {error}"))
         };
@@ -241,6 +247,7 @@ impl Client {
             patience,
             clock,
             entropy,
+            cancel,
             is_azurite: Arc::default(),
         })
     }
@@ -266,7 +273,7 @@ impl Client {
     pub(crate) fn send(&self, sent: &Sent<'_>) -> Result<Received, StorageClientError> {
         let mut tries = 1;
         loop {
-            let failure = match self.runtime.block_on(self.attempt(sent)) {
+            let failure = match self.runtime.block_on(self.attempt_or_cancel(sent)) {
                 Ok(received) => return Ok(received),
                 Err(failure) => failure,
             };
@@ -276,12 +283,38 @@ impl Client {
                 _ => false,
             };
             let is_harmless = sent.is_repeatable || !failure.may_be_done();
-            if !is_passing || !is_harmless || tries >= self.patience.tries {
+            let is_over = tries >= self.patience.tries || self.cancel.is_cancelled();
+            if !is_passing || !is_harmless || is_over {
                 return Err(failure);
             }
             tracing::info!("{failure}; trying again");
-            self.clock.sleep(self.pause(tries));
+            self.sleep(self.pause(tries))?;
             tries += 1;
+        }
+    }
+
+    /// Sleeps, unless the work is stopped.
+    pub(crate) fn sleep(&self, pause: Duration) -> Result<(), StorageClientError> {
+        let until = self.clock.monotonic().saturating_add(pause);
+        loop {
+            let left = until.saturating_sub(self.clock.monotonic());
+            if self.cancel.is_cancelled() {
+                return Err(StorageClientError::Interrupted);
+            }
+            if left.is_zero() {
+                return Ok(());
+            }
+            self.clock.sleep(left.min(NAP));
+        }
+    }
+
+    async fn attempt_or_cancel(&self, sent: &Sent<'_>) -> Result<Received, StorageClientError> {
+        if self.cancel.is_cancelled() {
+            return self.attempt(sent).await;
+        }
+        tokio::select! {
+            result = self.attempt(sent) => result,
+            () = self.cancel.cancelled() => Err(StorageClientError::Interrupted),
         }
     }
 
@@ -366,6 +399,21 @@ impl Client {
         Ok(request)
     }
 
+    /// The kind of checksum that the service knows.
+    pub(crate) fn checksum_kind(&self) -> ChecksumKind {
+        if self.is_azurite() { ChecksumKind::Md5 } else { ChecksumKind::Crc64 }
+    }
+
+    /// The checksum of a request's body, as a header.
+    fn checksum_header(&self, body: &[u8]) -> (String, String) {
+        let checksum = match self.checksum_kind() {
+            ChecksumKind::Md5 => Checksum::Md5(md5(body)),
+            ChecksumKind::Crc64 => Checksum::Crc64(crc64(body)),
+        };
+        let (name, value) = checksum.to_header();
+        (name.to_owned(), value)
+    }
+
     fn headers(&self, fields: &HeaderMap) -> Result<Headers, StorageClientError> {
         let pairs = fields.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         let headers = Headers::new(pairs).map_err(|refusal| self.bad_answer(&refusal))?;
@@ -417,41 +465,6 @@ fn refused_here(refusal: &Refusal) -> StorageClientError {
     StorageClientError::Settings(format!("the request cannot be made: {}", refusal.code()))
 }
 
-fn is_here(authority: &str) -> bool {
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
-    matches!(host, "localhost" | "[::1]") || host.ends_with(".localhost") || {
-        host.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback())
-    }
-}
-
-fn certificates(file: &PathBuf) -> Result<Vec<Certificate>, StorageClientError> {
-    let wrong = |reason: &str| {
-        StorageClientError::Settings(format!("the CA file {} {reason}", file.display()))
-    };
-    let pem = fs::read(file).map_err(|error| wrong(&format!("cannot be read: {error}")))?;
-    let certificates = Certificate::from_pem_bundle(&pem).map_err(|_| wrong("is not PEM"))?;
-    if certificates.is_empty() { Err(wrong("has no certificate")) } else { Ok(certificates) }
-}
-
-/// The certificate's fault among the causes of an error.
-fn distrust(error: &(dyn Error + 'static)) -> Option<String> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-            return matches!(tls, rustls::Error::InvalidCertificate(_)).then(|| tls.to_string());
-        }
-        // An I/O error hides the error that it was made of from `source`.
-        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(inner) => {
-                let inner: &(dyn Error + 'static) = inner;
-                Some(inner)
-            }
-            None => error.source(),
-        };
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use strongroom_base::{SystemClock, SystemEntropy};
@@ -481,6 +494,27 @@ mod tests {
     }
 
     #[test]
+    fn a_request_that_waits_is_cancelled() {
+        // It accepts connections, and never answers.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("listens");
+        let address = silent.local_addr().expect("an address");
+        let location = Location::parse(&format!("http://{address}/acct?sv=1&sig=x"));
+        let connection = location.expect("a location").connection;
+        let options = Options::new(connection, Arc::new(SystemClock), Arc::new(SystemEntropy));
+        let cancel = options.cancel.clone();
+        let client = Client::new(options).expect("a client");
+        let stopping = strongroom_base::start_thread("stops", move || {
+            SystemClock.sleep(Duration::from_millis(100));
+            cancel.cancel();
+        });
+        let sent = Sent::new("list", Method::Get, &Resource::Account);
+        let stopped = client.send(&sent).err().expect("is stopped");
+        assert!(matches!(stopped, StorageClientError::Interrupted), "{stopped:?}");
+        stopping.join().expect("ends");
+        assert!(client.sleep(Duration::from_hours(1)).is_err());
+    }
+
+    #[test]
     fn nobody_there_is_said_without_the_signature() {
         let mut client = client("http://127.0.0.1:1/acct?sv=1&sig=hidden").expect("a client");
         client.patience.tries = 1;
@@ -488,14 +522,5 @@ mod tests {
         let error = client.send(&sent).err().expect("nobody is there");
         assert!(!error.may_be_done(), "{error:?}");
         assert!(!format!("{error:?} {error}").contains("hidden"), "{error:?}");
-    }
-
-    #[test]
-    fn a_ca_file_must_have_certificates() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("ca.pem");
-        fs::write(&file, "nothing").expect("written");
-        assert!(certificates(&file).is_err());
-        assert!(certificates(&folder.path().join("missing")).is_err());
     }
 }

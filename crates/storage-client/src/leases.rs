@@ -10,7 +10,7 @@ use std::{
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use strongroom_azure::{BlobPath, Code, LeaseAction, LeaseDuration, LeaseId, Method, Resource};
-use strongroom_base::{EntropyExt as _, start_thread};
+use strongroom_base::{Cancel, EntropyExt as _, start_thread};
 
 use crate::{Client, StorageClientError, http::Sent};
 
@@ -65,7 +65,12 @@ impl Client {
 
     /// Takes a lease on a blob and renews it until it is dropped. If another client has one, waits so long for its end:
     /// the lease of a client that was killed ends after a minute.
-    pub fn hold(&self, path: &BlobPath, wait: Duration) -> Result<Held, StorageClientError> {
+    pub fn hold(
+        &self,
+        path: &BlobPath,
+        wait: Duration,
+        cancel: &Cancel,
+    ) -> Result<Held, StorageClientError> {
         let id = LeaseId::from_bytes(self.entropy.array());
         let duration = LeaseDuration::Seconds(SECONDS);
         let until = self.clock.monotonic().saturating_add(wait);
@@ -76,7 +81,10 @@ impl Client {
                     if error.service() == Some(Code::LeaseAlreadyPresent)
                         && self.clock.monotonic() < until =>
                 {
-                    self.clock.sleep(ASK_AGAIN);
+                    if cancel.is_cancelled() {
+                        return Err(StorageClientError::Interrupted);
+                    }
+                    self.sleep(ASK_AGAIN)?;
                 }
                 Err(error) => return Err(error),
             }

@@ -9,7 +9,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `location` | connection strings, URLs with a shared access signature, `CONTAINER/BLOB` |
-//! | `http` | [`Client`]: requests, tries, trust |
+//! | `trust`, `http` | [`Client`]: whose certificates are believed, requests, tries |
 //! | `containers`, `blobs`, `pages`, `copies`, `leases`, `blocks` | the operations |
 //! | [`transfer`] | files to page blobs and back |
 //! | [`incremental`] | incremental backups of page blobs by snapshots, restores of them |
@@ -35,13 +35,15 @@ mod parallel;
 mod ranges;
 mod source;
 pub mod transfer;
+mod trust;
 
 pub use blobs::{BlobQuery, Blobs};
 pub use containers::Containers;
 pub use copies::Copied;
 pub use error::{Refused, StorageClientError};
-pub use http::{Client, Options, Patience, Trust};
+pub use http::{Client, Options, Patience};
 pub use leases::Held;
 pub use location::{Location, place};
 pub use pages::{NewPageBlob, Pages, RangeQuery};
 pub use source::SnapshotDisk;
+pub use trust::Trust;

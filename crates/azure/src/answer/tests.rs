@@ -234,6 +234,19 @@ fn a_list_of_containers_survives() {
 }
 
 #[test]
+fn properties_of_a_container_survive_their_headers() {
+    let properties = ContainerProperties {
+        stamp: stamp(),
+        metadata: Metadata::of([("a", "b")]).expect("metadata"),
+        lease: LeaseState::Leased(LeaseDuration::Infinite),
+        public_access: Some(PublicAccess::Blob),
+    };
+    let answer = properties.answer();
+    assert_eq!(ContainerProperties::parse(&headers(&answer)), Ok(properties));
+    assert!(ContainerProperties::parse(&Headers::default()).is_err());
+}
+
+#[test]
 fn lists_of_blocks_are_read_and_written() {
     let id = |text: &[u8]| BlockId::from_bytes(text).expect("is an id");
     let wanted = vec![

@@ -41,35 +41,8 @@ mod run;
 mod staging;
 mod state;
 
-use strongroom_azure::{BlobPath, SnapshotId};
-
+pub use names::Place;
 pub use report::{BackupReport, Method, RestoreReport, SnapshotReport};
 pub use restore::{Restore, restore};
 pub use run::{Backup, Through, run};
-pub(crate) use staging::Readable;
-pub use state::BackupSnapshot;
-
-use crate::{Client, StorageClientError};
-
-/// A blob of an account.
-#[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
-    /// The account.
-    pub client: &'a Client,
-    /// The blob.
-    pub blob: &'a BlobPath,
-}
-
-/// The complete backups that a blob has, the oldest first.
-pub fn list(target: Place<'_>) -> Result<Vec<BackupSnapshot>, StorageClientError> {
-    // That the blob is there is said by its own error.
-    target.client.properties(target.blob, &crate::blobs::of_snapshot(None))?;
-    state::backups(target)
-}
-
-/// A complete backup of a blob.
-fn find(target: Place<'_>, snapshot: SnapshotId) -> Result<BackupSnapshot, StorageClientError> {
-    let found = list(target)?.into_iter().find(|backup| backup.snapshot == snapshot);
-    let resource = target.blob.to_string();
-    found.ok_or(StorageClientError::NoBackup { resource, snapshot })
-}
+pub use state::{BackupSnapshot, list};

@@ -2,11 +2,19 @@
 
 use std::fmt::Write as _;
 
-use strongroom_azure::{Metadata, Resource, SnapshotId, md5};
+use strongroom_azure::{BlobPath, Metadata, Resource, SnapshotId, md5};
 use strongroom_base::{Entropy, EntropyExt as _};
 
-use super::Place;
-use crate::StorageClientError;
+use crate::{Client, StorageClientError};
+
+/// A blob of an account.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The account.
+    pub client: &'a Client,
+    /// The blob.
+    pub blob: &'a BlobPath,
+}
 
 pub(super) const STATE: &str = "strongroom_state";
 pub(super) const COMPLETE: &str = "complete";
@@ -67,4 +75,46 @@ pub(super) fn with(there: &Metadata, own: &[(&str, &str)]) -> Result<Metadata, S
     Metadata::of(foreign.chain(own)).map_err(|_| {
         StorageClientError::Settings("the blob has no room for more metadata".to_owned())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use strongroom_azure::{BlobName, ContainerName, MAX_METADATA};
+    use strongroom_base::{SystemClock, SystemEntropy};
+
+    use super::*;
+    use crate::{Location, Options};
+
+    fn named(blob: &str) -> String {
+        let connection =
+            Location::parse("AccountName=acct;AccountKey=a2V5").expect("a location").connection;
+        let options = Options::new(connection, Arc::new(SystemClock), Arc::new(SystemEntropy));
+        let client = Client::new(options).expect("a client");
+        let container = ContainerName::new("disks").expect("a name");
+        let blob = BlobPath { container, name: BlobName::new(blob).expect("a name") };
+        name(Place { client: &client, blob: &blob })
+    }
+
+    #[test]
+    fn every_name_is_a_value_of_metadata() {
+        assert_eq!(named("a b/ü"), "acct/disks/a%20b/%C3%BC");
+        let (one, other) = ("ü".repeat(1000), "ö".repeat(1000));
+        assert!(named(&one).starts_with("acct/md5/") && named(&one).len() == 9 + 32);
+        assert_ne!(named(&one), named(&other));
+    }
+
+    #[test]
+    fn snapshots_are_kept_as_one_value_and_foreign_metadata_is_kept() {
+        let ids: Vec<_> = (0..200).filter_map(SnapshotId::from_ticks).collect();
+        let value = joined(ids.iter().copied());
+        assert_eq!(separate(Some(&value)).collect::<Vec<_>>(), ids[..MAX_SNAPSHOTS]);
+        assert_eq!(separate(Some("nothing,")).count() + separate(None).count(), 0);
+        let there = Metadata::of([("of", "web"), (RUN, "old")]).expect("metadata");
+        let with = with(&there, &[(OLD, &value), (STATE, "")]).expect("fits");
+        let names: Vec<_> = with.iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["of", OLD]);
+        assert!(value.len() < MAX_METADATA / 2);
+    }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::BackupSnapshot;
+use super::state::BackupSnapshot;
 
 /// How a backup found what to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

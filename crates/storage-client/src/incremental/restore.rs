@@ -4,14 +4,14 @@ use strongroom_azure::{BlobProperties, BlobWrite, Metadata, SnapshotId};
 use strongroom_base::Stage;
 
 use super::{
-    Place, Readable, RestoreReport, find,
-    names::{BACKUP, RESTORED, RESTORING, name, new_run, with},
+    names::{BACKUP, Place, RESTORED, RESTORING, name, new_run, with},
+    report::RestoreReport,
     run::{Through, take},
-    state::snapshots,
+    state::{find, snapshots},
 };
 use crate::{
     NewPageBlob, StorageClientError,
-    transfer::{Copying, Counts, Work, equalise, millis},
+    transfer::{Copying, Counts, Readable, Work, equalise, millis},
 };
 
 /// How a backup is restored.
@@ -39,7 +39,7 @@ pub fn restore(
     let found = find(backup, snapshot)?;
     let mark = format!("{snapshot} {}", name(backup));
     let was_continued = begin(to, found.size, &mark, options)?;
-    let held = to.client.hold(to.blob, work.wait)?;
+    let held = to.client.hold(to.blob, work.wait, &work.cancel)?;
     let write = BlobWrite { lease: Some(held.id()), ..BlobWrite::default() };
     let url = match options.through {
         Through::Client => None,

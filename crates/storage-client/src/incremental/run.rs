@@ -7,18 +7,18 @@ use strongroom_azure::{
 use strongroom_base::Stage;
 
 use super::{
-    BackupReport, BackupSnapshot, Method, Place, Readable, SnapshotReport,
     names::{
-        BACKUP, COMPLETE, FILLING, MOMENT, OLD, RUN, SNAPSHOT, SOURCE, STATE, joined, name,
+        BACKUP, COMPLETE, FILLING, MOMENT, OLD, Place, RUN, SNAPSHOT, SOURCE, STATE, joined, name,
         new_run, with,
     },
+    report::{BackupReport, Method, SnapshotReport},
     staging::{finish, readable},
-    state::{Anchor, State, Taken, snapshots},
+    state::{Anchor, BackupSnapshot, State, Taken, snapshots},
 };
 use crate::{
     Client, Held, NewPageBlob, RangeQuery, StorageClientError,
     blobs::of_snapshot,
-    transfer::{Copying, Counts, Work, apply, equalise, millis, repair},
+    transfer::{Copying, Counts, Readable, Work, apply, equalise, millis, repair},
 };
 
 /// How often a snapshot is tried of which it is not known whether it was taken.
@@ -57,7 +57,7 @@ pub fn run(
     work.progress.set_stage(Stage::Preparing);
     check_source(source)?;
     ensure_target(source, target)?;
-    let held = target.client.hold(target.blob, work.wait)?;
+    let held = target.client.hold(target.blob, work.wait, &work.cancel)?;
     let run = Run {
         source,
         target,

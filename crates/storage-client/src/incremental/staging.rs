@@ -1,31 +1,16 @@
 //! Snapshots that cannot be read: premium accounts of Azure list the pages of a snapshot, and do not give its bytes.
 //! The account copies such a snapshot to a blob beside it, from which it is read, and which is deleted at the end.
 
-use std::time::Duration;
-
 use strongroom_azure::{
     BlobName, BlobPath, BlobWrite, CopyStatus, DeleteSnapshots, Metadata, SnapshotId,
 };
-use strongroom_base::{ByteRange, Cancel};
+use strongroom_base::{ByteRange, Cancel, Progress};
 
-use super::{
-    Place,
-    names::{BACKUP, RUN},
-};
-use crate::{Client, RangeQuery, StorageClientError, blobs::of_snapshot};
+use super::names::{BACKUP, Place, RUN};
+use crate::{Client, RangeQuery, StorageClientError, blobs::of_snapshot, transfer::Readable};
 
 /// What the name of such a blob ends with.
 const ENDING: &str = ".strongroom-staging";
-/// How often it is looked whether a copy has ended.
-const LOOK: Duration = Duration::from_secs(1);
-
-/// From where the bytes of a snapshot are read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Readable {
-    pub(crate) blob: BlobPath,
-    /// None if it is a copy.
-    pub(crate) snapshot: Option<SnapshotId>,
-}
 
 /// Finds out whether a snapshot can be read, and has it copied if it cannot. `backup` is the name of the target, `run`
 /// that of the run.
@@ -61,7 +46,13 @@ pub(super) fn readable(
         .map_err(|_| StorageClientError::Bug("the names of blobs are not metadata"))?;
     let url = source.client.own_url(source.blob, snapshot)?;
     source.client.copy(&url, &blob, &metadata, &BlobWrite::default())?;
-    wait(source.client, &blob, cancel)?;
+    let copy = source.client.wait_for_copy(&blob, cancel, &Progress::new())?;
+    if copy.status != CopyStatus::Success {
+        return Err(StorageClientError::Unsuitable {
+            resource: blob.to_string(),
+            reason: "the copy of the snapshot, from which it would be read, has failed",
+        });
+    }
     Ok(Readable { blob, snapshot: None })
 }
 
@@ -95,23 +86,6 @@ fn remove(client: &Client, blob: &BlobPath, backup: &str) -> Result<(), StorageC
     match client.delete(blob, None, Some(DeleteSnapshots::Include), &BlobWrite::default()) {
         Err(error) if !error.is_not_found() => Err(error),
         _ => Ok(()),
-    }
-}
-
-fn wait(client: &Client, blob: &BlobPath, cancel: &Cancel) -> Result<(), StorageClientError> {
-    loop {
-        let copy = client.properties(blob, &of_snapshot(None))?.copy;
-        match copy.map(|copy| copy.status) {
-            Some(CopyStatus::Success) => return Ok(()),
-            Some(CopyStatus::Pending) if !cancel.is_cancelled() => client.clock.sleep(LOOK),
-            Some(CopyStatus::Pending) => return Err(StorageClientError::Interrupted),
-            _ => {
-                return Err(StorageClientError::Unsuitable {
-                    resource: blob.to_string(),
-                    reason: "the copy of the snapshot, from which it would be read, has failed",
-                });
-            }
-        }
     }
 }
 

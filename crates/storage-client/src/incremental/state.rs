@@ -3,13 +3,10 @@
 use serde::{Deserialize, Serialize};
 use strongroom_azure::{BadSnapshotId, BlobEntry, BlobPath, Metadata, SnapshotId, parse_iso_date};
 
-use super::{
-    Place,
-    names::{
-        BACKUP, COMPLETE, MOMENT, OLD, RESTORED, RUN, SNAPSHOT, SOURCE, STATE, name, separate,
-    },
+use super::names::{
+    BACKUP, COMPLETE, MOMENT, OLD, Place, RESTORED, RUN, SNAPSHOT, SOURCE, STATE, name, separate,
 };
-use crate::{BlobQuery, Client, StorageClientError};
+use crate::{BlobQuery, Client, StorageClientError, blobs::of_snapshot};
 
 /// A complete backup: a snapshot of the target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,8 +102,24 @@ fn is_first_hand(taken: &Taken) -> bool {
     })
 }
 
-/// The complete backups of a target, the oldest first.
-pub(super) fn backups(target: Place<'_>) -> Result<Vec<BackupSnapshot>, StorageClientError> {
+/// The complete backups that a blob has, the oldest first.
+pub fn list(target: Place<'_>) -> Result<Vec<BackupSnapshot>, StorageClientError> {
+    // That the blob is there is said by its own error.
+    target.client.properties(target.blob, &of_snapshot(None))?;
+    backups(target)
+}
+
+/// A complete backup of a blob.
+pub(super) fn find(
+    target: Place<'_>,
+    snapshot: SnapshotId,
+) -> Result<BackupSnapshot, StorageClientError> {
+    let found = list(target)?.into_iter().find(|backup| backup.snapshot == snapshot);
+    let resource = target.blob.to_string();
+    found.ok_or(StorageClientError::NoBackup { resource, snapshot })
+}
+
+fn backups(target: Place<'_>) -> Result<Vec<BackupSnapshot>, StorageClientError> {
     let taken = snapshots(target.client, target.blob)?;
     Ok(taken.iter().filter_map(backup).collect())
 }

@@ -9,13 +9,20 @@ use super::{Counts, Work};
 use crate::{
     Client, Held, Pages, RangeQuery, StorageClientError,
     blobs::of_snapshot,
-    incremental::Readable,
     parallel::in_parallel,
     ranges::{Beside, Listed, Piece, Pieces, of_both, of_kind, without},
 };
 
 /// Bytes that are compared, and written if they differ.
 const BLOCK: usize = 64 << 10;
+
+/// From where the bytes of a snapshot are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Readable {
+    pub(crate) blob: BlobPath,
+    /// None if it is a copy.
+    pub(crate) snapshot: Option<SnapshotId>,
+}
 
 /// From a snapshot to a blob.
 pub(crate) struct Copying<'a> {

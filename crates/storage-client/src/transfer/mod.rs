@@ -2,6 +2,7 @@
 //!
 //! Memory is bounded: each of the [`Work::parallel`] threads has at most 4 MiB.
 
+mod blocks;
 mod content;
 mod download;
 mod sparse;
@@ -15,7 +16,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use strongroom_base::{Cancel, Progress};
 
-pub(crate) use content::{Copying, apply, equalise, repair};
+pub use blocks::upload_blocks;
+pub(crate) use content::{Copying, Readable, apply, equalise, repair};
 pub use download::{Download, download};
 pub use upload::{Upload, upload};
 

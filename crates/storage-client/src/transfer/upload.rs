@@ -62,7 +62,7 @@ pub fn upload(
     let mark = mark_of(&opened, file, size)?;
     work.progress.set_stage(Stage::Preparing);
     let was_continued = begin(client, to, size, &mark, options)?;
-    let held = client.hold(to, work.wait)?;
+    let held = client.hold(to, work.wait, &work.cancel)?;
     let write = BlobWrite { lease: Some(held.id()), ..BlobWrite::default() };
     let counts = Counts::default();
     let sending =
@@ -80,7 +80,7 @@ pub fn upload(
 }
 
 /// What tells one state of a file from another.
-fn mark_of(file: &File, path: &Path, size: u64) -> Result<String, StorageClientError> {
+pub(super) fn mark_of(file: &File, path: &Path, size: u64) -> Result<String, StorageClientError> {
     let facts = file.metadata().map_err(StorageClientError::local("read", path))?;
     Ok(format!("{size}.{}.{:09}", facts.mtime(), facts.mtime_nsec()))
 }

@@ -13,14 +13,14 @@ use strongroom_azure::{
 };
 use strongroom_base::{ByteRange, Coded as _, SystemClock, SystemEntropy};
 use strongroom_storage_client::{
-    Client, Location, Options, Patience,
+    Client, Location, Options, Patience, RangeQuery,
     incremental::{Backup, Method, Place, Restore, Through, list, restore, run},
-    transfer::{Download, Upload, Work, download, upload},
+    transfer::{Download, Upload, Work, download, upload, upload_blocks},
 };
 
 use crate::{
     proxy::Proxy,
-    server::{Server, at, content, path, put, ranges, snapshots, take, with_disk},
+    server::{Server, at, content, path, put, ranges, snapshots, take, wide, with_disk},
 };
 
 const MIB: u64 = 1 << 20;
@@ -101,6 +101,9 @@ fn azurite_understands_the_operations() {
     assert_eq!(ranges(client, &disk, &at(snapshot)), [(0, 4 * MIB), (6 * MIB, 6 * MIB + 512)]);
     assert_eq!(content(client, &disk, &at(snapshot)).len(), 8 << 20);
     assert_eq!(snapshots(client, &disk), [snapshot]);
+    let query = RangeQuery { previous: Some(snapshot), ..RangeQuery::default() };
+    let difference = client.pages(&disk, query).next().expect("an answer");
+    assert_eq!(difference.expect_err("is no difference").code().name, "storage.protocol");
     let names: Vec<_> =
         client.containers(None).map(|entry| entry.expect("an entry").name).collect();
     assert_eq!(names, ["disks"]);
@@ -136,6 +139,31 @@ fn azurite_takes_block_blobs() {
     }
     client.put_block_list(&blob, &ids, &none.0, &none.1).expect("lists");
     assert_eq!(content(client, &blob, &ReadBlob::default()), b"in parts");
+}
+
+#[test]
+fn files_of_any_length_are_block_blobs() {
+    let azurite = Azurite::start();
+    let client = &azurite.client;
+    let container = path("files", "x").container;
+    client.create_container(&container, &Metadata::default()).expect("creates");
+    let folder = tempfile::tempdir().expect("a folder");
+    let (file, output) = (folder.path().join("file"), folder.path().join("output"));
+    let work = Work::default();
+    for length in [0, 1000, (9 << 20) + 7] {
+        let bytes: Vec<u8> = (0..=255).cycle().take(length).collect();
+        std::fs::write(&file, &bytes).expect("writes");
+        let blob = path("files", &format!("file-{length}"));
+        let sent = upload_blocks(client, &file, &blob, &Upload::default(), &work).expect("uploads");
+        assert_eq!(sent.written_bytes, wide(length));
+        let options = Download { overwrites: true, ..Download::default() };
+        download(client, &blob, &output, &options, &work).expect("downloads");
+        assert!(std::fs::read(&output).expect("reads") == bytes);
+        let refused = upload_blocks(client, &file, &blob, &Upload::default(), &work);
+        assert_eq!(refused.expect_err("is there").code().name, "blob.exists");
+        let options = Upload { overwrites: true, ..Upload::default() };
+        upload_blocks(client, &file, &blob, &options, &work).expect("replaces");
+    }
 }
 
 #[test]

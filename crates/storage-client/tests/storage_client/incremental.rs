@@ -2,8 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use strongroom_azure::{BlobPath, BlobWrite, DeleteSnapshots, Metadata, ReadBlob, SnapshotId};
-use strongroom_base::{ByteRange, Coded as _};
+use strongroom_azure::{
+    BlobPath, BlobWrite, DeleteSnapshots, LeaseAction, LeaseDuration, Metadata, ReadBlob,
+    SnapshotId,
+};
+use strongroom_base::{ByteRange, Cancel, Coded as _};
 use strongroom_storage_client::{
     Client, NewPageBlob, StorageClientError,
     incremental::{
@@ -146,6 +149,95 @@ fn the_first_backup_is_full_and_the_next_ones_are_what_has_changed() {
     assert_eq!(again, third);
 }
 
+fn pairs(client: &Client, blob: &BlobPath, read: &ReadBlob) -> Vec<(String, String)> {
+    let metadata = client.properties(blob, read).expect("is there").metadata;
+    metadata.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+/// As docs/understand/incremental-blob-backups.md says. Backups of today must be found by every later version.
+#[test]
+fn metadata_is_as_it_is_documented() {
+    let mut pair = Pair::new("acct", MIB);
+    let kept = Metadata::of([("of", "a user")]).expect("metadata");
+    let made = pair.run().backups.remove(0).backup;
+    let of_target = pairs(&pair.target, &pair.backup, &at(made.snapshot));
+    let value = |pairs: &[(String, String)], name: &str| {
+        let found = pairs.iter().find(|pair| pair.0 == name);
+        found.unwrap_or_else(|| panic!("no {name} in {pairs:?}")).1.clone()
+    };
+    let (run, moment) =
+        (value(&of_target, "strongroom_run"), value(&of_target, "strongroom_moment"));
+    assert!(run.len() == 32 && run.bytes().all(|byte| byte.is_ascii_hexdigit()), "{run}");
+    assert!(moment.len() == 20 && moment.ends_with('Z'), "{moment}");
+    let own = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(
+        of_target,
+        [
+            own("strongroom_moment", &moment),
+            own("strongroom_run", &run),
+            own("strongroom_snapshot", &made.source_snapshot.to_string()),
+            own("strongroom_source", "acct/disks/web"),
+            own("strongroom_state", "complete"),
+        ]
+    );
+    let of_source = pairs(&pair.source, &pair.disk, &at(made.source_snapshot));
+    let moment = value(&of_source, "strongroom_moment");
+    assert_eq!(
+        of_source,
+        [
+            own("strongroom_backup", "acct/backups/web"),
+            own("strongroom_moment", &moment),
+            own("strongroom_run", &run),
+        ]
+    );
+    let base = [own("strongroom_run", &run), own("strongroom_source", "acct/disks/web")];
+    assert_eq!(pairs(&pair.target, &pair.backup, &ReadBlob::default()), base);
+
+    // The backup is found on blobs that were made by hand, with the metadata of the page.
+    let (web, copy) = (with_disk(&pair.source, "hand", MIB), path("backups", "hand"));
+    let new = NewPageBlob { length: MIB, metadata: kept, ..NewPageBlob::default() };
+    let none = BlobWrite::default();
+    pair.target.create_page_blob(&copy, &new, &none).expect("creates");
+    let moment = strongroom_azure::iso_date(strongroom_base::Clock::now(&*pair.clock));
+    let common =
+        [("strongroom_run", "0123456789abcdef0123456789abcdef"), ("strongroom_moment", &moment)];
+    let of_source =
+        Metadata::of(common.into_iter().chain([("strongroom_backup", "acct/backups/hand")]));
+    let of_source = of_source.expect("metadata");
+    let taken = pair.source.snapshot(&web, &of_source, &none).expect("a snapshot").to_string();
+    let of_target = [
+        ("strongroom_state", "complete"),
+        ("strongroom_source", "acct/disks/hand"),
+        ("strongroom_snapshot", &taken),
+    ];
+    let of_target = Metadata::of(common.into_iter().chain(of_target)).expect("metadata");
+    pair.target.snapshot(&copy, &of_target, &none).expect("a snapshot");
+    (pair.disk, pair.backup) = (web, copy);
+    pair.observe();
+    put(&pair.source, &pair.disk, 0, vec![1; 512]);
+    let report = pair.run();
+    assert_eq!((report.backups.len(), report.backups[0].method), (1, Method::Incremental));
+    assert_eq!(report.deleted_snapshots, [taken]);
+    let base = pairs(&pair.target, &pair.backup, &ReadBlob::default());
+    assert_eq!(value(&base, "of"), "a user");
+}
+
+/// The disk of a running machine has a lease without an end.
+#[test]
+fn a_disk_with_a_lease_is_backed_up() {
+    let mut pair = Pair::new("acct", 4 * MIB);
+    let action = LeaseAction::Acquire { duration: LeaseDuration::Infinite, proposed: None };
+    let lease = pair.source.lease(&pair.disk, action).expect("takes");
+    for byte in 1..4 {
+        let write = BlobWrite { lease, ..BlobWrite::default() };
+        let bytes = vec![byte; 512];
+        pair.source.put_pages(&pair.disk, 0, bytes.into(), &write).expect("writes");
+        let report = pair.run();
+        assert_eq!(report.kept_snapshots, Vec::<String>::new());
+        assert_eq!(snapshots(&pair.source, &pair.disk).len(), 1);
+    }
+}
+
 #[test]
 fn a_disk_grows_and_shrinks() {
     let mut pair = Pair::new("acct", 4 * MIB);
@@ -225,7 +317,7 @@ fn what_others_write_to_the_target_is_written_again() {
 fn a_second_run_and_a_target_of_something_else_are_refused() {
     let mut pair = Pair::new("acct", MIB);
     pair.run();
-    let held = pair.target.hold(&pair.backup, Duration::ZERO).expect("takes");
+    let held = pair.target.hold(&pair.backup, Duration::ZERO, &Cancel::new()).expect("takes");
     assert_eq!(pair.try_run().expect_err("is busy").code().name, "blob.leased");
     drop(held);
     let other = with_disk(&pair.source, "other", MIB);

@@ -1,6 +1,7 @@
 //! Runs that are killed at every request, and continued.
 
 use std::{
+    process::{Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -9,18 +10,18 @@ use std::{
 };
 
 use proptest::prelude::*;
-use strongroom_azure::{BlobPath, BlobWrite, DeleteSnapshots, ReadBlob};
+use strongroom_azure::{BlobPath, BlobWrite, ConnectionString, DeleteSnapshots, ReadBlob};
 use strongroom_base::{ByteRange, Coded as _};
 use strongroom_storage_client::{
     Client, StorageClientError,
     incremental::{Backup, Place, Restore, restore, run},
-    transfer::Work,
+    transfer::{Upload, Work, upload},
 };
 
 use crate::{
     incremental::Pair,
     proxy::{Fate, Proxy},
-    server::{at, content, path, ranges, snapshots},
+    server::{Leaping, Server, at, client_of, content, path, ranges, snapshots},
 };
 
 const PAGE: u64 = 512;
@@ -238,6 +239,107 @@ fn a_restore_that_is_killed_at_any_request_is_continued() {
         );
         if restored.is_ok() {
             assert!(number > 10, "a restore has only {number} requests");
+            break;
+        }
+    }
+}
+
+/// The variables by which a process of its own knows what to back up.
+const CHILD: [&str; 3] =
+    ["STRONGROOM_TEST_SOURCE", "STRONGROOM_TEST_TARGET", "STRONGROOM_TEST_AHEAD"];
+
+/// Backs up, if this process was started for that.
+fn is_child() -> bool {
+    let [Some(source), Some(target), Some(ahead)] = CHILD.map(|name| std::env::var(name).ok())
+    else {
+        return false;
+    };
+    let clock = Arc::<Leaping>::default();
+    clock.leap(Duration::from_millis(ahead.parse().expect("a number")));
+    let client = |text: &str| {
+        let connection = ConnectionString::parse(text).expect("a connection string");
+        client_of(connection, clock.clone(), 4)
+    };
+    let (from, to) = (client(&source), client(&target));
+    let (disk, backup) = (path("disks", "web"), path("backups", "web"));
+    let (source, target) =
+        (Place { client: &from, blob: &disk }, Place { client: &to, blob: &backup });
+    run(source, target, Backup::default(), &work()).expect("backs up");
+    true
+}
+
+#[test]
+fn a_process_that_is_killed_in_a_backup_is_continued() {
+    if is_child() {
+        return;
+    }
+    let mut pair = Pair::new("acct", PAGES * PAGE);
+    let (mut killed, mut ended) = (0, 0);
+    for round in 0..40_u64 {
+        for change in some_changes(round + 100) {
+            change.apply(&pair.source, &pair.disk);
+        }
+        let text = |server: &Server| {
+            let endpoint = format!("http://{}/acct", server.address);
+            server.connection("acct", &endpoint).to_text().to_string()
+        };
+        let mut child = Command::new(std::env::current_exe().expect("a path"))
+            .args(["--exact", "kills::a_process_that_is_killed_in_a_backup_is_continued"])
+            .env(CHILD[0], text(&pair.from))
+            .env(CHILD[1], text(&pair.to))
+            .env(CHILD[2], pair.clock.ahead().as_millis().to_string())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("starts");
+        std::thread::park_timeout(Duration::from_millis(10 + round * 7 % 90));
+        child.kill().expect("is killed, or has ended");
+        if child.wait().expect("ends").success() {
+            ended += 1;
+        } else {
+            killed += 1;
+        }
+        pair.clock.leap(Duration::from_secs(61));
+        pair.observe();
+        if pair.target.find(&pair.backup, None).expect("asks").is_some() {
+            pair.check();
+        }
+    }
+    assert!(killed > 5, "{killed} were killed, {ended} came to their end");
+    let report = pair.run();
+    let newest = report.backups.last().expect("a backup");
+    let present = content(&pair.source, &pair.disk, &ReadBlob::default());
+    assert!(content(&pair.target, &pair.backup, &at(newest.backup.snapshot)) == present);
+    assert_eq!(snapshots(&pair.source, &pair.disk), [newest.backup.source_snapshot]);
+}
+
+#[test]
+fn an_upload_that_is_killed_at_any_request_is_continued() {
+    let pair = Pair::new("acct", PAGE);
+    let cut = Cut::new(&pair);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("disk");
+    let mut bytes = vec![0; 2 << 20];
+    for at in [0, 300 << 10, 900 << 10, (2 << 20) - 512] {
+        bytes[at..at + 512].fill(7);
+    }
+    std::fs::write(&file, &bytes).expect("writes");
+    for number in 0.. {
+        let blob = path("disks", &format!("disk-{number}"));
+        cut.at(number, number % 2 == 0);
+        let sent = upload(&cut.clients[0], &file, &blob, &Upload::default(), &work());
+        pair.clock.leap(Duration::from_secs(61));
+        if sent.is_err() {
+            match upload(&pair.source, &file, &blob, &Upload::default(), &work()) {
+                Ok(_) => {}
+                // Only the last answer was lost.
+                Err(error) => assert_eq!(error.code().name, "blob.exists", "{number}: {error:?}"),
+            }
+        }
+        assert!(content(&pair.source, &blob, &ReadBlob::default()) == bytes, "{number}");
+        let found = pair.source.properties(&blob, &ReadBlob::default()).expect("is there");
+        assert!(found.metadata.is_empty(), "{number}: {found:?}");
+        if sent.is_ok() {
+            assert!(number > 6, "an upload has only {number} requests");
             break;
         }
     }

@@ -1,10 +1,10 @@
 //! Each operation, and what comes back.
 
 use strongroom_azure::{
-    BlobEntry, BlobHeaders, BlobWrite, Code, Conditions, CopyStatus, DeleteSnapshots, LeaseAction,
-    LeaseDuration, Metadata, ReadBlob, Tags,
+    BlobEntry, BlobHeaders, BlobPath, BlobWrite, Code, Conditions, CopyStatus, DeleteSnapshots,
+    LeaseAction, LeaseDuration, Metadata, ReadBlob, Tags,
 };
-use strongroom_base::{ByteRange, Coded as _};
+use strongroom_base::{ByteRange, Cancel, Coded as _, Progress};
 use strongroom_storage_client::{BlobQuery, Client, Location, NewPageBlob, Options, RangeQuery};
 
 use crate::server::{Server, at, container, content, path, put, ranges, take, with_disk};
@@ -138,8 +138,9 @@ fn conditions_and_leases_protect_a_blob() {
     client.put_pages(&disk, 0, vec![2; 512].into(), &write).expect("writes");
     client.lease(&disk, LeaseAction::Renew(id)).expect("renews");
     client.lease(&disk, LeaseAction::Release(id)).expect("releases");
-    let held = client.hold(&disk, std::time::Duration::ZERO).expect("takes");
-    let second = client.hold(&disk, std::time::Duration::ZERO).expect_err("is taken");
+    let held = client.hold(&disk, std::time::Duration::ZERO, &Cancel::new()).expect("takes");
+    let second =
+        client.hold(&disk, std::time::Duration::ZERO, &Cancel::new()).expect_err("is taken");
     assert_eq!(second.code().name, "blob.leased");
     drop(held);
     put(&client, &disk, 0, vec![3; 512]);
@@ -153,18 +154,14 @@ fn the_service_copies_promotes_and_copies_incrementally() {
     put(&client, &disk, 0, vec![1; 1024]);
     let first = take(&client, &disk);
     put(&client, &disk, 0, vec![2; 512]);
-    let wait = |at: &strongroom_azure::BlobPath| {
-        for _ in 0..500 {
-            let copy = client.properties(at, &ReadBlob::default()).expect("is there").copy;
-            match copy.expect("was copied").status {
-                CopyStatus::Pending => {
-                    std::thread::park_timeout(std::time::Duration::from_millis(20));
-                }
-                status => return status,
-            }
-        }
-        panic!("the copy does not end")
+    let wait = |at: &BlobPath| {
+        let progress = Progress::new();
+        let copy = client.wait_for_copy(at, &Cancel::new(), &progress).expect("was copied");
+        assert_eq!(progress.snapshot().done_bytes, copy.done_bytes);
+        copy.status
     };
+    let nothing = client.wait_for_copy(&disk, &Cancel::new(), &Progress::new());
+    assert_eq!(nothing.expect_err("was not copied").code().name, "blob.type");
     let copy = path("disks", "copy");
     let source = client.signed_url(&disk, Some(first)).expect("a URL");
     let begun = client.copy(&source, &copy, &Metadata::default(), &BlobWrite::default());

@@ -31,7 +31,7 @@ use tokio::{runtime::Runtime, sync::watch, task::JoinHandle};
 pub(crate) struct Leaping(AtomicU64);
 
 impl Leaping {
-    fn ahead(&self) -> Duration {
+    pub(crate) fn ahead(&self) -> Duration {
         Duration::from_millis(self.0.load(Ordering::SeqCst))
     }
 
@@ -122,11 +122,7 @@ impl Server {
     /// A client of an account, at the server or at a proxy before it.
     pub(crate) fn client_at(&self, account: &str, address: SocketAddr, tries: u32) -> Client {
         let connection = self.connection(account, &format!("http://{address}/{account}"));
-        let patience = Patience { tries, ..Patience::default() };
-        let clock: Arc<dyn Clock> = self.clock.clone();
-        let options =
-            Options { patience, ..Options::new(connection, clock, Arc::new(SystemEntropy)) };
-        Client::new(options).expect("a client")
+        client_of(connection, self.clock.clone(), tries)
     }
 
     pub(crate) fn connection(&self, account: &str, endpoint: &str) -> ConnectionString {
@@ -138,6 +134,13 @@ impl Server {
     pub(crate) fn client(&self, account: &str) -> Client {
         self.client_at(account, self.address, 4)
     }
+}
+
+/// A client that tries so often.
+pub(crate) fn client_of(connection: ConnectionString, clock: Arc<Leaping>, tries: u32) -> Client {
+    let patience = Patience { tries, ..Patience::default() };
+    let options = Options::new(connection, clock, Arc::new(SystemEntropy));
+    Client::new(Options { patience, ..options }).expect("a client")
 }
 
 impl Drop for Server {

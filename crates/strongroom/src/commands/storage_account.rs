@@ -90,7 +90,7 @@ fn connect(
 ) -> Result<Client, Failure> {
     let options = Options::new(connection, Arc::new(context.clock), Arc::new(context.entropy));
     let trust = trust.ca_file.clone().map_or(Trust::System, Trust::CaFile);
-    Ok(Client::new(Options { trust, ..options })?)
+    Ok(Client::new(Options { trust, cancel: context.cancel.clone(), ..options })?)
 }
 
 /// A client of an account that this machine serves. Its key comes from the folder, and so does the certificate.

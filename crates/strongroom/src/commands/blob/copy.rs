@@ -1,11 +1,8 @@
 //! `blob copy`, `blob promote`: copies by the service itself.
 
-use std::time::Duration;
-
 use clap::Args;
 use strongroom_azure::{BlobPath, BlobWrite, CopyStatus, Metadata, SnapshotId, SourceUrl};
-use strongroom_base::Clock as _;
-use strongroom_storage_client::{Client, Copied, StorageClientError};
+use strongroom_storage_client::{Client, Copied};
 
 use super::{BlobArgs, blob, read_of, show, snapshot};
 use crate::{
@@ -13,9 +10,6 @@ use crate::{
     context::Context,
     error::{FaceError, Failure},
 };
-
-/// How often a copy is looked after.
-const LOOK: Duration = Duration::from_millis(500);
 
 /// Copy a blob, in its account or from another server
 ///
@@ -55,11 +49,16 @@ impl CopyArgs {
         let to = blob(&self.blob)?;
         let client = self.account.client(context)?;
         let is_url = ["http://", "https://"].iter().any(|it| self.source.starts_with(it));
-        let source = if is_url {
-            SourceUrl::parse("the source", &self.source)
-                .map_err(|_| Failure::usage("the source is no valid URL"))?
-        } else {
-            client.signed_url(&blob(&self.source)?, self.snapshot)?
+        let source = match (is_url, self.incremental, self.snapshot) {
+            (true, ..) => SourceUrl::parse("the source", &self.source)
+                .map_err(|_| Failure::usage("the source is no valid URL"))?,
+            (false, true, Some(snapshot)) => {
+                client.incremental_url(&blob(&self.source)?, snapshot)?
+            }
+            (false, true, None) => {
+                return Err(Failure::usage("an incremental copy is of a snapshot: --snapshot"));
+            }
+            (false, false, snapshot) => client.signed_url(&blob(&self.source)?, snapshot)?,
         };
         let copied = if self.incremental {
             client.incremental_copy(&source, &to)?
@@ -67,38 +66,27 @@ impl CopyArgs {
             client.copy(&source, &to, &Metadata::default(), &BlobWrite::default())?
         };
         if !self.no_wait {
-            wait(context, &client, &to, copied)?;
+            wait(context, &client, &to, &copied)?;
         }
         show(context, &client, &to, None)
     }
 }
 
-/// Waits until a copy has ended, and fails if it has not succeeded.
-fn wait(context: &Context, client: &Client, to: &BlobPath, copied: Copied) -> Result<(), Failure> {
-    let mut status = copied.status;
-    while status == CopyStatus::Pending {
-        if context.cancel.is_cancelled() {
-            // The copy continues in the service.
-            return Err(StorageClientError::Interrupted.into());
-        }
-        context.clock.sleep(LOOK);
-        let copy = client.properties(to, &read_of(None))?.copy;
-        status = match copy {
-            Some(copy) if copy.id == copied.id => {
-                if matches!(copy.status, CopyStatus::Failed | CopyStatus::Aborted) {
-                    let reason = copy.description.unwrap_or_else(|| copy.status.name().to_owned());
-                    return Err(FaceError::CopyFailed { blob: to.to_string(), reason }.into());
-                }
-                copy.status
-            }
-            // Somebody else has begun another copy.
-            _ => {
-                let reason = "another copy to the blob was begun".to_owned();
-                return Err(FaceError::CopyFailed { blob: to.to_string(), reason }.into());
-            }
-        };
-    }
-    Ok(())
+/// Waits until a copy has ended, and fails if it has not succeeded. When the command is stopped, the copy goes on.
+fn wait(
+    context: &Context,
+    client: &Client,
+    to: &BlobPath,
+    copied: &Copied,
+) -> Result<(), Failure> {
+    let copy = context
+        .watched(|progress| client.wait_for_copy(to, &context.cancel, progress))?;
+    let reason = match copy.status {
+        _ if copy.id != copied.id => "another copy to the blob was begun".to_owned(),
+        CopyStatus::Success => return Ok(()),
+        status => copy.description.unwrap_or_else(|| status.name().to_owned()),
+    };
+    Err(FaceError::CopyFailed { blob: to.to_string(), reason }.into())
 }
 
 /// Make a blob what one of its snapshots is
@@ -121,7 +109,7 @@ impl PromoteArgs {
     pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
         let (client, path) = self.blob.open(context)?;
         let copied = client.promote(&path, self.snapshot, &BlobWrite::default())?;
-        wait(context, &client, &path, copied)?;
+        wait(context, &client, &path, &copied)?;
         show(context, &client, &path, None)
     }
 }

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 use strongroom_azure::SnapshotId;
 use strongroom_storage_client::transfer::{
-    Download, TransferReport, Upload, Work, download, upload,
+    Download, TransferReport, Upload, Work, download, upload, upload_blocks,
 };
 
 use super::{BlobArgs, blob, metadata, pair, snapshot};
@@ -65,21 +65,35 @@ impl Transferred {
     }
 }
 
-/// Upload a file or a device to a page blob
+/// What becomes of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// A page blob, which is a disk: its length is a multiple of 512 bytes; holes and zeros are not sent
+    Page,
+    /// A block blob, for any other file
+    Block,
+}
+
+/// Upload a file or a device
 ///
-/// Its length must be a multiple of 512 bytes; holes and zeros are not sent. Every request is checked by a checksum. An
-/// upload that was interrupted continues when the command is repeated.
+/// Every request is checked by a checksum. An upload to a page blob that was interrupted continues when the command is
+/// repeated.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom blob upload web01.raw vms/web01.vhd --account disks
-  strongroom blob upload web01.raw vms/web01.vhd --overwrite --metadata host=kvm7")]
+  strongroom blob upload web01.raw vms/web01.vhd --overwrite --metadata host=kvm7
+  strongroom blob upload notes.txt files/notes.txt --type block")]
 pub(crate) struct UploadArgs {
     /// The file or device
     file: PathBuf,
 
     /// The blob: CONTAINER/BLOB
     blob: String,
+
+    /// What becomes of the file
+    #[arg(long = "type", value_enum, default_value = "page")]
+    kind: Kind,
 
     /// Replace a blob that is there
     #[arg(long)]
@@ -107,7 +121,10 @@ impl UploadArgs {
         let client = self.account.client(context)?;
         let report = self
             .parallel
-            .watched(context, |work| upload(&client, &self.file, &path, &options, work))?;
+            .watched(context, |work| match self.kind {
+                Kind::Page => upload(&client, &self.file, &path, &options, work),
+                Kind::Block => upload_blocks(&client, &self.file, &path, &options, work),
+            })?;
         let done = Transferred { blob: path.to_string(), snapshot: None, file: self.file, report };
         context.out.result(&Thing::new(done, |done| done.text("Uploaded")))
     }
