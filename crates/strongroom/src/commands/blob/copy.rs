@@ -4,7 +4,7 @@ use clap::Args;
 use strongroom_azure::{BlobPath, BlobWrite, CopyStatus, Metadata, SnapshotId, SourceUrl};
 use strongroom_storage_client::{Client, Copied};
 
-use super::{BlobArgs, blob, read_of, show, snapshot};
+use super::{BlobArgs, blob, show, snapshot};
 use crate::{
     commands::storage_account::AccountArgs,
     context::Context,
