@@ -13,8 +13,23 @@ use crate::layers::sources;
 
 /// Crates whose modules are without circles.
 const HELD: [&str; 17] = [
-    "api", "base", "catalog", "client", "control", "engine", "export", "format", "http", "image",
-    "keys", "nbd", "orders", "policy", "reports", "storage-client", "verify",
+    "api",
+    "base",
+    "catalog",
+    "client",
+    "control",
+    "engine",
+    "export",
+    "format",
+    "http",
+    "image",
+    "keys",
+    "nbd",
+    "orders",
+    "policy",
+    "reports",
+    "storage-client",
+    "verify",
 ];
 
 /// Uses that may close a circle: crate, the module that uses, what it uses, and why.

@@ -73,14 +73,8 @@ impl CopyArgs {
 }
 
 /// Waits until a copy has ended, and fails if it has not succeeded. When the command is stopped, the copy goes on.
-fn wait(
-    context: &Context,
-    client: &Client,
-    to: &BlobPath,
-    copied: &Copied,
-) -> Result<(), Failure> {
-    let copy = context
-        .watched(|progress| client.wait_for_copy(to, &context.cancel, progress))?;
+fn wait(context: &Context, client: &Client, to: &BlobPath, copied: &Copied) -> Result<(), Failure> {
+    let copy = context.watched(|progress| client.wait_for_copy(to, &context.cancel, progress))?;
     let reason = match copy.status {
         _ if copy.id != copied.id => "another copy to the blob was begun".to_owned(),
         CopyStatus::Success => return Ok(()),

@@ -119,12 +119,10 @@ impl UploadArgs {
             ..Upload::default()
         };
         let client = self.account.client(context)?;
-        let report = self
-            .parallel
-            .watched(context, |work| match self.kind {
-                Kind::Page => upload(&client, &self.file, &path, &options, work),
-                Kind::Block => upload_blocks(&client, &self.file, &path, &options, work),
-            })?;
+        let report = self.parallel.watched(context, |work| match self.kind {
+            Kind::Page => upload(&client, &self.file, &path, &options, work),
+            Kind::Block => upload_blocks(&client, &self.file, &path, &options, work),
+        })?;
         let done = Transferred { blob: path.to_string(), snapshot: None, file: self.file, report };
         context.out.result(&Thing::new(done, |done| done.text("Uploaded")))
     }
