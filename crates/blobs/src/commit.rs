@@ -316,8 +316,11 @@ impl Committer {
             return Ok(Attempt::Done(decided.results));
         }
         let records = Arc::new(Group::new(self.lead.counters.next_record, decided.records));
-        if self.lead.prepare(&records).is_err() {
+        if let Err(error) = self.lead.prepare(&records) {
             transaction.abort().map_err(StateError::from)?;
+            if self.can_another_lead(&error) {
+                return Err(StoreError::Append(error));
+            }
             return Ok(Attempt::Refused(Refusal::Full));
         }
         for follower in &self.followers {
@@ -488,6 +491,7 @@ impl Work {
     }
 }
 
+/// Whether an error is a want of room.
 fn is_room(error: &io::Error) -> bool {
     matches!(
         error.kind(),

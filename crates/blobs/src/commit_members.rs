@@ -15,7 +15,7 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, bounded};
 use strongroom_base::{lock, start_thread};
 
-use super::{Committer, Message, ticks};
+use super::{Committer, Message, is_room, ticks};
 use crate::{
     copies::{
         follow::Follower,
@@ -104,6 +104,13 @@ impl Committer {
         let tight = self.whole().filter(|copy| copy.room() < reserve);
         let failed = tight.map(|copy| (copy.id, full())).collect();
         self.leave_out_or_stop(failed);
+    }
+
+    /// Whether another copy can do what this one could not: its disk is not as full.
+    pub(super) fn can_another_lead(&self, error: &std::io::Error) -> bool {
+        let enough = self.options.reserve_size.max(self.options.segment_size).saturating_mul(2);
+        let is_roomy = |one: &Follower| !is_room(error) || one.shared.room() >= enough;
+        self.followers.iter().any(is_roomy)
     }
 
     /// Looks whether the folder of the leading copy is still there, if another one could lead.

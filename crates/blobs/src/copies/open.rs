@@ -41,18 +41,24 @@ struct Found {
     is_uneven: bool,
     /// Folders that were named and have no copy.
     empty: Vec<PathBuf>,
+    /// Why a folder could not be looked at.
+    error: Option<StoreError>,
 }
 
 impl Found {
     fn look(&mut self, folder: &Path, is_named: bool) -> Result<(), StoreError> {
-        let read = Members::read(folder);
-        let Some((id, members)) =
-            (if is_named { read.map_err(file_error(folder))? } else { read.unwrap_or(None) })
-        else {
-            if is_named {
+        let (id, members) = match Members::read(folder) {
+            Ok(Some(found)) => found,
+            Ok(None) if is_named => {
                 self.empty.push(folder.to_owned());
+                return Ok(());
             }
-            return Ok(());
+            Ok(None) => return Ok(()),
+            // A copy that does not know which one it is counts as missing.
+            Err(error) => {
+                self.error.get_or_insert(file_error(folder)(error));
+                return Ok(());
+            }
         };
         let path = folder.to_owned();
         if self.newest.as_ref().is_some_and(|newest| newest.store != members.store) {
@@ -100,10 +106,16 @@ impl Found {
 
 /// Opens the copies of a store.
 pub(crate) fn open(folder: &Path, options: &Options) -> Result<Opened, StoreError> {
-    let found = Found::all(folder, options)?;
+    let mut found = Found::all(folder, options)?;
     let Some(newest) = found.newest.clone() else {
-        return alone(folder, options);
+        return found.error.take().map_or_else(|| alone(folder, options), Err);
     };
+    let named = |path: &PathBuf| path == folder || options.copies.contains(path);
+    let unknown = found.folders.iter().find(|(id, path)| newest.get(**id).is_none() && named(path));
+    if let Some((_, path)) = unknown {
+        // It was removed, or made by a store that had moved on without the others.
+        return Err(StoreError::CopyStale { path: path.clone() });
+    }
     let mut members = newest.clone();
     for member in members.copies.iter_mut() {
         if let Some(path) = found.folders.get(&member.id) {
@@ -140,6 +152,7 @@ pub(crate) fn open(folder: &Path, options: &Options) -> Result<Opened, StoreErro
     opened.add(&found, folder, options)?;
     let is_changed = found.is_uneven || opened.members != newest;
     opened.note(failed, is_changed, options)?;
+    opened.name_new(&found)?;
     Ok(opened)
 }
 
@@ -155,6 +168,7 @@ fn alone(folder: &Path, options: &Options) -> Result<Opened, StoreError> {
     let found = Found { empty: options.copies.clone(), ..Found::default() };
     opened.add(&found, folder, options)?;
     opened.note(Vec::new(), true, options)?;
+    opened.name_new(&found)?;
     Ok(opened)
 }
 
@@ -200,6 +214,19 @@ impl Opened {
             if self.members.at(path).is_none() {
                 let new = new_member(path, options)?;
                 self.members.copies.push(new);
+            }
+        }
+        Ok(())
+    }
+
+    /// Says in the folders of copies that are to be made which ones they are: they are empty otherwise.
+    fn name_new(&self, found: &Found) -> Result<(), StoreError> {
+        for path in &found.empty {
+            let is_new = |left_out: &LeftOut| left_out.since == 0;
+            if let Some(member) = self.members.at(path)
+                && member.left_out.as_ref().is_some_and(is_new)
+            {
+                self.members.write(path, member.id).map_err(file_error(path))?;
             }
         }
         Ok(())

@@ -16,5 +16,8 @@ mod killed;
 mod lists;
 mod model;
 mod readers;
+mod redundancy;
+mod redundancy_crash;
+mod redundancy_killed;
 mod rules;
 mod tools;
