@@ -117,7 +117,7 @@ pub(crate) fn open(folder: &Path, options: &Options) -> Result<Opened, StoreErro
         return Err(StoreError::CopyStale { path: path.clone() });
     }
     let mut members = newest.clone();
-    for member in members.copies.iter_mut() {
+    for member in &mut members.copies {
         if let Some(path) = found.folders.get(&member.id) {
             member.path = absolute(path);
         }

@@ -19,5 +19,6 @@ mod readers;
 mod redundancy;
 mod redundancy_crash;
 mod redundancy_killed;
+mod redundancy_model;
 mod rules;
 mod tools;
