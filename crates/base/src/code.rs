@@ -419,6 +419,8 @@ catalog! {
     STORAGE_FORMAT = "storage.format", Invalid, "The storage accounts were written by another version of the format.", "Use the version of Strongroom that wrote them, or a newer one.";
     STORAGE_DAMAGED = "storage.damaged", Corrupt, "The journal or the state of the storage accounts is damaged: changes that were acknowledged would be missing.", "Keep the folder as it is, check the disk, and use a copy of the folder.";
     STORAGE_STOPPED = "storage.stopped", Unavailable, "The storage accounts cannot be read or changed: the disk fails or is full.", "See the message; check the disk and its free space, then start the process again. What was acknowledged is safe.";
+    STORAGE_COPY_MISSING = "storage.copy_missing", Unavailable, "A copy of the storage accounts is missing that may have changes which the others lack.", "Mount its disk, or name its new folder with --copy. If it is lost, and did not go on without the others, serve once with --without FOLDER.";
+    STORAGE_COPY_INVALID = "storage.copy_invalid", Invalid, "The folder cannot become, or stop being, a copy of the storage accounts.", "A new copy needs an empty folder; the only copy that has every change cannot be removed. See the message.";
     ACCOUNT_NOT_FOUND = "account.not_found", NotFound, "There is no storage account of this name.", "`strongroom storage account list` shows the accounts.";
     ACCOUNT_EXISTS = "account.exists", Conflict, "There is a storage account of this name.", "Choose another name, or use the account: `strongroom storage account keys`.";
     ACCOUNT_INVALID = "account.invalid", Invalid, "The name or a setting of a storage account is not valid.", "A name has 3 to 24 lower-case letters and digits; see the message.";

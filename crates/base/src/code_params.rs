@@ -165,6 +165,8 @@ pub(crate) const PARAMS: &[(&str, &[&str])] = &[
     ("storage.format", &["reason"]),
     ("storage.damaged", &["reason"]),
     ("storage.stopped", &["reason"]),
+    ("storage.copy_missing", &["reason"]),
+    ("storage.copy_invalid", &["reason"]),
     ("account.not_found", &["reason"]),
     ("account.exists", &["reason"]),
     ("account.invalid", &["reason"]),

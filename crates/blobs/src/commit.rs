@@ -46,6 +46,8 @@ const MAX_GROUP: usize = 256;
 const MAX_GROUP_BYTES: usize = 8 << 20;
 /// Rows that one step of background work looks at.
 const STEP: u32 = 256;
+/// How often a group is tried again after damage was repaired.
+const REPAIRS: u32 = 256;
 /// How long the committer sleeps before it looks at the clock.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -258,8 +260,9 @@ impl Committer {
     }
 
     fn commit(&mut self, mut group: Vec<Work>) {
+        let mut tries = 0_u32;
         while !group.is_empty() {
-            match self.attempt_or_replace(&group) {
+            match self.attempt_or_replace(&group, tries) {
                 Attempt::Done(results) => {
                     for (work, result) in std::mem::take(&mut group).into_iter().zip(results) {
                         work.reply(result);
@@ -270,7 +273,7 @@ impl Committer {
                         group.remove(index).reply(Err(refusal));
                     }
                 }
-                Attempt::Again => {}
+                Attempt::Again => tries = tries.saturating_add(1),
                 Attempt::Refused(refusal) => {
                     for work in std::mem::take(&mut group) {
                         work.reply(Err(refusal.clone()));
@@ -281,7 +284,7 @@ impl Committer {
     }
 
     /// One try of a group. If the copy that leads fails, another one leads then.
-    fn attempt_or_replace(&mut self, group: &[Work]) -> Attempt {
+    fn attempt_or_replace(&mut self, group: &[Work], tries: u32) -> Attempt {
         if self.is_stopped() {
             self.look_after_copies();
             return if self.is_stopped() {
@@ -291,7 +294,7 @@ impl Committer {
             };
         }
         self.make_room();
-        self.attempt(group).unwrap_or_else(|error| {
+        self.attempt(group, tries).unwrap_or_else(|error| {
             let failed = vec![(self.lead.shared.id, Arc::new(error))];
             self.leave_out_or_stop(failed).map_or(Attempt::Again, Attempt::Refused)
         })
@@ -305,9 +308,9 @@ impl Committer {
     }
 
     /// An error says that the copy that leads has failed, and that no copy has the records.
-    fn attempt(&mut self, group: &[Work]) -> Result<Attempt, StoreError> {
+    fn attempt(&mut self, group: &[Work], tries: u32) -> Result<Attempt, StoreError> {
         let transaction = self.lead.shared.state.begin(false)?;
-        let decided = match self.decide(group, &transaction)? {
+        let decided = match self.decide(group, tries, &transaction)? {
             Ok(decided) => decided,
             Err(attempt) => return Ok(attempt),
         };
@@ -347,6 +350,7 @@ impl Committer {
     fn decide(
         &self,
         group: &[Work],
+        tries: u32,
         transaction: &WriteTransaction,
     ) -> Result<Result<Decided, Attempt>, StoreError> {
         let now = ticks(&*self.options.clock);
@@ -372,7 +376,7 @@ impl Committer {
                     results.push(Err(refusal));
                     continue;
                 }
-                Err(Undecided::Failed(error)) => match self.alone(error)? {
+                Err(Undecided::Failed(error)) => match self.alone(error, tries)? {
                     Some(refusal) => {
                         results.push(Err(refusal));
                         continue;
@@ -382,7 +386,7 @@ impl Committer {
             };
             let record = Record { stamp, ops };
             if let Err(error) = applier.apply(&record) {
-                let refusal = self.alone(error)?;
+                let refusal = self.alone(error, tries)?;
                 let without = |refusal| Attempt::Without(index, refusal);
                 return Ok(Err(refusal.map_or(Attempt::Again, without)));
             }
@@ -396,12 +400,13 @@ impl Committer {
 
     /// What one change is refused with when it fails alone; `None` if it is to be tried again, because damage was
     /// repaired. Other errors are the copy's.
-    fn alone(&self, error: ApplyError) -> Result<Option<Refusal>, StoreError> {
+    fn alone(&self, error: ApplyError, tries: u32) -> Result<Option<Refusal>, StoreError> {
         match error {
             ApplyError::Damaged { generation, offset } => {
                 let block = narrow(offset / BLOCK);
-                let repaired = self.hub.repair(&self.lead.shared, generation, block);
-                Ok((repaired == 0).then_some(Refusal::Damaged { offset }))
+                let is_right =
+                    tries < REPAIRS && self.hub.repair(&self.lead.shared, generation, block);
+                Ok((!is_right).then_some(Refusal::Damaged { offset }))
             }
             ApplyError::Room(error) if is_room(&error) => Ok(Some(Refusal::Full)),
             other => Err(StoreError::Apply(other)),

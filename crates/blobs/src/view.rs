@@ -450,19 +450,17 @@ impl View {
         bytes: &mut [u8],
         mut error: ReadError,
     ) -> Result<(), ReadError> {
-        // Each repair makes at least one cell right.
-        for _ in 0..=bytes.len() / size(CELL) + 2 {
-            let repaired = match &error {
+        for _ in 0..=bytes.len() / size(BLOCK) + TRIES {
+            let is_right = match &error {
                 ReadError::Refused(Refusal::Damaged { offset }) => {
                     self.hub.repair(&self.shared, head.generation, narrow(offset / BLOCK))
                 }
                 ReadError::File(_) => parts(offset, wide(bytes.len()))
-                    .map(|part| self.hub.repair(&self.shared, head.generation, part.block))
-                    .sum(),
-                ReadError::State(_) => 0,
+                    .all(|part| self.hub.repair(&self.shared, head.generation, part.block)),
+                ReadError::State(_) => false,
                 ReadError::Refused(_) => return Err(error),
             };
-            if repaired == 0 {
+            if !is_right {
                 break;
             }
             match read_once(&self.shared, head, offset, bytes) {

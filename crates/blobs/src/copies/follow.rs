@@ -165,7 +165,7 @@ pub(crate) fn apply(engine: &mut Engine, hub: &Hub, group: &Group) -> Result<(),
         };
         tries += 1;
         let block = narrow(offset / BLOCK);
-        if tries > REPAIRS || hub.repair(&engine.shared, generation, block) == 0 {
+        if tries > REPAIRS || !hub.repair(&engine.shared, generation, block) {
             return outcome;
         }
     }

@@ -149,20 +149,24 @@ fn put(
 }
 
 impl Hub {
-    /// Repairs the cells of a block, in all epochs, and returns how many were written again.
-    pub(crate) fn repair(&self, copy: &Shared, generation: u64, block: u32) -> u64 {
-        self.look_after(copy, generation, block).0
+    /// Repairs the cells of a block, in all epochs, and says whether all are right then. Another thread may have done
+    /// it before.
+    pub(crate) fn repair(&self, copy: &Shared, generation: u64, block: u32) -> bool {
+        self.look_after(copy, generation, block) == Some(0)
     }
 
-    /// Repairs the cells of a block, and returns how many were written again and how many are lost.
-    fn look_after(&self, copy: &Shared, generation: u64, block: u32) -> (u64, u64) {
-        let outcome = self.try_repair(copy, generation, block);
-        let (repaired, lost) = outcome.unwrap_or_else(|error| {
-            copy.fail(error);
-            (0, 0)
-        });
-        self.repaired.fetch_add(repaired, SeqCst);
-        (repaired, lost)
+    /// Repairs the cells of a block, and returns how many are lost, if that could be seen.
+    fn look_after(&self, copy: &Shared, generation: u64, block: u32) -> Option<u64> {
+        match self.try_repair(copy, generation, block) {
+            Ok((repaired, lost)) => {
+                self.repaired.fetch_add(repaired, SeqCst);
+                Some(lost)
+            }
+            Err(error) => {
+                copy.fail(error);
+                None
+            }
+        }
     }
 
     fn try_repair(
@@ -238,7 +242,8 @@ impl Hub {
                 bytes = bytes.saturating_add(BLOCK);
                 // What has changed meanwhile looks wrong as well; the repair looks again.
                 if !bad_cells(copy, *generation, *block, *epoch, version).is_empty() {
-                    lost = lost.saturating_add(self.look_after(copy, *generation, *block).1);
+                    let more = self.look_after(copy, *generation, *block);
+                    lost = lost.saturating_add(more.unwrap_or(0));
                 }
             }
             self.compared.fetch_add(bytes, SeqCst);
