@@ -404,9 +404,11 @@ impl Committer {
         match error {
             ApplyError::Damaged { generation, offset } => {
                 let block = narrow(offset / BLOCK);
-                let is_right =
-                    tries < REPAIRS && self.hub.repair(&self.lead.shared, generation, block);
-                Ok((!is_right).then_some(Refusal::Damaged { offset }))
+                let lead = &self.lead.shared;
+                let is_right = tries < REPAIRS && self.hub.repair(lead, generation, block);
+                // A copy that cannot be repaired because it fails is replaced first.
+                let is_final = !is_right && lead.failure().is_none();
+                Ok(is_final.then_some(Refusal::Damaged { offset }))
             }
             ApplyError::Room(error) if is_room(&error) => Ok(Some(Refusal::Full)),
             other => Err(StoreError::Apply(other)),

@@ -135,6 +135,10 @@ impl Committer {
             self.take_built();
             self.rebuild_one();
         }
+        if self.hub.renew.swap(false, SeqCst) && !self.is_stopped() {
+            // An error is kept for the next change.
+            drop(self.note_members());
+        }
     }
 
     /// Leaves copies out, and makes that durable in all that are left: one where it fails is left out as well. An error

@@ -23,7 +23,7 @@ use strongroom_base::lock;
 
 use crate::{
     numbers::size,
-    pages::{CELLS, Checksums, Pages},
+    pages::{CELLS, Checksums, Pages as Written},
     record::Mark,
     slots::Slot,
     sums::Sums,
@@ -56,6 +56,9 @@ pub(crate) const VERSION: usize = 88;
 pub(crate) const ALL_SLOTS: u64 = u64::MAX;
 /// The version of the tables and of the journal.
 const FORMAT: u64 = 1;
+
+/// Bytes of the file that are compared at once.
+const COMPARED: u64 = 256 << 10;
 
 /// Who reads an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +128,7 @@ pub(crate) struct Version {
     /// Where it lies.
     pub(crate) slot: Slot,
     /// Which pages have content.
-    pub(crate) written: Pages,
+    pub(crate) written: Written,
     /// Of each cell that has a written page, the checksum of its 4 KiB as they lie in the slot.
     pub(crate) checksums: Checksums,
 }
@@ -247,42 +250,49 @@ impl Gate {
     }
 }
 
+/// The file of redb, with the checksums of its pages.
 #[derive(Debug)]
-struct GatedFile {
+struct Pages {
     file: FileBackend,
     sums: Sums,
     gate: Gate,
 }
 
+#[derive(Debug)]
+struct GatedFile(Arc<Pages>);
+
 impl StorageBackend for GatedFile {
     fn len(&self) -> io::Result<u64> {
-        self.file.len()
+        self.0.file.len()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let read = self.file.read(offset, out).and_then(|()| self.sums.check(offset, out));
-        self.gate.keep(read)
+        let Pages { file, sums, gate } = &*self.0;
+        let read = file.read(offset, out).and_then(|()| sums.check(offset, out));
+        gate.keep(read)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.gate.pass()?;
-        self.sums.resize(len);
-        self.gate.keep(self.file.set_len(len))
+        let Pages { file, sums, gate } = &*self.0;
+        gate.pass()?;
+        sums.resize(len);
+        gate.keep(file.set_len(len))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.gate.pass()?;
-        self.gate.keep(self.sums.sync().and_then(|()| self.file.sync_data()))
+        let Pages { file, sums, gate } = &*self.0;
+        gate.pass()?;
+        gate.keep(sums.sync().and_then(|()| file.sync_data()))
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.gate.pass()?;
-        self.sums.note(offset, data);
-        self.gate.keep(self.file.write(offset, data))
+        let Pages { file, sums, gate } = &*self.0;
+        gate.pass()?;
+        gate.keep(sums.write(offset, data, || file.write(offset, data)))
     }
 
     fn close(&self) -> io::Result<()> {
-        self.file.close()
+        self.0.file.close()
     }
 }
 
@@ -292,6 +302,7 @@ pub(crate) struct State {
     pub(crate) database: Database,
     /// Shuts it for writing.
     pub(crate) gate: Gate,
+    pages: Arc<Pages>,
 }
 
 impl State {
@@ -303,10 +314,29 @@ impl State {
         let gate = Gate::default();
         let len = file.metadata().map_err(StateError::Open)?.len();
         let sums = Sums::open(&path.with_extension("sums"), len).map_err(StateError::Open)?;
-        let backend = GatedFile { file: FileBackend::new(file)?, sums, gate: gate.clone() };
+        let pages = Arc::new(Pages { file: FileBackend::new(file)?, sums, gate: gate.clone() });
+        let backend = GatedFile(Arc::clone(&pages));
         let database =
             Builder::new().set_cache_size(size(cache_size)).create_with_backend(backend)?;
-        Ok(Self { database, gate })
+        Ok(Self { database, gate, pages })
+    }
+
+    /// Compares the file with the checksums of its pages, some pages from `offset` on; returns how many bytes, 0 at the
+    /// end. What a cache of memory hides is found before it is needed.
+    pub(crate) fn compare(&self, offset: u64) -> Result<u64, StateError> {
+        let Pages { file, sums, .. } = &*self.pages;
+        let read = || {
+            let rest = file.len()?.saturating_sub(offset);
+            let mut bytes = vec![0; size(rest.min(COMPARED))];
+            file.read(offset, &mut bytes)?;
+            Ok(bytes)
+        };
+        sums.compare(offset, read).map(crate::numbers::wide).map_err(StateError::File)
+    }
+
+    /// Writes checksums again that are not as they were written.
+    pub(crate) fn renew_sums(&self) -> Result<(), StateError> {
+        self.pages.sums.renew().map_err(StateError::File)
     }
 
     /// Writes the first rows of a new store, durably.

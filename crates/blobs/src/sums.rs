@@ -54,29 +54,46 @@ impl Sums {
 
     /// Checks what was read at `offset`.
     pub(crate) fn check(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let table = lock(&self.table);
-        for (page, content) in pages(offset, bytes) {
-            let known = table.sums.get(page).copied().unwrap_or(0);
-            if known != 0 && content.is_none_or(|content| sum(content) != known) {
-                let text = format!("page {page} of the state file is damaged");
-                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-            }
-        }
-        Ok(())
+        lock(&self.table).check(offset, bytes)
     }
 
-    /// Keeps the checksums of what is about to be written at `offset`.
-    pub(crate) fn note(&self, offset: u64, bytes: &[u8]) {
+    /// Keeps the checksums of what `write` writes at `offset`.
+    pub(crate) fn write(
+        &self,
+        offset: u64,
+        bytes: &[u8],
+        write: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
         let mut table = lock(&self.table);
-        for (page, content) in pages(offset, bytes) {
-            if table.sums.len() <= page {
-                table.sums.resize(page.saturating_add(1), 0);
-            }
-            if let Some(known) = table.sums.get_mut(page) {
-                *known = content.map_or(0, sum);
-            }
-            table.dirty.insert(page / CHUNK);
-        }
+        table.note(offset, bytes);
+        write()
+    }
+
+    /// Checks what `read` reads at `offset` while nothing is written.
+    pub(crate) fn compare(
+        &self,
+        offset: u64,
+        read: impl FnOnce() -> io::Result<Vec<u8>>,
+    ) -> io::Result<usize> {
+        let table = lock(&self.table);
+        let bytes = read()?;
+        table.check(offset, &bytes).map(|()| bytes.len())
+    }
+
+    /// Writes parts of the file again that are not what was written, with the next [`Sums::sync`].
+    pub(crate) fn renew(&self) -> io::Result<()> {
+        let mut table = lock(&self.table);
+        let len = size(self.file.metadata()?.len());
+        let mut file = vec![0; len];
+        self.file.read_exact_at(&mut file, 0)?;
+        let known = table.sums.iter().flat_map(|sum| sum.to_le_bytes()).collect::<Vec<u8>>();
+        let pairs = known.chunks(4 * CHUNK).zip(file.chunks(4 * CHUNK)).enumerate();
+        let wrong: Vec<usize> = pairs
+            .filter(|(_, (known, file))| known.iter().zip(*file).any(|(a, b)| a != b))
+            .map(|(chunk, _)| chunk)
+            .collect();
+        table.dirty.extend(wrong);
+        Ok(())
     }
 
     /// Forgets the checksums behind a new end of the state file.
@@ -113,6 +130,31 @@ impl Sums {
     }
 }
 
+impl Table {
+    fn check(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        for (page, content) in pages(offset, bytes) {
+            let known = self.sums.get(page).copied().unwrap_or(0);
+            if known != 0 && content.is_none_or(|content| sum(content) != known) {
+                let text = format!("page {page} of the state file is damaged");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, offset: u64, bytes: &[u8]) {
+        for (page, content) in pages(offset, bytes) {
+            if self.sums.len() <= page {
+                self.sums.resize(page.saturating_add(1), 0);
+            }
+            if let Some(known) = self.sums.get_mut(page) {
+                *known = content.map_or(0, sum);
+            }
+            self.dirty.insert(page / CHUNK);
+        }
+    }
+}
+
 /// A checksum; never 0, which means that none is known.
 fn sum(page: &[u8]) -> u32 {
     crc32c(page).max(1)
@@ -141,8 +183,8 @@ mod tests {
         let mut page = vec![7; PAGE];
         {
             let sums = Sums::open(&path, 0).expect("opens");
-            sums.note(8192, &page);
-            sums.note(0, &page);
+            sums.write(8192, &page, || Ok(())).expect("is noted");
+            sums.write(0, &page, || Ok(())).expect("is noted");
             sums.sync().expect("is written");
         }
         let sums = Sums::open(&path, 12288).expect("opens");
@@ -152,6 +194,10 @@ mod tests {
         sums.check(0, &page).expect("has no checksum");
         sums.check(8192, &page).expect_err("is another");
         sums.check(4096, &[vec![1; PAGE], page.clone()].concat()).expect_err("the second is");
+        std::fs::write(&path, [9; 12]).expect("writes");
+        sums.renew().and_then(|()| sums.sync()).expect("is written again");
+        let again = Sums::open(&path, 12288).expect("opens");
+        again.check(8192, &page).expect_err("is known");
         sums.resize(8192);
         sums.check(8192, &page).expect("is forgotten");
     }

@@ -4,7 +4,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
 };
 
@@ -71,6 +71,8 @@ pub(crate) struct Hub {
     pub(crate) failure: Mutex<Option<Arc<StoreError>>>,
     /// All copies, and how far a rebuild is.
     board: Mutex<Vec<(StoreCopy, Option<Arc<Progress>>)>>,
+    /// Raised when a copy's `copies.json` is to be written again.
+    pub(crate) renew: AtomicBool,
     pub(crate) repaired: AtomicU64,
     pub(crate) lost: AtomicU64,
     pub(crate) compared: AtomicU64,

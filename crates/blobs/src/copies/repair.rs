@@ -10,15 +10,15 @@ use std::{
 
 use crc32c::crc32c;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use redb::{ReadableDatabase as _, ReadableTable as _};
+use redb::ReadableDatabase as _;
 
-use super::hub::Hub;
+use super::{hub::Hub, members::Members};
 use crate::{
     engine::Shared,
     numbers::{size, wide},
     pages::{BLOCK, CELL, pages_of_cell, span},
     slots::Place,
-    state::{BLOCKS, CHANGED, EPOCHS, GENERATIONS, NAMES, StateError, Version},
+    state::{BLOCKS, StateError, Version},
     store::StoreError,
 };
 
@@ -212,6 +212,8 @@ impl Hub {
         for copy in self.copies() {
             match self.scrub_copy(&copy, rate, stop) {
                 Ok(more) => lost = lost.saturating_add(more),
+                // The only copy goes on as far as it can.
+                Err(_) if self.others(&copy).is_empty() => lost = lost.saturating_add(1),
                 Err(error) => copy.fail(StoreError::State(error)),
             }
             if stop.try_recv().is_err_and(|error| error.is_disconnected()) {
@@ -223,8 +225,28 @@ impl Hub {
     }
 
     fn scrub_copy(&self, copy: &Shared, rate: u64, stop: &Receiver<()>) -> Result<u64, StateError> {
-        read_state(copy)?;
         let mut lost = 0_u64;
+        let wait = |bytes: u64| {
+            self.compared.fetch_add(bytes, SeqCst);
+            let time = Duration::from_micros(bytes.saturating_mul(1_000_000) / rate.max(1));
+            let waited = stop.recv_timeout(time);
+            waited != Err(RecvTimeoutError::Disconnected) && copy.failure().is_none()
+        };
+        if !matches!(Members::read(&copy.folder), Ok(Some(_))) {
+            self.renew.store(true, SeqCst);
+        }
+        copy.state.renew_sums()?;
+        let mut offset = 0_u64;
+        loop {
+            let compared = copy.state.compare(offset)?;
+            if compared == 0 {
+                break;
+            }
+            if !wait(compared) {
+                return Ok(lost);
+            }
+            offset = offset.saturating_add(compared);
+        }
         let mut from = (0, 0, 0);
         loop {
             let mut versions = Vec::with_capacity(BATCH);
@@ -246,32 +268,11 @@ impl Hub {
                     lost = lost.saturating_add(more.unwrap_or(0));
                 }
             }
-            self.compared.fetch_add(bytes, SeqCst);
-            let wait = Duration::from_micros(bytes.saturating_mul(1_000_000) / rate.max(1));
-            let waited = stop.recv_timeout(wait);
-            if waited == Err(RecvTimeoutError::Disconnected) || copy.failure().is_some() {
+            if !wait(bytes) {
                 return Ok(lost);
             }
         }
     }
-}
-
-/// Reads all tables, each page of which has a checksum.
-fn read_state(copy: &Shared) -> Result<(), StateError> {
-    let transaction = copy.state.database.begin_read()?;
-    for row in transaction.open_table(NAMES)?.iter()? {
-        row?;
-    }
-    for row in transaction.open_table(GENERATIONS)?.iter()? {
-        row?;
-    }
-    for row in transaction.open_table(EPOCHS)?.iter()? {
-        row?;
-    }
-    for row in transaction.open_table(CHANGED)?.iter()? {
-        row?;
-    }
-    Ok(())
 }
 
 /// Sleeps; nobody ends it early.

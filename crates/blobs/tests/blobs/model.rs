@@ -132,7 +132,13 @@ impl World {
                     assert!(!options.without.contains(&path), "{path:?} is missing");
                     options.without.push(path);
                 }
-                Err(error) => panic!("{error:?}"),
+                Err(error) => {
+                    for copy in 0..self.copies {
+                        let known = std::fs::read_to_string(self.folder(copy).join("copies.json"));
+                        println!("copy {copy}: {known:?}");
+                    }
+                    panic!("{error:?}")
+                }
             }
         };
         self.store = Some(store);

@@ -43,7 +43,9 @@ impl World {
 
     fn hurt(&mut self, copy: u64) {
         let folder = self.folder(copy);
-        match self.below(8) {
+        let harm = self.below(8);
+        println!("harm {harm} to copy {copy}");
+        match harm {
             0 | 1 => {
                 for _ in 0..5 {
                     self.flip_one_of(&folder.join("data"), 20);
