@@ -24,7 +24,7 @@ use crate::{
         open::{new_member, reason},
         rebuild::{Built, Progress, Rebuild, catch_up},
     },
-    engine::Shared,
+    engine::{Engine, Shared},
     store::{StoreError, file_error},
 };
 
@@ -44,6 +44,8 @@ pub(super) struct Membership {
     rebuild: Option<Running>,
     /// When a copy that was left out is looked for again.
     retries: BTreeMap<CopyId, Duration>,
+    /// Threads of copies that were left out.
+    retired: Vec<JoinHandle<Option<Engine>>>,
 }
 
 /// A rebuild on its thread.
@@ -60,7 +62,7 @@ type Failures = Vec<(CopyId, Arc<StoreError>)>;
 
 impl Membership {
     pub(super) fn new(members: Members, wake: Sender<Message>) -> Self {
-        Self { members, wake, rebuild: None, retries: BTreeMap::new() }
+        Self { members, wake, rebuild: None, retries: BTreeMap::new(), retired: Vec::new() }
     }
 
     /// Ends a rebuild, and waits until its thread has ended.
@@ -167,7 +169,12 @@ impl Committer {
     /// Goes on without a copy.
     fn drop_copy(&mut self, id: CopyId, error: Arc<StoreError>) -> Result<(), Arc<StoreError>> {
         if let Some(index) = self.followers.iter().position(|one| one.shared.id == id) {
-            self.followers.remove(index).shared.fail(Arc::clone(&error));
+            let follower = self.followers.remove(index);
+            follower.shared.fail(Arc::clone(&error));
+            // One that does not answer may never end.
+            if !matches!(*error, StoreError::Slow) {
+                self.membership.retired.push(follower.retire());
+            }
             self.mark(id, &error);
             return Ok(());
         }
@@ -268,6 +275,7 @@ impl Committer {
         if self.membership.rebuild.is_some() {
             return;
         }
+        self.membership.retired.retain(|thread| !thread.is_finished());
         let now = self.options.clock.monotonic();
         let left_out: Vec<CopyId> = self
             .membership
@@ -434,6 +442,9 @@ impl Committer {
         for follower in self.followers.drain(..) {
             // One that has failed has ended.
             drop(follower.into_engine());
+        }
+        for thread in self.membership.retired.drain(..) {
+            drop(thread.join());
         }
     }
 }

@@ -93,6 +93,11 @@ impl Follower {
         self.link.durable(patience).map_err(|error| self.shared.failure().unwrap_or(error))
     }
 
+    /// Ends it after what it was given, and returns the thread that does so.
+    pub(crate) fn retire(self) -> JoinHandle<Option<Engine>> {
+        self.thread
+    }
+
     /// Takes the copy back when it has applied all that it was given.
     pub(crate) fn into_engine(self) -> Result<Engine, Arc<StoreError>> {
         let Self { shared, link, thread } = self;

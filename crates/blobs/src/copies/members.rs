@@ -174,6 +174,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_file_is_what_it_was() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut members = Members::new([7; 16], CopyId(5), Path::new("/srv/a"));
+        members.number = 3;
+        let reason = "the journal cannot be written".to_owned();
+        let left_out = LeftOut { since: 9, at: Ticks(17_000_000_000_000_000), reason };
+        let path = PathBuf::from("/srv/b");
+        members.copies.push(Member { id: CopyId(6), path, left_out: Some(left_out) });
+        members.write(folder.path(), CopyId(5)).expect("writes");
+        let written = fs::read(folder.path().join(NAME)).expect("reads");
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/copies-v1.json");
+        if std::env::var_os("STRONGROOM_BLESS").is_some() {
+            fs::write(&golden, &written).expect("writes");
+        }
+        assert!(fs::read(&golden).expect("the golden file") == written);
+    }
+
+    #[test]
     fn a_file_says_what_was_written_and_damage_is_found() {
         let folder = tempfile::tempdir().expect("a folder");
         assert!(Members::read(folder.path()).expect("is not there").is_none());

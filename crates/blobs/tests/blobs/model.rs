@@ -129,7 +129,7 @@ impl World {
             match Store::open(&self.path(), options.clone()) {
                 Ok(store) => break store,
                 Err(StoreError::CopyMissing { path }) if self.copies > 1 => {
-                    assert!(!options.without.contains(&path), "{path:?} is missing");
+                    assert!(!options.without.contains(&path), "{} is missing", path.display());
                     options.without.push(path);
                 }
                 Err(error) => {

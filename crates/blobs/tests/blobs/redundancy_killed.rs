@@ -139,7 +139,7 @@ fn fill(first: &Path, second: &Path, is_first: bool) {
     let options = Options {
         copies: vec![second.to_owned()],
         reserve_size: 6 << 20,
-        retry_interval: Duration::from_secs(60),
+        retry_interval: Duration::from_mins(1),
         ..options(&clock)
     };
     let store = store_in_copies(first, options, AccountKind::Standard);

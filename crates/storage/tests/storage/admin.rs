@@ -144,7 +144,7 @@ fn a_copy_is_made_while_the_accounts_are_served() {
         if states(ask(server.data(), &Command::CopyList))[1] == CopyStateShown::Healthy {
             return;
         }
-        std::thread::sleep(std::time::Duration::from_millis(100));
+        SystemClock.sleep(std::time::Duration::from_millis(100));
     }
     panic!("{:?}", ask(server.data(), &Command::CopyList));
 }
