@@ -116,13 +116,13 @@ impl Committer {
         options: Options,
         (sender, waiting): (Sender<Message>, Receiver<Message>),
     ) -> Result<Self, StoreError> {
-        let Opened { lead, followers, members } = opened;
+        let Opened { lead, followers, members, missing } = opened;
         let followers = start(followers, &hub);
         let mut committer = Self {
             hub,
             lead,
             followers,
-            membership: Membership::new(members, sender),
+            membership: Membership::new(members, missing, sender),
             options,
             waiting,
             ended: BTreeSet::new(),

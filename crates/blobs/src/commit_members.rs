@@ -2,7 +2,7 @@
 //! and removing one.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -44,6 +44,8 @@ pub(super) struct Membership {
     rebuild: Option<Running>,
     /// When a copy that was left out is looked for again.
     retries: BTreeMap<CopyId, Duration>,
+    /// Copies that lack changes and were not where they were last.
+    missing: BTreeSet<CopyId>,
     /// Threads of copies that were left out.
     retired: Vec<JoinHandle<Option<Engine>>>,
 }
@@ -61,8 +63,15 @@ struct Running {
 type Failures = Vec<(CopyId, Arc<StoreError>)>;
 
 impl Membership {
-    pub(super) fn new(members: Members, wake: Sender<Message>) -> Self {
-        Self { members, wake, rebuild: None, retries: BTreeMap::new(), retired: Vec::new() }
+    pub(super) fn new(members: Members, missing: BTreeSet<CopyId>, wake: Sender<Message>) -> Self {
+        Self {
+            members,
+            wake,
+            rebuild: None,
+            retries: BTreeMap::new(),
+            missing,
+            retired: Vec::new(),
+        }
     }
 
     /// Ends a rebuild, and waits until its thread has ended.
@@ -254,20 +263,13 @@ impl Committer {
                     since: *since,
                     at: *at,
                     reason: reason.clone(),
-                    is_missing: !self.is_there(member),
+                    is_missing: self.membership.missing.contains(&member.id),
                 },
             };
             let copy = StoreCopy { path: member.path.clone(), state };
             (copy, progress.map(|running| Arc::clone(&running.progress)))
         };
         self.hub.set_board(self.membership.members.copies.iter().map(row).collect());
-    }
-
-    /// Whether the folder of a copy has that copy.
-    fn is_there(&self, member: &Member) -> bool {
-        let store = self.membership.members.store;
-        let read = Members::read(&member.path);
-        matches!(read, Ok(Some((id, members))) if id == member.id && members.store == store)
     }
 
     /// Begins to make a copy again that lacks changes, if one is there.
@@ -292,24 +294,22 @@ impl Committer {
         for id in left_out {
             self.retry_later(id);
             if self.membership.rebuild.is_none() {
-                self.start_rebuild(id);
+                self.start_rebuild(id, Progress::default());
             }
         }
         self.publish_copies();
     }
 
-    fn start_rebuild(&mut self, id: CopyId) {
+    /// Looks for a copy on a thread of its own, because its disk may not answer, and makes it again if it is there.
+    fn start_rebuild(&mut self, id: CopyId, progress: Progress) {
         let Some(member) = self.membership.members.get(id) else { return };
-        // The copy itself says from now on that it lacks changes: it is written over.
-        if !self.is_there(member) || self.membership.members.write(&member.path, id).is_err() {
-            return;
-        }
-        let progress = Arc::new(Progress::default());
+        let progress = Arc::new(progress);
         let cancel = Arc::new(AtomicBool::new(false));
         let rebuild = Rebuild {
             hub: Arc::clone(&self.hub),
             id,
             folder: member.path.clone(),
+            members: self.membership.members.clone(),
             options: self.options.clone(),
             progress: Arc::clone(&progress),
             cancel: Arc::clone(&cancel),
@@ -330,10 +330,20 @@ impl Committer {
         let Some(Ok(built)) = built else { return };
         let Some(running) = self.membership.rebuild.take() else { return };
         drop(running.thread.join());
+        let is_missing = matches!(built, Err(StoreError::NoCopy { .. }));
+        if is_missing {
+            self.membership.missing.insert(running.id);
+        } else {
+            self.membership.missing.remove(&running.id);
+        }
         let joined = built.and_then(|built| self.join(built));
         if let Err(error) = joined {
-            if let Some(left_out) =
-                self.membership.members.get_mut(running.id).and_then(|one| one.left_out.as_mut())
+            if !is_missing
+                && let Some(left_out) = self
+                    .membership
+                    .members
+                    .get_mut(running.id)
+                    .and_then(|one| one.left_out.as_mut())
             {
                 left_out.reason = format!("it could not be made again: {}", reason(&error));
             }
@@ -388,12 +398,13 @@ impl Committer {
             .and_then(|(id, _)| members.get(id))
             .filter(|member| member.left_out.is_some())
             .map(|member| member.id);
-        if let Some(id) = known {
+        let id = if let Some(id) = known {
             // It may have moved.
             if let Some(member) = self.membership.members.get_mut(id) {
                 member.path = absolute(path);
             }
             self.membership.retries.remove(&id);
+            id
         } else {
             let old = members.at(path).cloned();
             if old.as_ref().is_some_and(|old| old.left_out.is_none()) {
@@ -406,9 +417,17 @@ impl Committer {
             members.copies.push(new);
             members.write(&path, id).map_err(file_error(&path))?;
             self.membership.members = members;
-        }
+            id
+        };
         self.note_members()?;
-        self.rebuild_one();
+        let is_begun = |running: &Running| running.progress.has_begun.load(SeqCst);
+        if !self.membership.rebuild.as_ref().is_some_and(is_begun) {
+            // It only looks for another copy.
+            self.membership.end_rebuild();
+            let has_begun = AtomicBool::new(true);
+            self.start_rebuild(id, Progress { has_begun, ..Progress::default() });
+            self.publish_copies();
+        }
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicU64},
     thread::JoinHandle,
@@ -210,7 +211,8 @@ impl Store {
         let folders: Vec<&Path> =
             std::iter::once(folder).chain(options.copies.iter().map(PathBuf::as_path)).collect();
         for folder in &folders {
-            fs::create_dir_all(folder).map_err(file_error(folder))?;
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+            made.map_err(file_error(folder))?;
             if fs::read_dir(folder).map_err(file_error(folder))?.next().is_some() {
                 return Err(StoreError::Exists { path: (*folder).to_owned() });
             }

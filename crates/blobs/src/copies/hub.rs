@@ -108,7 +108,8 @@ impl Hub {
     /// How all copies stand.
     pub(crate) fn board(&self) -> Vec<StoreCopy> {
         let shown = |(copy, progress): &(StoreCopy, Option<Arc<Progress>>)| {
-            let state = progress.as_ref().map(|progress| StoreCopyState::Rebuilding {
+            let progress = progress.as_ref().filter(|progress| progress.has_begun.load(SeqCst));
+            let state = progress.map(|progress| StoreCopyState::Rebuilding {
                 done: progress.done.load(SeqCst),
                 total: progress.total.load(SeqCst),
             });

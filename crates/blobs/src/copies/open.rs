@@ -4,7 +4,7 @@
 //! have more: the one with the most records leads, and the others get what they lack from its journal.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -29,6 +29,8 @@ pub(crate) struct Opened {
     pub(crate) lead: Engine,
     pub(crate) followers: Vec<Engine>,
     pub(crate) members: Members,
+    /// Copies that lack changes and were not found.
+    pub(crate) missing: BTreeSet<CopyId>,
 }
 
 /// What was found in folders.
@@ -148,7 +150,9 @@ pub(crate) fn open(folder: &Path, options: &Options) -> Result<Opened, StoreErro
     let stale = || StoreError::CopyStale { path: folder.to_owned() };
     let (lead, followers) =
         equal(engines, &mut failed).ok_or_else(|| first_error.take().unwrap_or_else(stale))?;
-    let mut opened = Opened { lead, followers, members };
+    let missing = members.copies.iter().map(|member| member.id);
+    let missing = missing.filter(|id| !found.folders.contains_key(id)).collect();
+    let mut opened = Opened { lead, followers, members, missing };
     opened.add(&found, folder, options)?;
     let is_changed = found.is_uneven || opened.members != newest;
     opened.note(failed, is_changed, options)?;
@@ -164,7 +168,8 @@ fn is_without(member: &Member, options: &Options) -> bool {
 fn alone(folder: &Path, options: &Options) -> Result<Opened, StoreError> {
     let lead = Engine::open(folder, CopyId::new(&*options.entropy), options)?;
     let members = Members::new(lead.store, lead.shared.id, folder);
-    let mut opened = Opened { lead, followers: Vec::new(), members };
+    let missing = BTreeSet::new();
+    let mut opened = Opened { lead, followers: Vec::new(), members, missing };
     let found = Found { empty: options.copies.clone(), ..Found::default() };
     opened.add(&found, folder, options)?;
     opened.note(Vec::new(), true, options)?;

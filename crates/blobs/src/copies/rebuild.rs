@@ -25,7 +25,11 @@ use std::{
 use crc32c::crc32c;
 use redb::{ReadTransaction, ReadableDatabase as _, ReadableTableMetadata as _, TableDefinition};
 
-use super::{follow, hub::Hub, members::CopyId};
+use super::{
+    follow,
+    hub::Hub,
+    members::{CopyId, Members},
+};
 use crate::{
     engine::{Engine, FolderLock, Group, Shared},
     journal::{JournalDamage, Tail, bytes_from, segments},
@@ -55,6 +59,8 @@ const ROUNDS: u32 = 8;
 /// How far a rebuild is.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
+    /// Whether the copy is there, so that it can be made.
+    pub(crate) has_begun: AtomicBool,
     pub(crate) done: AtomicU64,
     pub(crate) total: AtomicU64,
 }
@@ -65,6 +71,8 @@ pub(crate) struct Rebuild {
     /// The copy to be made, and its folder.
     pub(crate) id: CopyId,
     pub(crate) folder: PathBuf,
+    /// What the copies know, among it that this one lacks changes.
+    pub(crate) members: Members,
     pub(crate) options: Options,
     pub(crate) progress: Arc<Progress>,
     /// Raised when it should end.
@@ -83,6 +91,7 @@ pub(crate) struct Built {
 impl Rebuild {
     /// Makes the copy. The source stays held if it could be made.
     pub(crate) fn run(&self) -> Result<Built, StoreError> {
+        self.claim()?;
         let source = self.hub.leading().ok_or(StoreError::Ended)?;
         let built = self.build(&source);
         if built.is_err() {
@@ -90,6 +99,18 @@ impl Rebuild {
         }
         let (engine, tail) = built?;
         Ok(Built { engine, tail, source })
+    }
+
+    /// Looks whether the copy is where it was last, and lets it say of itself from now on that it lacks changes.
+    fn claim(&self) -> Result<(), StoreError> {
+        let read = Members::read(&self.folder);
+        let is_there = matches!(read, Ok(Some((id, members)))
+            if id == self.id && members.store == self.members.store);
+        if !is_there {
+            return Err(StoreError::NoCopy { path: self.folder.clone() });
+        }
+        self.progress.has_begun.store(true, SeqCst);
+        self.members.write(&self.folder, self.id).map_err(file_error(&self.folder))
     }
 
     fn check(&self, source: &Shared) -> Result<(), StoreError> {

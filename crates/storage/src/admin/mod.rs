@@ -453,8 +453,9 @@ fn execute_alone(
 ) -> Reply {
     let reply = execute(store, command, entropy);
     let (Command::CopyAdd { .. }, Reply::Copies { .. }) = (command, &reply) else { return reply };
-    let is_made = |copy: &CopyShown| !matches!(copy.state, CopyStateShown::Rebuilding { .. });
-    while !store.status().copies.into_iter().map(copy_shown).all(|copy| is_made(&copy)) {
+    let is_being_made =
+        |copy: blobs::StoreCopy| matches!(copy.state, StoreCopyState::Rebuilding { .. });
+    while store.status().copies.into_iter().any(is_being_made) {
         clock.sleep(PAUSE);
     }
     copies_of(store)
