@@ -175,3 +175,22 @@ pub(crate) fn apply(engine: &mut Engine, hub: &Hub, group: &Group) -> Result<(),
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_that_does_not_answer_is_not_waited_for_for_ever() {
+        let (link, ends) = Link::new();
+        link.order(Order::Group(Arc::new(Group::new(1, Vec::new()))));
+        let slow = link.durable(Duration::from_millis(10)).expect_err("has no answer");
+        assert!(matches!(*slow, StoreError::Slow));
+        ends.answers.send(Ok(())).expect("is awaited");
+        link.durable(Duration::from_millis(10)).expect("is answered");
+        drop(ends);
+        link.order(Order::Group(Arc::new(Group::new(1, Vec::new()))));
+        let ended = link.durable(Duration::from_mins(1)).expect_err("nobody is there");
+        assert!(matches!(*ended, StoreError::Ended));
+    }
+}

@@ -336,7 +336,9 @@ fn a_state_that_rots_is_found_and_made_again() {
 #[test]
 fn copies_are_added_and_removed_while_writers_write() {
     let place = Place::new();
-    let store = place.store(&[]);
+    // Checkpoints come often, and the journal is long enough for several passes.
+    let options = Options { checkpoint_size: 1 << 18, segment_size: 1 << 18, ..place.options(&[]) };
+    let store = store_in_copies(&place.at("a"), options, AccountKind::Standard);
     store.apply(create("a", 1 << 24)).expect("creates");
     for n in 0..200 {
         store.apply(write("a", n * 65536, vec![9; 65536])).expect("writes");

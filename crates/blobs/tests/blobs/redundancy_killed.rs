@@ -63,6 +63,7 @@ fn a_rebuild_that_is_killed_is_begun_again() {
     let mut sure: BTreeMap<u64, u64> = BTreeMap::new();
     let mut from = 0;
     let mut was_whole = false;
+    let mut early = 0;
     // Killed sooner and later, until the copy is whole.
     for round in 0..40 {
         let (last, is_whole) = killed(&path, from, if was_whole { 50 } else { 3 + round * 4 });
@@ -77,6 +78,7 @@ fn a_rebuild_that_is_killed_is_begun_again() {
         }
         was_whole = is_whole;
         if !is_whole {
+            early += 1;
             // What is not whole is no copy.
             let alone = root.path().join("alone");
             drop(std::fs::remove_dir_all(&alone));
@@ -86,6 +88,7 @@ fn a_rebuild_that_is_killed_is_begun_again() {
             assert!(refused.is_err(), "round {round}");
         }
     }
+    assert!(early > 0, "it was never killed before the copy was whole");
     let store = open(&path);
     wait(&store, "the copy is made", is_whole);
     let wanted = bytes_of(&store, "a", None);
