@@ -130,8 +130,8 @@ impl Committer {
             settlers: Vec::new(),
         };
         committer.find_chores()?;
-        committer.look_after_copies();
         committer.publish_copies();
+        committer.look_after_copies();
         Ok(committer)
     }
 
@@ -326,6 +326,7 @@ impl Committer {
             }
             return Ok(Attempt::Refused(Refusal::Full));
         }
+        self.membership.unsure = Some(records.first);
         for follower in &self.followers {
             follower.link.order(Order::Group(Arc::clone(&records)));
         }
@@ -343,6 +344,7 @@ impl Committer {
         }
         // The others know of it before anybody hears of the change.
         let stopped = self.leave_out_or_stop(failed);
+        self.membership.unsure = None;
         Ok(stopped.map_or(Attempt::Done(decided.results), Attempt::Refused))
     }
 

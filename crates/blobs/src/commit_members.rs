@@ -46,6 +46,8 @@ pub(super) struct Membership {
     retries: BTreeMap<CopyId, Duration>,
     /// Copies that lack changes and were not where they were last.
     missing: BTreeSet<CopyId>,
+    /// The first record of the group that is on its way.
+    pub(super) unsure: Option<u64>,
     /// Threads of copies that were left out.
     retired: Vec<JoinHandle<Option<Engine>>>,
 }
@@ -70,6 +72,7 @@ impl Membership {
             rebuild: None,
             retries: BTreeMap::new(),
             missing,
+            unsure: None,
             retired: Vec::new(),
         }
     }
@@ -101,10 +104,16 @@ impl Committer {
     /// full while that of another one is far from it.
     pub(super) fn make_room(&mut self) {
         let reserve = self.options.reserve_size;
-        if self.followers.is_empty() || !self.is_tight() {
+        if !self.is_tight() {
             return;
         }
-        self.membership.end_rebuild();
+        // It holds what could be given back, until its thread has ended.
+        if let Some(running) = &self.membership.rebuild {
+            running.cancel.store(true, SeqCst);
+        }
+        if self.followers.is_empty() {
+            return;
+        }
         if self.lead.shared.journal_bytes.load(SeqCst) > reserve / 8 {
             self.try_checkpoint(None);
         }
@@ -190,9 +199,8 @@ impl Committer {
         if id != self.lead.shared.id {
             return Ok(());
         }
+        // A rebuild that it is the source of ends as well.
         self.lead.shared.fail(Arc::clone(&error));
-        // What it was the source of is begun again from the one that leads then.
-        self.membership.end_rebuild();
         while !self.followers.is_empty() {
             let follower = self.followers.remove(0);
             let next = follower.shared.id;
@@ -210,7 +218,7 @@ impl Committer {
 
     /// Notes in memory that a copy lacks changes.
     fn mark(&mut self, id: CopyId, error: &StoreError) {
-        let since = self.lead.counters.next_record;
+        let since = self.membership.unsure.unwrap_or(self.lead.counters.next_record);
         let at = ticks(&*self.options.clock);
         let reason = reason(error);
         if let Some(member) = self.membership.members.get_mut(id) {

@@ -49,8 +49,8 @@ pub struct Options {
     /// Folders with further copies, besides those that the store knows. One that is empty becomes a copy, which is made
     /// in the background. Put them on disks that do not fail together.
     pub copies: Vec<PathBuf>,
-    /// Folders of copies that are missing and lack changes from now on: the store is opened without them. Name a copy
-    /// only if it did not go on without the others.
+    /// Folders of copies that may be missing: then the store is opened without them, and they lack changes from now on.
+    /// Name a copy only if it did not go on without the others.
     pub without: Vec<PathBuf>,
     /// How long a change waits for a copy before the copy is left out.
     pub patience: Duration,
@@ -142,6 +142,12 @@ pub enum StoreError {
     #[error("{path} has a copy of another store")]
     OtherStore {
         /// The folder.
+        path: PathBuf,
+    },
+    /// Copies went on without each other: which of them is right, only the owner can say.
+    #[error("the copy at {path} and another one have gone on without each other")]
+    Split {
+        /// One of them.
         path: PathBuf,
     },
     /// The same copy is in two folders.

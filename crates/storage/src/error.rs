@@ -116,9 +116,9 @@ fn code_of(error: &blobs::StoreError) -> &'static Code {
         | blobs::StoreError::Apply(_)
         | blobs::StoreError::State(StateError::Row { .. }) => &codes::STORAGE_DAMAGED,
         blobs::StoreError::State(StateError::Format { .. }) => &codes::STORAGE_FORMAT,
-        blobs::StoreError::CopyMissing { .. } | blobs::StoreError::CopyStale { .. } => {
-            &codes::STORAGE_COPY_MISSING
-        }
+        blobs::StoreError::CopyMissing { .. }
+        | blobs::StoreError::CopyStale { .. }
+        | blobs::StoreError::Split { .. } => &codes::STORAGE_COPY_MISSING,
         blobs::StoreError::OtherStore { .. }
         | blobs::StoreError::SameCopy { .. }
         | blobs::StoreError::NoCopy { .. }

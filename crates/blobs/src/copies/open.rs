@@ -74,6 +74,14 @@ impl Found {
             Some(_) => return Ok(()),
             None => {}
         }
+        let whole = |members: &Members| -> BTreeSet<CopyId> {
+            members.whole().map(|member| member.id).collect()
+        };
+        let is_split =
+            |newest: &Members| newest.number == members.number && whole(newest) != whole(&members);
+        if self.newest.as_ref().is_some_and(is_split) {
+            return Err(StoreError::Split { path });
+        }
         self.folders.insert(id, path);
         let is_newer = |newest: &Members| members.number > newest.number;
         self.is_uneven |=
@@ -112,10 +120,11 @@ pub(crate) fn open(folder: &Path, options: &Options) -> Result<Opened, StoreErro
     let Some(newest) = found.newest.clone() else {
         return found.error.take().map_or_else(|| alone(folder, options), Err);
     };
-    let named = |path: &PathBuf| path == folder || options.copies.contains(path);
-    let unknown = found.folders.iter().find(|(id, path)| newest.get(**id).is_none() && named(path));
-    if let Some((_, path)) = unknown {
-        // It was removed, or made by a store that had moved on without the others.
+    let is_unknown = |(id, path): &(&CopyId, &PathBuf)| {
+        newest.get(**id).is_none() && options.copies.contains(path)
+    };
+    if let Some((_, path)) = found.folders.iter().find(is_unknown) {
+        // It was removed.
         return Err(StoreError::CopyStale { path: path.clone() });
     }
     let mut members = newest.clone();
@@ -127,10 +136,10 @@ pub(crate) fn open(folder: &Path, options: &Options) -> Result<Opened, StoreErro
     let mut failed: Vec<(CopyId, String)> = Vec::new();
     let mut present = Vec::new();
     for member in members.whole() {
-        if is_without(member, options) {
-            failed.push((member.id, "it was left out when the store was opened".to_owned()));
-        } else if found.folders.contains_key(&member.id) {
+        if found.folders.contains_key(&member.id) {
             present.push(member.clone());
+        } else if is_without(member, options) {
+            failed.push((member.id, "the store was opened without it".to_owned()));
         } else {
             return Err(StoreError::CopyMissing { path: member.path.clone() });
         }
@@ -201,8 +210,8 @@ fn equal(
 fn catch_up(engine: &mut Engine, lead: &Engine) -> Result<(), StoreError> {
     let end = lead.counters.next_record;
     let mut tail = Tail::new(&lead.shared.journal(), lead.store, engine.counters.next_record);
-    // Nothing is repaired yet: what is damaged is left out.
     let hub = Hub::default();
+    hub.set_copies(vec![Arc::clone(&lead.shared)]);
     while tail.next() < end {
         let first = tail.next();
         let group = Group::new(first, tail.read(end, STEP)?);

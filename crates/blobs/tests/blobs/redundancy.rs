@@ -395,9 +395,22 @@ fn copies_are_added_and_removed_while_writers_write() {
     assert!(matches!(last, Err(StoreError::LastCopy { .. })));
     assert!(matches!(store.remove_copy(&place.at("c")), Err(StoreError::NoCopy { .. })));
     drop(store);
+    let named = Store::open(&place.at("b"), place.options(&["c"]));
+    let refused = named.err().expect("was removed");
+    assert!(matches!(refused, StoreError::CopyStale { .. }), "{refused:?}");
+    // A folder that was removed knows where the others are, and nothing more.
     for name in ["a", "c"] {
-        let refused = place.open(name).err().expect("was removed");
-        assert!(matches!(refused, StoreError::CopyStale { .. }), "{refused:?}");
+        let store = place.open(name).expect("finds the other");
+        assert_eq!(store.status().copies.len(), 1);
+        assert!(bytes_of(&store, "a", None) == wanted, "{name}");
+        drop(store);
+        fs::rename(place.at("b"), place.at("away")).expect("moves");
+        let alone = place.open(name).err().expect("was removed");
+        assert!(matches!(alone, StoreError::CopyMissing { .. }), "{alone:?}");
+        let without = vec![place.at("b")];
+        let alone = Store::open(&place.at(name), Options { without, ..place.options(&[]) });
+        assert!(matches!(alone.err(), Some(StoreError::CopyStale { .. })));
+        fs::rename(place.at("away"), place.at("b")).expect("moves back");
     }
     let store = place.open("b").expect("opens");
     assert!(bytes_of(&store, "a", None) == wanted);
@@ -466,4 +479,24 @@ fn copies_are_written_beside_each_other() {
     }
     // On one disk three copies are three times the work, and no more waiting.
     assert!(times[2] < times[0] * 12, "{times:?}");
+}
+
+#[test]
+fn copies_that_went_on_without_each_other_are_refused() {
+    let place = Place::new();
+    drop(place.store(&["b"]));
+    for (name, other) in [("a", "b"), ("b", "a")] {
+        fs::rename(place.at(other), place.at("away")).expect("moves");
+        let without = vec![place.at(other)];
+        let store = Store::open(&place.at(name), Options { without, ..place.options(&[]) });
+        store.expect("opens").apply(create(name, 512)).expect("creates");
+        fs::rename(place.at("away"), place.at(other)).expect("moves back");
+    }
+    let refused = place.open("a").err().expect("is refused");
+    assert!(matches!(refused, StoreError::Split { .. }), "{refused:?}");
+    // The owner gives one of them up.
+    fs::remove_dir_all(place.at("b")).expect("removes");
+    let store = place.open("a").expect("opens");
+    store.add_copy(&place.at("b")).expect("begins");
+    wait(&store, "it is made", is_whole);
 }
