@@ -1,43 +1,44 @@
 //! The committer: the one thread that changes the store.
 //!
-//! It takes all changes that wait, decides each against the state as the earlier ones of the group left it, appends
-//! their records, makes them durable by one `fdatasync`, writes the slots, commits the state without durability, and
-//! replies. Between groups it makes checkpoints and does background work in small steps.
+//! It takes all changes that wait, decides each against the state as the earlier ones of the group left it, gives their
+//! records to the copies that follow, makes them durable by one `fdatasync`, waits until they are durable in every
+//! copy, writes the slots, commits the state without durability, and replies. Between groups it makes checkpoints and
+//! does background work in small steps.
 //!
-//! After an error that leaves open what is on the disk the store stops: it reads, and refuses changes until it is
-//! opened again. A want of room is none: the group is refused, and the next may succeed.
+//! After an error that leaves open what is on the disk a copy is left out, and another one leads. With the last one the
+//! store stops: it reads, and refuses changes until it is opened again. A want of room is none: the group is refused,
+//! and the next may succeed.
 
-use std::{
-    collections::BTreeSet,
-    io,
-    path::Path,
-    sync::{
-        Arc, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::JoinHandle,
-    time::Duration,
-};
+use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use redb::{ReadableDatabase as _, ReadableTable as _, WriteTransaction};
-use strongroom_base::{lock, start_thread};
 
+pub(crate) use self::members::CopyOrder;
+use self::members::Membership;
 use crate::{
     change::{Change, Done},
+    copies::{
+        follow::{Follower, Order},
+        hub::Hub,
+        members::CopyId,
+        open::{Opened, start},
+    },
     decide::{Decider, Moment, Undecided},
-    journal::{AppendError, Journal, replay},
-    map::{Applier, ApplyError, Chores},
+    engine::{Engine, Group},
+    map::{ApplyError, Chores},
+    numbers::narrow,
+    pages::BLOCK,
     record::{Op, Record},
     refusal::Refusal,
     rows::{Ticks, keys},
-    slots::{DataFiles, Pending, Place, Slot},
-    state::{
-        ALL_SLOTS, Counters, EPOCHS, EpochUse, GENERATIONS, NAMES, StateError, Tables,
-        write_counters,
-    },
-    store::{Options, Shared, StoreError},
+    slots::Pending,
+    state::{Counters, EPOCHS, EpochUse, NAMES, StateError},
+    store::{Options, StoreError},
 };
+
+#[path = "commit_members.rs"]
+mod members;
 
 /// The most changes of a group.
 const MAX_GROUP: usize = 256;
@@ -45,16 +46,10 @@ const MAX_GROUP: usize = 256;
 const MAX_GROUP_BYTES: usize = 8 << 20;
 /// Rows that one step of background work looks at.
 const STEP: u32 = 256;
-/// Slots that one step gives back; each is a call of the file system.
-const RELEASE_STEP: usize = 32;
-/// How often data files are written to the disk between two checkpoints.
-const FLUSHES: u64 = 8;
-/// Files that may wait for a checkpoint.
-const MAX_DIRTY_FILES: usize = 512;
+/// How often a group is tried again after damage was repaired.
+const REPAIRS: u32 = 256;
 /// How long the committer sleeps before it looks at the clock.
 const IDLE: Duration = Duration::from_secs(1);
-/// Records that recovery applies in one transaction, and their bytes.
-const REPLAY_BATCH: (usize, usize) = (512, 16 << 20);
 
 /// Called once with the result of a change.
 pub(crate) type Reply = Box<dyn FnOnce(Result<Done, Refusal>) + Send>;
@@ -64,6 +59,9 @@ pub(crate) enum Message {
     Change(Box<Change>, Reply),
     Checkpoint(Sender<()>),
     Settle(Sender<()>),
+    Copy(CopyOrder, Sender<Result<(), StoreError>>),
+    /// Look after the copies: a rebuild has ended.
+    Wake,
     Close,
 }
 
@@ -80,262 +78,150 @@ enum Attempt {
     Done(Vec<Result<Done, Refusal>>),
     /// One change cannot be applied; the others are tried again without it.
     Without(usize, Refusal),
+    /// Another copy leads, or damage was repaired: it is tried again.
+    Again,
     /// None is applied, and the store continues.
     Refused(Refusal),
 }
 
+/// A group that is decided, and applied to a transaction.
+struct Decided {
+    records: Vec<Record>,
+    results: Vec<Result<Done, Refusal>>,
+    pending: Pending,
+    chores: Chores,
+    counters: Counters,
+}
+
 /// The thread's own state.
 pub(crate) struct Committer {
-    shared: Arc<Shared>,
-    journal: Journal,
-    counters: Counters,
+    hub: Arc<Hub>,
+    lead: Engine,
+    followers: Vec<Follower>,
+    membership: Membership,
     options: Options,
     waiting: Receiver<Message>,
     /// Epochs to merge.
     ended: BTreeSet<(u64, u32)>,
     /// Deleted containers to empty.
     doomed: BTreeSet<u64>,
-    /// Where the release of slots continues.
-    release: Option<(u64, u64, u32)>,
-    /// When changes began to wait for a checkpoint.
-    oldest: Option<Duration>,
     settlers: Vec<Sender<()>>,
-    sweeper: Sender<Sweep>,
-    /// Asks for data files to be written to the disk before the next checkpoint.
-    flusher: Sender<()>,
-    /// How long the journal was then, in bytes since the last checkpoint.
-    flushed: u64,
-    /// Both helpers, and whether they are to end.
-    helpers: Vec<JoinHandle<()>>,
-    is_closing: Arc<AtomicBool>,
-}
-
-/// What the sweeper does. It deletes files, which may take minutes: some file systems discard each piece of a file.
-enum Sweep {
-    /// Both files of a generation.
-    Generation(u64),
-    /// Say that all before is done.
-    Answer(Sender<()>),
-}
-
-fn sweep(files: &DataFiles, work: &Receiver<Sweep>, is_closing: &AtomicBool) {
-    for one in work {
-        match one {
-            // What is left is found again when the store is opened.
-            Sweep::Generation(_) if is_closing.load(Ordering::SeqCst) => {}
-            // The same holds for a file that cannot be deleted.
-            Sweep::Generation(generation) => drop(files.remove(generation)),
-            // Who waited may have gone.
-            Sweep::Answer(settler) => drop(settler.send(())),
-        }
-    }
-}
-
-/// Applies what the journal has behind the state, and returns the counters then.
-pub(crate) fn recover(
-    shared: &Shared,
-    folder: &Path,
-    store: [u8; 16],
-    mut counters: Counters,
-) -> Result<Counters, StoreError> {
-    let checkpoint = counters.checkpoint;
-    let from = counters.next_record;
-    let mut batch: Vec<Record> = Vec::new();
-    let mut bytes = 0_usize;
-    replay::<StoreError>(folder, store, from, |_, record| {
-        counters = counters.after(&record);
-        bytes = bytes.saturating_add(record.data_len());
-        batch.push(record);
-        if batch.len() >= REPLAY_BATCH.0 || bytes >= REPLAY_BATCH.1 {
-            bytes = 0;
-            apply_batch(shared, checkpoint, &std::mem::take(&mut batch))?;
-        }
-        Ok(())
-    })?;
-    apply_batch(shared, checkpoint, &batch)?;
-    Ok(counters)
-}
-
-fn apply_batch(shared: &Shared, checkpoint: u64, records: &[Record]) -> Result<(), StoreError> {
-    let transaction = shared.state.begin(false)?;
-    let pending = {
-        let mut applier = applier(shared, &transaction, checkpoint)?;
-        records.iter().try_for_each(|record| applier.apply(record))?;
-        applier.pending
-    };
-    pending.flush(&shared.files).map_err(StoreError::Data)?;
-    transaction.commit().map_err(StateError::from)?;
-    Ok(())
-}
-
-fn applier<'a, 't>(
-    shared: &'a Shared,
-    transaction: &'t WriteTransaction,
-    checkpoint: u64,
-) -> Result<Applier<'a, 't>, StateError> {
-    Ok(Applier {
-        tables: Tables::open(transaction)?,
-        files: &shared.files,
-        pending: Pending::default(),
-        checkpoint,
-        chores: Chores::default(),
-    })
-}
-
-impl Counters {
-    /// After a record.
-    fn after(self, record: &Record) -> Self {
-        let begun = record.ops.iter().filter_map(|op| match op {
-            Op::Begin { generation } => Some(generation.saturating_add(1)),
-            _ => None,
-        });
-        Self {
-            next_record: self.next_record.saturating_add(1),
-            stamp: record.stamp,
-            next_generation: begun.fold(self.next_generation, u64::max),
-            ..self
-        }
-    }
-}
-
-impl Record {
-    fn data_len(&self) -> usize {
-        self.ops.iter().fold(0, |sum, op| match op {
-            Op::Write { data, .. } => data.len().saturating_add(sum),
-            _ => sum,
-        })
-    }
 }
 
 impl Committer {
-    /// A committer of a store that is recovered.
+    /// A committer of copies that are equal.
     pub(crate) fn new(
-        shared: Arc<Shared>,
-        journal: Journal,
-        counters: Counters,
+        hub: Arc<Hub>,
+        opened: Opened,
         options: Options,
-        waiting: Receiver<Message>,
-    ) -> Result<Self, StateError> {
-        let transaction = shared.state.database.begin_read()?;
-        let mut ended = BTreeSet::new();
+        (sender, waiting): (Sender<Message>, Receiver<Message>),
+    ) -> Result<Self, StoreError> {
+        let Opened { lead, followers, members, missing } = opened;
+        let followers = start(followers, &hub);
+        let mut committer = Self {
+            hub,
+            lead,
+            followers,
+            membership: Membership::new(members, missing, sender),
+            options,
+            waiting,
+            ended: BTreeSet::new(),
+            doomed: BTreeSet::new(),
+            settlers: Vec::new(),
+        };
+        committer.find_chores()?;
+        committer.publish_copies();
+        committer.look_after_copies();
+        Ok(committer)
+    }
+
+    /// Finds the background work that the leading copy's state names.
+    fn find_chores(&mut self) -> Result<(), StateError> {
+        let transaction = self.lead.shared.state.database.begin_read()?;
+        self.ended.clear();
         for row in transaction.open_table(EPOCHS)?.iter()? {
             let (key, kind) = row?;
             if EpochUse::from_number(kind.value()) == EpochUse::Gone {
-                ended.insert(key.value());
+                self.ended.insert(key.value());
             }
         }
-        let mut doomed = BTreeSet::new();
+        self.doomed.clear();
         let names = transaction.open_table(NAMES)?;
         for row in names.range(b"d".as_slice()..b"e".as_slice())? {
             let (key, _) = row?;
             let id = key.value().get(1..).and_then(|id| id.try_into().ok());
-            doomed.extend(id.map(u64::from_be_bytes));
-        }
-        drop(names);
-        drop(transaction);
-        let (sweeper, work) = unbounded();
-        let files = Arc::clone(&shared.files);
-        let is_closing = Arc::new(AtomicBool::new(false));
-        let ends = Arc::clone(&is_closing);
-        let sweeps = start_thread("blob-sweeper", move || sweep(&files, &work, &ends));
-        let (flusher, asked) = bounded(1);
-        let files = Arc::clone(&shared.files);
-        let flushes =
-            start_thread("blob-flusher", move || asked.iter().for_each(|()| files.flush()));
-        Ok(Self {
-            shared,
-            journal,
-            counters,
-            options,
-            waiting,
-            ended,
-            doomed,
-            release: None,
-            oldest: None,
-            settlers: Vec::new(),
-            sweeper,
-            flusher,
-            flushed: 0,
-            helpers: vec![sweeps, flushes],
-            is_closing,
-        })
-    }
-
-    /// Deletes files of generations that are no more. Only after a checkpoint: before it, the journal may need them.
-    pub(crate) fn sweep_leftovers(&self) -> Result<(), StoreError> {
-        let transaction = self.shared.state.database.begin_read().map_err(StateError::from)?;
-        let known = transaction.open_table(GENERATIONS).map_err(StateError::from)?;
-        for generation in self.shared.files.generations().map_err(StoreError::Data)? {
-            if known.get(generation).map_err(StateError::from)?.is_none() {
-                self.ask_sweeper(Sweep::Generation(generation));
-            }
+            self.doomed.extend(id.map(u64::from_be_bytes));
         }
         Ok(())
     }
 
-    fn ask_sweeper(&self, work: Sweep) {
-        // It receives as long as this sender lives.
-        drop(self.sweeper.send(work));
-    }
-
     /// Works until the store is closed.
     pub(crate) fn run(&mut self) {
-        loop {
-            let message = if self.has_chores() {
-                self.waiting.try_recv().map_err(|error| match error {
-                    TryRecvError::Empty => RecvTimeoutError::Timeout,
-                    TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
-                })
-            } else if self.settlers.is_empty() || self.is_stopped() || self.oldest.is_none() {
-                for settler in std::mem::take(&mut self.settlers) {
-                    self.ask_sweeper(Sweep::Answer(settler));
-                }
-                self.waiting.recv_timeout(IDLE)
-            } else {
-                // What the work gave back is free after a checkpoint.
-                self.try_checkpoint();
-                continue;
-            };
+        while let Some(message) = self.next_message() {
             let mut group = Vec::new();
-            let mut end = match message {
-                Ok(Message::Change(change, reply)) => {
+            let end = match message {
+                Message::Change(change, reply) => {
                     let len = change.data_len();
                     group.push(Work::Change(change, reply));
                     self.gather(&mut group, len)
                 }
-                Ok(other) => Some(other),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => Some(Message::Close),
+                other => Some(other),
             };
             group.extend(self.next_chore());
             self.commit(group);
             self.release_step();
-            if let Some(Message::Settle(settler)) = end {
-                self.settlers.push(settler);
-                end = None;
-            }
-            if end.is_some() || self.is_checkpoint_due() {
-                self.try_checkpoint();
+            self.look_after_copies();
+            if self.lead.is_checkpoint_due() {
+                self.try_checkpoint(None);
             }
             match end {
-                Some(Message::Checkpoint(done)) => {
-                    let _sent = done.send(());
+                Some(Message::Checkpoint(done)) => self.try_checkpoint(Some(&done)),
+                Some(Message::Settle(settler)) => self.settlers.push(settler),
+                Some(Message::Copy(order, reply)) => {
+                    // Who asked waits for it.
+                    let _sent = reply.send(self.change_copies(order));
                 }
-                Some(_) => break,
-                None => {}
+                Some(Message::Close) => break,
+                Some(Message::Change(..) | Message::Wake) | None => {}
             }
         }
-        self.end_helpers();
+        self.try_checkpoint(None);
+        self.end_copies();
     }
 
-    /// Waits for the file that is deleted now, and no other: nobody may touch the folder after the store is closed.
-    fn end_helpers(&mut self) {
-        self.is_closing.store(true, Ordering::SeqCst);
-        self.sweeper = unbounded().0;
-        self.flusher = bounded(1).0;
-        for helper in self.helpers.drain(..) {
-            // One that panicked has ended as well.
-            drop(helper.join());
+    /// The next message; [`Message::Wake`] if there is other work, or after a while.
+    fn next_message(&mut self) -> Option<Message> {
+        let received = if self.has_chores() {
+            self.waiting.try_recv().map_err(|error| match error {
+                TryRecvError::Empty => RecvTimeoutError::Timeout,
+                TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
+            })
+        } else if self.settlers.is_empty() || self.is_stopped() || !self.lead.has_changes() {
+            self.answer_settlers();
+            self.waiting.recv_timeout(IDLE)
+        } else {
+            // What the work gave back is free after a checkpoint.
+            self.try_checkpoint(None);
+            return Some(Message::Wake);
+        };
+        match received {
+            Ok(message) => Some(message),
+            Err(RecvTimeoutError::Timeout) => {
+                self.check_place();
+                Some(Message::Wake)
+            }
+            Err(RecvTimeoutError::Disconnected) => None,
+        }
+    }
+
+    fn answer_settlers(&mut self) {
+        for settler in std::mem::take(&mut self.settlers) {
+            for follower in &self.followers {
+                follower.link.order(Order::Settle(settler.clone()));
+            }
+            if let Err(error) = self.lead.settle(settler) {
+                self.lead.shared.fail(error);
+            }
         }
     }
 
@@ -355,16 +241,12 @@ impl Committer {
     }
 
     fn is_stopped(&self) -> bool {
-        self.shared.state.gate.is_shut()
-    }
-
-    fn stop(&self, error: StoreError) {
-        self.shared.state.gate.shut();
-        lock(&self.shared.failure).get_or_insert_with(|| Arc::new(error));
+        self.lead.shared.state.gate.is_shut()
     }
 
     fn has_chores(&self) -> bool {
-        let has_work = !self.ended.is_empty() || !self.doomed.is_empty() || self.release.is_some();
+        let has_work =
+            !self.ended.is_empty() || !self.doomed.is_empty() || self.lead.is_releasing();
         has_work && !self.is_stopped()
     }
 
@@ -378,101 +260,161 @@ impl Committer {
     }
 
     fn commit(&mut self, mut group: Vec<Work>) {
+        let mut tries = 0_u32;
         while !group.is_empty() {
-            let refusal = if self.is_stopped() {
-                Refusal::Stopped
-            } else {
-                match self.attempt(&group) {
-                    Ok(Attempt::Done(results)) => {
-                        for (work, result) in group.into_iter().zip(results) {
-                            work.reply(result);
-                        }
-                        return;
-                    }
-                    Ok(Attempt::Without(index, refusal)) => {
-                        if index < group.len() {
-                            group.remove(index).reply(Err(refusal));
-                        }
-                        continue;
-                    }
-                    Ok(Attempt::Refused(refusal)) => refusal,
-                    Err(error) => {
-                        self.stop(error);
-                        Refusal::NotDurable
+            match self.attempt_or_replace(&group, tries) {
+                Attempt::Done(results) => {
+                    for (work, result) in std::mem::take(&mut group).into_iter().zip(results) {
+                        work.reply(result);
                     }
                 }
-            };
-            for work in std::mem::take(&mut group) {
-                work.reply(Err(refusal.clone()));
+                Attempt::Without(index, refusal) => {
+                    if index < group.len() {
+                        group.remove(index).reply(Err(refusal));
+                    }
+                }
+                Attempt::Again => tries = tries.saturating_add(1),
+                Attempt::Refused(refusal) => {
+                    for work in std::mem::take(&mut group) {
+                        work.reply(Err(refusal.clone()));
+                    }
+                }
             }
         }
     }
 
-    fn attempt(&mut self, group: &[Work]) -> Result<Attempt, StoreError> {
-        let shared = Arc::clone(&self.shared);
+    /// One try of a group. If the copy that leads fails, another one leads then.
+    fn attempt_or_replace(&mut self, group: &[Work], tries: u32) -> Attempt {
+        if self.is_stopped() {
+            self.look_after_copies();
+            return if self.is_stopped() {
+                Attempt::Refused(Refusal::Stopped)
+            } else {
+                Attempt::Again
+            };
+        }
+        self.make_room();
+        self.attempt(group, tries).unwrap_or_else(|error| {
+            let failed = vec![(self.lead.shared.id, Arc::new(error))];
+            self.leave_out_or_stop(failed).map_or(Attempt::Again, Attempt::Refused)
+        })
+    }
+
+    /// Leaves copies out. If none is left, the store stops, and nobody knows whether the last records are durable.
+    fn leave_out_or_stop(&mut self, failed: Vec<(CopyId, Arc<StoreError>)>) -> Option<Refusal> {
+        let error = self.leave_out(failed).err()?;
+        self.hub.stop(error);
+        Some(Refusal::NotDurable)
+    }
+
+    /// An error says that the copy that leads has failed, and that no copy has the records.
+    fn attempt(&mut self, group: &[Work], tries: u32) -> Result<Attempt, StoreError> {
+        let transaction = self.lead.shared.state.begin(false)?;
+        let decided = match self.decide(group, tries, &transaction)? {
+            Ok(decided) => decided,
+            Err(attempt) => return Ok(attempt),
+        };
+        if decided.records.is_empty() {
+            transaction.abort().map_err(StateError::from)?;
+            return Ok(Attempt::Done(decided.results));
+        }
+        let records = Arc::new(Group::new(self.lead.counters.next_record, decided.records));
+        if let Err(error) = self.lead.prepare(&records) {
+            transaction.abort().map_err(StateError::from)?;
+            if self.can_another_lead(&error) {
+                return Err(StoreError::Append(error));
+            }
+            return Ok(Attempt::Refused(Refusal::Full));
+        }
+        self.membership.unsure = Some(records.first);
+        for follower in &self.followers {
+            follower.link.order(Order::Group(Arc::clone(&records)));
+        }
+        let appended = self.lead.append(&records);
+        let mut failed: Vec<(CopyId, Arc<StoreError>)> = Vec::new();
+        for follower in &self.followers {
+            let durable = follower.durable(self.options.patience);
+            failed.extend(durable.err().map(|error| (follower.shared.id, error)));
+        }
+        let applied = appended
+            .and_then(|()| self.lead.finish(transaction, decided.pending, decided.counters));
+        match applied {
+            Ok(()) => self.note(&records.records, decided.chores),
+            Err(error) => failed.push((self.lead.shared.id, Arc::new(error))),
+        }
+        // The others know of it before anybody hears of the change.
+        let stopped = self.leave_out_or_stop(failed);
+        self.membership.unsure = None;
+        Ok(stopped.map_or(Attempt::Done(decided.results), Attempt::Refused))
+    }
+
+    /// Decides each change, and applies its record to the transaction; the next one sees that.
+    fn decide(
+        &self,
+        group: &[Work],
+        tries: u32,
+        transaction: &WriteTransaction,
+    ) -> Result<Result<Decided, Attempt>, StoreError> {
         let now = ticks(&*self.options.clock);
-        let transaction = shared.state.begin(false)?;
-        let mut counters = self.counters;
-        let mut records = Vec::new();
-        let mut results = Vec::new();
-        let (pending, chores) = {
-            let mut applier = applier(&shared, &transaction, counters.checkpoint)?;
-            let is_tight = self.is_tight();
-            for (index, work) in group.iter().enumerate() {
-                if is_tight && work.data_len() > 0 {
-                    results.push(Err(Refusal::Full));
+        let mut counters = self.lead.counters;
+        let mut applier = Engine::applier(&self.lead.shared, transaction, counters.checkpoint)?;
+        let (mut records, mut results) = (Vec::new(), Vec::new());
+        let is_tight = self.is_tight();
+        for (index, work) in group.iter().enumerate() {
+            if is_tight && work.data_len() > 0 {
+                results.push(Err(Refusal::Full));
+                continue;
+            }
+            let stamp = counters.stamp.saturating_add(1).max(now.0);
+            let decider = Decider {
+                applier: &applier,
+                moment: Moment { now, stamp },
+                next_generation: counters.next_generation,
+                entropy: &*self.options.entropy,
+            };
+            let (ops, done) = match work.decide(&decider) {
+                Ok(decision) => decision,
+                Err(Undecided::Refused(refusal)) => {
+                    results.push(Err(refusal));
                     continue;
                 }
-                let stamp = counters.stamp.saturating_add(1).max(now.0);
-                let decider = Decider {
-                    applier: &applier,
-                    moment: Moment { now, stamp },
-                    next_generation: counters.next_generation,
-                    entropy: &*self.options.entropy,
-                };
-                let (ops, done) = match work.decide(&decider) {
-                    Ok(decision) => decision,
-                    Err(Undecided::Refused(refusal)) => {
+                Err(Undecided::Failed(error)) => match self.alone(error, tries)? {
+                    Some(refusal) => {
                         results.push(Err(refusal));
                         continue;
                     }
-                    Err(Undecided::Failed(error)) => {
-                        results.push(Err(alone(error)?));
-                        continue;
-                    }
-                };
-                let record = Record { stamp, ops };
-                if let Err(error) = applier.apply(&record) {
-                    return Ok(Attempt::Without(index, alone(error)?));
-                }
-                counters = counters.after(&record);
-                records.push(record);
-                results.push(Ok(done));
+                    None => return Ok(Err(Attempt::Again)),
+                },
+            };
+            let record = Record { stamp, ops };
+            if let Err(error) = applier.apply(&record) {
+                let refusal = self.alone(error, tries)?;
+                let without = |refusal| Attempt::Without(index, refusal);
+                return Ok(Err(refusal.map_or(Attempt::Again, without)));
             }
-            (applier.pending, applier.chores)
-        };
-        if records.is_empty() {
-            transaction.abort().map_err(StateError::from)?;
-            return Ok(Attempt::Done(results));
+            counters = counters.after(&record);
+            records.push(record);
+            results.push(Ok(done));
         }
-        write_counters(&transaction, &counters)?;
-        let first = self.counters.next_record;
-        match self.journal.append(first, &records, &*self.options.entropy) {
-            Ok(()) => {}
-            Err(AppendError::Segment(_)) => {
-                transaction.abort().map_err(StateError::from)?;
-                return Ok(Attempt::Refused(Refusal::Full));
+        let (pending, chores) = (applier.pending, applier.chores);
+        Ok(Ok(Decided { records, results, pending, chores, counters }))
+    }
+
+    /// What one change is refused with when it fails alone; `None` if it is to be tried again, because damage was
+    /// repaired. Other errors are the copy's.
+    fn alone(&self, error: ApplyError, tries: u32) -> Result<Option<Refusal>, StoreError> {
+        match error {
+            ApplyError::Damaged { generation, offset } => {
+                let block = narrow(offset / BLOCK);
+                let lead = &self.lead.shared;
+                let is_right = tries < REPAIRS && self.hub.repair(lead, generation, block);
+                // A copy that cannot be repaired because it fails is replaced first.
+                let is_final = !is_right && lead.failure().is_none();
+                Ok(is_final.then_some(Refusal::Damaged { offset }))
             }
-            Err(AppendError::Write(error)) => return Err(StoreError::Append(error)),
+            ApplyError::Room(error) if is_room(&error) => Ok(Some(Refusal::Full)),
+            other => Err(StoreError::Apply(other)),
         }
-        {
-            let _apart = shared.in_step.write().unwrap_or_else(PoisonError::into_inner);
-            pending.flush(&shared.files).map_err(StoreError::Data)?;
-            transaction.commit().map_err(StateError::from)?;
-        }
-        self.counters = counters;
-        self.note(&records, chores);
-        Ok(Attempt::Done(results))
     }
 
     /// Remembers the background work that a group has made or done.
@@ -498,130 +440,31 @@ impl Committer {
                 None => {}
             }
         }
-        self.oldest.get_or_insert_with(|| self.options.clock.monotonic());
-        let written = self.journal.bytes_since();
-        if written.saturating_sub(self.flushed) >= self.options.checkpoint_size / FLUSHES {
-            self.flushed = written;
-            // A full queue asks for the same.
-            let _asked = self.flusher.try_send(());
-        }
-        self.publish();
     }
 
-    fn publish(&self) {
-        let records = self.counters.next_record.saturating_sub(1);
-        self.shared.records.store(records, Ordering::SeqCst);
-        self.shared.checkpoints.store(self.counters.checkpoint, Ordering::SeqCst);
-        self.shared.journal_bytes.store(self.journal.bytes_since(), Ordering::SeqCst);
-    }
-
-    /// Whether what is left on the disk is needed for checkpoints and deletions.
-    fn is_tight(&self) -> bool {
-        self.journal.free_room() < self.options.reserve_size
-    }
-
-    fn is_checkpoint_due(&self) -> bool {
-        let now = self.options.clock.monotonic();
-        let age = self.oldest.map(|oldest| now.saturating_sub(oldest));
-        age.is_some_and(|age| age >= self.options.checkpoint_interval)
-            || self.journal.bytes_since() >= self.options.checkpoint_size
-            || self.shared.files.dirty_files() >= MAX_DIRTY_FILES
-            // The journal's room is the first that can be given back.
-            || self.journal.bytes_since() > self.options.reserve_size / 8 && self.is_tight()
-    }
-
-    fn try_checkpoint(&mut self) {
-        if !self.is_stopped()
-            && let Err(error) = self.checkpoint()
-        {
-            self.stop(error);
-        }
-    }
-
-    /// Makes the data files and the state durable, and deletes the journal before them.
-    pub(crate) fn checkpoint(&mut self) -> Result<(), StoreError> {
-        self.shared.files.sync().map_err(StoreError::Data)?;
-        let transaction = self.shared.state.begin(true)?;
-        let mut counters = self.counters;
-        counters.checkpoint = counters.checkpoint.saturating_add(1);
-        write_counters(&transaction, &counters)?;
-        transaction.commit().map_err(StateError::from)?;
-        self.counters = counters;
-        self.oldest = None;
-        self.flushed = 0;
-        // Old segments that stay for want of room for a new one do no harm, and the next checkpoint tries again.
-        let _tried = self.journal.forget_before(counters.next_record, &*self.options.entropy);
-        self.release = Some((0, 0, 0));
-        self.publish();
-        Ok(())
-    }
-
-    /// Gives some slots back that no checkpoint uses any more.
-    fn release_step(&mut self) {
-        let Some(from) = self.release else { return };
+    /// Makes a checkpoint in each copy; `done` is dropped by each when it is made.
+    fn try_checkpoint(&mut self, done: Option<&Sender<()>>) {
         if self.is_stopped() {
             return;
         }
-        match self.release_from(from) {
-            Ok(next) => self.release = next,
-            Err(error) => self.stop(error),
+        // The copies make theirs at the same time. All records before are durable in each of them.
+        for follower in &self.followers {
+            let done = done.cloned().unwrap_or_else(|| bounded(0).0);
+            follower.link.order(Order::Checkpoint(done));
+        }
+        if let Err(error) = self.lead.checkpoint() {
+            self.lead.shared.fail(error);
+            self.look_after_copies();
         }
     }
 
-    fn release_from(&self, from: (u64, u64, u32)) -> Result<Option<(u64, u64, u32)>, StoreError> {
-        let shared = &self.shared;
-        let transaction = shared.state.begin(false)?;
-        let mut next = None;
+    /// Gives some slots of the leading copy back.
+    fn release_step(&mut self) {
+        if !self.is_stopped()
+            && let Err(error) = self.lead.release_step()
         {
-            let mut tables = Tables::open(&transaction)?;
-            let mut found = Vec::new();
-            for row in tables.freed.range(from..).map_err(StateError::from)? {
-                let (key, checkpoint) = row.map_err(StateError::from)?;
-                if found.len() >= RELEASE_STEP {
-                    next = Some(key.value());
-                    break;
-                }
-                found.push((key.value(), checkpoint.value() < self.counters.checkpoint));
-            }
-            if found.is_empty() {
-                drop(tables);
-                transaction.abort().map_err(StateError::from)?;
-                return Ok(None);
-            }
-            for (key, is_free) in found {
-                if is_free {
-                    self.release_slot(&mut tables, key)?;
-                }
-            }
+            self.lead.shared.fail(error);
         }
-        transaction.commit().map_err(StateError::from)?;
-        Ok(next)
-    }
-
-    fn release_slot(
-        &self,
-        tables: &mut Tables<'_>,
-        key: (u64, u64, u32),
-    ) -> Result<(), StoreError> {
-        let (generation, number, block) = key;
-        if number == ALL_SLOTS {
-            self.ask_sweeper(Sweep::Generation(generation));
-            let slots = (generation, 0)..=(generation, u64::MAX);
-            tables.free.retain_in(slots, |_, ()| false).map_err(StateError::from)?;
-            let slots = (generation, 0, 0)..=(generation, u64::MAX, u32::MAX);
-            tables.freed.retain_in(slots, |_, _| false).map_err(StateError::from)?;
-            return Ok(());
-        }
-        let slot = Slot::from_number(number);
-        if let Some(place) = Place::of(generation, block, slot) {
-            let punched = self.shared.files.punch(place, 0, crate::pages::BLOCK);
-            punched.map_err(StoreError::Data)?;
-        }
-        tables.freed.remove(key).map_err(StateError::from)?;
-        if let Slot::Aside(index) = slot {
-            tables.free.insert((generation, index), ()).map_err(StateError::from)?;
-        }
-        Ok(())
     }
 }
 
@@ -657,15 +500,7 @@ impl Work {
     }
 }
 
-/// What one change is refused with when it fails alone; other errors stop the store.
-fn alone(error: ApplyError) -> Result<Refusal, StoreError> {
-    match error {
-        ApplyError::Damaged { offset } => Ok(Refusal::Damaged { offset }),
-        ApplyError::Room(error) if is_room(&error) => Ok(Refusal::Full),
-        other => Err(StoreError::Apply(other)),
-    }
-}
-
+/// Whether an error is a want of room.
 fn is_room(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -674,6 +509,6 @@ fn is_room(error: &io::Error) -> bool {
 }
 
 /// The clock's moment.
-fn ticks(clock: &dyn strongroom_base::Clock) -> Ticks {
+pub(crate) fn ticks(clock: &dyn strongroom_base::Clock) -> Ticks {
     Ticks(u64::try_from(clock.now().as_nanosecond() / 100).unwrap_or(0))
 }

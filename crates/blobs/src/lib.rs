@@ -25,7 +25,9 @@
 
 mod change;
 mod commit;
+mod copies;
 mod decide;
+mod engine;
 #[cfg(test)]
 mod golden_tests;
 mod journal;
@@ -39,6 +41,7 @@ mod rows;
 mod slots;
 mod state;
 mod store;
+mod sums;
 mod view;
 
 pub use change::{
@@ -46,6 +49,7 @@ pub use change::{
     DeleteSnapshots, Done, EtagCondition, KeyNumber, NewAccount, NewBlob, NewCopy, SequenceAction,
     SequenceConditions, SnapshotOf,
 };
+pub use copies::hub::{Findings, StoreCopy, StoreCopyState};
 pub use journal::JournalDamage;
 pub use lease::{Lease, LeaseAction, LeaseDone, LeaseId, LeaseState};
 pub use map::ApplyError;

@@ -15,6 +15,8 @@ use crc32c::crc32c;
 use redb::{ReadTransaction, ReadableDatabase as _};
 
 use crate::{
+    copies::hub::Hub,
+    engine::Shared,
     lease::Lease,
     map::{version_at, zero_unwritten},
     numbers::{narrow, size, wide},
@@ -28,7 +30,6 @@ use crate::{
     state::{
         BLOCKS, CHANGED, EPOCHS, EpochUse, GENERATIONS, Generation, NAMES, StateError, Version,
     },
-    store::Shared,
 };
 
 /// How often a read tries without holding the committer up.
@@ -56,6 +57,8 @@ impl<E: Into<redb::Error>> From<E> for ReadError {
 
 /// The state at one moment.
 pub struct View {
+    hub: Arc<Hub>,
+    /// The copy that is read.
     shared: Arc<Shared>,
     transaction: ReadTransaction,
 }
@@ -155,9 +158,19 @@ pub struct Ranges {
 }
 
 impl View {
-    pub(crate) fn new(shared: Arc<Shared>) -> Result<Self, StateError> {
-        let transaction = shared.state.database.begin_read()?;
-        Ok(Self { shared, transaction })
+    /// What the copy that leads has; another one if it cannot be read.
+    pub(crate) fn new(hub: &Arc<Hub>) -> Result<Self, StateError> {
+        let mut outcome = Err(StateError::Row { row: "copies".to_owned() });
+        for shared in hub.copies() {
+            match shared.state.database.begin_read() {
+                Ok(transaction) => return Ok(Self { hub: Arc::clone(hub), shared, transaction }),
+                Err(error) => {
+                    let error = StateError::from(error);
+                    outcome = Err(error);
+                }
+            }
+        }
+        outcome
     }
 
     fn row<T: for<'de> serde::Deserialize<'de>>(&self, key: &[u8]) -> Result<Option<T>, ReadError> {
@@ -415,13 +428,54 @@ impl View {
         let mut outcome = Ok(());
         for _ in 0..TRIES {
             outcome = read_once(&self.shared, head, offset, bytes);
-            if !matches!(outcome, Err(ReadError::Refused(Refusal::Damaged { .. }))) {
-                return outcome;
+            match outcome {
+                Err(ReadError::Refused(Refusal::Damaged { .. })) => {}
+                Ok(()) | Err(ReadError::Refused(_)) => return outcome,
+                Err(_) => break,
             }
         }
-        // The committer may have been faster each time: what it cannot change meanwhile is the truth.
-        let _in_step = self.shared.in_step.read().unwrap_or_else(PoisonError::into_inner);
-        outcome.or_else(|_| read_once(&self.shared, head, offset, bytes))
+        if outcome.is_err() {
+            // The committer may have been faster each time: what it cannot change meanwhile is the truth.
+            let _in_step = self.shared.in_step.read().unwrap_or_else(PoisonError::into_inner);
+            outcome = read_once(&self.shared, head, offset, bytes);
+        }
+        outcome.or_else(|error| self.read_again(head, offset, bytes, error))
+    }
+
+    /// Reads what could not be read: after a repair, or in another copy.
+    fn read_again(
+        &self,
+        head: &Head,
+        offset: u64,
+        bytes: &mut [u8],
+        mut error: ReadError,
+    ) -> Result<(), ReadError> {
+        for _ in 0..=bytes.len() / size(BLOCK) + TRIES {
+            let is_right = match &error {
+                ReadError::Refused(Refusal::Damaged { offset }) => {
+                    self.hub.repair(&self.shared, head.generation, narrow(offset / BLOCK))
+                }
+                ReadError::File(_) => parts(offset, wide(bytes.len()))
+                    .all(|part| self.hub.repair(&self.shared, head.generation, part.block)),
+                ReadError::State(_) => false,
+                ReadError::Refused(_) => return Err(error),
+            };
+            if !is_right {
+                break;
+            }
+            match read_once(&self.shared, head, offset, bytes) {
+                Ok(()) => return Ok(()),
+                Err(other) => error = other,
+            }
+        }
+        let wanted = self.shared.next_record.load(std::sync::atomic::Ordering::SeqCst);
+        for copy in self.hub.others(&self.shared) {
+            let applied = copy.next_record.load(std::sync::atomic::Ordering::SeqCst);
+            if applied >= wanted && read_once(&copy, head, offset, bytes).is_ok() {
+                return Ok(());
+            }
+        }
+        Err(error)
     }
 }
 
