@@ -133,6 +133,9 @@ fn the_page_of_storage_accounts_works() {
             let content = fs::read(&copy).expect("a copy");
             assert_eq!((content[0], content[4096], content[8192]), (b'x', b'y', 0));
             assert!(!lab.path("web01.sock").exists());
+        } else if let Some(words) = words.strip_prefix("strongroom storage serve --data-dir /disk1") {
+            let words = format!("storage serve --data-dir disk1{}", words.replace("/disk", "disk"));
+            Served::start(&lab, &format!("{words} --listen 127.0.0.1:0 --tls off")).stop();
         } else if let Some(words) = words.strip_prefix("strongroom storage serve") {
             let words = words.replace("127.0.0.1:10000", "127.0.0.1:0");
             served = Some(Served::start(&lab, &format!("storage serve{words}")));
