@@ -14,6 +14,7 @@ use rustix::{
 };
 
 use crate::{
+    server::Service,
     blocks::{Page, parts, read},
     documented::assert_documented,
     harness::{Lab, need},
@@ -493,4 +494,22 @@ fn accounts_are_kept_on_several_disks() {
         lab.assert_same(&format!("{name}.raw"), &format!("{name}.back"));
     }
     served.stop();
+}
+
+#[test]
+fn a_server_serves_storage_accounts_if_it_is_configured() {
+    let mut service = Service::start_with("storage_listen = \"127.0.0.1:0\"\n");
+    let folder = service.lab.path("data/storage").display().to_string();
+    let at = format!("--data-dir {folder}");
+    service.lab.ok(&format!("storage account create disks {at}"));
+    // The certificate of the accounts is believed, as the command finds it in the folder.
+    service.lab.ok(&format!("container create vms --account disks {at}"));
+    service.lab.disk("a.raw", 4, 2, 3);
+    service.lab.ok(&format!("blob upload a.raw vms/a --account disks {at}"));
+    service.kill_and_start();
+    service.lab.ok(&format!("blob download vms/a b.raw --account disks {at}"));
+    service.lab.assert_same("a.raw", "b.raw");
+    service.stop();
+    let gone = format!("container list --account disks {at}");
+    service.lab.fails(&gone, 5, "storage.unavailable");
 }

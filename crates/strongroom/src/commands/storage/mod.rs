@@ -4,7 +4,12 @@ mod copies;
 mod export;
 mod incremental;
 
-use std::{fs, io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
@@ -188,20 +193,7 @@ impl StorageServeArgs {
             )));
         }
         let folder = self.data.folder()?;
-        let said = context.out;
-        let file = folder.join(ENDPOINT);
-        let announce = move |address: SocketAddr, fingerprint: Option<&str>| {
-            let scheme = if tls { "https" } else { "http" };
-            let url = format!("{scheme}://{address}");
-            // Without the file, commands that make connection strings need --endpoint.
-            if let Err(error) = fs::write(&file, format!("{url}\n")) {
-                tracing::warn!(%error, path = %file.display(), "cannot note where the accounts are served");
-            }
-            said.say(&format!("Storage accounts are served at {url}"));
-            if let Some(fingerprint) = fingerprint {
-                said.say(&format!("Its certificate's SHA-256 fingerprint: {fingerprint}"));
-            }
-        };
+        let announce = announce(context, &folder, tls);
         let folders = CopyFolders {
             copies: copies::absolute(&self.copy)?,
             without: copies::absolute(&self.without)?,
@@ -219,6 +211,28 @@ impl StorageServeArgs {
             announce: Box::new(announce),
         };
         Ok(strongroom_storage::run(run)?)
+    }
+}
+
+/// Notes where accounts are served, for connection strings, and tells people.
+pub(super) fn announce(
+    context: &Context,
+    folder: &Path,
+    tls: bool,
+) -> impl FnOnce(SocketAddr, Option<&str>) + Send + use<> {
+    let said = context.out;
+    let file = folder.join(ENDPOINT);
+    move |address, fingerprint| {
+        let scheme = if tls { "https" } else { "http" };
+        let url = format!("{scheme}://{address}");
+        // Without the file, commands that make connection strings need --endpoint.
+        if let Err(error) = fs::write(&file, format!("{url}\n")) {
+            tracing::warn!(%error, path = %file.display(), "cannot note where the accounts are served");
+        }
+        said.say(&format!("Storage accounts are served at {url}"));
+        if let Some(fingerprint) = fingerprint {
+            said.say(&format!("Its certificate's SHA-256 fingerprint: {fingerprint}"));
+        }
     }
 }
 
