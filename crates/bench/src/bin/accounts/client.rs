@@ -74,7 +74,7 @@ impl Connection {
         all.extend_from_slice(headers);
         let parsed =
             Headers::of(all.iter().copied()).map_err(|_| Failure::new("a header is not valid"))?;
-        let verb = Method::parse(method).ok_or_else(|| Failure::new("no such method"))?;
+        let verb = Method::parse(method).map_err(|_| Failure::new("no such method"))?;
         let signed = sign_request(&account.name, &account.key, verb, &target, &parsed);
         let signed = signed.map_err(|_| Failure::new("the request cannot be signed"))?;
         let mut head = format!("{method} {target} HTTP/1.1\r\nauthorization: {signed}\r\n");
