@@ -25,12 +25,13 @@ use strongroom_base::{lock, start_thread};
 
 use crate::{
     change::{Change, Done},
-    decide::{Decider, Moment, Undecided},
+    decide::{Decider, Moment, Undecided, blocks::is_old},
+    extents::Staging,
     journal::{AppendError, Journal, replay},
     map::{Applier, ApplyError, Chores},
     record::{Op, Record},
     refusal::Refusal,
-    rows::{Ticks, keys},
+    rows::{self, Ticks, keys},
     slots::{DataFiles, Pending, Place, Slot},
     state::{
         ALL_SLOTS, Counters, EPOCHS, EpochUse, GENERATIONS, NAMES, StateError, Tables,
@@ -51,6 +52,8 @@ const RELEASE_STEP: usize = 32;
 const FLUSHES: u64 = 8;
 /// Files that may wait for a checkpoint.
 const MAX_DIRTY_FILES: usize = 512;
+/// How often blocks that wait are looked at.
+const LOOK: Duration = Duration::from_hours(1);
 /// How long the committer sleeps before it looks at the clock.
 const IDLE: Duration = Duration::from_secs(1);
 /// Records that recovery applies in one transaction, and their bytes.
@@ -70,8 +73,21 @@ pub(crate) enum Message {
 /// What becomes a record.
 enum Work {
     Change(Box<Change>, Reply),
-    Merge { generation: u64, epoch: u32 },
-    Empty { container: u64 },
+    Merge {
+        generation: u64,
+        epoch: u32,
+    },
+    Empty {
+        container: u64,
+    },
+    /// Give back what is behind the row of an upload that nobody continues.
+    Abandon {
+        key: Vec<u8>,
+    },
+    /// Drop blocks that have waited for too long.
+    Expire {
+        key: Vec<u8>,
+    },
 }
 
 /// How one try of a group went.
@@ -95,6 +111,10 @@ pub(crate) struct Committer {
     ended: BTreeSet<(u64, u32)>,
     /// Deleted containers to empty.
     doomed: BTreeSet<u64>,
+    /// Rows of uploads and of blocks that wait, which have become useless.
+    useless: Vec<Vec<u8>>,
+    /// When blocks that wait are looked at next.
+    next_look: Duration,
     /// Where the release of slots continues.
     release: Option<(u64, u64, u32)>,
     /// When changes began to wait for a checkpoint.
@@ -231,6 +251,10 @@ impl Committer {
             let id = key.value().get(1..).and_then(|id| id.try_into().ok());
             doomed.extend(id.map(u64::from_be_bytes));
         }
+        // Whoever sent them is gone.
+        let uploads = names.range(b"u".as_slice()..b"v".as_slice())?;
+        let useless = uploads.map(|row| Ok(row?.0.value().to_vec())).collect::<Result<_, _>>();
+        let useless = useless.map_err(|error: redb::StorageError| StateError::from(error))?;
         drop(names);
         drop(transaction);
         let (sweeper, work) = unbounded();
@@ -250,6 +274,8 @@ impl Committer {
             waiting,
             ended,
             doomed,
+            useless,
+            next_look: Duration::ZERO,
             release: None,
             oldest: None,
             settlers: Vec::new(),
@@ -307,6 +333,7 @@ impl Committer {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => Some(Message::Close),
             };
+            self.look_for_old_blocks();
             group.extend(self.next_chore());
             self.commit(group);
             self.release_step();
@@ -364,17 +391,52 @@ impl Committer {
     }
 
     fn has_chores(&self) -> bool {
-        let has_work = !self.ended.is_empty() || !self.doomed.is_empty() || self.release.is_some();
+        let has_work = !self.ended.is_empty()
+            || !self.doomed.is_empty()
+            || !self.useless.is_empty()
+            || self.release.is_some();
         has_work && !self.is_stopped()
     }
 
     /// The newest ended epoch comes first: what has no later reader is dropped and not moved.
-    fn next_chore(&self) -> Option<Work> {
+    fn next_chore(&mut self) -> Option<Work> {
         if self.is_stopped() {
             return None;
         }
+        if let Some(key) = self.useless.pop() {
+            let is_upload = key.starts_with(b"u");
+            return Some(if is_upload { Work::Abandon { key } } else { Work::Expire { key } });
+        }
         let merge = self.ended.last().map(|&(generation, epoch)| Work::Merge { generation, epoch });
         merge.or_else(|| self.doomed.first().map(|&container| Work::Empty { container }))
+    }
+
+    /// Finds blocks that have waited for too long, now and then.
+    fn look_for_old_blocks(&mut self) {
+        let now = self.options.clock.monotonic();
+        if now < self.next_look || self.is_stopped() {
+            return;
+        }
+        self.next_look = now.saturating_add(LOOK);
+        match self.old_blocks() {
+            Ok(found) => self.useless.extend(found),
+            Err(error) => self.stop(error.into()),
+        }
+    }
+
+    fn old_blocks(&self) -> Result<Vec<Vec<u8>>, StateError> {
+        let now = ticks(&*self.options.clock);
+        let transaction = self.shared.state.database.begin_read()?;
+        let names = transaction.open_table(NAMES)?;
+        let mut found = Vec::new();
+        for row in names.range(b"s".as_slice()..b"t".as_slice())? {
+            let (key, value) = row?;
+            let staging: Staging = rows::decode(key.value(), value.value())?;
+            if is_old(&staging, now) && found.len() < MAX_GROUP {
+                found.push(key.value().to_vec());
+            }
+        }
+        Ok(found)
     }
 
     fn commit(&mut self, mut group: Vec<Work>) {
@@ -653,6 +715,8 @@ impl Work {
                 }
                 Ok((ops, Done::default()))
             }
+            Self::Abandon { key } => Ok((decider.abandon(key)?, Done::default())),
+            Self::Expire { key } => Ok((decider.expire(key)?, Done::default())),
         }
     }
 }

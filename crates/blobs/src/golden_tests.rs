@@ -9,7 +9,7 @@ use crate::{
     Properties, Redundancy, SnapshotId, Ticks,
     journal::frame::{SEGMENT_HEAD, SegmentHead},
     record::{Mark, Op, Record},
-    rows::{self, Blob, Container, ContainerName, Frozen, keys},
+    rows::{self, Blob, BlobKind, Container, ContainerName, Frozen, keys},
     slots::Slot,
     state::{Generation, Version},
 };
@@ -91,6 +91,9 @@ fn blob() -> Blob {
             incremental: None,
         }),
         frozen: None,
+        kind: BlobKind::Page,
+        blocks: None,
+        tier: None,
     }
 }
 

@@ -25,11 +25,14 @@
 
 mod change;
 mod commit;
+mod content;
 mod decide;
+mod extents;
 #[cfg(test)]
 mod golden_tests;
 mod journal;
 mod lease;
+mod list;
 mod map;
 mod numbers;
 mod pages;
@@ -42,10 +45,12 @@ mod store;
 mod view;
 
 pub use change::{
-    Access, AccountChange, BlobChange, Change, Conditions, ContainerChange, CopyStep,
-    DeleteSnapshots, Done, EtagCondition, KeyNumber, NewAccount, NewBlob, NewCopy, SequenceAction,
-    SequenceConditions, SnapshotOf,
+    Access, AccountChange, AppendConditions, BlobChange, BlockList, BlockPlace, Change, Conditions,
+    ContainerChange, Content, CopyStep, DeleteSnapshots, Done, EtagCondition, KeyNumber,
+    NewAccount, NewBlob, NewCopy, SequenceAction, SequenceConditions, SnapshotOf, UploadId,
+    UploadStep, UploadTo,
 };
+pub use extents::{Block, BlockId};
 pub use journal::JournalDamage;
 pub use lease::{Lease, LeaseAction, LeaseDone, LeaseId, LeaseState};
 pub use map::ApplyError;
@@ -53,8 +58,9 @@ pub use pages::{BLOCK, CELL, MAX_SIZE, MAX_WRITE, PAGE};
 pub use record::BadRecord;
 pub use refusal::Refusal;
 pub use rows::{
-    AccessPolicy, Account, AccountKey, AccountKind, BlobName, Container, ContainerName, Copy,
-    CopyStatus, Etag, IncrementalCopy, Metadata, Properties, Redundancy, SnapshotId, Ticks,
+    AccessPolicy, Account, AccountKey, AccountKind, BlobKind, BlobName, Container, ContainerName,
+    Copy, CopyStatus, Etag, IncrementalCopy, Metadata, Properties, Redundancy, SnapshotId, Ticks,
+    Tier,
 };
 pub use state::StateError;
 pub use store::{Options, Status, Store, StoreError};

@@ -52,8 +52,10 @@ pub(crate) const GENERATION: usize = 48;
 pub(crate) const VERSION: usize = 88;
 /// In [`FREED`], instead of a slot: both files of the generation.
 pub(crate) const ALL_SLOTS: u64 = u64::MAX;
-/// The version of the tables and of the journal.
-const FORMAT: u64 = 1;
+/// The version of the tables and of the journal. Version 1 had page blobs only, and its rows are read as they are.
+const FORMAT: u64 = 2;
+/// The earliest version that is read; it becomes [`FORMAT`] when the store is opened.
+const FIRST_FORMAT: u64 = 1;
 
 /// Who reads an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -287,7 +289,6 @@ impl State {
         {
             let _tables = Tables::open(&transaction)?;
             let mut meta = transaction.open_table(META)?;
-            meta.insert("format", FORMAT.to_le_bytes().as_slice())?;
             meta.insert("store", store.as_slice())?;
         }
         let counters = Counters { next_record: 1, stamp: 0, next_generation: 1, checkpoint: 1 };
@@ -321,7 +322,7 @@ impl State {
             bytes.map(u64::from_le_bytes).map_err(|_| StateError::Row { row: name.to_owned() })
         };
         let found = number("format")?;
-        if found != FORMAT {
+        if !(FIRST_FORMAT..=FORMAT).contains(&found) {
             return Err(StateError::Format { found, known: FORMAT });
         }
         let store = read("store")?;
@@ -343,6 +344,7 @@ pub(crate) fn write_counters(
 ) -> Result<(), StateError> {
     let mut meta = transaction.open_table(META)?;
     for (name, number) in [
+        ("format", FORMAT),
         ("next_record", counters.next_record),
         ("stamp", counters.stamp),
         ("next_generation", counters.next_generation),

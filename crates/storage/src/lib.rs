@@ -13,6 +13,7 @@
 //! | `operations` | what each operation does |
 //! | `copies` | copies in the background, from this store and from other servers |
 //! | `map` | words of the dialect and words of the store, each way in one place |
+//! | `uploads` | content of any length on its way into the store |
 //! | `bodies` | memory that requests share, and reading bodies |
 //! | `run`, `serve` | a process that serves, and the parts of serving |
 //! | [`admin`] | accounts, administered on an open store or through the process that has it |
@@ -32,6 +33,7 @@ mod operations;
 mod run;
 mod serve;
 mod storage;
+mod uploads;
 
 pub use error::StorageError;
 pub use face::router;
