@@ -10,7 +10,7 @@ use std::{
 use crate::server::Server;
 
 /// A path below the folder in which programs for tests are installed.
-fn lab(path: &str) -> PathBuf {
+pub(crate) fn lab(path: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let lab = std::env::var_os("STRONGROOM_LAB");
     let path = lab.map_or_else(|| root.join("target/lab"), PathBuf::from).join(path);

@@ -101,7 +101,7 @@ fn begin(client: &Client, target: &str, url: &str) -> (u16, String, String) {
 }
 
 /// Waits until the blob's copy has this status.
-fn wait_for(
+pub(crate) fn wait_for(
     client: &Client,
     target: &str,
     status: &str,
@@ -204,7 +204,7 @@ fn pages_come_from_another_server() {
 }
 
 /// The URL of a blob of `acct`, with a signature that lets others read it.
-fn shared(server: &Server, path: &str) -> String {
+pub(crate) fn shared(server: &Server, path: &str) -> String {
     let account = AccountName::new("acct").expect("a name");
     let key = AccountKey::parse(&server.keys["acct"]).expect("a key");
     let kind = SasKind::Account(AccountSas { services: "b".into(), resource_types: "o".into() });

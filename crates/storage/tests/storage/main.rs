@@ -11,8 +11,11 @@
 )]
 
 mod admin;
+mod blocks;
 mod client;
 mod clients;
 mod copies;
+mod object_store;
+mod rclone;
 mod server;
 mod wire;
