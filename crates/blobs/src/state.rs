@@ -402,6 +402,40 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_store_of_version_1_becomes_one_of_version_2_and_later_ones_are_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let state = State::open(&folder.path().join("s"), 1 << 20, true).expect("opens");
+        state.initialise([7; 16]).expect("writes");
+        let set = |format: u64| {
+            let transaction = state.begin(false).expect("begins");
+            let mut meta = transaction.open_table(META).expect("opens");
+            meta.insert("format", format.to_le_bytes().as_slice()).expect("writes");
+            drop(meta);
+            transaction.commit().expect("commits");
+        };
+        set(1);
+        let (store, counters) = state.identity().expect("is read");
+        assert_eq!(store, [7; 16]);
+        let transaction = state.begin(false).expect("begins");
+        write_counters(&transaction, &counters).expect("writes");
+        transaction.commit().expect("commits");
+        set_is(&state, 2);
+        for other in [0, 3] {
+            set(other);
+            let refused = state.identity().expect_err("is another format");
+            assert!(matches!(refused, StateError::Format { found, known: 2 } if found == other));
+        }
+    }
+
+    fn set_is(state: &State, wanted: u64) {
+        use redb::ReadableDatabase as _;
+        let transaction = state.database.begin_read().expect("begins");
+        let meta = transaction.open_table(META).expect("opens");
+        let found = meta.get("format").expect("reads").map(|value| value.value().to_vec());
+        assert_eq!(found, Some(wanted.to_le_bytes().to_vec()));
+    }
+
+    #[test]
     fn rows_keep_what_they_say() {
         let mark = Mark { size: 1, etag: 2, modified: 3, sequence: u64::MAX };
         let generation = Generation { mark, epoch: 7, aside: 9 };
