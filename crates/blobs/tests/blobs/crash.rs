@@ -79,7 +79,7 @@ fn workload() -> Vec<Change> {
 
 /// A change, or one that needs the upload that began last.
 enum Work {
-    Of(Change),
+    Of(Box<Change>),
     With(fn(UploadId) -> Change),
 }
 
@@ -103,41 +103,41 @@ fn workload_of_blocks() -> Vec<Work> {
         let data = Bytes::from(vec![9; 9000]);
         Change::Upload { id, step: UploadStep::Write { offset: 0, data } }
     };
-    let changes = vec![
-        Work::Of(stage("one", 1, 5000)),
-        Work::Of(stage("two", 2, 70_000)),
-        Work::Of(commit(&["two", "one"])),
-        Work::Of(snapshot("a")),
-        Work::Of(begin("a", UploadTo::Block)),
+    let of = |change| Work::Of(Box::new(change));
+    vec![
+        of(stage("one", 1, 5000)),
+        of(stage("two", 2, 70_000)),
+        of(commit(&["two", "one"])),
+        of(snapshot("a")),
+        of(begin("a", UploadTo::Block)),
         Work::With(piece),
-        Work::Of(stage("one", 3, 100)),
+        of(stage("one", 3, 100)),
         Work::With(|upload| {
             let id = BlockId::new(b"six").expect("an id");
             change("a", BlobChange::StageBlock { id, content: Content::Upload(upload) })
         }),
-        Work::Of(commit(&["six", "one", "two", "six"])),
-        Work::Of(change("b", BlobChange::Create(log))),
-        Work::Of(append(4, 700)),
-        Work::Of(append(5, 5000)),
-        Work::Of(begin("b", UploadTo::Append)),
+        of(commit(&["six", "one", "two", "six"])),
+        of(change("b", BlobChange::Create(log))),
+        of(append(4, 700)),
+        of(append(5, 5000)),
+        of(begin("b", UploadTo::Append)),
         Work::With(piece),
-        Work::Of(append(6, 40)),
-        Work::Of(snapshot("b")),
+        of(append(6, 40)),
+        of(snapshot("b")),
         Work::With(|upload| {
             let content = Content::Upload(upload);
             let conditions = AppendConditions::default();
             change("b", BlobChange::Append { content, conditions })
         }),
-        Work::Of(append(7, 300)),
-        Work::Of(begin("a", UploadTo::Blob)),
+        of(append(7, 300)),
+        of(begin("a", UploadTo::Blob)),
         Work::With(piece),
         Work::With(|upload| {
             let content = Content::Upload(upload);
             change("a", BlobChange::Put { new: Box::default(), content })
         }),
-        Work::Of(stage("new", 8, 200)),
-    ];
-    changes
+        of(stage("new", 8, 200)),
+    ]
 }
 
 /// A crash image, what was seen after each record from the checkpoint on, and the data files of the checkpoint.
@@ -153,7 +153,7 @@ struct Image {
 }
 
 fn image(work_before: usize) -> Image {
-    image_of(workload().into_iter().map(Work::Of).collect(), work_before)
+    image_of(workload().into_iter().map(|change| Work::Of(Box::new(change))).collect(), work_before)
 }
 
 fn image_of(mut changes: Vec<Work>, work_before: usize) -> Image {
@@ -164,7 +164,7 @@ fn image_of(mut changes: Vec<Work>, work_before: usize) -> Image {
     let mut upload = None;
     let mut apply = |work: Work| {
         let change = match work {
-            Work::Of(change) => change,
+            Work::Of(change) => *change,
             Work::With(change) => change(upload.expect("has begun")),
         };
         upload = store.apply(change).expect("applies").upload.or(upload);

@@ -84,6 +84,27 @@ fn answers_have_the_headers_that_their_operations_have() {
 }
 
 #[test]
+fn what_is_not_supported_is_refused_by_the_client_s_fault() {
+    let server = with_container();
+    put(&server, "/con/log", "AppendBlob", b"");
+    let seal = server.ask("PUT", "/con/log?comp=seal", &[], b"");
+    assert_eq!(seal.code(), (400, "InvalidQueryParameterValue"));
+    let query = server.ask("POST", "/con/log?comp=query", &[], b"<QueryRequest/>");
+    assert_eq!(query.code(), (400, "InvalidQueryParameterValue"));
+    let tier = [("x-ms-access-tier", "Archive"), ("x-ms-blob-type", "BlockBlob")];
+    let archive = server.ask("PUT", "/con/a", &tier, b"1");
+    assert_eq!(archive.code(), (400, "BlobAccessTierNotSupportedForAccountType"));
+    put(&server, "/con/a", "BlockBlob", b"1");
+    let snapshot = server.ask("PUT", "/con/a?comp=snapshot", &[], b"");
+    let id = snapshot.header("x-ms-snapshot").replace(':', "%3A");
+    let target = format!("/con/a?comp=tier&snapshot={id}");
+    let cool = server.ask("PUT", &target, &[("x-ms-access-tier", "Cool")], b"");
+    assert_eq!(cool.code(), (400, "InvalidBlobTier"));
+    let appended = server.ask("PUT", "/con/a?comp=appendblock", &[], b"1");
+    assert_eq!(appended.code(), (409, "InvalidBlobType"));
+}
+
+#[test]
 fn lists_say_where_each_block_is_in_any_order() {
     let server = with_container();
     block(&server, "/con/a", "b25l", b"old");
