@@ -111,7 +111,8 @@ pub(crate) struct Committer {
     ended: BTreeSet<(u64, u32)>,
     /// Deleted containers to empty.
     doomed: BTreeSet<u64>,
-    /// Rows of uploads and of blocks that wait, which have become useless.
+    /// Rows of uploads and of blocks that wait, which have become useless. What cannot be given back now is found again:
+    /// an upload at the next opening, blocks at the next look.
     useless: Vec<Vec<u8>>,
     /// When blocks that wait are looked at next.
     next_look: Duration,

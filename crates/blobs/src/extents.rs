@@ -158,7 +158,7 @@ pub(crate) struct Staging {
 }
 
 /// What is kept of an upload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Upload {
     /// How many bytes it has.
     pub(crate) len: u64,
@@ -166,6 +166,9 @@ pub(crate) struct Upload {
     pub(crate) is_alone: bool,
     /// Of the change that began it.
     pub(crate) stamp: u64,
+    /// Of a block: the container and the name under which it will wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) under: Option<(u64, String)>,
 }
 
 impl Upload {

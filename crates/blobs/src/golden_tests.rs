@@ -93,7 +93,8 @@ fn rows_of_blocks_are_what_they_were() {
     let append_blob =
         Blob { kind: BlobKind::Append, blocks: None, tier: None, ..block_blob.clone() };
     let staging = Staging { generation: 5, count: 3, id_len: 2, room, touched: Ticks(17) };
-    let upload = Upload { len: 5 << 20, is_alone: false, stamp: 8 };
+    let upload =
+        Upload { len: 5 << 20, is_alone: false, stamp: 8, under: Some((7, "blocks".to_owned())) };
     let extents = [
         Extent { id: b"a1".to_vec(), place: 0, len: 4096 },
         Extent { id: b"a2".to_vec(), place: 8192, len: 7 },

@@ -1,4 +1,5 @@
-//! Page blobs: accounts, containers, blobs, snapshots and differences, and the journal that keeps them.
+//! Blobs of pages, of blocks and of appends: accounts, containers, snapshots and differences, and the journal that
+//! keeps them.
 //!
 //! It knows no HTTP and no XML: a face maps requests to a [`Change`] or to a question to a [`View`], and a
 //! [`Refusal`] to a status and a code.
@@ -16,6 +17,8 @@
 //!  View::read  ─▶ blocks: the newest version up to the epoch ─▶ slot ─▶ cells, checksums
 //!  View::diff  ─▶ changed: pages touched in the epochs between ─▶ blocks: which of them have content
 //! ```
+//!
+//! The content of block blobs and append blobs lies in pages as well: [`extents`] says where.
 //!
 //! A checkpoint makes data files and state durable and deletes the journal before it. After a crash the state is
 //! that of the last checkpoint, and the journal from there on is applied again, by the same code. One rule makes

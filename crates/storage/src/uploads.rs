@@ -175,7 +175,12 @@ impl Work<'_> {
         }
         let etag = source.etag.as_ref().map(azure::ETag::as_str);
         let pieces = stream::iter(cut(range)).map(|piece| async move {
-            let held = if is_small { None } else { self.storage.body_memory(PIECE).await.ok() };
+            let held = if is_small {
+                None
+            } else {
+                let memory = self.storage.body_memory(PIECE).await;
+                Some(memory.map_err(|failure| map::failure(&failure, Subject::Blob))?)
+            };
             let read = source.source.read(self.storage, etag, piece).await;
             read.map(|data| (data, held)).map_err(Refusal::from)
         });

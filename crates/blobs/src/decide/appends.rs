@@ -11,17 +11,19 @@ use redb::ReadableTable as _;
 use super::{
     Decider, Decision, Undecided,
     blobs::{Present, done},
-    blocks::{At, MAX_BLOCKS, check_len, clear_op, put_staging, write_op},
+    blocks::{
+        At, MAX_BLOCKS, check_len, clear_op, put_staging, refuse_pending, staging_ops, write_op,
+    },
 };
 use crate::{
     change::{Access, AppendConditions, Content, Done, UploadId, UploadStep, UploadTo},
-    extents::{Room, Run, Upload, whole_cells},
+    extents::{Room, Run, Staging, Upload, whole_cells},
     map::version_at,
     numbers::{narrow, size, wide},
     pages::{BLOCK, CELL, MAX_WRITE, pages_of_cell},
     record::Op,
     refusal::Refusal,
-    rows::{self, BlobKind, keys},
+    rows::{self, Blob, BlobKind, keys},
 };
 
 /// The one list of an append blob.
@@ -156,7 +158,10 @@ impl Decider<'_, '_, '_> {
         to: UploadTo,
         len: u64,
     ) -> Decision {
+        // A copy writes where it likes until it ends.
+        refuse_pending(present)?;
         let mut ops = Vec::new();
+        let mut under = None;
         let (generation, place, is_alone) = match to {
             UploadTo::Blob => {
                 self.admit_create(present, access)?;
@@ -173,6 +178,7 @@ impl Decider<'_, '_, '_> {
                 let place = staging.room.take(len);
                 ops.extend(begin);
                 ops.push(put_staging(at, &staging));
+                under = Some((at.container, at.name.to_owned()));
                 (staging.generation, place, false)
             }
             UploadTo::Append => {
@@ -192,7 +198,7 @@ impl Decider<'_, '_, '_> {
         let place = place.ok_or(Refusal::Full)?;
         let key = keys::upload(generation, place);
         let stamp = self.moment.stamp;
-        ops.push(Op::Put { key, value: rows::encode(&Upload { len, is_alone, stamp }) });
+        ops.push(Op::Put { key, value: rows::encode(&Upload { len, is_alone, stamp, under }) });
         let id = UploadId { generation, place, stamp };
         Ok((ops, Done { upload: Some(id), ..Done::default() }))
     }
@@ -216,7 +222,7 @@ impl Decider<'_, '_, '_> {
                 }
                 vec![write_op(id.generation, id.place.saturating_add(*offset), data)]
             }
-            UploadStep::Abandon => abandon_ops(id, &upload),
+            UploadStep::Abandon => self.abandon_ops(id, &upload)?,
         };
         Ok((op, Done::default()))
     }
@@ -230,18 +236,32 @@ impl Decider<'_, '_, '_> {
             place: keys::last_number(key).unwrap_or(0),
             stamp: upload.stamp,
         };
-        Ok(abandon_ops(id, &upload))
+        self.abandon_ops(id, &upload)
     }
-}
 
-fn abandon_ops(id: UploadId, upload: &Upload) -> Vec<Op> {
-    let key = keys::upload(id.generation, id.place);
-    let end = if upload.is_alone {
-        Op::End { generation: id.generation, epoch: 0 }
-    } else {
-        clear_op(id.generation, &upload.cells(id.place))
-    };
-    vec![Op::Remove { key }, end]
+    fn abandon_ops(&self, id: UploadId, upload: &Upload) -> Result<Vec<Op>, Undecided> {
+        let UploadId { generation, place, .. } = id;
+        let mut ops = vec![Op::Remove { key: keys::upload(generation, place) }];
+        if upload.is_alone {
+            ops.push(Op::End { generation, epoch: 0 });
+            return Ok(ops);
+        }
+        if let Some((container, name)) = &upload.under {
+            let at = At { container: *container, name, key: keys::blob(*container, name, None) };
+            let is_empty = |staging: &Staging| staging.count == 0;
+            let staging = self.staging(&at)?.filter(|staging| staging.generation == generation);
+            if let Some(staging) = staging.filter(is_empty)
+                && self.row::<Blob>(&at.key)?.is_none()
+                && self.uploads_of(generation)?.len() < 2
+            {
+                // It was begun for this upload alone.
+                ops.extend(staging_ops(*container, name, &staging, true));
+                return Ok(ops);
+            }
+        }
+        ops.push(clear_op(generation, &upload.cells(place)));
+        Ok(ops)
+    }
 }
 
 /// The first whole cell behind a place and behind all uploads.

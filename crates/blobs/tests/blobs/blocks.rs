@@ -148,6 +148,36 @@ fn ids_and_contents_of_blocks_are_checked() {
     assert_eq!(content(&store, "a"), b"");
 }
 
+/// The row says how many wait, so that 100,000 need not be staged here.
+#[test]
+fn more_than_100_000_blocks_do_not_wait() {
+    const NAMES: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new("names");
+    let (place, store) = open();
+    store.apply(change("a", stage("one", b"1"))).expect("stages");
+    drop(store);
+    let state = redb::Database::open(place.path.join("state.redb")).expect("opens");
+    let transaction = state.begin_write().expect("begins");
+    {
+        let mut names = transaction.open_table(NAMES).expect("opens");
+        let (key, text) = {
+            let row = redb::ReadableTable::range(&names, b"s".as_slice()..b"t".as_slice());
+            let (key, value) = row.expect("rows").next().expect("a row").expect("reads");
+            let text = String::from_utf8_lossy(value.value()).into_owned();
+            (key.value().to_vec(), text.replace("\"count\":1,", "\"count\":100000,"))
+        };
+        names.insert(key.as_slice(), text.as_bytes()).expect("writes");
+    }
+    transaction.commit().expect("commits");
+    drop(state);
+    let store = Store::open(&place.path, options(&place.clock)).expect("opens");
+    let refusal = refused(store.apply(change("a", stage("two", b"2"))));
+    assert_eq!(refusal, Refusal::UncommittedBlockCountExceeded);
+    store.apply(change("a", stage("one", b"3"))).expect("replaces one that waits");
+    store.apply(change("a", commit(&[("one", Latest)]))).expect("commits");
+    store.apply(change("a", stage("two", b"2"))).expect("none waits");
+    assert_eq!(content(&store, "a"), b"3");
+}
+
 #[test]
 fn a_list_of_50_000_blocks_is_kept_and_one_more_is_refused() {
     let (_place, store) = open();
@@ -201,6 +231,11 @@ fn an_append_blob_has_50_000_blocks_and_each_costs_the_same() {
     let data = Bytes::from_static(b"abc");
     store.apply(step(CopyStep::Write { offset: 0, data, done: 3 })).expect("writes");
     assert_eq!(content(&store, "a"), b"", "it is seen when all is there");
+    let begin = |to| change("a", BlobChange::BeginUpload { to, len: 9 });
+    let steps = [begin(UploadTo::Append), begin(UploadTo::Blob), change("a", append(b"x"))];
+    for other in steps {
+        assert_eq!(refused(store.apply(other)), Refusal::PendingCopyOperation);
+    }
     store.apply(step(CopyStep::Finish { blocks: Vec::new() })).expect("finishes");
     let before = store.status().journal_bytes;
     store.apply(change("a", append(b"d"))).expect("the last one");
@@ -216,7 +251,7 @@ fn operations_are_for_their_kinds() {
     store.apply(change("block", put(b"1"))).expect("puts");
     store.apply(change("log", log())).expect("creates");
     let upload = |to| BlobChange::BeginUpload { to, len: 9 };
-    let of_pages = [BlobChange::Resize { size: 0 }, crate_write()];
+    let of_pages = [BlobChange::Resize { size: 0 }, clear()];
     let of_blocks = [stage("one", b"1"), commit(&[]), upload(UploadTo::Block)];
     let of_appends = [append(b"1"), upload(UploadTo::Append)];
     for (kind, steps) in [("page", &of_pages[..]), ("block", &of_blocks), ("log", &of_appends)] {
@@ -238,7 +273,7 @@ fn operations_are_for_their_kinds() {
     assert!(matches!(ranges, ReadError::Refused(Refusal::InvalidBlobType)));
 }
 
-fn crate_write() -> BlobChange {
+fn clear() -> BlobChange {
     let sequence = strongroom_blobs::SequenceConditions::default();
     BlobChange::Clear { offset: 0, len: 512, sequence }
 }
@@ -285,6 +320,28 @@ fn an_upload_is_seen_when_it_is_used_and_lost_with_its_blob() {
     again.settle();
     assert_eq!(files(&crashed), 1);
     assert_eq!(content(&again, "a"), b"other");
+}
+
+#[test]
+fn an_upload_that_is_abandoned_leaves_nothing_under_a_new_name() {
+    let (place, store) = open();
+    let begin = |len| {
+        let begin = BlobChange::BeginUpload { to: UploadTo::Block, len };
+        store.apply(change("new", begin)).expect("begins").upload.expect("an id")
+    };
+    let (first, second) = (begin(5000), begin(5000));
+    for id in [first, second] {
+        let step = UploadStep::Write { offset: 0, data: Bytes::from(vec![1; 5000]) };
+        store.apply(Change::Upload { id, step }).expect("writes");
+    }
+    let files = || fs::read_dir(place.path.join("data")).expect("reads").count();
+    for (id, left) in [(first, 1), (second, 0)] {
+        store.apply(Change::Upload { id, step: UploadStep::Abandon }).expect("abandons");
+        store.settle();
+        assert_eq!(files(), left);
+    }
+    let again = Change::Upload { id: first, step: UploadStep::Abandon };
+    assert_eq!(refused(store.apply(again)), Refusal::UploadLost);
 }
 
 #[test]
