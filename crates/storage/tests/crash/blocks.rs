@@ -86,6 +86,37 @@ pub(crate) fn whole_blocks_and_appends() {
     println!("a killed server has whole blocks: {commits} commits and {appends} appends compared");
 }
 
+/// The memory of a server, which is a process of its own here, does not grow with what it is sent.
+pub(crate) fn a_long_body_takes_little_memory() {
+    const MIB: usize = 1 << 20;
+    const BODY: usize = 300 * MIB;
+    let folder = tempfile::tempdir().expect("a folder");
+    let keys = account(folder.path());
+    let killed = Killed::start(folder.path());
+    let client = Client { address: killed.1, keys };
+    assert_eq!(client.ask("PUT", "/con?restype=container", &[], b"").status, 201);
+    let host = client.address.to_string();
+    let piece: Vec<u8> = (0..MIB).map(|n| n.to_le_bytes()[0]).collect();
+    for target in ["/acct/con/whole", "/acct/con/block?comp=block&blockid=b25l"] {
+        let headers = [("host", &*host), ("x-ms-blob-type", "BlockBlob")];
+        let mut connection = client.connect();
+        connection.send(&client.signed("acct", "PUT", target, &headers, BODY));
+        for _ in 0..BODY / MIB {
+            connection.send(&piece);
+        }
+        let answer = connection.answer(false).expect("an answer");
+        assert_eq!(answer.status, 201, "{}", answer.text());
+    }
+    let end = format!("bytes={}-{}", BODY - MIB, BODY - 1);
+    let read = client.ask("GET", "/con/whole", &[("x-ms-range", &end)], b"");
+    assert!(read.body == piece);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", killed.0.id())).expect("reads");
+    let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("is there");
+    let most: usize = most.trim().trim_end_matches(" kB").parse().expect("a number");
+    assert!(most < 128 << 10, "{most} KiB for bodies of {BODY} bytes");
+    println!("bodies of 300 MiB take {most} KiB at most");
+}
+
 /// How many data files are left when the store has given everything back.
 fn settled(folder: &Path) -> usize {
     let options = strongroom_blobs::Options::new(
