@@ -25,13 +25,13 @@ use strongroom_base::{lock, start_thread};
 
 use crate::{
     change::{Change, Done},
-    decide::{Decider, Moment, Undecided, blocks::is_old},
-    extents::Staging,
+    decide::{Decider, Moment, Undecided},
     journal::{AppendError, Journal, replay},
+    leftovers::Leftovers,
     map::{Applier, ApplyError, Chores},
     record::{Op, Record},
     refusal::Refusal,
-    rows::{self, Ticks, keys},
+    rows::{Ticks, keys},
     slots::{DataFiles, Pending, Place, Slot},
     state::{
         ALL_SLOTS, Counters, EPOCHS, EpochUse, GENERATIONS, NAMES, StateError, Tables,
@@ -52,8 +52,6 @@ const RELEASE_STEP: usize = 32;
 const FLUSHES: u64 = 8;
 /// Files that may wait for a checkpoint.
 const MAX_DIRTY_FILES: usize = 512;
-/// How often blocks that wait are looked at.
-const LOOK: Duration = Duration::from_hours(1);
 /// How long the committer sleeps before it looks at the clock.
 const IDLE: Duration = Duration::from_secs(1);
 /// Records that recovery applies in one transaction, and their bytes.
@@ -80,12 +78,8 @@ enum Work {
     Empty {
         container: u64,
     },
-    /// Give back what is behind the row of an upload that nobody continues.
-    Abandon {
-        key: Vec<u8>,
-    },
-    /// Drop blocks that have waited for too long.
-    Expire {
+    /// Give back what is behind a row that nobody needs.
+    GiveBack {
         key: Vec<u8>,
     },
 }
@@ -111,11 +105,7 @@ pub(crate) struct Committer {
     ended: BTreeSet<(u64, u32)>,
     /// Deleted containers to empty.
     doomed: BTreeSet<u64>,
-    /// Rows of uploads and of blocks that wait, which have become useless. What cannot be given back now is found again:
-    /// an upload at the next opening, blocks at the next look.
-    useless: Vec<Vec<u8>>,
-    /// When blocks that wait are looked at next.
-    next_look: Duration,
+    leftovers: Leftovers,
     /// Where the release of slots continues.
     release: Option<(u64, u64, u32)>,
     /// When changes began to wait for a checkpoint.
@@ -252,12 +242,9 @@ impl Committer {
             let id = key.value().get(1..).and_then(|id| id.try_into().ok());
             doomed.extend(id.map(u64::from_be_bytes));
         }
-        // Whoever sent them is gone.
-        let uploads = names.range(b"u".as_slice()..b"v".as_slice())?;
-        let useless = uploads.map(|row| Ok(row?.0.value().to_vec())).collect::<Result<_, _>>();
-        let useless = useless.map_err(|error: redb::StorageError| StateError::from(error))?;
         drop(names);
         drop(transaction);
+        let leftovers = Leftovers::at_opening(&shared.state.database)?;
         let (sweeper, work) = unbounded();
         let files = Arc::clone(&shared.files);
         let is_closing = Arc::new(AtomicBool::new(false));
@@ -275,8 +262,7 @@ impl Committer {
             waiting,
             ended,
             doomed,
-            useless,
-            next_look: Duration::ZERO,
+            leftovers,
             release: None,
             oldest: None,
             settlers: Vec::new(),
@@ -334,7 +320,7 @@ impl Committer {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => Some(Message::Close),
             };
-            self.look_for_old_blocks();
+            self.look_for_leftovers();
             group.extend(self.next_chore());
             self.commit(group);
             self.release_step();
@@ -394,7 +380,7 @@ impl Committer {
     fn has_chores(&self) -> bool {
         let has_work = !self.ended.is_empty()
             || !self.doomed.is_empty()
-            || !self.useless.is_empty()
+            || !self.leftovers.is_empty()
             || self.release.is_some();
         has_work && !self.is_stopped()
     }
@@ -404,40 +390,22 @@ impl Committer {
         if self.is_stopped() {
             return None;
         }
-        if let Some(key) = self.useless.pop() {
-            let is_upload = key.starts_with(b"u");
-            return Some(if is_upload { Work::Abandon { key } } else { Work::Expire { key } });
+        if let Some(key) = self.leftovers.next() {
+            return Some(Work::GiveBack { key });
         }
         let merge = self.ended.last().map(|&(generation, epoch)| Work::Merge { generation, epoch });
         merge.or_else(|| self.doomed.first().map(|&container| Work::Empty { container }))
     }
 
-    /// Finds blocks that have waited for too long, now and then.
-    fn look_for_old_blocks(&mut self) {
-        let now = self.options.clock.monotonic();
-        if now < self.next_look || self.is_stopped() {
+    /// Finds leftovers, now and then.
+    fn look_for_leftovers(&mut self) {
+        if self.is_stopped() {
             return;
         }
-        self.next_look = now.saturating_add(LOOK);
-        match self.old_blocks() {
-            Ok(found) => self.useless.extend(found),
-            Err(error) => self.stop(error.into()),
+        let (clock, database) = (&*self.options.clock, &self.shared.state.database);
+        if let Err(error) = self.leftovers.look(database, clock.monotonic(), ticks(clock)) {
+            self.stop(error.into());
         }
-    }
-
-    fn old_blocks(&self) -> Result<Vec<Vec<u8>>, StateError> {
-        let now = ticks(&*self.options.clock);
-        let transaction = self.shared.state.database.begin_read()?;
-        let names = transaction.open_table(NAMES)?;
-        let mut found = Vec::new();
-        for row in names.range(b"s".as_slice()..b"t".as_slice())? {
-            let (key, value) = row?;
-            let staging: Staging = rows::decode(key.value(), value.value())?;
-            if is_old(&staging, now) && found.len() < MAX_GROUP {
-                found.push(key.value().to_vec());
-            }
-        }
-        Ok(found)
     }
 
     fn commit(&mut self, mut group: Vec<Work>) {
@@ -716,8 +684,7 @@ impl Work {
                 }
                 Ok((ops, Done::default()))
             }
-            Self::Abandon { key } => Ok((decider.abandon(key)?, Done::default())),
-            Self::Expire { key } => Ok((decider.expire(key)?, Done::default())),
+            Self::GiveBack { key } => Ok((decider.give_back(key)?, Done::default())),
         }
     }
 }

@@ -35,6 +35,7 @@ mod extents;
 mod golden_tests;
 mod journal;
 mod lease;
+mod leftovers;
 mod list;
 mod map;
 mod numbers;

@@ -227,8 +227,12 @@ impl Decider<'_, '_, '_> {
         Ok((op, Done::default()))
     }
 
-    /// What gives an upload back that nobody continues.
-    pub(crate) fn abandon(&self, key: &[u8]) -> Result<Vec<Op>, Undecided> {
+    /// What gives back what is behind a row that nobody needs any more: of an upload, or of blocks that wait.
+    pub(crate) fn give_back(&self, key: &[u8]) -> Result<Vec<Op>, Undecided> {
+        if key.starts_with(b"u") { self.abandon(key) } else { self.expire(key) }
+    }
+
+    fn abandon(&self, key: &[u8]) -> Result<Vec<Op>, Undecided> {
         let Some(upload) = self.row::<Upload>(key)? else { return Ok(Vec::new()) };
         let generation = key.get(1..).and_then(<[u8]>::first_chunk::<8>);
         let id = UploadId {

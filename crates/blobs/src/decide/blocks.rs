@@ -328,7 +328,7 @@ impl Decider<'_, '_, '_> {
     }
 
     /// What drops the blocks that wait under a row of staging, if they have waited for too long.
-    pub(crate) fn expire(&self, key: &[u8]) -> Result<Vec<Op>, Undecided> {
+    pub(super) fn expire(&self, key: &[u8]) -> Result<Vec<Op>, Undecided> {
         let Some(staging) = self.row::<Staging>(key)? else { return Ok(Vec::new()) };
         let Some((container, name)) = parse_staging(key) else { return Ok(Vec::new()) };
         if !is_old(&staging, self.moment.now) {
