@@ -419,9 +419,29 @@ catalog! {
     STORAGE_FORMAT = "storage.format", Invalid, "The storage accounts were written by another version of the format.", "Use the version of Strongroom that wrote them, or a newer one.";
     STORAGE_DAMAGED = "storage.damaged", Corrupt, "The journal or the state of the storage accounts is damaged: changes that were acknowledged would be missing.", "Keep the folder as it is, check the disk, and use a copy of the folder.";
     STORAGE_STOPPED = "storage.stopped", Unavailable, "The storage accounts cannot be read or changed: the disk fails or is full.", "See the message; check the disk and its free space, then start the process again. What was acknowledged is safe.";
+    STORAGE_NOT_SERVED = "storage.not_served", Unavailable, "No process serves the storage accounts of the folder, and an export needs one.", "Start `strongroom storage serve` on the same --data-dir, then repeat the command.";
+    STORAGE_EXPORT_BROKEN = "storage.export_broken", Unavailable, "The process that exported a blob has ended.", "Start `strongroom storage serve` again and repeat the command; what was flushed is there.";
     ACCOUNT_NOT_FOUND = "account.not_found", NotFound, "There is no storage account of this name.", "`strongroom storage account list` shows the accounts.";
     ACCOUNT_EXISTS = "account.exists", Conflict, "There is a storage account of this name.", "Choose another name, or use the account: `strongroom storage account keys`.";
     ACCOUNT_INVALID = "account.invalid", Invalid, "The name or a setting of a storage account is not valid.", "A name has 3 to 24 lower-case letters and digits; see the message.";
+
+    STORAGE_UNAVAILABLE = "storage.unavailable", Unavailable, "The storage service does not answer, or keeps failing.", "Check the endpoint, the network and the service, then run the command again: uploads, backups and restores continue.";
+    STORAGE_UNTRUSTED = "storage.untrusted", Denied, "The certificate of the storage service is not trusted.", "If it is your own service, give its certificate with --ca-file: `storage serve` keeps it as certificate.pem in its folder.";
+    STORAGE_DENIED = "storage.denied", Denied, "The storage service refuses the credentials, or they do not permit the request.", "Check the key or the shared access signature with its permissions and times, and the clock of this host.";
+    STORAGE_PROTOCOL = "storage.protocol", Unavailable, "The storage service sent an answer that is not valid.", "Check that the endpoint is a blob service in Azure's dialect.";
+    CONTAINER_NOT_FOUND = "container.not_found", NotFound, "The account has no such container.", "`strongroom container list` shows the containers.";
+    CONTAINER_EXISTS = "container.exists", Conflict, "There is a container of this name, or it is being deleted.", "Choose another name, or use the container.";
+    BLOB_NOT_FOUND = "blob.not_found", NotFound, "The container has no such blob or snapshot.", "`strongroom blob list` shows blobs and snapshots.";
+    BLOB_EXISTS = "blob.exists", Conflict, "There is a blob of this name, and the command would overwrite it.", "Choose another name, or delete the blob first.";
+    BLOB_CHANGED = "blob.changed", Conflict, "The blob was changed while it was read or written.", "Take a snapshot of the blob and use that, or try again when nobody writes to it.";
+    BLOB_LEASED = "blob.leased", Conflict, "Another client has a lease on the blob or container; a second run of the same command, or an export, perhaps.", "Wait for the other client, or end it. The lease of a command that was killed ends after a minute.";
+    BLOB_SNAPSHOT_LIMIT = "blob.snapshot_limit", Conflict, "A premium account permits one snapshot of a blob in ten minutes, and 100 snapshots of a blob.", "Wait for ten minutes, or delete snapshots of the blob.";
+    BLOB_CONFLICT = "blob.conflict", Conflict, "The present state of the blob or container does not allow it.", "See the message, which has the code of the storage service.";
+    BLOB_REFUSED = "blob.refused", Invalid, "The storage service refuses the request.", "See the message, which has the code of the storage service.";
+    BLOB_FOREIGN = "blob.foreign", Conflict, "The blob is not a backup of this source, so that nothing is written to it.", "Name the blob that this source is backed up to, or the name of a new one.";
+    BLOB_TYPE = "blob.type", Invalid, "The blob or the file cannot be used here: it has another type, or a length that is not whole pages of 512 bytes.", "See the message.";
+    BLOB_COPY_FAILED = "blob.copy_failed", Unavailable, "A copy of a blob by its service failed or was aborted.", "See the message; copy again when its cause is gone.";
+    BLOB_NO_BACKUP = "blob.no_backup", NotFound, "The backup blob has no such snapshot, or the snapshot is not a complete backup.", "`strongroom storage incremental-backup list` shows the complete ones.";
 
     LOCAL_CLOCK = "local.clock", Conflict, "This host's clock differs from the clock of the vault's store, or from the clock of the previous recovery point's host.", "Set the clocks right, with NTP. No data is in danger: the order of recovery points does not depend on clocks, and ages are measured by the store's clock. But retention and the times in lists use the hosts' clocks.";
     LOCAL_IO = "local.io", Unavailable, "A local file of Strongroom itself (cache, temporary or output file) cannot be read or written.", "Check the named path, its permissions and its free space.";

@@ -19,9 +19,9 @@ use aws_lc_rs::digest;
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair};
 use rustls::{
-    ServerConfig,
+    RootCertStore, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs as provider},
-    server::{ClientHello, ResolvesServerCert},
+    server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier},
     sign::CertifiedKey,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
@@ -250,6 +250,34 @@ pub fn encryption(shown: Arc<Shown>) -> Result<Arc<ServerConfig>, HttpError> {
     let mut config = config.with_no_client_auth().with_cert_resolver(shown);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// How connections of clients that must show a certificate are encrypted. `authorities` is a file of PEM with the
+/// certificates of those who vouch for clients.
+pub fn encryption_for_known(
+    shown: Arc<Shown>,
+    authorities: &Path,
+) -> Result<Arc<ServerConfig>, HttpError> {
+    let provider: Arc<CryptoProvider> = Arc::new(provider::default_provider());
+    let bad = |reason: String| HttpError::Certificate { path: authorities.to_owned(), reason };
+    let mut roots = RootCertStore::empty();
+    let found =
+        CertificateDer::pem_file_iter(authorities).map_err(|error| bad(error.to_string()))?;
+    for certificate in found {
+        let certificate = certificate.map_err(|error| bad(error.to_string()))?;
+        roots.add(certificate).map_err(|error| bad(error.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(bad("it holds no certificate".to_owned()));
+    }
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .build()
+            .map_err(|error| bad(error.to_string()))?;
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| HttpError::Bug(format!("TLS: {error}")))?;
+    Ok(Arc::new(config.with_client_cert_verifier(verifier).with_cert_resolver(shown)))
 }
 
 #[cfg(test)]

@@ -16,7 +16,9 @@ mod error;
 mod proxies;
 
 pub use body::{BodyError, read_body};
-pub use certificate::{CertificateFacts, CertificateFiles, Shown, encryption, ensure, names};
+pub use certificate::{
+    CertificateFacts, CertificateFiles, Shown, encryption, encryption_for_known, ensure, names,
+};
 pub use connections::{Guest, Patience, Serving, listen, serve};
 pub use error::HttpError;
 pub use proxies::Proxies;

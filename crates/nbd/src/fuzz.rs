@@ -8,7 +8,7 @@ use std::{
 use crate::{
     client::{Contexts, Handshake, Payload, Request, receive_answers},
     proto::{Command, ContextOption, GoOption, OptionHead, RequestHead},
-    server::{self, Encryption, Exported, Exports, Heard, Session},
+    server::{self, Agreed, Changed, Encryption, Exported, Exports, Heard, Session},
 };
 
 /// A disk that takes everything and has nothing.
@@ -26,6 +26,14 @@ impl Exported for Void {
     fn read(&self, _: u64, buf: &mut [u8]) -> io::Result<()> {
         buf.fill(0);
         Ok(())
+    }
+
+    fn bitmaps(&self) -> Vec<String> {
+        vec!["bitmap".to_owned()]
+    }
+
+    fn changed(&self, _: usize, _: u64, len: u64) -> io::Result<Vec<Changed>> {
+        Ok(vec![Changed { len, is_dirty: true }])
     }
 
     fn write(&self, _: u64, _: &[u8]) -> io::Result<()> {
@@ -84,7 +92,9 @@ pub fn fuzz_request(bytes: &[u8]) {
     }
     for structured in [false, true] {
         let stream = BufReader::new(Script(bytes));
-        Session::new(stream, Arc::new(Void), structured, structured).serve().ok();
+        let bitmaps = if structured { vec![(0, "bitmap".to_owned())] } else { Vec::new() };
+        let agreed = Agreed { allocation: structured, bitmaps };
+        Session::new(stream, Arc::new(Void), structured, agreed).serve().ok();
     }
 }
 

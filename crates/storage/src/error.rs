@@ -16,6 +16,17 @@ pub enum StorageError {
         /// The folder of the data.
         path: PathBuf,
     },
+    /// No process serves the store.
+    #[error("the storage accounts at {} are not served", path.display())]
+    NotServed {
+        /// The folder of the data.
+        path: PathBuf,
+    },
+    /// The process that exports a blob ended.
+    #[error(
+        "the process that exported the blob has ended; writes since the last flush may be lost"
+    )]
+    ExportBroken,
     /// Another process has the store open and does not answer.
     #[error("the storage accounts at {} are in use by a process that takes no commands", path.display())]
     InUse {
@@ -61,11 +72,15 @@ impl Coded for StorageError {
     fn code(&self) -> &'static Code {
         match self {
             Self::NoStore { .. } => &codes::STORAGE_NOT_FOUND,
+            Self::NotServed { .. } => &codes::STORAGE_NOT_SERVED,
+            Self::ExportBroken => &codes::STORAGE_EXPORT_BROKEN,
             Self::InUse { .. } | Self::BadAnswer => &codes::STORAGE_IN_USE,
             Self::Store(error) => code_of(error),
             Self::Refused { kind, .. } => match kind {
                 RefusedKind::NotFound => &codes::ACCOUNT_NOT_FOUND,
                 RefusedKind::Exists => &codes::ACCOUNT_EXISTS,
+                RefusedKind::BlobNotFound => &codes::BLOB_NOT_FOUND,
+                RefusedKind::Leased => &codes::BLOB_LEASED,
                 RefusedKind::Invalid => &codes::ACCOUNT_INVALID,
                 RefusedKind::Failed => &codes::STORAGE_STOPPED,
             },
@@ -79,11 +94,14 @@ impl Coded for StorageError {
     fn params(&self) -> Params {
         match self {
             Self::NoStore { path } => params!(STORAGE_NOT_FOUND: path),
+            Self::NotServed { path } => params!(STORAGE_NOT_SERVED: path),
             Self::InUse { path } => params!(STORAGE_IN_USE: path),
             Self::Local { path, action, source: _ } => params!(LOCAL_IO: path, action),
             Self::Refused { kind, message: reason } => match kind {
                 RefusedKind::NotFound => params!(ACCOUNT_NOT_FOUND: reason),
                 RefusedKind::Exists => params!(ACCOUNT_EXISTS: reason),
+                RefusedKind::BlobNotFound => params!(BLOB_NOT_FOUND: reason),
+                RefusedKind::Leased => params!(BLOB_LEASED: reason),
                 RefusedKind::Invalid => params!(ACCOUNT_INVALID: reason),
                 RefusedKind::Failed => params!(STORAGE_STOPPED: reason),
             },
@@ -92,7 +110,7 @@ impl Coded for StorageError {
                 params!(STORAGE_DAMAGED | STORAGE_FORMAT | STORAGE_STOPPED | STORAGE_IN_USE: reason)
             }
             Self::Http(error) => error.params(),
-            Self::Client(_) | Self::BadAnswer => Params::none(),
+            Self::Client(_) | Self::BadAnswer | Self::ExportBroken => Params::none(),
             Self::Bug(reason) => params!(BUG: reason),
         }
     }

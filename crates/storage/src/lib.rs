@@ -12,6 +12,7 @@
 //! | `storage` | the open store, without blocking the runtime |
 //! | `operations` | what each operation does |
 //! | `copies` | copies in the background, from this store and from other servers |
+//! | `exports` | blobs as disks for NBD clients: a cache of writes, a lease, listening |
 //! | `map` | words of the dialect and words of the store, each way in one place |
 //! | `uploads` | content of any length on its way into the store |
 //! | `bodies` | memory that requests share, and reading bodies |
@@ -26,6 +27,7 @@ pub mod admin;
 mod bodies;
 mod copies;
 mod error;
+mod exports;
 mod face;
 mod map;
 mod numbers;
@@ -36,6 +38,7 @@ mod storage;
 mod uploads;
 
 pub use error::StorageError;
+pub use exports::{ExportAt, ExportRequest, ExportShown};
 pub use face::router;
 pub use run::{Announce, Run, run};
 pub use serve::{Serve, serve};

@@ -6,6 +6,8 @@ use crate::{
     args::GlobalArgs,
     commands::{
         backup::BackupArgs,
+        blob::BlobCommand,
+        container::ContainerCommand,
         errors::ErrorsArgs,
         guard::GuardArgs,
         module::ModuleArgs,
@@ -150,6 +152,12 @@ pub(crate) enum Command {
     /// Serve storage accounts with page blobs to Azure's clients, and manage them
     #[command(subcommand)]
     Storage(StorageCommand),
+    /// Create, list and delete containers of storage accounts
+    #[command(subcommand)]
+    Container(ContainerCommand),
+    /// Upload, download, snapshot, compare and copy blobs of storage accounts
+    #[command(subcommand)]
+    Blob(Box<BlobCommand>),
     /// Maintain the server
     #[command(subcommand)]
     Server(ServerCommand),
@@ -211,6 +219,8 @@ impl Command {
             Self::Man(args) => args.run(context),
             Self::Errors(args) => args.run(context),
             Self::Storage(command) => command.run(context),
+            Self::Container(command) => command.run(context),
+            Self::Blob(command) => command.run(context),
             Self::VmGuard(args) => args.run(context),
             Self::Module(args) => args.run(context),
         }

@@ -95,6 +95,14 @@ pub(crate) enum FaceError {
     /// A question before something is taken away was answered with no.
     #[error("not confirmed")]
     Declined,
+    /// A copy of a blob by its service did not succeed.
+    #[error("the copy to {blob} did not succeed: {reason}")]
+    CopyFailed {
+        /// The blob that was to be made.
+        blob: String,
+        /// What the service says.
+        reason: String,
+    },
     /// Something that cannot happen.
     #[error("{0}")]
     Bug(String),
@@ -122,6 +130,7 @@ impl Coded for FaceError {
             Self::Answered(body) => body.known(),
             Self::JobWarnings(_) => &codes::JOB_WARNINGS,
             Self::Declined => &codes::INTERRUPTED,
+            Self::CopyFailed { .. } => &codes::BLOB_COPY_FAILED,
             Self::Bug(_) => &codes::BUG,
         }
     }
@@ -145,6 +154,7 @@ impl Coded for FaceError {
             Self::BackupsRunning(who) => params!(RECLAIM_WAITING: who),
             Self::Answered(body) => body.params.clone(),
             Self::JobWarnings(reason) => params!(JOB_WARNINGS: reason),
+            Self::CopyFailed { blob, reason } => params!(BLOB_COPY_FAILED: blob, reason),
             Self::Bug(reason) => params!(BUG: reason),
             Self::NoVault | Self::NoKey | Self::NoServer | Self::Declined => Params::none(),
         }
@@ -207,6 +217,11 @@ impl Failure {
             self.hint()
         );
         self.with_hint(hint)
+    }
+
+    /// What failed, in words.
+    pub(crate) fn message(&self) -> String {
+        self.error.to_string()
     }
 
     /// Its place in the catalog.

@@ -111,6 +111,43 @@ impl FromStr for NamedDisk {
     }
 }
 
+/// A disk to back up: `NAME=DISK`, or `NAME=blob:BLOB`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NamedSource {
+    /// A disk.
+    Disk(NamedDisk),
+    /// A page blob.
+    Blob {
+        /// Its name within the item.
+        name: String,
+        /// `ACCOUNT/CONTAINER/BLOB`, or a URL.
+        blob: String,
+    },
+}
+
+impl NamedSource {
+    /// Its name within the item.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Disk(disk) => &disk.name,
+            Self::Blob { name, .. } => name,
+        }
+    }
+}
+
+impl FromStr for NamedSource {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once("=blob:") {
+            Some((before, blob)) if !before.contains('=') => {
+                Ok(Self::Blob { name: name(before)?, blob: blob.to_owned() })
+            }
+            _ => text.parse().map(Self::Disk),
+        }
+    }
+}
+
 /// Where a restore goes: a folder for all disks, or a place for one of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RestoreTo {

@@ -1,6 +1,6 @@
-//! Properties of blobs that another server answers, in headers.
+//! Properties of blobs and containers that another server answers, in headers.
 
-use super::{BlobProperties, CopyState, CopyStatus, Stamp};
+use super::{BlobProperties, ContainerProperties, CopyState, CopyStatus, Stamp};
 use crate::{
     AccessTier, BlobHeaders, BlobType, ETag, Headers, LeaseState, Metadata, Refusal,
     checksum::parse_md5, time::parse_http_date,
@@ -16,6 +16,31 @@ impl Stamp {
     }
 }
 
+impl ContainerProperties {
+    /// Reads the answer of Get Container Properties.
+    pub fn parse(headers: &Headers) -> Result<Self, Refusal> {
+        Ok(Self {
+            stamp: Stamp::parse(headers)?,
+            metadata: read_metadata(headers),
+            lease: read_lease(headers).unwrap_or_default(),
+            public_access: headers
+                .get("x-ms-blob-public-access")
+                .and_then(|value| value.parse().ok()),
+        })
+    }
+}
+
+fn read_metadata(headers: &Headers) -> Metadata {
+    let pairs =
+        headers.iter().filter_map(|(name, value)| Some((name.strip_prefix("x-ms-meta-")?, value)));
+    Metadata::of_valid(pairs)
+}
+
+fn read_lease(headers: &Headers) -> Option<LeaseState> {
+    let state = headers.get("x-ms-lease-state")?;
+    LeaseState::from_names(state, headers.get("x-ms-lease-duration"))
+}
+
 impl BlobProperties {
     /// Reads the answer of `HEAD`.
     pub fn parse(headers: &Headers) -> Result<Self, Refusal> {
@@ -23,9 +48,6 @@ impl BlobProperties {
         let text = |name: &str| headers.get(name).map(str::to_owned);
         let kind: Option<BlobType> =
             headers.parsed("x-ms-blob-type", |value| value.parse().ok())?;
-        let metadata = headers
-            .iter()
-            .filter_map(|(name, value)| Some((name.strip_prefix("x-ms-meta-")?, value)));
         let tier: Option<AccessTier> =
             headers.get("x-ms-access-tier").and_then(|tier| tier.parse().ok());
         Ok(Self {
@@ -45,10 +67,8 @@ impl BlobProperties {
                 cache_control: text("cache-control"),
                 content_md5: parse_md5(headers, "content-md5")?,
             },
-            metadata: Metadata::of_valid(metadata),
-            lease: headers.get("x-ms-lease-state").and_then(|state| {
-                LeaseState::from_names(state, headers.get("x-ms-lease-duration"))
-            }),
+            metadata: read_metadata(headers),
+            lease: read_lease(headers),
             sequence_number: headers.number("x-ms-blob-sequence-number")?,
             block_count: headers.number("x-ms-blob-committed-block-count")?,
             tier: tier.map(|tier| (tier, headers.get("x-ms-access-tier-inferred") == Some("true"))),

@@ -7,11 +7,12 @@ use std::{
 
 use super::{
     Exported, Exports, Session,
-    wire::{ALLOCATION_ID, receive, wrong},
+    contexts::{Agreed, Query, wanted},
+    wire::{receive, wrong},
 };
 use crate::proto::{
-    ALLOCATION, Context, ContextOption, DEFAULT_MAX_LEN, FIXED_NEWSTYLE, Fact, GoOption, Greeting,
-    NO_ZEROES, OptionHead, OptionReply, answer, info, option, transmission,
+    ContextOption, DEFAULT_MAX_LEN, FIXED_NEWSTYLE, Fact, GoOption, Greeting, NO_ZEROES,
+    OptionHead, OptionReply, answer, info, option, transmission,
 };
 
 /// The most options of one client: libnbd needs about ten, qemu as many for each export that it looks at.
@@ -62,16 +63,16 @@ pub struct Handshake<S: Read + Write> {
     /// Whether the client wants no padding.
     no_zeroes: bool,
     structured: bool,
-    /// The export for which `base:allocation` was agreed on.
-    allocation: Option<String>,
+    /// An export, and the contexts that were agreed on for it.
+    contexts: Option<(String, Agreed)>,
 }
 
 /// What comes of one option.
 enum Next {
     /// Another option.
     Option,
-    /// An export, and whether block status was agreed on for it.
-    Chosen(Arc<dyn Exported>, bool),
+    /// An export, and the contexts that were agreed on for it.
+    Chosen(Arc<dyn Exported>, Agreed),
     Encrypt,
     Ended,
 }
@@ -101,7 +102,7 @@ impl<S: Read + Write> Handshake<S> {
 
     fn new(stream: S, encryption: Encryption) -> Self {
         let stream = BufReader::with_capacity(64 << 10, stream);
-        Self { stream, encryption, no_zeroes: false, structured: false, allocation: None }
+        Self { stream, encryption, no_zeroes: false, structured: false, contexts: None }
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -128,9 +129,9 @@ impl<S: Read + Write> Handshake<S> {
             self.stream.read_exact(&mut data)?;
             match self.option(head.option, &data, exports)? {
                 Next::Option => {}
-                Next::Chosen(export, allocation) => {
+                Next::Chosen(export, contexts) => {
                     let (stream, structured) = (self.stream, self.structured);
-                    return Ok(Heard::Chosen(Session::new(stream, export, structured, allocation)));
+                    return Ok(Heard::Chosen(Session::new(stream, export, structured, contexts)));
                 }
                 // What came before the encryption could be somebody else's.
                 Next::Encrypt if !self.stream.buffer().is_empty() => {
@@ -192,27 +193,26 @@ impl<S: Read + Write> Handshake<S> {
 
     /// Which contexts an export has, or which of them the client wants.
     fn contexts(&mut self, option: u32, data: &[u8], exports: &dyn Exports) -> io::Result<()> {
-        if option == option::SET_META_CONTEXT {
-            self.allocation = None;
+        let lists = option == option::LIST_META_CONTEXT;
+        if !lists {
+            self.contexts = None;
         }
-        let ContextOption { export, queries } = match ContextOption::parse(data) {
+        let ContextOption { export: name, queries } = match ContextOption::parse(data) {
             Ok(asked) if self.structured => asked,
             Ok(_) => return self.answer(option, answer::INVALID, b"structured replies first"),
             Err(reason) => return self.answer(option, answer::INVALID, reason.as_bytes()),
         };
-        if let Err(reason) = exports.open(&export) {
-            return self.answer(option, answer::UNKNOWN, reason.as_bytes());
-        }
-        // To list, no query means all, and a namespace alone means all in it.
-        let lists = option == option::LIST_META_CONTEXT;
-        let asked = queries.iter().any(|query| query == ALLOCATION || (lists && query == "base:"));
-        if asked || (lists && queries.is_empty()) {
-            let id = if lists { 0 } else { ALLOCATION_ID };
-            let context = Context { id, name: ALLOCATION.as_bytes().to_vec() };
+        let export = match exports.open(&name) {
+            Ok(export) => export,
+            Err(reason) => return self.answer(option, answer::UNKNOWN, reason.as_bytes()),
+        };
+        let query = if lists { Query::List } else { Query::Set };
+        let found = wanted(&export.bitmaps(), &queries, query);
+        for context in found.answers(query) {
             self.answer(option, answer::META_CONTEXT, &context.encode())?;
-            if !lists {
-                self.allocation = Some(export);
-            }
+        }
+        if !lists {
+            self.contexts = Some((name, found));
         }
         self.answer(option, answer::ACK, &[])
     }
@@ -249,9 +249,7 @@ impl<S: Read + Write> Handshake<S> {
         if option == option::INFO {
             return Ok(Next::Option);
         }
-        // What was agreed on for another export does not hold for this one.
-        let allocation = self.allocation.as_ref() == Some(&asked.export);
-        Ok(Next::Chosen(export, allocation))
+        Ok(Next::Chosen(export, self.contexts_of(&asked.export)))
     }
 
     fn export_name(&mut self, name: &[u8], exports: &dyn Exports) -> io::Result<Next> {
@@ -264,8 +262,13 @@ impl<S: Read + Write> Handshake<S> {
         let flags = flags(&*export, self.structured).to_be_bytes();
         let padding: &[u8] = if self.no_zeroes { &[] } else { &PADDING };
         self.send(&[&export.size().to_be_bytes()[..], &flags, padding].concat())?;
-        let allocation = self.allocation.as_deref() == Some(name);
-        Ok(Next::Chosen(export, allocation))
+        Ok(Next::Chosen(export, self.contexts_of(name)))
+    }
+
+    /// What was agreed on for another export does not hold for this one.
+    fn contexts_of(&mut self, name: &str) -> Agreed {
+        let agreed = self.contexts.take().filter(|(export, _)| export == name);
+        agreed.map(|(_, contexts)| contexts).unwrap_or_default()
     }
 }
 

@@ -11,10 +11,11 @@
 //! [`PIECE`] bytes for data, however long its requests are. Who may connect, how long the other side may be
 //! silent and how many may talk at once is the caller's to decide, by the stream that it gives.
 //!
-//! No command listens yet: this is for the instant restore, by `strongroom_export::Shown`. Until then the client of
-//! this crate, others' clients and a fuzzer talk to it in tests.
+//! [`listen`] serves exports on sockets. The client of this crate, others' clients and a fuzzer talk to it in tests.
 
+mod contexts;
 mod handshake;
+pub mod listen;
 mod session;
 mod wire;
 
@@ -25,6 +26,8 @@ use std::{io, sync::Arc};
 
 pub use handshake::{Encryption, Handshake, Heard};
 pub use session::Session;
+
+pub(crate) use contexts::Agreed;
 
 /// The most bytes of a request that are in memory at a time.
 pub const PIECE: usize = 1 << 20;
@@ -49,6 +52,15 @@ pub struct Allocation {
     pub len: u64,
     /// Whether it reads as zeros and nothing is stored for it.
     pub is_hole: bool,
+}
+
+/// A stretch of an export that is all changed or all unchanged, as a dirty bitmap says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// Its bytes: at least one.
+    pub len: u64,
+    /// Whether it has changed.
+    pub is_dirty: bool,
 }
 
 /// Something that a client reads, and writes where it may. Offsets and lengths were checked against
@@ -91,6 +103,22 @@ pub trait Exported: Send + Sync {
     fn allocation(&self, offset: u64, len: u64) -> io::Result<Vec<Allocation>> {
         let _ = offset;
         Ok(vec![Allocation { len, is_hole: false }])
+    }
+
+    /// The names of its dirty bitmaps, without `qemu:dirty-bitmap:`. They do not change while a client is connected.
+    fn bitmaps(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// What a dirty bitmap, named by its place in [`Exported::bitmaps`], says from `offset` on: at least one stretch,
+    /// at most `len` bytes in all.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be found out, or there is no such bitmap.
+    fn changed(&self, bitmap: usize, offset: u64, len: u64) -> io::Result<Vec<Changed>> {
+        let _ = (bitmap, offset, len);
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     /// Writes bytes. A long request comes in several parts.

@@ -7,11 +7,12 @@ use std::{
 
 use super::{
     Exported, PIECE,
+    contexts::{Agreed, bitmap_id},
     wire::{ALLOCATION_ID, receive, wrong},
 };
 use crate::proto::{
-    BadRequest, BlockStatus, Command, DEFAULT_MAX_LEN, ErrorChunk, Reply, RequestHead, STATE_HOLE,
-    STATE_ZERO, Stretch, chunk, chunk_bytes, request_flag,
+    BadRequest, BlockStatus, Command, DEFAULT_MAX_LEN, ErrorChunk, Reply, RequestHead, STATE_DIRTY,
+    STATE_HOLE, STATE_ZERO, Stretch, chunk, chunk_bytes, request_flag,
 };
 
 /// The most stretches of one answer: a client asks again from where it ends.
@@ -61,8 +62,8 @@ pub struct Session<S: Read + Write> {
     stream: BufReader<S>,
     export: Arc<dyn Exported>,
     structured: bool,
-    /// Whether block status was agreed on.
-    allocation: bool,
+    /// What was agreed on for block status.
+    contexts: Agreed,
     /// Data on its way.
     piece: Vec<u8>,
 }
@@ -72,9 +73,9 @@ impl<S: Read + Write> Session<S> {
         stream: BufReader<S>,
         export: Arc<dyn Exported>,
         structured: bool,
-        allocation: bool,
+        contexts: Agreed,
     ) -> Self {
-        Self { stream, export, structured, allocation, piece: Vec::new() }
+        Self { stream, export, structured, contexts, piece: Vec::new() }
     }
 
     /// Answers requests until the client says goodbye.
@@ -284,44 +285,71 @@ impl<S: Read + Write> Session<S> {
         self.settle(request)
     }
 
-    /// Where data and holes are. True if it was answered.
+    /// What the contexts say of a range, one answer each. True if it was answered.
     fn status(&mut self, request: RequestHead) -> io::Result<Result<bool, Refusal>> {
-        let stretches = match self.stretches(request) {
-            Ok(stretches) => stretches,
+        let found = match self.statuses(request) {
+            Ok(found) => found,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let status = BlockStatus { context: ALLOCATION_ID, stretches }.encode();
-        self.send(&[&chunk_bytes(true, chunk::BLOCK_STATUS, request.cookie, &status)])?;
+        let last = found.len().saturating_sub(1);
+        for (index, status) in found.iter().enumerate() {
+            let is_last = index == last;
+            let encoded = status.encode();
+            self.send(&[&chunk_bytes(is_last, chunk::BLOCK_STATUS, request.cookie, &encoded)])?;
+        }
         Ok(Ok(true))
     }
 
-    fn stretches(&self, request: RequestHead) -> Result<Vec<Stretch>, Refusal> {
+    fn statuses(&self, request: RequestHead) -> Result<Vec<BlockStatus>, Refusal> {
         self.check(request, request_flag::ONE_EXTENT)?;
-        if !self.allocation {
+        if self.contexts.is_empty() {
             return Err(Refusal::new(errno::INVALID, "no context was agreed on"));
         }
         if request.len == 0 {
             return Err(Refusal::new(errno::INVALID, "a block status of nothing"));
         }
-        let one = request.flags & request_flag::ONE_EXTENT != 0;
-        let most = if one { 1 } else { MAX_STRETCHES };
-        let found = self.export.allocation(request.offset, request.len.into())?;
-        let mut left = request.len;
-        let mut stretches = Vec::new();
-        for stretch in found {
-            let len = u32::try_from(stretch.len).unwrap_or(u32::MAX).min(left);
-            if len == 0 || stretches.len() == most {
-                break;
-            }
-            let state = if stretch.is_hole { STATE_HOLE | STATE_ZERO } else { 0 };
-            stretches.push(Stretch { len, state });
-            left = left.saturating_sub(len);
+        let (offset, len) = (request.offset, u64::from(request.len));
+        let mut all = Vec::new();
+        if self.contexts.allocation {
+            let found = self.export.allocation(offset, len)?.into_iter();
+            let state = |is_hole| if is_hole { STATE_HOLE | STATE_ZERO } else { 0 };
+            let found = found.map(|stretch| (stretch.len, state(stretch.is_hole)));
+            all.push(BlockStatus { context: ALLOCATION_ID, stretches: stretches(request, found)? });
         }
-        if stretches.is_empty() {
-            return Err(Refusal::new(errno::IO, "it does not know where its data is"));
+        for (place, _) in &self.contexts.bitmaps {
+            let found = self.export.changed(*place, offset, len)?.into_iter();
+            let state = |is_dirty| if is_dirty { STATE_DIRTY } else { 0 };
+            let found = found.map(|stretch| (stretch.len, state(stretch.is_dirty)));
+            all.push(BlockStatus {
+                context: bitmap_id(*place),
+                stretches: stretches(request, found)?,
+            });
         }
-        Ok(stretches)
+        Ok(all)
     }
+}
+
+/// What fits into one answer to a request.
+fn stretches(
+    request: RequestHead,
+    found: impl Iterator<Item = (u64, u32)>,
+) -> Result<Vec<Stretch>, Refusal> {
+    let one = request.flags & request_flag::ONE_EXTENT != 0;
+    let most = if one { 1 } else { MAX_STRETCHES };
+    let mut left = request.len;
+    let mut stretches = Vec::new();
+    for (len, state) in found {
+        let len = u32::try_from(len).unwrap_or(u32::MAX).min(left);
+        if len == 0 || stretches.len() == most {
+            break;
+        }
+        stretches.push(Stretch { len, state });
+        left = left.saturating_sub(len);
+    }
+    if stretches.is_empty() {
+        return Err(Refusal::new(errno::IO, "it does not know what is there"));
+    }
+    Ok(stretches)
 }
 
 /// Whether all bytes are zero.

@@ -4,13 +4,15 @@
 //! socket in the folder of the data that only the owner of the process may use. Keys are in the replies of
 //! [`Command::Create`], [`Command::Keys`] and [`Command::RegenerateKey`] and nowhere else.
 
+mod export;
 mod socket;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use azure::{AccountName, ConnectionString, Endpoint, Secret};
 use blobs::{
-    AccountChange, AccountKey, Change, KeyNumber, NewAccount, ReadError, Refusal, Store, View,
+    Access, AccountChange, AccountKey, Change, KeyNumber, NewAccount, ReadError, Refusal,
+    SnapshotOf, Store, View,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -18,6 +20,7 @@ use strongroom_azure as azure;
 use strongroom_base::{Clock, Entropy, EntropyExt as _};
 use strongroom_blobs as blobs;
 
+pub use export::{OpenExport, export};
 pub use socket::Socket;
 pub use strongroom_blobs::{AccountKind, Redundancy};
 
@@ -82,6 +85,11 @@ pub enum Command {
     Delete {
         /// Its name.
         name: String,
+    },
+    /// Take a snapshot of each of these blobs at the same moment, of all or of none.
+    Snapshot {
+        /// Each blob, `ACCOUNT/CONTAINER/BLOB`, and the metadata of its snapshot.
+        blobs: Vec<(String, BTreeMap<String, String>)>,
     },
     /// Say how the store stands.
     Status,
@@ -169,6 +177,11 @@ pub enum Reply {
     Account(AccountShown),
     /// An account was deleted.
     Deleted,
+    /// Snapshots were taken, all of the same moment.
+    Snapshot {
+        /// The time that names each of them.
+        snapshot: String,
+    },
     /// How the store stands.
     Status(StatusShown),
     /// The command is refused.
@@ -188,6 +201,10 @@ pub enum RefusedKind {
     NotFound,
     /// The account exists.
     Exists,
+    /// The blob or the snapshot does not exist.
+    BlobNotFound,
+    /// Somebody else has a lease on the blob.
+    Leased,
     /// A name or a URL is not valid.
     Invalid,
     /// The store failed.
@@ -195,7 +212,7 @@ pub enum RefusedKind {
 }
 
 impl Reply {
-    fn refused(kind: RefusedKind, message: impl Into<String>) -> Self {
+    pub(crate) fn refused(kind: RefusedKind, message: impl Into<String>) -> Self {
         Self::Refused { kind, message: message.into() }
     }
 }
@@ -205,7 +222,16 @@ impl From<Refusal> for Reply {
         let kind = match refusal {
             Refusal::AccountNotFound => RefusedKind::NotFound,
             Refusal::AccountExists => RefusedKind::Exists,
-            Refusal::InvalidName => RefusedKind::Invalid,
+            Refusal::BlobNotFound
+            | Refusal::ContainerNotFound
+            | Refusal::PreviousSnapshotNotFound => RefusedKind::BlobNotFound,
+            Refusal::LeaseAlreadyPresent | Refusal::LeaseIsBreakingAndCannotBeAcquired => {
+                RefusedKind::Leased
+            }
+            Refusal::InvalidName
+            | Refusal::InvalidBlobType
+            | Refusal::BlobOverwritten
+            | Refusal::PreviousSnapshotCannotBeNewer => RefusedKind::Invalid,
             _ => RefusedKind::Failed,
         };
         Self::refused(kind, refusal.to_string())
@@ -306,6 +332,18 @@ fn carry_out(store: &Store, command: &Command, entropy: &dyn Entropy) -> Result<
             change(name, AccountChange::Delete)?;
             Ok(Reply::Deleted)
         }
+        Command::Snapshot { blobs } => {
+            let mut set = Vec::new();
+            for (blob, metadata) in blobs {
+                let blob = blob_name(blob)?;
+                let metadata = Some(metadata.clone());
+                set.push(SnapshotOf { blob, access: Access::default(), metadata });
+            }
+            let done = store.apply(Change::Snapshot(set)).map_err(Reply::from)?;
+            let id = done.snapshot.and_then(map::snapshot_shown);
+            let id = id.ok_or_else(|| Reply::refused(RefusedKind::Failed, "no snapshot"))?;
+            Ok(Reply::Snapshot { snapshot: id.to_string() })
+        }
         Command::Status => {
             let status = store.status();
             let accounts = u64::try_from(view()?.accounts()?.len()).unwrap_or(u64::MAX);
@@ -327,7 +365,25 @@ impl Command {
             Self::Create { name, .. }
             | Self::RegenerateKey { name, .. }
             | Self::Delete { name } => Some(name),
-            Self::List | Self::Show { .. } | Self::Keys { .. } | Self::Status => None,
+            Self::List
+            | Self::Show { .. }
+            | Self::Keys { .. }
+            | Self::Snapshot { .. }
+            | Self::Status => None,
+        }
+    }
+}
+
+/// Reads `ACCOUNT/CONTAINER/BLOB`.
+pub(crate) fn blob_name(text: &str) -> Result<blobs::BlobName, Reply> {
+    let mut parts = text.splitn(3, '/');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(account), Some(container), Some(blob)) => {
+            Ok(blobs::ContainerName::new(account, container).blob(blob))
+        }
+        _ => {
+            let reason = "a blob is named by ACCOUNT/CONTAINER/BLOB";
+            Err(Reply::refused(RefusedKind::Invalid, reason))
         }
     }
 }

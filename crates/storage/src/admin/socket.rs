@@ -15,26 +15,38 @@ use std::{
     time::Duration,
 };
 
+use serde::Deserialize;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _},
     net::UnixListener,
     sync::watch,
+    task::JoinSet,
+    time::timeout,
 };
 
-use super::{Command, Reply, execute};
-use crate::{Storage, StorageError};
+use super::{Command, Reply, execute, export::serve_export};
+use crate::{ExportRequest, Storage, StorageError};
+
+/// What a line asks for.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Asked {
+    Command(Command),
+    Export { export: ExportRequest },
+}
 
 /// The name of the socket.
-const NAME: &str = "admin.sock";
+pub(super) const NAME: &str = "admin.sock";
 /// The longest line, in bytes.
-const LINE: u64 = 1 << 20;
+pub(super) const LINE: u64 = 1 << 20;
 /// How long either side waits for a line.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The socket of a process that serves. It is gone when this is dropped.
 pub struct Socket {
     listener: UnixListener,
     path: PathBuf,
+    conversations: JoinSet<()>,
 }
 
 impl Drop for Socket {
@@ -44,7 +56,7 @@ impl Drop for Socket {
 }
 
 /// A socket's path that fits into its address, however long the folder's is.
-fn short(folder: &fs::File, name: &str) -> PathBuf {
+pub(super) fn short(folder: &fs::File, name: &str) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}/{name}", folder.as_raw_fd()))
 }
 
@@ -68,25 +80,27 @@ impl Socket {
             Ok(listener)
         };
         let listener = bind().map_err(StorageError::local("make", &path))?;
-        Ok(Self { listener, path })
+        Ok(Self { listener, path, conversations: JoinSet::new() })
     }
 
     /// Serves commands until it is stopped.
-    pub async fn serve(self, storage: Arc<Storage>, mut stop: watch::Receiver<bool>) {
+    pub async fn serve(mut self, storage: Arc<Storage>, mut stop: watch::Receiver<bool>) {
         loop {
             let accepted = tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return,
+                _ = stop.wait_for(|stop| *stop) => break,
                 accepted = self.listener.accept() => accepted,
             };
             match accepted {
                 Ok((stream, _)) => {
                     let storage = Arc::clone(&storage);
-                    tokio::spawn(async move {
-                        let served = tokio::time::timeout(PATIENCE, one(stream, storage)).await;
-                        if let Ok(Err(error)) = served {
+                    let stop = stop.clone();
+                    self.conversations.spawn(async move {
+                        if let Err(error) = one(stream, storage, stop).await {
                             tracing::warn!(%error, "a command over the socket broke off");
                         }
                     });
+                    // What has ended is forgotten.
+                    while self.conversations.try_join_next().is_some() {}
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a command cannot be accepted");
@@ -94,14 +108,26 @@ impl Socket {
                 }
             }
         }
+        // Exports store what their clients wrote.
+        while self.conversations.join_next().await.is_some() {}
     }
 }
 
-async fn one(stream: tokio::net::UnixStream, storage: Arc<Storage>) -> io::Result<()> {
+async fn one(
+    stream: tokio::net::UnixStream,
+    storage: Arc<Storage>,
+    stop: watch::Receiver<bool>,
+) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
+    let mut lines = tokio::io::BufReader::new(read.take(LINE));
     let mut line = String::new();
-    tokio::io::BufReader::new(read.take(LINE)).read_line(&mut line).await?;
-    let command: Command = serde_json::from_str(&line)?;
+    timeout(PATIENCE, lines.read_line(&mut line)).await??;
+    let command = match serde_json::from_str(&line)? {
+        Asked::Command(command) => command,
+        Asked::Export { export } => {
+            return serve_export(export, lines, write, storage, stop).await;
+        }
+    };
     let working = tokio::task::spawn_blocking(move || {
         let reply = execute(&storage.store, &command, &*storage.entropy);
         if let Some(name) = command.changed_account() {
@@ -112,7 +138,7 @@ async fn one(stream: tokio::net::UnixStream, storage: Arc<Storage>) -> io::Resul
     let reply = working.await.map_err(io::Error::other)?;
     let mut answer = serde_json::to_vec(&reply)?;
     answer.push(b'\n');
-    write.write_all(&answer).await?;
+    timeout(PATIENCE, write.write_all(&answer)).await??;
     write.shutdown().await
 }
 

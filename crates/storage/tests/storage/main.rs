@@ -15,6 +15,7 @@ mod blocks;
 mod client;
 mod clients;
 mod copies;
+mod exports;
 mod object_store;
 mod rclone;
 mod server;

@@ -9,12 +9,12 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use strongroom_base::PointId;
 use strongroom_disk::{ChangedRanges, DiskError, OpenOptions, open_source};
 use strongroom_engine::{BackupDisk, BackupReport, BackupRequest, CleanCheck, Deltas};
 use strongroom_format::Consistency;
 
 use super::{
+    backup_blobs::{BlobAccountArgs, Blobs},
     backup_vm::{Common, VmArgs},
     recoverypoint::point_of_ids,
 };
@@ -26,7 +26,7 @@ use crate::{
     human,
     open::{open_vault, warn_of_clocks},
     out::Show,
-    values::{self, IdRange, NamedDisk},
+    values::{self, IdRange, NamedDisk, NamedSource},
 };
 
 /// Back up a machine, or the disks of an item: a new recovery point
@@ -45,6 +45,10 @@ use crate::{
 /// URL: nbd://HOST/EXPORT, nbds://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH. If the file's name
 /// does not show the format, write the format before the path: raw:PATH, qcow2:PATH.
 ///
+/// A disk is also a page blob of a storage account: blob:ACCOUNT/CONTAINER/BLOB. The backup takes a snapshot, reads what has
+/// changed since the snapshot of the last recovery point, and deletes that older snapshot. Blobs of accounts that this
+/// machine serves get their snapshots at the same moment.
+///
 /// An interrupted backup leaves only blocks behind, which the next backup reuses. Disks given with
 /// --disk must not change during the backup: take a snapshot, or stop the programs that use them.
 #[derive(Debug, Args)]
@@ -56,7 +60,8 @@ Examples:
   strongroom backup --item db --disk system=/dev/vg0/db-snap --disk data=/dev/vg0/data-snap \\
       --tag reason=before-upgrade
   strongroom backup --item web01 --disk system=web01.img --changed-ranges today.txt
-  strongroom backup --item db --disk 'data=nbd+unix:///sda?socket=/run/db.sock'")]
+  strongroom backup --item db --disk 'data=nbd+unix:///sda?socket=/run/db.sock'
+  strongroom backup --item web01 --disk system=blob:disks/vms/web01.vhd")]
 pub(crate) struct BackupArgs {
     /// The item: the name of this set of disks [default with --vm: the machine's name]
     #[arg(long, value_name = "NAME", value_parser = values::name, add = complete::items_of_vaults())]
@@ -64,7 +69,7 @@ pub(crate) struct BackupArgs {
 
     /// A disk: its name within the item, and its path or URL; may be repeated
     #[arg(long = "disk", value_name = "NAME=DISK")]
-    disks: Vec<NamedDisk>,
+    disks: Vec<NamedSource>,
 
     /// File that says what changed since the parent point: lines of `DISK OFFSET LENGTH` in bytes
     ///
@@ -112,6 +117,9 @@ pub(crate) struct BackupArgs {
 
     #[command(flatten)]
     vm: VmArgs,
+
+    #[command(flatten)]
+    blobs: BlobAccountArgs,
 
     #[command(flatten)]
     open: OpenArgs,
@@ -173,15 +181,31 @@ impl BackupArgs {
                 "no source is given: use --vm NAME for a libvirt machine, or --item NAME and --disk NAME=DISK for disks",
             ));
         }
+        let mut names = std::collections::BTreeSet::new();
+        if let Some(name) =
+            self.disks.iter().map(NamedSource::name).find(|name| !names.insert(*name))
+        {
+            return Err(Failure::usage(format!("--disk names disk {name} twice")));
+        }
         let vault = open_vault(context, &self.open, None)?;
         let parent = match (self.parent, &self.item) {
             (Some(ids), Some(item)) => Some(point_of_ids(&vault, item, ids)?),
             _ => None,
         };
-        let request = self.request(context, parent)?;
+        let item = self.item.clone().unwrap_or_default();
+        let mut blobs = Blobs::take(context, &self.blobs, &vault, &item, &self.disks, parent)?;
+        let request = self.request(context, &mut blobs)?;
         let report = context.watched(|progress| -> Result<_, Failure> {
             Ok(strongroom_engine::backup(&vault, &request, progress, &context.cancel)?)
-        })?;
+        });
+        let report = match report {
+            Ok(report) => report,
+            Err(failure) => {
+                blobs.give_up(context);
+                return Err(failure);
+            }
+        };
+        blobs.keep_newest(context);
         context.out.result(&report)?;
         warn_of_clocks(context, &vault, &report)?;
         let skipped = report.disks.iter().flat_map(|disk| &disk.skipped);
@@ -207,14 +231,18 @@ impl BackupArgs {
     }
 
     /// Opens the disks and reads the ranges file.
-    fn request(self, context: &Context, parent: Option<PointId>) -> Result<BackupRequest, Failure> {
+    fn request(self, context: &Context, blobs: &mut Blobs) -> Result<BackupRequest, Failure> {
         let mut disks: Vec<BackupDisk> = Vec::new();
         let mut busy = Vec::new();
         let options = OpenOptions { allow_backing: self.allow_backing, ..OpenOptions::default() };
-        for NamedDisk { name, disk } in self.disks {
-            if disks.iter().any(|other| other.name == name) {
-                return Err(Failure::usage(format!("--disk names disk {name} twice")));
-            }
+        for source in self.disks {
+            let NamedDisk { name, disk } = match source {
+                NamedSource::Disk(disk) => disk,
+                NamedSource::Blob { name, .. } => {
+                    disks.push(blobs.disk(&name, self.check_clean.into())?);
+                    continue;
+                }
+            };
             let source = match open_source(&disk, &options) {
                 Err(DiskError::Busy { disk: place, reason }) if self.allow_busy => {
                     busy.push(format!("disk {name} ({place}) was read while in use: {reason}"));
@@ -233,7 +261,7 @@ impl BackupArgs {
             tags: tags(self.tags)?,
             consistency: if busy.is_empty() { Consistency::Crash } else { Consistency::Unknown },
             evidence: busy,
-            parent,
+            parent: blobs.parent(),
             skip_bad_blocks: self.skip_bad_blocks,
             deltas: self.deltas.into(),
             threads: context.threads(&self.work),

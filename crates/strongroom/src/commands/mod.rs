@@ -2,7 +2,10 @@
 //! entry in docs/use/cli.md.
 
 pub(crate) mod backup;
+mod backup_blobs;
 mod backup_vm;
+pub(crate) mod blob;
+pub(crate) mod container;
 pub(crate) mod errors;
 mod forget;
 pub(crate) mod guard;
@@ -15,6 +18,7 @@ mod restore_vm;
 pub(crate) mod serve;
 pub(crate) mod service;
 pub(crate) mod storage;
+pub(crate) mod storage_account;
 pub(crate) mod vault;
 pub(crate) mod vault_care;
 pub(crate) mod vault_key;

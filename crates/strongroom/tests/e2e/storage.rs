@@ -16,7 +16,7 @@ use rustix::{
 use crate::{
     blocks::{Page, parts, read},
     documented::assert_documented,
-    harness::Lab,
+    harness::{Lab, need},
 };
 
 /// Accounts that are served.
@@ -57,6 +57,39 @@ impl Drop for Served {
     }
 }
 
+/// A blob that is exported.
+struct Export {
+    command: Child,
+    url: String,
+}
+
+impl Export {
+    fn start(lab: &Lab, words: &str) -> Self {
+        let mut command = lab.command(&format!("{words} --output json"));
+        let mut command = command.stdout(Stdio::piped()).spawn().expect("the program starts");
+        let said = BufReader::new(command.stdout.take().expect("piped"));
+        let shown = serde_json::Deserializer::from_reader(said).into_iter().next();
+        let shown: serde_json::Value = shown.expect("a document").expect("JSON");
+        assert_documented("storage export", &shown);
+        Self { command, url: shown["url"].as_str().expect("text").to_owned() }
+    }
+
+    /// Stops it as a user does.
+    fn stop(mut self) {
+        kill_process(Pid::from_child(&self.command), Signal::INT).expect("a signal");
+        let status = self.command.wait().expect("ends");
+        assert!(status.success(), "{status}");
+    }
+}
+
+impl Drop for Export {
+    fn drop(&mut self) {
+        // One that was stopped is gone.
+        self.command.kill().ok();
+        self.command.wait().ok();
+    }
+}
+
 /// Azure's client for Python, which `scripts/lab/install` installs.
 fn python() -> PathBuf {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -65,6 +98,15 @@ fn python() -> PathBuf {
         lab.map_or_else(|| root.join("target/lab"), PathBuf::from).join("python/bin/python");
     assert!(python.exists(), "{} is missing: run scripts/lab/install", python.display());
     python
+}
+
+/// The newest backup of the page's example, by the time that names it.
+fn last_backup(lab: &Lab) -> String {
+    let list = "storage incremental-backup list --target backups/vms/web01.vhd --data-dir storage";
+    let list = lab.json(list);
+    assert_documented("storage incremental-backup list", &list);
+    let last = list["backups"].as_array().and_then(|all| all.last()).expect("a backup");
+    last["snapshot"].as_str().expect("text").to_owned()
 }
 
 #[test]
@@ -79,12 +121,32 @@ fn the_page_of_storage_accounts_works() {
             continue;
         }
         let words = part.replace("~/storage", "storage");
-        if let Some(words) = words.strip_prefix("strongroom storage serve") {
+        if let Some(words) = words.strip_prefix("strongroom storage export") {
+            let socket = lab.path("web01.sock").display().to_string();
+            let words = words.replace("/run/web01.sock", &socket);
+            let export = Export::start(&lab, &format!("storage export{words}"));
+            let copy = lab.path("copy.raw").display().to_string();
+            need("nbdcopy", "libnbd-bin");
+            let copied = Command::new("nbdcopy").args([&export.url, &copy]).status();
+            assert!(copied.expect("runs").success());
+            export.stop();
+            let content = fs::read(&copy).expect("a copy");
+            assert_eq!((content[0], content[4096], content[8192]), (b'x', b'y', 0));
+            assert!(!lab.path("web01.sock").exists());
+        } else if let Some(words) = words.strip_prefix("strongroom storage serve") {
             let words = words.replace("127.0.0.1:10000", "127.0.0.1:0");
             served = Some(Served::start(&lab, &format!("storage serve{words}")));
         } else if let Some(words) = words.strip_prefix("strongroom storage account") {
             let account = lab.json(&format!("storage account{words}"));
             connection_string = account["connection_string"].as_str().expect("text").to_owned();
+        } else if let Some(words) = words.strip_prefix("strongroom ") {
+            let words = match words.split_once("TIME") {
+                Some((before, behind)) => format!("{before}{}{behind}", last_backup(&lab)),
+                None => words.to_owned(),
+            };
+            lab.ok(&words);
+        } else if words.starts_with("truncate") {
+            assert!(lab.shell(&words).status().expect("runs").success());
         } else {
             let script = format!("connection_string = {connection_string:?}\n{part}");
             let output = Command::new(python()).arg("-c").arg(script).output().expect("runs");
@@ -175,4 +237,210 @@ fn what_cannot_be_served_is_refused() {
         fs::remove_file(segment.expect("an entry").path()).expect("removed");
     }
     lab.fails("storage account list --data-dir data", 6, "storage.damaged");
+}
+
+/// Makes the container `vms` and the page blob `a` of 1 MiB in an account.
+fn make_blob(connection_string: &str) {
+    let script = format!(
+        "from azure.storage.blob import BlobServiceClient\n\
+         service = BlobServiceClient.from_connection_string({connection_string:?})\n\
+         service.create_container('vms').get_blob_client('a').create_page_blob(1 << 20)"
+    );
+    let output = Command::new(python()).arg("-c").arg(script).output().expect("runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn exports_say_what_is_wrong() {
+    let lab = Lab::empty();
+    let at = "--data-dir storage";
+    let export = format!("storage export disks/vms/a {at} --socket a.sock");
+    lab.ok(&format!("storage account create disks {at}"));
+    lab.fails(&export, 5, "storage.not_served");
+    let served = Served::start(&lab, &format!("storage serve {at} --listen 127.0.0.1:0 --tls off"));
+    let account = lab.json(&format!("storage account keys disks {at}"));
+    make_blob(account["connection_string"].as_str().expect("text"));
+    let missing = format!("storage export disks/vms/b {at} --socket b.sock");
+    lab.fails(&missing, 3, "blob.not_found");
+    lab.fails(&format!("storage export disks/vms/a {at}"), 2, "usage.invalid");
+    let open = format!("storage export disks/vms/a {at} --listen 127.0.0.1:0");
+    let said = lab.fails(&open, 2, "usage.invalid").to_string();
+    assert!(said.contains("--client-ca"), "{said}");
+
+    let first = Export::start(&lab, &export);
+    let other = format!("storage export disks/vms/a {at} --socket other.sock");
+    lab.fails(&other, 4, "blob.leased");
+    first.stop();
+
+    // The server dies under an export: the command says so, and ends.
+    let mut command = lab.command(&format!("{export} --output json"));
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut command = command.spawn().expect("the program starts");
+    let said = BufReader::new(command.stdout.take().expect("piped"));
+    let shown = serde_json::Deserializer::from_reader(said).into_iter().next();
+    let _: serde_json::Value = shown.expect("a document").expect("JSON");
+    drop(served);
+    let output = command.wait_with_output().expect("ends");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(5), "{said}");
+    assert!(said.contains("storage.export_broken"), "{said}");
+}
+
+#[test]
+fn blobs_are_managed_by_the_program() {
+    let mut lab = Lab::empty();
+    let at = "--data-dir storage";
+    lab.ok(&format!("storage account create disks {at}"));
+    lab.ok(&format!("storage account create far {at}"));
+    let _served =
+        Served::start(&lab, &format!("storage serve {at} --listen 127.0.0.1:0 --tls off"));
+    lab.fails("container list", 2, "usage.invalid");
+    lab.fails(&format!("container list --account nobody {at}"), 3, "account.not_found");
+    lab.fails("container list --connection-string nonsense", 2, "usage.invalid");
+    let account = lab.json(&format!("storage account keys disks {at}"));
+    let string = account["connection_string"].as_str().expect("text").to_owned();
+    let file = lab.path("account.txt");
+    fs::write(&file, format!("{string}\n")).expect("written");
+    let by_file = "--connection-string-file account.txt";
+    assert_documented("container show", &lab.json(&format!("container create vms {by_file}")));
+    lab.fails(&format!("container create vms {by_file}"), 4, "container.exists");
+    lab.fails(&format!("container show none {by_file}"), 3, "container.not_found");
+    lab.set("STRONGROOM_CONNECTION_STRING", &string);
+    assert_eq!(lab.json("container list")["containers"][0]["name"], "vms");
+
+    lab.disk("web.raw", 8, 3 << 20, 7);
+    let up = lab.json("blob upload web.raw vms/web");
+    assert_documented("blob upload", &up);
+    assert_eq!((&up["size"], &up["was_continued"]), (&(8 << 20).into(), &false.into()));
+    lab.fails("blob upload web.raw vms/web", 4, "blob.exists");
+    lab.fails("blob upload none.raw vms/other", 5, "local.io");
+    fs::write(lab.path("odd"), b"odd").expect("written");
+    lab.fails("blob upload odd vms/odd", 2, "blob.type");
+    lab.fails("blob show vms/none", 3, "blob.not_found");
+    lab.fails("blob show web", 2, "usage.invalid");
+    let first = lab.json("blob snapshot vms/web --metadata reason=test");
+    assert_eq!(first["metadata"]["reason"], "test");
+    let first = first["snapshot"].as_str().expect("text").to_owned();
+    lab.ok("blob copy vms/web vms/copy");
+    assert_documented("blob show", &lab.json("blob show vms/copy"));
+    lab.change("web.raw", 4 << 20, 4096, 9);
+    lab.ok("blob upload web.raw vms/web --overwrite");
+    // The blob was created again: there is no difference from a snapshot of before.
+    lab.fails(&format!("blob diff vms/web --since {first}"), 4, "blob.conflict");
+    let second = lab.json("blob snapshot vms/web");
+    let second = second["snapshot"].as_str().expect("text").to_owned();
+    let diff = lab.json(&format!("blob diff vms/web --since {second}"));
+    assert_eq!(diff["ranges"].as_array().map(Vec::len), Some(0));
+    let pages = lab.json(&format!("blob pages vms/web --snapshot {second}"));
+    assert_documented("blob diff", &pages);
+    lab.ok(&format!("blob promote vms/web --snapshot {first}"));
+    lab.ok("blob download vms/web back.raw");
+    lab.fails("blob download vms/web back.raw", 5, "local.io");
+    lab.ok(&format!("blob download vms/web second.raw --snapshot {second}"));
+    lab.assert_same("second.raw", "web.raw");
+    let list = lab.json("blob list vms --snapshots");
+    assert_eq!(list["blobs"].as_array().map(Vec::len), Some(4), "{list:#}");
+    lab.fails("blob delete vms/web --yes", 4, "blob.conflict");
+    lab.ok("blob delete vms/web --snapshots include --yes");
+    assert_eq!(lab.json("blob list vms")["blobs"][0]["blob"], "vms/copy");
+
+    // From one account to another; then the container is taken away.
+    lab.ok(&format!("container create far --account far {at}"));
+    let backup =
+        format!("storage incremental-backup --source disks/vms/copy --target far/far/copy {at}");
+    let made = lab.json(&backup);
+    assert_documented("storage incremental-backup", &made);
+    assert_eq!(made["backups"][0]["method"], "full", "{made:#}");
+    assert_eq!(lab.json(&backup)["backups"][0]["method"], "incremental");
+    let other =
+        format!("storage incremental-backup --source disks/vms/copy --target disks/vms/copy2 {at}");
+    lab.ok(&other);
+    let foreign =
+        format!("storage incremental-backup --source far/far/copy --target disks/vms/copy2 {at}");
+    lab.fails(&foreign, 4, "blob.foreign");
+    let restore =
+        "storage incremental-backup restore --target far/far/copy --to disks/vms/restored";
+    let missing = format!("{restore} --snapshot 2026-01-01T00:00:00.0000000Z {at}");
+    lab.fails(&missing, 3, "blob.no_backup");
+    let snapshot = made["backups"][0]["snapshot"].as_str().expect("text").to_owned();
+    let restored = lab.json(&format!("{restore} --snapshot {snapshot} {at}"));
+    assert_documented("storage incremental-backup restore", &restored);
+    lab.ok("blob download vms/restored restored.raw");
+    lab.ok("blob download vms/copy copy.raw");
+    lab.assert_same("restored.raw", "copy.raw");
+    lab.ok("container delete vms --yes");
+    lab.fails("blob list vms", 3, "container.not_found");
+}
+
+/// The snapshots of a blob.
+fn snapshots(lab: &Lab, blob: &str) -> Vec<String> {
+    let (container, _) = blob.split_once('/').expect("a blob");
+    let list =
+        lab.json(&format!("blob list {container} --snapshots --account disks --data-dir storage"));
+    let blobs = list["blobs"].as_array().expect("a list");
+    let ours = blobs.iter().filter(|it| it["blob"] == blob);
+    ours.filter_map(|it| it["snapshot"].as_str().map(str::to_owned)).collect()
+}
+
+#[test]
+fn page_blobs_are_backed_up_by_their_snapshots() {
+    let lab = Lab::new();
+    let at = "--data-dir storage";
+    let account = format!("--account disks {at}");
+    lab.ok(&format!("storage account create disks {at}"));
+    let served = Served::start(&lab, &format!("storage serve {at} --listen 127.0.0.1:0 --tls off"));
+    lab.ok(&format!("container create vms {account}"));
+    for (name, seed) in [("a", 1), ("b", 2)] {
+        lab.disk(&format!("{name}.raw"), 16, 4 << 20, seed);
+        lab.ok(&format!("blob upload {name}.raw vms/{name} {account}"));
+    }
+    lab.ok(&format!("blob snapshot vms/a {account}"));
+    let own = snapshots(&lab, "vms/a");
+    let disks = "--disk one=blob:disks/vms/a --disk two=blob:disks/vms/b";
+    let first = lab.json(&format!("backup --item web {disks} {at}"));
+    assert_eq!(first["disks"][0]["changes_from"], "all", "{first:#}");
+    // Both are of one moment, and a snapshot of the user's stays.
+    let of = |lab: &Lab| (snapshots(lab, "vms/a"), snapshots(lab, "vms/b"));
+    let (a, b) = of(&lab);
+    assert_eq!((a.len(), b.len(), &a[0]), (2, 1, &own[0]));
+    assert_eq!(a[1], b[0]);
+
+    // 512 bytes change over NBD.
+    let export = Export::start(&lab, &format!("storage export disks/vms/a {at} --socket a.sock"));
+    need("qemu-io", "qemu-utils");
+    let write = ["-f", "raw", "-c", "write -P 9 1048576 512", "-c", "flush", &export.url];
+    assert!(Command::new("qemu-io").args(write).status().expect("runs").success());
+    export.stop();
+    let second = lab.json(&format!("backup --item web {disks} {at}"));
+    let disk = |index: usize, field: &str| second["disks"][index][field].clone();
+    assert_eq!(
+        (disk(0, "changes_from"), disk(1, "changes_from")),
+        ("bitmap".into(), "bitmap".into())
+    );
+    // A block of the vault, and the sample of blocks that are said to be unchanged.
+    assert_eq!((disk(0, "changed_bytes"), disk(1, "changed_bytes")), (65536.into(), 0.into()));
+    let (later_a, later_b) = of(&lab);
+    assert_eq!((later_a.len(), later_b.len(), &later_a[0]), (2, 1, &own[0]));
+    assert!(later_a[1] > a[1]);
+
+    // A backup that fails leaves its snapshot behind as little as its point.
+    lab.fails(
+        &format!("backup --item web {disks} --disk three=none.raw {at}"),
+        3,
+        "disk.not_found",
+    );
+    assert_eq!(of(&lab), (later_a.clone(), later_b));
+
+    // Where the blob was created again, all is read.
+    lab.change("a.raw", 0, 4096, 5);
+    lab.ok(&format!("blob upload a.raw vms/a --overwrite {account}"));
+    let third = lab.json(&format!("backup --item web {disks} {at}"));
+    assert_eq!(third["disks"][0]["changes_from"], "all", "{third:#}");
+    assert_eq!(third["disks"][1]["changes_from"], "bitmap");
+    lab.ok("restore disks --item web --recovery-point latest --to out");
+    lab.assert_same("out/one.raw", "a.raw");
+    lab.assert_same("out/two.raw", "b.raw");
+    served.stop();
+    let refused = format!("backup --item web {disks} {at}");
+    lab.fails(&refused, 5, "storage.unavailable");
 }

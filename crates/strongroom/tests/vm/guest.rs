@@ -22,6 +22,8 @@ pub(crate) struct Disk {
     /// Options of qemu-img for its format.
     options: String,
     image: Option<PathBuf>,
+    /// Whether the image is the socket of an NBD server.
+    is_socket: bool,
     /// Further elements in the disk's XML.
     xml: String,
 }
@@ -30,7 +32,8 @@ impl Disk {
     /// A new qcow2 image of so many MiB, with ext4.
     pub(crate) fn qcow2(mib: u64) -> Self {
         let (image, xml) = (None, String::new());
-        Self { mib, format: "qcow2", fs: "ext4", options: String::new(), image, xml }
+        let (options, is_socket) = (String::new(), false);
+        Self { mib, format: "qcow2", fs: "ext4", options, image, is_socket, xml }
     }
 
     /// A new raw image of so many MiB, with ext4.
@@ -41,6 +44,11 @@ impl Disk {
     /// An image that is there.
     pub(crate) fn image(path: &Path, format: &'static str) -> Self {
         Self { image: Some(path.to_owned()), format, ..Self::qcow2(0) }
+    }
+
+    /// The default export of an NBD server that listens on a socket file.
+    pub(crate) fn nbd(socket: &Path) -> Self {
+        Self { is_socket: true, ..Self::image(socket, "raw") }
     }
 
     /// With XFS, which wants 300 MiB.
@@ -69,7 +77,7 @@ impl Disk {
     }
 
     /// Makes the image. Its file system has a file `payload` of random bytes and `payload.sha256`.
-    fn make(&self, path: &Path) {
+    pub(crate) fn make(&self, path: &Path) {
         let raw = path.with_extension("new");
         let file = fs::File::create(&raw).expect("a disk");
         file.set_len(self.mib << 20).expect("room");
@@ -211,15 +219,20 @@ impl Builder {
         let serial = host.lab.path(&format!("{name}.console"));
         let mut devices = String::new();
         for ((disk, path), letter) in self.disks.iter().zip(disks).zip('a'..) {
+            let path = path.display();
+            let (kind, source) = if disk.is_socket {
+                let host = format!("<host transport='unix' socket='{path}'/>");
+                ("network", format!("<source protocol='nbd' name=''>{host}</source>"))
+            } else {
+                ("file", format!("<source file='{path}'/>"))
+            };
             write!(
                 devices,
-                "<disk type='file' device='disk'>
-                   <driver name='qemu' type='{}' discard='unmap'/><source file='{}'/>
+                "<disk type='{kind}' device='disk'>
+                   <driver name='qemu' type='{}' discard='unmap'/>{source}
                    <target dev='vd{letter}' bus='virtio'/>{}
                  </disk>",
-                disk.format,
-                path.display(),
-                disk.xml,
+                disk.format, disk.xml,
             )
             .expect("written");
         }

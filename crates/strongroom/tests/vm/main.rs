@@ -34,6 +34,7 @@ mod killed;
 mod lab;
 mod misfortune;
 mod orders;
+mod pageblobs;
 mod pages;
 mod pitfalls;
 mod remote;

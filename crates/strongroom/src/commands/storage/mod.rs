@@ -1,5 +1,8 @@
 //! `storage ...`: storage accounts with page blobs, in Azure's dialect.
 
+mod export;
+mod incremental;
+
 use std::{fs, io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -35,6 +38,8 @@ pub(crate) enum StorageCommand {
     /// Create, list, show and delete storage accounts, and their keys
     #[command(subcommand)]
     Account(AccountCommand),
+    Export(export::ExportArgs),
+    IncrementalBackup(Box<incremental::IncrementalArgs>),
     Status(StatusArgs),
 }
 
@@ -61,14 +66,16 @@ impl StorageCommand {
                 AccountCommand::RegenerateKey(args) => args.run(context),
                 AccountCommand::Delete(args) => args.run(context),
             },
+            Self::Export(args) => args.run(context),
+            Self::IncrementalBackup(args) => args.run(context),
             Self::Status(args) => args.run(context),
         }
     }
 }
 
 /// Where the accounts are.
-#[derive(Clone, Debug, Args)]
-struct DataArgs {
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct DataArgs {
     /// Folder of the storage accounts [default: /var/lib/strongroom/storage for root, else
     /// ~/.local/share/strongroom/storage]
     #[arg(long, value_name = "FOLDER", env = "STRONGROOM_STORAGE_DIR")]
@@ -76,7 +83,7 @@ struct DataArgs {
 }
 
 impl DataArgs {
-    fn folder(&self) -> Result<PathBuf, Failure> {
+    pub(super) fn folder(&self) -> Result<PathBuf, Failure> {
         let folder = match &self.data_dir {
             Some(folder) => folder.clone(),
             None => hosts::data_dir().join("storage"),
@@ -93,8 +100,8 @@ impl DataArgs {
 }
 
 /// Where clients reach the accounts.
-#[derive(Clone, Debug, Args)]
-struct EndpointArgs {
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct EndpointArgs {
     /// URL of the server, for the connection string; `{account}` stands for the account's name
     /// [default: where the accounts were served last, or https://127.0.0.1:10000]
     #[arg(long, value_name = "URL")]
@@ -102,7 +109,7 @@ struct EndpointArgs {
 }
 
 impl EndpointArgs {
-    fn of(&self, data: &DataArgs) -> Result<String, Failure> {
+    pub(super) fn of(&self, data: &DataArgs) -> Result<String, Failure> {
         if let Some(endpoint) = &self.endpoint {
             return Ok(endpoint.clone());
         }
@@ -498,6 +505,6 @@ fn show_keys(context: &Context, reply: Reply) -> Result<(), Failure> {
     }
 }
 
-fn other_answer() -> Failure {
+pub(super) fn other_answer() -> Failure {
     FaceError::Bug("the answer is to another command".to_owned()).into()
 }

@@ -1,0 +1,127 @@
+//! `blob copy`, `blob promote`: copies by the service itself.
+
+use std::time::Duration;
+
+use clap::Args;
+use strongroom_azure::{BlobPath, BlobWrite, CopyStatus, Metadata, SnapshotId, SourceUrl};
+use strongroom_base::Clock as _;
+use strongroom_storage_client::{Client, Copied, StorageClientError};
+
+use super::{BlobArgs, blob, read_of, show, snapshot};
+use crate::{
+    commands::storage_account::AccountArgs,
+    context::Context,
+    error::{FaceError, Failure},
+};
+
+/// How often a copy is looked after.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Copy a blob, in its account or from another server
+///
+/// The service copies; the command waits, unless --no-wait is given. The source is CONTAINER/BLOB of the same account, or
+/// the URL of a blob anywhere, with a shared access signature.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom blob copy vms/web01.vhd vms/web01-copy.vhd --account disks
+  strongroom blob copy vms/web01.vhd vms/backup.vhd --incremental --snapshot 2026-11-30T01:00:00.0000000Z
+  strongroom blob copy 'https://other.example.org/disks/vms/a.vhd?sv=...&sig=...' vms/a.vhd")]
+pub(crate) struct CopyArgs {
+    /// The source: CONTAINER/BLOB, or a URL
+    source: String,
+
+    /// The blob that is made: CONTAINER/BLOB
+    blob: String,
+
+    /// This snapshot of the source
+    #[arg(long, value_name = "TIME", value_parser = snapshot)]
+    snapshot: Option<SnapshotId>,
+
+    /// Copy only what has changed since the last copy; the copy gets a snapshot of its own
+    #[arg(long)]
+    incremental: bool,
+
+    /// Return when the copy has begun
+    #[arg(long)]
+    no_wait: bool,
+
+    #[command(flatten)]
+    account: AccountArgs,
+}
+
+impl CopyArgs {
+    pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
+        let to = blob(&self.blob)?;
+        let client = self.account.client(context)?;
+        let is_url = ["http://", "https://"].iter().any(|it| self.source.starts_with(it));
+        let source = if is_url {
+            SourceUrl::parse("the source", &self.source)
+                .map_err(|_| Failure::usage("the source is no valid URL"))?
+        } else {
+            client.signed_url(&blob(&self.source)?, self.snapshot)?
+        };
+        let copied = if self.incremental {
+            client.incremental_copy(&source, &to)?
+        } else {
+            client.copy(&source, &to, &Metadata::default(), &BlobWrite::default())?
+        };
+        if !self.no_wait {
+            wait(context, &client, &to, copied)?;
+        }
+        show(context, &client, &to, None)
+    }
+}
+
+/// Waits until a copy has ended, and fails if it has not succeeded.
+fn wait(context: &Context, client: &Client, to: &BlobPath, copied: Copied) -> Result<(), Failure> {
+    let mut status = copied.status;
+    while status == CopyStatus::Pending {
+        if context.cancel.is_cancelled() {
+            // The copy continues in the service.
+            return Err(StorageClientError::Interrupted.into());
+        }
+        context.clock.sleep(LOOK);
+        let copy = client.properties(to, &read_of(None))?.copy;
+        status = match copy {
+            Some(copy) if copy.id == copied.id => {
+                if matches!(copy.status, CopyStatus::Failed | CopyStatus::Aborted) {
+                    let reason = copy.description.unwrap_or_else(|| copy.status.name().to_owned());
+                    return Err(FaceError::CopyFailed { blob: to.to_string(), reason }.into());
+                }
+                copy.status
+            }
+            // Somebody else has begun another copy.
+            _ => {
+                let reason = "another copy to the blob was begun".to_owned();
+                return Err(FaceError::CopyFailed { blob: to.to_string(), reason }.into());
+            }
+        };
+    }
+    Ok(())
+}
+
+/// Make a blob what one of its snapshots is
+///
+/// What was written after the snapshot is gone, unless a snapshot has it; snapshots stay.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom blob promote vms/web01.vhd --snapshot 2026-11-30T01:00:00.0000000Z --account disks")]
+pub(crate) struct PromoteArgs {
+    #[command(flatten)]
+    blob: BlobArgs,
+
+    /// The snapshot, by the time that names it
+    #[arg(long, value_name = "TIME", value_parser = snapshot)]
+    snapshot: SnapshotId,
+}
+
+impl PromoteArgs {
+    pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
+        let (client, path) = self.blob.open(context)?;
+        let copied = client.promote(&path, self.snapshot, &BlobWrite::default())?;
+        wait(context, &client, &path, copied)?;
+        show(context, &client, &path, None)
+    }
+}
