@@ -25,7 +25,7 @@ pub(crate) struct Leftovers {
 }
 
 impl Leftovers {
-    /// All uploads of a store that is being opened: whoever sent them is gone.
+    /// All uploads of a store that is being opened: their senders are gone.
     pub(crate) fn at_opening(database: &Database) -> Result<Self, StateError> {
         let transaction = database.begin_read()?;
         let names = transaction.open_table(NAMES)?;

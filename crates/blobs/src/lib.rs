@@ -36,6 +36,8 @@ mod golden_tests;
 mod journal;
 mod lease;
 mod leftovers;
+#[cfg(test)]
+mod limit_tests;
 mod list;
 mod map;
 mod numbers;

@@ -65,7 +65,7 @@ impl Upload {
     async fn begin(storage: &Arc<Storage>, target: Target, len: u64) -> Result<Self, Failure> {
         let Target { name, access, to } = target;
         let change = BlobChange::BeginUpload { to, len };
-        // A client that goes away leaves the upload to whoever waits for its beginning.
+        // It is not interrupted by a client that goes away: what has begun is given back when it is dropped.
         let storage = Arc::clone(storage);
         let begun = tokio::spawn(async move {
             let done = storage.change(Change::Blob { name, access, change }).await?;

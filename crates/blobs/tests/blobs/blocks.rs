@@ -148,36 +148,6 @@ fn ids_and_contents_of_blocks_are_checked() {
     assert_eq!(content(&store, "a"), b"");
 }
 
-/// The row says how many wait, so that 100,000 need not be staged here.
-#[test]
-fn more_than_100_000_blocks_do_not_wait() {
-    const NAMES: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new("names");
-    let (place, store) = open();
-    store.apply(change("a", stage("one", b"1"))).expect("stages");
-    drop(store);
-    let state = redb::Database::open(place.path.join("state.redb")).expect("opens");
-    let transaction = state.begin_write().expect("begins");
-    {
-        let mut names = transaction.open_table(NAMES).expect("opens");
-        let (key, text) = {
-            let row = redb::ReadableTable::range(&names, b"s".as_slice()..b"t".as_slice());
-            let (key, value) = row.expect("rows").next().expect("a row").expect("reads");
-            let text = String::from_utf8_lossy(value.value()).into_owned();
-            (key.value().to_vec(), text.replace("\"count\":1,", "\"count\":100000,"))
-        };
-        names.insert(key.as_slice(), text.as_bytes()).expect("writes");
-    }
-    transaction.commit().expect("commits");
-    drop(state);
-    let store = Store::open(&place.path, options(&place.clock)).expect("opens");
-    let refusal = refused(store.apply(change("a", stage("two", b"2"))));
-    assert_eq!(refusal, Refusal::UncommittedBlockCountExceeded);
-    store.apply(change("a", stage("one", b"3"))).expect("replaces one that waits");
-    store.apply(change("a", commit(&[("one", Latest)]))).expect("commits");
-    store.apply(change("a", stage("two", b"2"))).expect("none waits");
-    assert_eq!(content(&store, "a"), b"3");
-}
-
 #[test]
 fn a_list_of_50_000_blocks_is_kept_and_one_more_is_refused() {
     let (_place, store) = open();
