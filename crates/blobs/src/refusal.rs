@@ -168,7 +168,7 @@ pub enum Refusal {
     /// Bytes on the disk do not have their checksum.
     #[error("the blob's bytes at {offset} are damaged on the disk")]
     Damaged {
-        /// Where, in bytes of the blob.
+        /// Where: in bytes of a page blob, or of the pages that hold another one.
         offset: u64,
     },
     /// The disk has no room. Nothing was changed.
