@@ -10,12 +10,16 @@
 //!                              decide::Decider           rules: lease, conditions, range     ─▶ Refusal
 //!                              record::Record            everything that time and chance decided
 //!                              map::Applier              tables of redb; slots are chosen; writes wait
+//!                              copies::follow::Link      the same records to each copy that follows
 //!                              journal::Journal          frames, one fdatasync               the change is durable
 //!                              slots::Pending            cells of 4 KiB to the data files
 //!                              state                     redb commits without fsync          ─▶ reply
 //!  View::read  ─▶ blocks: the newest version up to the epoch ─▶ slot ─▶ cells, checksums
 //!  View::diff  ─▶ changed: pages touched in the epochs between ─▶ blocks: which of them have content
 //! ```
+//!
+//! Each copy of the store is an [`engine`], which makes records durable and applies them; [`copies`] says how several
+//! stay equal.
 //!
 //! A checkpoint makes data files and state durable and deletes the journal before it. After a crash the state is
 //! that of the last checkpoint, and the journal from there on is applied again, by the same code. One rule makes

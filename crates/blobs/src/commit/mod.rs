@@ -9,6 +9,8 @@
 //! store stops: it reads, and refuses changes until it is opened again. A want of room is none: the group is refused,
 //! and the next may succeed.
 
+mod members;
+
 use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
@@ -36,9 +38,6 @@ use crate::{
     state::{Counters, EPOCHS, EpochUse, NAMES, StateError},
     store::{Options, StoreError},
 };
-
-#[path = "commit_members.rs"]
-mod members;
 
 /// The most changes of a group.
 const MAX_GROUP: usize = 256;
