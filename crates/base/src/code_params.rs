@@ -183,6 +183,8 @@ pub(crate) const PARAMS: &[(&str, &[&str])] = &[
     ("blob.type", &["resource", "path", "reason"]),
     ("blob.copy_failed", &["blob", "reason"]),
     ("blob.no_backup", &["resource", "snapshot"]),
+    ("storage.copy_missing", &["reason"]),
+    ("storage.copy_invalid", &["reason"]),
     ("account.not_found", &["reason"]),
     ("account.exists", &["reason"]),
     ("account.invalid", &["reason"]),

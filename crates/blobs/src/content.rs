@@ -9,15 +9,15 @@ use crc32c::crc32c;
 use redb::{ReadTransaction, ReadableDatabase as _};
 
 use crate::{
+    engine::Shared,
     extents::{Block, BlockId, Extent, Run, Staging, decode_staged},
     map::{version_at, zero_unwritten},
-    numbers::{size, wide},
-    pages::{CELL, block_start, pages_of_cell, parts},
+    numbers::{narrow, size, wide},
+    pages::{BLOCK, CELL, block_start, pages_of_cell, parts},
     refusal::Refusal,
     rows::{self, Blob, BlobKind, BlobName, keys},
     slots::Place,
     state::{BLOCKS, EPOCHS, EpochUse, NAMES, StateError, Version},
-    store::Shared,
     view::{Head, ReadError, View},
 };
 
@@ -36,13 +36,67 @@ impl View {
         let mut outcome = Ok(());
         for _ in 0..TRIES {
             outcome = read_once(&self.shared, head, offset, bytes);
-            if !matches!(outcome, Err(ReadError::Refused(Refusal::Damaged { .. }))) {
-                return outcome;
+            match outcome {
+                Err(ReadError::Refused(Refusal::Damaged { .. })) => {}
+                Ok(()) | Err(ReadError::Refused(_)) => return outcome,
+                Err(_) => break,
             }
         }
-        // The committer may have been faster each time: what it cannot change meanwhile is the truth.
-        let _in_step = self.shared.in_step.read().unwrap_or_else(PoisonError::into_inner);
-        outcome.or_else(|_| read_once(&self.shared, head, offset, bytes))
+        if outcome.is_err() {
+            // The committer may have been faster each time: what it cannot change meanwhile is the truth.
+            let _in_step = self.shared.in_step.read().unwrap_or_else(PoisonError::into_inner);
+            outcome = read_once(&self.shared, head, offset, bytes);
+        }
+        outcome.or_else(|error| self.read_again(head, offset, bytes, error))
+    }
+
+    /// Reads what could not be read: after a repair, or in another copy.
+    fn read_again(
+        &self,
+        head: &Head,
+        offset: u64,
+        bytes: &mut [u8],
+        mut error: ReadError,
+    ) -> Result<(), ReadError> {
+        for _ in 0..=bytes.len() / size(BLOCK) + TRIES {
+            let is_right = match &error {
+                ReadError::Refused(Refusal::Damaged { offset }) => {
+                    self.hub.repair(&self.shared, head.generation, narrow(offset / BLOCK))
+                }
+                ReadError::File(_) => self
+                    .blocks_of(head, offset, wide(bytes.len()))?
+                    .into_iter()
+                    .all(|block| self.hub.repair(&self.shared, head.generation, block)),
+                ReadError::State(_) => false,
+                ReadError::Refused(_) => return Err(error),
+            };
+            if !is_right {
+                break;
+            }
+            match read_once(&self.shared, head, offset, bytes) {
+                Ok(()) => return Ok(()),
+                Err(other) => error = other,
+            }
+        }
+        let wanted = self.shared.next_record.load(std::sync::atomic::Ordering::SeqCst);
+        for copy in self.hub.others(&self.shared) {
+            let applied = copy.next_record.load(std::sync::atomic::Ordering::SeqCst);
+            if applied >= wanted && read_once(&copy, head, offset, bytes).is_ok() {
+                return Ok(());
+            }
+        }
+        Err(error)
+    }
+
+    /// The blocks of pages in which a range of the content lies.
+    fn blocks_of(&self, head: &Head, offset: u64, len: u64) -> Result<Vec<u32>, ReadError> {
+        let places = if head.kind.is_page() {
+            vec![(offset, len)]
+        } else {
+            places(&self.transaction, head, offset, len)?
+        };
+        let parts = places.into_iter().flat_map(|(place, len)| parts(place, len));
+        Ok(parts.map(|part| part.block).collect())
     }
 
     /// The blocks that a block blob or its snapshot is made of, in order. There are none where the content came in one

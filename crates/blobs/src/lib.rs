@@ -11,6 +11,7 @@
 //!                              decide::Decider           rules: lease, conditions, range     ─▶ Refusal
 //!                              record::Record            everything that time and chance decided
 //!                              map::Applier              tables of redb; slots are chosen; writes wait
+//!                              copies::follow::Link      the same records to each copy that follows
 //!                              journal::Journal          frames, one fdatasync               the change is durable
 //!                              slots::Pending            cells of 4 KiB to the data files
 //!                              state                     redb commits without fsync          ─▶ reply
@@ -19,6 +20,8 @@
 //! ```
 //!
 //! The content of block blobs and append blobs lies in pages as well: [`extents`] says where.
+//! Each copy of the store is an [`engine`], which makes records durable and applies them; [`copies`] says how several
+//! stay equal.
 //!
 //! A checkpoint makes data files and state durable and deletes the journal before it. After a crash the state is
 //! that of the last checkpoint, and the journal from there on is applied again, by the same code. One rule makes
@@ -29,7 +32,9 @@
 mod change;
 mod commit;
 mod content;
+mod copies;
 mod decide;
+mod engine;
 mod extents;
 #[cfg(test)]
 mod golden_tests;
@@ -48,6 +53,7 @@ mod rows;
 mod slots;
 mod state;
 mod store;
+mod sums;
 mod view;
 
 pub use change::{
@@ -56,6 +62,7 @@ pub use change::{
     NewAccount, NewBlob, NewCopy, SequenceAction, SequenceConditions, SnapshotOf, UploadId,
     UploadStep, UploadTo,
 };
+pub use copies::hub::{Findings, StoreCopy, StoreCopyState};
 pub use extents::{Block, BlockId};
 pub use journal::JournalDamage;
 pub use lease::{Lease, LeaseAction, LeaseDone, LeaseId, LeaseState};

@@ -39,6 +39,8 @@ pub enum ApplyError {
     /// A cell does not have its checksum.
     #[error("the blob's bytes at {offset} are damaged on the disk")]
     Damaged {
+        /// The generation.
+        generation: u64,
         /// Where, in bytes of the blob.
         offset: u64,
     },
@@ -170,7 +172,7 @@ impl Applier<'_, '_> {
             self.pending.read_cell(self.files, place, cell).map_err(ApplyError::Read)?;
         if version.checksums.get(cell) != Some(&crc32c(&bytes)) {
             let offset = block_start(block).saturating_add(wide(cell).saturating_mul(CELL));
-            return Err(ApplyError::Damaged { offset });
+            return Err(ApplyError::Damaged { generation, offset });
         }
         zero_unwritten(&mut bytes, version.written, cell);
         Ok(bytes)

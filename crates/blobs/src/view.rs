@@ -7,6 +7,8 @@ use std::{cmp::Reverse, collections::BinaryHeap, io, ops::Range, sync::Arc};
 use redb::{ReadTransaction, ReadableDatabase as _};
 
 use crate::{
+    copies::hub::Hub,
+    engine::Shared,
     lease::Lease,
     map::version_at,
     numbers::narrow,
@@ -17,7 +19,6 @@ use crate::{
         Properties, SnapshotId, Ticks, Tier, keys,
     },
     state::{BLOCKS, CHANGED, EPOCHS, GENERATIONS, Generation, NAMES, StateError, Version},
-    store::Shared,
 };
 
 /// Why something was not read.
@@ -42,6 +43,8 @@ impl<E: Into<redb::Error>> From<E> for ReadError {
 
 /// The state at one moment.
 pub struct View {
+    pub(crate) hub: Arc<Hub>,
+    /// The copy that is read.
     pub(crate) shared: Arc<Shared>,
     pub(crate) transaction: ReadTransaction,
 }
@@ -151,9 +154,19 @@ pub struct Ranges {
 }
 
 impl View {
-    pub(crate) fn new(shared: Arc<Shared>) -> Result<Self, StateError> {
-        let transaction = shared.state.database.begin_read()?;
-        Ok(Self { shared, transaction })
+    /// What the copy that leads has; another one if it cannot be read.
+    pub(crate) fn new(hub: &Arc<Hub>) -> Result<Self, StateError> {
+        let mut outcome = Err(StateError::Row { row: "copies".to_owned() });
+        for shared in hub.copies() {
+            match shared.state.database.begin_read() {
+                Ok(transaction) => return Ok(Self { hub: Arc::clone(hub), shared, transaction }),
+                Err(error) => {
+                    let error = StateError::from(error);
+                    outcome = Err(error);
+                }
+            }
+        }
+        outcome
     }
 
     pub(crate) fn row<T: for<'de> serde::Deserialize<'de>>(

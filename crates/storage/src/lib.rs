@@ -42,4 +42,4 @@ pub use exports::{ExportAt, ExportRequest, ExportShown};
 pub use face::router;
 pub use run::{Announce, Run, run};
 pub use serve::{Serve, serve};
-pub use storage::{Options, SecondaryState, Storage};
+pub use storage::{CopyFolders, Options, SecondaryState, Storage};

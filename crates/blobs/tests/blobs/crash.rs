@@ -21,9 +21,9 @@ use crate::tools::{
 };
 
 /// All that a reader can see of the blobs `a` and `b`.
-type Seen = Vec<(String, Option<SnapshotId>, Vec<u8>)>;
+pub(crate) type Seen = Vec<(String, Option<SnapshotId>, Vec<u8>)>;
 
-fn seen(store: &Store) -> Seen {
+pub(crate) fn seen(store: &Store) -> Seen {
     let view = store.view().expect("a view");
     let query = strongroom_blobs::ListQuery {
         snapshots: true,
@@ -51,7 +51,7 @@ fn seen(store: &Store) -> Seen {
         .collect()
 }
 
-fn workload() -> Vec<Change> {
+pub(crate) fn workload() -> Vec<Change> {
     let pages =
         |tag: u64, count: u64| -> Vec<u8> { (tag..tag + count).flat_map(page_of).collect() };
     vec![
@@ -224,7 +224,7 @@ impl Image {
     }
 }
 
-fn same(found: &Seen, wanted: &Seen, place: &str) {
+pub(crate) fn same(found: &Seen, wanted: &Seen, place: &str) {
     let names = |seen: &Seen| -> Vec<_> {
         seen.iter().map(|(name, id, bytes)| (name.clone(), *id, bytes.len())).collect()
     };
@@ -236,7 +236,7 @@ fn same(found: &Seen, wanted: &Seen, place: &str) {
 }
 
 /// Where frames end, by their own lengths.
-fn frame_ends(journal: &[u8]) -> Vec<usize> {
+pub(crate) fn frame_ends(journal: &[u8]) -> Vec<usize> {
     let mut ends = vec![64];
     loop {
         let at = *ends.last().expect("the head");
