@@ -54,8 +54,10 @@ pub(crate) const GENERATION: usize = 48;
 pub(crate) const VERSION: usize = 88;
 /// In [`FREED`], instead of a slot: both files of the generation.
 pub(crate) const ALL_SLOTS: u64 = u64::MAX;
-/// The version of the tables and of the journal.
-const FORMAT: u64 = 1;
+/// The version of the tables and of the journal. Version 1 had page blobs only, and its rows are read as they are.
+const FORMAT: u64 = 2;
+/// The earliest version that is read; it becomes [`FORMAT`] when the store is opened.
+const FIRST_FORMAT: u64 = 1;
 
 /// Bytes of the file that are compared at once.
 const COMPARED: u64 = 256 << 10;
@@ -355,7 +357,6 @@ impl State {
         {
             let _tables = Tables::open(&transaction)?;
             let mut meta = transaction.open_table(META)?;
-            meta.insert("format", FORMAT.to_le_bytes().as_slice())?;
             meta.insert("store", store.as_slice())?;
         }
         write_counters(&transaction, counters)?;
@@ -395,7 +396,7 @@ pub(crate) fn identity(
         bytes.map(u64::from_le_bytes).map_err(|_| StateError::Row { row: name.to_owned() })
     };
     let found = number("format")?;
-    if found != FORMAT {
+    if !(FIRST_FORMAT..=FORMAT).contains(&found) {
         return Err(StateError::Format { found, known: FORMAT });
     }
     let store = read("store")?;
@@ -416,6 +417,7 @@ pub(crate) fn write_counters(
 ) -> Result<(), StateError> {
     let mut meta = transaction.open_table(META)?;
     for (name, number) in [
+        ("format", FORMAT),
         ("next_record", counters.next_record),
         ("stamp", counters.stamp),
         ("next_generation", counters.next_generation),
@@ -471,6 +473,40 @@ impl<'t> Tables<'t> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_store_of_version_1_becomes_one_of_version_2_and_later_ones_are_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let state = State::open(&folder.path().join("s"), 1 << 20, true).expect("opens");
+        state.initialise([7; 16]).expect("writes");
+        let set = |format: u64| {
+            let transaction = state.begin(false).expect("begins");
+            let mut meta = transaction.open_table(META).expect("opens");
+            meta.insert("format", format.to_le_bytes().as_slice()).expect("writes");
+            drop(meta);
+            transaction.commit().expect("commits");
+        };
+        set(1);
+        let (store, counters) = state.identity().expect("is read");
+        assert_eq!(store, [7; 16]);
+        let transaction = state.begin(false).expect("begins");
+        write_counters(&transaction, &counters).expect("writes");
+        transaction.commit().expect("commits");
+        set_is(&state, 2);
+        for other in [0, 3] {
+            set(other);
+            let refused = state.identity().expect_err("is another format");
+            assert!(matches!(refused, StateError::Format { found, known: 2 } if found == other));
+        }
+    }
+
+    fn set_is(state: &State, wanted: u64) {
+        use redb::ReadableDatabase as _;
+        let transaction = state.database.begin_read().expect("begins");
+        let meta = transaction.open_table(META).expect("opens");
+        let found = meta.get("format").expect("reads").map(|value| value.value().to_vec());
+        assert_eq!(found, Some(wanted.to_le_bytes().to_vec()));
+    }
 
     #[test]
     fn rows_keep_what_they_say() {

@@ -109,13 +109,14 @@ impl Coded for StorageError {
             },
             Self::Store(error) => {
                 let reason = error.to_string();
-                match code_of(error).name {
-                    "storage.copy_missing" => params!(STORAGE_COPY_MISSING: reason),
-                    "storage.copy_invalid" => params!(STORAGE_COPY_INVALID: reason),
-                    _ => params!(
-                        STORAGE_DAMAGED | STORAGE_FORMAT | STORAGE_STOPPED | STORAGE_IN_USE: reason
-                    ),
-                }
+                params!(
+                    STORAGE_DAMAGED
+                        | STORAGE_FORMAT
+                        | STORAGE_STOPPED
+                        | STORAGE_IN_USE
+                        | STORAGE_COPY_MISSING
+                        | STORAGE_COPY_INVALID: reason
+                )
             }
             Self::Http(error) => error.params(),
             Self::Client(_) | Self::BadAnswer | Self::ExportBroken => Params::none(),

@@ -8,6 +8,8 @@
     reason = "test helpers fail by panicking, and the model prints its seed"
 )]
 
+mod blocks;
+mod blocks_model;
 mod copies;
 mod costs;
 mod crash;

@@ -301,6 +301,7 @@ impl From<Refusal> for Reply {
                 RefusedKind::Leased
             }
             Refusal::InvalidName
+            | Refusal::InvalidBlobType
             | Refusal::BlobOverwritten
             | Refusal::PreviousSnapshotCannotBeNewer => RefusedKind::Invalid,
             _ => RefusedKind::Failed,
@@ -485,14 +486,12 @@ impl Command {
 /// Reads `ACCOUNT/CONTAINER/BLOB`.
 pub(crate) fn blob_name(text: &str) -> Result<blobs::BlobName, Reply> {
     let mut parts = text.splitn(3, '/');
-    match (parts.next(), parts.next(), parts.next()) {
-        (Some(account), Some(container), Some(blob)) => {
-            Ok(blobs::ContainerName::new(account, container).blob(blob))
-        }
-        _ => {
-            let reason = "a blob is named by ACCOUNT/CONTAINER/BLOB";
-            Err(Reply::refused(RefusedKind::Invalid, reason))
-        }
+    if let (Some(account), Some(container), Some(blob)) = (parts.next(), parts.next(), parts.next())
+    {
+        Ok(blobs::ContainerName::new(account, container).blob(blob))
+    } else {
+        let reason = "a blob is named by ACCOUNT/CONTAINER/BLOB";
+        Err(Reply::refused(RefusedKind::Invalid, reason))
     }
 }
 

@@ -9,6 +9,8 @@
 //! store stops: it reads, and refuses changes until it is opened again. A want of room is none: the group is refused,
 //! and the next may succeed.
 
+mod members;
+
 use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
@@ -26,6 +28,7 @@ use crate::{
     },
     decide::{Decider, Moment, Undecided},
     engine::{Engine, Group},
+    leftovers::Leftovers,
     map::{ApplyError, Chores},
     numbers::narrow,
     pages::BLOCK,
@@ -36,9 +39,6 @@ use crate::{
     state::{Counters, EPOCHS, EpochUse, NAMES, StateError},
     store::{Options, StoreError},
 };
-
-#[path = "commit_members.rs"]
-mod members;
 
 /// The most changes of a group.
 const MAX_GROUP: usize = 256;
@@ -68,8 +68,17 @@ pub(crate) enum Message {
 /// What becomes a record.
 enum Work {
     Change(Box<Change>, Reply),
-    Merge { generation: u64, epoch: u32 },
-    Empty { container: u64 },
+    Merge {
+        generation: u64,
+        epoch: u32,
+    },
+    Empty {
+        container: u64,
+    },
+    /// Give back what is behind a row that nobody needs.
+    GiveBack {
+        key: Vec<u8>,
+    },
 }
 
 /// How one try of a group went.
@@ -105,6 +114,7 @@ pub(crate) struct Committer {
     ended: BTreeSet<(u64, u32)>,
     /// Deleted containers to empty.
     doomed: BTreeSet<u64>,
+    leftovers: Leftovers,
     settlers: Vec<Sender<()>>,
 }
 
@@ -117,6 +127,8 @@ impl Committer {
         (sender, waiting): (Sender<Message>, Receiver<Message>),
     ) -> Result<Self, StoreError> {
         let Opened { lead, followers, members, missing } = opened;
+        // Once: when another copy leads later, the senders of uploads are still there.
+        let leftovers = Leftovers::at_opening(&lead.shared.state.database)?;
         let followers = start(followers, &hub);
         let mut committer = Self {
             hub,
@@ -127,6 +139,7 @@ impl Committer {
             waiting,
             ended: BTreeSet::new(),
             doomed: BTreeSet::new(),
+            leftovers,
             settlers: Vec::new(),
         };
         committer.find_chores()?;
@@ -167,6 +180,7 @@ impl Committer {
                 }
                 other => Some(other),
             };
+            self.look_for_leftovers();
             group.extend(self.next_chore());
             self.commit(group);
             self.release_step();
@@ -245,18 +259,34 @@ impl Committer {
     }
 
     fn has_chores(&self) -> bool {
-        let has_work =
-            !self.ended.is_empty() || !self.doomed.is_empty() || self.lead.is_releasing();
+        let has_work = !self.ended.is_empty()
+            || !self.doomed.is_empty()
+            || !self.leftovers.is_empty()
+            || self.lead.is_releasing();
         has_work && !self.is_stopped()
     }
 
     /// The newest ended epoch comes first: what has no later reader is dropped and not moved.
-    fn next_chore(&self) -> Option<Work> {
+    fn next_chore(&mut self) -> Option<Work> {
         if self.is_stopped() {
             return None;
         }
+        if let Some(key) = self.leftovers.next() {
+            return Some(Work::GiveBack { key });
+        }
         let merge = self.ended.last().map(|&(generation, epoch)| Work::Merge { generation, epoch });
         merge.or_else(|| self.doomed.first().map(|&container| Work::Empty { container }))
+    }
+
+    /// Finds leftovers, now and then.
+    fn look_for_leftovers(&mut self) {
+        if self.is_stopped() {
+            return;
+        }
+        let (clock, database) = (&*self.options.clock, &self.lead.shared.state.database);
+        if let Err(error) = self.leftovers.look(database, clock.monotonic(), ticks(clock)) {
+            self.lead.shared.fail(StoreError::from(error));
+        }
     }
 
     fn commit(&mut self, mut group: Vec<Work>) {
@@ -496,6 +526,7 @@ impl Work {
                 }
                 Ok((ops, Done::default()))
             }
+            Self::GiveBack { key } => Ok((decider.give_back(key)?, Done::default())),
         }
     }
 }
