@@ -439,9 +439,9 @@ fn a_new_folder_that_is_named_becomes_a_copy() {
     assert!(matches!(refused, StoreError::OtherStore { .. }));
 }
 
-/// Time for many writes of 4 KiB, 32 at once, to a store on a disk with some copies.
+/// Time for many writes of 4 KiB, 32 at once, to a store with some copies.
 fn time_of_writes(copies: usize, count: u64) -> Duration {
-    let root = tempfile::tempdir().expect("a folder");
+    let root = folder();
     let at = |copy: usize| root.path().join(copy.to_string());
     let copies = (1..copies).map(at).collect();
     let options = Options { copies, ..options(&TestClock::new()) };
@@ -477,7 +477,7 @@ fn copies_are_written_beside_each_other() {
         let rate = f64::from(u32::try_from(count).expect("small")) / time.as_secs_f64();
         println!("{copies} copies: {rate:.0} writes of 4 KiB in a second");
     }
-    // On one disk three copies are three times the work, and no more waiting.
+    // Three copies are three times the work, and no more waiting.
     assert!(times[2] < times[0] * 12, "{times:?}");
 }
 
