@@ -421,6 +421,8 @@ catalog! {
     STORAGE_STOPPED = "storage.stopped", Unavailable, "The storage accounts cannot be read or changed: the disk fails or is full.", "See the message; check the disk and its free space, then start the process again. What was acknowledged is safe.";
     STORAGE_NOT_SERVED = "storage.not_served", Unavailable, "No process serves the storage accounts of the folder, and an export needs one.", "Start `strongroom storage serve` on the same --data-dir, then repeat the command.";
     STORAGE_EXPORT_BROKEN = "storage.export_broken", Unavailable, "The process that exported a blob has ended.", "Start `strongroom storage serve` again and repeat the command; what was flushed is there.";
+    STORAGE_COPY_MISSING = "storage.copy_missing", Unavailable, "A copy of the storage accounts is missing that may have changes which the others lack.", "Mount its disk, or name its new folder with --copy. If it is lost, and did not go on without the others, serve once with --without FOLDER.";
+    STORAGE_COPY_INVALID = "storage.copy_invalid", Invalid, "The folder cannot become, or stop being, a copy of the storage accounts.", "A new copy needs an empty folder; the only copy that has every change cannot be removed. See the message.";
     ACCOUNT_NOT_FOUND = "account.not_found", NotFound, "There is no storage account of this name.", "`strongroom storage account list` shows the accounts.";
     ACCOUNT_EXISTS = "account.exists", Conflict, "There is a storage account of this name.", "Choose another name, or use the account: `strongroom storage account keys`.";
     ACCOUNT_INVALID = "account.invalid", Invalid, "The name or a setting of a storage account is not valid.", "A name has 3 to 24 lower-case letters and digits; see the message.";

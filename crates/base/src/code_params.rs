@@ -184,6 +184,8 @@ pub(crate) const PARAMS: &[(&str, &[&str])] = &[
     ("blob.copy_failed", &["blob", "reason"]),
     ("blob.no_backup", &["resource", "snapshot"]),
     ("account.not_found", &["action", "reason", "resource", "service_code", "status"]),
+    ("storage.copy_missing", &["reason"]),
+    ("storage.copy_invalid", &["reason"]),
     ("account.exists", &["reason"]),
     ("account.invalid", &["reason"]),
     ("local.io", &["action", "address", "disk", "path"]),

@@ -3,10 +3,11 @@
 use bytes::Bytes;
 
 use crate::{
+    extents::BlockId,
     lease::{LeaseAction, LeaseDone, LeaseId},
     rows::{
-        AccessPolicy, AccountKey, AccountKind, BlobName, ContainerName, Etag, Metadata, Properties,
-        Redundancy, SnapshotId,
+        AccessPolicy, AccountKey, AccountKind, BlobKind, BlobName, ContainerName, Etag, Metadata,
+        Properties, Redundancy, SnapshotId, Tier,
     },
 };
 
@@ -97,17 +98,21 @@ pub enum KeyNumber {
     Second,
 }
 
-/// A new page blob, all zero.
+/// A new blob: a page blob that is all zero, a block blob or an append blob without content.
 #[derive(Clone, Debug, Default)]
 pub struct NewBlob {
-    /// Its size in bytes, a multiple of 512.
+    /// Its kind.
+    pub kind: BlobKind,
+    /// Its size in bytes, a multiple of 512; of a copy, that of the source. Else 0, unless it is a page blob.
     pub size: u64,
-    /// Its sequence number.
+    /// Its sequence number, if it is a page blob; of a copy of an append blob, the number of its blocks.
     pub sequence: u64,
     /// Its headers.
     pub properties: Properties,
     /// Its metadata.
     pub metadata: Metadata,
+    /// Its tier, if it is a block blob.
+    pub tier: Option<Tier>,
 }
 
 /// The begin of a copy to a blob.
@@ -143,7 +148,10 @@ pub enum CopyStep {
         done: u64,
     },
     /// All is there. An incremental copy makes its snapshot.
-    Finish,
+    Finish {
+        /// Of a block blob: the blocks of the source with their lengths, in order; none if it has no list.
+        blocks: Vec<(BlockId, u32)>,
+    },
     /// It cannot be completed.
     Fail {
         /// Why.
@@ -153,11 +161,119 @@ pub enum CopyStep {
     Abort,
 }
 
+/// What a change brings: bytes of its own, or those of an upload.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// Up to 4 MiB.
+    Bytes(Bytes),
+    /// All that was uploaded before; the upload ends with the change.
+    Upload(UploadId),
+}
+
+/// An upload: content of more than 4 MiB that is written in pieces, and that nobody sees until another change uses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UploadId {
+    pub(crate) generation: u64,
+    pub(crate) place: u64,
+    /// Of the change that began it: another upload may have had its place.
+    pub(crate) stamp: u64,
+}
+
+/// What an upload will be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UploadTo {
+    /// The whole content of a block blob.
+    Blob,
+    /// A block.
+    Block,
+    /// An append.
+    Append,
+}
+
+/// A step of an upload.
+#[derive(Clone, Debug)]
+pub enum UploadStep {
+    /// Bytes of it, up to 4 MiB.
+    Write {
+        /// Where, in bytes from the begin of the upload: a multiple of 4 KiB.
+        offset: u64,
+        /// What. Its length is a multiple of 4 KiB, but at the end of the upload.
+        data: Bytes,
+    },
+    /// It is not wanted any more.
+    Abandon,
+}
+
+/// Where a list of blocks takes a block from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockPlace {
+    /// The blocks of the blob.
+    Committed,
+    /// The blocks that wait.
+    Uncommitted,
+    /// Those that wait, or else those of the blob.
+    Latest,
+}
+
+/// What a block blob is made of.
+#[derive(Clone, Debug, Default)]
+pub struct BlockList {
+    /// The blocks, in order.
+    pub blocks: Vec<(BlockId, BlockPlace)>,
+    /// The blob's headers.
+    pub properties: Properties,
+    /// The blob's metadata.
+    pub metadata: Metadata,
+    /// The blob's tier.
+    pub tier: Option<Tier>,
+}
+
+/// Conditions on the size of an append blob.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AppendConditions {
+    /// The most bytes that the blob may have afterwards.
+    pub max_size: Option<u64>,
+    /// The bytes that the blob must have before.
+    pub position: Option<u64>,
+}
+
 /// A change of one blob.
 #[derive(Clone, Debug)]
 pub enum BlobChange {
     /// Create it, or create it again: a new generation, of which earlier snapshots know nothing.
     Create(NewBlob),
+    /// Create a block blob with this content.
+    Put {
+        /// What it is like.
+        new: Box<NewBlob>,
+        /// What is in it.
+        content: Content,
+    },
+    /// Stage a block, instead of one that waits with the same id.
+    StageBlock {
+        /// Its id.
+        id: BlockId,
+        /// What is in it.
+        content: Content,
+    },
+    /// Make the block blob of these blocks; those that wait and are not named are gone.
+    CommitBlocks(BlockList),
+    /// Append a block to an append blob.
+    Append {
+        /// What is in it.
+        content: Content,
+        /// Conditions.
+        conditions: AppendConditions,
+    },
+    /// Begin an upload.
+    BeginUpload {
+        /// What it will be.
+        to: UploadTo,
+        /// How many bytes it has: at least one.
+        len: u64,
+    },
+    /// Give a block blob another tier.
+    SetTier(Tier),
     /// Give pages content: up to 4 MiB.
     Write {
         /// Where: a multiple of 512.
@@ -206,7 +322,7 @@ pub enum BlobChange {
     /// Change its lease.
     Lease(LeaseAction),
     /// Begin a copy to it.
-    BeginCopy(NewCopy),
+    BeginCopy(Box<NewCopy>),
     /// Continue a copy.
     Copy {
         /// The id of the copy.
@@ -285,6 +401,13 @@ pub enum Change {
     },
     /// A snapshot of each of these blobs at the same moment, of all or of none.
     Snapshot(Vec<SnapshotOf>),
+    /// Of an upload.
+    Upload {
+        /// Which one.
+        id: UploadId,
+        /// What is done.
+        step: UploadStep,
+    },
 }
 
 impl Change {
@@ -295,7 +418,15 @@ impl Change {
             | Self::Blob {
                 change: BlobChange::Copy { step: CopyStep::Write { data, .. }, .. },
                 ..
-            } => data.len(),
+            }
+            | Self::Blob {
+                change:
+                    BlobChange::Put { content: Content::Bytes(data), .. }
+                    | BlobChange::StageBlock { content: Content::Bytes(data), .. }
+                    | BlobChange::Append { content: Content::Bytes(data), .. },
+                ..
+            }
+            | Self::Upload { step: UploadStep::Write { data, .. }, .. } => data.len(),
             _ => 0,
         }
     }
@@ -318,4 +449,8 @@ pub struct Done {
     pub lease: Option<LeaseDone>,
     /// The id of the copy that began.
     pub copy: Option<String>,
+    /// The upload that began.
+    pub upload: Option<UploadId>,
+    /// Where an append begins in the blob, in bytes.
+    pub appended: Option<u64>,
 }

@@ -6,10 +6,11 @@ use bytes::Bytes;
 
 use crate::{
     AccessPolicy, Account, AccountKey, AccountKind, Copy, CopyStatus, Etag, Lease, LeaseId,
-    Properties, Redundancy, SnapshotId, Ticks,
+    Properties, Redundancy, SnapshotId, Ticks, Tier,
+    extents::{self, Blocks, Extent, Room, Run, Staging, Upload},
     journal::frame::{SEGMENT_HEAD, SegmentHead},
     record::{Mark, Op, Record},
-    rows::{self, Blob, Container, ContainerName, Frozen, keys},
+    rows::{self, Blob, BlobKind, Container, ContainerName, Frozen, keys},
     slots::Slot,
     state::{Generation, Version},
 };
@@ -65,6 +66,75 @@ fn the_journal_is_what_it_was() {
     assert_eq!(at, crate::numbers::wide(bytes.len()));
 }
 
+/// What version 2 added to records.
+#[test]
+fn a_range_of_rows_is_removed_as_it_was() {
+    let op = Op::RemoveRange { from: b"from".to_vec(), end: b"end".to_vec() };
+    let record = Record { stamp: 18, ops: vec![op] };
+    let (bytes, data) = record.encode();
+    assert!(data.is_empty());
+    golden("record-v2.bin", &bytes);
+    assert_eq!(Record::decode(&Bytes::from(bytes)), Ok(record));
+}
+
+/// What version 2 added to rows.
+#[test]
+fn rows_of_blocks_are_what_they_were() {
+    let room = Room { gap: 4096, gap_end: 8192, end: 12288 };
+    let blocks = Blocks { list: 9, count: 2, room };
+    let block_blob = Blob {
+        kind: BlobKind::Block,
+        blocks: Some(blocks),
+        tier: Some(Tier::Cool),
+        lease: None,
+        copy: None,
+        ..blob()
+    };
+    let append_blob =
+        Blob { kind: BlobKind::Append, blocks: None, tier: None, ..block_blob.clone() };
+    let staging = Staging { generation: 5, count: 3, id_len: 2, room, touched: Ticks(17) };
+    let upload =
+        Upload { len: 5 << 20, is_alone: false, stamp: 8, under: Some((7, "blocks".to_owned())) };
+    let extents = [
+        Extent { id: b"a1".to_vec(), place: 0, len: 4096 },
+        Extent { id: b"a2".to_vec(), place: 8192, len: 7 },
+    ];
+    let run = Run { place: 12288, top: 16384 };
+    let mut rows = extents::encode_list(5, 9, &extents);
+    rows.extend([
+        (keys::content(5, 0, 100), run.encode()),
+        (keys::staged(5, b"a3"), extents::encode_staged(4096, 100)),
+    ]);
+    let mut text = String::new();
+    for (key, value) in &rows {
+        writeln!(text, "{} {}", hex(key), hex(value)).expect("text");
+    }
+    let named = [
+        (keys::blob(7, "blocks", None), rows::encode(&block_blob)),
+        (keys::blob(7, "log", None), rows::encode(&append_blob)),
+        (keys::staging(7, "blocks"), rows::encode(&staging)),
+        (keys::upload(5, 4096), rows::encode(&upload)),
+    ];
+    for (key, value) in &named {
+        writeln!(text, "{} {}", hex(key), String::from_utf8_lossy(value)).expect("text");
+    }
+    golden("rows-v2.txt", text.as_bytes());
+    let again: Blob = rows::decode(b"", &named[0].1).expect("reads");
+    assert_eq!(again, block_blob);
+    let again: Staging = rows::decode(b"", &named[2].1).expect("reads");
+    assert_eq!(again, staging);
+    let again: Upload = rows::decode(b"", &named[3].1).expect("reads");
+    assert_eq!(again, upload);
+    assert_eq!(Extent::decode_row(&rows[0].0, &rows[0].1).expect("reads"), extents);
+    assert_eq!(Run::decode(&rows[1].0, &rows[1].1).expect("reads"), run);
+    let staged = extents::decode_staged(&rows[2].0, &rows[2].1).expect("reads");
+    assert_eq!(staged, Extent { id: b"a3".to_vec(), place: 4096, len: 100 });
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
 fn blob() -> Blob {
     Blob {
         generation: 5,
@@ -91,14 +161,14 @@ fn blob() -> Blob {
             incremental: None,
         }),
         frozen: None,
+        kind: BlobKind::Page,
+        blocks: None,
+        tier: None,
     }
 }
 
 #[test]
 fn rows_are_what_they_were() {
-    let hex = |bytes: &[u8]| -> String {
-        bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
-    };
     let account = Account {
         kind: AccountKind::Premium,
         redundancy: Redundancy::RaGrs,

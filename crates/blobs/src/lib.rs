@@ -1,4 +1,5 @@
-//! Page blobs: accounts, containers, blobs, snapshots and differences, and the journal that keeps them.
+//! Blobs of pages, of blocks and of appends: accounts, containers, snapshots and differences, and the journal that
+//! keeps them.
 //!
 //! It knows no HTTP and no XML: a face maps requests to a [`Change`] or to a question to a [`View`], and a
 //! [`Refusal`] to a status and a code.
@@ -10,12 +11,17 @@
 //!                              decide::Decider           rules: lease, conditions, range     ─▶ Refusal
 //!                              record::Record            everything that time and chance decided
 //!                              map::Applier              tables of redb; slots are chosen; writes wait
+//!                              copies::follow::Link      the same records to each copy that follows
 //!                              journal::Journal          frames, one fdatasync               the change is durable
 //!                              slots::Pending            cells of 4 KiB to the data files
 //!                              state                     redb commits without fsync          ─▶ reply
 //!  View::read  ─▶ blocks: the newest version up to the epoch ─▶ slot ─▶ cells, checksums
 //!  View::diff  ─▶ changed: pages touched in the epochs between ─▶ blocks: which of them have content
 //! ```
+//!
+//! The content of block blobs and append blobs lies in pages as well: [`extents`] says where.
+//! Each copy of the store is an [`engine`], which makes records durable and applies them; [`copies`] says how several
+//! stay equal.
 //!
 //! A checkpoint makes data files and state durable and deletes the journal before it. After a crash the state is
 //! that of the last checkpoint, and the journal from there on is applied again, by the same code. One rule makes
@@ -25,11 +31,19 @@
 
 mod change;
 mod commit;
+mod content;
+mod copies;
 mod decide;
+mod engine;
+mod extents;
 #[cfg(test)]
 mod golden_tests;
 mod journal;
 mod lease;
+mod leftovers;
+#[cfg(test)]
+mod limit_tests;
+mod list;
 mod map;
 mod numbers;
 mod pages;
@@ -39,13 +53,17 @@ mod rows;
 mod slots;
 mod state;
 mod store;
+mod sums;
 mod view;
 
 pub use change::{
-    Access, AccountChange, BlobChange, Change, Conditions, ContainerChange, CopyStep,
-    DeleteSnapshots, Done, EtagCondition, KeyNumber, NewAccount, NewBlob, NewCopy, SequenceAction,
-    SequenceConditions, SnapshotOf,
+    Access, AccountChange, AppendConditions, BlobChange, BlockList, BlockPlace, Change, Conditions,
+    ContainerChange, Content, CopyStep, DeleteSnapshots, Done, EtagCondition, KeyNumber,
+    NewAccount, NewBlob, NewCopy, SequenceAction, SequenceConditions, SnapshotOf, UploadId,
+    UploadStep, UploadTo,
 };
+pub use copies::hub::{Findings, StoreCopy, StoreCopyState};
+pub use extents::{Block, BlockId};
 pub use journal::JournalDamage;
 pub use lease::{Lease, LeaseAction, LeaseDone, LeaseId, LeaseState};
 pub use map::ApplyError;
@@ -53,8 +71,9 @@ pub use pages::{BLOCK, CELL, MAX_SIZE, MAX_WRITE, PAGE};
 pub use record::BadRecord;
 pub use refusal::Refusal;
 pub use rows::{
-    AccessPolicy, Account, AccountKey, AccountKind, BlobName, Container, ContainerName, Copy,
-    CopyStatus, Etag, IncrementalCopy, Metadata, Properties, Redundancy, SnapshotId, Ticks,
+    AccessPolicy, Account, AccountKey, AccountKind, BlobKind, BlobName, Container, ContainerName,
+    Copy, CopyStatus, Etag, IncrementalCopy, Metadata, Properties, Redundancy, SnapshotId, Ticks,
+    Tier,
 };
 pub use state::StateError;
 pub use store::{Options, Status, Store, StoreError};

@@ -16,6 +16,7 @@ use crate::{
         BLOCK, CELL, CELLS, PAGE, Pages, Part, block_start, cells_of, pages_of_cell, parts, span,
     },
     record::{Op, Record, cells_around},
+    rows::keys,
     slots::{DataFiles, Pending, Place, Slot},
     state::{ALL_SLOTS, EpochUse, Generation, StateError, Tables, VERSION, Version},
 };
@@ -38,6 +39,8 @@ pub enum ApplyError {
     /// A cell does not have its checksum.
     #[error("the blob's bytes at {offset} are damaged on the disk")]
     Damaged {
+        /// The generation.
+        generation: u64,
         /// Where, in bytes of the blob.
         offset: u64,
     },
@@ -112,6 +115,12 @@ impl Applier<'_, '_> {
             Op::Remove { key } => {
                 self.tables.names.remove(key.as_slice())?;
             }
+            Op::RemoveRange { from, end } => {
+                let range = from.as_slice()..end.as_slice();
+                if !range.is_empty() {
+                    self.tables.names.retain_in(range, |_, _| false)?;
+                }
+            }
             Op::Begin { generation } => {
                 self.tables.put_generation(*generation, &Generation::default())?;
                 self.tables.epochs.insert((*generation, 0), EpochUse::Present.number())?;
@@ -163,7 +172,7 @@ impl Applier<'_, '_> {
             self.pending.read_cell(self.files, place, cell).map_err(ApplyError::Read)?;
         if version.checksums.get(cell) != Some(&crc32c(&bytes)) {
             let offset = block_start(block).saturating_add(wide(cell).saturating_mul(CELL));
-            return Err(ApplyError::Damaged { offset });
+            return Err(ApplyError::Damaged { generation, offset });
         }
         zero_unwritten(&mut bytes, version.written, cell);
         Ok(bytes)
@@ -456,6 +465,9 @@ impl Applier<'_, '_> {
             let all = self.tables.epochs.range((generation, 0)..=(generation, u32::MAX))?;
             all.take(2).count() < 2
         };
+        if is_only && self.forget_names(generation, limit)? {
+            return Ok(());
+        }
         let rows = (generation, epoch, 0)..=(generation, epoch, u32::MAX);
         let mut found: Vec<(u32, Pages)> = Vec::new();
         for row in self.tables.changed.range(rows)?.take(size(u64::from(limit))) {
@@ -479,6 +491,23 @@ impl Applier<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// Removes rows of names that belong to a generation that ends, up to `limit`; says whether there may be more.
+    fn forget_names(&mut self, generation: u64, limit: u32) -> Result<bool, ApplyError> {
+        let mut found: Vec<Vec<u8>> = Vec::new();
+        for kind in [*b"k", *b"q", *b"u"] {
+            let from = keys::of_generation(kind, generation);
+            let end = keys::behind(&from);
+            let left = size(u64::from(limit)).saturating_sub(found.len());
+            for row in self.tables.names.range(from.as_slice()..end.as_slice())?.take(left) {
+                found.push(row?.0.value().to_vec());
+            }
+        }
+        for key in &found {
+            self.tables.names.remove(key.as_slice())?;
+        }
+        Ok(wide(found.len()) >= u64::from(limit))
     }
 
     fn merge_block(

@@ -35,6 +35,8 @@ pub(crate) enum Op {
     Merge { generation: u64, epoch: u32, limit: u32 },
     /// Pages have no content any more.
     Clear { generation: u64, offset: u64, len: u64 },
+    /// All rows of the table of names from `from` to before `end` are gone.
+    RemoveRange { from: Vec<u8>, end: Vec<u8> },
     /// Pages have this content: `data` begins and ends at the borders of cells around `offset` and `len`.
     Write { generation: u64, offset: u64, len: u64, data: Bytes },
 }
@@ -129,6 +131,11 @@ impl Op {
             Self::Clear { generation, offset, len } => {
                 numbers(out, 8, &[*generation, *offset, *len]);
             }
+            Self::RemoveRange { from, end } => {
+                out.push(10);
+                put_bytes(out, from);
+                put_bytes(out, end);
+            }
             Self::Write { generation, offset, len, .. } => {
                 numbers(out, 9, &[*generation, *offset, *len]);
             }
@@ -165,6 +172,7 @@ impl Op {
                 let data = fields.take(end.saturating_sub(start))?;
                 Self::Write { generation, offset, len, data }
             }
+            10 => Self::RemoveRange { from: fields.bytes()?, end: fields.bytes()? },
             unknown => return Err(BadRecord::Operation(unknown)),
         })
     }

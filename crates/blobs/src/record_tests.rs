@@ -21,6 +21,7 @@ fn any_op() -> impl Strategy<Value = Op> {
     prop_oneof![
         (bytes(), bytes()).prop_map(|(key, value)| Op::Put { key, value }),
         bytes().prop_map(|key| Op::Remove { key }),
+        (bytes(), bytes()).prop_map(|(from, end)| Op::RemoveRange { from, end }),
         any::<u64>().prop_map(|generation| Op::Begin { generation }),
         (any::<u64>(), mark).prop_map(|(generation, mark)| Op::Mark { generation, mark }),
         any::<u64>().prop_map(|generation| Op::Seal { generation }),

@@ -138,10 +138,37 @@ pub enum Refusal {
     /// The snapshot is not newer than the one that was copied last.
     #[error("the snapshot is not newer than the one that was copied last")]
     IncrementalCopyOfEarlierSnapshot,
+    /// The blob is of another kind than the operation is for.
+    #[error("the blob is of another kind")]
+    InvalidBlobType,
+    /// A block has no content, too much of it, or an id of another length than the blocks that wait.
+    #[error("the block is not valid")]
+    InvalidBlock,
+    /// A list names a block that is not there, or more than 50,000 blocks.
+    #[error("the list of blocks is not valid")]
+    InvalidBlockList,
+    /// The blob has 50,000 blocks.
+    #[error("the blob has as many blocks as it may have")]
+    BlockCountExceeded,
+    /// The blob has 100,000 blocks that are not committed.
+    #[error("the blob has as many uncommitted blocks as it may have")]
+    UncommittedBlockCountExceeded,
+    /// The blob does not end where the append expects it.
+    #[error("the blob has another length than the condition says")]
+    AppendPositionConditionNotMet,
+    /// The append would make the blob longer than the condition allows.
+    #[error("the blob would be longer than the condition allows")]
+    MaxBlobSizeConditionNotMet,
+    /// The upload does not exist: the blob that it was for was overwritten or deleted meanwhile.
+    #[error("the upload does not exist any more")]
+    UploadLost,
+    /// The blob has other content than when the read began.
+    #[error("the blob was modified while it was read")]
+    BlobModified,
     /// Bytes on the disk do not have their checksum.
     #[error("the blob's bytes at {offset} are damaged on the disk")]
     Damaged {
-        /// Where, in bytes of the blob.
+        /// Where: in bytes of a page blob, or of the pages that hold another one.
         offset: u64,
     },
     /// The disk has no room. Nothing was changed.

@@ -9,7 +9,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use crate::{lease::Lease, numbers::size, state::StateError};
+use crate::{extents::Blocks, lease::Lease, numbers::size, state::StateError};
 
 /// 100 ns ticks since 1970.
 #[derive(
@@ -136,6 +136,39 @@ impl<'de> Deserialize<'de> for AccountKey {
         text.zeroize();
         bytes.map(Self::new)
     }
+}
+
+/// A kind of blob.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BlobKind {
+    /// Made of pages of 512 bytes that are written and cleared in place.
+    #[default]
+    Page,
+    /// Made of blocks that are staged, and committed as a list.
+    Block,
+    /// Made of what is appended to it.
+    Append,
+}
+
+impl BlobKind {
+    /// Whether it is made of pages.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+    pub(crate) fn is_page(&self) -> bool {
+        *self == Self::Page
+    }
+}
+
+/// A tier of a block blob. It is a word that is kept and shown: every tier is stored and read alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tier {
+    /// Often read.
+    Hot,
+    /// Rarely read.
+    Cool,
+    /// Hardly ever read.
+    Cold,
 }
 
 /// An account.
@@ -278,6 +311,13 @@ pub(crate) struct Blob {
     /// Of a snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) frozen: Option<Frozen>,
+    #[serde(default, skip_serializing_if = "BlobKind::is_page")]
+    pub(crate) kind: BlobKind,
+    /// Of a block blob that is made of a list of blocks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) blocks: Option<Blocks>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tier: Option<Tier>,
 }
 
 impl Blob {
@@ -309,6 +349,49 @@ pub(crate) mod keys {
     /// Of a deleted container that still has blobs.
     pub(crate) fn doomed(container: u64) -> Vec<u8> {
         [b"d".as_slice(), &container.to_be_bytes()].concat()
+    }
+
+    /// Of the staged blocks of a name.
+    pub(crate) fn staging(container: u64, name: &str) -> Vec<u8> {
+        [b"s".as_slice(), &container.to_be_bytes(), name.as_bytes()].concat()
+    }
+
+    /// What the rows of one kind of a generation begin with: `k` content, `q` staged blocks, `u` uploads.
+    pub(crate) fn of_generation(kind: [u8; 1], generation: u64) -> Vec<u8> {
+        [kind.as_slice(), &generation.to_be_bytes()].concat()
+    }
+
+    /// Of a piece of a list of content.
+    pub(crate) fn content(generation: u64, list: u64, offset: u64) -> Vec<u8> {
+        let mut key = content_list(generation, list);
+        key.extend(offset.to_be_bytes());
+        key
+    }
+
+    /// What the pieces of a list of content begin with.
+    pub(crate) fn content_list(generation: u64, list: u64) -> Vec<u8> {
+        let mut key = of_generation(*b"k", generation);
+        key.extend(list.to_be_bytes());
+        key
+    }
+
+    /// Of a staged block.
+    pub(crate) fn staged(generation: u64, id: &[u8]) -> Vec<u8> {
+        let mut key = of_generation(*b"q", generation);
+        key.extend(id);
+        key
+    }
+
+    /// Of an upload.
+    pub(crate) fn upload(generation: u64, place: u64) -> Vec<u8> {
+        let mut key = of_generation(*b"u", generation);
+        key.extend(place.to_be_bytes());
+        key
+    }
+
+    /// The last eight bytes of a key as a number.
+    pub(crate) fn last_number(key: &[u8]) -> Option<u64> {
+        key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes))
     }
 
     /// What all blobs of a container with this beginning of a name begin with.

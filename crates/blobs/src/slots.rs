@@ -181,7 +181,8 @@ impl DataFiles {
         Ok(())
     }
 
-    fn write(&self, place: Place, start: u64, bytes: &[u8]) -> io::Result<()> {
+    /// Writes a part of a slot, which the next [`DataFiles::sync`] makes durable.
+    pub(crate) fn write(&self, place: Place, start: u64, bytes: &[u8]) -> io::Result<()> {
         let file = self.file(place.file)?;
         lock(&self.open).dirty.entry(place.file).or_insert_with(|| Arc::clone(&file));
         file.write_all_at(bytes, place.offset(start))

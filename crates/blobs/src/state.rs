@@ -10,7 +10,7 @@ use std::{
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -19,12 +19,14 @@ use redb::{
     Builder, Database, Durability, ReadableTable as _, StorageBackend, Table, TableDefinition,
     WriteTransaction, backends::FileBackend,
 };
+use strongroom_base::lock;
 
 use crate::{
     numbers::size,
-    pages::{CELLS, Checksums, Pages},
+    pages::{CELLS, Checksums, Pages as Written},
     record::Mark,
     slots::Slot,
+    sums::Sums,
 };
 
 /// Accounts, containers, blobs, snapshots: see [`rows`](crate::rows).
@@ -52,8 +54,13 @@ pub(crate) const GENERATION: usize = 48;
 pub(crate) const VERSION: usize = 88;
 /// In [`FREED`], instead of a slot: both files of the generation.
 pub(crate) const ALL_SLOTS: u64 = u64::MAX;
-/// The version of the tables and of the journal.
-const FORMAT: u64 = 1;
+/// The version of the tables and of the journal. Version 1 had page blobs only, and its rows are read as they are.
+const FORMAT: u64 = 2;
+/// The earliest version that is read; it becomes [`FORMAT`] when the store is opened.
+const FIRST_FORMAT: u64 = 1;
+
+/// Bytes of the file that are compared at once.
+const COMPARED: u64 = 256 << 10;
 
 /// Who reads an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +130,7 @@ pub(crate) struct Version {
     /// Where it lies.
     pub(crate) slot: Slot,
     /// Which pages have content.
-    pub(crate) written: Pages,
+    pub(crate) written: Written,
     /// Of each cell that has a written page, the checksum of its 4 KiB as they lie in the slot.
     pub(crate) checksums: Checksums,
 }
@@ -183,6 +190,9 @@ pub enum StateError {
     /// The file cannot be opened.
     #[error("the state file cannot be opened")]
     Open(#[source] io::Error),
+    /// The file cannot be read or written, or has other bytes than were written.
+    #[error("the state file is damaged or cannot be used")]
+    File(#[source] io::Error),
     /// A row is not what this version writes.
     #[error("the row {row} of the state is damaged")]
     Row {
@@ -205,19 +215,33 @@ impl<E: Into<redb::Error>> From<E> for StateError {
     }
 }
 
-/// The file of redb, which can be shut.
+/// The file of redb, which can be shut, and tells of its errors.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Gate(Arc<AtomicBool>);
+pub(crate) struct Gate(Arc<(AtomicBool, Mutex<Option<io::Error>>)>);
 
 impl Gate {
     /// From now on every write fails.
     pub(crate) fn shut(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        self.0.0.store(true, Ordering::SeqCst);
     }
 
     /// Whether it was shut.
     pub(crate) fn is_shut(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+        self.0.0.load(Ordering::SeqCst)
+    }
+
+    /// The first error of the file that nobody has taken yet. redb does nothing more after an error.
+    pub(crate) fn take_error(&self) -> Option<io::Error> {
+        lock(&self.0.1).take()
+    }
+
+    /// Keeps an error for whoever looks after the store; redb gets one like it.
+    fn keep<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        result.map_err(|error| {
+            let same = io::Error::new(error.kind(), error.to_string());
+            lock(&self.0.1).get_or_insert(error);
+            same
+        })
     }
 
     fn pass(&self) -> io::Result<()> {
@@ -228,35 +252,49 @@ impl Gate {
     }
 }
 
+/// The file of redb, with the checksums of its pages.
 #[derive(Debug)]
-struct GatedFile {
+struct Pages {
     file: FileBackend,
+    sums: Sums,
     gate: Gate,
 }
 
+#[derive(Debug)]
+struct GatedFile(Arc<Pages>);
+
 impl StorageBackend for GatedFile {
     fn len(&self) -> io::Result<u64> {
-        self.file.len()
+        self.0.file.len()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read(offset, out)
+        let Pages { file, sums, gate } = &*self.0;
+        let read = file.read(offset, out).and_then(|()| sums.check(offset, out));
+        gate.keep(read)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.gate.pass().and_then(|()| self.file.set_len(len))
+        let Pages { file, sums, gate } = &*self.0;
+        gate.pass()?;
+        sums.resize(len);
+        gate.keep(file.set_len(len))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.gate.pass().and_then(|()| self.file.sync_data())
+        let Pages { file, sums, gate } = &*self.0;
+        gate.pass()?;
+        gate.keep(sums.sync().and_then(|()| file.sync_data()))
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.gate.pass().and_then(|()| self.file.write(offset, data))
+        let Pages { file, sums, gate } = &*self.0;
+        gate.pass()?;
+        gate.keep(sums.write(offset, data, || file.write(offset, data)))
     }
 
     fn close(&self) -> io::Result<()> {
-        self.file.close()
+        self.0.file.close()
     }
 }
 
@@ -266,6 +304,7 @@ pub(crate) struct State {
     pub(crate) database: Database,
     /// Shuts it for writing.
     pub(crate) gate: Gate,
+    pages: Arc<Pages>,
 }
 
 impl State {
@@ -275,23 +314,52 @@ impl State {
         options.read(true).write(true).create_new(create).mode(0o600);
         let file = options.open(path).map_err(StateError::Open)?;
         let gate = Gate::default();
-        let backend = GatedFile { file: FileBackend::new(file)?, gate: gate.clone() };
+        let len = file.metadata().map_err(StateError::Open)?.len();
+        let sums = Sums::open(&path.with_extension("sums"), len).map_err(StateError::Open)?;
+        let pages = Arc::new(Pages { file: FileBackend::new(file)?, sums, gate: gate.clone() });
+        let backend = GatedFile(Arc::clone(&pages));
         let database =
             Builder::new().set_cache_size(size(cache_size)).create_with_backend(backend)?;
-        Ok(Self { database, gate })
+        Ok(Self { database, gate, pages })
+    }
+
+    /// Compares the file with the checksums of its pages, some pages from `offset` on; returns how many bytes, 0 at the
+    /// end. What a cache of memory hides is found before it is needed.
+    pub(crate) fn compare(&self, offset: u64) -> Result<u64, StateError> {
+        let Pages { file, sums, .. } = &*self.pages;
+        let read = || {
+            let rest = file.len()?.saturating_sub(offset);
+            let mut bytes = vec![0; size(rest.min(COMPARED))];
+            file.read(offset, &mut bytes)?;
+            Ok(bytes)
+        };
+        sums.compare(offset, read).map(crate::numbers::wide).map_err(StateError::File)
+    }
+
+    /// Writes checksums again that are not as they were written.
+    pub(crate) fn renew_sums(&self) -> Result<(), StateError> {
+        self.pages.sums.renew().map_err(StateError::File)
     }
 
     /// Writes the first rows of a new store, durably.
     pub(crate) fn initialise(&self, store: [u8; 16]) -> Result<(), StateError> {
+        let counters = Counters { next_record: 1, stamp: 0, next_generation: 1, checkpoint: 1 };
+        self.initialise_at(store, &counters)
+    }
+
+    /// Writes the rows of a store that stands at `counters`, durably.
+    pub(crate) fn initialise_at(
+        &self,
+        store: [u8; 16],
+        counters: &Counters,
+    ) -> Result<(), StateError> {
         let transaction = self.begin(true)?;
         {
             let _tables = Tables::open(&transaction)?;
             let mut meta = transaction.open_table(META)?;
-            meta.insert("format", FORMAT.to_le_bytes().as_slice())?;
             meta.insert("store", store.as_slice())?;
         }
-        let counters = Counters { next_record: 1, stamp: 0, next_generation: 1, checkpoint: 1 };
-        write_counters(&transaction, &counters)?;
+        write_counters(&transaction, counters)?;
         Ok(transaction.commit()?)
     }
 
@@ -310,30 +378,36 @@ impl State {
     /// The store's id and the counters.
     pub(crate) fn identity(&self) -> Result<([u8; 16], Counters), StateError> {
         use redb::ReadableDatabase as _;
-        let transaction = self.database.begin_read()?;
-        let meta = transaction.open_table(META)?;
-        let read = |name: &str| -> Result<Vec<u8>, StateError> {
-            let value = meta.get(name)?.map(|value| value.value().to_vec());
-            value.ok_or_else(|| StateError::Row { row: name.to_owned() })
-        };
-        let number = |name: &str| -> Result<u64, StateError> {
-            let bytes = read(name)?.try_into();
-            bytes.map(u64::from_le_bytes).map_err(|_| StateError::Row { row: name.to_owned() })
-        };
-        let found = number("format")?;
-        if found != FORMAT {
-            return Err(StateError::Format { found, known: FORMAT });
-        }
-        let store = read("store")?;
-        let store = store.try_into().map_err(|_| StateError::Row { row: "store".to_owned() })?;
-        let counters = Counters {
-            next_record: number("next_record")?,
-            stamp: number("stamp")?,
-            next_generation: number("next_generation")?,
-            checkpoint: number("checkpoint")?,
-        };
-        Ok((store, counters))
+        identity(&self.database.begin_read()?)
     }
+}
+
+/// The store's id and the counters, as a transaction has them.
+pub(crate) fn identity(
+    transaction: &redb::ReadTransaction,
+) -> Result<([u8; 16], Counters), StateError> {
+    let meta = transaction.open_table(META)?;
+    let read = |name: &str| -> Result<Vec<u8>, StateError> {
+        let value = meta.get(name)?.map(|value| value.value().to_vec());
+        value.ok_or_else(|| StateError::Row { row: name.to_owned() })
+    };
+    let number = |name: &str| -> Result<u64, StateError> {
+        let bytes = read(name)?.try_into();
+        bytes.map(u64::from_le_bytes).map_err(|_| StateError::Row { row: name.to_owned() })
+    };
+    let found = number("format")?;
+    if !(FIRST_FORMAT..=FORMAT).contains(&found) {
+        return Err(StateError::Format { found, known: FORMAT });
+    }
+    let store = read("store")?;
+    let store = store.try_into().map_err(|_| StateError::Row { row: "store".to_owned() })?;
+    let counters = Counters {
+        next_record: number("next_record")?,
+        stamp: number("stamp")?,
+        next_generation: number("next_generation")?,
+        checkpoint: number("checkpoint")?,
+    };
+    Ok((store, counters))
 }
 
 /// Writes the counters into a transaction.
@@ -343,6 +417,7 @@ pub(crate) fn write_counters(
 ) -> Result<(), StateError> {
     let mut meta = transaction.open_table(META)?;
     for (name, number) in [
+        ("format", FORMAT),
         ("next_record", counters.next_record),
         ("stamp", counters.stamp),
         ("next_generation", counters.next_generation),
@@ -398,6 +473,40 @@ impl<'t> Tables<'t> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_store_of_version_1_becomes_one_of_version_2_and_later_ones_are_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let state = State::open(&folder.path().join("s"), 1 << 20, true).expect("opens");
+        state.initialise([7; 16]).expect("writes");
+        let set = |format: u64| {
+            let transaction = state.begin(false).expect("begins");
+            let mut meta = transaction.open_table(META).expect("opens");
+            meta.insert("format", format.to_le_bytes().as_slice()).expect("writes");
+            drop(meta);
+            transaction.commit().expect("commits");
+        };
+        set(1);
+        let (store, counters) = state.identity().expect("is read");
+        assert_eq!(store, [7; 16]);
+        let transaction = state.begin(false).expect("begins");
+        write_counters(&transaction, &counters).expect("writes");
+        transaction.commit().expect("commits");
+        set_is(&state, 2);
+        for other in [0, 3] {
+            set(other);
+            let refused = state.identity().expect_err("is another format");
+            assert!(matches!(refused, StateError::Format { found, known: 2 } if found == other));
+        }
+    }
+
+    fn set_is(state: &State, wanted: u64) {
+        use redb::ReadableDatabase as _;
+        let transaction = state.database.begin_read().expect("begins");
+        let meta = transaction.open_table(META).expect("opens");
+        let found = meta.get("format").expect("reads").map(|value| value.value().to_vec());
+        assert_eq!(found, Some(wanted.to_le_bytes().to_vec()));
+    }
 
     #[test]
     fn rows_keep_what_they_say() {

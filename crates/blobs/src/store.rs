@@ -2,22 +2,28 @@
 
 use std::{
     fs, io,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, RwLock, atomic::AtomicU64},
+    sync::{Arc, atomic::AtomicU64},
     thread::JoinHandle,
     time::Duration,
 };
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use strongroom_base::{Clock, Entropy, EntropyExt as _, lock, start_thread};
 
 use crate::{
     change::{Change, Done},
-    commit::{Committer, Message, recover},
+    commit::{Committer, CopyOrder, Message},
+    copies::{
+        hub::{Findings, Hub, StoreCopy},
+        members::{CopyId, Member, Members, absolute},
+        open,
+    },
+    engine::Shared,
     journal::{Journal, JournalDamage, sync_folder},
     map::ApplyError,
     refusal::Refusal,
-    slots::DataFiles,
     state::{State, StateError},
     view::View,
 };
@@ -38,8 +44,22 @@ pub struct Options {
     /// Room that is kept free on the disk, in bytes: with less, changes that carry data are refused. A checkpoint, a
     /// deletion and the next opening need some.
     pub reserve_size: u64,
-    /// Memory for the state, in bytes.
+    /// Memory for the state of each copy, in bytes.
     pub cache_size: u64,
+    /// Folders with further copies, besides those that the store knows. One that is empty becomes a copy, which is made
+    /// in the background. Put them on disks that do not fail together.
+    pub copies: Vec<PathBuf>,
+    /// Folders of copies that may be missing: then the store is opened without them, and they lack changes from now on.
+    /// Name a copy only if it did not go on without the others.
+    pub without: Vec<PathBuf>,
+    /// How long a change waits for a copy before the copy is left out.
+    pub patience: Duration,
+    /// How long after one another a copy that was left out is looked for.
+    pub retry_interval: Duration,
+    /// How long after one another all blocks of all copies are compared with their checksums.
+    pub scrub_interval: Duration,
+    /// How fast, in bytes in a second.
+    pub scrub_rate: u64,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Chance.
@@ -47,7 +67,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// Checkpoints after 256 MiB or a minute, segments of 64 MiB, a reserve of 128 MiB, a cache of 64 MiB.
+    /// Checkpoints after 256 MiB or a minute, segments of 64 MiB, a reserve of 128 MiB, a cache of 64 MiB; copies are
+    /// waited for a minute, looked for each minute, and compared each day at 32 MiB in a second.
     pub fn new(clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
         Self {
             checkpoint_size: 256 << 20,
@@ -55,6 +76,12 @@ impl Options {
             segment_size: 64 << 20,
             reserve_size: 128 << 20,
             cache_size: 64 << 20,
+            copies: Vec::new(),
+            without: Vec::new(),
+            patience: Duration::from_mins(1),
+            retry_interval: Duration::from_mins(1),
+            scrub_interval: Duration::from_hours(24),
+            scrub_rate: 32 << 20,
             clock,
             entropy,
         }
@@ -99,6 +126,57 @@ pub enum StoreError {
     /// The data files cannot be written or made durable.
     #[error("the data files cannot be written")]
     Data(#[source] io::Error),
+    /// A copy is not there, and may have changes that no other copy has.
+    #[error("the copy at {path} is missing, and no other copy has noted that it lacks changes")]
+    CopyMissing {
+        /// Where it was last.
+        path: PathBuf,
+    },
+    /// All copies that were found lack changes.
+    #[error("the copy at {path} lacks changes, and no copy that has them was found")]
+    CopyStale {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A folder has a copy of another store.
+    #[error("{path} has a copy of another store")]
+    OtherStore {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Copies went on without each other: which of them is right, only the owner can say.
+    #[error("the copy at {path} and another one have gone on without each other")]
+    Split {
+        /// One of them.
+        path: PathBuf,
+    },
+    /// The same copy is in two folders.
+    #[error("{path} has the same copy as another folder")]
+    SameCopy {
+        /// One of them.
+        path: PathBuf,
+    },
+    /// The store has no copy there.
+    #[error("the store has no copy at {path}")]
+    NoCopy {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// No other copy has every change.
+    #[error("the copy at {path} is the only one that has every change")]
+    LastCopy {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A copy did not say in time that a change is durable.
+    #[error("the copy does not answer")]
+    Slow,
+    /// Work on a copy ended before it was done.
+    #[error("the work on the copy ended early")]
+    Ended,
+    /// The last copy failed.
+    #[error(transparent)]
+    Copy(Arc<StoreError>),
 }
 
 /// Where a store stands.
@@ -112,30 +190,10 @@ pub struct Status {
     pub journal_bytes: u64,
     /// Why it stopped: it reads, and changes nothing until it is opened again.
     pub failure: Option<Arc<StoreError>>,
-}
-
-/// What the committer and readers share.
-pub(crate) struct Shared {
-    pub(crate) state: State,
-    pub(crate) files: Arc<DataFiles>,
-    /// Held for writing while slots and the state are not in step.
-    pub(crate) in_step: RwLock<()>,
-    pub(crate) failure: Mutex<Option<Arc<StoreError>>>,
-    pub(crate) records: AtomicU64,
-    pub(crate) checkpoints: AtomicU64,
-    pub(crate) journal_bytes: AtomicU64,
-    /// Dropped last, when the state is closed.
-    pub(crate) _lock: FolderLock,
-}
-
-/// That no other store is open in the folder.
-pub(crate) struct FolderLock(fs::File);
-
-impl Drop for FolderLock {
-    fn drop(&mut self) {
-        // A process that is being started has the file open for a moment as well, and with it the lock.
-        let _unlocked = rustix::fs::flock(&self.0, rustix::fs::FlockOperation::Unlock);
-    }
+    /// Its copies.
+    pub copies: Vec<StoreCopy>,
+    /// What was found when blocks were compared with their checksums.
+    pub findings: Findings,
 }
 
 /// A store of blobs, open.
@@ -143,80 +201,70 @@ impl Drop for FolderLock {
 /// Dropping it waits for the changes that were submitted, and makes a checkpoint. It is in use until its views are
 /// dropped as well.
 pub struct Store {
-    shared: Arc<Shared>,
+    hub: Arc<Hub>,
     changes: Sender<Message>,
     committer: Option<JoinHandle<()>>,
+    /// Compares blocks while it has its other end.
+    scrubber: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
 impl Store {
-    /// Makes an empty store in a folder that is empty or does not exist.
+    /// Makes an empty store in a folder that is empty or does not exist, and its copies in the folders that the
+    /// options name.
     pub fn create(folder: &Path, options: &Options) -> Result<(), StoreError> {
-        let at = |path: &Path| file_error(path);
-        fs::create_dir_all(folder).map_err(at(folder))?;
-        if fs::read_dir(folder).map_err(at(folder))?.next().is_some() {
-            return Err(StoreError::Exists { path: folder.to_owned() });
-        }
-        for name in ["journal", "data"] {
-            let path = folder.join(name);
-            fs::create_dir(&path).map_err(at(&path))?;
-        }
-        // A store without its state is no store: it is made last, under another name.
-        let unfinished = folder.join("state.unfinished");
-        let id = options.entropy.array();
-        let mut journal = Journal::new(folder.join("journal"), id, options.segment_size);
-        journal.forget_before(1, &*options.entropy).map_err(at(folder))?;
-        let state = State::open(&unfinished, options.cache_size, true)?;
-        state.initialise(id)?;
-        drop(state);
-        fs::rename(&unfinished, folder.join("state.redb")).map_err(at(&unfinished))?;
-        sync_folder(folder).map_err(at(folder))?;
-        folder
-            .parent()
-            .map_or(Ok(()), |parent| {
-                if parent.as_os_str().is_empty() {
-                    sync_folder(Path::new("."))
-                } else {
-                    sync_folder(parent)
+        let store = options.entropy.array();
+        let mut members: Option<Members> = None;
+        let folders: Vec<&Path> =
+            std::iter::once(folder).chain(options.copies.iter().map(PathBuf::as_path)).collect();
+        for folder in &folders {
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+            made.map_err(file_error(folder))?;
+            if fs::read_dir(folder).map_err(file_error(folder))?.next().is_some() {
+                return Err(StoreError::Exists { path: (*folder).to_owned() });
+            }
+            let id = CopyId::new(&*options.entropy);
+            match &mut members {
+                None => members = Some(Members::new(store, id, folder)),
+                Some(members) if members.at(folder).is_some() => {
+                    return Err(StoreError::SameCopy { path: (*folder).to_owned() });
                 }
-            })
-            .map_err(at(folder))
+                Some(members) => {
+                    members.copies.push(Member { id, path: absolute(folder), left_out: None });
+                }
+            }
+        }
+        let Some(members) = members else { return Ok(()) };
+        // The first folder is made last: without its state it is no store.
+        for (folder, member) in folders.iter().zip(&members.copies).rev() {
+            create_copy(folder, store, options)?;
+            members.write(folder, member.id).map_err(file_error(folder))?;
+            finish_copy(folder)?;
+        }
+        Ok(())
     }
 
-    /// Opens a store. What the last checkpoint does not have is applied from the journal.
+    /// Opens a store: the copy in a folder, and all that are known or named by the options. What the last checkpoint
+    /// does not have is applied from the journal.
+    ///
+    /// A copy that is missing is passed over only if another one has noted that it lacks changes, or if the options
+    /// say so. One that is damaged is left out, and made again in the background.
     pub fn open(folder: &Path, options: Options) -> Result<Self, StoreError> {
-        let lock_path = folder.join("state.redb");
-        let lock_file = fs::File::open(&lock_path).map_err(file_error(&lock_path))?;
-        match rustix::fs::flock(&lock_file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(StoreError::InUse { path: folder.to_owned() });
-            }
-            Err(error) => return Err(file_error(&lock_path)(error.into())),
-        }
-        let state = State::open(&lock_path, options.cache_size, false)?;
-        let (id, counters) = state.identity()?;
-        let shared = Arc::new(Shared {
-            state,
-            files: Arc::new(DataFiles::new(folder.join("data"))),
-            in_step: RwLock::new(()),
-            failure: Mutex::default(),
-            records: AtomicU64::default(),
-            checkpoints: AtomicU64::default(),
-            journal_bytes: AtomicU64::default(),
-            _lock: FolderLock(lock_file),
-        });
-        let folder = folder.join("journal");
-        let recovered = recover(&shared, &folder, id, counters);
-        let counters = recovered.inspect_err(|_| shared.state.gate.shut())?;
-        let journal = Journal::new(folder, id, options.segment_size);
+        let opened = open::open(folder, &options)?;
+        let hub = Arc::new(Hub::default());
         let (changes, waiting) = bounded(QUEUE);
+        let (interval, rate) = (options.scrub_interval, options.scrub_rate);
         let mut committer =
-            Committer::new(Arc::clone(&shared), journal, counters, options, waiting)?;
-        // The end of the old journal may be torn: nothing is written behind it.
-        let ready = committer.checkpoint().and_then(|()| committer.sweep_leftovers());
-        ready.inspect_err(|_| shared.state.gate.shut())?;
+            Committer::new(Arc::clone(&hub), opened, options, (changes.clone(), waiting))?;
         let committer = start_thread("blob-committer", move || committer.run());
-        Ok(Self { shared, changes, committer: Some(committer) })
+        let (stopper, stop) = bounded(0);
+        let shared = Arc::clone(&hub);
+        let scrubber = start_thread("blob-scrubber", move || {
+            while stop.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+                shared.scrub(rate, &stop);
+            }
+        });
+        let scrubber = Some((stopper, scrubber));
+        Ok(Self { hub, changes, committer: Some(committer), scrubber })
     }
 
     /// Asks for a change. `reply` is called by the committer's thread when the change is durable or refused; it must be
@@ -246,21 +294,46 @@ impl Store {
 
     /// The state at this moment, as one.
     pub fn view(&self) -> Result<View, StateError> {
-        View::new(Arc::clone(&self.shared))
+        View::new(&self.hub)
     }
 
-    /// Makes a checkpoint, after the changes that were submitted before, and waits for it.
+    /// Makes a checkpoint in each copy, after the changes that were submitted before, and waits for them.
     pub fn checkpoint(&self) {
-        let (sender, receiver) = bounded(1);
+        let (sender, receiver) = bounded(0);
         if self.changes.send(Message::Checkpoint(sender)).is_ok() {
-            // It ends without an answer if the store stops, which its status says.
+            // Each copy drops its sender.
             let _done = receiver.recv();
         }
     }
 
+    /// Makes a copy in a folder that is empty or does not exist, or looks at once after one that was left out. It
+    /// returns when the work has begun; the status says how far it is.
+    pub fn add_copy(&self, folder: &Path) -> Result<(), StoreError> {
+        self.order(CopyOrder::Add(folder.to_owned()))
+    }
+
+    /// Gives a copy up. Its folder is left as it is, and never taken for a copy again.
+    pub fn remove_copy(&self, folder: &Path) -> Result<(), StoreError> {
+        self.order(CopyOrder::Remove(folder.to_owned()))
+    }
+
+    fn order(&self, order: CopyOrder) -> Result<(), StoreError> {
+        let (sender, receiver) = bounded(1);
+        drop(self.changes.send(Message::Copy(order, sender)));
+        receiver.recv().unwrap_or(Err(StoreError::Ended))
+    }
+
+    /// Compares all blocks of all copies with their checksums, repairs what is wrong from another copy, and says what
+    /// was found since the store was opened.
+    pub fn scrub(&self) -> Findings {
+        let (_running, stop) = bounded(0);
+        self.hub.scrub(u64::MAX, &stop);
+        self.hub.findings()
+    }
+
     /// Waits until no background work is left: merged epochs, deleted containers, room given back.
     pub fn settle(&self) {
-        let (sender, receiver) = bounded(1);
+        let (sender, receiver) = bounded(0);
         if self.changes.send(Message::Settle(sender)).is_ok() {
             let _done = receiver.recv();
         }
@@ -269,17 +342,27 @@ impl Store {
     /// Where it stands.
     pub fn status(&self) -> Status {
         use std::sync::atomic::Ordering::SeqCst;
+        let leading = self.hub.leading();
+        let number = |read: fn(&Shared) -> &AtomicU64| {
+            leading.as_ref().map_or(0, |copy| read(copy).load(SeqCst))
+        };
         Status {
-            records: self.shared.records.load(SeqCst),
-            checkpoints: self.shared.checkpoints.load(SeqCst),
-            journal_bytes: self.shared.journal_bytes.load(SeqCst),
-            failure: lock(&self.shared.failure).clone(),
+            records: number(|copy| &copy.next_record).saturating_sub(1),
+            checkpoints: number(|copy| &copy.checkpoints),
+            journal_bytes: number(|copy| &copy.journal_bytes),
+            failure: lock(&self.hub.failure).clone(),
+            copies: self.hub.board(),
+            findings: self.hub.findings(),
         }
     }
 }
 
 impl Drop for Store {
     fn drop(&mut self) {
+        if let Some((stopper, scrubber)) = self.scrubber.take() {
+            drop(stopper);
+            drop(scrubber.join());
+        }
         if let Some(committer) = self.committer.take()
             && self.changes.send(Message::Close).is_ok()
         {
@@ -287,6 +370,30 @@ impl Drop for Store {
             let _ended = committer.join();
         }
     }
+}
+
+/// Makes an empty copy, but for the name of its state.
+fn create_copy(folder: &Path, store: [u8; 16], options: &Options) -> Result<(), StoreError> {
+    for name in ["journal", "data"] {
+        let path = folder.join(name);
+        fs::create_dir(&path).map_err(file_error(&path))?;
+    }
+    let mut journal = Journal::new(folder.join("journal"), store, options.segment_size);
+    let begun = journal.forget_before(1, u64::MAX, &*options.entropy);
+    begun.map_err(file_error(folder))?;
+    let state = State::open(&folder.join("state.unfinished"), options.cache_size, true)?;
+    Ok(state.initialise(store)?)
+}
+
+/// A copy without its state is none: it gets its name last.
+fn finish_copy(folder: &Path) -> Result<(), StoreError> {
+    let unfinished = folder.join("state.unfinished");
+    let named = fs::rename(&unfinished, folder.join("state.redb"));
+    named.map_err(file_error(&unfinished))?;
+    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
+    sync_folder(folder)
+        .and_then(|()| sync_folder(parent.unwrap_or(Path::new("."))))
+        .map_err(file_error(folder))
 }
 
 pub(crate) fn file_error(path: &Path) -> impl FnOnce(io::Error) -> StoreError + use<> {

@@ -1,38 +1,25 @@
 //! Reading: names and maps as one moment had them, and pages as they are.
 //!
-//! A [`View`] is a read transaction of the state. Bytes are read outside of it, from slots that may change
-//! meanwhile: every read looks the map up again, checks the checksums, and tries again if the committer was faster.
+//! A [`View`] is a read transaction of the state. Bytes are read outside of it: see [`content`](crate::content).
 
-use std::{
-    cmp::Reverse,
-    collections::BinaryHeap,
-    io,
-    ops::Range,
-    sync::{Arc, PoisonError},
-};
+use std::{cmp::Reverse, collections::BinaryHeap, io, ops::Range, sync::Arc};
 
-use crc32c::crc32c;
 use redb::{ReadTransaction, ReadableDatabase as _};
 
 use crate::{
+    copies::hub::Hub,
+    engine::Shared,
     lease::Lease,
-    map::{version_at, zero_unwritten},
-    numbers::{narrow, size, wide},
-    pages::{BLOCK, CELL, PAGE, Pages, block_start, pages_of_cell, parts, runs},
+    map::version_at,
+    numbers::narrow,
+    pages::{BLOCK, PAGE, Pages, block_start, runs},
     refusal::Refusal,
     rows::{
-        self, Account, Blob, BlobName, Container, ContainerName, Copy, Etag, Metadata, Properties,
-        SnapshotId, Ticks, keys,
+        self, Account, Blob, BlobKind, BlobName, Container, ContainerName, Copy, Etag, Metadata,
+        Properties, SnapshotId, Ticks, Tier, keys,
     },
-    slots::Place,
-    state::{
-        BLOCKS, CHANGED, EPOCHS, EpochUse, GENERATIONS, Generation, NAMES, StateError, Version,
-    },
-    store::Shared,
+    state::{BLOCKS, CHANGED, EPOCHS, GENERATIONS, Generation, NAMES, StateError, Version},
 };
-
-/// How often a read tries without holding the committer up.
-const TRIES: usize = 3;
 
 /// Why something was not read.
 #[derive(Debug, thiserror::Error)]
@@ -56,8 +43,10 @@ impl<E: Into<redb::Error>> From<E> for ReadError {
 
 /// The state at one moment.
 pub struct View {
-    shared: Arc<Shared>,
-    transaction: ReadTransaction,
+    pub(crate) hub: Arc<Hub>,
+    /// The copy that is read.
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) transaction: ReadTransaction,
 }
 
 /// What a blob or a snapshot is, without its pages.
@@ -67,13 +56,15 @@ pub struct Head {
     pub name: String,
     /// Which snapshot it is.
     pub snapshot: Option<SnapshotId>,
+    /// Its kind.
+    pub kind: BlobKind,
     /// Its size in bytes.
     pub size: u64,
     /// Of its last change.
     pub etag: Etag,
     /// The moment of its last change, in seconds since 1970.
     pub modified: u64,
-    /// Its sequence number.
+    /// Its sequence number, if it is a page blob; the number of its blocks, if it is an append blob.
     pub sequence: u64,
     /// When it was created.
     pub created: Ticks,
@@ -85,9 +76,15 @@ pub struct Head {
     pub lease: Option<Lease>,
     /// The last copy to it.
     pub copy: Option<Copy>,
-    container: u64,
-    generation: u64,
-    epoch: u32,
+    /// The tier of a block blob, if somebody has set it.
+    pub tier: Option<Tier>,
+    /// Whether there are only blocks that wait under the name.
+    pub is_uncommitted: bool,
+    pub(crate) container: u64,
+    pub(crate) generation: u64,
+    pub(crate) epoch: u32,
+    /// The list of blocks, if there is one.
+    pub(crate) list: Option<u64>,
 }
 
 /// A part of a list.
@@ -119,6 +116,8 @@ pub struct ListQuery {
     pub marker: Option<ListMarker>,
     /// Whether snapshots are listed.
     pub snapshots: bool,
+    /// Whether names are listed under which only blocks wait.
+    pub uncommitted: bool,
     /// The most items.
     pub max: usize,
 }
@@ -155,12 +154,25 @@ pub struct Ranges {
 }
 
 impl View {
-    pub(crate) fn new(shared: Arc<Shared>) -> Result<Self, StateError> {
-        let transaction = shared.state.database.begin_read()?;
-        Ok(Self { shared, transaction })
+    /// What the copy that leads has; another one if it cannot be read.
+    pub(crate) fn new(hub: &Arc<Hub>) -> Result<Self, StateError> {
+        let mut outcome = Err(StateError::Row { row: "copies".to_owned() });
+        for shared in hub.copies() {
+            match shared.state.database.begin_read() {
+                Ok(transaction) => return Ok(Self { hub: Arc::clone(hub), shared, transaction }),
+                Err(error) => {
+                    let error = StateError::from(error);
+                    outcome = Err(error);
+                }
+            }
+        }
+        outcome
     }
 
-    fn row<T: for<'de> serde::Deserialize<'de>>(&self, key: &[u8]) -> Result<Option<T>, ReadError> {
+    pub(crate) fn row<T: for<'de> serde::Deserialize<'de>>(
+        &self,
+        key: &[u8],
+    ) -> Result<Option<T>, ReadError> {
         let names = self.transaction.open_table(NAMES)?;
         let row = names.get(key)?;
         Ok(row.map(|row| rows::decode(key, row.value())).transpose()?)
@@ -234,7 +246,7 @@ impl View {
         row.map(|row| self.head_of(container, name, snapshot, row)).transpose()
     }
 
-    fn head_of(
+    pub(crate) fn head_of(
         &self,
         container: u64,
         name: &str,
@@ -254,6 +266,7 @@ impl View {
         Ok(Head {
             name: name.to_owned(),
             snapshot,
+            kind: row.kind,
             size,
             etag,
             modified,
@@ -263,57 +276,20 @@ impl View {
             metadata: row.metadata,
             lease: row.lease,
             copy: row.copy,
+            tier: row.tier,
+            is_uncommitted: false,
             container,
             generation: row.generation,
             epoch,
+            list: row.blocks.map(|blocks| blocks.list),
         })
-    }
-
-    /// Blobs of a container, by name, the snapshots of each before it, oldest first.
-    pub fn list(&self, name: &ContainerName, query: &ListQuery) -> Result<Listed<Item>, ReadError> {
-        let container = self.container(name)?.id;
-        let names = self.transaction.open_table(NAMES)?;
-        let end = keys::behind(&keys::blobs(container, &query.prefix));
-        let mut from = keys::blobs(container, &query.prefix);
-        if let Some(marker) = &query.marker {
-            let snapshot = marker.snapshot.map(|id| id.0);
-            let key = keys::blob(container, &marker.name, snapshot);
-            from = from.max(key);
-        }
-        let mut items = Vec::new();
-        'again: while from < end {
-            for row in names.range(from.as_slice()..end.as_slice())? {
-                let (key, value) = row?;
-                let Some((name, snapshot)) = keys::parse_blob(key.value()) else { continue };
-                let snapshot = snapshot.map(SnapshotId);
-                if snapshot.is_some() && !query.snapshots {
-                    continue;
-                }
-                if items.len() >= query.max {
-                    return Ok(Listed { items, next: Some(ListMarker { name, snapshot }) });
-                }
-                let rest = name.get(query.prefix.len()..).unwrap_or_default();
-                let delimiter = query.delimiter.as_deref().filter(|text| !text.is_empty());
-                if let Some((first, _)) = delimiter.and_then(|text| rest.split_once(text)) {
-                    let prefix =
-                        [query.prefix.as_str(), first, delimiter.unwrap_or_default()].concat();
-                    from = keys::behind(&keys::blobs(container, &prefix));
-                    items.push(Item::Prefix(prefix));
-                    continue 'again;
-                }
-                let row: Blob = rows::decode(key.value(), value.value())?;
-                let head = self.head_of(container, &name, snapshot, row)?;
-                items.push(Item::Blob(Box::new(head)));
-            }
-            break;
-        }
-        Ok(Listed { items, next: None })
     }
 
     /// The pages with content in a range: at most `max` runs.
     pub fn ranges(&self, head: &Head, range: Range<u64>, max: usize) -> Result<Ranges, ReadError> {
         let range = range.start..range.end.min(head.size);
         let mut found = Gathered::new(&range, max);
+        check_pages(head)?;
         if range.is_empty() {
             return Ok(found.ranges);
         }
@@ -352,6 +328,7 @@ impl View {
         range: Range<u64>,
         max: usize,
     ) -> Result<Ranges, ReadError> {
+        check_pages(head)?;
         if head.snapshot.is_some_and(|target| previous > target) {
             return Err(Refusal::PreviousSnapshotCannotBeNewer.into());
         }
@@ -404,86 +381,11 @@ impl View {
         }
         Ok(changes)
     }
-
-    /// Reads pages of a blob or a snapshot into `bytes`, from `offset` on. Pages without content are zeros. Each block
-    /// is read as one change left it; two blocks may be of different moments if the blob is written meanwhile.
-    pub fn read(&self, head: &Head, offset: u64, bytes: &mut [u8]) -> Result<(), ReadError> {
-        let len = wide(bytes.len());
-        if offset.checked_add(len).is_none_or(|end| end > head.size) {
-            return Err(Refusal::InvalidRange.into());
-        }
-        let mut outcome = Ok(());
-        for _ in 0..TRIES {
-            outcome = read_once(&self.shared, head, offset, bytes);
-            if !matches!(outcome, Err(ReadError::Refused(Refusal::Damaged { .. }))) {
-                return outcome;
-            }
-        }
-        // The committer may have been faster each time: what it cannot change meanwhile is the truth.
-        let _in_step = self.shared.in_step.read().unwrap_or_else(PoisonError::into_inner);
-        outcome.or_else(|_| read_once(&self.shared, head, offset, bytes))
-    }
 }
 
-fn read_once(shared: &Shared, head: &Head, offset: u64, bytes: &mut [u8]) -> Result<(), ReadError> {
-    let transaction = shared.state.database.begin_read()?;
-    let epochs = transaction.open_table(EPOCHS)?;
-    let kind = epochs.get((head.generation, head.epoch))?.map(|kind| kind.value());
-    // An epoch without a reader is merged into the next one, and its pages are not where they were.
-    if kind.map(EpochUse::from_number).is_none_or(|kind| kind == EpochUse::Gone) {
-        return Err(Refusal::BlobNotFound.into());
-    }
-    let blocks = transaction.open_table(BLOCKS)?;
-    let mut rest = bytes;
-    for part in parts(offset, wide(rest.len())) {
-        let len = size(part.end.saturating_sub(part.start));
-        let (now, later) = rest.split_at_mut_checked(len).unwrap_or_default();
-        rest = later;
-        match version_at(&blocks, head.generation, part.block, head.epoch)? {
-            Some((_, version)) if version.written & part.pages() != 0 => {
-                read_part(shared, head.generation, part.block, &version, part.start, now)?;
-            }
-            _ => now.fill(0),
-        }
-    }
-    Ok(())
-}
-
-/// Reads a part of a block, whole cells at a time, and checks them.
-fn read_part(
-    shared: &Shared,
-    generation: u64,
-    block: u32,
-    version: &Version,
-    start: u64,
-    bytes: &mut [u8],
-) -> Result<(), ReadError> {
-    let Some(place) = Place::of(generation, block, version.slot) else {
-        bytes.fill(0);
-        return Ok(());
-    };
-    let end = start.saturating_add(wide(bytes.len()));
-    let (first, behind) = crate::record::cells_around(start, end - start);
-    let is_whole = (first, behind) == (start, end);
-    let mut cells = if is_whole { Vec::new() } else { vec![0; size(behind - first)] };
-    let target: &mut [u8] = if is_whole { &mut *bytes } else { &mut cells };
-    shared.files.read(place, first, target).map_err(ReadError::File)?;
-    for (cell, content) in (size(first / CELL)..).zip(target.chunks_mut(size(CELL))) {
-        let written = version.written & pages_of_cell(cell);
-        if written != 0 && version.checksums.get(cell) != Some(&crc32c(content)) {
-            let at = wide(cell).saturating_mul(CELL);
-            let offset = block_start(block).saturating_add(at);
-            return Err(Refusal::Damaged { offset }.into());
-        }
-        if written != pages_of_cell(cell) {
-            zero_unwritten(content, version.written, cell);
-        }
-    }
-    if !is_whole {
-        let from = start - first;
-        bytes.copy_from_slice(crate::pages::span(&cells, from, from + (end - start)));
-    }
-    Ok(())
+/// Ranges are for blobs that are made of pages.
+fn check_pages(head: &Head) -> Result<(), Refusal> {
+    if head.kind.is_page() { Ok(()) } else { Err(Refusal::InvalidBlobType) }
 }
 
 /// Touched pages of several epochs, merged by block.

@@ -115,6 +115,10 @@ keys! {
         webhook: Vec<WebhookConfig> = Vec::new(), "[]", "Tables `[[webhook]]`: URLs that get alerts.";
         alert_bundle_seconds: u32 = 30, "30", "Seconds that alerts wait for others, to be sent together; ten times as many after a message was sent.";
         metrics_listen: Option<SocketAddr> = None, "none", "Address and port of `/metrics`, for Prometheus, without TLS and sign-in; none: no metrics page.";
+        storage_listen: Option<SocketAddr> = None, "none", "Address and port of storage accounts, which the server then serves in Azure's dialect as `strongroom storage serve` does; none: no storage accounts. They are encrypted if `tls` is true, with a certificate of their own.";
+        storage_dir: Option<PathBuf> = None, "`storage` in `data_dir`", "Folder of the storage accounts.";
+        storage_copies: Vec<PathBuf> = Vec::new(), "[]", "Folders on other disks, each with a copy of the storage accounts.";
+        storage_suffixes: Vec<String> = vec!["localhost".to_owned()], "[\"localhost\"]", "Domains: `ACCOUNT.blob.DOMAIN` is a storage account.";
         traces_url: Option<String> = None, "none", "URL for spans, as OTLP over HTTP, such as `http://localhost:4318/v1/traces`; none: no spans.";
         traces_percent: u32 = 100, "100", "Percentage of requests and jobs that are traced, unless the request decides it.";
     }
@@ -174,7 +178,8 @@ impl ServerConfig {
         let paths = self.restore_dirs.iter().chain(&self.disk_dirs).chain([&self.data_dir]);
         let places = self.vault_dirs.iter().chain(&self.key_dirs).flatten();
         let paths = paths.chain(places).chain(self.pkcs11_modules.values());
-        let paths = paths.chain(&self.libvirt_sockets);
+        let paths = paths.chain(&self.libvirt_sockets).chain(&self.storage_copies);
+        let paths = paths.chain(&self.storage_dir);
         for path in paths.chain(optional.into_iter().flatten()) {
             if !path.is_absolute() {
                 return fail(&format!("{} must start with /", path.display()));
@@ -193,6 +198,14 @@ impl ServerConfig {
             return fail(&format!(
                 "tls = false, but {} is no loopback address: tokens would be sent in the clear",
                 self.listen
+            ));
+        }
+        if let Some(listen) = self.storage_listen
+            && !self.tls
+            && !listen.ip().is_loopback()
+        {
+            return fail(&format!(
+                "tls = false, but {listen} of storage_listen is no loopback address: data would be sent in the clear"
             ));
         }
         for (name, value) in [

@@ -68,6 +68,52 @@ pub(crate) fn counted(bytes: Vec<u8>, part: OwnedSemaphorePermit) -> Bytes {
     Bytes::from_owner(Counted { bytes, _part: part })
 }
 
+/// A body that is read in pieces.
+pub(crate) struct Pieces<'a> {
+    incoming: &'a mut Incoming,
+    reader: azure::BodyReader,
+    /// What came with the piece before.
+    rest: BytesMut,
+}
+
+impl Pieces<'_> {
+    /// The next bytes of the content, as many as asked for. A body that ends before is refused.
+    pub(crate) async fn next(&mut self, len: usize) -> Result<Bytes, Refusal> {
+        let slowest = Duration::from_secs(wide(len) / RATE);
+        let reading = self.next_at_any_rate(len);
+        let read = tokio::time::timeout(PAUSE.saturating_add(slowest), reading).await;
+        read.map_err(|_| Refusal::from(Code::OperationTimedOut))?
+    }
+
+    async fn next_at_any_rate(&mut self, len: usize) -> Result<Bytes, Refusal> {
+        let mut piece = BytesMut::with_capacity(len);
+        piece.extend_from_slice(&self.rest.split_to(len.min(self.rest.len())));
+        while piece.len() < len {
+            let Some(bytes) = self.incoming.next().await? else {
+                return Err(Refusal::new(Code::InvalidInput)
+                    .with("Reason", "The body is shorter than its Content-Length."));
+            };
+            let rest = &mut self.rest;
+            self.reader.take(&bytes, |content| {
+                let room = len.saturating_sub(piece.len()).min(content.len());
+                let (now, later) = content.split_at_checked(room).unwrap_or_default();
+                piece.extend_from_slice(now);
+                rest.extend_from_slice(later);
+            })?;
+        }
+        Ok(piece.freeze())
+    }
+
+    /// Reads what is behind the content, and checks the whole.
+    pub(crate) async fn finish(mut self) -> Result<Received, Refusal> {
+        while let Some(bytes) = self.incoming.next().await? {
+            let rest = &mut self.rest;
+            self.reader.take(&bytes, |content| rest.extend_from_slice(content))?;
+        }
+        if self.rest.is_empty() { self.reader.finish() } else { Err(Code::InvalidInput.into()) }
+    }
+}
+
 /// The body of a request that is being served.
 #[derive(Debug)]
 pub(crate) struct Incoming {
@@ -119,6 +165,12 @@ impl Incoming {
             return Err(Code::InvalidInput.into());
         }
         Ok((content.freeze(), received))
+    }
+
+    /// Reads the content of a body in pieces.
+    pub(crate) fn pieces(&mut self, body: &azure::Body) -> Result<Pieces<'_>, Refusal> {
+        let reader = body.reader()?;
+        Ok(Pieces { incoming: self, reader, rest: BytesMut::new() })
     }
 
     /// Reads and drops the rest, within limits: a client that still sends does not see an answer before its end.

@@ -83,6 +83,7 @@ impl Coded for StorageError {
                 RefusedKind::Leased => &codes::BLOB_LEASED,
                 RefusedKind::Invalid => &codes::ACCOUNT_INVALID,
                 RefusedKind::Failed => &codes::STORAGE_STOPPED,
+                RefusedKind::InvalidCopy => &codes::STORAGE_COPY_INVALID,
             },
             Self::Local { .. } => &codes::LOCAL_IO,
             Self::Http(error) => error.code(),
@@ -104,10 +105,18 @@ impl Coded for StorageError {
                 RefusedKind::Leased => params!(BLOB_LEASED: reason),
                 RefusedKind::Invalid => params!(ACCOUNT_INVALID: reason),
                 RefusedKind::Failed => params!(STORAGE_STOPPED: reason),
+                RefusedKind::InvalidCopy => params!(STORAGE_COPY_INVALID: reason),
             },
             Self::Store(error) => {
                 let reason = error.to_string();
-                params!(STORAGE_DAMAGED | STORAGE_FORMAT | STORAGE_STOPPED | STORAGE_IN_USE: reason)
+                params!(
+                    STORAGE_DAMAGED
+                        | STORAGE_FORMAT
+                        | STORAGE_STOPPED
+                        | STORAGE_IN_USE
+                        | STORAGE_COPY_MISSING
+                        | STORAGE_COPY_INVALID: reason
+                )
             }
             Self::Http(error) => error.params(),
             Self::Client(_) | Self::BadAnswer | Self::ExportBroken => Params::none(),
@@ -126,8 +135,20 @@ fn code_of(error: &blobs::StoreError) -> &'static Code {
         | blobs::StoreError::Apply(_)
         | blobs::StoreError::State(StateError::Row { .. }) => &codes::STORAGE_DAMAGED,
         blobs::StoreError::State(StateError::Format { .. }) => &codes::STORAGE_FORMAT,
-        blobs::StoreError::File { .. }
-        | blobs::StoreError::State(StateError::Redb(_) | StateError::Open(_))
+        blobs::StoreError::CopyMissing { .. }
+        | blobs::StoreError::CopyStale { .. }
+        | blobs::StoreError::Split { .. } => &codes::STORAGE_COPY_MISSING,
+        blobs::StoreError::OtherStore { .. }
+        | blobs::StoreError::SameCopy { .. }
+        | blobs::StoreError::NoCopy { .. }
+        | blobs::StoreError::LastCopy { .. } => &codes::STORAGE_COPY_INVALID,
+        blobs::StoreError::Copy(error) => code_of(error),
+        blobs::StoreError::Slow
+        | blobs::StoreError::Ended
+        | blobs::StoreError::File { .. }
+        | blobs::StoreError::State(
+            StateError::Redb(_) | StateError::Open(_) | StateError::File(_),
+        )
         | blobs::StoreError::Append(_)
         | blobs::StoreError::Data(_) => &codes::STORAGE_STOPPED,
     }

@@ -14,6 +14,7 @@
 //! | `copies` | copies in the background, from this store and from other servers |
 //! | `exports` | blobs as disks for NBD clients: a cache of writes, a lease, listening |
 //! | `map` | words of the dialect and words of the store, each way in one place |
+//! | `uploads` | content of any length on its way into the store |
 //! | `bodies` | memory that requests share, and reading bodies |
 //! | `run`, `serve` | a process that serves, and the parts of serving |
 //! | [`admin`] | accounts, administered on an open store or through the process that has it |
@@ -34,10 +35,11 @@ mod operations;
 mod run;
 mod serve;
 mod storage;
+mod uploads;
 
 pub use error::StorageError;
 pub use exports::{ExportAt, ExportRequest, ExportShown};
 pub use face::router;
 pub use run::{Announce, Run, run};
 pub use serve::{Serve, serve};
-pub use storage::{Options, SecondaryState, Storage};
+pub use storage::{CopyFolders, Options, SecondaryState, Storage};

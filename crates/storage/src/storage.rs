@@ -42,11 +42,23 @@ const KNOWN: Duration = Duration::from_secs(1);
 /// How a secondary stands; asked when a client wants its statistics.
 pub type SecondaryState = Arc<dyn Fn() -> azure::ServiceStats + Send + Sync>;
 
+/// Folders with copies of a store, besides the one in the folder of the data. The store remembers its copies: they are
+/// named when there is something new about them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CopyFolders {
+    /// Where copies are. A folder that is empty or does not exist becomes a new copy.
+    pub copies: Vec<PathBuf>,
+    /// Where copies were that are lost: the store is opened without them.
+    pub without: Vec<PathBuf>,
+}
+
 /// How storage accounts are served.
 #[derive(Clone)]
 pub struct Options {
     /// The names of domains below which `ACCOUNT.blob.NAME` is an account.
     pub suffixes: Vec<String>,
+    /// Where copies of the store are.
+    pub folders: CopyFolders,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Chance.
@@ -58,7 +70,8 @@ pub struct Options {
 impl Options {
     /// Accounts below `localhost`, and no secondary.
     pub fn new(clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
-        Self { suffixes: vec!["localhost".to_owned()], clock, entropy, secondary: None }
+        let suffixes = vec!["localhost".to_owned()];
+        Self { suffixes, folders: CopyFolders::default(), clock, entropy, secondary: None }
     }
 }
 
@@ -128,16 +141,23 @@ fn store_folder(data_dir: &Path) -> PathBuf {
     data_dir.join("blobs")
 }
 
-/// Opens the store in a folder of data. It is created if there is none and `create` says so.
+/// Opens the store in a folder of data. It is created with its copies if there is none and `create` says so.
 pub(crate) fn open_store(
     data_dir: &Path,
     create: bool,
+    folders: &CopyFolders,
     clock: &Arc<dyn Clock>,
     entropy: &Arc<dyn Entropy>,
 ) -> Result<Store, StorageError> {
     let folder = store_folder(data_dir);
-    let options = blobs::Options::new(Arc::clone(clock), Arc::clone(entropy));
-    if !folder.join("state.redb").exists() {
+    let options = blobs::Options {
+        copies: folders.copies.clone(),
+        without: folders.without.clone(),
+        ..blobs::Options::new(Arc::clone(clock), Arc::clone(entropy))
+    };
+    // The folder of the data may be the copy that is lost.
+    let has_store = |folder: &Path| folder.join("state.redb").exists();
+    if !has_store(&folder) && !folders.copies.iter().any(|copy| has_store(copy)) {
         if !create {
             return Err(StorageError::NoStore { path: data_dir.to_owned() });
         }
@@ -151,7 +171,8 @@ pub(crate) fn open_store(
 impl Storage {
     /// Opens the storage accounts in a folder, which is created if it does not exist.
     pub fn open(data_dir: &Path, options: Options) -> Result<Arc<Self>, StorageError> {
-        let store = open_store(data_dir, true, &options.clock, &options.entropy)?;
+        let Options { folders, clock, entropy, .. } = &options;
+        let store = open_store(data_dir, true, folders, clock, entropy)?;
         Self::new(Arc::new(store), data_dir, options)
     }
 
@@ -161,7 +182,7 @@ impl Storage {
         data_dir: &Path,
         options: Options,
     ) -> Result<Arc<Self>, StorageError> {
-        let Options { suffixes, clock, entropy, secondary } = options;
+        let Options { suffixes, clock, entropy, secondary, .. } = options;
         Ok(Arc::new(Self {
             store,
             suffixes: Suffixes::new(suffixes.iter().map(String::as_str)),

@@ -177,7 +177,7 @@ impl Operation {
 
 /// Headers of features that this service does not have. A request that needs one is refused: it would not get what it
 /// asks for.
-const UNSUPPORTED: [&str; 20] = [
+const UNSUPPORTED: [&str; 19] = [
     "x-ms-encryption-key",
     "x-ms-encryption-key-sha256",
     "x-ms-encryption-algorithm",
@@ -197,7 +197,6 @@ const UNSUPPORTED: [&str; 20] = [
     "x-ms-delete-type-permanent",
     "x-ms-access-tier-if-modified-since",
     "x-ms-access-tier-if-unmodified-since",
-    "x-ms-rehydrate-priority",
 ];
 
 /// Headers of such features that may be there if they ask for nothing.

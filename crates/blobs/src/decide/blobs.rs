@@ -1,8 +1,13 @@
-//! Changes of one page blob.
+//! Changes of one blob of any kind, and those of pages.
+
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use super::{Decider, Decision, Undecided};
+use super::{
+    Decider, Decision, Undecided,
+    blocks::{At, refuse_pending, remove_all},
+};
 use crate::{
     change::{
         Access, BlobChange, DeleteSnapshots, Done, NewBlob, SequenceAction, SequenceConditions,
@@ -12,7 +17,7 @@ use crate::{
     pages::{MAX_SIZE, MAX_WRITE, PAGE},
     record::{Mark, Op},
     refusal::Refusal,
-    rows::{self, Blob, BlobName, Etag, Properties, SnapshotId, keys},
+    rows::{self, Blob, BlobKind, BlobName, Etag, Properties, SnapshotId, keys},
     state::{Generation, StateError},
 };
 
@@ -48,14 +53,31 @@ impl Decider<'_, '_, '_> {
         let container = self.container_row(&name.container)?.id;
         let key = keys::blob(container, &name.blob, None);
         let present = self.present(&key)?;
+        let at = At { container, name: &name.blob, key };
         match (change, present) {
             (BlobChange::Create(new), present) => {
                 check_name(&name.blob)?;
-                self.create(key, present.as_ref(), access, new)
+                self.create(&at, present.as_ref(), access, new)
             }
             (BlobChange::BeginCopy(new), present) => {
                 check_name(&name.blob)?;
-                self.begin_copy(name, container, key, present, access, new)
+                self.begin_copy(name, &at, present, access, new)
+            }
+            (BlobChange::Put { new, content }, present) => {
+                check_name(&name.blob)?;
+                self.put_blob(&at, present.as_ref(), access, new, content)
+            }
+            (BlobChange::StageBlock { id, content }, present) => {
+                check_name(&name.blob)?;
+                self.stage_block(&at, present.as_ref(), access, id, content)
+            }
+            (BlobChange::CommitBlocks(list), present) => {
+                check_name(&name.blob)?;
+                self.commit_blocks(&at, present.as_ref(), access, list)
+            }
+            (BlobChange::BeginUpload { to, len }, present) => {
+                check_name(&name.blob)?;
+                self.begin_upload(&at, present.as_ref(), access, *to, *len)
             }
             (_, None) => Err(Refusal::BlobNotFound.into()),
             (BlobChange::Copy { id, step }, Some(present)) => {
@@ -63,11 +85,11 @@ impl Decider<'_, '_, '_> {
             }
             (BlobChange::Lease(action), Some(present)) => self.lease(&present, access, action),
             (BlobChange::Delete { snapshot: Some(snapshot), snapshots }, Some(_)) => {
-                self.delete_snapshot(container, name, access, *snapshot, *snapshots)
+                self.delete_snapshot(&at, access, *snapshot, *snapshots)
             }
             (BlobChange::Delete { snapshot: None, snapshots }, Some(present)) => {
                 self.admit_blob(&present, access)?;
-                self.delete(container, name, &present, *snapshots)
+                self.delete(&at, &present, *snapshots)
             }
             (change, Some(present)) => {
                 if present.blob.is_incremental() {
@@ -75,6 +97,13 @@ impl Decider<'_, '_, '_> {
                 }
                 if present.blob.is_copy_pending() {
                     return Err(Refusal::PendingCopyOperation.into());
+                }
+                if let BlobChange::Append { content, conditions } = change {
+                    return self.append(&present, access, content, *conditions);
+                }
+                // A tier disturbs no holder of a lease: only an id that is given must be right.
+                if let (BlobChange::SetTier(_), None) = (change, &access.lease) {
+                    return self.modify(&present, change);
                 }
                 self.admit_blob(&present, access)?;
                 self.modify(&present, change)
@@ -125,29 +154,33 @@ impl Decider<'_, '_, '_> {
             lease,
             copy: None,
             frozen: None,
+            kind: new.kind,
+            blocks: None,
+            tier: new.tier,
         }
     }
 
     fn create(
         &self,
-        key: Vec<u8>,
+        at: &At<'_>,
         present: Option<&Present>,
         access: &Access,
         new: &NewBlob,
     ) -> Decision {
         check_size(new.size)?;
         check_sequence(new.sequence)?;
-        self.admit_create(present, access)?;
-        if present.is_some_and(|present| present.blob.is_copy_pending()) {
-            return Err(Refusal::PendingCopyOperation.into());
+        if !new.kind.is_page() && (new.size, new.sequence) != (0, 0) {
+            return Err(Refusal::InvalidSize.into());
         }
+        self.admit_create(present, access)?;
+        refuse_pending(present)?;
         let lease = present.and_then(|present| present.blob.lease.clone());
-        let mut ops: Vec<Op> = present.into_iter().map(Present::end).collect();
+        let mut ops = self.end_ops(at, present)?;
         let mark = self.marked(new.size, new.sequence);
         let generation = self.next_generation;
         ops.push(Op::Begin { generation });
         ops.push(Op::Mark { generation, mark });
-        ops.push(Op::Put { key, value: rows::encode(&self.new_blob(new, lease)) });
+        ops.push(Op::Put { key: at.key.clone(), value: rows::encode(&self.new_blob(new, lease)) });
         Ok((ops, done(mark)))
     }
 
@@ -158,7 +191,14 @@ impl Decider<'_, '_, '_> {
         let blob = || present.blob.clone();
         let mut mark = self.marked(old.size, old.sequence);
         let mut ops = Vec::new();
+        if change.is_for_pages() {
+            present.check_kind(BlobKind::Page)?;
+        }
         match change {
+            BlobChange::SetTier(tier) => {
+                present.check_kind(BlobKind::Block)?;
+                return Ok((vec![row(Blob { tier: Some(*tier), ..blob() })], done(old)));
+            }
             BlobChange::Write { offset, data, sequence } => {
                 sequence.check(old.sequence)?;
                 ops.extend(self.write_op(present, *offset, data)?);
@@ -197,6 +237,11 @@ impl Decider<'_, '_, '_> {
             }
             // The others were decided before.
             BlobChange::Create(_)
+            | BlobChange::Put { .. }
+            | BlobChange::StageBlock { .. }
+            | BlobChange::CommitBlocks(_)
+            | BlobChange::Append { .. }
+            | BlobChange::BeginUpload { .. }
             | BlobChange::Delete { .. }
             | BlobChange::Lease(_)
             | BlobChange::BeginCopy(_)
@@ -233,22 +278,28 @@ impl Decider<'_, '_, '_> {
         Ok((vec![present.put(&blob)], Done { lease: Some(lease_done), ..done(mark) }))
     }
 
-    fn delete(
-        &self,
-        container: u64,
-        name: &BlobName,
-        present: &Present,
-        snapshots: DeleteSnapshots,
-    ) -> Decision {
+    fn delete(&self, at: &At<'_>, present: &Present, snapshots: DeleteSnapshots) -> Decision {
         let mut ops = Vec::new();
-        for (snapshot, blob) in self.snapshots_of(container, &name.blob)? {
+        let mut lists = BTreeSet::new();
+        for (snapshot, blob) in self.snapshots_of(at.container, at.name)? {
             if snapshots == DeleteSnapshots::Refuse {
                 return Err(Refusal::SnapshotsPresent.into());
             }
-            ops.extend(delete_ops(container, &name.blob, snapshot, &blob));
+            ops.extend(delete_ops(at.container, at.name, snapshot, &blob));
+            lists.extend(blob.list());
         }
-        if snapshots != DeleteSnapshots::Only {
-            ops.push(present.end());
+        if let Some(own) = present.blob.list() {
+            lists.remove(&own);
+        }
+        // What its generation does not keep is removed with it.
+        lists.retain(|(generation, _)| *generation == present.blob.generation);
+        if snapshots == DeleteSnapshots::Only {
+            let all = lists.into_iter();
+            ops.extend(
+                all.map(|(generation, list)| remove_all(keys::content_list(generation, list))),
+            );
+        } else {
+            ops.extend(self.end_ops(at, Some(present))?);
             ops.push(Op::Remove { key: present.key.clone() });
         }
         Ok((ops, done(present.mark())))
@@ -256,8 +307,7 @@ impl Decider<'_, '_, '_> {
 
     fn delete_snapshot(
         &self,
-        container: u64,
-        name: &BlobName,
+        at: &At<'_>,
         access: &Access,
         snapshot: SnapshotId,
         snapshots: DeleteSnapshots,
@@ -265,12 +315,13 @@ impl Decider<'_, '_, '_> {
         if snapshots != DeleteSnapshots::Refuse {
             return Err(Refusal::InvalidSnapshotDeletion.into());
         }
-        let key = keys::blob(container, &name.blob, Some(snapshot.0));
+        let key = keys::blob(at.container, at.name, Some(snapshot.0));
         let blob: Blob = self.row(&key)?.ok_or(Refusal::BlobNotFound)?;
         if let Some(frozen) = blob.frozen {
             access.conditions.check(frozen.etag, frozen.modified)?;
         }
-        let ops = delete_ops(container, &name.blob, snapshot, &blob).collect();
+        let mut ops: Vec<Op> = delete_ops(at.container, at.name, snapshot, &blob).collect();
+        ops.extend(self.forget_snapshot_list(at, snapshot.0, &blob)?);
         Ok((ops, Done::default()))
     }
 }
@@ -324,6 +375,21 @@ fn check_name(name: &str) -> Result<(), Refusal> {
         return Err(Refusal::InvalidName);
     }
     Ok(())
+}
+
+impl BlobChange {
+    fn is_for_pages(&self) -> bool {
+        match self {
+            Self::Set { size, sequence, .. } => size.is_some() || sequence.is_some(),
+            change => matches!(
+                change,
+                Self::Write { .. }
+                    | Self::Clear { .. }
+                    | Self::Resize { .. }
+                    | Self::SetSequence(_)
+            ),
+        }
+    }
 }
 
 impl SequenceConditions {

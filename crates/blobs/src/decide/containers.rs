@@ -2,9 +2,13 @@
 
 use redb::ReadableTable as _;
 
-use super::{Decider, Decision, Undecided};
+use super::{
+    Decider, Decision, Undecided,
+    blocks::{parse_staging, remove_all, staging_ops},
+};
 use crate::{
     change::{Access, ContainerChange, Done},
+    extents::Staging,
     lease::{Lease, LeaseId},
     record::Op,
     refusal::Refusal,
@@ -101,6 +105,25 @@ impl Decider<'_, '_, '_> {
             };
             ops.push(Op::Remove { key: key.value().to_vec() });
             ops.extend(epoch.map(|epoch| Op::End { generation, epoch }));
+            if blob.frozen.is_none() && !blob.kind.is_page() {
+                ops.push(remove_all(keys::of_generation(*b"u", generation)));
+                let name = keys::parse_blob(key.value()).map(|(name, _)| name).unwrap_or_default();
+                // It lies in the blob's generation, which ends.
+                ops.push(Op::Remove { key: keys::staging(container, &name) });
+            }
+        }
+        if !ops.is_empty() {
+            return Ok(ops);
+        }
+        // Blocks that wait without a blob come last.
+        let first = keys::staging(container, "");
+        let end = keys::behind(&first);
+        let rows = self.applier.tables.names.range(first.as_slice()..end.as_slice())?;
+        for row in rows.take(crate::numbers::size(u64::from(limit))) {
+            let (key, value) = row?;
+            let staging: Staging = rows::decode(key.value(), value.value())?;
+            let (_, name) = parse_staging(key.value()).unwrap_or_default();
+            ops.extend(staging_ops(container, &name, &staging, true));
         }
         Ok(ops)
     }

@@ -1,31 +1,38 @@
 //! Copies to a blob: begin, steps while they are pending, and their ends.
 
+use bytes::Bytes;
+
 use super::{
     Decider, Decision, Undecided,
     blobs::{Present, check_range, check_sequence, check_size, done, shrink},
+    blocks::{At, MAX_BLOCKS, check_len, write_op},
 };
 use crate::{
     change::{Access, CopyStep, Done, NewBlob, NewCopy},
+    extents::{self, BlockId, Blocks, Extent, Room, whole_cells},
     lease::{Lease, LeaseState},
+    pages::CELL,
     record::{Mark, Op},
     refusal::Refusal,
-    rows::{self, Blob, BlobName, Copy, CopyStatus, Etag, IncrementalCopy, SnapshotId},
+    rows::{self, Blob, BlobKind, BlobName, Copy, CopyStatus, Etag, IncrementalCopy, SnapshotId},
 };
 
 impl Decider<'_, '_, '_> {
     pub(super) fn begin_copy(
         &self,
         name: &BlobName,
-        container: u64,
-        key: Vec<u8>,
+        at: &At<'_>,
         present: Option<Present>,
         access: &Access,
         new: &NewCopy,
     ) -> Decision {
-        check_size(new.blob.size)?;
+        if new.blob.kind.is_page() {
+            check_size(new.blob.size)?;
+        }
         check_sequence(new.blob.sequence)?;
         self.admit_create(present.as_ref(), access)?;
         if let Some(present) = &present {
+            present.check_kind(new.blob.kind)?;
             if present.blob.is_copy_pending() {
                 return Err(Refusal::PendingCopyOperation.into());
             }
@@ -49,11 +56,11 @@ impl Decider<'_, '_, '_> {
             (Some(source), Some(present)) => self.next_increment(&present, copy, source, new),
             (source, present) => {
                 if let Some(present) = &present {
-                    self.admit_overwrite(name, container, present)?;
+                    self.admit_overwrite(name, at.container, present)?;
                 }
                 let first = |source| IncrementalCopy { source, last_source: None, snapshot: None };
                 let copy = Copy { incremental: source.map(first), ..copy };
-                Ok(self.overwritten(key, present.as_ref(), copy, &new.blob))
+                self.overwritten(at, present.as_ref(), copy, &new.blob)
             }
         }
     }
@@ -78,21 +85,23 @@ impl Decider<'_, '_, '_> {
     /// A new generation that the copy fills.
     fn overwritten(
         &self,
-        key: Vec<u8>,
+        at: &At<'_>,
         present: Option<&Present>,
         copy: Copy,
         new: &NewBlob,
-    ) -> (Vec<Op>, Done) {
+    ) -> Decision {
         let generation = self.next_generation;
-        let mark = self.marked(new.size, new.sequence);
+        // Blocks are seen when all of them are there.
+        let size = if new.kind.is_page() { new.size } else { 0 };
+        let mark = self.marked(size, new.sequence);
         let lease = present.and_then(|present| present.blob.lease.clone());
         let id = copy.id.clone();
         let blob = Blob { copy: Some(copy), ..self.new_blob(new, lease) };
-        let mut ops: Vec<Op> = present.into_iter().map(Present::end).collect();
+        let mut ops = self.end_ops(at, present)?;
         ops.push(Op::Begin { generation });
         ops.push(Op::Mark { generation, mark });
-        ops.push(Op::Put { key, value: rows::encode(&blob) });
-        (ops, Done { copy: Some(id), ..done(mark) })
+        ops.push(Op::Put { key: at.key.clone(), value: rows::encode(&blob) });
+        Ok((ops, Done { copy: Some(id), ..done(mark) }))
     }
 
     fn next_increment(
@@ -158,15 +167,23 @@ impl Decider<'_, '_, '_> {
         let marked = Op::Mark { generation, mark };
         let ops = match step {
             CopyStep::Write { offset, data, done } => {
-                let write = self.write_op(present, *offset, data)?;
+                let write = if present.blob.kind.is_page() {
+                    self.write_op(present, *offset, data)?
+                } else {
+                    check_piece(&copy, *offset, data)?;
+                    Some(write_op(generation, *offset, data))
+                };
                 [marked, passed(*done)].into_iter().chain(write).collect()
             }
             CopyStep::Clear { offset, len, done } => {
+                present.check_kind(BlobKind::Page)?;
                 check_range(*offset, *len, old.size)?;
                 let clear = Op::Clear { generation, offset: *offset, len: *len };
                 vec![marked, passed(*done), clear]
             }
-            CopyStep::Finish => return Ok(self.finish(container, name, present, copy)),
+            CopyStep::Finish { blocks } => {
+                return self.finish(container, name, present, copy, blocks);
+            }
             CopyStep::Fail { description } => {
                 let description = Some(description.clone());
                 let copy = Copy { status: CopyStatus::Failed, description, ..copy };
@@ -187,10 +204,13 @@ impl Decider<'_, '_, '_> {
         name: &BlobName,
         present: &Present,
         copy: Copy,
-    ) -> (Vec<Op>, Done) {
+        blocks: &[(BlockId, u32)],
+    ) -> Decision {
         let old = present.mark();
-        let mark = self.marked(old.size, old.sequence);
+        let size = if present.blob.kind.is_page() { old.size } else { copy.total };
+        let mark = self.marked(size, old.sequence);
         let generation = present.blob.generation;
+        let (blocks, rows) = self.copied_list(present, &copy, blocks)?;
         let snapshot = SnapshotId(self.moment.stamp);
         let incremental = copy.incremental.map(|memory| IncrementalCopy {
             source: memory.source,
@@ -204,8 +224,9 @@ impl Decider<'_, '_, '_> {
             incremental,
             ..copy
         };
-        let blob = Blob { copy: Some(copy), ..present.blob.clone() };
+        let blob = Blob { copy: Some(copy), blocks, ..present.blob.clone() };
         let mut ops = vec![Op::Mark { generation, mark }, present.put(&blob)];
+        ops.extend(rows);
         let mut answer = done(mark);
         if incremental.is_some() {
             let mut frozen = Self::frozen(present);
@@ -214,7 +235,40 @@ impl Decider<'_, '_, '_> {
             ops.extend(self.snapshot_ops(container, name, blob, frozen));
             answer.snapshot = Some(snapshot);
         }
-        (ops, answer)
+        Ok((ops, answer))
+    }
+
+    /// The list of a copied block blob: its blocks lie at their own offsets.
+    fn copied_list(
+        &self,
+        present: &Present,
+        copy: &Copy,
+        blocks: &[(BlockId, u32)],
+    ) -> Result<(Option<Blocks>, Vec<Op>), Refusal> {
+        if blocks.is_empty() {
+            return Ok((None, Vec::new()));
+        }
+        present.check_kind(BlobKind::Block)?;
+        let mut place = 0_u64;
+        let extent = |(id, len): &(BlockId, u32)| {
+            let extent = Extent { id: id.as_bytes().to_vec(), place, len: *len };
+            place = place.saturating_add(u64::from(*len));
+            extent
+        };
+        let extents: Vec<Extent> = blocks.iter().map(extent).collect();
+        let is_good = place == copy.total
+            && extents.len() <= MAX_BLOCKS
+            && extents.iter().all(|extent| extent.len > 0);
+        if !is_good {
+            return Err(Refusal::InvalidBlockList);
+        }
+        let list = self.moment.stamp;
+        let end = whole_cells(0, place).end;
+        let room = Room { end, ..Room::default() };
+        let count = crate::numbers::narrow(crate::numbers::wide(extents.len()));
+        let rows = extents::encode_list(present.blob.generation, list, &extents);
+        let ops = rows.into_iter().map(|(key, value)| Op::Put { key, value }).collect();
+        Ok((Some(Blocks { list, count, room }), ops))
     }
 
     /// A copy that ended without success leaves an empty blob. The base of incremental copies keeps its pages: the next
@@ -229,7 +283,8 @@ impl Decider<'_, '_, '_> {
             return (vec![Op::Mark { generation, mark }, present.put(&blob)], done(mark));
         }
         let generation = self.next_generation;
-        let mark = self.marked(0, present.mark().sequence);
+        let sequence = if blob.kind.is_page() { present.mark().sequence } else { 0 };
+        let mark = self.marked(0, sequence);
         let blob = Blob { generation, ..blob };
         let ops = vec![
             present.end(),
@@ -238,5 +293,18 @@ impl Decider<'_, '_, '_> {
             present.put(&blob),
         ];
         (ops, done(mark))
+    }
+}
+
+/// Checks a piece of a copy to a blob without pages: whole cells, but at the end.
+fn check_piece(copy: &Copy, offset: u64, data: &Bytes) -> Result<(), Refusal> {
+    check_len(data, 1)?;
+    let len = crate::numbers::wide(data.len());
+    let end = offset.saturating_add(len);
+    let is_whole = len.is_multiple_of(CELL) || end == copy.total;
+    if offset.is_multiple_of(CELL) && is_whole && end <= copy.total {
+        Ok(())
+    } else {
+        Err(Refusal::InvalidRange)
     }
 }

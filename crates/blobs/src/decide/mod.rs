@@ -4,7 +4,9 @@
 //! given, and writes the result into the record.
 
 mod accounts;
+mod appends;
 mod blobs;
+pub(crate) mod blocks;
 mod containers;
 mod copies;
 mod snapshots;
@@ -87,6 +89,7 @@ impl Decider<'_, '_, '_> {
             Change::Container { name, access, change } => self.container(name, access, change),
             Change::Blob { name, access, change } => self.blob(name, access, change),
             Change::Snapshot(blobs) => self.snapshots(blobs),
+            Change::Upload { id, step } => self.upload_step(*id, step),
         }
     }
 

@@ -107,7 +107,7 @@ impl Decider<'_, '_, '_> {
     }
 
     /// Up to `most` snapshots, newest first.
-    fn last_snapshots(
+    pub(super) fn last_snapshots(
         &self,
         container: u64,
         name: &str,

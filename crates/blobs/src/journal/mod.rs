@@ -8,6 +8,7 @@
 
 pub(crate) mod frame;
 mod replay;
+mod tail;
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -20,10 +21,13 @@ use rustix::fs::{FallocateFlags, fallocate};
 use strongroom_base::{Entropy, EntropyExt as _};
 
 pub use self::replay::JournalDamage;
-pub(crate) use self::replay::replay;
+pub(crate) use self::{replay::replay, tail::Tail};
 
 use self::frame::{FRAME_HEAD, SEGMENT_HEAD, SegmentHead, padded};
-use crate::{numbers::wide, record::Record};
+use crate::numbers::wide;
+
+/// A record as it is written: its head, and the data of the write that ends it.
+pub(crate) type Encoded = (Vec<u8>, bytes::Bytes);
 
 /// The journal of an open store, at its end.
 pub(crate) struct Journal {
@@ -59,23 +63,32 @@ impl Journal {
         Self { folder, store, segment_size, segment: None, since: 0 }
     }
 
+    /// Makes sure that records have room in the present segment: then writing them fails only with the disk.
+    pub(crate) fn prepare(
+        &mut self,
+        first: u64,
+        encoded: &[Encoded],
+        entropy: &dyn Entropy,
+    ) -> io::Result<()> {
+        let len = len_of(encoded);
+        let fits = |segment: &Segment| segment.end.saturating_add(len) <= segment.size;
+        if !self.segment.as_ref().is_some_and(fits) {
+            self.segment = Some(self.create(first, len, entropy)?);
+        }
+        Ok(())
+    }
+
     /// Writes records, the first of them with the number `first`, and makes them durable by one `fdatasync`.
     pub(crate) fn append(
         &mut self,
         first: u64,
-        records: &[Record],
+        encoded: &[Encoded],
         entropy: &dyn Entropy,
     ) -> Result<(), AppendError> {
-        let encoded: Vec<_> = records.iter().map(Record::encode).collect();
-        let len = encoded.iter().fold(0_u64, |sum, (head, data)| {
-            let payload = wide(head.len()).saturating_add(wide(data.len()));
-            sum.saturating_add(padded(FRAME_HEAD.saturating_add(payload)))
-        });
-        let fits = |segment: &Segment| segment.end.saturating_add(len) <= segment.size;
-        let mut segment = match self.segment.take() {
-            Some(segment) if fits(&segment) => segment,
-            _ => self.create(first, len, entropy).map_err(AppendError::Segment)?,
-        };
+        self.prepare(first, encoded, entropy).map_err(AppendError::Segment)?;
+        let len = len_of(encoded);
+        // After an error the segment stays taken, and the journal is not continued in it.
+        let Some(mut segment) = self.segment.take() else { return Ok(()) };
         let durable = first.saturating_sub(1);
         let frames = encoded.iter().zip(first..).map(|((head, data), number)| {
             let frame = segment.head.frame(number, durable, (head, data));
@@ -97,25 +110,27 @@ impl Journal {
         Ok(())
     }
 
-    /// The room on the disk of the journal, in bytes.
-    pub(crate) fn free_room(&self) -> u64 {
-        free_room(&self.folder)
-    }
-
     /// How much was appended since records were last forgotten, in bytes.
     pub(crate) fn bytes_since(&self) -> u64 {
         self.since
     }
 
-    /// Deletes the segments that hold only records before `number`, which the next record gets.
-    pub(crate) fn forget_before(&mut self, number: u64, entropy: &dyn Entropy) -> io::Result<()> {
+    /// Deletes the segments that hold only records before `number`, which the next record gets, and before `keep`.
+    pub(crate) fn forget_before(
+        &mut self,
+        number: u64,
+        keep: u64,
+        entropy: &dyn Entropy,
+    ) -> io::Result<()> {
         let old = segments(&self.folder)?;
         if self.segment.as_ref().is_none_or(|segment| segment.end > SEGMENT_HEAD) {
             self.segment = Some(self.create(number, 0, entropy)?);
         }
         self.since = 0;
-        for (first, path) in old {
-            if first < number {
+        // A segment ends where the next one begins.
+        let ends = old.iter().skip(1).map(|(first, _)| *first).chain([number]);
+        for ((first, path), end) in old.iter().zip(ends) {
+            if *first < number && end <= keep {
                 fs::remove_file(path)?;
             }
         }
@@ -148,6 +163,23 @@ impl Journal {
         }
         Ok(Segment { file, head, end: SEGMENT_HEAD, size })
     }
+}
+
+/// The length of the frames of records, in bytes.
+fn len_of(encoded: &[Encoded]) -> u64 {
+    encoded.iter().fold(0_u64, |sum, (head, data)| {
+        let payload = wide(head.len()).saturating_add(wide(data.len()));
+        sum.saturating_add(padded(FRAME_HEAD.saturating_add(payload)))
+    })
+}
+
+/// How many bytes the segments have from that of record `number` on.
+pub(crate) fn bytes_from(folder: &Path, number: u64) -> io::Result<u64> {
+    let all = segments(folder)?;
+    let before = all.iter().skip(1).take_while(|(first, _)| *first <= number).count();
+    all.iter().skip(before).try_fold(0_u64, |sum, (_, path)| {
+        fs::metadata(path).map(|known| sum.saturating_add(known.len()))
+    })
 }
 
 /// The segments of a journal, by the numbers of their first records.

@@ -12,7 +12,8 @@ use crate::tools::{
 fn begin(name: &str, source: &str, size: u64, incremental: Option<u64>) -> Change {
     let blob = NewBlob { size, sequence: 5, ..NewBlob::default() };
     let incremental = incremental.map(SnapshotId);
-    change(name, BlobChange::BeginCopy(NewCopy { source: source.to_owned(), blob, incremental }))
+    let copy = NewCopy { source: source.to_owned(), blob, incremental };
+    change(name, BlobChange::BeginCopy(Box::new(copy)))
 }
 
 fn step(name: &str, id: &str, step: CopyStep) -> Change {
@@ -51,11 +52,14 @@ fn a_copy_is_pending_until_it_is_finished() {
     ] {
         assert_eq!(refused(store.apply(other)), Refusal::PendingCopyOperation);
     }
-    assert_eq!(refused(store.apply(step("a", "other", CopyStep::Finish))), Refusal::CopyIdMismatch);
+    assert_eq!(
+        refused(store.apply(step("a", "other", CopyStep::Finish { blocks: Vec::new() }))),
+        Refusal::CopyIdMismatch
+    );
     store.apply(step("a", &id, pages(512, 4, 1024))).expect("a step");
     let pending = content(&store, "a", None).1.expect("a copy");
     assert_eq!((pending.status, pending.done, pending.total), (CopyStatus::Pending, 1024, 1024));
-    store.apply(step("a", &id, CopyStep::Finish)).expect("finishes");
+    store.apply(step("a", &id, CopyStep::Finish { blocks: Vec::new() })).expect("finishes");
     let (bytes, copy) = content(&store, "a", None);
     assert_eq!(bytes, [0, 4]);
     assert_eq!(copy.map(|copy| copy.status), Some(CopyStatus::Success));
@@ -114,7 +118,7 @@ fn incremental_copies_make_snapshots_of_one_source_in_order() {
         for one in steps {
             store.apply(step("b", &id, one.clone())).expect("a step");
         }
-        store.apply(step("b", &id, CopyStep::Finish)).expect("finishes")
+        store.apply(step("b", &id, CopyStep::Finish { blocks: Vec::new() })).expect("finishes")
     };
     let first = run(10, &[pages(0, 1, 512), pages(512, 2, 1024)], 1024).snapshot;
     let clear = CopyStep::Clear { offset: 0, len: 512, done: 1024 };

@@ -7,10 +7,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use bytes::Bytes;
 use strongroom_base::SplitMix64;
 use strongroom_blobs::{
-    AccountKind, BlobChange, Change, DeleteSnapshots, JournalDamage, Refusal, SnapshotId, Store,
-    StoreError,
+    AccountKind, AppendConditions, BlobChange, BlobKind, BlockId, BlockList, BlockPlace, Change,
+    Content, DeleteSnapshots, JournalDamage, NewBlob, Refusal, SnapshotId, Store, StoreError,
+    UploadId, UploadStep, UploadTo,
 };
 
 use crate::tools::{
@@ -19,12 +21,13 @@ use crate::tools::{
 };
 
 /// All that a reader can see of the blobs `a` and `b`.
-type Seen = Vec<(String, Option<SnapshotId>, Vec<u8>)>;
+pub(crate) type Seen = Vec<(String, Option<SnapshotId>, Vec<u8>)>;
 
-fn seen(store: &Store) -> Seen {
+pub(crate) fn seen(store: &Store) -> Seen {
     let view = store.view().expect("a view");
     let query = strongroom_blobs::ListQuery {
         snapshots: true,
+        uncommitted: true,
         max: 1000,
         ..strongroom_blobs::ListQuery::default()
     };
@@ -34,13 +37,21 @@ fn seen(store: &Store) -> Seen {
         .map(|item| {
             let strongroom_blobs::Item::Blob(head) = item else { panic!("no delimiter") };
             let mut bytes = vec![0; usize::try_from(head.size).expect("small")];
-            view.read(&head, 0, &mut bytes).expect("reads");
+            if head.is_uncommitted {
+                bytes = Vec::from(b"waits");
+            } else {
+                view.read(&head, 0, &mut bytes).expect("reads");
+            }
+            if head.kind == BlobKind::Block && head.snapshot.is_none() {
+                let waiting = view.uncommitted_blocks(&blob(&head.name)).expect("blocks");
+                bytes.extend(waiting.iter().flat_map(|block| block.id.as_bytes()));
+            }
             (head.name.clone(), head.snapshot, bytes)
         })
         .collect()
 }
 
-fn workload() -> Vec<Change> {
+pub(crate) fn workload() -> Vec<Change> {
     let pages =
         |tag: u64, count: u64| -> Vec<u8> { (tag..tag + count).flat_map(page_of).collect() };
     vec![
@@ -66,6 +77,69 @@ fn workload() -> Vec<Change> {
     ]
 }
 
+/// A change, or one that needs the upload that began last.
+enum Work {
+    Of(Box<Change>),
+    With(fn(UploadId) -> Change),
+}
+
+fn workload_of_blocks() -> Vec<Work> {
+    let bytes = |tag: u8, len: usize| Content::Bytes(Bytes::from(vec![tag; len]));
+    let id = |name: &str| BlockId::new(name.as_bytes()).expect("an id");
+    let stage = |name: &str, tag, len| {
+        change("a", BlobChange::StageBlock { id: id(name), content: bytes(tag, len) })
+    };
+    let commit = |names: &[&str]| {
+        let blocks = names.iter().map(|name| (id(name), BlockPlace::Latest)).collect();
+        change("a", BlobChange::CommitBlocks(BlockList { blocks, ..BlockList::default() }))
+    };
+    let append = |tag, len| {
+        let conditions = AppendConditions::default();
+        change("b", BlobChange::Append { content: bytes(tag, len), conditions })
+    };
+    let begin = |name, to| change(name, BlobChange::BeginUpload { to, len: 9000 });
+    let log = NewBlob { kind: BlobKind::Append, ..NewBlob::default() };
+    let piece = |id| {
+        let data = Bytes::from(vec![9; 9000]);
+        Change::Upload { id, step: UploadStep::Write { offset: 0, data } }
+    };
+    let of = |change| Work::Of(Box::new(change));
+    vec![
+        of(stage("one", 1, 5000)),
+        of(stage("two", 2, 70_000)),
+        of(commit(&["two", "one"])),
+        of(snapshot("a")),
+        of(begin("a", UploadTo::Block)),
+        Work::With(piece),
+        of(stage("one", 3, 100)),
+        Work::With(|upload| {
+            let id = BlockId::new(b"six").expect("an id");
+            change("a", BlobChange::StageBlock { id, content: Content::Upload(upload) })
+        }),
+        of(commit(&["six", "one", "two", "six"])),
+        of(change("b", BlobChange::Create(log))),
+        of(append(4, 700)),
+        of(append(5, 5000)),
+        of(begin("b", UploadTo::Append)),
+        Work::With(piece),
+        of(append(6, 40)),
+        of(snapshot("b")),
+        Work::With(|upload| {
+            let content = Content::Upload(upload);
+            let conditions = AppendConditions::default();
+            change("b", BlobChange::Append { content, conditions })
+        }),
+        of(append(7, 300)),
+        of(begin("a", UploadTo::Blob)),
+        Work::With(piece),
+        Work::With(|upload| {
+            let content = Content::Upload(upload);
+            change("a", BlobChange::Put { new: Box::default(), content })
+        }),
+        of(stage("new", 8, 200)),
+    ]
+}
+
 /// A crash image, what was seen after each record from the checkpoint on, and the data files of the checkpoint.
 struct Image {
     _root: tempfile::TempDir,
@@ -79,22 +153,32 @@ struct Image {
 }
 
 fn image(work_before: usize) -> Image {
+    image_of(workload().into_iter().map(|change| Work::Of(Box::new(change))).collect(), work_before)
+}
+
+fn image_of(mut changes: Vec<Work>, work_before: usize) -> Image {
     let root = folder();
     let clock = TestClock::new();
     let live = root.path().join("live");
     let store = store_in(&live, &clock, AccountKind::Standard);
-    let changes = workload();
-    for change in &changes[..work_before] {
-        store.apply(change.clone()).expect("applies");
-    }
+    let mut upload = None;
+    let mut apply = |work: Work| {
+        let change = match work {
+            Work::Of(change) => *change,
+            Work::With(change) => change(upload.expect("has begun")),
+        };
+        upload = store.apply(change).expect("applies").upload.or(upload);
+    };
+    let later = changes.split_off(work_before);
+    changes.into_iter().for_each(&mut apply);
     store.settle();
     store.checkpoint();
     let checkpoint = root.path().join("checkpoint");
     copy_folder(&live.join("data"), &checkpoint);
     let first = store.status().records;
     let mut states = vec![(seen(&store), checkpoint.clone())];
-    for change in &changes[work_before..] {
-        store.apply(change.clone()).expect("applies");
+    for work in later {
+        apply(work);
         // Records of background work that follow write no data.
         let data = root.path().join(format!("data-{}", states.len()));
         copy_folder(&live.join("data"), &data);
@@ -140,7 +224,7 @@ impl Image {
     }
 }
 
-fn same(found: &Seen, wanted: &Seen, place: &str) {
+pub(crate) fn same(found: &Seen, wanted: &Seen, place: &str) {
     let names = |seen: &Seen| -> Vec<_> {
         seen.iter().map(|(name, id, bytes)| (name.clone(), *id, bytes.len())).collect()
     };
@@ -152,7 +236,7 @@ fn same(found: &Seen, wanted: &Seen, place: &str) {
 }
 
 /// Where frames end, by their own lengths.
-fn frame_ends(journal: &[u8]) -> Vec<usize> {
+pub(crate) fn frame_ends(journal: &[u8]) -> Vec<usize> {
     let mut ends = vec![64];
     loop {
         let at = *ends.last().expect("the head");
@@ -165,7 +249,10 @@ fn frame_ends(journal: &[u8]) -> Vec<usize> {
 }
 
 fn every_prefix(work_before: usize, seed: u64) {
-    let image = image(work_before);
+    every_prefix_of(&image(work_before), seed);
+}
+
+fn every_prefix_of(image: &Image, seed: u64) {
     let mut random = SplitMix64::new(seed);
     let journal = fs::read(image.journal()).expect("reads");
     let ends = frame_ends(&journal);
@@ -216,6 +303,13 @@ fn every_prefix_of_the_journal_gives_a_prefix_of_the_changes() {
 fn every_prefix_of_the_journal_after_a_checkpoint_gives_a_prefix_of_the_changes() {
     every_prefix(4, 2);
     every_prefix(9, 3);
+}
+
+#[test]
+fn every_prefix_of_the_journal_gives_whole_blocks_and_appends() {
+    every_prefix_of(&image_of(workload_of_blocks(), 0), 6);
+    every_prefix_of(&image_of(workload_of_blocks(), 4), 7);
+    every_prefix_of(&image_of(workload_of_blocks(), 11), 8);
 }
 
 #[test]

@@ -7,10 +7,10 @@ use strongroom_blobs::{AccountKind, Options, Refusal, Store};
 use crate::tools::{TestClock, blob, clear, create, folder, options, store_in, write};
 
 /// A small disk in memory; only root can have one.
-struct SmallDisk(tempfile::TempDir);
+pub(crate) struct SmallDisk(pub(crate) tempfile::TempDir);
 
 impl SmallDisk {
-    fn new(size: &str) -> Option<Self> {
+    pub(crate) fn new(size: &str) -> Option<Self> {
         let place = tempfile::tempdir().expect("a folder");
         let options = format!("size={size}");
         let mount = Command::new("mount")

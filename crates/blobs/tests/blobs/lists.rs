@@ -36,6 +36,7 @@ fn blobs_are_listed_with_prefix_delimiter_and_snapshots_in_parts() {
     take_snapshot(&store, "a");
     take_snapshot(&store, "a/1");
     let query = |prefix: &str, delimiter: Option<&str>, snapshots, max| ListQuery {
+        uncommitted: false,
         prefix: prefix.to_owned(),
         delimiter: delimiter.map(str::to_owned),
         marker: None,

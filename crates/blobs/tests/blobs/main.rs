@@ -8,6 +8,8 @@
     reason = "test helpers fail by panicking, and the model prints its seed"
 )]
 
+mod blocks;
+mod blocks_model;
 mod copies;
 mod costs;
 mod crash;
@@ -16,5 +18,9 @@ mod killed;
 mod lists;
 mod model;
 mod readers;
+mod redundancy;
+mod redundancy_crash;
+mod redundancy_killed;
+mod redundancy_model;
 mod rules;
 mod tools;

@@ -5,18 +5,19 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     sync::Arc,
 };
 
 use strongroom_base::SplitMix64;
 use strongroom_blobs::{
-    AccountKind, BlobChange, DeleteSnapshots, NewBlob, PAGE, ReadError, Refusal, SnapshotId, Store,
-    View,
+    AccountKind, BlobChange, DeleteSnapshots, NewBlob, Options, PAGE, ReadError, Refusal,
+    SnapshotId, Store, StoreCopyState, StoreError, View,
 };
 
 use crate::tools::{
-    TestClock, blob, change, clear, copy_folder, create, folder, mix_sectors, options, page_of,
-    snapshot, store_in, write,
+    Seeded, TestClock, blob, change, clear, copy_folder, create, folder, mix_sectors, options,
+    page_of, snapshot, store_in, store_in_copies, write,
 };
 
 const NAMES: [&str; 3] = ["a", "a/b", "c"];
@@ -41,38 +42,55 @@ struct Blob {
     snapshots: BTreeMap<SnapshotId, State>,
 }
 
-struct World {
+pub(crate) struct World {
     seed: u64,
     random: SplitMix64,
-    clock: Arc<TestClock>,
-    root: tempfile::TempDir,
+    pub(crate) clock: Arc<TestClock>,
+    pub(crate) root: tempfile::TempDir,
     lives: u64,
+    pub(crate) copies: u64,
     store: Option<Store>,
     blobs: BTreeMap<&'static str, Blob>,
     next: u64,
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
-        let clock = TestClock::new();
-        let root = folder();
-        let store = store_in(&root.path().join("0"), &clock, AccountKind::Standard);
-        let random = SplitMix64::new(seed);
+    pub(crate) fn new(seed: u64, copies: u64) -> Self {
         let mut world = Self {
             seed,
-            random,
-            clock,
-            root,
+            random: SplitMix64::new(seed),
+            clock: TestClock::new(),
+            root: folder(),
             lives: 0,
-            store: Some(store),
+            copies,
+            store: None,
             blobs: BTreeMap::new(),
             next: 0,
         };
+        let options = world.options();
+        let kind = AccountKind::Standard;
+        world.store = Some(store_in_copies(&world.path(), options, kind));
         world.checkpoint();
         world
     }
 
-    fn below(&mut self, end: u64) -> u64 {
+    /// Options with the folders of all copies.
+    fn options(&mut self) -> Options {
+        let seed = self.fresh();
+        Options {
+            copies: (1..self.copies).map(|copy| self.folder(copy)).collect(),
+            retry_interval: std::time::Duration::ZERO,
+            entropy: Seeded::new(self.seed << 32 | seed),
+            ..options(&self.clock)
+        }
+    }
+
+    /// The folder of a copy.
+    pub(crate) fn folder(&self, copy: u64) -> std::path::PathBuf {
+        self.root.path().join(self.lives.to_string()).join(copy.to_string())
+    }
+
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.random.below(end)
     }
 
@@ -81,36 +99,69 @@ impl World {
         self.next
     }
 
-    fn store(&self) -> &Store {
+    pub(crate) fn store(&self) -> &Store {
         self.store.as_ref().expect("is open")
     }
 
     fn path(&self) -> std::path::PathBuf {
-        self.root.path().join(self.lives.to_string())
+        self.folder(0)
     }
 
     /// A checkpoint, and a copy of what the data files are then.
-    fn checkpoint(&mut self) {
+    pub(crate) fn checkpoint(&mut self) {
         self.store().checkpoint();
         let kept = self.root.path().join("checkpoint");
         if kept.exists() {
             std::fs::remove_dir_all(&kept).expect("removes");
         }
-        copy_folder(&self.path().join("data"), &kept);
+        for copy in 0..self.copies {
+            let data = self.folder(copy).join("data");
+            if is_whole(self.store(), &self.folder(copy)) && data.exists() {
+                copy_folder(&data, &kept.join(copy.to_string()));
+            }
+        }
     }
 
+    /// Opens the store. What is missing is left out by the owner's word.
     fn reopen(&mut self) {
-        let options = options(&self.clock);
-        self.store = Some(Store::open(&self.path(), options).expect("opens"));
+        let mut options = self.options();
+        let store = loop {
+            match Store::open(&self.path(), options.clone()) {
+                Ok(store) => break store,
+                Err(StoreError::CopyMissing { path }) if self.copies > 1 => {
+                    assert!(!options.without.contains(&path), "{} is missing", path.display());
+                    options.without.push(path);
+                }
+                Err(error) => {
+                    for copy in 0..self.copies {
+                        let known = std::fs::read_to_string(self.folder(copy).join("copies.json"));
+                        println!("copy {copy}: {known:?}");
+                    }
+                    panic!("{error:?}")
+                }
+            }
+        };
+        self.store = Some(store);
         self.checkpoint();
     }
 
     fn crash(&mut self) {
-        let (old, lives) = (self.path(), self.lives + 1);
+        let lives = self.lives + 1;
+        let old = self.root.path().join(self.lives.to_string());
         let new = self.root.path().join(lives.to_string());
-        copy_folder(&old, &new);
         let kept = self.root.path().join("checkpoint");
-        mix_sectors(&kept, &new.join("data"), &mut self.random);
+        for copy in 0..self.copies {
+            let (from, to) = (self.folder(copy), new.join(copy.to_string()));
+            if from.exists() {
+                let was_whole = is_whole(self.store(), &from);
+                copy_folder(&from, &to);
+                let kept = kept.join(copy.to_string());
+                // What was made again since then is more durable than that.
+                if was_whole && kept.exists() && to.join("data").exists() {
+                    mix_sectors(&kept, &to.join("data"), &mut self.random);
+                }
+            }
+        }
         self.store = None;
         std::fs::remove_dir_all(old).expect("removes");
         self.lives = lives;
@@ -128,7 +179,7 @@ impl World {
         Some((first, len))
     }
 
-    fn step(&mut self) {
+    pub(crate) fn step(&mut self) {
         let name = NAMES[usize::try_from(self.below(3)).expect("small")];
         if !self.blobs.contains_key(name) {
             return self.create(name);
@@ -222,6 +273,20 @@ impl World {
         }
     }
 
+    /// Deletes all blobs: everything is given back when nothing is there.
+    pub(crate) fn empty(&mut self) {
+        for name in NAMES {
+            if self.blobs.contains_key(name) {
+                self.delete(name);
+            }
+        }
+        self.store().settle();
+        for copy in 0..self.copies {
+            let left = std::fs::read_dir(self.folder(copy).join("data")).expect("a folder").count();
+            assert_eq!(left, 0, "data files of copy {copy} with seed {}", self.seed);
+        }
+    }
+
     fn delete(&mut self, name: &'static str) {
         let has_snapshots = !self.blobs[name].snapshots.is_empty();
         let delete = |snapshots| change(name, BlobChange::Delete { snapshot: None, snapshots });
@@ -233,7 +298,7 @@ impl World {
         self.blobs.remove(name);
     }
 
-    fn check(&mut self) {
+    pub(crate) fn check(&mut self) {
         let view = self.store().view().expect("a view");
         for name in NAMES {
             let Some(model) = self.blobs.get(name).cloned() else {
@@ -254,6 +319,14 @@ impl World {
             }
         }
     }
+}
+
+/// Whether a copy has every change.
+pub(crate) fn is_whole(store: &Store, path: &Path) -> bool {
+    let copies = store.status().copies;
+    copies.iter().any(|copy| {
+        copy.path == path && matches!(copy.state, StoreCopyState::Leading | StoreCopyState::Healthy)
+    })
 }
 
 fn forget(state: &mut State, first: u64, end: u64) {
@@ -336,7 +409,7 @@ fn check_diff(
 
 fn run(seed: u64, steps: u64) {
     println!("STRONGROOM_SEED={seed}");
-    let mut world = World::new(seed);
+    let mut world = World::new(seed, 1);
     for step in 0..steps {
         world.step();
         if step % 8 == 7 {
@@ -344,15 +417,7 @@ fn run(seed: u64, steps: u64) {
         }
     }
     world.check();
-    // Everything is given back when nothing is there.
-    for name in NAMES {
-        if world.blobs.contains_key(name) {
-            world.delete(name);
-        }
-    }
-    world.store().settle();
-    let left = std::fs::read_dir(world.path().join("data")).expect("a folder").count();
-    assert_eq!(left, 0, "data files of seed {}", world.seed);
+    world.empty();
 }
 
 #[test]

@@ -100,8 +100,13 @@ pub(crate) fn new_account(kind: AccountKind) -> Change {
 
 /// A new store with an account and a container, in a folder.
 pub(crate) fn store_in(path: &Path, clock: &Arc<TestClock>, kind: AccountKind) -> Store {
-    Store::create(path, &options(clock)).expect("creates");
-    let store = Store::open(path, options(clock)).expect("opens");
+    store_in_copies(path, options(clock), kind)
+}
+
+/// The same with the copies that the options name.
+pub(crate) fn store_in_copies(path: &Path, options: Options, kind: AccountKind) -> Store {
+    Store::create(path, &options).expect("creates");
+    let store = Store::open(path, options).expect("opens");
     store.apply(new_account(kind)).expect("an account");
     let change = ContainerChange::Create(strongroom_blobs::Metadata::new());
     let name = container();

@@ -7,12 +7,17 @@
 mod export;
 mod socket;
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use azure::{AccountName, ConnectionString, Endpoint, Secret};
 use blobs::{
     Access, AccountChange, AccountKey, Change, KeyNumber, NewAccount, ReadError, Refusal,
-    SnapshotOf, Store, View,
+    SnapshotOf, Store, StoreCopyState, StoreError, View,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -24,7 +29,7 @@ pub use export::{OpenExport, export};
 pub use socket::Socket;
 pub use strongroom_blobs::{AccountKind, Redundancy};
 
-use crate::{StorageError, map, storage::open_store};
+use crate::{CopyFolders, StorageError, map, storage::open_store};
 
 /// How often a store is asked for that another process has just taken or given back.
 const TRIES: u32 = 50;
@@ -93,6 +98,19 @@ pub enum Command {
     },
     /// Say how the store stands.
     Status,
+    /// Make a copy of the store in a folder, or look at once for one that lacks changes. While the store is served the
+    /// work goes on in the background; otherwise the command waits for it.
+    CopyAdd {
+        /// The folder: absolute, and empty or not there.
+        path: PathBuf,
+    },
+    /// Give a copy of the store up; its folder stays as it is.
+    CopyRemove {
+        /// The folder, as the list shows it.
+        path: PathBuf,
+    },
+    /// List the copies of the store.
+    CopyList,
 }
 
 /// An account, without its keys.
@@ -160,6 +178,53 @@ pub struct StatusShown {
     pub journal_bytes: u64,
     /// Why the store takes no changes.
     pub failure: Option<String>,
+    /// Its copies.
+    pub copies: Vec<CopyShown>,
+    /// Pieces of 4 KiB that were damaged in a copy, and were repaired from another one, since the store was opened.
+    pub repaired: u64,
+    /// Pieces of 4 KiB that the last comparison found damaged in a copy, and could not repair.
+    pub damaged: u64,
+}
+
+/// A copy of the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyShown {
+    /// Its folder.
+    pub path: PathBuf,
+    /// How it stands.
+    #[serde(flatten)]
+    pub state: CopyStateShown,
+}
+
+/// How a copy stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum CopyStateShown {
+    /// It has every change, and is read.
+    Leading,
+    /// It has every change.
+    Healthy,
+    /// It is being made from another one.
+    Rebuilding {
+        /// Bytes that are there.
+        done_bytes: u64,
+        /// Bytes that there will be; 0 until that is known.
+        total_bytes: u64,
+    },
+    /// It lacks changes, and is made again when it can be.
+    LeftOut {
+        /// Since when.
+        since: Timestamp,
+        /// Why.
+        reason: String,
+    },
+    /// It lacks changes, and is not found.
+    Missing {
+        /// Since when it lacks changes.
+        since: Timestamp,
+        /// Why.
+        reason: String,
+    },
 }
 
 /// What is answered.
@@ -184,6 +249,11 @@ pub enum Reply {
     },
     /// How the store stands.
     Status(StatusShown),
+    /// The copies of the store.
+    Copies {
+        /// The copies, in the order in which they were added.
+        copies: Vec<CopyShown>,
+    },
     /// The command is refused.
     Refused {
         /// What kind of refusal it is.
@@ -209,6 +279,8 @@ pub enum RefusedKind {
     Invalid,
     /// The store failed.
     Failed,
+    /// A folder cannot become a copy, or is none.
+    InvalidCopy,
 }
 
 impl Reply {
@@ -229,11 +301,31 @@ impl From<Refusal> for Reply {
                 RefusedKind::Leased
             }
             Refusal::InvalidName
+            | Refusal::InvalidBlobType
             | Refusal::BlobOverwritten
             | Refusal::PreviousSnapshotCannotBeNewer => RefusedKind::Invalid,
             _ => RefusedKind::Failed,
         };
         Self::refused(kind, refusal.to_string())
+    }
+}
+
+impl From<StoreError> for Reply {
+    fn from(error: StoreError) -> Self {
+        let kind = match &error {
+            StoreError::Exists { .. }
+            | StoreError::OtherStore { .. }
+            | StoreError::SameCopy { .. }
+            | StoreError::NoCopy { .. }
+            | StoreError::LastCopy { .. }
+            | StoreError::File { .. } => RefusedKind::InvalidCopy,
+            _ => RefusedKind::Failed,
+        };
+        let text = match std::error::Error::source(&error) {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        };
+        Self::refused(kind, text)
     }
 }
 
@@ -257,8 +349,8 @@ pub fn run(
     let create = matches!(command, Command::Create { .. });
     let mut tries = 0;
     loop {
-        let in_use = match open_store(data_dir, create, clock, entropy) {
-            Ok(store) => return refused(execute(&store, command, &**entropy)),
+        let in_use = match open_store(data_dir, create, &CopyFolders::default(), clock, entropy) {
+            Ok(store) => return refused(execute_alone(&store, command, &**clock, &**entropy)),
             Err(error @ StorageError::InUse { .. }) => error,
             Err(error) => return Err(error),
         };
@@ -352,8 +444,23 @@ fn carry_out(store: &Store, command: &Command, entropy: &dyn Entropy) -> Result<
                 checkpoints: status.checkpoints,
                 journal_bytes: status.journal_bytes,
                 failure: status.failure.map(|failure| failure.to_string()),
+                copies: status.copies.into_iter().map(copy_shown).collect(),
+                repaired: status.findings.repaired,
+                damaged: status.findings.lost,
             }))
         }
+        Command::CopyAdd { path } | Command::CopyRemove { path } if !path.is_absolute() => {
+            Err(Reply::refused(RefusedKind::InvalidCopy, "the path of a copy is not absolute"))
+        }
+        Command::CopyAdd { path } => {
+            store.add_copy(path)?;
+            Ok(copies_of(store))
+        }
+        Command::CopyRemove { path } => {
+            store.remove_copy(path)?;
+            Ok(copies_of(store))
+        }
+        Command::CopyList => Ok(copies_of(store)),
     }
 }
 
@@ -368,7 +475,10 @@ impl Command {
             | Self::Show { .. }
             | Self::Keys { .. }
             | Self::Snapshot { .. }
-            | Self::Status => None,
+            | Self::Status
+            | Self::CopyAdd { .. }
+            | Self::CopyRemove { .. }
+            | Self::CopyList => None,
         }
     }
 }
@@ -376,15 +486,53 @@ impl Command {
 /// Reads `ACCOUNT/CONTAINER/BLOB`.
 pub(crate) fn blob_name(text: &str) -> Result<blobs::BlobName, Reply> {
     let mut parts = text.splitn(3, '/');
-    match (parts.next(), parts.next(), parts.next()) {
-        (Some(account), Some(container), Some(blob)) => {
-            Ok(blobs::ContainerName::new(account, container).blob(blob))
-        }
-        _ => {
-            let reason = "a blob is named by ACCOUNT/CONTAINER/BLOB";
-            Err(Reply::refused(RefusedKind::Invalid, reason))
-        }
+    if let (Some(account), Some(container), Some(blob)) = (parts.next(), parts.next(), parts.next())
+    {
+        Ok(blobs::ContainerName::new(account, container).blob(blob))
+    } else {
+        let reason = "a blob is named by ACCOUNT/CONTAINER/BLOB";
+        Err(Reply::refused(RefusedKind::Invalid, reason))
     }
+}
+
+/// Carries a command out on a store that nobody serves: a new copy is waited for.
+fn execute_alone(
+    store: &Store,
+    command: &Command,
+    clock: &dyn Clock,
+    entropy: &dyn Entropy,
+) -> Reply {
+    let reply = execute(store, command, entropy);
+    let (Command::CopyAdd { .. }, Reply::Copies { .. }) = (command, &reply) else { return reply };
+    let is_being_made =
+        |copy: blobs::StoreCopy| matches!(copy.state, StoreCopyState::Rebuilding { .. });
+    while store.status().copies.into_iter().any(is_being_made) {
+        clock.sleep(PAUSE);
+    }
+    copies_of(store)
+}
+
+fn copies_of(store: &Store) -> Reply {
+    Reply::Copies { copies: store.status().copies.into_iter().map(copy_shown).collect() }
+}
+
+fn copy_shown(copy: blobs::StoreCopy) -> CopyShown {
+    let state = match copy.state {
+        StoreCopyState::Leading => CopyStateShown::Leading,
+        StoreCopyState::Healthy => CopyStateShown::Healthy,
+        StoreCopyState::Rebuilding { done, total } => {
+            CopyStateShown::Rebuilding { done_bytes: done, total_bytes: total }
+        }
+        StoreCopyState::LeftOut { at, reason, is_missing, since: _ } => {
+            let since = map::timestamp(at);
+            if is_missing {
+                CopyStateShown::Missing { since, reason }
+            } else {
+                CopyStateShown::LeftOut { since, reason }
+            }
+        }
+    };
+    CopyShown { path: copy.path, state }
 }
 
 fn new_key(entropy: &dyn Entropy) -> AccountKey {

@@ -4,7 +4,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use azure::Refusal;
-use blobs::{BlobChange, BlobName, Change, CopyStep, Done, PageRange};
+use blobs::{BlobChange, BlobKind, BlobName, Change, CopyStep, Done, PageRange};
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};
 use strongroom_azure as azure;
@@ -78,7 +78,7 @@ impl Job<'_> {
     pub(super) async fn run(&self) -> bool {
         let Ok(_slot) = self.storage.copies.slots.acquire().await else { return false };
         let end = match self.pages().await {
-            Ok(()) => self.step(CopyStep::Finish).await.map(|_| ()),
+            Ok(()) => self.finish().await,
             Err(end) => Err(end),
         };
         match end {
@@ -101,6 +101,20 @@ impl Job<'_> {
 
     async fn step(&self, step: CopyStep) -> Result<Done, End> {
         self.storage.change(self.change(step)).await.map_err(End::from)
+    }
+
+    async fn finish(&self) -> Result<(), End> {
+        let Memory { source, etag, kind, .. } = self.memory;
+        let mut blocks = Vec::new();
+        if *kind == BlobKind::Block {
+            blocks = self.patiently(|| source.blocks(self.storage, etag)).await?;
+            // A list that does not make the blob would be worse than none.
+            let len = blocks.iter().fold(0_u64, |sum, (_, len)| sum.saturating_add((*len).into()));
+            if len != self.copy.total {
+                blocks.clear();
+            }
+        }
+        self.step(CopyStep::Finish { blocks }).await.map(|_| ())
     }
 
     async fn pages(&self) -> Result<(), End> {
@@ -148,8 +162,14 @@ impl Job<'_> {
 
     async fn part(&self, marker: Option<String>) -> Result<super::source::Part, Trouble> {
         let since = self.copy.incremental.and_then(|memory| memory.last_source);
-        let Memory { source, etag, .. } = self.memory;
-        source.part(self.storage, etag, since, self.copy.done..self.copy.total, marker).await
+        let Memory { source, etag, kind, .. } = self.memory;
+        let range = self.copy.done..self.copy.total;
+        if *kind != BlobKind::Page {
+            let whole = PageRange { start: range.start, end: range.end, cleared: false };
+            let ranges = if range.is_empty() { Vec::new() } else { vec![whole] };
+            return Ok(super::source::Part { ranges, next: None });
+        }
+        source.part(self.storage, etag, since, range, marker).await
     }
 
     async fn piece(&self, range: Result<PageRange, End>) -> Result<Piece, End> {

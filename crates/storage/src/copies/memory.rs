@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use blobs::{BlobName, ContainerName};
+use blobs::{BlobKind, BlobName, ContainerName};
 use serde::{Deserialize, Serialize};
 use strongroom_blobs as blobs;
 
@@ -29,6 +29,9 @@ pub(super) struct Memory {
     pub(super) source: Source,
     /// The tag that the source had.
     pub(super) etag: String,
+    /// The kind of blob that the source is.
+    #[serde(default)]
+    pub(super) kind: BlobKind,
     #[serde(skip)]
     path: PathBuf,
 }
@@ -49,6 +52,7 @@ impl Memory {
             shown,
             source,
             etag: head.stamp.etag.as_str().to_owned(),
+            kind: head.blob.kind,
             path,
         }
     }

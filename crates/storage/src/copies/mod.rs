@@ -35,8 +35,7 @@ use crate::{
 
 use job::Job;
 use memory::Memory;
-pub(crate) use source::Source;
-use source::SourceHead;
+pub(crate) use source::{Source, SourceHead};
 
 /// Copies that make progress at once; others wait.
 const AT_ONCE: usize = 4;
@@ -163,7 +162,7 @@ impl Storage {
                 tracing::error!(%error, "what a copy needs cannot be written");
                 return Err(Failure::Broken);
             }
-            let change = BlobChange::BeginCopy(new);
+            let change = BlobChange::BeginCopy(Box::new(new));
             let begun = storage.change(Change::Blob { name: name.clone(), access, change }).await;
             if let Err(failure) = begun {
                 memory.forget();
@@ -181,21 +180,24 @@ impl Storage {
 }
 
 impl Work<'_> {
-    /// Copy Blob, of a page blob or a snapshot of one; a snapshot over its own blob promotes it.
+    /// Copy Blob, of a blob or a snapshot; a snapshot over its own blob promotes it.
     pub(crate) async fn copy_blob(
         &self,
         name: BlobName,
         copy: &CopyBlob,
     ) -> Result<Answer, Refusal> {
-        if let Some(tier) = copy.tier {
-            tier.check(BlobType::Page, self.is_premium())?;
-            return Err(Refusal::new(Code::BlobAccessTierNotSupportedForAccountType));
-        }
         let source = Source::find(self, &copy.source.url).await?;
         let head = source.head(self.storage, copy.source_lease, self.now()).await?;
         let state = State { etag: &head.stamp.etag, last_modified: head.stamp.last_modified };
         copy.source.conditions.check_source(state)?;
         head.admit(source.is_snapshot())?;
+        let tier = match (copy.tier, head.kind) {
+            (Some(tier), kind) if kind != BlobType::Block => {
+                tier.check(kind, self.is_premium())?;
+                return Err(Refusal::new(Code::BlobAccessTierNotSupportedForAccountType));
+            }
+            (tier, _) => self.block_tier(tier)?,
+        };
         if !source.is_snapshot() {
             self.refuse_self(&name, &head).await?;
         }
@@ -203,7 +205,7 @@ impl Work<'_> {
             return Err(Refusal::new(Code::InvalidInput)
                 .with("Reason", "A synchronous copy has at most 256 MiB."));
         }
-        let mut blob = head.blob.clone();
+        let mut blob = NewBlob { tier, ..head.blob.clone() };
         if !copy.metadata.is_empty() {
             blob.metadata = map::metadata(&copy.metadata);
         }
@@ -245,6 +247,9 @@ impl Work<'_> {
         let source = Source::find(self, &copy.source).await?;
         let head = source.head(self.storage, None, self.now()).await?;
         head.admit(true)?;
+        if head.kind != BlobType::Page {
+            return Err(Code::InvalidSourceBlobType.into());
+        }
         let wanted = name.clone();
         let before = match self.storage.look(move |view| view.head(&wanted, None)).await {
             Ok(before) => before.copy.and_then(|copy| copy.incremental),
@@ -305,11 +310,40 @@ impl Work<'_> {
 }
 
 impl SourceHead {
+    /// Tag and moment of its state.
+    pub(crate) const fn stamp(&self) -> &azure::Stamp {
+        &self.stamp
+    }
+
+    /// Its length in bytes.
+    pub(crate) const fn length(&self) -> u64 {
+        self.blob.size
+    }
+
+    /// Adds to a new blob what it does not say itself.
+    pub(crate) fn complete(&self, new: &mut NewBlob, headers: bool) {
+        if new.metadata.is_empty() {
+            new.metadata = self.blob.metadata.clone();
+        }
+        if !headers {
+            return;
+        }
+        let (own, other) = (&mut new.properties, &self.blob.properties);
+        let fill = |own: &mut Option<String>, other: &Option<String>| {
+            if own.is_none() {
+                own.clone_from(other);
+            }
+        };
+        fill(&mut own.content_type, &other.content_type);
+        fill(&mut own.content_encoding, &other.content_encoding);
+        fill(&mut own.content_language, &other.content_language);
+        fill(&mut own.content_md5, &other.content_md5);
+        fill(&mut own.content_disposition, &other.content_disposition);
+        fill(&mut own.cache_control, &other.cache_control);
+    }
+
     /// Refuses what cannot be copied.
     fn admit(&self, is_snapshot: bool) -> Result<(), Refusal> {
-        if self.kind != BlobType::Page {
-            return Err(Code::InvalidSourceBlobType.into());
-        }
         if self.is_incremental && !is_snapshot {
             return Err(Code::CopySourceCannotBeIncrementalCopyBlob.into());
         }
@@ -320,9 +354,11 @@ impl SourceHead {
 /// A blob as a copy of another begins.
 fn new_blob(properties: &azure::BlobProperties) -> NewBlob {
     NewBlob {
+        kind: map::blob_kind(properties.kind),
         size: properties.length,
-        sequence: properties.sequence_number.unwrap_or(0),
+        sequence: properties.sequence_number.or(properties.block_count).unwrap_or(0),
         properties: map::properties(&properties.headers),
         metadata: map::metadata(&properties.metadata),
+        tier: None,
     }
 }

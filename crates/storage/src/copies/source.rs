@@ -2,9 +2,9 @@
 
 use azure::{
     BlobProperties, BlobType, Caller, ChecksumKind, Checksums, Code, Credentials, Grant, Headers,
-    LeaseId, PageList, Refusal, SourceUrl, Stamp, State, Version,
+    LeaseId, ListedBlock, PageList, Refusal, SourceUrl, Stamp, State, Version,
 };
-use blobs::{BlobName, ContainerName, NewBlob, PageRange, ReadError, SnapshotId};
+use blobs::{BlobName, BlockId, ContainerName, NewBlob, PageRange, ReadError, SnapshotId};
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use reqwest::{Method, StatusCode};
@@ -53,7 +53,7 @@ pub(super) struct Part {
 }
 
 /// Why a source gives nothing.
-pub(super) enum Trouble {
+pub(crate) enum Trouble {
     /// It will not give it later either.
     Refused(Refusal),
     /// It may give it later.
@@ -152,7 +152,7 @@ impl Source {
     }
 
     /// What is known of it. A lease that is given must be held.
-    pub(super) async fn head(
+    pub(crate) async fn head(
         &self,
         storage: &Storage,
         lease: Option<LeaseId>,
@@ -259,8 +259,39 @@ impl Source {
         Ok(Part { ranges: ranges.filter(is_within).collect(), next: list.next_marker })
     }
 
+    /// The blocks that it is made of, with the length of each.
+    pub(super) async fn blocks(
+        &self,
+        storage: &Storage,
+        etag: &str,
+    ) -> Result<Vec<(BlockId, u32)>, Trouble> {
+        if let Some(name) = self.own() {
+            let (snapshot, etag) = (self.snapshot(), etag.to_owned());
+            let found = storage.look(move |view| {
+                let head = view.head(&name, snapshot)?;
+                check_etag(&head, &etag)?;
+                view.committed_blocks(&head)
+            });
+            let short = |block: blobs::Block| Some((block.id, u32::try_from(block.len).ok()?));
+            return Ok(found.await?.into_iter().filter_map(short).collect());
+        }
+        let Self::Far { url, .. } = self else {
+            return Err(Trouble::Refused(Code::InternalError.into()));
+        };
+        let headers = vec![("if-match", format!("\"{etag}\""))];
+        let query = "comp=blocklist&blocklisttype=committed";
+        let answer = ask(storage, Method::GET, url, query, headers).await?;
+        let body = body_of(answer, MAX_LIST).await?;
+        let (blocks, _) = ListedBlock::parse_lists(&body).map_err(Trouble::Refused)?;
+        let short = |block: ListedBlock| {
+            let id = BlockId::new(block.id.as_bytes())?;
+            Some((id, u32::try_from(block.length).ok()?))
+        };
+        Ok(blocks.into_iter().filter_map(short).collect())
+    }
+
     /// Bytes of it, in the state with this tag.
-    pub(super) async fn read(
+    pub(crate) async fn read(
         &self,
         storage: &Storage,
         etag: Option<&str>,

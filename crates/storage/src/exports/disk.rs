@@ -9,7 +9,7 @@ use std::{
 };
 
 use blobs::{
-    Access, BlobChange, BlobName, Change, Head, LeaseAction, LeaseId, ReadError, Refusal,
+    Access, BlobChange, BlobKind, BlobName, Change, Head, LeaseAction, LeaseId, ReadError, Refusal,
     SequenceConditions, SnapshotId, Store,
 };
 use strongroom_base::{Clock, lock, start_thread};
@@ -103,6 +103,9 @@ impl BlobDisk {
         wanted.read_only |= wanted.snapshot.is_some();
         let view = store.view().map_err(ReadError::State)?;
         let head = view.head(&wanted.blob, wanted.snapshot)?;
+        if head.kind != BlobKind::Page {
+            return Err(Refusal::InvalidBlobType.into());
+        }
         if let Some(since) = wanted.since {
             view.diff(&head, since, 0..head.size.min(PAGE), 1)?;
         }

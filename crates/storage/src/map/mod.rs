@@ -282,20 +282,63 @@ fn copy_state(copy: &blobs::Copy) -> azure::CopyState {
     }
 }
 
+/// A kind of blob.
+pub(crate) const fn blob_type(kind: blobs::BlobKind) -> azure::BlobType {
+    match kind {
+        blobs::BlobKind::Page => azure::BlobType::Page,
+        blobs::BlobKind::Block => azure::BlobType::Block,
+        blobs::BlobKind::Append => azure::BlobType::Append,
+    }
+}
+
+/// A kind of blob, into the store.
+pub(crate) const fn blob_kind(kind: azure::BlobType) -> blobs::BlobKind {
+    match kind {
+        azure::BlobType::Page => blobs::BlobKind::Page,
+        azure::BlobType::Block => blobs::BlobKind::Block,
+        azure::BlobType::Append => blobs::BlobKind::Append,
+    }
+}
+
+/// The tier of a block blob, into the store, which has no archive.
+pub(crate) const fn tier(tier: azure::AccessTier) -> Option<blobs::Tier> {
+    match tier {
+        azure::AccessTier::Hot => Some(blobs::Tier::Hot),
+        azure::AccessTier::Cool => Some(blobs::Tier::Cool),
+        azure::AccessTier::Cold => Some(blobs::Tier::Cold),
+        azure::AccessTier::Archive | azure::AccessTier::Premium(_) => None,
+    }
+}
+
+/// The tier of a block blob; one that nobody has set is hot.
+const fn tier_shown(tier: Option<blobs::Tier>) -> azure::AccessTier {
+    match tier {
+        None | Some(blobs::Tier::Hot) => azure::AccessTier::Hot,
+        Some(blobs::Tier::Cool) => azure::AccessTier::Cool,
+        Some(blobs::Tier::Cold) => azure::AccessTier::Cold,
+    }
+}
+
+/// The id of a block, into the store.
+pub(crate) fn block_id(id: &azure::BlockId) -> Result<blobs::BlockId, azure::Refusal> {
+    blobs::BlockId::new(id.as_bytes()).ok_or_else(|| Code::InvalidBlockId.into())
+}
+
 /// What is known of a blob or a snapshot.
 pub(crate) fn blob_properties(head: &blobs::Head, now: Timestamp) -> azure::BlobProperties {
     let is_snapshot = head.snapshot.is_some();
     azure::BlobProperties {
         stamp: stamp(head.etag, head.modified),
         created: timestamp(head.created),
-        kind: azure::BlobType::Page,
+        kind: blob_type(head.kind),
         length: head.size,
         headers: headers_shown(&head.properties),
         metadata: metadata_shown(&head.metadata),
         lease: (!is_snapshot).then(|| lease_state(head.lease.as_ref(), now)),
-        sequence_number: Some(head.sequence),
-        block_count: None,
-        tier: None,
+        sequence_number: (head.kind == blobs::BlobKind::Page).then_some(head.sequence),
+        block_count: (head.kind == blobs::BlobKind::Append).then_some(head.sequence),
+        tier: (head.kind == blobs::BlobKind::Block && !head.is_uncommitted)
+            .then(|| (tier_shown(head.tier), head.tier.is_none())),
         copy: head.copy.as_ref().map(copy_state),
         is_incremental_copy: head.copy.as_ref().is_some_and(|copy| copy.incremental.is_some()),
     }

@@ -95,8 +95,16 @@ const fn code(refusal: &Refusal, subject: Subject) -> Code {
         Refusal::IncrementalCopyOfEarlierSnapshot => {
             Code::IncrementalCopyOfEarlierSnapshotNotAllowed
         }
-        // Room may be made while the client tries again.
-        Refusal::Full => Code::ServerBusy,
+        Refusal::InvalidBlobType => Code::InvalidBlobType,
+        Refusal::InvalidBlock => Code::InvalidBlobOrBlock,
+        Refusal::InvalidBlockList => Code::InvalidBlockList,
+        Refusal::BlockCountExceeded => Code::BlockCountExceedsLimit,
+        Refusal::UncommittedBlockCountExceeded => Code::UncommittedBlockCountExceedsLimit,
+        Refusal::AppendPositionConditionNotMet => Code::AppendPositionConditionNotMet,
+        Refusal::MaxBlobSizeConditionNotMet => Code::MaxBlobSizeConditionNotMet,
+        Refusal::BlobModified => Code::BlobModifiedWhileReading,
+        // The client tries again: room may be made meanwhile, and it sends its content another time.
+        Refusal::Full | Refusal::UploadLost => Code::ServerBusy,
         Refusal::Damaged { .. } | Refusal::NotDurable | Refusal::Stopped => Code::InternalError,
     }
 }

@@ -66,6 +66,15 @@ every_refusal! {
     OperationNotAllowedOnIncrementalCopyBlob,
     IncrementalCopyBlobMismatch,
     IncrementalCopyOfEarlierSnapshot,
+    InvalidBlobType,
+    InvalidBlock,
+    InvalidBlockList,
+    BlockCountExceeded,
+    UncommittedBlockCountExceeded,
+    AppendPositionConditionNotMet,
+    MaxBlobSizeConditionNotMet,
+    UploadLost,
+    BlobModified,
     Damaged { offset: 512 },
     Full,
     NotDurable,
@@ -78,7 +87,10 @@ fn only_failures_of_the_store_make_clients_try_again() {
     for refused in refusals() {
         for subject in [Subject::Container, Subject::Blob, Subject::CopyTarget] {
             let status = refusal::refusal(&refused, subject).code().status();
-            let fails = matches!(refused, R::Damaged { .. } | R::Full | R::NotDurable | R::Stopped);
+            let fails = matches!(
+                refused,
+                R::Damaged { .. } | R::Full | R::UploadLost | R::NotDurable | R::Stopped
+            );
             assert_eq!(status >= 500, fails, "{refused:?}");
         }
     }

@@ -2,7 +2,7 @@
 
 use azure::{
     Answer, BlobOperation, BlobType, BlobWrite, Code, DeleteBlob, Grant, PutPageBlob, Refusal,
-    SetBlobProperties, SetBlobTier, SnapshotBlob, Written,
+    SetBlobProperties, SnapshotBlob, Written,
 };
 use blobs::{Access, BlobChange, BlobName, Change, Done, EtagCondition, NewBlob, SnapshotOf};
 use strongroom_azure as azure;
@@ -52,25 +52,20 @@ impl Work<'_> {
                 let done = done.map_err(|failure| map::failure(&failure, SUBJECT))?;
                 map::lease_answer(lease.action, &done)?
             }
-            Op::SetTier(set) => return Err(self.refuse_tier(set)),
+            Op::SetTier(set) => self.set_tier(name, set).await?,
             Op::Copy(copy) => self.copy_blob(name, copy).await?,
             Op::IncrementalCopy(copy) => self.incremental_copy(name, copy).await?,
             Op::AbortCopy(abort) => self.abort_copy(name, abort).await?,
             Op::GetAccountInformation => map::information(&self.account).answer(),
-            Op::PutBlockBlob(_)
-            | Op::PutAppendBlob(_)
-            | Op::PutBlobFromUrl(_)
-            | Op::PutBlock(_)
-            | Op::PutBlockFromUrl(_)
-            | Op::PutBlockList(_)
-            | Op::GetBlockList(_)
-            | Op::AppendBlock(_)
-            | Op::AppendBlockFromUrl(_) => {
-                return Err(unsupported(
-                    Code::InvalidBlobType,
-                    "This service has page blobs only.",
-                ));
-            }
+            Op::PutBlockBlob(put) => self.put_block_blob(name, put, incoming).await?,
+            Op::PutAppendBlob(put) => self.put_append_blob(name, put).await?,
+            Op::PutBlobFromUrl(put) => self.put_blob_from_url(name, put).await?,
+            Op::PutBlock(put) => self.put_block(name, put, incoming).await?,
+            Op::PutBlockFromUrl(put) => self.put_block_from_url(name, put).await?,
+            Op::PutBlockList(put) => self.put_block_list(name, put, incoming).await?,
+            Op::GetBlockList(get) => self.get_block_list(name, get).await?,
+            Op::AppendBlock(append) => self.append_block(name, append, incoming).await?,
+            Op::AppendBlockFromUrl(append) => self.append_block_from_url(name, append).await?,
         };
         Ok(answer.into())
     }
@@ -131,6 +126,7 @@ impl Work<'_> {
             sequence: put.sequence_number,
             properties: map::properties(&put.headers),
             metadata: map::metadata(&put.metadata),
+            ..NewBlob::default()
         };
         let access = self.create_access(&put.write);
         let done = self.change_with(name, access, BlobChange::Create(new)).await;
@@ -176,17 +172,10 @@ impl Work<'_> {
     pub(crate) fn is_premium(&self) -> bool {
         self.account.kind == blobs::AccountKind::Premium
     }
-
-    fn refuse_tier(&self, set: &SetBlobTier) -> Refusal {
-        match set.tier.check(BlobType::Page, self.is_premium()) {
-            Err(refusal) => refusal,
-            Ok(()) => no_tiers(),
-        }
-    }
 }
 
 /// Tiers of page blobs bound speed and size, which this service does not do.
-fn no_tiers() -> Refusal {
+pub(super) fn no_tiers() -> Refusal {
     unsupported(
         Code::BlobAccessTierNotSupportedForAccountType,
         "This service has no tiers of page blobs.",

@@ -121,6 +121,7 @@ impl Work<'_> {
             delimiter: list.delimiter.clone(),
             marker: marker.map(parse_marker).transpose()?,
             snapshots: list.include.snapshots,
+            uncommitted: list.include.uncommitted,
             max: size(u64::from(list.max_results.unwrap_or(LIST))),
         };
         let name = self.container_name(container);

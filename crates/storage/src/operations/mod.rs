@@ -3,6 +3,7 @@
 mod account;
 mod batch;
 mod blob;
+mod blocks;
 mod container;
 mod pages;
 mod reads;

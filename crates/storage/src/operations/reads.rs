@@ -25,6 +25,8 @@ use crate::{
 
 /// Bytes that are read at once.
 const PIECE: u64 = 512 << 10;
+/// How often a read begins again because the blob was modified.
+const TRIES: usize = 5;
 /// Pieces that are read ahead of the client.
 const AHEAD: usize = 2;
 
@@ -105,6 +107,21 @@ impl Work<'_> {
         name: BlobName,
         get: &GetBlob,
     ) -> Result<(Head, ByteRange, bool, Bytes), Refusal> {
+        for _ in 1..TRIES {
+            match self.begin_once(name.clone(), get).await {
+                // Another blob came while this one was read.
+                Err(refusal) if refusal.code() == Code::BlobModifiedWhileReading => {}
+                begun => return begun,
+            }
+        }
+        self.begin_once(name, get).await
+    }
+
+    async fn begin_once(
+        &self,
+        name: BlobName,
+        get: &GetBlob,
+    ) -> Result<(Head, ByteRange, bool, Bytes), Refusal> {
         let asked = get.range.and_then(RangeHeader::length).unwrap_or(PIECE).min(PIECE);
         let memory = self.storage.pieces.take(asked).await.ok_or(Code::ServerBusy)?;
         let (get, now) = (get.clone(), self.now());
@@ -130,7 +147,7 @@ impl Work<'_> {
 }
 
 /// Whether lease and conditions admit a read.
-fn admit(head: &Head, read: &ReadBlob, now: Timestamp) -> Result<(), Refusal> {
+pub(super) fn admit(head: &Head, read: &ReadBlob, now: Timestamp) -> Result<(), Refusal> {
     map::check_read_lease(read.lease, head.lease.as_ref(), now, Subject::Blob)?;
     map::check_read(&read.conditions, &map::stamp(head.etag, head.modified))
 }

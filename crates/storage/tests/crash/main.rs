@@ -14,6 +14,7 @@
     reason = "a test fails by panicking, and says its port"
 )]
 
+mod blocks;
 #[path = "../storage/client.rs"]
 mod client;
 
@@ -43,7 +44,9 @@ const PAGE: usize = 4096;
 const ROUNDS: u64 = 3;
 
 /// The tests, as runners name them.
-const TESTS: [(&str, fn()); 2] = [
+const TESTS: [(&str, fn()); 4] = [
+    ("a_killed_server_has_whole_blocks_and_appends", blocks::whole_blocks_and_appends),
+    ("a_long_body_takes_little_memory", blocks::a_long_body_takes_little_memory),
     ("a_killed_server_has_what_it_acknowledged", a_killed_server_has_what_it_acknowledged),
     (
         "a_copy_is_whole_however_often_the_server_is_killed",

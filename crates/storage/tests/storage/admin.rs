@@ -5,8 +5,8 @@ use std::{os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
 use strongroom_base::{Clock, Entropy, SystemClock, SystemEntropy};
 use strongroom_blobs::{AccountKind, Redundancy};
 use strongroom_storage::{
-    StorageError,
-    admin::{Command, RefusedKind, Reply, WhichKey, run},
+    CopyFolders, Options, Storage, StorageError,
+    admin::{Command, CopyStateShown, RefusedKind, Reply, WhichKey, run},
 };
 
 use crate::server::Server;
@@ -89,4 +89,62 @@ fn a_server_carries_commands_out_while_it_runs() {
     assert_eq!((status.accounts, status.failure), (4, None));
     ask(data, &Command::Delete { name: "later".to_owned() }).expect("is deleted");
     assert_eq!(list(&client), 404);
+}
+
+fn states(reply: Result<Reply, StorageError>) -> Vec<CopyStateShown> {
+    match reply {
+        Ok(Reply::Copies { copies }) => copies.into_iter().map(|copy| copy.state).collect(),
+        Ok(Reply::Status(status)) => status.copies.into_iter().map(|copy| copy.state).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn copies_are_added_listed_and_removed_without_a_server() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (data, copy) = (folder.path().join("data"), folder.path().join("copy"));
+    ask(&data, &create("first", "http://127.0.0.1:10000")).expect("is made");
+    assert_eq!(states(ask(&data, &Command::CopyList)), [CopyStateShown::Leading]);
+    let add = Command::CopyAdd { path: copy.clone() };
+    let both = [CopyStateShown::Leading, CopyStateShown::Healthy];
+    assert_eq!(states(ask(&data, &add)), both);
+    // The store remembers it.
+    assert_eq!(states(ask(&data, &Command::Status)), both);
+    assert_eq!(kind(ask(&data, &add)), RefusedKind::InvalidCopy);
+    let relative = Command::CopyAdd { path: "copy".into() };
+    assert_eq!(kind(ask(&data, &relative)), RefusedKind::InvalidCopy);
+    let text = serde_json::to_string(&ask(&data, &Command::CopyList).expect("lists"));
+    let text = text.expect("is JSON");
+    assert!(text.contains(r#""state":"leading"},{"path":"#), "{text}");
+    std::fs::rename(&copy, folder.path().join("away")).expect("moves");
+    let missing = ask(&data, &Command::List).expect_err("is refused");
+    assert_eq!(strongroom_base::Coded::code(&missing).name, "storage.copy_missing");
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let options = Options {
+        folders: CopyFolders { without: vec![copy.clone()], ..CopyFolders::default() },
+        ..Options::new(clock, Arc::new(SystemEntropy))
+    };
+    drop(Storage::open(&data, options).expect("opens without it"));
+    let known = states(ask(&data, &Command::CopyList));
+    assert!(matches!(known[..], [CopyStateShown::Leading, CopyStateShown::Missing { .. }]));
+    let remove = Command::CopyRemove { path: copy };
+    assert_eq!(states(ask(&data, &remove)), [CopyStateShown::Leading]);
+    assert_eq!(kind(ask(&data, &remove)), RefusedKind::InvalidCopy);
+    let last = Command::CopyRemove { path: data.join("blobs") };
+    assert_eq!(kind(ask(&data, &last)), RefusedKind::InvalidCopy);
+}
+
+#[test]
+fn a_copy_is_made_while_the_accounts_are_served() {
+    let server = Server::start();
+    let folder = tempfile::tempdir().expect("a folder");
+    let add = Command::CopyAdd { path: folder.path().join("copy") };
+    assert_eq!(states(ask(server.data(), &add)).len(), 2);
+    for _ in 0..600 {
+        if states(ask(server.data(), &Command::CopyList))[1] == CopyStateShown::Healthy {
+            return;
+        }
+        SystemClock.sleep(std::time::Duration::from_millis(100));
+    }
+    panic!("{:?}", ask(server.data(), &Command::CopyList));
 }

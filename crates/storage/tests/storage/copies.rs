@@ -101,7 +101,7 @@ fn begin(client: &Client, target: &str, url: &str) -> (u16, String, String) {
 }
 
 /// Waits until the blob's copy has this status.
-fn wait_for(
+pub(crate) fn wait_for(
     client: &Client,
     target: &str,
     status: &str,
@@ -173,7 +173,6 @@ fn what_cannot_be_copied_is_refused_before_it_begins() {
         (answer.status, answer.header("x-ms-error-code").to_owned())
     };
     let expected = |status, code: &str| (status, code.to_owned());
-    assert_eq!(copy(&far.url("block")), expected(409, "InvalidSourceBlobType"));
     assert_eq!(copy("http://127.0.0.1:1/far/con/a"), expected(404, "CannotVerifyCopySource"));
     assert_eq!(copy("ftp://127.0.0.1/far/con/a"), expected(400, "InvalidHeaderValue"));
     assert_eq!(server.ask("HEAD", "/con/x", &[], b"").status, 404);
@@ -205,7 +204,7 @@ fn pages_come_from_another_server() {
 }
 
 /// The URL of a blob of `acct`, with a signature that lets others read it.
-fn shared(server: &Server, path: &str) -> String {
+pub(crate) fn shared(server: &Server, path: &str) -> String {
     let account = AccountName::new("acct").expect("a name");
     let key = AccountKey::parse(&server.keys["acct"]).expect("a key");
     let kind = SasKind::Account(AccountSas { services: "b".into(), resource_types: "o".into() });

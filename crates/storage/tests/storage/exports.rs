@@ -186,6 +186,12 @@ fn what_cannot_be_exported_is_refused() {
     let good = request("acct/vms/a", &socket);
     assert_eq!(kind(&request("acct/vms/b", &socket)), RefusedKind::BlobNotFound);
     assert_eq!(kind(&request("acct/vms", &socket)), RefusedKind::Invalid);
+    // What is no page blob is no disk.
+    for kind_of_blob in ["BlockBlob", "AppendBlob"] {
+        let headers = [("x-ms-blob-type", kind_of_blob)];
+        assert_eq!(server.ask("PUT", "/vms/file", &headers, b"").status, 201);
+        assert_eq!(kind(&request("acct/vms/file", &socket)), RefusedKind::Invalid);
+    }
     let snapshot = Some("yesterday".to_owned());
     assert_eq!(kind(&ExportRequest { snapshot, ..good.clone() }), RefusedKind::Invalid);
     let snapshot = Some("2026-01-01T00:00:00.0000000Z".to_owned());

@@ -11,9 +11,12 @@
 )]
 
 mod admin;
+mod blocks;
 mod client;
 mod clients;
 mod copies;
 mod exports;
+mod object_store;
+mod rclone;
 mod server;
 mod wire;

@@ -604,13 +604,6 @@ def test_premium_rules(container):
     fails("BlobAccessTierNotSupportedForAccountType", blob.set_premium_page_blob_tier, "P10")
 
 
-def test_other_kinds_of_blobs_are_refused(container):
-    blob = container.get_blob_client("block")
-    assert fails("InvalidBlobType", blob.upload_blob, b"text").status_code == 409
-    fails("InvalidBlobType", blob.create_append_blob)
-    assert list(container.list_blobs()) == []
-
-
 def test_parallel_writes(container):
     from concurrent.futures import ThreadPoolExecutor
     blob = disk(container, 64 * 4096)

@@ -105,6 +105,10 @@ impl Server {
         self.storage = None;
     }
 
+    pub(crate) fn store(&self) -> &strongroom_blobs::Store {
+        self.storage.as_ref().expect("is open").store()
+    }
+
     pub(crate) fn data(&self) -> &Path {
         self.folder.path()
     }

@@ -1,12 +1,22 @@
 //! `serve`: the service, until it is stopped; `doctor`: whether it could work.
 
-use std::{env, ffi::OsString, fmt::Write as _, net::SocketAddr, path::PathBuf};
+use std::{
+    env,
+    ffi::OsString,
+    fmt::Write as _,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, mpsc::channel},
+    thread::JoinHandle,
+};
 
 use clap::Args;
 use serde::Serialize;
 use strongroom_agent::ThisHost;
+use strongroom_base::start_thread;
 use strongroom_hypervisor::Scope;
 use strongroom_server::{ConfigSource, Finding, Level, Serve, ServerConfig, VARIABLES};
+use strongroom_storage::{CopyFolders, Run, StorageError};
 
 use crate::{
     context::Context,
@@ -112,6 +122,7 @@ impl ServeArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         let config = self.server.load()?;
         let _logging = strongroom_server::log(&config, console::colors_enabled_stderr())?;
+        let accounts = Accounts::start(context, &config)?;
         let serve = Serve {
             here: this_host()?,
             config,
@@ -119,7 +130,61 @@ impl ServeArgs {
             stop: context.cancel.clone(),
             announce: Box::new(out::tell),
         };
-        Ok(strongroom_server::serve(serve)?)
+        let served = strongroom_server::serve(serve);
+        // The accounts end with the server, whatever ended it.
+        context.cancel.cancel();
+        let ended = accounts.map_or(Ok(()), Accounts::end);
+        served?;
+        ended
+    }
+}
+
+/// Storage accounts that are served beside the server, on a thread of their own.
+struct Accounts(JoinHandle<Result<(), StorageError>>);
+
+impl Accounts {
+    /// Serves accounts if they are configured; returns once they are, or cannot be.
+    fn start(context: &Context, config: &ServerConfig) -> Result<Option<Self>, Failure> {
+        let Some(listen) = config.storage_listen else { return Ok(None) };
+        let own = || config.data_dir.join("storage");
+        let data_dir = config.storage_dir.clone().unwrap_or_else(own);
+        let (listening, listens) = channel();
+        let announce = super::storage::announce(context, &data_dir, config.tls);
+        let run = Run {
+            data_dir,
+            folders: CopyFolders { copies: config.storage_copies.clone(), without: Vec::new() },
+            listen,
+            host: crate::context::host(),
+            tls: config.tls,
+            suffixes: config.storage_suffixes.clone(),
+            clock: Arc::new(context.clock),
+            entropy: Arc::new(context.entropy),
+            stop: context.cancel.clone(),
+            announce: Box::new(move |address, _| {
+                // The fingerprint that people look for here is the server's.
+                announce(address, None);
+                // Who waits for it is there until it comes.
+                listening.send(()).ok();
+            }),
+        };
+        let thread = start_thread("storage-accounts", move || {
+            strongroom_storage::run(run).inspect_err(|error| {
+                tracing::error!(%error, "storage accounts are not served");
+            })
+        });
+        let accounts = Self(thread);
+        match listens.recv() {
+            Ok(()) => Ok(Some(accounts)),
+            // It has ended without listening.
+            Err(_) => accounts.end().map(|()| None),
+        }
+    }
+
+    fn end(self) -> Result<(), Failure> {
+        match self.0.join() {
+            Ok(ended) => Ok(ended?),
+            Err(_) => Err(FaceError::Bug("the thread of storage accounts panicked".to_owned()).into()),
+        }
     }
 }
 

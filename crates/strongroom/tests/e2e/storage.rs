@@ -14,6 +14,7 @@ use rustix::{
 };
 
 use crate::{
+    server::Service,
     blocks::{Page, parts, read},
     documented::assert_documented,
     harness::{Lab, need},
@@ -133,6 +134,9 @@ fn the_page_of_storage_accounts_works() {
             let content = fs::read(&copy).expect("a copy");
             assert_eq!((content[0], content[4096], content[8192]), (b'x', b'y', 0));
             assert!(!lab.path("web01.sock").exists());
+        } else if let Some(words) = words.strip_prefix("strongroom storage serve --data-dir /disk1") {
+            let words = format!("storage serve --data-dir disk1{}", words.replace("/disk", "disk"));
+            Served::start(&lab, &format!("{words} --listen 127.0.0.1:0 --tls off")).stop();
         } else if let Some(words) = words.strip_prefix("strongroom storage serve") {
             let words = words.replace("127.0.0.1:10000", "127.0.0.1:0");
             served = Some(Served::start(&lab, &format!("storage serve{words}")));
@@ -443,4 +447,69 @@ fn page_blobs_are_backed_up_by_their_snapshots() {
     served.stop();
     let refused = format!("backup --item web {disks} {at}");
     lab.fails(&refused, 5, "storage.unavailable");
+}
+
+#[test]
+fn accounts_are_kept_on_several_disks() {
+    let lab = Lab::empty();
+    let at = "--data-dir disk1";
+    lab.ok(&format!("storage account create disks {at}"));
+    let serve = format!("storage serve {at} --listen 127.0.0.1:0 --tls off");
+    let served = Served::start(&lab, &format!("{serve} --copy disk2 --copy disk3"));
+    let account = format!("--account disks {at}");
+    let states = |lab: &Lab| -> Vec<String> {
+        let list = lab.json(&format!("storage copy list {at}"));
+        let copies = list["copies"].as_array().expect("a list").iter();
+        copies.map(|it| it["state"].as_str().expect("text").to_owned()).collect()
+    };
+    let are = |wanted: &[&str]| {
+        strongroom_testing::wait_until("the copies are as expected", || states(&lab) == wanted);
+    };
+    are(&["leading", "healthy", "healthy"]);
+    assert_documented("storage copy list", &lab.json(&format!("storage copy list {at}")));
+    assert_documented("storage status", &lab.json(&format!("storage status {at}")));
+    lab.ok(&format!("container create vms {account}"));
+    lab.disk("a.raw", 8, 4, 3);
+    lab.ok(&format!("blob upload a.raw vms/a {account}"));
+
+    // A disk is gone, and everything goes on; its place stays empty until its owner says so.
+    fs::rename(lab.path("disk3"), lab.path("away")).expect("renamed");
+    are(&["leading", "healthy", "missing"]);
+    lab.disk("b.raw", 8, 4, 4);
+    lab.ok(&format!("blob upload b.raw vms/b {account}"));
+    lab.fails(&format!("storage copy add disk2 {at}"), 2, "storage.copy_invalid");
+    lab.ok(&format!("storage copy add disk3 {at}"));
+    are(&["leading", "healthy", "healthy"]);
+    served.stop();
+
+    // The first disk is lost: the others have everything. A copy that is missing must be named as lost.
+    fs::remove_dir_all(lab.path("disk2")).expect("removed");
+    let missing = lab.fails(&format!("storage status {at}"), 5, "storage.copy_missing");
+    assert!(missing.to_string().contains("disk2"), "{missing}");
+    let served = Served::start(&lab, &format!("{serve} --without disk2"));
+    lab.ok(&format!("storage copy remove disk2 --yes {at}"));
+    are(&["leading", "healthy"]);
+    for name in ["a", "b"] {
+        lab.ok(&format!("blob download vms/{name} {name}.back {account}"));
+        lab.assert_same(&format!("{name}.raw"), &format!("{name}.back"));
+    }
+    served.stop();
+}
+
+#[test]
+fn a_server_serves_storage_accounts_if_it_is_configured() {
+    let mut service = Service::start_with("storage_listen = \"127.0.0.1:0\"\n");
+    let folder = service.lab.path("data/storage").display().to_string();
+    let at = format!("--data-dir {folder}");
+    service.lab.ok(&format!("storage account create disks {at}"));
+    // The certificate of the accounts is believed, as the command finds it in the folder.
+    service.lab.ok(&format!("container create vms --account disks {at}"));
+    service.lab.disk("a.raw", 4, 2, 3);
+    service.lab.ok(&format!("blob upload a.raw vms/a --account disks {at}"));
+    service.kill_and_start();
+    service.lab.ok(&format!("blob download vms/a b.raw --account disks {at}"));
+    service.lab.assert_same("a.raw", "b.raw");
+    service.stop();
+    let gone = format!("container list --account disks {at}");
+    service.lab.fails(&gone, 5, "storage.unavailable");
 }

@@ -1,15 +1,21 @@
 //! `storage ...`: storage accounts with page blobs, in Azure's dialect.
 
+mod copies;
 mod export;
 mod incremental;
 
-use std::{fs, io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use strongroom_base::{Clock, Entropy};
 use strongroom_storage::{
-    Run,
+    CopyFolders, Run,
     admin::{
         self, AccountKind, AccountShown, AccountWithKeys, Command, Redundancy, Reply, StatusShown,
         WhichKey,
@@ -38,6 +44,9 @@ pub(crate) enum StorageCommand {
     /// Create, list, show and delete storage accounts, and their keys
     #[command(subcommand)]
     Account(AccountCommand),
+    /// List, add and remove copies of the storage accounts on other disks
+    #[command(subcommand)]
+    Copy(copies::CopyCommand),
     Export(export::ExportArgs),
     IncrementalBackup(Box<incremental::IncrementalArgs>),
     Status(StatusArgs),
@@ -66,6 +75,7 @@ impl StorageCommand {
                 AccountCommand::RegenerateKey(args) => args.run(context),
                 AccountCommand::Delete(args) => args.run(context),
             },
+            Self::Copy(command) => command.run(context),
             Self::Export(args) => args.run(context),
             Self::IncrementalBackup(args) => args.run(context),
             Self::Status(args) => args.run(context),
@@ -135,8 +145,8 @@ enum Tls {
 ///
 /// The accounts of a folder are served in the dialect of Azure's blob service, so that its SDKs and tools work with
 /// them unchanged: page blobs with snapshots, exact differences between snapshots, leases, copies and incremental
-/// copies, by shared keys and shared access signatures. A write is acknowledged when it is durable. The server runs
-/// until it is stopped (Ctrl-C, SIGTERM). docs/use/storage.md has the operations and what is not supported.
+/// copies, by shared keys and shared access signatures. A write is acknowledged when it is durable, on the disk of every
+/// copy. The server runs until it is stopped (Ctrl-C, SIGTERM). docs/use/storage.md has the operations and what is not supported.
 ///
 /// Accounts are addressed by path (https://HOST:PORT/ACCOUNT) or by host (https://ACCOUNT.blob.SUFFIX:PORT). Other
 /// clients find the server's certificate, certificate.pem, in the folder.
@@ -145,6 +155,7 @@ enum Tls {
 Examples:
   strongroom storage serve
   strongroom storage serve --data-dir /srv/storage --listen 127.0.0.1:10000 --tls off
+  strongroom storage serve --data-dir /disk1/storage --copy /disk2/storage --copy /disk3/storage
   strongroom storage serve --listen 192.0.2.7:443 --suffix storage.example.org")]
 pub(crate) struct StorageServeArgs {
     #[command(flatten)]
@@ -157,6 +168,15 @@ pub(crate) struct StorageServeArgs {
     /// Encrypt connections, with a certificate that the server makes and renews
     #[arg(long, value_enum, default_value = "on")]
     tls: Tls,
+
+    /// Keep a copy of everything in this folder, on another disk; may be repeated. Copies are remembered: name one again
+    /// when its disk has moved
+    #[arg(long, value_name = "FOLDER")]
+    copy: Vec<PathBuf>,
+
+    /// Serve without this copy, which is lost for good; may be repeated. Changes that only it has are lost as well
+    #[arg(long, value_name = "FOLDER")]
+    without: Vec<PathBuf>,
 
     /// A domain: ACCOUNT.blob.DOMAIN is an account; may be repeated
     #[arg(long, value_name = "DOMAIN", default_value = "localhost")]
@@ -173,22 +193,14 @@ impl StorageServeArgs {
             )));
         }
         let folder = self.data.folder()?;
-        let said = context.out;
-        let file = folder.join(ENDPOINT);
-        let announce = move |address: SocketAddr, fingerprint: Option<&str>| {
-            let scheme = if tls { "https" } else { "http" };
-            let url = format!("{scheme}://{address}");
-            // Without the file, commands that make connection strings need --endpoint.
-            if let Err(error) = fs::write(&file, format!("{url}\n")) {
-                tracing::warn!(%error, path = %file.display(), "cannot note where the accounts are served");
-            }
-            said.say(&format!("Storage accounts are served at {url}"));
-            if let Some(fingerprint) = fingerprint {
-                said.say(&format!("Its certificate's SHA-256 fingerprint: {fingerprint}"));
-            }
+        let announce = announce(context, &folder, tls);
+        let folders = CopyFolders {
+            copies: copies::absolute(&self.copy)?,
+            without: copies::absolute(&self.without)?,
         };
         let run = Run {
             data_dir: folder,
+            folders,
             listen: self.listen,
             host: crate::context::host(),
             tls,
@@ -199,6 +211,28 @@ impl StorageServeArgs {
             announce: Box::new(announce),
         };
         Ok(strongroom_storage::run(run)?)
+    }
+}
+
+/// Notes where accounts are served, for connection strings, and tells people.
+pub(super) fn announce(
+    context: &Context,
+    folder: &Path,
+    tls: bool,
+) -> impl FnOnce(SocketAddr, Option<&str>) + Send + use<> {
+    let said = context.out;
+    let file = folder.join(ENDPOINT);
+    move |address, fingerprint| {
+        let scheme = if tls { "https" } else { "http" };
+        let url = format!("{scheme}://{address}");
+        // Without the file, commands that make connection strings need --endpoint.
+        if let Err(error) = fs::write(&file, format!("{url}\n")) {
+            tracing::warn!(%error, path = %file.display(), "cannot note where the accounts are served");
+        }
+        said.say(&format!("Storage accounts are served at {url}"));
+        if let Some(fingerprint) = fingerprint {
+            said.say(&format!("Its certificate's SHA-256 fingerprint: {fingerprint}"));
+        }
     }
 }
 
@@ -445,13 +479,17 @@ impl StatusArgs {
         };
         context.out.result(&Thing::new(status, |status: &StatusShown| {
             let failure = status.failure.clone().unwrap_or_else(|| "no".to_owned());
-            human::facts(&[
+            let mut facts = vec![
                 ("Accounts", status.accounts.to_string()),
                 ("Changes recorded", status.records.to_string()),
                 ("Checkpoints", status.checkpoints.to_string()),
                 ("Journal since the last", human::bytes(status.journal_bytes)),
                 ("Stopped by a failure", failure),
-            ])
+            ];
+            facts.extend(status.copies.iter().map(|it| ("Copy", copies::sentence(it))));
+            facts.push(("Repaired pieces", status.repaired.to_string()));
+            facts.push(("Damaged pieces", status.damaged.to_string()));
+            human::facts(&facts)
         }))
     }
 }
