@@ -162,6 +162,8 @@ pub(crate) const PARAMS: &[(&str, &[&str])] = &[
     ("catalog.corrupt", &["what"]),
     ("storage.not_found", &["path"]),
     ("storage.not_served", &["path"]),
+    ("storage.export_invalid", &["reason"]),
+    ("storage.export_lost", &["reason"]),
     ("storage.in_use", &["path", "reason"]),
     ("storage.format", &["reason"]),
     ("storage.damaged", &["reason"]),

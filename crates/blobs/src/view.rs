@@ -153,6 +153,13 @@ pub struct Ranges {
     pub rows: u64,
 }
 
+impl Head {
+    /// A number that the blob and its snapshots keep until the blob is created again.
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+}
+
 impl View {
     /// What the copy that leads has; another one if it cannot be read.
     pub(crate) fn new(hub: &Arc<Hub>) -> Result<Self, StateError> {

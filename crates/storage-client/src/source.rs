@@ -34,6 +34,10 @@ impl SnapshotDisk {
     ) -> Result<Self, StorageClientError> {
         let read = ReadBlob { snapshot: Some(snapshot), ..ReadBlob::default() };
         let size = client.properties(&path, &read)?.length;
+        if size == 0 {
+            let reason = "it has no bytes";
+            return Err(StorageClientError::Unsuitable { resource: path.to_string(), reason });
+        }
         let changed = match since {
             None => None,
             Some(since) => difference(&client, &path, snapshot, since, size)?,

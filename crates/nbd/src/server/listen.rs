@@ -9,7 +9,7 @@
 //! for.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     io::{self, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     os::{
@@ -26,13 +26,18 @@ use std::{
 
 use rustix::net::sockopt;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use strongroom_base::{lock, start_thread};
+use strongroom_base::{Clock, lock, start_thread};
 
 use super::{Encryption, Exports, Handshake, Heard};
 
 /// How many connections there are at once; each has a thread.
 pub const CONNECTIONS: usize = 128;
-/// How long a client may be silent until it has chosen an export. After that a machine may be idle for days.
+/// How many of them may be those of strangers, who have not chosen an export yet. When more come, the oldest ends.
+const STRANGERS: usize = 32;
+/// How often, and how long after one another, it is looked whether a place is free.
+const LOOKS: usize = 200;
+const LOOK: Duration = Duration::from_millis(5);
+/// How long a client may take until it has chosen an export. After that a machine may be idle for days.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long after a connection that could not be accepted the next one is.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -131,20 +136,44 @@ impl Socket {
     }
 }
 
-impl Read for Socket {
+/// A socket whose reads and writes end at a moment, until its client is known.
+struct Timed {
+    socket: Socket,
+    clock: Arc<dyn Clock>,
+    deadline: Duration,
+    is_known: Arc<AtomicBool>,
+}
+
+impl Timed {
+    /// Limits the next read or write to the time that is left.
+    fn limit(&self) -> io::Result<()> {
+        if self.is_known.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let left = self.deadline.saturating_sub(self.clock.monotonic());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.socket.limit(Some(left))
+    }
+}
+
+impl Read for Timed {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Unix(stream) => stream.read(buf),
-            Self::Tcp(stream) => stream.read(buf),
+        self.limit()?;
+        match &mut self.socket {
+            Socket::Unix(stream) => stream.read(buf),
+            Socket::Tcp(stream) => stream.read(buf),
         }
     }
 }
 
-impl Write for Socket {
+impl Write for Timed {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Unix(stream) => stream.write(buf),
-            Self::Tcp(stream) => stream.write(buf),
+        self.limit()?;
+        match &mut self.socket {
+            Socket::Unix(stream) => stream.write(buf),
+            Socket::Tcp(stream) => stream.write(buf),
         }
     }
 
@@ -156,14 +185,18 @@ impl Write for Socket {
 struct Shared {
     listener: Listener,
     exports: Arc<dyn Exports + Send + Sync>,
-    connections: Mutex<HashMap<u64, Connection>>,
+    clock: Arc<dyn Clock>,
+    connections: Mutex<BTreeMap<u64, Connection>>,
     stopped: AtomicBool,
 }
 
 struct Connection {
     socket: Socket,
-    /// `None` until it has begun.
-    thread: Option<JoinHandle<()>>,
+    /// Whether its client has chosen an export.
+    is_known: Arc<AtomicBool>,
+    /// Whether it was told to end.
+    has_ended: bool,
+    thread: JoinHandle<()>,
 }
 
 /// A server of exports. Dropping it ends its connections.
@@ -180,10 +213,15 @@ impl std::fmt::Debug for Server {
 
 impl Server {
     /// Begins to serve.
-    pub fn start(listener: Listener, exports: Arc<dyn Exports + Send + Sync>) -> Self {
+    pub fn start(
+        listener: Listener,
+        exports: Arc<dyn Exports + Send + Sync>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let shared = Arc::new(Shared {
             listener,
             exports,
+            clock,
             connections: Mutex::default(),
             stopped: AtomicBool::new(false),
         });
@@ -210,13 +248,10 @@ impl Server {
             // A panic of it ends only the acceptance.
             accepting.join().ok();
         }
-        let connections: Vec<Connection> = {
-            let mut open = lock(&self.shared.connections);
-            open.drain().map(|(_, connection)| connection).collect()
-        };
-        connections.iter().for_each(|connection| connection.socket.end());
-        for thread in connections.into_iter().filter_map(|connection| connection.thread) {
-            thread.join().ok();
+        let connections = std::mem::take(&mut *lock(&self.shared.connections));
+        connections.values().for_each(|connection| connection.socket.end());
+        for connection in connections.into_values() {
+            connection.thread.join().ok();
         }
     }
 }
@@ -239,13 +274,38 @@ fn accept(shared: &Arc<Shared>) {
                 continue;
             }
         };
-        if lock(&shared.connections).len() >= CONNECTIONS {
+        if !has_room(shared) {
             tracing::warn!(limit = CONNECTIONS, "an NBD connection is refused: there are too many");
             continue;
         }
         next = next.wrapping_add(1);
         begin(shared, next, socket);
     }
+}
+
+/// Makes room for a new stranger, who may be a client with every right, at the cost of the oldest one.
+fn has_room(shared: &Shared) -> bool {
+    for _ in 0..LOOKS {
+        let mut open = lock(&shared.connections);
+        let is_stranger = |it: &Connection| !it.has_ended && !it.is_known.load(Ordering::SeqCst);
+        let strangers = open.values().filter(|it| is_stranger(it)).count();
+        if strangers >= STRANGERS
+            && let Some(oldest) = open.values_mut().find(|it| is_stranger(it))
+        {
+            oldest.has_ended = true;
+            oldest.socket.end();
+        }
+        if open.len() < CONNECTIONS {
+            return true;
+        }
+        if open.values().all(|it| !it.has_ended) {
+            return false;
+        }
+        // Those that were told to end are about to.
+        drop(open);
+        std::thread::park_timeout(LOOK);
+    }
+    false
 }
 
 fn begin(shared: &Arc<Shared>, id: u64, socket: Socket) {
@@ -256,6 +316,10 @@ fn begin(shared: &Arc<Shared>, id: u64, socket: Socket) {
             return;
         }
     };
+    let is_known = Arc::new(AtomicBool::new(false));
+    let deadline = shared.clock.monotonic().saturating_add(PATIENCE);
+    let clock = Arc::clone(&shared.clock);
+    let own = Timed { socket: own, clock, deadline, is_known: Arc::clone(&is_known) };
     // The lock is held until the thread is noted, so that it cannot end before.
     let mut open = lock(&shared.connections);
     let serves = Arc::clone(shared);
@@ -268,18 +332,17 @@ fn begin(shared: &Arc<Shared>, id: u64, socket: Socket) {
         }
         lock(&serves.connections).remove(&id);
     });
-    open.insert(id, Connection { socket, thread: Some(thread) });
+    open.insert(id, Connection { socket, is_known, has_ended: false, thread });
 }
 
 /// A conversation from its beginning to its end.
-fn converse(shared: &Shared, socket: Socket) -> io::Result<()> {
-    socket.limit(Some(PATIENCE))?;
-    let control = socket.try_clone()?;
+fn converse(shared: &Shared, socket: Timed) -> io::Result<()> {
+    let known = Known { socket: socket.socket.try_clone()?, flag: Arc::clone(&socket.is_known) };
     let config = shared.listener.config();
     let encryption = if config.is_some() { Encryption::Required } else { Encryption::None };
     match Handshake::start(socket, encryption)?.hear(&*shared.exports)? {
         Heard::Chosen(mut session) => {
-            control.limit(None)?;
+            known.set()?;
             session.serve()
         }
         Heard::Encrypt(socket) => {
@@ -291,12 +354,25 @@ fn converse(shared: &Shared, socket: Socket) -> io::Result<()> {
             }
             match Handshake::resume(stream).hear(&*shared.exports)? {
                 Heard::Chosen(mut session) => {
-                    control.limit(None)?;
+                    known.set()?;
                     session.serve()
                 }
                 Heard::Encrypt(_) | Heard::Ended => Ok(()),
             }
         }
         Heard::Ended => Ok(()),
+    }
+}
+
+/// Notes that a client is no stranger any more.
+struct Known {
+    socket: Socket,
+    flag: Arc<AtomicBool>,
+}
+
+impl Known {
+    fn set(&self) -> io::Result<()> {
+        self.flag.store(true, Ordering::SeqCst);
+        self.socket.limit(None)
     }
 }

@@ -275,6 +275,10 @@ pub enum RefusedKind {
     BlobNotFound,
     /// Somebody else has a lease on the blob.
     Leased,
+    /// What is asked of an export is not valid.
+    InvalidExport,
+    /// Writes that nobody has flushed could not be stored.
+    Lost,
     /// A name or a URL is not valid.
     Invalid,
     /// The store failed.
@@ -300,10 +304,12 @@ impl From<Refusal> for Reply {
             Refusal::LeaseAlreadyPresent | Refusal::LeaseIsBreakingAndCannotBeAcquired => {
                 RefusedKind::Leased
             }
-            Refusal::InvalidName
-            | Refusal::InvalidBlobType
+            Refusal::LeaseNotPresentWithLease
+            | Refusal::LeaseIdMismatchWithLease
             | Refusal::BlobOverwritten
-            | Refusal::PreviousSnapshotCannotBeNewer => RefusedKind::Invalid,
+            | Refusal::InvalidBlobType
+            | Refusal::PreviousSnapshotCannotBeNewer => RefusedKind::InvalidExport,
+            Refusal::InvalidName | Refusal::InvalidSnapshotSet => RefusedKind::Invalid,
             _ => RefusedKind::Failed,
         };
         Self::refused(kind, refusal.to_string())

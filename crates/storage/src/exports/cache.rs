@@ -35,6 +35,8 @@ struct Cell {
     waiting: u8,
     /// Pages of the round that is under way.
     under_way: u8,
+    /// Pages that were written since the last clear began.
+    since_clear: u8,
 }
 
 /// Pages in a row, to be written to the store.
@@ -65,28 +67,30 @@ impl Cache {
             if let Some(target) = cell.data.get_mut(start..start.saturating_add(source.len())) {
                 target.copy_from_slice(source);
                 self.waiting = self.waiting.saturating_add(usize::from(cell.waiting == 0));
-                cell.waiting |= pages(start, source.len());
+                let written = pages(start, source.len());
+                cell.waiting |= written;
+                cell.since_clear |= written;
             }
         }
     }
 
-    /// Forgets what waits of whole pages: the caller clears them in the store. What is under way was given to the store
-    /// before, and reads as zeros from here on.
-    pub(super) fn clear(&mut self, offset: u64, len: u64) {
+    /// Begins to clear pages in the store. What waits of them stays until that is done; no round may be under way.
+    pub(super) fn begin_clear(&mut self) {
+        self.cells.values_mut().for_each(|cell| cell.since_clear = 0);
+    }
+
+    /// Ends a clear that the store has carried out: forgets what waited of its whole pages when it began.
+    pub(super) fn end_clear(&mut self, offset: u64, len: u64) {
         let end = offset.saturating_add(len);
-        let (first, last) = (offset / CELL, end.div_ceil(CELL));
-        for (index, cell) in self.cells.range_mut(first..last) {
+        for (index, cell) in self.cells.range_mut(offset / CELL..end.div_ceil(CELL)) {
             let base = index.saturating_mul(CELL);
             let start = within(offset.saturating_sub(base));
             let stop = within(end.saturating_sub(base)).min(CELL_LEN);
-            if let Some(bytes) = cell.data.get_mut(start..stop) {
-                let cleared = pages(start, bytes.len());
-                bytes.fill(0);
-                let had = cell.waiting != 0;
-                cell.waiting &= !cleared;
-                let lost = had && cell.waiting == 0;
-                self.waiting = self.waiting.saturating_sub(usize::from(lost));
-            }
+            let cleared = pages(start, stop.saturating_sub(start)) & !cell.since_clear;
+            let had = cell.waiting != 0;
+            cell.waiting &= !cleared;
+            let lost = had && cell.waiting == 0;
+            self.waiting = self.waiting.saturating_sub(usize::from(lost));
         }
         self.drop_empty();
     }
@@ -178,7 +182,12 @@ impl Cache {
 
 impl Cell {
     fn empty() -> Self {
-        Self { data: vec![0; CELL_LEN].into_boxed_slice(), waiting: 0, under_way: 0 }
+        Self {
+            data: vec![0; CELL_LEN].into_boxed_slice(),
+            waiting: 0,
+            under_way: 0,
+            since_clear: 0,
+        }
     }
 }
 
@@ -255,7 +264,8 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Step {
         Write(usize, usize, u8),
-        Clear(usize, usize),
+        /// Where, and what is written to the first page meanwhile; with an even byte the store refuses.
+        Clear(usize, usize, Option<u8>),
         Begin,
         /// Ends the round; every n-th run fails.
         End(usize),
@@ -266,7 +276,8 @@ mod tests {
         let range = (0..pages, 1_usize..40);
         prop_oneof![
             4 => (range.clone(), any::<u8>()).prop_map(|((at, len), byte)| Step::Write(at, len, byte)),
-            1 => range.prop_map(|(at, len)| Step::Clear(at, len)),
+            2 => (range, any::<Option<u8>>())
+                .prop_map(|((at, len), again)| Step::Clear(at, len, again)),
             2 => Just(Step::Begin),
             2 => (1_usize..4).prop_map(Step::End),
         ]
@@ -303,13 +314,28 @@ mod tests {
                     self.client[range.clone()].copy_from_slice(&data);
                     self.cache.write(wide(range.start), &data);
                 }
-                Step::Clear(at, len) => {
+                Step::Clear(at, len, again) => {
                     let range = bytes(at, len);
-                    self.client[range.clone()].fill(0);
-                    self.cache.clear(wide(range.start), wide(range.len()));
-                    // The store clears behind the writes that it was given before.
+                    // A clear waits for the end of the round.
                     self.end(usize::MAX);
-                    self.store[range].fill(0);
+                    self.cache.begin_clear();
+                    if let Some(byte) = again {
+                        // Written while the store clears: the client reads it, before and after.
+                        let page = range.start..range.start + PAGE_LEN;
+                        self.cache.write(wide(page.start), &[byte; PAGE_LEN]);
+                    }
+                    if again.is_some_and(|byte| byte % 2 == 0) {
+                        // The store refuses: nothing is lost but what was written over.
+                        let byte = again.unwrap_or_default();
+                        self.client[range.start..range.start + PAGE_LEN].fill(byte);
+                    } else {
+                        self.store[range.clone()].fill(0);
+                        self.cache.end_clear(wide(range.start), wide(range.len()));
+                        self.client[range.clone()].fill(0);
+                        if let Some(byte) = again {
+                            self.client[range.start..range.start + PAGE_LEN].fill(byte);
+                        }
+                    }
                 }
                 Step::Begin if self.round.is_none() => self.round = Some(self.cache.begin_round()),
                 Step::Begin => {}

@@ -3,14 +3,14 @@
 use std::{
     io,
     ops::Range,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, mpsc},
     thread::JoinHandle,
     time::Duration,
 };
 
 use blobs::{
-    Access, BlobChange, BlobKind, BlobName, Change, Head, LeaseAction, LeaseId, ReadError, Refusal,
-    SequenceConditions, SnapshotId, Store,
+    Access, BlobChange, BlobKind, BlobName, Change, Done, Head, LeaseAction, LeaseId, ReadError,
+    Refusal, SequenceConditions, SnapshotId, Store,
 };
 use strongroom_base::{Clock, lock, start_thread};
 use strongroom_blobs as blobs;
@@ -55,6 +55,8 @@ pub(super) const BITMAP: &str = "since";
 pub(super) struct BlobDisk {
     shared: Arc<Shared>,
     size: u64,
+    /// Of the blob when it was exported.
+    generation: u64,
     worker: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -66,10 +68,10 @@ struct Shared {
     lease: Option<(LeaseId, bool)>,
     state: Mutex<State>,
     changed: Condvar,
-    /// Held while writes are given to the store, so that they reach it in order.
+    /// Held by a round or a clear from its begin to its end: one comes after the other.
     order: Mutex<()>,
-    /// Held while a part of a page is written.
-    parts: Mutex<()>,
+    /// Held alone while a part of a page is read and written, and shared by other changes.
+    parts: RwLock<()>,
 }
 
 #[derive(Default)]
@@ -111,7 +113,10 @@ impl BlobDisk {
         }
         let lease = match (&wanted.lease, wanted.read_only) {
             (_, true) => None,
-            (Some(id), false) => Some((id.clone(), false)),
+            (Some(id), false) => {
+                lease(&store, &wanted.blob, LeaseAction::Renew { id: id.clone() })?;
+                Some((id.clone(), false))
+            }
             (None, false) => Some((acquire(&store, &wanted.blob)?, true)),
         };
         let shared = Arc::new(Shared {
@@ -122,13 +127,14 @@ impl BlobDisk {
             state: Mutex::default(),
             changed: Condvar::new(),
             order: Mutex::default(),
-            parts: Mutex::default(),
+            parts: RwLock::default(),
         });
         let worker = (!shared.wanted.read_only).then(|| {
             let shared = Arc::clone(&shared);
             start_thread("nbd-writes", move || shared.work())
         });
-        Ok(Self { shared, size: head.size, worker: Mutex::new(worker) })
+        let (size, generation) = (head.size, head.generation());
+        Ok(Self { shared, size, generation, worker: Mutex::new(worker) })
     }
 
     /// Writes what waits to the store, and gives the lease back.
@@ -153,12 +159,22 @@ impl BlobDisk {
         flushed
     }
 
-    fn read_store(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+    /// What the blob is now; refused if it was deleted or created again since it was exported.
+    fn head(&self, view: &blobs::View) -> Result<Head, ReadError> {
         let wanted = &self.shared.wanted;
+        let head = view.head(&wanted.blob, wanted.snapshot)?;
+        if head.generation() == self.generation {
+            Ok(head)
+        } else {
+            Err(Refusal::BlobOverwritten.into())
+        }
+    }
+
+    fn read_store(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         let mut tries = 0;
         loop {
             let read = self.shared.store.view().map_err(ReadError::State).and_then(|view| {
-                let head = view.head(&wanted.blob, wanted.snapshot)?;
+                let head = self.head(&view)?;
                 view.read(&head, offset, buf)
             });
             match read {
@@ -173,9 +189,8 @@ impl BlobDisk {
         &self,
         look: impl FnOnce(&blobs::View, &Head) -> Result<T, ReadError>,
     ) -> io::Result<T> {
-        let wanted = &self.shared.wanted;
         let view = self.shared.store.view().map_err(|error| read_failed(error.into()))?;
-        let head = view.head(&wanted.blob, wanted.snapshot).map_err(read_failed)?;
+        let head = self.head(&view).map_err(read_failed)?;
         look(&view, &head).map_err(read_failed)
     }
 
@@ -234,9 +249,15 @@ impl BlobDisk {
         Ok(())
     }
 
+    /// Writes whole pages; no part of a page is written meanwhile.
+    fn write_whole(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let _shared = self.shared.parts.read().unwrap_or_else(PoisonError::into_inner);
+        self.write_pages(offset, data)
+    }
+
     /// Writes a part of one page.
     fn write_part(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let _alone = lock(&self.shared.parts);
+        let _alone = self.shared.parts.write().unwrap_or_else(PoisonError::into_inner);
         let start = offset / PAGE * PAGE;
         let mut page = vec![0; usize::try_from(PAGE).unwrap_or(usize::MAX)];
         self.read(start, &mut page)?;
@@ -247,28 +268,24 @@ impl BlobDisk {
         self.write_pages(start, &page)
     }
 
-    /// Clears whole pages in the store; returns when that is durable.
+    /// Clears whole pages in the store; returns when that is durable. What waits of them is forgotten only then.
     fn clear_pages(&self, offset: u64, len: u64) -> io::Result<()> {
         let shared = &self.shared;
-        let (sender, receiver) = mpsc::channel();
-        {
-            let _in_order = lock(&shared.order);
-            let mut state = lock(&shared.state);
-            state.cache.clear(offset, len);
-            if state.cache.is_settled() {
-                state.failure = None;
-            }
-            drop(state);
-            // A flush may wait for pages that need not be written any more.
-            shared.changed.notify_all();
-            let clear = BlobChange::Clear { offset, len, sequence: SequenceConditions::default() };
-            shared.store.submit(shared.change(clear), move |result| {
-                // The receiver waits below.
-                sender.send(result).ok();
-            });
+        let _shared = shared.parts.read().unwrap_or_else(PoisonError::into_inner);
+        let _in_order = lock(&shared.order);
+        lock(&shared.state).cache.begin_clear();
+        let clear = BlobChange::Clear { offset, len, sequence: SequenceConditions::default() };
+        shared.store.apply(shared.change(clear)).map_err(|refusal| refused(&refusal))?;
+        let mut state = lock(&shared.state);
+        state.cache.end_clear(offset, len);
+        if state.cache.is_settled() {
+            // All that could not be stored has been cleared since.
+            state.failure = None;
         }
-        let result = receiver.recv().unwrap_or(Err(Refusal::Stopped));
-        result.map(|_| ()).map_err(|refusal| refused(&refusal))
+        drop(state);
+        // A flush may wait for pages that need not be written any more.
+        shared.changed.notify_all();
+        Ok(())
     }
 }
 
@@ -326,24 +343,22 @@ impl Shared {
     /// Gives everything that waits to the store, and waits until it is durable.
     fn round(&self) {
         let (sender, receiver) = mpsc::channel();
-        {
-            let _in_order = lock(&self.order);
-            let runs = {
-                let mut state = lock(&self.state);
-                state.urgent = false;
-                state.begun = state.begun.saturating_add(1);
-                state.cache.begin_round()
-            };
-            for run in runs {
-                let sender = sender.clone();
-                let sequence = SequenceConditions::default();
-                let (offset, data) = (run.offset, run.data.clone());
-                let write = BlobChange::Write { offset, data, sequence };
-                self.store.submit(self.change(write), move |result| {
-                    // The receiver waits below.
-                    sender.send((run, result.err())).ok();
-                });
-            }
+        let _in_order = lock(&self.order);
+        let runs = {
+            let mut state = lock(&self.state);
+            state.urgent = false;
+            state.begun = state.begun.saturating_add(1);
+            state.cache.begin_round()
+        };
+        for run in runs {
+            let sender = sender.clone();
+            let sequence = SequenceConditions::default();
+            let (offset, data) = (run.offset, run.data.clone());
+            let write = BlobChange::Write { offset, data, sequence };
+            self.store.submit(self.change(write), move |result| {
+                // The receiver waits below.
+                sender.send((run, result.err())).ok();
+            });
         }
         drop(sender);
         let failed: Vec<(Run, Refusal)> = receiver
@@ -373,10 +388,13 @@ impl Shared {
 
 fn acquire(store: &Store, blob: &BlobName) -> Result<LeaseId, Refusal> {
     let acquire = LeaseAction::Acquire { id: None, duration: Some(LEASE) };
-    let change = BlobChange::Lease(acquire);
-    let done =
-        store.apply(Change::Blob { name: blob.clone(), access: Access::default(), change })?;
+    let done = lease(store, blob, acquire)?;
     done.lease.and_then(|lease| lease.id).ok_or(Refusal::LeaseNotPresentWithLease)
+}
+
+fn lease(store: &Store, blob: &BlobName, action: LeaseAction) -> Result<Done, Refusal> {
+    let change = BlobChange::Lease(action);
+    store.apply(Change::Blob { name: blob.clone(), access: Access::default(), change })
 }
 
 fn refused(refusal: &Refusal) -> io::Error {
@@ -463,7 +481,7 @@ impl Exported for BlobDisk {
             let part = data.get(at(start)..at(end)).unwrap_or_default();
             match part {
                 [] => {}
-                part if (start, end) == whole => self.write_pages(start, part)?,
+                part if (start, end) == whole => self.write_whole(start, part)?,
                 // A part within one page, or at either side of whole ones.
                 part => self.write_part(start, part)?,
             }

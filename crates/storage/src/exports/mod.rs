@@ -14,8 +14,8 @@ use std::{
     fs, io,
     net::{SocketAddr, TcpListener},
     os::unix::{
-        fs::{DirBuilderExt as _, PermissionsExt as _},
-        net::UnixListener,
+        fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+        net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
     sync::Arc,
@@ -26,6 +26,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rustix::fs::{CWD, RenameFlags};
 use serde::{Deserialize, Serialize};
 use strongroom_azure as azure;
+use strongroom_base::{Entropy, EntropyExt as _};
 use strongroom_blobs as blobs;
 use strongroom_http::{CertificateFiles, Shown, encryption_for_known};
 use strongroom_nbd::server::{
@@ -94,7 +95,8 @@ pub struct ExportShown {
 pub(crate) struct Export {
     server: Server,
     disk: Arc<BlobDisk>,
-    socket: Option<PathBuf>,
+    /// The socket file, and what tells it from another of its name.
+    socket: Option<SocketFile>,
     pub(crate) shown: ExportShown,
 }
 
@@ -126,7 +128,8 @@ impl Export {
         };
         let (listener, socket) = listener(storage, &request.at)?;
         let one = One { name: name.clone(), disk: Arc::clone(disk) };
-        let server = Server::start(listener, Arc::new(one));
+        let clock = Arc::clone(&storage.clock);
+        let server = Server::start(listener, Arc::new(one), clock);
         let path = utf8_percent_encode(&name, PATH);
         let url = match (&request.at, server.address()) {
             (ExportAt::Tls { .. }, Some(address)) => format!("nbds://{address}/{path}"),
@@ -155,13 +158,13 @@ impl Export {
     /// Ends all connections and stores what clients have written. It blocks until that is durable.
     pub(crate) fn end(mut self) -> Result<(), Reply> {
         self.server.stop();
-        if let Some(socket) = &self.socket {
+        if let Some((socket, identity)) = &self.socket
+            && identity_of(socket).is_ok_and(|found| found == *identity)
+        {
             // Somebody may have removed it; a new one can be made then as well.
             fs::remove_file(socket).ok();
         }
-        self.disk.close().map_err(|error| {
-            failed(format!("what was written since the last flush is lost: {error}"))
-        })
+        self.disk.close().map_err(|error| Reply::refused(RefusedKind::Lost, error.to_string()))
     }
 }
 
@@ -174,7 +177,7 @@ fn failed(message: impl Into<String>) -> Reply {
 }
 
 fn invalid(message: impl Into<String>) -> Reply {
-    Reply::refused(RefusedKind::Invalid, message)
+    Reply::refused(RefusedKind::InvalidExport, message)
 }
 
 fn wanted(request: &ExportRequest) -> Result<Wanted, Reply> {
@@ -184,7 +187,8 @@ fn wanted(request: &ExportRequest) -> Result<Wanted, Reply> {
         Ok::<_, Reply>(id.map(map::snapshot_id))
     };
     Ok(Wanted {
-        blob: blob_name(&request.blob)?,
+        blob: blob_name(&request.blob)
+            .map_err(|_| invalid("a blob is named by ACCOUNT/CONTAINER/BLOB"))?,
         snapshot: snapshot(&request.snapshot)?,
         since: snapshot(&request.since)?,
         read_only: request.read_only,
@@ -192,15 +196,18 @@ fn wanted(request: &ExportRequest) -> Result<Wanted, Reply> {
     })
 }
 
-fn listener(storage: &Storage, at: &ExportAt) -> Result<(Listener, Option<PathBuf>), Reply> {
+type SocketFile = (PathBuf, (u64, u64));
+
+fn listener(storage: &Storage, at: &ExportAt) -> Result<(Listener, Option<SocketFile>), Reply> {
     let tcp = |address: &SocketAddr| {
         TcpListener::bind(address).map_err(|error| invalid(format!("{address}: {error}")))
     };
     match at {
         ExportAt::Socket(path) => {
-            let listener = private_socket(path)
-                .map_err(|error| invalid(format!("{}: {error}", path.display())))?;
-            Ok((Listener::Unix(listener), Some(path.clone())))
+            let bad = |error: io::Error| invalid(format!("{}: {error}", path.display()));
+            let listener = private_socket(path, &*storage.entropy).map_err(bad)?;
+            let identity = identity_of(path).map_err(bad)?;
+            Ok((Listener::Unix(listener), Some((path.clone(), identity))))
         }
         ExportAt::Clear(address) if !address.ip().is_loopback() => {
             Err(invalid("without TLS an export is offered on a loopback address only"))
@@ -218,16 +225,25 @@ fn listener(storage: &Storage, at: &ExportAt) -> Result<(Listener, Option<PathBu
     }
 }
 
-/// Makes a socket file that only its owner may use, at any moment: it is made in a private folder, and moved.
-fn private_socket(path: &Path) -> io::Result<UnixListener> {
+/// What tells a file from another one that gets its name later.
+fn identity_of(path: &Path) -> io::Result<(u64, u64)> {
+    let found = fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino()))
+}
+
+/// Makes a socket file that only its owner may use, at any moment: it is made in a private folder, and moved. A socket of
+/// a process that was killed is replaced.
+fn private_socket(path: &Path, entropy: &dyn Entropy) -> io::Result<UnixListener> {
+    let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut private = name.to_owned();
-    private.push(".private");
-    let private = path.with_file_name(private);
+    let private = folder.join(format!(".export-{:016x}", u64::from_le_bytes(entropy.array())));
     fs::DirBuilder::new().mode(0o700).create(&private)?;
-    let made = private.join("s");
+    let made = private.join(name);
     let listener = UnixListener::bind(&made).and_then(|listener| {
         fs::set_permissions(&made, fs::Permissions::from_mode(0o600))?;
+        if is_dead_socket(path) {
+            fs::remove_file(path)?;
+        }
         rustix::fs::renameat_with(CWD, &made, CWD, path, RenameFlags::NOREPLACE)?;
         Ok(listener)
     });
@@ -235,6 +251,13 @@ fn private_socket(path: &Path) -> io::Result<UnixListener> {
     fs::remove_file(&made).ok();
     fs::remove_dir(&private).ok();
     listener
+}
+
+/// Whether it is a socket file at which nobody listens.
+fn is_dead_socket(path: &Path) -> bool {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    is_socket && UnixStream::connect(path).err().is_some_and(refused)
 }
 
 /// The exports of a server that has one, which is its default as well.

@@ -160,7 +160,7 @@ fn an_export_without_its_client_ends_and_a_lost_lease_is_an_error_to_the_disk() 
     assert!(!is_stored || said.contains("error"), "{said}");
     assert_eq!(bytes(&server, "/vms/a")[..512], [1; 512]);
     let lost = end(open).expect_err("something was not stored");
-    assert!(matches!(lost, StorageError::Refused { kind: RefusedKind::Failed, .. }), "{lost:?}");
+    assert!(matches!(lost, StorageError::Refused { kind: RefusedKind::Lost, .. }), "{lost:?}");
 
     // One who is killed says nothing: the connection's end is the export's end.
     let open = export(server.data(), &request("acct/vms/a", &socket)).expect("is exported");
@@ -185,28 +185,31 @@ fn what_cannot_be_exported_is_refused() {
     };
     let good = request("acct/vms/a", &socket);
     assert_eq!(kind(&request("acct/vms/b", &socket)), RefusedKind::BlobNotFound);
-    assert_eq!(kind(&request("acct/vms", &socket)), RefusedKind::Invalid);
+    assert_eq!(kind(&request("acct/vms", &socket)), RefusedKind::InvalidExport);
     // What is no page blob is no disk.
     for kind_of_blob in ["BlockBlob", "AppendBlob"] {
         let headers = [("x-ms-blob-type", kind_of_blob)];
         assert_eq!(server.ask("PUT", "/vms/file", &headers, b"").status, 201);
-        assert_eq!(kind(&request("acct/vms/file", &socket)), RefusedKind::Invalid);
+        assert_eq!(kind(&request("acct/vms/file", &socket)), RefusedKind::InvalidExport);
     }
     let snapshot = Some("yesterday".to_owned());
-    assert_eq!(kind(&ExportRequest { snapshot, ..good.clone() }), RefusedKind::Invalid);
+    assert_eq!(kind(&ExportRequest { snapshot, ..good.clone() }), RefusedKind::InvalidExport);
     let snapshot = Some("2026-01-01T00:00:00.0000000Z".to_owned());
     let missing = ExportRequest { snapshot: snapshot.clone(), ..good.clone() };
     assert_eq!(kind(&missing), RefusedKind::BlobNotFound);
     let since = ExportRequest { since: snapshot, ..good.clone() };
     assert_eq!(kind(&since), RefusedKind::BlobNotFound);
     let open = ExportAt::Clear(([192, 0, 2, 1], 10809).into());
-    assert_eq!(kind(&ExportRequest { at: open, ..good.clone() }), RefusedKind::Invalid);
+    assert_eq!(kind(&ExportRequest { at: open, ..good.clone() }), RefusedKind::InvalidExport);
     let authorities = server.data().join("nothing.pem");
     let tls = ExportAt::Tls { address: ([127, 0, 0, 1], 0).into(), authorities };
-    assert_eq!(kind(&ExportRequest { at: tls, ..good.clone() }), RefusedKind::Invalid);
+    assert_eq!(kind(&ExportRequest { at: tls, ..good.clone() }), RefusedKind::InvalidExport);
     fs::write(&socket, b"mine").expect("a file");
-    assert_eq!(kind(&good), RefusedKind::Invalid);
+    assert_eq!(kind(&good), RefusedKind::InvalidExport);
     assert_eq!(fs::read(&socket).expect("is kept"), b"mine");
+    let lease = Some("00000000-0000-0000-0000-000000000001".to_owned());
+    let not_held = ExportRequest { lease, ..request("acct/vms/a", &server.data().join("b.sock")) };
+    assert_eq!(kind(&not_held), RefusedKind::InvalidExport);
     // Nothing of this has left a lease.
     assert_eq!(server.put_page("/vms/a", 0, &[4; 512]).status, 201);
     let empty = tempfile::tempdir().expect("a folder");
@@ -328,5 +331,120 @@ fn many_writers_and_flushes_leave_what_was_written_last() {
         }
     }
     assert!(now == expected);
+    end(open).expect("ends");
+}
+
+/// An export over which a test talks itself, several requests at once if it likes.
+struct Disk {
+    export: Option<OpenExport>,
+    socket: PathBuf,
+}
+
+impl Disk {
+    fn new(server: &Server, blob: &str) -> Self {
+        let socket = server.data().join("disk.sock");
+        let export = export(server.data(), &request(blob, &socket)).expect("is exported");
+        Self { export: Some(export), socket }
+    }
+
+    /// A Python program with libnbd: `h` is a handle that is connected, `other()` makes another.
+    fn python(&self, program: &str) -> String {
+        let head = format!(
+            "import nbd, threading\ndef other():\n  h = nbd.NBD()\n  h.connect_unix({:?})\n  return h\n\
+             def fails(what):\n  try:\n    what()\n  except nbd.Error:\n    return True\n  return False\n\
+             h = other()\n",
+            self.socket.display().to_string()
+        );
+        run("python3-libnbd", "/usr/bin/python3", &["-c", &(head + program)])
+    }
+}
+
+#[test]
+fn a_clear_that_fails_forgets_nothing_that_was_written() {
+    let server = Server::start();
+    server.container("vms");
+    server.page_blob("/vms/a", 4 << 20);
+    let mut disk = Disk::new(&server, "acct/vms/a");
+    disk.python("h.pwrite(b'1' * 4096, 0)\nh.flush()\n");
+    let broken = [("x-ms-lease-action", "break"), ("x-ms-lease-break-period", "0")];
+    assert_eq!(server.ask("PUT", "/vms/a?comp=lease", &broken, b"").status, 202);
+    disk.python(
+        "h.pwrite(b'2' * 4096, 0)\n\
+         assert fails(lambda: h.zero(1 << 20, 0))\n\
+         assert h.pread(4096, 0) == b'2' * 4096\n\
+         assert fails(h.flush)\n\
+         assert h.pread(4096, 0) == b'2' * 4096\n",
+    );
+    let lost = end(disk.export.take().expect("one")).expect_err("it could not be stored");
+    assert!(matches!(lost, StorageError::Refused { kind: RefusedKind::Lost, .. }), "{lost:?}");
+    assert_eq!(bytes(&server, "/vms/a")[..4096], [b'1'; 4096]);
+}
+
+#[test]
+fn writers_of_parts_and_readers_beside_clears_see_nothing_old() {
+    let server = Server::start();
+    server.container("vms");
+    server.page_blob("/vms/a", 4 << 20);
+    let mut disk = Disk::new(&server, "acct/vms/a");
+    // One connection writes the first bytes of a page, another all of it; only the second writes the rest.
+    disk.python(
+        "two = other()\nstop = False\n\
+         def parts():\n  while not stop: two.pwrite(b'p' * 80, 0)\n\
+         thread = threading.Thread(target=parts)\nthread.start()\n\
+         for n in range(1500):\n  page = (b'%08d' % n) * 64\n  h.pwrite(page, 0)\n\
+         \u{20}\u{20}found = h.pread(512, 0)\n  assert found[200:] == page[200:], n\n\
+         stop = True\nthread.join()\n",
+    );
+    // A page is written and read while it is cleared: it is the newest or zeros, never what was before.
+    disk.python(
+        "two = other()\n\
+         for n in range(100):\n  h.pwrite(b'W' * 4096, 8192)\n  h.flush()\n  h.pwrite(b'X' * 4096, 8192)\n\
+         \u{20}\u{20}c = threading.Thread(target=lambda: h.zero(4096, 8192))\n  c.start()\n\
+         \u{20}\u{20}found = two.pread(4096, 8192)\n  c.join()\n\
+         \u{20}\u{20}assert found in (b'X' * 4096, bytes(4096)), found[:8]\n\
+         \u{20}\u{20}assert two.pread(4096, 8192) == bytes(4096)\n",
+    );
+    end(disk.export.take().expect("one")).expect("ends");
+}
+
+#[test]
+fn a_blob_of_the_same_name_is_another_disk() {
+    let server = Server::start();
+    server.container("vms");
+    server.page_blob("/vms/a", 1 << 20);
+    let socket = server.data().join("a.sock");
+    let wanted = ExportRequest { read_only: true, ..request("acct/vms/a", &socket) };
+    let open = export(server.data(), &wanted).expect("is exported");
+    server.page_blob("/vms/a", 1 << 20);
+    let output = Command::new("qemu-io")
+        .args(["-r", "-f", "raw", "-c", "read 0 512", &open.shown.url])
+        .output()
+        .expect("qemu-io, of the package qemu-utils");
+    assert!(!output.status.success(), "{output:?}");
+    // A socket of its name that came later stays.
+    fs::remove_file(&socket).expect("removed");
+    let later = export(server.data(), &request("acct/vms/a", &socket)).expect("is exported");
+    end(open).expect("ends");
+    assert!(socket.exists());
+    end(later).expect("ends");
+    // That of a process that was killed is replaced.
+    drop(std::os::unix::net::UnixListener::bind(&socket).expect("a socket"));
+    end(export(server.data(), &request("acct/vms/a", &socket)).expect("is exported"))
+        .expect("ends");
+}
+
+#[test]
+fn strangers_do_not_keep_clients_out() {
+    let server = Server::start();
+    server.container("vms");
+    server.page_blob("/vms/a", 1 << 20);
+    let socket = server.data().join("a.sock");
+    let open = export(server.data(), &request("acct/vms/a", &socket)).expect("is exported");
+    let strangers: Vec<_> = (0..200)
+        .map(|_| std::os::unix::net::UnixStream::connect(&socket).expect("connects"))
+        .collect();
+    let (is_written, said) = qemu_io(&open.shown.url, &["write -P 1 0 512", "flush"]);
+    assert!(is_written, "{said}");
+    drop(strangers);
     end(open).expect("ends");
 }

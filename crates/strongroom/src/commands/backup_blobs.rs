@@ -119,6 +119,13 @@ impl Blobs {
                 &accounts.data,
                 &accounts.trust,
             )?;
+            if blobs
+                .taken
+                .iter()
+                .any(|it| it.path == path && it.client.endpoint() == client.endpoint())
+            {
+                return Err(Failure::usage(format!("--disk names the blob {blob} twice")));
+            }
             let is_local = connection.is_none() && !blob.contains("://");
             local.extend(is_local.then(|| blob.clone()));
             let mark = mark(vault, item, name)?;

@@ -183,7 +183,9 @@ impl Accounts {
     fn end(self) -> Result<(), Failure> {
         match self.0.join() {
             Ok(ended) => Ok(ended?),
-            Err(_) => Err(FaceError::Bug("the thread of storage accounts panicked".to_owned()).into()),
+            Err(_) => {
+                Err(FaceError::Bug("the thread of storage accounts panicked".to_owned()).into())
+            }
         }
     }
 }

@@ -14,10 +14,10 @@ use rustix::{
 };
 
 use crate::{
-    server::Service,
     blocks::{Page, parts, read},
     documented::assert_documented,
     harness::{Lab, need},
+    server::Service,
 };
 
 /// Accounts that are served.
@@ -134,7 +134,8 @@ fn the_page_of_storage_accounts_works() {
             let content = fs::read(&copy).expect("a copy");
             assert_eq!((content[0], content[4096], content[8192]), (b'x', b'y', 0));
             assert!(!lab.path("web01.sock").exists());
-        } else if let Some(words) = words.strip_prefix("strongroom storage serve --data-dir /disk1") {
+        } else if let Some(words) = words.strip_prefix("strongroom storage serve --data-dir /disk1")
+        {
             let words = format!("storage serve --data-dir disk1{}", words.replace("/disk", "disk"));
             Served::start(&lab, &format!("{words} --listen 127.0.0.1:0 --tls off")).stop();
         } else if let Some(words) = words.strip_prefix("strongroom storage serve") {

@@ -67,7 +67,7 @@ pub(crate) struct ExportArgs {
     read_only: bool,
 
     /// Id of a lease that you have on the blob, instead of a lease of the export's own
-    #[arg(long, value_name = "ID", conflicts_with = "read_only")]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["read_only", "snapshot"])]
     lease: Option<String>,
 }
 
