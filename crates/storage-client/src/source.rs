@@ -154,7 +154,7 @@ impl DiskSource for SnapshotDisk {
         self.changed.as_ref()
     }
 
-    fn format(&self) -> &str {
+    fn format(&self) -> &'static str {
         "blob"
     }
 }

@@ -16,7 +16,7 @@ use strongroom_base::PointId;
 use strongroom_disk::DiskSource as _;
 use strongroom_engine::{BackupDisk, CleanCheck};
 use strongroom_format::Manifest;
-use strongroom_storage::admin::{self, Command, Reply};
+use strongroom_storage::admin::{Command, Reply};
 use strongroom_storage_client::{BlobQuery, Client, SnapshotDisk};
 use strongroom_vault::Vault;
 
@@ -187,10 +187,7 @@ impl Blobs {
         let marked = blobs.iter().zip(&self.taken);
         let marked = marked.map(|(blob, taken)| (blob.clone(), pairs(&taken.mark))).collect();
         let command = Command::Snapshot { blobs: marked };
-        let (clock, entropy) = (Arc::new(context.clock) as _, Arc::new(context.entropy) as _);
-        let Reply::Snapshot { snapshot } =
-            admin::run(&accounts.data.folder()?, &command, &clock, &entropy)?
-        else {
+        let Reply::Snapshot { snapshot } = accounts.data.ask(context, &command)? else {
             return Err(super::storage::other_answer());
         };
         let id = snapshot.parse().map_err(|_| super::storage::other_answer())?;

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, sync::Arc};
 
 use clap::Args;
 use strongroom_azure::{BlobPath, ConnectionString, ContainerName, Resource, SnapshotId};
-use strongroom_storage::admin::{self, Command, Reply};
+use strongroom_storage::admin::{Command, Reply};
 use strongroom_storage_client::{Client, Location, Options, Trust, place};
 
 use super::storage::{DataArgs, EndpointArgs};
@@ -103,8 +103,7 @@ fn local(
     let folder = data.folder()?;
     let endpoint = EndpointArgs::default().of(data)?;
     let command = Command::Keys { name: account.to_owned(), endpoint };
-    let (clock, entropy) = (Arc::new(context.clock) as _, Arc::new(context.entropy) as _);
-    let Reply::Keys(found) = admin::run(&folder, &command, &clock, &entropy)? else {
+    let Reply::Keys(found) = data.ask(context, &command)? else {
         return Err(super::storage::other_answer());
     };
     let connection = Location::parse(&found.connection_string)?.connection;

@@ -89,8 +89,8 @@ fn a_machine_runs_from_page_blobs_and_every_snapshot_has_what_it_synced() {
         let blob = format!("vms/web-{letter}");
         accounts.ask(&["blob", "upload", image.to_str().expect("text"), &blob]);
     }
-    let (_a, socket_a) = accounts.export("vms/web-a", "a");
-    let (_b, socket_b) = accounts.export("vms/web-b", "b");
+    let (export_a, socket_a) = accounts.export("vms/web-a", "a");
+    let (export_b, socket_b) = accounts.export("vms/web-b", "b");
     let guest = Guest::web(&host, [Disk::nbd(&socket_a), Disk::nbd(&socket_b)]).up(5);
     // Beside the records, writes that are never at rest.
     guest.sh("workload latency /data/a 60 >/run/latency 2>&1 &");
@@ -123,7 +123,7 @@ fn a_machine_runs_from_page_blobs_and_every_snapshot_has_what_it_synced() {
     let records = guest.last_records();
     guest.sh("touch /run/stop; sync");
     guest.shutdown();
-    drop((_a, _b));
+    drop((export_a, export_b));
     drop(accounts);
     let accounts = Accounts::start(&host, "storage", "disks");
     let mut images = Vec::new();

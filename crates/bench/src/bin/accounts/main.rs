@@ -100,7 +100,7 @@ fn version_of(main: &std::path::Path) -> String {
         let text = fs::read(folder.join("package.json")).ok()?;
         serde_json::from_slice::<serde_json::Value>(&text).ok()
     });
-    let version = package.and_then(|it| it["version"].as_str().map(str::to_owned));
+    let version = package.and_then(|it| it.get("version")?.as_str().map(str::to_owned));
     format!("Azurite {}", version.unwrap_or_else(|| "?".to_owned()))
 }
 

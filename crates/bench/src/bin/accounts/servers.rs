@@ -41,7 +41,8 @@ impl Server {
             .arg(&folder)
             .output()?;
         let made: Value = serde_json::from_slice(&create.stdout)?;
-        let key = made["keys"][0]["value"].as_str().unwrap_or_default().to_owned();
+        let key =
+            made.pointer("/keys/0/value").and_then(Value::as_str).unwrap_or_default().to_owned();
         let mut child = Command::new(program)
             .args(["storage", "serve", "--listen", "127.0.0.1:0", "--tls", "off", "--data-dir"])
             .arg(&folder)

@@ -343,15 +343,16 @@ fn fio(tool: &str, socket: &Path, seconds: u64) -> Outcome<Vec<Record>> {
         let found: Value = serde_json::from_str(json)
             .map_err(|_| Failure::new(String::from_utf8_lossy(&output.stderr).into_owned()))?;
         let side = if mode.ends_with("read") { "read" } else { "write" };
-        let job = &found["jobs"][0][side];
+        let number_at = |path: &str| found.pointer(path).and_then(Value::as_f64);
         // The time of the last flush counts as well.
-        let bytes_done = job["io_bytes"].as_f64().unwrap_or(0.0);
-        let runtime = found["jobs"][0]["job_runtime"].as_f64().unwrap_or(0.0) / 1000.0;
+        let bytes_done = number_at(&format!("/jobs/0/{side}/io_bytes")).unwrap_or(0.0);
+        let runtime = number_at("/jobs/0/job_runtime").unwrap_or(0.0) / 1000.0;
         let rate = bytes_done / runtime.max(0.001);
         let is_small = bytes == "4k";
         let value = if is_small { rate / 4096.0 } else { rate / 1_048_576.0 };
         let unit = if is_small { "/s" } else { "MiB/s" };
-        let p99 = job["clat_ns"]["percentile"]["99.000000"].as_f64().map(|it| it / 1e6);
+        let p99 =
+            number_at(&format!("/jobs/0/{side}/clat_ns/percentile/99.000000")).map(|it| it / 1e6);
         tell(&format!("{tool}: {name}: {value:.0} {unit}"));
         records.push(Record { p99_ms: p99, ..Record::new(tool, name, value, unit) });
     }

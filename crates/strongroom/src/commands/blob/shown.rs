@@ -1,6 +1,6 @@
 //! Blobs, ranges and transfers as they are printed.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -143,7 +143,7 @@ impl RangesShown {
         let mut text = String::new();
         for range in &self.ranges {
             let what = if range.cleared { "cleared" } else { "written" };
-            text.push_str(&format!("{:>16} {:>14}  {what}\n", range.offset, range.length));
+            writeln!(text, "{:>16} {:>14}  {what}", range.offset, range.length).ok();
         }
         let written = human::bytes(self.written_bytes);
         let cleared = match self.cleared_bytes {

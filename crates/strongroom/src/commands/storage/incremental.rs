@@ -1,5 +1,7 @@
 //! `storage incremental-backup ...`: backups of a page blob to another, by snapshots of both.
 
+use std::fmt::Write as _;
+
 use clap::{Args, Subcommand, ValueEnum};
 use strongroom_azure::{BlobPath, Metadata, SnapshotId};
 use strongroom_storage_client::{
@@ -195,19 +197,21 @@ fn backup_text(report: &BackupReport) -> String {
                 format!("both blobs compared: {reason}")
             }
         };
-        text.push_str(&format!(
-            "Backup {} of {}: {method}\n  {} written, {} cleared\n",
+        writeln!(
+            text,
+            "Backup {} of {}: {method}\n  {} written, {} cleared",
             made.backup.snapshot,
             report.source,
             human::bytes(made.written_bytes),
             human::bytes(made.cleared_bytes),
-        ));
+        )
+        .ok();
     }
     if report.was_too_soon {
         text.push_str("The source permits no new snapshot yet; run the command again later.\n");
     }
     for kept in &report.kept_snapshots {
-        text.push_str(&format!("The old snapshot {kept} of the source could not be deleted.\n"));
+        writeln!(text, "The old snapshot {kept} of the source could not be deleted.").ok();
     }
     text
 }

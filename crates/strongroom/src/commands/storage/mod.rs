@@ -102,7 +102,11 @@ impl DataArgs {
         Ok(std::path::absolute(&folder).map_err(find)?)
     }
 
-    fn ask(&self, context: &Context, command: &Command) -> Result<Reply, Failure> {
+    pub(in crate::commands) fn ask(
+        &self,
+        context: &Context,
+        command: &Command,
+    ) -> Result<Reply, Failure> {
         let clock: Arc<dyn Clock> = Arc::new(context.clock);
         let entropy: Arc<dyn Entropy> = Arc::new(context.entropy);
         Ok(admin::run(&self.folder()?, command, &clock, &entropy)?)
