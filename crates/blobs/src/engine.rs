@@ -104,7 +104,7 @@ impl Shared {
         lock(&self.failure).get_or_insert(error.into());
     }
 
-    /// Why it failed. An error of the state file may have come to whoever was reading.
+    /// Why it failed. An error of the state file may have come to a reader.
     pub(crate) fn failure(&self) -> Option<Arc<StoreError>> {
         if let Some(error) = self.state.gate.take_error() {
             self.fail(StoreError::State(StateError::File(error)));

@@ -235,7 +235,7 @@ impl Gate {
         lock(&self.0.1).take()
     }
 
-    /// Keeps an error for whoever looks after the store; redb gets one like it.
+    /// Keeps an error for the committer; redb gets one like it.
     fn keep<T>(&self, result: io::Result<T>) -> io::Result<T> {
         result.map_err(|error| {
             let same = io::Error::new(error.kind(), error.to_string());

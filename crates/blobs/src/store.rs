@@ -50,7 +50,7 @@ pub struct Options {
     /// in the background. Put them on disks that do not fail together.
     pub copies: Vec<PathBuf>,
     /// Folders of copies that may be missing: then the store is opened without them, and they lack changes from now on.
-    /// Name a copy only if it did not go on without the others.
+    /// Name a copy only if it did not continue without the others.
     pub without: Vec<PathBuf>,
     /// How long a change waits for a copy before the copy is left out.
     pub patience: Duration,
@@ -372,7 +372,7 @@ impl Drop for Store {
     }
 }
 
-/// Makes an empty copy, but for the name of its state.
+/// Makes an empty copy, whose state has another name yet.
 fn create_copy(folder: &Path, store: [u8; 16], options: &Options) -> Result<(), StoreError> {
     for name in ["journal", "data"] {
         let path = folder.join(name);

@@ -138,7 +138,7 @@ impl Client {
         self.copied(&received)
     }
 
-    /// Waits until the last copy to a blob has ended, and says how. If the work is stopped, the copy goes on.
+    /// Waits until the last copy to a blob has ended, and says how. If the work is stopped, the copy continues.
     pub fn wait_for_copy(
         &self,
         to: &BlobPath,

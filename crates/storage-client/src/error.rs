@@ -172,7 +172,7 @@ impl StorageClientError {
     }
 }
 
-/// What a refusal means to whoever runs the command.
+/// What a refusal means to the user of the command.
 fn code_of(refused: &Refused) -> &'static Code {
     match refused.failure.code {
         Some(Service::AccountNotFound) => return &codes::ACCOUNT_NOT_FOUND,
@@ -223,13 +223,13 @@ impl Coded for StorageClientError {
     fn params(&self) -> Params {
         match self {
             Self::Settings(reason) => params!(USAGE_INVALID: reason),
-            Self::Unavailable { action, resource, endpoint, .. } => {
+            Self::Unavailable { action, resource, endpoint, is_undone: _, source: _ } => {
                 params!(STORAGE_UNAVAILABLE: action, resource, endpoint)
             }
             Self::Untrusted { endpoint, reason } => params!(STORAGE_UNTRUSTED: endpoint, reason),
             Self::Protocol { endpoint, reason } => params!(STORAGE_PROTOCOL: endpoint, reason),
             Self::Refused(refused) => {
-                let Refused { action, resource, .. } = &**refused;
+                let Refused { action, resource, failure: _, request_id: _ } = &**refused;
                 let (service_code, status) =
                     (refused.service_code(), u64::from(refused.failure.status));
                 params!(

@@ -27,7 +27,7 @@ use crate::{
     trust::{certificates, distrust, is_here},
 };
 
-/// How long a pause goes on after the work was stopped.
+/// How long a pause lasts after the work was stopped.
 const NAP: Duration = Duration::from_millis(200);
 /// The longest answer that is XML.
 const MAX_XML: usize = 64 << 20;

@@ -86,7 +86,7 @@ impl Pages<'_> {
             .maybe("x-ms-range", self.query.within.and_then(range_header));
         let received = self.client.send(&sent)?;
         if self.query.previous.is_some() && self.client.is_azurite() {
-            // Whoever believed it would miss what was cleared.
+            // A reader that believed it would miss what was cleared.
             return Err(self.client.senseless("Azurite lists all pages in place of a difference"));
         }
         let list = PageList::parse(&received.body);

@@ -184,5 +184,7 @@ mod tests {
         assert_eq!(code(blobs::StoreError::Data(io())), "storage.stopped");
         let full = StorageError::Refused { kind: RefusedKind::Failed, message: "full".to_owned() };
         assert_eq!(full.code().name, "storage.stopped");
+        let lost = StorageError::Refused { kind: RefusedKind::Lost, message: "EIO".to_owned() };
+        assert_eq!(lost.code().name, "storage.export_lost");
     }
 }

@@ -337,6 +337,14 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_that_does_not_succeed_has_a_code() {
+        let (blob, reason) = ("vms/a".to_owned(), "the source is gone".to_owned());
+        let failed = Failure::from(FaceError::CopyFailed { blob, reason });
+        assert_eq!(failed.name(), "blob.copy_failed");
+        assert!(failed.to_text().contains("the copy to vms/a did not succeed"));
+    }
+
+    #[test]
     fn json() {
         let json: serde_json::Value = serde_json::from_str(&failure().to_json()).expect("json");
         assert_eq!(json["error"]["code"], "local.io");

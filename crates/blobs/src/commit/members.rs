@@ -184,7 +184,7 @@ impl Committer {
         Ok(())
     }
 
-    /// Goes on without a copy.
+    /// Continues without a copy.
     fn drop_copy(&mut self, id: CopyId, error: Arc<StoreError>) -> Result<(), Arc<StoreError>> {
         if let Some(index) = self.followers.iter().position(|one| one.shared.id == id) {
             let follower = self.followers.remove(index);
@@ -287,25 +287,15 @@ impl Committer {
         }
         self.membership.retired.retain(|thread| !thread.is_finished());
         let now = self.options.clock.monotonic();
-        let left_out: Vec<CopyId> = self
-            .membership
-            .members
-            .copies
-            .iter()
-            .filter(|member| member.left_out.is_some())
-            .map(|member| member.id)
-            .filter(|id| self.membership.retries.get(id).is_none_or(|at| now >= *at))
-            .collect();
-        if left_out.is_empty() {
-            return;
-        }
-        for id in left_out {
+        let is_due = |id: &CopyId| self.membership.retries.get(id).is_none_or(|at| now >= *at);
+        let mut copies = self.membership.members.copies.iter();
+        let next = copies.find(|member| member.left_out.is_some() && is_due(&member.id));
+        // The others come when this one has ended.
+        if let Some(id) = next.map(|member| member.id) {
             self.retry_later(id);
-            if self.membership.rebuild.is_none() {
-                self.start_rebuild(id, Progress::default());
-            }
+            self.start_rebuild(id, Progress::default());
+            self.publish_copies();
         }
-        self.publish_copies();
     }
 
     /// Looks for a copy on a thread of its own, because its disk may not answer, and makes it again if it is there.
@@ -458,7 +448,7 @@ impl Committer {
         }
         self.membership.members.copies.retain(|member| member.id != id);
         self.note_members()?;
-        // Its own file may say that it belongs to the store: it is told, if it can be.
+        // Its own file may say that it belongs to the store: this is noted there, if it can be.
         drop(self.membership.members.write(&member.path, id));
         Ok(())
     }

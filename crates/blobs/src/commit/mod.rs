@@ -372,7 +372,7 @@ impl Committer {
             Ok(()) => self.note(&records.records, decided.chores),
             Err(error) => failed.push((self.lead.shared.id, Arc::new(error))),
         }
-        // The others know of it before anybody hears of the change.
+        // The others know of it before the change is answered.
         let stopped = self.leave_out_or_stop(failed);
         self.membership.unsure = None;
         Ok(stopped.map_or(Attempt::Done(decided.results), Attempt::Refused))

@@ -4,7 +4,7 @@
 //!  commit::Committer ─▶ engine::Engine            the copy that leads: decides, is read
 //!                    ╲▶ follow::Link ─▶ Engine    copies that follow: the same records, applied by the same code
 //!  members::Members    copies.json in each folder: which copies there are, and which lack changes
-//!  rebuild             a copy is made from another one while the service goes on
+//!  rebuild             a copy is made from another one while the store works
 //!  repair              a cell that is wrong in one copy is read from another, and written again
 //! ```
 //!

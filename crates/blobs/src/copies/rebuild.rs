@@ -1,4 +1,4 @@
-//! Making a copy from the one that leads, while the service goes on.
+//! Making a copy from the one that leads, while the store works.
 //!
 //! ```text
 //!  hold   the source keeps its slots and its journal as they are from record N on

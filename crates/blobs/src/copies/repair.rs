@@ -212,7 +212,7 @@ impl Hub {
         for copy in self.copies() {
             match self.scrub_copy(&copy, rate, stop) {
                 Ok(more) => lost = lost.saturating_add(more),
-                // The only copy goes on as far as it can.
+                // The only copy continues as far as it can.
                 Err(_) if self.others(&copy).is_empty() => lost = lost.saturating_add(1),
                 Err(error) => copy.fail(StoreError::State(error)),
             }

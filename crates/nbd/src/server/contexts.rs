@@ -50,7 +50,7 @@ impl Agreed {
         !self.allocation && self.bitmaps.is_empty()
     }
 
-    /// What the client is told. In a list the numbers mean nothing.
+    /// The answers to the client. In a list the numbers mean nothing.
     pub(super) fn answers(&self, query: Query) -> Vec<Context> {
         let id = |id| if query == Query::List { 0 } else { id };
         let allocation = self

@@ -194,7 +194,7 @@ struct Connection {
     socket: Socket,
     /// Whether its client has chosen an export.
     is_known: Arc<AtomicBool>,
-    /// Whether it was told to end.
+    /// Whether its socket was closed.
     has_ended: bool,
     thread: JoinHandle<()>,
 }
@@ -301,7 +301,7 @@ fn has_room(shared: &Shared) -> bool {
         if open.values().all(|it| !it.has_ended) {
             return false;
         }
-        // Those that were told to end are about to.
+        // Those whose socket was closed are about to end.
         drop(open);
         std::thread::park_timeout(LOOK);
     }

@@ -89,7 +89,7 @@ pub(super) fn snapshots(
     Ok(taken)
 }
 
-/// How long after its moment a snapshot can be taken: all tries of the request are over before.
+/// How long after its moment a snapshot can be taken: all tries of the request have ended before.
 const TAKEN_WITHIN: i64 = 30 * 60;
 
 /// Whether a snapshot has its metadata from the request that took it. A blob that was made of a snapshot has the

@@ -99,7 +99,7 @@ pub enum Command {
     /// Say how the store stands.
     Status,
     /// Make a copy of the store in a folder, or look at once for one that lacks changes. While the store is served the
-    /// work goes on in the background; otherwise the command waits for it.
+    /// work continues in the background; otherwise the command waits for it.
     CopyAdd {
         /// The folder: absolute, and empty or not there.
         path: PathBuf,
@@ -355,16 +355,14 @@ pub fn run(
     let create = matches!(command, Command::Create { .. });
     let mut tries = 0;
     loop {
-        let in_use = match open_store(data_dir, create, &CopyFolders::default(), clock, entropy) {
+        // A process that serves knows more than the folder: a copy that has just gone, for one.
+        if let Some(reply) = socket::ask(data_dir, command)? {
+            return refused(reply);
+        }
+        match open_store(data_dir, create, &CopyFolders::default(), clock, entropy) {
             Ok(store) => return refused(execute_alone(&store, command, &**clock, &**entropy)),
-            Err(error @ StorageError::InUse { .. }) => error,
-            Err(error) => return Err(error),
-        };
-        // The other process may be at its start or its end: then there is no socket, and soon no lock or a socket.
-        match socket::ask(data_dir, command) {
-            Ok(Some(reply)) => return refused(reply),
-            Ok(None) if tries < TRIES => tries += 1,
-            Ok(None) => return Err(in_use),
+            // The other process may be at its start or its end: soon there is a socket, or no lock.
+            Err(StorageError::InUse { .. }) if tries < TRIES => tries += 1,
             Err(error) => return Err(error),
         }
         clock.sleep(PAUSE);

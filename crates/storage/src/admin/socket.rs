@@ -145,7 +145,10 @@ async fn one(
 /// Asks the process that serves; none if nobody listens.
 pub(super) fn ask(data_dir: &Path, command: &Command) -> Result<Option<Reply>, StorageError> {
     let failed = || StorageError::local("ask over", data_dir.join(NAME));
-    let folder = fs::File::open(data_dir).map_err(failed())?;
+    let folder = match fs::File::open(data_dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        folder => folder.map_err(failed())?,
+    };
     let mut stream = match UnixStream::connect(short(&folder, NAME)) {
         Ok(stream) => stream,
         Err(error)

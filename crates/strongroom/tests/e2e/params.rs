@@ -18,7 +18,8 @@ use crate::codes::program_and_tests;
 
 /// Fields that are no values of the message: causes, which have messages of their own, and what only
 /// the program decides by.
-const UNSAID: [&str; 7] = ["source", "number", "expected", "found", "operation", "item", "code"];
+const UNSAID: [&str; 8] =
+    ["source", "number", "expected", "found", "operation", "item", "code", "is_undone"];
 
 /// Where the functions `params` of errors are.
 pub(crate) fn bodies(program: &str) -> Vec<Range<usize>> {

@@ -272,6 +272,10 @@ fn exports_say_what_is_wrong() {
     let said = lab.fails(&open, 2, "usage.invalid").to_string();
     assert!(said.contains("--client-ca"), "{said}");
 
+    fs::write(lab.path("taken"), b"mine").expect("written");
+    let taken = format!("storage export disks/vms/a {at} --socket taken");
+    lab.fails(&taken, 2, "storage.export_invalid");
+
     let first = Export::start(&lab, &export);
     let other = format!("storage export disks/vms/a {at} --socket other.sock");
     lab.fails(&other, 4, "blob.leased");
@@ -475,7 +479,7 @@ fn accounts_are_kept_on_several_disks() {
 
     // A disk is gone, and everything goes on; its place stays empty until its owner says so.
     fs::rename(lab.path("disk3"), lab.path("away")).expect("renamed");
-    are(&["leading", "healthy", "missing"]);
+    are(&["leading", "healthy", "left_out"]);
     lab.disk("b.raw", 8, 4, 4);
     lab.ok(&format!("blob upload b.raw vms/b {account}"));
     lab.fails(&format!("storage copy add disk2 {at}"), 2, "storage.copy_invalid");

@@ -19,7 +19,8 @@ use crate::{
 #[command(after_help = "\
 Examples:
   strongroom blob copy vms/web01.vhd vms/web01-copy.vhd --account disks
-  strongroom blob copy vms/web01.vhd vms/backup.vhd --incremental --snapshot 2026-11-30T01:00:00.0000000Z
+  strongroom blob copy vms/web01.vhd vms/backup.vhd --incremental \\
+    --snapshot 2026-11-30T01:00:00.0000000Z
   strongroom blob copy 'https://other.example.org/disks/vms/a.vhd?sv=...&sig=...' vms/a.vhd")]
 pub(crate) struct CopyArgs {
     /// The source: CONTAINER/BLOB, or a URL
@@ -72,7 +73,7 @@ impl CopyArgs {
     }
 }
 
-/// Waits until a copy has ended, and fails if it has not succeeded. When the command is stopped, the copy goes on.
+/// Waits until a copy has ended, and fails if it has not succeeded. When the command is stopped, the copy continues.
 fn wait(context: &Context, client: &Client, to: &BlobPath, copied: &Copied) -> Result<(), Failure> {
     let copy = context.watched(|progress| client.wait_for_copy(to, &context.cancel, progress))?;
     let reason = match copy.status {

@@ -245,7 +245,8 @@ impl PagesArgs {
 #[command(after_help = "\
 Examples:
   strongroom blob diff vms/web01.vhd --since 2026-11-30T01:00:00.0000000Z --account disks
-  strongroom blob diff vms/web01.vhd --since 2026-11-30T01:00:00.0000000Z --until 2026-12-01T01:00:00.0000000Z")]
+  strongroom blob diff vms/web01.vhd --since 2026-11-30T01:00:00.0000000Z \\
+    --until 2026-12-01T01:00:00.0000000Z")]
 pub(crate) struct DiffArgs {
     #[command(flatten)]
     blob: BlobArgs,

@@ -52,6 +52,7 @@ fn state(state: &CopyStateShown) -> String {
     match state {
         CopyStateShown::Leading => "healthy, is read".to_owned(),
         CopyStateShown::Healthy => "healthy".to_owned(),
+        CopyStateShown::Rebuilding { done_bytes: _, total_bytes: 0 } => "is being made".to_owned(),
         CopyStateShown::Rebuilding { done_bytes, total_bytes } => {
             format!("is being made, {}", human::of_bytes(*done_bytes, *total_bytes))
         }

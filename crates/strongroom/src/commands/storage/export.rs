@@ -25,7 +25,8 @@ use crate::{
 #[command(group = ArgGroup::new("where").required(true).args(["socket", "listen"]), after_help = "\
 Examples:
   strongroom storage export disks/vms/web01.vhd --socket /run/web01.sock
-  strongroom storage export disks/vms/web01.vhd --socket /tmp/mon.sock --snapshot 2026-11-30T01:00:00.0000000Z
+  strongroom storage export disks/vms/web01.vhd --socket /tmp/mon.sock \\
+    --snapshot 2026-11-30T01:00:00.0000000Z
   strongroom storage export disks/vms/web01.vhd --listen 192.0.2.7:10809 --client-ca clients.pem
 
 A machine uses it as:

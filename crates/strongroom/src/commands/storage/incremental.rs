@@ -115,7 +115,7 @@ Examples:
   strongroom storage incremental-backup list --target backups/vms/disk.vhd
 
 Twice a day, by cron, with the connection strings in a file that only root reads:
-  0 1,13 * * * . /etc/strongroom/accounts.env && strongroom storage incremental-backup --source ... --target ..."
+  0 1,13 * * * root . /etc/strongroom/accounts.env && /etc/strongroom/back-up-disks"
 )]
 pub(crate) struct IncrementalArgs {
     #[command(subcommand)]
