@@ -112,10 +112,7 @@ const fn at<'a>(client: &'a Client, blob: &'a BlobPath) -> Place<'a> {
     after_help = "\
 Examples:
   strongroom storage incremental-backup --source prem/vms/disk.vhd --target backups/vms/disk.vhd
-  strongroom storage incremental-backup list --target backups/vms/disk.vhd
-
-Twice a day, by cron, with the connection strings in a file that only root reads:
-  0 1,13 * * * root . /etc/strongroom/accounts.env && /etc/strongroom/back-up-disks"
+  strongroom storage incremental-backup list --target backups/vms/disk.vhd"
 )]
 pub(crate) struct IncrementalArgs {
     #[command(subcommand)]
