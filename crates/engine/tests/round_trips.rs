@@ -322,9 +322,10 @@ fn a_restore_of_many_deltas_reads_nothing_twice() {
     far.take();
     let to = place.path("out.raw");
     Place::restore(&vault, report.recovery_point, "a", &to, false);
-    // Each unit is read once, for the blocks that stayed and as the base of those that changed.
+    // Each unit is read once, for the blocks that stayed and as the base of those that changed; nodes and the manifest, which
+    // are small, come on top.
     let read = far.read();
-    assert!(read > packs / 2 && read <= packs, "{read} of {packs} bytes");
+    assert!(read > packs / 2 && read <= packs + packs / 100, "{read} of {packs} bytes");
     assert_eq!(std::fs::read(to).unwrap(), std::fs::read(place.path("a.raw")).unwrap());
 }
 

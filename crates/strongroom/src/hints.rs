@@ -43,7 +43,7 @@ const COMMANDS: [(&[&str], &str); 19] = [
     (&["diff"], "`strongroom recoverypoint diff`"),
     (&["delete", "rm", "remove"], "`strongroom recoverypoint delete`; see also `vault`, `item`"),
     (&["key", "passwd", "password"], "`strongroom vault key`"),
-    (&["repo", "repository", "container"], "`strongroom vault`"),
+    (&["repo", "repository"], "`strongroom vault`"),
     (&["login", "connect"], "`strongroom context add NAME --server URL --sign-in USER`"),
     (&["copy", "sync", "replicate"], "`strongroom vault create --mirror DIR` keeps further copies"),
     (&["schedule", "cron"], "`strongroom serve` backs up by policy: `strongroom policy create`"),

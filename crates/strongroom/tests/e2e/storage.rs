@@ -518,3 +518,30 @@ fn a_server_serves_storage_accounts_if_it_is_configured() {
     let gone = format!("container list --account disks {at}");
     service.lab.fails(&gone, 5, "storage.unavailable");
 }
+
+#[test]
+fn a_vault_lives_in_a_storage_account() {
+    let mut lab = Lab::empty();
+    let at = "--data-dir storage";
+    let account = lab.json(&format!("storage account create vaults {at}"));
+    let served = Served::start(&lab, &format!("storage serve {at} --listen 127.0.0.1:0 --tls off"));
+    lab.ok(&format!("container create main --account vaults {at}"));
+    let key = account["keys"][0]["value"].as_str().expect("text").to_owned();
+    lab.set("AZURE_STORAGE_ACCOUNT_KEY", &key);
+    let url = format!("az://main?account=vaults&endpoint={}/vaults", served.url);
+    lab.set("STRONGROOM_VAULT", &url);
+    lab.ok("vault key generate key");
+    let made = lab.json("vault create");
+    // Puts that must not overwrite are honoured, so that several backups may write at once.
+    assert_eq!(made["several_writers"], true, "{made:#}");
+    lab.disk("a.raw", 24, 12, 6);
+    lab.ok("backup --item web --disk a=a.raw");
+    lab.change("a.raw", 1 << 20, 70_000, 7);
+    lab.ok("backup --item web --disk a=a.raw");
+    lab.ok("vault verify");
+    lab.ok("vault reclaim");
+    lab.ok("restore disks --item web --recovery-point latest --to out");
+    lab.assert_same("out/a.raw", "a.raw");
+    served.stop();
+    lab.fails("recoverypoint list", 5, "store.unavailable");
+}
