@@ -149,7 +149,7 @@ pub(crate) enum Command {
     /// Read, export and verify the audit log: who did what
     #[command(subcommand)]
     Audit(AuditCommand),
-    /// Serve storage accounts with page blobs to Azure's clients, and manage them
+    /// Serve storage accounts to Azure's clients, export their disks, back them up, manage them
     #[command(subcommand)]
     Storage(StorageCommand),
     /// Create, list and delete containers of storage accounts

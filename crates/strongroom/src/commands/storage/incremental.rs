@@ -104,7 +104,7 @@ const fn at<'a>(client: &'a Client, blob: &'a BlobPath) -> Place<'a> {
 /// The source gets a snapshot; what differs from the last one is written to the target, cleared pages as well; then the
 /// target gets a snapshot, which is the backup. Of the source's snapshots only the newest that the command took is kept.
 /// The first backup copies everything. The command may be killed at any moment, and repeated: an unfinished backup is
-/// finished first. Accounts may be those of any service that speaks Azure's dialect.
+/// finished first, once the lease of the killed command has ended, after a minute. Accounts may be those of any service that speaks Azure's dialect.
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,

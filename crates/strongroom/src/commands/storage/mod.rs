@@ -1,4 +1,4 @@
-//! `storage ...`: storage accounts with page blobs, in Azure's dialect.
+//! `storage ...`: storage accounts, in Azure's dialect.
 
 mod copies;
 mod export;
@@ -145,10 +145,10 @@ enum Tls {
     Off,
 }
 
-/// Serve storage accounts with page blobs to Azure's clients
+/// Serve storage accounts to Azure's clients
 ///
 /// The accounts of a folder are served in the dialect of Azure's blob service, so that its SDKs and tools work with
-/// them unchanged: page blobs with snapshots, exact differences between snapshots, leases, copies and incremental
+/// them unchanged: page, block and append blobs with snapshots, exact differences between snapshots, leases, copies and incremental
 /// copies, by shared keys and shared access signatures. A write is acknowledged when it is durable, on the disk of every
 /// copy. The server runs until it is stopped (Ctrl-C, SIGTERM). docs/use/storage.md has the operations and what is not supported.
 ///
