@@ -448,3 +448,32 @@ fn strangers_do_not_keep_clients_out() {
     drop(strangers);
     end(open).expect("ends");
 }
+
+#[test]
+fn a_full_disk_is_an_error_to_the_client_until_there_is_room() {
+    let Some(small) = strongroom_testing::TemporaryMount::new(240) else { return };
+    let folder = tempfile::tempdir_in(small.path()).expect("a folder");
+    let server = Server::start_with(folder, None);
+    server.container("vms");
+    server.page_blob("/vms/a", 1 << 30);
+    let mut disk = Disk::new(&server, "acct/vms/a");
+    // It writes and flushes until that fails; nothing that was acknowledged is dropped.
+    let said = disk.python(
+        "n = 0\n\
+         try:\n  while n < 400:\n    h.pwrite(bytes([1 + n % 250]) * (1 << 20), n << 20)\n    n += 1\n    h.flush()\n\
+         except nbd.Error as error:\n  print(n, error.errno)\n\
+         for k in range(n):\n  assert h.pread(1 << 20, k << 20) == bytes([1 + k % 250]) * (1 << 20), k\n",
+    );
+    let (written, errno) = said.trim().split_once(' ').expect("it fails");
+    assert_eq!(errno, "ENOSPC", "{said}");
+    let written: usize = written.parse().expect("a number");
+    assert!(written > 4, "{said}");
+    small.remount("size=900M");
+    disk.python("h.flush()\n");
+    let now = bytes(&server, "/vms/a");
+    for (index, part) in now.chunks(MIB).take(written).enumerate() {
+        let byte = u8::try_from(1 + index % 250).expect("small");
+        assert!(part.iter().all(|it| *it == byte), "{index} of {written}");
+    }
+    end(disk.export.take().expect("one")).expect("ends");
+}
