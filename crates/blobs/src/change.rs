@@ -369,6 +369,8 @@ pub enum AccountChange {
     SetKey(KeyNumber, AccountKey),
     /// Enforce the limits of its kind, or not.
     SetRules(bool),
+    /// Keep its data elsewhere as well, or no longer.
+    SetRedundancy(Redundancy),
 }
 
 /// A change of the store.

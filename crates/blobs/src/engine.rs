@@ -4,6 +4,7 @@
 //! and applied in the same way. It knows nothing of other copies.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -21,9 +22,10 @@ use strongroom_base::{lock, start_thread};
 
 use crate::{
     copies::members::CopyId,
-    journal::{AppendError, Encoded, Journal, free_room, replay},
+    journal::{AppendError, Encoded, Journal, Keep, free_room, replay},
     map::{Applier, Chores},
     record::{Op, Record},
+    replication::switch,
     slots::{DataFiles, Pending, Place, Slot},
     state::{ALL_SLOTS, Counters, GENERATIONS, State, StateError, Tables, write_counters},
     store::{Options, StoreError, file_error},
@@ -70,10 +72,10 @@ pub(crate) struct Shared {
     pub(crate) next_record: AtomicU64,
     pub(crate) checkpoints: AtomicU64,
     pub(crate) journal_bytes: AtomicU64,
-    /// Slots that were given back at this checkpoint or later stay as they are.
-    pub(crate) hold: AtomicU64,
-    /// Records from this number on stay in the journal.
-    pub(crate) keep: AtomicU64,
+    holds: Mutex<Holds>,
+    /// Records from this number on stay in the journal for another server, as long as [`Options::replica_size`] allows
+    /// it; `u64::MAX` for none.
+    pub(crate) wanted: AtomicU64,
     failure: Mutex<Option<Arc<StoreError>>>,
     /// Dropped last, when the state is closed.
     lock: FolderLock,
@@ -91,8 +93,8 @@ impl Shared {
             next_record: AtomicU64::default(),
             checkpoints: AtomicU64::default(),
             journal_bytes: AtomicU64::default(),
-            hold: AtomicU64::new(u64::MAX),
-            keep: AtomicU64::new(u64::MAX),
+            holds: Mutex::default(),
+            wanted: AtomicU64::new(u64::MAX),
             failure: Mutex::default(),
             lock,
         }
@@ -122,15 +124,22 @@ impl Shared {
         free_room(&self.journal())
     }
 
-    /// Keeps slots and records as they are from this moment on, or no longer.
-    pub(crate) fn hold(&self, is_held: bool) {
-        let (checkpoint, record) = if is_held {
-            (self.checkpoints.load(SeqCst), self.next_record.load(SeqCst))
-        } else {
-            (u64::MAX, u64::MAX)
-        };
-        self.hold.store(checkpoint, SeqCst);
-        self.keep.store(record, SeqCst);
+    /// Keeps slots as they are from this moment on, and the records of the journal if `with_records` says so.
+    pub(crate) fn hold(self: &Arc<Self>, with_records: bool) -> Hold {
+        let record = if with_records { self.next_record.load(SeqCst) } else { u64::MAX };
+        let mut holds = lock(&self.holds);
+        let id = holds.next;
+        holds.next = holds.next.wrapping_add(1);
+        holds.held.insert(id, (self.checkpoints.load(SeqCst), record));
+        Hold { shared: Arc::clone(self), id }
+    }
+
+    /// From which checkpoint on slots that were given back, and from which number on records are held.
+    fn held(&self) -> (u64, u64) {
+        let holds = lock(&self.holds);
+        holds.held.values().fold((u64::MAX, u64::MAX), |(checkpoint, record), held| {
+            (checkpoint.min(held.0), record.min(held.1))
+        })
     }
 
     /// Whether the folder is still where it was: a file that is deleted can be written without an error.
@@ -146,13 +155,45 @@ impl Shared {
     }
 }
 
+/// What keeps slots and records of a copy as they are.
+#[derive(Default)]
+struct Holds {
+    next: u64,
+    /// A checkpoint and a record for each hold.
+    held: BTreeMap<u64, (u64, u64)>,
+}
+
+/// Slots of a copy that were given back after this began stay as they are until it is dropped.
+pub(crate) struct Hold {
+    shared: Arc<Shared>,
+    id: u64,
+}
+
+impl Hold {
+    /// The copy.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        lock(&self.shared.holds).held.remove(&self.id);
+    }
+}
+
 /// That no other store is open in the folder.
 pub(crate) struct FolderLock(fs::File);
 
 impl FolderLock {
     /// Locks the state file of a folder.
     pub(crate) fn take(folder: &Path) -> Result<Self, StoreError> {
-        let path = folder.join("state.redb");
+        Self::take_as(folder, "state.redb")
+    }
+
+    /// Locks a state file that has another name yet.
+    pub(crate) fn take_as(folder: &Path, name: &str) -> Result<Self, StoreError> {
+        let path = folder.join(name);
         let file = fs::File::open(&path).map_err(file_error(&path))?;
         match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self(file)),
@@ -242,6 +283,7 @@ impl Engine {
     /// Opens a folder and applies what its journal has behind its state. A checkpoint must follow: the end of the
     /// journal may be torn.
     pub(crate) fn open(folder: &Path, id: CopyId, options: &Options) -> Result<Self, StoreError> {
+        switch::recover(folder, options)?;
         let lock = FolderLock::take(folder)?;
         let state = State::open(&folder.join("state.redb"), options.cache_size, false)?;
         let (store, counters) = state.identity()?;
@@ -407,7 +449,11 @@ impl Engine {
         self.counters = counters;
         self.oldest = None;
         self.flushed = 0;
-        let keep = self.shared.keep.load(SeqCst);
+        let keep = Keep {
+            held: self.shared.held().1,
+            wanted: self.shared.wanted.load(SeqCst),
+            most: self.options.replica_size,
+        };
         // Old segments that stay for want of room for a new one do no harm, and the next checkpoint tries again.
         let _tried = self.journal.forget_before(counters.next_record, keep, &*self.options.entropy);
         self.release = Some((0, 0, 0));
@@ -417,6 +463,10 @@ impl Engine {
 
     /// Deletes files of generations that are no more. Only after a checkpoint: before it, the journal may need them.
     pub(crate) fn sweep_leftovers(&self) -> Result<(), StoreError> {
+        if switch::is_unfinished(&self.shared.folder) {
+            // They may be of the new state.
+            return Ok(());
+        }
         let transaction = self.shared.state.database.begin_read().map_err(StateError::from)?;
         let known = transaction.open_table(GENERATIONS).map_err(StateError::from)?;
         for generation in self.shared.files.generations().map_err(StoreError::Data)? {
@@ -456,7 +506,7 @@ impl Engine {
 
     fn release_from(&self, from: (u64, u64, u32)) -> Result<Option<(u64, u64, u32)>, StoreError> {
         let shared = &self.shared;
-        let before = self.counters.checkpoint.min(shared.hold.load(SeqCst));
+        let before = self.counters.checkpoint.min(shared.held().0);
         let transaction = shared.state.begin(false)?;
         let mut next = None;
         {

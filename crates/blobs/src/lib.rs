@@ -49,6 +49,7 @@ mod numbers;
 mod pages;
 mod record;
 mod refusal;
+mod replication;
 mod rows;
 mod slots;
 mod state;
@@ -70,6 +71,10 @@ pub use map::ApplyError;
 pub use pages::{BLOCK, CELL, MAX_SIZE, MAX_WRITE, PAGE};
 pub use record::BadRecord;
 pub use refusal::Refusal;
+pub use replication::{
+    BadBatch, Era, Position, ResyncError, ResyncProgress, ResyncSource, Role, ServerId, ShipError,
+    Shipper, Standing, StoreId, TakeError,
+};
 pub use rows::{
     AccessPolicy, Account, AccountKey, AccountKind, BlobKind, BlobName, Container, ContainerName,
     Copy, CopyStatus, Etag, IncrementalCopy, Metadata, Properties, Redundancy, SnapshotId, Ticks,

@@ -90,6 +90,11 @@ impl Record {
         (head, tail)
     }
 
+    /// Whether it brings content.
+    pub(crate) fn has_data(&self) -> bool {
+        matches!(self.ops.last(), Some(Op::Write { .. }))
+    }
+
     /// Reads a record.
     pub(crate) fn decode(bytes: &Bytes) -> Result<Self, BadRecord> {
         let mut fields = Fields(bytes.clone());

@@ -12,6 +12,12 @@ pub enum Refusal {
     /// A name is empty, too long, or has a character that no name may have.
     #[error("the name is not valid")]
     InvalidName,
+    /// Another server is the primary of this store, or this one does not know yet whether it is.
+    #[error("this server is not the primary")]
+    NotPrimary {
+        /// The part that it plays.
+        role: crate::replication::Role,
+    },
     /// The container does not exist.
     #[error("the container does not exist")]
     ContainerNotFound,

@@ -21,9 +21,10 @@ use crate::{
         open,
     },
     engine::Shared,
-    journal::{Journal, JournalDamage, sync_folder},
+    journal::{Journal, JournalDamage, Keep, sync_folder},
     map::ApplyError,
     refusal::Refusal,
+    replication::{Role, Standing, StoreId},
     state::{State, StateError},
     view::View,
 };
@@ -60,6 +61,9 @@ pub struct Options {
     pub scrub_interval: Duration,
     /// How fast, in bytes in a second.
     pub scrub_rate: u64,
+    /// How much of the journal is kept for a secondary that is behind, in bytes. One that is farther behind is
+    /// resynchronized.
+    pub replica_size: u64,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Chance.
@@ -68,7 +72,8 @@ pub struct Options {
 
 impl Options {
     /// Checkpoints after 256 MiB or a minute, segments of 64 MiB, a reserve of 128 MiB, a cache of 64 MiB; copies are
-    /// waited for a minute, looked for each minute, and compared each day at 32 MiB in a second.
+    /// waited for a minute, looked for each minute, and compared each day at 32 MiB in a second; 4 GiB of the journal are
+    /// kept for a secondary.
     pub fn new(clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
         Self {
             checkpoint_size: 256 << 20,
@@ -82,6 +87,7 @@ impl Options {
             retry_interval: Duration::from_mins(1),
             scrub_interval: Duration::from_hours(24),
             scrub_rate: 32 << 20,
+            replica_size: 4 << 30,
             clock,
             entropy,
         }
@@ -168,6 +174,12 @@ pub enum StoreError {
         /// The folder.
         path: PathBuf,
     },
+    /// The server plays another part than it should for what was asked.
+    #[error("this server is {role}")]
+    WrongRole {
+        /// Its part.
+        role: Role,
+    },
     /// A copy did not say in time that a change is durable.
     #[error("the copy does not answer")]
     Slow,
@@ -201,8 +213,10 @@ pub struct Status {
 /// Dropping it waits for the changes that were submitted, and makes a checkpoint. It is in use until its views are
 /// dropped as well.
 pub struct Store {
-    hub: Arc<Hub>,
-    changes: Sender<Message>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) changes: Sender<Message>,
+    pub(crate) options: Options,
+    pub(crate) id: StoreId,
     committer: Option<JoinHandle<()>>,
     /// Compares blocks while it has its other end.
     scrubber: Option<(Sender<()>, JoinHandle<()>)>,
@@ -212,35 +226,7 @@ impl Store {
     /// Makes an empty store in a folder that is empty or does not exist, and its copies in the folders that the
     /// options name.
     pub fn create(folder: &Path, options: &Options) -> Result<(), StoreError> {
-        let store = options.entropy.array();
-        let mut members: Option<Members> = None;
-        let folders: Vec<&Path> =
-            std::iter::once(folder).chain(options.copies.iter().map(PathBuf::as_path)).collect();
-        for folder in &folders {
-            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-            made.map_err(file_error(folder))?;
-            if fs::read_dir(folder).map_err(file_error(folder))?.next().is_some() {
-                return Err(StoreError::Exists { path: (*folder).to_owned() });
-            }
-            let id = CopyId::new(&*options.entropy);
-            match &mut members {
-                None => members = Some(Members::new(store, id, folder)),
-                Some(members) if members.at(folder).is_some() => {
-                    return Err(StoreError::SameCopy { path: (*folder).to_owned() });
-                }
-                Some(members) => {
-                    members.copies.push(Member { id, path: absolute(folder), left_out: None });
-                }
-            }
-        }
-        let Some(members) = members else { return Ok(()) };
-        // The first folder is made last: without its state it is no store.
-        for (folder, member) in folders.iter().zip(&members.copies).rev() {
-            create_copy(folder, store, options)?;
-            members.write(folder, member.id).map_err(file_error(folder))?;
-            finish_copy(folder)?;
-        }
-        Ok(())
+        create(folder, options, options.entropy.array(), None)
     }
 
     /// Opens a store: the copy in a folder, and all that are known or named by the options. What the last checkpoint
@@ -253,8 +239,9 @@ impl Store {
         let hub = Arc::new(Hub::default());
         let (changes, waiting) = bounded(QUEUE);
         let (interval, rate) = (options.scrub_interval, options.scrub_rate);
-        let mut committer =
-            Committer::new(Arc::clone(&hub), opened, options, (changes.clone(), waiting))?;
+        let id = StoreId(opened.lead.store);
+        let queue = (changes.clone(), waiting);
+        let mut committer = Committer::new(Arc::clone(&hub), opened, options.clone(), queue)?;
         let committer = start_thread("blob-committer", move || committer.run());
         let (stopper, stop) = bounded(0);
         let shared = Arc::clone(&hub);
@@ -264,7 +251,7 @@ impl Store {
             }
         });
         let scrubber = Some((stopper, scrubber));
-        Ok(Self { hub, changes, committer: Some(committer), scrubber })
+        Ok(Self { hub, changes, options, id, committer: Some(committer), scrubber })
     }
 
     /// Asks for a change. `reply` is called by the committer's thread when the change is durable or refused; it must be
@@ -357,6 +344,46 @@ impl Store {
     }
 }
 
+/// Makes an empty store with an id, which has a part if there is another server.
+pub(crate) fn create(
+    folder: &Path,
+    options: &Options,
+    store: [u8; 16],
+    standing: Option<Standing>,
+) -> Result<(), StoreError> {
+    let mut members: Option<Members> = None;
+    let folders: Vec<&Path> =
+        std::iter::once(folder).chain(options.copies.iter().map(PathBuf::as_path)).collect();
+    for folder in &folders {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.map_err(file_error(folder))?;
+        if fs::read_dir(folder).map_err(file_error(folder))?.next().is_some() {
+            return Err(StoreError::Exists { path: (*folder).to_owned() });
+        }
+        let id = CopyId::new(&*options.entropy);
+        match &mut members {
+            None => members = Some(Members::new(store, id, folder)),
+            Some(members) if members.at(folder).is_some() => {
+                return Err(StoreError::SameCopy { path: (*folder).to_owned() });
+            }
+            Some(members) => {
+                members.copies.push(Member { id, path: absolute(folder), left_out: None });
+            }
+        }
+    }
+    let Some(mut members) = members else { return Ok(()) };
+    if let Some(standing) = standing {
+        members.set_standing(standing);
+    }
+    // The first folder is made last: without its state it is no store.
+    for (folder, member) in folders.iter().zip(&members.copies).rev() {
+        create_copy(folder, store, options)?;
+        members.write(folder, member.id).map_err(file_error(folder))?;
+        finish_copy(folder)?;
+    }
+    Ok(())
+}
+
 impl Drop for Store {
     fn drop(&mut self) {
         if let Some((stopper, scrubber)) = self.scrubber.take() {
@@ -379,7 +406,7 @@ fn create_copy(folder: &Path, store: [u8; 16], options: &Options) -> Result<(), 
         fs::create_dir(&path).map_err(file_error(&path))?;
     }
     let mut journal = Journal::new(folder.join("journal"), store, options.segment_size);
-    let begun = journal.forget_before(1, u64::MAX, &*options.entropy);
+    let begun = journal.forget_before(1, Keep::NONE, &*options.entropy);
     begun.map_err(file_error(folder))?;
     let state = State::open(&folder.join("state.unfinished"), options.cache_size, true)?;
     Ok(state.initialise(store)?)

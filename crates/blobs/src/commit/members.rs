@@ -38,7 +38,7 @@ pub(crate) enum CopyOrder {
 
 /// The copies of the store, and what is done about those that lack changes.
 pub(super) struct Membership {
-    members: Members,
+    pub(super) members: Members,
     /// Wakes the committer.
     wake: Sender<Message>,
     rebuild: Option<Running>,
@@ -82,9 +82,6 @@ impl Membership {
         if let Some(running) = self.rebuild.take() {
             running.cancel.store(true, SeqCst);
             drop(running.thread.join());
-            if let Ok(Ok(built)) = running.built.try_recv() {
-                built.source.hold(false);
-            }
         }
     }
 }
@@ -217,7 +214,7 @@ impl Committer {
     }
 
     /// Notes in memory that a copy lacks changes.
-    fn mark(&mut self, id: CopyId, error: &StoreError) {
+    pub(super) fn mark(&mut self, id: CopyId, error: &StoreError) {
         let since = self.membership.unsure.unwrap_or(self.lead.counters.next_record);
         let at = ticks(&*self.options.clock);
         let reason = reason(error);
@@ -248,7 +245,7 @@ impl Committer {
     }
 
     /// Writes which copies there are, and leaves those out where that fails.
-    fn note_members(&mut self) -> Result<(), StoreError> {
+    pub(super) fn note_members(&mut self) -> Result<(), StoreError> {
         let failed = self.write_members();
         self.leave_out(failed).map_err(|error| {
             self.hub.stop(Arc::clone(&error));
@@ -354,7 +351,9 @@ impl Committer {
         let Built { mut engine, mut tail, source } = built;
         let id = engine.shared.id;
         let mut catch_up_all = || {
-            if source.id != self.lead.shared.id || self.membership.members.get(id).is_none() {
+            if source.shared().id != self.lead.shared.id
+                || self.membership.members.get(id).is_none()
+            {
                 return Err(StoreError::Ended);
             }
             let end = self.lead.counters.next_record;
@@ -365,7 +364,7 @@ impl Committer {
             engine.sweep_leftovers()
         };
         let caught_up = catch_up_all();
-        source.hold(false);
+        drop(source);
         if caught_up.is_err() {
             engine.shared.state.gate.shut();
         }

@@ -10,14 +10,18 @@
 //! and the next may succeed.
 
 mod members;
+mod replicate;
 
 use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use redb::{ReadableDatabase as _, ReadableTable as _, WriteTransaction};
 
-pub(crate) use self::members::CopyOrder;
 use self::members::Membership;
+pub(crate) use self::{
+    members::CopyOrder,
+    replicate::{ReplicationOrder, Resynced, RoleOrder},
+};
 use crate::{
     change::{Change, Done},
     copies::{
@@ -60,6 +64,7 @@ pub(crate) enum Message {
     Checkpoint(Sender<()>),
     Settle(Sender<()>),
     Copy(CopyOrder, Sender<Result<(), StoreError>>),
+    Replication(ReplicationOrder),
     /// Look after the copies: a rebuild has ended.
     Wake,
     Close,
@@ -102,6 +107,14 @@ struct Decided {
     counters: Counters,
 }
 
+/// A group that is applied to a transaction and not durable yet.
+struct Prepared {
+    records: Arc<Group>,
+    pending: Pending,
+    chores: Chores,
+    counters: Counters,
+}
+
 /// The thread's own state.
 pub(crate) struct Committer {
     hub: Arc<Hub>,
@@ -116,6 +129,8 @@ pub(crate) struct Committer {
     doomed: BTreeSet<u64>,
     leftovers: Leftovers,
     settlers: Vec<Sender<()>>,
+    /// Set while the leading copy is resynchronized: it takes no records.
+    resync: bool,
 }
 
 impl Committer {
@@ -141,7 +156,9 @@ impl Committer {
             doomed: BTreeSet::new(),
             leftovers,
             settlers: Vec::new(),
+            resync: false,
         };
+        committer.begin_standing();
         committer.find_chores()?;
         committer.publish_copies();
         committer.look_after_copies();
@@ -195,6 +212,7 @@ impl Committer {
                     // Who asked waits for it.
                     let _sent = reply.send(self.change_copies(order));
                 }
+                Some(Message::Replication(order)) => self.replicate(order),
                 Some(Message::Close) => break,
                 Some(Message::Change(..) | Message::Wake) | None => {}
             }
@@ -259,16 +277,14 @@ impl Committer {
     }
 
     fn has_chores(&self) -> bool {
-        let has_work = !self.ended.is_empty()
-            || !self.doomed.is_empty()
-            || !self.leftovers.is_empty()
-            || self.lead.is_releasing();
-        has_work && !self.is_stopped()
+        let has_work = self.decides()
+            && (!self.ended.is_empty() || !self.doomed.is_empty() || !self.leftovers.is_empty());
+        (has_work || self.lead.is_releasing()) && !self.is_stopped()
     }
 
     /// The newest ended epoch comes first: what has no later reader is dropped and not moved.
     fn next_chore(&mut self) -> Option<Work> {
-        if self.is_stopped() {
+        if self.is_stopped() || !self.decides() {
             return None;
         }
         if let Some(key) = self.leftovers.next() {
@@ -280,7 +296,7 @@ impl Committer {
 
     /// Finds leftovers, now and then.
     fn look_for_leftovers(&mut self) {
-        if self.is_stopped() {
+        if self.is_stopped() || !self.decides() {
             return;
         }
         let (clock, database) = (&*self.options.clock, &self.lead.shared.state.database);
@@ -315,6 +331,9 @@ impl Committer {
 
     /// One try of a group. If the copy that leads fails, another one leads then.
     fn attempt_or_replace(&mut self, group: &[Work], tries: u32) -> Attempt {
+        if !self.decides() {
+            return Attempt::Refused(Refusal::NotPrimary { role: self.hub.standing().role });
+        }
         if self.is_stopped() {
             self.look_after_copies();
             return if self.is_stopped() {
@@ -349,12 +368,30 @@ impl Committer {
             return Ok(Attempt::Done(decided.results));
         }
         let records = Arc::new(Group::new(self.lead.counters.next_record, decided.records));
+        let prepared = Prepared {
+            records,
+            pending: decided.pending,
+            chores: decided.chores,
+            counters: decided.counters,
+        };
+        let refusal = self.make_durable(transaction, prepared)?;
+        Ok(refusal.map_or(Attempt::Done(decided.results), Attempt::Refused))
+    }
+
+    /// Makes a group durable in all copies, and what it does to the leading one. A refusal says that it is not, or that
+    /// nobody knows; an error, that another copy is to lead, and that no copy has the records.
+    fn make_durable(
+        &mut self,
+        transaction: WriteTransaction,
+        prepared: Prepared,
+    ) -> Result<Option<Refusal>, StoreError> {
+        let Prepared { records, pending, chores, counters } = prepared;
         if let Err(error) = self.lead.prepare(&records) {
             transaction.abort().map_err(StateError::from)?;
             if self.can_another_lead(&error) {
                 return Err(StoreError::Append(error));
             }
-            return Ok(Attempt::Refused(Refusal::Full));
+            return Ok(Some(Refusal::Full));
         }
         self.membership.unsure = Some(records.first);
         for follower in &self.followers {
@@ -366,16 +403,18 @@ impl Committer {
             let durable = follower.durable(self.options.patience);
             failed.extend(durable.err().map(|error| (follower.shared.id, error)));
         }
-        let applied = appended
-            .and_then(|()| self.lead.finish(transaction, decided.pending, decided.counters));
+        let applied = appended.and_then(|()| self.lead.finish(transaction, pending, counters));
         match applied {
-            Ok(()) => self.note(&records.records, decided.chores),
+            Ok(()) => self.note(&records.records, chores),
             Err(error) => failed.push((self.lead.shared.id, Arc::new(error))),
         }
         // The others know of it before the change is answered.
         let stopped = self.leave_out_or_stop(failed);
         self.membership.unsure = None;
-        Ok(stopped.map_or(Attempt::Done(decided.results), Attempt::Refused))
+        if stopped.is_none() {
+            self.publish_position();
+        }
+        Ok(stopped)
     }
 
     /// Decides each change, and applies its record to the transaction; the next one sees that.

@@ -3,15 +3,21 @@
 use std::{
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, Condvar, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 use strongroom_base::lock;
 
 use super::rebuild::Progress;
-use crate::{engine::Shared, rows::Ticks, store::StoreError};
+use crate::{
+    engine::Shared,
+    replication::{Era, Position, Standing},
+    rows::Ticks,
+    store::StoreError,
+};
 
 /// A copy of a store, and how it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +77,15 @@ pub(crate) struct Hub {
     pub(crate) failure: Mutex<Option<Arc<StoreError>>>,
     /// All copies, and how far a rebuild is.
     board: Mutex<Vec<(StoreCopy, Option<Arc<Progress>>)>>,
+    /// Which part this server plays.
+    standing: Mutex<Standing>,
+    /// Who decided the history of the store.
+    eras: Mutex<Vec<Era>>,
+    /// What is durable in all copies and applied, and who waits for more.
+    position: Mutex<Position>,
+    moved: Condvar,
+    /// The first record that another server may ask for, if there is one.
+    wanted: Mutex<Option<u64>>,
     /// Raised when a copy's `copies.json` is to be written again.
     pub(crate) renew: AtomicBool,
     pub(crate) repaired: AtomicU64,
@@ -82,7 +97,58 @@ pub(crate) struct Hub {
 impl Hub {
     /// Says which copies have every change; the first one leads.
     pub(crate) fn set_copies(&self, copies: Vec<Arc<Shared>>) {
+        let wanted = lock(&self.wanted).unwrap_or(u64::MAX);
+        for copy in &copies {
+            copy.wanted.store(wanted, SeqCst);
+        }
         *self.copies.write().unwrap_or_else(PoisonError::into_inner) = copies;
+    }
+
+    /// Says from which record on the journals are kept for another server, if there is one.
+    pub(crate) fn want(&self, record: Option<u64>) {
+        *lock(&self.wanted) = record;
+        for copy in self.copies() {
+            copy.wanted.store(record.unwrap_or(u64::MAX), SeqCst);
+        }
+    }
+
+    /// Which part this server plays.
+    pub(crate) fn standing(&self) -> Standing {
+        *lock(&self.standing)
+    }
+
+    /// Says which part this server plays.
+    pub(crate) fn set_standing(&self, standing: Standing) {
+        *lock(&self.standing) = standing;
+    }
+
+    /// Who decided the history of the store.
+    pub(crate) fn eras(&self) -> Vec<Era> {
+        lock(&self.eras).clone()
+    }
+
+    /// Says who decided the history of the store.
+    pub(crate) fn set_eras(&self, eras: Vec<Era>) {
+        *lock(&self.eras) = eras;
+    }
+
+    /// What is durable in all copies and applied.
+    pub(crate) fn position(&self) -> Position {
+        *lock(&self.position)
+    }
+
+    /// Says what is durable in all copies and applied.
+    pub(crate) fn set_position(&self, position: Position) {
+        *lock(&self.position) = position;
+        self.moved.notify_all();
+    }
+
+    /// Waits until there are records behind `next`, or for a time.
+    pub(crate) fn wait_beyond(&self, next: u64, time: Duration) -> Position {
+        let position = lock(&self.position);
+        let waited =
+            self.moved.wait_timeout_while(position, time, |position| position.next_record <= next);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// The copies that have every change.

@@ -15,12 +15,18 @@ use crc32c::crc32c;
 use serde::{Deserialize, Serialize};
 use strongroom_base::{Entropy, EntropyExt as _};
 
-use crate::{journal::sync_folder, rows::Ticks};
+use crate::{
+    journal::sync_folder,
+    replication::{Era, Role, Standing},
+    rows::Ticks,
+};
 
 /// The name of the file.
 const NAME: &str = "copies.json";
-/// The version of the file.
+/// The version of the file, of a store that is at one server.
 const FORMAT: u32 = 1;
+/// The same for one that is at two: earlier programs would take changes that only the primary may take.
+const REPLICATED: u32 = 2;
 /// The longest file that is read, in bytes.
 const MAX: u64 = 1 << 20;
 
@@ -82,6 +88,12 @@ pub(crate) struct Members {
     pub(crate) number: u64,
     /// The copies, in the order in which they were added.
     pub(crate) copies: Vec<Member>,
+    /// Which part this server plays, if the store is or was at two servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) standing: Option<Standing>,
+    /// Who decided the history of the store, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) eras: Vec<Era>,
 }
 
 /// The file of one copy.
@@ -98,7 +110,29 @@ impl Members {
     pub(crate) fn new(store: [u8; 16], id: CopyId, path: &Path) -> Self {
         let first = Member { id, path: absolute(path), left_out: None };
         let store = CopyId(u128::from_be_bytes(store));
-        Self { format: FORMAT, store, number: 1, copies: vec![first] }
+        Self {
+            format: FORMAT,
+            store,
+            number: 1,
+            copies: vec![first],
+            standing: None,
+            eras: Vec::new(),
+        }
+    }
+
+    /// Says which part this server plays.
+    pub(crate) const fn set_standing(&mut self, standing: Standing) {
+        self.format = REPLICATED;
+        self.standing = Some(standing);
+    }
+
+    /// Which part this server plays when the store is opened: a primary does not know whether it still is.
+    pub(crate) fn standing_at_opening(&self) -> Standing {
+        let mut standing = self.standing.unwrap_or_default();
+        if standing.role == Role::Primary {
+            standing.role = Role::Waiting;
+        }
+        standing
     }
 
     /// One copy.
@@ -137,7 +171,7 @@ impl Members {
             return Err(damaged());
         }
         let File { this, members } = serde_json::from_str(line).map_err(|_| damaged())?;
-        if members.format != FORMAT {
+        if !(FORMAT..=REPLICATED).contains(&members.format) {
             return Err(io::Error::other("another version made copies.json"));
         }
         Ok(Some((this, members)))
@@ -189,6 +223,26 @@ mod tests {
             fs::write(&golden, &written).expect("writes");
         }
         assert!(fs::read(&golden).expect("the golden file") == written);
+    }
+
+    #[test]
+    fn the_file_of_a_server_of_two_is_what_it_was() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut members = Members::new([7; 16], CopyId(5), Path::new("/srv/a"));
+        let server = crate::replication::ServerId::try_from("2a".to_owned()).expect("an id");
+        let standing = Standing { role: Role::Primary, epoch: 3, server: Some(server) };
+        members.set_standing(standing);
+        members.eras = vec![Era { epoch: 3, server, first: 1000 }];
+        members.write(folder.path(), CopyId(5)).expect("writes");
+        let written = fs::read(folder.path().join(NAME)).expect("reads");
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/copies-v2.json");
+        if std::env::var_os("STRONGROOM_BLESS").is_some() {
+            fs::write(&golden, &written).expect("writes");
+        }
+        assert!(fs::read(&golden).expect("the golden file") == written);
+        let (_, read) = Members::read(folder.path()).expect("reads").expect("is there");
+        assert_eq!(read.standing, Some(standing));
+        assert_eq!(read.standing_at_opening().role, Role::Waiting);
     }
 
     #[test]

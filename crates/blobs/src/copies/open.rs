@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::SeqCst},
 };
 
 use super::{
@@ -18,6 +18,7 @@ use crate::{
     commit::ticks,
     engine::{Engine, Group},
     journal::Tail,
+    replication::Role,
     store::{Options, StoreError, file_error},
 };
 
@@ -293,6 +294,10 @@ fn ready(engine: &mut Engine, members: &Members, is_changed: bool) -> Result<(),
     let folder = engine.shared.folder.clone();
     if is_changed {
         members.write(&folder, engine.shared.id).map_err(file_error(&folder))?;
+    }
+    if members.standing_at_opening().role != Role::Alone {
+        // Another server may ask for what the journal has.
+        engine.shared.wanted.store(0, SeqCst);
     }
     engine.checkpoint()?;
     engine.sweep_leftovers()

@@ -31,10 +31,11 @@ use super::{
     members::{CopyId, Members},
 };
 use crate::{
-    engine::{Engine, FolderLock, Group, Shared},
+    engine::{Engine, FolderLock, Group, Hold, Shared},
     journal::{JournalDamage, Tail, bytes_from, segments},
     numbers::size,
     pages::{BLOCK, CELL, cell_runs, pages_of_cell, span},
+    replication::switch,
     slots::{DataFiles, Place, Slot},
     state::{
         ALL_SLOTS, BLOCKS, CHANGED, Counters, EPOCHS, FREE, FREED, GENERATIONS, NAMES, State,
@@ -85,7 +86,7 @@ pub(crate) struct Built {
     /// Where the missing records are.
     pub(crate) tail: Tail,
     /// The copy that it was made from, which is held until this is whole.
-    pub(crate) source: Arc<Shared>,
+    pub(crate) source: Hold,
 }
 
 impl Rebuild {
@@ -93,11 +94,7 @@ impl Rebuild {
     pub(crate) fn run(&self) -> Result<Built, StoreError> {
         self.claim()?;
         let source = self.hub.leading().ok_or(StoreError::Ended)?;
-        let built = self.build(&source);
-        if built.is_err() {
-            source.hold(false);
-        }
-        let (engine, tail) = built?;
+        let (engine, tail, source) = self.build(&source)?;
         Ok(Built { engine, tail, source })
     }
 
@@ -120,18 +117,18 @@ impl Rebuild {
         Ok(())
     }
 
-    fn build(&self, source: &Arc<Shared>) -> Result<(Engine, Tail), StoreError> {
+    fn build(&self, source: &Arc<Shared>) -> Result<(Engine, Tail, Hold), StoreError> {
         let lock = prepare(&self.folder)?;
         let mut pass = 0;
-        let (state, store, counters) = loop {
-            source.hold(true);
+        let (state, store, counters, hold) = loop {
+            let hold = source.hold(true);
             let (state, store, counters) = self.copy_rows(source)?;
             self.copy_slots(source, &state, &counters)?;
             pass += 1;
             let behind = bytes_from(&source.journal(), counters.next_record);
             let behind = behind.map_err(file_error(&source.journal()))?;
             if behind <= self.options.checkpoint_size.saturating_mul(2) || pass >= PASSES {
-                break (state, store, counters);
+                break (state, store, counters, hold);
             }
         };
         let shared = Arc::new(Shared::new(self.id, &self.folder, state, lock));
@@ -146,7 +143,7 @@ impl Rebuild {
                 break;
             }
         }
-        Ok((engine, tail))
+        Ok((engine, tail, hold))
     }
 
     /// Applies what the source has now.
@@ -322,6 +319,7 @@ fn prepare(folder: &Path) -> Result<FolderLock, StoreError> {
     let made = options.create(true).truncate(false).write(true).mode(0o600).open(&path);
     drop(made.map_err(file_error(&path))?);
     let lock = FolderLock::take(folder)?;
+    switch::clear(folder)?;
     let journal = folder.join("journal");
     for (_, path) in segments(&journal).map_err(file_error(&journal))? {
         remove(&path)?;

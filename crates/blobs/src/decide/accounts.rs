@@ -44,6 +44,9 @@ impl Decider<'_, '_, '_> {
                 account
             }
             (AccountChange::SetRules(rules), Some(account)) => Account { rules: *rules, ..account },
+            (AccountChange::SetRedundancy(redundancy), Some(account)) => {
+                Account { redundancy: *redundancy, ..account }
+            }
         };
         Ok((vec![Op::Put { key, value: rows::encode(&account) }], Done::default()))
     }

@@ -46,6 +46,33 @@ struct Segment {
     size: u64,
 }
 
+impl Segment {
+    /// Gives the room behind its end back, which was taken for records that go elsewhere now. It is best effort.
+    fn give_back(&self) {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let len = self.size.saturating_sub(self.end);
+        if len > 0 {
+            let _tried = fallocate(&self.file, flags, self.end, len);
+        }
+    }
+}
+
+/// Which records stay in the journal though the state has them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keep {
+    /// From this number on in any case.
+    pub(crate) held: u64,
+    /// From this number on, as far as `most` allows it.
+    pub(crate) wanted: u64,
+    /// Bytes of segments that may stay for that.
+    pub(crate) most: u64,
+}
+
+impl Keep {
+    /// None.
+    pub(crate) const NONE: Self = Self { held: u64::MAX, wanted: u64::MAX, most: 0 };
+}
+
 /// Why nothing was appended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AppendError {
@@ -73,7 +100,10 @@ impl Journal {
         let len = len_of(encoded);
         let fits = |segment: &Segment| segment.end.saturating_add(len) <= segment.size;
         if !self.segment.as_ref().is_some_and(fits) {
-            self.segment = Some(self.create(first, len, entropy)?);
+            let ended = self.segment.replace(self.create(first, len, entropy)?);
+            if let Some(ended) = ended {
+                ended.give_back();
+            }
         }
         Ok(())
     }
@@ -115,22 +145,31 @@ impl Journal {
         self.since
     }
 
-    /// Deletes the segments that hold only records before `number`, which the next record gets, and before `keep`.
+    /// Deletes the segments that hold only records before `number`, which the next record gets, and that nobody keeps.
     pub(crate) fn forget_before(
         &mut self,
         number: u64,
-        keep: u64,
+        keep: Keep,
         entropy: &dyn Entropy,
     ) -> io::Result<()> {
         let old = segments(&self.folder)?;
         if self.segment.as_ref().is_none_or(|segment| segment.end > SEGMENT_HEAD) {
-            self.segment = Some(self.create(number, 0, entropy)?);
+            let ended = self.segment.replace(self.create(number, 0, entropy)?);
+            if let Some(ended) = ended {
+                ended.give_back();
+            }
         }
         self.since = 0;
         // A segment ends where the next one begins.
         let ends = old.iter().skip(1).map(|(first, _)| *first).chain([number]);
-        for ((first, path), end) in old.iter().zip(ends) {
-            if *first < number && end <= keep {
+        let mut room = keep.most;
+        for ((first, path), end) in old.iter().zip(ends).collect::<Vec<_>>().into_iter().rev() {
+            if *first >= number || end > keep.held {
+                continue;
+            }
+            let len = fs::metadata(path)?.len();
+            room = room.saturating_sub(len);
+            if end <= keep.wanted || room == 0 {
                 fs::remove_file(path)?;
             }
         }

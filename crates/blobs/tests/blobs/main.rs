@@ -22,5 +22,7 @@ mod redundancy;
 mod redundancy_crash;
 mod redundancy_killed;
 mod redundancy_model;
+mod replication;
+mod replication_model;
 mod rules;
 mod tools;

@@ -11,7 +11,7 @@ use std::{
 
 use strongroom_base::SplitMix64;
 use strongroom_blobs::{
-    AccountKind, BlobChange, DeleteSnapshots, NewBlob, Options, PAGE, ReadError, Refusal,
+    AccountKind, BlobChange, DeleteSnapshots, NewBlob, Options, PAGE, ReadError, Refusal, Role,
     SnapshotId, Store, StoreCopyState, StoreError, View,
 };
 
@@ -41,6 +41,10 @@ struct Blob {
     present: State,
     snapshots: BTreeMap<SnapshotId, State>,
 }
+
+/// What a store should have.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Known(BTreeMap<&'static str, Blob>);
 
 pub(crate) struct World {
     seed: u64,
@@ -75,7 +79,7 @@ impl World {
     }
 
     /// Options with the folders of all copies.
-    fn options(&mut self) -> Options {
+    pub(crate) fn options(&mut self) -> Options {
         let seed = self.fresh();
         Options {
             copies: (1..self.copies).map(|copy| self.folder(copy)).collect(),
@@ -103,7 +107,7 @@ impl World {
         self.store.as_ref().expect("is open")
     }
 
-    fn path(&self) -> std::path::PathBuf {
+    pub(crate) fn path(&self) -> std::path::PathBuf {
         self.folder(0)
     }
 
@@ -141,6 +145,9 @@ impl World {
                 }
             }
         };
+        if store.standing().role == Role::Waiting {
+            store.confirm().expect("is still the primary");
+        }
         self.store = Some(store);
         self.checkpoint();
     }
@@ -179,12 +186,21 @@ impl World {
         Some((first, len))
     }
 
+    /// A step in which the store stays open.
+    pub(crate) fn calm_step(&mut self) {
+        self.step_of(95);
+    }
+
     pub(crate) fn step(&mut self) {
+        self.step_of(100);
+    }
+
+    fn step_of(&mut self, kinds: u64) {
         let name = NAMES[usize::try_from(self.below(3)).expect("small")];
         if !self.blobs.contains_key(name) {
             return self.create(name);
         }
-        match self.below(100) {
+        match self.below(kinds) {
             0..40 => self.write(name),
             40..55 => self.clear(name),
             55..63 => self.resize(name),
@@ -249,9 +265,14 @@ impl World {
     }
 
     fn some_snapshot(&mut self, name: &str) -> Option<SnapshotId> {
-        let count = u64::try_from(self.blobs[name].snapshots.len()).expect("small");
+        let snapshots = self.blobs[name].snapshots.clone();
+        self.one_of(&snapshots)
+    }
+
+    fn one_of(&mut self, snapshots: &BTreeMap<SnapshotId, State>) -> Option<SnapshotId> {
+        let count = u64::try_from(snapshots.len()).expect("small");
         let index = usize::try_from(self.below(count.max(1))).expect("small");
-        self.blobs[name].snapshots.keys().nth(index).copied()
+        snapshots.keys().nth(index).copied()
     }
 
     fn delete_snapshot(&mut self, name: &'static str) {
@@ -300,21 +321,47 @@ impl World {
 
     pub(crate) fn check(&mut self) {
         let view = self.store().view().expect("a view");
+        self.check_view(&view, &self.known());
+    }
+
+    /// What the store should have now.
+    pub(crate) fn known(&self) -> Known {
+        Known(self.blobs.clone())
+    }
+
+    /// Takes another folder for the store's, which has what is known of it.
+    pub(crate) fn continue_with(&mut self, folder: &Path, known: &Known) {
+        assert!(self.store.is_none(), "was closed");
+        self.lives += 1;
+        std::fs::create_dir_all(self.path().parent().expect("a folder")).expect("a folder");
+        std::fs::rename(folder, self.path()).expect("moves");
+        self.blobs.clone_from(&known.0);
+        self.reopen();
+    }
+
+    /// Closes the store, and says where it is.
+    pub(crate) fn close(&mut self) -> std::path::PathBuf {
+        self.store = None;
+        self.path()
+    }
+
+    /// Checks that a store has what is known.
+    pub(crate) fn check_view(&mut self, view: &View, known: &Known) {
         for name in NAMES {
-            let Some(model) = self.blobs.get(name).cloned() else {
+            let Some(model) = known.0.get(name).cloned() else {
                 let missing = view.head(&blob(name), None).expect_err("is not there");
                 assert!(matches!(missing, ReadError::Refused(Refusal::BlobNotFound)));
                 continue;
             };
-            check_state(&view, name, None, &model.present);
+            check_state(view, name, None, &model.present);
             for (id, state) in &model.snapshots {
-                check_state(&view, name, Some(*id), state);
+                check_state(view, name, Some(*id), state);
             }
             for _ in 0..3 {
-                if let Some(earlier) = self.some_snapshot(name) {
-                    let later =
-                        self.some_snapshot(name).filter(|_| self.random.bits().is_multiple_of(2));
-                    check_diff(&view, name, &model, earlier, later);
+                if let Some(earlier) = self.one_of(&model.snapshots) {
+                    let later = self.one_of(&model.snapshots);
+                    let later = later.filter(|_| self.random.bits().is_multiple_of(2));
+                    check_diff(view, name, &model, earlier, later);
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use azure::Code;
 use strongroom_azure as azure;
-use strongroom_blobs::Refusal;
+use strongroom_blobs::{Refusal, Role};
 
 use crate::storage::Failure;
 
@@ -31,9 +31,11 @@ pub(crate) fn refusal(refusal: &Refusal, subject: Subject) -> azure::Refusal {
     let plain = azure::Refusal::new(code(refusal, subject));
     match refusal {
         Refusal::TooLarge { limit } => plain.with("MaxLimit", limit.to_string()),
-        Refusal::Full | Refusal::Damaged { .. } | Refusal::Stopped | Refusal::NotDurable => {
-            plain.with("Reason", refusal.to_string())
-        }
+        Refusal::Full
+        | Refusal::Damaged { .. }
+        | Refusal::Stopped
+        | Refusal::NotDurable
+        | Refusal::NotPrimary { .. } => plain.with("Reason", refusal.to_string()),
         _ => plain,
     }
 }
@@ -104,7 +106,10 @@ const fn code(refusal: &Refusal, subject: Subject) -> Code {
         Refusal::MaxBlobSizeConditionNotMet => Code::MaxBlobSizeConditionNotMet,
         Refusal::BlobModified => Code::BlobModifiedWhileReading,
         // The client tries again: room may be made meanwhile, and it sends its content another time.
-        Refusal::Full | Refusal::UploadLost => Code::ServerBusy,
+        Refusal::Full | Refusal::UploadLost | Refusal::NotPrimary { role: Role::Waiting } => {
+            Code::ServerBusy
+        }
+        Refusal::NotPrimary { .. } => Code::AccountIsDisabled,
         Refusal::Damaged { .. } | Refusal::NotDurable | Refusal::Stopped => Code::InternalError,
     }
 }

@@ -1,0 +1,105 @@
+//! Replacing the state of a copy by another one, which lies beside it: a resynchronization ends so.
+//!
+//! ```text
+//!  resync.redb    the new state while it is made; its slots are none that the old state uses
+//!  resync.ready   from when on it counts: what is missing of the replacement is done when the copy is opened
+//! ```
+
+use std::{fs, io, path::Path};
+
+use crate::{
+    engine::FolderLock,
+    journal::{Journal, Keep, segments, sync_folder},
+    state::State,
+    store::{Options, StoreError, file_error},
+};
+
+/// The new state.
+pub(crate) const NEW: &str = "resync.redb";
+const NEW_SUMS: &str = "resync.sums";
+const READY: &str = "resync.ready";
+
+/// Whether a new state is being made.
+pub(crate) fn is_unfinished(folder: &Path) -> bool {
+    folder.join(NEW).exists()
+}
+
+/// Gives an unfinished new state up: its slots are free for the old one.
+pub(crate) fn abandon(folder: &Path) -> Result<(), StoreError> {
+    if is_unfinished(folder) {
+        remove(&folder.join(NEW_SUMS))?;
+        remove(&folder.join(NEW))?;
+        sync(folder)?;
+    }
+    Ok(())
+}
+
+/// From now on the new state counts. It must be durable with its slots.
+pub(crate) fn mark(folder: &Path) -> Result<(), StoreError> {
+    let path = folder.join(READY);
+    fs::File::create(&path).and_then(|file| file.sync_all()).map_err(file_error(&path))?;
+    sync(folder)
+}
+
+/// Puts a new state that counts in the place of the old one. [`unmark`] ends this, when the journal has begun again.
+pub(crate) fn replace(folder: &Path) -> Result<(), StoreError> {
+    if is_unfinished(folder) {
+        // The journal belongs to the old state, and so do the checksums; without them a state has none that are known.
+        let journal = folder.join("journal");
+        for (_, path) in segments(&journal).map_err(file_error(&journal))? {
+            remove(&path)?;
+        }
+        sync(&journal)?;
+        remove(&folder.join("state.sums"))?;
+        rename(&folder.join(NEW), &folder.join("state.redb"))?;
+    }
+    if folder.join(NEW_SUMS).exists() {
+        rename(&folder.join(NEW_SUMS), &folder.join("state.sums"))?;
+    }
+    sync(folder)
+}
+
+/// The replacement is complete.
+pub(crate) fn unmark(folder: &Path) -> Result<(), StoreError> {
+    remove(&folder.join(READY))?;
+    sync(folder)
+}
+
+/// Does what is missing of a replacement before a copy is opened. Nobody else may have it open.
+pub(crate) fn recover(folder: &Path, options: &Options) -> Result<(), StoreError> {
+    if !folder.join(READY).exists() {
+        return Ok(());
+    }
+    let _lock = FolderLock::take(folder)?;
+    replace(folder)?;
+    let journal = folder.join("journal");
+    if segments(&journal).map_err(file_error(&journal))?.is_empty() {
+        let state = State::open(&folder.join("state.redb"), options.cache_size, false)?;
+        let (store, counters) = state.identity()?;
+        let mut journal = Journal::new(journal, store, options.segment_size);
+        let begun = journal.forget_before(counters.next_record, Keep::NONE, &*options.entropy);
+        begun.map_err(file_error(folder))?;
+    }
+    unmark(folder)
+}
+
+/// Removes all of it from a copy that is made again.
+pub(crate) fn clear(folder: &Path) -> Result<(), StoreError> {
+    remove(&folder.join(READY))?;
+    abandon(folder)
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
+    fs::rename(from, to).map_err(file_error(from))
+}
+
+fn remove(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file_error(path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn sync(folder: &Path) -> Result<(), StoreError> {
+    sync_folder(folder).map_err(file_error(folder))
+}

@@ -1,0 +1,586 @@
+//! What a resynchronization asks and is answered, as bytes. All numbers are little-endian, but for those in keys.
+
+use bytes::{Bytes, BytesMut};
+
+use super::{Era, ServerId};
+use crate::{
+    numbers::{narrow, size, wide},
+    pages::{CELL, CELLS},
+    state::{BLOCKS, CHANGED, EPOCHS, GENERATIONS, Generation, NAMES, StateError, Version},
+};
+
+/// The length of a digest.
+pub(crate) const DIGEST: usize = 32;
+/// Ranges that are compared by one question.
+pub(crate) const RANGES: usize = 64;
+/// Rows of a range whose digest is compared.
+pub(crate) const ROWS: usize = 4096;
+/// Bytes of rows in an answer.
+pub(crate) const ANSWER: usize = 4 << 20;
+/// Slots that one question asks for.
+pub(crate) const SLOTS: usize = 64;
+
+/// Why bytes are no question or answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the message is damaged")]
+pub(crate) struct BadMessage;
+
+/// A table that both servers have equal, but for the places of blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Table {
+    Names,
+    Generations,
+    Epochs,
+    Changed,
+    Blocks,
+}
+
+impl Table {
+    const fn number(self) -> u8 {
+        match self {
+            Self::Names => 1,
+            Self::Generations => 2,
+            Self::Epochs => 3,
+            Self::Changed => 4,
+            Self::Blocks => 5,
+        }
+    }
+
+    fn from_number(number: u8) -> Result<Self, BadMessage> {
+        Ok(match number {
+            1 => Self::Names,
+            2 => Self::Generations,
+            3 => Self::Epochs,
+            4 => Self::Changed,
+            5 => Self::Blocks,
+            _ => return Err(BadMessage),
+        })
+    }
+}
+
+/// Keys from `from` to before `to`; an empty `from` is the first one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KeyRange {
+    pub(crate) from: Vec<u8>,
+    pub(crate) to: Option<Vec<u8>>,
+}
+
+/// A row: its key, what both servers have equal, and of a block the number of its slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    pub(crate) key: Vec<u8>,
+    pub(crate) value: Vec<u8>,
+    pub(crate) slot: u64,
+}
+
+/// Cells of a slot, and the checksums that they must have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WantedSlot {
+    pub(crate) generation: u64,
+    pub(crate) block: u32,
+    pub(crate) slot: u64,
+    pub(crate) cells: u16,
+    /// Of the cells that are asked for, in order.
+    pub(crate) checksums: Vec<u32>,
+}
+
+/// A question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Question {
+    /// Which moment is it? Answer: [`Moment`].
+    Begin,
+    /// Which of these ranges have these digests? Answer: a byte for each, 1 if it has.
+    Compare { table: Table, ranges: Vec<(KeyRange, [u8; DIGEST])> },
+    /// Which rows are in a range? Answer: [`Rows`].
+    Rows { table: Table, range: KeyRange },
+    /// No more rows are asked for. Answer: nothing.
+    EndRows,
+    /// What is in these slots? Answer: [`Cells`] for each.
+    Slots(Vec<WantedSlot>),
+}
+
+/// The moment of a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Moment {
+    pub(crate) next_record: u64,
+    pub(crate) stamp: u64,
+    pub(crate) next_generation: u64,
+    /// Rows of blocks.
+    pub(crate) blocks: u64,
+    /// Who decided the history up to there.
+    pub(crate) eras: Vec<Era>,
+}
+
+/// Rows of a range, and where the rest of it begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rows {
+    pub(crate) rows: Vec<Row>,
+    pub(crate) next: Option<Vec<u8>>,
+}
+
+/// Cells that have their checksums, and their bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Cells {
+    pub(crate) cells: u16,
+    pub(crate) bytes: Bytes,
+}
+
+#[derive(Default)]
+struct Out(BytesMut);
+
+impl Out {
+    fn u8(&mut self, number: u8) -> &mut Self {
+        self.raw(&[number])
+    }
+
+    fn u16(&mut self, number: u16) -> &mut Self {
+        self.raw(&number.to_le_bytes())
+    }
+
+    fn u32(&mut self, number: u32) -> &mut Self {
+        self.raw(&number.to_le_bytes())
+    }
+
+    fn u64(&mut self, number: u64) -> &mut Self {
+        self.raw(&number.to_le_bytes())
+    }
+
+    fn raw(&mut self, bytes: &[u8]) -> &mut Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    fn count(&mut self, count: usize) -> &mut Self {
+        self.u32(narrow(wide(count)))
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+        self.count(bytes.len()).raw(bytes)
+    }
+
+    fn maybe(&mut self, bytes: Option<&[u8]>) -> &mut Self {
+        match bytes {
+            Some(bytes) => self.u8(1).bytes(bytes),
+            None => self.u8(0),
+        }
+    }
+}
+
+struct In(Bytes);
+
+impl In {
+    fn take(&mut self, len: usize) -> Result<Bytes, BadMessage> {
+        if len > self.0.len() {
+            return Err(BadMessage);
+        }
+        Ok(self.0.split_to(len))
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], BadMessage> {
+        self.take(N)?.as_ref().try_into().map_err(|_| BadMessage)
+    }
+
+    fn u8(&mut self) -> Result<u8, BadMessage> {
+        self.array::<1>().map(u8::from_le_bytes)
+    }
+
+    fn u16(&mut self) -> Result<u16, BadMessage> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32, BadMessage> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, BadMessage> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    /// A count of things of at least `least` bytes each, which must be there.
+    fn count(&mut self, least: usize) -> Result<usize, BadMessage> {
+        let count = size(u64::from(self.u32()?));
+        if count.saturating_mul(least.max(1)) > self.0.len() {
+            return Err(BadMessage);
+        }
+        Ok(count)
+    }
+
+    fn bytes(&mut self) -> Result<Vec<u8>, BadMessage> {
+        let len = self.count(1)?;
+        self.take(len).map(|bytes| bytes.to_vec())
+    }
+
+    fn maybe(&mut self) -> Result<Option<Vec<u8>>, BadMessage> {
+        match self.u8()? {
+            0 => Ok(None),
+            1 => self.bytes().map(Some),
+            _ => Err(BadMessage),
+        }
+    }
+
+    fn end<T>(self, value: T) -> Result<T, BadMessage> {
+        if self.0.is_empty() { Ok(value) } else { Err(BadMessage) }
+    }
+}
+
+impl Question {
+    /// Its bytes.
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut out = Out::default();
+        match self {
+            Self::Begin => drop(out.u8(1)),
+            Self::Compare { table, ranges } => {
+                out.u8(2).u8(table.number()).count(ranges.len());
+                for (range, digest) in ranges {
+                    out.bytes(&range.from).maybe(range.to.as_deref()).raw(digest);
+                }
+            }
+            Self::Rows { table, range } => {
+                out.u8(3).u8(table.number()).bytes(&range.from).maybe(range.to.as_deref());
+            }
+            Self::EndRows => drop(out.u8(4)),
+            Self::Slots(slots) => {
+                out.u8(5).count(slots.len());
+                for one in slots {
+                    out.u64(one.generation).u32(one.block).u64(one.slot).u16(one.cells);
+                    for checksum in &one.checksums {
+                        out.u32(*checksum);
+                    }
+                }
+            }
+        }
+        out.0.freeze()
+    }
+
+    /// Reads it.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, BadMessage> {
+        let mut fields = In(Bytes::copy_from_slice(bytes));
+        let question = match fields.u8()? {
+            1 => Self::Begin,
+            2 => {
+                let table = Table::from_number(fields.u8()?)?;
+                let count = fields.count(DIGEST)?;
+                if count > RANGES {
+                    return Err(BadMessage);
+                }
+                let range = |fields: &mut In| {
+                    let range = KeyRange { from: fields.bytes()?, to: fields.maybe()? };
+                    Ok((range, fields.array()?))
+                };
+                let ranges = (0..count).map(|_| range(&mut fields)).collect::<Result<_, _>>()?;
+                Self::Compare { table, ranges }
+            }
+            3 => {
+                let table = Table::from_number(fields.u8()?)?;
+                let range = KeyRange { from: fields.bytes()?, to: fields.maybe()? };
+                Self::Rows { table, range }
+            }
+            4 => Self::EndRows,
+            5 => {
+                let count = fields.count(22)?;
+                if count > SLOTS {
+                    return Err(BadMessage);
+                }
+                let slot = |fields: &mut In| {
+                    let (generation, block, slot) = (fields.u64()?, fields.u32()?, fields.u64()?);
+                    let cells = fields.u16()?;
+                    let checksums =
+                        (0..cells.count_ones()).map(|_| fields.u32()).collect::<Result<_, _>>()?;
+                    Ok(WantedSlot { generation, block, slot, cells, checksums })
+                };
+                Self::Slots((0..count).map(|_| slot(&mut fields)).collect::<Result<_, _>>()?)
+            }
+            _ => return Err(BadMessage),
+        };
+        fields.end(question)
+    }
+}
+
+impl Moment {
+    /// Its bytes.
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut out = Out::default();
+        let Self { next_record, stamp, next_generation, blocks, eras } = self;
+        out.u64(*next_record).u64(*stamp).u64(*next_generation).u64(*blocks).count(eras.len());
+        for era in eras {
+            out.u64(era.epoch).raw(&era.server.number().to_le_bytes()).u64(era.first);
+        }
+        out.0.freeze()
+    }
+
+    /// Reads it.
+    pub(crate) fn decode(bytes: Bytes) -> Result<Self, BadMessage> {
+        let mut fields = In(bytes);
+        let (next_record, stamp) = (fields.u64()?, fields.u64()?);
+        let (next_generation, blocks) = (fields.u64()?, fields.u64()?);
+        let count = fields.count(32)?;
+        let era = |fields: &mut In| {
+            let epoch = fields.u64()?;
+            let server = ServerId::from_number(u128::from_le_bytes(fields.array()?));
+            Ok(Era { epoch, server, first: fields.u64()? })
+        };
+        let eras = (0..count).map(|_| era(&mut fields)).collect::<Result<_, _>>()?;
+        fields.end(Self { next_record, stamp, next_generation, blocks, eras })
+    }
+}
+
+impl Rows {
+    /// Its bytes.
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut out = Out::default();
+        out.count(self.rows.len());
+        for row in &self.rows {
+            out.bytes(&row.key).bytes(&row.value).u64(row.slot);
+        }
+        out.maybe(self.next.as_deref());
+        out.0.freeze()
+    }
+
+    /// Reads it.
+    pub(crate) fn decode(bytes: Bytes) -> Result<Self, BadMessage> {
+        let mut fields = In(bytes);
+        let count = fields.count(16)?;
+        let row = |fields: &mut In| {
+            Ok(Row { key: fields.bytes()?, value: fields.bytes()?, slot: fields.u64()? })
+        };
+        let rows = (0..count).map(|_| row(&mut fields)).collect::<Result<_, _>>()?;
+        let next = fields.maybe()?;
+        fields.end(Self { rows, next })
+    }
+}
+
+impl Cells {
+    /// The bytes of several.
+    pub(crate) fn encode_all(all: &[Self]) -> Bytes {
+        let mut out = Out::default();
+        for one in all {
+            out.u16(one.cells).raw(&one.bytes);
+        }
+        out.0.freeze()
+    }
+
+    /// Reads `count`.
+    pub(crate) fn decode_all(bytes: Bytes, count: usize) -> Result<Vec<Self>, BadMessage> {
+        let mut fields = In(bytes);
+        let one = |fields: &mut In| {
+            let cells = fields.u16()?;
+            let len = size(CELL).saturating_mul(size(u64::from(cells.count_ones())));
+            Ok(Self { cells, bytes: fields.take(len)? })
+        };
+        let all = (0..count).map(|_| one(&mut fields)).collect::<Result<_, _>>()?;
+        fields.end(all)
+    }
+}
+
+/// The bytes of the number of a generation.
+pub(crate) fn generation_key(generation: u64) -> Vec<u8> {
+    generation.to_be_bytes().to_vec()
+}
+
+/// The bytes of the key of a block.
+pub(crate) fn block_key(generation: u64, block: u32, epoch: u32) -> Vec<u8> {
+    [generation.to_be_bytes().as_slice(), &block.to_be_bytes(), &epoch.to_be_bytes()].concat()
+}
+
+/// Takes the key of a block apart.
+pub(crate) fn read_block_key(key: &[u8]) -> Option<(u64, u32, u32)> {
+    let (generation, rest) = key.split_first_chunk::<8>()?;
+    let (block, rest) = rest.split_first_chunk::<4>()?;
+    let epoch = rest.try_into().ok()?;
+    Some((u64::from_be_bytes(*generation), u32::from_be_bytes(*block), u32::from_be_bytes(epoch)))
+}
+
+/// Takes the key of an epoch apart.
+pub(crate) fn read_epoch_key(key: &[u8]) -> Option<(u64, u32)> {
+    let (generation, rest) = key.split_first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*generation), u32::from_be_bytes(rest.try_into().ok()?)))
+}
+
+/// Which pages a version has, and the checksums of its cells, in the one form that both servers give them.
+pub(crate) fn block_value(version: &Version) -> Vec<u8> {
+    let mut value = version.written.to_le_bytes().to_vec();
+    for (cell, checksum) in version.checksums.iter().enumerate() {
+        let is_written = version.written & crate::pages::pages_of_cell(cell) != 0;
+        value.extend(if is_written { checksum.to_le_bytes() } else { [0; 4] });
+    }
+    value
+}
+
+/// Reads it.
+pub(crate) fn read_block_value(value: &[u8]) -> Option<Version> {
+    let (written, rest) = value.split_first_chunk::<16>()?;
+    let words = rest.as_chunks::<4>().0;
+    if rest.len() != CELLS.checked_mul(4)? {
+        return None;
+    }
+    let mut version = Version::EMPTY;
+    version.written = u128::from_le_bytes(*written);
+    version.checksums.iter_mut().zip(words).for_each(|(to, word)| *to = u32::from_le_bytes(*word));
+    Some(version)
+}
+
+/// What both servers have equal of a generation.
+pub(crate) fn generation_value(generation: Generation) -> Vec<u8> {
+    Generation { aside: 0, ..generation }.encode().to_vec()
+}
+
+/// What a walk over rows does next.
+pub(crate) enum Next {
+    Continue,
+    /// This row is not wanted any more.
+    Stop,
+}
+
+/// Gives the rows of a range of a table to `each`.
+pub(crate) fn walk(
+    transaction: &redb::ReadTransaction,
+    table: Table,
+    range: &KeyRange,
+    each: &mut dyn FnMut(Row) -> Next,
+) -> Result<Result<(), BadMessage>, StateError> {
+    use std::ops::Bound::{Excluded, Included, Unbounded};
+    macro_rules! rows {
+        ($table:expr, $read:expr, $row:expr) => {{
+            let read = $read;
+            let from = if range.from.is_empty() { None } else { Some(read(&range.from)) };
+            let to = range.to.as_deref().map(read);
+            let (Some(from), Some(to)) = (
+                from.map_or(Some(None), |key| key.map(Some)),
+                to.map_or(Some(None), |key| key.map(Some)),
+            ) else {
+                return Ok(Err(BadMessage));
+            };
+            if let (Some(from), Some(to)) = (&from, &to)
+                && from > to
+            {
+                return Ok(Err(BadMessage));
+            }
+            let bounds = (from.map_or(Unbounded, Included), to.map_or(Unbounded, Excluded));
+            let table = transaction.open_table($table)?;
+            for row in table.range(bounds)? {
+                let (key, value) = row?;
+                if let Next::Stop = each($row(key.value(), value.value())) {
+                    break;
+                }
+            }
+        }};
+    }
+    match table {
+        Table::Names => {
+            let table = transaction.open_table(NAMES)?;
+            let from = range.from.as_slice();
+            if range.to.as_deref().is_some_and(|to| to < from) {
+                return Ok(Err(BadMessage));
+            }
+            let bounds = (Included(from), range.to.as_deref().map_or(Unbounded, Excluded));
+            for row in table.range::<&[u8]>(bounds)? {
+                let (key, value) = row?;
+                let row = Row { key: key.value().to_vec(), value: value.value().to_vec(), slot: 0 };
+                if let Next::Stop = each(row) {
+                    break;
+                }
+            }
+        }
+        Table::Generations => rows!(
+            GENERATIONS,
+            |key: &[u8]| key.try_into().ok().map(u64::from_be_bytes),
+            |key, value| Row {
+                key: generation_key(key),
+                value: generation_value(Generation::decode(value)),
+                slot: 0
+            }
+        ),
+        Table::Epochs => rows!(EPOCHS, read_epoch_key, |key: (u64, u32), value: u8| Row {
+            key: [key.0.to_be_bytes().as_slice(), &key.1.to_be_bytes()].concat(),
+            value: vec![value],
+            slot: 0
+        }),
+        Table::Changed => rows!(CHANGED, read_block_key, |key: (u64, u32, u32), value: u128| Row {
+            key: block_key(key.0, key.1, key.2),
+            value: value.to_le_bytes().to_vec(),
+            slot: 0
+        }),
+        Table::Blocks => rows!(BLOCKS, read_block_key, |key: (u64, u32, u32), value| {
+            let version = Version::decode(value);
+            Row {
+                key: block_key(key.0, key.1, key.2),
+                value: block_value(&version),
+                slot: version.slot.number(),
+            }
+        }),
+    }
+    Ok(Ok(()))
+}
+
+/// The digest of rows, one after another.
+#[derive(Default)]
+pub(crate) struct Digester(blake3::Hasher);
+
+impl Digester {
+    /// Adds a row.
+    pub(crate) fn add(&mut self, row: &Row) {
+        for part in [&row.key, &row.value] {
+            self.0.update(&wide(part.len()).to_le_bytes());
+            self.0.update(part);
+        }
+    }
+
+    /// The digest of the rows that were added.
+    pub(crate) fn finish(&self) -> [u8; DIGEST] {
+        *self.0.finalize().as_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn questions() -> Vec<Question> {
+        let range = || KeyRange { from: vec![1, 2], to: Some(vec![3]) };
+        let open = KeyRange { from: Vec::new(), to: None };
+        let slot = WantedSlot { generation: 7, block: 3, slot: 9, cells: 5, checksums: vec![1, 2] };
+        vec![
+            Question::Begin,
+            Question::Compare {
+                table: Table::Blocks,
+                ranges: vec![(range(), [7; DIGEST]), (open, [8; DIGEST])],
+            },
+            Question::Rows { table: Table::Names, range: range() },
+            Question::EndRows,
+            Question::Slots(vec![slot]),
+        ]
+    }
+
+    #[test]
+    fn messages_are_what_they_were() {
+        for question in questions() {
+            let bytes = question.encode();
+            assert_eq!(Question::decode(&bytes), Ok(question));
+            for len in 0..bytes.len() {
+                assert_eq!(Question::decode(&bytes[..len]), Err(BadMessage));
+            }
+        }
+        let eras = vec![Era { epoch: 5, server: ServerId::from_number(6), first: 7 }];
+        let moment = Moment { next_record: 1, stamp: 2, next_generation: 3, blocks: 4, eras };
+        assert_eq!(Moment::decode(moment.encode()), Ok(moment));
+        let row = Row { key: vec![1], value: vec![2, 3], slot: 4 };
+        let rows = Rows { rows: vec![row], next: Some(vec![9]) };
+        assert_eq!(Rows::decode(rows.encode()), Ok(rows));
+        let cells = vec![Cells { cells: 0b11, bytes: Bytes::from(vec![7; 8192]) }];
+        assert_eq!(Cells::decode_all(Cells::encode_all(&cells), 1), Ok(cells));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_of_another_server_end_this_one(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _read = Question::decode(&bytes);
+            let bytes = Bytes::from(bytes);
+            let _read = Moment::decode(bytes.clone());
+            let _read = Rows::decode(bytes.clone());
+            let _read = Cells::decode_all(bytes.clone(), 3);
+            let _read = crate::replication::ship::Batch::decode(&bytes);
+        }
+    }
+}
