@@ -283,7 +283,7 @@ impl Engine {
     /// Opens a folder and applies what its journal has behind its state. A checkpoint must follow: the end of the
     /// journal may be torn.
     pub(crate) fn open(folder: &Path, id: CopyId, options: &Options) -> Result<Self, StoreError> {
-        switch::recover(folder, options)?;
+        switch::recover(folder)?;
         let lock = FolderLock::take(folder)?;
         let state = State::open(&folder.join("state.redb"), options.cache_size, false)?;
         let (store, counters) = state.identity()?;
@@ -330,7 +330,7 @@ impl Engine {
     }
 
     /// Applies what the journal has behind the state.
-    fn recover(&mut self) -> Result<(), StoreError> {
+    pub(crate) fn recover(&mut self) -> Result<(), StoreError> {
         let mut batch: Vec<Record> = Vec::new();
         let mut bytes = 0_usize;
         let (folder, store) = (self.shared.journal(), self.store);

@@ -270,6 +270,7 @@ impl Committer {
         switch::replace(&folder)?;
         let shared = Arc::new(Shared::new(of.id, &folder, state, lock));
         let mut engine = Engine::new(shared, self.lead.store, counters, &self.options);
+        engine.recover()?;
         engine.checkpoint()?;
         switch::unmark(&folder)?;
         engine.sweep_leftovers()?;

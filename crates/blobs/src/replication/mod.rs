@@ -17,6 +17,7 @@ mod role;
 mod ship;
 mod source;
 pub(crate) mod switch;
+mod tables;
 mod wire;
 
 use std::{path::Path, sync::Arc, time::Duration};

@@ -6,13 +6,15 @@ use bytes::Bytes;
 use crc32c::crc32c;
 use redb::{ReadTransaction, ReadableDatabase as _, ReadableTableMetadata as _};
 
-use super::wire::{
-    ANSWER, Cells, Digester, KeyRange, Moment, Next, Question, Row, Rows, SLOTS, Table, WantedSlot,
-    walk,
+use super::{
+    Batch, StoreId,
+    tables::{Digester, KeyRange, Next, Row, Table, walk},
+    wire::{ANSWER, Cells, Moment, Question, Records, Rows, SLOTS, WantedSlot},
 };
 use crate::{
     copies::hub::Hub,
     engine::Hold,
+    journal::Tail,
     numbers::size,
     pages::{BLOCK, CELL, CELLS, span},
     slots::{Place, Slot},
@@ -28,6 +30,9 @@ pub struct ResyncSource {
     /// Read until no more rows are asked for: a database keeps every page that somebody reads.
     rows: Option<ReadTransaction>,
     moment: Moment,
+    store: StoreId,
+    /// The journal, where it was read last.
+    tail: Tail,
 }
 
 impl ResyncSource {
@@ -35,7 +40,7 @@ impl ResyncSource {
         let shared = hub.leading().ok_or(StoreError::Ended)?;
         let hold = shared.hold(false);
         let rows = shared.state.database.begin_read().map_err(StateError::from)?;
-        let (_, counters) = identity(&rows)?;
+        let (store, counters) = identity(&rows)?;
         let blocks = rows.open_table(BLOCKS).and_then(|table| Ok(table.len()?));
         let moment = Moment {
             next_record: counters.next_record,
@@ -45,7 +50,9 @@ impl ResyncSource {
             eras: hub.eras(),
         };
         hub.want(Some(moment.next_record.saturating_sub(1)));
-        Ok(Self { hub: Arc::clone(hub), hold, rows: Some(rows), moment })
+        let tail = Tail::new(&shared.journal(), store, counters.next_record);
+        let store = StoreId(store);
+        Ok(Self { hub: Arc::clone(hub), hold, rows: Some(rows), moment, store, tail })
     }
 
     /// Answers one question of a [`Store::resync`](crate::Store::resync) at the other server. `None` if the question is
@@ -73,7 +80,19 @@ impl ResyncSource {
                 let cells: Vec<Cells> = slots.iter().map(|slot| self.cells(slot)).collect();
                 Some(Cells::encode_all(&cells))
             }
+            Question::Records { next } => self.records(next).map(|records| records.encode()),
         }
+    }
+
+    /// `None` if the journal does not have them any more.
+    fn records(&mut self, next: u64) -> Option<Records> {
+        if self.tail.next() != next {
+            self.tail = Tail::new(&self.hold.shared().journal(), self.store.0, next);
+        }
+        let end = self.hub.position().next_record;
+        let records = self.tail.read(end, ANSWER).ok()?;
+        let batch = Batch { store: self.store, first: next, eras: self.hub.eras(), records };
+        Some(Records { end, batch: batch.encode() })
     }
 
     fn digest(&self, table: Table, range: &KeyRange) -> Option<Digester> {

@@ -1,32 +1,57 @@
 //! Replacing the state of a copy by another one, which lies beside it: a resynchronization ends so.
 //!
 //! ```text
-//!  resync.redb    the new state while it is made; its slots are none that the old state uses
-//!  resync.ready   from when on it counts: what is missing of the replacement is done when the copy is opened
+//!  resync.redb       the new state while it is made; its slots are none that the old state uses
+//!  resync.journal/   the records that follow it
+//!  resync.ready      from when on both count: what is missing of the replacement is done when the copy is opened
 //! ```
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     engine::FolderLock,
-    journal::{Journal, Keep, segments, sync_folder},
-    state::State,
-    store::{Options, StoreError, file_error},
+    journal::{segments, sync_folder},
+    store::{StoreError, file_error},
 };
 
 /// The new state.
 pub(crate) const NEW: &str = "resync.redb";
 const NEW_SUMS: &str = "resync.sums";
 const READY: &str = "resync.ready";
+/// The folder of its journal.
+const NEW_JOURNAL: &str = "resync.journal";
 
 /// Whether a new state is being made.
 pub(crate) fn is_unfinished(folder: &Path) -> bool {
     folder.join(NEW).exists()
 }
 
+/// Makes an empty folder for the journal of a new state.
+pub(crate) fn empty_journal(folder: &Path) -> Result<PathBuf, StoreError> {
+    let journal = folder.join(NEW_JOURNAL);
+    remove_journal(folder)?;
+    let made = fs::DirBuilder::new().mode(0o700).create(&journal);
+    made.map_err(file_error(&journal))?;
+    sync(folder)?;
+    Ok(journal)
+}
+
+fn remove_journal(folder: &Path) -> Result<(), StoreError> {
+    let journal = folder.join(NEW_JOURNAL);
+    match fs::remove_dir_all(&journal) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file_error(&journal)(error)),
+        _ => Ok(()),
+    }
+}
+
 /// Gives an unfinished new state up: its slots are free for the old one.
 pub(crate) fn abandon(folder: &Path) -> Result<(), StoreError> {
     if is_unfinished(folder) {
+        remove_journal(folder)?;
         remove(&folder.join(NEW_SUMS))?;
         remove(&folder.join(NEW))?;
         sync(folder)?;
@@ -41,20 +66,29 @@ pub(crate) fn mark(folder: &Path) -> Result<(), StoreError> {
     sync(folder)
 }
 
-/// Puts a new state that counts in the place of the old one. [`unmark`] ends this, when the journal has begun again.
+/// Puts a new state that counts, and its journal, in the place of the old ones. [`unmark`] ends this.
 pub(crate) fn replace(folder: &Path) -> Result<(), StoreError> {
+    let journal = folder.join("journal");
     if is_unfinished(folder) {
         // The journal belongs to the old state, and so do the checksums; without them a state has none that are known.
-        let journal = folder.join("journal");
         for (_, path) in segments(&journal).map_err(file_error(&journal))? {
             remove(&path)?;
         }
         sync(&journal)?;
         remove(&folder.join("state.sums"))?;
         rename(&folder.join(NEW), &folder.join("state.redb"))?;
+        sync(folder)?;
     }
     if folder.join(NEW_SUMS).exists() {
         rename(&folder.join(NEW_SUMS), &folder.join("state.sums"))?;
+    }
+    let new_journal = folder.join(NEW_JOURNAL);
+    if new_journal.exists() {
+        for (_, path) in segments(&new_journal).map_err(file_error(&new_journal))? {
+            rename(&path, &journal.join(path.file_name().unwrap_or_default()))?;
+        }
+        sync(&journal)?;
+        remove_journal(folder)?;
     }
     sync(folder)
 }
@@ -66,20 +100,12 @@ pub(crate) fn unmark(folder: &Path) -> Result<(), StoreError> {
 }
 
 /// Does what is missing of a replacement before a copy is opened. Nobody else may have it open.
-pub(crate) fn recover(folder: &Path, options: &Options) -> Result<(), StoreError> {
+pub(crate) fn recover(folder: &Path) -> Result<(), StoreError> {
     if !folder.join(READY).exists() {
         return Ok(());
     }
     let _lock = FolderLock::take(folder)?;
     replace(folder)?;
-    let journal = folder.join("journal");
-    if segments(&journal).map_err(file_error(&journal))?.is_empty() {
-        let state = State::open(&folder.join("state.redb"), options.cache_size, false)?;
-        let (store, counters) = state.identity()?;
-        let mut journal = Journal::new(journal, store, options.segment_size);
-        let begun = journal.forget_before(counters.next_record, Keep::NONE, &*options.entropy);
-        begun.map_err(file_error(folder))?;
-    }
     unmark(folder)
 }
 

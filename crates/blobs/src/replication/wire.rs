@@ -2,11 +2,13 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Era, ServerId};
+use super::{
+    Era, ServerId,
+    tables::{KeyRange, Row, Table},
+};
 use crate::{
     numbers::{narrow, size, wide},
-    pages::{CELL, CELLS},
-    state::{BLOCKS, CHANGED, EPOCHS, GENERATIONS, Generation, NAMES, StateError, Version},
+    pages::CELL,
 };
 
 /// The length of a digest.
@@ -24,54 +26,6 @@ pub(crate) const SLOTS: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the message is damaged")]
 pub(crate) struct BadMessage;
-
-/// A table that both servers have equal, but for the places of blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Table {
-    Names,
-    Generations,
-    Epochs,
-    Changed,
-    Blocks,
-}
-
-impl Table {
-    const fn number(self) -> u8 {
-        match self {
-            Self::Names => 1,
-            Self::Generations => 2,
-            Self::Epochs => 3,
-            Self::Changed => 4,
-            Self::Blocks => 5,
-        }
-    }
-
-    fn from_number(number: u8) -> Result<Self, BadMessage> {
-        Ok(match number {
-            1 => Self::Names,
-            2 => Self::Generations,
-            3 => Self::Epochs,
-            4 => Self::Changed,
-            5 => Self::Blocks,
-            _ => return Err(BadMessage),
-        })
-    }
-}
-
-/// Keys from `from` to before `to`; an empty `from` is the first one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct KeyRange {
-    pub(crate) from: Vec<u8>,
-    pub(crate) to: Option<Vec<u8>>,
-}
-
-/// A row: its key, what both servers have equal, and of a block the number of its slot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Row {
-    pub(crate) key: Vec<u8>,
-    pub(crate) value: Vec<u8>,
-    pub(crate) slot: u64,
-}
 
 /// Cells of a slot, and the checksums that they must have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +51,8 @@ pub(crate) enum Question {
     EndRows,
     /// What is in these slots? Answer: [`Cells`] for each.
     Slots(Vec<WantedSlot>),
+    /// Which records follow? Answer: [`Records`].
+    Records { next: u64 },
 }
 
 /// The moment of a source.
@@ -116,6 +72,15 @@ pub(crate) struct Moment {
 pub(crate) struct Rows {
     pub(crate) rows: Vec<Row>,
     pub(crate) next: Option<Vec<u8>>,
+}
+
+/// Some of the records from a number on, and where the primary stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Records {
+    /// The number of the next record that the primary decides.
+    pub(crate) end: u64,
+    /// The bytes of a batch.
+    pub(crate) batch: Bytes,
 }
 
 /// Cells that have their checksums, and their bytes.
@@ -248,6 +213,7 @@ impl Question {
                     }
                 }
             }
+            Self::Records { next } => drop(out.u8(6).u64(*next)),
         }
         out.0.freeze()
     }
@@ -290,6 +256,7 @@ impl Question {
                 };
                 Self::Slots((0..count).map(|_| slot(&mut fields)).collect::<Result<_, _>>()?)
             }
+            6 => Self::Records { next: fields.u64()? },
             _ => return Err(BadMessage),
         };
         fields.end(question)
@@ -349,6 +316,22 @@ impl Rows {
     }
 }
 
+impl Records {
+    /// Its bytes.
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut out = Out::default();
+        out.u64(self.end).raw(&self.batch);
+        out.0.freeze()
+    }
+
+    /// Reads it.
+    pub(crate) fn decode(bytes: Bytes) -> Result<Self, BadMessage> {
+        let mut fields = In(bytes);
+        let end = fields.u64()?;
+        Ok(Self { end, batch: fields.0 })
+    }
+}
+
 impl Cells {
     /// The bytes of several.
     pub(crate) fn encode_all(all: &[Self]) -> Bytes {
@@ -372,165 +355,6 @@ impl Cells {
     }
 }
 
-/// The bytes of the number of a generation.
-pub(crate) fn generation_key(generation: u64) -> Vec<u8> {
-    generation.to_be_bytes().to_vec()
-}
-
-/// The bytes of the key of a block.
-pub(crate) fn block_key(generation: u64, block: u32, epoch: u32) -> Vec<u8> {
-    [generation.to_be_bytes().as_slice(), &block.to_be_bytes(), &epoch.to_be_bytes()].concat()
-}
-
-/// Takes the key of a block apart.
-pub(crate) fn read_block_key(key: &[u8]) -> Option<(u64, u32, u32)> {
-    let (generation, rest) = key.split_first_chunk::<8>()?;
-    let (block, rest) = rest.split_first_chunk::<4>()?;
-    let epoch = rest.try_into().ok()?;
-    Some((u64::from_be_bytes(*generation), u32::from_be_bytes(*block), u32::from_be_bytes(epoch)))
-}
-
-/// Takes the key of an epoch apart.
-pub(crate) fn read_epoch_key(key: &[u8]) -> Option<(u64, u32)> {
-    let (generation, rest) = key.split_first_chunk::<8>()?;
-    Some((u64::from_be_bytes(*generation), u32::from_be_bytes(rest.try_into().ok()?)))
-}
-
-/// Which pages a version has, and the checksums of its cells, in the one form that both servers give them.
-pub(crate) fn block_value(version: &Version) -> Vec<u8> {
-    let mut value = version.written.to_le_bytes().to_vec();
-    for (cell, checksum) in version.checksums.iter().enumerate() {
-        let is_written = version.written & crate::pages::pages_of_cell(cell) != 0;
-        value.extend(if is_written { checksum.to_le_bytes() } else { [0; 4] });
-    }
-    value
-}
-
-/// Reads it.
-pub(crate) fn read_block_value(value: &[u8]) -> Option<Version> {
-    let (written, rest) = value.split_first_chunk::<16>()?;
-    let words = rest.as_chunks::<4>().0;
-    if rest.len() != CELLS.checked_mul(4)? {
-        return None;
-    }
-    let mut version = Version::EMPTY;
-    version.written = u128::from_le_bytes(*written);
-    version.checksums.iter_mut().zip(words).for_each(|(to, word)| *to = u32::from_le_bytes(*word));
-    Some(version)
-}
-
-/// What both servers have equal of a generation.
-pub(crate) fn generation_value(generation: Generation) -> Vec<u8> {
-    Generation { aside: 0, ..generation }.encode().to_vec()
-}
-
-/// What a walk over rows does next.
-pub(crate) enum Next {
-    Continue,
-    /// This row is not wanted any more.
-    Stop,
-}
-
-/// Gives the rows of a range of a table to `each`.
-pub(crate) fn walk(
-    transaction: &redb::ReadTransaction,
-    table: Table,
-    range: &KeyRange,
-    each: &mut dyn FnMut(Row) -> Next,
-) -> Result<Result<(), BadMessage>, StateError> {
-    use std::ops::Bound::{Excluded, Included, Unbounded};
-    macro_rules! rows {
-        ($table:expr, $read:expr, $row:expr) => {{
-            let read = $read;
-            let from = if range.from.is_empty() { None } else { Some(read(&range.from)) };
-            let to = range.to.as_deref().map(read);
-            let (Some(from), Some(to)) = (
-                from.map_or(Some(None), |key| key.map(Some)),
-                to.map_or(Some(None), |key| key.map(Some)),
-            ) else {
-                return Ok(Err(BadMessage));
-            };
-            if let (Some(from), Some(to)) = (&from, &to)
-                && from > to
-            {
-                return Ok(Err(BadMessage));
-            }
-            let bounds = (from.map_or(Unbounded, Included), to.map_or(Unbounded, Excluded));
-            let table = transaction.open_table($table)?;
-            for row in table.range(bounds)? {
-                let (key, value) = row?;
-                if let Next::Stop = each($row(key.value(), value.value())) {
-                    break;
-                }
-            }
-        }};
-    }
-    match table {
-        Table::Names => {
-            let table = transaction.open_table(NAMES)?;
-            let from = range.from.as_slice();
-            if range.to.as_deref().is_some_and(|to| to < from) {
-                return Ok(Err(BadMessage));
-            }
-            let bounds = (Included(from), range.to.as_deref().map_or(Unbounded, Excluded));
-            for row in table.range::<&[u8]>(bounds)? {
-                let (key, value) = row?;
-                let row = Row { key: key.value().to_vec(), value: value.value().to_vec(), slot: 0 };
-                if let Next::Stop = each(row) {
-                    break;
-                }
-            }
-        }
-        Table::Generations => rows!(
-            GENERATIONS,
-            |key: &[u8]| key.try_into().ok().map(u64::from_be_bytes),
-            |key, value| Row {
-                key: generation_key(key),
-                value: generation_value(Generation::decode(value)),
-                slot: 0
-            }
-        ),
-        Table::Epochs => rows!(EPOCHS, read_epoch_key, |key: (u64, u32), value: u8| Row {
-            key: [key.0.to_be_bytes().as_slice(), &key.1.to_be_bytes()].concat(),
-            value: vec![value],
-            slot: 0
-        }),
-        Table::Changed => rows!(CHANGED, read_block_key, |key: (u64, u32, u32), value: u128| Row {
-            key: block_key(key.0, key.1, key.2),
-            value: value.to_le_bytes().to_vec(),
-            slot: 0
-        }),
-        Table::Blocks => rows!(BLOCKS, read_block_key, |key: (u64, u32, u32), value| {
-            let version = Version::decode(value);
-            Row {
-                key: block_key(key.0, key.1, key.2),
-                value: block_value(&version),
-                slot: version.slot.number(),
-            }
-        }),
-    }
-    Ok(Ok(()))
-}
-
-/// The digest of rows, one after another.
-#[derive(Default)]
-pub(crate) struct Digester(blake3::Hasher);
-
-impl Digester {
-    /// Adds a row.
-    pub(crate) fn add(&mut self, row: &Row) {
-        for part in [&row.key, &row.value] {
-            self.0.update(&wide(part.len()).to_le_bytes());
-            self.0.update(part);
-        }
-    }
-
-    /// The digest of the rows that were added.
-    pub(crate) fn finish(&self) -> [u8; DIGEST] {
-        *self.0.finalize().as_bytes()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -550,6 +374,7 @@ mod tests {
             Question::Rows { table: Table::Names, range: range() },
             Question::EndRows,
             Question::Slots(vec![slot]),
+            Question::Records { next: 9 },
         ]
     }
 
@@ -568,6 +393,8 @@ mod tests {
         let row = Row { key: vec![1], value: vec![2, 3], slot: 4 };
         let rows = Rows { rows: vec![row], next: Some(vec![9]) };
         assert_eq!(Rows::decode(rows.encode()), Ok(rows));
+        let records = Records { end: 7, batch: Bytes::from_static(b"batch") };
+        assert_eq!(Records::decode(records.encode()), Ok(records));
         let cells = vec![Cells { cells: 0b11, bytes: Bytes::from(vec![7; 8192]) }];
         assert_eq!(Cells::decode_all(Cells::encode_all(&cells), 1), Ok(cells));
     }
@@ -579,6 +406,7 @@ mod tests {
             let bytes = Bytes::from(bytes);
             let _read = Moment::decode(bytes.clone());
             let _read = Rows::decode(bytes.clone());
+            let _read = Records::decode(bytes.clone());
             let _read = Cells::decode_all(bytes.clone(), 3);
             let _read = crate::replication::ship::Batch::decode(&bytes);
         }

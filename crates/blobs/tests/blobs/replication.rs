@@ -317,6 +317,8 @@ fn a_crash_in_the_middle_of_the_replacement_ends_it_when_the_store_is_opened() {
         copy_folder(&b, &image);
         std::fs::write(image.join("resync.ready"), b"").expect("writes");
         if step < 2 {
+            std::fs::rename(image.join("journal"), image.join("resync.journal")).expect("moves");
+            copy_folder(&root.path().join("a/journal"), &image.join("journal"));
             std::fs::rename(image.join("state.redb"), image.join("resync.redb")).expect("moves");
             std::fs::rename(image.join("state.sums"), image.join("resync.sums")).expect("moves");
             // The old state is there until the new one has its name.

@@ -7,7 +7,10 @@ use std::{convert::Infallible, path::PathBuf};
 
 use strongroom_blobs::{Position, ResyncError, Role, ShipError, Standing, Store};
 
-use crate::model::{Known, World};
+use crate::{
+    model::{Known, World},
+    tools::copy_folder,
+};
 
 /// A primary in a world, and its secondary.
 struct Pair {
@@ -38,6 +41,18 @@ impl Pair {
     fn open_secondary(&mut self) {
         let options = self.world.options();
         self.secondary = Some(Store::open(&self.folder, options).expect("opens"));
+    }
+
+    /// What a killed process leaves.
+    fn crash_secondary(&mut self) {
+        let folder = self.world.root.path().join(format!("server-{}", self.servers));
+        self.servers += 1;
+        copy_folder(&self.folder, &folder);
+        self.secondary = None;
+        std::fs::remove_dir_all(&self.folder).expect("removes");
+        self.folder = folder;
+        self.open_secondary();
+        self.check();
     }
 
     /// Sends what the primary has, or some of it.
@@ -91,7 +106,6 @@ impl Pair {
             };
             let before = self.secondary().position();
             let mut source = self.world.store().resync_source().expect("a moment");
-            let known = self.world.known();
             let secondary = self.secondary.take().expect("is open");
             let world = &mut self.world;
             let mut ask = |question: bytes::Bytes| {
@@ -109,24 +123,18 @@ impl Pair {
             match done {
                 Ok(position) => {
                     drop(source);
-                    // Cells that the writers changed meanwhile are wrong until their records have come.
-                    self.history.push((self.world.store().position(), self.world.known()));
-                    let mut shipper = match self.world.store().shipper(position) {
-                        Ok(shipper) => shipper,
-                        Err(ShipError::TooFarBehind) => continue,
-                        Err(error) => panic!("{error:?}"),
-                    };
-                    let batch = shipper.next(usize::MAX).expect("a batch");
-                    self.secondary().take(&batch).expect("takes");
+                    let end = self.world.store().position();
+                    let changed = self.world.known();
+                    // What was written while it ran has come, too.
+                    self.history.push((end, changed));
+                    assert!(position.next_record <= end.next_record);
                     return self.check();
                 }
                 Err(ResyncError::Cancelled) => {
                     assert_eq!(self.secondary().position(), before, "is what it was");
                     self.check();
-                    drop(known);
                     if self.world.below(2) == 0 {
-                        self.secondary = None;
-                        self.open_secondary();
+                        self.crash_secondary();
                     }
                 }
                 Err(error) => panic!("{error:?}"),
@@ -181,7 +189,13 @@ impl Pair {
             );
             self.resync();
         } else {
-            self.world.store().shipper(position).expect("continues where it stands");
+            let shipped = self.world.store().shipper(position).map(drop);
+            if is_planned {
+                shipped.expect("continues where it stands");
+            } else if shipped.is_err() {
+                // It had begun an era that the other one does not know.
+                self.resync();
+            }
         }
     }
 
@@ -209,7 +223,8 @@ fn run(seed: u64, rounds: u64) {
                 pair.open_secondary();
                 pair.check();
             }
-            13..15 => pair.secondary().checkpoint(),
+            13 => pair.secondary().checkpoint(),
+            14 => pair.crash_secondary(),
             15 => pair.resync(),
             16 | 17 => pair.fail_over(true),
             18 => pair.fail_over(false),
