@@ -7,6 +7,8 @@
 //! the parser opens them: the parsers behind the cipher see what a holder of the key, or a defect
 //! of a writer, could have written.
 
+mod blobs;
+
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use strongroom_base::{BLOCK_SIZE, Digest, PackId, PointId, check_name};
 use strongroom_format::{
@@ -15,6 +17,8 @@ use strongroom_format::{
     pack::{self, Entry, Footer, Header},
     sealed::{self, SealedHeader, SealedKind},
 };
+
+pub use blobs::blobs_replication;
 
 /// The key that everything sealed here is sealed with.
 pub const KEY: [u8; 32] = [9; 32];

@@ -8,6 +8,7 @@ use super::{Committer, Prepared, REPAIRS};
 use crate::{
     engine::{Engine, Group, Shared},
     leftovers::Leftovers,
+    map::ApplyError,
     record::Record,
     refusal::Refusal,
     replication::{Batch, Era, Position, Role, ServerId, Standing, TakeError, has_history, switch},
@@ -184,6 +185,10 @@ impl Committer {
             match self.take_group(&group, tries) {
                 Ok(None) => {}
                 Ok(Some(refusal)) => return Err(TakeError::Refused(refusal)),
+                // Nothing of it is durable: these are no records of this state.
+                Err(StoreError::Apply(ApplyError::Generation { .. })) => {
+                    return Err(TakeError::Position);
+                }
                 Err(error) => {
                     let failed = vec![(self.lead.shared.id, Arc::new(error))];
                     if let Some(refusal) = self.leave_out_or_stop(failed) {

@@ -54,8 +54,8 @@ pub enum TakeError {
     /// This server is not a secondary, or it is resynchronized at the moment.
     #[error("this server does not take records")]
     NotSecondary,
-    /// The batch does not begin where this store stands, or is of another store.
-    #[error("the batch does not begin where this store stands")]
+    /// The batch does not begin where this store stands, is of another store, or changes what this one does not have.
+    #[error("the batch does not fit this store")]
     Position,
     /// It cannot be applied: the disk has no room for it, or a block is damaged here and must be fetched again.
     #[error(transparent)]
