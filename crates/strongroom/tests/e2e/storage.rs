@@ -4,19 +4,27 @@ use std::{
     fs::{self, File},
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Arc,
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD as BASE64};
 use rustix::{
     fs::{FlockOperation, flock},
     process::{Pid, Signal, kill_process},
+};
+use serde_json::{Value, json};
+use strongroom_azure::{BlobEntry, BlobName, BlobPath, BlobWrite, ContainerName, Metadata};
+use strongroom_base::{Coded as _, SystemClock, SystemEntropy};
+use strongroom_storage_client::{
+    BlobQuery, Client as StorageClient, Location, NewPageBlob, Options as StorageOptions, Trust,
 };
 
 use crate::{
     blocks::{Page, parts, read},
     documented::assert_documented,
-    harness::{Lab, need},
+    harness::{Lab, Run, need},
     server::Service,
 };
 
@@ -70,7 +78,7 @@ impl Export {
         let mut command = command.stdout(Stdio::piped()).spawn().expect("the program starts");
         let said = BufReader::new(command.stdout.take().expect("piped"));
         let shown = serde_json::Deserializer::from_reader(said).into_iter().next();
-        let shown: serde_json::Value = shown.expect("a document").expect("JSON");
+        let shown: Value = shown.expect("a document").expect("JSON");
         assert_documented("storage export", &shown);
         Self { command, url: shown["url"].as_str().expect("text").to_owned() }
     }
@@ -286,7 +294,7 @@ fn exports_say_what_is_wrong() {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut command = command.spawn().expect("the program starts");
     let said = BufReader::new(command.stdout.take().expect("piped"));
-    let shown = serde_json::Deserializer::from_reader(said).into_iter::<serde_json::Value>().next();
+    let shown = serde_json::Deserializer::from_reader(said).into_iter::<Value>().next();
     assert!(shown.expect("a document").is_ok());
     drop(served);
     let output = command.wait_with_output().expect("ends");
@@ -517,6 +525,225 @@ fn a_server_serves_storage_accounts_if_it_is_configured() {
     service.stop();
     let gone = format!("container list --account disks {at}");
     service.lab.fails(&gone, 5, "storage.unavailable");
+}
+
+/// Whether a text stands in a file below a folder, in one piece.
+fn stands_in(folder: &Path, text: &[u8]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(stands_in(&path, text));
+        } else if path.is_file() {
+            let content = fs::read(&path).expect("readable");
+            if content.windows(text.len()).any(|part| part == text) {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// A client of a storage account by its connection string.
+fn account_client(lab: &Lab, keys: &Value) -> StorageClient {
+    let text = keys["connection_string"].as_str().expect("text");
+    let connection = Location::parse(text).expect("a connection string").connection;
+    let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
+    let trust = Trust::CaFile(lab.path("data/storage/certificate.pem"));
+    let options = StorageOptions { trust, ..StorageOptions::new(connection, clock, entropy) };
+    StorageClient::new(options).expect("a client")
+}
+
+/// A user with a role everywhere, as the context of the same name.
+fn add_user(service: &Service, name: &str, role: &str) {
+    let lab = &service.lab;
+    fs::write(lab.path("password"), "correct horse battery\n").expect("written");
+    lab.ok(&format!("access user create {name} --password-file password"));
+    lab.ok(&format!("access assignment create --user {name} --role {role}"));
+    let (url, print) = (&service.url, &service.fingerprint);
+    let add = format!("context add {name} --server {url} --fingerprint {print} --sign-in {name}");
+    lab.ok(&format!("{add} --password-file password"));
+}
+
+#[test]
+fn accounts_of_the_service_are_managed_by_roles() {
+    let service = Service::start_with("storage_listen = \"127.0.0.1:0\"\nlog_level = \"debug\"\n");
+    let lab = &service.lab;
+    for role in ["reader", "operator", "contributor"] {
+        add_user(&service, role, role);
+    }
+    lab.fails("storage account create No", 2, "account.invalid");
+    // The commands of the page, with the context of this test.
+    let page = Page::new("docs/use/storage.md", "accounts_of_the_service_are_managed_by_roles");
+    let shown: Vec<Value> = page
+        .parts()
+        .into_iter()
+        .map(|part| {
+            assert!(page.take(&part));
+            let words = part.strip_prefix("strongroom ").expect("a command of the program");
+            lab.json(&words.replace("--context home", "--context test"))
+        })
+        .collect();
+    page.assert_all_run();
+    let [made, keys] = shown.as_slice() else { panic!("{shown:?}") };
+    assert_documented("storage account create", made);
+    assert_eq!(keys, made);
+    lab.fails("storage account create disks", 4, "account.exists");
+    let client = account_client(lab, made);
+    let vms = ContainerName::new("vms").expect("a name");
+    client.create_container(&vms, &Metadata::default()).expect("created");
+
+    // All roles see accounts, without keys; only those who may read keys get them.
+    let folder = lab.path("data/storage").display().to_string();
+    let here = format!("--data-dir {folder}");
+    for role in ["reader", "operator", "contributor"] {
+        let by = format!("--context {role}");
+        let list = lab.json(&format!("storage account list {by}"));
+        assert_documented("storage account list", &list);
+        assert_eq!(list, lab.json(&format!("storage account list {here}")));
+        let show = lab.json(&format!("storage account show disks {by}"));
+        assert_documented("storage account show", &show);
+        assert_eq!(show["kind"], "standard");
+        for command in [
+            "keys disks",
+            "create more",
+            "regenerate-key disks --key key1 --yes",
+            "delete disks --yes",
+        ] {
+            let words = format!("storage account {command} {by}");
+            let denied = lab.fails(&words, 8, "auth.forbidden").to_string();
+            assert!(denied.contains("vault_admin"), "{denied}");
+        }
+        let status = lab.json(&format!("storage status {by}"));
+        assert_documented("storage status", &status);
+        assert_eq!(status["accounts"], 1);
+    }
+    let elsewhere =
+        lab.json("storage account keys disks --endpoint https://{account}.blob.example.org");
+    let text = elsewhere["connection_string"].as_str().expect("text");
+    assert!(text.contains("BlobEndpoint=https://disks.blob.example.org"), "{text}");
+
+    // The old key opens nothing any more, and the other one does.
+    let after = lab.json("storage account regenerate-key disks --key key1 --yes");
+    assert_ne!(after["keys"][0], made["keys"][0]);
+    assert_eq!(after["keys"][1], made["keys"][1]);
+    let refused = client.container(&vms).expect_err("by the old key");
+    assert_eq!(refused.code().name, "storage.denied");
+    account_client(lab, &after).container(&vms).expect("by the new key");
+    account_client(lab, &after["keys"][1]).container(&vms).expect("by the second key");
+
+    // Snapshots of one moment; a repeated request is answered once, and its keys are not kept.
+    let make_blob = |keys: &Value, name: &str| {
+        let name = BlobName::new(name).expect("a name");
+        let blob = BlobPath { container: vms.clone(), name };
+        let new = NewPageBlob { length: 1 << 20, ..NewPageBlob::default() };
+        let client = account_client(lab, keys);
+        client.create_page_blob(&blob, &new, &BlobWrite::default()).expect("created");
+    };
+    make_blob(&after, "a");
+    make_blob(&after, "b");
+    let api = |path: &str, body: &Value, key: &str| {
+        let script = format!(
+            "curl --silent --cacert data/tls/certificate.pem --header 'Content-Type: application/json' \
+             --header \"Authorization: Bearer $(cat token)\" --header 'Idempotency-Key: {key}' \
+             --data '{body}' {}/v1/{path}",
+            service.url
+        );
+        let output = lab.shell(&script).output().expect("curl runs");
+        serde_json::from_slice::<Value>(&output.stdout).expect("JSON")
+    };
+    let blob = |name: &str| json!({ "account": "disks", "container": "vms", "blob": name });
+    let taken = api("storage/snapshots", &json!({ "blobs": [blob("a"), blob("b")] }), "1");
+    let moment = taken["snapshot"].as_str().expect("a moment").to_owned();
+    let query = BlobQuery { snapshots: true, ..BlobQuery::default() };
+    let all: Vec<_> = account_client(lab, &after)
+        .blobs(&vms, query)
+        .filter_map(|entry| match entry.expect("an entry") {
+            BlobEntry::Blob(blob) => blob.snapshot.map(|snapshot| snapshot.to_string()),
+            BlobEntry::Prefix(_) => None,
+        })
+        .collect();
+    assert_eq!(all, [moment.clone(), moment]);
+    let none = api("storage/snapshots", &json!({ "blobs": [blob("a"), blob("none")] }), "2");
+    assert_eq!(none["error"]["code"], "blob.not_found", "{none}");
+    let premium = json!({ "name": "second", "kind": "premium" });
+    let second = api("storage-accounts", &premium, "3");
+    let again = api("storage-accounts", &premium, "3");
+    assert_eq!(again["error"]["code"], "request.answered", "{again}");
+
+    // A premium account has its limits here, too.
+    let client = account_client(lab, &second);
+    client.create_container(&vms, &Metadata::default()).expect("created");
+    make_blob(&second, "a");
+    let soon = json!({ "blobs": [{ "account": "second", "container": "vms", "blob": "a" }] });
+    assert!(api("storage/snapshots", &soon, "4")["snapshot"].is_string());
+    let refused = api("storage/snapshots", &soon, "5");
+    assert_eq!(refused["error"]["code"], "blob.snapshot_limit", "{refused}");
+
+    // No key stands in a list, in the audit log, in the log or in the catalog.
+    let shown = [made, &after, &second].into_iter().flat_map(|shown| {
+        let keys = shown["keys"].as_array().expect("keys").iter();
+        keys.map(|key| key["value"].as_str().expect("a key").to_owned())
+    });
+    let keys: Vec<String> = shown.collect();
+    assert_eq!(keys.len(), 6);
+    let said = [
+        lab.ok("audit export").stdout,
+        lab.ok("storage account list --output json").stdout,
+        lab.ok("storage account show disks --output json").stdout,
+        service.log(),
+    ];
+    assert!(said[0].contains("storage_account.read_keys"), "{}", said[0]);
+    assert!(said[3].contains("storage-accounts"), "the log is not one: {}", said[3]);
+    // The store itself has them: everything else of the server has none, neither as text nor as bytes.
+    let own = |text: &[u8]| -> Vec<PathBuf> {
+        let mut found = stands_in(&lab.path("data"), text);
+        found.retain(|path| !path.starts_with(lab.path("data/storage/blobs")));
+        found
+    };
+    for key in &keys {
+        assert!(said.iter().all(|text| !text.contains(key.as_str())));
+        let bytes = BASE64.decode(key).expect("base64");
+        assert_eq!((own(key.as_bytes()), own(&bytes)), (Vec::new(), Vec::new()));
+    }
+    // The search finds what stands there.
+    assert!(!own(b"storage_account.read_keys").is_empty());
+
+    let deleted = lab.json("storage account delete disks --yes");
+    assert_documented("storage account delete", &deleted);
+    lab.fails("storage account keys disks", 3, "account.not_found");
+    let gone = account_client(lab, &after).container(&vms).expect_err("it is gone");
+    assert!(["account.not_found", "storage.denied"].contains(&gone.code().name), "{gone}");
+    let denied = lab.json("audit list --limit 200").to_string();
+    assert!(denied.contains("storage_account.delete") && denied.contains("denied"), "{denied}");
+}
+
+#[test]
+fn it_is_clear_whose_accounts_a_command_works_on() {
+    let service = Service::start();
+    let lab = &service.lab;
+    // This server has none.
+    let none = lab.fails("storage account list", 3, "storage.not_configured").to_string();
+    assert!(none.contains("storage_listen") && none.contains("--data-dir"), "{none}");
+    lab.fails("storage account create disks", 3, "storage.not_configured");
+    lab.fails("storage status --context test", 3, "storage.not_configured");
+    // The folder that is named comes before the context in use.
+    lab.ok("storage account create disks --data-dir own");
+    assert_eq!(lab.json("storage account list --data-dir own")["accounts"][0]["name"], "disks");
+    lab.fails("storage account list --data-dir own --context test", 2, "usage.invalid");
+    let by = |variables: &[(&str, &str)], words: &str| {
+        let mut command = lab.command(&format!("{words} --output json"));
+        command.envs(variables.iter().copied());
+        Run::of(&command.output().expect("the program starts"))
+    };
+    let own = ("STRONGROOM_STORAGE_DIR", "own");
+    assert!(by(&[own], "storage account list").stdout.contains("disks"));
+    let context = by(&[own], "storage account list --context test");
+    assert!(context.stderr.contains("storage.not_configured"), "{context:?}");
+    let both = by(&[own, ("STRONGROOM_CONTEXT", "test")], "storage account list");
+    assert!(both.code == 2 && both.stderr.contains("STRONGROOM_STORAGE_DIR"), "{both:?}");
+    let named = [own, ("STRONGROOM_CONTEXT", "test")];
+    assert!(by(&named, "storage account list --data-dir own/../own").stdout.contains("disks"));
 }
 
 #[test]
