@@ -5,7 +5,8 @@
 //!
 //! A command that works both on a vault directly and through a server takes what the command line
 //! names, else what the environment names, else the server of the context in use, else the vault of
-//! the configuration file. So does a command on storage accounts, with their folder instead of a vault. Whenever such a command has asked a server, its failure says which.
+//! the configuration file. So does a command on storage accounts, with their folder instead of a
+//! vault. Whenever such a command has asked a server, its failure says which.
 
 use std::{
     path::{Path, PathBuf},

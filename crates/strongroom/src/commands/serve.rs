@@ -130,7 +130,7 @@ impl ServeArgs {
         let serve = Serve {
             here: this_host()?,
             config,
-            accounts: served.map(|served| Arc::new(served) as Arc<dyn StorageAccounts>),
+            accounts: served.map(|served| -> Arc<dyn StorageAccounts> { Arc::new(served) }),
             notify: env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty()),
             stop: context.cancel.clone(),
             announce: Box::new(out::tell),

@@ -565,128 +565,160 @@ fn add_user(service: &Service, name: &str, role: &str) {
     lab.ok(&format!("{add} --password-file password"));
 }
 
+/// A server beside storage accounts, which logs much.
+fn with_accounts() -> Service {
+    Service::start_with("storage_listen = \"127.0.0.1:0\"\nlog_level = \"debug\"\n")
+}
+
+/// The answer to a `POST` by the first token, with an idempotency key.
+fn post(service: &Service, path: &str, body: &Value, key: &str) -> Value {
+    let script = format!(
+        "curl --silent --cacert data/tls/certificate.pem --header 'Content-Type: application/json' \
+         --header \"Authorization: Bearer $(cat token)\" --header 'Idempotency-Key: {key}' \
+         --data '{body}' {}/v1/{path}",
+        service.url
+    );
+    let output = service.lab.shell(&script).output().expect("curl runs");
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+fn vms() -> ContainerName {
+    ContainerName::new("vms").expect("a name")
+}
+
+/// Creates a page blob of 1 MiB in the container `vms`.
+fn create_blob(client: &StorageClient, name: &str) {
+    let name = BlobName::new(name).expect("a name");
+    let blob = BlobPath { container: vms(), name };
+    let new = NewPageBlob { length: 1 << 20, ..NewPageBlob::default() };
+    client.create_page_blob(&blob, &new, &BlobWrite::default()).expect("created");
+}
+
 #[test]
 fn accounts_of_the_service_are_managed_by_roles() {
-    let service = Service::start_with("storage_listen = \"127.0.0.1:0\"\nlog_level = \"debug\"\n");
+    let service = with_accounts();
     let lab = &service.lab;
-    for role in ["reader", "operator", "contributor"] {
+    let roles = ["reader", "operator", "contributor"];
+    for role in roles {
         add_user(&service, role, role);
     }
     lab.fails("storage account create No", 2, "account.invalid");
     // The commands of the page, with the context of this test.
     let page = Page::new("docs/use/storage.md", "accounts_of_the_service_are_managed_by_roles");
-    let shown: Vec<Value> = page
-        .parts()
-        .into_iter()
-        .map(|part| {
-            assert!(page.take(&part));
-            let words = part.strip_prefix("strongroom ").expect("a command of the program");
-            lab.json(&words.replace("--context home", "--context test"))
-        })
-        .collect();
+    let run = |part: String| {
+        assert!(page.take(&part));
+        let words = part.strip_prefix("strongroom ").expect("a command of the program");
+        lab.json(&words.replace("--context home", "--context test"))
+    };
+    let shown: Vec<Value> = page.parts().into_iter().map(run).collect();
     page.assert_all_run();
     let [made, keys] = shown.as_slice() else { panic!("{shown:?}") };
     assert_documented("storage account create", made);
     assert_eq!(keys, made);
     lab.fails("storage account create disks", 4, "account.exists");
-    let client = account_client(lab, made);
-    let vms = ContainerName::new("vms").expect("a name");
-    client.create_container(&vms, &Metadata::default()).expect("created");
 
     // All roles see accounts, without keys; only those who may read keys get them.
-    let folder = lab.path("data/storage").display().to_string();
-    let here = format!("--data-dir {folder}");
-    for role in ["reader", "operator", "contributor"] {
+    let here = format!("--data-dir {}", lab.path("data/storage").display());
+    for role in roles {
         let by = format!("--context {role}");
         let list = lab.json(&format!("storage account list {by}"));
         assert_documented("storage account list", &list);
         assert_eq!(list, lab.json(&format!("storage account list {here}")));
         let show = lab.json(&format!("storage account show disks {by}"));
         assert_documented("storage account show", &show);
-        assert_eq!(show["kind"], "standard");
-        for command in [
-            "keys disks",
-            "create more",
-            "regenerate-key disks --key key1 --yes",
-            "delete disks --yes",
-        ] {
-            let words = format!("storage account {command} {by}");
-            let denied = lab.fails(&words, 8, "auth.forbidden").to_string();
-            assert!(denied.contains("vault_admin"), "{denied}");
-        }
         let status = lab.json(&format!("storage status {by}"));
         assert_documented("storage status", &status);
         assert_eq!(status["accounts"], 1);
+        for command in
+            ["keys disks", "create more", "regenerate-key disks --key key1", "delete disks"]
+        {
+            let is_asked = command.contains("key1") || command.contains("delete");
+            let yes = if is_asked { "--yes" } else { "" };
+            let words = format!("storage account {command} {yes} {by}");
+            let denied = lab.fails(&words, 8, "auth.forbidden").to_string();
+            assert!(denied.contains("vault_admin"), "{denied}");
+        }
     }
-    let elsewhere =
-        lab.json("storage account keys disks --endpoint https://{account}.blob.example.org");
-    let text = elsewhere["connection_string"].as_str().expect("text");
-    assert!(text.contains("BlobEndpoint=https://disks.blob.example.org"), "{text}");
+    let deleted = lab.json("storage account delete disks --yes");
+    assert_documented("storage account delete", &deleted);
+    lab.fails("storage account keys disks", 3, "account.not_found");
+    let entries = lab.json("audit list --limit 200");
+    let entries = entries["entries"].as_array().expect("a list").iter();
+    let denied = entries.filter(|it| it["outcome"] == "denied");
+    let denied = denied.filter(|it| it["action"].as_str().is_some_and(|it| it.contains("storage")));
+    assert_eq!(denied.count(), 12);
+}
 
-    // The old key opens nothing any more, and the other one does.
+#[test]
+fn a_replaced_key_of_an_account_of_the_service_opens_nothing_any_more() {
+    let service = with_accounts();
+    let lab = &service.lab;
+    let made = lab.json("storage account create disks");
+    let client = account_client(lab, &made);
+    client.create_container(&vms(), &Metadata::default()).expect("created");
     let after = lab.json("storage account regenerate-key disks --key key1 --yes");
     assert_ne!(after["keys"][0], made["keys"][0]);
     assert_eq!(after["keys"][1], made["keys"][1]);
-    let refused = client.container(&vms).expect_err("by the old key");
+    let refused = client.container(&vms()).expect_err("by the old key");
     assert_eq!(refused.code().name, "storage.denied");
-    account_client(lab, &after).container(&vms).expect("by the new key");
-    account_client(lab, &after["keys"][1]).container(&vms).expect("by the second key");
+    account_client(lab, &after).container(&vms()).expect("by the new key");
+    account_client(lab, &after["keys"][1]).container(&vms()).expect("by the second key");
+    let endpoint = "--endpoint https://{account}.blob.example.org";
+    let elsewhere = lab.json(&format!("storage account keys disks {endpoint}"));
+    let text = elsewhere["connection_string"].as_str().expect("text");
+    assert!(text.contains("BlobEndpoint=https://disks.blob.example.org"), "{text}");
+    lab.ok("storage account delete disks --yes");
+    let gone = account_client(lab, &after).container(&vms()).expect_err("it is gone");
+    assert!(["account.not_found", "storage.denied"].contains(&gone.code().name), "{gone}");
+}
 
-    // Snapshots of one moment; a repeated request is answered once, and its keys are not kept.
-    let make_blob = |keys: &Value, name: &str| {
-        let name = BlobName::new(name).expect("a name");
-        let blob = BlobPath { container: vms.clone(), name };
-        let new = NewPageBlob { length: 1 << 20, ..NewPageBlob::default() };
-        let client = account_client(lab, keys);
-        client.create_page_blob(&blob, &new, &BlobWrite::default()).expect("created");
+#[test]
+fn the_service_takes_snapshots_of_several_blobs_at_one_moment() {
+    let service = with_accounts();
+    let lab = &service.lab;
+    let made = lab.json("storage account create disks --kind premium");
+    let client = account_client(lab, &made);
+    client.create_container(&vms(), &Metadata::default()).expect("created");
+    create_blob(&client, "a");
+    create_blob(&client, "b");
+    let of = |names: &[&str]| {
+        let blob = |name| json!({ "account": "disks", "container": "vms", "blob": name });
+        json!({ "blobs": names.iter().map(blob).collect::<Vec<_>>() })
     };
-    make_blob(&after, "a");
-    make_blob(&after, "b");
-    let api = |path: &str, body: &Value, key: &str| {
-        let script = format!(
-            "curl --silent --cacert data/tls/certificate.pem --header 'Content-Type: application/json' \
-             --header \"Authorization: Bearer $(cat token)\" --header 'Idempotency-Key: {key}' \
-             --data '{body}' {}/v1/{path}",
-            service.url
-        );
-        let output = lab.shell(&script).output().expect("curl runs");
-        serde_json::from_slice::<Value>(&output.stdout).expect("JSON")
-    };
-    let blob = |name: &str| json!({ "account": "disks", "container": "vms", "blob": name });
-    let taken = api("storage/snapshots", &json!({ "blobs": [blob("a"), blob("b")] }), "1");
-    let moment = taken["snapshot"].as_str().expect("a moment").to_owned();
-    let query = BlobQuery { snapshots: true, ..BlobQuery::default() };
-    let all: Vec<_> = account_client(lab, &after)
-        .blobs(&vms, query)
-        .filter_map(|entry| match entry.expect("an entry") {
-            BlobEntry::Blob(blob) => blob.snapshot.map(|snapshot| snapshot.to_string()),
-            BlobEntry::Prefix(_) => None,
-        })
-        .collect();
-    assert_eq!(all, [moment.clone(), moment]);
-    let none = api("storage/snapshots", &json!({ "blobs": [blob("a"), blob("none")] }), "2");
+    let none = post(&service, "storage/snapshots", &of(&["a", "none"]), "1");
     assert_eq!(none["error"]["code"], "blob.not_found", "{none}");
-    let premium = json!({ "name": "second", "kind": "premium" });
-    let second = api("storage-accounts", &premium, "3");
-    let again = api("storage-accounts", &premium, "3");
+    let taken = post(&service, "storage/snapshots", &of(&["a", "b"]), "2");
+    let moment = taken["snapshot"].as_str().expect("a moment").to_owned();
+    let snapshot = |entry| match entry {
+        BlobEntry::Blob(blob) => blob.snapshot.map(|snapshot| snapshot.to_string()),
+        BlobEntry::Prefix(_) => None,
+    };
+    let query = BlobQuery { snapshots: true, ..BlobQuery::default() };
+    let all: Vec<_> =
+        client.blobs(&vms(), query).filter_map(|it| snapshot(it.expect("an entry"))).collect();
+    assert_eq!(all, [moment.clone(), moment]);
+    // A request that is sent again takes no other snapshot.
+    assert_eq!(post(&service, "storage/snapshots", &of(&["a", "b"]), "2"), taken);
+    let soon = post(&service, "storage/snapshots", &of(&["a"]), "3");
+    assert_eq!(soon["error"]["code"], "blob.snapshot_limit", "{soon}");
+}
+
+#[test]
+fn a_key_of_an_account_stands_nowhere_but_in_its_store() {
+    let service = with_accounts();
+    let lab = &service.lab;
+    let new = json!({ "name": "disks" });
+    let made = post(&service, "storage-accounts", &new, "1");
+    let again = post(&service, "storage-accounts", &new, "1");
     assert_eq!(again["error"]["code"], "request.answered", "{again}");
-
-    // A premium account has its limits here, too.
-    let client = account_client(lab, &second);
-    client.create_container(&vms, &Metadata::default()).expect("created");
-    make_blob(&second, "a");
-    let soon = json!({ "blobs": [{ "account": "second", "container": "vms", "blob": "a" }] });
-    assert!(api("storage/snapshots", &soon, "4")["snapshot"].is_string());
-    let refused = api("storage/snapshots", &soon, "5");
-    assert_eq!(refused["error"]["code"], "blob.snapshot_limit", "{refused}");
-
-    // No key stands in a list, in the audit log, in the log or in the catalog.
-    let shown = [made, &after, &second].into_iter().flat_map(|shown| {
+    let after = lab.json("storage account regenerate-key disks --key key1 --yes");
+    assert_eq!(lab.json("storage account keys disks")["keys"], after["keys"]);
+    let shown = [&made, &after].into_iter().flat_map(|shown| {
         let keys = shown["keys"].as_array().expect("keys").iter();
         keys.map(|key| key["value"].as_str().expect("a key").to_owned())
     });
     let keys: Vec<String> = shown.collect();
-    assert_eq!(keys.len(), 6);
+    assert_eq!(keys.len(), 4);
     let said = [
         lab.ok("audit export").stdout,
         lab.ok("storage account list --output json").stdout,
@@ -708,14 +740,6 @@ fn accounts_of_the_service_are_managed_by_roles() {
     }
     // The search finds what stands there.
     assert!(!own(b"storage_account.read_keys").is_empty());
-
-    let deleted = lab.json("storage account delete disks --yes");
-    assert_documented("storage account delete", &deleted);
-    lab.fails("storage account keys disks", 3, "account.not_found");
-    let gone = account_client(lab, &after).container(&vms).expect_err("it is gone");
-    assert!(["account.not_found", "storage.denied"].contains(&gone.code().name), "{gone}");
-    let denied = lab.json("audit list --limit 200").to_string();
-    assert!(denied.contains("storage_account.delete") && denied.contains("denied"), "{denied}");
 }
 
 #[test]

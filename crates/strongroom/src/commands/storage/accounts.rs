@@ -15,7 +15,7 @@ pub(super) enum Accounts<'c> {
     /// In a folder of this machine.
     Here(Here<'c>),
     /// At a server.
-    Server(Client),
+    Server(Box<Client>),
 }
 
 /// Accounts in a folder of this machine.
@@ -40,7 +40,7 @@ impl<'c> Accounts<'c> {
         if context.has_accounts_here(data.given())? {
             return Ok(Self::Here(Here { context, data }));
         }
-        Ok(Self::Server(context.client()?))
+        Ok(Self::Server(Box::new(context.client()?)))
     }
 
     /// The accounts, by name.

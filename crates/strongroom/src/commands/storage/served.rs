@@ -99,3 +99,49 @@ impl StorageAccounts for Served {
         self.ask(&Command::Status, shapes::status)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use strongroom_base::{Code, SystemClock, SystemEntropy, codes};
+    use strongroom_storage::Options;
+
+    use super::*;
+
+    fn open(folder: &tempfile::TempDir) -> Arc<Storage> {
+        let options = Options::new(Arc::new(SystemClock), Arc::new(SystemEntropy));
+        Storage::open(folder.path(), options).expect("nobody else has the store")
+    }
+
+    fn assert_code<T: std::fmt::Debug>(refused: Result<T>, code: &Code) {
+        let error = refused.expect_err("it is refused");
+        assert!(error.code == *code, "{error:?}");
+    }
+
+    #[test]
+    fn accounts_are_reached_while_they_are_served_and_their_store_is_given_back() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let storage = open(&folder);
+        let anywhere = "0.0.0.0:10000".parse().expect("an address");
+        let served = Served::new(&storage, anywhere, "files.example.org", true);
+        let new = api::StorageAccountCreate {
+            name: "disks".to_owned(),
+            kind: None,
+            redundancy: None,
+            rules: None,
+            endpoint: None,
+        };
+        let made = served.create(&new).expect("an account");
+        // An address that is none for clients is not in what they get.
+        let text = &made.connection_string;
+        assert!(text.contains("BlobEndpoint=https://files.example.org:10000/disks"), "{text}");
+        let given = served.keys("disks", Some("http://192.0.2.7")).expect("keys");
+        assert!(given.connection_string.contains("BlobEndpoint=http://192.0.2.7/disks"));
+        assert_code(served.create(&new), &codes::ACCOUNT_EXISTS);
+        assert_code(served.keys("disks", Some("nonsense")), &codes::ACCOUNT_INVALID);
+        assert_code(served.show("none"), &codes::ACCOUNT_NOT_FOUND);
+
+        drop(storage);
+        assert_code(served.list(), &codes::STORAGE_STOPPED);
+        assert_eq!(open(&folder).store().status().records, 1);
+    }
+}
