@@ -20,6 +20,7 @@ mod reference;
 mod report;
 mod restore;
 mod status;
+mod storage;
 mod vault;
 
 pub use access::*;
@@ -35,6 +36,7 @@ pub use reference::*;
 pub use report::*;
 pub use restore::*;
 pub use status::*;
+pub use storage::*;
 pub use vault::*;
 
 /// Implements `Display`, `FromStr` and the list of all values for an enum that is one word in JSON.

@@ -178,7 +178,7 @@ pub(crate) const PARAMS: &[(&str, &[&str])] = &[
     ("blob.exists", &["action", "resource", "service_code", "status"]),
     ("blob.changed", &["action", "resource", "service_code", "status"]),
     ("blob.leased", &["action", "reason", "resource", "service_code", "status"]),
-    ("blob.snapshot_limit", &["action", "resource", "service_code", "status"]),
+    ("blob.snapshot_limit", &["action", "reason", "resource", "service_code", "status"]),
     ("blob.conflict", &["action", "resource", "service_code", "status"]),
     ("blob.refused", &["action", "resource", "service_code", "status"]),
     ("blob.foreign", &["reason", "resource"]),

@@ -4,12 +4,13 @@
 
 use strongroom_api::{
     Alert, AlertState, AlertTest, Assignment, AssignmentCreate, AuditEntry, AuditVerified,
-    BackupNow, ChannelTried, Check, Host, HostCreate, HostUpdate, Item, ItemUpdate, Job, JobBegun,
-    JobKind, JobState, KeyRotate, Page, PointState, PointUpdate, Policy, PolicyCreate,
-    PolicyPreview, PolicyUpdate, Protect, ProtectableItem, ProtectionState, RecoveryPoint, Restore,
-    RestoreDecision, ResumeProtection, Severity, SignIn, Status, StopProtection, Token,
-    TokenCreate, TokenIssued, User, UserCreate, UserUpdate, Vault, VaultCreate, VaultUpdate,
-    VaultUsage, WhoAmI,
+    BackupNow, BlobSnapshots, BlobSnapshotsCreate, ChannelTried, Check, Host, HostCreate,
+    HostUpdate, Item, ItemUpdate, Job, JobBegun, JobKind, JobState, KeyRotate, Page, PointState,
+    PointUpdate, Policy, PolicyCreate, PolicyPreview, PolicyUpdate, Protect, ProtectableItem,
+    ProtectionState, RecoveryPoint, Restore, RestoreDecision, ResumeProtection, Severity, SignIn,
+    Status, StopProtection, StorageAccount, StorageAccountCreate, StorageAccountKeys,
+    StorageKeyRegenerate, StorageKeysRead, StorageStatus, Token, TokenCreate, TokenIssued, User,
+    UserCreate, UserUpdate, Vault, VaultCreate, VaultUpdate, VaultUsage, WhoAmI,
 };
 use strongroom_base::AssignmentId;
 use strongroom_policy::PolicyRules;
@@ -248,6 +249,60 @@ impl Client {
     ) -> Result<PolicyPreview> {
         let body = serde_json::json!({ "rules": rules });
         self.post(&["vaults", vault, "policies", name, "preview"], &body)
+    }
+}
+
+/// Storage accounts.
+impl Client {
+    /// The accounts.
+    pub fn storage_accounts(&self) -> Pages<'_, StorageAccount> {
+        self.pages(&["storage-accounts"], Vec::new())
+    }
+
+    /// An account.
+    pub fn storage_account(&self, name: &str) -> Result<StorageAccount> {
+        self.get(&["storage-accounts", name], &[])
+    }
+
+    /// Makes an account.
+    pub fn create_storage_account(
+        &self,
+        request: &StorageAccountCreate,
+    ) -> Result<StorageAccountKeys> {
+        self.post(&["storage-accounts"], request)
+    }
+
+    /// Deletes an account with everything in it.
+    pub fn delete_storage_account(&self, name: &str) -> Result<()> {
+        self.delete(&["storage-accounts", name])
+    }
+
+    /// An account with its keys.
+    pub fn storage_keys(
+        &self,
+        name: &str,
+        request: &StorageKeysRead,
+    ) -> Result<StorageAccountKeys> {
+        self.post(&["storage-accounts", name, "keys"], request)
+    }
+
+    /// Replaces a key of an account.
+    pub fn regenerate_storage_key(
+        &self,
+        name: &str,
+        request: &StorageKeyRegenerate,
+    ) -> Result<StorageAccountKeys> {
+        self.post(&["storage-accounts", name, "regenerate-key"], request)
+    }
+
+    /// How the store of the accounts stands.
+    pub fn storage_status(&self) -> Result<StorageStatus> {
+        self.get(&["storage"], &[])
+    }
+
+    /// Takes snapshots of several blobs at the same moment.
+    pub fn snapshot_blobs(&self, request: &BlobSnapshotsCreate) -> Result<BlobSnapshots> {
+        self.post(&["storage", "snapshots"], request)
     }
 }
 

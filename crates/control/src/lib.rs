@@ -17,6 +17,7 @@
 mod transact;
 
 mod access;
+mod accounts;
 mod alerts;
 mod audit;
 mod cause;

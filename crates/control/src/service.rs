@@ -12,7 +12,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use strongroom_api as api;
 use strongroom_base::{Clock, Entropy, VaultId, message};
 use strongroom_catalog::{Catalog, Lease, ReadTx, Tx};
-use strongroom_orders::{Agents, AllowedPlaces, Keeper, OrderId, Result as WorkResult};
+use strongroom_orders::{
+    Agents, AllowedPlaces, Keeper, OrderId, Result as WorkResult, StorageAccounts,
+};
 use tokio::sync::{Notify, broadcast};
 
 use crate::{
@@ -80,6 +82,8 @@ pub struct Parts {
     pub agents: Arc<dyn Agents>,
     /// Who works on vaults.
     pub keeper: Arc<dyn Keeper>,
+    /// Who has the storage accounts open; none if this server serves none.
+    pub accounts: Option<Arc<dyn StorageAccounts>>,
     /// What may be named.
     pub places: Arc<dyn AllowedPlaces>,
     /// The clock of schedules and retries.
@@ -101,6 +105,7 @@ pub struct Control {
     pub(crate) catalog: Catalog,
     pub(crate) agents: Arc<dyn Agents>,
     pub(crate) keeper: Arc<dyn Keeper>,
+    pub(crate) accounts: Option<Arc<dyn StorageAccounts>>,
     pub(crate) places: Arc<dyn AllowedPlaces>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) readings: Arc<dyn Fn() -> Reading + Send + Sync>,
@@ -134,13 +139,15 @@ pub struct Control {
 impl Control {
     /// The service, of these parts; nothing runs yet.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { catalog, agents, keeper, places, clock, readings, entropy, .. } = parts;
+        let Parts { catalog, agents, keeper, accounts, places, clock, readings, entropy, .. } =
+            parts;
         let (channels, adopt, settings) = (parts.channels, parts.adopt, parts.settings);
         Arc::new(Self {
             started: clock.now(),
             catalog,
             agents,
             keeper,
+            accounts,
             places,
             clock,
             readings,

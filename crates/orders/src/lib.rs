@@ -24,6 +24,8 @@
 //! All of this blocks: it is called on threads that may. An order that is cancelled ends soon, with the
 //! error `interrupted`.
 //!
+//! Storage accounts are no order: they are in the process of the service or nowhere ([`StorageAccounts`]).
+//!
 //! # Versions
 //!
 //! [`ORDERS_VERSION`] is that of all orders and facts together; a host says in [`HostFacts::orders`] which it
@@ -37,6 +39,7 @@
 //! - A field never changes its meaning or type; a name that is gone is not used again. The shapes of this
 //!   version are written down in `tests/orders.json`, and a test compares.
 
+mod accounts;
 #[cfg(feature = "testing")]
 pub mod conformance;
 mod id;
@@ -45,6 +48,7 @@ mod order;
 mod places;
 mod watch;
 
+pub use accounts::StorageAccounts;
 pub use id::OrderId;
 pub use keeper::{
     Absence, AbsentPoint, HeldPoint, Keeper, ReclaimDone, ReclaimOrder, RotateOrder, SavedObject,

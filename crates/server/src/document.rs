@@ -23,6 +23,7 @@ const NAMES: &[(&str, &str, bool)] = &[
     ("point", "A recovery point: its id, or `latest`.", false),
     ("job", "A job: its id.", false),
     ("alert", "An alert: its id.", true),
+    ("account", "A storage account: its name.", false),
 ];
 
 const TAGS: &[(&str, &str)] = &[
@@ -35,6 +36,7 @@ const TAGS: &[(&str, &str)] = &[
     ("recovery points", "Recovery points."),
     ("jobs", "Durable units of work."),
     ("alerts", "Alerts for operators."),
+    ("storage accounts", "Accounts of blobs in Azure's dialect, their keys, and their store."),
     ("audit", "Who did what."),
 ];
 
@@ -204,7 +206,9 @@ fn describe(path: &str, method: &str, operation: &mut Map<String, Value>) {
     ) {
         statuses.push("429");
     }
-    if path.contains('{') || has_body || operation.contains_key("parameters") {
+    // A server may have no storage accounts at all.
+    let optional = path.starts_with("/v1/storage");
+    if path.contains('{') || has_body || operation.contains_key("parameters") || optional {
         statuses.push("404");
     }
     if changes && !public {

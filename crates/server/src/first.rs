@@ -133,7 +133,7 @@ async fn run(order: &NewToken) -> Result<OwnerToken, ServerError> {
     let NewToken { config, here, user, hours, by } = order;
     check_owner(&config.data_dir)?;
     let catalog = Catalog::beside(&config.catalog_url()?, &SCHEMA, Arc::new(SystemClock)).await?;
-    let control = control(config, here.clone(), catalog.clone())?;
+    let control = control(config, here.clone(), catalog.clone(), None)?;
     let lasts = SignedDuration::from_hours(i64::from(*hours));
     let made = control.owner_token(user.as_deref(), lasts, by).await;
     catalog.close().await;

@@ -49,7 +49,7 @@ async fn run(order: &Recover) -> Result<Recovered, ServerError> {
     let _lock = prepare(&config.data_dir)?;
     let shared = config.catalog_url()?;
     let catalog = Catalog::open(&shared, &SCHEMA, Arc::new(SystemClock)).await?;
-    let control = control(config, here.clone(), catalog.clone())?;
+    let control = control(config, here.clone(), catalog.clone(), None)?;
     if shared.is_shared() {
         let id = standby::identity(&config.data_dir, &here.name, &SystemEntropy)?;
         let lease =

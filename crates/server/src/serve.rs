@@ -24,6 +24,7 @@ use strongroom_control::{
     Control, PageRequest, Parts, clock::Reading, model::SCHEMA, rights::Caller,
 };
 use strongroom_http::{self as http, CertificateFiles, Patience, Proxies, Serving, Shown};
+use strongroom_orders::StorageAccounts;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::task::TaskTracker;
 
@@ -52,6 +53,8 @@ pub struct Serve {
     pub config: ServerConfig,
     /// The machine that it runs on.
     pub here: ThisHost,
+    /// The storage accounts that this process serves; none if it serves none.
+    pub accounts: Option<Arc<dyn StorageAccounts>>,
     /// The socket of the system's manager (`NOTIFY_SOCKET`).
     pub notify: Option<OsString>,
     /// Raised when it should stop.
@@ -68,7 +71,7 @@ pub fn serve(serve: Serve) -> Result<(), ServerError> {
 }
 
 async fn run(serve: Serve) -> Result<(), ServerError> {
-    let Serve { config, here, notify, stop, announce } = serve;
+    let Serve { config, here, accounts, notify, stop, announce } = serve;
     let _lock = prepare(&config.data_dir)?;
     let host = here.name.clone();
     let files = config.certificate();
@@ -81,7 +84,7 @@ async fn run(serve: Serve) -> Result<(), ServerError> {
     let encryption = shown.clone().map(http::encryption).transpose()?;
     let url = config.catalog_url()?;
     let catalog = Catalog::open(&url, &SCHEMA, Arc::new(SystemClock)).await?;
-    let control = control(&config, here.clone(), catalog.clone())?;
+    let control = control(&config, here.clone(), catalog.clone(), accounts)?;
     let lease = if url.is_shared() {
         let id = standby::identity(&config.data_dir, &host, &SystemEntropy)?;
         let waits = |holder: &str| {
@@ -228,6 +231,7 @@ pub(crate) fn control(
     config: &ServerConfig,
     here: ThisHost,
     catalog: Catalog,
+    accounts: Option<Arc<dyn StorageAccounts>>,
 ) -> Result<Arc<Control>, ServerError> {
     let vaults = Arc::new(vaults(config, &here));
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -250,6 +254,7 @@ pub(crate) fn control(
         catalog,
         agents: Arc::new(agents),
         keeper: Arc::new(keeper),
+        accounts,
         places: Arc::new(config.allowed()),
         clock,
         readings: Arc::new(|| Reading::of_system(&SystemClock)),

@@ -11,8 +11,9 @@ use crate::{CopyFolders, Options, Serve, Storage, StorageError, serve};
 /// How often the certificate is looked after.
 const CERTIFICATE: Duration = Duration::from_hours(1);
 
-/// Gets the address at which a process listens, and the fingerprint of its certificate.
-pub type Announce = Box<dyn FnOnce(SocketAddr, Option<&str>) + Send>;
+/// Gets the address at which a process listens, the fingerprint of its certificate, and the accounts, which end when
+/// nobody holds them.
+pub type Announce = Box<dyn FnOnce(SocketAddr, Option<&str>, &Arc<Storage>) + Send>;
 
 /// What serves, and where.
 pub struct Run {
@@ -67,7 +68,7 @@ async fn serve_until_stopped(run: Run) -> Result<(), StorageError> {
         Some((_, files)) => Some(files.facts()?.fingerprint),
         None => None,
     };
-    announce(address, fingerprint.as_deref());
+    announce(address, fingerprint.as_deref(), &storage);
     let (stopper, stopped) = watch::channel(false);
     let serving = Serve {
         listener,

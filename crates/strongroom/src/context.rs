@@ -40,6 +40,14 @@ impl KeyChoice {
     }
 }
 
+/// The server that a command asked, and what to do if that was not meant.
+pub(crate) struct Asked {
+    /// The server, with the name of its context.
+    pub(crate) server: String,
+    /// How to do the same without a server, as a sentence.
+    pub(crate) instead: &'static str,
+}
+
 /// What a command works with.
 pub(crate) struct Context {
     /// Its printer.
@@ -52,8 +60,8 @@ pub(crate) struct Context {
     pub(crate) entropy: SystemEntropy,
     /// The context that the command line names.
     pub(crate) of_server: Option<String>,
-    /// The server that a command asked which could have worked on a vault directly as well.
-    pub(crate) asked: OnceCell<String>,
+    /// The server that a command asked which could have worked without one as well.
+    pub(crate) asked: OnceCell<Asked>,
     config: Config,
     progress_style: Style,
 }

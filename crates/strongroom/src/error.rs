@@ -10,7 +10,7 @@ use serde::Serialize;
 use strongroom_base::{Code, Coded, Kind, Message, Params, codes, params};
 use strongroom_client::ClientError;
 
-use crate::human::printable;
+use crate::{context::Asked, human::printable};
 
 /// What went wrong on this side of the libraries.
 #[derive(Debug, thiserror::Error)]
@@ -209,13 +209,10 @@ impl Failure {
         self
     }
 
-    /// Says which server was asked, for commands that could have worked on a vault directly.
-    pub(crate) fn of_server(self, asked: Option<&String>) -> Self {
-        let Some(asked) = asked else { return self };
-        let hint = format!(
-            "{} (The server {asked} answered. For a vault without a server, give --vault.)",
-            self.hint()
-        );
+    /// Says which server was asked, for commands that could have worked without one.
+    pub(crate) fn of_server(self, asked: Option<&Asked>) -> Self {
+        let Some(Asked { server, instead }) = asked else { return self };
+        let hint = format!("{} (The server {server} answered. {instead})", self.hint());
         self.with_hint(hint)
     }
 

@@ -5,9 +5,14 @@
 //!
 //! A command that works both on a vault directly and through a server takes what the command line
 //! names, else what the environment names, else the server of the context in use, else the vault of
-//! the configuration file. Whenever such a command has asked a server, its failure says which.
+//! the configuration file. So does a command on storage accounts, with their folder instead of a
+//! vault. Whenever such a command has asked a server, its failure says which.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde::Serialize;
 use strongroom_api::{Job, JobBegun, JobState, TaskName, TaskState};
@@ -16,12 +21,15 @@ use strongroom_client::{Client, ClientError, Options, Trust};
 
 use crate::{
     args::OpenArgs,
-    context::{Context, variable},
+    context::{Asked, Context, variable},
     contexts::{Contexts, ServerContext},
     error::{FaceError, Failure},
-    human,
+    hosts, human,
     out::Show,
 };
+
+/// The variable that names the folder of the storage accounts of this machine.
+const STORAGE_DIR: &str = "STRONGROOM_STORAGE_DIR";
 
 /// A client of a server.
 pub(crate) fn client_of(
@@ -113,13 +121,53 @@ impl Context {
         }
         let Some((name, server)) = chosen(self.of_server.as_deref())? else { return Ok(true) };
         let name = name.map(|name| format!(" (context {name})")).unwrap_or_default();
-        self.asked.set(format!("{}{name}", server.server)).ok();
-        if let (Some(asked), Some(vault)) = (self.asked.get(), self.configured_vault()) {
+        let instead = "For a vault without a server, give --vault.";
+        self.asked.set(Asked { server: format!("{}{name}", server.server), instead }).ok();
+        if let (Some(Asked { server, .. }), Some(vault)) =
+            (self.asked.get(), self.configured_vault())
+        {
             self.out.say(&format!(
-                "Asking the server {asked}, not the vault {vault} of the configuration file; for \
+                "Asking the server {server}, not the vault {vault} of the configuration file; for \
                  that give --vault."
             ));
         }
+        Ok(false)
+    }
+
+    /// Whether a command that can do both works on the storage accounts of this machine: because their folder was
+    /// named on the command line or in the environment, or because there is no server.
+    pub(crate) fn has_accounts_here(&self, folder: Option<&Path>) -> Result<bool, Failure> {
+        let by_variable = variable(STORAGE_DIR).map(PathBuf::from).as_deref() == folder;
+        match (folder, &self.of_server) {
+            (Some(_), Some(_)) if !by_variable => {
+                return Err(Failure::usage(
+                    "--context names a server, and --data-dir a folder of this machine: give one of them",
+                ));
+            }
+            (Some(_), None) => {
+                let server = ["STRONGROOM_SERVER", "STRONGROOM_CONTEXT"];
+                if let Some(server) = server.into_iter().find(|name| variable(name).is_some())
+                    && by_variable
+                {
+                    return Err(Failure::usage(format!(
+                        "{STORAGE_DIR} names a folder of this machine, and {server} a server: give --data-dir or \
+                         --context, or unset one of them"
+                    )));
+                }
+                return Ok(true);
+            }
+            _ => {}
+        }
+        let Some((name, server)) = chosen(self.of_server.as_deref())? else { return Ok(true) };
+        let name = name.map(|name| format!(" (context {name})")).unwrap_or_default();
+        let server = format!("{}{name}", server.server);
+        let instead = "For the storage accounts of this machine, give --data-dir.";
+        let own = hosts::data_dir().join("storage");
+        if self.of_server.is_none() && own.exists() {
+            let own = own.display();
+            self.out.say(&format!("Asking the server {server}, not the folder {own}. {instead}"));
+        }
+        self.asked.set(Asked { server, instead }).ok();
         Ok(false)
     }
 
@@ -250,7 +298,7 @@ pub(crate) fn secret(prompt: &str) -> Result<String, Failure> {
 }
 
 /// What a file holds that nobody should see; of standard input if it is `-`.
-pub(crate) fn secret_file(file: &std::path::Path) -> Result<String, Failure> {
+pub(crate) fn secret_file(file: &Path) -> Result<String, Failure> {
     let text = if file.as_os_str() == "-" {
         std::io::read_to_string(std::io::stdin())
     } else {

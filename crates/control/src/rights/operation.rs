@@ -67,6 +67,7 @@ operations! {
     ViewHost = "host.view", Reader, Host, "See a host and what can be protected on it.";
     ViewVault = "vault.view", Reader, Vault, "See a vault, its policies, jobs, alerts and usage.";
     ViewItem = "item.view", Reader, Item, "See an item, its recovery points, jobs and alerts.";
+    ViewStorageAccount = "storage_account.view", Reader, Server, "See storage accounts without their keys, and how their store stands.";
     CheckItem = "item.check", Reader, Item, "Check an item for obstacles to a backup.";
 
     DiscoverHost = "host.discover", Operator, Host, "Update the list of a host's machines, and check them.";
@@ -82,6 +83,7 @@ operations! {
     AcknowledgeAlert = "alert.acknowledge", Operator, Item, "Acknowledge and resolve alerts.";
     MeasureUsage = "vault.measure", Operator, Vault, "Measure what a vault holds.";
     VerifyVault = "vault.verify", Operator, Vault, "Verify what a vault holds.";
+    SnapshotBlobs = "storage_account.snapshot", Operator, Server, "Take snapshots of blobs of storage accounts.";
 
     CreateVault = "vault.create", Contributor, Server, "Create a vault, or take one over.";
     UpdateVault = "vault.update", Contributor, Vault, "Change a vault's name and tags, and strengthen its protection.";
@@ -107,6 +109,10 @@ operations! {
     RotateKey = "vault.rotate_key", VaultAdmin, Vault, "Change a vault's key.";
     DeleteVault = "vault.delete", VaultAdmin, Vault, "Delete a vault.";
     UndeleteVault = "vault.undelete", VaultAdmin, Vault, "Restore a deleted vault.";
+    CreateStorageAccount = "storage_account.create", VaultAdmin, Server, "Create a storage account, which shows its keys.";
+    ReadStorageKeys = "storage_account.read_keys", VaultAdmin, Server, "Read the keys of a storage account.";
+    RegenerateStorageKey = "storage_account.regenerate_key", VaultAdmin, Server, "Replace a key of a storage account, which shows its keys.";
+    DeleteStorageAccount = "storage_account.delete", VaultAdmin, Server, "Delete a storage account with everything in it.";
     ManageAccess = "access.manage", VaultAdmin, Server, "Create users, give and take rights, revoke tokens.";
     ViewAudit = "audit.view", VaultAdmin, Server, "Read, export and verify the audit log.";
     TestAlerts = "alert.test", VaultAdmin, Server, "Test whether alerts arrive by mail and webhook.";

@@ -9,6 +9,7 @@
 )]
 
 mod access;
+mod accounts;
 mod costs;
 mod jobs;
 mod lost;

@@ -26,7 +26,12 @@ struct InMemory {
 impl InMemory {
     fn new() -> Self {
         let clock = Arc::new(Hand::at("2026-03-01T12:00:00Z"));
-        let shared = Arc::new(Shared { outside: Mutex::default(), clock, channels: Vec::new() });
+        let shared = Arc::new(Shared {
+            outside: Mutex::default(),
+            accounts: Arc::default(),
+            clock,
+            channels: Vec::new(),
+        });
         {
             let mut outside = shared.outside();
             outside.missing_disks.insert(GONE.to_owned());

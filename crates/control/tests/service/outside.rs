@@ -23,7 +23,7 @@ use strongroom_orders::{
     VerifyFacts, VerifyOrder, Watch,
 };
 
-use crate::world::Hand;
+use crate::{accounts::Stored, world::Hand};
 
 /// A machine of the host.
 #[derive(Clone, Debug)]
@@ -141,6 +141,7 @@ impl Outside {
 
 pub(crate) struct Shared {
     pub(crate) outside: Mutex<Outside>,
+    pub(crate) accounts: Arc<Stored>,
     pub(crate) clock: Arc<Hand>,
     pub(crate) channels: Vec<Arc<dyn Channel>>,
 }

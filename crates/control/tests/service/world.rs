@@ -72,7 +72,12 @@ impl World {
     /// One that tells of its alerts.
     pub(crate) async fn with_channels(bed: Bed, channels: Vec<Arc<dyn Channel>>) -> Self {
         let clock = Arc::new(Hand::at("2026-03-01T12:00:00Z"));
-        let shared = Arc::new(Shared { outside: Mutex::default(), clock, channels });
+        let shared = Arc::new(Shared {
+            outside: Mutex::default(),
+            accounts: Arc::default(),
+            clock,
+            channels,
+        });
         let settings = Settings {
             reclaim_every_hours: 0,
             measure_every_hours: 0,
@@ -122,6 +127,7 @@ impl World {
             catalog,
             agents: Arc::new(Host(Arc::clone(shared))),
             keeper: Arc::new(Vaults(Arc::clone(shared))),
+            accounts: Some(shared.accounts.clone()),
             places: Arc::new(Named),
             clock: timer,
             readings: Arc::new(move || {

@@ -6,6 +6,7 @@
 #![allow(unused_qualifications, reason = "the attribute that describes a path writes such code")]
 
 mod access;
+mod accounts;
 mod audit;
 mod hosts;
 mod items;
@@ -34,5 +35,6 @@ pub(crate) fn signed_in() -> OpenApiRouter<App> {
         .merge(items::routes())
         .merge(points::routes())
         .merge(jobs::routes())
+        .merge(accounts::routes())
         .merge(audit::routes())
 }

@@ -20,9 +20,12 @@ use strongroom_agent::{ModuleCommand, ThisHost};
 use strongroom_base::{Cancel, SystemClock};
 use strongroom_hypervisor::Settings;
 use strongroom_machine::{Places, guard::GuardCommand};
+use strongroom_orders::StorageAccounts;
 use strongroom_server::{Serve, ServerConfig, ServerError, serve};
 use tokio::{net::TcpStream, runtime::Runtime};
 use tokio_rustls::TlsConnector;
+
+use crate::accounts::Stored;
 
 /// A server that runs.
 pub(crate) struct Bed {
@@ -130,6 +133,10 @@ impl Bed {
         set(&mut config);
         let stop = Cancel::new();
         let (tell, told) = mpsc::channel();
+        // The accounts of the test are in memory; nobody listens there.
+        let accounts = config
+            .storage_listen
+            .map(|_| -> Arc<dyn StorageAccounts> { Arc::new(Stored::default()) });
         let serving = Serve {
             config,
             here: ThisHost {
@@ -141,6 +148,7 @@ impl Bed {
                 module: ModuleCommand::this_program("no-module"),
                 connect: None,
             },
+            accounts,
             notify: None,
             stop: stop.clone(),
             announce: Box::new(move |words| tell.send(words.to_owned()).expect("tells")),

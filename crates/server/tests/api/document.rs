@@ -224,7 +224,7 @@ fn schema(place: &str, old: &Value, new: &Value, faults: &mut Vec<String>) {
 }
 
 /// Schemas of what is sent.
-const SENT: [&str; 16] = [
+const SENT: [&str; 21] = [
     "SignIn",
     "UserCreate",
     "UserUpdate",
@@ -241,6 +241,11 @@ const SENT: [&str; 16] = [
     "Protect",
     "ProtectSource",
     "BackupNow",
+    "StorageAccountCreate",
+    "StorageKeysRead",
+    "StorageKeyRegenerate",
+    "BlobSnapshotsCreate",
+    "BlobToSnapshot",
 ];
 
 /// Whether a schema is of what is sent.

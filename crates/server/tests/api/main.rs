@@ -7,6 +7,7 @@
     reason = "a test that fails says so by panicking, and waits for a real server"
 )]
 
+mod accounts;
 mod alerts;
 mod bed;
 mod document;

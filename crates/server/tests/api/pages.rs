@@ -15,7 +15,7 @@ use strongroom_api::Role;
 use strongroom_control::rights::Operation;
 use strongroom_server::ServerConfig;
 
-use crate::bed::Bed;
+use crate::accounts::with_accounts;
 
 fn docs(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(name)
@@ -119,7 +119,7 @@ fn every_path_that_a_page_names_is_one_of_the_api() {
 /// API's is one that shows such an error.
 #[test]
 fn the_examples_of_the_api_run() {
-    let bed = Bed::new();
+    let bed = with_accounts();
     let page = fs::read_to_string(docs("use/api.md")).expect("the page");
     let blocks =
         page.split("```sh\n").skip(1).map(|rest| rest.split("```").next().expect("an end"));
@@ -153,6 +153,8 @@ fn the_examples_of_the_api_run() {
     assert_eq!(after("/events\" --no-buffer"), "completed\n\"restorable\"");
     assert!(after("If-Match").ends_with("request.changed"), "{out}");
     assert_eq!(after("page_token"), "\"completed\"\n0\n\"data\"\n0");
+    let accounts = after("api /storage-accounts");
+    assert_eq!(accounts, "key1\nhttps://storage.example.org;Ac\n2\ndisks");
     let error: BTreeMap<String, Value> = serde_json::from_str(after("nowhere")).expect("JSON");
     assert_eq!(error["code"], "vault.unknown");
     assert!(error.values().all(|value| !value.is_null()), "{error:?}");

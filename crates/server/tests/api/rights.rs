@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 use strongroom_api::Role;
 use strongroom_control::rights::Operation;
 
-use crate::bed::{Answer, Bed};
+use crate::{
+    accounts::with_accounts,
+    bed::{Answer, Bed},
+};
 
 /// An operation of the description.
 pub(crate) struct Endpoint {
@@ -51,6 +54,11 @@ fn body_of(name: &str, bed: &Bed, tag: &str) -> Option<Value> {
             json!({ "user": "ann", "role": "reader", "scope": { "kind": "server" } })
         }
         "create_token" => json!({ "name": "token" }),
+        "create_storage_account" => json!({ "name": format!("new{}", tag.replace('-', "")) }),
+        "regenerate_storage_key" => json!({ "key": "key1" }),
+        "snapshot_blobs" => {
+            json!({ "blobs": [{ "account": "disks", "container": "vms", "blob": "a" }] })
+        }
         "create_vault" => json!({ "name": format!("vault-{tag}") }),
         "update_vault" => json!({ "tags": {} }),
         "rotate_key" | "backup_now" | "resume_protection" | "test_alerts" => json!({}),
@@ -79,11 +87,12 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
-        let bed = Bed::new();
+        let bed = with_accounts();
         bed.protected("web", 100);
         let begun = bed.post("/items/web/backup", &json!({})).good(202);
         assert_eq!(bed.ended(&begun)["state"], "completed");
         bed.post("/users", &json!({ "name": "ann", "password": "0123456789ab" })).good(201);
+        bed.post("/storage-accounts", &json!({ "name": "disks" })).good(201);
         // A weakened protection raises an alert.
         bed.post("/vaults", &json!({ "name": "weak" })).good(201);
         let weak = json!({ "soft_delete": { "state": "disabled", "retention_days": 14 } });
@@ -121,6 +130,7 @@ impl World {
             ("{point}", "latest"),
             ("{job}", &self.job),
             ("{alert}", &self.alert),
+            ("{account}", "disks"),
         ] {
             path = path.replace(name, value);
         }

@@ -29,7 +29,7 @@ pub use export::{OpenExport, export};
 pub use socket::Socket;
 pub use strongroom_blobs::{AccountKind, Redundancy};
 
-use crate::{CopyFolders, StorageError, map, storage::open_store};
+use crate::{CopyFolders, Storage, StorageError, map, storage::open_store};
 
 /// How often a store is asked for that another process has just taken or given back.
 const TRIES: u32 = 50;
@@ -275,6 +275,8 @@ pub enum RefusedKind {
     BlobNotFound,
     /// Somebody else has a lease on the blob.
     Leased,
+    /// A premium account has no room for the snapshot, or it comes too soon.
+    SnapshotLimit,
     /// What is asked of an export is not valid.
     InvalidExport,
     /// Writes that nobody has flushed could not be stored.
@@ -301,6 +303,9 @@ impl From<Refusal> for Reply {
             Refusal::BlobNotFound
             | Refusal::ContainerNotFound
             | Refusal::PreviousSnapshotNotFound => RefusedKind::BlobNotFound,
+            Refusal::SnapshotCountExceeded | Refusal::SnapshotRateExceeded => {
+                RefusedKind::SnapshotLimit
+            }
             Refusal::LeaseAlreadyPresent | Refusal::LeaseIsBreakingAndCannotBeAcquired => {
                 RefusedKind::Leased
             }
@@ -381,6 +386,15 @@ pub fn execute(store: &Store, command: &Command, entropy: &dyn Entropy) -> Reply
     match carry_out(store, command, entropy) {
         Ok(reply) | Err(reply) => reply,
     }
+}
+
+/// Carries a command out on accounts that this process serves: requests notice it at once.
+pub fn execute_served(storage: &Storage, command: &Command) -> Reply {
+    let reply = execute(&storage.store, command, &*storage.entropy);
+    if let Some(name) = command.changed_account() {
+        storage.forget_account(name);
+    }
+    reply
 }
 
 fn carry_out(store: &Store, command: &Command, entropy: &dyn Entropy) -> Result<Reply, Reply> {

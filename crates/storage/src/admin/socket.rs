@@ -24,7 +24,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Command, Reply, execute, export::serve_export};
+use super::{Command, Reply, execute_served, export::serve_export};
 use crate::{ExportRequest, Storage, StorageError};
 
 /// What a line asks for.
@@ -128,13 +128,7 @@ async fn one(
             return serve_export(export, lines, write, storage, stop).await;
         }
     };
-    let working = tokio::task::spawn_blocking(move || {
-        let reply = execute(&storage.store, &command, &*storage.entropy);
-        if let Some(name) = command.changed_account() {
-            storage.forget_account(name);
-        }
-        reply
-    });
+    let working = tokio::task::spawn_blocking(move || execute_served(&storage, &command));
     let reply = working.await.map_err(io::Error::other)?;
     let mut answer = serde_json::to_vec(&reply)?;
     answer.push(b'\n');

@@ -15,9 +15,11 @@ use serde::Serialize;
 use strongroom_agent::ThisHost;
 use strongroom_base::start_thread;
 use strongroom_hypervisor::Scope;
+use strongroom_orders::StorageAccounts;
 use strongroom_server::{ConfigSource, Finding, Level, Serve, ServerConfig, VARIABLES};
 use strongroom_storage::{CopyFolders, Run, StorageError};
 
+use super::storage::Served;
 use crate::{
     context::Context,
     error::{FaceError, Failure},
@@ -123,9 +125,12 @@ impl ServeArgs {
         let config = self.server.load()?;
         let _logging = strongroom_server::log(&config, console::colors_enabled_stderr())?;
         let accounts = Accounts::start(context, &config)?;
+        let (accounts, served) =
+            accounts.map_or((None, None), |(all, served)| (Some(all), Some(served)));
         let serve = Serve {
             here: this_host()?,
             config,
+            accounts: served.map(|served| -> Arc<dyn StorageAccounts> { Arc::new(served) }),
             notify: env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty()),
             stop: context.cancel.clone(),
             announce: Box::new(out::tell),
@@ -144,12 +149,13 @@ struct Accounts(JoinHandle<Result<(), StorageError>>);
 
 impl Accounts {
     /// Serves accounts if they are configured; returns once they are, or cannot be.
-    fn start(context: &Context, config: &ServerConfig) -> Result<Option<Self>, Failure> {
+    fn start(context: &Context, config: &ServerConfig) -> Result<Option<(Self, Served)>, Failure> {
         let Some(listen) = config.storage_listen else { return Ok(None) };
         let own = || config.data_dir.join("storage");
         let data_dir = config.storage_dir.clone().unwrap_or_else(own);
         let (listening, listens) = channel();
         let announce = super::storage::announce(context, &data_dir, config.tls);
+        let (host, tls) = (crate::context::host(), config.tls);
         let run = Run {
             data_dir,
             folders: CopyFolders { copies: config.storage_copies.clone(), without: Vec::new() },
@@ -160,11 +166,11 @@ impl Accounts {
             clock: Arc::new(context.clock),
             entropy: Arc::new(context.entropy),
             stop: context.cancel.clone(),
-            announce: Box::new(move |address, _| {
+            announce: Box::new(move |address, _, storage| {
                 // The fingerprint that people look for here is the server's.
                 announce(address, None);
                 // Who waits for it is there until it comes.
-                listening.send(()).ok();
+                listening.send(Served::new(storage, address, &host, tls)).ok();
             }),
         };
         let thread = start_thread("storage-accounts", move || {
@@ -174,7 +180,7 @@ impl Accounts {
         });
         let accounts = Self(thread);
         match listens.recv() {
-            Ok(()) => Ok(Some(accounts)),
+            Ok(served) => Ok(Some((accounts, served))),
             // It has ended without listening.
             Err(_) => accounts.end().map(|()| None),
         }

@@ -4,19 +4,27 @@ use std::{
     fs::{self, File},
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Arc,
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD as BASE64};
 use rustix::{
     fs::{FlockOperation, flock},
     process::{Pid, Signal, kill_process},
+};
+use serde_json::{Value, json};
+use strongroom_azure::{BlobEntry, BlobName, BlobPath, BlobWrite, ContainerName, Metadata};
+use strongroom_base::{Coded as _, SystemClock, SystemEntropy};
+use strongroom_storage_client::{
+    BlobQuery, Client as StorageClient, Location, NewPageBlob, Options as StorageOptions, Trust,
 };
 
 use crate::{
     blocks::{Page, parts, read},
     documented::assert_documented,
-    harness::{Lab, need},
+    harness::{Lab, Run, need},
     server::Service,
 };
 
@@ -70,7 +78,7 @@ impl Export {
         let mut command = command.stdout(Stdio::piped()).spawn().expect("the program starts");
         let said = BufReader::new(command.stdout.take().expect("piped"));
         let shown = serde_json::Deserializer::from_reader(said).into_iter().next();
-        let shown: serde_json::Value = shown.expect("a document").expect("JSON");
+        let shown: Value = shown.expect("a document").expect("JSON");
         assert_documented("storage export", &shown);
         Self { command, url: shown["url"].as_str().expect("text").to_owned() }
     }
@@ -286,7 +294,7 @@ fn exports_say_what_is_wrong() {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut command = command.spawn().expect("the program starts");
     let said = BufReader::new(command.stdout.take().expect("piped"));
-    let shown = serde_json::Deserializer::from_reader(said).into_iter::<serde_json::Value>().next();
+    let shown = serde_json::Deserializer::from_reader(said).into_iter::<Value>().next();
     assert!(shown.expect("a document").is_ok());
     drop(served);
     let output = command.wait_with_output().expect("ends");
@@ -517,6 +525,249 @@ fn a_server_serves_storage_accounts_if_it_is_configured() {
     service.stop();
     let gone = format!("container list --account disks {at}");
     service.lab.fails(&gone, 5, "storage.unavailable");
+}
+
+/// Whether a text stands in a file below a folder, in one piece.
+fn stands_in(folder: &Path, text: &[u8]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(stands_in(&path, text));
+        } else if path.is_file() {
+            let content = fs::read(&path).expect("readable");
+            if content.windows(text.len()).any(|part| part == text) {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// A client of a storage account by its connection string.
+fn account_client(lab: &Lab, keys: &Value) -> StorageClient {
+    let text = keys["connection_string"].as_str().expect("text");
+    let connection = Location::parse(text).expect("a connection string").connection;
+    let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
+    let trust = Trust::CaFile(lab.path("data/storage/certificate.pem"));
+    let options = StorageOptions { trust, ..StorageOptions::new(connection, clock, entropy) };
+    StorageClient::new(options).expect("a client")
+}
+
+/// A user with a role everywhere, as the context of the same name.
+fn add_user(service: &Service, name: &str, role: &str) {
+    let lab = &service.lab;
+    fs::write(lab.path("password"), "correct horse battery\n").expect("written");
+    lab.ok(&format!("access user create {name} --password-file password"));
+    lab.ok(&format!("access assignment create --user {name} --role {role}"));
+    let (url, print) = (&service.url, &service.fingerprint);
+    let add = format!("context add {name} --server {url} --fingerprint {print} --sign-in {name}");
+    lab.ok(&format!("{add} --password-file password"));
+}
+
+/// A server beside storage accounts, which logs much.
+fn with_accounts() -> Service {
+    Service::start_with("storage_listen = \"127.0.0.1:0\"\nlog_level = \"debug\"\n")
+}
+
+/// The answer to a `POST` by the first token, with an idempotency key.
+fn post(service: &Service, path: &str, body: &Value, key: &str) -> Value {
+    let script = format!(
+        "curl --silent --cacert data/tls/certificate.pem --header 'Content-Type: application/json' \
+         --header \"Authorization: Bearer $(cat token)\" --header 'Idempotency-Key: {key}' \
+         --data '{body}' {}/v1/{path}",
+        service.url
+    );
+    let output = service.lab.shell(&script).output().expect("curl runs");
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+fn vms() -> ContainerName {
+    ContainerName::new("vms").expect("a name")
+}
+
+/// Creates a page blob of 1 MiB in the container `vms`.
+fn create_blob(client: &StorageClient, name: &str) {
+    let name = BlobName::new(name).expect("a name");
+    let blob = BlobPath { container: vms(), name };
+    let new = NewPageBlob { length: 1 << 20, ..NewPageBlob::default() };
+    client.create_page_blob(&blob, &new, &BlobWrite::default()).expect("created");
+}
+
+#[test]
+fn accounts_of_the_service_are_managed_by_roles() {
+    let service = with_accounts();
+    let lab = &service.lab;
+    let roles = ["reader", "operator", "contributor"];
+    for role in roles {
+        add_user(&service, role, role);
+    }
+    lab.fails("storage account create No", 2, "account.invalid");
+    // The commands of the page, with the context of this test.
+    let page = Page::new("docs/use/storage.md", "accounts_of_the_service_are_managed_by_roles");
+    let run = |part: String| {
+        assert!(page.take(&part));
+        let words = part.strip_prefix("strongroom ").expect("a command of the program");
+        lab.json(&words.replace("--context home", "--context test"))
+    };
+    let shown: Vec<Value> = page.parts().into_iter().map(run).collect();
+    page.assert_all_run();
+    let [made, keys] = shown.as_slice() else { panic!("{shown:?}") };
+    assert_documented("storage account create", made);
+    assert_eq!(keys, made);
+    lab.fails("storage account create disks", 4, "account.exists");
+
+    // All roles see accounts, without keys; only those who may read keys get them.
+    let here = format!("--data-dir {}", lab.path("data/storage").display());
+    for role in roles {
+        let by = format!("--context {role}");
+        let list = lab.json(&format!("storage account list {by}"));
+        assert_documented("storage account list", &list);
+        assert_eq!(list, lab.json(&format!("storage account list {here}")));
+        let show = lab.json(&format!("storage account show disks {by}"));
+        assert_documented("storage account show", &show);
+        let status = lab.json(&format!("storage status {by}"));
+        assert_documented("storage status", &status);
+        assert_eq!(status["accounts"], 1);
+        for command in
+            ["keys disks", "create more", "regenerate-key disks --key key1", "delete disks"]
+        {
+            let is_asked = command.contains("key1") || command.contains("delete");
+            let yes = if is_asked { "--yes" } else { "" };
+            let words = format!("storage account {command} {yes} {by}");
+            let denied = lab.fails(&words, 8, "auth.forbidden").to_string();
+            assert!(denied.contains("vault_admin"), "{denied}");
+        }
+    }
+    let deleted = lab.json("storage account delete disks --yes");
+    assert_documented("storage account delete", &deleted);
+    lab.fails("storage account keys disks", 3, "account.not_found");
+    let entries = lab.json("audit list --limit 200");
+    let entries = entries["entries"].as_array().expect("a list").iter();
+    let denied = entries.filter(|it| it["outcome"] == "denied");
+    let denied = denied.filter(|it| it["action"].as_str().is_some_and(|it| it.contains("storage")));
+    assert_eq!(denied.count(), 12);
+}
+
+#[test]
+fn a_replaced_key_of_an_account_of_the_service_opens_nothing_any_more() {
+    let service = with_accounts();
+    let lab = &service.lab;
+    let made = lab.json("storage account create disks");
+    let client = account_client(lab, &made);
+    client.create_container(&vms(), &Metadata::default()).expect("created");
+    let after = lab.json("storage account regenerate-key disks --key key1 --yes");
+    assert_ne!(after["keys"][0], made["keys"][0]);
+    assert_eq!(after["keys"][1], made["keys"][1]);
+    let refused = client.container(&vms()).expect_err("by the old key");
+    assert_eq!(refused.code().name, "storage.denied");
+    account_client(lab, &after).container(&vms()).expect("by the new key");
+    account_client(lab, &after["keys"][1]).container(&vms()).expect("by the second key");
+    let endpoint = "--endpoint https://{account}.blob.example.org";
+    let elsewhere = lab.json(&format!("storage account keys disks {endpoint}"));
+    let text = elsewhere["connection_string"].as_str().expect("text");
+    assert!(text.contains("BlobEndpoint=https://disks.blob.example.org"), "{text}");
+    lab.ok("storage account delete disks --yes");
+    let gone = account_client(lab, &after).container(&vms()).expect_err("it is gone");
+    assert!(["account.not_found", "storage.denied"].contains(&gone.code().name), "{gone}");
+}
+
+#[test]
+fn the_service_takes_snapshots_of_several_blobs_at_one_moment() {
+    let service = with_accounts();
+    let lab = &service.lab;
+    let made = lab.json("storage account create disks --kind premium");
+    let client = account_client(lab, &made);
+    client.create_container(&vms(), &Metadata::default()).expect("created");
+    create_blob(&client, "a");
+    create_blob(&client, "b");
+    let of = |names: &[&str]| {
+        let blob = |name| json!({ "account": "disks", "container": "vms", "blob": name });
+        json!({ "blobs": names.iter().map(blob).collect::<Vec<_>>() })
+    };
+    let none = post(&service, "storage/snapshots", &of(&["a", "none"]), "1");
+    assert_eq!(none["error"]["code"], "blob.not_found", "{none}");
+    let taken = post(&service, "storage/snapshots", &of(&["a", "b"]), "2");
+    let moment = taken["snapshot"].as_str().expect("a moment").to_owned();
+    let snapshot = |entry| match entry {
+        BlobEntry::Blob(blob) => blob.snapshot.map(|snapshot| snapshot.to_string()),
+        BlobEntry::Prefix(_) => None,
+    };
+    let query = BlobQuery { snapshots: true, ..BlobQuery::default() };
+    let all: Vec<_> =
+        client.blobs(&vms(), query).filter_map(|it| snapshot(it.expect("an entry"))).collect();
+    assert_eq!(all, [moment.clone(), moment]);
+    // A request that is sent again takes no other snapshot.
+    assert_eq!(post(&service, "storage/snapshots", &of(&["a", "b"]), "2"), taken);
+    let soon = post(&service, "storage/snapshots", &of(&["a"]), "3");
+    assert_eq!(soon["error"]["code"], "blob.snapshot_limit", "{soon}");
+}
+
+#[test]
+fn a_key_of_an_account_stands_nowhere_but_in_its_store() {
+    let service = with_accounts();
+    let lab = &service.lab;
+    let new = json!({ "name": "disks" });
+    let made = post(&service, "storage-accounts", &new, "1");
+    let again = post(&service, "storage-accounts", &new, "1");
+    assert_eq!(again["error"]["code"], "request.answered", "{again}");
+    let after = lab.json("storage account regenerate-key disks --key key1 --yes");
+    assert_eq!(lab.json("storage account keys disks")["keys"], after["keys"]);
+    let shown = [&made, &after].into_iter().flat_map(|shown| {
+        let keys = shown["keys"].as_array().expect("keys").iter();
+        keys.map(|key| key["value"].as_str().expect("a key").to_owned())
+    });
+    let keys: Vec<String> = shown.collect();
+    assert_eq!(keys.len(), 4);
+    let said = [
+        lab.ok("audit export").stdout,
+        lab.ok("storage account list --output json").stdout,
+        lab.ok("storage account show disks --output json").stdout,
+        service.log(),
+    ];
+    assert!(said[0].contains("storage_account.read_keys"), "{}", said[0]);
+    assert!(said[3].contains("storage-accounts"), "the log is not one: {}", said[3]);
+    // The store itself has them: everything else of the server has none, neither as text nor as bytes.
+    let own = |text: &[u8]| -> Vec<PathBuf> {
+        let mut found = stands_in(&lab.path("data"), text);
+        found.retain(|path| !path.starts_with(lab.path("data/storage/blobs")));
+        found
+    };
+    for key in &keys {
+        assert!(said.iter().all(|text| !text.contains(key.as_str())));
+        let bytes = BASE64.decode(key).expect("base64");
+        assert_eq!((own(key.as_bytes()), own(&bytes)), (Vec::new(), Vec::new()));
+    }
+    // The search finds what stands there.
+    assert!(!own(b"storage_account.read_keys").is_empty());
+}
+
+#[test]
+fn it_is_clear_whose_accounts_a_command_works_on() {
+    let service = Service::start();
+    let lab = &service.lab;
+    // This server has none.
+    let none = lab.fails("storage account list", 3, "storage.not_configured").to_string();
+    assert!(none.contains("storage_listen") && none.contains("--data-dir"), "{none}");
+    lab.fails("storage account create disks", 3, "storage.not_configured");
+    lab.fails("storage status --context test", 3, "storage.not_configured");
+    // The folder that is named comes before the context in use.
+    lab.ok("storage account create disks --data-dir own");
+    assert_eq!(lab.json("storage account list --data-dir own")["accounts"][0]["name"], "disks");
+    lab.fails("storage account list --data-dir own --context test", 2, "usage.invalid");
+    let by = |variables: &[(&str, &str)], words: &str| {
+        let mut command = lab.command(&format!("{words} --output json"));
+        command.envs(variables.iter().copied());
+        Run::of(&command.output().expect("the program starts"))
+    };
+    let own = ("STRONGROOM_STORAGE_DIR", "own");
+    assert!(by(&[own], "storage account list").stdout.contains("disks"));
+    let context = by(&[own], "storage account list --context test");
+    assert!(context.stderr.contains("storage.not_configured"), "{context:?}");
+    let both = by(&[own, ("STRONGROOM_CONTEXT", "test")], "storage account list");
+    assert!(both.code == 2 && both.stderr.contains("STRONGROOM_STORAGE_DIR"), "{both:?}");
+    let named = [own, ("STRONGROOM_CONTEXT", "test")];
+    assert!(by(&named, "storage account list --data-dir own/../own").stdout.contains("disks"));
 }
 
 #[test]

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use strongroom_storage::admin::{Command, CopyShown, CopyStateShown, Reply};
+use strongroom_api::{StorageCopy, StorageCopyState};
+use strongroom_storage::admin::{Command, Reply};
 
-use super::{DataArgs, other_answer};
+use super::{DataArgs, other_answer, shapes};
 use crate::{
     columns::{Columns, row},
     commands::service::common::Listed,
@@ -44,30 +45,30 @@ fn absolute_one(path: &Path) -> Result<PathBuf, Failure> {
 }
 
 /// How a copy stands, in words.
-pub(super) fn sentence(copy: &CopyShown) -> String {
-    format!("{}: {}", copy.path.display(), state(&copy.state))
+pub(super) fn sentence(copy: &StorageCopy) -> String {
+    format!("{}: {}", copy.path, state(copy))
 }
 
-fn state(state: &CopyStateShown) -> String {
-    match state {
-        CopyStateShown::Leading => "healthy, is read".to_owned(),
-        CopyStateShown::Healthy => "healthy".to_owned(),
-        CopyStateShown::Rebuilding { done_bytes: _, total_bytes: 0 } => "is being made".to_owned(),
-        CopyStateShown::Rebuilding { done_bytes, total_bytes } => {
-            format!("is being made, {}", human::of_bytes(*done_bytes, *total_bytes))
-        }
-        CopyStateShown::LeftOut { since, reason } => {
-            format!("left out since {}: {reason}", human::time(*since))
-        }
-        CopyStateShown::Missing { since, reason } => {
-            format!("missing, left out since {}: {reason}", human::time(*since))
-        }
+fn state(copy: &StorageCopy) -> String {
+    let since = || copy.since.map(human::time).unwrap_or_default();
+    let reason = copy.reason.as_deref().unwrap_or_default();
+    match copy.state {
+        StorageCopyState::Leading => "healthy, is read".to_owned(),
+        StorageCopyState::Healthy => "healthy".to_owned(),
+        StorageCopyState::Rebuilding => match (copy.done_bytes, copy.total_bytes) {
+            (Some(done), Some(total)) if total > 0 => {
+                format!("is being made, {}", human::of_bytes(done, total))
+            }
+            _ => "is being made".to_owned(),
+        },
+        StorageCopyState::LeftOut => format!("left out since {}: {reason}", since()),
+        StorageCopyState::Missing => format!("missing, left out since {}: {reason}", since()),
     }
 }
 
 fn show(context: &Context, reply: Reply) -> Result<(), Failure> {
-    let Reply::Copies { copies } = reply else { return Err(other_answer()) };
-    let rows = copies.iter().map(|copy| row![copy.path.display().to_string(), state(&copy.state)]);
+    let copies = shapes::copies(reply).ok_or_else(other_answer)?;
+    let rows = copies.iter().map(|copy| row![&copy.path, state(copy)]);
     let columns = Columns::new(["COPY", "STATE"], rows);
     context.out.result(&Listed::new("copies", copies, columns))
 }

@@ -1,8 +1,11 @@
 //! `storage ...`: storage accounts, in Azure's dialect.
 
+mod accounts;
 mod copies;
 mod export;
 mod incremental;
+mod served;
+mod shapes;
 
 use std::{
     fs, io,
@@ -13,15 +16,18 @@ use std::{
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
+use strongroom_api::{
+    StorageAccount, StorageAccountCreate, StorageAccountKeys, StorageAccountKind,
+    StorageAccountRedundancy, StorageKeyName, StorageStatus,
+};
 use strongroom_base::{Clock, Entropy};
 use strongroom_storage::{
     CopyFolders, Run,
-    admin::{
-        self, AccountKind, AccountShown, AccountWithKeys, Command, Redundancy, Reply, StatusShown,
-        WhichKey,
-    },
+    admin::{self, Command, Reply},
 };
 
+use self::accounts::Accounts;
+pub(super) use self::served::Served;
 use super::service::common::{Gone, Listed, Thing};
 use crate::{
     columns::{Columns, row},
@@ -93,6 +99,11 @@ pub(crate) struct DataArgs {
 }
 
 impl DataArgs {
+    /// The folder that the command line or the environment names.
+    fn given(&self) -> Option<&Path> {
+        self.data_dir.as_deref()
+    }
+
     pub(super) fn folder(&self) -> Result<PathBuf, Failure> {
         let folder = match &self.data_dir {
             Some(folder) => folder.clone(),
@@ -123,6 +134,10 @@ pub(super) struct EndpointArgs {
 }
 
 impl EndpointArgs {
+    const fn given(endpoint: Option<String>) -> Self {
+        Self { endpoint }
+    }
+
     pub(super) fn of(&self, data: &DataArgs) -> Result<String, Failure> {
         if let Some(endpoint) = &self.endpoint {
             return Ok(endpoint.clone());
@@ -212,7 +227,7 @@ impl StorageServeArgs {
             clock: Arc::new(context.clock),
             entropy: Arc::new(context.entropy),
             stop: context.cancel.clone(),
-            announce: Box::new(announce),
+            announce: Box::new(move |address, fingerprint, _| announce(address, fingerprint)),
         };
         Ok(strongroom_storage::run(run)?)
     }
@@ -264,11 +279,15 @@ enum Copies {
 ///
 /// The command works while the accounts are served, and before. It prints both keys and a connection string, which
 /// clients take as it is. Keys are shown by this command, by `keys` and by `regenerate-key`, and nowhere else.
+///
+/// Without --data-dir, and with --context or a context in use, the server of the service creates the account; so it is
+/// with all commands on accounts, and with `storage status`. docs/use/storage.md says which roles may do what.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom storage account create disks
-  strongroom storage account create disks --kind premium --data-dir /srv/storage --output json")]
+  strongroom storage account create disks --kind premium --data-dir /srv/storage --output json
+  strongroom storage account create disks --context home")]
 pub(crate) struct CreateArgs {
     /// Name of the account: 3 to 24 lower-case letters and digits
     name: String,
@@ -298,17 +317,18 @@ impl CreateArgs {
             return Err(Failure::usage("geo-redundancy is not supported yet")
                 .with_hint("Create the account with --redundancy lrs."));
         }
-        let command = Command::Create {
+        let new = StorageAccountCreate {
             name: self.name,
-            kind: match self.kind {
-                Kind::Premium => AccountKind::Premium,
-                Kind::Standard => AccountKind::Standard,
-            },
-            redundancy: Redundancy::Lrs,
-            rules: !self.no_limits,
-            endpoint: self.endpoint.of(&self.data)?,
+            kind: Some(match self.kind {
+                Kind::Premium => StorageAccountKind::Premium,
+                Kind::Standard => StorageAccountKind::Standard,
+            }),
+            redundancy: Some(StorageAccountRedundancy::Lrs),
+            rules: Some(!self.no_limits),
+            endpoint: self.endpoint.endpoint,
         };
-        show_keys(context, self.data.ask(context, &command)?)
+        let made = Accounts::of(context, self.data)?.create(&new)?;
+        context.out.result(&Keys(made))
     }
 }
 
@@ -317,6 +337,7 @@ impl CreateArgs {
 #[command(after_help = "\
 Examples:
   strongroom storage account list
+  strongroom storage account list --context home
   strongroom storage account list --data-dir /srv/storage --output json")]
 pub(crate) struct ListArgs {
     #[command(flatten)]
@@ -325,11 +346,14 @@ pub(crate) struct ListArgs {
 
 impl ListArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        let Reply::Accounts { accounts } = self.data.ask(context, &Command::List)? else {
-            return Err(other_answer());
-        };
+        let accounts = Accounts::of(context, self.data)?.list()?;
         let rows = accounts.iter().map(|account| {
-            row![&account.name, kind(account.kind), redundancy(account.redundancy), account.created]
+            row![
+                &account.name,
+                account.kind.name(),
+                redundancy(account.redundancy),
+                account.created
+            ]
         });
         let columns = Columns::new(["ACCOUNT", "KIND", "REDUNDANCY", "CREATED"], rows);
         context.out.result(&Listed::new("accounts", accounts, columns))
@@ -351,15 +375,14 @@ pub(crate) struct ShowArgs {
 
 impl ShowArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        let Reply::Account(account) = self.data.ask(context, &Command::Show { name: self.name })?
-        else {
-            return Err(other_answer());
-        };
+        let account = Accounts::of(context, self.data)?.show(&self.name)?;
         context.out.result(&Thing::new(account, |account| human::facts(&facts(account))))
     }
 }
 
 /// Show the keys and connection strings of a storage account
+///
+/// A server of the service shows them to vault admins, and its audit log has an entry each time.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -378,8 +401,8 @@ pub(crate) struct KeysArgs {
 
 impl KeysArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        let endpoint = self.endpoint.of(&self.data)?;
-        show_keys(context, self.data.ask(context, &Command::Keys { name: self.name, endpoint })?)
+        let keys = Accounts::of(context, self.data)?.keys(&self.name, &self.endpoint)?;
+        context.out.result(&Keys(keys))
     }
 }
 
@@ -420,17 +443,17 @@ pub(crate) struct RegenerateKeyArgs {
 impl RegenerateKeyArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let key = match self.key {
-            Key::Key1 => WhichKey::Key1,
-            Key::Key2 => WhichKey::Key2,
+            Key::Key1 => StorageKeyName::Key1,
+            Key::Key2 => StorageKeyName::Key2,
         };
         let plan = Plan::new(format!("Replace a key of the storage account {}", self.name))
             .with("Clients and signatures that use the old key are refused");
         if !self.confirm.go(context, &plan)? {
             return Ok(());
         }
-        let endpoint = self.endpoint.of(&self.data)?;
-        let command = Command::RegenerateKey { name: self.name, key, endpoint };
-        show_keys(context, self.data.ask(context, &command)?)
+        let accounts = Accounts::of(context, self.data)?;
+        let keys = accounts.regenerate_key(&self.name, key, &self.endpoint)?;
+        context.out.result(&Keys(keys))
     }
 }
 
@@ -454,13 +477,14 @@ pub(crate) struct DeleteArgs {
 impl DeleteArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         // One that does not exist is reported before the question.
-        self.data.ask(context, &Command::Show { name: self.name.clone() })?;
+        let accounts = Accounts::of(context, self.data)?;
+        accounts.show(&self.name)?;
         let plan = Plan::new(format!("Delete the storage account {}", self.name))
             .with("All containers, blobs and snapshots in it are deleted for good");
         if !self.confirm.go(context, &plan)? {
             return Ok(());
         }
-        self.data.ask(context, &Command::Delete { name: self.name.clone() })?;
+        accounts.delete(&self.name)?;
         context.out.result(&Gone { what: "storage account", deleted: self.name })
     }
 }
@@ -470,6 +494,7 @@ impl DeleteArgs {
 #[command(after_help = "\
 Examples:
   strongroom storage status
+  strongroom storage status --context home
   strongroom storage status --output json")]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
@@ -478,10 +503,8 @@ pub(crate) struct StatusArgs {
 
 impl StatusArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        let Reply::Status(status) = self.data.ask(context, &Command::Status)? else {
-            return Err(other_answer());
-        };
-        context.out.result(&Thing::new(status, |status: &StatusShown| {
+        let status = Accounts::of(context, self.data)?.status()?;
+        context.out.result(&Thing::new(status, |status: &StorageStatus| {
             let failure = status.failure.clone().unwrap_or_else(|| "no".to_owned());
             let mut facts = vec![
                 ("Accounts", status.accounts.to_string()),
@@ -498,26 +521,19 @@ impl StatusArgs {
     }
 }
 
-fn kind(kind: AccountKind) -> &'static str {
-    match kind {
-        AccountKind::Premium => "premium",
-        AccountKind::Standard => "standard",
-    }
-}
-
-fn redundancy(redundancy: Redundancy) -> &'static str {
+fn redundancy(redundancy: StorageAccountRedundancy) -> &'static str {
     match redundancy {
-        Redundancy::Lrs => "lrs",
-        Redundancy::Grs => "grs",
-        Redundancy::RaGrs => "ra-grs",
+        StorageAccountRedundancy::Lrs => "lrs",
+        StorageAccountRedundancy::Grs => "grs",
+        StorageAccountRedundancy::RaGrs => "ra-grs",
     }
 }
 
-fn facts(account: &AccountShown) -> [(&'static str, String); 5] {
+fn facts(account: &StorageAccount) -> [(&'static str, String); 5] {
     let limits = if account.rules { "enforced" } else { "not enforced" };
     [
         ("Account", account.name.clone()),
-        ("Kind", kind(account.kind).to_owned()),
+        ("Kind", account.kind.to_string()),
         ("Redundancy", redundancy(account.redundancy).to_owned()),
         ("Limits of the kind", limits.to_owned()),
         ("Created", human::time(account.created)),
@@ -527,23 +543,16 @@ fn facts(account: &AccountShown) -> [(&'static str, String); 5] {
 /// An account with its keys, as it is printed.
 #[derive(Serialize)]
 #[serde(transparent)]
-struct Keys(AccountWithKeys);
+struct Keys(StorageAccountKeys);
 
 impl Show for Keys {
     fn show(&self) -> String {
-        let mut shown = facts(&self.0.account).to_vec();
+        let mut shown = facts(&self.0.account()).to_vec();
         let [first, second] = ["Key 1", "Key 2"];
         let keys = [first, second].into_iter().zip(&self.0.keys);
         shown.extend(keys.map(|(name, key)| (name, key.value.clone())));
         shown.push(("Connection string", self.0.connection_string.clone()));
         human::facts(&shown)
-    }
-}
-
-fn show_keys(context: &Context, reply: Reply) -> Result<(), Failure> {
-    match reply {
-        Reply::Keys(account) => context.out.result(&Keys(account)),
-        _ => Err(other_answer()),
     }
 }
 

@@ -1,0 +1,249 @@
+//! Storage accounts of the server, their keys, and how their store stands.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::words;
+
+words! {
+    /// The purpose of a storage account, which decides its limits.
+    StorageAccountKind {
+        /// Disks: at most 100 snapshots of a blob, one in ten minutes.
+        Premium = "premium",
+        /// Everything else.
+        Standard = "standard",
+    }
+}
+
+words! {
+    /// Where the data of a storage account is kept.
+    StorageAccountRedundancy {
+        /// In the store of the server, with its copies.
+        Lrs = "lrs",
+        /// Also on a second server.
+        Grs = "grs",
+        /// The same, and it can be read there.
+        RaGrs = "ra_grs",
+    }
+}
+
+words! {
+    /// One of the two keys of a storage account.
+    StorageKeyName {
+        /// The first key.
+        Key1 = "key1",
+        /// The second key.
+        Key2 = "key2",
+    }
+}
+
+words! {
+    /// How a copy of the store stands.
+    StorageCopyState {
+        /// It has every change, and is read.
+        Leading = "leading",
+        /// It has every change.
+        Healthy = "healthy",
+        /// It is being made from another copy.
+        Rebuilding = "rebuilding",
+        /// It lacks changes, and is made again when its disk works.
+        LeftOut = "left_out",
+        /// It lacks changes, and its folder is not there.
+        Missing = "missing",
+    }
+}
+
+/// A storage account, without its keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StorageAccount {
+    /// Its name.
+    pub name: String,
+    /// Its purpose.
+    pub kind: StorageAccountKind,
+    /// Where its data is kept.
+    pub redundancy: StorageAccountRedundancy,
+    /// Whether the limits of its kind are enforced.
+    pub rules: bool,
+    /// When it was created.
+    pub created: Timestamp,
+}
+
+/// A new storage account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StorageAccountCreate {
+    /// Its name.
+    #[schema(min_length = 3, max_length = 24, pattern = "^[a-z0-9]{3,24}$")]
+    pub name: String,
+    /// Its purpose: `standard` if not given.
+    #[serde(default)]
+    pub kind: Option<StorageAccountKind>,
+    /// Where its data is kept: `lrs` if not given. Others are not supported yet.
+    #[serde(default)]
+    pub redundancy: Option<StorageAccountRedundancy>,
+    /// Whether the limits of its kind are enforced: true if not given.
+    #[serde(default)]
+    pub rules: Option<bool>,
+    /// The URL at which clients reach the accounts, for the connection strings; `{account}` stands for the account's
+    /// name. The default is where the server serves them.
+    #[serde(default)]
+    #[schema(max_length = 1000)]
+    pub endpoint: Option<String>,
+}
+
+/// Where the clients that get the keys of a storage account reach it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StorageKeysRead {
+    /// The URL at which clients reach the accounts, for the connection strings; `{account}` stands for the account's
+    /// name. The default is where the server serves them.
+    #[serde(default)]
+    #[schema(max_length = 1000)]
+    pub endpoint: Option<String>,
+}
+
+/// Replaces a key of a storage account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StorageKeyRegenerate {
+    /// Which key.
+    pub key: StorageKeyName,
+    /// The URL at which clients reach the accounts, for the connection strings; `{account}` stands for the account's
+    /// name. The default is where the server serves them.
+    #[serde(default)]
+    #[schema(max_length = 1000)]
+    pub endpoint: Option<String>,
+}
+
+/// A key of a storage account. `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StorageKey {
+    /// Which key.
+    pub name: StorageKeyName,
+    /// The key in base64.
+    pub value: String,
+    /// What clients need to reach the account with this key.
+    pub connection_string: String,
+}
+
+impl std::fmt::Debug for StorageKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StorageKey").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A storage account with its keys. `Debug` does not show them.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StorageAccountKeys {
+    /// Its name.
+    pub name: String,
+    /// Its purpose.
+    pub kind: StorageAccountKind,
+    /// Where its data is kept.
+    pub redundancy: StorageAccountRedundancy,
+    /// Whether the limits of its kind are enforced.
+    pub rules: bool,
+    /// When it was created.
+    pub created: Timestamp,
+    /// Both keys.
+    pub keys: Vec<StorageKey>,
+    /// What clients need to reach the account: that of the first key.
+    pub connection_string: String,
+}
+
+impl StorageAccountKeys {
+    /// The account without its keys.
+    pub fn account(&self) -> StorageAccount {
+        StorageAccount {
+            name: self.name.clone(),
+            kind: self.kind,
+            redundancy: self.redundancy,
+            rules: self.rules,
+            created: self.created,
+        }
+    }
+}
+
+impl std::fmt::Debug for StorageAccountKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("StorageAccountKeys");
+        shown.field("account", &self.account()).field("keys", &self.keys).finish_non_exhaustive()
+    }
+}
+
+/// A blob of which a snapshot is taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BlobToSnapshot {
+    /// The storage account.
+    pub account: String,
+    /// The container.
+    pub container: String,
+    /// The blob's name in the container.
+    pub blob: String,
+    /// The metadata of the snapshot.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Takes a snapshot of each of these blobs at the same moment, of all or of none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BlobSnapshotsCreate {
+    /// The blobs.
+    #[schema(min_items = 1, max_items = 64)]
+    pub blobs: Vec<BlobToSnapshot>,
+}
+
+/// Snapshots of the same moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BlobSnapshots {
+    /// The time that names the snapshot of each blob.
+    pub snapshot: String,
+}
+
+/// A copy of the store of the storage accounts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StorageCopy {
+    /// Its folder.
+    pub path: String,
+    /// How it stands.
+    pub state: StorageCopyState,
+    /// While it is being made: bytes that are there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done_bytes: Option<u64>,
+    /// While it is being made: bytes that there will be; 0 until that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_bytes: Option<u64>,
+    /// Since when it lacks changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// Why it lacks changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// How the store of the storage accounts stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StorageStatus {
+    /// Number of accounts.
+    pub accounts: u64,
+    /// Changes in the life of the store.
+    pub records: u64,
+    /// Checkpoints since it was opened.
+    pub checkpoints: u64,
+    /// Bytes of the journal that would be applied again after a crash.
+    pub journal_bytes: u64,
+    /// Why the store takes no changes; null while it does.
+    #[serde(default)]
+    pub failure: Option<String>,
+    /// Its copies.
+    pub copies: Vec<StorageCopy>,
+    /// Pieces of 4 KiB that were damaged in a copy, and were repaired from another copy since the store was opened.
+    pub repaired: u64,
+    /// Pieces of 4 KiB that the last comparison found damaged in a copy and could not repair.
+    pub damaged: u64,
+}
