@@ -12,12 +12,13 @@ use std::{
 
 use clap::Args;
 use serde::Serialize;
-use strongroom_agent::ThisHost;
+use strongroom_agent::{ServedAccounts, ThisHost};
 use strongroom_base::start_thread;
 use strongroom_hypervisor::Scope;
 use strongroom_server::{ConfigSource, Finding, Level, Serve, ServerConfig, VARIABLES};
 use strongroom_storage::{CopyFolders, Run, StorageError};
 
+use super::served::Served;
 use crate::{
     context::Context,
     error::{FaceError, Failure},
@@ -123,8 +124,11 @@ impl ServeArgs {
         let config = self.server.load()?;
         let _logging = strongroom_server::log(&config, console::colors_enabled_stderr())?;
         let accounts = Accounts::start(context, &config)?;
+        let served =
+            || -> Arc<dyn ServedAccounts> { Arc::new(Served::of(context, storage_dir(&config))) };
+        let here = ThisHost { accounts: accounts.is_some().then(served), ..this_host()? };
         let serve = Serve {
-            here: this_host()?,
+            here,
             config,
             notify: env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty()),
             stop: context.cancel.clone(),
@@ -139,6 +143,11 @@ impl ServeArgs {
     }
 }
 
+/// The folder of the storage accounts.
+fn storage_dir(config: &ServerConfig) -> PathBuf {
+    config.storage_dir.clone().unwrap_or_else(|| config.data_dir.join("storage"))
+}
+
 /// Storage accounts that are served beside the server, on a thread of their own.
 struct Accounts(JoinHandle<Result<(), StorageError>>);
 
@@ -146,8 +155,7 @@ impl Accounts {
     /// Serves accounts if they are configured; returns once they are, or cannot be.
     fn start(context: &Context, config: &ServerConfig) -> Result<Option<Self>, Failure> {
         let Some(listen) = config.storage_listen else { return Ok(None) };
-        let own = || config.data_dir.join("storage");
-        let data_dir = config.storage_dir.clone().unwrap_or_else(own);
+        let data_dir = storage_dir(config);
         let (listening, listens) = channel();
         let announce = super::storage::announce(context, &data_dir, config.tls);
         let run = Run {
@@ -252,5 +260,6 @@ pub(crate) fn this_host() -> Result<ThisHost, Failure> {
         guard: hosts::guard()?,
         module: hosts::module(),
         connect: hosts::reachable(),
+        accounts: None,
     })
 }
