@@ -14,7 +14,7 @@ use strongroom_keys::ModuleCommand;
 use strongroom_machine::{Places, guard::GuardCommand};
 use strongroom_orders::{Agent, Agents, Result};
 
-use crate::{LocalAgent, LocalHost, Vaults};
+use crate::{LocalAgent, LocalHost, ServedAccounts, Vaults};
 
 /// What the program knows of the machine that it runs on.
 #[derive(Clone, Debug)]
@@ -33,6 +33,8 @@ pub struct ThisHost {
     pub module: ModuleCommand,
     /// Its libvirt, if one is to be used.
     pub connect: Option<String>,
+    /// The storage accounts that it serves, if it serves any.
+    pub accounts: Option<Arc<dyn ServedAccounts>>,
 }
 
 impl ThisHost {
@@ -50,7 +52,7 @@ impl ThisHost {
             allow_backing: Vec::new(),
             threads: 1,
         };
-        LocalAgent::new(host, Arc::new(Vaults::new(None)))
+        LocalAgent::new(host, Arc::new(Vaults::new(None))).serving(self.accounts.clone())
     }
 }
 
@@ -117,7 +119,8 @@ impl Agents for LocalAgents {
                 threads: self.threads,
             },
             Arc::clone(&self.vaults),
-        );
+        )
+        .serving(self.here.accounts.clone());
         let agent = Arc::new(agent);
         known.insert(host.id, (host.connect.clone(), agent.clone()));
         Ok(agent)

@@ -32,6 +32,10 @@ pub struct Allowed {
     pub pkcs11_modules: BTreeMap<String, PathBuf>,
     /// Folders and devices that may be backed up by path.
     pub disk_dirs: Vec<PathBuf>,
+    /// Storage accounts of this host whose page blobs may be backed up.
+    pub blob_accounts: Vec<String>,
+    /// Storage accounts of this host to which page blobs may be backed up.
+    pub blob_target_accounts: Vec<String>,
     /// Folders below which disks may be restored to, and devices that may be overwritten.
     pub restore_dirs: Vec<PathBuf>,
 }
@@ -91,9 +95,27 @@ impl AllowedPlaces for Allowed {
         check_path(path, &self.disk_dirs, "disk_dirs")
     }
 
+    fn check_blob(&self, blob: &str) -> Result<(), NotAllowed> {
+        check_account(blob, &self.blob_accounts, "blob_accounts")
+    }
+
+    fn check_blob_target(&self, blob: &str) -> Result<(), NotAllowed> {
+        check_account(blob, &self.blob_target_accounts, "blob_target_accounts")
+    }
+
     fn check_target(&self, path: &str) -> Result<(), NotAllowed> {
         check_path(path, &self.restore_dirs, "restore_dirs")
     }
+}
+
+/// Refuses a blob of an account that the operator has not named.
+fn check_account(blob: &str, accounts: &[String], setting: &'static str) -> Result<(), NotAllowed> {
+    let account = blob.split('/').next().unwrap_or_default();
+    if accounts.iter().any(|allowed| allowed == account) {
+        return Ok(());
+    }
+    let named = format!("the storage account {account}");
+    Err(NotAllowed { named, setting, allowed: accounts.to_owned() })
 }
 
 /// Refuses a path that is not below a folder that the operator has named, or leads out of it through a
@@ -157,6 +179,8 @@ mod tests {
             key_dirs: vec![dir.join("keys")],
             pkcs11_modules: [("hsm".to_owned(), PathBuf::from("/usr/lib/hsm.so"))].into(),
             disk_dirs: vec![dir.join("disks")],
+            blob_accounts: vec!["disks".to_owned()],
+            blob_target_accounts: vec!["backups".to_owned()],
             restore_dirs: vec![dir.join("restored")],
         }
     }
@@ -195,6 +219,15 @@ mod tests {
         let refused_path = |checked: Result<(), NotAllowed>| checked.err().map(|no| no.setting);
         assert_eq!(refused_path(allowed.check_disk(&at("disks/a.raw"))), None);
         assert_eq!(refused_path(allowed.check_disk(&at("restored/a"))), Some("disk_dirs"));
+        assert_eq!(refused_path(allowed.check_blob("disks/vms/a")), None);
+        for bad in ["disk/vms/a", "disks2/vms/a", "/disks/vms/a", ""] {
+            assert_eq!(refused_path(allowed.check_blob(bad)), Some("blob_accounts"), "{bad}");
+        }
+        let target = |blob| refused_path(allowed.check_blob_target(blob));
+        assert_eq!(
+            (target("backups/a/b"), target("disks/a/b")),
+            (None, Some("blob_target_accounts"))
+        );
         assert_eq!(refused_path(allowed.check_target(&at("restored/a"))), None);
         assert_eq!(refused_path(allowed.check_target(&at("disks/a"))), Some("restore_dirs"));
         assert_eq!(refused("s3://b/p/x?endpoint=https://store.example.net"), None);

@@ -17,7 +17,8 @@ pub(crate) fn body<E: Coded + 'static>(error: E) -> Box<ErrorBody> {
 pub(crate) fn of_source<E: Coded + 'static>(source: &dyn Kind, error: E) -> Box<ErrorBody> {
     let found = ErrorBody::of(&error);
     let code = error.code();
-    if *code != codes::VM_NOT_FOUND && *code != codes::DISK_NOT_FOUND {
+    let gone = [&codes::VM_NOT_FOUND, &codes::DISK_NOT_FOUND, &codes::BLOB_NOT_FOUND];
+    if !gone.contains(&code) && *code != codes::CONTAINER_NOT_FOUND {
         return Box::new(found);
     }
     let mut missing = ErrorBody::from(source.gone(code));

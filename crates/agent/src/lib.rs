@@ -5,6 +5,7 @@
 //! [`LocalAgents`] gives a service the agents of hosts whose libvirt is on this machine. [`Allowed`] is what
 //! the operator lets others name. Nothing here knows why an order is given or when.
 
+mod accounts;
 mod agents;
 mod allowed;
 mod error;
@@ -14,6 +15,7 @@ mod local_keeper;
 mod vaults;
 mod verify;
 
+pub use accounts::ServedAccounts;
 pub use agents::{Folders, LocalAgents, ThisHost};
 pub use allowed::Allowed;
 pub use local::{LocalAgent, LocalHost};

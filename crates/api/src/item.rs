@@ -85,6 +85,48 @@ pub enum Source {
         /// Name and place of each.
         disks: DiskPaths,
     },
+    /// Page blobs of storage accounts.
+    Blobs {
+        /// Name and blob of each disk: `ACCOUNT/CONTAINER/BLOB`.
+        disks: DiskPaths,
+        /// How their account is reached; none: they are in accounts that the server serves.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        access: Option<BlobAccess>,
+    },
+    /// A page blob that is backed up to another one, by snapshots of both. Its backups are snapshots of the other blob, not
+    /// recovery points of the vault.
+    IncrementalBackup {
+        /// The blob that is backed up.
+        from: BlobPlace,
+        /// The blob that has the backups.
+        to: BlobPlace,
+        /// The number of backups that are kept.
+        keep: u32,
+    },
+}
+
+/// A page blob, and how its account is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BlobPlace {
+    /// The blob: `ACCOUNT/CONTAINER/BLOB`.
+    pub blob: String,
+    /// How its account is reached; none: the server serves it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<BlobAccess>,
+}
+
+/// How a storage account is reached that the server does not serve itself. Its secrets are in files of the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BlobAccess {
+    /// File with the account's connection string, or its URL with a shared access signature: a path of the host, below one
+    /// of the server's `key_dirs`.
+    pub connection_string_file: String,
+    /// File with certificates (PEM) that are believed instead of the system's: a path of the host, below one of the
+    /// server's `key_dirs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<String>,
 }
 
 /// The protected disks of a machine.
@@ -186,7 +228,7 @@ words! {
     }
 }
 
-/// Protects machines or disks.
+/// Protects machines, disks or page blobs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Protect {
@@ -209,13 +251,19 @@ pub struct Protect {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProtectSource {
-    /// A machine: its name or UUID. Either this or `paths`.
+    /// A machine: its name or UUID. Either this, `paths`, `blobs` or `incremental_backup`.
     #[serde(default)]
     pub machine: Option<String>,
     /// Disks by path: name and place of each, which is below one of the server's `disk_dirs` or is one of
     /// them.
     #[serde(default)]
     pub paths: Option<DiskPaths>,
+    /// Page blobs of storage accounts, of which one recovery point is made.
+    #[serde(default)]
+    pub blobs: Option<ProtectBlobs>,
+    /// A page blob that is backed up to another one.
+    #[serde(default)]
+    pub incremental_backup: Option<ProtectIncrementalBackup>,
     /// The item's name; the default is the machine's name.
     #[serde(default)]
     #[schema(min_length = 1, max_length = 200)]
@@ -223,6 +271,40 @@ pub struct ProtectSource {
     /// Which disks of the machine.
     #[serde(default)]
     pub disks: DiskSelection,
+}
+
+/// Page blobs to protect. Those of accounts that the server serves get their snapshots at the same moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProtectBlobs {
+    /// Name and blob of each disk: `ACCOUNT/CONTAINER/BLOB`. The server's `blob_accounts` name the accounts that it serves
+    /// and that items may protect.
+    pub disks: DiskPaths,
+    /// How their account is reached; none: they are in accounts that the server serves.
+    #[serde(default)]
+    pub access: Option<BlobAccess>,
+}
+
+/// A page blob to back up to another one: a backup is a snapshot of the target, and writes only what has changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProtectIncrementalBackup {
+    /// The blob that is backed up. The server's `blob_accounts` name the accounts that it serves and that items may protect.
+    pub from: BlobPlace,
+    /// The blob that has the backups; the first one creates it. The server's `blob_target_accounts` name the accounts that
+    /// it serves and that items may write to.
+    pub to: BlobPlace,
+    /// The number of backups that are kept.
+    #[serde(default = "ProtectIncrementalBackup::keep")]
+    #[schema(minimum = 1, maximum = 9999, default = 30)]
+    pub keep: u32,
+}
+
+impl ProtectIncrementalBackup {
+    /// The number of backups that are kept if nothing is said.
+    const fn keep() -> u32 {
+        30
+    }
 }
 
 /// Changes of an item. Omitted fields stay as they are.

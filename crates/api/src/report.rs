@@ -27,6 +27,8 @@ pub enum Report {
     MachineBackup(Box<MachineBackupReport>),
     /// A backup of disks, a transfer, or what is known of a recovery point that was made before.
     Backup(Box<BackupReport>),
+    /// A backup of a page blob to another one.
+    IncrementalBackup(Box<IncrementalReport>),
     /// A restored machine, or replaced disks of one.
     MachineRestore(Box<MachineRestoreReport>),
     /// A machine that an earlier run of the same job has restored.
@@ -59,6 +61,61 @@ pub enum Report {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Nothing {}
+
+/// Backups of a page blob to another one: of one run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IncrementalReport {
+    /// The source: `ACCOUNT/CONTAINER/BLOB`, percent-encoded.
+    pub source: String,
+    /// The target.
+    pub target: String,
+    /// The backups, in the order in which they were made: one; two if an earlier run was finished first, none if an earlier
+    /// try of the job has made it.
+    pub backups: Vec<IncrementalSnapshot>,
+    /// Whether the source's account did not permit a new snapshot yet.
+    pub was_too_soon: bool,
+    /// Old snapshots of the source that were deleted.
+    pub deleted_snapshots: Vec<String>,
+    /// Old snapshots of the source that could not be deleted.
+    pub kept_snapshots: Vec<String>,
+    /// Old backups that were deleted.
+    pub deleted_backups: Vec<String>,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+}
+
+/// One backup of a page blob to another one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IncrementalSnapshot {
+    /// The snapshot of the target.
+    pub snapshot: String,
+    /// The blob that it is a backup of.
+    pub source: String,
+    /// The snapshot of the source that it equals.
+    pub source_snapshot: String,
+    /// Its length in bytes.
+    pub size: u64,
+    /// How it was found what to write: `full`, `incremental`, `compared`.
+    pub method: String,
+    /// Why both blobs were compared, if they were.
+    pub reason: Option<String>,
+    /// Whether an earlier run had begun it.
+    pub was_continued: bool,
+    /// Bytes that were read from the source.
+    pub read_bytes: u64,
+    /// Bytes that were written to the target.
+    pub written_bytes: u64,
+    /// Ranges that were written to the target.
+    pub written_ranges: u64,
+    /// Bytes of the target that were cleared.
+    pub cleared_bytes: u64,
+    /// Ranges of the target that were cleared.
+    pub cleared_ranges: u64,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+}
 
 /// A machine that an earlier run of the same job has restored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -169,6 +226,7 @@ impl Report {
             Self::Nothing(report) => serde_json::to_value(report),
             Self::MachineBackup(report) => serde_json::to_value(report),
             Self::Backup(report) => serde_json::to_value(report),
+            Self::IncrementalBackup(report) => serde_json::to_value(report),
             Self::MachineRestore(report) => serde_json::to_value(report),
             Self::RestoredBefore(report) => serde_json::to_value(report),
             Self::DisksRestore(report) => serde_json::to_value(report),
@@ -205,6 +263,7 @@ macro_rules! reports {
 reports! {
     MachineBackup(MachineBackupReport),
     Backup(BackupReport),
+    IncrementalBackup(IncrementalReport),
     MachineRestore(MachineRestoreReport),
     RestoredBefore(RestoredBefore),
     DisksRestore(DisksReport),
@@ -282,6 +341,17 @@ mod tests {
             "machine": "web", "uuid": "u", "decision": "accepted", "recovery_point": point,
             "item": "web", "disks": [{ "name": "vda", "path": "/a" }],
         });
+        let snapshot = "2026-01-01T00:00:00.0000000Z";
+        let incremental_backup = json!({
+            "source": "a/b/c", "target": "d/e/f", "was_too_soon": false, "deleted_snapshots": [snapshot],
+            "kept_snapshots": [], "deleted_backups": [], "duration_ms": 1,
+            "backups": [{
+                "snapshot": snapshot, "source": "a/b/c", "source_snapshot": snapshot, "size": 512,
+                "method": "full", "reason": null, "was_continued": false, "read_bytes": 1,
+                "written_bytes": 1, "written_ranges": 1, "cleared_bytes": 0, "cleared_ranges": 0,
+                "duration_ms": 1,
+            }],
+        });
         let verify = serde_json::to_value(VerifyReport::default()).expect("JSON");
         let reclaim = serde_json::to_value(ReclaimReport::default()).expect("JSON");
         let item = ItemId::from_bytes([7; 16]);
@@ -293,6 +363,7 @@ mod tests {
             (restored, |it| matches!(it, Report::MachineRestore(_))),
             (before, |it| matches!(it, Report::RestoredBefore(_))),
             (disks, |it| matches!(it, Report::DisksRestore(_))),
+            (incremental_backup, |it| matches!(it, Report::IncrementalBackup(_))),
             (finish, |it| matches!(it, Report::Finish(_))),
             (verify.clone(), |it| matches!(it, Report::Verify(_))),
             (json!({ "structure": verify, "packs": verify }), |it| {

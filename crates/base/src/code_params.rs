@@ -72,7 +72,7 @@ pub(crate) const PARAMS: &[(&str, &[&str])] = &[
     ("host.unavailable", &["action", "seconds", "uri"]),
     ("host.denied", &["action", "message", "reason", "uri"]),
     ("host.protocol", &["action", "reason"]),
-    ("host.lacks", &["host", "machine", "reason"]),
+    ("host.lacks", &["account", "host", "machine", "reason"]),
     ("vm.not_found", &["action", "machine", "message", "name", "uri"]),
     ("vm.disk_not_found", &["disk", "has", "machine"]),
     ("vm.exists", &["host", "name"]),
@@ -103,7 +103,13 @@ pub(crate) const PARAMS: &[(&str, &[&str])] = &[
     ("server.clock", &["seconds"]),
     ("server.not_ready", &["reason", "reasons"]),
     ("feature.missing", &["redundancy"]),
-    ("request.invalid", &["days", "disk", "jobs", "limit", "name", "reason", "until", "what"]),
+    (
+        "request.invalid",
+        &[
+            "account", "blob", "days", "disk", "jobs", "limit", "name", "named", "path", "reason",
+            "until", "what",
+        ],
+    ),
     ("request.not_found", &["item", "vault"]),
     ("request.changed", &["id", "kind"]),
     ("request.page_token", &["reason"]),
@@ -231,6 +237,7 @@ pub(crate) const PROBLEMS: &[(&str, &[(&str, &str)])] = &[
             ("machine", "the host has no such machine"),
             ("machine_disk", "a disk of the machine is missing"),
             ("disk", "a disk of an item of disks by path is missing"),
+            ("blob", "a blob of an item of page blobs is missing"),
         ],
     ),
 ];

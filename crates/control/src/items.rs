@@ -84,7 +84,7 @@ fn check_sources(request: &Protect) -> Result<()> {
         if let Some(name) = &source.name {
             check_name("the item's name", name)?;
         }
-        sources::wanted(source)?;
+        sources::wanted(source)?.check(source)?;
     }
     Ok(())
 }
@@ -188,7 +188,8 @@ impl Control {
             let found = found.doc;
             check_not_deleted(&found.item)?;
             // The same request again changes nothing; another one is no way to change it.
-            if found.item.policy == item.policy && found.item.disks == item.disks {
+            let same = sources::are_same(&found.item.source, &item.source);
+            if same && found.item.policy == item.policy && found.item.disks == item.disks {
                 return Ok((found, false));
             }
             let message = message!(
@@ -393,7 +394,8 @@ impl Control {
             }
             let vault = vault_of(tx, &doc.item).await?.vault;
             check_active(&vault)?;
-            doc.item.state = if doc.item.last_point.is_some() {
+            let has_backups = sources::is_incremental(&doc.item.source) && doc.item.last_backup.is_some();
+            doc.item.state = if doc.item.last_point.is_some() || has_backups {
                 ProtectionState::Protected
             } else {
                 ProtectionState::InitialBackupPending

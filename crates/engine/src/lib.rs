@@ -1,6 +1,6 @@
 //! Backup, restore and queries on recovery points: how the work is done.
 //!
-//! The engine joins disks and vaults. It must not know hypervisors or people: it prints nothing,
+//! The engine joins disks and vaults; `blobs` takes and deletes the snapshots by which page blobs are disks. It must not know hypervisors or people: it prints nothing,
 //! does not read the environment, and takes everything that it needs as arguments. Long work
 //! reports through [`strongroom_base::Progress`] and stops at [`strongroom_base::Cancel`].
 //!
@@ -10,6 +10,7 @@
 //! ```
 
 mod backup;
+mod blobs;
 mod configuration;
 mod copy;
 mod error;
@@ -20,6 +21,7 @@ mod request;
 mod restore;
 
 pub use backup::{backup, backup_with};
+pub use blobs::{BlobDisk, BlobDisks, BlobsError, LeftBehind};
 pub use configuration::read_configuration;
 pub use copy::{COPY_OF, CopyRequest, copy_point, find_copy};
 pub use error::EngineError;

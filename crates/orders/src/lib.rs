@@ -56,13 +56,14 @@ pub use keeper::{
 };
 pub use order::{
     Agent, Agents, BackupDone, BackupOrder, CheckOrder, FinishDone, FinishOrder, HostFacts,
-    PointFacts, RestoreDone, RestoreOrder, Tier, TransferOrder, VaultAccess,
+    IncrementalDone, IncrementalOrder, PointFacts, RestoreDone, RestoreOrder, Tier, TransferOrder,
+    VaultAccess,
 };
 pub use places::{AllowedPlaces, NotAllowed};
 pub use watch::{TaskEvent, Watch};
 
 /// The version of orders and facts.
-pub const ORDERS_VERSION: u32 = 1;
+pub const ORDERS_VERSION: u32 = 2;
 
 /// What comes back: errors are of the catalog, as data.
 pub type Result<T, E = Box<strongroom_api::ErrorBody>> = std::result::Result<T, E>;

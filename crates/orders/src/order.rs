@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use strongroom_api::{
-    Check, ConsistencyProved, ConsistencyWanted, DiskSelection, ErrorBody, Host, KeyReference,
-    PointDisk, ProtectableItem, Report, Restore, RestoreDecision, Source,
+    BlobPlace, Check, ConsistencyProved, ConsistencyWanted, DiskSelection, ErrorBody, Host,
+    KeyReference, PointDisk, ProtectableItem, Report, Restore, RestoreDecision, Source,
 };
 use strongroom_base::{JobId, PointId};
 
@@ -118,6 +118,32 @@ pub struct PointFacts {
 pub struct BackupDone {
     /// The point.
     pub point: PointFacts,
+    /// What is not as good as it should be.
+    pub warnings: Vec<ErrorBody>,
+    /// The report, as the command of the same name prints it.
+    pub report: Report,
+}
+
+/// Backs a page blob up to another one, by snapshots of both.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IncrementalOrder {
+    /// Which order it is; the backup bears it, so that it is found again after a crash.
+    pub order: OrderId,
+    /// The blob that is backed up.
+    pub from: BlobPlace,
+    /// The blob that has the backups.
+    pub to: BlobPlace,
+    /// The number of backups that are kept.
+    pub keep: u32,
+}
+
+/// A page blob was backed up to another one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IncrementalDone {
+    /// The moment whose content the newest backup has.
+    pub time: Timestamp,
+    /// Bytes that were written to the target.
+    pub written_bytes: u64,
     /// What is not as good as it should be.
     pub warnings: Vec<ErrorBody>,
     /// The report, as the command of the same name prints it.
@@ -239,6 +265,14 @@ pub trait Agent: Send + Sync {
     /// Copies a recovery point; the copy has an id of its own. A point that was copied before is not
     /// copied again. Task: `transfer`.
     fn transfer(&self, order: &TransferOrder, watch: &Watch) -> Result<BackupDone>;
+
+    /// Backs a page blob up to another one. A backup that the same order has made before is not made again. Task:
+    /// `transfer`. A source that is gone is the error `source.missing`, and nothing else is.
+    fn incremental_backup(
+        &self,
+        order: &IncrementalOrder,
+        watch: &Watch,
+    ) -> Result<IncrementalDone>;
 
     /// Restores a machine or disks. Tasks: `prepare`, `restore`.
     fn restore(&self, order: &RestoreOrder, watch: &Watch) -> Result<RestoreDone>;

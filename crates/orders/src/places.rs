@@ -20,6 +20,12 @@ pub trait AllowedPlaces: Send + Sync {
     /// Refuses a disk that is to be backed up by path.
     fn check_disk(&self, path: &str) -> Result<(), NotAllowed>;
 
+    /// Refuses a page blob, `ACCOUNT/CONTAINER/BLOB`, of an account that the host serves.
+    fn check_blob(&self, blob: &str) -> Result<(), NotAllowed>;
+
+    /// Refuses a page blob of an account that the host serves, as one that backups are written to.
+    fn check_blob_target(&self, blob: &str) -> Result<(), NotAllowed>;
+
     /// Refuses what is to be restored to.
     fn check_target(&self, path: &str) -> Result<(), NotAllowed>;
 }
@@ -55,6 +61,7 @@ impl NotAllowed {
         let what = match *setting {
             "vault_urls" => "its URL",
             "pkcs11_modules" => "the module",
+            "blob_accounts" | "blob_target_accounts" => "the account",
             _ => "the folder",
         };
         message!(

@@ -10,15 +10,17 @@ use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use strongroom_api::{
-    ConsistencyProved, ConsistencyWanted, DiskSelection, ErrorBody, ItemUsage, KeyReference,
-    PointDisk, Report, Restore, RestoreDecision, RestoreDisks, Source, TaskName, TaskState,
+    BlobAccess, BlobPlace, ConsistencyProved, ConsistencyWanted, DiskSelection, ErrorBody,
+    ItemUsage, KeyReference, PointDisk, Report, Restore, RestoreDecision, RestoreDisks, Source,
+    TaskName, TaskState,
 };
 use strongroom_base::{JobId, PointId, VaultId, codes};
 use strongroom_orders::{
     Absence, AbsentPoint, BackupDone, BackupOrder, CheckOrder, FinishDone, FinishOrder, HeldPoint,
-    HostFacts, ORDERS_VERSION, OrderId, PointFacts, ReclaimDone, ReclaimOrder, RestoreDone,
-    RestoreOrder, RotateOrder, SavedObject, TaskEvent, Tier, TransferOrder, UsageFacts,
-    ValidateOrder, VaultAccess, VaultFacts, VaultMake, VerifyDepth, VerifyFacts, VerifyOrder,
+    HostFacts, IncrementalDone, IncrementalOrder, ORDERS_VERSION, OrderId, PointFacts, ReclaimDone,
+    ReclaimOrder, RestoreDone, RestoreOrder, RotateOrder, SavedObject, TaskEvent, Tier,
+    TransferOrder, UsageFacts, ValidateOrder, VaultAccess, VaultFacts, VaultMake, VerifyDepth,
+    VerifyFacts, VerifyOrder,
 };
 
 /// All that is sent, by name.
@@ -95,6 +97,28 @@ fn of_hosts(shapes: &mut Shapes) {
     };
     assert_eq!(backup.id(), id("backup"));
     shapes.add("backup", &backup);
+    let access = BlobAccess { connection_string_file: "/keys/a".to_owned(), ca_file: None };
+    let blobs = [("a".to_owned(), "disks/vms/a".to_owned())].into();
+    let source = Source::Blobs { disks: blobs, access: Some(access) };
+    shapes.add("check_blobs", &CheckOrder { order: id("check/web"), source });
+    let place = |blob: &str| BlobPlace { blob: blob.to_owned(), access: None };
+    let copy = IncrementalOrder {
+        order: id("copy"),
+        from: place("disks/vms/a"),
+        to: place("backups/vms/a"),
+        keep: 30,
+    };
+    let source =
+        Source::IncrementalBackup { from: copy.from.clone(), to: copy.to.clone(), keep: 30 };
+    shapes.add("check_incremental", &CheckOrder { order: id("check/web"), source });
+    shapes.add("incremental_backup", &copy);
+    let done = IncrementalDone {
+        time: time(),
+        written_bytes: 4,
+        warnings: vec![warning.clone()],
+        report: Report::default(),
+    };
+    shapes.add("incremental_done", &done);
     let transfer = TransferOrder {
         order: id("transfer"),
         from: vault(),

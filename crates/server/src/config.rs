@@ -93,6 +93,8 @@ keys! {
         key_dirs: Option<Vec<PathBuf>> = None, "`keys` in `data_dir`", "Folders below which requests may name files of keys, passphrases and PINs.";
         pkcs11_modules: BTreeMap<String, PathBuf> = BTreeMap::new(), "{}", "Modules of hardware tokens that requests may name, such as `{ softhsm = \"/usr/lib/softhsm/libsofthsm2.so\" }`: a key names it as `module-name=softhsm`, never by its path.";
         disk_dirs: Vec<PathBuf> = Vec::new(), "[]", "Folders and devices that items may protect by path.";
+        blob_accounts: Vec<String> = Vec::new(), "[]", "Storage accounts of this server (`storage_listen`) whose page blobs items may protect, such as `[\"disks\"]`.";
+        blob_target_accounts: Vec<String> = Vec::new(), "[]", "Storage accounts of this server to whose page blobs items may be backed up.";
         restore_dirs: Vec<PathBuf> = Vec::new(), "[]", "Folders below which restores may write disks, and devices that they may overwrite.";
         libvirt_sockets: Vec<PathBuf> = Vec::new(), "[]", "Sockets of libvirt that hosts may name, besides those of `qemu:///system` and of `qemu:///session` of the server's user. Their daemons must run as root or as that user.";
         jobs: u32 = 8, "8", "Maximum number of jobs at the same time.";
@@ -260,6 +262,8 @@ impl ServerConfig {
             key_dirs: or_own(&self.key_dirs, "keys"),
             pkcs11_modules: self.pkcs11_modules.clone(),
             disk_dirs: self.disk_dirs.clone(),
+            blob_accounts: self.blob_accounts.clone(),
+            blob_target_accounts: self.blob_target_accounts.clone(),
             restore_dirs: self.restore_dirs.clone(),
         }
     }

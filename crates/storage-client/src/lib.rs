@@ -13,6 +13,7 @@
 //! | `containers`, `blobs`, `pages`, `copies`, `leases`, `blocks` | the operations |
 //! | [`transfer`] | files to page blobs and back |
 //! | [`incremental`] | incremental backups of page blobs by snapshots, restores of them |
+//! | [`snapshots`] | the snapshots of a blob, and who took them |
 //! | `ranges`, `parallel` | lists of ranges side by side; work by several threads |
 //! | `source` | a snapshot as a disk to read |
 //! | `error` | [`StorageClientError`] |
@@ -33,6 +34,7 @@ mod location;
 mod pages;
 mod parallel;
 mod ranges;
+pub mod snapshots;
 mod source;
 pub mod transfer;
 mod trust;

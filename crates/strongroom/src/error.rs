@@ -216,11 +216,6 @@ impl Failure {
         self.with_hint(hint)
     }
 
-    /// What failed, in words.
-    pub(crate) fn message(&self) -> String {
-        self.error.to_string()
-    }
-
     /// Its place in the catalog.
     pub(crate) fn code(&self) -> &'static Code {
         self.error.code()

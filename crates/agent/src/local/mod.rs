@@ -3,6 +3,7 @@
 mod at_work;
 mod backup;
 mod begun;
+mod incremental;
 mod restore;
 pub(crate) mod sources;
 mod transfer;
@@ -10,8 +11,10 @@ mod transfer;
 use std::{path::PathBuf, sync::Arc};
 
 use jiff::Timestamp;
-use strongroom_api::{Check, ErrorBody, ProtectableDisk, ProtectableItem, Report, RestoreDecision};
-use strongroom_base::{HostId, message};
+use strongroom_api::{
+    BlobAccess, Check, ErrorBody, ProtectableDisk, ProtectableItem, Report, RestoreDecision,
+};
+use strongroom_base::{HostId, codes, message};
 use strongroom_disk::Within;
 use strongroom_hypervisor::{ConnectUri, Connection, Settings};
 use strongroom_machine::{
@@ -20,12 +23,17 @@ use strongroom_machine::{
     restore::{Decision, finish},
 };
 use strongroom_orders::{
-    Agent, BackupDone, BackupOrder, CheckOrder, FinishDone, FinishOrder, HostFacts, ORDERS_VERSION,
-    RestoreDone, RestoreOrder, Result, TransferOrder, Watch,
+    Agent, BackupDone, BackupOrder, CheckOrder, FinishDone, FinishOrder, HostFacts,
+    IncrementalDone, IncrementalOrder, ORDERS_VERSION, RestoreDone, RestoreOrder, Result,
+    TransferOrder, Watch,
 };
 
 use self::at_work::AtWork;
-use crate::{Vaults, error::body};
+use crate::{
+    Vaults,
+    accounts::{Accounts, ServedAccounts},
+    error::body,
+};
 
 /// What an agent must know of its host; nothing of it is looked for in the environment.
 #[derive(Clone, Debug)]
@@ -62,13 +70,30 @@ pub struct LocalHost {
 pub struct LocalAgent {
     host: LocalHost,
     vaults: Arc<Vaults>,
+    accounts: Option<Arc<dyn ServedAccounts>>,
     at_work: AtWork,
 }
 
 impl LocalAgent {
     /// An agent for a host; it shares open vaults with others.
     pub fn new(host: LocalHost, vaults: Arc<Vaults>) -> Self {
-        Self { host, vaults, at_work: AtWork::default() }
+        Self { host, vaults, accounts: None, at_work: AtWork::default() }
+    }
+
+    /// The same with the storage accounts that the host serves.
+    #[must_use]
+    pub fn serving(self, accounts: Option<Arc<dyn ServedAccounts>>) -> Self {
+        Self { accounts, ..self }
+    }
+
+    /// Storage accounts as an order reaches them.
+    fn accounts<'a>(&'a self, access: Option<&'a BlobAccess>) -> Accounts<'a> {
+        Accounts {
+            served: self.accounts.as_deref(),
+            access,
+            clock: Arc::clone(&self.host.settings.clock),
+            entropy: self.vaults.options().entropy,
+        }
     }
 
     /// A connection of its own: calls on one wait for each other.
@@ -122,6 +147,21 @@ impl Agent for LocalAgent {
     fn transfer(&self, order: &TransferOrder, watch: &Watch) -> Result<BackupDone> {
         let _turn = self.at_work.begin(order.order.clone(), &watch.cancel)?;
         self.copy(order, watch)
+    }
+
+    fn incremental_backup(
+        &self,
+        order: &IncrementalOrder,
+        watch: &Watch,
+    ) -> Result<IncrementalDone> {
+        let _turn = self.at_work.begin(order.order.clone(), &watch.cancel)?;
+        if watch.cancel.is_cancelled() {
+            return Err(Box::new(ErrorBody::new(
+                &codes::INTERRUPTED,
+                "it was stopped before it began",
+            )));
+        }
+        self.make_incremental_backup(order, watch)
     }
 
     fn restore(&self, order: &RestoreOrder, watch: &Watch) -> Result<RestoreDone> {

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use strongroom_agent::{LocalAgent, LocalHost, LocalKeeper, Vaults, Within};
+use strongroom_agent::{LocalAgent, LocalHost, LocalKeeper, ServedAccounts, Vaults, Within};
 use strongroom_api::{ConsistencyWanted, DiskSelection, KeyReference, Report, Source};
 use strongroom_base::{Cancel, JobId, PointId, SystemClock, SystemEntropy};
 use strongroom_hypervisor::Settings;
@@ -29,6 +29,12 @@ impl Lab {
         let vaults = Arc::new(Vaults::new(Some(dir.path().join("cache"))));
         let (keeper, agent) = workers(dir.path(), &vaults, None);
         Self { dir, vaults, keeper, agent }
+    }
+
+    /// The host serves storage accounts.
+    pub(crate) fn serve_accounts(&mut self, accounts: Arc<dyn ServedAccounts>) {
+        let (keeper, agent) = workers(self.dir.path(), &self.vaults, None);
+        (self.keeper, self.agent) = (keeper, agent.serving(Some(accounts)));
     }
 
     /// As after a start of the service.

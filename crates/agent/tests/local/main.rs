@@ -7,6 +7,8 @@
     reason = "a test that fails says so by panicking"
 )]
 
+mod accounts;
+mod blobs;
 mod common;
 mod disks;
 mod keeper;

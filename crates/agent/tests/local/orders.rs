@@ -1,18 +1,18 @@
 //! The agent of this host and the keeper of vaults in folders do what orders promise.
 
-use std::fs;
+use std::{fs, sync::Arc};
 
 use jiff::Timestamp;
-use strongroom_api::Source;
+use strongroom_api::{BlobPlace, Source};
 use strongroom_base::{Clock as _, SystemClock};
 use strongroom_orders::{
     Agent, Keeper,
     conformance::{self, World},
 };
 
-use crate::common::Lab;
+use crate::{accounts::Accounts, common::Lab};
 
-struct Local(Lab);
+struct Local(Lab, Arc<Accounts>);
 
 impl World for Local {
     fn agent(&self) -> &dyn Agent {
@@ -40,6 +40,21 @@ impl World for Local {
         self.0.text("no-such-disk")
     }
 
+    fn blobs(&self, generation: u8) -> Option<Source> {
+        ["a", "b"].iter().for_each(|blob| self.1.write(blob, 0, generation));
+        let disks = ["a", "b"].map(|blob| (blob.to_owned(), format!("disks/vms/{blob}"))).into();
+        Some(Source::Blobs { disks, access: None })
+    }
+
+    fn incremental_backup(&self) -> Option<[BlobPlace; 2]> {
+        let place = |blob: &str| BlobPlace { blob: blob.to_owned(), access: None };
+        Some([place("disks/vms/a"), place("backups/vms/a")])
+    }
+
+    fn missing_blob(&self) -> String {
+        "disks/vms/none".to_owned()
+    }
+
     fn target(&self, name: &str) -> String {
         self.0.text(&format!("restored-{name}"))
     }
@@ -55,7 +70,10 @@ impl World for Local {
 
 #[test]
 fn orders_are_carried_out_as_promised() {
-    let local = Local(Lab::new());
+    let accounts = Accounts::serve();
+    let mut lab = Lab::new();
+    lab.serve_accounts(accounts.clone());
+    let local = Local(lab, accounts);
     conformance::check(&local).unwrap_or_else(|failure| panic!("{failure}"));
     // What was restored is what was there.
     let restored = fs::read(local.0.path("restored-restored/a.raw")).expect("restored");

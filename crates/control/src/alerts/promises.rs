@@ -19,6 +19,7 @@ use crate::{
     model::{AlertDoc, ItemDoc, PointDoc},
     rights::Sight,
     service::Control,
+    sources,
 };
 
 /// How late a point may be: a quarter of the schedule's pause, but no less and no more than this.
@@ -190,6 +191,9 @@ fn late_since(policy: &Policy, item: &[u8], since: Timestamp, now: Timestamp) ->
 /// When the newest point of an item was made that can be restored.
 async fn newest_restorable(tx: &mut ReadTx, doc: &ItemDoc) -> Result<Option<Timestamp>> {
     let item = doc.item.id;
+    if sources::is_incremental(&doc.item.source) {
+        return Ok(doc.item.last_backup);
+    }
     if let Some(last) = doc.item.last_point {
         let found = tx.get::<PointDoc>(&PointDoc::id_of(item, last)).await?;
         let good = |found: &Stored<PointDoc>| found.doc.point.state == PointState::Restorable;

@@ -1,6 +1,6 @@
 //! What the service must know of a kind of source.
 
-use strongroom_api::{Item, ProtectSource, ProtectableItem, Source};
+use strongroom_api::{BlobPlace, Item, ProtectSource, ProtectableItem, Source};
 use strongroom_orders::AllowedPlaces;
 
 use crate::error::Result;
@@ -16,6 +16,22 @@ pub(crate) trait Kind {
     /// The machine of the host that it is, if it is one: what the host says of its machines is said of
     /// it, and who may replace the machine is asked.
     fn machine(&self) -> Option<Machine<'_>>;
+
+    /// How it is backed up without a vault, if it is.
+    fn incremental(&self) -> Option<IncrementalBackup<'_>> {
+        None
+    }
+}
+
+/// A page blob that is backed up to another one.
+#[derive(Clone, Copy)]
+pub(crate) struct IncrementalBackup<'a> {
+    /// The blob that is backed up.
+    pub(crate) from: &'a BlobPlace,
+    /// The blob that has the backups.
+    pub(crate) to: &'a BlobPlace,
+    /// The number of backups that are kept.
+    pub(crate) keep: u32,
 }
 
 /// A machine of a host.
@@ -46,6 +62,11 @@ pub(crate) struct Found {
 pub(crate) trait Protectable: Sync {
     /// Whether it is what the request is about.
     fn is_wanted(&self, source: &ProtectSource) -> bool;
+
+    /// Refuses what is not valid by itself, before it is written down anywhere.
+    fn check(&self, _: &ProtectSource) -> Result<()> {
+        Ok(())
+    }
 
     /// Whether the host must be asked what it has.
     fn is_discovered(&self) -> bool;

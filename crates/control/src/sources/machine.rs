@@ -53,9 +53,9 @@ impl Protectable for Machines {
     }
 }
 
-/// A machine's name as an item's: the same, except what names of items may not have, which becomes
+/// A machine's or a blob's name as an item's: the same, except what names of items may not have, which becomes
 /// `-`. Nobody else's item is taken for it: names of items are checked when one is added.
-fn item_name(machine: &str) -> String {
+pub(super) fn item_name(machine: &str) -> String {
     if strongroom_base::check_name(machine) {
         return machine.to_owned();
     }

@@ -11,6 +11,7 @@ use strongroom_catalog::Stored;
 use strongroom_orders::{BackupDone, BackupOrder, OrderId, Tier, ValidateOrder, Watch};
 
 use super::{
+    incremental::incremental_order,
     known::{Known, Wanted},
     outcome::{JobEvents, Outcome},
     progress::result,
@@ -23,6 +24,7 @@ use crate::{
     model::{ItemDoc, PointDoc},
     points::{point_doc, point_or_snapshot},
     service::Control,
+    sources,
 };
 
 impl Control {
@@ -33,6 +35,11 @@ impl Control {
         watch: &Watch,
     ) -> Outcome {
         let known = self.known(wanted.job.id, wanted.item).await?;
+        let source = &known.item.item.source;
+        let order = sources::of(source).incremental().map(|it| incremental_order(&known, it));
+        if let Some(order) = order {
+            return self.do_incremental_backup(&known, order, events, watch).await;
+        }
         let agent = self.agent(&known.host)?;
         // What is gone from the vault is to be known before a new point hides it. A vault that cannot
         // be asked says so when the backup opens it.

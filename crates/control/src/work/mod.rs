@@ -19,6 +19,7 @@ mod compare;
 pub(crate) mod drivers;
 mod finish;
 mod house;
+mod incremental;
 mod known;
 mod outcome;
 pub(crate) mod progress;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
-use strongroom_api::{Source, Verdict};
+use strongroom_api::{BlobPlace, Source, Verdict};
 use strongroom_base::Clock as _;
 use strongroom_orders::{
     Agent, Keeper,
@@ -65,6 +65,20 @@ impl World for InMemory {
     }
 
     fn missing_disk(&self) -> String {
+        GONE.to_owned()
+    }
+
+    fn blobs(&self, _: u8) -> Option<Source> {
+        let disks = [("a".to_owned(), "disks/vms/a".to_owned())].into();
+        Some(Source::Blobs { disks, access: None })
+    }
+
+    fn incremental_backup(&self) -> Option<[BlobPlace; 2]> {
+        let place = |blob: &str| BlobPlace { blob: blob.to_owned(), access: None };
+        Some([place("disks/vms/a"), place("backups/vms/a")])
+    }
+
+    fn missing_blob(&self) -> String {
         GONE.to_owned()
     }
 

@@ -1,8 +1,9 @@
 //! Protecting, stopping, resuming, deleting, bringing back.
 
 use strongroom_api::{
-    DiskSelection, ItemUpdate, JobState, ProtectionState as P, ResumeProtection, StopMode,
-    StopProtection, TaskState, Verdict,
+    BlobPlace, DiskSelection, ItemUpdate, JobState, ProtectBlobs, ProtectIncrementalBackup,
+    ProtectSource, ProtectionState as P, ResumeProtection, StopMode, StopProtection, TaskState,
+    Verdict,
 };
 use strongroom_base::codes;
 use strongroom_catalog::testing::{Bed, on_both_databases};
@@ -18,6 +19,9 @@ on_both_databases! {
     deleted_softly_and_brought_back,
     deleted_for_good_when_its_time_is_over,
     a_source_that_vanishes_and_comes_back,
+    page_blobs_are_protected_as_machines_are,
+    what_grants_access_to_blobs_is_written_down_nowhere,
+    a_blob_is_backed_up_to_another_by_its_policy,
 }
 
 async fn several_at_once_and_again(bed: Bed) {
@@ -212,4 +216,155 @@ async fn a_source_that_vanishes_and_comes_back(bed: Bed) {
     let alerts = world.alerts().await;
     assert!(alerts.iter().all(|alert| alert.rule != "source_missing"
         || alert.state == strongroom_api::AlertState::Resolved));
+}
+
+/// Protects page blobs: what becomes of the request.
+async fn protect_blobs(
+    world: &World,
+    item: &str,
+    blobs: &[(&str, &str)],
+) -> Result<strongroom_api::Job, String> {
+    let disks = blobs.iter().map(|(name, blob)| ((*name).to_owned(), (*blob).to_owned()));
+    let blobs = Some(ProtectBlobs { disks: disks.collect(), access: None });
+    protect_source(world, ProtectSource { blobs, ..named(item) }).await
+}
+
+/// A source that is nothing yet.
+fn named(item: &str) -> ProtectSource {
+    ProtectSource { machine: None, name: Some(item.to_owned()), ..source("") }
+}
+
+async fn protect_source(
+    world: &World,
+    source: ProtectSource,
+) -> Result<strongroom_api::Job, String> {
+    let protect = strongroom_api::Protect {
+        vault: "main".to_owned(),
+        host: "here".to_owned(),
+        policy: None,
+        sources: vec![source],
+        backup_now: false,
+    };
+    let begun = world.control.protect(&world.admin, protect).await;
+    let begun = begun.map_err(|error| error.body().code.as_str().to_owned())?;
+    world.control.settle().await.expect("settles");
+    Ok(world.job(begun).await)
+}
+
+async fn page_blobs_are_protected_as_machines_are(bed: Bed) {
+    let world = World::new(bed).await;
+    let blobs = [("one", "disks/vms/a"), ("two", "disks/vms/b")];
+    let job = protect_blobs(&world, "web", &blobs).await.expect("begins");
+    assert_eq!(job.state, JobState::Completed, "{job:?}");
+    // Again it is the same, under whichever name; other blobs are not.
+    for name in ["web", "other"] {
+        let again = protect_blobs(&world, name, &blobs).await.expect("begins");
+        assert_eq!(again.tasks[0].detail.as_deref(), Some("was protected already"));
+    }
+    let job = protect_blobs(&world, "web", &blobs[..1]).await.expect("begins");
+    assert_eq!(job.error.expect("fails").code.as_str(), "item.exists");
+    let job = protect_blobs(&world, "far", &[("a", "others/vms/a")]).await.expect("begins");
+    assert_eq!(job.error.expect("fails").code.as_str(), "place.not_allowed");
+
+    world.days(2).await;
+    let item = world.item("web").await;
+    assert_eq!((item.state, item.failures), (P::Protected, 0));
+    let points = world.points("web").await;
+    assert_eq!((points.len(), points[0].disks.len()), (2, 2));
+    world.shared.outside().missing_disks.insert("disks/vms/b".to_owned());
+    world.days(1).await;
+    let item = world.item("web").await;
+    assert_eq!(item.state, P::SourceMissing);
+    world.shared.outside().missing_disks.clear();
+    world.days(1).await;
+    assert_eq!(world.item("web").await.state, P::Protected);
+}
+
+async fn what_grants_access_to_blobs_is_written_down_nowhere(bed: Bed) {
+    let world = World::new(bed).await;
+    for secret in [
+        "https://disks.blob.example.net/vms/a?sv=1&sig=c2VjcmV0",
+        "disks/vms/a?sig=c2VjcmV0",
+        "AccountName=disks;AccountKey=c2VjcmV0/vms/a",
+    ] {
+        let refused = protect_blobs(&world, "web", &[("one", secret)]).await;
+        assert_eq!(refused.expect_err("refused"), "request.invalid", "{secret}");
+    }
+    assert_eq!(protect_blobs(&world, "web", &[]).await.expect_err("none"), "request.invalid");
+    let jobs = world.jobs(strongroom_api::JobKind::ConfigureProtection).await;
+    assert_eq!(jobs, []);
+    let audit = world.control.audit_from(&world.admin, 1).await.expect("the audit log");
+    assert!(!format!("{audit:?}").contains("c2VjcmV0"), "{audit:?}");
+}
+
+fn incremental(from: &str, to: &str, keep: u32) -> ProtectSource {
+    let place = |blob: &str| BlobPlace { blob: blob.to_owned(), access: None };
+    let wanted = ProtectIncrementalBackup { from: place(from), to: place(to), keep };
+    ProtectSource { incremental_backup: Some(wanted), ..named("far") }
+}
+
+async fn a_blob_is_backed_up_to_another_by_its_policy(bed: Bed) {
+    let mut world = World::new(bed).await;
+    for (from, to, keep, code) in [
+        ("disks/vms/a", "disks/vms/a", 3, "request.invalid"),
+        ("disks/vms/a", "backups/vms/a", 0, "request.invalid"),
+        ("disks/vms/a", "https://backups/vms/a?sig=x", 3, "request.invalid"),
+    ] {
+        let refused = protect_source(&world, incremental(from, to, keep)).await;
+        assert_eq!(refused.expect_err("refused"), code, "{from} {to} {keep}");
+    }
+    for (from, to) in [("disks/vms/a", "disks/vms/b"), ("backups/vms/a", "backups/vms/b")] {
+        let job = protect_source(&world, incremental(from, to, 3)).await.expect("begins");
+        assert_eq!(job.error.expect("fails").code.as_str(), "place.not_allowed");
+    }
+    let wanted = incremental("disks/vms/a", "backups/vms/a", 3);
+    let job = protect_source(&world, wanted.clone()).await.expect("begins");
+    assert_eq!(job.state, JobState::Completed, "{job:?}");
+    let again = protect_source(&world, wanted).await.expect("begins");
+    assert_eq!(again.tasks[0].detail.as_deref(), Some("was protected already"));
+    let other = incremental("disks/vms/b", "backups/vms/a", 3);
+    let job = protect_source(&world, ProtectSource { name: Some("b".to_owned()), ..other }).await;
+    // A blob has the backups of one other.
+    let error = job.expect("begins").error;
+    assert_eq!(error.map(|it| it.code.as_str().to_owned()).as_deref(), Some("item.exists"));
+
+    // By its schedule and on demand, without a recovery point, and nobody misses one.
+    world.days(3).await;
+    let item = world.item("far").await;
+    assert_eq!((item.state, item.failures, item.last_point), (P::Protected, 0, None));
+    assert!(item.last_backup.is_some() && item.next_backup.is_some());
+    assert_eq!(world.shared.outside().incremental_backups.len(), 3);
+    let job = world.backup("far").await;
+    assert_eq!((job.state, job.recovery_point), (JobState::Completed, None));
+    assert!(world.points("far").await.is_empty() && world.stored() == 0);
+    let firing: Vec<_> = world.alerts().await.into_iter().map(|alert| alert.rule).collect();
+    assert_eq!(firing, Vec::<String>::new());
+
+    // What fails is an alert, and a server that dies makes no second backup.
+    let broken = Some(&codes::BLOB_CONFLICT);
+    world.shared.outside().backups_fail = [broken].into();
+    assert_eq!(world.backup("far").await.state, JobState::Failed);
+    assert_eq!(world.item("far").await.state, P::ProtectionError);
+    assert!(world.alerts().await.iter().any(|alert| alert.rule == "backup_failed"));
+    world.restart().await;
+    assert_eq!(world.backup("far").await.state, JobState::Completed);
+    assert_eq!(world.item("far").await.state, P::Protected);
+
+    // Without backups, its promise is broken as that of any other.
+    world.shared.outside().missing_disks.insert("disks/vms/a".to_owned());
+    world.days(3).await;
+    let item = world.item("far").await;
+    assert_eq!(item.state, P::SourceMissing);
+    let behind = world.control.status(&world.admin).await.expect("a status").behind;
+    assert_eq!(behind.len(), 1, "{behind:?}");
+    world.shared.outside().missing_disks.clear();
+    world.days(1).await;
+    let stop = StopProtection { mode: StopMode::RetainForever };
+    world.control.stop_protection(&world.admin, "far", stop).await.expect("stops");
+    let resumed = world
+        .control
+        .resume_protection(&world.admin, "far", ResumeProtection::default())
+        .await
+        .expect("resumes");
+    assert_eq!(resumed.value.state, P::Protected);
 }

@@ -282,6 +282,8 @@ pub(crate) fn source(machine: &str) -> api::ProtectSource {
     api::ProtectSource {
         machine: Some(machine.to_owned()),
         paths: None,
+        blobs: None,
+        incremental_backup: None,
         name: None,
         disks: api::DiskSelection::All,
     }

@@ -1,11 +1,14 @@
 //! Hosts: what an [`Agent`](crate::Agent) must do with disks by path.
 
-use strongroom_api::{ConsistencyProved, Restore, RestoreDisks, Source, TaskName, Verdict};
+use strongroom_api::{
+    BlobPlace, ConsistencyProved, Restore, RestoreDisks, Source, TaskName, Verdict,
+};
 use strongroom_base::{PointId, codes};
 
 use super::{Checked, Heard, ITEM, Suite};
 use crate::{
-    BackupOrder, CheckOrder, ORDERS_VERSION, RestoreOrder, Tier, TransferOrder, VaultAccess, Watch,
+    BackupOrder, CheckOrder, IncrementalOrder, ORDERS_VERSION, RestoreOrder, Tier, TransferOrder,
+    VaultAccess, Watch,
 };
 
 /// The parts of an order, in the order in which they end.
@@ -95,6 +98,64 @@ impl Suite<'_> {
         // None of this hinders the order when it is given again.
         backup(&good)?;
         self.same(&self.listed(&vault)?.len(), &1, "the order was carried out")
+    }
+
+    /// Page blobs are backed up as disks are: a job makes one point, and what is gone is missing.
+    pub(super) fn blobs(&self) -> Checked {
+        let Some(source) = self.world.blobs(1) else { return Ok(()) };
+        let check = |source| self.agent().check(&CheckOrder { order: Self::once(), source });
+        self.same(&check(source.clone())?.verdict, &Verdict::Green, "blobs that are there")?;
+        let vault = self.vault("blobs")?;
+        let backup = |order: &BackupOrder| self.agent().backup(order, &Watch::silent());
+        let order = BackupOrder { source: source.clone(), ..self.backup_order(&vault, 1) };
+        let done = backup(&order)?;
+        self.same(&done.point.consistency, &ConsistencyProved::Crash, "blobs of one moment")?;
+        self.same(&backup(&order)?.point, &done.point, "given again, it is the same point")?;
+        self.world.blobs(2);
+        let order = BackupOrder { source: source.clone(), ..self.backup_order(&vault, 1) };
+        backup(&order)?;
+        self.same(&self.listed(&vault)?.len(), &2, "another job makes another point")?;
+        let Source::Blobs { disks, access } = source else {
+            return Err(super::Failure("the world has no blobs".to_owned()));
+        };
+        let missing = disks.into_keys().map(|name| (name, self.world.missing_blob())).collect();
+        let gone = Source::Blobs { disks: missing, access };
+        self.same(&check(gone.clone())?.verdict, &Verdict::Red, "blobs that are not there")?;
+        let order = BackupOrder { source: gone, ..self.backup_order(&vault, 1) };
+        self.fails(backup(&order), &codes::SOURCE_MISSING, "a blob that is not there")?;
+        self.same(&self.listed(&vault)?.len(), &2, "it left no point")
+    }
+
+    /// An order backs a blob up to another one once.
+    pub(super) fn incremental_backups(&self) -> Checked {
+        let Some([from, to]) = self.world.incremental_backup() else { return Ok(()) };
+        let check = |source| self.agent().check(&CheckOrder { order: Self::once(), source });
+        let source = Source::IncrementalBackup { from: from.clone(), to: to.clone(), keep: 2 };
+        self.same(&check(source)?.verdict, &Verdict::Green, "a blob that is there")?;
+        let order = || IncrementalOrder {
+            order: Self::once(),
+            from: from.clone(),
+            to: to.clone(),
+            keep: 2,
+        };
+        let heard = Heard::default();
+        let first = order();
+        let done = self.agent().incremental_backup(&first, &heard.watch())?;
+        self.same(
+            &heard.completed()?,
+            &[TaskName::Transfer].as_slice(),
+            "parts of an incremental backup",
+        )?;
+        let again = self.agent().incremental_backup(&first, &Watch::silent())?;
+        self.same(&again.time, &done.time, "given again, it is the same backup")?;
+        let later = self.agent().incremental_backup(&order(), &Watch::silent())?;
+        self.holds(later.time >= done.time, "another order makes another backup")?;
+        let missing = BlobPlace { blob: self.world.missing_blob(), ..from.clone() };
+        let gone = IncrementalOrder { from: missing, ..order() };
+        let made = self.agent().incremental_backup(&gone, &Watch::silent());
+        self.fails(made, &codes::SOURCE_MISSING, "a blob that is not there")?;
+        let stopped = self.agent().incremental_backup(&order(), &Self::cancelled());
+        self.fails(stopped, &codes::INTERRUPTED, "an incremental backup that was cancelled")
     }
 
     /// A point is transferred once.

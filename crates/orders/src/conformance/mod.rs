@@ -13,7 +13,8 @@ use std::{
 
 use jiff::Timestamp;
 use strongroom_api::{
-    ConsistencyWanted, DiskSelection, ErrorBody, KeyReference, Source, TaskName, TaskState,
+    BlobPlace, ConsistencyWanted, DiskSelection, ErrorBody, KeyReference, Source, TaskName,
+    TaskState,
 };
 use strongroom_base::{Cancel, Code, JobId, PointId, SystemClock, SystemEntropy, lock};
 
@@ -55,6 +56,22 @@ pub trait World {
     /// A path of a disk that is not there.
     fn missing_disk(&self) -> String;
 
+    /// Page blobs with the content of a generation, named alike in all of them; none if the host reaches no accounts.
+    fn blobs(&self, generation: u8) -> Option<Source> {
+        let _ = generation;
+        None
+    }
+
+    /// A blob that can be backed up to another; none if the host reaches no accounts.
+    fn incremental_backup(&self) -> Option<[BlobPlace; 2]> {
+        None
+    }
+
+    /// A page blob that is not there.
+    fn missing_blob(&self) -> String {
+        "account/container/none".to_owned()
+    }
+
     /// A folder of this name to restore to; for a machine's disks it must be there.
     fn target(&self, name: &str) -> String;
 
@@ -77,6 +94,8 @@ pub fn check(world: &dyn World) -> Checked {
     suite.hosts()?;
     suite.backups()?;
     suite.refused_backups()?;
+    suite.blobs()?;
+    suite.incremental_backups()?;
     suite.transfers()?;
     suite.restores()
 }

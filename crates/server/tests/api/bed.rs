@@ -147,6 +147,7 @@ impl Bed {
                 guard: GuardCommand { program: PathBuf::from("/bin/false"), arguments: Vec::new() },
                 module: ModuleCommand::this_program("no-module"),
                 connect: None,
+                accounts: None,
             },
             accounts,
             notify: None,

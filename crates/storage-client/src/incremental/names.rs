@@ -21,7 +21,6 @@ pub(super) const COMPLETE: &str = "complete";
 pub(super) const SOURCE: &str = "strongroom_source";
 pub(super) const SNAPSHOT: &str = "strongroom_snapshot";
 pub(super) const RUN: &str = "strongroom_run";
-pub(super) const MOMENT: &str = "strongroom_moment";
 pub(super) const OLD: &str = "strongroom_old";
 pub(super) const FILLING: &str = "strongroom_filling";
 pub(super) const BACKUP: &str = "strongroom_backup";

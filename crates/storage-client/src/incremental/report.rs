@@ -58,6 +58,9 @@ pub struct BackupReport {
     pub deleted_snapshots: Vec<String>,
     /// Old snapshots of the source that could not be deleted; the next run tries again.
     pub kept_snapshots: Vec<String>,
+    /// Old backups that were deleted, as only some are kept.
+    #[serde(default)]
+    pub deleted_backups: Vec<String>,
     /// How long it took, in milliseconds.
     pub duration_ms: u64,
 }

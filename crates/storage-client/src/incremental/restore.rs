@@ -7,7 +7,7 @@ use super::{
     names::{BACKUP, Place, RESTORED, RESTORING, name, new_run, with},
     report::RestoreReport,
     run::{Through, take},
-    state::{find, snapshots},
+    state::find,
 };
 use crate::{
     NewPageBlob, StorageClientError,
@@ -109,7 +109,7 @@ fn publish(
     write: &BlobWrite,
 ) -> Result<SnapshotId, StorageClientError> {
     let (of, id) = (name(backup), snapshot.to_string());
-    let taken = snapshots(to.client, to.blob)?;
+    let taken = to.client.snapshots(to.blob)?;
     let is_it = |metadata: &Metadata| {
         metadata.get(BACKUP) == Some(of.as_str()) && metadata.get(RESTORED) == Some(id.as_str())
     };

@@ -1,23 +1,23 @@
 //! A run of an incremental backup.
 
-use strongroom_azure::{
-    BlobProperties, BlobType, BlobWrite, Code, Metadata, SnapshotId, http_date, iso_date,
-    parse_http_date,
-};
+use std::num::NonZeroU32;
+
+use strongroom_azure::{BlobProperties, BlobType, BlobWrite, Code, Metadata, SnapshotId};
 use strongroom_base::Stage;
 
 use super::{
     names::{
-        BACKUP, COMPLETE, FILLING, MOMENT, OLD, Place, RUN, SNAPSHOT, SOURCE, STATE, joined, name,
-        new_run, with,
+        BACKUP, COMPLETE, FILLING, OLD, Place, RUN, SNAPSHOT, SOURCE, STATE, joined, name, new_run,
+        with,
     },
     report::{BackupReport, Method, SnapshotReport},
     staging::{finish, readable},
-    state::{Anchor, BackupSnapshot, State, Taken, snapshots},
+    state::{Anchor, BackupSnapshot, State, complete},
 };
 use crate::{
-    Client, Held, NewPageBlob, RangeQuery, StorageClientError,
+    Held, NewPageBlob, RangeQuery, StorageClientError,
     blobs::of_snapshot,
+    snapshots::{MOMENT, Taken},
     transfer::{Copying, Counts, Readable, Work, apply, equalise, millis, repair},
 };
 
@@ -35,10 +35,15 @@ pub enum Through {
 }
 
 /// How a backup is made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Backup {
     /// By whom pages are copied.
     pub through: Through,
+    /// The number of backups that the target keeps: older ones are deleted at the end. None: all.
+    pub keep: Option<NonZeroU32>,
+    /// The name of the run. A run that is given again with its name makes no second backup, but finishes the first. None:
+    /// a name that nobody else has.
+    pub run: Option<String>,
 }
 
 /// Backs a page blob up to another: takes a snapshot of the source, writes what has changed since the last backup to
@@ -73,11 +78,15 @@ pub fn run(
         was_too_soon: false,
         deleted_snapshots: Vec::new(),
         kept_snapshots: Vec::new(),
+        deleted_backups: Vec::new(),
         duration_ms: 0,
     };
     run.finish_pending(&mut report)?;
-    run.begin(&mut report)?;
+    if !run.is_made()? {
+        run.begin(&mut report)?;
+    }
     run.delete_old(&mut report)?;
+    run.delete_backups(&mut report)?;
     let spent = target.client.clock.monotonic().saturating_sub(begun);
     report.duration_ms = millis(spent);
     Ok(report)
@@ -128,8 +137,7 @@ pub(super) fn take(
             let value = |name: &str| taken.metadata.get(name);
             value(RUN) == Some(run) && value(MOMENT) == Some(&moment)
         };
-        if let Some(taken) = snapshots(place.client, place.blob)?.iter().find(|taken| is_it(taken))
-        {
+        if let Some(taken) = place.client.snapshots(place.blob)?.iter().find(|taken| is_it(taken)) {
             return Ok(taken.id);
         }
         if tries == TRIES {
@@ -190,10 +198,17 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Whether the backup of this run is there already.
+    fn is_made(&self) -> Result<bool, StorageClientError> {
+        let Some(run) = &self.options.run else { return Ok(false) };
+        Ok(complete(self.target)?.iter().any(|taken| taken.metadata.get(RUN) == Some(run)))
+    }
+
     /// Takes a snapshot of the source, and makes the backup of it.
     fn begin(&self, report: &mut BackupReport) -> Result<(), StorageClientError> {
         let mut state = self.state()?;
-        let run = new_run(&*self.target.client.entropy);
+        let fresh = || new_run(&*self.target.client.entropy);
+        let run = self.options.run.clone().unwrap_or_else(fresh);
         let old = joined(state.recorded().into_iter());
         self.describe(&mut state, &[(RUN, &run), (OLD, &old)])?;
         let own_name = name(self.target);
@@ -399,13 +414,32 @@ impl Run<'_> {
         equalise(&copying, true)
     }
 
+    /// Deletes the backups that are not kept.
+    fn delete_backups(&self, report: &mut BackupReport) -> Result<(), StorageClientError> {
+        let Some(keep) = self.options.keep else { return Ok(()) };
+        self.work.progress.set_stage(Stage::Deleting);
+        let keep = usize::try_from(keep.get()).unwrap_or(usize::MAX);
+        let old = complete(self.target)?.into_iter().rev().skip(keep);
+        for Taken { id, .. } in old {
+            self.held.check()?;
+            match self.target.client.delete(self.target.blob, Some(id), None, &BlobWrite::default())
+            {
+                Ok(()) => report.deleted_backups.push(id.to_string()),
+                Err(error) if error.is_not_found() => {}
+                // The backup is made. The next run tries again.
+                Err(error) => tracing::warn!("{error}"),
+            }
+        }
+        Ok(())
+    }
+
     /// Deletes old snapshots of the source, and forgets them.
     fn delete_old(&self, report: &mut BackupReport) -> Result<(), StorageClientError> {
-        let Some(newest) = report.backups.last().map(|made| made.backup.source_snapshot) else {
-            return Ok(());
-        };
         self.work.progress.set_stage(Stage::Deleting);
         let mut state = self.state()?;
+        let made = report.backups.last().map(|made| made.backup.source_snapshot);
+        // One that an earlier try of the run has made may not have come to this.
+        let Some(newest) = made.or_else(|| state.newest()) else { return Ok(()) };
         let mut kept = Vec::new();
         for id in state.recorded().into_iter().filter(|id| *id < newest) {
             let deleted =
@@ -424,15 +458,5 @@ impl Run<'_> {
         }
         let run = state.metadata.get(RUN).unwrap_or_default().to_owned();
         self.describe(&mut state, &[(RUN, &run), (OLD, &joined(kept.into_iter()))])
-    }
-}
-
-impl Client {
-    /// The time of the service, as metadata has it.
-    fn moment(&self, blob: &strongroom_azure::BlobPath) -> Result<String, StorageClientError> {
-        let date = self.service_date(blob)?;
-        let date = date.unwrap_or_else(|| http_date(self.clock.now()));
-        let moment = parse_http_date(&date);
-        Ok(iso_date(moment.ok_or_else(|| self.senseless("its date is not one"))?))
     }
 }

@@ -1,12 +1,12 @@
 //! What the metadata of both blobs says.
 
 use serde::{Deserialize, Serialize};
-use strongroom_azure::{BadSnapshotId, BlobEntry, BlobPath, Metadata, SnapshotId, parse_iso_date};
+use strongroom_azure::{BadSnapshotId, Metadata, SnapshotId};
 
 use super::names::{
-    BACKUP, COMPLETE, MOMENT, OLD, Place, RESTORED, RUN, SNAPSHOT, SOURCE, STATE, name, separate,
+    BACKUP, COMPLETE, OLD, Place, RESTORED, RUN, SNAPSHOT, SOURCE, STATE, name, separate,
 };
-use crate::{BlobQuery, Client, StorageClientError, blobs::of_snapshot};
+use crate::{StorageClientError, blobs::of_snapshot, snapshots::Taken};
 
 /// A complete backup: a snapshot of the target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,53 +55,6 @@ impl TryFrom<InJson> for BackupSnapshot {
     }
 }
 
-/// A snapshot of a blob, with its metadata.
-pub(super) struct Taken {
-    pub(super) id: SnapshotId,
-    pub(super) size: u64,
-    pub(super) metadata: Metadata,
-}
-
-/// The snapshots of a blob, the oldest first.
-pub(super) fn snapshots(
-    client: &Client,
-    blob: &BlobPath,
-) -> Result<Vec<Taken>, StorageClientError> {
-    let query = BlobQuery {
-        prefix: Some(blob.name.as_str().to_owned()),
-        snapshots: true,
-        metadata: true,
-        ..BlobQuery::default()
-    };
-    let mut taken = Vec::new();
-    for entry in client.blobs(&blob.container, query) {
-        let BlobEntry::Blob(listed) = entry? else { continue };
-        // The name itself comes before longer ones.
-        if listed.name != blob.name.as_str() {
-            break;
-        }
-        if let Some(id) = listed.snapshot {
-            let properties = listed.properties;
-            taken.push(Taken { id, size: properties.length, metadata: properties.metadata });
-        }
-    }
-    taken.sort_by_key(|taken| taken.id);
-    Ok(taken)
-}
-
-/// How long after its moment a snapshot can be taken: all tries of the request have ended before.
-const TAKEN_WITHIN: i64 = 30 * 60;
-
-/// Whether a snapshot has its metadata from the request that took it. A blob that was made of a snapshot has the
-/// snapshot's metadata, and gives it to snapshots of its own: those are later, and not ours.
-fn is_first_hand(taken: &Taken) -> bool {
-    let moment = taken.metadata.get(MOMENT).and_then(parse_iso_date);
-    moment.is_some_and(|moment| {
-        let after = taken.id.timestamp().as_second().saturating_sub(moment.as_second());
-        (-1..=TAKEN_WITHIN).contains(&after)
-    })
-}
-
 /// The complete backups that a blob has, the oldest first.
 pub fn list(target: Place<'_>) -> Result<Vec<BackupSnapshot>, StorageClientError> {
     // That the blob is there is said by its own error.
@@ -120,13 +73,19 @@ pub(super) fn find(
 }
 
 fn backups(target: Place<'_>) -> Result<Vec<BackupSnapshot>, StorageClientError> {
-    let taken = snapshots(target.client, target.blob)?;
-    Ok(taken.iter().filter_map(backup).collect())
+    Ok(complete(target)?.iter().filter_map(backup).collect())
+}
+
+/// The snapshots of a blob that are complete backups, the oldest first.
+pub(super) fn complete(target: Place<'_>) -> Result<Vec<Taken>, StorageClientError> {
+    let mut taken = target.client.snapshots(target.blob)?;
+    taken.retain(|taken| backup(taken).is_some());
+    Ok(taken)
 }
 
 fn backup(taken: &Taken) -> Option<BackupSnapshot> {
     let value = |name: &str| taken.metadata.get(name);
-    if value(STATE) != Some(COMPLETE) || !is_first_hand(taken) {
+    if value(STATE) != Some(COMPLETE) || !taken.is_first_hand() {
         return None;
     }
     Some(BackupSnapshot {
@@ -174,14 +133,14 @@ impl State {
         let of_target = name(target);
         let ours = |taken: Taken| {
             let value = |name: &str| taken.metadata.get(name);
-            let is_ours = value(BACKUP) == Some(of_target.as_str()) && is_first_hand(&taken);
+            let is_ours = value(BACKUP) == Some(of_target.as_str()) && taken.is_first_hand();
             is_ours.then(|| Ours {
                 id: taken.id,
                 run: value(RUN).unwrap_or_default().to_owned(),
                 restored: value(RESTORED).and_then(|id| id.parse().ok()),
             })
         };
-        let taken = snapshots(source.client, source.blob)?;
+        let taken = source.client.snapshots(source.blob)?;
         let mut first: Vec<Ours> = Vec::new();
         for ours in taken.into_iter().filter_map(ours) {
             // Of several with the name of a run, only the oldest is its own.
@@ -197,6 +156,12 @@ impl State {
         self.metadata.get(SOURCE) == Some(self.source.as_str())
             || self.backups.iter().any(|backup| backup.source == self.source)
             || self.ours.iter().any(|ours| ours.restored.is_some())
+    }
+
+    /// The newest snapshot of the source that has a backup.
+    pub(super) fn newest(&self) -> Option<SnapshotId> {
+        let of_source = self.backups.iter().filter(|backup| backup.source == self.source);
+        of_source.map(|backup| backup.source_snapshot).max()
     }
 
     fn is_backed_up(&self, id: SnapshotId) -> bool {

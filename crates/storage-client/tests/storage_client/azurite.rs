@@ -253,7 +253,7 @@ fn a_disk_of_azurite_is_compared_and_its_backups_are_right() {
     let to = Place { client: &azurite.client, blob: &restored };
     restore(target, made.backup.snapshot, to, &Restore::default(), &work).expect("restores");
     assert!(content(&azurite.client, &restored, &ReadBlob::default()) == expected);
-    let by_service = Backup { through: Through::Service };
+    let by_service = Backup { through: Through::Service, ..Backup::default() };
     let refused =
         run(to, Place { client: &azurite.client, blob: &path("disks", "copy") }, by_service, &work);
     assert_eq!(

@@ -258,7 +258,7 @@ fn pages_are_copied_by_the_service_of_the_target() {
     let mut pair = Pair::new("acct", 16 * MIB);
     put(&pair.source, &pair.disk, 0, vec![1; 4 << 20]);
     put(&pair.source, &pair.disk, 8 * MIB, vec![2; 512]);
-    let options = Backup { through: Through::Service };
+    let options = Backup { through: Through::Service, ..Backup::default() };
     let report = run(pair.place(), pair.to_place(), options, &Work::default()).expect("backs up");
     assert_eq!((report.backups[0].read_bytes, report.backups[0].written_bytes), (0, 4 * MIB + 512));
     pair.observe();
@@ -399,7 +399,8 @@ fn a_snapshot_that_cannot_be_read_is_copied_first() {
         pair.source = premium.clone();
         let source = pair.place();
         let through = if round == 2 { Through::Service } else { Through::Client };
-        let made = run(source, pair.to_place(), Backup { through }, &Work::default());
+        let made =
+            run(source, pair.to_place(), Backup { through, ..Backup::default() }, &Work::default());
         made.expect("backs up");
         pair.source = direct.clone();
         pair.observe();

@@ -10,11 +10,11 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use strongroom_disk::{ChangedRanges, DiskError, OpenOptions, open_source};
-use strongroom_engine::{BackupDisk, BackupReport, BackupRequest, CleanCheck, Deltas};
+use strongroom_engine::{BackupDisk, BackupReport, BackupRequest, BlobDisks, CleanCheck, Deltas};
 use strongroom_format::Consistency;
 
 use super::{
-    backup_blobs::{BlobAccountArgs, Blobs},
+    backup_blobs::{self, BlobAccountArgs},
     backup_vm::{Common, VmArgs},
     recoverypoint::point_of_ids,
 };
@@ -193,14 +193,14 @@ impl BackupArgs {
             _ => None,
         };
         let item = self.item.clone().unwrap_or_default();
-        let blobs = Blobs::take(context, &self.blobs, &vault, &item, &self.disks, parent)?;
+        let blobs = backup_blobs::take(context, &self.blobs, &vault, &item, &self.disks, parent)?;
         let done = self.request(context, &blobs).and_then(|request| {
             context.watched(|progress| -> Result<_, Failure> {
                 Ok(strongroom_engine::backup(&vault, &request, progress, &context.cancel)?)
             })
         });
-        let report = done.inspect_err(|_| blobs.give_up(context))?;
-        blobs.keep_newest(context);
+        let report = done.inspect_err(|_| backup_blobs::warn(context, &blobs.give_up()))?;
+        backup_blobs::warn(context, &blobs.keep_newest());
         context.out.result(&report)?;
         warn_of_clocks(context, &vault, &report)?;
         let skipped = report.disks.iter().flat_map(|disk| &disk.skipped);
@@ -226,9 +226,12 @@ impl BackupArgs {
     }
 
     /// Opens the disks and reads the ranges file.
-    fn request(self, context: &Context, blobs: &Blobs) -> Result<BackupRequest, Failure> {
+    fn request(self, context: &Context, blobs: &BlobDisks) -> Result<BackupRequest, Failure> {
         let mut disks: Vec<BackupDisk> = Vec::new();
-        let mut busy = Vec::new();
+        let mut doubts = Vec::new();
+        if let Some((Consistency::Unknown, evidence)) = blobs.consistency() {
+            doubts.push(evidence);
+        }
         let options = OpenOptions { allow_backing: self.allow_backing, ..OpenOptions::default() };
         for source in self.disks {
             let NamedDisk { name, disk } = match source {
@@ -240,7 +243,7 @@ impl BackupArgs {
             };
             let source = match open_source(&disk, &options) {
                 Err(DiskError::Busy { disk: place, reason }) if self.allow_busy => {
-                    busy.push(format!("disk {name} ({place}) was read while in use: {reason}"));
+                    doubts.push(format!("disk {name} ({place}) was read while in use: {reason}"));
                     open_source(&disk, &OpenOptions { even_if_in_use: true, ..options.clone() })?
                 }
                 other => other?,
@@ -254,8 +257,8 @@ impl BackupArgs {
         }
         Ok(BackupRequest {
             tags: tags(self.tags)?,
-            consistency: if busy.is_empty() { Consistency::Crash } else { Consistency::Unknown },
-            evidence: busy,
+            consistency: if doubts.is_empty() { Consistency::Crash } else { Consistency::Unknown },
+            evidence: doubts,
             parent: blobs.parent(),
             skip_bad_blocks: self.skip_bad_blocks,
             deltas: self.deltas.into(),

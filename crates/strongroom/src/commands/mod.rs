@@ -16,6 +16,7 @@ pub(crate) mod reference;
 pub(crate) mod restore;
 mod restore_vm;
 pub(crate) mod serve;
+mod served;
 pub(crate) mod service;
 pub(crate) mod storage;
 pub(crate) mod storage_account;

@@ -12,14 +12,14 @@ use std::{
 
 use clap::Args;
 use serde::Serialize;
-use strongroom_agent::ThisHost;
+use strongroom_agent::{ServedAccounts, ThisHost};
 use strongroom_base::start_thread;
 use strongroom_hypervisor::Scope;
 use strongroom_orders::StorageAccounts;
 use strongroom_server::{ConfigSource, Finding, Level, Serve, ServerConfig, VARIABLES};
 use strongroom_storage::{CopyFolders, Run, StorageError};
 
-use super::storage::Served;
+use super::{served::ServedBlobs, storage::Served};
 use crate::{
     context::Context,
     error::{FaceError, Failure},
@@ -127,8 +127,12 @@ impl ServeArgs {
         let accounts = Accounts::start(context, &config)?;
         let (accounts, served) =
             accounts.map_or((None, None), |(all, served)| (Some(all), Some(served)));
+        let blobs = || -> Arc<dyn ServedAccounts> {
+            Arc::new(ServedBlobs::of(context, storage_dir(&config)))
+        };
+        let here = ThisHost { accounts: accounts.is_some().then(blobs), ..this_host()? };
         let serve = Serve {
-            here: this_host()?,
+            here,
             config,
             accounts: served.map(|served| -> Arc<dyn StorageAccounts> { Arc::new(served) }),
             notify: env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty()),
@@ -144,6 +148,11 @@ impl ServeArgs {
     }
 }
 
+/// The folder of the storage accounts.
+fn storage_dir(config: &ServerConfig) -> PathBuf {
+    config.storage_dir.clone().unwrap_or_else(|| config.data_dir.join("storage"))
+}
+
 /// Storage accounts that are served beside the server, on a thread of their own.
 struct Accounts(JoinHandle<Result<(), StorageError>>);
 
@@ -151,8 +160,7 @@ impl Accounts {
     /// Serves accounts if they are configured; returns once they are, or cannot be.
     fn start(context: &Context, config: &ServerConfig) -> Result<Option<(Self, Served)>, Failure> {
         let Some(listen) = config.storage_listen else { return Ok(None) };
-        let own = || config.data_dir.join("storage");
-        let data_dir = config.storage_dir.clone().unwrap_or_else(own);
+        let data_dir = storage_dir(config);
         let (listening, listens) = channel();
         let announce = super::storage::announce(context, &data_dir, config.tls);
         let (host, tls) = (crate::context::host(), config.tls);
@@ -258,5 +266,6 @@ pub(crate) fn this_host() -> Result<ThisHost, Failure> {
         guard: hosts::guard()?,
         module: hosts::module(),
         connect: hosts::reachable(),
+        accounts: None,
     })
 }

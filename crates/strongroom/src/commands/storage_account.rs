@@ -5,10 +5,9 @@ use std::{fs, path::PathBuf, sync::Arc};
 
 use clap::Args;
 use strongroom_azure::{BlobPath, ConnectionString, ContainerName, Resource, SnapshotId};
-use strongroom_storage::admin::{Command, Reply};
 use strongroom_storage_client::{Client, Location, Options, Trust, place};
 
-use super::storage::{DataArgs, EndpointArgs};
+use super::{served::ServedBlobs, storage::DataArgs};
 use crate::{
     context::{Context, variable},
     error::{FaceError, Failure},
@@ -100,17 +99,8 @@ fn local(
     data: &DataArgs,
     trust: &CaArgs,
 ) -> Result<Client, Failure> {
-    let folder = data.folder()?;
-    let endpoint = EndpointArgs::default().of(data)?;
-    let command = Command::Keys { name: account.to_owned(), endpoint };
-    let Reply::Keys(found) = data.ask(context, &command)? else {
-        return Err(super::storage::other_answer());
-    };
-    let connection = Location::parse(&found.connection_string)?.connection;
-    let own = folder.join("certificate.pem");
-    let own = (connection.primary.to_string().starts_with("https:") && own.exists()).then_some(own);
-    let trust = CaArgs { ca_file: trust.ca_file.clone().or(own) };
-    connect(context, connection, &trust)
+    let served = ServedBlobs::of(context, data.folder()?);
+    Ok(served.open(account, trust.ca_file.as_deref(), &context.cancel)?)
 }
 
 /// The blob of `ACCOUNT/CONTAINER/BLOB`, with a client of its account; or of a URL with a shared access signature.

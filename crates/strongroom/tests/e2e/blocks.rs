@@ -33,6 +33,7 @@ const RECOVERY_VM: By = Test("machines_are_restored_on_the_worst_day");
 const SERVER: By = Test("a_server_is_recovered_and_starts");
 const SERVICE: By = Test("the_page_of_the_service_works");
 const SERVICE_VM: By = Test("the_service_protects_and_restores_machines");
+const BLOBS: By = Test("the_service_backs_up_blobs_as_the_pages_say");
 const NIGHTLY: By = Test("the_nightly_jobs_of_the_page_of_policies_work");
 const LOGS: By = Test("the_log_line_of_the_page_is_found_by_its_job");
 
@@ -92,11 +93,17 @@ const WHO: &[(&str, &str, By)] = &[
     ("docs/use/recovery.md", "format-reader.py", Script("scripts/check-format")),
     ("docs/use/recovery.md", "", RECOVERY),
     ("docs/use/storage.md", "--context home", Test("accounts_of_the_service_are_managed_by_roles")),
+    ("docs/use/storage.md", "protection ", BLOBS),
+    ("docs/use/storage.md", "item show", BLOBS),
+    ("docs/use/storage.md", "job list", BLOBS),
+    ("docs/use/storage.md", "restore disks", BLOBS),
+    ("docs/use/storage.md", "/var/lib/strongroom/storage", BLOBS),
     ("docs/use/storage.md", "", Test("the_page_of_storage_accounts_works")),
     ("docs/use/service.md", "strongroom serve", SERVER),
     ("docs/use/service.md", "host discover", SERVICE_VM),
     ("docs/use/service.md", "protectable-item", SERVICE_VM),
     ("docs/use/service.md", "enable-for-vm", SERVICE_VM),
+    ("docs/use/service.md", "enable-for-blobs", BLOBS),
     ("docs/use/service.md", "restore vm", SERVICE_VM),
     ("docs/use/service.md", "restore accept", SERVICE_VM),
     ("docs/use/service.md", "job cancel", Test("a_job_is_cancelled_as_the_page_says")),

@@ -32,6 +32,7 @@ mod people;
 mod security;
 mod server;
 mod service;
+mod service_blobs;
 mod service_killed;
 mod service_saved;
 mod service_stopped;

@@ -121,11 +121,11 @@ impl LocalAgent {
 }
 
 /// Disks and where they are.
-type Chosen<'a> = Vec<(&'a str, &'a str)>;
+pub(super) type Chosen<'a> = Vec<(&'a str, &'a str)>;
 
 /// The disks that are chosen, and those that are not. A name that there is not is an error, so that
 /// nobody believes a disk protected that is not.
-fn choose<'a>(
+pub(super) fn choose<'a>(
     disks: &'a DiskPaths,
     choice: &DiskSelection,
 ) -> Result<(Chosen<'a>, Vec<ExcludedDisk>)> {

@@ -2,7 +2,9 @@
 //!
 //! A kind is one file below, and one line in [`of`]. Nothing else in this crate asks which kind a source is.
 
+mod blobs;
 mod disks;
+mod incremental;
 mod machine;
 
 use strongroom_api::{Check, ConsistencyWanted, Source};
@@ -47,5 +49,11 @@ pub(crate) fn of(source: &Source) -> Box<dyn Kind + '_> {
     match source {
         Source::Machine { uuid, name } => Box::new(machine::Machine { uuid, name }),
         Source::Disks { disks } => Box::new(disks::Disks { disks }),
+        Source::Blobs { disks, access } => {
+            Box::new(blobs::Blobs { disks, access: access.as_ref() })
+        }
+        Source::IncrementalBackup { from, to, .. } => {
+            Box::new(incremental::IncrementalBackup { from, to })
+        }
     }
 }

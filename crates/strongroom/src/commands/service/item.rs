@@ -53,6 +53,16 @@ fn shown(item: &Item, names: &Names) -> String {
             let disks: Vec<_> = disks.iter().map(|(name, path)| format!("{name}={path}")).collect();
             format!("disks {}", disks.join(", "))
         }
+        Source::Blobs { disks, access } => {
+            let disks: Vec<_> = disks.iter().map(|(name, blob)| format!("{name}={blob}")).collect();
+            let from = access.as_ref().map_or_else(String::new, |access| {
+                format!(", by the connection string in {}", access.connection_string_file)
+            });
+            format!("page blobs {}{from}", disks.join(", "))
+        }
+        Source::IncrementalBackup { from, to, keep } => {
+            format!("page blob {}, backed up to {}; {keep} backups are kept", from.blob, to.blob)
+        }
     };
     let disks = match &item.disks {
         DiskSelection::All => "all".to_owned(),

@@ -3,8 +3,9 @@
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use strongroom_api::{
-    BackupNow, DiskSelection, ItemUpdate, Protect, ProtectSource, RecoveryPoint, ResumeProtection,
-    StopMode, StopProtection,
+    BackupNow, BlobAccess, BlobPlace, DiskSelection, ItemUpdate, Protect, ProtectBlobs,
+    ProtectIncrementalBackup, ProtectSource, RecoveryPoint, ResumeProtection, StopMode,
+    StopProtection,
 };
 use strongroom_base::codes;
 use strongroom_client::Client;
@@ -28,6 +29,8 @@ use super::{
 pub(crate) enum ProtectionCommand {
     EnableForVm(EnableForVmArgs),
     EnableForDisks(EnableForDisksArgs),
+    EnableForBlobs(EnableForBlobsArgs),
+    EnableIncrementalBackup(Box<EnableIncrementalBackupArgs>),
     UpdateForVm(UpdateForVmArgs),
     BackupNow(BackupNowArgs),
     Disable(DisableArgs),
@@ -41,6 +44,8 @@ impl ProtectionCommand {
         match self {
             Self::EnableForVm(args) => args.run(context),
             Self::EnableForDisks(args) => args.run(context),
+            Self::EnableForBlobs(args) => args.run(context),
+            Self::EnableIncrementalBackup(args) => args.run(context),
             Self::UpdateForVm(args) => args.run(context),
             Self::BackupNow(args) => args.run(context),
             Self::Disable(args) => args.run(context),
@@ -170,6 +175,8 @@ impl EnableForVmArgs {
         let source = |machine| ProtectSource {
             machine: Some(machine),
             paths: None,
+            blobs: None,
+            incremental_backup: None,
             name: name.clone(),
             disks: disks.clone(),
         };
@@ -203,7 +210,143 @@ impl EnableForDisksArgs {
         let source = ProtectSource {
             machine: None,
             paths: Some(map(self.disk)?),
+            blobs: None,
+            incremental_backup: None,
             name: Some(self.item),
+            disks: DiskSelection::All,
+        };
+        self.place.protect(context, vec![source])
+    }
+}
+
+/// Protect page blobs of storage accounts, which are backed up by their snapshots
+///
+/// A backup takes a snapshot of each blob, reads only what has changed since the snapshot of the last recovery point, and
+/// deletes that older snapshot. Blobs of accounts that the server serves get their snapshots at the same moment; the
+/// server's configuration (blob_accounts) names the accounts. All other accounts, Azure's included, are reached by a
+/// connection string that is in a file of the host, below the server's key_dirs.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom protection enable-for-blobs --item web01 --host kvm1 --vault-name main \\
+      --blob system=disks/vms/web01-system.vhd --blob data=disks/vms/web01-data.vhd
+  strongroom protection enable-for-blobs --item web02 --host kvm1 --vault-name main \\
+      --blob system=mypremiumaccount/vms/web02.vhd \\
+      --connection-string-file /var/lib/strongroom/keys/mypremiumaccount --backup-now --wait")]
+pub(crate) struct EnableForBlobsArgs {
+    /// The item's name
+    #[arg(long, value_name = "NAME", value_parser = values::name)]
+    item: String,
+
+    /// A page blob: the disk's name within the item, and the blob; may be repeated
+    #[arg(long, value_name = "NAME=ACCOUNT/CONTAINER/BLOB", required = true, value_parser = values::tag)]
+    blob: Vec<(String, String)>,
+
+    /// File of the host with the connection string of the blobs' account, or with its URL with a shared access signature
+    /// [default: the accounts that the server serves]
+    #[arg(long, value_name = "PATH")]
+    connection_string_file: Option<String>,
+
+    /// File of the host with certificates (PEM) that are believed instead of the system's
+    #[arg(long, value_name = "PATH", requires = "connection_string_file")]
+    ca_file: Option<String>,
+
+    #[command(flatten)]
+    place: WhereArgs,
+}
+
+impl EnableForBlobsArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let access = access(self.connection_string_file, self.ca_file);
+        let source = ProtectSource {
+            machine: None,
+            paths: None,
+            blobs: Some(ProtectBlobs { disks: map(self.blob)?, access }),
+            incremental_backup: None,
+            name: Some(self.item),
+            disks: DiskSelection::All,
+        };
+        self.place.protect(context, vec![source])
+    }
+}
+
+/// Back a page blob up to another one, by a policy's schedule
+///
+/// A backup takes a snapshot of the source, writes what has changed since the last one to the target, and takes a snapshot
+/// of the target, which is the backup: as `storage incremental-backup` does, which also lists and restores the backups.
+/// They are no recovery points of the vault: the vault has the item's policy, which says when backups are made, its rights
+/// and its alerts. --keep says how many backups are kept. The server's configuration (blob_accounts, blob_target_accounts)
+/// names accounts that the server serves; all others are reached by connection strings in files of the host.
+///
+/// `protection backup-now`, `item list` and `protection disable` work with the item as with all others. The target and its
+/// snapshots stay when the protection is stopped, whatever becomes of the item.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom protection enable-incremental-backup --item web01-far --host kvm1 \\
+      --vault-name main --source disks/vms/web01.vhd --target backups/vms/web01.vhd \\
+      --keep 30 --policy default
+  strongroom protection enable-incremental-backup --item prem --host kvm1 --vault-name main \\
+      --source mypremiumaccount/vms/disk.vhd --target mystandardaccount/vms/disk.vhd \\
+      --source-connection-string-file /var/lib/strongroom/keys/mypremiumaccount \\
+      --target-connection-string-file /var/lib/strongroom/keys/mystandardaccount --wait")]
+pub(crate) struct EnableIncrementalBackupArgs {
+    /// The item's name [default: that of the source]
+    #[arg(long, value_name = "NAME", value_parser = values::name)]
+    item: Option<String>,
+
+    /// The page blob that is backed up
+    #[arg(long, value_name = "ACCOUNT/CONTAINER/BLOB")]
+    source: String,
+
+    /// The page blob that has the backups; the first one creates it
+    #[arg(long, value_name = "ACCOUNT/CONTAINER/BLOB")]
+    target: String,
+
+    /// The number of backups that are kept
+    #[arg(long, value_name = "NUMBER", default_value = "30")]
+    keep: u32,
+
+    /// File of the host with the connection string of the source's account [default: the accounts that the server serves]
+    #[arg(long, value_name = "PATH")]
+    source_connection_string_file: Option<String>,
+
+    /// File of the host with certificates (PEM) that are believed for the source, instead of the system's
+    #[arg(long, value_name = "PATH", requires = "source_connection_string_file")]
+    source_ca_file: Option<String>,
+
+    /// File of the host with the connection string of the target's account [default: the accounts that the server serves]
+    #[arg(long, value_name = "PATH")]
+    target_connection_string_file: Option<String>,
+
+    /// File of the host with certificates (PEM) that are believed for the target, instead of the system's
+    #[arg(long, value_name = "PATH", requires = "target_connection_string_file")]
+    target_ca_file: Option<String>,
+
+    #[command(flatten)]
+    place: WhereArgs,
+}
+
+/// How an account is reached.
+fn access(connection_string_file: Option<String>, ca_file: Option<String>) -> Option<BlobAccess> {
+    connection_string_file
+        .map(|connection_string_file| BlobAccess { connection_string_file, ca_file })
+}
+
+impl EnableIncrementalBackupArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let from = access(self.source_connection_string_file, self.source_ca_file);
+        let to = access(self.target_connection_string_file, self.target_ca_file);
+        let source = ProtectSource {
+            machine: None,
+            paths: None,
+            blobs: None,
+            incremental_backup: Some(ProtectIncrementalBackup {
+                from: BlobPlace { blob: self.source, access: from },
+                to: BlobPlace { blob: self.target, access: to },
+                keep: self.keep,
+            }),
+            name: self.item,
             disks: DiskSelection::All,
         };
         self.place.protect(context, vec![source])

@@ -1,6 +1,6 @@
 //! `storage incremental-backup ...`: backups of a page blob to another, by snapshots of both.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, num::NonZeroU32};
 
 use clap::{Args, Subcommand, ValueEnum};
 use strongroom_azure::{BlobPath, Metadata, SnapshotId};
@@ -112,6 +112,8 @@ const fn at<'a>(client: &'a Client, blob: &'a BlobPath) -> Place<'a> {
     after_help = "\
 Examples:
   strongroom storage incremental-backup --source prem/vms/disk.vhd --target backups/vms/disk.vhd
+  strongroom storage incremental-backup --source prem/vms/disk.vhd \
+      --target backups/vms/disk.vhd --keep 30
   strongroom storage incremental-backup list --target backups/vms/disk.vhd"
 )]
 pub(crate) struct IncrementalArgs {
@@ -154,6 +156,10 @@ struct RunArgs {
     #[arg(long, value_enum, default_value = "client")]
     through: Through,
 
+    /// Keep this number of backups of the target, and delete older ones [default: all]
+    #[arg(long, value_name = "NUMBER")]
+    keep: Option<NonZeroU32>,
+
     #[command(flatten)]
     parallel: ParallelArgs,
 
@@ -175,7 +181,7 @@ impl RunArgs {
         let target = self.target.as_deref().ok_or_else(missing)?;
         let (source, source_blob) = self.from.open(context, source, &self.data)?;
         let (target, target_blob) = self.to.open(context, target, &self.data)?;
-        let options = Backup { through: self.through.into() };
+        let options = Backup { through: self.through.into(), keep: self.keep, run: None };
         let report = self.parallel.watched(context, |work| {
             incremental::run(at(&source, &source_blob), at(&target, &target_blob), options, work)
         })?;
@@ -209,6 +215,10 @@ fn backup_text(report: &BackupReport) -> String {
     }
     for kept in &report.kept_snapshots {
         writeln!(text, "The old snapshot {kept} of the source could not be deleted.").ok();
+    }
+    if !report.deleted_backups.is_empty() {
+        let deleted = report.deleted_backups.join(", ");
+        writeln!(text, "Old backups that were deleted: {deleted}").ok();
     }
     text
 }

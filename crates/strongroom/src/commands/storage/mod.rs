@@ -22,7 +22,7 @@ use strongroom_api::{
 };
 use strongroom_base::{Clock, Entropy};
 use strongroom_storage::{
-    CopyFolders, Run,
+    CopyFolders, Run, StorageError,
     admin::{self, Command, Reply},
 };
 
@@ -142,12 +142,17 @@ impl EndpointArgs {
         if let Some(endpoint) = &self.endpoint {
             return Ok(endpoint.clone());
         }
-        let path = data.folder()?.join(ENDPOINT);
-        match fs::read_to_string(&path) {
-            Ok(endpoint) => Ok(endpoint.trim().to_owned()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(USUAL_ENDPOINT.to_owned()),
-            Err(source) => Err(FaceError::Local { path, action: "read", source }.into()),
-        }
+        Ok(endpoint(&data.folder()?)?)
+    }
+}
+
+/// Where the accounts of a folder were served last, or are served if nobody says anything else.
+pub(super) fn endpoint(folder: &Path) -> Result<String, StorageError> {
+    let path = folder.join(ENDPOINT);
+    match fs::read_to_string(&path) {
+        Ok(endpoint) => Ok(endpoint.trim().to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(USUAL_ENDPOINT.to_owned()),
+        Err(source) => Err(StorageError::Local { path, action: "read", source }),
     }
 }
 
