@@ -8,6 +8,8 @@
 //! of a writer, could have written.
 
 mod blobs;
+#[path = "../../crates/storage/tests/storage/requests.rs"]
+mod storage;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use strongroom_base::{BLOCK_SIZE, Digest, PackId, PointId, check_name};
@@ -294,4 +296,9 @@ pub fn azure_text(data: &[u8]) {
 /// XML bodies of Azure's blob service.
 pub fn azure_xml(data: &[u8]) {
     strongroom_azure::fuzz::fuzz_xml(data);
+}
+
+/// Requests to storage accounts that are open.
+pub fn storage_requests(data: &[u8]) {
+    let _ = storage::requests(data);
 }

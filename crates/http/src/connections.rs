@@ -32,7 +32,7 @@ use hyper_util::{
 use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::{Notify, watch},
     time::Instant,
 };
@@ -40,7 +40,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
-use crate::{HttpError, Proxies};
+use crate::{
+    HttpError, Proxies,
+    files::{connections_within, raise_open_files},
+};
 
 /// How long requests may take that are at work when the server stops.
 const ENDING: Duration = Duration::from_secs(30);
@@ -67,7 +70,7 @@ pub struct Serving {
     pub router: Router,
     /// How they are encrypted; none: not at all.
     pub encryption: Option<Arc<ServerConfig>>,
-    /// How many there are at once at most.
+    /// How many there are at once at most; fewer where the system allows too few open files.
     pub connections: usize,
     /// How long they may do nothing.
     pub patience: Patience,
@@ -243,17 +246,28 @@ impl Drop for AtWork {
     }
 }
 
+/// Connections that the kernel takes while the server is busy. A client beyond them tries again after a second.
+const WAITING: u32 = 4096;
+
 /// Listens; the address says which port it became.
+#[allow(clippy::unused_async, reason = "it works in a runtime only")]
 pub async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), HttpError> {
-    let failed = |source| HttpError::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
-    Ok((listener, bound))
+    let bind = || {
+        let of = if address.is_ipv4() { TcpSocket::new_v4 } else { TcpSocket::new_v6 };
+        let socket = of()?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let listener = socket.listen(WAITING)?;
+        let bound = listener.local_addr()?;
+        Ok((listener, bound))
+    };
+    bind().map_err(|source| HttpError::Listen { address, source })
 }
 
 /// Serves connections until it is stopped, and lets those end that are at work then.
 pub async fn serve(listener: TcpListener, serving: Serving, stop: watch::Receiver<bool>) {
-    let places = Places::new(serving.connections, serving.proxies.clone());
+    let connections = connections_within(serving.connections, raise_open_files());
+    let places = Places::new(connections, serving.proxies.clone());
     let open = TaskTracker::new();
     let mut stopping = stop.clone();
     let stopped = async move { stopping.wait_for(|stop| *stop).await.is_ok() };
@@ -449,6 +463,19 @@ mod tests {
             }
             assert!(begun.elapsed() < Duration::from_secs(20), "it is kept for ever");
         }
+    }
+
+    #[tokio::test]
+    async fn clients_do_not_wait_for_a_server_that_is_busy() {
+        let (listener, address) = listen(([127, 0, 0, 1], 0).into()).await.expect("listens");
+        // Nobody accepts. The kernel drops the request of who has no place, and it is sent again after a second.
+        let mut waiting = Vec::new();
+        for _ in 0..400 {
+            let connect = TcpStream::connect(address);
+            let connected = tokio::time::timeout(Duration::from_millis(900), connect).await;
+            waiting.push(connected.expect("there is a place").expect("connects"));
+        }
+        drop((listener, waiting));
     }
 
     #[tokio::test]

@@ -13,6 +13,7 @@ mod body;
 mod certificate;
 mod connections;
 mod error;
+mod files;
 mod proxies;
 
 pub use body::{BodyError, read_body};

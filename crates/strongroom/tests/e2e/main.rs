@@ -12,6 +12,7 @@ mod bad_days;
 mod blocks;
 mod circles;
 mod codes;
+mod crowd;
 mod damage;
 mod docs;
 mod documented;

@@ -29,15 +29,19 @@ use crate::{
 };
 
 /// Accounts that are served.
-struct Served {
-    server: Child,
-    url: String,
+pub(crate) struct Served {
+    pub(crate) server: Child,
+    pub(crate) url: String,
     said: BufReader<std::process::ChildStderr>,
 }
 
 impl Served {
     fn start(lab: &Lab, words: &str) -> Self {
-        let mut command = lab.command(words);
+        Self::start_by(lab.command(words))
+    }
+
+    /// Started by a command that becomes the program.
+    pub(crate) fn start_by(mut command: Command) -> Self {
         let mut server = command.stderr(Stdio::piped()).spawn().expect("the program starts");
         let mut said = BufReader::new(server.stderr.take().expect("piped"));
         let mut line = String::new();
@@ -48,7 +52,7 @@ impl Served {
     }
 
     /// Stops it as a service manager does.
-    fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         let pid = Pid::from_child(&self.server);
         kill_process(pid, Signal::TERM).expect("a signal");
         let status = self.server.wait().expect("ends");

@@ -122,6 +122,57 @@ impl Disk {
     }
 }
 
+/// The words for the kernel of a machine of this name.
+fn kernel_words(name: &str) -> String {
+    format!(
+        "console=ttyS0 quiet panic=-1 mitigations=off nokaslr no_timer_check cryptomgr.notests \
+         lpj=4000000 lab.name={name}"
+    )
+}
+
+/// Makes a raw disk from which a machine of this name starts by UEFI: the guest's kernel and user space behind a script
+/// of the firmware's shell. Its first partition has ext4 with fio and its libraries; [`Guest::fio`] runs it.
+pub(crate) fn make_boot_disk(path: &Path, name: &str) {
+    /// Where the partitions begin, in sectors.
+    const DATA: u64 = 2048;
+    const BOOT: u64 = DATA + (160 << 11);
+    const END: u64 = BOOT + (48 << 11);
+    let image = path.to_str().expect("text");
+    let file = fs::File::create(path).expect("a disk");
+    file.set_len((END + 2048) << 9).expect("room");
+    let data = format!("--new=1:{DATA}:{}", BOOT - 1);
+    let boot = format!("--new=2:{BOOT}:{}", END - 1);
+    tool("sgdisk", &[&data, &boot, "--typecode=2:ef00", image]);
+
+    let content = path.with_extension("content");
+    fs::create_dir(&content).expect("a folder");
+    let fio = tool("sh", &["-c", "command -v fio"]);
+    fs::copy(fio.trim(), content.join("fio")).expect("copied");
+    for word in tool("ldd", &[fio.trim()]).split_whitespace().filter(|word| word.starts_with('/')) {
+        let library = Path::new(word);
+        let to = content.join(library.file_name().expect("a file"));
+        fs::copy(library, to).expect("copied");
+    }
+    let folder = content.to_str().expect("text");
+    let options = format!("offset={},lazy_itable_init=0,lazy_journal_init=0", DATA << 9);
+    tool("mkfs.ext4", &["-q", "-F", "-E", &options, "-d", folder, image, "160m"]);
+    fs::remove_dir_all(&content).expect("removed");
+
+    let script = path.with_extension("nsh");
+    let words = format!("vmlinuz.efi initrd=\\initrd.cpio {}\r\n", kernel_words(name));
+    fs::write(&script, words).expect("written");
+    let guest = target().join("guest");
+    tool("mkfs.vfat", &["--offset", &BOOT.to_string(), image, &(48 << 10).to_string()]);
+    for (from, to) in [
+        (guest.join("vmlinuz"), "::vmlinuz.efi"),
+        (guest.join("initrd.cpio"), "::initrd.cpio"),
+        (script, "::startup.nsh"),
+    ] {
+        let partition = format!("{image}@@{}", BOOT << 9);
+        tool("mcopy", &["-i", &partition, from.to_str().expect("text"), to]);
+    }
+}
+
 /// A machine to be.
 pub(crate) struct Builder {
     name: String,
@@ -129,6 +180,7 @@ pub(crate) struct Builder {
     memory: Option<u32>,
     cmdline: String,
     uefi: bool,
+    has_kernel: bool,
     vga: bool,
     xml: String,
 }
@@ -165,6 +217,12 @@ impl Builder {
     pub(crate) fn uefi(mut self) -> Self {
         self.uefi = true;
         self
+    }
+
+    /// Has no kernel from outside: it starts by UEFI what is on a disk with the element `<boot order='1'/>`; takes 15 seconds.
+    pub(crate) fn without_kernel(mut self) -> Self {
+        self.has_kernel = false;
+        self.uefi()
     }
 
     /// Has a TPM 2.0.
@@ -216,6 +274,15 @@ impl Builder {
         let kernel = if self.uefi || self.vga { "vmlinuz" } else { "vmlinux" };
         let initrd = if xfs { "initrd-xfs.cpio" } else { "initrd.cpio" };
         let (video, console) = if self.vga { ("vga", "console=tty0 ") } else { ("none", "") };
+        let words = format!("{console}{}{}", kernel_words(name), self.cmdline);
+        let start = if self.has_kernel {
+            format!(
+                "<kernel>{guest}/{kernel}</kernel><initrd>{guest}/{initrd}</initrd>
+                 <cmdline>{words}</cmdline>"
+            )
+        } else {
+            String::new()
+        };
         let serial = host.lab.path(&format!("{name}.console"));
         let mut devices = String::new();
         for ((disk, path), letter) in self.disks.iter().zip(disks).zip('a'..) {
@@ -240,9 +307,7 @@ impl Builder {
             "<domain type='qemu'>
                <name>{name}</name><memory unit='MiB'>{memory}</memory><vcpu>1</vcpu>
                <os{firmware}><type arch='x86_64' machine='q35'>hvm</type>{feature}
-                 <kernel>{guest}/{kernel}</kernel><initrd>{guest}/{initrd}</initrd>
-                 <cmdline>{console}console=ttyS0 quiet panic=-1 mitigations=off nokaslr \
-                    no_timer_check cryptomgr.notests lpj=4000000 lab.name={name}{}</cmdline>
+                 {start}
                </os>
                <features><acpi/><tcg><tb-cache unit='MiB'>64</tb-cache></tcg></features>
                <cpu mode='custom'><model>qemu64</model></cpu>
@@ -261,7 +326,6 @@ impl Builder {
                  <memballoon model='none'/>{}
                </devices>
              </domain>",
-            self.cmdline,
             serial.display(),
             self.xml,
         )
@@ -277,6 +341,7 @@ impl<'h> Guest<'h> {
             memory: None,
             cmdline: String::new(),
             uefi: false,
+            has_kernel: true,
             vga: false,
             xml: String::new(),
         }
@@ -367,6 +432,12 @@ impl<'h> Guest<'h> {
         let said = BASE64_STANDARD.decode(said).expect("base64");
         let status = state["exitcode"].as_i64().unwrap_or(-1);
         (status, String::from_utf8_lossy(&said).into_owned())
+    }
+
+    /// Runs fio in the guest, from a disk that [`make_boot_disk`] made and that is mounted there.
+    pub(crate) fn fio(&self, mounted: &str, words: &str) -> String {
+        let loader = format!("{mounted}/ld-linux-x86-64.so.2 --library-path {mounted}");
+        self.sh(&format!("{loader} {mounted}/fio {words}"))
     }
 
     /// Writes a file in the guest, with this mode (as `600`), owned by root.

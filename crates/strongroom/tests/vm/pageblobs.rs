@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     check::{Taken, check},
-    guest::{Disk, Guest},
+    guest::{Builder, Disk, Guest, make_boot_disk},
     harness::{Host, tool},
 };
 
@@ -78,8 +78,12 @@ impl<'h> Accounts<'h> {
     }
 }
 
+/// Random writes with checksums in each, all over a disk of 16 MiB; the same each time.
+const FIO: &str = "--name=pages --ioengine=psync --rw=randwrite --bs=4k --size=16m --io_size=4m --fsync=32 \
+                   --verify=crc32c --verify_fatal=1 --randseed=1 --verify_state_save=0";
+
 #[test]
-fn a_machine_runs_from_page_blobs_and_every_snapshot_has_what_it_synced() {
+fn a_machine_starts_from_page_blobs_and_every_snapshot_has_what_it_synced() {
     let host = Host::new();
     let accounts = Accounts::new(&host, "storage", "disks", "");
     accounts.ask(&["container", "create", "vms"]);
@@ -90,8 +94,25 @@ fn a_machine_runs_from_page_blobs_and_every_snapshot_has_what_it_synced() {
         accounts.ask(&["blob", "upload", image.to_str().expect("text"), &blob]);
     }
     let (export_a, socket_a) = accounts.export("vms/web-a", "a");
+    // It has no kernel but that on the page blob `web-c`, and `web-d` has nothing on it.
+    let boot = host.lab.path("c.raw");
+    make_boot_disk(&boot, "web");
+    let blank = host.lab.path("d.raw");
+    Disk::raw(16).blank().make(&blank);
+    for (image, blob) in [(boot, "vms/web-c"), (blank, "vms/web-d")] {
+        accounts.ask(&["blob", "upload", image.to_str().expect("text"), blob]);
+    }
     let (export_b, socket_b) = accounts.export("vms/web-b", "b");
-    let guest = Guest::web(&host, [Disk::nbd(&socket_a), Disk::nbd(&socket_b)]).up(5);
+    let (export_c, socket_c) = accounts.export("vms/web-c", "c");
+    let (export_d, socket_d) = accounts.export("vms/web-d", "d");
+    let first = Disk::nbd(&socket_c).xml("<boot order='1'/>");
+    let disks = [Disk::nbd(&socket_a), Disk::nbd(&socket_b), first, Disk::nbd(&socket_d)];
+    let machine =
+        disks.into_iter().fold(Guest::named("web"), Builder::disk).without_kernel().memory(384);
+    let guest = machine.create(&host).up(5);
+    let firmware = guest.sh("ls -d /sys/firmware/efi; grep -c lab.name=web /proc/cmdline");
+    assert_eq!(firmware, "/sys/firmware/efi\n1");
+    guest.fio("/data/c", &format!("--filename=/dev/vdd --direct=1 {FIO}"));
     // Beside the records, writes that are never at rest.
     guest.sh("workload latency /data/a 60 >/run/latency 2>&1 &");
 
@@ -123,7 +144,7 @@ fn a_machine_runs_from_page_blobs_and_every_snapshot_has_what_it_synced() {
     let records = guest.last_records();
     guest.sh("touch /run/stop; sync");
     guest.shutdown();
-    drop((export_a, export_b));
+    drop((export_a, export_b, export_c, export_d));
     drop(accounts);
     let accounts = Accounts::start(&host, "storage", "disks");
     let mut images = Vec::new();
@@ -136,6 +157,14 @@ fn a_machine_runs_from_page_blobs_and_every_snapshot_has_what_it_synced() {
     }
     let cut = check(&[&images[0], &images[1]], Taken::Running).expect("of one instant");
     assert!(cut.records >= records, "{cut:?} {records:?}");
+
+    // fio finds on this machine what it wrote in the guest.
+    let written = host.lab.path("end-d.raw");
+    accounts.ask(&["blob", "download", "vms/web-d", written.to_str().expect("text")]);
+    let written = format!("--filename={}", written.display());
+    let words: Vec<&str> = FIO.split_whitespace().chain(["--verify_only=1", &written]).collect();
+    let found = tool("fio", &words);
+    assert!(found.contains("issued rwts: total=1024,"), "{found}");
 }
 
 #[test]
