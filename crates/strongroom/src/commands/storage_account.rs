@@ -102,11 +102,17 @@ fn local(
 ) -> Result<Client, Failure> {
     let folder = data.folder()?;
     let endpoint = EndpointArgs::default().of(data)?;
-    let command = Command::Keys { name: account.to_owned(), endpoint };
+    let command = Command::Keys { name: account.to_owned(), endpoint: endpoint.clone() };
     let Reply::Keys(found) = data.ask(context, &command)? else {
         return Err(super::storage::other_answer());
     };
-    let connection = Location::parse(&found.connection_string)?.connection;
+    let mut connection = Location::parse(&found.connection_string)?.connection;
+    // At the secondary of a pair of servers, what is here is read.
+    if let Some(secondary) = &connection.secondary
+        && secondary.to_string().starts_with(endpoint.trim_end_matches('/'))
+    {
+        connection.primary = secondary.clone();
+    }
     let own = folder.join("certificate.pem");
     let own = (connection.primary.to_string().starts_with("https:") && own.exists()).then_some(own);
     let trust = CaArgs { ca_file: trust.ca_file.clone().or(own) };

@@ -92,6 +92,7 @@ const WHO: &[(&str, &str, By)] = &[
     ("docs/use/recovery.md", "format-reader.py", Script("scripts/check-format")),
     ("docs/use/recovery.md", "", RECOVERY),
     ("docs/use/storage.md", "--context home", Test("accounts_of_the_service_are_managed_by_roles")),
+    ("docs/use/storage.md", "/srv/", Test("the_page_of_two_servers_works")),
     ("docs/use/storage.md", "", Test("the_page_of_storage_accounts_works")),
     ("docs/use/service.md", "strongroom serve", SERVER),
     ("docs/use/service.md", "host discover", SERVICE_VM),

@@ -29,15 +29,18 @@ use crate::{
 };
 
 /// Accounts that are served.
-struct Served {
+pub(crate) struct Served {
     server: Child,
     url: String,
     said: BufReader<std::process::ChildStderr>,
 }
 
 impl Served {
-    fn start(lab: &Lab, words: &str) -> Self {
-        let mut command = lab.command(words);
+    pub(crate) fn start(lab: &Lab, words: &str) -> Self {
+        Self::of(lab.command(words))
+    }
+
+    pub(crate) fn of(mut command: Command) -> Self {
         let mut server = command.stderr(Stdio::piped()).spawn().expect("the program starts");
         let mut said = BufReader::new(server.stderr.take().expect("piped"));
         let mut line = String::new();
@@ -47,8 +50,12 @@ impl Served {
         Self { server, url, said }
     }
 
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.server)
+    }
+
     /// Stops it as a service manager does.
-    fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         let pid = Pid::from_child(&self.server);
         kill_process(pid, Signal::TERM).expect("a signal");
         let status = self.server.wait().expect("ends");
@@ -237,7 +244,7 @@ fn what_cannot_be_served_is_refused() {
     lab.fails(
         "storage account create more --data-dir data --redundancy ra-grs",
         2,
-        "usage.invalid",
+        "account.invalid",
     );
     // A process that has the store, and takes no commands.
     let lock = File::open(lab.path("data/blobs/state.redb")).expect("the state");
