@@ -26,4 +26,4 @@ pub use calls::{AlertQuery, ItemQuery, JobQuery, OfVault};
 pub use error::ClientError;
 pub use http::{Client, Options};
 pub use pages::Pages;
-pub use trust::{Fingerprint, NotAFingerprint, Trust};
+pub use trust::{Fingerprint, NotAFingerprint, Trust, pinned};

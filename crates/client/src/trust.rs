@@ -128,6 +128,11 @@ pub(crate) fn tls(trust: &Trust, refused: Refused) -> Result<ClientConfig, Clien
     Ok(config)
 }
 
+/// TLS that believes one certificate, for other clients than that of the API.
+pub fn pinned(only: Fingerprint) -> Result<ClientConfig, ClientError> {
+    tls(&Trust::Fingerprint(only), Refused::default())
+}
+
 fn roots(file: &Path) -> Result<RootCertStore, ClientError> {
     let wrong =
         |reason: String| ClientError::Settings(format!("the CA file {} {reason}", file.display()));

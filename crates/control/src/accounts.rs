@@ -82,10 +82,6 @@ impl Control {
             let reason = format!("{:?} is not 3 to 24 lower-case letters and digits", cut(&name));
             return Err(message!(ACCOUNT_INVALID, "{reason}", reason).into());
         }
-        if new.redundancy.is_some_and(|it| it != StorageAccountRedundancy::Lrs) {
-            let reason = "geo-redundancy is not supported yet: the redundancy is lrs";
-            return Err(message!(ACCOUNT_INVALID, "{reason}", reason).into());
-        }
         match self.find_account(&name).await {
             Ok(_) => {
                 let reason = format!("there is a storage account {name}");

@@ -87,6 +87,11 @@ impl Coded for StorageError {
                 RefusedKind::Invalid => &codes::ACCOUNT_INVALID,
                 RefusedKind::Failed => &codes::STORAGE_STOPPED,
                 RefusedKind::InvalidCopy => &codes::STORAGE_COPY_INVALID,
+                RefusedKind::NotPrimary => &codes::STORAGE_NOT_PRIMARY,
+                RefusedKind::InvalidReplication => &codes::STORAGE_REPLICATION_INVALID,
+                RefusedKind::PeerUnavailable => &codes::STORAGE_PEER_UNAVAILABLE,
+                RefusedKind::Loses => &codes::STORAGE_FAILOVER_LOSES,
+                RefusedKind::Diverged => &codes::STORAGE_DIVERGED,
             },
             Self::Local { .. } => &codes::LOCAL_IO,
             Self::Http(error) => error.code(),
@@ -112,6 +117,11 @@ impl Coded for StorageError {
                 RefusedKind::Invalid => params!(ACCOUNT_INVALID: reason),
                 RefusedKind::Failed => params!(STORAGE_STOPPED: reason),
                 RefusedKind::InvalidCopy => params!(STORAGE_COPY_INVALID: reason),
+                RefusedKind::NotPrimary => params!(STORAGE_NOT_PRIMARY: reason),
+                RefusedKind::InvalidReplication => params!(STORAGE_REPLICATION_INVALID: reason),
+                RefusedKind::PeerUnavailable => params!(STORAGE_PEER_UNAVAILABLE: reason),
+                RefusedKind::Loses => params!(STORAGE_FAILOVER_LOSES: reason),
+                RefusedKind::Diverged => params!(STORAGE_DIVERGED: reason),
             },
             Self::Store(error) => {
                 let reason = error.to_string();
@@ -121,7 +131,8 @@ impl Coded for StorageError {
                         | STORAGE_STOPPED
                         | STORAGE_IN_USE
                         | STORAGE_COPY_MISSING
-                        | STORAGE_COPY_INVALID: reason
+                        | STORAGE_COPY_INVALID
+                        | STORAGE_REPLICATION_INVALID: reason
                 )
             }
             Self::Http(error) => error.params(),
@@ -148,6 +159,7 @@ fn code_of(error: &blobs::StoreError) -> &'static Code {
         | blobs::StoreError::SameCopy { .. }
         | blobs::StoreError::NoCopy { .. }
         | blobs::StoreError::LastCopy { .. } => &codes::STORAGE_COPY_INVALID,
+        blobs::StoreError::WrongRole { .. } => &codes::STORAGE_REPLICATION_INVALID,
         blobs::StoreError::Copy(error) => code_of(error),
         blobs::StoreError::Slow
         | blobs::StoreError::Ended

@@ -20,6 +20,7 @@ use strongroom_http::Guest;
 use crate::{
     bodies::Incoming,
     map::{self, Subject},
+    replication,
     storage::{Failure, Storage},
 };
 
@@ -93,6 +94,11 @@ async fn serve(
     request: Request<Body>,
 ) -> Response<Body> {
     let (head, body) = request.into_parts();
+    let known = guest.as_ref().map(|guest| &guest.0);
+    let body = match replication::answer(&face.storage.replication, known, &head, body).await {
+        Ok(answered) => return answered,
+        Err(body) => body,
+    };
     let waits = head
         .headers
         .get(header::EXPECT)
@@ -107,8 +113,7 @@ async fn serve(
         Err(refusal) => Err(refusal),
         Ok(headers) => {
             repeated = Repeated::of(head.method.as_str(), &headers);
-            let guest = guest.as_ref().map(|guest| &guest.0);
-            carry(&face, &head, headers, caller, guest, &mut repeated, &mut incoming).await
+            carry(&face, &head, headers, caller, known, &mut repeated, &mut incoming).await
         }
     };
     match reply {
@@ -176,10 +181,12 @@ pub(crate) async fn authorize(
     if grant == Grant::Anonymous {
         return Err(Code::NoAuthenticationInformation.into());
     }
-    let is_readable = account.redundancy == Redundancy::RaGrs && storage.secondary.is_some();
+    let is_readable =
+        account.redundancy == Redundancy::RaGrs && storage.secondary_stats().is_some();
     if address.is_secondary && !is_readable {
         return Err(Code::SecondaryReadDisabled.into());
     }
+    replication::refuse(storage, request)?;
     Ok((grant, account))
 }
 

@@ -16,6 +16,7 @@
 //! | `map` | words of the dialect and words of the store, each way in one place |
 //! | `uploads` | content of any length on its way into the store |
 //! | `bodies` | memory that requests share, and reading bodies |
+//! | `replication` | the same store at a second server: following, failing over, what servers say to each other |
 //! | `run`, `serve` | a process that serves, and the parts of serving |
 //! | [`admin`] | accounts, administered on an open store or through the process that has it |
 //!
@@ -32,6 +33,7 @@ mod face;
 mod map;
 mod numbers;
 mod operations;
+mod replication;
 mod run;
 mod serve;
 mod storage;
@@ -40,6 +42,9 @@ mod uploads;
 pub use error::StorageError;
 pub use exports::{ExportAt, ExportRequest, ExportShown};
 pub use face::router;
+pub use replication::{
+    FailoverShown, InvitationShown, PairState, ReplicationShown, ResyncShown, join,
+};
 pub use run::{Announce, Run, run};
 pub use serve::{Serve, serve};
 pub use storage::{CopyFolders, Options, SecondaryState, Storage};

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use strongroom_http::{Patience, Proxies, Serving, Shown, encryption};
 use tokio::{net::TcpListener, sync::watch};
 
-use crate::{Storage, StorageError, admin, router};
+use crate::{Storage, StorageError, admin, replication, router};
 
 /// How many connections there are at once.
 const CONNECTIONS: usize = 16 << 10;
@@ -49,8 +49,15 @@ pub async fn serve(
     };
     let commands = admin::Socket::bind(&storage)?;
     let commands = tokio::spawn(commands.serve(Arc::clone(&storage), stop.clone()));
-    storage.resume_copies().await;
+    let works = storage.replication.role().decides();
+    if works {
+        storage.resume_copies().await;
+    }
+    let pair = tokio::spawn(replication::keep(Arc::clone(&storage), works, stop.clone()));
     strongroom_http::serve(listener, serving, stop).await;
+    if let Err(error) = pair.await {
+        tracing::error!(%error, "what keeps the other server in step ended early");
+    }
     storage.copies.end().await;
     if let Err(error) = commands.await {
         tracing::error!(%error, "the socket of commands ended early");

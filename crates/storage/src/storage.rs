@@ -22,6 +22,7 @@ use crate::{
     StorageError,
     bodies::{Budget, QUEUE},
     copies::Copies,
+    replication::Replication,
 };
 
 /// Changes that are under way at once; the store's own queue is longer, so that it never blocks.
@@ -63,7 +64,8 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     /// Chance.
     pub entropy: Arc<dyn Entropy>,
-    /// Set where this store is the readable secondary of its RA-GRS accounts: then `ACCOUNT-secondary` is answered.
+    /// How a secondary stands that is kept in step by other means than a pair of servers: then `ACCOUNT-secondary` is
+    /// answered whatever part this server plays.
     pub secondary: Option<SecondaryState>,
 }
 
@@ -125,11 +127,12 @@ pub struct Storage {
     pub(crate) suffixes: Suffixes,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
-    pub(crate) secondary: Option<SecondaryState>,
+    secondary: Option<SecondaryState>,
     bodies: Budget,
     small_bodies: Budget,
     pub(crate) pieces: Budget,
     pub(crate) copies: Copies,
+    pub(crate) replication: Arc<Replication>,
     folder: PathBuf,
     accounts: Mutex<HashMap<String, (Duration, Arc<Account>)>>,
     changes: Arc<Semaphore>,
@@ -137,7 +140,7 @@ pub struct Storage {
 }
 
 /// The store's folder in the folder of the data.
-fn store_folder(data_dir: &Path) -> PathBuf {
+pub(crate) fn store_folder(data_dir: &Path) -> PathBuf {
     data_dir.join("blobs")
 }
 
@@ -183,6 +186,8 @@ impl Storage {
         options: Options,
     ) -> Result<Arc<Self>, StorageError> {
         let Options { suffixes, clock, entropy, secondary, .. } = options;
+        let (own_clock, own_entropy) = (Arc::clone(&clock), Arc::clone(&entropy));
+        let replication = Replication::open(Arc::clone(&store), data_dir, own_clock, own_entropy)?;
         Ok(Arc::new(Self {
             store,
             suffixes: Suffixes::new(suffixes.iter().map(String::as_str)),
@@ -193,6 +198,7 @@ impl Storage {
             small_bodies: Budget::new(SMALL_BODIES),
             pieces: Budget::new(PIECES),
             copies: Copies::new(data_dir.join("copies"))?,
+            replication: Arc::new(replication),
             folder: data_dir.to_owned(),
             accounts: Mutex::default(),
             changes: Arc::new(Semaphore::new(CHANGES)),
@@ -208,6 +214,11 @@ impl Storage {
     /// The folder with the data.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// How the secondary stands that this server is; none if it is something else.
+    pub(crate) fn secondary_stats(&self) -> Option<azure::ServiceStats> {
+        self.secondary.as_ref().map(|state| state()).or_else(|| self.replication.stats())
     }
 
     pub(crate) fn now(&self) -> Timestamp {

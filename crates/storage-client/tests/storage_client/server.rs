@@ -17,7 +17,7 @@ use strongroom_azure::{
     SnapshotId,
 };
 use strongroom_base::{Clock, SystemClock, SystemEntropy};
-use strongroom_blobs::{AccountKind, Redundancy};
+use strongroom_blobs::{AccountKind};
 use strongroom_storage::{
     Serve, Storage,
     admin::{Command, Reply, execute},
@@ -96,7 +96,7 @@ impl Server {
             let create = Command::Create {
                 name: name.to_owned(),
                 kind,
-                redundancy: Redundancy::Lrs,
+                redundancy: None,
                 rules: true,
                 endpoint: format!("http://{address}"),
             };

@@ -17,7 +17,7 @@ use std::{
 use azure::{AccountName, ConnectionString, Endpoint, Secret};
 use blobs::{
     Access, AccountChange, AccountKey, Change, KeyNumber, NewAccount, ReadError, Refusal,
-    SnapshotOf, Store, StoreCopyState, StoreError, View,
+    SnapshotOf, Store, StoreCopyState, StoreError,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -29,7 +29,11 @@ pub use export::{OpenExport, export};
 pub use socket::Socket;
 pub use strongroom_blobs::{AccountKind, Redundancy};
 
-use crate::{CopyFolders, Storage, StorageError, map, storage::open_store};
+use crate::{
+    CopyFolders, FailoverShown, InvitationShown, ReplicationShown, Storage, StorageError, map,
+    replication::{self, Replication},
+    storage::open_store,
+};
 
 /// How often a store is asked for that another process has just taken or given back.
 const TRIES: u32 = 50;
@@ -56,8 +60,8 @@ pub enum Command {
         name: String,
         /// What it is made for.
         kind: AccountKind,
-        /// Where its data is kept.
-        redundancy: Redundancy,
+        /// Where its data is kept; without it at this server, or at both of a pair.
+        redundancy: Option<Redundancy>,
         /// Whether the limits of its kind are enforced.
         rules: bool,
         /// The URL of the server, for the connection string: `http://HOST:PORT`, or with `{account}` in its host.
@@ -111,6 +115,34 @@ pub enum Command {
     },
     /// List the copies of the store.
     CopyList,
+    /// Change where the data of an account is kept.
+    SetRedundancy {
+        /// Its name.
+        name: String,
+        /// Where its data is kept from now on.
+        redundancy: Redundancy,
+    },
+    /// Give an invitation out, by which another server becomes the secondary.
+    ReplicationInvite {
+        /// Where the other server reaches this one.
+        url: String,
+    },
+    /// Say how geo-redundancy stands.
+    ReplicationShow,
+    /// Say that this server, which waits, is the primary.
+    ReplicationConfirm,
+    /// Let this server, which is fenced, become the secondary of the new primary.
+    ReplicationRejoin {
+        /// Give up what it has and the primary lacks.
+        discard: bool,
+    },
+    /// End the pair at this server.
+    ReplicationRemove,
+    /// Make this server, which is the secondary, the primary.
+    Failover {
+        /// Also if the primary cannot be asked.
+        accept_loss: bool,
+    },
 }
 
 /// An account, without its keys.
@@ -254,6 +286,12 @@ pub enum Reply {
         /// The copies, in the order in which they were added.
         copies: Vec<CopyShown>,
     },
+    /// An invitation.
+    Invitation(InvitationShown),
+    /// How geo-redundancy stands.
+    Replication(Box<ReplicationShown>),
+    /// This server has become the primary.
+    FailedOver(FailoverShown),
     /// The command is refused.
     Refused {
         /// What kind of refusal it is.
@@ -287,6 +325,16 @@ pub enum RefusedKind {
     Failed,
     /// A folder cannot become a copy, or is none.
     InvalidCopy,
+    /// This server is not the primary.
+    NotPrimary,
+    /// What is asked of a pair of servers is not valid.
+    InvalidReplication,
+    /// The other server cannot be asked.
+    PeerUnavailable,
+    /// A failover would lose changes.
+    Loses,
+    /// This server may have changes that the primary lacks.
+    Diverged,
 }
 
 impl Reply {
@@ -315,6 +363,7 @@ impl From<Refusal> for Reply {
             | Refusal::InvalidBlobType
             | Refusal::PreviousSnapshotCannotBeNewer => RefusedKind::InvalidExport,
             Refusal::InvalidName | Refusal::InvalidSnapshotSet => RefusedKind::Invalid,
+            Refusal::NotPrimary { .. } => RefusedKind::NotPrimary,
             _ => RefusedKind::Failed,
         };
         Self::refused(kind, refusal.to_string())
@@ -330,6 +379,7 @@ impl From<StoreError> for Reply {
             | StoreError::NoCopy { .. }
             | StoreError::LastCopy { .. }
             | StoreError::File { .. } => RefusedKind::InvalidCopy,
+            StoreError::WrongRole { .. } => RefusedKind::InvalidReplication,
             _ => RefusedKind::Failed,
         };
         let text = match std::error::Error::source(&error) {
@@ -365,7 +415,10 @@ pub fn run(
             return refused(reply);
         }
         match open_store(data_dir, create, &CopyFolders::default(), clock, entropy) {
-            Ok(store) => return refused(execute_alone(&store, command, &**clock, &**entropy)),
+            Ok(store) => {
+                let store = Arc::new(store);
+                return refused(execute_alone(&store, data_dir, command, clock, entropy)?);
+            }
             // The other process may be at its start or its end: soon there is a socket, or no lock.
             Err(StorageError::InUse { .. }) if tries < TRIES => tries += 1,
             Err(error) => return Err(error),
@@ -381,23 +434,29 @@ fn refused(reply: Reply) -> Result<Reply, StorageError> {
     }
 }
 
-/// Carries a command out on an open store.
+/// Carries a command out on an open store, except what is about the pair of servers.
 pub fn execute(store: &Store, command: &Command, entropy: &dyn Entropy) -> Reply {
-    match carry_out(store, command, entropy) {
+    execute_near(store, command, None, entropy)
+}
+
+/// Carries a command out on an open store whose other server is reached at a URL.
+fn execute_near(
+    store: &Store,
+    command: &Command,
+    peer: Option<&str>,
+    entropy: &dyn Entropy,
+) -> Reply {
+    match carry_out(store, command, peer, entropy) {
         Ok(reply) | Err(reply) => reply,
     }
 }
 
-/// Carries a command out on accounts that this process serves: requests notice it at once.
-pub fn execute_served(storage: &Storage, command: &Command) -> Reply {
-    let reply = execute(&storage.store, command, &*storage.entropy);
-    if let Some(name) = command.changed_account() {
-        storage.forget_account(name);
-    }
-    reply
-}
-
-fn carry_out(store: &Store, command: &Command, entropy: &dyn Entropy) -> Result<Reply, Reply> {
+fn carry_out(
+    store: &Store,
+    command: &Command,
+    peer: Option<&str>,
+    entropy: &dyn Entropy,
+) -> Result<Reply, Reply> {
     let view = || store.view().map_err(|error| Reply::from(ReadError::State(error)));
     let change = |name: &str, change: AccountChange| {
         let change = Change::Account { name: name.to_owned(), change };
@@ -407,16 +466,11 @@ fn carry_out(store: &Store, command: &Command, entropy: &dyn Entropy) -> Result<
         Command::Create { name, kind, redundancy, rules, endpoint } => {
             check_names(name, endpoint)?;
             let keys = [new_key(entropy), new_key(entropy)];
-            let (kind, redundancy, rules) = (*kind, *redundancy, *rules);
-            if kind == AccountKind::Premium && redundancy != Redundancy::Lrs {
-                return Err(Reply::refused(
-                    RefusedKind::Invalid,
-                    "a premium account has no secondary: its redundancy is LRS",
-                ));
-            }
+            let redundancy = replication::redundancy_of_new(store, *redundancy)?;
+            let (kind, rules) = (*kind, *rules);
             let new = NewAccount { kind, redundancy, keys, rules };
             change(name, AccountChange::Create(new))?;
-            keys_of(&view()?, name, endpoint)
+            keys_of(store, name, endpoint, peer)
         }
         Command::List => {
             let accounts = view()?.accounts()?;
@@ -426,7 +480,7 @@ fn carry_out(store: &Store, command: &Command, entropy: &dyn Entropy) -> Result<
         Command::Show { name } => Ok(Reply::Account(shown(name, &view()?.account(name)?))),
         Command::Keys { name, endpoint } => {
             check_names(name, endpoint)?;
-            keys_of(&view()?, name, endpoint)
+            keys_of(store, name, endpoint, peer)
         }
         Command::RegenerateKey { name, key, endpoint } => {
             check_names(name, endpoint)?;
@@ -435,7 +489,7 @@ fn carry_out(store: &Store, command: &Command, entropy: &dyn Entropy) -> Result<
                 WhichKey::Key2 => KeyNumber::Second,
             };
             change(name, AccountChange::SetKey(number, new_key(entropy)))?;
-            keys_of(&view()?, name, endpoint)
+            keys_of(store, name, endpoint, peer)
         }
         Command::Delete { name } => {
             change(name, AccountChange::Delete)?;
@@ -479,6 +533,18 @@ fn carry_out(store: &Store, command: &Command, entropy: &dyn Entropy) -> Result<
             Ok(copies_of(store))
         }
         Command::CopyList => Ok(copies_of(store)),
+        Command::SetRedundancy { name, redundancy } => {
+            replication::change_redundancy(store, name, *redundancy)?;
+            Ok(Reply::Account(shown(name, &view()?.account(name)?)))
+        }
+        Command::ReplicationInvite { .. }
+        | Command::ReplicationShow
+        | Command::ReplicationConfirm
+        | Command::ReplicationRejoin { .. }
+        | Command::ReplicationRemove
+        | Command::Failover { .. } => {
+            Err(Reply::refused(RefusedKind::Failed, "the command is about the pair of servers"))
+        }
     }
 }
 
@@ -488,6 +554,7 @@ impl Command {
         match self {
             Self::Create { name, .. }
             | Self::RegenerateKey { name, .. }
+            | Self::SetRedundancy { name, .. }
             | Self::Delete { name } => Some(name),
             Self::List
             | Self::Show { .. }
@@ -496,8 +563,36 @@ impl Command {
             | Self::Status
             | Self::CopyAdd { .. }
             | Self::CopyRemove { .. }
-            | Self::CopyList => None,
+            | Self::CopyList
+            | Self::ReplicationInvite { .. }
+            | Self::ReplicationShow
+            | Self::ReplicationConfirm
+            | Self::ReplicationRejoin { .. }
+            | Self::ReplicationRemove
+            | Self::Failover { .. } => None,
         }
+    }
+
+    /// How long it may take.
+    pub(crate) const fn patience(&self) -> Duration {
+        match self {
+            // The rest of the old primary's changes comes over a network.
+            Self::Failover { .. } => Duration::from_hours(1),
+            _ => socket::PATIENCE,
+        }
+    }
+
+    /// Whether it is about the pair of servers.
+    const fn is_of_pair(&self) -> bool {
+        matches!(
+            self,
+            Self::ReplicationInvite { .. }
+                | Self::ReplicationShow
+                | Self::ReplicationConfirm
+                | Self::ReplicationRejoin { .. }
+                | Self::ReplicationRemove
+                | Self::Failover { .. }
+        )
     }
 }
 
@@ -515,19 +610,53 @@ pub(crate) fn blob_name(text: &str) -> Result<blobs::BlobName, Reply> {
 
 /// Carries a command out on a store that nobody serves: a new copy is waited for.
 fn execute_alone(
-    store: &Store,
+    store: &Arc<Store>,
+    data_dir: &Path,
     command: &Command,
-    clock: &dyn Clock,
-    entropy: &dyn Entropy,
-) -> Reply {
-    let reply = execute(store, command, entropy);
-    let (Command::CopyAdd { .. }, Reply::Copies { .. }) = (command, &reply) else { return reply };
+    clock: &Arc<dyn Clock>,
+    entropy: &Arc<dyn Entropy>,
+) -> Result<Reply, StorageError> {
+    let (own_clock, own_entropy) = (Arc::clone(clock), Arc::clone(entropy));
+    let pair = Replication::open(Arc::clone(store), data_dir, own_clock, own_entropy)?;
+    if command.is_of_pair() {
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(2).enable_all().build();
+        let runtime = runtime.map_err(StorageError::local("start threads for", data_dir))?;
+        return Ok(runtime.block_on(replication::execute(&Arc::new(pair), command, false)));
+    }
+    let reply = execute_near(store, command, pair.peer_url().as_deref(), &**entropy);
+    let (Command::CopyAdd { .. }, Reply::Copies { .. }) = (command, &reply) else {
+        return Ok(reply);
+    };
     let is_being_made =
         |copy: blobs::StoreCopy| matches!(copy.state, StoreCopyState::Rebuilding { .. });
     while store.status().copies.into_iter().any(is_being_made) {
         clock.sleep(PAUSE);
     }
-    copies_of(store)
+    Ok(copies_of(store))
+}
+
+/// Carries a command out on accounts that this process serves: requests notice it at once. What is about the pair of
+/// servers is not for it.
+pub fn execute_served(storage: &Storage, command: &Command) -> Reply {
+    let peer = storage.replication.peer_url();
+    let reply = execute_near(&storage.store, command, peer.as_deref(), &*storage.entropy);
+    if let Some(name) = command.changed_account() {
+        storage.forget_account(name);
+    }
+    reply
+}
+
+/// Carries any command out in the process that serves.
+async fn execute_any(
+    storage: &Arc<Storage>,
+    command: Command,
+) -> Result<Reply, tokio::task::JoinError> {
+    if command.is_of_pair() {
+        return Ok(replication::execute(&storage.replication, &command, true).await);
+    }
+    let storage = Arc::clone(storage);
+    tokio::task::spawn_blocking(move || execute_served(&storage, &command)).await
 }
 
 fn copies_of(store: &Store) -> Reply {
@@ -588,11 +717,18 @@ fn shown(name: &str, account: &blobs::Account) -> AccountShown {
     }
 }
 
-fn keys_of(view: &View, name: &str, endpoint: &str) -> Result<Reply, Reply> {
+/// The keys of an account. `peer` is where the other server is, if there is one: the account's readable secondary, or
+/// its primary if this one is the secondary.
+fn keys_of(store: &Store, name: &str, endpoint: &str, peer: Option<&str>) -> Result<Reply, Reply> {
+    let view = store.view().map_err(ReadError::State)?;
     let account = view.account(name)?;
     let invalid = || Reply::from(Refusal::InvalidName);
     let account_name = AccountName::new(name).map_err(|_| invalid())?;
-    let (primary, secondary) = endpoints(&account_name, endpoint).ok_or_else(invalid)?;
+    let far = peer.unwrap_or(endpoint);
+    let is_secondary = store.standing().role == blobs::Role::Secondary;
+    let (of_primary, of_secondary) = if is_secondary { (far, endpoint) } else { (endpoint, far) };
+    let (primary, _) = endpoints(&account_name, of_primary).ok_or_else(invalid)?;
+    let (_, secondary) = endpoints(&account_name, of_secondary).ok_or_else(invalid)?;
     let is_readable = account.redundancy == Redundancy::RaGrs;
     let key = |which: WhichKey, key: azure::AccountKey| KeyShown {
         name: which,

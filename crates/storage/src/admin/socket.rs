@@ -24,7 +24,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Command, Reply, execute_served, export::serve_export};
+use super::{Command, Reply, execute_any, export::serve_export};
 use crate::{ExportRequest, Storage, StorageError};
 
 /// What a line asks for.
@@ -128,8 +128,7 @@ async fn one(
             return serve_export(export, lines, write, storage, stop).await;
         }
     };
-    let working = tokio::task::spawn_blocking(move || execute_served(&storage, &command));
-    let reply = working.await.map_err(io::Error::other)?;
+    let reply = execute_any(&storage, command).await.map_err(io::Error::other)?;
     let mut answer = serde_json::to_vec(&reply)?;
     answer.push(b'\n');
     timeout(PATIENCE, write.write_all(&answer)).await??;
@@ -156,7 +155,7 @@ pub(super) fn ask(data_dir: &Path, command: &Command) -> Result<Option<Reply>, S
         Err(error) => return Err(failed()(error)),
     };
     let mut talk = || {
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(command.patience()))?;
         let mut line = serde_json::to_vec(command)?;
         line.push(b'\n');
         stream.write_all(&line)?;

@@ -38,7 +38,7 @@ enum End {
     Over,
     /// It has failed.
     Failed(String),
-    /// The store takes no changes; the copy continues at the next start.
+    /// The store takes no changes; the copy continues at the next start, or when it takes changes again.
     Stopped,
 }
 
@@ -53,9 +53,9 @@ impl From<Failure> for End {
                 | R::ContainerNotFound
                 | R::AccountNotFound,
             ) => Self::Over,
-            Failure::Refused(R::Stopped | R::NotDurable) | Failure::Busy | Failure::Broken => {
-                Self::Stopped
-            }
+            Failure::Refused(R::Stopped | R::NotDurable | R::NotPrimary { .. })
+            | Failure::Busy
+            | Failure::Broken => Self::Stopped,
             Failure::Refused(refusal) => Self::Failed(refusal.to_string()),
         }
     }

@@ -41,6 +41,8 @@ pub(crate) use source::{Source, SourceHead};
 const AT_ONCE: usize = 4;
 /// Bytes of copies in memory.
 const BYTES: u64 = 32 << 20;
+/// Blobs that are looked at in one step.
+const LISTED: usize = 5000;
 /// How long an answer waits for a copy to be complete, so that small ones need no second look.
 const SHORT: Duration = Duration::from_millis(700);
 /// The largest source of a copy that is answered only when it is complete.
@@ -57,6 +59,8 @@ pub(crate) struct Copies {
     budget: Budget,
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// Cancelled when the server takes no changes any more; the copies are kept.
+    round: Mutex<CancellationToken>,
 }
 
 impl Copies {
@@ -71,6 +75,7 @@ impl Copies {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(StorageError::Client)?;
+        let stop = CancellationToken::new();
         Ok(Self {
             folder,
             client,
@@ -78,8 +83,16 @@ impl Copies {
             slots: Semaphore::new(AT_ONCE),
             budget: Budget::new(BYTES),
             tasks: TaskTracker::new(),
-            stop: CancellationToken::new(),
+            round: Mutex::new(stop.child_token()),
+            stop,
         })
+    }
+
+    /// Ends all copies where they are; they continue when the server takes changes again.
+    pub(crate) fn pause(&self) {
+        let mut round = lock(&self.round);
+        round.cancel();
+        *round = self.stop.child_token();
     }
 
     /// Ends all copies where they are; they continue at the next start.
@@ -116,6 +129,40 @@ impl Storage {
         }
     }
 
+    /// Ends copies that were running at the server that was the primary before: the URLs of their sources with their
+    /// signatures were kept there only. Whether all of them have ended.
+    pub(crate) async fn end_unknown_copies(self: &Arc<Self>) -> bool {
+        let pending = match self.look(pending_copies).await {
+            Ok(pending) => pending,
+            Err(failure) => {
+                tracing::warn!(
+                    ?failure,
+                    "copies that were running before the failover are not found yet"
+                );
+                return false;
+            }
+        };
+        for (name, id) in pending {
+            if lock(&self.copies.running).contains_key(&name) {
+                continue;
+            }
+            let description = "The server was failed over while the copy was running.".to_owned();
+            let change = BlobChange::Copy { id, step: CopyStep::Fail { description } };
+            let access = Access::default();
+            match self.change(Change::Blob { name, access, change }).await {
+                Ok(_) | Err(Failure::Refused(blobs::Refusal::NoPendingCopyOperation)) => {}
+                Err(failure) => {
+                    tracing::warn!(
+                        ?failure,
+                        "a copy that was running before the failover cannot be ended"
+                    );
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
     /// Starts the task of a copy that has begun; the token is cancelled at its end.
     fn start_copy(
         self: &Arc<Self>,
@@ -123,7 +170,8 @@ impl Storage {
         copy: blobs::Copy,
         memory: Memory,
     ) -> CancellationToken {
-        let (ended, abort) = (CancellationToken::new(), self.copies.stop.child_token());
+        let round = lock(&self.copies.round).clone();
+        let (ended, abort) = (CancellationToken::new(), round.child_token());
         let running = (copy.id.clone(), abort.clone());
         lock(&self.copies.running).insert(name.clone(), running);
         let (storage, end) = (Arc::clone(self), ended.clone());
@@ -134,7 +182,7 @@ impl Storage {
                 let job = Job { storage: &storage, name: &name, copy: &copy, memory: &memory };
                 tokio::select! {
                     is_over = job.run() => is_over,
-                    () = abort.cancelled() => !storage.copies.stop.is_cancelled(),
+                    () = abort.cancelled() => !round.is_cancelled(),
                 }
             };
             if is_over {
@@ -307,6 +355,34 @@ impl Work<'_> {
         }
         Ok(Answer::aborted())
     }
+}
+
+/// The blobs of all accounts to which a copy is running, with its id.
+fn pending_copies(view: &blobs::View) -> Result<Vec<(BlobName, String)>, blobs::ReadError> {
+    let mut found = Vec::new();
+    for (account, _) in view.accounts()? {
+        let containers = view.containers(&account, "", None, usize::MAX)?;
+        for (container, _) in containers.items {
+            let name = blobs::ContainerName::new(account.as_str(), container.as_str());
+            let mut query = blobs::ListQuery { max: LISTED, ..blobs::ListQuery::default() };
+            loop {
+                let listed = view.list(&name, &query)?;
+                for item in listed.items {
+                    let blobs::Item::Blob(head) = item else { continue };
+                    if let Some(copy) =
+                        head.copy.filter(|copy| copy.status == blobs::CopyStatus::Pending)
+                    {
+                        found.push((name.clone().blob(head.name), copy.id));
+                    }
+                }
+                match listed.next {
+                    Some(next) => query.marker = Some(next),
+                    None => break,
+                }
+            }
+        }
+    }
+    Ok(found)
 }
 
 impl SourceHead {

@@ -104,6 +104,10 @@ impl Export {
     /// Opens a blob and listens for clients. It blocks while the store is asked.
     pub(crate) fn start(storage: &Storage, request: &ExportRequest) -> Result<Self, Reply> {
         let wanted = wanted(request)?;
+        let role = storage.replication.role();
+        if !role.decides() && !wanted.read_only && wanted.snapshot.is_none() {
+            return Err(blobs::Refusal::NotPrimary { role }.into());
+        }
         let store = Arc::clone(&storage.store);
         let disk = BlobDisk::open(store, Arc::clone(&storage.clock), wanted)?;
         let disk = Arc::new(disk);

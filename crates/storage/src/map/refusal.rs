@@ -2,7 +2,7 @@
 
 use azure::Code;
 use strongroom_azure as azure;
-use strongroom_blobs::{Refusal, Role};
+use strongroom_blobs::Refusal;
 
 use crate::storage::Failure;
 
@@ -28,14 +28,15 @@ pub(crate) fn failure(failure: &Failure, subject: Subject) -> azure::Refusal {
 
 /// The code of a refusal, with the values that its variant has.
 pub(crate) fn refusal(refusal: &Refusal, subject: Subject) -> azure::Refusal {
+    if let Refusal::NotPrimary { role } = refusal {
+        return crate::replication::not_primary(*role);
+    }
     let plain = azure::Refusal::new(code(refusal, subject));
     match refusal {
         Refusal::TooLarge { limit } => plain.with("MaxLimit", limit.to_string()),
-        Refusal::Full
-        | Refusal::Damaged { .. }
-        | Refusal::Stopped
-        | Refusal::NotDurable
-        | Refusal::NotPrimary { .. } => plain.with("Reason", refusal.to_string()),
+        Refusal::Full | Refusal::Damaged { .. } | Refusal::Stopped | Refusal::NotDurable => {
+            plain.with("Reason", refusal.to_string())
+        }
         _ => plain,
     }
 }
@@ -106,9 +107,7 @@ const fn code(refusal: &Refusal, subject: Subject) -> Code {
         Refusal::MaxBlobSizeConditionNotMet => Code::MaxBlobSizeConditionNotMet,
         Refusal::BlobModified => Code::BlobModifiedWhileReading,
         // The client tries again: room may be made meanwhile, and it sends its content another time.
-        Refusal::Full | Refusal::UploadLost | Refusal::NotPrimary { role: Role::Waiting } => {
-            Code::ServerBusy
-        }
+        Refusal::Full | Refusal::UploadLost => Code::ServerBusy,
         Refusal::NotPrimary { .. } => Code::AccountIsDisabled,
         Refusal::Damaged { .. } | Refusal::NotDurable | Refusal::Stopped => Code::InternalError,
     }

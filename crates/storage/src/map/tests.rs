@@ -77,6 +77,7 @@ every_refusal! {
     BlobModified,
     Damaged { offset: 512 },
     Full,
+    NotPrimary { role: blobs::Role::Waiting },
     NotDurable,
     Stopped,
 }
@@ -89,7 +90,12 @@ fn only_failures_of_the_store_make_clients_try_again() {
             let status = refusal::refusal(&refused, subject).code().status();
             let fails = matches!(
                 refused,
-                R::Damaged { .. } | R::Full | R::UploadLost | R::NotDurable | R::Stopped
+                R::Damaged { .. }
+                    | R::Full
+                    | R::UploadLost
+                    | R::NotDurable
+                    | R::Stopped
+                    | R::NotPrimary { .. }
             );
             assert_eq!(status >= 500, fails, "{refused:?}");
         }

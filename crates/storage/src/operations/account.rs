@@ -31,8 +31,8 @@ impl Work<'_> {
                 set_properties(&content)?
             }
             AccountOperation::GetStats => {
-                let secondary = self.storage.secondary.as_ref();
-                secondary.ok_or(Code::SecondaryReadDisabled)?().answer()
+                let stats = self.storage.secondary_stats();
+                stats.ok_or(Code::SecondaryReadDisabled)?.answer()
             }
             AccountOperation::ListContainers(list) => self.list_containers(list).await?,
             AccountOperation::Batch(body) => self.batch(body, incoming).await?,

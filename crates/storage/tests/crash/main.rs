@@ -30,7 +30,7 @@ use std::{
 
 use client::Client;
 use strongroom_base::{Clock, Entropy, SystemClock, SystemEntropy, lock, start_thread};
-use strongroom_blobs::{AccountKind, Redundancy};
+use strongroom_blobs::AccountKind;
 use strongroom_storage::{
     Options, Serve, Storage,
     admin::{self, Reply},
@@ -128,7 +128,7 @@ fn account(folder: &Path) -> BTreeMap<String, String> {
     let command = admin::Command::Create {
         name: "acct".to_owned(),
         kind: AccountKind::Standard,
-        redundancy: Redundancy::Lrs,
+        redundancy: None,
         rules: true,
         endpoint: "http://127.0.0.1:1".to_owned(),
     };

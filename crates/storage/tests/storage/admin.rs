@@ -21,7 +21,7 @@ fn create(name: &str, endpoint: &str) -> Command {
     Command::Create {
         name: name.to_owned(),
         kind: AccountKind::Standard,
-        redundancy: Redundancy::RaGrs,
+        redundancy: None,
         rules: true,
         endpoint: endpoint.to_owned(),
     }
@@ -43,7 +43,25 @@ fn accounts_live_without_a_server() {
     let Ok(Reply::Keys(made)) = ask(&data, &create("first", endpoint)) else { panic!("is made") };
     let string = &made.connection_string;
     assert!(string.contains("BlobEndpoint=https://first.blob.backup.example"), "{string}");
-    assert!(string.contains("https://first-secondary.blob.backup.example"), "{string}");
+    assert!(!string.contains("secondary"), "{string}");
+    assert_eq!(made.account.redundancy, Redundancy::Lrs);
+    let far = |redundancy| Command::Create {
+        name: "far".to_owned(),
+        kind: AccountKind::Standard,
+        redundancy: Some(redundancy),
+        rules: true,
+        endpoint: endpoint.to_owned(),
+    };
+    for redundancy in [Redundancy::Grs, Redundancy::RaGrs] {
+        assert_eq!(kind(ask(&data, &far(redundancy))), RefusedKind::Invalid);
+        let name = "first".to_owned();
+        let update = Command::SetRedundancy { name, redundancy };
+        assert_eq!(kind(ask(&data, &update)), RefusedKind::Invalid);
+    }
+    let update = Command::SetRedundancy { name: "first".to_owned(), redundancy: Redundancy::Lrs };
+    assert!(matches!(ask(&data, &update), Ok(Reply::Account(_))));
+    let update = Command::SetRedundancy { name: "none".to_owned(), redundancy: Redundancy::Lrs };
+    assert_eq!(kind(ask(&data, &update)), RefusedKind::NotFound);
     assert!(string.contains(&made.keys[0].value), "{string}");
     assert_eq!(kind(ask(&data, &create("first", endpoint))), RefusedKind::Exists);
     assert_eq!(kind(ask(&data, &create("Upper", endpoint))), RefusedKind::Invalid);

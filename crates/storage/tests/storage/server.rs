@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ops::Deref, path::Path, sync::Arc, time::Durati
 use crate::client::Client;
 use strongroom_azure as azure;
 use strongroom_base::{SystemClock, SystemEntropy};
-use strongroom_blobs::{AccountKind, Redundancy};
+use strongroom_blobs::{AccountChange, AccountKind, Change, Redundancy};
 use strongroom_http::Shown;
 use strongroom_storage::{
     Options, Serve, Storage,
@@ -61,7 +61,7 @@ impl Server {
             let create = Command::Create {
                 name: name.to_owned(),
                 kind,
-                redundancy,
+                redundancy: None,
                 rules: true,
                 endpoint: endpoint.clone(),
             };
@@ -74,6 +74,10 @@ impl Server {
             };
             let Reply::Keys(account) = reply else { panic!("{reply:?}") };
             keys.insert(name.to_owned(), account.keys[0].value.clone());
+            // The secondary of this store is kept by other means.
+            let change = AccountChange::SetRedundancy(redundancy);
+            let change = Change::Account { name: name.to_owned(), change };
+            storage.store().apply(change).expect("is changed");
         }
         let served = Arc::clone(&storage);
         let serving = runtime.spawn(async move {

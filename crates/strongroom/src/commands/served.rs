@@ -76,11 +76,17 @@ impl ServedBlobs {
         cancel: &Cancel,
     ) -> Result<Client, ServedError> {
         let endpoint = endpoint(&self.folder)?;
-        let command = Command::Keys { name: account.to_owned(), endpoint };
+        let command = Command::Keys { name: account.to_owned(), endpoint: endpoint.clone() };
         let Reply::Keys(found) = self.ask(&command)? else {
             return Err(StorageError::BadAnswer.into());
         };
-        let connection = Location::parse(&found.connection_string)?.connection;
+        let mut connection = Location::parse(&found.connection_string)?.connection;
+        // At the secondary of a pair of servers, what is here is read.
+        if let Some(secondary) = &connection.secondary
+            && secondary.to_string().starts_with(endpoint.trim_end_matches('/'))
+        {
+            connection.primary = secondary.clone();
+        }
         let own = self.folder.join("certificate.pem");
         let is_encrypted = connection.primary.to_string().starts_with("https:");
         let own = (is_encrypted && own.exists()).then_some(own);

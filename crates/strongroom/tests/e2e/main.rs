@@ -39,6 +39,8 @@ mod service_saved;
 mod service_stopped;
 mod session;
 mod storage;
+mod storage_network;
+mod storage_pair;
 mod store;
 mod stores;
 mod watch;

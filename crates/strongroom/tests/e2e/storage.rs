@@ -36,7 +36,7 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    fn start(lab: &Lab, words: &str) -> Self {
+    pub(crate) fn start(lab: &Lab, words: &str) -> Self {
         Self::start_by(lab.command(words))
     }
 
@@ -49,6 +49,10 @@ impl Served {
         let url = line.trim().strip_prefix("Storage accounts are served at ").map(str::to_owned);
         let url = url.unwrap_or_else(|| panic!("{line}"));
         Self { server, url, said }
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.server)
     }
 
     /// Stops it as a service manager does.
@@ -241,7 +245,7 @@ fn what_cannot_be_served_is_refused() {
     lab.fails(
         "storage account create more --data-dir data --redundancy ra-grs",
         2,
-        "usage.invalid",
+        "account.invalid",
     );
     // A process that has the store, and takes no commands.
     let lock = File::open(lab.path("data/blobs/state.redb")).expect("the state");

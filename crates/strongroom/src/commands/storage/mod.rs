@@ -4,6 +4,7 @@ mod accounts;
 mod copies;
 mod export;
 mod incremental;
+mod replication;
 mod served;
 mod shapes;
 
@@ -23,7 +24,7 @@ use strongroom_api::{
 use strongroom_base::{Clock, Entropy};
 use strongroom_storage::{
     CopyFolders, Run, StorageError,
-    admin::{self, Command, Reply},
+    admin::{self, Command, Redundancy, Reply},
 };
 
 use self::accounts::Accounts;
@@ -53,6 +54,9 @@ pub(crate) enum StorageCommand {
     /// List, add and remove copies of the storage accounts on other disks
     #[command(subcommand)]
     Copy(copies::CopyCommand),
+    /// Keep the storage accounts at a second server as well: join, watch, return, end it
+    #[command(subcommand)]
+    Replication(replication::ReplicationCommand),
     Export(export::ExportArgs),
     IncrementalBackup(Box<incremental::IncrementalArgs>),
     Status(StatusArgs),
@@ -66,6 +70,9 @@ pub(crate) enum AccountCommand {
     Show(ShowArgs),
     Keys(KeysArgs),
     RegenerateKey(RegenerateKeyArgs),
+    Update(replication::UpdateArgs),
+    Replication(replication::AccountReplicationArgs),
+    Failover(replication::FailoverArgs),
     Delete(DeleteArgs),
 }
 
@@ -79,9 +86,13 @@ impl StorageCommand {
                 AccountCommand::Show(args) => args.run(context),
                 AccountCommand::Keys(args) => args.run(context),
                 AccountCommand::RegenerateKey(args) => args.run(context),
+                AccountCommand::Update(args) => args.run(context),
+                AccountCommand::Replication(args) => args.run(context),
+                AccountCommand::Failover(args) => args.run(context),
                 AccountCommand::Delete(args) => args.run(context),
             },
             Self::Copy(command) => command.run(context),
+            Self::Replication(command) => command.run(context),
             Self::Export(args) => args.run(context),
             Self::IncrementalBackup(args) => args.run(context),
             Self::Status(args) => args.run(context),
@@ -272,12 +283,30 @@ enum Kind {
 /// How many copies of an account there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Copies {
-    /// In this store
+    /// At this server, on one disk or several
     Lrs,
-    /// Also in a second region: not supported yet
+    /// Also at a second server
     Grs,
-    /// The same, readable there: not supported yet
+    /// The same, and clients may read it there
     RaGrs,
+}
+
+impl Copies {
+    const fn as_redundancy(self) -> Redundancy {
+        match self {
+            Self::Lrs => Redundancy::Lrs,
+            Self::Grs => Redundancy::Grs,
+            Self::RaGrs => Redundancy::RaGrs,
+        }
+    }
+
+    const fn of_api(self) -> StorageAccountRedundancy {
+        match self {
+            Self::Lrs => StorageAccountRedundancy::Lrs,
+            Self::Grs => StorageAccountRedundancy::Grs,
+            Self::RaGrs => StorageAccountRedundancy::RaGrs,
+        }
+    }
 }
 
 /// Create a storage account
@@ -304,9 +333,9 @@ pub(crate) struct CreateArgs {
     #[arg(long, value_enum, default_value = "standard")]
     kind: Kind,
 
-    /// Where its data is kept
-    #[arg(long, value_enum, default_value = "lrs")]
-    redundancy: Copies,
+    /// Where its data is kept [default: lrs, or grs where `storage replication` has joined a second server]
+    #[arg(long, value_enum)]
+    redundancy: Option<Copies>,
 
     /// Do not enforce the limits of the kind
     #[arg(long)]
@@ -318,17 +347,13 @@ pub(crate) struct CreateArgs {
 
 impl CreateArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        if self.redundancy != Copies::Lrs {
-            return Err(Failure::usage("geo-redundancy is not supported yet")
-                .with_hint("Create the account with --redundancy lrs."));
-        }
         let new = StorageAccountCreate {
             name: self.name,
             kind: Some(match self.kind {
                 Kind::Premium => StorageAccountKind::Premium,
                 Kind::Standard => StorageAccountKind::Standard,
             }),
-            redundancy: Some(StorageAccountRedundancy::Lrs),
+            redundancy: self.redundancy.map(Copies::of_api),
             rules: Some(!self.no_limits),
             endpoint: self.endpoint.endpoint,
         };
@@ -381,7 +406,7 @@ pub(crate) struct ShowArgs {
 impl ShowArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let account = Accounts::of(context, self.data)?.show(&self.name)?;
-        context.out.result(&Thing::new(account, |account| human::facts(&facts(account))))
+        show_account(context, account)
     }
 }
 
@@ -543,6 +568,10 @@ fn facts(account: &StorageAccount) -> [(&'static str, String); 5] {
         ("Limits of the kind", limits.to_owned()),
         ("Created", human::time(account.created)),
     ]
+}
+
+fn show_account(context: &Context, account: StorageAccount) -> Result<(), Failure> {
+    context.out.result(&Thing::new(account, |account| human::facts(&facts(account))))
 }
 
 /// An account with its keys, as it is printed.

@@ -16,11 +16,11 @@ pub(super) fn create(new: &api::StorageAccountCreate, endpoint: String) -> Comma
             Kind::Premium => AccountKind::Premium,
             Kind::Standard => AccountKind::Standard,
         },
-        redundancy: match new.redundancy.unwrap_or(Copies::Lrs) {
+        redundancy: new.redundancy.map(|redundancy| match redundancy {
             Copies::Lrs => Redundancy::Lrs,
             Copies::Grs => Redundancy::Grs,
             Copies::RaGrs => Redundancy::RaGrs,
-        },
+        }),
         rules: new.rules.unwrap_or(true),
         endpoint,
     }
@@ -247,7 +247,7 @@ mod tests {
         else {
             panic!("another command")
         };
-        assert_eq!((kind, redundancy), (AccountKind::Standard, Redundancy::Lrs));
+        assert_eq!((kind, redundancy), (AccountKind::Standard, None));
         assert_eq!((rules, endpoint.as_str()), (true, "x"));
         let blob = api::BlobToSnapshot {
             account: "disks".to_owned(),

@@ -1,0 +1,514 @@
+//! `storage replication ...`, `storage account failover`: the storage accounts at two servers.
+
+use std::{
+    fs::OpenOptions,
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use strongroom_api::{StorageAccount, StorageAccountRedundancy};
+use strongroom_base::{Clock, Entropy};
+use strongroom_storage::{
+    FailoverShown, PairState, ReplicationShown,
+    admin::{Command, Reply},
+    join,
+};
+
+use super::{Copies, DataArgs, other_answer, redundancy, shapes, show_account};
+use crate::{
+    commands::service::common::Thing,
+    confirm::{ConfirmArgs, Plan},
+    context::Context,
+    error::{FaceError, Failure},
+    human,
+    out::Show,
+};
+
+/// `storage replication ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReplicationCommand {
+    Invite(InviteArgs),
+    Join(JoinArgs),
+    Show(ShowArgs),
+    Confirm(OperatorArgs),
+    Rejoin(RejoinArgs),
+    Remove(RemoveArgs),
+}
+
+impl ReplicationCommand {
+    pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
+        match self {
+            Self::Invite(args) => args.run(context),
+            Self::Join(args) => args.run(context),
+            Self::Show(args) => args.run(context),
+            Self::Confirm(args) => args.run(context),
+            Self::Rejoin(args) => args.run(context),
+            Self::Remove(args) => args.run(context),
+        }
+    }
+}
+
+fn state(state: PairState) -> &'static str {
+    match state {
+        PairState::Unpaired => "no other server",
+        PairState::Live => "in step",
+        PairState::Bootstrap => "the secondary gets its state",
+        PairState::CatchingUp => "the secondary catches up",
+        PairState::Unavailable => "the other server is not in contact",
+        PairState::Fenced => "the other server has become the primary",
+        PairState::Waiting => "waits for the other server to confirm that this one is the primary",
+        PairState::Ahead => "the primary lacks changes that this server has",
+    }
+}
+
+fn role(shown: &ReplicationShown) -> String {
+    // The names are those of the JSON.
+    serde_json::to_value(shown.role)
+        .ok()
+        .and_then(|role| role.as_str().map(str::to_owned))
+        .unwrap_or_default()
+}
+
+fn facts(shown: &ReplicationShown) -> Vec<(&'static str, String)> {
+    let mut facts = vec![
+        ("Part of this server", role(shown)),
+        ("State", state(shown.state).to_owned()),
+        ("Failovers", shown.epoch.saturating_sub(1).to_string()),
+        ("Changes recorded", shown.records.to_string()),
+    ];
+    facts.extend(shown.url.iter().map(|url| ("This server", url.clone())));
+    facts.extend(shown.peer_url.iter().map(|url| ("Other server", url.clone())));
+    let fingerprint = shown.peer_fingerprint.clone();
+    facts.extend(fingerprint.map(|text| ("Its certificate's SHA-256 fingerprint", text)));
+    facts.extend(shown.last_sync_time.map(|time| ("Last Sync Time", human::second(time))));
+    if let Some(records) = shown.lag_records {
+        let seconds =
+            shown.lag_seconds.map_or_else(String::new, |seconds| format!(", {seconds} s"));
+        let bytes =
+            shown.lag_bytes.map_or_else(String::new, |it| format!(", {}", human::bytes(it)));
+        facts.push(("Behind by", format!("{records} changes{bytes}{seconds}")));
+    }
+    let resync = shown.resync;
+    if resync.rows > 0 {
+        facts.push((
+            "Resynchronization",
+            format!(
+                "{} of {} blocks compared, {} fetched",
+                resync.compared_rows,
+                resync.rows,
+                human::bytes(resync.fetched_bytes)
+            ),
+        ));
+    }
+    let discard = shown.discard_records.map(|records| records.to_string());
+    facts.extend(discard.map(|records| ("Changes that the primary lacks", records)));
+    facts.extend(shown.reason.iter().map(|reason| ("Reason", reason.clone())));
+    facts
+}
+
+fn show(context: &Context, reply: Reply) -> Result<(), Failure> {
+    let Reply::Replication(shown) = reply else { return Err(other_answer()) };
+    context.out.result(&Thing::new(*shown, |shown| human::facts(&facts(shown))))
+}
+
+/// Invite another server, which becomes the secondary of these storage accounts
+///
+/// The command prints an invitation, one line of text with a secret, which `storage replication join` takes at the other
+/// server. It is valid once, for an hour. Nothing changes before the other server joins; then all accounts become
+/// geo-redundant (grs). The accounts are served meanwhile.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom storage replication invite --url https://a.example:10000 --file invitation
+  strongroom storage replication invite --url https://a.example:10000 --data-dir /srv/storage")]
+pub(crate) struct InviteArgs {
+    #[command(flatten)]
+    data: DataArgs,
+
+    /// Where the other server reaches this one: https://HOST:PORT, or http:// on a loopback address
+    #[arg(long, value_name = "URL")]
+    url: String,
+
+    /// Write the invitation to this file, which only you can read, and not to standard output
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+/// An invitation, as it is printed.
+#[derive(Serialize)]
+struct Given {
+    invitation: Option<String>,
+    file: Option<PathBuf>,
+    expires: jiff::Timestamp,
+}
+
+impl Show for Given {
+    fn show(&self) -> String {
+        match (&self.invitation, &self.file) {
+            (Some(invitation), _) => format!("{invitation}\n"),
+            (None, file) => human::facts(&[
+                (
+                    "Invitation",
+                    file.as_ref().map_or_else(String::new, |it| it.display().to_string()),
+                ),
+                ("Valid until", human::time(self.expires)),
+            ]),
+        }
+    }
+}
+
+impl InviteArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let failed = |path: &PathBuf| {
+            let path = path.clone();
+            move |source| FaceError::Local { path, action: "write", source }
+        };
+        // A file that cannot be written is found before a secret is made.
+        let file = match &self.file {
+            None => None,
+            Some(path) => {
+                let mut options = OpenOptions::new();
+                options.write(true).create_new(true).mode(0o600);
+                Some(options.open(path).map_err(failed(path))?)
+            }
+        };
+        let reply = self.data.ask(context, &Command::ReplicationInvite { url: self.url });
+        let reply = reply.inspect_err(|_| {
+            if let Some(path) = &self.file {
+                std::fs::remove_file(path).ok();
+            }
+        })?;
+        let Reply::Invitation(given) = reply else { return Err(other_answer()) };
+        let mut shown =
+            Given { invitation: Some(given.invitation), file: None, expires: given.expires };
+        if let (Some(mut file), Some(path)) = (file, self.file) {
+            let text = shown.invitation.take().unwrap_or_default();
+            writeln!(file, "{text}").and_then(|()| file.sync_all()).map_err(failed(&path))?;
+            shown.file = Some(path);
+        }
+        context.out.result(&shown)
+    }
+}
+
+/// Make this server the secondary of another server's storage accounts
+///
+/// The folder must have no storage accounts, and nobody may serve it. Afterwards `storage serve` on the folder follows the
+/// other server. The other server must be served while the command runs.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom storage replication join --url https://b.example:10000 --invitation-file invitation
+  strongroom storage replication join --url https://b.example:10000 --invitation-file -")]
+pub(crate) struct JoinArgs {
+    #[command(flatten)]
+    data: DataArgs,
+
+    /// Where the other server reaches this one: https://HOST:PORT, or http:// on a loopback address
+    #[arg(long, value_name = "URL")]
+    url: String,
+
+    /// File with the invitation; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    invitation_file: PathBuf,
+}
+
+/// What joining has done.
+#[derive(Serialize)]
+struct Joined {
+    accounts: Vec<String>,
+    #[serde(flatten)]
+    replication: ReplicationShown,
+}
+
+impl Show for Joined {
+    fn show(&self) -> String {
+        let mut shown = facts(&self.replication);
+        let accounts =
+            if self.accounts.is_empty() { "none".to_owned() } else { self.accounts.join(", ") };
+        shown.push(("Accounts that became geo-redundant", accounts));
+        human::facts(&shown)
+    }
+}
+
+impl JoinArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let path = &self.invitation_file;
+        let read = |source| FaceError::Local { path: path.clone(), action: "read", source };
+        let text = if path.as_os_str() == "-" {
+            io::read_to_string(io::Read::take(io::stdin().lock(), 64 << 10)).map_err(read)?
+        } else {
+            std::fs::read_to_string(path).map_err(read)?
+        };
+        let clock: Arc<dyn Clock> = Arc::new(context.clock);
+        let entropy: Arc<dyn Entropy> = Arc::new(context.entropy);
+        let (accounts, replication) =
+            join(&self.data.folder()?, &self.url, &text, &clock, &entropy)?;
+        context.out.result(&Joined { accounts, replication })
+    }
+}
+
+/// Show how the storage accounts stand at both servers
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom storage replication show
+  strongroom storage replication show --data-dir /srv/storage --output json")]
+pub(crate) struct ShowArgs {
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+impl ShowArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        show(context, self.data.ask(context, &Command::ReplicationShow)?)
+    }
+}
+
+/// Say that this server, which waits for the other one, is the primary
+///
+/// A primary that was started takes no changes before the other server has said that it was not promoted meanwhile. If the
+/// other server is lost, or cannot be reached for long, say so by this command. If the other server was promoted all the
+/// same, both take changes then, and those of one of them are lost.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom storage replication confirm
+  strongroom storage replication confirm --yes --data-dir /srv/storage")]
+pub(crate) struct OperatorArgs {
+    #[command(flatten)]
+    data: DataArgs,
+
+    #[command(flatten)]
+    confirm: ConfirmArgs,
+}
+
+impl OperatorArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let plan = Plan::new("Let this server take changes as the primary")
+            .with("If the other server was promoted, changes of one of them will be lost");
+        if !self.confirm.go(context, &plan)? {
+            return Ok(());
+        }
+        show(context, self.data.ask(context, &Command::ReplicationConfirm)?)
+    }
+}
+
+/// Let this server, which was the primary, become the secondary of the new one
+///
+/// This happens by itself after a planned failover. After another one this server may have changes that the new primary
+/// lacks; `storage replication show` says how many. They are given up with --discard. Only what differs is copied.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom storage replication rejoin
+  strongroom storage replication rejoin --discard --yes")]
+pub(crate) struct RejoinArgs {
+    #[command(flatten)]
+    data: DataArgs,
+
+    /// Give up changes that only this server has
+    #[arg(long)]
+    discard: bool,
+
+    #[command(flatten)]
+    confirm: ConfirmArgs,
+}
+
+impl RejoinArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        if self.discard {
+            let Reply::Replication(shown) = self.data.ask(context, &Command::ReplicationShow)?
+            else {
+                return Err(other_answer());
+            };
+            let lost = match shown.discard_records {
+                Some(records) => format!("{records} changes that only this server has are lost"),
+                None => "All changes that only this server has are lost".to_owned(),
+            };
+            let plan = Plan::new("Make this server the secondary").with(lost);
+            if !self.confirm.go(context, &plan)? {
+                return Ok(());
+            }
+        }
+        show(
+            context,
+            self.data.ask(context, &Command::ReplicationRejoin { discard: self.discard })?,
+        )
+    }
+}
+
+/// End the pair of servers at this one
+///
+/// The server keeps what it has, takes changes as if there never was another one, and its accounts become locally redundant
+/// (lrs). Run the command at the other server as well, or give that one up.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom storage replication remove
+  strongroom storage replication remove --yes --data-dir /srv/storage")]
+pub(crate) struct RemoveArgs {
+    #[command(flatten)]
+    data: DataArgs,
+
+    #[command(flatten)]
+    confirm: ConfirmArgs,
+}
+
+impl RemoveArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let plan = Plan::new("End the pair of servers at this one")
+            .with("Changes are no longer kept at a second server")
+            .with("To be a pair again, one of them begins with an empty folder");
+        if !self.confirm.go(context, &plan)? {
+            return Ok(());
+        }
+        show(context, self.data.ask(context, &Command::ReplicationRemove)?)
+    }
+}
+
+/// Make this server, the secondary, the primary of all storage accounts
+///
+/// If the primary answers, it takes no changes any more, the rest of its changes is fetched, and nothing is lost. If it does
+/// not answer, the command is refused and says from which moment on changes would be lost; --accept-loss does it all the
+/// same. Run it at the server of the secondary. All accounts of the server fail over together.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom storage account failover
+  strongroom storage account failover --accept-loss --yes --data-dir /srv/storage")]
+pub(crate) struct FailoverArgs {
+    #[command(flatten)]
+    data: DataArgs,
+
+    /// Also if the primary does not answer: changes after the Last Sync Time are lost
+    #[arg(long)]
+    accept_loss: bool,
+
+    #[command(flatten)]
+    confirm: ConfirmArgs,
+}
+
+impl FailoverArgs {
+    pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
+        let mut plan = Plan::new("Make this server the primary of all its storage accounts")
+            .with("The other server takes no changes any more");
+        if self.accept_loss {
+            plan = plan.with("If the other server does not answer, its changes after the Last Sync Time are lost");
+        }
+        if !self.confirm.go(context, &plan)? {
+            return Ok(());
+        }
+        let command = Command::Failover { accept_loss: self.accept_loss };
+        let Reply::FailedOver(shown) = self.data.ask(context, &command)? else {
+            return Err(other_answer());
+        };
+        context.out.result(&Thing::new(shown, |shown: &FailoverShown| {
+            let kind =
+                if shown.planned { "planned: nothing is lost" } else { "without the old primary" };
+            let mut facts = vec![
+                ("This server is now", "the primary".to_owned()),
+                ("Failover", kind.to_owned()),
+            ];
+            facts.extend(shown.last_sync_time.map(|time| ("Last Sync Time", human::second(time))));
+            facts.push(("Changes known to be lost", shown.lost_records.to_string()));
+            human::facts(&facts)
+        }))
+    }
+}
+
+/// Show the redundancy of storage accounts, and how they stand at both servers
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom storage account replication
+  strongroom storage account replication disks --output json")]
+pub(crate) struct AccountReplicationArgs {
+    /// The account; all without it
+    name: Option<String>,
+
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+/// Accounts and the pair.
+#[derive(Serialize)]
+struct OfAccounts {
+    accounts: Vec<OfAccount>,
+    #[serde(flatten)]
+    replication: ReplicationShown,
+}
+
+#[derive(Serialize)]
+struct OfAccount {
+    name: String,
+    redundancy: StorageAccountRedundancy,
+}
+
+impl Show for OfAccounts {
+    fn show(&self) -> String {
+        let mut shown: Vec<(&str, String)> = Vec::new();
+        for account in &self.accounts {
+            shown
+                .push(("Account", format!("{}: {}", account.name, redundancy(account.redundancy))));
+        }
+        shown.extend(facts(&self.replication));
+        human::facts(&shown)
+    }
+}
+
+impl AccountReplicationArgs {
+    pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
+        let accounts = match self.name {
+            Some(name) => {
+                let reply = self.data.ask(context, &Command::Show { name })?;
+                vec![shapes::account(reply).ok_or_else(other_answer)?]
+            }
+            None => {
+                let reply = self.data.ask(context, &Command::List)?;
+                shapes::accounts(reply).ok_or_else(other_answer)?
+            }
+        };
+        let Reply::Replication(replication) = self.data.ask(context, &Command::ReplicationShow)?
+        else {
+            return Err(other_answer());
+        };
+        let of = |account: StorageAccount| OfAccount {
+            name: account.name,
+            redundancy: account.redundancy,
+        };
+        let accounts = accounts.into_iter().map(of).collect();
+        context.out.result(&OfAccounts { accounts, replication: *replication })
+    }
+}
+
+/// Change the redundancy of a storage account
+///
+/// The accounts of a pair of servers are all at both of them: grs, or ra-grs if clients may read the secondary.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom storage account update disks --redundancy ra-grs")]
+pub(crate) struct UpdateArgs {
+    /// The account
+    name: String,
+
+    #[command(flatten)]
+    data: DataArgs,
+
+    /// Where its data is kept from now on
+    #[arg(long, value_enum)]
+    redundancy: Copies,
+}
+
+impl UpdateArgs {
+    pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
+        let command =
+            Command::SetRedundancy { name: self.name, redundancy: self.redundancy.as_redundancy() };
+        let reply = self.data.ask(context, &command)?;
+        show_account(context, shapes::account(reply).ok_or_else(other_answer)?)
+    }
+}
