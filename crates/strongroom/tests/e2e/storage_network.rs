@@ -217,23 +217,29 @@ impl Namespaces {
         }
         let mut all = vec![format!("netns add sr{id}b")];
         all.push(format!("link add l{id}a netns sr{id}a type veth peer name l{id}b netns sr{id}b"));
+        let net = it.net();
         for (number, side) in [(1, "a"), (2, "b")] {
             let (name, own) = (format!("sr{id}{side}"), format!("h{id}{side}"));
             all.push(format!("link add {own} type veth peer name near netns {name}"));
-            all.push(format!("addr add 10.203.{number}.1/24 dev {own}"));
+            all.push(format!("addr add {net}.{number}.1/24 dev {own}"));
             all.push(format!("link set {own} up"));
-            all.push(format!("-n {name} addr add 10.203.{number}.2/24 dev near"));
-            all.push(format!("-n {name} addr add 10.203.9.{number}/24 dev l{id}{side}"));
+            all.push(format!("-n {name} addr add {net}.{number}.2/24 dev near"));
+            all.push(format!("-n {name} addr add {net}.9.{number}/24 dev l{id}{side}"));
             for device in ["lo".to_owned(), "near".to_owned(), format!("l{id}{side}")] {
                 all.push(format!("-n {name} link set {device} up"));
             }
             // By its way to others a server finds the address that its certificate is for.
-            all.push(format!("-n {name} route add default via 10.203.{number}.1"));
+            all.push(format!("-n {name} route add default via {net}.{number}.1"));
         }
         for words in all {
             assert!(ip(&words), "ip {words}");
         }
         Some(it)
+    }
+
+    /// What the addresses begin with: a test that was killed leaves its namespaces behind.
+    fn net(&self) -> String {
+        format!("10.{}", 64 + self.id % 128)
     }
 
     /// The link between the servers.
@@ -280,21 +286,22 @@ fn a_link_that_goes_down_stops_nobody_and_loses_nothing() {
     lab.ok("storage account create disks --data-dir a");
     let _first = spaces.serve(&lab, "a");
     let trust = |side: &str| Trust::CaFile(lab.path(side).join("certificate.pem"));
-    let near = || client_trusting(&lab, "https://10.203.1.2:10000", false, trust("a"));
+    let net = spaces.net();
+    let near = || client_trusting(&lab, &format!("https://{net}.1.2:10000"), false, trust("a"));
     let azure::Resource::Container(vms) = place("vms").expect("a place") else {
         panic!("no container")
     };
     near().create_container(&vms, &azure::Metadata::default()).expect("is made");
-    lab.ok(
-        "storage replication invite --data-dir a --url https://10.203.9.1:10000 --file invitation",
-    );
-    let join = lab.command("storage replication join --data-dir b --url https://10.203.9.2:10000 --invitation-file invitation");
+    lab.ok(&format!(
+        "storage replication invite --data-dir a --url https://{net}.9.1:10000 --file invitation"
+    ));
+    let join = lab.command(&format!("storage replication join --data-dir b --url https://{net}.9.2:10000 --invitation-file invitation"));
     let joined = spaces.inside(&join, "b").output().expect("runs");
     assert!(joined.status.success(), "{}", String::from_utf8_lossy(&joined.stderr));
     let _second = spaces.serve(&lab, "b");
     lab.ok("storage account update disks --redundancy ra-grs --data-dir a");
     wait_in_step(&lab);
-    let far = client_trusting(&lab, "https://10.203.2.2:10000", true, trust("b"));
+    let far = client_trusting(&lab, &format!("https://{net}.2.2:10000"), true, trust("b"));
     let writers = Writers::start(near, "vms/numbers", 2, Duration::from_millis(1));
     wait_until("much is written", || writers.count() > 500);
     wait_in_step_while_written(&lab);

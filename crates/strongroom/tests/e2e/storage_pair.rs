@@ -848,7 +848,7 @@ fn a_secondary_whose_disk_rots_fetches_what_is_damaged() {
         let name = path.file_name().and_then(std::ffi::OsStr::to_str).unwrap_or_default();
         let is_state =
             name.starts_with("state") || path.components().any(|it| it.as_os_str() == "journal");
-        !is_state && !path.extension().is_some_and(|extension| extension == "json")
+        !is_state && path.extension().is_none_or(|extension| extension != "json")
     };
     let files = two.lab.files("b/blobs");
     let data: Vec<_> =

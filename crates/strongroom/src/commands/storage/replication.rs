@@ -462,15 +462,12 @@ impl Show for OfAccounts {
 
 impl AccountReplicationArgs {
     pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
-        let accounts = match self.name {
-            Some(name) => {
-                let reply = self.data.ask(context, &Command::Show { name })?;
-                vec![shapes::account(reply).ok_or_else(other_answer)?]
-            }
-            None => {
-                let reply = self.data.ask(context, &Command::List)?;
-                shapes::accounts(reply).ok_or_else(other_answer)?
-            }
+        let accounts = if let Some(name) = self.name {
+            let reply = self.data.ask(context, &Command::Show { name })?;
+            vec![shapes::account(reply).ok_or_else(other_answer)?]
+        } else {
+            let reply = self.data.ask(context, &Command::List)?;
+            shapes::accounts(reply).ok_or_else(other_answer)?
         };
         let Reply::Replication(replication) = self.data.ask(context, &Command::ReplicationShow)?
         else {
