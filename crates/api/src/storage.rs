@@ -56,6 +56,101 @@ words! {
     }
 }
 
+words! {
+    /// The part of this server, if its storage accounts are at two servers.
+    StorageRole {
+        /// There is no second server.
+        Alone = "alone",
+        /// It takes changes.
+        Primary = "primary",
+        /// It was the primary when it was stopped, and does not know yet whether it still is: it takes no changes.
+        Waiting = "waiting",
+        /// It follows the primary.
+        Secondary = "secondary",
+        /// The other server has become the primary: it takes no changes.
+        Fenced = "fenced",
+    }
+}
+
+words! {
+    /// How the two servers of the storage accounts stand.
+    StoragePairState {
+        /// There is no second server.
+        Unpaired = "unpaired",
+        /// The secondary is in step.
+        Live = "live",
+        /// The secondary gets its first state, or is resynchronized.
+        Bootstrap = "bootstrap",
+        /// The secondary takes changes, and is behind.
+        CatchingUp = "catching_up",
+        /// The other server does not answer, or its changes cannot be taken.
+        Unavailable = "unavailable",
+        /// The other server has become the primary.
+        Fenced = "fenced",
+        /// The primary does not know yet whether it still is.
+        Waiting = "waiting",
+        /// The primary lacks changes that the secondary has.
+        Ahead = "ahead",
+    }
+}
+
+/// How geo-redundancy of the storage accounts stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StorageReplication {
+    /// The part of this server.
+    pub role: StorageRole,
+    /// How both servers stand.
+    pub state: StoragePairState,
+    /// Which failover the servers are at: each begins an epoch.
+    pub epoch: u64,
+    /// Where the other server is.
+    #[serde(default)]
+    pub peer_url: Option<String>,
+    /// All writes that the primary answered before this moment are at the secondary.
+    #[serde(default)]
+    pub last_sync_time: Option<Timestamp>,
+    /// Changes that the secondary lacks, as far as this server knows.
+    #[serde(default)]
+    pub lag_records: Option<u64>,
+    /// How old the Last Sync Time is by the primary's clock, in seconds.
+    #[serde(default)]
+    pub lag_seconds: Option<u64>,
+    /// Why it does not continue by itself; null while it does.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// Changes where the data of a storage account is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StorageRedundancySet {
+    /// Where it is kept from now on: `grs` or `ra_grs` where there is a second server, else `lrs`.
+    pub redundancy: StorageAccountRedundancy,
+}
+
+/// Makes this server the primary of the storage accounts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StorageFailOver {
+    /// Whether to do so although the primary does not answer: what it has not sent is lost. False if not given.
+    #[serde(default)]
+    pub accept_loss: Option<bool>,
+}
+
+/// A failover.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StorageFailedOver {
+    /// The epoch that it began.
+    pub epoch: u64,
+    /// Whether the old primary was asked, so that nothing is lost.
+    pub planned: bool,
+    /// All writes that the old primary answered before this moment are here.
+    #[serde(default)]
+    pub last_sync_time: Option<Timestamp>,
+    /// Changes of the old primary that are known to be lost; there may be more.
+    pub lost_records: u64,
+}
+
 /// A storage account, without its keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StorageAccount {
@@ -81,7 +176,7 @@ pub struct StorageAccountCreate {
     /// Its purpose: `standard` if not given.
     #[serde(default)]
     pub kind: Option<StorageAccountKind>,
-    /// Where its data is kept: `lrs` if not given. Others are not supported yet.
+    /// Where its data is kept. If not given: `grs` where the accounts are at two servers, else `lrs`.
     #[serde(default)]
     pub redundancy: Option<StorageAccountRedundancy>,
     /// Whether the limits of its kind are enforced: true if not given.

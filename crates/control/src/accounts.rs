@@ -11,8 +11,8 @@ use std::{collections::BTreeSet, sync::Arc};
 use serde_json::{Value, json};
 use strongroom_api::{
     self as api, BlobSnapshots, BlobSnapshotsCreate, StorageAccount, StorageAccountCreate,
-    StorageAccountKeys, StorageAccountKind, StorageAccountRedundancy, StorageKeyRegenerate,
-    StorageKeysRead, StorageStatus,
+    StorageAccountKeys, StorageAccountKind, StorageFailOver, StorageFailedOver,
+    StorageKeyRegenerate, StorageKeysRead, StorageRedundancySet, StorageReplication, StorageStatus,
 };
 use strongroom_base::{codes, message};
 use strongroom_orders::{Result as WorkResult, StorageAccounts};
@@ -161,6 +161,49 @@ impl Control {
         let detail = json!({ "blobs": blobs.len() });
         let work = move |accounts: &dyn StorageAccounts| accounts.snapshot(&blobs);
         self.recorded(caller, operation, &accounts, detail, work).await
+    }
+
+    /// Changes where the data of a storage account is kept.
+    pub async fn set_storage_redundancy(
+        &self,
+        caller: &Caller,
+        name: &str,
+        request: StorageRedundancySet,
+    ) -> Result<StorageAccount> {
+        let operation = Operation::SetStorageRedundancy;
+        self.check_storage(caller, operation)?;
+        let account = self.find_account(name).await?.name;
+        let asked = account.clone();
+        let detail = json!({ "redundancy": request.redundancy });
+        self.recorded(caller, operation, &account, detail, move |accounts| {
+            accounts.set_redundancy(&asked, request.redundancy)
+        })
+        .await?;
+        self.find_account(&account).await
+    }
+
+    /// How the storage accounts are kept at a second server.
+    pub async fn storage_replication(&self, caller: &Caller) -> Result<StorageReplication> {
+        self.check_storage(caller, Operation::ViewStorageAccount)?;
+        let accounts = self.storage()?;
+        Ok(Self::blocking(move || accounts.replication()).await?)
+    }
+
+    /// Makes this server the primary of the storage accounts.
+    pub async fn fail_storage_over(
+        &self,
+        caller: &Caller,
+        request: StorageFailOver,
+    ) -> Result<StorageFailedOver> {
+        let operation = Operation::FailOverStorage;
+        self.check_storage(caller, operation)?;
+        self.storage()?;
+        let accept_loss = request.accept_loss.unwrap_or(false);
+        let detail = json!({ "accept_loss": accept_loss });
+        self.recorded(caller, operation, "storage", detail, move |accounts| {
+            accounts.fail_over(accept_loss)
+        })
+        .await
     }
 
     /// How the store of the storage accounts stands.

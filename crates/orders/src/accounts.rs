@@ -7,7 +7,7 @@
 
 use strongroom_api::{
     BlobSnapshots, BlobToSnapshot, StorageAccount, StorageAccountCreate, StorageAccountKeys,
-    StorageKeyName, StorageStatus,
+    StorageAccountRedundancy, StorageFailedOver, StorageKeyName, StorageReplication, StorageStatus,
 };
 
 use crate::Result;
@@ -42,4 +42,13 @@ pub trait StorageAccounts: Send + Sync {
 
     /// How the store stands.
     fn status(&self) -> Result<StorageStatus>;
+
+    /// Changes where the data of an account is kept.
+    fn set_redundancy(&self, name: &str, redundancy: StorageAccountRedundancy) -> Result<()>;
+
+    /// How the accounts are kept at a second server.
+    fn replication(&self) -> Result<StorageReplication>;
+
+    /// Makes this server the primary. It takes as long as the old one needs to send what is missing.
+    fn fail_over(&self, accept_loss: bool) -> Result<StorageFailedOver>;
 }

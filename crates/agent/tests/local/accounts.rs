@@ -15,7 +15,7 @@ use strongroom_base::{Cancel, SystemClock, SystemEntropy, start_thread};
 use strongroom_orders::Result;
 use strongroom_storage::{
     CopyFolders, Run, StorageError,
-    admin::{self, AccountKind, Command, Redundancy, Reply},
+    admin::{self, AccountKind, Command, Reply},
 };
 use strongroom_storage_client::{Client, NewPageBlob, Options};
 
@@ -42,7 +42,7 @@ impl Accounts {
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
             stop: stop.clone(),
-            announce: Box::new(move |address, _| say.send(address).expect("somebody waits")),
+            announce: Box::new(move |address, _, _| say.send(address).expect("somebody waits")),
         };
         let served = start_thread("accounts", move || strongroom_storage::run(run));
         let address = said.recv().expect("it listens");
@@ -51,7 +51,7 @@ impl Accounts {
             let create = Command::Create {
                 name: name.to_owned(),
                 kind: AccountKind::Standard,
-                redundancy: Redundancy::Lrs,
+                redundancy: None,
                 rules: true,
                 endpoint: format!("http://{address}"),
             };

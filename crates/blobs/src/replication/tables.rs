@@ -9,7 +9,7 @@ use crate::{
     state::{BLOCKS, CHANGED, EPOCHS, GENERATIONS, Generation, NAMES, StateError, Version},
 };
 
-/// A table that both servers have equal, but for the places of blocks.
+/// A table that both servers have equal; the places of blocks differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Table {
     Names,

@@ -1,4 +1,4 @@
-//! What a resynchronization asks and is answered, as bytes. All numbers are little-endian, but for those in keys.
+//! What a resynchronization asks and is answered, as bytes. Numbers are little-endian, those in keys big-endian.
 
 use bytes::{Bytes, BytesMut};
 

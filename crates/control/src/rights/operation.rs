@@ -112,6 +112,8 @@ operations! {
     CreateStorageAccount = "storage_account.create", VaultAdmin, Server, "Create a storage account, which shows its keys.";
     ReadStorageKeys = "storage_account.read_keys", VaultAdmin, Server, "Read the keys of a storage account.";
     RegenerateStorageKey = "storage_account.regenerate_key", VaultAdmin, Server, "Replace a key of a storage account, which shows its keys.";
+    SetStorageRedundancy = "storage_account.set_redundancy", VaultAdmin, Server, "Change whether a storage account can be read at the second server.";
+    FailOverStorage = "storage_account.fail_over", VaultAdmin, Server, "Make this server the primary of the storage accounts.";
     DeleteStorageAccount = "storage_account.delete", VaultAdmin, Server, "Delete a storage account with everything in it.";
     ManageAccess = "access.manage", VaultAdmin, Server, "Create users, give and take rights, revoke tokens.";
     ViewAudit = "audit.view", VaultAdmin, Server, "Read, export and verify the audit log.";

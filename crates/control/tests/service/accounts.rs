@@ -9,8 +9,9 @@ use jiff::Timestamp;
 use strongroom_api::{
     AuditEntry, BlobSnapshots, BlobSnapshotsCreate, BlobToSnapshot, ErrorBody, Role, Scope,
     StorageAccount, StorageAccountCreate, StorageAccountKeys, StorageAccountKind,
-    StorageAccountRedundancy, StorageKey, StorageKeyName, StorageKeyRegenerate, StorageKeysRead,
-    StorageStatus,
+    StorageAccountRedundancy, StorageFailOver, StorageFailedOver, StorageKey, StorageKeyName,
+    StorageKeyRegenerate, StorageKeysRead, StoragePairState, StorageRedundancySet,
+    StorageReplication, StorageRole, StorageStatus,
 };
 use strongroom_base::codes;
 use strongroom_catalog::testing::{Bed, on_both_databases};
@@ -143,6 +144,31 @@ impl StorageAccounts for Stored {
         Ok(BlobSnapshots { snapshot: "2026-11-30T01:00:00.0000000Z".to_owned() })
     }
 
+    fn set_redundancy(&self, name: &str, redundancy: StorageAccountRedundancy) -> Result<()> {
+        let mut state = self.state();
+        state.check()?;
+        state.accounts.get_mut(name).expect("it is there").0.redundancy = redundancy;
+        Ok(())
+    }
+
+    fn replication(&self) -> Result<StorageReplication> {
+        Ok(StorageReplication {
+            role: StorageRole::Alone,
+            state: StoragePairState::Unpaired,
+            epoch: 0,
+            peer_url: None,
+            last_sync_time: None,
+            lag_records: None,
+            lag_seconds: None,
+            reason: None,
+        })
+    }
+
+    fn fail_over(&self, _: bool) -> Result<StorageFailedOver> {
+        self.state().check()?;
+        Ok(StorageFailedOver { epoch: 2, planned: true, last_sync_time: None, lost_records: 0 })
+    }
+
     fn status(&self) -> Result<StorageStatus> {
         Ok(StorageStatus {
             accounts: self.state().accounts.len().try_into().expect("few"),
@@ -165,6 +191,10 @@ fn new(name: &str) -> StorageAccountCreate {
         rules: None,
         endpoint: None,
     }
+}
+
+fn elsewhere() -> StorageRedundancySet {
+    StorageRedundancySet { redundancy: StorageAccountRedundancy::RaGrs }
 }
 
 fn snapshots() -> BlobSnapshotsCreate {
@@ -208,6 +238,11 @@ async fn each_role_may_do_with_accounts_what_the_table_says(bed: Bed) {
         assert_eq!(refusal(key), forbidden, "{role}");
         let deleted = control.delete_storage_account(&caller, "disks").await;
         assert_eq!(refusal(deleted), forbidden, "{role}");
+        let set = control.set_storage_redundancy(&caller, "disks", elsewhere()).await;
+        assert_eq!(refusal(set), forbidden, "{role}");
+        let failed_over = control.fail_storage_over(&caller, StorageFailOver::default()).await;
+        assert_eq!(refusal(failed_over), forbidden, "{role}");
+        control.storage_replication(&caller).await.expect("sees it");
         // Whether an account exists is no secret, and no reason for another refusal.
         assert_eq!(refusal(control.delete_storage_account(&caller, "none").await), forbidden);
         let taken = control.snapshot_blobs(&caller, snapshots()).await;
@@ -223,12 +258,27 @@ async fn each_role_may_do_with_accounts_what_the_table_says(bed: Bed) {
     assert_eq!(refusal(control.storage_accounts(&caller, &at).await), forbidden);
     assert_eq!(refusal(control.storage_account(&caller, "disks").await), forbidden);
     assert_eq!(refusal(control.storage_status(&caller).await), forbidden);
+    assert_eq!(refusal(control.storage_replication(&caller).await), forbidden);
 
     let admin = with(Role::VaultAdmin, Scope::Server);
     let keys = control.storage_account_keys(&admin, "disks", read()).await.expect("keys");
     let after = control.regenerate_storage_key(&admin, "disks", regenerate()).await.expect("keys");
     assert_ne!(after.keys[0], keys.keys[0]);
     assert_eq!(after.keys[1], keys.keys[1]);
+    let set = control.set_storage_redundancy(&admin, "disks", elsewhere()).await.expect("is set");
+    assert_eq!(set.redundancy, StorageAccountRedundancy::RaGrs);
+    let lossy = StorageFailOver { accept_loss: Some(true) };
+    let failed_over = control.fail_storage_over(&admin, lossy).await.expect("fails over");
+    assert_eq!(failed_over.epoch, 2);
+    let entries = entries(&world).await;
+    let of = |action: &str| {
+        let entry = entries.iter().find(|entry| entry.action == action).expect("an entry");
+        (entry.target.clone(), entry.detail.to_string())
+    };
+    let entry = |target: &str, detail: &str| (target.to_owned(), detail.to_owned());
+    let set = of("storage_account.set_redundancy");
+    assert_eq!(set, entry("disks", r#"{"redundancy":"ra_grs"}"#));
+    assert_eq!(of("storage_account.fail_over"), entry("storage", r#"{"accept_loss":true}"#));
     control.delete_storage_account(&admin, "disks").await.expect("deletes");
     let gone = control.storage_account(&admin, "disks").await;
     assert_eq!(refusal(gone), "account.not_found");
@@ -266,9 +316,6 @@ async fn what_cannot_be_an_account_is_refused_and_not_recorded(bed: Bed) {
     for name in ["", "ab", "Disks", "a-b-c", "../up", "a".repeat(25).as_str()] {
         assert_eq!(refusal(made(new(name)).await), "account.invalid", "{name}");
     }
-    let elsewhere = Some(StorageAccountRedundancy::RaGrs);
-    let elsewhere = StorageAccountCreate { redundancy: elsewhere, ..new("more") };
-    assert_eq!(refusal(made(elsewhere).await), "account.invalid");
     let read = StorageKeysRead::default();
     let keys = control.storage_account_keys(&world.admin, "none", read).await;
     assert_eq!(refusal(keys), "account.not_found");

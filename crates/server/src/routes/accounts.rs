@@ -3,7 +3,8 @@
 use axum::{Json, extract::State, http::StatusCode};
 use strongroom_api::{
     BlobSnapshots, BlobSnapshotsCreate, Page, StorageAccount, StorageAccountCreate,
-    StorageAccountKeys, StorageKeyRegenerate, StorageKeysRead, StorageStatus,
+    StorageAccountKeys, StorageFailOver, StorageFailedOver, StorageKeyRegenerate, StorageKeysRead,
+    StorageRedundancySet, StorageReplication, StorageStatus,
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -19,7 +20,10 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(get_storage_account, delete_storage_account))
         .routes(routes!(read_storage_keys))
         .routes(routes!(regenerate_storage_key))
+        .routes(routes!(set_storage_redundancy))
         .routes(routes!(get_storage))
+        .routes(routes!(get_storage_replication))
+        .routes(routes!(fail_storage_over))
         .routes(routes!(snapshot_blobs))
 }
 
@@ -125,6 +129,51 @@ async fn get_storage(
     _: Params<NoParams>,
 ) -> Done<Json<StorageStatus>> {
     Ok(Json(app.control.storage_status(&caller).await?))
+}
+
+/// Change where the data of a storage account is kept
+///
+/// Where the accounts are at two servers: whether it can be read at the second one.
+#[utoipa::path(post, path = "/storage-accounts/{account}/set-redundancy", tag = "storage accounts",
+    request_body = StorageRedundancySet,
+    responses((status = 200, description = "The object.", body = StorageAccount)),
+    extensions(("x-operation" = json!("storage_account.set_redundancy"))))]
+async fn set_storage_redundancy(
+    State(app): State<App>,
+    Who(caller): Who,
+    Names(account): Names<String>,
+    _: Params<NoParams>,
+    Body(request): Body<StorageRedundancySet>,
+) -> Done<Json<StorageAccount>> {
+    Ok(Json(app.control.set_storage_redundancy(&caller, &account, request).await?))
+}
+
+/// Show how the storage accounts are kept at a second server
+#[utoipa::path(get, path = "/storage/replication", tag = "storage accounts",
+    responses((status = 200, description = "How both servers stand.", body = StorageReplication)),
+    extensions(("x-operation" = json!("storage_account.view"))))]
+async fn get_storage_replication(
+    State(app): State<App>,
+    Who(caller): Who,
+    _: Params<NoParams>,
+) -> Done<Json<StorageReplication>> {
+    Ok(Json(app.control.storage_replication(&caller).await?))
+}
+
+/// Make this server the primary of all its storage accounts
+///
+/// It must be the secondary. A primary that answers is stopped first, and nothing is lost.
+#[utoipa::path(post, path = "/storage/failover", tag = "storage accounts",
+    request_body = Option<StorageFailOver>,
+    responses((status = 200, description = "The failover.", body = StorageFailedOver)),
+    extensions(("x-operation" = json!("storage_account.fail_over"))))]
+async fn fail_storage_over(
+    State(app): State<App>,
+    Who(caller): Who,
+    _: Params<NoParams>,
+    BodyOrNone(request): BodyOrNone<StorageFailOver>,
+) -> Done<Json<StorageFailedOver>> {
+    Ok(Json(app.control.fail_storage_over(&caller, request).await?))
 }
 
 /// Take snapshots of several blobs at the same moment

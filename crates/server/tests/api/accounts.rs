@@ -10,8 +10,8 @@ use axum::http::Method;
 use serde_json::{Value, json};
 use strongroom_api::{
     BlobSnapshots, BlobToSnapshot, ErrorBody, StorageAccount, StorageAccountCreate,
-    StorageAccountKeys, StorageAccountKind, StorageAccountRedundancy, StorageKey, StorageKeyName,
-    StorageStatus,
+    StorageAccountKeys, StorageAccountKind, StorageAccountRedundancy, StorageFailedOver,
+    StorageKey, StorageKeyName, StoragePairState, StorageReplication, StorageRole, StorageStatus,
 };
 use strongroom_base::{Clock as _, SystemClock, codes};
 use strongroom_orders::{Result, StorageAccounts};
@@ -90,6 +90,28 @@ impl StorageAccounts for Stored {
         Ok(BlobSnapshots { snapshot: "2026-11-30T01:00:00.0000000Z".to_owned() })
     }
 
+    fn set_redundancy(&self, name: &str, redundancy: StorageAccountRedundancy) -> Result<()> {
+        self.all().get_mut(name).expect("it is there").redundancy = redundancy;
+        Ok(())
+    }
+
+    fn replication(&self) -> Result<StorageReplication> {
+        Ok(StorageReplication {
+            role: StorageRole::Alone,
+            state: StoragePairState::Unpaired,
+            epoch: 0,
+            peer_url: None,
+            last_sync_time: None,
+            lag_records: None,
+            lag_seconds: None,
+            reason: None,
+        })
+    }
+
+    fn fail_over(&self, _: bool) -> Result<StorageFailedOver> {
+        Ok(StorageFailedOver { epoch: 2, planned: true, last_sync_time: None, lost_records: 0 })
+    }
+
     fn status(&self) -> Result<StorageStatus> {
         Ok(StorageStatus {
             accounts: 0,
@@ -114,6 +136,8 @@ fn a_server_without_accounts_says_how_to_get_them() {
     let bed = Bed::new();
     for (method, path, body) in [
         (Method::GET, "/storage", None),
+        (Method::GET, "/storage/replication", None),
+        (Method::POST, "/storage/failover", None),
         (Method::GET, "/storage-accounts", None),
         (Method::GET, "/storage-accounts/disks", None),
         (Method::DELETE, "/storage-accounts/disks", None),

@@ -224,7 +224,7 @@ fn schema(place: &str, old: &Value, new: &Value, faults: &mut Vec<String>) {
 }
 
 /// Schemas of what is sent.
-const SENT: [&str; 21] = [
+const SENT: [&str; 23] = [
     "SignIn",
     "UserCreate",
     "UserUpdate",
@@ -244,6 +244,8 @@ const SENT: [&str; 21] = [
     "StorageAccountCreate",
     "StorageKeysRead",
     "StorageKeyRegenerate",
+    "StorageRedundancySet",
+    "StorageFailOver",
     "BlobSnapshotsCreate",
     "BlobToSnapshot",
 ];

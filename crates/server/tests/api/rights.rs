@@ -56,6 +56,7 @@ fn body_of(name: &str, bed: &Bed, tag: &str) -> Option<Value> {
         "create_token" => json!({ "name": "token" }),
         "create_storage_account" => json!({ "name": format!("new{}", tag.replace('-', "")) }),
         "regenerate_storage_key" => json!({ "key": "key1" }),
+        "set_storage_redundancy" => json!({ "redundancy": "ra_grs" }),
         "snapshot_blobs" => {
             json!({ "blobs": [{ "account": "disks", "container": "vms", "blob": "a" }] })
         }

@@ -17,7 +17,7 @@ use strongroom_azure::{
     SnapshotId,
 };
 use strongroom_base::{Clock, SystemClock, SystemEntropy};
-use strongroom_blobs::{AccountKind};
+use strongroom_blobs::AccountKind;
 use strongroom_storage::{
     Serve, Storage,
     admin::{Command, Reply, execute},

@@ -27,7 +27,7 @@ use strongroom_blobs as blobs;
 
 pub use export::{OpenExport, export};
 pub use socket::Socket;
-pub use strongroom_blobs::{AccountKind, Redundancy};
+pub use strongroom_blobs::{AccountKind, Redundancy, Role};
 
 use crate::{
     CopyFolders, FailoverShown, InvitationShown, ReplicationShown, Storage, StorageError, map,
@@ -636,9 +636,15 @@ fn execute_alone(
     Ok(copies_of(store))
 }
 
-/// Carries a command out on accounts that this process serves: requests notice it at once. What is about the pair of
-/// servers is not for it.
-pub fn execute_served(storage: &Storage, command: &Command) -> Reply {
+/// Carries a command out on accounts that this process serves: requests notice it at once. It blocks; what is about the
+/// pair of servers needs a thread of a runtime that may block.
+pub fn execute_served(storage: &Arc<Storage>, command: &Command) -> Reply {
+    if command.is_of_pair() {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return Reply::refused(RefusedKind::Failed, "there is no runtime");
+        };
+        return runtime.block_on(replication::execute(&storage.replication, command, true));
+    }
     let peer = storage.replication.peer_url();
     let reply = execute_near(&storage.store, command, peer.as_deref(), &*storage.entropy);
     if let Some(name) = command.changed_account() {
@@ -725,7 +731,7 @@ fn keys_of(store: &Store, name: &str, endpoint: &str, peer: Option<&str>) -> Res
     let invalid = || Reply::from(Refusal::InvalidName);
     let account_name = AccountName::new(name).map_err(|_| invalid())?;
     let far = peer.unwrap_or(endpoint);
-    let is_secondary = store.standing().role == blobs::Role::Secondary;
+    let is_secondary = store.standing().role == Role::Secondary;
     let (of_primary, of_secondary) = if is_secondary { (far, endpoint) } else { (endpoint, far) };
     let (primary, _) = endpoints(&account_name, of_primary).ok_or_else(invalid)?;
     let (_, secondary) = endpoints(&account_name, of_secondary).ok_or_else(invalid)?;

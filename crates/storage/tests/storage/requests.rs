@@ -21,7 +21,7 @@ use strongroom_azure::{AccountKey, AccountName, Headers, Method, http_date, sign
 use strongroom_base::{Clock, Entropy, SystemClock};
 use strongroom_storage::{
     Options, Storage,
-    admin::{AccountKind, Command, Redundancy, Reply, execute},
+    admin::{AccountKind, Command, Reply, execute},
     router,
 };
 use tokio::runtime::Runtime;
@@ -133,7 +133,7 @@ impl World {
         let create = Command::Create {
             name,
             kind: AccountKind::Standard,
-            redundancy: Redundancy::Lrs,
+            redundancy: None,
             rules: true,
             endpoint: "http://localhost".to_owned(),
         };

@@ -98,6 +98,20 @@ impl StorageAccounts for Served {
     fn status(&self) -> Result<api::StorageStatus> {
         self.ask(&Command::Status, shapes::status)
     }
+
+    fn set_redundancy(&self, name: &str, redundancy: api::StorageAccountRedundancy) -> Result<()> {
+        self.ask(&shapes::set_redundancy(name, redundancy), |reply| {
+            shapes::account(reply).map(drop)
+        })
+    }
+
+    fn replication(&self) -> Result<api::StorageReplication> {
+        self.ask(&Command::ReplicationShow, shapes::replication)
+    }
+
+    fn fail_over(&self, accept_loss: bool) -> Result<api::StorageFailedOver> {
+        self.ask(&Command::Failover { accept_loss }, shapes::failed_over)
+    }
 }
 
 #[cfg(test)]
@@ -137,6 +151,9 @@ mod tests {
         let given = served.keys("disks", Some("http://192.0.2.7")).expect("keys");
         assert!(given.connection_string.contains("BlobEndpoint=http://192.0.2.7/disks"));
         assert_code(served.create(&new), &codes::ACCOUNT_EXISTS);
+        let redundancy = Some(api::StorageAccountRedundancy::RaGrs);
+        let elsewhere = api::StorageAccountCreate { name: "more".to_owned(), redundancy, ..new };
+        assert_code(served.create(&elsewhere), &codes::ACCOUNT_INVALID);
         assert_code(served.keys("disks", Some("nonsense")), &codes::ACCOUNT_INVALID);
         assert_code(served.show("none"), &codes::ACCOUNT_NOT_FOUND);
 

@@ -2,28 +2,80 @@
 //! machine say the same.
 
 use strongroom_api as api;
-use strongroom_storage::admin::{
-    AccountKind, AccountShown, AccountWithKeys, Command, CopyShown, CopyStateShown, KeyShown,
-    Redundancy, Reply, StatusShown, WhichKey,
+use strongroom_storage::{
+    FailoverShown, PairState,
+    admin::{
+        AccountKind, AccountShown, AccountWithKeys, Command, CopyShown, CopyStateShown, KeyShown,
+        Redundancy, Reply, Role, StatusShown, WhichKey,
+    },
 };
 
 /// Creates an account as the API asks for it.
 pub(super) fn create(new: &api::StorageAccountCreate, endpoint: String) -> Command {
-    use api::{StorageAccountKind as Kind, StorageAccountRedundancy as Copies};
+    use api::StorageAccountKind as Kind;
     Command::Create {
         name: new.name.clone(),
         kind: match new.kind.unwrap_or(Kind::Standard) {
             Kind::Premium => AccountKind::Premium,
             Kind::Standard => AccountKind::Standard,
         },
-        redundancy: new.redundancy.map(|redundancy| match redundancy {
-            Copies::Lrs => Redundancy::Lrs,
-            Copies::Grs => Redundancy::Grs,
-            Copies::RaGrs => Redundancy::RaGrs,
-        }),
+        redundancy: new.redundancy.map(of_redundancy),
         rules: new.rules.unwrap_or(true),
         endpoint,
     }
+}
+
+const fn of_redundancy(redundancy: api::StorageAccountRedundancy) -> Redundancy {
+    match redundancy {
+        api::StorageAccountRedundancy::Lrs => Redundancy::Lrs,
+        api::StorageAccountRedundancy::Grs => Redundancy::Grs,
+        api::StorageAccountRedundancy::RaGrs => Redundancy::RaGrs,
+    }
+}
+
+/// Changes the redundancy of an account as the API asks for it.
+pub(super) fn set_redundancy(name: &str, redundancy: api::StorageAccountRedundancy) -> Command {
+    Command::SetRedundancy { name: name.to_owned(), redundancy: of_redundancy(redundancy) }
+}
+
+/// How both servers stand; none if the reply is another one.
+pub(super) fn replication(reply: Reply) -> Option<api::StorageReplication> {
+    use api::{StoragePairState as State, StorageRole as Part};
+    let Reply::Replication(shown) = reply else { return None };
+    Some(api::StorageReplication {
+        role: match shown.role {
+            Role::Alone => Part::Alone,
+            Role::Primary => Part::Primary,
+            Role::Waiting => Part::Waiting,
+            Role::Secondary => Part::Secondary,
+            Role::Fenced => Part::Fenced,
+        },
+        state: match shown.state {
+            PairState::Unpaired => State::Unpaired,
+            PairState::Live => State::Live,
+            PairState::Bootstrap => State::Bootstrap,
+            PairState::CatchingUp => State::CatchingUp,
+            PairState::Unavailable => State::Unavailable,
+            PairState::Fenced => State::Fenced,
+            PairState::Waiting => State::Waiting,
+            PairState::Ahead => State::Ahead,
+        },
+        epoch: shown.epoch,
+        peer_url: shown.peer_url,
+        last_sync_time: shown.last_sync_time,
+        lag_records: shown.lag_records,
+        lag_seconds: shown.lag_seconds,
+        reason: shown.reason,
+    })
+}
+
+/// A failover; none if the reply is another one.
+pub(super) fn failed_over(reply: Reply) -> Option<api::StorageFailedOver> {
+    let Reply::FailedOver(FailoverShown { epoch, planned, last_sync_time, lost_records }) = reply
+    else {
+        return None;
+    };
+    Some(api::StorageFailedOver { epoch, planned, last_sync_time, lost_records })
 }
 
 /// Replaces a key as the API asks for it.
