@@ -354,9 +354,12 @@ pub(crate) fn create(
     let mut members: Option<Members> = None;
     let folders: Vec<&Path> =
         std::iter::once(folder).chain(options.copies.iter().map(PathBuf::as_path)).collect();
+    let mut claims = Vec::new();
     for folder in &folders {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
         made.map_err(file_error(folder))?;
+        claims.push(claim(folder)?);
+        remove_unfinished(folder).map_err(file_error(folder))?;
         if fs::read_dir(folder).map_err(file_error(folder))?.next().is_some() {
             return Err(StoreError::Exists { path: (*folder).to_owned() });
         }
@@ -397,6 +400,45 @@ impl Drop for Store {
             let _ended = committer.join();
         }
     }
+}
+
+/// Nobody else makes a store in this folder while the claim is held.
+fn claim(folder: &Path) -> Result<fs::File, StoreError> {
+    use rustix::fs::{FlockOperation, flock};
+    let claim = fs::File::open(folder).map_err(file_error(folder))?;
+    match flock(&claim, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(claim),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse { path: folder.to_owned() }),
+        Err(error) => Err(file_error(folder)(error.into())),
+    }
+}
+
+/// Removes what a process has left that was killed while it made a store: no state has its name yet, and no data is there.
+fn remove_unfinished(folder: &Path) -> io::Result<()> {
+    let known = |name: &std::ffi::OsStr| {
+        let names = [
+            "journal",
+            "data",
+            "state.unfinished",
+            "state.sums",
+            "copies.json",
+            "copies.unfinished",
+        ];
+        names.iter().any(|known| name == *known)
+    };
+    let names: Vec<_> = fs::read_dir(folder)?
+        .map(|entry| entry.map(|entry| entry.file_name()))
+        .collect::<Result<_, _>>()?;
+    let data = folder.join("data");
+    let has_data = data.exists() && fs::read_dir(&data)?.next().is_some();
+    if has_data || !names.iter().all(|name| known(name)) {
+        return Ok(());
+    }
+    for name in names {
+        let path = folder.join(name);
+        if path.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
+    }
+    Ok(())
 }
 
 /// Makes an empty copy, whose state has another name yet.

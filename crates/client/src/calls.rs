@@ -9,7 +9,8 @@ use strongroom_api::{
     PointUpdate, Policy, PolicyCreate, PolicyPreview, PolicyUpdate, Protect, ProtectableItem,
     ProtectionState, RecoveryPoint, Restore, RestoreDecision, ResumeProtection, Severity, SignIn,
     Status, StopProtection, StorageAccount, StorageAccountCreate, StorageAccountKeys,
-    StorageKeyRegenerate, StorageKeysRead, StorageStatus, Token, TokenCreate, TokenIssued, User,
+    StorageFailOver, StorageFailedOver, StorageKeyRegenerate, StorageKeysRead,
+    StorageRedundancySet, StorageReplication, StorageStatus, Token, TokenCreate, TokenIssued, User,
     UserCreate, UserUpdate, Vault, VaultCreate, VaultUpdate, VaultUsage, WhoAmI,
 };
 use strongroom_base::AssignmentId;
@@ -293,6 +294,25 @@ impl Client {
         request: &StorageKeyRegenerate,
     ) -> Result<StorageAccountKeys> {
         self.post(&["storage-accounts", name, "regenerate-key"], request)
+    }
+
+    /// Changes where the data of an account is kept.
+    pub fn set_storage_redundancy(
+        &self,
+        name: &str,
+        request: &StorageRedundancySet,
+    ) -> Result<StorageAccount> {
+        self.post(&["storage-accounts", name, "set-redundancy"], request)
+    }
+
+    /// How the accounts are kept at a second server.
+    pub fn storage_replication(&self) -> Result<StorageReplication> {
+        self.get(&["storage", "replication"], &[])
+    }
+
+    /// Makes the server the primary of all its accounts.
+    pub fn fail_storage_over(&self, request: &StorageFailOver) -> Result<StorageFailedOver> {
+        self.post(&["storage", "failover"], request)
     }
 
     /// How the store of the accounts stands.

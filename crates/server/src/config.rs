@@ -87,7 +87,7 @@ keys! {
         tls_key: Option<PathBuf> = None, "made by the server", "PEM file with the certificate's key.";
         tls_names: Vec<String> = Vec::new(), "[]", "More names and addresses for the certificate that the server generates.";
         trusted_proxies: Vec<IpAddr> = Vec::new(), "[]", "Addresses of reverse proxies before the server, such as `127.0.0.1`. The server takes the caller's address from the last entry of their `X-Forwarded-For`, and ignores other headers and other senders.";
-        connections: u32 = 1024, "1024", "Maximum number of connections. Callers without a token may use three quarters of them; when these are used up, the oldest makes room for the next.";
+        connections: u32 = 1024, "1024", "Maximum number of connections. Callers without a token may use three quarters of them; when these are used up, the oldest makes room for the next. The server raises its limit of open files to 65,536, or as far as the hard limit allows, and never has more connections than three quarters of that limit.";
         vault_dirs: Option<Vec<PathBuf>> = None, "`vaults` in `data_dir`", "Folders below which users who may create vaults can create or take over vaults and their copies.";
         vault_urls: Vec<String> = Vec::new(), "[]", "URLs in object stores at or below which users can create or take over vaults, such as `s3://backup/vaults?endpoint=https://s3.example.net`; none: no vault in an object store. The endpoint must be the same.";
         key_dirs: Option<Vec<PathBuf>> = None, "`keys` in `data_dir`", "Folders below which requests may name files of keys, passphrases and PINs.";

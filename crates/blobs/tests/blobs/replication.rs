@@ -448,3 +448,42 @@ fn damage_at_a_secondary_is_mended_by_the_primary() {
     primary.apply(resize).expect("resizes");
     send(&primary, &secondary);
 }
+
+#[test]
+fn what_a_killed_creation_has_left_is_made_anew_and_data_is_never_removed() {
+    let root = folder();
+    let clock = TestClock::new();
+    let whole = root.path().join("whole");
+    drop(store_in(&whole, &clock, AccountKind::Standard));
+    let left = root.path().join("left");
+    for names in [
+        vec![],
+        vec!["journal"],
+        vec!["journal", "data"],
+        vec!["journal", "data", "state.unfinished", "state.sums"],
+        vec!["journal", "data", "state.unfinished", "copies.json"],
+    ] {
+        drop(std::fs::remove_dir_all(&left));
+        std::fs::create_dir(&left).expect("a folder");
+        for name in names {
+            let path = left.join(name);
+            if name.contains('.') {
+                std::fs::write(&path, b"some").expect("writes");
+            } else {
+                std::fs::create_dir(&path).expect("a folder");
+            }
+        }
+        Store::create(&left, &options(&clock)).expect("creates");
+        drop(Store::open(&left, options(&clock)).expect("opens"));
+        assert!(matches!(Store::create(&left, &options(&clock)), Err(StoreError::Exists { .. })));
+    }
+    // A store whose state is lost has data, and other folders have something else.
+    std::fs::remove_file(left.join("state.redb")).expect("removes");
+    std::fs::write(left.join("data/0000000000000001.home"), b"data").expect("writes");
+    assert!(matches!(Store::create(&left, &options(&clock)), Err(StoreError::Exists { .. })));
+    let other = root.path().join("other");
+    std::fs::create_dir(&other).expect("a folder");
+    std::fs::write(other.join("notes.txt"), b"mine").expect("writes");
+    assert!(matches!(Store::create(&other, &options(&clock)), Err(StoreError::Exists { .. })));
+    assert!(other.join("notes.txt").exists());
+}

@@ -129,6 +129,13 @@ pub enum Command {
     },
     /// Say how geo-redundancy stands.
     ReplicationShow,
+    /// Note that a server is reached elsewhere now.
+    ReplicationUpdate {
+        /// Where the other server reaches this one.
+        url: Option<String>,
+        /// Where this server reaches the other one.
+        peer_url: Option<String>,
+    },
     /// Say that this server, which waits, is the primary.
     ReplicationConfirm,
     /// Let this server, which is fenced, become the secondary of the new primary.
@@ -539,6 +546,7 @@ fn carry_out(
         }
         Command::ReplicationInvite { .. }
         | Command::ReplicationShow
+        | Command::ReplicationUpdate { .. }
         | Command::ReplicationConfirm
         | Command::ReplicationRejoin { .. }
         | Command::ReplicationRemove
@@ -566,6 +574,7 @@ impl Command {
             | Self::CopyList
             | Self::ReplicationInvite { .. }
             | Self::ReplicationShow
+            | Self::ReplicationUpdate { .. }
             | Self::ReplicationConfirm
             | Self::ReplicationRejoin { .. }
             | Self::ReplicationRemove
@@ -588,6 +597,7 @@ impl Command {
             self,
             Self::ReplicationInvite { .. }
                 | Self::ReplicationShow
+                | Self::ReplicationUpdate { .. }
                 | Self::ReplicationConfirm
                 | Self::ReplicationRejoin { .. }
                 | Self::ReplicationRemove

@@ -27,6 +27,8 @@ use crate::{
 
 /// How long the rest of the primary's records may make no progress in a planned failover.
 const STALLED: Duration = Duration::from_secs(30);
+/// After this time a secondary that has not asked again is not in step if there are changes that it lacks.
+const SILENT: Duration = Duration::from_secs(3);
 /// How often a failover looks.
 const LOOKS: Duration = Duration::from_millis(50);
 
@@ -66,7 +68,7 @@ pub struct ResyncShown {
 /// How far the secondary is behind.
 #[derive(Clone, Copy)]
 struct Lag {
-    records: u64,
+    records: Option<u64>,
     bytes: Option<u64>,
     seconds: Option<u64>,
 }
@@ -168,6 +170,9 @@ pub(crate) async fn execute(this: &Arc<Replication>, command: &Command, is_serve
     let done = match command {
         Command::ReplicationInvite { url } => this.invite(url),
         Command::ReplicationShow => Ok(Reply::Replication(Box::new(this.show()))),
+        Command::ReplicationUpdate { url, peer_url } => {
+            this.update(url.as_deref(), peer_url.as_deref())
+        }
         Command::ReplicationConfirm => this.confirm().await,
         Command::ReplicationRejoin { discard } => this.rejoin(*discard).await,
         Command::ReplicationRemove => this.remove().await,
@@ -198,7 +203,9 @@ impl Replication {
                     secondary.asked.is_some_and(|at| clock.saturating_sub(at) < super::GONE);
                 let seconds = since(secondary.synced, self.clock.now());
                 let records = position.next_record.saturating_sub(secondary.durable);
-                let is_behind = seconds.is_none_or(|seconds| seconds > BEHIND.as_secs());
+                let silent = secondary.asked.map(|at| clock.saturating_sub(at));
+                let is_behind = silent.is_none_or(|silent| silent > SILENT)
+                    || seconds.is_none_or(|seconds| seconds > BEHIND.as_secs());
                 let state = match (is_resynchronized, asked) {
                     (true, _) => PairState::Bootstrap,
                     (_, false) => PairState::Unavailable,
@@ -209,18 +216,31 @@ impl Replication {
                     0 => 0,
                     _ => self.store.bytes_from(secondary.durable),
                 };
-                let lag = secondary.asked.map(|_| Lag { records, bytes: Some(bytes), seconds });
+                let lag = secondary.asked.map(|_| Lag {
+                    records: Some(records),
+                    bytes: Some(bytes),
+                    seconds,
+                });
                 (state, secondary.synced, lag)
             }
+            Role::Secondary if pair.discard => (PairState::Bootstrap, None, None),
             Role::Secondary => {
                 let synced = now.synced.time();
-                let lag = now.synced.primary().map(|(clock, there)| Lag {
-                    records: Self::beyond(there, position),
+                let is_current = now.following == Following::Records && self.is_heard(&now);
+                let primary = now.synced.primary().filter(|_| is_current);
+                let lag = primary.map(|(clock, there)| Lag {
+                    records: Some(Self::beyond(there, position)),
                     bytes: now.behind,
                     seconds: since(synced, clock),
                 });
+                // Without a word of the primary it is only known how old this state is.
+                let lag = lag.or_else(|| {
+                    let seconds = since(synced, self.clock.now());
+                    synced.map(|_| Lag { records: None, bytes: None, seconds })
+                });
                 let is_behind = lag.as_ref().is_none_or(|lag| {
-                    lag.records > 0 && lag.seconds.is_none_or(|seconds| seconds > BEHIND.as_secs())
+                    lag.records.is_none_or(|records| records > 0)
+                        && lag.seconds.is_none_or(|seconds| seconds > BEHIND.as_secs())
                 });
                 let state = match &now.following {
                     Following::Bootstrap => PairState::Bootstrap,
@@ -249,7 +269,7 @@ impl Replication {
             peer_fingerprint: peer.and_then(|peer| peer.fingerprint),
             records: position.next_record.saturating_sub(1),
             last_sync_time: synced,
-            lag_records: lag.map(|lag| lag.records),
+            lag_records: lag.and_then(|lag| lag.records),
             lag_bytes: lag.and_then(|lag| lag.bytes),
             lag_seconds: lag.and_then(|lag| lag.seconds),
             resync: now.resync.map_or_else(ResyncShown::default, |it| ResyncShown {
@@ -292,6 +312,31 @@ impl Replication {
         }))
     }
 
+    /// Notes that a server is reached elsewhere now. The other one learns this server's URL with the next request.
+    fn update(&self, url: Option<&str>, peer_url: Option<&str>) -> Result<Reply, Reply> {
+        if self.peer().is_none() {
+            return Err(invalid("this server has no other one"));
+        }
+        let url = url.map(pair::check_url).transpose().map_err(invalid)?;
+        let peer_url = peer_url.map(pair::check_url).transpose().map_err(invalid)?;
+        let tls = |url: &str| url.starts_with("https:");
+        if let (Some(new), Some(peer)) = (&peer_url, self.peer())
+            && tls(new) != tls(&peer.url)
+        {
+            return Err(invalid("the other server was joined with or without TLS, and stays so"));
+        }
+        self.change_pair(|pair| {
+            if url.is_some() {
+                pair.url = url;
+            }
+            if let (Some(url), Some(peer)) = (peer_url, &mut pair.peer) {
+                peer.url = url;
+            }
+        })?;
+        self.signal();
+        Ok(Reply::Replication(Box::new(self.show())))
+    }
+
     async fn confirm(self: &Arc<Self>) -> Result<Reply, Reply> {
         if self.role() != Role::Waiting {
             return Err(invalid(format!("this server is {}: it does not wait", role(self.role()))));
@@ -320,6 +365,7 @@ impl Replication {
             Role::Fenced => {}
             Role::Secondary if is_ahead && discard => {
                 self.change_pair(|pair| pair.discard = true)?;
+                lock(&self.now).synced.restart(Position::default());
                 self.signal();
                 return Ok(Reply::Replication(Box::new(self.show())));
             }
@@ -428,7 +474,11 @@ async fn fail_over(
 /// What a failover would lose, for its operator.
 fn loss(this: &Replication, reason: &str) -> String {
     let now = lock(&this.now);
+    let is_discarding = this.is_discarding();
     let synced = match now.synced.time() {
+        None if is_discarding => {
+            "this server has the changes that it was to give up, and nothing that the primary has written instead".to_owned()
+        }
         Some(time) => format!("writes after {} may be lost", time.strftime("%Y-%m-%dT%H:%M:%SZ")),
         None => "this server was never in step with it".to_owned(),
     };
@@ -520,11 +570,11 @@ pub(crate) fn redundancy_of_new(
     let asked = asked.unwrap_or(usual);
     match (is_pair, asked) {
         (true, Redundancy::Lrs) => Err(Reply::refused(
-            RefusedKind::Invalid,
+            RefusedKind::InvalidReplication,
             "the store is at two servers, with all its accounts: the redundancy is grs or ra-grs",
         )),
         (false, Redundancy::Grs | Redundancy::RaGrs) => Err(Reply::refused(
-            RefusedKind::Invalid,
+            RefusedKind::InvalidReplication,
             "the store is at one server: `storage replication invite` and `join` give it a second one",
         )),
         (_, redundancy) => Ok(redundancy),

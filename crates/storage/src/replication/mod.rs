@@ -135,7 +135,9 @@ impl Replication {
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, StorageError> {
         let pair = Pair::load(data_dir)?;
-        let synced = Synced::new(store.position());
+        // What is given up was never in the primary's history.
+        let known = if pair.discard { Position::default() } else { store.position() };
+        let synced = Synced::new(known);
         Ok(Self {
             store,
             data_dir: data_dir.to_owned(),
@@ -153,6 +155,11 @@ impl Replication {
     /// The part of this server.
     pub(crate) fn role(&self) -> Role {
         self.store.standing().role
+    }
+
+    /// Whether this server is a secondary whose state is still the one that its operator has given up.
+    pub(crate) fn is_discarding(&self) -> bool {
+        self.role() == Role::Secondary && lock(&self.pair).discard
     }
 
     /// How the secondary stands that this server is; none if it is something else.

@@ -35,9 +35,19 @@ pub(crate) fn refuse(storage: &Storage, request: &azure::Request) -> Result<(), 
                 ),
             ))
         }
+        Role::Secondary if storage.replication.is_discarding() && !asks_for_stats(request) => {
+            Err(azure::Refusal::new(Code::ServerBusy).with(
+                "Reason",
+                "This server gives its own changes up, and does not have the primary's state yet.",
+            ))
+        }
         role @ (Role::Waiting | Role::Fenced) if is_write => Err(not_primary(role)),
         Role::Alone | Role::Primary | Role::Secondary | Role::Waiting | Role::Fenced => Ok(()),
     }
+}
+
+const fn asks_for_stats(request: &azure::Request) -> bool {
+    matches!(request.operation, azure::Operation::Account(azure::AccountOperation::GetStats))
 }
 
 /// A change is refused by a server that is not the primary.
@@ -169,6 +179,11 @@ async fn change(
 /// A primary that was opened asks whether the other server has become the primary meanwhile.
 pub(super) async fn confirm_by_peer(this: &Arc<Replication>) -> Result<(), StorageError> {
     let standing = this.store.standing();
+    if this.peer().is_some_and(|peer| !peer.is_known) {
+        // It has never asked for anything: there is no other server yet that could have been promoted.
+        note(this, None);
+        return change(this, blobs::Store::confirm).await;
+    }
     match ask(this).await {
         Err(error) => {
             note(this, Some(error.to_string()));
@@ -179,7 +194,7 @@ pub(super) async fn confirm_by_peer(this: &Arc<Replication>) -> Result<(), Stora
             tracing::warn!(epoch = state.epoch, "the other server has become the primary");
             change(this, move |store| store.fence(state.epoch)).await
         }
-        Ok(state) if state.role == Role::Primary => {
+        Ok(state) if state.epoch == standing.epoch && state.role == Role::Primary => {
             let reason =
                 "both servers are primaries of the same epoch: end the pair at one of them";
             note(this, Some(reason.to_owned()));
@@ -290,7 +305,7 @@ pub(super) async fn return_to_pair(this: &Arc<Replication>) -> Result<(), Storag
     {
         let mut now = lock(&this.now);
         (now.discard, now.following) = (None, super::Following::Begins);
-        now.synced.restart(mine);
+        now.synced.restart(if fits { mine } else { Position::default() });
     }
     tracing::info!(epoch = state.epoch, "this server becomes the secondary");
     change(this, move |store| store.follow(state.epoch)).await

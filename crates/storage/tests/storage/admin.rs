@@ -53,10 +53,10 @@ fn accounts_live_without_a_server() {
         endpoint: endpoint.to_owned(),
     };
     for redundancy in [Redundancy::Grs, Redundancy::RaGrs] {
-        assert_eq!(kind(ask(&data, &far(redundancy))), RefusedKind::Invalid);
+        assert_eq!(kind(ask(&data, &far(redundancy))), RefusedKind::InvalidReplication);
         let name = "first".to_owned();
         let update = Command::SetRedundancy { name, redundancy };
-        assert_eq!(kind(ask(&data, &update)), RefusedKind::Invalid);
+        assert_eq!(kind(ask(&data, &update)), RefusedKind::InvalidReplication);
     }
     let update = Command::SetRedundancy { name: "first".to_owned(), redundancy: Redundancy::Lrs };
     assert!(matches!(ask(&data, &update), Ok(Reply::Account(_))));

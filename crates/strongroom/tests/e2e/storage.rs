@@ -20,6 +20,7 @@ use strongroom_base::{Coded as _, SystemClock, SystemEntropy};
 use strongroom_storage_client::{
     BlobQuery, Client as StorageClient, Location, NewPageBlob, Options as StorageOptions, Trust,
 };
+use strongroom_testing::{free_port, wait_until};
 
 use crate::{
     blocks::{Page, parts, read},
@@ -245,7 +246,7 @@ fn what_cannot_be_served_is_refused() {
     lab.fails(
         "storage account create more --data-dir data --redundancy ra-grs",
         2,
-        "account.invalid",
+        "storage.replication_invalid",
     );
     // A process that has the store, and takes no commands.
     let lock = File::open(lab.path("data/blobs/state.redb")).expect("the state");
@@ -484,7 +485,7 @@ fn accounts_are_kept_on_several_disks() {
         copies.map(|it| it["state"].as_str().expect("text").to_owned()).collect()
     };
     let are = |wanted: &[&str]| {
-        strongroom_testing::wait_until("the copies are as expected", || states(&lab) == wanted);
+        wait_until("the copies are as expected", || states(&lab) == wanted);
     };
     are(&["leading", "healthy", "healthy"]);
     assert_documented("storage copy list", &lab.json(&format!("storage copy list {at}")));
@@ -584,6 +585,17 @@ fn post(service: &Service, path: &str, body: &Value, key: &str) -> Value {
         "curl --silent --cacert data/tls/certificate.pem --header 'Content-Type: application/json' \
          --header \"Authorization: Bearer $(cat token)\" --header 'Idempotency-Key: {key}' \
          --data '{body}' {}/v1/{path}",
+        service.url
+    );
+    let output = service.lab.shell(&script).output().expect("curl runs");
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+/// The answer to a `GET` by the first token.
+fn get(service: &Service, path: &str) -> Value {
+    let script = format!(
+        "curl --silent --cacert data/tls/certificate.pem \
+         --header \"Authorization: Bearer $(cat token)\" {}/v1/{path}",
         service.url
     );
     let output = service.lab.shell(&script).output().expect("curl runs");
@@ -709,6 +721,46 @@ fn the_service_takes_snapshots_of_several_blobs_at_one_moment() {
     assert_eq!(post(&service, "storage/snapshots", &of(&["a", "b"]), "2"), taken);
     let soon = post(&service, "storage/snapshots", &of(&["a"]), "3");
     assert_eq!(soon["error"]["code"], "blob.snapshot_limit", "{soon}");
+}
+
+#[test]
+fn accounts_of_the_service_are_kept_at_a_second_server_and_fail_over_by_the_api() {
+    let service = with_accounts();
+    let lab = &service.lab;
+    let made = post(&service, "storage-accounts", &json!({ "name": "disks" }), "1");
+    let text = made["connection_string"].as_str().expect("text");
+    let endpoint = text.split("BlobEndpoint=").nth(1).and_then(|it| it.split("/disks").next());
+    let endpoint = endpoint.expect("an endpoint");
+    let alone = get(&service, "storage/replication");
+    assert_eq!((&alone["role"], &alone["state"]), (&json!("alone"), &json!("unpaired")));
+    let refused = post(&service, "storage/failover", &json!({}), "2");
+    assert_eq!(refused["error"]["code"], "storage.replication_invalid", "{refused}");
+
+    lab.json(&format!(
+        "storage replication invite --data-dir data/storage --url {endpoint} --file it"
+    ));
+    let port = free_port();
+    let join = format!("storage replication join --data-dir b --url http://127.0.0.1:{port}");
+    lab.json(&format!("{join} --invitation-file it"));
+    let serve = format!("storage serve --data-dir b --listen 127.0.0.1:{port} --tls off");
+    let second = Served::start(lab, &serve);
+    let stands = |role: &str| {
+        let now = get(&service, "storage/replication");
+        now["role"] == role && now["state"] == "live"
+    };
+    wait_until("the second server follows", || stands("primary"));
+    let set = json!({ "redundancy": "ra_grs" });
+    let set = post(&service, "storage-accounts/disks/set-redundancy", &set, "3");
+    assert_eq!(set["redundancy"], "ra_grs", "{set}");
+    lab.ok("storage account failover --data-dir b --yes");
+    wait_until("the service follows", || stands("secondary"));
+    let over = post(&service, "storage/failover", &json!({}), "4");
+    assert_eq!((&over["planned"], &over["lost_records"]), (&json!(true), &json!(0)), "{over}");
+    wait_until("the service is the primary again", || stands("primary"));
+    let entries = lab.json("audit list --limit 50");
+    let entries = entries["entries"].as_array().expect("a list");
+    assert!(entries.iter().any(|entry| entry["action"] == "storage_account.fail_over"));
+    second.stop();
 }
 
 #[test]

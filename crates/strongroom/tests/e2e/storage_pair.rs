@@ -337,7 +337,11 @@ fn accounts_are_kept_at_a_second_server_and_fail_over_and_back() {
     assert_eq!(account["redundancy"], "grs");
     lab.ok("storage account create more --data-dir a");
     assert_eq!(lab.json("storage account show more --data-dir a")["redundancy"], "grs");
-    lab.fails("storage account create less --redundancy lrs --data-dir a", 2, "account.invalid");
+    lab.fails(
+        "storage account create less --redundancy lrs --data-dir a",
+        2,
+        "storage.replication_invalid",
+    );
     let at = "--account disks --data-dir a";
     lab.disk("one.raw", 16, 8, 1);
     lab.ok(&format!("blob upload one.raw vms/one {at}"));
@@ -867,4 +871,99 @@ fn a_secondary_whose_disk_rots_fetches_what_is_damaged() {
     assert!(two.download(1, "vms/one", true) == two.download(0, "vms/one", false));
     let resync = two.show(1)["resync"].clone();
     assert!(resync["fetched_bytes"].as_u64() >= Some(8 << 20), "{resync:#}");
+}
+
+#[test]
+fn of_two_primaries_the_one_of_the_earlier_epoch_stops() {
+    let mut two = Two::joined();
+    two.wait_in_step(1);
+    two.kill(0);
+    wait_until("the secondary has noticed", || two.show(1)["state"] == "unavailable");
+    // What the primary has written since is not known, and is not called nothing.
+    let behind = two.show(1);
+    assert!(behind["lag_records"].is_null() && behind["lag_seconds"].is_u64(), "{behind:#}");
+    two.lab.ok("storage account failover --accept-loss --yes --data-dir b");
+    two.kill(1);
+    two.serve(0);
+    // The operator is wrong: the other one was promoted.
+    two.lab.ok("storage replication confirm --yes --data-dir a");
+    assert_eq!(two.role(0), "primary");
+    two.serve(1);
+    two.wait_for_role(1, "primary");
+    two.wait_in_step(0);
+    assert_eq!(two.ask(1, "PUT", "/disks/one?restype=container").0, 201);
+}
+
+#[test]
+fn what_was_given_up_is_neither_read_nor_taken_for_the_primarys() {
+    let mut two = Two::joined();
+    two.lab.ok("storage account update disks --redundancy ra-grs --data-dir a");
+    two.wait_in_step(1);
+    two.kill(1);
+    two.lab.disk("own.raw", 4, 4, 1);
+    two.lab.ok("blob upload own.raw vms/own --account disks --data-dir a");
+    two.kill(0);
+    two.serve(1);
+    two.lab.ok("storage account failover --accept-loss --yes --data-dir b");
+    two.lab.disk("new.raw", 4, 4, 2);
+    two.lab.ok("blob upload new.raw vms/new --account disks --data-dir b");
+    two.serve(0);
+    two.wait_for_role(0, "fenced");
+    two.stop(0);
+    // While nobody serves it, nothing comes; then the new primary is gone.
+    two.lab.ok("storage replication rejoin --discard --yes --data-dir a");
+    two.kill(1);
+    let shown = two.show(0);
+    assert!(shown["last_sync_time"].is_null() && shown["state"] == "bootstrap", "{shown:#}");
+    let failover = "storage account failover --yes --data-dir a";
+    let refused = two.lab.fails(failover, 4, "storage.failover_loses").to_string();
+    assert!(refused.contains("it was to give up"), "{refused}");
+    two.serve(0);
+    let list = "/disks-secondary/vms?restype=container&comp=list";
+    let (status, answer) = two.ask(0, "GET", list);
+    assert!(status == 503 && answer.contains("gives its own changes up"), "{answer}");
+    two.serve(1);
+    two.wait_for_role(1, "primary");
+    two.wait_in_step(0);
+    assert_eq!(two.ask(0, "GET", list).0, 200);
+    assert!(two.download(0, "vms/new", true) == two.download(1, "vms/new", false));
+}
+
+#[test]
+fn a_primary_whose_secondary_never_came_may_be_joined_again() {
+    let mut two =
+        Two { lab: Lab::empty(), ports: [free_port(), free_port()], served: [None, None] };
+    two.lab.ok("storage account create disks --data-dir a");
+    two.serve(0);
+    let invite = format!("storage replication invite --data-dir a --url {}", two.url(0));
+    two.lab.ok(&format!("{invite} --file invitation"));
+    let join = format!(
+        "storage replication join --data-dir b --url {} --invitation-file invitation",
+        two.url(1)
+    );
+    two.lab.ok(&join);
+    two.stop(0);
+    two.serve(0);
+    // There is nobody who could have been promoted.
+    two.wait_for_role(0, "primary");
+    assert_eq!(two.ask(0, "PUT", "/disks/vms?restype=container").0, 201);
+    fs::remove_dir_all(two.lab.path("b")).expect("removed");
+    two.lab.ok(&join);
+    two.serve(1);
+    two.wait_in_step(1);
+    // A plan is of what would happen.
+    let plan = "storage account failover --dry-run --data-dir a";
+    two.lab.fails(plan, 2, "storage.replication_invalid");
+    two.lab.ok("storage account failover --dry-run --data-dir b");
+    two.lab.ok("storage account create alone --data-dir c");
+    let nothing = "storage replication remove --dry-run --data-dir c";
+    two.lab.fails(nothing, 2, "storage.replication_invalid");
+    // The second server moves.
+    two.stop(1);
+    two.ports[1] = free_port();
+    let moved = format!("storage replication update --data-dir b --url {}", two.url(1));
+    assert_documented("storage replication show", &two.lab.json(&moved));
+    two.serve(1);
+    two.wait_in_step(1);
+    wait_until("the first one has learned it", || two.show(0)["peer_url"] == two.url(1));
 }

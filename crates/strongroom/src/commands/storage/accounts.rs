@@ -122,6 +122,45 @@ impl<'c> Accounts<'c> {
         }
     }
 
+    /// Changes where the data of an account is kept.
+    pub(super) fn set_redundancy(
+        &self,
+        name: &str,
+        redundancy: api::StorageAccountRedundancy,
+    ) -> Result<api::StorageAccount, Failure> {
+        match self {
+            Self::Here(here) => {
+                here.ask(&shapes::set_redundancy(name, redundancy), shapes::account)
+            }
+            Self::Server(client) => {
+                let request = api::StorageRedundancySet { redundancy };
+                Ok(client.set_storage_redundancy(name, &request)?)
+            }
+        }
+    }
+
+    /// Makes the server of the accounts the primary.
+    pub(super) fn fail_over(&self, accept_loss: bool) -> Result<api::StorageFailedOver, Failure> {
+        match self {
+            Self::Here(here) => {
+                let command = Command::Failover { accept_loss };
+                here.ask(&command, |reply| shapes::failed_over(&reply))
+            }
+            Self::Server(client) => {
+                let request = api::StorageFailOver { accept_loss: Some(accept_loss) };
+                Ok(client.fail_storage_over(&request)?)
+            }
+        }
+    }
+
+    /// How they are kept at a second server.
+    pub(super) fn replication(&self) -> Result<api::StorageReplication, Failure> {
+        match self {
+            Self::Here(here) => here.ask(&Command::ReplicationShow, shapes::replication),
+            Self::Server(client) => Ok(client.storage_replication()?),
+        }
+    }
+
     /// How the store stands.
     pub(super) fn status(&self) -> Result<api::StorageStatus, Failure> {
         match self {

@@ -24,7 +24,7 @@ use strongroom_api::{
 use strongroom_base::{Clock, Entropy};
 use strongroom_storage::{
     CopyFolders, Run, StorageError,
-    admin::{self, Command, Redundancy, Reply},
+    admin::{self, Command, Reply},
 };
 
 use self::accounts::Accounts;
@@ -292,14 +292,6 @@ enum Copies {
 }
 
 impl Copies {
-    const fn as_redundancy(self) -> Redundancy {
-        match self {
-            Self::Lrs => Redundancy::Lrs,
-            Self::Grs => Redundancy::Grs,
-            Self::RaGrs => Redundancy::RaGrs,
-        }
-    }
-
     const fn of_api(self) -> StorageAccountRedundancy {
         match self {
             Self::Lrs => StorageAccountRedundancy::Lrs,

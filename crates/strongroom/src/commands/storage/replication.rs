@@ -10,15 +10,18 @@ use std::{
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use strongroom_api::{StorageAccount, StorageAccountRedundancy};
+use strongroom_api::{
+    StorageAccount, StorageAccountRedundancy, StorageFailedOver, StoragePairState,
+    StorageReplication, StorageRole,
+};
 use strongroom_base::{Clock, Entropy};
 use strongroom_storage::{
-    FailoverShown, PairState, ReplicationShown,
-    admin::{Command, Reply},
+    PairState, ReplicationShown, StorageError,
+    admin::{Command, RefusedKind, Reply},
     join,
 };
 
-use super::{Copies, DataArgs, other_answer, redundancy, shapes, show_account};
+use super::{Copies, DataArgs, accounts::Accounts, other_answer, redundancy, show_account};
 use crate::{
     commands::service::common::Thing,
     confirm::{ConfirmArgs, Plan},
@@ -34,6 +37,7 @@ pub(crate) enum ReplicationCommand {
     Invite(InviteArgs),
     Join(JoinArgs),
     Show(ShowArgs),
+    Update(UpdatePairArgs),
     Confirm(OperatorArgs),
     Rejoin(RejoinArgs),
     Remove(RemoveArgs),
@@ -45,6 +49,7 @@ impl ReplicationCommand {
             Self::Invite(args) => args.run(context),
             Self::Join(args) => args.run(context),
             Self::Show(args) => args.run(context),
+            Self::Update(args) => args.run(context),
             Self::Confirm(args) => args.run(context),
             Self::Rejoin(args) => args.run(context),
             Self::Remove(args) => args.run(context),
@@ -59,7 +64,7 @@ fn state(state: PairState) -> &'static str {
         PairState::Bootstrap => "the secondary gets its state",
         PairState::CatchingUp => "the secondary catches up",
         PairState::Unavailable => "the other server is not in contact",
-        PairState::Fenced => "the other server has become the primary",
+        PairState::Fenced => "takes no changes: the other server is the primary, or becomes it",
         PairState::Waiting => "waits for the other server to confirm that this one is the primary",
         PairState::Ahead => "the primary lacks changes that this server has",
     }
@@ -77,7 +82,7 @@ fn facts(shown: &ReplicationShown) -> Vec<(&'static str, String)> {
     let mut facts = vec![
         ("Part of this server", role(shown)),
         ("State", state(shown.state).to_owned()),
-        ("Failovers", shown.epoch.saturating_sub(1).to_string()),
+        ("Epoch", shown.epoch.to_string()),
         ("Changes recorded", shown.records.to_string()),
     ];
     facts.extend(shown.url.iter().map(|url| ("This server", url.clone())));
@@ -85,12 +90,13 @@ fn facts(shown: &ReplicationShown) -> Vec<(&'static str, String)> {
     let fingerprint = shown.peer_fingerprint.clone();
     facts.extend(fingerprint.map(|text| ("Its certificate's SHA-256 fingerprint", text)));
     facts.extend(shown.last_sync_time.map(|time| ("Last Sync Time", human::second(time))));
+    let seconds = shown.lag_seconds.map_or_else(String::new, |seconds| format!(", {seconds} s"));
     if let Some(records) = shown.lag_records {
-        let seconds =
-            shown.lag_seconds.map_or_else(String::new, |seconds| format!(", {seconds} s"));
         let bytes =
             shown.lag_bytes.map_or_else(String::new, |it| format!(", {}", human::bytes(it)));
         facts.push(("Behind by", format!("{records} changes{bytes}{seconds}")));
+    } else if shown.lag_seconds.is_some() {
+        facts.push(("Behind by", format!("a number of changes that is not known{seconds}")));
     }
     let resync = shown.resync;
     if resync.rows > 0 {
@@ -268,6 +274,35 @@ impl ShowArgs {
     }
 }
 
+/// Note that one of the two servers is reached at another URL now
+///
+/// Run it at each server for the URL of the other one. A server also learns the other one's URL when that one asks it: often
+/// one of the two commands is enough.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom storage replication update --url https://a2.example:10000
+  strongroom storage replication update --peer-url https://a2.example:10000 --data-dir /srv/storage")]
+pub(crate) struct UpdatePairArgs {
+    #[command(flatten)]
+    data: DataArgs,
+
+    /// Where the other server reaches this one
+    #[arg(long, value_name = "URL", required_unless_present = "peer_url")]
+    url: Option<String>,
+
+    /// Where this server reaches the other one
+    #[arg(long, value_name = "URL")]
+    peer_url: Option<String>,
+}
+
+impl UpdatePairArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let command = Command::ReplicationUpdate { url: self.url, peer_url: self.peer_url };
+        show(context, self.data.ask(context, &command)?)
+    }
+}
+
 /// Say that this server, which waits for the other one, is the primary
 ///
 /// A primary that was started takes no changes before the other server has said that it was not promoted meanwhile. If the
@@ -360,6 +395,14 @@ pub(crate) struct RemoveArgs {
 
 impl RemoveArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
+        let Reply::Replication(stands) = self.data.ask(context, &Command::ReplicationShow)? else {
+            return Err(other_answer());
+        };
+        if stands.state == PairState::Unpaired && stands.peer_url.is_none() {
+            let message = "this server has no other one".to_owned();
+            let kind = RefusedKind::InvalidReplication;
+            return Err(StorageError::Refused { kind, message }.into());
+        }
         let plan = Plan::new("End the pair of servers at this one")
             .with("Changes are no longer kept at a second server")
             .with("To be a pair again, one of them begins with an empty folder");
@@ -394,19 +437,32 @@ pub(crate) struct FailoverArgs {
 
 impl FailoverArgs {
     pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
-        let mut plan = Plan::new("Make this server the primary of all its storage accounts")
-            .with("The other server takes no changes any more");
-        if self.accept_loss {
-            plan = plan.with("If the other server does not answer, its changes after the Last Sync Time are lost");
+        let accounts = Accounts::of(context, self.data)?;
+        let stands = accounts.replication()?;
+        let mut plan = Plan::new("Make this server the primary of all its storage accounts");
+        match (stands.role, stands.state, self.accept_loss) {
+            (StorageRole::Secondary, StoragePairState::Live | StoragePairState::CatchingUp, _) => {
+                plan = plan.with("The other server takes no changes any more");
+            }
+            (StorageRole::Secondary, _, true) => {
+                plan = plan.with(
+                    "If the other server does not answer, its changes after the Last Sync Time are lost",
+                );
+            }
+            (StorageRole::Secondary, _, false) => {
+                plan = plan.with("If the other server does not answer, this is refused");
+            }
+            (role, ..) => {
+                let message = format!("this server is {role}: a failover is for the secondary");
+                let kind = RefusedKind::InvalidReplication;
+                return Err(StorageError::Refused { kind, message }.into());
+            }
         }
         if !self.confirm.go(context, &plan)? {
             return Ok(());
         }
-        let command = Command::Failover { accept_loss: self.accept_loss };
-        let Reply::FailedOver(shown) = self.data.ask(context, &command)? else {
-            return Err(other_answer());
-        };
-        context.out.result(&Thing::new(shown, |shown: &FailoverShown| {
+        let shown = accounts.fail_over(self.accept_loss)?;
+        context.out.result(&Thing::new(shown, |shown: &StorageFailedOver| {
             let kind =
                 if shown.planned { "planned: nothing is lost" } else { "without the old primary" };
             let mut facts = vec![
@@ -414,7 +470,12 @@ impl FailoverArgs {
                 ("Failover", kind.to_owned()),
             ];
             facts.extend(shown.last_sync_time.map(|time| ("Last Sync Time", human::second(time))));
-            facts.push(("Changes known to be lost", shown.lost_records.to_string()));
+            let lost = match (shown.planned, shown.lost_records) {
+                (true, _) => "0".to_owned(),
+                (false, 0) => "not known; see the Last Sync Time".to_owned(),
+                (false, records) => format!("at least {records}"),
+            };
+            facts.push(("Changes lost", lost));
             human::facts(&facts)
         }))
     }
@@ -450,35 +511,66 @@ struct OfAccount {
 
 impl Show for OfAccounts {
     fn show(&self) -> String {
-        let mut shown: Vec<(&str, String)> = Vec::new();
-        for account in &self.accounts {
-            shown
-                .push(("Account", format!("{}: {}", account.name, redundancy(account.redundancy))));
-        }
+        let mut shown = account_facts(&self.accounts);
         shown.extend(facts(&self.replication));
         human::facts(&shown)
     }
 }
 
+/// The same of a server.
+#[derive(Serialize)]
+struct AtServer {
+    accounts: Vec<OfAccount>,
+    #[serde(flatten)]
+    replication: StorageReplication,
+}
+
+impl Show for AtServer {
+    fn show(&self) -> String {
+        let StorageReplication { role, state, epoch, .. } = &self.replication;
+        let mut shown = account_facts(&self.accounts);
+        shown.push(("Part of the server", role.to_string()));
+        shown.push(("State", state.to_string()));
+        shown.push(("Epoch", epoch.to_string()));
+        let replication = &self.replication;
+        shown.extend(replication.peer_url.iter().map(|url| ("Other server", url.clone())));
+        let synced = replication.last_sync_time;
+        shown.extend(synced.map(|time| ("Last Sync Time", human::second(time))));
+        let behind = replication.lag_records.map(|records| format!("{records} changes"));
+        shown.extend(behind.map(|behind| ("Behind by", behind)));
+        shown.extend(replication.reason.iter().map(|reason| ("Reason", reason.clone())));
+        human::facts(&shown)
+    }
+}
+
+fn account_facts(accounts: &[OfAccount]) -> Vec<(&'static str, String)> {
+    let fact = |account: &OfAccount| {
+        ("Account", format!("{}: {}", account.name, redundancy(account.redundancy)))
+    };
+    accounts.iter().map(fact).collect()
+}
+
 impl AccountReplicationArgs {
     pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
-        let accounts = if let Some(name) = self.name {
-            let reply = self.data.ask(context, &Command::Show { name })?;
-            vec![shapes::account(reply).ok_or_else(other_answer)?]
-        } else {
-            let reply = self.data.ask(context, &Command::List)?;
-            shapes::accounts(reply).ok_or_else(other_answer)?
-        };
-        let Reply::Replication(replication) = self.data.ask(context, &Command::ReplicationShow)?
-        else {
-            return Err(other_answer());
+        let accounts = Accounts::of(context, self.data.clone())?;
+        let found = match self.name {
+            Some(name) => vec![accounts.show(&name)?],
+            None => accounts.list()?,
         };
         let of = |account: StorageAccount| OfAccount {
             name: account.name,
             redundancy: account.redundancy,
         };
-        let accounts = accounts.into_iter().map(of).collect();
-        context.out.result(&OfAccounts { accounts, replication: *replication })
+        let found = found.into_iter().map(of).collect();
+        if matches!(accounts, Accounts::Server(_)) {
+            let replication = accounts.replication()?;
+            return context.out.result(&AtServer { accounts: found, replication });
+        }
+        let Reply::Replication(replication) = self.data.ask(context, &Command::ReplicationShow)?
+        else {
+            return Err(other_answer());
+        };
+        context.out.result(&OfAccounts { accounts: found, replication: *replication })
     }
 }
 
@@ -503,9 +595,7 @@ pub(crate) struct UpdateArgs {
 
 impl UpdateArgs {
     pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
-        let command =
-            Command::SetRedundancy { name: self.name, redundancy: self.redundancy.as_redundancy() };
-        let reply = self.data.ask(context, &command)?;
-        show_account(context, shapes::account(reply).ok_or_else(other_answer)?)
+        let accounts = Accounts::of(context, self.data)?;
+        show_account(context, accounts.set_redundancy(&self.name, self.redundancy.of_api())?)
     }
 }

@@ -110,7 +110,7 @@ impl StorageAccounts for Served {
     }
 
     fn fail_over(&self, accept_loss: bool) -> Result<api::StorageFailedOver> {
-        self.ask(&Command::Failover { accept_loss }, shapes::failed_over)
+        self.ask(&Command::Failover { accept_loss }, |reply| shapes::failed_over(&reply))
     }
 }
 
@@ -153,7 +153,7 @@ mod tests {
         assert_code(served.create(&new), &codes::ACCOUNT_EXISTS);
         let redundancy = Some(api::StorageAccountRedundancy::RaGrs);
         let elsewhere = api::StorageAccountCreate { name: "more".to_owned(), redundancy, ..new };
-        assert_code(served.create(&elsewhere), &codes::ACCOUNT_INVALID);
+        assert_code(served.create(&elsewhere), &codes::STORAGE_REPLICATION_INVALID);
         assert_code(served.keys("disks", Some("nonsense")), &codes::ACCOUNT_INVALID);
         assert_code(served.show("none"), &codes::ACCOUNT_NOT_FOUND);
 

@@ -70,8 +70,8 @@ pub(super) fn replication(reply: Reply) -> Option<api::StorageReplication> {
 }
 
 /// A failover; none if the reply is another one.
-pub(super) fn failed_over(reply: Reply) -> Option<api::StorageFailedOver> {
-    let Reply::FailedOver(FailoverShown { epoch, planned, last_sync_time, lost_records }) = reply
+pub(super) fn failed_over(reply: &Reply) -> Option<api::StorageFailedOver> {
+    let &Reply::FailedOver(FailoverShown { epoch, planned, last_sync_time, lost_records }) = reply
     else {
         return None;
     };
