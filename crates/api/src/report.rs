@@ -286,6 +286,20 @@ mod tests {
 
     type Is = fn(&Report) -> bool;
 
+    fn incremental_backup() -> Value {
+        let snapshot = "2026-01-01T00:00:00.0000000Z";
+        json!({
+            "source": "a/b/c", "target": "d/e/f", "was_too_soon": false, "deleted_snapshots": [snapshot],
+            "kept_snapshots": [], "deleted_backups": [], "duration_ms": 1,
+            "backups": [{
+                "snapshot": snapshot, "source": "a/b/c", "source_snapshot": snapshot, "size": 512,
+                "method": "full", "reason": null, "was_continued": false, "read_bytes": 1,
+                "written_bytes": 1, "written_ranges": 1, "cleared_bytes": 0, "cleared_ranges": 0,
+                "duration_ms": 1,
+            }],
+        })
+    }
+
     /// What a job has kept is read as the kind that it is, and written again as it was.
     #[test]
     fn a_kept_report_is_read_as_its_kind() {
@@ -341,17 +355,7 @@ mod tests {
             "machine": "web", "uuid": "u", "decision": "accepted", "recovery_point": point,
             "item": "web", "disks": [{ "name": "vda", "path": "/a" }],
         });
-        let snapshot = "2026-01-01T00:00:00.0000000Z";
-        let incremental_backup = json!({
-            "source": "a/b/c", "target": "d/e/f", "was_too_soon": false, "deleted_snapshots": [snapshot],
-            "kept_snapshots": [], "deleted_backups": [], "duration_ms": 1,
-            "backups": [{
-                "snapshot": snapshot, "source": "a/b/c", "source_snapshot": snapshot, "size": 512,
-                "method": "full", "reason": null, "was_continued": false, "read_bytes": 1,
-                "written_bytes": 1, "written_ranges": 1, "cleared_bytes": 0, "cleared_ranges": 0,
-                "duration_ms": 1,
-            }],
-        });
+        let incremental_backup = incremental_backup();
         let verify = serde_json::to_value(VerifyReport::default()).expect("JSON");
         let reclaim = serde_json::to_value(ReclaimReport::default()).expect("JSON");
         let item = ItemId::from_bytes([7; 16]);

@@ -189,11 +189,51 @@ impl Replication {
         let is_resynchronized = self.tidy();
         let pair = lock(&self.pair).clone();
         let now = lock(&self.now);
+        let (state, synced, lag) =
+            self.stands(&now, standing.role, position, is_resynchronized, pair.discard);
+        let reason = match (&now.following, standing.role) {
+            (Following::Broken(reason), Role::Secondary) => Some(reason.clone()),
+            (_, Role::Secondary) => None,
+            _ => now.reason.clone(),
+        };
+        let peer = pair.peer;
+        ReplicationShown {
+            role: standing.role,
+            state,
+            epoch: standing.epoch,
+            store: self.store.id().into(),
+            url: pair.url,
+            peer_url: peer.as_ref().map(|peer| peer.url.clone()),
+            peer_fingerprint: peer.and_then(|peer| peer.fingerprint),
+            records: position.next_record.saturating_sub(1),
+            last_sync_time: synced,
+            lag_records: lag.and_then(|lag| lag.records),
+            lag_bytes: lag.and_then(|lag| lag.bytes),
+            lag_seconds: lag.and_then(|lag| lag.seconds),
+            resync: now.resync.map_or_else(ResyncShown::default, |it| ResyncShown {
+                compared_rows: it.compared,
+                rows: it.rows,
+                fetched_bytes: it.fetched,
+            }),
+            discard_records: now.discard,
+            reason,
+        }
+    }
+
+    /// How the pair stands, the Last Sync Time, and what the secondary lacks.
+    fn stands(
+        &self,
+        now: &super::Now,
+        role: Role,
+        position: Position,
+        is_resynchronized: bool,
+        is_discarding: bool,
+    ) -> (PairState, Option<Timestamp>, Option<Lag>) {
         let clock = self.clock.monotonic();
         let since = |synced: Option<Timestamp>, at: Timestamp| {
             synced.map(|synced| u64::try_from(at.duration_since(synced).as_secs()).unwrap_or(0))
         };
-        let (state, synced, lag) = match standing.role {
+        match role {
             Role::Alone => (PairState::Unpaired, None, None),
             Role::Waiting => (PairState::Waiting, None, None),
             Role::Fenced => (PairState::Fenced, None, None),
@@ -223,10 +263,10 @@ impl Replication {
                 });
                 (state, secondary.synced, lag)
             }
-            Role::Secondary if pair.discard => (PairState::Bootstrap, None, None),
+            Role::Secondary if is_discarding => (PairState::Bootstrap, None, None),
             Role::Secondary => {
                 let synced = now.synced.time();
-                let is_current = now.following == Following::Records && self.is_heard(&now);
+                let is_current = now.following == Following::Records && self.is_heard(now);
                 let primary = now.synced.primary().filter(|_| is_current);
                 let lag = primary.map(|(clock, there)| Lag {
                     records: Some(Self::beyond(there, position)),
@@ -246,39 +286,12 @@ impl Replication {
                     Following::Bootstrap => PairState::Bootstrap,
                     Following::Ahead => PairState::Ahead,
                     Following::Begins | Following::Broken(_) => PairState::Unavailable,
-                    Following::Records if !self.is_heard(&now) => PairState::Unavailable,
+                    Following::Records if !self.is_heard(now) => PairState::Unavailable,
                     Following::Records if is_behind => PairState::CatchingUp,
                     Following::Records => PairState::Live,
                 };
                 (state, synced, lag)
             }
-        };
-        let reason = match (&now.following, standing.role) {
-            (Following::Broken(reason), Role::Secondary) => Some(reason.clone()),
-            (_, Role::Secondary) => None,
-            _ => now.reason.clone(),
-        };
-        let peer = pair.peer;
-        ReplicationShown {
-            role: standing.role,
-            state,
-            epoch: standing.epoch,
-            store: self.store.id().into(),
-            url: pair.url,
-            peer_url: peer.as_ref().map(|peer| peer.url.clone()),
-            peer_fingerprint: peer.and_then(|peer| peer.fingerprint),
-            records: position.next_record.saturating_sub(1),
-            last_sync_time: synced,
-            lag_records: lag.and_then(|lag| lag.records),
-            lag_bytes: lag.and_then(|lag| lag.bytes),
-            lag_seconds: lag.and_then(|lag| lag.seconds),
-            resync: now.resync.map_or_else(ResyncShown::default, |it| ResyncShown {
-                compared_rows: it.compared,
-                rows: it.rows,
-                fetched_bytes: it.fetched,
-            }),
-            discard_records: now.discard,
-            reason,
         }
     }
 
