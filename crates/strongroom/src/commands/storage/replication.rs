@@ -282,7 +282,7 @@ impl ShowArgs {
 #[command(after_help = "\
 Examples:
   strongroom storage replication update --url https://a2.example:10000
-  strongroom storage replication update --peer-url https://a2.example:10000 --data-dir /srv/storage")]
+  strongroom storage replication update --peer-url https://a2.example:10000")]
 pub(crate) struct UpdatePairArgs {
     #[command(flatten)]
     data: DataArgs,
