@@ -1,6 +1,7 @@
 //! Replacing the state of a copy by another one, which lies beside it: a resynchronization ends so.
 //!
 //! ```text
+//!  resync.unfinished  the copy of the old state that the new one begins as
 //!  resync.redb       the new state while it is made; its slots are none that the old state uses
 //!  resync.journal/   the records that follow it
 //!  resync.ready      from when on both count: what is missing of the replacement is done when the copy is opened
@@ -24,6 +25,9 @@ const NEW_SUMS: &str = "resync.sums";
 const READY: &str = "resync.ready";
 /// The folder of its journal.
 const NEW_JOURNAL: &str = "resync.journal";
+
+/// The copy that a new state begins as.
+pub(crate) const UNFINISHED: &str = "resync.unfinished";
 
 /// Whether a new state is being made.
 pub(crate) fn is_unfinished(folder: &Path) -> bool {
@@ -102,17 +106,28 @@ pub(crate) fn unmark(folder: &Path) -> Result<(), StoreError> {
 /// Does what is missing of a replacement before a copy is opened. Nobody else may have it open.
 pub(crate) fn recover(folder: &Path) -> Result<(), StoreError> {
     if !folder.join(READY).exists() {
-        return Ok(());
+        return remove_unfinished(folder);
     }
     let _lock = FolderLock::take(folder)?;
     replace(folder)?;
     unmark(folder)
 }
 
+/// Removes what was left before a new state had its name. Nobody makes one while a copy is opened.
+fn remove_unfinished(folder: &Path) -> Result<(), StoreError> {
+    remove(&folder.join(UNFINISHED))?;
+    if !is_unfinished(folder) {
+        remove(&folder.join(NEW_SUMS))?;
+        remove_journal(folder)?;
+    }
+    Ok(())
+}
+
 /// Removes all of it from a copy that is made again.
 pub(crate) fn clear(folder: &Path) -> Result<(), StoreError> {
     remove(&folder.join(READY))?;
-    abandon(folder)
+    abandon(folder)?;
+    remove_unfinished(folder)
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {

@@ -487,3 +487,84 @@ fn what_a_killed_creation_has_left_is_made_anew_and_data_is_never_removed() {
     assert!(matches!(Store::create(&other, &options(&clock)), Err(StoreError::Exists { .. })));
     assert!(other.join("notes.txt").exists());
 }
+
+#[test]
+fn what_a_killed_resynchronization_has_left_before_its_state_had_a_name_is_removed() {
+    let root = folder();
+    let (primary, secondary, clock) = pair(root.path());
+    primary.apply(create("a", 1 << 20)).expect("creates");
+    send(&primary, &secondary);
+    drop(secondary);
+    let b = root.path().join("b");
+    std::fs::write(b.join("resync.unfinished"), b"half a state").expect("writes");
+    std::fs::write(b.join("resync.sums"), b"its sums").expect("writes");
+    std::fs::create_dir(b.join("resync.journal")).expect("a folder");
+    let secondary = Store::open(&b, options(&clock)).expect("opens");
+    let left = std::fs::read_dir(&b).expect("a folder");
+    let names: Vec<_> = left.map(|entry| entry.expect("an entry").file_name()).collect();
+    assert!(names.iter().all(|name| !name.to_string_lossy().starts_with("resync")), "{names:?}");
+    send(&primary, &secondary);
+    let (done, ..) = resync(&primary, &secondary);
+    done.expect("is made equal");
+}
+
+#[test]
+fn a_resynchronization_leaves_the_room_that_the_secondary_needs() {
+    let Some(disk) = crate::full::SmallDisk::new("48m") else {
+        println!("only root can make a small disk");
+        return;
+    };
+    let root = folder();
+    let clock = TestClock::new();
+    let primary = store_in(&root.path().join("a"), &clock, AccountKind::Standard);
+    let epoch = primary.pair(true).expect("is paired").epoch;
+    let reserve = 8 << 20;
+    let small = || strongroom_blobs::Options { reserve_size: reserve, ..options(&clock) };
+    let b = disk.0.path().join("b");
+    Store::create_secondary(&b, &small(), primary.id(), epoch).expect("creates");
+    let secondary = Store::open(&b, small()).expect("opens");
+    primary.apply(create("small", 1 << 20)).expect("creates");
+    primary.apply(write("small", 0, vec![1; 65536])).expect("writes");
+    send(&primary, &secondary);
+    primary.apply(create("large", 1 << 30)).expect("creates");
+    for n in 0..1000 {
+        let content: Vec<u8> =
+            (0..128).flat_map(|page| crate::tools::page_of(n * 128 + page)).collect();
+        primary.apply(write("large", n * 65536, content)).expect("writes");
+    }
+    let before = secondary.position();
+    for _ in 0..2 {
+        let (done, progress, _) = resync(&primary, &secondary);
+        let full = matches!(
+            &done,
+            Err(ResyncError::Store(StoreError::Append(error)))
+                if error.kind() == std::io::ErrorKind::StorageFull
+        );
+        assert!(full, "{done:?}");
+        assert!(progress.fetched < 48 << 20);
+        let room = rustix::fs::statvfs(&b).expect("a disk");
+        // One answer more than the reserve allows is on its way at most.
+        assert!(room.f_bavail * room.f_frsize > reserve - (5 << 20), "{}", room.f_bavail);
+        assert_eq!(secondary.position(), before);
+        assert!(secondary.status().failure.is_none());
+        assert!(bytes_of(&secondary, "small", None) == bytes_of(&primary, "small", None));
+    }
+    drop(secondary);
+    let secondary = Store::open(&b, small()).expect("opens on a full disk");
+    assert!(bytes_of(&secondary, "small", None) == bytes_of(&primary, "small", None));
+    primary
+        .apply(change(
+            "large",
+            strongroom_blobs::BlobChange::Clear {
+                offset: 0,
+                len: 1 << 30,
+                sequence: strongroom_blobs::SequenceConditions::default(),
+            },
+        ))
+        .expect("clears");
+    let (done, ..) = resync(&primary, &secondary);
+    assert_eq!(done.expect("nothing is fetched"), primary.position());
+    secondary.settle();
+    let room = rustix::fs::statvfs(&b).expect("a disk");
+    assert!(room.f_bavail * room.f_frsize > 30 << 20, "the room is given back");
+}

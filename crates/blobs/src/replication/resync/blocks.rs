@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crc32c::crc32c;
 use redb::{ReadTransaction, ReadableTable as _, WriteTransaction};
 
-use super::{DURABLE, GROUP, Resync, ResyncError, STAGED};
+use super::{DURABLE, GROUP, Resync, ResyncError, STAGED, check_room};
 use crate::{
     numbers::{size, wide},
     pages::{BLOCK, CELL, CELLS, pages_of_cell},
@@ -242,6 +242,7 @@ impl<E: std::error::Error + 'static> Resync<'_, E> {
         let mut missing: Vec<&mut Incoming> =
             plan.incoming.iter_mut().filter(|one| one.missing != 0).collect();
         for some in missing.chunks_mut(SLOTS) {
+            check_room(&self.of, self.options, 0)?;
             let wanted = some.iter().map(|one| wanted_slot(one)).collect();
             let answer = self.asked(&Question::Slots(wanted))?;
             self.so_far.fetched = self.so_far.fetched.saturating_add(wide(answer.len()));

@@ -36,6 +36,7 @@ use crate::{
     engine::{FolderLock, Group, Shared},
     journal::{AppendError, Journal, Keep, sync_folder},
     numbers::wide,
+    record::Record,
     slots::DataFiles,
     state::{Counters, State, StateError, write_counters},
     store::{Options, StoreError, file_error},
@@ -110,7 +111,7 @@ pub(super) fn build<E: std::error::Error + 'static>(
     progress: &mut dyn FnMut(ResyncProgress) -> bool,
 ) -> Result<Resynced, ResyncError<E>> {
     let folder = &of.folder;
-    let (state, lock) = open_new(folder, store, options)?;
+    let (state, lock) = open_new(of, store, options)?;
     let mut resync = Resync {
         files: DataFiles::new(folder.join("data")),
         old: of.state.database.begin_read().map_err(StateError::from)?,
@@ -132,10 +133,11 @@ pub(super) fn build<E: std::error::Error + 'static>(
 
 /// Opens the new state of an earlier try, or makes one that is the old state.
 fn open_new(
-    folder: &Path,
+    of: &Shared,
     store: StoreId,
     options: &Options,
 ) -> Result<(State, FolderLock), StoreError> {
+    let folder = &of.folder;
     let path = folder.join(switch::NEW);
     let open = || {
         let lock = FolderLock::take_as(folder, switch::NEW)?;
@@ -153,12 +155,22 @@ fn open_new(
             Err(_) => switch::abandon(folder)?,
         }
     }
+    let (state, unfinished) = (folder.join("state.redb"), folder.join(switch::UNFINISHED));
+    let len = fs::metadata(&state).map_err(file_error(&state))?.len();
+    check_room(of, options, len)?;
     copy_file(&folder.join("state.sums"), &folder.join("resync.sums"))?;
-    let unfinished = folder.join("resync.unfinished");
-    copy_file(&folder.join("state.redb"), &unfinished)?;
+    copy_file(&state, &unfinished)?;
     fs::rename(&unfinished, &path).map_err(file_error(&path))?;
     sync_folder(folder).map_err(file_error(folder))?;
     open()
+}
+
+/// What the secondary needs for itself is left on its disk: it is not worth more to be up to date than to be there.
+fn check_room(of: &Shared, options: &Options, bytes: u64) -> Result<(), StoreError> {
+    if of.room() < options.reserve_size.saturating_add(bytes) {
+        return Err(StoreError::Append(std::io::ErrorKind::StorageFull.into()));
+    }
+    Ok(())
 }
 
 /// Copies a file that nobody changes at the moment, durably; nothing is there if it is not.
@@ -335,6 +347,9 @@ impl<E: std::error::Error + 'static> Resync<'_, E> {
             let until = *until.get_or_insert(end);
             let group = Group::new(next, batch.records);
             if !group.records.is_empty() {
+                if group.records.iter().any(Record::has_data) {
+                    check_room(&self.of, self.options, 0)?;
+                }
                 journal.append(next, &group.encoded, entropy).map_err(|error| match error {
                     AppendError::Segment(error) | AppendError::Write(error) => {
                         StoreError::Append(error)
