@@ -11,7 +11,7 @@ use strongroom_azure::{Metadata, SnapshotId};
 use strongroom_base::{Cancel, Clock, Code, Coded, Entropy, Params};
 use strongroom_storage::{
     StorageError,
-    admin::{self, Command, Reply},
+    admin::{self, Command, RefusedKind, Reply, Role},
 };
 use strongroom_storage_client::{Client, Location, Options, StorageClientError, Trust};
 
@@ -68,6 +68,18 @@ impl ServedBlobs {
         admin::run(&self.folder, command, &self.clock, &self.entropy)
     }
 
+    /// Jobs take snapshots, which only a primary does: what a secondary or a fenced server answers to clients says less.
+    fn check_primary(&self) -> Result<(), StorageError> {
+        let Reply::Replication(stands) = self.ask(&Command::ReplicationShow)? else {
+            return Err(StorageError::BadAnswer);
+        };
+        if matches!(stands.role, Role::Alone | Role::Primary) {
+            return Ok(());
+        }
+        let message = "this server is not the primary of its storage accounts".to_owned();
+        Err(StorageError::Refused { kind: RefusedKind::NotPrimary, message })
+    }
+
     /// A client of an account. Its key comes from the folder, and so does the certificate, unless another one is named.
     pub(crate) fn open(
         &self,
@@ -110,10 +122,36 @@ impl ServedBlobs {
 
 impl ServedAccounts for ServedBlobs {
     fn client(&self, account: &str, cancel: &Cancel) -> Result<Client, Box<ErrorBody>> {
+        self.check_primary().map_err(|error| Box::new(ErrorBody::of(&error)))?;
         self.open(account, None, cancel).map_err(|error| Box::new(ErrorBody::of(&error)))
     }
 
     fn snapshot(&self, blobs: &[(String, Metadata)]) -> Result<SnapshotId, Box<ErrorBody>> {
         self.take(blobs).map_err(|error| Box::new(ErrorBody::of(&error)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use strongroom_base::{SystemClock, SystemEntropy, codes};
+    use strongroom_storage::{Options, Storage};
+
+    use super::*;
+
+    #[test]
+    fn a_job_at_a_server_that_takes_no_changes_fails_for_that_reason() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let served = ServedBlobs {
+            folder: folder.path().to_owned(),
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(SystemEntropy),
+        };
+        let options = Options::new(Arc::new(SystemClock), Arc::new(SystemEntropy));
+        let storage = Storage::open(folder.path(), options).expect("nobody else has the store");
+        // When it is opened again it does not know whether it still is the primary.
+        storage.store().pair(true).expect("is paired");
+        drop(storage);
+        let refused = served.client("disks", &Cancel::new()).expect_err("waits");
+        assert_eq!(refused.code, codes::STORAGE_NOT_PRIMARY, "{refused:?}");
     }
 }
