@@ -196,7 +196,8 @@ impl Committer {
         if id != self.lead.shared.id {
             return Ok(());
         }
-        // A rebuild that it is the source of ends as well.
+        // A rebuild that it is the source of ends as well, and a resynchronization of it: it may be made again soon.
+        self.stop_resync();
         self.lead.shared.fail(Arc::clone(&error));
         while !self.followers.is_empty() {
             let follower = self.followers.remove(0);

@@ -38,6 +38,7 @@ use crate::{
     pages::BLOCK,
     record::{Op, Record},
     refusal::Refusal,
+    replication::Session,
     rows::{Ticks, keys},
     slots::Pending,
     state::{Counters, EPOCHS, EpochUse, NAMES, StateError},
@@ -129,8 +130,8 @@ pub(crate) struct Committer {
     doomed: BTreeSet<u64>,
     leftovers: Leftovers,
     settlers: Vec<Sender<()>>,
-    /// Set while the leading copy is resynchronized: it takes no records.
-    resync: bool,
+    /// The resynchronization that is at work: meanwhile the leading copy takes no records.
+    resync: Option<Arc<Session>>,
 }
 
 impl Committer {
@@ -156,7 +157,7 @@ impl Committer {
             doomed: BTreeSet::new(),
             leftovers,
             settlers: Vec::new(),
-            resync: false,
+            resync: None,
         };
         committer.begin_standing();
         committer.find_chores()?;

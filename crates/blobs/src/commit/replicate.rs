@@ -11,7 +11,9 @@ use crate::{
     map::ApplyError,
     record::Record,
     refusal::Refusal,
-    replication::{Batch, Era, Position, Role, ServerId, Standing, TakeError, has_history, switch},
+    replication::{
+        Batch, Era, Position, Role, ServerId, Session, Standing, TakeError, has_history, switch,
+    },
     state::{Counters, State},
     store::StoreError,
 };
@@ -36,9 +38,10 @@ pub(crate) enum ReplicationOrder {
     Role(RoleOrder, Sender<Result<Standing, StoreError>>),
     Take(Batch, Sender<Result<Position, TakeError>>),
     /// Make a checkpoint, give back what can be given back, and take no records until the resynchronization ends.
-    BeginResync(Sender<Result<Arc<Shared>, StoreError>>),
+    /// Answer: the copy, and what lets it be written.
+    BeginResync(Sender<Result<(Arc<Shared>, Arc<Session>), StoreError>>),
     /// Continue with a new state of the leading copy, or with the old one.
-    EndResync(Option<Box<Resynced>>, Sender<Result<Position, StoreError>>),
+    EndResync(Arc<Session>, Option<Box<Resynced>>, Sender<Result<Position, StoreError>>),
 }
 
 /// A new state of the leading copy, which is open under another name and whole.
@@ -81,10 +84,12 @@ impl Committer {
             ReplicationOrder::BeginResync(reply) => {
                 // Without a receiver nobody would end it.
                 let begun = self.begin_resync();
-                self.resync = reply.send(begun).is_ok() && self.resync;
+                if reply.send(begun).is_err() {
+                    self.stop_resync();
+                }
             }
-            ReplicationOrder::EndResync(resynced, reply) => {
-                drop(reply.send(self.end_resync(resynced)));
+            ReplicationOrder::EndResync(session, resynced, reply) => {
+                drop(reply.send(self.end_resync(&session, resynced)));
             }
         }
     }
@@ -108,7 +113,7 @@ impl Committer {
                 (Role::Fenced, epoch)
             }
             (RoleOrder::Confirm, Role::Primary) | (RoleOrder::Fence(_), _) => return Ok(old),
-            (RoleOrder::Promote, Role::Secondary) if !self.resync => {
+            (RoleOrder::Promote, Role::Secondary) if self.resync.is_none() => {
                 (Role::Primary, epoch.saturating_add(1))
             }
             (RoleOrder::Follow(other), Role::Fenced) => (Role::Secondary, other),
@@ -120,6 +125,7 @@ impl Committer {
         let server = old.server.unwrap_or_else(|| ServerId::new(&*self.options.entropy));
         let standing = Standing { role, epoch, server: Some(server) };
         if standing.role.decides() {
+            self.stop_resync();
             self.drop_unfinished_resync()?;
         }
         self.membership.members.set_standing(standing);
@@ -145,6 +151,13 @@ impl Committer {
         Ok(standing)
     }
 
+    /// Ends a resynchronization that is at work: the old state may be written from now on.
+    pub(super) fn stop_resync(&mut self) {
+        if let Some(session) = self.resync.take() {
+            session.end();
+        }
+    }
+
     /// What a resynchronization has left must not outlive the state that it was begun with.
     fn drop_unfinished_resync(&self) -> Result<(), StoreError> {
         switch::abandon(&self.lead.shared.folder)
@@ -152,7 +165,7 @@ impl Committer {
 
     /// Takes records that the primary has decided.
     fn take(&mut self, batch: Batch) -> Result<Position, TakeError> {
-        if self.hub.standing().role != Role::Secondary || self.resync {
+        if self.hub.standing().role != Role::Secondary || self.resync.is_some() {
             return Err(TakeError::NotSecondary);
         }
         if batch.store.0 != self.lead.store || batch.first != self.lead.counters.next_record {
@@ -239,9 +252,9 @@ impl Committer {
     }
 
     /// No slot of the present state waits to be given back, so that none is that the new one may use.
-    fn begin_resync(&mut self) -> Result<Arc<Shared>, StoreError> {
+    fn begin_resync(&mut self) -> Result<(Arc<Shared>, Arc<Session>), StoreError> {
         let role = self.hub.standing().role;
-        if role != Role::Secondary || self.resync {
+        if role != Role::Secondary || self.resync.is_some() {
             return Err(StoreError::WrongRole { role });
         }
         if self.is_stopped() {
@@ -254,12 +267,19 @@ impl Committer {
         // It is dropped when nothing waits any more.
         let _settled = settled.recv();
         self.lead.checkpoint()?;
-        self.resync = true;
-        Ok(Arc::clone(&self.lead.shared))
+        let session = Arc::clone(self.resync.insert(Arc::default()));
+        Ok((Arc::clone(&self.lead.shared), session))
     }
 
-    fn end_resync(&mut self, resynced: Option<Box<Resynced>>) -> Result<Position, StoreError> {
-        self.resync = false;
+    fn end_resync(
+        &mut self,
+        session: &Arc<Session>,
+        resynced: Option<Box<Resynced>>,
+    ) -> Result<Position, StoreError> {
+        if !self.resync.as_ref().is_some_and(|current| Arc::ptr_eq(current, session)) {
+            return Err(StoreError::Ended);
+        }
+        self.resync = None;
         let Some(resynced) = resynced else { return Ok(self.hub.position()) };
         let Resynced { of, state, counters, eras, lock } = *resynced;
         if of.id != self.lead.shared.id || self.is_stopped() {

@@ -25,13 +25,13 @@ use std::{path::Path, sync::Arc, time::Duration};
 use bytes::Bytes;
 use crossbeam_channel::bounded;
 
+pub(crate) use self::{resync::Session, role::has_history, ship::Batch};
 pub use self::{
     resync::{ResyncError, ResyncProgress},
     role::{Era, Position, Role, ServerId, Standing, StoreId},
     ship::{BadBatch, ShipError, Shipper, TakeError},
     source::ResyncSource,
 };
-pub(crate) use self::{role::has_history, ship::Batch};
 use crate::{
     commit::{Message, ReplicationOrder, RoleOrder},
     journal::bytes_from,
@@ -148,14 +148,14 @@ impl Store {
     ) -> Result<Position, ResyncError<E>> {
         let (sender, receiver) = bounded(1);
         self.ask(ReplicationOrder::BeginResync(sender));
-        let of = receiver.recv().unwrap_or(Err(StoreError::Ended))?;
-        let built = resync::build(&of, self.id, &self.options, thorough, ask, progress);
+        let (of, session) = receiver.recv().unwrap_or(Err(StoreError::Ended))?;
+        let built = resync::build(&of, &session, self.id, &self.options, thorough, ask, progress);
         let (built, error) = match built {
             Ok(built) => (Some(Box::new(built)), None),
             Err(error) => (None, Some(error)),
         };
         let (sender, receiver) = bounded(1);
-        self.ask(ReplicationOrder::EndResync(built, sender));
+        self.ask(ReplicationOrder::EndResync(session, built, sender));
         let ended = receiver.recv().unwrap_or(Err(StoreError::Ended));
         match error {
             Some(error) => Err(error),

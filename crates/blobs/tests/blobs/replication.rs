@@ -568,3 +568,40 @@ fn a_resynchronization_leaves_the_room_that_the_secondary_needs() {
     let room = rustix::fs::statvfs(&b).expect("a disk");
     assert!(room.f_bavail * room.f_frsize > 30 << 20, "the room is given back");
 }
+
+#[test]
+fn a_pair_that_ends_during_a_resynchronization_ends_that_as_well() {
+    let root = folder();
+    let (primary, secondary, clock) = pair(root.path());
+    primary.apply(create("a", 1 << 20)).expect("creates");
+    primary.apply(write("a", 0, vec![1; 65536])).expect("writes");
+    send(&primary, &secondary);
+    let before = bytes_of(&secondary, "a", None);
+    primary.apply(write("a", 0, vec![2; 65536])).expect("writes");
+    let mut source = primary.resync_source().expect("a moment");
+    let mut asked = 0;
+    let mut ask = |question: Bytes| {
+        asked += 1;
+        if asked == 3 {
+            secondary.pair(false).expect("is alone");
+            secondary.apply(create("b", 4096)).expect("takes changes");
+            // Into the slot that the new state would have taken.
+            take_snapshot(&secondary, "a");
+            secondary.apply(write("a", 0, vec![5; 65536])).expect("takes changes");
+        }
+        Ok::<_, Infallible>(source.answer(&question).expect("an answer"))
+    };
+    let ended = secondary.resync(false, &mut ask, &mut |_| true);
+    assert!(matches!(ended, Err(ResyncError::Store(StoreError::Ended))), "{ended:?}");
+    let mut wanted = before;
+    wanted[..65536].fill(5);
+    assert!(bytes_of(&secondary, "a", None) == wanted);
+    secondary.apply(write("b", 0, vec![3; 4096])).expect("takes changes");
+    secondary.checkpoint();
+    assert!(secondary.status().failure.is_none());
+    drop(secondary);
+    let alone = Store::open(&root.path().join("b"), options(&clock)).expect("opens");
+    assert_eq!(alone.standing().role, Role::Alone);
+    assert!(bytes_of(&alone, "a", None) == wanted);
+    assert!(bytes_of(&alone, "b", None) == [3; 4096]);
+}

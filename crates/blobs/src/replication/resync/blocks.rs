@@ -264,6 +264,11 @@ impl<E: std::error::Error + 'static> Resync<'_, E> {
         Ok(())
     }
 
+    fn write(&self, place: Place, start: u64, content: &[u8]) -> Result<(), StoreError> {
+        let write = || self.files.write(place, start, content).map_err(StoreError::Data);
+        self.session.write(write)
+    }
+
     /// Copies cells that other versions of the block have here. They have not been given back yet.
     fn take_from_alike(&self, one: &mut Incoming) -> Result<(), ResyncError<E>> {
         let to = Place::of(one.generation, one.block, one.version.slot);
@@ -280,7 +285,7 @@ impl<E: std::error::Error + 'static> Resync<'_, E> {
                 let mut content = vec![0; size(CELL)];
                 let read = self.files.read(from, start, &mut content);
                 if read.is_ok() && crc32c(&content) == found {
-                    self.files.write(to, start, &content).map_err(StoreError::Data)?;
+                    self.write(to, start, &content)?;
                     one.missing &= !(1 << cell);
                 }
             }
@@ -306,7 +311,7 @@ impl<E: std::error::Error + 'static> Resync<'_, E> {
             match content.filter(|content| crc32c(content) == *checksum) {
                 Some(content) => {
                     let start = wide(cell).saturating_mul(CELL);
-                    self.files.write(place, start, content).map_err(StoreError::Data)?;
+                    self.write(place, start, content)?;
                 }
                 None => *checksum = !*checksum,
             }

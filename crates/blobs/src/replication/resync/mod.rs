@@ -19,11 +19,12 @@ use std::{
     fs::{self, OpenOptions},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use bytes::Bytes;
 use redb::{ReadTransaction, ReadableDatabase as _, TableDefinition};
+use strongroom_base::lock;
 
 use self::rows::{forget_generations, put_rows};
 use super::{
@@ -48,6 +49,23 @@ const STAGED: TableDefinition<'_, (u64, u32, u32), (&[u8], u64)> = TableDefiniti
 const GROUP: usize = 512;
 /// Bytes that are fetched between two moments at which everything is made durable.
 const DURABLE: u64 = 512 << 20;
+
+/// A resynchronization at work. Once it has ended, nothing of it is written any more: its slots belong to the old state.
+#[derive(Default)]
+pub(crate) struct Session(Mutex<bool>);
+
+impl Session {
+    /// Ends it, after what is being written at this moment.
+    pub(crate) fn end(&self) {
+        *lock(&self.0) = true;
+    }
+
+    /// Writes, unless it has ended.
+    fn write<T>(&self, write: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let has_ended = lock(&self.0);
+        if *has_ended { Err(StoreError::Ended) } else { write() }
+    }
+}
 
 /// Why a store of blobs was not brought to the state of another one.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +122,7 @@ pub struct ResyncProgress {
 /// Makes the new state.
 pub(super) fn build<E: std::error::Error + 'static>(
     of: &Arc<Shared>,
+    session: &Session,
     store: StoreId,
     options: &Options,
     thorough: bool,
@@ -111,11 +130,12 @@ pub(super) fn build<E: std::error::Error + 'static>(
     progress: &mut dyn FnMut(ResyncProgress) -> bool,
 ) -> Result<Resynced, ResyncError<E>> {
     let folder = &of.folder;
-    let (state, lock) = open_new(of, store, options)?;
+    let (state, claim) = session.write(|| open_new(of, store, options))?;
     let mut resync = Resync {
         files: DataFiles::new(folder.join("data")),
         old: of.state.database.begin_read().map_err(StateError::from)?,
         of: Arc::clone(of),
+        session,
         store,
         options,
         state,
@@ -128,7 +148,7 @@ pub(super) fn build<E: std::error::Error + 'static>(
     let (counters, eras) = resync.run()?;
     let Resync { state, old, .. } = resync;
     drop(old);
-    Ok(Resynced { of: Arc::clone(of), state, counters, eras, lock })
+    Ok(Resynced { of: Arc::clone(of), state, counters, eras, lock: claim })
 }
 
 /// Opens the new state of an earlier try, or makes one that is the old state.
@@ -188,6 +208,7 @@ fn copy_file(from: &Path, to: &Path) -> Result<(), StoreError> {
 
 struct Resync<'a, E> {
     of: Arc<Shared>,
+    session: &'a Session,
     store: StoreId,
     options: &'a Options,
     /// The old state, whose slots stay as they are.
@@ -331,7 +352,7 @@ impl<E: std::error::Error + 'static> Resync<'_, E> {
     /// Fetches the records behind the moment, as far as the primary stands now. They are in a journal of their own until
     /// the replacement.
     fn records(&mut self, first: u64) -> Result<Vec<Era>, ResyncError<E>> {
-        let folder = switch::empty_journal(&self.of.folder)?;
+        let folder = self.session.write(|| switch::empty_journal(&self.of.folder))?;
         let mut journal = Journal::new(folder, self.store.0, self.options.segment_size);
         let entropy = &*self.options.entropy;
         let begun = journal.forget_before(first, Keep::NONE, entropy).map_err(StoreError::Append);
