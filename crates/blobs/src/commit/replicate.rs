@@ -39,10 +39,13 @@ pub(crate) enum ReplicationOrder {
     Take(Batch, Sender<Result<Position, TakeError>>),
     /// Make a checkpoint, give back what can be given back, and take no records until the resynchronization ends.
     /// Answer: the copy, and what lets it be written.
-    BeginResync(Sender<Result<(Arc<Shared>, Arc<Session>), StoreError>>),
+    BeginResync(Sender<Result<BegunResync, StoreError>>),
     /// Continue with a new state of the leading copy, or with the old one.
     EndResync(Arc<Session>, Option<Box<Resynced>>, Sender<Result<Position, StoreError>>),
 }
+
+/// The leading copy, and what lets it be written while it takes no records.
+pub(crate) type BegunResync = (Arc<Shared>, Arc<Session>);
 
 /// A new state of the leading copy, which is open under another name and whole.
 pub(crate) struct Resynced {
@@ -252,7 +255,7 @@ impl Committer {
     }
 
     /// No slot of the present state waits to be given back, so that none is that the new one may use.
-    fn begin_resync(&mut self) -> Result<(Arc<Shared>, Arc<Session>), StoreError> {
+    fn begin_resync(&mut self) -> Result<BegunResync, StoreError> {
         let role = self.hub.standing().role;
         if role != Role::Secondary || self.resync.is_some() {
             return Err(StoreError::WrongRole { role });
