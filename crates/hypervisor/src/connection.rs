@@ -375,8 +375,8 @@ impl Connection {
         Ok(State::from_number(number))
     }
 
-    /// Whether a machine stands still because QEMU could not write: space has run out.
-    pub fn is_halted_by_a_write(&self, of: &Domain) -> Result<bool> {
+    /// Whether a machine stands still because QEMU could not read or write, as when space has run out.
+    pub fn is_halted_by_an_error(&self, of: &Domain) -> Result<bool> {
         const PAUSED: i32 = 3;
         const IO_ERROR: i32 = 5;
         let read = |answer: &mut Decoder<'_>| Ok((answer.i32()?, answer.i32()?));
@@ -429,6 +429,18 @@ impl Connection {
         let arguments = Encoder::default().string(xml).u32(0);
         let procedure = Procedure::DomainDefineXmlFlags;
         self.call("defining the machine", procedure, arguments, domain)
+    }
+
+    /// Forgets a machine, with the variables of its firmware, the state of its TPM and what is known of its
+    /// snapshots and checkpoints. It must be off. Its disks stay.
+    pub fn undefine(&self, of: &Domain) -> Result<()> {
+        const MANAGED_SAVE: u32 = 1;
+        const SNAPSHOTS: u32 = 2;
+        const NVRAM: u32 = 4;
+        const CHECKPOINTS: u32 = 16;
+        let arguments = arguments(of).u32(MANAGED_SAVE | SNAPSHOTS | NVRAM | CHECKPOINTS);
+        let procedure = Procedure::DomainUndefineFlags;
+        self.call("removing the machine", procedure, arguments, |_| Ok(()))
     }
 
     /// Starts a machine, with its processors standing still if asked.

@@ -28,8 +28,16 @@ pub fn fuzz_domain_xml(bytes: &[u8]) {
         format: "qcow2".to_owned(),
         encrypted: false,
     };
+    let change = |(at, disk): (usize, &crate::Disk)| {
+        let overlay = || DiskChange::Overlay {
+            path: "/a&b".to_owned(),
+            socket: "/c<d".to_owned(),
+            export: "e'f".to_owned(),
+        };
+        (disk.target.clone(), if at % 2 == 0 { file("/a&b") } else { overlay() })
+    };
     let disks: BTreeMap<String, DiskChange> =
-        machine.disks.iter().map(|disk| (disk.target.clone(), file("/a&b"))).collect();
+        machine.disks.iter().enumerate().map(change).collect();
     let changes = Changes {
         name: word(),
         title: word(),
@@ -38,6 +46,7 @@ pub fn fuzz_domain_xml(bytes: &[u8]) {
         macs: MacChange::All,
         links_down: true,
         disks,
+        drivers_of: Some(text.to_owned()),
         nvram: word(),
         loader: word(),
         emulator: word(),

@@ -21,6 +21,7 @@ pub mod agent;
 mod agent_socket;
 mod backup;
 mod connection;
+mod copy;
 mod error;
 mod finding;
 pub mod fuzz;

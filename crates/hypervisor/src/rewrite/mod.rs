@@ -45,6 +45,9 @@ pub struct Changes {
     pub links_down: bool,
     /// Other sources of disks, by target.
     pub disks: BTreeMap<String, DiskChange>,
+    /// A description that says how QEMU drives the disks: its `<driver>` elements replace those of the disks with
+    /// the same targets.
+    pub drivers_of: Option<String>,
     /// Another file for the firmware's variables.
     pub nvram: Option<String>,
     /// Another file of the firmware's code.
@@ -81,6 +84,9 @@ impl Machine {
         }
         if !changes.disks.is_empty() {
             disk::edit(&mut editor, devices.ok_or_else(no_devices)?, &machine, &changes.disks)?;
+        }
+        if let (Some(other), Some(devices)) = (&changes.drivers_of, devices) {
+            disk::edit_drivers(&mut editor, devices, other)?;
         }
         if let (Some(end), Some(devices)) = (&changes.own_terminals, devices) {
             for device in devices.children().filter(is_terminal) {

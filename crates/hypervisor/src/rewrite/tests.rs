@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     Device, Driver,
     InterfaceKind::{Bridge, Network},
-    Source,
+    Layer, Source,
 };
 
 macro_rules! xml {
@@ -79,6 +79,7 @@ fn expected(mut machine: Machine, changes: &Changes) -> Machine {
         let source = match changes.disks.get(&disk.target) {
             Some(DiskChange::File { path, .. }) => Source::File { path: path.clone() },
             Some(DiskChange::Block { path }) => Source::Block { path: path.clone() },
+            Some(DiskChange::Overlay { path, .. }) => Source::File { path: path.clone() },
             Some(DiskChange::Eject) => Source::None,
             _ => continue,
         };
@@ -97,6 +98,14 @@ fn expected(mut machine: Machine, changes: &Changes) -> Machine {
                 disk.encryption = None;
                 "raw".to_owned()
             }
+            Some(DiskChange::Overlay { socket, export, .. }) => {
+                disk.encryption = None;
+                disk.driver.discard = Some("ignore".to_owned());
+                disk.driver.cache = disk.driver.cache.take().filter(|mode| mode != "unsafe");
+                disk.chain = vec![under(socket, export)];
+                disk.chain_ends = true;
+                "qcow2".to_owned()
+            }
             _ => {
                 disk.encryption = None;
                 continue;
@@ -113,6 +122,21 @@ fn expected(mut machine: Machine, changes: &Changes) -> Machine {
     machine
 }
 
+/// An export under an overlay, as a description has it.
+fn under(socket: &str, export: &str) -> Layer {
+    let xml = format!(
+        "<domain type='qemu'><name>x</name><uuid>8d6fbe7b-7a4e-4bd0-8d6c-53a9b06a5a01</uuid>\
+         <memory>1</memory><os><type arch='x86_64'>hvm</type></os><devices>\
+         <disk type='network' device='disk'><driver type='raw'/><source protocol='nbd' name='{}'>\
+         <host transport='unix' socket='{}'/></source><target dev='vda'/></disk></devices></domain>",
+        xml::escape(export).expect("written"),
+        xml::escape(socket).expect("written"),
+    );
+    let disk = Machine::parse(&xml).expect("a machine").disks.remove(0);
+    let format = disk.driver.format;
+    Layer { format, source: disk.source, index: None, data_file: None, slice: None }
+}
+
 fn any_path() -> impl Strategy<Value = String> {
     "/[a-z '\"&<>\u{e4}\u{1f600}=-]{1,12}[a-z]"
 }
@@ -123,6 +147,8 @@ fn any_disk_change() -> impl Strategy<Value = DiskChange> {
             file(&path, if raw { "raw" } else { "qcow2" }, encrypted)
         }),
         any_path().prop_map(|path| DiskChange::Block { path }),
+        [any_path(), any_path(), any_path()]
+            .prop_map(|[path, socket, export]| DiskChange::Overlay { path, socket, export }),
         Just(DiskChange::Remove),
         Just(DiskChange::Eject),
     ]
@@ -144,6 +170,7 @@ prop_compose! {
             networks: Vec::new(),
             kind: tcg.then(|| "qemu".to_owned()),
             cpu: None,
+            drivers_of: None,
             own_terminals: None,
         }
     }
@@ -308,6 +335,46 @@ fn a_restored_disk_has_no_past() {
         ..Changes::default()
     };
     assert!(Machine::rewrite(many, &unknown, &Constant(0)).is_err());
+}
+
+#[test]
+fn an_overlay_and_back() {
+    for text in MACHINES {
+        let machine = Machine::parse(text).expect("a machine");
+        let disks = machine.disks.iter().filter(|disk| disk.device == Device::Disk);
+        let targets: Vec<String> = disks.map(|disk| disk.target.clone()).collect();
+        let to = |change: &dyn Fn(&str) -> DiskChange| {
+            targets.iter().map(|target| (target.clone(), change(target))).collect()
+        };
+        let last = Changes {
+            disks: to(&|name| file(&format!("/{name}"), "raw", false)),
+            ..Changes::default()
+        };
+        let last = rewrite(text, &last);
+        let overlay = |name: &str| DiskChange::Overlay {
+            path: format!("/{name}.overlay"),
+            socket: "/run/nbd".to_owned(),
+            export: name.to_owned(),
+        };
+        let above = rewrite(&last, &Changes { disks: to(&overlay), ..Changes::default() });
+        for disk in &Machine::parse(&above).expect("a machine").disks {
+            if targets.contains(&disk.target) {
+                assert_eq!(disk.chain, [under("/run/nbd", &disk.target)]);
+                assert_eq!(disk.driver.discard.as_deref(), Some("ignore"));
+                assert_ne!(disk.driver.cache.as_deref(), Some("unsafe"));
+            }
+        }
+        assert_eq!(above.matches(" rerror_policy='stop'").count(), targets.len(), "{above}");
+        // As the description would have been without the overlays.
+        let back = Changes {
+            disks: to(&|name| file(&format!("/{name}"), "raw", false)),
+            drivers_of: Some(last.clone()),
+            ..Changes::default()
+        };
+        let back = rewrite(&above, &back);
+        assert_eq!(Machine::parse(&back).expect("read"), Machine::parse(&last).expect("read"));
+        assert!(!back.contains("'stop'") || text.contains("'stop'"), "{back}");
+    }
 }
 
 #[test]
