@@ -95,6 +95,10 @@ pub struct RestoreMachine {
     /// Whether the host gets the secrets that it lacks.
     #[serde(default)]
     pub with_secrets: bool,
+    /// Whether the machine is started at once, and gets its disks while it runs. If the job is cancelled or ends by
+    /// an error, the machine is paused; the same restore continues.
+    #[serde(default)]
+    pub instant: bool,
     /// The state of the machine after the restore.
     #[serde(default)]
     pub power: Option<PowerAfter>,

@@ -314,6 +314,7 @@ catalog! {
     RESTORE_NOT_DEFINED = "restore.not_defined", Incomplete, "The disks are restored, but libvirt does not accept the machine's description.", "Correct the problem that libvirt reports: run the command again with other options, or change the description that the message names and give it to `virsh define`.";
     RESTORE_NOT_STARTED = "restore.not_started", Incomplete, "The machine is restored and defined in libvirt, but it does not start.", "See the message and libvirt's log of the machine; remove the cause, then start it with `virsh start`.";
 
+    RESTORE_PAUSED = "restore.paused", Interrupted, "The instant restore of a machine was stopped, and the machine is paused: it needs the restore to read its disks.", "Run the same restore again: it continues, and the machine runs again with all that it has written. `strongroom restore undo --vm NAME` removes the machine instead.";
     RESTORE_DIFFERS = "restore.differs", Incomplete, "The machine is restored, but a part of it differs from the original.", "See the message. Add the missing part to the machine, or restore it again with other options.";
 
     RECLAIM_CONCURRENT = "reclaim.concurrent", Conflict, "Another reclaim worked on the vault at the same time; this one deleted nothing.", "Run the reclaim again when the other one has finished.";

@@ -91,6 +91,7 @@ pub(crate) const PARAMS: &[(&str, &[&str])] = &[
     ("restore.unfinished", &["machine", "note", "reason"]),
     ("restore.not_defined", &["description", "machine"]),
     ("restore.not_started", &["machine"]),
+    ("restore.paused", &["machine"]),
     ("restore.differs", &["disk", "reason"]),
     ("reclaim.waiting", &["who"]),
     ("restore.open", &["machine", "time"]),

@@ -201,6 +201,12 @@ pub enum MachineError {
         /// Why.
         source: Box<HypervisorError>,
     },
+    /// An instant restore was stopped on request.
+    #[error("stopped on request: {machine} is paused until its restore continues")]
+    Held {
+        /// The machine.
+        machine: String,
+    },
     /// A recovery point is not of a machine, or its configuration cannot be read.
     #[error("recovery point {point}: {reason}")]
     Configuration {
@@ -269,6 +275,7 @@ impl Coded for MachineError {
             Self::Unfinished { .. } => &codes::RESTORE_UNFINISHED,
             Self::NotDefined { .. } => &codes::RESTORE_NOT_DEFINED,
             Self::NotStarted { .. } => &codes::RESTORE_NOT_STARTED,
+            Self::Held { .. } => &codes::RESTORE_PAUSED,
             Self::Configuration { .. } => &codes::POINT_NO_MACHINE,
             Self::Local { .. } => &codes::LOCAL_IO,
             Self::Interrupted => &codes::INTERRUPTED,
@@ -313,6 +320,7 @@ impl Coded for MachineError {
             Self::NotStarted { report, source: _ } => {
                 params!(RESTORE_NOT_STARTED: machine = report.machine)
             }
+            Self::Held { machine } => params!(RESTORE_PAUSED: machine),
             Self::Configuration { point, reason } => params!(POINT_NO_MACHINE: point, reason),
             Self::Local { action, path, source: _ } => params!(LOCAL_IO: action, path),
             Self::Interrupted => Params::none(),

@@ -16,7 +16,7 @@ use strongroom_base::{ByteRange, RangeSet};
 use strongroom_disk::{
     DiskError, DiskSource, DiskSpec, Extent, NbdConnections, NbdUrl, OpenOptions, open_source,
 };
-use strongroom_hypervisor::ScratchImages;
+use strongroom_hypervisor::{Connection, Scope, ScratchImages};
 
 use crate::{MachineError, error::Result, image};
 
@@ -26,6 +26,24 @@ const CHANGED: &str = "changed";
 /// The most connections to QEMU's server at once. libvirt lets it take 100; those beyond wait without
 /// a word.
 pub(crate) const CONNECTIONS: usize = 80;
+
+/// The user and group as which a host's QEMU runs, if that is another than we are.
+pub(crate) fn qemu_user(connection: &Connection) -> Option<(u32, u32)> {
+    if connection.uri().scope != Scope::System {
+        return None;
+    }
+    let xml = connection.capabilities_xml().ok()?;
+    let document = roxmltree::Document::parse(&xml).ok()?;
+    let model = document.descendants().find(|node| {
+        node.has_tag_name("secmodel")
+            && node
+                .children()
+                .any(|child| child.has_tag_name("model") && child.text() == Some("dac"))
+    })?;
+    let label = model.children().find(|child| child.has_tag_name("baselabel"))?.text()?;
+    let mut numbers = label.split(':').map(|part| part.trim_start_matches('+').parse::<u32>().ok());
+    Some((numbers.next()??, numbers.next()??))
+}
 
 /// One disk of a running machine.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,7 +20,7 @@ mod verify;
 pub use backup::{BackupReport, DiskBackupReport, MachineBackupReport};
 pub use reclaim::{HeldPoint, ReclaimReport, RemovedPoint, WhyHeld};
 pub use restore::{
-    Decided, DiskRestoreReport, DisksReport, FinishReport, FinishedDisk, LeftBehind,
+    Decided, DiskRestoreReport, DisksReport, FinishReport, FinishedDisk, InstantReport, LeftBehind,
     MachineRestoreReport, PowerState, RestoreKind, RestoreReport, RestoredDisk,
 };
 pub use verify::{

@@ -156,8 +156,22 @@ pub struct MachineRestoreReport {
     pub safety_point: Option<PointId>,
     /// What people should know.
     pub notes: Vec<String>,
+    /// If the machine ran while its disks were restored.
+    #[serde(default)]
+    pub instant: Option<InstantReport>,
     /// How long it took.
     pub seconds: f64,
+}
+
+/// How a machine ran while its disks were restored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct InstantReport {
+    /// How long after the beginning libvirt had started it; none if an earlier attempt had.
+    pub started_seconds: Option<f64>,
+    /// How long it was paused to change to its disks; 0 if it was off or paused then.
+    pub paused_seconds: f64,
+    /// How often it was resumed after it had been stopped by an error of its disks.
+    pub resumed: u64,
 }
 
 /// The decision about replaced disks.
@@ -168,6 +182,8 @@ pub enum Decided {
     Accepted,
     /// The old state is back.
     Undone,
+    /// The machine, which was being restored while it ran, is gone.
+    Removed,
 }
 
 /// What became of a machine whose disks were replaced; also the stable JSON of the command line.

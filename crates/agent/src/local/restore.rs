@@ -90,8 +90,10 @@ impl Work<'_> {
         let configuration = restore::configuration(&self.vault, &self.point).map_err(body)?;
         let name = request.name.clone().unwrap_or(configuration.record.name);
         let (progress, cancel) = (&self.watch.progress, &self.watch.cancel);
-        let restore =
-            || restore::restore(&self.vault, &connection, &self.point, &request, progress, cancel);
+        let restore = || {
+            let how = if wanted.instant { restore::instant } else { restore::restore };
+            how(&self.vault, &connection, &self.point, &request, progress, cancel)
+        };
         let all = wanted.disks.is_empty();
         if wanted.dry_run {
             self.prepared();
@@ -283,7 +285,10 @@ impl Work<'_> {
             machine_type: wanted.machine_type.clone(),
             cpu: wanted.cpu.clone(),
             with_secrets: wanted.with_secrets,
-            power: power(wanted.power),
+            power: match power(wanted.power) {
+                Power::Off if wanted.instant => Power::Start,
+                power => power,
+            },
             dry_run: wanted.dry_run,
             ..self.empty()
         })

@@ -31,7 +31,7 @@ use crate::{
     error::Result,
     guard::{Guard, JobsOf, Libvirt, end_job_at, still_runs},
     image::{self, Asked},
-    live::{CONNECTIONS, JobFiles, LiveDisk, checkpoint_xml},
+    live::{CONNECTIONS, JobFiles, LiveDisk, checkpoint_xml, qemu_user},
     orphans,
 };
 
@@ -245,7 +245,7 @@ impl Run<'_> {
             agent_socket(work),
             work.lock.guard_file(),
         )?;
-        let qemu = qemu_user(work);
+        let qemu = qemu_user(work.connection);
         let files = JobFiles::of(&work.request.places.run, &scratch, &id);
         let description = base::description(&work.item);
         let checkpoint = checkpoint_xml(&name, &description, &self.disks);
@@ -584,22 +584,4 @@ impl Run<'_> {
 fn agent_socket<'a>(work: &'a Work<'_>) -> Option<&'a Path> {
     let agent = work.machine.agent.as_ref().filter(|_| work.connection.uri().is_local())?;
     agent.socket.as_deref().map(Path::new)
-}
-
-/// The user and group as which a host's QEMU runs, if that is another than we are.
-fn qemu_user(work: &Work<'_>) -> Option<(u32, u32)> {
-    if work.connection.uri().scope != strongroom_hypervisor::Scope::System {
-        return None;
-    }
-    let xml = work.connection.capabilities_xml().ok()?;
-    let document = roxmltree::Document::parse(&xml).ok()?;
-    let model = document.descendants().find(|node| {
-        node.has_tag_name("secmodel")
-            && node
-                .children()
-                .any(|child| child.has_tag_name("model") && child.text() == Some("dac"))
-    })?;
-    let label = model.children().find(|child| child.has_tag_name("baselabel"))?.text()?;
-    let mut numbers = label.split(':').map(|part| part.trim_start_matches('+').parse::<u32>().ok());
-    Some((numbers.next()??, numbers.next()??))
 }

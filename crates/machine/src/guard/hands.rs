@@ -102,7 +102,7 @@ pub(crate) fn resume_halted(
     connection: &Connection,
     domain: &Domain,
 ) -> Result<(), HypervisorError> {
-    if connection.is_halted_by_a_write(domain)? {
+    if connection.is_halted_by_an_error(domain)? {
         connection.resume(domain)?;
     }
     Ok(())

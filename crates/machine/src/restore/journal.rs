@@ -33,12 +33,37 @@ pub(super) struct Note {
     pub(super) uuid: String,
     /// Files and folders that are made.
     pub(super) files: Vec<PathBuf>,
+    /// Whether the restore has paused the machine, which is to run again.
+    #[serde(default)]
+    pub(super) is_held: bool,
+}
+
+/// What kind of restore a note is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    /// The machine starts when its disks are complete.
+    Whole,
+    /// The machine runs while its disks are restored.
+    Instant,
+}
+
+impl How {
+    /// The other kind.
+    pub(super) const fn other(self) -> Self {
+        match self {
+            Self::Whole => Self::Instant,
+            Self::Instant => Self::Whole,
+        }
+    }
 }
 
 impl Note {
     /// Where it is, for a machine whose first disk is in this folder.
-    pub(super) fn path(folder: &Path, name: &str) -> PathBuf {
-        folder.join(format!(".{name}.strongroom-restore"))
+    pub(super) fn path(folder: &Path, name: &str, how: How) -> PathBuf {
+        match how {
+            How::Whole => folder.join(format!(".{name}.strongroom-restore")),
+            How::Instant => folder.join(format!(".{name}.strongroom-instant")),
+        }
     }
 
     /// That of an earlier restore, if there is one.
@@ -70,6 +95,16 @@ impl Journal {
         let content = serde_json::to_vec_pretty(note).map_err(|error| failed(error.into()))?;
         write_whole(path, &content)?;
         Ok(Self(path.to_owned()))
+    }
+
+    /// One that is there.
+    pub(super) fn at(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    /// Writes it anew.
+    pub(super) fn rewrite(&self, note: &Note) -> Result<()> {
+        Self::write(&self.0, note).map(drop)
     }
 
     /// All is done.

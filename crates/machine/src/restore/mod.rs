@@ -16,6 +16,7 @@ mod files;
 mod finish;
 mod host;
 mod image;
+mod instant;
 mod journal;
 mod new;
 mod place;
@@ -36,6 +37,8 @@ use strongroom_vault::Vault;
 pub use self::ciphertext::{Container, container};
 pub use self::disks::{DisksRestore, PreparedDisks, prepare_disks};
 pub use self::finish::{Decision, Undecided, finish, to_decide, undecided};
+pub use self::instant::{Running, find as find_instant, undo as undo_instant};
+use self::journal::How;
 pub use self::request::{Identity, MachineRestore, Placement, Power, Replace, Stop, Storage};
 pub use self::template::{Template, TemplateDisk};
 use crate::{Configuration, MachineError, error::Result};
@@ -54,8 +57,24 @@ pub fn restore(
     cancel: &Cancel,
 ) -> Result<MachineRestoreReport> {
     check_local(connection)?;
-    let configuration = configuration(vault, point)?;
-    new::run(vault, connection, point, &configuration, request, progress, cancel)
+    let configuration = &configuration(vault, point)?;
+    let parts = new::Parts { vault, connection, point, configuration, request };
+    new::run(&parts, How::Whole, progress, |work| work.run(progress, cancel))
+}
+
+/// Restores a machine as a new one that runs at once, while its disks are restored.
+pub fn instant(
+    vault: &Arc<Vault>,
+    connection: &Connection,
+    point: &Manifest,
+    request: &MachineRestore,
+    progress: &Progress,
+    cancel: &Cancel,
+) -> Result<MachineRestoreReport> {
+    check_local(connection)?;
+    let configuration = &configuration(vault, point)?;
+    let parts = new::Parts { vault, connection, point, configuration, request };
+    new::run(&parts, How::Instant, progress, |work| instant::run(work, progress, cancel))
 }
 
 /// Gives a machine that is there the disks of a recovery point, and keeps its old ones.

@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use strongroom_base::{Cancel, Stage};
@@ -13,45 +14,64 @@ use strongroom_disk::{DiskTarget, Existing, folder_in, make_anew, own_folder, pi
 use strongroom_engine::{Overwrite, Progress, RestoreDisk, RestoreReport, RestoreRequest};
 use strongroom_format::Manifest;
 use strongroom_hypervisor::{Connection, Domain, HypervisorError, Machine};
-use strongroom_reports::{MachineRestoreReport, RestoreKind, RestoredDisk};
+use strongroom_reports::{InstantReport, MachineRestoreReport, RestoreKind, RestoredDisk};
 use strongroom_vault::Vault;
 
 use super::{
     encrypted, image,
-    journal::{Journal, sync_folder, write_whole},
+    journal::{How, Journal, sync_folder, write_whole},
     place::local,
     plan::{Maker, Plan, PlannedDisk},
     request::{Identity, MachineRestore, Power, Storage, or_not_started},
 };
 use crate::{Configuration, MachineError, error::Result, lock::Lock};
 
+/// What a restore is made from.
+pub(super) struct Parts<'a> {
+    pub(super) vault: &'a Arc<Vault>,
+    pub(super) connection: &'a Connection,
+    pub(super) point: &'a Manifest,
+    pub(super) configuration: &'a Configuration,
+    pub(super) request: &'a MachineRestore,
+}
+
+/// What was done, beside what was planned.
+#[derive(Default)]
+pub(super) struct Done {
+    /// What was written; none if an earlier attempt has done all.
+    pub(super) restored: Option<RestoreReport>,
+    /// Why the machine does not start.
+    pub(super) not_started: Option<HypervisorError>,
+    /// If it ran meanwhile.
+    pub(super) instant: Option<InstantReport>,
+}
+
+/// Plans a restore and has it carried out.
 pub(super) fn run(
-    vault: &Arc<Vault>,
-    connection: &Connection,
-    point: &Manifest,
-    configuration: &Configuration,
-    request: &MachineRestore,
+    parts: &Parts<'_>,
+    how: How,
     progress: &Progress,
-    cancel: &Cancel,
+    carry_out: impl FnOnce(&Work<'_>) -> Result<Done>,
 ) -> Result<MachineRestoreReport> {
+    let &Parts { vault, connection, point, configuration, request } = parts;
     let started = connection.clock().monotonic();
     progress.set_stage(Stage::Planning);
     let old = Machine::parse(&configuration.inactive)?;
     let name = request.name.as_deref().unwrap_or(&old.name);
     check_name(name)?;
-    let maker = Maker { vault, connection, point, configuration, request, old: &old };
+    let maker = Maker { vault, connection, point, configuration, request, old: &old, how };
     let seconds = || connection.clock().monotonic().saturating_sub(started).as_secs_f64();
     if request.dry_run {
         let plan = maker.make(name)?;
-        return Ok(report(connection, point, request, &plan, None, seconds()));
+        return Ok(report(connection, point, request, &plan, &Done::default(), seconds()));
     }
     // From before the plan until the end, so that what it found stays so.
     let _lock = Lock::take_name(&request.places.run, name)?;
     let plan = maker.make(name)?;
-    let work = Work { vault, connection, point, configuration, request, plan: &plan };
-    let (restored, not_started) = work.run(progress, cancel)?;
-    let report = report(connection, point, request, &plan, restored.as_ref(), seconds());
-    or_not_started(report, not_started)
+    let work = Work { vault, connection, point, configuration, request, plan: &plan, started };
+    let done = carry_out(&work)?;
+    let report = report(connection, point, request, &plan, &done, seconds());
+    or_not_started(report, done.not_started)
 }
 
 /// libvirt names files after machines.
@@ -72,28 +92,26 @@ fn check_name(name: &str) -> Result<()> {
 }
 
 /// A plan that is carried out.
-struct Work<'a> {
-    vault: &'a Arc<Vault>,
-    connection: &'a Connection,
-    point: &'a Manifest,
+pub(super) struct Work<'a> {
+    pub(super) vault: &'a Arc<Vault>,
+    pub(super) connection: &'a Connection,
+    pub(super) point: &'a Manifest,
     configuration: &'a Configuration,
-    request: &'a MachineRestore,
-    plan: &'a Plan,
+    pub(super) request: &'a MachineRestore,
+    pub(super) plan: &'a Plan,
+    /// When the restore began.
+    pub(super) started: Duration,
 }
 
 impl Work<'_> {
-    /// What was written, and why the machine does not start.
-    fn run(
-        &self,
-        progress: &Progress,
-        cancel: &Cancel,
-    ) -> Result<(Option<RestoreReport>, Option<HypervisorError>)> {
+    /// Restores the disks, and then makes a machine of them.
+    pub(super) fn run(&self, progress: &Progress, cancel: &Cancel) -> Result<Done> {
         let plan = self.plan;
         let (path, note) = &plan.journal;
         let journal = Journal::write(path, note)?;
-        let mut restored = None;
+        let mut done = Done::default();
         if !plan.is_defined {
-            restored = Some(self.disks(progress, cancel)?);
+            done.restored = Some(self.disks(progress, cancel)?);
             progress.set_stage(Stage::Configuring);
             self.firmware()?;
             self.secrets()?;
@@ -101,21 +119,21 @@ impl Work<'_> {
                 return Err(MachineError::Interrupted);
             }
         }
-        let domain = self.define()?;
+        let domain = self.define(&plan.xml)?;
         self.connection.set_autostart(&domain, plan.autostart)?;
         self.refresh_pools();
         journal.remove()?;
         let power = self.request.power;
         if power != Power::Off && !self.connection.state(&domain)?.is_active() {
             progress.set_stage(Stage::Starting);
-            if let Err(error) = self.connection.start(&domain, power == Power::Paused) {
-                return Ok((restored, Some(error)));
-            }
+            let started = self.connection.start(&domain, power == Power::Paused);
+            done.not_started = started.err();
         }
-        Ok((restored, None))
+        Ok(done)
     }
 
-    fn disks(&self, progress: &Progress, cancel: &Cancel) -> Result<RestoreReport> {
+    /// Restores the disks, whatever of them an earlier attempt has written.
+    pub(super) fn disks(&self, progress: &Progress, cancel: &Cancel) -> Result<RestoreReport> {
         let clock = self.connection.clock();
         let (mut disks, mut served) = (Vec::new(), Vec::new());
         for disk in &self.plan.disks {
@@ -169,7 +187,7 @@ impl Work<'_> {
     }
 
     /// Writes the firmware's variables and the TPM's state.
-    fn firmware(&self) -> Result<()> {
+    pub(super) fn firmware(&self) -> Result<()> {
         if let (Some(path), Some(content)) = (&self.plan.nvram, &self.configuration.nvram) {
             write_whole(path, content)?;
         }
@@ -180,7 +198,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn secrets(&self) -> Result<()> {
+    pub(super) fn secrets(&self) -> Result<()> {
         for secret in &self.plan.secrets {
             let Some(value) = &secret.value else { continue };
             let known = self.connection.define_secret(&secret.xml)?;
@@ -193,14 +211,14 @@ impl Work<'_> {
     }
 
     /// Makes the machine known; if libvirt does not want it, its description is put to its disks.
-    fn define(&self) -> Result<Domain> {
+    pub(super) fn define(&self, xml: &str) -> Result<Domain> {
         let plan = self.plan;
         if plan.is_defined
             && let Some(domain) = self.connection.domain_by_uuid(plan.machine.uuid)?
         {
             return Ok(domain);
         }
-        match self.connection.define(&plan.xml) {
+        match self.connection.define(xml) {
             Ok(domain) => Ok(domain),
             Err(error) if error.is_connection() => Err(error.into()),
             Err(source) => Err(self.not_defined(source)),
@@ -222,7 +240,7 @@ impl Work<'_> {
     }
 
     /// Pools learn of their new volumes; that is only for the eyes.
-    fn refresh_pools(&self) {
+    pub(super) fn refresh_pools(&self) {
         let pools = self.request.storage.iter().filter_map(|place| match &place.storage {
             Storage::Pool(name) => Some(name),
             Storage::Folder(_) => None,
@@ -290,11 +308,12 @@ fn report(
     point: &Manifest,
     request: &MachineRestore,
     plan: &Plan,
-    restored: Option<&RestoreReport>,
+    done: &Done,
     seconds: f64,
 ) -> MachineRestoreReport {
     let disks = plan.disks.iter().map(|disk| {
-        let done = restored.and_then(|r| r.disks.iter().find(|other| other.name == disk.name));
+        let restored = done.restored.as_ref();
+        let written = restored.and_then(|r| r.disks.iter().find(|other| other.name == disk.name));
         RestoredDisk {
             name: disk.name.clone(),
             path: disk.path.display().to_string(),
@@ -302,7 +321,7 @@ fn report(
             replaces: None,
             size_bytes: disk.size,
             data_bytes: disk.data,
-            written_bytes: done.map_or(0, |done| done.written_bytes),
+            written_bytes: written.map_or(0, |written| written.written_bytes),
         }
     });
     let text = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
@@ -327,6 +346,7 @@ fn report(
         left_behind: plan.left_behind.clone(),
         safety_point: None,
         notes: plan.notes.clone(),
+        instant: done.instant,
         seconds,
     }
 }

@@ -29,7 +29,7 @@ use super::{
     ciphertext::{Container, container},
     encrypted::{self, Key},
     host, image,
-    journal::Note,
+    journal::{How, Note},
     place::{self, check_room, local},
     request::{Identity, MachineRestore, Power},
 };
@@ -73,6 +73,13 @@ impl PlannedDisk {
         name.push(".partial");
         PathBuf::from(name)
     }
+
+    /// What the machine writes to until its disk is complete, if it runs before.
+    pub(super) fn overlay(&self) -> PathBuf {
+        let mut name = self.path.as_os_str().to_owned();
+        name.push(".overlay");
+        PathBuf::from(name)
+    }
 }
 
 /// A machine as it will be.
@@ -110,6 +117,8 @@ pub(super) struct Maker<'a> {
     pub(super) request: &'a MachineRestore,
     /// The machine as it was.
     pub(super) old: &'a Machine,
+    /// Whether it runs meanwhile.
+    pub(super) how: How,
 }
 
 impl Maker<'_> {
@@ -130,8 +139,9 @@ impl Maker<'_> {
             changes.disks.insert(disk.name.clone(), change);
         }
         let first = disks.first().and_then(|disk| disk.path.parent()).unwrap_or(Path::new("/"));
-        let journal = Note::path(first, name);
+        let journal = Note::path(first, name, self.how);
         let earlier = self.earlier(&journal, name)?;
+        self.check_kind(first, name)?;
         let uuid = match (&earlier, self.request.identity) {
             (Some(note), _) => parse_uuid(&note.uuid, name)?,
             (None, Identity::New) => Uuid::random(&**self.vault.entropy()),
@@ -151,6 +161,10 @@ impl Maker<'_> {
         let is_defined = self.check_conflicts(&machine, earlier.as_ref(), &mut notes)?;
         let mut files: Vec<PathBuf> =
             disks.iter().flat_map(|disk| [disk.path.clone(), disk.partial()]).collect();
+        if self.how == How::Instant {
+            self.check_instant(&disks)?;
+            files.extend(disks.iter().map(PlannedDisk::overlay));
+        }
         files.extend(nvram.clone());
         files.extend(tpm.clone());
         check_free(&files, earlier.as_ref(), name)?;
@@ -164,6 +178,7 @@ impl Maker<'_> {
             name: name.to_owned(),
             uuid: uuid.to_string(),
             files,
+            is_held: earlier.is_some_and(|note| note.is_held),
         };
         let as_before = self.request.identity == Identity::Same;
         let autostart = as_before && self.configuration.record.autostart;
@@ -320,6 +335,39 @@ impl Maker<'_> {
             ),
             note: path.display().to_string(),
         })
+    }
+
+    /// A restore of the other kind that was not finished is not taken over.
+    fn check_kind(&self, folder: &Path, name: &str) -> Result<()> {
+        let path = Note::path(folder, name, self.how.other());
+        let Some(note) = Note::find(&path)? else { return Ok(()) };
+        let with = match self.how {
+            How::Whole => "with --instant",
+            How::Instant => "without --instant",
+        };
+        Err(MachineError::Unfinished {
+            machine: name.to_owned(),
+            reason: format!(
+                "a restore of it {with} from recovery point {} of {} was not finished: run that one again",
+                note.point, note.item
+            ),
+            note: path.display().to_string(),
+        })
+    }
+
+    /// Writes of a guest whose disk is encrypted must not come into an overlay that is not.
+    fn check_instant(&self, disks: &[PlannedDisk]) -> Result<()> {
+        match disks.iter().find(|disk| disk.is_encrypted()) {
+            None => Ok(()),
+            Some(disk) => Err(MachineError::Unsupported {
+                machine: self.old.name.clone(),
+                reason: format!(
+                    "disk {} is encrypted on the host, and its overlay would not be: restore it \
+                     without --instant",
+                    disk.name
+                ),
+            }),
+        }
     }
 
     fn nvram(

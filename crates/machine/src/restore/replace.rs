@@ -568,6 +568,7 @@ impl<'a> Work<'a> {
             left_behind: left_behind.collect(),
             safety_point,
             notes,
+            instant: None,
             seconds,
         })
     }

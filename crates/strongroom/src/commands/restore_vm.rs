@@ -53,6 +53,13 @@ use super::{
 /// needs. --dry-run stops there and shows the plan. To continue an interrupted restore, give the
 /// same command again.
 ///
+/// With --instant the machine runs within seconds: it reads its disks from the recovery point while
+/// the command restores them, and changes over to them at the end. What it writes meanwhile goes to
+/// NAME-DISK.FORMAT.overlay beside the disk. The machine needs the command until then: if the
+/// command is stopped or killed, or the store does not answer, the machine stands still at its next
+/// read and loses nothing; the same command continues. `strongroom restore undo --vm NAME` removes
+/// the machine instead. Disks that are encrypted on the host are restored without --instant.
+///
 /// The restore removes disks from the machine that the recovery point does not have, and empties
 /// drives whose media the host lacks; the report names them.
 ///
@@ -82,6 +89,10 @@ pub(crate) struct VmArgs {
     /// that gets the disks [default: the machine that was backed up]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+
+    /// Start the machine at once, and restore its disks while it runs
+    #[arg(long, conflicts_with_all = ["replace", "start"])]
+    instant: bool,
 
     /// Give the machine a new UUID and new network addresses (this is the default)
     #[arg(long, group = "identity")]
@@ -284,9 +295,9 @@ impl VmArgs {
             cpu: self.cpu.map(|choice| choice.mode().to_owned()),
             with_secrets: self.with_secrets,
             autostart: self.autostart.then_some(true),
-            power: match (self.start, self.paused) {
-                (true, _) => Power::Start,
+            power: match (self.start || self.instant, self.paused) {
                 (_, true) => Power::Paused,
+                (true, _) => Power::Start,
                 _ => Power::Off,
             },
             dry_run: self.dry_run,
@@ -297,6 +308,9 @@ impl VmArgs {
         let report = context.watched(|progress| {
             let cancel = &context.cancel;
             match &replace {
+                None if self.instant => {
+                    restore::instant(&vault, &connection, &point, &request, progress, cancel)
+                }
                 Some(replace) => restore::replace(
                     &vault,
                     &connection,
@@ -377,6 +391,7 @@ impl VmArgs {
             machine_type: self.machine_type.clone(),
             cpu: self.cpu.map(|choice| choice.mode().to_owned()),
             with_secrets: self.with_secrets,
+            instant: self.instant,
             power,
             dry_run: self.dry_run,
         }))
@@ -485,6 +500,25 @@ impl Show for MachineRestoreReport {
         for note in &self.notes {
             writeln!(text, "Note: {note}").ok();
         }
+        if let Some(instant) = &self.instant {
+            if let Some(seconds) = instant.started_seconds {
+                writeln!(text, "Ran after {}", human::seconds(seconds)).ok();
+            }
+            writeln!(
+                text,
+                "Changed to its disks with a pause of {}",
+                human::seconds(instant.paused_seconds)
+            )
+            .ok();
+            if instant.resumed > 0 {
+                writeln!(
+                    text,
+                    "Resumed {} times after its disks could not be read or written",
+                    instant.resumed
+                )
+                .ok();
+            }
+        }
         writeln!(text, "Took {}", human::seconds(self.seconds)).ok();
         text
     }
@@ -536,6 +570,16 @@ fn decision_plan(machine: &str, point: &str, of: Option<&Undecided>, decision: D
         .with("there is no way back")
 }
 
+/// What the end of an instant restore removes.
+fn removal_plan(running: &restore::Running) -> Plan {
+    let restore::Running { machine, item, recovery_point, .. } = running;
+    Plan::new(format!("Remove {machine}, which gets its disks while it runs"))
+        .with(format!("it is of recovery point {recovery_point} of {item}, which stays"))
+        .with("if it runs, it is switched off, as by pulling its plug")
+        .with("its disks are deleted, with all that it has written")
+        .with("there is no way back")
+}
+
 impl FinishArgs {
     fn run(&self, context: &Context, decision: Decision) -> Result<(), Failure> {
         if let Some(item) = &self.item {
@@ -549,6 +593,20 @@ impl FinishArgs {
         }
         let machine = self.vm.as_deref().unwrap_or_default();
         let connection = self.connect.open()?;
+        let places = hosts::places(connection.uri().scope);
+        if let Some(running) = restore::find_instant(&connection, machine)? {
+            if decision == Decision::Accept {
+                return Err(Failure::usage(format!(
+                    "{machine} gets its disks while it runs: give the same `restore vm --instant` \
+                     again, which ends with them in place"
+                )));
+            }
+            if self.confirm.wants_plan() && !self.confirm.go(context, &removal_plan(&running))? {
+                return Ok(());
+            }
+            let report = restore::undo_instant(&connection, &places, &running)?;
+            return context.out.result(&report);
+        }
         if self.confirm.wants_plan() {
             let (name, open) = restore::to_decide(&connection, machine)?;
             let point = format!("{} of {}", open.recovery_point, open.item);
@@ -556,7 +614,6 @@ impl FinishArgs {
                 return Ok(());
             }
         }
-        let places = hosts::places(connection.uri().scope);
         let entropy = &context.entropy;
         context.out.result(&restore::finish(&connection, &places, machine, decision, entropy)?)
     }
@@ -611,6 +668,7 @@ impl Show for FinishReport {
     fn show(&self) -> String {
         let what = match self.decision {
             Decided::Accepted => "stays with the disks",
+            Decided::Removed => "was removed, with its disks,",
             Decided::Undone => {
                 "has its disks from before the restore again; the restored disks were deleted:"
             }

@@ -28,6 +28,7 @@ mod encrypted;
 mod guest;
 #[allow(dead_code, reason = "the bed offers more than is used now")]
 mod harness;
+mod instant;
 mod killed;
 #[path = "../e2e/harness.rs"]
 #[allow(dead_code, reason = "the other tests use the rest")]
