@@ -9,40 +9,22 @@
 
 mod common;
 
-use std::{fs, io, os::unix::net::UnixListener, sync::Arc, thread};
+use std::{fs, sync::Arc};
 
-use strongroom_base::PointId;
-use strongroom_export::{PointDisk, Shown};
-use strongroom_nbd::server::{Encryption, Exported, Exports, Handshake, Heard};
+use strongroom_base::{PointId, SystemClock, SystemEntropy};
+use strongroom_export::{Endpoint, Export, PointDisk, Shown, serve_disks};
 use strongroom_testing::run;
 use strongroom_vault::Vault;
 
 use common::{Place, make_disk};
 
-/// The disks of a point, by name.
-struct Point(Vec<(String, Arc<Shown>)>);
-
-impl Point {
-    fn new(vault: &Arc<Vault>, point: PointId) -> Self {
-        let record = vault.point("web01", point).expect("a point");
-        let disk = |disk: &strongroom_format::DiskRecord| {
-            let shown = Shown::new(Arc::new(PointDisk::new(vault, disk).expect("an image")));
-            (disk.name.clone(), Arc::new(shown))
-        };
-        Self(record.disks.iter().map(disk).collect())
-    }
-}
-
-impl Exports for Point {
-    fn names(&self) -> Vec<String> {
-        self.0.iter().map(|(name, _)| name.clone()).collect()
-    }
-
-    fn open(&self, name: &str) -> Result<Arc<dyn Exported>, String> {
-        let found = self.0.iter().find(|(known, _)| known == name);
-        let (_, disk) = found.ok_or_else(|| format!("there is no disk {name}"))?;
-        Ok(Arc::<Shown>::clone(disk))
-    }
+fn exports(vault: &Arc<Vault>, point: PointId) -> Vec<Export> {
+    let record = vault.point("web01", point).expect("a point");
+    let disk = |disk: &strongroom_format::DiskRecord| {
+        let shown = Shown::new(Arc::new(PointDisk::new(vault, disk).expect("an image")));
+        Export { name: disk.name.clone(), disk: Arc::new(shown) }
+    };
+    record.disks.iter().map(disk).collect()
 }
 
 #[test]
@@ -57,22 +39,13 @@ fn qemu_reads_a_point_over_nbd() {
     make_disk(&disk, 48 << 20);
     let second = place.backup(&vault, &[("a", None)]).recovery_point;
     for (point, image) in [(first, &then), (second, &disk)] {
-        let point = Arc::new(Point::new(&vault, point));
         let socket = place.path(&format!("{}.socket", image.file_stem().expect("one").display()));
-        let listener = UnixListener::bind(&socket).expect("a socket");
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let point = Arc::clone(&point);
-                thread::spawn(move || -> io::Result<()> {
-                    let handshake = Handshake::start(stream?, Encryption::None)?;
-                    match handshake.hear(&*point)? {
-                        Heard::Chosen(mut session) => session.serve(),
-                        _ => Ok(()),
-                    }
-                });
-            }
-        });
-        let url = format!("nbd+unix:///a?socket={}", socket.display());
+        let at = Endpoint::Socket { path: socket.clone(), owner: None };
+        let clock = Arc::new(SystemClock);
+        let serving = serve_disks(exports(&vault, point), at, clock, &SystemEntropy);
+        let serving = serving.expect("is served");
+        let [(_, url)] = &serving.urls()[..] else { panic!("one disk") };
+        let url = url.to_string();
         let image = image.display().to_string();
         run("qemu-utils", "qemu-img", &["compare", "-f", "raw", "-F", "raw", &image, &url]);
         // Holes of the point are holes to clients, so that a copy does not fetch them.
@@ -81,5 +54,7 @@ fn qemu_reads_a_point_over_nbd() {
         let copy = place.path("copy.raw");
         run("libnbd-bin", "nbdcopy", &[&url, copy.to_str().expect("text")]);
         assert!(fs::read(&copy).expect("a copy") == fs::read(&image).expect("a disk"));
+        serving.stop().expect("nothing was written");
+        assert!(!socket.exists());
     }
 }

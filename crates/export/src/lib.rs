@@ -10,6 +10,7 @@
 //!
 //! This crate knows vaults and what a disk is; it knows neither jobs nor who reads.
 
+mod serve;
 mod shown;
 
 use std::sync::{Arc, Mutex};
@@ -20,7 +21,9 @@ use strongroom_format::DiskRecord;
 use strongroom_image::{Cursor, Error, Image, SizeError, blocks};
 use strongroom_vault::{Vault, VaultError};
 
+pub use serve::{Endpoint, Export, Serving, serve_disks};
 pub use shown::Shown;
+pub use strongroom_nbd::server::Owner;
 
 /// Most stretches of one answer of [`DiskSource::extents`].
 const EXTENTS_AT_ONCE: usize = 1024;
