@@ -22,7 +22,7 @@ use strongroom_disk::{DiskSource, ExtentKind};
 /// Threads that answer the kernel.
 const THREADS: usize = 4;
 /// How long the kernel remembers attributes, which never change.
-const TTL: Duration = Duration::from_secs(3600);
+const TTL: Duration = Duration::from_hours(1);
 /// How far the kernel reads ahead.
 const READ_AHEAD: u32 = 1 << 20;
 const BLOCK: u64 = 512;

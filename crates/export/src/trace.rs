@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     fn recorded() -> Trace {
-        let recorder = TraceRecorder::new(Arc::new(SystemClock), Duration::from_secs(60));
+        let recorder = TraceRecorder::new(Arc::new(SystemClock), Duration::from_mins(1));
         lock(&recorder.noted).disks = vec!["vda".to_owned(), "vdb".to_owned()];
         recorder.note(0, 5..7);
         recorder.note(0, 6..9);

@@ -33,7 +33,10 @@ use std::{
     },
 };
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with},
+    io::Errno,
+};
 use strongroom_base::{
     ByteRange, Code, Coded, Entropy, EntropyExt as _, Params, codes, lock, params,
 };
@@ -181,8 +184,7 @@ impl Overlay {
         if is_new {
             let len = of.size.div_ceil(CLUSTER).saturating_mul(CLUSTER);
             data.set_len(len).and_then(|()| data.sync_all()).map_err(local(&data_path, "make"))?;
-            let header = encode_header(entropy.array(), of);
-            make_map(folder, &map_path, &header).map_err(local(&map_path, "make"))?;
+            make_map(folder, &map_path, entropy.array(), of).map_err(local(&map_path, "make"))?;
         }
         let map = options(false).open(&map_path).map_err(local(&map_path, "open"))?;
         flock(&map, FlockOperation::NonBlockingLockExclusive)
@@ -406,15 +408,20 @@ fn replay(bytes: &[u8], id: &[u8; 16], clusters: u64) -> Option<(Map, u64, usize
     (!follows).then_some((map, sequence, at))
 }
 
-/// Makes the map file, whole or not at all.
-fn make_map(folder: &Path, path: &Path, header: &[u8]) -> io::Result<()> {
-    let unfinished = path.with_added_extension("new");
+/// Makes the map file, whole or not at all. If another process was faster, its file stays.
+fn make_map(folder: &Path, path: &Path, id: [u8; 16], of: &OverlayOf) -> io::Result<()> {
+    let unfinished = folder.join(format!(".new-{:032x}", u128::from_le_bytes(id)));
     let mut file = OpenOptions::new();
-    let file = file.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-    file.write_at(0, header)?;
+    let file = file.write(true).create_new(true).mode(0o600).open(&unfinished)?;
+    file.write_at(0, &encode_header(id, of))?;
     file.sync_all()?;
-    std::fs::rename(&unfinished, path)?;
-    File::open(folder)?.sync_all()
+    match renameat_with(CWD, &unfinished, CWD, path, RenameFlags::NOREPLACE) {
+        Ok(()) => File::open(folder)?.sync_all(),
+        Err(error) => {
+            std::fs::remove_file(&unfinished)?;
+            if error == Errno::EXIST { Ok(()) } else { Err(error.into()) }
+        }
+    }
 }
 
 fn within(len: u64) -> usize {

@@ -17,7 +17,9 @@ use strongroom_export::{
     TraceRecorder, serve_disks,
 };
 use strongroom_format::{DiskRecord, Manifest};
-use strongroom_http::{CertificateFiles, Shown as Certificate, encryption_for_known, ensure, names};
+use strongroom_http::{
+    CertificateFiles, Shown as Certificate, encryption_for_known, ensure, names,
+};
 use strongroom_nbd::server::Exported;
 use strongroom_vault::Vault;
 

@@ -136,8 +136,11 @@ fn a_socket_in_use_is_not_taken_and_that_of_the_dead_is() {
     export.stop(Signal::INT);
     assert!(!lab.path("a.sock").exists());
     lab.fails(&again.replace("vdb", "vdz"), 3, "point.disk_not_found");
-    lab.fails("export --item web01 --recovery-point latest --listen 0.0.0.0:0 --tls off", 2,
-        "usage.invalid");
+    lab.fails(
+        "export --item web01 --recovery-point latest --listen 0.0.0.0:0 --tls off",
+        2,
+        "usage.invalid",
+    );
 }
 
 #[test]
@@ -305,9 +308,8 @@ fn a_trace_is_recorded_and_read_first() {
     let export = Running::export(&lab, "latest --disk vda --socket a.sock --record-trace trace");
     qemu_io(&export.url(0), &["read 1M 64k", "read 0 4k"]);
     export.stop(Signal::TERM);
-    let trace: Value = eventually("a trace", || {
-        serde_json::from_slice(&fs::read(lab.path("trace")).ok()?).ok()
-    });
+    let trace: Value =
+        eventually("a trace", || serde_json::from_slice(&fs::read(lab.path("trace")).ok()?).ok());
     assert_eq!(trace["disks"], serde_json::json!(["vda"]));
     let reads = trace["reads"].as_array().expect("a list");
     assert!(reads.contains(&serde_json::json!([0, 16, 1])), "{trace}");

@@ -124,7 +124,8 @@ mod tests {
             run("strongroom mount", Work::Memory, 301.0 * 1048576.0),
         ];
         let met: Vec<_> = targets(&records).iter().map(|row| row.met).collect();
-        let wanted = [Some(true), Some(false), Some(true), None, None, None, Some(true), Some(false)];
+        let wanted =
+            [Some(true), Some(false), Some(true), None, None, None, Some(true), Some(false)];
         assert_eq!(met, wanted);
     }
 }
