@@ -415,6 +415,16 @@ catalog! {
     CATALOG_NOT_EMPTY = "catalog.not_empty", Conflict, "The catalog to be filled from a copy is not empty.", "Name an empty catalog; Strongroom never overwrites one.";
     CATALOG_CORRUPT = "catalog.corrupt", Corrupt, "The catalog's data has been damaged or changed after it was written.", "Keep the damaged files, and load the last good copy; see docs/operate/catalog.md.";
 
+    EXPORT_ENDPOINT = "export.endpoint", Conflict, "Clients cannot connect at the socket or address.", "See the message. A socket's folder must exist and the path be free: a socket in use, or another file, is never replaced.";
+    EXPORT_OVERLAY_OTHER = "export.overlay_other", Conflict, "The overlay belongs to another recovery point or disk.", "Name the point that the message names, or another folder.";
+    EXPORT_OVERLAY_IN_USE = "export.overlay_in_use", Conflict, "Another process uses the overlay.", "End it first, or name another folder.";
+    EXPORT_OVERLAY_DAMAGED = "export.overlay_damaged", Corrupt, "The files of an overlay are damaged or incomplete.", "Bring back the folder as it was, from a copy; or begin anew in another folder.";
+    EXPORT_LOST = "export.lost", Unavailable, "What was written to an export since the last flush could not be stored, and is lost.", "Check the disk of the overlay. What was flushed is there; the message says why the rest could not be stored.";
+    EXPORT_TRACE = "export.trace", Invalid, "The file is not a trace of reads.", "Name a file that --record-trace has written.";
+    MOUNT_STALE = "mount.stale", Conflict, "The folder still has the mount of a process that is gone.", "Run `umount` (or `fusermount3 -u`) on the folder, then repeat the command.";
+    MOUNT_FOLDER = "mount.folder", Invalid, "The disks can only be mounted in an empty folder.", "Make the folder, or name another one.";
+    MOUNT_REFUSED = "mount.refused", Unavailable, "The system does not allow the mount.", "See the message. Without the superuser's rights `fusermount3` is needed: install fuse3.";
+
     STORAGE_NOT_FOUND = "storage.not_found", NotFound, "The folder has no storage accounts.", "Check --data-dir; `strongroom storage account create` makes the first account.";
     STORAGE_IN_USE = "storage.in_use", Conflict, "Another process has the storage accounts of the folder open, and takes no commands.", "Stop that process, or repeat the command when it has ended.";
     STORAGE_FORMAT = "storage.format", Invalid, "The storage accounts were written by another version of the format.", "Use the version of Strongroom that wrote them, or a newer one.";

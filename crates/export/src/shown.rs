@@ -1,7 +1,4 @@
 //! A disk that is read, as an export of an NBD server.
-//!
-//! No command serves one yet: it is for the instant restore, which shows a recovery point to a machine. Its tests
-//! hold it to what NBD clients expect until then.
 
 use std::{io, sync::Arc};
 

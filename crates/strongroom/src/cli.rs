@@ -9,8 +9,10 @@ use crate::{
         blob::BlobCommand,
         container::ContainerCommand,
         errors::ErrorsArgs,
+        export::ExportArgs,
         guard::GuardArgs,
         module::ModuleArgs,
+        mount::MountCommand,
         recover::RecoverArgs,
         recoverypoint::RecoverypointCommand,
         reference::{CompletionsArgs, ManArgs},
@@ -121,6 +123,10 @@ pub(crate) enum Command {
     /// Restore machines and disks from recovery points
     #[command(subcommand)]
     Restore(RestoreCommand),
+    Export(Box<ExportArgs>),
+    /// Use disks of recovery points as files, without a restore
+    #[command(subcommand)]
+    Mount(MountCommand),
     /// Protect machines and disks with the service, back them up now, stop and resume
     #[command(subcommand)]
     Protection(ProtectionCommand),
@@ -200,6 +206,8 @@ impl Command {
             Self::Backup(args) => args.run(context),
             Self::Recoverypoint(command) => command.run(context),
             Self::Restore(command) => command.run(context),
+            Self::Export(args) => args.run(context),
+            Self::Mount(command) => command.run(context),
             Self::Protection(command) => command.run(context),
             Self::Item(command) => command.run(context),
             Self::Policy(command) => command.run(context),

@@ -42,6 +42,17 @@ pub(crate) enum FaceError {
         /// The cause.
         source: io::Error,
     },
+    /// Clients cannot connect where they should.
+    #[error("cannot listen at {at}")]
+    Endpoint {
+        /// The socket or address.
+        at: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// What clients wrote last is lost.
+    #[error("what was written since the last flush could not be stored")]
+    ExportLost(#[source] io::Error),
     /// The result cannot be written to standard output.
     #[error("the result cannot be written")]
     Output(#[source] io::Error),
@@ -116,6 +127,8 @@ impl Coded for FaceError {
             Self::NoVault => &codes::VAULT_NOT_GIVEN,
             Self::NoKey => &codes::KEY_MISSING,
             Self::Local { .. } | Self::Output(_) => &codes::LOCAL_IO,
+            Self::Endpoint { .. } => &codes::EXPORT_ENDPOINT,
+            Self::ExportLost(_) => &codes::EXPORT_LOST,
             Self::Skipped(_) => &codes::BACKUP_SKIPPED,
             Self::Damaged(_) => &codes::VERIFY_DAMAGED,
             Self::PointsDamaged { .. } => &codes::POINT_DAMAGED,
@@ -141,7 +154,8 @@ impl Coded for FaceError {
             Self::Usage(reason) => params!(USAGE_INVALID: reason),
             Self::Config { file, reason } => params!(CONFIG_INVALID: file, reason),
             Self::Local { path, action, source: _ } => params!(LOCAL_IO: path, action),
-            Self::Output(_) => Params::none(),
+            Self::Endpoint { at, source: _ } => params!(EXPORT_ENDPOINT: at),
+            Self::Output(_) | Self::ExportLost(_) => Params::none(),
             Self::Skipped(parts) => params!(BACKUP_SKIPPED: parts),
             Self::Damaged(reason) => params!(VERIFY_DAMAGED: reason),
             Self::PointsDamaged { objects } => params!(POINT_DAMAGED: objects),

@@ -17,6 +17,7 @@ mod contexts;
 mod handshake;
 pub mod listen;
 mod session;
+mod socket;
 mod wire;
 
 #[cfg(test)]
@@ -26,6 +27,7 @@ use std::{io, sync::Arc};
 
 pub use handshake::{Encryption, Handshake, Heard};
 pub use session::Session;
+pub use socket::{Owner, SocketFile};
 
 pub(crate) use contexts::Agreed;
 

@@ -18,6 +18,9 @@ use crate::proto::{
 /// The most stretches of one answer: a client asks again from where it ends.
 const MAX_STRETCHES: usize = 4096;
 
+/// Bytes before the data of an answer: no head is longer.
+const HEAD: usize = 64;
+
 /// Error numbers of the protocol, which are Linux's.
 mod errno {
     pub(super) const PERM: u32 = 1;
@@ -64,7 +67,7 @@ pub struct Session<S: Read + Write> {
     structured: bool,
     /// What was agreed on for block status.
     contexts: Agreed,
-    /// Data on its way.
+    /// Data on its way, behind room for the head of an answer: both are sent at once.
     piece: Vec<u8>,
 }
 
@@ -168,10 +171,11 @@ impl<S: Read + Write> Session<S> {
 
     /// Room for a piece.
     fn room(&mut self, len: usize) -> &mut [u8] {
-        if self.piece.len() < len {
-            self.piece.resize(len, 0);
+        let end = len.saturating_add(HEAD);
+        if self.piece.len() < end {
+            self.piece.resize(end, 0);
         }
-        self.piece.get_mut(..len).unwrap_or_default()
+        self.piece.get_mut(HEAD..end).unwrap_or_default()
     }
 
     /// Reads. True if it was answered.
@@ -212,7 +216,8 @@ impl<S: Read + Write> Session<S> {
         is_first: bool,
     ) -> io::Result<()> {
         let cookie = request.cookie;
-        let piece = self.piece.get(..len).unwrap_or_default();
+        let end = len.saturating_add(HEAD);
+        let piece = self.piece.get(HEAD..end).unwrap_or_default();
         let part = u32::try_from(len).unwrap_or(u32::MAX);
         let hole = self.structured && !whole && is_zero(piece);
         let head = if hole {
@@ -230,9 +235,13 @@ impl<S: Read + Write> Session<S> {
             Reply::Simple { error: 0, cookie }.encode().to_vec()
         };
         let stream = self.stream.get_mut();
-        stream.write_all(&head)?;
-        if !hole {
-            stream.write_all(piece)?;
+        let start = HEAD.saturating_sub(head.len());
+        match self.piece.get_mut(start..HEAD) {
+            Some(room) if !hole && room.len() == head.len() => {
+                room.copy_from_slice(&head);
+                stream.write_all(self.piece.get(start..end).unwrap_or_default())?;
+            }
+            _ => stream.write_all(&head)?,
         }
         stream.flush()
     }
@@ -247,7 +256,7 @@ impl<S: Read + Write> Session<S> {
         let export = Arc::clone(&self.export);
         for (offset, len) in Self::pieces(request) {
             self.room(len);
-            let piece = self.piece.get_mut(..len).unwrap_or_default();
+            let piece = self.piece.get_mut(HEAD..len.saturating_add(HEAD)).unwrap_or_default();
             self.stream.read_exact(piece)?;
             if result.is_ok() {
                 result = export.write(offset, piece).map_err(Refusal::from);

@@ -11,26 +11,20 @@ mod cache;
 mod disk;
 
 use std::{
-    fs, io,
+    io,
     net::{SocketAddr, TcpListener},
-    os::unix::{
-        fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
-        net::{UnixListener, UnixStream},
-    },
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
 };
 
 use disk::{BITMAP, BlobDisk, Wanted};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use rustix::fs::{CWD, RenameFlags};
 use serde::{Deserialize, Serialize};
 use strongroom_azure as azure;
-use strongroom_base::{Entropy, EntropyExt as _};
 use strongroom_blobs as blobs;
 use strongroom_http::{CertificateFiles, Shown, encryption_for_known};
 use strongroom_nbd::server::{
-    Exported, Exports,
+    Exported, Exports, SocketFile,
     listen::{Listener, Server},
 };
 
@@ -95,7 +89,6 @@ pub struct ExportShown {
 pub(crate) struct Export {
     server: Server,
     disk: Arc<BlobDisk>,
-    /// The socket file, and what tells it from another of its name.
     socket: Option<SocketFile>,
     pub(crate) shown: ExportShown,
 }
@@ -162,12 +155,7 @@ impl Export {
     /// Ends all connections and stores what clients have written. It blocks until that is durable.
     pub(crate) fn end(mut self) -> Result<(), Reply> {
         self.server.stop();
-        if let Some((socket, identity)) = &self.socket
-            && identity_of(socket).is_ok_and(|found| found == *identity)
-        {
-            // Somebody may have removed it; a new one can be made then as well.
-            fs::remove_file(socket).ok();
-        }
+        drop(self.socket.take());
         self.disk.close().map_err(|error| Reply::refused(RefusedKind::Lost, error.to_string()))
     }
 }
@@ -200,8 +188,6 @@ fn wanted(request: &ExportRequest) -> Result<Wanted, Reply> {
     })
 }
 
-type SocketFile = (PathBuf, (u64, u64));
-
 fn listener(storage: &Storage, at: &ExportAt) -> Result<(Listener, Option<SocketFile>), Reply> {
     let tcp = |address: &SocketAddr| {
         TcpListener::bind(address).map_err(|error| invalid(format!("{address}: {error}")))
@@ -209,9 +195,9 @@ fn listener(storage: &Storage, at: &ExportAt) -> Result<(Listener, Option<Socket
     match at {
         ExportAt::Socket(path) => {
             let bad = |error: io::Error| invalid(format!("{}: {error}", path.display()));
-            let listener = private_socket(path, &*storage.entropy).map_err(bad)?;
-            let identity = identity_of(path).map_err(bad)?;
-            Ok((Listener::Unix(listener), Some((path.clone(), identity))))
+            let listen = SocketFile::listen(path, None, &*storage.entropy);
+            let (listener, file) = listen.map_err(bad)?;
+            Ok((Listener::Unix(listener), Some(file)))
         }
         ExportAt::Clear(address) if !address.ip().is_loopback() => {
             Err(invalid("without TLS an export is offered on a loopback address only"))
@@ -227,41 +213,6 @@ fn listener(storage: &Storage, at: &ExportAt) -> Result<(Listener, Option<Socket
             Ok((Listener::Tcp(tcp(address)?, Some(config)), None))
         }
     }
-}
-
-/// What tells a file from another one that gets its name later.
-fn identity_of(path: &Path) -> io::Result<(u64, u64)> {
-    let found = fs::symlink_metadata(path)?;
-    Ok((found.dev(), found.ino()))
-}
-
-/// Makes a socket file that only its owner may use, at any moment: it is made in a private folder, and moved. A socket of
-/// a process that was killed is replaced.
-fn private_socket(path: &Path, entropy: &dyn Entropy) -> io::Result<UnixListener> {
-    let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let private = folder.join(format!(".export-{:016x}", u64::from_le_bytes(entropy.array())));
-    fs::DirBuilder::new().mode(0o700).create(&private)?;
-    let made = private.join(name);
-    let listener = UnixListener::bind(&made).and_then(|listener| {
-        fs::set_permissions(&made, fs::Permissions::from_mode(0o600))?;
-        if is_dead_socket(path) {
-            fs::remove_file(path)?;
-        }
-        rustix::fs::renameat_with(CWD, &made, CWD, path, RenameFlags::NOREPLACE)?;
-        Ok(listener)
-    });
-    // The folder is private and has nothing but the socket, if that was not moved.
-    fs::remove_file(&made).ok();
-    fs::remove_dir(&private).ok();
-    listener
-}
-
-/// Whether it is a socket file at which nobody listens.
-fn is_dead_socket(path: &Path) -> bool {
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
-    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    is_socket && UnixStream::connect(path).err().is_some_and(refused)
 }
 
 /// The exports of a server that has one, which is its default as well.
