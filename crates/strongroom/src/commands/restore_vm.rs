@@ -71,6 +71,7 @@ Examples:
   strongroom restore vm --item web01 --recovery-point latest --name web01-copy --dry-run
   strongroom restore vm --item web01 --recovery-point latest --name web01-copy \\
       --storage-dir /var/lib/libvirt/images --links-down --start
+  strongroom restore vm --item web01 --recovery-point latest --same-identity --instant
   strongroom restore vm --item web01 --recovery-point latest --same-identity --pool fast \\
       --network network=office:default --network bridge=br0:br1
   strongroom restore vm --item db --recovery-point 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB \\

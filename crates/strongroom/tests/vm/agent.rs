@@ -561,3 +561,51 @@ fn machines_come_back_however_often_it_is_asked() {
     let missing = workers.agent.restore(&wanted, &Watch::silent()).expect_err("gone");
     assert_eq!(missing.code.as_str(), "source.missing", "{missing:?}");
 }
+
+#[test]
+fn a_machine_runs_at_once_however_often_it_is_asked() {
+    let host = Host::new();
+    let guest = Guest::web(&host, [Disk::qcow2(64), Disk::raw(48)]).up(3);
+    let workers = Workers::of(&host);
+    let order = workers.order(&guest);
+    let done = workers.backup(&order);
+    guest.destroy();
+    let to = folder(&host, "copies");
+    let restore = RestoreMachine {
+        name: Some("copy".to_owned()),
+        storage_dirs: [("*".to_owned(), to.clone())].into(),
+        instant: true,
+        ..RestoreMachine::default()
+    };
+    let mut wanted = workers.restore(&order, &done, Restore::Machine(restore));
+    wanted.limit_rate = Some(50 << 10);
+    let running = Elsewhere::start(&host, "restore", &wanted);
+    let images = ["copy-vda.qcow2", "copy-vdb.raw"].map(|name| Path::new(&to).join(name));
+    let copy = Guest::known(&host, "copy", &[&images[0], &images[1]]);
+    let runs = || host.try_virsh(&["domstate", "copy"]).stdout.trim() == "running";
+    assert!(within(60, runs), "it does not run");
+    copy.wait_agent();
+    copy.wait_records(2);
+    let (records, _) = copy.last_records();
+    running.kill();
+    // The job is cancelled.
+    let watch = Watch::silent();
+    let stopped = std::thread::scope(|scope| {
+        let work = scope.spawn(|| workers.agent.restore(&wanted, &watch));
+        assert!(!within(3, || work.is_finished()), "it has ended");
+        watch.cancel.cancel();
+        work.join().expect("ends")
+    });
+    assert_eq!(stopped.expect_err("stopped").code.as_str(), "restore.paused");
+    assert_eq!(copy.state(), "paused");
+    wanted.limit_rate = None;
+    let restored = json(&workers.bring_back(&wanted).report);
+    assert_eq!(restored["instant"]["started_seconds"], Value::Null, "{restored:#}");
+    assert_eq!(copy.state(), "running");
+    assert_eq!(fs::read_dir(&to).expect("a folder").count(), 2);
+    assert!(copy.last_records().0 >= records);
+    // Asked once more, it is done.
+    assert_eq!(json(&workers.bring_back(&wanted).report)["done_before"], true);
+    copy.shutdown();
+    checked(&images, Taken::Frozen);
+}
