@@ -57,6 +57,7 @@ mod store;
 mod sums;
 mod view;
 
+mod usage;
 pub use change::{
     Access, AccountChange, AppendConditions, BlobChange, BlockList, BlockPlace, Change, Conditions,
     ContainerChange, Content, CopyStep, DeleteSnapshots, Done, EtagCondition, KeyNumber,
@@ -83,3 +84,4 @@ pub use rows::{
 pub use state::StateError;
 pub use store::{Options, Status, Store, StoreError};
 pub use view::{Head, Item, ListMarker, ListQuery, Listed, PageRange, Ranges, ReadError, View};
+pub use usage::Usage;

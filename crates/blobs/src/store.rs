@@ -26,7 +26,8 @@ use crate::{
     refusal::Refusal,
     replication::{Role, Standing, StoreId},
     state::{State, StateError},
-    view::View,
+    usage::{Counted, Usage},
+    view::{ReadError, View},
 };
 
 /// Changes that may wait for the committer; further callers wait for their turn.
@@ -220,6 +221,7 @@ pub struct Store {
     committer: Option<JoinHandle<()>>,
     /// Compares blocks while it has its other end.
     scrubber: Option<(Sender<()>, JoinHandle<()>)>,
+    counted: Counted,
 }
 
 impl Store {
@@ -251,7 +253,8 @@ impl Store {
             }
         });
         let scrubber = Some((stopper, scrubber));
-        Ok(Self { hub, changes, options, id, committer: Some(committer), scrubber })
+        let counted = Counted::default();
+        Ok(Self { hub, changes, options, id, counted, committer: Some(committer), scrubber })
     }
 
     /// Asks for a change. `reply` is called by the committer's thread when the change is durable or refused; it must be
@@ -329,6 +332,11 @@ impl Store {
     /// Where it stands.
     pub fn status(&self) -> Status {
         use std::sync::atomic::Ordering::SeqCst;
+    /// How much is in the store. Of a large store this may be a while old, so that counting takes little of the time.
+    pub fn usage(&self) -> Result<Usage, ReadError> {
+        self.counted.usage(&self.hub, &*self.options.clock)
+    }
+
         let leading = self.hub.leading();
         let number = |read: fn(&Shared) -> &AtomicU64| {
             leading.as_ref().map_or(0, |copy| read(copy).load(SeqCst))
