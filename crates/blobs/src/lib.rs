@@ -38,6 +38,8 @@ mod engine;
 mod extents;
 #[cfg(test)]
 mod golden_tests;
+#[cfg(test)]
+mod hang_tests;
 mod journal;
 mod lease;
 mod leftovers;
