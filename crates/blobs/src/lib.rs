@@ -57,9 +57,9 @@ mod slots;
 mod state;
 mod store;
 mod sums;
+mod usage;
 mod view;
 
-mod usage;
 pub use change::{
     Access, AccountChange, AppendConditions, BlobChange, BlockList, BlockPlace, Change, Conditions,
     ContainerChange, Content, CopyStep, DeleteSnapshots, Done, EtagCondition, KeyNumber,
@@ -75,8 +75,9 @@ pub use pages::{BLOCK, CELL, MAX_SIZE, MAX_WRITE, PAGE};
 pub use record::BadRecord;
 pub use refusal::Refusal;
 pub use replication::{
-    BadBatch, Era, Position, ResyncError, ResyncProgress, ResyncSource, Role, ServerId, ShipError,
-    Shipper, Standing, StoreId, TakeError,
+    BadBatch, CompareProgress, Compared, Comparison, Difference, DifferenceKind, Era, Position,
+    ResyncError, ResyncProgress, ResyncSource, Role, ServerId, ShipError, Shipper, Standing,
+    StoreId, TakeError,
 };
 pub use rows::{
     AccessPolicy, Account, AccountKey, AccountKind, BlobKind, BlobName, Container, ContainerName,
@@ -85,5 +86,5 @@ pub use rows::{
 };
 pub use state::StateError;
 pub use store::{Options, Status, Store, StoreError};
-pub use view::{Head, Item, ListMarker, ListQuery, Listed, PageRange, Ranges, ReadError, View};
 pub use usage::Usage;
+pub use view::{Head, Item, ListMarker, ListQuery, Listed, PageRange, Ranges, ReadError, View};

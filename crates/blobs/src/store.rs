@@ -221,10 +221,10 @@ pub struct Store {
     pub(crate) changes: Sender<Message>,
     pub(crate) options: Options,
     pub(crate) id: StoreId,
+    counted: Counted,
     committer: Option<JoinHandle<()>>,
     /// Compares blocks while it has its other end.
     scrubber: Option<(Sender<()>, JoinHandle<()>)>,
-    counted: Counted,
 }
 
 impl Store {
@@ -332,14 +332,14 @@ impl Store {
         }
     }
 
-    /// Where it stands.
-    pub fn status(&self) -> Status {
-        use std::sync::atomic::Ordering::SeqCst;
     /// How much is in the store. Of a large store this may be a while old, so that counting takes little of the time.
     pub fn usage(&self) -> Result<Usage, ReadError> {
         self.counted.usage(&self.hub, &*self.options.clock)
     }
 
+    /// Where it stands.
+    pub fn status(&self) -> Status {
+        use std::sync::atomic::Ordering::SeqCst;
         let leading = self.hub.leading();
         let number = |read: fn(&Shared) -> &AtomicU64| {
             leading.as_ref().map_or(0, |copy| read(copy).load(SeqCst))
