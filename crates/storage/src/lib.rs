@@ -47,4 +47,4 @@ pub use replication::{
 };
 pub use run::{Announce, Run, run};
 pub use serve::{Serve, serve};
-pub use storage::{CopyFolders, Options, SecondaryState, Storage};
+pub use storage::{CopyFolders, Options, SecondaryState, Storage, Tuning};
