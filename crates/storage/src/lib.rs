@@ -43,7 +43,8 @@ pub use error::StorageError;
 pub use exports::{ExportAt, ExportRequest, ExportShown};
 pub use face::router;
 pub use replication::{
-    FailoverShown, InvitationShown, PairState, ReplicationShown, ResyncShown, join,
+    DifferenceIn, DifferenceShown, FailoverProgress, FailoverShown, FailoverStep, InvitationShown,
+    PairState, ReplicationShown, ResyncShown, VerificationShown, VerificationState, join,
 };
 pub use run::{Announce, Run, run};
 pub use serve::{Serve, serve};

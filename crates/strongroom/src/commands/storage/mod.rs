@@ -546,6 +546,10 @@ impl StatusArgs {
             let failure = status.failure.clone().unwrap_or_else(|| "no".to_owned());
             let mut facts = vec![
                 ("Accounts", status.accounts.to_string()),
+                ("Containers", status.containers.to_string()),
+                ("Blobs", status.blobs.to_string()),
+                ("Used on the disk", human::bytes(status.used_bytes)),
+                ("Free on the disk", human::bytes(status.free_bytes)),
                 ("Changes recorded", status.records.to_string()),
                 ("Checkpoints", status.checkpoints.to_string()),
                 ("Journal since the last", human::bytes(status.journal_bytes)),
