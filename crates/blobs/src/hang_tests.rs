@@ -50,7 +50,9 @@ fn content(store: &Store) -> Vec<u8> {
 /// Lets the leading copy's disk hang; it answers again when the returned sender is dropped.
 fn hang(store: &Store) -> mpsc::Sender<()> {
     let (sender, receiver) = mpsc::channel::<()>();
-    let job = Box::new(move |_: &mut crate::engine::Engine| drop(receiver.recv()));
+    let job = Box::new(move |_: &mut crate::engine::Engine| {
+        let _answers_again = receiver.recv();
+    });
     drop(store.changes.send(Message::Occupy(job)));
     sender
 }
