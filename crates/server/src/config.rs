@@ -122,8 +122,8 @@ keys! {
         storage_listen: Option<SocketAddr> = None, "none", "Address and port of storage accounts, which the server then serves in Azure's dialect as `strongroom storage serve` does; none: no storage accounts. They are encrypted if `tls` is true, with a certificate of their own.";
         storage_dir: Option<PathBuf> = None, "`storage` in `data_dir`", "Folder of the storage accounts.";
         storage_copies: Vec<PathBuf> = Vec::new(), "[]", "Folders on other disks, each with a copy of the storage accounts.";
-        storage_replica_journal: Option<String> = None, "\"4G\"", "How much of their journal the storage accounts keep for a second server that is behind, `256M` to `16T`; one that is farther behind is resynchronized.";
-        storage_rebuild_rate: Option<String> = None, "\"128M\"", "Maximum number of bytes a second at which a copy of the storage accounts is made again, `1M` to `1T`: clients keep the rest of the disks' speed.";
+        storage_replica_journal: String = "4G".to_owned(), "\"4G\"", "How much of their journal the storage accounts keep for a second server that is behind, `256M` to `16T`; one that is farther behind is resynchronized.";
+        storage_rebuild_rate: String = "128M".to_owned(), "\"128M\"", "Maximum number of bytes a second at which a copy of the storage accounts is made again, `1M` to `1T`: clients keep the rest of the disks' speed.";
         storage_suffixes: Vec<String> = vec!["localhost".to_owned()], "[\"localhost\"]", "Domains: `ACCOUNT.blob.DOMAIN` is a storage account.";
         storage_lag_seconds: u32 = 300, "300", "Seconds that the second server of the storage accounts may be behind, or out of contact, before that is an alert.";
         traces_url: Option<String> = None, "none", "URL for spans, as OTLP over HTTP, such as `http://localhost:4318/v1/traces`; none: no spans.";
@@ -288,12 +288,8 @@ impl ServerConfig {
     pub fn storage_sizes(&self) -> Result<StorageSizes, String> {
         let (journal, rate) = (&self.storage_replica_journal, &self.storage_rebuild_rate);
         Ok(StorageSizes {
-            replica_journal: bytes(
-                "storage_replica_journal",
-                journal.as_deref(),
-                256 << 20..=16 << 40,
-            )?,
-            rebuild_rate: bytes("storage_rebuild_rate", rate.as_deref(), 1 << 20..=1 << 40)?,
+            replica_journal: bytes("storage_replica_journal", Some(journal), 256 << 20..=16 << 40)?,
+            rebuild_rate: bytes("storage_rebuild_rate", Some(rate), 1 << 20..=1 << 40)?,
         })
     }
 
