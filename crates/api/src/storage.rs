@@ -91,7 +91,35 @@ words! {
         Waiting = "waiting",
         /// The primary lacks changes that the secondary has.
         Ahead = "ahead",
+        /// The other server does not know this one any more.
+        Removed = "removed",
     }
+}
+
+words! {
+    /// A step of a failover.
+    StorageFailoverStep {
+        /// The old primary takes no changes any more.
+        OldPrimaryFenced = "old_primary_fenced",
+        /// The secondary has fetched the rest of the old primary's changes.
+        ChangesFetched = "changes_fetched",
+        /// The secondary is the primary.
+        Promoted = "promoted",
+    }
+}
+
+/// A failover that is not complete.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StorageFailoverProgress {
+    /// The epoch that it begins.
+    pub epoch: u64,
+    /// What is done.
+    pub done: Vec<StorageFailoverStep>,
+    /// What is left.
+    pub left: Vec<StorageFailoverStep>,
+    /// The command that completes it, at this server; null if it is completed by itself.
+    #[serde(default)]
+    pub command: Option<String>,
 }
 
 /// How geo-redundancy of the storage accounts stands.
@@ -112,9 +140,18 @@ pub struct StorageReplication {
     /// Changes that the secondary lacks, as far as this server knows.
     #[serde(default)]
     pub lag_records: Option<u64>,
+    /// About how many bytes of the primary's journal these are.
+    #[serde(default)]
+    pub lag_bytes: Option<u64>,
     /// How old the Last Sync Time is by the primary's clock, in seconds.
     #[serde(default)]
     pub lag_seconds: Option<u64>,
+    /// When the other server asked or answered last, since this one was started.
+    #[serde(default)]
+    pub peer_seen: Option<Timestamp>,
+    /// A failover that is not complete; null without one.
+    #[serde(default)]
+    pub failover: Option<StorageFailoverProgress>,
     /// Why it does not continue by itself; null while it does.
     #[serde(default)]
     pub reason: Option<String>,
@@ -149,6 +186,8 @@ pub struct StorageFailedOver {
     pub last_sync_time: Option<Timestamp>,
     /// Changes of the old primary that are known to be lost; there may be more.
     pub lost_records: u64,
+    /// Whether the old primary has said that it takes no changes any more. If not, it is asked until it does.
+    pub old_primary_fenced: bool,
 }
 
 /// A storage account, without its keys.
@@ -326,6 +365,18 @@ pub struct StorageCopy {
 pub struct StorageStatus {
     /// Number of accounts.
     pub accounts: u64,
+    /// Number of containers.
+    #[serde(default)]
+    pub containers: u64,
+    /// Number of blobs, without their snapshots.
+    #[serde(default)]
+    pub blobs: u64,
+    /// Bytes that the leading copy of the store takes on its disk.
+    #[serde(default)]
+    pub used_bytes: u64,
+    /// Bytes that are free on that disk.
+    #[serde(default)]
+    pub free_bytes: u64,
     /// Changes in the life of the store.
     pub records: u64,
     /// Checkpoints since it was opened.

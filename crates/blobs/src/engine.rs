@@ -422,20 +422,9 @@ impl Engine {
         self.shared.journal_bytes.store(self.journal.bytes_since(), SeqCst);
     }
 
-    /// Whether changes wait for a checkpoint.
-    pub(crate) fn has_changes(&self) -> bool {
-        self.oldest.is_some()
-    }
-
-    /// Whether it is time for a checkpoint. A disk that is almost full gets the journal's room back early.
-    pub(crate) fn is_checkpoint_due(&self) -> bool {
-        let now = self.options.clock.monotonic();
-        let age = self.oldest.map(|oldest| now.saturating_sub(oldest));
-        let reserve = self.options.reserve_size;
-        age.is_some_and(|age| age >= self.options.checkpoint_interval)
-            || self.journal.bytes_since() >= self.options.checkpoint_size
-            || self.shared.files.dirty_files() >= MAX_DIRTY_FILES
-            || self.journal.bytes_since() > reserve / 8 && self.shared.room() < reserve
+    /// When changes began to wait for a checkpoint.
+    pub(crate) const fn oldest(&self) -> Option<Duration> {
+        self.oldest
     }
 
     /// Makes the data files and the state durable, and deletes the journal before them.
@@ -560,6 +549,21 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// Whether it is time for a checkpoint of a copy whose changes wait for one since a moment. A disk that is almost full gets
+/// the journal's room back early.
+pub(crate) fn is_checkpoint_due(
+    shared: &Shared,
+    options: &Options,
+    oldest: Option<Duration>,
+) -> bool {
+    let age = oldest.map(|oldest| options.clock.monotonic().saturating_sub(oldest));
+    let (reserve, journal) = (options.reserve_size, shared.journal_bytes.load(SeqCst));
+    age.is_some_and(|age| age >= options.checkpoint_interval)
+        || journal >= options.checkpoint_size
+        || shared.files.dirty_files() >= MAX_DIRTY_FILES
+        || journal > reserve / 8 && shared.room() < reserve
 }
 
 impl Drop for Engine {

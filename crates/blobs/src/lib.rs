@@ -38,6 +38,8 @@ mod engine;
 mod extents;
 #[cfg(test)]
 mod golden_tests;
+#[cfg(test)]
+mod hang_tests;
 mod journal;
 mod lease;
 mod leftovers;
@@ -55,6 +57,7 @@ mod slots;
 mod state;
 mod store;
 mod sums;
+mod usage;
 mod view;
 
 pub use change::{
@@ -72,8 +75,9 @@ pub use pages::{BLOCK, CELL, MAX_SIZE, MAX_WRITE, PAGE};
 pub use record::BadRecord;
 pub use refusal::Refusal;
 pub use replication::{
-    BadBatch, Era, Position, ResyncError, ResyncProgress, ResyncSource, Role, ServerId, ShipError,
-    Shipper, Standing, StoreId, TakeError,
+    BadBatch, CompareProgress, Compared, Comparison, Difference, DifferenceKind, Era, Position,
+    ResyncError, ResyncProgress, ResyncSource, Role, ServerId, ShipError, Shipper, Standing,
+    StoreId, TakeError,
 };
 pub use rows::{
     AccessPolicy, Account, AccountKey, AccountKind, BlobKind, BlobName, Container, ContainerName,
@@ -82,4 +86,5 @@ pub use rows::{
 };
 pub use state::StateError;
 pub use store::{Options, Status, Store, StoreError};
+pub use usage::Usage;
 pub use view::{Head, Item, ListMarker, ListQuery, Listed, PageRange, Ranges, ReadError, View};

@@ -26,7 +26,8 @@ use crate::{
     refusal::Refusal,
     replication::{Role, Standing, StoreId},
     state::{State, StateError},
-    view::View,
+    usage::{Counted, Usage},
+    view::{ReadError, View},
 };
 
 /// Changes that may wait for the committer; further callers wait for their turn.
@@ -61,6 +62,8 @@ pub struct Options {
     pub scrub_interval: Duration,
     /// How fast, in bytes in a second.
     pub scrub_rate: u64,
+    /// How fast a copy is made again, in bytes in a second, so that clients keep most of the disks' speed.
+    pub rebuild_rate: u64,
     /// How much of the journal is kept for a secondary that is behind, in bytes. One that is farther behind is
     /// resynchronized.
     pub replica_size: u64,
@@ -72,8 +75,8 @@ pub struct Options {
 
 impl Options {
     /// Checkpoints after 256 MiB or a minute, segments of 64 MiB, a reserve of 128 MiB, a cache of 64 MiB; copies are
-    /// waited for a minute, looked for each minute, and compared each day at 32 MiB in a second; 4 GiB of the journal are
-    /// kept for a secondary.
+    /// waited for a minute, looked for each minute, compared each day at 32 MiB in a second, and made again at 128 MiB in a
+    /// second; 4 GiB of the journal are kept for a secondary.
     pub fn new(clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
         Self {
             checkpoint_size: 256 << 20,
@@ -87,6 +90,7 @@ impl Options {
             retry_interval: Duration::from_mins(1),
             scrub_interval: Duration::from_hours(24),
             scrub_rate: 32 << 20,
+            rebuild_rate: 128 << 20,
             replica_size: 4 << 30,
             clock,
             entropy,
@@ -217,6 +221,7 @@ pub struct Store {
     pub(crate) changes: Sender<Message>,
     pub(crate) options: Options,
     pub(crate) id: StoreId,
+    counted: Counted,
     committer: Option<JoinHandle<()>>,
     /// Compares blocks while it has its other end.
     scrubber: Option<(Sender<()>, JoinHandle<()>)>,
@@ -251,7 +256,8 @@ impl Store {
             }
         });
         let scrubber = Some((stopper, scrubber));
-        Ok(Self { hub, changes, options, id, committer: Some(committer), scrubber })
+        let counted = Counted::default();
+        Ok(Self { hub, changes, options, id, counted, committer: Some(committer), scrubber })
     }
 
     /// Asks for a change. `reply` is called by the committer's thread when the change is durable or refused; it must be
@@ -324,6 +330,11 @@ impl Store {
         if self.changes.send(Message::Settle(sender)).is_ok() {
             let _done = receiver.recv();
         }
+    }
+
+    /// How much is in the store. Of a large store this may be a while old, so that counting takes little of the time.
+    pub fn usage(&self) -> Result<Usage, ReadError> {
+        self.counted.usage(&self.hub, &*self.options.clock)
     }
 
     /// Where it stands.

@@ -31,6 +31,15 @@ const PAGE: usize = 100;
 /// Blobs of which one request takes snapshots.
 const MAX_SNAPSHOTS: usize = 64;
 
+/// How the storage accounts stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StorageFigures {
+    /// Their store.
+    pub status: StorageStatus,
+    /// Their second server.
+    pub replication: StorageReplication,
+}
+
 /// Whether an account can have this name.
 fn is_name(name: &str) -> bool {
     (3..=24).contains(&name.len())
@@ -211,6 +220,15 @@ impl Control {
         self.check_storage(caller, Operation::ViewStorageAccount)?;
         let accounts = self.storage()?;
         Ok(Self::blocking(move || accounts.status()).await?)
+    }
+
+    /// How the storage accounts stand, for monitoring; none if this server serves none.
+    pub async fn storage_figures(&self) -> Option<Result<StorageFigures>> {
+        let accounts = self.accounts.clone()?;
+        let asked = Self::blocking(move || {
+            Ok(StorageFigures { status: accounts.status()?, replication: accounts.replication()? })
+        });
+        Some(asked.await.map_err(ControlError::from))
     }
 
     fn check_storage(&self, caller: &Caller, operation: Operation) -> Result<()> {

@@ -64,6 +64,25 @@ pub(crate) struct NewItem<'a> {
     pub(crate) disks: &'a api::DiskSelection,
 }
 
+/// What somebody wants protected, compared with what is.
+enum New {
+    /// It is new, and has this policy.
+    Item(Box<ItemDoc>, Option<Box<api::Policy>>),
+    /// This item is the same.
+    Same(Box<ItemDoc>),
+}
+
+/// That an item is in the way of another one: both by what they protect.
+fn protected_already(wanted: &Item, found: &Item) -> ControlError {
+    let shown = |item: &Item| format!("{} ({})", item.name, sources::described(&item.source));
+    ControlError::from(message!(
+        ITEM_EXISTS,
+        "{name} cannot be protected: the vault protects {item} already",
+        name = wanted.name => shown(wanted),
+        item = found.name => shown(found)
+    ))
+}
+
 impl From<Stored<ItemDoc>> for Versioned<Item> {
     fn from(stored: Stored<ItemDoc>) -> Self {
         Self { value: stored.doc.item, version: stored.version }
@@ -151,6 +170,7 @@ impl Control {
             // Without a policy an item would never be backed up by itself, and nobody would notice.
             let policy = request.policy.get_or_insert_with(|| DEFAULT_POLICY.to_owned());
             find_policy(tx, vault.id, policy).await?;
+            self.check_not_protected(tx, (vault.id, host.id), &request).await?;
             let spec = Spec::Protect {
                 vault: vault.id,
                 host: host.id,
@@ -170,6 +190,28 @@ impl Control {
     /// Makes an item, unless the same is protected already; whether it was made.
     pub(crate) async fn add_item(&self, tx: &mut Tx, new: NewItem<'_>) -> Result<(ItemDoc, bool)> {
         let now = self.now();
+        let host = new.host;
+        let (mut doc, policy) = match self.new_item(tx, new).await? {
+            New::Item(doc, policy) => (*doc, policy),
+            New::Same(found) => return Ok((*found, false)),
+        };
+        let rules = policy.map(|policy| checked(policy.rules)).transpose()?;
+        plan_from(&mut doc, rules.as_ref(), now);
+        tx.insert(&doc).await.map_err(name_taken)?;
+        if let Some(uuid) = sources::machine_uuid(&doc.item.source) {
+            let id = MachineDoc::id_of(host, &uuid);
+            if let Some(Stored { doc: mut machine, version }) = tx.get::<MachineDoc>(&id).await? {
+                machine.machine.protected_by = Some(doc.item.id);
+                tx.update(&machine, version).await?;
+            }
+        }
+        Ok((doc, true))
+    }
+
+    /// An item that is not there yet, or the same that is. One that protects something else under its name, or the same in
+    /// another way, is refused: a request to protect is no way to change an item.
+    async fn new_item(&self, tx: &mut Tx, new: NewItem<'_>) -> Result<New> {
+        let now = self.now();
         let NewItem { vault, host, request, name, source, disks } = new;
         let policy = match &request.policy {
             Some(policy) => Some(find_policy(tx, vault, policy).await?.doc.policy),
@@ -182,35 +224,44 @@ impl Control {
         doc.item.state = ProtectionState::InitialBackupPending;
         doc.active_since = Some(now);
         let item = &doc.item;
-        let key = ItemDoc::source_key(item);
-        let same = Filter::all().eq("vault", vault.to_string()).eq("source", key);
+        let of_vault = || Filter::all().eq("vault", vault.to_string());
+        let same = of_vault().eq("source", ItemDoc::source_key(item));
         if let Some(found) = tx.first::<ItemDoc>(&Query::new(same)).await? {
             let found = found.doc;
             check_not_deleted(&found.item)?;
-            // The same request again changes nothing; another one is no way to change it.
             let same = sources::are_same(&found.item.source, &item.source);
             if same && found.item.policy == item.policy && found.item.disks == item.disks {
-                return Ok((found, false));
+                return Ok(New::Same(Box::new(found)));
             }
-            let message = message!(
-                ITEM_EXISTS,
-                "{name} is protected already, as {item}",
-                name,
-                item = found.item.name
-            );
-            return Err(ControlError::from(message));
+            return Err(protected_already(item, &found.item));
         }
-        let rules = policy.map(|policy| checked(policy.rules)).transpose()?;
-        plan_from(&mut doc, rules.as_ref(), now);
-        tx.insert(&doc).await.map_err(name_taken)?;
-        if let Some(uuid) = sources::machine_uuid(&doc.item.source) {
-            let id = MachineDoc::id_of(host, &uuid);
-            if let Some(Stored { doc: mut machine, version }) = tx.get::<MachineDoc>(&id).await? {
-                machine.machine.protected_by = Some(doc.item.id);
-                tx.update(&machine, version).await?;
+        let named = of_vault().eq("name", name);
+        if let Some(found) = tx.first::<ItemDoc>(&Query::new(named)).await? {
+            return Err(protected_already(item, &found.doc.item));
+        }
+        Ok(New::Item(Box::new(doc), policy.map(Box::new)))
+    }
+
+    /// Refuses at once what the job would refuse: a source that need not be looked for, and that an item protects in another
+    /// way. Everything else that is wrong with it the job says.
+    async fn check_not_protected(
+        &self,
+        tx: &mut Tx,
+        (vault, host): (VaultId, strongroom_base::HostId),
+        request: &Protect,
+    ) -> Result<()> {
+        for source in &request.sources {
+            let kind = sources::wanted(source)?;
+            if kind.is_discovered() {
+                continue;
             }
+            let Ok(found) = kind.find(source, &[], &*self.places) else { continue };
+            let name = source.name.clone().unwrap_or(found.name);
+            let (source, disks) = (found.source, &source.disks);
+            let new = NewItem { vault, host, request, name: &name, source, disks };
+            self.new_item(tx, new).await?;
         }
-        Ok((doc, true))
+        Ok(())
     }
 
     /// Changes an item.

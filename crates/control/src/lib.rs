@@ -47,6 +47,7 @@ mod time;
 mod vaults;
 mod work;
 
+pub use accounts::StorageFigures;
 pub use alerts::{AlertFilter, Rule, clock_is_ahead};
 pub use cause::{Adopt, Cause};
 pub use error::{ControlError, Result};

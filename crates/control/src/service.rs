@@ -54,6 +54,8 @@ pub struct Settings {
     pub save_every_minutes: u32,
     /// Seconds that alerts wait for others, to be sent together.
     pub alert_bundle_seconds: u32,
+    /// Seconds that the secondary of storage accounts may be behind, or out of contact.
+    pub storage_lag_seconds: u32,
 }
 
 impl Default for Settings {
@@ -70,6 +72,7 @@ impl Default for Settings {
             verify_all_days: 30,
             save_every_minutes: 60,
             alert_bundle_seconds: 30,
+            storage_lag_seconds: 300,
         }
     }
 }

@@ -135,6 +135,9 @@ pub struct IncrementalOrder {
     pub to: BlobPlace,
     /// The number of backups that are kept.
     pub keep: u32,
+    /// Bytes per second at most.
+    #[serde(default)]
+    pub limit_rate: Option<u64>,
 }
 
 /// A page blob was backed up to another one.

@@ -107,6 +107,7 @@ fn of_hosts(shapes: &mut Shapes) {
         from: place("disks/vms/a"),
         to: place("backups/vms/a"),
         keep: 30,
+        limit_rate: Some(1 << 20),
     };
     let source =
         Source::IncrementalBackup { from: copy.from.clone(), to: copy.to.clone(), keep: 30 };

@@ -7,11 +7,13 @@ use std::{
     collections::BTreeMap,
     fs, io,
     net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
     path::{Path, PathBuf},
 };
 
 use serde::Deserialize;
 use strongroom_agent::{Allowed, covers};
+use strongroom_base::words;
 use strongroom_catalog::CatalogUrl;
 use strongroom_control::{Settings, jobs::Limits};
 use strongroom_http::CertificateFiles;
@@ -120,10 +122,49 @@ keys! {
         storage_listen: Option<SocketAddr> = None, "none", "Address and port of storage accounts, which the server then serves in Azure's dialect as `strongroom storage serve` does; none: no storage accounts. They are encrypted if `tls` is true, with a certificate of their own.";
         storage_dir: Option<PathBuf> = None, "`storage` in `data_dir`", "Folder of the storage accounts.";
         storage_copies: Vec<PathBuf> = Vec::new(), "[]", "Folders on other disks, each with a copy of the storage accounts.";
+        storage_replica_journal: String = "4G".to_owned(), "\"4G\"", "How much of their journal the storage accounts keep for a second server that is behind, `256M` to `16T`; one that is farther behind is resynchronized.";
+        storage_rebuild_rate: String = "128M".to_owned(), "\"128M\"", "Maximum number of bytes a second at which a copy of the storage accounts is made again, `1M` to `1T`: clients keep the rest of the disks' speed.";
         storage_suffixes: Vec<String> = vec!["localhost".to_owned()], "[\"localhost\"]", "Domains: `ACCOUNT.blob.DOMAIN` is a storage account.";
+        storage_lag_seconds: u32 = 300, "300", "Seconds that the second server of the storage accounts may be behind, or out of contact, before that is an alert.";
         traces_url: Option<String> = None, "none", "URL for spans, as OTLP over HTTP, such as `http://localhost:4318/v1/traces`; none: no spans.";
         traces_percent: u32 = 100, "100", "Percentage of requests and jobs that are traced, unless the request decides it.";
     }
+}
+
+/// Sizes of the storage accounts, where they are given, in bytes and in bytes a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StorageSizes {
+    /// How much of the journal is kept for the secondary.
+    pub replica_journal: Option<u64>,
+    /// How fast a copy is made again.
+    pub rebuild_rate: Option<u64>,
+}
+
+/// Reads a number of bytes with K, M, G or T within bounds.
+fn bytes(
+    key: &str,
+    text: Option<&str>,
+    bounds: RangeInclusive<u64>,
+) -> Result<Option<u64>, String> {
+    let Some(text) = text else { return Ok(None) };
+    let wrong = || format!("{key}: {text:?} is not a number with K, M, G or T");
+    let (digits, unit) = match text.char_indices().last() {
+        Some((at, 'K' | 'k')) => (text.get(..at), 1_u64 << 10),
+        Some((at, 'M' | 'm')) => (text.get(..at), 1 << 20),
+        Some((at, 'G' | 'g')) => (text.get(..at), 1 << 30),
+        Some((at, 'T' | 't')) => (text.get(..at), 1 << 40),
+        _ => (Some(text), 1),
+    };
+    let number = digits.and_then(|digits| digits.parse::<u64>().ok()).ok_or_else(wrong)?;
+    let number = number.checked_mul(unit).ok_or_else(wrong)?;
+    if bounds.contains(&number) {
+        return Ok(Some(number));
+    }
+    if number == 0 {
+        return Err(wrong());
+    }
+    let (least, most) = (words::bytes(*bounds.start()), words::bytes(*bounds.end()));
+    Err(format!("{key}: {text:?} is not {least} to {most}"))
 }
 
 /// Where the configuration comes from.
@@ -223,6 +264,7 @@ impl ServerConfig {
             }
         }
         self.rate().map_err(|reason| wrong(place, reason))?;
+        self.storage_sizes().map_err(|reason| wrong(place, reason))?;
         let here = |reason: String| wrong(place, reason);
         check_channels(&self.mail, &self.webhook).map_err(here)?;
         traces::check(self.traces_url.as_deref(), self.traces_percent).map_err(here)?;
@@ -239,16 +281,16 @@ impl ServerConfig {
     }
 
     fn rate(&self) -> Result<Option<u64>, String> {
-        let Some(text) = &self.limit_rate else { return Ok(None) };
-        let wrong = || format!("limit_rate: {text:?} is not a number with K, M or G");
-        let (digits, unit) = match text.char_indices().last() {
-            Some((at, 'K' | 'k')) => (text.get(..at), 1_u64 << 10),
-            Some((at, 'M' | 'm')) => (text.get(..at), 1 << 20),
-            Some((at, 'G' | 'g')) => (text.get(..at), 1 << 30),
-            _ => (Some(text.as_str()), 1),
-        };
-        let number = digits.and_then(|digits| digits.parse::<u64>().ok()).ok_or_else(wrong)?;
-        number.checked_mul(unit).filter(|rate| *rate > 0).map(Some).ok_or_else(wrong)
+        bytes("limit_rate", self.limit_rate.as_deref(), 1..=u64::MAX)
+    }
+
+    /// Sizes of the storage accounts, where they are given.
+    pub fn storage_sizes(&self) -> Result<StorageSizes, String> {
+        let (journal, rate) = (&self.storage_replica_journal, &self.storage_rebuild_rate);
+        Ok(StorageSizes {
+            replica_journal: bytes("storage_replica_journal", Some(journal), 256 << 20..=16 << 40)?,
+            rebuild_rate: bytes("storage_rebuild_rate", Some(rate), 1 << 20..=1 << 40)?,
+        })
     }
 
     /// Places of vaults and keys that may be named.
@@ -289,6 +331,7 @@ impl ServerConfig {
             verify_all_days: self.verify_all_days,
             save_every_minutes: self.save_every_minutes,
             alert_bundle_seconds: self.alert_bundle_seconds,
+            storage_lag_seconds: self.storage_lag_seconds,
         }
     }
 
@@ -449,6 +492,9 @@ mod tests {
             ("tls = false\nlisten = \"0.0.0.0:1\"\n", "in the clear"),
             ("tls_key = \"/k\"\n", "belong together"),
             ("limit_rate = \"fast\"\n", "not a number"),
+            ("storage_replica_journal = \"1M\"\n", "256 MiB to 16 TiB"),
+            ("storage_replica_journal = \"17T\"\n", "256 MiB to 16 TiB"),
+            ("storage_rebuild_rate = \"1K\"\n", "1 MiB to 1 TiB"),
             ("jobs = 0\n", "jobs is 0"),
             ("log_format = \"xml\"\n", "xml"),
             ("catalog = \"postgres://u:secret@h/d\"\n", "catalog_password_file"),

@@ -92,6 +92,7 @@ impl Coded for StorageError {
                 RefusedKind::PeerUnavailable => &codes::STORAGE_PEER_UNAVAILABLE,
                 RefusedKind::Loses => &codes::STORAGE_FAILOVER_LOSES,
                 RefusedKind::Diverged => &codes::STORAGE_DIVERGED,
+                RefusedKind::Differs => &codes::STORAGE_DAMAGED,
             },
             Self::Local { .. } => &codes::LOCAL_IO,
             Self::Http(error) => error.code(),
@@ -122,6 +123,7 @@ impl Coded for StorageError {
                 RefusedKind::PeerUnavailable => params!(STORAGE_PEER_UNAVAILABLE: reason),
                 RefusedKind::Loses => params!(STORAGE_FAILOVER_LOSES: reason),
                 RefusedKind::Diverged => params!(STORAGE_DIVERGED: reason),
+                RefusedKind::Differs => params!(STORAGE_DAMAGED: reason),
             },
             Self::Store(error) => {
                 let reason = error.to_string();

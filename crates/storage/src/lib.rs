@@ -43,8 +43,9 @@ pub use error::StorageError;
 pub use exports::{ExportAt, ExportRequest, ExportShown};
 pub use face::router;
 pub use replication::{
-    FailoverShown, InvitationShown, PairState, ReplicationShown, ResyncShown, join,
+    DifferenceIn, DifferenceShown, FailoverProgress, FailoverShown, FailoverStep, InvitationShown,
+    PairState, ReplicationShown, ResyncShown, VerificationShown, VerificationState, join,
 };
 pub use run::{Announce, Run, run};
 pub use serve::{Serve, serve};
-pub use storage::{CopyFolders, Options, SecondaryState, Storage};
+pub use storage::{CopyFolders, Options, SecondaryState, Storage, Tuning};

@@ -6,7 +6,7 @@ use strongroom_base::{Cancel, Clock, Entropy};
 use strongroom_http::{self as http, CertificateFiles, Proxies, Shown};
 use tokio::sync::watch;
 
-use crate::{CopyFolders, Options, Serve, Storage, StorageError, serve};
+use crate::{CopyFolders, Options, Serve, Storage, StorageError, Tuning, serve};
 
 /// How often the certificate is looked after.
 const CERTIFICATE: Duration = Duration::from_hours(1);
@@ -21,6 +21,8 @@ pub struct Run {
     pub data_dir: PathBuf,
     /// Where copies of it are.
     pub folders: CopyFolders,
+    /// How the store works.
+    pub tuning: Tuning,
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
     /// The name of this machine, for its certificate.
@@ -47,10 +49,21 @@ pub fn run(run: Run) -> Result<(), StorageError> {
 }
 
 async fn serve_until_stopped(run: Run) -> Result<(), StorageError> {
-    let Run { data_dir, folders, listen, host, tls, suffixes, clock, entropy, stop, announce } =
-        run;
+    let Run {
+        data_dir,
+        folders,
+        tuning,
+        listen,
+        host,
+        tls,
+        suffixes,
+        clock,
+        entropy,
+        stop,
+        announce,
+    } = run;
     let options = Options::new(Arc::clone(&clock), entropy);
-    let options = Options { suffixes: suffixes.clone(), folders, ..options };
+    let options = Options { suffixes: suffixes.clone(), folders, tuning, ..options };
     let storage = Storage::open(&data_dir, options)?;
     let (listener, address) = http::listen(listen).await?;
     let certificate = if tls {

@@ -53,6 +53,42 @@ pub struct CopyFolders {
     pub without: Vec<PathBuf>,
 }
 
+/// How the store of the accounts works, where it is not as usual.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tuning {
+    /// How much of its journal a primary keeps for a secondary that is behind, in bytes; 4 GiB if not given. One that is
+    /// farther behind is resynchronized.
+    pub replica_journal: Option<u64>,
+    /// How fast a copy on another disk is made again, in bytes in a second; 128 MiB if not given.
+    pub rebuild_rate: Option<u64>,
+}
+
+impl Tuning {
+    /// The least and the most of [`Tuning::replica_journal`]: less than a few segments of the journal would be nothing.
+    pub const REPLICA_JOURNAL: std::ops::RangeInclusive<u64> = 256 << 20..=16 << 40;
+    /// The least and the most of [`Tuning::rebuild_rate`].
+    pub const REBUILD_RATE: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 40;
+
+    /// Says what is out of bounds.
+    pub fn check(&self) -> Result<(), &'static str> {
+        if self.replica_journal.is_some_and(|bytes| !Self::REPLICA_JOURNAL.contains(&bytes)) {
+            return Err("the journal for the secondary is 256 MiB to 16 TiB");
+        }
+        if self.rebuild_rate.is_some_and(|rate| !Self::REBUILD_RATE.contains(&rate)) {
+            return Err("copies are made again at 1 MiB to 1 TiB in a second");
+        }
+        Ok(())
+    }
+
+    fn apply(self, options: blobs::Options) -> blobs::Options {
+        blobs::Options {
+            replica_size: self.replica_journal.unwrap_or(options.replica_size),
+            rebuild_rate: self.rebuild_rate.unwrap_or(options.rebuild_rate),
+            ..options
+        }
+    }
+}
+
 /// How storage accounts are served.
 #[derive(Clone)]
 pub struct Options {
@@ -60,6 +96,8 @@ pub struct Options {
     pub suffixes: Vec<String>,
     /// Where copies of the store are.
     pub folders: CopyFolders,
+    /// How the store works.
+    pub tuning: Tuning,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Chance.
@@ -73,7 +111,14 @@ impl Options {
     /// Accounts below `localhost`, and no secondary.
     pub fn new(clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
         let suffixes = vec!["localhost".to_owned()];
-        Self { suffixes, folders: CopyFolders::default(), clock, entropy, secondary: None }
+        Self {
+            suffixes,
+            folders: CopyFolders::default(),
+            tuning: Tuning::default(),
+            clock,
+            entropy,
+            secondary: None,
+        }
     }
 }
 
@@ -152,11 +197,22 @@ pub(crate) fn open_store(
     clock: &Arc<dyn Clock>,
     entropy: &Arc<dyn Entropy>,
 ) -> Result<Store, StorageError> {
+    open_tuned(data_dir, create, folders, Tuning::default(), clock, entropy)
+}
+
+fn open_tuned(
+    data_dir: &Path,
+    create: bool,
+    folders: &CopyFolders,
+    tuning: Tuning,
+    clock: &Arc<dyn Clock>,
+    entropy: &Arc<dyn Entropy>,
+) -> Result<Store, StorageError> {
     let folder = store_folder(data_dir);
     let options = blobs::Options {
         copies: folders.copies.clone(),
         without: folders.without.clone(),
-        ..blobs::Options::new(Arc::clone(clock), Arc::clone(entropy))
+        ..tuning.apply(blobs::Options::new(Arc::clone(clock), Arc::clone(entropy)))
     };
     // The folder of the data may be the copy that is lost.
     let has_store = |folder: &Path| folder.join("state.redb").exists();
@@ -174,8 +230,8 @@ pub(crate) fn open_store(
 impl Storage {
     /// Opens the storage accounts in a folder, which is created if it does not exist.
     pub fn open(data_dir: &Path, options: Options) -> Result<Arc<Self>, StorageError> {
-        let Options { folders, clock, entropy, .. } = &options;
-        let store = open_store(data_dir, true, folders, clock, entropy)?;
+        let Options { folders, tuning, clock, entropy, .. } = &options;
+        let store = open_tuned(data_dir, true, folders, *tuning, clock, entropy)?;
         Self::new(Arc::new(store), data_dir, options)
     }
 

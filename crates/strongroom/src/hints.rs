@@ -140,6 +140,20 @@ pub(crate) fn of_cause(error: &(dyn Coded + Send + Sync + 'static)) -> Option<St
                 .into(),
         );
     }
+    if code == &codes::LOCAL_IO && io == Some(io::ErrorKind::AlreadyExists) {
+        return Some(
+            "The file exists already, and is not overwritten: name another one, or remove it first."
+                .to_owned(),
+        );
+    }
+    if code == &codes::STORAGE_IN_USE {
+        return Some(
+            "A server that was just started or stopped has it for a moment: repeat the command. Otherwise \
+             `ps -C strongroom -o pid,args` shows who serves the folder; one of another user, or of an older \
+             version, takes no commands: run the command as that user, or stop it first."
+                .to_owned(),
+        );
+    }
     let words = chain(error);
     if code == &codes::STORE_DENIED && words.contains("the folder") {
         return Some(
@@ -241,6 +255,11 @@ mod tests {
         let hint = of_cause(&local(io::ErrorKind::AddrInUse));
         assert!(hint.is_some_and(|hint| hint.contains("ss -ltnp")));
         assert_eq!(of_cause(&local(io::ErrorKind::NotFound)), None);
+        let hint = of_cause(&local(io::ErrorKind::AlreadyExists));
+        assert!(hint.is_some_and(|hint| hint.contains("name another one")));
+        let used = strongroom_storage::StorageError::InUse { path: "/x".into() };
+        let hint = of_cause(&used);
+        assert!(hint.is_some_and(|hint| hint.contains("ps -C strongroom")));
         for (place, said) in [
             ("STRONGROOM_SERVER_JOBS", Some("the variable STRONGROOM_SERVER_JOBS, or unset it")),
             ("--listen", Some("the option --listen")),

@@ -2,12 +2,14 @@
 
 use std::num::NonZeroU32;
 
-use strongroom_api::{ErrorBody, IncrementalReport, Source, TaskName, TaskState};
+use strongroom_api::{
+    ErrorBody, IncrementalReport, IncrementalSnapshot, Source, TaskName, TaskState,
+};
 use strongroom_azure::ReadBlob;
 use strongroom_base::{codes, message, words};
 use strongroom_orders::{IncrementalDone, IncrementalOrder, Result, Watch};
 use strongroom_storage_client::{
-    incremental::{self, Backup, BackupReport, Method, Place},
+    incremental::{self, Backup, BackupReport, BackupSnapshot, Method, Place, SnapshotReport},
     transfer::Work,
 };
 
@@ -22,7 +24,7 @@ impl LocalAgent {
         watch: &Watch,
     ) -> Result<IncrementalDone> {
         watch.task(TaskName::Transfer, TaskState::InProgress, None);
-        let IncrementalOrder { from, to, keep, .. } = order;
+        let IncrementalOrder { order: _, from, to, keep, limit_rate } = order;
         let open = |place: &strongroom_api::BlobPlace| {
             self.accounts(place.access.as_ref()).open(&place.blob, &watch.cancel)
         };
@@ -34,8 +36,12 @@ impl LocalAgent {
         source
             .properties(&source_blob, &ReadBlob::default())
             .map_err(|error| of_source(&*kind, error))?;
-        let options =
-            Backup { keep: NonZeroU32::new(*keep), run: Some(run_of(order)), ..Backup::default() };
+        let options = Backup {
+            keep: NonZeroU32::new(*keep),
+            run: Some(run_of(order)),
+            limit_rate: *limit_rate,
+            ..Backup::default()
+        };
         let work = Work {
             cancel: watch.cancel.clone(),
             progress: watch.progress.clone(),
@@ -59,7 +65,7 @@ impl LocalAgent {
             time: newest.timestamp(),
             written_bytes,
             warnings: too_soon(&report).into_iter().collect(),
-            report: in_api(&report)?.into(),
+            report: in_api(report).into(),
         })
     }
 }
@@ -91,12 +97,104 @@ fn detail(report: &BackupReport, written: u64) -> String {
     format!("{how}: {} written", words::bytes(written))
 }
 
-/// The report as the API has it: the same fields.
-fn in_api(report: &BackupReport) -> Result<IncrementalReport> {
-    let read = serde_json::to_value(report).and_then(serde_json::from_value);
-    read.map_err(|error| {
-        let message =
-            message!(BUG, "the report has another form: {error}", error = error.to_string());
-        Box::new(ErrorBody::from(message))
-    })
+/// The report as the API has it: the same fields. A field that one of both gets is missed here by the compiler.
+fn in_api(report: BackupReport) -> IncrementalReport {
+    let BackupReport {
+        source,
+        target,
+        backups,
+        was_too_soon,
+        deleted_snapshots,
+        kept_snapshots,
+        deleted_backups,
+        duration_ms,
+    } = report;
+    IncrementalReport {
+        source,
+        target,
+        backups: backups.into_iter().map(made_in_api).collect(),
+        was_too_soon,
+        deleted_snapshots,
+        kept_snapshots,
+        deleted_backups,
+        duration_ms,
+    }
+}
+
+fn made_in_api(made: SnapshotReport) -> IncrementalSnapshot {
+    let SnapshotReport {
+        backup: BackupSnapshot { snapshot, source, source_snapshot, size },
+        method,
+        reason,
+        was_continued,
+        read_bytes,
+        written_bytes,
+        written_ranges,
+        cleared_bytes,
+        cleared_ranges,
+        duration_ms,
+    } = made;
+    let method = match method {
+        Method::Full => "full",
+        Method::Incremental => "incremental",
+        Method::Compared => "compared",
+    };
+    IncrementalSnapshot {
+        snapshot: snapshot.to_string(),
+        source,
+        source_snapshot: source_snapshot.to_string(),
+        size,
+        method: method.to_owned(),
+        reason,
+        was_continued,
+        read_bytes,
+        written_bytes,
+        written_ranges,
+        cleared_bytes,
+        cleared_ranges,
+        duration_ms,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use strongroom_azure::SnapshotId;
+
+    use super::*;
+
+    #[test]
+    fn the_service_and_the_command_say_the_same_of_a_backup() {
+        let id = |text: &str| text.parse::<SnapshotId>().expect("a snapshot");
+        for method in [Method::Full, Method::Incremental, Method::Compared] {
+            let made = SnapshotReport {
+                backup: BackupSnapshot {
+                    snapshot: id("2026-11-30T01:00:00.0000000Z"),
+                    source: "a/b/c".to_owned(),
+                    source_snapshot: id("2026-11-30T00:59:59.1234567Z"),
+                    size: 512,
+                },
+                method,
+                reason: Some("a test".to_owned()),
+                was_continued: true,
+                read_bytes: 1,
+                written_bytes: 2,
+                written_ranges: 3,
+                cleared_bytes: 4,
+                cleared_ranges: 5,
+                duration_ms: 6,
+            };
+            let report = BackupReport {
+                source: "a/b/c".to_owned(),
+                target: "d/e/f".to_owned(),
+                backups: vec![made],
+                was_too_soon: true,
+                deleted_snapshots: vec!["x".to_owned()],
+                kept_snapshots: vec!["y".to_owned()],
+                deleted_backups: vec!["z".to_owned()],
+                duration_ms: 7,
+            };
+            let command = serde_json::to_value(&report).expect("JSON");
+            assert_eq!(serde_json::to_value(in_api(report)).expect("JSON"), command);
+        }
+    }
 }

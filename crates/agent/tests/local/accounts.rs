@@ -14,7 +14,7 @@ use strongroom_azure::{
 use strongroom_base::{Cancel, SystemClock, SystemEntropy, start_thread};
 use strongroom_orders::Result;
 use strongroom_storage::{
-    CopyFolders, Run, StorageError,
+    CopyFolders, Run, StorageError, Tuning,
     admin::{self, AccountKind, Command, Reply},
 };
 use strongroom_storage_client::{Client, NewPageBlob, Options};
@@ -35,6 +35,7 @@ impl Accounts {
         let run = Run {
             data_dir: folder.path().to_owned(),
             folders: CopyFolders::default(),
+            tuning: Tuning::default(),
             listen: ([127, 0, 0, 1], 0).into(),
             host: "here".to_owned(),
             tls: false,

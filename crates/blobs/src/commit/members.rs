@@ -15,7 +15,7 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, bounded};
 use strongroom_base::{lock, start_thread};
 
-use super::{Committer, Message, is_room, ticks};
+use super::{Committer, Message, is_room, lead::Lead, ticks};
 use crate::{
     copies::{
         follow::Follower,
@@ -205,7 +205,7 @@ impl Committer {
             match follower.into_engine() {
                 Ok(engine) => {
                     self.mark(id, &error);
-                    self.lead = engine;
+                    self.lead = Lead::new(engine, &self.options);
                     return Ok(());
                 }
                 Err(error) => self.mark(next, &error),
@@ -334,7 +334,10 @@ impl Committer {
         }
         let joined = built.and_then(|built| self.join(built));
         if let Err(error) = joined {
+            // One that did not answer has its folder until it does: why it was left out is still why.
+            let is_held = matches!(error, StoreError::InUse { .. });
             if !is_missing
+                && !is_held
                 && let Some(left_out) = self
                     .membership
                     .members

@@ -9,6 +9,7 @@
 //! store stops: it reads, and refuses changes until it is opened again. A want of room is none: the group is refused,
 //! and the next may succeed.
 
+mod lead;
 mod members;
 mod replicate;
 
@@ -17,7 +18,7 @@ use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use redb::{ReadableDatabase as _, ReadableTable as _, WriteTransaction};
 
-use self::members::Membership;
+use self::{lead::Lead, members::Membership};
 pub(crate) use self::{
     members::CopyOrder,
     replicate::{ReplicationOrder, Resynced, RoleOrder},
@@ -68,6 +69,9 @@ pub(crate) enum Message {
     Replication(ReplicationOrder),
     /// Look after the copies: a rebuild has ended.
     Wake,
+    /// Occupy the thread that writes to the leading copy.
+    #[cfg(test)]
+    Occupy(Box<dyn FnOnce(&mut Engine) + Send>),
     Close,
 }
 
@@ -119,7 +123,7 @@ struct Prepared {
 /// The thread's own state.
 pub(crate) struct Committer {
     hub: Arc<Hub>,
-    lead: Engine,
+    lead: Lead,
     followers: Vec<Follower>,
     membership: Membership,
     options: Options,
@@ -146,6 +150,7 @@ impl Committer {
         // Once: when another copy leads later, the senders of uploads are still there.
         let leftovers = Leftovers::at_opening(&lead.shared.state.database)?;
         let followers = start(followers, &hub);
+        let lead = Lead::new(lead, &options);
         let mut committer = Self {
             hub,
             lead,
@@ -214,6 +219,8 @@ impl Committer {
                     let _sent = reply.send(self.change_copies(order));
                 }
                 Some(Message::Replication(order)) => self.replicate(order),
+                #[cfg(test)]
+                Some(Message::Occupy(job)) => self.lead.occupy(job),
                 Some(Message::Close) => break,
                 Some(Message::Change(..) | Message::Wake) | None => {}
             }
@@ -252,6 +259,7 @@ impl Committer {
             for follower in &self.followers {
                 follower.link.order(Order::Settle(settler.clone()));
             }
+            self.lead.has_others = !self.followers.is_empty();
             if let Err(error) = self.lead.settle(settler) {
                 self.lead.shared.fail(error);
             }
@@ -387,7 +395,8 @@ impl Committer {
         prepared: Prepared,
     ) -> Result<Option<Refusal>, StoreError> {
         let Prepared { records, pending, chores, counters } = prepared;
-        if let Err(error) = self.lead.prepare(&records) {
+        self.lead.has_others = !self.followers.is_empty();
+        if let Err(error) = self.lead.prepare(&records)? {
             transaction.abort().map_err(StateError::from)?;
             if self.can_another_lead(&error) {
                 return Err(StoreError::Append(error));
@@ -398,12 +407,13 @@ impl Committer {
         for follower in &self.followers {
             follower.link.order(Order::Group(Arc::clone(&records)));
         }
-        let appended = self.lead.append(&records);
+        let appending = self.lead.begin_append(&records);
         let mut failed: Vec<(CopyId, Arc<StoreError>)> = Vec::new();
         for follower in &self.followers {
             let durable = follower.durable(self.options.patience);
             failed.extend(durable.err().map(|error| (follower.shared.id, error)));
         }
+        let appended = self.lead.end_append(appending);
         let applied = appended.and_then(|()| self.lead.finish(transaction, pending, counters));
         match applied {
             Ok(()) => self.note(&records.records, chores),
@@ -522,6 +532,7 @@ impl Committer {
             let done = done.cloned().unwrap_or_else(|| bounded(0).0);
             follower.link.order(Order::Checkpoint(done));
         }
+        self.lead.has_others = !self.followers.is_empty();
         if let Err(error) = self.lead.checkpoint() {
             self.lead.shared.fail(error);
             self.look_after_copies();
@@ -530,6 +541,7 @@ impl Committer {
 
     /// Gives some slots of the leading copy back.
     fn release_step(&mut self) {
+        self.lead.has_others = !self.followers.is_empty();
         if !self.is_stopped()
             && let Err(error) = self.lead.release_step()
         {

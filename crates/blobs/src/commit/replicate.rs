@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Sender, bounded};
 
-use super::{Committer, Prepared, REPAIRS};
+use super::{Committer, Prepared, REPAIRS, lead::Lead};
 use crate::{
     engine::{Engine, Group, Shared},
     leftovers::Leftovers,
@@ -302,7 +302,7 @@ impl Committer {
         engine.checkpoint()?;
         switch::unmark(&folder)?;
         engine.sweep_leftovers()?;
-        self.lead = engine;
+        self.lead = Lead::new(engine, &self.options);
         self.publish_copies();
         self.publish_position();
         // After a crash before this the old eras do not fit the new state, which is resynchronized once more.

@@ -20,6 +20,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 use crc32c::crc32c;
@@ -29,6 +30,7 @@ use super::{
     follow,
     hub::Hub,
     members::{CopyId, Members},
+    repair::pause,
 };
 use crate::{
     engine::{Engine, FolderLock, Group, Hold, Shared},
@@ -50,6 +52,8 @@ const ROWS: usize = 4096;
 const BATCH: usize = 64;
 /// How often rows and slots are copied at most.
 const PASSES: u32 = 8;
+/// How long a rebuild rests before it looks whether it is to end.
+const STEP_OF_REST: Duration = Duration::from_millis(50);
 /// Bytes of the journal that are applied at once.
 const STEP: usize = 4 << 20;
 /// Records that the committer may be left with.
@@ -226,6 +230,7 @@ impl Rebuild {
         let blocks = rows.open_table(BLOCKS).map_err(StateError::from)?;
         // In the file of the present generation: the first block whose home may have to be emptied.
         let mut home = (0, 0);
+        let mut copied = 0_u64;
         for (index, row) in
             blocks.range::<(u64, u32, u32)>(..).map_err(StateError::from)?.enumerate()
         {
@@ -234,6 +239,7 @@ impl Rebuild {
             let version = Version::decode(value.value());
             if index.is_multiple_of(BATCH) {
                 self.check(source)?;
+                self.rest(source, std::mem::take(&mut copied))?;
             }
             if home.0 != generation {
                 home = (generation, 0);
@@ -242,7 +248,9 @@ impl Rebuild {
                 punch_homes(&files, generation, home.1..block)?;
                 home.1 = block.saturating_add(1);
             }
-            self.copy_slot(source, &files, generation, block, &version)?;
+            if self.copy_slot(source, &files, generation, block, &version)? {
+                copied = copied.saturating_add(BLOCK);
+            }
             self.progress.done.fetch_add(BLOCK, SeqCst);
         }
         drop(blocks);
@@ -253,6 +261,20 @@ impl Rebuild {
         Ok(transaction.commit().map_err(StateError::from)?)
     }
 
+    /// Waits as long as some bytes may take, unless the work is to end.
+    fn rest(&self, source: &Shared, bytes: u64) -> Result<(), StoreError> {
+        let rate = self.options.rebuild_rate.max(1);
+        let mut left = Duration::from_micros(bytes.saturating_mul(1_000_000) / rate);
+        while !left.is_zero() {
+            let step = left.min(STEP_OF_REST);
+            pause(step);
+            left = left.saturating_sub(step);
+            self.check(source)?;
+        }
+        Ok(())
+    }
+
+    /// Copies a slot, unless it is there; says whether the source was read for it.
     fn copy_slot(
         &self,
         source: &Shared,
@@ -260,13 +282,13 @@ impl Rebuild {
         generation: u64,
         block: u32,
         version: &Version,
-    ) -> Result<(), StoreError> {
-        let Some(place) = Place::of(generation, block, version.slot) else { return Ok(()) };
+    ) -> Result<bool, StoreError> {
+        let Some(place) = Place::of(generation, block, version.slot) else { return Ok(false) };
         let mut bytes = vec![0; size(BLOCK)];
         files.read(place, 0, &mut bytes).map_err(StoreError::Data)?;
         let missing = wrong_cells(version, &bytes);
         if missing == 0 {
-            return Ok(());
+            return Ok(false);
         }
         let mut is_read = source.files.read(place, 0, &mut bytes).is_ok();
         if !is_read || wrong_cells(version, &bytes) & missing != 0 {
@@ -278,7 +300,7 @@ impl Rebuild {
         for (start, end) in cell_runs(good) {
             files.write(place, start, span(&bytes, start, end)).map_err(StoreError::Data)?;
         }
-        Ok(())
+        Ok(true)
     }
 }
 

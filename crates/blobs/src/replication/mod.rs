@@ -12,6 +12,7 @@
 //!
 //! It knows no networks: what goes from one server to the other is bytes, and the caller carries them.
 
+mod compare;
 mod resync;
 mod role;
 mod ship;
@@ -25,13 +26,14 @@ use std::{path::Path, sync::Arc, time::Duration};
 use bytes::Bytes;
 use crossbeam_channel::bounded;
 
-pub(crate) use self::{resync::Session, role::has_history, ship::Batch};
 pub use self::{
+    compare::{CompareProgress, Compared, Comparison, Difference, DifferenceKind},
     resync::{ResyncError, ResyncProgress},
     role::{Era, Position, Role, ServerId, Standing, StoreId},
     ship::{BadBatch, ShipError, Shipper, TakeError},
     source::ResyncSource,
 };
+pub(crate) use self::{resync::Session, role::has_history, ship::Batch};
 use crate::{
     commit::{Message, ReplicationOrder, RoleOrder},
     journal::bytes_from,
@@ -125,7 +127,10 @@ impl Store {
 
     /// Takes a batch, and returns where this store stands when it is durable and applied.
     pub fn take(&self, batch: &Bytes) -> Result<Position, TakeError> {
-        let batch = Batch::decode(batch)?;
+        self.take_batch(Batch::decode(batch)?)
+    }
+
+    fn take_batch(&self, batch: Batch) -> Result<Position, TakeError> {
         let (sender, receiver) = bounded(1);
         self.ask(ReplicationOrder::Take(batch, sender));
         receiver.recv().unwrap_or_else(|_| Err(Arc::new(StoreError::Ended).into()))
@@ -134,6 +139,11 @@ impl Store {
     /// The state of this moment, for [`Store::resync`] at the other server.
     pub fn resync_source(&self) -> Result<ResyncSource, StoreError> {
         ResyncSource::new(&self.hub)
+    }
+
+    /// The state of this moment, for [`Store::begin_comparison`] at the other server, which follows meanwhile.
+    pub fn comparison_source(&self) -> Result<ResyncSource, StoreError> {
+        ResyncSource::of_now(&self.hub)
     }
 
     /// Brings this secondary to the state of the moment that the other server keeps; only what differs is asked for. `ask`

@@ -7,9 +7,9 @@ use crc32c::crc32c;
 use redb::{ReadTransaction, ReadableDatabase as _, ReadableTableMetadata as _};
 
 use super::{
-    Batch, StoreId,
+    Batch, StoreId, compare,
     tables::{Digester, KeyRange, Next, Row, Table, walk},
-    wire::{ANSWER, Cells, Moment, Question, Records, Rows, SLOTS, WantedSlot},
+    wire::{ANSWER, Cells, Digests, Moment, Question, Records, Rows, SLOTS, WantedSlot},
 };
 use crate::{
     copies::hub::Hub,
@@ -36,7 +36,15 @@ pub struct ResyncSource {
 }
 
 impl ResyncSource {
+    /// A moment for a secondary that is to be brought to it.
     pub(crate) fn new(hub: &Arc<Hub>) -> Result<Self, StoreError> {
+        let source = Self::of_now(hub)?;
+        hub.want(Some(source.moment.next_record.saturating_sub(1)));
+        Ok(source)
+    }
+
+    /// A moment for a secondary that follows meanwhile.
+    pub(crate) fn of_now(hub: &Arc<Hub>) -> Result<Self, StoreError> {
         let shared = hub.leading().ok_or(StoreError::Ended)?;
         let hold = shared.hold(false);
         let rows = shared.state.database.begin_read().map_err(StateError::from)?;
@@ -49,7 +57,6 @@ impl ResyncSource {
             blocks: blocks.map_err(StateError::from)?,
             eras: hub.eras(),
         };
-        hub.want(Some(moment.next_record.saturating_sub(1)));
         let tail = Tail::new(&shared.journal(), store, counters.next_record);
         let store = StoreId(store);
         Ok(Self { hub: Arc::clone(hub), hold, rows: Some(rows), moment, store, tail })
@@ -79,6 +86,12 @@ impl ResyncSource {
                 debug_assert!(slots.len() <= SLOTS, "longer questions are not read");
                 let cells: Vec<Cells> = slots.iter().map(|slot| self.cells(slot)).collect();
                 Some(Cells::encode_all(&cells))
+            }
+            Question::Digests(wanted) => {
+                debug_assert!(wanted.len() <= SLOTS, "longer questions are not read");
+                let (shared, rows) = (self.hold.shared(), self.rows.as_ref()?);
+                let digests = wanted.iter().map(|one| compare::answer(shared, rows, one).ok());
+                Some(Digests::encode_all(&digests.collect::<Option<Vec<_>>>()?))
             }
             Question::Records { next } => self.records(next).map(|records| records.encode()),
         }

@@ -2,7 +2,7 @@
 
 use redb::ReadTransaction;
 
-use super::wire::{BadMessage, DIGEST};
+use super::wire::{BadMessage, DIGEST, ROWS};
 use crate::{
     numbers::wide,
     pages::CELLS,
@@ -195,6 +195,47 @@ pub(crate) fn walk(
         }),
     }
     Ok(Ok(()))
+}
+
+/// A range, the digest of its rows, and how many they are.
+type RangeOfRows = (KeyRange, [u8; DIGEST], u64);
+
+/// The next rows of a table as a range with its digest and how many they are; each row is given to `each`. Ranges of
+/// blocks end between blocks.
+pub(crate) fn take_range(
+    transaction: &ReadTransaction,
+    table: Table,
+    from: Vec<u8>,
+    each: &mut dyn FnMut(&Row),
+) -> Result<Result<RangeOfRows, BadMessage>, StateError> {
+    let mut digester = Digester::default();
+    let (mut count, mut to) = (0_usize, None);
+    let mut last: Option<Vec<u8>> = None;
+    let block_of = |key: &[u8]| key.get(..12).map(<[u8]>::to_vec);
+    let range = KeyRange { from, to: None };
+    let mut add = |row: Row| {
+        let is_block = table == Table::Blocks;
+        let splits = is_block && last.as_deref().and_then(block_of) == block_of(&row.key);
+        if count >= ROWS && !splits {
+            to = Some(if is_block { cut_epoch(&row.key) } else { row.key });
+            return Next::Stop;
+        }
+        digester.add(&row);
+        each(&row);
+        count = count.saturating_add(1);
+        last = Some(row.key);
+        Next::Continue
+    };
+    let walked = walk(transaction, table, &range, &mut add)?;
+    Ok(walked.map(|()| (KeyRange { to, ..range }, digester.finish(), wide(count))))
+}
+
+/// The key of a block's first epoch.
+fn cut_epoch(key: &[u8]) -> Vec<u8> {
+    let mut key = key.to_vec();
+    key.truncate(12);
+    key.extend([0; 4]);
+    key
 }
 
 /// The digest of rows, one after another.

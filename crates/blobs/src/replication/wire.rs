@@ -38,6 +38,13 @@ pub(crate) struct WantedSlot {
     pub(crate) checksums: Vec<u32>,
 }
 
+/// Cells of a version, by the key of its row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WantedDigest {
+    pub(crate) key: (u64, u32, u32),
+    pub(crate) cells: u16,
+}
+
 /// A question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Question {
@@ -53,6 +60,8 @@ pub(crate) enum Question {
     Slots(Vec<WantedSlot>),
     /// Which records follow? Answer: [`Records`].
     Records { next: u64 },
+    /// Which digests have these cells? Answer: [`Digests`] for each.
+    Digests(Vec<WantedDigest>),
 }
 
 /// The moment of a source.
@@ -88,6 +97,13 @@ pub(crate) struct Records {
 pub(crate) struct Cells {
     pub(crate) cells: u16,
     pub(crate) bytes: Bytes,
+}
+
+/// Which of the cells that were asked for are as the moment had them, and their digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Digests {
+    pub(crate) cells: u16,
+    pub(crate) digest: [u8; DIGEST],
 }
 
 #[derive(Default)]
@@ -214,6 +230,12 @@ impl Question {
                 }
             }
             Self::Records { next } => drop(out.u8(6).u64(*next)),
+            Self::Digests(wanted) => {
+                out.u8(7).count(wanted.len());
+                for WantedDigest { key: (generation, block, epoch), cells } in wanted {
+                    out.u64(*generation).u32(*block).u32(*epoch).u16(*cells);
+                }
+            }
         }
         out.0.freeze()
     }
@@ -257,6 +279,17 @@ impl Question {
                 Self::Slots((0..count).map(|_| slot(&mut fields)).collect::<Result<_, _>>()?)
             }
             6 => Self::Records { next: fields.u64()? },
+            7 => {
+                let count = fields.count(18)?;
+                if count > SLOTS {
+                    return Err(BadMessage);
+                }
+                let wanted = |fields: &mut In| {
+                    let key = (fields.u64()?, fields.u32()?, fields.u32()?);
+                    Ok(WantedDigest { key, cells: fields.u16()? })
+                };
+                Self::Digests((0..count).map(|_| wanted(&mut fields)).collect::<Result<_, _>>()?)
+            }
             _ => return Err(BadMessage),
         };
         fields.end(question)
@@ -355,6 +388,25 @@ impl Cells {
     }
 }
 
+impl Digests {
+    /// The bytes of several.
+    pub(crate) fn encode_all(all: &[Self]) -> Bytes {
+        let mut out = Out::default();
+        for one in all {
+            out.u16(one.cells).raw(&one.digest);
+        }
+        out.0.freeze()
+    }
+
+    /// Reads `count`.
+    pub(crate) fn decode_all(bytes: Bytes, count: usize) -> Result<Vec<Self>, BadMessage> {
+        let mut fields = In(bytes);
+        let one = |fields: &mut In| Ok(Self { cells: fields.u16()?, digest: fields.array()? });
+        let all = (0..count).map(|_| one(&mut fields)).collect::<Result<_, _>>()?;
+        fields.end(all)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -375,6 +427,7 @@ mod tests {
             Question::EndRows,
             Question::Slots(vec![slot]),
             Question::Records { next: 9 },
+            Question::Digests(vec![WantedDigest { key: (1, 2, 3), cells: 4 }]),
         ]
     }
 
@@ -397,6 +450,8 @@ mod tests {
         assert_eq!(Records::decode(records.encode()), Ok(records));
         let cells = vec![Cells { cells: 0b11, bytes: Bytes::from(vec![7; 8192]) }];
         assert_eq!(Cells::decode_all(Cells::encode_all(&cells), 1), Ok(cells));
+        let digests = vec![Digests { cells: 5, digest: [6; DIGEST] }];
+        assert_eq!(Digests::decode_all(Digests::encode_all(&digests), 1), Ok(digests));
     }
 
     proptest! {
@@ -408,6 +463,7 @@ mod tests {
             let _read = Rows::decode(bytes.clone());
             let _read = Records::decode(bytes.clone());
             let _read = Cells::decode_all(bytes.clone(), 3);
+            let _read = Digests::decode_all(bytes.clone(), 3);
             let _read = crate::replication::ship::Batch::decode(&bytes);
         }
     }

@@ -500,3 +500,51 @@ fn copies_that_went_on_without_each_other_are_refused() {
     store.add_copy(&place.at("b")).expect("begins");
     wait(&store, "it is made", is_whole);
 }
+
+#[test]
+fn a_store_says_how_much_is_in_it() {
+    let place = Place::new();
+    let store = place.store(&[]);
+    let empty = store.usage().expect("a count");
+    assert_eq!((empty.accounts, empty.containers, empty.blobs), (1, 1, 0));
+    assert!(empty.used > 0 && empty.free > 0, "{empty:?}");
+    for name in ["one", "two"] {
+        store.apply(create(name, 1 << 20)).expect("a blob");
+        store.apply(write(name, 0, page_of(1).repeat(2048))).expect("is written");
+    }
+    take_snapshot(&store, "one");
+    let full = store.usage().expect("a count");
+    // A snapshot is no further blob.
+    assert_eq!((full.accounts, full.containers, full.blobs), (1, 1, 2));
+    assert!(full.used >= empty.used + (2 << 20), "{empty:?} {full:?}");
+}
+
+#[test]
+fn a_copy_is_made_at_its_rate_and_the_work_ends_at_once() {
+    let place = Place::new();
+    let options = Options { rebuild_rate: 8 << 20, ..place.options(&[]) };
+    let store = store_in_copies(&place.at("a"), options, AccountKind::Standard);
+    store.apply(create("a", 24 << 20)).expect("creates");
+    for n in 0..6 {
+        store.apply(write("a", n << 22, vec![7; 4 << 20])).expect("writes");
+    }
+    let is_rebuilding = |store: &Store| {
+        matches!(state_of(store, &place.at("b")), StoreCopyState::Rebuilding { .. })
+    };
+    // Given up in the middle.
+    store.add_copy(&place.at("b")).expect("begins");
+    thread::sleep(Duration::from_millis(300));
+    assert!(is_rebuilding(&store), "{:?}", store.status());
+    let begun = Instant::now();
+    store.remove_copy(&place.at("b")).expect("is removed");
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    fs::remove_dir_all(place.at("b")).expect("removes");
+    // To the end: 24 MiB at 8 MiB in a second. What was in the pages of the first batch is not waited for.
+    let begun = Instant::now();
+    store.add_copy(&place.at("b")).expect("begins");
+    wait(&store, "it is made", is_whole);
+    assert!(begun.elapsed() > Duration::from_millis(2300), "{:?}", begun.elapsed());
+    let wanted = bytes_of(&store, "a", None);
+    drop(store);
+    assert!(bytes_of(&place.alone("b", &["a"]), "a", None) == wanted);
+}

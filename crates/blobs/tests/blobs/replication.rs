@@ -1,11 +1,11 @@
 //! Two servers: what is shipped, who may decide, and what a secondary that is far behind asks for.
 
-use std::{convert::Infallible, path::Path, sync::Arc, time::Duration};
+use std::{convert::Infallible, fs, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use strongroom_blobs::{
-    AccountKind, Position, Refusal, ResyncError, ResyncProgress, Role, ShipError, Store,
-    StoreError, TakeError,
+    AccountKind, CompareProgress, Compared, Difference, DifferenceKind, Position, Refusal,
+    ResyncError, ResyncProgress, Role, ShipError, Store, StoreError, TakeError,
 };
 
 use crate::{
@@ -192,8 +192,8 @@ fn a_server_with_records_of_its_own_is_found_and_only_what_differs_is_sent() {
     primary.settle();
     assert_eq!(primary.scrub().lost, 0);
     let names = |store: &str| {
-        let entries = std::fs::read_dir(root.path().join(store).join("data")).expect("a folder");
-        let stem = |entry: std::io::Result<std::fs::DirEntry>| {
+        let entries = fs::read_dir(root.path().join(store).join("data")).expect("a folder");
+        let stem = |entry: std::io::Result<fs::DirEntry>| {
             entry.expect("an entry").path().file_stem().expect("a name").to_owned()
         };
         entries.map(stem).collect::<std::collections::BTreeSet<_>>()
@@ -249,7 +249,7 @@ fn a_secondary_that_is_too_far_behind_is_resynchronized_and_stays_whole_until_th
                 let store = Store::open(&crashed, options(&clock)).expect("opens");
                 assert!(bytes_of(&store, "a", None) == before);
                 drop(store);
-                std::fs::remove_dir_all(&crashed).expect("removes");
+                fs::remove_dir_all(&crashed).expect("removes");
             }
             Err(error) => panic!("{error:?}"),
         }
@@ -313,21 +313,20 @@ fn a_crash_in_the_middle_of_the_replacement_ends_it_when_the_store_is_opened() {
     drop(secondary);
     // The new state under its first name, with the old journal beside it.
     for step in 0..3 {
-        drop(std::fs::remove_dir_all(&image));
+        drop(fs::remove_dir_all(&image));
         copy_folder(&b, &image);
-        std::fs::write(image.join("resync.ready"), b"").expect("writes");
+        fs::write(image.join("resync.ready"), b"").expect("writes");
         if step < 2 {
-            std::fs::rename(image.join("journal"), image.join("resync.journal")).expect("moves");
+            fs::rename(image.join("journal"), image.join("resync.journal")).expect("moves");
             copy_folder(&root.path().join("a/journal"), &image.join("journal"));
-            std::fs::rename(image.join("state.redb"), image.join("resync.redb")).expect("moves");
-            std::fs::rename(image.join("state.sums"), image.join("resync.sums")).expect("moves");
+            fs::rename(image.join("state.redb"), image.join("resync.redb")).expect("moves");
+            fs::rename(image.join("state.sums"), image.join("resync.sums")).expect("moves");
             // The old state is there until the new one has its name.
-            std::fs::copy(root.path().join("a/state.redb"), image.join("state.redb"))
-                .expect("copies");
+            fs::copy(root.path().join("a/state.redb"), image.join("state.redb")).expect("copies");
         }
         if step == 1 {
-            for entry in std::fs::read_dir(image.join("journal")).expect("a folder") {
-                std::fs::remove_file(entry.expect("an entry").path()).expect("removes");
+            for entry in fs::read_dir(image.join("journal")).expect("a folder") {
+                fs::remove_file(entry.expect("an entry").path()).expect("removes");
             }
         }
         let store = Store::open(&image, options(&clock)).expect("opens");
@@ -353,7 +352,7 @@ fn the_journal_is_kept_for_a_secondary_as_far_as_the_options_allow() {
     primary.apply(create("a", 1 << 30)).expect("creates");
     send(&primary, &secondary);
     let journal = || -> u64 {
-        let entries = std::fs::read_dir(root.path().join("a/journal")).expect("a folder");
+        let entries = fs::read_dir(root.path().join("a/journal")).expect("a folder");
         entries.map(|entry| entry.expect("an entry").metadata().expect("its length").len()).sum()
     };
     for n in 0..64 {
@@ -409,7 +408,7 @@ fn a_secondary_with_copies_is_resynchronized_with_all_of_them() {
     primary.apply(write("a", 0, vec![3; 65536])).expect("writes");
     send(&primary, &secondary);
     drop(secondary);
-    std::fs::remove_dir_all(&b).expect("removes");
+    fs::remove_dir_all(&b).expect("removes");
     let without = strongroom_blobs::Options { without: vec![b], ..options(&clock) };
     let alone = Store::open(&root.path().join("b2"), without).expect("opens");
     assert!(bytes_of(&alone, "a", None) == bytes_of(&primary, "a", None));
@@ -425,12 +424,12 @@ fn damage_at_a_secondary_is_mended_by_the_primary() {
     primary.apply(write("a", 0, vec![1; 65536])).expect("writes");
     send(&primary, &secondary);
     drop(secondary);
-    let entries = std::fs::read_dir(root.path().join("b/data")).expect("a folder");
+    let entries = fs::read_dir(root.path().join("b/data")).expect("a folder");
     for entry in entries {
         let path = entry.expect("an entry").path();
-        let mut bytes = std::fs::read(&path).expect("reads");
+        let mut bytes = fs::read(&path).expect("reads");
         bytes.iter_mut().for_each(|byte| *byte ^= 1);
-        std::fs::write(&path, bytes).expect("writes");
+        fs::write(&path, bytes).expect("writes");
     }
     let secondary = Store::open(&root.path().join("b"), options(&clock)).expect("opens");
     // It needs the rest of a cell that is damaged: the record brings it. The rest of a block it copies.
@@ -463,14 +462,14 @@ fn what_a_killed_creation_has_left_is_made_anew_and_data_is_never_removed() {
         vec!["journal", "data", "state.unfinished", "state.sums"],
         vec!["journal", "data", "state.unfinished", "copies.json"],
     ] {
-        drop(std::fs::remove_dir_all(&left));
-        std::fs::create_dir(&left).expect("a folder");
+        drop(fs::remove_dir_all(&left));
+        fs::create_dir(&left).expect("a folder");
         for name in names {
             let path = left.join(name);
             if name.contains('.') {
-                std::fs::write(&path, b"some").expect("writes");
+                fs::write(&path, b"some").expect("writes");
             } else {
-                std::fs::create_dir(&path).expect("a folder");
+                fs::create_dir(&path).expect("a folder");
             }
         }
         Store::create(&left, &options(&clock)).expect("creates");
@@ -478,12 +477,12 @@ fn what_a_killed_creation_has_left_is_made_anew_and_data_is_never_removed() {
         assert!(matches!(Store::create(&left, &options(&clock)), Err(StoreError::Exists { .. })));
     }
     // A store whose state is lost has data, and other folders have something else.
-    std::fs::remove_file(left.join("state.redb")).expect("removes");
-    std::fs::write(left.join("data/0000000000000001.home"), b"data").expect("writes");
+    fs::remove_file(left.join("state.redb")).expect("removes");
+    fs::write(left.join("data/0000000000000001.home"), b"data").expect("writes");
     assert!(matches!(Store::create(&left, &options(&clock)), Err(StoreError::Exists { .. })));
     let other = root.path().join("other");
-    std::fs::create_dir(&other).expect("a folder");
-    std::fs::write(other.join("notes.txt"), b"mine").expect("writes");
+    fs::create_dir(&other).expect("a folder");
+    fs::write(other.join("notes.txt"), b"mine").expect("writes");
     assert!(matches!(Store::create(&other, &options(&clock)), Err(StoreError::Exists { .. })));
     assert!(other.join("notes.txt").exists());
 }
@@ -496,11 +495,11 @@ fn what_a_killed_resynchronization_has_left_before_its_state_had_a_name_is_remov
     send(&primary, &secondary);
     drop(secondary);
     let b = root.path().join("b");
-    std::fs::write(b.join("resync.unfinished"), b"half a state").expect("writes");
-    std::fs::write(b.join("resync.sums"), b"its sums").expect("writes");
-    std::fs::create_dir(b.join("resync.journal")).expect("a folder");
+    fs::write(b.join("resync.unfinished"), b"half a state").expect("writes");
+    fs::write(b.join("resync.sums"), b"its sums").expect("writes");
+    fs::create_dir(b.join("resync.journal")).expect("a folder");
     let secondary = Store::open(&b, options(&clock)).expect("opens");
-    let left = std::fs::read_dir(&b).expect("a folder");
+    let left = fs::read_dir(&b).expect("a folder");
     let names: Vec<_> = left.map(|entry| entry.expect("an entry").file_name()).collect();
     assert!(names.iter().all(|name| !name.to_string_lossy().starts_with("resync")), "{names:?}");
     send(&primary, &secondary);
@@ -604,4 +603,106 @@ fn a_pair_that_ends_during_a_resynchronization_ends_that_as_well() {
     assert_eq!(alone.standing().role, Role::Alone);
     assert!(bytes_of(&alone, "a", None) == wanted);
     assert!(bytes_of(&alone, "b", None) == [3; 4096]);
+}
+
+/// Compares from a key on. `between` is called when both servers keep their moment.
+fn compare(
+    primary: &Store,
+    secondary: &Store,
+    from: Option<Vec<u8>>,
+    between: impl FnOnce(),
+    go: &mut dyn FnMut(CompareProgress) -> bool,
+) -> (Compared, CompareProgress) {
+    let mut source = primary.comparison_source().expect("a moment");
+    let mut ask =
+        |question: Bytes| Ok::<_, Infallible>(source.answer(&question).expect("an answer"));
+    let comparison = secondary.begin_comparison(&mut ask).expect("begins");
+    between();
+    let mut last = CompareProgress::default();
+    let mut go = |so_far| {
+        last = so_far;
+        go(so_far)
+    };
+    let compared = comparison.run(from, &mut ask, &mut go).expect("compares");
+    (compared, last)
+}
+
+/// Content that differs from what was there, and has the same CRC-32C: the polynomial itself is added to it.
+fn collide(file: &Path, at: usize) {
+    let mut bytes = fs::read(file).expect("reads");
+    let before = crc32c::crc32c(&bytes[at / 4096 * 4096..][..4096]);
+    for (byte, add) in bytes[at..].iter_mut().zip([0xf1, 0x76, 0xec, 0x05, 0x01]) {
+        *byte ^= add;
+    }
+    assert_eq!(crc32c::crc32c(&bytes[at / 4096 * 4096..][..4096]), before);
+    fs::write(file, bytes).expect("writes");
+}
+
+#[test]
+fn a_comparison_finds_what_checksums_do_not() {
+    let root = folder();
+    let (primary, secondary, _) = pair(root.path());
+    for name in ["a", "b"] {
+        primary.apply(create(name, 1 << 20)).expect("creates");
+        primary.apply(write(name, 0, vec![7; 200 << 10])).expect("writes");
+    }
+    send(&primary, &secondary);
+    let mut all = |_| true;
+    let (same, progress) = compare(&primary, &secondary, None, || {}, &mut all);
+    assert_eq!(same, Compared::default());
+    assert_eq!((progress.bytes, progress.passed_over), (400 << 10, 0));
+    assert_eq!((progress.blocks, progress.of_blocks), (8, 8));
+
+    secondary.checkpoint();
+    let file = root.path().join("b/data/0000000000000002.home");
+    collide(&file, (64 << 10) + 4096 * 3 + 17);
+    // Neither a comparison with checksums nor a resynchronization sees it.
+    assert_eq!(secondary.scrub().lost, 0);
+    let (done, _, _) = resync(&primary, &secondary);
+    done.expect("is resynchronized");
+    assert!(bytes_of(&secondary, "b", None) != bytes_of(&primary, "b", None));
+    let (found, _) = compare(&primary, &secondary, None, || {}, &mut all);
+    let start = (64 << 10) + 4096 * 3;
+    let blob = Some(crate::tools::blob("b"));
+    let kind = DifferenceKind::Content;
+    let difference = Difference { kind, blob, start, end: start + 4096 };
+    assert_eq!(found, Compared { differences: vec![difference], count: 1, next: None });
+    // The primary is not changed by the questions, and ships on.
+    primary.apply(write("b", start, vec![8; 4096])).expect("writes");
+    send(&primary, &secondary);
+    let (healed, _) = compare(&primary, &secondary, None, || {}, &mut all);
+    assert_eq!(healed.count, 0);
+}
+
+#[test]
+fn a_comparison_is_of_one_position_and_may_be_done_in_parts() {
+    let root = folder();
+    let (primary, secondary, _) = pair(root.path());
+    primary.apply(create("a", 16 << 20)).expect("creates");
+    for block in 0..256 {
+        primary.apply(write("a", block << 16, vec![1; 4096])).expect("writes");
+    }
+    send(&primary, &secondary);
+    // The primary is ahead when the comparison begins, and writes while it runs.
+    primary.apply(write("a", 0, vec![2; 8192])).expect("writes");
+    let at = primary.position();
+    let mut pieces = 0;
+    let mut one = |_| {
+        pieces += 1;
+        pieces < 1
+    };
+    let later = || {
+        assert_eq!(secondary.position(), at);
+        primary.apply(write("a", 0, vec![3; 512])).expect("writes");
+        primary.apply(write("a", 255 << 16, vec![3; 4096])).expect("writes");
+        send(&primary, &secondary);
+    };
+    let (part, progress) = compare(&primary, &secondary, None, later, &mut one);
+    assert_eq!((part.count, progress.blocks), (0, 64));
+    // One cell has been written since.
+    assert_eq!((progress.passed_over, progress.bytes), (1, 64 * 4096));
+    let next = part.next.expect("is not the end");
+    let (rest, progress) = compare(&primary, &secondary, Some(next), || {}, &mut |_| true);
+    assert_eq!((rest, progress.blocks), (Compared::default(), 192));
+    assert_eq!((progress.passed_over, progress.bytes), (0, 192 * 4096));
 }

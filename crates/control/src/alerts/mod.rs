@@ -7,6 +7,7 @@
 mod promises;
 mod purges;
 mod rules;
+mod storage;
 
 use jiff::{SignedDuration, Timestamp};
 use strongroom_api::{self as api, Alert, AlertState, ErrorBody, Severity};

@@ -54,6 +54,12 @@ rules! {
     JobFailed = "job_failed", Error, "somebody resolves it", "A job of another kind failed.";
     ClockJumped = "clock_jumped", Error, "the clock runs right again, or is confirmed", "The server's clock has jumped, so nothing is deleted that may not have expired.";
     Undelivered = "alert_undelivered", Error, "the channel works again", "Alerts cannot be sent through one of the channels. The other channels report it.";
+    StorageFenced = "storage_fenced", Error, "the server takes changes again, or follows the other one", "The server takes no changes of storage accounts: the other server was promoted, or has not said yet that it was not.";
+    StorageStopped = "storage_stopped", Error, "the store takes changes again", "The store of the storage accounts takes no changes, because its disks fail, or the accounts are not served.";
+    StorageDamaged = "storage_damaged", Error, "a comparison of all copies finds nothing", "Blocks of storage accounts are damaged in a copy, and no other copy can repair them.";
+    StorageCopyLost = "storage_copy_lost", Error, "the copy has every change again, or is removed", "A copy of the storage accounts is missing, lacks changes, or is being made again.";
+    StoragePeerLost = "storage_peer_lost", Error, "the servers are in contact again, or the pair is ended here too", "The other server of the storage accounts has ended the pair, or is not in contact for longer than `storage_lag_seconds`.";
+    StorageBehind = "storage_behind", Error, "the secondary is in step", "The secondary of the storage accounts is behind by more than `storage_lag_seconds`, or has changes that the primary lacks.";
     RestoreOpen = "restore_open", Warning, "the restore is accepted or undone", "A restore replaced a machine's disks a day ago, and nobody has accepted or undone it.";
     VerifyLate = "verify_late", Warning, "the vault is verified", "The last verification of a vault is too old.";
     SourceMissing = "source_missing", Warning, "a backup of the item succeeds, or its protection is stopped", "The machine or disk that an item protects is missing.";

@@ -29,6 +29,12 @@ impl Kind for Blobs<'_> {
         format!("blobs/{from}/{}", disks.join(","))
     }
 
+    fn described(&self) -> String {
+        let disks: Vec<String> =
+            self.disks.iter().map(|(name, blob)| format!("{name}={blob}")).collect();
+        disks.join(", ")
+    }
+
     fn replaced(&self, item: &Item) -> String {
         item.name.clone()
     }

@@ -1,17 +1,25 @@
 //! Disks by path.
 
+use std::collections::BTreeMap;
+
 use strongroom_api::{Item, ProtectSource, ProtectableItem, Source};
 use strongroom_orders::AllowedPlaces;
 
 use super::kind::{Found, Kind, Machine, Protectable};
 use crate::{error::Result, rights::not_allowed};
 
-/// Disks; what they are called is their item's.
-pub(super) struct Disks;
+/// Disks by their names; what they are called together is their item's.
+pub(super) struct Disks<'a>(pub(super) &'a BTreeMap<String, String>);
 
-impl Kind for Disks {
+impl Kind for Disks<'_> {
     fn key(&self, item: &Item) -> String {
         format!("disks/{}", item.name)
+    }
+
+    fn described(&self) -> String {
+        let disks: Vec<String> =
+            self.0.iter().map(|(name, path)| format!("{name}={path}")).collect();
+        disks.join(", ")
     }
 
     fn replaced(&self, item: &Item) -> String {

@@ -3,7 +3,7 @@
 use strongroom_api::{
     BlobPlace, Item, ProtectIncrementalBackup, ProtectSource, ProtectableItem, Source,
 };
-use strongroom_base::codes;
+use strongroom_base::{codes, words};
 use strongroom_orders::AllowedPlaces;
 
 use super::{
@@ -23,6 +23,15 @@ impl Kind for IncrementalBackup<'_> {
     fn key(&self, _: &Item) -> String {
         let from = self.to.access.as_ref().map_or("", |access| &*access.connection_string_file);
         format!("incremental/{from}/{}", self.to.blob)
+    }
+
+    fn described(&self) -> String {
+        let Self { from, to, keep } = self;
+        let of = |place: &BlobPlace| match &place.access {
+            Some(access) => format!("{} by {}", place.blob, access.connection_string_file),
+            None => place.blob.clone(),
+        };
+        format!("{} to {}, {}", of(from), of(to), words::count((*keep).into(), "backup"))
     }
 
     fn replaced(&self, item: &Item) -> String {

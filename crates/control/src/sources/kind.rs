@@ -10,6 +10,9 @@ pub(crate) trait Kind {
     /// What no two items of a vault protect both, on one host.
     fn key(&self, item: &Item) -> String;
 
+    /// What is protected, in words.
+    fn described(&self) -> String;
+
     /// What a restore replaces, as somebody who looks for it names it.
     fn replaced(&self, item: &Item) -> String;
 

@@ -12,6 +12,10 @@ impl Kind for Machine<'_> {
         self.uuid.to_owned()
     }
 
+    fn described(&self) -> String {
+        format!("machine {}", self.uuid)
+    }
+
     fn replaced(&self, _: &Item) -> String {
         self.uuid.to_owned()
     }

@@ -20,7 +20,7 @@ use crate::error::{ControlError, Result};
 pub(crate) fn of(source: &Source) -> Box<dyn Kind + '_> {
     match source {
         Source::Machine { uuid, name } => Box::new(Machine { uuid, name }),
-        Source::Disks { .. } => Box::new(disks::Disks),
+        Source::Disks { disks } => Box::new(disks::Disks(disks)),
         Source::Blobs { disks, access } => {
             Box::new(blobs::Blobs { disks, access: access.as_ref() })
         }
@@ -43,6 +43,11 @@ pub(crate) fn is_incremental(source: &Source) -> bool {
 /// Whether two sources that no two items protect both are the same in all else. A machine's name may have changed.
 pub(crate) fn are_same(one: &Source, other: &Source) -> bool {
     one == other || of(one).machine().is_some() && of(other).machine().is_some()
+}
+
+/// What a source is, in words.
+pub(crate) fn described(source: &Source) -> String {
+    of(source).described()
 }
 
 /// What somebody calls a machine, as a source; what it is, the host knows.

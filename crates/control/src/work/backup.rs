@@ -36,7 +36,8 @@ impl Control {
     ) -> Outcome {
         let known = self.known(wanted.job.id, wanted.item).await?;
         let source = &known.item.item.source;
-        let order = sources::of(source).incremental().map(|it| incremental_order(&known, it));
+        let rate = self.settings.limit_rate;
+        let order = sources::of(source).incremental().map(|it| incremental_order(&known, it, rate));
         if let Some(order) = order {
             return self.do_incremental_backup(&known, order, events, watch).await;
         }

@@ -16,12 +16,17 @@ use crate::{
 };
 
 /// The order for a backup.
-pub(super) fn incremental_order(known: &Known, backup: IncrementalBackup<'_>) -> IncrementalOrder {
+pub(super) fn incremental_order(
+    known: &Known,
+    backup: IncrementalBackup<'_>,
+    limit_rate: Option<u64>,
+) -> IncrementalOrder {
     IncrementalOrder {
         order: OrderId::of_job(known.job, "incremental"),
         from: backup.from.clone(),
         to: backup.to.clone(),
         keep: backup.keep,
+        limit_rate,
     }
 }
 

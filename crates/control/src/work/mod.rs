@@ -61,6 +61,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// How often retention and the house are looked after.
 const HOUSE: SignedDuration = SignedDuration::from_mins(5);
 
+/// How often it is looked how the storage accounts stand.
+const STORAGE: SignedDuration = SignedDuration::from_secs(15);
+
 /// How often it is looked how far a job has come.
 const PROGRESS: Duration = Duration::from_secs(2);
 
@@ -83,6 +86,8 @@ struct Looks {
     attention: attention::Attention,
     /// The house.
     house: Option<jiff::Timestamp>,
+    /// The storage accounts.
+    storage: Option<jiff::Timestamp>,
 }
 
 impl Rounds {
@@ -157,6 +162,10 @@ impl Control {
                 Err(error) => outcome = Err(error),
             }
         }
+        if looks.storage.is_none_or(|last| now.duration_since(last).abs() >= STORAGE) {
+            looks.storage = Some(now);
+            outcome = self.look_at(self.alert_of_storage().await).and(outcome);
+        }
         if looks.house.is_none_or(|house| now.duration_since(house).abs() >= HOUSE) {
             looks.house = Some(now);
             outcome = self.look_at(self.keep_house().await).and(outcome);
@@ -217,6 +226,7 @@ impl Control {
         self.retain().await?;
         self.alert_of_purges().await?;
         self.alert_of_promises().await?;
+        self.alert_of_storage().await?;
         self.alert_of_verification().await?;
         self.alert_of_open_restores().await?;
         self.write_down_uses(false).await?;

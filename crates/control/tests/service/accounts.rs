@@ -7,11 +7,11 @@ use std::{
 
 use jiff::Timestamp;
 use strongroom_api::{
-    AuditEntry, BlobSnapshots, BlobSnapshotsCreate, BlobToSnapshot, ErrorBody, Role, Scope,
-    StorageAccount, StorageAccountCreate, StorageAccountKeys, StorageAccountKind,
-    StorageAccountRedundancy, StorageFailOver, StorageFailedOver, StorageKey, StorageKeyName,
-    StorageKeyRegenerate, StorageKeysRead, StoragePairState, StorageRedundancySet,
-    StorageReplication, StorageRole, StorageStatus,
+    AlertState, AuditEntry, BlobSnapshots, BlobSnapshotsCreate, BlobToSnapshot, ErrorBody, Role,
+    Scope, StorageAccount, StorageAccountCreate, StorageAccountKeys, StorageAccountKind,
+    StorageAccountRedundancy, StorageCopy, StorageCopyState, StorageFailOver, StorageFailedOver,
+    StorageKey, StorageKeyName, StorageKeyRegenerate, StorageKeysRead, StoragePairState,
+    StorageRedundancySet, StorageReplication, StorageRole, StorageStatus,
 };
 use strongroom_base::codes;
 use strongroom_catalog::testing::{Bed, on_both_databases};
@@ -28,6 +28,7 @@ on_both_databases! {
     accounts_are_listed_by_pages,
     what_cannot_be_an_account_is_refused_and_not_recorded,
     keys_are_recorded_before_they_are_given_and_never_with_their_value,
+    alerts_say_how_the_accounts_stand_and_end_with_it,
 }
 
 /// Accounts in memory.
@@ -41,6 +42,27 @@ struct State {
     /// The disk fails at changes.
     fails: bool,
     asked_for_keys: u32,
+    /// How the second server stands, if there is one.
+    pair: Option<StorageReplication>,
+    copies: Vec<StorageCopy>,
+    failure: Option<String>,
+    damaged: u64,
+}
+
+fn pair(role: StorageRole, state: StoragePairState) -> StorageReplication {
+    StorageReplication {
+        role,
+        state,
+        epoch: 1,
+        peer_url: None,
+        last_sync_time: None,
+        lag_records: None,
+        lag_bytes: None,
+        lag_seconds: None,
+        peer_seen: None,
+        failover: None,
+        reason: None,
+    }
 }
 
 /// The value of a key, which nobody else may know.
@@ -152,33 +174,39 @@ impl StorageAccounts for Stored {
     }
 
     fn replication(&self) -> Result<StorageReplication> {
-        Ok(StorageReplication {
-            role: StorageRole::Alone,
-            state: StoragePairState::Unpaired,
-            epoch: 0,
-            peer_url: None,
-            last_sync_time: None,
-            lag_records: None,
-            lag_seconds: None,
-            reason: None,
-        })
+        Ok(self
+            .state()
+            .pair
+            .clone()
+            .unwrap_or(pair(StorageRole::Alone, StoragePairState::Unpaired)))
     }
 
     fn fail_over(&self, _: bool) -> Result<StorageFailedOver> {
         self.state().check()?;
-        Ok(StorageFailedOver { epoch: 2, planned: true, last_sync_time: None, lost_records: 0 })
+        Ok(StorageFailedOver {
+            epoch: 2,
+            planned: true,
+            last_sync_time: None,
+            lost_records: 0,
+            old_primary_fenced: true,
+        })
     }
 
     fn status(&self) -> Result<StorageStatus> {
+        let state = self.state();
         Ok(StorageStatus {
-            accounts: self.state().accounts.len().try_into().expect("few"),
+            accounts: state.accounts.len().try_into().expect("few"),
+            containers: 0,
+            blobs: 0,
+            used_bytes: 0,
+            free_bytes: 0,
             records: 0,
             checkpoints: 0,
             journal_bytes: 0,
-            failure: None,
-            copies: Vec::new(),
+            failure: state.failure.clone(),
+            copies: state.copies.clone(),
             repaired: 0,
-            damaged: 0,
+            damaged: state.damaged,
         })
     }
 }
@@ -377,4 +405,80 @@ async fn keys_are_recorded_before_they_are_given_and_never_with_their_value(bed:
     let read = StorageKeysRead::default();
     control.storage_account_keys(&world.admin, "other", read).await.expect_err("no key");
     assert_eq!(world.shared.accounts.state().asked_for_keys, asked);
+}
+
+async fn alerts_say_how_the_accounts_stand_and_end_with_it(bed: Bed) {
+    let world = World::new(bed).await;
+    let accounts = &world.shared.accounts;
+    let firing = async || {
+        world.control.keep_house().await.expect("keeps house");
+        let alerts = world.alerts().await.into_iter();
+        let alerts = alerts.filter(|it| it.rule.starts_with("storage_"));
+        let firing = alerts.filter(|it| it.state == AlertState::Firing);
+        let mut firing: Vec<_> = firing.map(|it| (it.rule, it.subject, it.title)).collect();
+        firing.sort();
+        firing
+    };
+    let rules = async || firing().await.into_iter().map(|it| it.0).collect::<Vec<_>>();
+    assert_eq!(rules().await, [""; 0]);
+
+    // A copy that is missing, one that is made again; each is an alert of its own.
+    let copy = |path: &str, state, reason: Option<&str>| StorageCopy {
+        path: path.to_owned(),
+        state,
+        done_bytes: None,
+        total_bytes: None,
+        since: None,
+        reason: reason.map(str::to_owned),
+    };
+    accounts.state().copies = vec![
+        copy("/a", StorageCopyState::Leading, None),
+        copy("/b", StorageCopyState::Missing, Some("the disk fails")),
+        copy("/c", StorageCopyState::Rebuilding, None),
+        copy("/d", StorageCopyState::Healthy, None),
+    ];
+    let found = firing().await;
+    let subjects: Vec<_> = found.iter().map(|it| (&*it.0, &*it.1)).collect();
+    assert_eq!(subjects, [("storage_copy_lost", "/b"), ("storage_copy_lost", "/c")]);
+    assert!(found[0].2.contains("is missing: the disk fails"), "{found:?}");
+    accounts.state().copies = vec![copy("/a", StorageCopyState::Leading, None)];
+    assert_eq!(rules().await, [""; 0]);
+
+    // Damage, and a disk that fails.
+    accounts.state().damaged = 3;
+    assert_eq!(rules().await, ["storage_damaged"]);
+    accounts.state().damaged = 0;
+    accounts.state().failure = Some("input/output error".to_owned());
+    assert_eq!(rules().await, ["storage_stopped"]);
+    accounts.state().failure = None;
+
+    // The secondary is behind by more than it may.
+    let live = pair(StorageRole::Primary, StoragePairState::CatchingUp);
+    let behind = |seconds, records| StorageReplication {
+        lag_seconds: Some(seconds),
+        lag_records: Some(records),
+        ..live.clone()
+    };
+    for (seconds, records, wanted) in
+        [(300, 7, None), (301, 7, Some("storage_behind")), (301, 0, None), (0, 0, None)]
+    {
+        accounts.state().pair = Some(behind(seconds, records));
+        assert_eq!(rules().await, wanted.into_iter().collect::<Vec<_>>(), "{seconds} {records}");
+    }
+
+    // It is lost: at once if it says so itself, after a while if it says nothing.
+    let now = world.control.now();
+    let lost = pair(StorageRole::Primary, StoragePairState::Unavailable);
+    accounts.state().pair = Some(StorageReplication { peer_seen: Some(now), ..lost.clone() });
+    assert_eq!(rules().await, [""; 0]);
+    world.pass(301);
+    assert_eq!(rules().await, ["storage_peer_lost"]);
+    accounts.state().pair = Some(pair(StorageRole::Primary, StoragePairState::Live));
+    assert_eq!(rules().await, [""; 0]);
+    accounts.state().pair = Some(pair(StorageRole::Primary, StoragePairState::Removed));
+    assert_eq!(rules().await, ["storage_peer_lost"]);
+    accounts.state().pair = Some(pair(StorageRole::Fenced, StoragePairState::Fenced));
+    assert_eq!(rules().await, ["storage_fenced"]);
+    accounts.state().pair = Some(pair(StorageRole::Secondary, StoragePairState::Live));
+    assert_eq!(rules().await, [""; 0]);
 }

@@ -119,6 +119,8 @@ pub(crate) struct Outside {
     /// Whoever asks for a host's agent panics.
     pub(crate) panics: bool,
     /// Which blobs were backed up to which, by order.
+    /// The rate of the last of them.
+    pub(crate) incremental_rate: Option<u64>,
     pub(crate) incremental_backups: BTreeMap<String, (String, String, Timestamp)>,
     /// A backup dies after its point is in the vault, as if the server was killed.
     pub(crate) backups_made: u64,
@@ -368,9 +370,10 @@ impl Agent for Host {
     ) -> Result<IncrementalDone> {
         watch.task(TaskName::Transfer, TaskState::InProgress, None);
         goes_on(watch)?;
-        let IncrementalOrder { order, from, to, keep } = order.clone();
+        let IncrementalOrder { order, from, to, keep, limit_rate } = order.clone();
         self.find(&Source::IncrementalBackup { from: from.clone(), to: to.clone(), keep })?;
         let mut outside = self.0.outside();
+        outside.incremental_rate = limit_rate;
         if let Some(code) = outside.host_fails {
             return Err(error(code));
         }

@@ -234,18 +234,21 @@ fn named(item: &str) -> ProtectSource {
     ProtectSource { machine: None, name: Some(item.to_owned()), ..source("") }
 }
 
-async fn protect_source(
-    world: &World,
-    source: ProtectSource,
-) -> Result<strongroom_api::Job, String> {
-    let protect = strongroom_api::Protect {
+fn protect_of(source: ProtectSource) -> strongroom_api::Protect {
+    strongroom_api::Protect {
         vault: "main".to_owned(),
         host: "here".to_owned(),
         policy: None,
         sources: vec![source],
         backup_now: false,
-    };
-    let begun = world.control.protect(&world.admin, protect).await;
+    }
+}
+
+async fn protect_source(
+    world: &World,
+    source: ProtectSource,
+) -> Result<strongroom_api::Job, String> {
+    let begun = world.control.protect(&world.admin, protect_of(source)).await;
     let begun = begun.map_err(|error| error.body().code.as_str().to_owned())?;
     world.control.settle().await.expect("settles");
     Ok(world.job(begun).await)
@@ -261,8 +264,8 @@ async fn page_blobs_are_protected_as_machines_are(bed: Bed) {
         let again = protect_blobs(&world, name, &blobs).await.expect("begins");
         assert_eq!(again.tasks[0].detail.as_deref(), Some("was protected already"));
     }
-    let job = protect_blobs(&world, "web", &blobs[..1]).await.expect("begins");
-    assert_eq!(job.error.expect("fails").code.as_str(), "item.exists");
+    let refused = protect_blobs(&world, "web", &blobs[..1]).await;
+    assert_eq!(refused.expect_err("is refused"), "item.exists");
     let job = protect_blobs(&world, "far", &[("a", "others/vms/a")]).await.expect("begins");
     assert_eq!(job.error.expect("fails").code.as_str(), "place.not_allowed");
 
@@ -323,10 +326,23 @@ async fn a_blob_is_backed_up_to_another_by_its_policy(bed: Bed) {
     let again = protect_source(&world, wanted).await.expect("begins");
     assert_eq!(again.tasks[0].detail.as_deref(), Some("was protected already"));
     let other = incremental("disks/vms/b", "backups/vms/a", 3);
-    let job = protect_source(&world, ProtectSource { name: Some("b".to_owned()), ..other }).await;
-    // A blob has the backups of one other.
-    let error = job.expect("begins").error;
-    assert_eq!(error.map(|it| it.code.as_str().to_owned()).as_deref(), Some("item.exists"));
+    // A blob has the backups of one other, and an item one source and one target: both are named, at once.
+    let other = ProtectSource { name: Some("b".to_owned()), ..other };
+    let elsewhere = incremental("disks/vms/a", "backups/vms/c", 3);
+    for (wanted, shown) in [
+        (other, "b (disks/vms/b to backups/vms/a, 3 backups)"),
+        (elsewhere, "far (disks/vms/a to backups/vms/c, 3 backups)"),
+        (
+            incremental("disks/vms/a", "backups/vms/a", 4),
+            "far (disks/vms/a to backups/vms/a, 4 backups)",
+        ),
+    ] {
+        let refused = world.control.protect(&world.admin, protect_of(wanted)).await;
+        let body = refused.expect_err("is refused").body();
+        assert_eq!(body.code.as_str(), "item.exists");
+        let there = "far (disks/vms/a to backups/vms/a, 3 backups)";
+        assert!(body.message.contains(shown) && body.message.contains(there), "{}", body.message);
+    }
 
     // By its schedule and on demand, without a recovery point, and nobody misses one.
     world.days(3).await;
@@ -346,9 +362,11 @@ async fn a_blob_is_backed_up_to_another_by_its_policy(bed: Bed) {
     assert_eq!(world.backup("far").await.state, JobState::Failed);
     assert_eq!(world.item("far").await.state, P::ProtectionError);
     assert!(world.alerts().await.iter().any(|alert| alert.rule == "backup_failed"));
-    world.restart().await;
+    world.set(|settings| settings.limit_rate = Some(7 << 20)).await;
     assert_eq!(world.backup("far").await.state, JobState::Completed);
     assert_eq!(world.item("far").await.state, P::Protected);
+    // The host is given the rate of all jobs.
+    assert_eq!(world.shared.outside().incremental_rate, Some(7 << 20));
 
     // Without backups, its promise is broken as that of any other.
     world.shared.outside().missing_disks.insert("disks/vms/a".to_owned());

@@ -137,6 +137,7 @@ impl Suite<'_> {
             from: from.clone(),
             to: to.clone(),
             keep: 2,
+            limit_rate: None,
         };
         let heard = Heard::default();
         let first = order();

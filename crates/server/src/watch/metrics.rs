@@ -132,6 +132,26 @@ metrics! {
     deliveries: counter "strongroom_alert_deliveries_total" ["channel" "outcome"], "Tries to send alerts, by outcome: `delivered`, `failed` (and tried again), `given_up`.";
     notices: gauge "strongroom_alert_notices" ["channel" "state"], "Messages with alerts that wait, and that were given up.";
 
+    storage_up: gauge "strongroom_storage_up" [], "1 if the storage accounts of this server answer, 0 if not. If they do not answer, their other metrics are missing.";
+    storage_takes_changes: gauge "strongroom_storage_takes_changes" [], "1 if this server takes changes of storage accounts, 0 if not: it is the secondary, waits, is fenced, or its disks fail.";
+    storage_role: gauge "strongroom_storage_role" ["role"], "1 for the part of this server for its storage accounts: `alone`, `primary`, `waiting`, `secondary`, `fenced`; 0 for the others.";
+    storage_pair: gauge "strongroom_storage_replication_state" ["state"], "1 for how both servers of the storage accounts stand, such as `live` or `unavailable`; 0 for the others.";
+    storage_epoch: gauge "strongroom_storage_epoch" [], "Epoch of the storage accounts: each failover begins one.";
+    storage_synced: gauge "strongroom_storage_last_sync_timestamp_seconds" [], "Last Sync Time of the secondary, as Unix time.";
+    storage_lag: gauge "strongroom_storage_lag_seconds" [], "Age of the Last Sync Time in seconds, by the primary's clock.";
+    storage_lag_records: gauge "strongroom_storage_lag_changes" [], "Changes that the secondary lacks.";
+    storage_lag_bytes: gauge "strongroom_storage_lag_bytes" [], "Bytes that wait for the secondary, about.";
+    storage_peer_seen: gauge "strongroom_storage_peer_seen_timestamp_seconds" [], "Last contact with the other server, as Unix time.";
+    storage_copies: gauge "strongroom_storage_copies" ["state"], "Copies of the storage accounts on this server: `leading`, `healthy`, `rebuilding`, `left_out`, `missing`.";
+    storage_damaged: gauge "strongroom_storage_damaged_pieces" [], "Pieces of 4 KiB that the last comparison found damaged in a copy and could not repair.";
+    storage_repaired: counter "strongroom_storage_repaired_pieces_total" [], "Pieces of 4 KiB that were damaged in a copy, and were repaired from another copy.";
+    storage_accounts: gauge "strongroom_storage_accounts" [], "Storage accounts of this server.";
+    storage_containers: gauge "strongroom_storage_containers" [], "Containers in storage accounts.";
+    storage_blobs: gauge "strongroom_storage_blobs" [], "Blobs in storage accounts, without their snapshots.";
+    storage_used: gauge "strongroom_storage_used_bytes" [], "Bytes that the storage accounts take on the disk of their leading copy.";
+    storage_free: gauge "strongroom_storage_free_bytes" [], "Bytes that are free on that disk.";
+    storage_journal: gauge "strongroom_storage_journal_bytes" [], "Bytes of the storage accounts' journal that would be applied again after a crash.";
+
     requests: counter "strongroom_http_requests_total" ["method" "route" "status"], "Answered requests; the route is the path's pattern in the API's description.";
     request_seconds: histogram(short) "strongroom_http_request_duration_seconds" ["method" "route"], "Seconds until the answer to a request began.";
 

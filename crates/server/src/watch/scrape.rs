@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use strongroom_api::{Job, JobKind, JobState, Report};
-use strongroom_control::{Control, Figures};
+use strongroom_api::{
+    Job, JobKind, JobState, Report, StorageCopyState, StoragePairState, StorageRole,
+};
+use strongroom_control::{Control, Figures, StorageFigures};
 
 use super::{
     metrics::{Metrics, set, set_counter},
@@ -77,7 +79,87 @@ impl Metrics {
                 }
             }
         }
+        self.storage(control).await;
         answered
+    }
+
+    /// How the storage accounts stand, if this server has some.
+    async fn storage(&self, control: &Control) {
+        let none = Vec::new();
+        // What is not known any more is shown no more.
+        for family in [
+            &self.storage_takes_changes,
+            &self.storage_role,
+            &self.storage_pair,
+            &self.storage_epoch,
+            &self.storage_synced,
+            &self.storage_lag,
+            &self.storage_lag_records,
+            &self.storage_lag_bytes,
+            &self.storage_peer_seen,
+            &self.storage_copies,
+            &self.storage_damaged,
+            &self.storage_accounts,
+            &self.storage_containers,
+            &self.storage_blobs,
+            &self.storage_used,
+            &self.storage_free,
+            &self.storage_journal,
+        ] {
+            family.clear();
+        }
+        match control.storage_figures().await {
+            None => {}
+            Some(Err(error)) => {
+                tracing::warn!(error = %error.body().message, "metrics without the storage accounts'");
+                set(&self.storage_up, &none, 0.0);
+            }
+            Some(Ok(figures)) => {
+                set(&self.storage_up, &none, 1.0);
+                self.storage_figures(&figures);
+            }
+        }
+    }
+
+    fn storage_figures(&self, figures: &StorageFigures) {
+        let none = Vec::new();
+        let StorageFigures { status, replication } = figures;
+        let is = |is: bool| if is { 1.0 } else { 0.0 };
+        let decides = matches!(replication.role, StorageRole::Alone | StorageRole::Primary);
+        set(&self.storage_takes_changes, &none, is(decides && status.failure.is_none()));
+        for role in StorageRole::ALL {
+            let labels = vec![("role", role.name().to_owned())];
+            set(&self.storage_role, &labels, is(*role == replication.role));
+        }
+        for state in StoragePairState::ALL {
+            let labels = vec![("state", state.name().to_owned())];
+            set(&self.storage_pair, &labels, is(*state == replication.state));
+        }
+        for state in StorageCopyState::ALL {
+            let labels = vec![("state", state.name().to_owned())];
+            let count = status.copies.iter().filter(|copy| copy.state == *state).count();
+            set(&self.storage_copies, &labels, number(u64::try_from(count).unwrap_or(u64::MAX)));
+        }
+        set_counter(&self.storage_repaired, &none, number(status.repaired));
+        for (family, value) in [
+            (&self.storage_epoch, Some(number(replication.epoch))),
+            (&self.storage_synced, replication.last_sync_time.map(unix)),
+            (&self.storage_lag, replication.lag_seconds.map(number)),
+            (&self.storage_lag_records, replication.lag_records.map(number)),
+            (&self.storage_lag_bytes, replication.lag_bytes.map(number)),
+            (&self.storage_peer_seen, replication.peer_seen.map(unix)),
+            (&self.storage_damaged, Some(number(status.damaged))),
+            (&self.storage_accounts, Some(number(status.accounts))),
+            (&self.storage_containers, Some(number(status.containers))),
+            (&self.storage_blobs, Some(number(status.blobs))),
+            (&self.storage_used, Some(number(status.used_bytes))),
+            (&self.storage_free, Some(number(status.free_bytes))),
+            (&self.storage_journal, Some(number(status.journal_bytes))),
+        ] {
+            if let Some(value) = value {
+                set(family, &none, value);
+            }
+        }
     }
 
     fn pulse(&self, control: &Control) {

@@ -97,24 +97,37 @@ impl StorageAccounts for Stored {
 
     fn replication(&self) -> Result<StorageReplication> {
         Ok(StorageReplication {
-            role: StorageRole::Alone,
-            state: StoragePairState::Unpaired,
-            epoch: 0,
+            role: StorageRole::Primary,
+            state: StoragePairState::CatchingUp,
+            epoch: 3,
             peer_url: None,
-            last_sync_time: None,
-            lag_records: None,
-            lag_seconds: None,
+            last_sync_time: Some(SystemClock.now()),
+            lag_records: Some(4),
+            lag_bytes: Some(5),
+            lag_seconds: Some(6),
+            peer_seen: Some(SystemClock.now()),
+            failover: None,
             reason: None,
         })
     }
 
     fn fail_over(&self, _: bool) -> Result<StorageFailedOver> {
-        Ok(StorageFailedOver { epoch: 2, planned: true, last_sync_time: None, lost_records: 0 })
+        Ok(StorageFailedOver {
+            epoch: 2,
+            planned: true,
+            last_sync_time: None,
+            lost_records: 0,
+            old_primary_fenced: true,
+        })
     }
 
     fn status(&self) -> Result<StorageStatus> {
         Ok(StorageStatus {
             accounts: 0,
+            containers: 0,
+            blobs: 0,
+            used_bytes: 0,
+            free_bytes: 0,
             records: 0,
             checkpoints: 0,
             journal_bytes: 0,

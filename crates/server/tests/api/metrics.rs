@@ -66,6 +66,7 @@ fn the_page_has_what_the_table_says() {
     let bed = Bed::with(|config| {
         config.metrics_listen = Some(SocketAddr::from(([127, 0, 0, 1], port)));
         config.alert_bundle_seconds = 0;
+        config.storage_listen = Some(SocketAddr::from(([127, 0, 0, 1], 1)));
         config.mail = vec![MailConfig {
             name: "ops".to_owned(),
             server: format!("127.0.0.1:{}", sink.port),
@@ -113,6 +114,14 @@ fn the_page_has_what_the_table_says() {
         ("strongroom_backup_read_bytes_total", 300.0 * 1024.0),
         ("strongroom_alerts_firing{severity=\"critical\"}", 1.0),
         ("strongroom_catalog_up", 1.0),
+        ("strongroom_storage_up", 1.0),
+        ("strongroom_storage_role{role=\"primary\"}", 1.0),
+        ("strongroom_storage_role{role=\"fenced\"}", 0.0),
+        ("strongroom_storage_replication_state{state=\"catching_up\"}", 1.0),
+        ("strongroom_storage_epoch", 3.0),
+        ("strongroom_storage_lag_changes", 4.0),
+        ("strongroom_storage_lag_bytes", 5.0),
+        ("strongroom_storage_lag_seconds", 6.0),
         ("strongroom_alert_deliveries_total{channel=\"ops\",outcome=\"delivered\"}", 1.0),
         ("strongroom_http_requests_total{method=\"GET\",route=\"none\",status=\"404\"}", 1.0),
     ] {

@@ -2,6 +2,7 @@
 
 use strongroom_azure::{BlobProperties, BlobWrite, Metadata, SnapshotId};
 use strongroom_base::Stage;
+use strongroom_objects::Rate;
 
 use super::{
     names::{BACKUP, Place, RESTORED, RESTORING, name, new_run, with},
@@ -21,6 +22,8 @@ pub struct Restore {
     pub through: Through,
     /// The metadata that the restored blob gets.
     pub metadata: Metadata,
+    /// The number of bytes a second that are copied at most.
+    pub limit_rate: Option<u64>,
 }
 
 /// Restores a backup, which is a snapshot of `backup`, to a new page blob. A restore that was interrupted continues.
@@ -46,6 +49,7 @@ pub fn restore(
         Through::Service => Some(backup.client.signed_url(backup.blob, Some(snapshot))?),
     };
     let counts = Counts::default();
+    let rate = Rate::limited(options.limit_rate, &to.client.clock);
     let readable = Readable { blob: backup.blob.clone(), snapshot: Some(snapshot) };
     let copying = Copying {
         from: backup.client,
@@ -59,6 +63,7 @@ pub fn restore(
         held: &held,
         url: url.as_ref(),
         counts: &counts,
+        rate: &rate,
         work,
     };
     work.progress.set_stage(Stage::Restoring);

@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 
 use strongroom_azure::{BlobProperties, BlobType, BlobWrite, Code, Metadata, SnapshotId};
 use strongroom_base::Stage;
+use strongroom_objects::Rate;
 
 use super::{
     names::{
@@ -44,6 +45,8 @@ pub struct Backup {
     /// The name of the run. A run that is given again with its name makes no second backup, but finishes the first. None:
     /// a name that nobody else has.
     pub run: Option<String>,
+    /// The number of bytes a second that are copied or compared at most.
+    pub limit_rate: Option<u64>,
 }
 
 /// Backs a page blob up to another: takes a snapshot of the source, writes what has changed since the last backup to
@@ -63,9 +66,11 @@ pub fn run(
     check_source(source)?;
     ensure_target(source, target)?;
     let held = target.client.hold(target.blob, work.wait, &work.cancel)?;
+    let rate = Rate::limited(options.limit_rate, &target.client.clock);
     let run = Run {
         source,
         target,
+        rate,
         options,
         work,
         write: BlobWrite { lease: Some(held.id()), ..BlobWrite::default() },
@@ -150,6 +155,7 @@ pub(super) fn take(
 struct Run<'a> {
     source: Place<'a>,
     target: Place<'a>,
+    rate: Rate,
     options: Backup,
     work: &'a Work,
     write: BlobWrite,
@@ -399,6 +405,7 @@ impl Run<'_> {
             held: self.held,
             url: url.as_ref(),
             counts,
+            rate: &self.rate,
             work: self.work,
         };
         match plan {

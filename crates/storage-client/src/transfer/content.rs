@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use strongroom_azure::{BlobPath, BlobWrite, SnapshotId, SourceUrl};
 use strongroom_base::ByteRange;
+use strongroom_objects::Rate;
 
 use super::{Counts, Work};
 use crate::{
@@ -41,6 +42,8 @@ pub(crate) struct Copying<'a> {
     /// Set if the service of the target reads the source itself.
     pub(crate) url: Option<&'a SourceUrl>,
     pub(crate) counts: &'a Counts,
+    /// What may move in a second.
+    pub(crate) rate: &'a Rate,
     pub(crate) work: &'a Work,
 }
 
@@ -87,6 +90,7 @@ impl Copying<'_> {
     }
 
     fn read(&self, range: ByteRange) -> Result<Bytes, StorageClientError> {
+        self.rate.take(range.len());
         let Readable { blob, snapshot } = self.readable;
         let bytes = self.from.get(blob, &of_snapshot(*snapshot), range)?;
         Counts::add(&self.counts.read_bytes, range.len());
@@ -101,6 +105,7 @@ impl Copying<'_> {
         for part in &piece.parts {
             match self.url {
                 Some(url) => {
+                    self.rate.take(part.len());
                     self.to.put_pages_from(self.target, *part, url, self.write)?;
                     self.written(part.len());
                 }

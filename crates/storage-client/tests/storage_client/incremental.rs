@@ -266,6 +266,29 @@ fn pages_are_copied_by_the_service_of_the_target() {
 }
 
 #[test]
+fn a_backup_and_a_restore_keep_to_their_rate() {
+    for through in [Through::Client, Through::Service] {
+        let mut pair = Pair::new("acct", 16 * MIB);
+        put(&pair.source, &pair.disk, 0, vec![1; 4 << 20]);
+        put(&pair.source, &pair.disk, 8 * MIB, vec![1; 4 << 20]);
+        let limit_rate = Some(MIB);
+        let options = Backup { through, limit_rate, ..Backup::default() };
+        let report = run(pair.place(), pair.to_place(), options, &Work::default());
+        let report = report.expect("backs up");
+        // 8 MiB at 1 MiB in a second, but for what may move ahead.
+        assert!(report.duration_ms >= 7500, "{report:?}");
+        pair.observe();
+        pair.check();
+        let restored = path("disks", "again");
+        let to = Place { client: &pair.source, blob: &restored };
+        let options = Restore { through, limit_rate, ..Restore::default() };
+        let newest = pair.backups()[0].snapshot;
+        let report = restore(pair.to_place(), newest, to, &options, &Work::default());
+        assert!(report.expect("restores").duration_ms >= 7500);
+    }
+}
+
+#[test]
 fn a_disk_that_was_created_again_is_compared() {
     let mut pair = Pair::new("acct", 4 * MIB);
     put(&pair.source, &pair.disk, 0, vec![1; 2 << 20]);

@@ -145,6 +145,11 @@ pub enum Command {
     },
     /// End the pair at this server.
     ReplicationRemove,
+    /// Compare this server, which is the secondary, with the primary by strong digests, in the background.
+    ReplicationVerify {
+        /// How many bytes are read in a second.
+        rate: u64,
+    },
     /// Make this server, which is the secondary, the primary.
     Failover {
         /// Also if the primary cannot be asked.
@@ -209,6 +214,14 @@ impl std::fmt::Debug for AccountWithKeys {
 pub struct StatusShown {
     /// How many accounts there are.
     pub accounts: u64,
+    /// How many containers.
+    pub containers: u64,
+    /// How many blobs, without their snapshots.
+    pub blobs: u64,
+    /// Bytes that the leading copy takes on its disk.
+    pub used_bytes: u64,
+    /// Bytes that are free on that disk.
+    pub free_bytes: u64,
     /// Changes in the life of the store.
     pub records: u64,
     /// Checkpoints since it was opened.
@@ -342,6 +355,8 @@ pub enum RefusedKind {
     Loses,
     /// This server may have changes that the primary lacks.
     Diverged,
+    /// This server differs from the primary.
+    Differs,
 }
 
 impl Reply {
@@ -516,9 +531,13 @@ fn carry_out(
         }
         Command::Status => {
             let status = store.status();
-            let accounts = u64::try_from(view()?.accounts()?.len()).unwrap_or(u64::MAX);
+            let usage = store.usage()?;
             Ok(Reply::Status(StatusShown {
-                accounts,
+                accounts: usage.accounts,
+                containers: usage.containers,
+                blobs: usage.blobs,
+                used_bytes: usage.used,
+                free_bytes: usage.free,
                 records: status.records,
                 checkpoints: status.checkpoints,
                 journal_bytes: status.journal_bytes,
@@ -550,6 +569,7 @@ fn carry_out(
         | Command::ReplicationConfirm
         | Command::ReplicationRejoin { .. }
         | Command::ReplicationRemove
+        | Command::ReplicationVerify { .. }
         | Command::Failover { .. } => {
             Err(Reply::refused(RefusedKind::Failed, "the command is about the pair of servers"))
         }
@@ -578,6 +598,7 @@ impl Command {
             | Self::ReplicationConfirm
             | Self::ReplicationRejoin { .. }
             | Self::ReplicationRemove
+            | Self::ReplicationVerify { .. }
             | Self::Failover { .. } => None,
         }
     }
@@ -601,6 +622,7 @@ impl Command {
                 | Self::ReplicationConfirm
                 | Self::ReplicationRejoin { .. }
                 | Self::ReplicationRemove
+                | Self::ReplicationVerify { .. }
                 | Self::Failover { .. }
         )
     }

@@ -1,12 +1,16 @@
 //! Answering the other server.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use axum::{
     body::Body,
     http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request::Parts},
 };
-use blobs::{Position, ResyncSource, Role, ShipError};
+use blobs::{Position, ResyncSource, Role, ShipError, Store, StoreError};
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -77,6 +81,9 @@ async fn dispatch(
     let query = head.uri.query().unwrap_or_default();
     let query = Query(query.split('&').filter_map(|pair| pair.split_once('=')).collect());
     let this = Arc::clone(replication);
+    if matches!(caller, Caller::Peer) {
+        replication.meet();
+    }
     let synced = text(&head.headers, wire::SYNCED).and_then(|text| text.parse().ok());
     match (caller, &head.method, path) {
         (Caller::Invited, &Method::POST, "join") => blocking(move || this.join(&body)).await,
@@ -103,6 +110,10 @@ async fn dispatch(
         (Caller::Peer, &Method::POST, "resync") => {
             let session = query.0.get("session").map(|id| (*id).to_owned());
             blocking(move || this.resync(session, &body)).await
+        }
+        (Caller::Peer, &Method::POST, "compare") => {
+            let session = query.0.get("session").map(|id| (*id).to_owned());
+            blocking(move || this.compare(session, &body)).await
         }
         _ => Err((Said::Invalid, "there is no such request".to_owned())),
     }
@@ -286,6 +297,7 @@ impl Replication {
             (wire::POSITION, wire::position_text(position)),
             (wire::END, wire::position_text(end)),
             (wire::BEHIND, behind.to_string()),
+            (wire::ROLE, standing.role.to_string()),
         ];
         Ok(with(Said::Done, &facts, batch))
     }
@@ -294,12 +306,31 @@ impl Replication {
         if !matches!(self.store.standing().role, Role::Primary | Role::Fenced) {
             return Err((Said::WrongRole, "this server is not the primary".to_owned()));
         }
-        let mut open = lock(&self.session);
+        lock(&self.now).secondary.asked = Some(self.clock.monotonic());
+        self.converse(&self.session, session, question, Store::resync_source)
+    }
+
+    /// The secondary compares itself with a moment, and follows meanwhile.
+    fn compare(&self, session: Option<String>, question: &[u8]) -> Result<Response<Body>, Refused> {
+        if !matches!(self.store.standing().role, Role::Primary | Role::Fenced) {
+            return Err((Said::WrongRole, "this server is not the primary".to_owned()));
+        }
+        self.converse(&self.comparison, session, question, Store::comparison_source)
+    }
+
+    /// Answers a question about a moment, which is kept for the next one; without a session another moment begins.
+    fn converse(
+        &self,
+        open: &Mutex<Option<Session>>,
+        session: Option<String>,
+        question: &[u8],
+        begin: fn(&Store) -> Result<ResyncSource, StoreError>,
+    ) -> Result<Response<Body>, Refused> {
+        let mut open = lock(open);
         let now = self.clock.monotonic();
-        lock(&self.now).secondary.asked = Some(now);
         let mut current = match (open.take(), session) {
             (_, None) => {
-                let source = self.store.resync_source().map_err(|error| failed(&error))?;
+                let source = begin(&self.store).map_err(|error| failed(&error))?;
                 let id = super::Secret::new(&*self.entropy).text().to_owned();
                 Session { id, source, asked: now }
             }
@@ -321,7 +352,12 @@ impl Replication {
     pub(super) fn tidy(&self) -> bool {
         let mut open = lock(&self.session);
         let now = self.clock.monotonic();
-        if open.as_ref().is_some_and(|it| now.saturating_sub(it.asked) > FORGOTTEN) {
+        let is_forgotten = |it: &Session| now.saturating_sub(it.asked) > FORGOTTEN;
+        let mut comparison = lock(&self.comparison);
+        if comparison.as_ref().is_some_and(is_forgotten) {
+            *comparison = None;
+        }
+        if open.as_ref().is_some_and(is_forgotten) {
             tracing::warn!("a resynchronization is ended: the other server does not continue it");
             *open = None;
         }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Following, Replication,
     peer::{Link, PeerError, Shipped, Wanted},
+    roles,
     wire::Said,
 };
 
@@ -79,7 +80,8 @@ async fn round(this: &Arc<Replication>) -> Next {
     while let Some(shipped) = fetched.recv().await {
         match shipped {
             Ok(shipped) => match take(this, shipped).await {
-                Ok(()) => next = Next::Again,
+                Ok(true) => next = Next::Again,
+                Ok(false) => return Next::Again,
                 Err(TakeError::Refused(Refusal::Damaged { .. })) => {
                     tracing::error!("a block of this server is damaged: it is fetched again");
                     return resync(this, link, true).await;
@@ -112,7 +114,8 @@ async fn round(this: &Arc<Replication>) -> Next {
 
 /// Notes why the other server cannot be followed.
 fn fail(this: &Replication, error: &PeerError) -> Next {
-    let following = Following::Broken(error.to_string());
+    this.miss(error);
+    let following = Following::Broken(roles::with_hint(error));
     let is_new = lock(&this.now).following != following;
     if is_new {
         tracing::warn!(%error, "the primary is not followed");
@@ -146,18 +149,29 @@ async fn fetch(
     }
 }
 
-/// Takes a batch; it is durable and applied then.
-async fn take(this: &Arc<Replication>, shipped: Shipped) -> Result<(), TakeError> {
-    let Shipped { batch, end: _, clock, position, behind } = shipped;
+/// Takes a batch; it is durable and applied then. False if a verification has taken the records meanwhile.
+async fn take(this: &Arc<Replication>, shipped: Shipped) -> Result<bool, TakeError> {
+    let Shipped { from, batch, end: _, clock, position, behind, is_fenced } = shipped;
     this.hear();
+    if is_fenced == Some(false) && lock(&this.pair).failing_over.is_some() {
+        let forgotten = this.change_pair(|pair| pair.failing_over = None);
+        forgotten.map_err(|error| {
+            tracing::error!(%error, "the end of a failover cannot be noted");
+            TakeError::Store(Arc::new(blobs::StoreError::Ended))
+        })?;
+    }
     {
         let mut now = lock(&this.now);
         now.following = Following::Records;
         now.behind = behind;
+        now.primary_is_fenced = is_fenced;
         now.synced.hear(clock, position);
     }
     if let Some(batch) = batch {
         let work = Arc::clone(&this.work).lock_owned().await;
+        if this.store.position().next_record > from.next_record {
+            return Ok(false);
+        }
         let store = Arc::clone(&this.store);
         let taking = tokio::task::spawn_blocking(move || {
             let _work = work;
@@ -167,11 +181,11 @@ async fn take(this: &Arc<Replication>, shipped: Shipped) -> Result<(), TakeError
     }
     let reached = this.store.position();
     lock(&this.now).synced.reach(reached);
-    Ok(())
+    Ok(true)
 }
 
 /// An error with its causes.
-fn said(error: &dyn std::error::Error) -> String {
+pub(super) fn said(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
@@ -200,7 +214,7 @@ async fn resync(this: &Arc<Replication>, link: Link, thorough: bool) -> Next {
         let mut ask = |question: Bytes| {
             runtime.block_on(async {
                 tokio::select! {
-                    answer = ask(&link, &mut session, question) => answer,
+                    answer = ask(&link, &mut session, question) => answer.inspect_err(|error| here.miss(error)),
                     () = stop.cancelled() => Err(PeerError::Unreachable("the work was ended".to_owned())),
                 }
             })

@@ -17,6 +17,7 @@ use super::{
     pair::{self, Invitation, Pair, Peer},
     peer::{Link, PeerError},
     roles,
+    verify::{self, VerificationShown},
     wire::{Begin, JoinQuestion},
 };
 use crate::{
@@ -52,6 +53,33 @@ pub enum PairState {
     Waiting,
     /// The primary lacks records that the secondary has.
     Ahead,
+    /// The other server does not know this one: the pair was ended there.
+    Removed,
+}
+
+/// A step of a failover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailoverStep {
+    /// The old primary takes no changes any more.
+    OldPrimaryFenced,
+    /// The secondary has fetched the rest of the old primary's changes.
+    ChangesFetched,
+    /// The secondary is the primary.
+    Promoted,
+}
+
+/// A failover that is not complete.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailoverProgress {
+    /// The epoch that it begins.
+    pub epoch: u64,
+    /// What is done.
+    pub done: Vec<FailoverStep>,
+    /// What is left.
+    pub left: Vec<FailoverStep>,
+    /// The command that completes it, at this server; none if it is completed by itself.
+    pub command: Option<String>,
 }
 
 /// How far the resynchronization is or was.
@@ -100,8 +128,14 @@ pub struct ReplicationShown {
     pub lag_bytes: Option<u64>,
     /// How old the Last Sync Time is by the primary's clock, in seconds.
     pub lag_seconds: Option<u64>,
+    /// When the other server asked or answered last, since this process was started.
+    pub peer_seen: Option<Timestamp>,
+    /// A failover that is not complete.
+    pub failover: Option<FailoverProgress>,
     /// The last resynchronization since this process was started.
     pub resync: ResyncShown,
+    /// The last verification of this server since the process was started.
+    pub verification: Option<VerificationShown>,
     /// How many changes a fenced server has that the primary lacks, where that is known.
     pub discard_records: Option<u64>,
     /// Why it does not continue by itself.
@@ -134,6 +168,8 @@ pub struct FailoverShown {
     pub last_sync_time: Option<Timestamp>,
     /// Changes of the old primary that are known to be lost; there may be more.
     pub lost_records: u64,
+    /// Whether the old primary has said that it takes no changes any more. If not, it is asked until it does.
+    pub old_primary_fenced: bool,
 }
 
 /// A part, in words.
@@ -176,6 +212,8 @@ pub(crate) async fn execute(this: &Arc<Replication>, command: &Command, is_serve
         Command::ReplicationConfirm => this.confirm().await,
         Command::ReplicationRejoin { discard } => this.rejoin(*discard).await,
         Command::ReplicationRemove => this.remove().await,
+        Command::ReplicationVerify { rate } => verify::begin(this, *rate, is_served)
+            .map(|()| Reply::Replication(Box::new(this.show()))),
         Command::Failover { accept_loss } => fail_over(this, *accept_loss, is_served).await,
         _ => Err(Reply::refused(RefusedKind::Failed, "the command is not about the pair")),
     };
@@ -196,6 +234,7 @@ impl Replication {
             (_, Role::Secondary) => None,
             _ => now.reason.clone(),
         };
+        let failover = failover_progress(standing, &pair, now.primary_is_fenced);
         let peer = pair.peer;
         ReplicationShown {
             role: standing.role,
@@ -210,11 +249,14 @@ impl Replication {
             lag_records: lag.and_then(|lag| lag.records),
             lag_bytes: lag.and_then(|lag| lag.bytes),
             lag_seconds: lag.and_then(|lag| lag.seconds),
+            peer_seen: now.seen.filter(|_| standing.role != Role::Alone),
+            failover,
             resync: now.resync.map_or_else(ResyncShown::default, |it| ResyncShown {
                 compared_rows: it.compared,
                 rows: it.rows,
                 fetched_bytes: it.fetched,
             }),
+            verification: now.verification.clone(),
             discard_records: now.discard,
             reason,
         }
@@ -247,6 +289,7 @@ impl Replication {
                 let is_behind = silent.is_none_or(|silent| silent > SILENT)
                     || seconds.is_none_or(|seconds| seconds > BEHIND.as_secs());
                 let state = match (is_resynchronized, asked) {
+                    _ if now.is_stranger => PairState::Removed,
                     (true, _) => PairState::Bootstrap,
                     (_, false) => PairState::Unavailable,
                     _ if is_behind && records > 0 => PairState::CatchingUp,
@@ -285,6 +328,7 @@ impl Replication {
                 let state = match &now.following {
                     Following::Bootstrap => PairState::Bootstrap,
                     Following::Ahead => PairState::Ahead,
+                    Following::Broken(_) if now.is_stranger => PairState::Removed,
                     Following::Begins | Following::Broken(_) => PairState::Unavailable,
                     Following::Records if !self.is_heard(now) => PairState::Unavailable,
                     Following::Records if is_behind => PairState::CatchingUp,
@@ -323,6 +367,13 @@ impl Replication {
             invitation: invitation.to_text(),
             expires: invited.expires,
         }))
+    }
+
+    /// Whether the secondary of this primary has not asked for a while.
+    pub(super) fn is_silent(&self) -> bool {
+        let clock = self.clock.monotonic();
+        let asked = lock(&self.now).secondary.asked;
+        asked.is_none_or(|at| clock.saturating_sub(at) > SILENT)
     }
 
     /// Notes that a server is reached elsewhere now. The other one learns this server's URL with the next request.
@@ -403,6 +454,7 @@ impl Replication {
         }
         *lock(&self.shipping) = None;
         *lock(&self.session) = None;
+        *lock(&self.comparison) = None;
         Pair::forget(&self.data_dir)?;
         *lock(&self.pair) = Pair::default();
         *lock(&self.now) = super::Now::default();
@@ -424,8 +476,15 @@ async fn fail_over(
 ) -> Result<Reply, Reply> {
     let standing = this.store.standing();
     if standing.role != Role::Secondary {
+        let progress = failover_progress(standing, &lock(&this.pair), None);
+        let more = progress.map_or_else(String::new, |progress| {
+            format!(
+                ". The failover to epoch {} has promoted it; the old primary is fenced as soon as it answers",
+                progress.epoch
+            )
+        });
         return Err(invalid(format!(
-            "this server is {}: a failover is for the secondary",
+            "this server is {}: a failover is for the secondary{more}",
             role(standing.role)
         )));
     }
@@ -441,6 +500,7 @@ async fn fail_over(
     let asked = asked.await.map_err(|error| error.to_string());
     let drained = match asked {
         Ok(state) => {
+            this.change_pair(|pair| pair.failing_over = Some(epoch))?;
             tracing::warn!(
                 epoch,
                 "the primary takes no changes any more: the rest of its records is fetched"
@@ -463,6 +523,7 @@ async fn fail_over(
             pair.begin = Some(Begin { epoch, position });
             pair.end_copies = true;
             pair.discard = false;
+            pair.failing_over = None;
             if let Some(peer) = &mut pair.peer
                 && is_planned
             {
@@ -479,6 +540,7 @@ async fn fail_over(
         planned: is_planned,
         last_sync_time: now.synced.time(),
         lost_records: if is_planned { 0 } else { lost },
+        old_primary_fenced: is_planned,
     };
     tracing::warn!(epoch, is_planned, "this server is the primary now");
     Ok(Reply::FailedOver(shown))
@@ -501,7 +563,43 @@ fn loss(this: &Replication, reason: &str) -> String {
             records => format!("; {records} changes are known to be missing"),
         }
     });
-    format!("the primary gives no answer that lets nothing be lost ({reason}): {synced}{missing}")
+    let progress = match lock(&this.pair).failing_over {
+        Some(_) => {
+            ". Done: the primary takes no changes any more. Left: the rest of its changes, and the promotion of this \
+             server; `storage account failover` completes both"
+        }
+        None => "",
+    };
+    format!(
+        "the primary gives no answer that lets nothing be lost ({reason}): {synced}{missing}{progress}"
+    )
+}
+
+/// A failover that has begun and is not complete, as far as this server knows.
+fn failover_progress(
+    standing: blobs::Standing,
+    pair: &Pair,
+    primary_is_fenced: Option<bool>,
+) -> Option<FailoverProgress> {
+    use FailoverStep::{ChangesFetched, OldPrimaryFenced, Promoted};
+    let begun = pair.begin.filter(|begin| begin.epoch == standing.epoch).is_some();
+    let fenced = pair.peer.as_ref().map_or(u64::MAX, |peer| peer.fenced);
+    let is_fenced = primary_is_fenced.unwrap_or(pair.failing_over.is_some());
+    match standing.role {
+        Role::Secondary if is_fenced => Some(FailoverProgress {
+            epoch: standing.epoch.saturating_add(1),
+            done: vec![OldPrimaryFenced],
+            left: vec![ChangesFetched, Promoted],
+            command: Some("strongroom storage account failover".to_owned()),
+        }),
+        Role::Primary if begun && fenced < standing.epoch => Some(FailoverProgress {
+            epoch: standing.epoch,
+            done: vec![Promoted],
+            left: vec![OldPrimaryFenced],
+            command: None,
+        }),
+        _ => None,
+    }
 }
 
 /// Waits until this server has all records up to a position of the fenced primary.

@@ -15,6 +15,7 @@
 //! | `synced` | the Last Sync Time |
 //! | `follow` | the secondary: records, resynchronizations |
 //! | `roles` | what a server does in each part that it plays |
+//! | `verify` | both servers compared by strong digests |
 //! | `manage` | what commands do: invite, join, fail over, return, remove |
 //!
 //! Which part a server plays is known by the store, and is durable there. Everything that comes from the other server is
@@ -27,6 +28,7 @@ mod pair;
 mod peer;
 mod roles;
 mod synced;
+mod verify;
 mod wire;
 
 use std::{
@@ -48,10 +50,14 @@ use crate::StorageError;
 
 pub(crate) use face::answer;
 pub use manage::join;
-pub use manage::{FailoverShown, InvitationShown, PairState, ReplicationShown, ResyncShown};
+pub use manage::{
+    FailoverProgress, FailoverShown, FailoverStep, InvitationShown, PairState, ReplicationShown,
+    ResyncShown,
+};
 pub(crate) use manage::{change_redundancy, execute, redundancy_of_new};
 pub(crate) use pair::Secret;
 pub(crate) use roles::{keep, not_primary, refuse};
+pub use verify::{DifferenceIn, DifferenceShown, VerificationShown, VerificationState};
 
 use pair::{Pair, Peer};
 use peer::{Link, PeerError};
@@ -96,6 +102,12 @@ struct Now {
     synced: Synced,
     /// When the other server gave a good answer last, by the monotonic clock.
     heard: Option<Duration>,
+    /// When the other server asked or answered last.
+    seen: Option<Timestamp>,
+    /// Whether the other server has answered last that it does not know this one.
+    is_stranger: bool,
+    /// Whether the primary said last that it is fenced; none if this server has not heard it yet.
+    primary_is_fenced: Option<bool>,
     secondary: Secondary,
     /// Why a server that waits or is fenced cannot continue by itself.
     reason: Option<String>,
@@ -105,6 +117,8 @@ struct Now {
     behind: Option<u64>,
     /// How far the last resynchronization is or was.
     resync: Option<ResyncProgress>,
+    /// The last verification.
+    verification: Option<VerificationShown>,
     /// Which certificate of this server the other one has seen.
     announced: Option<String>,
 }
@@ -121,6 +135,8 @@ pub(crate) struct Replication {
     shipping: Mutex<Option<blobs::Shipper>>,
     /// The resynchronization of the secondary.
     session: Mutex<Option<face::Session>>,
+    /// The moment that the secondary compares itself with.
+    comparison: Mutex<Option<face::Session>>,
     /// Held while a batch is taken, or a resynchronization or a promotion is at work.
     work: Arc<tokio::sync::Mutex<()>>,
     /// Raised when the part of the server, or what it knows of the other one, has changed.
@@ -147,6 +163,7 @@ impl Replication {
             now: Mutex::new(Now { synced, ..Now::default() }),
             shipping: Mutex::default(),
             session: Mutex::default(),
+            comparison: Mutex::default(),
             work: Arc::default(),
             changed: watch::Sender::new(0),
         })
@@ -189,6 +206,21 @@ impl Replication {
     /// Notes a good answer of the other server.
     fn hear(&self) {
         lock(&self.now).heard = Some(self.clock.monotonic());
+        self.meet();
+    }
+
+    /// Notes that the other server is there, and knows this one.
+    fn meet(&self) {
+        let mut now = lock(&self.now);
+        now.seen = Some(self.clock.now());
+        now.is_stranger = false;
+    }
+
+    /// Notes that the other server does not know this one, if that is what its answer says.
+    fn miss(&self, error: &PeerError) {
+        if matches!(error, PeerError::Stranger(_)) {
+            lock(&self.now).is_stranger = true;
+        }
     }
 
     fn follows(&self, following: Following) {

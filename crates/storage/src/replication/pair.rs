@@ -102,6 +102,9 @@ pub(crate) struct Pair {
     /// Whether the operator gives up what this server has and the primary lacks.
     #[serde(default)]
     pub(crate) discard: bool,
+    /// The epoch of a failover that was begun here: the primary is fenced by it, and this server is not promoted yet.
+    #[serde(default)]
+    pub(crate) failing_over: Option<u64>,
     /// Copies in the background that began at the other server have no memory here: they are to be ended.
     #[serde(default)]
     pub(crate) end_copies: bool,

@@ -23,6 +23,9 @@ const SILENCE: Duration = Duration::from_secs(8);
 /// How long the other server may work on an answer to a resynchronization.
 const WORK: Duration = Duration::from_mins(1);
 
+/// The name of the part of a server that takes no changes any more.
+const FENCED: &str = "fenced";
+
 /// Why the other server gave no good answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PeerError {
@@ -44,12 +47,16 @@ pub(crate) enum PeerError {
 
 /// The records behind a position.
 pub(crate) struct Shipped {
+    /// Where it begins.
+    pub(crate) from: Position,
     /// None if there is nothing new.
     pub(crate) batch: Option<Bytes>,
     /// Where the next batch begins.
     pub(crate) end: Position,
     /// About how many bytes of the journal were not sent yet.
     pub(crate) behind: Option<u64>,
+    /// Whether the primary is fenced, if it says which part it plays.
+    pub(crate) is_fenced: Option<bool>,
     /// The primary's clock, and where it stood then.
     pub(crate) clock: Timestamp,
     pub(crate) position: Position,
@@ -201,12 +208,13 @@ impl Link {
             return Err(PeerError::Invalid("the headers of records"));
         };
         let behind = header(&answer, wire::BEHIND).and_then(|text| text.parse().ok());
+        let is_fenced = header(&answer, wire::ROLE).map(|role| role == FENCED);
         let batch = body_of(answer, wire::MAX_ANSWER, SILENCE).await?;
         if end.next_record < from.next_record {
             return Err(PeerError::Invalid("the end of a batch"));
         }
         let batch = (end != *from).then_some(batch);
-        Ok(Shipped { batch, end, behind, clock, position })
+        Ok(Shipped { from: *from, batch, end, behind, is_fenced, clock, position })
     }
 
     /// Asks a question of a resynchronization; without a session one begins. The session is in the answer.
@@ -215,9 +223,27 @@ impl Link {
         session: Option<&str>,
         question: Bytes,
     ) -> Result<(Bytes, Option<String>), PeerError> {
+        self.converse("resync", session, question).await
+    }
+
+    /// Asks a question of a comparison; without a session one begins. The session is in the answer.
+    pub(crate) async fn compare(
+        &self,
+        session: Option<&str>,
+        question: Bytes,
+    ) -> Result<(Bytes, Option<String>), PeerError> {
+        self.converse("compare", session, question).await
+    }
+
+    async fn converse(
+        &self,
+        path: &str,
+        session: Option<&str>,
+        question: Bytes,
+    ) -> Result<(Bytes, Option<String>), PeerError> {
         let path = match session {
-            Some(session) => format!("resync?session={session}"),
-            None => "resync".to_owned(),
+            Some(session) => format!("{path}?session={session}"),
+            None => path.to_owned(),
         };
         let answer = self.ask(Method::POST, &path, &[], question, WORK).await?;
         let session = header(&answer, wire::SESSION).map(str::to_owned);

@@ -147,7 +147,7 @@ fn note(this: &Replication, reason: Option<String>) {
     let mut now = lock(&this.now);
     if now.reason != reason {
         if let Some(reason) = &reason {
-            tracing::warn!(reason, "this server waits");
+            tracing::warn!(reason, "the pair of servers does not continue by itself");
         }
         now.reason = reason;
     }
@@ -155,7 +155,7 @@ fn note(this: &Replication, reason: Option<String>) {
 
 /// Asks how the other server stands.
 async fn ask(this: &Replication) -> Result<State, PeerError> {
-    let state = this.link()?.state().await?;
+    let state = this.link()?.state().await.inspect_err(|error| this.miss(error))?;
     if state.store != this.store.id() {
         return Err(PeerError::Invalid("it has another store"));
     }
@@ -186,7 +186,7 @@ pub(super) async fn confirm_by_peer(this: &Arc<Replication>) -> Result<(), Stora
     }
     match ask(this).await {
         Err(error) => {
-            note(this, Some(error.to_string()));
+            note(this, Some(with_hint(&error)));
             Ok(())
         }
         Ok(state) if state.epoch > standing.epoch => {
@@ -207,8 +207,8 @@ pub(super) async fn confirm_by_peer(this: &Arc<Replication>) -> Result<(), Stora
     }
 }
 
-/// A primary: it tells an old primary that it is one no more, until that has acknowledged it; and it says when its
-/// certificate has changed.
+/// A primary: it tells an old primary that it is one no more, until that has acknowledged it; it says when its
+/// certificate has changed; and it asks a secondary that does not ask any more whether it still is one.
 async fn lead(this: &Arc<Replication>) {
     loop {
         this.tidy();
@@ -221,9 +221,12 @@ async fn lead(this: &Arc<Replication>) {
         let announced = lock(&this.now).announced.clone();
         if must_fence.is_some() {
             let told = match this.link() {
-                Ok(link) => link.fence(standing.epoch).await,
+                Ok(link) => link.fence(standing.epoch).await.inspect_err(|error| this.miss(error)),
                 Err(error) => Err(error),
             };
+            if told.is_ok() {
+                this.hear();
+            }
             match told {
                 Ok(state) if state.epoch <= standing.epoch && !state.role.decides() => {
                     tracing::info!("the old primary takes no changes any more");
@@ -239,17 +242,37 @@ async fn lead(this: &Arc<Replication>) {
                 }
                 Ok(state) if state.epoch > standing.epoch => step_back(this, state.epoch).await,
                 Ok(_) => note(this, Some("the old primary still takes changes".to_owned())),
-                Err(error) => note(this, Some(format!("the old primary cannot be told: {error}"))),
+                Err(error) => {
+                    let error = with_hint(&error);
+                    note(this, Some(format!("the old primary is not fenced yet: {error}")));
+                }
             }
         } else if this.peer().is_some_and(|peer| peer.is_known)
-            && announced != this.own_fingerprint()
-            && let Ok(state) = ask(this).await
-            && state.role == Role::Primary
-            && state.epoch > standing.epoch
+            && (announced != this.own_fingerprint() || this.is_silent())
         {
-            step_back(this, state.epoch).await;
+            match ask(this).await {
+                Ok(state) if state.role == Role::Primary && state.epoch > standing.epoch => {
+                    step_back(this, state.epoch).await;
+                }
+                Ok(_) => note(this, None),
+                Err(error) if this.is_silent() => note(this, Some(with_hint(&error))),
+                Err(_) => {}
+            }
+        } else {
+            note(this, None);
         }
         tokio::time::sleep(if must_fence.is_some() { ASKS } else { LOOKS }).await;
+    }
+}
+
+/// An error of the other server, and what to do if that one does not know this server.
+pub(super) fn with_hint(error: &PeerError) -> String {
+    match error {
+        PeerError::Stranger(_) => format!(
+            "{error}. `storage replication remove` ends the pair here, `storage replication update --peer-url` corrects \
+             the URL"
+        ),
+        _ => error.to_string(),
     }
 }
 
@@ -266,13 +289,15 @@ pub(super) async fn return_to_pair(this: &Arc<Replication>) -> Result<(), Storag
     let state = match ask(this).await {
         Ok(state) => state,
         Err(error) => {
-            note(this, Some(error.to_string()));
+            note(this, Some(with_hint(&error)));
             return Ok(());
         }
     };
     if state.role != Role::Primary || state.epoch < standing.epoch {
         let reason = format!(
-            "the other server is {}: repeat the failover there, or end the pair",
+            "a failover was begun and not ended. Done: this server takes no changes any more. Left: the promotion of \
+             the other server, which is {}. `storage account failover` there completes it; `storage replication remove` \
+             here ends the pair instead",
             role(state.role)
         );
         note(this, Some(reason));

@@ -18,6 +18,8 @@ pub(crate) const POSITION: &str = "x-strongroom-position";
 pub(crate) const BEHIND: &str = "x-strongroom-behind";
 /// Where the next batch begins.
 pub(crate) const END: &str = "x-strongroom-end";
+/// The part of the server that ships records.
+pub(crate) const ROLE: &str = "x-strongroom-role";
 /// The session of a resynchronization.
 pub(crate) const SESSION: &str = "x-strongroom-session";
 /// The URL of the server that asks.

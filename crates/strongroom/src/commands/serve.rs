@@ -17,7 +17,7 @@ use strongroom_base::start_thread;
 use strongroom_hypervisor::Scope;
 use strongroom_orders::StorageAccounts;
 use strongroom_server::{ConfigSource, Finding, Level, Serve, ServerConfig, VARIABLES};
-use strongroom_storage::{CopyFolders, Run, StorageError};
+use strongroom_storage::{CopyFolders, Run, StorageError, Tuning};
 
 use super::{served::ServedBlobs, storage::Served};
 use crate::{
@@ -153,6 +153,12 @@ fn storage_dir(config: &ServerConfig) -> PathBuf {
     config.storage_dir.clone().unwrap_or_else(|| config.data_dir.join("storage"))
 }
 
+/// How the store of the storage accounts works. What is out of bounds was refused when the configuration was read.
+fn tuning(config: &ServerConfig) -> Tuning {
+    let sizes = config.storage_sizes().unwrap_or_default();
+    Tuning { replica_journal: sizes.replica_journal, rebuild_rate: sizes.rebuild_rate }
+}
+
 /// Storage accounts that are served beside the server, on a thread of their own.
 struct Accounts(JoinHandle<Result<(), StorageError>>);
 
@@ -166,6 +172,7 @@ impl Accounts {
         let (host, tls) = (crate::context::host(), config.tls);
         let run = Run {
             data_dir,
+            tuning: tuning(config),
             folders: CopyFolders { copies: config.storage_copies.clone(), without: Vec::new() },
             listen,
             host: crate::context::host(),

@@ -28,15 +28,16 @@ use strongroom_base::lock;
 
 use self::rows::{forget_generations, put_rows};
 use super::{
-    BadBatch, Batch, Era, StoreId, switch,
-    tables::{Digester, KeyRange, Next, Row, Table, walk},
-    wire::{BadMessage, Moment, Question, RANGES, ROWS, Records, Rows},
+    BadBatch, Batch, Era, StoreId,
+    ship::TakeError,
+    switch,
+    tables::{KeyRange, Table, take_range},
+    wire::{BadMessage, Moment, Question, RANGES, Records, Rows},
 };
 use crate::{
     commit::Resynced,
     engine::{FolderLock, Group, Shared},
     journal::{AppendError, Journal, Keep, sync_folder},
-    numbers::wide,
     record::Record,
     slots::DataFiles,
     state::{Counters, State, StateError, write_counters},
@@ -79,6 +80,9 @@ pub enum ResyncError<E: std::error::Error + 'static> {
     /// The other server has answered something that cannot be.
     #[error("the other server's answer is not valid")]
     Invalid,
+    /// Records up to the moment could not be taken.
+    #[error(transparent)]
+    Take(#[from] TakeError),
     /// This store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -266,7 +270,7 @@ impl<E: std::error::Error + 'static> Resync<'_, E> {
             while ranges.len() < RANGES
                 && let Some(begin) = from.take()
             {
-                let (range, digest, count) = self.local_range(table, begin)?;
+                let (range, digest, count) = take_range(&self.read()?, table, begin, &mut |_| {})??;
                 from.clone_from(&range.to);
                 ranges.push((range, digest));
                 counts.push(count);
@@ -287,33 +291,6 @@ impl<E: std::error::Error + 'static> Resync<'_, E> {
             }
         }
         Ok(different)
-    }
-
-    /// The next rows that are here, as a range with its digest and how many they are. Ranges of blocks end between blocks.
-    fn local_range(
-        &self,
-        table: Table,
-        from: Vec<u8>,
-    ) -> Result<(KeyRange, [u8; 32], u64), ResyncError<E>> {
-        let mut digester = Digester::default();
-        let (mut count, mut to) = (0_usize, None);
-        let mut last: Option<Vec<u8>> = None;
-        let block_of = |key: &[u8]| key.get(..12).map(<[u8]>::to_vec);
-        let range = KeyRange { from, to: None };
-        let mut add = |row: Row| {
-            let is_block = table == Table::Blocks;
-            let splits = is_block && last.as_deref().and_then(block_of) == block_of(&row.key);
-            if count >= ROWS && !splits {
-                to = Some(if is_block { cut_epoch(&row.key) } else { row.key });
-                return Next::Stop;
-            }
-            digester.add(&row);
-            count = count.saturating_add(1);
-            last = Some(row.key);
-            Next::Continue
-        };
-        walk(&self.read()?, table, &range, &mut add)??;
-        Ok((KeyRange { to, ..range }, digester.finish(), wide(count)))
     }
 
     /// Makes the rows of a range what the primary has; those of blocks are put aside.
@@ -412,12 +389,4 @@ impl<E: std::error::Error + 'static> Resync<'_, E> {
         transaction.commit().map_err(StateError::from)?;
         Ok(counters)
     }
-}
-
-/// The key of a block's first epoch.
-fn cut_epoch(key: &[u8]) -> Vec<u8> {
-    let mut key = key.to_vec();
-    key.truncate(12);
-    key.extend([0; 4]);
-    key
 }

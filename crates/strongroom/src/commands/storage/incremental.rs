@@ -19,7 +19,7 @@ use crate::{
     },
     context::{Context, variable},
     error::Failure,
-    human,
+    human, values,
 };
 
 /// How the source's account is reached.
@@ -113,7 +113,7 @@ const fn at<'a>(client: &'a Client, blob: &'a BlobPath) -> Place<'a> {
 Examples:
   strongroom storage incremental-backup --source prem/vms/disk.vhd --target backups/vms/disk.vhd
   strongroom storage incremental-backup --source prem/vms/disk.vhd \
-      --target backups/vms/disk.vhd --keep 30
+      --target backups/vms/disk.vhd --keep 30 --limit-rate 100M
   strongroom storage incremental-backup list --target backups/vms/disk.vhd"
 )]
 pub(crate) struct IncrementalArgs {
@@ -160,6 +160,10 @@ struct RunArgs {
     #[arg(long, value_name = "NUMBER")]
     keep: Option<NonZeroU32>,
 
+    /// Copy or compare this number of bytes a second at most: 100M, 1G [default: no limit]
+    #[arg(long, value_name = "RATE", value_parser = values::rate)]
+    limit_rate: Option<u64>,
+
     #[command(flatten)]
     parallel: ParallelArgs,
 
@@ -181,7 +185,9 @@ impl RunArgs {
         let target = self.target.as_deref().ok_or_else(missing)?;
         let (source, source_blob) = self.from.open(context, source, &self.data)?;
         let (target, target_blob) = self.to.open(context, target, &self.data)?;
-        let options = Backup { through: self.through.into(), keep: self.keep, run: None };
+        let limit_rate = self.limit_rate;
+        let options =
+            Backup { through: self.through.into(), keep: self.keep, run: None, limit_rate };
         let report = self.parallel.watched(context, |work| {
             incremental::run(at(&source, &source_blob), at(&target, &target_blob), options, work)
         })?;
@@ -279,6 +285,10 @@ struct RestoreArgs {
     #[arg(long, value_enum, default_value = "client")]
     through: Through,
 
+    /// Copy or compare this number of bytes a second at most: 100M, 1G [default: no limit]
+    #[arg(long, value_name = "RATE", value_parser = values::rate)]
+    limit_rate: Option<u64>,
+
     #[command(flatten)]
     parallel: ParallelArgs,
 
@@ -296,7 +306,8 @@ impl RestoreArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let (target, backup) = self.target_account.open(context, &self.target, &self.data)?;
         let (source, blob) = self.source_account.open(context, &self.to, &self.data)?;
-        let options = Restore { through: self.through.into(), metadata: Metadata::default() };
+        let (metadata, limit_rate) = (Metadata::default(), self.limit_rate);
+        let options = Restore { through: self.through.into(), metadata, limit_rate };
         let report = self.parallel.watched(context, |work| {
             let from = at(&target, &backup);
             incremental::restore(from, self.snapshot, at(&source, &blob), &options, work)

@@ -23,7 +23,7 @@ use strongroom_api::{
 };
 use strongroom_base::{Clock, Entropy};
 use strongroom_storage::{
-    CopyFolders, Run, StorageError,
+    CopyFolders, Run, StorageError, Tuning,
     admin::{self, Command, Reply},
 };
 
@@ -37,6 +37,7 @@ use crate::{
     error::{FaceError, Failure},
     hosts, human,
     out::Show,
+    values,
 };
 
 /// The file that says where the accounts were served last.
@@ -191,7 +192,8 @@ Examples:
   strongroom storage serve
   strongroom storage serve --data-dir /srv/storage --listen 127.0.0.1:10000 --tls off
   strongroom storage serve --data-dir /disk1/storage --copy /disk2/storage --copy /disk3/storage
-  strongroom storage serve --listen 192.0.2.7:443 --suffix storage.example.org")]
+  strongroom storage serve --listen 192.0.2.7:443 --suffix storage.example.org
+  strongroom storage serve --replica-journal 32G --rebuild-rate 64M")]
 pub(crate) struct StorageServeArgs {
     #[command(flatten)]
     data: DataArgs,
@@ -216,6 +218,16 @@ pub(crate) struct StorageServeArgs {
     /// A domain: ACCOUNT.blob.DOMAIN is an account; may be repeated
     #[arg(long, value_name = "DOMAIN", default_value = "localhost")]
     suffix: Vec<String>,
+
+    /// Keep this much of the journal for a second server that is behind, 256M to 16T; one that is farther behind is
+    /// compared with this server and resynchronized [default: 4G]
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    replica_journal: Option<u64>,
+
+    /// Make a copy on another disk again at this number of bytes a second at most, 1M to 1T, so that clients keep most of the
+    /// disks' speed [default: 128M]
+    #[arg(long, value_name = "RATE", value_parser = values::rate)]
+    rebuild_rate: Option<u64>,
 }
 
 impl StorageServeArgs {
@@ -227,6 +239,9 @@ impl StorageServeArgs {
                 self.listen
             )));
         }
+        let tuning =
+            Tuning { replica_journal: self.replica_journal, rebuild_rate: self.rebuild_rate };
+        tuning.check().map_err(Failure::usage)?;
         let folder = self.data.folder()?;
         let announce = announce(context, &folder, tls);
         let folders = CopyFolders {
@@ -236,6 +251,7 @@ impl StorageServeArgs {
         let run = Run {
             data_dir: folder,
             folders,
+            tuning,
             listen: self.listen,
             host: crate::context::host(),
             tls,
@@ -530,6 +546,10 @@ impl StatusArgs {
             let failure = status.failure.clone().unwrap_or_else(|| "no".to_owned());
             let mut facts = vec![
                 ("Accounts", status.accounts.to_string()),
+                ("Containers", status.containers.to_string()),
+                ("Blobs", status.blobs.to_string()),
+                ("Used on the disk", human::bytes(status.used_bytes)),
+                ("Free on the disk", human::bytes(status.free_bytes)),
                 ("Changes recorded", status.records.to_string()),
                 ("Checkpoints", status.checkpoints.to_string()),
                 ("Journal since the last", human::bytes(status.journal_bytes)),

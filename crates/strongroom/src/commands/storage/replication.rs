@@ -1,11 +1,13 @@
 //! `storage replication ...`, `storage account failover`: the storage accounts at two servers.
 
 use std::{
+    fmt::Write as _,
     fs::OpenOptions,
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use clap::{Args, Subcommand};
@@ -16,7 +18,8 @@ use strongroom_api::{
 };
 use strongroom_base::{Clock, Entropy};
 use strongroom_storage::{
-    PairState, ReplicationShown, StorageError,
+    DifferenceIn, FailoverProgress, FailoverStep, PairState, ReplicationShown, StorageError,
+    VerificationShown, VerificationState,
     admin::{Command, RefusedKind, Reply},
     join,
 };
@@ -29,6 +32,7 @@ use crate::{
     error::{FaceError, Failure},
     human,
     out::Show,
+    values,
 };
 
 /// `storage replication ...`.
@@ -41,6 +45,7 @@ pub(crate) enum ReplicationCommand {
     Confirm(OperatorArgs),
     Rejoin(RejoinArgs),
     Remove(RemoveArgs),
+    Verify(VerifyArgs),
 }
 
 impl ReplicationCommand {
@@ -53,6 +58,7 @@ impl ReplicationCommand {
             Self::Confirm(args) => args.run(context),
             Self::Rejoin(args) => args.run(context),
             Self::Remove(args) => args.run(context),
+            Self::Verify(args) => args.run(context),
         }
     }
 }
@@ -67,6 +73,7 @@ fn state(state: PairState) -> &'static str {
         PairState::Fenced => "takes no changes: the other server is the primary, or becomes it",
         PairState::Waiting => "waits for the other server to confirm that this one is the primary",
         PairState::Ahead => "the primary lacks changes that this server has",
+        PairState::Removed => "the other server does not know this one: the pair was ended there",
     }
 }
 
@@ -89,6 +96,7 @@ fn facts(shown: &ReplicationShown) -> Vec<(&'static str, String)> {
     facts.extend(shown.peer_url.iter().map(|url| ("Other server", url.clone())));
     let fingerprint = shown.peer_fingerprint.clone();
     facts.extend(fingerprint.map(|text| ("Its certificate's SHA-256 fingerprint", text)));
+    facts.extend(shown.peer_seen.map(|time| ("Last contact", human::second(time))));
     facts.extend(shown.last_sync_time.map(|time| ("Last Sync Time", human::second(time))));
     let seconds = shown.lag_seconds.map_or_else(String::new, |seconds| format!(", {seconds} s"));
     if let Some(records) = shown.lag_records {
@@ -110,10 +118,51 @@ fn facts(shown: &ReplicationShown) -> Vec<(&'static str, String)> {
             ),
         ));
     }
+    facts.extend(shown.failover.as_ref().map(|it| ("Failover", unfinished(it))));
+    facts.extend(shown.verification.iter().map(|it| ("Verification", verification(it))));
     let discard = shown.discard_records.map(|records| records.to_string());
     facts.extend(discard.map(|records| ("Changes that the primary lacks", records)));
     facts.extend(shown.reason.iter().map(|reason| ("Reason", reason.clone())));
     facts
+}
+
+/// A verification, in one line.
+fn verification(shown: &VerificationShown) -> String {
+    let state = match shown.state {
+        VerificationState::Running => "runs".to_owned(),
+        VerificationState::Completed => "complete".to_owned(),
+        VerificationState::Failed => {
+            format!("ended early: {}", shown.reason.as_deref().unwrap_or_default())
+        }
+    };
+    format!(
+        "{state}; {} of {} blocks and {} compared, {} passed over, {}",
+        shown.blocks,
+        shown.of_blocks,
+        human::bytes(shown.bytes),
+        human::count(shown.passed_over, "piece"),
+        human::count(shown.difference_count, "difference")
+    )
+}
+
+const fn step(step: FailoverStep) -> &'static str {
+    match step {
+        FailoverStep::OldPrimaryFenced => "the old primary takes no changes any more",
+        FailoverStep::ChangesFetched => "the rest of its changes is fetched",
+        FailoverStep::Promoted => "the secondary is promoted",
+    }
+}
+
+/// A failover that is not complete: what is done, what is left, and what completes it.
+fn unfinished(progress: &FailoverProgress) -> String {
+    let words =
+        |steps: &[FailoverStep]| steps.iter().map(|it| step(*it)).collect::<Vec<_>>().join(", ");
+    let FailoverProgress { epoch, done, left, command } = progress;
+    let how = match command {
+        Some(command) => format!("`{command}` completes it"),
+        None => "it is completed as soon as the old primary answers".to_owned(),
+    };
+    format!("not complete: epoch {epoch}. Done: {}. Left: {}; {how}", words(done), words(left))
 }
 
 fn show(context: &Context, reply: Reply) -> Result<(), Failure> {
@@ -413,6 +462,105 @@ impl RemoveArgs {
     }
 }
 
+/// Compare this server, the secondary, with the primary by strong digests
+///
+/// All content of all blobs and snapshots is read at both servers, at the same position, and compared by BLAKE3 digests;
+/// names and maps as well. The servers work meanwhile, and nothing is changed. What is written while a block is compared is
+/// passed over. The work is done by the process that serves the accounts: `storage replication show` has how far it is, and
+/// what it has found. With --wait the exit code is 6 if the servers differ.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom storage replication verify
+  strongroom storage replication verify --wait --limit-rate 200M --data-dir /srv/storage")]
+pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    data: DataArgs,
+
+    /// Compare this number of bytes a second at most, at least 1M
+    #[arg(long, value_name = "RATE", value_parser = values::rate, default_value = "64M")]
+    limit_rate: u64,
+
+    /// Wait until everything is compared
+    #[arg(long)]
+    wait: bool,
+}
+
+/// How often it is looked whether a verification has ended.
+const LOOKS: Duration = Duration::from_millis(500);
+
+/// A verification, as it is printed.
+#[derive(Serialize)]
+struct Verified {
+    verification: VerificationShown,
+}
+
+impl Show for Verified {
+    fn show(&self) -> String {
+        let mut text = format!("{}\n", verification(&self.verification));
+        for difference in &self.verification.differences {
+            let what = match difference.kind {
+                DifferenceIn::Content => "content",
+                DifferenceIn::Map => "map",
+                DifferenceIn::State => "names or properties",
+            };
+            match &difference.blob {
+                Some(blob) => writeln!(
+                    text,
+                    "  {what} of {blob}: {} bytes at {}",
+                    difference.length, difference.offset
+                ),
+                None => writeln!(text, "  {what}: of no blob that is there"),
+            }
+            .ok();
+        }
+        text
+    }
+}
+
+impl VerifyArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let mut reply =
+            self.data.ask(context, &Command::ReplicationVerify { rate: self.limit_rate })?;
+        loop {
+            let Reply::Replication(shown) = reply else { return Err(other_answer()) };
+            let Some(verification) = shown.verification else { return Err(other_answer()) };
+            let is_running = verification.state == VerificationState::Running;
+            if !is_running || !self.wait {
+                let failure = failure_of(&verification);
+                context.out.result(&Verified { verification })?;
+                return failure.map_or(Ok(()), |failure| Err(failure.into()));
+            }
+            if context.cancel.is_cancelled() {
+                context.out.say("The verification continues; see `storage replication show`.");
+                return Ok(());
+            }
+            context.clock.sleep(LOOKS);
+            reply = self.data.ask(context, &Command::ReplicationShow)?;
+        }
+    }
+}
+
+/// What a verification has found, as an error.
+fn failure_of(verification: &VerificationShown) -> Option<StorageError> {
+    let refused = |kind, message: String| Some(StorageError::Refused { kind, message });
+    if verification.difference_count > 0 {
+        let count = human::count(verification.difference_count, "difference");
+        let message = format!(
+            "this server differs from the primary: {count}. Move its folder away, and join the primary again"
+        );
+        return refused(RefusedKind::Differs, message);
+    }
+    match verification.state {
+        VerificationState::Failed => {
+            let reason = verification.reason.as_deref().unwrap_or_default();
+            let message = format!("the servers were not compared to the end: {reason}");
+            refused(RefusedKind::PeerUnavailable, message)
+        }
+        VerificationState::Running | VerificationState::Completed => None,
+    }
+}
+
 /// Make this server, the secondary, the primary of all storage accounts
 ///
 /// If the primary answers, it takes no changes any more, the rest of its changes is fetched, and nothing is lost. If it does
@@ -453,7 +601,14 @@ impl FailoverArgs {
                 plan = plan.with("If the other server does not answer, this is refused");
             }
             (role, ..) => {
-                let message = format!("this server is {role}: a failover is for the secondary");
+                let more = stands.failover.map_or_else(String::new, |progress| {
+                    format!(
+                        ". The failover to epoch {} has promoted it; the old primary is fenced as soon as it answers",
+                        progress.epoch
+                    )
+                });
+                let message =
+                    format!("this server is {role}: a failover is for the secondary{more}");
                 let kind = RefusedKind::InvalidReplication;
                 return Err(StorageError::Refused { kind, message }.into());
             }
@@ -476,6 +631,12 @@ impl FailoverArgs {
                 (false, records) => format!("at least {records}"),
             };
             facts.push(("Changes lost", lost));
+            let old = if shown.old_primary_fenced {
+                "takes no changes any more"
+            } else {
+                "is not fenced yet: that is done as soon as it answers. What it takes until then is given up"
+            };
+            facts.push(("Old primary", old.to_owned()));
             human::facts(&facts)
         }))
     }
@@ -538,6 +699,11 @@ impl Show for AtServer {
         shown.extend(synced.map(|time| ("Last Sync Time", human::second(time))));
         let behind = replication.lag_records.map(|records| format!("{records} changes"));
         shown.extend(behind.map(|behind| ("Behind by", behind)));
+        let contact = replication.peer_seen;
+        shown.extend(contact.map(|time| ("Last contact", human::second(time))));
+        if let Some(progress) = &replication.failover {
+            shown.push(("Failover", format!("to epoch {} is not complete", progress.epoch)));
+        }
         shown.extend(replication.reason.iter().map(|reason| ("Reason", reason.clone())));
         human::facts(&shown)
     }

@@ -3,7 +3,7 @@
 
 use strongroom_api as api;
 use strongroom_storage::{
-    FailoverShown, PairState,
+    FailoverProgress, FailoverShown, FailoverStep, PairState,
     admin::{
         AccountKind, AccountShown, AccountWithKeys, Command, CopyShown, CopyStateShown, KeyShown,
         Redundancy, Reply, Role, StatusShown, WhichKey,
@@ -59,23 +59,51 @@ pub(super) fn replication(reply: Reply) -> Option<api::StorageReplication> {
             PairState::Fenced => State::Fenced,
             PairState::Waiting => State::Waiting,
             PairState::Ahead => State::Ahead,
+            PairState::Removed => State::Removed,
         },
         epoch: shown.epoch,
         peer_url: shown.peer_url,
         last_sync_time: shown.last_sync_time,
         lag_records: shown.lag_records,
+        lag_bytes: shown.lag_bytes,
         lag_seconds: shown.lag_seconds,
+        peer_seen: shown.peer_seen,
+        failover: shown.failover.map(failover_progress),
         reason: shown.reason,
     })
 }
 
 /// A failover; none if the reply is another one.
 pub(super) fn failed_over(reply: &Reply) -> Option<api::StorageFailedOver> {
-    let &Reply::FailedOver(FailoverShown { epoch, planned, last_sync_time, lost_records }) = reply
+    let &Reply::FailedOver(FailoverShown {
+        epoch,
+        planned,
+        last_sync_time,
+        lost_records,
+        old_primary_fenced,
+    }) = reply
     else {
         return None;
     };
-    Some(api::StorageFailedOver { epoch, planned, last_sync_time, lost_records })
+    Some(api::StorageFailedOver {
+        epoch,
+        planned,
+        last_sync_time,
+        lost_records,
+        old_primary_fenced,
+    })
+}
+
+fn failover_progress(progress: FailoverProgress) -> api::StorageFailoverProgress {
+    use api::StorageFailoverStep as Step;
+    let step = |step: FailoverStep| match step {
+        FailoverStep::OldPrimaryFenced => Step::OldPrimaryFenced,
+        FailoverStep::ChangesFetched => Step::ChangesFetched,
+        FailoverStep::Promoted => Step::Promoted,
+    };
+    let steps = |steps: Vec<FailoverStep>| steps.into_iter().map(step).collect();
+    let FailoverProgress { epoch, done, left, command } = progress;
+    api::StorageFailoverProgress { epoch, done: steps(done), left: steps(left), command }
 }
 
 /// Replaces a key as the API asks for it.
@@ -150,6 +178,10 @@ pub(super) fn status(reply: Reply) -> Option<api::StorageStatus> {
     let StatusShown { accounts, records, checkpoints, journal_bytes, failure, .. } = status;
     Some(api::StorageStatus {
         accounts,
+        containers: status.containers,
+        blobs: status.blobs,
+        used_bytes: status.used_bytes,
+        free_bytes: status.free_bytes,
         records,
         checkpoints,
         journal_bytes,
@@ -273,6 +305,10 @@ mod tests {
         for failure in [None, Some(reason())] {
             let reply = Reply::Status(StatusShown {
                 accounts: 1,
+                containers: 7,
+                blobs: 8,
+                used_bytes: 9,
+                free_bytes: 10,
                 records: 2,
                 checkpoints: 3,
                 journal_bytes: 4,

@@ -5,10 +5,11 @@ use std::{
     io::{Read as _, Write as _},
 };
 
+use serde_json::{Value, json};
 use strongroom_base::start_thread;
 use strongroom_testing::wait_until;
 
-use super::{FOLDERS, Two, assert_writes};
+use super::{FOLDERS, Two, assert_writes, raw};
 use crate::documented::assert_documented;
 
 #[test]
@@ -221,4 +222,78 @@ fn of_two_primaries_the_one_of_the_earlier_epoch_stops() {
     two.wait_for_role(1, "primary");
     two.wait_in_step(0);
     assert_eq!(two.ask(1, "PUT", "/disks/one?restype=container").0, 201);
+}
+
+#[test]
+fn a_failover_that_was_interrupted_says_what_is_left() {
+    let mut two = Two::joined();
+    two.wait_in_step(1);
+    // It ends after its first step: the primary is fenced, nobody is promoted.
+    let file = fs::read_to_string(two.lab.path("b/replication.json")).expect("text");
+    let kept: Value = serde_json::from_str(&file).expect("JSON");
+    let secret = kept["peer"]["secret"].as_str().expect("a secret");
+    let host = format!("127.0.0.1:{}", two.ports[0]);
+    let head = "POST /-/replication/fence?epoch=2 HTTP/1.1\r\nconnection: close\r\n";
+    let request = format!(
+        "{head}host: {host}\r\nauthorization: Bearer {secret}\r\ncontent-length: 0\r\n\r\n"
+    );
+    assert_eq!(raw(&host, &request).0, 200);
+    wait_until("the secondary knows", || !two.show(1)["failover"].is_null());
+    let shown = two.show(1);
+    let failover = &shown["failover"];
+    assert_eq!(failover["epoch"], 2);
+    assert_eq!(failover["done"], json!(["old_primary_fenced"]));
+    assert_eq!(failover["left"], json!(["changes_fetched", "promoted"]));
+    assert_eq!(failover["command"], "strongroom storage account failover");
+    let text = two.lab.ok("storage replication show --data-dir b").stdout;
+    assert!(text.contains("`strongroom storage account failover` completes it"), "{text}");
+    let because = || two.show(0)["reason"].as_str().unwrap_or_default().to_owned();
+    wait_until("the old primary says it too", || because().contains("storage account failover"));
+    let completed = two.lab.json("storage account failover --yes --data-dir b");
+    let facts = (&completed["planned"], &completed["old_primary_fenced"]);
+    assert_eq!(facts, (&true.into(), &true.into()));
+    assert!(two.show(1)["failover"].is_null());
+    two.wait_for_role(0, "secondary");
+    two.wait_in_step(0);
+
+    // Without the old primary the last step is left until that one answers.
+    two.kill(1);
+    wait_until("the secondary has noticed", || two.show(0)["state"] == "unavailable");
+    let forced = two.lab.json("storage account failover --accept-loss --yes --data-dir a");
+    assert_eq!(forced["old_primary_fenced"], false, "{forced:#}");
+    let failover = &two.show(0)["failover"];
+    assert_eq!(failover["done"], json!(["promoted"]));
+    assert_eq!(failover["left"], json!(["old_primary_fenced"]));
+    assert!(failover["command"].is_null());
+    let again = two.lab.fails(
+        "storage account failover --yes --data-dir a",
+        2,
+        "storage.replication_invalid",
+    );
+    let again = again["message"].as_str().expect("text").to_owned();
+    assert!(again.contains("epoch 3"), "{again}");
+    two.serve(1);
+    wait_until("the old primary is fenced", || two.show(0)["failover"].is_null());
+}
+
+#[test]
+fn a_primary_notices_that_its_secondary_was_removed() {
+    let mut two = Two::joined();
+    two.wait_in_step(1);
+    assert!(two.show(0)["peer_seen"].is_string());
+    two.lab.ok("storage replication remove --yes --data-dir b");
+    wait_until("the primary has noticed", || two.show(0)["state"] == "removed");
+    let shown = two.show(0);
+    let reason = shown["reason"].as_str().expect("text");
+    assert!(reason.contains("`storage replication remove`"), "{reason}");
+    assert!(shown["peer_seen"].is_string(), "{shown:#}");
+    let text = two.lab.ok("storage replication show --data-dir a").stdout;
+    assert!(text.contains("the pair was ended there"), "{text}");
+    // It takes changes all the same.
+    assert_eq!(two.ask(0, "PUT", "/disks/one?restype=container").0, 201);
+    two.stop(1);
+    wait_until("it is not there at all", || {
+        let shown = two.show(0);
+        shown["reason"].as_str().is_some_and(|reason| reason.contains("cannot be reached"))
+    });
 }

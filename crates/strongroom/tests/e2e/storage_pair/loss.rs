@@ -9,6 +9,7 @@ use strongroom_base::{Clock as _, SystemClock};
 use strongroom_testing::wait_until;
 
 use super::{Two, Writers, assert_writes, numbered, path};
+use crate::documented::assert_documented;
 
 #[test]
 fn what_was_answered_before_the_last_sync_time_is_at_the_secondary() {
@@ -204,4 +205,54 @@ fn what_was_given_up_is_neither_read_nor_taken_for_the_primarys() {
     two.wait_in_step(0);
     assert_eq!(two.ask(0, "GET", list).0, 200);
     assert!(two.download(0, "vms/new", true) == two.download(1, "vms/new", false));
+}
+
+#[test]
+fn a_verification_finds_content_that_has_the_right_checksum() {
+    let mut two = Two::joined();
+    two.lab.disk("one.raw", 8, 8, 1);
+    two.lab.ok("blob upload one.raw vms/one --account disks --data-dir a");
+    two.wait_in_step(1);
+    let verify = "storage replication verify --wait --data-dir b";
+    let same = two.lab.json(verify);
+    let found = &same["verification"];
+    assert_eq!(found["state"], "completed", "{same:#}");
+    assert_eq!((&found["difference_count"], &found["passed_over"]), (&0.into(), &0.into()));
+    assert!(found["bytes"].as_u64().expect("a number") >= 8 << 20, "{same:#}");
+    two.lab.fails("storage replication verify --data-dir a", 2, "storage.replication_invalid");
+
+    // The polynomial of CRC-32C is added to a few bytes: the checksum stays what it was.
+    two.stop(1);
+    let unserved = two.lab.fails(verify, 2, "storage.replication_invalid");
+    assert!(unserved["message"].as_str().expect("text").contains("not served"), "{unserved:#}");
+    let content = fs::read(two.lab.path("one.raw")).expect("is read");
+    let (cell, mut damaged) = (content[4096 * 5..4096 * 6].to_vec(), 0);
+    for entry in fs::read_dir(two.lab.path("b/blobs/data")).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let mut bytes = fs::read(&path).expect("is read");
+        for at in (0..bytes.len()).step_by(4096) {
+            if bytes[at..].starts_with(&cell) {
+                for (byte, add) in bytes[at + 9..].iter_mut().zip([0xf1, 0x76, 0xec, 0x05, 0x01]) {
+                    *byte ^= add;
+                }
+                damaged += 1;
+            }
+        }
+        fs::write(&path, bytes).expect("is written");
+    }
+    assert_eq!(damaged, 1);
+    two.serve(1);
+    two.wait_in_step(1);
+    two.lab.fails(verify, 6, "storage.damaged");
+    let shown = two.show(1);
+    let found = &shown["verification"];
+    assert_eq!((&found["state"], &found["difference_count"]), (&"completed".into(), &1.into()));
+    let difference = serde_json::json!({
+        "kind": "content", "blob": "disks/vms/one", "offset": 4096 * 5, "length": 4096,
+    });
+    assert_eq!(found["differences"][0], difference);
+    assert_documented("storage replication verify", &serde_json::json!({ "verification": found }));
+    // Both work as before.
+    two.lab.ok("blob upload one.raw vms/two --account disks --data-dir a");
+    two.wait_in_step(1);
 }
