@@ -48,6 +48,9 @@ pub(crate) enum FaceError {
     /// A backup left parts out.
     #[error("{0} could not be read and were recorded as zeros")]
     Skipped(String),
+    /// Files were delivered, but not all, or not with all that they have.
+    #[error("not everything could be delivered: {0}")]
+    FilesIncomplete(String),
     /// A vault is not sound.
     #[error("the vault is not sound: {0}")]
     Damaged(String),
@@ -117,6 +120,7 @@ impl Coded for FaceError {
             Self::NoKey => &codes::KEY_MISSING,
             Self::Local { .. } | Self::Output(_) => &codes::LOCAL_IO,
             Self::Skipped(_) => &codes::BACKUP_SKIPPED,
+            Self::FilesIncomplete(_) => &codes::FILES_INCOMPLETE,
             Self::Damaged(_) => &codes::VERIFY_DAMAGED,
             Self::PointsDamaged { .. } => &codes::POINT_DAMAGED,
             Self::NoContext(_) => &codes::CONTEXT_NOT_FOUND,
@@ -143,6 +147,7 @@ impl Coded for FaceError {
             Self::Local { path, action, source: _ } => params!(LOCAL_IO: path, action),
             Self::Output(_) => Params::none(),
             Self::Skipped(parts) => params!(BACKUP_SKIPPED: parts),
+            Self::FilesIncomplete(parts) => params!(FILES_INCOMPLETE: parts),
             Self::Damaged(reason) => params!(VERIFY_DAMAGED: reason),
             Self::PointsDamaged { objects } => params!(POINT_DAMAGED: objects),
             Self::NoContext(name) => params!(CONTEXT_NOT_FOUND: name),

@@ -1,0 +1,6 @@
+//! Readers of file systems against the kernel's own: images made by the real tools, filled through the kernel, and
+//! compared name by name, byte by byte, attribute by attribute.
+
+mod ext;
+mod fill;
+mod truth;
