@@ -148,11 +148,11 @@ struct Work<'a, 'b> {
 }
 
 /// Why a name cannot be one of this machine's; none if it can.
-fn why_no_name(name: &[u8]) -> Option<&'static str> {
+pub(crate) fn why_no_name(name: &[u8], most: usize) -> Option<&'static str> {
     match name {
         b"" | b"." | b".." => Some("its name is no name"),
         _ if name.contains(&b'/') || name.contains(&0) => Some("its name has a / or NUL in it"),
-        _ if name.len() > NAME_MAX => Some("its name is longer than 255 bytes"),
+        _ if name.len() > most => Some("its name is longer than 255 bytes"),
         _ => None,
     }
 }
@@ -203,7 +203,7 @@ impl Work<'_, '_> {
             return Err(FilesError::Cancelled);
         }
         let path = child(place.outside, &entry.name);
-        let made = match (why_no_name(&entry.name), &entry.attributes) {
+        let made = match (why_no_name(&entry.name, NAME_MAX), &entry.attributes) {
             (Some(reason), _) => Err(FilesError::of_fault(&path, Fault::unsupported(reason))),
             (None, Err(fault)) => Err(FilesError::of_fault(&path, fault.clone())),
             (None, Ok(_)) if depth > DEPTH_MAX => {

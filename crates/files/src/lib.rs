@@ -11,6 +11,7 @@
 //!
 //! This crate knows neither vaults nor recovery points: a disk is whatever can be read at offsets.
 
+mod archive;
 mod btrfs;
 mod bytes;
 mod child;
@@ -27,7 +28,9 @@ mod survey;
 mod tree;
 mod walk;
 mod wire;
+mod xfs;
 
+pub use archive::archive;
 pub use child::serve;
 pub use deliver::{Delivered, Options, Problem, deliver};
 pub use error::{FilesError, shown};
@@ -37,4 +40,4 @@ pub use reader::{FileReader, Limits, NamedDisk, ReaderCommand};
 pub use source::{Cached, Cursor, Part, ReadAt};
 pub use survey::{Volume, open, survey};
 pub use tree::{Attributes, Entry, Fault, FaultKind, Kind, Piece, Time, Tree, Xattr};
-pub use walk::{Files, Located};
+pub use walk::{Files, Located, Visited, Visitor};

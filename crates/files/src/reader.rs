@@ -341,3 +341,6 @@ impl Drop for FileReader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

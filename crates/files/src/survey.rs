@@ -12,6 +12,7 @@ use crate::{
     probe::{Reader, probe},
     source::{Part, ReadAt},
     tree::{Fault, FaultKind, Tree},
+    xfs::Xfs,
 };
 
 /// Most volumes of one disk that are looked at.
@@ -109,6 +110,6 @@ pub fn open(disk: &Arc<dyn ReadAt>, offset: u64, size: u64) -> Result<Box<dyn Tr
         Reader::Ext => Box::new(Ext::open(part, found.notes)?),
         Reader::Fat => Box::new(Fat::open(part, found.notes)?),
         Reader::Btrfs => Box::new(Btrfs::open(part, found.notes)?),
-        Reader::Xfs => return Err(Fault::unsupported("no reader for XFS is in this version")),
+        Reader::Xfs => Box::new(Xfs::open(part, found.notes)?),
     })
 }

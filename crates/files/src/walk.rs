@@ -1,5 +1,9 @@
 //! Paths in a volume: from its uppermost folder, through links.
 
+use std::collections::HashSet;
+
+use strongroom_base::Cancel;
+
 use crate::{
     error::{FilesError, shown},
     reader::FileReader,
@@ -9,6 +13,8 @@ use crate::{
 
 /// Most links that are followed in one path.
 const LINKS_MAX: u32 = 40;
+/// How deep folders may lie in each other.
+const DEPTH_MAX: usize = 4096;
 /// Most components of a path.
 const COMPONENTS_MAX: usize = 4096;
 
@@ -18,6 +24,29 @@ pub struct Files<'a> {
     root: u64,
     notes: Vec<String>,
 }
+
+/// What a visit meets.
+pub enum Visited<'a> {
+    /// A file or folder; a folder before what is in it.
+    Entry {
+        /// Its path.
+        path: &'a [u8],
+        /// By which it is read.
+        node: u64,
+        /// What is known of it.
+        attributes: &'a Attributes,
+    },
+    /// Something that cannot be read.
+    Failed {
+        /// Its path.
+        path: &'a [u8],
+        /// Why.
+        error: FilesError,
+    },
+}
+
+/// Told of everything that a visit meets.
+pub type Visitor<'v> = &'v mut dyn FnMut(&mut Files<'_>, Visited<'_>) -> Result<(), FilesError>;
 
 /// A file that was found.
 #[derive(Clone, Debug)]
@@ -96,6 +125,59 @@ impl<'a> Files<'a> {
         let node = trail.last().map_or(self.root, |(node, _)| *node);
         let attributes = self.reader.attributes(&path, node)?;
         Ok(Located { path, node, attributes })
+    }
+
+    /// Visits a file, or a folder and all that is in it, by name. Whatever contradicts itself ends: a folder has one
+    /// place.
+    pub fn visit(
+        &mut self,
+        from: &Located,
+        cancel: &Cancel,
+        visitor: Visitor<'_>,
+    ) -> Result<(), FilesError> {
+        let mut entered = HashSet::new();
+        // What comes next, last.
+        let mut rest = vec![(from.path.clone(), from.node, Ok(from.attributes.clone()), 0_usize)];
+        while let Some((path, node, attributes, depth)) = rest.pop() {
+            if cancel.is_cancelled() {
+                return Err(FilesError::Cancelled);
+            }
+            let attributes = match attributes {
+                Ok(attributes) => attributes,
+                Err(fault) => {
+                    let error = FilesError::of_fault(&path, fault);
+                    visitor(self, Visited::Failed { path: &path, error })?;
+                    continue;
+                }
+            };
+            visitor(self, Visited::Entry { path: &path, node, attributes: &attributes })?;
+            if attributes.kind != Kind::Folder {
+                continue;
+            }
+            let entries = if depth > DEPTH_MAX {
+                Err(FilesError::of_fault(&path, Fault::unsupported("it lies too deep")))
+            } else if entered.insert(node) {
+                self.reader.list(&path, node)
+            } else {
+                let fault = Fault::damaged("the folder has two places, or is in itself");
+                Err(FilesError::of_fault(&path, fault))
+            };
+            let mut entries = match entries {
+                Ok(entries) => entries,
+                Err(error @ (FilesError::Reader { .. } | FilesError::Disk { .. })) => {
+                    return Err(error);
+                }
+                Err(error) => {
+                    visitor(self, Visited::Failed { path: &path, error })?;
+                    continue;
+                }
+            };
+            entries.sort_by(|a, b| b.name.cmp(&a.name));
+            for Entry { name, node, attributes } in entries {
+                rest.push((child(&path, &name), node, attributes, depth.saturating_add(1)));
+            }
+        }
+        Ok(())
     }
 
     /// The entries of a folder, by name.

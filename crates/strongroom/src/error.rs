@@ -235,6 +235,11 @@ impl Failure {
         }
     }
 
+    /// What happened, in one sentence.
+    pub(crate) fn message(&self) -> String {
+        self.error.to_string()
+    }
+
     /// The code's name; a server may have one that this program does not know.
     pub(crate) fn name(&self) -> &str {
         self.answered().map_or(self.code().name, |body| body.code.as_str())

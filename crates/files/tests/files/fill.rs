@@ -106,7 +106,7 @@ fn special(root: &Path) {
         ("pipe", FileType::Fifo, 0),
         ("socket", FileType::Socket, 0),
         ("null", FileType::CharacterDevice, rustix::fs::makedev(1, 3)),
-        ("disk", FileType::BlockDevice, rustix::fs::makedev(259, 300_001)),
+        ("disk", FileType::BlockDevice, rustix::fs::makedev(259, 200_001)),
     ];
     for (name, kind, device) in kinds {
         rustix::fs::mknodat(CWD, folder.join(name), kind, mode, device).expect("made");

@@ -32,7 +32,7 @@ use super::{
 pub(crate) enum RestoreCommand {
     Disks(Box<DisksArgs>),
     Vm(Box<VmArgs>),
-    /// List and copy single files of a recovery point
+    /// List, find and copy single files of recovery points
     #[command(subcommand)]
     Files(FilesCommand),
     Accept(AcceptArgs),

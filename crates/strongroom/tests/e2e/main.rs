@@ -17,6 +17,7 @@ mod damage;
 mod docs;
 mod documented;
 mod errors;
+mod files;
 mod forget;
 mod gauntlet;
 mod harness;

@@ -51,9 +51,8 @@ pub(crate) struct CpArgs {
 
 /// What was copied, as JSON.
 #[derive(Serialize)]
-struct Copied {
+pub(super) struct Copied {
     disk: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
     partition: Option<u32>,
     path: String,
     to: String,
@@ -62,10 +61,8 @@ struct Copied {
     links: u64,
     others: u64,
     bytes: u64,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<String>,
     /// The first of them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<ProblemView>,
     problem_count: u64,
 }
@@ -73,7 +70,6 @@ struct Copied {
 #[derive(Serialize)]
 struct ProblemView {
     path: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
     reason: String,
 }
@@ -91,17 +87,38 @@ impl CpArgs {
         let notes = files.notes().to_vec();
         let options = Options { trusted: self.trusted };
         let done = deliver(&mut files, &found, &self.to, options, &context.cancel)?;
+        let problem_count = done.problem_count;
+        let to = self.to.display().to_string();
+        let copied = Copied::new(disk, volume.partition, &found.path, to, notes, done);
+        context.out.result(&copied)?;
+        if problem_count > 0 {
+            let parts = human::count(problem_count, "problem");
+            return Err(FaceError::FilesIncomplete(parts).into());
+        }
+        Ok(())
+    }
+}
+
+impl Copied {
+    pub(super) fn new(
+        disk: String,
+        partition: Option<u32>,
+        path: &[u8],
+        to: String,
+        notes: Vec<String>,
+        done: Delivered,
+    ) -> Self {
         let Delivered { files, folders, links, others, bytes, problems, problem_count } = done;
         let problem = |problem: strongroom_files::Problem| ProblemView {
             path: shown(&problem.path),
             code: problem.code,
             reason: problem.reason,
         };
-        let copied = Copied {
+        Self {
             disk,
-            partition: volume.partition,
-            path: shown(&found.path),
-            to: self.to.display().to_string(),
+            partition,
+            path: shown(path),
+            to,
             files,
             folders,
             links,
@@ -110,13 +127,7 @@ impl CpArgs {
             notes,
             problems: problems.into_iter().map(problem).collect(),
             problem_count,
-        };
-        context.out.result(&copied)?;
-        if problem_count > 0 {
-            let parts = human::count(problem_count, "problem");
-            return Err(FaceError::FilesIncomplete(parts).into());
         }
-        Ok(())
     }
 }
 

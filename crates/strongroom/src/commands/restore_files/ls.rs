@@ -52,24 +52,16 @@ struct VolumeList {
 #[derive(Serialize)]
 struct VolumeView {
     disk: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
     partition: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     scheme: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     offset_bytes: u64,
     size_bytes: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
     file_system: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     uuid: Option<String>,
     readable: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<String>,
 }
 
@@ -77,11 +69,9 @@ struct VolumeView {
 #[derive(Serialize)]
 struct Listing {
     disk: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
     partition: Option<u32>,
     file_system: String,
     path: String,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<String>,
     entries: Vec<EntryView>,
 }
@@ -90,32 +80,19 @@ struct Listing {
 struct EntryView {
     name: String,
     /// The bytes of a name that is no UTF-8.
-    #[serde(skip_serializing_if = "Option::is_none")]
     name_hex: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     kind: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     size: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     modified: Option<Timestamp>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     mode: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     uid: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     gid: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     links: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     target_hex: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     xattrs: Option<Vec<XattrView>>,
     /// Why nothing else is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
 }
 
@@ -126,7 +103,7 @@ struct XattrView {
 }
 
 /// A moment, as the libraries know it; none if they do not.
-fn moment(time: Time) -> Option<Timestamp> {
+pub(super) fn moment(time: Time) -> Option<Timestamp> {
     Timestamp::new(time.seconds, i32::try_from(time.nanoseconds).ok()?).ok()
 }
 
@@ -138,7 +115,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// The bytes of what is no UTF-8.
-fn hex_of_bytes(bytes: &[u8]) -> Option<String> {
+pub(super) fn hex_of_bytes(bytes: &[u8]) -> Option<String> {
     std::str::from_utf8(bytes).is_err().then(|| hex(bytes))
 }
 

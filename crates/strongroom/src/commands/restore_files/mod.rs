@@ -22,7 +22,9 @@ use crate::{
 use super::recoverypoint::PointArgs;
 
 mod cp;
+mod find;
 mod ls;
+mod tar;
 
 /// The first argument of the process that reads file systems.
 pub(crate) const READER: &str = "file-reader";
@@ -32,6 +34,8 @@ pub(crate) const READER: &str = "file-reader";
 pub(crate) enum FilesCommand {
     Ls(ls::LsArgs),
     Cp(cp::CpArgs),
+    Tar(tar::TarArgs),
+    Find(Box<find::FindArgs>),
 }
 
 impl FilesCommand {
@@ -39,6 +43,8 @@ impl FilesCommand {
         match self {
             Self::Ls(args) => args.run(context),
             Self::Cp(args) => args.run(context),
+            Self::Tar(args) => args.run(context),
+            Self::Find(args) => args.run(context),
         }
     }
 }
@@ -89,13 +95,18 @@ struct Opened {
 }
 
 impl WhereArgs {
+    fn refuse_server(&self, context: &Context) -> Result<(), Failure> {
+        if self.point.of.is_direct(context, &self.open)? {
+            return Ok(());
+        }
+        Err(Failure::usage(
+            "restore files works without a server only: name the vault with --vault",
+        ))
+    }
+
     /// Opens the point and looks at its disks.
     fn open(&self, context: &Context) -> Result<Opened, Failure> {
-        if !self.point.of.is_direct(context, &self.open)? {
-            return Err(Failure::usage(
-                "restore files works without a server only: name the vault with --vault",
-            ));
-        }
+        self.refuse_server(context)?;
         let vault = open_vault(context, &self.open, None)?;
         let point = self.point.find(&vault)?;
         self.opened(&vault, &point)
