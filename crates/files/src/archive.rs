@@ -192,7 +192,7 @@ impl Work<'_> {
             let mut probe = vec![0; BLOCK];
             files.reader().read(path, node, 0, &mut probe).map_err(Stop::This)?;
             head.write(self.out).map_err(lost)?;
-            let mut out = std::mem::replace(&mut self.buf, Vec::new());
+            let mut out = std::mem::take(&mut self.buf);
             let done = self.stream(files, path, node, size, &mut out);
             self.buf = out;
             done.map_err(Stop::All)?;
@@ -291,7 +291,7 @@ fn fill(out: &mut dyn Write, size: u64) -> io::Result<()> {
     let over = usize::try_from(size % 512).unwrap_or(0);
     match over {
         0 => Ok(()),
-        over => out.write_all(&[0; BLOCK].as_slice().get(over..).unwrap_or_default()),
+        over => out.write_all([0; BLOCK].get(over..).unwrap_or_default()),
     }
 }
 

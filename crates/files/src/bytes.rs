@@ -1,5 +1,7 @@
 //! Numbers in bytes of a disk; what lies outside is zero.
 
+use std::fmt::Write as _;
+
 /// Little-endian numbers at offsets.
 pub(crate) struct Le<'a>(pub(crate) &'a [u8]);
 
@@ -46,9 +48,11 @@ impl Le<'_> {
 
     /// An id of which the first three groups are little-endian.
     pub(crate) fn guid(&self, offset: usize) -> [u8; 16] {
-        let [a, b, c, d, e, f, g, h, rest @ ..]: [u8; 16] = self.at(offset);
-        let [i, j, k, l, m, n, o, p] = rest;
-        [d, c, b, a, f, e, h, g, i, j, k, l, m, n, o, p]
+        let mut bytes: [u8; 16] = self.at(offset);
+        for group in [0..4, 4..6, 6..8] {
+            bytes.get_mut(group).unwrap_or_default().reverse();
+        }
+        bytes
     }
 }
 
@@ -59,7 +63,7 @@ pub(crate) fn grouped(bytes: &[u8; 16]) -> String {
         if matches!(at, 4 | 6 | 8 | 10) {
             text.push('-');
         }
-        text.push_str(&format!("{byte:02x}"));
+        write!(text, "{byte:02x}").ok();
     }
     text
 }

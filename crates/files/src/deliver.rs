@@ -104,22 +104,15 @@ pub fn deliver(
         entered: HashSet::new(),
         buf: vec![0; READ_MAX],
     };
-    match what.name() {
-        Some(name) => {
-            let entry = Entry {
-                name: name.to_vec(),
-                node: what.node,
-                attributes: Ok(what.attributes.clone()),
-            };
-            let folder = what.path.get(..what.path.len().saturating_sub(name.len()));
-            let place =
-                Place { folder: root.as_fd(), outside: folder.unwrap_or(b"/"), inside: b"" };
-            work.entry(place, &entry, 0)?;
-        }
-        None => {
-            let place = Place { folder: root.as_fd(), outside: b"/", inside: b"" };
-            work.content(place, what.node, 0)?;
-        }
+    if let Some(name) = what.name() {
+        let attributes = Ok(what.attributes.clone());
+        let entry = Entry { name: name.to_vec(), node: what.node, attributes };
+        let outside = what.path.get(..what.path.len().saturating_sub(name.len()));
+        let outside = outside.unwrap_or(b"/");
+        work.entry(Place { folder: root.as_fd(), outside, inside: b"" }, &entry, 0)?;
+    } else {
+        let place = Place { folder: root.as_fd(), outside: b"/", inside: b"" };
+        work.content(place, what.node, 0)?;
     }
     Ok(work.done)
 }

@@ -1,6 +1,6 @@
 //! Why files cannot be read or delivered.
 
-use std::io;
+use std::{fmt::Write as _, io};
 
 use strongroom_base::{Code, Coded, Params, codes, params};
 
@@ -121,7 +121,7 @@ pub fn shown(bytes: &[u8]) -> String {
             (false, valid) => text.push_str(&valid.replace('\\', "\\\\")),
         }
         for byte in chunk.invalid() {
-            text.push_str(&format!("\\x{byte:02x}"));
+            write!(text, "\\x{byte:02x}").ok();
         }
     }
     text

@@ -51,8 +51,8 @@ pub(crate) struct Ext {
     maps: HashMap<u64, Arc<[Extent]>>,
 }
 
-fn fault(error: Error) -> Fault {
-    let kind = match &error {
+fn fault(error: &Error) -> Fault {
+    let kind = match error {
         Error::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => FaultKind::Damaged,
         Error::Io(_) => FaultKind::Disk,
         Error::NotFound => FaultKind::NotFound,
@@ -69,13 +69,13 @@ fn fault(error: Error) -> Fault {
 
 impl Ext {
     pub(crate) fn open(disk: Arc<dyn ReadAt>, notes: Vec<String>) -> Result<Self, Fault> {
-        let fs = Filesystem::mount(Arc::new(Device(disk))).map_err(fault)?;
+        let fs = Filesystem::mount(Arc::new(Device(disk))).map_err(|error| fault(&error))?;
         Ok(Self { fs, notes, maps: HashMap::new() })
     }
 
     fn inode(&self, node: u64) -> Result<(Inode, Vec<u8>), Fault> {
         let number = u32::try_from(node).map_err(|_| Fault::damaged("no inode has this number"))?;
-        let (inode, raw) = self.fs.read_inode_verified(number).map_err(fault)?;
+        let (inode, raw) = self.fs.read_inode_verified(number).map_err(|error| fault(&error))?;
         if inode.mode == 0 || inode.links_count == 0 {
             return Err(Fault::damaged(format!("inode {number} is not in use")));
         }
@@ -97,13 +97,13 @@ impl Ext {
             let device = self.fs.dev.as_ref();
             let block = indirect::lookup(&inode.block, device, size, logical, &mut cache);
             // A folder has no holes; a size that says otherwise must not make this loop long.
-            let block = block.map_err(fault)?;
+            let block = block.map_err(|error| fault(&error))?;
             let block = block.ok_or_else(|| Fault::damaged("a folder has a hole"))?;
             let at = block.checked_mul(u64::from(size));
             let at = at.ok_or_else(|| Fault::damaged("a block lies beyond every disk"))?;
-            device.read_at(at, &mut buf).map_err(fault)?;
+            device.read_at(at, &mut buf).map_err(|error| fault(&error))?;
             for entry in DirBlockIter::new(&buf, has_type) {
-                entries.push(entry.map_err(fault)?);
+                entries.push(entry.map_err(|error| fault(&error))?);
             }
             if entries.len() > ENTRIES_MAX {
                 return Err(Fault::unsupported("the folder has more than a million entries"));
@@ -118,7 +118,8 @@ impl Ext {
             return Ok(Arc::clone(map));
         }
         let (device, size) = (self.fs.dev.as_ref(), self.fs.sb.block_size());
-        let extents = extent::collect_all(&inode.block, device, size).map_err(fault)?;
+        let extents =
+            extent::collect_all(&inode.block, device, size).map_err(|error| fault(&error))?;
         let check = ExtentVerifyCtx {
             ino: u32::try_from(node).unwrap_or(0),
             generation: inode.generation,
@@ -133,7 +134,7 @@ impl Ext {
             end = first.saturating_add(u64::from(extent.length));
             // Collecting checks no sums of the nodes above; looking up does.
             let found = extent::lookup_verified(&inode.block, device, size, first, Some(&check));
-            if found.map_err(fault)?.map(|found| found.physical_block)
+            if found.map_err(|error| fault(&error))?.map(|found| found.physical_block)
                 != Some(extent.physical_block)
             {
                 return Err(Fault::damaged("extents of a file are out of order"));
@@ -176,7 +177,7 @@ impl Ext {
         let at = at.and_then(|at| at.checked_add(offset.saturating_sub(first)));
         let at = at.ok_or_else(|| Fault::damaged("an extent lies beyond every disk"))?;
         let part = buf.get_mut(..len).unwrap_or_default();
-        self.fs.dev.read_at(at, part).map_err(fault)?;
+        self.fs.dev.read_at(at, part).map_err(|error| fault(&error))?;
         Ok(Piece::Data(len))
     }
 }
@@ -212,7 +213,7 @@ fn attributes(inode: &Inode) -> Result<Attributes, Fault> {
 /// An access control list as Linux gives it, from the form on the disk, which leaves out ids that say nothing.
 fn acl(stored: &[u8]) -> Result<Vec<u8>, Fault> {
     let mut value = 2_u32.to_le_bytes().to_vec();
-    for entry in fs_ext4::acl::decode(stored).map_err(fault)? {
+    for entry in fs_ext4::acl::decode(stored).map_err(|error| fault(&error))? {
         let tag: u16 = match entry.tag {
             fs_ext4::acl::AclTag::UserObj => 0x01,
             fs_ext4::acl::AclTag::User => 0x02,
@@ -248,7 +249,7 @@ impl Tree for Ext {
         }
         let entries = if inode.has_extents() || inode.has_inline_data() {
             let number = u32::try_from(node).unwrap_or(0);
-            self.fs.read_dir_ino(number).map_err(fault)?
+            self.fs.read_dir_ino(number).map_err(|error| fault(&error))?
         } else {
             self.mapped_folder(&inode)?
         };
@@ -267,7 +268,7 @@ impl Tree for Ext {
         if !inode.is_file() {
             return Err(Fault::new(FaultKind::WrongKind, "it is no file"));
         }
-        file_io::refuse_encrypted(&inode).map_err(fault)?;
+        file_io::refuse_encrypted(&inode).map_err(|error| fault(&error))?;
         if offset >= inode.size {
             return Ok(Piece::Data(0));
         }
@@ -279,22 +280,24 @@ impl Tree for Ext {
         let part = buf.get_mut(..usize::try_from(len).unwrap_or(usize::MAX)).unwrap_or_default();
         let read =
             file_io::read_with_raw_verified(&self.fs, &inode, &raw, number, offset, len, part);
-        Ok(Piece::Data(usize::try_from(read.map_err(fault)?).unwrap_or(0)))
+        Ok(Piece::Data(usize::try_from(read.map_err(|error| fault(&error))?).unwrap_or(0)))
     }
 
     fn target(&mut self, node: u64) -> Result<Vec<u8>, Fault> {
         let (inode, raw) = self.inode(node)?;
         let number = u32::try_from(node).unwrap_or(0);
         if inode.is_symlink() && inode.has_inline_data() {
-            return file_io::read_inline(&self.fs, &inode, &raw).map_err(fault);
+            return file_io::read_inline(&self.fs, &inode, &raw).map_err(|error| fault(&error));
         }
-        self.fs.read_link(number).map_err(fault)
+        self.fs.read_link(number).map_err(|error| fault(&error))
     }
 
     fn xattrs(&mut self, node: u64) -> Result<Vec<Xattr>, Fault> {
         let (inode, raw) = self.inode(node)?;
         let mut found = Vec::new();
-        for entry in xattr::read_all_resolved(&self.fs, &inode, &raw).map_err(fault)? {
+        for entry in
+            xattr::read_all_resolved(&self.fs, &inode, &raw).map_err(|error| fault(&error))?
+        {
             let value = match entry.name.as_str() {
                 // The content of a file, kept where attributes are.
                 "system.data" => continue,

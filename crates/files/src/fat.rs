@@ -29,8 +29,7 @@ pub(crate) struct Fat {
 fn fault(error: &io::Error) -> Fault {
     let kind = match error.kind() {
         io::ErrorKind::NotFound => FaultKind::NotFound,
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => FaultKind::Damaged,
-        // The reader has no better kind for what contradicts itself; the disk's own errors are of this kind too.
+        // The reader has no better kind for what contradicts itself. Who asks knows whether the disk failed.
         _ => FaultKind::Damaged,
     };
     Fault::new(kind, error.to_string())

@@ -30,6 +30,9 @@ mod walk;
 mod wire;
 mod xfs;
 
+#[doc(hidden)]
+pub mod fuzz;
+
 pub use archive::archive;
 pub use child::serve;
 pub use deliver::{Delivered, Options, Problem, deliver};

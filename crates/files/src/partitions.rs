@@ -149,7 +149,7 @@ fn mbr(disk: &dyn ReadAt) -> Option<Table> {
     };
     let is_probed = |sector: u64| {
         entries.iter().filter(|entry| entry.is_partition()).any(|entry| {
-            let at = entry.first.checked_mul(sector).unwrap_or(u64::MAX);
+            let at = entry.first.saturating_mul(sector);
             bytes_at(disk, at, 2048).is_some_and(|bytes| bytes.iter().any(|byte| *byte != 0))
         })
     };

@@ -56,7 +56,7 @@ impl Default for Limits {
         Self {
             memory: 1 << 30,
             processor: Duration::from_hours(12),
-            patience: Duration::from_secs(60),
+            patience: Duration::from_mins(1),
         }
     }
 }
@@ -133,12 +133,16 @@ impl FileReader {
     /// What is on the disks.
     pub fn survey(&mut self) -> Result<Vec<Volume>, FilesError> {
         match self.ask(b"/", &Request::Survey)? {
-            Answer::Volumes(volumes) => {
-                let known = |volume: &Volume| self.disk(volume.disk).is_some();
-                if volumes.iter().all(known) {
-                    return Ok(volumes);
+            Answer::Volumes(mut volumes) => {
+                if !volumes.iter().all(|volume| self.disk(volume.disk).is_some()) {
+                    return Err(self.breaks(b"/", "it names disks that it was not given"));
                 }
-                Err(self.breaks(b"/", "it names disks that it was not given"))
+                // The rest of the disks may be whole.
+                if let Some((disk, error)) = self.unread.take() {
+                    let note = format!("a part of disk {disk} could not be read: {error}");
+                    volumes.iter_mut().for_each(|volume| volume.notes.push(note.clone()));
+                }
+                Ok(volumes)
             }
             other => Err(self.lied(b"/", &other)),
         }
@@ -148,7 +152,7 @@ impl FileReader {
     pub fn open(&mut self, volume: &Volume) -> Result<(u64, Vec<String>), FilesError> {
         let Volume { disk, offset, size, .. } = *volume;
         match self.ask(b"/", &Request::Open { disk, offset, size })? {
-            Answer::Opened { root, notes } => Ok((root, notes)),
+            Answer::Opened { root, notes } => self.settled((root, notes)),
             other => Err(self.lied(b"/", &other)),
         }
     }
@@ -156,7 +160,7 @@ impl FileReader {
     /// What is known of a node.
     pub fn attributes(&mut self, path: &[u8], node: u64) -> Result<Attributes, FilesError> {
         match self.ask(path, &Request::Attributes { node })? {
-            Answer::Attributes(attributes) => Ok(attributes),
+            Answer::Attributes(attributes) => self.settled(attributes),
             other => Err(self.lied(path, &other)),
         }
     }
@@ -168,7 +172,7 @@ impl FileReader {
         loop {
             match answer {
                 Answer::Entries(some) => entries.extend(some),
-                Answer::End => return Ok(entries),
+                Answer::End => return self.settled(entries),
                 other => return Err(self.lied(path, &other)),
             }
             if entries.len() > ENTRIES_MAX {
@@ -186,7 +190,7 @@ impl FileReader {
         name: &[u8],
     ) -> Result<Option<Entry>, FilesError> {
         match self.ask(path, &Request::Find { node, name: name.to_vec() })? {
-            Answer::Found(found) => Ok(found),
+            Answer::Found(found) => self.settled(found),
             other => Err(self.lied(path, &other)),
         }
     }
@@ -203,9 +207,9 @@ impl FileReader {
         let buf = buf.get_mut(..most).unwrap_or_default();
         let len = u32::try_from(buf.len()).unwrap_or(0);
         match self.ask(path, &Request::Read { node, offset, len })? {
-            Answer::Hole(len) => Ok(Piece::Hole(len)),
+            Answer::Hole(len) => self.settled(Piece::Hole(len)),
             Answer::Data => match self.line.take(buf) {
-                Ok(len) => Ok(Piece::Data(len)),
+                Ok(len) => self.settled(Piece::Data(len)),
                 Err(error) => Err(self.ended(path, &error)),
             },
             other => Err(self.lied(path, &other)),
@@ -215,7 +219,7 @@ impl FileReader {
     /// Where a link points.
     pub fn target(&mut self, path: &[u8], node: u64) -> Result<Vec<u8>, FilesError> {
         match self.ask(path, &Request::Target { node })? {
-            Answer::Target(target) => Ok(target),
+            Answer::Target(target) => self.settled(target),
             other => Err(self.lied(path, &other)),
         }
     }
@@ -223,8 +227,16 @@ impl FileReader {
     /// The extended attributes of a node.
     pub fn xattrs(&mut self, path: &[u8], node: u64) -> Result<Vec<Xattr>, FilesError> {
         match self.ask(path, &Request::Xattrs { node })? {
-            Answer::Xattrs(xattrs) => Ok(xattrs),
+            Answer::Xattrs(xattrs) => self.settled(xattrs),
             other => Err(self.lied(path, &other)),
+        }
+    }
+
+    /// An answer, unless a part of the disk could not be read for it: readers may make something of that.
+    fn settled<T>(&mut self, answer: T) -> Result<T, FilesError> {
+        match self.unread.take() {
+            Some((disk, source)) => Err(FilesError::Disk { disk, source }),
+            None => Ok(answer),
         }
     }
 

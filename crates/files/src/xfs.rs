@@ -85,8 +85,9 @@ fn fault(error: &Error) -> Fault {
         Error::Io { .. } => FaultKind::Disk,
         Error::NotFound { .. } => FaultKind::NotFound,
         Error::NotARegularFile | Error::NotASymlink => FaultKind::WrongKind,
-        Error::UnsupportedFeature(_) | Error::FileTooLarge { .. } => FaultKind::Unsupported,
-        Error::BadSuperblock(_) => FaultKind::Unsupported,
+        Error::UnsupportedFeature(_) | Error::FileTooLarge { .. } | Error::BadSuperblock(_) => {
+            FaultKind::Unsupported
+        }
         _ => FaultKind::Damaged,
     };
     Fault::new(kind, error.token())

@@ -30,9 +30,17 @@ fn disk(lab: &Lab) {
     std::os::unix::fs::symlink("deep/er", source.join("etc/link")).expect("a link");
     fs::hard_link(source.join("etc/hostname"), source.join("etc/same")).expect("a link");
     let file = source.join("etc/hostname");
-    let tool_path = |path: &Path| path.to_str().expect("utf-8").to_owned();
     tool("touch", &["-d", "2020-02-03T04:05:06Z", &tool_path(&file)]);
 
+    image(lab);
+}
+
+fn tool_path(path: &Path) -> String {
+    path.to_str().expect("utf-8").to_owned()
+}
+
+fn image(lab: &Lab) {
+    let source = lab.path("source");
     let image = lab.path("disk.img");
     File::create(&image).expect("an image").set_len(96 << 20).expect("a size");
     let at = tool_path(&image);
@@ -120,6 +128,56 @@ fn listed_and_copied() {
     let again = lab.run(&cp);
     assert_eq!(again.code, 7, "{}{}", again.stdout, again.stderr);
     assert!(again.stdout.contains("Not delivered: /etc"), "{}", again.stdout);
+}
+
+#[test]
+fn packed_found_and_compared() {
+    let lab = backed_up();
+    let etc = "--partition 2 --path /etc";
+    lab.json(&format!("restore files tar {POINT} {etc} --to etc.tar"));
+    lab.fails(&format!("restore files tar {POINT} {etc} --to etc.tar"), 5, "local.io");
+    let to_stdout =
+        lab.command(&format!("restore files tar {POINT} {etc}")).output().expect("runs");
+    assert!(to_stdout.status.success());
+    assert_eq!(to_stdout.stdout, fs::read(lab.path("etc.tar")).expect("an archive"));
+    fs::create_dir(lab.path("unpacked")).expect("a folder");
+    let path = |name: &str| lab.path(name).to_str().expect("utf-8").to_owned();
+    tool("tar", &["-C", &path("unpacked"), "--xattrs", "-xpf", &path("etc.tar")]);
+    tool("diff", &["-r", "--no-dereference", &path("source/etc"), &path("unpacked/etc")]);
+    let meta = |name: &str| fs::metadata(lab.path(name)).expect(name);
+    assert_eq!(meta("unpacked/etc/hostname").ino(), meta("unpacked/etc/same").ino());
+    assert_eq!(meta("unpacked/etc/hostname").mtime(), 1_580_702_706);
+
+    // A second point with another file.
+    fs::write(lab.path("source/etc/hostname"), "web001\n").expect("a file");
+    fs::write(lab.path("source/etc/new"), "new").expect("a file");
+    fs::remove_file(lab.path("source/etc/sparse")).expect("removed");
+    image(&lab);
+    lab.ok("backup --item web --disk system=disk.img");
+    let first = &lab.points("web")[0];
+    let diff = format!("restore files diff {POINT} --from {first} {etc}");
+    let changes = lab.json(&diff);
+    assert_documented("restore files diff", &changes);
+    let changes: Vec<_> = changes["changes"]
+        .as_array()
+        .expect("changes")
+        .iter()
+        .map(|it| (it["path"].as_str().expect("a path"), it["change"].as_str().expect("a word")))
+        .collect();
+    let hostname = [("/etc/hostname", "changed"), ("/etc/new", "added"), ("/etc/same", "changed")];
+    assert!(hostname.iter().all(|wanted| changes.contains(wanted)), "{changes:?}");
+    assert!(changes.contains(&("/etc/sparse", "removed")), "{changes:?}");
+    let same = format!("restore files diff {POINT} --from latest {etc} --content");
+    assert_eq!(lab.json(&same)["changes"].as_array().expect("changes").len(), 0);
+
+    let find = format!("restore files find {POINT} --partition 2 --all-points --name host*");
+    let found = lab.json(&find);
+    assert_documented("restore files find", &found);
+    let versions = found["found"].as_array().expect("found");
+    assert_eq!(versions.len(), 2, "{found}");
+    let larger = lab.json(&format!("restore files find {POINT} --partition 2 --larger 2M"));
+    assert_eq!(larger["found"].as_array().expect("found").len(), 1, "{larger}");
+    assert_eq!(larger["found"][0]["path"], "/etc/deep/er/data");
 }
 
 /// The process that reads can open nothing and reach nobody, and its end is an error of the path.

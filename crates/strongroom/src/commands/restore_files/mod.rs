@@ -19,9 +19,10 @@ use crate::{
     values,
 };
 
-use super::recoverypoint::PointArgs;
+use super::recoverypoint::{PointArgs, find};
 
 mod cp;
+mod diff;
 mod find;
 mod ls;
 mod tar;
@@ -36,6 +37,7 @@ pub(crate) enum FilesCommand {
     Cp(cp::CpArgs),
     Tar(tar::TarArgs),
     Find(Box<find::FindArgs>),
+    Diff(Box<diff::DiffArgs>),
 }
 
 impl FilesCommand {
@@ -45,6 +47,7 @@ impl FilesCommand {
             Self::Cp(args) => args.run(context),
             Self::Tar(args) => args.run(context),
             Self::Find(args) => args.run(context),
+            Self::Diff(args) => args.run(context),
         }
     }
 }
