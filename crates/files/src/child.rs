@@ -12,7 +12,7 @@ use strongroom_base::lock;
 use crate::{
     sandbox,
     source::{Cached, ReadAt, check_within, length},
-    survey::{open, survey},
+    survey::{Surveyed, open, survey},
     tree::{Entry, Fault, FaultKind, Piece, Tree},
     wire::{Answer, Given, Hello, Line, READ_MAX, Request},
 };
@@ -67,7 +67,7 @@ pub fn serve() -> io::Result<()> {
         let remote = Remote { line: Arc::clone(&line), index, size };
         disks.push(Arc::new(Cached::new(Arc::new(remote))));
     }
-    let mut child = Child { line, disks, tree: None };
+    let mut child = Child { line, disks, volumes: Vec::new(), tree: None };
     loop {
         let request = lock(&child.line).hear();
         match request {
@@ -81,6 +81,7 @@ pub fn serve() -> io::Result<()> {
 struct Child {
     line: Arc<Mutex<Line>>,
     disks: Vec<Arc<dyn ReadAt>>,
+    volumes: Vec<Surveyed>,
     tree: Option<Box<dyn Tree>>,
 }
 
@@ -101,14 +102,15 @@ impl Child {
     fn work(&mut self, request: &Request, buf: &mut Vec<u8>) -> Result<Answer, Fault> {
         match request {
             Request::Survey => {
-                let disks = (0..).zip(&self.disks);
-                let volumes = disks.flat_map(|(index, disk)| survey(index, disk));
+                self.volumes = survey(&self.disks);
+                let volumes = self.volumes.iter().map(|it| it.volume.clone());
                 return Ok(Answer::Volumes(volumes.collect()));
             }
-            Request::Open { disk, offset, size } => {
-                let disk = usize::try_from(*disk).ok().and_then(|index| self.disks.get(index));
-                let none = || Fault::new(FaultKind::NotFound, "there is no such disk");
-                let tree = open(disk.ok_or_else(none)?, *offset, *size)?;
+            Request::Open { volume } => {
+                let index = usize::try_from(*volume).ok();
+                let volume = index.and_then(|index| self.volumes.get(index));
+                let none = || Fault::new(FaultKind::NotFound, "there is no such volume");
+                let tree = open(Arc::clone(&volume.ok_or_else(none)?.bytes))?;
                 let opened = Answer::Opened { root: tree.root(), notes: tree.notes() };
                 self.tree = Some(tree);
                 return Ok(opened);

@@ -118,9 +118,14 @@ fn gpt_at(disk: &dyn ReadAt, sector: u64, at: u64) -> Option<Vec<Partition>> {
     Some(partitions)
 }
 
-/// The check sum of GPT (CRC-32 of ISO 3309). Tables are small, so it goes bit by bit.
+/// The check sum of GPT (CRC-32 of ISO 3309).
 fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(u32::MAX, |crc, byte| {
+    !crc32_from(u32::MAX, bytes)
+}
+
+/// Continues a check sum. What is summed is small, so it goes bit by bit.
+pub(crate) fn crc32_from(sum: u32, bytes: &[u8]) -> u32 {
+    bytes.iter().fold(sum, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
             if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 }
         })

@@ -134,7 +134,7 @@ impl FileReader {
     pub fn survey(&mut self) -> Result<Vec<Volume>, FilesError> {
         match self.ask(b"/", &Request::Survey)? {
             Answer::Volumes(mut volumes) => {
-                if !volumes.iter().all(|volume| self.disk(volume.disk).is_some()) {
+                if !volumes.iter().filter_map(|it| it.disk).all(|disk| self.disk(disk).is_some()) {
                     return Err(self.breaks(b"/", "it names disks that it was not given"));
                 }
                 // The rest of the disks may be whole.
@@ -150,8 +150,7 @@ impl FileReader {
 
     /// Opens the file system of a volume. The node of its uppermost folder, and what to know of it.
     pub fn open(&mut self, volume: &Volume) -> Result<(u64, Vec<String>), FilesError> {
-        let Volume { disk, offset, size, .. } = *volume;
-        match self.ask(b"/", &Request::Open { disk, offset, size })? {
+        match self.ask(b"/", &Request::Open { volume: volume.index })? {
             Answer::Opened { root, notes } => self.settled((root, notes)),
             other => Err(self.lied(b"/", &other)),
         }

@@ -55,6 +55,23 @@ impl Part {
     }
 }
 
+impl Part {
+    /// A disk without bytes.
+    pub(crate) fn nothing() -> Self {
+        struct Nothing;
+        impl ReadAt for Nothing {
+            fn size(&self) -> u64 {
+                0
+            }
+
+            fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+                check_within(0, offset, length(buf))
+            }
+        }
+        Self::new(Arc::new(Nothing), 0, 0)
+    }
+}
+
 impl ReadAt for Part {
     fn size(&self) -> u64 {
         self.size

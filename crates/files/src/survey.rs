@@ -8,6 +8,7 @@ use crate::{
     btrfs::Btrfs,
     ext::Ext,
     fat::Fat,
+    lvm::{self, Logical},
     partitions,
     probe::{Reader, probe},
     source::{Part, ReadAt},
@@ -15,18 +16,24 @@ use crate::{
     xfs::Xfs,
 };
 
+/// What `blkid` calls a physical volume.
+const LVM: &str = "LVM2_member";
 /// Most volumes of one disk that are looked at.
 const VOLUMES_MAX: usize = 256;
 
-/// A partition, or a disk without partitions.
+/// A partition, a disk without partitions, or a logical volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
-    /// Which disk: its place among those that were given.
-    pub disk: u32,
+    /// Its place in the list.
+    pub index: u32,
+    /// Which disk: its place among those that were given; none of a logical volume.
+    pub disk: Option<u32>,
     /// The number of the partition; none if the whole disk is one.
     pub partition: Option<u32>,
-    /// Where it begins, in bytes.
-    pub offset: u64,
+    /// `GROUP/NAME` of a logical volume (LVM).
+    pub logical: Option<String>,
+    /// Where it begins on its disk, in bytes.
+    pub offset: Option<u64>,
     /// Bytes.
     pub size: u64,
     /// The table that it is in: `gpt` or `mbr`.
@@ -45,47 +52,83 @@ pub struct Volume {
     pub notes: Vec<String>,
 }
 
-/// The volumes of a disk.
-pub fn survey(index: u32, disk: &Arc<dyn ReadAt>) -> Vec<Volume> {
-    let whole = volume(index, disk, None, 0, disk.size());
-    if whole.file_system.is_some() {
+/// A volume and its bytes.
+pub struct Surveyed {
+    /// What it is.
+    pub volume: Volume,
+    /// What it has.
+    pub bytes: Arc<dyn ReadAt>,
+}
+
+/// The volumes of some disks: of each disk, and after those the logical ones.
+pub fn survey(disks: &[Arc<dyn ReadAt>]) -> Vec<Surveyed> {
+    let mut found: Vec<Surveyed> =
+        (0..).zip(disks).flat_map(|(index, disk)| of_disk(index, disk)).collect();
+    let is_physical = |it: &&Surveyed| it.volume.file_system.as_deref() == Some(LVM);
+    let physical: Vec<_> =
+        found.iter().filter(is_physical).map(|it| Arc::clone(&it.bytes)).collect();
+    for Logical { name, size, bytes } in lvm::volumes(&physical) {
+        let nothing: Arc<dyn ReadAt> = Arc::new(Part::nothing());
+        let (mut one, fault) = match bytes {
+            Ok(bytes) => (volume(None, bytes, None, 0, size), None),
+            Err(fault) => (volume(None, nothing, None, 0, 0), Some(fault)),
+        };
+        one.volume.logical = Some(name);
+        one.volume.offset = None;
+        one.volume.size = size;
+        one.volume.refusal = fault.or(one.volume.refusal);
+        found.push(one);
+    }
+    for (index, one) in (0..).zip(&mut found) {
+        one.volume.index = index;
+    }
+    found
+}
+
+fn of_disk(index: u32, disk: &Arc<dyn ReadAt>) -> Vec<Surveyed> {
+    let index = Some(index);
+    let whole = volume(index, Arc::clone(disk), None, 0, disk.size());
+    if whole.volume.file_system.is_some() {
         return vec![whole];
     }
     let Some(table) = partitions::table(&**disk) else { return vec![whole] };
-    let mut volumes: Vec<Volume> = table
+    let mut volumes: Vec<Surveyed> = table
         .partitions
         .into_iter()
         .take(VOLUMES_MAX)
         .map(|partition| {
             let number = Some(partition.number);
-            let mut volume = volume(index, disk, number, partition.offset, partition.size);
-            volume.scheme = Some(table.scheme.to_owned());
-            volume.name = partition.name;
-            volume.notes.extend(table.notes.iter().cloned());
-            volume
+            let part = Part::new(Arc::clone(disk), partition.offset, partition.size);
+            let mut one = volume(index, Arc::new(part), number, partition.offset, partition.size);
+            one.volume.scheme = Some(table.scheme.to_owned());
+            one.volume.name = partition.name;
+            one.volume.notes.extend(table.notes.iter().cloned());
+            one
         })
         .collect();
     if volumes.is_empty() {
         let refusal = Some(Fault::unsupported("its table has no partitions"));
-        volumes.push(Volume { refusal, notes: table.notes, ..whole });
+        let volume = Volume { refusal, notes: table.notes, ..whole.volume };
+        volumes.push(Surveyed { volume, bytes: whole.bytes });
     }
     volumes
 }
 
 fn volume(
-    index: u32,
-    disk: &Arc<dyn ReadAt>,
+    disk: Option<u32>,
+    bytes: Arc<dyn ReadAt>,
     partition: Option<u32>,
     offset: u64,
     size: u64,
-) -> Volume {
-    let part = Part::new(Arc::clone(disk), offset, size);
-    let found = probe(&part);
+) -> Surveyed {
+    let found = probe(&*bytes);
     let unknown = || Fault::unsupported("nothing that is known here is on it");
-    Volume {
-        disk: index,
+    let volume = Volume {
+        index: 0,
+        disk,
         partition,
-        offset,
+        logical: None,
+        offset: Some(offset),
         size,
         scheme: None,
         name: None,
@@ -97,12 +140,12 @@ fn volume(
             None => Some(unknown()),
         },
         notes: found.map(|found| found.notes).unwrap_or_default(),
-    }
+    };
+    Surveyed { volume, bytes }
 }
 
-/// Opens the file system on a part of a disk.
-pub fn open(disk: &Arc<dyn ReadAt>, offset: u64, size: u64) -> Result<Box<dyn Tree>, Fault> {
-    let part: Arc<dyn ReadAt> = Arc::new(Part::new(Arc::clone(disk), offset, size));
+/// Opens the file system of a volume.
+pub fn open(part: Arc<dyn ReadAt>) -> Result<Box<dyn Tree>, Fault> {
     let Some(found) = probe(&*part) else {
         return Err(Fault::new(FaultKind::Unsupported, "nothing that is known here is on it"));
     };

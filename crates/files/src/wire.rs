@@ -44,8 +44,8 @@ pub(crate) struct Hello {
 pub(crate) enum Request {
     /// What is on the disks.
     Survey,
-    /// Open the file system on a part of a disk; the others close.
-    Open { disk: u32, offset: u64, size: u64 },
+    /// Open the file system of a volume of the last survey; the others close.
+    Open { volume: u32 },
     /// The attributes of a node.
     Attributes { node: u64 },
     /// The entries of a folder.

@@ -40,9 +40,11 @@ fn lied_to(mut answers: impl FnMut(Request) -> Option<Vec<Answer>> + Send + 'sta
 
 fn volume() -> Volume {
     Volume {
-        disk: 0,
+        index: 0,
+        disk: Some(0),
         partition: None,
-        offset: 0,
+        logical: None,
+        offset: Some(0),
         size: 4096,
         scheme: None,
         name: None,

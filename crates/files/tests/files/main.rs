@@ -5,6 +5,7 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::print_stdout,
     clippy::unwrap_used,
     reason = "a test that fails says so by panicking"
 )]
@@ -13,6 +14,7 @@ mod btrfs;
 mod ext;
 mod fat;
 mod fill;
+mod lvm;
 mod partitions;
 mod truth;
 mod xfs;

@@ -108,14 +108,15 @@ fn volumes_of_a_disk_with_partitions() {
     }
     let disk: Arc<dyn strongroom_files::ReadAt> =
         Arc::new(Image(File::open(&image).expect("open")));
-    let found = survey(0, &disk);
+    let found = survey(&[disk]);
     let kinds: Vec<_> = found
         .iter()
+        .map(|it| &it.volume)
         .map(|volume| (volume.partition, volume.file_system.as_deref(), volume.refusal.is_none()))
         .collect();
     assert_eq!(
         kinds,
         [(Some(1), Some("ext2"), true), (Some(2), Some("ext4"), true), (Some(3), None, false)]
     );
-    assert_eq!(found[1].label.as_deref(), Some("root"));
+    assert_eq!(found[1].volume.label.as_deref(), Some("root"));
 }

@@ -44,10 +44,12 @@ pub(crate) type Truths = BTreeMap<Vec<u8>, Truth>;
 /// The only volume of an image, opened in this process.
 pub(crate) fn tree(image: &Path) -> Box<dyn Tree> {
     let disk: Arc<dyn ReadAt> = Arc::new(Image(File::open(image).expect("an image")));
-    let volumes = survey(0, &disk);
-    let [volume] = volumes.as_slice() else { panic!("not one volume: {volumes:?}") };
-    assert_eq!(volume.refusal, None, "{volume:?}");
-    open(&disk, volume.offset, volume.size).expect("opens")
+    let found = survey(&[disk]);
+    let readable: Vec<_> = found.iter().filter(|it| it.volume.refusal.is_none()).collect();
+    let [one] = readable.as_slice() else {
+        panic!("not one volume: {:?}", found.iter().map(|it| &it.volume).collect::<Vec<_>>())
+    };
+    open(Arc::clone(&one.bytes)).expect("opens")
 }
 
 /// All that a reader finds.

@@ -5,9 +5,12 @@ use std::{
     os::unix::fs::{FileExt as _, MetadataExt as _},
     path::Path,
     process::Command,
+    sync::Arc,
 };
 
-use strongroom_testing::{eventually, noise};
+use strongroom_base::Coded as _;
+use strongroom_files::{FileReader, FilesError, Limits, NamedDisk, ReadAt, ReaderCommand};
+use strongroom_testing::noise;
 
 use crate::{documented::assert_documented, harness::Lab};
 
@@ -180,25 +183,87 @@ fn packed_found_and_compared() {
     assert_eq!(larger["found"][0]["path"], "/etc/deep/er/data");
 }
 
-/// The process that reads can open nothing and reach nobody, and its end is an error of the path.
+/// A file as a disk.
+struct Image(File);
+
+impl ReadAt for Image {
+    fn size(&self) -> u64 {
+        self.0.metadata().expect("a size").len()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
+        self.0.read_exact_at(buf, offset)
+    }
+}
+
+fn reader(image: &Path, limits: Limits) -> Result<FileReader, FilesError> {
+    let program = env!("CARGO_BIN_EXE_strongroom").into();
+    let command = ReaderCommand { program, arguments: vec!["file-reader".to_owned()] };
+    let bytes = Arc::new(Image(File::open(image).expect("an image")));
+    FileReader::start(&command, vec![NamedDisk { name: "system".to_owned(), bytes }], limits)
+}
+
+/// The process that reads has a socket and nothing else, and its end is an error of the path.
 #[test]
 fn the_process_that_reads_is_locked_in() {
-    let lab = backed_up();
-    // A disk that is never read to its end: the process waits at its first request.
-    let mut command =
-        lab.command(&format!("restore files cp {POINT} --partition 2 --path / --to big"));
-    command.env("STRONGROOM_LOG", "off");
-    let child = command.spawn().expect("starts");
-    let parent = child.id();
-    let reader = eventually("a process that reads", || {
-        let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
-        let id: u32 = children.split_whitespace().next()?.parse().ok()?;
-        let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
-        status.contains("Seccomp:\t2").then_some((id, status))
-    });
-    let (id, status) = reader;
-    assert!(status.contains("NoNewPrivs:\t1"), "{status}");
-    let environment = fs::read(format!("/proc/{id}/environ")).unwrap_or_default();
-    assert!(environment.is_empty());
-    drop(child.wait_with_output().expect("ends"));
+    let lab = Lab::empty();
+    disk(&lab);
+    let mut reader = reader(&lab.path("disk.img"), Limits::default()).expect("starts");
+    let volumes = reader.survey().expect("reads");
+    let (root, _) = reader.open(&volumes[1]).expect("opens");
+    let id = reader.id().expect("a process");
+    let status = fs::read_to_string(format!("/proc/{id}/status")).expect("a status");
+    for line in ["Seccomp:\t2", "NoNewPrivs:\t1", "Threads:\t1"] {
+        assert!(status.contains(line), "{line}: {status}");
+    }
+    let open: Vec<_> = fs::read_dir(format!("/proc/{id}/fd"))
+        .expect("a folder")
+        .map(|entry| fs::read_link(entry.expect("an entry").path()).expect("a link"))
+        .map(|to| to.to_str().expect("utf-8").split(':').next().expect("a kind").to_owned())
+        .collect();
+    let kinds = open.iter().filter(|kind| !["socket", "/dev/null"].contains(&kind.as_str()));
+    assert_eq!(kinds.count(), 0, "{open:?}");
+    assert!(fs::read(format!("/proc/{id}/environ")).expect("readable").is_empty());
+    let limits = fs::read_to_string(format!("/proc/{id}/limits")).expect("limits");
+    assert!(
+        limits
+            .lines()
+            .any(|line| line.starts_with("Max address space") && line.contains("1073741824")),
+        "{limits}"
+    );
+
+    let pid = rustix::process::Pid::from_raw(id.try_into().expect("small")).expect("an id");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
+    let error = reader.list(b"/etc", root).expect_err("gone");
+    assert_eq!(error.code().name, "files.reader");
+    assert!(error.to_string().starts_with("/etc: "), "{error}");
+}
+
+#[test]
+fn limits_and_broken_disks_are_errors() {
+    let lab = Lab::empty();
+    disk(&lab);
+    let image = lab.path("disk.img");
+    let little = Limits { memory: 1 << 20, ..Limits::default() };
+    let error = reader(&image, little).and_then(|mut it| it.survey()).expect_err("too little");
+    assert_eq!(error.code().name, "files.reader");
+
+    // The end is missing.
+    let whole = reader(&image, Limits::default()).and_then(|mut it| it.survey()).expect("reads");
+    let file = File::options().write(true).open(&image).expect("open");
+    file.set_len(30 << 20).expect("a size");
+    let mut reader = reader(&image, Limits::default()).expect("starts");
+    let volumes = reader.survey().expect("reads");
+    assert_eq!(volumes.len(), whole.len());
+    let error = reader.open(&volumes[1]).expect_err("it is cut");
+    assert_eq!(error.code().name, "files.damaged", "{error}");
+    // The other one is whole.
+    reader.open(&volumes[0]).expect("opens");
+}
+
+/// Nobody else may start it by accident: without a socket it ends at once.
+#[test]
+fn without_a_socket_the_process_ends() {
+    let lab = Lab::empty();
+    assert_eq!(lab.run("file-reader").code, 1);
 }

@@ -4,7 +4,7 @@ use std::{ffi::OsString, fmt::Write as _, path::PathBuf};
 
 use clap::Args;
 use serde::Serialize;
-use strongroom_files::{Delivered, Files, Options, deliver, shown};
+use strongroom_files::{Delivered, Files, Options, Volume, deliver, shown};
 
 use crate::{
     context::Context,
@@ -52,8 +52,9 @@ pub(crate) struct CpArgs {
 /// What was copied, as JSON.
 #[derive(Serialize)]
 pub(super) struct Copied {
-    disk: String,
+    disk: Option<String>,
     partition: Option<u32>,
+    volume: Option<String>,
     path: String,
     to: String,
     files: u64,
@@ -77,8 +78,8 @@ struct ProblemView {
 impl CpArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         let mut opened = self.place.open(context)?;
-        let volume = opened.choose(self.place.partition)?;
-        let disk = opened.disk(&volume).to_owned();
+        let volume = opened.choose(&self.place)?;
+        let disk = volume.disk.map(|_| opened.disk(&volume).to_owned());
         let mut files = Files::open(&mut opened.reader, &volume)?;
         let found = files.locate(path_of(&self.path))?;
         for note in files.notes() {
@@ -89,7 +90,7 @@ impl CpArgs {
         let done = deliver(&mut files, &found, &self.to, options, &context.cancel)?;
         let problem_count = done.problem_count;
         let to = self.to.display().to_string();
-        let copied = Copied::new(disk, volume.partition, &found.path, to, notes, done);
+        let copied = Copied::new(disk, &volume, &found.path, to, notes, done);
         context.out.result(&copied)?;
         if problem_count > 0 {
             let parts = human::count(problem_count, "problem");
@@ -101,8 +102,8 @@ impl CpArgs {
 
 impl Copied {
     pub(super) fn new(
-        disk: String,
-        partition: Option<u32>,
+        disk: Option<String>,
+        volume: &Volume,
         path: &[u8],
         to: String,
         notes: Vec<String>,
@@ -116,7 +117,8 @@ impl Copied {
         };
         Self {
             disk,
-            partition,
+            partition: volume.partition,
+            volume: volume.logical.clone(),
             path: shown(path),
             to,
             files,

@@ -98,9 +98,9 @@ impl DiffArgs {
         let (mut from, mut to) =
             (self.place.opened(&vault, &from)?, self.place.opened(&vault, &to)?);
         let mut problems = Problems::default();
-        let old = from.choose(self.place.partition)?;
+        let old = from.choose(&self.place)?;
         let mut old = Files::open(&mut from.reader, &old)?;
-        let new = to.choose(self.place.partition)?;
+        let new = to.choose(&self.place)?;
         let mut new = Files::open(&mut to.reader, &new)?;
         let before = self.all(context, &mut old, &mut problems)?;
         let after = self.all(context, &mut new, &mut problems)?;

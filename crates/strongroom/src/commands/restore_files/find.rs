@@ -123,7 +123,7 @@ impl FindArgs {
                 }
                 Err(failure) => return Err(failure),
             };
-            let searched = opened.choose(self.place.partition).and_then(|volume| {
+            let searched = opened.choose(&self.place).and_then(|volume| {
                 let mut files = Files::open(&mut opened.reader, &volume)?;
                 self.search(context, &mut files, id, &mut search)
             });

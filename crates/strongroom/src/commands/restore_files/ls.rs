@@ -51,11 +51,12 @@ struct VolumeList {
 
 #[derive(Serialize)]
 struct VolumeView {
-    disk: String,
+    disk: Option<String>,
     partition: Option<u32>,
+    volume: Option<String>,
     scheme: Option<String>,
     name: Option<String>,
-    offset_bytes: u64,
+    offset_bytes: Option<u64>,
     size_bytes: u64,
     file_system: Option<String>,
     label: Option<String>,
@@ -68,8 +69,9 @@ struct VolumeView {
 /// A folder, as JSON.
 #[derive(Serialize)]
 struct Listing {
-    disk: String,
+    disk: Option<String>,
     partition: Option<u32>,
+    volume: Option<String>,
     file_system: String,
     path: String,
     notes: Vec<String>,
@@ -123,14 +125,14 @@ impl LsArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         let mut opened = self.place.open(context)?;
         let path = self.path.as_ref().map(path_of);
-        let named = self.place.disk.is_some() || self.place.partition.is_some();
+        let named = self.place.is_named();
         let path = match (path, named) {
             (None, false) => return context.out.result(&volumes(&opened)),
             (Some(path), _) => path.to_vec(),
             (None, true) => b"/".to_vec(),
         };
-        let volume = opened.choose(self.place.partition)?;
-        let disk = opened.disk(&volume).to_owned();
+        let volume = opened.choose(&self.place)?;
+        let disk = volume.disk.map(|_| opened.disk(&volume).to_owned());
         let mut files = Files::open(&mut opened.reader, &volume)?;
         let found = files.locate(&path)?;
         let entries = if found.attributes.kind == Kind::Folder {
@@ -152,6 +154,7 @@ impl LsArgs {
         context.out.result(&Listing {
             disk,
             partition: volume.partition,
+            volume: volume.logical,
             file_system: volume.file_system.unwrap_or_default(),
             path: shown(&found.path),
             notes,
@@ -256,8 +259,9 @@ impl EntryView {
 
 fn volumes(opened: &Opened) -> VolumeList {
     let view = |volume: &strongroom_files::Volume| VolumeView {
-        disk: opened.disk(volume).to_owned(),
+        disk: volume.disk.map(|_| opened.disk(volume).to_owned()),
         partition: volume.partition,
+        volume: volume.logical.clone(),
         scheme: volume.scheme.clone(),
         name: volume.name.clone(),
         offset_bytes: volume.offset,
@@ -287,8 +291,9 @@ impl Show for VolumeList {
                 None => "yes".to_owned(),
                 Some(reason) => format!("no: {reason}"),
             };
+            let name = volume.volume.as_ref().or(volume.disk.as_ref());
             [
-                Cell::Text(volume.disk.clone()),
+                text(name.map(String::as_str)),
                 volume.partition.map_or(Cell::None, |number| Cell::Number(u64::from(number))),
                 Cell::Bytes(volume.size_bytes),
                 text(volume.file_system.as_deref()),
@@ -297,7 +302,8 @@ impl Show for VolumeList {
                 Cell::Text(readable),
             ]
         });
-        let head = ["DISK", "PARTITION", "SIZE", "FILE SYSTEM", "LABEL", "UUID", "READABLE"];
+        let head =
+            ["DISK OR VOLUME", "PARTITION", "SIZE", "FILE SYSTEM", "LABEL", "UUID", "READABLE"];
         Some(Columns::new(head, rows))
     }
 }

@@ -66,6 +66,10 @@ pub(crate) struct WhereArgs {
     #[arg(long, value_name = "N")]
     partition: Option<u32>,
 
+    /// A logical volume (LVM) instead of a partition
+    #[arg(long, value_name = "GROUP/NAME", conflicts_with = "partition")]
+    volume: Option<String>,
+
     #[command(flatten)]
     open: OpenArgs,
 }
@@ -98,6 +102,11 @@ struct Opened {
 }
 
 impl WhereArgs {
+    /// Whether a volume is named.
+    fn is_named(&self) -> bool {
+        self.disk.is_some() || self.partition.is_some() || self.volume.is_some()
+    }
+
     fn refuse_server(&self, context: &Context) -> Result<(), Failure> {
         if self.point.of.is_direct(context, &self.open)? {
             return Ok(());
@@ -152,21 +161,25 @@ fn reader() -> Result<ReaderCommand, Failure> {
 impl Opened {
     /// The name of a volume's disk.
     fn disk(&self, volume: &Volume) -> &str {
-        let index = usize::try_from(volume.disk).ok();
-        index.and_then(|index| self.disks.get(index)).map_or("?", String::as_str)
+        let index = volume.disk.and_then(|disk| usize::try_from(disk).ok());
+        index.and_then(|index| self.disks.get(index)).map_or("", String::as_str)
     }
 
     /// What people call a volume.
     fn place(&self, volume: &Volume) -> String {
-        match volume.partition {
-            Some(number) => format!("disk {}, partition {number}", self.disk(volume)),
-            None => format!("disk {}", self.disk(volume)),
+        match (volume.partition, &volume.logical) {
+            (_, Some(name)) => format!("volume {name}"),
+            (Some(number), None) => format!("disk {}, partition {number}", self.disk(volume)),
+            (None, None) => format!("disk {}", self.disk(volume)),
         }
     }
 
     /// The one volume that is meant.
-    fn choose(&self, partition: Option<u32>) -> Result<Volume, FilesError> {
-        let named = |volume: &&Volume| partition.is_none() || volume.partition == partition;
+    fn choose(&self, place: &WhereArgs) -> Result<Volume, FilesError> {
+        let named = |volume: &&Volume| {
+            (place.partition.is_none() || volume.partition == place.partition)
+                && (place.volume.is_none() || volume.logical == place.volume)
+        };
         let named: Vec<&Volume> = self.volumes.iter().filter(named).collect();
         let readable = named.iter().copied().filter(|volume| volume.refusal.is_none());
         let readable: Vec<&Volume> = readable.collect();
@@ -194,7 +207,7 @@ impl Opened {
             }
             (several, _) => {
                 let reason = format!(
-                    "several file systems can be read; name one by --disk and --partition: {}",
+                    "several file systems can be read; name one by --disk, --partition or --volume: {}",
                     list(several)
                 );
                 Err(FilesError::Volume { reason })

@@ -49,8 +49,8 @@ pub(crate) struct TarArgs {
 impl TarArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         let mut opened = self.place.open(context)?;
-        let volume = opened.choose(self.place.partition)?;
-        let disk = opened.disk(&volume).to_owned();
+        let volume = opened.choose(&self.place)?;
+        let disk = volume.disk.map(|_| opened.disk(&volume).to_owned());
         let mut files = Files::open(&mut opened.reader, &volume)?;
         let found = files.locate(path_of(&self.path))?;
         let out: Box<dyn Write> = match &self.to {
@@ -70,7 +70,7 @@ impl TarArgs {
         let problem_count = done.problem_count;
         let to =
             self.to.as_ref().map_or("standard output".to_owned(), |to| to.display().to_string());
-        let copied = Copied::new(disk, volume.partition, &found.path, to, notes, done);
+        let copied = Copied::new(disk, &volume, &found.path, to, notes, done);
         if self.to.is_some() {
             context.out.result(&copied)?;
         } else {
