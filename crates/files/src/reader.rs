@@ -12,11 +12,12 @@ use std::{
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::Arc,
+    thread::JoinHandle,
     time::Duration,
 };
 
 use serde::Serialize;
-use strongroom_base::{Clock as _, SystemClock};
+use strongroom_base::{Clock as _, SystemClock, start_thread};
 
 use crate::{
     error::{FilesError, shown},
@@ -77,10 +78,26 @@ pub struct FileReader {
     line: Line,
     disks: Vec<NamedDisk>,
     patience: Duration,
+    /// Where the last read ended.
+    end: Option<(u32, u64)>,
+    /// What is read before it is asked for.
+    ahead: Option<Ahead>,
     /// Why a disk could not be read, until somebody is told.
     unread: Option<(String, io::Error)>,
     /// Why the process is of no use any more.
     broken: Option<String>,
+}
+
+/// Bytes that are being read: of which disk, where and how many.
+struct Ahead {
+    of: (u32, u64, usize),
+    bytes: JoinHandle<io::Result<Vec<u8>>>,
+}
+
+fn read(disk: &dyn ReadAt, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+    let mut buf = vec![0; len];
+    disk.read_at(offset, &mut buf)?;
+    Ok(buf)
 }
 
 impl FileReader {
@@ -114,6 +131,8 @@ impl FileReader {
             line: Line::new(ours),
             disks,
             patience: limits.patience,
+            end: None,
+            ahead: None,
             unread: None,
             broken: None,
         };
@@ -276,19 +295,38 @@ impl FileReader {
     }
 
     fn give(&mut self, path: &[u8], disk: u32, offset: u64, len: u32) -> Result<(), FilesError> {
-        let len = usize::try_from(len).unwrap_or(usize::MAX);
-        let Some(disk) = self.disk(disk).filter(|_| len <= READ_MAX).cloned() else {
+        let wanted = (disk, offset, usize::try_from(len).unwrap_or(usize::MAX));
+        let Some(named) = self.disk(disk).filter(|_| wanted.2 <= READ_MAX).cloned() else {
             return Err(self.breaks(path, "it asks for bytes that it may not have"));
         };
-        let mut buf = vec![0; len];
-        let given = match disk.bytes.read_at(offset, &mut buf) {
-            Ok(()) => self.line.say(&Given::Data).and_then(|()| self.line.give(&buf)),
+        let read = match self.ahead.take() {
+            Some(ahead) if ahead.of == wanted => {
+                let failed = |_| Err(io::Error::other("reading ahead failed"));
+                ahead.bytes.join().unwrap_or_else(failed)
+            }
+            _ => read(&*named.bytes, offset, wanted.2),
+        };
+        self.read_ahead(&named, wanted);
+        let given = match read {
+            Ok(bytes) => self.line.say(&Given::Data).and_then(|()| self.line.give(&bytes)),
             Err(error) => {
-                self.unread = Some((disk.name, error));
+                self.unread = Some((named.name, error));
                 self.line.say(&Given::Failed)
             }
         };
         given.map_err(|error| self.ended(path, &error))
+    }
+
+    /// Begins to read what comes next, if the process reads one part after the other.
+    fn read_ahead(&mut self, named: &NamedDisk, (disk, offset, len): (u32, u64, usize)) {
+        let end = offset.saturating_add(u64::try_from(len).unwrap_or(u64::MAX));
+        let is_next = self.end.replace((disk, end)) == Some((disk, offset));
+        let next_end = end.saturating_add(u64::try_from(len).unwrap_or(u64::MAX));
+        if is_next && next_end <= named.bytes.size() {
+            let bytes = Arc::clone(&named.bytes);
+            let bytes = start_thread("read-ahead", move || read(&*bytes, end, len));
+            self.ahead = Some(Ahead { of: (disk, end, len), bytes });
+        }
     }
 
     /// A failure that the process answered. If the disk is to blame, the disk's own error.

@@ -33,6 +33,8 @@ fn lied_to(mut answers: impl FnMut(Request) -> Option<Vec<Answer>> + Send + 'sta
         line: Line::new(ours),
         disks: vec![NamedDisk { name: "vda".to_owned(), bytes }],
         patience: Duration::from_millis(500),
+        end: None,
+        ahead: None,
         unread: None,
         broken: None,
     }

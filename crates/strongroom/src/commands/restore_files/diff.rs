@@ -1,6 +1,6 @@
 //! `restore files diff`: two recovery points compared by file.
 
-use std::{collections::BTreeMap, ffi::OsString};
+use std::{collections::BTreeMap, ffi::OsString, fmt::Write as _};
 
 use clap::Args;
 use serde::Serialize;
@@ -50,7 +50,7 @@ pub(crate) struct DiffArgs {
 
 /// What differs, as JSON.
 #[derive(Serialize)]
-struct Changes {
+struct Compared {
     changes: Vec<ChangeView>,
     problems: Vec<String>,
     problem_count: u64,
@@ -145,7 +145,7 @@ impl DiffArgs {
         }
         changes.sort_by(|a, b| a.path.cmp(&b.path));
         let problem_count = problems.count;
-        context.out.result(&Changes { changes, problems: problems.list, problem_count })?;
+        context.out.result(&Compared { changes, problems: problems.list, problem_count })?;
         if problem_count > 0 {
             let parts = human::count(problem_count, "problem");
             return Err(FaceError::FilesIncomplete(parts).into());
@@ -241,11 +241,11 @@ fn next(
     Ok(len)
 }
 
-impl Show for Changes {
+impl Show for Compared {
     fn show(&self) -> String {
         let mut text = self.columns().map(|columns| columns.to_text()).unwrap_or_default();
         for problem in &self.problems {
-            text.push_str(&format!("Not read: {}\n", printable(problem)));
+            writeln!(text, "Not read: {}", printable(problem)).ok();
         }
         text
     }

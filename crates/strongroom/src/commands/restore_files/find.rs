@@ -1,6 +1,6 @@
 //! `restore files find`: files of one recovery point, or of all of an item, by name, time and size.
 
-use std::{collections::BTreeMap, ffi::OsString, os::unix::ffi::OsStrExt as _};
+use std::{collections::BTreeMap, ffi::OsString, fmt::Write as _, os::unix::ffi::OsStrExt as _};
 
 use clap::Args;
 use jiff::Timestamp;
@@ -231,7 +231,7 @@ impl Show for FoundList {
     fn show(&self) -> String {
         let mut text = self.columns().map(|columns| columns.to_text()).unwrap_or_default();
         for problem in &self.problems {
-            text.push_str(&format!("Not read: {}\n", printable(problem)));
+            writeln!(text, "Not read: {}", printable(problem)).ok();
         }
         text
     }
