@@ -43,8 +43,9 @@ pub fn archive(
     files.visit(what, cancel, &mut |files, visited| match visited {
         Visited::Entry { path, node, attributes } => {
             match work.entry(files, path, node, attributes) {
-                Err(Stop::This(error)) => problems.push((path.to_vec(), error)),
                 Err(Stop::All(error)) => return Err(error),
+                Err(Stop::This(error)) if files.reader().is_broken() => return Err(error),
+                Err(Stop::This(error)) => problems.push((path.to_vec(), error)),
                 Ok(()) => {}
             }
             Ok(())

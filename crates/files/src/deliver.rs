@@ -206,7 +206,7 @@ impl Work<'_, '_> {
             (None, Ok(attributes)) => self.make(place, entry, attributes, &path, depth),
         };
         match made {
-            Err(error) if is_final(&error) => Err(error),
+            Err(error) if is_final(&error) || self.files.reader().is_broken() => Err(error),
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 let text = match (&error, cause) {

@@ -16,6 +16,10 @@ use crate::{
 /// Most entries of a folder: more do not fit into the 2 MiB that a folder may have.
 const ENTRIES_MAX: usize = 65_536;
 
+/// Most entries that are listed in all. A folder of FAT has no number by which it could be known again, so that one
+/// which is in itself is found by this alone.
+const SEEN_MAX: usize = 2 << 20;
+
 /// An open file system. It stays in memory until the process ends: entries refer to it.
 pub(crate) struct Fat {
     fs: &'static FileSystem<Cursor>,
@@ -102,6 +106,11 @@ impl Tree for Fat {
             }
             if entries.len() >= ENTRIES_MAX {
                 return Err(Fault::damaged("a folder has more entries than it can have"));
+            }
+            if self.seen.len() >= SEEN_MAX {
+                return Err(Fault::unsupported(
+                    "it has more entries than are read, or a folder in itself",
+                ));
             }
             let attributes = Ok(attributes(&entry));
             self.seen.push(entry);

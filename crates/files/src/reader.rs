@@ -149,6 +149,11 @@ impl FileReader {
         self.child.as_ref().map(Child::id)
     }
 
+    /// Whether the process is of no use any more, so that nothing else can be read.
+    pub fn is_broken(&self) -> bool {
+        self.broken.is_some()
+    }
+
     /// What is on the disks.
     pub fn survey(&mut self) -> Result<Vec<Volume>, FilesError> {
         match self.ask(b"/", &Request::Survey)? {

@@ -164,9 +164,7 @@ impl<'a> Files<'a> {
             };
             let mut entries = match entries {
                 Ok(entries) => entries,
-                Err(error @ (FilesError::Reader { .. } | FilesError::Disk { .. })) => {
-                    return Err(error);
-                }
+                Err(error) if self.reader.is_broken() => return Err(error),
                 Err(error) => {
                     visitor(self, Visited::Failed { path: &path, error })?;
                     continue;

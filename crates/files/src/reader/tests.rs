@@ -66,6 +66,10 @@ fn entry(name: &[u8], node: u64, kind: crate::Kind, size: u64) -> Entry {
 
 /// Delivers all of a file system whose uppermost folder has these entries.
 fn delivered(to: &Path, entries: &[Entry]) -> Delivered {
+    try_to_deliver(to, entries).expect("delivered")
+}
+
+fn try_to_deliver(to: &Path, entries: &[Entry]) -> Result<Delivered, FilesError> {
     let entries = entries.to_vec();
     let mut reader = lied_to(move |request| {
         Some(match request {
@@ -94,7 +98,7 @@ fn delivered(to: &Path, entries: &[Entry]) -> Delivered {
     let mut files = Files::open(&mut reader, &volume()).expect("opens");
     let all = files.locate(b"/").expect("found");
     let cancel = Cancel::new();
-    deliver(&mut files, &all, to, Options::default(), &cancel).expect("delivered")
+    deliver(&mut files, &all, to, Options::default(), &cancel)
 }
 
 #[test]
@@ -150,6 +154,23 @@ fn a_short_file_is_an_error_and_not_there() {
     assert_eq!((done.files, done.problem_count), (0, 1));
     assert_eq!(done.problems[0].code, Some("files.damaged"));
     assert!(!to.path().join("short").exists());
+}
+
+/// Node 102 is none that it answers: it ends there.
+#[test]
+fn one_that_ends_in_the_middle_leaves_no_short_file() {
+    use crate::Kind::File;
+    let to = tempfile::tempdir().expect("a folder");
+    let files =
+        [entry(b"a", 100, File, 10), entry(b"b", 102, File, 10), entry(b"c", 100, File, 10)];
+    let error = try_to_deliver(to.path(), &files).expect_err("it ends");
+    assert_eq!(error.code().name, "files.reader");
+    assert!(error.to_string().starts_with("/b: "), "{error}");
+    let names: Vec<_> = fs::read_dir(to.path())
+        .expect("a folder")
+        .map(|e| e.expect("an entry").file_name())
+        .collect();
+    assert_eq!(names, ["a"]);
 }
 
 #[test]
