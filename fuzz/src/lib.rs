@@ -230,6 +230,16 @@ pub fn changed_ranges(data: &[u8]) {
     strongroom_disk::fuzz::fuzz_changed_ranges(data);
 }
 
+/// A disk: tables of partitions, the first looks at file systems.
+pub fn files_disk(data: &[u8]) {
+    strongroom_files::fuzz::disk(data);
+}
+
+/// Messages between the process that reads file systems and the one that asks.
+pub fn files_messages(data: &[u8]) {
+    strongroom_files::fuzz::messages(data);
+}
+
 /// What an NBD server sends.
 pub fn nbd_reply(data: &[u8]) {
     strongroom_nbd::fuzz::fuzz_reply(data);

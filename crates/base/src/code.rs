@@ -268,6 +268,13 @@ catalog! {
 
     POINT_NO_MACHINE = "point.no_machine", Invalid, "The recovery point is not of a machine, or its machine configuration cannot be used.", "Restore its disks with `strongroom restore disks`.";
 
+    FILES_VOLUME = "files.volume", NotFound, "The recovery point has no such partition or file system, or several and none was named.", "`strongroom restore files ls` without --path lists the disks, partitions and file systems.";
+    FILES_NOT_FOUND = "files.not_found", NotFound, "The file system has no such file, or something of another kind.", "`strongroom restore files ls` shows what is in a folder. Upper and lower case differ.";
+    FILES_UNSUPPORTED = "files.unsupported", Invalid, "No reader of this version reads this file system, file or name right, so it is not read at all.", "Restore the disk with `strongroom restore disks` or the machine with `strongroom restore vm`, and copy the files there; docs/use/files.md lists what can be read.";
+    FILES_DAMAGED = "files.damaged", Corrupt, "The file system contradicts itself, or is made to harm its readers.", "Choose another recovery point, or restore the disk and let the file system's own tools repair it.";
+    FILES_READER = "files.reader", Unavailable, "The process that reads file systems ended, took too long or broke its protocol.", "Try again. If it happens again, the file system is damaged or made to harm its readers: restore the disk.";
+    FILES_INCOMPLETE = "files.incomplete", Incomplete, "The files were delivered, except for parts that the report lists.", "See the report for each path and its reason.";
+
     BACKUP_EXPIRED = "backup.expired", Conflict, "The backup gave no sign of life for so long that a reclaim, or another backup, stopped waiting for it.", "Run the backup again: it reuses what it has stored, where that still exists. If the backup did not pause, a clock is wrong: the store's, or that of a host with an earlier version, which uses its own clock. `vault reclaim` names the backups that it gave up.";
     BACKUP_SOURCE_READ = "backup.source_read", Unavailable, "A part of the source disk cannot be read.", "Repair or replace the disk; --skip-bad-blocks backs up the rest and records the skipped parts.";
     BACKUP_SKIPPED = "backup.skipped", Incomplete, "The backup is complete, except for parts of the source that could not be read. The recovery point lists them.", "Repair or replace the source disk soon.";

@@ -59,6 +59,9 @@ pub(crate) enum FaceError {
     /// A backup left parts out.
     #[error("{0} could not be read and were recorded as zeros")]
     Skipped(String),
+    /// Files were delivered, but not all, or not with all that they have.
+    #[error("not everything could be delivered: {0}")]
+    FilesIncomplete(String),
     /// A vault is not sound.
     #[error("the vault is not sound: {0}")]
     Damaged(String),
@@ -130,6 +133,7 @@ impl Coded for FaceError {
             Self::Endpoint { .. } => &codes::EXPORT_ENDPOINT,
             Self::ExportLost(_) => &codes::EXPORT_LOST,
             Self::Skipped(_) => &codes::BACKUP_SKIPPED,
+            Self::FilesIncomplete(_) => &codes::FILES_INCOMPLETE,
             Self::Damaged(_) => &codes::VERIFY_DAMAGED,
             Self::PointsDamaged { .. } => &codes::POINT_DAMAGED,
             Self::NoContext(_) => &codes::CONTEXT_NOT_FOUND,
@@ -157,6 +161,7 @@ impl Coded for FaceError {
             Self::Endpoint { at, source: _ } => params!(EXPORT_ENDPOINT: at),
             Self::Output(_) | Self::ExportLost(_) => Params::none(),
             Self::Skipped(parts) => params!(BACKUP_SKIPPED: parts),
+            Self::FilesIncomplete(parts) => params!(FILES_INCOMPLETE: parts),
             Self::Damaged(reason) => params!(VERIFY_DAMAGED: reason),
             Self::PointsDamaged { objects } => params!(POINT_DAMAGED: objects),
             Self::NoContext(name) => params!(CONTEXT_NOT_FOUND: name),
@@ -242,6 +247,11 @@ impl Failure {
             Some(FaceError::Answered(body)) => Some(body),
             _ => error.downcast_ref::<ClientError>().and_then(ClientError::answer),
         }
+    }
+
+    /// What happened, in one sentence.
+    pub(crate) fn message(&self) -> String {
+        self.error.to_string()
     }
 
     /// The code's name; a server may have one that this program does not know.

@@ -32,8 +32,8 @@ const COMMANDS: [(&[&str], &str); 19] = [
     ),
     (
         &["mount", "umount"],
-        "recovery points cannot be mounted yet: `strongroom restore disks --to DIR` writes images, \
-         which `qemu-nbd --read-only` or `guestmount` opens",
+        "recovery points cannot be mounted yet: `strongroom restore files` lists and copies single \
+         files, `strongroom restore disks --to DIR` writes images",
     ),
     (&["version"], "`strongroom --version`"),
     (&["stats", "usage", "df", "du"], "`strongroom vault usage`"),

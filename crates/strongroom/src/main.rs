@@ -61,6 +61,13 @@ use out::{Format, Out};
 fn main() -> ExitCode {
     Environment::new(env::vars_os()).give();
     let arguments: Vec<OsString> = env::args_os().collect();
+    if arguments.get(1).is_some_and(|first| first == commands::restore_files::READER) {
+        // It locks itself in, which a process with threads cannot do: nothing else runs before.
+        return match strongroom_files::serve() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        };
+    }
     if complete(&arguments) {
         return ExitCode::SUCCESS;
     }

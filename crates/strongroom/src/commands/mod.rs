@@ -16,6 +16,7 @@ pub(crate) mod recover;
 pub(crate) mod recoverypoint;
 pub(crate) mod reference;
 pub(crate) mod restore;
+pub(crate) mod restore_files;
 mod restore_vm;
 pub(crate) mod serve;
 mod served;

@@ -129,7 +129,7 @@ pub(crate) fn the_one(item: &str, ids: IdRange, found: &[PointId]) -> Result<Poi
 
 /// Finds a point of an item. If none is as old as that, says which is the oldest; if it is damaged,
 /// which is the newest that is not.
-fn find(vault: &Vault, item: &str, point: Point) -> Result<Manifest, Failure> {
+pub(super) fn find(vault: &Vault, item: &str, point: Point) -> Result<Manifest, Failure> {
     let point = match point {
         Point::Latest => PointSelector::Latest,
         Point::At(moment) => PointSelector::At(moment),

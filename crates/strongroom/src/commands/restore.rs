@@ -22,6 +22,7 @@ use crate::{
 
 use super::{
     recoverypoint::PointArgs,
+    restore_files::FilesCommand,
     restore_vm::{AcceptArgs, UndoArgs, VmArgs},
     service::{common::WaitArgs, restore as service},
 };
@@ -31,6 +32,9 @@ use super::{
 pub(crate) enum RestoreCommand {
     Disks(Box<DisksArgs>),
     Vm(Box<VmArgs>),
+    /// List, find and copy single files of recovery points
+    #[command(subcommand)]
+    Files(FilesCommand),
     Accept(AcceptArgs),
     Undo(UndoArgs),
 }
@@ -40,6 +44,7 @@ impl RestoreCommand {
         match self {
             Self::Disks(args) => args.run(context),
             Self::Vm(args) => args.run(context),
+            Self::Files(command) => command.run(context),
             Self::Accept(args) => args.run(context),
             Self::Undo(args) => args.run(context),
         }

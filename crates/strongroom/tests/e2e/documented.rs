@@ -40,7 +40,7 @@ fn fields(value: &Value, path: &str, into: &mut BTreeSet<String>) {
 }
 
 /// Lists that the examples show filled and that may be empty here.
-const MAY_BE_EMPTY: [&str; 10] = [
+const MAY_BE_EMPTY: [&str; 12] = [
     ".held[]",
     ".left_behind[]",
     ".skipped[]",
@@ -51,6 +51,8 @@ const MAY_BE_EMPTY: [&str; 10] = [
     ".damaged_points[]",
     ".unreadable[]",
     ".findings[]",
+    ".problems[]",
+    ".xattrs[]",
 ];
 
 pub(crate) fn assert_documented(heading: &str, output: &Value) {

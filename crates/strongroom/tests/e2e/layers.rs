@@ -60,10 +60,11 @@ const TESTING: (&str, [&str; 2]) = ("strongroom-testing", ["strongroom-bench", "
 /// that tests and simulators own the time.
 ///
 /// [`Clock`]: strongroom_base::Clock
-const SYSTEM_CLOCK: [(&str, &str); 13] = [
+const SYSTEM_CLOCK: [(&str, &str); 14] = [
     // What they wait for is another process, which lives in the machine's time.
     ("strongroom-disk", "image/serve.rs"),
     ("strongroom-disk", "nbd/disk.rs"),
+    ("strongroom-files", "reader.rs"),
     ("strongroom-keys", "module.rs"),
     // They put the service together, for all its life or for one command, and give it this clock.
     ("strongroom-server", "src/serve.rs"),

@@ -18,6 +18,7 @@ mod docs;
 mod documented;
 mod errors;
 mod export;
+mod files;
 mod forget;
 mod gauntlet;
 mod harness;

@@ -1,0 +1,165 @@
+//! The process that reads: it has the socket, and nothing else.
+
+use std::{
+    io,
+    os::{fd::AsFd as _, unix::net::UnixStream},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex},
+};
+
+use strongroom_base::lock;
+
+use crate::{
+    sandbox,
+    source::{Cached, ReadAt, check_within, length},
+    survey::{Surveyed, open, survey},
+    tree::{Entry, Fault, FaultKind, Piece, Tree},
+    wire::{Answer, Given, Hello, Line, READ_MAX, Request},
+};
+
+/// Bytes of entries after which they are sent.
+const BATCH: usize = 256 << 10;
+
+/// A disk that the parent reads.
+struct Remote {
+    line: Arc<Mutex<Line>>,
+    index: u32,
+    size: u64,
+}
+
+impl ReadAt for Remote {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        check_within(self.size, offset, length(buf))?;
+        let mut line = lock(&self.line);
+        let mut at = offset;
+        for part in buf.chunks_mut(READ_MAX) {
+            let len = u32::try_from(part.len()).map_err(io::Error::other)?;
+            line.say(&Answer::Need { disk: self.index, offset: at, len })?;
+            match line.hear()? {
+                Given::Data if line.take(part)? == part.len() => {}
+                Given::Data => return Err(io::ErrorKind::InvalidData.into()),
+                Given::Failed => return Err(io::Error::other("the disk cannot be read")),
+            }
+            at = at.saturating_add(length(part));
+        }
+        Ok(())
+    }
+}
+
+/// Reads file systems for the process at the other end of standard input, until that ends. Locks the process in
+/// first, so that it must be the first that a program does, before it has threads.
+pub fn serve() -> io::Result<()> {
+    let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    // What panics is answered; the trace would have to open files.
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut line = Line::new(socket);
+    let hello: Hello = line.hear()?;
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    sandbox::lock_in(hello.memory, hello.seconds)?;
+    line.say(&Answer::Ready)?;
+    let line = Arc::new(Mutex::new(line));
+    let mut disks: Vec<Arc<dyn ReadAt>> = Vec::new();
+    for (index, size) in (0..).zip(hello.disks) {
+        let remote = Remote { line: Arc::clone(&line), index, size };
+        disks.push(Arc::new(Cached::new(Arc::new(remote))));
+    }
+    let mut child = Child { line, disks, volumes: Vec::new(), tree: None };
+    loop {
+        let request = lock(&child.line).hear();
+        match request {
+            Ok(request) => child.answer(&request)?,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+struct Child {
+    line: Arc<Mutex<Line>>,
+    disks: Vec<Arc<dyn ReadAt>>,
+    volumes: Vec<Surveyed>,
+    tree: Option<Box<dyn Tree>>,
+}
+
+impl Child {
+    fn answer(&mut self, request: &Request) -> io::Result<()> {
+        let mut buf = Vec::new();
+        let answered = catch_unwind(AssertUnwindSafe(|| self.work(request, &mut buf)));
+        let panicked = || Fault::new(FaultKind::Reader, "the reader failed at it");
+        let answer = answered.unwrap_or_else(|_| Err(panicked())).unwrap_or_else(Answer::Failed);
+        let mut line = lock(&self.line);
+        line.say(&answer)?;
+        if matches!(answer, Answer::Data) {
+            line.give(&buf)?;
+        }
+        Ok(())
+    }
+
+    fn work(&mut self, request: &Request, buf: &mut Vec<u8>) -> Result<Answer, Fault> {
+        match request {
+            Request::Survey => {
+                self.volumes = survey(&self.disks);
+                let volumes = self.volumes.iter().map(|it| it.volume.clone());
+                return Ok(Answer::Volumes(volumes.collect()));
+            }
+            Request::Open { volume } => {
+                let index = usize::try_from(*volume).ok();
+                let volume = index.and_then(|index| self.volumes.get(index));
+                let none = || Fault::new(FaultKind::NotFound, "there is no such volume");
+                let tree = open(Arc::clone(&volume.ok_or_else(none)?.bytes))?;
+                let opened = Answer::Opened { root: tree.root(), notes: tree.notes() };
+                self.tree = Some(tree);
+                return Ok(opened);
+            }
+            _ => {}
+        }
+        let none = || Fault::new(FaultKind::NotFound, "no file system is open");
+        let tree = self.tree.as_mut().ok_or_else(none)?;
+        Ok(match request {
+            Request::Attributes { node } => Answer::Attributes(tree.attributes(*node)?),
+            Request::List { node } => {
+                let entries = tree.list(*node)?;
+                send(&self.line, entries)?;
+                Answer::End
+            }
+            Request::Find { node, name } => {
+                let entries = tree.list(*node)?;
+                Answer::Found(entries.into_iter().find(|entry| entry.name == *name))
+            }
+            Request::Read { node, offset, len } => {
+                let len = usize::try_from(*len).unwrap_or(READ_MAX).min(READ_MAX);
+                buf.resize(len, 0);
+                match tree.read(*node, *offset, buf)? {
+                    Piece::Hole(len) => Answer::Hole(len),
+                    Piece::Data(len) => {
+                        buf.truncate(len);
+                        Answer::Data
+                    }
+                }
+            }
+            Request::Target { node } => Answer::Target(tree.target(*node)?),
+            Request::Xattrs { node } => Answer::Xattrs(tree.xattrs(*node)?),
+            Request::Survey | Request::Open { .. } => return Err(none()),
+        })
+    }
+}
+
+/// Sends entries in messages of bounded length.
+fn send(line: &Mutex<Line>, entries: Vec<Entry>) -> Result<(), Fault> {
+    let lost = |error: io::Error| Fault::new(FaultKind::Reader, error.to_string());
+    let (mut batch, mut bytes) = (Vec::new(), 0_usize);
+    for entry in entries {
+        bytes = bytes.saturating_add(entry.name.len()).saturating_add(128);
+        batch.push(entry);
+        if bytes > BATCH {
+            let full = std::mem::take(&mut batch);
+            lock(line).say(&Answer::Entries(full)).map_err(lost)?;
+            bytes = 0;
+        }
+    }
+    lock(line).say(&Answer::Entries(batch)).map_err(lost)
+}

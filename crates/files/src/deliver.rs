@@ -1,0 +1,528 @@
+//! Files out of a volume into a folder of this machine.
+//!
+//! Every name comes from a stranger. A file is made by its name in a folder that is open, never by a path; nothing
+//! is followed and nothing that exists is overwritten. What could not be delivered is listed, with its reason: a file
+//! that cannot be read whole is removed again, never left short.
+
+use std::{
+    collections::{HashMap, HashSet},
+    ffi::{CString, OsStr},
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
+
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps};
+use strongroom_base::{Cancel, Coded as _};
+
+use crate::{
+    error::{FilesError, shown},
+    source::length,
+    tree::{Attributes, Entry, Fault, Kind, Piece, Time},
+    walk::{Files, Located, child},
+    wire::READ_MAX,
+};
+
+/// How deep folders may lie in each other.
+const DEPTH_MAX: usize = 400;
+/// Most problems that are listed; all are counted.
+const PROBLEMS_MAX: usize = 10_000;
+/// Zeros of this length are left out of files.
+const HOLE: usize = 4096;
+/// The longest name of a file on this machine.
+const NAME_MAX: usize = 255;
+/// Set-user-id and set-group-id.
+const SET_ID: u32 = 0o6000;
+
+/// What is delivered.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Also what gives power over this machine: devices, set-user-id and set-group-id bits, attributes of security.
+    pub trusted: bool,
+}
+
+/// What could not be delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The path in the volume.
+    pub path: Vec<u8>,
+    /// The name of an error code; none of a part of a file that is there otherwise.
+    pub code: Option<&'static str>,
+    /// What and why.
+    pub reason: String,
+}
+
+/// What was delivered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Delivered {
+    /// Regular files, each name of a hard link counted.
+    pub files: u64,
+    /// Folders.
+    pub folders: u64,
+    /// Symbolic links.
+    pub links: u64,
+    /// Pipes, sockets and devices.
+    pub others: u64,
+    /// Bytes of files, holes among them.
+    pub bytes: u64,
+    /// What could not be delivered, the first of them.
+    pub problems: Vec<Problem>,
+    /// How many could not be delivered, or only in part.
+    pub problem_count: u64,
+}
+
+/// Delivers a file, or a folder with all that is in it, into a folder: under its own name, or, of the uppermost
+/// folder, what is in it. Errors that concern one file are listed; only what stops everything is returned.
+pub fn deliver(
+    files: &mut Files<'_>,
+    what: &Located,
+    to: &Path,
+    options: Options,
+    cancel: &Cancel,
+) -> Result<Delivered, FilesError> {
+    let target = |action, source: io::Error| FilesError::Target {
+        action,
+        path: to.display().to_string(),
+        source,
+    };
+    match fs::mkdir(to, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        Err(error) => return Err(target("make", error.into())),
+    }
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = fs::open(to, flags, Mode::empty()).map_err(|e| target("open", e.into()))?;
+    let mut work = Work {
+        files,
+        root: &root,
+        options,
+        cancel,
+        done: Delivered::default(),
+        linked: HashMap::new(),
+        entered: HashSet::new(),
+        buf: vec![0; READ_MAX],
+    };
+    if let Some(name) = what.name() {
+        let attributes = Ok(what.attributes.clone());
+        let entry = Entry { name: name.to_vec(), node: what.node, attributes };
+        let outside = what.path.get(..what.path.len().saturating_sub(name.len()));
+        let outside = outside.unwrap_or(b"/");
+        work.entry(Place { folder: root.as_fd(), outside, inside: b"" }, &entry, 0)?;
+    } else {
+        let place = Place { folder: root.as_fd(), outside: b"/", inside: b"" };
+        work.content(place, what.node, 0)?;
+    }
+    Ok(work.done)
+}
+
+/// A folder that is open here.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    folder: BorrowedFd<'a>,
+    /// Its path in the volume.
+    outside: &'a [u8],
+    /// Its path under the folder that is delivered to.
+    inside: &'a [u8],
+}
+
+struct Work<'a, 'b> {
+    files: &'a mut Files<'b>,
+    root: &'a OwnedFd,
+    options: Options,
+    cancel: &'a Cancel,
+    done: Delivered,
+    /// Where files with several names were delivered, by node.
+    linked: HashMap<u64, Vec<u8>>,
+    /// Folders that were entered: none has two places.
+    entered: HashSet<u64>,
+    buf: Vec<u8>,
+}
+
+/// Why a name cannot be one of this machine's; none if it can.
+pub(crate) fn why_no_name(name: &[u8], most: usize) -> Option<&'static str> {
+    match name {
+        b"" | b"." | b".." => Some("its name is no name"),
+        _ if name.contains(&b'/') || name.contains(&0) => Some("its name has a / or NUL in it"),
+        _ if name.len() > most => Some("its name is longer than 255 bytes"),
+        _ => None,
+    }
+}
+
+fn target(action: &'static str, path: &[u8], error: rustix::io::Errno) -> FilesError {
+    FilesError::Target { action, path: shown(path), source: error.into() }
+}
+
+/// Whether nothing more can be done: the process is gone, or the disk of this machine is full.
+fn is_final(error: &FilesError) -> bool {
+    match error {
+        FilesError::Cancelled => true,
+        FilesError::Target { source, .. } => matches!(
+            source.kind(),
+            io::ErrorKind::StorageFull
+                | io::ErrorKind::QuotaExceeded
+                | io::ErrorKind::ReadOnlyFilesystem
+        ),
+        _ => false,
+    }
+}
+
+impl Work<'_, '_> {
+    fn problem(&mut self, path: &[u8], code: Option<&'static str>, reason: impl Into<String>) {
+        self.done.problem_count = self.done.problem_count.saturating_add(1);
+        if self.done.problems.len() < PROBLEMS_MAX {
+            let reason = reason.into();
+            self.done.problems.push(Problem { path: path.to_vec(), code, reason });
+        }
+    }
+
+    /// All entries of a folder of the volume.
+    fn content(&mut self, place: Place<'_>, node: u64, depth: usize) -> Result<(), FilesError> {
+        if !self.entered.insert(node) {
+            let fault = Fault::damaged("the folder has two places, or is in itself");
+            return Err(FilesError::of_fault(place.outside, fault));
+        }
+        let entries = self.files.reader().list(place.outside, node)?;
+        for entry in entries {
+            self.entry(place, &entry, depth)?;
+        }
+        Ok(())
+    }
+
+    /// An entry, with all that is in it. Errors that concern it alone are listed.
+    fn entry(&mut self, place: Place<'_>, entry: &Entry, depth: usize) -> Result<(), FilesError> {
+        if self.cancel.is_cancelled() {
+            return Err(FilesError::Cancelled);
+        }
+        let path = child(place.outside, &entry.name);
+        let made = match (why_no_name(&entry.name, NAME_MAX), &entry.attributes) {
+            (Some(reason), _) => Err(FilesError::of_fault(&path, Fault::unsupported(reason))),
+            (None, Err(fault)) => Err(FilesError::of_fault(&path, fault.clone())),
+            (None, Ok(_)) if depth > DEPTH_MAX => {
+                let fault = Fault::unsupported("it lies too deep");
+                Err(FilesError::of_fault(&path, fault))
+            }
+            (None, Ok(attributes)) => self.make(place, entry, attributes, &path, depth),
+        };
+        match made {
+            Err(error) if is_final(&error) || self.files.reader().is_broken() => Err(error),
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                let text = match (&error, cause) {
+                    (_, Some(cause)) => format!("{error}: {cause}"),
+                    (error, None) => error.to_string(),
+                };
+                let text = text.strip_prefix(&format!("{}: ", shown(&path))).unwrap_or(&text);
+                self.problem(&path, Some(error.code().name), text);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn make(
+        &mut self,
+        place: Place<'_>,
+        entry: &Entry,
+        attributes: &Attributes,
+        path: &[u8],
+        depth: usize,
+    ) -> Result<(), FilesError> {
+        let name = OsStr::from_bytes(&entry.name);
+        let inside = child(place.inside, &entry.name);
+        match attributes.kind {
+            Kind::Folder => {
+                let private = Mode::from_raw_mode(0o700);
+                fs::mkdirat(place.folder, name, private).map_err(|e| target("make", &inside, e))?;
+                let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let folder = fs::openat(place.folder, name, flags, Mode::empty());
+                let folder = folder.map_err(|e| target("open", &inside, e))?;
+                let within = Place { folder: folder.as_fd(), outside: path, inside: &inside };
+                let filled = self.content(within, entry.node, depth.saturating_add(1));
+                self.done.folders = self.done.folders.saturating_add(1);
+                // Its times last: files that are made in it change them.
+                self.dress(folder.as_fd(), attributes, entry.node, path)?;
+                filled
+            }
+            Kind::File => {
+                let again = attributes.links.unwrap_or(1) > 1;
+                if again && self.link(place, entry, name)? {
+                    return Ok(());
+                }
+                self.file(place, entry, attributes, path, &inside)?;
+                if again {
+                    self.linked.insert(entry.node, inside);
+                }
+                Ok(())
+            }
+            Kind::Link => {
+                let goal = self.files.reader().target(path, entry.node)?;
+                let goal = CString::new(goal).map_err(|_| {
+                    FilesError::of_fault(path, Fault::damaged("the link's target has a NUL in it"))
+                })?;
+                fs::symlinkat(&*goal, place.folder, name)
+                    .map_err(|e| target("make", &inside, e))?;
+                self.done.links = self.done.links.saturating_add(1);
+                self.owner_by_name(place, name, attributes, path);
+                self.times_by_name(place, name, attributes, path);
+                Ok(())
+            }
+            Kind::Pipe | Kind::Socket | Kind::CharacterDevice | Kind::BlockDevice => {
+                self.special(place, name, attributes, path, &inside)
+            }
+            Kind::Subvolume => {
+                let fault = Fault::unsupported("another file system begins here");
+                Err(FilesError::of_fault(path, fault))
+            }
+        }
+    }
+
+    /// Makes another name of a file that was delivered already. Whether it was.
+    fn link(&mut self, place: Place<'_>, entry: &Entry, name: &OsStr) -> Result<bool, FilesError> {
+        let Some(first) = self.linked.get(&entry.node) else { return Ok(false) };
+        let cut = first.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+        let (folder, there) = first.split_at(cut);
+        let folder = folder.strip_prefix(b"/").unwrap_or(folder);
+        let folder = if folder.is_empty() { b"." } else { folder };
+        let there = OsStr::from_bytes(there.strip_prefix(b"/").unwrap_or(there));
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let folder = OsStr::from_bytes(folder);
+        let linked = fs::openat2(self.root, folder, flags, Mode::empty(), within)
+            .and_then(|from| fs::linkat(from, there, place.folder, name, AtFlags::empty()));
+        linked.map_err(|error| target("link", &child(place.inside, &entry.name), error))?;
+        self.done.files = self.done.files.saturating_add(1);
+        Ok(true)
+    }
+
+    fn file(
+        &mut self,
+        place: Place<'_>,
+        entry: &Entry,
+        attributes: &Attributes,
+        path: &[u8],
+        inside: &[u8],
+    ) -> Result<(), FilesError> {
+        let name = OsStr::from_bytes(&entry.name);
+        let flags =
+            OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = fs::openat(place.folder, name, flags, Mode::from_raw_mode(0o600));
+        let file = file.map_err(|error| target("make", inside, error))?;
+        let filled = self.fill(&file, entry.node, attributes.size, path, inside);
+        if let Err(error) = filled {
+            fs::unlinkat(place.folder, name, AtFlags::empty())
+                .map_err(|error| target("remove", inside, error))?;
+            return Err(error);
+        }
+        self.done.files = self.done.files.saturating_add(1);
+        self.done.bytes = self.done.bytes.saturating_add(attributes.size);
+        self.dress(file.as_fd(), attributes, entry.node, path)
+    }
+
+    /// Writes the bytes of a file, all of them.
+    fn fill(
+        &mut self,
+        file: &OwnedFd,
+        node: u64,
+        size: u64,
+        path: &[u8],
+        inside: &[u8],
+    ) -> Result<(), FilesError> {
+        fs::ftruncate(file, size).map_err(|error| target("write", inside, error))?;
+        let mut at = 0;
+        while at < size {
+            if self.cancel.is_cancelled() {
+                return Err(FilesError::Cancelled);
+            }
+            let wanted = usize::try_from(size.saturating_sub(at)).unwrap_or(usize::MAX);
+            let wanted = wanted.min(self.buf.len());
+            let buf = self.buf.get_mut(..wanted).unwrap_or_default();
+            let done = match self.files.reader().read(path, node, at, buf)? {
+                Piece::Data(len) => {
+                    let data = buf.get(..len).unwrap_or_default();
+                    write_sparse(file, at, data).map_err(|error| target("write", inside, error))?;
+                    length(data)
+                }
+                Piece::Hole(len) => len.min(size.saturating_sub(at)),
+            };
+            if done == 0 {
+                let fault = Fault::damaged("fewer bytes than the file's size could be read");
+                return Err(FilesError::of_fault(path, fault));
+            }
+            at = at.saturating_add(done);
+        }
+        Ok(())
+    }
+
+    fn special(
+        &mut self,
+        place: Place<'_>,
+        name: &OsStr,
+        attributes: &Attributes,
+        path: &[u8],
+        inside: &[u8],
+    ) -> Result<(), FilesError> {
+        let (major, minor) = attributes.device.unwrap_or((0, 0));
+        let (kind, number) = match attributes.kind {
+            Kind::Pipe => (FileType::Fifo, 0),
+            Kind::Socket => (FileType::Socket, 0),
+            kind if !self.options.trusted => {
+                let reason = format!("a {} is delivered only with --trusted", words(kind));
+                return Err(FilesError::of_fault(path, Fault::unsupported(reason)));
+            }
+            Kind::BlockDevice => (FileType::BlockDevice, fs::makedev(major, minor)),
+            _ => (FileType::CharacterDevice, fs::makedev(major, minor)),
+        };
+        let mode = Mode::from_raw_mode(attributes.mode.unwrap_or(0o600) & 0o777);
+        fs::mknodat(place.folder, name, kind, Mode::from_raw_mode(0o600), number)
+            .map_err(|error| target("make", inside, error))?;
+        self.done.others = self.done.others.saturating_add(1);
+        self.owner_by_name(place, name, attributes, path);
+        if let Err(error) = fs::chmodat(place.folder, name, mode, AtFlags::empty()) {
+            self.problem(path, None, format!("its mode: {error}"));
+        }
+        self.times_by_name(place, name, attributes, path);
+        Ok(())
+    }
+
+    fn owner_by_name(&mut self, at: Place<'_>, name: &OsStr, of: &Attributes, path: &[u8]) {
+        if let Some((uid, gid)) = owner(of) {
+            let flags = AtFlags::SYMLINK_NOFOLLOW;
+            if let Err(error) = fs::chownat(at.folder, name, Some(uid), Some(gid), flags) {
+                self.problem(path, None, format!("its owner: {error}"));
+            }
+        }
+    }
+
+    fn times_by_name(&mut self, at: Place<'_>, name: &OsStr, of: &Attributes, path: &[u8]) {
+        if let Some(times) = times(of)
+            && let Err(error) = fs::utimensat(at.folder, name, &times, AtFlags::SYMLINK_NOFOLLOW)
+        {
+            self.problem(path, None, format!("its times: {error}"));
+        }
+    }
+
+    /// Gives a file or folder its owner, attributes, mode and times.
+    fn dress(
+        &mut self,
+        file: BorrowedFd<'_>,
+        attributes: &Attributes,
+        node: u64,
+        path: &[u8],
+    ) -> Result<(), FilesError> {
+        let mut is_owned = true;
+        if let Some((uid, gid)) = owner(attributes)
+            && let Err(error) = fs::fchown(file, Some(uid), Some(gid))
+        {
+            is_owned = false;
+            self.problem(path, None, format!("its owner: {error}"));
+        }
+        match self.files.reader().xattrs(path, node) {
+            Ok(xattrs) => self.xattrs(file, &xattrs, path),
+            Err(error) if is_final(&error) => return Err(error),
+            Err(error) => self.problem(path, None, format!("its extended attributes: {error}")),
+        }
+        if let Some(mode) = attributes.mode {
+            // Such a file must not lend the rights of an owner of this machine to a stranger's program.
+            let keeps = is_owned && self.options.trusted || attributes.kind == Kind::Folder;
+            let kept = if keeps { mode } else { mode & !SET_ID };
+            if kept != mode {
+                self.problem(
+                    path,
+                    None,
+                    "its set-user-id or set-group-id bit: only with --trusted",
+                );
+            }
+            if let Err(error) = fs::fchmod(file, Mode::from_raw_mode(kept)) {
+                self.problem(path, None, format!("its mode: {error}"));
+            }
+        } else {
+            let usual = if attributes.kind == Kind::Folder { 0o755 } else { 0o644 };
+            if let Err(error) = fs::fchmod(file, Mode::from_raw_mode(usual)) {
+                self.problem(path, None, format!("its mode: {error}"));
+            }
+        }
+        if let Some(times) = times(attributes)
+            && let Err(error) = fs::futimens(file, &times)
+        {
+            self.problem(path, None, format!("its times: {error}"));
+        }
+        Ok(())
+    }
+
+    fn xattrs(&mut self, file: BorrowedFd<'_>, xattrs: &[(Vec<u8>, Vec<u8>)], path: &[u8]) {
+        for (name, value) in xattrs {
+            let is_plain = name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_");
+            if !is_plain && !self.options.trusted {
+                self.problem(path, None, format!("{}: only with --trusted", shown(name)));
+                continue;
+            }
+            let set = CString::new(name.as_slice())
+                .map_err(|_| rustix::io::Errno::INVAL)
+                .and_then(|name| fs::fsetxattr(file, &*name, value, fs::XattrFlags::empty()));
+            if let Err(error) = set {
+                self.problem(path, None, format!("its attribute {}: {error}", shown(name)));
+            }
+        }
+    }
+}
+
+const fn words(kind: Kind) -> &'static str {
+    match kind {
+        Kind::BlockDevice => "block device",
+        _ => "character device",
+    }
+}
+
+fn owner(of: &Attributes) -> Option<(fs::Uid, fs::Gid)> {
+    // The highest number means "do not change" to the kernel.
+    let (uid, gid) = (of.uid.filter(|id| *id != u32::MAX)?, of.gid.filter(|id| *id != u32::MAX)?);
+    Some((fs::Uid::from_raw(uid), fs::Gid::from_raw(gid)))
+}
+
+fn times(of: &Attributes) -> Option<Timestamps> {
+    let spec = |time: Time| Timespec {
+        tv_sec: time.seconds,
+        tv_nsec: i64::from(time.nanoseconds.min(999_999_999)),
+    };
+    let modified = of.modified?;
+    let accessed = of.accessed.unwrap_or(modified);
+    Some(Timestamps { last_access: spec(accessed), last_modification: spec(modified) })
+}
+
+/// Writes what is not zero. The file has its size already, and reads as zeros.
+fn write_sparse(file: &OwnedFd, offset: u64, data: &[u8]) -> rustix::io::Result<()> {
+    let mut at = offset;
+    let mut pending: Option<(u64, usize, usize)> = None;
+    let mut start = 0;
+    for block in data.chunks(HOLE) {
+        let end = start + block.len();
+        let is_zero = block.iter().all(|byte| *byte == 0);
+        pending = match (pending, is_zero) {
+            (None, true) => None,
+            (None, false) => Some((at, start, end)),
+            (Some((from, first, _)), false) => Some((from, first, end)),
+            (Some((from, first, last)), true) => {
+                write_all(file, from, data.get(first..last).unwrap_or_default())?;
+                None
+            }
+        };
+        at = at.saturating_add(length(block));
+        start = end;
+    }
+    if let Some((from, first, last)) = pending {
+        write_all(file, from, data.get(first..last).unwrap_or_default())?;
+    }
+    Ok(())
+}
+
+fn write_all(file: &OwnedFd, mut at: u64, mut data: &[u8]) -> rustix::io::Result<()> {
+    while !data.is_empty() {
+        let written = rustix::io::pwrite(file, data, at)?;
+        let (done, rest) = data.split_at(written.min(data.len()));
+        at = at.saturating_add(length(done));
+        data = rest;
+    }
+    Ok(())
+}

@@ -1,0 +1,47 @@
+//! Files of disks: partitions, file systems, and the process that reads them.
+//!
+//! ```text
+//!  ReadAt: a disk ─▶ FileReader ◀── a socket ──▶ the child: partitions, probe, trees of files
+//!                        └─▶ Files: paths, entries, bytes ─▶ deliver: a folder
+//! ```
+//!
+//! File systems come from strangers. They are parsed by a child process that has no files, no network and no keys,
+//! bounded memory and time, and one socket, over which it asks for bytes of the disks. What it answers is checked
+//! here. Which file systems are read is decided by lists of features ([`probe`]), not by whether a reader opens them.
+//!
+//! This crate knows neither vaults nor recovery points: a disk is whatever can be read at offsets.
+
+mod archive;
+mod btrfs;
+mod bytes;
+mod child;
+mod deliver;
+mod error;
+mod ext;
+mod fat;
+mod lvm;
+mod partitions;
+mod probe;
+mod reader;
+mod sandbox;
+mod source;
+mod survey;
+mod tree;
+mod walk;
+mod wire;
+mod xfs;
+
+#[doc(hidden)]
+pub mod fuzz;
+
+pub use archive::archive;
+pub use child::serve;
+pub use deliver::{Delivered, Options, Problem, deliver};
+pub use error::{FilesError, shown};
+pub use partitions::{Partition, Table, table};
+pub use probe::{Found, Reader, probe};
+pub use reader::{FileReader, Limits, NamedDisk, ReaderCommand};
+pub use source::{Cached, Cursor, Part, ReadAt};
+pub use survey::{Surveyed, Volume, open, survey};
+pub use tree::{Attributes, Entry, Fault, FaultKind, Kind, Piece, Time, Tree, Xattr};
+pub use walk::{Files, Located, Visited, Visitor};

@@ -1,0 +1,107 @@
+//! btrfs, with compression, subvolumes and snapshots.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use strongroom_files::probe;
+
+use crate::{
+    fill::{Can, fill},
+    truth::{Image, Mount, Truths, assert_same, noise, read, run, shown_by_kernel, tree},
+};
+
+const ALL: Can = Can { dates: true, xattr: 3000 };
+
+fn make(folder: &Path, options: &[&str]) -> PathBuf {
+    let image = folder.join("image");
+    let file = fs::File::create(&image).expect("an image");
+    file.set_len(256 << 20).expect("a size");
+    let mut arguments = options.to_vec();
+    arguments.extend(["-q", "-f", "-L", "a label", image.to_str().expect("utf-8")]);
+    run("mkfs.btrfs", &arguments);
+    image
+}
+
+/// The kernel counts names of folders as one, and keeps inode numbers of subvolumes to itself.
+fn compare(image: &Path, at: &Path) {
+    let found = read(&mut *tree(image));
+    let mount = Mount::new(image, at, "loop,ro").expect("as before");
+    let kernel = shown_by_kernel(mount.path());
+    assert_same(&found, &kernel);
+}
+
+#[test]
+fn btrfs_of_today() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let image = make(folder.path(), &[]);
+    let at = folder.path().join("mounted");
+    let Some(mount) = Mount::new(&image, &at, "loop") else { return };
+    fill(mount.path(), ALL);
+    drop(mount);
+    compare(&image, &at);
+}
+
+#[test]
+fn btrfs_compressed() {
+    for algorithm in ["zlib", "lzo", "zstd"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let image = make(folder.path(), &["--csum", "xxhash"]);
+        let at = folder.path().join("mounted");
+        let options = format!("loop,compress-force={algorithm}");
+        let Some(mount) = Mount::new(&image, &at, &options) else { return };
+        let half: Vec<u8> =
+            (0..40).flat_map(|seed| [noise(seed, 3000), vec![7; 9000]].concat()).collect();
+        fs::write(mount.path().join("half"), &half).expect("a file");
+        fs::write(mount.path().join("text"), "words and words ".repeat(40_000)).expect("a file");
+        fs::write(mount.path().join("small"), "small ".repeat(200)).expect("a file");
+        drop(mount);
+        compare(&image, &at);
+    }
+}
+
+#[test]
+fn btrfs_subvolumes_and_snapshots() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let image = make(folder.path(), &[]);
+    let at = folder.path().join("mounted");
+    let Some(mount) = Mount::new(&image, &at, "loop") else { return };
+    let path = |name: &str| mount.path().join(name).to_str().expect("utf-8").to_owned();
+    run("btrfs", &["subvolume", "create", &path("one")]);
+    fs::write(path("one/file"), "in the subvolume").expect("a file");
+    run("btrfs", &["subvolume", "create", &path("one/inner")]);
+    fs::write(path("one/inner/file"), "in the inner one").expect("a file");
+    run("btrfs", &["subvolume", "snapshot", "-r", &path("one"), &path("snapshot")]);
+    fs::write(path("one/file"), "changed since").expect("a file");
+    drop(mount);
+    let without_dummy = |mut truths: Truths| {
+        // The kernel makes up an owner and times for the folder that it shows where a snapshot has no subvolume.
+        let dummy = truths.remove(b"/snapshot/inner".as_slice()).expect("shown");
+        assert_eq!(dummy.attributes.kind, strongroom_files::Kind::Folder);
+        truths
+    };
+    let found = read(&mut *tree(&image));
+    let mount = Mount::new(&image, &at, "loop,ro").expect("as before");
+    assert_same(&without_dummy(found), &without_dummy(shown_by_kernel(mount.path())));
+}
+
+#[test]
+fn a_log_that_was_not_replayed_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let image = make(folder.path(), &[]);
+    let at = folder.path().join("mounted");
+    let Some(mount) = Mount::new(&image, &at, "loop,commit=300") else { return };
+    fs::write(mount.path().join("file"), "content").expect("a file");
+    let file = fs::File::open(mount.path().join("file")).expect("open");
+    rustix::fs::syncfs(&file).expect("on the disk");
+    drop(file);
+    fs::write(mount.path().join("file"), "other").expect("a file");
+    fs::File::open(mount.path().join("file")).expect("open").sync_all().expect("on the disk");
+    let copy = folder.path().join("copy");
+    fs::copy(&image, &copy).expect("copied");
+    drop(mount);
+    let found = probe(&Image(fs::File::open(&copy).expect("open"))).expect("found");
+    let refusal = found.reader.expect_err("refused");
+    assert!(refusal.reason.contains("log has to be replayed"), "{refusal}");
+}

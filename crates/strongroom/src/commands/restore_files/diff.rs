@@ -1,0 +1,266 @@
+//! `restore files diff`: two recovery points compared by file.
+
+use std::{collections::BTreeMap, ffi::OsString, fmt::Write as _};
+
+use clap::Args;
+use serde::Serialize;
+use strongroom_files::{Attributes, FileReader, Files, FilesError, Kind, Piece, Visited, shown};
+
+use crate::{
+    columns::{Cell, Columns},
+    complete,
+    context::Context,
+    error::{FaceError, Failure},
+    human::{self, printable},
+    open::open_vault,
+    out::Show,
+    values::Point,
+};
+
+use super::{WhereArgs, ls, path_of};
+
+/// Compare two recovery points by file
+///
+/// A file differs if its kind, size, time of change, mode, owner or device differs. With --content,
+/// files that are alike in all of these are read and compared too. The same partition is compared.
+///
+/// What could not be read is counted, and the exit code is 7.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom restore files diff --item web01 --from yesterday --recovery-point latest --path /etc
+  strongroom restore files diff --item web01 --from 2026-11-01 --recovery-point latest \\
+      --disk vda --partition 2 --content --output json")]
+pub(crate) struct DiffArgs {
+    #[command(flatten)]
+    place: WhereArgs,
+
+    /// The older point: `latest`, an id or a time
+    #[arg(long, value_name = "latest|ID|TIME", add = complete::points())]
+    from: Point,
+
+    /// The folder to compare
+    #[arg(long, value_name = "PATH", default_value = "/")]
+    path: OsString,
+
+    /// Also compare the bytes of files that are alike otherwise
+    #[arg(long)]
+    content: bool,
+}
+
+/// What differs, as JSON.
+#[derive(Serialize)]
+struct Compared {
+    changes: Vec<ChangeView>,
+    problems: Vec<String>,
+    problem_count: u64,
+}
+
+#[derive(Serialize)]
+struct ChangeView {
+    path: String,
+    path_hex: Option<String>,
+    /// `added`, `removed` or `changed`.
+    change: &'static str,
+    /// What of it changed.
+    what: Vec<&'static str>,
+    size_from: Option<u64>,
+    size_to: Option<u64>,
+}
+
+/// Most problems that are listed.
+const PROBLEMS_MAX: usize = 100;
+
+/// Files by path.
+type Found = BTreeMap<Vec<u8>, (u64, Attributes)>;
+
+#[derive(Default)]
+struct Problems {
+    list: Vec<String>,
+    count: u64,
+}
+
+impl Problems {
+    fn add(&mut self, problem: String) {
+        self.count = self.count.saturating_add(1);
+        if self.list.len() < PROBLEMS_MAX {
+            self.list.push(problem);
+        }
+    }
+}
+
+impl DiffArgs {
+    pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        self.place.refuse_server(context)?;
+        let vault = open_vault(context, &self.place.open, None)?;
+        let to = self.place.point.find(&vault)?;
+        let from = super::find(&vault, &to.item, self.from)?;
+        let (mut from, mut to) =
+            (self.place.opened(&vault, &from)?, self.place.opened(&vault, &to)?);
+        let mut problems = Problems::default();
+        let old = from.choose(&self.place)?;
+        let mut old = Files::open(&mut from.reader, &old)?;
+        let new = to.choose(&self.place)?;
+        let mut new = Files::open(&mut to.reader, &new)?;
+        let before = self.all(context, &mut old, &mut problems)?;
+        let after = self.all(context, &mut new, &mut problems)?;
+
+        let mut changes = Vec::new();
+        let view = |path: &[u8], change| ChangeView {
+            path: shown(path),
+            path_hex: ls::hex_of_bytes(path),
+            change,
+            what: Vec::new(),
+            size_from: None,
+            size_to: None,
+        };
+        for (path, (_, attributes)) in &before {
+            if !after.contains_key(path) {
+                let size_from = Some(attributes.size);
+                changes.push(ChangeView { size_from, ..view(path, "removed") });
+            }
+        }
+        for (path, (node, attributes)) in &after {
+            let size_to = Some(attributes.size);
+            let Some((older_node, older)) = before.get(path) else {
+                changes.push(ChangeView { size_to, ..view(path, "added") });
+                continue;
+            };
+            let mut what = differences(older, attributes);
+            if what.is_empty() && self.content && attributes.kind == Kind::File {
+                let pair = [(old.reader(), *older_node), (new.reader(), *node)];
+                match is_same(context, path, pair, attributes.size) {
+                    Ok(true) => {}
+                    Ok(false) => what.push("content"),
+                    Err(error @ (FilesError::Cancelled | FilesError::Reader { .. })) => {
+                        return Err(error.into());
+                    }
+                    Err(error) => problems.add(error.to_string()),
+                }
+            }
+            if !what.is_empty() {
+                let size_from = Some(older.size);
+                changes.push(ChangeView { what, size_from, size_to, ..view(path, "changed") });
+            }
+        }
+        changes.sort_by(|a, b| a.path.cmp(&b.path));
+        let problem_count = problems.count;
+        context.out.result(&Compared { changes, problems: problems.list, problem_count })?;
+        if problem_count > 0 {
+            let parts = human::count(problem_count, "problem");
+            return Err(FaceError::FilesIncomplete(parts).into());
+        }
+        Ok(())
+    }
+
+    /// All below the folder, by path.
+    fn all(
+        &self,
+        context: &Context,
+        files: &mut Files<'_>,
+        problems: &mut Problems,
+    ) -> Result<Found, FilesError> {
+        let from = files.locate(path_of(&self.path))?;
+        let mut found = Found::new();
+        files.visit(&from, &context.cancel, &mut |_, visited| {
+            match visited {
+                Visited::Entry { path, node, attributes } => {
+                    found.insert(path.to_vec(), (node, attributes.clone()));
+                }
+                Visited::Failed { error, .. } => problems.add(error.to_string()),
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+}
+
+/// What of a file differs. Sizes and times of folders change with what is in them, which is listed itself.
+fn differences(old: &Attributes, new: &Attributes) -> Vec<&'static str> {
+    let is_folder = old.kind == Kind::Folder && new.kind == Kind::Folder;
+    let checks = [
+        ("kind", old.kind != new.kind),
+        ("size", !is_folder && old.size != new.size),
+        ("modified", !is_folder && old.modified != new.modified),
+        ("mode", old.mode != new.mode),
+        ("owner", (old.uid, old.gid) != (new.uid, new.gid)),
+        ("device", old.device != new.device),
+    ];
+    checks.into_iter().filter(|(_, differs)| *differs).map(|(what, _)| what).collect()
+}
+
+/// Whether two files of this size have the same bytes.
+fn is_same(
+    context: &Context,
+    path: &[u8],
+    pair: [(&mut FileReader, u64); 2],
+    size: u64,
+) -> Result<bool, FilesError> {
+    let [(old, old_node), (new, new_node)] = pair;
+    let (mut one, mut other) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+    let mut at = 0;
+    while at < size {
+        if context.cancel.is_cancelled() {
+            return Err(FilesError::Cancelled);
+        }
+        let rest = size.saturating_sub(at);
+        let len = next(old, path, old_node, at, rest, &mut one)?;
+        let len = len.min(next(new, path, new_node, at, rest, &mut other)?);
+        let in_memory = usize::try_from(len).unwrap_or(usize::MAX);
+        if one.get(..in_memory) != other.get(..in_memory) {
+            return Ok(false);
+        }
+        at = at.saturating_add(len);
+    }
+    Ok(true)
+}
+
+/// The next bytes of a file, holes as zeros: how many of them are in the buffer.
+fn next(
+    reader: &mut FileReader,
+    path: &[u8],
+    node: u64,
+    at: u64,
+    rest: u64,
+    buf: &mut [u8],
+) -> Result<u64, FilesError> {
+    let most = u64::try_from(buf.len()).unwrap_or(u64::MAX).min(rest);
+    let len = match reader.read(path, node, at, buf)? {
+        Piece::Data(len) => u64::try_from(len).unwrap_or(0).min(most),
+        Piece::Hole(len) => {
+            buf.fill(0);
+            len.min(most)
+        }
+    };
+    if len == 0 {
+        return Err(FilesError::Damaged {
+            path: shown(path),
+            reason: "fewer bytes than the file's size could be read".to_owned(),
+        });
+    }
+    Ok(len)
+}
+
+impl Show for Compared {
+    fn show(&self) -> String {
+        let mut text = self.columns().map(|columns| columns.to_text()).unwrap_or_default();
+        for problem in &self.problems {
+            writeln!(text, "Not read: {}", printable(problem)).ok();
+        }
+        text
+    }
+
+    fn columns(&self) -> Option<Columns> {
+        let rows = self.changes.iter().map(|change| {
+            let bytes = |size: Option<u64>| size.map_or(Cell::None, Cell::Bytes);
+            [
+                Cell::Text(change.change.to_owned()),
+                Cell::Text(change.what.join(", ")),
+                bytes(change.size_from),
+                bytes(change.size_to),
+                Cell::Text(printable(&change.path)),
+            ]
+        });
+        Some(Columns::new(["CHANGE", "WHAT", "SIZE BEFORE", "SIZE", "PATH"], rows))
+    }
+}

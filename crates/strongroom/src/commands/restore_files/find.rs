@@ -1,0 +1,277 @@
+//! `restore files find`: files of one recovery point, or of all of an item, by name, time and size.
+
+use std::{collections::BTreeMap, ffi::OsString, fmt::Write as _, os::unix::ffi::OsStrExt as _};
+
+use clap::Args;
+use jiff::Timestamp;
+use serde::Serialize;
+use strongroom_base::PointId;
+use strongroom_files::{Attributes, Files, FilesError, Time, Visited, shown};
+
+use crate::{
+    columns::{Cell, Columns},
+    context::Context,
+    error::{FaceError, Failure},
+    human::{self, printable},
+    moments,
+    open::open_vault,
+    out::Show,
+    values,
+};
+
+use super::{WhereArgs, ls, path_of};
+
+/// Find files of a recovery point by name, time and size
+///
+/// --name takes a pattern for the last part of the path: * stands for any characters, ? for one. Upper
+/// and lower case differ. With --all-points it searches all recovery points of the item, and
+/// lists each version of a file once, with the points that have it; --recovery-point then only has
+/// to be valid.
+///
+/// What could not be read is counted, and the exit code is 7.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom restore files find --item web01 --recovery-point latest --name '*.conf'
+  strongroom restore files find --item web01 --recovery-point latest --path /home --larger 1G
+  strongroom restore files find --item web01 --recovery-point latest --all-points \\
+      --name 'invoice*' --changed-after 2026-11-01")]
+pub(crate) struct FindArgs {
+    #[command(flatten)]
+    place: WhereArgs,
+
+    /// The folder to search in
+    #[arg(long, value_name = "PATH", default_value = "/")]
+    path: OsString,
+
+    /// A pattern for the name
+    #[arg(long, value_name = "PATTERN")]
+    name: Option<OsString>,
+
+    /// Only what changed after this time
+    #[arg(long, value_name = "TIME", value_parser = moments::since)]
+    changed_after: Option<Timestamp>,
+
+    /// Only files of more than this size: 10M, 1G
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    larger: Option<u64>,
+
+    /// Search all recovery points of the item
+    #[arg(long)]
+    all_points: bool,
+}
+
+/// What was found, as JSON.
+#[derive(Serialize)]
+struct FoundList {
+    found: Vec<FoundView>,
+    /// What could not be read.
+    problems: Vec<String>,
+    problem_count: u64,
+}
+
+#[derive(Serialize)]
+struct FoundView {
+    path: String,
+    path_hex: Option<String>,
+    kind: &'static str,
+    size: u64,
+    modified: Option<Timestamp>,
+    recovery_points: Vec<PointId>,
+}
+
+/// A version of a file: its path, kind, size and time.
+type Version = (Vec<u8>, &'static str, u64, Option<Time>);
+
+/// Most problems that are listed.
+const PROBLEMS_MAX: usize = 100;
+
+#[derive(Default)]
+struct Search {
+    found: BTreeMap<Version, Vec<PointId>>,
+    problems: Vec<String>,
+    problem_count: u64,
+}
+
+impl Search {
+    fn problem(&mut self, problem: String) {
+        self.problem_count = self.problem_count.saturating_add(1);
+        if self.problems.len() < PROBLEMS_MAX {
+            self.problems.push(problem);
+        }
+    }
+}
+
+impl FindArgs {
+    pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        self.place.refuse_server(context)?;
+        let vault = open_vault(context, &self.place.open, None)?;
+        let chosen = self.place.point.find(&vault)?;
+        let points = if self.all_points {
+            vault.list_points(Some(&chosen.item))?.points
+        } else {
+            vec![chosen]
+        };
+        let mut search = Search::default();
+        for point in points {
+            let id = point.id;
+            let mut opened = match self.place.opened(&vault, &point) {
+                Ok(opened) => opened,
+                Err(failure) if self.all_points => {
+                    search.problem(format!("{id}: {}", failure.message()));
+                    continue;
+                }
+                Err(failure) => return Err(failure),
+            };
+            let searched = opened.choose(&self.place).and_then(|volume| {
+                let mut files = Files::open(&mut opened.reader, &volume)?;
+                self.search(context, &mut files, id, &mut search)
+            });
+            match searched {
+                Err(FilesError::Cancelled) => return Err(FilesError::Cancelled.into()),
+                // The folder, or the partition, was not always there.
+                Err(error) if self.all_points => search.problem(format!("{id}: {error}")),
+                other => other?,
+            }
+        }
+        let Search { found, problems, problem_count } = search;
+        let view = |((path, kind, size, modified), recovery_points): (Version, Vec<PointId>)| {
+            let modified = modified.and_then(ls::moment);
+            let path_hex = ls::hex_of_bytes(&path);
+            FoundView { path: shown(&path), path_hex, kind, size, modified, recovery_points }
+        };
+        let found = found.into_iter().map(view).collect();
+        context.out.result(&FoundList { found, problems, problem_count })?;
+        if problem_count > 0 {
+            let parts = human::count(problem_count, "problem");
+            return Err(FaceError::FilesIncomplete(parts).into());
+        }
+        Ok(())
+    }
+
+    fn search(
+        &self,
+        context: &Context,
+        files: &mut Files<'_>,
+        point: PointId,
+        search: &mut Search,
+    ) -> Result<(), FilesError> {
+        let from = files.locate(path_of(&self.path))?;
+        files.visit(&from, &context.cancel, &mut |_, visited| {
+            match visited {
+                Visited::Entry { path, attributes, .. } if self.wants(path, attributes) => {
+                    let kind = attributes.kind.name();
+                    let version = (path.to_vec(), kind, attributes.size, attributes.modified);
+                    search.found.entry(version).or_default().push(point);
+                }
+                Visited::Entry { .. } => {}
+                Visited::Failed { path, error } => {
+                    search.problem(format!("{point}: {}: {error}", shown(path)));
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn wants(&self, path: &[u8], attributes: &Attributes) -> bool {
+        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        let named = self.name.as_ref().is_none_or(|pattern| matches(pattern.as_bytes(), name));
+        let after = self.changed_after.is_none_or(|after| {
+            attributes.modified.and_then(ls::moment).is_some_and(|modified| modified > after)
+        });
+        let is_file = attributes.kind == strongroom_files::Kind::File;
+        let larger = self.larger.is_none_or(|size| is_file && attributes.size > size);
+        named && after && larger
+    }
+}
+
+/// Whether a name has this pattern. A character is one of UTF-8, where the name is that.
+fn matches(pattern: &[u8], name: &[u8]) -> bool {
+    let (mut p, mut n) = (0, 0);
+    // Where the last star stands, and how much of the name it has taken.
+    let mut star: Option<(usize, usize)> = None;
+    while let Some(byte) = name.get(n) {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, n));
+                p += 1;
+            }
+            Some(b'?') => {
+                p += 1;
+                n += width(*byte);
+            }
+            Some(wanted) if wanted == byte => {
+                p += 1;
+                n += 1;
+            }
+            _ => match star {
+                Some((at, taken)) => {
+                    star = Some((at, taken + 1));
+                    p = at + 1;
+                    n = taken + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    n == name.len() && pattern.get(p..).is_some_and(|rest| rest.iter().all(|byte| *byte == b'*'))
+}
+
+/// Bytes of a character that begins so.
+const fn width(first: u8) -> usize {
+    match first {
+        0xc0..=0xdf => 2,
+        0xe0..=0xef => 3,
+        0xf0..=0xf7 => 4,
+        _ => 1,
+    }
+}
+
+impl Show for FoundList {
+    fn show(&self) -> String {
+        let mut text = self.columns().map(|columns| columns.to_text()).unwrap_or_default();
+        for problem in &self.problems {
+            writeln!(text, "Not read: {}", printable(problem)).ok();
+        }
+        text
+    }
+
+    fn columns(&self) -> Option<Columns> {
+        let rows = self.found.iter().map(|found| {
+            let points = u64::try_from(found.recovery_points.len()).unwrap_or(0);
+            let last =
+                found.recovery_points.last().map_or(Cell::None, |id| Cell::Text(id.to_string()));
+            [
+                Cell::Text(found.kind.to_owned()),
+                Cell::Bytes(found.size),
+                found.modified.map_or(Cell::None, Cell::Second),
+                Cell::Number(points),
+                last,
+                Cell::Text(printable(&found.path)),
+            ]
+        });
+        Some(Columns::new(["KIND", "SIZE", "MODIFIED", "POINTS", "NEWEST POINT", "PATH"], rows))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns() {
+        for (pattern, name, is) in [
+            ("*", "", true),
+            ("a*c", "abbc", true),
+            ("a*c", "abbcd", false),
+            ("*.conf", "x.conf.conf", true),
+            ("?", "é", true),
+            ("??", "é", false),
+            ("a?c", "a名c", true),
+            ("", "a", false),
+            ("*a*b*", "xxaxxbxx", true),
+        ] {
+            assert_eq!(matches(pattern.as_bytes(), name.as_bytes()), is, "{pattern} {name}");
+        }
+    }
+}

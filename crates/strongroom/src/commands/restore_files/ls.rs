@@ -1,0 +1,339 @@
+//! `restore files ls`: what is on the disks of a recovery point, and in its folders.
+
+use std::{ffi::OsString, fmt::Write as _};
+
+use clap::Args;
+use jiff::Timestamp;
+use serde::Serialize;
+use strongroom_files::{Attributes, Entry, Files, FilesError, Kind, Located, Time, shown};
+
+use crate::{
+    columns::{Cell, Columns},
+    context::Context,
+    error::Failure,
+    human::printable,
+    out::Show,
+};
+
+use super::{Opened, WhereArgs, path_of};
+
+/// List the file systems of a recovery point, or the files in one of their folders
+///
+/// Without --path, --disk and --partition it lists the disks and partitions: which file system is on
+/// them, and whether its files can be read. With --path it lists a folder, or shows one file.
+///
+/// Upper and lower case differ in paths. Links in a path are followed inside of the file system.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom restore files ls --item web01 --recovery-point latest
+  strongroom restore files ls --item web01 --recovery-point latest --path /etc
+  strongroom restore files ls --item web01 --recovery-point latest --disk vda --partition 2 \\
+      --path /home --output json")]
+pub(crate) struct LsArgs {
+    #[command(flatten)]
+    place: WhereArgs,
+
+    /// The folder or file
+    #[arg(long, value_name = "PATH")]
+    path: Option<OsString>,
+
+    /// Also list extended attributes, access control lists among them
+    #[arg(long)]
+    xattrs: bool,
+}
+
+/// The volumes, as JSON.
+#[derive(Serialize)]
+struct VolumeList {
+    volumes: Vec<VolumeView>,
+}
+
+#[derive(Serialize)]
+struct VolumeView {
+    disk: Option<String>,
+    partition: Option<u32>,
+    volume: Option<String>,
+    scheme: Option<String>,
+    name: Option<String>,
+    offset_bytes: Option<u64>,
+    size_bytes: u64,
+    file_system: Option<String>,
+    label: Option<String>,
+    uuid: Option<String>,
+    readable: bool,
+    reason: Option<String>,
+    notes: Vec<String>,
+}
+
+/// A folder, as JSON.
+#[derive(Serialize)]
+struct Listing {
+    disk: Option<String>,
+    partition: Option<u32>,
+    volume: Option<String>,
+    file_system: String,
+    path: String,
+    notes: Vec<String>,
+    entries: Vec<EntryView>,
+}
+
+#[derive(Serialize)]
+struct EntryView {
+    name: String,
+    /// The bytes of a name that is no UTF-8.
+    name_hex: Option<String>,
+    kind: Option<&'static str>,
+    size: Option<u64>,
+    modified: Option<Timestamp>,
+    mode: Option<String>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    links: Option<u32>,
+    device: Option<String>,
+    target: Option<String>,
+    target_hex: Option<String>,
+    xattrs: Option<Vec<XattrView>>,
+    /// Why nothing else is known.
+    problem: Option<String>,
+}
+
+#[derive(Serialize)]
+struct XattrView {
+    name: String,
+    value_hex: String,
+}
+
+/// A moment, as the libraries know it; none if they do not.
+pub(super) fn moment(time: Time) -> Option<Timestamp> {
+    Timestamp::new(time.seconds, i32::try_from(time.nanoseconds).ok()?).ok()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").ok();
+        text
+    })
+}
+
+/// The bytes of what is no UTF-8.
+pub(super) fn hex_of_bytes(bytes: &[u8]) -> Option<String> {
+    std::str::from_utf8(bytes).is_err().then(|| hex(bytes))
+}
+
+impl LsArgs {
+    pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        let mut opened = self.place.open(context)?;
+        let path = self.path.as_ref().map(path_of);
+        let named = self.place.is_named();
+        let path = match (path, named) {
+            (None, false) => return context.out.result(&volumes(&opened)),
+            (Some(path), _) => path.to_vec(),
+            (None, true) => b"/".to_vec(),
+        };
+        let volume = opened.choose(&self.place)?;
+        let disk = volume.disk.map(|_| opened.disk(&volume).to_owned());
+        let mut files = Files::open(&mut opened.reader, &volume)?;
+        let found = files.locate(&path)?;
+        let entries = if found.attributes.kind == Kind::Folder {
+            files.list(&found)?
+        } else {
+            vec![entry(&found)]
+        };
+        let is_folder = found.attributes.kind == Kind::Folder;
+        let mut views = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let path =
+                if is_folder { joined(&found.path, &entry.name) } else { found.path.clone() };
+            views.push(self.view(&mut files, &path, entry)?);
+        }
+        for note in files.notes() {
+            context.out.say(&format!("Note: {note}"));
+        }
+        let notes = files.notes().to_vec();
+        context.out.result(&Listing {
+            disk,
+            partition: volume.partition,
+            volume: volume.logical,
+            file_system: volume.file_system.unwrap_or_default(),
+            path: shown(&found.path),
+            notes,
+            entries: views,
+        })
+    }
+
+    fn view(
+        &self,
+        files: &mut Files<'_>,
+        path: &[u8],
+        entry: Entry,
+    ) -> Result<EntryView, FilesError> {
+        let Entry { name, node, attributes } = entry;
+        let mut view = EntryView::named(&name);
+        let attributes = match attributes {
+            Ok(attributes) => attributes,
+            Err(fault) => {
+                view.problem = Some(fault.to_string());
+                return Ok(view);
+            }
+        };
+        view.fill(&attributes);
+        let mut problem = None;
+        if attributes.kind == Kind::Link {
+            match files.reader().target(path, node) {
+                Ok(target) => {
+                    view.target = Some(shown(&target));
+                    view.target_hex = hex_of_bytes(&target);
+                }
+                Err(error) => problem = Some(error),
+            }
+        }
+        if self.xattrs {
+            match files.reader().xattrs(path, node) {
+                Ok(xattrs) => {
+                    let xattr = |(name, value): &(Vec<u8>, Vec<u8>)| XattrView {
+                        name: shown(name),
+                        value_hex: hex(value),
+                    };
+                    view.xattrs = Some(xattrs.iter().map(xattr).collect());
+                }
+                Err(error) => problem = Some(error),
+            }
+        }
+        match problem {
+            // The process is gone: nothing that follows can be read.
+            Some(error @ (FilesError::Reader { .. } | FilesError::Disk { .. })) => Err(error),
+            problem => {
+                view.problem = problem.map(|error| error.to_string());
+                Ok(view)
+            }
+        }
+    }
+}
+
+/// A file as the only entry of a listing.
+fn entry(found: &Located) -> Entry {
+    Entry {
+        name: found.name().unwrap_or(b"/").to_vec(),
+        node: found.node,
+        attributes: Ok(found.attributes.clone()),
+    }
+}
+
+fn joined(folder: &[u8], name: &[u8]) -> Vec<u8> {
+    let folder = folder.strip_suffix(b"/").unwrap_or(folder);
+    [folder, b"/", name].concat()
+}
+
+impl EntryView {
+    fn named(name: &[u8]) -> Self {
+        Self {
+            name: shown(name),
+            name_hex: hex_of_bytes(name),
+            kind: None,
+            size: None,
+            modified: None,
+            mode: None,
+            uid: None,
+            gid: None,
+            links: None,
+            device: None,
+            target: None,
+            target_hex: None,
+            xattrs: None,
+            problem: None,
+        }
+    }
+
+    fn fill(&mut self, of: &Attributes) {
+        self.kind = Some(of.kind.name());
+        self.size = Some(of.size);
+        self.modified = of.modified.and_then(moment);
+        self.mode = of.mode.map(|mode| format!("{mode:04o}"));
+        self.uid = of.uid;
+        self.gid = of.gid;
+        self.links = of.links;
+        self.device = of.device.map(|(major, minor)| format!("{major}:{minor}"));
+    }
+}
+
+fn volumes(opened: &Opened) -> VolumeList {
+    let view = |volume: &strongroom_files::Volume| VolumeView {
+        disk: volume.disk.map(|_| opened.disk(volume).to_owned()),
+        partition: volume.partition,
+        volume: volume.logical.clone(),
+        scheme: volume.scheme.clone(),
+        name: volume.name.clone(),
+        offset_bytes: volume.offset,
+        size_bytes: volume.size,
+        file_system: volume.file_system.clone(),
+        label: volume.label.clone(),
+        uuid: volume.uuid.clone(),
+        readable: volume.refusal.is_none(),
+        reason: volume.refusal.as_ref().map(ToString::to_string),
+        notes: volume.notes.clone(),
+    };
+    VolumeList { volumes: opened.volumes.iter().map(view).collect() }
+}
+
+fn text(text: Option<&str>) -> Cell {
+    text.map_or(Cell::None, |text| Cell::Text(printable(text)))
+}
+
+impl Show for VolumeList {
+    fn show(&self) -> String {
+        self.columns().map(|columns| columns.to_text()).unwrap_or_default()
+    }
+
+    fn columns(&self) -> Option<Columns> {
+        let rows = self.volumes.iter().map(|volume| {
+            let readable = match &volume.reason {
+                None => "yes".to_owned(),
+                Some(reason) => format!("no: {reason}"),
+            };
+            let name = volume.volume.as_ref().or(volume.disk.as_ref());
+            [
+                text(name.map(String::as_str)),
+                volume.partition.map_or(Cell::None, |number| Cell::Number(u64::from(number))),
+                Cell::Bytes(volume.size_bytes),
+                text(volume.file_system.as_deref()),
+                text(volume.label.as_deref()),
+                text(volume.uuid.as_deref()),
+                Cell::Text(readable),
+            ]
+        });
+        let head =
+            ["DISK OR VOLUME", "PARTITION", "SIZE", "FILE SYSTEM", "LABEL", "UUID", "READABLE"];
+        Some(Columns::new(head, rows))
+    }
+}
+
+impl Show for Listing {
+    fn show(&self) -> String {
+        self.columns().map(|columns| columns.to_text()).unwrap_or_default()
+    }
+
+    fn columns(&self) -> Option<Columns> {
+        let rows = self.entries.iter().map(|entry| {
+            let number = |number: Option<u32>| {
+                number.map_or(Cell::None, |number| Cell::Number(u64::from(number)))
+            };
+            let name = match (&entry.target, &entry.problem) {
+                (_, Some(problem)) => format!("{} (cannot be read: {problem})", entry.name),
+                (Some(target), None) => format!("{} -> {target}", entry.name),
+                (None, None) => entry.name.clone(),
+            };
+            [
+                text(entry.kind),
+                text(entry.mode.as_deref()),
+                number(entry.uid),
+                number(entry.gid),
+                entry.size.map_or(Cell::None, Cell::Bytes),
+                entry.modified.map_or(Cell::None, Cell::Second),
+                Cell::Text(printable(&name)),
+            ]
+        });
+        let head = ["KIND", "MODE", "UID", "GID", "SIZE", "MODIFIED", "NAME"];
+        Some(Columns::new(head, rows))
+    }
+}

@@ -1,0 +1,222 @@
+//! `restore files`: single files of a recovery point.
+//!
+//! Strangers' file systems are read by a process of their own (`strongroom_files`), which is this program again.
+
+use std::{env, ffi::OsString, io, os::unix::ffi::OsStrExt as _, sync::Arc};
+
+use clap::{Args, Subcommand};
+use strongroom_disk::DiskSource;
+use strongroom_export::PointDisk;
+use strongroom_files::{FileReader, FilesError, Limits, NamedDisk, ReadAt, ReaderCommand, Volume};
+use strongroom_format::Manifest;
+use strongroom_vault::Vault;
+
+use crate::{
+    args::OpenArgs,
+    context::Context,
+    error::{FaceError, Failure},
+    open::open_vault,
+    values,
+};
+
+use super::recoverypoint::{PointArgs, find};
+
+mod cp;
+mod diff;
+mod find;
+mod ls;
+mod tar;
+
+/// The first argument of the process that reads file systems.
+pub(crate) const READER: &str = "file-reader";
+
+/// `restore files ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum FilesCommand {
+    Ls(ls::LsArgs),
+    Cp(cp::CpArgs),
+    Tar(tar::TarArgs),
+    Find(Box<find::FindArgs>),
+    Diff(Box<diff::DiffArgs>),
+}
+
+impl FilesCommand {
+    pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        match self {
+            Self::Ls(args) => args.run(context),
+            Self::Cp(args) => args.run(context),
+            Self::Tar(args) => args.run(context),
+            Self::Find(args) => args.run(context),
+            Self::Diff(args) => args.run(context),
+        }
+    }
+}
+
+/// Which file system of which recovery point.
+#[derive(Debug, Args)]
+pub(crate) struct WhereArgs {
+    #[command(flatten)]
+    point: PointArgs,
+
+    /// The disk [default: the only one with a file system that can be read]
+    #[arg(long, value_name = "NAME", value_parser = values::name)]
+    disk: Option<String>,
+
+    /// The number of the partition [default: the only one that can be read]
+    #[arg(long, value_name = "N")]
+    partition: Option<u32>,
+
+    /// A logical volume (LVM) instead of a partition
+    #[arg(long, value_name = "GROUP/NAME", conflicts_with = "partition")]
+    volume: Option<String>,
+
+    #[command(flatten)]
+    open: OpenArgs,
+}
+
+/// A disk of a recovery point, for those who read files.
+struct Bytes(PointDisk);
+
+impl ReadAt for Bytes {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let len = u64::try_from(buf.len()).unwrap_or(u64::MAX);
+        match offset.checked_add(len) {
+            Some(end) if end <= self.0.size() => {
+                self.0.read_at(offset, buf).map_err(io::Error::other)
+            }
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
+/// A recovery point whose files can be read.
+struct Opened {
+    reader: FileReader,
+    /// Names of the disks, as volumes count them.
+    disks: Vec<String>,
+    volumes: Vec<Volume>,
+}
+
+impl WhereArgs {
+    /// Whether a volume is named.
+    fn is_named(&self) -> bool {
+        self.disk.is_some() || self.partition.is_some() || self.volume.is_some()
+    }
+
+    fn refuse_server(&self, context: &Context) -> Result<(), Failure> {
+        if self.point.of.is_direct(context, &self.open)? {
+            return Ok(());
+        }
+        Err(Failure::usage(
+            "restore files works without a server only: name the vault with --vault",
+        ))
+    }
+
+    /// Opens the point and looks at its disks.
+    fn open(&self, context: &Context) -> Result<Opened, Failure> {
+        self.refuse_server(context)?;
+        let vault = open_vault(context, &self.open, None)?;
+        let point = self.point.find(&vault)?;
+        self.opened(&vault, &point)
+    }
+
+    fn opened(&self, vault: &Arc<Vault>, point: &Manifest) -> Result<Opened, Failure> {
+        let wanted = |name: &str| self.disk.as_deref().is_none_or(|disk| disk == name);
+        let records: Vec<_> = point.disks.iter().filter(|disk| wanted(&disk.name)).collect();
+        if records.is_empty() {
+            let names: Vec<&str> = point.disks.iter().map(|disk| disk.name.as_str()).collect();
+            let reason = match &self.disk {
+                Some(disk) => format!("there is no disk {disk}; there are {}", names.join(", ")),
+                None => "the recovery point has no disks".to_owned(),
+            };
+            return Err(FilesError::Volume { reason }.into());
+        }
+        let mut disks = Vec::new();
+        for record in &records {
+            let bytes = PointDisk::new(vault, record)
+                .map_err(|error| FaceError::Bug(format!("a recorded size: {error}")))?;
+            disks.push(NamedDisk { name: record.name.clone(), bytes: Arc::new(Bytes(bytes)) });
+        }
+        let mut reader = FileReader::start(&reader()?, disks, Limits::default())?;
+        let volumes = reader.survey()?;
+        let disks = records.iter().map(|record| record.name.clone()).collect();
+        Ok(Opened { reader, disks, volumes })
+    }
+}
+
+/// How the process that reads is started: by our own program.
+fn reader() -> Result<ReaderCommand, Failure> {
+    let program = env::current_exe().map_err(|source| FaceError::Local {
+        path: "/proc/self/exe".into(),
+        action: "find",
+        source,
+    })?;
+    Ok(ReaderCommand { program, arguments: vec![READER.to_owned()] })
+}
+
+impl Opened {
+    /// The name of a volume's disk.
+    fn disk(&self, volume: &Volume) -> &str {
+        let index = volume.disk.and_then(|disk| usize::try_from(disk).ok());
+        index.and_then(|index| self.disks.get(index)).map_or("", String::as_str)
+    }
+
+    /// What people call a volume.
+    fn place(&self, volume: &Volume) -> String {
+        match (volume.partition, &volume.logical) {
+            (_, Some(name)) => format!("volume {name}"),
+            (Some(number), None) => format!("disk {}, partition {number}", self.disk(volume)),
+            (None, None) => format!("disk {}", self.disk(volume)),
+        }
+    }
+
+    /// The one volume that is meant.
+    fn choose(&self, place: &WhereArgs) -> Result<Volume, FilesError> {
+        let named = |volume: &&Volume| {
+            (place.partition.is_none() || volume.partition == place.partition)
+                && (place.volume.is_none() || volume.logical == place.volume)
+        };
+        let named: Vec<&Volume> = self.volumes.iter().filter(named).collect();
+        let readable = named.iter().copied().filter(|volume| volume.refusal.is_none());
+        let readable: Vec<&Volume> = readable.collect();
+        let list = |volumes: &[&Volume]| {
+            let names: Vec<String> = volumes.iter().map(|volume| self.place(volume)).collect();
+            names.join("; ")
+        };
+        match (readable.as_slice(), named.as_slice()) {
+            ([one], _) => Ok((*one).clone()),
+            ([], [one]) => {
+                let reason = one.refusal.as_ref().map(ToString::to_string).unwrap_or_default();
+                let kind = one.file_system.as_deref().unwrap_or("unknown");
+                let reason = format!("{kind}: {reason}");
+                Err(FilesError::Unsupported { path: self.place(one), reason })
+            }
+            ([], []) => {
+                let reason = format!("there is no such partition; there are: {}", {
+                    list(&self.volumes.iter().collect::<Vec<_>>())
+                });
+                Err(FilesError::Volume { reason })
+            }
+            ([], _) => {
+                let reason = format!("none of these can be read: {}", list(&named));
+                Err(FilesError::Volume { reason })
+            }
+            (several, _) => {
+                let reason = format!(
+                    "several file systems can be read; name one by --disk, --partition or --volume: {}",
+                    list(several)
+                );
+                Err(FilesError::Volume { reason })
+            }
+        }
+    }
+}
+
+/// A path on the command line, as bytes.
+fn path_of(path: &OsString) -> &[u8] {
+    path.as_bytes()
+}

@@ -1,0 +1,269 @@
+//! Single files of a recovery point: what the disks have, folders, copies, and the process that reads.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::{FileExt as _, MetadataExt as _},
+    path::Path,
+    process::Command,
+    sync::Arc,
+};
+
+use strongroom_base::Coded as _;
+use strongroom_files::{FileReader, FilesError, Limits, NamedDisk, ReadAt, ReaderCommand};
+use strongroom_testing::noise;
+
+use crate::{documented::assert_documented, harness::Lab};
+
+/// Runs a program of the system that must succeed.
+fn tool(program: &str, arguments: &[&str]) {
+    let path = "/usr/sbin:/usr/bin:/sbin:/bin";
+    let output = Command::new(program).args(arguments).env("PATH", path).output().expect(program);
+    assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
+}
+
+/// A disk with a GPT: FAT, ext4 with the files of a folder, and a partition with nothing on it.
+fn disk(lab: &Lab) {
+    let source = lab.path("source");
+    fs::create_dir_all(source.join("etc/deep/er")).expect("folders");
+    fs::write(source.join("etc/hostname"), "web01\n").expect("a file");
+    fs::write(source.join("etc/deep/er/data"), noise(1, 3_000_000)).expect("a file");
+    let sparse = File::create(source.join("etc/sparse")).expect("a file");
+    sparse.set_len(50 << 20).expect("a size");
+    sparse.write_all_at(b"in it", 20 << 20).expect("written");
+    std::os::unix::fs::symlink("deep/er", source.join("etc/link")).expect("a link");
+    fs::hard_link(source.join("etc/hostname"), source.join("etc/same")).expect("a link");
+    let file = source.join("etc/hostname");
+    tool("touch", &["-d", "2020-02-03T04:05:06Z", &tool_path(&file)]);
+
+    image(lab);
+}
+
+fn tool_path(path: &Path) -> String {
+    path.to_str().expect("utf-8").to_owned()
+}
+
+fn image(lab: &Lab) {
+    let source = lab.path("source");
+    let image = lab.path("disk.img");
+    File::create(&image).expect("an image").set_len(96 << 20).expect("a size");
+    let at = tool_path(&image);
+    tool("sgdisk", &["-n", "1:2048:+8M", "-n", "2:0:+64M", "-n", "3:0:+4M", &at]);
+    let part = lab.path("part");
+    let put = |offset: u64| {
+        let disk = File::options().write(true).open(&image).expect("open");
+        disk.write_all_at(&fs::read(&part).expect("a part"), offset).expect("written");
+    };
+    let make = |size: u64| File::create(&part).expect("a part").set_len(size).expect("a size");
+    make(8 << 20);
+    tool("mkfs.fat", &["-n", "EFI", &tool_path(&part)]);
+    put(1 << 20);
+    make(64 << 20);
+    let folder = tool_path(&source);
+    tool("mke2fs", &["-q", "-t", "ext4", "-L", "root", "-d", &folder, &tool_path(&part)]);
+    put(9 << 20);
+}
+
+const POINT: &str = "--item web --recovery-point latest";
+
+fn backed_up() -> Lab {
+    let lab = Lab::new();
+    disk(&lab);
+    lab.ok("backup --item web --disk system=disk.img");
+    lab
+}
+
+#[test]
+fn listed_and_copied() {
+    let lab = backed_up();
+    let volumes = lab.json(&format!("restore files ls {POINT}"));
+    let all = volumes["volumes"].as_array().expect("volumes");
+    assert_eq!(all.len(), 3);
+    assert_documented("restore files ls", &volumes);
+    assert_eq!((&all[0]["file_system"], &all[0]["label"]), (&"vfat".into(), &"EFI".into()));
+    assert_eq!((&all[1]["file_system"], &all[1]["label"]), (&"ext4".into(), &"root".into()));
+    assert_eq!((&all[1]["readable"], &all[2]["readable"]), (&true.into(), &false.into()));
+
+    // Two can be read: one must be named.
+    let ls = format!("restore files ls {POINT} --path /etc");
+    let error = lab.fails(&ls, 3, "files.volume");
+    assert!(error["message"].as_str().expect("words").contains("partition 2"), "{error}");
+    lab.fails(&format!("{ls} --partition 9"), 3, "files.volume");
+    lab.fails(&format!("{ls} --disk other"), 3, "files.volume");
+    lab.fails(&format!("{ls} --partition 3"), 2, "files.unsupported");
+
+    let listing = lab.json(&format!("{ls} --partition 2 --xattrs"));
+    assert_documented("restore files ls --path", &listing);
+    let names: Vec<_> = listing["entries"]
+        .as_array()
+        .expect("entries")
+        .iter()
+        .map(|entry| entry["name"].as_str().expect("a name"))
+        .collect();
+    assert_eq!(names, ["deep", "hostname", "link", "same", "sparse"]);
+    let hostname = &listing["entries"][1];
+    assert_eq!((&hostname["size"], &hostname["links"]), (&6.into(), &2.into()));
+    assert_eq!(hostname["modified"], "2020-02-03T04:05:06Z");
+    assert_eq!(listing["entries"][2]["target"], "deep/er");
+    // Through the link, and a single file.
+    let one = format!("restore files ls {POINT} --partition 2 --path /etc/link/data");
+    assert_eq!(lab.json(&one)["path"], "/etc/deep/er/data");
+    lab.fails(&format!("{one}/x"), 3, "files.not_found");
+
+    let cp = format!("restore files cp {POINT} --partition 2 --path /etc --to out");
+    let copied = lab.json(&cp);
+    assert_documented("restore files cp", &copied);
+    assert_eq!(
+        (&copied["files"], &copied["folders"], &copied["links"]),
+        (&4.into(), &3.into(), &1.into())
+    );
+    let (out, source) = (lab.path("out/etc"), lab.path("source/etc"));
+    for name in ["hostname", "deep/er/data", "sparse", "same"] {
+        let same =
+            fs::read(out.join(name)).expect(name) == fs::read(source.join(name)).expect(name);
+        assert!(same, "{name}");
+    }
+    let meta = |name: &str| fs::metadata(out.join(name)).expect(name);
+    assert_eq!(meta("hostname").ino(), meta("same").ino());
+    assert_eq!(meta("hostname").mtime(), 1_580_702_706);
+    assert!(meta("sparse").blocks() < 1000, "{}", meta("sparse").blocks());
+    assert_eq!(fs::read_link(out.join("link")).expect("a link"), Path::new("deep/er"));
+    // Nothing that exists is overwritten.
+    let again = lab.run(&cp);
+    assert_eq!(again.code, 7, "{}{}", again.stdout, again.stderr);
+    assert!(again.stdout.contains("Not delivered: /etc"), "{}", again.stdout);
+}
+
+#[test]
+fn packed_found_and_compared() {
+    let lab = backed_up();
+    let etc = "--partition 2 --path /etc";
+    lab.json(&format!("restore files tar {POINT} {etc} --to etc.tar"));
+    lab.fails(&format!("restore files tar {POINT} {etc} --to etc.tar"), 5, "local.io");
+    let to_stdout =
+        lab.command(&format!("restore files tar {POINT} {etc}")).output().expect("runs");
+    assert!(to_stdout.status.success());
+    assert_eq!(to_stdout.stdout, fs::read(lab.path("etc.tar")).expect("an archive"));
+    fs::create_dir(lab.path("unpacked")).expect("a folder");
+    let path = |name: &str| lab.path(name).to_str().expect("utf-8").to_owned();
+    tool("tar", &["-C", &path("unpacked"), "--xattrs", "-xpf", &path("etc.tar")]);
+    tool("diff", &["-r", "--no-dereference", &path("source/etc"), &path("unpacked/etc")]);
+    let meta = |name: &str| fs::metadata(lab.path(name)).expect(name);
+    assert_eq!(meta("unpacked/etc/hostname").ino(), meta("unpacked/etc/same").ino());
+    assert_eq!(meta("unpacked/etc/hostname").mtime(), 1_580_702_706);
+
+    // A second point with another file.
+    fs::write(lab.path("source/etc/hostname"), "web001\n").expect("a file");
+    fs::write(lab.path("source/etc/new"), "new").expect("a file");
+    fs::remove_file(lab.path("source/etc/sparse")).expect("removed");
+    image(&lab);
+    lab.ok("backup --item web --disk system=disk.img");
+    let first = &lab.points("web")[0];
+    let diff = format!("restore files diff {POINT} --from {first} {etc}");
+    let changes = lab.json(&diff);
+    assert_documented("restore files diff", &changes);
+    let changes: Vec<_> = changes["changes"]
+        .as_array()
+        .expect("changes")
+        .iter()
+        .map(|it| (it["path"].as_str().expect("a path"), it["change"].as_str().expect("a word")))
+        .collect();
+    let hostname = [("/etc/hostname", "changed"), ("/etc/new", "added"), ("/etc/same", "changed")];
+    assert!(hostname.iter().all(|wanted| changes.contains(wanted)), "{changes:?}");
+    assert!(changes.contains(&("/etc/sparse", "removed")), "{changes:?}");
+    let same = format!("restore files diff {POINT} --from latest {etc} --content");
+    assert_eq!(lab.json(&same)["changes"].as_array().expect("changes").len(), 0);
+
+    let find = format!("restore files find {POINT} --partition 2 --all-points --name host*");
+    let found = lab.json(&find);
+    assert_documented("restore files find", &found);
+    let versions = found["found"].as_array().expect("found");
+    assert_eq!(versions.len(), 2, "{found}");
+    let larger = lab.json(&format!("restore files find {POINT} --partition 2 --larger 2M"));
+    assert_eq!(larger["found"].as_array().expect("found").len(), 1, "{larger}");
+    assert_eq!(larger["found"][0]["path"], "/etc/deep/er/data");
+}
+
+/// A file as a disk.
+struct Image(File);
+
+impl ReadAt for Image {
+    fn size(&self) -> u64 {
+        self.0.metadata().expect("a size").len()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
+        self.0.read_exact_at(buf, offset)
+    }
+}
+
+fn reader(image: &Path, limits: Limits) -> Result<FileReader, FilesError> {
+    let program = env!("CARGO_BIN_EXE_strongroom").into();
+    let command = ReaderCommand { program, arguments: vec!["file-reader".to_owned()] };
+    let bytes = Arc::new(Image(File::open(image).expect("an image")));
+    FileReader::start(&command, vec![NamedDisk { name: "system".to_owned(), bytes }], limits)
+}
+
+/// The process that reads has a socket and nothing else, and its end is an error of the path.
+#[test]
+fn the_process_that_reads_is_locked_in() {
+    let lab = Lab::empty();
+    disk(&lab);
+    let mut reader = reader(&lab.path("disk.img"), Limits::default()).expect("starts");
+    let volumes = reader.survey().expect("reads");
+    let (root, _) = reader.open(&volumes[1]).expect("opens");
+    let id = reader.id().expect("a process");
+    let status = fs::read_to_string(format!("/proc/{id}/status")).expect("a status");
+    for line in ["Seccomp:\t2", "NoNewPrivs:\t1", "Threads:\t1"] {
+        assert!(status.contains(line), "{line}: {status}");
+    }
+    let open: Vec<_> = fs::read_dir(format!("/proc/{id}/fd"))
+        .expect("a folder")
+        .map(|entry| fs::read_link(entry.expect("an entry").path()).expect("a link"))
+        .map(|to| to.to_str().expect("utf-8").split(':').next().expect("a kind").to_owned())
+        .collect();
+    let kinds = open.iter().filter(|kind| !["socket", "/dev/null"].contains(&kind.as_str()));
+    assert_eq!(kinds.count(), 0, "{open:?}");
+    assert!(fs::read(format!("/proc/{id}/environ")).expect("readable").is_empty());
+    let limits = fs::read_to_string(format!("/proc/{id}/limits")).expect("limits");
+    assert!(
+        limits
+            .lines()
+            .any(|line| line.starts_with("Max address space") && line.contains("1073741824")),
+        "{limits}"
+    );
+
+    let pid = rustix::process::Pid::from_raw(id.try_into().expect("small")).expect("an id");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
+    let error = reader.list(b"/etc", root).expect_err("gone");
+    assert_eq!(error.code().name, "files.reader");
+    assert!(error.to_string().starts_with("/etc: "), "{error}");
+}
+
+#[test]
+fn limits_and_broken_disks_are_errors() {
+    let lab = Lab::empty();
+    disk(&lab);
+    let image = lab.path("disk.img");
+    let little = Limits { memory: 1 << 20, ..Limits::default() };
+    let error = reader(&image, little).and_then(|mut it| it.survey()).expect_err("too little");
+    assert_eq!(error.code().name, "files.reader");
+
+    // The end is missing.
+    let whole = reader(&image, Limits::default()).and_then(|mut it| it.survey()).expect("reads");
+    let file = File::options().write(true).open(&image).expect("open");
+    file.set_len(30 << 20).expect("a size");
+    let mut reader = reader(&image, Limits::default()).expect("starts");
+    let volumes = reader.survey().expect("reads");
+    assert_eq!(volumes.len(), whole.len());
+    let error = reader.open(&volumes[1]).expect_err("it is cut");
+    assert_eq!(error.code().name, "files.damaged", "{error}");
+    // The other one is whole.
+    reader.open(&volumes[0]).expect("opens");
+}
+
+/// Nobody else may start it by accident: without a socket it ends at once.
+#[test]
+fn without_a_socket_the_process_ends() {
+    let lab = Lab::empty();
+    assert_eq!(lab.run("file-reader").code, 1);
+}
