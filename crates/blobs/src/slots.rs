@@ -21,7 +21,7 @@ use crate::{
     direct::{DirectFile, LONG, is_aligned},
     journal::{reserve, sync_folder},
     numbers::{size, wide},
-    pages::{BLOCK, CELL, CELLS, cell_runs, span, span_mut},
+    pages::{BLOCK, CELL, CELLS, cell_runs, span},
 };
 
 /// Slots that are written at once: 16 MiB.
@@ -309,45 +309,51 @@ pub(crate) struct Pending {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    bytes: Content,
+    /// Whole cells with where they begin, as they came; later ones count.
+    parts: Vec<(u64, Bytes)>,
     /// Cells to write.
     dirty: u16,
     /// Cells to give back.
     punched: u16,
 }
 
-/// The bytes of a slot that waits.
-#[derive(Debug, Default)]
-enum Content {
-    /// Nothing is written.
-    #[default]
-    Nothing,
-    /// The whole slot, as it came with the record.
-    Shared(Bytes),
-    /// The whole slot, of which only the dirty cells count.
-    Own(Vec<u8>),
-}
+impl Waiting {
+    /// The bytes from `at` on of the newest part that has them.
+    fn newest(&self, at: u64) -> Option<&[u8]> {
+        self.parts.iter().rev().find_map(|(start, bytes)| {
+            let from = size(at.checked_sub(*start)?);
+            bytes.get(from..).filter(|rest| !rest.is_empty())
+        })
+    }
 
-impl Content {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Nothing => &[],
-            Self::Shared(bytes) => bytes,
-            Self::Own(bytes) => bytes,
+    /// The whole slot, if it came in one piece and all of it is to be written.
+    fn whole(&self) -> Option<&[u8]> {
+        match self.parts.as_slice() {
+            [(0, bytes)] if self.dirty == u16::MAX => Some(bytes),
+            _ => None,
         }
     }
 
-    /// The whole slot, to change.
-    fn own(&mut self) -> &mut [u8] {
-        if !matches!(self, Self::Own(_)) {
-            let mut bytes = self.bytes().to_vec();
-            bytes.resize(size(BLOCK), 0);
-            *self = Self::Own(bytes);
+    /// Writes cells, and gives the room of others back.
+    fn write(&self, files: &DataFiles, place: Place) -> io::Result<()> {
+        for (start, end) in cell_runs(self.dirty) {
+            match self.parts.as_slice() {
+                [(at, bytes)] if *at <= start => {
+                    let at = start.saturating_sub(*at);
+                    let len = end.saturating_sub(start);
+                    files.write(place, start, span(bytes, at, at.saturating_add(len)))?;
+                }
+                _ => {
+                    let cells = (start..end).step_by(size(CELL));
+                    let cells = cells.map(|at| span(self.newest(at).unwrap_or_default(), 0, CELL));
+                    files.write(place, start, &cells.collect::<Vec<_>>().concat())?;
+                }
+            }
         }
-        match self {
-            Self::Own(bytes) => bytes,
-            Self::Nothing | Self::Shared(_) => &mut [],
+        for (start, end) in cell_runs(self.punched) {
+            files.punch(place, start, end)?;
         }
+        Ok(())
     }
 }
 
@@ -361,7 +367,7 @@ impl Pending {
     ) -> io::Result<Vec<u8>> {
         let start = wide(cell).saturating_mul(CELL);
         if let Some(waiting) = self.slots.get(&place).filter(|slot| slot.dirty & (1 << cell) != 0) {
-            return Ok(span(waiting.bytes.bytes(), start, start + CELL).to_vec());
+            return Ok(span(waiting.newest(start).unwrap_or_default(), 0, CELL).to_vec());
         }
         let mut bytes = vec![0; size(CELL)];
         files.read(place, start, &mut bytes)?;
@@ -373,10 +379,9 @@ impl Pending {
         let waiting = self.slots.entry(place).or_default();
         let end = start.saturating_add(wide(bytes.len()));
         if (start, end) == (0, BLOCK) {
-            waiting.bytes = Content::Shared(bytes.clone());
-        } else {
-            span_mut(waiting.bytes.own(), start, end).copy_from_slice(bytes);
+            waiting.parts.clear();
         }
+        waiting.parts.push((start, bytes.clone()));
         let cells = (0..CELLS).zip((0_u64..).step_by(size(CELL)));
         let written = cells
             .filter(|(_, at)| (start..end).contains(at))
@@ -428,31 +433,15 @@ impl Pending {
             if next.is_some_and(|next| next != *place) || slots.len() >= ROW {
                 write_row(files, &mut row, &mut slots)?;
             }
-            match &waiting.bytes {
-                Content::Shared(bytes) if waiting.dirty == u16::MAX => {
-                    row.get_or_insert(*place);
-                    slots.push(bytes);
-                }
-                content => {
-                    write_row(files, &mut row, &mut slots)?;
-                    waiting.write(files, *place, content.bytes())?;
-                }
+            if let Some(bytes) = waiting.whole() {
+                row.get_or_insert(*place);
+                slots.push(bytes);
+            } else {
+                write_row(files, &mut row, &mut slots)?;
+                waiting.write(files, *place)?;
             }
         }
         write_row(files, &mut row, &mut slots)
-    }
-}
-
-impl Waiting {
-    /// Writes a part of a slot, and gives the room of others back.
-    fn write(&self, files: &DataFiles, place: Place, bytes: &[u8]) -> io::Result<()> {
-        for (start, end) in cell_runs(self.dirty) {
-            files.write(place, start, span(bytes, start, end))?;
-        }
-        for (start, end) in cell_runs(self.punched) {
-            files.punch(place, start, end)?;
-        }
-        Ok(())
     }
 }
 
