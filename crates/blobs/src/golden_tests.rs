@@ -8,7 +8,8 @@ use crate::{
     AccessPolicy, Account, AccountKey, AccountKind, Copy, CopyStatus, Etag, Lease, LeaseId,
     Properties, Redundancy, SnapshotId, Ticks, Tier,
     extents::{self, Blocks, Extent, Room, Run, Staging, Upload},
-    journal::frame::{SEGMENT_HEAD, SegmentHead},
+    journal::frame::{Layout, SEGMENT_HEAD, SegmentHead},
+    numbers::{size, wide},
     record::{Mark, Op, Record},
     rows::{self, Blob, BlobKind, Container, ContainerName, Frozen, keys},
     slots::Slot,
@@ -48,7 +49,7 @@ fn the_journal_is_what_it_was() {
     let mut bytes = head.encode();
     for (number, record) in (41..).zip(records()) {
         let (payload, data) = record.encode();
-        bytes.extend(head.frame(number, 40, (&payload, &data)));
+        bytes.extend(head.frame(number, 40, 0, (&payload, &data)));
         bytes.extend(payload);
         bytes.extend(data);
         bytes.resize(bytes.len().next_multiple_of(8), 0);
@@ -63,7 +64,45 @@ fn the_journal_is_what_it_was() {
         assert_eq!(Record::decode(&frame.payload), Ok(record));
         at = frame.end;
     }
-    assert_eq!(at, crate::numbers::wide(bytes.len()));
+    assert_eq!(at, wide(bytes.len()));
+}
+
+/// What version 3 added to frames: zeros before the payload, so that long data lies at a multiple of 4,096.
+#[test]
+fn long_data_lies_in_the_journal_as_it_did() {
+    let head = SegmentHead { store: [7; 16], first: 41, salt: [9; 16] };
+    let data = Bytes::from(vec![5; 256 << 10]);
+    let write = Op::Write { generation: 5, offset: 0, len: 256 << 10, data };
+    let records = [
+        Record { stamp: 17, ops: vec![Op::Remove { key: b"key".to_vec() }] },
+        Record { stamp: 18, ops: vec![write] },
+        Record { stamp: 19, ops: vec![Op::Seal { generation: 5 }] },
+    ];
+    let mut bytes = head.encode();
+    for (number, record) in (41..).zip(&records) {
+        let (payload, data) = record.encode();
+        let layout = Layout::at(wide(bytes.len()), payload.len(), data.len());
+        bytes.extend(head.frame(number, 40, layout.gap, (&payload, &data)));
+        bytes.resize(bytes.len() + size(layout.gap), 0);
+        bytes.extend(payload);
+        assert!(data.is_empty() || bytes.len().is_multiple_of(4096));
+        bytes.extend(data);
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+    }
+    // The data is as dull as it is long: its length and the rest are kept.
+    let (before, rest) = bytes.split_at(4096 + 64);
+    let (data, behind) = rest.split_at((256 << 10) - 64);
+    assert!(data.iter().all(|byte| *byte == 5));
+    golden("journal-v3.bin", &[before, behind].concat());
+    let bytes = Bytes::from(bytes);
+    let mut at = SEGMENT_HEAD;
+    for (number, record) in (41..).zip(&records) {
+        let frame = head.whole_frame(&bytes, at).expect("a frame");
+        assert_eq!((frame.number, frame.durable), (number, 40));
+        assert_eq!(Record::decode(&frame.payload), Ok(record.clone()));
+        at = frame.end;
+    }
+    assert_eq!(at, wide(bytes.len()));
 }
 
 /// What version 2 added to records.

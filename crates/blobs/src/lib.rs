@@ -34,6 +34,7 @@ mod commit;
 mod content;
 mod copies;
 mod decide;
+mod direct;
 mod engine;
 mod extents;
 #[cfg(test)]
@@ -67,6 +68,7 @@ pub use change::{
     UploadStep, UploadTo,
 };
 pub use copies::hub::{Findings, StoreCopy, StoreCopyState};
+pub use direct::WriteBuffer;
 pub use extents::{Block, BlockId};
 pub use journal::JournalDamage;
 pub use lease::{Lease, LeaseAction, LeaseDone, LeaseId, LeaseState};

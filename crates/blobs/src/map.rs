@@ -12,9 +12,7 @@ use redb::ReadableTable;
 
 use crate::{
     numbers::{narrow, size, wide},
-    pages::{
-        BLOCK, CELL, CELLS, PAGE, Pages, Part, block_start, cells_of, pages_of_cell, parts, span,
-    },
+    pages::{BLOCK, CELL, CELLS, PAGE, Pages, Part, block_start, cells_of, pages_of_cell, parts},
     record::{Op, Record, cells_around},
     rows::keys,
     slots::{DataFiles, Pending, Place, Slot},
@@ -224,8 +222,9 @@ impl Applier<'_, '_> {
             let base = block_start(part.block);
             let (first, end) = cells_around(part.start, part.end.saturating_sub(part.start));
             let from = base.saturating_add(first).saturating_sub(start);
-            let bytes = span(data, from, from.saturating_add(end.saturating_sub(first)));
-            self.write_block(generation, &mut row, part, first, bytes)?;
+            let until = from.saturating_add(end.saturating_sub(first)).min(wide(data.len()));
+            let bytes = data.slice(size(from.min(until))..size(until));
+            self.write_block(generation, &mut row, part, first, &bytes)?;
         }
         if row != before {
             self.tables.put_generation(generation, &row)?;
@@ -240,7 +239,7 @@ impl Applier<'_, '_> {
         row: &mut Generation,
         part: Part,
         first: u64,
-        bytes: &[u8],
+        bytes: &Bytes,
     ) -> Result<(), ApplyError> {
         let Part { block, .. } = part;
         let pages = part.pages();
@@ -285,10 +284,11 @@ impl Applier<'_, '_> {
                 continue;
             }
             let bytes = self.cell(generation, block, old, cell)?;
-            self.pending.write(place, wide(cell).saturating_mul(CELL), &bytes, u16::MAX);
             if let Some(checksum) = version.checksums.get_mut(cell) {
                 *checksum = crc32c(&bytes);
             }
+            let start = wide(cell).saturating_mul(CELL);
+            self.pending.write(place, start, &Bytes::from(bytes), u16::MAX);
         }
         version.written = old.written;
         Ok(version)

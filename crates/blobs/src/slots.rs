@@ -10,18 +10,22 @@ use std::{
     io,
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
 };
 
+use bytes::Bytes;
 use rustix::fs::{FallocateFlags, fallocate};
 use strongroom_base::lock;
 
 use crate::{
+    direct::{DirectFile, LONG, is_aligned},
     journal::{reserve, sync_folder},
-    numbers::size,
-    pages::{BLOCK, CELL, CELLS, cell_runs, span, span_mut},
+    numbers::{size, wide},
+    pages::{BLOCK, CELL, CELLS, cell_runs, span},
 };
 
+/// Slots that are written at once: 16 MiB.
+const ROW: usize = 256;
 /// Files that stay open while nothing is written to them.
 const OPEN_FILES: usize = 256;
 
@@ -81,6 +85,11 @@ impl Place {
         Some(Self { file: FileId { generation, is_home }, index })
     }
 
+    /// The place so many slots behind.
+    fn behind(self, slots: usize) -> Self {
+        Self { index: self.index.saturating_add(wide(slots)), ..self }
+    }
+
     fn offset(self, within: u64) -> u64 {
         self.index.saturating_mul(BLOCK).saturating_add(within)
     }
@@ -98,12 +107,20 @@ pub(crate) struct DataFiles {
 #[derive(Debug, Default)]
 struct Open {
     /// With the moment of the last use, counted in uses.
-    files: HashMap<FileId, (Arc<File>, u64)>,
+    files: HashMap<FileId, (Arc<DataFile>, u64)>,
     uses: u64,
     /// Written since they were last made durable.
-    dirty: BTreeMap<FileId, Arc<File>>,
+    dirty: BTreeMap<FileId, Arc<DataFile>>,
     /// Folders with names that are not durable yet.
     named: bool,
+}
+
+/// An open data file.
+#[derive(Debug)]
+struct DataFile {
+    file: File,
+    /// Opened when something long is written first.
+    direct: OnceLock<DirectFile>,
 }
 
 impl DataFiles {
@@ -118,7 +135,7 @@ impl DataFiles {
     }
 
     /// A file to write to.
-    fn file(&self, id: FileId) -> io::Result<Arc<File>> {
+    fn file(&self, id: FileId) -> io::Result<Arc<DataFile>> {
         match self.existing(id, true)? {
             Some(file) => Ok(file),
             None => Err(io::ErrorKind::NotFound.into()),
@@ -126,7 +143,7 @@ impl DataFiles {
     }
 
     /// A file, if it is there or is to be created.
-    fn existing(&self, id: FileId, create: bool) -> io::Result<Option<Arc<File>>> {
+    fn existing(&self, id: FileId, create: bool) -> io::Result<Option<Arc<DataFile>>> {
         let mut open = lock(&self.open);
         open.uses = open.uses.saturating_add(1);
         let now = open.uses;
@@ -153,7 +170,7 @@ impl DataFiles {
             let oldest_half = uses.get(OPEN_FILES / 2).copied().unwrap_or(0);
             open.files.retain(|_, (_, used)| *used > oldest_half);
         }
-        let file = Arc::new(file);
+        let file = Arc::new(DataFile { file, direct: OnceLock::new() });
         open.files.insert(id, (Arc::clone(&file), now));
         Ok(Some(file))
     }
@@ -167,8 +184,8 @@ impl DataFiles {
         };
         let mut done = 0;
         while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            let at = place.offset(start).saturating_add(crate::numbers::wide(done));
-            match file.read_at(rest, at) {
+            let at = place.offset(start).saturating_add(wide(done));
+            match file.file.read_at(rest, at) {
                 Ok(0) => {
                     rest.fill(0);
                     break;
@@ -183,9 +200,28 @@ impl DataFiles {
 
     /// Writes a part of a slot, which the next [`DataFiles::sync`] makes durable.
     pub(crate) fn write(&self, place: Place, start: u64, bytes: &[u8]) -> io::Result<()> {
-        let file = self.file(place.file)?;
-        lock(&self.open).dirty.entry(place.file).or_insert_with(|| Arc::clone(&file));
-        file.write_all_at(bytes, place.offset(start))
+        self.changing(place.file)?.file.write_all_at(bytes, place.offset(start))
+    }
+
+    /// Writes whole slots that lie one behind the other, as [`DataFiles::write`] does.
+    fn write_row(&self, first: Place, slots: &[&[u8]]) -> io::Result<()> {
+        let file = self.changing(first.file)?;
+        let is_long = wide(slots.len()).saturating_mul(BLOCK) >= LONG;
+        if is_long && slots.iter().all(|bytes| is_aligned(bytes)) {
+            let direct = file.direct.get_or_init(|| DirectFile::open(&self.path(first.file)));
+            if direct.write(first.offset(0), slots)? {
+                return Ok(());
+            }
+        }
+        let offsets = (first.offset(0)..).step_by(size(BLOCK));
+        slots.iter().zip(offsets).try_for_each(|(bytes, at)| file.file.write_all_at(bytes, at))
+    }
+
+    /// A file that is written now, and made durable by the next [`DataFiles::sync`].
+    fn changing(&self, id: FileId) -> io::Result<Arc<DataFile>> {
+        let file = self.file(id)?;
+        lock(&self.open).dirty.entry(id).or_insert_with(|| Arc::clone(&file));
+        Ok(file)
     }
 
     /// Gives the room of a part of a slot back; it reads as zeros then. It is best effort: the map does not
@@ -194,7 +230,7 @@ impl DataFiles {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         let len = end.saturating_sub(start);
         let Some(file) = self.existing(place.file, false)? else { return Ok(()) };
-        match fallocate(&*file, flags, place.offset(start), len) {
+        match fallocate(&file.file, flags, place.offset(start), len) {
             Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -236,8 +272,8 @@ impl DataFiles {
     /// Begins to make written files durable, so that [`DataFiles::sync`] has less to wait for.
     pub(crate) fn flush(&self) {
         let mut has_failed = lock(&self.has_failed);
-        let dirty: Vec<Arc<File>> = lock(&self.open).dirty.values().map(Arc::clone).collect();
-        *has_failed |= dirty.iter().any(|file| file.sync_data().is_err());
+        let dirty: Vec<Arc<DataFile>> = lock(&self.open).dirty.values().map(Arc::clone).collect();
+        *has_failed |= dirty.iter().any(|file| file.file.sync_data().is_err());
     }
 
     /// Makes everything durable that was written before the call.
@@ -257,7 +293,7 @@ impl DataFiles {
             (std::mem::take(&mut open.dirty), std::mem::take(&mut open.named))
         };
         for file in dirty.values() {
-            file.sync_data()?;
+            file.file.sync_data()?;
         }
         if named { sync_folder(&self.folder) } else { Ok(()) }
     }
@@ -273,12 +309,52 @@ pub(crate) struct Pending {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    /// Empty, or the whole slot.
-    bytes: Vec<u8>,
+    /// Whole cells with where they begin, as they came; later ones count.
+    parts: Vec<(u64, Bytes)>,
     /// Cells to write.
     dirty: u16,
     /// Cells to give back.
     punched: u16,
+}
+
+impl Waiting {
+    /// The bytes from `at` on of the newest part that has them.
+    fn newest(&self, at: u64) -> Option<&[u8]> {
+        self.parts.iter().rev().find_map(|(start, bytes)| {
+            let from = size(at.checked_sub(*start)?);
+            bytes.get(from..).filter(|rest| !rest.is_empty())
+        })
+    }
+
+    /// The whole slot, if it came in one piece and all of it is to be written.
+    fn whole(&self) -> Option<&[u8]> {
+        match self.parts.as_slice() {
+            [(0, bytes)] if self.dirty == u16::MAX => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// Writes cells, and gives the room of others back.
+    fn write(&self, files: &DataFiles, place: Place) -> io::Result<()> {
+        for (start, end) in cell_runs(self.dirty) {
+            match self.parts.as_slice() {
+                [(at, bytes)] if *at <= start => {
+                    let at = start.saturating_sub(*at);
+                    let len = end.saturating_sub(start);
+                    files.write(place, start, span(bytes, at, at.saturating_add(len)))?;
+                }
+                _ => {
+                    let cells = (start..end).step_by(size(CELL));
+                    let cells = cells.map(|at| span(self.newest(at).unwrap_or_default(), 0, CELL));
+                    files.write(place, start, &cells.collect::<Vec<_>>().concat())?;
+                }
+            }
+        }
+        for (start, end) in cell_runs(self.punched) {
+            files.punch(place, start, end)?;
+        }
+        Ok(())
+    }
 }
 
 impl Pending {
@@ -289,21 +365,23 @@ impl Pending {
         place: Place,
         cell: usize,
     ) -> io::Result<Vec<u8>> {
-        let start = crate::numbers::wide(cell).saturating_mul(CELL);
+        let start = wide(cell).saturating_mul(CELL);
         if let Some(waiting) = self.slots.get(&place).filter(|slot| slot.dirty & (1 << cell) != 0) {
-            return Ok(span(&waiting.bytes, start, start + CELL).to_vec());
+            return Ok(span(waiting.newest(start).unwrap_or_default(), 0, CELL).to_vec());
         }
         let mut bytes = vec![0; size(CELL)];
         files.read(place, start, &mut bytes)?;
         Ok(bytes)
     }
 
-    /// Whole cells from `start` on get new content. `is_fresh` says of each cell whether it takes new room.
-    pub(crate) fn write(&mut self, place: Place, start: u64, bytes: &[u8], fresh: u16) {
+    /// Whole cells from `start` on get new content. `fresh` says of each cell whether it takes new room.
+    pub(crate) fn write(&mut self, place: Place, start: u64, bytes: &Bytes, fresh: u16) {
         let waiting = self.slots.entry(place).or_default();
-        waiting.bytes.resize(size(BLOCK), 0);
-        let end = start.saturating_add(crate::numbers::wide(bytes.len()));
-        span_mut(&mut waiting.bytes, start, end).copy_from_slice(bytes);
+        let end = start.saturating_add(wide(bytes.len()));
+        if (start, end) == (0, BLOCK) {
+            waiting.parts.clear();
+        }
+        waiting.parts.push((start, bytes.clone()));
         let cells = (0..CELLS).zip((0_u64..).step_by(size(CELL)));
         let written = cells
             .filter(|(_, at)| (start..end).contains(at))
@@ -347,21 +425,39 @@ impl Pending {
 
     /// Writes everything.
     pub(crate) fn flush(self, files: &DataFiles) -> io::Result<()> {
-        for (place, waiting) in self.slots {
-            for (start, end) in cell_runs(waiting.dirty) {
-                files.write(place, start, span(&waiting.bytes, start, end))?;
+        // Whole slots that lie one behind the other.
+        let mut row: Option<Place> = None;
+        let mut slots: Vec<&[u8]> = Vec::new();
+        for (place, waiting) in &self.slots {
+            let next = row.map(|first| first.behind(slots.len()));
+            if next.is_some_and(|next| next != *place) || slots.len() >= ROW {
+                write_row(files, &mut row, &mut slots)?;
             }
-            for (start, end) in cell_runs(waiting.punched) {
-                files.punch(place, start, end)?;
+            if let Some(bytes) = waiting.whole() {
+                row.get_or_insert(*place);
+                slots.push(bytes);
+            } else {
+                write_row(files, &mut row, &mut slots)?;
+                waiting.write(files, *place)?;
             }
         }
-        Ok(())
+        write_row(files, &mut row, &mut slots)
+    }
+}
+
+/// Writes the slots that were gathered, the first of them at `row`.
+fn write_row(files: &DataFiles, row: &mut Option<Place>, slots: &mut Vec<&[u8]>) -> io::Result<()> {
+    match row.take() {
+        Some(first) => files.write_row(first, &std::mem::take(slots)),
+        None => Ok(()),
     }
 }
 
 fn take_room(files: &DataFiles, run: Option<(FileId, u64, u64)>) -> io::Result<()> {
     match run {
-        Some((file, start, end)) => reserve(&*files.file(file)?, start, end.saturating_sub(start)),
+        Some((file, start, end)) => {
+            reserve(&files.file(file)?.file, start, end.saturating_sub(start))
+        }
         None => Ok(()),
     }
 }

@@ -55,7 +55,7 @@ pub(crate) const VERSION: usize = 88;
 /// In [`FREED`], instead of a slot: both files of the generation.
 pub(crate) const ALL_SLOTS: u64 = u64::MAX;
 /// The version of the tables and of the journal. Version 1 had page blobs only, and its rows are read as they are.
-const FORMAT: u64 = 2;
+const FORMAT: u64 = 3;
 /// The earliest version that is read; it becomes [`FORMAT`] when the store is opened.
 const FIRST_FORMAT: u64 = 1;
 
@@ -475,7 +475,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_store_of_version_1_becomes_one_of_version_2_and_later_ones_are_refused() {
+    fn a_store_of_an_earlier_version_becomes_one_of_this_and_later_ones_are_refused() {
         let folder = tempfile::tempdir().expect("a folder");
         let state = State::open(&folder.path().join("s"), 1 << 20, true).expect("opens");
         state.initialise([7; 16]).expect("writes");
@@ -486,17 +486,19 @@ mod tests {
             drop(meta);
             transaction.commit().expect("commits");
         };
-        set(1);
-        let (store, counters) = state.identity().expect("is read");
-        assert_eq!(store, [7; 16]);
-        let transaction = state.begin(false).expect("begins");
-        write_counters(&transaction, &counters).expect("writes");
-        transaction.commit().expect("commits");
-        set_is(&state, 2);
-        for other in [0, 3] {
+        for earlier in [1, 2] {
+            set(earlier);
+            let (store, counters) = state.identity().expect("is read");
+            assert_eq!(store, [7; 16]);
+            let transaction = state.begin(false).expect("begins");
+            write_counters(&transaction, &counters).expect("writes");
+            transaction.commit().expect("commits");
+            set_is(&state, 3);
+        }
+        for other in [0, 4] {
             set(other);
             let refused = state.identity().expect_err("is another format");
-            assert!(matches!(refused, StateError::Format { found, known: 2 } if found == other));
+            assert!(matches!(refused, StateError::Format { found, known: 3 } if found == other));
         }
     }
 

@@ -7,6 +7,7 @@ use azure::{Code, Received, Refusal};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use strongroom_azure as azure;
+use strongroom_blobs::WriteBuffer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::numbers::{size, wide};
@@ -86,7 +87,7 @@ impl Pieces<'_> {
     }
 
     async fn next_at_any_rate(&mut self, len: usize) -> Result<Bytes, Refusal> {
-        let mut piece = BytesMut::with_capacity(len);
+        let mut piece = WriteBuffer::with_capacity(len);
         piece.extend_from_slice(&self.rest.split_to(len.min(self.rest.len())));
         while piece.len() < len {
             let Some(bytes) = self.incoming.next().await? else {
@@ -156,7 +157,7 @@ impl Incoming {
 
     async fn read_at_any_rate(&mut self, body: &azure::Body) -> Result<(Bytes, Received), Refusal> {
         let mut reader = body.reader()?;
-        let mut content = BytesMut::with_capacity(size(body.length));
+        let mut content = WriteBuffer::with_capacity(size(body.length));
         while let Some(bytes) = self.next().await? {
             reader.take(&bytes, |part| content.extend_from_slice(part))?;
         }

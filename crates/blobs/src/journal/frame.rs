@@ -1,11 +1,15 @@
 //! The bytes of a journal: the head of a segment and the frames behind it.
 //!
 //! A frame's checksum begins with the salt of its segment, which no client knows: data that looks like a frame is none.
+//! Zeros between its head and its payload put long data where it can be written past the page cache.
 
 use bytes::Bytes;
 use crc32c::{crc32c, crc32c_append};
 
-use crate::numbers::{narrow, size, wide};
+use crate::{
+    direct::{ALIGN, LONG},
+    numbers::{narrow, size, wide},
+};
 
 /// The first bytes of a segment.
 const SEGMENT_MAGIC: [u8; 8] = *b"SRMJRNL1";
@@ -19,6 +23,27 @@ pub(crate) const FRAME_HEAD: u64 = 32;
 pub(crate) const FRAME_ALIGN: u64 = 8;
 /// The longest payload of a frame.
 pub(crate) const MAX_PAYLOAD: u64 = 32 << 20;
+
+/// Where the parts of a frame lie that begins somewhere, relative to its begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// The zeros between the head and the payload, in bytes; less than [`ALIGN`].
+    pub(crate) gap: u64,
+    /// Behind the payload.
+    pub(crate) end: u64,
+}
+
+impl Layout {
+    /// The layout of a frame at `at` with a record of a head and data. Long data begins at a multiple of [`ALIGN`].
+    pub(crate) fn at(at: u64, head: usize, data: usize) -> Self {
+        let (head, data) = (wide(head), wide(data));
+        let before = at.saturating_add(FRAME_HEAD).saturating_add(head);
+        let is_long = data >= LONG && data.is_multiple_of(ALIGN);
+        let gap = if is_long { before.next_multiple_of(ALIGN).saturating_sub(before) } else { 0 };
+        let payload = FRAME_HEAD.saturating_add(gap);
+        Self { gap, end: payload.saturating_add(head).saturating_add(data) }
+    }
+}
 
 /// The head of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,11 +85,12 @@ impl SegmentHead {
         crc32c(&self.salt)
     }
 
-    /// The head of the frame of a record.
+    /// The head of the frame of a record, between which and the payload are `gap` zeros.
     pub(crate) fn frame(
         &self,
         number: u64,
         durable: u64,
+        gap: u64,
         payload: (&[u8], &[u8]),
     ) -> [u8; size_of_frame_head()] {
         let mut head = [0; size_of_frame_head()];
@@ -74,7 +100,7 @@ impl SegmentHead {
             .into_iter()
             .chain(durable.to_le_bytes())
             .chain(len.to_le_bytes())
-            .chain([0; 4])
+            .chain(narrow(gap).to_le_bytes())
             .collect();
         let mut checksum = crc32c_append(self.seed(), &fields);
         checksum = crc32c_append(checksum, payload.0);
@@ -88,12 +114,9 @@ impl SegmentHead {
     pub(crate) fn whole_frame(&self, segment: &Bytes, at: u64) -> Option<Frame> {
         let head = segment.get(size(at)..size(at.saturating_add(FRAME_HEAD)))?;
         let checksum = u32::from_le_bytes(head.get(4..8)?.try_into().ok()?);
-        let len = u32::from_le_bytes(head.get(24..28)?.try_into().ok()?);
-        if !head.starts_with(&FRAME_MAGIC) || u64::from(len) > MAX_PAYLOAD {
-            return None;
-        }
-        let start = at.saturating_add(FRAME_HEAD);
-        let end = start.saturating_add(u64::from(len));
+        let (gap, len) = lengths(head)?;
+        let start = at.saturating_add(FRAME_HEAD).saturating_add(gap);
+        let end = start.saturating_add(len);
         let payload = segment.get(size(start)..size(end))?;
         let found = crc32c_append(crc32c_append(self.seed(), head.get(8..)?), payload);
         (found == checksum).then_some(Frame {
@@ -103,6 +126,17 @@ impl SegmentHead {
             end: padded(end),
         })
     }
+}
+
+/// The zeros behind the head of a frame and the length of its payload, if both can be right.
+pub(crate) fn lengths(head: &[u8]) -> Option<(u64, u64)> {
+    let number = |at: usize| {
+        let bytes = head.get(at..at.saturating_add(4))?.try_into().ok()?;
+        Some(u64::from(u32::from_le_bytes(bytes)))
+    };
+    let (len, gap) = (number(24)?, number(28)?);
+    let is_possible = head.starts_with(&FRAME_MAGIC) && len <= MAX_PAYLOAD && gap < ALIGN;
+    is_possible.then_some((gap, len))
 }
 
 /// [`FRAME_HEAD`] as the length of an array.

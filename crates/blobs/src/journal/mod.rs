@@ -23,8 +23,17 @@ use strongroom_base::{Entropy, EntropyExt as _};
 pub use self::replay::JournalDamage;
 pub(crate) use self::{replay::replay, tail::Tail};
 
-use self::frame::{FRAME_HEAD, SEGMENT_HEAD, SegmentHead, padded};
-use crate::numbers::wide;
+use self::frame::{Layout, SEGMENT_HEAD, SegmentHead, padded};
+use crate::{
+    direct::{ALIGN, DirectFile, LONG, is_aligned},
+    numbers::{size, wide},
+};
+
+/// Zeros before and behind payloads.
+const ZEROS: [u8; 4096] = [0; 4096];
+
+/// Pieces that are shorter are joined before they are written, in bytes.
+const JOINED: u64 = 64 << 10;
 
 /// A record as it is written: its head, and the data of the write that ends it.
 pub(crate) type Encoded = (Vec<u8>, bytes::Bytes);
@@ -41,12 +50,34 @@ pub(crate) struct Journal {
 
 struct Segment {
     file: File,
+    direct: DirectFile,
     head: SegmentHead,
     end: u64,
     size: u64,
 }
 
 impl Segment {
+    /// Writes what follows its end. Long data is written from where it is, small pieces are joined.
+    fn write<'a>(&self, slices: impl Iterator<Item = &'a [u8]>) -> io::Result<()> {
+        let mut at = self.end;
+        let mut small: Vec<u8> = Vec::new();
+        for slice in slices {
+            if wide(slice.len()) < JOINED {
+                small.extend_from_slice(slice);
+                continue;
+            }
+            self.file.write_all_at(&small, at)?;
+            at = at.saturating_add(wide(small.len()));
+            small.clear();
+            let is_long = wide(slice.len()) >= LONG && at.is_multiple_of(ALIGN);
+            if !(is_long && is_aligned(slice) && self.direct.write(at, &[slice])?) {
+                self.file.write_all_at(slice, at)?;
+            }
+            at = at.saturating_add(wide(slice.len()));
+        }
+        self.file.write_all_at(&small, at)
+    }
+
     /// Gives the room behind its end back, which was taken for records that go elsewhere now. It is best effort.
     fn give_back(&self) {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
@@ -97,10 +128,10 @@ impl Journal {
         encoded: &[Encoded],
         entropy: &dyn Entropy,
     ) -> io::Result<()> {
-        let len = len_of(encoded);
-        let fits = |segment: &Segment| segment.end.saturating_add(len) <= segment.size;
+        let fits = |segment: &Segment| end_of(encoded, segment.end) <= segment.size;
         if !self.segment.as_ref().is_some_and(fits) {
-            let ended = self.segment.replace(self.create(first, len, entropy)?);
+            let end = end_of(encoded, SEGMENT_HEAD);
+            let ended = self.segment.replace(self.create(first, end, entropy)?);
             if let Some(ended) = ended {
                 ended.give_back();
             }
@@ -116,26 +147,27 @@ impl Journal {
         entropy: &dyn Entropy,
     ) -> Result<(), AppendError> {
         self.prepare(first, encoded, entropy).map_err(AppendError::Segment)?;
-        let len = len_of(encoded);
         // After an error the segment stays taken, and the journal is not continued in it.
         let Some(mut segment) = self.segment.take() else { return Ok(()) };
         let durable = first.saturating_sub(1);
+        let mut end = segment.end;
         let frames = encoded.iter().zip(first..).map(|((head, data), number)| {
-            let frame = segment.head.frame(number, durable, (head, data));
-            let len = FRAME_HEAD + wide(head.len()) + wide(data.len());
-            let pad = crate::numbers::size(padded(len).saturating_sub(len));
-            (frame, head, data, pad)
+            let Layout { gap, end: len } = Layout::at(end, head.len(), data.len());
+            let frame = segment.head.frame(number, durable, gap, (head, data));
+            let behind = end.saturating_add(len);
+            end = padded(behind);
+            (frame, zeros(gap), head, data, zeros(end.saturating_sub(behind)))
         });
         let frames: Vec<_> = frames.collect();
-        let zeros = [0; 8];
-        let slices = frames.iter().flat_map(|(frame, head, data, pad)| {
-            [frame.as_slice(), head.as_slice(), data.as_ref(), zeros.get(..*pad).unwrap_or(&[])]
+        let slices = frames.iter().flat_map(|(frame, gap, head, data, pad)| {
+            [frame.as_slice(), gap, head.as_slice(), data.as_ref(), pad]
         });
-        write_all_at(&segment.file, segment.end, slices)
+        segment
+            .write(slices)
             .and_then(|()| segment.file.sync_data())
             .map_err(AppendError::Write)?;
-        segment.end = segment.end.saturating_add(len);
-        self.since = self.since.saturating_add(len);
+        self.since = self.since.saturating_add(end.saturating_sub(segment.end));
+        segment.end = end;
         self.segment = Some(segment);
         Ok(())
     }
@@ -154,7 +186,7 @@ impl Journal {
     ) -> io::Result<()> {
         let old = segments(&self.folder)?;
         if self.segment.as_ref().is_none_or(|segment| segment.end > SEGMENT_HEAD) {
-            let ended = self.segment.replace(self.create(number, 0, entropy)?);
+            let ended = self.segment.replace(self.create(number, SEGMENT_HEAD, entropy)?);
             if let Some(ended) = ended {
                 ended.give_back();
             }
@@ -176,7 +208,8 @@ impl Journal {
         sync_folder(&self.folder)
     }
 
-    fn create(&self, first: u64, len: u64, entropy: &dyn Entropy) -> io::Result<Segment> {
+    /// A segment with room for records that end at `end`.
+    fn create(&self, first: u64, end: u64, entropy: &dyn Entropy) -> io::Result<Segment> {
         let head = SegmentHead { store: self.store, first, salt: entropy.array() };
         let path = self.folder.join(file_name(first));
         let unfinished = path.with_extension("unfinished");
@@ -189,7 +222,7 @@ impl Journal {
             .open(&unfinished)?;
         // On a disk that is almost full a segment takes a part of the rest.
         let size = self.segment_size.min(free_room(&self.folder) / 4);
-        let size = size.max(len.saturating_add(SEGMENT_HEAD));
+        let size = size.max(end);
         let made = reserve(&file, 0, size)
             .and_then(|()| file.write_all(&head.encode()))
             .and_then(|()| file.sync_all())
@@ -200,16 +233,21 @@ impl Journal {
             let _left = fs::remove_file(&unfinished);
             return Err(error);
         }
-        Ok(Segment { file, head, end: SEGMENT_HEAD, size })
+        let direct = DirectFile::open(&path);
+        Ok(Segment { file, direct, head, end: SEGMENT_HEAD, size })
     }
 }
 
-/// The length of the frames of records, in bytes.
-fn len_of(encoded: &[Encoded]) -> u64 {
-    encoded.iter().fold(0_u64, |sum, (head, data)| {
-        let payload = wide(head.len()).saturating_add(wide(data.len()));
-        sum.saturating_add(padded(FRAME_HEAD.saturating_add(payload)))
+/// Where the frames of records end that begin at `at`.
+fn end_of(encoded: &[Encoded], at: u64) -> u64 {
+    encoded.iter().fold(at, |at, (head, data)| {
+        padded(at.saturating_add(Layout::at(at, head.len(), data.len()).end))
     })
+}
+
+/// So many zeros, which are fewer than [`ALIGN`].
+fn zeros(len: u64) -> &'static [u8] {
+    ZEROS.get(..size(len)).unwrap_or(&ZEROS)
 }
 
 /// How many bytes the segments have from that of record `number` on.
@@ -260,26 +298,4 @@ pub(crate) fn free_room(folder: &Path) -> u64 {
     // A disk that does not say is taken for empty: its errors are heard when it is written.
     let known = rustix::fs::statvfs(folder);
     known.map_or(u64::MAX, |known| known.f_bavail.saturating_mul(known.f_frsize))
-}
-
-fn write_all_at<'a>(
-    file: &File,
-    offset: u64,
-    slices: impl Iterator<Item = &'a [u8]>,
-) -> io::Result<()> {
-    let mut at = offset;
-    let mut small: Vec<u8> = Vec::new();
-    // Small pieces are joined, long ones are written from where they are.
-    for slice in slices {
-        if slice.len() < 1 << 16 {
-            small.extend(slice);
-            continue;
-        }
-        file.write_all_at(&small, at)?;
-        at = at.saturating_add(wide(small.len()));
-        small.clear();
-        file.write_all_at(slice, at)?;
-        at = at.saturating_add(wide(slice.len()));
-    }
-    file.write_all_at(&small, at)
 }

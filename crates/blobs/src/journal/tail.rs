@@ -11,7 +11,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    frame::{FRAME_HEAD, MAX_PAYLOAD, SEGMENT_HEAD, SegmentHead},
+    frame::{FRAME_HEAD, SEGMENT_HEAD, SegmentHead, lengths},
     replay::JournalDamage,
     segments,
 };
@@ -101,13 +101,8 @@ impl Open {
         if !read_whole(&self.file, &mut bytes, self.at)? {
             return Ok(None);
         }
-        let len =
-            bytes.get(24..28).and_then(|len| len.try_into().ok()).map_or(0, u32::from_le_bytes);
-        let len = u64::from(len);
-        if len > MAX_PAYLOAD {
-            return Ok(None);
-        }
-        bytes.resize(size(FRAME_HEAD.saturating_add(len)), 0);
+        let Some((gap, len)) = lengths(&bytes) else { return Ok(None) };
+        bytes.resize(size(FRAME_HEAD.saturating_add(gap).saturating_add(len)), 0);
         let payload = bytes.get_mut(size(FRAME_HEAD)..).unwrap_or_default();
         if !read_whole(&self.file, payload, self.at.saturating_add(FRAME_HEAD))? {
             return Ok(None);

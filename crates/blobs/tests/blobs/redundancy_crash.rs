@@ -12,7 +12,7 @@ use strongroom_base::SplitMix64;
 use strongroom_blobs::{AccountKind, Options, Store};
 
 use crate::{
-    crash::{Seen, frame_ends, same, seen, workload},
+    crash::{Seen, frame_ends, payload, same, seen, workload},
     redundancy::{is_whole, wait},
     tools::{
         TestClock, copy_folder, create, folder, mix_sectors, options, page_of, store_in_copies,
@@ -81,7 +81,7 @@ impl Image {
     /// How many changes the first `frames` frames have; those of background work change nothing that is seen.
     fn changes(journal: &[u8], frames: usize) -> usize {
         let ends = frame_ends(journal);
-        ends[..frames].iter().filter(|at| journal[**at + 32 + 12] != 7).count()
+        ends[..frames].iter().filter(|at| journal[payload(journal, **at).start + 12] != 7).count()
     }
 
     /// Makes a copy as a crash leaves it: its journal ends at `len`, slots have some sectors of what is durable.
@@ -97,9 +97,7 @@ impl Image {
         }
         // A frame is whole without the padding behind it, and zeros may be what it lacks.
         let is_whole = |at: &&usize| {
-            let len = &journal[**at + 24..**at + 28];
-            let len = u32::from_le_bytes(len.try_into().expect("four"));
-            let end = **at + 32 + usize::try_from(len).expect("small");
+            let end = payload(&journal, **at).end;
             bytes.get(**at..end) == Some(&journal[**at..end])
         };
         let whole = ends[..ends.len() - 1].iter().take_while(is_whole).count();

@@ -6,9 +6,10 @@
 //!
 //! Pure: it knows neither the store nor threads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use strongroom_blobs::WriteBuffer;
 
 /// Bytes of a page.
 pub(super) const PAGE: u64 = 512;
@@ -62,15 +63,22 @@ impl Cache {
     /// Notes whole pages.
     pub(super) fn write(&mut self, offset: u64, data: &[u8]) {
         for (index, start, part) in cells(offset, data.len()) {
-            let cell = self.cells.entry(index).or_insert_with(Cell::empty);
             let source = data.get(part).unwrap_or_default();
-            if let Some(target) = cell.data.get_mut(start..start.saturating_add(source.len())) {
-                target.copy_from_slice(source);
-                self.waiting = self.waiting.saturating_add(usize::from(cell.waiting == 0));
-                let written = pages(start, source.len());
-                cell.waiting |= written;
-                cell.since_clear |= written;
-            }
+            let cell = match self.cells.entry(index) {
+                Entry::Vacant(entry) => entry.insert(Cell::with(start, source)),
+                Entry::Occupied(entry) => {
+                    let cell = entry.into_mut();
+                    let end = start.saturating_add(source.len());
+                    if let Some(target) = cell.data.get_mut(start..end) {
+                        target.copy_from_slice(source);
+                    }
+                    cell
+                }
+            };
+            self.waiting = self.waiting.saturating_add(usize::from(cell.waiting == 0));
+            let written = pages(start, source.len());
+            cell.waiting |= written;
+            cell.since_clear |= written;
         }
     }
 
@@ -134,31 +142,39 @@ impl Cache {
 
     /// Begins a round: everything that waits, in order, in runs of at most 4 MiB.
     pub(super) fn begin_round(&mut self) -> Vec<Run> {
-        let mut found = Vec::new();
-        let mut run: Option<(u64, BytesMut)> = None;
-        for (index, cell) in &mut self.cells {
+        let mut spans: Vec<(u64, usize)> = Vec::new();
+        for (index, cell) in &self.cells {
             let base = index.saturating_mul(CELL);
             for (start, stop) in runs(cell.waiting) {
                 let at = base.saturating_add(start);
-                let data = cell.data.get(within(start)..within(stop)).unwrap_or_default();
-                match &mut run {
-                    Some((offset, bytes))
-                        if end_of(*offset, bytes) == at && bytes.len() + data.len() <= MOST =>
-                    {
-                        bytes.extend_from_slice(data);
+                let len = within(stop.saturating_sub(start));
+                match spans.last_mut() {
+                    Some((offset, all)) if end_of(*offset, *all) == at && *all + len <= MOST => {
+                        *all = all.saturating_add(len);
                     }
-                    _ => {
-                        let next = (at, BytesMut::from(data));
-                        found.extend(run.replace(next).map(Run::from));
-                    }
+                    _ => spans.push((at, len)),
                 }
             }
+        }
+        let run = |(offset, len)| Run { offset, data: self.gather(offset, len) };
+        let found = spans.into_iter().map(run).collect();
+        for cell in self.cells.values_mut() {
             cell.under_way = cell.waiting;
             cell.waiting = 0;
         }
         self.waiting = 0;
-        found.extend(run.map(Run::from));
         found
+    }
+
+    /// The content of a range that is here, in one piece.
+    fn gather(&self, offset: u64, len: usize) -> Bytes {
+        let mut data = WriteBuffer::with_capacity(len);
+        for (index, start, part) in cells(offset, len) {
+            let cell = self.cells.get(&index).map(|cell| cell.data.as_ref()).unwrap_or_default();
+            let end = start.saturating_add(part.len());
+            data.extend_from_slice(cell.get(start..end).unwrap_or_default());
+        }
+        data.freeze()
     }
 
     /// Ends the round. The pages of the runs that failed wait again.
@@ -181,24 +197,23 @@ impl Cache {
 }
 
 impl Cell {
-    fn empty() -> Self {
-        Self {
-            data: vec![0; CELL_LEN].into_boxed_slice(),
-            waiting: 0,
-            under_way: 0,
-            since_clear: 0,
-        }
+    /// A cell with this content from `start` on, and zeros.
+    fn with(start: usize, content: &[u8]) -> Self {
+        let data: Box<[u8]> = if content.len() == CELL_LEN {
+            content.into()
+        } else {
+            let mut data = vec![0; CELL_LEN].into_boxed_slice();
+            if let Some(target) = data.get_mut(start..start.saturating_add(content.len())) {
+                target.copy_from_slice(content);
+            }
+            data
+        };
+        Self { data, waiting: 0, under_way: 0, since_clear: 0 }
     }
 }
 
-impl From<(u64, BytesMut)> for Run {
-    fn from((offset, data): (u64, BytesMut)) -> Self {
-        Self { offset, data: data.freeze() }
-    }
-}
-
-fn end_of(offset: u64, bytes: &BytesMut) -> u64 {
-    offset.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX))
+fn end_of(offset: u64, len: usize) -> u64 {
+    offset.saturating_add(u64::try_from(len).unwrap_or(u64::MAX))
 }
 
 /// A number of bytes within a cell or a request, which fits.
