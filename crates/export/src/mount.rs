@@ -4,6 +4,7 @@
 //! for it.
 
 use std::{
+    cell::RefCell,
     ffi::OsStr,
     io,
     path::{Path, PathBuf},
@@ -26,6 +27,11 @@ const TTL: Duration = Duration::from_hours(1);
 /// How far the kernel reads ahead.
 const READ_AHEAD: u32 = 1 << 20;
 const BLOCK: u64 = 512;
+
+thread_local! {
+    /// What a thread answers with: fresh memory for each answer would cost as much as the copying.
+    static ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A disk with the name of its file.
 #[derive(Clone)]
@@ -271,14 +277,18 @@ impl Filesystem for Files {
             return reply.error(Errno::ENOENT);
         };
         let left = disk.size().saturating_sub(offset).min(u64::from(size));
-        let mut bytes = vec![0; usize::try_from(left).unwrap_or(0)];
-        match disk.read_at(offset, &mut bytes) {
-            Ok(()) => reply.data(&bytes),
-            Err(error) => {
-                tracing::warn!(disk = name, offset, %error, "a mounted disk cannot be read");
-                reply.error(Errno::EIO);
+        let left = usize::try_from(left).unwrap_or(0);
+        ROOM.with_borrow_mut(|room| {
+            room.resize(room.len().max(left), 0);
+            let bytes = room.get_mut(..left).unwrap_or_default();
+            match disk.read_at(offset, bytes) {
+                Ok(()) => reply.data(bytes),
+                Err(error) => {
+                    tracing::warn!(disk = name, offset, %error, "a mounted disk cannot be read");
+                    reply.error(Errno::EIO);
+                }
             }
-        }
+        });
     }
 
     fn lseek(

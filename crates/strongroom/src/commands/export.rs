@@ -219,7 +219,7 @@ pub(crate) struct ExportArgs {
 
 /// What is exported.
 #[derive(Debug, Serialize)]
-struct Exports {
+struct Announced {
     item: String,
     recovery_point: PointId,
     /// The certificate that clients see.
@@ -349,7 +349,7 @@ impl ExportArgs {
         serving: &Serving,
         certificate: Option<PathBuf>,
         disks: &Disks,
-    ) -> Exports {
+    ) -> Announced {
         let sizes = disks.list.iter().map(|(record, _)| record.size_bytes);
         let exports = serving.urls().into_iter().zip(sizes);
         let exports = exports.map(|((name, url), size_bytes)| Exposed {
@@ -358,7 +358,7 @@ impl ExportArgs {
             size_bytes,
             read_only: !self.writable,
         });
-        Exports {
+        Announced {
             item: point.item.clone(),
             recovery_point: point.id,
             certificate,
@@ -367,7 +367,7 @@ impl ExportArgs {
     }
 }
 
-fn show(shown: &Exports) -> String {
+fn show(shown: &Announced) -> String {
     let rows = shown.exports.iter().map(|export| {
         let access = if export.read_only { "read" } else { "read and write" };
         let size = human::bytes(export.size_bytes);

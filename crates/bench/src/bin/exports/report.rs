@@ -120,8 +120,8 @@ mod tests {
             run(US, Work::Export, 4.0),
             run("restic", Work::Mount, 20.0),
             run(US, Work::Random, 40_000.0),
-            run("strongroom export", Work::Memory, 200.0 * 1048576.0),
-            run("strongroom mount", Work::Memory, 301.0 * 1048576.0),
+            run("strongroom export", Work::Memory, 200.0 * 1_048_576.0),
+            run("strongroom mount", Work::Memory, 301.0 * 1_048_576.0),
         ];
         let met: Vec<_> = targets(&records).iter().map(|row| row.met).collect();
         let wanted =
