@@ -239,7 +239,7 @@ impl ExportArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         let (endpoint, certificate) = self.endpoint(context)?;
         let vault = open_vault(context, &self.open, None)?;
-        let point = self.point.find(&vault)?;
+        let point = self.point.find_directly(&vault)?;
         let disks = self.read.open(context, &vault, &point)?;
         let mut exports = Vec::new();
         for (record, disk) in &disks.list {

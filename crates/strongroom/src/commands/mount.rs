@@ -91,7 +91,7 @@ impl DisksArgs {
             source: error.into(),
         })?;
         let vault = open_vault(context, &self.open, None)?;
-        let point = self.point.find(&vault)?;
+        let point = self.point.find_directly(&vault)?;
         let disks = self.read.open(context, &vault, &point)?;
         let file = |name: &str, disk: &Arc<_>| DiskFile {
             name: name.to_owned(),

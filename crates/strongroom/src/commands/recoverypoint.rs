@@ -94,6 +94,16 @@ impl OfServiceArgs {
 }
 
 impl PointArgs {
+    /// Finds it, for a command that does not use a server.
+    pub(crate) fn find_directly(&self, vault: &Vault) -> Result<Manifest, Failure> {
+        match self.of.vault() {
+            Some(_) => Err(Failure::usage(
+                "--vault-name names a vault of a server; this command works on a vault directly",
+            )),
+            None => self.find(vault),
+        }
+    }
+
     /// Finds it.
     pub(crate) fn find(&self, vault: &Vault) -> Result<Manifest, Failure> {
         find(vault, &self.item, self.recovery_point)
