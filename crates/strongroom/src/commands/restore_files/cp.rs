@@ -25,7 +25,7 @@ use super::{WhereArgs, path_of};
 /// file that cannot be read whole is left out.
 ///
 /// Devices, set-user-id and set-group-id bits of files, and attributes of security give power over
-/// this machine to whoever could write to the disk. They are left out, unless you give --trusted.
+/// this machine to those who could write to the disk. They are left out, unless you give --trusted.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
