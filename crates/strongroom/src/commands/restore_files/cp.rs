@@ -29,7 +29,7 @@ use super::{WhereArgs, path_of};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  strongroom restore files cp --item web01 --recovery-point latest --path /etc/nginx --to /tmp/web01
+  strongroom restore files cp --item web01 --recovery-point latest --path /etc/nginx --to /tmp/w
   strongroom restore files cp --item web01 --recovery-point yesterday --disk vda --partition 1 \\
       --path /home/ann/report.odt --to .")]
 pub(crate) struct CpArgs {
