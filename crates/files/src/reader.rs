@@ -82,7 +82,7 @@ pub struct FileReader {
     end: Option<(u32, u64)>,
     /// What is read before it is asked for.
     ahead: Option<Ahead>,
-    /// Why a disk could not be read, until somebody is told.
+    /// Why a disk could not be read, until that is an error.
     unread: Option<(String, io::Error)>,
     /// Why the process is of no use any more.
     broken: Option<String>,

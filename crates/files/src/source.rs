@@ -25,7 +25,7 @@ pub(crate) fn length(buf: &[u8]) -> u64 {
     u64::try_from(buf.len()).unwrap_or(u64::MAX)
 }
 
-/// Whether these bytes lie within so many.
+/// Whether these bytes lie within the size.
 pub(crate) fn check_within(size: u64, offset: u64, len: u64) -> io::Result<()> {
     match offset.checked_add(len) {
         Some(end) if end <= size => Ok(()),
@@ -48,7 +48,7 @@ pub struct Part {
 }
 
 impl Part {
-    /// So many bytes of it from `offset`; fewer if it ends before.
+    /// `size` bytes of it from `offset`; fewer if it ends before.
     pub fn new(of: Arc<dyn ReadAt>, offset: u64, size: u64) -> Self {
         let size = size.min(of.size().saturating_sub(offset));
         Self { of, offset, size }

@@ -120,9 +120,9 @@ pub struct Entry {
 /// The next bytes of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// So many bytes were put at the beginning of the buffer; none at the end of the file.
+    /// How many bytes were put at the beginning of the buffer; none at the end of the file.
     Data(usize),
-    /// So many zeros, which may be more than the buffer holds.
+    /// How many zeros follow, which may be more than the buffer holds.
     Hole(u64),
 }
 

@@ -45,7 +45,7 @@ pub enum Visited<'a> {
     },
 }
 
-/// Told of everything that a visit meets.
+/// Gets everything that a visit meets.
 pub type Visitor<'v> = &'v mut dyn FnMut(&mut Files<'_>, Visited<'_>) -> Result<(), FilesError>;
 
 /// A file that was found.

@@ -25,11 +25,11 @@ use super::{WhereArgs, path_of};
 /// file that cannot be read whole is left out.
 ///
 /// Devices, set-user-id and set-group-id bits of files, and attributes of security give power over
-/// this machine to whoever could write to the disk. They are left out, unless you give --trusted.
+/// this machine to those who could write to the disk. They are left out, unless you give --trusted.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  strongroom restore files cp --item web01 --recovery-point latest --path /etc/nginx --to /tmp/web01
+  strongroom restore files cp --item web01 --recovery-point latest --path /etc/nginx --to /tmp/w
   strongroom restore files cp --item web01 --recovery-point yesterday --disk vda --partition 1 \\
       --path /home/ann/report.odt --to .")]
 pub(crate) struct CpArgs {
