@@ -300,7 +300,7 @@ pub enum Reply {
         snapshot: String,
     },
     /// How the store stands.
-    Status(StatusShown),
+    Status(Box<StatusShown>),
     /// The copies of the store.
     Copies {
         /// The copies, in the order in which they were added.
@@ -529,24 +529,7 @@ fn carry_out(
             let id = id.ok_or_else(|| Reply::refused(RefusedKind::Failed, "no snapshot"))?;
             Ok(Reply::Snapshot { snapshot: id.to_string() })
         }
-        Command::Status => {
-            let status = store.status();
-            let usage = store.usage()?;
-            Ok(Reply::Status(StatusShown {
-                accounts: usage.accounts,
-                containers: usage.containers,
-                blobs: usage.blobs,
-                used_bytes: usage.used,
-                free_bytes: usage.free,
-                records: status.records,
-                checkpoints: status.checkpoints,
-                journal_bytes: status.journal_bytes,
-                failure: status.failure.map(|failure| failure.to_string()),
-                copies: status.copies.into_iter().map(copy_shown).collect(),
-                repaired: status.findings.repaired,
-                damaged: status.findings.lost,
-            }))
-        }
+        Command::Status => status_of(store),
         Command::CopyAdd { path } | Command::CopyRemove { path } if !path.is_absolute() => {
             Err(Reply::refused(RefusedKind::InvalidCopy, "the path of a copy is not absolute"))
         }
@@ -574,6 +557,24 @@ fn carry_out(
             Err(Reply::refused(RefusedKind::Failed, "the command is about the pair of servers"))
         }
     }
+}
+
+fn status_of(store: &Store) -> Result<Reply, Reply> {
+    let (status, usage) = (store.status(), store.usage()?);
+    Ok(Reply::Status(Box::new(StatusShown {
+        accounts: usage.accounts,
+        containers: usage.containers,
+        blobs: usage.blobs,
+        used_bytes: usage.used,
+        free_bytes: usage.free,
+        records: status.records,
+        checkpoints: status.checkpoints,
+        journal_bytes: status.journal_bytes,
+        failure: status.failure.map(|failure| failure.to_string()),
+        copies: status.copies.into_iter().map(copy_shown).collect(),
+        repaired: status.findings.repaired,
+        damaged: status.findings.lost,
+    })))
 }
 
 impl Command {

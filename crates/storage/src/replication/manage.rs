@@ -582,7 +582,7 @@ fn failover_progress(
     primary_is_fenced: Option<bool>,
 ) -> Option<FailoverProgress> {
     use FailoverStep::{ChangesFetched, OldPrimaryFenced, Promoted};
-    let begun = pair.begin.filter(|begin| begin.epoch == standing.epoch).is_some();
+    let begun = pair.begin.is_some_and(|begin| begin.epoch == standing.epoch);
     let fenced = pair.peer.as_ref().map_or(u64::MAX, |peer| peer.fenced);
     let is_fenced = primary_is_fenced.unwrap_or(pair.failing_over.is_some());
     match standing.role {

@@ -175,6 +175,7 @@ pub(super) fn snapshots(reply: Reply) -> Option<api::BlobSnapshots> {
 /// How the store stands; none if the reply is another one.
 pub(super) fn status(reply: Reply) -> Option<api::StorageStatus> {
     let Reply::Status(status) = reply else { return None };
+    let status = *status;
     let StatusShown { accounts, records, checkpoints, journal_bytes, failure, .. } = status;
     Some(api::StorageStatus {
         accounts,
@@ -303,7 +304,7 @@ mod tests {
         ];
         let copies = states.map(|state| CopyShown { path: "/disk2/storage".into(), state });
         for failure in [None, Some(reason())] {
-            let reply = Reply::Status(StatusShown {
+            let reply = Reply::Status(Box::new(StatusShown {
                 accounts: 1,
                 containers: 7,
                 blobs: 8,
@@ -316,7 +317,7 @@ mod tests {
                 copies: copies.to_vec(),
                 repaired: 5,
                 damaged: 6,
-            });
+            }));
             assert_same(reply.clone(), status(reply).expect("a status"));
         }
     }
