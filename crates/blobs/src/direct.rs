@@ -126,7 +126,7 @@ mod tests {
             assert!(len < 262_144 || bytes.as_ptr().align_offset(4096) == 0);
         }
         let mut buffer = WriteBuffer::with_capacity(1);
-        buffer.extend_from_slice(&[3; 100_000]);
+        buffer.extend_from_slice(&vec![3; 100_000]);
         assert_eq!(buffer.freeze(), vec![3; 100_000], "more than there was room for");
     }
 
