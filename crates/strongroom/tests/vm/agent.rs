@@ -600,7 +600,7 @@ fn a_machine_runs_at_once_however_often_it_is_asked() {
     assert_eq!(copy.state(), "paused");
     wanted.limit_rate = None;
     let restored = json(&workers.bring_back(&wanted).report);
-    assert_eq!(restored["instant"]["started_seconds"], Value::Null, "{restored:#}");
+    assert!(restored["instant"]["started_seconds"].is_null(), "{restored:#}");
     assert_eq!(copy.state(), "running");
     assert_eq!(fs::read_dir(&to).expect("a folder").count(), 2);
     assert!(copy.last_records().0 >= records);
