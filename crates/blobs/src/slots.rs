@@ -85,7 +85,7 @@ impl Place {
         Some(Self { file: FileId { generation, is_home }, index })
     }
 
-    /// The place so many slots behind.
+    /// The place this number of slots behind.
     fn behind(self, slots: usize) -> Self {
         Self { index: self.index.saturating_add(wide(slots)), ..self }
     }

@@ -1,6 +1,6 @@
 //! Reads ahead: who reads a disk in order finds the next blocks in memory.
 //!
-//! Streams are told apart by where they are: each connection of `nbdcopy` reads a part of the disk of its own, and so
+//! Streams are distinguished by where they are: each connection of `nbdcopy` reads a part of the disk of its own, and so
 //! does each program in a guest. A read that continues where one of the last streams has ended lets the stream's window
 //! grow; any other read begins a stream, for which nothing is read ahead until it is continued.
 
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_beside_each_other_are_told_apart() {
+    fn streams_beside_each_other_are_distinguished() {
         let mut streams = Streams::new(64);
         let mut ahead = [0_u64; 8];
         for step in 0..1000_u64 {

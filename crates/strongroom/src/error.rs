@@ -342,6 +342,12 @@ mod tests {
     }
 
     #[test]
+    fn what_an_export_has_lost_has_a_code() {
+        let lost = FaceError::ExportLost(io::Error::other("no room"));
+        assert_eq!(lost.code().name, "export.lost");
+    }
+
+    #[test]
     fn words() {
         assert_eq!(
             console::strip_ansi_codes(&failure().to_text()),

@@ -245,7 +245,7 @@ fn end_of(encoded: &[Encoded], at: u64) -> u64 {
     })
 }
 
-/// So many zeros, which are fewer than [`ALIGN`].
+/// This number of zeros, which is less than [`ALIGN`].
 fn zeros(len: u64) -> &'static [u8] {
     ZEROS.get(..size(len)).unwrap_or(&ZEROS)
 }

@@ -18,9 +18,6 @@ mod file;
 mod format;
 mod map;
 
-#[cfg(test)]
-mod tests;
-
 use std::{
     fs::{File, OpenOptions},
     io,
@@ -556,3 +553,6 @@ impl Exported for Overlay {
         appended
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -77,9 +77,10 @@ fn expected(mut machine: Machine, changes: &Changes) -> Machine {
             disk.chain.iter_mut().for_each(|layer| layer.index = None);
         }
         let source = match changes.disks.get(&disk.target) {
-            Some(DiskChange::File { path, .. }) => Source::File { path: path.clone() },
+            Some(DiskChange::File { path, .. } | DiskChange::Overlay { path, .. }) => {
+                Source::File { path: path.clone() }
+            }
             Some(DiskChange::Block { path }) => Source::Block { path: path.clone() },
-            Some(DiskChange::Overlay { path, .. }) => Source::File { path: path.clone() },
             Some(DiskChange::Eject) => Source::None,
             _ => continue,
         };

@@ -102,7 +102,7 @@ impl Journal {
         Self(path.to_owned())
     }
 
-    /// Writes it anew.
+    /// Writes it again.
     pub(super) fn rewrite(&self, note: &Note) -> Result<()> {
         Self::write(&self.0, note).map(drop)
     }

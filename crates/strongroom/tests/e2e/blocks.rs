@@ -78,6 +78,7 @@ const WHO: &[(&str, &str, By)] = &[
     ("docs/understand/benchmarks.md", "scripts/", FLAGS),
     ("docs/use/api.md", "", Test("the_examples_of_the_api_run")),
     ("docs/use/cli.md", "", Nobody("usage and help; docs_tests.rs parses the examples")),
+    ("docs/use/export.md", "", Test("the_page_about_exports_works")),
     ("docs/use/json.md", "", Test("every_section_of_the_page_of_json_is_compared")),
     ("docs/use/machines.md", "ScriptRunner", Test("the_settings_of_scripts_on_the_page_are_taken")),
     ("docs/use/machines.md", "", Test("the_page_about_machines_works")),

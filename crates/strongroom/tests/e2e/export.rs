@@ -12,6 +12,7 @@ use serde_json::Value;
 use strongroom_testing::{eventually, run, wait_until};
 
 use crate::{
+    blocks::Page,
     documented::assert_documented,
     harness::{Lab, need},
 };
@@ -300,6 +301,50 @@ fn a_mount_ends_with_its_parent_and_a_stale_one_is_named() {
     wait_until("the mount is gone", || {
         fs::read_dir(lab.path("mnt")).is_ok_and(|entries| entries.count() == 0)
     });
+}
+
+/// A process that has the rights of no user of this host.
+#[test]
+fn without_rights_the_mount_is_refused() {
+    let (lab, _) = lab();
+    fs::create_dir(lab.path("mnt")).expect("a folder");
+    let program = env!("CARGO_BIN_EXE_strongroom");
+    let words = "mount disks --item web01 --recovery-point latest mnt --output json";
+    let mut run = lab.shell(&format!(
+        "STRONGROOM_VAULT=vault STRONGROOM_KEY_FILE=key PATH=/usr/bin unshare --user {program} {words}"
+    ));
+    let output = run.output().expect("bash starts");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("\"mount.refused\""), "{said}");
+}
+
+#[test]
+fn the_page_about_exports_works() {
+    let (lab, _) = lab();
+    fs::create_dir(lab.path("mnt")).expect("a folder");
+    let page = Page::new("docs/use/export.md", "the_page_about_exports_works");
+    let mut count = 0;
+    for part in page.parts() {
+        let words = part.split_whitespace().collect::<Vec<_>>().join(" ").replace(" \\ ", " ");
+        let words =
+            words.replace("/run/", "").replace("/srv/scratch/", "").replace("/mnt/web01", "mnt");
+        count += 1;
+        if let Some(words) = words.strip_prefix("strongroom export --item web01 --recovery-point ")
+        {
+            let export = Running::export(&lab, words);
+            compare(&lab, "vda.raw", &export.url(0));
+            export.stop(Signal::TERM);
+        } else if let Some(words) =
+            words.strip_prefix("strongroom mount disks --item web01 --recovery-point ")
+        {
+            let mount = Running::mount(&lab, words);
+            lab.assert_same("mnt/vda.raw", "vda.raw");
+            mount.stop(Signal::TERM);
+        } else {
+            panic!("nobody runs {part}");
+        }
+    }
+    assert_eq!(count, 3);
 }
 
 #[test]

@@ -52,6 +52,14 @@ fn the_page_about_machines_works() {
     run(&[plan, copy]);
     assert_eq!(host.virsh(&["domstate", "web01-copy"]), "running");
     host.virsh(&["destroy", "web01-copy"]);
+    host.virsh(&["undefine", "web01-copy"]);
+    for file in std::fs::read_dir(&copies).unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    let instant = rest.lines().find(|line| line.ends_with("--name web01-copy --instant")).unwrap();
+    run(&[instant]);
+    assert_eq!(host.virsh(&["domstate", "web01-copy"]), "running");
+    host.virsh(&["destroy", "web01-copy"]);
     // Its own name and addresses are free once the machine is gone.
     guest.destroy();
     guest.virsh("undefine", &["--checkpoints-metadata"]);

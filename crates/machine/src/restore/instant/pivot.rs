@@ -16,7 +16,7 @@ enum On {
 }
 
 impl Instant<'_> {
-    /// Changes the machine over to its disks, which are complete but for what the overlays have. How long it was
+    /// Changes the machine over to its disks, which lack only what the overlays have. How long it was
     /// paused for that.
     pub(super) fn pivot(&mut self) -> Result<Duration> {
         let mut paused = Duration::ZERO;

@@ -7,7 +7,6 @@ use std::{
     sync::Arc,
 };
 
-use strongroom_base::SystemClock;
 use strongroom_export::{
     BlockCache, DEFAULT_CACHE, Endpoint, Export, Owner, PointDisk, Serving, Shown, serve_disks,
 };
@@ -46,7 +45,8 @@ impl Served {
         let owner = qemu.map(|(user, group)| Owner { user, group });
         let at = Endpoint::Socket { path: path.clone(), owner };
         let entropy = &**work.vault.entropy();
-        let serving = serve_disks(exports, at, Arc::new(SystemClock), entropy);
+        let clock = Arc::clone(&work.connection.settings().clock);
+        let serving = serve_disks(exports, at, clock, entropy);
         let serving = serving.map_err(|source| local("listen at", &path, source))?;
         Ok(Self { serving, folder })
     }
