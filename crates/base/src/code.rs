@@ -425,7 +425,7 @@ catalog! {
     EXPORT_ENDPOINT = "export.endpoint", Conflict, "Clients cannot connect at the socket or address.", "See the message. A socket's folder must exist and the path be free: a socket in use, or another file, is never replaced.";
     EXPORT_OVERLAY_OTHER = "export.overlay_other", Conflict, "The overlay belongs to another recovery point or disk.", "Name the point that the message names, or another folder.";
     EXPORT_OVERLAY_IN_USE = "export.overlay_in_use", Conflict, "Another process uses the overlay.", "End it first, or name another folder.";
-    EXPORT_OVERLAY_DAMAGED = "export.overlay_damaged", Corrupt, "The files of an overlay are damaged or incomplete.", "Bring back the folder as it was, from a copy; or begin anew in another folder.";
+    EXPORT_OVERLAY_DAMAGED = "export.overlay_damaged", Corrupt, "The files of an overlay are damaged or incomplete.", "Restore the folder from a copy, or begin again in another folder: what was written is lost then, and the recovery point is as it was.";
     EXPORT_LOST = "export.lost", Unavailable, "What was written to an export since the last flush could not be stored, and is lost.", "Check the disk of the overlay. What was flushed is there; the message says why the rest could not be stored.";
     EXPORT_TRACE = "export.trace", Invalid, "The file is not a trace of reads.", "Name a file that --record-trace has written.";
     MOUNT_STALE = "mount.stale", Conflict, "The folder still has the mount of a process that is gone.", "Run `umount` (or `fusermount3 -u`) on the folder, then repeat the command.";

@@ -81,6 +81,8 @@ pub struct Mirror {
     pub job: Option<String>,
     /// Whether it has come so far that it can end at any time.
     pub ready: bool,
+    /// The file that it copies to.
+    pub path: Option<String>,
 }
 
 /// A disk.
@@ -267,6 +269,7 @@ fn disk(node: Node<'_, '_>) -> Option<Disk> {
         mirror: mirror.map(|mirror| Mirror {
             job: attribute(mirror, "job"),
             ready: attribute(mirror, "ready").is_some(),
+            path: attribute_of(mirror, "source", "file").or_else(|| attribute(mirror, "file")),
         }),
         encryption: encryption(node),
         slice: source.and_then(slice),

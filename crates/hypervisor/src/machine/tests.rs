@@ -151,7 +151,8 @@ fn a_running_machine() {
     let vda = machine.disk("vda").expect("vda");
     assert_eq!((vda.index, vda.chain.first().and_then(|layer| layer.index)), (Some(2), Some(3)));
     let vdb = machine.disk("vdb").expect("vdb");
-    assert_eq!(vdb.mirror, Some(Mirror { job: Some("copy".to_owned()), ready: true }));
+    let path = Some("/mnt/new/b.raw".to_owned());
+    assert_eq!(vdb.mirror, Some(Mirror { job: Some("copy".to_owned()), ready: true, path }));
     assert!(vdb.notes().contains(&DiskNote::BlockJob) && vdb.chain.is_empty());
 }
 

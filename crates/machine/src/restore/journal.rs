@@ -36,6 +36,9 @@ pub(super) struct Note {
     /// Whether the restore has paused the machine, which is to run again.
     #[serde(default)]
     pub(super) is_held: bool,
+    /// Whether the machine may have run while its disks were restored.
+    #[serde(default)]
+    pub(super) has_run: bool,
 }
 
 /// What kind of restore a note is of.

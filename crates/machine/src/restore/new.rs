@@ -14,7 +14,9 @@ use strongroom_disk::{DiskTarget, Existing, folder_in, make_anew, own_folder, pi
 use strongroom_engine::{Overwrite, Progress, RestoreDisk, RestoreReport, RestoreRequest};
 use strongroom_format::Manifest;
 use strongroom_hypervisor::{Connection, Domain, HypervisorError, Machine};
-use strongroom_reports::{InstantReport, MachineRestoreReport, RestoreKind, RestoredDisk};
+use strongroom_reports::{
+    InstantReport, MachineRestoreReport, PowerState, RestoreKind, RestoredDisk,
+};
 use strongroom_vault::Vault;
 
 use super::{
@@ -44,6 +46,8 @@ pub(super) struct Done {
     pub(super) not_started: Option<HypervisorError>,
     /// If it ran meanwhile.
     pub(super) instant: Option<InstantReport>,
+    /// What the machine does now, if that may be something else than was asked for.
+    pub(super) state: Option<PowerState>,
 }
 
 /// Plans a restore and has it carried out.
@@ -336,7 +340,7 @@ fn report(
         machine: plan.machine.name.clone(),
         uuid: plan.machine.uuid.to_string(),
         host: connection.uri().to_string(),
-        state: request.power.state(),
+        state: done.state.unwrap_or_else(|| request.power.state()),
         autostart: plan.autostart,
         disks: disks.collect(),
         addresses: plan.machine.interfaces.iter().filter_map(|one| one.mac.clone()).collect(),

@@ -168,6 +168,9 @@ impl Maker<'_> {
         files.extend(nvram.clone());
         files.extend(tpm.clone());
         check_free(&files, earlier.as_ref(), name)?;
+        if let Some(note) = earlier.as_ref().filter(|note| note.has_run && !is_defined) {
+            return Err(removed(note, &journal, name));
+        }
         if !is_defined {
             check_room(&room(&disks)?, name)?;
         }
@@ -178,7 +181,8 @@ impl Maker<'_> {
             name: name.to_owned(),
             uuid: uuid.to_string(),
             files,
-            is_held: earlier.is_some_and(|note| note.is_held),
+            is_held: earlier.as_ref().is_some_and(|note| note.is_held),
+            has_run: earlier.is_some_and(|note| note.has_run),
         };
         let as_before = self.request.identity == Identity::Same;
         let autostart = as_before && self.configuration.record.autostart;
@@ -560,6 +564,22 @@ fn shared_disks(name: &str, other: &Machine, machine: &Machine, notes: &mut Vec<
         if used {
             notes.push(format!("{name} uses {} as well (disk {})", disk.source, disk.target));
         }
+    }
+}
+
+/// A machine that somebody has removed while it got its disks: its overlays have what it has written.
+fn removed(note: &Note, path: &Path, machine: &str) -> MachineError {
+    let files = note.files.iter().filter(|file| file.exists());
+    let files: Vec<String> = files.map(|file| file.display().to_string()).collect();
+    MachineError::Unfinished {
+        machine: machine.to_owned(),
+        reason: format!(
+            "it was removed from libvirt before its restore had ended, and what it has written is in its overlays: \
+             define it again with the UUID {}, or delete the note and {}",
+            note.uuid,
+            files.join(", ")
+        ),
+        note: path.display().to_string(),
     }
 }
 

@@ -197,6 +197,14 @@ fn whoever_dies_meanwhile_nothing_is_lost() {
     restore.signal("KILL");
     restore.end();
     guest.kill_qemu();
+    // Somebody removes the machine from libvirt, and gives it back: its overlays are not made again.
+    let xml = host.lab.path("copy.xml");
+    fs::write(&xml, host.virsh(&["dumpxml", "copy", "--inactive", "--security-info"])).unwrap();
+    guest.virsh("undefine", &[]);
+    let same = words(&["--instant", "--name", "copy", "--storage-dir", &to, "--output", "json"]);
+    let said = failed(&host.strongroom(&same), "restore.unfinished");
+    assert!(said.contains("define it again"), "{said}");
+    host.virsh(&["define", xml.to_str().unwrap()]);
     let restore = Restore::start(&host, &to, "50K");
     wait_up(&host, &guest);
     assert!(guest.last_records().0 >= second, "{:?}, not {second}", guest.last_records());
@@ -213,7 +221,7 @@ fn whoever_dies_meanwhile_nothing_is_lost() {
     // QEMU alone is killed: its disks become complete without it.
     guest.kill_qemu();
     let report = restore.report();
-    assert_eq!(guest.state(), "shut off");
+    assert_eq!((guest.state().as_str(), &report["state"]), ("shut off", &"off".into()));
     assert_eq!(report["instant"]["paused_seconds"], 0.0, "{report:#}");
     assert_ended(&host, &to);
     guest.boot();

@@ -28,7 +28,7 @@ use std::time::Duration;
 use strongroom_base::{Cancel, Stage, Things};
 use strongroom_engine::Progress;
 use strongroom_hypervisor::{Changes, DiskChange, Domain, Form, Machine, State};
-use strongroom_reports::InstantReport;
+use strongroom_reports::{InstantReport, PowerState};
 
 pub use self::undo::{Running, find, undo};
 use self::{serve::Served, watch::Watch};
@@ -55,17 +55,12 @@ pub(super) fn run(work: &Work<'_>, progress: &Progress, cancel: &Cancel) -> Resu
     let mut done = Done::default();
     progress.set_stage(Stage::Starting);
     let domain = instant.define()?;
-    let report = done.instant.insert(InstantReport::default());
-    match instant.start(&domain) {
-        Ok(has_started) if has_started => report.started_seconds = Some(instant.seconds()),
-        Ok(_) => {}
-        Err(MachineError::Hypervisor(error)) => {
-            done.not_started = Some(error);
-            return Ok(done);
-        }
-        Err(error) => return Err(error),
-    }
     let watch = Watch::start(work.connection, &domain)?;
+    let has_started = instant.start(&domain)?;
+    done.instant = Some(InstantReport {
+        started_seconds: has_started.then(|| instant.seconds()),
+        ..InstantReport::default()
+    });
     match instant.complete(&domain, &mut done) {
         Ok(()) => {}
         Err(error) => {
@@ -86,6 +81,12 @@ pub(super) fn run(work: &Work<'_>, progress: &Progress, cancel: &Cancel) -> Resu
     }
     instant.journal.remove()?;
     instant.served.stop();
+    // It may have been shut down or paused meanwhile.
+    done.state = Some(match work.connection.state(&domain)? {
+        State::Paused => PowerState::Paused,
+        state if state.is_active() => PowerState::Running,
+        _ => PowerState::Off,
+    });
     Ok(done)
 }
 
@@ -141,6 +142,8 @@ impl Instant<'_> {
     /// Starts it, or resumes it if an earlier attempt has paused it. Whether it was off.
     fn start(&mut self, domain: &Domain) -> Result<bool> {
         let connection = self.work.connection;
+        self.note.has_run = true;
+        self.journal.rewrite(&self.note)?;
         let is_off = !connection.state(domain)?.is_active();
         let stays_paused = self.work.request.power == Power::Paused;
         if is_off {

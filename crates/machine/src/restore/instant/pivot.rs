@@ -107,21 +107,36 @@ impl Instant<'_> {
     fn online(&mut self, domain: &Domain, disks: &[PlannedDisk]) -> Result<Duration> {
         let connection = self.work.connection;
         for disk in disks {
-            // That of an earlier attempt, which nobody waits for.
-            if connection.block_job(domain, &disk.name)?.is_some() {
-                connection.end_copy(domain, &disk.name)?;
-            }
+            self.end_earlier_copy(domain, disk)?;
             let (path, format) = (disk.path.display().to_string(), disk.format.to_string());
             connection.begin_shallow_copy(domain, &disk.name, &path, &format)?;
         }
         let result = self.change_over(domain, disks);
         if result.is_err() {
             for disk in disks {
-                // Of those that have changed over already there is none; of a machine that is off neither.
-                connection.end_copy(domain, &disk.name).ok();
+                // Those that have changed over already have none, and a machine that is off has none either.
+                self.end_earlier_copy(domain, disk).ok();
             }
         }
         result
+    }
+
+    /// Ends the copy of an earlier attempt, which nobody waits for. Another's job is not ours to end.
+    fn end_earlier_copy(&self, domain: &Domain, disk: &PlannedDisk) -> Result<()> {
+        let connection = self.work.connection;
+        if connection.block_job(domain, &disk.name)?.is_none() {
+            return Ok(());
+        }
+        let machine = Machine::parse(&connection.domain_xml(domain, Form::Present)?)?;
+        let mirror = machine.disk(&disk.name).and_then(|found| found.mirror.as_ref());
+        let to = mirror.and_then(|mirror| mirror.path.as_deref());
+        if to.map(Path::new) != Some(disk.path.as_path()) {
+            let machine = machine.name;
+            let reason = format!("another job works on its disk {}", disk.name);
+            return Err(MachineError::Busy { machine, reason });
+        }
+        connection.end_copy(domain, &disk.name)?;
+        Ok(())
     }
 
     fn change_over(&mut self, domain: &Domain, disks: &[PlannedDisk]) -> Result<Duration> {
