@@ -90,6 +90,9 @@ fn compare(lab: &Lab, image: &str, url: &str) {
 /// What qemu-io says of commands on a disk.
 fn qemu_io(url: &str, commands: &[&str]) -> String {
     let mut arguments = vec!["-f", "raw", "-t", "writeback", "-d", "unmap"];
+    if commands.iter().all(|command| command.starts_with("read")) {
+        arguments.push("-r");
+    }
     arguments.extend(commands.iter().flat_map(|command| ["-c", command]));
     arguments.push(url);
     run("qemu-utils", "qemu-io", &arguments)
@@ -201,7 +204,7 @@ fn what_was_flushed_into_an_overlay_outlives_a_kill() {
     export.stop(Signal::TERM);
     // What was written and the rest of the point are one disk.
     lab.ok(&format!(
-        "restore disks --item web01 --recovery-point {first} --disk vda --to vda=expected.raw"
+        "restore disks --item web01 --recovery-point {first} --disks vda --to vda=expected.raw"
     ));
     let expected = lab.path("expected.raw").display().to_string();
     qemu_io(&expected, &commands);
