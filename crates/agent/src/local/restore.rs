@@ -101,6 +101,13 @@ impl Work<'_> {
         }
         let begun = Begun::of(&self.agent.host.notes, self.order.job);
         match connection.domain(&name) {
+            // It runs already, and its restore continues.
+            Ok(_)
+                if wanted.instant
+                    && restore::find_instant(&connection, &name).map_err(body)?.is_some() =>
+            {
+                begun.write(&*self.agent.host.settings.clock)?;
+            }
             Ok(_) => {}
             Err(error) if error.is_missing() => begun.write(&*self.agent.host.settings.clock)?,
             Err(error) => return Err(body(error)),
