@@ -336,7 +336,7 @@ mod tests {
                 "data_bytes": 1, "written_bytes": 1,
             }],
             "addresses": [], "nvram": null, "tpm": null, "secrets": [],
-            "left_behind": [{ "name": "vdb", "reason": "r" }], "safety_point": null, "notes": [],
+            "left_behind": [{ "name": "vdb", "reason": "r" }], "safety_point": null, "instant": null, "notes": [],
             "seconds": 2.0,
         });
         let disks = json!({

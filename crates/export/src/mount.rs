@@ -8,6 +8,7 @@ use std::{
     ffi::OsStr,
     io,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -15,9 +16,9 @@ use std::{
 use fuser::{
     BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
     Generation, INodeNo, KernelConfig, LockOwner, MountOption, OpenAccMode, OpenFlags, ReplyAttr,
-    ReplyData, ReplyDirectory, ReplyEntry, ReplyLseek, ReplyOpen, Request, SessionACL,
+    ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, Request, SessionACL,
 };
-use strongroom_base::{ByteRange, Code, Coded, Params, codes, params};
+use strongroom_base::{ByteRange, Code, Coded, Environment, Params, codes, params};
 use strongroom_disk::{DiskSource, ExtentKind};
 
 /// Threads that answer the kernel.
@@ -87,7 +88,10 @@ impl Coded for MountError {
 }
 
 /// Disks that are mounted. Dropping it unmounts them.
-pub struct Mount(BackgroundSession);
+pub struct Mount {
+    session: BackgroundSession,
+    folder: PathBuf,
+}
 
 impl Mount {
     /// Mounts disks in an empty folder. With `everybody`, other users may read them too.
@@ -117,15 +121,35 @@ impl Mount {
         config.acl = if everybody { SessionACL::All } else { SessionACL::Owner };
         config.n_threads = Some(THREADS);
         let session = fuser::spawn_mount(files, folder, &config);
-        session.map(Self).map_err(|error| MountError::Refused {
-            path: folder.to_owned(),
-            reason: reason(&error, Path::new("/dev/fuse").exists()),
+        let folder = folder.to_owned();
+        session.map(|session| Self { session, folder: folder.clone() }).map_err(|error| {
+            MountError::Refused {
+                path: folder.clone(),
+                reason: reason(&error, Path::new("/dev/fuse").exists()),
+            }
         })
     }
 
     /// Whether somebody else has unmounted it.
     pub fn is_gone(&self) -> bool {
-        self.0.guard.is_finished()
+        self.session.guard.is_finished()
+    }
+
+    /// Unmounts, unless a file or the folder is in use. Whether it did; if not, everything is served as before.
+    ///
+    /// # Errors
+    ///
+    /// If the program that unmounts cannot be started.
+    pub fn try_unmount(&self) -> io::Result<bool> {
+        let (program, words): (_, &[&str]) = if rustix::process::geteuid().is_root() {
+            ("umount", &[])
+        } else {
+            ("fusermount3", &["-u"])
+        };
+        let mut command = Command::new(program);
+        command.env_clear().envs(Environment::given().path()).args(words).arg("--");
+        let output = command.arg(&self.folder).stdin(Stdio::null()).output()?;
+        Ok(output.status.success())
     }
 
     /// Unmounts. If a file is open, it stays for those who have it open.
@@ -134,7 +158,7 @@ impl Mount {
     ///
     /// If the system refuses.
     pub fn stop(self) -> io::Result<()> {
-        self.0.umount_and_join()
+        self.session.umount_and_join()
     }
 }
 
@@ -290,6 +314,11 @@ impl Filesystem for Files {
                 }
             }
         });
+    }
+
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        // Nothing is written.
+        reply.ok();
     }
 
     fn lseek(

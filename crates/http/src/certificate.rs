@@ -17,7 +17,10 @@ use std::{
 
 use aws_lc_rs::digest;
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
-use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose,
+};
 use rustls::{
     RootCertStore, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs as provider},
@@ -147,22 +150,70 @@ pub fn names(host: &str, listen: IpAddr, more: &[String]) -> Vec<String> {
 
 /// Makes the server's own certificate, unless there is one that is good.
 pub fn ensure(files: &CertificateFiles, names: &[String], now: Timestamp) -> Result<(), HttpError> {
-    if !files.own {
+    if !files.own || is_good(files, names, now) {
         return Ok(());
     }
-    if let Ok(facts) = files.facts()
-        && files.read().is_ok()
-        && facts.ends.duration_since(now) > RENEWED
-        && names.iter().all(|name| facts.names.contains(name))
-    {
-        return Ok(());
+    let params = params(names, "Strongroom", now)?;
+    let key = KeyPair::generate().map_err(bug)?;
+    let certificate = params.self_signed(&key).map_err(bug)?;
+    write(&files.key, &key.serialize_pem(), 0o600)?;
+    write(&files.certificate, &certificate.pem(), 0o644)
+}
+
+/// As [`ensure`], with an authority above the certificate: clients such as QEMU trust no certificate that is not one of
+/// an authority. Returns the file of the authority. Its key is not kept: it has signed this one certificate.
+pub fn ensure_with_authority(
+    files: &CertificateFiles,
+    names: &[String],
+    now: Timestamp,
+) -> Result<PathBuf, HttpError> {
+    let path = files.certificate.with_file_name("authority.pem");
+    let is_signed = || {
+        let authority = CertificateDer::from_pem_file(&path).ok()?;
+        Some(files.read_chain().ok()?.get(1)? == &authority)
+    };
+    if is_good(files, names, now) && is_signed() == Some(true) {
+        return Ok(path);
     }
-    let bug = |error: rcgen::Error| HttpError::Bug(format!("making a certificate: {error}"));
+    let mut above = params(&[], "Strongroom authority", now)?;
+    above.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    above.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+    above.extended_key_usages.clear();
+    let issuer_key = KeyPair::generate().map_err(bug)?;
+    let authority = above.self_signed(&issuer_key).map_err(bug)?;
+    let mut params = params(names, "Strongroom", now)?;
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    let key = KeyPair::generate().map_err(bug)?;
+    let issuer = Issuer::from_params(&above, &issuer_key);
+    let certificate = params.signed_by(&key, &issuer).map_err(bug)?;
+    write(&files.key, &key.serialize_pem(), 0o600)?;
+    write(&path, &authority.pem(), 0o644)?;
+    let chain = format!("{}{}", certificate.pem(), authority.pem());
+    write(&files.certificate, &chain, 0o644)?;
+    Ok(path)
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
+fn bug(error: rcgen::Error) -> HttpError {
+    HttpError::Bug(format!("making a certificate: {error}"))
+}
+
+/// Whether there is a certificate with its key, for all these names, that does not end soon.
+fn is_good(files: &CertificateFiles, names: &[String], now: Timestamp) -> bool {
+    files.read().is_ok()
+        && files.facts().is_ok_and(|facts| {
+            facts.ends.duration_since(now) > RENEWED
+                && names.iter().all(|name| facts.names.contains(name))
+        })
+}
+
+/// What is in a certificate that is made now.
+fn params(names: &[String], name: &str, now: Timestamp) -> Result<CertificateParams, HttpError> {
     let mut params =
         CertificateParams::new(names).map_err(|error| HttpError::Names(error.to_string()))?;
-    let mut name = DistinguishedName::new();
-    name.push(DnType::CommonName, "Strongroom");
-    params.distinguished_name = name;
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let day = |time: Timestamp| {
         let date = time.to_zoned(TimeZone::UTC).date();
@@ -172,10 +223,7 @@ pub fn ensure(files: &CertificateFiles, names: &[String], now: Timestamp) -> Res
     let yesterday = now.checked_sub(SignedDuration::from_hours(24)).unwrap_or(now);
     params.not_before = day(yesterday);
     params.not_after = day(now.checked_add(LASTS).unwrap_or(Timestamp::MAX));
-    let key = KeyPair::generate().map_err(bug)?;
-    let certificate = params.self_signed(&key).map_err(bug)?;
-    write(&files.key, &key.serialize_pem(), 0o600)?;
-    write(&files.certificate, &certificate.pem(), 0o644)
+    Ok(params)
 }
 
 /// Writes a file in whole or not at all.

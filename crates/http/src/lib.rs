@@ -18,7 +18,8 @@ mod proxies;
 
 pub use body::{BodyError, read_body};
 pub use certificate::{
-    CertificateFacts, CertificateFiles, Shown, encryption, encryption_for_known, ensure, names,
+    CertificateFacts, CertificateFiles, Shown, encryption, encryption_for_known, ensure,
+    ensure_with_authority, names,
 };
 pub use connections::{Guest, Patience, Serving, listen, serve};
 pub use error::HttpError;

@@ -31,9 +31,8 @@ const COMMANDS: [(&[&str], &str); 19] = [
         "`strongroom vault verify` checks a vault, `strongroom vm check` machines",
     ),
     (
-        &["mount", "umount"],
-        "recovery points cannot be mounted yet: `strongroom restore files` lists and copies single \
-         files, `strongroom restore disks --to DIR` writes images",
+        &["umount"],
+        "a mount ends with the `strongroom mount disks` that made it: Ctrl-C, or the system's `umount`",
     ),
     (&["version"], "`strongroom --version`"),
     (&["stats", "usage", "df", "du"], "`strongroom vault usage`"),
@@ -216,7 +215,7 @@ mod tests {
             ("forget --keep-daily 7", "recoverypoint forget"),
             ("prune", "vault reclaim"),
             ("check", "vault verify"),
-            ("mount /mnt", "restore disks"),
+            ("umount /mnt", "mount disks"),
             ("version", "--version"),
             ("vault prune", "vault reclaim"),
             ("-r /backup recoverypoint list", "--vault URL"),

@@ -35,12 +35,15 @@ impl SocketFile {
     ///
     /// # Errors
     ///
-    /// If the file cannot be made; [`io::ErrorKind::AlreadyExists`] if there is one that is not replaced.
+    /// If the file cannot be made; [`io::ErrorKind::AlreadyExists`] if there is one that is not replaced;
+    /// [`io::ErrorKind::InvalidInput`] if its path is longer than those of sockets (107 bytes).
     pub fn listen(
         path: &Path,
         owner: Option<Owner>,
         entropy: &dyn Entropy,
     ) -> io::Result<(UnixListener, Self)> {
+        // It is made under a shorter name, but clients connect to this one.
+        std::os::unix::net::SocketAddr::from_pathname(path)?;
         let listener = bind(path, owner, entropy)?;
         let identity = identity_of(path)?;
         Ok((listener, Self { path: path.to_owned(), identity }))

@@ -18,7 +18,7 @@ use strongroom_export::{
 };
 use strongroom_format::{DiskRecord, Manifest};
 use strongroom_http::{
-    CertificateFiles, Shown as Certificate, encryption_for_known, ensure, names,
+    CertificateFiles, Shown as Certificate, encryption_for_known, ensure_with_authority, names,
 };
 use strongroom_nbd::server::Exported;
 use strongroom_vault::Vault;
@@ -222,7 +222,7 @@ pub(crate) struct ExportArgs {
 struct Announced {
     item: String,
     recovery_point: PointId,
-    /// The certificate that clients see.
+    /// The certificate that clients trust: that of an authority, if it was made here.
     certificate: Option<PathBuf>,
     exports: Vec<Exposed>,
 }
@@ -267,7 +267,7 @@ impl ExportArgs {
         }
     }
 
-    /// Where it listens, and the certificate that clients see.
+    /// Where it listens, and the certificate that clients trust.
     fn endpoint(&self, context: &Context) -> Result<(Endpoint, Option<PathBuf>), Failure> {
         let absolute = |path: &PathBuf| {
             let find = |source| FaceError::Local { path: path.clone(), action: "find", source };
@@ -284,8 +284,7 @@ impl ExportArgs {
                 Ok((Endpoint::Loopback(address), None))
             }
             (None, Some(address), Some(authorities)) if self.tls == Tls::On => {
-                let files = self.certificate(context, address)?;
-                let path = files.certificate.clone();
+                let (files, path) = self.certificate(context, address)?;
                 let shown = Certificate::new(files)?;
                 let config = encryption_for_known(shown, authorities)?;
                 Ok((Endpoint::Tls(address, config), Some(path)))
@@ -301,19 +300,22 @@ impl ExportArgs {
         }
     }
 
+    /// The files of the certificate, and the one that clients trust.
     fn certificate(
         &self,
         context: &Context,
         address: SocketAddr,
-    ) -> Result<CertificateFiles, Failure> {
+    ) -> Result<(CertificateFiles, PathBuf), Failure> {
         if let (Some(certificate), Some(key)) = (&self.certificate, &self.certificate_key) {
             let (certificate, key) = (certificate.clone(), key.clone());
-            return Ok(CertificateFiles { certificate, key, own: false });
+            let files = CertificateFiles { certificate: certificate.clone(), key, own: false };
+            return Ok((files, certificate));
         }
         let folder = context.cache_dir(self.open.cache_dir.as_ref()).join("export");
         let files = CertificateFiles::own(&folder);
-        ensure(&files, &names(&context::host(), address.ip(), &[]), context.clock.now())?;
-        Ok(files)
+        let names = names(&context::host(), address.ip(), &[]);
+        let authority = ensure_with_authority(&files, &names, context.clock.now())?;
+        Ok((files, authority))
     }
 
     /// A disk as clients get it.

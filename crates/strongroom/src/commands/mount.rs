@@ -1,6 +1,10 @@
 //! `mount`: recovery points as files of this host, as long as the command runs.
 
-use std::{path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use clap::{Args, Subcommand};
 use rustix::process::{Signal, set_parent_process_death_signal};
@@ -21,6 +25,9 @@ use crate::{
     open::open_vault,
 };
 
+/// How often it is looked whether the files are in use.
+const LOOK: Duration = Duration::from_millis(200);
+
 /// `mount ...`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum MountCommand {
@@ -38,7 +45,7 @@ impl MountCommand {
 /// Mount the disks of a recovery point as files in an empty folder
 ///
 /// Each disk is a file NAME.raw that can only be read, straight from the vault; nothing is restored. The command runs
-/// until it is stopped (Ctrl-C, SIGTERM), the folder is unmounted, or the process that started it ends; then the files are
+/// until it is stopped (Ctrl-C, SIGTERM) and nobody uses the files any more, the folder is unmounted, or the process that started it ends; then the files are
 /// gone. Every block is checked against its digest; what cannot be read is an I/O error, never zeros.
 ///
 /// The superuser needs nothing else; other users need `fusermount3` (package fuse3).
@@ -115,6 +122,7 @@ impl DisksArgs {
         };
         context.out.result(&Thing::new(shown, show))?;
         wait(context, || mount.is_gone());
+        self.unmount(context, &mount);
         let stopped = mount.stop().map_err(|source| FaceError::Local {
             path: self.folder.clone(),
             action: "unmount",
@@ -122,6 +130,27 @@ impl DisksArgs {
         });
         disks.end()?;
         Ok(stopped?)
+    }
+}
+
+impl DisksArgs {
+    /// Unmounts when nobody uses the files any more: their users would lose the disks.
+    fn unmount(&self, context: &Context, mount: &Mount) {
+        let mut was_said = false;
+        while !mount.is_gone() {
+            match mount.try_unmount() {
+                Ok(true) => return,
+                Ok(false) => {}
+                // Then it is left to the mount itself.
+                Err(error) => return tracing::debug!(%error, "not unmounted"),
+            }
+            if !was_said {
+                let folder = self.folder.display();
+                context.out.say(&format!("{folder} is in use. It is unmounted when it is not."));
+                was_said = true;
+            }
+            context.clock.sleep(LOOK);
+        }
     }
 }
 

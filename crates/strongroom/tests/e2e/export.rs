@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
+    os::unix::fs::FileExt as _,
     path::Path,
     process::{Child, Command, Stdio},
 };
@@ -56,6 +57,10 @@ impl Running {
         kill_process(Pid::from_child(&self.command), signal).expect("a signal");
         let status = self.command.wait().expect("ends");
         assert!(status.success(), "{status}");
+    }
+
+    fn end(mut self) -> std::process::ExitStatus {
+        self.command.wait().expect("ends")
     }
 
     fn kill(mut self) {
@@ -169,11 +174,27 @@ fn over_tls_a_client_needs_a_certificate() {
     let with = format!("{base}?tls-certificates={}", lab.path("pki").display());
     let info = run("libnbd-bin", "nbdinfo", &[&with]);
     assert!(info.contains("with TLS") && info.contains("export-size: 25165824"), "{info}");
+    // QEMU trusts authorities only.
+    let credentials =
+        format!("tls-creds-x509,id=t,endpoint=client,dir={}", lab.path("pki").display());
+    let port = base.trim_start_matches("nbds://127.0.0.1:").split('/').next().expect("a port");
+    let image = format!("driver=nbd,host=127.0.0.1,port={port},export=vda,tls-creds=t");
+    let words = ["info", "--object", &credentials, "--image-opts", &image];
+    let info = run("qemu-utils", "qemu-img", &words);
+    assert!(info.contains("virtual size: 24 MiB"), "{info}");
     for stranger in [base.replace("nbds:", "nbd:"), base.to_owned()] {
         let output = Command::new("nbdinfo").arg(&stranger).output().expect("nbdinfo");
         assert!(!output.status.success(), "{stranger}");
     }
     export.stop(Signal::TERM);
+}
+
+#[test]
+fn a_socket_that_nobody_could_connect_to_is_refused() {
+    let (lab, _) = lab();
+    let path = "s".repeat(150);
+    let words = format!("export --item web01 --recovery-point latest --socket {path}");
+    lab.fails(&words, 2, "export.endpoint");
 }
 
 #[test]
@@ -275,7 +296,16 @@ fn a_point_is_mounted_as_files() {
     let kib: u64 = copied.split('\t').next().and_then(|kib| kib.parse().ok()).expect("a number");
     assert!(kib < 7 * 1024, "{copied}");
     lab.assert_same("copy.raw", "vda.raw");
-    mount.stop(Signal::TERM);
+    // What is in use is served until it is not.
+    let used = fs::File::open(lab.path("mnt/vdb.raw")).expect("opens");
+    let pid = Pid::from_child(&mount.command);
+    kill_process(pid, Signal::TERM).expect("a signal");
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let (mut first, mut last) = ([0; 4096], [0; 4096]);
+    used.read_exact_at(&mut first, 0).expect("is served");
+    used.read_exact_at(&mut last, 6 << 20).expect("is served");
+    drop(used);
+    assert!(mount.end().success());
     assert_eq!(fs::read_dir(lab.path("mnt")).expect("a folder").count(), 0);
     fs::write(lab.path("mnt/own"), b"a file").expect("a file");
     lab.fails("mount disks --item web01 --recovery-point latest mnt", 2, "mount.folder");
