@@ -359,19 +359,23 @@ impl Maker<'_> {
         })
     }
 
-    /// Writes of a guest whose disk is encrypted must not come into an overlay that is not.
+    /// Writes of a guest whose disk is encrypted must not come into an overlay that is not, and libvirt shares no disk
+    /// that is an overlay.
     fn check_instant(&self, disks: &[PlannedDisk]) -> Result<()> {
-        match disks.iter().find(|disk| disk.is_encrypted()) {
-            None => Ok(()),
-            Some(disk) => Err(MachineError::Unsupported {
-                machine: self.old.name.clone(),
-                reason: format!(
-                    "disk {} is encrypted on the host, and its overlay would not be: restore it \
-                     without --instant",
-                    disk.name
-                ),
-            }),
+        let is_shared = |name: &str| self.old.disk(name).is_some_and(|disk| disk.shareable);
+        for disk in disks {
+            let reason = if disk.is_encrypted() {
+                "is encrypted on the host, and its overlay would not be"
+            } else if is_shared(&disk.name) {
+                "is shared with other machines, and an overlay cannot be"
+            } else {
+                continue;
+            };
+            let reason = format!("disk {} {reason}: restore it without --instant", disk.name);
+            let machine = self.old.name.clone();
+            return Err(MachineError::Unsupported { machine, reason });
         }
+        Ok(())
     }
 
     fn nvram(
