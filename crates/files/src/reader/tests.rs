@@ -1,11 +1,12 @@
 //! A process that lies: a thread that answers in its place.
 
-use std::{fs, os::unix::net::UnixStream, path::Path};
+use std::{fs, os::unix::net::UnixStream, path::Path, process::Command};
 
 use strongroom_base::{Cancel, Coded as _, start_thread};
 
 use super::*;
 use crate::{
+    archive::archive,
     deliver::{Delivered, Options, deliver},
     survey::Volume,
     walk::Files,
@@ -214,4 +215,77 @@ fn a_disk_that_cannot_be_read_is_to_blame() {
     // The thread does not listen, so the answer to its need is the next request that it hears: it ends.
     let error = reader.attributes(b"/", 1).expect_err("refused");
     assert_eq!(error.code().name, "disk.io");
+}
+
+/// The output of a program that must succeed.
+fn output(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().expect(program);
+    assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).expect("utf-8")
+}
+
+/// What tar makes of an archive with lists of rights is what getfacl shows of the files that had them.
+#[test]
+fn tar_gives_access_control_lists_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).to_str().expect("utf-8").to_owned();
+    fs::create_dir_all(path("all/folder")).expect("folders");
+    fs::write(path("all/folder/file"), "0123456789").expect("a file");
+    output("setfacl", &["-m", "u:1000:rw-,u:65530:---,g:55:r--,m::rw-", &path("all/folder/file")]);
+    output("setfacl", &["-m", "g:77:-w-", "-m", "d:u:1001:r-x,d:o::---", &path("all/folder")]);
+    let lists = |name: &str| {
+        let mut found = Vec::new();
+        for key in ["system.posix_acl_access", "system.posix_acl_default"] {
+            let mut buf = [0; 4096];
+            if let Ok(len) = rustix::fs::getxattr(path(name), key, &mut buf[..]) {
+                found.push((key.as_bytes().to_vec(), buf[..len].to_vec()));
+            }
+        }
+        found.push((b"user.plain".to_vec(), b"plain".to_vec()));
+        found
+    };
+    let (of_folder, of_file) = (lists("all/folder"), lists("all/folder/file"));
+    let uids = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let of = move |kind, mode| {
+        let mut attributes = Attributes::bare(kind, 10);
+        (attributes.mode, attributes.uid, attributes.gid) =
+            (Some(mode), Some(uids.0), Some(uids.1));
+        attributes
+    };
+    let mut reader = lied_to(move |request| {
+        let file = Ok(of(crate::Kind::File, 0o664));
+        let file = Entry { name: b"file".to_vec(), node: 3, attributes: file };
+        let dir = Ok(of(crate::Kind::Folder, 0o775));
+        let dir = Entry { name: b"folder".to_vec(), node: 2, attributes: dir };
+        Some(match request {
+            Request::Open { .. } => vec![Answer::Opened { root: 1, notes: vec![] }],
+            Request::Find { .. } => vec![Answer::Found(Some(dir))],
+            Request::Attributes { .. } => {
+                vec![Answer::Attributes(dir.attributes.expect("known"))]
+            }
+            Request::List { .. } => vec![Answer::Entries(vec![file]), Answer::End],
+            Request::Read { .. } => vec![Answer::Data],
+            Request::Xattrs { node: 2 } => vec![Answer::Xattrs(of_folder.clone())],
+            Request::Xattrs { .. } => vec![Answer::Xattrs(of_file.clone())],
+            _ => return None,
+        })
+    });
+    let mut files = Files::open(&mut reader, &volume()).expect("opens");
+    let all = files.locate(b"/folder").expect("found");
+    let mut packed = Vec::new();
+    let done = archive(&mut files, &all, &mut packed, &Cancel::new()).expect("packed");
+    assert_eq!(done.problems, []);
+    fs::write(path("tar"), packed).expect("an archive");
+    fs::create_dir(path("out")).expect("a folder");
+    output("tar", &["-C", &path("out"), "--acls", "--xattrs", "-xpf", &path("tar")]);
+    for name in ["folder", "folder/file"] {
+        let shown = |top: &str| {
+            let text = output("getfacl", &["-nc", &path(&format!("{top}/{name}"))]);
+            text.lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(shown("out"), shown("all"), "{name}");
+    }
+    let mut plain = [0; 9];
+    let len = rustix::fs::getxattr(path("out/folder/file"), "user.plain", &mut plain[..]);
+    assert_eq!(plain[..len.expect("there")], *b"plain");
 }
