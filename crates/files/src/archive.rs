@@ -14,7 +14,7 @@ use strongroom_base::{Cancel, Coded as _};
 
 use crate::{
     bytes::Le,
-    deliver::{Delivered, Problem, why_no_name},
+    deliver::{Delivered, NO_NUMBER, NO_OWNER, Problem, why_no_name},
     error::{FilesError, shown},
     source::length,
     tree::{Attributes, Fault, Kind, Piece, Time, Xattr},
@@ -47,6 +47,7 @@ pub fn archive(
                 Err(Stop::All(error)) => return Err(error),
                 Err(Stop::This(error)) if files.reader().is_broken() => return Err(error),
                 Err(Stop::This(error)) => problems.push((path.to_vec(), error)),
+                Ok(()) if attributes.lacks_owner() => work.problem(path, NO_OWNER.to_owned()),
                 Ok(()) => {}
             }
             Ok(())
@@ -62,10 +63,13 @@ pub fn archive(
         done.problem_count.saturating_add(u64::try_from(problems.len()).unwrap_or(0));
     for (path, error) in problems.into_iter().take(PROBLEMS_MAX) {
         let code = Some(error.code().name);
-        done.problems.push(Problem { path, code, reason: error.to_string() });
+        done.problems.push(Problem { path, code, reason: error.with_causes() });
     }
     Ok(done)
 }
+
+/// A record of an extended header: its key and value.
+type Record = (Vec<u8>, Vec<u8>);
 
 /// What an error stops.
 enum Stop {
@@ -140,7 +144,11 @@ impl Work<'_> {
                     Kind::CharacterDevice => b'3',
                     _ => b'4',
                 };
-                head.device = attributes.device.unwrap_or((0, 0));
+                let no_number =
+                    || Stop::This(FilesError::of_fault(path, Fault::unsupported(NO_NUMBER)));
+                if attributes.kind != Kind::Pipe {
+                    head.device = attributes.device.ok_or_else(no_number)?;
+                }
                 head.write(self.out).map_err(lost)?;
                 self.done.others = self.done.others.saturating_add(1);
             }
@@ -158,7 +166,7 @@ impl Work<'_> {
         files: &mut Files<'_>,
         path: &[u8],
         node: u64,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Stop> {
+    ) -> Result<Vec<Record>, Stop> {
         match files.reader().xattrs(path, node) {
             Ok(xattrs) => Ok(xattrs
                 .into_iter()
@@ -174,7 +182,7 @@ impl Work<'_> {
                 Err(Stop::This(error))
             }
             Err(error) => {
-                self.problem(path, format!("its extended attributes: {error}"));
+                self.problem(path, format!("its extended attributes: {}", error.with_causes()));
                 Ok(Vec::new())
             }
         }
@@ -323,8 +331,8 @@ struct Head {
     accessed: Option<Time>,
     target: Vec<u8>,
     device: (u32, u32),
-    /// Keys and values of more records.
-    records: Vec<(Vec<u8>, Vec<u8>)>,
+    /// More records.
+    records: Vec<Record>,
 }
 
 impl Head {
@@ -421,7 +429,7 @@ impl Head {
 
 /// The record of an attribute: its key and value, or why it has none. Lists are written as text: `tar --acls` takes
 /// them from there alone, and gives a file without one the rights of its mode, which may be wider.
-fn records_of((name, value): Xattr) -> Result<(Vec<u8>, Vec<u8>), String> {
+fn records_of((name, value): Xattr) -> Result<Record, String> {
     let list = match name.as_slice() {
         b"system.posix_acl_access" => Some(&b"SCHILY.acl.access"[..]),
         b"system.posix_acl_default" => Some(&b"SCHILY.acl.default"[..]),

@@ -106,6 +106,13 @@ impl Attributes {
     }
 }
 
+impl Attributes {
+    /// Whether it has an owner and times that cannot be read. FAT, which has no owners, has no modes either.
+    pub(crate) const fn lacks_owner(&self) -> bool {
+        self.mode.is_some() && self.uid.is_none()
+    }
+}
+
 /// An entry of a folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
