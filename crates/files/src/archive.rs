@@ -111,7 +111,7 @@ impl Work<'_> {
         let mut head = Head::new(name, attributes);
         match attributes.kind {
             Kind::File => {
-                let again = attributes.links.unwrap_or(1) > 1;
+                let again = attributes.may_be_linked();
                 if again && let Some(first) = self.linked.get(&node) {
                     head.link(b'1', first);
                     self.done.files = self.done.files.saturating_add(1);

@@ -260,8 +260,9 @@ impl Work<'_, '_> {
                 filled
             }
             Kind::File => {
-                let again = attributes.links.unwrap_or(1) > 1;
+                let again = attributes.may_be_linked();
                 if again && self.link(place, entry, name)? {
+                    self.say_if_no_owner(attributes, path);
                     return Ok(());
                 }
                 self.file(place, entry, attributes, path, &inside)?;

@@ -423,6 +423,9 @@ fn unknown_owners_are_listed() {
     let options = Options { trusted: true };
     let copied = deliver(&mut files, &all, to.path(), options, &cancel).expect("delivered");
     let packed = archive(&mut files, &all, &mut Vec::new(), &cancel).expect("packed");
+    // Two names of one file stay that.
+    let meta = fs::metadata(to.path().join("all/dir")).expect("a file");
+    assert_eq!(std::os::unix::fs::MetadataExt::nlink(&meta), 2);
     for mut done in [copied, packed] {
         done.problems.sort_by(|a, b| a.path.cmp(&b.path));
         let problems: Vec<_> =
