@@ -13,8 +13,9 @@ use std::{
 use strongroom_base::{Cancel, Coded as _};
 
 use crate::{
-    deliver::{Delivered, Problem, why_no_name},
-    error::FilesError,
+    bytes::Le,
+    deliver::{Delivered, NO_NUMBER, NO_OWNER, Problem, why_no_name},
+    error::{FilesError, shown},
     source::length,
     tree::{Attributes, Fault, Kind, Piece, Time, Xattr},
     walk::{Files, Located, Visited},
@@ -46,6 +47,7 @@ pub fn archive(
                 Err(Stop::All(error)) => return Err(error),
                 Err(Stop::This(error)) if files.reader().is_broken() => return Err(error),
                 Err(Stop::This(error)) => problems.push((path.to_vec(), error)),
+                Ok(()) if attributes.lacks_owner() => work.problem(path, NO_OWNER.to_owned()),
                 Ok(()) => {}
             }
             Ok(())
@@ -61,10 +63,13 @@ pub fn archive(
         done.problem_count.saturating_add(u64::try_from(problems.len()).unwrap_or(0));
     for (path, error) in problems.into_iter().take(PROBLEMS_MAX) {
         let code = Some(error.code().name);
-        done.problems.push(Problem { path, code, reason: error.to_string() });
+        done.problems.push(Problem { path, code, reason: error.with_causes() });
     }
     Ok(done)
 }
+
+/// A record of an extended header: its key and value.
+type Record = (Vec<u8>, Vec<u8>);
 
 /// What an error stops.
 enum Stop {
@@ -106,13 +111,13 @@ impl Work<'_> {
         let mut head = Head::new(name, attributes);
         match attributes.kind {
             Kind::File => {
-                let again = attributes.links.unwrap_or(1) > 1;
+                let again = attributes.may_be_linked();
                 if again && let Some(first) = self.linked.get(&node) {
                     head.link(b'1', first);
                     self.done.files = self.done.files.saturating_add(1);
                     return head.write(self.out).map_err(lost);
                 }
-                head.xattrs = self.xattrs(files, path, node)?;
+                head.records = self.records(files, path, node)?;
                 self.file(files, path, node, &mut head, attributes.size)?;
                 if again {
                     self.linked.insert(node, name.to_vec());
@@ -123,7 +128,7 @@ impl Work<'_> {
             Kind::Folder => {
                 head.kind = b'5';
                 head.name.push(b'/');
-                head.xattrs = self.xattrs(files, path, node)?;
+                head.records = self.records(files, path, node)?;
                 head.write(self.out).map_err(lost)?;
                 self.done.folders = self.done.folders.saturating_add(1);
             }
@@ -139,7 +144,11 @@ impl Work<'_> {
                     Kind::CharacterDevice => b'3',
                     _ => b'4',
                 };
-                head.device = attributes.device.unwrap_or((0, 0));
+                let no_number =
+                    || Stop::This(FilesError::of_fault(path, Fault::unsupported(NO_NUMBER)));
+                if attributes.kind != Kind::Pipe {
+                    head.device = attributes.device.ok_or_else(no_number)?;
+                }
                 head.write(self.out).map_err(lost)?;
                 self.done.others = self.done.others.saturating_add(1);
             }
@@ -151,25 +160,39 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn xattrs(
+    /// Attributes as records of an extended header.
+    fn records(
         &mut self,
         files: &mut Files<'_>,
         path: &[u8],
         node: u64,
-    ) -> Result<Vec<Xattr>, Stop> {
+    ) -> Result<Vec<Record>, Stop> {
         match files.reader().xattrs(path, node) {
-            Ok(xattrs) => Ok(xattrs),
+            Ok(xattrs) => Ok(xattrs
+                .into_iter()
+                .filter_map(|xattr| match records_of(xattr) {
+                    Ok(record) => Some(record),
+                    Err(reason) => {
+                        self.problem(path, reason);
+                        None
+                    }
+                })
+                .collect()),
             Err(error @ (FilesError::Reader { .. } | FilesError::Disk { .. })) => {
                 Err(Stop::This(error))
             }
             Err(error) => {
-                self.done.problem_count = self.done.problem_count.saturating_add(1);
-                if self.done.problems.len() < PROBLEMS_MAX {
-                    let reason = format!("its extended attributes: {error}");
-                    self.done.problems.push(Problem { path: path.to_vec(), code: None, reason });
-                }
+                self.problem(path, format!("its extended attributes: {}", error.with_causes()));
                 Ok(Vec::new())
             }
+        }
+    }
+
+    /// Lists what an entry lacks that is there otherwise.
+    fn problem(&mut self, path: &[u8], reason: String) {
+        self.done.problem_count = self.done.problem_count.saturating_add(1);
+        if self.done.problems.len() < PROBLEMS_MAX {
+            self.done.problems.push(Problem { path: path.to_vec(), code: None, reason });
         }
     }
 
@@ -308,7 +331,8 @@ struct Head {
     accessed: Option<Time>,
     target: Vec<u8>,
     device: (u32, u32),
-    xattrs: Vec<Xattr>,
+    /// More records.
+    records: Vec<Record>,
 }
 
 impl Head {
@@ -325,7 +349,7 @@ impl Head {
             accessed: of.accessed,
             target: Vec::new(),
             device: (0, 0),
-            xattrs: Vec::new(),
+            records: Vec::new(),
         }
     }
 
@@ -363,11 +387,8 @@ impl Head {
         if let Some(accessed) = self.accessed {
             record(&mut more, b"atime", decimal(accessed).as_bytes());
         }
-        for (name, value) in &self.xattrs {
-            // An equals sign would end the key.
-            if !name.contains(&b'=') {
-                record(&mut more, &[b"SCHILY.xattr.", name.as_slice()].concat(), value);
-            }
+        for (key, value) in &self.records {
+            record(&mut more, key, value);
         }
         if !more.is_empty() {
             out.write_all(&self.block(b'x', b"PaxHeaders/extended", b"", length(&more)))?;
@@ -404,6 +425,51 @@ impl Head {
         block.iter_mut().skip(148).zip(sum.bytes()).for_each(|(to, from)| *to = from);
         block
     }
+}
+
+/// The record of an attribute: its key and value, or why it has none. Lists are written as text: `tar --acls` takes
+/// them from there alone, and gives a file without one the rights of its mode, which may be wider.
+fn records_of((name, value): Xattr) -> Result<Record, String> {
+    let list = match name.as_slice() {
+        b"system.posix_acl_access" => Some(&b"SCHILY.acl.access"[..]),
+        b"system.posix_acl_default" => Some(&b"SCHILY.acl.default"[..]),
+        _ => None,
+    };
+    if let Some(key) = list {
+        let text = acl_text(&value);
+        let text = text.ok_or_else(|| format!("its attribute {}: it is damaged", shown(&name)))?;
+        return Ok((key.to_vec(), text.into_bytes()));
+    }
+    if name.contains(&b'=') {
+        // It would end the key.
+        return Err(format!("its attribute {}: its name has a = in it", shown(&name)));
+    }
+    Ok(([b"SCHILY.xattr.", name.as_slice()].concat(), value))
+}
+
+/// An access control list in words, as GNU tar writes it: a line for each entry, users and groups by number. None if it
+/// is none.
+fn acl_text(list: &[u8]) -> Option<String> {
+    let (version, entries) = list.split_first_chunk::<4>()?;
+    if u32::from_le_bytes(*version) != 2 || entries.len() % 8 != 0 {
+        return None;
+    }
+    let mut text = String::new();
+    for entry in entries.chunks_exact(8) {
+        let le = Le(entry);
+        let who = match le.u16(0) {
+            0x01 => "user:".to_owned(),
+            0x02 => format!("user:{}", le.u32(4)),
+            0x04 => "group:".to_owned(),
+            0x08 => format!("group:{}", le.u32(4)),
+            0x10 => "mask:".to_owned(),
+            0x20 => "other:".to_owned(),
+            _ => return None,
+        };
+        let right = |bit: u16, letter: char| if le.u16(2) & bit == 0 { '-' } else { letter };
+        writeln!(text, "{who}:{}{}{}", right(4, 'r'), right(2, 'w'), right(1, 'x')).ok()?;
+    }
+    Some(text)
 }
 
 /// Seconds with a part behind the point. Before 1970 both are negative.

@@ -17,8 +17,8 @@ use crate::{
 const INODES: u64 = 1 << 40;
 /// The inode of the uppermost folder of every tree.
 const TOP: u64 = 256;
-/// What a snapshot shows where a subvolume of its source was: an empty folder.
-const EMPTY: u64 = u64::MAX;
+/// Nodes from here are empty folders, which a snapshot shows where subvolumes of its source were.
+const EMPTY: u64 = INODES << 20;
 /// Most subvolumes that are entered.
 const TREES_MAX: usize = 4096;
 
@@ -47,6 +47,10 @@ pub(crate) struct Btrfs {
     trees: Vec<Subvolume>,
     /// Where trees are among those, by id.
     entered: HashMap<u64, u64>,
+    /// The nodes of empty folders, by the folder and name of their place.
+    empty: HashMap<(u64, Vec<u8>), u64>,
+    /// In which folder each of those is.
+    empty_in: Vec<u64>,
     /// Where each subvolume is: its parent, its name and its root.
     known: BTreeMap<u64, (u64, Vec<u8>, u64)>,
 }
@@ -75,7 +79,7 @@ impl Btrfs {
         }
         let entered = HashMap::from([(FS_TREE_OBJECTID, 0)]);
         let trees = vec![Subvolume { id: FS_TREE_OBJECTID, fs }];
-        Ok(Self { notes, trees, entered, known })
+        Ok(Self { notes, trees, entered, empty: HashMap::new(), empty_in: Vec::new(), known })
     }
 
     /// The tree and inode of a node.
@@ -92,14 +96,33 @@ impl Btrfs {
         Ok((&tree.fs, found))
     }
 
+    /// The node of the empty folder of this name in a folder. Each has its own: a folder has one place.
+    fn empty_folder(&mut self, folder: u64, name: &[u8]) -> u64 {
+        let next = EMPTY.saturating_add(u64::try_from(self.empty_in.len()).unwrap_or(u64::MAX));
+        let place = (folder, name.to_vec());
+        *self.empty.entry(place).or_insert_with(|| {
+            self.empty_in.push(folder);
+            next
+        })
+    }
+
+    /// The attributes of an empty folder: the kernel gives it the owner of the folder that it is in.
+    fn empty_attributes(&mut self, node: u64) -> Result<Attributes, Fault> {
+        let index = node.checked_sub(EMPTY).and_then(|index| usize::try_from(index).ok());
+        let folder = index.and_then(|index| self.empty_in.get(index)).copied();
+        let none = || Fault::new(FaultKind::NotFound, "there is no such node");
+        let of = attributes(&self.inode(folder.ok_or_else(none)?)?.1)?;
+        Ok(Attributes { size: 0, mode: Some(0o755), links: Some(1), ..of })
+    }
+
     /// The node of a subvolume's uppermost folder, if the entry of this name in this tree is its place.
-    fn enter(&mut self, parent: u64, name: &[u8], id: u64) -> Result<u64, Fault> {
-        let Some((its_parent, its_name, root)) = self.known.get(&id) else { return Ok(EMPTY) };
+    fn enter(&mut self, parent: u64, name: &[u8], id: u64) -> Result<Option<u64>, Fault> {
+        let Some((its_parent, its_name, root)) = self.known.get(&id) else { return Ok(None) };
         if (*its_parent, its_name.as_slice()) != (parent, name) {
-            return Ok(EMPTY);
+            return Ok(None);
         }
         if let Some(index) = self.entered.get(&id) {
-            return Ok(index * INODES + TOP);
+            return Ok(Some(index * INODES + TOP));
         }
         let first = self.trees.first().filter(|_| self.trees.len() < TREES_MAX);
         let first = first.ok_or_else(|| Fault::unsupported("it has too many subvolumes"))?;
@@ -107,7 +130,7 @@ impl Btrfs {
         let index = u64::try_from(self.trees.len()).unwrap_or(0);
         self.trees.push(Subvolume { id, fs });
         self.entered.insert(id, index);
-        Ok(index * INODES + TOP)
+        Ok(Some(index * INODES + TOP))
     }
 }
 
@@ -146,30 +169,31 @@ impl Tree for Btrfs {
     }
 
     fn attributes(&mut self, node: u64) -> Result<Attributes, Fault> {
-        if node == EMPTY {
-            return Ok(Attributes::bare(Kind::Folder, 0));
+        if node >= EMPTY {
+            return self.empty_attributes(node);
         }
         attributes(&self.inode(node)?.1)
     }
 
-    fn list(&mut self, node: u64) -> Result<Vec<Entry>, Fault> {
-        if node == EMPTY {
+    fn list(&mut self, folder: u64) -> Result<Vec<Entry>, Fault> {
+        if folder >= EMPTY {
             return Ok(Vec::new());
         }
-        let (index, tree, inode) = self.place(node)?;
+        let (index, tree, inode) = self.place(folder)?;
         let id = tree.id;
         let listed = tree.fs.read_dir(inode).map_err(|error| fault(&error))?;
         let mut entries = Vec::with_capacity(listed.len());
         for entry in listed {
             let node = if !entry.is_inode() {
-                self.enter(id, &entry.name, entry.ino)
+                let entered = self.enter(id, &entry.name, entry.ino);
+                entered.map(|node| node.unwrap_or_else(|| self.empty_folder(folder, &entry.name)))
             } else if entry.ino < INODES {
                 Ok(index * INODES + entry.ino)
             } else {
                 Err(Fault::unsupported("inodes have too high numbers"))
             };
             let attributes = node.clone().and_then(|node| self.attributes(node));
-            entries.push(Entry { name: entry.name, node: node.unwrap_or(EMPTY), attributes });
+            entries.push(Entry { name: entry.name, node: node.unwrap_or(u64::MAX), attributes });
         }
         Ok(entries)
     }
@@ -188,7 +212,7 @@ impl Tree for Btrfs {
     }
 
     fn xattrs(&mut self, node: u64) -> Result<Vec<Xattr>, Fault> {
-        if node == EMPTY {
+        if node >= EMPTY {
             return Ok(Vec::new());
         }
         let (fs, inode) = self.inode(node)?;

@@ -37,6 +37,11 @@ const NAME_MAX: usize = 255;
 /// Set-user-id and set-group-id.
 const SET_ID: u32 = 0o6000;
 
+/// What is said of files of which only the log knows who owns them.
+pub(crate) const NO_OWNER: &str = "its owner and times are not known";
+/// What is said of such devices.
+pub(crate) const NO_NUMBER: &str = "the number of the device is not known";
+
 /// What is delivered.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
@@ -97,6 +102,7 @@ pub fn deliver(
     let mut work = Work {
         files,
         root: &root,
+        to,
         options,
         cancel,
         done: Delivered::default(),
@@ -104,17 +110,23 @@ pub fn deliver(
         entered: HashSet::new(),
         buf: vec![0; READ_MAX],
     };
-    if let Some(name) = what.name() {
+    let made = if let Some(name) = what.name() {
         let attributes = Ok(what.attributes.clone());
         let entry = Entry { name: name.to_vec(), node: what.node, attributes };
         let outside = what.path.get(..what.path.len().saturating_sub(name.len()));
         let outside = outside.unwrap_or(b"/");
-        work.entry(Place { folder: root.as_fd(), outside, inside: b"" }, &entry, 0)?;
+        work.entry(Place { folder: root.as_fd(), outside, inside: b"" }, &entry, 0)
     } else {
         let place = Place { folder: root.as_fd(), outside: b"/", inside: b"" };
-        work.content(place, what.node, 0)?;
+        work.content(place, what.node, 0)
+    };
+    match made {
+        Ok(()) => Ok(work.done),
+        Err(FilesError::Target { action, path, source }) => {
+            Err(FilesError::Stopped { action, path, files: work.done.files, source })
+        }
+        Err(error) => Err(error),
     }
-    Ok(work.done)
 }
 
 /// A folder that is open here.
@@ -130,6 +142,8 @@ struct Place<'a> {
 struct Work<'a, 'b> {
     files: &'a mut Files<'b>,
     root: &'a OwnedFd,
+    /// Its path, for errors.
+    to: &'a Path,
     options: Options,
     cancel: &'a Cancel,
     done: Delivered,
@@ -150,10 +164,6 @@ pub(crate) fn why_no_name(name: &[u8], most: usize) -> Option<&'static str> {
     }
 }
 
-fn target(action: &'static str, path: &[u8], error: rustix::io::Errno) -> FilesError {
-    FilesError::Target { action, path: shown(path), source: error.into() }
-}
-
 /// Whether nothing more can be done: the process is gone, or the disk of this machine is full.
 fn is_final(error: &FilesError) -> bool {
     match error {
@@ -169,6 +179,13 @@ fn is_final(error: &FilesError) -> bool {
 }
 
 impl Work<'_, '_> {
+    /// An error of a place below the folder that is delivered to.
+    fn target(&self, action: &'static str, inside: &[u8], error: rustix::io::Errno) -> FilesError {
+        let below = OsStr::from_bytes(inside.strip_prefix(b"/").unwrap_or(inside));
+        let path = shown(self.to.join(below).as_os_str().as_bytes());
+        FilesError::Target { action, path, source: error.into() }
+    }
+
     fn problem(&mut self, path: &[u8], code: Option<&'static str>, reason: impl Into<String>) {
         self.done.problem_count = self.done.problem_count.saturating_add(1);
         if self.done.problems.len() < PROBLEMS_MAX {
@@ -208,11 +225,7 @@ impl Work<'_, '_> {
         match made {
             Err(error) if is_final(&error) || self.files.reader().is_broken() => Err(error),
             Err(error) => {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                let text = match (&error, cause) {
-                    (_, Some(cause)) => format!("{error}: {cause}"),
-                    (error, None) => error.to_string(),
-                };
+                let text = error.with_causes();
                 let text = text.strip_prefix(&format!("{}: ", shown(&path))).unwrap_or(&text);
                 self.problem(&path, Some(error.code().name), text);
                 Ok(())
@@ -234,10 +247,11 @@ impl Work<'_, '_> {
         match attributes.kind {
             Kind::Folder => {
                 let private = Mode::from_raw_mode(0o700);
-                fs::mkdirat(place.folder, name, private).map_err(|e| target("make", &inside, e))?;
+                fs::mkdirat(place.folder, name, private)
+                    .map_err(|e| self.target("make", &inside, e))?;
                 let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let folder = fs::openat(place.folder, name, flags, Mode::empty());
-                let folder = folder.map_err(|e| target("open", &inside, e))?;
+                let folder = folder.map_err(|e| self.target("open", &inside, e))?;
                 let within = Place { folder: folder.as_fd(), outside: path, inside: &inside };
                 let filled = self.content(within, entry.node, depth.saturating_add(1));
                 self.done.folders = self.done.folders.saturating_add(1);
@@ -246,8 +260,9 @@ impl Work<'_, '_> {
                 filled
             }
             Kind::File => {
-                let again = attributes.links.unwrap_or(1) > 1;
+                let again = attributes.may_be_linked();
                 if again && self.link(place, entry, name)? {
+                    self.say_if_no_owner(attributes, path);
                     return Ok(());
                 }
                 self.file(place, entry, attributes, path, &inside)?;
@@ -262,8 +277,9 @@ impl Work<'_, '_> {
                     FilesError::of_fault(path, Fault::damaged("the link's target has a NUL in it"))
                 })?;
                 fs::symlinkat(&*goal, place.folder, name)
-                    .map_err(|e| target("make", &inside, e))?;
+                    .map_err(|e| self.target("make", &inside, e))?;
                 self.done.links = self.done.links.saturating_add(1);
+                self.say_if_no_owner(attributes, path);
                 self.owner_by_name(place, name, attributes, path);
                 self.times_by_name(place, name, attributes, path);
                 Ok(())
@@ -291,7 +307,7 @@ impl Work<'_, '_> {
         let folder = OsStr::from_bytes(folder);
         let linked = fs::openat2(self.root, folder, flags, Mode::empty(), within)
             .and_then(|from| fs::linkat(from, there, place.folder, name, AtFlags::empty()));
-        linked.map_err(|error| target("link", &child(place.inside, &entry.name), error))?;
+        linked.map_err(|error| self.target("link", &child(place.inside, &entry.name), error))?;
         self.done.files = self.done.files.saturating_add(1);
         Ok(true)
     }
@@ -308,11 +324,11 @@ impl Work<'_, '_> {
         let flags =
             OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::openat(place.folder, name, flags, Mode::from_raw_mode(0o600));
-        let file = file.map_err(|error| target("make", inside, error))?;
+        let file = file.map_err(|error| self.target("make", inside, error))?;
         let filled = self.fill(&file, entry.node, attributes.size, path, inside);
         if let Err(error) = filled {
             fs::unlinkat(place.folder, name, AtFlags::empty())
-                .map_err(|error| target("remove", inside, error))?;
+                .map_err(|error| self.target("remove", inside, error))?;
             return Err(error);
         }
         self.done.files = self.done.files.saturating_add(1);
@@ -329,7 +345,7 @@ impl Work<'_, '_> {
         path: &[u8],
         inside: &[u8],
     ) -> Result<(), FilesError> {
-        fs::ftruncate(file, size).map_err(|error| target("write", inside, error))?;
+        fs::ftruncate(file, size).map_err(|error| self.target("write", inside, error))?;
         let mut at = 0;
         while at < size {
             if self.cancel.is_cancelled() {
@@ -341,8 +357,9 @@ impl Work<'_, '_> {
             let done = match self.files.reader().read(path, node, at, buf)? {
                 Piece::Data(len) => {
                     let data = buf.get(..len).unwrap_or_default();
-                    write_sparse(file, at, data).map_err(|error| target("write", inside, error))?;
-                    length(data)
+                    let (written, len) = (write_sparse(file, at, data), length(data));
+                    written.map_err(|error| self.target("write", inside, error))?;
+                    len
                 }
                 Piece::Hole(len) => len.min(size.saturating_sub(at)),
             };
@@ -363,6 +380,10 @@ impl Work<'_, '_> {
         path: &[u8],
         inside: &[u8],
     ) -> Result<(), FilesError> {
+        let is_device = matches!(attributes.kind, Kind::BlockDevice | Kind::CharacterDevice);
+        if is_device && self.options.trusted && attributes.device.is_none() {
+            return Err(FilesError::of_fault(path, Fault::unsupported(NO_NUMBER)));
+        }
         let (major, minor) = attributes.device.unwrap_or((0, 0));
         let (kind, number) = match attributes.kind {
             Kind::Pipe => (FileType::Fifo, 0),
@@ -376,14 +397,21 @@ impl Work<'_, '_> {
         };
         let mode = Mode::from_raw_mode(attributes.mode.unwrap_or(0o600) & 0o777);
         fs::mknodat(place.folder, name, kind, Mode::from_raw_mode(0o600), number)
-            .map_err(|error| target("make", inside, error))?;
+            .map_err(|error| self.target("make", inside, error))?;
         self.done.others = self.done.others.saturating_add(1);
+        self.say_if_no_owner(attributes, path);
         self.owner_by_name(place, name, attributes, path);
         if let Err(error) = fs::chmodat(place.folder, name, mode, AtFlags::empty()) {
             self.problem(path, None, format!("its mode: {error}"));
         }
         self.times_by_name(place, name, attributes, path);
         Ok(())
+    }
+
+    fn say_if_no_owner(&mut self, of: &Attributes, path: &[u8]) {
+        if of.lacks_owner() {
+            self.problem(path, None, NO_OWNER);
+        }
     }
 
     fn owner_by_name(&mut self, at: Place<'_>, name: &OsStr, of: &Attributes, path: &[u8]) {
@@ -411,6 +439,7 @@ impl Work<'_, '_> {
         node: u64,
         path: &[u8],
     ) -> Result<(), FilesError> {
+        self.say_if_no_owner(attributes, path);
         let mut is_owned = true;
         if let Some((uid, gid)) = owner(attributes)
             && let Err(error) = fs::fchown(file, Some(uid), Some(gid))
@@ -421,7 +450,10 @@ impl Work<'_, '_> {
         match self.files.reader().xattrs(path, node) {
             Ok(xattrs) => self.xattrs(file, &xattrs, path),
             Err(error) if is_final(&error) => return Err(error),
-            Err(error) => self.problem(path, None, format!("its extended attributes: {error}")),
+            Err(error) => {
+                let reason = format!("its extended attributes: {}", error.with_causes());
+                self.problem(path, None, reason);
+            }
         }
         if let Some(mode) = attributes.mode {
             // Such a file must not lend the rights of an owner of this machine to a stranger's program.

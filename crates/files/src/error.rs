@@ -1,6 +1,10 @@
 //! Why files cannot be read or delivered.
 
-use std::{fmt::Write as _, io};
+use std::{
+    error::Error,
+    fmt::{self, Display, Write as _},
+    io,
+};
 
 use strongroom_base::{Code, Coded, Params, codes, params};
 
@@ -65,6 +69,18 @@ pub enum FilesError {
         /// The cause.
         source: io::Error,
     },
+    /// A place to deliver to cannot be written, so that nothing more can be delivered.
+    #[error("cannot {action} {path}; files delivered before that: {files}")]
+    Stopped {
+        /// The verb.
+        action: &'static str,
+        /// The place.
+        path: String,
+        /// How many files were delivered.
+        files: u64,
+        /// The cause.
+        source: io::Error,
+    },
     /// Stopped on request.
     #[error("interrupted")]
     Cancelled,
@@ -78,8 +94,8 @@ impl Coded for FilesError {
             Self::Unsupported { .. } => &codes::FILES_UNSUPPORTED,
             Self::Damaged { .. } => &codes::FILES_DAMAGED,
             Self::Reader { .. } => &codes::FILES_READER,
-            Self::Disk { .. } => &codes::DISK_IO,
-            Self::Target { .. } => &codes::LOCAL_IO,
+            Self::Disk { source, .. } => code_of(source),
+            Self::Target { .. } | Self::Stopped { .. } => &codes::LOCAL_IO,
             Self::Cancelled => &codes::INTERRUPTED,
         }
     }
@@ -91,14 +107,69 @@ impl Coded for FilesError {
             Self::Unsupported { path, reason } => params!(FILES_UNSUPPORTED: path, reason),
             Self::Damaged { path, reason } => params!(FILES_DAMAGED: path, reason),
             Self::Reader { path, reason } => params!(FILES_READER: path, reason),
-            Self::Disk { disk, source: _ } => params!(DISK_IO: disk),
+            Self::Disk { disk, source: _ } => {
+                params!(DISK_IO | STORE_CORRUPT | STORE_MISSING | STORE_UNAVAILABLE | STORE_DENIED | STORE_PROTOCOL | STORE_FULL | STORE_READ_ONLY | STORE_DEGRADED | INDEX_INCOMPLETE | VAULT_FORMAT | VAULT_NOT_FOUND | KEY_WRONG | LOCAL_IO | INTERRUPTED | BUG: disk)
+            }
             Self::Target { action, path, source: _ } => params!(LOCAL_IO: action, path),
+            Self::Stopped { action, path, files: _, source: _ } => {
+                params!(LOCAL_IO: action, path)
+            }
             Self::Cancelled => Params::none(),
         }
     }
 }
 
+/// Why bytes of a disk cannot be read, with its place in the catalog. A [`ReadAt`](crate::ReadAt) puts it into its
+/// [`io::Error`], so that the code of the cause is the code of the error.
+#[derive(Debug)]
+pub struct ReadFailure {
+    /// The code of the cause.
+    pub code: &'static Code,
+    /// The cause.
+    pub cause: Box<dyn Error + Send + Sync>,
+}
+
+impl Display for ReadFailure {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.cause.fmt(to)
+    }
+}
+
+impl Error for ReadFailure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.cause.source()
+    }
+}
+
+/// The code of the cause, if it was given.
+pub(crate) fn code_of(error: &io::Error) -> &'static Code {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<ReadFailure>());
+    cause.map_or(&codes::DISK_IO, |cause| cause.code)
+}
+
+/// An error with all its causes, outermost first, without repetitions.
+pub(crate) fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut last = text.clone();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        // Some print their cause as part of themselves.
+        if !last.ends_with(&words) {
+            write!(text, ": {words}").ok();
+            last = words;
+        }
+        next = cause.source();
+    }
+    text
+}
+
 impl FilesError {
+    /// With all causes, in one line.
+    pub fn with_causes(&self) -> String {
+        with_causes(self)
+    }
+
     /// The error of a fault at this path.
     pub(crate) fn of_fault(path: &[u8], fault: Fault) -> Self {
         let (path, reason) = (shown(path), fault.reason);

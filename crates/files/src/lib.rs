@@ -37,7 +37,7 @@ pub mod fuzz;
 pub use archive::archive;
 pub use child::serve;
 pub use deliver::{Delivered, Options, Problem, deliver};
-pub use error::{FilesError, shown};
+pub use error::{FilesError, ReadFailure, shown};
 pub use partitions::{Partition, Table, table};
 pub use probe::{Found, Reader, probe};
 pub use reader::{FileReader, Limits, NamedDisk, ReaderCommand};

@@ -17,10 +17,10 @@ use std::{
 };
 
 use serde::Serialize;
-use strongroom_base::{Clock as _, SystemClock, start_thread};
+use strongroom_base::{Clock as _, Kind as CodeKind, SystemClock, start_thread};
 
 use crate::{
-    error::{FilesError, shown},
+    error::{FilesError, code_of, shown, with_causes},
     source::ReadAt,
     survey::Volume,
     tree::{Attributes, Entry, Fault, FaultKind, Piece, Xattr},
@@ -84,6 +84,8 @@ pub struct FileReader {
     ahead: Option<Ahead>,
     /// Why a disk could not be read, until that is an error.
     unread: Option<(String, io::Error)>,
+    /// Why a part of the disks could not be read in the last survey.
+    missed: Option<FilesError>,
     /// Why the process is of no use any more.
     broken: Option<String>,
 }
@@ -98,6 +100,23 @@ fn read(disk: &dyn ReadAt, offset: u64, len: usize) -> io::Result<Vec<u8>> {
     let mut buf = vec![0; len];
     disk.read_at(offset, &mut buf)?;
     Ok(buf)
+}
+
+/// Says in the volumes that a part of a disk could not be read. The error of that.
+fn missed(volumes: &mut [Volume], disk: String, error: io::Error) -> FilesError {
+    let causes = with_causes(&error);
+    let note = format!("a part of disk {disk} could not be read: {causes}");
+    let reason = match code_of(&error).kind {
+        CodeKind::Corrupt => "could not be read: stored data is damaged".to_owned(),
+        _ => format!("could not be read: {causes}"),
+    };
+    for volume in volumes {
+        volume.notes.push(note.clone());
+        if let Some(fault) = volume.refusal.as_mut().filter(|it| it.kind == FaultKind::Disk) {
+            fault.reason.clone_from(&reason);
+        }
+    }
+    FilesError::Disk { disk, source: error }
 }
 
 impl FileReader {
@@ -134,6 +153,7 @@ impl FileReader {
             end: None,
             ahead: None,
             unread: None,
+            missed: None,
             broken: None,
         };
         let hello =
@@ -163,13 +183,17 @@ impl FileReader {
                 }
                 // The rest of the disks may be whole.
                 if let Some((disk, error)) = self.unread.take() {
-                    let note = format!("a part of disk {disk} could not be read: {error}");
-                    volumes.iter_mut().for_each(|volume| volume.notes.push(note.clone()));
+                    self.missed = Some(missed(&mut volumes, disk, error));
                 }
                 Ok(volumes)
             }
             other => Err(self.lied(b"/", &other)),
         }
+    }
+
+    /// Why the last survey could not read a part of the disks, if so. It is given once.
+    pub fn missed(&mut self) -> Option<FilesError> {
+        self.missed.take()
     }
 
     /// Opens the file system of a volume. The node of its uppermost folder, and what to know of it.
@@ -315,7 +339,7 @@ impl FileReader {
         let given = match read {
             Ok(bytes) => self.line.say(&Given::Data).and_then(|()| self.line.give(&bytes)),
             Err(error) => {
-                self.unread = Some((named.name, error));
+                self.unread.get_or_insert((named.name, error));
                 self.line.say(&Given::Failed)
             }
         };

@@ -6,7 +6,10 @@
 use std::{
     collections::{HashMap, VecDeque},
     io::{self, Read, Seek, SeekFrom, Write},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use strongroom_base::lock;
@@ -80,6 +83,39 @@ impl ReadAt for Part {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         check_within(self.size, offset, length(buf))?;
         self.of.read_at(self.offset.saturating_add(offset), buf)
+    }
+}
+
+/// A disk of which it is known whether reading it has failed.
+pub(crate) struct Watched {
+    of: Arc<dyn ReadAt>,
+    has_failed: AtomicBool,
+}
+
+impl Watched {
+    pub(crate) fn new(of: Arc<dyn ReadAt>) -> Self {
+        Self { of, has_failed: AtomicBool::new(false) }
+    }
+
+    /// Whether a part of it could not be read that it has.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Relaxed)
+    }
+}
+
+impl ReadAt for Watched {
+    fn size(&self) -> u64 {
+        self.of.size()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let read = self.of.read_at(offset, buf);
+        if let Err(error) = &read
+            && error.kind() != io::ErrorKind::UnexpectedEof
+        {
+            self.has_failed.store(true, Ordering::Relaxed);
+        }
+        read
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     lvm::{self, Logical},
     partitions,
     probe::{Reader, probe},
-    source::{Part, ReadAt},
+    source::{Part, ReadAt, Watched},
     tree::{Fault, FaultKind, Tree},
     xfs::Xfs,
 };
@@ -65,9 +65,21 @@ pub fn survey(disks: &[Arc<dyn ReadAt>]) -> Vec<Surveyed> {
     let mut found: Vec<Surveyed> =
         (0..).zip(disks).flat_map(|(index, disk)| of_disk(index, disk)).collect();
     let is_physical = |it: &&Surveyed| it.volume.file_system.as_deref() == Some(LVM);
-    let physical: Vec<_> =
-        found.iter().filter(is_physical).map(|it| Arc::clone(&it.bytes)).collect();
-    for Logical { name, size, bytes } in lvm::volumes(&physical) {
+    let watched: Vec<_> = found
+        .iter()
+        .filter(is_physical)
+        .map(|it| Arc::new(Watched::new(Arc::clone(&it.bytes))))
+        .collect();
+    let physical: Vec<Arc<dyn ReadAt>> =
+        watched.iter().map(|it| -> Arc<dyn ReadAt> { Arc::<Watched>::clone(it) }).collect();
+    let logical = lvm::volumes(&physical);
+    let members = found.iter_mut().filter(|it| it.volume.file_system.as_deref() == Some(LVM));
+    for (member, watched) in members.zip(&watched) {
+        if watched.has_failed() {
+            member.volume.refusal = Some(unread());
+        }
+    }
+    for Logical { name, size, bytes } in logical {
         let nothing: Arc<dyn ReadAt> = Arc::new(Part::nothing());
         let (mut one, fault) = match bytes {
             Ok(bytes) => (volume(None, bytes, None, 0, size), None),
@@ -85,13 +97,23 @@ pub fn survey(disks: &[Arc<dyn ReadAt>]) -> Vec<Surveyed> {
     found
 }
 
+/// What is on it is not known, as the disk could not be read there.
+fn unread() -> Fault {
+    Fault::new(FaultKind::Disk, "could not be read")
+}
+
 fn of_disk(index: u32, disk: &Arc<dyn ReadAt>) -> Vec<Surveyed> {
     let index = Some(index);
-    let whole = volume(index, Arc::clone(disk), None, 0, disk.size());
+    let mut whole = volume(index, Arc::clone(disk), None, 0, disk.size());
     if whole.volume.file_system.is_some() {
         return vec![whole];
     }
-    let Some(table) = partitions::table(&**disk) else { return vec![whole] };
+    let watched = Watched::new(Arc::clone(disk));
+    let table = partitions::table(&watched);
+    if watched.has_failed() {
+        whole.volume.refusal = Some(unread());
+    }
+    let Some(table) = table else { return vec![whole] };
     let mut volumes: Vec<Surveyed> = table
         .partitions
         .into_iter()
@@ -107,7 +129,8 @@ fn of_disk(index: u32, disk: &Arc<dyn ReadAt>) -> Vec<Surveyed> {
         })
         .collect();
     if volumes.is_empty() {
-        let refusal = Some(Fault::unsupported("its table has no partitions"));
+        let none = || Fault::unsupported("its table has no partitions");
+        let refusal = Some(if watched.has_failed() { unread() } else { none() });
         let volume = Volume { refusal, notes: table.notes, ..whole.volume };
         volumes.push(Surveyed { volume, bytes: whole.bytes });
     }
@@ -121,8 +144,14 @@ fn volume(
     offset: u64,
     size: u64,
 ) -> Surveyed {
-    let found = probe(&*bytes);
-    let unknown = || Fault::unsupported("nothing that is known here is on it");
+    let watched = Watched::new(Arc::clone(&bytes));
+    let found = probe(&watched);
+    let unknown = || {
+        if watched.has_failed() {
+            return unread();
+        }
+        Fault::unsupported("nothing that is known here is on it")
+    };
     let volume = Volume {
         index: 0,
         disk,

@@ -106,6 +106,21 @@ impl Attributes {
     }
 }
 
+impl Attributes {
+    /// Whether it has an owner and times that cannot be read. FAT, which has no owners, has no modes either.
+    pub(crate) const fn lacks_owner(&self) -> bool {
+        self.mode.is_some() && self.uid.is_none()
+    }
+
+    /// Whether it has several names, or may have them.
+    pub(crate) const fn may_be_linked(&self) -> bool {
+        match self.links {
+            Some(links) => links > 1,
+            None => self.lacks_owner(),
+        }
+    }
+}
+
 /// An entry of a folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {

@@ -8,7 +8,7 @@ use crate::{
     error::{FilesError, shown},
     reader::FileReader,
     survey::Volume,
-    tree::{Attributes, Entry, Fault, Kind},
+    tree::{Attributes, Entry, Fault, FaultKind, Kind},
 };
 
 /// Most links that are followed in one path.
@@ -112,7 +112,8 @@ impl<'a> Files<'a> {
             links += 1;
             let long = rest.len().saturating_add(target.len()) > COMPONENTS_MAX;
             if links > LINKS_MAX || long {
-                let fault = Fault::damaged("too many links lead to it");
+                // Links may be in a ring, which is no damage.
+                let fault = Fault::new(FaultKind::NotFound, "too many links lead to it");
                 return Err(FilesError::of_fault(path, fault));
             }
             if target.first() == Some(&b'/') {

@@ -7,9 +7,10 @@
 use std::{
     collections::HashMap,
     io,
+    ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -41,6 +42,11 @@ const NOWHERE: u64 = u64::MAX;
 struct Device {
     disk: Arc<dyn ReadAt>,
     wrong: Arc<AtomicU64>,
+    /// Where the log is.
+    log: Range<u64>,
+    /// Whether something was read that is neither the log nor the first block: when it is opened, the reader does so
+    /// only to replay the log.
+    has_read: Arc<AtomicBool>,
 }
 
 impl BlockRead for Device {
@@ -48,6 +54,9 @@ impl BlockRead for Device {
 
     fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         self.disk.read_at(offset, buf)?;
+        if offset >= FIRST && !self.log.contains(&offset) {
+            self.has_read.store(true, Ordering::Relaxed);
+        }
         let wrong = self.wrong.load(Ordering::Relaxed);
         if let Some(at) =
             wrong.checked_sub(offset).filter(|at| wrong != NOWHERE && *at < length(buf))
@@ -72,12 +81,25 @@ pub(crate) struct Xfs {
     root: u64,
 }
 
+/// Bytes of the first block at most.
+const FIRST: u64 = 32 << 10;
+
+#[derive(Clone, Copy)]
 struct Layout {
     block: u64,
     inode: u64,
     group_blocks: u64,
     group_bits: u32,
     inode_bits: u32,
+}
+
+impl Layout {
+    /// Where a block begins.
+    fn place(self, block: u64) -> Option<u64> {
+        let group = block.checked_shr(self.group_bits)?;
+        let in_group = block & 1_u64.checked_shl(self.group_bits)?.checked_sub(1)?;
+        group.checked_mul(self.group_blocks)?.checked_add(in_group)?.checked_mul(self.block)
+    }
 }
 
 fn fault(error: &Error) -> Fault {
@@ -135,13 +157,24 @@ impl Xfs {
         };
         let root = head.u64(56);
         let wrong = Arc::new(AtomicU64::new(NOWHERE));
-        let device = Device { disk: Arc::clone(&disk), wrong: Arc::clone(&wrong) };
+        let has_read = Arc::new(AtomicBool::new(false));
+        let log = layout.place(head.u64(48)).unwrap_or(0);
+        let log_len = u64::from(head.u32(96)).saturating_mul(layout.block);
+        let device = Device {
+            disk: Arc::clone(&disk),
+            wrong: Arc::clone(&wrong),
+            log: log..log.saturating_add(log_len),
+            has_read: Arc::clone(&has_read),
+        };
         let fs = Reader::open(device, disk.size()).map_err(|error| fault(&error))?;
-        notes.push(
-            "owners and times of what changed last before the recovery point are not known, if they \
-             are in the log only; long extended attributes are not read"
-                .to_owned(),
-        );
+        if has_read.load(Ordering::Relaxed) {
+            notes.push(
+                "it was in use; its log was replayed in memory. Owners, times and extended \
+                 attributes that only the log has are not known"
+                    .to_owned(),
+            );
+        }
+        notes.push("extended attributes that lie outside of the inode are not read".to_owned());
         let paths = HashMap::from([(root, b"/".to_vec())]);
         Ok(Self { fs, disk, wrong, notes, layout, paths, root })
     }

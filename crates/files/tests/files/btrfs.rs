@@ -86,6 +86,35 @@ fn btrfs_subvolumes_and_snapshots() {
     assert_same(&without_dummy(found), &without_dummy(shown_by_kernel(mount.path())));
 }
 
+/// A snapshot of a folder with several subvolumes has an empty folder for each, with a place of its own.
+#[test]
+fn btrfs_snapshots_of_several_subvolumes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let image = make(folder.path(), &[]);
+    let at = folder.path().join("mounted");
+    let Some(mount) = Mount::new(&image, &at, "loop") else { return };
+    let path = |name: &str| mount.path().join(name).to_str().expect("utf-8").to_owned();
+    std::os::unix::fs::chown(mount.path(), Some(500), Some(600)).expect("owned");
+    for name in ["home", "var"] {
+        run("btrfs", &["subvolume", "create", &path(name)]);
+        fs::write(path(&format!("{name}/file")), name).expect("a file");
+    }
+    for name in ["s1", "s2"] {
+        run("btrfs", &["subvolume", "snapshot", "-r", &path("."), &path(name)]);
+    }
+    drop(mount);
+    let found = read(&mut *tree(&image));
+    let mount = Mount::new(&image, &at, "loop,ro").expect("as before");
+    let mut kernel = shown_by_kernel(mount.path());
+    for name in ["s1/home", "s1/var", "s2/home", "s2/var", "s2/s1"] {
+        let path = format!("/{name}").into_bytes();
+        // The kernel makes up the time: now.
+        let truth = kernel.get_mut(&path).expect(name);
+        truth.attributes.modified = found[&path].attributes.modified;
+    }
+    assert_same(&found, &kernel);
+}
+
 #[test]
 fn a_log_that_was_not_replayed_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");

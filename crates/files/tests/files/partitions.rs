@@ -2,14 +2,15 @@
 
 use std::{
     fs::{self, File},
-    io::Write as _,
+    io::{self, Write as _},
+    ops::Range,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Arc,
 };
 
-use strongroom_files::{Table, survey, table};
+use strongroom_files::{FaultKind, ReadAt, Surveyed, Table, survey, table};
 
 use crate::truth::{Image, run};
 
@@ -106,8 +107,7 @@ fn volumes_of_a_disk_with_partitions() {
         let disk = File::options().write(true).open(&image).expect("open");
         disk.write_all_at(&fs::read(&part).expect("a file"), offset).expect("written");
     }
-    let disk: Arc<dyn strongroom_files::ReadAt> =
-        Arc::new(Image(File::open(&image).expect("open")));
+    let disk: Arc<dyn ReadAt> = Arc::new(Image(File::open(&image).expect("open")));
     let found = survey(&[disk]);
     let kinds: Vec<_> = found
         .iter()
@@ -119,4 +119,55 @@ fn volumes_of_a_disk_with_partitions() {
         [(Some(1), Some("ext2"), true), (Some(2), Some("ext4"), true), (Some(3), None, false)]
     );
     assert_eq!(found[1].volume.label.as_deref(), Some("root"));
+}
+
+/// A disk of which some bytes cannot be read.
+struct Hurt {
+    bytes: Vec<u8>,
+    lost: Range<u64>,
+}
+
+impl ReadAt for Hurt {
+    fn size(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let end = offset + buf.len() as u64;
+        if end > self.size() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if offset < self.lost.end && self.lost.start < end {
+            return Err(io::Error::other("lost"));
+        }
+        let start = usize::try_from(offset).expect("small");
+        buf.copy_from_slice(&self.bytes[start..start + buf.len()]);
+        Ok(())
+    }
+}
+
+/// Where a disk cannot be read, nothing is known: it is not shown as one that has nothing.
+#[test]
+fn what_cannot_be_read_is_not_empty() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let image = folder.path().join("image");
+    let place = image.to_str().expect("utf-8");
+    File::create(&image).expect("an image").set_len(32 << 20).expect("a size");
+    run("sgdisk", &["-n", "1:2048:+8M", "-n", "2:0:+8M", place]);
+    let bytes = fs::read(&image).expect("an image");
+    let kinds = |lost: Range<u64>| {
+        let disk: Arc<dyn ReadAt> = Arc::new(Hurt { bytes: bytes.clone(), lost });
+        let found = survey(&[disk]);
+        let kind = |it: &Surveyed| {
+            (it.volume.partition, it.volume.refusal.as_ref().map(|fault| fault.kind))
+        };
+        found.iter().map(kind).collect::<Vec<_>>()
+    };
+    let (unsupported, disk) = (Some(FaultKind::Unsupported), Some(FaultKind::Disk));
+    assert_eq!(kinds(0..0), [(Some(1), unsupported), (Some(2), unsupported)]);
+    // The second partition; the beginning, of which the backup is at the end; both tables; all of it.
+    assert_eq!(kinds(9 << 20..10 << 20), [(Some(1), unsupported), (Some(2), disk)]);
+    assert_eq!(kinds(0..4096), [(Some(1), unsupported), (Some(2), unsupported)]);
+    assert_eq!(kinds(512..33 << 20), [(None, disk)]);
+    assert_eq!(kinds(0..33 << 20), [(None, disk)]);
 }

@@ -1,7 +1,7 @@
 //! What a tree has, as a reader of this crate says and as the kernel does.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     os::unix::{
         ffi::{OsStrExt as _, OsStringExt as _},
@@ -56,7 +56,9 @@ pub(crate) fn tree(image: &Path) -> Box<dyn Tree> {
 pub(crate) fn read(tree: &mut dyn Tree) -> Truths {
     let mut found = Truths::new();
     let mut folders = vec![(Vec::new(), tree.root())];
+    let mut entered = BTreeSet::new();
     while let Some((folder, node)) = folders.pop() {
+        assert!(entered.insert(node), "{}: a folder with two places", shown(&folder));
         for entry in tree.list(node).unwrap_or_else(|e| panic!("{}: {e}", shown(&folder))) {
             let path = [folder.as_slice(), b"/", &entry.name].concat();
             let attributes = good(entry.attributes, &path);

@@ -142,7 +142,7 @@ fn packed_found_and_compared() {
     let lab = backed_up();
     let etc = "--partition 2 --path /etc";
     lab.json(&format!("restore files tar {POINT} {etc} --to etc.tar"));
-    lab.fails(&format!("restore files tar {POINT} {etc} --to etc.tar"), 5, "local.io");
+    lab.fails(&format!("restore files tar {POINT} {etc} --to etc.tar"), 4, "disk.not_empty");
     let to_stdout =
         lab.command(&format!("restore files tar {POINT} {etc}")).output().expect("runs");
     assert!(to_stdout.status.success());

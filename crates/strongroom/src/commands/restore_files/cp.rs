@@ -13,7 +13,7 @@ use crate::{
     out::Show,
 };
 
-use super::{WhereArgs, path_of};
+use super::{WhereArgs, path_of, path_parser};
 
 /// Copy a file or folder of a recovery point into a folder of this machine
 ///
@@ -37,7 +37,7 @@ pub(crate) struct CpArgs {
     place: WhereArgs,
 
     /// The folder or file
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = path_parser())]
     path: OsString,
 
     /// The folder to copy into; it is made if its parent exists

@@ -17,12 +17,13 @@ use crate::{
     values::Point,
 };
 
-use super::{WhereArgs, ls, path_of};
+use super::{WhereArgs, ls, path_of, path_parser};
 
 /// Compare two recovery points by file
 ///
 /// A file differs if its kind, size, time of change, mode, owner or device differs. With --content,
-/// files that are alike in all of these are read and compared too. The same partition is compared.
+/// files and links that are alike in all of these are read and compared too. The same partition is
+/// compared.
 ///
 /// What could not be read is counted, and the exit code is 7.
 #[derive(Debug, Args)]
@@ -40,10 +41,10 @@ pub(crate) struct DiffArgs {
     from: Point,
 
     /// The folder to compare
-    #[arg(long, value_name = "PATH", default_value = "/")]
+    #[arg(long, value_name = "PATH", default_value = "/", value_parser = path_parser())]
     path: OsString,
 
-    /// Also compare the bytes of files that are alike otherwise
+    /// Also compare the bytes of files, and the targets of links, that are alike otherwise
     #[arg(long)]
     content: bool,
 }
@@ -127,15 +128,14 @@ impl DiffArgs {
                 continue;
             };
             let mut what = differences(older, attributes);
-            if what.is_empty() && self.content && attributes.kind == Kind::File {
+            if what.is_empty() && self.content {
                 let pair = [(old.reader(), *older_node), (new.reader(), *node)];
-                match is_same(context, path, pair, attributes.size) {
-                    Ok(true) => {}
-                    Ok(false) => what.push("content"),
+                match difference_within(context, path, pair, attributes) {
+                    Ok(difference) => what.extend(difference),
                     Err(error @ (FilesError::Cancelled | FilesError::Reader { .. })) => {
                         return Err(error.into());
                     }
-                    Err(error) => problems.add(error.to_string()),
+                    Err(error) => problems.add(error.with_causes()),
                 }
             }
             if !what.is_empty() {
@@ -167,7 +167,7 @@ impl DiffArgs {
                 Visited::Entry { path, node, attributes } => {
                     found.insert(path.to_vec(), (node, attributes.clone()));
                 }
-                Visited::Failed { error, .. } => problems.add(error.to_string()),
+                Visited::Failed { error, .. } => problems.add(error.with_causes()),
             }
             Ok(())
         })?;
@@ -187,6 +187,27 @@ fn differences(old: &Attributes, new: &Attributes) -> Vec<&'static str> {
         ("device", old.device != new.device),
     ];
     checks.into_iter().filter(|(_, differs)| *differs).map(|(what, _)| what).collect()
+}
+
+/// What of two files differs that are alike from outside.
+fn difference_within(
+    context: &Context,
+    path: &[u8],
+    pair: [(&mut FileReader, u64); 2],
+    attributes: &Attributes,
+) -> Result<Option<&'static str>, FilesError> {
+    match attributes.kind {
+        Kind::File => {
+            let same = is_same(context, path, pair, attributes.size)?;
+            Ok((!same).then_some("content"))
+        }
+        Kind::Link => {
+            let [(old, old_node), (new, new_node)] = pair;
+            let same = old.target(path, old_node)? == new.target(path, new_node)?;
+            Ok((!same).then_some("target"))
+        }
+        _ => Ok(None),
+    }
 }
 
 /// Whether two files of this size have the same bytes.

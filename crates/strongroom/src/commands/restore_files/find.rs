@@ -19,7 +19,7 @@ use crate::{
     values,
 };
 
-use super::{WhereArgs, ls, path_of};
+use super::{WhereArgs, ls, path_of, path_parser};
 
 /// Find files of a recovery point by name, time and size
 ///
@@ -41,7 +41,7 @@ pub(crate) struct FindArgs {
     place: WhereArgs,
 
     /// The folder to search in
-    #[arg(long, value_name = "PATH", default_value = "/")]
+    #[arg(long, value_name = "PATH", default_value = "/", value_parser = path_parser())]
     path: OsString,
 
     /// A pattern for the name
@@ -130,7 +130,9 @@ impl FindArgs {
             match searched {
                 Err(FilesError::Cancelled) => return Err(FilesError::Cancelled.into()),
                 // The folder, or the partition, was not always there.
-                Err(error) if self.all_points => search.problem(format!("{id}: {error}")),
+                Err(error) if self.all_points => {
+                    search.problem(format!("{id}: {}", error.with_causes()));
+                }
                 other => other?,
             }
         }
@@ -166,7 +168,7 @@ impl FindArgs {
                 }
                 Visited::Entry { .. } => {}
                 Visited::Failed { path, error } => {
-                    search.problem(format!("{point}: {}: {error}", shown(path)));
+                    search.problem(format!("{point}: {}: {}", shown(path), error.with_causes()));
                 }
             }
             Ok(())

@@ -10,12 +10,12 @@ use strongroom_files::{Attributes, Entry, Files, FilesError, Kind, Located, Time
 use crate::{
     columns::{Cell, Columns},
     context::Context,
-    error::Failure,
-    human::printable,
+    error::{FaceError, Failure},
+    human::{self, printable},
     out::Show,
 };
 
-use super::{Opened, WhereArgs, path_of};
+use super::{Opened, WhereArgs, is_unread, path_of, path_parser};
 
 /// List the file systems of a recovery point, or the files in one of their folders
 ///
@@ -35,7 +35,7 @@ pub(crate) struct LsArgs {
     place: WhereArgs,
 
     /// The folder or file
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = path_parser())]
     path: Option<OsString>,
 
     /// Also list extended attributes, access control lists among them
@@ -127,7 +127,7 @@ impl LsArgs {
         let path = self.path.as_ref().map(path_of);
         let named = self.place.is_named();
         let path = match (path, named) {
-            (None, false) => return context.out.result(&volumes(&opened)),
+            (None, false) => return list_volumes(context, &mut opened),
             (Some(path), _) => path.to_vec(),
             (None, true) => b"/".to_vec(),
         };
@@ -204,7 +204,7 @@ impl LsArgs {
             // The process is gone: nothing that follows can be read.
             Some(error @ (FilesError::Reader { .. } | FilesError::Disk { .. })) => Err(error),
             problem => {
-                view.problem = problem.map(|error| error.to_string());
+                view.problem = problem.map(|error| error.with_causes());
                 Ok(view)
             }
         }
@@ -255,6 +255,18 @@ impl EntryView {
         self.links = of.links;
         self.device = of.device.map(|(major, minor)| format!("{major}:{minor}"));
     }
+}
+
+/// Lists the volumes. If a part of the disks could not be read, that is said after the list.
+fn list_volumes(context: &Context, opened: &mut Opened) -> Result<(), Failure> {
+    context.out.result(&volumes(opened))?;
+    let Some(error) = opened.reader.missed() else { return Ok(()) };
+    if opened.volumes.iter().all(|volume| volume.refusal.is_some()) {
+        return Err(error.into());
+    }
+    let unread = opened.volumes.iter().filter(|volume| is_unread(volume)).count();
+    let unread = u64::try_from(unread).unwrap_or(u64::MAX).max(1);
+    Err(FaceError::FilesIncomplete(human::count(unread, "problem")).into())
 }
 
 fn volumes(opened: &Opened) -> VolumeList {

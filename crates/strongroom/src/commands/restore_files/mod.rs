@@ -4,10 +4,17 @@
 
 use std::{env, ffi::OsString, io, os::unix::ffi::OsStrExt as _, sync::Arc};
 
-use clap::{Args, Subcommand};
-use strongroom_disk::DiskSource;
+use clap::{
+    Args, Subcommand,
+    builder::{OsStringValueParser, TypedValueParser},
+};
+use strongroom_base::Coded as _;
+use strongroom_disk::{DiskError, DiskSource};
 use strongroom_export::PointDisk;
-use strongroom_files::{FileReader, FilesError, Limits, NamedDisk, ReadAt, ReaderCommand, Volume};
+use strongroom_files::{
+    FaultKind, FileReader, FilesError, Limits, NamedDisk, ReadAt, ReadFailure, ReaderCommand,
+    Volume,
+};
 use strongroom_format::Manifest;
 use strongroom_vault::Vault;
 
@@ -86,7 +93,11 @@ impl ReadAt for Bytes {
         let len = u64::try_from(buf.len()).unwrap_or(u64::MAX);
         match offset.checked_add(len) {
             Some(end) if end <= self.0.size() => {
-                self.0.read_at(offset, buf).map_err(io::Error::other)
+                // The code of the cause stays that of the error.
+                let failure = |error: DiskError| {
+                    io::Error::other(ReadFailure { code: error.code(), cause: Box::new(error) })
+                };
+                self.0.read_at(offset, buf).map_err(failure)
             }
             _ => Err(io::ErrorKind::UnexpectedEof.into()),
         }
@@ -158,6 +169,11 @@ fn reader() -> Result<ReaderCommand, Failure> {
     Ok(ReaderCommand { program, arguments: vec![READER.to_owned()] })
 }
 
+/// Whether what is on it is not known, as the disk cannot be read there.
+fn is_unread(volume: &Volume) -> bool {
+    volume.refusal.as_ref().is_some_and(|fault| fault.kind == FaultKind::Disk)
+}
+
 impl Opened {
     /// The name of a volume's disk.
     fn disk(&self, volume: &Volume) -> &str {
@@ -174,46 +190,62 @@ impl Opened {
         }
     }
 
-    /// The one volume that is meant.
-    fn choose(&self, place: &WhereArgs) -> Result<Volume, FilesError> {
+    /// The one volume that is meant. If it cannot be known, or not be read, because the disk cannot be read, that is
+    /// the error.
+    fn choose(&mut self, place: &WhereArgs) -> Result<Volume, FilesError> {
+        let missed = self.reader.missed();
         let named = |volume: &&Volume| {
             (place.partition.is_none() || volume.partition == place.partition)
                 && (place.volume.is_none() || volume.logical == place.volume)
         };
         let named: Vec<&Volume> = self.volumes.iter().filter(named).collect();
-        let readable = named.iter().copied().filter(|volume| volume.refusal.is_none());
-        let readable: Vec<&Volume> = readable.collect();
+        let may_be =
+            |volume: &&Volume| volume.refusal.is_none() || (missed.is_some() && is_unread(volume));
+        let candidates: Vec<&Volume> = named.iter().copied().filter(may_be).collect();
         let list = |volumes: &[&Volume]| {
             let names: Vec<String> = volumes.iter().map(|volume| self.place(volume)).collect();
             names.join("; ")
         };
-        match (readable.as_slice(), named.as_slice()) {
-            ([one], _) => Ok((*one).clone()),
-            ([], [one]) => {
+        match (candidates.as_slice(), named.as_slice(), missed) {
+            ([one], _, Some(error)) if is_unread(one) => Err(error),
+            ([one], _, _) => Ok((*one).clone()),
+            ([], [one], _) => {
                 let reason = one.refusal.as_ref().map(ToString::to_string).unwrap_or_default();
                 let kind = one.file_system.as_deref().unwrap_or("unknown");
                 let reason = format!("{kind}: {reason}");
                 Err(FilesError::Unsupported { path: self.place(one), reason })
             }
-            ([], []) => {
+            // It may lie where the disk cannot be read.
+            ([], _, Some(error)) => Err(error),
+            ([], [], None) => {
                 let reason = format!("there is no such partition; there are: {}", {
                     list(&self.volumes.iter().collect::<Vec<_>>())
                 });
                 Err(FilesError::Volume { reason })
             }
-            ([], _) => {
+            ([], _, None) => {
                 let reason = format!("none of these can be read: {}", list(&named));
                 Err(FilesError::Volume { reason })
             }
-            (several, _) => {
+            (several, _, _) => {
                 let reason = format!(
-                    "several file systems can be read; name one by --disk, --partition or --volume: {}",
+                    "several file systems are there; name one by --disk, --partition or --volume: {}",
                     list(several)
                 );
                 Err(FilesError::Volume { reason })
             }
         }
     }
+}
+
+/// Takes every path that names something.
+fn path_parser() -> impl TypedValueParser<Value = OsString> {
+    OsStringValueParser::new().try_map(|path| {
+        if path.is_empty() {
+            return Err("it is empty; the uppermost folder is /");
+        }
+        Ok(path)
+    })
 }
 
 /// A path on the command line, as bytes.

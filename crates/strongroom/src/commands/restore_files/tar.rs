@@ -2,13 +2,14 @@
 
 use std::{
     ffi::OsString,
-    fs::File,
+    fs::{self, File},
     io::{self, BufWriter, Write},
     os::unix::fs::OpenOptionsExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use clap::Args;
+use strongroom_disk::DiskError;
 use strongroom_files::{Files, archive};
 
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
     out::Show as _,
 };
 
-use super::{WhereArgs, cp::Copied, path_of};
+use super::{WhereArgs, cp::Copied, path_of, path_parser};
 
 /// Write a file or folder of a recovery point as a tar archive
 ///
@@ -27,7 +28,8 @@ use super::{WhereArgs, cp::Copied, path_of};
 /// (`tar --xattrs --acls -x` takes them). Holes are zeros in it.
 ///
 /// What could not be read is listed on standard error, and the exit code is 7. If a large file
-/// cannot be read to its end, the archive ends there with an error.
+/// cannot be read to its end, the archive ends there with an error. A file gets its name when the archive
+/// is whole: until then it is FILE.partial, and it is removed if that fails.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -38,12 +40,66 @@ pub(crate) struct TarArgs {
     place: WhereArgs,
 
     /// The folder or file
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = path_parser())]
     path: OsString,
 
     /// The archive, which must not exist [default: standard output]
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
+}
+
+/// An archive that is being written, under a name of its own: nothing that has its last name is short.
+struct Partial {
+    path: PathBuf,
+    to: PathBuf,
+}
+
+impl Partial {
+    /// Makes the file, if neither it nor the archive is there.
+    fn make(to: &Path) -> Result<(Self, File), Failure> {
+        if to.symlink_metadata().is_ok() {
+            return Err(exists(to));
+        }
+        let mut path = to.as_os_str().to_owned();
+        path.push(".partial");
+        let path = PathBuf::from(path);
+        match File::options().write(true).create_new(true).mode(0o600).open(&path) {
+            Ok(file) => Ok((Self { path, to: to.to_owned() }, file)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(exists(&path)),
+            Err(source) => Err(FaceError::Local { path, action: "make", source }.into()),
+        }
+    }
+
+    /// Gives it its last name, unless something has that by now.
+    fn finish(self) -> Result<(), Failure> {
+        use rustix::{
+            fs::{CWD, RenameFlags, renameat_with},
+            io::Errno,
+        };
+        let renamed = match renameat_with(CWD, &self.path, CWD, &self.to, RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST) => return Err(exists(&self.to)),
+            // Some file systems cannot look and rename at once.
+            Err(Errno::INVAL | Errno::NOSYS) if self.to.symlink_metadata().is_err() => {
+                fs::rename(&self.path, &self.to)
+            }
+            renamed => renamed.map_err(io::Error::from),
+        };
+        renamed.map_err(|source| {
+            FaceError::Local { path: self.to.clone(), action: "make", source }.into()
+        })
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // It is not there any more if it has its last name.
+        fs::remove_file(&self.path).ok();
+    }
+}
+
+fn exists(path: &Path) -> Failure {
+    let failure = Failure::from(DiskError::NotEmpty { disk: path.display().to_string() });
+    failure.with_hint("Nothing that exists is overwritten: name another file, or remove it first.")
 }
 
 impl TarArgs {
@@ -53,13 +109,12 @@ impl TarArgs {
         let disk = volume.disk.map(|_| opened.disk(&volume).to_owned());
         let mut files = Files::open(&mut opened.reader, &volume)?;
         let found = files.locate(path_of(&self.path))?;
-        let out: Box<dyn Write> = match &self.to {
+        let (partial, out): (_, Box<dyn Write>) = match &self.to {
             Some(to) => {
-                let file = File::options().write(true).create_new(true).mode(0o600).open(to);
-                let failed = |source| FaceError::Local { path: to.clone(), action: "make", source };
-                Box::new(file.map_err(failed)?)
+                let (partial, file) = Partial::make(to)?;
+                (Some(partial), Box::new(file))
             }
-            None => Box::new(io::stdout().lock()),
+            None => (None, Box::new(io::stdout().lock())),
         };
         for note in files.notes() {
             context.out.say(&format!("Note: {note}"));
@@ -67,6 +122,9 @@ impl TarArgs {
         let notes = files.notes().to_vec();
         let mut out = BufWriter::with_capacity(1 << 20, out);
         let done = archive(&mut files, &found, &mut out, &context.cancel)?;
+        if let Some(partial) = partial {
+            partial.finish()?;
+        }
         let problem_count = done.problem_count;
         let to =
             self.to.as_ref().map_or("standard output".to_owned(), |to| to.display().to_string());
