@@ -34,6 +34,8 @@ fn disk(lab: &Lab) {
     sparse.set_len(50 << 20).expect("a size");
     sparse.write_all_at(b"in it", 20 << 20).expect("written");
     std::os::unix::fs::symlink("deep/er", source.join("etc/link")).expect("a link");
+    let link = tool_path(&source.join("etc/link"));
+    tool("touch", &["-h", "-d", "2020-02-03T04:05:06Z", &link]);
     fs::hard_link(source.join("etc/hostname"), source.join("etc/same")).expect("a link");
     let file = source.join("etc/hostname");
     tool("touch", &["-d", "2020-02-03T04:05:06Z", &tool_path(&file)]);
@@ -159,6 +161,10 @@ fn packed_found_and_compared() {
     fs::write(lab.path("source/etc/hostname"), "web001\n").expect("a file");
     fs::write(lab.path("source/etc/new"), "new").expect("a file");
     fs::remove_file(lab.path("source/etc/sparse")).expect("removed");
+    // A link that is alike from outside.
+    fs::remove_file(lab.path("source/etc/link")).expect("removed");
+    std::os::unix::fs::symlink("deep/ex", lab.path("source/etc/link")).expect("a link");
+    tool("touch", &["-h", "-d", "2020-02-03T04:05:06Z", &path("source/etc/link")]);
     image(&lab);
     lab.ok("backup --item web --disk system=disk.img");
     let first = &lab.points("web")[0];
@@ -174,6 +180,11 @@ fn packed_found_and_compared() {
     let hostname = [("/etc/hostname", "changed"), ("/etc/new", "added"), ("/etc/same", "changed")];
     assert!(hostname.iter().all(|wanted| changes.contains(wanted)), "{changes:?}");
     assert!(changes.contains(&("/etc/sparse", "removed")), "{changes:?}");
+    assert!(!changes.iter().any(|(path, _)| *path == "/etc/link"), "{changes:?}");
+    let changes = lab.json(&format!("{diff} --content"));
+    let changes = changes["changes"].as_array().expect("changes");
+    let link = changes.iter().find(|it| it["path"] == "/etc/link").expect("its target differs");
+    assert_eq!(link["what"], serde_json::json!(["target"]));
     let same = format!("restore files diff {POINT} --from latest {etc} --content");
     assert_eq!(lab.json(&same)["changes"].as_array().expect("changes").len(), 0);
 
@@ -185,6 +196,48 @@ fn packed_found_and_compared() {
     let larger = lab.json(&format!("restore files find {POINT} --partition 2 --larger 2M"));
     assert_eq!(larger["found"].as_array().expect("found").len(), 1, "{larger}");
     assert_eq!(larger["found"][0]["path"], "/etc/deep/er/data");
+}
+
+/// Damage of stored data is no empty disk and no missing partition: its own error, with all causes.
+#[test]
+fn damaged_stored_data_is_named() {
+    let lab = Lab::new();
+    disk(&lab);
+    // A disk without partitions too, in a point of its own, so that it lies in a pack of its own.
+    lab.ok("backup --item web --disk system=disk.img");
+    let before = lab.files("vault/packs/data");
+    lab.disk("plain.img", 8, 8, 7);
+    tool("mke2fs", &["-q", "-F", "-t", "ext4", &tool_path(&lab.path("plain.img"))]);
+    lab.ok("backup --item web --disk system=disk.img --disk plain=plain.img");
+    let point = lab.json(&format!("restore files ls {POINT} --disk plain"));
+    assert_eq!(point["volumes"][0]["readable"], true, "{point}");
+    for (pack, size) in lab.files("vault/packs/data") {
+        if before.iter().any(|(path, _)| *path == pack) {
+            continue;
+        }
+        let mut bytes = fs::read(&pack).expect("a pack");
+        let (first, last) = (size / 10, size * 9 / 10);
+        for at in (first..last).step_by(100) {
+            bytes[usize::try_from(at).expect("small")] ^= 1;
+        }
+        fs::remove_file(&pack).expect("removed");
+        fs::write(&pack, bytes).expect("written");
+    }
+    let ls = lab.run(&format!("restore files ls {POINT} --output json"));
+    assert_eq!(ls.code, 7, "{}{}", ls.stdout, ls.stderr);
+    let volumes: serde_json::Value = serde_json::from_str(&ls.stdout).expect("JSON");
+    let volumes = volumes["volumes"].as_array().expect("volumes");
+    assert_eq!(volumes.len(), 4);
+    assert_eq!(volumes[3]["readable"], false);
+    assert_eq!(volumes[3]["reason"], "could not be read: stored data is damaged");
+    for command in ["cp --path / --to out", "tar --path / --to out.tar", "find --name a", "ls"] {
+        lab.fails(&format!("restore files {command} {POINT} --disk plain"), 6, "store.corrupt");
+    }
+    assert!(!lab.path("out.tar").exists() && !lab.path("out.tar.partial").exists());
+    // The other disk is whole.
+    let ls = format!("restore files ls {POINT} --disk system --partition 2 --path");
+    lab.json(&format!("{ls} /etc"));
+    lab.fails(&format!("{ls}="), 2, "usage.invalid");
 }
 
 /// A file as a disk.
