@@ -9,7 +9,7 @@ use std::{
 use clap::{Args, Subcommand};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use serde::Serialize;
-use strongroom_base::PointId;
+use strongroom_base::{Clock as _, PointId};
 use strongroom_export::{DiskFile, Mount};
 
 use super::{
