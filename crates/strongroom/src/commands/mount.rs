@@ -122,27 +122,34 @@ impl DisksArgs {
         };
         context.out.result(&Thing::new(shown, show))?;
         wait(context, || mount.is_gone());
-        self.unmount(context, &mount);
-        let stopped = mount.stop().map_err(|source| FaceError::Local {
-            path: self.folder.clone(),
-            action: "unmount",
-            source,
-        });
+        let is_gone = self.unmount(context, &mount);
+        let stopped = match mount.stop() {
+            // There is nothing left to unmount.
+            Err(_) if is_gone => Ok(()),
+            stopped => stopped.map_err(|source| FaceError::Local {
+                path: self.folder.clone(),
+                action: "unmount",
+                source,
+            }),
+        };
         disks.end()?;
         Ok(stopped?)
     }
 }
 
 impl DisksArgs {
-    /// Unmounts when nobody uses the files any more: their users would lose the disks.
-    fn unmount(&self, context: &Context, mount: &Mount) {
+    /// Unmounts when nobody uses the files any more: their users would lose the disks. Whether it is unmounted.
+    fn unmount(&self, context: &Context, mount: &Mount) -> bool {
         let mut was_said = false;
         while !mount.is_gone() {
             match mount.try_unmount() {
-                Ok(true) => return,
+                Ok(true) => return true,
                 Ok(false) => {}
                 // Then it is left to the mount itself.
-                Err(error) => return tracing::debug!(%error, "not unmounted"),
+                Err(error) => {
+                    tracing::debug!(%error, "not unmounted");
+                    return false;
+                }
             }
             if !was_said {
                 let folder = self.folder.display();
@@ -151,6 +158,7 @@ impl DisksArgs {
             }
             context.clock.sleep(LOOK);
         }
+        true
     }
 }
 
