@@ -7,7 +7,7 @@
 //!
 //! File systems come from strangers. They are parsed by a child process that has no files, no network and no keys,
 //! bounded memory and time, and one socket, over which it asks for bytes of the disks. What it answers is checked
-//! here. Which file systems are read is decided by lists of features ([`probe`]), not by whether a reader opens them.
+//! here. Which file systems are read is decided by lists of features ([`mod@probe`]), not by whether a reader opens them.
 //!
 //! This crate knows neither vaults nor recovery points: a disk is whatever can be read at offsets.
 
