@@ -155,7 +155,7 @@ fn a_machine_runs_at_once_and_gets_its_disks() {
 
     let report = restore.report();
     println!("{report:#}");
-    assert_documented("restore vm", &report);
+    assert_documented("restore vm --instant", &report);
     let instant = &report["instant"];
     assert!(instant["started_seconds"].as_f64().unwrap() < 10.0, "{report:#}");
     let paused = instant["paused_seconds"].as_f64().unwrap();
