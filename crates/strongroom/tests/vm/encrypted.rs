@@ -166,6 +166,12 @@ fn encrypted_disks_come_back_encrypted() {
     host.virsh(&["secret-undefine", SECRET]);
     let to = folder(&host, "copies");
     let base = [&["restore", "vm"], &LATEST[..], &["--name", "copy", "--storage-dir", &to]];
+    // What the guest writes would not be encrypted in an overlay.
+    let instant =
+        [&base.concat()[..], &["--instant", "--with-secrets", "--output", "json"]].concat();
+    let said = failed(&host.strongroom(&instant), "vm.unsupported");
+    assert!(said.contains("without --instant"), "{said}");
+    assert!(fs::read_dir(&to).unwrap().next().is_none(), "something was written");
     let base = base.concat();
     let run = host.strongroom(&base);
     assert_eq!(run.code, 4, "{}{}", run.stdout, run.stderr);
