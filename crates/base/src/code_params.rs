@@ -216,7 +216,7 @@ pub(crate) const PARAMS: &[(&str, &[&str])] = &[
     ("storage.copy_invalid", &["reason"]),
     ("account.exists", &["reason"]),
     ("account.invalid", &["reason"]),
-    ("local.io", &["action", "address", "disk", "path"]),
+    ("local.io", &["action", "address", "disk", "files", "path"]),
     ("interrupted", &["disk"]),
     (
         "bug",

@@ -111,8 +111,8 @@ impl Coded for FilesError {
                 params!(DISK_IO | STORE_CORRUPT | STORE_MISSING | STORE_UNAVAILABLE | STORE_DENIED | STORE_PROTOCOL | STORE_FULL | STORE_READ_ONLY | STORE_DEGRADED | INDEX_INCOMPLETE | VAULT_FORMAT | VAULT_NOT_FOUND | KEY_WRONG | LOCAL_IO | INTERRUPTED | BUG: disk)
             }
             Self::Target { action, path, source: _ } => params!(LOCAL_IO: action, path),
-            Self::Stopped { action, path, files: _, source: _ } => {
-                params!(LOCAL_IO: action, path)
+            Self::Stopped { action, path, files, source: _ } => {
+                params!(LOCAL_IO: action, path, files)
             }
             Self::Cancelled => Params::none(),
         }
