@@ -46,12 +46,15 @@ const DEVICES_OF_THE_HOST: [&str; 13] = [
     "hub",
 ];
 
+/// The port of the discard protocol (RFC 863).
+const DISCARD: u16 = 9;
+
 /// What an isolated machine is given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Isolation {
     /// The socket file at which QEMU listens for who reads the machine's first serial port.
     pub console: Option<String>,
-    /// The network of libvirt that all interfaces are on; none of them is connected if not given.
+    /// The network of libvirt that all interfaces are on; if not given, what they send is discarded.
     pub network: Option<String>,
     /// How far the guest's clock is from the host's, seconds.
     pub clock: Option<i64>,
@@ -166,8 +169,13 @@ fn device(editor: &mut Editor<'_>, device: Node<'_, '_>, isolation: &Isolation) 
     match name {
         "interface" => interface(editor, device, isolation.network.as_deref()),
         "input" if is_kind(&["passthrough", "evdev"]) => editor.remove(device),
-        // Memory that is plugged in later needs room that the machine no longer has.
-        "memory" if isolation.memory.is_some() || isolation.processors.is_some() => {
+        // Memory that lasts is a file of the host; memory that is plugged in later needs room that the machine may no
+        // longer have.
+        "memory"
+            if child(device, "source").is_some_and(|source| child(source, "path").is_some())
+                || isolation.memory.is_some()
+                || isolation.processors.is_some() =>
+        {
             editor.remove(device);
         }
         "tpm" if attribute_of(device, "backend", "type").as_deref() != Some("emulator") => {
@@ -203,7 +211,12 @@ fn interface(editor: &mut Editor<'_>, interface: Node<'_, '_>, network: Option<&
             let name = editor.escaped(name);
             format!("<interface type='network'><source network='{name}'/>{kept}</interface>")
         }
-        None => format!("<interface type='null'>{kept}</interface>"),
+        // What it sends goes to the port of this host that discards, and to nobody else. The guest has a carrier, so that
+        // it keeps the addresses that were given to it.
+        None => format!(
+            "<interface type='udp'><source address='127.0.0.1' port='{DISCARD}'>\
+             <local address='127.0.0.1' port='0'/></source>{kept}</interface>"
+        ),
     };
     editor.replace(interface, new);
 }

@@ -32,6 +32,7 @@ mod cp;
 mod diff;
 mod find;
 mod ls;
+mod mount;
 mod tar;
 
 /// The first argument of the process that reads file systems.
@@ -45,6 +46,7 @@ pub(crate) enum FilesCommand {
     Tar(tar::TarArgs),
     Find(Box<find::FindArgs>),
     Diff(Box<diff::DiffArgs>),
+    Mount(mount::MountArgs),
 }
 
 impl FilesCommand {
@@ -55,6 +57,7 @@ impl FilesCommand {
             Self::Tar(args) => args.run(context),
             Self::Find(args) => args.run(context),
             Self::Diff(args) => args.run(context),
+            Self::Mount(args) => args.run(context),
         }
     }
 }
@@ -160,7 +163,7 @@ impl WhereArgs {
 }
 
 /// How the process that reads is started: by our own program.
-fn reader() -> Result<ReaderCommand, Failure> {
+pub(super) fn reader() -> Result<ReaderCommand, Failure> {
     let program = env::current_exe().map_err(|source| FaceError::Local {
         path: "/proc/self/exe".into(),
         action: "find",
