@@ -220,3 +220,68 @@ fn read(bytes: &[u8]) -> std::result::Result<Boot, String> {
     let report = report.ok_or("it has no report")?;
     Ok(Boot { report, screenshot, console, trace })
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use strongroom_reports::{BootVerdict, ExpectedBy, Rung, RungOutcome, RungReport};
+
+    use super::*;
+
+    fn example() -> Boot {
+        let point = "01M81RBWN54SXY808JR31NMSKN".parse().expect("an id");
+        let rung = RungReport {
+            rung: Rung::Agent,
+            outcome: RungOutcome::Reached,
+            seconds: Some(6.5),
+            reason: "the guest agent answered".to_owned(),
+        };
+        let report = BootReport {
+            recovery_point: point,
+            item: "web01".to_owned(),
+            machine: "web01".to_owned(),
+            host: "kvm1".to_owned(),
+            begun: Timestamp::UNIX_EPOCH,
+            verdict: BootVerdict::Passed,
+            expected: Rung::Agent,
+            expected_by: ExpectedBy::Agent,
+            reached: Some(Rung::Agent),
+            reason: None,
+            start_seconds: 0.5,
+            rungs: vec![rung],
+            screenshot: Some("image/png".to_owned()),
+            console_bytes: 7,
+            read_bytes: 65536,
+            written_bytes: 0,
+            notes: Vec::new(),
+            seconds: 7.0,
+        };
+        let trace = br#"{"format":1,"block_size":65536,"disks":["vda"],"reads":[[0,0,1]]}"#;
+        Boot {
+            report,
+            screenshot: Some(Screenshot { kind: "image/png".to_owned(), bytes: vec![1, 2, 3] }),
+            console: b"a line\n".to_vec(),
+            trace: Some(Trace::decode(trace).expect("a trace")),
+        }
+    }
+
+    #[test]
+    fn a_verification_is_an_archive_and_back() {
+        let boot = example();
+        let bytes = archive(&boot).expect("an archive");
+        assert_eq!(read(&bytes), Ok(boot.clone()));
+        let bare = Boot { screenshot: None, trace: None, console: Vec::new(), ..boot };
+        assert_eq!(read(&archive(&bare).expect("an archive")), Ok(bare));
+        assert!(read(b"").is_err_and(|error| error.contains("no report")));
+        for cut in [1, 600, 1024, bytes.len() / 2] {
+            // What is damaged is refused or has what was whole.
+            drop(read(bytes.get(..cut).unwrap_or_default()));
+        }
+    }
+
+    #[test]
+    fn a_summary_has_the_time_of_the_highest_rung() {
+        let summary = example().report.summary();
+        assert_eq!((summary.reached, summary.reached_seconds), (Some(Rung::Agent), Some(6.5)));
+    }
+}

@@ -207,13 +207,17 @@ fn is_stamp(console: &str, at: usize) -> bool {
         && after.starts_with(' ')
 }
 
+/// A prompt of getty: the name of the machine, and `login:`. What a kernel writes may follow on the same line.
 fn login_line(console: &str) -> Option<String> {
-    let mut ends = console.match_indices("login:").map(|(at, words)| (at, at + words.len()));
-    let is_prompt = |(_, end): &(usize, usize)| {
-        let rest = console.get(*end..).unwrap_or_default();
-        rest.split('\n').next().unwrap_or_default().trim().is_empty()
+    let mut places = console.match_indices("login:").map(|(at, _)| at);
+    let is_prompt = |at: &usize| {
+        let before = console.get(..*at).unwrap_or_default();
+        let name = before.rsplit('\n').next().unwrap_or_default().trim();
+        !name.contains(char::is_whitespace) && !name.eq_ignore_ascii_case("last")
     };
-    ends.find(is_prompt).map(|(at, _)| line_at(console, at))
+    let at = places.find(is_prompt)?;
+    let line = line_at(console, at);
+    Some(line.split_inclusive("login:").next().unwrap_or_default().to_owned())
 }
 
 /// The line of a text that has this place, cut to what can be quoted.
@@ -288,7 +292,11 @@ mod tests {
             assert_eq!(highest(&console(text)), Some(Rung::PowerOn), "{text}");
         }
         assert_eq!(highest(&console("Debian 12 web ttyS0\n\nweb login: ")), Some(Rung::Login));
-        assert_eq!(highest(&console("last login: yesterday\n")), Some(Rung::PowerOn));
+        let followed = "\nweb login: [   12.345] random: crng init done\n";
+        assert_eq!(login_line(followed).as_deref(), Some("web login:"));
+        for text in ["Last login: yesterday\n", "please do not login: x\n", "logins\n"] {
+            assert_eq!(highest(&console(text)), Some(Rung::PowerOn), "{text}");
+        }
         let agent = Seen { agent: true, ..on };
         assert_eq!(highest(&agent), Some(Rung::Agent));
     }

@@ -28,7 +28,7 @@ use std::{
     time::Duration,
 };
 
-use strongroom_base::{BLOCK_SIZE_U64, Cancel, Consistency, Stage, words};
+use strongroom_base::{BLOCK_SIZE_U64, Cancel, Consistency, PointId, Stage, words};
 use strongroom_engine::Progress;
 use strongroom_export::{
     BlockCache, DEFAULT_CACHE, Export, PointDisk, Shown, Trace, TraceRecorder,
@@ -106,6 +106,20 @@ pub struct BootRequest {
     pub places: Places,
 }
 
+impl BootRequest {
+    /// How far the machine has to come for what is asked of it.
+    fn asked(&self) -> Option<Rung> {
+        let highest = if self.script.is_some() {
+            Some(Rung::Script)
+        } else if !self.services.is_empty() || !self.ports.is_empty() {
+            Some(Rung::Services)
+        } else {
+            None
+        };
+        self.expect.max(highest)
+    }
+}
+
 /// Starts a machine from a recovery point and sees how far it comes. What its earlier points reached is in `history`.
 pub fn verify(
     vault: &Arc<Vault>,
@@ -123,7 +137,8 @@ pub fn verify(
     progress.set_stage(Stage::Preparing);
     let configuration = configuration(vault, point)?;
     let old = Machine::parse(&configuration.inactive)?;
-    let (expected, expected_by) = expectation(point, history, request);
+    let (expected, expected_by) =
+        expectation(point.id, point.consistency, history, request.asked());
     place::clean(&request.folder, &request.places);
     let mut ladder = Ladder::default();
     look_first(vault, point, request, &mut ladder, progress, cancel)?;
@@ -160,28 +175,22 @@ pub fn verify(
 
 /// How far the machine has to come, and why.
 fn expectation(
-    point: &Manifest,
+    point: PointId,
+    consistency: Consistency,
     history: &[BootSummary],
-    request: &BootRequest,
+    asked: Option<Rung>,
 ) -> (Rung, ExpectedBy) {
-    let asked = if request.script.is_some() {
-        Some(Rung::Script)
-    } else if !request.services.is_empty() || !request.ports.is_empty() {
-        Some(Rung::Services)
-    } else {
-        None
-    };
-    if let Some(rung) = request.expect.max(asked) {
+    if let Some(rung) = asked {
         return (rung, ExpectedBy::Request);
     }
     let passed = history.iter().filter(|boot| boot.verdict == BootVerdict::Passed).rev();
-    let of_others = passed.filter(|boot| boot.recovery_point != point.id).take(HISTORY);
+    let of_others = passed.filter(|boot| boot.recovery_point != point).take(HISTORY);
     // What only a request brings about is no habit.
     let habits = of_others.filter_map(|boot| boot.reached).map(|rung| rung.min(Rung::Agent));
     if let Some(rung) = habits.max() {
         return (rung, ExpectedBy::History);
     }
-    match point.consistency {
+    match consistency {
         // Its agent froze it.
         Consistency::Application | Consistency::FileSystem => (Rung::Agent, ExpectedBy::Agent),
         Consistency::Crash | Consistency::Unknown => (Rung::Kernel, ExpectedBy::Default),
@@ -670,6 +679,36 @@ impl Started<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_expected_follows_from_what_is_known() {
+        let id = |last: char| format!("01M81RBWN54SXY808JR31NMSK{last}").parse().expect("an id");
+        let boot = |point, verdict, reached| BootSummary {
+            recovery_point: id(point),
+            begun: jiff::Timestamp::UNIX_EPOCH,
+            verdict,
+            expected: Rung::Kernel,
+            reached: Some(reached),
+            reached_seconds: None,
+            reason: None,
+        };
+        let (crash, frozen) = (Consistency::Crash, Consistency::FileSystem);
+        let none = expectation(id('N'), crash, &[], None);
+        assert_eq!(none, (Rung::Kernel, ExpectedBy::Default));
+        assert_eq!(expectation(id('N'), frozen, &[], None), (Rung::Agent, ExpectedBy::Agent));
+        let asked = expectation(id('N'), frozen, &[], Some(Rung::PowerOn));
+        assert_eq!(asked, (Rung::PowerOn, ExpectedBy::Request));
+        // The best of those that passed, without what only a request brings about, and without its own.
+        let passed = |point, reached| boot(point, BootVerdict::Passed, reached);
+        let failed = boot('C', BootVerdict::Failed, Rung::Agent);
+        let history = [passed('A', Rung::Login), passed('B', Rung::Kernel), failed];
+        let found = expectation(id('N'), crash, &history, None);
+        assert_eq!(found, (Rung::Login, ExpectedBy::History));
+        let history = [passed('A', Rung::Script), passed('N', Rung::Script)];
+        let found = expectation(id('N'), crash, &history, None);
+        assert_eq!(found, (Rung::Agent, ExpectedBy::History));
+        assert_eq!(expectation(id('A'), crash, &history[..1], None).1, ExpectedBy::Default);
+    }
 
     #[test]
     fn free_memory_is_read() {
