@@ -126,7 +126,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Restore(RestoreCommand),
     Export(Box<ExportArgs>),
-    /// Start machines from recovery points in isolation, and see how far they boot
+    /// Start machines from recovery points, and see how far they boot (`vault verify` checks vaults)
     #[command(subcommand)]
     Verify(VerifyCommand),
     Drill(Box<DrillArgs>),
