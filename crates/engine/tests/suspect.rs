@@ -43,12 +43,12 @@ fn backup(place: &Place, vault: &Arc<Vault>) -> BackupReport {
 fn week(place: &Place, vault: &Arc<Vault>) -> BackupReport {
     make_text_disk(place);
     let mut last = backup(place, vault);
-    assert_eq!(last.disks[0].new_content, None, "all of it is new");
+    assert_eq!(last.disks[0].new_content(), None, "all of it is new");
     for day in 0..7_u64 {
         write(place, day * 10 * MIB, format!("day {day}\n").repeat(20_000).as_bytes());
         write(place, (day * 10 + 5) * MIB, &noise(day, 65536));
         last = backup(place, vault);
-        let new = last.disks[0].new_content.expect("measured");
+        let new = last.disks[0].new_content().expect("measured");
         assert_eq!((new.incompressible_bytes, &last.suspicion), (65536, &None), "day {day}");
     }
     last
@@ -63,7 +63,7 @@ fn a_disk_that_is_encrypted_makes_its_point_suspect() {
     write(&place, 0, &noise(1000, 70 << 20));
     let point = backup(&place, &vault);
     let new = NewContent { bytes: 70 * MIB, incompressible_bytes: 70 * MIB };
-    assert_eq!(point.disks[0].new_content, Some(new));
+    assert_eq!(point.disks[0].new_content(), Some(new));
     let report = point.suspicion.expect("suspect");
     assert_eq!(report.code, "point.suspect");
     assert!(report.message.contains(&last.recovery_point.to_string()), "{}", report.message);
@@ -93,7 +93,7 @@ fn as_much_new_text_is_not_suspect() {
     }
     write(&place, 0, &text.as_bytes()[..70 << 20]);
     let point = backup(&place, &vault);
-    let new = point.disks[0].new_content.expect("measured");
+    let new = point.disks[0].new_content().expect("measured");
     assert_eq!((new.bytes, new.incompressible_bytes), (70 * MIB, 0));
     assert_eq!(point.suspicion, None);
 }

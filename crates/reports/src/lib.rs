@@ -17,7 +17,7 @@ mod reclaim;
 mod restore;
 mod verify;
 
-pub use backup::{BackupReport, DiskBackupReport, MachineBackupReport};
+pub use backup::{BackupReport, DiskBackupReport, MachineBackupReport, SuspicionReport};
 pub use reclaim::{HeldPoint, ReclaimReport, RemovedPoint, WhyHeld};
 pub use restore::{
     Decided, DiskRestoreReport, DisksReport, FinishReport, FinishedDisk, InstantReport, LeftBehind,
