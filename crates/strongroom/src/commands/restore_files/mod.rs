@@ -32,6 +32,7 @@ mod cp;
 mod diff;
 mod find;
 mod ls;
+mod signs;
 mod tar;
 
 /// The first argument of the process that reads file systems.
