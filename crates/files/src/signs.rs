@@ -86,7 +86,14 @@ pub fn signs<'a>(before: &BTreeMap<&'a [u8], Kind>, after: &BTreeMap<&'a [u8], K
             New { folder, name, path }
         })
         .collect();
-    Signs { replaced: replaced(&old, &new, &gone), notes: notes(before, &old, &new) }
+    let replaced = replaced(&old, &new, &gone);
+    // Files that lie in many folders have one new name in each when they are renamed.
+    let is_replaced = |file: &New<'_>| {
+        let extension = extension(file.name);
+        replaced.iter().any(|sign| extension == Some(sign.extension.as_slice()))
+    };
+    let others: Vec<New<'a>> = new.into_iter().filter(|file| !is_replaced(file)).collect();
+    Signs { notes: notes(before, &old, &others), replaced }
 }
 
 fn replaced(old: &[&[u8]], new: &[New<'_>], gone: &BTreeMap<&[u8], u64>) -> Vec<ReplacedFiles> {
