@@ -185,6 +185,7 @@ fn files_that_were_renamed_are_counted_between_two_points() {
     let replaced = &found["replaced"][0];
     assert_eq!(replaced["extension"], "lockbit");
     assert_eq!((&replaced["files"], &replaced["folders"]), (&121.into(), &12.into()));
+    assert_eq!(found["same_names"].as_array().expect("names").len(), 1, "{found:#}");
     let same = &found["same_names"][0];
     assert_eq!((&same["name"], &same["folders"]), (&"RESTORE-MY-FILES.txt".into(), &12.into()));
     let text = lab.ok(&night).stdout;
