@@ -12,6 +12,8 @@ pub(crate) fn point_facts(point: &Manifest) -> PointFacts {
         name: disk.name.clone(),
         size_bytes: disk.size_bytes,
         changed_bytes: disk.changed_bytes,
+        new_bytes: disk.new_content.map(|new| new.bytes),
+        incompressible_bytes: disk.new_content.map(|new| new.incompressible_bytes),
     });
     PointFacts {
         id: point.id,
@@ -24,6 +26,7 @@ pub(crate) fn point_facts(point: &Manifest) -> PointFacts {
         notes: notes(point),
         tags: point.tags.clone(),
         locked_until: point.locked_until,
+        suspicion: point.suspicion.clone(),
     }
 }
 
@@ -140,6 +143,17 @@ mod tests {
             ..Manifest::decode(old).expect("a point")
         };
         warnings(&point, Some(wanted)).iter().any(|it| it.code == codes::VM_CONSISTENCY)
+    }
+
+    #[test]
+    fn that_a_point_is_suspect_is_a_fact() {
+        let suspect = include_bytes!("../../format/tests/golden/manifest-v1-suspect.json");
+        let point = Manifest::decode(suspect).expect("a point");
+        let facts = point_facts(&point);
+        assert_eq!(facts.suspicion, point.suspicion);
+        let disk = &facts.disks[0];
+        assert_eq!(disk.new_bytes, Some(64_424_509_440));
+        assert_eq!(disk.incompressible_bytes, Some(60_129_542_144));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use strongroom_base::{ItemId, JobId, PointId, VaultId};
+use strongroom_base::{ItemId, JobId, PointId, Suspicion, VaultId};
 use utoipa::ToSchema;
 
 use crate::{ConsistencyProved, Trigger, words};
@@ -90,6 +90,9 @@ pub struct RecoveryPoint {
     /// Notes for people.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// Why ransomware may have encrypted the item before it; none if nothing speaks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspicion: Option<Suspicion>,
 }
 
 /// The copy of a recovery point in the snapshot vault.
@@ -113,6 +116,12 @@ pub struct PointDisk {
     pub size_bytes: u64,
     /// Bytes that differ from the point before.
     pub changed_bytes: u64,
+    /// Bytes in blocks that were new to the vault; none in a disk's first backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_bytes: Option<u64>,
+    /// Bytes of them that do not compress, as encrypted content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incompressible_bytes: Option<u64>,
 }
 
 /// Changes of a recovery point.

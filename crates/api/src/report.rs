@@ -307,12 +307,19 @@ mod tests {
             "name": "vda", "size_bytes": 1, "allocated_bytes": null, "changed_bytes": 2, "read_bytes": 3,
             "deduplicated_bytes": 4, "stored_bytes": 5, "delta_blocks": 6, "changes_from": "bitmap",
             "skipped": [{ "offset": 0, "length": 512 }], "checkpoint": "c", "checked_blocks": 7,
-            "unexpected_blocks": 0, "notes": [], "seconds": 0.5,
+            "unexpected_blocks": 0, "notes": [], "seconds": 0.5, "new_bytes": 8,
+            "incompressible_bytes": null,
         });
         let point = "02081040G2081040G2081040G2";
         let backup = json!({
             "recovery_point": point, "item": "web", "time": "2026-01-01T00:00:00Z", "parent": null,
             "stored_bytes": 5, "configuration_bytes": null, "seconds": 1.5, "disks": [disk],
+            "suspicion": {
+                "code": "point.suspect", "message": "m", "last_before": { "id": point, "time": "2026-01-01T00:00:00Z" },
+                "jumps": [{
+                    "disk": "vda", "kind": "amount", "bytes": 3, "usual_bytes": 1, "most_bytes": 2, "points": 7,
+                }],
+            },
         });
         let with = |report: &Value, more: Value| {
             let mut report = report.clone();

@@ -48,6 +48,10 @@ pub(crate) const PARAMS: &[(&str, &[&str])] = &[
     ("point.foreign_deletion", &["more", "points"]),
     ("point.lost", &["more", "points"]),
     ("point.locked", &["point", "until"]),
+    (
+        "point.suspect",
+        &["before", "bytes", "disk", "item", "most", "point", "points", "problem", "time"],
+    ),
     ("point.disk_not_found", &["disk", "point"]),
     ("point.no_machine", &["point", "reason"]),
     ("boot.failed", &["item", "point", "reason"]),
@@ -242,6 +246,23 @@ pub(crate) const PROBLEMS: &[(&str, &[(&str, &str)])] = &[
             ("no_copy", "the place of a copy holds no vault: its disk may not be mounted"),
             ("unknown", "nobody vouches for the list of copies, and a copy cannot be read"),
             ("not_recorded", "the named copy is not among the recorded ones"),
+        ],
+    ),
+    (
+        "point.suspect",
+        &[
+            (
+                "incompressible",
+                "new content that does not compress jumped, on a disk whose new content usually compresses",
+            ),
+            (
+                "amount",
+                "the amount of new content jumped, on a disk whose content never compresses",
+            ),
+            (
+                "other",
+                "another program has found the point suspect, for a reason that this one does not know",
+            ),
         ],
     ),
     (

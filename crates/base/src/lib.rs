@@ -26,6 +26,7 @@ mod ranges;
 mod recently;
 mod record;
 mod splitmix;
+mod suspicion;
 mod threads;
 pub mod words;
 
@@ -51,4 +52,5 @@ pub use ranges::{ByteRange, RangeError, RangeSet};
 pub use recently::Recently;
 pub use record::{Consistency, SkippedRange};
 pub use splitmix::SplitMix64;
+pub use suspicion::{Jump, JumpKind, LastBefore, NewContent, Suspicion};
 pub use threads::{lock, start_thread};

@@ -61,6 +61,7 @@ pub(crate) fn point_doc(
             deleted: None,
             purge_after: None,
             notes: facts.notes.clone(),
+            suspicion: facts.suspicion.clone(),
         },
         occurrence: None,
         promised: None,

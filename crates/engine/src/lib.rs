@@ -33,4 +33,6 @@ pub use request::{
 };
 pub use restore::restore;
 pub use strongroom_base::Progress;
-pub use strongroom_reports::{BackupReport, DiskBackupReport, DiskRestoreReport, RestoreReport};
+pub use strongroom_reports::{
+    BackupReport, DiskBackupReport, DiskRestoreReport, RestoreReport, SuspicionReport,
+};

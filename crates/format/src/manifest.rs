@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 pub use strongroom_base::{Consistency, SkippedRange};
-use strongroom_base::{Digest, MAX_DISK_SIZE, PointId, SECTOR_SIZE, check_name};
+use strongroom_base::{
+    Digest, MAX_DISK_SIZE, NewContent, PointId, SECTOR_SIZE, Suspicion, check_name,
+};
 
 use crate::FormatError;
 
@@ -44,6 +46,10 @@ pub struct DiskRecord {
     pub deduplicated_bytes: u64,
     /// Bytes added to the vault for this disk, sealed.
     pub stored_bytes: u64,
+    /// What is new to the vault, and how much of it does not compress. None if the disk was not compared
+    /// with a parent point, and in points of earlier programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_content: Option<NewContent>,
     /// How long it took.
     pub seconds: f64,
     /// Where the data came from.
@@ -133,6 +139,9 @@ pub struct Manifest {
     /// It may not be deleted before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locked_until: Option<Timestamp>,
+    /// Why it may hold content that ransomware has encrypted, as its writer judged it by the points before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspicion: Option<Suspicion>,
     /// Free labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
@@ -203,9 +212,11 @@ impl Manifest {
             size > 0 && size <= MAX_DISK_SIZE && size.checked_rem(SECTOR_SIZE) == Some(0)
         };
         let configuration = manifest.configuration.as_ref();
+        let mut jumps = manifest.suspicion.iter().flat_map(|suspicion| &suspicion.jumps);
         if !check_name(&manifest.item)
             || !names_are_valid(manifest.all_names())
             || !manifest.disks.iter().all(|disk| size_ok(disk.size_bytes))
+            || !jumps.all(|jump| check_name(&jump.disk))
             || !configuration.is_none_or(|c| ConfigurationRecord::length_is_valid(c.length))
         {
             return Err(text("it has an impossible name or size".to_owned()));
@@ -231,6 +242,27 @@ mod tests {
         assert_eq!(manifest.consistency, Consistency::Crash);
         let again = Manifest::decode(&manifest.encode().expect("encodes")).expect("decodes");
         assert_eq!(again, manifest);
+    }
+
+    #[test]
+    fn golden_text_of_a_suspect_point_decodes() {
+        let golden = include_bytes!("../tests/golden/manifest-v1-suspect.json");
+        let manifest = Manifest::decode(golden).expect("decodes");
+        let new = NewContent { bytes: 64_424_509_440, incompressible_bytes: 60_129_542_144 };
+        assert_eq!(manifest.disks[0].new_content, Some(new));
+        let suspicion = manifest.suspicion.clone().expect("a suspicion");
+        assert_eq!(suspicion.last_before.id.to_string(), "01KASF6Q8H0000000000000001");
+        assert_eq!((suspicion.jumps[0].disk.as_str(), suspicion.jumps[0].points), ("vda", 12));
+        let again = Manifest::decode(&manifest.encode().expect("encodes")).expect("decodes");
+        assert_eq!(again, manifest);
+        // What a later program may say more is no damage.
+        let golden = String::from_utf8_lossy(golden);
+        let later = golden.replace("\"incompressible\"", "\"something else\"");
+        let later = Manifest::decode(later.as_bytes()).expect("decodes").suspicion;
+        assert_eq!(later.expect("a suspicion").jumps[0].kind, strongroom_base::JumpKind::Other);
+        // The name of a disk is printed.
+        let hostile = golden.replace("\"disk\": \"vda\"", "\"disk\": \"\\u001b[2J\"");
+        assert!(Manifest::decode(hostile.as_bytes()).is_err());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use strongroom_api::{
     BlobPlace, Check, ConsistencyProved, ConsistencyWanted, DiskSelection, ErrorBody, Host,
     KeyReference, PointDisk, ProtectableItem, Report, Restore, RestoreDecision, Source,
 };
-use strongroom_base::{JobId, PointId};
+use strongroom_base::{JobId, PointId, Suspicion};
 
 use crate::{OrderId, Result, Watch};
 
@@ -111,6 +111,9 @@ pub struct PointFacts {
     /// Until when nobody may delete it, as its manifest says.
     #[serde(default)]
     pub locked_until: Option<Timestamp>,
+    /// Why ransomware may have encrypted the item before it, as its manifest says.
+    #[serde(default)]
+    pub suspicion: Option<Suspicion>,
 }
 
 /// A recovery point was made.

@@ -14,7 +14,7 @@ use strongroom_api::{
     ItemUsage, KeyReference, PointDisk, Report, Restore, RestoreDecision, RestoreDisks, Source,
     TaskName, TaskState,
 };
-use strongroom_base::{JobId, PointId, VaultId, codes};
+use strongroom_base::{JobId, Jump, JumpKind, LastBefore, PointId, Suspicion, VaultId, codes};
 use strongroom_orders::{
     Absence, AbsentPoint, BackupDone, BackupOrder, CheckOrder, FinishDone, FinishOrder, HeldPoint,
     HostFacts, IncrementalDone, IncrementalOrder, ORDERS_VERSION, OrderId, PointFacts, ReclaimDone,
@@ -63,11 +63,28 @@ fn facts() -> PointFacts {
         time: time(),
         completed: time(),
         consistency: ConsistencyProved::FileSystem,
-        disks: vec![PointDisk { name: "vda".to_owned(), size_bytes: 3, changed_bytes: 2 }],
+        disks: vec![PointDisk {
+            name: "vda".to_owned(),
+            size_bytes: 3,
+            changed_bytes: 2,
+            new_bytes: Some(2),
+            incompressible_bytes: Some(1),
+        }],
         stored_bytes: 1,
         notes: vec!["a note".to_owned()],
         tags: [("job".to_owned(), job().to_string())].into(),
         locked_until: Some(time()),
+        suspicion: Some(Suspicion {
+            jumps: vec![Jump {
+                disk: "vda".to_owned(),
+                kind: JumpKind::Incompressible,
+                bytes: 3,
+                usual_bytes: 1,
+                most_bytes: 2,
+                points: 7,
+            }],
+            last_before: LastBefore { id: point(), time: time() },
+        }),
     }
 }
 

@@ -19,12 +19,13 @@
 //! | `tags`      | which days a retention rule speaks of |
 //! | `retention` | [`evaluate`]: until when each point is kept, and by which rules |
 //! | `preview`   | [`preview()`], [`is_shorter`]: what a change of policy would do |
+//! | `suspect`   | [`judge`]: whether a point may hold what ransomware has encrypted |
 //!
 //! Everything is a pure function: the time of day is an argument, and nothing is remembered. The one
 //! thing that is read from outside is the time zone database, of the system or else the one that is
 //! compiled in.
 //!
-//! It must not know what a backup is, where points are kept, or who asks.
+//! It must not know how a backup is made, where points are kept, or who asks.
 
 mod calendar;
 mod error;
@@ -36,6 +37,7 @@ mod rule;
 mod rules;
 mod schedule;
 mod start;
+mod suspect;
 mod tags;
 mod words;
 mod zone;
@@ -52,4 +54,5 @@ pub use rules::{
     YearlyRetention,
 };
 pub use start::{Due, MAX_MISSED, Run};
+pub use suspect::{Measured, MeasuredDisk, is_worth_judging, judge};
 pub use words::{Month, ParseTimeError, TimeOfDay, WeekOfMonth, Weekday};

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use strongroom_base::{Consistency, PointId, SkippedRange};
+use strongroom_base::{Consistency, NewContent, PointId, SkippedRange, Suspicion};
 
 /// One disk of a finished backup.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,6 +21,12 @@ pub struct DiskBackupReport {
     pub deduplicated_bytes: u64,
     /// Bytes added to the vault, sealed.
     pub stored_bytes: u64,
+    /// Bytes in blocks that were new to the vault; none in a disk's first backup.
+    #[serde(default)]
+    pub new_bytes: Option<u64>,
+    /// Bytes of them that do not compress, as encrypted content.
+    #[serde(default)]
+    pub incompressible_bytes: Option<u64>,
     /// Blocks stored as deltas.
     pub delta_blocks: u64,
     /// What said which ranges had changed: `all`, `ranges` or `bitmap`.
@@ -37,6 +43,34 @@ pub struct DiskBackupReport {
     pub notes: Vec<String>,
     /// Seconds it took.
     pub seconds: f64,
+}
+
+impl DiskBackupReport {
+    /// What was new to the vault.
+    pub fn new_content(&self) -> Option<NewContent> {
+        let (bytes, incompressible_bytes) = self.new_bytes.zip(self.incompressible_bytes)?;
+        Some(NewContent { bytes, incompressible_bytes })
+    }
+}
+
+/// That a recovery point is suspect, as a message and as values.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SuspicionReport {
+    /// The code: `point.suspect`.
+    pub code: String,
+    /// The message.
+    pub message: String,
+    /// What jumped, and the last point before.
+    #[serde(flatten)]
+    pub suspicion: Suspicion,
+}
+
+impl SuspicionReport {
+    /// That this point of an item is suspect.
+    pub fn new(suspicion: Suspicion, item: &str, point: PointId) -> Self {
+        let message = suspicion.message(item, point);
+        Self { code: message.code.name.to_owned(), message: message.text, suspicion }
+    }
 }
 
 /// A finished backup.
@@ -61,6 +95,9 @@ pub struct BackupReport {
     pub seconds: f64,
     /// Its disks.
     pub disks: Vec<DiskBackupReport>,
+    /// Why ransomware may have encrypted the item; none if nothing speaks for it.
+    #[serde(default)]
+    pub suspicion: Option<SuspicionReport>,
     /// Whether an earlier run of the same order has made the point; it says no more than the point does then.
     #[serde(default, skip_serializing_if = "is_false")]
     pub made_before: bool,

@@ -18,7 +18,7 @@ mod reclaim;
 mod restore;
 mod verify;
 
-pub use backup::{BackupReport, DiskBackupReport, MachineBackupReport};
+pub use backup::{BackupReport, DiskBackupReport, MachineBackupReport, SuspicionReport};
 pub use boot::{
     BootReport, BootSummary, BootVerdict, DrillReport, DrilledMachine, ExpectedBy, NoRung, Rung,
     RungOutcome, RungReport,

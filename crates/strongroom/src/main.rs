@@ -49,6 +49,7 @@ mod progress;
 mod reference_tests;
 mod session;
 mod signals;
+mod suspect;
 mod tree;
 mod values;
 mod views;

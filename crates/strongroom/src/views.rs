@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use strongroom_base::{PointId, SlotId, VaultId};
+use strongroom_base::{LastBefore, PointId, SlotId, VaultId};
 use strongroom_format::{
     Conditional, Consistency, DiskRecord, ExcludedDisk, Manifest, SkippedRange, VaultConfig,
 };
 use strongroom_keys::SlotInfo;
-use strongroom_reports::{BootSummary, BootVerdict, Rung};
+use strongroom_reports::{BootSummary, BootVerdict, Rung, SuspicionReport};
 use strongroom_vault::DamagedManifest;
 
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
     error::{FaceError, Failure},
     human,
     out::Show,
+    suspect,
 };
 
 /// A recovery point.
@@ -42,6 +43,7 @@ pub(crate) struct PointView {
     /// Bytes of the machine's configuration.
     pub(crate) configuration_bytes: Option<u64>,
     pub(crate) excluded: Vec<ExcludedDisk>,
+    pub(crate) suspicion: Option<SuspicionReport>,
     pub(crate) disks: Vec<DiskView>,
     /// Its boot verification, if there was one.
     pub(crate) boot: Option<BootSummary>,
@@ -57,6 +59,8 @@ pub(crate) struct DiskView {
     pub(crate) read_bytes: u64,
     pub(crate) deduplicated_bytes: u64,
     pub(crate) stored_bytes: u64,
+    pub(crate) new_bytes: Option<u64>,
+    pub(crate) incompressible_bytes: Option<u64>,
     pub(crate) seconds: f64,
     pub(crate) location: String,
     pub(crate) format: String,
@@ -77,6 +81,8 @@ impl From<DiskRecord> for DiskView {
             read_bytes: disk.read_bytes,
             deduplicated_bytes: disk.deduplicated_bytes,
             stored_bytes: disk.stored_bytes,
+            new_bytes: disk.new_content.map(|new| new.bytes),
+            incompressible_bytes: disk.new_content.map(|new| new.incompressible_bytes),
             seconds: disk.seconds,
             location: disk.source.location,
             format: disk.source.format,
@@ -94,6 +100,7 @@ impl From<Manifest> for PointView {
         let sum =
             |of: fn(&DiskRecord) -> u64| point.disks.iter().map(of).fold(0, u64::saturating_add);
         Self {
+            suspicion: suspect::of(&point),
             id: point.id,
             time: point.time,
             consistency: point.consistency,
@@ -157,6 +164,23 @@ fn damaged_table(damaged: &[DamagedPointView]) -> String {
         [item, point.id.to_string(), point.object.clone(), point.reason.clone()]
     });
     "\n".to_owned() + &human::table(["ITEM", "DAMAGED", "OBJECT", "WHAT IS WRONG"], &[], rows)
+}
+
+/// Those of the points that may hold what ransomware has encrypted.
+fn suspect_table(points: &[PointView]) -> String {
+    let suspects = points.iter().filter_map(|point| {
+        let SuspicionReport { suspicion, .. } = point.suspicion.as_ref()?;
+        let LastBefore { id, time } = suspicion.last_before;
+        let before = format!("{id} of {}", human::time(time));
+        let jumps = suspect::jumps(suspicion);
+        Some([point.item.clone(), point.id.to_string(), before, jumps])
+    });
+    let rows: Vec<_> = suspects.collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let head = ["ITEM", "SUSPECT", "LAST BEFORE", "WHAT JUMPED"];
+    "\n".to_owned() + &human::table(head, &[], rows)
 }
 
 /// That points are left out of a result because they are damaged, if any are: to be returned when
@@ -231,7 +255,9 @@ impl Show for PointList {
         if self.recovery_points.is_empty() && self.damaged.is_empty() {
             return "The vault has no recovery points yet.\n".to_owned();
         }
-        self.table().to_text() + &damaged_table(&self.damaged)
+        self.table().to_text()
+            + &suspect_table(&self.recovery_points)
+            + &damaged_table(&self.damaged)
     }
 
     fn columns(&self) -> Option<Columns> {
@@ -267,6 +293,9 @@ impl Show for PointShown {
         if let Some(boot) = &point.boot {
             facts.push(("Booted", in_words(boot)));
         }
+        if let Some(suspicion) = &point.suspicion {
+            facts.push(("Suspect", suspect::words(&suspicion.suspicion)));
+        }
         facts.extend(point.evidence.iter().map(|step| ("Evidence", step.clone())));
         let skipped = point.disks.iter().flat_map(|disk| {
             disk.skipped.iter().map(|range| {
@@ -292,13 +321,25 @@ impl Show for PointShown {
                 human::bytes(disk.size_bytes),
                 human::bytes(disk.changed_bytes),
                 human::bytes(disk.stored_bytes),
+                disk.new_bytes.map(human::bytes).unwrap_or_default(),
+                disk.incompressible_bytes.map(human::bytes).unwrap_or_default(),
                 disk.changes_from.clone(),
                 disk.format.clone(),
                 disk.location.clone(),
             ]
         });
-        let head = ["DISK", "SIZE", "CHANGED", "STORED", "COMPARED", "FORMAT", "SOURCE"];
-        format!("{}\n{}", human::facts(&facts), human::table(head, &[1, 2, 3], rows))
+        let head = [
+            "DISK",
+            "SIZE",
+            "CHANGED",
+            "STORED",
+            "NEW",
+            "INCOMPRESSIBLE",
+            "COMPARED",
+            "FORMAT",
+            "SOURCE",
+        ];
+        format!("{}\n{}", human::facts(&facts), human::table(head, &[1, 2, 3, 4, 5], rows))
     }
 }
 

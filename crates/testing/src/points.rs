@@ -22,6 +22,7 @@ pub fn disk_record(name: &str, image: &Image) -> DiskRecord {
         read_bytes: 0,
         deduplicated_bytes: 0,
         stored_bytes: 0,
+        new_content: None,
         seconds: 0.0,
         source: SourceRecord {
             location: "nowhere".to_owned(),
@@ -54,6 +55,7 @@ pub fn manifest(id: PointId, item: &str, time: Timestamp, disks: Vec<DiskRecord>
         excluded: Vec::new(),
         configuration: None,
         locked_until: None,
+        suspicion: None,
         tags: BTreeMap::new(),
     }
 }

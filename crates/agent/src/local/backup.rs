@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use strongroom_api::{Report, TaskName, TaskState};
 use strongroom_base::{PointId, words};
-use strongroom_engine::{BackupReport, CleanCheck, Deltas, DiskBackupReport};
+use strongroom_engine::{BackupReport, CleanCheck, Deltas, DiskBackupReport, SuspicionReport};
 use strongroom_format::{DiskRecord, Manifest};
 use strongroom_hypervisor::DiskChoice;
 use strongroom_machine::{EncryptedDisks, MachineBackup, Wish};
@@ -133,6 +133,8 @@ pub(super) fn report_of(point: &Manifest) -> BackupReport {
         read_bytes: disk.read_bytes,
         deduplicated_bytes: disk.deduplicated_bytes,
         stored_bytes: disk.stored_bytes,
+        new_bytes: disk.new_content.map(|new| new.bytes),
+        incompressible_bytes: disk.new_content.map(|new| new.incompressible_bytes),
         delta_blocks: 0,
         changes_from: disk.source.changes_from.clone(),
         skipped: disk.skipped.clone(),
@@ -152,6 +154,10 @@ pub(super) fn report_of(point: &Manifest) -> BackupReport {
         configuration_bytes: point.configuration.map(|configuration| configuration.length),
         seconds: point.completed.duration_since(point.time).as_secs_f64(),
         disks: point.disks.iter().map(disk).collect(),
+        suspicion: point
+            .suspicion
+            .clone()
+            .map(|suspicion| SuspicionReport::new(suspicion, &point.item, point.id)),
         made_before: true,
     }
 }

@@ -8,6 +8,7 @@ mod promises;
 mod purges;
 mod rules;
 mod storage;
+mod suspect;
 
 use jiff::{SignedDuration, Timestamp};
 use strongroom_api::{self as api, Alert, AlertState, ErrorBody, Severity};
@@ -27,6 +28,7 @@ use crate::{
 
 pub(crate) use self::purges::{item_purged, points_purged, purged};
 pub use self::rules::Rule;
+pub(crate) use self::suspect::{suspect, warning as suspect_warning};
 
 /// Something that happened.
 pub(crate) struct Happening<'a> {

@@ -48,6 +48,7 @@ rules! {
     PointsMissing = "points_missing", Critical, "the points are in the vault again, or are no longer expected", "Recovery points are missing from their vault, and the service has not deleted them: the vault was rolled back, or lost objects.";
     ForeignDeletion = "foreign_deletion", Critical, "only the service's own deletion notes are left", "Somebody else has deleted recovery points in a vault of the service. Its reclaim keeps them.";
     VaultDamaged = "vault_damaged", Critical, "a verification of all of the vault finds nothing, or somebody resolves it", "A vault has damage that no copy can repair.";
+    PointSuspect = "point_suspect", Critical, "somebody resolves it", "A recovery point has far more new content that does not compress than the points before it: ransomware may have encrypted the item. The alert names the last point before.";
     BackupFailed = "backup_failed", Error, "a backup of the item succeeds, or its protection is stopped", "Backups of an item fail.";
     RpoMissed = "rpo_missed", Error, "a restorable recovery point is as new as promised, or protection is stopped", "The newest restorable recovery point of an item is older than its policy promises, whatever its jobs say.";
     RestoreFailed = "restore_failed", Error, "somebody resolves it", "A restore failed.";

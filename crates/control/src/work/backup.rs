@@ -18,6 +18,7 @@ use super::{
     transfer::{in_snapshot_tier, is_final, snapshot_item},
 };
 use crate::{
+    alerts,
     error::ControlError,
     jobs::Event,
     lookup::named,
@@ -89,6 +90,9 @@ impl Control {
             }
         }
         events.send(result(gone_through, point.point.stored_bytes));
+        if let Some(warning) = alerts::suspect_warning(&known.item.item, &point.point) {
+            events.send(Event::Warning(warning));
+        }
         self.finish_point(&known, &point, watch).await?;
         // The next reclaim or measurement tries again.
         if let Err(error) = self.extend_locks(&known.vault, Some(&known.item.item)).await {
@@ -224,6 +228,9 @@ impl Control {
                 let message = message!(POINT_NOT_FOUND, "the recovery point {point} is gone from the catalog", point);
                 return Err(ControlError::from(message));
             };
+            if doc.point.state != PointState::Restorable {
+                alerts::suspect(self, tx, item, &doc.point, self.now()).await?;
+            }
             doc.point.state = PointState::Restorable;
             tx.update(&doc, version).await?;
             let Stored { doc: mut of, version } = named::<ItemDoc>(tx, item.id).await?;

@@ -23,5 +23,6 @@ mod saved;
 mod schedules;
 mod sight;
 mod snapshots;
+mod suspect;
 mod vaults;
 mod world;

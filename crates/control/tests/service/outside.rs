@@ -13,7 +13,9 @@ use strongroom_api::{
     self as api, Check, ConsistencyProved, ErrorBody, Finding, ItemUsage, KeyReference, Level,
     PointDisk, ProtectableDisk, ProtectableItem, Restore, Source, TaskName, TaskState, Verdict,
 };
-use strongroom_base::{Clock, Code, HostId, JobId, PointId, SystemEntropy, VaultId, codes};
+use strongroom_base::{
+    Clock, Code, HostId, JobId, PointId, Suspicion, SystemEntropy, VaultId, codes,
+};
 use strongroom_control::notify::Channel;
 use strongroom_orders::{
     Absence, AbsentPoint, Agent, Agents, AllowedPlaces, BackupDone, BackupOrder, CheckOrder,
@@ -88,6 +90,8 @@ pub(crate) struct Outside {
     pub(crate) transfers_fail: VecDeque<Option<&'static Code>>,
     /// How many of the next transfers succeed, and whoever ordered them does not hear of it.
     pub(crate) transfers_unheard: u32,
+    /// What makes the next backup's point suspect.
+    pub(crate) suspicion: Option<Suspicion>,
     /// Which vaults restores were made from, in order.
     pub(crate) restored_from: Vec<String>,
     /// What was restored, by job.
@@ -179,7 +183,13 @@ fn opens(store: &Store, key: &KeyReference) -> Result<()> {
 }
 
 fn disk(name: &str) -> PointDisk {
-    PointDisk { name: name.to_owned(), size_bytes: 1 << 30, changed_bytes: 1 << 20 }
+    PointDisk {
+        name: name.to_owned(),
+        size_bytes: 1 << 30,
+        changed_bytes: 1 << 20,
+        new_bytes: None,
+        incompressible_bytes: None,
+    }
 }
 
 /// The host.
@@ -293,6 +303,7 @@ impl Agent for Host {
         if let Some(code) = outside.backups_fail.pop_front().flatten() {
             return Err(error(code));
         }
+        let suspicion = outside.suspicion.take();
         let store = outside.open(&order.vault)?;
         let point = store.labelled("job", &job).unwrap_or_else(|| {
             let mut tags = order.tags.clone();
@@ -316,6 +327,7 @@ impl Agent for Host {
                 notes: Vec::new(),
                 tags,
                 locked_until: order.locked_until,
+                suspicion,
             }
         });
         store.locks.extend(order.locked_until.map(|until| (point.id, until)));

@@ -144,6 +144,7 @@ impl<'a> Worker<'a> {
         self.misses = 0;
         work.delta_blocks.fetch_add(1, Ordering::Relaxed);
         let kind = RecordKind::of_block(Encoding::Delta);
+        work.count_new(BLOCK_SIZE, delta.len());
         let stored = self.writer.store_block(kind, digest, BLOCK_SIZE, Some(base), &delta)?;
         Self::count_stored(work, stored);
         Ok(())
@@ -171,12 +172,14 @@ impl<'a> Worker<'a> {
             && let Some(payload) = self.encoder.unit(&self.together)
             && self.writer.takes_unit(self.waiting.len(), payload)
         {
+            work.count_new(self.together.len(), payload.len());
             let stored = self.writer.store_unit(&self.waiting, payload)?;
             Self::count_stored(work, stored);
         } else {
             for (digest, block) in self.waiting.iter().zip(self.together.chunks(BLOCK_SIZE)) {
                 let (encoding, payload) = self.encoder.full(block);
                 let kind = RecordKind::of_block(encoding);
+                work.count_new(BLOCK_SIZE, payload.len());
                 let stored = self.writer.store_block(kind, *digest, BLOCK_SIZE, None, payload)?;
                 Self::count_stored(work, stored);
             }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use strongroom_base::{BLOCK_SIZE_U64, ByteRange, RangeSet};
+use strongroom_base::{BLOCK_SIZE_U64, ByteRange, NewContent, RangeSet};
 use strongroom_disk::{DiskError, DiskSource};
 use strongroom_format::SkippedRange;
 use strongroom_image::Image;
@@ -30,6 +30,9 @@ pub(super) struct DiskWork {
     pub(super) deduplicated_blocks: AtomicU64,
     pub(super) stored: AtomicU64,
     pub(super) delta_blocks: AtomicU64,
+    /// Bytes in blocks that are new to the vault, and those of them that hardly compress.
+    new: AtomicU64,
+    incompressible: AtomicU64,
     pub(super) skipped: Mutex<Vec<SkippedRange>>,
     pub(super) done_after: Mutex<Duration>,
     /// The ranges that are reported as changed, although everything is compared.
@@ -51,6 +54,15 @@ impl DiskWork {
         let range = ByteRange::between(start, start.saturating_add(BLOCK_SIZE_U64));
         if self.doubted.as_ref().is_some_and(|said| said.within(range).next().is_none()) {
             self.unexpected_blocks.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts blocks of one record: their bytes, and what of them the record has.
+    pub(super) fn count_new(&self, plain: usize, payload: usize) {
+        let [plain, payload] = [plain, payload].map(|len| u64::try_from(len).unwrap_or(u64::MAX));
+        self.new.fetch_add(plain, Ordering::Relaxed);
+        if NewContent::is_incompressible(plain, payload) {
+            self.incompressible.fetch_add(plain, Ordering::Relaxed);
         }
     }
 
@@ -152,6 +164,8 @@ pub(super) fn plan_jobs<'a>(
                 deduplicated_blocks: AtomicU64::new(0),
                 stored: AtomicU64::new(0),
                 delta_blocks: AtomicU64::new(0),
+                new: AtomicU64::new(0),
+                incompressible: AtomicU64::new(0),
                 skipped: Mutex::default(),
                 done_after: Mutex::default(),
                 doubted: None,
@@ -223,6 +237,14 @@ impl Job<'_> {
         notes
     }
 
+    /// What is new to the vault. Without a parent everything is, which says nothing.
+    pub(super) fn new_content(&self) -> Option<NewContent> {
+        self.parent.map(|_| NewContent {
+            bytes: self.work.new.load(Ordering::Relaxed),
+            incompressible_bytes: self.work.incompressible.load(Ordering::Relaxed),
+        })
+    }
+
     pub(super) fn report(&self, started: Duration) -> DiskBackupReport {
         let work = &self.work;
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -246,6 +268,8 @@ impl Job<'_> {
             deduplicated_bytes: load(&work.deduplicated_blocks).saturating_mul(BLOCK_SIZE_U64),
             stored_bytes: load(&work.stored),
             delta_blocks: load(&work.delta_blocks),
+            new_bytes: self.new_content().map(|new| new.bytes),
+            incompressible_bytes: self.new_content().map(|new| new.incompressible_bytes),
             changes_from: self.changes_from.to_owned(),
             skipped,
             checkpoint: self.disk.checkpoint.clone(),

@@ -16,6 +16,7 @@ mod job;
 mod parent;
 mod plan;
 mod reader;
+mod suspect;
 
 use std::{
     collections::BTreeMap,
@@ -29,6 +30,7 @@ use strongroom_base::{AlignedBuf, Cancel, PointId, Stage};
 use strongroom_format::{DiskRecord, Manifest, SourceRecord, names_are_valid};
 use strongroom_image::{Builder, Image, Node};
 use strongroom_objects::Rate;
+use strongroom_reports::SuspicionReport;
 use strongroom_vault::{Vault, Writer};
 
 use self::{
@@ -143,7 +145,7 @@ impl<'a> Session<'a> {
         let mut tags = request.tags.clone();
         tags.extend(ending.tags);
         let disks = request.disks.iter().zip(&self.images).zip(&self.reports);
-        let manifest = Manifest {
+        let mut manifest = Manifest {
             format: Manifest::FORMAT,
             id: point,
             item: request.item.clone(),
@@ -159,16 +161,22 @@ impl<'a> Session<'a> {
             excluded: request.excluded.clone(),
             configuration,
             locked_until: request.locked_until,
+            suspicion: None,
             tags,
         };
+        manifest.suspicion = suspect::judge(self.vault, &manifest);
         if cancel.is_cancelled() {
             return Err(EngineError::Interrupted);
         }
         self.writer.publish(&manifest)?;
         let now = self.vault.clock().monotonic();
+        let item = manifest.item;
         Ok(BackupReport {
             recovery_point: point,
-            item: manifest.item,
+            suspicion: manifest
+                .suspicion
+                .map(|suspicion| SuspicionReport::new(suspicion, &item, point)),
+            item,
             time: self.time,
             parent: self.parent.map(|(id, _)| id),
             parent_time: self.parent.map(|(_, time)| time),
@@ -200,6 +208,7 @@ fn record(((disk, image), report): ((&BackupDisk, &Image), &DiskBackupReport)) -
         read_bytes: report.read_bytes,
         deduplicated_bytes: report.deduplicated_bytes,
         stored_bytes: report.stored_bytes,
+        new_content: report.new_content(),
         seconds: report.seconds,
         source: SourceRecord {
             location: disk.location.clone(),

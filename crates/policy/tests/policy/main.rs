@@ -18,4 +18,5 @@ mod preview;
 mod retention;
 mod schedule;
 mod start;
+mod suspect;
 mod tools;

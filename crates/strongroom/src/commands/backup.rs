@@ -26,6 +26,7 @@ use crate::{
     human,
     open::{open_vault, warn_of_clocks},
     out::Show,
+    suspect,
     values::{self, IdRange, NamedDisk, NamedSource},
 };
 
@@ -203,6 +204,7 @@ impl BackupArgs {
         backup_blobs::warn(context, &blobs.keep_newest());
         context.out.result(&report)?;
         warn_of_clocks(context, &vault, &report)?;
+        suspect::warn(context, report.suspicion.as_ref());
         let skipped = report.disks.iter().flat_map(|disk| &disk.skipped);
         let skipped = skipped.map(|range| range.length).fold(0, u64::saturating_add);
         if skipped > 0 {

@@ -17,7 +17,7 @@ use crate::{
     human,
     open::{open_vault, warn_of_clocks},
     out::Show,
-    values,
+    suspect, values,
 };
 
 /// Options that only `backup --vm` has.
@@ -166,6 +166,7 @@ impl VmArgs {
         })?;
         context.out.result(&report)?;
         warn_of_clocks(context, &vault, &report.point)?;
+        suspect::warn(context, report.point.suspicion.as_ref());
         let skipped = report.point.disks.iter().flat_map(|disk| &disk.skipped);
         let skipped = skipped.map(|range| range.length).fold(0, u64::saturating_add);
         if skipped > 0 {

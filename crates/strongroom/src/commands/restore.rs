@@ -17,6 +17,7 @@ use crate::{
     hosts, human,
     open::open_vault,
     out::Show,
+    suspect,
     values::{self, NamedDisk, RestoreTo},
 };
 
@@ -234,6 +235,7 @@ impl DisksArgs {
         self.through.check_unused()?;
         let vault = open_vault(context, &self.open, None)?;
         let point = self.point.find(&vault)?;
+        suspect::warn_of_restore(context, &point);
         if !self.go(context)? {
             return Ok(());
         }

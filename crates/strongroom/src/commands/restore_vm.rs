@@ -26,7 +26,7 @@ use crate::{
     human,
     open::open_vault,
     out::Show,
-    values,
+    suspect, values,
 };
 
 use super::{
@@ -284,6 +284,7 @@ impl VmArgs {
         let vault = open_vault(context, &self.open, None)?;
         let point = self.point.find(&vault)?;
         verify::warn(context, &vault, &point.item, point.id);
+        suspect::warn_of_restore(context, &point);
         self.ask(context)?;
         let replace = self.replacement(context, connection.uri().scope)?;
         let request = MachineRestore {

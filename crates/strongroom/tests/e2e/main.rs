@@ -45,4 +45,5 @@ mod storage_network;
 mod storage_pair;
 mod store;
 mod stores;
+mod suspect;
 mod watch;

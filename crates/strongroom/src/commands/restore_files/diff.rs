@@ -17,7 +17,7 @@ use crate::{
     values::Point,
 };
 
-use super::{WhereArgs, ls, path_of, path_parser};
+use super::{WhereArgs, ls, path_of, path_parser, signs};
 
 /// Compare two recovery points by file
 ///
@@ -25,13 +25,19 @@ use super::{WhereArgs, ls, path_of, path_parser};
 /// files and links that are alike in all of these are read and compared too. The same partition is
 /// compared.
 ///
+/// --suspicious looks for signs of ransomware in the names of files, and lists these alone: at least 50 files in 3 folders
+/// that have one new extension in place of others, and new files of one name in at least 10 folders that were there
+/// before. Give the last recovery point before a suspect one as --from.
+///
 /// What could not be read is counted, and the exit code is 7.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom restore files diff --item web01 --from yesterday --recovery-point latest --path /etc
   strongroom restore files diff --item web01 --from 2026-11-01 --recovery-point latest \\
-      --disk vda --partition 2 --content --output json")]
+      --disk vda --partition 2 --content --output json
+  strongroom restore files diff --item web01 --from 01JD3W6E0ZGQ6Q0PZ2R3V9M5TB \\
+      --recovery-point latest --suspicious")]
 pub(crate) struct DiffArgs {
     #[command(flatten)]
     place: WhereArgs,
@@ -47,6 +53,11 @@ pub(crate) struct DiffArgs {
     /// Also compare the bytes of files, and the targets of links, that are alike otherwise
     #[arg(long)]
     content: bool,
+
+    /// Look for signs of ransomware instead: files that got one new extension, and new files of one name in many
+    /// folders
+    #[arg(long, conflicts_with = "content")]
+    suspicious: bool,
 }
 
 /// What differs, as JSON.
@@ -73,12 +84,13 @@ struct ChangeView {
 const PROBLEMS_MAX: usize = 100;
 
 /// Files by path.
-type Found = BTreeMap<Vec<u8>, (u64, Attributes)>;
+pub(super) type Found = BTreeMap<Vec<u8>, (u64, Attributes)>;
 
+/// What could not be read.
 #[derive(Default)]
-struct Problems {
-    list: Vec<String>,
-    count: u64,
+pub(super) struct Problems {
+    pub(super) list: Vec<String>,
+    pub(super) count: u64,
 }
 
 impl Problems {
@@ -88,16 +100,24 @@ impl Problems {
             self.list.push(problem);
         }
     }
+
+    /// That there are none, or the error.
+    pub(super) fn none(&self) -> Result<(), Failure> {
+        if self.count > 0 {
+            return Err(FaceError::FilesIncomplete(human::count(self.count, "problem")).into());
+        }
+        Ok(())
+    }
 }
 
 impl DiffArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         self.place.refuse_server(context)?;
         let vault = open_vault(context, &self.place.open, None)?;
-        let to = self.place.point.find(&vault)?;
-        let from = super::find(&vault, &to.item, self.from)?;
+        let new_point = self.place.point.find(&vault)?;
+        let old_point = super::find(&vault, &new_point.item, self.from)?;
         let (mut from, mut to) =
-            (self.place.opened(&vault, &from)?, self.place.opened(&vault, &to)?);
+            (self.place.opened(&vault, &old_point)?, self.place.opened(&vault, &new_point)?);
         let mut problems = Problems::default();
         let old = from.choose(&self.place)?;
         let mut old = Files::open(&mut from.reader, &old)?;
@@ -105,6 +125,10 @@ impl DiffArgs {
         let mut new = Files::open(&mut to.reader, &new)?;
         let before = self.all(context, &mut old, &mut problems)?;
         let after = self.all(context, &mut new, &mut problems)?;
+        if self.suspicious {
+            let points = [&old_point, &new_point].map(|point| (point.id, point.time));
+            return signs::show(context, points, [&before, &after], problems);
+        }
 
         let mut changes = Vec::new();
         let view = |path: &[u8], change| ChangeView {
@@ -145,12 +169,9 @@ impl DiffArgs {
         }
         changes.sort_by(|a, b| a.path.cmp(&b.path));
         let problem_count = problems.count;
-        context.out.result(&Compared { changes, problems: problems.list, problem_count })?;
-        if problem_count > 0 {
-            let parts = human::count(problem_count, "problem");
-            return Err(FaceError::FilesIncomplete(parts).into());
-        }
-        Ok(())
+        let list = std::mem::take(&mut problems.list);
+        context.out.result(&Compared { changes, problems: list, problem_count })?;
+        problems.none()
     }
 
     /// All below the folder, by path.

@@ -33,6 +33,7 @@ mod diff;
 mod find;
 mod ls;
 mod mount;
+mod signs;
 mod tar;
 
 /// The first argument of the process that reads file systems.

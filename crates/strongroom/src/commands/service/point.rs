@@ -15,7 +15,7 @@ use crate::{
     confirm::{ConfirmArgs, Plan},
     context::Context,
     error::Failure,
-    human, moments,
+    human, moments, suspect,
     values::{self, IdRange, Point},
 };
 
@@ -100,6 +100,12 @@ pub(crate) fn list(
     context.out.result(&Listed::new("recovery_points", points, columns))
 }
 
+/// Whether it can be restored, and whether it is suspect.
+fn state(point: &RecoveryPoint) -> String {
+    let suspect = if point.suspicion.is_some() { ", suspect" } else { "" };
+    words(point.state) + suspect
+}
+
 fn size(point: &RecoveryPoint) -> u64 {
     point.disks.iter().map(|disk| disk.size_bytes).fold(0, u64::saturating_add)
 }
@@ -110,7 +116,7 @@ fn point_row(item: &str, point: &RecoveryPoint) -> [Cell; 8] {
         point.time,
         Cell::id(point.id),
         words(point.consistency),
-        words(point.state),
+        state(point),
         Cell::Bytes(size(point)),
         Cell::Bytes(point.stored_bytes),
         point.expires.map_or(Cell::None, Cell::Day),
@@ -145,15 +151,24 @@ fn shown(point: &RecoveryPoint) -> String {
     let mut fact = |label, value: Option<String>| facts.extend(value.map(|value| (label, value)));
     fact("Kept by", (!point.kept_by.is_empty()).then(|| words(point.kept_by.join(", "))));
     fact("Kept on request until", point.retain_until.map(human::time));
+    fact("Suspect", point.suspicion.as_ref().map(suspect::words));
     fact("Job", point.job.map(|job| job.to_string()));
     fact("Deleted", point.deleted.map(human::time));
     fact("Can be restored until", point.purge_after.map(human::time));
     facts.extend(point.notes.iter().map(|note| ("Note", note.clone())));
     let mut text = human::facts(&facts);
     let rows = point.disks.iter().map(|disk| {
-        row![&disk.name, Cell::Bytes(disk.size_bytes), Cell::Bytes(disk.changed_bytes)]
+        let bytes = |bytes: Option<u64>| bytes.map_or(Cell::None, Cell::Bytes);
+        row![
+            &disk.name,
+            Cell::Bytes(disk.size_bytes),
+            Cell::Bytes(disk.changed_bytes),
+            bytes(disk.new_bytes),
+            bytes(disk.incompressible_bytes),
+        ]
     });
-    write!(text, "\n{}", Columns::new(["DISK", "SIZE", "CHANGED"], rows).to_text()).ok();
+    let head = ["DISK", "SIZE", "CHANGED", "NEW", "INCOMPRESSIBLE"];
+    write!(text, "\n{}", Columns::new(head, rows).to_text()).ok();
     text
 }
 

@@ -10,7 +10,7 @@ use crate::{
     confirm::{ConfirmArgs, Plan},
     context::Context,
     error::Failure,
-    human,
+    human, suspect,
     values::Point,
 };
 
@@ -28,8 +28,13 @@ pub(crate) fn restore(
     wait: bool,
 ) -> Result<(), Failure> {
     let client = context.client()?;
-    let item = find_item(&client, item, vault)?;
+    let (name, item) = (item, find_item(&client, item, vault)?);
     let point = find_point(&client, &item, point)?;
+    let chosen = client.point(&item, &point)?;
+    if let Some(suspicion) = &chosen.suspicion {
+        let message = suspicion.message(name, chosen.id).text;
+        suspect::warn_with(context, &human::printable(&message), suspect::RESTORE_EARLIER);
+    }
     let begun = client.restore(&item, &point, restore)?;
     context.out.say(&format!("The server restores {}", restore_words(restore)));
     context.begun(&client, &begun, wait)
