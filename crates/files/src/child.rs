@@ -128,7 +128,7 @@ impl Child {
             }
             Request::Find { node, name } => {
                 let entries = tree.list(*node)?;
-                Answer::Found(entries.into_iter().find(|entry| entry.name == *name))
+                Answer::Found(named(&mut **tree, entries, name))
             }
             Request::Read { node, offset, len } => {
                 let len = usize::try_from(*len).unwrap_or(READ_MAX).min(READ_MAX);
@@ -146,6 +146,18 @@ impl Child {
             Request::Survey | Request::Open { .. } => return Err(none()),
         })
     }
+}
+
+/// The entry of this name; where capitals do not matter, else the only one that differs by them.
+fn named(tree: &mut dyn Tree, entries: Vec<Entry>, name: &[u8]) -> Option<Entry> {
+    if let Some(same) = entries.iter().find(|entry| entry.name == *name) {
+        return Some(same.clone());
+    }
+    let wanted = tree.folded(name)?;
+    let mut alike =
+        entries.into_iter().filter(|it| tree.folded(&it.name).as_ref() == Some(&wanted));
+    let found = alike.next();
+    if alike.next().is_some() { None } else { found }
 }
 
 /// Sends entries in messages of bounded length.

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 
 use crate::{
     bytes::Le,
+    ntfs,
     source::{ReadAt, bytes_at},
     tree::Fault,
 };
@@ -38,12 +39,17 @@ pub enum Reader {
     Xfs,
     /// btrfs on one device.
     Btrfs,
+    /// NTFS.
+    Ntfs,
 }
 
 /// What is on it; none if nothing known is.
 pub fn probe(disk: &dyn ReadAt) -> Option<Found> {
     let head = bytes_at(disk, 0, 4096).or_else(|| bytes_at(disk, 0, 512))?;
     let le = Le(&head);
+    if le.has(3, b"NTFS    ") {
+        return Some(ntfs::found(disk, &le));
+    }
     other(disk, &le)
         .or_else(|| ext(&le))
         .or_else(|| xfs(&le))
@@ -62,8 +68,6 @@ fn other(disk: &dyn ReadAt, head: &Le) -> Option<Found> {
         ("BitLocker", "it is encrypted (BitLocker)")
     } else if [0, 512, 1024, 1536].iter().any(|at| head.has(*at, b"LABELONE")) {
         ("LVM2_member", "it is a part of a volume group (LVM)")
-    } else if head.has(3, b"NTFS    ") {
-        ("ntfs", "no reader for NTFS is in this version")
     } else if head.has(3, b"EXFAT   ") {
         ("exfat", "no reader for exFAT is in this version")
     } else if head.has(3, b"ReFS\0") {

@@ -9,6 +9,7 @@ use crate::{
     ext::Ext,
     fat::Fat,
     lvm::{self, Logical},
+    ntfs::Ntfs,
     partitions,
     probe::{Reader, probe},
     source::{Part, ReadAt, Watched},
@@ -183,5 +184,6 @@ pub fn open(part: Arc<dyn ReadAt>) -> Result<Box<dyn Tree>, Fault> {
         Reader::Fat => Box::new(Fat::open(part, found.notes)?),
         Reader::Btrfs => Box::new(Btrfs::open(part, found.notes)?),
         Reader::Xfs => Box::new(Xfs::open(part, found.notes)?),
+        Reader::Ntfs => Box::new(Ntfs::open(part, found.notes)?),
     })
 }

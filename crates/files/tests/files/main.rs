@@ -15,6 +15,7 @@ mod ext;
 mod fat;
 mod fill;
 mod lvm;
+mod ntfs;
 mod partitions;
 mod truth;
 mod xfs;
