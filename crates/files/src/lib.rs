@@ -17,6 +17,7 @@ mod bytes;
 mod child;
 mod deliver;
 mod error;
+mod exfat;
 mod ext;
 mod fat;
 mod lvm;

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use crate::{
     bytes::Le,
-    ntfs,
+    exfat, ntfs,
     source::{ReadAt, bytes_at},
     tree::Fault,
 };
@@ -41,6 +41,8 @@ pub enum Reader {
     Btrfs,
     /// NTFS.
     Ntfs,
+    /// exFAT.
+    Exfat,
 }
 
 /// What is on it; none if nothing known is.
@@ -49,6 +51,9 @@ pub fn probe(disk: &dyn ReadAt) -> Option<Found> {
     let le = Le(&head);
     if le.has(3, b"NTFS    ") {
         return Some(ntfs::found(disk, &le));
+    }
+    if le.has(3, b"EXFAT   ") {
+        return Some(exfat::found(disk, &le));
     }
     other(disk, &le)
         .or_else(|| ext(&le))
@@ -68,8 +73,6 @@ fn other(disk: &dyn ReadAt, head: &Le) -> Option<Found> {
         ("BitLocker", "it is encrypted (BitLocker)")
     } else if [0, 512, 1024, 1536].iter().any(|at| head.has(*at, b"LABELONE")) {
         ("LVM2_member", "it is a part of a volume group (LVM)")
-    } else if head.has(3, b"EXFAT   ") {
-        ("exfat", "no reader for exFAT is in this version")
     } else if head.has(3, b"ReFS\0") {
         ("ReFS", "no reader for ReFS is in this version")
     } else if head.has(32, b"NXSB") {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     btrfs::Btrfs,
+    exfat::Exfat,
     ext::Ext,
     fat::Fat,
     lvm::{self, Logical},
@@ -185,5 +186,6 @@ pub fn open(part: Arc<dyn ReadAt>) -> Result<Box<dyn Tree>, Fault> {
         Reader::Btrfs => Box::new(Btrfs::open(part, found.notes)?),
         Reader::Xfs => Box::new(Xfs::open(part, found.notes)?),
         Reader::Ntfs => Box::new(Ntfs::open(part, found.notes)?),
+        Reader::Exfat => Box::new(Exfat::open(part, found.notes)?),
     })
 }

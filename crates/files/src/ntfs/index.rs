@@ -56,7 +56,7 @@ pub(super) fn names(volume: &mut Volume<'_>, folder: &File) -> Result<Vec<Named>
                 _ => return Err(broken()),
             }
         }
-        settle(&mut bytes, b"INDX")?;
+        settle(&mut bytes, *b"INDX")?;
         if Le(&bytes).u64(16) != at {
             return Err(broken());
         }

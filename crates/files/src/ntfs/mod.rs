@@ -111,7 +111,7 @@ fn is_log_done(volume: &mut Volume<'_>) -> bool {
     }
     // Two pages tell where the log begins; the newer one counts.
     let state = |page: &mut [u8]| {
-        record::settle(page, b"RSTR").ok()?;
+        record::settle(page, *b"RSTR").ok()?;
         let area = usize::from(Le(page).u16(24));
         let area = Le(page.get(area..area + 16)?);
         Some((area.u64(0), area.u16(14) & 2 != 0 || area.u16(12) == u16::MAX))

@@ -78,10 +78,10 @@ impl Geometry {
 }
 
 /// Checks that a structure was written whole, and puts back the bytes that the checks took the place of.
-pub(super) fn settle(bytes: &mut [u8], magic: &[u8; 4]) -> Result<(), Fault> {
+pub(super) fn settle(bytes: &mut [u8], magic: [u8; 4]) -> Result<(), Fault> {
     let le = Le(bytes);
     let torn = || Fault::damaged("a record was not written whole");
-    if !le.has(0, magic) {
+    if !le.has(0, &magic) {
         return Err(Fault::damaged("a record is none of its kind"));
     }
     let (at, count) = (usize::from(le.u16(4)), usize::from(le.u16(6)));
@@ -196,7 +196,7 @@ pub(super) struct Record {
 impl Record {
     /// The record in these bytes.
     pub(super) fn new(mut bytes: Vec<u8>) -> Result<Self, Fault> {
-        settle(&mut bytes, b"FILE")?;
+        settle(&mut bytes, *b"FILE")?;
         if Le(&bytes).u16(22) & 1 == 0 {
             return Err(Fault::damaged("the record of the file is not in use"));
         }

@@ -1,6 +1,10 @@
 //! Files of a volume, put together from their records, and the bytes of their streams.
 
-use std::{collections::HashMap, io, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    io,
+    sync::Arc,
+};
 
 use super::{
     lznt1,
@@ -172,16 +176,18 @@ impl<'d> Volume<'d> {
         let mut found: Vec<Attribute> = Vec::new();
         for item in items(list)? {
             let there = number(item.reference);
-            if !records.contains_key(&there) {
-                let record = self.referred(item.reference)?;
-                if number(record.base()) != of {
-                    return Err(Fault::damaged("a part of the file belongs to another file"));
+            let all = match records.entry(there) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(space) => {
+                    let record = self.referred(item.reference)?;
+                    if number(record.base()) != of {
+                        return Err(Fault::damaged("a part of the file belongs to another file"));
+                    }
+                    space.insert(record.attributes(&self.geometry)?)
                 }
-                records.insert(there, record.attributes(&self.geometry)?);
-            }
+            };
             let missing = || Fault::damaged("a part of the file is not where it should be");
-            let all = records.get(&there);
-            let part = all.and_then(|all| all.iter().find(|it| item.is(it))).cloned();
+            let part = all.iter().find(|it| item.is(it)).cloned();
             let part = part.ok_or_else(missing)?;
             if item.first == 0 {
                 found.push(part);

@@ -11,6 +11,7 @@
 )]
 
 mod btrfs;
+mod exfat;
 mod ext;
 mod fat;
 mod fill;

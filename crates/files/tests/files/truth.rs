@@ -155,7 +155,10 @@ fn time(seconds: i64, nanoseconds: i64) -> Option<Time> {
 
 fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut names = vec![0; 65536];
-    let len = sys::llistxattr(path, &mut names[..]).expect("names of attributes");
+    let len = match sys::llistxattr(path, &mut names[..]) {
+        Err(rustix::io::Errno::OPNOTSUPP) => 0,
+        listed => listed.expect("names of attributes"),
+    };
     let names = names[..len].split(|byte| *byte == 0).filter(|name| !name.is_empty());
     names
         .map(|name| {
