@@ -140,7 +140,10 @@ pub(crate) struct Ntfs {
 impl Ntfs {
     pub(crate) fn open(disk: Arc<dyn ReadAt>, mut notes: Vec<String>) -> Result<Self, Fault> {
         let volume = Volume::open(disk)?;
-        notes.push("owners, access control lists and flags of Windows are not given".to_owned());
+        notes.push(
+            "owners, access control lists, flags and extended attributes of Windows are not given"
+                .to_owned(),
+        );
         let mut ntfs = Self { volume, notes, open: HashMap::new(), capitals: None };
         if ntfs.is_hibernated()? {
             let note = "Windows was hibernated, or shut down for a fast start: what it kept in memory is missing";

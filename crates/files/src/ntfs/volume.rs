@@ -17,8 +17,8 @@ use crate::{
     units::{units, wtf8},
 };
 
-/// Most bytes of a list of attributes: Windows allows 256 KiB.
-const LIST_MAX: u64 = 1 << 20;
+/// Most bytes of a list of attributes, as Windows has it.
+const LIST_MAX: u64 = 256 << 10;
 /// Most bytes of an attribute that is read as one.
 const VALUE_MAX: u64 = 1 << 20;
 /// The bits of a reference that are the number of a record.

@@ -395,7 +395,8 @@ fn damaged_ntfs_ends() {
     let bytes = fs::read(&image).expect("an image");
     // Records and lists are what is worth damaging.
     let marks = [&b"FILE0"[..], b"INDX("];
-    let mut places = vec![0..512];
+    let mut places = Vec::new();
+    places.push(0..512);
     for at in (0..bytes.len() - 512).step_by(512) {
         if marks.iter().any(|mark| bytes[at..].starts_with(mark)) {
             places.push(at..at + 512);

@@ -13,7 +13,7 @@ use std::{
 };
 
 use rustix::fs as sys;
-use strongroom_base::SplitMix64;
+use strongroom_base::{Clock as _, SplitMix64, SystemClock};
 use strongroom_files::{Attributes, Fault, Kind, Piece, ReadAt, Time, Tree, open, shown, survey};
 
 /// A file as a disk.
@@ -243,7 +243,7 @@ impl Served {
         while fs::metadata(at).expect("a folder").dev() == before {
             let ended = server.try_wait().expect("a process");
             assert!(ended.is_none(), "{program} {arguments:?}: {ended:?}");
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            SystemClock.sleep(std::time::Duration::from_millis(5));
         }
         Some(Self { at: at.to_owned(), server })
     }
