@@ -215,3 +215,95 @@ fn a_survey_opens_them_in_their_place() {
     let refusal = without[0].volume.refusal.as_ref().expect("refused");
     assert!(refusal.reason.contains("no secret that was given"), "{refusal}");
 }
+
+/// A loop device, until it is dropped.
+struct Loop(String);
+
+impl Loop {
+    fn new(image: &str) -> Self {
+        let made = Command::new("/usr/sbin/losetup").args(["--show", "-f", image]).output();
+        let made = made.expect("losetup");
+        assert!(made.status.success(), "{made:?}");
+        Self(String::from_utf8(made.stdout).expect("text").trim_end().to_owned())
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        run("losetup", &["-d", &self.0]);
+    }
+}
+
+/// Makes a file a physical volume with a logical one, of so many MiB, which begins after one MiB.
+fn lvm(folder: &tempfile::TempDir, image: &str, group: &str, size: u32) {
+    let device = Loop::new(image);
+    let plan = at(folder, "plan");
+    let lvm = |arguments: &[&str]| {
+        let all = [&["LVM_SUPPRESS_FD_WARNINGS=1"], arguments, &["--devices", &device.0]].concat();
+        run("env", &all);
+    };
+    lvm(&["pvcreate", "-y", &device.0]);
+    lvm(&["vgcreate", "-y", "-s", "1m", group, &device.0]);
+    lvm(&["vgcfgbackup", "-f", &plan, group]);
+    let text = fs::read_to_string(&plan).expect("a plan");
+    let volume = format!(
+        "logical_volumes {{ root {{ id = \"aaaaaa-aaaa-aaaa-aaaa-aaaa-aaaa-aaaaaa\" \
+         status = [\"READ\", \"WRITE\", \"VISIBLE\"] segment_count = 1 segment1 {{ start_extent = 0 \
+         extent_count = {size} type = \"striped\" stripe_count = 1 stripes = [\"pv0\", 0] }} }} }}\n"
+    );
+    let end = text.rfind("\n}\n").expect("an end");
+    let (before, after) = text.split_at(end + 1);
+    fs::write(&plan, [before, &volume, after].concat()).expect("a plan");
+    lvm(&["vgcfgrestore", "-f", &plan, group]);
+}
+
+/// As installers make it: a group in an encrypted partition. The other way round, too.
+#[test]
+fn logical_volumes_may_lie_in_them_and_they_in_logical_volumes() {
+    if !rustix::process::geteuid().is_root() {
+        println!("not tried, as there are no loop devices");
+        return;
+    }
+    let options = ["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--sector-size", "512"];
+    let encrypt = |folder: &tempfile::TempDir, image: &str| {
+        let fixed =
+            ["reencrypt", "-q", "--encrypt", "--type", "luks2", "--reduce-device-size", "32M"];
+        let secret = at(folder, "secret");
+        run("cryptsetup", &[&fixed[..], &["--key-file", &secret], &options, &[image]].concat());
+    };
+    let group = format!("luks{}", std::process::id());
+    let opened = |image: &str| {
+        let disks: Vec<Arc<dyn ReadAt>> = vec![Arc::new(fs::read(image).expect("an image"))];
+        let closed = survey(&disks);
+        let closed: Vec<_> =
+            closed.iter().filter(|it| it.volume.file_system.as_deref() == Some(KIND)).collect();
+        let [one] = closed.as_slice() else { panic!("{} are encrypted", closed.len()) };
+        let key = unlock(&*one.bytes, SECRET).map(|key| key.map(Secret::new));
+        let unlocked = Unlocked { place: Place::of(&one.volume), key };
+        let found = survey_with(&disks, &[unlocked]);
+        let readable = found.iter().filter(|it| it.volume.refusal.is_none());
+        let readable: Vec<_> = readable.map(|it| (&it.volume.logical, &it.volume.label)).collect();
+        assert_eq!(readable, [(&Some(format!("{group}/root")), &Some("inner".to_owned()))]);
+    };
+    let (folder, _) = folder(48 << 20);
+    let (inner, outer) = (at(&folder, "plain"), at(&folder, "outer"));
+    // A file system in a volume in LUKS.
+    fs::write(&outer, vec![0; 16 << 20]).expect("written");
+    lvm(&folder, &outer, &group, 12);
+    let mut bytes = fs::read(&outer).expect("an image");
+    run("mkfs.ext4", &["-q", "-F", "-L", "inner", &inner, "12M"]);
+    let file_system = fs::read(&inner).expect("an image");
+    bytes[1 << 20..13 << 20].copy_from_slice(&file_system[..12 << 20]);
+    bytes.resize(48 << 20, 0);
+    fs::write(&outer, &bytes).expect("written");
+    encrypt(&folder, &outer);
+    opened(&outer);
+    // A file system in LUKS in a volume.
+    encrypt(&folder, &inner);
+    fs::write(&outer, vec![0; 56 << 20]).expect("written");
+    lvm(&folder, &outer, &group, 48);
+    let mut bytes = fs::read(&outer).expect("an image");
+    bytes[1 << 20..49 << 20].copy_from_slice(&fs::read(&inner).expect("an image"));
+    fs::write(&outer, &bytes).expect("written");
+    opened(&outer);
+}
