@@ -49,9 +49,15 @@ impl ReadAt for Sectors {
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         check_within(self.size(), offset, length(buf))?;
-        for (at, byte) in (offset..).zip(buf) {
-            let within = usize::try_from(at % 512).map_err(io::Error::other)?;
-            *byte = self.0.get(&(at / 512)).and_then(|it| it.get(within)).copied().unwrap_or(0);
+        let skip = usize::try_from(offset % 512).map_err(io::Error::other)?;
+        let (first, rest) = buf.split_at_mut(buf.len().min((512 - skip) % 512));
+        let start = offset / 512;
+        let parts = [(start, skip, first)].into_iter().filter(|(_, _, part)| !part.is_empty());
+        let rest = (start + u64::from(skip != 0)..).zip(rest.chunks_mut(512));
+        for (sector, from, part) in parts.chain(rest.map(|(sector, part)| (sector, 0, part))) {
+            part.fill(0);
+            let there = self.0.get(&sector).and_then(|it| it.get(from..)).unwrap_or_default();
+            part.iter_mut().zip(there).for_each(|(to, byte)| *to = *byte);
         }
         Ok(())
     }
