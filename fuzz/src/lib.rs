@@ -235,6 +235,16 @@ pub fn files_disk(data: &[u8]) {
     strongroom_files::fuzz::disk(data);
 }
 
+/// All files of NTFS and exFAT, given sector by sector.
+pub fn files_tree(data: &[u8]) {
+    strongroom_files::fuzz::tree(data);
+}
+
+/// Headers of LUKS.
+pub fn files_encrypted(data: &[u8]) {
+    strongroom_files::fuzz::encrypted(data);
+}
+
 /// Messages between the process that reads file systems and the one that asks.
 pub fn files_messages(data: &[u8]) {
     strongroom_files::fuzz::messages(data);

@@ -274,8 +274,9 @@ catalog! {
     BOOT_NOT_FOUND = "boot.not_found", NotFound, "The recovery point was never booted to verify it.", "`strongroom verify boot` does it; `strongroom verify list` shows the recovery points that were.";
 
     FILES_VOLUME = "files.volume", NotFound, "The recovery point has no such partition or file system, or several and none was named.", "`strongroom restore files ls` without --path lists the disks, partitions and file systems.";
-    FILES_NOT_FOUND = "files.not_found", NotFound, "The file system has no such file, or something of another kind.", "`strongroom restore files ls` shows what is in a folder. Upper and lower case differ.";
+    FILES_NOT_FOUND = "files.not_found", NotFound, "The file system has no such file, or something of another kind.", "`strongroom restore files ls` shows what is in a folder. Upper and lower case differ, except on FAT, exFAT and NTFS.";
     FILES_UNSUPPORTED = "files.unsupported", Invalid, "No reader of this version reads this file system, file or name right, so it is not read at all.", "Restore the disk with `strongroom restore disks` or the machine with `strongroom restore vm`, and copy the files there; docs/use/files.md lists what can be read.";
+    FILES_SECRET = "files.secret", Denied, "No passphrase or key file that was given opens an encrypted volume (LUKS) of the recovery point.", "Name the file of the right one with --luks-key-file. A passphrase stands in it as it is typed; a line break at its end does not matter.";
     FILES_DAMAGED = "files.damaged", Corrupt, "The file system contradicts itself, or is made to harm its readers.", "Choose another recovery point, or restore the disk and let the file system's own tools repair it.";
     FILES_READER = "files.reader", Unavailable, "The process that reads file systems ended, took too long or broke its protocol.", "Try again. If it happens again, the file system is damaged or made to harm its readers: restore the disk.";
     FILES_INCOMPLETE = "files.incomplete", Incomplete, "The files were delivered, except for parts that the report lists.", "See the report for each path and its reason.";

@@ -60,6 +60,7 @@ pub(crate) const PARAMS: &[(&str, &[&str])] = &[
     ("files.volume", &["reason"]),
     ("files.not_found", &["path", "reason"]),
     ("files.unsupported", &["path", "reason"]),
+    ("files.secret", &["path"]),
     ("files.damaged", &["path", "reason"]),
     ("files.reader", &["path", "reason"]),
     ("files.incomplete", &["parts"]),

@@ -72,7 +72,18 @@ fn fault(error: &Error) -> Fault {
 impl Btrfs {
     pub(crate) fn open(disk: Arc<dyn ReadAt>, notes: Vec<String>) -> Result<Self, Fault> {
         let fs = Filesystem::mount(Arc::new(Device(disk)));
-        let fs = fs.map_err(|error| fault(&error))?;
+        Self::new(fs.map_err(|error| fault(&error))?, notes)
+    }
+
+    /// Opens a file system on several devices.
+    pub(crate) fn open_all(disks: &[Arc<dyn ReadAt>], notes: Vec<String>) -> Result<Self, Fault> {
+        let devices =
+            disks.iter().map(|disk| -> Arc<dyn BlockRead> { Arc::new(Device(Arc::clone(disk))) });
+        let fs = Filesystem::mount_pool(devices.collect());
+        Self::new(fs.map_err(|error| fault(&error))?, notes)
+    }
+
+    fn new(fs: Filesystem, notes: Vec<String>) -> Result<Self, Fault> {
         let mut known = BTreeMap::new();
         for subvolume in fs.subvolumes().map_err(|error| fault(&error))? {
             known.insert(subvolume.id, (subvolume.parent, subvolume.name, subvolume.bytenr));

@@ -10,9 +10,10 @@ use std::{
 use strongroom_base::lock;
 
 use crate::{
-    sandbox,
+    luks, sandbox,
+    secret::{Place, Secret, Unlocked},
     source::{Cached, ReadAt, check_within, length},
-    survey::{Surveyed, open, survey},
+    survey::{Surveyed, survey, survey_with},
     tree::{Entry, Fault, FaultKind, Piece, Tree},
     wire::{Answer, Given, Hello, Line, READ_MAX, Request},
 };
@@ -67,7 +68,7 @@ pub fn serve() -> io::Result<()> {
         let remote = Remote { line: Arc::clone(&line), index, size };
         disks.push(Arc::new(Cached::new(Arc::new(remote))));
     }
-    let mut child = Child { line, disks, volumes: Vec::new(), tree: None };
+    let mut child = Child { line, disks, volumes: Vec::new(), tree: None, unlocked: Vec::new() };
     loop {
         let request = lock(&child.line).hear();
         match request {
@@ -83,6 +84,7 @@ struct Child {
     disks: Vec<Arc<dyn ReadAt>>,
     volumes: Vec<Surveyed>,
     tree: Option<Box<dyn Tree>>,
+    unlocked: Vec<Unlocked>,
 }
 
 impl Child {
@@ -102,7 +104,7 @@ impl Child {
     fn work(&mut self, request: &Request, buf: &mut Vec<u8>) -> Result<Answer, Fault> {
         match request {
             Request::Survey => {
-                self.volumes = survey(&self.disks);
+                self.volumes = survey_with(&self.disks, &self.unlocked);
                 let volumes = self.volumes.iter().map(|it| it.volume.clone());
                 return Ok(Answer::Volumes(volumes.collect()));
             }
@@ -110,10 +112,17 @@ impl Child {
                 let index = usize::try_from(*volume).ok();
                 let volume = index.and_then(|index| self.volumes.get(index));
                 let none = || Fault::new(FaultKind::NotFound, "there is no such volume");
-                let tree = open(Arc::clone(&volume.ok_or_else(none)?.bytes))?;
+                let tree = volume.ok_or_else(none)?.open()?;
                 let opened = Answer::Opened { root: tree.root(), notes: tree.notes() };
                 self.tree = Some(tree);
                 return Ok(opened);
+            }
+            Request::Unlock { secrets } => {
+                return Ok(Answer::Unlocked(unlock(&self.disks, secrets)));
+            }
+            Request::Keys { unlocked } => {
+                self.unlocked.clone_from(unlocked);
+                return Ok(Answer::Ready);
             }
             _ => {}
         }
@@ -128,7 +137,7 @@ impl Child {
             }
             Request::Find { node, name } => {
                 let entries = tree.list(*node)?;
-                Answer::Found(entries.into_iter().find(|entry| entry.name == *name))
+                Answer::Found(named(&mut **tree, entries, name))
             }
             Request::Read { node, offset, len } => {
                 let len = usize::try_from(*len).unwrap_or(READ_MAX).min(READ_MAX);
@@ -143,9 +152,36 @@ impl Child {
             }
             Request::Target { node } => Answer::Target(tree.target(*node)?),
             Request::Xattrs { node } => Answer::Xattrs(tree.xattrs(*node)?),
-            Request::Survey | Request::Open { .. } => return Err(none()),
+            Request::Survey
+            | Request::Open { .. }
+            | Request::Unlock { .. }
+            | Request::Keys { .. } => return Err(none()),
         })
     }
+}
+
+/// Tries secrets on every encrypted volume.
+fn unlock(disks: &[Arc<dyn ReadAt>], secrets: &[Secret]) -> Vec<Unlocked> {
+    let surveyed = survey(disks).into_iter();
+    let encrypted = surveyed.filter(|it| it.volume.file_system.as_deref() == Some(luks::KIND));
+    let tried = encrypted.map(|it| {
+        let mut keys = secrets.iter().map(|secret| luks::unlock(&*it.bytes, secret.bytes()));
+        let found = keys.find(|key| !matches!(key, Ok(None))).unwrap_or(Ok(None));
+        Unlocked { place: Place::of(&it.volume), key: found.map(|key| key.map(Secret::new)) }
+    });
+    tried.collect()
+}
+
+/// The entry of this name; where capitals do not matter, else the only one that differs by them.
+fn named(tree: &mut dyn Tree, entries: Vec<Entry>, name: &[u8]) -> Option<Entry> {
+    if let Some(same) = entries.iter().find(|entry| entry.name == *name) {
+        return Some(same.clone());
+    }
+    let wanted = tree.folded(name)?;
+    let mut alike =
+        entries.into_iter().filter(|it| tree.folded(&it.name).as_ref() == Some(&wanted));
+    let found = alike.next();
+    if alike.next().is_some() { None } else { found }
 }
 
 /// Sends entries in messages of bounded length.

@@ -485,6 +485,10 @@ impl Work<'_, '_> {
 
     fn xattrs(&mut self, file: BorrowedFd<'_>, xattrs: &[(Vec<u8>, Vec<u8>)], path: &[u8]) {
         for (name, value) in xattrs {
+            // How btrfs stores a file (compressed, for example) is a matter of the place that it goes to.
+            if name.starts_with(b"btrfs.") {
+                continue;
+            }
             let is_plain = name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_");
             if !is_plain && !self.options.trusted {
                 self.problem(path, None, format!("{}: only with --trusted", shown(name)));

@@ -35,6 +35,12 @@ pub enum FilesError {
         /// Which feature.
         reason: String,
     },
+    /// No secret that was given opens an encrypted volume.
+    #[error("{path}: no passphrase or key file that was given opens it")]
+    Secret {
+        /// The volume.
+        path: String,
+    },
     /// The file system contradicts itself.
     #[error("{path}: the file system is damaged: {reason}")]
     Damaged {
@@ -92,6 +98,7 @@ impl Coded for FilesError {
             Self::Volume { .. } => &codes::FILES_VOLUME,
             Self::NotFound { .. } => &codes::FILES_NOT_FOUND,
             Self::Unsupported { .. } => &codes::FILES_UNSUPPORTED,
+            Self::Secret { .. } => &codes::FILES_SECRET,
             Self::Damaged { .. } => &codes::FILES_DAMAGED,
             Self::Reader { .. } => &codes::FILES_READER,
             Self::Disk { source, .. } => code_of(source),
@@ -105,6 +112,7 @@ impl Coded for FilesError {
             Self::Volume { reason } => params!(FILES_VOLUME: reason),
             Self::NotFound { path, reason } => params!(FILES_NOT_FOUND: path, reason),
             Self::Unsupported { path, reason } => params!(FILES_UNSUPPORTED: path, reason),
+            Self::Secret { path } => params!(FILES_SECRET: path),
             Self::Damaged { path, reason } => params!(FILES_DAMAGED: path, reason),
             Self::Reader { path, reason } => params!(FILES_READER: path, reason),
             Self::Disk { disk, source: _ } => {

@@ -155,4 +155,8 @@ impl Tree for Fat {
     fn xattrs(&mut self, _: u64) -> Result<Vec<Xattr>, Fault> {
         Ok(Vec::new())
     }
+
+    fn folded(&mut self, name: &[u8]) -> Option<Vec<u8>> {
+        Some(std::str::from_utf8(name).ok()?.to_uppercase().into_bytes())
+    }
 }

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 
 use crate::{
     bytes::Le,
+    exfat, luks, ntfs,
     source::{ReadAt, bytes_at},
     tree::Fault,
 };
@@ -38,12 +39,25 @@ pub enum Reader {
     Xfs,
     /// btrfs on one device.
     Btrfs,
+    /// NTFS.
+    Ntfs,
+    /// exFAT.
+    Exfat,
 }
 
 /// What is on it; none if nothing known is.
 pub fn probe(disk: &dyn ReadAt) -> Option<Found> {
     let head = bytes_at(disk, 0, 4096).or_else(|| bytes_at(disk, 0, 512))?;
     let le = Le(&head);
+    if le.has(0, b"LUKS\xba\xbe") {
+        return Some(luks::found(disk));
+    }
+    if le.has(3, b"NTFS    ") {
+        return Some(ntfs::found(disk, &le));
+    }
+    if le.has(3, b"EXFAT   ") {
+        return Some(exfat::found(disk, &le));
+    }
     other(disk, &le)
         .or_else(|| ext(&le))
         .or_else(|| xfs(&le))
@@ -56,16 +70,10 @@ fn other(disk: &dyn ReadAt, head: &Le) -> Option<Found> {
     let at = |offset, bytes: &[u8]| {
         bytes_at(disk, offset, bytes.len()).is_some_and(|there| there == bytes)
     };
-    let (kind, reason) = if head.has(0, b"LUKS\xba\xbe") {
-        ("crypto_LUKS", "it is encrypted (LUKS)")
-    } else if head.has(3, b"-FVE-FS-") {
+    let (kind, reason) = if head.has(3, b"-FVE-FS-") {
         ("BitLocker", "it is encrypted (BitLocker)")
     } else if [0, 512, 1024, 1536].iter().any(|at| head.has(*at, b"LABELONE")) {
         ("LVM2_member", "it is a part of a volume group (LVM)")
-    } else if head.has(3, b"NTFS    ") {
-        ("ntfs", "no reader for NTFS is in this version")
-    } else if head.has(3, b"EXFAT   ") {
-        ("exfat", "no reader for exFAT is in this version")
     } else if head.has(3, b"ReFS\0") {
         ("ReFS", "no reader for ReFS is in this version")
     } else if head.has(32, b"NXSB") {
@@ -291,28 +299,50 @@ const BTRFS_INCOMPAT: [(u32, &str); 16] = [
 ];
 const BTRFS_INCOMPAT_READ: u32 = 0x1 | 0x8 | 0x10 | 0x20 | 0x40 | 0x100 | 0x200;
 
-fn btrfs(disk: &dyn ReadAt) -> Option<Found> {
+/// A device of a file system.
+pub(crate) struct Member {
+    /// How many devices the file system has.
+    pub(crate) devices: u64,
+    /// Which of them this is.
+    pub(crate) id: u64,
+    /// How often the file system was written.
+    pub(crate) generation: u64,
+}
+
+/// A device of btrfs that has several, if nothing else speaks against reading it.
+pub(crate) fn btrfs_member(disk: &dyn ReadAt) -> Option<Member> {
     let sb = bytes_at(disk, 0x1_0000, 4096)?;
     let sb = Le(&sb);
-    if !sb.has(0x40, b"_BHRfS_M") {
-        return None;
-    }
+    let member = Member { devices: sb.u64(0x88), id: sb.u64(0xc9), generation: sb.u64(0x48) };
+    let is_one = sb.has(0x40, b"_BHRfS_M") && member.devices > 1 && btrfs_refusal(&sb).is_none();
+    is_one.then_some(member)
+}
+
+/// What speaks against reading btrfs, wherever its devices are.
+fn btrfs_refusal(sb: &Le) -> Option<Fault> {
     // The upper half of the bits has none that is known.
     let refusal = if sb.u32(0xc0) == 0 {
         beyond(sb.u32(0xbc), BTRFS_INCOMPAT_READ, &BTRFS_INCOMPAT)
     } else {
         Some(Fault::unsupported("it uses features that no reader here knows"))
     };
-    let refusal = refusal.or_else(|| {
-        let what = if sb.u64(0x88) > 1 {
-            "it is on several devices"
-        } else if sb.u64(0x60) != 0 {
-            "it was in use, and its log has to be replayed"
-        } else {
-            return None;
-        };
-        Some(Fault::unsupported(what))
-    });
+    refusal.or_else(|| {
+        let reason = "it was in use, and its log has to be replayed";
+        (sb.u64(0x60) != 0).then(|| Fault::unsupported(reason))
+    })
+}
+
+fn btrfs(disk: &dyn ReadAt) -> Option<Found> {
+    let sb = bytes_at(disk, 0x1_0000, 4096)?;
+    let sb = Le(&sb);
+    if !sb.has(0x40, b"_BHRfS_M") {
+        return None;
+    }
+    let several = || {
+        let reason = "it is on several devices, of which not all are here";
+        (sb.u64(0x88) > 1).then(|| Fault::unsupported(reason))
+    };
+    let refusal = btrfs_refusal(&sb).or_else(several);
     Some(Found {
         kind: "btrfs",
         label: sb.text(0x12b, 256),

@@ -21,6 +21,7 @@ use strongroom_base::{Clock as _, Kind as CodeKind, SystemClock, start_thread};
 
 use crate::{
     error::{FilesError, code_of, shown, with_causes},
+    secret::{Place, Secret, Unlocked},
     source::ReadAt,
     survey::Volume,
     tree::{Attributes, Entry, Fault, FaultKind, Piece, Xattr},
@@ -29,6 +30,10 @@ use crate::{
 
 /// Most entries of one folder.
 const ENTRIES_MAX: usize = 2 << 20;
+/// How long secrets may take that open volumes: every one is made to take seconds.
+const UNLOCK: Duration = Duration::from_mins(5);
+/// What one of them may take of memory besides.
+const UNLOCK_MEMORY: u64 = (1 << 30) + (64 << 20);
 /// How long a process has to end when its socket is closed.
 const END: Duration = Duration::from_secs(1);
 
@@ -188,6 +193,50 @@ impl FileReader {
                 Ok(volumes)
             }
             other => Err(self.lied(b"/", &other)),
+        }
+    }
+
+    /// Opens encrypted volumes (LUKS) by these secrets in every survey from now on. A process of its own gets the
+    /// secrets, and ends with them; this one gets the keys of the volumes. Volumes that none opens stay closed; if
+    /// that are all, it is an error.
+    pub fn unlock(
+        &mut self,
+        command: &ReaderCommand,
+        secrets: Vec<Secret>,
+        limits: Limits,
+    ) -> Result<(), FilesError> {
+        let memory = limits.memory.saturating_add(UNLOCK_MEMORY);
+        let limits = Limits { memory, patience: UNLOCK, ..limits };
+        let mut other = Self::start(command, self.disks.clone(), limits)?;
+        let unlocked = match other.ask(b"/", &Request::Unlock { secrets })? {
+            Answer::Unlocked(unlocked) => other.settled(unlocked)?,
+            answer => return Err(other.lied(b"/", &answer)),
+        };
+        drop(other);
+        let is_open = |it: &Unlocked| matches!(it.key, Ok(Some(_)));
+        if let Some(first) = unlocked.first()
+            && !unlocked.iter().any(is_open)
+        {
+            let path = self.place(&first.place);
+            let fault = unlocked.iter().find_map(|it| it.key.as_ref().err());
+            return Err(match fault {
+                Some(fault) => FilesError::of_fault(path.as_bytes(), fault.clone()),
+                None => FilesError::Secret { path },
+            });
+        }
+        match self.ask(b"/", &Request::Keys { unlocked })? {
+            Answer::Ready => Ok(()),
+            other => Err(self.lied(b"/", &other)),
+        }
+    }
+
+    /// What people call a volume.
+    fn place(&self, place: &Place) -> String {
+        let disk = place.disk.and_then(|disk| self.disk(disk)).map_or("", |disk| &disk.name);
+        match (place.partition, &place.logical) {
+            (_, Some(name)) => format!("volume {}", shown(name.as_bytes())),
+            (Some(number), None) => format!("disk {disk}, partition {number}"),
+            (None, None) => format!("disk {disk}"),
         }
     }
 

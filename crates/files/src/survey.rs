@@ -1,16 +1,23 @@
 //! What is on the disks: partitions and file systems, and whether they can be read.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     btrfs::Btrfs,
+    exfat::Exfat,
     ext::Ext,
     fat::Fat,
+    luks,
     lvm::{self, Logical},
+    ntfs::Ntfs,
     partitions,
-    probe::{Reader, probe},
+    probe::{Member, Reader, btrfs_member, probe},
+    secret::{Place, Unlocked},
     source::{Part, ReadAt, Watched},
     tree::{Fault, FaultKind, Tree},
     xfs::Xfs,
@@ -58,12 +65,33 @@ pub struct Surveyed {
     pub volume: Volume,
     /// What it has.
     pub bytes: Arc<dyn ReadAt>,
+    /// Of a file system on several devices: all of them.
+    devices: Vec<Arc<dyn ReadAt>>,
+}
+
+impl Surveyed {
+    const fn new(volume: Volume, bytes: Arc<dyn ReadAt>) -> Self {
+        Self { volume, bytes, devices: Vec::new() }
+    }
+
+    /// Opens its file system.
+    pub fn open(&self) -> Result<Box<dyn Tree>, Fault> {
+        if self.devices.is_empty() || self.volume.refusal.is_some() {
+            return open(Arc::clone(&self.bytes));
+        }
+        Ok(Box::new(Btrfs::open_all(&self.devices, self.volume.notes.clone())?))
+    }
 }
 
 /// The volumes of some disks: of each disk, and after those the logical ones.
 pub fn survey(disks: &[Arc<dyn ReadAt>]) -> Vec<Surveyed> {
-    let mut found: Vec<Surveyed> =
-        (0..).zip(disks).flat_map(|(index, disk)| of_disk(index, disk)).collect();
+    survey_with(disks, &[])
+}
+
+/// The volumes of some disks, those that are encrypted opened by these keys.
+pub(crate) fn survey_with(disks: &[Arc<dyn ReadAt>], keys: &[Unlocked]) -> Vec<Surveyed> {
+    let found = (0..).zip(disks).flat_map(|(index, disk)| of_disk(index, disk));
+    let mut found: Vec<Surveyed> = found.map(|one| opened(one, keys)).collect();
     let is_physical = |it: &&Surveyed| it.volume.file_system.as_deref() == Some(LVM);
     let watched: Vec<_> = found
         .iter()
@@ -89,12 +117,94 @@ pub fn survey(disks: &[Arc<dyn ReadAt>]) -> Vec<Surveyed> {
         one.volume.offset = None;
         one.volume.size = size;
         one.volume.refusal = fault.or(one.volume.refusal);
-        found.push(one);
+        found.push(opened(one, keys));
     }
+    join(&mut found);
     for (index, one) in (0..).zip(&mut found) {
         one.volume.index = index;
     }
     found
+}
+
+/// Puts file systems together whose devices are all here: the first of them has its files.
+fn join(found: &mut [Surveyed]) {
+    let mut groups: BTreeMap<String, Vec<(Member, usize)>> = BTreeMap::new();
+    for (index, one) in found.iter().enumerate() {
+        if let (Some(uuid), Some("btrfs")) = (&one.volume.uuid, one.volume.file_system.as_deref())
+            && let Some(member) = btrfs_member(&*one.bytes)
+        {
+            groups.entry(uuid.clone()).or_default().push((member, index));
+        }
+    }
+    for mut group in groups.into_values() {
+        group.sort_by_key(|(member, _)| member.id);
+        let ids: BTreeSet<u64> = group.iter().map(|(member, _)| member.id).collect();
+        let count = u64::try_from(group.len()).unwrap_or(0);
+        let alike = |of: fn(&Member) -> u64| {
+            let all: BTreeSet<u64> = group.iter().map(|(member, _)| of(member)).collect();
+            all.len() == 1
+        };
+        let why_not = if ids.len() != group.len() {
+            "a device of it is here several times"
+        } else if !alike(|it| it.devices) || group.iter().any(|(it, _)| it.devices != count) {
+            "it is on several devices, of which not all are here"
+        } else if !alike(|it| it.generation) {
+            "it is on several devices, which were not written alike"
+        } else {
+            ""
+        };
+        let devices: Vec<_> = group
+            .iter()
+            .filter_map(|(_, index)| found.get(*index))
+            .map(|one| Arc::clone(&one.bytes))
+            .collect();
+        for (place, (_, index)) in group.iter().enumerate() {
+            let Some(one) = found.get_mut(*index) else { continue };
+            one.volume.refusal = match (why_not, place) {
+                ("", 0) => None,
+                ("", _) => {
+                    Some(Fault::unsupported("its files are listed with the first of its devices"))
+                }
+                (reason, _) => Some(Fault::unsupported(reason)),
+            };
+            if one.volume.refusal.is_none() {
+                one.volume.notes.push(format!("it is on {count} devices"));
+                one.devices.clone_from(&devices);
+            }
+        }
+    }
+}
+
+/// A volume, decrypted if it is encrypted and its key is known.
+fn opened(one: Surveyed, keys: &[Unlocked]) -> Surveyed {
+    let Surveyed { volume: mut outer, bytes, .. } = one;
+    let place = Place::of(&outer);
+    let key = keys.iter().find(|it| it.place == place).map(|it| &it.key);
+    let (Some(key), Some(luks::KIND)) = (key, outer.file_system.as_deref()) else {
+        return Surveyed::new(outer, bytes);
+    };
+    let none =
+        || Fault::unsupported("it is encrypted (LUKS), and no secret that was given opens it");
+    let key = key.clone().and_then(|key| key.ok_or_else(none));
+    match key.and_then(|key| luks::decrypted(Arc::clone(&bytes), key.bytes())) {
+        Ok(bytes) => {
+            let inner = volume(outer.disk, bytes, outer.partition, 0, outer.size);
+            outer.notes.push("it is encrypted (LUKS)".to_owned());
+            outer.notes.extend(inner.volume.notes);
+            let volume = Volume {
+                file_system: inner.volume.file_system,
+                label: inner.volume.label,
+                uuid: inner.volume.uuid,
+                refusal: inner.volume.refusal,
+                ..outer
+            };
+            Surveyed::new(volume, inner.bytes)
+        }
+        Err(fault) => {
+            outer.refusal = Some(fault);
+            Surveyed::new(outer, bytes)
+        }
+    }
 }
 
 /// What is on it is not known, as the disk could not be read there.
@@ -132,7 +242,7 @@ fn of_disk(index: u32, disk: &Arc<dyn ReadAt>) -> Vec<Surveyed> {
         let none = || Fault::unsupported("its table has no partitions");
         let refusal = Some(if watched.has_failed() { unread() } else { none() });
         let volume = Volume { refusal, notes: table.notes, ..whole.volume };
-        volumes.push(Surveyed { volume, bytes: whole.bytes });
+        volumes.push(Surveyed::new(volume, whole.bytes));
     }
     volumes
 }
@@ -170,7 +280,7 @@ fn volume(
         },
         notes: found.map(|found| found.notes).unwrap_or_default(),
     };
-    Surveyed { volume, bytes }
+    Surveyed::new(volume, bytes)
 }
 
 /// Opens the file system of a volume.
@@ -183,5 +293,7 @@ pub fn open(part: Arc<dyn ReadAt>) -> Result<Box<dyn Tree>, Fault> {
         Reader::Fat => Box::new(Fat::open(part, found.notes)?),
         Reader::Btrfs => Box::new(Btrfs::open(part, found.notes)?),
         Reader::Xfs => Box::new(Xfs::open(part, found.notes)?),
+        Reader::Ntfs => Box::new(Ntfs::open(part, found.notes)?),
+        Reader::Exfat => Box::new(Exfat::open(part, found.notes)?),
     })
 }

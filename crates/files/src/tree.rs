@@ -210,4 +210,9 @@ pub trait Tree {
 
     /// The extended attributes of a node, access control lists among them.
     fn xattrs(&mut self, node: u64) -> Result<Vec<Xattr>, Fault>;
+
+    /// A name in the form in which names are compared where capitals do not matter; none where they do.
+    fn folded(&mut self, _: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
 }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use strongroom_base::Cancel;
 
 use crate::{
+    deliver::why_no_name,
     error::{FilesError, shown},
     reader::FileReader,
     survey::Volume,
@@ -105,7 +106,9 @@ impl<'a> Files<'a> {
             let entry = entry.ok_or_else(missing)?;
             let is_link = matches!(&entry.attributes, Ok(found) if found.kind == Kind::Link);
             if !is_link || rest.is_empty() {
-                trail.push((entry.node, name));
+                // It may differ in capitals from the one that was asked for.
+                let is_name = why_no_name(&entry.name, usize::MAX).is_none();
+                trail.push((entry.node, if is_name { entry.name } else { name }));
                 continue;
             }
             let target = self.reader.target(&child(&here, &name), entry.node)?;

@@ -17,8 +17,10 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use zeroize::Zeroizing;
 
 use crate::{
+    secret::{Secret, Unlocked},
     survey::Volume,
     tree::{Attributes, Entry, Fault, Xattr},
 };
@@ -58,6 +60,10 @@ pub(crate) enum Request {
     Target { node: u64 },
     /// The extended attributes of a node.
     Xattrs { node: u64 },
+    /// The keys of encrypted volumes that one of these secrets opens.
+    Unlock { secrets: Vec<Secret> },
+    /// Open encrypted volumes by these keys in every survey from now on.
+    Keys { unlocked: Vec<Unlocked> },
 }
 
 /// What is answered.
@@ -87,6 +93,7 @@ pub(crate) enum Answer {
     Hole(u64),
     Target(Vec<u8>),
     Xattrs(Vec<Xattr>),
+    Unlocked(Vec<Unlocked>),
     Failed(Fault),
 }
 
@@ -105,7 +112,7 @@ const BYTES: u8 = 2;
 /// One end of the socket.
 pub(crate) struct Line {
     socket: UnixStream,
-    frame: Vec<u8>,
+    frame: Zeroizing<Vec<u8>>,
 }
 
 fn invalid(reason: &'static str) -> io::Error {
@@ -114,7 +121,7 @@ fn invalid(reason: &'static str) -> io::Error {
 
 impl Line {
     pub(crate) fn new(socket: UnixStream) -> Self {
-        Self { socket, frame: Vec::new() }
+        Self { socket, frame: Zeroizing::default() }
     }
 
     pub(crate) fn socket(&self) -> &UnixStream {
@@ -122,7 +129,8 @@ impl Line {
     }
 
     pub(crate) fn say<T: Serialize>(&mut self, message: &T) -> io::Result<()> {
-        let bytes = postcard::to_stdvec(message).map_err(io::Error::other)?;
+        // It may have a secret in it.
+        let bytes = Zeroizing::new(postcard::to_stdvec(message).map_err(io::Error::other)?);
         self.send(MESSAGE, &bytes)
     }
 

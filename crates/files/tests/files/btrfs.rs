@@ -3,9 +3,10 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use strongroom_files::probe;
+use strongroom_files::{ReadAt, probe, survey};
 
 use crate::{
     fill::{Can, fill},
@@ -133,4 +134,81 @@ fn a_log_that_was_not_replayed_is_refused() {
     let found = probe(&Image(fs::File::open(&copy).expect("open"))).expect("found");
     let refusal = found.reader.expect_err("refused");
     assert!(refusal.reason.contains("log has to be replayed"), "{refusal}");
+}
+
+/// A file system on several disks of a recovery point.
+#[test]
+fn btrfs_on_several_devices() {
+    for (profile, count) in [("raid0", 2), ("raid1", 2), ("single", 3), ("raid10", 4)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        if !rustix::process::geteuid().is_root() {
+            println!("not tried, as nothing can be mounted here");
+            return;
+        }
+        let path = |number| folder.path().join(format!("image{number}"));
+        let mut devices = Vec::new();
+        for number in 0..count {
+            fs::File::create(path(number)).expect("an image").set_len(160 << 20).expect("a size");
+            devices.push(Loop::new(&path(number)));
+        }
+        let names: Vec<&str> = devices.iter().map(|device| device.0.as_str()).collect();
+        let mut arguments = vec!["-q", "-f", "-L", "several", "-d", profile, "-m"];
+        arguments.push(if profile == "single" { "raid1" } else { profile });
+        run("mkfs.btrfs", &[arguments, names.clone()].concat());
+        run("btrfs", &[&["device", "scan"], names.as_slice()].concat());
+        let at = folder.path().join("mounted");
+        let mount =
+            |options: &str| Mount::new(Path::new(names[0]), &at, options).expect("as before");
+        let mounted = mount("rw");
+        for (seed, size) in (1..).zip([100, 70_000, 3_000_000, 20_000_000]) {
+            fs::write(mounted.path().join(format!("{size}")), noise(seed, size)).expect("a file");
+        }
+        drop(mounted);
+
+        let disk = |number| -> Arc<dyn ReadAt> {
+            Arc::new(Image(fs::File::open(path(number)).expect("an image")))
+        };
+        let disks: Vec<_> = (0..count).map(disk).collect();
+        let found = survey(&disks);
+        let readable: Vec<_> = found.iter().filter(|it| it.volume.refusal.is_none()).collect();
+        assert_eq!(readable.len(), 1, "{profile}");
+        assert_eq!(readable[0].volume.notes, [format!("it is on {count} devices")]);
+        let truths = read(&mut *readable[0].open().expect("opens"));
+        let mounted = mount("ro");
+        assert_same(&truths, &shown_by_kernel(mounted.path()));
+        drop(mounted);
+        // One of them is not there, or there twice.
+        for disks in [disks[1..].to_vec(), [&disks[..], &disks[..1]].concat()] {
+            for one in survey(&disks) {
+                let reason = one.volume.refusal.expect("refused").reason;
+                assert!(
+                    reason.contains("not all are here") || reason.contains("several times"),
+                    "{reason}"
+                );
+            }
+        }
+    }
+}
+
+/// A block device of a file.
+struct Loop(String);
+
+impl Loop {
+    fn new(image: &Path) -> Self {
+        let path = "/usr/sbin:/usr/bin:/sbin:/bin";
+        let made = std::process::Command::new("losetup")
+            .args(["-f", "--show"])
+            .arg(image)
+            .env("PATH", path)
+            .output()
+            .expect("losetup");
+        assert!(made.status.success(), "{made:?}");
+        Self(String::from_utf8(made.stdout).expect("text").trim_end().to_owned())
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        run("losetup", &["-d", &self.0]);
+    }
 }

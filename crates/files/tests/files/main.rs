@@ -11,10 +11,12 @@
 )]
 
 mod btrfs;
+mod exfat;
 mod ext;
 mod fat;
 mod fill;
 mod lvm;
+mod ntfs;
 mod partitions;
 mod truth;
 mod xfs;

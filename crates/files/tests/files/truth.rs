@@ -8,12 +8,12 @@ use std::{
         fs::{FileExt as _, MetadataExt as _},
     },
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Stdio},
     sync::Arc,
 };
 
 use rustix::fs as sys;
-use strongroom_base::SplitMix64;
+use strongroom_base::{Clock as _, SplitMix64, SystemClock};
 use strongroom_files::{Attributes, Fault, Kind, Piece, ReadAt, Time, Tree, open, shown, survey};
 
 /// A file as a disk.
@@ -155,7 +155,10 @@ fn time(seconds: i64, nanoseconds: i64) -> Option<Time> {
 
 fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut names = vec![0; 65536];
-    let len = sys::llistxattr(path, &mut names[..]).expect("names of attributes");
+    let len = match sys::llistxattr(path, &mut names[..]) {
+        Err(rustix::io::Errno::OPNOTSUPP) => 0,
+        listed => listed.expect("names of attributes"),
+    };
     let names = names[..len].split(|byte| *byte == 0).filter(|name| !name.is_empty());
     names
         .map(|name| {
@@ -211,6 +214,117 @@ pub(crate) fn run(program: &str, arguments: &[&str]) {
     let output = Command::new(program).args(arguments).env("PATH", path).output();
     let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
     assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
+}
+
+/// An image that a process serves through FUSE, until it is dropped.
+pub(crate) struct Served {
+    at: PathBuf,
+    server: Child,
+}
+
+impl Served {
+    /// Serves it by this program, which stays in the foreground; none where this user may not mount.
+    pub(crate) fn new(program: &str, arguments: &[&str], image: &Path, at: &Path) -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            println!("not tried, as nothing can be mounted here");
+            return None;
+        }
+        fs::create_dir_all(at).expect("a folder");
+        let before = fs::metadata(at).expect("a folder").dev();
+        let mut server = Command::new(program)
+            .args(arguments)
+            .args([image, at])
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("LC_ALL", "C.UTF-8")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{program}: {error}"));
+        while fs::metadata(at).expect("a folder").dev() == before {
+            let ended = server.try_wait().expect("a process");
+            assert!(ended.is_none(), "{program} {arguments:?}: {ended:?}");
+            SystemClock.sleep(std::time::Duration::from_millis(5));
+        }
+        Some(Self { at: at.to_owned(), server })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.at
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        run("umount", &[self.at.to_str().expect("utf-8")]);
+        // Only then everything is in the image.
+        self.server.wait().expect("it ends");
+    }
+}
+
+/// A reader of damaged copies of an image: whatever is in them, it ends, and does not panic.
+pub(crate) fn survives_damage(image: &[u8], places: &[std::ops::Range<usize>], rounds: u64) {
+    let mut opened = 0;
+    for round in 0..rounds {
+        let mut numbers = SplitMix64::new(round);
+        let mut below = |most: usize| usize::try_from(numbers.below(most as u64)).expect("small");
+        let mut copy = image.to_vec();
+        for _ in 0..=below(4) {
+            let place = &places[below(places.len())];
+            let at = place.start + below(place.len());
+            copy[at] =
+                if below(2) == 0 { u8::MAX } else { u8::try_from(below(256)).expect("a byte") };
+        }
+        let disk: Arc<dyn ReadAt> = Arc::new(Memory(copy));
+        for one in survey(&[disk]).iter().filter(|it| it.volume.refusal.is_none()) {
+            let Ok(mut tree) = open(Arc::clone(&one.bytes)) else { continue };
+            opened += 1;
+            wander(&mut *tree);
+        }
+    }
+    assert!(opened > rounds / 10, "only {opened} of {rounds} could be opened at all");
+}
+
+/// Reads what can be read, but not for ever.
+fn wander(tree: &mut dyn Tree) {
+    let mut folders = vec![tree.root()];
+    let mut entered = BTreeSet::new();
+    let mut buf = vec![0; 65_536];
+    while let Some(node) = folders.pop() {
+        if !entered.insert(node) {
+            continue;
+        }
+        for entry in tree.list(node).unwrap_or_default() {
+            tree.target(entry.node).ok();
+            tree.xattrs(entry.node).ok();
+            tree.folded(&entry.name);
+            match entry.attributes {
+                Ok(found) if found.kind == Kind::Folder => folders.push(entry.node),
+                Ok(found) => {
+                    for offset in [0, 5000, found.size / 2, found.size.saturating_sub(1)] {
+                        tree.read(entry.node, offset, &mut buf).ok();
+                    }
+                }
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// Bytes as a disk.
+pub(crate) struct Memory(pub(crate) Vec<u8>);
+
+impl ReadAt for Memory {
+    fn size(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let end = start.checked_add(buf.len()).filter(|end| *end <= self.0.len());
+        let end = end.ok_or(std::io::ErrorKind::UnexpectedEof)?;
+        buf.copy_from_slice(&self.0[start..end]);
+        Ok(())
+    }
 }
 
 /// A mounted image, until it is dropped.

@@ -19,6 +19,7 @@ mod documented;
 mod errors;
 mod export;
 mod files;
+mod files_readers;
 mod forget;
 mod gauntlet;
 mod harness;

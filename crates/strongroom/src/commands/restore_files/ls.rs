@@ -22,14 +22,15 @@ use super::{Opened, WhereArgs, is_unread, path_of, path_parser};
 /// Without --path, --disk and --partition it lists the disks and partitions: which file system is on
 /// them, and whether its files can be read. With --path it lists a folder, or shows one file.
 ///
-/// Upper and lower case differ in paths. Links in a path are followed inside of the file system.
+/// Upper and lower case differ in paths, except on FAT, exFAT and NTFS. Links in a path are followed inside of the file system.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   strongroom restore files ls --item web01 --recovery-point latest
   strongroom restore files ls --item web01 --recovery-point latest --path /etc
   strongroom restore files ls --item web01 --recovery-point latest --disk vda --partition 2 \\
-      --path /home --output json")]
+      --path /home --output json
+  strongroom restore files ls --item web01 --recovery-point latest --luks-key-file ~/web01.luks")]
 pub(crate) struct LsArgs {
     #[command(flatten)]
     place: WhereArgs,

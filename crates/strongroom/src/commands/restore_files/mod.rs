@@ -2,7 +2,15 @@
 //!
 //! Strangers' file systems are read by a process of their own (`strongroom_files`), which is this program again.
 
-use std::{env, ffi::OsString, io, os::unix::ffi::OsStrExt as _, sync::Arc};
+use std::{
+    env,
+    ffi::OsString,
+    fs::File,
+    io::{self, Read as _},
+    os::unix::ffi::OsStrExt as _,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use clap::{
     Args, Subcommand,
@@ -13,7 +21,7 @@ use strongroom_disk::{DiskError, DiskSource};
 use strongroom_export::PointDisk;
 use strongroom_files::{
     FaultKind, FileReader, FilesError, Limits, NamedDisk, ReadAt, ReadFailure, ReaderCommand,
-    Volume,
+    Secret, Volume,
 };
 use strongroom_format::Manifest;
 use strongroom_vault::Vault;
@@ -38,6 +46,9 @@ mod tar;
 
 /// The first argument of the process that reads file systems.
 pub(crate) const READER: &str = "file-reader";
+
+/// Most bytes of a file with the key of an encrypted volume.
+const SECRET_MAX: usize = 64 << 10;
 
 /// `restore files ...`.
 #[derive(Debug, Subcommand)]
@@ -80,6 +91,10 @@ pub(crate) struct WhereArgs {
     /// A logical volume (LVM) instead of a partition
     #[arg(long, value_name = "GROUP/NAME", conflicts_with = "partition")]
     volume: Option<String>,
+
+    /// A file with the passphrase or key of encrypted volumes (LUKS); several are tried
+    #[arg(long, value_name = "FILE")]
+    luks_key_file: Vec<PathBuf>,
 
     #[command(flatten)]
     open: OpenArgs,
@@ -156,11 +171,33 @@ impl WhereArgs {
                 .map_err(|error| FaceError::Bug(format!("a recorded size: {error}")))?;
             disks.push(NamedDisk { name: record.name.clone(), bytes: Arc::new(Bytes(bytes)) });
         }
-        let mut reader = FileReader::start(&reader()?, disks, Limits::default())?;
+        let (command, limits) = (reader()?, Limits::default());
+        let mut reader = FileReader::start(&command, disks, limits)?;
+        if !self.luks_key_file.is_empty() {
+            let secrets = secrets(&self.luks_key_file)?;
+            reader.unlock(&command, secrets, limits)?;
+        }
         let volumes = reader.survey()?;
         let disks = records.iter().map(|record| record.name.clone()).collect();
         Ok(Opened { reader, disks, volumes })
     }
+}
+
+/// The secrets in some files.
+fn secrets(files: &[PathBuf]) -> Result<Vec<Secret>, Failure> {
+    let mut secrets = Vec::new();
+    for path in files {
+        let failed = |source| FaceError::Local { path: path.clone(), action: "read", source };
+        let mut bytes = Vec::with_capacity(SECRET_MAX.saturating_add(64));
+        let most = u64::try_from(SECRET_MAX).unwrap_or(u64::MAX).saturating_add(1);
+        File::open(path).map_err(failed)?.take(most).read_to_end(&mut bytes).map_err(failed)?;
+        if bytes.is_empty() || bytes.len() > SECRET_MAX {
+            let reason = format!("{}: a key of LUKS has 1 to {SECRET_MAX} bytes", path.display());
+            return Err(Failure::usage(reason));
+        }
+        secrets.extend(Secret::in_file(bytes));
+    }
+    Ok(secrets)
 }
 
 /// How the process that reads is started: by our own program.
