@@ -285,7 +285,7 @@ impl Tree for Ntfs {
             if stream.stream.size > STREAM_MAX {
                 let (name, size) = (shown(&stream.name), stream.stream.size);
                 let reason =
-                    format!("its stream {name} has {size} bytes: no attribute has so many");
+                    format!("its stream {name} has {size} bytes; an attribute has up to 65536");
                 return Err(Fault::unsupported(reason));
             }
             let value = self.volume.value(&stream.stream, STREAM_MAX)?;
