@@ -200,7 +200,7 @@ impl Ntfs {
             _ if file.is_folder => (Kind::Folder, 0),
             // Its own bytes are not what Windows shows, and an empty one would not even be read.
             Meaning::Elsewhere(reason) => return Err(Fault::unsupported(reason)),
-            _ => (Kind::File, size),
+            Meaning::Plain => (Kind::File, size),
         };
         let times = file.value(kind::STANDARD_INFORMATION);
         let times = times.ok_or_else(|| Fault::damaged("the record of the file has no times"))?;
