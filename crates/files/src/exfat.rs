@@ -180,7 +180,7 @@ impl<D: std::ops::Deref<Target: ReadAt>> Volume<D> {
         })
     }
 
-    /// The clusters of something that begins here and has at most, or exactly, so many.
+    /// The clusters of something that begins here and has at most, or exactly, this count.
     fn runs(&self, first: u64, count: u64, is_row: bool, exactly: bool) -> Result<Vec<Run>, Fault> {
         let damaged = |reason| Err(Fault::damaged(reason));
         if count == 0 {
@@ -399,7 +399,7 @@ impl Exfat {
         let mut capitals: Vec<u16> = Vec::new();
         let mut rest = units(table);
         while let Some(unit) = rest.next().filter(|_| capitals.len() < 65_536) {
-            // So many that are their own capitals.
+            // A number of those that are their own capitals.
             let same = if unit == u16::MAX { rest.next() } else { None };
             match same {
                 Some(same) => {

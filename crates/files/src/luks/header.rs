@@ -77,7 +77,7 @@ pub(super) struct Slot {
     pub(super) derived: usize,
     /// Bytes of the volume's key.
     pub(super) key: usize,
-    /// Where it lies, split into so many parts.
+    /// Where it lies, split into parts, and into how many.
     pub(super) offset: u64,
     pub(super) stripes: usize,
     /// By which the parts are put together.

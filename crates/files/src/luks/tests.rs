@@ -234,7 +234,7 @@ impl Drop for Loop {
     }
 }
 
-/// Makes a file a physical volume with a logical one, of so many MiB, which begins after one MiB.
+/// Makes a file a physical volume with a logical one, of this many MiB, which begins after one MiB.
 fn lvm(folder: &tempfile::TempDir, image: &str, group: &str, size: u32) {
     let device = Loop::new(image);
     let plan = at(folder, "plan");

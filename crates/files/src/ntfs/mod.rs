@@ -198,7 +198,9 @@ impl Ntfs {
             Meaning::Link(target) => (Kind::Link, u64::try_from(target.len()).unwrap_or(0)),
             Meaning::Special(kind) => (kind, 0),
             _ if file.is_folder => (Kind::Folder, 0),
-            _ => (Kind::File, size),
+            // Its own bytes are not what Windows shows, and an empty one would not even be read.
+            Meaning::Elsewhere(reason) => return Err(Fault::unsupported(reason)),
+            Meaning::Plain => (Kind::File, size),
         };
         let times = file.value(kind::STANDARD_INFORMATION);
         let times = times.ok_or_else(|| Fault::damaged("the record of the file has no times"))?;
@@ -257,12 +259,10 @@ impl Tree for Ntfs {
 
     fn read(&mut self, node: u64, offset: u64, buf: &mut [u8]) -> Result<Piece, Fault> {
         let file = self.file(node)?;
-        if offset == 0 {
-            match self.meaning(&file)? {
-                Meaning::Plain if !file.is_folder => {}
-                Meaning::Elsewhere(reason) => return Err(Fault::unsupported(reason)),
-                _ => return Err(Fault::new(FaultKind::WrongKind, "it is no file")),
-            }
+        match self.meaning(&file)? {
+            Meaning::Plain if !file.is_folder => {}
+            Meaning::Elsewhere(reason) => return Err(Fault::unsupported(reason)),
+            _ => return Err(Fault::new(FaultKind::WrongKind, "it is no file")),
         }
         match file.data() {
             Some(data) => self.volume.read(data, offset, buf),
@@ -285,7 +285,7 @@ impl Tree for Ntfs {
             if stream.stream.size > STREAM_MAX {
                 let (name, size) = (shown(&stream.name), stream.stream.size);
                 let reason =
-                    format!("its stream {name} has {size} bytes: no attribute has so many");
+                    format!("its stream {name} has {size} bytes; an attribute has up to 65536");
                 return Err(Fault::unsupported(reason));
             }
             let value = self.volume.value(&stream.stream, STREAM_MAX)?;

@@ -92,7 +92,7 @@ fn windows_and_encrypted_volumes() {
     let error = lab.fails(&format!("{ls} --luks-key-file wrong"), 8, "files.secret");
     let message = error["message"].as_str().expect("words");
     assert!(message.starts_with("disk system, partition 1"), "{message}");
-    lab.fails(&format!("{ls} --luks-key-file nowhere"), 1, "local.io");
+    lab.fails(&format!("{ls} --luks-key-file nowhere"), 5, "local.io");
     lab.fails(&format!("{ls} --luks-key-file empty"), 2, "usage.invalid");
     for keys in ["--luks-key-file right", "--luks-key-file wrong --luks-key-file luks.key"] {
         let found = lab.json(&format!("{ls} {keys}"));
