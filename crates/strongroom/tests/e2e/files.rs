@@ -227,7 +227,7 @@ fn damaged_stored_data_is_named() {
     }
     let ls = lab.run(&format!("restore files ls {POINT} --output json"));
     assert_eq!(ls.code, 7, "{}{}", ls.stdout, ls.stderr);
-    let volumes: serde_json::Value = serde_json::from_str(&ls.stdout).expect("JSON");
+    let volumes: Value = serde_json::from_str(&ls.stdout).expect("JSON");
     let volumes = volumes["volumes"].as_array().expect("volumes");
     assert_eq!(volumes.len(), 4);
     assert_eq!(volumes[3]["readable"], false);
@@ -293,8 +293,8 @@ fn the_process_that_reads_is_locked_in() {
         "{limits}"
     );
 
-    let pid = rustix::process::Pid::from_raw(id.try_into().expect("small")).expect("an id");
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
+    let pid = Pid::from_raw(id.try_into().expect("small")).expect("an id");
+    kill_process(pid, Signal::KILL).expect("killed");
     let error = reader.list(b"/etc", root).expect_err("gone");
     assert_eq!(error.code().name, "files.reader");
     assert!(error.to_string().starts_with("/etc: "), "{error}");
